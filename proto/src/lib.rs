@@ -1,0 +1,28 @@
+//! What is said between Longshore's processes: generated types, and the limits both ends keep.
+//!
+//! No I/O of its own. The `.proto` files in `v1/` are the documentation of the messages.
+
+/// Coordinator and worker (`v1/worker.proto`).
+pub mod worker {
+    #![allow(missing_docs, clippy::all, clippy::pedantic)]
+    tonic::include_proto!("longshore.worker.v1");
+}
+
+/// Worker and the first process of a job's container (`v1/init.proto`).
+pub mod init {
+    #![allow(missing_docs, clippy::all, clippy::pedantic)]
+    tonic::include_proto!("longshore.init.v1");
+}
+
+/// Version of the conversation with `longshore-init`; both ends come from one build.
+pub const INIT_PROTOCOL: u32 = 1;
+/// Longest message between worker and init, in bytes.
+pub const INIT_MESSAGE_LIMIT: usize = 1024 * 1024;
+/// Longest message between coordinator and worker, in bytes.
+pub const MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
+/// Largest log chunk, in bytes.
+pub const LOG_CHUNK_LIMIT: usize = 256 * 1024;
+/// `LogRecord.step` of what happens before the first step.
+pub const STEP_SETUP: i32 = -1;
+/// `LogRecord.step` of what happens after the last step.
+pub const STEP_CLEANUP: i32 = -2;

@@ -1,0 +1,88 @@
+//! What an operator may set for a worker.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// A worker's configuration (TOML). Unknown keys are errors.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// URL of the coordinator's gRPC port, e.g. `https://ci.example.org:7443`.
+    pub coordinator: String,
+    /// Shown to operators.
+    pub name: String,
+    /// Jobs at a time.
+    pub slots: u32,
+    /// Folder of mirrors, spools and the journal.
+    pub data: PathBuf,
+    /// Runner labels and the image each stands for.
+    pub labels: BTreeMap<String, String>,
+    /// `docker`, or `host` for trusted use without isolation.
+    pub sandbox: String,
+    /// Warm containers.
+    pub pool: Pool,
+    /// Limits of one job.
+    pub limits: JobLimits,
+    /// File of the enrolment key (Ed25519 seed, hex).
+    pub identity_file: PathBuf,
+    /// One-time enrolment token; needed until the coordinator knows the identity.
+    pub token: Option<String>,
+    /// File of the coordinator's certificate authority (PEM). Empty: plain text, which only `dev` uses.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The warm pool.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pool {
+    /// Containers kept ready for each image. 0: none.
+    pub size: usize,
+}
+
+/// Limits of one job.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JobLimits {
+    /// Bytes.
+    pub memory: u64,
+    /// Processes and threads.
+    pub processes: u64,
+    /// Bytes of log for a job; the job ends with the reason `log limit` beyond them.
+    pub log: u64,
+    /// Minutes a job may take where its workflow names none.
+    pub timeout_minutes: u64,
+    /// Bytes of disk a job may use. 0: no watcher.
+    pub disk: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let image = "catthehacker/ubuntu:act-latest".to_owned();
+        Self {
+            coordinator: "https://127.0.0.1:7443".into(),
+            name: String::new(),
+            slots: 2,
+            data: "/var/lib/longshore/worker".into(),
+            labels: ["ubuntu-latest", "ubuntu-24.04", "ubuntu-22.04"].map(|l| (l.to_owned(), image.clone())).into(),
+            sandbox: "docker".into(),
+            pool: Pool::default(),
+            limits: JobLimits::default(),
+            identity_file: "worker.key".into(),
+            token: None,
+            ca_file: None,
+        }
+    }
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self { size: 1 }
+    }
+}
+
+impl Default for JobLimits {
+    fn default() -> Self {
+        Self { memory: 4 << 30, processes: 4096, log: 256 << 20, timeout_minutes: 360, disk: 16 << 30 }
+    }
+}

@@ -1,0 +1,1 @@
+//! GitHub jobs: steps, contexts, commands and files.

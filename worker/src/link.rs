@@ -1,0 +1,1 @@
+//! One session with a coordinator: register, accept, renew, report, resume.

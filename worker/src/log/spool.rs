@@ -1,0 +1,1 @@
+//! Keeps encoded records on disk until they are durable elsewhere.

@@ -1,0 +1,176 @@
+//! Where a job's steps run: one container for a job (`docker`), or processes of this machine (`host`).
+//!
+//! Contract of a back end:
+//! - `acquire` gives a machine that nobody used before, with an empty workspace; it may come from a warm pool.
+//! - Only one process-starting call runs at a time for a machine; `signal` and `destroy` may come at any time.
+//! - Output arrives in order for each stream through the [`OutputSink`]; a slow sink slows the process, not the worker.
+//! - `destroy` ends every process of the machine and removes all it had. It never fails loudly: what cannot be
+//!   removed now is swept later.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+pub mod docker;
+pub mod host;
+
+/// What a job needs of its machine.
+#[derive(Debug, Clone, Default)]
+pub struct MachineSpec {
+    /// Image reference; the `host` back end ignores it.
+    pub image: String,
+    /// Shown in labels and journal.
+    pub attempt: String,
+    /// Environment of the container (job `container.env`), not of steps.
+    pub environment: BTreeMap<String, String>,
+    /// Host name inside; empty: the engine's choice.
+    pub hostname: String,
+    /// User of the container, empty: the image's.
+    pub user: String,
+    /// Named volumes and tmpfs of `container.volumes`/`options` that passed the allow-list: (source, target).
+    pub volumes: Vec<(String, String)>,
+    /// Limits for this job.
+    pub limits: Limits,
+}
+
+/// Limits of one job.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes.
+    pub memory: u64,
+    /// Thousandths of a CPU.
+    pub cpu_millis: u64,
+    /// Processes and threads.
+    pub processes: u64,
+    /// Open files for each process.
+    pub open_files: u64,
+    /// Bytes of /dev/shm.
+    pub shared_memory: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory: 4 << 30, cpu_millis: 0, processes: 4096, open_files: 65_536, shared_memory: 64 << 20 }
+    }
+}
+
+/// One process to run.
+#[derive(Debug, Clone, Default)]
+pub struct Command {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub environment: Vec<(String, String)>,
+    /// Working directory inside; made if missing.
+    pub directory: String,
+    /// User; empty: the machine's.
+    pub user: String,
+    /// Files written before the start: path inside, content, mode.
+    pub files: Vec<(String, Bytes, u32)>,
+    /// Files read after the end.
+    pub collect: Vec<String>,
+    /// Bytes given as standard input.
+    pub input: Bytes,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Default)]
+pub struct Exit {
+    /// Exit code; 128 + signal where a signal ended it.
+    pub code: i32,
+    /// The signal that ended it, or 0.
+    pub signal: i32,
+    /// Collected files: path, content. Missing files are left out.
+    pub files: Vec<(String, Bytes)>,
+    /// The memory limit was hit while it ran.
+    pub out_of_memory: bool,
+}
+
+/// Which pipe output came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Takes a process's output. `write` returns when there is room again.
+pub trait OutputSink: Send + Sync {
+    /// Bytes as they came; chunk borders mean nothing. `time_ms` is Unix time.
+    fn write(&self, stream: Stream, data: Bytes, time_ms: u64) -> BoxFuture<'_, ()>;
+}
+
+/// Why a sandbox could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// No engine answers, or it refuses the connection. Says what to do.
+    #[error("{0}")]
+    Engine(String),
+    /// The image is not there and cannot be had.
+    #[error("image {image}: {cause}")]
+    Image {
+        /// Its reference.
+        image: String,
+        /// What went wrong.
+        cause: String,
+    },
+    /// The machine did not start.
+    #[error("container did not start: {0}")]
+    Start(String),
+    /// The machine or its engine went away.
+    #[error("container lost: {0}")]
+    Lost(String),
+    /// A program of a step is not in the machine.
+    #[error("{0}")]
+    NotFound(String),
+    /// The request itself is wrong (a bad path, an unknown user).
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A way to run jobs.
+pub trait Sandbox: Send + Sync {
+    /// `docker` or `host`.
+    fn name(&self) -> &'static str;
+    /// A fresh machine, running, its workspace empty.
+    fn acquire(&self, spec: MachineSpec) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>>;
+    /// Removes everything of this worker that no live machine holds; called at start and every minute.
+    fn sweep(&self) -> BoxFuture<'_, Result<usize, SandboxError>>;
+    /// Fills the warm pool for these images; returns at once.
+    fn warm(&self, images: &[String]);
+    /// Ends the warm pool and every machine.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// A running place for one job.
+pub trait Machine: Send + Sync {
+    /// Image digest (`sha256:…`), where known.
+    fn image_digest(&self) -> Option<String>;
+    /// Environment that the image sets, PATH among it.
+    fn image_environment(&self) -> Vec<(String, String)>;
+    /// Absolute path of the workspace as steps see it.
+    fn workspace(&self) -> String;
+    /// Absolute path of a directory for scripts, command files and event payloads, as steps see it.
+    fn temp(&self) -> String;
+    /// Home directory for steps.
+    fn home(&self) -> String;
+    /// Runs one process to its end.
+    fn run<'a>(&'a self, command: Command, output: &'a dyn OutputSink) -> BoxFuture<'a, Result<Exit, SandboxError>>;
+    /// Signals the running process's group, e.g. 2, 15 or 9. No process: nothing happens.
+    fn signal(&self, signal: i32) -> BoxFuture<'_, ()>;
+    /// Unpacks a tar archive below a directory (made if missing, emptied first with `clean`).
+    fn unpack<'a>(
+        &'a self,
+        directory: &'a str,
+        clean: bool,
+        archive: futures::stream::BoxStream<'a, std::io::Result<Bytes>>,
+    ) -> BoxFuture<'a, Result<(), SandboxError>>;
+    /// Reads small files; missing ones are left out.
+    fn read<'a>(&'a self, paths: &'a [String], limit: u64) -> BoxFuture<'a, Result<Vec<(String, Bytes)>, SandboxError>>;
+    /// GitHub's `hashFiles` below the workspace; `None` where nothing matches.
+    fn hash_files<'a>(&'a self, patterns: &'a [String]) -> BoxFuture<'a, Result<Option<String>, SandboxError>>;
+    /// Ends and removes it.
+    fn destroy(&self) -> BoxFuture<'_, ()>;
+}

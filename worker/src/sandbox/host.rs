@@ -1,0 +1,1 @@
+//! Back end without isolation: processes of this machine.

@@ -1,0 +1,1 @@
+//! What is wrong in a file, where, and what to do about it.

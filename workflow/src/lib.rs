@@ -1,0 +1,11 @@
+//! What authors write. Workflow text goes in; plans, values and diagnostics come out.
+//!
+//! Pure: no I/O, no clock, no async, and no panic on any input. Read in this order: [`yaml`] reads text into a tree
+//! with positions, [`github`] checks it and makes a [`plan`], [`expression`] evaluates what stands in `${{ }}`, and
+//! [`diagnostic`] tells an author what is wrong and where.
+
+pub mod diagnostic;
+pub mod expression;
+pub mod github;
+pub mod plan;
+pub mod yaml;
