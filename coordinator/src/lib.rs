@@ -1,1 +1,18 @@
-//! x
+//! Who decides: job events become runs, runs become leases, results become signed events.
+//!
+//! The modules in the order in which a job event meets them. Stages know `config`, `store`, `run` and the pure
+//! crates, never each other; [`serve`] joins them. Start reading there.
+
+pub mod serve;
+
+pub mod config;
+pub mod nostr;
+pub mod source;
+pub mod plan;
+pub mod store;
+pub mod run;
+pub mod schedule;
+pub mod dispatch;
+pub mod log;
+pub mod blob;
+pub mod web;

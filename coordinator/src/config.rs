@@ -1,0 +1,252 @@
+//! What an operator may set for a coordinator.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// A coordinator's configuration (TOML). Unknown keys are errors that name the nearest right one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Folder of the database, mirrors, logs and blobs.
+    pub data: PathBuf,
+    /// File of the Nostr secret key (nsec or hex). Readable by its owner alone.
+    pub key_file: PathBuf,
+    /// File of the store key (32 bytes, hex), the same on every coordinator.
+    pub store_key_file: PathBuf,
+    /// Name in the pool's advertisement.
+    pub name: String,
+    /// Description in the advertisement.
+    pub description: String,
+    /// Where the dashboard, API, logs and Blossom listen, e.g. `127.0.0.1:7080`.
+    pub http: String,
+    /// Base of every URL in an event, e.g. `https://ci.example.org`.
+    pub public_url: String,
+    /// Where workers connect, e.g. `0.0.0.0:7443`.
+    pub grpc: String,
+    /// TLS of the worker port. `None`: plain text, which only `dev` uses.
+    pub tls: Option<Tls>,
+    /// Relays.
+    pub relays: Relays,
+    /// Who may run.
+    pub policy: Policy,
+    /// Queue limits.
+    pub queue: Queue,
+    /// Retries.
+    pub retry: Retry,
+    /// Limits of what comes in.
+    pub limits: Limits,
+    /// Blossom servers and writers.
+    pub blossom: Blossom,
+    /// Per repository: visibility. Key: `30617:<owner hex>:<d>`, `<npub>/<d>`, or `*`.
+    pub repositories: BTreeMap<String, RepositoryConfig>,
+    /// How commits are proved and fetched.
+    pub source: Source,
+    /// Enrolled workers: Ed25519 public keys (hex), beside those enrolled by token.
+    pub workers: Vec<String>,
+    /// Days a run's log and blobs are kept.
+    pub keep_days: u64,
+}
+
+/// Keys of the worker port (PEM files).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Certificate chain.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// Relays by use.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Relays {
+    /// Heard: job events come from here.
+    pub read: Vec<String>,
+    /// Written: at least one must take each event.
+    pub write: Vec<String>,
+    /// Get our 10100 and 10002 besides.
+    pub index: Vec<String>,
+    /// Asked for repositories besides hints and the owner's relays.
+    pub lookup: Vec<String>,
+    /// Relays named by events may be on loopback and private addresses (`dev`).
+    pub allow_private: bool,
+}
+
+/// Who may run.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// Everybody (`dev`).
+    pub everyone: bool,
+    /// Keys: npub or hex.
+    pub pubkeys: Vec<String>,
+    /// Maintainers of the repository the job names.
+    pub maintainers: bool,
+    /// Address (`30000:<hex>:<d>` or naddr) of an NIP-51 list of keys; advertised as `freelist_event`.
+    pub list: Option<String>,
+    /// Seconds a run may take.
+    pub max_duration: u64,
+}
+
+/// Queue limits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Queue {
+    /// Seconds after which a job whose labels no worker has is given up.
+    pub unmatched: u64,
+    /// Seconds the first half of a request waits for the other.
+    pub pair: u64,
+}
+
+/// Retries.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// What happens to a job whose worker was lost after its first step began.
+    pub started: Started,
+}
+
+/// Retry of started jobs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Started {
+    /// Only where it was given no secret.
+    #[default]
+    Harmless,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Limits of what comes in.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Bytes of one event.
+    pub event_bytes: usize,
+    /// Tags of one event.
+    pub event_tags: usize,
+    /// `env` pairs of one request.
+    pub env_pairs: usize,
+    /// Bytes of one env value or secret.
+    pub env_value: usize,
+    /// Requests per author and minute.
+    pub author_per_minute: u32,
+    /// Bytes of a workflow file.
+    pub workflow_bytes: usize,
+    /// Seconds an event may be ahead of our clock.
+    pub ahead: u64,
+    /// Seconds an event may be old.
+    pub age: u64,
+}
+
+/// Blossom.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Blossom {
+    /// Servers that get public logs besides the built-in endpoint.
+    pub servers: Vec<String>,
+    /// Keys (npub or hex) that may upload to the built-in endpoint.
+    pub writers: Vec<String>,
+    /// Bytes of one upload.
+    pub max_blob: u64,
+    /// Bytes of all uploads.
+    pub max_total: u64,
+}
+
+/// What is set for one repository.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RepositoryConfig {
+    /// `public`, or `readers`.
+    pub visibility: VisibilityConfig,
+    /// With `readers`: keys (npub or hex).
+    pub readers: Vec<String>,
+    /// With `readers`: the repository's maintainers too.
+    pub maintainers: bool,
+    /// With `readers`: address of an NIP-51 list.
+    pub list: Option<String>,
+}
+
+/// Visibility as written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VisibilityConfig {
+    /// Everybody.
+    #[default]
+    Public,
+    /// Named readers.
+    Readers,
+}
+
+/// How commits are proved and fetched.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Source {
+    /// Maintainers of maintainers count too, as in ngit.
+    pub recursive_maintainers: bool,
+    /// Clone URLs may be on loopback and private addresses (`dev`).
+    pub allow_private: bool,
+    /// `file://` clone URLs are allowed (`dev`).
+    pub allow_file: bool,
+    /// Seconds to wait for objects that a state event announced.
+    pub wait: u64,
+    /// Seconds for one git command.
+    pub command: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: "/var/lib/longshore".into(),
+            key_file: "nostr.key".into(),
+            store_key_file: "store.key".into(),
+            name: "longshore".into(),
+            description: String::new(),
+            http: "127.0.0.1:7080".into(),
+            public_url: String::new(),
+            grpc: "0.0.0.0:7443".into(),
+            tls: None,
+            relays: Relays::default(),
+            policy: Policy { max_duration: 3600, ..Policy::default() },
+            queue: Queue::default(),
+            retry: Retry::default(),
+            limits: Limits::default(),
+            blossom: Blossom { max_blob: 64 << 20, max_total: 10 << 30, ..Blossom::default() },
+            repositories: BTreeMap::new(),
+            source: Source::default(),
+            workers: Vec::new(),
+            keep_days: 90,
+        }
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { unmatched: 3600, pair: 600 }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            event_bytes: 512 * 1024,
+            event_tags: 2000,
+            env_pairs: 500,
+            env_value: 64 * 1024,
+            author_per_minute: 30,
+            workflow_bytes: 1024 * 1024,
+            ahead: 60,
+            age: 3 * 24 * 3600,
+        }
+    }
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self { recursive_maintainers: true, allow_private: false, allow_file: false, wait: 600, command: 120 }
+    }
+}

@@ -1,0 +1,1 @@
+//! Segments, live tails, and the text for the Hive CI viewer.

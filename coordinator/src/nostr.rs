@@ -1,0 +1,1 @@
+//! Relays, intake and publishing: the only place that knows relays.

@@ -1,0 +1,1 @@
+//! A request and its files become a plan.

@@ -1,0 +1,437 @@
+//! One run as a pure state machine: (state, event, now) → (state, effects).
+//!
+//! No I/O, no clock, no randomness. Every effect is written in the transaction that writes the state, and carried out
+//! afterwards; doing one twice is harmless.
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use workflow::plan::{Conclusion, JobReport, Leg, Plan, Reason};
+
+/// Milliseconds since the Unix epoch.
+pub type Millis = u64;
+
+/// A verified, authorised ask to run something.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// Id of what asked: for Hive CI the id of the job event (5100). Unique in the store.
+    pub id: String,
+    /// Who asked how; what the answer needs.
+    pub origin: Origin,
+    /// The repository.
+    pub repository: Repository,
+    /// Path of the workflow as the request wrote it; empty: none named.
+    pub workflow: String,
+    /// Commit as asked for; empty: what the ref names.
+    pub commit: String,
+    /// Short branch or tag name; empty: the default branch.
+    pub branch: String,
+    /// Full ref, where the request names one.
+    pub reference: Option<String>,
+    /// `trigger` as written: manual, push, pull_request, schedule, …
+    pub trigger: Option<String>,
+    /// Author, 64 hex.
+    pub actor: String,
+    /// The request's own `env` pairs, reserved names removed.
+    pub env: IndexMap<String, String>,
+    /// Notices for the run's log (ignored names and the like).
+    pub notices: Vec<String>,
+    /// Inputs given with the request (CLI); `None`: the workflow's defaults.
+    pub inputs: Option<IndexMap<String, String>>,
+    /// When it was seen.
+    pub received_at: Millis,
+}
+
+/// The family of events a request came in, and what answering needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Origin {
+    /// A pair of Hive CI events (5401 and 5100).
+    HiveCi {
+        /// Id of the 5401.
+        run_event: String,
+        /// Id of the 5100.
+        job_event: String,
+        /// Author of both.
+        author: String,
+        /// `publisher` of the 5401, where its secret key came and fits; `None`: no 5402 can be signed.
+        publisher: Option<String>,
+        /// `workflow` exactly as in the 5401.
+        workflow: String,
+        /// Relays the job names.
+        relays: Vec<String>,
+    },
+    /// The coordinator's own API.
+    Api,
+}
+
+/// A repository on Nostr, or a folder in `dev`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Repository {
+    /// `30617:<owner hex>:<d>`.
+    pub address: String,
+    /// Owner, 64 hex.
+    pub owner: String,
+    /// `d`.
+    pub identifier: String,
+    /// Relay hints.
+    pub relays: Vec<String>,
+}
+
+/// What planning found out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Planned {
+    /// Full commit id.
+    pub commit: String,
+    /// Full ref.
+    pub reference: String,
+    /// Whether the commit stands in the maintainers' state.
+    pub trusted: bool,
+    /// Name of the GitHub event.
+    pub event: String,
+    /// Inputs, typed.
+    pub inputs: serde_json::Map<String, serde_json::Value>,
+    /// The `github` context, without `job`-level names and without secrets.
+    pub github: serde_json::Map<String, serde_json::Value>,
+    /// The workflow.
+    pub plan: Plan,
+    /// Notices for the run's log.
+    pub notices: Vec<String>,
+    /// Relays of the repository, for publishing.
+    pub relays: Vec<String>,
+    /// Maintainers, 64 hex, owner included.
+    pub maintainers: Vec<String>,
+}
+
+/// Who may read a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Visibility {
+    /// Everybody.
+    #[default]
+    Public,
+    /// These keys (64 hex), the maintainers among them where configured.
+    Readers(Vec<String>),
+}
+
+/// One execution of one workflow at one commit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// UUID v7.
+    pub id: String,
+    /// Grows by one with each change; a write with an old version is refused.
+    pub version: u64,
+    /// `github.run_id`: unique in the store.
+    pub serial: u64,
+    /// `github.run_number`: counts the runs of one workflow of one repository.
+    pub number: u64,
+    /// `github.run_attempt`, from 1.
+    pub attempt: u32,
+    /// The run this one repeats.
+    pub previous: Option<String>,
+    /// What asked for it.
+    pub request: Request,
+    /// What planning found; `None` until then.
+    pub planned: Option<Planned>,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Jobs by key (`id`, or `id/<leg>`), in plan order.
+    pub jobs: IndexMap<String, Job>,
+    /// A cancel that was accepted.
+    pub cancelled: Option<Cancel>,
+    /// Who may read it.
+    pub visibility: Visibility,
+    /// When its data may be removed.
+    pub expires_at: Millis,
+    /// When it was made.
+    pub created_at: Millis,
+    /// When its first job began.
+    pub started_at: Option<Millis>,
+    /// Seconds stamp of the last status event: the next is greater.
+    pub stamped_at: u64,
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "phase")]
+pub enum Phase {
+    /// Its files are being fetched and read.
+    Planning,
+    /// It waits for something named.
+    Waiting {
+        /// For what.
+        on: Wait,
+    },
+    /// Its jobs are queued or running.
+    Active,
+    /// All jobs ended; the log is being closed.
+    Sealing {
+        /// How it will end.
+        end: End,
+    },
+    /// Final.
+    Done {
+        /// How it ended.
+        end: End,
+        /// The stored log.
+        log: SealedLog,
+    },
+}
+
+/// What a run can wait for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "on")]
+pub enum Wait {
+    /// A concurrency group.
+    Concurrency {
+        /// Its name.
+        group: String,
+    },
+    /// A quota of its author or repository.
+    Quota {
+        /// Which.
+        name: String,
+    },
+    /// Somebody's approval.
+    Approval,
+    /// A moment.
+    Timer {
+        /// Which.
+        until: Millis,
+    },
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    /// Conclusion.
+    pub conclusion: Conclusion,
+    /// Why, unless it succeeded.
+    pub reason: Option<Reason>,
+    /// 0, the failed step's code, 124 timeout, 125 refused or not started, 130 cancelled.
+    pub exit_code: i32,
+    /// When.
+    pub at: Millis,
+}
+
+/// The stored log of a run that ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedLog {
+    /// URL of the text for the Hive CI viewer, its last segment the SHA-256; empty: none could be stored.
+    pub url: String,
+    /// SHA-256 of that text, hex.
+    pub sha256: String,
+    /// URL of the complete text.
+    pub full_url: String,
+}
+
+/// One job, or one leg of a matrix.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Id in the plan.
+    pub id: String,
+    /// Its leg.
+    pub leg: Leg,
+    /// Display name.
+    pub name: String,
+    /// Labels a worker must have.
+    pub labels: Vec<String>,
+    /// Milliseconds it may take.
+    pub timeout_ms: u64,
+    /// Whether its failure is tolerated.
+    pub tolerated: bool,
+    /// Where it stands.
+    pub phase: JobPhase,
+    /// Attempts so far: the last one is current.
+    pub attempts: Vec<AttemptRecord>,
+}
+
+/// Where a job stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "phase")]
+pub enum JobPhase {
+    /// Its needs are not done.
+    Blocked,
+    /// It waits for a worker.
+    Queued {
+        /// Since when.
+        since: Millis,
+        /// For people: why it still waits.
+        reason: String,
+    },
+    /// A worker has it.
+    Running {
+        /// Since when.
+        since: Millis,
+    },
+    /// A worker was told to end it.
+    Cancelling {
+        /// Since when.
+        since: Millis,
+    },
+    /// Final.
+    Done {
+        /// How it ended, before `continue-on-error`.
+        conclusion: Conclusion,
+        /// Why, unless it succeeded.
+        reason: Option<Reason>,
+        /// The accepted report; none where nothing ran.
+        report: Option<Box<JobReport>>,
+    },
+}
+
+/// One hand-out of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    /// From 1.
+    pub number: u32,
+    /// Worker id.
+    pub worker: String,
+    /// When it was accepted.
+    pub accepted_at: Millis,
+    /// When its first step was about to start.
+    pub begun_at: Option<Millis>,
+    /// Why it ended, where it was not the last.
+    pub lost: Option<Reason>,
+}
+
+/// A cancel that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancel {
+    /// Who, for people.
+    pub by: String,
+    /// When.
+    pub at: Millis,
+}
+
+/// Everything that can happen to a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum Event {
+    /// Its files were read.
+    Planned(Box<Planned>),
+    /// It can't be planned: the text says why, for the author.
+    Unplannable {
+        /// For people; the first line is the summary.
+        message: String,
+    },
+    /// A worker accepted a job; a new attempt begins.
+    Accepted {
+        /// Job key.
+        job: String,
+        /// Worker id.
+        worker: String,
+    },
+    /// The first step of an attempt is about to start.
+    Begun {
+        /// Job key.
+        job: String,
+        /// Attempt.
+        attempt: u32,
+    },
+    /// A worker reported the end of an attempt.
+    Finished {
+        /// Job key.
+        job: String,
+        /// Attempt.
+        attempt: u32,
+        /// Its report.
+        report: Box<JobReport>,
+    },
+    /// A lease ran out, or the worker says it no longer has the attempt.
+    Lost {
+        /// Job key.
+        job: String,
+        /// Attempt.
+        attempt: u32,
+        /// For people.
+        reason: String,
+    },
+    /// Why a queued job still waits changed.
+    Waits {
+        /// Job key.
+        job: String,
+        /// For people.
+        reason: String,
+    },
+    /// No worker had the labels for the configured time.
+    Unmatched {
+        /// Job key.
+        job: String,
+    },
+    /// Somebody who may asked to end it.
+    Cancel {
+        /// For people.
+        by: String,
+    },
+    /// The log is stored.
+    Sealed {
+        /// Where.
+        log: SealedLog,
+    },
+}
+
+/// What is to be done after a change, written with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "effect")]
+pub enum Effect {
+    /// Fetch and read the workflow.
+    Plan,
+    /// Offer a job to workers.
+    Queue {
+        /// Job key.
+        job: String,
+        /// Labels.
+        labels: Vec<String>,
+        /// A worker that must not get it if another can (it lost or failed to start it).
+        avoid: Vec<String>,
+    },
+    /// Take a job out of the queue.
+    Unqueue {
+        /// Job key.
+        job: String,
+    },
+    /// Tell a worker to end an attempt.
+    Stop {
+        /// Job key.
+        job: String,
+        /// Attempt.
+        attempt: u32,
+        /// Worker id.
+        worker: String,
+        /// For people.
+        reason: String,
+    },
+    /// Tell the author.
+    Publish(Update),
+    /// Close and store the log.
+    Seal,
+    /// Forget the run's secrets.
+    EraseSecrets,
+}
+
+/// What the author is told, in the order it happens. A dialect makes events of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "update")]
+pub enum Update {
+    /// Received, checked and stored.
+    Queued {
+        /// Seconds stamp of the status event.
+        stamp: u64,
+    },
+    /// The first job began.
+    Running {
+        /// Seconds stamp of the status event.
+        stamp: u64,
+    },
+    /// The end, with its log.
+    Finished {
+        /// Seconds stamp of the status event.
+        stamp: u64,
+        /// How it ended.
+        end: End,
+        /// The stored log.
+        log: SealedLog,
+        /// Whole seconds from the first job's begin to the end; 0 where nothing ran.
+        duration_s: u64,
+    },
+}

@@ -1,0 +1,1 @@
+//! Which queued job goes to which worker: fit, fairness, reasons. Pure.

@@ -1,0 +1,1 @@
+//! Joins the stages: intake, planning, scheduling, sessions, publishing, web. Start reading here.

@@ -1,0 +1,1 @@
+//! From a repository address to proven files at a commit.

@@ -1,0 +1,269 @@
+//! What must not be lost: one database, one writer, changes in batches.
+//!
+//! Callers hand a [`Batch`] of changes to [`Store::commit`]; a single writer task puts waiting batches into one
+//! transaction (group commit), and subscribers are told once. Statements are written for SQLite and PostgreSQL alike:
+//! columns are TEXT, BIGINT and BLOB, placeholders `$1`.
+
+
+use serde::{Deserialize, Serialize};
+
+use crate::run::{Millis, State};
+
+/// Changes that become true together or not at all.
+pub type Batch = Vec<Change>;
+
+/// One change.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// An event of the outside was taken in. A second one with this id fails the batch with [`StoreError::Seen`].
+    Seen {
+        /// Event id, or the id of an API request.
+        id: String,
+        /// When.
+        at: Millis,
+    },
+    /// A new run, or a new version of one. A version that is not the stored one plus one (0 for a new run) fails the
+    /// batch with [`StoreError::Stale`].
+    Run(Box<State>),
+    /// A job waits for a worker.
+    Queue(Queued),
+    /// It waits no longer.
+    Unqueue {
+        /// Run id.
+        run: String,
+        /// Job key.
+        job: String,
+    },
+    /// Work to carry out after this commit, until done; survives restarts.
+    Task(Task),
+    /// That work is done.
+    TaskDone {
+        /// Id of the task.
+        id: String,
+    },
+    /// An event to publish; its id is final.
+    Outbox(Outgoing),
+    /// A relay said yes, or finally no, to an event.
+    Delivered {
+        /// Event id.
+        event: String,
+        /// Relay URL.
+        relay: String,
+        /// The relay's answer, for people; empty: taken.
+        answer: String,
+        /// When.
+        at: Millis,
+    },
+    /// Nothing more is to be sent of an event.
+    OutboxDone {
+        /// Event id.
+        event: String,
+    },
+    /// Values of a run, sealed under the run's data key.
+    Secrets {
+        /// Run id.
+        run: String,
+        /// Name and sealed value.
+        sealed: Vec<(String, Vec<u8>)>,
+        /// The data key, wrapped by the store key.
+        wrapped_key: Vec<u8>,
+    },
+    /// Forget the run's values and key.
+    EraseSecrets {
+        /// Run id.
+        run: String,
+    },
+    /// Half of a pair of events arrived first; it waits for the other half.
+    Park(Parked),
+    /// The waiting half was used or given up.
+    Unpark {
+        /// Event id.
+        id: String,
+    },
+    /// How far a relay was read.
+    Cursor {
+        /// Relay URL.
+        relay: String,
+        /// Seconds stamp of the newest event seen.
+        seen: u64,
+    },
+    /// Bytes that are stored.
+    Blob(Blob),
+    /// A worker was enrolled or seen.
+    Worker(WorkerRow),
+}
+
+/// A job in the queue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Queued {
+    /// Run id.
+    pub run: String,
+    /// Job key.
+    pub job: String,
+    /// Labels a worker must have.
+    pub labels: Vec<String>,
+    /// Worker ids to avoid where another can take it.
+    pub avoid: Vec<String>,
+    /// For fairness: what it is counted against (the repository's address).
+    pub owner: String,
+    /// Since when.
+    pub since: Millis,
+}
+
+/// Work to carry out after a commit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// Unique: run id and kind, so that asking twice is one task.
+    pub id: String,
+    /// Run id.
+    pub run: String,
+    /// What.
+    pub kind: TaskKind,
+    /// Not before.
+    pub due: Millis,
+}
+
+/// What a task does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "task")]
+pub enum TaskKind {
+    /// Fetch and plan.
+    Plan {
+        /// Tries so far.
+        tries: u32,
+    },
+    /// Tell a worker to end an attempt.
+    Stop {
+        /// Job key.
+        job: String,
+        /// Attempt.
+        attempt: u32,
+        /// Worker id.
+        worker: String,
+        /// For people.
+        reason: String,
+    },
+    /// Close and store the log.
+    Seal,
+}
+
+/// Who signs an outgoing event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "signer")]
+pub enum Signer {
+    /// The coordinator's key.
+    Coordinator,
+    /// The publisher key that came with a run's request: the secret `HIVE_CI_NSEC` of that run.
+    Publisher {
+        /// Run id.
+        run: String,
+    },
+}
+
+/// An event to publish.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outgoing {
+    /// Event id, 64 hex.
+    pub event: String,
+    /// Order of making; relays get events in this order. Set by the store.
+    pub sequence: i64,
+    /// The unsigned event as JSON.
+    pub unsigned: String,
+    /// The signature, once made (hex).
+    pub signature: Option<String>,
+    /// Who signs.
+    pub signer: Signer,
+    /// Where to: relay URL and class.
+    pub relays: Vec<(String, RelayClass)>,
+    /// The run it reports on, if any.
+    pub run: Option<String>,
+    /// When it was made.
+    pub made_at: Millis,
+}
+
+/// How hard delivery to a relay is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelayClass {
+    /// Our own write relays: at least one must take it; tried without end.
+    Own,
+    /// Of the repository, the job or its author: tried for 24 hours.
+    Other,
+}
+
+/// A parked half.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Parked {
+    /// Its event id.
+    pub id: String,
+    /// Id of the event it waits for.
+    pub waits_for: String,
+    /// The event as JSON.
+    pub event: String,
+    /// Given up then.
+    pub until: Millis,
+}
+
+/// Stored bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blob {
+    /// Hex.
+    pub sha256: String,
+    /// Bytes.
+    pub size: u64,
+    /// MIME type.
+    pub kind: String,
+    /// Who put it there: run id, or a pubkey.
+    pub owner: String,
+    /// Open to everybody.
+    pub public: bool,
+    /// May be removed then.
+    pub expires_at: Millis,
+}
+
+/// An enrolled worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerRow {
+    /// Id in the pool: the first 16 hex of the identity's SHA-256.
+    pub id: String,
+    /// Ed25519 public key, hex.
+    pub identity: String,
+    /// For people.
+    pub name: String,
+    /// Labels of its last session.
+    pub labels: Vec<String>,
+    /// Slots of its last session.
+    pub slots: u32,
+    /// Last seen.
+    pub seen_at: Millis,
+    /// Takes no new jobs.
+    pub draining: bool,
+}
+
+/// Why a batch was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The event is known already.
+    #[error("event {0} was taken in before")]
+    Seen(String),
+    /// The run was changed meanwhile: load it again.
+    #[error("run {0} was changed meanwhile")]
+    Stale(String),
+    /// The database.
+    #[error("store: {0}")]
+    Database(String),
+}
+
+/// What changed, for those who wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// The queue.
+    Queue,
+    /// The outbox.
+    Outbox,
+    /// Tasks.
+    Tasks,
+    /// Some run.
+    Runs,
+}
+
