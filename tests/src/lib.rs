@@ -1,1 +1,3 @@
-//! x
+//! The system from outside: what its tests, demo and benchmarks share.
+
+pub mod harness;
