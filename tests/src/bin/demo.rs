@@ -122,7 +122,8 @@ fn verify(chain: &[Event], folder: &Path) -> Result<ExitCode> {
     std::fs::write(&file, chain.iter().map(JsonUtil::as_json).collect::<Vec<_>>().join("\n"))?;
     let id = chain.first().context("the chain is empty")?.id.to_hex();
     let mut command = Command::new(binary("longshore")?);
-    let status = command.args(["verify", &id, "--events"]).arg(&file).status().context("cannot start longshore verify")?;
+    let status =
+        command.args(["verify", &id, "--events"]).arg(&file).status().context("cannot start longshore verify")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
