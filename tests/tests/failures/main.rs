@@ -39,7 +39,7 @@ impl Stage {
         let relay = Relay::start(folder.path()).unwrap();
         let world = World::new(&relay.url, &[(PATH, workflow)]).await.unwrap();
         let policy = format!("[policy]\nmaintainers = true\n{extra}");
-        let pool = Pool::create(&folder.path().join("pool"), &[relay.url.clone()], &policy).unwrap();
+        let pool = Pool::create(&folder.path().join("pool"), std::slice::from_ref(&relay.url), &policy).unwrap();
         Self { pool, world, relay, folder }
     }
 
