@@ -49,8 +49,16 @@ pub(super) enum Map {
     Open(&'static Rule),
     /// These keys, and any other with such a value.
     Mixed(&'static [Key], &'static Rule),
-    /// The rule that belongs to the first of these keys that is there; the last rule where none is.
-    Variants(&'static [(&'static str, &'static Rule)], &'static Rule),
+    /// The rule that belongs to the first of these keys that is there, or the other one where none is.
+    Variants(&'static [(&'static str, &'static Rule)], Otherwise),
+}
+
+/// What holds where no key says which variant a mapping is.
+#[derive(Debug)]
+pub(super) enum Otherwise {
+    Is(&'static Rule),
+    /// The mapping is refused with this message.
+    Refused(&'static str),
 }
 
 /// A key of a mapping.
@@ -65,8 +73,10 @@ pub(super) struct Key {
 pub(super) enum Need {
     Optional,
     Required,
-    /// Known to GitHub, without effect here.
+    /// Known to GitHub, without effect here: a warning.
     Ignored,
+    /// Known to GitHub, and without it the file would mean something else: an error.
+    Unsupported,
 }
 
 const fn key(name: &'static str, rule: &'static Rule) -> Key {
@@ -79,6 +89,10 @@ const fn required(name: &'static str, rule: &'static Rule) -> Key {
 
 const fn ignored(name: &'static str, rule: &'static Rule) -> Key {
     Key { name, rule, need: Need::Ignored }
+}
+
+const fn unsupported(name: &'static str, rule: &'static Rule) -> Key {
+    Key { name, rule, need: Need::Unsupported }
 }
 
 const NOTHING: Names = Names { contexts: &[], functions: &[] };
@@ -130,7 +144,7 @@ static ONE_OR_MORE: Rule = Rule::scalar(Scalar::NonEmpty).or_list(&NON_EMPTY);
 pub(super) static ROOT: Rule = Rule::keys(&[
     required("on", &events::ON),
     key("name", &TEXT),
-    ignored("description", &TEXT),
+    key("description", &TEXT),
     key("run-name", &RUN_NAME),
     key("defaults", &DEFAULTS),
     key("env", &ENV),

@@ -2,7 +2,7 @@
 //! workflows").
 
 use super::{
-    ANY, BOOLEAN, Key, Map, NON_EMPTY, NOTHING, ONE_OR_MORE, Rule, Scalar, TEXT, TEXTS, contexts,
+    ANY, BOOLEAN, Key, Map, NON_EMPTY, NOTHING, ONE_OR_MORE, Rule, Scalar, TEXT, TEXTS, contexts, ignored,
     key, required,
 };
 
@@ -259,7 +259,7 @@ static WORKFLOW_RUN: Rule = event(&[
 ]);
 
 static SCHEDULE: Rule = Rule::list(&CRON);
-static CRON: Rule = Rule::keys(&[required("cron", &NON_EMPTY), key("timezone", &NON_EMPTY)]);
+static CRON: Rule = Rule::keys(&[required("cron", &NON_EMPTY), ignored("timezone", &NON_EMPTY)]);
 
 static WORKFLOW_CALL: Rule = event(&[
     key("inputs", &CALL_INPUTS),

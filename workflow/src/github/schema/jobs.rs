@@ -1,8 +1,8 @@
 //! The part of the file below `jobs:`.
 
 use super::{
-    ANY, BOOLEAN, CONCURRENCY_KEYS, DEFAULTS_RUN, Key, Map, NON_EMPTY, NUMBER, Names, ONE_OR_MORE, PERMISSIONS, Rule,
-    Scalar, TEXT, contexts, ignored, key, required,
+    ANY, BOOLEAN, CONCURRENCY_KEYS, DEFAULTS_RUN, Key, Map, NON_EMPTY, NUMBER, Names, ONE_OR_MORE, Otherwise,
+    PERMISSIONS, Rule, Scalar, TEXT, contexts, ignored, key, required, unsupported,
 };
 
 const BEFORE_MATRIX: &[&str] = &["github", "inputs", "vars", "needs"];
@@ -13,7 +13,7 @@ const IN_STEP: Names = Names { contexts: IN_JOB, functions: &["hashFiles"] };
 
 /// A job: steps of its own, or a called workflow.
 pub(super) static JOB: Rule =
-    Rule { scalar: Scalar::Refused, list: None, map: Map::Variants(&[("uses", &CALL)], &FACTORY), names: super::NOTHING };
+    Rule { scalar: Scalar::Refused, list: None, map: Map::Variants(&[("uses", &CALL)], Otherwise::Is(&FACTORY)), names: super::NOTHING };
 
 static FACTORY: Rule = Rule::keys(&[
     key("name", &NAME),
@@ -91,7 +91,7 @@ static JOB_DEFAULTS: Rule = Rule::keys(&[key("run", &JOB_DEFAULTS_RUN)]);
 static JOB_DEFAULTS_RUN: Rule = Rule {
     scalar: Scalar::Refused,
     list: None,
-    map: Map::Variants(&[], &DEFAULTS_RUN),
+    map: Map::Variants(&[], Otherwise::Is(&DEFAULTS_RUN)),
     names: contexts(&["github", "inputs", "vars", "strategy", "matrix", "needs", "env"]),
 };
 static SNAPSHOT: Rule = Rule::keys(&[
@@ -135,13 +135,12 @@ static STEP: Rule = Rule {
         &[
             ("run", &RUN),
             ("uses", &USES),
-            ("with", &USES),
             ("wait", &WAIT),
             ("wait-all", &WAIT_ALL),
             ("cancel", &CANCEL),
             ("parallel", &PARALLEL),
         ],
-        &RUN,
+        Otherwise::Refused("a step needs `run` or `uses`"),
     ),
     names: super::NOTHING,
 };
@@ -155,7 +154,7 @@ static RUN: Rule = Rule::keys(&[
     key("env", &STEP_ENV),
     key("working-directory", &STEP_TEXT),
     key("shell", &NON_EMPTY_STEP),
-    key("background", &BOOLEAN),
+    unsupported("background", &BOOLEAN),
 ]);
 static USES: Rule = Rule::keys(&[
     key("name", &STEP_TEXT),
@@ -166,27 +165,27 @@ static USES: Rule = Rule::keys(&[
     required("uses", &NON_EMPTY),
     key("with", &STEP_ENV),
     key("env", &STEP_ENV),
-    key("background", &BOOLEAN),
+    unsupported("background", &BOOLEAN),
 ]);
 static WAIT: Rule = Rule::keys(&[
     key("name", &STEP_TEXT),
     key("id", &NON_EMPTY),
     key("continue-on-error", &STEP_FLAG),
-    required("wait", &ONE_OR_MORE),
+    unsupported("wait", &ONE_OR_MORE),
 ]);
 static WAIT_ALL: Rule = Rule::keys(&[
     key("name", &STEP_TEXT),
     key("id", &NON_EMPTY),
     key("continue-on-error", &STEP_FLAG),
-    required("wait-all", &Rule::scalar(Scalar::NullOrBoolean)),
+    unsupported("wait-all", &Rule::scalar(Scalar::NullOrBoolean)),
 ]);
 static CANCEL: Rule = Rule::keys(&[
     key("name", &STEP_TEXT),
     key("id", &NON_EMPTY),
     key("continue-on-error", &STEP_FLAG),
-    required("cancel", &NON_EMPTY),
+    unsupported("cancel", &NON_EMPTY),
 ]);
-static PARALLEL: Rule = Rule::keys(&[required("parallel", &STEPS)]);
+static PARALLEL: Rule = Rule::keys(&[unsupported("parallel", &STEPS)]);
 static STEP_TEXT: Rule = Rule::scalar(Scalar::Text).with(IN_STEP);
 static NON_EMPTY_STEP: Rule = Rule::scalar(Scalar::NonEmpty).with(IN_STEP);
 static STEP_FLAG: Rule = Rule::scalar(Scalar::Boolean).with(IN_STEP);
