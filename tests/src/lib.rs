@@ -1,3 +1,4 @@
-//! The system from outside: what its tests, demo and benchmarks share.
+//! The system from outside: what its tests, demo, conformance runs and benchmarks share.
 
+pub mod conformance;
 pub mod harness;
