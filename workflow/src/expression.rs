@@ -3,7 +3,7 @@
 //! Source of the rules: GitHub docs, "Evaluate expressions in workflows and actions" and "Contexts reference", and the
 //! tables GitHub tests its own implementation with. Read in this order: `lexer` cuts text into tokens, `parser`
 //! builds a tree of `ast` nodes, `evaluate` walks it with `functions`, and `interpolate` finds expressions
-//! inside other text. Nothing here panics, recurses deeper than 50 levels or takes more than [`Limits`].
+//! inside other text. Nothing here panics; the depth of every recursion is bounded, and its cost by [`Limits`].
 
 mod ast;
 mod compare;

@@ -125,3 +125,33 @@ fn same(value: &Value, expected: &Expected) -> bool {
         (value, json) => *value == Value::from_json(json),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_case_passes_only_with_its_value_or_its_refusal() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("expressions")).unwrap();
+        let table = r#"{"group": [
+            {"expr": "a.b", "contexts": {"a": {"b": 1}}, "result": {"kind": "Number", "value": 1}},
+            {"expr": "NaN", "result": {"kind": "Number", "value": "NaN"}},
+            {"expr": "1", "result": {"kind": "String", "value": "1"}},
+            {"expr": "1 <", "err": {"kind": "parsing", "value": "other words"}},
+            {"expr": "1", "err": {"kind": "parsing", "value": ""}}
+        ]}"#;
+        fs::write(root.path().join("expressions/table.json"), table).unwrap();
+        fs::write(root.path().join("expressions/torn.json"), "{").unwrap();
+        let everything = Selection::default();
+        let results = run(root.path(), &everything);
+        let passed: Vec<_> = results.iter().filter(|case| case.outcome == Outcome::Passed).collect();
+        assert_eq!(results.len(), 6);
+        assert_eq!(passed.len(), 3, "{results:?}");
+        assert_eq!(passed[0].id, "expressions/table/group/0");
+        assert_eq!(messages(root.path(), &everything), Tally { passed: 0, failed: 2, skipped: 0 });
+        let one = Selection { id: Some("group/2".into()) };
+        assert_eq!(run(root.path(), &one).len(), 1);
+    }
+}
