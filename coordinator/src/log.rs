@@ -10,6 +10,7 @@ mod segment;
 mod steps;
 mod tail;
 pub mod text;
+mod whole;
 
 use std::{
     collections::HashMap,

@@ -93,3 +93,20 @@ async fn a_reader_that_sleeps_costs_the_writer_nothing_and_finds_everything() {
     }
     assert_eq!(count, 20);
 }
+
+#[tokio::test]
+async fn the_full_text_has_every_attempt_in_order() {
+    use futures::TryStreamExt;
+    let (_folder, logs) = logs();
+    for (job, attempt, line) in [("b", 1, "first\n"), ("a", 2, "retried"), ("a", 1, "lost\n")] {
+        let bytes = Bytes::from(record::encode(&[record(line)]));
+        logs.append("run", job, attempt, 0, bytes).await.unwrap();
+    }
+    let parts: Vec<Bytes> = logs.full_text("run").try_collect().await.unwrap();
+    let text = String::from_utf8(parts.concat()).unwrap();
+    let time = "1970-01-01T00:00:00.001Z";
+    let expected = format!(
+        "==== a, attempt 1\n{time} lost\n==== a, attempt 2\n{time} retried\n==== b, attempt 1\n{time} first\n"
+    );
+    assert_eq!(text, expected);
+}
