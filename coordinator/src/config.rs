@@ -1,5 +1,7 @@
 //! What an operator may set for a coordinator.
 
+pub mod keys;
+
 use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
