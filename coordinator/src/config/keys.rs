@@ -84,11 +84,12 @@ fn server(hosts: &[String]) -> anyhow::Result<CertificateParams> {
     params.distinguished_name.push(DnType::CommonName, "Longshore coordinator");
     params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
     for host in hosts {
+        let wrong = || format!("`{host}` is neither a host name nor an address");
         params.subject_alt_names.push(match host.parse() {
             Ok(address) => SanType::IpAddress(address),
             Err(_) => {
-                let name = host.as_str().try_into();
-                SanType::DnsName(name.with_context(|| format!("`{host}` is neither a host name nor an address"))?)
+                let name = url::Host::parse(host).with_context(wrong)?.to_string();
+                SanType::DnsName(name.try_into().with_context(wrong)?)
             }
         });
     }
