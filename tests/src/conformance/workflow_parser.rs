@@ -49,18 +49,9 @@ fn judge(folder: &Path, case: &Case) -> Result<()> {
     }
 }
 
-/// Parts of the file between lines of dashes.
+/// Parts of the file between lines of dashes. The line break before the dashes belongs to no part.
 fn documents(text: &str) -> Vec<String> {
-    let mut documents = vec![String::new()];
-    for line in text.lines() {
-        if line.trim_end() == "---" {
-            documents.push(String::new());
-        } else if let Some(document) = documents.last_mut() {
-            document.push_str(line);
-            document.push('\n');
-        }
-    }
-    documents
+    text.replace("\r\n", "\n").split("\n---\n").map(str::to_owned).collect()
 }
 
 fn limits(options: &str) -> Limits {

@@ -165,10 +165,17 @@ impl Checker<'_, '_> {
             return None;
         }
         if text.contains("${{") {
-            let is_insert = stands_alone(text) && text.trim_matches(['$', '{', '}', ' ']).eq_ignore_ascii_case("insert");
-            if !is_insert || !open || allowed.contexts.is_empty() {
+            if !open || allowed.contexts.is_empty() {
                 self.report.error(name.span, "no expression may be a key here");
                 return None;
+            }
+            let is_insert = stands_alone(text) && text.trim_matches(['$', '{', '}', ' ']).eq_ignore_ascii_case("insert");
+            if !is_insert {
+                if let Err(error) = expression::check(text, &allowed.contexts, &allowed.functions) {
+                    self.report.expression(name, &error);
+                    return None;
+                }
+                self.report.warning(name.span, "expressions in keys are not evaluated: this key stays as it is");
             }
         }
         Some(text)

@@ -126,3 +126,78 @@ fn at(key: &str, error: Error) -> Error {
 fn wrong(key: &str, what: &str) -> Error {
     Error { kind: ErrorKind::Evaluation, message: format!("`{key}` {what}"), position: 0 }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tests::{job_of, with_contexts};
+    use super::*;
+    use crate::expression::{CallError, Functions, Limits, Object};
+
+    struct Succeeded(bool);
+
+    impl Functions for Succeeded {
+        fn call(&self, name: &str, _: &[Value]) -> Option<Result<Value, CallError>> {
+            match name {
+                "success" => Some(Ok(Value::Bool(self.0))),
+                "failure" => Some(Ok(Value::Bool(!self.0))),
+                "always" => Some(Ok(Value::Bool(true))),
+                _ => None,
+            }
+        }
+    }
+
+    #[test]
+    fn a_job_runs_where_its_needs_succeeded_unless_its_condition_asks_otherwise() {
+        for (keys, after_success, after_failure) in [
+            ("", true, false),
+            ("if: true", true, false),
+            ("if: failure()", false, true),
+            ("if: always()", true, true),
+            ("if: ${{ false }}", false, false),
+        ] {
+            let job = job_of(&format!("runs-on: x\n{keys}"));
+            for (succeeded, expected) in [(true, after_success), (false, after_failure)] {
+                let functions = Succeeded(succeeded);
+                let contexts = Object::new();
+                let scope = Scope { contexts: &contexts, functions: &functions, limits: Limits::default() };
+                assert_eq!(decide(&job, &scope).unwrap(), expected, "{keys} after {succeeded}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_have_defaults_values_and_expressions() {
+        let contexts = json!({"matrix": {"flag": true, "minutes": 7, "text": "x"}});
+        let asked = |keys: &str| {
+            let job = job_of(&format!("runs-on: x\n{keys}"));
+            with_contexts(&contexts, |scope| {
+                (timeout_minutes(&job, scope), continue_on_error(&job, scope), fail_fast(&job, scope), max_parallel(&job, scope))
+            })
+        };
+        assert_eq!(asked(""), (Ok(360.0), Ok(false), Ok(true), Ok(None)));
+        let keys = "timeout-minutes: 0.5\ncontinue-on-error: true\nstrategy: {fail-fast: false, max-parallel: 2}";
+        assert_eq!(asked(keys), (Ok(0.5), Ok(true), Ok(false), Ok(Some(2))));
+        let keys = "timeout-minutes: ${{ matrix.minutes }}\ncontinue-on-error: ${{ matrix.flag }}";
+        assert_eq!(asked(keys), (Ok(7.0), Ok(true), Ok(true), Ok(None)));
+        let wrong = asked("timeout-minutes: ${{ matrix.text }}\ncontinue-on-error: ${{ matrix.text }}");
+        assert_eq!(wrong.0.unwrap_err().message, "`timeout-minutes` takes a number, not String");
+        assert_eq!(wrong.1.unwrap_err().message, "`continue-on-error` takes `true` or `false`, not String");
+        assert!(asked("timeout-minutes: ${{ matrix.none }}").0.is_err());
+    }
+
+    #[test]
+    fn outputs_environment_and_groups_are_text() {
+        let keys = "runs-on: x\noutputs: {n: '${{ steps.a.outputs.n }}'}\nenv: {A: 1.10, B: '${{ matrix.v }}'}\nconcurrency: {group: 'g-${{ matrix.v }}', cancel-in-progress: true}";
+        let job = job_of(keys);
+        let contexts = json!({"steps": {"a": {"outputs": {"n": 3}}}, "matrix": {"v": 2}});
+        with_contexts(&contexts, |scope| {
+            assert_eq!(outputs(&job, scope).unwrap(), IndexMap::from([("n".to_owned(), "3".to_owned())]));
+            let expected = IndexMap::from([("A".to_owned(), "1.1".to_owned()), ("B".to_owned(), "2".to_owned())]);
+            assert_eq!(env(&job.env, scope).unwrap(), expected);
+            assert_eq!(concurrency(job.concurrency.as_ref().unwrap(), scope).unwrap(), ("g-2".to_owned(), true));
+        });
+    }
+}

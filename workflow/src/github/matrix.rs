@@ -169,3 +169,106 @@ fn same(left: &Json, right: &Json) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tests::with_contexts;
+    use super::*;
+
+    fn legs(matrix: Json) -> Result<Vec<Json>, String> {
+        let strategy = Strategy { matrix: Some(matrix), ..Strategy::default() };
+        let contexts = json!({"needs": {"a": {"outputs": {"m": "{\"os\":[\"x\",\"y\"]}", "none": "[]"}}}});
+        let legs = with_contexts(&contexts, |scope| expand(&strategy, scope))?;
+        Ok(legs.into_iter().map(|leg| Json::Object(leg.matrix)).collect())
+    }
+
+    #[test]
+    fn combinations_come_in_the_order_of_the_keys() {
+        let expected = [json!({"v": 1, "os": "a"}), json!({"v": 1, "os": "b"}), json!({"v": 2, "os": "a"}), json!({"v": 2, "os": "b"})];
+        assert_eq!(legs(json!({"v": [1, 2], "os": ["a", "b"]})).unwrap(), expected);
+        assert_eq!(with_contexts(&json!({}), |scope| expand(&Strategy::default(), scope)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn include_is_what_githubs_example_says() {
+        let matrix = json!({
+            "fruit": ["apple", "pear"],
+            "animal": ["cat", "dog"],
+            "include": [
+                {"color": "green"},
+                {"color": "pink", "animal": "cat"},
+                {"fruit": "apple", "shape": "circle"},
+                {"fruit": "banana"},
+                {"fruit": "banana", "animal": "cat"},
+            ],
+        });
+        let expected = [
+            json!({"fruit": "apple", "animal": "cat", "color": "pink", "shape": "circle"}),
+            json!({"fruit": "apple", "animal": "dog", "color": "green", "shape": "circle"}),
+            json!({"fruit": "pear", "animal": "cat", "color": "pink"}),
+            json!({"fruit": "pear", "animal": "dog", "color": "green"}),
+            json!({"fruit": "banana"}),
+            json!({"fruit": "banana", "animal": "cat"}),
+        ];
+        assert_eq!(legs(matrix).unwrap(), expected);
+    }
+
+    #[test]
+    fn include_expands_adds_and_stands_alone() {
+        let expanded = legs(json!({"os": ["w", "u"], "node": [14, 16], "include": [{"os": "w", "node": 16, "npm": 6}]})).unwrap();
+        assert_eq!(expanded.iter().filter(|leg| leg.get("npm").is_some()).collect::<Vec<_>>(), [&json!({"os": "w", "node": 16, "npm": 6})]);
+        let added = legs(json!({"os": ["w"], "version": [12], "include": [{"os": "w", "version": 17}]})).unwrap();
+        assert_eq!(added, [json!({"os": "w", "version": 12}), json!({"os": "w", "version": 17})]);
+        let alone = legs(json!({"include": [{"site": "production"}, {"site": "staging"}]})).unwrap();
+        assert_eq!(alone.len(), 2);
+    }
+
+    #[test]
+    fn exclude_takes_every_combination_it_partly_names() {
+        let matrix = json!({
+            "os": ["macos", "windows"],
+            "version": [12, 14, 16],
+            "environment": ["staging", "production"],
+            "exclude": [
+                {"os": "macos", "version": 12, "environment": "production"},
+                {"OS": "Windows", "version": 16},
+            ],
+        });
+        assert_eq!(legs(matrix).unwrap().len(), 9);
+        let nested = json!({"v": [{"a": 1, "b": 1}, {"a": 2, "b": 1}], "exclude": [{"v": {"a": 2}}, {"unknown": 1}]});
+        assert_eq!(legs(nested).unwrap(), [json!({"v": {"a": 1, "b": 1}})]);
+    }
+
+    #[test]
+    fn expressions_make_matrices_vectors_and_values() {
+        let os = [json!({"os": "x"}), json!({"os": "y"})];
+        assert_eq!(legs(json!("${{ fromJSON(needs.a.outputs.m) }}")).unwrap(), os);
+        assert_eq!(legs(json!({"os": "${{ fromJSON(needs.a.outputs.m).os }}"})).unwrap(), os);
+        assert_eq!(legs(json!({"os": ["${{ 'x' }}", "y"]})).unwrap(), os);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (matrix, expected) in [
+            (json!({"os": []}), "the matrix key `os` has no values"),
+            (json!({"os": "${{ fromJSON(needs.a.outputs.none) }}"}), "the matrix key `os` has no values"),
+            (json!({"os": "linux"}), "the matrix key `os` takes a list, not String"),
+            (json!({"include": {}}), "`matrix.include` takes a list of mappings, not Object"),
+            (json!({"include": []}), "the matrix has no combination: it needs a key with values, or an `include`"),
+            (json!([1]), "`matrix` takes a mapping, not Array"),
+            (json!({"a": (0..257).collect::<Vec<_>>()}), "the matrix has more than 256 combinations, the most a job may have"),
+        ] {
+            assert_eq!(legs(matrix).unwrap_err(), expected);
+        }
+        assert_eq!(legs(json!({"a": (0..16).collect::<Vec<_>>(), "b": (0..16).collect::<Vec<_>>()})).unwrap().len(), 256);
+    }
+
+    #[test]
+    fn attack_08_a_matrix_of_a_billion_legs_costs_nothing() {
+        let vector: Vec<_> = (0..1000).collect();
+        assert!(legs(json!({"a": vector, "b": vector, "c": vector})).unwrap_err().contains("more than 256"));
+    }
+}
