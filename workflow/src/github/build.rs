@@ -28,7 +28,7 @@ pub(super) fn plan(path: &str, root: &Node) -> Plan {
 
 fn triggers(on: &Node) -> IndexMap<String, Trigger> {
     match &on.value {
-        Value::Mapping(_) => mapped(Some(on), |node| trigger(node)),
+        Value::Mapping(_) => mapped(Some(on), trigger),
         _ => texts(Some(on)).into_iter().map(|event| (event, Trigger::default())).collect(),
     }
 }

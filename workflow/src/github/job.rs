@@ -14,7 +14,7 @@ pub const DEFAULT_TIMEOUT_MINUTES: f64 = 360.0;
 /// A wrong condition, or [`ErrorKind::Pending`].
 pub fn decide(job: &Job, scope: &Scope<'_>) -> Result<bool, Error> {
     let condition = job.condition.as_deref().unwrap_or("success()");
-    expression::condition(condition, scope).map_err(|error| at("if", error))
+    expression::condition(condition, scope).map_err(|error| at("if", &error))
 }
 
 /// Whether the run goes on as if the job had succeeded.
@@ -62,7 +62,7 @@ pub fn timeout_minutes(job: &Job, scope: &Scope<'_>) -> Result<f64, Error> {
 /// The first wrong expression, with the output's name.
 pub fn outputs(job: &Job, scope: &Scope<'_>) -> Result<IndexMap<String, String>, Error> {
     let output = |(name, text): (&String, &String)| {
-        let value = expression::interpolate_text(text, scope).map_err(|error| at(&format!("outputs.{name}"), error))?;
+        let value = expression::interpolate_text(text, scope).map_err(|error| at(&format!("outputs.{name}"), &error))?;
         Ok((name.clone(), value))
     };
     job.outputs.iter().map(output).collect()
@@ -77,7 +77,7 @@ pub fn env(source: &EnvSource, scope: &Scope<'_>) -> Result<IndexMap<String, Str
         EnvSource::Expression(text) => Tree::String(text.clone()),
         EnvSource::Map(map) => map.iter().map(|(name, text)| (name.clone(), Tree::String(text.clone()))).collect(),
     };
-    match expression::interpolate_tree(&tree, scope).map_err(|error| at("env", error))? {
+    match expression::interpolate_tree(&tree, scope).map_err(|error| at("env", &error))? {
         Value::Object(object) => {
             Ok(object.iter().map(|(name, value)| (name.to_owned(), value.as_text().into_owned())).collect())
         }
@@ -90,7 +90,7 @@ pub fn env(source: &EnvSource, scope: &Scope<'_>) -> Result<IndexMap<String, Str
 /// # Errors
 /// A wrong expression, an empty name, or a `cancel-in-progress` that is no boolean.
 pub fn concurrency(concurrency: &Concurrency, scope: &Scope<'_>) -> Result<(String, bool), Error> {
-    let group = expression::interpolate_text(&concurrency.group, scope).map_err(|error| at("concurrency.group", error))?;
+    let group = expression::interpolate_text(&concurrency.group, scope).map_err(|error| at("concurrency.group", &error))?;
     if group.is_empty() {
         return Err(wrong("concurrency.group", "is empty"));
     }
@@ -100,7 +100,7 @@ pub fn concurrency(concurrency: &Concurrency, scope: &Scope<'_>) -> Result<(Stri
 
 fn boolean(key: &str, tree: Option<&Tree>, default: bool, scope: &Scope<'_>) -> Result<bool, Error> {
     let Some(tree) = tree else { return Ok(default) };
-    match expression::interpolate_tree(tree, scope).map_err(|error| at(key, error))? {
+    match expression::interpolate_tree(tree, scope).map_err(|error| at(key, &error))? {
         Value::Bool(truth) => Ok(truth),
         // A missing context property, such as a matrix key only some legs have.
         Value::Null => Ok(false),
@@ -111,7 +111,7 @@ fn boolean(key: &str, tree: Option<&Tree>, default: bool, scope: &Scope<'_>) -> 
 }
 
 fn number(key: &str, tree: &Tree, scope: &Scope<'_>) -> Result<f64, Error> {
-    let value = expression::interpolate_tree(tree, scope).map_err(|error| at(key, error))?;
+    let value = expression::interpolate_tree(tree, scope).map_err(|error| at(key, &error))?;
     let number = match &value {
         Value::Number(_) | Value::String(_) => value.to_number(),
         _ => f64::NAN,
@@ -119,8 +119,8 @@ fn number(key: &str, tree: &Tree, scope: &Scope<'_>) -> Result<f64, Error> {
     if number.is_nan() { Err(wrong(key, &format!("takes a number, not {}", value.kind_name()))) } else { Ok(number) }
 }
 
-fn at(key: &str, error: Error) -> Error {
-    Error { message: format!("`{key}`: {}", error.message), ..error }
+fn at(key: &str, error: &Error) -> Error {
+    Error { kind: error.kind, message: format!("`{key}`: {}", error.message), position: error.position }
 }
 
 fn wrong(key: &str, what: &str) -> Error {

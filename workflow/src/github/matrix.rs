@@ -24,7 +24,7 @@ pub fn expand(strategy: &Strategy, scope: &Scope<'_>) -> Result<Vec<Leg>, String
     let matrix = Matrix::read(tree, scope)?;
     let mut combinations = matrix.combinations()?;
     combinations.retain(|leg| !matrix.exclude.iter().any(|filter| excludes(filter, leg)));
-    let legs = matrix.included(combinations)?;
+    let legs = matrix.included(&combinations)?;
     let total = legs.len();
     if total == 0 {
         return Err("the matrix has no combination: it needs a key with values, or an `include`".to_owned());
@@ -77,15 +77,15 @@ impl Matrix {
     }
 
     /// Adds each `include` to every combination none of whose own values it would change, or else as a leg of its own.
-    fn included(&self, combinations: Vec<Entries>) -> Result<Vec<Entries>, String> {
+    fn included(&self, combinations: &[Entries]) -> Result<Vec<Entries>, String> {
         if combinations.len() > MAX_LEGS {
             return Err(too_many());
         }
-        let mut legs = combinations.clone();
+        let mut legs = combinations.to_vec();
         for include in &self.include {
             let own = |key: &str| self.vectors.iter().any(|(name, _)| name.eq_ignore_ascii_case(key));
             let mut taken = false;
-            for (leg, original) in legs.iter_mut().zip(&combinations) {
+            for (leg, original) in legs.iter_mut().zip(combinations) {
                 let agrees = |(key, value): (&String, &Json)| get(original, key).is_some_and(|there| same(there, value));
                 if include.iter().filter(|(key, _)| own(key)).all(agrees) {
                     taken = true;
