@@ -35,7 +35,9 @@ pub fn run(root: &Path, selection: &Selection) -> Vec<CaseResult> {
 fn judge(folder: &Path, case: &Case) -> Result<()> {
     let text = fs::read_to_string(folder.join(&case.file)).with_context(|| format!("{} can't be read", case.file))?;
     let documents = documents(&text);
-    let [options, workflow, .., expected] = documents.as_slice() else { bail!("the case has fewer than three documents") };
+    let [options, workflow, .., expected] = documents.as_slice() else {
+        bail!("the case has fewer than three documents")
+    };
     let path = format!(".github/workflows/{}.yml", case.id);
     let (plan, diagnostics) = github::parse_within(&path, workflow, limits(options));
     match (plan, case.expect) {

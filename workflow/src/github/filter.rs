@@ -158,7 +158,13 @@ mod tests {
             ("{pull_request: {branches: [main]}}", Some("opened"), true),
             ("{pull_request: {branches: [dev]}}", Some("opened"), false),
         ] {
-            let event = Event { name: "pull_request", reference: "refs/pull/1/merge", base_ref: Some("main"), action, ..Event::default() };
+            let event = Event {
+                name: "pull_request",
+                reference: "refs/pull/1/merge",
+                base_ref: Some("main"),
+                action,
+                ..Event::default()
+            };
             assert_eq!(runs(on, &event), expected, "{on} {action:?}");
         }
     }

@@ -38,7 +38,9 @@ pub fn fail_fast(job: &Job, scope: &Scope<'_>) -> Result<bool, Error> {
 /// # Errors
 /// A wrong expression, or a value that is no number.
 pub fn max_parallel(job: &Job, scope: &Scope<'_>) -> Result<Option<usize>, Error> {
-    let Some(tree) = &job.strategy.max_parallel else { return Ok(None) };
+    let Some(tree) = &job.strategy.max_parallel else {
+        return Ok(None);
+    };
     let number = number("max-parallel", tree, scope)?;
     // A float cast saturates, and no job has more legs than a usize holds.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
@@ -51,7 +53,9 @@ pub fn max_parallel(job: &Job, scope: &Scope<'_>) -> Result<Option<usize>, Error
 /// # Errors
 /// A wrong expression, or a value that is no number above zero.
 pub fn timeout_minutes(job: &Job, scope: &Scope<'_>) -> Result<f64, Error> {
-    let Some(tree) = &job.timeout_minutes else { return Ok(DEFAULT_TIMEOUT_MINUTES) };
+    let Some(tree) = &job.timeout_minutes else {
+        return Ok(DEFAULT_TIMEOUT_MINUTES);
+    };
     let minutes = number("timeout-minutes", tree, scope)?;
     if minutes > 0.0 { Ok(minutes) } else { Err(wrong("timeout-minutes", "takes a number above zero")) }
 }
@@ -62,7 +66,8 @@ pub fn timeout_minutes(job: &Job, scope: &Scope<'_>) -> Result<f64, Error> {
 /// The first wrong expression, with the output's name.
 pub fn outputs(job: &Job, scope: &Scope<'_>) -> Result<IndexMap<String, String>, Error> {
     let output = |(name, text): (&String, &String)| {
-        let value = expression::interpolate_text(text, scope).map_err(|error| at(&format!("outputs.{name}"), &error))?;
+        let value =
+            expression::interpolate_text(text, scope).map_err(|error| at(&format!("outputs.{name}"), &error))?;
         Ok((name.clone(), value))
     };
     job.outputs.iter().map(output).collect()
@@ -90,7 +95,8 @@ pub fn env(source: &EnvSource, scope: &Scope<'_>) -> Result<IndexMap<String, Str
 /// # Errors
 /// A wrong expression, an empty name, or a `cancel-in-progress` that is no boolean.
 pub fn concurrency(concurrency: &Concurrency, scope: &Scope<'_>) -> Result<(String, bool), Error> {
-    let group = expression::interpolate_text(&concurrency.group, scope).map_err(|error| at("concurrency.group", &error))?;
+    let group =
+        expression::interpolate_text(&concurrency.group, scope).map_err(|error| at("concurrency.group", &error))?;
     if group.is_empty() {
         return Err(wrong("concurrency.group", "is empty"));
     }
@@ -174,7 +180,12 @@ mod tests {
         let asked = |keys: &str| {
             let job = job_of(&format!("runs-on: x\n{keys}"));
             with_contexts(&contexts, |scope| {
-                (timeout_minutes(&job, scope), continue_on_error(&job, scope), fail_fast(&job, scope), max_parallel(&job, scope))
+                (
+                    timeout_minutes(&job, scope),
+                    continue_on_error(&job, scope),
+                    fail_fast(&job, scope),
+                    max_parallel(&job, scope),
+                )
             })
         };
         assert_eq!(asked(""), (Ok(360.0), Ok(false), Ok(true), Ok(None)));

@@ -86,7 +86,8 @@ impl Matrix {
             let own = |key: &str| self.vectors.iter().any(|(name, _)| name.eq_ignore_ascii_case(key));
             let mut taken = false;
             for (leg, original) in legs.iter_mut().zip(combinations) {
-                let agrees = |(key, value): (&String, &Json)| get(original, key).is_some_and(|there| same(there, value));
+                let agrees =
+                    |(key, value): (&String, &Json)| get(original, key).is_some_and(|there| same(there, value));
                 if include.iter().filter(|(key, _)| own(key)).all(agrees) {
                     taken = true;
                     for (key, value) in include.iter().filter(|(key, _)| !own(key)) {
@@ -119,7 +120,9 @@ fn vector(key: &str, value: &Value) -> Result<Vec<Json>, String> {
 
 fn filters(key: &str, value: &Value) -> Result<Vec<Entries>, String> {
     let wrong = |value: &Value| format!("`matrix.{key}` takes a list of mappings, not {}", value.kind_name());
-    let Value::Array(items) = value else { return Err(wrong(value)) };
+    let Value::Array(items) = value else {
+        return Err(wrong(value));
+    };
     items
         .iter()
         .map(|item| match item.to_json() {
@@ -187,7 +190,12 @@ mod tests {
 
     #[test]
     fn combinations_come_in_the_order_of_the_keys() {
-        let expected = [json!({"v": 1, "os": "a"}), json!({"v": 1, "os": "b"}), json!({"v": 2, "os": "a"}), json!({"v": 2, "os": "b"})];
+        let expected = [
+            json!({"v": 1, "os": "a"}),
+            json!({"v": 1, "os": "b"}),
+            json!({"v": 2, "os": "a"}),
+            json!({"v": 2, "os": "b"}),
+        ];
         assert_eq!(legs(json!({"v": [1, 2], "os": ["a", "b"]})).unwrap(), expected);
         assert_eq!(with_contexts(&json!({}), |scope| expand(&Strategy::default(), scope)).unwrap().len(), 1);
     }
@@ -218,8 +226,12 @@ mod tests {
 
     #[test]
     fn include_expands_adds_and_stands_alone() {
-        let expanded = legs(json!({"os": ["w", "u"], "node": [14, 16], "include": [{"os": "w", "node": 16, "npm": 6}]})).unwrap();
-        assert_eq!(expanded.iter().filter(|leg| leg.get("npm").is_some()).collect::<Vec<_>>(), [&json!({"os": "w", "node": 16, "npm": 6})]);
+        let expanded =
+            legs(json!({"os": ["w", "u"], "node": [14, 16], "include": [{"os": "w", "node": 16, "npm": 6}]})).unwrap();
+        assert_eq!(
+            expanded.iter().filter(|leg| leg.get("npm").is_some()).collect::<Vec<_>>(),
+            [&json!({"os": "w", "node": 16, "npm": 6})]
+        );
         let added = legs(json!({"os": ["w"], "version": [12], "include": [{"os": "w", "version": 17}]})).unwrap();
         assert_eq!(added, [json!({"os": "w", "version": 12}), json!({"os": "w", "version": 17})]);
         let alone = legs(json!({"include": [{"site": "production"}, {"site": "staging"}]})).unwrap();
@@ -259,11 +271,17 @@ mod tests {
             (json!({"include": {}}), "`matrix.include` takes a list of mappings, not Object"),
             (json!({"include": []}), "the matrix has no combination: it needs a key with values, or an `include`"),
             (json!([1]), "`matrix` takes a mapping, not Array"),
-            (json!({"a": (0..257).collect::<Vec<_>>()}), "the matrix has more than 256 combinations, the most a job may have"),
+            (
+                json!({"a": (0..257).collect::<Vec<_>>()}),
+                "the matrix has more than 256 combinations, the most a job may have",
+            ),
         ] {
             assert_eq!(legs(matrix).unwrap_err(), expected);
         }
-        assert_eq!(legs(json!({"a": (0..16).collect::<Vec<_>>(), "b": (0..16).collect::<Vec<_>>()})).unwrap().len(), 256);
+        assert_eq!(
+            legs(json!({"a": (0..16).collect::<Vec<_>>(), "b": (0..16).collect::<Vec<_>>()})).unwrap().len(),
+            256
+        );
     }
 
     #[test]

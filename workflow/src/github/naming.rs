@@ -51,7 +51,8 @@ fn scalars(value: &Json, values: &mut Vec<String>) {
 }
 
 fn one_line(text: &str) -> String {
-    let line: Vec<&str> = text.split(|character: char| character.is_control()).filter(|part| !part.is_empty()).collect();
+    let line: Vec<&str> =
+        text.split(|character: char| character.is_control()).filter(|part| !part.is_empty()).collect();
     let line = line.join(" ");
     let line = line.trim_end();
     if line.chars().count() <= MAX {
@@ -97,8 +98,9 @@ mod tests {
         ] {
             let job = job_of(&format!("runs-on: x\nsteps: [{keys}]"));
             let crate::plan::Work::Steps(steps) = &job.work else { panic!("the job has steps") };
-            let names: Vec<_> =
-                with_contexts(&json!({"github": {"ref": "main"}}), |scope| steps.iter().map(|one| step(one, scope)).collect());
+            let names: Vec<_> = with_contexts(&json!({"github": {"ref": "main"}}), |scope| {
+                steps.iter().map(|one| step(one, scope)).collect()
+            });
             assert_eq!(names, [expected]);
         }
         assert_eq!(log_heading("cargo test"), "Main cargo test");

@@ -57,7 +57,8 @@ jobs:
 
 #[test]
 fn a_plan_keeps_what_was_written() {
-    let plan = plan_of("\
+    let plan = plan_of(
+        "\
 name: CI
 on:
   push: {branches: [main]}
@@ -87,7 +88,8 @@ jobs:
     uses: ./.github/workflows/x.yml
     with: {count: 3}
     secrets: inherit
-");
+",
+    );
     insta::assert_json_snapshot!(plan);
 }
 
@@ -100,11 +102,11 @@ fn mistakes_are_named() {
         ("on: push\njobs: {}".to_owned(), "ci.yml:2:7: error: a workflow needs at least one job"),
         ("a: 1\n---\nb: 2".to_owned(), "ci.yml:3:1: error: a workflow file holds one YAML document"),
         ("on: push\njobs: {a.b: {runs-on: x}}".to_owned(), "ci.yml:2:8: error: `a.b` is no valid id"),
-        ("on: push\njobs: {__a: {runs-on: x}}".to_owned(), "ci.yml:2:8: error: the id `__a` is reserved: it begins with `__`"),
         (
-            "on: push\njobs: {a: {runs-on: x}, A: {runs-on: x}}".to_owned(),
-            "ci.yml:2:25: error: `A` is already there",
+            "on: push\njobs: {__a: {runs-on: x}}".to_owned(),
+            "ci.yml:2:8: error: the id `__a` is reserved: it begins with `__`",
         ),
+        ("on: push\njobs: {a: {runs-on: x}, A: {runs-on: x}}".to_owned(), "ci.yml:2:25: error: `A` is already there"),
         ("on: push\njobs: {a: {}}".to_owned(), "ci.yml:2:11: error: the key `runs-on` is missing"),
         (job("needs: b"), "ci.yml:2:31: error: `needs` names the job `b`, which is not in this file"),
         (job("needs: a"), "ci.yml:2:8: error: these jobs wait for each other: a → a"),
@@ -114,7 +116,10 @@ fn mistakes_are_named() {
         (job("strategy: {matrix: {os: []}}"), "ci.yml:2:48: error: the matrix key `os` has no values"),
         (job("steps: [{run: a, uses: b/c@d}]"), "ci.yml:2:41: error: unknown key `uses`"),
         (job("steps: [{uses: checkout}]"), "ci.yml:2:39: error: `checkout` names no action"),
-        (job("steps: [{id: a, run: x}, {id: A, run: x}]"), "ci.yml:2:54: error: another step of this job has the id `A`"),
+        (
+            job("steps: [{id: a, run: x}, {id: A, run: x}]"),
+            "ci.yml:2:54: error: another step of this job has the id `A`",
+        ),
         (job("steps: [{wait: a}]"), "ci.yml:2:33: error: `wait` is a feature of GitHub that can't be run here yet"),
         (job("steps: [{run: a, <<: {env: {}}}]"), "ci.yml:2:41: error: GitHub knows no merge keys (`<<`)"),
         (job("permissions: {id-token: read}"), "ci.yml:2:48: error: `read` is no value for `id-token`"),
@@ -122,11 +127,20 @@ fn mistakes_are_named() {
             "on: {push: {branches: a, branches-ignore: b}}\njobs: {a: {runs-on: x}}".to_owned(),
             "ci.yml:1:43: error: `branches` and `branches-ignore` can't be used together",
         ),
-        ("on: {schedule: [{cron: '5 *'}]}\njobs: {a: {runs-on: x}}".to_owned(), "ci.yml:1:24: error: a cron line has five fields"),
-        ("name: ${{ 1 }}\non: push\njobs: {a: {runs-on: x}}".to_owned(), "ci.yml:1:7: error: no expression may stand here"),
+        (
+            "on: {schedule: [{cron: '5 *'}]}\njobs: {a: {runs-on: x}}".to_owned(),
+            "ci.yml:1:24: error: a cron line has five fields",
+        ),
+        (
+            "name: ${{ 1 }}\non: push\njobs: {a: {runs-on: x}}".to_owned(),
+            "ci.yml:1:7: error: no expression may stand here",
+        ),
     ] {
         let found = messages(&text);
-        assert!(found.iter().any(|message| message.starts_with(expected)), "{text}\nexpected {expected}\nfound {found:#?}");
+        assert!(
+            found.iter().any(|message| message.starts_with(expected)),
+            "{text}\nexpected {expected}\nfound {found:#?}"
+        );
     }
 }
 
@@ -141,7 +155,9 @@ fn a_circle_of_needs_is_named_whole_and_without_those_who_only_wait_for_it() {
 fn what_has_no_effect_is_a_warning_and_the_plan_is_there() {
     let (plan, diagnostics) = parse("ci.yml", "on: push\njobs: {a: {runs-on: x, snapshot: image, steps: []}}");
     assert!(plan.is_some());
-    assert!(matches!(diagnostics.as_slice(), [one] if one.severity == Severity::Warning && one.message.contains("snapshot")));
+    assert!(
+        matches!(diagnostics.as_slice(), [one] if one.severity == Severity::Warning && one.message.contains("snapshot"))
+    );
 }
 
 #[test]
@@ -155,8 +171,13 @@ fn aliases_are_whole_values_and_their_mistakes_come_once() {
 #[test]
 fn attack_08_a_circle_of_ten_thousand_needs_is_found_in_bounded_time() {
     let start = std::time::Instant::now();
-    let jobs: Vec<String> = (0..10_000).map(|at| format!("j{at}: {{runs-on: x, needs: j{}}}", (at + 1) % 10_000)).collect();
-    assert!(messages(&format!("on: push\njobs: {{{}}}", jobs.join(", "))).iter().any(|message| message.contains("wait for each other")));
+    let jobs: Vec<String> =
+        (0..10_000).map(|at| format!("j{at}: {{runs-on: x, needs: j{}}}", (at + 1) % 10_000)).collect();
+    assert!(
+        messages(&format!("on: push\njobs: {{{}}}", jobs.join(", ")))
+            .iter()
+            .any(|message| message.contains("wait for each other"))
+    );
     assert!(start.elapsed() < std::time::Duration::from_secs(10), "took {:?}", start.elapsed());
 }
 
