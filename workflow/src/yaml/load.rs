@@ -69,7 +69,9 @@ impl<'a> Loader<'a> {
     fn syntax(&mut self, error: &ScanError) -> Problem {
         // The scanner has a bound of its own, met before ours when only its look-ahead goes deep.
         let message = match error.info() {
-            "recursion limit exceeded" => format!("nested more than {} levels deep", self.limits.depth),
+            "recursion limit exceeded" => {
+                format!("nested more than {} levels deep", self.limits.depth)
+            }
             info => format!("this is no YAML: {info}"),
         };
         Problem { message, span: self.cursor.span(error.marker(), 1) }
@@ -99,7 +101,9 @@ impl<'a> Loader<'a> {
                 self.charge(1, span)?;
                 (self.mapping(depth)?, anchor)
             }
-            _ => return Err(Problem { message: "this is no YAML: a value is missing".to_owned(), span }),
+            _ => {
+                return Err(Problem { message: "this is no YAML: a value is missing".to_owned(), span });
+            }
         };
         let node = Node { value, span };
         if anchor > 0 {
@@ -177,10 +181,9 @@ impl<'a> Loader<'a> {
                     self.merge(entries, seen, item);
                 }
             }
-            _ => self.problems.push(Problem {
-                message: "`<<` takes a mapping or a list of mappings".to_owned(),
-                span: source.span,
-            }),
+            _ => self
+                .problems
+                .push(Problem { message: "`<<` takes a mapping or a list of mappings".to_owned(), span: source.span }),
         }
     }
 
@@ -300,7 +303,8 @@ mod tests {
     #[test]
     fn aliases_and_merge_keys_are_written_out() {
         let text = "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: {<<: [{y: 4}, *a]}\nd: *a";
-        let expected = json!({"a": {"x": 1, "y": 2}, "b": {"y": 3, "x": 1}, "c": {"y": 4, "x": 1}, "d": {"x": 1, "y": 2}});
+        let expected =
+            json!({"a": {"x": 1, "y": 2}, "b": {"y": 3, "x": 1}, "c": {"y": 4, "x": 1}, "d": {"x": 1, "y": 2}});
         assert_eq!(one(text), expected);
         assert_eq!(one("'<<': 1"), json!({"<<": 1}));
     }
@@ -332,7 +336,10 @@ mod tests {
     #[test]
     fn documents_are_kept_apart() {
         let stream = read("spec: 1\n---\njob: 2\n", Limits::default(), MergeKeys::Apply);
-        assert_eq!(stream.documents.iter().map(Node::to_json).collect::<Vec<_>>(), [json!({"spec": 1}), json!({"job": 2})]);
+        assert_eq!(
+            stream.documents.iter().map(Node::to_json).collect::<Vec<_>>(),
+            [json!({"spec": 1}), json!({"job": 2})]
+        );
     }
 
     #[test]
