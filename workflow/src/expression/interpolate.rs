@@ -63,7 +63,7 @@ pub fn condition(text: &str, scope: &Scope<'_>) -> Result<bool, Error> {
 /// # Errors
 /// The first mistake; its position is a byte offset in `text`.
 pub fn check(text: &str, allowed_contexts: &[&str], allowed_functions: &[&str]) -> Result<(), Error> {
-    check_segments(segments(text)?, allowed_contexts, allowed_functions)
+    check_segments(&segments(text)?, allowed_contexts, allowed_functions)
 }
 
 /// As [`check`], for an `if:`.
@@ -71,10 +71,10 @@ pub fn check(text: &str, allowed_contexts: &[&str], allowed_functions: &[&str]) 
 /// # Errors
 /// As [`check`].
 pub fn check_condition(text: &str, allowed_contexts: &[&str], allowed_functions: &[&str]) -> Result<(), Error> {
-    check_segments(condition_segments(text)?, allowed_contexts, allowed_functions)
+    check_segments(&condition_segments(text)?, allowed_contexts, allowed_functions)
 }
 
-fn check_segments(segments: Vec<Segment<'_, &str>>, contexts: &[&str], functions: &[&str]) -> Result<(), Error> {
+fn check_segments(segments: &[Segment<'_, &str>], contexts: &[&str], functions: &[&str]) -> Result<(), Error> {
     for (start, text) in segments.iter().filter_map(Segment::expression) {
         parse_known(text, contexts, functions).map_err(|error| error.moved(start))?;
     }
@@ -154,7 +154,7 @@ fn condition_segments(text: &str) -> Result<Vec<Segment<'_, &str>>, Error> {
     Ok(segments)
 }
 
-fn parsed(segments: Vec<Segment<'_, &str>>) -> Result<Vec<Segment<'_, Expression>>, Error> {
+fn parsed<'t>(segments: Vec<Segment<'t, &'t str>>) -> Result<Vec<Segment<'t, Expression>>, Error> {
     let parse = |segment| match segment {
         Segment::Literal(text) => Ok(Segment::Literal(text)),
         Segment::Expression { start, expression } => {
@@ -173,7 +173,7 @@ fn interpolate_metered(text: &str, scope: &Scope<'_>, meter: &mut Meter) -> Resu
 }
 
 fn joined(segments: &[Segment<'_, Expression>], scope: &Scope<'_>, meter: &mut Meter) -> Result<Value, Error> {
-    let mut evaluate = |start: usize, expression: &Expression, meter: &mut Meter| {
+    let evaluate = |start: usize, expression: &Expression, meter: &mut Meter| {
         expression.evaluate_metered(scope, meter).map_err(|error| error.moved(start))
     };
     if let [Segment::Expression { start, expression }] = segments {
