@@ -36,8 +36,6 @@ pub enum Runs {
 /// A JavaScript action's programs, relative to its folder.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// `pre:` and `pre-if:`.
-    pub pre: Option<(String, String)>,
     /// `main:`.
     pub main: String,
     /// `post:` and `post-if:`.
@@ -70,13 +68,11 @@ fn read_runs(using: &str, runs: &Map<String, Value>) -> Result<Runs, String> {
     }
     if using.strip_prefix("node").is_some_and(|version| version.parse::<u32>().is_ok()) {
         let text = |key: &str| runs.get(key).map(scalar);
-        let guarded = |key: &str| {
-            text(key).map(|file| (file, text(&format!("{key}-if")).unwrap_or_else(|| "always()".to_owned())))
-        };
+        // GitHub runs no `pre:` of a local action either: its files come with the steps.
+        let post_if = text("post-if").unwrap_or_else(|| "always()".to_owned());
         return Ok(Runs::Node(Node {
-            pre: guarded("pre"),
             main: text("main").ok_or("`runs.main` is missing")?,
-            post: guarded("post"),
+            post: text("post").map(|file| (file, post_if)),
         }));
     }
     if using == "docker" {

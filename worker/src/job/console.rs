@@ -211,7 +211,7 @@ impl Writer {
                 time_ms,
                 step,
                 stream: stream.into(),
-                text: text.to_vec(),
+                text: Bytes::copy_from_slice(text),
                 mark: None,
             };
             if let Some(text) = piece.get(..allowed).filter(|text| !text.is_empty()) {

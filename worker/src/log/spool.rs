@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     fn record(text: &str) -> Record {
-        Record { text: text.as_bytes().to_vec(), ..Record::default() }
+        Record { text: Bytes::copy_from_slice(text.as_bytes()), ..Record::default() }
     }
 
     #[tokio::test]
@@ -215,6 +215,6 @@ mod tests {
         while !rest.is_empty() {
             texts.push(Record::decode_length_delimited(&mut rest).unwrap().text);
         }
-        assert_eq!(texts, [b"one\n".to_vec(), b"two\n".to_vec(), b"three\n".to_vec()]);
+        assert_eq!(texts, ["one\n", "two\n", "three\n"]);
     }
 }
