@@ -168,7 +168,9 @@ const TABLE: &[(&str, &str, &[&str], &[&str])] = &[
 #[tokio::test(flavor = "multi_thread")]
 async fn steps_do_as_github_documents() {
     for (name, steps, lines, conclusions) in TABLE {
-        let Some(outcome) = run(Run::steps(steps)).await else { return };
+        let Some(outcome) = run(Run::steps(steps)).await else {
+            return;
+        };
         assert_eq!(outcome.lines(), *lines, "{name}\n{}", outcome.notices());
         assert_eq!(outcome.conclusions(), *conclusions, "{name}\n{}", outcome.notices());
         let failed = conclusions.contains(&"failure");
@@ -203,7 +205,9 @@ jobs:
           exit 9
 ",
     );
-    let Some(outcome) = run(job.secret("TOKEN", "tok_9f8e7d")).await else { return };
+    let Some(outcome) = run(job.secret("TOKEN", "tok_9f8e7d")).await else {
+        return;
+    };
     let report = &outcome.report;
     assert_eq!(report.outputs.get("out").map(String::as_str), Some("workflow job step"));
     assert_eq!(report.outputs.get("leak"), None, "an output with a secret is dropped");
@@ -215,7 +219,8 @@ jobs:
     assert_eq!(annotation.message, "message ***\ntwo");
     assert_eq!((annotation.line, annotation.end_line, annotation.column), (Some(3), Some(4), Some(5)));
     assert!(!outcome.everything().contains("tok_9f8e7d"));
-    let marks: Vec<_> = outcome.records.iter().filter_map(|r| r.mark.as_ref()).map(|m| (m.name.as_str(), m.ended)).collect();
+    let marks: Vec<_> =
+        outcome.records.iter().filter_map(|r| r.mark.as_ref()).map(|m| (m.name.as_str(), m.ended)).collect();
     assert_eq!(
         marks,
         [
@@ -247,7 +252,9 @@ async fn attack_21_encoded_secrets_do_not_leave_a_job() {
   run: echo '${{ secrets.TOKEN }}' >&2",
     );
     let secret = "Zaq1&<x>sw2-p@ss";
-    let Some(outcome) = run(job.secret("TOKEN", secret)).await else { return };
+    let Some(outcome) = run(job.secret("TOKEN", secret)).await else {
+        return;
+    };
     let lines = outcome.lines();
     assert_eq!(lines.len(), 9, "{lines:#?}");
     for line in &lines {
@@ -267,7 +274,9 @@ async fn attack_22_multi_line_secrets_are_masked_line_by_line() {
     echo \"$KEY\" | sed 's/^/  /; s/$/\\r/'
     echo \"$KEY\" | while read -r line; do echo \"line $line\"; done",
     );
-    let Some(outcome) = run(job.secret("KEY", "BEGIN-KEY\nline-alpha-1\nline-beta-2\n")).await else { return };
+    let Some(outcome) = run(job.secret("KEY", "BEGIN-KEY\nline-alpha-1\nline-beta-2\n")).await else {
+        return;
+    };
     for part in ["BEGIN-KEY", "line-alpha-1", "line-beta-2"] {
         assert!(!outcome.everything().contains(part), "{part}\n{:?}", outcome.lines());
     }
@@ -285,7 +294,9 @@ async fn attack_23_a_secret_written_byte_by_byte_is_masked() {
     echo '::add-mask::late-value'
     printf 'late-'; sleep 0.3; echo 'value'",
     );
-    let Some(outcome) = run(job.secret("TOKEN", "hunter22")).await else { return };
+    let Some(outcome) = run(job.secret("TOKEN", "hunter22")).await else {
+        return;
+    };
     assert_eq!(outcome.lines(), ["*** end", "***"]);
     assert!(!outcome.records.iter().any(|record| record.text.starts_with(b"h")));
 }
@@ -295,7 +306,9 @@ async fn a_prompt_without_a_line_end_is_seen_while_its_step_runs() {
     let mut job = Run::steps("- run: |\n    printf 'password: '; sleep 60");
     job.cancel_at = Some(("password: ", job.kill.clone()));
     let began = std::time::Instant::now();
-    let Some(outcome) = run(job).await else { return };
+    let Some(outcome) = run(job).await else {
+        return;
+    };
     assert!(began.elapsed().as_secs() < 30, "the prompt was not seen");
     assert_eq!(outcome.report.conclusion, Conclusion::Cancelled);
 }
@@ -305,7 +318,9 @@ async fn attack_51_floods_are_cut_at_the_limit_and_named() {
     for script in ["yes", "head -c 1G /dev/zero", "head -c 8M /dev/urandom; yes"] {
         let mut job = Run::steps(&format!("- run: {script}\n- if: always()\n  run: echo never"));
         job.limits.log = 4 << 20;
-        let Some(outcome) = run(job).await else { return };
+        let Some(outcome) = run(job).await else {
+            return;
+        };
         assert_eq!(outcome.report.reason, Some(Reason::LogLimit), "{script}");
         assert_eq!(outcome.report.conclusion, Conclusion::Failure, "{script}");
         let bytes: usize = outcome.records.iter().map(|record| record.text.len()).sum();
@@ -330,7 +345,9 @@ async fn a_cancelled_job_stops_its_step_and_runs_what_is_always_run() {
   run: echo never",
     );
     job.cancel_at = Some(("ready", job.cancel.clone()));
-    let Some(outcome) = run(job).await else { return };
+    let Some(outcome) = run(job).await else {
+        return;
+    };
     assert_eq!(outcome.lines(), ["ready", "got INT", "cancelled cancelled", "always"]);
     assert_eq!(outcome.conclusions(), ["cancelled", "skipped", "success", "success", "skipped"]);
     assert_eq!(outcome.report.conclusion, Conclusion::Cancelled);
@@ -339,10 +356,14 @@ async fn a_cancelled_job_stops_its_step_and_runs_what_is_always_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_job_runs_nothing_more_though_its_step_ignores_signals() {
-    let mut job = Run::steps("- run: trap '' INT TERM; echo ready; while true; do sleep 1; done\n- if: always()\n  run: echo never");
+    let mut job = Run::steps(
+        "- run: trap '' INT TERM; echo ready; while true; do sleep 1; done\n- if: always()\n  run: echo never",
+    );
     job.cancel_at = Some(("ready", job.kill.clone()));
     let began = std::time::Instant::now();
-    let Some(outcome) = run(job).await else { return };
+    let Some(outcome) = run(job).await else {
+        return;
+    };
     assert!(began.elapsed().as_secs() < 7, "a kill does not wait for signals");
     assert_eq!(outcome.lines(), ["ready"]);
     assert_eq!(outcome.conclusions(), ["cancelled", "skipped"]);
@@ -356,13 +377,17 @@ async fn a_step_out_of_time_fails_and_a_job_out_of_time_ends() {
   continue-on-error: true
   run: sleep 60
 - run: echo ${{ steps.slow.outcome }}";
-    let Some(outcome) = run(Run::steps(steps)).await else { return };
+    let Some(outcome) = run(Run::steps(steps)).await else {
+        return;
+    };
     assert_eq!(outcome.lines(), ["failure"]);
     assert_eq!(outcome.report.conclusion, Conclusion::Success);
 
     let mut job = Run::steps("- run: sleep 60\n- run: echo never\n- if: always()\n  run: echo clean-up");
     job.order.timeout_ms = 1500;
-    let Some(outcome) = run(job).await else { return };
+    let Some(outcome) = run(job).await else {
+        return;
+    };
     assert_eq!(outcome.lines(), ["clean-up"]);
     assert_eq!(outcome.report.reason, Some(Reason::Timeout));
     assert_eq!(outcome.report.conclusion, Conclusion::Failure);
@@ -430,10 +455,22 @@ runs:
             ("actions/js/post.js", "console.log(`post ${process.env.STATE_l}`)"),
         ],
     );
-    let Some(outcome) = run(job).await else { return };
+    let Some(outcome) = run(job).await else {
+        return;
+    };
     assert_eq!(
         outcome.lines(),
-        ["one", "hello", "yes outer []", "hi world! success", "main A dflt", "main B dflt", "hello", "post B", "post A"],
+        [
+            "one",
+            "hello",
+            "yes outer []",
+            "hi world! success",
+            "main A dflt",
+            "main B dflt",
+            "hello",
+            "post B",
+            "post A"
+        ],
         "{}",
         outcome.notices()
     );
@@ -449,10 +486,38 @@ async fn what_a_job_may_not_ask_for_is_refused_by_name() {
         ("container: {image: x, volumes: ['/:/host']}", "host"),
     ] {
         let job = format!("jobs:\n  test:\n    runs-on: ubuntu-latest\n    {keys}\n    steps: [{{run: echo never}}]");
-        let Some(outcome) = run(Run::new(&job)).await else { return };
-        let Some(Reason::Invalid(reason)) = &outcome.report.reason else { panic!("{keys}: {:?}", outcome.report.reason) };
+        let Some(outcome) = run(Run::new(&job)).await else {
+            return;
+        };
+        let Some(Reason::Invalid(reason)) = &outcome.report.reason else {
+            panic!("{keys}: {:?}", outcome.report.reason)
+        };
         assert!(reason.contains(part), "{reason}");
         assert!(!outcome.report.started);
         assert_eq!(outcome.lines(), [""; 0]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exec_has_the_source_in_the_workspace_before_the_first_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut job = Run::steps("- run: cat hello.txt").repository(folder.path(), &[("hello.txt", "hello\n")]);
+    job.checked_out = true;
+    let Some(outcome) = run(job).await else {
+        return;
+    };
+    assert_eq!(outcome.lines(), ["hello"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn debug_lines_are_shown_where_they_are_asked_for() {
+    let steps = "- run: echo '::debug::inner'; echo \"debug ${RUNNER_DEBUG:-off}\"";
+    let Some(outcome) = run(Run::steps(steps)).await else {
+        return;
+    };
+    assert_eq!(outcome.lines(), ["debug off"]);
+    let Some(outcome) = run(Run::steps(steps).secret("ACTIONS_STEP_DEBUG", "true")).await else {
+        return;
+    };
+    assert_eq!(outcome.lines(), ["##[debug]inner", "debug 1"]);
 }

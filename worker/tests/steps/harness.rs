@@ -60,6 +60,7 @@ pub(crate) struct Run {
     pub(crate) secrets: BTreeMap<String, SecretString>,
     pub(crate) limits: JobLimits,
     pub(crate) image: String,
+    pub(crate) checked_out: bool,
     pub(crate) cancel: CancellationToken,
     pub(crate) kill: CancellationToken,
     pub(crate) repository: Option<std::path::PathBuf>,
@@ -107,6 +108,7 @@ impl Run {
             secrets: BTreeMap::new(),
             limits: JobLimits::default(),
             image: "longshore/ubuntu:dev".into(),
+            checked_out: false,
             cancel: CancellationToken::new(),
             kill: CancellationToken::new(),
             repository: None,
@@ -161,6 +163,7 @@ impl Run {
             masks: Vec::new(),
             image: self.image,
             limits: self.limits,
+            checked_out: self.checked_out,
             cancel: self.cancel,
             kill: self.kill,
         };
