@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::{io::AsyncWriteExt as _, process::Command, sync::Mutex};
 use workflow::plan::SourceRef;
 
-use super::{Checkout, Sources, archive};
+use super::{Checkout, Sources, checkout_archive};
 use crate::link::Bulk;
 
 /// Commits that are named to the coordinator as already here.
@@ -67,7 +67,11 @@ impl Sources for AttemptSources {
         Box::pin(async move {
             ensure!(!source.repository.is_empty(), "this job has no repository to check out");
             let mirror = self.bring(source).await?;
-            archive::checkout_archive(&mirror, source, checkout).await
+            let (commit, reference) = match checkout.reference.as_str() {
+                "" => (source.commit.as_str(), source.reference.as_str()),
+                other => ("", other),
+            };
+            checkout_archive(&mirror, commit, reference, checkout.depth).await
         })
     }
 }
@@ -127,7 +131,7 @@ impl AttemptSources {
 }
 
 /// Runs git in a repository, free of the machine's own configuration. Returns what it printed.
-pub(super) async fn git(directory: &Path, arguments: &[&str]) -> anyhow::Result<String> {
+async fn git(directory: &Path, arguments: &[&str]) -> anyhow::Result<String> {
     let output = Command::new("git")
         .arg("-C")
         .arg(directory)
