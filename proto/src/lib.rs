@@ -22,6 +22,10 @@ pub const INIT_MESSAGE_LIMIT: usize = 1024 * 1024;
 pub const MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
 /// Largest log chunk, in bytes.
 pub const LOG_CHUNK_LIMIT: usize = 256 * 1024;
+/// What a worker signs, followed by the nonce of the challenge.
+pub const SESSION_CONTEXT: &[u8] = b"longshore worker session";
+/// Parts of the worker protocol that this build speaks; a session uses those that both ends name.
+pub const FEATURES: &[&str] = &["logs", "source"];
 /// `LogRecord.step` of what happens before the first step.
 pub const STEP_SETUP: i32 = -1;
 /// `LogRecord.step` of what happens after the last step.

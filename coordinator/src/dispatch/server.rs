@@ -1,0 +1,110 @@
+//! The gRPC port: sockets, TLS, and the two services.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use futures::Stream;
+use proto::worker::{
+    BlobRequest, BlobStored, BlobUp, FromWorker, LogAck, LogUp, Part, SourceRequest, ToWorker,
+    bulk_server::{Bulk, BulkServer},
+    workers_server::{Workers, WorkersServer},
+};
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request, Response, Status, Streaming,
+    transport::{Identity, Server, ServerTlsConfig, server::TcpIncoming},
+};
+
+use super::{Inner, bulk, session};
+
+/// Control messages to one worker that it has not read yet; past it the session is ended.
+const OUTBOX: usize = 256;
+/// HTTP/2 window of a connection and of a stream: a log goes at wire speed with half a megabyte under way.
+const WINDOW: u32 = 4 * 1024 * 1024;
+/// A silent connection is asked after this long, and given up after as long again.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// Certificate chain and private key of the worker port, PEM.
+#[derive(Clone)]
+pub struct ServerTls {
+    /// Certificate chain.
+    pub certificate: Vec<u8>,
+    /// Its key.
+    pub key: zeroize::Zeroizing<Vec<u8>>,
+}
+
+pub(super) async fn serve(
+    inner: Arc<Inner>,
+    listener: TcpListener,
+    tls: Option<ServerTls>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut server = Server::builder()
+        .initial_connection_window_size(WINDOW)
+        .initial_stream_window_size(WINDOW)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE));
+    if let Some(tls) = tls {
+        let config = ServerTlsConfig::new().identity(Identity::from_pem(&tls.certificate, &tls.key));
+        server = server.tls_config(config).context("TLS of the worker port: certificate and key don't work together")?;
+    }
+    let service = Service { inner, stop: stop.clone() };
+    let limit = proto::MESSAGE_LIMIT;
+    // Without TCP_NODELAY on accepted sockets every call waits 40 ms for the peer's delayed acknowledgement.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    server
+        .add_service(WorkersServer::new(service.clone()).max_decoding_message_size(limit))
+        .add_service(BulkServer::new(service).max_decoding_message_size(limit))
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .await
+        .context("worker port")
+}
+
+#[derive(Clone)]
+struct Service {
+    inner: Arc<Inner>,
+    stop: CancellationToken,
+}
+
+type Parts = Pin<Box<dyn Stream<Item = Result<Part, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Workers for Service {
+    type SessionStream = ReceiverStream<Result<ToWorker, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<FromWorker>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let (out, stream) = mpsc::channel(OUTBOX);
+        tokio::spawn(session::run(self.inner.clone(), request.into_inner(), out, self.stop.clone()));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+#[tonic::async_trait]
+impl Bulk for Service {
+    type LogsStream = ReceiverStream<Result<LogAck, Status>>;
+    type SourceStream = Parts;
+    type GetBlobStream = Parts;
+
+    async fn logs(&self, request: Request<Streaming<LogUp>>) -> Result<Response<Self::LogsStream>, Status> {
+        let (acks, stream) = mpsc::channel(4);
+        tokio::spawn(bulk::logs(self.inner.clone(), request.into_inner(), acks, self.stop.clone()));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn source(&self, request: Request<SourceRequest>) -> Result<Response<Self::SourceStream>, Status> {
+        bulk::source(&self.inner, request.into_inner()).await.map(|parts| Response::new(Box::pin(parts) as Parts))
+    }
+
+    async fn put_blob(&self, _: Request<Streaming<BlobUp>>) -> Result<Response<BlobStored>, Status> {
+        Err(Status::unimplemented("this coordinator takes no blobs: it does not name the feature `blobs`"))
+    }
+
+    async fn get_blob(&self, _: Request<BlobRequest>) -> Result<Response<Self::GetBlobStream>, Status> {
+        Err(Status::unimplemented("this coordinator gives no blobs: it does not name the feature `blobs`"))
+    }
+}
