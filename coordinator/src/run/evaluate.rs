@@ -1,7 +1,10 @@
 //! Job-level text and trees to values, with what the run knows.
 
 use serde_json::{Map, Value};
-use workflow::plan::{self, Leg, Tree};
+use workflow::{
+    expression::{self, CallError, Functions, Limits, Object},
+    plan::{self, Leg, Tree},
+};
 
 /// What a job-level key may see.
 #[derive(Debug, Clone)]
@@ -18,20 +21,38 @@ pub(super) struct Status {
     pub(super) cancelled: bool,
 }
 
-/// An `if:`; none means `success()`.
-pub(super) fn condition(text: Option<&str>, scope: &Scope) -> Result<bool, String> {
-    match text {
-        None | Some("success()") => Ok(scope.status.success),
-        Some("always()") => Ok(true),
-        Some("failure()") => Ok(scope.status.failure),
-        Some("cancelled()") => Ok(scope.status.cancelled),
-        Some("!cancelled()") => Ok(!scope.status.cancelled),
-        Some(other) => Err(other.to_owned()),
+impl Functions for Status {
+    fn call(&self, name: &str, _args: &[expression::Value]) -> Option<Result<expression::Value, CallError>> {
+        let answer = match name.to_ascii_lowercase().as_str() {
+            "always" => true,
+            "success" => self.success,
+            "failure" => self.failure,
+            "cancelled" => self.cancelled,
+            _ => return None,
+        };
+        Some(Ok(expression::Value::Bool(answer)))
     }
 }
 
-fn value(tree: &Tree, _scope: &Scope) -> Result<Value, String> {
-    Ok(tree.clone())
+impl Scope {
+    fn with<T>(&self, ask: impl FnOnce(&expression::Scope<'_>) -> Result<T, expression::Error>) -> Result<T, String> {
+        let contexts: Object =
+            self.contexts.iter().map(|(name, value)| (name.as_str(), expression::Value::from_json(value))).collect();
+        let scope = expression::Scope { contexts: &contexts, functions: &self.status, limits: Limits::default() };
+        ask(&scope).map_err(|error| error.to_string())
+    }
+}
+
+/// An `if:`; none means `success()`.
+pub(super) fn condition(text: Option<&str>, scope: &Scope) -> Result<bool, String> {
+    match text {
+        None => Ok(scope.status.success),
+        Some(text) => scope.with(|scope| expression::condition(text, scope)),
+    }
+}
+
+fn value(tree: &Tree, scope: &Scope) -> Result<Value, String> {
+    scope.with(|scope| expression::interpolate_tree(tree, scope)).map(|value| value.to_json())
 }
 
 /// A boolean, or an expression that gives one.
