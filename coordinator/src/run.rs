@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use workflow::plan::{Conclusion, JobReport, Leg, Plan, Reason};
 
 pub use advance::{New, Refused, advance, create};
+pub use ending::sentence;
 pub use order::order;
 
 use crate::config::Started;
@@ -183,6 +184,8 @@ pub struct Rules {
     pub max_duration_ms: Millis,
     /// What happens to a job whose worker was lost after its first step began.
     pub retry_started: Started,
+    /// Where not everybody may read the run: whether the repository's maintainers may.
+    pub maintainers_read: bool,
 }
 
 /// Where a run stands.

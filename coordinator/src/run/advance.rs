@@ -137,6 +137,9 @@ impl Turn {
             return Err(if self.over() { Refused::Terminal } else { Refused::Repeated });
         }
         self.lay_out(&planned);
+        if let (Visibility::Readers(keys), true) = (&mut self.state.visibility, self.state.rules.maintainers_read) {
+            keys.extend(planned.maintainers.iter().cloned());
+        }
         self.state.planned = Some(planned);
         self.state.phase = Phase::Active;
         Ok(())

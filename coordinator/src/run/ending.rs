@@ -78,7 +78,7 @@ pub(super) fn conclusion_of(reason: &Reason) -> Conclusion {
 }
 
 /// A reason in words, for people.
-pub(super) fn sentence(reason: &Reason) -> String {
+pub fn sentence(reason: &Reason) -> String {
     match reason {
         Reason::Step => "a step failed".into(),
         Reason::Timeout => "the time limit was reached".into(),
