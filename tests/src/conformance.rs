@@ -5,6 +5,10 @@
 use std::path::Path;
 
 pub mod expressions;
+mod manifest;
+pub mod realworld;
+pub mod validity;
+pub mod workflow_parser;
 
 /// Whose files a case is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -64,12 +68,17 @@ pub struct Folder {
 }
 
 /// The folders that can be run, in the order of the report. A folder with two dialects is here twice, side by side.
-pub const FOLDERS: &[Folder] = &[Folder {
-    name: "expressions",
-    dialect: Dialect::Github,
-    run: expressions::run,
-    bonus: Some(("expressions-messages", expressions::messages)),
-}];
+pub const FOLDERS: &[Folder] = &[
+    Folder {
+        name: "expressions",
+        dialect: Dialect::Github,
+        run: expressions::run,
+        bonus: Some(("expressions-messages", expressions::messages)),
+    },
+    Folder { name: "workflow-parser", dialect: Dialect::Github, run: workflow_parser::run, bonus: None },
+    Folder { name: "validity", dialect: Dialect::Github, run: validity::github, bonus: None },
+    Folder { name: "realworld", dialect: Dialect::Github, run: realworld::github, bonus: None },
+];
 
 /// How many cases went which way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -6,6 +6,12 @@
 
 mod build;
 mod check;
+pub mod filter;
+pub mod job;
+pub mod labels;
+pub mod matrix;
+pub mod naming;
+pub mod press;
 mod report;
 mod rules;
 mod schema;

@@ -4,8 +4,6 @@
 mod events;
 mod jobs;
 
-pub(super) use events::EVENTS;
-
 /// What may stand at one position. Scalars, lists and mappings never overlap, so each kind has at most one form.
 #[derive(Debug)]
 pub(super) struct Rule {

@@ -16,7 +16,7 @@ pub(super) static ON: Rule = Rule {
 static EVENT: Rule = Rule::scalar(Scalar::Words(EVENTS));
 
 /// Every event GitHub knows.
-pub(in crate::github) const EVENTS: &[&str] = &[
+const EVENTS: &[&str] = &[
     "branch_protection_rule",
     "check_run",
     "check_suite",
