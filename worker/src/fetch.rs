@@ -1,8 +1,13 @@
 //! Brings what a job needs: repositories into local mirrors, checked-out trees as archives.
 
+mod archive;
+mod mirror;
+
 use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
 use workflow::plan::SourceRef;
+
+pub use self::mirror::Mirrors;
 
 /// What `actions/checkout` asks for.
 #[derive(Debug, Clone, Default)]

@@ -1,1 +1,146 @@
 //! One session with a coordinator: register, accept, renew, report, resume.
+//!
+//! [`board`] is what this worker runs, whatever becomes of sessions; [`session`] tells a coordinator of it and takes
+//! orders; [`attempt`] runs one job beside it; [`journal`] is the board's memory on disk; [`connect`] knows TLS and
+//! the worker's identity.
+
+mod attempt;
+mod board;
+mod connect;
+mod journal;
+mod session;
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use futures::future::BoxFuture;
+use proto::worker::bulk_client::BulkClient;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tracing::{error, info, warn};
+use workflow::plan::JobReport;
+
+use self::{board::Board, connect::Identity, journal::Journal, session::Ended};
+use crate::{
+    config::Config,
+    fetch::{Mirrors, Sources},
+    job::{self, Observer},
+    log::Sink,
+    sandbox::Sandbox,
+};
+
+/// Waits between two connections: doubled from the first to the last, a little random.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How a worker is ended.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    /// Take no new jobs; end when the running ones are done.
+    pub drain: CancellationToken,
+    /// End the running jobs too.
+    pub stop: CancellationToken,
+}
+
+/// Runs one attempt to its end.
+pub trait Executor: Send + Sync {
+    /// Never fails: whatever goes wrong is the report's reason.
+    fn execute(
+        &self,
+        attempt: job::Attempt,
+        sources: Arc<dyn Sources>,
+        sink: Arc<dyn Sink>,
+        observer: Arc<dyn Observer>,
+    ) -> BoxFuture<'static, JobReport>;
+    /// Removes what an earlier life of this worker left.
+    fn sweep(&self) -> BoxFuture<'_, ()>;
+}
+
+/// Jobs in a sandbox: what a worker does outside tests.
+pub struct Sandboxed(pub Arc<dyn Sandbox>);
+
+impl Executor for Sandboxed {
+    fn execute(
+        &self,
+        attempt: job::Attempt,
+        sources: Arc<dyn Sources>,
+        sink: Arc<dyn Sink>,
+        observer: Arc<dyn Observer>,
+    ) -> BoxFuture<'static, JobReport> {
+        Box::pin(job::execute(attempt, self.0.clone(), sources, sink, observer))
+    }
+
+    fn sweep(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            match self.0.sweep().await {
+                Ok(0) => {}
+                Ok(count) => info!(count, "removed containers of an earlier life of this worker"),
+                Err(error) => warn!(%error, "leftovers of an earlier life of this worker could not be removed"),
+            }
+        })
+    }
+}
+
+/// The bulk service of the coordinator that the worker has a session with; `None` while it has none.
+pub(crate) type Bulk = watch::Receiver<Option<BulkClient<Channel>>>;
+
+/// What all parts of a worker share.
+struct Worker {
+    config: Config,
+    identity: Identity,
+    board: Board,
+    journal: Journal,
+    mirrors: Arc<Mirrors>,
+    executor: Arc<dyn Executor>,
+    bulk: watch::Sender<Option<BulkClient<Channel>>>,
+}
+
+/// Serves a coordinator until told to end. Fails only where it cannot begin: bad keys, no data folder.
+pub async fn run(config: Config, executor: Arc<dyn Executor>, shutdown: Shutdown) -> anyhow::Result<()> {
+    let identity = Identity::read(&config.identity_file)?;
+    let endpoint = connect::endpoint(&config.coordinator, config.ca_file.as_deref())?;
+    let journal = Journal::open(&config.data)
+        .with_context(|| format!("data folder {}: make it writable or set `data`", config.data.display()))?;
+    let mirrors = Arc::new(Mirrors::new(config.data.join("mirrors")));
+    executor.sweep().await;
+    let worker = Arc::new(Worker {
+        identity,
+        board: Board::default(),
+        journal,
+        mirrors,
+        executor,
+        bulk: watch::Sender::new(None),
+        config,
+    });
+    attempt::resume(&worker)?;
+
+    let mut wait = BACK_OFF.0;
+    loop {
+        if worker.board.is_empty() && shutdown.drain.is_cancelled() {
+            return Ok(());
+        }
+        let ended = session::run(&worker, &endpoint, &shutdown).await;
+        worker.bulk.send_replace(None);
+        match ended {
+            Ended::Done => return Ok(()),
+            Ended::Cut(reason) => {
+                warn!(reason, "the session with the coordinator ended; jobs go on, connecting again");
+                wait = BACK_OFF.0;
+            }
+            Ended::Refused(reason) => error!(reason, "the coordinator refuses this worker; trying again"),
+            Ended::Unreachable(reason) => {
+                warn!(coordinator = worker.config.coordinator, reason, "no coordinator there; trying again");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))) => {}
+            () = shutdown.stop.cancelled() => {
+                // Without a coordinator nobody hears of the results: the journal keeps them for the next start.
+                worker.board.kill_all();
+                worker.board.all_ended().await;
+                return Ok(());
+            }
+        }
+        wait = (wait * 2).min(BACK_OFF.1);
+    }
+}

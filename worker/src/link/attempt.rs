@@ -1,0 +1,259 @@
+//! Runs one attempt beside the session: journal, job, log, result.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context as _;
+use proto::worker::{self as wire, Begun, Job, Progress, Result as Report, StepChanged, progress::What};
+use secrecy::SecretString;
+use tracing::{info, warn};
+use workflow::plan::{Conclusion, JobOrder, JobReport, Reason};
+
+use super::{Worker, board::Handles, journal::Entry};
+use crate::{
+    job::{self, Observer},
+    log::{
+        Sink as _,
+        ship::{self, Shipped},
+        spool::Spool,
+    },
+};
+
+/// Starts an attempt, or does nothing where it runs already.
+pub(super) fn start(worker: &Arc<Worker>, job: Job) {
+    let Some(attempt) = job.attempt.clone() else { return };
+    let Some(handles) = worker.board.add(&attempt) else { return };
+    tokio::spawn(run(worker.clone(), attempt, job, handles));
+}
+
+/// Goes on with what an earlier life left: results are brought to their end; what was running is lost, and the
+/// coordinator learns that by not being told of it.
+pub(super) fn resume(worker: &Arc<Worker>) -> anyhow::Result<()> {
+    for entry in worker.journal.entries().context("journal")? {
+        let attempt = entry.attempt();
+        match entry.report() {
+            Some(report) => {
+                let Some(handles) = worker.board.add(&attempt) else { continue };
+                worker.board.ended(&attempt);
+                let spool = Spool::open(worker.journal.spool(&attempt)).context("spool")?;
+                tokio::spawn(bring_back(worker.clone(), entry, report, spool, handles));
+            }
+            None => {
+                warn!(run = attempt.run, job = attempt.job, "this worker ended while the job ran; the job is lost");
+                worker.journal.remove(&attempt);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn bring_back(worker: Arc<Worker>, entry: Entry, report: Report, spool: Spool, handles: Handles) {
+    if let Err(error) = spool.finish().await {
+        warn!(%error, "a spool can't be read");
+    }
+    let shipped = ship::run(&spool, worker.bulk.subscribe(), entry.attempt(), entry.token.clone());
+    deliver(&worker, report, handles, shipped).await;
+}
+
+async fn run(worker: Arc<Worker>, attempt: wire::Attempt, job: Job, handles: Handles) {
+    let mut entry = Entry::new(&attempt, &job.token);
+    let spool = match begin(&worker, &entry) {
+        Ok(spool) => Arc::new(spool),
+        Err(error) => {
+            let text = format!("the worker's data folder can't be written: {error:#}");
+            worker.board.ended(&attempt);
+            let report = result(&attempt, &failed(Reason::StartFailed(text)), 0, &[]);
+            return deliver(&worker, report, handles, std::future::ready(Shipped::Closed)).await;
+        }
+    };
+    let shipping = ship::run(&spool, worker.bulk.subscribe(), attempt.clone(), job.token.clone());
+    let working = async {
+        let report = execute(&worker, &attempt, job, &handles, spool.clone()).await;
+        let (bytes, sha256) = spool.finish().await.unwrap_or_else(|error| {
+            warn!(%error, "the end of a log could not be written");
+            Default::default()
+        });
+        let report = result(&attempt, &report, bytes, &sha256);
+        entry.end(&report);
+        if let Err(error) = worker.journal.write(&entry) {
+            warn!(%error, "a result could not be written to the journal; it is kept in memory");
+        }
+        worker.board.ended(&attempt);
+        report
+    };
+    // The log goes while the job runs; one that is refused for good ends the shipping, not the job.
+    let (shipped, report) = tokio::join!(
+        async {
+            let shipped = shipping.await;
+            if shipped == Shipped::Stale {
+                worker.board.forget(&attempt);
+            }
+            shipped
+        },
+        working
+    );
+    deliver(&worker, report, handles, std::future::ready(shipped)).await;
+}
+
+fn begin(worker: &Worker, entry: &Entry) -> std::io::Result<Spool> {
+    worker.journal.write(entry)?;
+    Spool::open(worker.journal.spool(&entry.attempt()))
+}
+
+/// Says the result once the log is there, and forgets the attempt once that is answered.
+async fn deliver(worker: &Worker, report: Report, handles: Handles, shipped: impl Future<Output = Shipped>) {
+    let Some(attempt) = report.attempt.clone() else { return };
+    let forgotten = handles.forget.cancelled();
+    tokio::pin!(forgotten);
+    tokio::select! {
+        () = &mut forgotten => {}
+        shipped = shipped => {
+            match shipped {
+                Shipped::Closed => worker.board.report(report),
+                Shipped::Stale => worker.board.forget(&attempt),
+                Shipped::Refused(reason) => {
+                    warn!(run = attempt.run, job = attempt.job, reason, "the log was refused; its job's result goes without it");
+                    worker.board.report(report);
+                }
+            }
+            forgotten.await;
+        }
+    }
+    worker.journal.remove(&attempt);
+    worker.board.remove(&attempt);
+}
+
+async fn execute(
+    worker: &Arc<Worker>,
+    attempt: &wire::Attempt,
+    job: Job,
+    handles: &Handles,
+    spool: Arc<Spool>,
+) -> JobReport {
+    let order: JobOrder = match serde_json::from_slice(&job.order) {
+        Ok(order) => order,
+        Err(error) => {
+            let text = format!("this worker does not understand the order: {error}; is it older than its coordinator?");
+            return failed(Reason::StartFailed(text));
+        }
+    };
+    info!(run = attempt.run, job = attempt.job, attempt = attempt.attempt, "job begins");
+    let image = image(&worker.config.labels, &order.runs_on);
+    let sources = worker.mirrors.clone().for_attempt(worker.bulk.subscribe(), attempt.clone(), job.token.clone());
+    let work = job::Attempt {
+        order,
+        secrets: job.secrets.into_iter().map(|(name, value)| (name, SecretString::from(value))).collect(),
+        masks: job.masks.into_iter().map(SecretString::from).collect(),
+        image,
+        cancel: handles.cancel.clone(),
+        kill: handles.kill.clone(),
+    };
+    let observer = Arc::new(Told { worker: worker.clone(), attempt: attempt.clone() });
+    // A task of its own: a bug in it must cost one job, not the worker.
+    let mut task = tokio::spawn(worker.executor.execute(work, sources, spool, observer));
+    let limit = match job.time_limit_ms {
+        0 => Duration::MAX,
+        ms => Duration::from_millis(ms),
+    };
+    let (ended, timed_out) = match tokio::time::timeout(limit, &mut task).await {
+        Ok(ended) => (ended, false),
+        Err(_) => {
+            handles.kill.cancel();
+            (task.await, true)
+        }
+    };
+    let mut report = ended.unwrap_or_else(|error| failed(Reason::SandboxLost(format!("the worker failed: {error}"))));
+    if timed_out {
+        report.conclusion = Conclusion::Failure;
+        report.reason = Some(Reason::Timeout);
+    }
+    info!(run = attempt.run, job = attempt.job, conclusion = report.conclusion.as_str(), "job ended");
+    report
+}
+
+/// The image of the first label that names one.
+fn image(images: &BTreeMap<String, String>, labels: &[String]) -> String {
+    let named = labels.iter().find_map(|label| images.get(label));
+    named.or_else(|| images.values().next()).cloned().unwrap_or_default()
+}
+
+fn result(attempt: &wire::Attempt, report: &JobReport, log_bytes: u64, log_sha256: &[u8]) -> Report {
+    Report {
+        attempt: Some(attempt.clone()),
+        report: serde_json::to_vec(report).unwrap_or_default().into(),
+        log_bytes,
+        log_sha256: log_sha256.to_vec().into(),
+    }
+}
+
+fn failed(reason: Reason) -> JobReport {
+    JobReport {
+        conclusion: Conclusion::Failure,
+        reason: Some(reason),
+        exit_code: 125,
+        steps: Vec::new(),
+        outputs: Default::default(),
+        annotations: Vec::new(),
+        summary: String::new(),
+        started: false,
+        image: None,
+        started_at_ms: now_ms(),
+        finished_at_ms: now_ms(),
+    }
+}
+
+/// Puts what a job reaches on the board.
+struct Told {
+    worker: Arc<Worker>,
+    attempt: wire::Attempt,
+}
+
+impl Told {
+    fn tell(&self, what: What) {
+        self.worker.board.progress(Progress { attempt: Some(self.attempt.clone()), what: Some(what) });
+    }
+}
+
+impl Observer for Told {
+    fn begun(&self, image_digest: Option<String>) {
+        self.tell(What::Begun(Begun { at_ms: now_ms(), image_digest: image_digest.unwrap_or_default() }));
+    }
+
+    fn step(&self, index: u32, name: &str, state: &str, outcome: &str) {
+        self.tell(What::Step(StepChanged {
+            step: index,
+            name: name.to_owned(),
+            state: state.to_owned(),
+            outcome: outcome.to_owned(),
+            at_ms: now_ms(),
+        }));
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_image_is_that_of_the_first_label_that_names_one() {
+        let images = BTreeMap::from([("big".to_owned(), "b".to_owned()), ("ubuntu".to_owned(), "u".to_owned())]);
+        let labels = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        for (asked, expected) in [
+            (labels(&["ubuntu"]), "u"),
+            (labels(&["gpu", "ubuntu", "big"]), "u"),
+            (labels(&["gpu"]), "b"),
+            (labels(&[]), "b"),
+        ] {
+            assert_eq!(image(&images, &asked), expected, "{asked:?}");
+        }
+        assert_eq!(image(&BTreeMap::new(), &labels(&["ubuntu"])), "");
+    }
+}

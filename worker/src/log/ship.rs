@@ -1,0 +1,153 @@
+//! Brings a spool to the coordinator: offsets, acknowledgements, resuming.
+
+use std::{path::Path, time::Duration};
+
+use proto::worker::{Attempt, LogAck, LogChunk, LogClose, LogOpen, LogUp, bulk_client::BulkClient, log_up};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, timeout_at},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming, transport::Channel};
+use tracing::debug;
+
+use super::spool::{Progress, Spool};
+use crate::link::Bulk;
+
+/// Small output waits at most this long for more, except the first of a burst, which goes at once.
+const BATCH_TIME: Duration = Duration::from_millis(100);
+/// This much does not wait for more.
+const BATCH_BYTES: u64 = 64 * 1024;
+/// Waits between two tries: doubled from the first to the last.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How shipping ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Shipped {
+    /// The coordinator has stored all of it for good.
+    Closed,
+    /// The attempt is not current: nobody wants its log.
+    Stale,
+    /// The coordinator will never take it, and says why.
+    Refused(String),
+}
+
+/// Ships what the spool has and gets, until its end. Goes on after cuts from where the coordinator is.
+pub(crate) async fn run(spool: &Spool, mut bulk: Bulk, attempt: Attempt, token: String) -> Shipped {
+    let (path, mut progress) = (spool.path(), spool.progress());
+    let mut wait = BACK_OFF.0;
+    loop {
+        let client = match bulk.wait_for(Option::is_some).await {
+            Ok(client) => client.clone(),
+            Err(_) => return Shipped::Refused("the worker is ending".to_owned()),
+        };
+        let Some(client) = client else { continue };
+        let open = LogOpen { attempt: Some(attempt.clone()), token: token.clone() };
+        let begun = Instant::now();
+        match stream(client, open, path, &mut progress).await {
+            Ok(shipped) => return shipped,
+            Err(status) if is_final(&status) => return Shipped::Refused(status.message().to_owned()),
+            Err(status) => debug!(reason = status.message(), "a log stream was cut; going on"),
+        }
+        if begun.elapsed() > BACK_OFF.1 {
+            wait = BACK_OFF.0;
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(BACK_OFF.1);
+    }
+}
+
+fn is_final(status: &Status) -> bool {
+    matches!(status.code(), Code::DataLoss | Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented)
+}
+
+/// One stream, from LogOpen to the acknowledged close or a cut.
+async fn stream(
+    mut client: BulkClient<Channel>,
+    open: LogOpen,
+    path: &Path,
+    progress: &mut watch::Receiver<Progress>,
+) -> Result<Shipped, Status> {
+    // Four chunks under way fill the wire; more would only sit in memory.
+    let (out, stream) = mpsc::channel(4);
+    say(&out, log_up::Message::Open(open)).await?;
+    let mut acks = client.logs(ReceiverStream::new(stream)).await?.into_inner();
+    let first = ack(&mut acks).await?;
+    if first.stop {
+        return Ok(Shipped::Stale);
+    }
+    let sending = send(out, path, progress, first.received);
+    let hearing = async {
+        loop {
+            match ack(&mut acks).await? {
+                LogAck { stop: true, .. } => return Ok(Shipped::Stale),
+                LogAck { closed: true, .. } => return Ok(Shipped::Closed),
+                LogAck { .. } => {}
+            }
+        }
+    };
+    tokio::pin!(hearing);
+    tokio::select! {
+        heard = &mut hearing => heard,
+        // The outbound side stays open: its end would be the end of the stream before the close is answered.
+        sent = sending => match sent {
+            Ok(_open) => hearing.await,
+            Err(status) if status.code() == Code::Cancelled => hearing.await,
+            Err(status) => Err(status),
+        },
+    }
+}
+
+/// Sends everything from `offset` on as it comes, then the close.
+async fn send(
+    out: mpsc::Sender<LogUp>,
+    path: &Path,
+    progress: &mut watch::Receiver<Progress>,
+    mut offset: u64,
+) -> Result<mpsc::Sender<LogUp>, Status> {
+    let mut next = Instant::now();
+    loop {
+        let there = gather(progress, offset, next).await?;
+        if there.bytes > offset {
+            let data = read(path, offset).await?;
+            let length = data.len() as u64;
+            say(&out, log_up::Message::Chunk(LogChunk { offset, data: data.into() })).await?;
+            offset += length;
+            next = Instant::now() + BATCH_TIME;
+        } else if let Some(sha256) = there.sha256 {
+            say(&out, log_up::Message::Close(LogClose { total: there.bytes, sha256 })).await?;
+            return Ok(out);
+        }
+    }
+}
+
+/// Waits until there is something to send: enough, or not before `next`, or the end.
+async fn gather(progress: &mut watch::Receiver<Progress>, offset: u64, next: Instant) -> Result<Progress, Status> {
+    let gone = |_| Status::internal("the spool was closed before its end");
+    let any = |p: &Progress| p.bytes > offset || p.sha256.is_some();
+    let enough = |p: &Progress| p.bytes >= offset + BATCH_BYTES || p.sha256.is_some();
+    progress.wait_for(any).await.map_err(gone)?;
+    if Instant::now() < next
+        && let Ok(closed) = timeout_at(next, progress.wait_for(enough)).await
+    {
+        closed.map_err(gone)?;
+    }
+    let there = progress.borrow_and_update().clone();
+    Ok(there)
+}
+
+async fn read(path: &Path, offset: u64) -> Result<Vec<u8>, Status> {
+    let path = path.to_owned();
+    let data = tokio::task::spawn_blocking(move || Spool::read(&path, offset, proto::LOG_CHUNK_LIMIT)).await;
+    let data = data.map_err(|error| Status::internal(error.to_string()))?;
+    data.map_err(|error| Status::internal(format!("spool: {error}")))
+}
+
+async fn say(out: &mpsc::Sender<LogUp>, message: log_up::Message) -> Result<(), Status> {
+    let up = LogUp { message: Some(message) };
+    out.send(up).await.map_err(|_| Status::cancelled("the connection broke"))
+}
+
+async fn ack(acks: &mut Streaming<LogAck>) -> Result<LogAck, Status> {
+    acks.message().await?.ok_or_else(|| Status::unavailable("the coordinator ended the stream"))
+}
