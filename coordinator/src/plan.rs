@@ -128,7 +128,7 @@ pub fn plan(request: &Request, facts: Facts, file: Option<&str>, numbers: Number
         default_branch: facts.default_branch.clone(),
         description: facts.description.clone(),
     };
-    let event = press(&plan, request.trigger.as_deref());
+    let event = github::press::event_for(&plan, request.trigger.as_deref()).event;
     let cause = Cause { event, inputs: request.inputs.clone(), payload: None };
     let mut planned = assemble(plan, &subject, cause, numbers)?;
     planned.trusted = facts.trusted;
@@ -272,4 +272,5 @@ fn merge(under: &mut Value, over: Value) {
     }
 }
 
-fn press(plan: &Plan, _trigger: Option<&str>) -> String { plan.on.keys().next().cloned().unwrap_or_default() }
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
-use workflow::plan::Trigger;
+use workflow::{github::press::default, plan::Trigger};
 
 use super::Subject;
 
@@ -79,15 +79,12 @@ pub(super) fn inputs(
     let mut inputs = Map::new();
     for (name, input) in &trigger.inputs {
         let given = given.and_then(|given| given.get(name)).cloned();
-        let value = match given.or_else(|| default(input.default.as_ref())) {
-            Some(value) => value,
-            // A pressed button brings no answers: a choice is its first option, as GitHub's form has it.
-            None => match input.kind.as_str() {
-                "boolean" => "false".into(),
-                "choice" => input.options.first().cloned().unwrap_or_default(),
-                _ => String::new(),
-            },
-        };
+        // A pressed button brings no answers: then the input is what GitHub's form would begin with.
+        let value = given.unwrap_or_else(|| match default(input) {
+            Value::String(text) => text,
+            Value::Null => String::new(),
+            other => other.to_string(),
+        });
         let wrong = |wanted: &str| format!("input \"{name}\" must be {wanted}, it is \"{value}\"");
         let typed = match input.kind.as_str() {
             "boolean" => match value.as_str() {
@@ -105,12 +102,4 @@ pub(super) fn inputs(
         inputs.insert(name.clone(), typed);
     }
     Ok(inputs)
-}
-
-fn default(tree: Option<&Value>) -> Option<String> {
-    match tree? {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
-    }
 }

@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use workflow::plan::{self, Conclusion, Leg, Plan, Reason, Work};
+use workflow::{
+    github,
+    plan::{self, Conclusion, Leg, Plan, Reason, Work},
+};
 
 use super::{
     Effect, Job, JobPhase, Phase, Planned, State,
     advance::Turn,
-    evaluate::{self, Scope, Status},
+    evaluate::{Known, Status},
 };
-
-/// Milliseconds a job may take where it names no `timeout-minutes` (GitHub docs: 360 minutes).
-const JOB_TIMEOUT_MS: u64 = 360 * 60_000;
 
 impl Turn {
     /// Enters the plan's jobs, none of them started.
@@ -23,7 +23,7 @@ impl Turn {
                 leg: Leg { total: 1, ..Leg::default() },
                 name: job.name.clone().unwrap_or_else(|| id.clone()),
                 labels: Vec::new(),
-                timeout_ms: JOB_TIMEOUT_MS,
+                timeout_ms: 0,
                 tolerated: false,
                 fail_fast: true,
                 max_parallel: None,
@@ -85,13 +85,13 @@ impl Turn {
         if self.state.expired_at.is_some() {
             return self.conclude(id, Conclusion::Skipped, Some(Reason::Timeout), None);
         }
-        let scope = scope(&self.state, planned, id, job);
-        match evaluate::condition(job.condition.as_deref(), &scope) {
+        let known = known(&self.state, planned, id, job);
+        match known.ask(|scope| github::job::decide(job, scope)) {
             Ok(true) => {}
             Ok(false) => return self.conclude(id, Conclusion::Skipped, None, None),
             Err(why) => return self.conclude(id, Conclusion::Failure, Some(invalid(id, "if", &why)), None),
         }
-        match legs(id, job, &scope) {
+        match legs(id, job, &known) {
             Ok(legs) => self.replace(id, legs),
             Err(reason) => self.conclude(id, Conclusion::Failure, Some(reason), None),
         }
@@ -143,8 +143,8 @@ impl Turn {
         let Some(planned) = &self.state.planned else { return false };
         let Some(id) = self.state.jobs.get(key).map(|job| &job.id) else { return false };
         let Some(job) = planned.plan.jobs.get(id) else { return false };
-        let scope = scope(&self.state, planned, id, job);
-        evaluate::condition(job.condition.as_deref(), &scope).unwrap_or(false)
+        let known = known(&self.state, planned, id, job);
+        known.ask(|scope| github::job::decide(job, scope)).unwrap_or(false)
     }
 }
 
@@ -165,7 +165,7 @@ fn ancestors<'a>(plan: &'a Plan, job: &'a plan::Job) -> BTreeSet<&'a str> {
 }
 
 /// What the job-level keys of a job may see (GitHub docs: context availability).
-fn scope(state: &State, planned: &Planned, id: &str, job: &plan::Job) -> Scope {
+fn known(state: &State, planned: &Planned, id: &str, job: &plan::Job) -> Known {
     let cancelled = state.cancelled.is_some();
     let results: Vec<_> =
         ancestors(&planned.plan, job).into_iter().filter_map(|ancestor| state.result(ancestor)).collect();
@@ -174,43 +174,37 @@ fn scope(state: &State, planned: &Planned, id: &str, job: &plan::Job) -> Scope {
         failure: results.contains(&Conclusion::Failure),
         cancelled,
     };
-    Scope { contexts: state.contexts(planned, id, job), status }
+    Known { contexts: state.contexts(planned, id, job), status }
 }
 
 /// The legs of a job with their keys; a job without a matrix is its only leg, under its id.
-fn legs(id: &str, job: &plan::Job, scope: &Scope) -> Result<Vec<(String, Job)>, Reason> {
-    let fail_fast = evaluate::flag(job.strategy.fail_fast.as_ref(), true, scope)
+fn legs(id: &str, job: &plan::Job, known: &Known) -> Result<Vec<(String, Job)>, Reason> {
+    let fail_fast = known
+        .ask(|scope| github::job::fail_fast(job, scope))
         .map_err(|why| invalid(id, "strategy.fail-fast", &why))?;
-    let max_parallel = evaluate::number(job.strategy.max_parallel.as_ref(), scope)
-        .map_err(|why| invalid(id, "strategy.max-parallel", &why))?
-        .map(|number| (number as usize).max(1));
-    let matrix = match &job.strategy.matrix {
-        Some(matrix) => Some(evaluate::matrix(matrix, scope).map_err(|why| invalid(id, "strategy.matrix", &why))?),
-        None => None,
-    };
-    let expanded = matrix.is_some();
-    let rows = matrix.unwrap_or_else(|| vec![serde_json::Map::new()]);
-    if rows.is_empty() {
-        return Err(invalid(id, "strategy.matrix", "the matrix has no combination"));
-    }
-    let total = rows.len();
-    let legs = rows.into_iter().enumerate().map(|(index, matrix)| {
-        let key = if expanded { format!("{id}/{index}") } else { id.to_owned() };
-        (key, leg(id, job, scope, Leg { matrix, index, total }, fail_fast, max_parallel))
+    let max_parallel = known
+        .ask(|scope| github::job::max_parallel(job, scope))
+        .map_err(|why| invalid(id, "strategy.max-parallel", &why))?;
+    let legs = known
+        .ask(|scope| github::matrix::expand(&job.strategy, scope))
+        .map_err(|why| invalid(id, "strategy", &why))?;
+    let keyed = legs.into_iter().map(|leg| {
+        let key = if job.strategy.matrix.is_some() { format!("{id}/{}", leg.index) } else { id.to_owned() };
+        (key, self::leg(id, job, known, leg, fail_fast, max_parallel))
     });
-    Ok(legs.collect())
+    Ok(keyed.collect())
 }
 
 /// One leg, its own keys evaluated. What can't be evaluated fails this leg alone.
-fn leg(id: &str, job: &plan::Job, outer: &Scope, leg: Leg, fail_fast: bool, max_parallel: Option<usize>) -> Job {
-    let mut scope = outer.clone();
-    scope.contexts.insert("matrix".into(), Value::Object(leg.matrix.clone()));
-    scope.contexts.insert("strategy".into(), super::order::strategy(&leg, fail_fast, max_parallel));
+fn leg(id: &str, job: &plan::Job, outer: &Known, leg: Leg, fail_fast: bool, max_parallel: Option<usize>) -> Job {
+    let mut known = outer.clone();
+    known.contexts.insert("matrix".into(), Value::Object(leg.matrix.clone()));
+    known.contexts.insert("strategy".into(), super::order::strategy(&leg, fail_fast, max_parallel));
     let mut made = Job {
         id: id.to_owned(),
-        name: String::new(),
+        name: id.to_owned(),
         labels: Vec::new(),
-        timeout_ms: JOB_TIMEOUT_MS,
+        timeout_ms: 0,
         tolerated: false,
         fail_fast,
         max_parallel,
@@ -218,24 +212,24 @@ fn leg(id: &str, job: &plan::Job, outer: &Scope, leg: Leg, fail_fast: bool, max_
         attempts: Vec::new(),
         leg,
     };
-    if let Err(reason) = fill(&mut made, id, job, &scope) {
+    if let Err(reason) = fill(&mut made, id, job, &known) {
         made.phase = JobPhase::Done { conclusion: Conclusion::Failure, reason: Some(reason), report: None };
     }
     made
 }
 
-fn fill(made: &mut Job, id: &str, job: &plan::Job, scope: &Scope) -> Result<(), Reason> {
-    made.name = evaluate::name(id, job, &made.leg, scope).map_err(|why| invalid(id, "name", &why))?;
-    made.tolerated = evaluate::flag(job.continue_on_error.as_ref(), false, scope)
-        .map_err(|why| invalid(id, "continue-on-error", &why))?;
-    let minutes =
-        evaluate::number(job.timeout_minutes.as_ref(), scope).map_err(|why| invalid(id, "timeout-minutes", &why))?;
-    if let Some(minutes) = minutes {
-        made.timeout_ms = (minutes * 60_000.0) as u64;
-    }
-    made.labels = evaluate::labels(&job.runs_on, scope).map_err(|why| invalid(id, "runs-on", &why))?;
+fn fill(made: &mut Job, id: &str, job: &plan::Job, known: &Known) -> Result<(), Reason> {
+    let wrong = |key: &'static str| move |why: String| invalid(id, key, &why);
+    made.name = known
+        .ask(|scope| Ok::<_, String>(github::naming::leg(id, job, &made.leg, scope)))
+        .map_err(wrong("name"))?;
+    made.tolerated =
+        known.ask(|scope| github::job::continue_on_error(job, scope)).map_err(wrong("continue-on-error"))?;
+    let minutes = known.ask(|scope| github::job::timeout_minutes(job, scope)).map_err(wrong("timeout-minutes"))?;
+    made.timeout_ms = (minutes * 60_000.0) as u64;
+    made.labels = known.ask(|scope| github::labels::of(job, scope)).map_err(wrong("runs-on"))?;
     if made.labels.is_empty() {
-        return Err(invalid(id, "runs-on", "no label is named"));
+        return Err(wrong("runs-on")("it names no label".into()));
     }
     Ok(())
 }
