@@ -1,5 +1,9 @@
 //! What an operator may set for a coordinator.
 
+mod check;
+pub mod keys;
+pub mod load;
+
 use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,8 @@
 //! What an operator may set for a worker.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
+use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
 /// A worker's configuration (TOML). Unknown keys are errors.
@@ -54,6 +55,37 @@ pub struct JobLimits {
     pub timeout_minutes: u64,
     /// Bytes of disk a job may use. 0: no watcher.
     pub disk: u64,
+}
+
+impl Config {
+    /// A configuration with a value for every optional key; tells the loader which keys there are.
+    pub fn complete() -> Self {
+        Self { token: Some(String::new()), ca_file: Some(PathBuf::new()), ..Self::default() }
+    }
+
+    /// Checks what can be checked without a network or an engine. Returns warnings.
+    pub fn check(&self) -> anyhow::Result<Vec<String>> {
+        ensure!(self.slots > 0, "slots = 0: a worker needs at least one");
+        ensure!(!self.labels.is_empty(), "labels is empty: name at least one, e.g. ubuntu-latest = \"IMAGE\"");
+        ensure!(
+            matches!(self.sandbox.as_str(), "docker" | "host"),
+            "sandbox = \"{}\": it is \"docker\", or \"host\" for trusted jobs without isolation",
+            self.sandbox
+        );
+        let mode = std::fs::metadata(&self.identity_file)
+            .with_context(|| format!("identity_file {}: `longshore keygen` makes it", self.identity_file.display()))?
+            .permissions()
+            .mode();
+        let mut warnings = Vec::new();
+        if mode & 0o077 != 0 {
+            let path = self.identity_file.display();
+            warnings.push(format!("{path} can be read by others (mode {:03o}): run `chmod 600 {path}`", mode & 0o777));
+        }
+        if self.sandbox == "host" {
+            warnings.push("sandbox = \"host\": jobs run on this machine without any isolation".to_owned());
+        }
+        Ok(warnings)
+    }
 }
 
 impl Default for Config {

@@ -1,0 +1,308 @@
+//! `longshore keygen`: the keys of a new pool, and configurations that explain themselves.
+
+use std::{
+    fmt::Write as _,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, ensure};
+use coordinator::config::keys::{Keys, make_keys, write_new};
+
+/// Relays that the Budabit client always uses: a new pool that listens elsewhere hears no press of its button.
+const RELAYS: [&str; 5] = [
+    "wss://relay.budabit.club",
+    "wss://nos.lol",
+    "wss://relay.damus.io",
+    "wss://relay.nostr.band",
+    "wss://relay.primal.net",
+];
+/// Where clients look up who somebody is and which relays they use.
+const INDEXES: [&str; 2] = ["wss://purplepag.es", "wss://index.hzrd149.com"];
+
+/// Makes the keys of a new pool and writes coordinator.toml and worker.toml.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder for keys and configurations; nothing in it is overwritten.
+    #[arg(default_value = ".")]
+    pub folder: PathBuf,
+    /// Host names and addresses by which workers reach the coordinator.
+    #[arg(long = "host", value_delimiter = ',', default_values_t = ["localhost".to_owned(), "127.0.0.1".to_owned()])]
+    pub hosts: Vec<String>,
+    /// Base of the URLs in events, e.g. https://ci.example.org.
+    #[arg(long, default_value = "http://127.0.0.1:7080")]
+    pub public_url: String,
+    /// Who may run workflows besides the maintainers of a repository: npub or hex.
+    #[arg(long = "allow", value_delimiter = ',')]
+    pub allow: Vec<String>,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    ensure!(!args.hosts.is_empty(), "--host needs at least one name or address");
+    for name in ["coordinator.toml", "worker.toml"] {
+        let path = args.folder.join(name);
+        ensure!(!path.exists(), "{} exists: remove it or choose another folder", path.display());
+    }
+    let keys = make_keys(&args.folder, &args.hosts)?;
+    let folder = args.folder.canonicalize().with_context(|| format!("folder {}", args.folder.display()))?;
+    let (coordinator, worker) = (folder.join("coordinator.toml"), folder.join("worker.toml"));
+    write_new(&coordinator, 0o600, &coordinator_toml(args, &folder, &keys))?;
+    write_new(&worker, 0o600, &worker_toml(args, &folder))?;
+
+    let mut text = String::new();
+    writeln!(text, "pubkey           {}", keys.pubkey)?;
+    writeln!(text, "worker identity  {}", keys.worker_identity)?;
+    writeln!(text, "coordinator      longshore coordinator --config {}", coordinator.display())?;
+    writeln!(text, "worker           longshore worker --config {}", worker.display())?;
+    writeln!(text, "Keep {} safe: who has nostr.key is this pool.", folder.display())?;
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A TOML string.
+fn quote(text: impl AsRef<str>) -> String {
+    toml::Value::String(text.as_ref().to_owned()).to_string()
+}
+
+fn path(folder: &Path, file: &Path) -> String {
+    let name = file.file_name().unwrap_or_default();
+    quote(folder.join(name).to_string_lossy())
+}
+
+fn list<T: AsRef<str>>(items: &[T], indent: &str) -> String {
+    match items {
+        [] => "[]".to_owned(),
+        items => {
+            let lines: String = items.iter().map(|item| format!("{indent}    {},\n", quote(item))).collect();
+            format!("[\n{lines}{indent}]")
+        }
+    }
+}
+
+fn coordinator_toml(args: &Args, folder: &Path, keys: &Keys) -> String {
+    format!(
+        r#"# A Longshore coordinator. Each key can also be given as a flag (--set relays.read=wss://a,wss://b) and in the
+# environment (LONGSHORE_RELAYS_READ=wss://a,wss://b). What is not set has the value that its comment names.
+
+# Database, mirrors, logs and blobs.
+data = {data}
+# Nostr secret key of the pool (nsec or hex). Who has it can sign as the pool.
+key_file = {nostr}
+# Wraps the secrets of runs; the same file on every coordinator of a pool.
+store_key_file = {store}
+# How clients list the pool.
+name = "longshore"
+description = ""
+# Dashboard, API, logs and the built-in Blossom endpoint.
+http = "127.0.0.1:7080"
+# Where the world reaches `http`: the base of every URL in an event.
+public_url = {public_url}
+# Where workers connect.
+grpc = "0.0.0.0:7443"
+# Identities of workers. Others join with a one-time token: `longshore workers token`.
+workers = {workers}
+# Days that a run's log and blobs are kept.
+keep_days = 90
+
+# TLS of the worker port; workers check it with ca.pem.
+[tls]
+certificate = {certificate}
+key = {key}
+
+[relays]
+# Job events come from here. These are the relays that the Budabit client always uses.
+read = {read}
+# Results go here; at least one must take each event.
+write = {read}
+# These get the pool's advertisement (10100) and relay list (10002) besides, so that clients find them.
+index = {index}
+# Asked for repositories, besides the hints in events and their owners' relays.
+lookup = []
+# Relays named by events may be on loopback and private addresses: for development.
+allow_private = false
+
+# Who may run workflows. Everybody else gets a refusal that says so.
+[policy]
+# Maintainers of the repository that the job names.
+maintainers = true
+# Keys: npub or hex.
+pubkeys = {allow}
+# An NIP-51 list of keys: `30000:<hex>:<d>` or naddr.
+# list = ""
+# Everybody: for development.
+everyone = false
+# Seconds that a run may take.
+max_duration = 3600
+
+[queue]
+# Seconds after which a job is given up whose labels no worker has.
+unmatched = 3600
+# Seconds that the first half of a request waits for the other.
+pair = 600
+
+[retry]
+# A job whose worker was lost after its first step began is tried again: "harmless" (only where it was given no
+# secret), "always" or "never".
+started = "harmless"
+
+# What may come in. Beyond it a request is refused with a reason.
+[limits]
+event_bytes = 524288
+event_tags = 2000
+env_pairs = 500
+env_value = 65536
+# Requests for each author.
+author_per_minute = 30
+workflow_bytes = 1048576
+# Seconds that an event's time may be ahead of our clock, and behind it.
+ahead = 60
+age = 259200
+
+[blossom]
+# Servers that get public logs, besides the built-in endpoint.
+servers = []
+# Keys that may upload to the built-in endpoint: npub or hex.
+writers = []
+# Bytes of one upload, and of all.
+max_blob = 67108864
+max_total = 10737418240
+
+[source]
+# Maintainers named by maintainers count too, as in ngit.
+recursive_maintainers = true
+# Seconds to wait for objects that a state event announced, and for one git command.
+wait = 600
+command = 120
+# Clone URLs on loopback and private addresses, and file:// ones: for development.
+allow_private = false
+allow_file = false
+
+# Who may read the runs of a repository (`30617:<owner hex>:<d>`, `<npub>/<d>`, or `*` for all others); without an
+# entry: everybody.
+# [repositories."*"]
+# visibility = "readers"
+# readers = []
+# maintainers = true
+"#,
+        data = quote(folder.join("data").to_string_lossy()),
+        nostr = path(folder, &keys.nostr),
+        store = path(folder, &keys.store),
+        public_url = quote(&args.public_url),
+        workers = list(std::slice::from_ref(&keys.worker_identity), ""),
+        certificate = path(folder, &keys.tls.certificate),
+        key = path(folder, &keys.tls.key),
+        read = list(&RELAYS, ""),
+        index = list(&INDEXES, ""),
+        allow = list(&args.allow, ""),
+    )
+}
+
+fn worker_toml(args: &Args, folder: &Path) -> String {
+    let host = args.hosts.first().map_or("localhost", String::as_str);
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    format!(
+        r#"# A Longshore worker. Copy this file, worker.key and ca.pem to the worker's machine; each further worker needs a
+# key of its own. Each key can also be given as a flag (--set slots=4) and in the environment (LONGSHORE_SLOTS=4).
+
+# The coordinator's worker port.
+coordinator = {coordinator}
+# Proves the coordinator to this worker.
+ca_file = {ca}
+# Proves this worker to the coordinator.
+identity_file = {identity}
+# For a worker that the coordinator does not know yet: what `longshore workers token` printed.
+# token = ""
+# How operators see it.
+name = "worker-1"
+# Jobs at a time.
+slots = 2
+# Mirrors of repositories, logs on their way, and the journal of running jobs.
+data = {data}
+# "docker", or "host" for trusted jobs without any isolation.
+sandbox = "docker"
+
+# What `runs-on` may name here, and the image that each stands for.
+[labels]
+ubuntu-latest = "catthehacker/ubuntu:act-latest"
+"ubuntu-24.04" = "catthehacker/ubuntu:act-latest"
+"ubuntu-22.04" = "catthehacker/ubuntu:act-latest"
+
+[pool]
+# Containers kept ready for each image; each serves one job.
+size = 1
+
+# Limits of one job.
+[limits]
+# Bytes.
+memory = 4294967296
+# Processes and threads.
+processes = 4096
+# Bytes of log.
+log = 268435456
+# Minutes, where the workflow names none.
+timeout_minutes = 360
+# Bytes of disk. 0: not watched.
+disk = 17179869184
+"#,
+        coordinator = quote(format!("https://{host}:7443")),
+        ca = quote(folder.join("ca.pem").to_string_lossy()),
+        identity = quote(folder.join("worker.key").to_string_lossy()),
+        data = quote(folder.join("worker-data").to_string_lossy()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use coordinator::config::load::{Given, load};
+
+    use super::*;
+
+    #[test]
+    fn what_keygen_writes_works_as_it_is_names_every_key_and_hears_the_clients_relays() {
+        let folder = tempfile::tempdir().unwrap();
+        let args = Args {
+            folder: folder.path().to_owned(),
+            hosts: vec!["ci.example.org".into()],
+            public_url: "https://ci.example.org".into(),
+            allow: vec!["npub1x".into()],
+        };
+        run(&args).unwrap();
+        let given = |name: &'static str| folder.path().join(name);
+
+        let file = given("coordinator.toml");
+        let complete = coordinator::config::Config::complete();
+        let config = load(&complete, &Given { file: Some(&file), ..Given::default() }).unwrap().config;
+        assert_eq!(config.check().unwrap(), Vec::<String>::new());
+        assert_eq!(config.relays.read, RELAYS);
+        assert_eq!(config.relays.write, RELAYS);
+        assert_eq!(config.relays.index, INDEXES);
+        assert!(config.policy.maintainers && config.tls.is_some() && config.workers.len() == 1);
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert_keys_named(&toml::Table::try_from(complete).unwrap(), &text);
+
+        let file = given("worker.toml");
+        let complete = worker::config::Config::complete();
+        let config = load(&complete, &Given { file: Some(&file), ..Given::default() }).unwrap().config;
+        assert_eq!(config.check().unwrap(), Vec::<String>::new());
+        assert_eq!(config.coordinator, "https://ci.example.org:7443");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert_keys_named(&toml::Table::try_from(complete).unwrap(), &text);
+
+        let again = format!("{:#}", run(&args).unwrap_err());
+        assert!(again.contains("coordinator.toml exists"), "{again}");
+    }
+
+    fn assert_keys_named(table: &toml::Table, text: &str) {
+        for (key, value) in table {
+            let named = [format!("{key} ="), format!("# {key} ="), format!("[{key}]"), format!("# [{key}.")];
+            let is_named = named.iter().any(|start| text.lines().any(|line| line.starts_with(start)));
+            assert!(is_named || key.starts_with("ubuntu-"), "`{key}` is not explained");
+            if let Some(table) = value.as_table() {
+                assert_keys_named(table, text);
+            }
+        }
+    }
+}

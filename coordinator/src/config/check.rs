@@ -1,0 +1,113 @@
+//! Says what cannot work in a configuration before anything begins.
+
+use std::{fs, net::SocketAddr, path::PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+
+use super::{Config, Tls, keys};
+
+impl Config {
+    /// A configuration with a value for every optional key; tells `load` which keys there are.
+    pub fn complete() -> Self {
+        let mut config = Self::default();
+        config.tls = Some(Tls { certificate: "server.pem".into(), key: "server.key".into() });
+        config.policy.list = Some(String::new());
+        config
+    }
+
+    /// Checks what can be checked without a network. Returns warnings.
+    pub fn check(&self) -> anyhow::Result<Vec<String>> {
+        keys::read_nostr_key(&self.key_file)?;
+        keys::read_store_key(&self.store_key_file)?;
+        for (key, address) in [("http", &self.http), ("grpc", &self.grpc)] {
+            let parsed: Result<SocketAddr, _> = address.parse();
+            ensure!(parsed.is_ok(), "{key} = \"{address}\": write it as ADDRESS:PORT, e.g. 127.0.0.1:7080");
+        }
+        for (key, urls) in [
+            ("relays.read", &self.relays.read),
+            ("relays.write", &self.relays.write),
+            ("relays.index", &self.relays.index),
+            ("relays.lookup", &self.relays.lookup),
+        ] {
+            for url in urls {
+                let parsed = url::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "ws" | "wss"));
+                ensure!(parsed.is_some(), "{key}: `{url}` is no relay address: write it as wss://HOST");
+            }
+        }
+        ensure!(!self.relays.read.is_empty(), "relays.read is empty: name at least one relay that job events come from");
+        ensure!(!self.relays.write.is_empty(), "relays.write is empty: name at least one relay that takes results");
+        for identity in &self.workers {
+            let is_key = hex::decode(identity).is_ok_and(|key| key.len() == 32);
+            ensure!(is_key, "workers: `{identity}` is no worker identity: `longshore keygen` prints one (64 hex digits)");
+        }
+        let mut warnings: Vec<String> =
+            [&self.key_file, &self.store_key_file].into_iter().filter_map(|path| keys::too_open(path)).collect();
+        if let Some(tls) = &self.tls {
+            readable("tls.certificate", &tls.certificate)?;
+            readable("tls.key", &tls.key)?;
+            warnings.extend(keys::too_open(&tls.key));
+        } else if !self.grpc.starts_with("127.0.0.1:") && !self.grpc.starts_with("[::1]:") {
+            bail!(
+                "grpc = \"{}\" without [tls]: jobs and their secrets would cross the network in plain text; set \
+                 tls.certificate and tls.key (`longshore keygen` makes both) or listen on 127.0.0.1",
+                self.grpc
+            );
+        }
+        if !self.policy.everyone
+            && !self.policy.maintainers
+            && self.policy.pubkeys.is_empty()
+            && self.policy.list.is_none()
+        {
+            warnings.push("policy: nobody may run anything; set policy.maintainers or policy.pubkeys".to_owned());
+        }
+        Ok(warnings)
+    }
+}
+
+fn readable(key: &str, path: &PathBuf) -> anyhow::Result<()> {
+    fs::read(path)
+        .map(drop)
+        .with_context(|| format!("{key} {}: `longshore keygen` makes it", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_cannot_work_is_said_with_a_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = keys::make_keys(folder.path(), &["localhost".into()]).unwrap();
+        let mut good = Config {
+            key_file: made.nostr,
+            store_key_file: made.store,
+            tls: Some(made.tls),
+            workers: vec![made.worker_identity],
+            ..Config::default()
+        };
+        good.relays.read = vec!["wss://relay.example".into()];
+        good.relays.write = good.relays.read.clone();
+        good.policy.maintainers = true;
+        assert_eq!(good.check().unwrap(), Vec::<String>::new());
+
+        type Break = fn(&mut Config);
+        let cases: [(Break, &str); 7] = [
+            (|c| c.key_file = "/nowhere".into(), "longshore keygen"),
+            (|c| c.http = "localhost".into(), "ADDRESS:PORT"),
+            (|c| c.tls = None, "plain text"),
+            (|c| c.relays.read.clear(), "name at least one relay"),
+            (|c| c.relays.write.push("https://x".into()), "wss://HOST"),
+            (|c| c.workers.push("abc".into()), "64 hex digits"),
+            (|c| c.store_key_file = c.key_file.with_file_name("server.pem"), "64 hex digits"),
+        ];
+        for (spoil, remedy) in cases {
+            let mut config = good.clone();
+            spoil(&mut config);
+            let error = format!("{:#}", config.check().unwrap_err());
+            assert!(error.contains(remedy), "{error}");
+        }
+        good.policy.maintainers = false;
+        assert!(good.check().unwrap()[0].contains("nobody may run"));
+    }
+}

@@ -1,0 +1,539 @@
+//! A coordinator's dispatch with a run side in memory, and workers that run scripts instead of containers.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use coordinator::{
+    config::keys::{Keys, make_keys},
+    dispatch::{
+        AttemptId, Dispatch, Enrolment, Handout, Leased, Logs, Objects, Parts, Runs, ServerTls, Terms, Verdict,
+    },
+    store::{Queued, WorkerRow},
+};
+use futures::{future::BoxFuture, stream::BoxStream};
+use proto::worker::LogRecord;
+use sha2::{Digest as _, Sha256};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use worker::{
+    fetch::Sources,
+    job::{self, Observer},
+    link::{Executor, Shutdown},
+    log::Sink,
+};
+use workflow::plan::{
+    Conclusion, Defaults, Dialect, Env, EnvSource, Job, JobOrder, JobReport, Reason, SourceRef, Strategy, Work,
+};
+
+/// Terms short enough for tests; `offer` and `confirm` are far away unless a test is about them.
+pub(crate) fn terms() -> Terms {
+    Terms {
+        lease: Duration::from_millis(1500),
+        renew: Duration::from_millis(300),
+        offer: Duration::from_secs(5),
+        confirm: Duration::from_secs(60),
+        unmatched: Duration::from_secs(3600),
+    }
+}
+
+/// What one job went through.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Course {
+    pub(crate) waiting: bool,
+    pub(crate) labels: Vec<String>,
+    pub(crate) attempts: u32,
+    /// Current attempt and its worker.
+    pub(crate) held: Option<(u32, String)>,
+    pub(crate) begun: u32,
+    pub(crate) report: Option<JobReport>,
+    pub(crate) finished: u32,
+    pub(crate) lost: Vec<String>,
+    pub(crate) reason: String,
+    pub(crate) unmatched: bool,
+    pub(crate) cancelling: Option<String>,
+}
+
+/// The run side: enough of it to see what dispatch asks.
+pub(crate) struct Memory {
+    pub(crate) jobs: watch::Sender<HashMap<String, Course>>,
+    logs: Mutex<HashMap<AttemptId, (Vec<u8>, bool)>>,
+    pub(crate) workers: Mutex<HashMap<String, WorkerRow>>,
+    tokens: Mutex<Vec<String>>,
+}
+
+const RUN: &str = "run";
+
+impl Memory {
+    fn change<T>(&self, job: &str, with: impl FnOnce(&mut Course) -> T) -> T {
+        let mut value = None;
+        self.jobs.send_modify(|jobs| value = Some(with(jobs.entry(job.to_owned()).or_default())));
+        value.unwrap()
+    }
+}
+
+fn ready<'a, T: Send + 'a>(value: T) -> BoxFuture<'a, anyhow::Result<T>> {
+    Box::pin(std::future::ready(Ok(value)))
+}
+
+impl Runs for Memory {
+    fn queued(&self) -> BoxFuture<'_, anyhow::Result<Vec<Queued>>> {
+        let jobs = self.jobs.borrow();
+        let waiting = jobs.iter().filter(|(_, course)| course.waiting);
+        ready(
+            waiting
+                .map(|(job, course)| Queued {
+                    run: RUN.into(),
+                    job: job.clone(),
+                    labels: course.labels.clone(),
+                    avoid: Vec::new(),
+                    owner: "30617:owner:repo".into(),
+                    since: 0,
+                })
+                .collect(),
+        )
+    }
+
+    fn begin<'a>(&'a self, _: &'a str, job: &'a str, worker: &'a str) -> BoxFuture<'a, anyhow::Result<Option<Handout>>> {
+        ready(self.change(job, |course| {
+            if !course.waiting {
+                return None;
+            }
+            course.waiting = false;
+            course.attempts += 1;
+            course.held = Some((course.attempts, worker.to_owned()));
+            let attempt = AttemptId { run: RUN.into(), job: job.to_owned(), number: course.attempts };
+            Some(Handout {
+                order: order(job, course),
+                attempt,
+                secrets: vec![("TOKEN".into(), "canary".to_owned().into())],
+                masks: Vec::new(),
+                time_limit_ms: 0,
+            })
+        }))
+    }
+
+    fn holds<'a>(&'a self, attempt: &'a AttemptId, worker: &'a str) -> BoxFuture<'a, anyhow::Result<bool>> {
+        ready(self.change(&attempt.job, |c| c.held == Some((attempt.number, worker.to_owned()))))
+    }
+
+    fn leased(&self) -> BoxFuture<'_, anyhow::Result<Vec<Leased>>> {
+        let jobs = self.jobs.borrow();
+        let held = jobs.iter().filter_map(|(job, course)| Some((job, course, course.held.clone()?)));
+        ready(
+            held.map(|(job, course, (number, worker))| Leased {
+                attempt: AttemptId { run: RUN.into(), job: job.clone(), number },
+                worker,
+                repository: "30617:owner:repo".into(),
+                cancelling: course.cancelling.clone(),
+            })
+            .collect(),
+        )
+    }
+
+    fn begun<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, anyhow::Result<Verdict>> {
+        ready(self.change(&attempt.job, |course| match &course.held {
+            Some((number, _)) if *number == attempt.number => {
+                course.begun += 1;
+                Verdict::Accepted
+            }
+            _ => Verdict::Stale,
+        }))
+    }
+
+    fn finished<'a>(&'a self, attempt: &'a AttemptId, report: JobReport) -> BoxFuture<'a, anyhow::Result<Verdict>> {
+        ready(self.change(&attempt.job, |course| match &course.held {
+            Some((number, _)) if *number == attempt.number => {
+                course.held = None;
+                course.finished += 1;
+                course.report = Some(report);
+                Verdict::Accepted
+            }
+            _ => Verdict::Stale,
+        }))
+    }
+
+    fn lost<'a>(&'a self, attempt: &'a AttemptId, reason: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
+        ready(self.change(&attempt.job, |course| {
+            if course.held.as_ref().is_some_and(|(number, _)| *number == attempt.number) {
+                course.held = None;
+                course.lost.push(reason.to_owned());
+            }
+        }))
+    }
+
+    fn waits<'a>(&'a self, _: &'a str, job: &'a str, reason: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
+        ready(self.change(job, |course| course.reason = reason.to_owned()))
+    }
+
+    fn unmatched<'a>(&'a self, _: &'a str, job: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
+        ready(self.change(job, |course| {
+            course.waiting = false;
+            course.unmatched = true;
+        }))
+    }
+}
+
+impl Logs for Memory {
+    fn open<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, anyhow::Result<u64>> {
+        self.sync(attempt)
+    }
+
+    fn append<'a>(&'a self, attempt: &'a AttemptId, offset: u64, data: Bytes) -> BoxFuture<'a, anyhow::Result<u64>> {
+        let mut logs = self.logs.lock().unwrap();
+        let (log, _) = logs.entry(attempt.clone()).or_default();
+        let Some(known) = (log.len() as u64).checked_sub(offset) else {
+            return Box::pin(std::future::ready(Err(anyhow::anyhow!("gap at {offset}, have {}", log.len()))));
+        };
+        log.extend_from_slice(&data[(known as usize).min(data.len())..]);
+        ready(log.len() as u64)
+    }
+
+    fn sync<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, anyhow::Result<u64>> {
+        ready(self.logs.lock().unwrap().get(attempt).map_or(0, |(log, _)| log.len() as u64))
+    }
+
+    fn close<'a>(&'a self, attempt: &'a AttemptId, total: u64, sha256: &'a [u8]) -> BoxFuture<'a, anyhow::Result<()>> {
+        let mut logs = self.logs.lock().unwrap();
+        let (log, closed) = logs.entry(attempt.clone()).or_default();
+        *closed = total == log.len() as u64 && Sha256::digest(&*log).as_slice() == sha256;
+        assert!(*closed, "total {total} of {}, or the hash, is wrong", log.len());
+        ready(())
+    }
+}
+
+impl Objects for Memory {
+    fn bundle<'a>(
+        &'a self,
+        repository: &'a str,
+        _: &'a str,
+        _: &'a [String],
+    ) -> BoxFuture<'a, anyhow::Result<BoxStream<'static, std::io::Result<Bytes>>>> {
+        let parts = [Bytes::from(repository.to_owned()), Bytes::from(vec![0; 600 * 1024])];
+        let parts: BoxStream<'static, _> = Box::pin(futures::stream::iter(parts.map(Ok)));
+        ready(parts)
+    }
+}
+
+impl Enrolment for Memory {
+    fn known<'a>(&'a self, identity: &'a str) -> BoxFuture<'a, anyhow::Result<Option<WorkerRow>>> {
+        ready(self.workers.lock().unwrap().get(identity).cloned())
+    }
+
+    fn enrol<'a>(&'a self, worker: &'a WorkerRow, token: &'a str) -> BoxFuture<'a, anyhow::Result<bool>> {
+        let mut tokens = self.tokens.lock().unwrap();
+        let fresh = !tokens.iter().any(|used| used == token);
+        if fresh {
+            tokens.push(token.to_owned());
+            self.workers.lock().unwrap().insert(worker.identity.clone(), worker.clone());
+        }
+        ready(fresh)
+    }
+
+    fn seen<'a>(&'a self, worker: &'a WorkerRow) -> BoxFuture<'a, anyhow::Result<()>> {
+        self.workers.lock().unwrap().insert(worker.identity.clone(), worker.clone());
+        ready(())
+    }
+}
+
+fn order(job: &str, course: &Course) -> JobOrder {
+    JobOrder {
+        run: RUN.into(),
+        key: job.into(),
+        id: job.into(),
+        name: job.into(),
+        attempt: course.attempts,
+        dialect: Dialect::Github,
+        workflow: "ci".into(),
+        job: Job {
+            name: None,
+            needs: Vec::new(),
+            condition: None,
+            runs_on: serde_json::json!("ubuntu-latest"),
+            strategy: Strategy::default(),
+            env: EnvSource::default(),
+            defaults: Defaults::default(),
+            outputs: Env::new(),
+            timeout_minutes: None,
+            continue_on_error: None,
+            container: None,
+            services: None,
+            concurrency: None,
+            permissions: None,
+            environment: None,
+            work: Work::Steps(Vec::new()),
+        },
+        runs_on: course.labels.clone(),
+        contexts: serde_json::Map::new(),
+        request_env: Env::new(),
+        workflow_env: EnvSource::default(),
+        workflow_defaults: Defaults::default(),
+        timeout_ms: 60_000,
+        source: SourceRef { repository: "30617:owner:repo".into(), ..SourceRef::default() },
+        notices: Vec::new(),
+    }
+}
+
+/// What a worker does instead of running containers.
+#[derive(Clone)]
+pub(crate) enum Script {
+    /// Prints lines and ends.
+    Print(usize),
+    /// Prints this many pieces of 64 KiB and ends.
+    Flood(usize),
+    /// Prints a line, then waits until it is cancelled or killed.
+    Wait,
+    /// As `Wait`, but goes on when told.
+    Until(CancellationToken),
+    /// Does not end, whatever one says.
+    Deaf,
+}
+
+impl Executor for Script {
+    fn execute(
+        &self,
+        attempt: job::Attempt,
+        _: Arc<dyn Sources>,
+        sink: Arc<dyn Sink>,
+        observer: Arc<dyn Observer>,
+    ) -> BoxFuture<'static, JobReport> {
+        let script = self.clone();
+        Box::pin(async move {
+            observer.begun(None);
+            let line = |text: String| LogRecord { text: text.into(), ..LogRecord::default() };
+            let mut conclusion = Conclusion::Success;
+            match script {
+                Self::Print(lines) => {
+                    for number in 0..lines {
+                        sink.append(vec![line(format!("line {number}\n"))]).await.unwrap();
+                    }
+                }
+                Self::Flood(pieces) => {
+                    for number in 0..pieces {
+                        let text = format!("{number:08}").repeat(8 * 1024);
+                        sink.append(vec![line(text)]).await.unwrap();
+                    }
+                }
+                Self::Wait => {
+                    sink.append(vec![line("waiting\n".into())]).await.unwrap();
+                    tokio::select! {
+                        () = attempt.cancel.cancelled() => {}
+                        () = attempt.kill.cancelled() => {}
+                    }
+                    conclusion = Conclusion::Cancelled;
+                }
+                Self::Until(go) => {
+                    sink.append(vec![line("waiting\n".into())]).await.unwrap();
+                    tokio::select! {
+                        () = go.cancelled() => {}
+                        () = attempt.kill.cancelled() => conclusion = Conclusion::Cancelled,
+                    }
+                }
+                Self::Deaf => std::future::pending().await,
+            }
+            JobReport {
+                conclusion,
+                reason: (conclusion != Conclusion::Success).then(|| Reason::Cancelled("told to".into())),
+                exit_code: 0,
+                steps: Vec::new(),
+                outputs: Default::default(),
+                annotations: Vec::new(),
+                summary: String::new(),
+                started: true,
+                image: None,
+                started_at_ms: 0,
+                finished_at_ms: 0,
+            }
+        })
+    }
+
+    fn sweep(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// A coordinator that listens.
+pub(crate) struct Pool {
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) keys: Keys,
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) port: u16,
+    terms: Terms,
+    stop: CancellationToken,
+    served: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Pool {
+    pub(crate) async fn start(terms: Terms) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = make_keys(folder.path(), &["localhost".into(), "127.0.0.1".into()]).unwrap();
+        let memory = Arc::new(Memory {
+            jobs: watch::Sender::new(HashMap::new()),
+            logs: Mutex::default(),
+            workers: Mutex::default(),
+            tokens: Mutex::default(),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serve(folder, keys, memory, terms, listener).await
+    }
+
+    async fn serve(
+        folder: tempfile::TempDir,
+        keys: Keys,
+        memory: Arc<Memory>,
+        terms: Terms,
+        listener: TcpListener,
+    ) -> Self {
+        let port = listener.local_addr().unwrap().port();
+        let parts = Parts {
+            runs: memory.clone(),
+            logs: memory.clone(),
+            objects: memory.clone(),
+            enrolment: memory.clone(),
+            token_key: [9; 32],
+            bulk_url: String::new(),
+            terms: terms.clone(),
+        };
+        let dispatch = Dispatch::open(parts).await.unwrap();
+        let tls = ServerTls {
+            certificate: std::fs::read(&keys.tls.certificate).unwrap(),
+            key: std::fs::read(&keys.tls.key).unwrap().into(),
+        };
+        let stop = CancellationToken::new();
+        let served = tokio::spawn({
+            let (dispatch, stop) = (dispatch.clone(), stop.clone());
+            async move { dispatch.serve(listener, Some(tls), stop).await }
+        });
+        Self { memory, keys, folder, dispatch, port, terms, stop, served }
+    }
+
+    /// Ends the coordinator and starts another one on the same port with the same run side.
+    pub(crate) async fn restart(self) -> Self {
+        self.stop.cancel();
+        self.served.await.unwrap().unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", self.port)).await.unwrap();
+        Self::serve(self.folder, self.keys, self.memory, self.terms, listener).await
+    }
+
+    pub(crate) fn queue(&self, job: &str, labels: &[&str]) {
+        self.memory.change(job, |course| {
+            course.waiting = true;
+            course.labels = labels.iter().map(ToString::to_string).collect();
+        });
+        self.dispatch.wake();
+    }
+
+    /// The configuration of a worker with the pool's first identity.
+    pub(crate) fn config(&self, name: &str) -> worker::config::Config {
+        worker::config::Config {
+            coordinator: format!("https://localhost:{}", self.port),
+            name: name.into(),
+            data: self.folder.path().join(name),
+            identity_file: self.keys.worker.clone(),
+            ca_file: Some(self.keys.ca.clone()),
+            ..worker::config::Config::default()
+        }
+    }
+
+    /// Enrols the identity in a file.
+    pub(crate) fn enrol(&self, identity: &str) {
+        let row = WorkerRow {
+            id: String::new(),
+            identity: identity.to_owned(),
+            name: String::new(),
+            labels: Vec::new(),
+            slots: 0,
+            seen_at: 0,
+            draining: false,
+        };
+        self.memory.workers.lock().unwrap().insert(identity.to_owned(), row);
+    }
+
+    /// A worker of the first identity, connected.
+    pub(crate) async fn worker(&self, name: &str, script: Script) -> Running {
+        self.enrol(&self.keys.worker_identity);
+        let running = Running::start(self.config(name), script);
+        self.connected(1).await;
+        running
+    }
+
+    /// Waits for a number of connected workers. Sessions announce themselves to nobody, so this asks.
+    pub(crate) async fn connected(&self, count: usize) {
+        within("workers", async {
+            while self.dispatch.workers().len() != count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+
+    /// Waits until a job's course is as asked for.
+    pub(crate) async fn until(&self, job: &str, is: impl Fn(&Course) -> bool) -> Course {
+        let mut jobs = self.memory.jobs.subscribe();
+        let seen = within(job, jobs.wait_for(|jobs| jobs.get(job).is_some_and(&is))).await.unwrap();
+        seen.get(job).unwrap().clone()
+    }
+
+    pub(crate) async fn finished(&self, job: &str) -> JobReport {
+        self.until(job, |course| course.report.is_some()).await.report.unwrap()
+    }
+
+    pub(crate) fn course(&self, job: &str) -> Course {
+        self.memory.jobs.borrow().get(job).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn begun(&self, job: &str) -> u32 {
+        self.course(job).begun
+    }
+
+    pub(crate) fn attempt(&self, job: &str, number: u32) -> AttemptId {
+        AttemptId { run: RUN.into(), job: job.into(), number }
+    }
+
+    /// The texts of a log's records.
+    pub(crate) fn log(&self, job: &str, number: u32) -> String {
+        let logs = self.memory.logs.lock().unwrap();
+        let mut rest = logs.get(&self.attempt(job, number)).map_or(&[][..], |(log, _)| log.as_slice());
+        let mut text = String::new();
+        while !rest.is_empty() {
+            let record = <LogRecord as prost::Message>::decode_length_delimited(&mut rest).unwrap();
+            text.push_str(std::str::from_utf8(&record.text).unwrap());
+        }
+        text
+    }
+
+    pub(crate) fn log_closed(&self, job: &str, number: u32) -> bool {
+        self.memory.logs.lock().unwrap().get(&self.attempt(job, number)).is_some_and(|(_, closed)| *closed)
+    }
+}
+
+/// Fails with a name instead of hanging.
+pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), work).await.unwrap_or_else(|_| panic!("`{what}` did not come"))
+}
+
+/// A worker in this process.
+pub(crate) struct Running {
+    pub(crate) shutdown: Shutdown,
+    pub(crate) task: JoinHandle<anyhow::Result<()>>,
+    pub(crate) data: PathBuf,
+}
+
+impl Running {
+    pub(crate) fn start(config: worker::config::Config, script: Script) -> Self {
+        let (shutdown, data) = (Shutdown::default(), config.data.clone());
+        let task = tokio::spawn(worker::link::run(config, Arc::new(script), shutdown.clone()));
+        Self { shutdown, task, data }
+    }
+
+    /// Ends it in order.
+    pub(crate) async fn drain(self, within: Duration) {
+        self.shutdown.drain.cancel();
+        tokio::time::timeout(within, self.task).await.expect("a drained worker ends").unwrap().unwrap();
+    }
+}
