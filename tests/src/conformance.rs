@@ -63,8 +63,17 @@ pub struct Folder {
     pub dialect: Dialect,
     /// Runs the selected cases below the corpus; a folder that is not there has none.
     pub run: fn(&Path, &Selection) -> Vec<CaseResult>,
-    /// Checks that don't decide a case, under the name they are reported by.
-    pub bonus: Option<(&'static str, fn(&Path, &Selection) -> Tally)>,
+    /// Checks that don't decide a case.
+    pub bonus: Option<Bonus>,
+}
+
+/// Checks beside the cases, which are counted apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Bonus {
+    /// What they are reported as.
+    pub name: &'static str,
+    /// Counts them over the selected cases.
+    pub run: fn(&Path, &Selection) -> Tally,
 }
 
 /// The folders that can be run, in the order of the report. A folder with two dialects is here twice, side by side.
@@ -73,7 +82,7 @@ pub const FOLDERS: &[Folder] = &[
         name: "expressions",
         dialect: Dialect::Github,
         run: expressions::run,
-        bonus: Some(("expressions-messages", expressions::messages)),
+        bonus: Some(Bonus { name: "expressions-messages", run: expressions::messages }),
     },
     Folder { name: "workflow-parser", dialect: Dialect::Github, run: workflow_parser::run, bonus: None },
     Folder { name: "validity", dialect: Dialect::Github, run: validity::github, bonus: None },

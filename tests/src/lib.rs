@@ -1,4 +1,4 @@
-//! The system from outside: what drives it in system tests, measures it against a conformance corpus, and times it.
+//! The system from outside: what its tests, demo, conformance runs and benchmarks share.
 
 pub mod conformance;
 pub mod harness;

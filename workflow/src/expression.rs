@@ -1,9 +1,9 @@
 //! GitHub's expression language, whole: lexer, parser, values, operators, functions and limits.
 //!
 //! Source of the rules: GitHub docs, "Evaluate expressions in workflows and actions" and "Contexts reference", and the
-//! tables GitHub tests its own implementation with. Read in this order: [`lexer`] cuts text into tokens, [`parser`]
-//! builds a tree of [`ast`] nodes, [`evaluate`] walks it with [`functions`], and [`interpolate`] finds expressions
-//! inside other text. Nothing here panics, recurses deeper than [`limits::MAX_DEPTH`] or takes more than [`Limits`].
+//! tables GitHub tests its own implementation with. Read in this order: `lexer` cuts text into tokens, `parser`
+//! builds a tree of `ast` nodes, `evaluate` walks it with `functions`, and `interpolate` finds expressions
+//! inside other text. Nothing here panics; the depth of every recursion is bounded, and its cost by [`Limits`].
 
 mod ast;
 mod compare;

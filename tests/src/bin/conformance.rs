@@ -45,8 +45,8 @@ fn main() -> ExitCode {
                     Outcome::Skipped(need) => println!("skip {}: {}", case.id, one_line(&need)),
                 }
             }
-            if let Some((name, bonus)) = folder.bonus {
-                println!("{name}: {}", bonus(&arguments.dir, &selection));
+            if let Some(bonus) = folder.bonus {
+                println!("{}: {}", bonus.name, (bonus.run)(&arguments.dir, &selection));
             }
         }
         if let Some(folder) = parts.first() {

@@ -32,9 +32,7 @@ pub(super) fn equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Null, Value::Null) => true,
         (Value::Bool(left), Value::Bool(right)) => left == right,
-        (Value::String(left), Value::String(right)) => {
-            left.chars().map(fold_char).eq(right.chars().map(fold_char))
-        }
+        (Value::String(left), Value::String(right)) => left.chars().map(fold_char).eq(right.chars().map(fold_char)),
         (Value::Array(left), Value::Array(right)) => Arc::ptr_eq(left, right),
         (Value::Object(left), Value::Object(right)) => Arc::ptr_eq(left, right),
         _ => left.is_primitive() && right.is_primitive() && left.to_number() == right.to_number(),

@@ -61,8 +61,8 @@ impl Evaluator<'_> {
             Node::Literal(value) => Ok(value.clone().into()),
             Node::Wildcard => Ok(Found::from("*")),
             Node::Context { name, .. } => Ok(self.scope.contexts.get(name).cloned().unwrap_or_default().into()),
-            Node::Call { name, callee: Callee::Builtin(builtin), args, at } => {
-                builtin.call(args, self).map_err(|error| self.place(error, name, *at))
+            Node::Call { callee: Callee::Builtin(builtin), args, at, .. } => {
+                builtin.call(args, self).map_err(|error| placed(error, *at))
             }
             Node::Call { name, callee: Callee::Host, args, at } => self.host_call(name, args, *at),
             Node::Index(target, index) => self.index(target, index),
@@ -79,15 +79,6 @@ impl Evaluator<'_> {
             Value::String(text) => self.meter.read(text.len()),
             _ => Ok(()),
         }
-    }
-
-    /// Limits are met deep inside a function; the author sees the call.
-    fn place(&self, mut error: Error, name: &str, at: usize) -> Error {
-        let inner = self.text.get(at..).is_some_and(|text| text.starts_with(name)) && error.position == 0;
-        if inner && matches!(error.kind, ErrorKind::Evaluation | ErrorKind::Limit) {
-            error.position = at;
-        }
-        error
     }
 
     /// The first value that decides, or else the last.
@@ -168,6 +159,7 @@ impl Evaluator<'_> {
             match index {
                 Index::All => self.collect(item, &mut found)?,
                 Index::One(index) => {
+                    self.look(index)?;
                     if let Some(value) = member(item, index) {
                         self.meter.elements(1)?;
                         found.push(value.clone());
@@ -193,6 +185,14 @@ impl Evaluator<'_> {
         }
         Ok(())
     }
+}
+
+/// A function doesn't know where its call stands. Nothing inside a call stands at 0, so 0 means it is not placed yet.
+fn placed(mut error: Error, at: usize) -> Error {
+    if error.position == 0 {
+        error.position = at;
+    }
+    error
 }
 
 enum Index {

@@ -120,6 +120,8 @@ fn contains(search: &Node, item: &Node, evaluator: &mut Evaluator<'_>) -> Result
             for candidate in items.iter() {
                 evaluator.meter.steps(1)?;
                 evaluator.look(candidate)?;
+                // Against a number the item is read again each time.
+                evaluator.look(&item)?;
                 if compare::equal(candidate, &item) {
                     return Ok(true.into());
                 }
