@@ -2,12 +2,73 @@
 //!
 //! Callers hand a [`Batch`] of changes to [`Store::commit`]; a single writer task puts waiting batches into one
 //! transaction (group commit), and subscribers are told once. Statements are written for SQLite and PostgreSQL alike:
-//! columns are TEXT, BIGINT and BLOB, placeholders `$1`.
+//! columns are TEXT, BIGINT and BYTEA, placeholders `$1`.
 
+mod read;
+mod schema;
+pub mod seal;
+mod write;
+
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use sqlx::AnyPool;
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::run::{Millis, State};
+
+/// Batches that may wait for the writer; a caller beyond that waits before its own is taken.
+const WAITING: usize = 1024;
+/// Notices a subscriber may lag behind; one that lags further is told so and looks at everything.
+const NOTICES: usize = 256;
+
+/// The database. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    writer: mpsc::Sender<write::Request>,
+    readers: AnyPool,
+    notices: broadcast::Sender<Notice>,
+}
+
+impl Store {
+    /// Opens the SQLite file at `path`, made and brought to the newest schema where needed, and starts the writer.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let (connection, readers) = schema::connect(path).await?;
+        let (writer, requests) = mpsc::channel(WAITING);
+        let notices = broadcast::Sender::new(NOTICES);
+        tokio::spawn(write::writer(connection, requests, notices.clone()));
+        Ok(Self { writer, readers, notices })
+    }
+
+    /// Makes the changes true together. Once this returns `Ok` they survive a crash.
+    ///
+    /// Dropping the future does not take the batch back.
+    pub async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(write::Request::Commit { batch, answer }, answered).await
+    }
+
+    /// The next value of a counter, from 1; each is handed out once.
+    pub async fn next(&self, counter: &str) -> Result<u64, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(write::Request::Next { counter: counter.to_owned(), answer }, answered).await
+    }
+
+    /// What changed from now on. Whoever is told to have lagged looks at everything.
+    pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
+        self.notices.subscribe()
+    }
+
+    async fn ask<T>(
+        &self,
+        request: write::Request,
+        answered: oneshot::Receiver<Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let stopped = || StoreError::Database("the writer has stopped; restart the coordinator".into());
+        self.writer.send(request).await.map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())?
+    }
+}
 
 /// Changes that become true together or not at all.
 pub type Batch = Vec<Change>;
@@ -87,8 +148,18 @@ pub enum Change {
         /// Seconds stamp of the newest event seen.
         seen: u64,
     },
-    /// Bytes that are stored.
+    /// Bytes that are stored. For an owner who has them already, the later expiry and the wider visibility hold.
     Blob(Blob),
+    /// An owner gave stored bytes up.
+    BlobGone {
+        /// Hex.
+        sha256: String,
+        /// Run id, or a pubkey.
+        owner: String,
+    },
+    /// Who holds a concurrency group. A version that is not the stored one plus one (0 for a new group) fails the
+    /// batch with [`StoreError::Stale`].
+    Group(Group),
     /// A worker was enrolled or seen.
     Worker(WorkerRow),
 }
@@ -145,6 +216,8 @@ pub enum TaskKind {
     },
     /// Close and store the log.
     Seal,
+    /// Tell the run that its time is over.
+    Expire,
 }
 
 /// Who signs an outgoing event.
@@ -217,8 +290,23 @@ pub struct Blob {
     pub owner: String,
     /// Open to everybody.
     pub public: bool,
+    /// Since when.
+    pub stored_at: Millis,
     /// May be removed then.
     pub expires_at: Millis,
+}
+
+/// A concurrency group: one holder and those who wait for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Its name, with the repository's address before it.
+    pub name: String,
+    /// Grows by one with each change, from 0.
+    pub version: u64,
+    /// Run id.
+    pub holder: Option<String>,
+    /// Run ids, the next one first.
+    pub pending: Vec<String>,
 }
 
 /// An enrolled worker.
@@ -240,14 +328,66 @@ pub struct WorkerRow {
     pub draining: bool,
 }
 
+/// An outgoing event that is not done, with the relays that answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pending {
+    /// What is to be sent.
+    pub outgoing: Outgoing,
+    /// Relay URL and its answer; empty: taken.
+    pub answers: Vec<(String, String)>,
+}
+
+/// A run's sealed values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedSecrets {
+    /// Name and sealed value, by name.
+    pub sealed: Vec<(String, Vec<u8>)>,
+    /// The data key, wrapped by the store key.
+    pub wrapped_key: Vec<u8>,
+}
+
+/// Which runs are asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Address of the repository.
+    pub repository: Option<String>,
+    /// Author, 64 hex.
+    pub actor: Option<String>,
+    /// Only those that have not ended.
+    pub unfinished: bool,
+    /// For whom.
+    pub reader: Reader,
+}
+
+/// Who reads a list of runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Reader {
+    /// Nobody in particular: public runs.
+    #[default]
+    Anyone,
+    /// A key (64 hex): public runs and those it may read.
+    Key(String),
+    /// The operator, or the program itself: all.
+    Operator,
+}
+
+/// A part of a list, newest first.
+#[derive(Debug, Clone, Copy)]
+pub struct Page {
+    /// Only runs with a smaller serial.
+    pub before: Option<u64>,
+    /// At most this many.
+    pub limit: u32,
+}
+
 /// Why a batch was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The event is known already.
     #[error("event {0} was taken in before")]
     Seen(String),
-    /// The run was changed meanwhile: load it again.
-    #[error("run {0} was changed meanwhile")]
+    /// The run or group was changed meanwhile: load it again.
+    #[error("{0} was changed meanwhile")]
     Stale(String),
     /// The database.
     #[error("store: {0}")]
@@ -267,3 +407,17 @@ pub enum Notice {
     Runs,
 }
 
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.to_string())
+    }
+}
+
+impl From<serde_json::Error> for StoreError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Database(format!("a stored row can't be read, was it written by a newer version? {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

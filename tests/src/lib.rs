@@ -1,1 +1,4 @@
-//! x
+//! The system from outside: what its tests, demo, conformance runs and benchmarks share.
+
+pub mod conformance;
+pub mod harness;

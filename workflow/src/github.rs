@@ -1,1 +1,58 @@
 //! GitHub Actions workflow files: reading, checking, planning.
+//!
+//! [`parse`] holds a file against the [`schema`] ([`check`]), then against the [`rules`] no shape can express, and
+//! [`build`]s the plan. The other modules answer questions about a plan while it runs, each a pure function of the
+//! plan and an expression [`Scope`](crate::expression::Scope).
+
+mod build;
+mod check;
+pub mod filter;
+pub mod job;
+pub mod labels;
+pub mod matrix;
+pub mod naming;
+pub mod press;
+mod report;
+mod rules;
+mod schema;
+
+use crate::diagnostic::Diagnostic;
+use crate::plan::Plan;
+use crate::yaml::{self, Limits, MergeKeys};
+
+use report::Report;
+
+/// GitHub's own depth limit for a workflow file.
+pub const LIMITS: Limits = Limits { bytes: 1 << 20, depth: 50, nodes: 200_000 };
+
+/// Reads and checks a workflow file. The plan is there where no diagnostic is an error; `path` is the file's path in
+/// the repository.
+pub fn parse(path: &str, text: &str) -> (Option<Plan>, Vec<Diagnostic>) {
+    parse_within(path, text, LIMITS)
+}
+
+/// As [`parse`], within other limits.
+pub fn parse_within(path: &str, text: &str, limits: Limits) -> (Option<Plan>, Vec<Diagnostic>) {
+    let stream = yaml::read(text, limits, MergeKeys::Keep);
+    let mut report = Report::new(path, text);
+    for problem in stream.problems {
+        report.error(problem.span, problem.message);
+    }
+    let root = match stream.documents.as_slice() {
+        [root] => root,
+        [_, second, ..] => {
+            report.error(second.span, "a workflow file holds one YAML document");
+            return (None, report.finish());
+        }
+        [] => {
+            if !report.has_errors() {
+                report.error(yaml::Span { line: 1, column: 1, ..yaml::Span::default() }, "the file is empty");
+            }
+            return (None, report.finish());
+        }
+    };
+    check::check(root, &mut report);
+    rules::check(root, &mut report);
+    let plan = (!report.has_errors()).then(|| build::plan(path, root));
+    (plan, report.finish())
+}

@@ -67,7 +67,11 @@ impl Sources for AttemptSources {
         Box::pin(async move {
             ensure!(!source.repository.is_empty(), "this job has no repository to check out");
             let mirror = self.bring(source).await?;
-            archive::checkout_archive(&mirror, source, checkout).await
+            let (commit, reference) = match checkout.reference.as_str() {
+                "" => (source.commit.as_str(), source.reference.as_str()),
+                other => ("", other),
+            };
+            archive::checkout_archive(&mirror, commit, reference, checkout.depth).await
         })
     }
 }

@@ -1,0 +1,35 @@
+# The verbs of this repository. Each does everything it needs, on a fresh machine too.
+
+SHELL := bash
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+# Outside the checkout, so that every clone on a machine shares one build of the dependencies.
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/longshore/target
+
+.PHONY: help setup build demo test bench conformance deny
+
+help: ## This list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+setup: ## Install what is missing: compiler, Rust, Docker engine, runner image
+	@./deploy/setup.sh
+
+build: ## Build the one binary, longshore
+	cargo build --locked
+
+demo: ## A job event in, a signed result out, on embedded parts (KEEP=1 stays up)
+	@./tests/demo.sh $(if $(KEEP),--keep)
+
+test: ## Everything: format, lints, docs, unit and system tests
+	@./tests/test.sh
+
+bench: ## Ratios against floors measured in the same run
+	@./deploy/setup.sh
+	cargo run --locked --release -p longshore-tests --bin bench
+
+conformance: ## Run a corpus: make conformance DIR=… [ARGS='--only expressions']
+	@test -n "$(DIR)" || { echo 'conformance: name the corpus: make conformance DIR=path' >&2; exit 2; }
+	cargo run --locked -p longshore-tests --bin conformance -- $(DIR) $(ARGS)
+
+deny: ## Licences, bans and sources of the dependencies
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny --offline check bans licenses sources

@@ -1,0 +1,6 @@
+//! The client's verbs.
+
+pub(crate) mod chain;
+pub(crate) mod relay;
+pub(crate) mod submit;
+pub(crate) mod verify;

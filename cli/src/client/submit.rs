@@ -1,0 +1,195 @@
+//! `longshore submit`: asks a pool to run a workflow, with the pair of events that web clients send.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use coordinator::source::address::Address;
+use nostr::{Event, EventBuilder, Filter, FromBech32, Keys, Kind, PublicKey, Tag, ToBech32, nips::nip44};
+use nostr_sdk::{Client, RelayPoolNotification};
+
+use super::{chain, relay};
+
+/// Ask a pool to run a workflow
+///
+/// Publishes a workflow run (kind 5401) and a job (kind 5100), signed with your key, as web clients do.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The pool: npub or hex of its coordinator
+    #[arg(long, value_name = "KEY", env = "LONGSHORE_POOL")]
+    to: String,
+    /// The repository: naddr1…, nostr://… or 30617:<key>:<identifier>
+    #[arg(long, value_name = "ADDRESS")]
+    repository: String,
+    /// Path of the workflow in the repository, e.g. .github/workflows/ci.yml
+    #[arg(short = 'W', long, value_name = "PATH")]
+    workflow: String,
+    /// Commit to build; the branch's newest where not given
+    #[arg(long, default_value = "")]
+    commit: String,
+    /// Branch or tag; the default branch where not given
+    #[arg(long, default_value = "")]
+    branch: String,
+    /// What the workflow is told: manual, push, pull_request or schedule
+    #[arg(long, default_value = "manual")]
+    trigger: String,
+    /// A variable for the steps and for `vars`; may be repeated. Public: relays see it
+    #[arg(long = "env", value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// A secret by name; its value comes from the environment variable of that name. May be repeated
+    #[arg(long = "secret", value_name = "NAME")]
+    secrets: Vec<String>,
+    /// Relays to publish to; may be repeated
+    #[arg(long = "relay", value_name = "URL", env = "LONGSHORE_RELAY", value_delimiter = ',')]
+    relays: Vec<String>,
+    /// File with your secret key (nsec1… or hex); else LONGSHORE_NSEC is used
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// Do not wait for the end
+    #[arg(long)]
+    detach: bool,
+    /// Seconds to wait for the end
+    #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
+    timeout: u64,
+}
+
+/// Exit code: 0 success, 1 failure, 130 cancelled.
+#[allow(clippy::print_stdout)]
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    let keys = keys(args.key_file.as_ref())?;
+    let pool = PublicKey::from_bech32(&args.to)
+        .or_else(|_| PublicKey::from_hex(&args.to))
+        .with_context(|| format!("--to {:?} is neither an npub nor 64 hex digits", args.to))?;
+    let publisher = Keys::generate();
+    let (run, job) = pair(&args, &keys, &publisher, pool)?;
+    let client = relay::connect(&args.relays).await?;
+    let mut heard = client.notifications();
+    let answers = Filter::new().kinds([5101, 5402, 30100].map(Kind::from)).events([run.id, job.id]);
+    client.subscribe(answers, None).await.context("cannot subscribe to the answers")?;
+    relay::send(&client, &run).await?;
+    relay::send(&client, &job).await?;
+    println!("{}", chain::describe(&run));
+    println!("{}", chain::describe(&job));
+    if args.detach {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let end = tokio::time::timeout(Duration::from_secs(args.timeout), wait(&mut heard, &job, pool));
+    let end = end.await.with_context(|| format!("no end within {} s; the run goes on", args.timeout))??;
+    close(&client).await;
+    Ok(match end.as_str() {
+        "completed" => ExitCode::SUCCESS,
+        "cancelled" => ExitCode::from(130),
+        _ => ExitCode::FAILURE,
+    })
+}
+
+async fn close(client: &Client) {
+    client.disconnect().await;
+}
+
+#[allow(clippy::print_stdout)]
+async fn wait(
+    heard: &mut tokio::sync::broadcast::Receiver<RelayPoolNotification>,
+    job: &Event,
+    pool: PublicKey,
+) -> Result<String> {
+    loop {
+        let notification = match heard.recv().await {
+            Ok(notification) => notification,
+            Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => continue,
+            Err(error) => bail!("the relay connection ended: {error}"),
+        };
+        let RelayPoolNotification::Event { event, .. } = notification else { continue };
+        if event.verify().is_err() {
+            continue;
+        }
+        println!("{}", chain::describe(&event));
+        let error = chain::value(&event, "error");
+        if !error.is_empty() {
+            println!("      {error}");
+        }
+        let log = chain::value(&event, "log_url");
+        if !log.is_empty() {
+            println!("      log: {log}");
+        }
+        let status = chain::value(&event, "status");
+        let is_ours =
+            event.kind == Kind::from(30100) && event.pubkey == pool && chain::value(&event, "e") == job.id.to_hex();
+        if is_ours && !matches!(status.as_str(), "queued" | "running") {
+            return Ok(status);
+        }
+    }
+}
+
+fn keys(file: Option<&PathBuf>) -> Result<Keys> {
+    let text = match file {
+        Some(path) => {
+            std::fs::read_to_string(path).with_context(|| format!("cannot read the key {}", path.display()))?
+        }
+        None => std::env::var("LONGSHORE_NSEC")
+            .context("no key to sign with: put your nsec into LONGSHORE_NSEC, or name its file with --key-file")?,
+    };
+    Keys::parse(text.trim()).context("the key is neither nsec1… nor 64 hex digits")
+}
+
+fn pair(args: &Args, keys: &Keys, publisher: &Keys, pool: PublicKey) -> Result<(Event, Event)> {
+    let Address::Known(repository) = Address::parse(&args.repository)? else {
+        bail!("--repository: name the owner by npub; internet identifiers are not looked up here");
+    };
+    let author = keys.public_key().to_hex();
+    let run = sign(
+        keys,
+        5401,
+        vec![
+            vec!["a".to_owned(), repository.address.clone()],
+            vec!["workflow".into(), args.workflow.clone()],
+            vec!["triggered-by".into(), author],
+            vec!["publisher".into(), publisher.public_key().to_hex()],
+            vec!["trigger".into(), args.trigger.clone()],
+            vec!["branch".into(), args.branch.clone()],
+            vec!["commit".into(), args.commit.clone()],
+            vec!["t".into(), "hive-ci".into()],
+        ],
+    )?;
+    let owner = PublicKey::from_hex(&repository.owner)?.to_bech32()?;
+    let hints =
+        args.relays.iter().map(|relay| url::form_urlencoded::byte_serialize(relay.as_bytes()).collect::<String>());
+    let place = std::iter::once(owner).chain(hints).chain(std::iter::once(repository.identifier.clone()));
+    let mut tags = vec![
+        vec!["p".to_owned(), pool.to_hex()],
+        vec!["e".into(), run.id.to_hex()],
+        vec!["cmd".into(), "bash".into()],
+        vec![
+            "args".into(),
+            "-c".into(),
+            "echo 'this job wants a runner that runs workflows itself' >&2; exit 1".into(),
+        ],
+    ];
+    let mut env = |name: &str, value: String| tags.push(vec!["env".into(), name.to_owned(), value]);
+    env("HIVE_CI_RUN_ID", run.id.to_hex());
+    env("HIVE_CI_REPOSITORY", format!("nostr://{}", place.collect::<Vec<_>>().join("/")));
+    env("HIVE_CI_WORKFLOW", args.workflow.clone());
+    env("HIVE_CI_BRANCH", args.branch.clone());
+    env("HIVE_CI_COMMIT", args.commit.clone());
+    env("HIVE_CI_RELAYS", args.relays.join(","));
+    for item in &args.env {
+        let (name, value) = item.split_once('=').with_context(|| format!("--env {item:?}: expected NAME=VALUE"))?;
+        env(name, value.to_owned());
+    }
+    let mut seal = |name: &str, value: &str| -> Result<()> {
+        let sealed = nip44::encrypt(keys.secret_key(), &pool, value, nip44::Version::V2);
+        tags.push(vec!["secret".into(), name.to_owned(), sealed.with_context(|| format!("cannot encrypt {name}"))?]);
+        Ok(())
+    };
+    seal("HIVE_CI_NSEC", &publisher.secret_key().to_secret_hex())?;
+    for name in &args.secrets {
+        ensure!(!name.contains('='), "--secret takes a name; its value comes from the environment");
+        let value = std::env::var(name).with_context(|| format!("--secret {name}: the environment has no {name}"))?;
+        seal(name, &value)?;
+    }
+    Ok((run.clone(), sign(keys, 5100, tags)?))
+}
+
+fn sign(keys: &Keys, kind: u16, tags: Vec<Vec<String>>) -> Result<Event> {
+    let tags = tags.into_iter().map(Tag::parse).collect::<Result<Vec<_>, _>>().context("a tag is empty")?;
+    EventBuilder::new(Kind::from(kind), "").tags(tags).sign_with_keys(keys).context("cannot sign")
+}

@@ -1,0 +1,126 @@
+//! `longshore verify`: checks the signed chain of one run, the hash of its log included.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use nostr::{Event, EventId, Filter, FromBech32, JsonUtil, Kind, nips::nip19::Nip19Event};
+use sha2::{Digest, Sha256};
+
+use super::{
+    chain::{Chain, LogClaim},
+    relay,
+};
+
+/// Bytes of a log that are read.
+const LOG_LIMIT: usize = 64 << 20;
+
+/// Check the chain of one run: every id and signature, who signed what, and the hash of the log
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Id of the run (5401) or job (5100) event: hex, note1… or nevent1…
+    id: String,
+    /// Relays that have the events; may be repeated
+    #[arg(long = "relay", value_name = "URL", env = "LONGSHORE_RELAY", value_delimiter = ',')]
+    relays: Vec<String>,
+    /// Events as JSON, one a line, besides or instead of those of the relays
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
+    /// Do not download the log
+    #[arg(long)]
+    no_log: bool,
+}
+
+/// Exit code 0 where everything holds, 1 where something does not.
+#[allow(clippy::print_stdout)]
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    let id = event_id(&args.id)?;
+    let mut events = match &args.events {
+        Some(path) => read_events(path)?,
+        None => Vec::new(),
+    };
+    if !args.relays.is_empty() || args.events.is_none() {
+        events.extend(ask(&args.relays, id).await?);
+    }
+    let chain = Chain::assemble(events, &id.to_hex()).map_err(anyhow::Error::msg)?;
+    let mut failed = 0_u32;
+    let mut print = |what: &str, problem: Option<&str>| match problem {
+        None => println!("ok    {what}"),
+        Some(problem) => {
+            failed += 1;
+            println!("WRONG {what}: {problem}");
+        }
+    };
+    for check in chain.check() {
+        print(&check.what, check.problem.as_deref());
+    }
+    if let (Some(claim), false) = (chain.log(), args.no_log) {
+        let problem = check_log(&claim).await.err().map(|error| format!("{error:#}"));
+        print(&format!("the log's SHA-256 is {}", claim.sha256), problem.as_deref());
+    }
+    if failed == 0 {
+        println!("verified: {} events", chain.events.len());
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{failed} checks failed");
+    Ok(ExitCode::FAILURE)
+}
+
+fn event_id(text: &str) -> Result<EventId> {
+    let text = text.trim().trim_start_matches("nostr:");
+    if let Ok(id) = EventId::parse(text) {
+        return Ok(id);
+    }
+    let event = Nip19Event::from_bech32(text);
+    event
+        .map(|event| event.event_id)
+        .with_context(|| format!("{text:?} is no event id (64 hex digits, note1…, nevent1…)"))
+}
+
+fn read_events(path: &PathBuf) -> Result<Vec<Event>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(number, line)| {
+            Event::from_json(line).with_context(|| format!("{}:{}: not an event", path.display(), number + 1))
+        })
+        .collect()
+}
+
+async fn ask(relays: &[String], id: EventId) -> Result<Vec<Event>> {
+    let client = relay::connect(relays).await?;
+    let mut events = relay::find(&client, vec![Filter::new().id(id)]).await?;
+    let Some(first) = events.first() else {
+        bail!("no relay has the event {id}: name another with --relay");
+    };
+    let mut known = vec![id];
+    // From a job to its run, or from a run to its jobs.
+    known.extend(first.tags.event_ids().copied());
+    let around = Filter::new().events(known.clone()).kind(Kind::from(5100));
+    let more = relay::find(&client, vec![Filter::new().ids(known.clone()), around]).await?;
+    known.extend(more.iter().map(|event| event.id));
+    events.extend(more);
+    let kinds = [5101, 5402, 30100].map(Kind::from);
+    events.extend(relay::find(&client, vec![Filter::new().kinds(kinds).events(known)]).await?);
+    client.disconnect().await;
+    Ok(events)
+}
+
+async fn check_log(claim: &LogClaim) -> Result<()> {
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().context("no HTTP client")?;
+    let response = client.get(&claim.url).send().await.with_context(|| format!("cannot fetch {}", claim.url))?;
+    let mut response = response.error_for_status().context("the log is not there")?;
+    let mut hash = Sha256::new();
+    let mut length = 0;
+    while let Some(chunk) = response.chunk().await.context("the download broke off")? {
+        length += chunk.len();
+        if length > LOG_LIMIT {
+            bail!("longer than {LOG_LIMIT} bytes");
+        }
+        hash.update(&chunk);
+    }
+    let found = hex::encode(hash.finalize());
+    if found != claim.sha256 {
+        bail!("what {} gives has the SHA-256 {found}", claim.url);
+    }
+    Ok(())
+}

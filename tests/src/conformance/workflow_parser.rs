@@ -1,0 +1,117 @@
+//! The folder `workflow-parser`: workflows that GitHub's own reader takes, with what it reads, or refuses.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use serde_json::Value;
+use workflow::github;
+use workflow::plan::{Job, Plan, StepAction, Work};
+use workflow::yaml::{self, Limits, MergeKeys};
+
+use super::{CaseResult, Selection, manifest};
+
+#[derive(Debug, Deserialize)]
+struct Case {
+    id: String,
+    file: String,
+    expect: Expect,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Expect {
+    Errors,
+    Template,
+}
+
+/// Runs the selected cases.
+#[must_use]
+pub fn run(root: &Path, selection: &Selection) -> Vec<CaseResult> {
+    manifest::judge(&root.join("workflow-parser"), selection, |_: &Case| true, judge)
+}
+
+fn judge(folder: &Path, case: &Case) -> Result<()> {
+    let text = fs::read_to_string(folder.join(&case.file)).with_context(|| format!("{} can't be read", case.file))?;
+    let documents = documents(&text);
+    let [options, workflow, .., expected] = documents.as_slice() else { bail!("the case has fewer than three documents") };
+    let path = format!(".github/workflows/{}.yml", case.id);
+    let (plan, diagnostics) = github::parse_within(&path, workflow, limits(options));
+    match (plan, case.expect) {
+        (Some(_), Expect::Errors) => bail!("taken, must be refused"),
+        (None, Expect::Template) => bail!("{}", diagnostics.first().map(ToString::to_string).unwrap_or_default()),
+        (None, Expect::Errors) => Ok(()),
+        (Some(plan), Expect::Template) => {
+            let expected: Value = serde_json::from_str(expected).context("the expected JSON can't be read")?;
+            compare(&plan, &expected)
+        }
+    }
+}
+
+/// Parts of the file between lines of dashes.
+fn documents(text: &str) -> Vec<String> {
+    let mut documents = vec![String::new()];
+    for line in text.lines() {
+        if line.trim_end() == "---" {
+            documents.push(String::new());
+        } else if let Some(document) = documents.last_mut() {
+            document.push_str(line);
+            document.push('\n');
+        }
+    }
+    documents
+}
+
+fn limits(options: &str) -> Limits {
+    let stream = yaml::read(options, Limits::default(), MergeKeys::Keep);
+    let option = |name| stream.documents.first()?.get(name)?.text()?.parse().ok();
+    Limits { depth: option("max-depth").unwrap_or(github::LIMITS.depth), ..github::LIMITS }
+}
+
+fn compare(plan: &Plan, expected: &Value) -> Result<()> {
+    let jobs = expected.get("jobs").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    ensure!(plan.jobs.len() == jobs.len(), "{} jobs, expected {}", plan.jobs.len(), jobs.len());
+    for ((id, job), expected) in plan.jobs.iter().zip(jobs) {
+        ensure!(text(expected.get("id")) == *id, "job {id}, expected {:?}", expected.get("id"));
+        compare_job(job, expected).with_context(|| format!("job {id}"))?;
+    }
+    Ok(())
+}
+
+fn compare_job(job: &Job, expected: &Value) -> Result<()> {
+    let needs: Vec<String> =
+        expected.get("needs").and_then(Value::as_array).into_iter().flatten().map(|need| text(Some(need))).collect();
+    ensure!(job.needs == needs, "needs {:?}, expected {needs:?}", job.needs);
+    let steps = match &job.work {
+        Work::Call { uses, .. } => {
+            let wanted = text(expected.get("ref"));
+            ensure!(*uses == wanted, "uses {uses}, expected {wanted}");
+            return Ok(());
+        }
+        Work::Steps(steps) => steps,
+    };
+    let wanted = expected.get("steps").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    ensure!(steps.len() == wanted.len(), "{} steps, expected {}", steps.len(), wanted.len());
+    for (step, wanted) in steps.iter().zip(wanted) {
+        let (key, written) = match &step.action {
+            StepAction::Run { script, .. } => ("run", script),
+            StepAction::Uses { uses, .. } => ("uses", uses),
+        };
+        let wanted = wanted.get(key).with_context(|| format!("a step with `{key}` was not expected"))?;
+        // Where an expression stands in the text, GitHub writes down the expression it makes of the whole.
+        let is_expression = wanted.get("type") == Some(&Value::from(3));
+        ensure!(is_expression || text(Some(wanted)) == *written, "`{key}` is {written:?}, expected {wanted}");
+    }
+    Ok(())
+}
+
+/// A scalar's text, also where it is written with its place in the file.
+fn text(value: Option<&Value>) -> String {
+    match value {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Object(entries)) => text(entries.get("lit")),
+        Some(other) => other.to_string(),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,8 @@
+//! Real parts for tests: git repositories behind smart HTTP, relays, keys, clients, the product's processes.
+
+pub mod client;
+pub mod engine;
+pub mod git;
+pub mod pool;
+pub mod process;
+pub mod world;

@@ -1,0 +1,295 @@
+//! A Nostr client that asks for runs the way Budabit and the watcher do, and hears the answers.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nostr::{Event, EventBuilder, Filter, JsonUtil, Keys, Kind, PublicKey, Tag, Timestamp, ToBech32, nips::nip44};
+use nostr_sdk::{Client, RelayPoolNotification};
+use tokio::sync::{mpsc, watch};
+
+/// Kinds as the ecosystem numbers them.
+pub mod kind {
+    /// Workflow run.
+    pub const RUN: u16 = 5401;
+    /// Job.
+    pub const JOB: u16 = 5100;
+    /// Job status.
+    pub const STATUS: u16 = 30100;
+    /// Job result.
+    pub const RESULT: u16 = 5101;
+    /// Workflow result.
+    pub const WORKFLOW_RESULT: u16 = 5402;
+    /// Cancel.
+    pub const CANCEL: u16 = 5102;
+    /// Worker advertisement.
+    pub const ADVERTISEMENT: u16 = 10100;
+}
+
+/// How the runner script is carried in a job's `args`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// The web client: download and run.
+    A1,
+    /// The older web client: a heredoc.
+    A2,
+    /// The watcher: download, check the hash, run.
+    A4,
+}
+
+/// One press of the button.
+#[derive(Debug, Clone)]
+pub struct Press {
+    /// Signs both events.
+    pub author: Keys,
+    /// The `publisher` key.
+    pub publisher: Keys,
+    /// `30617:<owner>:<d>`.
+    pub repository: String,
+    /// Relay of the repository.
+    pub relay: String,
+    /// The coordinator.
+    pub worker: PublicKey,
+    /// Path of the workflow.
+    pub workflow: String,
+    /// May be empty.
+    pub commit: String,
+    /// Short name.
+    pub branch: String,
+    /// `ref` tag.
+    pub reference: Option<String>,
+    /// `trigger` tag.
+    pub trigger: String,
+    /// Form of the args.
+    pub shape: Shape,
+    /// The user's own pairs.
+    pub env: Vec<(String, String)>,
+    /// The user's own secrets.
+    pub secrets: Vec<(String, String)>,
+    /// `payment` tag.
+    pub payment: Option<String>,
+    /// What stands as HIVE_CI_NSEC; the publisher's secret unless set.
+    pub nsec: Option<String>,
+}
+
+impl Press {
+    /// The pair of events, in the tag order of the web client.
+    pub fn events(&self) -> Result<(Event, Event)> {
+        let author = self.author.public_key().to_hex();
+        let mut tags = vec![
+            vec!["a".to_owned(), self.repository.clone()],
+            vec!["workflow".into(), self.workflow.clone()],
+            vec!["triggered-by".into(), author],
+            vec!["publisher".into(), self.publisher.public_key().to_hex()],
+            vec!["trigger".into(), self.trigger.clone()],
+            vec!["branch".into(), self.branch.clone()],
+        ];
+        if let Some(reference) = &self.reference {
+            tags.push(vec!["ref".into(), reference.clone()]);
+        }
+        tags.push(vec!["commit".into(), self.commit.clone()]);
+        tags.push(vec!["t".into(), "hive-ci".into()]);
+        let run = sign(&self.author, kind::RUN, tags)?;
+
+        let mut tags = vec![
+            vec!["p".to_owned(), self.worker.to_hex()],
+            vec!["e".into(), run.id.to_hex()],
+            vec!["cmd".into(), "bash".into()],
+            self.args(),
+        ];
+        if let Some(payment) = &self.payment {
+            tags.push(vec!["payment".into(), payment.clone()]);
+        }
+        let pairs = [
+            ("HIVE_CI_RUN_ID", run.id.to_hex()),
+            ("HIVE_CI_REPOSITORY", self.nostr_url()?),
+            ("HIVE_CI_WORKFLOW", self.workflow.clone()),
+            ("HIVE_CI_BRANCH", self.branch.clone()),
+            ("HIVE_CI_COMMIT", self.commit.clone()),
+            ("HIVE_CI_RELAYS", self.relay.clone()),
+            ("HIVE_CI_BLOSSOM_SERVER", "https://blossom.primal.net".to_owned()),
+        ];
+        tags.extend(pairs.into_iter().map(|(name, value)| vec!["env".into(), name.into(), value]));
+        tags.extend(self.env.iter().map(|(name, value)| vec!["env".into(), name.clone(), value.clone()]));
+        let nsec = self.nsec.clone().unwrap_or_else(|| self.publisher.secret_key().to_secret_hex());
+        let secrets = std::iter::once(("HIVE_CI_NSEC".to_owned(), nsec)).chain(self.secrets.iter().cloned());
+        for (name, value) in secrets {
+            let sealed = nip44::encrypt(self.author.secret_key(), &self.worker, value, nip44::Version::V2)?;
+            tags.push(vec!["secret".into(), name, sealed]);
+        }
+        let job = sign(&self.author, kind::JOB, tags)?;
+        Ok((run, job))
+    }
+
+    fn nostr_url(&self) -> Result<String> {
+        let mut parts = self.repository.splitn(3, ':').skip(1);
+        let owner = PublicKey::from_hex(parts.next().context("an address has an owner")?)?.to_bech32()?;
+        let relay: String = url::form_urlencoded::byte_serialize(self.relay.as_bytes()).collect();
+        Ok(format!("nostr://{owner}/{relay}/{}", parts.next().context("an address has an identifier")?))
+    }
+
+    /// The script would write this file on whatever host ran it; nothing may ever do so.
+    fn args(&self) -> Vec<String> {
+        let (flag, script) = match self.shape {
+            Shape::A1 => (
+                "-c",
+                "curl -fsSL \"https://blossom.example/00\" -o /tmp/run-workflow.sh && chmod +x /tmp/run-workflow.sh && \
+                 /tmp/run-workflow.sh",
+            ),
+            Shape::A2 => (
+                "-lc",
+                "cat > /tmp/run-workflow.sh <<'HIVE_CI_RUNNER_SCRIPT_EOF_DELIMITER'\n#!/usr/bin/env bash\nsudo act\n\
+                 HIVE_CI_RUNNER_SCRIPT_EOF_DELIMITER\nchmod +x /tmp/run-workflow.sh\n/tmp/run-workflow.sh",
+            ),
+            Shape::A4 => (
+                "-c",
+                "curl -fsSL \"https://blossom.example/664d3ff20259a4475179137fd08bbd2e63d449209c2d881c1fde1ae13019e5ea\" \
+                 -o /tmp/run-workflow.sh && echo \"664d3ff20259a4475179137fd08bbd2e63d449209c2d881c1fde1ae13019e5ea  \
+                 /tmp/run-workflow.sh\" | sha256sum -c - && chmod +x /tmp/run-workflow.sh && /tmp/run-workflow.sh",
+            ),
+        };
+        vec!["args".into(), flag.into(), script.into()]
+    }
+}
+
+/// Signs an event of now.
+pub fn sign(keys: &Keys, kind: u16, tags: Vec<Vec<String>>) -> Result<Event> {
+    sign_at(keys, kind, tags, Timestamp::now())
+}
+
+/// Signs an event of a given time.
+pub fn sign_at(keys: &Keys, kind: u16, tags: Vec<Vec<String>>, at: Timestamp) -> Result<Event> {
+    let tags = tags.into_iter().map(Tag::parse).collect::<Result<Vec<_>, _>>()?;
+    Ok(EventBuilder::new(Kind::from(kind), "").tags(tags).custom_created_at(at).sign_with_keys(keys)?)
+}
+
+/// Hears everything a coordinator publishes, in the order of arrival.
+#[derive(Debug)]
+pub struct Listener {
+    client: Client,
+    heard: watch::Receiver<Vec<Event>>,
+}
+
+impl Listener {
+    /// Connects and subscribes to the kinds of answers.
+    pub async fn connect(relays: &[String]) -> Result<Self> {
+        let client = Client::default();
+        for relay in relays {
+            client.add_relay(relay).await?;
+        }
+        client.connect().await;
+        client.wait_for_connection(Duration::from_secs(10)).await;
+        let mut notifications = client.notifications();
+        let kinds = [kind::STATUS, kind::RESULT, kind::WORKFLOW_RESULT, kind::ADVERTISEMENT, 10002];
+        client.subscribe(Filter::new().kinds(kinds.map(Kind::from)), None).await?;
+        let (into, mut events) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok(notification) = notifications.recv().await {
+                if let RelayPoolNotification::Event { event, .. } = notification
+                    && into.send(*event).is_err()
+                {
+                    return;
+                }
+            }
+        });
+        let (publish, heard) = watch::channel(Vec::new());
+        tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                publish.send_modify(|all| all.push(event));
+            }
+        });
+        Ok(Self { client, heard })
+    }
+
+    /// Sends an event to every relay; at least one must take it.
+    pub async fn publish(&self, event: &Event) -> Result<()> {
+        let output = self.client.send_event(event).await?;
+        anyhow::ensure!(!output.success.is_empty(), "no relay took {}: {:?}", event.as_json(), output.failed);
+        Ok(())
+    }
+
+    /// What was heard so far about a job and its run.
+    pub fn answers(&self, run: &Event, job: &Event) -> Vec<Event> {
+        let about = [run.id.to_hex(), job.id.to_hex()];
+        let heard = self.heard.borrow();
+        heard.iter().filter(|event| about.iter().any(|id| refers_to(event, id))).cloned().collect()
+    }
+
+    /// Waits until `found` says so of what was heard.
+    pub async fn until(&self, limit: Duration, mut found: impl FnMut(&[Event]) -> bool) -> Result<Vec<Event>> {
+        let mut heard = self.heard.clone();
+        let all = tokio::time::timeout(limit, heard.wait_for(|all| found(all))).await;
+        match all {
+            Ok(all) => Ok(all?.clone()),
+            Err(_) => anyhow::bail!(
+                "not heard within {limit:?}; heard: {}",
+                self.heard.borrow().iter().map(JsonUtil::as_json).collect::<Vec<_>>().join("\n")
+            ),
+        }
+    }
+
+    /// Waits for the last status of a job and gives all answers, in the order of arrival.
+    pub async fn end(&self, run: &Event, job: &Event, limit: Duration) -> Result<Answers> {
+        let id = job.id.to_hex();
+        let last = |events: &[Event]| {
+            let statuses =
+                events.iter().filter(|event| event.kind == Kind::from(kind::STATUS) && refers_to(event, &id));
+            statuses.map(|event| tag(event, "status")).any(|status| is_final(&status))
+        };
+        self.until(limit, last).await?;
+        Ok(Answers(self.answers(run, job)))
+    }
+
+    /// Waits until the job has this status.
+    pub async fn status(&self, job: &Event, status: &str, limit: Duration) -> Result<()> {
+        let id = job.id.to_hex();
+        let has = |event: &Event| {
+            event.kind == Kind::from(kind::STATUS) && refers_to(event, &id) && tag(event, "status") == status
+        };
+        self.until(limit, |events| events.iter().any(has)).await.map(drop)
+    }
+}
+
+/// The answers to one job, in the order of arrival.
+#[derive(Debug, Clone)]
+pub struct Answers(pub Vec<Event>);
+
+impl Answers {
+    /// Values of the status events.
+    pub fn statuses(&self) -> Vec<String> {
+        self.of(kind::STATUS).iter().map(|event| tag(event, "status")).collect()
+    }
+
+    /// Events of a kind.
+    pub fn of(&self, kind: u16) -> Vec<&Event> {
+        self.0.iter().filter(|event| event.kind == Kind::from(kind)).collect()
+    }
+
+    /// The only event of a kind.
+    pub fn only(&self, kind: u16) -> Result<&Event> {
+        match self.of(kind)[..] {
+            [event] => Ok(event),
+            ref many => anyhow::bail!("expected one event of kind {kind}, there are {}", many.len()),
+        }
+    }
+
+    /// Kinds in the order of arrival.
+    pub fn kinds(&self) -> Vec<u16> {
+        self.0.iter().map(|event| event.kind.as_u16()).collect()
+    }
+}
+
+/// Whether an `e` tag of the event names this id.
+pub fn refers_to(event: &Event, id: &str) -> bool {
+    event.tags.iter().any(|tag| matches!(tag.as_slice(), [name, value, ..] if name == "e" && value == id))
+}
+
+/// The first value of a tag, or nothing.
+pub fn tag(event: &Event, name: &str) -> String {
+    let tags = event.tags.iter().map(|tag| tag.as_slice());
+    let found = tags.filter(|tag| tag.first().is_some_and(|first| first == name)).find_map(|tag| tag.get(1));
+    found.cloned().unwrap_or_default()
+}
+
+fn is_final(status: &str) -> bool {
+    !matches!(status, "queued" | "running")
+}

@@ -1,0 +1,218 @@
+//! Job intake: every accepted shape runs, everything else is refused with a reason or left alone.
+
+use longshore_tests::harness::client::{Shape, kind, sign, tag};
+use nostr::{Keys, ToBech32};
+
+use super::{LIMIT, PASSES, PATH, Stage, needs_engine};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t01_a_press_in_the_web_client_ends_in_a_signed_success() {
+    needs_engine!();
+    let stage = Stage::with(PASSES).await;
+    let commit = stage.world.repository.git(&["rev-parse", "HEAD"]).unwrap();
+    let mut press = stage.press();
+    press.commit = commit;
+    let run = stage.run(press).await;
+    run.assert_normal_end("completed");
+    assert_eq!((tag(run.result(), "success"), tag(run.result(), "exit_code")), ("true".into(), "0".into()));
+    let result = run.workflow_result();
+    assert_eq!(tag(result, "status"), "success");
+    assert_eq!(tag(result, "workflow"), PATH);
+    assert!(tag(result, "duration").parse::<u64>().is_ok());
+    let url = tag(result, "log_url");
+    assert!(url.rsplit('/').next().is_some_and(|last| last.len() == 64), "{url}");
+    assert!(run.log().await.contains("fine"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t02_a_failing_step_is_a_failure_with_its_exit_code() {
+    needs_engine!();
+    let stage = Stage::with(&PASSES.replace("echo fine", "exit 3")).await;
+    let run = stage.run(stage.press()).await;
+    run.assert_normal_end("failed");
+    assert_eq!((tag(run.result(), "success"), tag(run.result(), "exit_code")), ("false".into(), "3".into()));
+    assert_eq!(tag(run.workflow_result(), "status"), "failure");
+    assert_eq!(tag(run.workflow_result(), "exit_code"), "3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t04_the_runner_script_in_a_heredoc_is_never_run() {
+    needs_engine!();
+    let stage = Stage::with(PASSES).await;
+    let mut press = stage.press();
+    press.shape = Shape::A2;
+    let script = std::path::Path::new("/tmp/run-workflow.sh");
+    assert!(!script.exists(), "a leftover of something else: remove it");
+    stage.run(press).await.assert_normal_end("completed");
+    assert!(!script.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t05_a_watchers_push_of_a_tag_is_a_push_of_that_tag() {
+    needs_engine!();
+    let show = "run: echo \"${{ github.event_name }} ${{ github.ref }} ${{ github.ref_type }} ${{ github.sha }}\"";
+    let stage = Stage::with(&PASSES.replace("run: echo fine", show)).await;
+    let commit = stage.world.repository.git(&["rev-parse", "HEAD"]).unwrap();
+    stage.world.repository.git(&["tag", "--annotate", "-m", "v1", "v1"]).unwrap();
+    let object = stage.world.repository.git(&["rev-parse", "v1"]).unwrap();
+    stage.world.repository.publish(&stage.world.git.folder, "repo.git").unwrap();
+    stage.world.state(&[("refs/heads/main", &commit), ("refs/tags/v1", &object)]).await.unwrap();
+    let mut press = stage.press();
+    press.author = Keys::generate();
+    press.shape = Shape::A4;
+    press.trigger = "push".into();
+    press.branch = "v1".into();
+    press.reference = Some("refs/tags/v1".into());
+    press.commit = commit.clone();
+    let run = stage.run(press).await;
+    run.assert_normal_end("completed");
+    let log = run.log().await;
+    assert!(log.contains(&format!("push refs/tags/v1 tag {commit}")), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t08_an_empty_commit_builds_the_state_and_names_the_commit_first() {
+    needs_engine!();
+    let stage = Stage::with(PASSES).await;
+    let commit = stage.world.repository.git(&["rev-parse", "HEAD"]).unwrap();
+    let run = stage.run(stage.press()).await;
+    run.assert_normal_end("completed");
+    let log = run.log().await;
+    let spoken: Vec<&str> = log.lines().filter(|line| !line.contains('⭐')).collect();
+    assert!(spoken[0].contains(&commit), "{log}");
+    assert_eq!(tag(run.workflow_result(), "commit"), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t09_a_publisher_secret_of_another_key_runs_nothing() {
+    let stage = Stage::with(PASSES).await;
+    let mut press = stage.press();
+    press.nsec = Some(Keys::generate().secret_key().to_bech32().unwrap());
+    let run = stage.run(press).await;
+    run.assert_well_formed();
+    assert_eq!(run.answers.statuses(), ["failed"]);
+    assert!(run.answers.of(kind::WORKFLOW_RESULT).is_empty());
+    assert_eq!(tag(run.result(), "success"), "false");
+    assert!(!run.error().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t11_a_job_that_arrives_before_its_run_waits_for_it() {
+    needs_engine!();
+    let stage = Stage::with(PASSES).await;
+    let press = stage.press();
+    let (run, job) = press.events().unwrap();
+    stage.world.listener.publish(&job).await.unwrap();
+    // Another run from start to end lies between the two halves.
+    stage.run(stage.press()).await;
+    assert!(stage.world.listener.answers(&run, &job).is_empty());
+    stage.world.listener.publish(&run).await.unwrap();
+    stage.ended(press, run, job).await.assert_normal_end("completed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t12_the_same_job_again_is_not_run_again() {
+    needs_engine!();
+    let stage = Stage::with(PASSES).await;
+    let run = stage.run(stage.press()).await;
+    for _ in 0..3 {
+        stage.world.listener.publish(&run.job).await.unwrap();
+        stage.world.listener.publish(&run.run).await.unwrap();
+    }
+    stage.run(stage.press()).await.assert_normal_end("completed");
+    assert_eq!(stage.world.listener.answers(&run.run, &run.job).len(), run.answers.0.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t15_a_job_for_another_worker_is_left_alone() {
+    needs_engine!();
+    let stage = Stage::with(PASSES).await;
+    let mut press = stage.press();
+    press.worker = Keys::generate().public_key();
+    let (run, job) = stage.world.send(&press).await.unwrap();
+    stage.nothing_about(&run, &job).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t16_an_image_generation_request_is_left_alone() {
+    needs_engine!();
+    let stage = Stage::with(PASSES).await;
+    let tags = vec![
+        vec!["p".to_owned(), stage.dev.pubkey.to_hex()],
+        vec!["i".into(), "a lighthouse at dawn".into(), "text".into()],
+        vec!["output".into(), "image/png".into()],
+    ];
+    let job = sign(&stage.world.owner, kind::JOB, tags).unwrap();
+    stage.world.listener.publish(&job).await.unwrap();
+    stage.nothing_about(&job, &job).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t20_a_workflow_path_that_is_outside_or_missing_fails_with_a_readable_log() {
+    let stage = Stage::with(PASSES).await;
+    for path in ["../../etc/x.yml", "/etc/passwd", ".github/workflows/missing.yml"] {
+        let mut press = stage.press();
+        press.workflow = path.into();
+        let run = stage.run(press).await;
+        run.assert_well_formed();
+        assert_eq!(run.answers.statuses().last().unwrap(), "failed");
+        assert_eq!(tag(run.workflow_result(), "status"), "failure");
+        let log = run.log().await;
+        assert!(log.contains(path), "{path}: {log}");
+        assert!(!log.contains("root:"), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t21_yaml_that_cannot_be_read_fails_with_line_and_message() {
+    let stage = Stage::with("on: push\njobs:\n  build:\n    runs-on: [ubuntu-latest\n    steps: 3\n").await;
+    let run = stage.run(stage.press()).await;
+    run.assert_well_formed();
+    assert_eq!(tag(run.workflow_result(), "status"), "failure");
+    assert_ne!(tag(run.workflow_result(), "exit_code"), "0");
+    let log = run.log().await;
+    assert!(log.contains(&format!("{PATH}:")), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t50_a_payment_is_refused_and_left_untouched() {
+    let stage = Stage::with(PASSES).await;
+    let mut press = stage.press();
+    press.payment = Some("cashuBo2F0gaJhaUgA".into());
+    let run = stage.run(press).await;
+    run.assert_well_formed();
+    assert!(run.error().contains("this pool takes no payment, send the job without one"), "{}", run.error());
+    assert_eq!(tag(run.result(), "change"), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t57_the_announced_commit_comes_from_the_second_clone_url() {
+    needs_engine!();
+    let stage = Stage::with(PASSES).await;
+    stage.world.repository.publish(&stage.world.git.folder, "old.git").unwrap();
+    let commit = stage.world.push("second", &[(PATH, &PASSES.replace("fine", "second"))]).await.unwrap();
+    // Replaceable events of one second are told apart by id alone: the next announcement needs a later one.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    stage.world.announce(&["old.git", "repo.git"]).await.unwrap();
+    let mut press = stage.press();
+    press.commit = commit;
+    let run = stage.run(press).await;
+    run.assert_normal_end("completed");
+    assert!(run.log().await.contains("second"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t58_a_state_that_precedes_its_objects_is_waited_for() {
+    needs_engine!();
+    let stage = Stage::with(PASSES).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let commit = stage.world.repository.commit("later", &[(PATH, &PASSES.replace("fine", "later"))]).unwrap();
+    stage.world.state(&[("refs/heads/main", &commit)]).await.unwrap();
+    let press = stage.press();
+    let (run, job) = stage.world.send(&press).await.unwrap();
+    stage.world.listener.status(&job, "queued", LIMIT).await.unwrap();
+    stage.world.repository.publish(&stage.world.git.folder, "repo.git").unwrap();
+    let ended = stage.ended(press, run, job).await;
+    ended.assert_normal_end("completed");
+    assert!(ended.log().await.contains("later"));
+}

@@ -1,0 +1,1 @@
+//! Logs as the web client's viewer parses them.

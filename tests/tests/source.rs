@@ -1,0 +1,159 @@
+//! Getting the right code: real repositories over smart HTTP, real signed events.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{path::Path, sync::Arc};
+
+use coordinator::{
+    config,
+    run::Repository as Address,
+    source::{Lookup, SourceError, Sources, Wanted},
+};
+use futures::{StreamExt, future::BoxFuture};
+use longshore_tests::harness::git::{Repository, Server};
+use nostr::{Event, EventBuilder, Filter, JsonUtil, Keys, Kind, Tag, Timestamp, filter::MatchEventOptions};
+
+/// Events as a relay would give them.
+struct Events(Vec<Event>);
+
+impl Lookup for Events {
+    fn find<'a>(&'a self, _: &'a [String], filter: Filter) -> BoxFuture<'a, Vec<Event>> {
+        let found = self.0.iter().filter(|event| filter.match_event(event, MatchEventOptions::new())).cloned();
+        let found = found.collect();
+        Box::pin(async move { found })
+    }
+    fn write_relays<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Vec<String>> {
+        Box::pin(async { Vec::new() })
+    }
+}
+
+fn event(keys: &Keys, kind: u16, at: u64, tags: &[&[&str]]) -> Event {
+    let tags = tags.iter().map(|tag| Tag::parse(tag.iter().copied()).unwrap());
+    let builder = EventBuilder::new(Kind::from(kind), "").tags(tags).custom_created_at(Timestamp::from(at));
+    builder.sign_with_keys(keys).unwrap()
+}
+
+fn sources(folder: &Path, events: Vec<Event>, allow_private: bool) -> Sources {
+    let settings = config::Source { allow_private, ..config::Source::default() };
+    Sources::new(folder.to_owned(), settings, Arc::new(Events(events)))
+}
+
+fn address(owner: &Keys) -> Address {
+    let owner = owner.public_key().to_hex();
+    Address { address: format!("30617:{owner}:my-repo"), owner, identifier: "my-repo".into(), relays: Vec::new() }
+}
+
+struct World {
+    folder: tempfile::TempDir,
+    server: Server,
+    repository: Repository,
+    owner: Keys,
+    c0: String,
+    c1: String,
+}
+
+async fn world() -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&folder.path().join("srv")).await.unwrap();
+    let repository = Repository::create(&folder.path().join("work")).unwrap();
+    let c0 = repository.commit("first", &[("ci.yml", "one")]).unwrap();
+    repository.publish(&server.folder, "old.git").unwrap();
+    let c1 = repository.commit("second", &[("ci.yml", "two")]).unwrap();
+    repository.publish(&server.folder, "new.git").unwrap();
+    World { folder, server, repository, owner: Keys::generate(), c0, c1 }
+}
+
+impl World {
+    fn announced(&self, clone: &[&str]) -> Event {
+        let urls: Vec<String> = clone.iter().map(|name| self.server.clone_url(name)).collect();
+        let mut tag = vec!["clone"];
+        tag.extend(urls.iter().map(String::as_str));
+        event(&self.owner, 30617, 1, &[&["d", "my-repo"], &tag])
+    }
+    fn state(&self, keys: &Keys, at: u64, commit: &str) -> Event {
+        event(keys, 30618, at, &[&["d", "my-repo"], &["refs/heads/main", commit], &["HEAD", "ref: refs/heads/main"]])
+    }
+    fn mirrors(&self) -> std::path::PathBuf {
+        self.folder.path().join("mirrors")
+    }
+}
+
+#[tokio::test]
+async fn t57_the_announced_commit_is_built_from_the_second_clone_url() {
+    let w = world().await;
+    let events = vec![w.announced(&["old.git", "new.git"]), w.state(&w.owner, 2, &w.c1)];
+    let sources = sources(&w.mirrors(), events, true);
+    let resolved = sources.resolve(&address(&w.owner), &Wanted::default()).await.unwrap();
+    assert_eq!(resolved.commit, w.c1);
+    assert_eq!(resolved.reference, "refs/heads/main");
+    assert!(resolved.trusted);
+    assert_eq!(resolved.file("ci.yml", 100).unwrap().unwrap(), b"two");
+    assert!(resolved.file("missing.yml", 100).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn t58_a_state_that_precedes_its_objects_is_asked_for_again() {
+    let w = world().await;
+    let c2 = w.repository.commit("third", &[("ci.yml", "three")]).unwrap();
+    let events = vec![w.announced(&["new.git"]), w.state(&w.owner, 2, &c2)];
+    let sources = sources(&w.mirrors(), events, true);
+    let error = sources.resolve(&address(&w.owner), &Wanted::default()).await.unwrap_err();
+    assert!(matches!(error, SourceError::NotYet(_)), "{error}");
+    assert!(error.to_string().contains(&c2), "{error}");
+    w.repository.publish(&w.server.folder, "new.git").unwrap();
+    assert_eq!(sources.resolve(&address(&w.owner), &Wanted::default()).await.unwrap().commit, c2);
+}
+
+#[tokio::test]
+async fn t59_a_strangers_or_former_maintainers_state_is_ignored() {
+    let w = world().await;
+    let stranger = Keys::generate();
+    let former = event(&w.owner, 30617, 0, &[&["d", "my-repo"], &["maintainers", &stranger.public_key().to_hex()]]);
+    let events = vec![former, w.announced(&["new.git"]), w.state(&w.owner, 2, &w.c0), w.state(&stranger, 99, &w.c1)];
+    let sources = sources(&w.mirrors(), events, true);
+    assert_eq!(sources.resolve(&address(&w.owner), &Wanted::default()).await.unwrap().commit, w.c0);
+}
+
+#[tokio::test]
+async fn t67_a_commit_is_trusted_as_tip_or_ancestor_of_the_state_only() {
+    let w = world().await;
+    w.repository.git(&["checkout", "--quiet", "-b", "side", &w.c0]).unwrap();
+    let side = w.repository.commit("side", &[("x", "y")]).unwrap();
+    w.repository.publish(&w.server.folder, "new.git").unwrap();
+    let events = vec![w.announced(&["new.git"]), w.state(&w.owner, 2, &w.c1)];
+    let sources = sources(&w.mirrors(), events, true);
+    for (commit, trusted) in [(&w.c1, true), (&w.c0, true), (&side, false)] {
+        let wanted = Wanted { commit: commit.clone(), ..Wanted::default() };
+        let resolved = sources.resolve(&address(&w.owner), &wanted).await.unwrap();
+        assert_eq!((&resolved.commit, resolved.trusted), (commit, trusted));
+    }
+}
+
+#[tokio::test]
+async fn attack_60_a_clone_url_on_loopback_is_never_asked() {
+    let w = world().await;
+    let events = vec![w.announced(&["new.git"]), w.state(&w.owner, 2, &w.c1)];
+    let sources = sources(&w.mirrors(), events, false);
+    let error = sources.resolve(&address(&w.owner), &Wanted::default()).await.unwrap_err();
+    assert!(error.to_string().contains("not a public address"), "{error}");
+}
+
+#[tokio::test]
+async fn a_bundle_carries_a_commit_with_its_history() {
+    let w = world().await;
+    let events = vec![w.announced(&["new.git"]), w.state(&w.owner, 2, &w.c1)];
+    let sources = sources(&w.mirrors(), events, true);
+    let address = address(&w.owner);
+    sources.resolve(&address, &Wanted::default()).await.unwrap();
+    let mut stream = sources.bundle(&address.address, &w.c1, &[]).await.unwrap();
+    let file = w.folder.path().join("bundle");
+    let mut bytes = Vec::new();
+    while let Some(part) = stream.next().await {
+        bytes.extend_from_slice(&part.unwrap());
+    }
+    std::fs::write(&file, bytes).unwrap();
+    let clone = Repository::create(&w.folder.path().join("clone")).unwrap();
+    clone.git(&["fetch", "--quiet", &file.to_string_lossy(), &format!("refs/longshore/{}", w.c1)]).unwrap();
+    assert_eq!(clone.git(&["rev-parse", "FETCH_HEAD"]).unwrap(), w.c1);
+    assert_eq!(clone.git(&["rev-parse", "FETCH_HEAD~1"]).unwrap(), w.c0);
+    assert!(w.announced(&["x"]).as_json().contains("30617"));
+}

@@ -1,0 +1,245 @@
+//! Expressions inside other text: `${{ }}` in strings and trees, and `if:` conditions.
+
+use serde_json::Value as Json;
+
+use super::limits::Meter;
+use super::{CallError, Error, ErrorKind, Expression, Object, Scope, Value, evaluate, parse, parse_known};
+
+const OPEN: &str = "${{";
+const CLOSE: &str = "}}";
+
+/// The value of `text`: an expression that stands alone keeps its type, expressions among other text are put in as
+/// text, and text without expressions is itself.
+///
+/// # Errors
+/// The first mistake; its position is a byte offset in `text`.
+pub fn interpolate(text: &str, scope: &Scope<'_>) -> Result<Value, Error> {
+    interpolate_metered(text, scope, &mut Meter::new(scope.limits))
+}
+
+/// As [`interpolate`], with the value as text.
+///
+/// # Errors
+/// As [`interpolate`].
+pub fn interpolate_text(text: &str, scope: &Scope<'_>) -> Result<String, Error> {
+    interpolate(text, scope).map(|value| value.as_text().into_owned())
+}
+
+/// Interpolates every string in `tree`, at any depth. Keys stay as they are, but the entries of a mapping under the key
+/// `${{ insert }}` take that key's place. All expressions of the tree share one budget.
+///
+/// # Errors
+/// The first mistake; its position is a byte offset in the string it is in.
+pub fn interpolate_tree(tree: &Json, scope: &Scope<'_>) -> Result<Value, Error> {
+    interpolate_node(tree, scope, &mut Meter::new(scope.limits))
+}
+
+/// Whether an `if:` holds. `text` may be with or without `${{ }}`; where it calls no status function it holds only if
+/// `success()` does too.
+///
+/// # Errors
+/// The first mistake; its position is a byte offset in `text`.
+pub fn condition(text: &str, scope: &Scope<'_>) -> Result<bool, Error> {
+    let segments = parsed(condition_segments(text)?)?;
+    let mut asks_status = false;
+    for (start, expression) in segments.iter().filter_map(Segment::expression) {
+        asks_status |= expression.calls_status_function();
+        if let Some(root) = &expression.root {
+            evaluate::check_names(root, &expression.text, scope).map_err(|error| error.moved(start))?;
+        }
+    }
+    if !asks_status && !succeeded(scope)? {
+        return Ok(false);
+    }
+    if segments.is_empty() {
+        return Ok(true);
+    }
+    joined(&segments, scope, &mut Meter::new(scope.limits)).map(|value| value.truthy())
+}
+
+/// Checks the expressions in `text` without evaluating them: their form, the contexts and, beside GitHub's own, the
+/// functions they name.
+///
+/// # Errors
+/// The first mistake; its position is a byte offset in `text`.
+pub fn check(text: &str, allowed_contexts: &[&str], allowed_functions: &[&str]) -> Result<(), Error> {
+    check_segments(&segments(text)?, allowed_contexts, allowed_functions)
+}
+
+/// As [`check`], for an `if:`.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_condition(text: &str, allowed_contexts: &[&str], allowed_functions: &[&str]) -> Result<(), Error> {
+    check_segments(&condition_segments(text)?, allowed_contexts, allowed_functions)
+}
+
+fn check_segments(segments: &[Segment<'_, &str>], contexts: &[&str], functions: &[&str]) -> Result<(), Error> {
+    for (start, text) in segments.iter().filter_map(Segment::expression) {
+        parse_known(text, contexts, functions).map_err(|error| error.moved(start))?;
+    }
+    Ok(())
+}
+
+/// A piece of text, its expressions as `E`.
+enum Segment<'t, E> {
+    Literal(&'t str),
+    Expression { start: usize, expression: E },
+}
+
+impl<E> Segment<'_, E> {
+    fn expression(&self) -> Option<(usize, &E)> {
+        match self {
+            Self::Literal(_) => None,
+            Self::Expression { start, expression } => Some((*start, expression)),
+        }
+    }
+}
+
+fn segments(text: &str) -> Result<Vec<Segment<'_, &str>>, Error> {
+    let mut segments = Vec::new();
+    let mut position = 0;
+    while let Some((literal, rest)) = text.get(position..).and_then(|rest| rest.split_once(OPEN)) {
+        if !literal.is_empty() {
+            segments.push(Segment::Literal(literal));
+        }
+        let open = position + literal.len();
+        let Some(length) = closing(rest) else {
+            let message = "The expression is not closed. An unescaped ${{ sequence was found, but the closing }} \
+                           sequence was not found.";
+            return Err(Error::new(ErrorKind::Parsing, message, open));
+        };
+        let body = rest.get(..length).unwrap_or(rest);
+        let expression = body.trim();
+        if expression.is_empty() {
+            return Err(Error::new(ErrorKind::Parsing, "An expression was expected", open));
+        }
+        let start = open + OPEN.len() + (body.len() - body.trim_start().len());
+        segments.push(Segment::Expression { start, expression });
+        position = open + OPEN.len() + length + CLOSE.len();
+    }
+    match text.get(position..) {
+        Some(literal) if !literal.is_empty() => segments.push(Segment::Literal(literal)),
+        _ => {}
+    }
+    Ok(segments)
+}
+
+/// Where the `}}` is that ends an expression: the first one outside a string.
+fn closing(rest: &str) -> Option<usize> {
+    let mut quoted = false;
+    rest.char_indices().map(|(at, _)| at).find(|at| {
+        let tail = rest.get(*at..).unwrap_or("");
+        quoted ^= tail.starts_with('\'');
+        !quoted && tail.starts_with(CLOSE)
+    })
+}
+
+/// An `if:` is one expression even without `${{ }}`.
+fn condition_segments(text: &str) -> Result<Vec<Segment<'_, &str>>, Error> {
+    let expression = text.trim();
+    if expression.is_empty() {
+        return Ok(Vec::new());
+    }
+    let start = text.len() - text.trim_start().len();
+    if !expression.contains(OPEN) {
+        return Ok(vec![Segment::Expression { start, expression }]);
+    }
+    let mut segments = segments(expression).map_err(|error| error.moved(start))?;
+    for segment in &mut segments {
+        if let Segment::Expression { start: inner, .. } = segment {
+            *inner += start;
+        }
+    }
+    Ok(segments)
+}
+
+fn parsed<'t>(segments: Vec<Segment<'t, &'t str>>) -> Result<Vec<Segment<'t, Expression>>, Error> {
+    let parse = |segment| match segment {
+        Segment::Literal(text) => Ok(Segment::Literal(text)),
+        Segment::Expression { start, expression } => {
+            let expression = parse(expression).map_err(|error: Error| error.moved(start))?;
+            Ok(Segment::Expression { start, expression })
+        }
+    };
+    segments.into_iter().map(parse).collect()
+}
+
+fn interpolate_metered(text: &str, scope: &Scope<'_>, meter: &mut Meter) -> Result<Value, Error> {
+    if !text.contains(OPEN) {
+        return Ok(text.into());
+    }
+    joined(&parsed(segments(text)?)?, scope, meter)
+}
+
+fn joined(segments: &[Segment<'_, Expression>], scope: &Scope<'_>, meter: &mut Meter) -> Result<Value, Error> {
+    let evaluate = |start: usize, expression: &Expression, meter: &mut Meter| {
+        expression.evaluate_metered(scope, meter).map_err(|error| error.moved(start))
+    };
+    if let [Segment::Expression { start, expression }] = segments {
+        return evaluate(*start, expression, meter);
+    }
+    let mut text = String::new();
+    for segment in segments {
+        match segment {
+            Segment::Literal(literal) => {
+                meter.text(literal.len())?;
+                text.push_str(literal);
+            }
+            Segment::Expression { start, expression } => {
+                let value = evaluate(*start, expression, meter)?;
+                let value = value.as_text();
+                meter.text(value.len()).map_err(|error| error.moved(*start))?;
+                text.push_str(&value);
+            }
+        }
+    }
+    Ok(text.into())
+}
+
+fn interpolate_node(tree: &Json, scope: &Scope<'_>, meter: &mut Meter) -> Result<Value, Error> {
+    match tree {
+        Json::String(text) => interpolate_metered(text, scope, meter),
+        Json::Array(items) => {
+            let items = items.iter().map(|item| interpolate_node(item, scope, meter));
+            items.collect::<Result<Vec<_>, _>>().map(Value::from)
+        }
+        Json::Object(map) => {
+            let mut object = Object::new();
+            for (key, value) in map {
+                let value = interpolate_node(value, scope, meter)?;
+                if !is_insert(key) {
+                    object.insert(key, value);
+                    continue;
+                }
+                let Value::Object(inserted) = value else {
+                    let message = format!("${{{{ insert }}}} needs a mapping, and this is {}", value.kind_name());
+                    return Err(Error::new(ErrorKind::Evaluation, message, 0));
+                };
+                for (key, value) in inserted.iter() {
+                    object.insert(key, value.clone());
+                }
+            }
+            Ok(object.into())
+        }
+        Json::Null | Json::Bool(_) | Json::Number(_) => Ok(Value::from_json(tree)),
+    }
+}
+
+fn is_insert(key: &str) -> bool {
+    key.trim()
+        .strip_prefix(OPEN)
+        .and_then(|key| key.strip_suffix(CLOSE))
+        .is_some_and(|word| word.trim().eq_ignore_ascii_case("insert"))
+}
+
+fn succeeded(scope: &Scope<'_>) -> Result<bool, Error> {
+    match scope.functions.call("success", &[]) {
+        Some(Ok(value)) => Ok(value.truthy()),
+        Some(Err(CallError::Failed(message))) => Err(Error::new(ErrorKind::Evaluation, message, 0)),
+        Some(Err(CallError::Pending)) => {
+            Err(Error::new(ErrorKind::Pending, "the answer of success is not known yet", 0))
+        }
+        None => Err(Error::new(ErrorKind::Parsing, "Unrecognized function: 'success'", 0)),
+    }
+}

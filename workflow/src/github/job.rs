@@ -1,0 +1,128 @@
+//! A job's own keys, evaluated. The contexts each may use are those of GitHub docs, "Contexts".
+
+use indexmap::IndexMap;
+
+use crate::expression::{self, Error, ErrorKind, Scope, Value};
+use crate::plan::{Concurrency, EnvSource, Job, Tree};
+
+/// `timeout-minutes` where a job has none (GitHub docs: `jobs.<job_id>.timeout-minutes`).
+pub const DEFAULT_TIMEOUT_MINUTES: f64 = 360.0;
+
+/// Whether a job's `if:` lets it run; without one, whether `success()` holds.
+///
+/// # Errors
+/// A wrong condition, or [`ErrorKind::Pending`].
+pub fn decide(job: &Job, scope: &Scope<'_>) -> Result<bool, Error> {
+    let condition = job.condition.as_deref().unwrap_or("success()");
+    expression::condition(condition, scope).map_err(|error| at("if", error))
+}
+
+/// Whether the run goes on as if the job had succeeded.
+///
+/// # Errors
+/// A wrong expression, or a value that is no boolean.
+pub fn continue_on_error(job: &Job, scope: &Scope<'_>) -> Result<bool, Error> {
+    boolean("continue-on-error", job.continue_on_error.as_ref(), false, scope)
+}
+
+/// Whether the first leg that fails cancels the others.
+///
+/// # Errors
+/// A wrong expression, or a value that is no boolean.
+pub fn fail_fast(job: &Job, scope: &Scope<'_>) -> Result<bool, Error> {
+    boolean("fail-fast", job.strategy.fail_fast.as_ref(), true, scope)
+}
+
+/// How many legs may run at once; `None` is any number.
+///
+/// # Errors
+/// A wrong expression, or a value that is no number.
+pub fn max_parallel(job: &Job, scope: &Scope<'_>) -> Result<Option<usize>, Error> {
+    let Some(tree) = &job.strategy.max_parallel else { return Ok(None) };
+    let number = number("max-parallel", tree, scope)?;
+    // A float cast saturates, and no job has more legs than a usize holds.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+    let legs = number as usize;
+    Ok((legs > 0).then_some(legs))
+}
+
+/// How long one attempt may take, in minutes.
+///
+/// # Errors
+/// A wrong expression, or a value that is no number above zero.
+pub fn timeout_minutes(job: &Job, scope: &Scope<'_>) -> Result<f64, Error> {
+    let Some(tree) = &job.timeout_minutes else { return Ok(DEFAULT_TIMEOUT_MINUTES) };
+    let minutes = number("timeout-minutes", tree, scope)?;
+    if minutes > 0.0 { Ok(minutes) } else { Err(wrong("timeout-minutes", "takes a number above zero")) }
+}
+
+/// The job's outputs as text.
+///
+/// # Errors
+/// The first wrong expression, with the output's name.
+pub fn outputs(job: &Job, scope: &Scope<'_>) -> Result<IndexMap<String, String>, Error> {
+    let output = |(name, text): (&String, &String)| {
+        let value = expression::interpolate_text(text, scope).map_err(|error| at(&format!("outputs.{name}"), error))?;
+        Ok((name.clone(), value))
+    };
+    job.outputs.iter().map(output).collect()
+}
+
+/// Names and values of an `env:`.
+///
+/// # Errors
+/// A wrong expression, or one that yields no mapping.
+pub fn env(source: &EnvSource, scope: &Scope<'_>) -> Result<IndexMap<String, String>, Error> {
+    let tree = match source {
+        EnvSource::Expression(text) => Tree::String(text.clone()),
+        EnvSource::Map(map) => map.iter().map(|(name, text)| (name.clone(), Tree::String(text.clone()))).collect(),
+    };
+    match expression::interpolate_tree(&tree, scope).map_err(|error| at("env", error))? {
+        Value::Object(object) => {
+            Ok(object.iter().map(|(name, value)| (name.to_owned(), value.as_text().into_owned())).collect())
+        }
+        other => Err(wrong("env", &format!("takes a mapping, not {}", other.kind_name()))),
+    }
+}
+
+/// A concurrency group's name, and whether a newcomer cancels who holds it.
+///
+/// # Errors
+/// A wrong expression, an empty name, or a `cancel-in-progress` that is no boolean.
+pub fn concurrency(concurrency: &Concurrency, scope: &Scope<'_>) -> Result<(String, bool), Error> {
+    let group = expression::interpolate_text(&concurrency.group, scope).map_err(|error| at("concurrency.group", error))?;
+    if group.is_empty() {
+        return Err(wrong("concurrency.group", "is empty"));
+    }
+    let cancel = boolean("cancel-in-progress", Some(&concurrency.cancel_in_progress), false, scope)?;
+    Ok((group, cancel))
+}
+
+fn boolean(key: &str, tree: Option<&Tree>, default: bool, scope: &Scope<'_>) -> Result<bool, Error> {
+    let Some(tree) = tree else { return Ok(default) };
+    match expression::interpolate_tree(tree, scope).map_err(|error| at(key, error))? {
+        Value::Bool(truth) => Ok(truth),
+        // A missing context property, such as a matrix key only some legs have.
+        Value::Null => Ok(false),
+        Value::String(text) if text.eq_ignore_ascii_case("true") => Ok(true),
+        Value::String(text) if text.is_empty() || text.eq_ignore_ascii_case("false") => Ok(false),
+        other => Err(wrong(key, &format!("takes `true` or `false`, not {}", other.kind_name()))),
+    }
+}
+
+fn number(key: &str, tree: &Tree, scope: &Scope<'_>) -> Result<f64, Error> {
+    let value = expression::interpolate_tree(tree, scope).map_err(|error| at(key, error))?;
+    let number = match &value {
+        Value::Number(_) | Value::String(_) => value.to_number(),
+        _ => f64::NAN,
+    };
+    if number.is_nan() { Err(wrong(key, &format!("takes a number, not {}", value.kind_name()))) } else { Ok(number) }
+}
+
+fn at(key: &str, error: Error) -> Error {
+    Error { message: format!("`{key}`: {}", error.message), ..error }
+}
+
+fn wrong(key: &str, what: &str) -> Error {
+    Error { kind: ErrorKind::Evaluation, message: format!("`{key}` {what}"), position: 0 }
+}

@@ -1,0 +1,52 @@
+//! What a job's `runs-on` asks of a worker.
+
+use crate::expression::{self, Error, ErrorKind, Scope, Value};
+use crate::plan::Job;
+
+/// The labels a worker must have, in order and each once. A runner group is a label here: a worker belongs to the
+/// groups it has as labels.
+///
+/// # Errors
+/// A wrong expression, or a value that is neither text, a list of text, nor `{group, labels}`.
+pub fn of(job: &Job, scope: &Scope<'_>) -> Result<Vec<String>, Error> {
+    let value = expression::interpolate_tree(&job.runs_on, scope)?;
+    let mut labels = Vec::new();
+    match &value {
+        Value::Object(object) => {
+            for key in ["group", "labels"] {
+                if let Some(value) = object.get(key) {
+                    collect(value, &mut labels)?;
+                }
+            }
+        }
+        value => collect(value, &mut labels)?,
+    }
+    if labels.is_empty() {
+        return Err(wrong("`runs-on` names no label"));
+    }
+    Ok(labels)
+}
+
+fn collect(value: &Value, labels: &mut Vec<String>) -> Result<(), Error> {
+    match value {
+        Value::Array(items) => items.iter().try_for_each(|item| match item {
+            Value::Array(_) | Value::Object(_) => Err(wrong("`runs-on` takes a list of text")),
+            item => collect(item, labels),
+        }),
+        Value::Object(_) => Err(wrong("`runs-on` takes text, a list of text, or `group` and `labels`")),
+        scalar => {
+            let label = scalar.as_text().trim().to_owned();
+            if label.is_empty() {
+                return Err(wrong("`runs-on` has an empty label"));
+            }
+            if !labels.contains(&label) {
+                labels.push(label);
+            }
+            Ok(())
+        }
+    }
+}
+
+fn wrong(message: &str) -> Error {
+    Error { kind: ErrorKind::Evaluation, message: message.to_owned(), position: 0 }
+}

@@ -1,0 +1,171 @@
+//! A job's `strategy.matrix` to its legs (GitHub docs: "Running variations of jobs in a workflow").
+
+use serde_json::{Map, Value as Json};
+
+use crate::expression::{self, Scope, Value};
+use crate::plan::{Leg, Strategy, Tree};
+
+/// Legs of one job (GitHub docs: "Usage limits").
+pub const MAX_LEGS: usize = 256;
+/// Combinations looked at before `exclude` takes some away.
+const MAX_COMBINATIONS: usize = 65_536;
+
+type Entries = Map<String, Json>;
+
+/// The legs of a job, in GitHub's order: one without values where there is no matrix.
+///
+/// # Errors
+/// A message for the author: a wrong expression or shape, a key without values, no leg at all, or more than
+/// [`MAX_LEGS`].
+pub fn expand(strategy: &Strategy, scope: &Scope<'_>) -> Result<Vec<Leg>, String> {
+    let Some(tree) = &strategy.matrix else {
+        return Ok(vec![Leg { total: 1, ..Leg::default() }]);
+    };
+    let matrix = Matrix::read(tree, scope)?;
+    let mut combinations = matrix.combinations()?;
+    combinations.retain(|leg| !matrix.exclude.iter().any(|filter| excludes(filter, leg)));
+    let legs = matrix.included(combinations)?;
+    let total = legs.len();
+    if total == 0 {
+        return Err("the matrix has no combination: it needs a key with values, or an `include`".to_owned());
+    }
+    Ok(legs.into_iter().enumerate().map(|(index, matrix)| Leg { matrix, index, total }).collect())
+}
+
+struct Matrix {
+    vectors: Vec<(String, Vec<Json>)>,
+    include: Vec<Entries>,
+    exclude: Vec<Entries>,
+}
+
+impl Matrix {
+    fn read(tree: &Tree, scope: &Scope<'_>) -> Result<Self, String> {
+        let value = expression::interpolate_tree(tree, scope).map_err(|error| format!("`matrix`: {error}"))?;
+        let Value::Object(object) = &value else {
+            return Err(format!("`matrix` takes a mapping, not {}", value.kind_name()));
+        };
+        let mut matrix = Self { vectors: Vec::new(), include: Vec::new(), exclude: Vec::new() };
+        for (key, value) in object.iter() {
+            match key.to_ascii_lowercase().as_str() {
+                "include" => matrix.include = filters("include", value)?,
+                "exclude" => matrix.exclude = filters("exclude", value)?,
+                _ => matrix.vectors.push((key.to_owned(), vector(key, value)?)),
+            }
+        }
+        Ok(matrix)
+    }
+
+    /// Every combination; the first key changes slowest.
+    fn combinations(&self) -> Result<Vec<Entries>, String> {
+        if self.vectors.is_empty() {
+            return Ok(Vec::new());
+        }
+        let count = self.vectors.iter().try_fold(1_usize, |count, (_, values)| count.checked_mul(values.len()));
+        if count.is_none_or(|count| count > MAX_COMBINATIONS) {
+            return Err(too_many());
+        }
+        let mut legs = vec![Entries::new()];
+        for (key, values) in &self.vectors {
+            let with = |leg: &Entries, value: &Json| {
+                let mut leg = leg.clone();
+                leg.insert(key.clone(), value.clone());
+                leg
+            };
+            legs = legs.iter().flat_map(|leg| values.iter().map(move |value| with(leg, value))).collect();
+        }
+        Ok(legs)
+    }
+
+    /// Adds each `include` to every combination none of whose own values it would change, or else as a leg of its own.
+    fn included(&self, combinations: Vec<Entries>) -> Result<Vec<Entries>, String> {
+        if combinations.len() > MAX_LEGS {
+            return Err(too_many());
+        }
+        let mut legs = combinations.clone();
+        for include in &self.include {
+            let own = |key: &str| self.vectors.iter().any(|(name, _)| name.eq_ignore_ascii_case(key));
+            let mut taken = false;
+            for (leg, original) in legs.iter_mut().zip(&combinations) {
+                let agrees = |(key, value): (&String, &Json)| get(original, key).is_some_and(|there| same(there, value));
+                if include.iter().filter(|(key, _)| own(key)).all(agrees) {
+                    taken = true;
+                    for (key, value) in include.iter().filter(|(key, _)| !own(key)) {
+                        put(leg, key, value);
+                    }
+                }
+            }
+            if !taken {
+                legs.push(include.clone());
+            }
+            if legs.len() > MAX_LEGS {
+                return Err(too_many());
+            }
+        }
+        Ok(legs)
+    }
+}
+
+fn too_many() -> String {
+    format!("the matrix has more than {MAX_LEGS} combinations, the most a job may have")
+}
+
+fn vector(key: &str, value: &Value) -> Result<Vec<Json>, String> {
+    match value {
+        Value::Array(items) if items.is_empty() => Err(format!("the matrix key `{key}` has no values")),
+        Value::Array(items) => Ok(items.iter().map(Value::to_json).collect()),
+        other => Err(format!("the matrix key `{key}` takes a list, not {}", other.kind_name())),
+    }
+}
+
+fn filters(key: &str, value: &Value) -> Result<Vec<Entries>, String> {
+    let wrong = |value: &Value| format!("`matrix.{key}` takes a list of mappings, not {}", value.kind_name());
+    let Value::Array(items) = value else { return Err(wrong(value)) };
+    items
+        .iter()
+        .map(|item| match item.to_json() {
+            Json::Object(entries) => Ok(entries),
+            _ => Err(wrong(item)),
+        })
+        .collect()
+}
+
+fn get<'a>(entries: &'a Entries, key: &str) -> Option<&'a Json> {
+    entries.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value)
+}
+
+fn put(entries: &mut Entries, key: &str, value: &Json) {
+    let name = entries.keys().find(|name| name.eq_ignore_ascii_case(key)).cloned();
+    entries.insert(name.unwrap_or_else(|| key.to_owned()), value.clone());
+}
+
+fn excludes(filter: &Entries, leg: &Entries) -> bool {
+    !filter.is_empty() && filter.iter().all(|(key, wanted)| get(leg, key).is_some_and(|value| covers(wanted, value)))
+}
+
+/// A mapping in an `exclude` need name only some of the value's keys.
+fn covers(wanted: &Json, value: &Json) -> bool {
+    match (wanted, value) {
+        (Json::Object(wanted), Json::Object(value)) => {
+            wanted.iter().all(|(key, wanted)| get(value, key).is_some_and(|value| covers(wanted, value)))
+        }
+        _ => same(wanted, value),
+    }
+}
+
+/// Text is compared without case, as everywhere in expressions.
+fn same(left: &Json, right: &Json) -> bool {
+    match (left, right) {
+        (Json::Array(left), Json::Array(right)) => {
+            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same(left, right))
+        }
+        (Json::Object(left), Json::Object(right)) => {
+            left.len() == right.len()
+                && left.iter().all(|(key, left)| get(right, key).is_some_and(|right| same(left, right)))
+        }
+        (Json::Array(_) | Json::Object(_), _) | (_, Json::Array(_) | Json::Object(_)) => false,
+        _ => {
+            let (left, right) = (Value::from_json(left), Value::from_json(right));
+            left.as_text().eq_ignore_ascii_case(&right.as_text())
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What jobs and steps are called in front of people. Names are one line, whatever the author wrote.
+
+use serde_json::Value as Json;
+
+use crate::expression::{self, Scope, Value};
+use crate::plan::{Job, Leg, Step, StepAction};
+
+/// Characters of a name (GitHub cuts there too).
+const MAX: usize = 100;
+
+/// A leg's display name: `name:` evaluated, or the id; the matrix values in brackets where `name:` has no expression.
+/// A name that can't be evaluated stands as it was written.
+pub fn leg(id: &str, job: &Job, leg: &Leg, scope: &Scope<'_>) -> String {
+    let name = match &job.name {
+        Some(name) if name.contains("${{") => {
+            let value = expression::interpolate_text(name, scope).unwrap_or_else(|_| name.clone());
+            return Some(one_line(&value)).filter(|name| !name.is_empty()).unwrap_or_else(|| id.to_owned());
+        }
+        Some(name) => name,
+        None => id,
+    };
+    let mut values = Vec::new();
+    leg.matrix.values().for_each(|value| scalars(value, &mut values));
+    if values.is_empty() { one_line(name) } else { one_line(&format!("{name} ({})", values.join(", "))) }
+}
+
+/// A step's name: `name:` evaluated, or `uses:`, or the first line of `run:`. A name that can't be evaluated stands as
+/// it was written.
+pub fn step(step: &Step, scope: &Scope<'_>) -> String {
+    let written = match (&step.name, &step.action) {
+        (Some(name), _) => name,
+        (None, StepAction::Uses { uses, .. }) => return one_line(uses),
+        (None, StepAction::Run { script, .. }) => script,
+    };
+    let value = expression::interpolate_text(written, scope).unwrap_or_else(|_| written.clone());
+    one_line(value.trim().lines().next().unwrap_or_default())
+}
+
+/// A step's heading in the log, as readers of act's logs know it.
+pub fn log_heading(name: &str) -> String {
+    format!("Main {name}")
+}
+
+fn scalars(value: &Json, values: &mut Vec<String>) {
+    match value {
+        Json::Array(items) => items.iter().for_each(|item| scalars(item, values)),
+        Json::Object(entries) => entries.values().for_each(|item| scalars(item, values)),
+        Json::Null => {}
+        scalar => values.push(Value::from_json(scalar).as_text().into_owned()),
+    }
+}
+
+fn one_line(text: &str) -> String {
+    let line: Vec<&str> = text.split(|character: char| character.is_control()).filter(|part| !part.is_empty()).collect();
+    let line = line.join(" ");
+    let line = line.trim_end();
+    if line.chars().count() <= MAX {
+        return line.to_owned();
+    }
+    line.chars().take(MAX - 3).chain("...".chars()).collect()
+}

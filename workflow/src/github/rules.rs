@@ -1,0 +1,217 @@
+//! What no shape can express: ids, `needs`, references, and keys that depend on each other.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::yaml::{Node, Span, Value};
+
+use super::report::Report;
+
+/// Reports what contradicts itself. It may meet a tree of any shape: what has the wrong one was reported before.
+pub(super) fn check(root: &Node, report: &mut Report<'_>) {
+    if let Some(on) = root.get("on") {
+        triggers(on, report);
+    }
+    let Some(jobs) = root.get("jobs") else { return };
+    for (id, job) in jobs.entries() {
+        if let Some(text) = id.text() {
+            identifier(text, id.span, report);
+        }
+        self::job(job, report);
+    }
+    needs(jobs, report);
+}
+
+/// GitHub docs, workflow syntax: `jobs.<job_id>`.
+fn identifier(id: &str, span: Span, report: &mut Report<'_>) {
+    let mut characters = id.chars();
+    let starts = characters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
+    let goes_on = characters.all(|next| next.is_ascii_alphanumeric() || next == '_' || next == '-');
+    if !starts || !goes_on || id.len() >= 100 {
+        let help = "an id begins with a letter or `_`, goes on with letters, digits, `-` and `_`, and has less than \
+                    100 characters";
+        report.error_with_help(span, format!("`{id}` is no valid id"), help);
+    } else if id.starts_with("__") {
+        report.error(span, format!("the id `{id}` is reserved: it begins with `__`"));
+    }
+}
+
+fn needs(jobs: &Node, report: &mut Report<'_>) {
+    let entries = jobs.entries();
+    if entries.is_empty() && matches!(jobs.value, Value::Mapping(_)) {
+        report.error(jobs.span, "a workflow needs at least one job");
+    }
+    let index: HashMap<String, usize> =
+        entries.iter().enumerate().filter_map(|(at, (id, _))| Some((id.text()?.to_lowercase(), at))).collect();
+    let mut edges: Vec<Vec<usize>> = vec![Vec::new(); entries.len()];
+    for ((_, job), edges) in entries.iter().zip(&mut edges) {
+        for need in listed(job.get("needs")) {
+            let Some(text) = need.text().filter(|text| !text.is_empty()) else { continue };
+            match index.get(&text.to_lowercase()) {
+                Some(at) => edges.push(*at),
+                None => report.error(need.span, format!("`needs` names the job `{text}`, which is not in this file")),
+            }
+        }
+    }
+    if let Some(cycle) = cycle(&edges) {
+        let names: Vec<_> = cycle.iter().filter_map(|at| entries.get(*at)?.0.text()).collect();
+        let span = cycle.first().and_then(|at| entries.get(*at)).map_or(jobs.span, |(id, _)| id.span);
+        report.error(span, format!("these jobs wait for each other: {}", names.join(" → ")));
+    }
+}
+
+/// A circle among the edges, its first node again at its end. It takes away what waits for nothing until only circles
+/// and what waits for them is left, and then follows any edge.
+fn cycle(edges: &[Vec<usize>]) -> Option<Vec<usize>> {
+    let mut left: Vec<usize> = edges.iter().map(Vec::len).collect();
+    let mut waiting: Vec<Vec<usize>> = vec![Vec::new(); edges.len()];
+    for (from, targets) in edges.iter().enumerate() {
+        for target in targets {
+            waiting.get_mut(*target)?.push(from);
+        }
+    }
+    let mut free: Vec<usize> = (0..edges.len()).filter(|at| left.get(*at) == Some(&0)).collect();
+    while let Some(done) = free.pop() {
+        for from in waiting.get(done).into_iter().flatten() {
+            if let Some(count) = left.get_mut(*from) {
+                *count -= 1;
+                if *count == 0 {
+                    free.push(*from);
+                }
+            }
+        }
+    }
+    let stuck = |at: &usize| left.get(*at).is_some_and(|count| *count > 0);
+    let mut at = (0..edges.len()).find(|at| stuck(at))?;
+    let mut path = Vec::new();
+    loop {
+        if let Some(start) = path.iter().position(|before| *before == at) {
+            path.push(at);
+            return Some(path.split_off(start));
+        }
+        path.push(at);
+        at = edges.get(at)?.iter().copied().find(|next| stuck(next))?;
+    }
+}
+
+fn job(job: &Node, report: &mut Report<'_>) {
+    if let Some(matrix) = job.get("strategy").and_then(|strategy| strategy.get("matrix")) {
+        for (name, values) in matrix.entries() {
+            let is_vector = !matches!(name.text(), Some("include" | "exclude") | None);
+            if is_vector && matches!(&values.value, Value::Sequence(items) if items.is_empty()) {
+                let name = name.text().unwrap_or_default();
+                report.error(values.span, format!("the matrix key `{name}` has no values"));
+            }
+        }
+    }
+    if let Some(group) = job.get("runs-on").and_then(|runs_on| runs_on.get("group")) {
+        runner_group(group, report);
+    }
+    if let Some(uses) = job.get("uses") {
+        called_workflow(uses, report);
+    }
+    let mut ids = HashSet::new();
+    for step in job.get("steps").map(Node::items).unwrap_or_default() {
+        if let Some((id, text)) = step.get("id").and_then(|id| Some((id, id.text()?))) {
+            identifier(text, id.span, report);
+            if !ids.insert(text.to_lowercase()) {
+                report.error(id.span, format!("another step of this job has the id `{text}`"));
+            }
+        }
+        if let Some(uses) = step.get("uses") {
+            action(uses, report);
+        }
+    }
+}
+
+fn runner_group(group: &Node, report: &mut Report<'_>) {
+    let Some(text) = group.text().filter(|text| !text.contains("${{")) else { return };
+    let Some((prefix, name)) = text.split_once('/') else { return };
+    let known = ["org", "organization", "ent", "enterprise"].contains(&prefix);
+    if !known || name.is_empty() || name.contains('/') {
+        let help = "name one group: `organization/GROUP`, `enterprise/GROUP`, or the group alone";
+        report.error_with_help(group.span, format!("`{text}` is no runner group"), help);
+    }
+}
+
+/// GitHub docs, workflow syntax: `jobs.<job_id>.steps[*].uses`.
+fn action(uses: &Node, report: &mut Report<'_>) {
+    let Some(text) = uses.text().filter(|text| !text.is_empty()) else { return };
+    let local = text.starts_with("./") || text.starts_with(".\\");
+    if local || text.starts_with("docker://") || is_remote(text) {
+        return;
+    }
+    let help = "write `owner/repository[/path]@ref`, `./path` or `docker://image`";
+    report.error_with_help(uses.span, format!("`{text}` names no action"), help);
+}
+
+/// GitHub docs, workflow syntax: `jobs.<job_id>.uses`.
+fn called_workflow(uses: &Node, report: &mut Report<'_>) {
+    let Some(text) = uses.text().filter(|text| !text.is_empty()) else { return };
+    if text.starts_with("./") || is_remote(text) {
+        return;
+    }
+    let help = "write `./.github/workflows/FILE` or `owner/repository/.github/workflows/FILE@ref`";
+    report.error_with_help(uses.span, format!("`{text}` names no workflow"), help);
+}
+
+fn is_remote(text: &str) -> bool {
+    let Some((path, reference)) = text.split_once('@') else { return false };
+    let mut parts = path.split(['/', '\\']);
+    let named = |part: Option<&str>| part.is_some_and(|part| !part.is_empty());
+    !reference.is_empty() && named(parts.next()) && named(parts.next())
+}
+
+fn triggers(on: &Node, report: &mut Report<'_>) {
+    for (event, trigger) in on.entries() {
+        for (with, without) in [("branches", "branches-ignore"), ("tags", "tags-ignore"), ("paths", "paths-ignore")] {
+            if let (Some(_), Some(second)) = (trigger.get(with), trigger.get(without)) {
+                let help = format!("use `{with}` alone, with `!` before the patterns to leave out");
+                report.error_with_help(second.span, format!("`{with}` and `{without}` can't be used together"), help);
+            }
+        }
+        match event.text() {
+            Some("schedule") => trigger.items().iter().filter_map(|item| item.get("cron")).for_each(|node| cron(node, report)),
+            Some("workflow_dispatch") => {
+                for (name, input) in trigger.get("inputs").map(Node::entries).unwrap_or_default() {
+                    dispatch_input(name, input, report);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn cron(cron: &Node, report: &mut Report<'_>) {
+    let Some(text) = cron.text().filter(|text| !text.is_empty()) else { return };
+    if text.split_whitespace().count() != 5 {
+        let help = "minute, hour, day of the month, month, day of the week; for example `30 5 * * 1-5`";
+        report.error_with_help(cron.span, "a cron line has five fields", help);
+    }
+}
+
+fn dispatch_input(name: &Node, input: &Node, report: &mut Report<'_>) {
+    let kind = input.get("type").and_then(Node::text).unwrap_or("string");
+    if kind == "choice" && input.get("options").is_none_or(|options| options.items().is_empty()) {
+        let span = input.get("options").map_or(input.span, |options| options.span);
+        report.error(span, format!("the choice `{}` has no `options`", name.text().unwrap_or_default()));
+    }
+    let Some(default) = input.get("default") else { return };
+    let value = default.to_json();
+    let (fits, wanted) = match kind {
+        "boolean" => (value.is_boolean(), "a boolean"),
+        "number" => (value.is_number(), "a number"),
+        _ => (value.is_string() || value.is_null(), "text: put it in quotes"),
+    };
+    if !fits {
+        report.error(default.span, format!("the default of an input of type `{kind}` is {wanted}"));
+    }
+}
+
+/// One node, or each of a list.
+fn listed(node: Option<&Node>) -> &[Node] {
+    match node {
+        Some(Node { value: Value::Sequence(items), .. }) => items,
+        Some(node) => std::slice::from_ref(node),
+        None => &[],
+    }
+}

@@ -1,0 +1,372 @@
+//! Reads text into trees, within limits.
+
+use std::collections::{HashMap, HashSet};
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput, Tag};
+
+use super::{Limits, MergeKeys, Node, Problem, Scalar, Span, Stream, Style, Value, resolve::CORE};
+
+/// Reads every document of a text. What can be read past a problem is: a duplicate key or a misused tag costs only
+/// itself, broken syntax or a passed limit ends the reading.
+pub fn read(text: &str, limits: Limits, merge: MergeKeys) -> Stream {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.len() > limits.bytes {
+        let message = format!("the file has {} bytes; at most {} are read", text.len(), limits.bytes);
+        let problem = Problem { message, span: Span { line: 1, column: 1, offset: 0, length: 0 } };
+        return Stream { documents: Vec::new(), problems: vec![problem] };
+    }
+    let mut loader = Loader {
+        parser: Parser::new_from_str(text),
+        cursor: Cursor { text, chars: 0, bytes: 0 },
+        limits,
+        merge,
+        nodes: 0,
+        anchors: HashMap::new(),
+        problems: Vec::new(),
+    };
+    let mut documents = Vec::new();
+    if let Err(problem) = loader.stream(&mut documents) {
+        loader.problems.push(problem);
+        documents.clear();
+    }
+    Stream { documents, problems: loader.problems }
+}
+
+struct Loader<'a> {
+    parser: Parser<'a, StrInput<'a>>,
+    cursor: Cursor<'a>,
+    limits: Limits,
+    merge: MergeKeys,
+    nodes: usize,
+    anchors: HashMap<usize, Node>,
+    problems: Vec<Problem>,
+}
+
+type Loaded<T> = Result<T, Problem>;
+
+impl<'a> Loader<'a> {
+    fn stream(&mut self, documents: &mut Vec<Node>) -> Loaded<()> {
+        loop {
+            match self.next()? {
+                (Event::StreamEnd, _) => return Ok(()),
+                (Event::StreamStart | Event::DocumentStart(_) | Event::DocumentEnd | Event::Nothing, _) => {}
+                (event, span) => documents.push(self.node(event, span, 0)?),
+            }
+        }
+    }
+
+    fn next(&mut self) -> Loaded<(Event<'a>, Span)> {
+        match self.parser.next_event() {
+            None => Ok((Event::StreamEnd, Span::default())),
+            Some(Ok((event, span))) => {
+                let place = self.cursor.span(&span.start, span.end.index().saturating_sub(span.start.index()));
+                Ok((event, place))
+            }
+            Some(Err(error)) => Err(self.syntax(&error)),
+        }
+    }
+
+    fn syntax(&mut self, error: &ScanError) -> Problem {
+        // The scanner has a bound of its own, met before ours when only its look-ahead goes deep.
+        let message = match error.info() {
+            "recursion limit exceeded" => format!("nested more than {} levels deep", self.limits.depth),
+            info => format!("this is no YAML: {info}"),
+        };
+        Problem { message, span: self.cursor.span(error.marker(), 1) }
+    }
+
+    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Loaded<Node> {
+        if depth > self.limits.depth {
+            let message = format!("nested more than {} levels deep", self.limits.depth);
+            return Err(Problem { message, span });
+        }
+        let (value, anchor) = match event {
+            Event::Alias(anchor) => return self.alias(anchor, span),
+            Event::Scalar(text, style, anchor, tag) => {
+                self.charge(weight(&text), span)?;
+                (self.scalar(text.into_owned(), style, tag.as_deref(), span), anchor)
+            }
+            Event::SequenceStart(anchor, tag) => {
+                self.charge(1, span)?;
+                let items = self.sequence(depth)?;
+                let value = match tag.filter(|tag| !tag.is_yaml_core_schema()) {
+                    Some(tag) => Value::Tagged(name(&tag), items),
+                    None => Value::Sequence(items),
+                };
+                (value, anchor)
+            }
+            Event::MappingStart(anchor, _) => {
+                self.charge(1, span)?;
+                (self.mapping(depth)?, anchor)
+            }
+            _ => return Err(Problem { message: "this is no YAML: a value is missing".to_owned(), span }),
+        };
+        let node = Node { value, span };
+        if anchor > 0 {
+            self.charge_tree(&node, span)?;
+            self.anchors.insert(anchor, node.clone());
+        }
+        Ok(node)
+    }
+
+    fn scalar(&mut self, text: String, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> Value {
+        let style = match style {
+            ScalarStyle::Plain => Style::Plain,
+            ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => Style::Quoted,
+            ScalarStyle::Literal | ScalarStyle::Folded => Style::Block,
+        };
+        let scalar = Scalar { text, style, tag: tag.map(name) };
+        if let Some(message) = scalar.misfit() {
+            self.problems.push(Problem { message, span });
+        }
+        Value::Scalar(scalar)
+    }
+
+    fn sequence(&mut self, depth: usize) -> Loaded<Vec<Node>> {
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Ok(items),
+                (event, span) => items.push(self.node(event, span, depth + 1)?),
+            }
+        }
+    }
+
+    fn mapping(&mut self, depth: usize) -> Loaded<Value> {
+        let mut entries: Vec<(Node, Node)> = Vec::new();
+        let mut merged = Vec::new();
+        let mut seen = HashSet::new();
+        loop {
+            let (event, span) = self.next()?;
+            if event == Event::MappingEnd {
+                break;
+            }
+            let key = self.node(event, span, depth + 1)?;
+            let (event, span) = self.next()?;
+            let value = self.node(event, span, depth + 1)?;
+            let is_merge = self.merge == MergeKeys::Apply && is_merge_key(&key);
+            if is_merge {
+                merged.push(value);
+                continue;
+            }
+            match key.text() {
+                Some(text) if !seen.insert(text.to_owned()) => self
+                    .problems
+                    .push(Problem { message: format!("the key `{text}` is already there"), span: key.span }),
+                _ => entries.push((key, value)),
+            }
+        }
+        for source in merged {
+            self.merge(&mut entries, &mut seen, source);
+        }
+        Ok(Value::Mapping(entries))
+    }
+
+    /// Earlier mappings win over later ones, and the mapping's own keys over all (YAML merge key, 1.1).
+    fn merge(&mut self, entries: &mut Vec<(Node, Node)>, seen: &mut HashSet<String>, source: Node) {
+        match source.value {
+            Value::Mapping(more) => {
+                for (key, value) in more {
+                    if key.text().is_none_or(|text| seen.insert(text.to_owned())) {
+                        entries.push((key, value));
+                    }
+                }
+            }
+            Value::Sequence(sources) if sources.iter().all(|item| matches!(item.value, Value::Mapping(_))) => {
+                for item in sources {
+                    self.merge(entries, seen, item);
+                }
+            }
+            _ => self.problems.push(Problem {
+                message: "`<<` takes a mapping or a list of mappings".to_owned(),
+                span: source.span,
+            }),
+        }
+    }
+
+    fn alias(&mut self, anchor: usize, span: Span) -> Loaded<Node> {
+        let Some(node) = self.anchors.get(&anchor).cloned() else {
+            let message = "this alias stands inside the very value it names".to_owned();
+            return Err(Problem { message, span });
+        };
+        self.charge_tree(&node, span)?;
+        Ok(node)
+    }
+
+    fn charge_tree(&mut self, node: &Node, span: Span) -> Loaded<()> {
+        match &node.value {
+            Value::Scalar(scalar) => self.charge(weight(&scalar.text), span),
+            Value::Sequence(items) | Value::Tagged(_, items) => {
+                self.charge(1, span)?;
+                items.iter().try_for_each(|item| self.charge_tree(item, span))
+            }
+            Value::Mapping(entries) => {
+                self.charge(1, span)?;
+                entries.iter().try_for_each(|(key, value)| {
+                    self.charge_tree(key, span)?;
+                    self.charge_tree(value, span)
+                })
+            }
+        }
+    }
+
+    fn charge(&mut self, nodes: usize, span: Span) -> Loaded<()> {
+        self.nodes += nodes;
+        if self.nodes <= self.limits.nodes {
+            return Ok(());
+        }
+        let message = format!("with its aliases written out the file has more than {} values", self.limits.nodes);
+        Err(Problem { message, span })
+    }
+}
+
+/// Text is charged as well as nodes, so that aliases of one long text are bounded too.
+fn weight(text: &str) -> usize {
+    1 + text.len() / 256
+}
+
+fn name(tag: &Tag) -> String {
+    if tag.is_yaml_core_schema() { format!("{CORE}{}", tag.suffix) } else { format!("{}{}", tag.handle, tag.suffix) }
+}
+
+fn is_merge_key(key: &Node) -> bool {
+    matches!(&key.value, Value::Scalar(scalar) if scalar.text == "<<" && scalar.style == Style::Plain)
+}
+
+/// Turns the parser's positions in characters into bytes. It moves from the last place instead of counting from the
+/// start, so that a whole file costs one pass.
+struct Cursor<'a> {
+    text: &'a str,
+    chars: usize,
+    bytes: usize,
+}
+
+impl Cursor<'_> {
+    fn span(&mut self, start: &Marker, chars: usize) -> Span {
+        let offset = self.seek(start.index());
+        let length = self.text.get(offset..).map_or(0, |rest| {
+            // Only a label's width hangs on it: a long block need not be walked twice.
+            rest.chars().take(chars.min(200)).map(char::len_utf8).sum()
+        });
+        Span { line: start.line(), column: start.col() + 1, offset, length }
+    }
+
+    fn seek(&mut self, index: usize) -> usize {
+        if index >= self.chars {
+            let rest = self.text.get(self.bytes..).unwrap_or_default();
+            for character in rest.chars().take(index - self.chars) {
+                self.bytes += character.len_utf8();
+                self.chars += 1;
+            }
+        } else {
+            let before = self.text.get(..self.bytes).unwrap_or_default();
+            for character in before.chars().rev().take(self.chars - index) {
+                self.bytes -= character.len_utf8();
+                self.chars -= 1;
+            }
+        }
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::format_push_string)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn one(text: &str) -> serde_json::Value {
+        let stream = read(text, Limits::default(), MergeKeys::Apply);
+        assert_eq!(stream.problems, [], "{text}");
+        stream.documents.first().map(Node::to_json).unwrap_or_default()
+    }
+
+    fn first_problem(text: &str) -> String {
+        let stream = read(text, Limits::default(), MergeKeys::Apply);
+        stream.problems.first().map(|p| format!("{}:{}: {}", p.span.line, p.span.column, p.message)).unwrap_or_default()
+    }
+
+    fn refused_quickly(text: &str, because: &str) {
+        let start = Instant::now();
+        let problem = first_problem(text);
+        assert!(problem.contains(because), "{problem}");
+        assert!(start.elapsed() < Duration::from_secs(5), "took {:?}", start.elapsed());
+    }
+
+    #[test]
+    fn aliases_and_merge_keys_are_written_out() {
+        let text = "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: {<<: [{y: 4}, *a]}\nd: *a";
+        let expected = json!({"a": {"x": 1, "y": 2}, "b": {"y": 3, "x": 1}, "c": {"y": 4, "x": 1}, "d": {"x": 1, "y": 2}});
+        assert_eq!(one(text), expected);
+        assert_eq!(one("'<<': 1"), json!({"<<": 1}));
+    }
+
+    #[test]
+    fn places_are_lines_columns_and_bytes() {
+        let text = "ä: [ö, 'x']\nb:\n  - c\n";
+        let stream = read(text, Limits::default(), MergeKeys::Keep);
+        let root = stream.documents.first().unwrap();
+        let quoted = root.get("ä").and_then(|list| list.items().get(1)).unwrap();
+        assert_eq!(quoted.span, Span { line: 1, column: 8, offset: 9, length: 3 });
+        let nested = root.get("b").and_then(|list| list.items().first()).unwrap();
+        assert_eq!((nested.span.line, nested.span.column, nested.span.offset), (3, 5, text.find('c').unwrap()));
+    }
+
+    #[test]
+    fn problems_name_their_place() {
+        for (text, expected) in [
+            ("a: 1\nb: 2\na: 3", "3:1: the key `a` is already there"),
+            ("a: !!int x", "1:4: `x` is no value of the type `!!int`"),
+            ("a: {<<: 3}", "1:9: `<<` takes a mapping or a list of mappings"),
+            ("a: &a\n  b: *a", "2:6: this alias stands inside the very value it names"),
+            ("a: *b", "1:4: this is no YAML: while parsing node, found unknown anchor"),
+        ] {
+            assert_eq!(first_problem(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn documents_are_kept_apart() {
+        let stream = read("spec: 1\n---\njob: 2\n", Limits::default(), MergeKeys::Apply);
+        assert_eq!(stream.documents.iter().map(Node::to_json).collect::<Vec<_>>(), [json!({"spec": 1}), json!({"job": 2})]);
+    }
+
+    #[test]
+    fn attack_08_an_alias_bomb_is_refused_in_bounded_time() {
+        let mut bomb = String::from("a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n");
+        for level in 1..12 {
+            let aliases = vec![format!("*a{}", level - 1); 9].join(", ");
+            bomb.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
+        }
+        refused_quickly(&bomb, "more than 200000 values");
+        let long = format!("a: &a '{}'\nb: [{}]", "x".repeat(500_000), "*a, ".repeat(10_000));
+        refused_quickly(&long, "more than 200000 values");
+    }
+
+    #[test]
+    fn attack_08_deep_nesting_is_refused_in_bounded_time() {
+        refused_quickly(&"[".repeat(500_000), "nested more than 100 levels deep");
+        refused_quickly(&"{a: ".repeat(200_000), "nested more than 100 levels deep");
+        refused_quickly(&"- ".repeat(200_000), "nested more than 100 levels deep");
+        let anchored: String = (0..90).map(|level| format!("&a{level} [")).collect();
+        refused_quickly(&format!("{anchored}{}", "x, ".repeat(300_000)), "more than 200000 values");
+    }
+
+    #[test]
+    fn attack_08_a_large_file_is_refused_in_bounded_time() {
+        refused_quickly(&"a: b\n".repeat(2_000_000), "at most 1048576 are read");
+        refused_quickly(&"a: b\n".repeat(200_000), "already there");
+        refused_quickly(&format!("[{}]", "ä,".repeat(340_000)), "more than 200000 values");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "([a-z0-9 \\n\\t:\\-\\[\\]{},&*!|>'\"#%@`?~<.$äß]{0,80}|.{0,60})") {
+            read(&text, Limits::default(), MergeKeys::Apply);
+        }
+    }
+}
