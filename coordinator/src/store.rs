@@ -216,6 +216,8 @@ pub enum TaskKind {
     },
     /// Close and store the log.
     Seal,
+    /// Tell the run that its time is over.
+    Expire,
 }
 
 /// Who signs an outgoing event.

@@ -1,16 +1,15 @@
 //! Brings what a job needs: repositories into local mirrors, checked-out trees as archives.
 
+mod archive;
+mod mirror;
+
 use std::path::PathBuf;
 
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture, stream::BoxStream};
 use workflow::plan::SourceRef;
 
-mod archive;
-mod mirror;
-
-pub use archive::checkout_archive;
-pub use mirror::Mirrors;
+pub use self::{archive::checkout_archive, mirror::Mirrors};
 
 /// What `actions/checkout` asks for.
 #[derive(Debug, Clone, Default)]

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::{io::AsyncWriteExt as _, process::Command, sync::Mutex};
 use workflow::plan::SourceRef;
 
-use super::{Checkout, Sources, checkout_archive};
+use super::{Checkout, Sources, archive};
 use crate::link::Bulk;
 
 /// Commits that are named to the coordinator as already here.
@@ -71,7 +71,7 @@ impl Sources for AttemptSources {
                 "" => (source.commit.as_str(), source.reference.as_str()),
                 other => ("", other),
             };
-            checkout_archive(&mirror, commit, reference, checkout.depth).await
+            archive::checkout_archive(&mirror, commit, reference, checkout.depth).await
         })
     }
 }
@@ -125,13 +125,14 @@ impl AttemptSources {
         }
         file.flush().await.context("mirror")?;
         let path = bundle.path().to_str().context("the data folder's name is not UTF-8")?;
-        git(mirror, &["bundle", "unbundle", path]).await?;
+        // Branches and tags come along where the bundle names them: a checkout may ask for another than the job's.
+        git(mirror, &["fetch", "--quiet", "--no-tags", "--force", path, "+refs/*:refs/*"]).await?;
         Ok(())
     }
 }
 
 /// Runs git in a repository, free of the machine's own configuration. Returns what it printed.
-async fn git(directory: &Path, arguments: &[&str]) -> anyhow::Result<String> {
+pub(super) async fn git(directory: &Path, arguments: &[&str]) -> anyhow::Result<String> {
     let output = Command::new("git")
         .arg("-C")
         .arg(directory)
