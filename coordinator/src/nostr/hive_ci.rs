@@ -13,7 +13,7 @@ mod read;
 mod report;
 mod shape;
 
-pub use read::request;
+pub use read::{relays_named, request};
 pub use report::{Draft, refusal_events, report};
 
 /// Workflow run, the anchor of a pair.

@@ -290,3 +290,11 @@ fn distinct(urls: impl IntoIterator<Item = String>) -> Vec<String> {
     let urls: indexmap::IndexSet<String> = urls.into_iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
     urls.into_iter().take(RELAYS).collect()
 }
+
+/// Relays that a job names, where its run event may be found.
+pub fn relays_named(job: &Event) -> Vec<String> {
+    let given = |name: &str| tags::all(job, "env").find(|tag| tag.get(1).is_some_and(|n| n == name)).and_then(|tag| tag.get(2));
+    let hint = tags::all(job, "e").filter_map(|tag| tag.get(2)).filter(|hint| is_relay(hint)).cloned();
+    let url = given("HIVE_CI_REPOSITORY").map(String::as_str).unwrap_or_default();
+    distinct(hint.chain(relays_of_url(url)).chain(list(given("HIVE_CI_RELAYS"))))
+}
