@@ -69,6 +69,11 @@ pub(crate) struct Memory {
 const RUN: &str = "run";
 
 impl Memory {
+    /// Somebody cancels a job while no coordinator runs.
+    pub(crate) fn cancelling(&self, job: &str) {
+        self.change(job, |course| course.cancelling = Some("asked for".into()));
+    }
+
     fn change<T>(&self, job: &str, with: impl FnOnce(&mut Course) -> T) -> T {
         let mut value = None;
         self.jobs.send_modify(|jobs| value = Some(with(jobs.entry(job.to_owned()).or_default())));
@@ -289,8 +294,6 @@ pub(crate) enum Script {
     Wait,
     /// As `Wait`, but goes on when told.
     Until(CancellationToken),
-    /// Does not end, whatever one says.
-    Deaf,
 }
 
 impl Executor for Script {
@@ -333,7 +336,6 @@ impl Executor for Script {
                         () = attempt.kill.cancelled() => conclusion = Conclusion::Cancelled,
                     }
                 }
-                Self::Deaf => std::future::pending().await,
             }
             JobReport {
                 conclusion,
@@ -414,10 +416,14 @@ impl Pool {
 
     /// Ends the coordinator and starts another one on the same port with the same run side.
     pub(crate) async fn restart(self) -> Self {
+        self.go_away().await.come_back().await
+    }
+
+    /// Ends the coordinator.
+    pub(crate) async fn go_away(self) -> Away {
         self.stop.cancel();
-        self.served.await.unwrap().unwrap();
-        let listener = TcpListener::bind(("127.0.0.1", self.port)).await.unwrap();
-        Self::serve(self.folder, self.keys, self.memory, self.terms, listener).await
+        within("the coordinator's end", self.served).await.unwrap().unwrap();
+        Away { folder: self.folder, keys: self.keys, memory: self.memory, port: self.port, terms: self.terms }
     }
 
     pub(crate) fn queue(&self, job: &str, labels: &[&str]) {
@@ -509,6 +515,27 @@ impl Pool {
 
     pub(crate) fn log_closed(&self, job: &str, number: u32) -> bool {
         self.memory.logs.lock().unwrap().get(&self.attempt(job, number)).is_some_and(|(_, closed)| *closed)
+    }
+}
+
+/// What is left while no coordinator runs.
+pub(crate) struct Away {
+    folder: tempfile::TempDir,
+    keys: Keys,
+    memory: Arc<Memory>,
+    port: u16,
+    terms: Terms,
+}
+
+impl Away {
+    pub(crate) fn pool_memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Another coordinator on the same port with the same run side.
+    pub(crate) async fn come_back(self) -> Pool {
+        let listener = TcpListener::bind(("127.0.0.1", self.port)).await.unwrap();
+        Pool::serve(self.folder, self.keys, self.memory, self.terms, listener).await
     }
 }
 
