@@ -10,7 +10,7 @@ use workflow::plan::{Conclusion, JobOrder, JobReport, Reason, Work};
 
 use crate::{
     config::JobLimits,
-    fetch::Sources,
+    fetch::{Checkout, Sources},
     log::{
         Sink,
         mask::{Added, Masker},
@@ -44,6 +44,8 @@ pub struct Attempt {
     pub image: String,
     /// What the job may use.
     pub limits: JobLimits,
+    /// The source lies in the workspace before the first step, as `longshore exec` has it.
+    pub checked_out: bool,
     /// Cancelled: steps with `always()` still run, within the grace; see `kill`.
     pub cancel: CancellationToken,
     /// Cancelled: everything ends now.
@@ -153,15 +155,31 @@ impl Job {
             machine = self.sandbox.acquire(spec) => machine.map_err(failed_start)?,
             cause = self.clock.interrupted(None) => return Err(reason_of(cause)),
         };
-        if let Err(error) = contexts.enter(self.sandbox.name(), machine.as_ref(), environment).await {
+        let filled = self.fill(machine.as_ref()).await;
+        let entered = match filled {
+            Ok(()) => contexts.enter(self.sandbox.name(), machine.as_ref(), environment).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = entered {
             machine.destroy().await;
             return Err(Reason::Invalid(error));
         }
         Ok((machine, contexts))
     }
 
+    async fn fill(&self, machine: &dyn Machine) -> Result<(), String> {
+        if !self.attempt.checked_out {
+            return Ok(());
+        }
+        let checkout = Checkout { depth: 1, ..Checkout::default() };
+        let archive =
+            self.sources.checkout(&self.attempt.order.source, &checkout).await.map_err(|e| format!("{e:#}"))?;
+        machine.unpack(&machine.workspace(), false, archive).await.map_err(|error| error.to_string())
+    }
+
     async fn learn_secrets(&self) {
-        let values: Vec<_> = self.attempt.secrets.values().chain(&self.attempt.masks).map(SecretString::expose_secret).collect();
+        let values: Vec<_> =
+            self.attempt.secrets.values().chain(&self.attempt.masks).map(SecretString::expose_secret).collect();
         let added = self.masker.add_all(values);
         for (name, _) in self.attempt.secrets.keys().zip(added).filter(|(_, added)| *added == Added::TooShort) {
             let text = format!("##[warning]secret {name} has one or two bytes: it is not masked");
@@ -233,17 +251,17 @@ impl Job {
             annotation.title.iter_mut().for_each(mask);
             annotation.file.iter_mut().for_each(mask);
         }
-        match &mut report.reason {
-            Some(
-                Reason::StartFailed(text)
-                | Reason::PullFailed(text)
-                | Reason::SandboxLost(text)
-                | Reason::Invalid(text)
-                | Reason::Cancelled(text)
-                | Reason::WorkerLost(text)
-                | Reason::NoWorker(text),
-            ) => mask(text),
-            _ => {}
+        if let Some(
+            Reason::StartFailed(text)
+            | Reason::PullFailed(text)
+            | Reason::SandboxLost(text)
+            | Reason::Invalid(text)
+            | Reason::Cancelled(text)
+            | Reason::WorkerLost(text)
+            | Reason::NoWorker(text),
+        ) = &mut report.reason
+        {
+            mask(text);
         }
     }
 }
@@ -256,7 +274,9 @@ fn failed_start(error: SandboxError) -> Reason {
     match error {
         SandboxError::Image { .. } => Reason::PullFailed(error.to_string()),
         SandboxError::Refused(text) | SandboxError::NotFound(text) => Reason::Invalid(text),
-        SandboxError::Engine(_) | SandboxError::Start(_) | SandboxError::Lost(_) => Reason::StartFailed(error.to_string()),
+        SandboxError::Engine(_) | SandboxError::Start(_) | SandboxError::Lost(_) => {
+            Reason::StartFailed(error.to_string())
+        }
     }
 }
 

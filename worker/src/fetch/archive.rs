@@ -62,7 +62,8 @@ async fn resolve(repository: PathBuf, commit: String, reference: String) -> anyh
                 _ => bail!("the repository has no branch, tag or commit `{reference}`"),
             }
         };
-        let commit = repository.find_commit(object).with_context(|| format!("the repository has no commit {object}"))?;
+        let commit =
+            repository.find_commit(object).with_context(|| format!("the repository has no commit {object}"))?;
         let named = |name: &String| name.starts_with("refs/") && git2::Reference::is_valid_name(name);
         let reference = full.or_else(|| Some(reference).filter(named)).unwrap_or_default();
         Ok(Wanted { commit: commit.id().to_string(), reference })
@@ -116,7 +117,8 @@ impl Git {
             .env("GIT_LFS_SKIP_SMUDGE", "1")
             .stdin(std::process::Stdio::null())
             .kill_on_drop(true);
-        let output = command.output().await.context("the program `git` could not be started; install it on the worker")?;
+        let output =
+            command.output().await.context("the program `git` could not be started; install it on the worker")?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             bail!("git {} failed: {}", arguments.first().unwrap_or(&""), said.trim());
@@ -132,7 +134,8 @@ fn stream(folder: tempfile::TempDir) -> BoxStream<'static, io::Result<Bytes>> {
         let mut archive = tar::Builder::new(io::BufWriter::with_capacity(PIECE, Pieces(sender.clone())));
         archive.follow_symlinks(false);
         archive.mode(tar::HeaderMode::Complete);
-        let written = append(&mut archive, folder.path(), Path::new("")).and_then(|()| archive.into_inner()?.into_inner().map_err(Into::into).map(drop));
+        let written = append(&mut archive, folder.path(), Path::new(""))
+            .and_then(|()| archive.into_inner()?.into_inner().map_err(Into::into).map(drop));
         if let Err(error) = written {
             // Nobody listens any more where this fails.
             let _ = sender.blocking_send(Err(error));
@@ -191,7 +194,12 @@ mod tests {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    async fn unpacked(repository: &Path, commit: &str, reference: &str, depth: u32) -> anyhow::Result<tempfile::TempDir> {
+    async fn unpacked(
+        repository: &Path,
+        commit: &str,
+        reference: &str,
+        depth: u32,
+    ) -> anyhow::Result<tempfile::TempDir> {
         let mut pieces = checkout_archive(repository, commit, reference, depth).await?;
         let mut data = Vec::new();
         while let Some(piece) = pieces.next().await {
@@ -224,7 +232,11 @@ mod tests {
         assert_eq!(sh(folder.path(), facts).await, "two one main\ntwo\na b/f");
         let folder = unpacked(repository.path(), "", "v1", 1).await.unwrap();
         assert_eq!(sh(folder.path(), facts).await, "one detached\none\na b/f");
-        let gone = sh(repository.path(), &format!("{git} commit -q --allow-empty -m gone; git rev-parse HEAD; git reset -q --hard HEAD~1")).await;
+        let gone = sh(
+            repository.path(),
+            &format!("{git} commit -q --allow-empty -m gone; git rev-parse HEAD; git reset -q --hard HEAD~1"),
+        )
+        .await;
         let folder = unpacked(repository.path(), &gone, "refs/heads/main", 1).await.unwrap();
         assert_eq!(sh(folder.path(), facts).await, "gone main\ntwo\na b/f");
 

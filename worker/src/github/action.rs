@@ -76,7 +76,9 @@ fn read_runs(using: &str, runs: &Map<String, Value>) -> Result<Runs, String> {
         }));
     }
     if using == "docker" {
-        return Err("it is a Docker action, which this release does not run: use `run:` steps or a composite action".into());
+        return Err(
+            "it is a Docker action, which this release does not run: use `run:` steps or a composite action".into()
+        );
     }
     Err(format!("`runs.using: {using}` is not known: use composite or node20"))
 }

@@ -50,9 +50,12 @@ pub fn may_become(start: &[u8]) -> bool {
 
 fn colons(line: &str) -> Option<Command> {
     let (head, data) = line.trim_start().strip_prefix("::")?.split_once("::")?;
-    build(head, ',', |text| unescape(text, &[("%0D", "\r"), ("%0A", "\n"), ("%3A", ":"), ("%2C", ",")]), || {
-        unescape(data, &[("%0D", "\r"), ("%0A", "\n")])
-    })
+    build(
+        head,
+        ',',
+        |text| unescape(text, &[("%0D", "\r"), ("%0A", "\n"), ("%3A", ":"), ("%2C", ",")]),
+        || unescape(data, &[("%0D", "\r"), ("%0A", "\n")]),
+    )
 }
 
 fn brackets(line: &str) -> Option<Command> {
@@ -169,7 +172,9 @@ mod tests {
 
     #[test]
     fn a_started_line_waits_only_while_it_may_be_a_command() {
-        for (start, waits) in [("", true), ("  ", true), (":", true), ("::err", true), ("##", true), ("Password:", false)] {
+        for (start, waits) in
+            [("", true), ("  ", true), (":", true), ("::err", true), ("##", true), ("Password:", false)]
+        {
             assert_eq!(may_become(start.as_bytes()), waits, "{start:?}");
         }
     }

@@ -75,7 +75,8 @@ pub fn complete(github: &mut Map<String, Value>) {
 
 /// A search path: what steps added comes first, the newest before the others, then what the machine has.
 pub fn search_path(added: &[String], machine: &str) -> String {
-    let machine = if machine.is_empty() { "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" } else { machine };
+    let machine =
+        if machine.is_empty() { "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" } else { machine };
     added.iter().rev().map(String::as_str).chain([machine]).collect::<Vec<_>>().join(":")
 }
 

@@ -110,7 +110,9 @@ impl Evaluator<'_> {
                     env.extend(object.iter().map(|(name, value)| (name.to_owned(), value.as_text().into_owned())));
                 }
                 Value::Null => {}
-                other => return Err(format!("env must yield a mapping, not {}", other.kind_name())),
+                other => {
+                    return Err(format!("env must yield a mapping, not {}", other.kind_name()));
+                }
             },
         }
         Ok(env)
@@ -120,10 +122,15 @@ impl Evaluator<'_> {
     async fn settle<T>(&self, evaluate: impl Fn(&Scope<'_>) -> Result<T, Error>) -> Result<T, Error> {
         let host = Host { status: self.status, hashes: Mutex::default() };
         loop {
-            let scope = Scope { contexts: &self.contexts, functions: &host, limits: Limits::default() };
-            match evaluate(&scope) {
+            let result = {
+                let scope = Scope { contexts: &self.contexts, functions: &host, limits: Limits::default() };
+                evaluate(&scope)
+            };
+            match result {
                 Err(error) if error.kind == ErrorKind::Pending => {
-                    let Some(patterns) = host.wanted() else { return Err(error) };
+                    let Some(patterns) = host.wanted() else {
+                        return Err(error);
+                    };
                     let hash = self.machine.hash_files(&patterns).await.map_err(|e| e.to_string());
                     host.lock().insert(patterns, Some(hash.map(Option::unwrap_or_default)));
                 }

@@ -38,7 +38,9 @@ pub struct Values {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum FileError {
     /// Neither `name=value` nor `name<<delimiter`.
-    #[error("Unable to process file command '{kind}' successfully. Invalid format '{line}': write NAME=value or NAME<<DELIMITER")]
+    #[error(
+        "Unable to process file command '{kind}' successfully. Invalid format '{line}': write NAME=value or NAME<<DELIMITER"
+    )]
     Format {
         /// The file.
         kind: &'static str,
@@ -46,7 +48,9 @@ pub enum FileError {
         line: String,
     },
     /// A value that does not end.
-    #[error("Unable to process file command '{kind}' successfully. Invalid value. Matching delimiter not found '{delimiter}'")]
+    #[error(
+        "Unable to process file command '{kind}' successfully. Invalid value. Matching delimiter not found '{delimiter}'"
+    )]
     Delimiter {
         /// The file.
         kind: &'static str,

@@ -75,7 +75,9 @@ impl Runner<'_> {
         }
         let own = self.contexts.repository();
         if !input("repository").is_empty() && input("repository") != own {
-            return Err(format!("actions/checkout: only this job's repository ({own}) can be checked out in this release"));
+            return Err(format!(
+                "actions/checkout: only this job's repository ({own}) can be checked out in this release"
+            ));
         }
         for name in ["submodules", "lfs"] {
             if !matches!(input(name), "" | "false") {
@@ -84,7 +86,10 @@ impl Runner<'_> {
         }
         for name in ["token", "ssh-key", "ssh-known-hosts", "sparse-checkout", "filter"] {
             if !input(name).is_empty() {
-                self.job.console.notice(scope.index, &format!("actions/checkout: `{name}` is not needed and ignored")).await;
+                self.job
+                    .console
+                    .notice(scope.index, &format!("actions/checkout: `{name}` is not needed and ignored"))
+                    .await;
             }
         }
         let depth = match input("fetch-depth") {
@@ -179,7 +184,9 @@ impl Runner<'_> {
         let mut inputs = IndexMap::new();
         for (name, input) in &action.inputs {
             let value = match &input.default {
-                Some(default) => evaluator.text(default).await.map_err(|error| format!("{uses}: input {name}: {error}"))?,
+                Some(default) => {
+                    evaluator.text(default).await.map_err(|error| format!("{uses}: input {name}: {error}"))?
+                }
                 None => String::new(),
             };
             inputs.insert(name.clone(), value);
@@ -223,7 +230,7 @@ impl Runner<'_> {
                 place: &place,
                 env: IndexMap::new(),
                 action: format!("{}_{name}", scope.action),
-                status: self.status_of(status),
+                status,
                 deadline: scope.deadline,
                 depth: scope.depth + 1,
             };
@@ -244,7 +251,8 @@ impl Runner<'_> {
         let evaluator =
             self.contexts.evaluator(&place, &IndexMap::new(), &scope.action, self.status_of(status), self.machine);
         for (name, text) in &action.outputs {
-            end.outputs.insert(name.clone(), evaluator.text(text).await.map_err(|error| format!("output {name}: {error}"))?);
+            end.outputs
+                .insert(name.clone(), evaluator.text(text).await.map_err(|error| format!("output {name}: {error}"))?);
         }
         Ok(end)
     }

@@ -96,11 +96,6 @@ impl Clock {
         }
     }
 
-    /// A cancel came, noted or not.
-    pub(super) fn is_cancelled(&self) -> bool {
-        self.cancel.is_cancelled()
-    }
-
     /// Notes what came while nothing ran. True where nothing may start any more.
     pub(super) fn is_over(&mut self) -> bool {
         if self.ended.is_none() && self.cancel.is_cancelled() {

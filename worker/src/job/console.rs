@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::hearing::{Hearing, Heard};
+use super::hearing::{Heard, Hearing};
 use crate::{
     log::{Record, Sink, mask::Masker},
     sandbox::{OutputSink, Stream},
@@ -45,7 +45,8 @@ impl Console {
     /// Starts the writer. `stop` is cancelled where the limit is passed or the sink fails.
     pub(super) fn start(sink: Arc<dyn Sink>, masker: Arc<Masker>, limit: u64, stop: Stop) -> (Self, JoinHandle<()>) {
         let (events, queue) = mpsc::channel(32);
-        let writer = Writer { sink, masker: Arc::clone(&masker), left: limit, limit, stop, failed: false, batch: Vec::new() };
+        let writer =
+            Writer { sink, masker: Arc::clone(&masker), left: limit, limit, stop, failed: false, batch: Vec::new() };
         (Self { events, masker }, tokio::spawn(writer.run(queue)))
     }
 
@@ -147,7 +148,9 @@ impl Writer {
             };
             let Some(event) = event else { break };
             match event {
-                Event::Open { step, debug } => open = Some(Open { step, time_ms: 0, due: None, hearing: Hearing::new(debug) }),
+                Event::Open { step, debug } => {
+                    open = Some(Open { step, time_ms: 0, due: None, hearing: Hearing::new(debug) })
+                }
                 Event::Output { stream, data, time_ms } => {
                     if let Some(open) = &mut open {
                         open.time_ms = time_ms;

@@ -36,11 +36,15 @@ pub(super) fn apply(container: &Value, spec: &mut MachineSpec) -> Result<bool, S
                         }
                     }
                     ("env" | "volumes" | "ports" | "credentials", Value::Null) => {}
-                    ("ports", _) => return Err("container.ports is not supported: steps run inside the container".into()),
+                    ("ports", _) => {
+                        return Err("container.ports is not supported: steps run inside the container".into());
+                    }
                     ("credentials", _) => {
                         return Err("container.credentials is not supported: log the worker in to the registry".into());
                     }
-                    (key, _) => return Err(format!("container.{key} is not known or has the wrong form")),
+                    (key, _) => {
+                        return Err(format!("container.{key} is not known or has the wrong form"));
+                    }
                 }
             }
             options(&text("options"), spec)?;
@@ -109,7 +113,8 @@ fn options(text: &str, spec: &mut MachineSpec) -> Result<(), String> {
                 }
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "its range was tested")]
                 let millis = (cpus * 1000.0) as u64;
-                spec.limits.cpu_millis = if spec.limits.cpu_millis == 0 { millis } else { millis.min(spec.limits.cpu_millis) };
+                spec.limits.cpu_millis =
+                    if spec.limits.cpu_millis == 0 { millis } else { millis.min(spec.limits.cpu_millis) };
             }
             // Without them the machine is as the option wants it, or as near as makes no difference.
             "--init" | "--rm" => {}
@@ -134,7 +139,9 @@ fn size(text: &str) -> Result<u64, String> {
         "k" | "kb" => 1 << 10,
         "m" | "mb" => 1 << 20,
         "g" | "gb" => 1 << 30,
-        _ => return Err(format!("`{text}` is no size: write a number with b, k, m or g")),
+        _ => {
+            return Err(format!("`{text}` is no size: write a number with b, k, m or g"));
+        }
     };
     digits
         .parse::<u64>()
@@ -154,14 +161,14 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
 
-    fn applied(container: serde_json::Value) -> Result<MachineSpec, String> {
+    fn applied(container: &serde_json::Value) -> Result<MachineSpec, String> {
         let mut spec = plain("base", "a".into(), Limits::default());
-        apply(&Value::from_json(&container), &mut spec).map(|_| spec)
+        apply(&Value::from_json(container), &mut spec).map(|_| spec)
     }
 
     #[test]
     fn a_container_sets_image_environment_options_and_named_volumes() {
-        let spec = applied(serde_json::json!({
+        let spec = applied(&serde_json::json!({
             "image": "img:1", "env": {"A": 1}, "volumes": ["data:/data"],
             "options": "--hostname box --user 100:101 --cpus=1.5 -m 512m --env 'B=two words'",
         }))
@@ -171,7 +178,7 @@ mod tests {
         assert_eq!(spec.environment.get("B").map(String::as_str), Some("two words"));
         assert_eq!(spec.volumes, [("data".to_owned(), "/data".to_owned())]);
         for none in [serde_json::json!(null), serde_json::json!(""), serde_json::json!({"image": ""})] {
-            assert_eq!(applied(none).unwrap().image, "base");
+            assert_eq!(applied(&none).unwrap().image, "base");
         }
     }
 
@@ -188,14 +195,17 @@ mod tests {
             (serde_json::json!({"image": "--rm"}), "reference"),
             (serde_json::json!({"image": "i", "options": "--memory lots"}), "size"),
         ] {
-            let error = applied(container).unwrap_err();
+            let error = applied(&container).unwrap_err();
             assert!(error.contains(part), "{error}");
         }
     }
 
     #[test]
     fn a_job_cannot_raise_its_limits() {
-        let spec = applied(serde_json::json!({"image": "i", "options": "--memory 900g --pids-limit 999999"})).unwrap();
-        assert_eq!((spec.limits.memory, spec.limits.processes), (Limits::default().memory, Limits::default().processes));
+        let spec = applied(&serde_json::json!({"image": "i", "options": "--memory 900g --pids-limit 999999"})).unwrap();
+        assert_eq!(
+            (spec.limits.memory, spec.limits.processes),
+            (Limits::default().memory, Limits::default().processes)
+        );
     }
 }

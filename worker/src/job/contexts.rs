@@ -77,11 +77,7 @@ impl Contexts {
             env: IndexMap::new(),
             paths: Vec::new(),
             in_container: false,
-            sources: [
-                EnvSource::Map(order.request_env.clone()),
-                order.workflow_env.clone(),
-                order.job.env.clone(),
-            ],
+            sources: [EnvSource::Map(order.request_env.clone()), order.workflow_env.clone(), order.job.env.clone()],
             container_id: format!("{}-{}-{}", order.run, order.key.replace('/', "-"), order.attempt),
         }
     }
@@ -101,7 +97,10 @@ impl Contexts {
     ) -> Result<(), String> {
         self.github.insert("workspace".into(), machine.workspace().into());
         self.github.insert("event_path".into(), format!("{}/_github_workflow/event.json", machine.temp()).into());
-        let runner = runner(sandbox, machine);
+        let mut runner = runner(sandbox, machine);
+        if self.asks_for_debug() {
+            runner.insert("debug".into(), "1".into());
+        }
         self.defaults = environment::defaults(&self.github, &runner);
         self.base.insert("runner", Value::from_json(&runner.into()));
         self.base.insert("github", Value::from_json(&self.github.clone().into()));
@@ -109,7 +108,9 @@ impl Contexts {
         self.machine.extend(machine.image_environment());
         self.machine.extend(container_env);
         for index in 0..self.sources.len() {
-            let Some(source) = self.sources.get(index).cloned() else { break };
+            let Some(source) = self.sources.get(index).cloned() else {
+                break;
+            };
             let evaluator = self.evaluator(&Place::default(), &IndexMap::new(), "", Status::Success, machine);
             // Values of the request are data: an expression in them is text.
             let values = match (index, source) {
@@ -119,6 +120,16 @@ impl Contexts {
             self.env.extend(values);
         }
         Ok(())
+    }
+
+    /// GitHub docs, "Enabling debug logging": a secret or a variable of this name.
+    fn asks_for_debug(&self) -> bool {
+        ["secrets", "vars"].iter().any(|context| match self.base.get(context) {
+            Some(Value::Object(values)) => {
+                values.get("ACTIONS_STEP_DEBUG").is_some_and(|value| &*value.as_text() == "true")
+            }
+            _ => false,
+        })
     }
 
     /// The event's payload, as it lies in `GITHUB_EVENT_PATH`.
@@ -143,7 +154,10 @@ impl Contexts {
     ) -> Evaluator<'a> {
         let mut contexts = self.base.clone();
         contexts.insert("github", self.github_for(place, action, status));
-        contexts.insert("env", self.env.iter().chain(&place.env).chain(env).map(|(k, v)| (k, v.as_str())).collect::<Object>());
+        contexts.insert(
+            "env",
+            self.env.iter().chain(&place.env).chain(env).map(|(k, v)| (k, v.as_str())).collect::<Object>(),
+        );
         contexts.insert("steps", place.steps.clone());
         if let Some(inputs) = &place.inputs {
             contexts.insert("inputs", inputs.clone());

@@ -172,7 +172,9 @@ impl Hearing {
 
     fn command(&mut self, stream: Stream, line: &str, command: Command, masker: &Masker) {
         let name = command.name.to_ascii_lowercase();
-        if self.echo && !matches!(name.as_str(), "add-mask" | "echo" | "debug" | "group" | "error" | "warning" | "notice") {
+        if self.echo
+            && !matches!(name.as_str(), "add-mask" | "echo" | "debug" | "group" | "error" | "warning" | "notice")
+        {
             self.say(stream, masker, line);
         }
         match name.as_str() {
@@ -185,11 +187,7 @@ impl Hearing {
             },
             "group" => self.say(stream, masker, &format!("##[group]{}", command.data)),
             "endgroup" => self.say(stream, masker, "##[endgroup]"),
-            "debug" => {
-                if self.debug {
-                    self.say(stream, masker, &format!("##[debug]{}", command.data));
-                }
-            }
+            "debug" if self.debug => self.say(stream, masker, &format!("##[debug]{}", command.data)),
             "error" | "warning" | "notice" => {
                 self.say(stream, masker, &format!("##[{name}]{}", command.data));
                 self.annotate(annotation(name, command));
@@ -198,9 +196,13 @@ impl Hearing {
             "set-output" | "save-state" => self.value(stream, &name, command, masker),
             "set-env" | "add-path" => {
                 let file = if name == "set-env" { "GITHUB_ENV" } else { "GITHUB_PATH" };
-                self.refuse(stream, masker, &format!("the command {name} is disabled: write to the file ${file} instead"));
+                self.refuse(
+                    stream,
+                    masker,
+                    &format!("the command {name} is disabled: write to the file ${file} instead"),
+                );
             }
-            // Problem matchers and paths of repositories mean nothing here.
+            // Debug lines that are off, problem matchers and paths of repositories.
             _ => {}
         }
     }
@@ -209,14 +211,22 @@ impl Hearing {
         let file = if name == "set-output" { "GITHUB_OUTPUT" } else { "GITHUB_STATE" };
         if !self.deprecated {
             self.deprecated = true;
-            self.say(stream, masker, &format!("##[warning]the command {name} is deprecated: write to the file ${file} instead"));
+            self.say(
+                stream,
+                masker,
+                &format!("##[warning]the command {name} is deprecated: write to the file ${file} instead"),
+            );
         }
         let Some(key) = command.properties.get("name").cloned() else {
             return self.refuse(stream, masker, &format!("the command {name} needs a name: ::{name} name=NAME::VALUE"));
         };
         self.values += key.len() + command.data.len();
         if self.values > VALUES {
-            return self.refuse(stream, masker, &format!("values set by {name} are longer than {VALUES} bytes together"));
+            return self.refuse(
+                stream,
+                masker,
+                &format!("values set by {name} are longer than {VALUES} bytes together"),
+            );
         }
         let target = if name == "set-output" { &mut self.heard.outputs } else { &mut self.heard.state };
         target.insert(key, command.data);

@@ -108,7 +108,7 @@ impl<'a> Runner<'a> {
                 place: &place,
                 env: IndexMap::new(),
                 action,
-                status: self.status_of(self.status),
+                status: self.status,
                 deadline: None,
                 depth: 0,
             };
@@ -140,7 +140,7 @@ impl<'a> Runner<'a> {
 
     /// What the status functions say: a job that ends early is cancelled for every step that still runs.
     pub(super) fn status_of(&self, status: Status) -> Status {
-        if self.job.clock.ended.is_some() || self.job.clock.is_cancelled() { Status::Cancelled } else { status }
+        if self.job.clock.ended.is_some() { Status::Cancelled } else { status }
     }
 
     pub(super) fn is_over(&mut self) -> bool {
@@ -173,6 +173,7 @@ impl<'a> Runner<'a> {
         if self.is_over() {
             return Ran { name: raw, end: StepEnd::new(Conclusion::Skipped), conclusion: Conclusion::Skipped };
         }
+        scope.status = self.status_of(scope.status);
         let (runs, problem) = match self.prepare(step, &mut scope).await {
             Ok(runs) => (runs, None),
             Err(problem) => (true, Some(problem)),
@@ -251,7 +252,8 @@ impl<'a> Runner<'a> {
         let evaluator = self.evaluator(scope);
         let script = evaluator.text(script).await?;
         let shell = shell.or_else(|| defaults.iter().find_map(|defaults| defaults.shell.as_deref()));
-        let directory = directory.or_else(|| defaults.iter().find_map(|defaults| defaults.working_directory.as_deref()));
+        let directory =
+            directory.or_else(|| defaults.iter().find_map(|defaults| defaults.working_directory.as_deref()));
         let named = match shell {
             Some(shell) => Some(Shell::named(&evaluator.text(shell).await?)?),
             None => None,
@@ -262,7 +264,8 @@ impl<'a> Runner<'a> {
         };
         loop {
             let by_default = named.is_none();
-            let shell = named.clone().unwrap_or_else(|| Shell::default_for(self.has_bash && !self.contexts.in_container));
+            let shell =
+                named.clone().unwrap_or_else(|| Shell::default_for(self.has_bash && !self.contexts.in_container));
             self.job.console.notice(scope.index, &echo(&script, &shell.shown(), &scope.env)).await;
             let number = self.number();
             let path = format!("{}/{}", self.machine.temp(), shell.file(&format!("step_{number}")));

@@ -91,7 +91,11 @@ impl Masker {
 
     /// Masks a whole text.
     pub fn text(&self, text: &str) -> String {
-        if self.finds(text) { String::from_utf8_lossy(&self.bytes(text.as_bytes())).into_owned() } else { text.to_owned() }
+        if self.finds(text) {
+            String::from_utf8_lossy(&self.bytes(text.as_bytes())).into_owned()
+        } else {
+            text.to_owned()
+        }
     }
 
     /// Masks a whole piece of output.
@@ -146,7 +150,9 @@ impl Stream {
                     continue;
                 }
             }
-            let Some((&byte, after)) = rest.split_first() else { break };
+            let Some((&byte, after)) = rest.split_first() else {
+                break;
+            };
             rest = after;
             self.held.push(byte);
             self.step(byte, self.held.len());

@@ -14,7 +14,8 @@ pub(super) struct Automaton {
 struct Inner {
     nfa: NFA,
     start: State,
-    facts: std::collections::HashMap<State, Facts>,
+    /// By state.
+    facts: Vec<Facts>,
     /// Bytes that begin a pattern.
     first: [bool; 256],
 }
@@ -31,9 +32,13 @@ impl Automaton {
     pub(super) fn new(patterns: &[Zeroizing<Vec<u8>>]) -> Self {
         let built = NFA::builder().match_kind(MatchKind::Standard).build(patterns.iter().map(|p| p.as_slice()));
         // Fails only beyond 2^31 bytes of patterns, which command and message limits exclude.
-        let Ok(nfa) = built else { return Self::default() };
-        let Ok(start) = nfa.start_state(Anchored::No) else { return Self::default() };
-        let mut facts = std::collections::HashMap::new();
+        let Ok(nfa) = built else {
+            return Self::default();
+        };
+        let Ok(start) = nfa.start_state(Anchored::No) else {
+            return Self::default();
+        };
+        let mut facts = vec![Facts::default(); start.as_usize() + 1];
         let mut first = [false; 256];
         for pattern in patterns {
             if let Some(slot) = pattern.first().and_then(|byte| first.get_mut(usize::from(*byte))) {
@@ -42,17 +47,16 @@ impl Automaton {
             let mut state = start;
             for (index, &byte) in pattern.iter().enumerate() {
                 state = nfa.next_state(Anchored::No, state, byte);
-                facts.entry(state).or_insert_with(|| Facts {
-                    depth: index + 1,
-                    matched: if nfa.is_match(state) {
-                        (0..nfa.match_len(state))
-                            .map(|i| nfa.pattern_len(nfa.match_pattern(state, i)))
-                            .max()
-                            .unwrap_or_default()
-                    } else {
-                        0
-                    },
-                });
+                let matched = match nfa.is_match(state) {
+                    true => (0..nfa.match_len(state)).map(|i| nfa.pattern_len(nfa.match_pattern(state, i))).max(),
+                    false => None,
+                };
+                if facts.len() <= state.as_usize() {
+                    facts.resize(state.as_usize() + 1, Facts::default());
+                }
+                if let Some(slot) = facts.get_mut(state.as_usize()) {
+                    *slot = Facts { depth: index + 1, matched: matched.unwrap_or_default() };
+                }
             }
         }
         Self { inner: Some(Inner { nfa, start, facts, first }) }
@@ -80,16 +84,13 @@ impl Automaton {
 
     /// Bytes from the start of `data` that begin no pattern.
     pub(super) fn skip(&self, data: &[u8]) -> usize {
-        let Some(inner) = &self.inner else { return data.len() };
+        let Some(inner) = &self.inner else {
+            return data.len();
+        };
         data.iter().position(|byte| inner.first.get(usize::from(*byte)).copied().unwrap_or(true)).unwrap_or(data.len())
     }
 
     fn facts(&self, state: State) -> Facts {
-        self.inner
-            .as_ref()
-            .filter(|inner| state != inner.start)
-            .and_then(|inner| inner.facts.get(&state))
-            .copied()
-            .unwrap_or_default()
+        self.inner.as_ref().and_then(|inner| inner.facts.get(state.as_usize())).copied().unwrap_or_default()
     }
 }

@@ -61,7 +61,9 @@ impl Forms {
     /// begins with the first full group; those after it are not known either, so it also stands without its last group.
     fn base64(&mut self, value: &[u8]) {
         for skipped in [0, 1, 2] {
-            let Some(bytes) = value.get(skipped..).filter(|bytes| !bytes.is_empty()) else { continue };
+            let Some(bytes) = value.get(skipped..).filter(|bytes| !bytes.is_empty()) else {
+                continue;
+            };
             // Characters that the value alone decides: each holds 6 bits.
             let decided = bytes.len() * 8 / 6;
             for encoded in [STANDARD.encode(bytes), URL_SAFE.encode(bytes)] {

@@ -31,7 +31,7 @@ fn attack_21_every_encoding_of_a_secret_is_masked() {
             for engine in [base64::engine::general_purpose::STANDARD, base64::engine::general_purpose::URL_SAFE] {
                 let shown = masker.text(&engine.encode(format!("{before}{secret}{after}")));
                 let start = shown.find(MASK).expect("masked");
-                assert!(start <= 4 && shown.len() - start <= 3 + 5, "{before:?} {after:?}: {shown}");
+                assert!(start <= 4 && shown.len() - start <= 3 + 9, "{before:?} {after:?}: {shown}");
             }
         }
     }
