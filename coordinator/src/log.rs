@@ -1,1 +1,162 @@
-//! Segments, live tails, and the text for the Hive CI viewer.
+//! What jobs print: kept in one append-only file for each attempt, followed live, and rendered as text.
+//!
+//! A file holds length-delimited `LogRecord` messages (worker.proto), `data/logs/<run>/<job>/<attempt>`. Readers read
+//! files and are woken by a counter, so a slow one costs nobody anything.
+
+pub mod act;
+mod name;
+pub mod record;
+mod segment;
+mod steps;
+mod tail;
+pub mod text;
+mod whole;
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use anyhow::Context;
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use segment::Segment;
+pub use tail::{Piece, Positions, Tail};
+
+/// The logs of all runs. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Logs {
+    folder: PathBuf,
+    open: Arc<Mutex<HashMap<Key, Arc<Mutex<Segment>>>>>,
+    runs: Arc<Mutex<HashMap<String, watch::Sender<u64>>>>,
+}
+
+type Key = (String, String, u32);
+
+impl Logs {
+    /// Logs below `folder`, which is made with the first of them.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), open: Arc::default(), runs: Arc::default() }
+    }
+
+    /// Bytes already there for an attempt.
+    pub async fn open(&self, run: &str, job: &str, attempt: u32) -> anyhow::Result<u64> {
+        let length = self.with(run, job, attempt, |segment| Ok(segment.length())).await?;
+        self.wake(run);
+        Ok(length)
+    }
+
+    /// Appends at an offset; a repeated range is skipped, a gap is an error. Returns the new length.
+    pub async fn append(&self, run: &str, job: &str, attempt: u32, offset: u64, data: Bytes) -> anyhow::Result<u64> {
+        let length = self.with(run, job, attempt, move |segment| segment.append(offset, &data)).await?;
+        self.wake(run);
+        Ok(length)
+    }
+
+    /// Everything appended so far survives a crash after this returns. Returns the length.
+    pub async fn sync(&self, run: &str, job: &str, attempt: u32) -> anyhow::Result<u64> {
+        self.with(run, job, attempt, Segment::sync).await
+    }
+
+    /// The log is complete: checks total and SHA-256, and puts the file on the disk.
+    pub async fn close(&self, run: &str, job: &str, attempt: u32, total: u64, sha256: &[u8]) -> anyhow::Result<()> {
+        let expected = sha256.to_vec();
+        self.with(run, job, attempt, move |segment| segment.close(total, &expected)).await?;
+        lock(&self.open).remove(&(run.to_owned(), job.to_owned(), attempt));
+        self.wake(run);
+        Ok(())
+    }
+
+    /// Follows the logs of a run from `from` on.
+    pub fn tail(&self, run: &str, from: Positions) -> Tail {
+        let folder = self.folder.join(name::escape(run));
+        let changes = lock(&self.runs).entry(run.to_owned()).or_insert_with(|| watch::Sender::new(0)).subscribe();
+        Tail::new(folder, from, changes)
+    }
+
+    /// The attempts of a run that have a log: job key, number and bytes.
+    pub async fn attempts(&self, run: &str) -> anyhow::Result<Vec<(String, u32, u64)>> {
+        tail::attempts(self.folder.join(name::escape(run))).await
+    }
+
+    /// The records of one attempt; empty where nothing was printed.
+    ///
+    /// Held in memory whole: a worker's log limit is what bounds it.
+    pub async fn records(&self, run: &str, job: &str, attempt: u32) -> anyhow::Result<Vec<proto::worker::LogRecord>> {
+        let path = self.path(run, job, attempt)?;
+        match tokio::fs::read(&path).await {
+            Ok(bytes) => Ok(record::decode(&bytes).records),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error).with_context(|| format!("can't read the log {}", path.display())),
+        }
+    }
+
+    /// Removes the logs of a run, for good.
+    pub async fn remove(&self, run: &str) -> anyhow::Result<()> {
+        lock(&self.open).retain(|(of, _, _), _| of != run);
+        let folder = self.folder.join(name::escape(run));
+        match tokio::fs::remove_dir_all(&folder).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("can't remove the logs in {}", folder.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Does file work on a thread that may wait for the disk.
+    async fn with<T: Send + 'static>(
+        &self,
+        run: &str,
+        job: &str,
+        attempt: u32,
+        work: impl FnOnce(&mut Segment) -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let key = (run.to_owned(), job.to_owned(), attempt);
+        let path = self.path(run, job, attempt)?;
+        let open = Arc::clone(&self.open);
+        tokio::task::spawn_blocking(move || {
+            let known = lock(&open).get(&key).map(Arc::clone);
+            let segment = match known {
+                Some(segment) => segment,
+                None => {
+                    let opened = Arc::new(Mutex::new(Segment::open(&path)?));
+                    // Another opened it meanwhile: one writer only, or their offsets would part.
+                    Arc::clone(lock(&open).entry(key).or_insert(opened))
+                }
+            };
+            work(&mut lock(&segment))
+        })
+        .await
+        .context("the log's thread ended")?
+    }
+
+    fn path(&self, run: &str, job: &str, attempt: u32) -> anyhow::Result<PathBuf> {
+        Ok(name::path(&self.folder, run, job)?.join(attempt.to_string()))
+    }
+
+    fn wake(&self, run: &str) {
+        let mut runs = lock(&self.runs);
+        if let Some(changes) = runs.get(run) {
+            if changes.receiver_count() == 0 {
+                runs.remove(run);
+            } else {
+                changes.send_modify(|count| *count = count.wrapping_add(1));
+            }
+        }
+    }
+}
+
+/// A panic elsewhere leaves these values whole: each is changed in one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A folder for whose new entries a crash must not matter.
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    std::fs::File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,2 +1,3 @@
-//! x
+//! The system from outside: what the tests share.
+
 pub mod oracle;

@@ -17,6 +17,13 @@ impl Store {
         state(query_scalar("SELECT state FROM runs WHERE id = $1").bind(id).fetch_optional(&self.readers).await?)
     }
 
+    /// Version of a run: whether it changed costs less to ask than the run.
+    pub async fn run_version(&self, id: &str) -> Found<Option<u64>> {
+        let version: Option<i64> =
+            query_scalar("SELECT version FROM runs WHERE id = $1").bind(id).fetch_optional(&self.readers).await?;
+        Ok(version.map(i64::unsigned_abs))
+    }
+
     /// A run by `github.run_id`.
     pub async fn run_by_serial(&self, serial: u64) -> Found<Option<State>> {
         let statement = query_scalar("SELECT state FROM runs WHERE serial = $1").bind(integer(serial));

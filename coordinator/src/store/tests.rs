@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::*;
-use crate::run::{End, Origin, Phase, Repository, SealedLog, Visibility, Wait};
+use crate::run::{End, Origin, Phase, Repository, SealedLog, Wait};
 use workflow::plan::Conclusion;
 
 fn run(id: &str, serial: u64) -> State {
@@ -129,6 +129,8 @@ async fn a_stale_version_of_a_run_is_refused() {
     state.phase = Phase::Active;
     store.commit(vec![Change::Run(Box::new(state.clone()))]).await.unwrap();
     assert_eq!(store.run("r").await.unwrap(), Some(state));
+    assert_eq!(store.run_version("r").await.unwrap(), Some(1));
+    assert_eq!(store.run_version("none").await.unwrap(), None);
 }
 
 #[tokio::test]

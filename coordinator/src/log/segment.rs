@@ -1,0 +1,95 @@
+//! The file of one attempt's log: appended by offset, checked by hash.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use sha2::{Digest, Sha256};
+
+/// An open log file.
+#[derive(Debug)]
+pub(super) struct Segment {
+    file: File,
+    path: PathBuf,
+    length: u64,
+    hash: Sha256,
+}
+
+impl Segment {
+    /// Opens or makes the file; what is in it is hashed again.
+    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        let explained = || format!("can't open the log {}: is the data folder writable?", path.display());
+        let fresh = !path.exists();
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).with_context(explained)?;
+        }
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).with_context(explained)?;
+        if fresh {
+            for folder in path.ancestors().skip(1).take(3) {
+                super::sync_folder(folder).with_context(explained)?;
+            }
+        }
+        let mut hash = Sha256::new();
+        let mut length = 0;
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            match file.read(&mut buffer).with_context(explained)? {
+                0 => break,
+                count => {
+                    hash.update(buffer.get(..count).unwrap_or_default());
+                    length += count as u64;
+                }
+            }
+        }
+        Ok(Self { file, path: path.to_owned(), length, hash })
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    pub(super) fn append(&mut self, offset: u64, data: &[u8]) -> anyhow::Result<u64> {
+        anyhow::ensure!(
+            offset <= self.length,
+            "a log chunk begins at {offset}, but only {} bytes are there: send from there",
+            self.length
+        );
+        let known = usize::try_from(self.length - offset).unwrap_or(usize::MAX);
+        let Some(new) = data.get(known..).filter(|new| !new.is_empty()) else { return Ok(self.length) };
+        // A failed write may have left a part behind, so each starts where the last good one ended.
+        self.file
+            .seek(SeekFrom::Start(self.length))
+            .and_then(|_| self.file.write_all(new))
+            .with_context(|| format!("can't write the log {}: is the disk full?", self.path.display()))?;
+        self.hash.update(new);
+        self.length += new.len() as u64;
+        Ok(self.length)
+    }
+
+    pub(super) fn sync(&mut self) -> anyhow::Result<u64> {
+        self.file
+            .sync_data()
+            .with_context(|| format!("can't put the log {} on the disk", self.path.display()))?;
+        Ok(self.length)
+    }
+
+    pub(super) fn close(&mut self, total: u64, sha256: &[u8]) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            total == self.length,
+            "the log has {} bytes, the worker sent {total}: send the rest before closing",
+            self.length
+        );
+        let hash = self.hash.clone().finalize();
+        anyhow::ensure!(
+            hash.as_slice() == sha256,
+            "the log {} differs from what the worker sent (SHA-256 {}): was the file changed?",
+            self.path.display(),
+            hex::encode(hash)
+        );
+        self.sync().map(drop)
+    }
+}

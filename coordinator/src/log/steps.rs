@@ -1,0 +1,142 @@
+//! Records of one attempt as steps with whole lines. Pure.
+
+use proto::{
+    STEP_CLEANUP, STEP_SETUP,
+    worker::{LogRecord, LogStream, Mark},
+};
+use workflow::plan::Conclusion;
+
+/// One step as it was printed.
+#[derive(Debug)]
+pub(super) struct Step {
+    index: i32,
+    pub(super) name: String,
+    pub(super) lines: Vec<String>,
+    /// How it ended and after how many milliseconds; `None`: nobody said.
+    pub(super) end: Option<(Conclusion, u64)>,
+    first_ms: u64,
+    last_ms: u64,
+    joiner: Joiner,
+}
+
+impl Step {
+    pub(super) fn new(index: i32, name: String, time_ms: u64) -> Self {
+        let joiner = Joiner::default();
+        Self { index, name, lines: Vec::new(), end: None, first_ms: time_ms, last_ms: time_ms, joiner }
+    }
+
+    /// Milliseconds it took, as far as is known.
+    pub(super) fn duration_ms(&self) -> u64 {
+        self.end.map_or(self.last_ms.saturating_sub(self.first_ms), |(_, duration)| duration)
+    }
+}
+
+/// Groups records by step. Output that comes after its step ended (of a background process) still belongs to it.
+pub(super) fn steps(records: &[LogRecord]) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    for record in records {
+        match (&record.mark, record.stream()) {
+            (Some(mark), LogStream::Mark) if !mark.ended => {
+                steps.push(Step::new(record.step, mark.name.clone(), record.time_ms));
+            }
+            (Some(mark), LogStream::Mark) => {
+                let position = steps
+                    .iter()
+                    .rposition(|step| step.index == record.step && step.end.is_none() && step.name == mark.name)
+                    .or_else(|| steps.iter().rposition(|step| step.index == record.step && step.end.is_none()));
+                let step = at(&mut steps, position, record, &mark.name);
+                step.end = Some((conclusion(mark), mark.duration_ms));
+            }
+            _ => {
+                let position = steps.iter().rposition(|step| step.index == record.step);
+                let step = at(&mut steps, position, record, &unnamed(record.step));
+                step.last_ms = record.time_ms;
+                let lines = &mut step.lines;
+                step.joiner.push(record, |_, line| lines.push(line));
+            }
+        }
+    }
+    for step in &mut steps {
+        let lines = &mut step.lines;
+        step.joiner.flush(|_, line| lines.push(line));
+    }
+    steps
+}
+
+fn at<'a>(steps: &'a mut Vec<Step>, position: Option<usize>, record: &LogRecord, name: &str) -> &'a mut Step {
+    let position = position.unwrap_or_else(|| {
+        steps.push(Step::new(record.step, name.to_owned(), record.time_ms));
+        steps.len() - 1
+    });
+    &mut steps[position]
+}
+
+fn unnamed(index: i32) -> String {
+    match index {
+        STEP_SETUP => SETUP.to_owned(),
+        STEP_CLEANUP => "Complete job".to_owned(),
+        index => format!("Step {}", i64::from(index) + 1),
+    }
+}
+
+/// The step around the steps that act and GitHub show first.
+pub(super) const SETUP: &str = "Set up job";
+
+fn conclusion(mark: &Mark) -> Conclusion {
+    match mark.conclusion.as_str() {
+        "success" => Conclusion::Success,
+        "skipped" => Conclusion::Skipped,
+        "cancelled" => Conclusion::Cancelled,
+        _ => Conclusion::Failure,
+    }
+}
+
+/// Makes whole lines of pieces; stdout, stderr and notices may interleave in the middle of a line.
+#[derive(Debug, Default)]
+pub(super) struct Joiner([Partial; 3]);
+
+#[derive(Debug, Default)]
+struct Partial {
+    since_ms: u64,
+    bytes: Vec<u8>,
+}
+
+impl Joiner {
+    /// Gives each line that this piece completes, with the time its first byte was printed.
+    pub(super) fn push(&mut self, record: &LogRecord, mut emit: impl FnMut(u64, String)) {
+        let [stdout, stderr, notice] = &mut self.0;
+        let partial = match record.stream() {
+            LogStream::Stderr => stderr,
+            LogStream::Notice => notice,
+            LogStream::Stdout | LogStream::Unspecified | LogStream::Mark => stdout,
+        };
+        for piece in record.text.split_inclusive(|byte| *byte == b'\n') {
+            if partial.bytes.is_empty() {
+                partial.since_ms = record.time_ms;
+            }
+            partial.bytes.extend_from_slice(piece);
+            if piece.ends_with(b"\n") {
+                partial.end(&mut emit);
+            }
+        }
+    }
+
+    /// Gives what was left without a line end.
+    pub(super) fn flush(&mut self, mut emit: impl FnMut(u64, String)) {
+        for partial in self.0.iter_mut().filter(|partial| !partial.bytes.is_empty()) {
+            partial.end(&mut emit);
+        }
+    }
+}
+
+impl Partial {
+    /// A carriage return inside is a line end of its own: progress bars become lines.
+    fn end(&mut self, emit: &mut impl FnMut(u64, String)) {
+        let text = String::from_utf8_lossy(&self.bytes);
+        let text = text.strip_suffix('\n').unwrap_or(&text).trim_end_matches('\r');
+        for line in text.split('\r') {
+            emit(self.since_ms, line.to_owned());
+        }
+        self.bytes.clear();
+    }
+}

@@ -1,0 +1,158 @@
+//! Following a run's logs: reads from the files, waits for a counter.
+
+use std::{
+    collections::BTreeMap,
+    io::{ErrorKind, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use bytes::Bytes;
+use tokio::{
+    fs,
+    io::{AsyncReadExt, AsyncSeekExt},
+    sync::watch,
+};
+
+use super::{name, record};
+
+/// Bytes read at once. A record that is longer is read whole.
+const PIECE: u64 = 64 * 1024;
+
+/// Job key and attempt, with the bytes already read of it. Text form: `Last-Event-ID` of the live log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Positions(BTreeMap<(String, u32), u64>);
+
+impl Positions {
+    /// Reads what [`Self::to_string`] wrote; text of another origin is the beginning.
+    pub fn parse(text: &str) -> Self {
+        let entry = |entry: &str| {
+            let mut parts = entry.split('.');
+            let job = name::unescape(parts.next()?)?;
+            Some(((job, parts.next()?.parse().ok()?), parts.next()?.parse().ok()?))
+        };
+        Self(text.split(',').filter_map(entry).collect())
+    }
+}
+
+impl std::fmt::Display for Positions {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, ((job, attempt), offset)) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(formatter, "{comma}{}.{attempt}.{offset}", name::escape(job))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whole records of one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Job key.
+    pub job: String,
+    /// From 1.
+    pub attempt: u32,
+    /// Where it begins.
+    pub offset: u64,
+    /// Encoded records, none cut.
+    pub bytes: Bytes,
+}
+
+/// A reader of one run's logs.
+#[derive(Debug)]
+pub struct Tail {
+    folder: PathBuf,
+    positions: Positions,
+    changes: watch::Receiver<u64>,
+}
+
+impl Tail {
+    pub(super) fn new(folder: PathBuf, positions: Positions, changes: watch::Receiver<u64>) -> Self {
+        Self { folder, positions, changes }
+    }
+
+    /// How far it has read.
+    pub fn positions(&self) -> &Positions {
+        &self.positions
+    }
+
+    /// The next piece that is there; `None`: nothing new now.
+    pub async fn read(&mut self) -> anyhow::Result<Option<Piece>> {
+        // What is written from here on wakes the next wait.
+        self.changes.borrow_and_update();
+        for (job, attempt, length) in attempts(self.folder.clone()).await? {
+            let offset = self.positions.0.get(&(job.clone(), attempt)).copied().unwrap_or(0);
+            if offset >= length {
+                continue;
+            }
+            let path = self.folder.join(name::escape(&job)).join(attempt.to_string());
+            let bytes = whole_records(&path, offset, length).await?;
+            if !bytes.is_empty() {
+                self.positions.0.insert((job.clone(), attempt), offset + bytes.len() as u64);
+                return Ok(Some(Piece { job, attempt, offset, bytes }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits until there may be more.
+    pub async fn wait(&mut self) {
+        // The sender goes only when nobody listens any more.
+        if self.changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn whole_records(path: &Path, offset: u64, length: u64) -> anyhow::Result<Bytes> {
+    let explained = || format!("can't read the log {}", path.display());
+    let mut file = match fs::File::open(path).await {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Bytes::new()),
+        Err(error) => return Err(error).with_context(explained),
+    };
+    let mut size = PIECE;
+    loop {
+        let size_now = size.min(length - offset);
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(offset)).await.with_context(explained)?;
+        (&mut file).take(size_now).read_to_end(&mut bytes).await.with_context(explained)?;
+        let taken = record::decode(&bytes).taken;
+        if taken > 0 || size_now == length - offset {
+            bytes.truncate(taken);
+            return Ok(bytes.into());
+        }
+        size *= 4;
+    }
+}
+
+/// Job key, attempt and bytes of each log in a run's folder, by job and attempt.
+pub(super) async fn attempts(folder: PathBuf) -> anyhow::Result<Vec<(String, u32, u64)>> {
+    let shown = folder.display().to_string();
+    let listing = tokio::task::spawn_blocking(move || list(&folder)).await.context("the log's thread ended")?;
+    listing.with_context(|| format!("can't list the logs in {shown}"))
+}
+
+fn list(folder: &Path) -> std::io::Result<Vec<(String, u32, u64)>> {
+    let mut found = Vec::new();
+    for job in entries(folder)? {
+        let Some(key) = job.file_name().to_str().and_then(name::unescape) else { continue };
+        for attempt in entries(&job.path())? {
+            let number = attempt.file_name().to_str().and_then(|name| name.parse().ok());
+            if let (Some(number), Ok(metadata)) = (number, attempt.metadata()) {
+                found.push((key.clone(), number, metadata.len()));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn entries(folder: &Path) -> std::io::Result<Vec<std::fs::DirEntry>> {
+    match std::fs::read_dir(folder) {
+        Ok(entries) => entries.collect(),
+        // Nothing was printed yet, or the run was removed meanwhile.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
