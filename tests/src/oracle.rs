@@ -1,5 +1,5 @@
-//! How the clients of Hive CI read our events, written from the description of their behaviour (the research page on
-//! Nostr CI events, §1.3 to §1.7) and apart from the product's code.
+//! How the clients of Hive CI read our events and logs, written from the description of their behaviour and apart from
+//! the product's code.
 
 pub mod act_log;
 pub mod ad;
