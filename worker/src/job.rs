@@ -217,11 +217,7 @@ impl Job {
         let began = Instant::now();
         self.console.begin(STEP_CLEANUP, "Complete job").await;
         if let Some(machine) = machine {
-            if report.conclusion == Conclusion::Cancelled || self.clock.ended.is_some() {
-                machine.destroy().await;
-            } else {
-                tokio::spawn(async move { machine.destroy().await });
-            }
+            machine.destroy().await;
         }
         if let Some(reason) = report.reason.as_ref().filter(|reason| !matches!(reason, Reason::Step)) {
             self.console.notice(STEP_CLEANUP, &format!("##[error]{}", said(reason))).await;
