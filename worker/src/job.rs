@@ -155,6 +155,7 @@ impl Job {
             machine = self.sandbox.acquire(spec) => machine.map_err(failed_start)?,
             cause = self.clock.interrupted(None) => return Err(reason_of(cause)),
         };
+        self.clock.begin();
         let filled = self.fill(machine.as_ref()).await;
         let entered = match filled {
             Ok(()) => contexts.enter(self.sandbox.name(), machine.as_ref(), environment).await,

@@ -45,6 +45,7 @@ pub(super) struct Clock {
     cancel: CancellationToken,
     kill: CancellationToken,
     stop: Stop,
+    limit: Duration,
     deadline: Instant,
     /// Why the job ends, once it does; a harder cause takes a gentler one's place.
     pub(super) ended: Option<Cause>,
@@ -57,8 +58,14 @@ impl Clock {
             milliseconds => Duration::from_millis(milliseconds),
         };
         // A year stands for no limit: the sum must stay a time.
-        let deadline = Instant::now() + limit.min(Duration::from_secs(365 * 24 * 3600));
-        Self { cancel: attempt.cancel.clone(), kill: attempt.kill.clone(), stop, deadline, ended: None }
+        let limit = limit.min(Duration::from_secs(365 * 24 * 3600));
+        let deadline = Instant::now() + limit;
+        Self { cancel: attempt.cancel.clone(), kill: attempt.kill.clone(), stop, limit, deadline, ended: None }
+    }
+
+    /// The machine is there: the job's time begins, whatever the machine took.
+    pub(super) fn begin(&mut self) {
+        self.deadline = Instant::now() + self.limit;
     }
 
     /// Waits for what ends the job. After a gentle end, for what ends the rest as well.
