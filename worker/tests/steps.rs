@@ -394,7 +394,7 @@ async fn a_step_out_of_time_fails_and_a_job_out_of_time_ends() {
     let Some(outcome) = run(job).await else {
         return;
     };
-    assert_eq!(outcome.lines(), ["clean-up"]);
+    assert_eq!(outcome.lines(), ["clean-up"], "{}\n{:?}", outcome.notices(), outcome.report);
     assert_eq!(outcome.report.reason, Some(Reason::Timeout));
     assert_eq!(outcome.report.conclusion, Conclusion::Failure);
 }

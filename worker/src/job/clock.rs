@@ -108,6 +108,9 @@ impl Clock {
         if self.ended.is_none() && self.cancel.is_cancelled() {
             self.end(Cause::Cancelled);
         }
+        if Instant::now() >= self.deadline {
+            self.end(if self.ended.is_none() { Cause::Timeout } else { Cause::Killed });
+        }
         for (token, cause) in
             [(&self.kill, Cause::Killed), (&self.stop.broken, Cause::LogBroken), (&self.stop.limit, Cause::LogLimit)]
         {
