@@ -153,7 +153,10 @@ impl Job {
         let environment = spec.environment.clone();
         let machine = tokio::select! {
             machine = self.sandbox.acquire(spec) => machine.map_err(failed_start)?,
-            cause = self.clock.interrupted(None) => return Err(reason_of(cause)),
+            cause = self.clock.interrupted(None) => return Err(match cause {
+                Cause::Timeout => Reason::StartFailed("the container did not start in time; look at the engine".into()),
+                cause => reason_of(cause),
+            }),
         };
         self.clock.begin();
         let filled = self.fill(machine.as_ref()).await;

@@ -10,6 +10,9 @@ use super::{Attempt, console::Stop};
 /// After a cancel, steps with `always()` or `cancelled()` get this long together.
 const GRACE: Duration = Duration::from_secs(5 * 60);
 
+/// A machine must be there by then; pulling a large image takes minutes.
+const START: Duration = Duration::from_secs(30 * 60);
+
 /// What ends a job early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
@@ -59,7 +62,7 @@ impl Clock {
         };
         // A year stands for no limit: the sum must stay a time.
         let limit = limit.min(Duration::from_secs(365 * 24 * 3600));
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + START;
         Self { cancel: attempt.cancel.clone(), kill: attempt.kill.clone(), stop, limit, deadline, ended: None }
     }
 
