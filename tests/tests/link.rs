@@ -1,5 +1,5 @@
 //! A coordinator and its workers over real sockets and real TLS. Only the run side is a stand-in.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unit_arg)]
 
 #[path = "link/hostile.rs"]
 mod hostile;

@@ -350,7 +350,7 @@ impl Executor for Script {
                     let source = attempt.order.source.clone();
                     let archive = sources.checkout(&source, &Checkout { depth: 1, ..Checkout::default() }).await;
                     let text = match archive {
-                        Ok(archive) => names(archive.try_collect::<Vec<_>>().await.unwrap().concat()),
+                        Ok(archive) => names(&archive.try_collect::<Vec<_>>().await.unwrap().concat()),
                         Err(error) => format!("{error:#}"),
                     };
                     sink.append(vec![line(text)]).await.unwrap();
@@ -392,8 +392,8 @@ impl Executor for Script {
     }
 }
 
-fn names(archive: Vec<u8>) -> String {
-    let mut archive = tar::Archive::new(archive.as_slice());
+fn names(archive: &[u8]) -> String {
+    let mut archive = tar::Archive::new(archive);
     let entries = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string());
     let mut names: Vec<String> = entries.filter(|name| !name.contains(".git/")).collect();
     names.sort();
