@@ -126,7 +126,7 @@ fn hash(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-fn run(id: &str, serial: u64, author: &Keys, visibility: Value) -> State {
+fn run(id: &str, serial: u64, author: &Keys, visibility: &Value) -> State {
     let author = author.public_key().to_hex();
     serde_json::from_value(json!({
         "id": id, "version": 0, "serial": serial, "number": 1, "attempt": 1, "previous": null,
@@ -145,7 +145,7 @@ fn run(id: &str, serial: u64, author: &Keys, visibility: Value) -> State {
 }
 
 fn public(id: &str, serial: u64, author: &Keys) -> Change {
-    Change::Run(Box::new(run(id, serial, author, json!("public"))))
+    Change::Run(Box::new(run(id, serial, author, &json!("public"))))
 }
 
 fn ended(mut state: State) -> Change {
@@ -204,7 +204,7 @@ async fn a_private_run_answers_its_readers_alone_and_others_as_if_it_were_not_th
     let server = Server::start().await;
     let (reader, stranger) = (Keys::generate(), Keys::generate());
     let visibility = json!({ "readers": [reader.public_key().to_hex()] });
-    server.commit(vec![Change::Run(Box::new(run("p", 7, &stranger, visibility)))]).await;
+    server.commit(vec![Change::Run(Box::new(run("p", 7, &stranger, &visibility)))]).await;
     server.web.logs.append("p", "build", 1, 0, line("secret line\n")).await.unwrap();
     for path in ["/runs/p", "/api/runs/p", "/api/runs/7", "/api/runs/job-p", "/api/runs/p/logs?format=text"] {
         let missing = server.get(&path.replace('p', "q").replace("q7", "9")).await.status();
@@ -284,7 +284,7 @@ async fn a_run_is_cancelled_by_its_author_or_the_operator_and_a_worker_drained_b
 #[tokio::test]
 async fn a_live_log_comes_as_it_is_written_resumes_and_ends_with_the_run() {
     let server = Server::start().await;
-    let state = run("a", 1, &Keys::generate(), json!("public"));
+    let state = run("a", 1, &Keys::generate(), &json!("public"));
     server.commit(vec![Change::Run(Box::new(state.clone()))]).await;
     let length = server.web.logs.append("a", "build", 1, 0, line("one\n")).await.unwrap();
     let live = server.get("/api/runs/a/logs").await;
@@ -410,7 +410,7 @@ async fn a_private_runs_blob_is_open_to_its_readers_alone() {
     let server = Server::start().await;
     let reader = Keys::generate();
     let visibility = json!({ "readers": [reader.public_key().to_hex()] });
-    server.commit(vec![Change::Run(Box::new(run("p", 1, &Keys::generate(), visibility)))]).await;
+    server.commit(vec![Change::Run(Box::new(run("p", 1, &Keys::generate(), &visibility)))]).await;
     let deposit = Deposit {
         kind: "text/plain".into(),
         owner: "p".into(),
