@@ -53,7 +53,7 @@ impl FromRequestParts<Web> for Caller {
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Refusal> {
         let Some(event) = event(&parts.headers)? else { return Ok(Self::new(web, None)) };
         if event.kind.as_u16() == 24242 {
-            let token = Token::read(web, event, "get")?;
+            let token = Token::read(web, &event, "get")?;
             return Ok(Self::new(web, Some(token.key)));
         }
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
@@ -90,13 +90,13 @@ impl Token {
     /// The token of a request that needs one.
     pub(super) fn of(web: &Web, headers: &HeaderMap, verb: &str) -> Result<Self, Refusal> {
         let event = event(headers)?.ok_or_else(|| unauthorized("this needs a token (BUD-11, kind 24242)"))?;
-        Self::read(web, event, verb)
+        Self::read(web, &event, verb)
     }
 
-    fn read(web: &Web, event: Event, verb: &str) -> Result<Self, Refusal> {
+    fn read(web: &Web, event: &Event, verb: &str) -> Result<Self, Refusal> {
         let now = (web.settings.now)() / 1000;
-        let expires = tag(&event, "expiration").and_then(|text| text.parse::<u64>().ok());
-        let servers: Vec<_> = tags(&event, "server").collect();
+        let expires = tag(event, "expiration").and_then(|text| text.parse::<u64>().ok());
+        let servers: Vec<_> = tags(event, "server").collect();
         let host = web.settings.public_url.host_str().unwrap_or_default();
         let problem = if event.kind.as_u16() != 24242 {
             Some("its kind is not 24242")
@@ -104,7 +104,7 @@ impl Token {
             Some("it is from the future")
         } else if expires.is_none_or(|expires| expires <= now) {
             Some("it has expired, or has no `expiration`")
-        } else if tag(&event, "t") != Some(verb) {
+        } else if tag(event, "t") != Some(verb) {
             Some("its `t` names another action")
         } else if !servers.is_empty() && !servers.iter().any(|server| server.eq_ignore_ascii_case(host)) {
             Some("it is for another server")
@@ -114,7 +114,7 @@ impl Token {
         match problem {
             Some(problem) => Err(unauthorized(&format!("the token does not count: {problem}"))),
             None => {
-                let hashes = tags(&event, "x").map(str::to_lowercase).collect();
+                let hashes = tags(event, "x").map(str::to_lowercase).collect();
                 Ok(Self { key: event.pubkey.to_hex(), hashes })
             }
         }
