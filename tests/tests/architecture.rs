@@ -12,8 +12,8 @@ use regex::Regex;
 const STAGES: [&str; 8] = ["nostr", "source", "plan", "schedule", "dispatch", "log", "blob", "web"];
 /// What each module of the coordinator may import besides itself.
 const SHARED: [&str; 3] = ["config", "store", "run"];
-/// Folders of the product, the tests' own not among them.
-const PRODUCT: [&str; 5] = ["proto", "workflow", "coordinator", "worker", "cli"];
+/// Sources of the product; its tests may look from outside.
+const PRODUCT: [&str; 6] = ["proto/src", "workflow/src", "coordinator/src", "worker/src", "worker/init/src", "cli/src"];
 /// Lines of one file.
 const LONGEST: usize = 600;
 
@@ -21,7 +21,7 @@ const LONGEST: usize = 600;
 const LIBRARIES: [(&str, &[&str]); 6] = [
     ("nostr_sdk", &["coordinator/src/nostr", "coordinator/src/source", "cli/src/client"]),
     ("sqlx", &["coordinator/src/store"]),
-    ("tonic", &["coordinator/src/dispatch", "worker/src/link", "proto"]),
+    ("tonic", &["coordinator/src/dispatch", "worker/src/link", "proto/src"]),
     ("bollard", &["worker/src/sandbox/docker"]),
     ("askama", &["coordinator/src/web"]),
     ("axum", &["coordinator/src/web"]),

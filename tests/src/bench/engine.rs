@@ -7,7 +7,7 @@ use bollard::{
     API_DEFAULT_VERSION, Docker,
     models::{
         ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
-        NetworkCreateRequest, ResourcesUlimits,
+        NetworkCreateRequest,
     },
     query_parameters::{
         CreateContainerOptionsBuilder, InspectContainerOptions, InspectNetworkOptions, ListContainersOptionsBuilder,
@@ -76,10 +76,9 @@ impl Engine {
         Ok(None)
     }
 
-    /// What the product's containers look like, written by hand: for floors without the product beside them.
+    /// Like the product's containers, written by hand: for floors without the product beside them.
     pub async fn plain(&self) -> Result<Shape> {
         let request = NetworkCreateRequest { driver: Some("bridge".into()), ..NetworkCreateRequest::default() };
-        let files = ResourcesUlimits { name: Some("nofile".into()), soft: Some(65_536), hard: Some(65_536) };
         let kept = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"];
         let host = HostConfig {
             mounts: Some(vec![Mount {
@@ -95,7 +94,6 @@ impl Engine {
             memory: Some(4 << 30),
             memory_swap: Some(4 << 30),
             pids_limit: Some(4096),
-            ulimits: Some(vec![files]),
             ..HostConfig::default()
         };
         Ok(Shape { host, made: 0 })

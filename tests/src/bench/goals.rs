@@ -133,7 +133,7 @@ impl Bench {
                 1.10,
                 &beside_floor,
             );
-            self.failures("G1", &beside_floor);
+            failures("G1", &beside_floor, &mut self.report);
             self.around("G1", &cold_jobs);
             if let Some(ratios) = beside_floor.ratios() {
                 self.report.note(format!("G1: p95 of the ratios {:.3} (wished for: ≤ 1.3)", ratios.p95));
@@ -141,7 +141,7 @@ impl Bench {
         }
         if choice.has(Goal::G3) {
             self.report.ratio("G3 the same, warm; floor: our own cold", 0.10, &beside_cold);
-            self.failures("G3", &beside_cold);
+            failures("G3", &beside_cold, &mut self.report);
             self.around("G3", &warm_jobs);
             let resolution = beside_cold.floor().map_or(0.0, |cold| 1.0 / cold);
             self.report.note(format!("G3: stamps are whole milliseconds, which is ± {resolution:.4} of the ratio"));
@@ -162,7 +162,7 @@ impl Bench {
             }
         }
         self.report.ratio("G4 a step, (20 steps − 1 step) / 19; floor: an exec of `true`", 0.15, &all);
-        self.failures("G4", &all);
+        failures("G4", &all, &mut self.report);
     }
 
     async fn logs(&mut self, pairs: usize) {
@@ -183,7 +183,7 @@ impl Bench {
             1.5,
             &all,
         );
-        self.failures("G6", &all);
+        failures("G6", &all, &mut self.report);
         self.around("G6", &jobs);
         if let (Ok(coordinator), Ok(worker)) = self.cold.memory() {
             self.report.note(format!("after G6: coordinator {coordinator:.1} MiB, worker {worker:.1} MiB"));
@@ -213,12 +213,6 @@ impl Bench {
             "{goal}: sent → first byte {first:.0} ms; event seen → last report {whole:.0} ms; sent → end heard {heard:.0} ms"
         ));
     }
-
-    fn failures(&mut self, goal: &str, pairs: &Pairs) {
-        for cause in pairs.failures() {
-            self.report.note(format!("{goal} failed once: {}", cause.lines().next().unwrap_or_default()));
-        }
-    }
 }
 
 async fn floors(floor: &mut Floor, pairs: usize, report: &mut Report) {
@@ -232,9 +226,21 @@ async fn floors(floor: &mut Floor, pairs: usize, report: &mut Report) {
             }
         }
     }
-    report.floor("create, attach, start → first byte of `echo`", &cold);
-    report.floor("an exec of `true`: create, start, end, inspect", &exec);
-    report.floor("100 MB: create, attach, start → end", &log);
+    let names = [
+        "create, attach, start → first byte of `echo`",
+        "an exec of `true`: create, start, end, inspect",
+        "100 MB: create, attach, start → end",
+    ];
+    for (name, pairs) in names.into_iter().zip([&cold, &exec, &log]) {
+        report.floor(name, pairs);
+        failures(name, pairs, report);
+    }
+}
+
+fn failures(what: &str, pairs: &Pairs, report: &mut Report) {
+    for cause in pairs.failures() {
+        report.note(format!("{what} failed once: {}", cause.lines().next().unwrap_or_default()));
+    }
 }
 
 /// The folder of a stage goes away with it: what a failure may need is moved aside.

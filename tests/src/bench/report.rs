@@ -12,7 +12,7 @@ pub struct Report {
 #[derive(Debug)]
 struct Row {
     cells: [String; 7],
-    holds: Option<bool>,
+    holds: bool,
 }
 
 const HEAD: &str = "| what | ours | floor | ratio: median (min..max) | goal | pairs, failed | holds |\n\
@@ -27,7 +27,7 @@ impl Report {
             .map_or("-".into(), |Ratios { median, min, max, .. }| format!("{median:.3} ({min:.3}..{max:.3})"));
         let count = format!("{}, {}", pairs.len(), pairs.failures().len());
         let cells = [what.into(), ms(pairs.ours()), ms(pairs.floor()), ratio, format!("≤ {limit:.2}"), count];
-        self.push(cells, Some(pairs.hold(limit)));
+        self.push(cells, pairs.hold(limit));
     }
 
     /// A goal as a number of MiB.
@@ -39,14 +39,14 @@ impl Report {
             self.note(format!("{what}: {cause}"));
         }
         let cells = [what.into(), ours, "-".into(), "-".into(), format!("≤ {limit:.0} MiB"), format!("1, {failed}")];
-        self.push(cells, Some(holds));
+        self.push(cells, holds);
     }
 
-    /// A floor alone, in milliseconds.
+    /// A floor alone, in milliseconds. There is nothing to hold but that it could be measured.
     pub fn floor(&mut self, what: &str, pairs: &Pairs) {
         let floor = pairs.floor().map_or("-".into(), |value| format!("{value:.2} ms"));
         let count = format!("{}, {}", pairs.len(), pairs.failures().len());
-        self.push([what.into(), "-".into(), floor, "-".into(), "-".into(), count], None);
+        self.push([what.into(), "-".into(), floor, "-".into(), "-".into(), count], pairs.failures().is_empty());
     }
 
     /// A line below the table.
@@ -56,7 +56,7 @@ impl Report {
 
     /// Whether every goal holds.
     pub fn holds(&self) -> bool {
-        self.rows.iter().all(|row| row.holds != Some(false))
+        self.rows.iter().all(|row| row.holds)
     }
 
     /// As Markdown.
@@ -66,12 +66,8 @@ impl Report {
         [HEAD.to_owned()].into_iter().chain(rows).chain(["\n".to_owned()]).chain(notes).collect()
     }
 
-    fn push(&mut self, [what, ours, floor, ratio, goal, count]: [String; 6], holds: Option<bool>) {
-        let word = match holds {
-            Some(true) => "yes",
-            Some(false) => "**no**",
-            None => "-",
-        };
+    fn push(&mut self, [what, ours, floor, ratio, goal, count]: [String; 6], holds: bool) {
+        let word = if holds { "yes" } else { "**no**" };
         self.rows.push(Row { cells: [what, ours, floor, ratio, goal, count, word.into()], holds });
     }
 }
