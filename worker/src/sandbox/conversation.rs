@@ -18,7 +18,7 @@ use prost::Message as _;
 use proto::{
     INIT_MESSAGE_LIMIT, INIT_PROTOCOL,
     init::{
-        Ack, Failed, FailedKind, File, FromInit, Read, Ready, Resume, Signal, Start, ToInit, Unpack, UnpackData, failed,
+        Ack, Failed, FailedKind, File, FromInit, Read, Ready, Resume, Shutdown, Signal, Start, ToInit, Unpack, UnpackData, failed,
         from_init::Message, to_init::Message as To,
     },
 };
@@ -161,6 +161,12 @@ impl Conversation {
             // A lost conversation is told to whoever waits for the process.
             let _ = self.send(To::Signal(Signal { process, signal })).await;
         }
+    }
+
+    /// Ends every process and init.
+    pub(crate) async fn shutdown(&self) {
+        // Where nobody hears it any more, all has ended.
+        let _ = self.send(To::Shutdown(Shutdown { grace_ms: 0 })).await;
     }
 
     /// Unpacks an archive.
