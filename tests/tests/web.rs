@@ -9,7 +9,7 @@ use base64::{
 };
 use bytes::Bytes;
 use coordinator::{
-    blob::{Blobs, client::Client, Deposit},
+    blob::{Blobs, Deposit, client::Client},
     log::{Logs, record},
     run::State,
     store::{Change, Store, WorkerRow},
@@ -216,7 +216,8 @@ async fn a_private_run_answers_its_readers_alone_and_others_as_if_it_were_not_th
             assert_eq!(server.call(Method::GET, path, Some(keys)).await.status(), StatusCode::OK, "{path}");
         }
     }
-    let list = async |signer| server.call(Method::GET, "/api/runs", signer).await.json::<Vec<Value>>().await.unwrap().len();
+    let list =
+        async |signer| server.call(Method::GET, "/api/runs", signer).await.json::<Vec<Value>>().await.unwrap().len();
     assert_eq!((list(None).await, list(Some(&stranger)).await, list(Some(&reader)).await), (0, 0, 1));
 }
 
@@ -229,7 +230,8 @@ async fn a_signature_counts_for_its_url_method_and_minute_only() {
     let header = |kind, url: &str, method: &str, at| {
         authorization(&server.operator, kind, &[("u", url), ("method", method)], at)
     };
-    let mut forged: Value = serde_json::from_str(&signed(&server.operator, 27235, &[("u", &url), ("method", "GET")], at)).unwrap();
+    let mut forged: Value =
+        serde_json::from_str(&signed(&server.operator, 27235, &[("u", &url), ("method", "GET")], at)).unwrap();
     forged["pubkey"] = json!(Keys::generate().public_key().to_hex());
     let cases = [
         ("right", header(27235, &url, "GET", at), 200),
@@ -253,7 +255,8 @@ async fn a_signature_counts_for_its_url_method_and_minute_only() {
 async fn a_run_is_cancelled_by_its_author_or_the_operator_and_a_worker_drained_by_the_operator() {
     let server = Server::start().await;
     let (author, stranger) = (Keys::generate(), Keys::generate());
-    let row = json!({"id": "w1", "identity": "k", "name": "one", "labels": [], "slots": 1, "seen_at": 1, "draining": false});
+    let row =
+        json!({"id": "w1", "identity": "k", "name": "one", "labels": [], "slots": 1, "seen_at": 1, "draining": false});
     let row: WorkerRow = serde_json::from_value(row).unwrap();
     server.commit(vec![public("a", 1, &author), Change::Worker(row)]).await;
     let cases = [
@@ -298,7 +301,8 @@ async fn a_live_log_comes_as_it_is_written_resumes_and_ends_with_the_run() {
     server.web.logs.append("a", "build", 1, length, line("two\n")).await.unwrap();
     server.commit(vec![ended(state)]).await;
     let rest = reader.await.unwrap();
-    let logs: Vec<_> = rest.iter().filter(|(event, ..)| event == "log").map(|(.., data)| data["lines"][0]["text"].clone()).collect();
+    let logs: Vec<_> =
+        rest.iter().filter(|(event, ..)| event == "log").map(|(.., data)| data["lines"][0]["text"].clone()).collect();
     assert_eq!(logs, ["two\n"]);
     assert_eq!(rest.last().unwrap().0, "end");
     let run = rest.iter().rev().find(|(event, ..)| event == "run").unwrap();
@@ -340,7 +344,11 @@ async fn t80_a_blob_is_taken_from_writers_with_a_token_for_it() {
         ("expired", Some(made(&[upload, ("x", &right), ("expiration", &past)], at)), 401),
         ("no expiration", Some(made(&[upload, ("x", &right)], at)), 401),
         ("from the future", Some(made(&[upload, ("x", &right), ("expiration", &later)], at + 120)), 401),
-        ("another server", Some(made(&[upload, ("x", &right), ("expiration", &later), ("server", "b.example")], at)), 401),
+        (
+            "another server",
+            Some(made(&[upload, ("x", &right), ("expiration", &later), ("server", "b.example")], at)),
+            401,
+        ),
         ("this server", Some(made(&[upload, ("x", &right), ("expiration", &later), ("server", "127.0.0.1")], at)), 201),
         ("again", Some(token(&server.writer, "upload", &right)), 200),
     ];
@@ -354,7 +362,10 @@ async fn t80_a_blob_is_taken_from_writers_with_a_token_for_it() {
     let url_safe = format!("Nostr {}", URL_SAFE_NO_PAD.encode(event));
     let descriptor: Value = server.put(body, Some(url_safe)).await.json().await.unwrap();
     assert_eq!(descriptor["url"], format!("{}/{right}", server.url));
-    assert_eq!((&descriptor["sha256"], &descriptor["size"], &descriptor["uploaded"]), (&json!(right), &json!(5), &json!(at)));
+    assert_eq!(
+        (&descriptor["sha256"], &descriptor["size"], &descriptor["uploaded"]),
+        (&json!(right), &json!(5), &json!(at))
+    );
 }
 
 #[tokio::test]
@@ -436,9 +447,12 @@ async fn a_private_runs_blob_is_open_to_its_readers_alone() {
 /// A server as `answer` says, for what our own endpoint never does.
 async fn other(answer: fn(String, Bytes) -> (StatusCode, String)) -> Url {
     use axum::{Router, http::HeaderMap, routing::put};
-    let app = Router::new().route("/upload", put(async move |headers: HeaderMap, body: Bytes| {
-        answer(headers["authorization"].to_str().unwrap().to_owned(), body)
-    }));
+    let app = Router::new().route(
+        "/upload",
+        put(async move |headers: HeaderMap, body: Bytes| {
+            answer(headers["authorization"].to_str().unwrap().to_owned(), body)
+        }),
+    );
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     tokio::spawn(axum::serve(listener, app).into_future());
@@ -462,7 +476,11 @@ async fn t78_an_upload_goes_to_the_next_server_or_encoding_until_one_takes_it() 
 
     let strict = other(|authorization, body| {
         let token = authorization.strip_prefix("Nostr ").unwrap();
-        if STANDARD.decode(token).is_err() { (StatusCode::UNAUTHORIZED, String::new()) } else { descriptor(&hash(&body)) }
+        if STANDARD.decode(token).is_err() {
+            (StatusCode::UNAUTHORIZED, String::new())
+        } else {
+            descriptor(&hash(&body))
+        }
     });
     let strict = strict.await;
     // A token whose base64 has no padding reads alike in both alphabets; one of these texts has.

@@ -88,7 +88,14 @@ impl Client {
     }
 
     /// Puts bytes on one server, with the other encoding after a 401; the URL ends in their hash. `now` in seconds.
-    pub async fn upload(&self, server: &Url, bytes: &Bytes, kind: &str, signer: &Keys, now: u64) -> anyhow::Result<Url> {
+    pub async fn upload(
+        &self,
+        server: &Url,
+        bytes: &Bytes,
+        kind: &str,
+        signer: &Keys,
+        now: u64,
+    ) -> anyhow::Result<Url> {
         let sha256 = hex::encode(Sha256::digest(bytes));
         let host = server.host_str().unwrap_or_default().to_owned();
         let token = token(&sha256, &host, signer, now).with_context(|| format!("{server}: can't sign the token"))?;
@@ -102,7 +109,8 @@ impl Client {
         }
         let status = response.status();
         if !status.is_success() {
-            let reason = response.headers().get("x-reason").and_then(|value| value.to_str().ok()).unwrap_or("no reason");
+            let reason =
+                response.headers().get("x-reason").and_then(|value| value.to_str().ok()).unwrap_or("no reason");
             anyhow::bail!("{server} refused the blob: {status}, {reason}");
         }
         self.lock().insert(origin, encoding);

@@ -119,8 +119,7 @@ fn step_parts(prefix: &str, step: &Step, job: Conclusion, parts: &mut Vec<Part>)
     let name = label::step_label(&step.name);
     let took = duration(step.duration_ms());
     let ended = step.end.map_or(job, |(conclusion, _)| conclusion);
-    let (emoji, word) =
-        if ended == Conclusion::Success { ("✅", "Success") } else { ("❌", "Failure") };
+    let (emoji, word) = if ended == Conclusion::Success { ("✅", "Success") } else { ("❌", "Failure") };
     parts.push(Part::Marker(format!("{prefix}⭐ Run {name}")));
     let output = format!("{prefix}| ");
     let lines = step.lines.iter().map(|line| format!("{output}{}", defused(line))).collect();

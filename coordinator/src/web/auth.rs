@@ -18,7 +18,8 @@ const SKEW: u64 = 60;
 /// Longest header that is read, in bytes.
 const LONGEST: usize = 16 * 1024;
 
-const PADDING: GeneralPurposeConfig = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const PADDING: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, PADDING);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, PADDING);
 
@@ -129,7 +130,8 @@ fn event(headers: &HeaderMap) -> Result<Option<Event>, Refusal> {
         return Ok(None);
     }
     let text = text.trim();
-    let bytes = (text.len() <= LONGEST).then(|| URL_SAFE.decode(text).or_else(|_| STANDARD.decode(text)).ok()).flatten();
+    let bytes =
+        (text.len() <= LONGEST).then(|| URL_SAFE.decode(text).or_else(|_| STANDARD.decode(text)).ok()).flatten();
     let event = bytes.and_then(|bytes| Event::from_json(bytes).ok());
     match event.filter(|event| event.verify().is_ok()) {
         Some(event) => Ok(Some(event)),

@@ -29,11 +29,7 @@ const LIST: u32 = 1000;
 const INERT: &str = "default-src 'none'; sandbox";
 
 pub(super) fn routes() -> Router<Web> {
-    let cors = CorsLayer::new()
-        .allow_origin(Any)
-        .allow_methods(Any)
-        .allow_headers(Any)
-        .expose_headers(Any);
+    let cors = CorsLayer::new().allow_origin(Any).allow_methods(Any).allow_headers(Any).expose_headers(Any);
     Router::new()
         .route("/upload", put(upload).head(precheck))
         .route("/mirror", put(mirror))
@@ -165,9 +161,9 @@ async fn list(
 ) -> Result<Json<Vec<Descriptor>>, Refusal> {
     let own = caller.key.as_ref() == Some(&key);
     let rows = web.store.blobs_of(&key, LIST).await?;
-    let skip = cursor.cursor.map_or(0, |last| {
-        rows.iter().position(|row| row.sha256 == last).map_or(rows.len(), |position| position + 1)
-    });
+    let skip = cursor
+        .cursor
+        .map_or(0, |last| rows.iter().position(|row| row.sha256 == last).map_or(rows.len(), |position| position + 1));
     let shown = rows.into_iter().skip(skip).filter(|row| row.public || own);
     let limit = cursor.limit.unwrap_or(LIST).min(LIST) as usize;
     Ok(Json(shown.take(limit).map(|row| Descriptor::new(&web, row)).collect()))

@@ -63,7 +63,8 @@ pub(super) async fn logs(
     }
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let tail = web.logs.tail(&run.id, Positions::parse(last));
-    let follow = Follow { web, run: run.id, version: None, phase: Following::Open, tail, notices, ready: VecDeque::new() };
+    let follow =
+        Follow { web, run: run.id, version: None, phase: Following::Open, tail, notices, ready: VecDeque::new() };
     let sse = Sse::new(follow.events()).keep_alive(KeepAlive::default());
     // A proxy that buffers would hold the lines back.
     Ok(([("x-accel-buffering", "no")], sse).into_response())

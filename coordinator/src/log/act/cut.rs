@@ -7,11 +7,16 @@ pub(super) fn join(parts: Vec<Part>, full_url: &str, limit: usize) -> String {
     let mut text = String::new();
     let markers: usize = parts.iter().map(|part| if let Part::Marker(line) = part { line.len() + 1 } else { 0 }).sum();
     if markers > limit {
-        let lines: Vec<_> = parts.into_iter().filter_map(|part| if let Part::Marker(line) = part { Some(line) } else { None }).collect();
+        let lines: Vec<_> = parts
+            .into_iter()
+            .filter_map(|part| if let Part::Marker(line) = part { Some(line) } else { None })
+            .collect();
         let prefix = lines.first().and_then(|line| line.split_inclusive("] ").next()).unwrap_or_default().to_owned();
         shorten(&prefix, &lines, limit, full_url, &mut text);
     } else {
-        let sizes = parts.iter().filter_map(|part| if let Part::Output { lines, .. } = part { Some(size(lines)) } else { None });
+        let sizes = parts
+            .iter()
+            .filter_map(|part| if let Part::Output { lines, .. } = part { Some(size(lines)) } else { None });
         let share = share(sizes.collect(), limit - markers);
         for part in &parts {
             match part {

@@ -44,14 +44,15 @@ pub(super) fn step_label(name: &str) -> String {
 
 fn grouped(base: &str, evaluated: &str, leg: &Leg) -> String {
     let is_group = |text: &str| {
-        text.strip_suffix(')').and_then(|text| text.rsplit_once('(')).is_some_and(|(before, label)| {
-            before.trim_end() == base && !label.is_empty() && !label.contains(')')
-        })
+        text.strip_suffix(')')
+            .and_then(|text| text.rsplit_once('('))
+            .is_some_and(|(before, label)| before.trim_end() == base && !label.is_empty() && !label.contains(')'))
     };
     if is_group(evaluated) {
         return evaluated.to_owned();
     }
-    let values: Vec<String> = leg.matrix.values().filter(|value| !value.is_object() && !value.is_array()).map(text).collect();
+    let values: Vec<String> =
+        leg.matrix.values().filter(|value| !value.is_object() && !value.is_array()).map(text).collect();
     let label = if values.is_empty() {
         evaluated.strip_prefix(base).unwrap_or(evaluated).trim().to_owned()
     } else {
@@ -134,7 +135,8 @@ mod tests {
 
     #[test]
     fn a_workflow_name_cant_shift_the_job() {
-        for (name, expected) in [("CI/CD", "CI-CD"), ("a]b", "a}b"), ("", "workflow"), ("⭐ x", "☆ x"), ("a\nb", "a b")] {
+        for (name, expected) in [("CI/CD", "CI-CD"), ("a]b", "a}b"), ("", "workflow"), ("⭐ x", "☆ x"), ("a\nb", "a b")]
+        {
             assert_eq!(workflow_label(name), expected);
         }
     }
