@@ -39,7 +39,8 @@ impl Records {
     }
 
     fn push(&mut self, stream: LogStream, text: &[u8]) {
-        let record = LogRecord { time_ms: 1, step: self.step, stream: stream.into(), text: text.to_vec().into(), mark: None };
+        let record =
+            LogRecord { time_ms: 1, step: self.step, stream: stream.into(), text: text.to_vec().into(), mark: None };
         self.list.push(record);
     }
 
@@ -57,7 +58,7 @@ impl Records {
     }
 }
 
-fn leg(matrix: serde_json::Value, index: usize, total: usize) -> Leg {
+fn leg(matrix: &serde_json::Value, index: usize, total: usize) -> Leg {
     Leg { matrix: matrix.as_object().unwrap().clone(), index, total }
 }
 
@@ -90,8 +91,12 @@ fn t36_two_jobs_of_three_steps_show_names_statuses_and_durations() {
         .step("Main actions/checkout@v4", b"Syncing\n", "success", 1_230)
         .step("Main cargo test", b"running\nfailed\n", "failure", 123_500)
         .step("Main report", b"", "success", 7);
-    let lint = Records::new().step("Main a", b"", "success", 900).step("Main b", b"x", "success", 1_000).step("Main c", b"", "success", 0);
-    let jobs = checked(&render(&HEAD, &[build.job("build", Conclusion::Failure), lint.job("lint", Conclusion::Success)]));
+    let lint = Records::new()
+        .step("Main a", b"", "success", 900)
+        .step("Main b", b"x", "success", 1_000)
+        .step("Main c", b"", "success", 0);
+    let jobs =
+        checked(&render(&HEAD, &[build.job("build", Conclusion::Failure), lint.job("lint", Conclusion::Success)]));
     let shape: Vec<_> = jobs.iter().map(|job| (job.name.as_str(), job.status, job.duration_ms())).collect();
     let expected = [("build", Status::Failure, 124_737.0 + 824.0), ("lint", Status::Success, 1_900.0 + 824.0)];
     assert_eq!(shape, expected);
@@ -112,29 +117,34 @@ fn t37_a_matrix_of_two_values_is_one_group_with_four_labels() {
         .iter()
         .enumerate()
         .map(|(index, (os, v))| {
-            let label = job_label("test", raw, &format!("Test ({os}/{v})"), &leg(json!({"os": os, "v": v}), index, 4));
+            let label = job_label("test", raw, &format!("Test ({os}/{v})"), &leg(&json!({"os": os, "v": v}), index, 4));
             let failed = index == 2;
-            let (word, conclusion) = if failed { ("failure", Conclusion::Failure) } else { ("success", Conclusion::Success) };
+            let (word, conclusion) =
+                if failed { ("failure", Conclusion::Failure) } else { ("success", Conclusion::Success) };
             Records::new().step("Main x", b"", word, 5).job(&label, conclusion)
         })
         .collect();
     let jobs = checked(&render(&HEAD, &jobs));
     let shown: Vec<_> = jobs.iter().map(|job| (job.name.as_str(), job.status == Status::Failure)).collect();
-    let expected = [("Test (linux/1)", false), ("Test (linux/2)", false), ("Test (mac/1)", true), ("Test (mac/2)", false)];
+    let expected =
+        [("Test (linux/1)", false), ("Test (linux/2)", false), ("Test (mac/1)", true), ("Test (mac/2)", false)];
     assert_eq!(shown, expected);
 }
 
 #[test]
 fn t38_a_name_without_parentheses_gets_them() {
-    let label = |t: &str, index| job_label("b", Some("Build ${{ matrix.t }}"), &format!("Build {t}"), &leg(json!({"t": t}), index, 2));
-    let jobs = ["x86", "arm"].iter().enumerate().map(|(index, t)| Records::new().job(&label(t, index), Conclusion::Success));
+    let label = |t: &str, index| {
+        job_label("b", Some("Build ${{ matrix.t }}"), &format!("Build {t}"), &leg(&json!({"t": t}), index, 2))
+    };
+    let jobs =
+        ["x86", "arm"].iter().enumerate().map(|(index, t)| Records::new().job(&label(t, index), Conclusion::Success));
     let jobs = checked(&render(&HEAD, &jobs.collect::<Vec<_>>()));
     assert_eq!(jobs.iter().map(|job| job.name.as_str()).collect::<Vec<_>>(), ["Build (x86)", "Build (arm)"]);
 }
 
 #[test]
 fn t40_job_ids_build_and_build_2_stay_two_jobs() {
-    let label = |id| job_label(id, None, id, &leg(json!({}), 0, 1));
+    let label = |id| job_label(id, None, id, &leg(&json!({}), 0, 1));
     let job = |id, word, conclusion| Records::new().step("Main x", b"", word, 5).job(&label(id), conclusion);
     let jobs = [job("build-2", "failure", Conclusion::Failure), job("build", "success", Conclusion::Success)];
     let jobs = checked(&render(&HEAD, &jobs));

@@ -29,7 +29,7 @@ const TOKEN: u64 = 300;
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
-    /// Servers that take standard base64 alone.
+    /// What each server took last, by origin.
     encodings: Arc<Mutex<HashMap<String, Encoding>>>,
 }
 
@@ -38,6 +38,15 @@ pub struct Client {
 enum Encoding {
     UrlSafe,
     Standard,
+}
+
+impl Encoding {
+    fn other(self) -> Self {
+        match self {
+            Self::UrlSafe => Self::Standard,
+            Self::Standard => Self::UrlSafe,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -78,24 +87,33 @@ impl Client {
         anyhow::bail!("no Blossom server took the blob: {}", errors.join("; "))
     }
 
-    /// Puts bytes on one server; the URL ends in their hash. `now` in seconds.
-    pub async fn upload(&self, server: &Url, bytes: &Bytes, kind: &str, signer: &Keys, now: u64) -> anyhow::Result<Url> {
+    /// Puts bytes on one server, with the other encoding after a 401; the URL ends in their hash. `now` in seconds.
+    pub async fn upload(
+        &self,
+        server: &Url,
+        bytes: &Bytes,
+        kind: &str,
+        signer: &Keys,
+        now: u64,
+    ) -> anyhow::Result<Url> {
         let sha256 = hex::encode(Sha256::digest(bytes));
         let host = server.host_str().unwrap_or_default().to_owned();
         let token = token(&sha256, &host, signer, now).with_context(|| format!("{server}: can't sign the token"))?;
-        let known = self.lock().get(&host).copied();
-        let mut encoding = known.unwrap_or(Encoding::UrlSafe);
+        let origin = server.origin().ascii_serialization();
+        let mut encoding = self.lock().get(&origin).copied().unwrap_or(Encoding::UrlSafe);
         let mut response = self.put(server, bytes, kind, &sha256, &token, encoding).await?;
-        if response.status() == StatusCode::UNAUTHORIZED && known.is_none() {
-            encoding = Encoding::Standard;
+        // Also where one was taken before: a token without padding reads alike in both.
+        if response.status() == StatusCode::UNAUTHORIZED {
+            encoding = encoding.other();
             response = self.put(server, bytes, kind, &sha256, &token, encoding).await?;
         }
         let status = response.status();
         if !status.is_success() {
-            let reason = response.headers().get("x-reason").and_then(|value| value.to_str().ok()).unwrap_or("no reason");
+            let reason =
+                response.headers().get("x-reason").and_then(|value| value.to_str().ok()).unwrap_or("no reason");
             anyhow::bail!("{server} refused the blob: {status}, {reason}");
         }
-        self.lock().insert(host, encoding);
+        self.lock().insert(origin, encoding);
         let answer = limited(response).await.with_context(|| format!("{server}: can't read the answer"))?;
         let descriptor: Descriptor =
             serde_json::from_slice(&answer).with_context(|| format!("{server} answered with no blob descriptor"))?;

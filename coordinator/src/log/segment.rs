@@ -26,8 +26,13 @@ impl Segment {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).with_context(explained)?;
         }
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).with_context(explained)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .with_context(explained)?;
         if fresh {
             for folder in path.ancestors().skip(1).take(3) {
                 super::sync_folder(folder).with_context(explained)?;
@@ -71,9 +76,7 @@ impl Segment {
     }
 
     pub(super) fn sync(&mut self) -> anyhow::Result<u64> {
-        self.file
-            .sync_data()
-            .with_context(|| format!("can't put the log {} on the disk", self.path.display()))?;
+        self.file.sync_data().with_context(|| format!("can't put the log {} on the disk", self.path.display()))?;
         Ok(self.length)
     }
 

@@ -105,8 +105,7 @@ async fn the_full_text_has_every_attempt_in_order() {
     let parts: Vec<Bytes> = logs.full_text("run").try_collect().await.unwrap();
     let text = String::from_utf8(parts.concat()).unwrap();
     let time = "1970-01-01T00:00:00.001Z";
-    let expected = format!(
-        "==== a, attempt 1\n{time} lost\n==== a, attempt 2\n{time} retried\n==== b, attempt 1\n{time} first\n"
-    );
+    let expected =
+        format!("==== a, attempt 1\n{time} lost\n==== a, attempt 2\n{time} retried\n==== b, attempt 1\n{time} first\n");
     assert_eq!(text, expected);
 }

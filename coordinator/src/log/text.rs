@@ -59,7 +59,13 @@ mod tests {
     #[test]
     fn every_line_has_the_time_of_its_first_byte_and_streams_do_not_mix() {
         let mark = |ended, conclusion: &str| LogRecord {
-            mark: Some(Mark { name: "Main x".into(), ended, conclusion: conclusion.into(), duration_ms: 7, ..Mark::default() }),
+            mark: Some(Mark {
+                name: "Main x".into(),
+                ended,
+                conclusion: conclusion.into(),
+                duration_ms: 7,
+                ..Mark::default()
+            }),
             ..record(1000, LogStream::Mark, "")
         };
         let mut writer = Writer::default();

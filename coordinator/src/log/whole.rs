@@ -35,7 +35,12 @@ impl Logs {
                 JobPhase::Done { conclusion, reason, .. } => (*conclusion, reason.as_ref().and_then(words)),
                 _ => (Conclusion::Cancelled, None),
             };
-            jobs.push(act::JobLog { label: act::job_label(&job.id, raw, &job.name, &job.leg), conclusion, reason, records });
+            jobs.push(act::JobLog {
+                label: act::job_label(&job.id, raw, &job.name, &job.leg),
+                conclusion,
+                reason,
+                records,
+            });
         }
         Ok(act::render(&head, &jobs))
     }

@@ -44,14 +44,15 @@ pub(super) fn step_label(name: &str) -> String {
 
 fn grouped(base: &str, evaluated: &str, leg: &Leg) -> String {
     let is_group = |text: &str| {
-        text.strip_suffix(')').and_then(|text| text.rsplit_once('(')).is_some_and(|(before, label)| {
-            before.trim_end() == base && !label.is_empty() && !label.contains(')')
-        })
+        text.strip_suffix(')')
+            .and_then(|text| text.rsplit_once('('))
+            .is_some_and(|(before, label)| before.trim_end() == base && !label.is_empty() && !label.contains(')'))
     };
     if is_group(evaluated) {
         return evaluated.to_owned();
     }
-    let values: Vec<String> = leg.matrix.values().filter(|value| !value.is_object() && !value.is_array()).map(text).collect();
+    let values: Vec<String> =
+        leg.matrix.values().filter(|value| !value.is_object() && !value.is_array()).map(text).collect();
     let label = if values.is_empty() {
         evaluated.strip_prefix(base).unwrap_or(evaluated).trim().to_owned()
     } else {
@@ -99,14 +100,14 @@ mod tests {
 
     use super::*;
 
-    fn leg(matrix: serde_json::Value, index: usize, total: usize) -> Leg {
+    fn leg(matrix: &serde_json::Value, index: usize, total: usize) -> Leg {
         Leg { matrix: matrix.as_object().cloned().unwrap_or_default(), index, total }
     }
 
     #[test]
     fn job_names_follow_the_viewers_table() {
-        let none = || leg(json!({}), 0, 1);
-        let os = |os: &str, index| leg(json!({ "os": os }), index, 2);
+        let none = || leg(&json!({}), 0, 1);
+        let os = |os: &str, index| leg(&json!({ "os": os }), index, 2);
         let cases = [
             ("build", None, "build", none(), "build"),
             ("build-2", None, "build-2", none(), "build-2-1"),
@@ -120,7 +121,7 @@ mod tests {
                 "t",
                 Some("Test (${{ matrix.os }}/${{ matrix.v }})"),
                 "Test (linux/2)",
-                leg(json!({"os": "linux", "v": 2}), 3, 4),
+                leg(&json!({"os": "linux", "v": 2}), 3, 4),
                 "Test (linux/2)-4",
             ),
             ("test", None, "test (linux)", os("linux", 0), "test-1"),
@@ -134,7 +135,8 @@ mod tests {
 
     #[test]
     fn a_workflow_name_cant_shift_the_job() {
-        for (name, expected) in [("CI/CD", "CI-CD"), ("a]b", "a}b"), ("", "workflow"), ("⭐ x", "☆ x"), ("a\nb", "a b")] {
+        for (name, expected) in [("CI/CD", "CI-CD"), ("a]b", "a}b"), ("", "workflow"), ("⭐ x", "☆ x"), ("a\nb", "a b")]
+        {
             assert_eq!(workflow_label(name), expected);
         }
     }
