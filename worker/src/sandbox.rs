@@ -16,6 +16,9 @@ mod conversation;
 pub mod docker;
 pub mod host;
 
+/// `longshore-init`, the first process of every machine, for the architecture this worker was built for.
+const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/longshore-init"));
+
 /// What a job needs of its machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MachineSpec {

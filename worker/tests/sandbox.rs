@@ -5,5 +5,7 @@
 mod attacks;
 #[path = "sandbox/fixture.rs"]
 mod fixture;
+#[path = "sandbox/host.rs"]
+mod host;
 #[path = "sandbox/steps.rs"]
 mod steps;

@@ -11,7 +11,7 @@ use bollard::{
     container::LogOutput,
     models::{
         ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
-        ResourcesUlimits, VolumeCreateRequest,
+        VolumeCreateRequest,
     },
     query_parameters::{
         AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
@@ -32,10 +32,11 @@ use super::{
     machine::{DockerMachine, TEMP, WORKSPACE},
     network::Networks,
 };
-use crate::sandbox::conversation::{Conversation, Incoming};
+use crate::sandbox::{
+    INIT,
+    conversation::{Conversation, Incoming},
+};
 
-/// The first process of every container, for the architecture this worker was built for.
-pub(crate) const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/longshore-init"));
 const INIT_DIRECTORY: &str = "/longshore/bin";
 const INIT_NAME: &str = "longshore-init";
 /// From the start of a container to the first word of its first process.
@@ -139,7 +140,13 @@ impl Containers {
         ContainerCreateBody {
             image: Some(spec.image.clone()),
             entrypoint: Some(vec![format!("{INIT_DIRECTORY}/{INIT_NAME}")]),
-            cmd: Some(vec![holding.nonce.clone(), user.clone(), WORKSPACE.into(), TEMP.into()]),
+            cmd: Some(vec![
+                holding.nonce.clone(),
+                user.clone(),
+                WORKSPACE.into(),
+                TEMP.into(),
+                spec.limits.open_files.to_string(),
+            ]),
             // Init is root even where steps are not: it gives them their user, and they cannot touch it.
             user: Some("0:0".into()),
             env: Some(spec.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()),
@@ -306,11 +313,6 @@ fn gone(kind: &str, name: &str, removed: Result<(), bollard::errors::Error>) -> 
 
 fn resources(limits: &Limits) -> HostConfig {
     let number = |value: u64| Some(i64::try_from(value).unwrap_or(i64::MAX));
-    let open_files = ResourcesUlimits {
-        name: Some("nofile".into()),
-        soft: number(limits.open_files),
-        hard: number(limits.open_files),
-    };
     HostConfig {
         memory: number(limits.memory),
         // The same as memory: no swap on top of it.
@@ -318,7 +320,6 @@ fn resources(limits: &Limits) -> HostConfig {
         nano_cpus: number(limits.cpu_millis.saturating_mul(1_000_000)),
         pids_limit: number(limits.processes),
         shm_size: number(limits.shared_memory),
-        ulimits: Some(vec![open_files]),
         ..HostConfig::default()
     }
 }
