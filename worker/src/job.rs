@@ -153,8 +153,12 @@ impl Job {
         let environment = spec.environment.clone();
         let machine = tokio::select! {
             machine = self.sandbox.acquire(spec) => machine.map_err(failed_start)?,
-            cause = self.clock.interrupted(None) => return Err(reason_of(cause)),
+            cause = self.clock.interrupted(None) => return Err(match cause {
+                Cause::Timeout => Reason::StartFailed("the container did not start in time; look at the engine".into()),
+                cause => reason_of(cause),
+            }),
         };
+        self.clock.begin();
         let filled = self.fill(machine.as_ref()).await;
         let entered = match filled {
             Ok(()) => contexts.enter(self.sandbox.name(), machine.as_ref(), environment).await,
@@ -217,11 +221,7 @@ impl Job {
         let began = Instant::now();
         self.console.begin(STEP_CLEANUP, "Complete job").await;
         if let Some(machine) = machine {
-            if report.conclusion == Conclusion::Cancelled || self.clock.ended.is_some() {
-                machine.destroy().await;
-            } else {
-                tokio::spawn(async move { machine.destroy().await });
-            }
+            machine.destroy().await;
         }
         if let Some(reason) = report.reason.as_ref().filter(|reason| !matches!(reason, Reason::Step)) {
             self.console.notice(STEP_CLEANUP, &format!("##[error]{}", said(reason))).await;

@@ -1,25 +1,31 @@
 //! What a job's steps see, do and leave, on a real engine.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use worker::sandbox::Sandbox;
+use worker::sandbox::{
+    Sandbox as _,
+    docker::{Docker, DockerConfig},
+};
 use workflow::plan::{Conclusion, Reason};
 
 #[path = "steps/harness.rs"]
 mod harness;
-#[path = "steps/scratch.rs"]
-mod scratch;
 
 use harness::{Outcome, Run};
 
-async fn sandbox() -> Option<Arc<dyn Sandbox>> {
-    Some(Arc::new(scratch::Scratch))
-}
-
-/// Runs a job on a real engine; `None` only where the engine was given up by name.
+/// Runs a job on the engine of this machine; `None` only where the engine was given up by name.
 async fn run(run: Run) -> Option<Outcome> {
-    Some(run.on(sandbox().await?).await)
+    static RUNS: AtomicUsize = AtomicUsize::new(0);
+    if std::env::var("LONGSHORE_NO_ENGINE").is_ok_and(|value| value == "1") {
+        return None;
+    }
+    let worker = format!("steps-{}-{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
+    let config = DockerConfig { worker, ..DockerConfig::default() };
+    let docker = Docker::connect(config).await.expect("a Docker engine; LONGSHORE_NO_ENGINE=1 goes on without");
+    let outcome = run.on(docker.clone()).await;
+    docker.close().await;
+    Some(outcome)
 }
 
 /// Steps, the lines they print, and how each concludes.
@@ -388,7 +394,7 @@ async fn a_step_out_of_time_fails_and_a_job_out_of_time_ends() {
     let Some(outcome) = run(job).await else {
         return;
     };
-    assert_eq!(outcome.lines(), ["clean-up"]);
+    assert_eq!(outcome.lines(), ["clean-up"], "{}\n{:?}", outcome.notices(), outcome.report);
     assert_eq!(outcome.report.reason, Some(Reason::Timeout));
     assert_eq!(outcome.report.conclusion, Conclusion::Failure);
 }
@@ -520,4 +526,50 @@ async fn debug_lines_are_shown_where_they_are_asked_for() {
         return;
     };
     assert_eq!(outcome.lines(), ["##[debug]inner", "debug 1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_container_has_its_image_options_environment_and_sh() {
+    let job = Run::new(
+        "
+jobs:
+  test:
+    runs-on: ubuntu-latest
+    container:
+      image: longshore/${{ 'ubuntu' }}:dev
+      env: {FROM_CONTAINER: container, OVER: container}
+      options: --hostname inner-host --user 100:101
+      volumes: ['shared-data:/data']
+    env: {OVER: job}
+    steps:
+      - run: |
+          echo \"$(hostname) $FROM_CONTAINER $OVER $(id -u):$(id -g) ${BASH_VERSION:-sh}\"
+          echo \"V=1\" >> \"$GITHUB_ENV\"; echo kept > kept
+          [ '${{ job.container.id != '' }}' = true ] && echo has an id
+      - {shell: bash, run: 'echo \"$(cat kept) $V $PWD\"'}
+",
+    );
+    let mut job = job;
+    job.image = "no/such:image".into();
+    let Some(outcome) = run(job).await else { return };
+    let lines = ["inner-host container job 100:101 sh", "has an id", "kept 1 /workspace"];
+    assert_eq!(outcome.lines(), lines, "{}\n{:?}", outcome.notices(), outcome.report.reason);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_out_of_memory_says_so() {
+    let mut job = Run::steps("- run: head -c 900M /dev/zero | tail");
+    job.limits.memory = 128 << 20;
+    let Some(outcome) = run(job).await else { return };
+    assert_eq!(outcome.report.reason, Some(Reason::OutOfMemory), "{}", outcome.notices());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_cannot_be_had_is_named() {
+    let mut job = Run::steps("- run: echo never");
+    job.image = "127.0.0.1:9/no/such:image".into();
+    let Some(outcome) = run(job).await else { return };
+    let Some(Reason::PullFailed(reason)) = &outcome.report.reason else { panic!("{:?}", outcome.report.reason) };
+    assert!(reason.contains("127.0.0.1:9/no/such:image"), "{reason}");
+    assert!(!outcome.report.started);
 }

@@ -10,6 +10,9 @@ use super::{Attempt, console::Stop};
 /// After a cancel, steps with `always()` or `cancelled()` get this long together.
 const GRACE: Duration = Duration::from_secs(5 * 60);
 
+/// A machine must be there by then; pulling a large image takes minutes.
+const START: Duration = Duration::from_secs(30 * 60);
+
 /// What ends a job early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
@@ -45,6 +48,7 @@ pub(super) struct Clock {
     cancel: CancellationToken,
     kill: CancellationToken,
     stop: Stop,
+    limit: Duration,
     deadline: Instant,
     /// Why the job ends, once it does; a harder cause takes a gentler one's place.
     pub(super) ended: Option<Cause>,
@@ -57,8 +61,14 @@ impl Clock {
             milliseconds => Duration::from_millis(milliseconds),
         };
         // A year stands for no limit: the sum must stay a time.
-        let deadline = Instant::now() + limit.min(Duration::from_secs(365 * 24 * 3600));
-        Self { cancel: attempt.cancel.clone(), kill: attempt.kill.clone(), stop, deadline, ended: None }
+        let limit = limit.min(Duration::from_secs(365 * 24 * 3600));
+        let deadline = Instant::now() + START;
+        Self { cancel: attempt.cancel.clone(), kill: attempt.kill.clone(), stop, limit, deadline, ended: None }
+    }
+
+    /// The machine is there: the job's time begins, whatever the machine took.
+    pub(super) fn begin(&mut self) {
+        self.deadline = Instant::now() + self.limit;
     }
 
     /// Waits for what ends the job. After a gentle end, for what ends the rest as well.
@@ -100,6 +110,9 @@ impl Clock {
     pub(super) fn is_over(&mut self) -> bool {
         if self.ended.is_none() && self.cancel.is_cancelled() {
             self.end(Cause::Cancelled);
+        }
+        if Instant::now() >= self.deadline {
+            self.end(if self.ended.is_none() { Cause::Timeout } else { Cause::Killed });
         }
         for (token, cause) in
             [(&self.kill, Cause::Killed), (&self.stop.broken, Cause::LogBroken), (&self.stop.limit, Cause::LogLimit)]
