@@ -147,6 +147,7 @@ impl From<(String, Job)> for JobView {
             JobPhase::Queued { reason, .. } => ("queued", Some(reason), None, None, None),
             JobPhase::Running { .. } => ("running", None, None, None, None),
             JobPhase::Cancelling { .. } => ("cancelling", None, None, None, None),
+            JobPhase::Held => ("held", None, None, None, None),
             JobPhase::Done { conclusion, reason, report } => ("done", None, Some(conclusion), reason, report),
         };
         let last = job.attempts.last();
