@@ -1,6 +1,6 @@
 //! `longshore exec`: a checkout's workflow on this machine, with the engine of a pool and no relay.
 
-mod machine;
+pub(crate) mod machine;
 mod report;
 mod run;
 mod subject;

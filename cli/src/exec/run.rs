@@ -183,6 +183,8 @@ impl Loop {
             secrets: self.settings.secrets.clone(),
             masks: Vec::new(),
             limits: JobLimits::default(),
+            // The sandbox brings the tree: with changes that are not committed.
+            checked_out: false,
             cancel,
             kill: self.settings.kill.clone(),
         };

@@ -149,6 +149,7 @@ async fn execute(
         masks: job.masks.into_iter().map(SecretString::from).collect(),
         image,
         limits: worker.config.limits.clone(),
+        checked_out: false,
         cancel: handles.cancel.clone(),
         kill: handles.kill.clone(),
     };
