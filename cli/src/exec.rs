@@ -60,8 +60,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     secrets_file: Option<PathBuf>,
     /// The image that a runner label stands for; may be repeated
-    #[arg(long = "image", value_name = "LABEL=IMAGE")]
-    images: Vec<String>,
+    #[arg(long = "image", value_name = "LABEL=IMAGE", value_parser = pair)]
+    images: Vec<(String, String)>,
     /// `github.repository`
     #[arg(long, value_name = "OWNER/NAME", default_value = "local/repository")]
     repository: String,
@@ -135,7 +135,7 @@ async fn execute(args: &Args, checkout: &Checkout, planned: Planned) -> Result<E
     let mut config = worker::config::Config { sandbox: args.sandbox.clone(), ..worker::config::Config::default() };
     config.name = format!("exec-{}", std::process::id());
     config.pool.size = 0;
-    config.labels.extend(pairs("--image", &args.images)?);
+    config.labels.extend(args.images.iter().cloned());
     if args.sandbox == "host" {
         tracing::warn!("--sandbox host: steps run as processes of this machine, with your rights and your files");
     }
@@ -177,6 +177,12 @@ fn only(plan: &mut workflow::plan::Plan, id: &str) -> Result<()> {
     }
     plan.jobs.retain(|id, _| wanted.contains(id));
     Ok(())
+}
+
+/// One NAME=VALUE of the command line.
+pub(crate) fn pair(item: &str) -> Result<(String, String), String> {
+    let (name, value) = item.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn pairs(flag: &str, items: &[String]) -> Result<IndexMap<String, String>> {

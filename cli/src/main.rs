@@ -1,6 +1,8 @@
 //! `longshore`: CI/CD for Nostr git. The one binary: coordinator, worker, and the client's verbs.
 
 mod client;
+mod coordinator;
+mod dev;
 mod eval;
 mod exec;
 mod lint;
@@ -25,7 +27,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Coordinator(coordinator::Args),
     Worker(worker::Args),
+    Dev(dev::Args),
     Exec(Box<exec::Args>),
     Lint(lint::Args),
     Plan(plan::Args),
@@ -52,7 +56,9 @@ async fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Coordinator(args) => coordinator::run(args).await,
         Command::Worker(args) => worker::run(args).await,
+        Command::Dev(args) => dev::run(args).await,
         Command::Exec(args) => exec::run(*args).await,
         Command::Lint(args) => lint::run(&args),
         Command::Plan(args) => plan::run(&args),

@@ -20,12 +20,32 @@ pub(crate) struct Args {
     sets: Vec<String>,
 }
 
+#[allow(clippy::print_stdout)]
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let given = Given { file: args.config.as_deref(), environment: std::env::vars().collect(), sets: &args.sets };
     let loaded = load(&Config::complete(), &given)?;
     for warning in loaded.warnings.into_iter().chain(loaded.config.check()?) {
         warn!("{warning}");
     }
-    worker::run(loaded.config, Shutdown::from_signals()?).await?;
+    let config = loaded.config;
+    let (slots, coordinator) = (config.slots, config.coordinator.clone());
+    let sandbox = worker::sandbox(&config).await?;
+    println!("ready: {slots} slots, sandbox {}, coordinator {coordinator}", sandbox.name());
+    worker::run(config, sandbox, Shutdown::from_signals()?).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns when somebody asks this process to end: Ctrl-C, or TERM.
+pub(crate) async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => drop(terminate.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+    }
 }

@@ -71,6 +71,23 @@ pub fn make_keys(folder: &Path, hosts: &[String]) -> anyhow::Result<Keys> {
     Ok(keys)
 }
 
+/// The keys that [`make_keys`] put into a folder earlier.
+pub fn read_keys(folder: &Path) -> anyhow::Result<Keys> {
+    let file = |name: &str| folder.join(name);
+    let seed = Zeroizing::new(hex::decode(read(&file("worker.key"), "worker.key")?.trim()).unwrap_or_default());
+    let worker = Ed25519KeyPair::from_seed_unchecked(&seed)
+        .map_err(|_| anyhow!("{}: not 64 hex digits; remove the folder to begin anew", file("worker.key").display()))?;
+    Ok(Keys {
+        pubkey: read_nostr_key(&file("nostr.key"))?.public_key().to_hex(),
+        nostr: file("nostr.key"),
+        store: file("store.key"),
+        tls: Tls { certificate: file("server.pem"), key: file("server.key") },
+        ca: file("ca.pem"),
+        worker: file("worker.key"),
+        worker_identity: hex::encode(worker.public_key()),
+    })
+}
+
 fn authority() -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "Longshore pool");

@@ -22,7 +22,8 @@ impl Logs {
                 Phase::Sealing { end } | Phase::Done { end, .. } => Some(end),
                 Phase::Planning | Phase::Waiting { .. } | Phase::Active => None,
             };
-            return Ok(act::render_message(&head, &message(end)));
+            let text = state.message.clone().unwrap_or_else(|| message(end));
+            return Ok(act::render_message(&head, &text));
         }
         let mut jobs = Vec::with_capacity(state.jobs.len());
         for (key, job) in &state.jobs {

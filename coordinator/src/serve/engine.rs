@@ -3,15 +3,19 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use nostr::{JsonUtil, Keys, PublicKey};
+use nostr::{Keys, PublicKey};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     config::{Config, RepositoryConfig, VisibilityConfig},
-    nostr::hive_ci::{self, Draft, PUBLISHER_SECRET, Secrets},
+    nostr::{
+        hive_ci::{self, Draft, PUBLISHER_SECRET, Secrets},
+        publish,
+        routes::Routes,
+    },
     run::{self, Effect, Event, Millis, New, Origin, Phase, Refused, Request, Rules, State, Update, Visibility},
     store::{
-        Batch, Change, Outgoing, Queued, RelayClass, Signer, Store, StoreError, Task, TaskKind,
+        Batch, Change, Queued, RelayClass, Signer, Store, StoreError, Task, TaskKind,
         seal::{self, StoreKey},
     },
 };
@@ -27,6 +31,7 @@ struct Inner {
     store: Store,
     store_key: StoreKey,
     us: PublicKey,
+    routes: Routes,
     config: Arc<Config>,
     clock: fn() -> Millis,
 }
@@ -41,9 +46,16 @@ pub enum Applied {
 }
 
 impl Engine {
-    /// `us` is the coordinator's Nostr key; `clock` gives Unix milliseconds.
-    pub fn new(store: Store, store_key: StoreKey, us: PublicKey, config: Arc<Config>, clock: fn() -> Millis) -> Self {
-        Self(Arc::new(Inner { store, store_key, us, config, clock }))
+    /// `us` is the coordinator's Nostr key; `routes` says where events go; `clock` gives Unix milliseconds.
+    pub fn new(
+        store: Store,
+        store_key: StoreKey,
+        us: PublicKey,
+        routes: Routes,
+        config: Arc<Config>,
+        clock: fn() -> Millis,
+    ) -> Self {
+        Self(Arc::new(Inner { store, store_key, us, routes, config, clock }))
     }
 
     /// The store.
@@ -56,13 +68,12 @@ impl Engine {
         (self.0.clock)()
     }
 
-    /// Makes a run of a request and tells its author "queued", all in one transaction with the request's id.
-    ///
-    /// `None`: the request was taken in before.
+    /// Makes a run of a request and tells its author "queued", all in one transaction with `settle`, which makes this
+    /// the only time that the request is taken in.
     ///
     /// # Errors
-    /// The store can't be written, or the secrets can't be sealed.
-    pub async fn accept(&self, request: Request, secrets: &Secrets) -> anyhow::Result<Option<State>> {
+    /// [`StoreError::Seen`] where it was taken in before; the store can't be written, or the secrets can't be sealed.
+    pub async fn accept(&self, request: Request, secrets: &Secrets, settle: Batch) -> anyhow::Result<State> {
         let Inner { store, store_key, config, .. } = &*self.0;
         let now = self.now();
         let id = uuid::Uuid::now_v7().to_string();
@@ -79,9 +90,8 @@ impl Engine {
             expires_at: now.saturating_add(config.keep_days.saturating_mul(DAY_MS)),
             request,
         };
-        let seen = new.request.id.clone();
         let (state, effects) = run::create(new, now);
-        let mut batch: Batch = vec![Change::Seen { id: seen, at: now }];
+        let mut batch = settle;
         if !secrets.values.is_empty() || secrets.publisher.is_some() {
             let mut values = secrets.values.clone();
             if let Some(keys) = &secrets.publisher {
@@ -91,11 +101,8 @@ impl Engine {
             batch.push(Change::Secrets { run: id, sealed, wrapped_key });
         }
         batch.extend(self.changes(&state, effects, None)?);
-        match store.commit(batch).await {
-            Ok(()) => Ok(Some(state)),
-            Err(StoreError::Seen(_)) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        store.commit(batch).await?;
+        Ok(state)
     }
 
     /// Tells a run of an event, and stores what follows from it, together with `also`, before it returns. Where
@@ -117,7 +124,7 @@ impl Engine {
                 }
             };
             let publisher = match &state.phase {
-                Phase::Done { .. } => self.publisher(&state).await?,
+                Phase::Done { .. } => self.publisher_of(&state).await?,
                 _ => None,
             };
             let mut batch = self.changes(&state, effects, publisher.as_ref())?;
@@ -140,11 +147,19 @@ impl Engine {
         Ok(seal::open(&self.0.store_key, run, &found.sealed, &found.wrapped_key)?)
     }
 
-    async fn publisher(&self, state: &State) -> anyhow::Result<Option<Keys>> {
-        if !matches!(&state.request.origin, Origin::HiveCi { publisher: Some(_), .. }) {
-            return Ok(None);
+    async fn publisher_of(&self, state: &State) -> anyhow::Result<Option<Keys>> {
+        match &state.request.origin {
+            Origin::HiveCi { publisher: Some(_), .. } => self.publisher_key(&state.id).await,
+            _ => Ok(None),
         }
-        let secrets = self.secrets(&state.id).await?;
+    }
+
+    /// The publisher key that came with a run's request; `None` once erased.
+    ///
+    /// # Errors
+    /// As [`Self::secrets`].
+    pub async fn publisher_key(&self, run: &str) -> anyhow::Result<Option<Keys>> {
+        let secrets = self.secrets(run).await?;
         let found = secrets.iter().find(|(name, _)| name == PUBLISHER_SECRET);
         Ok(found.and_then(|(_, value)| Keys::parse(value.expose_secret()).ok()))
     }
@@ -183,47 +198,22 @@ impl Engine {
     }
 
     fn publish(&self, state: &State, update: &Update, publisher: Option<&Keys>) -> anyhow::Result<Batch> {
-        let drafts = hive_ci::report(&state.id, &state.request, update, &self.0.us);
-        let relays = self.relays(state);
+        let planned = state.planned.as_ref().map(|planned| planned.relays.as_slice()).unwrap_or_default();
+        let relays = self.0.routes.to(&state.request, planned);
         let mut batch = Batch::new();
-        for mut draft in drafts {
+        for mut draft in hive_ci::report(&state.id, &state.request, update, &self.0.us) {
+            // Signed now: the key is erased with this very transaction.
             if let (Signer::Publisher { .. }, Some(keys)) = (&draft.signer, publisher) {
                 draft.sign(keys).context("the publisher key does not sign the run's result")?;
             }
-            batch.push(Change::Outbox(self.outgoing(draft, Some(&state.id), relays.clone())));
+            batch.push(self.outgoing(&draft, &relays, Some(&state.id)));
         }
         Ok(batch)
     }
 
-    /// An event of ours as a row of the outbox.
-    pub fn outgoing(&self, mut draft: Draft, run: Option<&str>, relays: Vec<(String, RelayClass)>) -> Outgoing {
-        Outgoing {
-            event: draft.event.id().to_hex(),
-            sequence: 0,
-            unsigned: draft.event.as_json(),
-            signature: draft.signature.map(|signature| signature.to_string()),
-            signer: draft.signer,
-            relays,
-            run: run.map(str::to_owned),
-            made_at: self.now(),
-        }
-    }
-
-    /// Where a run's events go: our own relays, then those of the repository and the job.
-    fn relays(&self, state: &State) -> Vec<(String, RelayClass)> {
-        let mut relays: Vec<(String, RelayClass)> =
-            self.0.config.relays.write.iter().map(|url| (url.clone(), RelayClass::Own)).collect();
-        let job: &[String] = match &state.request.origin {
-            Origin::HiveCi { relays, .. } => relays,
-            Origin::Api => &[],
-        };
-        let planned = state.planned.iter().flat_map(|planned| &planned.relays);
-        for url in job.iter().chain(&state.request.repository.relays).chain(planned) {
-            if !relays.iter().any(|(known, _)| known.trim_end_matches('/') == url.trim_end_matches('/')) {
-                relays.push((url.clone(), RelayClass::Other));
-            }
-        }
-        relays
+    /// An event of ours for the outbox.
+    pub fn outgoing(&self, draft: &Draft, relays: &[(String, RelayClass)], run: Option<&str>) -> Change {
+        publish::outgoing(draft, relays, run, self.now())
     }
 
     fn rules(&self, request: &Request) -> Rules {

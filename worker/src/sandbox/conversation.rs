@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -35,10 +35,15 @@ pub(crate) type Incoming = BoxStream<'static, io::Result<Bytes>>;
 /// What init reads.
 pub(crate) type Outgoing = Pin<Box<dyn AsyncWrite + Send>>;
 
-/// Messages of one request that may wait for its caller. With 64 KiB of output each this bounds memory to 1 MiB.
-const WINDOW: usize = 16;
-/// Output after which init is told that it may forget. A quarter of what it keeps.
+/// Messages to init that may wait.
+const OUTGOING: usize = 16;
+/// Output after which init is told that it may forget. A quarter of what it keeps: beyond that the step waits, so that
+/// answers never queue behind output that nobody takes.
 const ACKNOWLEDGE: usize = 1 << 20;
+/// What numbers and times add to each piece of output, at most. Counted, or single bytes would fill init's 4 MiB unseen.
+const OVERHEAD: usize = 48;
+/// Bytes that may wait for callers. Twice what init may send unacknowledged, and room for answers with files.
+const WAITING_LIMIT: usize = 8 << 20 | 2 * INIT_MESSAGE_LIMIT;
 /// Bytes before the marker that may be left of a conversation before this one.
 const STALE_LIMIT: usize = INIT_MESSAGE_LIMIT;
 /// Bytes of one piece of an archive.
@@ -59,8 +64,16 @@ pub(crate) struct Conversation {
 }
 
 struct Shared {
-    requests: Mutex<HashMap<u64, mpsc::Sender<(u64, Message)>>>,
+    requests: Mutex<HashMap<u64, mpsc::UnboundedSender<Arrived>>>,
+    /// Bytes that wait for callers; bounds the queues.
+    waiting: AtomicUsize,
     lost: OnceLock<String>,
+}
+
+struct Arrived {
+    sequence: u64,
+    size: usize,
+    message: Message,
 }
 
 impl Conversation {
@@ -70,9 +83,9 @@ impl Conversation {
         mut writer: Outgoing,
         nonce: &str,
     ) -> Result<(Self, Ready), SandboxError> {
-        let shared = Arc::new(Shared { requests: Mutex::default(), lost: OnceLock::new() });
+        let shared = Arc::new(Shared { requests: Mutex::default(), waiting: 0.into(), lost: OnceLock::new() });
         let marker = Bytes::from_owner(rand::random::<[u8; 32]>());
-        let (outgoing, mut messages) = mpsc::channel::<ToInit>(WINDOW);
+        let (outgoing, mut messages) = mpsc::channel::<ToInit>(OUTGOING);
         let writing = tokio::spawn(async move {
             while let Some(message) = messages.recv().await {
                 let bytes = message.encode_length_delimited_to_vec();
@@ -82,7 +95,7 @@ impl Conversation {
                 }
             }
         });
-        let (ready_sender, mut ready) = mpsc::channel(1);
+        let (ready_sender, mut ready) = mpsc::unbounded_channel();
         // Request 0 is `Ready`.
         shared.lock().insert(0, ready_sender);
         let reading = tokio::spawn({
@@ -100,7 +113,10 @@ impl Conversation {
         let conversation = Self { shared, outgoing, next: 1.into(), running: 0.into(), _tasks: tasks };
         conversation.send(To::Resume(Resume { after: 0, marker })).await?;
         match ready.recv().await {
-            Some((_, Message::Ready(ready))) if ready.nonce == nonce && ready.protocol == INIT_PROTOCOL => {
+            Some(Arrived { message: Message::Ready(ready), size, .. })
+                if ready.nonce == nonce && ready.protocol == INIT_PROTOCOL =>
+            {
+                conversation.shared.waiting.fetch_sub(size, Ordering::Relaxed);
                 Ok((conversation, ready))
             }
             Some(_) => Err(SandboxError::Start("its first process is not the longshore-init of this worker".into())),
@@ -131,7 +147,7 @@ impl Conversation {
                         proto::init::Stream::Stderr => Stream::Stderr,
                         _ => Stream::Stdout,
                     };
-                    unacknowledged += piece.data.len();
+                    unacknowledged += piece.data.len() + OVERHEAD;
                     output.write(stream, piece.data, piece.time_ms).await;
                     if unacknowledged >= ACKNOWLEDGE {
                         unacknowledged = 0;
@@ -227,7 +243,7 @@ impl Conversation {
 
     fn request(&self) -> Request<'_> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, answers) = mpsc::channel(WINDOW);
+        let (sender, answers) = mpsc::unbounded_channel();
         self.shared.lock().insert(id, sender);
         Request { id, answers, conversation: self }
     }
@@ -249,7 +265,7 @@ impl Conversation {
 }
 
 impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, mpsc::Sender<(u64, Message)>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<Arrived>>> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -274,7 +290,7 @@ impl Drop for Running<'_> {
 /// Waits for what init says to one request.
 struct Request<'a> {
     id: u64,
-    answers: mpsc::Receiver<(u64, Message)>,
+    answers: mpsc::UnboundedReceiver<Arrived>,
     conversation: &'a Conversation,
 }
 
@@ -283,17 +299,27 @@ impl Request<'_> {
         if self.conversation.is_lost() && self.answers.is_empty() {
             return Err(SandboxError::Lost(self.conversation.reason()));
         }
-        match self.answers.recv().await {
-            Some((_, Message::Failed(failed))) => Err(refusal(failed)),
-            Some(answer) => Ok(answer),
-            None => Err(SandboxError::Lost(self.conversation.reason())),
+        let Some(Arrived { sequence, size, message }) = self.answers.recv().await else {
+            return Err(SandboxError::Lost(self.conversation.reason()));
+        };
+        self.conversation.shared.waiting.fetch_sub(size, Ordering::Relaxed);
+        match message {
+            Message::Failed(failed) => Err(refusal(failed)),
+            message => Ok((sequence, message)),
         }
     }
 }
 
 impl Drop for Request<'_> {
     fn drop(&mut self) {
-        self.conversation.shared.lock().remove(&self.id);
+        let shared = &self.conversation.shared;
+        shared.lock().remove(&self.id);
+        self.answers.close();
+        let mut left = 0;
+        while let Ok(arrived) = self.answers.try_recv() {
+            left += arrived.size;
+        }
+        shared.waiting.fetch_sub(left, Ordering::Relaxed);
     }
 }
 
@@ -363,7 +389,7 @@ fn request_of(message: &Message) -> u64 {
 async fn read_all(mut frames: Frames, marker: &[u8], shared: &Shared) -> io::Result<()> {
     frames.skip_through(marker).await?;
     let mut expected = 1;
-    while let Some(frame) = frames.next().await? {
+    while let Some((frame, size)) = frames.next().await? {
         if frame.sequence != expected {
             return Err(io::Error::other(format!("message {} came where {expected} was due", frame.sequence)));
         }
@@ -371,8 +397,12 @@ async fn read_all(mut frames: Frames, marker: &[u8], shared: &Shared) -> io::Res
         let Some(message) = frame.message else { continue };
         let receiver = shared.lock().get(&request_of(&message)).cloned();
         // Without a receiver its caller gave up; the message is of no use.
-        if let Some(receiver) = receiver {
-            let _ = receiver.send((frame.sequence, message)).await;
+        let Some(receiver) = receiver else { continue };
+        if shared.waiting.fetch_add(size, Ordering::Relaxed) > WAITING_LIMIT {
+            return Err(io::Error::other("its first process sent more than it may without being asked"));
+        }
+        if receiver.send(Arrived { sequence: frame.sequence, size, message }).is_err() {
+            shared.waiting.fetch_sub(size, Ordering::Relaxed);
         }
     }
     Ok(())
@@ -415,13 +445,15 @@ impl Frames {
         }
     }
 
-    async fn next(&mut self) -> io::Result<Option<FromInit>> {
+    /// The next message and its bytes.
+    async fn next(&mut self) -> io::Result<Option<(FromInit, usize)>> {
         loop {
             if let Some((prefix, length)) = length(&self.buffer)? {
                 if self.buffer.len() >= prefix + length {
                     self.buffer.advance(prefix);
                     let message = self.buffer.split_to(length).freeze();
-                    return FromInit::decode(message).map(Some).map_err(io::Error::other);
+                    let frame = FromInit::decode(message).map_err(io::Error::other)?;
+                    return Ok(Some((frame, length)));
                 }
                 self.buffer.reserve(prefix + length - self.buffer.len());
             }

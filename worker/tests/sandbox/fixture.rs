@@ -14,22 +14,22 @@ use worker::sandbox::{
 };
 
 /// PATH of every step here.
-pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-pub fn image() -> String {
+pub(crate) fn image() -> String {
     std::env::var("LONGSHORE_TEST_IMAGE").unwrap_or_else(|_| "longshore/ubuntu:dev".into())
 }
 
-pub fn spec() -> MachineSpec {
+pub(crate) fn spec() -> MachineSpec {
     MachineSpec { image: image(), ..MachineSpec::default() }
 }
 
 /// Runs a test against a worker of its own, and removes all it made.
-pub fn with_docker<F: Future<Output = ()>>(test: impl FnOnce(Arc<Docker>) -> F) {
+pub(crate) fn with_docker<F: Future<Output = ()>>(test: impl FnOnce(Arc<Docker>) -> F) {
     with_config(DockerConfig::default(), test);
 }
 
-pub fn with_config<F: Future<Output = ()>>(config: DockerConfig, test: impl FnOnce(Arc<Docker>) -> F) {
+pub(crate) fn with_config<F: Future<Output = ()>>(config: DockerConfig, test: impl FnOnce(Arc<Docker>) -> F) {
     if std::env::var("LONGSHORE_NO_ENGINE").is_ok_and(|value| value == "1") {
         eprintln!("skipped: no engine");
         return;
@@ -48,7 +48,7 @@ pub fn with_config<F: Future<Output = ()>>(config: DockerConfig, test: impl FnOn
 
 /// Keeps what it is given.
 #[derive(Default)]
-pub struct Collected {
+pub(crate) struct Collected {
     pieces: Mutex<Vec<(Stream, Bytes)>>,
     wakes: tokio::sync::Notify,
 }
@@ -62,14 +62,14 @@ impl OutputSink for Collected {
 }
 
 impl Collected {
-    pub fn text(&self, of: Stream) -> String {
+    pub(crate) fn text(&self, of: Stream) -> String {
         let pieces = self.pieces.lock().unwrap();
         let bytes: Vec<u8> = pieces.iter().filter(|(stream, _)| *stream == of).flat_map(|(_, data)| data.to_vec()).collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Waits until standard output holds a text.
-    pub async fn wait_for(&self, text: &str) {
+    pub(crate) async fn wait_for(&self, text: &str) {
         let seen = async {
             while !self.text(Stream::Stdout).contains(text) {
                 self.wakes.notified().await;
@@ -79,7 +79,7 @@ impl Collected {
     }
 }
 
-pub fn script(text: &str) -> Command {
+pub(crate) fn script(text: &str) -> Command {
     Command {
         argv: ["bash", "-c", text].map(String::from).to_vec(),
         environment: vec![("PATH".into(), PATH.into())],
@@ -88,14 +88,14 @@ pub fn script(text: &str) -> Command {
     }
 }
 
-pub async fn run(machine: &dyn Machine, command: Command) -> Result<(Exit, String, String), SandboxError> {
+pub(crate) async fn run(machine: &dyn Machine, command: Command) -> Result<(Exit, String, String), SandboxError> {
     let output = Collected::default();
     let exit = machine.run(command, &output).await?;
     Ok((exit, output.text(Stream::Stdout), output.text(Stream::Stderr)))
 }
 
 /// Standard output of a script that succeeds.
-pub async fn say(machine: &dyn Machine, text: &str) -> String {
+pub(crate) async fn say(machine: &dyn Machine, text: &str) -> String {
     let (exit, out, err) = run(machine, script(text)).await.unwrap();
     assert_eq!(exit.code, 0, "{text}: {out}{err}");
     out

@@ -26,7 +26,7 @@ fn a_step_has_exactly_its_environment_directory_user_and_input() {
             ..Command::default()
         };
         let (exit, out, _) = run(&*machine, command).await.unwrap();
-        assert_eq!((exit.code, out.as_str()), (0, "A=1\0NEWLINE=a\nb=c\0-e=-e X=1\0EMPTY=\0"));
+        assert_eq!((exit.code, out.as_str()), (0, "-e=-e X=1\0A=1\0EMPTY=\0NEWLINE=a\nb=c\0"));
 
         let command = Command {
             input: "typed in".into(),

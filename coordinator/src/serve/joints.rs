@@ -1,0 +1,175 @@
+//! What one stage asks of another, each in a few lines: the only place where they meet.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{
+    FutureExt,
+    future::BoxFuture,
+    stream::BoxStream,
+};
+use nostr::{Event, Filter, Keys, Kind, PublicKey};
+use nostr_sdk::pool::relay::ReqExitPolicy;
+
+use super::engine::Engine;
+use crate::{
+    config,
+    dispatch::{AttemptId, Dispatch, Enrolment, Logs, Objects, worker_id},
+    log,
+    nostr::{publish::PublisherKeys, relays::Relays, tags},
+    run::{self, Millis},
+    source::{Lookup, Sources},
+    store::{Change, Store, StoreError, WorkerRow},
+    web::Control,
+};
+
+/// How long relays may take to say what they have of a repository.
+const LOOK_UP: Duration = Duration::from_secs(8);
+
+/// Repositories are looked up on the relays the request and the operator name.
+pub(super) struct RelayLookup {
+    pub(super) relays: Relays,
+    pub(super) config: config::Relays,
+}
+
+impl RelayLookup {
+    fn with_ours(&self, relays: &[String]) -> Vec<String> {
+        let ours = self.config.lookup.iter().chain(&self.config.read);
+        relays.iter().chain(ours).filter_map(|url| crate::nostr::relays::normal(url)).collect::<indexmap::IndexSet<_>>().into_iter().collect()
+    }
+}
+
+impl Lookup for RelayLookup {
+    fn find<'a>(&'a self, relays: &'a [String], filter: Filter) -> BoxFuture<'a, Vec<Event>> {
+        async move {
+            let urls = self.with_ours(relays);
+            self.relays.fetch(&urls, &filter, ReqExitPolicy::ExitOnEOSE, LOOK_UP).await
+        }
+        .boxed()
+    }
+
+    fn write_relays<'a>(&'a self, author: &'a str) -> BoxFuture<'a, Vec<String>> {
+        async move {
+            let Ok(key) = PublicKey::from_hex(author) else { return Vec::new() };
+            let urls = self.with_ours(&self.config.index);
+            let filter = Filter::new().kind(Kind::RelayList).author(key);
+            let found = self.relays.fetch(&urls, &filter, ReqExitPolicy::ExitOnEOSE, LOOK_UP).await;
+            let newest = found.into_iter().max_by_key(|event| (event.created_at, std::cmp::Reverse(event.id)));
+            let tags = newest.iter().flat_map(|event| tags::all(event, "r"));
+            tags.filter(|tag| tag.get(2).is_none_or(|use_| use_ == "write"))
+                .filter_map(|tag| crate::nostr::relays::normal(tag.get(1)?))
+                .take(8)
+                .collect()
+        }
+        .boxed()
+    }
+}
+
+impl PublisherKeys for Engine {
+    fn publisher<'a>(&'a self, run: &'a str) -> BoxFuture<'a, anyhow::Result<Option<Keys>>> {
+        self.publisher_key(run).boxed()
+    }
+}
+
+impl Logs for log::Logs {
+    fn open<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, anyhow::Result<u64>> {
+        self.open(&attempt.run, &attempt.job, attempt.number).boxed()
+    }
+
+    fn append<'a>(&'a self, attempt: &'a AttemptId, offset: u64, data: Bytes) -> BoxFuture<'a, anyhow::Result<u64>> {
+        self.append(&attempt.run, &attempt.job, attempt.number, offset, data).boxed()
+    }
+
+    fn sync<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, anyhow::Result<u64>> {
+        self.sync(&attempt.run, &attempt.job, attempt.number).boxed()
+    }
+
+    fn close<'a>(&'a self, attempt: &'a AttemptId, total: u64, sha256: &'a [u8]) -> BoxFuture<'a, anyhow::Result<()>> {
+        self.close(&attempt.run, &attempt.job, attempt.number, total, sha256).boxed()
+    }
+}
+
+impl Objects for Sources {
+    fn bundle<'a>(
+        &'a self,
+        repository: &'a str,
+        commit: &'a str,
+        have: &'a [String],
+    ) -> BoxFuture<'a, anyhow::Result<BoxStream<'static, std::io::Result<Bytes>>>> {
+        async move { Ok(self.bundle(repository, commit, have).await?) }.boxed()
+    }
+}
+
+/// Workers that the store or the configuration knows.
+pub(super) struct Enrolled {
+    pub(super) store: Store,
+    /// Configured identities, hex.
+    pub(super) configured: Vec<String>,
+    pub(super) clock: fn() -> Millis,
+}
+
+impl Enrolment for Enrolled {
+    fn known<'a>(&'a self, identity: &'a str) -> BoxFuture<'a, anyhow::Result<Option<WorkerRow>>> {
+        async move {
+            let stored = self.store.workers().await?.into_iter().find(|row| row.identity == identity);
+            let configured = || {
+                let key = hex::decode(identity).ok().filter(|_| self.configured.iter().any(|known| known == identity))?;
+                Some(WorkerRow {
+                    id: worker_id(&key),
+                    identity: identity.to_owned(),
+                    name: String::new(),
+                    labels: Vec::new(),
+                    slots: 0,
+                    seen_at: 0,
+                    draining: false,
+                })
+            };
+            Ok(stored.or_else(configured))
+        }
+        .boxed()
+    }
+
+    fn enrol<'a>(&'a self, worker: &'a WorkerRow, token: &'a str) -> BoxFuture<'a, anyhow::Result<bool>> {
+        async move {
+            let seen = Change::Seen { id: format!("enrolment {token}"), at: (self.clock)() };
+            match self.store.commit(vec![seen, Change::Worker(worker.clone())]).await {
+                Ok(()) => Ok(true),
+                Err(StoreError::Seen(_)) => Ok(false),
+                Err(error) => Err(error.into()),
+            }
+        }
+        .boxed()
+    }
+
+    fn seen<'a>(&'a self, worker: &'a WorkerRow) -> BoxFuture<'a, anyhow::Result<()>> {
+        async move { Ok(self.store.commit(vec![Change::Worker(worker.clone())]).await?) }.boxed()
+    }
+}
+
+/// What people ask for over HTTP.
+pub(super) struct Operator {
+    pub(super) engine: Engine,
+    pub(super) dispatch: Dispatch,
+}
+
+impl Control for Operator {
+    fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
+        async move {
+            self.engine.apply(run, run::Event::Cancel { by: by.to_owned() }, Vec::new()).await?;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn drain<'a>(&'a self, worker: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
+        async move {
+            self.dispatch.drain(worker, true);
+            let row = self.engine.store().workers().await?.into_iter().find(|row| row.id == worker);
+            if let Some(row) = row {
+                self.engine.store().commit(vec![Change::Worker(WorkerRow { draining: true, ..row })]).await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,182 @@
+//! Carries out what runs asked for, until done: planning, stops, sealed logs, time limits.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{archive::Archive, engine::Engine};
+use crate::{
+    config::Config,
+    dispatch::{AttemptId, Dispatch},
+    plan::{self, Facts, Numbers},
+    run::{Event, Millis, Phase, Planned, SealedLog, State},
+    source::{Resolved, SourceError, Sources, Wanted},
+    store::{Change, Task, TaskKind},
+};
+
+/// Workflows fetched and planned at the same time.
+const PLANS: usize = 8;
+/// A task that failed for our own reasons is tried again after this.
+const AGAIN: Duration = Duration::from_secs(5);
+/// A run's result is published without a log where none could be stored for so long (ms).
+const WITHOUT_LOG: Millis = 10 * 60_000;
+/// Longest wait between two looks for a commit (ms).
+const LONGEST_WAIT: Millis = 30_000;
+
+/// Does tasks.
+#[derive(Clone)]
+pub(super) struct Tasks {
+    pub(super) engine: Engine,
+    pub(super) dispatch: Dispatch,
+    pub(super) sources: Arc<Sources>,
+    pub(super) archive: Archive,
+    pub(super) config: Arc<Config>,
+    pub(super) plans: Arc<Semaphore>,
+}
+
+impl Tasks {
+    pub(super) fn limit() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(PLANS))
+    }
+
+    /// Works until told to stop; what is under way then is done again after the next start.
+    pub(super) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut notices = self.engine.store().subscribe();
+        let (mut busy, mut working) = (HashSet::new(), JoinSet::new());
+        loop {
+            let now = self.engine.now();
+            for task in self.engine.store().tasks_due(now).await? {
+                if busy.insert(task.id.clone()) {
+                    let this = self.clone();
+                    working.spawn(async move {
+                        if let Err(error) = Box::pin(this.carry_out(&task)).await {
+                            tracing::error!(task = task.id, "tried again in {} s: {error:#}", AGAIN.as_secs());
+                            tokio::time::sleep(AGAIN).await;
+                        }
+                        task.id
+                    });
+                }
+            }
+            let next = self.engine.store().next_task_due().await?.filter(|due| *due > now);
+            let wait = Duration::from_millis(next.map_or(3_600_000, |due| due - now));
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                // Missed notices cost nothing: every due task is looked for.
+                _ = notices.recv() => {}
+                () = tokio::time::sleep_until(Instant::now() + wait) => {}
+                Some(ended) = working.join_next() => match ended {
+                    Ok(id) => {
+                        busy.remove(&id);
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "a task ended in a bug; all that are due are looked at again");
+                        busy.clear();
+                    }
+                },
+            }
+        }
+    }
+
+    async fn carry_out(&self, task: &Task) -> anyhow::Result<()> {
+        let done = vec![Change::TaskDone { id: task.id.clone() }];
+        let store = self.engine.store();
+        let Some(state) = store.run(&task.run).await? else { return Ok(store.commit(done).await?) };
+        let event = match &task.kind {
+            TaskKind::Plan { tries } => {
+                let Ok(_turn) = self.plans.acquire().await else { return Ok(()) };
+                match self.plan(&state).await {
+                    Ok(planned) => Event::Planned(Box::new(planned)),
+                    Err(Failure::Author(message)) => Event::Unplannable { message },
+                    Err(Failure::NotYet(why)) => {
+                        let now = self.engine.now();
+                        if now.saturating_sub(state.created_at) < self.config.source.wait.saturating_mul(1000) {
+                            let wait = (1000_u64 << (*tries).min(10)).min(LONGEST_WAIT);
+                            tracing::info!(run = state.id, why, "waits for its commit");
+                            let kind = TaskKind::Plan { tries: tries.saturating_add(1) };
+                            let later = Task { kind, due: now.saturating_add(wait), ..task.clone() };
+                            return Ok(store.commit(vec![Change::Task(later)]).await?);
+                        }
+                        Event::Unplannable { message: why }
+                    }
+                }
+            }
+            TaskKind::Stop { job, attempt, reason, .. } => {
+                let attempt = AttemptId { run: task.run.clone(), job: job.clone(), number: *attempt };
+                // Where nobody holds it, its lease is running out already.
+                self.dispatch.cancel(&attempt, reason);
+                return Ok(store.commit(done).await?);
+            }
+            TaskKind::Seal => Event::Sealed { log: self.seal(&state).await? },
+            TaskKind::Expire => Event::Expired,
+        };
+        self.engine.apply(&task.run, event, done).await?;
+        Ok(())
+    }
+
+    async fn seal(&self, state: &State) -> anyhow::Result<SealedLog> {
+        let Phase::Sealing { end } = &state.phase else { return Ok(SealedLog::default()) };
+        match self.archive.seal(state).await {
+            Err(error) if self.engine.now().saturating_sub(end.at) > WITHOUT_LOG => {
+                tracing::error!(run = state.id, "its result goes out without a log: {error:#}");
+                Ok(SealedLog::default())
+            }
+            sealed => sealed,
+        }
+    }
+
+    async fn plan(&self, state: &State) -> Result<Planned, Failure> {
+        let request = &state.request;
+        let path = plan::workflow_path(&request.workflow).map_err(Failure::Author)?.to_owned();
+        let wanted = Wanted {
+            commit: request.commit.clone(),
+            branch: request.branch.clone(),
+            reference: request.reference.clone(),
+        };
+        let found = self.sources.resolve(&request.repository, &wanted).await?;
+        let facts = Facts {
+            commit: found.commit.clone(),
+            reference: found.reference.clone(),
+            default_branch: found.default_branch.clone(),
+            description: found.description.clone(),
+            trusted: found.trusted,
+            maintainers: found.maintainers.clone(),
+            relays: found.relays.clone(),
+        };
+        let text = read(found, path, self.config.limits.workflow_bytes).await?;
+        let numbers = Numbers { serial: state.serial, number: state.number, attempt: state.attempt };
+        plan::plan(request, facts, text.as_deref(), numbers).map_err(Failure::Author)
+    }
+}
+
+/// Why there is no plan.
+enum Failure {
+    /// The author can read why.
+    Author(String),
+    /// It may be there in a moment.
+    NotYet(String),
+}
+
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::NotYet(why) => Self::NotYet(why),
+            SourceError::Refused(why) => Self::Author(why),
+        }
+    }
+}
+
+async fn read(found: Resolved, path: String, limit: usize) -> Result<Option<String>, Failure> {
+    let shown = path.clone();
+    let read = tokio::task::spawn_blocking(move || found.file(&path, limit)).await.context("reading was ended");
+    match read {
+        Err(error) => Err(Failure::NotYet(format!("{error:#}"))),
+        Ok(Err(error)) => Err(error.into()),
+        Ok(Ok(None)) => Ok(None),
+        Ok(Ok(Some(bytes))) => match String::from_utf8(bytes) {
+            Ok(text) => Ok(Some(text)),
+            Err(_) => Err(Failure::Author(format!("{shown} is not UTF-8 text: save it as UTF-8"))),
+        },
+    }
+}
