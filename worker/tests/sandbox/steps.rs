@@ -86,6 +86,14 @@ fn a_step_given_up_on_is_killed_and_the_next_one_runs() {
         }
         let pid = output.text(Stream::Stdout);
         let pid = pid.trim();
+        let flood = Stuck(tokio::sync::Semaphore::new(0));
+        tokio::select! {
+            _ = machine.run(script("touch /workspace/flooding; yes"), &flood) => panic!("it never ends"),
+            () = async {
+                while machine.read(&["/workspace/flooding".into()], 1).await.unwrap().is_empty() {}
+            } => {}
+        }
+        assert_eq!(say(&*machine, "head -c 8000000 /dev/zero").await.len(), 8_000_000);
         assert_eq!(say(&*machine, &format!("while test -e /proc/{pid}; do :; done; echo gone")).await, "gone\n");
     });
 }
