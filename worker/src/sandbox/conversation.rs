@@ -18,8 +18,8 @@ use prost::Message as _;
 use proto::{
     INIT_MESSAGE_LIMIT, INIT_PROTOCOL,
     init::{
-        Ack, Failed, FailedKind, File, FromInit, Read, Ready, Resume, Shutdown, Signal, Start, ToInit, Unpack, UnpackData, failed,
-        from_init::Message, to_init::Message as To,
+        Ack, Failed, FailedKind, File, FromInit, Read, Ready, Resume, Shutdown, Signal, Start, ToInit, Unpack,
+        UnpackData, failed, from_init::Message, to_init::Message as To,
     },
 };
 use tokio::{
