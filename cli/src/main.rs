@@ -1,1 +1,74 @@
-fn main(){}
+//! `longshore`: CI/CD for Nostr git. The one binary: coordinator, worker, and the client's verbs.
+
+mod client;
+mod eval;
+mod exec;
+mod lint;
+mod plan;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// CI/CD for Nostr git: a coordinator hears job events on relays, workers run them in containers
+///
+/// Try it: `longshore dev` starts a relay, a coordinator and a worker in one process. `longshore exec .` runs the
+/// workflow of a local checkout without any of them.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Worker(worker::Args),
+    Exec(Box<exec::Args>),
+    Lint(lint::Args),
+    Plan(plan::Args),
+    Eval(eval::Args),
+    Submit(client::submit::Args),
+    Verify(client::verify::Args),
+    Keygen(client::keygen::Args),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    log_to_stderr();
+    // One provider for every TLS user of the process; a second call would be the only way to fail.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match run(command).await {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Worker(args) => worker::run(args).await,
+        Command::Exec(args) => exec::run(*args).await,
+        Command::Lint(args) => lint::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Submit(args) => client::submit::run(args).await,
+        Command::Verify(args) => client::verify::run(args).await,
+        Command::Keygen(args) => client::keygen::run(&args),
+    }
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("LONGSHORE_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,nostr_relay_pool=off,nostr_relay_builder=off"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}
+
+#[allow(clippy::print_stderr)]
+fn complain(error: &anyhow::Error) {
+    eprintln!("longshore: {error:#}");
+}

@@ -1,1 +1,276 @@
-//! A request and its files become a plan.
+//! A request and the files at its commit become a plan, with the contexts that its jobs will see.
+//!
+//! Pure. What a press means to a workflow (the request names it, so `on:` filters never stop it) is decided here.
+
+mod event;
+
+use nostr::{PublicKey, nips::nip19::ToBech32};
+use serde_json::{Map, Value, json};
+use workflow::{
+    diagnostic::{Diagnostic, Severity},
+    github,
+    plan::Plan,
+};
+
+use crate::run::{Planned, Repository, Request};
+
+/// Where workflow files may lie: GitHub's folder and those of Nostr and Gitea clients.
+pub const FOLDERS: [&str; 5] =
+    [".github/workflows", ".ngit/workflows", ".ngit/act/workflows", ".gitea/workflows", ".hive/workflows"];
+
+/// Where `github.server_url` and the like point: the services inside a job.
+pub const ORIGIN: &str = "http://ci.localhost:4480";
+
+/// What is built, and for whom.
+#[derive(Debug, Clone, Default)]
+pub struct Subject {
+    /// `github.repository`.
+    pub repository: String,
+    /// `github.repository_owner`.
+    pub owner: String,
+    /// `github.actor`.
+    pub actor: String,
+    /// Full commit id.
+    pub commit: String,
+    /// Full ref.
+    pub reference: String,
+    /// The default branch's full ref, where known.
+    pub default_branch: Option<String>,
+    /// Message and author name of the commit.
+    pub description: Option<(String, String)>,
+}
+
+/// What the source stage knows of a commit beside its files.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// Full commit id.
+    pub commit: String,
+    /// Full ref.
+    pub reference: String,
+    /// The default branch's full ref, where known.
+    pub default_branch: Option<String>,
+    /// Message and author name of the commit.
+    pub description: Option<(String, String)>,
+    /// Whether the commit stands in the maintainers' state.
+    pub trusted: bool,
+    /// Maintainers, 64 hex, owner included.
+    pub maintainers: Vec<String>,
+    /// Relays of the repository.
+    pub relays: Vec<String>,
+}
+
+/// Counters from the store.
+#[derive(Debug, Clone, Copy)]
+pub struct Numbers {
+    /// `github.run_id`.
+    pub serial: u64,
+    /// `github.run_number`.
+    pub number: u64,
+    /// `github.run_attempt`.
+    pub attempt: u32,
+}
+
+/// What starts the workflow.
+#[derive(Debug, Clone, Default)]
+pub struct Cause {
+    /// Name of the GitHub event.
+    pub event: String,
+    /// Inputs as given; `None`: defaults.
+    pub inputs: Option<indexmap::IndexMap<String, String>>,
+    /// Merged over `github.event`.
+    pub payload: Option<Value>,
+}
+
+/// The path of a request's workflow, checked: where it can't be meant, the message says so.
+///
+/// # Errors
+/// It is empty, absolute, leaves the repository, or lies outside the folders for workflows.
+pub fn workflow_path(path: &str) -> Result<&str, String> {
+    let path = path.strip_prefix("./").unwrap_or(path);
+    if path.is_empty() {
+        return Err("the request names no workflow file: name one, such as .github/workflows/ci.yml".into());
+    }
+    if path.starts_with('/') || path.contains('\\') || path.contains('\0') {
+        return Err(format!("the workflow path \"{path}\" must be relative to the repository, with / between folders"));
+    }
+    if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(format!("the workflow path \"{path}\" must name a file inside the repository, without \"..\""));
+    }
+    let folder = path.rsplit_once('/').map(|(folder, _)| folder).unwrap_or_default();
+    if !FOLDERS.contains(&folder) {
+        return Err(format!("the workflow path \"{path}\" must lie in one of {}", FOLDERS.join(", ")));
+    }
+    if !(path.ends_with(".yml") || path.ends_with(".yaml")) {
+        return Err(format!("the workflow path \"{path}\" must end in .yml or .yaml"));
+    }
+    Ok(path)
+}
+
+/// The plan of a request's workflow at the commit that was found.
+///
+/// # Errors
+/// A text for the author; its first line is the summary.
+pub fn plan(request: &Request, facts: Facts, file: Option<&str>, numbers: Numbers) -> Result<Planned, String> {
+    let path = workflow_path(&request.workflow)?;
+    let text = file.ok_or_else(|| {
+        format!(
+            "the workflow {path} does not exist at commit {}\nCommit the file and push it, or name another one.",
+            facts.commit
+        )
+    })?;
+    let (plan, mut notices) = parse(path, text)?;
+    let subject = Subject {
+        repository: repository_name(&request.repository),
+        owner: npub(&request.repository.owner),
+        actor: npub(&request.actor),
+        commit: facts.commit.clone(),
+        reference: facts.reference.clone(),
+        default_branch: facts.default_branch.clone(),
+        description: facts.description.clone(),
+    };
+    let event = github::press::event_for(&plan, request.trigger.as_deref()).event;
+    let cause = Cause { event, inputs: request.inputs.clone(), payload: None };
+    let mut planned = assemble(plan, &subject, cause, numbers)?;
+    planned.trusted = facts.trusted;
+    planned.maintainers = facts.maintainers;
+    planned.relays = facts.relays;
+    notices.append(&mut planned.notices);
+    planned.notices = notices;
+    Ok(planned)
+}
+
+/// Reads a workflow; its warnings are the second part.
+///
+/// # Errors
+/// Every mistake with its place, one a line.
+pub fn parse(path: &str, text: &str) -> Result<(Plan, Vec<String>), String> {
+    let (plan, diagnostics) = github::parse(path, text);
+    let lines = |severity: Severity| {
+        diagnostics.iter().filter(move |diagnostic| diagnostic.severity == severity).map(line).collect::<Vec<_>>()
+    };
+    match plan {
+        Some(plan) => Ok((plan, lines(Severity::Warning))),
+        None => Err(lines(Severity::Error).join("\n")),
+    }
+}
+
+fn line(diagnostic: &Diagnostic) -> String {
+    match &diagnostic.help {
+        Some(help) => format!("{diagnostic} ({help})"),
+        None => diagnostic.to_string(),
+    }
+}
+
+/// A parsed workflow with the contexts of its cause; trusted, and known to nobody else.
+///
+/// # Errors
+/// Inputs that the workflow does not allow.
+pub fn assemble(plan: Plan, subject: &Subject, cause: Cause, numbers: Numbers) -> Result<Planned, String> {
+    let trigger = plan.on.get(&cause.event);
+    let inputs = match trigger {
+        Some(trigger) if cause.event == "workflow_dispatch" => event::inputs(trigger, cause.inputs.as_ref())?,
+        _ => Map::new(),
+    };
+    let mut payload = event::payload(&cause.event, subject, trigger, &inputs);
+    if let Some(over) = cause.payload {
+        merge(&mut payload, over);
+    }
+    let github = github_context(&plan, subject, &cause.event, payload, numbers);
+    Ok(Planned {
+        commit: subject.commit.clone(),
+        reference: subject.reference.clone(),
+        trusted: true,
+        event: cause.event,
+        inputs,
+        github,
+        plan,
+        notices: Vec::new(),
+        relays: Vec::new(),
+        maintainers: Vec::new(),
+    })
+}
+
+/// The `github` context as far as it holds for the whole run (GitHub docs: contexts, github).
+fn github_context(
+    plan: &Plan,
+    subject: &Subject,
+    event: &str,
+    payload: Value,
+    numbers: Numbers,
+) -> Map<String, Value> {
+    let pull = event.starts_with("pull_request");
+    let context = json!({
+        "actor": subject.actor,
+        "triggering_actor": subject.actor,
+        "repository": subject.repository,
+        "repository_owner": subject.owner,
+        "repositoryUrl": format!("{ORIGIN}/{}.git", subject.repository),
+        "event": payload,
+        "event_name": event,
+        "sha": subject.commit,
+        "ref": subject.reference,
+        "ref_name": subject.short_reference(),
+        "ref_type": if subject.reference.starts_with("refs/tags/") { "tag" } else { "branch" },
+        "ref_protected": false,
+        "head_ref": if pull { subject.short_reference() } else { "" },
+        "base_ref": if pull { subject.default_branch() } else { "" },
+        "run_id": numbers.serial.to_string(),
+        "run_number": numbers.number.to_string(),
+        "run_attempt": numbers.attempt.to_string(),
+        "retention_days": "90",
+        "workflow": plan.name,
+        "workflow_ref": format!("{}/{}@{}", subject.repository, plan.path, subject.reference),
+        "workflow_sha": subject.commit,
+        "server_url": ORIGIN,
+        "api_url": format!("{ORIGIN}/api/v3"),
+        "graphql_url": format!("{ORIGIN}/api/graphql"),
+        "secret_source": "Actions",
+    });
+    match context {
+        Value::Object(context) => context,
+        _ => Map::new(),
+    }
+}
+
+impl Subject {
+    /// `github.ref_name`.
+    fn short_reference(&self) -> &str {
+        let name = &self.reference;
+        ["refs/heads/", "refs/tags/", "refs/pull/"].iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name)
+    }
+
+    fn default_branch(&self) -> &str {
+        let name = self.default_branch.as_deref().unwrap_or("main");
+        name.strip_prefix("refs/heads/").unwrap_or(name)
+    }
+}
+
+/// `<owner npub>/<d>`: a repository's name in `github.repository` and in the configuration.
+pub fn repository_name(repository: &Repository) -> String {
+    format!("{}/{}", npub(&repository.owner), repository.identifier)
+}
+
+/// A key as people write it; what is no key stays as it is.
+fn npub(hex: &str) -> String {
+    PublicKey::from_hex(hex).ok().and_then(|key| key.to_bech32().ok()).unwrap_or_else(|| hex.to_owned())
+}
+
+/// Lays one JSON value over another, mappings entry by entry.
+fn merge(under: &mut Value, over: Value) {
+    match (under, over) {
+        (Value::Object(under), Value::Object(over)) => {
+            for (name, value) in over {
+                match under.get_mut(&name) {
+                    Some(known) => merge(known, value),
+                    None => {
+                        under.insert(name, value);
+                    }
+                }
+            }
+        }
+        (under, over) => *under = over,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,28 @@
 //! No I/O, no clock, no randomness. Every effect is written in the transaction that writes the state, and carried out
 //! afterwards; doing one twice is harmless.
 
+mod advance;
+mod ending;
+mod evaluate;
+mod order;
+mod ready;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tables;
+#[cfg(test)]
+mod testing;
+
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use workflow::plan::{Conclusion, JobReport, Leg, Plan, Reason};
+
+pub use advance::{New, Refused, advance, create};
+pub use ending::sentence;
+pub use order::order;
+
+use crate::config::Started;
 
 /// Milliseconds since the Unix epoch.
 pub type Millis = u64;
@@ -138,6 +157,14 @@ pub struct State {
     pub jobs: IndexMap<String, Job>,
     /// A cancel that was accepted.
     pub cancelled: Option<Cancel>,
+    /// When the run's own time was over, if it was.
+    pub expired_at: Option<Millis>,
+    /// Why it could not be planned, for its author: the run's log shows it.
+    pub message: Option<String>,
+    /// Whether the request brought secrets; jobs get them only where the commit is trusted.
+    pub secrets: bool,
+    /// The operator's rules when it was made.
+    pub rules: Rules,
     /// Who may read it.
     pub visibility: Visibility,
     /// When its data may be removed.
@@ -148,6 +175,17 @@ pub struct State {
     pub started_at: Option<Millis>,
     /// Seconds stamp of the last status event: the next is greater.
     pub stamped_at: u64,
+}
+
+/// Rules of the operator that a run keeps for its whole life.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// Milliseconds from the first job's begin after which the run is ended; 0: no limit.
+    pub max_duration_ms: Millis,
+    /// What happens to a job whose worker was lost after its first step began.
+    pub retry_started: Started,
+    /// Where not everybody may read the run: whether the repository's maintainers may.
+    pub maintainers_read: bool,
 }
 
 /// Where a run stands.
@@ -239,6 +277,10 @@ pub struct Job {
     pub timeout_ms: u64,
     /// Whether its failure is tolerated.
     pub tolerated: bool,
+    /// Whether its failure ends the other legs of its matrix.
+    pub fail_fast: bool,
+    /// How many legs of its matrix may run at a time; `None`: all.
+    pub max_parallel: Option<usize>,
     /// Where it stands.
     pub phase: JobPhase,
     /// Attempts so far: the last one is current.
@@ -249,8 +291,10 @@ pub struct Job {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "phase")]
 pub enum JobPhase {
-    /// Its needs are not done.
+    /// Its needs are not done; a matrix has one such entry until then, under the job's id.
     Blocked,
+    /// A leg that waits for others of its matrix (`max-parallel`).
+    Held,
     /// It waits for a worker.
     Queued {
         /// Since when.
@@ -267,6 +311,8 @@ pub enum JobPhase {
     Cancelling {
         /// Since when.
         since: Millis,
+        /// Why.
+        reason: Reason,
     },
     /// Final.
     Done {
@@ -363,6 +409,8 @@ pub enum Event {
         /// For people.
         by: String,
     },
+    /// The moment of an [`Effect::Timer`] came.
+    Expired,
     /// The log is stored.
     Sealed {
         /// Where.
@@ -380,6 +428,8 @@ pub enum Effect {
     Queue {
         /// Job key.
         job: String,
+        /// Number of the attempt that is to begin.
+        attempt: u32,
         /// Labels.
         labels: Vec<String>,
         /// A worker that must not get it if another can (it lost or failed to start it).
@@ -389,6 +439,8 @@ pub enum Effect {
     Unqueue {
         /// Job key.
         job: String,
+        /// Number of the attempt that began, or will not.
+        attempt: u32,
     },
     /// Tell a worker to end an attempt.
     Stop {
@@ -400,6 +452,11 @@ pub enum Effect {
         worker: String,
         /// For people.
         reason: String,
+    },
+    /// Send [`Event::Expired`] at a moment.
+    Timer {
+        /// When.
+        at: Millis,
     },
     /// Tell the author.
     Publish(Update),

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::AnyPool;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::run::{Millis, State};
+use crate::run::{Millis, State, Visibility};
 
 /// Batches that may wait for the writer; a caller beyond that waits before its own is taken.
 const WAITING: usize = 1024;
@@ -216,6 +216,8 @@ pub enum TaskKind {
     },
     /// Close and store the log.
     Seal,
+    /// Tell the run that its time is over.
+    Expire,
 }
 
 /// Who signs an outgoing event.
@@ -367,6 +369,17 @@ pub enum Reader {
     Key(String),
     /// The operator, or the program itself: all.
     Operator,
+}
+
+impl Reader {
+    /// Whether this reader may see what has this visibility.
+    pub fn may_read(&self, visibility: &Visibility) -> bool {
+        match (visibility, self) {
+            (Visibility::Public, _) | (Visibility::Readers(_), Self::Operator) => true,
+            (Visibility::Readers(readers), Self::Key(key)) => readers.contains(key),
+            (Visibility::Readers(_), Self::Anyone) => false,
+        }
+    }
 }
 
 /// A part of a list, newest first.

@@ -14,14 +14,14 @@ use coordinator::{
         intake::{Desk, Intake, Reach},
         policy::Policy,
         publish::{Publisher, PublisherKeys, outgoing},
-        relays::Relays,
+        relays::{Answer, Relays},
     },
     run::{End, Millis, Request, SealedLog, Update},
     store::{Batch, Notice, RelayClass, Store},
 };
 use futures::future::BoxFuture;
 use nostr::{Event, EventBuilder, Keys, Kind, PublicKey, Tag, nips::nip44, util::BoxedFuture};
-use nostr_relay_builder::{LocalRelay, RelayBuilder, builder::{PolicyResult, WritePolicy}};
+use nostr_relay_builder::{LocalRelay, RelayBuilder, builder::{PolicyResult, RelayBuilderNip42, RelayBuilderNip42Mode, WritePolicy}};
 use nostr_sdk::Client;
 use tokio::sync::mpsc;
 
@@ -47,14 +47,18 @@ impl WritePolicy for Arrivals {
 }
 
 async fn relay() -> (LocalRelay, String) {
-    let relay = LocalRelay::new(RelayBuilder::default());
+    started(RelayBuilder::default()).await
+}
+
+async fn started(builder: RelayBuilder) -> (LocalRelay, String) {
+    let relay = LocalRelay::new(builder);
     relay.run().await.unwrap();
     let url = relay.url().await.to_string();
     (relay, url)
 }
 
 async fn publish(urls: &[String], event: &Event) {
-    let client = Client::default();
+    let client = Client::new(Keys::generate());
     for url in urls {
         client.add_relay(url).await.unwrap();
     }
@@ -259,6 +263,26 @@ async fn t11_a_job_whose_run_never_comes_is_refused_and_beyond_the_rate_one_answ
     .await;
     assert!(heard.handed.try_recv().is_err(), "the third is not answered");
     heard.task.abort();
+}
+
+#[tokio::test]
+async fn a_relay_that_asks_who_we_are_is_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("db")).await.unwrap();
+    let nip42 = RelayBuilderNip42 { mode: RelayBuilderNip42Mode::Both };
+    let (_relay, url) = started(RelayBuilder::default().nip42(nip42)).await;
+    let urls = [url];
+    let (pool, author) = (Keys::generate(), Keys::generate());
+    let mut heard = Heard::start(&pool, hearing(urls.to_vec()), &store);
+    let (run, job) = pair(&author, &pool.public_key());
+    publish(&urls, &run).await;
+    publish(&urls, &job).await;
+    assert_eq!(heard.next().await, Handed::Accepted(job.id.to_hex()));
+    heard.task.abort();
+
+    let config = config::Relays { write: urls.to_vec(), allow_private: true, ..config::Relays::default() };
+    let relays = Relays::new(&pool, &config);
+    assert_eq!(relays.send(&urls[0], &job).await, Answer::Taken, "it has the event from before");
 }
 
 /// Holds the key of one run.

@@ -17,7 +17,7 @@ pub mod init {
 /// Version of the conversation with `longshore-init`; both ends come from one build.
 pub const INIT_PROTOCOL: u32 = 1;
 /// Longest message between worker and init, in bytes.
-pub const INIT_MESSAGE_LIMIT: usize = 1024 * 1024;
+pub const INIT_MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
 /// Longest message between coordinator and worker, in bytes.
 pub const MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
 /// Largest log chunk, in bytes.

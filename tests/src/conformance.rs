@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+pub mod commands;
 pub mod expressions;
 mod manifest;
 pub mod realworld;
@@ -86,6 +87,7 @@ pub const FOLDERS: &[Folder] = &[
     },
     Folder { name: "workflow-parser", dialect: Dialect::Github, run: workflow_parser::run, bonus: None },
     Folder { name: "validity", dialect: Dialect::Github, run: validity::github, bonus: None },
+    Folder { name: "commands", dialect: Dialect::Github, run: commands::run, bonus: None },
     Folder { name: "realworld", dialect: Dialect::Github, run: realworld::github, bonus: None },
 ];
 

@@ -57,7 +57,7 @@ impl Records {
     }
 }
 
-fn leg(matrix: serde_json::Value, index: usize, total: usize) -> Leg {
+fn leg(matrix: &serde_json::Value, index: usize, total: usize) -> Leg {
     Leg { matrix: matrix.as_object().unwrap().clone(), index, total }
 }
 
@@ -112,7 +112,7 @@ fn t37_a_matrix_of_two_values_is_one_group_with_four_labels() {
         .iter()
         .enumerate()
         .map(|(index, (os, v))| {
-            let label = job_label("test", raw, &format!("Test ({os}/{v})"), &leg(json!({"os": os, "v": v}), index, 4));
+            let label = job_label("test", raw, &format!("Test ({os}/{v})"), &leg(&json!({"os": os, "v": v}), index, 4));
             let failed = index == 2;
             let (word, conclusion) = if failed { ("failure", Conclusion::Failure) } else { ("success", Conclusion::Success) };
             Records::new().step("Main x", b"", word, 5).job(&label, conclusion)
@@ -126,7 +126,7 @@ fn t37_a_matrix_of_two_values_is_one_group_with_four_labels() {
 
 #[test]
 fn t38_a_name_without_parentheses_gets_them() {
-    let label = |t: &str, index| job_label("b", Some("Build ${{ matrix.t }}"), &format!("Build {t}"), &leg(json!({"t": t}), index, 2));
+    let label = |t: &str, index| job_label("b", Some("Build ${{ matrix.t }}"), &format!("Build {t}"), &leg(&json!({"t": t}), index, 2));
     let jobs = ["x86", "arm"].iter().enumerate().map(|(index, t)| Records::new().job(&label(t, index), Conclusion::Success));
     let jobs = checked(&render(&HEAD, &jobs.collect::<Vec<_>>()));
     assert_eq!(jobs.iter().map(|job| job.name.as_str()).collect::<Vec<_>>(), ["Build (x86)", "Build (arm)"]);
@@ -134,7 +134,7 @@ fn t38_a_name_without_parentheses_gets_them() {
 
 #[test]
 fn t40_job_ids_build_and_build_2_stay_two_jobs() {
-    let label = |id| job_label(id, None, id, &leg(json!({}), 0, 1));
+    let label = |id| job_label(id, None, id, &leg(&json!({}), 0, 1));
     let job = |id, word, conclusion| Records::new().step("Main x", b"", word, 5).job(&label(id), conclusion);
     let jobs = [job("build-2", "failure", Conclusion::Failure), job("build", "success", Conclusion::Success)];
     let jobs = checked(&render(&HEAD, &jobs));

@@ -1,1 +1,8 @@
-//! GitHub jobs: steps, contexts, commands and files.
+//! What GitHub's rules make of a step: its commands, files, shell, environment and actions.
+
+pub mod action;
+pub mod commands;
+pub mod environment;
+pub mod evaluate;
+pub mod files;
+pub mod shell;

@@ -1,12 +1,36 @@
 //! Runs one attempt: machine, steps, post steps, report.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use secrecy::SecretString;
+use indexmap::IndexMap;
+use proto::{STEP_CLEANUP, STEP_SETUP};
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
-use workflow::plan::{JobOrder, JobReport};
+use workflow::plan::{Conclusion, JobOrder, JobReport, Reason, Work};
 
-use crate::{fetch::Sources, log::Sink, sandbox::Sandbox};
+use crate::{
+    config::JobLimits,
+    fetch::{Checkout, Sources},
+    log::{
+        Sink,
+        mask::{Added, Masker},
+    },
+    sandbox::{Machine, MachineSpec, Sandbox, SandboxError},
+};
+
+mod actions;
+mod clock;
+mod console;
+mod container;
+mod contexts;
+mod hearing;
+mod process;
+mod steps;
+
+use clock::{Cause, Clock};
+use console::{Console, Stop, now_ms};
+use contexts::Contexts;
+use steps::Runner;
 
 /// One attempt to run.
 pub struct Attempt {
@@ -18,6 +42,10 @@ pub struct Attempt {
     pub masks: Vec<SecretString>,
     /// Image for the job where it names no container.
     pub image: String,
+    /// What the job may use.
+    pub limits: JobLimits,
+    /// The source lies in the workspace before the first step, as `longshore exec` has it.
+    pub checked_out: bool,
     /// Cancelled: steps with `always()` still run, within the grace; see `kill`.
     pub cancel: CancellationToken,
     /// Cancelled: everything ends now.
@@ -34,11 +62,249 @@ pub trait Observer: Send + Sync {
 
 /// Runs an attempt to its end. Never fails: whatever goes wrong is the report's reason.
 pub async fn execute(
-    _attempt: Attempt,
-    _sandbox: Arc<dyn Sandbox>,
-    _sources: Arc<dyn Sources>,
-    _sink: Arc<dyn Sink>,
-    _observer: Arc<dyn Observer>,
+    attempt: Attempt,
+    sandbox: Arc<dyn Sandbox>,
+    sources: Arc<dyn Sources>,
+    sink: Arc<dyn Sink>,
+    observer: Arc<dyn Observer>,
 ) -> JobReport {
-    unreachable!("written next")
+    let stop = Stop::default();
+    let masker = Arc::new(Masker::default());
+    let (console, writer) = Console::start(sink, Arc::clone(&masker), attempt.limits.log, stop.clone());
+    let clock = Clock::new(&attempt, stop);
+    let job = Job { attempt: Arc::new(attempt), sandbox, sources, observer, console, masker, clock };
+    let report = Box::pin(job.run()).await;
+    // The writer ends with the log; only a panic in it could be seen here, and the report stands without it.
+    let _ = writer.await;
+    report
+}
+
+struct Job {
+    attempt: Arc<Attempt>,
+    sandbox: Arc<dyn Sandbox>,
+    sources: Arc<dyn Sources>,
+    observer: Arc<dyn Observer>,
+    console: Console,
+    masker: Arc<Masker>,
+    clock: Clock,
+}
+
+impl Job {
+    async fn run(mut self) -> JobReport {
+        let mut report = JobReport {
+            conclusion: Conclusion::Failure,
+            reason: None,
+            exit_code: 0,
+            steps: Vec::new(),
+            outputs: IndexMap::new(),
+            annotations: Vec::new(),
+            summary: String::new(),
+            started: false,
+            image: None,
+            started_at_ms: now_ms(),
+            finished_at_ms: 0,
+        };
+        let began = Instant::now();
+        self.console.begin(STEP_SETUP, "Set up job").await;
+        let ready = self.set_up().await;
+        let word = if ready.is_ok() { "success" } else { "failure" };
+        if let Err(reason) = &ready {
+            self.console.notice(STEP_SETUP, &format!("##[error]{}", said(reason))).await;
+        }
+        self.console.end_of(STEP_SETUP, "Set up job", word, word, began.elapsed()).await;
+
+        let machine = match ready {
+            Ok((machine, contexts)) => {
+                report.image = machine.image_digest();
+                self.observer.begun(report.image.clone());
+                self.steps(machine.as_ref(), contexts, &mut report).await;
+                Some(machine)
+            }
+            Err(reason) => {
+                if matches!(reason, Reason::Cancelled(_)) {
+                    report.conclusion = Conclusion::Cancelled;
+                }
+                report.reason = Some(reason);
+                None
+            }
+        };
+        self.complete(machine, &mut report).await;
+        report
+    }
+
+    /// Everything before the first step.
+    async fn set_up(&mut self) -> Result<(Arc<dyn Machine>, Contexts), Reason> {
+        let attempt = Arc::clone(&self.attempt);
+        let order = &attempt.order;
+        self.learn_secrets().await;
+        for notice in &order.notices {
+            self.console.notice(STEP_SETUP, notice).await;
+        }
+        if let Some(services) = order.job.services.as_ref().filter(|services| !is_nothing(services)) {
+            let names: Vec<_> = services.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+            return Err(Reason::Invalid(format!(
+                "services ({}) are not supported in this release: start what the job needs in a step",
+                names.join(", ")
+            )));
+        }
+        let mut contexts = Contexts::new(&attempt);
+        let spec = self.spec(&mut contexts).await.map_err(Reason::Invalid)?;
+        self.console.notice(STEP_SETUP, &format!("Image: {} ({})", spec.image, self.sandbox.name())).await;
+        let environment = spec.environment.clone();
+        let machine = tokio::select! {
+            machine = self.sandbox.acquire(spec) => machine.map_err(failed_start)?,
+            cause = self.clock.interrupted(None) => return Err(match cause {
+                Cause::Timeout => Reason::StartFailed("the container did not start in time; look at the engine".into()),
+                cause => reason_of(cause),
+            }),
+        };
+        self.clock.begin();
+        let filled = self.fill(machine.as_ref()).await;
+        let entered = match filled {
+            Ok(()) => contexts.enter(self.sandbox.name(), machine.as_ref(), environment).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = entered {
+            machine.destroy().await;
+            return Err(Reason::Invalid(error));
+        }
+        Ok((machine, contexts))
+    }
+
+    async fn fill(&self, machine: &dyn Machine) -> Result<(), String> {
+        if !self.attempt.checked_out {
+            return Ok(());
+        }
+        let checkout = Checkout { depth: 1, ..Checkout::default() };
+        let archive =
+            self.sources.checkout(&self.attempt.order.source, &checkout).await.map_err(|e| format!("{e:#}"))?;
+        machine.unpack(&machine.workspace(), false, archive).await.map_err(|error| error.to_string())
+    }
+
+    async fn learn_secrets(&self) {
+        let values: Vec<_> =
+            self.attempt.secrets.values().chain(&self.attempt.masks).map(SecretString::expose_secret).collect();
+        let added = self.masker.add_all(values);
+        for (name, _) in self.attempt.secrets.keys().zip(added).filter(|(_, added)| *added == Added::TooShort) {
+            let text = format!("##[warning]secret {name} has one or two bytes: it is not masked");
+            self.console.notice(STEP_SETUP, &text).await;
+        }
+    }
+
+    async fn spec(&self, contexts: &mut Contexts) -> Result<MachineSpec, String> {
+        let order = &self.attempt.order;
+        let attempt = format!("{}/{}/{}", order.run, order.key, order.attempt);
+        let limits = crate::sandbox::Limits {
+            memory: self.attempt.limits.memory,
+            processes: self.attempt.limits.processes,
+            ..Default::default()
+        };
+        let mut spec = container::plain(&self.attempt.image, attempt, limits);
+        if let Some(tree) = &order.job.container {
+            let value = contexts.before_machine(tree)?;
+            contexts.in_container = container::apply(&value, &mut spec)?;
+        }
+        Ok(spec)
+    }
+
+    async fn steps(&mut self, machine: &dyn Machine, contexts: Contexts, report: &mut JobReport) {
+        let attempt = Arc::clone(&self.attempt);
+        let Work::Steps(steps) = &attempt.order.job.work else {
+            report.reason = Some(Reason::Invalid("a job that calls a workflow has no steps for a worker".into()));
+            return;
+        };
+        Runner::new(self, machine, contexts).run(steps, report).await;
+    }
+
+    /// Everything after the last step. The log ends here, so its last mark tells the job's conclusion.
+    async fn complete(&mut self, machine: Option<Arc<dyn Machine>>, report: &mut JobReport) {
+        let began = Instant::now();
+        self.console.begin(STEP_CLEANUP, "Complete job").await;
+        if let Some(machine) = machine {
+            machine.destroy().await;
+        }
+        if let Some(reason) = report.reason.as_ref().filter(|reason| !matches!(reason, Reason::Step)) {
+            self.console.notice(STEP_CLEANUP, &format!("##[error]{}", said(reason))).await;
+        }
+        let word = report.conclusion.as_str();
+        self.console.notice(STEP_CLEANUP, &format!("Job {word}")).await;
+        self.console.end_of(STEP_CLEANUP, "Complete job", word, word, began.elapsed()).await;
+        if let Err(error) = self.console.end().await {
+            report.conclusion = Conclusion::Failure;
+            report.reason = Some(Reason::WorkerLost(format!("its log could not be stored: {error}; look at its disk")));
+        }
+        report.finished_at_ms = now_ms();
+        self.mask(report);
+    }
+
+    /// Nothing leaves without its secrets masked, whenever they became known.
+    fn mask(&self, report: &mut JobReport) {
+        let mask = |text: &mut String| *text = self.masker.text(text);
+        report.outputs.retain(|name, value| !self.masker.finds(name) && !self.masker.finds(value));
+        mask(&mut report.summary);
+        for step in &mut report.steps {
+            mask(&mut step.name);
+            step.outputs.values_mut().for_each(mask);
+        }
+        for annotation in &mut report.annotations {
+            mask(&mut annotation.message);
+            annotation.title.iter_mut().for_each(mask);
+            annotation.file.iter_mut().for_each(mask);
+        }
+        if let Some(
+            Reason::StartFailed(text)
+            | Reason::PullFailed(text)
+            | Reason::SandboxLost(text)
+            | Reason::Invalid(text)
+            | Reason::Cancelled(text)
+            | Reason::WorkerLost(text)
+            | Reason::NoWorker(text),
+        ) = &mut report.reason
+        {
+            mask(text);
+        }
+    }
+}
+
+fn is_nothing(tree: &workflow::plan::Tree) -> bool {
+    tree.is_null() || tree.as_object().is_some_and(serde_json::Map::is_empty)
+}
+
+fn failed_start(error: SandboxError) -> Reason {
+    match error {
+        SandboxError::Image { .. } => Reason::PullFailed(error.to_string()),
+        SandboxError::Refused(text) | SandboxError::NotFound(text) => Reason::Invalid(text),
+        SandboxError::Engine(_) | SandboxError::Start(_) | SandboxError::Lost(_) => {
+            Reason::StartFailed(error.to_string())
+        }
+    }
+}
+
+fn reason_of(cause: Cause) -> Reason {
+    match cause {
+        Cause::Cancelled => Reason::Cancelled("the job was cancelled".into()),
+        Cause::Killed => Reason::Cancelled("the job was ended at once".into()),
+        Cause::Timeout => Reason::Timeout,
+        Cause::LogLimit => Reason::LogLimit,
+        Cause::LogBroken => Reason::WorkerLost("its log could not be stored; look at its disk".into()),
+    }
+}
+
+/// A reason for people.
+fn said(reason: &Reason) -> String {
+    match reason {
+        Reason::Step => "a step failed".into(),
+        Reason::Timeout => "the job's time is over; `timeout-minutes` of the job sets it".into(),
+        Reason::OutOfMemory => "the job used more memory than it may".into(),
+        Reason::Processes => "the job started more processes than it may".into(),
+        Reason::Disk => "the job used more disk than it may".into(),
+        Reason::LogLimit => "the job printed more than it may".into(),
+        Reason::StartFailed(text)
+        | Reason::PullFailed(text)
+        | Reason::SandboxLost(text)
+        | Reason::Invalid(text)
+        | Reason::Cancelled(text)
+        | Reason::WorkerLost(text)
+        | Reason::NoWorker(text) => text.clone(),
+    }
 }

@@ -12,15 +12,19 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+mod conversation;
 pub mod docker;
 pub mod host;
 
+/// `longshore-init`, the first process of every machine, for the architecture this worker was built for.
+const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/longshore-init"));
+
 /// What a job needs of its machine.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MachineSpec {
     /// Image reference; the `host` back end ignores it.
     pub image: String,
-    /// Shown in labels and journal.
+    /// Which attempt it is for. Labels can't tell: a warm machine is made before its job is known.
     pub attempt: String,
     /// Environment of the container (job `container.env`), not of steps.
     pub environment: BTreeMap<String, String>,
@@ -35,7 +39,7 @@ pub struct MachineSpec {
 }
 
 /// Limits of one job.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes.
     pub memory: u64,

@@ -77,9 +77,8 @@ pub fn render(diagnostics: &[Diagnostic], source: &str, colour: Colour) -> Strin
         };
         let start = floor(source, diagnostic.span.offset);
         let end = first_line_end(source, start, diagnostic.span.length);
-        let snippet = Snippet::source(source)
-            .path(diagnostic.file.as_str())
-            .annotation(AnnotationKind::Primary.span(start..end));
+        let snippet =
+            Snippet::source(source).path(diagnostic.file.as_str()).annotation(AnnotationKind::Primary.span(start..end));
         let mut group: Group<'_> = level.primary_title(diagnostic.message.as_str()).element(snippet);
         if let Some(help) = &diagnostic.help {
             group = group.element(Level::HELP.message(help.as_str()));

@@ -27,7 +27,7 @@ use limits::Meter;
 
 /// What a host answers for a function that depends on the run: `success()`, `failure()`, `cancelled()`, `always()`,
 /// `hashFiles(...)`.
-pub trait Functions {
+pub trait Functions: Sync {
     /// The function's result; `None` where there is no function of that name. Names are compared without case.
     fn call(&self, name: &str, args: &[Value]) -> Option<Result<Value, CallError>>;
 }

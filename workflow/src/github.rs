@@ -56,3 +56,6 @@ pub fn parse_within(path: &str, text: &str, limits: Limits) -> (Option<Plan>, Ve
     let plan = (!report.has_errors()).then(|| build::plan(path, root));
     (plan, report.finish())
 }
+
+#[cfg(test)]
+mod tests;

@@ -150,7 +150,10 @@ impl Node {
             Value::Scalar(scalar) => scalar.resolve(),
             Value::Sequence(items) | Value::Tagged(_, items) => items.iter().map(Self::to_json).collect(),
             Value::Mapping(entries) => serde_json::Value::Object(
-                entries.iter().map(|(key, value)| (key.text().unwrap_or_default().to_owned(), value.to_json())).collect(),
+                entries
+                    .iter()
+                    .map(|(key, value)| (key.text().unwrap_or_default().to_owned(), value.to_json()))
+                    .collect(),
             ),
         }
     }

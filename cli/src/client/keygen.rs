@@ -23,23 +23,23 @@ const INDEXES: [&str; 2] = ["wss://purplepag.es", "wss://index.hzrd149.com"];
 
 /// Makes the keys of a new pool and writes coordinator.toml and worker.toml.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Folder for keys and configurations; nothing in it is overwritten.
     #[arg(default_value = ".")]
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// Host names and addresses by which workers reach the coordinator.
     #[arg(long = "host", value_delimiter = ',', default_values_t = ["localhost".to_owned(), "127.0.0.1".to_owned()])]
-    pub hosts: Vec<String>,
+    pub(crate) hosts: Vec<String>,
     /// Base of the URLs in events, e.g. https://ci.example.org.
     #[arg(long, default_value = "http://127.0.0.1:7080")]
-    pub public_url: String,
+    pub(crate) public_url: String,
     /// Who may run workflows besides the maintainers of a repository: npub or hex.
     #[arg(long = "allow", value_delimiter = ',')]
-    pub allow: Vec<String>,
+    pub(crate) allow: Vec<String>,
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     ensure!(!args.hosts.is_empty(), "--host needs at least one name or address");
     for name in ["coordinator.toml", "worker.toml"] {
         let path = args.folder.join(name);

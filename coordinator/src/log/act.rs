@@ -96,7 +96,7 @@ fn job_parts(prefix: &str, job: &JobLog, commit: Option<String>, parts: &mut Vec
     }
     explain(&mut steps, job);
     for step in steps {
-        step_parts(prefix, step, job.conclusion, parts);
+        step_parts(prefix, &step, job.conclusion, parts);
     }
     let end = if job.conclusion == Conclusion::Success { "succeeded" } else { "failed" };
     parts.push(Part::Marker(format!("{prefix}🏁  Job {end}")));
@@ -115,7 +115,7 @@ fn explain(steps: &mut [Step], job: &JobLog) {
     }
 }
 
-fn step_parts(prefix: &str, step: Step, job: Conclusion, parts: &mut Vec<Part>) {
+fn step_parts(prefix: &str, step: &Step, job: Conclusion, parts: &mut Vec<Part>) {
     let name = label::step_label(&step.name);
     let took = duration(step.duration_ms());
     let ended = step.end.map_or(job, |(conclusion, _)| conclusion);

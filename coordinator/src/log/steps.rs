@@ -44,15 +44,16 @@ pub(super) fn steps(records: &[LogRecord]) -> Vec<Step> {
                     .iter()
                     .rposition(|step| step.index == record.step && step.end.is_none() && step.name == mark.name)
                     .or_else(|| steps.iter().rposition(|step| step.index == record.step && step.end.is_none()));
-                let step = at(&mut steps, position, record, &mark.name);
-                step.end = Some((conclusion(mark), mark.duration_ms));
+                let end = Some((conclusion(mark), mark.duration_ms));
+                with(&mut steps, position, record, &mark.name, |step| step.end = end);
             }
             _ => {
                 let position = steps.iter().rposition(|step| step.index == record.step);
-                let step = at(&mut steps, position, record, &unnamed(record.step));
-                step.last_ms = record.time_ms;
-                let lines = &mut step.lines;
-                step.joiner.push(record, |_, line| lines.push(line));
+                with(&mut steps, position, record, &unnamed(record.step), |step| {
+                    step.last_ms = record.time_ms;
+                    let lines = &mut step.lines;
+                    step.joiner.push(record, |_, line| lines.push(line));
+                });
             }
         }
     }
@@ -63,12 +64,20 @@ pub(super) fn steps(records: &[LogRecord]) -> Vec<Step> {
     steps
 }
 
-fn at<'a>(steps: &'a mut Vec<Step>, position: Option<usize>, record: &LogRecord, name: &str) -> &'a mut Step {
-    let position = position.unwrap_or_else(|| {
-        steps.push(Step::new(record.step, name.to_owned(), record.time_ms));
-        steps.len() - 1
-    });
-    &mut steps[position]
+/// Changes the step at a position, or a new one.
+fn with(
+    steps: &mut Vec<Step>,
+    position: Option<usize>,
+    record: &LogRecord,
+    name: &str,
+    change: impl FnOnce(&mut Step),
+) {
+    if let Some(step) = position.and_then(|position| steps.get_mut(position)) {
+        return change(step);
+    }
+    let mut step = Step::new(record.step, name.to_owned(), record.time_ms);
+    change(&mut step);
+    steps.push(step);
 }
 
 fn unnamed(index: i32) -> String {

@@ -101,8 +101,9 @@ impl Advertiser {
     /// # Errors
     /// The key can't sign.
     pub async fn announce(&self, load: Load) -> anyhow::Result<Vec<(String, Answer)>> {
-        self.publish(relay_list(&self.config)).await?;
-        self.publish(advertisement(&self.config, load, None)).await
+        let both = (self.publish(relay_list(&self.config)), self.publish(advertisement(&self.config, load, None)));
+        let (_, answers) = tokio::try_join!(both.0, both.1)?;
+        Ok(answers)
     }
 
     /// Publishes the advertisement again every 90 seconds, and soon after a change, until the sender is gone.

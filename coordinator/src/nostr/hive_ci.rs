@@ -5,7 +5,7 @@
 use nostr::{Event, EventId, Keys, PublicKey};
 use secrecy::SecretString;
 
-use crate::{config::Limits, run::{Millis, Request}};
+use crate::{config::Limits, run::{Millis, Origin, Request}};
 
 use super::{loom, tags};
 
@@ -65,6 +65,8 @@ pub struct Refusal {
     pub reason: String,
     /// Its run, where the publisher key came and fits: only then a 5402 can be signed.
     pub run: Option<RefusedRun>,
+    /// Relays that the job names.
+    pub relays: Vec<String>,
 }
 
 /// What the 5402 of a refused job needs.
@@ -87,16 +89,31 @@ pub struct Secrets {
     pub values: Vec<(String, SecretString)>,
 }
 
+impl Secrets {
+    /// All values as they are sealed for a run: the author's own, and the publisher key as [`PUBLISHER_SECRET`].
+    pub fn into_values(self) -> Vec<(String, SecretString)> {
+        let publisher = self.publisher.map(|keys| keys.secret_key().to_secret_hex());
+        let publisher = publisher.map(|key| (PUBLISHER_SECRET.to_owned(), SecretString::from(key)));
+        self.values.into_iter().chain(publisher).collect()
+    }
+}
+
 impl Refusal {
     /// Refuses a job of which nothing but the event is known.
     pub fn of_job(job: &Event, reason: impl Into<String>) -> Self {
-        Self { job: job.id.to_hex(), author: job.pubkey.to_hex(), reason: reason.into(), run: None }
+        Self {
+            job: job.id.to_hex(),
+            author: job.pubkey.to_hex(),
+            reason: reason.into(),
+            run: None,
+            relays: relays_named(job),
+        }
     }
 
     /// Refuses a request that was read well: policy, rate, or the same key a second time.
     /// `None` for a request that did not come as a Hive CI pair.
     pub fn of_request(request: &Request, secrets: &Secrets, reason: impl Into<String>) -> Option<Self> {
-        let crate::run::Origin::HiveCi { run_event, job_event, author, workflow, .. } = &request.origin else {
+        let Origin::HiveCi { run_event, job_event, author, workflow, relays, .. } = &request.origin else {
             return None;
         };
         Some(Self {
@@ -108,6 +125,7 @@ impl Refusal {
                 workflow: workflow.clone(),
                 publisher,
             }),
+            relays: relays.iter().chain(&request.repository.relays).cloned().collect(),
         })
     }
 }

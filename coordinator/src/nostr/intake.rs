@@ -79,6 +79,7 @@ struct Follow {
 struct Waiting {
     run: EventId,
     author: PublicKey,
+    named: Vec<String>,
     until: Millis,
 }
 
@@ -118,7 +119,21 @@ struct Memory {
     known: Recent<()>,
     runs: Recent<Event>,
     waiting: HashMap<EventId, Waiting>,
-    counted: BTreeMap<Ignored, u64>,
+}
+
+/// How many events were not answered, by reason. Clones count together.
+#[derive(Debug, Clone, Default)]
+pub struct Counted(Arc<Mutex<BTreeMap<Ignored, u64>>>);
+
+impl Counted {
+    /// The numbers now.
+    pub fn now(&self) -> BTreeMap<Ignored, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn add(&self, why: Ignored) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(why).or_default() += 1;
+    }
 }
 
 struct Inner<D> {
@@ -132,6 +147,7 @@ struct Inner<D> {
     rate: DefaultKeyedRateLimiter<PublicKey>,
     told: DefaultKeyedRateLimiter<PublicKey>,
     memory: Mutex<Memory>,
+    counted: Counted,
     follow: watch::Sender<Follow>,
     look_ups: Arc<Semaphore>,
     events: mpsc::Sender<Arrival>,
@@ -173,11 +189,17 @@ impl<D: Desk> Intake<D> {
             rate: RateLimiter::keyed(Quota::per_minute(per_minute)),
             told: RateLimiter::keyed(Quota::per_minute(NonZeroU32::MIN)),
             memory: Mutex::default(),
+            counted: Counted::default(),
             follow: watch::Sender::new(Follow::default()),
             look_ups: Arc::new(Semaphore::new(LOOK_UPS)),
             events,
         };
         Self { inner: Arc::new(inner), arrivals }
+    }
+
+    /// What is not answered, for the metrics.
+    pub fn counted(&self) -> Counted {
+        self.inner.counted.clone()
     }
 
     /// Hears until dropped.
@@ -227,7 +249,7 @@ impl<D: Desk> Inner<D> {
     }
 
     fn count(&self, event: &Event, why: Ignored) {
-        *self.memory().counted.entry(why).or_default() += 1;
+        self.counted.add(why);
         tracing::debug!(event = %event.id, ?why, "not answered");
     }
 
@@ -273,10 +295,8 @@ impl<D: Desk> Inner<D> {
         if self.store.seen(&job.id.to_hex()).await? {
             return Ok(());
         }
-        if self.memory().waiting.contains_key(&job.id) {
-            return Ok(());
-        }
-        if self.rate.check_key(&job.pubkey).is_err() {
+        let waits = self.memory().waiting.contains_key(&job.id);
+        if !waits && self.rate.check_key(&job.pubkey).is_err() {
             return self.over_rate(&job).await;
         }
         let cursor = Change::Cursor { relay: relay.to_owned(), seen: job.created_at.as_secs().min(now / 1000) };
@@ -287,22 +307,20 @@ impl<D: Desk> Inner<D> {
                 return self.reject(&job, rejection).await;
             }
         };
-        let known = self.memory().runs.get(&awaited).cloned();
-        if let Some(run) = known {
+        let known = || self.memory().runs.get(&awaited).cloned();
+        if !waits && known().is_none() {
+            let until = now + self.config.queue.pair * 1000;
+            let parked = Parked { id: job.id.to_hex(), waits_for: awaited.to_hex(), event: job.as_json(), until };
+            self.store.commit(vec![cursor, Change::Park(parked)]).await?;
+            self.wait_for(&job, awaited, until);
+        } else {
             self.store.commit(vec![cursor]).await?;
-            return self.pair(&job, &run).await;
         }
-        let until = now + self.config.queue.pair * 1000;
-        let parked =
-            Parked { id: job.id.to_hex(), waits_for: awaited.to_hex(), event: job.as_json(), until };
-        self.store.commit(vec![cursor, Change::Park(parked)]).await?;
-        self.wait_for(&job, awaited, until);
-        // The run may have come while the job was being parked.
-        let known = self.memory().runs.get(&awaited).cloned();
-        if let Some(run) = known {
-            return self.pair(&job, &run).await;
+        // Looked at again: the run may have come while the job was being parked.
+        match known() {
+            Some(run) => self.pair(&job, &run).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Beyond the rate: one answer for each author and window.
@@ -371,7 +389,8 @@ impl<D: Desk> Inner<D> {
     }
 
     async fn give_up(&self, id: EventId, job: &Waiting, reason: String) -> anyhow::Result<()> {
-        let refusal = Refusal { job: id.to_hex(), author: job.author.to_hex(), reason, run: None };
+        let (author, relays) = (job.author.to_hex(), job.named.clone());
+        let refusal = Refusal { job: id.to_hex(), author, reason, run: None, relays };
         let settle =
             vec![Change::Seen { id: id.to_hex(), at: (self.clock)() }, Change::Unpark { id: id.to_hex() }];
         settled(self.desk.refuse(refusal, Reach::Everywhere, settle).await)?;
@@ -382,10 +401,10 @@ impl<D: Desk> Inner<D> {
 
     /// Remembers a job that waits, and asks for its run: our read relays by subscription, those the job names besides.
     fn wait_for(self: &Arc<Self>, job: &Event, run: EventId, until: Millis) {
-        let waiting = Waiting { run, author: job.pubkey, until };
+        let named = hive_ci::relays_named(job);
+        let waiting = Waiting { run, author: job.pubkey, named: named.clone(), until };
         self.memory().waiting.insert(job.id, waiting);
         self.follow_waiting();
-        let named = hive_ci::relays_named(job);
         let (inner, left) = (self.clone(), until.saturating_sub((self.clock)()));
         let Ok(permit) = self.look_ups.clone().try_acquire_owned() else { return };
         tokio::spawn(async move {
@@ -456,7 +475,9 @@ impl<D: Desk> Inner<D> {
             );
             if let Err(error) = self.give_up(id, &job, reason).await {
                 tracing::error!(job = %id, "not given up yet: {error:#}");
-                tokio::time::sleep(AGAIN).await;
+                if let Some(waiting) = self.memory().waiting.get_mut(&id) {
+                    waiting.until = now + AGAIN.as_secs() * 1000;
+                }
             }
         }
     }

@@ -17,6 +17,8 @@ use crate::{
 
 use super::{
     Clock,
+    hive_ci::Refusal,
+    intake::Reach,
     relays::{Relays, normal},
     tags,
 };
@@ -73,10 +75,15 @@ impl Routes {
         self.merge(others)
     }
 
-    /// The relays of a refusal, of which only the author is known.
-    pub fn to_author(&self, author: &str, named: &[String]) -> Vec<(String, RelayClass)> {
-        let read = self.read_relays(author);
-        self.merge(named.iter().chain(&read))
+    /// The relays of a refusal.
+    pub fn of_refusal(&self, refusal: &Refusal, reach: Reach) -> Vec<(String, RelayClass)> {
+        match reach {
+            Reach::OwnRelays => self.own(),
+            Reach::Everywhere => {
+                let read = self.read_relays(&refusal.author);
+                self.merge(refusal.relays.iter().chain(&read))
+            }
+        }
     }
 
     fn merge<'a>(&self, others: impl Iterator<Item = &'a String>) -> Vec<(String, RelayClass)> {

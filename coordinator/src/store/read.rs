@@ -4,8 +4,8 @@ use serde::de::DeserializeOwned;
 use sqlx::{Row, any::AnyRow, query, query_scalar};
 
 use super::{
-    Blob, Filter, Group, Millis, Outgoing, Page, Parked, Pending, Queued, Reader, SealedSecrets, Store, StoreError, Task,
-    WorkerRow, write::integer,
+    Blob, Filter, Group, Millis, Outgoing, Page, Parked, Pending, Queued, Reader, SealedSecrets, Store, StoreError,
+    Task, WorkerRow, write::integer,
 };
 use crate::run::State;
 
@@ -15,6 +15,13 @@ impl Store {
     /// A run by its id.
     pub async fn run(&self, id: &str) -> Found<Option<State>> {
         state(query_scalar("SELECT state FROM runs WHERE id = $1").bind(id).fetch_optional(&self.readers).await?)
+    }
+
+    /// Version of a run: whether it changed costs less to ask than the run.
+    pub async fn run_version(&self, id: &str) -> Found<Option<u64>> {
+        let version: Option<i64> =
+            query_scalar("SELECT version FROM runs WHERE id = $1").bind(id).fetch_optional(&self.readers).await?;
+        Ok(version.map(i64::unsigned_abs))
     }
 
     /// A run by `github.run_id`.
@@ -68,10 +75,8 @@ impl Store {
 
     /// Whether a key is or was the publisher of a run of this pool.
     pub async fn is_publisher(&self, key: &str) -> Found<bool> {
-        let found: i64 = query_scalar("SELECT count(*) FROM runs WHERE publisher = $1")
-            .bind(key)
-            .fetch_one(&self.readers)
-            .await?;
+        let found: i64 =
+            query_scalar("SELECT count(*) FROM runs WHERE publisher = $1").bind(key).fetch_one(&self.readers).await?;
         Ok(found > 0)
     }
 
@@ -184,10 +189,8 @@ impl Store {
 
     /// Seconds stamp of the newest event that a relay gave.
     pub async fn cursor(&self, relay: &str) -> Found<Option<u64>> {
-        let seen: Option<i64> = query_scalar("SELECT seen FROM cursors WHERE relay = $1")
-            .bind(relay)
-            .fetch_optional(&self.readers)
-            .await?;
+        let seen: Option<i64> =
+            query_scalar("SELECT seen FROM cursors WHERE relay = $1").bind(relay).fetch_optional(&self.readers).await?;
         Ok(seen.map(i64::unsigned_abs))
     }
 
@@ -221,9 +224,8 @@ impl Store {
     /// Bytes stored altogether, each owner's counted.
     pub async fn blobs_total(&self) -> Found<u64> {
         // PostgreSQL sums BIGINT to NUMERIC.
-        let total: i64 = query_scalar("SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM blobs")
-            .fetch_one(&self.readers)
-            .await?;
+        let total: i64 =
+            query_scalar("SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM blobs").fetch_one(&self.readers).await?;
         Ok(total.unsigned_abs())
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use sqlx::{
-    AnyConnection, AnyPool, Connection, Executor, any::AnyPoolOptions, sqlite::SqliteConnectOptions, ConnectOptions,
+    AnyConnection, AnyPool, ConnectOptions, Connection, Executor, any::AnyPoolOptions, sqlite::SqliteConnectOptions,
 };
 
 use super::StoreError;
@@ -51,12 +51,9 @@ pub(super) async fn connect(path: &Path) -> Result<(AnyConnection, AnyPool), Sto
 
 async fn migrate(connection: &mut AnyConnection) -> Result<(), StoreError> {
     let mut transaction = connection.begin().await?;
-    transaction
-        .execute(sqlx::raw_sql("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)"))
-        .await?;
-    let version: i64 = sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM schema_version")
-        .fetch_one(&mut *transaction)
-        .await?;
+    transaction.execute(sqlx::raw_sql("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)")).await?;
+    let version: i64 =
+        sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM schema_version").fetch_one(&mut *transaction).await?;
     let done = usize::try_from(version).unwrap_or(0);
     if done > MIGRATIONS.len() {
         return Err(StoreError::Database(format!(

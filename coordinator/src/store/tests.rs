@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::*;
-use crate::run::{End, Origin, Phase, Repository, SealedLog, Visibility, Wait};
+use crate::run::{End, Origin, Phase, Repository, SealedLog, Wait};
 use workflow::plan::Conclusion;
 
 fn run(id: &str, serial: u64) -> State {
@@ -43,6 +43,10 @@ fn run(id: &str, serial: u64) -> State {
         phase: Phase::Planning,
         jobs: indexmap::IndexMap::new(),
         cancelled: None,
+        expired_at: None,
+        message: None,
+        secrets: false,
+        rules: crate::run::Rules::default(),
         visibility: Visibility::Public,
         expires_at: 1000,
         created_at: 1,
@@ -129,6 +133,8 @@ async fn a_stale_version_of_a_run_is_refused() {
     state.phase = Phase::Active;
     store.commit(vec![Change::Run(Box::new(state.clone()))]).await.unwrap();
     assert_eq!(store.run("r").await.unwrap(), Some(state));
+    assert_eq!(store.run_version("r").await.unwrap(), Some(1));
+    assert_eq!(store.run_version("none").await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -240,12 +246,8 @@ async fn the_outbox_keeps_the_order_and_takes_a_signature_once() {
     store.commit(vec![Change::Outbox(outgoing("z")), Change::Outbox(outgoing("a"))]).await.unwrap();
     let signed = |signature: &str| Outgoing { signature: Some(signature.into()), ..outgoing("z") };
     store.commit(vec![Change::Outbox(signed("one")), Change::Outbox(signed("two"))]).await.unwrap();
-    let delivered = |answer: &str| Change::Delivered {
-        event: "z".into(),
-        relay: "wss://a".into(),
-        answer: answer.into(),
-        at: 1,
-    };
+    let delivered =
+        |answer: &str| Change::Delivered { event: "z".into(), relay: "wss://a".into(), answer: answer.into(), at: 1 };
     store.commit(vec![delivered("blocked"), delivered("")]).await.unwrap();
     let pending = store.outbox_pending().await.unwrap();
     let events: Vec<_> = pending.iter().map(|entry| entry.outgoing.event.as_str()).collect();
@@ -280,7 +282,10 @@ async fn secrets_are_kept_until_erased() {
 async fn a_parked_half_is_found_by_what_it_waits_for_and_when_it_expires() {
     let Opened { store, .. } = &open().await;
     let half = |id: &str, until| Parked { id: id.into(), waits_for: "other".into(), event: "{}".into(), until };
-    store.commit(vec![Change::Park(half("a", 10)), Change::Park(half("b", 20)), Change::Park(half("a", 99))]).await.unwrap();
+    store
+        .commit(vec![Change::Park(half("a", 10)), Change::Park(half("b", 20)), Change::Park(half("a", 99))])
+        .await
+        .unwrap();
     assert_eq!(store.parked_for("other").await.unwrap(), [half("a", 10), half("b", 20)]);
     assert_eq!(store.parked_for("nothing").await.unwrap(), []);
     assert_eq!(store.parked_expired(10).await.unwrap(), [half("a", 10)]);
@@ -301,7 +306,8 @@ async fn a_cursor_only_goes_forward() {
 #[tokio::test]
 async fn stored_bytes_have_owners_each_with_an_expiry() {
     let Opened { store, .. } = &open().await;
-    let batch = [blob("x", true, 10), blob("x", false, 30), blob("x", false, 20), blob("y", false, 5)].map(Change::Blob);
+    let batch =
+        [blob("x", true, 10), blob("x", false, 30), blob("x", false, 20), blob("y", false, 5)].map(Change::Blob);
     store.commit(batch.into()).await.unwrap();
     assert_eq!(store.blob("aa").await.unwrap(), [blob("x", true, 30), blob("y", false, 5)]);
     assert_eq!(store.blobs_of("y", 9).await.unwrap(), [blob("y", false, 5)]);
@@ -361,7 +367,10 @@ async fn subscribers_learn_what_changed_after_it_is_readable() {
     store.commit(vec![Change::Cursor { relay: "r".into(), seen: 1 }, Change::Queue(queued("a", 1))]).await.unwrap();
     assert_eq!(notices.recv().await.unwrap(), Notice::Queue);
     let task = Task { id: "t".into(), run: "r".into(), kind: TaskKind::Seal, due: 0 };
-    store.commit(vec![Change::Task(task), Change::Outbox(outgoing("e")), Change::Run(Box::new(run("r", 1)))]).await.unwrap();
+    store
+        .commit(vec![Change::Task(task), Change::Outbox(outgoing("e")), Change::Run(Box::new(run("r", 1)))])
+        .await
+        .unwrap();
     for expected in [Notice::Tasks, Notice::Outbox, Notice::Runs] {
         assert_eq!(notices.recv().await.unwrap(), expected);
     }
@@ -424,7 +433,8 @@ async fn what_was_acknowledged_survives_kill_9_and_no_half_of_a_batch_does() {
     acknowledged.pop();
 
     let store = Store::open(&path).await.unwrap();
-    let jobs: std::collections::HashSet<_> = store.queued().await.unwrap().into_iter().map(|queued| queued.job).collect();
+    let jobs: std::collections::HashSet<_> =
+        store.queued().await.unwrap().into_iter().map(|queued| queued.job).collect();
     for id in &acknowledged {
         assert!(store.seen(id).await.unwrap() && jobs.contains(id), "{id} was acknowledged and is lost");
     }

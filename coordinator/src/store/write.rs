@@ -195,7 +195,9 @@ async fn run(connection: &mut AnyConnection, state: &State) -> Result<(), StoreE
     let json = serde_json::to_string(state)?;
     let statement = if state.version == 0 {
         let (run_event, job_event, publisher) = match &state.request.origin {
-            Origin::HiveCi { run_event, job_event, publisher, .. } => (Some(run_event), Some(job_event), publisher.as_ref()),
+            Origin::HiveCi { run_event, job_event, publisher, .. } => {
+                (Some(run_event), Some(job_event), publisher.as_ref())
+            }
             Origin::Api => (None, None, None),
         };
         query(
@@ -267,9 +269,7 @@ async fn group(connection: &mut AnyConnection, group: &Group) -> Result<(), Stor
              ON CONFLICT (name) DO NOTHING",
         )
     } else {
-        query(
-            "UPDATE run_groups SET version = $2, holder = $3, pending = $4 WHERE name = $1 AND version = $2 - 1",
-        )
+        query("UPDATE run_groups SET version = $2, holder = $3, pending = $4 WHERE name = $1 AND version = $2 - 1")
     };
     let statement = statement
         .bind(&group.name)
@@ -353,13 +353,12 @@ async fn secrets(
 }
 
 async fn park(connection: &mut AnyConnection, parked: &Parked) -> Result<(), StoreError> {
-    let statement = query(
-        "INSERT INTO parked (id, waits_for, event, until) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING",
-    )
-    .bind(&parked.id)
-    .bind(&parked.waits_for)
-    .bind(&parked.event)
-    .bind(integer(parked.until));
+    let statement =
+        query("INSERT INTO parked (id, waits_for, event, until) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING")
+            .bind(&parked.id)
+            .bind(&parked.waits_for)
+            .bind(&parked.event)
+            .bind(integer(parked.until));
     done(statement.execute(connection).await)
 }
 

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use indexmap::IndexMap;
 use serde::Deserialize;
 use workflow::expression::{Limits, NoFunctions, Object, Scope};
-use workflow::plan::{Job, Work};
 use workflow::github;
+use workflow::plan::{Job, Work};
 
 use super::{CaseResult, Selection, manifest};
 
@@ -59,8 +59,12 @@ fn judge(folder: &Path, case: &Case) -> Result<()> {
 fn judge_job(job: &Job, expected: &ExpectedJob) -> Result<()> {
     ensure!(job.needs == expected.needs, "needs {:?}, expected {:?}", job.needs, expected.needs);
     match &job.work {
-        Work::Steps(steps) => ensure!(Some(steps.len()) == expected.steps, "{} steps, expected {:?}", steps.len(), expected.steps),
-        Work::Call { uses, .. } => ensure!(Some(uses) == expected.uses.as_ref(), "uses {uses}, expected {:?}", expected.uses),
+        Work::Steps(steps) => {
+            ensure!(Some(steps.len()) == expected.steps, "{} steps, expected {:?}", steps.len(), expected.steps)
+        }
+        Work::Call { uses, .. } => {
+            ensure!(Some(uses) == expected.uses.as_ref(), "uses {uses}, expected {:?}", expected.uses)
+        }
     }
     if let Some(count) = expected.legs {
         let contexts = Object::new();

@@ -35,7 +35,9 @@ pub fn run(root: &Path, selection: &Selection) -> Vec<CaseResult> {
 fn judge(folder: &Path, case: &Case) -> Result<()> {
     let text = fs::read_to_string(folder.join(&case.file)).with_context(|| format!("{} can't be read", case.file))?;
     let documents = documents(&text);
-    let [options, workflow, .., expected] = documents.as_slice() else { bail!("the case has fewer than three documents") };
+    let [options, workflow, .., expected] = documents.as_slice() else {
+        bail!("the case has fewer than three documents")
+    };
     let path = format!(".github/workflows/{}.yml", case.id);
     let (plan, diagnostics) = github::parse_within(&path, workflow, limits(options));
     match (plan, case.expect) {
@@ -49,18 +51,9 @@ fn judge(folder: &Path, case: &Case) -> Result<()> {
     }
 }
 
-/// Parts of the file between lines of dashes.
+/// Parts of the file between lines of dashes. The line break before the dashes belongs to no part.
 fn documents(text: &str) -> Vec<String> {
-    let mut documents = vec![String::new()];
-    for line in text.lines() {
-        if line.trim_end() == "---" {
-            documents.push(String::new());
-        } else if let Some(document) = documents.last_mut() {
-            document.push_str(line);
-            document.push('\n');
-        }
-    }
-    documents
+    text.replace("\r\n", "\n").split("\n---\n").map(str::to_owned).collect()
 }
 
 fn limits(options: &str) -> Limits {

@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -45,82 +46,80 @@ impl Dev {
     }
 }
 
-/// Coordinator and workers as processes of their own, over one relay, with TLS.
+/// Coordinator and workers as processes of their own, over relays, with TLS and the keys that `keygen` made.
 #[derive(Debug)]
 pub struct Pool {
     /// Keys, configuration, data, logs.
     pub folder: PathBuf,
     /// The coordinator's public key.
     pub pubkey: PublicKey,
-    /// The coordinator's key.
-    pub keys: Keys,
     /// `http://127.0.0.1:PORT`.
     pub http: String,
-    grpc: u16,
+    environment: Vec<(String, String)>,
+    grpc: String,
+    lives: AtomicU32,
 }
 
 impl Pool {
-    /// Writes keys and configuration for a pool that hears these relays. `extra` is appended to the coordinator's
-    /// TOML (tables only).
-    pub fn create(folder: &Path, relays: &[String], extra: &str) -> Result<Self> {
+    /// Makes keys and configuration for a pool that hears these relays.
+    pub fn create(folder: &Path, relays: &[String]) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let log = folder.join("keygen.log");
+        let (http, grpc) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
         let out = folder.to_string_lossy();
-        let code = Process::start("longshore", &["keygen", "--out", &out, "--host", "127.0.0.1"], &log)?.wait(START)?;
-        anyhow::ensure!(code == 0, "keygen failed: {}", std::fs::read_to_string(&log)?);
-        let (http, grpc) = (free_port()?, free_port()?);
+        let url = format!("http://{http}");
+        let arguments = ["keygen", "--host", "127.0.0.1", "--public-url", &url, &out];
+        let mut keygen = Process::start("longshore", &arguments, &folder.with_extension("keygen.log"))?;
+        let code = keygen.wait(START)?;
+        anyhow::ensure!(code == 0, "keygen failed: {}", keygen.text());
         let keys = Keys::parse(std::fs::read_to_string(folder.join("nostr.key"))?.trim())?;
-        let relays = serde_json::to_string(relays)?;
-        let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
-        let text = format!(
-            "data = {data:?}\nkey_file = {key:?}\nstore_key_file = {store:?}\nname = \"pool\"\n\
-             http = \"127.0.0.1:{http}\"\npublic_url = \"http://127.0.0.1:{http}\"\ngrpc = \"127.0.0.1:{grpc}\"\n\
-             workers = [{worker:?}]\n\
-             [tls]\ncertificate = {certificate:?}\nkey = {tls_key:?}\n\
-             [relays]\nread = {relays}\nwrite = {relays}\nlookup = {relays}\nallow_private = true\n\
-             [source]\nallow_private = true\n{extra}",
-            data = path("coordinator"),
-            key = path("nostr.key"),
-            store = path("store.key"),
-            certificate = path("coordinator.pem"),
-            tls_key = path("coordinator.key"),
-            worker = std::fs::read_to_string(folder.join("worker.pub"))?.trim(),
-        );
-        std::fs::write(folder.join("coordinator.toml"), text)?;
-        let pubkey = keys.public_key();
-        Ok(Self { folder: folder.to_owned(), pubkey, keys, http: format!("http://127.0.0.1:{http}"), grpc })
+        let relays = relays.join(",");
+        let environment = [
+            ("LONGSHORE_HTTP", http.as_str()),
+            ("LONGSHORE_GRPC", &grpc),
+            ("LONGSHORE_RELAYS_READ", &relays),
+            ("LONGSHORE_RELAYS_WRITE", &relays),
+            ("LONGSHORE_RELAYS_INDEX", &relays),
+            ("LONGSHORE_RELAYS_LOOKUP", &relays),
+            ("LONGSHORE_RELAYS_ALLOW_PRIVATE", "true"),
+            ("LONGSHORE_SOURCE_ALLOW_PRIVATE", "true"),
+        ];
+        Ok(Self {
+            folder: folder.to_owned(),
+            pubkey: keys.public_key(),
+            http: url,
+            environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+            grpc,
+            lives: AtomicU32::new(0),
+        })
     }
 
     /// Starts the coordinator and waits until it is ready.
     pub fn coordinator(&self) -> Result<Process> {
         let config = self.folder.join("coordinator.toml");
-        let log = self.folder.join(format!("coordinator-{}.log", uuid_like()));
-        let mut process = Process::start("longshore", &["coordinator", "--config", &config.to_string_lossy()], &log)?;
+        let environment: Vec<(&str, &str)> =
+            self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let arguments = ["coordinator", "--config", &config.to_string_lossy()];
+        let mut process = Process::start_with("longshore", &arguments, &environment, &self.log("coordinator"))?;
         process.line(START, |line| line.contains("ready"))?;
         Ok(process)
     }
 
-    /// Starts a worker and waits until its session is open.
-    pub fn worker(&self, name: &str, slots: u32, extra: &str) -> Result<Process> {
-        let path = |name: &str| self.folder.join(name).to_string_lossy().into_owned();
-        let text = format!(
-            "coordinator = \"https://127.0.0.1:{}\"\nname = {name:?}\nslots = {slots}\ndata = {:?}\n\
-             identity_file = {:?}\nca_file = {:?}\n{extra}\n[labels]\nubuntu-latest = {IMAGE:?}\n",
-            self.grpc,
-            path(&format!("worker-{name}")),
-            path("worker.key"),
-            path("ca.pem"),
-        );
-        let config = self.folder.join(format!("{name}.toml"));
-        std::fs::write(&config, text)?;
-        let log = self.folder.join(format!("{name}-{}.log", uuid_like()));
-        let mut process = Process::start("longshore", &["worker", "--config", &config.to_string_lossy()], &log)?;
+    /// Starts the worker, with further environment, and waits until its session is open. One live process at a time:
+    /// there is one identity.
+    pub fn worker(&self, environment: &[(&str, &str)]) -> Result<Process> {
+        let config = self.folder.join("worker.toml");
+        let coordinator = format!("https://{}", self.grpc);
+        let label = format!("labels.ubuntu-latest={IMAGE}");
+        let arguments = ["worker", "--config", &config.to_string_lossy(), "--set", &label, "--set", "name=worker"];
+        let mut all = vec![("LONGSHORE_COORDINATOR", coordinator.as_str())];
+        all.extend(environment);
+        let mut process = Process::start_with("longshore", &arguments, &all, &self.log("worker"))?;
         process.line(START, |line| line.contains("ready"))?;
         Ok(process)
     }
-}
 
-/// Tells logs of one process's several lives apart.
-fn uuid_like() -> u128 {
-    std::time::UNIX_EPOCH.elapsed().map(|since| since.as_nanos()).unwrap_or_default()
+    /// Each life of a process has a log of its own.
+    fn log(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}-{}.log", self.lives.fetch_add(1, Ordering::Relaxed)))
+    }
 }

@@ -34,12 +34,11 @@ struct Stage {
 }
 
 impl Stage {
-    async fn with(workflow: &str, extra: &str) -> Self {
+    async fn with(workflow: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let relay = Relay::start(folder.path()).unwrap();
         let world = World::new(&relay.url, &[(PATH, workflow)]).await.unwrap();
-        let policy = format!("[policy]\nmaintainers = true\n{extra}");
-        let pool = Pool::create(&folder.path().join("pool"), std::slice::from_ref(&relay.url), &policy).unwrap();
+        let pool = Pool::create(&folder.path().join("pool"), std::slice::from_ref(&relay.url)).unwrap();
         Self { pool, world, relay, folder }
     }
 
@@ -78,12 +77,12 @@ async fn t32_a_worker_killed_in_a_step_is_made_up_for_or_named_as_the_reason() {
     if !needs_engine() {
         return;
     }
-    let stage = Stage::with(&lasting(8), "").await;
+    let stage = Stage::with(&lasting(8)).await;
     let coordinator = stage.pool.coordinator().unwrap();
-    let worker = stage.pool.worker("one", 1, "").unwrap();
+    let worker = stage.pool.worker(&[]).unwrap();
     let (run, job) = stage.begin().await;
     worker.kill().unwrap();
-    let again = stage.pool.worker("one", 1, "").unwrap();
+    let again = stage.pool.worker(&[]).unwrap();
     let answers = stage.end(&run, &job, &[&coordinator, &again]).await;
     assert_one_end(&answers);
     let result = answers.only(kind::RESULT).unwrap();
@@ -96,9 +95,9 @@ async fn t13_a_coordinator_killed_in_a_step_adopts_the_job_and_repeats_no_event_
     if !needs_engine() {
         return;
     }
-    let stage = Stage::with(&lasting(10), "").await;
+    let stage = Stage::with(&lasting(10)).await;
     let coordinator = stage.pool.coordinator().unwrap();
-    let worker = stage.pool.worker("one", 1, "").unwrap();
+    let worker = stage.pool.worker(&[]).unwrap();
     let (run, job) = stage.begin().await;
     let before = stage.world.listener.answers(&run, &job);
     coordinator.kill().unwrap();
@@ -114,9 +113,9 @@ async fn t33_with_all_relays_gone_for_two_minutes_the_end_is_delivered_afterward
     if !needs_engine() {
         return;
     }
-    let stage = Stage::with(&lasting(3), "").await;
+    let stage = Stage::with(&lasting(3)).await;
     let coordinator = stage.pool.coordinator().unwrap();
-    let worker = stage.pool.worker("one", 1, "").unwrap();
+    let worker = stage.pool.worker(&[]).unwrap();
     let (run, job) = stage.begin().await;
     let port = stage.relay.port();
     stage.relay.process.signal(Signal::SIGKILL).unwrap();
@@ -133,9 +132,9 @@ async fn a_worker_paused_past_its_lease_has_its_late_result_refused() {
     if !needs_engine() {
         return;
     }
-    let stage = Stage::with(&lasting(5), "").await;
+    let stage = Stage::with(&lasting(5)).await;
     let coordinator = stage.pool.coordinator().unwrap();
-    let paused = stage.pool.worker("one", 1, "").unwrap();
+    let paused = stage.pool.worker(&[]).unwrap();
     let (run, job) = stage.begin().await;
     paused.signal(Signal::SIGSTOP).unwrap();
     // Longer than the lease of 30 s: the coordinator gives the attempt up while the worker cannot know.
@@ -152,10 +151,10 @@ async fn an_engine_restarted_in_a_step_ends_the_job_with_a_reason() {
     if !needs_engine() {
         return;
     }
-    let stage = Stage::with(&lasting(120), "").await;
+    let stage = Stage::with(&lasting(120)).await;
     let mut own = OwnEngine::start(&stage.folder.path().join("engine")).unwrap();
     let coordinator = stage.pool.coordinator().unwrap();
-    let worker = stage.pool.worker("one", 1, &format!("docker_host = {:?}\n", own.host())).unwrap();
+    let worker = stage.pool.worker(&[("DOCKER_HOST", &own.host())]).unwrap();
     let (run, job) = stage.begin().await;
     own.stop().unwrap();
     own.resume().unwrap();

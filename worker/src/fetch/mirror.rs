@@ -67,7 +67,11 @@ impl Sources for AttemptSources {
         Box::pin(async move {
             ensure!(!source.repository.is_empty(), "this job has no repository to check out");
             let mirror = self.bring(source).await?;
-            archive::checkout_archive(&mirror, source, checkout).await
+            let (commit, reference) = match checkout.reference.as_str() {
+                "" => (source.commit.as_str(), source.reference.as_str()),
+                other => ("", other),
+            };
+            archive::checkout_archive(&mirror, commit, reference, checkout.depth).await
         })
     }
 }
@@ -121,7 +125,8 @@ impl AttemptSources {
         }
         file.flush().await.context("mirror")?;
         let path = bundle.path().to_str().context("the data folder's name is not UTF-8")?;
-        git(mirror, &["bundle", "unbundle", path]).await?;
+        // Branches and tags come along where the bundle names them: a checkout may ask for another than the job's.
+        git(mirror, &["fetch", "--quiet", "--no-tags", "--force", path, "+refs/*:refs/*"]).await?;
         Ok(())
     }
 }

@@ -148,6 +148,8 @@ async fn execute(
         secrets: job.secrets.into_iter().map(|(name, value)| (name, SecretString::from(value))).collect(),
         masks: job.masks.into_iter().map(SecretString::from).collect(),
         image,
+        limits: worker.config.limits.clone(),
+        checked_out: false,
         cancel: handles.cancel.clone(),
         kill: handles.kill.clone(),
     };

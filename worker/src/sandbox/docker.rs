@@ -1,1 +1,99 @@
-//! Docker Engine back end.
+//! Jobs in containers of a Docker Engine (API 1.41 or later).
+//!
+//! [`Docker`] holds what a worker owns on the engine. `container` makes and removes machines, `network` keeps their
+//! networks, `egress` closes private addresses to them, `image` finds or pulls images, `pool` keeps warm machines.
+
+mod container;
+mod egress;
+mod engine;
+mod image;
+mod machine;
+mod network;
+mod pool;
+
+use std::sync::Arc;
+
+use futures::{FutureExt, future::BoxFuture};
+
+use self::{container::Containers, engine::Engine, pool::Pool};
+use super::{Limits, Machine, MachineSpec, Sandbox, SandboxError};
+
+/// What a worker may set for its engine.
+#[derive(Debug, Clone)]
+pub struct DockerConfig {
+    /// Label: whose machines these are. Two workers of one name on one engine sweep each other's machines.
+    pub worker: String,
+    /// Label: the pool (coordinator) the worker belongs to.
+    pub pool: String,
+    /// Warm machines for each image; 0: none.
+    pub pool_size: usize,
+    /// Path of the engine's socket; `None`: `DOCKER_HOST`, else `/var/run/docker.sock`.
+    pub socket: Option<String>,
+    /// Block of IPv4 addresses for job networks, of which each takes a /28: address and prefix length.
+    pub addresses: (std::net::Ipv4Addr, u8),
+    /// Limits of warm machines; a job that asks for others gets a machine of its own.
+    pub limits: Limits,
+}
+
+impl Default for DockerConfig {
+    fn default() -> Self {
+        Self {
+            worker: "worker".into(),
+            pool: "longshore".into(),
+            pool_size: 0,
+            socket: None,
+            addresses: ([10, 213, 0, 0].into(), 16),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Runs jobs in containers.
+pub struct Docker {
+    containers: Arc<Containers>,
+    pool: Arc<Pool>,
+}
+
+impl Docker {
+    /// Connects, sets the egress rules, and removes what an earlier process of this worker left.
+    pub async fn connect(config: DockerConfig) -> Result<Arc<Self>, SandboxError> {
+        let engine = Arc::new(Engine::connect(&config).await?);
+        let containers = Arc::new(Containers::new(engine, &config).await?);
+        containers.sweep().await?;
+        let pool = Arc::new(Pool::new(Arc::clone(&containers), config.pool_size, config.limits));
+        Ok(Arc::new(Self { containers, pool }))
+    }
+}
+
+impl Sandbox for Docker {
+    fn name(&self) -> &'static str {
+        "docker"
+    }
+
+    fn acquire(&self, spec: MachineSpec) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>> {
+        async move {
+            let machine = match self.pool.take(&spec) {
+                Some(machine) => machine,
+                None => self.pool.make_for_job(&spec).await?,
+            };
+            Ok(machine as Arc<dyn Machine>)
+        }
+        .boxed()
+    }
+
+    fn sweep(&self) -> BoxFuture<'_, Result<usize, SandboxError>> {
+        self.containers.sweep().boxed()
+    }
+
+    fn warm(&self, images: &[String]) {
+        self.pool.want(images);
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            self.pool.close();
+            self.containers.close().await;
+        }
+        .boxed()
+    }
+}

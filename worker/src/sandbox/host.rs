@@ -1,1 +1,158 @@
-//! Back end without isolation: processes of this machine.
+//! Back end without isolation: processes of this machine, for trusted use where there is no engine.
+//!
+//! The same `longshore-init` runs here as in a container, as a child of the worker. It collects what steps leave
+//! behind and ends it with the machine; it keeps nothing from reading this user's files or the network.
+
+use std::{
+    os::unix::fs::PermissionsExt,
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
+use tempfile::TempDir;
+use tokio::process::Child;
+use tokio_util::io::ReaderStream;
+
+use super::{
+    Command, Exit, INIT, Machine, MachineSpec, OutputSink, Sandbox, SandboxError, conversation::Conversation,
+};
+
+/// Runs jobs as processes of this machine.
+pub struct Host {
+    /// Holds the folders of machines; removed with the last of them.
+    root: Arc<TempDir>,
+}
+
+impl Host {
+    /// Prepares a folder. Says in the log that nothing here is isolated.
+    pub fn new() -> Result<Arc<Self>, SandboxError> {
+        tracing::warn!("sandbox `host`: jobs run as this user on this machine, WITHOUT isolation; trusted use only");
+        let refuse = |error| SandboxError::Engine(format!("cannot make a folder for jobs (is TMPDIR writable?): {error}"));
+        let root = tempfile::Builder::new().prefix("longshore-host-").tempdir().map_err(refuse)?;
+        let program = root.path().join("longshore-init");
+        std::fs::write(&program, INIT).map_err(refuse)?;
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).map_err(refuse)?;
+        Ok(Arc::new(Self { root: Arc::new(root) }))
+    }
+
+    async fn make(&self, spec: MachineSpec) -> Result<Arc<dyn Machine>, SandboxError> {
+        let refuse = |error: std::io::Error| SandboxError::Start(format!("longshore-init on this machine: {error}"));
+        let folder = tempfile::Builder::new().prefix("job-").tempdir_in(self.root.path()).map_err(refuse)?;
+        let nonce = hex::encode(rand::random::<[u8; 16]>());
+        let mut init = tokio::process::Command::new(self.root.path().join("longshore-init"))
+            .args([&nonce, &spec.user])
+            .args([folder.path().join("workspace"), folder.path().join("temp")])
+            .arg(spec.limits.open_files.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(refuse)?;
+        let (Some(input), Some(output)) = (init.stdin.take(), init.stdout.take()) else {
+            return Err(SandboxError::Start("longshore-init has no pipes".into()));
+        };
+        let incoming = ReaderStream::with_capacity(output, 64 << 10).boxed();
+        let (conversation, _) = Conversation::open(incoming, Box::pin(input), &nonce).await?;
+        let path = |name| folder.path().join(name).to_string_lossy().into_owned();
+        let (workspace, temp) = (path("workspace"), path("temp"));
+        let living = Mutex::new(Some(Living { init, _folder: folder, _root: Arc::clone(&self.root) }));
+        Ok(Arc::new(HostMachine { conversation, living, workspace, temp }))
+    }
+}
+
+impl Sandbox for Host {
+    fn name(&self) -> &'static str {
+        "host"
+    }
+
+    fn acquire(&self, spec: MachineSpec) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>> {
+        self.make(spec).boxed()
+    }
+
+    /// Nothing to sweep: init ends with its worker, and takes all with it.
+    fn sweep(&self) -> BoxFuture<'_, Result<usize, SandboxError>> {
+        std::future::ready(Ok(0)).boxed()
+    }
+
+    fn warm(&self, _images: &[String]) {}
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        std::future::ready(()).boxed()
+    }
+}
+
+/// Dropped, it closes init's input, which ends init and all below it.
+struct HostMachine {
+    conversation: Conversation,
+    /// Taken by `destroy`.
+    living: Mutex<Option<Living>>,
+    workspace: String,
+    temp: String,
+}
+
+struct Living {
+    init: Child,
+    _folder: TempDir,
+    _root: Arc<TempDir>,
+}
+
+impl Machine for HostMachine {
+    fn image_digest(&self) -> Option<String> {
+        None
+    }
+
+    /// The worker's PATH; nothing else of its environment is meant for jobs.
+    fn image_environment(&self) -> Vec<(String, String)> {
+        std::env::var("PATH").map(|path| ("PATH".to_owned(), path)).into_iter().collect()
+    }
+
+    fn workspace(&self) -> String {
+        self.workspace.clone()
+    }
+
+    fn temp(&self) -> String {
+        self.temp.clone()
+    }
+
+    fn home(&self) -> String {
+        std::env::var("HOME").unwrap_or_else(|_| "/".into())
+    }
+
+    fn run<'a>(&'a self, command: Command, output: &'a dyn OutputSink) -> BoxFuture<'a, Result<Exit, SandboxError>> {
+        self.conversation.run(command, output).boxed()
+    }
+
+    fn signal(&self, signal: i32) -> BoxFuture<'_, ()> {
+        self.conversation.signal(signal).boxed()
+    }
+
+    fn unpack<'a>(
+        &'a self,
+        directory: &'a str,
+        clean: bool,
+        archive: BoxStream<'a, std::io::Result<Bytes>>,
+    ) -> BoxFuture<'a, Result<(), SandboxError>> {
+        self.conversation.unpack(directory, clean, archive).boxed()
+    }
+
+    fn read<'a>(&'a self, paths: &'a [String], limit: u64) -> BoxFuture<'a, Result<Vec<(String, Bytes)>, SandboxError>> {
+        self.conversation.read(paths, limit, "").boxed()
+    }
+
+    fn hash_files<'a>(&'a self, patterns: &'a [String]) -> BoxFuture<'a, Result<Option<String>, SandboxError>> {
+        self.conversation.hash(&self.workspace, patterns).boxed()
+    }
+
+    fn destroy(&self) -> BoxFuture<'_, ()> {
+        async move {
+            let living = self.living.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(mut living) = living {
+                self.conversation.shutdown().await;
+                // It ends by itself: it was told to, or its pipes broke. Its folder goes after it.
+                let _ = living.init.wait().await;
+            }
+        }
+        .boxed()
+    }
+}

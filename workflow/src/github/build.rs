@@ -11,7 +11,8 @@ use crate::yaml::{Node, Value};
 
 /// The plan. What is missing or has a shape that the checks refuse counts as not written.
 pub(super) fn plan(path: &str, root: &Node) -> Plan {
-    let ids: Vec<&str> = root.get("jobs").map(Node::entries).unwrap_or_default().iter().filter_map(|(id, _)| id.text()).collect();
+    let ids: Vec<&str> =
+        root.get("jobs").map(Node::entries).unwrap_or_default().iter().filter_map(|(id, _)| id.text()).collect();
     Plan {
         dialect: Dialect::Github,
         path: path.to_owned(),
@@ -28,7 +29,7 @@ pub(super) fn plan(path: &str, root: &Node) -> Plan {
 
 fn triggers(on: &Node) -> IndexMap<String, Trigger> {
     match &on.value {
-        Value::Mapping(_) => mapped(Some(on), |node| trigger(node)),
+        Value::Mapping(_) => mapped(Some(on), trigger),
         _ => texts(Some(on)).into_iter().map(|event| (event, Trigger::default())).collect(),
     }
 }
@@ -59,7 +60,8 @@ fn input(node: &Node) -> Input {
 
 fn job(node: &Node, ids: &[&str]) -> Job {
     // Ids are compared without case; the plan names each job in one way.
-    let declared = |need: String| ids.iter().find(|id| id.eq_ignore_ascii_case(&need)).map_or(need, |id| (*id).to_owned());
+    let declared =
+        |need: String| ids.iter().find(|id| id.eq_ignore_ascii_case(&need)).map_or(need, |id| (*id).to_owned());
     let strategy = node.get("strategy");
     let strategy_key = |key| strategy.and_then(|strategy| tree(strategy.get(key)));
     Job {
@@ -83,11 +85,9 @@ fn job(node: &Node, ids: &[&str]) -> Job {
         permissions: tree(node.get("permissions")),
         environment: tree(node.get("environment")),
         work: match text(node.get("uses")) {
-            Some(uses) => Work::Call {
-                uses,
-                with: mapped(node.get("with"), Node::to_json),
-                secrets: tree(node.get("secrets")),
-            },
+            Some(uses) => {
+                Work::Call { uses, with: mapped(node.get("with"), Node::to_json), secrets: tree(node.get("secrets")) }
+            }
             None => Work::Steps(node.get("steps").map(Node::items).unwrap_or_default().iter().map(step).collect()),
         },
     }
@@ -120,7 +120,11 @@ fn condition(node: &Node) -> Option<String> {
 fn concurrency(node: &Node) -> Option<Concurrency> {
     if let Value::Scalar(_) = node.value {
         let group = scalar_text(node);
-        return (!group.is_empty()).then_some(Concurrency { group, cancel_in_progress: Tree::Bool(false), queue_all: false });
+        return (!group.is_empty()).then_some(Concurrency {
+            group,
+            cancel_in_progress: Tree::Bool(false),
+            queue_all: false,
+        });
     }
     Some(Concurrency {
         group: text(node.get("group"))?,

@@ -39,7 +39,9 @@ impl Checker<'_, '_> {
         match &node.value {
             Value::Scalar(scalar) => self.scalar(node, scalar, rule, &allowed, what),
             Value::Sequence(items) => match rule.list {
-                Some(item) => items.iter().for_each(|node| self.node(node, item, &allowed, &format!("an item of {what}"))),
+                Some(item) => {
+                    items.iter().for_each(|node| self.node(node, item, &allowed, &format!("an item of {what}")))
+                }
                 None => self.report.error(node.span, format!("{what} takes {}, not a list", wanted(rule))),
             },
             Value::Mapping(entries) => self.mapping(node, entries, rule, &allowed, what),
@@ -90,7 +92,9 @@ impl Checker<'_, '_> {
 
     fn expression(&mut self, node: &Node, text: &str, rule: &Rule, allowed: &Allowed, what: &str) {
         if allowed.contexts.is_empty() {
-            return self.report.error(node.span, format!("no expression may stand here: {what} is read before any run"));
+            return self
+                .report
+                .error(node.span, format!("no expression may stand here: {what} is read before any run"));
         }
         if let Err(error) = expression::check(text, &allowed.contexts, &allowed.functions) {
             return self.report.expression(node, &error);
@@ -127,7 +131,9 @@ impl Checker<'_, '_> {
     ) {
         let mut seen = HashMap::new();
         for (name, value) in entries {
-            let Some(text) = self.key_text(name, open.is_some(), allowed) else { continue };
+            let Some(text) = self.key_text(name, open.is_some(), allowed) else {
+                continue;
+            };
             if let Some(first) = seen.insert(text.to_lowercase(), text) {
                 let help = format!("`{first}` above is the same: case makes no difference");
                 self.report.error_with_help(name.span, format!("`{text}` is already there"), help);
@@ -165,10 +171,18 @@ impl Checker<'_, '_> {
             return None;
         }
         if text.contains("${{") {
-            let is_insert = stands_alone(text) && text.trim_matches(['$', '{', '}', ' ']).eq_ignore_ascii_case("insert");
-            if !is_insert || !open || allowed.contexts.is_empty() {
+            if !open || allowed.contexts.is_empty() {
                 self.report.error(name.span, "no expression may be a key here");
                 return None;
+            }
+            let is_insert =
+                stands_alone(text) && text.trim_matches(['$', '{', '}', ' ']).eq_ignore_ascii_case("insert");
+            if !is_insert {
+                if let Err(error) = expression::check(text, &allowed.contexts, &allowed.functions) {
+                    self.report.expression(name, &error);
+                    return None;
+                }
+                self.report.warning(name.span, "expressions in keys are not evaluated: this key stays as it is");
             }
         }
         Some(text)

@@ -109,3 +109,70 @@ fn paths(trigger: &Trigger, event: &Event<'_>) -> Option<String> {
     let all = changed.iter().all(|path| ignored.matches(path));
     all.then(|| "every changed file is among `paths-ignore`".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::plan_of;
+    use super::*;
+
+    fn runs(on: &str, event: &Event<'_>) -> bool {
+        triggers(&plan_of(&format!("on: {on}\njobs: {{a: {{runs-on: x}}}}")), event) == Decision::Runs
+    }
+
+    #[test]
+    fn pushes_are_held_against_branches_tags_and_paths() {
+        let src = ["src/main.rs".to_owned()];
+        let docs = ["src/a.md".to_owned(), "README.md".to_owned()];
+        let filtered = "{push: {branches: [main, 'release/**', '!release/old-*'], paths: ['src/**', '!src/**/*.md'], tags-ignore: ['**']}}";
+        for (on, reference, paths, expected) in [
+            ("push", "refs/heads/x", Some(&docs[..]), true),
+            ("release", "refs/heads/x", None, false),
+            (filtered, "refs/heads/main", Some(&src[..]), true),
+            (filtered, "refs/heads/main", None, true),
+            (filtered, "refs/heads/release/1", Some(&src[..]), true),
+            (filtered, "refs/heads/release/old-1", Some(&src[..]), false),
+            (filtered, "refs/heads/main", Some(&docs[..]), false),
+            (filtered, "refs/tags/v1", Some(&src[..]), false),
+            ("{push: {branches: [main]}}", "refs/tags/v1", None, false),
+            ("{push: {tags: ['v*']}}", "refs/heads/main", None, false),
+            ("{push: {tags: ['v*']}}", "refs/tags/v1", None, true),
+            ("{push: {tags: ['v*'], paths: [a]}}", "refs/tags/v1", Some(&docs[..]), true),
+            ("{push: {branches-ignore: [main]}}", "refs/heads/main", None, false),
+            ("{push: {branches-ignore: [main]}}", "refs/heads/x", None, true),
+            ("{push: {paths-ignore: ['**.md']}}", "refs/heads/x", Some(&docs[..]), false),
+            ("{push: {paths-ignore: ['**.md']}}", "refs/heads/x", Some(&src[..]), true),
+        ] {
+            let event = Event { name: "push", reference, changed_paths: paths, ..Event::default() };
+            assert_eq!(runs(on, &event), expected, "{on} {reference} {paths:?}");
+        }
+    }
+
+    #[test]
+    fn pull_requests_are_held_against_their_base_and_activity() {
+        for (on, action, expected) in [
+            ("pull_request", Some("opened"), true),
+            ("pull_request", Some("labeled"), false),
+            ("pull_request", None, true),
+            ("{pull_request: {types: [labeled]}}", Some("labeled"), true),
+            ("{pull_request: {types: labeled}}", Some("opened"), false),
+            ("{pull_request: {branches: [main]}}", Some("opened"), true),
+            ("{pull_request: {branches: [dev]}}", Some("opened"), false),
+        ] {
+            let event = Event {
+                name: "pull_request",
+                reference: "refs/pull/1/merge",
+                base_ref: Some("main"),
+                action,
+                ..Event::default()
+            };
+            assert_eq!(runs(on, &event), expected, "{on} {action:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_why() {
+        let plan = plan_of("on: {push: {branches: [main]}}\njobs: {a: {runs-on: x}}");
+        let event = Event { name: "push", reference: "refs/heads/dev", ..Event::default() };
+        assert_eq!(triggers(&plan, &event), Decision::Not("`dev` is not among `branches`".to_owned()));
+    }
+}

@@ -14,7 +14,7 @@ pub const DEFAULT_TIMEOUT_MINUTES: f64 = 360.0;
 /// A wrong condition, or [`ErrorKind::Pending`].
 pub fn decide(job: &Job, scope: &Scope<'_>) -> Result<bool, Error> {
     let condition = job.condition.as_deref().unwrap_or("success()");
-    expression::condition(condition, scope).map_err(|error| at("if", error))
+    expression::condition(condition, scope).map_err(|error| at("if", &error))
 }
 
 /// Whether the run goes on as if the job had succeeded.
@@ -38,7 +38,9 @@ pub fn fail_fast(job: &Job, scope: &Scope<'_>) -> Result<bool, Error> {
 /// # Errors
 /// A wrong expression, or a value that is no number.
 pub fn max_parallel(job: &Job, scope: &Scope<'_>) -> Result<Option<usize>, Error> {
-    let Some(tree) = &job.strategy.max_parallel else { return Ok(None) };
+    let Some(tree) = &job.strategy.max_parallel else {
+        return Ok(None);
+    };
     let number = number("max-parallel", tree, scope)?;
     // A float cast saturates, and no job has more legs than a usize holds.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
@@ -51,7 +53,9 @@ pub fn max_parallel(job: &Job, scope: &Scope<'_>) -> Result<Option<usize>, Error
 /// # Errors
 /// A wrong expression, or a value that is no number above zero.
 pub fn timeout_minutes(job: &Job, scope: &Scope<'_>) -> Result<f64, Error> {
-    let Some(tree) = &job.timeout_minutes else { return Ok(DEFAULT_TIMEOUT_MINUTES) };
+    let Some(tree) = &job.timeout_minutes else {
+        return Ok(DEFAULT_TIMEOUT_MINUTES);
+    };
     let minutes = number("timeout-minutes", tree, scope)?;
     if minutes > 0.0 { Ok(minutes) } else { Err(wrong("timeout-minutes", "takes a number above zero")) }
 }
@@ -62,7 +66,8 @@ pub fn timeout_minutes(job: &Job, scope: &Scope<'_>) -> Result<f64, Error> {
 /// The first wrong expression, with the output's name.
 pub fn outputs(job: &Job, scope: &Scope<'_>) -> Result<IndexMap<String, String>, Error> {
     let output = |(name, text): (&String, &String)| {
-        let value = expression::interpolate_text(text, scope).map_err(|error| at(&format!("outputs.{name}"), error))?;
+        let value =
+            expression::interpolate_text(text, scope).map_err(|error| at(&format!("outputs.{name}"), &error))?;
         Ok((name.clone(), value))
     };
     job.outputs.iter().map(output).collect()
@@ -77,7 +82,7 @@ pub fn env(source: &EnvSource, scope: &Scope<'_>) -> Result<IndexMap<String, Str
         EnvSource::Expression(text) => Tree::String(text.clone()),
         EnvSource::Map(map) => map.iter().map(|(name, text)| (name.clone(), Tree::String(text.clone()))).collect(),
     };
-    match expression::interpolate_tree(&tree, scope).map_err(|error| at("env", error))? {
+    match expression::interpolate_tree(&tree, scope).map_err(|error| at("env", &error))? {
         Value::Object(object) => {
             Ok(object.iter().map(|(name, value)| (name.to_owned(), value.as_text().into_owned())).collect())
         }
@@ -90,7 +95,8 @@ pub fn env(source: &EnvSource, scope: &Scope<'_>) -> Result<IndexMap<String, Str
 /// # Errors
 /// A wrong expression, an empty name, or a `cancel-in-progress` that is no boolean.
 pub fn concurrency(concurrency: &Concurrency, scope: &Scope<'_>) -> Result<(String, bool), Error> {
-    let group = expression::interpolate_text(&concurrency.group, scope).map_err(|error| at("concurrency.group", error))?;
+    let group =
+        expression::interpolate_text(&concurrency.group, scope).map_err(|error| at("concurrency.group", &error))?;
     if group.is_empty() {
         return Err(wrong("concurrency.group", "is empty"));
     }
@@ -100,7 +106,7 @@ pub fn concurrency(concurrency: &Concurrency, scope: &Scope<'_>) -> Result<(Stri
 
 fn boolean(key: &str, tree: Option<&Tree>, default: bool, scope: &Scope<'_>) -> Result<bool, Error> {
     let Some(tree) = tree else { return Ok(default) };
-    match expression::interpolate_tree(tree, scope).map_err(|error| at(key, error))? {
+    match expression::interpolate_tree(tree, scope).map_err(|error| at(key, &error))? {
         Value::Bool(truth) => Ok(truth),
         // A missing context property, such as a matrix key only some legs have.
         Value::Null => Ok(false),
@@ -111,7 +117,7 @@ fn boolean(key: &str, tree: Option<&Tree>, default: bool, scope: &Scope<'_>) -> 
 }
 
 fn number(key: &str, tree: &Tree, scope: &Scope<'_>) -> Result<f64, Error> {
-    let value = expression::interpolate_tree(tree, scope).map_err(|error| at(key, error))?;
+    let value = expression::interpolate_tree(tree, scope).map_err(|error| at(key, &error))?;
     let number = match &value {
         Value::Number(_) | Value::String(_) => value.to_number(),
         _ => f64::NAN,
@@ -119,10 +125,90 @@ fn number(key: &str, tree: &Tree, scope: &Scope<'_>) -> Result<f64, Error> {
     if number.is_nan() { Err(wrong(key, &format!("takes a number, not {}", value.kind_name()))) } else { Ok(number) }
 }
 
-fn at(key: &str, error: Error) -> Error {
-    Error { message: format!("`{key}`: {}", error.message), ..error }
+fn at(key: &str, error: &Error) -> Error {
+    Error { kind: error.kind, message: format!("`{key}`: {}", error.message), position: error.position }
 }
 
 fn wrong(key: &str, what: &str) -> Error {
     Error { kind: ErrorKind::Evaluation, message: format!("`{key}` {what}"), position: 0 }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tests::{job_of, with_contexts};
+    use super::*;
+    use crate::expression::{CallError, Functions, Limits, Object};
+
+    struct Succeeded(bool);
+
+    impl Functions for Succeeded {
+        fn call(&self, name: &str, _: &[Value]) -> Option<Result<Value, CallError>> {
+            match name {
+                "success" => Some(Ok(Value::Bool(self.0))),
+                "failure" => Some(Ok(Value::Bool(!self.0))),
+                "always" => Some(Ok(Value::Bool(true))),
+                _ => None,
+            }
+        }
+    }
+
+    #[test]
+    fn a_job_runs_where_its_needs_succeeded_unless_its_condition_asks_otherwise() {
+        for (keys, after_success, after_failure) in [
+            ("", true, false),
+            ("if: true", true, false),
+            ("if: failure()", false, true),
+            ("if: always()", true, true),
+            ("if: ${{ false }}", false, false),
+        ] {
+            let job = job_of(&format!("runs-on: x\n{keys}"));
+            for (succeeded, expected) in [(true, after_success), (false, after_failure)] {
+                let functions = Succeeded(succeeded);
+                let contexts = Object::new();
+                let scope = Scope { contexts: &contexts, functions: &functions, limits: Limits::default() };
+                assert_eq!(decide(&job, &scope).unwrap(), expected, "{keys} after {succeeded}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_have_defaults_values_and_expressions() {
+        let contexts = json!({"matrix": {"flag": true, "minutes": 7, "text": "x"}});
+        let asked = |keys: &str| {
+            let job = job_of(&format!("runs-on: x\n{keys}"));
+            with_contexts(&contexts, |scope| {
+                (
+                    timeout_minutes(&job, scope),
+                    continue_on_error(&job, scope),
+                    fail_fast(&job, scope),
+                    max_parallel(&job, scope),
+                )
+            })
+        };
+        assert_eq!(asked(""), (Ok(360.0), Ok(false), Ok(true), Ok(None)));
+        let keys = "timeout-minutes: 0.5\ncontinue-on-error: true\nstrategy: {fail-fast: false, max-parallel: 2}";
+        assert_eq!(asked(keys), (Ok(0.5), Ok(true), Ok(false), Ok(Some(2))));
+        let keys = "timeout-minutes: ${{ matrix.minutes }}\ncontinue-on-error: ${{ matrix.flag }}";
+        assert_eq!(asked(keys), (Ok(7.0), Ok(true), Ok(true), Ok(None)));
+        let wrong = asked("timeout-minutes: ${{ matrix.text }}\ncontinue-on-error: ${{ matrix.text }}");
+        assert_eq!(wrong.0.unwrap_err().message, "`timeout-minutes` takes a number, not String");
+        assert_eq!(wrong.1.unwrap_err().message, "`continue-on-error` takes `true` or `false`, not String");
+        assert!(asked("timeout-minutes: ${{ matrix.none }}").0.is_err());
+    }
+
+    #[test]
+    fn outputs_environment_and_groups_are_text() {
+        let keys = "runs-on: x\noutputs: {n: '${{ steps.a.outputs.n }}'}\nenv: {A: 1.10, B: '${{ matrix.v }}'}\nconcurrency: {group: 'g-${{ matrix.v }}', cancel-in-progress: true}";
+        let job = job_of(keys);
+        let contexts = json!({"steps": {"a": {"outputs": {"n": 3}}}, "matrix": {"v": 2}});
+        with_contexts(&contexts, |scope| {
+            assert_eq!(outputs(&job, scope).unwrap(), IndexMap::from([("n".to_owned(), "3".to_owned())]));
+            let expected = IndexMap::from([("A".to_owned(), "1.1".to_owned()), ("B".to_owned(), "2".to_owned())]);
+            assert_eq!(env(&job.env, scope).unwrap(), expected);
+            assert_eq!(concurrency(job.concurrency.as_ref().unwrap(), scope).unwrap(), ("g-2".to_owned(), true));
+        });
+    }
 }

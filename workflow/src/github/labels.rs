@@ -50,3 +50,32 @@ fn collect(value: &Value, labels: &mut Vec<String>) -> Result<(), Error> {
 fn wrong(message: &str) -> Error {
     Error { kind: ErrorKind::Evaluation, message: message.to_owned(), position: 0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tests::{job_of, with_contexts};
+    use super::*;
+
+    #[test]
+    fn labels_come_from_text_lists_groups_and_expressions() {
+        let contexts = json!({"matrix": {"os": "linux", "labels": "[\"self-hosted\", \"gpu\"]", "none": "[]"}});
+        for (runs_on, expected) in [
+            ("ubuntu-latest", Ok(vec!["ubuntu-latest"])),
+            ("[self-hosted, linux, linux]", Ok(vec!["self-hosted", "linux"])),
+            ("'${{ matrix.os }}-arm'", Ok(vec!["linux-arm"])),
+            ("['${{ matrix.os }}', big]", Ok(vec!["linux", "big"])),
+            ("${{ fromJSON(matrix.labels) }}", Ok(vec!["self-hosted", "gpu"])),
+            ("{group: big, labels: [gpu]}", Ok(vec!["big", "gpu"])),
+            ("{group: big}", Ok(vec!["big"])),
+            ("${{ matrix.missing }}", Err("`runs-on` has an empty label")),
+            ("${{ fromJSON(matrix.none) }}", Err("`runs-on` names no label")),
+        ] {
+            let job = job_of(&format!("runs-on: {runs_on}"));
+            let labels = with_contexts(&contexts, |scope| of(&job, scope)).map_err(|error| error.message);
+            let expected = expected.map(|labels| labels.into_iter().map(str::to_owned).collect::<Vec<_>>());
+            assert_eq!(labels, expected.map_err(str::to_owned), "{runs_on}");
+        }
+    }
+}

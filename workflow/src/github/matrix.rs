@@ -24,7 +24,7 @@ pub fn expand(strategy: &Strategy, scope: &Scope<'_>) -> Result<Vec<Leg>, String
     let matrix = Matrix::read(tree, scope)?;
     let mut combinations = matrix.combinations()?;
     combinations.retain(|leg| !matrix.exclude.iter().any(|filter| excludes(filter, leg)));
-    let legs = matrix.included(combinations)?;
+    let legs = matrix.included(&combinations)?;
     let total = legs.len();
     if total == 0 {
         return Err("the matrix has no combination: it needs a key with values, or an `include`".to_owned());
@@ -77,16 +77,17 @@ impl Matrix {
     }
 
     /// Adds each `include` to every combination none of whose own values it would change, or else as a leg of its own.
-    fn included(&self, combinations: Vec<Entries>) -> Result<Vec<Entries>, String> {
+    fn included(&self, combinations: &[Entries]) -> Result<Vec<Entries>, String> {
         if combinations.len() > MAX_LEGS {
             return Err(too_many());
         }
-        let mut legs = combinations.clone();
+        let mut legs = combinations.to_vec();
         for include in &self.include {
             let own = |key: &str| self.vectors.iter().any(|(name, _)| name.eq_ignore_ascii_case(key));
             let mut taken = false;
-            for (leg, original) in legs.iter_mut().zip(&combinations) {
-                let agrees = |(key, value): (&String, &Json)| get(original, key).is_some_and(|there| same(there, value));
+            for (leg, original) in legs.iter_mut().zip(combinations) {
+                let agrees =
+                    |(key, value): (&String, &Json)| get(original, key).is_some_and(|there| same(there, value));
                 if include.iter().filter(|(key, _)| own(key)).all(agrees) {
                     taken = true;
                     for (key, value) in include.iter().filter(|(key, _)| !own(key)) {
@@ -119,7 +120,9 @@ fn vector(key: &str, value: &Value) -> Result<Vec<Json>, String> {
 
 fn filters(key: &str, value: &Value) -> Result<Vec<Entries>, String> {
     let wrong = |value: &Value| format!("`matrix.{key}` takes a list of mappings, not {}", value.kind_name());
-    let Value::Array(items) = value else { return Err(wrong(value)) };
+    let Value::Array(items) = value else {
+        return Err(wrong(value));
+    };
     items
         .iter()
         .map(|item| match item.to_json() {
@@ -167,5 +170,123 @@ fn same(left: &Json, right: &Json) -> bool {
             let (left, right) = (Value::from_json(left), Value::from_json(right));
             left.as_text().eq_ignore_ascii_case(&right.as_text())
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tests::with_contexts;
+    use super::*;
+
+    fn legs(matrix: Json) -> Result<Vec<Json>, String> {
+        let strategy = Strategy { matrix: Some(matrix), ..Strategy::default() };
+        let contexts = json!({"needs": {"a": {"outputs": {"m": "{\"os\":[\"x\",\"y\"]}", "none": "[]"}}}});
+        let legs = with_contexts(&contexts, |scope| expand(&strategy, scope))?;
+        Ok(legs.into_iter().map(|leg| Json::Object(leg.matrix)).collect())
+    }
+
+    #[test]
+    fn combinations_come_in_the_order_of_the_keys() {
+        let expected = [
+            json!({"v": 1, "os": "a"}),
+            json!({"v": 1, "os": "b"}),
+            json!({"v": 2, "os": "a"}),
+            json!({"v": 2, "os": "b"}),
+        ];
+        assert_eq!(legs(json!({"v": [1, 2], "os": ["a", "b"]})).unwrap(), expected);
+        assert_eq!(with_contexts(&json!({}), |scope| expand(&Strategy::default(), scope)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn include_is_what_githubs_example_says() {
+        let matrix = json!({
+            "fruit": ["apple", "pear"],
+            "animal": ["cat", "dog"],
+            "include": [
+                {"color": "green"},
+                {"color": "pink", "animal": "cat"},
+                {"fruit": "apple", "shape": "circle"},
+                {"fruit": "banana"},
+                {"fruit": "banana", "animal": "cat"},
+            ],
+        });
+        let expected = [
+            json!({"fruit": "apple", "animal": "cat", "color": "pink", "shape": "circle"}),
+            json!({"fruit": "apple", "animal": "dog", "color": "green", "shape": "circle"}),
+            json!({"fruit": "pear", "animal": "cat", "color": "pink"}),
+            json!({"fruit": "pear", "animal": "dog", "color": "green"}),
+            json!({"fruit": "banana"}),
+            json!({"fruit": "banana", "animal": "cat"}),
+        ];
+        assert_eq!(legs(matrix).unwrap(), expected);
+    }
+
+    #[test]
+    fn include_expands_adds_and_stands_alone() {
+        let expanded =
+            legs(json!({"os": ["w", "u"], "node": [14, 16], "include": [{"os": "w", "node": 16, "npm": 6}]})).unwrap();
+        assert_eq!(
+            expanded.iter().filter(|leg| leg.get("npm").is_some()).collect::<Vec<_>>(),
+            [&json!({"os": "w", "node": 16, "npm": 6})]
+        );
+        let added = legs(json!({"os": ["w"], "version": [12], "include": [{"os": "w", "version": 17}]})).unwrap();
+        assert_eq!(added, [json!({"os": "w", "version": 12}), json!({"os": "w", "version": 17})]);
+        let alone = legs(json!({"include": [{"site": "production"}, {"site": "staging"}]})).unwrap();
+        assert_eq!(alone.len(), 2);
+    }
+
+    #[test]
+    fn exclude_takes_every_combination_it_partly_names() {
+        let matrix = json!({
+            "os": ["macos", "windows"],
+            "version": [12, 14, 16],
+            "environment": ["staging", "production"],
+            "exclude": [
+                {"os": "macos", "version": 12, "environment": "production"},
+                {"OS": "Windows", "version": 16},
+            ],
+        });
+        assert_eq!(legs(matrix).unwrap().len(), 9);
+        let nested = json!({"v": [{"a": 1, "b": 1}, {"a": 2, "b": 1}], "exclude": [{"v": {"a": 2}}, {"unknown": 1}]});
+        assert_eq!(legs(nested).unwrap(), [json!({"v": {"a": 1, "b": 1}})]);
+    }
+
+    #[test]
+    fn expressions_make_matrices_vectors_and_values() {
+        let os = [json!({"os": "x"}), json!({"os": "y"})];
+        assert_eq!(legs(json!("${{ fromJSON(needs.a.outputs.m) }}")).unwrap(), os);
+        assert_eq!(legs(json!({"os": "${{ fromJSON(needs.a.outputs.m).os }}"})).unwrap(), os);
+        assert_eq!(legs(json!({"os": ["${{ 'x' }}", "y"]})).unwrap(), os);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (matrix, expected) in [
+            (json!({"os": []}), "the matrix key `os` has no values"),
+            (json!({"os": "${{ fromJSON(needs.a.outputs.none) }}"}), "the matrix key `os` has no values"),
+            (json!({"os": "linux"}), "the matrix key `os` takes a list, not String"),
+            (json!({"include": {}}), "`matrix.include` takes a list of mappings, not Object"),
+            (json!({"include": []}), "the matrix has no combination: it needs a key with values, or an `include`"),
+            (json!([1]), "`matrix` takes a mapping, not Array"),
+            (
+                json!({"a": (0..257).collect::<Vec<_>>()}),
+                "the matrix has more than 256 combinations, the most a job may have",
+            ),
+        ] {
+            assert_eq!(legs(matrix).unwrap_err(), expected);
+        }
+        assert_eq!(
+            legs(json!({"a": (0..16).collect::<Vec<_>>(), "b": (0..16).collect::<Vec<_>>()})).unwrap().len(),
+            256
+        );
+    }
+
+    #[test]
+    fn attack_08_a_matrix_of_a_billion_legs_costs_nothing() {
+        let vector: Vec<_> = (0..1000).collect();
+        assert!(legs(json!({"a": vector, "b": vector, "c": vector})).unwrap_err().contains("more than 256"));
     }
 }

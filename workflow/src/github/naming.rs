@@ -51,11 +51,58 @@ fn scalars(value: &Json, values: &mut Vec<String>) {
 }
 
 fn one_line(text: &str) -> String {
-    let line: Vec<&str> = text.split(|character: char| character.is_control()).filter(|part| !part.is_empty()).collect();
+    let line: Vec<&str> =
+        text.split(|character: char| character.is_control()).filter(|part| !part.is_empty()).collect();
     let line = line.join(" ");
     let line = line.trim_end();
     if line.chars().count() <= MAX {
         return line.to_owned();
     }
     line.chars().take(MAX - 3).chain("...".chars()).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::panic)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tests::{job_of, with_contexts};
+    use super::*;
+
+    #[test]
+    fn legs_are_told_apart_by_their_values() {
+        for (keys, expected) in [
+            ("runs-on: x", "a (1.1, x)"),
+            ("runs-on: x\nname: Build", "Build (1.1, x)"),
+            ("runs-on: x\nname: On ${{ matrix.os }}", "On x"),
+            ("runs-on: x\nname: ${{ matrix.none }}", "a"),
+            ("runs-on: x\nname: \"two\\nlines ${{ 1 }}\"", "two lines 1"),
+        ] {
+            let matrix = json!({"v": 1.1, "os": "x"});
+            let own = Leg { matrix: matrix.as_object().cloned().unwrap_or_default(), index: 0, total: 2 };
+            let name = with_contexts(&json!({"matrix": matrix}), |scope| leg("a", &job_of(keys), &own, scope));
+            assert_eq!(name, expected);
+        }
+        let name = with_contexts(&json!({}), |scope| leg("a", &job_of("runs-on: x"), &Leg::default(), scope));
+        assert_eq!(name, "a");
+    }
+
+    #[test]
+    fn a_steps_name_is_one_line_whatever_it_runs() {
+        for (keys, expected) in [
+            ("{run: \"\\n  cargo test\\ncargo fmt\"}", "cargo test"),
+            ("{run: a, name: \"x\\r\\ny\"}", "x"),
+            ("{uses: actions/checkout@v4}", "actions/checkout@v4"),
+            ("{uses: actions/checkout@v4, name: 'Get ${{ github.ref }}'}", "Get main"),
+            ("{run: 'echo ${{ steps.later }}'}", "echo ${{ steps.later }}"),
+        ] {
+            let job = job_of(&format!("runs-on: x\nsteps: [{keys}]"));
+            let crate::plan::Work::Steps(steps) = &job.work else { panic!("the job has steps") };
+            let names: Vec<_> = with_contexts(&json!({"github": {"ref": "main"}}), |scope| {
+                steps.iter().map(|one| step(one, scope)).collect()
+            });
+            assert_eq!(names, [expected]);
+        }
+        assert_eq!(log_heading("cargo test"), "Main cargo test");
+    }
 }

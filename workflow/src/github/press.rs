@@ -39,3 +39,37 @@ pub fn default(input: &Input) -> Value {
         (None, _) => Value::String(String::new()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tests::plan_of;
+    use super::*;
+
+    #[test]
+    fn a_press_is_the_event_it_names_or_the_best_the_file_offers() {
+        for (on, trigger, expected) in [
+            ("[push, workflow_dispatch]", None, "workflow_dispatch"),
+            ("[push, workflow_dispatch]", Some("manual"), "workflow_dispatch"),
+            ("[push, workflow_dispatch]", Some("push"), "push"),
+            ("[push]", Some("schedule"), "schedule"),
+            ("[pull_request]", Some("manual"), "pull_request"),
+            ("[pull_request, release]", Some("whatever"), "push"),
+        ] {
+            let plan = plan_of(&format!("on: {on}\njobs: {{a: {{runs-on: x}}}}"));
+            assert_eq!(event_for(&plan, trigger).event, expected, "{on} {trigger:?}");
+        }
+    }
+
+    #[test]
+    fn inputs_are_at_their_defaults_with_their_types() {
+        let plan = plan_of(
+            "on: {workflow_dispatch: {inputs: {a: {default: x}, b: {type: boolean}, c: {type: choice, options: [p, q]}, \
+             d: {type: number, default: 3}, e: {}}}}\njobs: {a: {runs-on: x}}",
+        );
+        let expected = json!({"a": "x", "b": false, "c": "p", "d": 3, "e": ""});
+        assert_eq!(Value::Object(event_for(&plan, None).inputs), expected);
+        assert!(event_for(&plan, Some("push")).inputs.is_empty());
+    }
+}

@@ -45,7 +45,9 @@ fn needs(jobs: &Node, report: &mut Report<'_>) {
     let mut edges: Vec<Vec<usize>> = vec![Vec::new(); entries.len()];
     for ((_, job), edges) in entries.iter().zip(&mut edges) {
         for need in listed(job.get("needs")) {
-            let Some(text) = need.text().filter(|text| !text.is_empty()) else { continue };
+            let Some(text) = need.text().filter(|text| !text.is_empty()) else {
+                continue;
+            };
             match index.get(&text.to_lowercase()) {
                 Some(at) => edges.push(*at),
                 None => report.error(need.span, format!("`needs` names the job `{text}`, which is not in this file")),
@@ -124,8 +126,12 @@ fn job(job: &Node, report: &mut Report<'_>) {
 }
 
 fn runner_group(group: &Node, report: &mut Report<'_>) {
-    let Some(text) = group.text().filter(|text| !text.contains("${{")) else { return };
-    let Some((prefix, name)) = text.split_once('/') else { return };
+    let Some(text) = group.text().filter(|text| !text.contains("${{")) else {
+        return;
+    };
+    let Some((prefix, name)) = text.split_once('/') else {
+        return;
+    };
     let known = ["org", "organization", "ent", "enterprise"].contains(&prefix);
     if !known || name.is_empty() || name.contains('/') {
         let help = "name one group: `organization/GROUP`, `enterprise/GROUP`, or the group alone";
@@ -135,7 +141,9 @@ fn runner_group(group: &Node, report: &mut Report<'_>) {
 
 /// GitHub docs, workflow syntax: `jobs.<job_id>.steps[*].uses`.
 fn action(uses: &Node, report: &mut Report<'_>) {
-    let Some(text) = uses.text().filter(|text| !text.is_empty()) else { return };
+    let Some(text) = uses.text().filter(|text| !text.is_empty()) else {
+        return;
+    };
     let local = text.starts_with("./") || text.starts_with(".\\");
     if local || text.starts_with("docker://") || is_remote(text) {
         return;
@@ -146,7 +154,9 @@ fn action(uses: &Node, report: &mut Report<'_>) {
 
 /// GitHub docs, workflow syntax: `jobs.<job_id>.uses`.
 fn called_workflow(uses: &Node, report: &mut Report<'_>) {
-    let Some(text) = uses.text().filter(|text| !text.is_empty()) else { return };
+    let Some(text) = uses.text().filter(|text| !text.is_empty()) else {
+        return;
+    };
     if text.starts_with("./") || is_remote(text) {
         return;
     }
@@ -155,7 +165,9 @@ fn called_workflow(uses: &Node, report: &mut Report<'_>) {
 }
 
 fn is_remote(text: &str) -> bool {
-    let Some((path, reference)) = text.split_once('@') else { return false };
+    let Some((path, reference)) = text.split_once('@') else {
+        return false;
+    };
     let mut parts = path.split(['/', '\\']);
     let named = |part: Option<&str>| part.is_some_and(|part| !part.is_empty());
     !reference.is_empty() && named(parts.next()) && named(parts.next())
@@ -170,7 +182,9 @@ fn triggers(on: &Node, report: &mut Report<'_>) {
             }
         }
         match event.text() {
-            Some("schedule") => trigger.items().iter().filter_map(|item| item.get("cron")).for_each(|node| cron(node, report)),
+            Some("schedule") => {
+                trigger.items().iter().filter_map(|item| item.get("cron")).for_each(|node| cron(node, report))
+            }
             Some("workflow_dispatch") => {
                 for (name, input) in trigger.get("inputs").map(Node::entries).unwrap_or_default() {
                     dispatch_input(name, input, report);
@@ -182,7 +196,9 @@ fn triggers(on: &Node, report: &mut Report<'_>) {
 }
 
 fn cron(cron: &Node, report: &mut Report<'_>) {
-    let Some(text) = cron.text().filter(|text| !text.is_empty()) else { return };
+    let Some(text) = cron.text().filter(|text| !text.is_empty()) else {
+        return;
+    };
     if text.split_whitespace().count() != 5 {
         let help = "minute, hour, day of the month, month, day of the week; for example `30 5 * * 1-5`";
         report.error_with_help(cron.span, "a cron line has five fields", help);
@@ -195,7 +211,9 @@ fn dispatch_input(name: &Node, input: &Node, report: &mut Report<'_>) {
         let span = input.get("options").map_or(input.span, |options| options.span);
         report.error(span, format!("the choice `{}` has no `options`", name.text().unwrap_or_default()));
     }
-    let Some(default) = input.get("default") else { return };
+    let Some(default) = input.get("default") else {
+        return;
+    };
     let value = default.to_json();
     let (fits, wanted) = match kind {
         "boolean" => (value.is_boolean(), "a boolean"),

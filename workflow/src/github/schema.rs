@@ -133,8 +133,7 @@ static TEXT: Rule = Rule::scalar(Scalar::Text);
 static NON_EMPTY: Rule = Rule::scalar(Scalar::NonEmpty);
 static BOOLEAN: Rule = Rule::scalar(Scalar::Boolean);
 static NUMBER: Rule = Rule::scalar(Scalar::Number);
-static ANY: Rule =
-    Rule { scalar: Scalar::Any, list: Some(&ANY), map: Map::Open(&ANY), names: NOTHING };
+static ANY: Rule = Rule { scalar: Scalar::Any, list: Some(&ANY), map: Map::Open(&ANY), names: NOTHING };
 static TEXTS: Rule = Rule::list(&TEXT);
 static ONE_OR_MORE: Rule = Rule::scalar(Scalar::NonEmpty).or_list(&NON_EMPTY);
 

@@ -138,10 +138,14 @@ mod tests {
 
     #[test]
     fn quotes_and_tags_decide_before_the_text_does() {
-        let scalar = |style, tag: Option<&str>| Scalar { text: "1".into(), style, tag: tag.map(|tag| format!("{CORE}{tag}")) };
+        let scalar =
+            |style, tag: Option<&str>| Scalar { text: "1".into(), style, tag: tag.map(|tag| format!("{CORE}{tag}")) };
         assert_eq!(scalar(Style::Quoted, None).resolve(), json!("1"));
         assert_eq!(scalar(Style::Plain, Some("str")).resolve(), json!("1"));
-        assert_eq!(scalar(Style::Plain, Some("bool")).misfit().as_deref(), Some("`1` is no value of the type `!!bool`"));
+        assert_eq!(
+            scalar(Style::Plain, Some("bool")).misfit().as_deref(),
+            Some("`1` is no value of the type `!!bool`")
+        );
         assert_eq!(scalar(Style::Quoted, Some("int")).misfit().as_deref(), Some("`!!int` needs text without quotes"));
     }
 }

@@ -63,13 +63,13 @@ fn shorten(prefix: &str, lines: &[String], room: usize, full_url: &str, text: &m
 
     lines.iter().take(head).for_each(|line| push(text, line));
     if let Some(line) = left_out.first().filter(|_| head_room > prefix.len() + 1) {
-        push(text, &line[..line.floor_char_boundary(head_room - 1)]);
+        push(text, line.get(..line.floor_char_boundary(head_room - 1)).unwrap_or_default());
     }
     push(text, &notice(left_out.len()));
     if let (Some(line), Some(room)) = (left_out.last(), tail_room.checked_sub(prefix.len() + 1)) {
         let content = line.get(prefix.len()..).unwrap_or_default();
         let start = content.ceil_char_boundary(content.len().saturating_sub(room));
-        push(text, &format!("{prefix}{}", &content[start..]));
+        push(text, &format!("{prefix}{}", content.get(start..).unwrap_or_default()));
     }
     rest.iter().skip(left_out.len()).for_each(|line| push(text, line));
 }

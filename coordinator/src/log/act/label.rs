@@ -99,14 +99,14 @@ mod tests {
 
     use super::*;
 
-    fn leg(matrix: serde_json::Value, index: usize, total: usize) -> Leg {
+    fn leg(matrix: &serde_json::Value, index: usize, total: usize) -> Leg {
         Leg { matrix: matrix.as_object().cloned().unwrap_or_default(), index, total }
     }
 
     #[test]
     fn job_names_follow_the_viewers_table() {
-        let none = || leg(json!({}), 0, 1);
-        let os = |os: &str, index| leg(json!({ "os": os }), index, 2);
+        let none = || leg(&json!({}), 0, 1);
+        let os = |os: &str, index| leg(&json!({ "os": os }), index, 2);
         let cases = [
             ("build", None, "build", none(), "build"),
             ("build-2", None, "build-2", none(), "build-2-1"),
@@ -120,7 +120,7 @@ mod tests {
                 "t",
                 Some("Test (${{ matrix.os }}/${{ matrix.v }})"),
                 "Test (linux/2)",
-                leg(json!({"os": "linux", "v": 2}), 3, 4),
+                leg(&json!({"os": "linux", "v": 2}), 3, 4),
                 "Test (linux/2)-4",
             ),
             ("test", None, "test (linux)", os("linux", 0), "test-1"),

@@ -87,6 +87,9 @@ fn decrypt(tag: &[String], author: &PublicKey, keys: &Keys) -> Result<String, St
         .map_err(|error| format!("the secret {name} can't be decrypted ({error}): encrypt it with NIP-44 for this pool"))
 }
 
+/// Names and values of `env` tags.
+type Pairs = IndexMap<String, String>;
+
 struct Pair<'a> {
     job: &'a Event,
     run: &'a Event,
@@ -155,7 +158,7 @@ impl Pair<'_> {
     }
 
     /// A Hive CI job has a known shape, or says whose run it is: users may edit what starts the script.
-    fn recognise(&self, given: &IndexMap<String, String>, notices: &mut Vec<String>) -> Result<(), String> {
+    fn recognise(&self, given: &Pairs, notices: &mut Vec<String>) -> Result<(), String> {
         let same_run = given.get("HIVE_CI_RUN_ID").map(|id| *id == self.run.id.to_hex());
         match Shape::of(self.job) {
             Some(shape) => shape.refusal().map_or(Ok(()), |reason| Err(reason.to_owned()))?,
@@ -170,7 +173,7 @@ impl Pair<'_> {
         Ok(())
     }
 
-    fn repository(&self, given: &IndexMap<String, String>) -> Result<Repository, String> {
+    fn repository(&self, given: &Pairs) -> Result<Repository, String> {
         let unnamed = || "the run names no repository: give an `a` tag 30617:<owner hex>:<identifier>".to_owned();
         let tag = tags::all(self.run, "a").next().ok_or_else(unnamed)?;
         let mut parts = tag.get(1).ok_or_else(unnamed)?.splitn(3, ':');
@@ -193,7 +196,7 @@ impl Pair<'_> {
     }
 
     /// The `HIVE_CI_` values, and what is left for the workflow.
-    fn env(&self, notices: &mut Vec<String>) -> Result<(IndexMap<String, String>, IndexMap<String, String>), String> {
+    fn env(&self, notices: &mut Vec<String>) -> Result<(Pairs, Pairs), String> {
         let pairs = tags::all(self.job, "env").count();
         if pairs > self.limits.env_pairs {
             return Err(format!("the job has {pairs} env pairs, this pool takes at most {}", self.limits.env_pairs));

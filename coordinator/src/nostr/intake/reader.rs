@@ -7,7 +7,7 @@ use nostr_sdk::{
     SubscribeOptions,
     pool::{Relay, RelayNotification},
 };
-use tokio::sync::broadcast::error::RecvError;
+use tokio::{sync::broadcast::error::RecvError, time::Instant};
 
 use super::{Arrival, Desk, Follow, Inner, jobs};
 
@@ -16,7 +16,7 @@ const MARGIN: u64 = 3600;
 /// Ids that one subscription follows at most.
 pub(super) const FOLLOWED: usize = 256;
 /// A subscription that was not taken, or that the relay closed, is tried again after this.
-const AGAIN: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// Hands on what one relay gives, until intake ends. The SDK renews subscriptions when it reconnects.
 pub(super) async fn read<D: Desk>(inner: Arc<Inner<D>>, url: String) {
@@ -27,6 +27,7 @@ pub(super) async fn read<D: Desk>(inner: Arc<Inner<D>>, url: String) {
     let mut notifications = relay.notifications();
     let mut follow = inner.follow.subscribe();
     let mut subscribed = subscribe(&inner, &relay, &url).await;
+    let mut again = Instant::now();
     loop {
         tokio::select! {
             note = notifications.recv() => match note {
@@ -38,7 +39,7 @@ pub(super) async fn read<D: Desk>(inner: Arc<Inner<D>>, url: String) {
                 }
                 Ok(RelayNotification::Message { message: RelayMessage::Closed { message, .. } }) => {
                     tracing::warn!(relay = url, %message, "the relay closed a subscription");
-                    subscribed = false;
+                    (subscribed, again) = (false, Instant::now() + AGAIN);
                 }
                 // What was missed is still at the relay.
                 Err(RecvError::Lagged(missed)) => {
@@ -52,15 +53,16 @@ pub(super) async fn read<D: Desk>(inner: Arc<Inner<D>>, url: String) {
                 let wanted = follow.borrow_and_update().clone();
                 subscribed = follow_ids(&relay, &wanted).await;
             }
-            () = connected(&relay), if !subscribed => subscribed = subscribe(&inner, &relay, &url).await,
+            () = connected(&relay, again), if !subscribed => {
+                subscribed = subscribe(&inner, &relay, &url).await;
+                again = Instant::now() + AGAIN;
+            }
         }
     }
 }
 
-async fn connected(relay: &Relay) {
-    if relay.is_connected() {
-        tokio::time::sleep(AGAIN).await;
-    }
+async fn connected(relay: &Relay, not_before: Instant) {
+    tokio::time::sleep_until(not_before).await;
     relay.wait_for_connection(Duration::MAX).await;
 }
 

@@ -190,7 +190,11 @@ mod tests {
             ("*.jsx?", &["page.js", "page.jsx"], &["page.jsxx", "a/page.js"]),
             ("**.js", &["index.js", "js/index.js", "src/js/app.js"], &["app.jsx"]),
             ("docs/*", &["docs/README.md"], &["docs/a/b.md"]),
-            ("docs/**/*.md", &["docs/README.md", "docs/mona/hello-world.md", "docs/a/markdown/file.md"], &["README.md"]),
+            (
+                "docs/**/*.md",
+                &["docs/README.md", "docs/mona/hello-world.md", "docs/a/markdown/file.md"],
+                &["README.md"],
+            ),
             ("**/docs/**", &["docs/hello.md", "dir/docs/my-file.txt", "space/docs/plan/space.doc"], &["docs"]),
             ("**/README.md", &["README.md", "js/README.md"], &["xREADME.md"]),
             ("**/*src/**", &["a/src/app.js", "my-src/code/js/app.js"], &["srcs/a"]),

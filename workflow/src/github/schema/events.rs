@@ -2,17 +2,13 @@
 //! workflows").
 
 use super::{
-    ANY, BOOLEAN, Key, Map, NON_EMPTY, NOTHING, ONE_OR_MORE, Rule, Scalar, TEXT, TEXTS, contexts, ignored,
-    key, required,
+    ANY, BOOLEAN, Key, Map, NON_EMPTY, NOTHING, ONE_OR_MORE, Rule, Scalar, TEXT, TEXTS, contexts, ignored, key,
+    required,
 };
 
 /// `on:` as one event, a list of them, or a mapping.
-pub(super) static ON: Rule = Rule {
-    scalar: Scalar::Words(EVENTS),
-    list: Some(&EVENT),
-    map: Map::Keys(EVENT_KEYS),
-    names: NOTHING,
-};
+pub(super) static ON: Rule =
+    Rule { scalar: Scalar::Words(EVENTS), list: Some(&EVENT), map: Map::Keys(EVENT_KEYS), names: NOTHING };
 static EVENT: Rule = Rule::scalar(Scalar::Words(EVENTS));
 
 /// Every event GitHub knows.
@@ -112,12 +108,8 @@ macro_rules! types {
     }};
 }
 
-static BRANCH_PROTECTION_RULE: Rule =
-    event(&[key("types", &types!("created", "edited", "deleted"))]);
-static CHECK_RUN: Rule = event(&[key(
-    "types",
-    &types!("completed", "created", "rerequested", "requested_action"),
-)]);
+static BRANCH_PROTECTION_RULE: Rule = event(&[key("types", &types!("created", "edited", "deleted"))]);
+static CHECK_RUN: Rule = event(&[key("types", &types!("completed", "created", "rerequested", "requested_action"))]);
 static CHECK_SUITE: Rule = event(&[key("types", &types!("completed"))]);
 static DISCUSSION: Rule = event(&[key(
     "types",
@@ -175,22 +167,10 @@ static MERGE_GROUP: Rule = event(&[
     key("branches", &ONE_OR_MORE),
     key("branches-ignore", &ONE_OR_MORE),
 ]);
-static MILESTONE: Rule = event(&[key(
-    "types",
-    &types!("created", "closed", "opened", "edited", "deleted"),
-)]);
-static PROJECT: Rule = event(&[key(
-    "types",
-    &types!("created", "closed", "reopened", "edited", "deleted"),
-)]);
-static PROJECT_CARD: Rule = event(&[key(
-    "types",
-    &types!("created", "moved", "converted", "edited", "deleted"),
-)]);
-static PROJECT_COLUMN: Rule = event(&[key(
-    "types",
-    &types!("created", "updated", "moved", "deleted"),
-)]);
+static MILESTONE: Rule = event(&[key("types", &types!("created", "closed", "opened", "edited", "deleted"))]);
+static PROJECT: Rule = event(&[key("types", &types!("created", "closed", "reopened", "edited", "deleted"))]);
+static PROJECT_CARD: Rule = event(&[key("types", &types!("created", "moved", "converted", "edited", "deleted"))]);
+static PROJECT_COLUMN: Rule = event(&[key("types", &types!("created", "updated", "moved", "deleted"))]);
 static PULL_REQUEST: Rule = event(&[
     key(
         "types",
@@ -224,10 +204,8 @@ static PULL_REQUEST: Rule = event(&[
     key("paths", &ONE_OR_MORE),
     key("paths-ignore", &ONE_OR_MORE),
 ]);
-static PULL_REQUEST_REVIEW: Rule =
-    event(&[key("types", &types!("submitted", "edited", "dismissed"))]);
-static PULL_REQUEST_REVIEW_COMMENT: Rule =
-    event(&[key("types", &types!("created", "edited", "deleted"))]);
+static PULL_REQUEST_REVIEW: Rule = event(&[key("types", &types!("submitted", "edited", "dismissed"))]);
+static PULL_REQUEST_REVIEW_COMMENT: Rule = event(&[key("types", &types!("created", "edited", "deleted"))]);
 static PUSH: Rule = event(&[
     key("branches", &ONE_OR_MORE),
     key("branches-ignore", &ONE_OR_MORE),
@@ -239,15 +217,7 @@ static PUSH: Rule = event(&[
 static REGISTRY_PACKAGE: Rule = event(&[key("types", &types!("published", "updated"))]);
 static RELEASE: Rule = event(&[key(
     "types",
-    &types!(
-        "published",
-        "unpublished",
-        "created",
-        "edited",
-        "deleted",
-        "prereleased",
-        "released"
-    ),
+    &types!("published", "unpublished", "created", "edited", "deleted", "prereleased", "released"),
 )]);
 static REPOSITORY_DISPATCH: Rule = event(&[key("types", &ONE_OR_MORE)]);
 static WATCH: Rule = event(&[key("types", &types!("started"))]);
@@ -261,17 +231,11 @@ static WORKFLOW_RUN: Rule = event(&[
 static SCHEDULE: Rule = Rule::list(&CRON);
 static CRON: Rule = Rule::keys(&[required("cron", &NON_EMPTY), ignored("timezone", &NON_EMPTY)]);
 
-static WORKFLOW_CALL: Rule = event(&[
-    key("inputs", &CALL_INPUTS),
-    key("secrets", &CALL_SECRETS),
-    key("outputs", &CALL_OUTPUTS),
-]);
+static WORKFLOW_CALL: Rule =
+    event(&[key("inputs", &CALL_INPUTS), key("secrets", &CALL_SECRETS), key("outputs", &CALL_OUTPUTS)]);
 static CALL_INPUTS: Rule = Rule::open(&CALL_INPUT);
 static CALL_INPUT: Rule = Rule::keys(&[
-    required(
-        "type",
-        &Rule::scalar(Scalar::Words(&["string", "boolean", "number"])),
-    ),
+    required("type", &Rule::scalar(Scalar::Words(&["string", "boolean", "number"]))),
     key("description", &TEXT),
     key("required", &BOOLEAN),
     key("default", &CALL_DEFAULT),
@@ -280,12 +244,8 @@ static CALL_DEFAULT: Rule = Rule::scalar(Scalar::Any).with(contexts(&["github", 
 static CALL_SECRETS: Rule = Rule::open(&CALL_SECRET);
 static CALL_SECRET: Rule = event(&[key("description", &TEXT), key("required", &BOOLEAN)]);
 static CALL_OUTPUTS: Rule = Rule::open(&CALL_OUTPUT);
-static CALL_OUTPUT: Rule = Rule::keys(&[
-    key("description", &TEXT),
-    required("value", &CALL_OUTPUT_VALUE),
-]);
-static CALL_OUTPUT_VALUE: Rule =
-    Rule::scalar(Scalar::Text).with(contexts(&["github", "inputs", "vars", "jobs"]));
+static CALL_OUTPUT: Rule = Rule::keys(&[key("description", &TEXT), required("value", &CALL_OUTPUT_VALUE)]);
+static CALL_OUTPUT_VALUE: Rule = Rule::scalar(Scalar::Text).with(contexts(&["github", "inputs", "vars", "jobs"]));
 
 /// GitHub's service ignores what it does not know here.
 static WORKFLOW_DISPATCH: Rule = Rule {
@@ -296,16 +256,7 @@ static WORKFLOW_DISPATCH: Rule = Rule {
 };
 static DISPATCH_INPUTS: Rule = Rule::open(&DISPATCH_INPUT).or_scalar(Scalar::Null);
 static DISPATCH_INPUT: Rule = event(&[
-    key(
-        "type",
-        &Rule::scalar(Scalar::Words(&[
-            "string",
-            "boolean",
-            "number",
-            "choice",
-            "environment",
-        ])),
-    ),
+    key("type", &Rule::scalar(Scalar::Words(&["string", "boolean", "number", "choice", "environment"]))),
     key("description", &TEXT),
     key("deprecationMessage", &TEXT),
     key("required", &BOOLEAN),

@@ -12,8 +12,12 @@ const IN_JOB: &[&str] =
 const IN_STEP: Names = Names { contexts: IN_JOB, functions: &["hashFiles"] };
 
 /// A job: steps of its own, or a called workflow.
-pub(super) static JOB: Rule =
-    Rule { scalar: Scalar::Refused, list: None, map: Map::Variants(&[("uses", &CALL)], Otherwise::Is(&FACTORY)), names: super::NOTHING };
+pub(super) static JOB: Rule = Rule {
+    scalar: Scalar::Refused,
+    list: None,
+    map: Map::Variants(&[("uses", &CALL)], Otherwise::Is(&FACTORY)),
+    names: super::NOTHING,
+};
 
 static FACTORY: Rule = Rule::keys(&[
     key("name", &NAME),
@@ -50,8 +54,8 @@ static CALL: Rule = Rule::keys(&[
 static CALL_WITH: Rule = Rule::open(&CALL_VALUE);
 static CALL_VALUE: Rule = Rule::scalar(Scalar::Any).with(contexts(WITH_MATRIX));
 static CALL_SECRETS: Rule = Rule::open(&CALL_SECRET).or_scalar(Scalar::Words(&["inherit"]));
-static CALL_SECRET: Rule = Rule::scalar(Scalar::Any)
-    .with(contexts(&["github", "inputs", "vars", "needs", "secrets", "strategy", "matrix"]));
+static CALL_SECRET: Rule =
+    Rule::scalar(Scalar::Any).with(contexts(&["github", "inputs", "vars", "needs", "secrets", "strategy", "matrix"]));
 
 static NAME: Rule = Rule::scalar(Scalar::Text).with(contexts(WITH_MATRIX));
 static MINUTES: Rule = Rule::scalar(Scalar::Number).with(contexts(WITH_MATRIX));
@@ -59,9 +63,8 @@ static FLAG: Rule = Rule::scalar(Scalar::Boolean).with(contexts(WITH_MATRIX));
 static JOB_IF: Rule = Rule::scalar(Scalar::Condition)
     .with(Names { contexts: BEFORE_MATRIX, functions: &["always", "cancelled", "failure", "success"] });
 
-static STRATEGY: Rule =
-    Rule::keys(&[key("fail-fast", &BOOLEAN), key("max-parallel", &NUMBER), key("matrix", &MATRIX)])
-        .with(contexts(BEFORE_MATRIX));
+static STRATEGY: Rule = Rule::keys(&[key("fail-fast", &BOOLEAN), key("max-parallel", &NUMBER), key("matrix", &MATRIX)])
+    .with(contexts(BEFORE_MATRIX));
 static MATRIX: Rule = Rule {
     scalar: Scalar::Refused,
     list: None,

@@ -1,0 +1,46 @@
+//! `longshore eval`: one expression, evaluated.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, Result, bail};
+use workflow::expression::{self, Limits, NoFunctions, Object, Scope, Value};
+
+/// Evaluate one GitHub expression and print its value as JSON
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The expression, with or without ${{ }}
+    #[arg(value_name = "EXPR")]
+    expression: String,
+    /// JSON file with an object of contexts: {"github": {…}, "env": {…}}
+    #[arg(long, value_name = "FILE")]
+    context: Option<PathBuf>,
+}
+
+#[allow(clippy::print_stdout)]
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let contexts = match &args.context {
+        Some(path) => read(path)?,
+        None => Object::new(),
+    };
+    let scope = Scope { contexts: &contexts, functions: &NoFunctions, limits: Limits::default() };
+    let text = args.expression.trim();
+    let value = if text.contains("${{") {
+        expression::interpolate(text, &scope)
+    } else {
+        expression::parse(text).and_then(|parsed| parsed.evaluate(&scope))
+    };
+    match value {
+        Ok(value) => println!("{}", serde_json::to_string_pretty(&value.to_json()).context("no JSON form")?),
+        Err(error) => bail!("{}\n  {text}\n  {}^", error.message, " ".repeat(error.position.min(text.len()))),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(path: &PathBuf) -> Result<Object> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let json: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("{}: not JSON", path.display()))?;
+    match Value::from_json(&json) {
+        Value::Object(contexts) => Ok(contexts.as_ref().clone()),
+        other => bail!("{}: expected an object of contexts, found {}", path.display(), other.kind_name()),
+    }
+}

@@ -1,0 +1,226 @@
+//! `longshore exec`: a local checkout's workflow, with the engine of a pool and without a relay.
+
+mod checkout;
+mod drive;
+mod report;
+
+use std::{collections::BTreeMap, io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
+
+use ::coordinator::{
+    plan::{self, Cause, Numbers, Subject},
+    run::Planned,
+};
+use anyhow::{Context, Result, bail, ensure};
+use indexmap::IndexMap;
+use secrecy::SecretString;
+use workflow::{
+    diagnostic::{Colour, render},
+    github::{
+        filter::{Decision, Event, triggers},
+        press::event_for,
+    },
+};
+
+use self::{checkout::Checkout, report::Report};
+
+/// Run a workflow of a local checkout, as a pool would, without a relay
+///
+/// The exit code is the conclusion: 0 success (or nothing to do), 1 failure, 2 the workflow or a flag is wrong,
+/// 130 cancelled. Ctrl-C cancels; a second one ends everything at once.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The checkout
+    #[arg(value_name = "DIR", default_value = ".")]
+    directory: PathBuf,
+    /// The workflow, relative to the checkout; needed where there are several
+    #[arg(short = 'W', long, value_name = "FILE")]
+    workflow: Option<String>,
+    /// The event: push, pull_request, workflow_dispatch, … Filters of the workflow then count
+    #[arg(long, value_name = "NAME")]
+    event: Option<String>,
+    /// JSON merged over the event's payload
+    #[arg(long, value_name = "FILE")]
+    payload: Option<PathBuf>,
+    /// Only this job, and those it needs
+    #[arg(long, value_name = "ID")]
+    job: Option<String>,
+    /// Branch, tag or full ref to run as; the checked-out one where not given
+    #[arg(long = "ref", value_name = "REF")]
+    reference: Option<String>,
+    /// An input of workflow_dispatch; may be repeated
+    #[arg(long = "input", value_name = "NAME=VALUE")]
+    inputs: Vec<String>,
+    /// A variable of the `vars` context; may be repeated
+    #[arg(long = "var", value_name = "NAME=VALUE")]
+    vars: Vec<String>,
+    /// A secret by name; the value comes from the environment, or is asked for
+    #[arg(long = "secret", value_name = "NAME")]
+    secrets: Vec<String>,
+    /// File with a NAME=VALUE secret on each line
+    #[arg(long, value_name = "FILE")]
+    secrets_file: Option<PathBuf>,
+    /// The image that a runner label stands for; may be repeated
+    #[arg(long = "image", value_name = "LABEL=IMAGE")]
+    images: Vec<String>,
+    /// `github.repository`
+    #[arg(long, value_name = "OWNER/NAME", default_value = "local/repository")]
+    repository: String,
+    /// `github.actor`
+    #[arg(long, value_name = "NAME", default_value = "local")]
+    actor: String,
+    /// Where steps run: docker, or host for processes of this machine without any isolation
+    #[arg(long, default_value = "docker", value_parser = ["docker", "host"])]
+    sandbox: String,
+    /// What lies in the workspace when a job starts: tree (the commit's files) or empty (until actions/checkout)
+    #[arg(long, default_value = "tree", value_parser = ["tree", "empty"])]
+    workspace: String,
+    /// Jobs at a time
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    jobs: usize,
+    /// Print one JSON object instead of the log: conclusion, jobs, steps, outputs, annotations, summaries, logs
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    ensure!(args.jobs > 0, "--jobs must be at least 1");
+    let checkout = Checkout::open(&args.directory, args.reference.as_deref())?;
+    let path = checkout.workflow(args.workflow.as_deref())?;
+    let text = checkout.read(&path)?;
+    let (parsed, findings) = workflow::github::parse(&path, &text);
+    let Some(mut parsed) = parsed else {
+        let text = render(&findings, &text, colour());
+        return Report::invalid(text).print(args.json);
+    };
+    if let Some(id) = &args.job {
+        only(&mut parsed, id)?;
+    }
+    let event = args.event.clone().unwrap_or_else(|| event_for(&parsed, None).event);
+    if args.event.is_some() {
+        let changed = checkout.changed_paths();
+        let event = Event {
+            name: &event,
+            reference: &checkout.reference,
+            base_ref: event.starts_with("pull_request").then_some("main"),
+            changed_paths: changed.as_deref(),
+            action: None,
+        };
+        if let Decision::Not(reason) = triggers(&parsed, &event) {
+            return Report::untriggered(&reason).print(args.json);
+        }
+    }
+    let payload = match &args.payload {
+        Some(file) => Some(read_json(file)?),
+        None => None,
+    };
+    let subject = Subject {
+        repository: args.repository.clone(),
+        owner: args.repository.split('/').next().unwrap_or_default().to_owned(),
+        actor: args.actor.clone(),
+        commit: checkout.commit.clone(),
+        reference: checkout.reference.clone(),
+        default_branch: None,
+        description: checkout.description.clone(),
+    };
+    let inputs = (!args.inputs.is_empty()).then(|| pairs("--input", &args.inputs)).transpose()?;
+    let numbers = Numbers { serial: 1, number: 1, attempt: 1 };
+    let planned = match plan::assemble(parsed, &subject, Cause { event, inputs, payload }, numbers) {
+        Ok(planned) => planned,
+        Err(message) => return Report::invalid(message).print(args.json),
+    };
+    execute(&args, &checkout, planned).await
+}
+
+async fn execute(args: &Args, checkout: &Checkout, planned: Planned) -> Result<ExitCode> {
+    let mut config = worker::config::Config { sandbox: args.sandbox.clone(), ..worker::config::Config::default() };
+    config.name = format!("exec-{}", std::process::id());
+    config.pool.size = 0;
+    config.labels.extend(pairs("--image", &args.images)?);
+    if args.sandbox == "host" {
+        tracing::warn!("--sandbox host: steps run as processes of this machine, with your rights and your files");
+    }
+    let sandbox = worker::sandbox(&config).await?;
+    let sources = Arc::new(worker::fetch::LocalRepository::new(&checkout.root));
+    let work = drive::Work {
+        planned,
+        vars: pairs("--var", &args.vars)?,
+        secrets: secrets(args)?,
+        checked_out: args.workspace == "tree",
+        jobs: args.jobs,
+        live: !args.json,
+        config,
+    };
+    let report = drive::drive(work, sandbox.clone(), sources).await;
+    sandbox.close().await;
+    report?.print(args.json)
+}
+
+fn colour() -> Colour {
+    if std::io::stderr().is_terminal() { Colour::Ansi } else { Colour::Plain }
+}
+
+/// Keeps one job and those it needs.
+fn only(plan: &mut workflow::plan::Plan, id: &str) -> Result<()> {
+    if !plan.jobs.contains_key(id) {
+        let known: Vec<&str> = plan.jobs.keys().map(String::as_str).collect();
+        bail!("--job {id}: the workflow has no such job; it has {}", known.join(", "));
+    }
+    let mut wanted = vec![id.to_owned()];
+    let mut seen = 0;
+    while let Some(next) = wanted.get(seen).cloned() {
+        seen += 1;
+        for need in plan.jobs.get(&next).map(|job| job.needs.clone()).unwrap_or_default() {
+            if !wanted.contains(&need) {
+                wanted.push(need);
+            }
+        }
+    }
+    plan.jobs.retain(|id, _| wanted.contains(id));
+    Ok(())
+}
+
+fn pairs(flag: &str, items: &[String]) -> Result<IndexMap<String, String>> {
+    let split = |item: &String| {
+        let (name, value) = item.split_once('=').with_context(|| format!("{flag} {item:?}: expected NAME=VALUE"))?;
+        Ok((name.to_owned(), value.to_owned()))
+    };
+    items.iter().map(split).collect()
+}
+
+fn read_json(path: &PathBuf) -> Result<serde_json::Value> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{}: not JSON", path.display()))
+}
+
+fn secrets(args: &Args) -> Result<BTreeMap<String, SecretString>> {
+    let mut secrets = BTreeMap::new();
+    if let Some(path) = &args.secrets_file {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        for (number, line) in text.lines().enumerate() {
+            if line.trim().is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let place = || format!("{}:{}: expected NAME=VALUE", path.display(), number + 1);
+            let (name, value) = line.split_once('=').with_context(place)?;
+            secrets.insert(name.trim().to_owned(), SecretString::from(value.to_owned()));
+        }
+    }
+    for name in &args.secrets {
+        ensure!(!name.contains('='), "--secret takes a name alone: a value on the command line is seen by everybody");
+        let value = match std::env::var(name) {
+            Ok(value) => value,
+            Err(_) => ask(name)?,
+        };
+        secrets.insert(name.clone(), SecretString::from(value));
+    }
+    Ok(secrets)
+}
+
+#[allow(clippy::print_stderr)]
+fn ask(name: &str) -> Result<String> {
+    ensure!(std::io::stdin().is_terminal(), "--secret {name}: the environment has no {name}, and nobody can be asked");
+    eprint!("{name}: ");
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).with_context(|| format!("cannot read {name}"))?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}

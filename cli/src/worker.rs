@@ -1,0 +1,31 @@
+//! `longshore worker`: takes jobs from a coordinator and runs them.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use ::coordinator::config::load::{Given, load};
+use anyhow::Result;
+use tracing::warn;
+use worker::{config::Config, link::Shutdown};
+
+/// Take jobs from a coordinator and run them in containers
+///
+/// `longshore keygen` writes a commented configuration. TERM ends it after its running jobs, a second one cancels them.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Configuration (TOML)
+    #[arg(long, value_name = "FILE", env = "LONGSHORE_CONFIG")]
+    config: Option<PathBuf>,
+    /// One key of the configuration, e.g. --set slots=4; may be repeated. LONGSHORE_SLOTS=4 does the same
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+}
+
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    let given = Given { file: args.config.as_deref(), environment: std::env::vars().collect(), sets: &args.sets };
+    let loaded = load(&Config::complete(), &given)?;
+    for warning in loaded.warnings.into_iter().chain(loaded.config.check()?) {
+        warn!("{warning}");
+    }
+    worker::run(loaded.config, Shutdown::from_signals()?).await?;
+    Ok(ExitCode::SUCCESS)
+}

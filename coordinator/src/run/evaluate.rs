@@ -1,0 +1,45 @@
+//! What the run knows, as the expression language sees it.
+
+use serde_json::{Map, Value};
+use workflow::expression::{self, CallError, Functions, Limits, Object};
+
+/// What the job-level keys of a job may see.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) contexts: Map<String, Value>,
+    pub(super) status: Status,
+}
+
+/// What the status functions answer for a job.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Status {
+    pub(super) success: bool,
+    pub(super) failure: bool,
+    pub(super) cancelled: bool,
+}
+
+impl Functions for Status {
+    fn call(&self, name: &str, _args: &[expression::Value]) -> Option<Result<expression::Value, CallError>> {
+        let answer = match name.to_ascii_lowercase().as_str() {
+            "always" => true,
+            "success" => self.success,
+            "failure" => self.failure,
+            "cancelled" => self.cancelled,
+            _ => return None,
+        };
+        Some(Ok(expression::Value::Bool(answer)))
+    }
+}
+
+impl Known {
+    /// Asks something of a job with what is known of the run.
+    pub(super) fn ask<T, E: ToString>(
+        &self,
+        question: impl FnOnce(&expression::Scope<'_>) -> Result<T, E>,
+    ) -> Result<T, String> {
+        let contexts: Object =
+            self.contexts.iter().map(|(name, value)| (name.as_str(), expression::Value::from_json(value))).collect();
+        let scope = expression::Scope { contexts: &contexts, functions: &self.status, limits: Limits::default() };
+        question(&scope).map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,167 @@
+//! What holds for a run whatever happens in whatever order.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::json;
+use workflow::plan::{Conclusion, Job, Reason};
+
+use super::{testing::*, *};
+
+const KEYS: [&str; 6] = ["j0", "j1", "j1/0", "j1/1", "j2", "j3"];
+
+fn any_condition() -> impl Strategy<Value = Option<String>> {
+    prop_oneof![
+        4 => Just(None),
+        1 => prop::sample::select(vec!["always()", "failure()", "cancelled()", "!cancelled()"])
+            .prop_map(|text| Some(text.to_owned())),
+    ]
+}
+
+/// Four jobs, the second maybe a matrix, needs only backwards.
+fn any_plan() -> impl Strategy<Value = Planned> {
+    let one = (any_condition(), any::<[bool; 3]>(), any::<bool>());
+    (prop::collection::vec(one, 4), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+        |(jobs, matrix, fail_fast, trusted)| {
+            let ids = ["j0", "j1", "j2", "j3"];
+            let jobs = jobs.into_iter().enumerate().map(|(index, (condition, needs, tolerated))| {
+                let needs: Vec<&str> = (0..index).filter(|&need| needs[need]).map(|need| ids[need]).collect();
+                let mut made = if matrix && index == 1 { legs(&needs, json!({"x": [1, 2]})) } else { job(&needs) };
+                made.condition = condition;
+                made.strategy.fail_fast = Some(json!(fail_fast));
+                (ids[index], Job { continue_on_error: Some(json!(tolerated)), ..made })
+            });
+            Planned { trusted, ..planned(jobs.collect()) }
+        },
+    )
+}
+
+fn any_reason() -> impl Strategy<Value = Option<Reason>> {
+    prop::sample::select(vec![
+        None,
+        Some(Reason::Step),
+        Some(Reason::Timeout),
+        Some(Reason::StartFailed("no".into())),
+        Some(Reason::SandboxLost("gone".into())),
+        Some(Reason::Cancelled("stopped".into())),
+    ])
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let key = || prop::sample::select(KEYS.to_vec()).prop_map(str::to_owned);
+    let attempt = || 1..4_u32;
+    prop_oneof![
+        8 => (key(), prop::sample::select(vec!["w1", "w2"]))
+            .prop_map(|(job, worker)| Event::Accepted { job, worker: worker.into() }),
+        6 => (key(), attempt()).prop_map(|(job, attempt)| Event::Begun { job, attempt }),
+        8 => (key(), attempt(), any_reason()).prop_map(|(job, attempt, reason)| {
+            let conclusion = match &reason {
+                None => Conclusion::Success,
+                Some(Reason::Cancelled(_)) => Conclusion::Cancelled,
+                Some(_) => Conclusion::Failure,
+            };
+            Event::Finished { job, attempt, report: report(conclusion, reason) }
+        }),
+        4 => (key(), attempt()).prop_map(|(job, attempt)| Event::Lost { job, attempt, reason: "late".into() }),
+        1 => (key(), "[ab]").prop_map(|(job, reason)| Event::Waits { job, reason }),
+        1 => key().prop_map(|job| Event::Unmatched { job }),
+        1 => Just(Event::Cancel { by: "somebody".into() }),
+        1 => Just(Event::Expired),
+        1 => Just(Event::Unplannable { message: "no".into() }),
+        1 => Just(Event::Sealed { log: SealedLog::default() }),
+    ]
+}
+
+/// What an effect asks for, so that asking twice shows.
+fn asked(effect: &Effect) -> String {
+    match effect {
+        Effect::Plan => "plan".into(),
+        Effect::Queue { job, attempt, .. } => format!("queue {job} {attempt}"),
+        Effect::Unqueue { job, attempt } => format!("unqueue {job} {attempt}"),
+        Effect::Stop { job, attempt, .. } => format!("stop {job} {attempt}"),
+        Effect::Timer { .. } => "timer".into(),
+        Effect::Publish(Update::Queued { .. }) => "publish queued".into(),
+        Effect::Publish(Update::Running { .. }) => "publish running".into(),
+        Effect::Publish(Update::Finished { .. }) => "publish finished".into(),
+        Effect::Seal => "seal".into(),
+        Effect::EraseSecrets => "erase secrets".into(),
+    }
+}
+
+/// What the rest of the system sees to at last: a lease that nobody renews runs out, a job that nobody takes is given
+/// up, a log is sealed.
+fn next_certain_event(state: &State) -> Option<Event> {
+    match &state.phase {
+        Phase::Planning | Phase::Waiting { .. } => Some(Event::Unplannable { message: "gone".into() }),
+        Phase::Active => state.jobs.iter().find_map(|(key, job)| match &job.phase {
+            JobPhase::Queued { .. } => Some(Event::Unmatched { job: key.clone() }),
+            JobPhase::Running { .. } | JobPhase::Cancelling { .. } => Some(Event::Lost {
+                job: key.clone(),
+                attempt: job.attempts.last()?.number,
+                reason: "lease ran out".into(),
+            }),
+            _ => None,
+        }),
+        Phase::Sealing { .. } => Some(Event::Sealed { log: SealedLog::default() }),
+        Phase::Done { .. } => None,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_order_repetition_and_loss_of_events_ends_in_one_terminal_state_with_no_effect_asked_for_twice(
+        plan in any_plan(),
+        planned_at in 0..4_usize,
+        mut events in prop::collection::vec(any_event(), 0..40),
+        secrets in any::<bool>(),
+        step in prop::sample::select(vec![0_u64, 10, 20_000]),
+    ) {
+        let planned = Event::Planned(Box::new(plan));
+        events.insert(planned_at.min(events.len()), planned.clone());
+        events.push(planned);
+        let rules = Rules { max_duration_ms: 60_000, ..Rules::default() };
+        let (mut state, effects) = create(new_run(rules, secrets), START);
+        let mut now = START;
+        let mut count: BTreeMap<String, u32> = BTreeMap::new();
+        let mut stamps = Vec::new();
+        let mut note = |effects: &[Effect]| {
+            for effect in effects {
+                if let Effect::Publish(Update::Queued { stamp } | Update::Running { stamp } | Update::Finished { stamp, .. }) = effect {
+                    stamps.push(*stamp);
+                }
+                *count.entry(asked(effect)).or_default() += 1;
+            }
+        };
+        note(&effects);
+        let mut ends = Vec::new();
+        let mut random = events.into_iter();
+        for _ in 0..1_000 {
+            let Some(event) = random.next().or_else(|| next_certain_event(&state)) else { break };
+            now += step;
+            let before = state.clone();
+            match advance(&state, event.clone(), now) {
+                Ok((after, effects)) => {
+                    prop_assert_eq!(after.version, before.version + 1);
+                    prop_assert!(!matches!(before.phase, Phase::Done { .. }), "a run that ended was changed by {:?}", event);
+                    note(&effects);
+                    state = after;
+                }
+                Err(_) => prop_assert_eq!(&before, &state),
+            }
+            if let Phase::Done { end, .. } = &state.phase {
+                ends.push(end.clone());
+            }
+        }
+        prop_assert!(matches!(state.phase, Phase::Done { .. }), "never ended: {:?}", state.phase);
+        prop_assert!(ends.windows(2).all(|pair| pair[0] == pair[1]));
+        for (what, times) in &count {
+            prop_assert!(*times == 1, "{} was asked for {} times", what, times);
+        }
+        prop_assert_eq!(count.get("publish finished").copied(), Some(1));
+        prop_assert_eq!(count.get("seal").copied(), Some(1));
+        prop_assert!(stamps.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+}

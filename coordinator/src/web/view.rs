@@ -1,0 +1,213 @@
+//! A run as the API and the pages show it: no secrets, no internals. Pure.
+
+use serde::Serialize;
+use workflow::plan::{Annotation, Conclusion, Reason};
+
+use crate::{
+    run::{End, Job, JobPhase, Millis, Origin, Phase, State, Wait},
+    store::Pending,
+};
+
+/// A run.
+#[derive(Debug, Serialize)]
+pub(super) struct RunView {
+    pub(super) id: String,
+    pub(super) serial: u64,
+    pub(super) number: u64,
+    pub(super) attempt: u32,
+    pub(super) previous: Option<String>,
+    pub(super) repository: String,
+    pub(super) workflow: String,
+    pub(super) name: String,
+    pub(super) commit: String,
+    pub(super) reference: String,
+    pub(super) event: String,
+    pub(super) actor: String,
+    pub(super) run_event: Option<String>,
+    pub(super) job_event: Option<String>,
+    pub(super) publisher: Option<String>,
+    /// `planning`, `waiting`, `active`, `sealing`, `done`.
+    pub(super) phase: &'static str,
+    /// What it waits for, for people.
+    pub(super) waits: Option<String>,
+    pub(super) conclusion: Option<Conclusion>,
+    pub(super) reason: Option<Reason>,
+    pub(super) exit_code: Option<i32>,
+    pub(super) created_at: Millis,
+    pub(super) started_at: Option<Millis>,
+    pub(super) ended_at: Option<Millis>,
+    pub(super) log_url: Option<String>,
+    pub(super) log_sha256: Option<String>,
+    pub(super) full_log_url: Option<String>,
+    pub(super) jobs: Vec<JobView>,
+}
+
+/// A job of a run.
+#[derive(Debug, Serialize)]
+pub(super) struct JobView {
+    pub(super) key: String,
+    pub(super) name: String,
+    /// `blocked`, `queued`, `running`, `cancelling`, `done`.
+    pub(super) phase: &'static str,
+    pub(super) waits: Option<String>,
+    pub(super) conclusion: Option<Conclusion>,
+    pub(super) reason: Option<Reason>,
+    pub(super) exit_code: Option<i32>,
+    pub(super) labels: Vec<String>,
+    pub(super) attempt: u32,
+    pub(super) worker: Option<String>,
+    pub(super) image: Option<String>,
+    pub(super) steps: Vec<StepView>,
+    pub(super) annotations: Vec<Annotation>,
+    pub(super) summary: String,
+}
+
+/// A step of a job that ended.
+#[derive(Debug, Serialize)]
+pub(super) struct StepView {
+    pub(super) name: String,
+    pub(super) conclusion: Conclusion,
+    pub(super) outcome: Conclusion,
+    pub(super) exit_code: Option<i32>,
+    pub(super) duration_ms: u64,
+}
+
+/// An event that reports on a run.
+#[derive(Debug, Serialize)]
+pub(super) struct EventView {
+    id: String,
+    kind: Option<u64>,
+    signed: bool,
+    relays: Vec<Answer>,
+}
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    relay: String,
+    /// Empty: taken.
+    answer: String,
+}
+
+impl From<State> for RunView {
+    fn from(state: State) -> Self {
+        let (run_event, job_event, publisher) = match state.request.origin {
+            Origin::HiveCi { run_event, job_event, publisher, .. } => (Some(run_event), Some(job_event), publisher),
+            Origin::Api => (None, None, None),
+        };
+        let (phase, waits, end, log) = match state.phase {
+            Phase::Planning => ("planning", None, None, None),
+            Phase::Waiting { on } => ("waiting", Some(wait(&on)), None, None),
+            Phase::Active => ("active", None, None, None),
+            Phase::Sealing { end } => ("sealing", None, Some(end), None),
+            Phase::Done { end, log } => ("done", None, Some(end), Some(log)),
+        };
+        let present = |text: &String| !text.is_empty();
+        let End { conclusion, reason, exit_code, at } = match end {
+            Some(end) => end,
+            None => End { conclusion: Conclusion::Skipped, reason: None, exit_code: 0, at: 0 },
+        };
+        let ended = matches!(phase, "sealing" | "done");
+        let planned = state.planned.as_ref();
+        Self {
+            id: state.id,
+            serial: state.serial,
+            number: state.number,
+            attempt: state.attempt,
+            previous: state.previous,
+            repository: state.request.repository.address,
+            name: planned.map_or_else(|| state.request.workflow.clone(), |planned| planned.plan.name.clone()),
+            commit: planned.map_or(state.request.commit, |planned| planned.commit.clone()),
+            reference: planned.map_or(state.request.branch, |planned| planned.reference.clone()),
+            event: planned.map(|planned| planned.event.clone()).unwrap_or_default(),
+            workflow: state.request.workflow,
+            actor: state.request.actor,
+            run_event,
+            job_event,
+            publisher,
+            phase,
+            waits,
+            conclusion: ended.then_some(conclusion),
+            reason,
+            exit_code: ended.then_some(exit_code),
+            created_at: state.created_at,
+            started_at: state.started_at,
+            ended_at: ended.then_some(at),
+            log_url: log.as_ref().map(|log| log.url.clone()).filter(present),
+            log_sha256: log.as_ref().map(|log| log.sha256.clone()).filter(present),
+            full_log_url: log.map(|log| log.full_url).filter(present),
+            jobs: state.jobs.into_iter().map(JobView::from).collect(),
+        }
+    }
+}
+
+impl From<(String, Job)> for JobView {
+    fn from((key, job): (String, Job)) -> Self {
+        let (phase, waits, conclusion, reason, report) = match job.phase {
+            JobPhase::Blocked => ("blocked", Some("waits for the jobs it needs".into()), None, None, None),
+            JobPhase::Held => ("held", Some("waits for other legs of its matrix (max-parallel)".into()), None, None, None),
+            JobPhase::Queued { reason, .. } => ("queued", Some(reason), None, None, None),
+            JobPhase::Running { .. } => ("running", None, None, None, None),
+            JobPhase::Cancelling { .. } => ("cancelling", None, None, None, None),
+            JobPhase::Done { conclusion, reason, report } => ("done", None, Some(conclusion), reason, report),
+        };
+        let last = job.attempts.last();
+        let mut view = Self {
+            key,
+            name: job.name,
+            phase,
+            waits,
+            conclusion,
+            reason,
+            exit_code: None,
+            labels: job.labels,
+            attempt: last.map_or(0, |attempt| attempt.number),
+            worker: last.map(|attempt| attempt.worker.clone()),
+            image: None,
+            steps: Vec::new(),
+            annotations: Vec::new(),
+            summary: String::new(),
+        };
+        if let Some(report) = report {
+            let steps = report.steps.into_iter().map(|step| StepView {
+                name: step.name,
+                conclusion: step.conclusion,
+                outcome: step.outcome,
+                exit_code: step.exit_code,
+                duration_ms: step.duration_ms,
+            });
+            view.steps = steps.collect();
+            view.exit_code = Some(report.exit_code);
+            view.image = report.image;
+            view.annotations = report.annotations;
+            view.summary = report.summary;
+        }
+        view
+    }
+}
+
+impl From<Pending> for EventView {
+    fn from(Pending { outgoing, answers }: Pending) -> Self {
+        let unsigned: serde_json::Value = serde_json::from_str(&outgoing.unsigned).unwrap_or_default();
+        Self {
+            id: outgoing.event,
+            kind: unsigned.get("kind").and_then(serde_json::Value::as_u64),
+            signed: outgoing.signature.is_some(),
+            relays: answers.into_iter().map(|(relay, answer)| Answer { relay, answer }).collect(),
+        }
+    }
+}
+
+fn wait(on: &Wait) -> String {
+    match on {
+        Wait::Concurrency { group } => format!("waits for the concurrency group {group}"),
+        Wait::Quota { name } => format!("waits for the quota {name}"),
+        Wait::Approval => "waits for an approval".into(),
+        Wait::Timer { until } => format!("waits until {}", time(*until)),
+    }
+}
+
+/// A moment for people, UTC.
+pub(super) fn time(millis: Millis) -> String {
+    let moment = i64::try_from(millis).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
+    moment.unwrap_or_default().strftime("%Y-%m-%d %H:%M:%S").to_string()
+}

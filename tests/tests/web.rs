@@ -1,0 +1,485 @@
+//! Pages, API, live log and Blossom endpoint over real connections.
+#![allow(clippy::unwrap_used, reason = "a test may stop at once")]
+
+use std::sync::{Arc, Mutex};
+
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use bytes::Bytes;
+use coordinator::{
+    blob::{Blobs, client::Client, Deposit},
+    log::{Logs, record},
+    run::State,
+    store::{Change, Store, WorkerRow},
+    web::{Control, Settings, Web, router},
+};
+use futures::{StreamExt, future::BoxFuture};
+use nostr::{EventBuilder, JsonUtil, Keys, Kind, Tag, Timestamp};
+use proto::worker::LogRecord;
+use reqwest::{Method, Response, StatusCode, Url};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+const NOW: u64 = 1_800_000_000_000;
+
+#[derive(Default)]
+struct Asked(Mutex<Vec<String>>);
+
+impl Control for Asked {
+    fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
+        self.0.lock().unwrap().push(format!("cancel {run} by {by}"));
+        Box::pin(async { Ok(()) })
+    }
+
+    fn drain<'a>(&'a self, worker: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
+        self.0.lock().unwrap().push(format!("drain {worker}"));
+        Box::pin(async { Ok(()) })
+    }
+}
+
+struct Server {
+    url: String,
+    http: reqwest::Client,
+    web: Web,
+    asked: Arc<Asked>,
+    operator: Keys,
+    writer: Keys,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    async fn start() -> Self {
+        // Another test of this process may have set it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store.sqlite")).await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (operator, writer) = (Keys::generate(), Keys::generate());
+        let asked = Arc::new(Asked::default());
+        let settings = Settings {
+            name: "test pool".into(),
+            public_url: url.parse().unwrap(),
+            operators: vec![operator.public_key().to_hex()],
+            writers: vec![writer.public_key().to_hex()],
+            max_blob: 1000,
+            max_total: 5000,
+            keep: 1000,
+            now: || NOW,
+        };
+        let web = Web {
+            logs: Logs::new(folder.path().join("logs")),
+            blobs: Blobs::open(&folder.path().join("blobs"), store.clone()).unwrap(),
+            store,
+            control: asked.clone(),
+            settings: Arc::new(settings),
+        };
+        tokio::spawn(axum::serve(listener, router(web.clone())).into_future());
+        Self { url, http: reqwest::Client::new(), web, asked, operator, writer, _folder: folder }
+    }
+
+    async fn call(&self, method: Method, path: &str, signer: Option<&Keys>) -> Response {
+        let url = format!("{}{path}", self.url);
+        let mut request = self.http.request(method.clone(), &url);
+        if let Some(keys) = signer {
+            let tags = [("u", url.as_str()), ("method", method.as_str())];
+            request = request.header("authorization", authorization(keys, 27235, &tags, NOW / 1000));
+        }
+        request.send().await.unwrap()
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        self.call(Method::GET, path, None).await
+    }
+
+    async fn put(&self, body: &'static [u8], token: Option<String>) -> Response {
+        let mut request = self.http.put(format!("{}/upload", self.url)).body(body);
+        if let Some(token) = token {
+            request = request.header("authorization", token);
+        }
+        request.send().await.unwrap()
+    }
+
+    async fn commit(&self, changes: Vec<Change>) {
+        self.web.store.commit(changes).await.unwrap();
+    }
+}
+
+fn signed(keys: &Keys, kind: u16, tags: &[(&str, &str)], at: u64) -> String {
+    let tags = tags.iter().map(|(name, value)| Tag::parse([*name, *value]).unwrap());
+    let event = EventBuilder::new(Kind::Custom(kind), "").tags(tags).custom_created_at(Timestamp::from(at));
+    event.sign_with_keys(keys).unwrap().as_json()
+}
+
+fn authorization(keys: &Keys, kind: u16, tags: &[(&str, &str)], at: u64) -> String {
+    format!("Nostr {}", STANDARD.encode(signed(keys, kind, tags, at)))
+}
+
+fn token(keys: &Keys, verb: &str, hash: &str) -> String {
+    let expiration = (NOW / 1000 + 60).to_string();
+    authorization(keys, 24242, &[("t", verb), ("x", hash), ("expiration", &expiration)], NOW / 1000)
+}
+
+fn hash(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+fn run(id: &str, serial: u64, author: &Keys, visibility: &Value) -> State {
+    let author = author.public_key().to_hex();
+    serde_json::from_value(json!({
+        "id": id, "version": 0, "serial": serial, "number": 1, "attempt": 1, "previous": null,
+        "request": {
+            "id": format!("job-{id}"),
+            "origin": {"kind": "hive_ci", "run_event": format!("run-{id}"), "job_event": format!("job-{id}"),
+                "author": author, "publisher": null, "workflow": "<script>alert(1)</script>", "relays": []},
+            "repository": {"address": "30617:o:r", "owner": "o", "identifier": "r", "relays": []},
+            "workflow": "<script>alert(1)</script>", "commit": "", "branch": "main", "reference": null,
+            "trigger": null, "actor": author, "env": {}, "notices": [], "inputs": null, "received_at": 1,
+        },
+        "planned": null, "phase": {"phase": "active"}, "jobs": {}, "cancelled": null, "visibility": visibility,
+        "expires_at": NOW, "created_at": NOW, "started_at": null, "stamped_at": 0,
+    }))
+    .unwrap()
+}
+
+fn public(id: &str, serial: u64, author: &Keys) -> Change {
+    Change::Run(Box::new(run(id, serial, author, &json!("public"))))
+}
+
+fn ended(mut state: State) -> Change {
+    state.version += 1;
+    state.phase = serde_json::from_value(json!({
+        "phase": "done", "log": {"url": "", "sha256": "", "full_url": ""},
+        "end": {"conclusion": "success", "reason": null, "exit_code": 0, "at": NOW},
+    }))
+    .unwrap();
+    Change::Run(Box::new(state))
+}
+
+fn line(text: &str) -> Bytes {
+    let record = LogRecord { time_ms: NOW, step: 0, stream: 1, text: text.as_bytes().to_vec().into(), mark: None };
+    record::encode(&[record]).into()
+}
+
+/// Server-sent events as (event, id, data), until the stream ends or enough were read.
+async fn events(response: Response, most: usize) -> Vec<(String, String, Value)> {
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let mut stream = response.bytes_stream();
+    let (mut text, mut found) = (String::new(), Vec::new());
+    while found.len() < most {
+        let Some(part) = stream.next().await else { break };
+        text.push_str(std::str::from_utf8(&part.unwrap()).unwrap());
+        while let Some((event, rest)) = text.split_once("\n\n") {
+            let field = |name: &str| {
+                event.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
+            };
+            found.push((field("event:"), field("id:"), serde_json::from_str(&field("data:")).unwrap()));
+            text = rest.to_owned();
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn t46_markup_in_a_run_and_its_log_is_inert_on_the_pages() {
+    let server = Server::start().await;
+    server.commit(vec![public("a", 1, &Keys::generate())]).await;
+    for path in ["/", "/runs/a"] {
+        let page = server.get(path).await;
+        let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
+        assert!(policy.contains("default-src 'none'") && policy.contains("script-src 'self'"), "{policy}");
+        assert_eq!(page.headers()["x-content-type-options"], "nosniff");
+        let text = page.text().await.unwrap();
+        assert!(!text.contains("<script>alert"), "{text}");
+        assert!(text.contains("&#60;script&#62;alert(1)"), "{text}");
+    }
+    let script = server.get("/assets/live.js").await.text().await.unwrap();
+    assert!(script.contains("textContent") && !script.contains("innerHTML"));
+}
+
+#[tokio::test]
+async fn a_private_run_answers_its_readers_alone_and_others_as_if_it_were_not_there() {
+    let server = Server::start().await;
+    let (reader, stranger) = (Keys::generate(), Keys::generate());
+    let visibility = json!({ "readers": [reader.public_key().to_hex()] });
+    server.commit(vec![Change::Run(Box::new(run("p", 7, &stranger, &visibility)))]).await;
+    server.web.logs.append("p", "build", 1, 0, line("secret line\n")).await.unwrap();
+    for path in ["/runs/p", "/api/runs/p", "/api/runs/7", "/api/runs/job-p", "/api/runs/p/logs?format=text"] {
+        let missing = server.get(&path.replace('p', "q").replace("q7", "9")).await.status();
+        assert_eq!(missing, StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(server.get(path).await.status(), StatusCode::NOT_FOUND, "{path}");
+        let strange = server.call(Method::GET, path, Some(&stranger)).await;
+        assert_eq!(strange.status(), StatusCode::NOT_FOUND, "{path}");
+        for keys in [&reader, &server.operator] {
+            assert_eq!(server.call(Method::GET, path, Some(keys)).await.status(), StatusCode::OK, "{path}");
+        }
+    }
+    let list = async |signer| server.call(Method::GET, "/api/runs", signer).await.json::<Vec<Value>>().await.unwrap().len();
+    assert_eq!((list(None).await, list(Some(&stranger)).await, list(Some(&reader)).await), (0, 0, 1));
+}
+
+#[tokio::test]
+async fn a_signature_counts_for_its_url_method_and_minute_only() {
+    let server = Server::start().await;
+    server.commit(vec![public("a", 1, &Keys::generate())]).await;
+    let url = format!("{}/api/runs/a", server.url);
+    let at = NOW / 1000;
+    let header = |kind, url: &str, method: &str, at| {
+        authorization(&server.operator, kind, &[("u", url), ("method", method)], at)
+    };
+    let mut forged: Value = serde_json::from_str(&signed(&server.operator, 27235, &[("u", &url), ("method", "GET")], at)).unwrap();
+    forged["pubkey"] = json!(Keys::generate().public_key().to_hex());
+    let cases = [
+        ("right", header(27235, &url, "GET", at), 200),
+        ("late within a minute", header(27235, &url, "GET", at - 60), 200),
+        ("too old", header(27235, &url, "GET", at - 61), 401),
+        ("from the future", header(27235, &url, "GET", at + 61), 401),
+        ("another method", header(27235, &url, "POST", at), 401),
+        ("another url", header(27235, &format!("{url}?x"), "GET", at), 401),
+        ("another kind", header(1, &url, "GET", at), 401),
+        ("forged", format!("Nostr {}", STANDARD.encode(forged.to_string())), 401),
+        ("no event", "Nostr xyz".to_owned(), 401),
+        ("another scheme", "Basic eDp5".to_owned(), 200),
+    ];
+    for (what, header, expected) in cases {
+        let response = server.http.get(&url).header("authorization", header).send().await.unwrap();
+        assert_eq!(response.status(), expected, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_run_is_cancelled_by_its_author_or_the_operator_and_a_worker_drained_by_the_operator() {
+    let server = Server::start().await;
+    let (author, stranger) = (Keys::generate(), Keys::generate());
+    let row = json!({"id": "w1", "identity": "k", "name": "one", "labels": [], "slots": 1, "seen_at": 1, "draining": false});
+    let row: WorkerRow = serde_json::from_value(row).unwrap();
+    server.commit(vec![public("a", 1, &author), Change::Worker(row)]).await;
+    let cases = [
+        ("/api/runs/a/cancel", None, 401),
+        ("/api/runs/a/cancel", Some(&stranger), 403),
+        ("/api/runs/a/cancel", Some(&author), 202),
+        ("/api/runs/run-a/cancel", Some(&server.operator), 202),
+        ("/api/runs/none/cancel", Some(&author), 404),
+        ("/api/workers/w1/drain", None, 401),
+        ("/api/workers/w1/drain", Some(&author), 403),
+        ("/api/workers/none/drain", Some(&server.operator), 404),
+        ("/api/workers/w1/drain", Some(&server.operator), 202),
+    ];
+    for (path, signer, expected) in cases {
+        assert_eq!(server.call(Method::POST, path, signer).await.status(), expected, "{path} {expected}");
+    }
+    let key = |keys: &Keys| keys.public_key().to_hex();
+    let expected =
+        [format!("cancel a by {}", key(&author)), format!("cancel a by {}", key(&server.operator)), "drain w1".into()];
+    assert_eq!(*server.asked.0.lock().unwrap(), expected);
+    let workers: Value = server.get("/api/workers").await.json().await.unwrap();
+    assert_eq!(workers[0]["name"], "one");
+    assert_eq!(workers[0].get("identity"), None);
+    assert_eq!(server.get("/healthz").await.status(), 200);
+    assert_eq!(server.get("/readyz").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_live_log_comes_as_it_is_written_resumes_and_ends_with_the_run() {
+    let server = Server::start().await;
+    let state = run("a", 1, &Keys::generate(), &json!("public"));
+    server.commit(vec![Change::Run(Box::new(state.clone()))]).await;
+    let length = server.web.logs.append("a", "build", 1, 0, line("one\n")).await.unwrap();
+    let live = server.get("/api/runs/a/logs").await;
+    let first = events(live, 2).await;
+    assert_eq!((first[0].0.as_str(), &first[0].2["phase"]), ("run", &json!("active")));
+    assert_eq!((first[1].0.as_str(), &first[1].2["lines"][0]["text"]), ("log", &json!("one\n")));
+
+    let request = server.http.get(format!("{}/api/runs/a/logs", server.url)).header("last-event-id", &first[1].1);
+    let resumed = request.send().await.unwrap();
+    let reader = tokio::spawn(events(resumed, usize::MAX));
+    server.web.logs.append("a", "build", 1, length, line("two\n")).await.unwrap();
+    server.commit(vec![ended(state)]).await;
+    let rest = reader.await.unwrap();
+    let logs: Vec<_> = rest.iter().filter(|(event, ..)| event == "log").map(|(.., data)| data["lines"][0]["text"].clone()).collect();
+    assert_eq!(logs, ["two\n"]);
+    assert_eq!(rest.last().unwrap().0, "end");
+    let run = rest.iter().rev().find(|(event, ..)| event == "run").unwrap();
+    assert_eq!(run.2["conclusion"], "success");
+    let text = server.get("/api/runs/a/logs?format=text").await.text().await.unwrap();
+    assert!(text.starts_with("==== build, attempt 1\n") && text.ends_with(" two\n"), "{text}");
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_keeps_no_writer_waiting() {
+    let server = Server::start().await;
+    server.commit(vec![public("a", 1, &Keys::generate())]).await;
+    let idle = server.get("/api/runs/a/logs").await;
+    let big = line(&"x".repeat(200_000));
+    let mut offset = 0;
+    for _ in 0..100 {
+        offset = server.web.logs.append("a", "build", 1, offset, big.clone()).await.unwrap();
+    }
+    let read = events(idle, 101).await;
+    assert_eq!(read.iter().filter(|(event, ..)| event == "log").count(), 100);
+}
+
+#[tokio::test]
+async fn t80_a_blob_is_taken_from_writers_with_a_token_for_it() {
+    let server = Server::start().await;
+    let body: &[u8] = b"a log";
+    let right = hash(body);
+    let at = NOW / 1000;
+    let made = |tags: &[(&str, &str)], at| authorization(&server.writer, 24242, tags, at);
+    let later = (at + 60).to_string();
+    let past = at.to_string();
+    let upload = ("t", "upload");
+    let cases = [
+        ("no token", None, 401),
+        ("no writer", Some(token(&Keys::generate(), "upload", &right)), 403),
+        ("another verb", Some(token(&server.writer, "delete", &right)), 401),
+        ("another blob", Some(token(&server.writer, "upload", &hash(b"other"))), 409),
+        ("no blob", Some(made(&[upload, ("expiration", &later)], at)), 401),
+        ("expired", Some(made(&[upload, ("x", &right), ("expiration", &past)], at)), 401),
+        ("no expiration", Some(made(&[upload, ("x", &right)], at)), 401),
+        ("from the future", Some(made(&[upload, ("x", &right), ("expiration", &later)], at + 120)), 401),
+        ("another server", Some(made(&[upload, ("x", &right), ("expiration", &later), ("server", "b.example")], at)), 401),
+        ("this server", Some(made(&[upload, ("x", &right), ("expiration", &later), ("server", "127.0.0.1")], at)), 201),
+        ("again", Some(token(&server.writer, "upload", &right)), 200),
+    ];
+    for (what, token, expected) in cases {
+        let response = server.put(body, token).await;
+        assert_eq!(response.status(), expected, "{what}");
+        assert_eq!(response.headers()["access-control-allow-origin"], "*", "{what}");
+        assert_eq!(response.headers().contains_key("x-reason"), expected >= 400, "{what}");
+    }
+    let event = signed(&server.writer, 24242, &[upload, ("x", &right), ("expiration", &later)], at);
+    let url_safe = format!("Nostr {}", URL_SAFE_NO_PAD.encode(event));
+    let descriptor: Value = server.put(body, Some(url_safe)).await.json().await.unwrap();
+    assert_eq!(descriptor["url"], format!("{}/{right}", server.url));
+    assert_eq!((&descriptor["sha256"], &descriptor["size"], &descriptor["uploaded"]), (&json!(right), &json!(5), &json!(at)));
+}
+
+#[tokio::test]
+async fn a_blob_is_read_whole_or_in_part_by_browsers_of_any_origin_and_deleted_by_its_owner() {
+    let server = Server::start().await;
+    let name = hash(b"0123456789");
+    let put = server.put(b"0123456789", Some(token(&server.writer, "upload", &name))).await;
+    assert_eq!(put.status(), 201);
+    let whole = server.get(&format!("/{name}.txt")).await;
+    assert_eq!(whole.headers()["access-control-allow-origin"], "*");
+    assert!(whole.headers()["content-security-policy"].to_str().unwrap().contains("sandbox"));
+    assert_eq!(whole.text().await.unwrap(), "0123456789");
+    let head = server.call(Method::HEAD, &format!("/{name}"), None).await;
+    assert_eq!((head.status().as_u16(), head.headers()["content-length"].to_str().unwrap()), (200, "10"));
+    let part = server.http.get(format!("{}/{name}", server.url)).header("range", "bytes=2-4").send().await.unwrap();
+    assert_eq!((part.status().as_u16(), part.headers()["content-range"].to_str().unwrap()), (206, "bytes 2-4/10"));
+    assert_eq!(part.text().await.unwrap(), "234");
+    let beyond = server.http.get(format!("{}/{name}", server.url)).header("range", "bytes=10-").send().await.unwrap();
+    assert_eq!(beyond.status(), 416);
+    let key = server.writer.public_key().to_hex();
+    let list: Value = server.get(&format!("/list/{key}")).await.json().await.unwrap();
+    assert_eq!(list[0]["sha256"], name);
+
+    let delete = async |keys: &Keys| {
+        let request = server.http.delete(format!("{}/{name}", server.url));
+        request.header("authorization", token(keys, "delete", &name)).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(delete(&Keys::generate()).await, 403);
+    assert_eq!(delete(&server.writer).await, 204);
+    assert_eq!(server.get(&format!("/{name}")).await.status(), 404);
+}
+
+#[tokio::test]
+async fn uploads_have_limits_that_a_precheck_tells() {
+    let server = Server::start().await;
+    let check = async |size: &str| {
+        let request = server.http.head(format!("{}/upload", server.url)).header("x-content-length", size);
+        let token = token(&server.writer, "upload", &hash(b"x"));
+        request.header("authorization", token).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!((check("1000").await, check("1001").await), (200, 413));
+    let big: &[u8] = &[0; 1001];
+    assert_eq!(server.put(big, Some(token(&server.writer, "upload", &hash(big)))).await.status(), 413);
+    for index in 0..5_u8 {
+        let body: &'static [u8] = vec![index; 1000].leak();
+        assert_eq!(server.put(body, Some(token(&server.writer, "upload", &hash(body)))).await.status(), 201);
+    }
+    assert_eq!(server.put(b"x", Some(token(&server.writer, "upload", &hash(b"x")))).await.status(), 507);
+}
+
+#[tokio::test]
+async fn a_private_runs_blob_is_open_to_its_readers_alone() {
+    let server = Server::start().await;
+    let reader = Keys::generate();
+    let visibility = json!({ "readers": [reader.public_key().to_hex()] });
+    server.commit(vec![Change::Run(Box::new(run("p", 1, &Keys::generate(), &visibility)))]).await;
+    let deposit = Deposit {
+        kind: "text/plain".into(),
+        owner: "p".into(),
+        public: false,
+        now: NOW,
+        expires_at: NOW,
+        allowed: vec![],
+        limit: 100,
+    };
+    server.web.blobs.put_bytes(Bytes::from_static(b"private"), deposit).await.unwrap();
+    let name = hash(b"private");
+    let path = format!("/{name}");
+    assert_eq!(server.get(&path).await.status(), 404);
+    assert_eq!(server.call(Method::GET, &path, Some(&Keys::generate())).await.status(), 404);
+    let open = server.call(Method::GET, &path, Some(&reader)).await;
+    assert_eq!(open.headers()["cache-control"], "private, no-store");
+    assert_eq!(open.text().await.unwrap(), "private");
+    let request = server.http.get(format!("{}{path}", server.url));
+    let by_token = request.header("authorization", token(&reader, "get", &name)).send().await.unwrap();
+    assert_eq!(by_token.status(), 200);
+}
+
+/// A server as `answer` says, for what our own endpoint never does.
+async fn other(answer: fn(String, Bytes) -> (StatusCode, String)) -> Url {
+    use axum::{Router, http::HeaderMap, routing::put};
+    let app = Router::new().route("/upload", put(async move |headers: HeaderMap, body: Bytes| {
+        answer(headers["authorization"].to_str().unwrap().to_owned(), body)
+    }));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    tokio::spawn(axum::serve(listener, app).into_future());
+    url
+}
+
+fn descriptor(sha256: &str) -> (StatusCode, String) {
+    (StatusCode::OK, json!({"url": format!("https://b.example/{sha256}.txt"), "sha256": sha256}).to_string())
+}
+
+#[tokio::test]
+async fn t78_an_upload_goes_to_the_next_server_or_encoding_until_one_takes_it() {
+    let server = Server::start().await;
+    let client = Client::new().unwrap();
+    let bytes = Bytes::from_static(b"a log");
+    let sha256 = hash(&bytes);
+    let now = NOW / 1000;
+    let own: Url = server.url.parse().unwrap();
+    let url = client.upload(&own, &bytes, "text/plain", &server.writer, now).await.unwrap();
+    assert_eq!(url.as_str(), format!("{}/{sha256}", server.url));
+
+    let strict = other(|authorization, body| {
+        let token = authorization.strip_prefix("Nostr ").unwrap();
+        if STANDARD.decode(token).is_err() { (StatusCode::UNAUTHORIZED, String::new()) } else { descriptor(&hash(&body)) }
+    });
+    let strict = strict.await;
+    // A token whose base64 has no padding reads alike in both alphabets; one of these texts has.
+    for text in ["a", "bb", "ccc"] {
+        let bytes = Bytes::from_static(text.as_bytes());
+        let url = client.upload(&strict, &bytes, "text/plain", &server.writer, now).await.unwrap();
+        assert_eq!(url.as_str(), format!("https://b.example/{}", hash(&bytes)));
+    }
+
+    let busy = other(|_, _| (StatusCode::TOO_MANY_REQUESTS, String::new())).await;
+    let liar = other(|_, _| descriptor(&"00".repeat(32))).await;
+    let chatty = other(|_, _| (StatusCode::OK, "x".repeat(100_000))).await;
+    let dead: Url = "http://127.0.0.1:9".parse().unwrap();
+    let servers = [busy, liar, chatty, dead.clone(), own];
+    let signers = [Keys::generate(), server.writer.clone()];
+    let url = client.upload_any(&servers, &bytes, "text/plain", &signers, now).await.unwrap();
+    assert_eq!(url.as_str(), format!("{}/{sha256}", server.url));
+    let error = client.upload_any(&[dead], &bytes, "text/plain", &signers, now).await.unwrap_err();
+    assert!(error.to_string().contains("http://127.0.0.1:9/ can't be reached"), "{error}");
+}

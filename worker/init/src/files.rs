@@ -1,0 +1,87 @@
+//! Writes, reads and makes files for steps without following what a step may have planted.
+
+use std::{
+    fs::{self, DirBuilder, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt, lchown},
+    path::Path,
+};
+
+use nix::fcntl::OFlag;
+
+use crate::{
+    users::User,
+    wire::{CONTENT_LIMIT, File, context},
+};
+
+/// Makes a directory and its parents; those it makes belong to `user`.
+pub(crate) fn make_directory(path: &Path, user: &User) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make_directory(parent, user)?;
+    }
+    match DirBuilder::new().create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        made => made.and_then(|()| own(path, user)).map_err(context(format_args!("make directory {}", path.display()))),
+    }
+}
+
+/// Gives a path to `user`, unless it is this process's own already.
+pub(crate) fn own(path: &Path, user: &User) -> io::Result<()> {
+    if user.uid == nix::unistd::getuid().as_raw() {
+        return Ok(());
+    }
+    lchown(path, Some(user.uid), Some(user.gid))
+}
+
+/// Writes a file anew: whatever stood at its path is replaced, not followed.
+pub(crate) fn write(file: &File, user: &User) -> io::Result<()> {
+    let path = Path::new(&file.path);
+    if let Some(parent) = path.parent() {
+        make_directory(parent, user)?;
+    }
+    let written = (|| {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        target.write_all(&file.content)?;
+        target.set_permissions(fs::Permissions::from_mode(file.mode & 0o777))?;
+        own(path, user)
+    })();
+    written.map_err(context(format_args!("write {}", path.display())))
+}
+
+/// Reads regular files; others are left out. What exceeds `limit`, or the room of one message, is marked too long.
+pub(crate) fn read(paths: &[String], limit: u64) -> Vec<File> {
+    let mut room = CONTENT_LIMIT as u64;
+    let mut files = Vec::new();
+    for path in paths {
+        let Some(content) = read_one(path, limit.min(room)) else { continue };
+        let file = match content {
+            Some(content) => {
+                room = room.saturating_sub(content.len() as u64);
+                File { path: path.clone(), content, ..File::default() }
+            }
+            None => File { path: path.clone(), too_long: true, ..File::default() },
+        };
+        files.push(file);
+    }
+    files
+}
+
+fn read_one(path: &str, limit: u64) -> Option<Option<Vec<u8>>> {
+    let mut content = Vec::new();
+    open(Path::new(path)).ok()?.take(limit.saturating_add(1)).read_to_end(&mut content).ok()?;
+    Some((content.len() as u64 <= limit).then_some(content))
+}
+
+/// Opens a regular file. A link could lead to our own descriptors, a pipe could hold us for ever.
+pub(crate) fn open(path: &Path) -> io::Result<fs::File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
+}

@@ -1,0 +1,191 @@
+//! Reads `action.yml`: what a local action takes, gives and runs.
+
+use indexmap::IndexMap;
+use serde_json::{Map, Value};
+use workflow::plan::{EnvSource, Step, StepAction, Tree};
+
+/// A local action.
+#[derive(Debug)]
+pub struct Action {
+    /// Declared inputs and their defaults.
+    pub inputs: IndexMap<String, Input>,
+    /// Declared outputs; only composite actions give them a value here.
+    pub outputs: IndexMap<String, String>,
+    /// What it runs.
+    pub runs: Runs,
+}
+
+/// A declared input.
+#[derive(Debug, Default)]
+pub struct Input {
+    /// `default:`, which may hold expressions.
+    pub default: Option<String>,
+    /// `deprecationMessage:`.
+    pub deprecation: Option<String>,
+}
+
+/// `runs:`.
+#[derive(Debug)]
+pub enum Runs {
+    /// `using: composite`.
+    Composite(Vec<Step>),
+    /// `using: node…`.
+    Node(Node),
+}
+
+/// A JavaScript action's programs, relative to its folder.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// `main:`.
+    pub main: String,
+    /// `post:` and `post-if:`.
+    pub post: Option<(String, String)>,
+}
+
+/// Makes an action of its file's content. The error says what to change.
+pub fn read(root: &Map<String, Value>) -> Result<Action, String> {
+    let runs = root.get("runs").and_then(Value::as_object).ok_or("it has no `runs:` mapping")?;
+    let using = runs.get("using").and_then(Value::as_str).ok_or("`runs.using` is missing")?;
+    let entries = |key: &str| root.get(key).and_then(Value::as_object).into_iter().flatten();
+    Ok(Action {
+        inputs: entries("inputs").map(|(name, input)| (name.clone(), read_input(input))).collect(),
+        outputs: entries("outputs")
+            .filter_map(|(name, output)| Some((name.clone(), scalar(output.get("value")?))))
+            .collect(),
+        runs: read_runs(using, runs)?,
+    })
+}
+
+fn read_runs(using: &str, runs: &Map<String, Value>) -> Result<Runs, String> {
+    let using = using.to_ascii_lowercase();
+    if using == "composite" {
+        let steps = runs.get("steps").and_then(Value::as_array).ok_or("`runs.steps` is missing")?;
+        let steps = steps
+            .iter()
+            .enumerate()
+            .map(|(index, step)| read_step(step).map_err(|error| format!("step {}: {error}", index + 1)));
+        return Ok(Runs::Composite(steps.collect::<Result<_, _>>()?));
+    }
+    if using.strip_prefix("node").is_some_and(|version| version.parse::<u32>().is_ok()) {
+        let text = |key: &str| runs.get(key).map(scalar);
+        // GitHub runs no `pre:` of a local action either: its files come with the steps.
+        let post_if = text("post-if").unwrap_or_else(|| "always()".to_owned());
+        return Ok(Runs::Node(Node {
+            main: text("main").ok_or("`runs.main` is missing")?,
+            post: text("post").map(|file| (file, post_if)),
+        }));
+    }
+    if using == "docker" {
+        return Err(
+            "it is a Docker action, which this release does not run: use `run:` steps or a composite action".into()
+        );
+    }
+    Err(format!("`runs.using: {using}` is not known: use composite or node20"))
+}
+
+fn read_input(input: &Value) -> Input {
+    Input {
+        default: input.get("default").filter(|default| !default.is_null()).map(scalar),
+        deprecation: input.get("deprecationMessage").map(scalar),
+    }
+}
+
+fn read_step(step: &Tree) -> Result<Step, String> {
+    let step = step.as_object().ok_or("it is no mapping")?;
+    let text = |key: &str| step.get(key).filter(|value| !value.is_null()).map(scalar);
+    let mapping = |key: &str| -> IndexMap<String, String> {
+        step.get(key)
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| (name.clone(), scalar(value)))
+            .collect()
+    };
+    let action = match (text("run"), text("uses")) {
+        (Some(script), None) => StepAction::Run {
+            script,
+            shell: Some(text("shell").ok_or("`shell:` is missing, which a composite action's `run:` needs")?),
+            working_directory: text("working-directory"),
+        },
+        (None, Some(uses)) => StepAction::Uses { uses, with: mapping("with") },
+        _ => return Err("it needs either `run:` or `uses:`".into()),
+    };
+    let env = match step.get("env") {
+        Some(Value::String(expression)) => EnvSource::Expression(expression.clone()),
+        _ => EnvSource::Map(mapping("env")),
+    };
+    Ok(Step {
+        id: text("id"),
+        name: text("name"),
+        condition: text("if"),
+        env,
+        continue_on_error: step.get("continue-on-error").cloned(),
+        timeout_minutes: None,
+        action,
+        line: 0,
+    })
+}
+
+fn scalar(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The folder of a local action below the workspace. `None`: it leaves the workspace.
+pub fn folder(uses: &str) -> Option<String> {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in uses.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop()?;
+            }
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn actions_stay_in_the_workspace() {
+        for (uses, expected) in [
+            ("./", Some("")),
+            ("./tool", Some("tool")),
+            ("./a/../b//c", Some("b/c")),
+            ("./../x", None),
+            ("./a/../../x", None),
+        ] {
+            assert_eq!(folder(uses).as_deref(), expected, "{uses}");
+        }
+    }
+
+    #[test]
+    fn actions_are_read_or_refused_with_what_to_do() {
+        let read = |json: Value| super::read(json.as_object().unwrap());
+        let action = read(serde_json::json!({
+            "inputs": {"a": {"default": 5}, "b": null},
+            "outputs": {"o": {"value": "${{ steps.x.outputs.o }}"}},
+            "runs": {"using": "composite", "steps": [{"run": "true", "shell": "bash", "if": true}]},
+        }))
+        .unwrap();
+        assert_eq!(action.inputs["a"].default.as_deref(), Some("5"));
+        assert!(matches!(action.runs, Runs::Composite(steps) if steps[0].condition.as_deref() == Some("true")));
+        for (runs, part) in [
+            (serde_json::json!({"using": "docker", "image": "Dockerfile"}), "Docker action"),
+            (serde_json::json!({"using": "ruby"}), "not known"),
+            (serde_json::json!({"using": "composite", "steps": [{"run": "true"}]}), "shell"),
+            (serde_json::json!({"using": "node20"}), "main"),
+        ] {
+            let error = read(serde_json::json!({"runs": runs})).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Evaluates what stands in `${{ }}` of a step, with the contexts and functions it has there.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use indexmap::IndexMap;
+use workflow::{
+    expression::{self, CallError, Error, ErrorKind, Functions, Limits, Object, Scope, Value},
+    plan::{EnvSource, Tree},
+};
+
+use crate::sandbox::Machine;
+
+/// How a job (or a composite action) stands, as the status functions see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Nothing failed yet.
+    Success,
+    /// A step failed.
+    Failure,
+    /// The job was cancelled, or its time is over.
+    Cancelled,
+}
+
+impl Status {
+    /// The word of `job.status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Contexts and functions for one step.
+pub struct Evaluator<'a> {
+    /// Contexts by name.
+    pub contexts: Object,
+    /// What the status functions say.
+    pub status: Status,
+    /// Where `hashFiles` looks.
+    pub machine: &'a dyn Machine,
+}
+
+impl Evaluator<'_> {
+    /// Text with expressions.
+    pub async fn text(&self, text: &str) -> Result<String, String> {
+        if !text.contains("${{") {
+            return Ok(text.to_owned());
+        }
+        self.settle(|scope| expression::interpolate_text(text, scope)).await.map_err(|error| shown(text, &error))
+    }
+
+    /// An `if:`; a missing one is `success()`.
+    pub async fn condition(&self, condition: Option<&str>) -> Result<bool, String> {
+        let text = condition.unwrap_or("success()");
+        self.settle(|scope| expression::condition(text, scope)).await.map_err(|error| shown(text, &error))
+    }
+
+    /// A YAML value with expressions in it.
+    pub async fn tree(&self, tree: &Tree) -> Result<Value, String> {
+        self.settle(|scope| expression::interpolate_tree(tree, scope))
+            .await
+            .map_err(|error| shown(&tree.to_string(), &error))
+    }
+
+    /// A boolean, or an expression that yields one; `name` stands in the message.
+    pub async fn truth(&self, name: &str, tree: Option<&Tree>) -> Result<bool, String> {
+        match tree {
+            None => Ok(false),
+            Some(tree) => match self.tree(tree).await? {
+                Value::Bool(truth) => Ok(truth),
+                Value::Null => Ok(false),
+                Value::String(text) if text.is_empty() || &*text == "false" => Ok(false),
+                Value::String(text) if &*text == "true" => Ok(true),
+                other => Err(format!("{name} must be true or false, not {other}")),
+            },
+        }
+    }
+
+    /// A number of minutes as milliseconds.
+    pub async fn minutes(&self, name: &str, tree: Option<&Tree>) -> Result<Option<u64>, String> {
+        let Some(tree) = tree else { return Ok(None) };
+        let value = self.tree(tree).await?;
+        let minutes = value.to_number();
+        if matches!(value, Value::Null) || minutes == 0.0 {
+            return Ok(None);
+        }
+        // More than a year is no limit; the range makes the conversion exact enough.
+        if !minutes.is_finite() || minutes < 0.0 {
+            return Err(format!("{name} must be a number of minutes above 0, not {value}"));
+        }
+        Ok(Some(std::time::Duration::from_secs_f64(minutes.min(525_600.0) * 60.0).as_millis() as u64))
+    }
+
+    /// An `env:` mapping.
+    pub async fn env(&self, source: &EnvSource) -> Result<IndexMap<String, String>, String> {
+        let mut env = IndexMap::new();
+        match source {
+            EnvSource::Map(map) => {
+                for (name, text) in map {
+                    env.insert(name.clone(), self.text(text).await.map_err(|error| format!("env {name}: {error}"))?);
+                }
+            }
+            EnvSource::Expression(text) => match self.tree(&Tree::String(text.clone())).await? {
+                Value::Object(object) => {
+                    env.extend(object.iter().map(|(name, value)| (name.to_owned(), value.as_text().into_owned())));
+                }
+                Value::Null => {}
+                other => {
+                    return Err(format!("env must yield a mapping, not {}", other.kind_name()));
+                }
+            },
+        }
+        Ok(env)
+    }
+
+    /// Evaluates, and again after each hash the machine had to work out.
+    async fn settle<T>(&self, evaluate: impl Fn(&Scope<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        let host = Host { status: self.status, hashes: Mutex::default() };
+        loop {
+            let result = {
+                let scope = Scope { contexts: &self.contexts, functions: &host, limits: Limits::default() };
+                evaluate(&scope)
+            };
+            match result {
+                Err(error) if error.kind == ErrorKind::Pending => {
+                    let Some(patterns) = host.wanted() else {
+                        return Err(error);
+                    };
+                    let hash = self.machine.hash_files(&patterns).await.map_err(|e| e.to_string());
+                    host.lock().insert(patterns, Some(hash.map(Option::unwrap_or_default)));
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+fn shown(text: &str, error: &Error) -> String {
+    let first = text.lines().next().unwrap_or_default();
+    let cut: String = first.chars().take(200).collect();
+    format!("the expression in `{cut}` cannot be evaluated: {}", error.message)
+}
+
+type Hashes = HashMap<Vec<String>, Option<Result<String, String>>>;
+
+struct Host {
+    status: Status,
+    /// By patterns; `None`: asked for, not known yet.
+    hashes: Mutex<Hashes>,
+}
+
+impl Host {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Hashes> {
+        self.hashes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wanted(&self) -> Option<Vec<String>> {
+        self.lock().iter().find(|(_, hash)| hash.is_none()).map(|(patterns, _)| patterns.clone())
+    }
+}
+
+impl Functions for Host {
+    fn call(&self, name: &str, args: &[Value]) -> Option<Result<Value, CallError>> {
+        // `success` and `failure` take job ids in the coordinator's conditions; in steps arguments mean nothing.
+        Some(Ok(Value::Bool(match name.to_ascii_lowercase().as_str() {
+            "always" => true,
+            "success" => self.status == Status::Success,
+            "failure" => self.status == Status::Failure,
+            "cancelled" => self.status == Status::Cancelled,
+            "hashfiles" => {
+                let patterns: Vec<_> = args.iter().map(|value| value.as_text().into_owned()).collect();
+                if patterns.is_empty() {
+                    return Some(Err(CallError::Failed("hashFiles needs at least one pattern".into())));
+                }
+                return Some(match self.lock().entry(patterns).or_insert(None) {
+                    Some(Ok(hash)) => Ok(Value::from(hash.as_str())),
+                    Some(Err(message)) => Err(CallError::Failed(format!("hashFiles: {message}"))),
+                    None => Err(CallError::Pending),
+                });
+            }
+            _ => return None,
+        })))
+    }
+}

@@ -1,0 +1,126 @@
+//! What ends a step before its time: cancel, kill, deadlines, the log's limit.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::{Attempt, console::Stop};
+
+/// After a cancel, steps with `always()` or `cancelled()` get this long together.
+const GRACE: Duration = Duration::from_secs(5 * 60);
+
+/// A machine must be there by then; pulling a large image takes minutes.
+const START: Duration = Duration::from_secs(30 * 60);
+
+/// What ends a job early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Somebody cancelled.
+    Cancelled,
+    /// Everything ends now.
+    Killed,
+    /// The job's time is over.
+    Timeout,
+    /// The log is full.
+    LogLimit,
+    /// The log cannot be stored.
+    LogBroken,
+}
+
+impl Cause {
+    /// Steps with `always()` still run after it.
+    pub(super) fn is_gentle(self) -> bool {
+        matches!(self, Self::Cancelled | Self::Timeout)
+    }
+}
+
+/// What interrupted a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Interrupt {
+    /// The step's own time is over.
+    Step,
+    /// The job ends.
+    Job(Cause),
+}
+
+pub(super) struct Clock {
+    cancel: CancellationToken,
+    kill: CancellationToken,
+    stop: Stop,
+    limit: Duration,
+    deadline: Instant,
+    /// Why the job ends, once it does; a harder cause takes a gentler one's place.
+    pub(super) ended: Option<Cause>,
+}
+
+impl Clock {
+    pub(super) fn new(attempt: &Attempt, stop: Stop) -> Self {
+        let limit = match attempt.order.timeout_ms {
+            0 => Duration::from_secs(attempt.limits.timeout_minutes.max(1).saturating_mul(60)),
+            milliseconds => Duration::from_millis(milliseconds),
+        };
+        // A year stands for no limit: the sum must stay a time.
+        let limit = limit.min(Duration::from_secs(365 * 24 * 3600));
+        let deadline = Instant::now() + START;
+        Self { cancel: attempt.cancel.clone(), kill: attempt.kill.clone(), stop, limit, deadline, ended: None }
+    }
+
+    /// The machine is there: the job's time begins, whatever the machine took.
+    pub(super) fn begin(&mut self) {
+        self.deadline = Instant::now() + self.limit;
+    }
+
+    /// Waits for what ends the job. After a gentle end, for what ends the rest as well.
+    pub(super) async fn interrupted(&self, step: Option<Instant>) -> Cause {
+        loop {
+            if let Interrupt::Job(cause) = self.interrupt(step).await {
+                return cause;
+            }
+        }
+    }
+
+    /// Waits for what ends a step.
+    pub(super) async fn interrupt(&self, step: Option<Instant>) -> Interrupt {
+        let gentle = self.ended.is_none();
+        tokio::select! {
+            biased;
+            () = self.kill.cancelled() => Interrupt::Job(Cause::Killed),
+            () = self.stop.broken.cancelled() => Interrupt::Job(Cause::LogBroken),
+            () = self.stop.limit.cancelled() => Interrupt::Job(Cause::LogLimit),
+            () = self.cancel.cancelled(), if gentle => Interrupt::Job(Cause::Cancelled),
+            () = sleep_until(self.deadline) => {
+                Interrupt::Job(if gentle { Cause::Timeout } else { Cause::Killed })
+            }
+            () = sleep_until(step.unwrap_or(self.deadline)), if step.is_some() => Interrupt::Step,
+        }
+    }
+
+    /// Notes an end; the rest of the job gets its grace.
+    pub(super) fn end(&mut self, cause: Cause) {
+        if self.ended.is_none() && cause.is_gentle() {
+            self.deadline = Instant::now() + GRACE;
+        }
+        if self.ended.is_none_or(Cause::is_gentle) {
+            self.ended = Some(cause);
+        }
+    }
+
+    /// Notes what came while nothing ran. True where nothing may start any more.
+    pub(super) fn is_over(&mut self) -> bool {
+        if self.ended.is_none() && self.cancel.is_cancelled() {
+            self.end(Cause::Cancelled);
+        }
+        if Instant::now() >= self.deadline {
+            self.end(if self.ended.is_none() { Cause::Timeout } else { Cause::Killed });
+        }
+        for (token, cause) in
+            [(&self.kill, Cause::Killed), (&self.stop.broken, Cause::LogBroken), (&self.stop.limit, Cause::LogLimit)]
+        {
+            if token.is_cancelled() && self.ended.is_none_or(Cause::is_gentle) {
+                self.ended = Some(cause);
+            }
+        }
+        self.ended.is_some_and(|cause| !cause.is_gentle())
+    }
+}

@@ -1,0 +1,274 @@
+//! The one writer of a job's log: cuts output into lines, hears commands, masks, makes records, keeps the limit.
+//!
+//! A task owns all of it; what it is told comes through a bounded queue, so a slow sink slows the step.
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{FutureExt as _, future::BoxFuture};
+use proto::worker::{LogStream, Mark};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::hearing::{Heard, Hearing};
+use crate::{
+    log::{Record, Sink, mask::Masker},
+    sandbox::{OutputSink, Stream},
+};
+
+/// A started line waits this long for its end before it is shown as it is.
+const PROMPT: Duration = Duration::from_millis(100);
+/// Longest text of one record, in bytes.
+pub(super) const RECORD_TEXT: usize = 64 * 1024;
+
+enum Event {
+    Open { step: i32, debug: bool },
+    Output { stream: Stream, data: Bytes, time_ms: u64 },
+    Close(oneshot::Sender<Heard>),
+    Notice { step: i32, text: String },
+    Mark { step: i32, mark: Mark },
+    End(oneshot::Sender<io::Result<(u64, Bytes)>>),
+}
+
+/// Handle of a job's log.
+#[derive(Clone)]
+pub(super) struct Console {
+    events: mpsc::Sender<Event>,
+    masker: Arc<Masker>,
+}
+
+impl Console {
+    /// Starts the writer. `stop` is cancelled where the limit is passed or the sink fails.
+    pub(super) fn start(sink: Arc<dyn Sink>, masker: Arc<Masker>, limit: u64, stop: Stop) -> (Self, JoinHandle<()>) {
+        let (events, queue) = mpsc::channel(32);
+        let writer =
+            Writer { sink, masker: Arc::clone(&masker), left: limit, limit, stop, failed: false, batch: Vec::new() };
+        (Self { events, masker }, tokio::spawn(writer.run(queue)))
+    }
+
+    /// Where a process's output goes until [`Self::close`].
+    pub(super) async fn open(&self, step: i32, debug: bool) -> Output {
+        self.send(Event::Open { step, debug }).await;
+        Output(self.events.clone())
+    }
+
+    /// The process ended: everything it printed is in the log, and this is what it said.
+    pub(super) async fn close(&self) -> Heard {
+        let (answer, heard) = oneshot::channel();
+        self.send(Event::Close(answer)).await;
+        heard.await.unwrap_or_default()
+    }
+
+    /// Longshore says something; several lines are fine.
+    pub(super) async fn notice(&self, step: i32, text: &str) {
+        self.send(Event::Notice { step, text: self.masker.text(text) }).await;
+    }
+
+    pub(super) async fn begin(&self, step: i32, name: &str) {
+        let mark = Mark { name: self.masker.text(name), ..Mark::default() };
+        self.send(Event::Mark { step, mark }).await;
+    }
+
+    pub(super) async fn end_of(&self, step: i32, name: &str, conclusion: &str, outcome: &str, duration: Duration) {
+        let mark = Mark {
+            name: self.masker.text(name),
+            ended: true,
+            conclusion: conclusion.to_owned(),
+            outcome: outcome.to_owned(),
+            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+        };
+        self.send(Event::Mark { step, mark }).await;
+    }
+
+    /// Ends the log.
+    pub(super) async fn end(&self) -> io::Result<(u64, Bytes)> {
+        let (answer, end) = oneshot::channel();
+        self.send(Event::End(answer)).await;
+        end.await.map_err(io::Error::other)?
+    }
+
+    /// The writer outlives every handle, so nothing is lost here.
+    async fn send(&self, event: Event) {
+        let _ = self.events.send(event).await;
+    }
+}
+
+/// Why a log ends its job.
+#[derive(Clone, Default)]
+pub(super) struct Stop {
+    /// More text than the limit.
+    pub(super) limit: CancellationToken,
+    /// The sink fails.
+    pub(super) broken: CancellationToken,
+}
+
+/// A process's way into the log.
+pub(super) struct Output(mpsc::Sender<Event>);
+
+impl OutputSink for Output {
+    fn write(&self, stream: Stream, data: Bytes, time_ms: u64) -> BoxFuture<'_, ()> {
+        async move {
+            let _ = self.0.send(Event::Output { stream, data, time_ms }).await;
+        }
+        .boxed()
+    }
+}
+
+struct Writer {
+    sink: Arc<dyn Sink>,
+    masker: Arc<Masker>,
+    left: u64,
+    limit: u64,
+    stop: Stop,
+    failed: bool,
+    batch: Vec<Record>,
+}
+
+impl Writer {
+    async fn run(mut self, mut queue: mpsc::Receiver<Event>) {
+        let mut open: Option<Open> = None;
+        loop {
+            let due = open.as_ref().and_then(|open| open.due);
+            let event = tokio::select! {
+                biased;
+                event = queue.recv() => event,
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    if let Some(open) = &mut open {
+                        open.due = None;
+                        open.hearing.prompt(&self.masker);
+                        self.collect(open);
+                    }
+                    self.flush().await;
+                    continue;
+                }
+            };
+            let Some(event) = event else { break };
+            match event {
+                Event::Open { step, debug } => {
+                    open = Some(Open { step, time_ms: 0, due: None, hearing: Hearing::new(debug) })
+                }
+                Event::Output { stream, data, time_ms } => {
+                    if let Some(open) = &mut open {
+                        open.time_ms = time_ms;
+                        open.hearing.take(stream, &data, &self.masker);
+                        self.collect(open);
+                        open.due = open.hearing.waits().then(|| open.due.unwrap_or_else(|| Instant::now() + PROMPT));
+                    }
+                }
+                Event::Close(answer) => {
+                    let heard = match open.take() {
+                        Some(mut open) => {
+                            open.hearing.finish(&self.masker);
+                            self.collect(&mut open);
+                            open.hearing.into_heard()
+                        }
+                        None => Heard::default(),
+                    };
+                    self.flush().await;
+                    let _ = answer.send(heard);
+                    continue;
+                }
+                Event::Notice { step, mut text } => {
+                    text.push('\n');
+                    self.text(step, LogStream::Notice, now_ms(), text.as_bytes());
+                }
+                Event::Mark { step, mark } => self.batch.push(Record {
+                    time_ms: now_ms(),
+                    step,
+                    stream: LogStream::Mark.into(),
+                    mark: Some(mark),
+                    ..Record::default()
+                }),
+                Event::End(answer) => {
+                    self.flush().await;
+                    let _ = answer.send(self.sink.finish().await);
+                    break;
+                }
+            }
+            self.flush().await;
+        }
+    }
+
+    fn collect(&mut self, open: &mut Open) {
+        for (stream, text) in open.hearing.ready() {
+            let stream = match stream {
+                Stream::Stdout => LogStream::Stdout,
+                Stream::Stderr => LogStream::Stderr,
+            };
+            self.text(open.step, stream, open.time_ms, &text);
+        }
+    }
+
+    fn text(&mut self, step: i32, stream: LogStream, time_ms: u64, text: &[u8]) {
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(cut(rest));
+            rest = after;
+            let allowed = usize::try_from(self.left).unwrap_or(usize::MAX).min(piece.len());
+            self.left -= allowed as u64;
+            let record = |stream: LogStream, text: &[u8]| Record {
+                time_ms,
+                step,
+                stream: stream.into(),
+                text: Bytes::copy_from_slice(text),
+                mark: None,
+            };
+            if let Some(text) = piece.get(..allowed).filter(|text| !text.is_empty()) {
+                self.batch.push(record(stream, text));
+            }
+            if allowed < piece.len() {
+                if !self.stop.limit.is_cancelled() {
+                    let said = format!("[log cut here: the job printed more than its limit of {} bytes]\n", self.limit);
+                    self.batch.push(record(LogStream::Notice, said.as_bytes()));
+                    self.stop.limit.cancel();
+                }
+                return;
+            }
+        }
+    }
+
+    async fn flush(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        if self.failed {
+            return;
+        }
+        if let Err(error) = self.sink.append(batch).await {
+            tracing::error!(%error, "a job's log could not be stored: its job ends");
+            self.failed = true;
+            self.stop.broken.cancel();
+        }
+    }
+}
+
+struct Open {
+    step: i32,
+    time_ms: u64,
+    /// When a started line is shown without its end.
+    due: Option<Instant>,
+    hearing: Hearing,
+}
+
+/// Where to cut text for one record: behind the last line that fits, else between two characters.
+fn cut(text: &[u8]) -> usize {
+    if text.len() <= RECORD_TEXT {
+        return text.len();
+    }
+    let head = text.get(..RECORD_TEXT).unwrap_or(text);
+    if let Some(at) = head.iter().rposition(|byte| *byte == b'\n') {
+        return at + 1;
+    }
+    let continued = |at: usize| text.get(at).is_some_and(|byte| byte & 0xc0 == 0x80);
+    (RECORD_TEXT - 3..=RECORD_TEXT).rev().find(|at| !continued(*at)).unwrap_or(RECORD_TEXT)
+}
+
+/// Milliseconds since the Unix epoch.
+pub(super) fn now_ms() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default()
+}

@@ -1,0 +1,211 @@
+//! `container:` of a job: which image, and what of its options this pool allows.
+//!
+//! Source of the rules: GitHub docs, "jobs.<job_id>.container". Options go through a short list, since Docker's would
+//! give a job the host; volumes have names, since paths of the host are not a job's.
+
+use std::collections::BTreeMap;
+
+use workflow::expression::Value;
+
+use crate::sandbox::{Limits, MachineSpec};
+
+/// Lays a job's `container:`, evaluated, over what its machine would be. Returns whether it names a container.
+pub(super) fn apply(container: &Value, spec: &mut MachineSpec) -> Result<bool, String> {
+    match container {
+        Value::Null => Ok(false),
+        Value::String(image) if image.trim().is_empty() => Ok(false),
+        Value::String(image) => {
+            spec.image = reference(image)?;
+            Ok(true)
+        }
+        Value::Object(map) => {
+            let text = |key: &str| map.get(key).map(|value| value.as_text().into_owned()).unwrap_or_default();
+            if text("image").trim().is_empty() {
+                return Ok(false);
+            }
+            spec.image = reference(&text("image"))?;
+            for (key, value) in map.iter() {
+                match (key, value) {
+                    ("image" | "options", _) => {}
+                    ("env", Value::Object(env)) => spec
+                        .environment
+                        .extend(env.iter().map(|(name, value)| (name.to_owned(), value.as_text().into_owned()))),
+                    ("volumes", Value::Array(volumes)) => {
+                        for entry in volumes.iter() {
+                            spec.volumes.push(volume(&entry.as_text())?);
+                        }
+                    }
+                    ("env" | "volumes" | "ports" | "credentials", Value::Null) => {}
+                    ("ports", _) => {
+                        return Err("container.ports is not supported: steps run inside the container".into());
+                    }
+                    ("credentials", _) => {
+                        return Err("container.credentials is not supported: log the worker in to the registry".into());
+                    }
+                    (key, _) => {
+                        return Err(format!("container.{key} is not known or has the wrong form"));
+                    }
+                }
+            }
+            options(&text("options"), spec)?;
+            Ok(true)
+        }
+        other => Err(format!("container must be an image or a mapping, not {}", other.kind_name())),
+    }
+}
+
+fn reference(image: &str) -> Result<String, String> {
+    let image = image.trim();
+    let image = image.strip_prefix("docker://").unwrap_or(image);
+    if image.starts_with('-') || image.contains(char::is_whitespace) {
+        return Err(format!("container image `{image}` is no image reference"));
+    }
+    Ok(image.to_owned())
+}
+
+fn volume(text: &str) -> Result<(String, String), String> {
+    let parts: Vec<_> = text.split(':').collect();
+    let (source, target) = match parts.as_slice() {
+        [source, target] | [source, target, "rw"] => (*source, *target),
+        _ => return Err(format!("volume `{text}`: write NAME:/path")),
+    };
+    let named = source.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && source.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+    if !named {
+        return Err(format!("volume `{text}`: paths of the host are not given to jobs; write NAME:/path"));
+    }
+    if !target.starts_with('/') || target.split('/').any(|part| part == "..") || target.trim_matches('/').is_empty() {
+        return Err(format!("volume `{text}`: its target must be an absolute path below /"));
+    }
+    Ok((source.to_owned(), target.to_owned()))
+}
+
+fn options(text: &str, spec: &mut MachineSpec) -> Result<(), String> {
+    let words = shlex::split(text).ok_or("container.options has a quote that does not end")?;
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        let (name, attached) = match word.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (word, None),
+        };
+        let mut value = || {
+            attached.clone().or_else(|| words.next()).ok_or_else(|| format!("container option {name} needs a value"))
+        };
+        match name.as_str() {
+            "--hostname" | "-h" => spec.hostname = value()?,
+            "--user" | "-u" => spec.user = value()?,
+            "--env" | "-e" => {
+                let value = value()?;
+                let (name, value) = value.split_once('=').ok_or("container option --env needs NAME=VALUE")?;
+                spec.environment.insert(name.to_owned(), value.to_owned());
+            }
+            "--volume" | "-v" => spec.volumes.push(volume(&value()?)?),
+            "--memory" | "-m" => spec.limits.memory = size(&value()?)?.min(spec.limits.memory),
+            "--shm-size" => spec.limits.shared_memory = size(&value()?)?.min(spec.limits.memory),
+            "--pids-limit" => {
+                let asked = value()?.parse().map_err(|_| "container option --pids-limit needs a number")?;
+                spec.limits.processes = spec.limits.processes.min(asked);
+            }
+            "--cpus" => {
+                let cpus: f64 = value()?.parse().map_err(|_| "container option --cpus needs a number")?;
+                if !(0.001..=4096.0).contains(&cpus) {
+                    return Err("container option --cpus needs a number above 0".into());
+                }
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "its range was tested")]
+                let millis = (cpus * 1000.0) as u64;
+                spec.limits.cpu_millis =
+                    if spec.limits.cpu_millis == 0 { millis } else { millis.min(spec.limits.cpu_millis) };
+            }
+            // Without them the machine is as the option wants it, or as near as makes no difference.
+            "--init" | "--rm" => {}
+            "--label" | "-l" | "--name" => {
+                value()?;
+            }
+            other => {
+                return Err(format!(
+                    "container option {other} is not allowed here; allowed: --cpus, --env, --hostname, --memory, \
+                     --pids-limit, --shm-size, --user, --volume with a name"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text.get(digits.len()..).unwrap_or_default().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1 << 10,
+        "m" | "mb" => 1 << 20,
+        "g" | "gb" => 1 << 30,
+        _ => {
+            return Err(format!("`{text}` is no size: write a number with b, k, m or g"));
+        }
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit))
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| format!("`{text}` is no size: write a number with b, k, m or g"))
+}
+
+/// What a job's machine is without a `container:`.
+pub(super) fn plain(image: &str, attempt: String, limits: Limits) -> MachineSpec {
+    MachineSpec { image: image.to_owned(), attempt, environment: BTreeMap::new(), limits, ..MachineSpec::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    fn applied(container: &serde_json::Value) -> Result<MachineSpec, String> {
+        let mut spec = plain("base", "a".into(), Limits::default());
+        apply(&Value::from_json(container), &mut spec).map(|_| spec)
+    }
+
+    #[test]
+    fn a_container_sets_image_environment_options_and_named_volumes() {
+        let spec = applied(&serde_json::json!({
+            "image": "img:1", "env": {"A": 1}, "volumes": ["data:/data"],
+            "options": "--hostname box --user 100:101 --cpus=1.5 -m 512m --env 'B=two words'",
+        }))
+        .unwrap();
+        assert_eq!((spec.image.as_str(), spec.hostname.as_str(), spec.user.as_str()), ("img:1", "box", "100:101"));
+        assert_eq!((spec.limits.cpu_millis, spec.limits.memory), (1500, 512 << 20));
+        assert_eq!(spec.environment.get("B").map(String::as_str), Some("two words"));
+        assert_eq!(spec.volumes, [("data".to_owned(), "/data".to_owned())]);
+        for none in [serde_json::json!(null), serde_json::json!(""), serde_json::json!({"image": ""})] {
+            assert_eq!(applied(&none).unwrap().image, "base");
+        }
+    }
+
+    #[test]
+    fn what_would_give_the_host_is_refused_by_name() {
+        for (container, part) in [
+            (serde_json::json!({"image": "i", "options": "--privileged"}), "--privileged"),
+            (serde_json::json!({"image": "i", "options": "--network host"}), "--network"),
+            (serde_json::json!({"image": "i", "options": "-v /:/host"}), "host"),
+            (serde_json::json!({"image": "i", "volumes": ["/var/run/docker.sock:/s"]}), "host"),
+            (serde_json::json!({"image": "i", "volumes": ["../x:/s"]}), "host"),
+            (serde_json::json!({"image": "i", "volumes": ["x:/a/../.."]}), "target"),
+            (serde_json::json!({"image": "i", "credentials": {"username": "u"}}), "credentials"),
+            (serde_json::json!({"image": "--rm"}), "reference"),
+            (serde_json::json!({"image": "i", "options": "--memory lots"}), "size"),
+        ] {
+            let error = applied(&container).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_job_cannot_raise_its_limits() {
+        let spec = applied(&serde_json::json!({"image": "i", "options": "--memory 900g --pids-limit 999999"})).unwrap();
+        assert_eq!(
+            (spec.limits.memory, spec.limits.processes),
+            (Limits::default().memory, Limits::default().processes)
+        );
+    }
+}

@@ -1,0 +1,225 @@
+//! The contexts and the environment that a job's steps see.
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+use secrecy::ExposeSecret as _;
+use serde_json::{Map, json};
+use workflow::{
+    expression::{Limits, NoFunctions, Object, Scope, Value, interpolate_tree},
+    plan::{EnvSource, Tree},
+};
+
+use super::Attempt;
+use crate::{
+    github::{
+        environment::{self, search_path},
+        evaluate::{Evaluator, Status},
+    },
+    sandbox::Machine,
+};
+
+/// Names of the contexts of a step (GitHub docs, "Contexts reference").
+const NAMES: &[&str] =
+    &["github", "env", "vars", "job", "steps", "runner", "secrets", "strategy", "matrix", "needs", "inputs"];
+
+/// What all steps of a job share.
+pub(super) struct Contexts {
+    base: Object,
+    /// The same for all steps; only `action` and what belongs to it differs.
+    github: Map<String, serde_json::Value>,
+    /// Default variables made of it.
+    defaults: IndexMap<String, String>,
+    /// Variables of image and container, below everything else.
+    machine: IndexMap<String, String>,
+    /// Request, workflow and job, and what steps added by `GITHUB_ENV`.
+    pub(super) env: IndexMap<String, String>,
+    /// What steps added by `GITHUB_PATH`, oldest first.
+    pub(super) paths: Vec<String>,
+    /// The job names a container: its default shell is `sh`.
+    pub(super) in_container: bool,
+    sources: [EnvSource; 3],
+    container_id: String,
+}
+
+/// Where expressions are evaluated: a job's steps, or a composite action's.
+#[derive(Default)]
+pub(super) struct Place {
+    /// `steps` context.
+    pub(super) steps: Object,
+    /// Inputs of the composite action; `None`: the job's.
+    pub(super) inputs: Option<Object>,
+    /// `env` of the steps that use the action, around it.
+    pub(super) env: IndexMap<String, String>,
+    /// Folder of the action, as steps see it.
+    pub(super) action_path: Option<String>,
+}
+
+impl Contexts {
+    pub(super) fn new(attempt: &Attempt) -> Self {
+        let order = &attempt.order;
+        let mut github = order.contexts.get("github").and_then(Tree::as_object).cloned().unwrap_or_default();
+        github.insert("job".into(), order.id.clone().into());
+        environment::complete(&mut github);
+        let mut base = Object::new();
+        for name in NAMES {
+            let value = order.contexts.get(*name).map(Value::from_json).filter(|value| !matches!(value, Value::Null));
+            base.insert(name, value.unwrap_or_else(|| Object::new().into()));
+        }
+        let secrets = attempt.secrets.iter().map(|(name, value)| (name.as_str(), value.expose_secret()));
+        base.insert("secrets", secrets.collect::<Object>());
+        base.insert("github", Value::from_json(&github.clone().into()));
+        Self {
+            base,
+            github,
+            defaults: IndexMap::new(),
+            machine: IndexMap::new(),
+            env: IndexMap::new(),
+            paths: Vec::new(),
+            in_container: false,
+            sources: [EnvSource::Map(order.request_env.clone()), order.workflow_env.clone(), order.job.env.clone()],
+            container_id: format!("{}-{}-{}", order.run, order.key.replace('/', "-"), order.attempt),
+        }
+    }
+
+    /// A value evaluated where no machine is yet: `hashFiles` and status functions do not exist.
+    pub(super) fn before_machine(&self, tree: &Tree) -> Result<Value, String> {
+        let scope = Scope { contexts: &self.base, functions: &NoFunctions, limits: Limits::default() };
+        interpolate_tree(tree, &scope).map_err(|error| format!("container: {error}"))
+    }
+
+    /// The machine is there: what depends on it becomes known.
+    pub(super) async fn enter(
+        &mut self,
+        sandbox: &str,
+        machine: &dyn Machine,
+        container_env: BTreeMap<String, String>,
+    ) -> Result<(), String> {
+        self.github.insert("workspace".into(), machine.workspace().into());
+        self.github.insert("event_path".into(), format!("{}/_github_workflow/event.json", machine.temp()).into());
+        let mut runner = runner(sandbox, machine);
+        if self.asks_for_debug() {
+            runner.insert("debug".into(), "1".into());
+        }
+        self.defaults = environment::defaults(&self.github, &runner);
+        self.base.insert("runner", Value::from_json(&runner.into()));
+        self.base.insert("github", Value::from_json(&self.github.clone().into()));
+        self.machine.insert("HOME".into(), machine.home());
+        self.machine.extend(machine.image_environment());
+        self.machine.extend(container_env);
+        for index in 0..self.sources.len() {
+            let Some(source) = self.sources.get(index).cloned() else {
+                break;
+            };
+            let evaluator = self.evaluator(&Place::default(), &IndexMap::new(), "", Status::Success, machine);
+            // Values of the request are data: an expression in them is text.
+            let values = match (index, source) {
+                (0, EnvSource::Map(map)) => map,
+                (_, source) => evaluator.env(&source).await?,
+            };
+            self.env.extend(values);
+        }
+        Ok(())
+    }
+
+    /// GitHub docs, "Enabling debug logging": a secret or a variable of this name.
+    fn asks_for_debug(&self) -> bool {
+        ["secrets", "vars"].iter().any(|context| match self.base.get(context) {
+            Some(Value::Object(values)) => {
+                values.get("ACTIONS_STEP_DEBUG").is_some_and(|value| &*value.as_text() == "true")
+            }
+            _ => false,
+        })
+    }
+
+    /// The event's payload, as it lies in `GITHUB_EVENT_PATH`.
+    pub(super) fn event(&self) -> (String, Vec<u8>) {
+        let path = self.github.get("event_path").and_then(Tree::as_str).unwrap_or_default().to_owned();
+        let event = self.github.get("event").cloned().unwrap_or_else(|| json!({}));
+        (path, serde_json::to_vec_pretty(&event).unwrap_or_default())
+    }
+
+    /// `github.repository`.
+    pub(super) fn repository(&self) -> &str {
+        self.github.get("repository").and_then(Tree::as_str).unwrap_or_default()
+    }
+
+    pub(super) fn evaluator<'a>(
+        &self,
+        place: &Place,
+        env: &IndexMap<String, String>,
+        action: &str,
+        status: Status,
+        machine: &'a dyn Machine,
+    ) -> Evaluator<'a> {
+        let mut contexts = self.base.clone();
+        contexts.insert("github", self.github_for(place, action, status));
+        contexts.insert(
+            "env",
+            self.env.iter().chain(&place.env).chain(env).map(|(k, v)| (k, v.as_str())).collect::<Object>(),
+        );
+        contexts.insert("steps", place.steps.clone());
+        if let Some(inputs) = &place.inputs {
+            contexts.insert("inputs", inputs.clone());
+            // A composite action sees secrets only as inputs (GitHub docs, "Metadata syntax").
+            contexts.insert("secrets", Object::new());
+        }
+        let id = if self.in_container { self.container_id.as_str() } else { "" };
+        let container = json!({"id": id, "network": id});
+        let job = json!({"status": status.as_str(), "container": container, "services": {}});
+        contexts.insert("job", Value::from_json(&job));
+        Evaluator { contexts, status, machine }
+    }
+
+    /// The whole environment of a process.
+    pub(super) fn environment(
+        &self,
+        place: &Place,
+        env: &IndexMap<String, String>,
+        action: &str,
+    ) -> IndexMap<String, String> {
+        let mut variables = self.machine.clone();
+        variables.extend(self.env.clone());
+        variables.extend(place.env.clone());
+        variables.extend(env.clone());
+        let ci = variables.get("CI").cloned();
+        variables.extend(self.defaults.clone());
+        variables.extend(ci.map(|value| ("CI".to_owned(), value)));
+        variables.insert("GITHUB_ACTION".into(), action.to_owned());
+        if let Some(path) = &place.action_path {
+            variables.insert("GITHUB_ACTION_PATH".into(), path.clone());
+        }
+        let path = search_path(&self.paths, variables.get("PATH").map(String::as_str).unwrap_or_default());
+        variables.insert("PATH".into(), path);
+        variables
+    }
+
+    fn github_for(&self, place: &Place, action: &str, status: Status) -> Object {
+        let mut github = match self.base.get("github") {
+            Some(Value::Object(github)) => Object::clone(github),
+            _ => Object::new(),
+        };
+        github.insert("action", action);
+        if let Some(path) = &place.action_path {
+            github.insert("action_path", path.as_str());
+            github.insert("action_status", status.as_str());
+        }
+        github
+    }
+}
+
+fn runner(sandbox: &str, machine: &dyn Machine) -> Map<String, serde_json::Value> {
+    let os = if sandbox == "host" && cfg!(target_os = "macos") { "macOS" } else { "Linux" };
+    let arch = if cfg!(target_arch = "aarch64") { "ARM64" } else { "X64" };
+    let values = [
+        ("os", os),
+        ("arch", arch),
+        ("name", "longshore"),
+        ("environment", "self-hosted"),
+        ("tool_cache", "/opt/hostedtoolcache"),
+    ];
+    let mut runner: Map<_, _> = values.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
+    runner.insert("temp".into(), machine.temp().into());
+    runner.insert("workspace".into(), machine.workspace().into());
+    runner
+}

@@ -1,0 +1,247 @@
+//! Runs one process of a step: its environment and files before, its end and what it left in files after.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use indexmap::IndexMap;
+use tokio::time::{Instant, sleep};
+use workflow::plan::Annotation;
+
+use super::{
+    clock::{Cause, Interrupt},
+    steps::Runner,
+};
+use crate::{
+    github::files::{self, Kind},
+    sandbox::{Command, Exit, Machine, SandboxError},
+};
+
+/// What a process that must end is sent, and how long each has to work (GitHub's runner: 7.5 s, then 2.5 s).
+const SIGNALS: [(i32, Duration); 3] =
+    [(2, Duration::from_millis(7500)), (15, Duration::from_millis(2500)), (9, Duration::from_secs(10))];
+/// Longest step summary, in bytes (GitHub docs, "Job summaries").
+const SUMMARY: usize = 1 << 20;
+
+/// One process to run.
+pub(super) struct Process {
+    pub(super) step: i32,
+    pub(super) argv: Vec<String>,
+    pub(super) environment: IndexMap<String, String>,
+    pub(super) directory: String,
+    pub(super) files: Vec<(String, Bytes, u32)>,
+    /// When the step's time is over.
+    pub(super) deadline: Option<Instant>,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// By itself.
+    Exit(Exit),
+    /// The step's time was over.
+    TimedOut,
+    /// The job ends.
+    Interrupted(Cause),
+    /// Its program is not in the machine.
+    NotFound(String),
+    /// It could not be started as asked.
+    Refused(String),
+    /// The machine went away.
+    Lost(String),
+}
+
+/// A process's end and what it said.
+pub(super) struct Done {
+    pub(super) ended: Ended,
+    pub(super) outputs: IndexMap<String, String>,
+    pub(super) state: IndexMap<String, String>,
+    /// Commands or files of the process were wrong: the step fails.
+    pub(super) failed: bool,
+}
+
+/// The command files of one process.
+struct Files {
+    env: String,
+    output: String,
+    state: String,
+    path: String,
+    summary: String,
+}
+
+impl Files {
+    fn new(temp: &str, number: u64) -> Self {
+        let file = |kind: &str| format!("{temp}/_runner_file_commands/{kind}_{number}");
+        Self {
+            env: file("set_env"),
+            output: file("set_output"),
+            state: file("save_state"),
+            path: file("add_path"),
+            summary: file("step_summary"),
+        }
+    }
+
+    fn entries(&self) -> [(&'static str, &str); 5] {
+        [
+            ("GITHUB_ENV", &self.env),
+            ("GITHUB_OUTPUT", &self.output),
+            ("GITHUB_STATE", &self.state),
+            ("GITHUB_PATH", &self.path),
+            ("GITHUB_STEP_SUMMARY", &self.summary),
+        ]
+    }
+}
+
+impl Runner<'_> {
+    /// Runs a process with the command files around it.
+    pub(super) async fn process(&mut self, mut process: Process) -> Done {
+        let number = self.number();
+        let files = Files::new(&self.machine.temp(), number);
+        for (name, path) in files.entries() {
+            process.environment.insert(name.to_owned(), path.to_owned());
+            process.files.push((path.to_owned(), Bytes::new(), 0o666));
+        }
+        if !self.started {
+            let (path, content) = self.contexts.event();
+            process.files.push((path, content.into(), 0o644));
+        }
+        let debug = process.environment.get("RUNNER_DEBUG").is_some_and(|value| value == "1");
+        let command = Command {
+            argv: process.argv,
+            environment: process.environment.into_iter().collect(),
+            directory: process.directory,
+            files: process.files,
+            collect: files.entries().map(|(_, path)| path.to_owned()).into(),
+            ..Command::default()
+        };
+        let output = self.job.console.open(process.step, debug).await;
+        let ended = self.until_end(command, &output, process.deadline).await;
+        let heard = self.job.console.close().await;
+        self.started = true;
+        let mut done = Done { ended, outputs: heard.outputs, state: heard.state, failed: heard.failed };
+        self.annotations.extend(heard.annotations);
+        if let Ended::Exit(exit) = &mut done.ended {
+            let collected = std::mem::take(&mut exit.files);
+            self.read_files(&files, collected, &mut done, process.step).await;
+        }
+        done
+    }
+
+    async fn until_end(
+        &mut self,
+        command: Command,
+        output: &dyn crate::sandbox::OutputSink,
+        deadline: Option<Instant>,
+    ) -> Ended {
+        let machine: &dyn Machine = self.machine;
+        let mut run = machine.run(command, output);
+        let clock = &mut self.job.clock;
+        let interrupt = tokio::select! {
+            result = &mut run => return ended(result),
+            interrupt = clock.interrupt(deadline) => interrupt,
+        };
+        let mut ended = match interrupt {
+            Interrupt::Step => Ended::TimedOut,
+            Interrupt::Job(cause) => {
+                clock.end(cause);
+                Ended::Interrupted(cause)
+            }
+        };
+        for (signal, patience) in SIGNALS {
+            let hard = clock.ended.is_some_and(|cause| !cause.is_gentle());
+            if hard && signal != 9 {
+                continue;
+            }
+            machine.signal(signal).await;
+            tokio::select! {
+                result = &mut run => {
+                    if let Err(SandboxError::Lost(text)) = result {
+                        return Ended::Lost(text);
+                    }
+                    return ended;
+                }
+                () = sleep(patience) => {}
+                () = hard_end(clock), if !hard => {
+                    if let Some(cause) = clock.ended {
+                        ended = Ended::Interrupted(cause);
+                    }
+                }
+            }
+        }
+        Ended::Lost("a process did not end when it was killed".into())
+    }
+
+    async fn read_files(&mut self, files: &Files, collected: Vec<(String, Bytes)>, done: &mut Done, step: i32) {
+        for (path, content) in collected {
+            if content.is_empty() {
+                continue;
+            }
+            let text = String::from_utf8_lossy(&content);
+            let result = if path == files.env {
+                self.set_env(&text)
+            } else if path == files.output {
+                files::parse(Kind::Output, &text).map(|values| done.outputs.extend(values.set))
+            } else if path == files.state {
+                files::parse(Kind::State, &text).map(|values| done.state.extend(values.set))
+            } else if path == files.path {
+                for path in files::paths(&text) {
+                    self.contexts.paths.retain(|known| *known != path);
+                    self.contexts.paths.push(path);
+                }
+                Ok(())
+            } else {
+                self.summarise(&text);
+                Ok(())
+            };
+            if let Err(error) = result {
+                let message = error.to_string();
+                self.refuse(step, &message).await;
+                done.failed = true;
+            }
+        }
+    }
+
+    fn set_env(&mut self, text: &str) -> Result<(), files::FileError> {
+        let values = files::parse(Kind::Env, text)?;
+        self.contexts.env.extend(values.set);
+        for name in values.refused {
+            self.error(format!("{name} cannot be set by GITHUB_ENV: it would run code in every later step"));
+        }
+        Ok(())
+    }
+
+    fn summarise(&mut self, text: &str) {
+        if text.len() > SUMMARY {
+            self.error(format!("the step summary has {} bytes and is left out; it may have {SUMMARY}", text.len()));
+            return;
+        }
+        if !self.summary.is_empty() && !self.summary.ends_with('\n') {
+            self.summary.push('\n');
+        }
+        self.summary.push_str(text);
+    }
+
+    pub(super) fn error(&mut self, message: String) {
+        self.annotations.push(Annotation { level: "error".into(), message, ..Annotation::default() });
+    }
+}
+
+/// Waits until a gentle end becomes a hard one.
+async fn hard_end(clock: &mut super::clock::Clock) {
+    loop {
+        if let Interrupt::Job(cause) = clock.interrupt(None).await {
+            clock.end(cause);
+            if !cause.is_gentle() {
+                return;
+            }
+        }
+    }
+}
+
+fn ended(result: Result<Exit, SandboxError>) -> Ended {
+    match result {
+        Ok(exit) => Ended::Exit(exit),
+        Err(SandboxError::NotFound(text)) => Ended::NotFound(text),
+        Err(SandboxError::Refused(text)) => Ended::Refused(text),
+        Err(error) => Ended::Lost(error.to_string()),
+    }
+}

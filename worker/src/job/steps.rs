@@ -1,0 +1,422 @@
+//! Runs steps one after the other: conditions, results, and what each leaves for the next.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use indexmap::IndexMap;
+use tokio::time::Instant;
+use workflow::{
+    expression::{Object, Value},
+    plan::{Annotation, Conclusion, JobReport, Reason, Step, StepAction, StepReport},
+};
+
+use super::{
+    Job,
+    actions::Post,
+    clock::Cause,
+    contexts::{Contexts, Place},
+    process::{Done, Ended, Process},
+    reason_of,
+};
+use crate::{
+    github::{
+        evaluate::{Evaluator, Status},
+        shell::Shell,
+    },
+    sandbox::Machine,
+};
+
+/// Runs the steps of one job.
+pub(super) struct Runner<'a> {
+    pub(super) job: &'a mut Job,
+    pub(super) machine: &'a dyn Machine,
+    pub(super) contexts: Contexts,
+    pub(super) posts: Vec<Post>,
+    pub(super) annotations: Vec<Annotation>,
+    pub(super) summary: String,
+    pub(super) started: bool,
+    pub(super) has_bash: bool,
+    status: Status,
+    reports: Vec<StepReport>,
+    reason: Option<Reason>,
+    exit_code: i32,
+    numbers: u64,
+}
+
+/// How a step ended, before `continue-on-error`.
+pub(super) struct StepEnd {
+    pub(super) outcome: Conclusion,
+    pub(super) exit_code: Option<i32>,
+    pub(super) outputs: IndexMap<String, String>,
+}
+
+impl StepEnd {
+    pub(super) fn new(outcome: Conclusion) -> Self {
+        Self { outcome, exit_code: None, outputs: IndexMap::new() }
+    }
+}
+
+/// Where a step stands and what it runs with.
+pub(super) struct StepScope<'s> {
+    /// Number of the step of the job that this is, or is part of.
+    pub(super) index: i32,
+    pub(super) place: &'s Place,
+    pub(super) env: IndexMap<String, String>,
+    /// `github.action`.
+    pub(super) action: String,
+    /// Before the step, of the job or the composite action.
+    pub(super) status: Status,
+    pub(super) deadline: Option<Instant>,
+    /// How many composite actions are around it.
+    pub(super) depth: usize,
+}
+
+/// A step that ended.
+pub(super) struct Ran {
+    pub(super) name: String,
+    pub(super) end: StepEnd,
+    pub(super) conclusion: Conclusion,
+}
+
+impl<'a> Runner<'a> {
+    pub(super) fn new(job: &'a mut Job, machine: &'a dyn Machine, contexts: Contexts) -> Self {
+        Self {
+            job,
+            machine,
+            contexts,
+            posts: Vec::new(),
+            annotations: Vec::new(),
+            summary: String::new(),
+            started: false,
+            has_bash: true,
+            status: Status::Success,
+            reports: Vec::new(),
+            reason: None,
+            exit_code: 0,
+            numbers: 0,
+        }
+    }
+
+    /// Runs the job's steps, its post steps, and evaluates its outputs.
+    pub(super) async fn run(mut self, steps: &[Step], report: &mut JobReport) {
+        let mut place = Place::default();
+        for (index, step) in steps.iter().enumerate() {
+            let index = i32::try_from(index).unwrap_or(i32::MAX);
+            let action = step.id.clone().unwrap_or_else(|| format!("__step_{}", index + 1));
+            let scope = StepScope {
+                index,
+                place: &place,
+                env: IndexMap::new(),
+                action,
+                status: self.status,
+                deadline: None,
+                depth: 0,
+            };
+            let began = Instant::now();
+            let ran = self.step(step, scope).await;
+            if ran.conclusion != Conclusion::Success && ran.end.outcome == Conclusion::Failure {
+                self.fail(ran.end.exit_code);
+            }
+            remember(&mut place, step, &ran);
+            let mark = format!("Main {}", ran.name);
+            self.report(index, &mark, step.id.clone(), ran, began.elapsed()).await;
+        }
+        self.posts(steps.len()).await;
+        self.finish(&place, report).await;
+    }
+
+    /// The job failed; the first failure is what its report names.
+    pub(super) fn fail(&mut self, exit_code: Option<i32>) {
+        if self.status == Status::Success {
+            self.exit_code = exit_code.unwrap_or(1);
+        }
+        self.status = Status::Failure;
+        self.reason.get_or_insert(Reason::Step);
+    }
+
+    pub(super) fn job_status(&self) -> Status {
+        self.status_of(self.status)
+    }
+
+    /// What the status functions say: a job that ends early is cancelled for every step that still runs.
+    pub(super) fn status_of(&self, status: Status) -> Status {
+        if self.job.clock.ended.is_some() { Status::Cancelled } else { status }
+    }
+
+    pub(super) fn is_over(&mut self) -> bool {
+        self.job.clock.is_over() || matches!(self.reason, Some(Reason::SandboxLost(_)))
+    }
+
+    pub(super) async fn report(&mut self, index: i32, mark: &str, id: Option<String>, ran: Ran, duration: Duration) {
+        let (conclusion, outcome) = (ran.conclusion.as_str(), ran.end.outcome.as_str());
+        self.job.console.end_of(index, mark, conclusion, outcome, duration).await;
+        self.observe(index, &ran.name, conclusion, outcome);
+        self.reports.push(StepReport {
+            id,
+            name: ran.name,
+            outcome: ran.end.outcome,
+            conclusion: ran.conclusion,
+            exit_code: ran.end.exit_code,
+            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            outputs: ran.end.outputs,
+        });
+    }
+
+    pub(super) fn observe(&self, index: i32, name: &str, state: &str, outcome: &str) {
+        let name = self.job.masker.text(name);
+        self.job.observer.step(index.unsigned_abs(), &name, state, outcome);
+    }
+
+    /// Runs one step of the job or of a composite action.
+    pub(super) async fn step(&mut self, step: &Step, mut scope: StepScope<'_>) -> Ran {
+        let raw = plain_name(step);
+        if self.is_over() {
+            return Ran { name: raw, end: StepEnd::new(Conclusion::Skipped), conclusion: Conclusion::Skipped };
+        }
+        scope.status = self.status_of(scope.status);
+        let (runs, problem) = match self.prepare(step, &mut scope).await {
+            Ok(runs) => (runs, None),
+            Err(problem) => (true, Some(problem)),
+        };
+        if !runs {
+            return Ran { name: raw, end: StepEnd::new(Conclusion::Skipped), conclusion: Conclusion::Skipped };
+        }
+        let evaluator = self.evaluator(&scope);
+        let name = evaluator.text(&plain_name(step)).await.unwrap_or(raw);
+        if scope.depth == 0 {
+            self.job.console.begin(scope.index, &format!("Main {name}")).await;
+            self.observe(scope.index, &name, "running", "");
+        }
+        let end = match problem {
+            Some(problem) => self.refuse(scope.index, &problem).await,
+            None => self.perform(step, &scope).await,
+        };
+        let mut conclusion = end.outcome;
+        if end.outcome == Conclusion::Failure && !self.is_over() {
+            match evaluator.truth("continue-on-error", step.continue_on_error.as_ref()).await {
+                Ok(true) => conclusion = Conclusion::Success,
+                Ok(false) => {}
+                Err(problem) => {
+                    self.refuse(scope.index, &problem).await;
+                }
+            }
+        }
+        Ran { name, end, conclusion }
+    }
+
+    /// Evaluates what a step needs before it runs; whether it does.
+    async fn prepare(&mut self, step: &Step, scope: &mut StepScope<'_>) -> Result<bool, String> {
+        scope.env = self.evaluator(scope).env(&step.env).await?;
+        let evaluator = self.evaluator(scope);
+        if !evaluator.condition(step.condition.as_deref()).await? {
+            return Ok(false);
+        }
+        if let Some(limit) = evaluator.minutes("timeout-minutes", step.timeout_minutes.as_ref()).await? {
+            let deadline = Instant::now() + Duration::from_millis(limit);
+            scope.deadline = Some(scope.deadline.map_or(deadline, |outer| outer.min(deadline)));
+        }
+        Ok(true)
+    }
+
+    /// A step that cannot run fails with a message that stands in log and annotations.
+    pub(super) async fn refuse(&mut self, index: i32, problem: &str) -> StepEnd {
+        self.job.console.notice(index, &format!("##[error]{problem}")).await;
+        self.error(problem.to_owned());
+        StepEnd::new(Conclusion::Failure)
+    }
+
+    async fn perform(&mut self, step: &Step, scope: &StepScope<'_>) -> StepEnd {
+        let result = match &step.action {
+            StepAction::Run { script, shell, working_directory } => {
+                self.script(script, shell.as_deref(), working_directory.as_deref(), scope).await
+            }
+            StepAction::Uses { uses, with } => Box::pin(self.uses(uses, with, scope)).await,
+        };
+        match result {
+            Ok(end) => end,
+            Err(problem) => self.refuse(scope.index, &problem).await,
+        }
+    }
+
+    async fn script(
+        &mut self,
+        script: &str,
+        shell: Option<&str>,
+        directory: Option<&str>,
+        scope: &StepScope<'_>,
+    ) -> Result<StepEnd, String> {
+        let attempt = std::sync::Arc::clone(&self.job.attempt);
+        let defaults = [&attempt.order.job.defaults, &attempt.order.workflow_defaults];
+        // A composite action's steps name their shell and start in the workspace.
+        let defaults = if scope.depth == 0 { defaults.as_slice() } else { &[] };
+        let evaluator = self.evaluator(scope);
+        let script = evaluator.text(script).await?;
+        let shell = shell.or_else(|| defaults.iter().find_map(|defaults| defaults.shell.as_deref()));
+        let directory =
+            directory.or_else(|| defaults.iter().find_map(|defaults| defaults.working_directory.as_deref()));
+        let named = match shell {
+            Some(shell) => Some(Shell::named(&evaluator.text(shell).await?)?),
+            None => None,
+        };
+        let directory = match directory {
+            Some(directory) => absolute(&self.machine.workspace(), &evaluator.text(directory).await?),
+            None => self.machine.workspace(),
+        };
+        loop {
+            let by_default = named.is_none();
+            let shell =
+                named.clone().unwrap_or_else(|| Shell::default_for(self.has_bash && !self.contexts.in_container));
+            self.job.console.notice(scope.index, &echo(&script, &shell.shown(), &scope.env)).await;
+            let number = self.number();
+            let path = format!("{}/{}", self.machine.temp(), shell.file(&format!("step_{number}")));
+            let process = Process {
+                step: scope.index,
+                argv: shell.command(&path),
+                environment: self.contexts.environment(scope.place, &scope.env, &scope.action),
+                directory: directory.clone(),
+                files: vec![(path, Bytes::from(shell.content(&script)), 0o755)],
+                deadline: scope.deadline,
+            };
+            let done = self.process(process).await;
+            if by_default && self.has_bash && !self.contexts.in_container && matches!(done.ended, Ended::NotFound(_)) {
+                self.has_bash = false;
+                continue;
+            }
+            return Ok(self.judge(done, scope.index).await);
+        }
+    }
+
+    /// What a process's end means for its step.
+    pub(super) async fn judge(&mut self, done: Done, index: i32) -> StepEnd {
+        let mut end = StepEnd { outcome: Conclusion::Failure, exit_code: None, outputs: done.outputs };
+        let said = match done.ended {
+            Ended::Exit(exit) => {
+                end.exit_code = Some(exit.code);
+                if exit.code == 0 && !done.failed {
+                    end.outcome = Conclusion::Success;
+                    return end;
+                }
+                if exit.out_of_memory {
+                    self.reason = Some(Reason::OutOfMemory);
+                    "The memory limit was hit; a process was ended.".to_owned()
+                } else if exit.code == 0 {
+                    return end;
+                } else {
+                    format!("Process completed with exit code {}.", exit.code)
+                }
+            }
+            Ended::TimedOut => "The step's time is over; `timeout-minutes` of the step sets it.".to_owned(),
+            Ended::Interrupted(cause) => {
+                if cause != Cause::LogLimit && cause != Cause::LogBroken {
+                    end.outcome = Conclusion::Cancelled;
+                }
+                "The step was ended: the job ends.".to_owned()
+            }
+            Ended::NotFound(text) => {
+                end.exit_code = Some(127);
+                format!("{text}: it is not in the image; install it in a step before, or use another image or shell")
+            }
+            Ended::Refused(text) => text,
+            Ended::Lost(text) => {
+                self.reason = Some(Reason::SandboxLost(text.clone()));
+                text
+            }
+        };
+        self.job.console.notice(index, &format!("##[error]{said}")).await;
+        end
+    }
+
+    async fn finish(mut self, place: &Place, report: &mut JobReport) {
+        let status = self.job_status();
+        let evaluator = self.contexts.evaluator(place, &IndexMap::new(), "", status, self.machine);
+        let order = std::sync::Arc::clone(&self.job.attempt);
+        let mut problems = Vec::new();
+        for (name, text) in &order.order.job.outputs {
+            match evaluator.text(text).await {
+                Ok(value) if self.job.masker.finds(&value) || self.job.masker.finds(name) => {
+                    problems.push(format!("##[warning]job output {name} is left out: it may hold a secret"));
+                }
+                Ok(value) => {
+                    report.outputs.insert(name.clone(), value);
+                }
+                Err(problem) => {
+                    problems.push(format!("##[error]job output {name}: {problem}"));
+                    self.fail(None);
+                }
+            }
+        }
+        for problem in problems {
+            self.job.console.notice(proto::STEP_CLEANUP, &problem).await;
+        }
+        self.job.clock.is_over();
+        let ended = self.job.clock.ended;
+        report.conclusion = match ended {
+            Some(Cause::Cancelled | Cause::Killed) => Conclusion::Cancelled,
+            Some(Cause::Timeout | Cause::LogLimit | Cause::LogBroken) => Conclusion::Failure,
+            None if self.status == Status::Success => Conclusion::Success,
+            None => Conclusion::Failure,
+        };
+        report.reason = match (self.reason, ended) {
+            (Some(reason @ (Reason::SandboxLost(_) | Reason::OutOfMemory)), _) => {
+                (report.conclusion != Conclusion::Success).then_some(reason)
+            }
+            (_, Some(cause)) => Some(reason_of(cause)),
+            (reason, None) => reason.filter(|_| report.conclusion != Conclusion::Success),
+        };
+        report.exit_code = if report.conclusion == Conclusion::Success { 0 } else { self.exit_code.max(1) };
+        report.steps = self.reports;
+        report.annotations = self.annotations;
+        report.summary = self.summary;
+        report.started = self.started;
+    }
+
+    pub(super) fn evaluator(&self, scope: &StepScope<'_>) -> Evaluator<'a> {
+        self.contexts.evaluator(scope.place, &scope.env, &scope.action, scope.status, self.machine)
+    }
+
+    /// Numbers the files of a job, from 1.
+    pub(super) fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+}
+
+/// Puts an ended step into the `steps` context.
+pub(super) fn remember(place: &mut Place, step: &Step, ran: &Ran) {
+    let Some(id) = &step.id else { return };
+    let mut entry = Object::new();
+    entry.insert("outputs", ran.end.outputs.iter().map(|(k, v)| (k, v.as_str())).collect::<Object>());
+    entry.insert("outcome", ran.end.outcome.as_str());
+    entry.insert("conclusion", ran.conclusion.as_str());
+    place.steps.insert(id, Value::from(entry));
+}
+
+/// A step's name before its expressions are evaluated.
+fn plain_name(step: &Step) -> String {
+    match (&step.name, &step.action) {
+        (Some(name), _) => name.clone(),
+        (None, StepAction::Uses { uses, .. }) => uses.clone(),
+        (None, StepAction::Run { script, .. }) => {
+            script.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("run").to_owned()
+        }
+    }
+}
+
+pub(super) fn absolute(workspace: &str, path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("{workspace}/{path}") }
+}
+
+/// What is run, as the log shows it; no line of it reads like output.
+fn echo(script: &str, shell: &str, env: &IndexMap<String, String>) -> String {
+    let mut lines = script.trim_end().lines();
+    let mut text = format!("Run {}", lines.next().unwrap_or_default());
+    for line in lines {
+        text.push_str("\n| ");
+        text.push_str(line);
+    }
+    text.push_str(&format!("\n| shell: {shell}"));
+    for (name, value) in env {
+        text.push_str(&format!("\n| env {name}: {}", value.replace('\n', "\n|   ")));
+    }
+    text
+}

@@ -1,0 +1,451 @@
+//! The worker's end of `init.proto`: requests, their answers, and output with back-pressure.
+//!
+//! One task reads, one writes. What arrives is hostile input: a step may run as root beside init.
+
+use std::{
+    collections::HashMap,
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures::{StreamExt, stream::BoxStream};
+use prost::Message as _;
+use proto::{
+    INIT_MESSAGE_LIMIT, INIT_PROTOCOL,
+    init::{
+        Ack, Failed, FailedKind, File, FromInit, Read, Ready, Resume, Shutdown, Signal, Start, ToInit, Unpack, UnpackData, failed,
+        from_init::Message, to_init::Message as To,
+    },
+};
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    sync::mpsc,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Command, Exit, OutputSink, SandboxError, Stream};
+
+/// What init writes.
+pub(crate) type Incoming = BoxStream<'static, io::Result<Bytes>>;
+/// What init reads.
+pub(crate) type Outgoing = Pin<Box<dyn AsyncWrite + Send>>;
+
+/// Messages of one request that may wait for its caller. With 64 KiB of output each this bounds memory to 1 MiB.
+const WINDOW: usize = 16;
+/// Output after which init is told that it may forget. A quarter of what it keeps.
+const ACKNOWLEDGE: usize = 1 << 20;
+/// Bytes before the marker that may be left of a conversation before this one.
+const STALE_LIMIT: usize = INIT_MESSAGE_LIMIT;
+/// Bytes of one piece of an archive.
+const PIECE: usize = 256 << 10;
+/// Bytes of all files sent with one start; leaves room for the rest of its message.
+const START_LIMIT: usize = 12 << 20;
+/// Bytes of one collected file: GitHub allows 1 MiB for a summary.
+const COLLECT_LIMIT: u64 = 2 << 20;
+
+/// An open conversation.
+pub(crate) struct Conversation {
+    shared: Arc<Shared>,
+    outgoing: mpsc::Sender<ToInit>,
+    next: AtomicU64,
+    /// Number of the running process; 0: none.
+    running: AtomicU64,
+    _tasks: [AbortOnDropHandle<()>; 2],
+}
+
+struct Shared {
+    requests: Mutex<HashMap<u64, mpsc::Sender<(u64, Message)>>>,
+    lost: OnceLock<String>,
+}
+
+impl Conversation {
+    /// Makes contact: what answers must know `nonce`.
+    pub(crate) async fn open(
+        incoming: Incoming,
+        mut writer: Outgoing,
+        nonce: &str,
+    ) -> Result<(Self, Ready), SandboxError> {
+        let shared = Arc::new(Shared { requests: Mutex::default(), lost: OnceLock::new() });
+        let marker = Bytes::from_owner(rand::random::<[u8; 32]>());
+        let (outgoing, mut messages) = mpsc::channel::<ToInit>(WINDOW);
+        let writing = tokio::spawn(async move {
+            while let Some(message) = messages.recv().await {
+                let bytes = message.encode_length_delimited_to_vec();
+                // Whoever waits for an answer hears from the reading task what went wrong.
+                if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
+                    return;
+                }
+            }
+        });
+        let (ready_sender, mut ready) = mpsc::channel(1);
+        // Request 0 is `Ready`.
+        shared.lock().insert(0, ready_sender);
+        let reading = tokio::spawn({
+            let (shared, marker) = (Arc::clone(&shared), marker.clone());
+            async move {
+                let reason = match read_all(Frames { incoming, buffer: BytesMut::new() }, &marker, &shared).await {
+                    Ok(()) => "the container ended".to_owned(),
+                    Err(error) => error.to_string(),
+                };
+                let _ = shared.lost.set(reason);
+                shared.lock().clear();
+            }
+        });
+        let tasks = [AbortOnDropHandle::new(writing), AbortOnDropHandle::new(reading)];
+        let conversation = Self { shared, outgoing, next: 1.into(), running: 0.into(), _tasks: tasks };
+        conversation.send(To::Resume(Resume { after: 0, marker })).await?;
+        match ready.recv().await {
+            Some((_, Message::Ready(ready))) if ready.nonce == nonce && ready.protocol == INIT_PROTOCOL => {
+                Ok((conversation, ready))
+            }
+            Some(_) => Err(SandboxError::Start("its first process is not the longshore-init of this worker".into())),
+            None => Err(SandboxError::Start(conversation.reason())),
+        }
+    }
+
+    /// Whether it ended.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.shared.lost.get().is_some()
+    }
+
+    /// Runs one process to its end. Dropped before: the process is killed.
+    pub(crate) async fn run(&self, command: Command, output: &dyn OutputSink) -> Result<Exit, SandboxError> {
+        let mut request = self.request();
+        let process = request.id;
+        let start = start_message(process, command)?;
+        let _running = Running { conversation: self, process };
+        self.running.store(process, Ordering::Release);
+        self.send(To::Start(start)).await?;
+        let mut unacknowledged = 0;
+        loop {
+            let (sequence, message) = request.answer().await?;
+            match message {
+                Message::Started(_) => {}
+                Message::Output(piece) => {
+                    let stream = match piece.stream() {
+                        proto::init::Stream::Stderr => Stream::Stderr,
+                        _ => Stream::Stdout,
+                    };
+                    unacknowledged += piece.data.len();
+                    output.write(stream, piece.data, piece.time_ms).await;
+                    if unacknowledged >= ACKNOWLEDGE {
+                        unacknowledged = 0;
+                        self.send(To::Ack(Ack { sequence })).await?;
+                    }
+                }
+                Message::Exited(exited) => {
+                    // Nothing is running for the drop guard to kill.
+                    self.running.store(0, Ordering::Release);
+                    self.send(To::Ack(Ack { sequence })).await?;
+                    return Ok(Exit {
+                        code: exited.code,
+                        signal: exited.signal,
+                        files: contents(exited.files)?,
+                        out_of_memory: exited.out_of_memory,
+                    });
+                }
+                other => return Err(unexpected(&other)),
+            }
+        }
+    }
+
+    /// Signals the running process's group.
+    pub(crate) async fn signal(&self, signal: i32) {
+        let process = self.running.load(Ordering::Acquire);
+        if process != 0 {
+            // A lost conversation is told to whoever waits for the process.
+            let _ = self.send(To::Signal(Signal { process, signal })).await;
+        }
+    }
+
+    /// Ends every process and init.
+    pub(crate) async fn shutdown(&self) {
+        // Where nobody hears it any more, all has ended.
+        let _ = self.send(To::Shutdown(Shutdown { grace_ms: 0 })).await;
+    }
+
+    /// Unpacks an archive.
+    pub(crate) async fn unpack(
+        &self,
+        directory: &str,
+        clean: bool,
+        mut archive: BoxStream<'_, io::Result<Bytes>>,
+    ) -> Result<(), SandboxError> {
+        let mut request = self.request();
+        let transfer = request.id;
+        self.send(To::Unpack(Unpack { transfer, directory: directory.to_owned(), clean })).await?;
+        let mut source = Ok(());
+        while let Some(piece) = archive.next().await {
+            match piece {
+                Ok(mut data) => {
+                    while !data.is_empty() {
+                        let data = data.split_to(data.len().min(PIECE));
+                        self.send(To::UnpackData(UnpackData { transfer, data, last: false })).await?;
+                    }
+                }
+                Err(error) => {
+                    source = Err(SandboxError::Refused(format!("the archive for {directory} broke off: {error}")));
+                    break;
+                }
+            }
+        }
+        self.send(To::UnpackData(UnpackData { transfer, data: Bytes::new(), last: true })).await?;
+        let answer = self.acknowledged(&mut request).await;
+        source?;
+        match answer? {
+            Message::Unpacked(_) => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Reads files; `hash_below` as in `init.proto`.
+    pub(crate) async fn read(
+        &self,
+        paths: &[String],
+        limit: u64,
+        hash_below: &str,
+    ) -> Result<Vec<(String, Bytes)>, SandboxError> {
+        let mut request = self.request();
+        let message = Read { request: request.id, paths: paths.to_vec(), limit, hash_below: hash_below.to_owned() };
+        self.send(To::Read(message)).await?;
+        match self.acknowledged(&mut request).await? {
+            Message::Read(result) => contents(result.files),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// `hashFiles()` below a directory, as hexadecimal digits.
+    pub(crate) async fn hash(&self, below: &str, patterns: &[String]) -> Result<Option<String>, SandboxError> {
+        let files = self.read(patterns, 0, below).await?;
+        Ok(files.first().map(|(_, hash)| hex::encode(hash)))
+    }
+
+    fn request(&self) -> Request<'_> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, answers) = mpsc::channel(WINDOW);
+        self.shared.lock().insert(id, sender);
+        Request { id, answers, conversation: self }
+    }
+
+    async fn acknowledged(&self, request: &mut Request<'_>) -> Result<Message, SandboxError> {
+        let (sequence, message) = request.answer().await?;
+        self.send(To::Ack(Ack { sequence })).await?;
+        Ok(message)
+    }
+
+    async fn send(&self, message: To) -> Result<(), SandboxError> {
+        let sent = self.outgoing.send(ToInit { message: Some(message) }).await;
+        sent.map_err(|_| SandboxError::Lost(self.reason()))
+    }
+
+    fn reason(&self) -> String {
+        self.shared.lost.get().cloned().unwrap_or_else(|| "the connection to the container broke".into())
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, mpsc::Sender<(u64, Message)>>> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Kills its process unless that ended.
+struct Running<'a> {
+    conversation: &'a Conversation,
+    process: u64,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let running = &self.conversation.running;
+        if running.compare_exchange(self.process, 0, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            let kill = Signal { process: self.process, signal: 9 };
+            // With a full queue the machine is about to be destroyed by whoever gave up on it.
+            let _ = self.conversation.outgoing.try_send(ToInit { message: Some(To::Signal(kill)) });
+        }
+    }
+}
+
+/// Waits for what init says to one request.
+struct Request<'a> {
+    id: u64,
+    answers: mpsc::Receiver<(u64, Message)>,
+    conversation: &'a Conversation,
+}
+
+impl Request<'_> {
+    async fn answer(&mut self) -> Result<(u64, Message), SandboxError> {
+        if self.conversation.is_lost() && self.answers.is_empty() {
+            return Err(SandboxError::Lost(self.conversation.reason()));
+        }
+        match self.answers.recv().await {
+            Some((_, Message::Failed(failed))) => Err(refusal(failed)),
+            Some(answer) => Ok(answer),
+            None => Err(SandboxError::Lost(self.conversation.reason())),
+        }
+    }
+}
+
+impl Drop for Request<'_> {
+    fn drop(&mut self) {
+        self.conversation.shared.lock().remove(&self.id);
+    }
+}
+
+fn start_message(process: u64, command: Command) -> Result<Start, SandboxError> {
+    let size: usize = command.files.iter().map(|(_, content, _)| content.len()).sum();
+    if size + command.input.len() > START_LIMIT {
+        return Err(SandboxError::Refused(format!("a step's files and input exceed {} MiB", START_LIMIT >> 20)));
+    }
+    let file = |(path, content, mode)| File { path, content, mode, too_long: false };
+    Ok(Start {
+        process,
+        argv: command.argv,
+        environment: command.environment.into_iter().map(|(name, value)| format!("{name}={value}").into()).collect(),
+        directory: command.directory,
+        user: command.user,
+        files: command.files.into_iter().map(file).collect(),
+        collect: command.collect,
+        input: command.input,
+        collect_limit: COLLECT_LIMIT,
+        search_path: String::new(),
+    })
+}
+
+fn contents(files: Vec<File>) -> Result<Vec<(String, Bytes)>, SandboxError> {
+    if let Some(file) = files.iter().find(|file| file.too_long) {
+        return Err(SandboxError::Refused(format!("{}: the file is too long", file.path)));
+    }
+    Ok(files.into_iter().map(|file| (file.path, file.content)).collect())
+}
+
+fn refusal(failed: Failed) -> SandboxError {
+    match failed.kind() {
+        FailedKind::NotFound => SandboxError::NotFound(failed.message),
+        _ => SandboxError::Refused(failed.message),
+    }
+}
+
+fn unexpected(message: &Message) -> SandboxError {
+    let kind = match message {
+        Message::Ready(_) => "Ready",
+        Message::Started(_) => "Started",
+        Message::Output(_) => "Output",
+        Message::Exited(_) => "Exited",
+        Message::Failed(_) => "Failed",
+        Message::Unpacked(_) => "Unpacked",
+        Message::Read(_) => "ReadResult",
+    };
+    SandboxError::Lost(format!("its first process answered with an unexpected {kind}"))
+}
+
+/// Number of the request a message belongs to.
+fn request_of(message: &Message) -> u64 {
+    match message {
+        Message::Ready(_) => 0,
+        Message::Started(started) => started.process,
+        Message::Output(output) => output.process,
+        Message::Exited(exited) => exited.process,
+        Message::Unpacked(unpacked) => unpacked.transfer,
+        Message::Read(read) => read.request,
+        Message::Failed(failed) => match failed.of {
+            Some(failed::Of::Process(id) | failed::Of::Transfer(id) | failed::Of::Request(id)) => id,
+            None => u64::MAX,
+        },
+    }
+}
+
+async fn read_all(mut frames: Frames, marker: &[u8], shared: &Shared) -> io::Result<()> {
+    frames.skip_through(marker).await?;
+    let mut expected = 1;
+    while let Some(frame) = frames.next().await? {
+        if frame.sequence != expected {
+            return Err(io::Error::other(format!("message {} came where {expected} was due", frame.sequence)));
+        }
+        expected += 1;
+        let Some(message) = frame.message else { continue };
+        let receiver = shared.lock().get(&request_of(&message)).cloned();
+        // Without a receiver its caller gave up; the message is of no use.
+        if let Some(receiver) = receiver {
+            let _ = receiver.send((frame.sequence, message)).await;
+        }
+    }
+    Ok(())
+}
+
+/// Cuts the byte stream into messages.
+struct Frames {
+    incoming: Incoming,
+    buffer: BytesMut,
+}
+
+impl Frames {
+    /// False at the end.
+    async fn fill(&mut self) -> io::Result<bool> {
+        match self.incoming.next().await.transpose()? {
+            Some(bytes) => {
+                self.buffer.extend_from_slice(&bytes);
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    async fn skip_through(&mut self, marker: &[u8]) -> io::Result<()> {
+        let mut skipped = 0;
+        loop {
+            if let Some(at) = self.buffer.windows(marker.len()).position(|window| window == marker) {
+                self.buffer.advance(at + marker.len());
+                return Ok(());
+            }
+            let stale = self.buffer.len().saturating_sub(marker.len());
+            self.buffer.advance(stale);
+            skipped += stale;
+            if skipped > STALE_LIMIT {
+                return Err(io::Error::other("its first process does not speak as longshore-init does"));
+            }
+            if !self.fill().await? {
+                return Err(io::Error::other("its first process ended before it was ready"));
+            }
+        }
+    }
+
+    async fn next(&mut self) -> io::Result<Option<FromInit>> {
+        loop {
+            if let Some((prefix, length)) = length(&self.buffer)? {
+                if self.buffer.len() >= prefix + length {
+                    self.buffer.advance(prefix);
+                    let message = self.buffer.split_to(length).freeze();
+                    return FromInit::decode(message).map(Some).map_err(io::Error::other);
+                }
+                self.buffer.reserve(prefix + length - self.buffer.len());
+            }
+            if !self.fill().await? {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// Bytes of the length at the start of a buffer, and the length; `None` while it is incomplete.
+fn length(buffer: &[u8]) -> io::Result<Option<(usize, usize)>> {
+    let mut value = 0_usize;
+    for (index, byte) in buffer.iter().take(4).enumerate() {
+        value |= usize::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            return match value <= INIT_MESSAGE_LIMIT {
+                true => Ok(Some((index + 1, value))),
+                false => Err(io::Error::other("a message of its first process exceeds 16 MiB")),
+            };
+        }
+    }
+    match buffer.len() < 4 {
+        true => Ok(None),
+        false => Err(io::Error::other("its first process sent no valid message")),
+    }
+}

@@ -1,0 +1,82 @@
+//! Closes the host and private addresses to job networks.
+//!
+//! Two chains of ours, entered only by packets from our own address block: `LONGSHORE` for what the host would forward
+//! (from Docker's `DOCKER-USER`), `LONGSHORE-HOST` for what is meant for the host itself. Rules are added where they are
+//! missing and never taken away, so that workers on one engine cannot open each other's networks.
+
+use std::{net::Ipv4Addr, path::Path};
+
+use tokio::process::Command;
+
+/// What a job may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Egress {
+    /// Public addresses and the host's name servers.
+    Public,
+    /// Nothing: the rules cannot be set here.
+    Nothing,
+}
+
+/// Private, shared, link-local (cloud metadata), loopback, benchmark, multicast and reserved blocks (RFC 6890).
+const CLOSED: [&str; 10] = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+];
+
+/// Sets the rules for an address block. `network`: a bridge of ours, which shows whether the engine is here at all.
+pub(super) async fn close(addresses: (Ipv4Addr, u8), network: &str) -> Result<(), String> {
+    let bridge = format!("/sys/class/net/br-{}", network.get(..12).unwrap_or(network));
+    if !Path::new(&bridge).exists() {
+        return Err("the engine runs in another network namespace than this worker".into());
+    }
+    let block = format!("{}/{}", addresses.0, addresses.1);
+    for chain in ["LONGSHORE", "LONGSHORE-HOST"] {
+        // It may exist; whether it does is seen by the first rule.
+        let _ = iptables(&["-N", chain]).await;
+        ensure("-I", chain, &["-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED", "-j", "RETURN"]).await?;
+        for resolver in resolvers() {
+            for protocol in ["udp", "tcp"] {
+                ensure("-I", chain, &["-d", &resolver, "-p", protocol, "--dport", "53", "-j", "RETURN"]).await?;
+            }
+        }
+    }
+    for closed in CLOSED {
+        ensure("-A", "LONGSHORE", &["-d", closed, "-j", "DROP"]).await?;
+    }
+    ensure("-A", "LONGSHORE-HOST", &["-j", "DROP"]).await?;
+    // Between networks of the block Docker's own isolation stands; inside one, a job and its services talk.
+    ensure("-I", "DOCKER-USER", &["-s", &block, "!", "-d", &block, "-j", "LONGSHORE"]).await?;
+    ensure("-I", "INPUT", &["-s", &block, "-j", "LONGSHORE-HOST"]).await
+}
+
+/// IPv4 name servers of the host, which the engine hands to containers.
+fn resolvers() -> Vec<String> {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let addresses = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse::<Ipv4Addr>().ok());
+    addresses.map(|address| address.to_string()).collect()
+}
+
+async fn ensure(how: &str, chain: &str, rule: &[&str]) -> Result<(), String> {
+    let with = |verb| [&[verb, chain], rule].concat();
+    match iptables(&with("-C")).await {
+        Ok(()) => Ok(()),
+        Err(_) => iptables(&with(how)).await,
+    }
+}
+
+async fn iptables(arguments: &[&str]) -> Result<(), String> {
+    let output = Command::new("iptables").arg("-w").args(arguments).output().await;
+    let output = output.map_err(|error| format!("iptables does not start: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("iptables {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim()))
+}

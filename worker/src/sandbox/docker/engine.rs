@@ -1,0 +1,82 @@
+//! The connection to the engine, and what is common to all that we make there.
+
+use std::{collections::HashMap, path::Path};
+
+use bollard::{API_DEFAULT_VERSION, errors::Error};
+
+use super::{DockerConfig, SandboxError};
+
+/// Label of everything we make: the pool.
+pub(super) const POOL: &str = "longshore.pool";
+/// Label of everything we make: the worker.
+pub(super) const WORKER: &str = "longshore.worker";
+/// Label of containers and volumes: the machine.
+pub(super) const NONCE: &str = "longshore.nonce";
+
+const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+/// Seconds an engine may take for one call. Starting a container under load takes several.
+const TIMEOUT: u64 = 120;
+
+/// A connected engine.
+pub(super) struct Engine {
+    pub(super) api: bollard::Docker,
+    pool: String,
+    worker: String,
+    socket: String,
+}
+
+impl Engine {
+    pub(super) async fn connect(config: &DockerConfig) -> Result<Self, SandboxError> {
+        let from_environment = || std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
+        let socket = config.socket.clone().or_else(from_environment).unwrap_or_else(|| DEFAULT_SOCKET.into());
+        let connected = match socket.split_once("://") {
+            Some(("tcp" | "http", _)) => bollard::Docker::connect_with_http(&socket, TIMEOUT, API_DEFAULT_VERSION),
+            _ => bollard::Docker::connect_with_unix(&socket, TIMEOUT, API_DEFAULT_VERSION),
+        };
+        let no_engine = |error: Error| SandboxError::Engine(absent(&socket, &error));
+        let api = connected.map_err(no_engine)?.negotiate_version().await.map_err(no_engine)?;
+        Ok(Self { api, pool: config.pool.clone(), worker: config.worker.clone(), socket })
+    }
+
+    /// Labels of something that serves one machine, or (`None`) all of this worker's.
+    pub(super) fn labels(&self, nonce: Option<&str>) -> HashMap<String, String> {
+        let nonce = nonce.map(|nonce| (NONCE.to_owned(), nonce.to_owned()));
+        [(POOL.to_owned(), self.pool.clone()), (WORKER.to_owned(), self.worker.clone())].into_iter().chain(nonce).collect()
+    }
+
+    /// A filter for all that carries our labels.
+    pub(super) fn ours(&self) -> HashMap<String, Vec<String>> {
+        let labels = vec![format!("{POOL}={}", self.pool), format!("{WORKER}={}", self.worker)];
+        HashMap::from([("label".to_owned(), labels)])
+    }
+
+    /// What a failed call means.
+    pub(super) fn error(&self, what: &str, error: Error) -> SandboxError {
+        match error {
+            Error::DockerResponseServerError { message, .. } => SandboxError::Start(format!("{what}: {message}")),
+            Error::RequestTimeoutError => {
+                SandboxError::Engine(format!("{what}: the engine at {} did not answer in {TIMEOUT} s", self.socket))
+            }
+            error => SandboxError::Engine(format!("{what}: {}", absent(&self.socket, &error))),
+        }
+    }
+}
+
+fn absent(socket: &str, error: &Error) -> String {
+    let path = socket.strip_prefix("unix://").unwrap_or(socket);
+    let remedy = if path.contains("://") || Path::new(path).exists() {
+        "start it (systemctl start docker), and let this user reach it (group docker)"
+    } else {
+        "install docker.io or start it, or name its socket in DOCKER_HOST"
+    };
+    let address = if path.contains("://") { path.to_owned() } else { format!("unix://{path}") };
+    format!("no Docker engine answers at {address}: {remedy} ({error})")
+}
+
+/// Status of an engine's refusal.
+pub(super) fn status(error: &Error) -> Option<u16> {
+    match error {
+        Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
+        _ => None,
+    }
+}

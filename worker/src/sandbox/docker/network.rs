@@ -1,0 +1,159 @@
+//! Job networks: bridges of our own address block, one for a job at a time, used again once empty.
+//!
+//! Making and removing one costs more than starting a container (94 and 207 ms), so they are kept.
+
+use std::{
+    collections::HashSet,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bollard::{
+    models::{Ipam, IpamConfig, NetworkCreateRequest},
+    query_parameters::{InspectNetworkOptions, ListNetworksOptionsBuilder},
+};
+
+use super::{
+    SandboxError,
+    engine::{Engine, status},
+};
+
+/// Prefix length of one network: a job and a dozen services.
+const PREFIX: u8 = 28;
+/// Neighbouring blocks tried when others have taken the first.
+const TRIES: u32 = 256;
+
+/// Networks of this worker.
+pub(super) struct Networks {
+    engine: Arc<Engine>,
+    addresses: (Ipv4Addr, u8),
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    free: Vec<String>,
+    held: HashSet<String>,
+    next: u32,
+}
+
+impl Networks {
+    /// Takes over the networks that an earlier process of this worker left.
+    pub(super) async fn new(engine: Arc<Engine>, addresses: (Ipv4Addr, u8)) -> Result<Self, SandboxError> {
+        // Workers on one engine begin at different places.
+        let state = State { next: rand::random(), ..State::default() };
+        let networks = Self { engine, addresses, state: Mutex::new(state) };
+        networks.adopt().await?;
+        Ok(networks)
+    }
+
+    /// An empty network of which nobody else knows.
+    pub(super) async fn take(&self) -> Result<String, SandboxError> {
+        let free = {
+            let mut state = self.lock();
+            let free = state.free.pop();
+            state.held.extend(free.clone());
+            free
+        };
+        match free {
+            Some(id) => Ok(id),
+            None => {
+                let id = self.make().await?;
+                self.lock().held.insert(id.clone());
+                Ok(id)
+            }
+        }
+    }
+
+    /// Gives an empty network back.
+    pub(super) fn give_back(&self, id: String) {
+        let mut state = self.lock();
+        if state.held.remove(&id) {
+            state.free.push(id);
+        }
+    }
+
+    /// Leaves a network to [`Self::adopt`], which takes it once it is empty.
+    pub(super) fn forget(&self, id: &str) {
+        self.lock().held.remove(id);
+    }
+
+    /// Takes empty networks that carry our labels and that nobody holds.
+    pub(super) async fn adopt(&self) -> Result<usize, SandboxError> {
+        let options = ListNetworksOptionsBuilder::new().filters(&self.engine.ours()).build();
+        let listed = self.engine.api.list_networks(Some(options)).await;
+        let listed = listed.map_err(|error| self.engine.error("list networks", error))?;
+        let mut adopted = 0;
+        for id in listed.into_iter().filter_map(|network| network.id) {
+            if self.is_known(&id) {
+                continue;
+            }
+            // Another sweep may have removed it since.
+            let Ok(network) = self.engine.api.inspect_network(&id, None::<InspectNetworkOptions>).await else { continue };
+            if network.containers.is_none_or(|containers| containers.is_empty()) && !self.is_known(&id) {
+                self.lock().free.push(id);
+                adopted += 1;
+            }
+        }
+        Ok(adopted)
+    }
+
+    /// Removes the free ones.
+    pub(super) async fn close(&self) {
+        let free = std::mem::take(&mut self.lock().free);
+        for id in free {
+            if let Err(error) = self.engine.api.remove_network(&id).await {
+                tracing::warn!(network = id, %error, "network left behind");
+            }
+        }
+    }
+
+    async fn make(&self) -> Result<String, SandboxError> {
+        let mut last = None;
+        for _ in 0..TRIES {
+            let (subnet, gateway) = self.next_subnet();
+            let name = format!("longshore-{}", hex::encode(rand::random::<[u8; 8]>()));
+            let block = IpamConfig { subnet: Some(subnet), gateway: Some(gateway), ..IpamConfig::default() };
+            let request = NetworkCreateRequest {
+                name,
+                driver: Some("bridge".into()),
+                enable_ipv6: Some(false),
+                ipam: Some(Ipam { config: Some(vec![block]), ..Ipam::default() }),
+                labels: Some(self.engine.labels(None)),
+                ..NetworkCreateRequest::default()
+            };
+            match self.engine.api.create_network(request).await {
+                Ok(made) => return Ok(made.id),
+                // The block overlaps another network.
+                Err(error) if matches!(status(&error), Some(400 | 403 | 409)) => last = Some(error),
+                Err(error) => return Err(self.engine.error("make a job network", error)),
+            }
+        }
+        let (address, prefix) = self.addresses;
+        let cause = last.map(|error| error.to_string()).unwrap_or_default();
+        Err(SandboxError::Start(format!("no free /{PREFIX} left in {address}/{prefix} for a job network: {cause}")))
+    }
+
+    fn next_subnet(&self) -> (String, String) {
+        let (base, prefix) = self.addresses;
+        let count = 1_u32.checked_shl(u32::from(PREFIX.saturating_sub(prefix))).unwrap_or(1);
+        let index = {
+            let mut state = self.lock();
+            state.next = state.next.wrapping_add(1);
+            state.next % count
+        };
+        let size = 1_u32 << (32 - PREFIX);
+        let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+        let network = (u32::from(base) & mask).wrapping_add(index * size);
+        (format!("{}/{PREFIX}", Ipv4Addr::from(network)), Ipv4Addr::from(network + 1).to_string())
+    }
+
+    fn is_known(&self, id: &String) -> bool {
+        let state = self.lock();
+        state.held.contains(id) || state.free.contains(id)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

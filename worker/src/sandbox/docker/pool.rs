@@ -1,0 +1,142 @@
+//! Warm machines: started before a job needs them, each used once.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use super::{Limits, MachineSpec, SandboxError, container::Containers, machine::DockerMachine};
+
+/// Warm machines by image.
+pub(super) struct Pool {
+    containers: Arc<Containers>,
+    size: usize,
+    limits: Limits,
+    state: Mutex<State>,
+    /// Machines that jobs wait for: refilling yields to them.
+    awaited: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct State {
+    ready: HashMap<String, Vec<Arc<DockerMachine>>>,
+    /// Images being refilled, each by one task.
+    filling: HashSet<String>,
+    closed: bool,
+}
+
+impl Pool {
+    pub(super) fn new(containers: Arc<Containers>, size: usize, limits: Limits) -> Self {
+        Self { containers, size, limits, state: Mutex::default(), awaited: watch::Sender::new(0) }
+    }
+
+    /// Keeps machines of these images ready, and no others.
+    pub(super) fn want(self: &Arc<Self>, images: &[String]) {
+        if self.size == 0 {
+            return;
+        }
+        let dropped = {
+            let mut state = self.lock();
+            let kept = images.iter().map(|image| (image.clone(), state.ready.remove(image).unwrap_or_default())).collect();
+            std::mem::replace(&mut state.ready, kept)
+        };
+        drop(dropped);
+        images.iter().for_each(|image| self.refill(image));
+    }
+
+    /// A warm machine, where one fits.
+    pub(super) fn take(self: &Arc<Self>, spec: &MachineSpec) -> Option<Arc<DockerMachine>> {
+        if *spec != (MachineSpec { attempt: spec.attempt.clone(), ..self.plain(&spec.image) }) {
+            return None;
+        }
+        let machine = {
+            let mut state = self.lock();
+            let ready = state.ready.get_mut(&spec.image)?;
+            std::iter::from_fn(|| ready.pop()).find(|machine| !machine.is_lost())
+        };
+        self.refill(&spec.image);
+        machine
+    }
+
+    /// A new machine for a job that waits.
+    pub(super) async fn make_for_job(&self, spec: &MachineSpec) -> Result<Arc<DockerMachine>, SandboxError> {
+        let _awaited = Awaited::new(&self.awaited);
+        self.containers.make(spec).await
+    }
+
+    pub(super) fn close(&self) {
+        let ready = {
+            let mut state = self.lock();
+            state.closed = true;
+            std::mem::take(&mut state.ready)
+        };
+        drop(ready);
+    }
+
+    fn plain(&self, image: &str) -> MachineSpec {
+        MachineSpec { image: image.to_owned(), limits: self.limits.clone(), ..MachineSpec::default() }
+    }
+
+    fn refill(self: &Arc<Self>, image: &str) {
+        if !self.lock().filling.insert(image.to_owned()) {
+            return;
+        }
+        let (pool, image) = (Arc::clone(self), image.to_owned());
+        tokio::spawn(async move {
+            let mut awaited = pool.awaited.subscribe();
+            while pool.is_short_of(&image) {
+                // The sender lives in the pool, which this task holds.
+                let _ = awaited.wait_for(|count| *count == 0).await;
+                match pool.containers.make(&pool.plain(&image)).await {
+                    Ok(machine) => pool.put(&image, machine),
+                    Err(error) => {
+                        tracing::warn!(image, %error, "no warm container; the next job of this image tries again");
+                        pool.lock().filling.remove(&image);
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Also ends the refilling, under the same lock, so that a machine taken right after starts another.
+    fn is_short_of(&self, image: &str) -> bool {
+        let mut state = self.lock();
+        let short = !state.closed && state.ready.get(image).is_some_and(|ready| ready.len() < self.size);
+        if !short {
+            state.filling.remove(image);
+        }
+        short
+    }
+
+    fn put(&self, image: &str, machine: Arc<DockerMachine>) {
+        let mut state = self.lock();
+        match state.ready.get_mut(image) {
+            Some(ready) => ready.push(machine),
+            // No longer wanted. Its removal needs no lock of ours.
+            None => drop(machine),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a waiting job.
+struct Awaited<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Awaited<'a> {
+    fn new(count: &'a watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count)
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}

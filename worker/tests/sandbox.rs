@@ -1,0 +1,11 @@
+//! The sandbox against a real Docker engine: what a step can do, what it cannot, and what it costs its neighbours.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+#[path = "sandbox/attacks.rs"]
+mod attacks;
+#[path = "sandbox/fixture.rs"]
+mod fixture;
+#[path = "sandbox/host.rs"]
+mod host;
+#[path = "sandbox/steps.rs"]
+mod steps;

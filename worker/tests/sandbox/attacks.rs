@@ -1,0 +1,157 @@
+//! Attacks on the host, the worker and neighbours (numbers as in the threat list).
+
+use std::{sync::Arc, time::Duration};
+
+use worker::sandbox::{Limits, Machine, MachineSpec, Sandbox};
+
+use crate::fixture::{run, say, script, spec, with_docker};
+
+#[test]
+fn attack_29_no_engine_is_in_reach() {
+    with_docker(|docker| async move {
+        let machine = docker.acquire(spec()).await.unwrap();
+        let found = say(&*machine, "find / -xdev -name 'docker*.sock' -o -xdev -name 'containerd*.sock'; ls /run /var/run | grep -i sock || true").await;
+        assert_eq!(found, "");
+        let gateway = say(&*machine, GATEWAY).await;
+        for port in [2375, 2376] {
+            assert!(!reaches(&*machine, gateway.trim(), port).await);
+        }
+    });
+}
+
+#[test]
+fn attack_33_values_reach_the_container_unchanged() {
+    with_docker(|docker| async move {
+        let environment = [("A".to_owned(), "x\n-e B=1\n--privileged".to_owned()), ("C".to_owned(), "-e D=2".to_owned())];
+        let machine = docker.acquire(MachineSpec { environment: environment.into(), ..spec() }).await.unwrap();
+        let seen = say(&*machine, "tr '\\0' '\\n' < /proc/1/environ | grep -vE '^(PATH|HOSTNAME|HOME|[A-Z_]*LANG)='").await;
+        for line in ["A=x", "-e B=1", "--privileged", "C=-e D=2"] {
+            assert!(seen.lines().any(|seen| seen == line), "{line:?} in {seen:?}");
+        }
+        assert!(!seen.lines().any(|line| line.starts_with("B=") || line.starts_with("D=")), "{seen}");
+    });
+}
+
+#[test]
+fn a_root_step_cannot_speak_for_init_or_listen_to_it() {
+    with_docker(|docker| async move {
+        let machine = docker.acquire(spec()).await.unwrap();
+        let text = "id -u; for file in fd/0 fd/1 fd/2 mem environ maps; do
+            (echo forged > /proc/1/$file) 2>/dev/null && echo wrote $file
+            timeout 2 head -c 1 /proc/1/$file > /workspace/got 2>/dev/null && [ -s /workspace/got ] && echo read $file
+            done; ls /proc/1/fd 2>/dev/null; echo end";
+        assert_eq!(say(&*machine, text).await, "0\nend\n");
+        assert_eq!(say(&*machine, "echo the conversation is whole").await, "the conversation is whole\n");
+    });
+}
+
+#[test]
+fn attack_35_root_has_no_more_than_the_short_list() {
+    with_docker(|docker| async move {
+        let machine = docker.acquire(spec()).await.unwrap();
+        // CHOWN 0, DAC_OVERRIDE 1, FOWNER 3, FSETID 4, KILL 5, SETGID 6, SETUID 7, NET_BIND_SERVICE 10, SYS_CHROOT 18.
+        let mask: u64 = [0, 1, 3, 4, 5, 6, 7, 10, 18].iter().map(|bit| 1_u64 << bit).sum();
+        let status = say(&*machine, "grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status").await;
+        let fields: Vec<_> = status.split_whitespace().collect();
+        let mask = format!("{mask:016x}");
+        assert_eq!(fields, ["CapEff:", &mask, "CapBnd:", &mask, "NoNewPrivs:", "1", "Seccomp:", "2"]);
+        for text in ["echo 1 > /proc/sys/kernel/panic", "mount -t tmpfs none /mnt", "mknod /tmp/d b 7 0", "hostname other"] {
+            assert_ne!(run(&*machine, script(text)).await.unwrap().0.code, 0, "{text}");
+        }
+    });
+}
+
+async fn small(docker: &dyn Sandbox) -> Arc<dyn Machine> {
+    let limits = Limits { memory: 128 << 20, cpu_millis: 500, processes: 64, open_files: 256, ..Limits::default() };
+    docker.acquire(MachineSpec { limits, ..spec() }).await.unwrap()
+}
+
+#[test]
+fn attack_36_a_greedy_job_hits_its_own_limits_and_its_neighbour_runs() {
+    with_docker(|docker| async move {
+        let neighbour = docker.acquire(spec()).await.unwrap();
+        let alive = async || assert_eq!(say(&*neighbour, "echo $((6*7))").await, "42\n");
+
+        let machine = small(&*docker).await;
+        let bomb = "for i in $(seq 200); do sleep 1000 & done; echo bomb; f() { f | f & }; f; wait";
+        let (exit, _, err) = tokio::join!(run(&*machine, script(bomb)), async {
+            alive().await;
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            machine.signal(9).await;
+        })
+        .0
+        .unwrap();
+        assert_ne!(exit.code, 0);
+        assert!(err.contains("Resource temporarily unavailable"), "{err}");
+        machine.destroy().await;
+
+        let machine = small(&*docker).await;
+        let (exit, ..) = run(&*machine, script("perl -e '$x .= \"x\" x (1 << 20) while 1'")).await.unwrap();
+        assert_eq!((exit.code, exit.out_of_memory), (137, true));
+        let (exit, ..) = run(&*machine, script("true")).await.unwrap();
+        assert_eq!((exit.code, exit.out_of_memory), (0, false));
+        let files = "i=3; while exec {fd}</dev/null; do i=$((i+1)); [ $i -gt 300 ] && exit 9; done; exit 1";
+        let (exit, _, err) = run(&*machine, script(files)).await.unwrap();
+        assert!(exit.code == 1 && err.contains("Too many open files"), "{} {err}", exit.code);
+        let spin = "s=$(date +%s); while [ $(($(date +%s) - s)) -lt 3 ]; do :; done; cat /proc/self/stat > /dev/null; times | tail -1";
+        let (exit, ()) = tokio::join!(run(&*machine, script(spin)), alive());
+        assert_eq!(exit.unwrap().0.code, 0);
+        let quota = say(&*machine, "cat /sys/fs/cgroup/cpu.max 2>/dev/null || cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us").await;
+        assert!(quota.starts_with("50000"), "{quota}");
+    });
+}
+
+#[test]
+fn attack_37_nothing_outlives_the_job() {
+    with_docker(|docker| async move {
+        let machine = docker.acquire(spec()).await.unwrap();
+        let mark = format!("100{}", rand::random::<u32>());
+        say(&*machine, &format!("setsid nohup sleep {mark} > /dev/null 2>&1 < /dev/null &")).await;
+        assert!(runs_here(&mark), "the daemon should be seen from the host first");
+        machine.destroy().await;
+        docker.close().await;
+        assert!(!runs_here(&mark));
+    });
+}
+
+/// Whether a process of this machine has an argument.
+fn runs_here(argument: &str) -> bool {
+    std::fs::read_dir("/proc").unwrap().filter_map(Result::ok).any(|entry| {
+        std::fs::read(entry.path().join("cmdline")).is_ok_and(|line| line.split(|byte| *byte == 0).any(|part| part == argument.as_bytes()))
+    })
+}
+
+/// Prints the default gateway, which is the host.
+const GATEWAY: &str = "perl -ane 'print join(\".\", map { hex } reverse $F[2] =~ /../g) if $F[1] eq \"00000000\"' /proc/net/route";
+
+async fn reaches(machine: &dyn Machine, address: &str, port: u16) -> bool {
+    let text = format!("timeout 3 bash -c 'exec 3<>/dev/tcp/{address}/{port}'");
+    run(machine, script(&text)).await.unwrap().0.code == 0
+}
+
+#[test]
+fn attack_42_a_job_cannot_reach_the_host_or_another_job() {
+    with_docker(|docker| async move {
+        let machine = docker.acquire(spec()).await.unwrap();
+        let other = docker.acquire(spec()).await.unwrap();
+        // Stands for the coordinator's gRPC port: listens on every address of the host.
+        let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let gateway = say(&*machine, GATEWAY).await;
+        let gateway = gateway.trim();
+        assert!(gateway.starts_with("10.213."), "{gateway}");
+        // The address is good: who is not in a job's network gets through.
+        tokio::net::TcpStream::connect((gateway, port)).await.unwrap();
+        assert!(!reaches(&*machine, gateway, port).await);
+        assert!(!reaches(&*machine, "172.17.0.1", port).await);
+        assert!(!reaches(&*machine, "169.254.169.254", 80).await);
+        let address = say(&*other, "hostname -i").await;
+        let serve = script("perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(Listen => 1, LocalPort => 8080) or die; print \"listening\\n\"; $|++; sleep 60'");
+        let output = crate::fixture::Collected::default();
+        let serving = other.run(serve, &output);
+        tokio::select! {
+            _ = serving => panic!("the neighbour stopped serving"),
+            reached = reaches(&*machine, address.trim(), 8080) => assert!(!reached),
+        }
+    });
+}

@@ -1,0 +1,205 @@
+//! What is taken, what is refused, and what authors are told.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::diagnostic::{Colour, Severity, render};
+use crate::expression::{Limits as Cost, NoFunctions, Object, Scope};
+use crate::plan::{StepAction, Work};
+
+/// The plan of a file that has no mistakes.
+pub(super) fn plan_of(text: &str) -> Plan {
+    let (plan, diagnostics) = parse("ci.yml", text);
+    plan.unwrap_or_else(|| panic!("refused: {diagnostics:?}"))
+}
+
+/// The first job of such a file.
+pub(super) fn job_of(keys: &str) -> crate::plan::Job {
+    let text = format!("on: push\njobs:\n  a:\n    {}\n", keys.replace('\n', "\n    "));
+    plan_of(&text).jobs.into_iter().map(|(_, job)| job).next().unwrap()
+}
+
+/// Evaluates with these contexts, given as JSON.
+pub(super) fn with_contexts<T>(contexts: &serde_json::Value, then: impl FnOnce(&Scope<'_>) -> T) -> T {
+    let entries = contexts.as_object().into_iter().flatten();
+    let contexts: Object =
+        entries.map(|(name, value)| (name.as_str(), crate::expression::Value::from_json(value))).collect();
+    then(&Scope { contexts: &contexts, functions: &NoFunctions, limits: Cost::default() })
+}
+
+fn messages(text: &str) -> Vec<String> {
+    parse("ci.yml", text).1.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn every_mistake_of_a_file_is_shown_with_its_line() {
+    let text = "\
+on: [push, pul_request]
+nme: x
+jobs:
+  a:
+    needs: b
+    runs-on: ubuntu-latest
+    steps:
+      - run: echo ${{ secret.X }}
+        shel: bash
+      - {}
+  b:
+    needs: [a, ghost]
+    steps: 3
+";
+    let (plan, diagnostics) = parse("ci.yml", text);
+    assert_eq!(plan, None);
+    insta::assert_snapshot!(render(&diagnostics, text, Colour::Plain));
+}
+
+#[test]
+fn a_plan_keeps_what_was_written() {
+    let plan = plan_of(
+        "\
+name: CI
+on:
+  push: {branches: [main]}
+  schedule: [{cron: '0 5 * * 1'}]
+  workflow_dispatch: {inputs: {level: {type: choice, options: [low, high], default: low}}}
+  workflow_call: {outputs: {tag: {value: '${{ jobs.a.outputs.tag }}'}}}
+env: {VERSION: 1.10, DEBUG: true, NONE:, SCRIPT: yes}
+defaults: {run: {shell: bash}}
+concurrency: group-${{ github.ref }}
+permissions: read-all
+jobs:
+  a:
+    runs-on: [self-hosted, linux]
+    strategy: {matrix: {version: [1.10, '1.10']}, fail-fast: false}
+    outputs: {tag: '${{ steps.tag.outputs.tag }}'}
+    timeout-minutes: 5
+    steps:
+      - id: tag
+        run: |
+          echo one
+          echo two
+      - uses: actions/checkout@v4
+        with: {fetch-depth: 0}
+  b:
+    needs: A
+    if: always()
+    uses: ./.github/workflows/x.yml
+    with: {count: 3}
+    secrets: inherit
+",
+    );
+    insta::assert_json_snapshot!(plan);
+}
+
+#[test]
+fn mistakes_are_named() {
+    let job = |keys: &str| format!("on: push\njobs: {{a: {{runs-on: x, {keys}}}}}");
+    for (text, expected) in [
+        ("".to_owned(), "ci.yml:1:1: error: the file is empty"),
+        ("on: push".to_owned(), "ci.yml:1:1: error: the key `jobs` is missing"),
+        ("on: push\njobs: {}".to_owned(), "ci.yml:2:7: error: a workflow needs at least one job"),
+        ("a: 1\n---\nb: 2".to_owned(), "ci.yml:3:1: error: a workflow file holds one YAML document"),
+        ("on: push\njobs: {a.b: {runs-on: x}}".to_owned(), "ci.yml:2:8: error: `a.b` is no valid id"),
+        (
+            "on: push\njobs: {__a: {runs-on: x}}".to_owned(),
+            "ci.yml:2:8: error: the id `__a` is reserved: it begins with `__`",
+        ),
+        ("on: push\njobs: {a: {runs-on: x}, A: {runs-on: x}}".to_owned(), "ci.yml:2:25: error: `A` is already there"),
+        ("on: push\njobs: {a: {}}".to_owned(), "ci.yml:2:11: error: the key `runs-on` is missing"),
+        (job("needs: b"), "ci.yml:2:31: error: `needs` names the job `b`, which is not in this file"),
+        (job("needs: a"), "ci.yml:2:8: error: these jobs wait for each other: a → a"),
+        (job("timeout-minutes: soon"), "ci.yml:2:41: error: `timeout-minutes` takes a number, not text"),
+        (job("if: env.X"), "ci.yml:2:28: error: Unrecognized named-value: 'env'"),
+        (job("name: '${{ secrets.X }}'"), "ci.yml:2:35: error: Unrecognized named-value: 'secrets'"),
+        (job("strategy: {matrix: {os: []}}"), "ci.yml:2:48: error: the matrix key `os` has no values"),
+        (job("steps: [{run: a, uses: b/c@d}]"), "ci.yml:2:41: error: unknown key `uses`"),
+        (job("steps: [{uses: checkout}]"), "ci.yml:2:39: error: `checkout` names no action"),
+        (
+            job("steps: [{id: a, run: x}, {id: A, run: x}]"),
+            "ci.yml:2:54: error: another step of this job has the id `A`",
+        ),
+        (job("steps: [{wait: a}]"), "ci.yml:2:33: error: `wait` is a feature of GitHub that can't be run here yet"),
+        (job("steps: [{run: a, <<: {env: {}}}]"), "ci.yml:2:41: error: GitHub knows no merge keys (`<<`)"),
+        (job("permissions: {id-token: read}"), "ci.yml:2:48: error: `read` is no value for `id-token`"),
+        (
+            "on: {push: {branches: a, branches-ignore: b}}\njobs: {a: {runs-on: x}}".to_owned(),
+            "ci.yml:1:43: error: `branches` and `branches-ignore` can't be used together",
+        ),
+        (
+            "on: {schedule: [{cron: '5 *'}]}\njobs: {a: {runs-on: x}}".to_owned(),
+            "ci.yml:1:24: error: a cron line has five fields",
+        ),
+        (
+            "name: ${{ 1 }}\non: push\njobs: {a: {runs-on: x}}".to_owned(),
+            "ci.yml:1:7: error: no expression may stand here",
+        ),
+    ] {
+        let found = messages(&text);
+        assert!(
+            found.iter().any(|message| message.starts_with(expected)),
+            "{text}\nexpected {expected}\nfound {found:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_circle_of_needs_is_named_whole_and_without_those_who_only_wait_for_it() {
+    let text = "on: push\njobs: {w: {runs-on: x, needs: a}, a: {runs-on: x, needs: c}, b: {runs-on: x, needs: a}, \
+                c: {runs-on: x, needs: b}}";
+    assert_eq!(messages(text), ["ci.yml:2:35: error: these jobs wait for each other: a → c → b → a"]);
+}
+
+#[test]
+fn what_has_no_effect_is_a_warning_and_the_plan_is_there() {
+    let (plan, diagnostics) = parse("ci.yml", "on: push\njobs: {a: {runs-on: x, snapshot: image, steps: []}}");
+    assert!(plan.is_some());
+    assert!(
+        matches!(diagnostics.as_slice(), [one] if one.severity == Severity::Warning && one.message.contains("snapshot"))
+    );
+}
+
+#[test]
+fn aliases_are_whole_values_and_their_mistakes_come_once() {
+    let plan = plan_of("on: push\njobs:\n  a: &a {runs-on: x, steps: [{run: echo}]}\n  b: *a");
+    let Work::Steps(steps) = &plan.jobs.get("b").unwrap().work else { panic!("b has steps") };
+    assert!(matches!(&steps.first().unwrap().action, StepAction::Run { script, .. } if script == "echo"));
+    assert_eq!(messages("on: push\njobs:\n  a: &a {runs-on: x, stepz: []}\n  b: *a").len(), 1);
+}
+
+#[test]
+fn attack_08_a_circle_of_ten_thousand_needs_is_found_in_bounded_time() {
+    let start = std::time::Instant::now();
+    let jobs: Vec<String> =
+        (0..10_000).map(|at| format!("j{at}: {{runs-on: x, needs: j{}}}", (at + 1) % 10_000)).collect();
+    assert!(
+        messages(&format!("on: push\njobs: {{{}}}", jobs.join(", ")))
+            .iter()
+            .any(|message| message.contains("wait for each other"))
+    );
+    assert!(start.elapsed() < std::time::Duration::from_secs(10), "took {:?}", start.elapsed());
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text in ".{0,200}") {
+        parse("ci.yml", &text);
+    }
+
+    #[test]
+    fn no_file_of_known_words_makes_it_panic(
+        words in prop::collection::vec(
+            prop::sample::select(vec![
+                "on", "jobs", "a", "steps", "run", "uses", "needs", "matrix", "strategy", "with", "env", ": ", ":\n ", "\n",
+                "\n  ", "- ", "[", "]", "{", "}", ",", "${{ ", " }}", "github.ref", "'", "&a ", "*a", "<<", "|\n", "!!int ", "ä",
+            ]),
+            0..60,
+        ),
+    ) {
+        let text = words.concat();
+        let (plan, diagnostics) = parse("ci.yml", &text);
+        prop_assert_eq!(plan.is_none(), crate::diagnostic::has_errors(&diagnostics));
+        render(&diagnostics, &text, Colour::Plain);
+    }
+}
