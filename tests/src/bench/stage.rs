@@ -125,11 +125,11 @@ impl Stage {
         let heard = now();
         let result = answers.only(kind::RESULT)?;
         ensure!(tag(result, "success") == "true", "the job failed: {}", tag(result, "error"));
-        let id = job.id.to_hex();
-        let Stamps { received, first, ended } = on.api.stamps(&id).await?;
+        let answer = on.api.read(&job.id.to_hex()).await?;
         if work == Work::Log {
-            on.api.check_log(&id).await?;
+            answer.check_log()?;
         }
+        let Stamps { received, first, ended } = answer.stamps;
         let span = |from: u64, to: u64| {
             let millis = to.checked_sub(from).with_context(|| format!("the stamps run backwards: {from}, {to}"));
             millis.map(Duration::from_millis)
