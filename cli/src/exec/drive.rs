@@ -98,7 +98,7 @@ impl Driver {
         for effect in effects {
             match effect {
                 Effect::Queue { job, labels, .. } => self.queue.push_back((job, labels)),
-                Effect::Unqueue { job } => self.queue.retain(|(queued, _)| *queued != job),
+                Effect::Unqueue { job, .. } => self.queue.retain(|(queued, _)| *queued != job),
                 Effect::Stop { job, .. } => {
                     if let Some(cancel) = self.running.get(&job) {
                         cancel.cancel();

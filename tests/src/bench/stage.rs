@@ -27,8 +27,6 @@ const LIMIT: Duration = Duration::from_secs(120);
 const CLOSING: Duration = Duration::from_secs(30);
 /// From a job's end until its container is removed and another is warm.
 const SETTLE: Duration = Duration::from_secs(2);
-/// The jobs of one author are many; the default rate is for people.
-const COORDINATOR: &str = "[policy]\nmaintainers = true\n[limits]\nauthor_per_minute = 100000\n";
 
 /// What a job does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,9 +101,10 @@ impl Stage {
     /// Starts a pool whose worker keeps this many containers warm.
     pub fn pool(&self, name: &str, warm: usize) -> Result<Running> {
         let relays = std::slice::from_ref(&self.relay.url);
-        let pool = Pool::create(&self.folder.path().join(name), relays, COORDINATOR)?;
+        // The jobs of one author are many; the default rate is for people.
+        let pool = Pool::create(&self.folder.path().join(name), relays)?.with("LONGSHORE_LIMITS_AUTHOR_PER_MINUTE", "100000");
         let coordinator = Ending(pool.coordinator()?);
-        let worker = Ending(pool.worker(&format!("bench-{name}"), 1, &format!("[pool]\nsize = {warm}\n"))?);
+        let worker = Ending(pool.worker(&[("LONGSHORE_SLOTS", "1"), ("LONGSHORE_POOL_SIZE", &warm.to_string())])?);
         Ok(Running { api: Api::new(&pool.http), pool, worker, coordinator })
     }
 
