@@ -102,7 +102,8 @@ impl Stage {
     pub fn pool(&self, name: &str, warm: usize) -> Result<Running> {
         let relays = std::slice::from_ref(&self.relay.url);
         // The jobs of one author are many; the default rate is for people.
-        let pool = Pool::create(&self.folder.path().join(name), relays)?.with("LONGSHORE_LIMITS_AUTHOR_PER_MINUTE", "100000");
+        let pool =
+            Pool::create(&self.folder.path().join(name), relays)?.with("LONGSHORE_LIMITS_AUTHOR_PER_MINUTE", "100000");
         let coordinator = Ending(pool.coordinator()?);
         let worker = Ending(pool.worker(&[("LONGSHORE_SLOTS", "1"), ("LONGSHORE_POOL_SIZE", &warm.to_string())])?);
         Ok(Running { api: Api::new(&pool.http), pool, worker, coordinator })
