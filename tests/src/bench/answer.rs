@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
-use serde_json::{Value, de::IoRead};
+use serde_json::Value;
 
 use super::floor::LOG_BYTES;
 
@@ -17,6 +17,14 @@ pub struct Stamps {
     pub ended: u64,
 }
 
+/// A run that ended.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its stamps.
+    pub stamps: Stamps,
+    lines: Vec<Line>,
+}
+
 /// A coordinator's API.
 #[derive(Debug)]
 pub struct Api {
@@ -24,7 +32,13 @@ pub struct Api {
     client: reqwest::Client,
 }
 
+/// Data of a `log` event.
 #[derive(Deserialize)]
+struct Piece {
+    lines: Vec<Line>,
+}
+
+#[derive(Debug, Deserialize)]
 struct Line {
     time_ms: u64,
     step: i32,
@@ -33,9 +47,14 @@ struct Line {
     text: String,
 }
 
-impl Line {
-    fn is_output(&self) -> bool {
-        self.step >= 0 && self.stream == "stdout"
+impl Answer {
+    /// Checks that the stored log holds every byte of [`super::floor::LOG`], in order.
+    pub fn check_log(&self) -> Result<()> {
+        let mut check = Numbered::default();
+        for line in output(&self.lines) {
+            check.take(line.text.as_bytes())?;
+        }
+        check.finish()
     }
 }
 
@@ -45,37 +64,15 @@ impl Api {
         Self { http: http.to_owned(), client: reqwest::Client::new() }
     }
 
-    /// Stamps of the run that a job event (hex id) made.
-    pub async fn stamps(&self, job: &str) -> Result<Stamps> {
+    /// The run that a job event (hex id) made, once it ended.
+    pub async fn read(&self, job: &str) -> Result<Answer> {
         let run: Value = serde_json::from_slice(&self.get(&format!("api/runs/{job}")).await?)?;
         let stamp = |name: &str| run[name].as_u64().with_context(|| format!("the run has no {name}: {run}"));
-        let first = self.log(job).await?.iter().find(|line| line.is_output()).map(|line| line.time_ms);
-        Ok(Stamps {
-            received: stamp("received_at")?,
-            first: first.context("the log has no output")?,
-            ended: stamp("ended_at")?,
-        })
-    }
-
-    /// Checks that the stored log holds every byte of [`super::floor::LOG`], in order.
-    pub async fn check_log(&self, job: &str) -> Result<()> {
-        let lines = self.log(job).await?;
-        let pieces = lines.iter().filter(|line| line.is_output()).map(|line| line.text.as_bytes());
-        let mut check = Numbered::default();
-        for piece in pieces {
-            check.take(piece)?;
-        }
-        check.finish()
-    }
-
-    /// Every record of a run, as a JSON array or as values one after the other.
-    async fn log(&self, job: &str) -> Result<Vec<Line>> {
-        let body = self.get(&format!("api/runs/{job}/logs?format=json")).await?;
-        if body.first() == Some(&b'[') {
-            return Ok(serde_json::from_slice(&body)?);
-        }
-        let values = serde_json::Deserializer::new(IoRead::new(body.as_ref())).into_iter();
-        values.collect::<Result<_, _>>().context("the log is no JSON")
+        // Server-sent events, which end with the run.
+        let lines = records(&self.get(&format!("api/runs/{job}/logs")).await?)?;
+        let first = output(&lines).next().context("the log has no output")?.time_ms;
+        let stamps = Stamps { received: stamp("received_at")?, first, ended: stamp("ended_at")? };
+        Ok(Answer { stamps, lines })
     }
 
     async fn get(&self, path: &str) -> Result<bytes::Bytes> {
@@ -84,6 +81,28 @@ impl Api {
         ensure!(response.status().is_success(), "{url}: {}", response.status());
         Ok(response.bytes().await?)
     }
+}
+
+/// What steps printed.
+fn output(lines: &[Line]) -> impl Iterator<Item = &Line> {
+    lines.iter().filter(|line| line.step >= 0 && line.stream == "stdout")
+}
+
+/// The records in a stream of server-sent events that came to its `end`.
+fn records(events: &[u8]) -> Result<Vec<Line>> {
+    let (mut name, mut records, mut ended) = (&b""[..], Vec::new(), false);
+    for line in events.split(|byte| *byte == b'\n') {
+        if let Some(event) = line.strip_prefix(b"event: ") {
+            name = event;
+            ended |= event == b"end";
+        } else if let Some(data) = line.strip_prefix(b"data: ")
+            && name == b"log"
+        {
+            records.extend(serde_json::from_slice::<Piece>(data)?.lines);
+        }
+    }
+    ensure!(ended, "the log broke off after {} records", records.len());
+    Ok(records)
 }
 
 /// Reads lines of 99 digits that count from 1, however they are cut.
@@ -126,6 +145,20 @@ mod tests {
 
     fn lines(numbers: impl Iterator<Item = u64>) -> Vec<u8> {
         numbers.flat_map(|number| format!("{number:099}\n").into_bytes()).collect()
+    }
+
+    #[test]
+    fn only_log_events_carry_records_and_a_stream_without_its_end_is_refused() {
+        let log = br#"event: log
+data: {"job":"a","attempt":1,"lines":[{"time_ms":7,"step":0,"stream":"stdout","text":"hi\n"}]}
+id: 1
+
+event: run
+data: {"lines":1}
+"#;
+        assert!(records(log).is_err());
+        let records = records(&[&log[..], b"event: end\ndata: {}\n"].concat()).unwrap();
+        assert_eq!(output(&records).map(|line| (line.time_ms, line.text.as_str())).collect::<Vec<_>>(), [(7, "hi\n")]);
     }
 
     #[test]

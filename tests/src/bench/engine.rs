@@ -1,6 +1,13 @@
 //! The engine as the floors use it: containers as the product makes them, all under one label, removed by that label.
 
-use std::{collections::HashMap, process::id};
+use std::{
+    collections::HashMap,
+    process::id,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use anyhow::{Context, Result};
 use bollard::{
@@ -28,13 +35,13 @@ const TIMEOUT: u64 = 120;
 pub struct Engine {
     /// Its API.
     pub api: Docker,
+    made: Arc<AtomicUsize>,
 }
 
 /// How a floor's containers are made.
 #[derive(Debug, Clone)]
 pub struct Shape {
     host: HostConfig,
-    made: usize,
 }
 
 /// What one container left to be removed.
@@ -56,7 +63,7 @@ impl Engine {
         };
         let api = api?.negotiate_version().await.context("no Docker engine answers: start it, or set DOCKER_HOST")?;
         api.inspect_image(IMAGE).await.with_context(|| format!("the image {IMAGE} is missing: run make setup"))?;
-        Ok(Self { api })
+        Ok(Self { api, made: Arc::default() })
     }
 
     /// The shape of the running container in which a process has these arguments, its network made anew.
@@ -70,7 +77,7 @@ impl Engine {
                 let inspected = self.api.inspect_container(&id, None::<InspectContainerOptions>).await?;
                 let mut host = inspected.host_config.context("the engine shows no HostConfig")?;
                 host.network_mode = self.own_network(host.network_mode).await?;
-                return Ok(Some(Shape { host, made: 0 }));
+                return Ok(Some(Shape { host }));
             }
         }
         Ok(None)
@@ -96,13 +103,12 @@ impl Engine {
             pids_limit: Some(4096),
             ..HostConfig::default()
         };
-        Ok(Shape { host, made: 0 })
+        Ok(Shape { host })
     }
 
     /// Creates a container that will run these arguments.
-    pub async fn create(&self, shape: &mut Shape, arguments: &[&str]) -> Result<Made> {
-        shape.made += 1;
-        let name = format!("longshore-bench-{}-{}", id(), shape.made);
+    pub async fn create(&self, shape: &Shape, arguments: &[&str]) -> Result<Made> {
+        let name = self.name();
         let mut host = shape.host.clone();
         let mut volumes = Vec::new();
         for mount in host.mounts.iter_mut().flatten().filter(|mount| is_own(mount)) {
@@ -171,13 +177,16 @@ impl Engine {
         Ok(Some(self.network(request).await?))
     }
 
+    fn name(&self) -> String {
+        format!("longshore-bench-{}-{}", id(), self.made.fetch_add(1, Ordering::Relaxed))
+    }
+
     async fn network(&self, request: NetworkCreateRequest) -> Result<String> {
-        let name = format!("longshore-bench-{}", id());
         // A bridge that names its interface cannot have a twin.
         let options = request
             .options
             .map(|options| options.into_iter().filter(|(name, _)| name != "com.docker.network.bridge.name").collect());
-        let request = NetworkCreateRequest { name, options, labels: Some(labels()), ..request };
+        let request = NetworkCreateRequest { name: self.name(), options, labels: Some(labels()), ..request };
         Ok(self.api.create_network(request).await?.id)
     }
 }

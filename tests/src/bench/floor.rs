@@ -40,7 +40,7 @@ impl Floor {
     /// Create, attach and start, until the first byte of `echo`.
     pub async fn cold(&mut self) -> Result<Duration> {
         let from = Instant::now();
-        let made = self.engine.create(&mut self.shape, &["echo", "hi"]).await?;
+        let made = self.engine.create(&self.shape, &["echo", "hi"]).await?;
         let mut attached = self.attach(&made).await?;
         let first = async {
             let first = attached.output.next().await;
@@ -62,7 +62,7 @@ impl Floor {
         let idle = match self.idle.take() {
             Some(idle) => idle,
             None => {
-                let made = self.engine.create(&mut self.shape, &["sleep", "infinity"]).await?;
+                let made = self.engine.create(&self.shape, &["sleep", "infinity"]).await?;
                 self.engine.api.start_container(&made.id, None::<StartContainerOptions>).await?;
                 made
             }
@@ -78,7 +78,7 @@ impl Floor {
     /// [`LOG`] in a container of its own, from create to the end of a raw attach.
     pub async fn log(&mut self) -> Result<Duration> {
         let from = Instant::now();
-        let made = self.engine.create(&mut self.shape, &LOG).await?;
+        let made = self.engine.create(&self.shape, &LOG).await?;
         let attached = self.attach(&made).await?;
         let (started, bytes) = tokio::join!(
             self.engine.api.start_container(&made.id, None::<StartContainerOptions>),

@@ -102,7 +102,8 @@ impl Stage {
     pub fn pool(&self, name: &str, warm: usize) -> Result<Running> {
         let relays = std::slice::from_ref(&self.relay.url);
         // The jobs of one author are many; the default rate is for people.
-        let pool = Pool::create(&self.folder.path().join(name), relays)?.with("LONGSHORE_LIMITS_AUTHOR_PER_MINUTE", "100000");
+        let pool =
+            Pool::create(&self.folder.path().join(name), relays)?.with("LONGSHORE_LIMITS_AUTHOR_PER_MINUTE", "100000");
         let coordinator = Ending(pool.coordinator()?);
         let worker = Ending(pool.worker(&[("LONGSHORE_SLOTS", "1"), ("LONGSHORE_POOL_SIZE", &warm.to_string())])?);
         Ok(Running { api: Api::new(&pool.http), pool, worker, coordinator })
@@ -124,11 +125,11 @@ impl Stage {
         let heard = now();
         let result = answers.only(kind::RESULT)?;
         ensure!(tag(result, "success") == "true", "the job failed: {}", tag(result, "error"));
-        let id = job.id.to_hex();
-        let Stamps { received, first, ended } = on.api.stamps(&id).await?;
+        let answer = on.api.read(&job.id.to_hex()).await?;
         if work == Work::Log {
-            on.api.check_log(&id).await?;
+            answer.check_log()?;
         }
+        let Stamps { received, first, ended } = answer.stamps;
         let span = |from: u64, to: u64| {
             let millis = to.checked_sub(from).with_context(|| format!("the stamps run backwards: {from}, {to}"));
             millis.map(Duration::from_millis)
