@@ -63,7 +63,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let sandbox = worker::sandbox(&worker).await?;
 
     let unlimited = RateLimit { max_reqs: 10_000, notes_per_minute: u32::MAX };
-    let relay = LocalRelay::new(RelayBuilder::default().addr([127, 0, 0, 1].into()).port(args.relay_port).rate_limit(unlimited));
+    let mut relay = RelayBuilder::default().addr([127, 0, 0, 1].into()).rate_limit(unlimited);
+    if args.relay_port != 0 {
+        relay = relay.port(args.relay_port);
+    }
+    let relay = LocalRelay::new(relay);
     relay.run().await.with_context(|| format!("the relay cannot listen on 127.0.0.1:{}", args.relay_port))?;
     let url = relay.url().await.to_string().trim_end_matches('/').to_owned();
 
