@@ -9,7 +9,10 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use worker::{config::Config as WorkerConfig, link::{self, Sandboxed, Shutdown}};
 
-use crate::exec::{machine::Kind, pair};
+use crate::exec::{
+    machine::{Kind, images},
+    pair,
+};
 
 /// Run a relay, a coordinator and a worker in one process
 ///
@@ -50,7 +53,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let sandbox = crate::worker::sandbox(&worker).await?;
 
     let unlimited = RateLimit { max_reqs: 10_000, notes_per_minute: u32::MAX };
-    let relay = LocalRelay::new(RelayBuilder::default().addr([127, 0, 0, 1].into()).port(args.relay_port).rate_limit(unlimited));
+    let mut builder = RelayBuilder::default().addr([127, 0, 0, 1].into()).rate_limit(unlimited);
+    if args.relay_port > 0 {
+        builder = builder.port(args.relay_port);
+    }
+    let relay = LocalRelay::new(builder);
     relay.run().await.with_context(|| format!("the relay cannot listen on 127.0.0.1:{}", args.relay_port))?;
     let url = relay.url().await.to_string().trim_end_matches('/').to_owned();
 
@@ -141,6 +148,6 @@ fn worker_config(args: &Args, data: &Path) -> WorkerConfig {
         ..WorkerConfig::default()
     };
     config.pool.size = args.warm;
-    config.labels.extend(args.images.iter().cloned());
+    config.labels = images(args.sandbox, &args.images);
     config
 }

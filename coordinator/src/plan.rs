@@ -205,7 +205,6 @@ fn github_context(
         "repository": subject.repository,
         "repository_owner": subject.owner,
         "repositoryUrl": format!("{ORIGIN}/{}.git", subject.repository),
-        "event": payload,
         "event_name": event,
         "sha": subject.commit,
         "ref": subject.reference,
@@ -226,10 +225,12 @@ fn github_context(
         "graphql_url": format!("{ORIGIN}/api/graphql"),
         "secret_source": "Actions",
     });
-    match context {
+    let mut context = match context {
         Value::Object(context) => context,
         _ => Map::new(),
-    }
+    };
+    context.insert("event".into(), payload);
+    context
 }
 
 impl Subject {

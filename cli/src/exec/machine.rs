@@ -55,9 +55,13 @@ pub(super) async fn open(kind: Kind, workspace: Workspace, tree: &Path) -> anyho
     })
 }
 
-/// Runner labels and their images: a worker's defaults, and those given.
+/// Runner labels and their images: those given, and a worker's defaults. An image for `ubuntu-latest` stands for the
+/// other default labels too.
 pub(crate) fn images(kind: Kind, given: &[(String, String)]) -> BTreeMap<String, String> {
     let mut images = ::worker::config::Config::default().labels;
+    if let Some((_, image)) = given.iter().find(|(label, _)| label == "ubuntu-latest") {
+        images.values_mut().for_each(|default| default.clone_from(image));
+    }
     if kind == Kind::Host {
         images.insert("self-hosted".into(), String::new());
     }

@@ -145,12 +145,13 @@ impl Loop {
                 }
             }
             self.running.retain(|key, _| self.state.jobs.get(key).is_some_and(|job| job.conclusion().is_none()));
-            if next.is_empty() && self.running.len() < self.settings.parallel {
-                if let Some((job, _)) = self.waiting.front() {
-                    next.push_back(Event::Accepted { job: job.clone(), worker: "this machine".into() });
-                }
-            }
             self.start_accepted();
+            if next.is_empty()
+                && self.running.len() < self.settings.parallel
+                && let Some((job, _)) = self.waiting.front()
+            {
+                next.push_back(Event::Accepted { job: job.clone(), worker: "this machine".into() });
+            }
         }
     }
 
