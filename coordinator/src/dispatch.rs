@@ -18,7 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{future::BoxFuture, stream::BoxStream};
+use futures::{FutureExt as _, future::BoxFuture, stream::BoxStream};
 use secrecy::SecretString;
 use tokio::{net::TcpListener, sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -131,8 +131,8 @@ impl Dispatch {
         let (inner, guard) = (&self.0, stop.clone().drop_guard());
         let result = tokio::try_join!(
             server::serve(inner.clone(), listener, tls, stop.clone()),
-            async { Ok(hand_out::run(inner.clone(), stop.clone()).await) },
-            async { Ok(deadline::run(inner.clone(), stop.clone()).await) },
+            hand_out::run(inner.clone(), stop.clone()).map(Ok),
+            deadline::run(inner.clone(), stop.clone()).map(Ok),
         );
         drop(guard);
         result.map(|_| ())

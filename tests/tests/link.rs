@@ -1,5 +1,5 @@
 //! A coordinator and its workers over real sockets and real TLS. Only the run side is a stand-in.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unit_arg)]
 
 #[path = "link/hostile.rs"]
 mod hostile;
@@ -219,6 +219,39 @@ async fn a_log_is_whole_after_its_connection_was_cut_again_and_again() {
     assert_eq!(log.len(), 400 * 64 * 1024);
     assert!(log.starts_with("0000000000000000") && log.ends_with("00000399"));
     assert_eq!(pool.course("build").attempts, 1);
+    worker.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkout_brings_what_is_new_into_the_workers_mirror() {
+    let pool = Pool::start(Terms { lease: Duration::from_secs(30), ..terms() }).await;
+    let repository = tempfile::tempdir().unwrap();
+    let commit = |name: &str| {
+        std::fs::write(repository.path().join(name), name).unwrap();
+        pool::git(repository.path(), &["add", "."]);
+        pool::git(repository.path(), &["commit", "--quiet", "-m", name]);
+        let id = pool::git(repository.path(), &["rev-parse", "HEAD"]);
+        let id = String::from_utf8(id).unwrap().trim().to_owned();
+        *pool.memory.source.lock().unwrap() = Some((repository.path().to_owned(), id.clone()));
+        id
+    };
+    pool::git(repository.path(), &["init", "--quiet"]);
+    let worker = pool.worker("one", Script::Checkout).await;
+
+    let first = commit("one.txt");
+    pool.queue("build", &["ubuntu-latest"]);
+    pool.finished("build").await;
+    assert!(pool.log("build", 1).contains("one.txt"), "{}", pool.log("build", 1));
+    pool.queue("same", &["ubuntu-latest"]);
+    pool.finished("same").await;
+    assert!(pool.log("same", 1).contains("one.txt"));
+    assert_eq!(*pool.memory.bundles.lock().unwrap(), [Vec::<String>::new()], "the second asked for nothing");
+
+    commit("two.txt");
+    pool.queue("next", &["ubuntu-latest"]);
+    pool.finished("next").await;
+    assert!(pool.log("next", 1).contains("one.txt") && pool.log("next", 1).contains("two.txt"));
+    assert_eq!(pool.memory.bundles.lock().unwrap()[1], [first]);
     worker.drain(Duration::from_secs(5)).await;
 }
 

@@ -11,3 +11,39 @@ pub mod job;
 pub mod link;
 pub mod log;
 pub mod sandbox;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use anyhow::Context as _;
+
+use crate::{
+    config::Config,
+    link::{Sandboxed, Shutdown},
+    sandbox::{
+        Limits, Sandbox,
+        docker::{Docker, DockerConfig},
+        host::Host,
+    },
+};
+
+/// Runs a worker until it is told to end: its sandbox, its warm containers, and its link to the coordinator.
+pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+    let sandbox = sandbox(&config).await?;
+    let images: BTreeSet<&String> = config.labels.values().collect();
+    sandbox.warm(&images.into_iter().cloned().collect::<Vec<_>>());
+    let ended = link::run(config, Arc::new(Sandboxed(sandbox.clone())), shutdown).await;
+    sandbox.close().await;
+    ended
+}
+
+/// The back end that a configuration asks for.
+pub async fn sandbox(config: &Config) -> anyhow::Result<Arc<dyn Sandbox>> {
+    if config.sandbox == "host" {
+        return Ok(Host::new().context("sandbox = \"host\"")?);
+    }
+    let limits = Limits { memory: config.limits.memory, processes: config.limits.processes, ..Limits::default() };
+    let name = if config.name.is_empty() { "worker" } else { &config.name };
+    let docker =
+        DockerConfig { worker: name.to_owned(), pool_size: config.pool.size, limits, ..DockerConfig::default() };
+    Ok(Docker::connect(docker).await.context("sandbox = \"docker\"")?)
+}

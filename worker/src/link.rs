@@ -15,7 +15,10 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use futures::future::BoxFuture;
 use proto::worker::bulk_client::BulkClient;
-use tokio::sync::watch;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tracing::{error, info, warn};
@@ -40,6 +43,26 @@ pub struct Shutdown {
     pub drain: CancellationToken,
     /// End the running jobs too.
     pub stop: CancellationToken,
+}
+
+impl Shutdown {
+    /// Ends with the process's signals: the first SIGTERM or SIGINT drains, the second ends the jobs too.
+    pub fn from_signals() -> anyhow::Result<Self> {
+        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM can't be heard")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT can't be heard")?;
+        let shutdown = Self::default();
+        let tokens = [shutdown.drain.clone(), shutdown.stop.clone()];
+        tokio::spawn(async move {
+            for token in tokens {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                token.cancel();
+            }
+        });
+        Ok(shutdown)
+    }
 }
 
 /// Runs one attempt to its end.

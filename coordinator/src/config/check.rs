@@ -4,15 +4,14 @@ use std::{fs, net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::{Config, Tls, keys};
+use super::{Config, Policy, Tls, keys};
 
 impl Config {
     /// A configuration with a value for every optional key; tells `load` which keys there are.
     pub fn complete() -> Self {
-        let mut config = Self::default();
-        config.tls = Some(Tls { certificate: "server.pem".into(), key: "server.key".into() });
-        config.policy.list = Some(String::new());
-        config
+        let tls = Some(Tls { certificate: "server.pem".into(), key: "server.key".into() });
+        let policy = Policy { list: Some(String::new()), ..Policy::default() };
+        Self { tls, policy, ..Self::default() }
     }
 
     /// Checks what can be checked without a network. Returns warnings.

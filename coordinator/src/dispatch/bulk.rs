@@ -71,15 +71,14 @@ async fn take(inner: &Inner, inbound: &mut Streaming<LogUp>, acks: &Acks) -> Res
         // Dropping the sender is what ends the other side.
         let received = received;
         loop {
-            match next(inbound).await? {
-                Some(log_up::Message::Chunk(chunk)) => match append(inner, &caller, chunk).await? {
-                    Some(length) => received.send_replace(length),
-                    None => return Ok(Written::Stale),
-                },
+            let chunk = match next(inbound).await? {
+                Some(log_up::Message::Chunk(chunk)) => chunk,
                 Some(log_up::Message::Close(close)) => return Ok(Written::Closing(close)),
                 Some(log_up::Message::Open(_)) => return Err(Status::invalid_argument("LogOpen comes once")),
                 None => return Ok(Written::Left),
             };
+            let Some(length) = append(inner, &caller, chunk).await? else { return Ok(Written::Stale) };
+            received.send_replace(length);
         }
     };
     let (written, acked) = tokio::join!(writing, acknowledge(inner, &caller.attempt, lengths, acks));
@@ -147,6 +146,7 @@ async fn next(inbound: &mut Streaming<LogUp>) -> Result<Option<log_up::Message>,
     Ok(inbound.message().await?.and_then(|up| up.message))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
 fn storage(error: anyhow::Error) -> Status {
     Status::unavailable(format!("the log can't be stored: {error:#}"))
 }

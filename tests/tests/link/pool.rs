@@ -2,7 +2,8 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    process::Command,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -15,13 +16,13 @@ use coordinator::{
     },
     store::{Queued, WorkerRow},
 };
-use futures::{future::BoxFuture, stream::BoxStream};
+use futures::{TryStreamExt as _, future::BoxFuture, stream::BoxStream};
 use proto::worker::LogRecord;
 use sha2::{Digest as _, Sha256};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use worker::{
-    fetch::Sources,
+    fetch::{Checkout, Sources},
     job::{self, Observer},
     link::{Executor, Shutdown},
     log::Sink,
@@ -64,11 +65,23 @@ pub(crate) struct Memory {
     logs: Mutex<HashMap<AttemptId, (Vec<u8>, bool)>>,
     pub(crate) workers: Mutex<HashMap<String, WorkerRow>>,
     tokens: Mutex<Vec<String>>,
+    /// Repository and commit of the jobs, where a test needs real ones, and how often they were asked for.
+    pub(crate) source: Mutex<Option<(PathBuf, String)>>,
+    pub(crate) bundles: Mutex<Vec<Vec<String>>>,
 }
 
 const RUN: &str = "run";
 
 impl Memory {
+    fn order(&self, job: &str, course: &Course) -> JobOrder {
+        let mut order = order(job, course);
+        if let Some((_, commit)) = &*self.source.lock().unwrap() {
+            order.source.commit.clone_from(commit);
+            order.source.reference = "refs/heads/main".into();
+        }
+        order
+    }
+
     /// Somebody cancels a job while no coordinator runs.
     pub(crate) fn cancelling(&self, job: &str) {
         self.change(job, |course| course.cancelling = Some("asked for".into()));
@@ -113,7 +126,7 @@ impl Runs for Memory {
             course.held = Some((course.attempts, worker.to_owned()));
             let attempt = AttemptId { run: RUN.into(), job: job.to_owned(), number: course.attempts };
             Some(Handout {
-                order: order(job, course),
+                order: self.order(job, course),
                 attempt,
                 secrets: vec![("TOKEN".into(), "canary".to_owned().into())],
                 masks: Vec::new(),
@@ -215,9 +228,19 @@ impl Objects for Memory {
     fn bundle<'a>(
         &'a self,
         repository: &'a str,
-        _: &'a str,
-        _: &'a [String],
+        commit: &'a str,
+        have: &'a [String],
     ) -> BoxFuture<'a, anyhow::Result<BoxStream<'static, std::io::Result<Bytes>>>> {
+        if let Some((folder, known)) = &*self.source.lock().unwrap() {
+            assert_eq!(known, commit);
+            self.bundles.lock().unwrap().push(have.to_vec());
+            git(folder, &["update-ref", &format!("refs/longshore/{commit}"), commit]);
+            let mut arguments = vec!["bundle".to_owned(), "create".into(), "-".into(), format!("refs/longshore/{commit}")];
+            arguments.extend(have.iter().map(|id| format!("^{id}")));
+            let bundle = git(folder, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+            let parts: BoxStream<'static, _> = Box::pin(futures::stream::iter([Ok(bundle.into())]));
+            return ready(parts);
+        }
         let parts = [Bytes::from(repository.to_owned()), Bytes::from(vec![0; 600 * 1024])];
         let parts: BoxStream<'static, _> = Box::pin(futures::stream::iter(parts.map(Ok)));
         ready(parts)
@@ -292,6 +315,8 @@ pub(crate) enum Script {
     Flood(usize),
     /// Prints a line, then waits until it is cancelled or killed.
     Wait,
+    /// Checks its source out and prints the names in the archive.
+    Checkout,
     /// As `Wait`, but goes on when told.
     Until(CancellationToken),
 }
@@ -300,7 +325,7 @@ impl Executor for Script {
     fn execute(
         &self,
         attempt: job::Attempt,
-        _: Arc<dyn Sources>,
+        sources: Arc<dyn Sources>,
         sink: Arc<dyn Sink>,
         observer: Arc<dyn Observer>,
     ) -> BoxFuture<'static, JobReport> {
@@ -320,6 +345,15 @@ impl Executor for Script {
                         let text = format!("{number:08}").repeat(8 * 1024);
                         sink.append(vec![line(text)]).await.unwrap();
                     }
+                }
+                Self::Checkout => {
+                    let source = attempt.order.source.clone();
+                    let archive = sources.checkout(&source, &Checkout { depth: 1, ..Checkout::default() }).await;
+                    let text = match archive {
+                        Ok(archive) => names(&archive.try_collect::<Vec<_>>().await.unwrap().concat()),
+                        Err(error) => format!("{error:#}"),
+                    };
+                    sink.append(vec![line(text)]).await.unwrap();
                 }
                 Self::Wait => {
                     sink.append(vec![line("waiting\n".into())]).await.unwrap();
@@ -358,6 +392,22 @@ impl Executor for Script {
     }
 }
 
+fn names(archive: &[u8]) -> String {
+    let mut archive = tar::Archive::new(archive);
+    let entries = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string());
+    let mut names: Vec<String> = entries.filter(|name| !name.contains(".git/")).collect();
+    names.sort();
+    names.join(" ")
+}
+
+/// Runs git in a folder and returns what it printed.
+pub(crate) fn git(folder: &Path, arguments: &[&str]) -> Vec<u8> {
+    let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main"];
+    let output = Command::new("git").arg("-C").arg(folder).args(identity).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
 /// A coordinator that listens.
 pub(crate) struct Pool {
     pub(crate) memory: Arc<Memory>,
@@ -379,6 +429,8 @@ impl Pool {
             logs: Mutex::default(),
             workers: Mutex::default(),
             tokens: Mutex::default(),
+            source: Mutex::default(),
+            bundles: Mutex::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self::serve(folder, keys, memory, terms, listener).await

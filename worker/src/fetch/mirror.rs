@@ -125,7 +125,8 @@ impl AttemptSources {
         }
         file.flush().await.context("mirror")?;
         let path = bundle.path().to_str().context("the data folder's name is not UTF-8")?;
-        git(mirror, &["bundle", "unbundle", path]).await?;
+        // Branches and tags come along where the bundle names them: a checkout may ask for another than the job's.
+        git(mirror, &["fetch", "--quiet", "--no-tags", "--force", path, "+refs/*:refs/*"]).await?;
         Ok(())
     }
 }
