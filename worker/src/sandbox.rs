@@ -172,7 +172,8 @@ pub trait Machine: Send + Sync {
         archive: futures::stream::BoxStream<'a, std::io::Result<Bytes>>,
     ) -> BoxFuture<'a, Result<(), SandboxError>>;
     /// Reads small files; missing ones are left out.
-    fn read<'a>(&'a self, paths: &'a [String], limit: u64) -> BoxFuture<'a, Result<Vec<(String, Bytes)>, SandboxError>>;
+    fn read<'a>(&'a self, paths: &'a [String], limit: u64)
+    -> BoxFuture<'a, Result<Vec<(String, Bytes)>, SandboxError>>;
     /// GitHub's `hashFiles` below the workspace; `None` where nothing matches.
     fn hash_files<'a>(&'a self, patterns: &'a [String]) -> BoxFuture<'a, Result<Option<String>, SandboxError>>;
     /// Ends and removes it.

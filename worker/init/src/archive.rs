@@ -50,7 +50,11 @@ pub(crate) fn unpack(input: &mut impl Read, directory: &Path, clean: bool, user:
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
         match entry.header().entry_type() {
-            EntryType::Regular | EntryType::Continuous | EntryType::Directory | EntryType::Symlink | EntryType::Link => {}
+            EntryType::Regular
+            | EntryType::Continuous
+            | EntryType::Directory
+            | EntryType::Symlink
+            | EntryType::Link => {}
             EntryType::XGlobalHeader => continue,
             other => return Err(refused(&path, &format!("entries of type {other:?} are not unpacked"))),
         }

@@ -131,7 +131,9 @@ impl Rule {
         for part in relative.split('/').filter(|part| !part.is_empty()) {
             let segment = match part {
                 "." | ".." => {
-                    return Err(io::Error::other(format!("hashFiles: `.` and `..` are not allowed in pattern {text:?}")));
+                    return Err(io::Error::other(format!(
+                        "hashFiles: `.` and `..` are not allowed in pattern {text:?}"
+                    )));
                 }
                 "**" => Segment::Any,
                 name => Segment::Name(tokens(name)),
@@ -166,7 +168,9 @@ impl Rule {
                 return true;
             }
             let mut next = vec![false; reached.len()];
-            for (index, segment) in self.segments.iter().enumerate().filter(|(index, _)| reached.get(*index) == Some(&true)) {
+            for (index, segment) in
+                self.segments.iter().enumerate().filter(|(index, _)| reached.get(*index) == Some(&true))
+            {
                 let target = match segment {
                     Segment::Any => index,
                     Segment::Name(tokens) if fits(tokens, name) => index + 1,
@@ -185,7 +189,8 @@ impl Rule {
     /// `**` may stand for nothing, except at the end: there it needs a name.
     fn skip_any(&self, reached: &mut [bool]) {
         for (index, segment) in self.segments.iter().enumerate() {
-            if *segment == Segment::Any && reached.get(index) == Some(&true)
+            if *segment == Segment::Any
+                && reached.get(index) == Some(&true)
                 && let Some(next) = reached.get_mut(index + 1)
             {
                 *next = true;

@@ -19,7 +19,8 @@ use crate::{
     terminate,
     users::{self, User},
     wire::{
-        self, File, PROTOCOL, Read, ReadResult, Ready, Unpack, Unpacked, failed, from_init::Message, to_init::Message as To,
+        self, File, PROTOCOL, Read, ReadResult, Ready, Unpack, Unpacked, failed, from_init::Message,
+        to_init::Message as To,
     },
 };
 

@@ -55,10 +55,8 @@ impl Spool {
 
     /// Adds output; waits while too much of it is unacknowledged.
     pub(crate) fn output(&self, message: from_init::Message) {
-        let state = self
-            .changed
-            .wait_while(self.lock(), |state| state.bytes > LIMIT)
-            .unwrap_or_else(PoisonError::into_inner);
+        let state =
+            self.changed.wait_while(self.lock(), |state| state.bytes > LIMIT).unwrap_or_else(PoisonError::into_inner);
         self.add(state, message);
     }
 

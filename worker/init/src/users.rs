@@ -24,10 +24,11 @@ pub(crate) fn find(text: &str) -> io::Result<User> {
 fn resolve(text: &str, passwd: &str, group: &str) -> io::Result<User> {
     let missing = |what: &str, name: &str| io::Error::other(format!("the image has no {what} named {name:?}"));
     let (name, group_name) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
-    let entry = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| match name.parse::<u32>() {
-        Ok(uid) => fields.get(2).and_then(|field| field.parse().ok()) == Some(uid),
-        Err(_) => fields.first() == Some(&name),
-    });
+    let entry =
+        passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| match name.parse::<u32>() {
+            Ok(uid) => fields.get(2).and_then(|field| field.parse().ok()) == Some(uid),
+            Err(_) => fields.first() == Some(&name),
+        });
     let number = |index: usize| entry.as_ref().and_then(|fields| fields.get(index)?.parse::<u32>().ok());
     let uid = number(2).or_else(|| name.parse().ok()).ok_or_else(|| missing("user", name))?;
     let gid = match group_name {

@@ -3,12 +3,12 @@
 //! One task reads, one writes. What arrives is hostile input: a step may run as root beside init.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io,
     pin::Pin,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -18,8 +18,8 @@ use prost::Message as _;
 use proto::{
     INIT_MESSAGE_LIMIT, INIT_PROTOCOL,
     init::{
-        Ack, Failed, FailedKind, File, FromInit, Read, Ready, Resume, Shutdown, Signal, Start, ToInit, Unpack, UnpackData, failed,
-        from_init::Message, to_init::Message as To,
+        Ack, Failed, FailedKind, File, FromInit, Read, Ready, Resume, Shutdown, Signal, Start, ToInit, Unpack,
+        UnpackData, failed, from_init::Message, to_init::Message as To,
     },
 };
 use tokio::{
@@ -43,7 +43,7 @@ const ACKNOWLEDGE: usize = 1 << 20;
 /// What numbers and times add to each piece of output, at most. Counted, or single bytes would fill init's 4 MiB unseen.
 const OVERHEAD: usize = 48;
 /// Bytes that may wait for callers. Twice what init may send unacknowledged, and room for answers with files.
-const WAITING_LIMIT: usize = 8 << 20 | 2 * INIT_MESSAGE_LIMIT;
+const WAITING_LIMIT: usize = (8 << 20) + 2 * INIT_MESSAGE_LIMIT;
 /// Bytes before the marker that may be left of a conversation before this one.
 const STALE_LIMIT: usize = INIT_MESSAGE_LIMIT;
 /// Bytes of one piece of an archive.
@@ -64,15 +64,35 @@ pub(crate) struct Conversation {
 }
 
 struct Shared {
-    requests: Mutex<HashMap<u64, mpsc::UnboundedSender<Arrived>>>,
-    /// Bytes that wait for callers; bounds the queues.
-    waiting: AtomicUsize,
+    state: Mutex<State>,
     lost: OnceLock<String>,
+}
+
+#[derive(Default)]
+struct State {
+    requests: HashMap<u64, mpsc::UnboundedSender<Arrived>>,
+    /// Bytes of messages that wait for callers, by sequence number; bounds the queues.
+    waiting: BTreeMap<u64, usize>,
+    bytes: usize,
+    /// The last message that came.
+    last: u64,
+}
+
+impl State {
+    fn arrived(&mut self, sequence: u64, size: usize) {
+        self.waiting.insert(sequence, size);
+        self.bytes += size;
+    }
+
+    /// A caller is done with a message. Returns what init may forget: everything before the first that still waits.
+    fn consumed(&mut self, sequence: u64) -> u64 {
+        self.bytes -= self.waiting.remove(&sequence).unwrap_or(0);
+        self.waiting.first_key_value().map_or(self.last, |(first, _)| first - 1)
+    }
 }
 
 struct Arrived {
     sequence: u64,
-    size: usize,
     message: Message,
 }
 
@@ -83,7 +103,7 @@ impl Conversation {
         mut writer: Outgoing,
         nonce: &str,
     ) -> Result<(Self, Ready), SandboxError> {
-        let shared = Arc::new(Shared { requests: Mutex::default(), waiting: 0.into(), lost: OnceLock::new() });
+        let shared = Arc::new(Shared { state: Mutex::default(), lost: OnceLock::new() });
         let marker = Bytes::from_owner(rand::random::<[u8; 32]>());
         let (outgoing, mut messages) = mpsc::channel::<ToInit>(OUTGOING);
         let writing = tokio::spawn(async move {
@@ -97,7 +117,7 @@ impl Conversation {
         });
         let (ready_sender, mut ready) = mpsc::unbounded_channel();
         // Request 0 is `Ready`.
-        shared.lock().insert(0, ready_sender);
+        shared.lock().requests.insert(0, ready_sender);
         let reading = tokio::spawn({
             let (shared, marker) = (Arc::clone(&shared), marker.clone());
             async move {
@@ -106,17 +126,17 @@ impl Conversation {
                     Err(error) => error.to_string(),
                 };
                 let _ = shared.lost.set(reason);
-                shared.lock().clear();
+                shared.lock().requests.clear();
             }
         });
         let tasks = [AbortOnDropHandle::new(writing), AbortOnDropHandle::new(reading)];
         let conversation = Self { shared, outgoing, next: 1.into(), running: 0.into(), _tasks: tasks };
         conversation.send(To::Resume(Resume { after: 0, marker })).await?;
         match ready.recv().await {
-            Some(Arrived { message: Message::Ready(ready), size, .. })
+            Some(Arrived { message: Message::Ready(ready), sequence })
                 if ready.nonce == nonce && ready.protocol == INIT_PROTOCOL =>
             {
-                conversation.shared.waiting.fetch_sub(size, Ordering::Relaxed);
+                conversation.acknowledge(sequence).await?;
                 Ok((conversation, ready))
             }
             Some(_) => Err(SandboxError::Start("its first process is not the longshore-init of this worker".into())),
@@ -141,7 +161,8 @@ impl Conversation {
         loop {
             let (sequence, message) = request.answer().await?;
             match message {
-                Message::Started(_) => {}
+                // Also covers what a process that was given up on had sent: init holds no room for it any more.
+                Message::Started(_) => self.acknowledge(sequence).await?,
                 Message::Output(piece) => {
                     let stream = match piece.stream() {
                         proto::init::Stream::Stderr => Stream::Stderr,
@@ -149,15 +170,17 @@ impl Conversation {
                     };
                     unacknowledged += piece.data.len() + OVERHEAD;
                     output.write(stream, piece.data, piece.time_ms).await;
-                    if unacknowledged >= ACKNOWLEDGE {
+                    if unacknowledged < ACKNOWLEDGE {
+                        self.shared.lock().consumed(sequence);
+                    } else {
                         unacknowledged = 0;
-                        self.send(To::Ack(Ack { sequence })).await?;
+                        self.acknowledge(sequence).await?;
                     }
                 }
                 Message::Exited(exited) => {
                     // Nothing is running for the drop guard to kill.
                     self.running.store(0, Ordering::Release);
-                    self.send(To::Ack(Ack { sequence })).await?;
+                    self.acknowledge(sequence).await?;
                     return Ok(Exit {
                         code: exited.code,
                         signal: exited.signal,
@@ -244,14 +267,19 @@ impl Conversation {
     fn request(&self) -> Request<'_> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, answers) = mpsc::unbounded_channel();
-        self.shared.lock().insert(id, sender);
-        Request { id, answers, conversation: self }
+        self.shared.lock().requests.insert(id, sender);
+        Request { id, answers, taken: None, conversation: self }
     }
 
     async fn acknowledged(&self, request: &mut Request<'_>) -> Result<Message, SandboxError> {
         let (sequence, message) = request.answer().await?;
-        self.send(To::Ack(Ack { sequence })).await?;
+        self.acknowledge(sequence).await?;
         Ok(message)
+    }
+
+    async fn acknowledge(&self, sequence: u64) -> Result<(), SandboxError> {
+        let sequence = self.shared.lock().consumed(sequence);
+        self.send(To::Ack(Ack { sequence })).await
     }
 
     async fn send(&self, message: To) -> Result<(), SandboxError> {
@@ -265,8 +293,8 @@ impl Conversation {
 }
 
 impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<Arrived>>> {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -291,6 +319,8 @@ impl Drop for Running<'_> {
 struct Request<'a> {
     id: u64,
     answers: mpsc::UnboundedReceiver<Arrived>,
+    /// The message its caller may be busy with.
+    taken: Option<u64>,
     conversation: &'a Conversation,
 }
 
@@ -299,10 +329,10 @@ impl Request<'_> {
         if self.conversation.is_lost() && self.answers.is_empty() {
             return Err(SandboxError::Lost(self.conversation.reason()));
         }
-        let Some(Arrived { sequence, size, message }) = self.answers.recv().await else {
+        let Some(Arrived { sequence, message }) = self.answers.recv().await else {
             return Err(SandboxError::Lost(self.conversation.reason()));
         };
-        self.conversation.shared.waiting.fetch_sub(size, Ordering::Relaxed);
+        self.taken = Some(sequence);
         match message {
             Message::Failed(failed) => Err(refusal(failed)),
             message => Ok((sequence, message)),
@@ -312,14 +342,14 @@ impl Request<'_> {
 
 impl Drop for Request<'_> {
     fn drop(&mut self) {
-        let shared = &self.conversation.shared;
-        shared.lock().remove(&self.id);
-        self.answers.close();
-        let mut left = 0;
-        while let Ok(arrived) = self.answers.try_recv() {
-            left += arrived.size;
+        let mut state = self.conversation.shared.lock();
+        state.requests.remove(&self.id);
+        if let Some(sequence) = self.taken {
+            state.consumed(sequence);
         }
-        shared.waiting.fetch_sub(left, Ordering::Relaxed);
+        while let Ok(arrived) = self.answers.try_recv() {
+            state.consumed(arrived.sequence);
+        }
     }
 }
 
@@ -394,15 +424,17 @@ async fn read_all(mut frames: Frames, marker: &[u8], shared: &Shared) -> io::Res
             return Err(io::Error::other(format!("message {} came where {expected} was due", frame.sequence)));
         }
         expected += 1;
-        let Some(message) = frame.message else { continue };
-        let receiver = shared.lock().get(&request_of(&message)).cloned();
+        let mut state = shared.lock();
+        state.last = frame.sequence;
         // Without a receiver its caller gave up; the message is of no use.
-        let Some(receiver) = receiver else { continue };
-        if shared.waiting.fetch_add(size, Ordering::Relaxed) > WAITING_LIMIT {
-            return Err(io::Error::other("its first process sent more than it may without being asked"));
+        if let Some(message) = frame.message
+            && let Some(receiver) = state.requests.get(&request_of(&message))
+            && receiver.send(Arrived { sequence: frame.sequence, message }).is_ok()
+        {
+            state.arrived(frame.sequence, size);
         }
-        if receiver.send(Arrived { sequence: frame.sequence, size, message }).is_err() {
-            shared.waiting.fetch_sub(size, Ordering::Relaxed);
+        if state.bytes > WAITING_LIMIT {
+            return Err(io::Error::other("its first process sent more than it may without being asked"));
         }
     }
     Ok(())

@@ -15,9 +15,7 @@ use tempfile::TempDir;
 use tokio::process::Child;
 use tokio_util::io::ReaderStream;
 
-use super::{
-    Command, Exit, INIT, Machine, MachineSpec, OutputSink, Sandbox, SandboxError, conversation::Conversation,
-};
+use super::{Command, Exit, INIT, Machine, MachineSpec, OutputSink, Sandbox, SandboxError, conversation::Conversation};
 
 /// Runs jobs as processes of this machine.
 pub struct Host {
@@ -29,7 +27,8 @@ impl Host {
     /// Prepares a folder. Says in the log that nothing here is isolated.
     pub fn new() -> Result<Arc<Self>, SandboxError> {
         tracing::warn!("sandbox `host`: jobs run as this user on this machine, WITHOUT isolation; trusted use only");
-        let refuse = |error| SandboxError::Engine(format!("cannot make a folder for jobs (is TMPDIR writable?): {error}"));
+        let refuse =
+            |error| SandboxError::Engine(format!("cannot make a folder for jobs (is TMPDIR writable?): {error}"));
         let root = tempfile::Builder::new().prefix("longshore-host-").tempdir().map_err(refuse)?;
         let program = root.path().join("longshore-init");
         std::fs::write(&program, INIT).map_err(refuse)?;
@@ -136,7 +135,11 @@ impl Machine for HostMachine {
         self.conversation.unpack(directory, clean, archive).boxed()
     }
 
-    fn read<'a>(&'a self, paths: &'a [String], limit: u64) -> BoxFuture<'a, Result<Vec<(String, Bytes)>, SandboxError>> {
+    fn read<'a>(
+        &'a self,
+        paths: &'a [String],
+        limit: u64,
+    ) -> BoxFuture<'a, Result<Vec<(String, Bytes)>, SandboxError>> {
         self.conversation.read(paths, limit, "").boxed()
     }
 

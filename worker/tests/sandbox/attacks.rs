@@ -22,7 +22,8 @@ fn attack_29_no_engine_is_in_reach() {
 #[test]
 fn attack_33_values_reach_the_container_unchanged() {
     with_docker(|docker| async move {
-        let environment = [("A".to_owned(), "x\n-e B=1\n--privileged".to_owned()), ("C".to_owned(), "-e D=2".to_owned())];
+        let environment =
+            [("A".to_owned(), "x\n-e B=1\n--privileged".to_owned()), ("C".to_owned(), "-e D=2".to_owned())];
         let machine = docker.acquire(MachineSpec { environment: environment.into(), ..spec() }).await.unwrap();
         let id = say(&*machine, "hostname").await;
         let api = bollard::Docker::connect_with_local_defaults().unwrap().negotiate_version().await.unwrap();
@@ -59,7 +60,9 @@ fn attack_35_root_has_no_more_than_the_short_list() {
         let fields: Vec<_> = status.split_whitespace().collect();
         let mask = format!("{mask:016x}");
         assert_eq!(fields, ["CapEff:", &mask, "CapBnd:", &mask, "NoNewPrivs:", "1", "Seccomp:", "2"]);
-        for text in ["echo 1 > /proc/sys/kernel/panic", "mount -t tmpfs none /mnt", "mknod /tmp/d b 7 0", "hostname other"] {
+        for text in
+            ["echo 1 > /proc/sys/kernel/panic", "mount -t tmpfs none /mnt", "mknod /tmp/d b 7 0", "hostname other"]
+        {
             assert_ne!(run(&*machine, script(text)).await.unwrap().0.code, 0, "{text}");
         }
     });
@@ -100,7 +103,8 @@ fn attack_36_a_greedy_job_hits_its_own_limits_and_its_neighbour_runs() {
         let spin = "s=$(date +%s); while [ $(($(date +%s) - s)) -lt 3 ]; do :; done; cat /proc/self/stat > /dev/null; times | tail -1";
         let (exit, ()) = tokio::join!(run(&*machine, script(spin)), alive());
         assert_eq!(exit.unwrap().0.code, 0);
-        let quota = say(&*machine, "cat /sys/fs/cgroup/cpu.max 2>/dev/null || cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us").await;
+        let quota =
+            say(&*machine, "cat /sys/fs/cgroup/cpu.max 2>/dev/null || cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us").await;
         assert!(quota.starts_with("50000"), "{quota}");
     });
 }
@@ -121,12 +125,14 @@ fn attack_37_nothing_outlives_the_job() {
 /// Whether a process of this machine has an argument.
 fn runs_here(argument: &str) -> bool {
     std::fs::read_dir("/proc").unwrap().filter_map(Result::ok).any(|entry| {
-        std::fs::read(entry.path().join("cmdline")).is_ok_and(|line| line.split(|byte| *byte == 0).any(|part| part == argument.as_bytes()))
+        std::fs::read(entry.path().join("cmdline"))
+            .is_ok_and(|line| line.split(|byte| *byte == 0).any(|part| part == argument.as_bytes()))
     })
 }
 
 /// Prints the default gateway, which is the host.
-const GATEWAY: &str = "perl -ane 'print join(\".\", map { hex } reverse $F[2] =~ /../g) if $F[1] eq \"00000000\"' /proc/net/route";
+const GATEWAY: &str =
+    "perl -ane 'print join(\".\", map { hex } reverse $F[2] =~ /../g) if $F[1] eq \"00000000\"' /proc/net/route";
 
 async fn reaches(machine: &dyn Machine, address: &str, port: u16) -> bool {
     let text = format!("timeout 3 bash -c 'exec 3<>/dev/tcp/{address}/{port}'");
@@ -150,7 +156,9 @@ fn attack_42_a_job_cannot_reach_the_host_or_another_job() {
         assert!(!reaches(&*machine, "172.17.0.1", port).await);
         assert!(!reaches(&*machine, "169.254.169.254", 80).await);
         let address = say(&*other, "hostname -i").await;
-        let serve = script("perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(Listen => 1, LocalPort => 8080) or die; print \"listening\\n\"; $|++; sleep 60'");
+        let serve = script(
+            "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(Listen => 1, LocalPort => 8080) or die; print \"listening\\n\"; $|++; sleep 60'",
+        );
         let output = crate::fixture::Collected::default();
         let serving = other.run(serve, &output);
         tokio::select! {

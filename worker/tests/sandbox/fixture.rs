@@ -64,7 +64,8 @@ impl OutputSink for Collected {
 impl Collected {
     pub(crate) fn text(&self, of: Stream) -> String {
         let pieces = self.pieces.lock().unwrap();
-        let bytes: Vec<u8> = pieces.iter().filter(|(stream, _)| *stream == of).flat_map(|(_, data)| data.to_vec()).collect();
+        let bytes: Vec<u8> =
+            pieces.iter().filter(|(stream, _)| *stream == of).flat_map(|(_, data)| data.to_vec()).collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 

@@ -10,7 +10,10 @@ fn processes_of_this_machine_run_and_end_with_their_machine() {
         let host = Host::new().unwrap();
         let machine = host.acquire(MachineSpec::default()).await.unwrap();
         let step = |text: &str| Command { directory: machine.workspace(), ..script(text) };
-        let (exit, out, _) = run(&*machine, step("pwd; touch file; setsid sleep 1000 > /dev/null 2>&1 & echo $!; exit 4")).await.unwrap();
+        let (exit, out, _) =
+            run(&*machine, step("pwd; touch file; setsid sleep 1000 > /dev/null 2>&1 & echo $!; exit 4"))
+                .await
+                .unwrap();
         assert_eq!(exit.code, 4);
         let mut lines = out.lines();
         assert_eq!(lines.next(), Some(&*machine.workspace()));

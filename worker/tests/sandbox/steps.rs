@@ -86,6 +86,14 @@ fn a_step_given_up_on_is_killed_and_the_next_one_runs() {
         }
         let pid = output.text(Stream::Stdout);
         let pid = pid.trim();
+        let flood = Stuck(tokio::sync::Semaphore::new(0));
+        tokio::select! {
+            _ = machine.run(script("touch /workspace/flooding; yes"), &flood) => panic!("it never ends"),
+            () = async {
+                while machine.read(&["/workspace/flooding".into()], 1).await.unwrap().is_empty() {}
+            } => {}
+        }
+        assert_eq!(say(&*machine, "head -c 8000000 /dev/zero").await.len(), 8_000_000);
         assert_eq!(say(&*machine, &format!("while test -e /proc/{pid}; do :; done; echo gone")).await, "gone\n");
     });
 }
@@ -95,7 +103,10 @@ fn a_program_or_user_that_is_not_there_is_named() {
     with_docker(|docker| async move {
         let machine = docker.acquire(spec()).await.unwrap();
         let error = run(&*machine, Command { argv: vec!["no-such".into()], ..script("") }).await.unwrap_err();
-        assert!(matches!(&error, SandboxError::NotFound(text) if text.contains("no-such") && text.contains(PATH)), "{error}");
+        assert!(
+            matches!(&error, SandboxError::NotFound(text) if text.contains("no-such") && text.contains(PATH)),
+            "{error}"
+        );
         let error = run(&*machine, Command { user: "stranger".into(), ..script("") }).await.unwrap_err();
         assert!(matches!(&error, SandboxError::Refused(text) if text.contains("stranger")), "{error}");
         assert_eq!(say(&*machine, "echo still here").await, "still here\n");
@@ -147,7 +158,10 @@ fn an_archive_is_unpacked_below_its_directory_and_nowhere_else() {
         let send = |bytes: Vec<u8>| stream::iter(vec![Ok(Bytes::from(bytes))]).boxed();
         say(&*machine, "touch /workspace/old").await;
         machine.unpack("/workspace", true, send(good)).await.unwrap();
-        assert_eq!(say(&*machine, "ls -A; stat -c %s src/main.rs; readlink link").await, "link\nsrc\n3145728\nsrc/main.rs\n");
+        assert_eq!(
+            say(&*machine, "ls -A; stat -c %s src/main.rs; readlink link").await,
+            "link\nsrc\n3145728\nsrc/main.rs\n"
+        );
 
         for (name, kind, link) in [
             ("../escape", tar::EntryType::Regular, ""),
@@ -204,17 +218,19 @@ fn a_slow_sink_slows_the_step_and_fills_no_memory() {
         let machine = docker.acquire(spec()).await.unwrap();
         let sink = Stuck(tokio::sync::Semaphore::new(0));
         // The step notes how much it could write; with the sink stuck this has to come to rest.
-        let text = "i=0; while [ $i -lt 2000 ]; do head -c 65536 /dev/zero; i=$((i+1)); echo $i > /workspace/count; done";
+        let text =
+            "i=0; while [ $i -lt 2000 ]; do head -c 65536 /dev/zero; i=$((i+1)); echo $i > /workspace/count; done";
         let rest = async {
             let mut last = None;
             loop {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 let count = machine.read(&["/workspace/count".into()], 100).await.unwrap();
-                let count = count.first().map(|(_, text)| String::from_utf8_lossy(text).trim().parse::<u32>().unwrap_or(0));
-                if count.is_some() && count == last {
-                    return count.unwrap();
+                let count =
+                    count.first().map(|(_, text)| String::from_utf8_lossy(text).trim().parse::<u32>().unwrap_or(0));
+                match count {
+                    Some(count) if last == Some(count) => return count,
+                    _ => last = count,
                 }
-                last = count;
             }
         };
         let (exit, count) = tokio::join!(machine.run(script(text), &sink), async {

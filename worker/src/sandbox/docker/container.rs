@@ -42,9 +42,8 @@ const INIT_NAME: &str = "longshore-init";
 /// From the start of a container to the first word of its first process.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// What root in a container keeps: enough to install packages, change owners and switch users, nothing for the host.
-const CAPABILITIES: [&str; 9] = [
-    "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID", "SYS_CHROOT",
-];
+const CAPABILITIES: [&str; 9] =
+    ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID", "SYS_CHROOT"];
 /// Bytes of what a failing first process says.
 const COMPLAINT_LIMIT: usize = 4096;
 
@@ -71,7 +70,10 @@ impl Containers {
         let egress = match closed {
             Ok(()) => Egress::Public,
             Err(cause) => {
-                tracing::warn!(cause, "jobs get no network: the rules that protect this host cannot be set (needs root and iptables)");
+                tracing::warn!(
+                    cause,
+                    "jobs get no network: the rules that protect this host cannot be set (needs root and iptables)"
+                );
                 Egress::Nothing
             }
         };
@@ -117,7 +119,8 @@ impl Containers {
         let api = &self.engine.api;
         let name = holding.name();
         let labels = self.engine.labels(Some(&holding.nonce));
-        let volume = VolumeCreateRequest { name: Some(name.clone()), labels: Some(labels), ..VolumeCreateRequest::default() };
+        let volume =
+            VolumeCreateRequest { name: Some(name.clone()), labels: Some(labels), ..VolumeCreateRequest::default() };
         api.create_volume(volume).await.map_err(|error| self.engine.error("make the workspace", error))?;
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         let body = self.body(holding, spec, image, init);
@@ -127,7 +130,8 @@ impl Containers {
             api.attach_container(&name, Some(options)).await.map_err(|error| self.engine.error("attach", error))?;
         let started = api.start_container(&name, None::<StartContainerOptions>).await;
         started.map_err(|error| self.engine.error("start", error))?;
-        let (conversation, ready) = Conversation::open(incoming(attached.output), attached.input, &holding.nonce).await?;
+        let (conversation, ready) =
+            Conversation::open(incoming(attached.output), attached.input, &holding.nonce).await?;
         let from_image = image.environment.iter().find(|(name, _)| name == "HOME").map(|(_, home)| home.clone());
         let home = from_image.unwrap_or(ready.home);
         Ok((conversation, if home.is_empty() { "/".into() } else { home }))
@@ -185,7 +189,11 @@ impl Containers {
         let name = format!("longshore-init-{}-{nonce}", hash.get(..12).unwrap_or(&hash));
         self.live().insert(nonce.clone());
         let labels = self.engine.labels(Some(&nonce));
-        let volume = VolumeCreateRequest { name: Some(name.clone()), labels: Some(labels.clone()), ..VolumeCreateRequest::default() };
+        let volume = VolumeCreateRequest {
+            name: Some(name.clone()),
+            labels: Some(labels.clone()),
+            ..VolumeCreateRequest::default()
+        };
         api.create_volume(volume).await.map_err(error)?;
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
@@ -224,7 +232,8 @@ impl Containers {
             }
         }
         let options = ListVolumesOptionsBuilder::new().filters(&self.engine.ours()).build();
-        let volumes = api.list_volumes(Some(options)).await.map_err(|error| self.engine.error("list volumes", error))?;
+        let volumes =
+            api.list_volumes(Some(options)).await.map_err(|error| self.engine.error("list volumes", error))?;
         for volume in volumes.volumes.unwrap_or_default() {
             if !self.is_live(volume.labels.get(NONCE)) {
                 swept += usize::from(self.remove_volume(&volume.name).await);
@@ -345,7 +354,9 @@ fn init_archive() -> std::io::Result<Vec<u8>> {
 }
 
 /// Standard output of the first process. What it complains of on standard error is the reason of the end.
-fn incoming(output: impl futures::Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send + Unpin + 'static) -> Incoming {
+fn incoming(
+    output: impl futures::Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send + Unpin + 'static,
+) -> Incoming {
     stream::unfold((output, String::new()), |(mut output, mut complaint)| async move {
         loop {
             match output.next().await {
@@ -356,7 +367,9 @@ fn incoming(output: impl futures::Stream<Item = Result<LogOutput, bollard::error
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Some((Err(std::io::Error::other(error)), (output, complaint))),
                 None if complaint.is_empty() => return None,
-                None => return Some((Err(std::io::Error::other(complaint.trim().to_owned())), (output, String::new()))),
+                None => {
+                    return Some((Err(std::io::Error::other(complaint.trim().to_owned())), (output, String::new())));
+                }
             }
         }
     })

@@ -60,7 +60,8 @@ pub(super) async fn close(addresses: (Ipv4Addr, u8), network: &str) -> Result<()
 /// IPv4 name servers of the host, which the engine hands to containers.
 fn resolvers() -> Vec<String> {
     let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let addresses = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse::<Ipv4Addr>().ok());
+    let addresses =
+        text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse::<Ipv4Addr>().ok());
     addresses.map(|address| address.to_string()).collect()
 }
 

@@ -41,7 +41,10 @@ impl Engine {
     /// Labels of something that serves one machine, or (`None`) all of this worker's.
     pub(super) fn labels(&self, nonce: Option<&str>) -> HashMap<String, String> {
         let nonce = nonce.map(|nonce| (NONCE.to_owned(), nonce.to_owned()));
-        [(POOL.to_owned(), self.pool.clone()), (WORKER.to_owned(), self.worker.clone())].into_iter().chain(nonce).collect()
+        [(POOL.to_owned(), self.pool.clone()), (WORKER.to_owned(), self.worker.clone())]
+            .into_iter()
+            .chain(nonce)
+            .collect()
     }
 
     /// A filter for all that carries our labels.

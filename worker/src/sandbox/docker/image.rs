@@ -63,12 +63,15 @@ async fn find(engine: Arc<Engine>, reference: String) -> Found {
 
 async fn inspect(engine: &Engine, reference: &str) -> Result<Arc<Image>, bollard::errors::Error> {
     let data = engine.api.inspect_image(reference).await?;
-    let digest = data.repo_digests.unwrap_or_default().into_iter().find_map(|full| Some(full.split_once('@')?.1.to_owned()));
+    let digest =
+        data.repo_digests.unwrap_or_default().into_iter().find_map(|full| Some(full.split_once('@')?.1.to_owned()));
     let config = data.config.unwrap_or_default();
     let entries = config.env.unwrap_or_default().into_iter();
     Ok(Arc::new(Image {
         digest: digest.or(data.id),
-        environment: entries.filter_map(|entry| entry.split_once('=').map(|(n, v)| (n.to_owned(), v.to_owned()))).collect(),
+        environment: entries
+            .filter_map(|entry| entry.split_once('=').map(|(n, v)| (n.to_owned(), v.to_owned())))
+            .collect(),
         user: config.user.unwrap_or_default(),
     }))
 }

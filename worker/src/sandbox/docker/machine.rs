@@ -69,7 +69,11 @@ impl Machine for DockerMachine {
         self.conversation.unpack(directory, clean, archive).boxed()
     }
 
-    fn read<'a>(&'a self, paths: &'a [String], limit: u64) -> BoxFuture<'a, Result<Vec<(String, Bytes)>, SandboxError>> {
+    fn read<'a>(
+        &'a self,
+        paths: &'a [String],
+        limit: u64,
+    ) -> BoxFuture<'a, Result<Vec<(String, Bytes)>, SandboxError>> {
         self.conversation.read(paths, limit, "").boxed()
     }
 

@@ -89,7 +89,9 @@ impl Networks {
                 continue;
             }
             // Another sweep may have removed it since.
-            let Ok(network) = self.engine.api.inspect_network(&id, None::<InspectNetworkOptions>).await else { continue };
+            let Ok(network) = self.engine.api.inspect_network(&id, None::<InspectNetworkOptions>).await else {
+                continue;
+            };
             if network.containers.is_none_or(|containers| containers.is_empty()) && !self.is_known(&id) {
                 self.lock().free.push(id);
                 adopted += 1;

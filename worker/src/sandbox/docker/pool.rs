@@ -39,7 +39,8 @@ impl Pool {
         }
         let dropped = {
             let mut state = self.lock();
-            let kept = images.iter().map(|image| (image.clone(), state.ready.remove(image).unwrap_or_default())).collect();
+            let kept =
+                images.iter().map(|image| (image.clone(), state.ready.remove(image).unwrap_or_default())).collect();
             std::mem::replace(&mut state.ready, kept)
         };
         drop(dropped);
