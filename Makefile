@@ -22,9 +22,10 @@ demo: ## A job event in, a signed result out, on embedded parts (KEEP=1 stays up
 test: ## Everything: format, lints, docs, unit and system tests
 	@./tests/test.sh
 
-bench: ## Ratios against floors measured in the same run
+bench: ## Ratios against floors of the same run (ARGS='--only g1,g3')
 	@./deploy/setup.sh
-	cargo run --locked --release -p longshore-tests --bin bench
+	cargo build --locked --release -p longshore -p longshore-tests --bin longshore --bin relay --bin bench
+	cargo run --locked --release -p longshore-tests --bin bench -- $(ARGS)
 
 conformance: ## Run a corpus: make conformance DIR=… [ARGS='--only expressions']
 	@test -n "$(DIR)" || { echo 'conformance: name the corpus: make conformance DIR=path' >&2; exit 2; }

@@ -24,6 +24,7 @@ pub(crate) struct Args {
     sets: Vec<String>,
 }
 
+#[allow(clippy::print_stdout)]
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let given =
         load::Given { file: args.config.as_deref(), environment: std::env::vars().collect(), sets: &args.sets };
@@ -36,7 +37,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     tokio::spawn({
         let stop = stop.clone();
         async move {
-            crate::worker::asked_to_end().await;
+            crate::worker::terminated().await;
             stop.cancel();
         }
     });

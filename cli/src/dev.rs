@@ -1,18 +1,18 @@
 //! `longshore dev`: a whole pool in one process, for trying things out.
 
-use std::{path::{Path, PathBuf}, process::ExitCode, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use coordinator::{config::{self, Config, keys}, serve};
 use nostr_relay_builder::{LocalRelay, RelayBuilder, builder::RateLimit};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use worker::{config::Config as WorkerConfig, link::{self, Sandboxed, Shutdown}};
+use worker::{config::Config as WorkerConfig, link::Shutdown};
 
-use crate::exec::{
-    machine::{Kind, images},
-    pair,
-};
+use crate::exec::pair;
 
 /// Run a relay, a coordinator and a worker in one process
 ///
@@ -32,17 +32,25 @@ pub(crate) struct Args {
     /// Jobs at a time
     #[arg(long, value_name = "N", default_value_t = 2)]
     slots: u32,
-    /// The image that stands for a runner label; may be repeated
+    /// The image that stands for a runner label; may be repeated. That of ubuntu-latest stands for ubuntu-24.04 and
+    /// ubuntu-22.04 too
     #[arg(long = "image", value_name = "LABEL=IMAGE", value_parser = pair)]
     images: Vec<(String, String)>,
     /// Where jobs run: `docker`, or `host`: on this machine, as you, with no isolation
-    #[arg(long, value_enum, default_value = "docker")]
-    sandbox: Kind,
+    #[arg(long, default_value = "docker", value_parser = ["docker", "host"])]
+    sandbox: String,
+    /// Seconds a run may take
+    #[arg(long, value_name = "SECONDS")]
+    max_duration: Option<u64>,
+    /// Base of the URLs in events, where the dashboard is reached by another name
+    #[arg(long, value_name = "URL", default_value = "")]
+    public_url: String,
     /// Containers kept ready for each image
     #[arg(long, value_name = "N", default_value_t = 1)]
     warm: usize,
 }
 
+#[allow(clippy::print_stdout, clippy::print_stderr)]
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     std::fs::create_dir_all(&args.data)
         .with_context(|| format!("--data {}: cannot be made", args.data.display()))?;
@@ -50,7 +58,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let keys = keys_in(&data.join("keys"))?;
     // Before anything listens: without an engine nothing else is worth starting.
     let worker = worker_config(&args, &data);
-    let sandbox = crate::worker::sandbox(&worker).await?;
+    if args.sandbox == "host" {
+        eprintln!("dev: --sandbox host: steps run as processes of this machine, with your rights and your files");
+    }
+    let sandbox = worker::sandbox(&worker).await?;
 
     let unlimited = RateLimit { max_reqs: 10_000, notes_per_minute: u32::MAX };
     let mut builder = RelayBuilder::default().addr([127, 0, 0, 1].into()).rate_limit(unlimited);
@@ -66,11 +77,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let running = serve::start(config, stop.clone()).await.context("the coordinator did not start")?;
     let shutdown = Shutdown::default();
     let coordinator = format!("http://{}", running.grpc);
-    let link = link::run(
-        WorkerConfig { coordinator, identity_file: keys.worker.clone(), ..worker },
-        Arc::new(Sandboxed(sandbox.clone())),
-        shutdown.clone(),
-    );
+    let worker = WorkerConfig { coordinator, identity_file: keys.worker.clone(), ..worker };
+    let link = worker::run(worker, sandbox, shutdown.clone());
     let mut link = tokio::spawn(link);
     eprintln!("dev: everybody who reaches {url} may run workflows here, free of charge; loopback clone URLs are allowed");
     println!("{}", json!({ "relay": url, "http": format!("http://{}", running.http), "pubkey": running.pubkey.to_hex() }));
@@ -78,7 +86,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let coordinator = running.ended();
     tokio::pin!(coordinator);
     let ended = tokio::select! {
-        () = crate::worker::asked_to_end() => Ok(()),
+        () = crate::worker::terminated() => Ok(()),
         ended = &mut coordinator => ended,
         ended = &mut link => match ended {
             Ok(Err(error)) => Err(error.context("the worker did not start")),
@@ -96,7 +104,6 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if ended.is_ok() {
         coordinator.await?;
     }
-    sandbox.close().await;
     relay.shutdown();
     ended.map(|()| ExitCode::SUCCESS)
 }
@@ -112,6 +119,7 @@ fn keys_in(folder: &Path) -> anyhow::Result<keys::Keys> {
 
 fn coordinator_config(args: &Args, data: &Path, keys: &keys::Keys, relay: &str) -> Config {
     let relays = || vec![relay.to_owned()];
+    let defaults = Config::default().policy;
     Config {
         data: data.join("coordinator"),
         key_file: keys.nostr.clone(),
@@ -119,7 +127,7 @@ fn coordinator_config(args: &Args, data: &Path, keys: &keys::Keys, relay: &str) 
         name: "longshore dev".into(),
         description: "A pool on one machine, for trying things out".into(),
         http: format!("127.0.0.1:{}", args.http_port),
-        public_url: String::new(),
+        public_url: args.public_url.clone(),
         grpc: "127.0.0.1:0".into(),
         relays: config::Relays {
             read: relays(),
@@ -128,7 +136,7 @@ fn coordinator_config(args: &Args, data: &Path, keys: &keys::Keys, relay: &str) 
             allow_private: true,
             ..config::Relays::default()
         },
-        policy: config::Policy { everyone: true, ..Config::default().policy },
+        policy: config::Policy { everyone: true, max_duration: args.max_duration.unwrap_or(defaults.max_duration), ..defaults },
         source: config::Source { allow_private: true, allow_file: true, ..config::Source::default() },
         workers: vec![keys.worker_identity.clone()],
         ..Config::default()
@@ -136,18 +144,17 @@ fn coordinator_config(args: &Args, data: &Path, keys: &keys::Keys, relay: &str) 
 }
 
 fn worker_config(args: &Args, data: &Path) -> WorkerConfig {
-    let kind = match args.sandbox {
-        Kind::Docker => "docker",
-        Kind::Host => "host",
-    };
     let mut config = WorkerConfig {
         name: format!("dev-{}", std::process::id()),
         slots: args.slots,
         data: data.join("worker"),
-        sandbox: kind.into(),
+        sandbox: args.sandbox.clone(),
         ..WorkerConfig::default()
     };
     config.pool.size = args.warm;
-    config.labels = images(args.sandbox, &args.images);
+    if let Some((_, image)) = args.images.iter().find(|(label, _)| label == "ubuntu-latest") {
+        config.labels.values_mut().for_each(|default| default.clone_from(image));
+    }
+    config.labels.extend(args.images.iter().cloned());
     config
 }

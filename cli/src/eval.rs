@@ -1,48 +1,46 @@
-//! `longshore eval`: one GitHub expression, as JSON.
+//! `longshore eval`: one expression, evaluated.
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Context;
+use anyhow::{Context, Result, bail};
 use workflow::expression::{self, Limits, NoFunctions, Object, Scope, Value};
 
-/// Evaluate a GitHub expression and print the value as JSON
-///
-/// The expression may stand with or without ${{ }}. Example:
-/// longshore eval "contains(github.ref, 'main')" --context ctx.json
+/// Evaluate one GitHub expression and print its value as JSON
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The expression
-    #[arg(allow_hyphen_values = true)]
+    /// The expression, with or without ${{ }}
+    #[arg(value_name = "EXPR")]
     expression: String,
-    /// JSON file with the contexts by name, e.g. {"github": {"ref": "refs/heads/main"}}
+    /// JSON file with an object of contexts: {"github": {…}, "env": {…}}
     #[arg(long, value_name = "FILE")]
     context: Option<PathBuf>,
 }
 
-/// Exit code: 0 with a value, 2 where the expression has none.
-pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+#[allow(clippy::print_stdout)]
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let contexts = match &args.context {
-        None => serde_json::Map::new(),
-        Some(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| format!("--context {}", path.display()))?;
-            serde_json::from_str(&text).with_context(|| format!("--context {}: not a JSON object", path.display()))?
-        }
+        Some(path) => read(path)?,
+        None => Object::new(),
     };
-    let contexts: Object = contexts.iter().map(|(name, value)| (name.as_str(), Value::from_json(value))).collect();
     let scope = Scope { contexts: &contexts, functions: &NoFunctions, limits: Limits::default() };
     let text = args.expression.trim();
-    let value = match text.contains("${{") {
-        true => expression::interpolate(text, &scope),
-        false => expression::parse(text).and_then(|expression| expression.evaluate(&scope)),
+    let value = if text.contains("${{") {
+        expression::interpolate(text, &scope)
+    } else {
+        expression::parse(text).and_then(|parsed| parsed.evaluate(&scope))
     };
     match value {
-        Ok(value) => {
-            println!("{}", value.to_json());
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(error) => {
-            eprintln!("error: {error}\n  {text}\n  {}^", " ".repeat(text.get(..error.position).unwrap_or(text).chars().count()));
-            Ok(ExitCode::from(2))
-        }
+        Ok(value) => println!("{}", serde_json::to_string_pretty(&value.to_json()).context("no JSON form")?),
+        Err(error) => bail!("{}\n  {text}\n  {}^", error.message, " ".repeat(error.position.min(text.len()))),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(path: &PathBuf) -> Result<Object> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let json: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("{}: not JSON", path.display()))?;
+    match Value::from_json(&json) {
+        Value::Object(contexts) => Ok(contexts.as_ref().clone()),
+        other => bail!("{}: expected an object of contexts, found {}", path.display(), other.kind_name()),
     }
 }

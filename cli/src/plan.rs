@@ -1,74 +1,54 @@
-//! `longshore plan`: the jobs a workflow would run.
+//! `longshore plan`: the jobs that a workflow file would run.
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Context;
-use serde_json::json;
+use anyhow::{Context, Result, bail};
 use workflow::{
-    diagnostic,
-    github::{self, press},
-    plan::{Job, Plan, Work},
+    diagnostic::{Colour, render},
+    expression::{NoFunctions, Object, Scope},
+    github::matrix,
+    plan::{Job, Work},
 };
 
-/// Show the jobs of a workflow file
-///
-/// Text that depends on a run (`${{ }}`) stands as it was written.
+/// Show the jobs that a workflow file would run
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Workflow file
+    #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The whole plan as JSON
+    /// Print the whole plan as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Exit code: 0 with a plan, 2 where the file can't be used.
-pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let text = std::fs::read_to_string(&args.file).with_context(|| args.file.display().to_string())?;
-    let (plan, diagnostics) = github::parse(&args.file.display().to_string(), &text);
-    let Some(plan) = plan else {
-        if args.json {
-            println!("{}", json!({ "errors": diagnostics.iter().map(crate::lint::as_json).collect::<Vec<_>>() }));
-        } else {
-            print!("{}", diagnostic::render(&diagnostics, &text, crate::lint::colour()));
-        }
-        return Ok(ExitCode::from(2));
-    };
+#[allow(clippy::print_stdout)]
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let text = std::fs::read_to_string(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
+    let (plan, findings) = workflow::github::parse(&args.file.to_string_lossy(), &text);
+    let Some(plan) = plan else { bail!("{}", render(&findings, &text, Colour::Plain)) };
     if args.json {
-        println!("{}", serde_json::to_string(&plan).context("the plan can't be shown as JSON")?);
-    } else {
-        table(&plan);
+        println!("{}", serde_json::to_string_pretty(&plan).context("the plan has no JSON form")?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{} ({}) on {}", plan.name, plan.path, plan.on.keys().cloned().collect::<Vec<_>>().join(", "));
+    let width = plan.jobs.keys().map(String::len).max().unwrap_or(3).max(3);
+    println!("{:width$}  {:>5}  {:>5}  NEEDS", "JOB", "STEPS", "LEGS");
+    for (id, job) in &plan.jobs {
+        println!("{id:width$}  {:>5}  {:>5}  {}", steps(job), legs(job), job.needs.join(", "));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn table(plan: &Plan) {
-    let events: Vec<&str> = plan.on.keys().map(String::as_str).collect();
-    println!("{}  (on: {}; a press is {})", plan.name, events.join(", "), press::event_for(plan, None).event);
-    let rows: Vec<[String; 5]> = plan.jobs.iter().map(|(id, job)| row(id, job)).collect();
-    let heads = ["JOB", "NEEDS", "RUNS ON", "MATRIX", "STEPS"].map(str::to_owned);
-    let width = |column: usize| {
-        let cells = rows.iter().chain([&heads]).filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths = [0, 1, 2, 3].map(width);
-    for [job, needs, runs_on, matrix, steps] in [&heads].into_iter().chain(&rows) {
-        let [a, b, c, d] = widths;
-        println!("{job:a$}  {needs:b$}  {runs_on:c$}  {matrix:d$}  {steps}");
+fn steps(job: &Job) -> String {
+    match &job.work {
+        Work::Steps(steps) => steps.len().to_string(),
+        Work::Call { .. } => "call".into(),
     }
 }
 
-fn row(id: &str, job: &Job) -> [String; 5] {
-    let text = |tree: &serde_json::Value| tree.as_str().map_or_else(|| tree.to_string(), str::to_owned);
-    let matrix = match &job.strategy.matrix {
-        None => "-".to_owned(),
-        Some(serde_json::Value::Object(matrix)) => matrix.keys().cloned().collect::<Vec<_>>().join(", "),
-        Some(other) => text(other),
-    };
-    let steps = match &job.work {
-        Work::Steps(steps) => steps.len().to_string(),
-        Work::Call { uses, .. } => format!("calls {uses}"),
-    };
-    let needs = if job.needs.is_empty() { "-".to_owned() } else { job.needs.join(", ") };
-    [id.to_owned(), needs, text(&job.runs_on), matrix, steps]
+/// The number of legs, where it is known without running anything.
+fn legs(job: &Job) -> String {
+    let contexts = Object::new();
+    let scope = Scope { contexts: &contexts, functions: &NoFunctions, limits: workflow::expression::Limits::default() };
+    matrix::expand(&job.strategy, &scope).map_or_else(|_| "?".into(), |legs| legs.len().to_string())
 }

@@ -1,84 +1,46 @@
-//! `longshore worker`: the role that does.
+//! `longshore worker`: takes jobs from a coordinator and runs them.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::bail;
-use coordinator::config::load;
-use worker::{
-    config::Config,
-    link::{self, Sandboxed, Shutdown},
-    sandbox::{Limits, Sandbox, docker::DockerConfig},
-};
+use ::coordinator::config::load::{Given, load};
+use anyhow::Result;
+use tracing::warn;
+use worker::{config::Config, link::Shutdown};
 
-use crate::exec::machine::{Kind, back_end};
-
-/// Run a worker: takes jobs from a coordinator and runs them in containers
+/// Take jobs from a coordinator and run them in containers
 ///
-/// It dials out; nothing needs to reach it. `longshore keygen` makes its key and a configuration to begin with. TERM or
-/// Ctrl-C lets running jobs end and takes no more; a second one ends them.
+/// `longshore keygen` writes a commented configuration. TERM ends it after its running jobs, a second one cancels them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Configuration (TOML)
     #[arg(long, value_name = "FILE", env = "LONGSHORE_CONFIG")]
     config: Option<PathBuf>,
-    /// One key of the configuration, e.g. slots=4; may be repeated
+    /// One key of the configuration, e.g. --set slots=4; may be repeated. LONGSHORE_SLOTS=4 does the same
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
 }
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let given =
-        load::Given { file: args.config.as_deref(), environment: std::env::vars().collect(), sets: &args.sets };
-    let loaded = load::load(&Config::complete(), &given)?;
-    let config: Config = loaded.config;
-    for warning in loaded.warnings.into_iter().chain(config.check()?) {
-        tracing::warn!("{warning}");
+#[allow(clippy::print_stdout)]
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    let given = Given { file: args.config.as_deref(), environment: std::env::vars().collect(), sets: &args.sets };
+    let loaded = load(&Config::complete(), &given)?;
+    for warning in loaded.warnings.into_iter().chain(loaded.config.check()?) {
+        warn!("{warning}");
     }
-    let shutdown = Shutdown::default();
-    tokio::spawn({
-        let shutdown = shutdown.clone();
-        async move {
-            asked_to_end().await;
-            shutdown.drain.cancel();
-            asked_to_end().await;
-            shutdown.stop.cancel();
-        }
-    });
-    let sandbox = sandbox(&config).await?;
-    println!("ready: {} slots, sandbox {}, coordinator {}", config.slots, sandbox.name(), config.coordinator);
-    let ended = link::run(config, Arc::new(Sandboxed(sandbox.clone())), shutdown).await;
-    sandbox.close().await;
-    ended?;
+    let config = loaded.config;
+    let (slots, coordinator) = (config.slots, config.coordinator.clone());
+    let sandbox = worker::sandbox(&config).await?;
+    println!("ready: {slots} slots, sandbox {}, coordinator {coordinator}", sandbox.name());
+    worker::run(config, sandbox, Shutdown::from_signals()?).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The back end a configuration names, its warm pool filling.
-pub(crate) async fn sandbox(config: &Config) -> anyhow::Result<Arc<dyn Sandbox>> {
-    let kind = match config.sandbox.as_str() {
-        "docker" => Kind::Docker,
-        "host" => Kind::Host,
-        other => bail!("sandbox = \"{other}\": there are \"docker\" and \"host\""),
-    };
-    let limits =
-        Limits { memory: config.limits.memory, processes: config.limits.processes, ..Limits::default() };
-    let name = if config.name.is_empty() { "worker".to_owned() } else { config.name.clone() };
-    let docker = DockerConfig { worker: name, pool_size: config.pool.size, limits, ..DockerConfig::default() };
-    let sandbox = back_end(kind, docker).await?;
-    let mut images: Vec<String> = config.labels.values().cloned().collect();
-    images.sort();
-    images.dedup();
-    sandbox.warm(&images);
-    Ok(sandbox)
-}
-
 /// Returns when somebody asks this process to end: Ctrl-C, or TERM.
-pub(crate) async fn asked_to_end() {
+pub(crate) async fn terminated() {
     use tokio::signal::unix::{SignalKind, signal};
     let terminated = async {
         match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => {
-                terminate.recv().await;
-            }
+            Ok(mut terminate) => drop(terminate.recv().await),
             Err(_) => std::future::pending().await,
         }
     };

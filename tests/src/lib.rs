@@ -1,5 +1,6 @@
 //! The system from outside: what its tests, demo, conformance runs and benchmarks share.
 
+pub mod bench;
 pub mod conformance;
 pub mod harness;
 pub mod oracle;

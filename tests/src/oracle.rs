@@ -1,7 +1,6 @@
-//! How the clients of Hive CI read our events and logs, written from the description of their behaviour (the research
-//! page on Nostr CI events, §1.3 to §1.7 and §2.4) and apart from the product's code.
+//! How the clients of Hive CI read our events and logs, written from the description of their behaviour and apart from
+//! the product's code.
 
-pub mod act_log;
 pub mod act_log;
 pub mod ad;
 pub mod bah;

@@ -26,9 +26,8 @@ use crate::{
     },
 };
 
-/// Runs a worker until it is told to end: its sandbox, its warm containers, and its link to the coordinator.
-pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
-    let sandbox = sandbox(&config).await?;
+/// Runs a worker until it is told to end: its warm containers, and its link to the coordinator.
+pub async fn run(config: Config, sandbox: Arc<dyn Sandbox>, shutdown: Shutdown) -> anyhow::Result<()> {
     let images: BTreeSet<&String> = config.labels.values().collect();
     sandbox.warm(&images.into_iter().cloned().collect::<Vec<_>>());
     let ended = link::run(config, Arc::new(Sandboxed(sandbox.clone())), shutdown).await;

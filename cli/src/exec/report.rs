@@ -1,68 +1,173 @@
-//! What `exec` says at the end.
+//! What `exec` prints: the log as it comes, and the result for people or as JSON.
 
+use std::{
+    collections::BTreeMap,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use ::coordinator::run::{JobPhase, Phase, State, sentence};
+use anyhow::Result;
 use serde_json::{Value, json};
+use worker::log::Record;
+use workflow::plan::Conclusion;
 
-use ::coordinator::run::{self, End, Job, JobPhase, Phase, State};
+/// Bytes of one job's log that the JSON object carries.
+const KEPT: usize = 64 << 20;
 
-use super::run::Logs;
+/// The logs of all jobs.
+pub(super) struct Logs {
+    live: bool,
+    jobs: Mutex<BTreeMap<String, Arc<JobLog>>>,
+}
 
-/// How the run ended.
-pub(super) fn end(state: &State) -> Option<&End> {
-    match &state.phase {
-        Phase::Done { end, .. } | Phase::Sealing { end } => Some(end),
-        _ => None,
+/// One job's log.
+pub(super) struct JobLog {
+    name: String,
+    live: bool,
+    state: Mutex<Text>,
+}
+
+#[derive(Default)]
+struct Text {
+    /// Everything said, one line each.
+    all: String,
+    /// The unended line of each stream.
+    open: BTreeMap<i32, Vec<u8>>,
+}
+
+impl Logs {
+    pub(super) fn new(live: bool) -> Self {
+        Self { live, jobs: Mutex::default() }
+    }
+
+    pub(super) fn job(&self, key: &str, name: &str) -> Arc<JobLog> {
+        let log = Arc::new(JobLog { name: name.to_owned(), live: self.live, state: Mutex::default() });
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned(), log.clone());
+        log
+    }
+
+    fn text(&self, key: &str) -> String {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.get(key).map(|log| log.state.lock().unwrap_or_else(PoisonError::into_inner).all.clone()).unwrap_or_default()
     }
 }
 
-/// The whole result for programs.
-pub(super) fn json(state: &State, end: &End, event: &str, logs: &Logs, diagnostics: &[Value]) -> Value {
-    json!({
-        "conclusion": end.conclusion,
-        "reason": end.reason.as_ref().map(run::sentence),
-        "message": state.message,
-        "exit_code": end.exit_code,
-        "event": event,
-        "jobs": state.jobs.iter().map(|(key, found)| job(key, found, logs)).collect::<Vec<_>>(),
-        "diagnostics": diagnostics,
-    })
+impl JobLog {
+    /// Takes one record: whole lines are printed and kept.
+    pub(super) fn take(&self, record: &Record) {
+        let mut text = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mark) = &record.mark {
+            for rest in std::mem::take(&mut text.open).into_values() {
+                self.line(&mut text, &String::from_utf8_lossy(&rest));
+            }
+            let line = match mark.ended {
+                false => format!("Run {}", mark.name),
+                true => format!("{}: {} [{} ms]", mark.name, mark.conclusion, mark.duration_ms),
+            };
+            self.line(&mut text, &line);
+            return;
+        }
+        let mut open = text.open.remove(&record.stream).unwrap_or_default();
+        open.extend_from_slice(&record.text);
+        while let Some(end) = open.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = open.drain(..=end).collect();
+            self.line(&mut text, String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']));
+        }
+        if !open.is_empty() {
+            text.open.insert(record.stream, open);
+        }
+    }
+
+    #[allow(clippy::print_stdout)]
+    fn line(&self, text: &mut Text, line: &str) {
+        if self.live {
+            println!("{} | {line}", self.name);
+        }
+        if text.all.len() + line.len() < KEPT {
+            text.all.push_str(line);
+            text.all.push('\n');
+        }
+    }
 }
 
-fn job(key: &str, job: &Job, logs: &Logs) -> Value {
-    let (conclusion, reason) = match &job.phase {
-        JobPhase::Done { conclusion, reason, .. } => (conclusion.as_str(), reason.as_ref().map(run::sentence)),
-        _ => ("", None),
+/// The result of a run.
+pub(super) struct Report {
+    json: Value,
+    text: String,
+    code: u8,
+}
+
+impl Report {
+    /// The workflow was refused before any job ran.
+    pub(super) fn invalid(message: String) -> Self {
+        let json = json!({"conclusion": "invalid", "message": message, "jobs": []});
+        Self { json, text: message, code: 2 }
+    }
+
+    /// The event does not start the workflow.
+    pub(super) fn untriggered(reason: &str) -> Self {
+        let json = json!({"conclusion": "none", "message": reason, "jobs": []});
+        Self { json, text: format!("nothing to do: {reason}"), code: 0 }
+    }
+
+    /// A run that ended.
+    pub(super) fn of(state: &State, logs: &Logs) -> Self {
+        let (conclusion, reason) = match &state.phase {
+            Phase::Done { end, .. } | Phase::Sealing { end } => (end.conclusion, end.reason.clone()),
+            _ => (Conclusion::Failure, None),
+        };
+        let jobs: Vec<Value> = state.jobs.iter().map(|(key, job)| job_json(key, job, logs)).collect();
+        let reason = reason.as_ref().map(sentence);
+        let mut text = String::new();
+        for (key, job) in &state.jobs {
+            if let JobPhase::Done { conclusion, reason, .. } = &job.phase {
+                let why = reason.as_ref().map(|reason| format!(": {}", sentence(reason))).unwrap_or_default();
+                text.push_str(&format!("{key}: {}{why}\n", conclusion.as_str()));
+            }
+        }
+        text.push_str(conclusion.as_str());
+        let message = state.message.clone();
+        let json = json!({"conclusion": conclusion.as_str(), "reason": reason, "message": message, "jobs": jobs});
+        let code = match conclusion {
+            Conclusion::Success | Conclusion::Skipped => 0,
+            Conclusion::Failure => 1,
+            Conclusion::Cancelled => 130,
+        };
+        Self { json, text, code }
+    }
+
+    /// Prints it, and gives the exit code.
+    #[allow(clippy::print_stdout, clippy::print_stderr)]
+    pub(super) fn print(&self, json: bool) -> Result<ExitCode> {
+        if json {
+            println!("{}", serde_json::to_string_pretty(&self.json)?);
+        } else {
+            eprintln!("{}", self.text);
+        }
+        Ok(ExitCode::from(self.code))
+    }
+}
+
+fn job_json(key: &str, job: &::coordinator::run::Job, logs: &Logs) -> Value {
+    let (conclusion, reason, report) = match &job.phase {
+        JobPhase::Done { conclusion, reason, report } => (Some(conclusion.as_str()), reason.clone(), report.clone()),
+        _ => (None, None, None),
     };
-    let report = job.report();
+    let report = report.map(|report| serde_json::to_value(report).unwrap_or_default()).unwrap_or_default();
     json!({
         "id": job.id,
         "key": key,
         "name": job.name,
         "matrix": job.leg.matrix,
         "conclusion": conclusion,
-        "reason": reason,
         "tolerated": job.tolerated,
-        "outputs": report.map(|report| &report.outputs),
-        "log": logs.get(key),
-        "annotations": report.map_or(&[][..], |report| &report.annotations),
-        "summary": report.map_or("", |report| &report.summary),
+        "reason": reason.as_ref().map(sentence),
+        "outputs": report["outputs"],
+        "steps": report["steps"],
+        "annotations": report["annotations"],
+        "summary": report["summary"],
         "attempts": job.attempts.len(),
-        "image": report.and_then(|report| report.image.as_ref()),
-        "steps": report.map_or(&[][..], |report| &report.steps),
+        "log": logs.text(key),
     })
-}
-
-/// A line for each job, and one for all.
-pub(super) fn summary(state: &State, end: &End) {
-    println!();
-    for job in state.jobs.values() {
-        if let JobPhase::Done { conclusion, reason, .. } = &job.phase {
-            let why = reason.as_ref().map(|reason| format!(": {}", run::sentence(reason))).unwrap_or_default();
-            let tolerated = if job.tolerated && job.conclusion() != Some(*conclusion) { " (tolerated)" } else { "" };
-            println!("{:10} {}{tolerated}{why}", conclusion.as_str(), job.name);
-        }
-    }
-    if let Some(message) = &state.message {
-        eprintln!("{message}");
-    }
-    println!("{}", end.conclusion.as_str());
 }

@@ -33,6 +33,8 @@ pub(super) struct RunView {
     pub(super) conclusion: Option<Conclusion>,
     pub(super) reason: Option<Reason>,
     pub(super) exit_code: Option<i32>,
+    /// When the coordinator heard the request.
+    pub(super) received_at: Millis,
     pub(super) created_at: Millis,
     pub(super) started_at: Option<Millis>,
     pub(super) ended_at: Option<Millis>,
@@ -129,6 +131,7 @@ impl From<State> for RunView {
             conclusion: ended.then_some(conclusion),
             reason,
             exit_code: ended.then_some(exit_code),
+            received_at: state.request.received_at,
             created_at: state.created_at,
             started_at: state.started_at,
             ended_at: ended.then_some(at),
@@ -144,10 +147,10 @@ impl From<(String, Job)> for JobView {
     fn from((key, job): (String, Job)) -> Self {
         let (phase, waits, conclusion, reason, report) = match job.phase {
             JobPhase::Blocked => ("blocked", Some("waits for the jobs it needs".into()), None, None, None),
+            JobPhase::Held => ("held", Some("waits for other legs of its matrix (max-parallel)".into()), None, None, None),
             JobPhase::Queued { reason, .. } => ("queued", Some(reason), None, None, None),
             JobPhase::Running { .. } => ("running", None, None, None, None),
             JobPhase::Cancelling { .. } => ("cancelling", None, None, None, None),
-            JobPhase::Held => ("held", None, None, None, None),
             JobPhase::Done { conclusion, reason, report } => ("done", None, Some(conclusion), reason, report),
         };
         let last = job.attempts.last();

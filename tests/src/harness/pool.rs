@@ -93,6 +93,13 @@ impl Pool {
         })
     }
 
+    /// Sets a further variable of the coordinator's environment.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Starts the coordinator and waits until it is ready.
     pub fn coordinator(&self) -> Result<Process> {
         let config = self.folder.join("coordinator.toml");

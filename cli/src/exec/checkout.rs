@@ -1,0 +1,102 @@
+//! The local checkout: its commit, its ref, its workflow files.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use ::coordinator::plan::FOLDERS;
+
+/// A checkout and the commit that is run.
+pub(super) struct Checkout {
+    /// The work tree.
+    pub(super) root: PathBuf,
+    /// Full commit id.
+    pub(super) commit: String,
+    /// Full ref.
+    pub(super) reference: String,
+    /// Message and author of the commit.
+    pub(super) description: Option<(String, String)>,
+}
+
+impl Checkout {
+    /// Opens the repository that holds `directory`.
+    pub(super) fn open(directory: &Path, reference: Option<&str>) -> Result<Self> {
+        let repository = git2::Repository::discover(directory).with_context(|| {
+            format!("{} is in no git repository: run git init and commit, then try again", directory.display())
+        })?;
+        let root = repository.workdir().context("a bare repository has no work tree to run")?.to_owned();
+        let head = repository.head().context("the repository has no commit yet: commit, then try again")?;
+        let reference = match reference {
+            Some(name) if name.starts_with("refs/") => name.to_owned(),
+            Some(name) if repository.find_reference(&format!("refs/tags/{name}")).is_ok() => format!("refs/tags/{name}"),
+            Some(name) => format!("refs/heads/{name}"),
+            None => match head.name() {
+                Ok(name) if name.starts_with("refs/") => name.to_owned(),
+                _ => "refs/heads/main".to_owned(),
+            },
+        };
+        let named = repository.find_reference(&reference).and_then(|found| found.peel_to_commit());
+        let commit = named.or_else(|_| head.peel_to_commit()).context("HEAD names no commit")?;
+        if is_dirty(&repository) {
+            tracing::warn!("uncommitted changes are not part of the run, but for the workflow file itself");
+        }
+        let author = String::from_utf8_lossy(commit.author().name_bytes()).into_owned();
+        let description = Some((String::from_utf8_lossy(commit.message_bytes()).into_owned(), author));
+        let id = commit.id().to_string();
+        Ok(Self { root, commit: id, reference, description })
+    }
+
+    /// The path of the workflow to run: the named one, or the only one.
+    pub(super) fn workflow(&self, named: Option<&str>) -> Result<String> {
+        if let Some(path) = named {
+            let path = path.strip_prefix("./").unwrap_or(path);
+            if !self.root.join(path).is_file() {
+                bail!("-W {path}: no such file in {}; there are {}", self.root.display(), self.found().join(", "));
+            }
+            return Ok(path.to_owned());
+        }
+        match &self.found()[..] {
+            [only] => Ok(only.clone()),
+            [] => bail!("{} has no workflow files in {}", self.root.display(), FOLDERS.join(", ")),
+            several => bail!("name one of the workflows with -W: {}", several.join(", ")),
+        }
+    }
+
+    fn found(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for folder in FOLDERS {
+            for entry in std::fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if name.ends_with(".yml") || name.ends_with(".yaml") {
+                    found.push(format!("{folder}/{name}"));
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// The text of a file of the work tree.
+    pub(super) fn read(&self, path: &str) -> Result<String> {
+        std::fs::read_to_string(self.root.join(path)).with_context(|| format!("cannot read {path}"))
+    }
+
+    /// What the commit changed against its first parent; `None` where it has none.
+    pub(super) fn changed_paths(&self) -> Option<Vec<String>> {
+        let repository = git2::Repository::open(&self.root).ok()?;
+        let commit = repository.find_commit(git2::Oid::from_str(&self.commit).ok()?).ok()?;
+        let before = commit.parent(0).ok()?.tree().ok()?;
+        let diff = repository.diff_tree_to_tree(Some(&before), Some(&commit.tree().ok()?), None).ok()?;
+        let files = diff.deltas().flat_map(|delta| [delta.old_file().path(), delta.new_file().path()]);
+        let mut paths: Vec<String> = files.flatten().map(|path| path.to_string_lossy().into_owned()).collect();
+        paths.sort();
+        paths.dedup();
+        Some(paths)
+    }
+}
+
+fn is_dirty(repository: &git2::Repository) -> bool {
+    let mut options = git2::StatusOptions::new();
+    options.include_untracked(true);
+    repository.statuses(Some(&mut options)).is_ok_and(|statuses| !statuses.is_empty())
+}

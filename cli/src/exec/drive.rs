@@ -1,0 +1,205 @@
+//! Drives a run's state machine with jobs on this machine, where a pool has store, schedule and sessions.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use ::coordinator::run::{self, Effect, Event, New, Origin, Phase, Planned, Repository, Request, Rules, SealedLog, State, Visibility};
+use anyhow::{Context, Result};
+use indexmap::IndexMap;
+use secrecy::SecretString;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use worker::{
+    config::Config,
+    fetch::Sources,
+    job::{self, Observer},
+    log::spool::Each,
+    sandbox::Sandbox,
+};
+use workflow::plan::JobReport;
+
+use super::report::{Logs, Report};
+
+/// A plan and what it is run with.
+pub(super) struct Work {
+    pub(super) planned: Planned,
+    pub(super) vars: IndexMap<String, String>,
+    pub(super) secrets: BTreeMap<String, SecretString>,
+    /// The commit's files lie in the workspace when a job starts.
+    pub(super) checked_out: bool,
+    /// Jobs at a time.
+    pub(super) jobs: usize,
+    /// Print the log while it comes.
+    pub(super) live: bool,
+    pub(super) config: Config,
+}
+
+/// What a running job says.
+enum Said {
+    Begun { job: String, attempt: u32 },
+    Finished { job: String, attempt: u32, report: Box<JobReport> },
+}
+
+struct Driver {
+    work: Work,
+    sandbox: Arc<dyn Sandbox>,
+    sources: Arc<dyn Sources>,
+    state: State,
+    queue: VecDeque<(String, Vec<String>)>,
+    running: HashMap<String, CancellationToken>,
+    kill: CancellationToken,
+    logs: Arc<Logs>,
+    say: mpsc::UnboundedSender<Said>,
+}
+
+/// Runs a plan to its end.
+pub(super) async fn drive(work: Work, sandbox: Arc<dyn Sandbox>, sources: Arc<dyn Sources>) -> Result<Report> {
+    let (say, mut said) = mpsc::unbounded_channel();
+    let (state, _) = run::create(new(&work), now());
+    let logs = Arc::new(Logs::new(work.live));
+    let planned = work.planned.clone();
+    let (queue, running, kill) = (VecDeque::new(), HashMap::new(), CancellationToken::new());
+    let mut driver = Driver { work, sandbox, sources, state, queue, running, kill, logs, say };
+    driver.apply(Event::Planned(Box::new(planned)));
+    let mut asked_to_end = 0;
+    while !matches!(driver.state.phase, Phase::Done { .. }) {
+        driver.start_jobs();
+        tokio::select! {
+            said = said.recv() => match said.context("the jobs' channel is closed")? {
+                Said::Begun { job, attempt } => driver.apply(Event::Begun { job, attempt }),
+                Said::Finished { job, attempt, report } => {
+                    driver.running.remove(&job);
+                    driver.apply(Event::Finished { job, attempt, report });
+                }
+            },
+            _ = tokio::signal::ctrl_c() => {
+                asked_to_end += 1;
+                match asked_to_end {
+                    1 => {
+                        tracing::warn!("cancelling; press Ctrl-C again to end everything at once");
+                        driver.apply(Event::Cancel { by: "Ctrl-C".into() });
+                    }
+                    _ => driver.kill.cancel(),
+                }
+            }
+        }
+    }
+    Ok(Report::of(&driver.state, &driver.logs))
+}
+
+impl Driver {
+    /// One event through the state machine. What it refuses changes nothing.
+    fn apply(&mut self, event: Event) {
+        let Ok((state, effects)) = run::advance(&self.state, event, now()) else { return };
+        self.state = state;
+        for effect in effects {
+            match effect {
+                Effect::Queue { job, labels, .. } => self.queue.push_back((job, labels)),
+                Effect::Unqueue { job, .. } => self.queue.retain(|(queued, _)| *queued != job),
+                Effect::Stop { job, .. } => {
+                    if let Some(cancel) = self.running.get(&job) {
+                        cancel.cancel();
+                    }
+                }
+                Effect::Seal => self.apply(Event::Sealed { log: SealedLog::default() }),
+                _ => {}
+            }
+        }
+    }
+
+    fn start_jobs(&mut self) {
+        while self.running.len() < self.work.jobs {
+            let Some((job, labels)) = self.queue.pop_front() else { return };
+            let Some(image) = labels.iter().find_map(|label| self.work.config.labels.get(label)).cloned() else {
+                let known: Vec<&str> = self.work.config.labels.keys().map(String::as_str).collect();
+                tracing::error!(
+                    "{job}: no image stands for the label {}; known: {}; add --image {}=IMAGE",
+                    labels.join(", "),
+                    known.join(", "),
+                    labels.first().map(String::as_str).unwrap_or("LABEL"),
+                );
+                self.apply(Event::Unmatched { job });
+                continue;
+            };
+            self.apply(Event::Accepted { job: job.clone(), worker: "exec".into() });
+            self.start(job, image);
+        }
+    }
+
+    fn start(&mut self, key: String, image: String) {
+        let Some(order) = run::order(&self.state, &key) else { return };
+        let cancel = CancellationToken::new();
+        self.running.insert(key.clone(), cancel.clone());
+        let attempt = job::Attempt {
+            secrets: self.work.secrets.clone(),
+            masks: Vec::new(),
+            image,
+            limits: self.work.config.limits.clone(),
+            checked_out: self.work.checked_out,
+            cancel,
+            kill: self.kill.clone(),
+            order,
+        };
+        let number = attempt.order.attempt;
+        let lines = self.logs.job(&key, &attempt.order.name);
+        let sink = Arc::new(Each::new(move |record| lines.take(&record)));
+        let observer = Arc::new(Told { job: key.clone(), attempt: number, say: self.say.clone() });
+        let (sandbox, sources, say) = (self.sandbox.clone(), self.sources.clone(), self.say.clone());
+        tokio::spawn(async move {
+            let report = Box::new(job::execute(attempt, sandbox, sources, sink, observer).await);
+            // The receiver is gone only where the whole run is.
+            let _ = say.send(Said::Finished { job: key, attempt: number, report });
+        });
+    }
+}
+
+struct Told {
+    job: String,
+    attempt: u32,
+    say: mpsc::UnboundedSender<Said>,
+}
+
+impl Observer for Told {
+    fn begun(&self, _: Option<String>) {
+        let _ = self.say.send(Said::Begun { job: self.job.clone(), attempt: self.attempt });
+    }
+    fn step(&self, _: u32, _: &str, _: &str, _: &str) {}
+}
+
+fn new(work: &Work) -> New {
+    let request = Request {
+        id: "exec".into(),
+        origin: Origin::Api,
+        repository: Repository { address: "local".into(), ..Repository::default() },
+        workflow: work.planned.plan.path.clone(),
+        commit: work.planned.commit.clone(),
+        branch: String::new(),
+        reference: Some(work.planned.reference.clone()),
+        trigger: None,
+        actor: String::new(),
+        env: IndexMap::new(),
+        notices: Vec::new(),
+        inputs: None,
+        received_at: now(),
+    };
+    New {
+        id: uuid::Uuid::now_v7().to_string(),
+        serial: 1,
+        number: 1,
+        attempt: 1,
+        previous: None,
+        request: Request { env: work.vars.clone(), ..request },
+        secrets: !work.secrets.is_empty(),
+        rules: Rules::default(),
+        visibility: Visibility::Public,
+        expires_at: u64::MAX,
+    }
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,125 @@
+//! Floors: what the engine alone takes for the same work, through the same client library.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use bollard::{
+    container::{AttachContainerResults, LogOutput},
+    exec::StartExecResults,
+    models::ExecConfig,
+    query_parameters::{AttachContainerOptionsBuilder, StartContainerOptions},
+};
+use futures::{Stream, StreamExt};
+
+use super::{
+    engine::{Engine, Made, Shape},
+    pairs::median,
+};
+
+/// Numbered lines of 100 bytes, their end included.
+pub const LOG: [&str; 5] = ["seq", "-f", "%099.0f", "1", "1000000"];
+/// Bytes of [`LOG`].
+pub const LOG_BYTES: u64 = 100_000_000;
+/// One exec is noisy: each sample is the median of this many.
+const EXECS: usize = 5;
+
+/// The engine and the shape of its containers.
+#[derive(Debug)]
+pub struct Floor {
+    engine: Engine,
+    shape: Shape,
+    idle: Option<Made>,
+}
+
+impl Floor {
+    /// Floors with containers of this shape.
+    pub fn new(engine: Engine, shape: Shape) -> Self {
+        Self { engine, shape, idle: None }
+    }
+
+    /// Create, attach and start, until the first byte of `echo`.
+    pub async fn cold(&mut self) -> Result<Duration> {
+        let from = Instant::now();
+        let made = self.engine.create(&self.shape, &["echo", "hi"]).await?;
+        let mut attached = self.attach(&made).await?;
+        let first = async {
+            let first = attached.output.next().await;
+            (first, from.elapsed())
+        };
+        let (started, (first, took)) =
+            tokio::join!(self.engine.api.start_container(&made.id, None::<StartContainerOptions>), first);
+        started?;
+        match first.context("echo printed nothing")?? {
+            LogOutput::StdOut { message } if message.starts_with(b"hi") => {}
+            other => bail!("echo printed {other:?}"),
+        }
+        self.engine.remove(made).await?;
+        Ok(took)
+    }
+
+    /// `docker exec true`: create, start, read to the end, inspect.
+    pub async fn exec(&mut self) -> Result<Duration> {
+        let idle = match self.idle.take() {
+            Some(idle) => idle,
+            None => {
+                let made = self.engine.create(&self.shape, &["sleep", "infinity"]).await?;
+                self.engine.api.start_container(&made.id, None::<StartContainerOptions>).await?;
+                made
+            }
+        };
+        let id = self.idle.insert(idle).id.clone();
+        let mut times = Vec::with_capacity(EXECS);
+        for _ in 0..EXECS {
+            times.push(self.one_exec(&id).await?.as_secs_f64());
+        }
+        Ok(Duration::from_secs_f64(median(&times).unwrap_or_default()))
+    }
+
+    /// [`LOG`] in a container of its own, from create to the end of a raw attach.
+    pub async fn log(&mut self) -> Result<Duration> {
+        let from = Instant::now();
+        let made = self.engine.create(&self.shape, &LOG).await?;
+        let attached = self.attach(&made).await?;
+        let (started, bytes) = tokio::join!(
+            self.engine.api.start_container(&made.id, None::<StartContainerOptions>),
+            read_all(attached.output)
+        );
+        let took = from.elapsed();
+        started?;
+        let bytes = bytes?;
+        ensure!(bytes == LOG_BYTES, "the floor's attach gave {bytes} bytes of {LOG_BYTES}");
+        self.engine.remove(made).await?;
+        Ok(took)
+    }
+
+    async fn attach(&self, made: &Made) -> Result<AttachContainerResults> {
+        let options = AttachContainerOptionsBuilder::new().stdout(true).stderr(true).stream(true).build();
+        Ok(self.engine.api.attach_container(&made.id, Some(options)).await?)
+    }
+
+    async fn one_exec(&self, id: &str) -> Result<Duration> {
+        let from = Instant::now();
+        let config = ExecConfig {
+            cmd: Some(vec!["true".into()]),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            ..ExecConfig::default()
+        };
+        let exec = self.engine.api.create_exec(id, config).await?.id;
+        let StartExecResults::Attached { output, .. } = self.engine.api.start_exec(&exec, None).await? else {
+            bail!("the engine did not attach to the exec");
+        };
+        read_all(output).await?;
+        let code = self.engine.api.inspect_exec(&exec).await?.exit_code;
+        ensure!(code == Some(0), "true ended with {code:?}");
+        Ok(from.elapsed())
+    }
+}
+
+async fn read_all(mut output: impl Stream<Item = Result<LogOutput, bollard::errors::Error>> + Unpin) -> Result<u64> {
+    let mut bytes = 0;
+    while let Some(piece) = output.next().await {
+        bytes += piece?.into_bytes().len() as u64;
+    }
+    Ok(bytes)
+}

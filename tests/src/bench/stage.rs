@@ -1,0 +1,208 @@
+//! The product on loopback: one relay, one repository, and pools of processes that differ in their warm containers.
+
+use std::{
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+
+use super::{
+    answer::{Api, Stamps},
+    engine::{Engine, Shape},
+    floor::LOG,
+    memory,
+};
+use crate::harness::{
+    client::{kind, tag},
+    pool::Pool,
+    process::Process,
+    world::{Relay, World},
+};
+
+/// Longer than any job here takes.
+const LIMIT: Duration = Duration::from_secs(120);
+/// How long a process may take to remove what it has.
+const CLOSING: Duration = Duration::from_secs(30);
+/// From a job's end until its container is removed and another is warm.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// What a job does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// One step, `echo`.
+    Echo,
+    /// One step, `true`.
+    OneStep,
+    /// Twenty steps, `true`.
+    TwentySteps,
+    /// One step that prints 100 MB.
+    Log,
+    /// Long enough to be looked at.
+    Sleep,
+}
+
+/// One job, from outside and by its own stamps.
+#[derive(Debug, Clone, Copy)]
+pub struct Timed {
+    /// From the event received until the first byte of output.
+    pub first: Duration,
+    /// From the event received until the last report.
+    pub whole: Duration,
+    /// From the event sent until the first byte of output.
+    pub sent_to_first: Duration,
+    /// From the event sent until the final status was heard.
+    pub sent_to_heard: Duration,
+}
+
+/// Relay and repository.
+#[derive(Debug)]
+pub struct Stage {
+    world: World,
+    // After the world: its processes are ended last.
+    relay: Relay,
+    folder: tempfile::TempDir,
+}
+
+/// A coordinator and its worker.
+#[derive(Debug)]
+pub struct Running {
+    pool: Pool,
+    api: Api,
+    worker: Ending,
+    coordinator: Ending,
+}
+
+/// Asked to end when dropped: a worker that is killed leaves its containers behind.
+#[derive(Debug)]
+struct Ending(Process);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if self.0.signal(Signal::SIGTERM).is_ok() {
+            let _ = self.0.wait(CLOSING);
+        }
+    }
+}
+
+impl Stage {
+    /// Starts relay and git server.
+    pub async fn start() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let relay = Relay::start(folder.path())?;
+        let all = [Work::Echo, Work::OneStep, Work::TwentySteps, Work::Log, Work::Sleep];
+        let files: Vec<(&str, String)> = all.iter().map(|work| (work.path(), work.text())).collect();
+        let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+        let world = World::new(&relay.url, &files).await?;
+        Ok(Self { world, relay, folder })
+    }
+
+    /// Starts a pool whose worker keeps this many containers warm.
+    pub fn pool(&self, name: &str, warm: usize) -> Result<Running> {
+        let relays = std::slice::from_ref(&self.relay.url);
+        // The jobs of one author are many; the default rate is for people.
+        let pool =
+            Pool::create(&self.folder.path().join(name), relays)?.with("LONGSHORE_LIMITS_AUTHOR_PER_MINUTE", "100000");
+        let coordinator = Ending(pool.coordinator()?);
+        let worker = Ending(pool.worker(&[("LONGSHORE_SLOTS", "1"), ("LONGSHORE_POOL_SIZE", &warm.to_string())])?);
+        Ok(Running { api: Api::new(&pool.http), pool, worker, coordinator })
+    }
+
+    /// Runs a job to its end, waits until the pool is at rest, and reads its stamps.
+    pub async fn run(&self, on: &Running, work: Work) -> Result<Timed, String> {
+        let timed = self.job(on, work).await;
+        tokio::time::sleep(SETTLE).await;
+        timed.map_err(|error| format!("{work:?}: {error:#}"))
+    }
+
+    async fn job(&self, on: &Running, work: Work) -> Result<Timed> {
+        let (run, job) = self.world.press(on.pool.pubkey, work.path()).events()?;
+        self.world.listener.publish(&run).await?;
+        let sent = now();
+        self.world.listener.publish(&job).await?;
+        let answers = self.world.listener.end(&run, &job, LIMIT).await?;
+        let heard = now();
+        let result = answers.only(kind::RESULT)?;
+        ensure!(tag(result, "success") == "true", "the job failed: {}", tag(result, "error"));
+        let answer = on.api.read(&job.id.to_hex()).await?;
+        if work == Work::Log {
+            answer.check_log()?;
+        }
+        let Stamps { received, first, ended } = answer.stamps;
+        let span = |from: u64, to: u64| {
+            let millis = to.checked_sub(from).with_context(|| format!("the stamps run backwards: {from}, {to}"));
+            millis.map(Duration::from_millis)
+        };
+        Ok(Timed {
+            first: span(received, first)?,
+            whole: span(received, ended)?,
+            sent_to_first: span(sent, first)?,
+            sent_to_heard: span(sent, heard)?,
+        })
+    }
+
+    /// The shape of a job's own container, copied while the job runs.
+    pub async fn shape(&self, on: &Running, engine: &Engine) -> Result<Shape> {
+        let (run, job) = self.world.press(on.pool.pubkey, Work::Sleep.path()).events()?;
+        self.world.listener.publish(&run).await?;
+        self.world.listener.publish(&job).await?;
+        self.world.listener.status(&job, "running", LIMIT).await?;
+        let until = tokio::time::Instant::now() + Duration::from_secs(10);
+        let mut shape = engine.copy(&asleep()).await?;
+        while shape.is_none() && tokio::time::Instant::now() < until {
+            shape = engine.copy(&asleep()).await?;
+        }
+        self.world.listener.end(&run, &job, LIMIT).await?;
+        tokio::time::sleep(SETTLE).await;
+        shape.with_context(|| format!("no container ran our job, in which `{}` shows", asleep()))
+    }
+}
+
+impl Running {
+    /// MiB of the coordinator and of the worker.
+    pub fn memory(&self) -> (Result<f64, String>, Result<f64, String>) {
+        let of = |process: &Ending| memory::mib(process.0.id()).map_err(|error| format!("{error:#}"));
+        (of(&self.coordinator), of(&self.worker))
+    }
+
+    /// Where its logs are.
+    pub fn folder(&self) -> &Path {
+        &self.pool.folder
+    }
+}
+
+impl Work {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Echo => ".github/workflows/echo.yml",
+            Self::OneStep => ".github/workflows/one.yml",
+            Self::TwentySteps => ".github/workflows/twenty.yml",
+            Self::Log => ".github/workflows/log.yml",
+            Self::Sleep => ".github/workflows/sleep.yml",
+        }
+    }
+
+    fn text(self) -> String {
+        // Each begins with output, so that every job has its first byte.
+        let steps = match self {
+            Self::Echo => vec!["echo hi".to_owned()],
+            Self::OneStep => vec!["echo; true".to_owned()],
+            Self::TwentySteps => [vec!["echo; true".to_owned()], vec!["true".to_owned(); 19]].concat(),
+            Self::Log => vec![LOG.join(" ")],
+            Self::Sleep => vec![format!("echo; {}", asleep())],
+        };
+        let steps: String = steps.iter().map(|step| format!("      - run: {step}\n")).collect();
+        format!("on: push\njobs:\n  work:\n    runs-on: ubuntu-latest\n    steps:\n{steps}")
+    }
+}
+
+/// A command that nothing else on this machine runs.
+fn asleep() -> String {
+    format!("sleep 4.0{}", std::process::id())
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
