@@ -6,7 +6,10 @@ use std::{
 };
 
 use anyhow::Context;
-use coordinator::{config::{self, Config, keys}, serve};
+use coordinator::{
+    config::{self, Config, keys},
+    serve,
+};
 use nostr_relay_builder::{LocalRelay, RelayBuilder, builder::RateLimit};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -52,8 +55,7 @@ pub(crate) struct Args {
 
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    std::fs::create_dir_all(&args.data)
-        .with_context(|| format!("--data {}: cannot be made", args.data.display()))?;
+    std::fs::create_dir_all(&args.data).with_context(|| format!("--data {}: cannot be made", args.data.display()))?;
     let data = std::fs::canonicalize(&args.data)?;
     let keys = keys_in(&data.join("keys"))?;
     // Before anything listens: without an engine nothing else is worth starting.
@@ -80,8 +82,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let worker = WorkerConfig { coordinator, identity_file: keys.worker.clone(), ..worker };
     let link = worker::run(worker, sandbox, shutdown.clone());
     let mut link = tokio::spawn(link);
-    eprintln!("dev: everybody who reaches {url} may run workflows here, free of charge; loopback clone URLs are allowed");
-    println!("{}", json!({ "relay": url, "http": format!("http://{}", running.http), "pubkey": running.pubkey.to_hex() }));
+    eprintln!(
+        "dev: everybody who reaches {url} may run workflows here, free of charge; loopback clone URLs are allowed"
+    );
+    println!(
+        "{}",
+        json!({ "relay": url, "http": format!("http://{}", running.http), "pubkey": running.pubkey.to_hex() })
+    );
 
     let coordinator = running.ended();
     tokio::pin!(coordinator);
@@ -136,7 +143,11 @@ fn coordinator_config(args: &Args, data: &Path, keys: &keys::Keys, relay: &str) 
             allow_private: true,
             ..config::Relays::default()
         },
-        policy: config::Policy { everyone: true, max_duration: args.max_duration.unwrap_or(defaults.max_duration), ..defaults },
+        policy: config::Policy {
+            everyone: true,
+            max_duration: args.max_duration.unwrap_or(defaults.max_duration),
+            ..defaults
+        },
         source: config::Source { allow_private: true, allow_file: true, ..config::Source::default() },
         workers: vec![keys.worker_identity.clone()],
         ..Config::default()

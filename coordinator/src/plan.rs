@@ -191,13 +191,7 @@ pub fn assemble(plan: Plan, subject: &Subject, cause: Cause, numbers: Numbers) -
 }
 
 /// The `github` context as far as it holds for the whole run (GitHub docs: contexts, github).
-fn github_context(
-    plan: &Plan,
-    subject: &Subject,
-    event: &str,
-    payload: Value,
-    numbers: Numbers,
-) -> Map<String, Value> {
+fn github_context(plan: &Plan, subject: &Subject, event: &str, payload: Value, numbers: Numbers) -> Map<String, Value> {
     let pull = event.starts_with("pull_request");
     let context = json!({
         "actor": subject.actor,

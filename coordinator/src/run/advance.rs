@@ -213,7 +213,9 @@ impl Turn {
             return Ok(());
         }
         let ended_by_us = match self.state.jobs.get(key).map(|job| &job.phase) {
-            Some(JobPhase::Cancelling { reason, .. }) if report.conclusion != Conclusion::Success => Some(reason.clone()),
+            Some(JobPhase::Cancelling { reason, .. }) if report.conclusion != Conclusion::Success => {
+                Some(reason.clone())
+            }
             _ => None,
         };
         match ended_by_us {
