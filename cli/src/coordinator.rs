@@ -26,8 +26,7 @@ pub(crate) struct Args {
 
 #[allow(clippy::print_stdout)]
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let given =
-        load::Given { file: args.config.as_deref(), environment: std::env::vars().collect(), sets: &args.sets };
+    let given = load::Given { file: args.config.as_deref(), environment: std::env::vars().collect(), sets: &args.sets };
     let loaded = load::load(&Config::complete(), &given)?;
     let config: Config = loaded.config;
     for warning in loaded.warnings.into_iter().chain(config.check()?) {

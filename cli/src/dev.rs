@@ -6,7 +6,10 @@ use std::{
 };
 
 use anyhow::Context;
-use coordinator::{config::{self, Config, keys}, serve};
+use coordinator::{
+    config::{self, Config, keys},
+    serve,
+};
 use nostr_relay_builder::{LocalRelay, RelayBuilder, builder::RateLimit};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +35,8 @@ pub(crate) struct Args {
     /// Jobs at a time
     #[arg(long, value_name = "N", default_value_t = 2)]
     slots: u32,
-    /// The image that stands for a runner label; may be repeated
+    /// The image that stands for a runner label; may be repeated. That of ubuntu-latest stands for ubuntu-24.04 and
+    /// ubuntu-22.04 too
     #[arg(long = "image", value_name = "LABEL=IMAGE", value_parser = pair)]
     images: Vec<(String, String)>,
     /// Where jobs run: `docker`, or `host`: on this machine, as you, with no isolation
@@ -51,8 +55,7 @@ pub(crate) struct Args {
 
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    std::fs::create_dir_all(&args.data)
-        .with_context(|| format!("--data {}: cannot be made", args.data.display()))?;
+    std::fs::create_dir_all(&args.data).with_context(|| format!("--data {}: cannot be made", args.data.display()))?;
     let data = std::fs::canonicalize(&args.data)?;
     let keys = keys_in(&data.join("keys"))?;
     // Before anything listens: without an engine nothing else is worth starting.
@@ -63,11 +66,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let sandbox = worker::sandbox(&worker).await?;
 
     let unlimited = RateLimit { max_reqs: 10_000, notes_per_minute: u32::MAX };
+<<<<<<< HEAD
     let mut relay = RelayBuilder::default().addr([127, 0, 0, 1].into()).rate_limit(unlimited);
     if args.relay_port != 0 {
         relay = relay.port(args.relay_port);
     }
     let relay = LocalRelay::new(relay);
+=======
+    let mut builder = RelayBuilder::default().addr([127, 0, 0, 1].into()).rate_limit(unlimited);
+    if args.relay_port > 0 {
+        builder = builder.port(args.relay_port);
+    }
+    let relay = LocalRelay::new(builder);
+>>>>>>> core
     relay.run().await.with_context(|| format!("the relay cannot listen on 127.0.0.1:{}", args.relay_port))?;
     let url = relay.url().await.to_string().trim_end_matches('/').to_owned();
 
@@ -79,8 +90,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let worker = WorkerConfig { coordinator, identity_file: keys.worker.clone(), ..worker };
     let link = worker::run(worker, sandbox, shutdown.clone());
     let mut link = tokio::spawn(link);
-    eprintln!("dev: everybody who reaches {url} may run workflows here, free of charge; loopback clone URLs are allowed");
-    println!("{}", json!({ "relay": url, "http": format!("http://{}", running.http), "pubkey": running.pubkey.to_hex() }));
+    eprintln!(
+        "dev: everybody who reaches {url} may run workflows here, free of charge; loopback clone URLs are allowed"
+    );
+    println!(
+        "{}",
+        json!({ "relay": url, "http": format!("http://{}", running.http), "pubkey": running.pubkey.to_hex() })
+    );
 
     let coordinator = running.ended();
     tokio::pin!(coordinator);
@@ -135,7 +151,11 @@ fn coordinator_config(args: &Args, data: &Path, keys: &keys::Keys, relay: &str) 
             allow_private: true,
             ..config::Relays::default()
         },
-        policy: config::Policy { everyone: true, max_duration: args.max_duration.unwrap_or(defaults.max_duration), ..defaults },
+        policy: config::Policy {
+            everyone: true,
+            max_duration: args.max_duration.unwrap_or(defaults.max_duration),
+            ..defaults
+        },
         source: config::Source { allow_private: true, allow_file: true, ..config::Source::default() },
         workers: vec![keys.worker_identity.clone()],
         ..Config::default()
@@ -151,6 +171,9 @@ fn worker_config(args: &Args, data: &Path) -> WorkerConfig {
         ..WorkerConfig::default()
     };
     config.pool.size = args.warm;
+    if let Some((_, image)) = args.images.iter().find(|(label, _)| label == "ubuntu-latest") {
+        config.labels.values_mut().for_each(|default| default.clone_from(image));
+    }
     config.labels.extend(args.images.iter().cloned());
     config
 }

@@ -9,7 +9,7 @@ mod lint;
 mod plan;
 mod worker;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -70,8 +70,14 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("LONGSHORE_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,nostr_relay_pool=off,nostr_relay_builder=off"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let filter = EnvFilter::try_from_env("LONGSHORE_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,nostr_relay_pool=off,nostr_relay_builder=off"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
 }
 
 #[allow(clippy::print_stderr)]

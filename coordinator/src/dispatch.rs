@@ -24,8 +24,8 @@ use tokio::{net::TcpListener, sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 use workflow::plan::{JobOrder, JobReport};
 
-pub use self::{enrol::worker_id, pool::Connected, server::ServerTls};
 use self::pool::Pool;
+pub use self::{enrol::worker_id, pool::Connected, server::ServerTls};
 use crate::{
     run::Millis,
     store::{Queued, WorkerRow},
@@ -219,7 +219,12 @@ pub trait Runs: Send + Sync {
     /// Jobs that wait, oldest first.
     fn queued(&self) -> BoxFuture<'_, anyhow::Result<Vec<Queued>>>;
     /// A worker accepted a job: its next attempt begins. `None`: it waits no longer.
-    fn begin<'a>(&'a self, run: &'a str, job: &'a str, worker: &'a str) -> BoxFuture<'a, anyhow::Result<Option<Handout>>>;
+    fn begin<'a>(
+        &'a self,
+        run: &'a str,
+        job: &'a str,
+        worker: &'a str,
+    ) -> BoxFuture<'a, anyhow::Result<Option<Handout>>>;
     /// Whether the attempt is current and held by this worker.
     fn holds<'a>(&'a self, attempt: &'a AttemptId, worker: &'a str) -> BoxFuture<'a, anyhow::Result<bool>>;
     /// Attempts that are current by the store: each gets a full lease term after a restart.

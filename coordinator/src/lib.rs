@@ -5,14 +5,14 @@
 
 pub mod serve;
 
+pub mod blob;
 pub mod config;
-pub mod nostr;
-pub mod source;
-pub mod plan;
-pub mod store;
-pub mod run;
-pub mod schedule;
 pub mod dispatch;
 pub mod log;
-pub mod blob;
+pub mod nostr;
+pub mod plan;
+pub mod run;
+pub mod schedule;
+pub mod source;
+pub mod store;
 pub mod web;

@@ -191,13 +191,7 @@ pub fn assemble(plan: Plan, subject: &Subject, cause: Cause, numbers: Numbers) -
 }
 
 /// The `github` context as far as it holds for the whole run (GitHub docs: contexts, github).
-fn github_context(
-    plan: &Plan,
-    subject: &Subject,
-    event: &str,
-    payload: Value,
-    numbers: Numbers,
-) -> Map<String, Value> {
+fn github_context(plan: &Plan, subject: &Subject, event: &str, payload: Value, numbers: Numbers) -> Map<String, Value> {
     let pull = event.starts_with("pull_request");
     let context = json!({
         "actor": subject.actor,
@@ -205,7 +199,6 @@ fn github_context(
         "repository": subject.repository,
         "repository_owner": subject.owner,
         "repositoryUrl": format!("{ORIGIN}/{}.git", subject.repository),
-        "event": payload,
         "event_name": event,
         "sha": subject.commit,
         "ref": subject.reference,
@@ -226,10 +219,12 @@ fn github_context(
         "graphql_url": format!("{ORIGIN}/api/graphql"),
         "secret_source": "Actions",
     });
-    match context {
+    let mut context = match context {
         Value::Object(context) => context,
         _ => Map::new(),
-    }
+    };
+    context.insert("event".into(), payload);
+    context
 }
 
 impl Subject {

@@ -77,7 +77,7 @@ fn now() -> Millis {
 pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Running> {
     let keys = keys::read_nostr_key(&config.key_file)?;
     let secret = keys::read_store_key(&config.store_key_file)?;
-    let store_key = StoreKey::from_hex(&zeroize::Zeroizing::new(hex::encode(&*secret)))?;
+    let store_key = StoreKey::from_hex(&zeroize::Zeroizing::new(hex::encode(*secret)))?;
     std::fs::create_dir_all(&config.data)
         .with_context(|| format!("data folder {}: make it writable or set `data`", config.data.display()))?;
     let http = listen("http", &config.http).await?;

@@ -21,7 +21,10 @@ use coordinator::{
 };
 use futures::future::BoxFuture;
 use nostr::{Event, EventBuilder, Keys, Kind, PublicKey, Tag, nips::nip44, util::BoxedFuture};
-use nostr_relay_builder::{LocalRelay, RelayBuilder, builder::{PolicyResult, RelayBuilderNip42, RelayBuilderNip42Mode, WritePolicy}};
+use nostr_relay_builder::{
+    LocalRelay, RelayBuilder,
+    builder::{PolicyResult, RelayBuilderNip42, RelayBuilderNip42Mode, WritePolicy},
+};
 use nostr_sdk::Client;
 use tokio::sync::mpsc;
 

@@ -45,20 +45,28 @@ impl Fixture {
         let (us, key) = (pool.public_key(), publisher.secret_key().to_secret_hex());
         let sealed = nip44::encrypt(author.secret_key(), &us, key, nip44::Version::V2).unwrap();
         let workflow = ".github/workflows/ci.yml";
-        let run = signed(5401, &author, &[
-            &["a", &format!("30617:{}:my-repo", author.public_key())],
-            &["workflow", workflow],
-            &["publisher", &publisher.public_key().to_hex()],
-            &["branch", "main"],
-            &["commit", ""],
-        ]);
-        let job = signed(5100, &author, &[
-            &["p", &us.to_hex()],
-            &["e", &run.id.to_hex()],
-            &["cmd", "bash"],
-            &["args", "-c", "curl -fsSL u -o /tmp/run-workflow.sh && /tmp/run-workflow.sh"],
-            &["secret", "HIVE_CI_NSEC", &sealed],
-        ]);
+        let run = signed(
+            5401,
+            &author,
+            &[
+                &["a", &format!("30617:{}:my-repo", author.public_key())],
+                &["workflow", workflow],
+                &["publisher", &publisher.public_key().to_hex()],
+                &["branch", "main"],
+                &["commit", ""],
+            ],
+        );
+        let job = signed(
+            5100,
+            &author,
+            &[
+                &["p", &us.to_hex()],
+                &["e", &run.id.to_hex()],
+                &["cmd", "bash"],
+                &["args", "-c", "curl -fsSL u -o /tmp/run-workflow.sh && /tmp/run-workflow.sh"],
+                &["secret", "HIVE_CI_NSEC", &sealed],
+            ],
+        );
         let (request, secrets) = request(&job, &run, &pool, &Limits::default(), NOW * 1000).unwrap();
         let followed = Followed {
             run: run.id.to_hex(),
@@ -208,8 +216,9 @@ fn t01_t02_t28_t29_t34_the_other_clients_agree() {
     let requester = fixture.job.pubkey.to_hex();
     for case in cases() {
         let story = fixture.story(&case);
-        let states: Vec<_> =
-            (1..=story.len()).map(|end| watch::state(&story[..end], &job, &fixture.pool.public_key()).unwrap()).collect();
+        let states: Vec<_> = (1..=story.len())
+            .map(|end| watch::state(&story[..end], &job, &fixture.pool.public_key()).unwrap())
+            .collect();
         let expected = [watch::State::Queued, watch::State::Running, case.watch, case.watch, case.watch];
         assert_eq!(states, expected, "{}: the watcher", case.name);
         let outcomes: Vec<_> = story.iter().map(|event| fixture.followed.map(event).unwrap()).collect();

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use serde_json::json;
 use workflow::expression::{
-    CallError, Error, ErrorKind, Functions, Limits, Object, Scope, Value, check, check_condition,
-    condition, interpolate, interpolate_text, interpolate_tree, parse,
+    CallError, Error, ErrorKind, Functions, Limits, Object, Scope, Value, check, check_condition, condition,
+    interpolate, interpolate_text, interpolate_tree, parse,
 };
 
 /// A job that goes well: `success()` holds, `hashFiles` answers its arguments, `later()` does not know yet.
@@ -23,12 +23,7 @@ impl Functions for Host {
             "failure" => Ok((!self.success).into()),
             "always" => Ok(true.into()),
             "cancelled" => Ok(false.into()),
-            "hashfiles" => Ok(args
-                .iter()
-                .map(Value::to_string)
-                .collect::<Vec<_>>()
-                .join("+")
-                .into()),
+            "hashfiles" => Ok(args.iter().map(Value::to_string).collect::<Vec<_>>().join("+").into()),
             "later" => Err(CallError::Pending),
             "broken" => Err(CallError::Failed("it is broken".into())),
             _ => return None,
@@ -50,24 +45,16 @@ fn contexts() -> Object {
         "matrix": {"os": ["linux", "mac"], "n": 8, "on": true, "nothing": null, "nested": [[1, 2], [3]]},
         "needs": {"a": {"result": "success"}, "b": {"result": "failure"}, "c": {"outputs": {}}},
     });
-    let Value::Object(object) = Value::from_json(&json) else {
-        panic!("an object")
-    };
+    let Value::Object(object) = Value::from_json(&json) else { panic!("an object") };
     object.as_ref().clone()
 }
 
 fn in_scope<T>(host: &Host, limits: Limits, use_scope: impl FnOnce(&Scope<'_>) -> T) -> T {
-    use_scope(&Scope {
-        contexts: &contexts(),
-        functions: host,
-        limits,
-    })
+    use_scope(&Scope { contexts: &contexts(), functions: host, limits })
 }
 
 fn evaluate(text: &str) -> Result<Value, Error> {
-    in_scope(&WELL, Limits::default(), |scope| {
-        parse(text)?.evaluate(scope)
-    })
+    in_scope(&WELL, Limits::default(), |scope| parse(text)?.evaluate(scope))
 }
 
 #[track_caller]
@@ -82,11 +69,7 @@ fn assert_values(table: &[(&str, serde_json::Value)]) {
 fn assert_errors(table: &[(&str, ErrorKind, &str, usize)]) {
     for (text, kind, message, position) in table {
         let error = evaluate(text).expect_err(text);
-        assert_eq!(
-            (error.kind, error.position),
-            (*kind, *position),
-            "{text}: {error}"
-        );
+        assert_eq!((error.kind, error.position), (*kind, *position), "{text}: {error}");
         assert!(error.message.contains(message), "{text}: {error}");
     }
 }
@@ -244,13 +227,7 @@ fn numbers_become_text_with_fifteen_digits() {
         ("3.00", "3"),
         ("1e999", "Infinity"),
     ] {
-        assert_eq!(
-            evaluate(&format!("format('{{0}}', {text})"))
-                .unwrap()
-                .as_text(),
-            expected,
-            "{text}"
-        );
+        assert_eq!(evaluate(&format!("format('{{0}}', {text})")).unwrap().as_text(), expected, "{text}");
     }
 }
 
@@ -266,10 +243,7 @@ fn functions_do_what_the_documentation_says() {
         ("startsWith('Hello', 'hE')", json!(true)),
         ("startsWith(matrix.os, 'A')", json!(false)),
         ("endsWith('Hello', 'LO')", json!(true)),
-        (
-            "format('Hello {0} {1} {0}', 'Mona', 2)",
-            json!("Hello Mona 2 Mona"),
-        ),
+        ("format('Hello {0} {1} {0}', 'Mona', 2)", json!("Hello Mona 2 Mona")),
         ("format('{{Hello {0}}}', 'x')", json!("{Hello x}")),
         ("format('{0:}', 'x')", json!("x")),
         ("format('{0}{1}', null, matrix.os)", json!("Array")),
@@ -282,10 +256,7 @@ fn functions_do_what_the_documentation_says() {
         ("join(github, ',')", json!("")),
         ("toJSON('a\"\\')", json!("\"a\\\"\\\\\"")),
         ("toJSON(matrix.os)", json!("[\n  \"linux\",\n  \"mac\"\n]")),
-        (
-            "toJSON(fromJSON('{\"b\":1,\"a\":{}}'))",
-            json!("{\n  \"b\": 1,\n  \"a\": {}\n}"),
-        ),
+        ("toJSON(fromJSON('{\"b\":1,\"a\":{}}'))", json!("{\n  \"b\": 1,\n  \"a\": {}\n}")),
         ("toJSON(NaN)", json!("NaN")),
         ("toJSON(1.50)", json!("1.5")),
         ("fromJSON('[true, null, 1.5e1]')", json!([true, null, 15])),
@@ -303,12 +274,7 @@ fn functions_do_what_the_documentation_says() {
 fn mistakes_are_named_where_they_are() {
     use ErrorKind::{Evaluation, Lexing, Parsing, Pending};
     assert_errors(&[
-        (
-            "\"x\"",
-            Lexing,
-            "Unexpected symbol: '\"x\"'. Located at position 1",
-            0,
-        ),
+        ("\"x\"", Lexing, "Unexpected symbol: '\"x\"'. Located at position 1", 0),
         ("'open", Lexing, "Unexpected symbol: ''open'", 0),
         ("1 = 2", Lexing, "Unexpected symbol: '='", 2),
         ("a-b + 1", Lexing, "Unexpected symbol: '+'", 4),
@@ -332,65 +298,20 @@ fn mistakes_are_named_where_they_are() {
         ("'a'.b", Parsing, "Unexpected symbol: '.'", 3),
         ("* == 1", Parsing, "Unexpected symbol: '*'", 0),
         ("join()", Parsing, "Too few parameters supplied: '('", 4),
-        (
-            "toJSON(1, 2)",
-            Parsing,
-            "Too many parameters supplied: '('",
-            6,
-        ),
-        (
-            "case(true, 1, 2, 3)",
-            Parsing,
-            "Even number of parameters",
-            4,
-        ),
+        ("toJSON(1, 2)", Parsing, "Too many parameters supplied: '('", 6),
+        ("case(true, 1, 2, 3)", Parsing, "Even number of parameters", 4),
         ("always(1)", Parsing, "Too many parameters", 6),
         ("hashFiles()", Parsing, "Too few parameters", 9),
-        (
-            "unknown.thing",
-            Parsing,
-            "Unrecognized named-value: 'unknown'. Located at position 1",
-            0,
-        ),
-        (
-            "true || unknown",
-            Parsing,
-            "Unrecognized named-value: 'unknown'",
-            8,
-        ),
+        ("unknown.thing", Parsing, "Unrecognized named-value: 'unknown'. Located at position 1", 0),
+        ("true || unknown", Parsing, "Unrecognized named-value: 'unknown'", 8),
         ("1 + 1", Lexing, "Unexpected symbol: '+'", 2),
         ("nope(1)", Parsing, "Unrecognized function: 'nope'", 0),
-        (
-            "case('x', 1, 2)",
-            Evaluation,
-            "case predicate must evaluate to a boolean value",
-            0,
-        ),
-        (
-            "1 == format('{0}')",
-            Evaluation,
-            "references more arguments than were supplied: {0}",
-            5,
-        ),
-        (
-            "format('{256}', 1)",
-            Evaluation,
-            "The following format string is invalid: {256}",
-            0,
-        ),
-        (
-            "format('{0:N}', 1)",
-            Evaluation,
-            "format specifiers 'N' are not valid",
-            0,
-        ),
+        ("case('x', 1, 2)", Evaluation, "case predicate must evaluate to a boolean value", 0),
+        ("1 == format('{0}')", Evaluation, "references more arguments than were supplied: {0}", 5),
+        ("format('{256}', 1)", Evaluation, "The following format string is invalid: {256}", 0),
+        ("format('{0:N}', 1)", Evaluation, "format specifiers 'N' are not valid", 0),
         ("fromJSON('')", Evaluation, "fromJSON needs JSON text", 0),
-        (
-            "fromJSON('[1] 2')",
-            Evaluation,
-            "fromJSON needs JSON text",
-            0,
-        ),
+        ("fromJSON('[1] 2')", Evaluation, "fromJSON needs JSON text", 0),
         ("!broken()", Evaluation, "it is broken", 1),
         ("true && later()", Pending, "not known yet", 8),
     ]);
@@ -398,17 +319,11 @@ fn mistakes_are_named_where_they_are() {
 
 #[test]
 fn an_expression_tells_what_it_uses() {
-    let expression =
-        parse("Success() && contains(github.ref, env.a) || github['x'] == hashFiles(matrix.os)")
-            .unwrap();
+    let expression = parse("Success() && contains(github.ref, env.a) || github['x'] == hashFiles(matrix.os)").unwrap();
     assert!(expression.calls_status_function());
     assert_eq!(expression.contexts(), ["github", "env", "matrix"]);
     assert_eq!(expression.functions(), ["Success", "contains", "hashFiles"]);
-    assert!(
-        !parse("'always()' == env.always")
-            .unwrap()
-            .calls_status_function()
-    );
+    assert!(!parse("'always()' == env.always").unwrap().calls_status_function());
 }
 
 #[test]
@@ -420,10 +335,7 @@ fn a_lone_expression_keeps_its_type_and_others_become_text() {
         ("${{matrix.os}}", json!(["linux", "mac"])),
         (" ${{ matrix.n }}", json!(" 8")),
         ("${{ matrix.n }}${{ matrix.on }}", json!("8true")),
-        (
-            "a-${{ matrix.nothing }}-${{ matrix.os }}",
-            json!("a--Array"),
-        ),
+        ("a-${{ matrix.nothing }}-${{ matrix.os }}", json!("a--Array")),
         ("${{ '}}' }}", json!("}}")),
         ("${{ 'it''s }}' }}!", json!("it's }}!")),
         ("$ {{ a }} }}", json!("$ {{ a }} }}")),
@@ -432,9 +344,7 @@ fn a_lone_expression_keeps_its_type_and_others_become_text() {
         let value = in_scope(&WELL, Limits::default(), |scope| interpolate(text, scope)).unwrap();
         assert_eq!(value.to_json(), expected, "{text}");
     }
-    let text = in_scope(&WELL, Limits::default(), |scope| {
-        interpolate_text("${{ matrix.on }}", scope)
-    });
+    let text = in_scope(&WELL, Limits::default(), |scope| interpolate_text("${{ matrix.on }}", scope));
     assert_eq!(text.unwrap(), "true");
 }
 
@@ -444,15 +354,10 @@ fn mistakes_in_text_point_into_the_text() {
         ("a ${{ env.Name", "The expression is not closed", 2),
         ("a ${{ 'x }}", "The expression is not closed", 2),
         ("a ${{ }} b", "An expression was expected", 2),
-        (
-            "${{ env.Name }} ${{  what }}",
-            "Unrecognized named-value: 'what'",
-            21,
-        ),
+        ("${{ env.Name }} ${{  what }}", "Unrecognized named-value: 'what'", 21),
         ("é ${{ 1 == }}", "Unexpected end of expression", 9),
     ] {
-        let error =
-            in_scope(&WELL, Limits::default(), |scope| interpolate(text, scope)).unwrap_err();
+        let error = in_scope(&WELL, Limits::default(), |scope| interpolate(text, scope)).unwrap_err();
         assert!(error.message.contains(message), "{text}: {error}");
         assert_eq!(error.position, position, "{text}");
     }
@@ -466,20 +371,11 @@ fn trees_are_interpolated_deeply_and_insert_merges() {
         "${{ insert }}": "${{ fromJSON('{\"x\": 1, \"A\": 2}') }}",
         "last": true,
     });
-    let value = in_scope(&WELL, Limits::default(), |scope| {
-        interpolate_tree(&tree, scope)
-    })
-    .unwrap();
+    let value = in_scope(&WELL, Limits::default(), |scope| interpolate_tree(&tree, scope)).unwrap();
     let expected = json!({"A": 2, "${{ env.Name }}": "a key stays", "x": 1, "last": true});
-    assert_eq!(
-        serde_json::to_string(&value.to_json()).unwrap(),
-        serde_json::to_string(&expected).unwrap()
-    );
+    assert_eq!(serde_json::to_string(&value.to_json()).unwrap(), serde_json::to_string(&expected).unwrap());
     let wrong = json!({"${{ insert }}": "${{ matrix.os }}"});
-    let error = in_scope(&WELL, Limits::default(), |scope| {
-        interpolate_tree(&wrong, scope)
-    })
-    .unwrap_err();
+    let error = in_scope(&WELL, Limits::default(), |scope| interpolate_tree(&wrong, scope)).unwrap_err();
     assert!(error.message.contains("needs a mapping"), "{error}");
 }
 
@@ -499,68 +395,35 @@ fn conditions_need_success_unless_they_ask_for_the_status() {
         ("env.zero", true, false),
         ("env.empty", false, false),
         ("${{ false }} || ${{ false }}", true, false),
-        (
-            "contains(needs.*.result, 'failure') && always()",
-            true,
-            true,
-        ),
+        ("contains(needs.*.result, 'failure') && always()", true, true),
     ] {
         for (host, expected) in [(&WELL, after_success), (&BADLY, after_failure)] {
             let holds = in_scope(host, Limits::default(), |scope| condition(text, scope));
-            assert_eq!(
-                holds.unwrap_or_else(|error| panic!("{text}: {error}")),
-                expected,
-                "{text}"
-            );
+            assert_eq!(holds.unwrap_or_else(|error| panic!("{text}: {error}")), expected, "{text}");
         }
     }
-    let error = in_scope(&BADLY, Limits::default(), |scope| {
-        condition(" ${{ no.such }}", scope)
-    })
-    .unwrap_err();
+    let error = in_scope(&BADLY, Limits::default(), |scope| condition(" ${{ no.such }}", scope)).unwrap_err();
     assert_eq!((error.kind, error.position), (ErrorKind::Parsing, 5));
 }
 
 #[test]
 fn checks_know_which_names_are_allowed() {
-    assert_eq!(
-        check(
-            "x ${{ github.ref }} ${{ hashFiles(env.a) }}",
-            &["github", "env"],
-            &["hashFiles"]
-        ),
-        Ok(())
-    );
+    assert_eq!(check("x ${{ github.ref }} ${{ hashFiles(env.a) }}", &["github", "env"], &["hashFiles"]), Ok(()));
     assert_eq!(check("no marker, unknown.name", &[], &[]), Ok(()));
     let error = check("x ${{ github.ref }} ${{ secrets.a }}", &["github"], &[]).unwrap_err();
     assert_eq!((error.kind, error.position), (ErrorKind::Parsing, 24));
     let error = check("${{ hashFiles('a') }}", &[], &[]).unwrap_err();
-    assert_eq!(
-        (
-            error.message.contains("Unrecognized function: 'hashFiles'"),
-            error.position
-        ),
-        (true, 4)
-    );
-    assert_eq!(
-        check_condition("always() && github.x", &["github"], &["always"]),
-        Ok(())
-    );
+    assert_eq!((error.message.contains("Unrecognized function: 'hashFiles'"), error.position), (true, 4));
+    assert_eq!(check_condition("always() && github.x", &["github"], &["always"]), Ok(()));
     assert_eq!(check_condition("", &[], &[]), Ok(()));
-    assert_eq!(
-        check_condition(" 1 == x", &[], &[]).unwrap_err().position,
-        6
-    );
+    assert_eq!(check_condition(" 1 == x", &[], &[]).unwrap_err().position, 6);
 }
 
 #[test]
 fn objects_keep_order_and_spelling_and_find_keys_without_case() {
     let mut object: Object = [("Zeta", 1.0), ("alpha", 2.0)].into_iter().collect();
     object.insert("ZETA", 3.0);
-    let entries: Vec<_> = object
-        .iter()
-        .map(|(key, value)| (key, value.to_number()))
-        .collect();
+    let entries: Vec<_> = object.iter().map(|(key, value)| (key, value.to_number())).collect();
     assert_eq!(entries, [("ZETA", 3.0), ("alpha", 2.0)]);
     assert_eq!(object.get("zeta"), Some(&Value::Number(3.0)));
     assert_eq!((object.len(), object.is_empty()), (2, false));
@@ -579,30 +442,17 @@ fn length_and_depth_are_limited() {
         format!("env{}", ".a".repeat(50)),
         format!("{}1{}", "toJSON(".repeat(50), ")".repeat(50)),
     ] {
-        assert_eq!(
-            evaluate(&text).unwrap_err().kind,
-            ErrorKind::Limit,
-            "{}",
-            text.len()
-        );
+        assert_eq!(evaluate(&text).unwrap_err().kind, ErrorKind::Limit, "{}", text.len());
     }
-    assert_eq!(
-        evaluate(&format!("{}true", "!".repeat(49))),
-        Ok(Value::Bool(false))
-    );
+    assert_eq!(evaluate(&format!("{}true", "!".repeat(49))), Ok(Value::Bool(false)));
 }
 
 #[test]
 fn bombs_end_in_a_limit_and_soon() {
     let tens = "{0}".repeat(10);
-    let formats = (0..12).fold("'xxxxxxxxxx'".to_owned(), |inner, _| {
-        format!("format('{tens}', {inner})")
-    });
+    let formats = (0..12).fold("'xxxxxxxxxx'".to_owned(), |inner, _| format!("format('{tens}', {inner})"));
     let ones = format!("format('{tens}', '{}')", "1,".repeat(20));
-    let list = format!(
-        "format('[{{0}}1]', format('{}', {ones}))",
-        "{0}".repeat(3_000)
-    );
+    let list = format!("format('[{{0}}1]', format('{}', {ones}))", "{0}".repeat(3_000));
     let separator = format!("format('{}', '{}')", "{0}".repeat(90), "y".repeat(900));
     for bomb in [
         formats.clone(),
@@ -613,29 +463,17 @@ fn bombs_end_in_a_limit_and_soon() {
         format!("fromJSON('[{}1]').*[{separator}]", "{},".repeat(900)),
     ] {
         let started = Instant::now();
-        let error = evaluate(&bomb)
-            .err()
-            .unwrap_or_else(|| panic!("{bomb:.60} has a value"));
+        let error = evaluate(&bomb).err().unwrap_or_else(|| panic!("{bomb:.60} has a value"));
         assert_eq!(error.kind, ErrorKind::Limit, "{bomb:.60}: {error}");
-        assert!(
-            started.elapsed() < Duration::from_secs(5),
-            "{bomb:.60} took {:?}",
-            started.elapsed()
-        );
+        assert!(started.elapsed() < Duration::from_secs(5), "{bomb:.60} took {:?}", started.elapsed());
     }
 }
 
 #[test]
 fn searching_a_large_context_many_times_is_counted() {
-    let contexts: Object = [("big", Value::from("a".repeat(1_000_000)))]
-        .into_iter()
-        .collect();
+    let contexts: Object = [("big", Value::from("a".repeat(1_000_000)))].into_iter().collect();
     let text = vec!["contains(big, 'b')"; 900].join(" || ");
-    let scope = Scope {
-        contexts: &contexts,
-        functions: &WELL,
-        limits: Limits::default(),
-    };
+    let scope = Scope { contexts: &contexts, functions: &WELL, limits: Limits::default() };
     let error = parse(&text).unwrap().evaluate(&scope).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Limit);
     assert!(error.message.contains("evaluation steps"), "{error}");
@@ -643,10 +481,7 @@ fn searching_a_large_context_many_times_is_counted() {
 
 #[test]
 fn one_budget_serves_a_whole_tree() {
-    let limits = Limits {
-        memory: 4_000,
-        ..Limits::default()
-    };
+    let limits = Limits { memory: 4_000, ..Limits::default() };
     let leaf = format!("${{{{ format('{{0}}', '{}') }}}}", "z".repeat(300));
     let few = json!([leaf, leaf]);
     let many = json!(vec![leaf; 50]);

@@ -33,11 +33,17 @@ impl Config {
                 ensure!(parsed.is_some(), "{key}: `{url}` is no relay address: write it as wss://HOST");
             }
         }
-        ensure!(!self.relays.read.is_empty(), "relays.read is empty: name at least one relay that job events come from");
+        ensure!(
+            !self.relays.read.is_empty(),
+            "relays.read is empty: name at least one relay that job events come from"
+        );
         ensure!(!self.relays.write.is_empty(), "relays.write is empty: name at least one relay that takes results");
         for identity in &self.workers {
             let is_key = hex::decode(identity).is_ok_and(|key| key.len() == 32);
-            ensure!(is_key, "workers: `{identity}` is no worker identity: `longshore keygen` prints one (64 hex digits)");
+            ensure!(
+                is_key,
+                "workers: `{identity}` is no worker identity: `longshore keygen` prints one (64 hex digits)"
+            );
         }
         let mut warnings: Vec<String> =
             [&self.key_file, &self.store_key_file].into_iter().filter_map(|path| keys::too_open(path)).collect();
@@ -64,9 +70,7 @@ impl Config {
 }
 
 fn readable(key: &str, path: &PathBuf) -> anyhow::Result<()> {
-    fs::read(path)
-        .map(drop)
-        .with_context(|| format!("{key} {}: `longshore keygen` makes it", path.display()))
+    fs::read(path).map(drop).with_context(|| format!("{key} {}: `longshore keygen` makes it", path.display()))
 }
 
 #[cfg(test)]

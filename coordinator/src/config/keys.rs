@@ -43,7 +43,8 @@ pub fn make_keys(folder: &Path, hosts: &[String]) -> anyhow::Result<Keys> {
     let nostr_secret = Zeroizing::new(nostr.secret_key().to_secret_hex());
     let store = Zeroizing::new(rand::random::<[u8; 32]>());
     let seed = Zeroizing::new(rand::random::<[u8; 32]>());
-    let worker = Ed25519KeyPair::from_seed_unchecked(seed.as_slice()).map_err(|_| anyhow!("no Ed25519 key came about"))?;
+    let worker =
+        Ed25519KeyPair::from_seed_unchecked(seed.as_slice()).map_err(|_| anyhow!("no Ed25519 key came about"))?;
 
     let authority_key = KeyPair::generate().context("key of the certificate authority")?;
     let authority = authority().self_signed(&authority_key).context("certificate authority")?;

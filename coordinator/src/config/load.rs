@@ -52,7 +52,8 @@ where
         None => (Table::new(), table_to::<C>(&Table::new(), "defaults")?),
     };
     let mut warnings = Vec::new();
-    let variables = given.environment.iter().filter_map(|(name, value)| Some((name, name.strip_prefix(PREFIX)?, value)));
+    let variables =
+        given.environment.iter().filter_map(|(name, value)| Some((name, name.strip_prefix(PREFIX)?, value)));
     for (name, rest, value) in variables {
         match path_of(&known, rest) {
             Some(path) => {
@@ -186,19 +187,17 @@ mod tests {
             assert!(error.place.ends_with(line), "{text}: {error}");
             assert!(error.problem.contains(problem), "{text}: {error}");
         }
-        let missing = load(&Config::complete(), &Given { file: Some(Path::new("/nowhere/c.toml")), ..Given::default() });
+        let missing =
+            load(&Config::complete(), &Given { file: Some(Path::new("/nowhere/c.toml")), ..Given::default() });
         assert!(missing.unwrap_err().to_string().contains("longshore keygen"));
     }
 
     #[test]
     fn flags_stand_over_the_environment_and_that_over_the_file() {
         let text = "name = \"file\"\nhttp = \"file:1\"\ngrpc = \"file:2\"";
-        let loaded = from(
-            text,
-            &[("LONGSHORE_HTTP", "env:1"), ("LONGSHORE_GRPC", "env:2"), ("OTHER", "x")],
-            &["grpc=flag:2"],
-        )
-        .unwrap();
+        let loaded =
+            from(text, &[("LONGSHORE_HTTP", "env:1"), ("LONGSHORE_GRPC", "env:2"), ("OTHER", "x")], &["grpc=flag:2"])
+                .unwrap();
         assert_eq!((&*loaded.config.name, &*loaded.config.http, &*loaded.config.grpc), ("file", "env:1", "flag:2"));
         assert!(loaded.warnings.is_empty());
     }

@@ -421,7 +421,8 @@ impl Pool {
             let unconfirmed = lease.cancel.as_ref().is_some_and(|cancel| cancel.until <= now);
             let over = unconfirmed || lease.until <= now;
             if over {
-                let reason = if unconfirmed { "it did not confirm the cancel in time" } else { "it was not heard of in time" };
+                let reason =
+                    if unconfirmed { "it did not confirm the cancel in time" } else { "it was not heard of in time" };
                 if let Some(seat) = seats.get_mut(&lease.worker) {
                     seat.send(stop_message(attempt, reason));
                     if unconfirmed {
@@ -431,7 +432,10 @@ impl Pool {
                 expired.lost.push(Lost {
                     attempt: attempt.clone(),
                     worker: lease.worker.clone(),
-                    reason: format!("worker {}: {reason}", seats.get(&lease.worker).map_or(&lease.worker, |s| &s.row.name)),
+                    reason: format!(
+                        "worker {}: {reason}",
+                        seats.get(&lease.worker).map_or(&lease.worker, |s| &s.row.name)
+                    ),
                 });
             }
             !over

@@ -48,7 +48,8 @@ pub(super) async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE));
     if let Some(tls) = tls {
         let config = ServerTlsConfig::new().identity(Identity::from_pem(&tls.certificate, &tls.key));
-        server = server.tls_config(config).context("TLS of the worker port: certificate and key don't work together")?;
+        server =
+            server.tls_config(config).context("TLS of the worker port: certificate and key don't work together")?;
     }
     let service = Service { inner, stop: stop.clone() };
     let limit = proto::MESSAGE_LIMIT;
@@ -74,10 +75,7 @@ type Parts = Pin<Box<dyn Stream<Item = Result<Part, Status>> + Send>>;
 impl Workers for Service {
     type SessionStream = ReceiverStream<Result<ToWorker, Status>>;
 
-    async fn session(
-        &self,
-        request: Request<Streaming<FromWorker>>,
-    ) -> Result<Response<Self::SessionStream>, Status> {
+    async fn session(&self, request: Request<Streaming<FromWorker>>) -> Result<Response<Self::SessionStream>, Status> {
         let (out, stream) = mpsc::channel(OUTBOX);
         tokio::spawn(session::run(self.inner.clone(), request.into_inner(), out, self.stop.clone()));
         Ok(Response::new(ReceiverStream::new(stream)))

@@ -65,7 +65,10 @@ fn is_public(address: IpAddr) -> bool {
             (Some(v4), _) => is_public(v4.into()),
             // Only 2000::/3 is handed out; 6to4, NAT64 and Teredo carry an IPv4 address that was not looked at.
             (None, [first, second, ..]) => {
-                first & 0xe000 == 0x2000 && first != 0x2002 && (first, second) != (0x2001, 0) && (first, second) != (0x2001, 0xdb8)
+                first & 0xe000 == 0x2000
+                    && first != 0x2002
+                    && (first, second) != (0x2001, 0)
+                    && (first, second) != (0x2001, 0xdb8)
             }
         },
     }

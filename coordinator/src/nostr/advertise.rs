@@ -23,8 +23,7 @@ const DEBOUNCE: Duration = Duration::from_secs(3);
 /// How long a relay may take.
 const WAIT: Duration = Duration::from_secs(20);
 /// What clients look for before they offer a pool, with the versions whose behaviour we follow.
-const SOFTWARE: [(&str, &str); 4] =
-    [("act", "0.2.89"), ("git", "2.45"), ("docker", "27"), ("loom-ci", "1")];
+const SOFTWARE: [(&str, &str); 4] = [("act", "0.2.89"), ("git", "2.45"), ("docker", "27"), ("loom-ci", "1")];
 
 /// What changes in an advertisement.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -5,7 +5,10 @@
 use nostr::{Event, EventId, Keys, PublicKey};
 use secrecy::SecretString;
 
-use crate::{config::Limits, run::{Millis, Origin, Request}};
+use crate::{
+    config::Limits,
+    run::{Millis, Origin, Request},
+};
 
 use super::{loom, tags};
 

@@ -376,7 +376,8 @@ impl<D: Desk> Inner<D> {
 
     async fn cancel(&self, event: &Event) -> anyhow::Result<()> {
         for id in hive_ci::cancels(event, &self.keys.public_key()) {
-            let waiting = EventId::from_hex(&id).ok().and_then(|id| Some((id, self.memory().waiting.get(&id)?.clone())));
+            let waiting =
+                EventId::from_hex(&id).ok().and_then(|id| Some((id, self.memory().waiting.get(&id)?.clone())));
             match waiting {
                 Some((id, job)) if job.author == event.pubkey => {
                     self.give_up(id, &job, "cancelled by its author before its run was found".into()).await?;
@@ -391,8 +392,7 @@ impl<D: Desk> Inner<D> {
     async fn give_up(&self, id: EventId, job: &Waiting, reason: String) -> anyhow::Result<()> {
         let (author, relays) = (job.author.to_hex(), job.named.clone());
         let refusal = Refusal { job: id.to_hex(), author, reason, run: None, relays };
-        let settle =
-            vec![Change::Seen { id: id.to_hex(), at: (self.clock)() }, Change::Unpark { id: id.to_hex() }];
+        let settle = vec![Change::Seen { id: id.to_hex(), at: (self.clock)() }, Change::Unpark { id: id.to_hex() }];
         settled(self.desk.refuse(refusal, Reach::Everywhere, settle).await)?;
         self.memory().waiting.remove(&id);
         self.refresh().await;
@@ -464,8 +464,13 @@ impl<D: Desk> Inner<D> {
 
     async fn expire(&self) {
         let now = (self.clock)();
-        let over: Vec<(EventId, Waiting)> =
-            self.memory().waiting.iter().filter(|(_, job)| job.until <= now).map(|(id, job)| (*id, job.clone())).collect();
+        let over: Vec<(EventId, Waiting)> = self
+            .memory()
+            .waiting
+            .iter()
+            .filter(|(_, job)| job.until <= now)
+            .map(|(id, job)| (*id, job.clone()))
+            .collect();
         for (id, job) in over {
             let minutes = self.config.queue.pair.div_ceil(60);
             let reason = format!(

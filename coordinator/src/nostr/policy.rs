@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use nostr::{Event, Filter, FromBech32, Kind, PublicKey, nips::nip19::Nip19Coordinate, nips::nip01::Coordinate};
+use nostr::{Event, Filter, FromBech32, Kind, PublicKey, nips::nip01::Coordinate, nips::nip19::Nip19Coordinate};
 use nostr_sdk::pool::relay::ReqExitPolicy;
 
 use crate::config;
@@ -51,7 +51,9 @@ impl Policy {
     pub fn new(config: &config::Policy) -> anyhow::Result<Self> {
         let key = |text: &String| {
             let key = PublicKey::parse(text);
-            Ok(key.with_context(|| format!("policy.pubkeys: `{text}` is no public key, give npub1… or 64 hex"))?.to_hex())
+            Ok(key
+                .with_context(|| format!("policy.pubkeys: `{text}` is no public key, give npub1… or 64 hex"))?
+                .to_hex())
         };
         let list = config.list.as_deref().map(address).transpose()?;
         Ok(Self {
@@ -77,7 +79,9 @@ impl Policy {
     fn listed(&self, author: &str) -> bool {
         let Some(list) = &self.list else { return false };
         let newest = list.newest.read().unwrap_or_else(PoisonError::into_inner);
-        newest.as_ref().is_some_and(|event| tags::all(event, "p").any(|tag| tag.get(1).is_some_and(|key| key == author)))
+        newest
+            .as_ref()
+            .is_some_and(|event| tags::all(event, "p").any(|tag| tag.get(1).is_some_and(|key| key == author)))
     }
 
     /// What to subscribe to, so that a new list holds for the next job.

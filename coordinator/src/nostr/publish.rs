@@ -183,7 +183,10 @@ impl<P: PublisherKeys> Inner<P> {
             event: Arc::new(event),
             made_at: outgoing.made_at,
             left: left.map(|(url, class)| (url.clone(), Target { class: *class, not_before: None })).collect(),
-            safe: outgoing.relays.iter().any(|(url, class)| *class == RelayClass::Own && answered.get(url.as_str()) == Some(&"")),
+            safe: outgoing
+                .relays
+                .iter()
+                .any(|(url, class)| *class == RelayClass::Own && answered.get(url.as_str()) == Some(&"")),
         };
         if entry.left.is_empty() {
             self.store.commit(vec![Change::OutboxDone { event: outgoing.event }]).await?;

@@ -156,7 +156,16 @@ mod tests {
     #[test]
     fn an_authors_read_relays_are_those_without_marker_or_marked_read() {
         let keys = Keys::generate();
-        let event = list(&keys, 1, &[&["r", "wss://a.example/"], &["r", "wss://b.example", "write"], &["r", "wss://c.example", "read"], &["r", "nonsense"]]);
+        let event = list(
+            &keys,
+            1,
+            &[
+                &["r", "wss://a.example/"],
+                &["r", "wss://b.example", "write"],
+                &["r", "wss://c.example", "read"],
+                &["r", "nonsense"],
+            ],
+        );
         assert_eq!(read_relays(&event), ["wss://a.example", "wss://c.example"]);
         let newer = list(&keys, 2, &[]);
         let foreign = list(&Keys::generate(), 3, &[]);

@@ -72,7 +72,9 @@ pub(super) fn inputs(
     trigger: &Trigger,
     given: Option<&IndexMap<String, String>>,
 ) -> Result<Map<String, Value>, String> {
-    if let Some(name) = given.into_iter().flatten().map(|(name, _)| name).find(|name| !trigger.inputs.contains_key(*name)) {
+    if let Some(name) =
+        given.into_iter().flatten().map(|(name, _)| name).find(|name| !trigger.inputs.contains_key(*name))
+    {
         let known: Vec<&str> = trigger.inputs.keys().map(String::as_str).collect();
         return Err(format!("the workflow declares no input \"{name}\"; it declares: {}", known.join(", ")));
     }

@@ -111,7 +111,7 @@ impl Turn {
             Event::Lost { job, attempt, reason } => self.lost(&job, attempt, reason),
             Event::Waits { job, reason } => self.waits(&job, reason),
             Event::Unmatched { job } => self.unmatched(&job),
-            Event::Cancel { by } => self.cancel(by),
+            Event::Cancel { by } => self.cancel(&by),
             Event::Expired => self.expire(),
             Event::Sealed { log } => self.sealed(log),
         }
@@ -213,7 +213,9 @@ impl Turn {
             return Ok(());
         }
         let ended_by_us = match self.state.jobs.get(key).map(|job| &job.phase) {
-            Some(JobPhase::Cancelling { reason, .. }) if report.conclusion != Conclusion::Success => Some(reason.clone()),
+            Some(JobPhase::Cancelling { reason, .. }) if report.conclusion != Conclusion::Success => {
+                Some(reason.clone())
+            }
             _ => None,
         };
         match ended_by_us {
@@ -286,14 +288,14 @@ impl Turn {
         Ok(())
     }
 
-    fn cancel(&mut self, by: String) -> Result<(), Refused> {
+    fn cancel(&mut self, by: &str) -> Result<(), Refused> {
         if self.over() {
             return Err(Refused::Terminal);
         }
         if self.state.cancelled.is_some() {
             return Err(Refused::Repeated);
         }
-        self.state.cancelled = Some(Cancel { by: by.clone(), at: self.now });
+        self.state.cancelled = Some(Cancel { by: by.to_owned(), at: self.now });
         let reason = Reason::Cancelled(format!("cancelled by {by}"));
         if matches!(self.state.phase, Phase::Planning | Phase::Waiting { .. }) {
             self.seal(Conclusion::Cancelled, Some(reason), 130);

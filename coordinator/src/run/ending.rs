@@ -2,10 +2,7 @@
 
 use workflow::plan::{Conclusion, JobReport, Reason};
 
-use super::{
-    Effect, End, Job, JobPhase, Phase, State,
-    advance::Turn,
-};
+use super::{Effect, End, Job, JobPhase, Phase, State, advance::Turn};
 
 impl State {
     /// Whether a job may run twice: nothing it was given lets it change the world, or the operator allows it.
@@ -119,8 +116,13 @@ impl Turn {
             return;
         }
         let (id, name) = (job.id.clone(), job.name.clone());
-        let others: Vec<String> =
-            self.state.jobs.iter().filter(|(other, job)| *other != key && job.id == id).map(|(k, _)| k.clone()).collect();
+        let others: Vec<String> = self
+            .state
+            .jobs
+            .iter()
+            .filter(|(other, job)| *other != key && job.id == id)
+            .map(|(k, _)| k.clone())
+            .collect();
         for other in others {
             self.stop(&other, Reason::Cancelled(format!("\"{name}\" failed, and its matrix fails fast")));
         }

@@ -179,15 +179,13 @@ fn known(state: &State, planned: &Planned, id: &str, job: &plan::Job) -> Known {
 
 /// The legs of a job with their keys; a job without a matrix is its only leg, under its id.
 fn legs(id: &str, job: &plan::Job, known: &Known) -> Result<Vec<(String, Job)>, Reason> {
-    let fail_fast = known
-        .ask(|scope| github::job::fail_fast(job, scope))
-        .map_err(|why| invalid(id, "strategy.fail-fast", &why))?;
+    let fail_fast =
+        known.ask(|scope| github::job::fail_fast(job, scope)).map_err(|why| invalid(id, "strategy.fail-fast", &why))?;
     let max_parallel = known
         .ask(|scope| github::job::max_parallel(job, scope))
         .map_err(|why| invalid(id, "strategy.max-parallel", &why))?;
-    let legs = known
-        .ask(|scope| github::matrix::expand(&job.strategy, scope))
-        .map_err(|why| invalid(id, "strategy", &why))?;
+    let legs =
+        known.ask(|scope| github::matrix::expand(&job.strategy, scope)).map_err(|why| invalid(id, "strategy", &why))?;
     let keyed = legs.into_iter().map(|leg| {
         let key = if job.strategy.matrix.is_some() { format!("{id}/{}", leg.index) } else { id.to_owned() };
         (key, self::leg(id, job, known, leg, fail_fast, max_parallel))
@@ -220,9 +218,8 @@ fn leg(id: &str, job: &plan::Job, outer: &Known, leg: Leg, fail_fast: bool, max_
 
 fn fill(made: &mut Job, id: &str, job: &plan::Job, known: &Known) -> Result<(), Reason> {
     let wrong = |key: &'static str| move |why: String| invalid(id, key, &why);
-    made.name = known
-        .ask(|scope| Ok::<_, String>(github::naming::leg(id, job, &made.leg, scope)))
-        .map_err(wrong("name"))?;
+    made.name =
+        known.ask(|scope| Ok::<_, String>(github::naming::leg(id, job, &made.leg, scope))).map_err(wrong("name"))?;
     made.tolerated =
         known.ask(|scope| github::job::continue_on_error(job, scope)).map_err(wrong("continue-on-error"))?;
     let minutes = known.ask(|scope| github::job::timeout_minutes(job, scope)).map_err(wrong("timeout-minutes"))?;

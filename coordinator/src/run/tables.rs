@@ -78,9 +78,10 @@ fn no_more_legs_run_than_max_parallel() {
 
 #[test]
 fn one_failed_leg_ends_the_others_unless_told_not_to() {
-    for (fail_fast, others, stops) in
-        [(None, "m/0=failure m/1=cancelling m/2=cancelled", vec!["m/1/1@w2"]), (Some(false), "m/0=failure m/1=running m/2=queued", vec![])]
-    {
+    for (fail_fast, others, stops) in [
+        (None, "m/0=failure m/1=cancelling m/2=cancelled", vec!["m/1/1@w2"]),
+        (Some(false), "m/0=failure m/1=running m/2=queued", vec![]),
+    ] {
         let mut matrix = legs(&[], json!({"x": [1, 2, 3]}));
         matrix.strategy.fail_fast = fail_fast.map(|flag| json!(flag));
         let mut run = Tested::with(vec![("m", matrix)]);

@@ -3,9 +3,7 @@
 
 use indexmap::IndexMap;
 use serde_json::{Value, json};
-use workflow::plan::{
-    Conclusion, Defaults, Dialect, EnvSource, Job, JobReport, Plan, Reason, Strategy, Work,
-};
+use workflow::plan::{Conclusion, Defaults, Dialect, EnvSource, Job, JobReport, Plan, Reason, Strategy, Work};
 
 use super::*;
 

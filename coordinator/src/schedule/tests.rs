@@ -36,8 +36,12 @@ fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[test]
 fn a_job_goes_to_a_worker_with_all_its_labels_and_most_room() {
-    let workers =
-        [worker("a", 1, &["linux"]), worker("b", 2, &["linux"]), worker("c", 9, &["mac"]), worker("d", 1, &["linux", "gpu"])];
+    let workers = [
+        worker("a", 1, &["linux"]),
+        worker("b", 2, &["linux"]),
+        worker("c", 9, &["mac"]),
+        worker("d", 1, &["linux", "gpu"]),
+    ];
     assert_eq!(given(&[job("1", "o", &["linux"])], &workers), pairs(&[("1", "b")]));
     assert_eq!(given(&[job("1", "o", &["gpu", "linux"])], &workers), pairs(&[("1", "d")]));
     assert_eq!(given(&[job("1", "o", &[])], &workers), pairs(&[("1", "c")]));

@@ -167,7 +167,8 @@ impl Engine {
     /// The rows of a new version of a run and of the effects that come with it.
     fn changes(&self, state: &State, effects: Vec<Effect>, publisher: Option<&Keys>) -> anyhow::Result<Batch> {
         let (run, now) = (&state.id, self.now());
-        let task = |name: String, kind, due| Change::Task(Task { id: format!("{run} {name}"), run: run.clone(), kind, due });
+        let task =
+            |name: String, kind, due| Change::Task(Task { id: format!("{run} {name}"), run: run.clone(), kind, due });
         let mut batch = vec![Change::Run(Box::new(state.clone()))];
         for effect in effects {
             match effect {

@@ -3,11 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{
-    FutureExt,
-    future::BoxFuture,
-    stream::BoxStream,
-};
+use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use nostr::{Event, Filter, Keys, Kind, PublicKey};
 use nostr_sdk::pool::relay::ReqExitPolicy;
 
@@ -35,7 +31,13 @@ pub(super) struct RelayLookup {
 impl RelayLookup {
     fn with_ours(&self, relays: &[String]) -> Vec<String> {
         let ours = self.config.lookup.iter().chain(&self.config.read);
-        relays.iter().chain(ours).filter_map(|url| crate::nostr::relays::normal(url)).collect::<indexmap::IndexSet<_>>().into_iter().collect()
+        relays
+            .iter()
+            .chain(ours)
+            .filter_map(|url| crate::nostr::relays::normal(url))
+            .collect::<indexmap::IndexSet<_>>()
+            .into_iter()
+            .collect()
     }
 }
 
@@ -113,7 +115,8 @@ impl Enrolment for Enrolled {
         async move {
             let stored = self.store.workers().await?.into_iter().find(|row| row.identity == identity);
             let configured = || {
-                let key = hex::decode(identity).ok().filter(|_| self.configured.iter().any(|known| known == identity))?;
+                let key =
+                    hex::decode(identity).ok().filter(|_| self.configured.iter().any(|known| known == identity))?;
                 Some(WorkerRow {
                     id: worker_id(&key),
                     identity: identity.to_owned(),

@@ -37,16 +37,16 @@ impl Runs for Engine {
     fn holds<'a>(&'a self, attempt: &'a AttemptId, worker: &'a str) -> BoxFuture<'a, anyhow::Result<bool>> {
         async move {
             let state = self.store().run(&attempt.run).await?;
-            Ok(state.is_some_and(|state| {
-                held(&state).any(|held| held.attempt == *attempt && held.worker == worker)
-            }))
+            Ok(state.is_some_and(|state| held(&state).any(|held| held.attempt == *attempt && held.worker == worker)))
         }
         .boxed()
     }
 
     fn leased(&self) -> BoxFuture<'_, anyhow::Result<Vec<Leased>>> {
-        async { Ok(self.store().unfinished().await?.iter().flat_map(|state| held(state).collect::<Vec<_>>()).collect()) }
-            .boxed()
+        async {
+            Ok(self.store().unfinished().await?.iter().flat_map(|state| held(state).collect::<Vec<_>>()).collect())
+        }
+        .boxed()
     }
 
     fn begun<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, anyhow::Result<Verdict>> {

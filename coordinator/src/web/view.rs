@@ -147,7 +147,9 @@ impl From<(String, Job)> for JobView {
     fn from((key, job): (String, Job)) -> Self {
         let (phase, waits, conclusion, reason, report) = match job.phase {
             JobPhase::Blocked => ("blocked", Some("waits for the jobs it needs".into()), None, None, None),
-            JobPhase::Held => ("held", Some("waits for other legs of its matrix (max-parallel)".into()), None, None, None),
+            JobPhase::Held => {
+                ("held", Some("waits for other legs of its matrix (max-parallel)".into()), None, None, None)
+            }
             JobPhase::Queued { reason, .. } => ("queued", Some(reason), None, None, None),
             JobPhase::Running { .. } => ("running", None, None, None, None),
             JobPhase::Cancelling { .. } => ("cancelling", None, None, None, None),

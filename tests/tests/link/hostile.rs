@@ -50,7 +50,10 @@ async fn attack_53_nobody_joins_with_anothers_identity_or_an_old_token() {
         let status = refused(Raw::register(&pool, &key(2), unknown(2, wrong)).await);
         assert_eq!(status.code(), Code::PermissionDenied);
     }
-    assert_eq!(refused(Raw::register(&pool, &key(2), unknown(2, &pool.dispatch.enrolment_token(1))).await).code(), Code::PermissionDenied);
+    assert_eq!(
+        refused(Raw::register(&pool, &key(2), unknown(2, &pool.dispatch.enrolment_token(1))).await).code(),
+        Code::PermissionDenied
+    );
 
     let token = pool.dispatch.enrolment_token(u64::MAX);
     let joined = Raw::register(&pool, &key(2), unknown(2, &token)).await.unwrap();
@@ -120,9 +123,7 @@ async fn attack_54_a_token_serves_its_own_attempt_for_as_long_as_it_is_held() {
 
     worker.report(&attempt).await;
     pool.finished("build").await;
-    worker
-        .hear_until(|m| matches!(m, proto::worker::to_worker::Message::Accepted(_)).then_some(()))
-        .await;
+    worker.hear_until(|m| matches!(m, proto::worker::to_worker::Message::Accepted(_)).then_some(())).await;
     assert!(worker.open_log(&attempt, &job.token).await.stop);
     assert_eq!(worker.bulk.source(request).await.unwrap_err().code(), Code::PermissionDenied);
     worker.report(&attempt).await;

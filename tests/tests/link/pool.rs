@@ -116,7 +116,12 @@ impl Runs for Memory {
         )
     }
 
-    fn begin<'a>(&'a self, _: &'a str, job: &'a str, worker: &'a str) -> BoxFuture<'a, anyhow::Result<Option<Handout>>> {
+    fn begin<'a>(
+        &'a self,
+        _: &'a str,
+        job: &'a str,
+        worker: &'a str,
+    ) -> BoxFuture<'a, anyhow::Result<Option<Handout>>> {
         ready(self.change(job, |course| {
             if !course.waiting {
                 return None;
@@ -235,7 +240,8 @@ impl Objects for Memory {
             assert_eq!(known, commit);
             self.bundles.lock().unwrap().push(have.to_vec());
             git(folder, &["update-ref", &format!("refs/longshore/{commit}"), commit]);
-            let mut arguments = vec!["bundle".to_owned(), "create".into(), "-".into(), format!("refs/longshore/{commit}")];
+            let mut arguments =
+                vec!["bundle".to_owned(), "create".into(), "-".into(), format!("refs/longshore/{commit}")];
             arguments.extend(have.iter().map(|id| format!("^{id}")));
             let bundle = git(folder, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
             let parts: BoxStream<'static, _> = Box::pin(futures::stream::iter([Ok(bundle.into())]));

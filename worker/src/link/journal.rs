@@ -140,12 +140,8 @@ mod tests {
         let journal = Journal::open(folder.path()).unwrap();
         let mut entry = Entry::new(&attempt, "token");
         journal.write(&entry).unwrap();
-        let report = Report {
-            attempt: Some(attempt.clone()),
-            report: "{}".into(),
-            log_bytes: 3,
-            log_sha256: vec![1, 2].into(),
-        };
+        let report =
+            Report { attempt: Some(attempt.clone()), report: "{}".into(), log_bytes: 3, log_sha256: vec![1, 2].into() };
         entry.end(&report);
         journal.write(&entry).unwrap();
 

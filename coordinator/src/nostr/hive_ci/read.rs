@@ -10,7 +10,9 @@ use crate::{
     run::{Millis, Origin, Repository, Request},
 };
 
-use super::{Ignored, PUBLISHER_SECRET, RUN, Refusal, RefusedRun, Rejection, Secrets, awaits, out_of_bounds, shape::Shape};
+use super::{
+    Ignored, PUBLISHER_SECRET, RUN, Refusal, RefusedRun, Rejection, Secrets, awaits, out_of_bounds, shape::Shape,
+};
 
 /// At most so many relays of a job are kept.
 const RELAYS: usize = 16;
@@ -31,11 +33,7 @@ pub fn request(
     }
     let refuse = |reason: String, publisher: Option<Keys>| {
         Err(Rejection::Refused(Box::new(Refusal {
-            run: publisher.map(|publisher| RefusedRun {
-                event: run.id.to_hex(),
-                workflow: workflow(run),
-                publisher,
-            }),
+            run: publisher.map(|publisher| RefusedRun { event: run.id.to_hex(), workflow: workflow(run), publisher }),
             ..Refusal::of_job(job, reason)
         })))
     };
@@ -83,8 +81,9 @@ fn workflow(run: &Event) -> String {
 fn decrypt(tag: &[String], author: &PublicKey, keys: &Keys) -> Result<String, String> {
     let name = tag.get(1).map(String::as_str).unwrap_or_default();
     let payload = tag.get(2).map(String::as_str).unwrap_or_default();
-    nip44::decrypt(keys.secret_key(), author, payload)
-        .map_err(|error| format!("the secret {name} can't be decrypted ({error}): encrypt it with NIP-44 for this pool"))
+    nip44::decrypt(keys.secret_key(), author, payload).map_err(|error| {
+        format!("the secret {name} can't be decrypted ({error}): encrypt it with NIP-44 for this pool")
+    })
 }
 
 /// Names and values of `env` tags.
@@ -164,7 +163,9 @@ impl Pair<'_> {
             Some(shape) => shape.refusal().map_or(Ok(()), |reason| Err(reason.to_owned()))?,
             None if same_run == Some(true) => {}
             None => {
-                return Err("the job is no Hive CI job: neither its command nor HIVE_CI_RUN_ID belongs to the run".into());
+                return Err(
+                    "the job is no Hive CI job: neither its command nor HIVE_CI_RUN_ID belongs to the run".into()
+                );
             }
         }
         if same_run == Some(false) {
@@ -177,7 +178,8 @@ impl Pair<'_> {
         let unnamed = || "the run names no repository: give an `a` tag 30617:<owner hex>:<identifier>".to_owned();
         let tag = tags::all(self.run, "a").next().ok_or_else(unnamed)?;
         let mut parts = tag.get(1).ok_or_else(unnamed)?.splitn(3, ':');
-        let (Some("30617" | "30618"), Some(owner), Some(identifier)) = (parts.next(), parts.next(), parts.next()) else {
+        let (Some("30617" | "30618"), Some(owner), Some(identifier)) = (parts.next(), parts.next(), parts.next())
+        else {
             return Err(unnamed());
         };
         let owner = PublicKey::from_hex(owner).map_err(|_| unnamed())?.to_hex();
@@ -284,7 +286,8 @@ fn list(value: Option<&String>) -> Vec<String> {
 
 /// Relays of `nostr://<npub>/<relay>/…/<d>`, each a percent-encoded segment.
 fn relays_of_url(url: &str) -> Vec<String> {
-    let decoded = |segment: &str| url::form_urlencoded::parse(segment.as_bytes()).next().map(|(key, _)| key.into_owned());
+    let decoded =
+        |segment: &str| url::form_urlencoded::parse(segment.as_bytes()).next().map(|(key, _)| key.into_owned());
     let segments = url.strip_prefix("nostr://").unwrap_or_default().split('/').skip(1);
     segments.filter_map(decoded).filter(|relay| is_relay(relay)).collect()
 }
@@ -296,7 +299,8 @@ fn distinct(urls: impl IntoIterator<Item = String>) -> Vec<String> {
 
 /// Relays that a job names, where its run event may be found.
 pub fn relays_named(job: &Event) -> Vec<String> {
-    let given = |name: &str| tags::all(job, "env").find(|tag| tag.get(1).is_some_and(|n| n == name)).and_then(|tag| tag.get(2));
+    let given =
+        |name: &str| tags::all(job, "env").find(|tag| tag.get(1).is_some_and(|n| n == name)).and_then(|tag| tag.get(2));
     let hint = tags::all(job, "e").filter_map(|tag| tag.get(2)).filter(|hint| is_relay(hint)).cloned();
     let url = given("HIVE_CI_REPOSITORY").map(String::as_str).unwrap_or_default();
     distinct(hint.chain(relays_of_url(url)).chain(list(given("HIVE_CI_RELAYS"))))

@@ -129,8 +129,7 @@ struct Answer<'a> {
 
 impl Answer<'_> {
     fn status(&self, status: Status) -> Draft {
-        let tags =
-            vec![tag("d", self.job), tag("e", self.job), tag("p", self.author), tag("status", status.as_str())];
+        let tags = vec![tag("d", self.job), tag("e", self.job), tag("p", self.author), tag("status", status.as_str())];
         Draft::new(self.us, self.stamp, STATUS, tags, Signer::Coordinator)
     }
 
@@ -209,12 +208,8 @@ pub fn refusal_events(refusal: &Refusal, log: Option<&SealedLog>, stamp: u64, us
     let answer = Answer { us, job: &refusal.job, author: &refusal.author, stamp };
     let mut drafts = vec![answer.result(&outcome, 0, url)];
     if let (Some(run), false) = (&refusal.run, url.is_empty()) {
-        let about = Run {
-            id: &refusal.job,
-            event: &run.event,
-            workflow: &run.workflow,
-            publisher: run.publisher.public_key(),
-        };
+        let about =
+            Run { id: &refusal.job, event: &run.event, workflow: &run.workflow, publisher: run.publisher.public_key() };
         let mut draft = answer.run_result(&about, &outcome, 0, url);
         // The event names this very key as its author, so signing can't fail; unsigned it would never leave.
         if draft.sign(&run.publisher).is_ok() {

@@ -62,8 +62,7 @@ impl Sent {
             list(&["env", "HIVE_CI_REPOSITORY", "nostr://npub1x/wss%3A%2F%2Frelay.example/my-repo"]),
             list(&["env", "HIVE_CI_RELAYS", "wss://relay.example,wss://second.example"]),
         ];
-        let mut sent =
-            Self { run_author: author.clone(), pool, author, publisher, owner, run, job, at: NOW / 1000 };
+        let mut sent = Self { run_author: author.clone(), pool, author, publisher, owner, run, job, at: NOW / 1000 };
         let key = sent.publisher.secret_key().to_secret_hex();
         sent.secret(PUBLISHER_SECRET, &key);
         sent
@@ -313,7 +312,8 @@ fn t19_a_clock_that_is_off_is_refused() {
 #[test]
 fn t23_reserved_names_are_ignored_with_a_notice_and_limits_hold() {
     let mut sent = Sent::budabit();
-    for (name, value) in [("PATH", "x"), ("GITHUB_TOKEN", "x"), ("HIVE_CI_RUN_ID", "other"), ("a b", "x"), ("MODE", "fast")]
+    for (name, value) in
+        [("PATH", "x"), ("GITHUB_TOKEN", "x"), ("HIVE_CI_RUN_ID", "other"), ("a b", "x"), ("MODE", "fast")]
     {
         sent.job.push(list(&["env", name, value]));
     }
@@ -407,10 +407,22 @@ fn each_end_is_told_as_the_profile_says() {
         ("t01", Success, None, 0, ["true", "0", "success", "completed"]),
         ("all skipped", Skipped, None, 0, ["true", "0", "success", "completed"]),
         ("t02", Failure, Some(Reason::Step), 3, ["false", "3", "failure", "failed"]),
-        ("t20, t21", Failure, Some(Reason::Invalid("ci.yml:3:1: no such key".into())), 125, ["false", "125", "failure", "failed"]),
+        (
+            "t20, t21",
+            Failure,
+            Some(Reason::Invalid("ci.yml:3:1: no such key".into())),
+            125,
+            ["false", "125", "failure", "failed"],
+        ),
         ("a failure is never 0", Failure, None, 0, ["false", "1", "failure", "failed"]),
         ("t28", Failure, Some(Reason::Timeout), 137, ["false", "124", "failure", "timeout"]),
-        ("t29", Cancelled, Some(Reason::Cancelled("cancelled by its author".into())), 143, ["false", "130", "cancelled", "cancelled"]),
+        (
+            "t29",
+            Cancelled,
+            Some(Reason::Cancelled("cancelled by its author".into())),
+            143,
+            ["false", "130", "cancelled", "cancelled"],
+        ),
     ];
     for (name, conclusion, reason, code, [success, exit_code, run_status, status]) in cases {
         let drafts = report("run-7", &request, &ended(conclusion, reason.clone(), code), &us);
