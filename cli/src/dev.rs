@@ -66,19 +66,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let sandbox = worker::sandbox(&worker).await?;
 
     let unlimited = RateLimit { max_reqs: 10_000, notes_per_minute: u32::MAX };
-<<<<<<< HEAD
     let mut relay = RelayBuilder::default().addr([127, 0, 0, 1].into()).rate_limit(unlimited);
     if args.relay_port != 0 {
         relay = relay.port(args.relay_port);
     }
     let relay = LocalRelay::new(relay);
-=======
-    let mut builder = RelayBuilder::default().addr([127, 0, 0, 1].into()).rate_limit(unlimited);
-    if args.relay_port > 0 {
-        builder = builder.port(args.relay_port);
-    }
-    let relay = LocalRelay::new(builder);
->>>>>>> core
     relay.run().await.with_context(|| format!("the relay cannot listen on 127.0.0.1:{}", args.relay_port))?;
     let url = relay.url().await.to_string().trim_end_matches('/').to_owned();
 

@@ -38,7 +38,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 fn read(path: &PathBuf) -> Result<Object> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let json: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("{}: not JSON", path.display()))?;
+    let json: serde_json::Value =
+        serde_json::from_str(&text).with_context(|| format!("{}: not JSON", path.display()))?;
     match Value::from_json(&json) {
         Value::Object(contexts) => Ok(contexts.as_ref().clone()),
         other => bail!("{}: expected an object of contexts, found {}", path.display(), other.kind_name()),

@@ -28,7 +28,9 @@ impl Checkout {
         let head = repository.head().context("the repository has no commit yet: commit, then try again")?;
         let reference = match reference {
             Some(name) if name.starts_with("refs/") => name.to_owned(),
-            Some(name) if repository.find_reference(&format!("refs/tags/{name}")).is_ok() => format!("refs/tags/{name}"),
+            Some(name) if repository.find_reference(&format!("refs/tags/{name}")).is_ok() => {
+                format!("refs/tags/{name}")
+            }
             Some(name) => format!("refs/heads/{name}"),
             None => match head.name() {
                 Ok(name) if name.starts_with("refs/") => name.to_owned(),

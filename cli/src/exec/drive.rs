@@ -6,7 +6,9 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use ::coordinator::run::{self, Effect, Event, New, Origin, Phase, Planned, Repository, Request, Rules, SealedLog, State, Visibility};
+use ::coordinator::run::{
+    self, Effect, Event, New, Origin, Phase, Planned, Repository, Request, Rules, SealedLog, State, Visibility,
+};
 use anyhow::{Context, Result};
 use indexmap::IndexMap;
 use secrecy::SecretString;

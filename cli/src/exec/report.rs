@@ -49,7 +49,9 @@ impl Logs {
 
     fn text(&self, key: &str) -> String {
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        jobs.get(key).map(|log| log.state.lock().unwrap_or_else(PoisonError::into_inner).all.clone()).unwrap_or_default()
+        jobs.get(key)
+            .map(|log| log.state.lock().unwrap_or_else(PoisonError::into_inner).all.clone())
+            .unwrap_or_default()
     }
 }
 
