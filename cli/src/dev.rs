@@ -59,7 +59,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let data = std::fs::canonicalize(&args.data)?;
     let keys = keys_in(&data.join("keys"))?;
     // Before anything listens: without an engine nothing else is worth starting.
-    let worker = worker_config(&args, &data);
+    let worker = WorkerConfig { identity_file: keys.worker.clone(), ..worker_config(&args, &data) };
     if args.sandbox == "host" {
         eprintln!("dev: --sandbox host: steps run as processes of this machine, with your rights and your files");
     }
@@ -79,7 +79,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let running = serve::start(config, stop.clone()).await.context("the coordinator did not start")?;
     let shutdown = Shutdown::default();
     let coordinator = format!("http://{}", running.grpc);
-    let worker = WorkerConfig { coordinator, identity_file: keys.worker.clone(), ..worker };
+    let worker = WorkerConfig { coordinator, ..worker };
     let link = worker::run(worker, sandbox, shutdown.clone());
     let mut link = tokio::spawn(link);
     eprintln!(
@@ -156,7 +156,7 @@ fn coordinator_config(args: &Args, data: &Path, keys: &keys::Keys, relay: &str) 
 
 fn worker_config(args: &Args, data: &Path) -> WorkerConfig {
     let mut config = WorkerConfig {
-        name: format!("dev-{}", std::process::id()),
+        name: "dev".into(),
         slots: args.slots,
         data: data.join("worker"),
         sandbox: args.sandbox.clone(),

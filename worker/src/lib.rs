@@ -42,7 +42,9 @@ pub async fn sandbox(config: &Config) -> anyhow::Result<Arc<dyn Sandbox>> {
     }
     let limits = Limits { memory: config.limits.memory, processes: config.limits.processes, ..Limits::default() };
     let name = if config.name.is_empty() { "worker" } else { &config.name };
+    // Names may repeat; machines are told apart by who made them.
+    let pool = link::identity_of(&config.identity_file).unwrap_or_else(|| "local".into());
     let docker =
-        DockerConfig { worker: name.to_owned(), pool_size: config.pool.size, limits, ..DockerConfig::default() };
+        DockerConfig { worker: name.to_owned(), pool, pool_size: config.pool.size, limits, ..DockerConfig::default() };
     Ok(Docker::connect(docker).await.context("sandbox = \"docker\"")?)
 }

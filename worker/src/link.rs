@@ -36,6 +36,11 @@ use crate::{
 /// Waits between two connections: doubled from the first to the last, a little random.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// The public key (hex) of an identity file; `None` where there is none that can be read.
+pub(crate) fn identity_of(file: &std::path::Path) -> Option<String> {
+    Identity::read(file).ok().map(|identity| identity.public())
+}
+
 /// How a worker is ended.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {

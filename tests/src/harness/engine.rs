@@ -84,10 +84,11 @@ impl OwnEngine {
         let path = |name: &str| self.folder.join(name).to_string_lossy().into_owned();
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.join("dockerd.log"))?;
         let _ = std::fs::remove_file(self.folder.join("docker.pid"));
+        std::fs::write(self.folder.join("daemon.json"), "{}")?;
         let daemon = Command::new("nsenter")
             .arg(format!("--net=/run/netns/{}", self.namespace))
             .args(["dockerd", "--host", &self.host(), "--data-root", &path("data"), "--exec-root", &path("exec")])
-            .args(["--pidfile", &path("docker.pid"), "--config-file", "/dev/null"])
+            .args(["--pidfile", &path("docker.pid"), "--config-file", &path("daemon.json")])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

