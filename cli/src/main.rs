@@ -71,7 +71,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("LONGSHORE_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,nostr_relay_pool=off,nostr_relay_builder=off"));
+        .unwrap_or_else(|_| EnvFilter::new("info,nostr_relay_pool=off,nostr_relay_builder=off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

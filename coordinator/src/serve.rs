@@ -135,7 +135,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         control: Arc::new(Operator { engine: engine.clone(), dispatch: dispatch.clone() }),
         settings: Arc::new(settings(&config, &keys, &public_url)?),
     };
-    stages.start("web", serve_http(http, web, stop.clone()));
+    stages.start("web", web::serve(http, web, stop.clone()));
     let tasks = Tasks {
         engine: engine.clone(),
         dispatch: dispatch.clone(),
@@ -258,15 +258,6 @@ fn derive(secret: &[u8; 32], purpose: &[u8]) -> [u8; 32] {
     let mut key = [0; 32];
     key.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
     key
-}
-
-async fn serve_http(listener: TcpListener, web: Web, stop: CancellationToken) -> anyhow::Result<()> {
-    // Live logs never end by themselves: a reader must not hold the shutdown up.
-    let graceful = axum::serve(listener, web::router(web)).with_graceful_shutdown(stop.clone().cancelled_owned());
-    tokio::select! {
-        served = graceful => Ok(served?),
-        () = async { stop.cancelled().await; tokio::time::sleep(Duration::from_secs(1)).await } => Ok(()),
-    }
 }
 
 /// Wakes dispatch when the queue changes, and keeps what is advertised true.

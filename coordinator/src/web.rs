@@ -9,7 +9,7 @@ mod live;
 mod page;
 mod view;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -18,6 +18,8 @@ use axum::{
     routing::{get, post},
 };
 use futures::future::BoxFuture;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tower_http::set_header::SetResponseHeaderLayer;
 use url::Url;
 
@@ -26,6 +28,9 @@ use crate::{blob::Blobs, log::Logs, run::Millis, store::Store};
 /// Nothing but our own style and script; a page is framed by nobody.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; \
                       form-action 'none'; frame-ancestors 'none'";
+
+/// How long readers of live logs get at shutdown.
+const LAST_READERS: Duration = Duration::from_secs(1);
 
 /// What the handlers need.
 #[derive(Clone)]
@@ -69,6 +74,16 @@ pub trait Control: Send + Sync {
     fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
     /// A worker takes no new jobs from now on.
     fn drain<'a>(&'a self, worker: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
+}
+
+/// Serves until told to stop.
+pub async fn serve(listener: TcpListener, web: Web, stop: CancellationToken) -> anyhow::Result<()> {
+    let graceful = axum::serve(listener, router(web)).with_graceful_shutdown(stop.clone().cancelled_owned());
+    // Live logs never end by themselves: a reader must not hold the shutdown up.
+    tokio::select! {
+        served = graceful => Ok(served?),
+        () = async { stop.cancelled().await; tokio::time::sleep(LAST_READERS).await } => Ok(()),
+    }
 }
 
 /// All routes.

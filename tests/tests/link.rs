@@ -9,6 +9,8 @@ mod pool;
 mod proxy;
 #[path = "link/raw.rs"]
 mod raw;
+#[path = "link/script.rs"]
+mod script;
 
 use std::{
     sync::atomic::Ordering,
@@ -16,10 +18,11 @@ use std::{
 };
 
 use coordinator::dispatch::Terms;
-use pool::{Pool, Running, Script, terms, within};
+use pool::{Pool, Running, terms, within};
 use proto::worker::{Accept, Cancelled, Register, from_worker, to_worker::Message};
 use proxy::Proxy;
 use raw::Raw;
+use script::Script;
 use tokio_util::sync::CancellationToken;
 use workflow::plan::Conclusion;
 

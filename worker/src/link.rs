@@ -9,6 +9,7 @@ mod board;
 mod connect;
 mod journal;
 mod session;
+mod ship;
 
 use std::{sync::Arc, time::Duration};
 

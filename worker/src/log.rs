@@ -4,7 +4,6 @@
 //! and stream of a worker, or the terminal and file of `longshore exec`.
 
 pub mod mask;
-pub(crate) mod ship;
 pub mod spool;
 
 use bytes::Bytes;

@@ -10,8 +10,7 @@ use nostr::{Event, Filter, Keys, RelayUrl, message::MachineReadablePrefix, util:
 use nostr_sdk::{
     Client, ClientOptions,
     pool::{
-        ConnectionMode, Relay, RelayLimits, RelayOptions,
-        relay::{self, ReqExitPolicy},
+        ConnectionMode, Relay, RelayLimits, RelayOptions, relay,
         transport::{
             error::TransportError,
             websocket::{DefaultWebsocketTransport, WebSocketSink, WebSocketStream, WebSocketTransport},
@@ -19,6 +18,9 @@ use nostr_sdk::{
     },
 };
 use url::Url;
+
+/// When a question to relays ends.
+pub use nostr_sdk::pool::relay::ReqExitPolicy;
 
 use crate::config;
 

@@ -5,14 +5,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use nostr::{Event, Filter, Keys, Kind, PublicKey};
-use nostr_sdk::pool::relay::ReqExitPolicy;
 
 use super::engine::Engine;
 use crate::{
     config,
     dispatch::{AttemptId, Dispatch, Enrolment, Logs, Objects, worker_id},
     log,
-    nostr::{publish::PublisherKeys, relays::Relays, tags},
+    nostr::{
+        publish::PublisherKeys,
+        relays::{Relays, ReqExitPolicy},
+        tags,
+    },
     run::{self, Millis},
     source::{Lookup, Sources},
     store::{Change, Store, StoreError, WorkerRow},

@@ -6,8 +6,9 @@ use proto::worker::{Attempt, Begun, Progress, Register, SourceRequest, from_work
 use tonic::Code;
 
 use crate::{
-    pool::{Pool, Script, terms},
+    pool::{Pool, terms},
     raw::{self, Raw, key, public},
+    script::Script,
 };
 
 /// peers.md §4b 53: second connect with the same id.

@@ -12,14 +12,15 @@ use secrecy::SecretString;
 use tracing::{info, warn};
 use workflow::plan::{Conclusion, JobOrder, JobReport, Reason};
 
-use super::{Worker, board::Handles, journal::Entry};
+use super::{
+    Worker,
+    board::Handles,
+    journal::Entry,
+    ship::{self, Shipped},
+};
 use crate::{
     job::{self, Observer},
-    log::{
-        Sink as _,
-        ship::{self, Shipped},
-        spool::Spool,
-    },
+    log::{Sink as _, spool::Spool},
 };
 
 /// Starts an attempt, or does nothing where it runs already.

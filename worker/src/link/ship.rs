@@ -11,8 +11,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, transport::Channel};
 use tracing::debug;
 
-use super::spool::{Progress, Spool};
-use crate::link::Bulk;
+use super::Bulk;
+use crate::log::spool::{Progress, Spool};
 
 /// Small output waits at most this long for more, except the first of a burst, which goes at once.
 const BATCH_TIME: Duration = Duration::from_millis(100);

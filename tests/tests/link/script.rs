@@ -1,0 +1,108 @@
+//! Workers that run scripts instead of containers.
+
+use std::sync::Arc;
+
+use futures::{TryStreamExt as _, future::BoxFuture};
+use proto::worker::LogRecord;
+use tokio_util::sync::CancellationToken;
+use worker::{
+    fetch::{Checkout, Sources},
+    job::{self, Observer},
+    link::Executor,
+    log::Sink,
+};
+use workflow::plan::{Conclusion, JobReport, Reason};
+
+/// What a worker does instead of running containers.
+#[derive(Clone)]
+pub(crate) enum Script {
+    /// Prints lines and ends.
+    Print(usize),
+    /// Prints this many pieces of 64 KiB and ends.
+    Flood(usize),
+    /// Prints a line, then waits until it is cancelled or killed.
+    Wait,
+    /// Checks its source out and prints the names in the archive.
+    Checkout,
+    /// As `Wait`, but goes on when told.
+    Until(CancellationToken),
+}
+
+impl Executor for Script {
+    fn execute(
+        &self,
+        attempt: job::Attempt,
+        sources: Arc<dyn Sources>,
+        sink: Arc<dyn Sink>,
+        observer: Arc<dyn Observer>,
+    ) -> BoxFuture<'static, JobReport> {
+        let script = self.clone();
+        Box::pin(async move {
+            observer.begun(None);
+            let line = |text: String| LogRecord { text: text.into(), ..LogRecord::default() };
+            let mut conclusion = Conclusion::Success;
+            match script {
+                Self::Print(lines) => {
+                    for number in 0..lines {
+                        sink.append(vec![line(format!("line {number}\n"))]).await.unwrap();
+                    }
+                }
+                Self::Flood(pieces) => {
+                    for number in 0..pieces {
+                        let text = format!("{number:08}").repeat(8 * 1024);
+                        sink.append(vec![line(text)]).await.unwrap();
+                    }
+                }
+                Self::Checkout => {
+                    let source = attempt.order.source.clone();
+                    let archive = sources.checkout(&source, &Checkout { depth: 1, ..Checkout::default() }).await;
+                    let text = match archive {
+                        Ok(archive) => names(&archive.try_collect::<Vec<_>>().await.unwrap().concat()),
+                        Err(error) => format!("{error:#}"),
+                    };
+                    sink.append(vec![line(text)]).await.unwrap();
+                }
+                Self::Wait => {
+                    sink.append(vec![line("waiting\n".into())]).await.unwrap();
+                    tokio::select! {
+                        () = attempt.cancel.cancelled() => {}
+                        () = attempt.kill.cancelled() => {}
+                    }
+                    conclusion = Conclusion::Cancelled;
+                }
+                Self::Until(go) => {
+                    sink.append(vec![line("waiting\n".into())]).await.unwrap();
+                    tokio::select! {
+                        () = go.cancelled() => {}
+                        () = attempt.kill.cancelled() => conclusion = Conclusion::Cancelled,
+                    }
+                }
+            }
+            JobReport {
+                conclusion,
+                reason: (conclusion != Conclusion::Success).then(|| Reason::Cancelled("told to".into())),
+                exit_code: 0,
+                steps: Vec::new(),
+                outputs: Default::default(),
+                annotations: Vec::new(),
+                summary: String::new(),
+                started: true,
+                image: None,
+                started_at_ms: 0,
+                finished_at_ms: 0,
+            }
+        })
+    }
+
+    fn sweep(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+fn names(archive: &[u8]) -> String {
+    let mut archive = tar::Archive::new(archive);
+    let entries = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string());
+    let mut names: Vec<String> = entries.filter(|name| !name.contains(".git/")).collect();
+    names.sort();
+    names.join(" ")
+}
