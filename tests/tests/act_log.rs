@@ -1,4 +1,4 @@
-//! The log that the product renders, read by the viewer's parser (nostr-events §2.4 and §11.3).
+//! The log that the product renders, read by the viewer's parser.
 #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
 
 use coordinator::log::act::{Head, JobLog, LIMIT, job_label, render, render_message};

@@ -1,7 +1,7 @@
 //! Who does: takes jobs from a coordinator and runs their steps.
 //!
 //! A job meets the modules in this order: [`link`] receives it, [`job`] runs it, [`github`] turns each step into a
-//! command, [`sandbox`] runs the command, [`log`] masks, numbers and ships what it printed. [`fetch`] brings images
+//! command, [`mod@sandbox`] runs the command, [`log`] masks, numbers and ships what it printed. [`fetch`] brings images
 //! and repositories. [`config`] is what an operator may set.
 
 pub mod config;

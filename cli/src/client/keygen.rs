@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// Host names and addresses by which workers reach the coordinator.
     #[arg(long = "host", value_delimiter = ',', default_values_t = ["localhost".to_owned(), "127.0.0.1".to_owned()])]
     pub(crate) hosts: Vec<String>,
-    /// Base of the URLs in events, e.g. https://ci.example.org.
+    /// Base of the URLs in events, e.g. `https://ci.example.org`.
     #[arg(long, default_value = "http://127.0.0.1:7080")]
     pub(crate) public_url: String,
     /// Who may run workflows besides the maintainers of a repository: npub or hex.

@@ -17,7 +17,7 @@ pub(crate) struct Args {
     /// The pool: npub or hex of its coordinator
     #[arg(long, value_name = "KEY", env = "LONGSHORE_POOL")]
     to: String,
-    /// The repository: naddr1…, nostr://… or 30617:<key>:<identifier>
+    /// The repository: naddr1…, nostr://… or 30617:KEY:IDENTIFIER
     #[arg(long, value_name = "ADDRESS")]
     repository: String,
     /// Path of the workflow in the repository, e.g. .github/workflows/ci.yml

@@ -24,7 +24,7 @@ const PIECE: u64 = 64 * 1024;
 pub struct Positions(BTreeMap<(String, u32), u64>);
 
 impl Positions {
-    /// Reads what [`Self::to_string`] wrote; text of another origin is the beginning.
+    /// Reads what `to_string` wrote; text of another origin is the beginning.
     pub fn parse(text: &str) -> Self {
         let entry = |entry: &str| {
             let mut parts = entry.split('.');

@@ -1,4 +1,4 @@
-//! The log parser of the Hive CI viewer, after nostr-events §2.4.
+//! The log parser of the Hive CI viewer.
 
 /// How a job or step looks in the viewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use crate::{
     script::Script,
 };
 
-/// peers.md §4b 53: second connect with the same id.
+/// Attack 53: second connect with the same id.
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_53_an_identity_has_one_session_and_the_older_one_is_fenced() {
     let pool = Pool::start(terms()).await;
@@ -28,7 +28,7 @@ async fn attack_53_an_identity_has_one_session_and_the_older_one_is_fenced() {
     assert_eq!(pool.course("build").finished, 0);
 }
 
-/// peers.md §4b 53: who does not have the key is not let in; nor is an unknown identity without a token.
+/// Attack 53: who does not have the key is not let in; nor is an unknown identity without a token.
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_53_nobody_joins_with_anothers_identity_or_an_old_token() {
     let pool = Pool::start(terms()).await;
@@ -65,7 +65,7 @@ async fn attack_53_nobody_joins_with_anothers_identity_or_an_old_token() {
     Raw::register(&pool, &key(2), unknown(2, "")).await.unwrap();
 }
 
-/// peers.md §4b 54: a worker reports on a job of another, and on an attempt that is over.
+/// Attack 54: a worker reports on a job of another, and on an attempt that is over.
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_54_a_job_of_another_worker_and_an_old_attempt_are_refused() {
     let pool = Pool::start(terms()).await;

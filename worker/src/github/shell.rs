@@ -1,6 +1,6 @@
 //! How a `run:` script becomes a command.
 //!
-//! Source of the rules: GitHub docs, "jobs.<job_id>.steps[*].shell".
+//! Source of the rules: GitHub docs, "jobs.<job_id>.steps\[*\].shell".
 
 /// A script file and the command that runs it; `{0}` stands for the file's path.
 #[derive(Debug, Clone, PartialEq, Eq)]

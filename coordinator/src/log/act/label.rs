@@ -66,7 +66,7 @@ fn text(value: &serde_json::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// What the viewer takes for the name of a matrix's group (nostr-events §2.4): `format('X ({0})', …)` gives X, else a
+/// What the viewer takes for the name of a matrix's group: `format('X ({0})', …)` gives X, else a
 /// group in parentheses around an expression goes, else the first expression.
 fn base(raw: &str) -> String {
     let formatted = raw.split_once("format('").and_then(|(_, rest)| rest.split_once(" ({0})'"));
