@@ -35,6 +35,11 @@ enum Command {
     Plan(plan::Args),
     Eval(eval::Args),
     Submit(client::submit::Args),
+    Runs(client::runs::Args),
+    Show(client::show::Args),
+    Logs(client::logs::Args),
+    Cancel(client::cancel::Args),
+    Workers(client::workers::Args),
     Verify(client::verify::Args),
     Keygen(client::keygen::Args),
 }
@@ -64,6 +69,11 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Plan(args) => plan::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Submit(args) => client::submit::run(args).await,
+        Command::Runs(args) => client::runs::run(args).await,
+        Command::Show(args) => client::show::run(args).await,
+        Command::Logs(args) => client::logs::run(args).await,
+        Command::Cancel(args) => client::cancel::run(args).await,
+        Command::Workers(args) => client::workers::run(args).await,
         Command::Verify(args) => client::verify::run(args).await,
         Command::Keygen(args) => client::keygen::run(&args),
     }

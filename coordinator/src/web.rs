@@ -74,6 +74,8 @@ pub trait Control: Send + Sync {
     fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
     /// A worker takes no new jobs from now on.
     fn drain<'a>(&'a self, worker: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
+    /// A token with which one new worker can join, good for an hour.
+    fn enrolment_token(&self) -> String;
 }
 
 /// Serves until told to stop.
@@ -99,6 +101,7 @@ pub fn router(web: Web) -> Router {
         .route("/api/runs/{id}/logs", get(live::logs))
         .route("/api/runs/{id}/cancel", post(api::cancel))
         .route("/api/workers", get(api::workers))
+        .route("/api/workers/token", post(api::enrolment_token))
         .route("/api/workers/{id}/drain", post(api::drain))
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(api::ready))

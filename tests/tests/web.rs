@@ -28,6 +28,10 @@ const NOW: u64 = 1_800_000_000_000;
 struct Asked(Mutex<Vec<String>>);
 
 impl Control for Asked {
+    fn enrolment_token(&self) -> String {
+        "token".into()
+    }
+
     fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
         self.0.lock().unwrap().push(format!("cancel {run} by {by}"));
         Box::pin(async { Ok(()) })

@@ -24,6 +24,8 @@ use crate::{
 
 /// How long relays may take to say what they have of a repository.
 const LOOK_UP: Duration = Duration::from_secs(8);
+/// How long an enrolment token is good.
+const TOKEN_MS: Millis = 3_600_000;
 
 /// Repositories are looked up on the relays the request and the operator name.
 pub(super) struct RelayLookup {
@@ -159,6 +161,10 @@ pub(super) struct Operator {
 }
 
 impl Control for Operator {
+    fn enrolment_token(&self) -> String {
+        self.dispatch.enrolment_token(self.engine.now().saturating_add(TOKEN_MS))
+    }
+
     fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
         async move {
             self.engine.apply(run, run::Event::Cancel { by: by.to_owned() }, Vec::new()).await?;

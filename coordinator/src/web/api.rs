@@ -134,6 +134,14 @@ pub(super) async fn drain(
     Ok(StatusCode::ACCEPTED)
 }
 
+pub(super) async fn enrolment_token(State(web): State<Web>, caller: Caller) -> Result<String, Refusal> {
+    caller.signed()?;
+    if caller.reader != Reader::Operator {
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "only the operator may let workers in"));
+    }
+    Ok(web.control.enrolment_token())
+}
+
 /// Ready once the database answers.
 pub(super) async fn ready(State(web): State<Web>) -> Result<&'static str, Refusal> {
     web.store.next_task_due().await?;

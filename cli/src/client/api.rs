@@ -1,0 +1,98 @@
+//! The coordinator's HTTP API, as the client's verbs use it.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use nostr::{EventBuilder, JsonUtil, Keys, Kind, Tag};
+use reqwest::{Method, Response, StatusCode};
+use serde::de::DeserializeOwned;
+
+/// Where the coordinator is, and who asks
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Server {
+    /// The coordinator's address
+    #[arg(long, value_name = "URL", env = "LONGSHORE_SERVER", default_value = "http://127.0.0.1:7080")]
+    server: String,
+    /// File with the secret key (nsec1… or hex) to sign requests with (NIP-98); else LONGSHORE_NSEC is used, else none
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+/// A connection to the API.
+#[derive(Debug)]
+pub(crate) struct Api {
+    base: String,
+    keys: Option<Keys>,
+    http: reqwest::Client,
+}
+
+impl Server {
+    pub(crate) fn connect(&self) -> Result<Api> {
+        let text = match &self.key_file {
+            Some(path) => {
+                Some(std::fs::read_to_string(path).with_context(|| format!("cannot read the key {}", path.display()))?)
+            }
+            None => std::env::var("LONGSHORE_NSEC").ok(),
+        };
+        let keys = text.map(|text| Keys::parse(text.trim()).context("the key is neither nsec1… nor 64 hex digits"));
+        let http = reqwest::Client::builder().build().context("no HTTP client")?;
+        Ok(Api { base: self.server.trim_end_matches('/').to_owned(), keys: keys.transpose()?, http })
+    }
+}
+
+impl Api {
+    /// Reads one JSON document.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let response = self.send(Method::GET, path, &[]).await?;
+        response.json().await.with_context(|| format!("{}{path}: the answer is not what this version reads", self.base))
+    }
+
+    /// Asks for something to be done.
+    pub(crate) async fn post(&self, path: &str) -> Result<Response> {
+        self.send(Method::POST, path, &[]).await
+    }
+
+    /// Sends a request; an answer that is no success is an error with cause and remedy.
+    pub(crate) async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Result<Response> {
+        let response = self.try_send(method, path, headers).await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let reason = response.text().await.unwrap_or_default();
+        let remedy = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if self.keys.is_none() => {
+                "; put your nsec into LONGSHORE_NSEC, or name its file with --key-file"
+            }
+            _ => "",
+        };
+        bail!("{} says {}: {}{remedy}", self.base, status.as_u16(), reason.trim())
+    }
+
+    /// The same, whatever the status.
+    pub(crate) async fn try_send(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Result<Response> {
+        let url = format!("{}{path}", self.base);
+        let mut request = self.http.request(method.clone(), &url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(keys) = &self.keys {
+            request = request.header("authorization", authorization(keys, &url, method.as_str())?);
+        }
+        request.send().await.with_context(|| {
+            format!("no coordinator answers at {}: start one, or name another with --server", self.base)
+        })
+    }
+}
+
+/// The header of NIP-98.
+fn authorization(keys: &Keys, url: &str, method: &str) -> Result<String> {
+    let tags = [["u", url], ["method", method]].map(Tag::parse).into_iter().collect::<Result<Vec<_>, _>>();
+    let event = EventBuilder::new(Kind::from(27235), "").tags(tags.context("a tag is empty")?).sign_with_keys(keys);
+    Ok(format!("Nostr {}", base64(event.context("cannot sign")?.as_json().as_bytes())))
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}

@@ -1,0 +1,25 @@
+//! `longshore cancel`: ends a run.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::api::Server;
+
+/// Cancel a run
+///
+/// Its author, the repository's maintainers and the pool's operator may: the request is signed with your key.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The run: its id, its number in the pool, or the id of its run (5401) or job (5100) event
+    run: String,
+    #[command(flatten)]
+    server: Server,
+}
+
+#[allow(clippy::print_stdout)]
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    args.server.connect()?.post(&format!("/api/runs/{}/cancel", args.run)).await?;
+    println!("cancelling {}: its running jobs are being ended", args.run);
+    Ok(ExitCode::SUCCESS)
+}

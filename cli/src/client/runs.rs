@@ -1,0 +1,60 @@
+//! `longshore runs`: the list of runs.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use super::{
+    api::Server,
+    show::{short, text},
+};
+
+/// List runs, newest first
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only of this repository: 30617:KEY:IDENTIFIER
+    #[arg(long, value_name = "ADDRESS")]
+    repository: Option<String>,
+    /// Only runs that have not ended
+    #[arg(long)]
+    unfinished: bool,
+    /// How many
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    limit: u32,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: Server,
+}
+
+#[allow(clippy::print_stdout)]
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair("limit", &args.limit.to_string()).append_pair("unfinished", &args.unfinished.to_string());
+    if let Some(repository) = &args.repository {
+        query.append_pair("repository", repository);
+    }
+    let runs: Value = args.server.connect()?.get(&format!("/api/runs?{}", query.finish())).await?;
+    if args.json {
+        println!("{runs:#}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{:>6}  {:<10}  {:<10}  {:<24}  {:<14}  ID", "NUMBER", "STATE", "COMMIT", "WORKFLOW", "EVENT");
+    for run in runs.as_array().into_iter().flatten() {
+        let state = match text(run, "conclusion").as_str() {
+            "" => text(run, "phase"),
+            ended => ended.to_owned(),
+        };
+        println!(
+            "{:>6}  {state:<10}  {:<10}  {:<24}  {:<14}  {}",
+            run["serial"],
+            short(&text(run, "commit")),
+            text(run, "name"),
+            text(run, "event"),
+            text(run, "id"),
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
