@@ -29,6 +29,7 @@ bench: ## Ratios against floors of the same run (ARGS='--only g1,g3')
 
 conformance: ## Run a corpus: make conformance DIR=… [ARGS='--only expressions']
 	@test -n "$(DIR)" || { echo 'conformance: name the corpus: make conformance DIR=path' >&2; exit 2; }
+	@cargo build --locked -p longshore
 	cargo run --locked -p longshore-tests --bin conformance -- $(DIR) $(ARGS)
 
 deny: ## Licences, bans and sources of the dependencies

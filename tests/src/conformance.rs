@@ -6,6 +6,7 @@ use std::path::Path;
 
 pub mod commands;
 pub mod expressions;
+pub mod github_run;
 mod manifest;
 pub mod realworld;
 pub mod validity;
@@ -88,6 +89,8 @@ pub const FOLDERS: &[Folder] = &[
     Folder { name: "workflow-parser", dialect: Dialect::Github, run: workflow_parser::run, bonus: None },
     Folder { name: "validity", dialect: Dialect::Github, run: validity::github, bonus: None },
     Folder { name: "commands", dialect: Dialect::Github, run: commands::run, bonus: None },
+    Folder { name: "github-run", dialect: Dialect::Github, run: github_run::act, bonus: None },
+    Folder { name: "authored/github", dialect: Dialect::Github, run: github_run::authored, bonus: None },
     Folder { name: "realworld", dialect: Dialect::Github, run: realworld::github, bonus: None },
 ];
 

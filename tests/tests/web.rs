@@ -143,7 +143,9 @@ fn run(id: &str, serial: u64, author: &Keys, visibility: &Value) -> State {
             "trigger": null, "actor": author, "env": {}, "notices": [], "inputs": null, "received_at": 1,
         },
         "planned": null, "phase": {"phase": "active"}, "jobs": {}, "cancelled": null, "visibility": visibility,
-        "expires_at": NOW, "created_at": NOW, "started_at": null, "stamped_at": 0,
+        "expires_at": NOW, "created_at": NOW, "started_at": null, "stamped_at": 0, "expired_at": null, "message": null,
+        "secrets": false,
+        "rules": {"max_duration_ms": 0, "retry_started": "harmless", "maintainers_read": false},
     }))
     .unwrap()
 }
