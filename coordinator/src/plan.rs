@@ -192,7 +192,14 @@ pub fn assemble(plan: Plan, subject: &Subject, cause: Cause, numbers: Numbers) -
 
 /// The `github` context as far as it holds for the whole run (GitHub docs: contexts, github).
 fn github_context(plan: &Plan, subject: &Subject, event: &str, payload: Value, numbers: Numbers) -> Map<String, Value> {
-    let pull = event.starts_with("pull_request");
+    // Where the payload names the branches of a pull request, it counts.
+    let side = |side: &str, other: &str| match payload["pull_request"][side]["ref"].as_str() {
+        Some(name) => name.to_owned(),
+        None if event.starts_with("pull_request") => other.to_owned(),
+        None => String::new(),
+    };
+    let head_ref = side("head", subject.short_reference());
+    let base_ref = side("base", subject.default_branch());
     let context = json!({
         "actor": subject.actor,
         "triggering_actor": subject.actor,
@@ -205,8 +212,8 @@ fn github_context(plan: &Plan, subject: &Subject, event: &str, payload: Value, n
         "ref_name": subject.short_reference(),
         "ref_type": if subject.reference.starts_with("refs/tags/") { "tag" } else { "branch" },
         "ref_protected": false,
-        "head_ref": if pull { subject.short_reference() } else { "" },
-        "base_ref": if pull { subject.default_branch() } else { "" },
+        "head_ref": head_ref,
+        "base_ref": base_ref,
         "run_id": numbers.serial.to_string(),
         "run_number": numbers.number.to_string(),
         "run_attempt": numbers.attempt.to_string(),

@@ -46,10 +46,15 @@ impl Matrix {
         };
         let mut matrix = Self { vectors: Vec::new(), include: Vec::new(), exclude: Vec::new() };
         for (key, value) in object.iter() {
+            // Keys are evaluated too.
+            let key = expression::interpolate_text(key, scope).map_err(|error| format!("`matrix.{key}`: {error}"))?;
             match key.to_ascii_lowercase().as_str() {
                 "include" => matrix.include = filters("include", value)?,
                 "exclude" => matrix.exclude = filters("exclude", value)?,
-                _ => matrix.vectors.push((key.to_owned(), vector(key, value)?)),
+                _ => {
+                    let values = vector(&key, value)?;
+                    matrix.vectors.push((key, values));
+                }
             }
         }
         Ok(matrix)
