@@ -448,7 +448,7 @@ fn length_and_depth_are_limited() {
 }
 
 #[test]
-fn bombs_end_in_a_limit_and_soon() {
+fn attack_09_bombs_end_in_a_limit_and_soon() {
     let tens = "{0}".repeat(10);
     let formats = (0..12).fold("'xxxxxxxxxx'".to_owned(), |inner, _| format!("format('{tens}', {inner})"));
     let ones = format!("format('{tens}', '{}')", "1,".repeat(20));

@@ -67,8 +67,11 @@ pub(super) async fn drive(work: Work, sandbox: Arc<dyn Sandbox>, sources: Arc<dy
     let mut driver = Driver { work, sandbox, sources, state, queue, running, kill, logs, say };
     driver.apply(Event::Planned(Box::new(planned)));
     let mut asked_to_end = 0;
-    while !matches!(driver.state.phase, Phase::Done { .. }) {
+    loop {
         driver.start_jobs();
+        if matches!(driver.state.phase, Phase::Done { .. }) {
+            break;
+        }
         tokio::select! {
             said = said.recv() => match said.context("the jobs' channel is closed")? {
                 Said::Begun { job, attempt } => driver.apply(Event::Begun { job, attempt }),
