@@ -34,4 +34,4 @@ conformance: ## Run a corpus: make conformance DIR=… [ARGS='--only expressions
 
 deny: ## Licences, bans and sources of the dependencies
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
-	cargo deny --offline check bans licenses sources
+	cargo deny check bans licenses sources
