@@ -9,6 +9,7 @@ pub mod blob;
 pub mod config;
 pub mod dispatch;
 pub mod log;
+pub mod network;
 pub mod nostr;
 pub mod plan;
 pub mod run;

@@ -3,7 +3,6 @@
 //! Each dialect is one module with two pure functions: event → request ([`hive_ci::request`]) and run update →
 //! unsigned events ([`hive_ci::report`]). [`intake`] brings events to the dialects, [`publish`] takes theirs away.
 
-pub mod address;
 pub mod advertise;
 pub mod hive_ci;
 pub mod intake;

@@ -1,6 +1,6 @@
 //! From a repository address to proven files at a commit.
 //!
-//! [`address`] reads what the request names, [`announcement`] decides whose word counts, [`network`] decides where a
+//! [`address`] reads what the request names, [`announcement`] decides whose word counts, [`crate::network`] decides where a
 //! clone URL may lead, [`git`] brings the objects. Relays are asked through [`Lookup`]: this stage knows none.
 
 use std::{
@@ -17,14 +17,16 @@ use nostr::{Event, Filter, Kind, PublicKey};
 use self::{
     announcement::{Announcement, State},
     git::Mirror,
-    network::Reach,
 };
-use crate::{config, run::Repository};
+use crate::{
+    config,
+    network::{self, Reach},
+    run::Repository,
+};
 
 pub mod address;
 pub mod announcement;
 pub mod git;
-pub mod network;
 
 /// Tips of the state fetched to prove that a commit is an ancestor of one.
 const TIPS: usize = 50;

@@ -13,7 +13,7 @@ use nostr_sdk::{
         ConnectionMode, Relay, RelayLimits, RelayOptions, relay,
         transport::{
             error::TransportError,
-            websocket::{DefaultWebsocketTransport, WebSocketSink, WebSocketStream, WebSocketTransport},
+            websocket::{WebSocketSink, WebSocketStream, WebSocketTransport},
         },
     },
 };
@@ -22,9 +22,12 @@ use url::Url;
 /// When a question to relays ends.
 pub use nostr_sdk::pool::relay::ReqExitPolicy;
 
-use crate::config;
+use crate::{
+    config,
+    network::{self, Reach},
+};
 
-use super::address;
+mod socket;
 
 /// First wait before a lost connection is tried again; the SDK lets it grow to a minute.
 const RETRY: Duration = Duration::from_secs(2);
@@ -63,13 +66,13 @@ impl WebSocketTransport for Guard {
     fn connect<'a>(
         &'a self,
         url: &'a Url,
-        mode: &'a ConnectionMode,
+        _: &'a ConnectionMode,
         timeout: Duration,
     ) -> BoxedFuture<'a, Result<(WebSocketSink, WebSocketStream), TransportError>> {
         Box::pin(async move {
-            let allowed = self.allow_private || self.named.contains(url.as_str().trim_end_matches('/'));
-            address::check(url, allowed).await.map_err(TransportError::backend)?;
-            DefaultWebsocketTransport.connect(url, mode, timeout).await
+            let private = self.allow_private || self.named.contains(url.as_str().trim_end_matches('/'));
+            let checked = network::check_relay(url.as_str(), Reach { private, file: false }).await;
+            socket::connect(&checked.map_err(TransportError::backend)?, timeout).await
         })
     }
 }

@@ -12,10 +12,8 @@ use sha2::{Digest, Sha256};
 use tokio::{io::AsyncReadExt, process::Command};
 use tokio_util::io::ReaderStream;
 
-use super::{
-    address::is_object_id,
-    network::{Checked, Reach},
-};
+use super::address::is_object_id;
+use crate::network::{Checked, Reach};
 
 /// Bytes of git's complaints that are kept.
 const COMPLAINT: u64 = 4096;

@@ -76,7 +76,10 @@ async fn check(url: Url, schemes: &[&str], named: &'static str, reach: Reach) ->
         Some(Host::Ipv6(address)) => vec![(address, port).into()],
         Some(Host::Domain(name)) => {
             let found = tokio::net::lookup_host((name, port)).await;
-            found.map_err(|_| Forbidden::Unresolved(shown.clone()))?.collect()
+            let mut found: Vec<SocketAddr> = found.map_err(|_| Forbidden::Unresolved(shown.clone()))?.collect();
+            // Version 4 first: where version 6 leads nowhere, it takes long to say so.
+            found.sort_by_key(SocketAddr::is_ipv6);
+            found
         }
         None => return Err(Forbidden::NoUrl(shown)),
     };
