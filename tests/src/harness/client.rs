@@ -211,9 +211,7 @@ impl Listener {
 
     /// What was heard so far about a job and its run.
     pub fn answers(&self, run: &Event, job: &Event) -> Vec<Event> {
-        let about = [run.id.to_hex(), job.id.to_hex()];
-        let heard = self.heard.borrow();
-        heard.iter().filter(|event| about.iter().any(|id| refers_to(event, id))).cloned().collect()
+        Answers::among(&self.heard.borrow(), run, job).0
     }
 
     /// Waits until `found` says so of what was heard.
@@ -231,14 +229,19 @@ impl Listener {
 
     /// Waits for the last status of a job and gives all answers, in the order of arrival.
     pub async fn end(&self, run: &Event, job: &Event, limit: Duration) -> Result<Answers> {
-        let id = job.id.to_hex();
-        let last = |events: &[Event]| {
-            let statuses =
-                events.iter().filter(|event| event.kind == Kind::from(kind::STATUS) && refers_to(event, &id));
-            statuses.map(|event| tag(event, "status")).any(|status| is_final(&status))
-        };
-        self.until(limit, last).await?;
-        Ok(Answers(self.answers(run, job)))
+        self.answered(run, job, limit, Answers::ended).await
+    }
+
+    /// Waits until the answers to a job are as `enough` wants them.
+    pub async fn answered(
+        &self,
+        run: &Event,
+        job: &Event,
+        limit: Duration,
+        enough: impl Fn(&Answers) -> bool,
+    ) -> Result<Answers> {
+        let heard = self.until(limit, |heard| enough(&Answers::among(heard, run, job))).await?;
+        Ok(Answers::among(&heard, run, job))
     }
 
     /// Waits until the job has this status.
@@ -256,9 +259,19 @@ impl Listener {
 pub struct Answers(pub Vec<Event>);
 
 impl Answers {
+    fn among(heard: &[Event], run: &Event, job: &Event) -> Self {
+        let about = [run.id.to_hex(), job.id.to_hex()];
+        Self(heard.iter().filter(|event| about.iter().any(|id| refers_to(event, id))).cloned().collect())
+    }
+
     /// Values of the status events.
     pub fn statuses(&self) -> Vec<String> {
         self.of(kind::STATUS).iter().map(|event| tag(event, "status")).collect()
+    }
+
+    /// Whether one of the statuses is a last one.
+    pub fn ended(&self) -> bool {
+        self.statuses().iter().any(|status| !matches!(status.as_str(), "queued" | "running"))
     }
 
     /// Events of a kind.
@@ -290,8 +303,4 @@ pub fn tag(event: &Event, name: &str) -> String {
     let tags = event.tags.iter().map(|tag| tag.as_slice());
     let found = tags.filter(|tag| tag.first().is_some_and(|first| first == name)).find_map(|tag| tag.get(1));
     found.cloned().unwrap_or_default()
-}
-
-fn is_final(status: &str) -> bool {
-    !matches!(status, "queued" | "running")
 }

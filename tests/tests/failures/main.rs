@@ -49,8 +49,12 @@ impl Stage {
         (run, job)
     }
 
+    /// Waits for all of the end: a relay that came back gives the newest first, so the last status proves no result.
     async fn end(&self, run: &Event, job: &Event, processes: &[&Process]) -> Answers {
-        let answers = self.world.listener.end(run, job, LIMIT).await;
+        let complete = |answers: &Answers| {
+            answers.ended() && [kind::RESULT, kind::WORKFLOW_RESULT].iter().all(|kind| !answers.of(*kind).is_empty())
+        };
+        let answers = self.world.listener.answered(run, job, LIMIT, complete).await;
         answers.unwrap_or_else(|error| {
             let logs: Vec<String> = processes.iter().map(|process| process.text()).collect();
             panic!("{error:#}\n{}", logs.join("\n----\n"))
