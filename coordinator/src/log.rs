@@ -57,7 +57,8 @@ impl Logs {
 
     /// Everything appended so far survives a crash after this returns. Returns the length.
     pub async fn sync(&self, run: &str, job: &str, attempt: u32) -> anyhow::Result<u64> {
-        self.with(run, job, attempt, Segment::sync).await
+        let written = self.with(run, job, attempt, Segment::written).await?;
+        tokio::task::spawn_blocking(move || written.sync()).await.context("the log's thread ended")?
     }
 
     /// The log is complete: checks total and SHA-256, and puts the file on the disk.

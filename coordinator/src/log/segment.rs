@@ -18,6 +18,22 @@ pub(super) struct Segment {
     hash: Sha256,
 }
 
+/// The beginning of a segment.
+#[derive(Debug)]
+pub(super) struct Written {
+    file: File,
+    length: u64,
+    path: PathBuf,
+}
+
+impl Written {
+    /// Survives a crash after this returns. Returns its length.
+    pub(super) fn sync(&self) -> anyhow::Result<u64> {
+        self.file.sync_data().with_context(|| format!("can't put the log {} on the disk", self.path.display()))?;
+        Ok(self.length)
+    }
+}
+
 impl Segment {
     /// Opens or makes the file; what is in it is hashed again.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
@@ -75,9 +91,11 @@ impl Segment {
         Ok(self.length)
     }
 
-    pub(super) fn sync(&mut self) -> anyhow::Result<u64> {
-        self.file.sync_data().with_context(|| format!("can't put the log {} on the disk", self.path.display()))?;
-        Ok(self.length)
+    /// What is there now, to be put on the disk while more is appended.
+    pub(super) fn written(&mut self) -> anyhow::Result<Written> {
+        let explained = || format!("can't put the log {} on the disk", self.path.display());
+        let file = self.file.try_clone().with_context(explained)?;
+        Ok(Written { file, length: self.length, path: self.path.clone() })
     }
 
     pub(super) fn close(&mut self, total: u64, sha256: &[u8]) -> anyhow::Result<()> {
@@ -93,6 +111,6 @@ impl Segment {
             self.path.display(),
             hex::encode(hash)
         );
-        self.sync().map(drop)
+        self.written()?.sync().map(drop)
     }
 }

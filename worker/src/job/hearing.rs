@@ -1,6 +1,7 @@
 //! Listens to one process: its lines, the commands among them, and what of it may be shown already.
 
 use indexmap::IndexMap;
+use memchr::{memchr, memmem, memrchr};
 use workflow::plan::Annotation;
 
 use crate::{
@@ -65,8 +66,21 @@ impl Hearing {
     }
 
     pub(super) fn take(&mut self, stream: Stream, data: &[u8], masker: &Masker) {
-        for part in data.split_inclusive(|byte| *byte == b'\n') {
+        let (mut rest, mut looked) = (data, false);
+        while !rest.is_empty() {
             let side = self.side(stream);
+            // Whole lines without anything like a command go at once: looking at each costs more than all the rest.
+            if !looked && !side.inside && side.started.is_empty() {
+                looked = true;
+                let (lines, after) = rest.split_at(memrchr(b'\n', rest).map_or(0, |at| at + 1));
+                if !lines.is_empty() && memmem::find(lines, b"::").is_none() && memmem::find(lines, b"##[").is_none() {
+                    side.show(masker, lines);
+                    rest = after;
+                    continue;
+                }
+            }
+            let (part, after) = rest.split_at(memchr(b'\n', rest).map_or(rest.len(), |at| at + 1));
+            rest = after;
             let ended = part.ends_with(b"\n");
             if side.inside || (side.started.is_empty() && ended && !suspicious(part)) {
                 side.inside = !ended;

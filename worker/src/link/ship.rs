@@ -16,8 +16,8 @@ use crate::log::spool::{Progress, Spool};
 
 /// Small output waits at most this long for more, except the first of a burst, which goes at once.
 const BATCH_TIME: Duration = Duration::from_millis(100);
-/// This much does not wait for more.
-const BATCH_BYTES: u64 = 64 * 1024;
+/// This much does not wait for more: a full chunk.
+const BATCH_BYTES: u64 = proto::LOG_CHUNK_LIMIT as u64;
 /// Waits between two tries: doubled from the first to the last.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
