@@ -5,4 +5,6 @@ pub mod commands;
 pub mod environment;
 pub mod evaluate;
 pub mod files;
+pub mod names;
 pub mod shell;
+pub mod uses;

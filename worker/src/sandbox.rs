@@ -76,6 +76,8 @@ pub struct Command {
     pub collect: Vec<String>,
     /// Bytes given as standard input.
     pub input: Bytes,
+    /// Where `argv[0]` is looked for; empty: in the PATH of `environment`.
+    pub search_path: String,
 }
 
 /// How a process ended.

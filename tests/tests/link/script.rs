@@ -6,7 +6,7 @@ use futures::{TryStreamExt as _, future::BoxFuture};
 use proto::worker::LogRecord;
 use tokio_util::sync::CancellationToken;
 use worker::{
-    fetch::{Checkout, Sources},
+    fetch::{Checkout, Sources, checkout},
     job::{self, Observer},
     link::Executor,
     log::Sink,
@@ -55,9 +55,9 @@ impl Executor for Script {
                 }
                 Self::Checkout => {
                     let source = attempt.order.source.clone();
-                    let archive = sources.checkout(&source, &Checkout { depth: 1, ..Checkout::default() }).await;
-                    let text = match archive {
-                        Ok(archive) => names(&archive.try_collect::<Vec<_>>().await.unwrap().concat()),
+                    let wanted = Checkout { depth: 1, ..Checkout::default() };
+                    let text = match checkout(sources.as_ref(), &source, &wanted).await {
+                        Ok(out) => names(&out.archive.try_collect::<Vec<_>>().await.unwrap().concat()),
                         Err(error) => format!("{error:#}"),
                     };
                     sink.append(vec![line(text)]).await.unwrap();
@@ -88,6 +88,7 @@ impl Executor for Script {
                 summary: String::new(),
                 started: true,
                 image: None,
+                actions: Default::default(),
                 started_at_ms: 0,
                 finished_at_ms: 0,
             }

@@ -15,6 +15,7 @@ use crate::{
     github::{
         environment::{self, search_path},
         evaluate::{Evaluator, Status},
+        uses::Remote,
     },
     sandbox::Machine,
 };
@@ -43,7 +44,7 @@ pub(super) struct Contexts {
 }
 
 /// Where expressions are evaluated: a job's steps, or a composite action's.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Place {
     /// `steps` context.
     pub(super) steps: Object,
@@ -53,6 +54,8 @@ pub(super) struct Place {
     pub(super) env: IndexMap<String, String>,
     /// Folder of the action, as steps see it.
     pub(super) action_path: Option<String>,
+    /// Where the action comes from; `None`: the workspace.
+    pub(super) remote: Option<Remote>,
 }
 
 impl Contexts {
@@ -139,9 +142,16 @@ impl Contexts {
         (path, serde_json::to_vec_pretty(&event).unwrap_or_default())
     }
 
-    /// `github.repository`.
-    pub(super) fn repository(&self) -> &str {
-        self.github.get("repository").and_then(Tree::as_str).unwrap_or_default()
+    /// A text of the `github` context; empty where it has none.
+    pub(super) fn github_text(&self, key: &str) -> &str {
+        self.github.get(key).and_then(Tree::as_str).unwrap_or_default()
+    }
+
+    /// The search path of the machine itself, what steps added behind it.
+    pub(super) fn own_path(&self) -> String {
+        let own = self.machine.get("PATH").map(String::as_str).unwrap_or_default();
+        let own = search_path(&[], own);
+        std::iter::once(own.as_str()).chain(self.paths.iter().rev().map(String::as_str)).collect::<Vec<_>>().join(":")
     }
 
     pub(super) fn evaluator<'a>(
@@ -189,6 +199,9 @@ impl Contexts {
         if let Some(path) = &place.action_path {
             variables.insert("GITHUB_ACTION_PATH".into(), path.clone());
         }
+        let remote = place.remote.as_ref();
+        variables.insert("GITHUB_ACTION_REPOSITORY".into(), remote.map(|r| r.repository.clone()).unwrap_or_default());
+        variables.insert("GITHUB_ACTION_REF".into(), remote.map(|r| r.reference.clone()).unwrap_or_default());
         let path = search_path(&self.paths, variables.get("PATH").map(String::as_str).unwrap_or_default());
         variables.insert("PATH".into(), path);
         variables
@@ -200,6 +213,9 @@ impl Contexts {
             _ => Object::new(),
         };
         github.insert("action", action);
+        let remote = place.remote.as_ref();
+        github.insert("action_repository", remote.map(|remote| remote.repository.as_str()).unwrap_or_default());
+        github.insert("action_ref", remote.map(|remote| remote.reference.as_str()).unwrap_or_default());
         if let Some(path) = &place.action_path {
             github.insert("action_path", path.as_str());
             github.insert("action_status", status.as_str());

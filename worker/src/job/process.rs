@@ -29,6 +29,8 @@ pub(super) struct Process {
     pub(super) environment: IndexMap<String, String>,
     pub(super) directory: String,
     pub(super) files: Vec<(String, Bytes, u32)>,
+    /// Where its program is looked for; empty: on its own `PATH`.
+    pub(super) search_path: String,
     /// When the step's time is over.
     pub(super) deadline: Option<Instant>,
 }
@@ -109,6 +111,7 @@ impl Runner<'_> {
             argv: process.argv,
             environment: process.environment.into_iter().collect(),
             directory: process.directory,
+            search_path: process.search_path,
             files: process.files,
             collect: files.entries().map(|(_, path)| path.to_owned()).into(),
             ..Command::default()

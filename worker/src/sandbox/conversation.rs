@@ -369,7 +369,7 @@ fn start_message(process: u64, command: Command) -> Result<Start, SandboxError> 
         collect: command.collect,
         input: command.input,
         collect_limit: COLLECT_LIMIT,
-        search_path: String::new(),
+        search_path: command.search_path,
     })
 }
 

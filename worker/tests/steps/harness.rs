@@ -163,6 +163,7 @@ impl Run {
             masks: Vec::new(),
             image: self.image,
             limits: self.limits,
+            node: None,
             checked_out: self.checked_out,
             cancel: self.cancel,
             kill: self.kill,
