@@ -82,15 +82,23 @@ impl Logs {
         tail::attempts(self.folder.join(name::escape(run))).await
     }
 
-    /// The records of one attempt; empty where nothing was printed.
-    ///
-    /// Held in memory whole: a worker's log limit is what bounds it.
-    pub async fn records(&self, run: &str, job: &str, attempt: u32) -> anyhow::Result<Vec<proto::worker::LogRecord>> {
+    /// Gives the records of one attempt piece by piece; none where nothing was printed.
+    pub async fn each(
+        &self,
+        run: &str,
+        job: &str,
+        attempt: u32,
+        mut take: impl FnMut(&[proto::worker::LogRecord]),
+    ) -> anyhow::Result<()> {
         let path = self.path(run, job, attempt)?;
-        match tokio::fs::read(&path).await {
-            Ok(bytes) => Ok(record::decode(&bytes).records),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(error).with_context(|| format!("can't read the log {}", path.display())),
+        let mut offset = 0;
+        loop {
+            let piece = tail::whole_records(&path, offset, u64::MAX).await?;
+            if piece.is_empty() {
+                return Ok(());
+            }
+            take(&record::decode(&piece).records);
+            offset += piece.len() as u64;
         }
     }
 

@@ -1,6 +1,6 @@
 //! Benchmarks: the product beside a floor measured in the same run, by the rules of the goals' protocol.
 //!
-//! `goals` holds one function for each goal and reads from top to bottom. `floor` is what Docker alone takes, `stage`
+//! `goals` holds one function for each goal and reads from top to bottom, `workflows` those beside `peers`. `floor` is what Docker alone takes, `stage`
 //! runs the product's processes, `answer` reads their own stamps, `pairs` and `report` make the table.
 
 pub mod answer;
@@ -9,8 +9,10 @@ pub mod floor;
 pub mod goals;
 pub mod memory;
 pub mod pairs;
+pub mod peers;
 pub mod report;
 pub mod stage;
+mod workflows;
 
 /// Says on standard error what is being done.
 #[allow(clippy::print_stderr, reason = "progress of a command-line program")]

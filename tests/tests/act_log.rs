@@ -1,7 +1,7 @@
 //! The log that the product renders, read by the viewer's parser.
 #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
 
-use coordinator::log::act::{Head, JobLog, LIMIT, job_label, render, render_message};
+use coordinator::log::act::{Head, JobLog, LIMIT, Printed, job_label, render, render_message};
 use longshore_tests::oracle::act_log::{ParsedJob, Status, parse};
 use proto::worker::{LogRecord, LogStream, Mark};
 use serde_json::json;
@@ -54,8 +54,14 @@ impl Records {
 
     fn job(self, label: &str, conclusion: Conclusion) -> JobLog {
         let records = self.around(-2, "Complete job").list;
-        JobLog { label: label.into(), conclusion, reason: None, records }
+        JobLog { label: label.into(), conclusion, reason: None, printed: printed(&records) }
     }
+}
+
+fn printed(records: &[LogRecord]) -> Printed {
+    let mut printed = Printed::default();
+    printed.push(records);
+    printed
 }
 
 fn leg(matrix: &serde_json::Value, index: usize, total: usize) -> Leg {
@@ -63,7 +69,7 @@ fn leg(matrix: &serde_json::Value, index: usize, total: usize) -> Leg {
 }
 
 fn one(records: Records) -> ParsedJob {
-    let text = render(&HEAD, &[records.job("build", Conclusion::Success)]);
+    let text = render(&HEAD, vec![records.job("build", Conclusion::Success)]);
     let mut jobs = checked(&text);
     assert_eq!(jobs.len(), 1);
     jobs.remove(0)
@@ -96,7 +102,7 @@ fn t36_two_jobs_of_three_steps_show_names_statuses_and_durations() {
         .step("Main b", b"x", "success", 1_000)
         .step("Main c", b"", "success", 0);
     let jobs =
-        checked(&render(&HEAD, &[build.job("build", Conclusion::Failure), lint.job("lint", Conclusion::Success)]));
+        checked(&render(&HEAD, vec![build.job("build", Conclusion::Failure), lint.job("lint", Conclusion::Success)]));
     let shape: Vec<_> = jobs.iter().map(|job| (job.name.as_str(), job.status, job.duration_ms())).collect();
     let expected = [("build", Status::Failure, 124_737.0 + 824.0), ("lint", Status::Success, 1_900.0 + 824.0)];
     assert_eq!(shape, expected);
@@ -124,7 +130,7 @@ fn t37_a_matrix_of_two_values_is_one_group_with_four_labels() {
             Records::new().step("Main x", b"", word, 5).job(&label, conclusion)
         })
         .collect();
-    let jobs = checked(&render(&HEAD, &jobs));
+    let jobs = checked(&render(&HEAD, jobs));
     let shown: Vec<_> = jobs.iter().map(|job| (job.name.as_str(), job.status == Status::Failure)).collect();
     let expected =
         [("Test (linux/1)", false), ("Test (linux/2)", false), ("Test (mac/1)", true), ("Test (mac/2)", false)];
@@ -138,7 +144,7 @@ fn t38_a_name_without_parentheses_gets_them() {
     };
     let jobs =
         ["x86", "arm"].iter().enumerate().map(|(index, t)| Records::new().job(&label(t, index), Conclusion::Success));
-    let jobs = checked(&render(&HEAD, &jobs.collect::<Vec<_>>()));
+    let jobs = checked(&render(&HEAD, jobs.collect()));
     assert_eq!(jobs.iter().map(|job| job.name.as_str()).collect::<Vec<_>>(), ["Build (x86)", "Build (arm)"]);
 }
 
@@ -146,8 +152,8 @@ fn t38_a_name_without_parentheses_gets_them() {
 fn t40_job_ids_build_and_build_2_stay_two_jobs() {
     let label = |id| job_label(id, None, id, &leg(&json!({}), 0, 1));
     let job = |id, word, conclusion| Records::new().step("Main x", b"", word, 5).job(&label(id), conclusion);
-    let jobs = [job("build-2", "failure", Conclusion::Failure), job("build", "success", Conclusion::Success)];
-    let jobs = checked(&render(&HEAD, &jobs));
+    let jobs = vec![job("build-2", "failure", Conclusion::Failure), job("build", "success", Conclusion::Success)];
+    let jobs = checked(&render(&HEAD, jobs));
     let shown: Vec<_> = jobs.iter().map(|job| (job.name.as_str(), job.status)).collect();
     assert_eq!(shown, [("build-2", Status::Failure), ("build", Status::Success)]);
 }
@@ -190,7 +196,7 @@ fn t45_five_megabytes_are_cut_in_the_middle_and_keep_every_marker() {
         .step("Main small", b"kept whole\n", "success", 1)
         .step("Main big", output.as_bytes(), "success", 1)
         .step("Main big too", output.as_bytes(), "failure", 1);
-    let text = render(&HEAD, &[records.job("build", Conclusion::Failure)]);
+    let text = render(&HEAD, vec![records.job("build", Conclusion::Failure)]);
     let job = checked(&text).remove(0);
     assert!(text.len() > LIMIT * 9 / 10, "room is used: {}", text.len());
     assert_eq!(names(&job), ["Set up job", "Main small", "Main big", "Main big too", "Complete job"]);
@@ -241,7 +247,7 @@ fn t48_skipped_and_tolerated_steps_show_no_failure() {
     assert_eq!(job.status, Status::Success);
     assert!(job.steps.iter().all(|step| step.status == Status::Success));
     let failed = Records::new().step("Main bad", b"", "failure", 5).step("Main always", b"ran\n", "success", 5);
-    let job = checked(&render(&HEAD, &[failed.job("build", Conclusion::Failure)])).remove(0);
+    let job = checked(&render(&HEAD, vec![failed.job("build", Conclusion::Failure)])).remove(0);
     assert_eq!(job.status, Status::Failure);
     assert_eq!((job.steps[1].status, job.steps[2].status), (Status::Failure, Status::Success));
 }
@@ -254,9 +260,9 @@ fn a_job_whose_worker_was_lost_says_so_in_the_open_step() {
         label: "build".into(),
         conclusion: Conclusion::Failure,
         reason: Some("The worker was lost: lease ran out".into()),
-        records: records.list,
+        printed: printed(&records.list),
     };
-    let job = checked(&render(&HEAD, &[job])).remove(0);
+    let job = checked(&render(&HEAD, vec![job])).remove(0);
     assert_eq!(job.status, Status::Failure);
     assert_eq!(job.steps[1].lines, ["half a li", "The worker was lost: lease ran out"]);
     assert_eq!(job.steps[1].status, Status::Failure);

@@ -6,10 +6,10 @@
 mod cut;
 mod label;
 
-use proto::worker::LogRecord;
 use workflow::plan::Conclusion;
 
-use super::steps::{self, SETUP, Step};
+pub use super::steps::Printed;
+use super::steps::{SETUP, Step};
 pub use label::{job_label, workflow_label};
 
 /// The viewer's limit: a log is shorter than this. Bytes.
@@ -29,7 +29,7 @@ pub struct Head<'a> {
 }
 
 /// The log of one job's last attempt.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct JobLog {
     /// Name by [`job_label`].
     pub label: String,
@@ -38,16 +38,16 @@ pub struct JobLog {
     /// Why, for people; said in the log where no step says it.
     pub reason: Option<String>,
     /// What it printed.
-    pub records: Vec<LogRecord>,
+    pub printed: Printed,
 }
 
 /// The whole text, less than [`LIMIT`] bytes, without a line end after the last line.
 ///
 /// A skipped job or step is left out, as act does: the viewer has no word for it.
-pub fn render(head: &Head<'_>, jobs: &[JobLog]) -> String {
+pub fn render(head: &Head<'_>, jobs: Vec<JobLog>) -> String {
     let workflow = workflow_label(head.workflow);
     let mut parts = Vec::new();
-    let jobs = jobs.iter().filter(|job| job.conclusion != Conclusion::Skipped || !job.records.is_empty());
+    let jobs = jobs.into_iter().filter(|job| job.conclusion != Conclusion::Skipped || !job.printed.is_empty());
     for (index, job) in jobs.enumerate() {
         let prefix = format!("[{workflow}/{}] ", job.label);
         let commit = (index == 0).then(|| commit_line(head)).flatten();
@@ -66,15 +66,20 @@ pub fn render_message(head: &Head<'_>, message: &str) -> String {
         label: "plan".into(),
         conclusion: Conclusion::Failure,
         reason: Some(message.to_owned()),
-        records: Vec::new(),
+        printed: Printed::default(),
     };
-    render(head, &[job])
+    render(head, vec![job])
 }
 
 /// A piece of the text: a line that is always kept, or the output of one step. All lines have their prefix.
 enum Part {
     Marker(String),
-    Output { prefix: String, lines: Vec<String> },
+    /// `left_out` lines are missing somewhere in the middle already.
+    Output {
+        prefix: String,
+        lines: Vec<String>,
+        left_out: usize,
+    },
 }
 
 fn commit_line(head: &Head<'_>) -> Option<String> {
@@ -82,8 +87,8 @@ fn commit_line(head: &Head<'_>) -> Option<String> {
     (!head.commit.is_empty()).then(|| defused(&format!("Commit {}{reference}", head.commit)))
 }
 
-fn job_parts(prefix: &str, job: &JobLog, commit: Option<String>, parts: &mut Vec<Part>) {
-    let mut steps = steps::steps(&job.records);
+fn job_parts(prefix: &str, job: JobLog, commit: Option<String>, parts: &mut Vec<Part>) {
+    let mut steps = job.printed.into_steps();
     steps.retain(|step| !matches!(step.end, Some((Conclusion::Skipped, _))));
     let setup_first = steps.first().is_some_and(|step| step.name == SETUP);
     if !setup_first && (steps.is_empty() || commit.is_some()) {
@@ -92,9 +97,11 @@ fn job_parts(prefix: &str, job: &JobLog, commit: Option<String>, parts: &mut Vec
         steps.insert(0, setup);
     }
     if let (Some(step), Some(commit)) = (steps.first_mut(), commit) {
-        step.lines.insert(0, commit);
+        step.lines.insert_first(commit);
     }
-    explain(&mut steps, job);
+    if let Some(reason) = job.reason.filter(|_| job.conclusion != Conclusion::Success) {
+        explain(&mut steps, &reason);
+    }
     for step in steps {
         step_parts(prefix, &step, job.conclusion, parts);
     }
@@ -103,15 +110,14 @@ fn job_parts(prefix: &str, job: &JobLog, commit: Option<String>, parts: &mut Vec
 }
 
 /// Puts the reason into the step that it ended: the open one, else the failed one, else the last.
-fn explain(steps: &mut [Step], job: &JobLog) {
-    let Some(reason) = job.reason.as_ref().filter(|_| job.conclusion != Conclusion::Success) else { return };
+fn explain(steps: &mut [Step], reason: &str) {
     let position = steps
         .iter()
         .rposition(|step| step.end.is_none())
         .or_else(|| steps.iter().rposition(|step| !matches!(step.end, Some((Conclusion::Success, _)))))
         .or(steps.len().checked_sub(1));
     if let Some(step) = position.and_then(|position| steps.get_mut(position)) {
-        step.lines.extend(reason.lines().map(str::to_owned));
+        reason.lines().for_each(|line| step.lines.push(line.to_owned()));
     }
 }
 
@@ -123,7 +129,7 @@ fn step_parts(prefix: &str, step: &Step, job: Conclusion, parts: &mut Vec<Part>)
     parts.push(Part::Marker(format!("{prefix}⭐ Run {name}")));
     let output = format!("{prefix}| ");
     let lines = step.lines.iter().map(|line| format!("{output}{}", defused(line))).collect();
-    parts.push(Part::Output { prefix: output, lines });
+    parts.push(Part::Output { prefix: output, lines, left_out: step.lines.left_out() });
     // The viewer takes the first thing that looks like a duration.
     let name = if has_duration(&name) { name.replace('[', "(").replace(']', ")") } else { name };
     parts.push(Part::Marker(format!("{prefix}{emoji}  {word} - {name} [{took}]")));

@@ -1,17 +1,21 @@
 //! Records of one attempt as steps with whole lines. Pure.
 
+use std::collections::VecDeque;
+
 use proto::{
     STEP_CLEANUP, STEP_SETUP,
     worker::{LogRecord, LogStream, Mark},
 };
 use workflow::plan::Conclusion;
 
+use super::act::LIMIT;
+
 /// One step as it was printed.
 #[derive(Debug)]
 pub(super) struct Step {
     index: i32,
     pub(super) name: String,
-    pub(super) lines: Vec<String>,
+    pub(super) lines: Lines,
     /// How it ended and after how many milliseconds; `None`: nobody said.
     pub(super) end: Option<(Conclusion, u64)>,
     first_ms: u64,
@@ -22,7 +26,7 @@ pub(super) struct Step {
 impl Step {
     pub(super) fn new(index: i32, name: String, time_ms: u64) -> Self {
         let joiner = Joiner::default();
-        Self { index, name, lines: Vec::new(), end: None, first_ms: time_ms, last_ms: time_ms, joiner }
+        Self { index, name, lines: Lines::default(), end: None, first_ms: time_ms, last_ms: time_ms, joiner }
     }
 
     /// Milliseconds it took, as far as is known.
@@ -31,10 +35,36 @@ impl Step {
     }
 }
 
-/// Groups records by step. Output that comes after its step ended (of a background process) still belongs to it.
-pub(super) fn steps(records: &[LogRecord]) -> Vec<Step> {
-    let mut steps: Vec<Step> = Vec::new();
-    for record in records {
+/// What one attempt printed, taken piece by piece. Holds at most twice the viewer's limit for each step.
+#[derive(Debug, Default)]
+pub struct Printed {
+    steps: Vec<Step>,
+}
+
+impl Printed {
+    /// Takes the next records. Output that comes after its step ended (of a background process) still belongs to it.
+    pub fn push(&mut self, records: &[LogRecord]) {
+        for record in records {
+            self.take(record);
+        }
+    }
+
+    /// Whether it printed nothing at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Its steps, none left without its last line.
+    pub(super) fn into_steps(mut self) -> Vec<Step> {
+        for step in &mut self.steps {
+            let lines = &mut step.lines;
+            step.joiner.flush(|_, line| lines.push(line));
+        }
+        self.steps
+    }
+
+    fn take(&mut self, record: &LogRecord) {
+        let steps = &mut self.steps;
         match (&record.mark, record.stream()) {
             (Some(mark), LogStream::Mark) if !mark.ended => {
                 steps.push(Step::new(record.step, mark.name.clone(), record.time_ms));
@@ -45,11 +75,11 @@ pub(super) fn steps(records: &[LogRecord]) -> Vec<Step> {
                     .rposition(|step| step.index == record.step && step.end.is_none() && step.name == mark.name)
                     .or_else(|| steps.iter().rposition(|step| step.index == record.step && step.end.is_none()));
                 let end = Some((conclusion(mark), mark.duration_ms));
-                with(&mut steps, position, record, &mark.name, |step| step.end = end);
+                with(steps, position, record, &mark.name, |step| step.end = end);
             }
             _ => {
                 let position = steps.iter().rposition(|step| step.index == record.step);
-                with(&mut steps, position, record, &unnamed(record.step), |step| {
+                with(steps, position, record, &unnamed(record.step), |step| {
                     step.last_ms = record.time_ms;
                     let lines = &mut step.lines;
                     step.joiner.push(record, |_, line| lines.push(line));
@@ -57,11 +87,48 @@ pub(super) fn steps(records: &[LogRecord]) -> Vec<Step> {
             }
         }
     }
-    for step in &mut steps {
-        let lines = &mut step.lines;
-        step.joiner.flush(|_, line| lines.push(line));
+}
+
+/// A step's first and last lines, each as many as the viewer could show at most.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    first: Vec<String>,
+    first_bytes: usize,
+    last: VecDeque<String>,
+    last_bytes: usize,
+    left_out: usize,
+}
+
+impl Lines {
+    pub(super) fn push(&mut self, line: String) {
+        if self.last.is_empty() && self.first_bytes < LIMIT {
+            self.first_bytes += line.len() + 1;
+            self.first.push(line);
+            return;
+        }
+        self.last_bytes += line.len() + 1;
+        self.last.push_back(line);
+        while self.last_bytes > LIMIT
+            && self.last.len() > 1
+            && let Some(line) = self.last.pop_front()
+        {
+            self.last_bytes -= line.len() + 1;
+            self.left_out += 1;
+        }
     }
-    steps
+
+    pub(super) fn insert_first(&mut self, line: String) {
+        self.first.insert(0, line);
+    }
+
+    /// Lines between the first and the last that are not here.
+    pub(super) fn left_out(&self) -> usize {
+        self.left_out
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &String> {
+        self.first.iter().chain(&self.last)
+    }
 }
 
 /// Changes the step at a position, or a new one.
@@ -147,5 +214,22 @@ impl Partial {
             emit(self.since_ms, line.to_owned());
         }
         self.bytes.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_keeps_its_first_and_last_lines_and_counts_the_others() {
+        let mut lines = Lines::default();
+        let count = 5 * LIMIT / 100;
+        (0..count).for_each(|number| lines.push(format!("{number:099}")));
+        let kept: Vec<_> = lines.iter().collect();
+        assert_eq!(kept.len() + lines.left_out(), count);
+        assert!(kept.len() * 100 <= 2 * LIMIT + 100, "{} lines are kept", kept.len());
+        assert_eq!((kept.first().map(|line| line.trim_start_matches('0')), lines.left_out() > 0), (Some(""), true));
+        assert!(kept.last().is_some_and(|line| line.ends_with(&(count - 1).to_string())));
     }
 }

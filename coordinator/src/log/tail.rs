@@ -17,7 +17,7 @@ use tokio::{
 use super::{name, record};
 
 /// Bytes read at once. A record that is longer is read whole.
-const PIECE: u64 = 64 * 1024;
+const PIECE: u64 = 256 * 1024;
 
 /// Job key and attempt, with the bytes already read of it. Text form: `Last-Event-ID` of the live log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -104,7 +104,8 @@ impl Tail {
     }
 }
 
-async fn whole_records(path: &Path, offset: u64, length: u64) -> anyhow::Result<Bytes> {
+/// The whole records from `offset` on that fit one piece, at least one if there is one; none behind `end`.
+pub(super) async fn whole_records(path: &Path, offset: u64, end: u64) -> anyhow::Result<Bytes> {
     let explained = || format!("can't read the log {}", path.display());
     let mut file = match fs::File::open(path).await {
         Ok(file) => file,
@@ -113,12 +114,12 @@ async fn whole_records(path: &Path, offset: u64, length: u64) -> anyhow::Result<
     };
     let mut size = PIECE;
     loop {
-        let size_now = size.min(length - offset);
+        let asked = size.min(end - offset);
         let mut bytes = Vec::new();
         file.seek(SeekFrom::Start(offset)).await.with_context(explained)?;
-        (&mut file).take(size_now).read_to_end(&mut bytes).await.with_context(explained)?;
+        (&mut file).take(asked).read_to_end(&mut bytes).await.with_context(explained)?;
         let taken = record::decode(&bytes).taken;
-        if taken > 0 || size_now == length - offset {
+        if taken > 0 || asked == end - offset || (bytes.len() as u64) < asked {
             bytes.truncate(taken);
             return Ok(bytes.into());
         }

@@ -8,6 +8,7 @@ use super::steps::Joiner;
 #[derive(Debug, Default)]
 pub struct Writer {
     joiner: Joiner,
+    stamp: Stamp,
 }
 
 impl Writer {
@@ -19,14 +20,16 @@ impl Writer {
     /// The lines that these records complete.
     pub fn write(&mut self, records: &[LogRecord]) -> String {
         let mut text = String::new();
+        let Self { joiner, stamp } = self;
+        let mut line = |time_ms, content: &str| stamp.line(&mut text, time_ms, content);
         for record in records {
             match (&record.mark, record.stream()) {
                 (Some(mark), LogStream::Mark) if mark.ended => {
                     let end = format!("---- {}: {} after {} ms", mark.name, mark.conclusion, mark.duration_ms);
-                    line(&mut text, record.time_ms, &end);
+                    line(record.time_ms, &end);
                 }
-                (Some(mark), LogStream::Mark) => line(&mut text, record.time_ms, &format!("---- {}", mark.name)),
-                _ => self.joiner.push(record, |time_ms, content| line(&mut text, time_ms, &content)),
+                (Some(mark), LogStream::Mark) => line(record.time_ms, &format!("---- {}", mark.name)),
+                _ => joiner.push(record, |time_ms, content| line(time_ms, &content)),
             }
         }
         text
@@ -35,16 +38,29 @@ impl Writer {
     /// What was left without a line end.
     pub fn finish(&mut self) -> String {
         let mut text = String::new();
-        self.joiner.flush(|time_ms, content| line(&mut text, time_ms, &content));
+        self.joiner.flush(|time_ms, content| self.stamp.line(&mut text, time_ms, &content));
         text
     }
 }
 
-fn line(text: &mut String, time_ms: u64, content: &str) {
-    let time = i64::try_from(time_ms).ok().and_then(|time| jiff::Timestamp::from_millisecond(time).ok());
-    text.push_str(&time.unwrap_or_default().strftime("%Y-%m-%dT%H:%M:%S.%3fZ ").to_string());
-    text.push_str(content);
-    text.push('\n');
+/// The time before a line. Lines printed together share it, and making it costs more than the line.
+#[derive(Debug, Default)]
+struct Stamp {
+    time_ms: u64,
+    text: String,
+}
+
+impl Stamp {
+    fn line(&mut self, text: &mut String, time_ms: u64, content: &str) {
+        if self.text.is_empty() || self.time_ms != time_ms {
+            let time = i64::try_from(time_ms).ok().and_then(|time| jiff::Timestamp::from_millisecond(time).ok());
+            self.text = time.unwrap_or_default().strftime("%Y-%m-%dT%H:%M:%S.%3fZ ").to_string();
+            self.time_ms = time_ms;
+        }
+        text.push_str(&self.text);
+        text.push_str(content);
+        text.push('\n');
+    }
 }
 
 #[cfg(test)]

@@ -28,10 +28,10 @@ impl Logs {
         let mut jobs = Vec::with_capacity(state.jobs.len());
         for (key, job) in &state.jobs {
             let raw = planned.and_then(|planned| planned.plan.jobs.get(&job.id)?.name.as_deref());
-            let records = match job.attempts.last() {
-                Some(attempt) => self.records(&state.id, key, attempt.number).await?,
-                None => Vec::new(),
-            };
+            let mut printed = act::Printed::default();
+            if let Some(attempt) = job.attempts.last() {
+                self.each(&state.id, key, attempt.number, |records| printed.push(records)).await?;
+            }
             let (conclusion, reason) = match &job.phase {
                 JobPhase::Done { conclusion, reason, .. } => (*conclusion, reason.as_ref().and_then(words)),
                 _ => (Conclusion::Cancelled, None),
@@ -40,10 +40,10 @@ impl Logs {
                 label: act::job_label(&job.id, raw, &job.name, &job.leg),
                 conclusion,
                 reason,
-                records,
+                printed,
             });
         }
-        Ok(act::render(&head, &jobs))
+        Ok(act::render(&head, jobs))
     }
 
     /// Every line of every attempt so far, as it is read.

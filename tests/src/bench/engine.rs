@@ -44,6 +44,14 @@ pub struct Shape {
     host: HostConfig,
 }
 
+impl Shape {
+    /// The same without any network.
+    #[must_use]
+    pub fn without_network(&self) -> Self {
+        Self { host: HostConfig { network_mode: Some("none".into()), ..self.host.clone() } }
+    }
+}
+
 /// What one container left to be removed.
 #[derive(Debug)]
 pub struct Made {
@@ -104,6 +112,12 @@ impl Engine {
             ..HostConfig::default()
         };
         Ok(Shape { host })
+    }
+
+    /// The same shape with a network of its own.
+    pub async fn twin(&self, shape: &Shape) -> Result<Shape> {
+        let network_mode = self.own_network(shape.host.network_mode.clone()).await?;
+        Ok(Shape { host: HostConfig { network_mode, ..shape.host.clone() } })
     }
 
     /// Creates a container that will run these arguments.

@@ -1,15 +1,18 @@
 //! Floors: what the engine alone takes for the same work, through the same client library.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use bollard::{
     container::{AttachContainerResults, LogOutput},
     exec::StartExecResults,
     models::ExecConfig,
-    query_parameters::{AttachContainerOptionsBuilder, StartContainerOptions},
+    query_parameters::{AttachContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions},
 };
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, future::try_join_all};
 
 use super::{
     engine::{Engine, Made, Shape},
@@ -29,12 +32,14 @@ pub struct Floor {
     engine: Engine,
     shape: Shape,
     idle: Option<Made>,
+    /// Further shapes like it, each with a network of its own, for containers beside each other.
+    lanes: Vec<Shape>,
 }
 
 impl Floor {
     /// Floors with containers of this shape.
     pub fn new(engine: Engine, shape: Shape) -> Self {
-        Self { engine, shape, idle: None }
+        Self { engine, shape, idle: None, lanes: Vec::new() }
     }
 
     /// Create, attach and start, until the first byte of `echo`.
@@ -70,7 +75,7 @@ impl Floor {
         let id = self.idle.insert(idle).id.clone();
         let mut times = Vec::with_capacity(EXECS);
         for _ in 0..EXECS {
-            times.push(self.one_exec(&id).await?.as_secs_f64());
+            times.push(self.one_exec(&id, &["true"]).await?.as_secs_f64());
         }
         Ok(Duration::from_secs_f64(median(&times).unwrap_or_default()))
     }
@@ -92,15 +97,58 @@ impl Floor {
         Ok(took)
     }
 
+    /// Jobs of one `echo`, each in a container from create to removed, so many at once. Networks are made before.
+    pub async fn jobs(&mut self, count: usize, at_once: usize) -> Result<Duration> {
+        while self.lanes.len() < at_once {
+            self.lanes.push(self.engine.twin(&self.shape).await?);
+        }
+        let (next, from) = (AtomicUsize::new(0), Instant::now());
+        let lane = async |shape: &Shape| -> Result<()> {
+            while next.fetch_add(1, Ordering::Relaxed) < count {
+                self.job(shape).await?;
+            }
+            Ok(())
+        };
+        try_join_all(self.lanes.iter().take(at_once).map(lane)).await?;
+        Ok(from.elapsed())
+    }
+
+    /// One container, from create to removed, and this many execs of a shell in it.
+    pub async fn execs(&self, count: usize) -> Result<Duration> {
+        let from = Instant::now();
+        let made = self.engine.create(&self.shape, &["sleep", "infinity"]).await?;
+        self.engine.api.start_container(&made.id, None::<StartContainerOptions>).await?;
+        for _ in 0..count {
+            self.one_exec(&made.id, &["bash", "-e", "-c", "true"]).await?;
+        }
+        self.engine.remove(made).await?;
+        Ok(from.elapsed())
+    }
+
+    async fn job(&self, shape: &Shape) -> Result<()> {
+        let made = self.engine.create(shape, &["echo", "hi"]).await?;
+        let attached = self.attach(&made).await?;
+        let (started, bytes) = tokio::join!(
+            self.engine.api.start_container(&made.id, None::<StartContainerOptions>),
+            read_all(attached.output)
+        );
+        started?;
+        ensure!(bytes? == 3, "echo hi printed something else");
+        let mut ends = self.engine.api.wait_container(&made.id, None::<WaitContainerOptions>);
+        let end = ends.next().await.context("the engine did not say how a container ended")??;
+        ensure!(end.status_code == 0, "echo hi ended with {}", end.status_code);
+        self.engine.remove(made).await
+    }
+
     async fn attach(&self, made: &Made) -> Result<AttachContainerResults> {
         let options = AttachContainerOptionsBuilder::new().stdout(true).stderr(true).stream(true).build();
         Ok(self.engine.api.attach_container(&made.id, Some(options)).await?)
     }
 
-    async fn one_exec(&self, id: &str) -> Result<Duration> {
+    async fn one_exec(&self, id: &str, command: &[&str]) -> Result<Duration> {
         let from = Instant::now();
         let config = ExecConfig {
-            cmd: Some(vec!["true".into()]),
+            cmd: Some(command.iter().map(|&word| word.into()).collect()),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
             ..ExecConfig::default()
@@ -111,7 +159,7 @@ impl Floor {
         };
         read_all(output).await?;
         let code = self.engine.api.inspect_exec(&exec).await?.exit_code;
-        ensure!(code == Some(0), "true ended with {code:?}");
+        ensure!(code == Some(0), "{command:?} ended with {code:?}");
         Ok(from.elapsed())
     }
 }

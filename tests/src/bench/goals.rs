@@ -9,12 +9,13 @@ use super::{
     engine::Engine,
     floor::Floor,
     pairs::{Pairs, median, millis},
-    progress,
+    peers, progress,
     report::Report,
     stage::{Running, Stage, Timed, Work},
+    workflows::{self, Sides, W1, W2, W3, W4},
 };
 
-const WARM_UPS: usize = 2;
+pub(super) const WARM_UPS: usize = 2;
 /// For G9: long enough for what a job left to be given back.
 const IDLE: Duration = Duration::from_secs(20);
 
@@ -31,6 +32,14 @@ pub enum Goal {
     G6,
     /// Memory at rest.
     G9,
+    /// One job, whole, beside peers on PATH.
+    W1,
+    /// Twenty steps, whole.
+    W2,
+    /// Ten jobs, four at once.
+    W3,
+    /// A matrix of eight, four at once.
+    W4,
     /// What Docker alone takes; the product is not started.
     Floors,
 }
@@ -53,7 +62,7 @@ impl Choice {
         self.pairs.unwrap_or(match goal {
             Goal::G1 | Goal::G3 => 30,
             Goal::G4 => 20,
-            Goal::G6 | Goal::Floors => 10,
+            Goal::G6 | Goal::W1 | Goal::W2 | Goal::W3 | Goal::W4 | Goal::Floors => 10,
             Goal::G9 => 1,
         })
     }
@@ -69,10 +78,11 @@ pub async fn measure(engine: &Engine, choice: &Choice) -> Result<Report> {
     }
     progress("starting relay, repository and two pools");
     let stage = Stage::start().await?;
-    let cold = stage.pool("cold", 0)?;
+    let cold = stage.pool("cold", 1, 0)?;
     let shape = stage.shape(&cold, engine).await?;
-    let warm = stage.pool("warm", 2)?;
-    let mut bench = Bench { cold, warm, stage, floor: Floor::new(engine.clone(), shape), report };
+    let warm = stage.pool("warm", 1, 2)?;
+    let bare = Floor::new(engine.clone(), shape.without_network());
+    let mut bench = Bench { cold, warm, stage, floor: Floor::new(engine.clone(), shape), bare, report };
     if choice.has(Goal::G1) || choice.has(Goal::G3) {
         bench.starts(choice).await;
     }
@@ -85,6 +95,7 @@ pub async fn measure(engine: &Engine, choice: &Choice) -> Result<Report> {
     if choice.has(Goal::G6) {
         bench.logs(choice.pairs(Goal::G6)).await;
     }
+    bench.workflows(choice).await?;
     if !bench.report.holds() {
         keep_logs(&mut bench);
     }
@@ -99,6 +110,7 @@ struct Bench {
     warm: Running,
     stage: Stage,
     floor: Floor,
+    bare: Floor,
     report: Report,
 }
 
@@ -190,6 +202,26 @@ impl Bench {
         }
     }
 
+    async fn workflows(&mut self, choice: &Choice) -> Result<()> {
+        let chosen = [(Goal::W1, W1), (Goal::W2, W2), (Goal::W3, W3), (Goal::W4, W4)];
+        if !chosen.iter().any(|(goal, _)| choice.has(*goal)) {
+            return Ok(());
+        }
+        let peers = peers::installed().await;
+        if peers.is_empty() {
+            self.report.note("no peer (act, wrkflw) is on PATH".into());
+        }
+        let wide = self.stage.pool("wide", 4, 0)?;
+        let (stage, warm, floor, bare) = (&self.stage, &self.warm, &mut self.floor, &mut self.bare);
+        let mut sides = Sides { stage, cold: &wide, warm, floor, bare, peers: &peers };
+        for (goal, workflow) in chosen {
+            if choice.has(goal) {
+                workflows::measure(workflow, choice.pairs(goal), &mut sides, &mut self.report).await;
+            }
+        }
+        Ok(())
+    }
+
     async fn memory(&mut self) {
         progress(&format!("memory, after {} s of rest", IDLE.as_secs()));
         let job = self.stage.run(&self.warm, Work::Echo).await;
@@ -237,7 +269,7 @@ async fn floors(floor: &mut Floor, pairs: usize, report: &mut Report) {
     }
 }
 
-fn failures(what: &str, pairs: &Pairs, report: &mut Report) {
+pub(super) fn failures(what: &str, pairs: &Pairs, report: &mut Report) {
     for cause in pairs.failures() {
         report.note(format!("{what} failed once: {}", cause.lines().next().unwrap_or_default()));
     }
@@ -261,11 +293,11 @@ fn first(job: &Result<Timed, String>) -> Result<Duration, String> {
     job.clone().map(|job| job.first)
 }
 
-fn said<T>(result: Result<T>) -> Result<T, String> {
+pub(super) fn said<T>(result: Result<T>) -> Result<T, String> {
     result.map_err(|error| format!("floor: {error:#}"))
 }
 
-fn say(round: usize, pairs: usize, what: &str, times: &[&Result<Duration, String>]) {
+pub(super) fn say(round: usize, pairs: usize, what: &str, times: &[&Result<Duration, String>]) {
     let times: Vec<String> = times
         .iter()
         .map(|time| time.as_ref().map_or_else(ToString::to_string, |time| format!("{:.1} ms", millis(*time))))

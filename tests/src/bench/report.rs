@@ -30,6 +30,16 @@ impl Report {
         self.push(cells, pairs.hold(limit));
     }
 
+    /// A ratio for information: a peer, or another floor.
+    pub fn beside(&mut self, what: &str, pairs: &Pairs) {
+        self.ratio(what, f64::INFINITY, pairs);
+        if let Some(row) = self.rows.last_mut() {
+            row.cells[4] = "-".into();
+            row.cells[6] = "-".into();
+            row.holds = true;
+        }
+    }
+
     /// A goal as a number of MiB.
     pub fn memory(&mut self, what: &str, limit: f64, measured: Result<f64, String>) {
         let failed = usize::from(measured.is_err());

@@ -41,6 +41,10 @@ pub enum Work {
     Log,
     /// Long enough to be looked at.
     Sleep,
+    /// Ten jobs of one `echo`.
+    TenJobs,
+    /// A matrix of eight, one `echo` each.
+    Matrix,
 }
 
 /// One job, from outside and by its own stamps.
@@ -91,21 +95,26 @@ impl Stage {
     pub async fn start() -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let relay = Relay::start(folder.path())?;
-        let all = [Work::Echo, Work::OneStep, Work::TwentySteps, Work::Log, Work::Sleep];
-        let files: Vec<(&str, String)> = all.iter().map(|work| (work.path(), work.text())).collect();
+        let files: Vec<(&str, String)> = Work::ALL.iter().map(|work| (work.path(), work.text())).collect();
         let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
         let world = World::new(&relay.url, &files).await?;
         Ok(Self { world, relay, folder })
     }
 
-    /// Starts a pool whose worker keeps this many containers warm.
-    pub fn pool(&self, name: &str, warm: usize) -> Result<Running> {
+    /// A checkout of the repository, for programs that run a workflow from there.
+    pub fn checkout(&self) -> &Path {
+        &self.world.repository.path
+    }
+
+    /// Starts a pool whose worker has these slots and keeps this many containers warm.
+    pub fn pool(&self, name: &str, slots: usize, warm: usize) -> Result<Running> {
         let relays = std::slice::from_ref(&self.relay.url);
         // The jobs of one author are many; the default rate is for people.
         let pool =
             Pool::create(&self.folder.path().join(name), relays)?.with("LONGSHORE_LIMITS_AUTHOR_PER_MINUTE", "100000");
         let coordinator = Ending(pool.coordinator()?);
-        let worker = Ending(pool.worker(&[("LONGSHORE_SLOTS", "1"), ("LONGSHORE_POOL_SIZE", &warm.to_string())])?);
+        let (slots, warm) = (slots.to_string(), warm.to_string());
+        let worker = Ending(pool.worker(&[("LONGSHORE_SLOTS", &slots), ("LONGSHORE_POOL_SIZE", &warm)])?);
         Ok(Running { api: Api::new(&pool.http), pool, worker, coordinator })
     }
 
@@ -116,16 +125,31 @@ impl Stage {
         timed.map_err(|error| format!("{work:?}: {error:#}"))
     }
 
-    async fn job(&self, on: &Running, work: Work) -> Result<Timed> {
+    /// From the signed event sent until the signed result was heard; the pool is at rest again afterwards.
+    pub async fn whole(&self, on: &Running, work: Work) -> Result<Duration, String> {
+        let heard = self.heard(on, work).await;
+        tokio::time::sleep(SETTLE).await;
+        heard
+            .map(|(_, sent, heard)| Duration::from_millis(heard - sent))
+            .map_err(|error| format!("{work:?}: {error:#}"))
+    }
+
+    /// Presses, and waits for the result: the job event's id, when it was sent and when its end was heard.
+    async fn heard(&self, on: &Running, work: Work) -> Result<(String, u64, u64)> {
         let (run, job) = self.world.press(on.pool.pubkey, work.path()).events()?;
         self.world.listener.publish(&run).await?;
         let sent = now();
         self.world.listener.publish(&job).await?;
         let answers = self.world.listener.end(&run, &job, LIMIT).await?;
-        let heard = now();
+        let heard = now().max(sent);
         let result = answers.only(kind::RESULT)?;
         ensure!(tag(result, "success") == "true", "the job failed: {}", tag(result, "error"));
-        let answer = on.api.read(&job.id.to_hex()).await?;
+        Ok((job.id.to_hex(), sent, heard))
+    }
+
+    async fn job(&self, on: &Running, work: Work) -> Result<Timed> {
+        let (job, sent, heard) = self.heard(on, work).await?;
+        let answer = on.api.read(&job).await?;
         if work == Work::Log {
             answer.check_log()?;
         }
@@ -173,27 +197,40 @@ impl Running {
 }
 
 impl Work {
-    fn path(self) -> &'static str {
+    const ALL: [Self; 7] =
+        [Self::Echo, Self::OneStep, Self::TwentySteps, Self::Log, Self::Sleep, Self::TenJobs, Self::Matrix];
+
+    /// Of its workflow, in the repository.
+    pub fn path(self) -> &'static str {
         match self {
             Self::Echo => ".github/workflows/echo.yml",
             Self::OneStep => ".github/workflows/one.yml",
             Self::TwentySteps => ".github/workflows/twenty.yml",
             Self::Log => ".github/workflows/log.yml",
             Self::Sleep => ".github/workflows/sleep.yml",
+            Self::TenJobs => ".github/workflows/ten.yml",
+            Self::Matrix => ".github/workflows/matrix.yml",
         }
     }
 
     fn text(self) -> String {
         // Each begins with output, so that every job has its first byte.
         let steps = match self {
-            Self::Echo => vec!["echo hi".to_owned()],
+            Self::Echo | Self::TenJobs => vec!["echo hi".to_owned()],
+            Self::Matrix => vec!["echo ${{ matrix.v }}".to_owned()],
             Self::OneStep => vec!["echo; true".to_owned()],
             Self::TwentySteps => [vec!["echo; true".to_owned()], vec!["true".to_owned(); 19]].concat(),
             Self::Log => vec![LOG.join(" ")],
             Self::Sleep => vec![format!("echo; {}", asleep())],
         };
-        let steps: String = steps.iter().map(|step| format!("      - run: {step}\n")).collect();
-        format!("on: push\njobs:\n  work:\n    runs-on: ubuntu-latest\n    steps:\n{steps}")
+        let steps: String = steps.iter().map(|step| format!("      - run: \"{step}\"\n")).collect();
+        let strategy = match self {
+            Self::Matrix => "    strategy:\n      max-parallel: 8\n      matrix: {v: [1, 2, 3, 4, 5, 6, 7, 8]}\n",
+            _ => "",
+        };
+        let jobs = if self == Self::TenJobs { 10 } else { 1 };
+        let job = |number| format!("  work{number}:\n    runs-on: ubuntu-latest\n{strategy}    steps:\n{steps}");
+        format!("on: push\njobs:\n{}", (0..jobs).map(job).collect::<String>())
     }
 }
 

@@ -17,6 +17,7 @@ use std::{
 
 use nix::{
     errno::Errno,
+    fcntl::{FcntlArg, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         signal::{Signal, killpg},
@@ -32,8 +33,14 @@ use crate::{
     wire::{Exited, Output, Start, Started, Stream, context, from_init::Message},
 };
 
-/// Bytes read at once: what a pipe holds.
-const CHUNK: usize = 64 << 10;
+/// Bytes read at once.
+const CHUNK: usize = 256 << 10;
+/// Bytes an output pipe holds, where the kernel allows it: the most that it gives an ordinary user.
+const PIPE: i32 = 1 << 20;
+/// Output that keeps coming is read once in this time: each piece costs a wake-up of everyone on its way.
+const PAUSE: Duration = Duration::from_millis(1);
+/// Pieces without a wait between them after which output counts as such. A step that says little never gets there.
+const BUSY: u32 = 8;
 /// After the end of a process its pipes may be held by what it left behind. They are read until silent for this long…
 const QUIET: Duration = Duration::from_millis(200);
 /// …and at most for this long.
@@ -95,6 +102,7 @@ impl Processes {
         let mut carrier = Carrier { process, spool: Arc::clone(spool), streams: Vec::new() };
         carrier.streams.extend(child.stdout.take().map(|pipe| (Stream::Stdout, File::from(OwnedFd::from(pipe)))));
         carrier.streams.extend(child.stderr.take().map(|pipe| (Stream::Stderr, File::from(OwnedFd::from(pipe)))));
+        carrier.streams.iter().for_each(|(_, pipe)| widen(pipe));
         thread::spawn(move || {
             carrier.carry(&ended);
             let (code, signal) = match status.recv() {
@@ -237,6 +245,7 @@ impl Carrier {
     fn carry(&mut self, ended: &PipeReader) {
         let mut buffer = vec![0; CHUNK];
         let mut deadline = None;
+        let mut busy = 0;
         while deadline.is_none() || !self.streams.is_empty() {
             let timeout = match deadline {
                 None => PollTimeout::NONE,
@@ -250,6 +259,7 @@ impl Carrier {
             if deadline.is_none() {
                 polled.push(PollFd::new(ended.as_fd(), PollFlags::POLLIN));
             }
+            let asked = Instant::now();
             match poll(&mut polled, timeout) {
                 Ok(0) => return,
                 Ok(_) | Err(Errno::EINTR) => {}
@@ -259,6 +269,10 @@ impl Carrier {
             drop(polled);
             if deadline.is_none() && ready.last() == Some(&true) {
                 deadline = Some(Instant::now() + GRACE);
+            }
+            busy = if asked.elapsed() < PAUSE { busy + 1 } else { 0 };
+            if busy > BUSY && deadline.is_none() {
+                thread::sleep(PAUSE);
             }
             let mut index = 0;
             self.streams.retain_mut(|(stream, file)| {
@@ -275,6 +289,11 @@ impl Carrier {
             thread::spawn(move || io::copy(&mut file, &mut io::sink()));
         }
     }
+}
+
+/// Room for a writer to go on while its output is on its way. A pipe that stays small only costs speed.
+pub(crate) fn widen(pipe: impl AsFd) {
+    let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE));
 }
 
 /// Sends one piece on; false at the end of the stream.

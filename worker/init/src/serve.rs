@@ -14,7 +14,7 @@ use std::{
 use crate::{
     archive::{self, Pieces},
     files, glob,
-    process::Processes,
+    process::{Processes, widen},
     spool::Spool,
     terminate,
     users::{self, User},
@@ -84,6 +84,7 @@ pub(crate) fn serve(place: &Place) -> io::Result<()> {
 fn write_all(spool: &Spool) {
     // Straight to the descriptor: the library's own buffer would look for line ends.
     let Ok(output) = io::stdout().as_fd().try_clone_to_owned() else { return };
+    widen(&output);
     let mut output = fs::File::from(output);
     while output.write_all(&spool.next()).is_ok() {}
 }

@@ -22,13 +22,13 @@ pub(crate) struct Spool {
 #[derive(Default)]
 struct State {
     /// Encoded messages; the first has number `first`.
-    frames: VecDeque<Arc<[u8]>>,
+    frames: VecDeque<Arc<Vec<u8>>>,
     first: u64,
     /// Number of the next message to write.
     cursor: u64,
     bytes: usize,
     /// Written before anything else.
-    marker: Option<Arc<[u8]>>,
+    marker: Option<Arc<Vec<u8>>>,
     /// A reader made itself known.
     attached: bool,
 }
@@ -74,13 +74,13 @@ impl Spool {
         let last = state.first + state.frames.len() as u64 - 1;
         state.forget(after.min(last));
         state.cursor = state.first;
-        state.marker = Some(marker.into());
+        state.marker = Some(Arc::new(marker));
         state.attached = true;
         self.changed.notify_all();
     }
 
     /// Waits for the next bytes to write.
-    pub(crate) fn next(&self) -> Arc<[u8]> {
+    pub(crate) fn next(&self) -> Arc<Vec<u8>> {
         let mut state = self.lock();
         loop {
             if let Some(marker) = state.marker.take() {
@@ -99,7 +99,7 @@ impl Spool {
 
     fn add(&self, mut state: MutexGuard<'_, State>, message: from_init::Message) {
         let sequence = state.first + state.frames.len() as u64;
-        let frame: Arc<[u8]> = FromInit { sequence, message: Some(message) }.encode_length_delimited_to_vec().into();
+        let frame = Arc::new(FromInit { sequence, message: Some(message) }.encode_length_delimited_to_vec());
         state.bytes += frame.len();
         state.frames.push_back(frame);
         self.changed.notify_all();

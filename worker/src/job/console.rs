@@ -174,7 +174,7 @@ impl Writer {
                 }
                 Event::Notice { step, mut text } => {
                     text.push('\n');
-                    self.text(step, LogStream::Notice, now_ms(), text.as_bytes());
+                    self.text(step, LogStream::Notice, now_ms(), text.into());
                 }
                 Event::Mark { step, mark } => self.batch.push(Record {
                     time_ms: now_ms(),
@@ -199,31 +199,26 @@ impl Writer {
                 Stream::Stdout => LogStream::Stdout,
                 Stream::Stderr => LogStream::Stderr,
             };
-            self.text(open.step, stream, open.time_ms, &text);
+            self.text(open.step, stream, open.time_ms, text.into());
         }
     }
 
-    fn text(&mut self, step: i32, stream: LogStream, time_ms: u64, text: &[u8]) {
-        let mut rest = text;
-        while !rest.is_empty() {
-            let (piece, after) = rest.split_at(cut(rest));
-            rest = after;
+    fn text(&mut self, step: i32, stream: LogStream, time_ms: u64, mut text: Bytes) {
+        while !text.is_empty() {
+            let mut piece = text.split_to(cut(&text));
             let allowed = usize::try_from(self.left).unwrap_or(usize::MAX).min(piece.len());
             self.left -= allowed as u64;
-            let record = |stream: LogStream, text: &[u8]| Record {
-                time_ms,
-                step,
-                stream: stream.into(),
-                text: Bytes::copy_from_slice(text),
-                mark: None,
-            };
-            if let Some(text) = piece.get(..allowed).filter(|text| !text.is_empty()) {
-                self.batch.push(record(stream, text));
+            let whole = allowed == piece.len();
+            let record =
+                |stream: LogStream, text: Bytes| Record { time_ms, step, stream: stream.into(), text, mark: None };
+            piece.truncate(allowed);
+            if !piece.is_empty() {
+                self.batch.push(record(stream, piece));
             }
-            if allowed < piece.len() {
+            if !whole {
                 if !self.stop.limit.is_cancelled() {
                     let said = format!("[log cut here: the job printed more than its limit of {} bytes]\n", self.limit);
-                    self.batch.push(record(LogStream::Notice, said.as_bytes()));
+                    self.batch.push(record(LogStream::Notice, said.into()));
                     self.stop.limit.cancel();
                 }
                 return;
@@ -261,7 +256,7 @@ fn cut(text: &[u8]) -> usize {
         return text.len();
     }
     let head = text.get(..RECORD_TEXT).unwrap_or(text);
-    if let Some(at) = head.iter().rposition(|byte| *byte == b'\n') {
+    if let Some(at) = memchr::memrchr(b'\n', head) {
         return at + 1;
     }
     let continued = |at: usize| text.get(at).is_some_and(|byte| byte & 0xc0 == 0x80);

@@ -131,7 +131,7 @@ impl Hearing {
             let upto = if side.prompted || side.out.len() >= PIECE {
                 side.out.len()
             } else {
-                side.out.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)
+                memrchr(b'\n', &side.out).map_or(0, |at| at + 1)
             };
             side.prompted = false;
             if upto > 0 {

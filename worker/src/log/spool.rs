@@ -146,7 +146,13 @@ impl<F: Fn(Record) + Send + Sync> Sink for Each<F> {
 }
 
 fn encode(records: &[Record]) -> Vec<u8> {
-    records.iter().flat_map(|record| record.encode_length_delimited_to_vec()).collect()
+    let sizes = records.iter().map(Record::encoded_len);
+    let mut data = Vec::with_capacity(sizes.map(|size| size + prost::length_delimiter_len(size)).sum());
+    for record in records {
+        // Fails only where there is no room, and a vector grows.
+        let _ = record.encode_length_delimited(&mut data);
+    }
+    data
 }
 
 /// Hashes the whole records of a file and returns their length.

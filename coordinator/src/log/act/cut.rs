@@ -12,7 +12,7 @@ pub(super) fn join(parts: Vec<Part>, full_url: &str, limit: usize) -> String {
             .filter_map(|part| if let Part::Marker(line) = part { Some(line) } else { None })
             .collect();
         let prefix = lines.first().and_then(|line| line.split_inclusive("] ").next()).unwrap_or_default().to_owned();
-        shorten(&prefix, &lines, limit, full_url, &mut text);
+        shorten(&prefix, &lines, 0, limit, full_url, &mut text);
     } else {
         let sizes = parts
             .iter()
@@ -20,8 +20,8 @@ pub(super) fn join(parts: Vec<Part>, full_url: &str, limit: usize) -> String {
         let share = share(sizes.collect(), limit - markers);
         for part in &parts {
             match part {
-                Part::Output { prefix, lines } if size(lines) > share => {
-                    shorten(prefix, lines, share, full_url, &mut text);
+                Part::Output { prefix, lines, left_out } if size(lines) > share => {
+                    shorten(prefix, lines, *left_out, share, full_url, &mut text);
                 }
                 Part::Output { lines, .. } => lines.iter().for_each(|line| push(&mut text, line)),
                 Part::Marker(line) => push(&mut text, line),
@@ -56,10 +56,11 @@ fn share(mut sizes: Vec<usize>, mut budget: usize) -> usize {
     usize::MAX
 }
 
-/// Keeps the beginning and the end within `room` bytes. Lines carry `prefix` already.
-fn shorten(prefix: &str, lines: &[String], room: usize, full_url: &str, text: &mut String) {
+/// Keeps the beginning and the end within `room` bytes. Lines carry `prefix` already; `missing` ones of the middle are
+/// not among them.
+fn shorten(prefix: &str, lines: &[String], missing: usize, room: usize, full_url: &str, text: &mut String) {
     let notice = |count: usize| format!("{prefix}… {count} lines left out here, the whole log: {full_url}");
-    let Some(room) = room.checked_sub(notice(lines.len()).len() + 1) else { return };
+    let Some(room) = room.checked_sub(notice(lines.len() + missing).len() + 1) else { return };
     let (mut head_room, mut tail_room) = (room / 2, room - room / 2);
     let head = lines.iter().take_while(|line| takes(&mut head_room, line)).count();
     let rest = lines.get(head..).unwrap_or_default();
@@ -70,7 +71,7 @@ fn shorten(prefix: &str, lines: &[String], room: usize, full_url: &str, text: &m
     if let Some(line) = left_out.first().filter(|_| head_room > prefix.len() + 1) {
         push(text, line.get(..line.floor_char_boundary(head_room - 1)).unwrap_or_default());
     }
-    push(text, &notice(left_out.len()));
+    push(text, &notice(left_out.len() + missing));
     if let (Some(line), Some(room)) = (left_out.last(), tail_room.checked_sub(prefix.len() + 1)) {
         let content = line.get(prefix.len()..).unwrap_or_default();
         let start = content.ceil_char_boundary(content.len().saturating_sub(room));
@@ -94,7 +95,11 @@ mod tests {
     use super::*;
 
     fn output(prefix: &str, lines: &[String]) -> Part {
-        Part::Output { prefix: prefix.into(), lines: lines.iter().map(|line| format!("{prefix}{line}")).collect() }
+        Part::Output {
+            prefix: prefix.into(),
+            lines: lines.iter().map(|line| format!("{prefix}{line}")).collect(),
+            left_out: 0,
+        }
     }
 
     proptest! {

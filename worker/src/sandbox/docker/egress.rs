@@ -1,8 +1,9 @@
 //! Closes the host and private addresses to job networks.
 //!
-//! Two chains of ours, entered only by packets from our own address block: `LONGSHORE` for what the host would forward
-//! (from Docker's `DOCKER-USER`), `LONGSHORE-HOST` for what is meant for the host itself. Rules are added where they are
-//! missing and never taken away, so that workers on one engine cannot open each other's networks.
+//! Two chains of ours, entered only by packets from our own address block: `LONGSHORE` for what the host would forward,
+//! `LONGSHORE-HOST` for what is meant for the host itself. They stand in the table `mangle`, which the engine leaves
+//! alone: its way into `DOCKER-USER` is gone for a moment whenever anybody makes a network. Rules are added where they
+//! are missing and never taken away, so that workers on one engine cannot open each other's networks.
 
 use std::{net::Ipv4Addr, path::Path};
 
@@ -53,7 +54,7 @@ pub(super) async fn close(addresses: (Ipv4Addr, u8), network: &str) -> Result<()
     }
     ensure("-A", "LONGSHORE-HOST", &["-j", "DROP"]).await?;
     // Between networks of the block Docker's own isolation stands; inside one, a job and its services talk.
-    ensure("-I", "DOCKER-USER", &["-s", &block, "!", "-d", &block, "-j", "LONGSHORE"]).await?;
+    ensure("-I", "FORWARD", &["-s", &block, "!", "-d", &block, "-j", "LONGSHORE"]).await?;
     ensure("-I", "INPUT", &["-s", &block, "-j", "LONGSHORE-HOST"]).await
 }
 
@@ -74,7 +75,7 @@ async fn ensure(how: &str, chain: &str, rule: &[&str]) -> Result<(), String> {
 }
 
 async fn iptables(arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new("iptables").arg("-w").args(arguments).output().await;
+    let output = Command::new("iptables").args(["-w", "-t", "mangle"]).args(arguments).output().await;
     let output = output.map_err(|error| format!("iptables does not start: {error}"))?;
     if output.status.success() {
         return Ok(());
