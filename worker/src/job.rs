@@ -178,6 +178,7 @@ impl Job {
             }),
         };
         self.clock.begin();
+        self.console.reads(Arc::clone(&machine)).await;
         let mut actions = Actions::default();
         let preparing = async {
             self.fill(machine.as_ref()).await?;

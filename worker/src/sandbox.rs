@@ -89,6 +89,8 @@ pub struct Exit {
     pub signal: i32,
     /// Collected files: path, content. Missing files are left out.
     pub files: Vec<(String, Bytes)>,
+    /// Collected files that are too long to be sent.
+    pub too_long: Vec<String>,
     /// The memory limit was hit while it ran.
     pub out_of_memory: bool,
 }

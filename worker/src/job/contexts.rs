@@ -10,7 +10,7 @@ use workflow::{
     plan::{EnvSource, Tree},
 };
 
-use super::Attempt;
+use super::{Attempt, process::command_file};
 use crate::{
     github::{
         environment::{self, search_path},
@@ -41,6 +41,9 @@ pub(super) struct Contexts {
     pub(super) in_container: bool,
     sources: [EnvSource; 3],
     container_id: String,
+    /// Number of the next process: its files have it in their names.
+    pub(super) number: u64,
+    temp: String,
 }
 
 /// Where expressions are evaluated: a job's steps, or a composite action's.
@@ -82,6 +85,8 @@ impl Contexts {
             in_container: false,
             sources: [EnvSource::Map(order.request_env.clone()), order.workflow_env.clone(), order.job.env.clone()],
             container_id: format!("{}-{}-{}", order.run, order.key.replace('/', "-"), order.attempt),
+            number: 1,
+            temp: String::new(),
         }
     }
 
@@ -100,6 +105,7 @@ impl Contexts {
     ) -> Result<(), String> {
         self.github.insert("workspace".into(), machine.workspace().into());
         self.github.insert("event_path".into(), format!("{}/_github_workflow/event.json", machine.temp()).into());
+        self.temp = machine.temp();
         let mut runner = runner(sandbox, machine);
         if self.asks_for_debug() {
             runner.insert("debug".into(), "1".into());
@@ -213,6 +219,9 @@ impl Contexts {
             _ => Object::new(),
         };
         github.insert("action", action);
+        for (key, kind) in [("env", "set_env"), ("path", "add_path")] {
+            github.insert(key, command_file(&self.temp, kind, self.number).as_str());
+        }
         let remote = place.remote.as_ref();
         github.insert("action_repository", remote.map(|remote| remote.repository.as_str()).unwrap_or_default());
         github.insert("action_ref", remote.map(|remote| remote.reference.as_str()).unwrap_or_default());

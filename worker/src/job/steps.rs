@@ -46,7 +46,6 @@ pub(super) struct Runner<'a> {
     reports: Vec<StepReport>,
     reason: Option<Reason>,
     exit_code: i32,
-    numbers: u64,
     /// Number of the next step that is not one of the job's own.
     next: i32,
 }
@@ -106,7 +105,6 @@ impl<'a> Runner<'a> {
             reports: Vec::new(),
             reason: None,
             exit_code: 0,
-            numbers: 0,
             next: 0,
         }
     }
@@ -294,8 +292,8 @@ impl<'a> Runner<'a> {
             let shell =
                 named.clone().unwrap_or_else(|| Shell::default_for(self.has_bash && !self.contexts.in_container));
             self.job.console.notice(scope.index, &echo(&script, &shell.shown(), &scope.env)).await;
-            let number = self.number();
-            let path = format!("{}/{}", self.machine.temp(), shell.file(&format!("step_{number}")));
+            let name = shell.file(&format!("step_{}", self.contexts.number));
+            let path = format!("{}/{name}", self.machine.temp());
             let process = Process {
                 step: scope.index,
                 argv: shell.command(&path),
@@ -408,12 +406,6 @@ impl<'a> Runner<'a> {
         let index = self.next;
         self.next = index.saturating_add(1);
         index
-    }
-
-    /// Numbers the files of a job, from 1.
-    pub(super) fn number(&mut self) -> u64 {
-        self.numbers += 1;
-        self.numbers
     }
 }
 
