@@ -80,13 +80,22 @@ impl Mirror {
     }
 
     /// Refs of another server that fit one of the names, which were checked by the caller, with what each stands for.
-    /// An annotated tag comes twice: `refs/tags/v1` and `refs/tags/v1^{}`, its commit.
+    /// An annotated tag comes twice: `refs/tags/v1` and `refs/tags/v1^{}`, its commit. The branch that HEAD names comes
+    /// before the others.
     pub async fn list(&self, from: &Checked, names: &[String]) -> Result<Vec<(String, String)>, GitError> {
         let mut command = self.network_command(from);
-        command.args(["ls-remote", "--quiet", "--", from.url.as_str()]).args(names);
+        command.args(["ls-remote", "--quiet", "--symref", "--", from.url.as_str()]).args(names);
         let text = self.run(command).await?;
-        let pairs = text.lines().take(REFS).filter_map(|line| line.split_once('\t'));
-        Ok(pairs.map(|(id, name)| (name.to_owned(), id.to_owned())).filter(|(_, id)| is_object_id(id)).collect())
+        let (mut refs, mut head) = (Vec::new(), None);
+        for (value, name) in text.lines().take(REFS).filter_map(|line| line.split_once('\t')) {
+            if let (Some(branch), "HEAD") = (value.strip_prefix("ref: "), name) {
+                head = Some(branch.to_owned());
+            } else if is_object_id(value) {
+                refs.extend(head.take().map(|branch| (branch, value.to_owned())));
+                refs.push((name.to_owned(), value.to_owned()));
+            }
+        }
+        Ok(refs)
     }
 
     async fn fetch(&self, from: &Checked, specs: Vec<String>) -> Result<(), GitError> {

@@ -316,7 +316,11 @@ fn target(listed: &[(String, String)], reference: &str) -> Option<Target> {
         of(&format!("{name}^{{}}")).or_else(|| of(name))
     };
     let candidates = match reference {
-        "" => vec!["HEAD".to_owned()],
+        "" => {
+            let head = object("HEAD")?;
+            let branch = listed.iter().find(|(name, object)| name.starts_with("refs/heads/") && *object == head);
+            vec![branch.map_or_else(|| "HEAD".to_owned(), |(name, _)| name.clone())]
+        }
         full if full.starts_with("refs/") => vec![full.to_owned()],
         short => vec![format!("refs/tags/{short}"), format!("refs/heads/{short}")],
     };
@@ -351,9 +355,15 @@ mod tests {
         let listed = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
             pairs.iter().map(|(name, id)| ((*name).to_owned(), (*id).to_owned())).collect()
         };
-        let all = listed(&[("refs/heads/v1", "b"), ("refs/tags/v1", "t"), ("refs/tags/v1^{}", "c"), ("HEAD", "h")]);
+        let all = listed(&[
+            ("refs/heads/v1", "b"),
+            ("refs/tags/v1", "t"),
+            ("refs/tags/v1^{}", "c"),
+            ("HEAD", "h"),
+            ("refs/heads/main", "h"),
+        ]);
         for (reference, name, object) in
-            [("v1", "refs/tags/v1", "c"), ("refs/heads/v1", "refs/heads/v1", "b"), ("", "HEAD", "h")]
+            [("v1", "refs/tags/v1", "c"), ("refs/heads/v1", "refs/heads/v1", "b"), ("", "refs/heads/main", "h")]
         {
             let target = target(&all, reference).unwrap();
             assert_eq!((target.name.as_str(), target.object.as_str()), (name, object), "{reference}");

@@ -7,6 +7,7 @@ use proto::worker::LogRecord;
 use tokio_util::sync::CancellationToken;
 use worker::{
     fetch::{Checkout, Sources, checkout},
+    github::uses::Uses,
     job::{self, Observer},
     link::Executor,
     log::Sink,
@@ -24,6 +25,8 @@ pub(crate) enum Script {
     Wait,
     /// Checks its source out and prints the names in the archive.
     Checkout,
+    /// Brings the action `acme/tool@v1` and prints its commit and its files.
+    Action,
     /// As `Wait`, but goes on when told.
     Until(CancellationToken),
 }
@@ -60,6 +63,13 @@ impl Executor for Script {
                         Ok(out) => names(&out.archive.try_collect::<Vec<_>>().await.unwrap().concat()),
                         Err(error) => format!("{error:#}"),
                     };
+                    sink.append(vec![line(text)]).await.unwrap();
+                }
+                Self::Action => {
+                    let Ok(Uses::Remote(remote)) = Uses::parse("acme/tool@v1") else { unreachable!("it is one") };
+                    let brought = sources.action(&attempt.order.source, &remote).await.unwrap();
+                    let files = brought.archive.try_collect::<Vec<_>>().await.unwrap().concat();
+                    let text = format!("{} {}", brought.commit, String::from_utf8_lossy(&files));
                     sink.append(vec![line(text)]).await.unwrap();
                 }
                 Self::Wait => {
