@@ -68,8 +68,6 @@ async fn take(inner: &Inner, inbound: &mut Streaming<LogUp>, acks: &Acks) -> Res
 
     let (received, lengths) = watch::channel(length);
     let writing = async {
-        // Dropping the sender is what ends the other side.
-        let received = received;
         loop {
             let chunk = match next(inbound).await? {
                 Some(log_up::Message::Chunk(chunk)) => chunk,
@@ -81,9 +79,12 @@ async fn take(inner: &Inner, inbound: &mut Streaming<LogUp>, acks: &Acks) -> Res
             received.send_replace(length);
         }
     };
-    let (written, acked) = tokio::join!(writing, acknowledge(inner, &caller.attempt, lengths, acks));
-    acked?;
-    match written? {
+    // The end does not wait for the clock of the acknowledgements: its own covers everything.
+    let written = tokio::select! {
+        written = writing => written?,
+        failed = acknowledge(inner, &caller.attempt, lengths, acks) => return failed,
+    };
+    match written {
         Written::Left => Ok(()),
         Written::Stale => stopped(acks).await,
         Written::Closing(close) => {
@@ -116,7 +117,7 @@ async fn append(inner: &Inner, caller: &Caller, chunk: LogChunk) -> Result<Optio
     inner.parts.logs.append(&caller.attempt, chunk.offset, chunk.data).await.map(Some).map_err(storage)
 }
 
-/// Stores for good and says so, by clock, while chunks go on coming in.
+/// Stores for good and says so, by clock, while chunks go on coming in. Ends where that fails.
 async fn acknowledge(
     inner: &Inner,
     attempt: &AttemptId,

@@ -57,7 +57,8 @@ impl Peer {
             .output();
         let output = tokio::time::timeout(LIMIT, running).await.with_context(|| format!("{} hangs", self.name))??;
         let took = from.elapsed();
-        ensure!(output.status.success(), "{} ended with {}: {}", self.name, output.status, last_line(&output.stdout));
+        let said = last_line(&[output.stdout, output.stderr].concat());
+        ensure!(output.status.success(), "{} ended with {}: {said}", self.name, output.status);
         Ok(took)
     }
 }

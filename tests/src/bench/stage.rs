@@ -230,7 +230,7 @@ impl Work {
         };
         let jobs = if self == Self::TenJobs { 10 } else { 1 };
         let job = |number| format!("  work{number}:\n    runs-on: ubuntu-latest\n{strategy}    steps:\n{steps}");
-        format!("on: push\njobs:\n{}", (0..jobs).map(job).collect::<String>())
+        format!("name: bench\non: push\njobs:\n{}", (0..jobs).map(job).collect::<String>())
     }
 }
 
