@@ -3,6 +3,7 @@
 mod checkout;
 mod drive;
 mod report;
+mod sources;
 
 use std::{collections::BTreeMap, io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -21,7 +22,7 @@ use workflow::{
     },
 };
 
-use self::{checkout::Checkout, report::Report};
+use self::{checkout::Checkout, report::Report, sources::ExecSources};
 
 /// Run a workflow of a local checkout, as a pool would, without a relay
 ///
@@ -74,6 +75,21 @@ pub(crate) struct Args {
     /// What lies in the workspace when a job starts: tree (the commit's files) or empty (until actions/checkout)
     #[arg(long, default_value = "tree", value_parser = ["tree", "empty"])]
     workspace: String,
+    /// A git server that `uses: owner/repo@ref` is looked for on; may be repeated, the first that has it counts
+    #[arg(long = "action-base", value_name = "URL", default_value = "https://github.com")]
+    action_bases: Vec<String>,
+    /// Where one repository comes from instead: a URL, or a Nostr address; may be repeated
+    #[arg(long = "action-mirror", value_name = "OWNER/REPO=URL", value_parser = pair)]
+    action_mirrors: Vec<(String, String)>,
+    /// A relay that is asked for repositories on Nostr; may be repeated
+    #[arg(long = "relay", value_name = "URL")]
+    relays: Vec<String>,
+    /// Node.js for JavaScript actions where the image has none
+    #[arg(long, value_name = "FILE")]
+    node: Option<PathBuf>,
+    /// Folder of what was fetched, kept between runs; default: longshore in the user's cache folder
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
     /// Jobs at a time
     #[arg(long, default_value_t = 2, value_name = "N")]
     jobs: usize,
@@ -136,11 +152,18 @@ async fn execute(args: &Args, checkout: &Checkout, planned: Planned) -> Result<E
     config.name = format!("exec-{}", std::process::id());
     config.pool.size = 0;
     config.labels.extend(args.images.iter().cloned());
+    config.node.clone_from(&args.node);
     if args.sandbox == "host" {
         tracing::warn!("--sandbox host: steps run as processes of this machine, with your rights and your files");
     }
     let sandbox = worker::sandbox(&config).await?;
-    let sources = Arc::new(worker::fetch::LocalRepository::new(&checkout.root));
+    let actions = ::coordinator::config::Actions {
+        bases: args.action_bases.clone(),
+        mirrors: args.action_mirrors.iter().cloned().collect(),
+    };
+    let cache = args.cache.clone().unwrap_or_else(cache);
+    let sources = ExecSources::new(&checkout.root, &cache, actions, args.relays.clone(), checkout.lock()?);
+    let sources = Arc::new(sources);
     let work = drive::Work {
         planned,
         vars: pairs("--var", &args.vars)?,
@@ -153,6 +176,13 @@ async fn execute(args: &Args, checkout: &Checkout, planned: Planned) -> Result<E
     let report = drive::drive(work, sandbox.clone(), sources).await;
     sandbox.close().await;
     report?.print(args.json)
+}
+
+/// Where fetched repositories are kept (XDG base directories).
+fn cache() -> PathBuf {
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || folder("HOME").map(|home| home.join(".cache"));
+    folder("XDG_CACHE_HOME").or_else(home).unwrap_or_else(std::env::temp_dir).join("longshore")
 }
 
 fn colour() -> Colour {

@@ -46,6 +46,8 @@ pub struct Config {
     pub repositories: BTreeMap<String, RepositoryConfig>,
     /// How commits are proved and fetched.
     pub source: Source,
+    /// Where actions of other repositories come from.
+    pub actions: Actions,
     /// Enrolled workers: Ed25519 public keys (hex), beside those enrolled by token.
     pub workers: Vec<String>,
     /// Days a run's log and blobs are kept.
@@ -202,6 +204,23 @@ pub struct Source {
     pub command: u64,
 }
 
+/// Where `owner/repo` in `uses:` and in `actions/checkout` is looked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Actions {
+    /// Git servers, asked in this order. The next one is asked only where the one before said that it has no such
+    /// repository: a server that does not answer must not change what a name means.
+    pub bases: Vec<String>,
+    /// `owner/repo` and what is asked in place of the bases: a URL or a Nostr repository address.
+    pub mirrors: BTreeMap<String, String>,
+}
+
+impl Default for Actions {
+    fn default() -> Self {
+        Self { bases: vec!["https://github.com".into()], mirrors: BTreeMap::new() }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -222,6 +241,7 @@ impl Default for Config {
             blossom: Blossom { max_blob: 64 << 20, max_total: 10 << 30, ..Blossom::default() },
             repositories: BTreeMap::new(),
             source: Source::default(),
+            actions: Actions::default(),
             workers: Vec::new(),
             keep_days: 90,
         }

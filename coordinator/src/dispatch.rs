@@ -19,6 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture, stream::BoxStream};
+use proto::worker::{ResolveRequest, Resolved};
 use secrecy::SecretString;
 use tokio::{net::TcpListener, sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -255,12 +256,20 @@ pub trait Logs: Send + Sync {
 
 /// Where repository objects come from.
 pub trait Objects: Send + Sync {
-    /// A git bundle with the commit and its history, less what `have` reaches.
+    /// A git bundle with commits (and tag objects) and their history, less what `have` reaches.
     fn bundle<'a>(
         &'a self,
         repository: &'a str,
-        commit: &'a str,
+        wanted: &'a [String],
         have: &'a [String],
+    ) -> BoxFuture<'a, anyhow::Result<BoxStream<'static, std::io::Result<Bytes>>>>;
+    /// What a workflow of the repository `own` means by a name; its objects are here afterwards.
+    fn resolve<'a>(&'a self, own: &'a str, asked: &'a ResolveRequest) -> BoxFuture<'a, anyhow::Result<Resolved>>;
+    /// The files of a commit that was resolved before, as tar.
+    fn archive<'a>(
+        &'a self,
+        repository: &'a str,
+        commit: &'a str,
     ) -> BoxFuture<'a, anyhow::Result<BoxStream<'static, std::io::Result<Bytes>>>>;
 }
 

@@ -93,7 +93,8 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     let relays = Relays::new(&keys, &config.relays);
     let routes = Routes::new(relays.clone(), &config.relays, now);
     let lookup = RelayLookup { relays: relays.clone(), config: config.relays.clone() };
-    let sources = Arc::new(Sources::new(config.data.join("mirrors"), config.source.clone(), Arc::new(lookup)));
+    let sources = Sources::new(config.data.join("mirrors"), config.source.clone(), Arc::new(lookup));
+    let sources = Arc::new(sources.with_actions(config.actions.clone()));
     let engine = Engine::new(store.clone(), store_key, keys.public_key(), routes.clone(), config.clone(), now);
     let logs = Logs::new(config.data.join("logs"));
     let blobs = Blobs::open(&config.data.join("blobs"), store.clone())?;

@@ -1,7 +1,8 @@
 //! From a repository address to proven files at a commit.
 //!
 //! [`address`] reads what the request names, [`announcement`] decides whose word counts, [`crate::network`] decides where a
-//! clone URL may lead, [`git`] brings the objects. Relays are asked through [`Lookup`]: this stage knows none.
+//! clone URL may lead, [`git`] brings the objects. [`outside`] does the same for repositories that workflows name, under
+//! the [`lock`]. Relays are asked through [`Lookup`]: this stage knows none.
 
 use std::{
     collections::HashMap,
@@ -27,6 +28,8 @@ use crate::{
 pub mod address;
 pub mod announcement;
 pub mod git;
+pub mod lock;
+pub mod outside;
 
 /// Tips of the state fetched to prove that a commit is an ancestor of one.
 const TIPS: usize = 50;
@@ -89,6 +92,7 @@ pub enum SourceError {
 pub struct Sources {
     folder: PathBuf,
     settings: config::Source,
+    actions: config::Actions,
     lookup: Arc<dyn Lookup>,
     /// One fetch at a time for each repository: a second request finds the objects there.
     busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
@@ -104,7 +108,14 @@ struct Facts {
 impl Sources {
     /// Mirrors live below `folder`.
     pub fn new(folder: PathBuf, settings: config::Source, lookup: Arc<dyn Lookup>) -> Self {
-        Self { folder, settings, lookup, busy: Mutex::new(HashMap::new()) }
+        let actions = config::Actions::default();
+        Self { folder, settings, actions, lookup, busy: Mutex::new(HashMap::new()) }
+    }
+
+    /// Where repositories that workflows name by `owner/repo` are looked for.
+    #[must_use]
+    pub fn with_actions(self, actions: config::Actions) -> Self {
+        Self { actions, ..self }
     }
 
     /// Who maintains a repository: owner, listed keys and, where configured, the keys those list.
@@ -140,15 +151,15 @@ impl Sources {
         })
     }
 
-    /// A git bundle of a commit that was resolved before, less what `have` reaches.
+    /// A git bundle of objects that were resolved before, less what `have` reaches.
     pub async fn bundle(
         &self,
         repository: &str,
-        commit: &str,
+        wanted: &[String],
         have: &[String],
     ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, SourceError> {
         let mirror = self.mirror(repository).await?;
-        mirror.bundle(commit, have).await.map_err(|error| SourceError::Refused(error.to_string()))
+        mirror.bundle(wanted, have).await.map_err(|error| SourceError::Refused(error.to_string()))
     }
 
     async fn mirror(&self, repository: &str) -> Result<Mirror, SourceError> {

@@ -63,7 +63,13 @@
         item.append(element("span", step.conclusion, step.conclusion), " " + step.duration_ms + " ms");
         steps.append(item);
       }
-      details.append(summary, steps);
+      const annotations = document.createElement("ul");
+      for (const annotation of job.annotations) {
+        const place = annotation.file ? annotation.file + (annotation.line ? ":" + annotation.line : "") : "";
+        annotations.append(element("li", annotation.level + " " + place + " " + annotation.message, annotation.level));
+      }
+      details.append(summary, steps, annotations);
+      if (job.summary) details.append(element("pre", job.summary));
       return details;
     }));
   });

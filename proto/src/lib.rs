@@ -25,7 +25,7 @@ pub const LOG_CHUNK_LIMIT: usize = 256 * 1024;
 /// What a worker signs, followed by the nonce of the challenge.
 pub const SESSION_CONTEXT: &[u8] = b"longshore worker session";
 /// Parts of the worker protocol that this build speaks; a session uses those that both ends name.
-pub const FEATURES: &[&str] = &["logs", "source"];
+pub const FEATURES: &[&str] = &["logs", "resolve", "source"];
 /// `LogRecord.step` of what happens before the first step.
 pub const STEP_SETUP: i32 = -1;
 /// `LogRecord.step` of what happens after the last step.

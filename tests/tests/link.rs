@@ -324,3 +324,34 @@ async fn features_are_those_that_both_ends_name() {
         assert_eq!(worker.welcome.features, common);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_is_resolved_by_the_coordinator_and_its_files_are_sent_once() {
+    let pool = Pool::start(Terms { lease: Duration::from_secs(30), ..terms() }).await;
+    let worker = pool.worker("one", Script::Action).await;
+    for job in ["build", "again"] {
+        pool.queue(job, &["ubuntu-latest"]);
+        pool.finished(job).await;
+        assert_eq!(pool.log(job, 1), format!("{} the files", "c".repeat(40)));
+    }
+    assert_eq!(*pool.memory.resolved.lock().unwrap(), ["30617:owner:repo acme/tool@v1"; 2]);
+    assert_eq!(*pool.memory.archived.lock().unwrap(), [format!("key {}", "c".repeat(40))]);
+    worker.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_who_holds_the_attempt_may_have_names_resolved() {
+    let pool = Pool::start(terms()).await;
+    let mut worker = Raw::join(&pool, 1).await;
+    pool.queue("build", &["ubuntu-latest"]);
+    let job = worker.take().await;
+    let attempt = job.attempt.unwrap();
+    let other = proto::worker::Attempt { attempt: attempt.attempt + 1, ..attempt.clone() };
+    for (attempt, token, may) in
+        [(attempt.clone(), job.token.clone(), true), (attempt, "guess".into(), false), (other, job.token, false)]
+    {
+        let repository = "acme/tool".into();
+        let asked = proto::worker::ResolveRequest { attempt: Some(attempt), token, repository, ..Default::default() };
+        assert_eq!(worker.bulk.resolve(asked).await.is_ok(), may);
+    }
+}

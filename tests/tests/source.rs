@@ -144,7 +144,7 @@ async fn a_bundle_carries_a_commit_with_its_history() {
     let sources = sources(&w.mirrors(), events, true);
     let address = address(&w.owner);
     sources.resolve(&address, &Wanted::default()).await.unwrap();
-    let mut stream = sources.bundle(&address.address, &w.c1, &[]).await.unwrap();
+    let mut stream = sources.bundle(&address.address, std::slice::from_ref(&w.c1), &[]).await.unwrap();
     let file = w.folder.path().join("bundle");
     let mut bytes = Vec::new();
     while let Some(part) = stream.next().await {

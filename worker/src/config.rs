@@ -25,6 +25,8 @@ pub struct Config {
     pub pool: Pool,
     /// Limits of one job.
     pub limits: JobLimits,
+    /// Node.js (one program that runs by itself) for images that have none: JavaScript actions run on it.
+    pub node: Option<PathBuf>,
     /// File of the enrolment key (Ed25519 seed, hex).
     pub identity_file: PathBuf,
     /// One-time enrolment token; needed until the coordinator knows the identity.
@@ -60,7 +62,8 @@ pub struct JobLimits {
 impl Config {
     /// A configuration with a value for every optional key; tells the loader which keys there are.
     pub fn complete() -> Self {
-        Self { token: Some(String::new()), ca_file: Some(PathBuf::new()), ..Self::default() }
+        let path = || Some(PathBuf::new());
+        Self { token: Some(String::new()), ca_file: path(), node: path(), ..Self::default() }
     }
 
     /// Checks what can be checked without a network or an engine. Returns warnings.
@@ -72,6 +75,10 @@ impl Config {
             "sandbox = \"{}\": it is \"docker\", or \"host\" for trusted jobs without isolation",
             self.sandbox
         );
+        if let Some(node) = &self.node {
+            let there = node.is_file();
+            ensure!(there, "node = \"{}\": there is no such file; name the program of Node.js itself", node.display());
+        }
         let mode = std::fs::metadata(&self.identity_file)
             .with_context(|| format!("identity_file {}: `longshore keygen` makes it", self.identity_file.display()))?
             .permissions()
@@ -100,6 +107,7 @@ impl Default for Config {
             sandbox: "docker".into(),
             pool: Pool::default(),
             limits: JobLimits::default(),
+            node: None,
             identity_file: "worker.key".into(),
             token: None,
             ca_file: None,

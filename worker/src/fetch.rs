@@ -1,33 +1,79 @@
-//! Brings what a job needs: repositories into local mirrors, checked-out trees as archives.
+//! Brings what a job needs: repositories into local mirrors, checked-out trees and actions as archives.
+//!
+//! A [`Sources`] finds commits; [`checkout`] makes a work tree of one, submodules included.
 
-mod archive;
+mod actions;
+mod checkout;
 mod mirror;
+mod submodules;
+mod work_tree;
 
 use std::path::PathBuf;
 
+use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture, stream::BoxStream};
 use workflow::plan::SourceRef;
 
-pub use self::{archive::checkout_archive, mirror::Mirrors};
+pub use self::{
+    actions::Actions,
+    checkout::{CheckedOut, Checkout, Sparse, Submodules, checkout},
+    mirror::Mirrors,
+};
+use crate::github::uses::Remote;
 
-/// What `actions/checkout` asks for.
-#[derive(Debug, Clone, Default)]
-pub struct Checkout {
-    /// Commits of history; 0: all.
-    pub depth: u32,
-    /// Ref or commit other than the job's own; empty: the job's.
-    pub reference: String,
+/// A tar archive as it comes.
+pub type Archive = BoxStream<'static, std::io::Result<Bytes>>;
+
+/// One program of this machine as an archive, under a name.
+pub fn program_archive(path: &std::path::Path, name: &'static str) -> std::io::Result<Archive> {
+    work_tree::program(path, name)
 }
 
-/// Where a job's repository comes from.
+/// A commit that a job asks for.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// As written in the workflow; empty: the job's own.
+    pub repository: String,
+    /// Branch, tag, full ref or commit; empty: the job's own commit, or the other repository's default branch.
+    pub reference: String,
+    /// Every branch and tag too.
+    pub everything: bool,
+}
+
+/// A commit whose objects are on this machine.
+#[derive(Debug, Clone)]
+pub struct Located {
+    /// A repository that has them.
+    pub path: PathBuf,
+    /// Full id.
+    pub commit: String,
+    /// Full name of the ref; empty: a commit was asked for.
+    pub reference: String,
+    /// Branches and tags, where everything was asked for, and the object of each.
+    pub refs: Vec<(String, String)>,
+    /// URL it came from, for relative URLs of submodules; empty: none.
+    pub origin: String,
+    /// How it was found, for the log.
+    pub notes: Vec<String>,
+}
+
+/// The files of an action's repository.
+pub struct Brought {
+    /// Full id.
+    pub commit: String,
+    /// How it was found, for the log.
+    pub notes: Vec<String>,
+    /// Its files.
+    pub archive: Archive,
+}
+
+/// Where a job's repository, and what its workflow names, come from.
 pub trait Sources: Send + Sync {
-    /// A tar archive of the work tree with its `.git` directory (no hooks, no remote credentials).
-    fn checkout<'a>(
-        &'a self,
-        source: &'a SourceRef,
-        checkout: &'a Checkout,
-    ) -> BoxFuture<'a, anyhow::Result<BoxStream<'static, std::io::Result<Bytes>>>>;
+    /// Finds a commit and brings its objects.
+    fn locate<'a>(&'a self, source: &'a SourceRef, wanted: &'a Wanted) -> BoxFuture<'a, anyhow::Result<Located>>;
+    /// Finds an action and brings its files.
+    fn action<'a>(&'a self, source: &'a SourceRef, action: &'a Remote) -> BoxFuture<'a, anyhow::Result<Brought>>;
 }
 
 /// One repository on this machine, whatever a job's source is called: `longshore exec`.
@@ -41,16 +87,59 @@ impl LocalRepository {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
+
+    /// Finds a commit of it.
+    fn find(&self, source: &SourceRef, wanted: &Wanted) -> anyhow::Result<Located> {
+        let path = std::fs::canonicalize(&self.path)
+            .with_context(|| format!("the repository {} is not there", self.path.display()))?;
+        let repository =
+            git2::Repository::open(&path).with_context(|| format!("{} is no git repository", path.display()))?;
+        let asked = if wanted.reference.is_empty() { &source.reference } else { &wanted.reference };
+        let full = [asked.clone(), format!("refs/tags/{asked}"), format!("refs/heads/{asked}")]
+            .into_iter()
+            .find(|name| name.starts_with("refs/") && repository.find_reference(name).is_ok());
+        let object = if wanted.reference.is_empty() && !source.commit.is_empty() {
+            git2::Oid::from_str(&source.commit).with_context(|| format!("`{}` is no commit id", source.commit))?
+        } else if let Some(name) = &full {
+            repository.find_reference(name)?.peel_to_commit().with_context(|| format!("{name} names no commit"))?.id()
+        } else {
+            match git2::Oid::from_str(asked) {
+                Ok(id) if asked.len() >= 40 => id,
+                _ => bail!("the repository has no branch, tag or commit `{asked}`"),
+            }
+        };
+        let commit =
+            repository.find_commit(object).with_context(|| format!("the repository has no commit {object}"))?.id();
+        let named = |name: &String| name.starts_with("refs/") && git2::Reference::is_valid_name(name);
+        let reference = full.or_else(|| Some(asked.clone()).filter(named)).unwrap_or_default();
+        let mut refs = Vec::new();
+        if wanted.everything {
+            for found in repository.references()?.flatten() {
+                let (Ok(name), Some(id)) = (found.name(), found.target()) else { continue };
+                if name.starts_with("refs/heads/") || name.starts_with("refs/tags/") {
+                    refs.push((name.to_owned(), id.to_string()));
+                }
+            }
+        }
+        let origin = repository.find_remote("origin").ok().and_then(|remote| remote.url().ok().map(str::to_owned));
+        let origin = origin.filter(|url| url.starts_with("http")).unwrap_or_default();
+        Ok(Located { path, commit: commit.to_string(), reference, refs, origin, notes: Vec::new() })
+    }
 }
 
 impl Sources for LocalRepository {
-    fn checkout<'a>(
-        &'a self,
-        source: &'a SourceRef,
-        checkout: &'a Checkout,
-    ) -> BoxFuture<'a, anyhow::Result<BoxStream<'static, std::io::Result<Bytes>>>> {
-        let reference = if checkout.reference.is_empty() { &source.reference } else { &checkout.reference };
-        let commit = if checkout.reference.is_empty() { source.commit.as_str() } else { "" };
-        checkout_archive(&self.path, commit, reference, checkout.depth).boxed()
+    fn locate<'a>(&'a self, source: &'a SourceRef, wanted: &'a Wanted) -> BoxFuture<'a, anyhow::Result<Located>> {
+        async move {
+            let name = &wanted.repository;
+            ensure!(name.is_empty(), "{name}: repositories other than the job's own cannot be had here");
+            let (this, source, wanted) = (self.clone(), source.clone(), wanted.clone());
+            let found = tokio::task::spawn_blocking(move || this.find(&source, &wanted)).await;
+            found.context("the look-up of a commit was ended")?
+        }
+        .boxed()
+    }
+
+    fn action<'a>(&'a self, _: &'a SourceRef, action: &'a Remote) -> BoxFuture<'a, anyhow::Result<Brought>> {
+        async move { bail!("{}: actions of other repositories cannot be had here", action.name()) }.boxed()
     }
 }

@@ -5,4 +5,7 @@ pub mod commands;
 pub mod environment;
 pub mod evaluate;
 pub mod files;
+pub mod matcher;
+pub mod names;
 pub mod shell;
+pub mod uses;

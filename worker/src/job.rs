@@ -1,6 +1,6 @@
 //! Runs one attempt: machine, steps, post steps, report.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
 
 use indexmap::IndexMap;
 use proto::{STEP_CLEANUP, STEP_SETUP};
@@ -10,7 +10,7 @@ use workflow::plan::{Conclusion, JobOrder, JobReport, Reason, Work};
 
 use crate::{
     config::JobLimits,
-    fetch::{Checkout, Sources},
+    fetch::{self, Checkout, Sources},
     log::{
         Sink,
         mask::{Added, Masker},
@@ -27,6 +27,7 @@ mod hearing;
 mod process;
 mod steps;
 
+use actions::{Actions, Pre};
 use clock::{Cause, Clock};
 use console::{Console, Stop, now_ms};
 use contexts::Contexts;
@@ -44,6 +45,8 @@ pub struct Attempt {
     pub image: String,
     /// What the job may use.
     pub limits: JobLimits,
+    /// Node.js that a machine without one gets for JavaScript actions.
+    pub node: Option<PathBuf>,
     /// The source lies in the workspace before the first step, as `longshore exec` has it.
     pub checked_out: bool,
     /// Cancelled: steps with `always()` still run, within the grace; see `kill`.
@@ -79,6 +82,15 @@ pub async fn execute(
     report
 }
 
+/// A job before its first step.
+struct Ready {
+    machine: Arc<dyn Machine>,
+    contexts: Contexts,
+    actions: Actions,
+    /// What actions run before the first step.
+    pres: Vec<Pre>,
+}
+
 struct Job {
     attempt: Arc<Attempt>,
     sandbox: Arc<dyn Sandbox>,
@@ -101,10 +113,12 @@ impl Job {
             summary: String::new(),
             started: false,
             image: None,
+            actions: Default::default(),
             started_at_ms: now_ms(),
             finished_at_ms: 0,
         };
         let began = Instant::now();
+        let attempt = Arc::clone(&self.attempt);
         self.console.begin(STEP_SETUP, "Set up job").await;
         let ready = self.set_up().await;
         let word = if ready.is_ok() { "success" } else { "failure" };
@@ -114,10 +128,12 @@ impl Job {
         self.console.end_of(STEP_SETUP, "Set up job", word, word, began.elapsed()).await;
 
         let machine = match ready {
-            Ok((machine, contexts)) => {
+            Ok(Ready { machine, contexts, actions, pres }) => {
                 report.image = machine.image_digest();
                 self.observer.begun(report.image.clone());
-                self.steps(machine.as_ref(), contexts, &mut report).await;
+                if let Work::Steps(steps) = &attempt.order.job.work {
+                    Runner::new(&mut self, machine.as_ref(), contexts, actions).run(steps, pres, &mut report).await;
+                }
                 Some(machine)
             }
             Err(reason) => {
@@ -133,9 +149,12 @@ impl Job {
     }
 
     /// Everything before the first step.
-    async fn set_up(&mut self) -> Result<(Arc<dyn Machine>, Contexts), Reason> {
+    async fn set_up(&mut self) -> Result<Ready, Reason> {
         let attempt = Arc::clone(&self.attempt);
         let order = &attempt.order;
+        let Work::Steps(steps) = &order.job.work else {
+            return Err(Reason::Invalid("a job that calls a workflow has no steps for a worker".into()));
+        };
         self.learn_secrets().await;
         for notice in &order.notices {
             self.console.notice(STEP_SETUP, notice).await;
@@ -159,16 +178,32 @@ impl Job {
             }),
         };
         self.clock.begin();
-        let filled = self.fill(machine.as_ref()).await;
-        let entered = match filled {
-            Ok(()) => contexts.enter(self.sandbox.name(), machine.as_ref(), environment).await,
-            Err(error) => Err(error),
+        self.console.reads(Arc::clone(&machine)).await;
+        let mut actions = Actions::default();
+        let preparing = async {
+            self.fill(machine.as_ref()).await?;
+            contexts.enter(self.sandbox.name(), machine.as_ref(), environment).await?;
+            actions.prepare(self, machine.as_ref(), steps).await
         };
-        if let Err(error) = entered {
-            machine.destroy().await;
-            return Err(Reason::Invalid(error));
+        let prepared = tokio::select! {
+            prepared = preparing => prepared.map_err(Reason::Invalid),
+            cause = self.clock.interrupted(None) => Err(reason_of(cause)),
+        };
+        match prepared {
+            Ok(pres) => Ok(Ready { machine, contexts, actions, pres }),
+            Err(reason) => {
+                machine.destroy().await;
+                Err(reason)
+            }
         }
-        Ok((machine, contexts))
+    }
+
+    /// The image of the job's container.
+    fn image(&self) -> &str {
+        match &self.attempt.order.job.container {
+            Some(container) => container.as_str().or(container["image"].as_str()).unwrap_or(&self.attempt.image),
+            None => &self.attempt.image,
+        }
     }
 
     async fn fill(&self, machine: &dyn Machine) -> Result<(), String> {
@@ -176,8 +211,8 @@ impl Job {
             return Ok(());
         }
         let checkout = Checkout { depth: 1, ..Checkout::default() };
-        let archive =
-            self.sources.checkout(&self.attempt.order.source, &checkout).await.map_err(|e| format!("{e:#}"))?;
+        let out = fetch::checkout(self.sources.as_ref(), &self.attempt.order.source, &checkout).await;
+        let archive = out.map_err(|error| format!("{error:#}"))?.archive;
         machine.unpack(&machine.workspace(), false, archive).await.map_err(|error| error.to_string())
     }
 
@@ -205,15 +240,6 @@ impl Job {
             contexts.in_container = container::apply(&value, &mut spec)?;
         }
         Ok(spec)
-    }
-
-    async fn steps(&mut self, machine: &dyn Machine, contexts: Contexts, report: &mut JobReport) {
-        let attempt = Arc::clone(&self.attempt);
-        let Work::Steps(steps) = &attempt.order.job.work else {
-            report.reason = Some(Reason::Invalid("a job that calls a workflow has no steps for a worker".into()));
-            return;
-        };
-        Runner::new(self, machine, contexts).run(steps, report).await;
     }
 
     /// Everything after the last step. The log ends here, so its last mark tells the job's conclusion.

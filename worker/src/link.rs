@@ -28,7 +28,7 @@ use workflow::plan::JobReport;
 use self::{board::Board, connect::Identity, journal::Journal, session::Ended};
 use crate::{
     config::Config,
-    fetch::{Mirrors, Sources},
+    fetch::{Actions, Mirrors, Sources},
     job::{self, Observer},
     log::Sink,
     sandbox::Sandbox,
@@ -111,7 +111,15 @@ impl Executor for Sandboxed {
 }
 
 /// The bulk service of the coordinator that the worker has a session with; `None` while it has none.
-pub(crate) type Bulk = watch::Receiver<Option<BulkClient<Channel>>>;
+pub(crate) type Bulk = watch::Receiver<Option<Client>>;
+/// Its client.
+pub(crate) type Client = BulkClient<Channel>;
+
+/// What a coordinator says of a call that it refuses.
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
+pub(crate) fn refusal(status: tonic::Status) -> anyhow::Error {
+    anyhow::anyhow!("{}", status.message())
+}
 
 /// What all parts of a worker share.
 struct Worker {
@@ -121,7 +129,7 @@ struct Worker {
     journal: Journal,
     mirrors: Arc<Mirrors>,
     executor: Arc<dyn Executor>,
-    bulk: watch::Sender<Option<BulkClient<Channel>>>,
+    bulk: watch::Sender<Option<Client>>,
 }
 
 /// Serves a coordinator until told to end. Fails only where it cannot begin: bad keys, no data folder.
@@ -130,7 +138,8 @@ pub async fn run(config: Config, executor: Arc<dyn Executor>, shutdown: Shutdown
     let endpoint = connect::endpoint(&config.coordinator, config.ca_file.as_deref())?;
     let journal = Journal::open(&config.data)
         .with_context(|| format!("data folder {}: make it writable or set `data`", config.data.display()))?;
-    let mirrors = Arc::new(Mirrors::new(config.data.join("mirrors")));
+    let actions = Actions::new(config.data.join("actions"));
+    let mirrors = Arc::new(Mirrors::new(config.data.join("mirrors"), actions));
     executor.sweep().await;
     let worker = Arc::new(Worker {
         identity,

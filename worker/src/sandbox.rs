@@ -76,6 +76,8 @@ pub struct Command {
     pub collect: Vec<String>,
     /// Bytes given as standard input.
     pub input: Bytes,
+    /// Where `argv[0]` is looked for; empty: in the PATH of `environment`.
+    pub search_path: String,
 }
 
 /// How a process ended.
@@ -87,6 +89,8 @@ pub struct Exit {
     pub signal: i32,
     /// Collected files: path, content. Missing files are left out.
     pub files: Vec<(String, Bytes)>,
+    /// Collected files that are too long to be sent.
+    pub too_long: Vec<String>,
     /// The memory limit was hit while it ran.
     pub out_of_memory: bool,
 }

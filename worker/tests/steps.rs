@@ -158,7 +158,7 @@ const TABLE: &[(&str, &str, &[&str], &[&str])] = &[
         "
 - run: echo 'words' >> \"$GITHUB_ENV\"
 - if: failure()
-  uses: some/action@v1
+  uses: ./nowhere
 - if: always()
   uses: ./../outside
 - if: always()
@@ -480,7 +480,7 @@ runs:
         "{}",
         outcome.notices()
     );
-    assert!(outcome.notices().contains("only this job's repository (npub1x/hello)"));
+    assert!(outcome.notices().contains("other/one: repositories other than the job's own"));
     assert_eq!(outcome.conclusions()[8..], ["failure", "success", "success"]);
 }
 
@@ -572,4 +572,232 @@ async fn an_image_that_cannot_be_had_is_named() {
     let Some(Reason::PullFailed(reason)) = &outcome.report.reason else { panic!("{:?}", outcome.report.reason) };
     assert!(reason.contains("127.0.0.1:9/no/such:image"), "{reason}");
     assert!(!outcome.report.started);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_of_another_repository_that_cannot_be_had_ends_the_job_before_its_first_step() {
+    let job = Run::steps("- run: echo never\n- if: false\n  uses: some/action@v1");
+    let Some(outcome) = run(job).await else { return };
+    assert_eq!(outcome.lines(), [""; 0]);
+    let Some(Reason::Invalid(reason)) = &outcome.report.reason else { panic!("{:?}", outcome.report.reason) };
+    assert!(reason.contains("some/action@v1"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_needs_node_in_an_image_without_it_says_what_to_do_and_may_get_the_workers() {
+    let files = [
+        ("act/action.yml", "runs: {using: node20, main: main.js}"),
+        ("act/main.js", "console.log('ran')"),
+        // Stands for a machine without Node.js: what is on the path first, and cannot be found.
+        ("hide.sh", "mv $(command -v node) /usr/bin/node.hidden"),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let steps = "- uses: actions/checkout@v4\n- run: sh hide.sh\n- uses: ./act";
+    let Some(outcome) = run(Run::steps(steps).repository(folder.path(), &files)).await else { return };
+    for part in ["needs the program `node`", "longshore/ubuntu:dev", "worker's configuration"] {
+        assert!(outcome.notices().contains(part), "{part}: {}", outcome.notices());
+    }
+    let program = folder.path().join("program");
+    std::fs::write(&program, "#!/bin/sh\nexec /usr/bin/node.hidden \"$@\"\n").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut job = Run::steps(steps).repository(folder.path(), &files);
+    job.node = Some(program);
+    let Some(outcome) = run(job).await else { return };
+    assert_eq!(outcome.lines(), ["ran"], "{}", outcome.notices());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn problem_matchers_make_annotations_of_what_tools_print() {
+    let steps = r#"
+- run: |
+    cat > tsc.json <<'E'
+    {"problemMatcher": [{"owner": "tsc", "pattern": [{"regexp": "^([^\s].*)[\(:](\d+)[,:](\d+)(?:\):\s+|\s+-\s+)(error|warning|info)\s+TS(\d+)\s*:\s*(.*)$",
+      "file": 1, "line": 2, "column": 3, "severity": 4, "code": 5, "message": 6}]}]}
+    E
+    echo "src/before.ts(1,1): error TS1: before"
+    echo "::add-matcher::tsc.json"
+    echo "src/a.ts(3,7): error TS2304: Cannot find name"
+    echo "plain"
+- run: |
+    printf '[31m%s/src/b.ts(4,8): warning TS7: coloured[0m
+' "$GITHUB_WORKSPACE"
+    printf 'src/c.ts(5,9): '; sleep 0.5; echo 'error TS8: in two pieces'
+    echo "::remove-matcher owner=tsc::"
+    echo "src/after.ts(1,1): error TS1: after"
+- run: echo '::add-matcher::none.json'
+"#;
+    let Some(outcome) = run(Run::steps(steps)).await else { return };
+    let found: Vec<_> = outcome
+        .report
+        .annotations
+        .iter()
+        .map(|a| {
+            (a.level.as_str(), a.file.as_deref().unwrap_or_default(), a.line.unwrap_or_default(), a.message.as_str())
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("error", "src/a.ts", 3, "Cannot find name"),
+            ("warning", "src/b.ts", 4, "coloured"),
+            ("error", "src/c.ts", 5, "in two pieces"),
+            ("error", "", 0, "add-matcher none.json: there is no such file"),
+        ]
+    );
+    let lines = outcome.lines();
+    for line in
+        ["src/before.ts(1,1): error TS1: before", "##[error]src/a.ts(3,7): error TS2304: Cannot find name", "plain"]
+    {
+        assert!(lines.contains(&line.to_owned()), "{line}: {lines:#?}");
+    }
+    assert_eq!(outcome.conclusions(), ["success", "success", "failure"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_03_output_sets_no_variable_and_no_path_unless_its_step_allows_it() {
+    let steps = "
+- id: a
+  run: printf '%s\\n' '::set-env name=LD_PRELOAD::/evil.so' '::add-path::/evil' '##[set-env name=B;]x'
+- if: always()
+  run: 'echo \"[$LD_PRELOAD] [$B] [${PATH%%:*}] ${{ steps.a.outcome }}\"'
+- if: always()
+  env: {ACTIONS_ALLOW_UNSECURE_COMMANDS: true}
+  run: printf '%s\\n' '::set-env name=B::set' '::add-path::/mine' '::set-env name=NODE_OPTIONS::--require x'
+- if: always()
+  run: 'echo \"[$B] [${PATH%%:*}] [$NODE_OPTIONS]\"'";
+    let Some(outcome) = run(Run::steps(steps)).await else { return };
+    let lines = outcome.lines();
+    assert!(lines.iter().any(|line| line.starts_with("[] [] [/usr") && line.ends_with("failure")), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("the command set-env is disabled")), "{lines:#?}");
+    assert_eq!(lines.last().map(String::as_str), Some("[set] [/mine] []"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_04_only_a_good_token_stops_commands_and_only_the_same_one_ends_that() {
+    let steps = "
+- run: |
+    echo '::stop-commands::a-long-token'
+    echo '::error::fake'
+    echo '::another-token::'
+    echo '::warning::fake'
+    echo '::a-long-token::'
+    echo '::notice::real'
+- if: always()
+  run: echo '::stop-commands::warning'; echo '::stop-commands::'; echo '::stop-commands::pause-logging'
+- if: always()
+  run: echo '::notice::a new step hears commands again'; echo '::stop-commands::x-left-open-y'
+- if: always()
+  run: echo '::notice::and so does the next'";
+    let Some(outcome) = run(Run::steps(steps)).await else { return };
+    let of = |level: &str| {
+        outcome.report.annotations.iter().filter(|a| a.level == level).map(|a| a.message.as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!(of("notice"), ["real", "a new step hears commands again", "and so does the next"]);
+    assert_eq!(of("warning"), [""; 0]);
+    assert_eq!(of("error").len(), 3, "each bad token is one: {:?}", of("error"));
+    assert_eq!(outcome.conclusions(), ["success", "failure", "success", "success"]);
+    // Who reads the log could end the pause with the token.
+    assert!(!outcome.everything().contains("a-long-token"), "{:#?}", outcome.lines());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_05_text_from_outside_sets_no_variable_through_a_file() {
+    let steps = r#"
+- env: {TITLE: "x
+NODE_OPTIONS=--require /evil
+EVIL=1"}
+  run: |
+    { echo 'SAFE<<d1f2'; echo "$TITLE"; echo d1f2; } >> "$GITHUB_ENV"
+- run: echo "[$NODE_OPTIONS] [$EVIL] $(printf %s "$SAFE" | wc -l)"
+- run: echo 'NODE_OPTIONS=--require /evil' >> "$GITHUB_ENV"; echo 'GITHUB_SHA=evil' >> "$GITHUB_ENV"
+- run: echo "[$NODE_OPTIONS] ${GITHUB_SHA:0:4}"
+- run: printf 'A<<E
+no end' >> "$GITHUB_ENV"
+- if: always()
+  run: echo "[$A]"
+"#;
+    let Some(outcome) = run(Run::steps(steps)).await else { return };
+    let lines = outcome.lines();
+    assert_eq!(lines, ["[] [] 2", "[] 0000", "[]"], "{}", outcome.notices());
+    assert_eq!(outcome.conclusions(), ["success", "success", "success", "success", "failure", "success"]);
+    assert!(outcome.report.annotations.iter().any(|a| a.message.contains("NODE_OPTIONS")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_13_hash_files_sees_nothing_outside_of_the_workspace() {
+    let steps = "
+- run: |
+    echo text > inside
+    ln -s /etc directory; ln -s /etc/passwd file
+- run: echo \"[${{ hashFiles('directory/passwd') }}] [${{ hashFiles('file') }}] [${{ hashFiles('/etc/passwd') }}]\"
+- id: up
+  continue-on-error: true
+  run: echo ${{ hashFiles('../**') }}
+- run: echo ${{ steps.up.outcome }} ${{ hashFiles('**') == hashFiles('inside') }}";
+    let Some(outcome) = run(Run::steps(steps)).await else { return };
+    assert_eq!(outcome.lines(), ["[] [] []", "failure true"], "{}", outcome.notices());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_summary_beyond_its_limit_is_left_out_and_its_step_succeeds() {
+    let steps = "
+- run: echo small >> $GITHUB_STEP_SUMMARY
+- run: head -c 1100000 /dev/zero | tr '\\0' x >> $GITHUB_STEP_SUMMARY
+- run: head -c 5000000 /dev/zero | tr '\\0' x >> $GITHUB_STEP_SUMMARY
+- run: head -c 5000000 /dev/zero | tr '\\0' x >> $GITHUB_OUTPUT";
+    let Some(outcome) = run(Run::steps(steps)).await else { return };
+    assert_eq!(outcome.report.summary, "small\n");
+    assert_eq!(outcome.conclusions(), ["success", "success", "success", "failure"]);
+    let said: Vec<_> = outcome.report.annotations.iter().map(|a| a.message.contains("summary")).collect();
+    assert_eq!(said, [true, true, false]);
+}
+
+/// GitHub docs, "Contexts reference" and "Variables reference": what every step of a job sees.
+#[tokio::test(flavor = "multi_thread")]
+async fn contexts_and_default_variables_are_complete() {
+    let github = "action action_path action_ref action_repository action_status actor actor_id api_url base_ref env event \
+                  event_name event_path graphql_url head_ref job path ref ref_name ref_protected ref_type repository \
+                  repository_id repository_owner repository_owner_id repositoryUrl retention_days run_attempt run_id \
+                  run_number secret_source server_url sha token triggering_actor workflow workflow_ref workflow_sha \
+                  workspace";
+    let variables = "CI GITHUB_ACTION GITHUB_ACTIONS GITHUB_ACTOR GITHUB_ACTOR_ID GITHUB_API_URL GITHUB_ENV \
+                     GITHUB_EVENT_NAME GITHUB_EVENT_PATH GITHUB_GRAPHQL_URL GITHUB_JOB GITHUB_OUTPUT GITHUB_PATH \
+                     GITHUB_REF GITHUB_REF_NAME GITHUB_REF_PROTECTED GITHUB_REF_TYPE GITHUB_REPOSITORY \
+                     GITHUB_REPOSITORY_ID GITHUB_REPOSITORY_OWNER GITHUB_REPOSITORY_OWNER_ID GITHUB_RETENTION_DAYS \
+                     GITHUB_RUN_ATTEMPT GITHUB_RUN_ID GITHUB_RUN_NUMBER GITHUB_SERVER_URL GITHUB_SHA GITHUB_STATE \
+                     GITHUB_STEP_SUMMARY GITHUB_TRIGGERING_ACTOR GITHUB_WORKFLOW GITHUB_WORKFLOW_REF \
+                     GITHUB_WORKFLOW_SHA GITHUB_WORKSPACE RUNNER_ARCH RUNNER_ENVIRONMENT RUNNER_NAME RUNNER_OS \
+                     RUNNER_TEMP RUNNER_TOOL_CACHE";
+    let steps = format!(
+        r#"
+- env: {{GITHUB: '${{{{ toJSON(github) }}}}', RUNNER: '${{{{ toJSON(runner) }}}}', JOB: '${{{{ toJSON(job) }}}}'}}
+  run: |
+    for key in {github}; do echo "$GITHUB" | jq -e --arg k "$key" 'has($k)' > /dev/null || echo "github.$key"; done
+    for key in name os arch temp tool_cache environment; do echo "$RUNNER" | jq -e --arg k "$key" '.[$k] != ""' > /dev/null || echo "runner.$key"; done
+    echo "$JOB" | jq -e 'has("status") and has("container") and has("services")' > /dev/null || echo job
+    for name in {variables}; do [ -n "$(printenv "$name")" ] || echo "$name"; done
+    for name in GITHUB_ACTION_REPOSITORY GITHUB_ACTION_REF GITHUB_BASE_REF GITHUB_HEAD_REF; do printenv "$name" > /dev/null || echo "$name"; done
+    [ "${{{{ github.env }}}}" = "$GITHUB_ENV" ] && [ "${{{{ github.path }}}}" = "$GITHUB_PATH" ] || echo "files ${{{{ github.env }}}}"
+    echo "$GITHUB_ACTION ${{{{ strategy.job-total }}}}"
+"#
+    );
+    let mut job = Run::steps(&steps);
+    for (key, value) in [
+        ("ref_type", "branch"),
+        ("run_attempt", "1"),
+        ("run_number", "3"),
+        ("workflow_ref", "x@refs/heads/main"),
+        ("workflow_sha", "0"),
+        ("triggering_actor", "npub1x"),
+        ("repository_owner", "npub1x"),
+        ("repositoryUrl", "u"),
+        ("secret_source", "Actions"),
+        ("head_ref", ""),
+        ("base_ref", ""),
+    ] {
+        let github = job.order.contexts.get_mut("github").and_then(|github| github.as_object_mut()).unwrap();
+        github.insert(key.into(), value.into());
+    }
+    let Some(outcome) = run(job).await else { return };
+    assert_eq!(outcome.lines(), ["__run 1"], "{}", outcome.notices());
 }

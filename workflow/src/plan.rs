@@ -359,6 +359,9 @@ pub struct JobReport {
     pub started: bool,
     /// Digest of the image.
     pub image: Option<String>,
+    /// Actions of other repositories: `owner/repo@ref` and the commit it stood for.
+    #[serde(default)]
+    pub actions: IndexMap<String, String>,
     /// Milliseconds since the Unix epoch.
     pub started_at_ms: u64,
     /// Milliseconds since the Unix epoch.

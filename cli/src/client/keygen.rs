@@ -179,6 +179,15 @@ command = 120
 allow_private = false
 allow_file = false
 
+# Where `uses: owner/repo@ref` is looked for.
+[actions]
+# Git servers in their order; the next is asked only where the one before says that it has no such repository.
+bases = ["https://github.com"]
+
+# What is asked for one repository instead: a URL, or a Nostr repository address.
+[actions.mirrors]
+# "actions/setup-node" = "https://git.example.org/mirrors/setup-node"
+
 # Who may read the runs of a repository (`30617:<owner hex>:<d>`, `<npub>/<d>`, or `*` for all others); without an
 # entry: everybody.
 # [repositories."*"]
@@ -222,6 +231,8 @@ slots = 2
 data = {data}
 # "docker", or "host" for trusted jobs without any isolation.
 sandbox = "docker"
+# Node.js for images that have none, one program that runs by itself: JavaScript actions need it.
+# node = "/usr/local/bin/node"
 
 # What `runs-on` may name here, and the image that each stands for.
 [labels]

@@ -48,6 +48,14 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             let seconds = step["duration_ms"].as_f64().unwrap_or_default() / 1000.0;
             println!("  {:<10} {} ({seconds:.1} s)", text(step, "conclusion"), text(step, "name"));
         }
+        for annotation in job["annotations"].as_array().into_iter().flatten() {
+            let line = annotation["line"].as_u64().map(|line| format!(":{line}")).unwrap_or_default();
+            let place = format!("{}{line}", text(annotation, "file"));
+            println!("  {:<10} {place} {}", text(annotation, "level"), text(annotation, "message"));
+        }
+        for line in job["summary"].as_str().unwrap_or_default().lines() {
+            println!("  | {}", printable(line));
+        }
     }
     for event in run["events"].as_array().into_iter().flatten() {
         let relays = event["relays"].as_array().into_iter().flatten();

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use ::coordinator::plan::FOLDERS;
+use ::coordinator::{
+    plan::FOLDERS,
+    source::lock::{self, Lock},
+};
 
 /// A checkout and the commit that is run.
 pub(super) struct Checkout {
@@ -81,6 +84,16 @@ impl Checkout {
     /// The text of a file of the work tree.
     pub(super) fn read(&self, path: &str) -> Result<String> {
         std::fs::read_to_string(self.root.join(path)).with_context(|| format!("cannot read {path}"))
+    }
+
+    /// The lock file of actions at the commit.
+    pub(super) fn lock(&self) -> Result<Option<Lock>> {
+        let repository = git2::Repository::open(&self.root)?;
+        let tree = repository.find_commit(git2::Oid::from_str(&self.commit)?)?.tree()?;
+        let Ok(entry) = tree.get_path(Path::new(lock::PATH)) else { return Ok(None) };
+        let blob =
+            entry.to_object(&repository)?.peel_to_blob().with_context(|| format!("{} is no file", lock::PATH))?;
+        Ok(Some(Lock::read(&String::from_utf8_lossy(blob.content()))?))
     }
 
     /// What the commit changed against its first parent; `None` where it has none.

@@ -143,6 +143,7 @@ impl Driver {
             masks: Vec::new(),
             image,
             limits: self.work.config.limits.clone(),
+            node: self.work.config.node.clone(),
             checked_out: self.work.checked_out,
             cancel,
             kill: self.kill.clone(),

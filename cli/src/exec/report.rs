@@ -169,6 +169,7 @@ fn job_json(key: &str, job: &::coordinator::run::Job, logs: &Logs) -> Value {
         "steps": report["steps"],
         "annotations": report["annotations"],
         "summary": report["summary"],
+        "actions": report["actions"],
         "attempts": job.attempts.len(),
         "log": logs.text(key),
     })

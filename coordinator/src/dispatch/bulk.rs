@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt as _};
-use proto::worker::{LogAck, LogChunk, LogUp, Part, SourceRequest, log_up};
+use futures::{StreamExt as _, stream::BoxStream};
+use proto::worker::{ArchiveRequest, LogAck, LogChunk, LogUp, Part, ResolveRequest, Resolved, SourceRequest, log_up};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
@@ -152,25 +152,44 @@ fn storage(error: anyhow::Error) -> Status {
     Status::unavailable(format!("the log can't be stored: {error:#}"))
 }
 
-/// The objects of a commit of the attempt's own repository.
-pub(super) async fn source(
-    inner: &Inner,
-    request: SourceRequest,
-) -> Result<impl Stream<Item = Result<Part, Status>> + Send + use<>, Status> {
+type Parts = BoxStream<'static, Result<Part, Status>>;
+
+/// The objects of a commit, of the attempt's own repository or of one that was resolved.
+pub(super) async fn source(inner: &Inner, request: SourceRequest) -> Result<Parts, Status> {
     let caller = caller(inner, request.attempt, &request.token)?;
-    if caller.repository.is_empty() {
+    let repository = if request.repository.is_empty() { caller.repository } else { request.repository };
+    if repository.is_empty() {
         return Err(Status::not_found("the job has no repository"));
     }
-    let bundle = inner.parts.objects.bundle(&caller.repository, &request.commit, &request.have).await;
-    let bundle = bundle.map_err(|error| Status::not_found(format!("commit {}: {error:#}", request.commit)))?;
-    let parts = bundle.flat_map(|piece| {
+    let commit = request.commit.clone();
+    let wanted: Vec<String> = std::iter::once(request.commit).chain(request.also).collect();
+    let bundle = inner.parts.objects.bundle(&repository, &wanted, &request.have).await;
+    bundle.map(parts).map_err(|error| Status::not_found(format!("commit {commit}: {error:#}")))
+}
+
+/// What a name in the attempt's workflow stands for.
+pub(super) async fn resolve(inner: &Inner, request: ResolveRequest) -> Result<Resolved, Status> {
+    let caller = caller(inner, request.attempt.clone(), &request.token)?;
+    let found = inner.parts.objects.resolve(&caller.repository, &request).await;
+    found.map_err(|error| Status::not_found(format!("{error:#}")))
+}
+
+/// The files of a commit that was resolved.
+pub(super) async fn archive(inner: &Inner, request: ArchiveRequest) -> Result<Parts, Status> {
+    caller(inner, request.attempt, &request.token)?;
+    let archive = inner.parts.objects.archive(&request.repository, &request.commit).await;
+    archive.map(parts).map_err(|error| Status::not_found(format!("commit {}: {error:#}", request.commit)))
+}
+
+fn parts(pieces: BoxStream<'static, std::io::Result<Bytes>>) -> Parts {
+    let cut = pieces.flat_map(|piece| {
         let pieces: Vec<Result<Part, Status>> = match piece {
             Ok(data) => split(data).map(|data| Ok(Part { data })).collect(),
-            Err(error) => vec![Err(Status::unavailable(format!("the bundle broke off: {error}")))],
+            Err(error) => vec![Err(Status::unavailable(format!("the objects broke off: {error}")))],
         };
         futures::stream::iter(pieces)
     });
-    Ok(parts)
+    cut.boxed()
 }
 
 fn split(mut data: Bytes) -> impl Iterator<Item = Bytes> {

@@ -5,7 +5,8 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use futures::Stream;
 use proto::worker::{
-    BlobRequest, BlobStored, BlobUp, FromWorker, LogAck, LogUp, Part, SourceRequest, ToWorker,
+    ArchiveRequest, BlobRequest, BlobStored, BlobUp, FromWorker, LogAck, LogUp, Part, ResolveRequest, Resolved,
+    SourceRequest, ToWorker,
     bulk_server::{Bulk, BulkServer},
     workers_server::{Workers, WorkersServer},
 };
@@ -86,6 +87,7 @@ impl Workers for Service {
 impl Bulk for Service {
     type LogsStream = ReceiverStream<Result<LogAck, Status>>;
     type SourceStream = Parts;
+    type ArchiveStream = Parts;
     type GetBlobStream = Parts;
 
     async fn logs(&self, request: Request<Streaming<LogUp>>) -> Result<Response<Self::LogsStream>, Status> {
@@ -95,7 +97,15 @@ impl Bulk for Service {
     }
 
     async fn source(&self, request: Request<SourceRequest>) -> Result<Response<Self::SourceStream>, Status> {
-        bulk::source(&self.inner, request.into_inner()).await.map(|parts| Response::new(Box::pin(parts) as Parts))
+        bulk::source(&self.inner, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn resolve(&self, request: Request<ResolveRequest>) -> Result<Response<Resolved>, Status> {
+        bulk::resolve(&self.inner, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn archive(&self, request: Request<ArchiveRequest>) -> Result<Response<Self::ArchiveStream>, Status> {
+        bulk::archive(&self.inner, request.into_inner()).await.map(Response::new)
     }
 
     async fn put_blob(&self, _: Request<Streaming<BlobUp>>) -> Result<Response<BlobStored>, Status> {

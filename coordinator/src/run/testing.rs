@@ -113,6 +113,7 @@ pub(super) fn report(conclusion: Conclusion, reason: Option<Reason>) -> Box<JobR
         summary: String::new(),
         started,
         image: None,
+        actions: Default::default(),
         started_at_ms: 0,
         finished_at_ms: 0,
     })

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use nostr::{Event, Filter, Keys, Kind, PublicKey};
+use proto::worker::{self as wire, ResolveRequest};
 
 use super::engine::Engine;
 use crate::{
@@ -17,7 +18,10 @@ use crate::{
         tags,
     },
     run::{self, Millis},
-    source::{Lookup, Sources},
+    source::{
+        Lookup, Sources,
+        outside::{Asked, Need},
+    },
     store::{Change, Store, StoreError, WorkerRow},
     web::Control,
 };
@@ -96,14 +100,45 @@ impl Logs for log::Logs {
     }
 }
 
+type Bytestream = BoxStream<'static, std::io::Result<Bytes>>;
+
 impl Objects for Sources {
     fn bundle<'a>(
         &'a self,
         repository: &'a str,
-        commit: &'a str,
+        wanted: &'a [String],
         have: &'a [String],
-    ) -> BoxFuture<'a, anyhow::Result<BoxStream<'static, std::io::Result<Bytes>>>> {
-        async move { Ok(self.bundle(repository, commit, have).await?) }.boxed()
+    ) -> BoxFuture<'a, anyhow::Result<Bytestream>> {
+        async move { Ok(self.bundle(repository, wanted, have).await?) }.boxed()
+    }
+
+    fn resolve<'a>(&'a self, own: &'a str, asked: &'a ResolveRequest) -> BoxFuture<'a, anyhow::Result<wire::Resolved>> {
+        async move {
+            let lock = match asked.need() {
+                wire::Need::Tree => self.lock_of(own, &asked.commit).await?,
+                _ => None,
+            };
+            let need = match asked.need() {
+                wire::Need::Tree => Need::Tree(lock.as_ref()),
+                wire::Need::Everything => Need::Everything,
+                wire::Need::History | wire::Need::Unspecified => Need::History,
+            };
+            let repository = if asked.repository.is_empty() { own } else { &asked.repository };
+            let found = self.find(&Asked { repository, reference: &asked.reference, need }).await?;
+            Ok(wire::Resolved {
+                repository: found.key,
+                commit: found.commit,
+                reference: found.reference,
+                refs: found.refs.into_iter().collect(),
+                origin: found.origin,
+                notes: found.notes,
+            })
+        }
+        .boxed()
+    }
+
+    fn archive<'a>(&'a self, repository: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Bytestream>> {
+        async move { Ok(self.archive(repository, commit).await?) }.boxed()
     }
 }
 

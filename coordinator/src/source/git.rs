@@ -9,7 +9,10 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
 use sha2::{Digest, Sha256};
-use tokio::{io::AsyncReadExt, process::Command};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::Command,
+};
 use tokio_util::io::ReaderStream;
 
 use super::address::is_object_id;
@@ -17,6 +20,9 @@ use crate::network::{Checked, Reach};
 
 /// Bytes of git's complaints that are kept.
 const COMPLAINT: u64 = 4096;
+/// Bytes of its output that are kept, and refs read from it.
+const OUTPUT: u64 = 4 << 20;
+const REFS: usize = 5000;
 
 /// One repository's objects on this machine.
 #[derive(Debug, Clone)]
@@ -58,10 +64,57 @@ impl Mirror {
         self.fetch(from, vec![format!("+{name}:refs/fetched/{}", name.trim_start_matches("refs/"))]).await
     }
 
+    /// Fetches one commit without its history, by id, else by the ref that names it.
+    pub async fn fetch_tree(&self, from: &Checked, commit: &str, reference: &str) -> Result<(), GitError> {
+        let by_id = self.fetch_to_depth(from, vec![format!("+{commit}:refs/longshore/{commit}")], Some(1)).await;
+        if by_id.is_ok() || reference.is_empty() {
+            return by_id;
+        }
+        self.fetch_to_depth(from, vec![format!("+{reference}:refs/fetched/one")], Some(1)).await
+    }
+
+    /// Fetches every branch and tag below `refs/fetched/`.
+    pub async fn fetch_everything(&self, from: &Checked) -> Result<(), GitError> {
+        let specs = ["heads", "tags"].map(|kind| format!("+refs/{kind}/*:refs/fetched/{kind}/*"));
+        self.fetch(from, specs.into()).await
+    }
+
+    /// Refs of another server that fit one of the names, which were checked by the caller, with what each stands for.
+    /// An annotated tag comes twice: `refs/tags/v1` and `refs/tags/v1^{}`, its commit. The branch that HEAD names comes
+    /// before the others.
+    pub async fn list(&self, from: &Checked, names: &[String]) -> Result<Vec<(String, String)>, GitError> {
+        let mut command = self.network_command(from);
+        command.args(["ls-remote", "--quiet", "--symref", "--", from.url.as_str()]).args(names);
+        let text = self.run(command).await?;
+        let (mut refs, mut head) = (Vec::new(), None);
+        for (value, name) in text.lines().take(REFS).filter_map(|line| line.split_once('\t')) {
+            if let (Some(branch), "HEAD") = (value.strip_prefix("ref: "), name) {
+                head = Some(branch.to_owned());
+            } else if is_object_id(value) {
+                refs.extend(head.take().map(|branch| (branch, value.to_owned())));
+                refs.push((name.to_owned(), value.to_owned()));
+            }
+        }
+        Ok(refs)
+    }
+
     async fn fetch(&self, from: &Checked, specs: Vec<String>) -> Result<(), GitError> {
+        self.fetch_to_depth(from, specs, None).await
+    }
+
+    async fn fetch_to_depth(&self, from: &Checked, specs: Vec<String>, depth: Option<u32>) -> Result<(), GitError> {
         if specs.is_empty() {
             return Ok(());
         }
+        let mut command = self.network_command(from);
+        command.args(["fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--force"]);
+        command.args(depth.map(|depth| format!("--depth={depth}")));
+        command.args(["--", from.url.as_str()]).args(specs);
+        self.run(command).await.map(drop)
+    }
+
+    /// git that connects to the address which was checked.
+    fn network_command(&self, from: &Checked) -> Command {
         let mut command = self.bare_command();
         command.arg("--git-dir").arg(&self.path);
         if let (Some(host), false) = (from.url.host_str(), from.addresses.is_empty()) {
@@ -69,9 +122,12 @@ impl Mirror {
             let pinned: Vec<String> = from.addresses.iter().map(|address| address.ip().to_string()).collect();
             command.args(["-c", &format!("http.curloptResolve={host}:{port}:{}", pinned.join(","))]);
         }
-        command.args(["fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--force"]);
-        command.args(["--", from.url.as_str()]).args(specs);
-        self.run(command).await
+        command
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The commit that an object id stands for: itself, or what a tag object points at.
@@ -132,35 +188,29 @@ impl Mirror {
         Some((String::from_utf8_lossy(found.message_bytes()).into_owned(), author))
     }
 
-    /// A bundle of the commit with its history, less what `have` reaches.
+    /// A bundle of commits (and tag objects) with their history, less what `have` reaches.
     pub async fn bundle(
         &self,
-        commit: &str,
+        wanted: &[String],
         have: &[String],
     ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, GitError> {
-        self.keep(commit)?;
         let mut command = self.bare_command();
         command.arg("--git-dir").arg(&self.path).args(["bundle", "create", "--quiet", "-"]);
-        command.arg(format!("refs/longshore/{commit}"));
-        let known = have.iter().filter(|id| is_object_id(id) && *id != commit && self.peel(id).is_some());
+        for id in wanted {
+            self.keep(id)?;
+            command.arg(format!("refs/longshore/{id}"));
+        }
+        let known = have.iter().filter(|id| is_object_id(id) && !wanted.contains(id) && self.peel(id).is_some());
         command.args(known.map(|id| format!("^{id}")));
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| GitError(format!("cannot start git: {error}; install git 2.37 or later")))?;
-        let Some(output) = child.stdout.take() else {
-            return Err(GitError("git bundle has no output".into()));
-        };
-        // The exit status counts: a bundle that ended early must not look complete.
-        let ended = futures::stream::once(async move {
-            match child.wait().await {
-                Ok(status) if status.success() => Ok(Bytes::new()),
-                Ok(status) => Err(std::io::Error::other(format!("git bundle ended with {status}"))),
-                Err(error) => Err(error),
-            }
-        });
-        Ok(ReaderStream::with_capacity(output, 64 * 1024).chain(ended).boxed())
+        stream(command, "git bundle")
+    }
+
+    /// The files of a commit as tar, as the repository's `export-ignore` attributes leave them.
+    pub async fn archive(&self, commit: &str) -> Result<BoxStream<'static, std::io::Result<Bytes>>, GitError> {
+        self.keep(commit)?;
+        let mut command = self.bare_command();
+        command.arg("--git-dir").arg(&self.path).args(["archive", "--format=tar", commit]);
+        stream(command, "git archive")
     }
 
     /// git with nothing of this machine's configuration, no prompt, no hooks and no redirects.
@@ -177,30 +227,51 @@ impl Mirror {
         command
     }
 
-    async fn run(&self, mut command: Command) -> Result<(), GitError> {
-        let mut child = command
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| GitError(format!("cannot start git: {error}; install git 2.37 or later")))?;
-        let mut complaint = Vec::new();
+    /// Runs git to its end and gives what it printed.
+    async fn run(&self, mut command: Command) -> Result<String, GitError> {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(not_started)?;
+        let (output, complaint) = (child.stdout.take(), child.stderr.take());
         let work = async {
-            if let Some(mut pipe) = child.stderr.take() {
-                // The rest is read too, so that git does not block on a full pipe.
-                let _ = (&mut pipe).take(COMPLAINT).read_to_end(&mut complaint).await;
-                let _ = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await;
-            }
-            child.wait().await
+            let (output, complaint) = tokio::join!(head(output, OUTPUT), head(complaint, COMPLAINT));
+            child.wait().await.map(|status| (status, output, complaint))
         };
-        let status = tokio::time::timeout(self.limit, work)
+        let (status, output, complaint) = tokio::time::timeout(self.limit, work)
             .await
             .map_err(|_| GitError(format!("git took longer than {} s", self.limit.as_secs())))?
             .map_err(|error| GitError(format!("git: {error}")))?;
         if status.success() {
-            return Ok(());
+            return Ok(output);
         }
-        let complaint = String::from_utf8_lossy(&complaint);
         let lines: Vec<&str> = complaint.lines().filter(|line| !line.trim().is_empty()).collect();
         Err(GitError(lines.join("; ")))
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
+fn not_started(error: std::io::Error) -> GitError {
+    GitError(format!("cannot start git: {error}; install git 2.37 or later"))
+}
+
+/// The beginning of what comes out of a pipe. The rest is read too, so that git does not block on a full one.
+async fn head(pipe: Option<impl AsyncRead + Unpin>, limit: u64) -> String {
+    let mut kept = Vec::new();
+    if let Some(mut pipe) = pipe {
+        let _ = (&mut pipe).take(limit).read_to_end(&mut kept).await;
+        let _ = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await;
+    }
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
+/// What a command prints, as it comes. The exit status counts: what ended early must not look complete.
+fn stream(mut command: Command, name: &'static str) -> Result<BoxStream<'static, std::io::Result<Bytes>>, GitError> {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(not_started)?;
+    let output = child.stdout.take().ok_or_else(|| GitError(format!("{name} has no output")))?;
+    let ended = futures::stream::once(async move {
+        match child.wait().await {
+            Ok(status) if status.success() => Ok(Bytes::new()),
+            Ok(status) => Err(std::io::Error::other(format!("{name} ended with {status}"))),
+            Err(error) => Err(error),
+        }
+    });
+    Ok(ReaderStream::with_capacity(output, 64 * 1024).chain(ended).boxed())
 }

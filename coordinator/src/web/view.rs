@@ -1,5 +1,6 @@
 //! A run as the API and the pages show it: no secrets, no internals. Pure.
 
+use indexmap::IndexMap;
 use serde::Serialize;
 use workflow::plan::{Annotation, Conclusion, Reason};
 
@@ -59,6 +60,8 @@ pub(super) struct JobView {
     pub(super) attempt: u32,
     pub(super) worker: Option<String>,
     pub(super) image: Option<String>,
+    /// Actions of other repositories: `owner/repo@ref` and the commit it stood for.
+    pub(super) actions: IndexMap<String, String>,
     pub(super) steps: Vec<StepView>,
     pub(super) annotations: Vec<Annotation>,
     pub(super) summary: String,
@@ -168,6 +171,7 @@ impl From<(String, Job)> for JobView {
             attempt: last.map_or(0, |attempt| attempt.number),
             worker: last.map(|attempt| attempt.worker.clone()),
             image: None,
+            actions: IndexMap::new(),
             steps: Vec::new(),
             annotations: Vec::new(),
             summary: String::new(),
@@ -183,6 +187,7 @@ impl From<(String, Job)> for JobView {
             view.steps = steps.collect();
             view.exit_code = Some(report.exit_code);
             view.image = report.image;
+            view.actions = report.actions;
             view.annotations = report.annotations;
             view.summary = report.summary;
         }

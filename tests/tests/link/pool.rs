@@ -17,6 +17,7 @@ use coordinator::{
     store::{Queued, WorkerRow},
 };
 use futures::{future::BoxFuture, stream::BoxStream};
+use proto::worker::{ResolveRequest, Resolved};
 use sha2::{Digest as _, Sha256};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -62,6 +63,9 @@ pub(crate) struct Memory {
     /// Repository and commit of the jobs, where a test needs real ones, and how often they were asked for.
     pub(crate) source: Mutex<Option<(PathBuf, String)>>,
     pub(crate) bundles: Mutex<Vec<Vec<String>>>,
+    /// What was asked to be resolved, and of which commits the files were sent.
+    pub(crate) resolved: Mutex<Vec<String>>,
+    pub(crate) archived: Mutex<Vec<String>>,
 }
 
 const RUN: &str = "run";
@@ -227,11 +231,11 @@ impl Objects for Memory {
     fn bundle<'a>(
         &'a self,
         repository: &'a str,
-        commit: &'a str,
+        wanted: &'a [String],
         have: &'a [String],
     ) -> BoxFuture<'a, anyhow::Result<BoxStream<'static, std::io::Result<Bytes>>>> {
-        if let Some((folder, known)) = &*self.source.lock().unwrap() {
-            assert_eq!(known, commit);
+        if let Some((folder, commit)) = &*self.source.lock().unwrap() {
+            assert_eq!(wanted, std::slice::from_ref(commit));
             self.bundles.lock().unwrap().push(have.to_vec());
             git(folder, &["update-ref", &format!("refs/longshore/{commit}"), commit]);
             let mut arguments =
@@ -243,6 +247,21 @@ impl Objects for Memory {
         }
         let parts = [Bytes::from(repository.to_owned()), Bytes::from(vec![0; 600 * 1024])];
         let parts: BoxStream<'static, _> = Box::pin(futures::stream::iter(parts.map(Ok)));
+        ready(parts)
+    }
+
+    fn resolve<'a>(&'a self, own: &'a str, asked: &'a ResolveRequest) -> BoxFuture<'a, anyhow::Result<Resolved>> {
+        self.resolved.lock().unwrap().push(format!("{own} {}@{}", asked.repository, asked.reference));
+        ready(Resolved { repository: "key".into(), commit: "c".repeat(40), ..Resolved::default() })
+    }
+
+    fn archive<'a>(
+        &'a self,
+        repository: &'a str,
+        commit: &'a str,
+    ) -> BoxFuture<'a, anyhow::Result<BoxStream<'static, std::io::Result<Bytes>>>> {
+        self.archived.lock().unwrap().push(format!("{repository} {commit}"));
+        let parts: BoxStream<'static, _> = Box::pin(futures::stream::iter([Ok(Bytes::from_static(b"the files"))]));
         ready(parts)
     }
 }
@@ -337,6 +356,8 @@ impl Pool {
             tokens: Mutex::default(),
             source: Mutex::default(),
             bundles: Mutex::default(),
+            resolved: Mutex::default(),
+            archived: Mutex::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self::serve(folder, keys, memory, terms, listener).await

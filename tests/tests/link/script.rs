@@ -6,7 +6,8 @@ use futures::{TryStreamExt as _, future::BoxFuture};
 use proto::worker::LogRecord;
 use tokio_util::sync::CancellationToken;
 use worker::{
-    fetch::{Checkout, Sources},
+    fetch::{Checkout, Sources, checkout},
+    github::uses::Uses,
     job::{self, Observer},
     link::Executor,
     log::Sink,
@@ -24,6 +25,8 @@ pub(crate) enum Script {
     Wait,
     /// Checks its source out and prints the names in the archive.
     Checkout,
+    /// Brings the action `acme/tool@v1` and prints its commit and its files.
+    Action,
     /// As `Wait`, but goes on when told.
     Until(CancellationToken),
 }
@@ -55,11 +58,18 @@ impl Executor for Script {
                 }
                 Self::Checkout => {
                     let source = attempt.order.source.clone();
-                    let archive = sources.checkout(&source, &Checkout { depth: 1, ..Checkout::default() }).await;
-                    let text = match archive {
-                        Ok(archive) => names(&archive.try_collect::<Vec<_>>().await.unwrap().concat()),
+                    let wanted = Checkout { depth: 1, ..Checkout::default() };
+                    let text = match checkout(sources.as_ref(), &source, &wanted).await {
+                        Ok(out) => names(&out.archive.try_collect::<Vec<_>>().await.unwrap().concat()),
                         Err(error) => format!("{error:#}"),
                     };
+                    sink.append(vec![line(text)]).await.unwrap();
+                }
+                Self::Action => {
+                    let Ok(Uses::Remote(remote)) = Uses::parse("acme/tool@v1") else { unreachable!("it is one") };
+                    let brought = sources.action(&attempt.order.source, &remote).await.unwrap();
+                    let files = brought.archive.try_collect::<Vec<_>>().await.unwrap().concat();
+                    let text = format!("{} {}", brought.commit, String::from_utf8_lossy(&files));
                     sink.append(vec![line(text)]).await.unwrap();
                 }
                 Self::Wait => {
@@ -88,6 +98,7 @@ impl Executor for Script {
                 summary: String::new(),
                 started: true,
                 image: None,
+                actions: Default::default(),
                 started_at_ms: 0,
                 finished_at_ms: 0,
             }

@@ -1,22 +1,26 @@
-//! Keeps a bare mirror of each repository, so that a job brings only what is new.
+//! Asks the coordinator for an attempt: names become commits, objects land in a bare mirror of each repository, so that
+//! a job brings only what is new.
 
 use std::{
     collections::HashMap,
+    io,
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex as State, PoisonError},
 };
 
 use anyhow::{Context as _, bail, ensure};
-use bytes::Bytes;
-use futures::{future::BoxFuture, stream::BoxStream};
-use proto::worker::{Attempt, SourceRequest};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
+use proto::worker::{ArchiveRequest, Attempt, Need, ResolveRequest, Resolved, SourceRequest};
 use sha2::{Digest as _, Sha256};
 use tokio::{io::AsyncWriteExt as _, process::Command, sync::Mutex};
 use workflow::plan::SourceRef;
 
-use super::{Checkout, Sources, archive};
-use crate::link::Bulk;
+use super::{Actions, Brought, Located, Sources, Wanted, work_tree::WorkTree};
+use crate::{
+    github::uses::Remote,
+    link::{Bulk, Client, refusal},
+};
 
 /// Commits that are named to the coordinator as already here.
 const HAVE: usize = 64;
@@ -26,14 +30,15 @@ const KEPT: &str = "refs/longshore";
 /// The mirrors of a worker.
 pub struct Mirrors {
     folder: PathBuf,
+    actions: Actions,
     /// One fetch at a time for each repository.
     busy: State<HashMap<String, Arc<Mutex<()>>>>,
 }
 
 impl Mirrors {
-    /// Mirrors in a folder, which is made when needed.
-    pub fn new(folder: PathBuf) -> Self {
-        Self { folder, busy: State::default() }
+    /// Mirrors in a folder, which is made when needed, beside a store of actions.
+    pub fn new(folder: PathBuf, actions: Actions) -> Self {
+        Self { folder, actions, busy: State::default() }
     }
 
     /// Sources of one attempt, which may ask for its own repository alone.
@@ -43,6 +48,7 @@ impl Mirrors {
 
     fn turn(&self, repository: &str) -> Arc<Mutex<()>> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        busy.retain(|_, turn| Arc::strong_count(turn) > 1);
         busy.entry(repository.to_owned()).or_default().clone()
     }
 
@@ -58,77 +64,175 @@ struct AttemptSources {
     token: String,
 }
 
+/// Objects that a mirror must have.
+struct Objects<'a> {
+    /// Names the mirror: as in `Resolved.repository`, or the job's own.
+    repository: &'a str,
+    /// What the coordinator is asked for; empty: the attempt's own.
+    asked: &'a str,
+    commit: &'a str,
+    also: &'a [String],
+}
+
 impl Sources for AttemptSources {
-    fn checkout<'a>(
-        &'a self,
-        source: &'a SourceRef,
-        checkout: &'a Checkout,
-    ) -> BoxFuture<'a, anyhow::Result<BoxStream<'static, std::io::Result<Bytes>>>> {
-        Box::pin(async move {
-            ensure!(!source.repository.is_empty(), "this job has no repository to check out");
-            let mirror = self.bring(source).await?;
-            let (commit, reference) = match checkout.reference.as_str() {
-                "" => (source.commit.as_str(), source.reference.as_str()),
-                other => ("", other),
+    fn locate<'a>(&'a self, source: &'a SourceRef, wanted: &'a Wanted) -> BoxFuture<'a, anyhow::Result<Located>> {
+        async move {
+            let own = wanted.repository.is_empty();
+            ensure!(!own || !source.repository.is_empty(), "this job has no repository to check out");
+            if own && wanted.reference.is_empty() && !wanted.everything {
+                let (repository, commit) = (source.repository.as_str(), source.commit.as_str());
+                let path = self.bring(&Objects { repository, asked: "", commit, also: &[] }).await?;
+                return Ok(Located {
+                    path,
+                    commit: source.commit.clone(),
+                    reference: source.reference.clone(),
+                    refs: Vec::new(),
+                    origin: String::new(),
+                    notes: Vec::new(),
+                });
+            }
+            let as_job = own && wanted.reference.is_empty();
+            let reference = if as_job { &source.commit } else { &wanted.reference };
+            let need = if wanted.everything { Need::Everything } else { Need::History };
+            let found = self.resolve(source, &wanted.repository, reference, need).await?;
+            let also: Vec<String> = found.refs.values().cloned().collect();
+            let objects =
+                Objects { repository: &found.repository, asked: &found.repository, commit: &found.commit, also: &also };
+            let path = self.bring(&objects).await?;
+            Ok(Located {
+                path,
+                reference: if as_job { source.reference.clone() } else { found.reference },
+                commit: found.commit,
+                refs: found.refs.into_iter().collect(),
+                origin: found.origin,
+                notes: if own { Vec::new() } else { found.notes },
+            })
+        }
+        .boxed()
+    }
+
+    fn action<'a>(&'a self, source: &'a SourceRef, action: &'a Remote) -> BoxFuture<'a, anyhow::Result<Brought>> {
+        async move {
+            let found = self.resolve(source, &action.repository, &action.reference, Need::Tree).await?;
+            check_id(&found.commit)?;
+            let store = &self.mirrors.actions;
+            let turn = self.mirrors.turn(&found.commit);
+            let _turn = turn.lock().await;
+            let archive = match store.open(&found.commit).await {
+                Some(archive) => archive,
+                None => {
+                    let request = ArchiveRequest {
+                        attempt: Some(self.attempt.clone()),
+                        token: self.token.clone(),
+                        repository: found.repository,
+                        commit: found.commit.clone(),
+                    };
+                    let parts = self.client().await?.archive(request).await.map_err(refusal)?.into_inner();
+                    let pieces = parts
+                        .map(|part| part.map(|part| part.data).map_err(|status| io::Error::other(refusal(status))));
+                    store.keep(&found.commit, pieces.boxed()).await.with_context(|| action.name())?;
+                    store.open(&found.commit).await.context("the store of actions lost what it was given")?
+                }
             };
-            archive::checkout_archive(&mirror, commit, reference, checkout.depth).await
-        })
+            Ok(Brought { commit: found.commit, notes: found.notes, archive })
+        }
+        .boxed()
     }
 }
 
 impl AttemptSources {
-    /// The mirror, with the commit in it.
-    async fn bring(&self, source: &SourceRef) -> anyhow::Result<PathBuf> {
-        let commit = source.commit.as_str();
-        ensure!(
-            matches!(commit.len(), 40 | 64) && commit.bytes().all(|byte| byte.is_ascii_hexdigit()),
-            "`{commit}` is not a full commit id"
-        );
-        let mirror = self.mirrors.path(&source.repository);
-        let turn = self.mirrors.turn(&source.repository);
+    async fn client(&self) -> anyhow::Result<Client> {
+        let mut bulk = self.bulk.clone();
+        let client = bulk.wait_for(Option::is_some).await.context("the worker is ending")?.clone();
+        client.context("no session with a coordinator")
+    }
+
+    async fn resolve(
+        &self,
+        source: &SourceRef,
+        repository: &str,
+        reference: &str,
+        need: Need,
+    ) -> anyhow::Result<Resolved> {
+        let request = ResolveRequest {
+            attempt: Some(self.attempt.clone()),
+            token: self.token.clone(),
+            commit: source.commit.clone(),
+            repository: repository.to_owned(),
+            reference: reference.to_owned(),
+            need: need.into(),
+        };
+        Ok(self.client().await?.resolve(request).await.map_err(refusal)?.into_inner())
+    }
+
+    /// The mirror, with the objects in it.
+    async fn bring(&self, objects: &Objects<'_>) -> anyhow::Result<PathBuf> {
+        let wanted: Vec<&str> =
+            std::iter::once(objects.commit).chain(objects.also.iter().map(String::as_str)).collect();
+        for id in &wanted {
+            check_id(id)?;
+        }
+        let mirror = self.mirrors.path(objects.repository);
+        let turn = self.mirrors.turn(objects.repository);
         let _turn = turn.lock().await;
         if !mirror.join("HEAD").exists() {
-            let format = if commit.len() == 64 { "sha256" } else { "sha1" };
+            let format = if objects.commit.len() == 64 { "sha256" } else { "sha1" };
             std::fs::create_dir_all(&mirror).context("folder of mirrors")?;
             git(&mirror, &["init", "--quiet", "--bare", "--object-format", format]).await?;
         }
-        let wanted = format!("{commit}^{{commit}}");
-        if git(&mirror, &["cat-file", "-e", &wanted]).await.is_err() {
-            self.fetch(&mirror, commit).await.with_context(|| format!("commit {commit}"))?;
+        let missing = missing(&mirror, &wanted).await?;
+        if !missing.is_empty() {
+            self.fetch(&mirror, objects.asked, missing).await.with_context(|| format!("commit {}", objects.commit))?;
+            let wanted = format!("{}^{{commit}}", objects.commit);
             git(&mirror, &["cat-file", "-e", &wanted]).await.context("the coordinator's bundle lacks the commit")?;
         }
         // Objects without a ref may be collected.
-        git(&mirror, &["update-ref", &format!("{KEPT}/{commit}"), commit]).await?;
+        git(&mirror, &["update-ref", &format!("{KEPT}/{}", objects.commit), objects.commit]).await?;
         Ok(mirror)
     }
 
-    async fn fetch(&self, mirror: &Path, commit: &str) -> anyhow::Result<()> {
+    async fn fetch(&self, mirror: &Path, repository: &str, mut wanted: Vec<String>) -> anyhow::Result<()> {
         let count = format!("--count={HAVE}");
         let kept =
             git(mirror, &["for-each-ref", "--sort=-creatordate", &count, "--format=%(objectname)", KEPT]).await?;
         let request = SourceRequest {
             attempt: Some(self.attempt.clone()),
             token: self.token.clone(),
-            commit: commit.to_owned(),
+            commit: wanted.remove(0),
             have: kept.lines().map(str::to_owned).collect(),
+            repository: repository.to_owned(),
+            also: wanted,
         };
-        let mut bulk = self.bulk.clone();
-        let client = bulk.wait_for(Option::is_some).await.context("the worker is ending")?.clone();
-        let mut client = client.context("no session with a coordinator")?;
-        let asked = client.source(request).await.map_err(|status| anyhow::anyhow!("{}", status.message()))?;
-        let mut parts = asked.into_inner();
+        let mut parts = self.client().await?.source(request).await.map_err(refusal)?.into_inner();
 
         let bundle = tempfile::Builder::new().prefix("bundle-").tempfile_in(mirror).context("mirror")?;
         let mut file = tokio::fs::File::from_std(bundle.reopen().context("mirror")?);
-        while let Some(part) = parts.message().await.map_err(|status| anyhow::anyhow!("{}", status.message()))? {
+        while let Some(part) = parts.message().await.map_err(refusal)? {
             file.write_all(&part.data).await.context("mirror")?;
         }
         file.flush().await.context("mirror")?;
         let path = bundle.path().to_str().context("the data folder's name is not UTF-8")?;
-        // Branches and tags come along where the bundle names them: a checkout may ask for another than the job's.
         git(mirror, &["fetch", "--quiet", "--no-tags", "--force", path, "+refs/*:refs/*"]).await?;
         Ok(())
     }
+}
+
+fn check_id(id: &str) -> anyhow::Result<()> {
+    let full = matches!(id.len(), 40 | 64) && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    ensure!(full, "`{id}` is not a full commit id");
+    Ok(())
+}
+
+/// Which of these objects a mirror does not have.
+async fn missing(mirror: &Path, ids: &[&str]) -> anyhow::Result<Vec<String>> {
+    let mut missing = Vec::new();
+    let listed = WorkTree::at(mirror).feed(&["cat-file", "--batch-check=%(objectname)"], &ids.join("\n")).await?;
+    for line in String::from_utf8_lossy(&listed).lines() {
+        if let Some(id) = line.strip_suffix(" missing") {
+            missing.push(id.to_owned());
+        }
+    }
+    Ok(missing)
 }
 
 /// Runs git in a repository, free of the machine's own configuration. Returns what it printed.

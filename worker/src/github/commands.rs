@@ -111,6 +111,11 @@ pub enum Line {
 }
 
 impl Gate {
+    /// What ends the pause, while there is one.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     /// Reads the next line of a step.
     pub fn read(&mut self, line: &str) -> Line {
         if let Some(token) = &self.token {

@@ -4,6 +4,7 @@
 
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
 /// Keys of the `github` context that are also variables, upper-cased behind `GITHUB_`.
 const FROM_CONTEXT: &[&str] = &[
@@ -71,6 +72,23 @@ pub fn complete(github: &mut Map<String, Value>) {
     fill("retention_days", "90");
     fill("ref_protected", "false");
     fill("token", "");
+    for (key, name) in
+        [("actor_id", "actor"), ("repository_id", "repository"), ("repository_owner_id", "repository_owner")]
+    {
+        let id = github.get(name).and_then(Value::as_str).map(number);
+        let entry = github.entry(key).or_insert(Value::Null);
+        if let (true, Some(id)) = (entry.is_null(), id) {
+            *entry = id.into();
+        }
+    }
+}
+
+/// A number that stands for a name, always the same: GitHub's ids are numbers, and tools read them as such. It fits the
+/// 53 bits that JavaScript counts exactly.
+fn number(name: &str) -> String {
+    let hash = Sha256::digest(name);
+    let bits = hash.iter().take(8).fold(0_u64, |bits, byte| (bits << 8) | u64::from(*byte));
+    (bits >> 11).to_string()
 }
 
 /// A search path: what steps added comes first, the newest before the others, then what the machine has.

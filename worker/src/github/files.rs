@@ -60,7 +60,7 @@ pub enum FileError {
 }
 
 /// Variables that a step may not set for later steps: they run code of the workspace in every Node program.
-const REFUSED: &[&str] = &["NODE_OPTIONS"];
+pub const REFUSED: &[&str] = &["NODE_OPTIONS"];
 
 /// Reads the content of a file after its step.
 pub fn parse(kind: Kind, content: &str) -> Result<Values, FileError> {

@@ -14,19 +14,27 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::hearing::{Heard, Hearing};
+use super::{
+    hearing::{Heard, Hearing, Manner},
+    steps::absolute,
+};
 use crate::{
+    github::matcher::Matchers,
     log::{Record, Sink, mask::Masker},
-    sandbox::{OutputSink, Stream},
+    sandbox::{Machine, OutputSink, Stream},
 };
 
 /// A started line waits this long for its end before it is shown as it is.
 const PROMPT: Duration = Duration::from_millis(100);
+/// Longest file of problem matchers, in bytes, and how long it may take to come.
+const MATCHER_FILE: u64 = 1 << 20;
+const READ: Duration = Duration::from_secs(10);
 /// Longest text of one record, in bytes.
 pub(super) const RECORD_TEXT: usize = 64 * 1024;
 
 enum Event {
-    Open { step: i32, debug: bool },
+    Open { step: i32, manner: Manner },
+    Reader(Arc<dyn Machine>),
     Output { stream: Stream, data: Bytes, time_ms: u64 },
     Close(oneshot::Sender<Heard>),
     Notice { step: i32, text: String },
@@ -45,15 +53,29 @@ impl Console {
     /// Starts the writer. `stop` is cancelled where the limit is passed or the sink fails.
     pub(super) fn start(sink: Arc<dyn Sink>, masker: Arc<Masker>, limit: u64, stop: Stop) -> (Self, JoinHandle<()>) {
         let (events, queue) = mpsc::channel(32);
-        let writer =
-            Writer { sink, masker: Arc::clone(&masker), left: limit, limit, stop, failed: false, batch: Vec::new() };
+        let writer = Writer {
+            sink,
+            masker: Arc::clone(&masker),
+            left: limit,
+            limit,
+            stop,
+            failed: false,
+            batch: Vec::new(),
+            matchers: Matchers::default(),
+            machine: None,
+        };
         (Self { events, masker }, tokio::spawn(writer.run(queue)))
     }
 
     /// Where a process's output goes until [`Self::close`].
-    pub(super) async fn open(&self, step: i32, debug: bool) -> Output {
-        self.send(Event::Open { step, debug }).await;
+    pub(super) async fn open(&self, step: i32, manner: Manner) -> Output {
+        self.send(Event::Open { step, manner }).await;
         Output(self.events.clone())
+    }
+
+    /// The machine is there: files that commands name are read from it.
+    pub(super) async fn reads(&self, machine: Arc<dyn Machine>) {
+        self.send(Event::Reader(machine)).await;
     }
 
     /// The process ended: everything it printed is in the log, and this is what it said.
@@ -126,6 +148,9 @@ struct Writer {
     stop: Stop,
     failed: bool,
     batch: Vec<Record>,
+    /// Problem matchers that outlive their step.
+    matchers: Matchers,
+    machine: Option<Arc<dyn Machine>>,
 }
 
 impl Writer {
@@ -148,13 +173,18 @@ impl Writer {
             };
             let Some(event) = event else { break };
             match event {
-                Event::Open { step, debug } => {
-                    open = Some(Open { step, time_ms: 0, due: None, hearing: Hearing::new(debug) })
+                Event::Open { step, manner } => {
+                    let hearing = Hearing::new(manner, std::mem::take(&mut self.matchers));
+                    open = Some(Open { step, time_ms: 0, due: None, hearing });
                 }
-                Event::Output { stream, data, time_ms } => {
+                Event::Reader(machine) => self.machine = Some(machine),
+                Event::Output { stream, mut data, time_ms } => {
                     if let Some(open) = &mut open {
                         open.time_ms = time_ms;
-                        open.hearing.take(stream, &data, &self.masker);
+                        while !data.is_empty() {
+                            data = data.split_off(open.hearing.take(stream, &data, &self.masker));
+                            self.bring(open).await;
+                        }
                         self.collect(open);
                         open.due = open.hearing.waits().then(|| open.due.unwrap_or_else(|| Instant::now() + PROMPT));
                     }
@@ -163,8 +193,11 @@ impl Writer {
                     let heard = match open.take() {
                         Some(mut open) => {
                             open.hearing.finish(&self.masker);
+                            self.bring(&mut open).await;
                             self.collect(&mut open);
-                            open.hearing.into_heard()
+                            let (heard, matchers) = open.hearing.into_heard();
+                            self.matchers = matchers;
+                            heard
                         }
                         None => Heard::default(),
                     };
@@ -191,6 +224,21 @@ impl Writer {
             }
             self.flush().await;
         }
+    }
+
+    /// Reads the file that the last line wants. Without a machine, or in bad time, there is none.
+    async fn bring(&self, open: &mut Open) {
+        let Some(path) = open.hearing.wanted() else { return };
+        let paths = [absolute(open.hearing.workspace(), path)];
+        let read = async { Some(self.machine.as_ref()?.read(&paths, MATCHER_FILE).await) };
+        let content = match tokio::time::timeout(READ, read).await {
+            Ok(Some(Ok(files))) => {
+                files.into_iter().next().map(|(_, content)| content).ok_or("there is no such file".into())
+            }
+            Ok(Some(Err(error))) => Err(error.to_string()),
+            Ok(None) | Err(_) => Err("it could not be read".to_owned()),
+        };
+        open.hearing.bring(content.as_deref().map_err(Clone::clone), &self.masker);
     }
 
     fn collect(&mut self, open: &mut Open) {

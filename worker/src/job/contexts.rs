@@ -10,11 +10,12 @@ use workflow::{
     plan::{EnvSource, Tree},
 };
 
-use super::Attempt;
+use super::{Attempt, process::command_file};
 use crate::{
     github::{
         environment::{self, search_path},
         evaluate::{Evaluator, Status},
+        uses::Remote,
     },
     sandbox::Machine,
 };
@@ -40,10 +41,13 @@ pub(super) struct Contexts {
     pub(super) in_container: bool,
     sources: [EnvSource; 3],
     container_id: String,
+    /// Number of the next process: its files have it in their names.
+    pub(super) number: u64,
+    temp: String,
 }
 
 /// Where expressions are evaluated: a job's steps, or a composite action's.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Place {
     /// `steps` context.
     pub(super) steps: Object,
@@ -53,6 +57,8 @@ pub(super) struct Place {
     pub(super) env: IndexMap<String, String>,
     /// Folder of the action, as steps see it.
     pub(super) action_path: Option<String>,
+    /// Where the action comes from; `None`: the workspace.
+    pub(super) remote: Option<Remote>,
 }
 
 impl Contexts {
@@ -79,6 +85,8 @@ impl Contexts {
             in_container: false,
             sources: [EnvSource::Map(order.request_env.clone()), order.workflow_env.clone(), order.job.env.clone()],
             container_id: format!("{}-{}-{}", order.run, order.key.replace('/', "-"), order.attempt),
+            number: 1,
+            temp: String::new(),
         }
     }
 
@@ -97,6 +105,7 @@ impl Contexts {
     ) -> Result<(), String> {
         self.github.insert("workspace".into(), machine.workspace().into());
         self.github.insert("event_path".into(), format!("{}/_github_workflow/event.json", machine.temp()).into());
+        self.temp = machine.temp();
         let mut runner = runner(sandbox, machine);
         if self.asks_for_debug() {
             runner.insert("debug".into(), "1".into());
@@ -139,9 +148,16 @@ impl Contexts {
         (path, serde_json::to_vec_pretty(&event).unwrap_or_default())
     }
 
-    /// `github.repository`.
-    pub(super) fn repository(&self) -> &str {
-        self.github.get("repository").and_then(Tree::as_str).unwrap_or_default()
+    /// A text of the `github` context; empty where it has none.
+    pub(super) fn github_text(&self, key: &str) -> &str {
+        self.github.get(key).and_then(Tree::as_str).unwrap_or_default()
+    }
+
+    /// The search path of the machine itself, what steps added behind it.
+    pub(super) fn own_path(&self) -> String {
+        let own = self.machine.get("PATH").map(String::as_str).unwrap_or_default();
+        let own = search_path(&[], own);
+        std::iter::once(own.as_str()).chain(self.paths.iter().rev().map(String::as_str)).collect::<Vec<_>>().join(":")
     }
 
     pub(super) fn evaluator<'a>(
@@ -189,6 +205,9 @@ impl Contexts {
         if let Some(path) = &place.action_path {
             variables.insert("GITHUB_ACTION_PATH".into(), path.clone());
         }
+        let remote = place.remote.as_ref();
+        variables.insert("GITHUB_ACTION_REPOSITORY".into(), remote.map(|r| r.repository.clone()).unwrap_or_default());
+        variables.insert("GITHUB_ACTION_REF".into(), remote.map(|r| r.reference.clone()).unwrap_or_default());
         let path = search_path(&self.paths, variables.get("PATH").map(String::as_str).unwrap_or_default());
         variables.insert("PATH".into(), path);
         variables
@@ -200,6 +219,12 @@ impl Contexts {
             _ => Object::new(),
         };
         github.insert("action", action);
+        for (key, kind) in [("env", "set_env"), ("path", "add_path")] {
+            github.insert(key, command_file(&self.temp, kind, self.number).as_str());
+        }
+        let remote = place.remote.as_ref();
+        github.insert("action_repository", remote.map(|remote| remote.repository.as_str()).unwrap_or_default());
+        github.insert("action_ref", remote.map(|remote| remote.reference.as_str()).unwrap_or_default());
         if let Some(path) = &place.action_path {
             github.insert("action_path", path.as_str());
             github.insert("action_status", status.as_str());

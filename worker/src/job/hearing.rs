@@ -1,11 +1,17 @@
 //! Listens to one process: its lines, the commands among them, and what of it may be shown already.
 
+use std::borrow::Cow;
+
 use indexmap::IndexMap;
 use memchr::{memchr, memmem, memrchr};
 use workflow::plan::Annotation;
 
 use crate::{
-    github::commands::{Command, Gate, Line, may_become},
+    github::{
+        commands::{Command, Gate, Line, may_become},
+        files,
+        matcher::{self, Matchers},
+    },
     log::mask::{self, Added, Masker},
     sandbox::Stream,
 };
@@ -18,6 +24,8 @@ const ANNOTATIONS: usize = 50;
 const VALUES: usize = 1 << 20;
 /// A started line that is no command is passed on from this length, in bytes.
 const PIECE: usize = 64 * 1024;
+/// A stop-commands token of more bytes than this is masked, as on GitHub: who reads the log could end the pause.
+const SHORT_TOKEN: usize = 6;
 
 /// What a process said by commands.
 #[derive(Debug, Default)]
@@ -25,6 +33,9 @@ pub(super) struct Heard {
     pub(super) outputs: IndexMap<String, String>,
     pub(super) state: IndexMap<String, String>,
     pub(super) annotations: Vec<Annotation>,
+    /// Set by `set-env` and `add-path`, where the step allows them.
+    pub(super) env: IndexMap<String, String>,
+    pub(super) paths: Vec<String>,
     /// A command could not be carried out: the step fails.
     pub(super) failed: bool,
 }
@@ -35,6 +46,8 @@ struct Side {
     started: Vec<u8>,
     /// The start of the current line was passed on: its rest is plain.
     inside: bool,
+    /// What of the current line was passed on and may still be a problem.
+    passed: Vec<u8>,
     mask: mask::Stream,
     /// Masked text.
     out: Vec<u8>,
@@ -42,32 +55,51 @@ struct Side {
     prompted: bool,
 }
 
+/// What a step is heard with.
+#[derive(Debug, Default)]
+pub(super) struct Manner {
+    /// `::debug::` is shown.
+    pub(super) debug: bool,
+    /// The step opted into `set-env` and `add-path`.
+    pub(super) unsecure: bool,
+    /// Path that file names of problems are cut by.
+    pub(super) workspace: String,
+}
+
 pub(super) struct Hearing {
     sides: [Side; 2],
+    manner: Manner,
+    matchers: Matchers,
     gate: Gate,
     heard: Heard,
-    debug: bool,
     echo: bool,
     values: usize,
     deprecated: bool,
+    /// A file of problem matchers to be read before the next line is looked at.
+    wants: Option<String>,
 }
 
 impl Hearing {
-    pub(super) fn new(debug: bool) -> Self {
+    pub(super) fn new(manner: Manner, mut matchers: Matchers) -> Self {
+        matchers.reset();
         Self {
             sides: Default::default(),
+            echo: manner.debug,
+            manner,
+            matchers,
             gate: Gate::default(),
             heard: Heard::default(),
-            debug,
-            echo: debug,
             values: 0,
             deprecated: false,
+            wants: None,
         }
     }
 
-    pub(super) fn take(&mut self, stream: Stream, data: &[u8], masker: &Masker) {
-        let (mut rest, mut looked) = (data, false);
-        while !rest.is_empty() {
+    /// Takes output. Gives how much of it: less than all where a file is wanted first, see [`Self::wanted`].
+    pub(super) fn take(&mut self, stream: Stream, data: &[u8], masker: &Masker) -> usize {
+        let (mut rest, mut looked) = (data, !self.matchers.is_empty());
+        while !rest.is_empty() && self.wants.is_none() {
+            let plain = self.matchers.is_empty();
             let side = self.side(stream);
             // Whole lines without anything like a command go at once: looking at each costs more than all the rest.
             if !looked && !side.inside && side.started.is_empty() {
@@ -82,8 +114,14 @@ impl Hearing {
             let (part, after) = rest.split_at(memchr(b'\n', rest).map_or(rest.len(), |at| at + 1));
             rest = after;
             let ended = part.ends_with(b"\n");
-            if side.inside || (side.started.is_empty() && ended && !suspicious(part)) {
+            if side.inside {
                 side.inside = !ended;
+                side.show(masker, part);
+                self.passed(stream, part, ended);
+                continue;
+            }
+            let side = self.side(stream);
+            if side.started.is_empty() && ended && !suspicious(part) && plain {
                 side.show(masker, part);
                 continue;
             }
@@ -92,15 +130,35 @@ impl Hearing {
                 let line = std::mem::take(&mut side.started);
                 self.line(stream, &line, masker);
             } else {
-                side.pass_on(masker, PIECE);
+                side.pass_on(masker, PIECE, plain);
             }
+        }
+        data.len() - rest.len()
+    }
+
+    /// A file of problem matchers that is wanted before more is taken.
+    pub(super) fn wanted(&self) -> Option<&str> {
+        self.wants.as_deref()
+    }
+
+    pub(super) fn workspace(&self) -> &str {
+        &self.manner.workspace
+    }
+
+    /// Gives the wanted file.
+    pub(super) fn bring(&mut self, content: Result<&[u8], String>, masker: &Masker) {
+        let Some(path) = self.wants.take() else { return };
+        let added = content.and_then(|content| self.matchers.add(content));
+        if let Err(why) = added {
+            self.refuse(Stream::Stdout, masker, &format!("add-matcher {path}: {why}"));
         }
     }
 
     /// The clock: what was started is shown as far as it can be no command and no secret.
     pub(super) fn prompt(&mut self, masker: &Masker) {
+        let plain = self.matchers.is_empty();
         for side in &mut self.sides {
-            side.pass_on(masker, 0);
+            side.pass_on(masker, 0, plain);
             side.prompted = true;
         }
     }
@@ -117,6 +175,7 @@ impl Hearing {
             if !line.is_empty() {
                 self.line(stream, &line, masker);
             }
+            self.passed(stream, b"", true);
             let side = self.side(stream);
             let Side { mask, out, .. } = side;
             mask.finish(out);
@@ -142,8 +201,33 @@ impl Hearing {
         ready
     }
 
-    pub(super) fn into_heard(self) -> Heard {
-        self.heard
+    /// What was heard, and the matchers for the next step.
+    pub(super) fn into_heard(self) -> (Heard, Matchers) {
+        (self.heard, self.matchers)
+    }
+
+    /// More of a line whose beginning was passed on. At its end it can still be a problem.
+    fn passed(&mut self, stream: Stream, part: &[u8], ended: bool) {
+        let side = self.side(stream);
+        if side.passed.is_empty() {
+            return;
+        }
+        if side.passed.len() <= matcher::LINE {
+            side.passed.extend_from_slice(part);
+        }
+        if ended {
+            let line = std::mem::take(&mut side.passed);
+            if let Some(annotation) = self.problem(&String::from_utf8_lossy(&line)) {
+                self.annotate(annotation);
+            }
+        }
+    }
+
+    fn problem(&mut self, line: &str) -> Option<Annotation> {
+        if self.matchers.is_empty() {
+            return None;
+        }
+        self.matchers.look(&colourless(line.trim_end_matches(['\r', '\n'])), &self.manner.workspace)
     }
 
     fn side(&mut self, stream: Stream) -> &mut Side {
@@ -158,7 +242,19 @@ impl Hearing {
         let text = String::from_utf8_lossy(line);
         let text = text.trim_end_matches(['\r', '\n']);
         match self.gate.read(text) {
-            Line::Output | Line::Switched => self.side(stream).show(masker, line),
+            Line::Output => match self.problem(text) {
+                Some(annotation) => {
+                    self.say(stream, masker, &format!("##[{}]{text}", annotation.level));
+                    self.annotate(annotation);
+                }
+                None => self.side(stream).show(masker, line),
+            },
+            Line::Switched => {
+                if let Some(token) = self.gate.token().filter(|token| token.len() > SHORT_TOKEN) {
+                    masker.add(token);
+                }
+                self.side(stream).show(masker, line);
+            }
             Line::BadToken => self.refuse(
                 stream,
                 masker,
@@ -201,13 +297,14 @@ impl Hearing {
             },
             "group" => self.say(stream, masker, &format!("##[group]{}", command.data)),
             "endgroup" => self.say(stream, masker, "##[endgroup]"),
-            "debug" if self.debug => self.say(stream, masker, &format!("##[debug]{}", command.data)),
+            "debug" if self.manner.debug => self.say(stream, masker, &format!("##[debug]{}", command.data)),
             "error" | "warning" | "notice" => {
                 self.say(stream, masker, &format!("##[{name}]{}", command.data));
                 self.annotate(annotation(name, command));
             }
             "echo" => self.echo = command.data.trim().eq_ignore_ascii_case("on"),
             "set-output" | "save-state" => self.value(stream, &name, command, masker),
+            "set-env" | "add-path" if self.manner.unsecure => self.unsecure(stream, &name, command, masker),
             "set-env" | "add-path" => {
                 let file = if name == "set-env" { "GITHUB_ENV" } else { "GITHUB_PATH" };
                 self.refuse(
@@ -216,8 +313,35 @@ impl Hearing {
                     &format!("the command {name} is disabled: write to the file ${file} instead"),
                 );
             }
-            // Debug lines that are off, problem matchers and paths of repositories.
+            "add-matcher" => self.wants = Some(command.data),
+            "remove-matcher" => match command.properties.get("owner") {
+                Some(owner) => self.matchers.remove(owner),
+                None => self.refuse(stream, masker, "remove-matcher needs an owner: ::remove-matcher owner=NAME::"),
+            },
+            // Debug lines that are off, and paths of repositories.
             _ => {}
+        }
+    }
+
+    /// `set-env` and `add-path` of a step that opted into them.
+    fn unsecure(&mut self, stream: Stream, name: &str, command: Command, masker: &Masker) {
+        self.values += command.data.len();
+        if self.values > VALUES {
+            return self.refuse(
+                stream,
+                masker,
+                &format!("values set by {name} are longer than {VALUES} bytes together"),
+            );
+        }
+        match command.properties.get("name") {
+            _ if name == "add-path" => self.heard.paths.push(command.data),
+            Some(key) if files::REFUSED.iter().any(|refused| refused.eq_ignore_ascii_case(key)) => {
+                self.refuse(stream, masker, &format!("{key} cannot be set for later steps"));
+            }
+            Some(key) => {
+                self.heard.env.insert(key.clone(), command.data);
+            }
+            None => self.refuse(stream, masker, "the command set-env needs a name: ::set-env name=NAME::VALUE"),
         }
     }
 
@@ -253,7 +377,7 @@ impl Side {
     }
 
     /// Passes the started line on unless it may be a command, from a length on.
-    fn pass_on(&mut self, masker: &Masker, from: usize) {
+    fn pass_on(&mut self, masker: &Masker, from: usize, plain: bool) {
         let command = may_become(&self.started) && self.started.len() < COMMAND_LIMIT;
         if self.started.is_empty() || self.started.len() < from || command {
             return;
@@ -261,12 +385,32 @@ impl Side {
         let started = std::mem::take(&mut self.started);
         self.inside = true;
         self.show(masker, &started);
+        if !plain {
+            self.passed = started;
+        }
     }
 }
 
 /// Whether a line may be a command at all; most are not, and are never looked at twice.
 fn suspicious(line: &[u8]) -> bool {
     line.trim_ascii_start().starts_with(b"::") || (line.contains(&b'#') && line.windows(3).any(|three| three == b"##["))
+}
+
+/// A line without its colours: what programs print for a terminal.
+fn colourless(line: &str) -> Cow<'_, str> {
+    if !line.contains('\x1b') {
+        return Cow::Borrowed(line);
+    }
+    let mut plain = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once("\x1b[") {
+        plain.push_str(before);
+        let end = after.char_indices().find(|(_, c)| !(c.is_ascii_digit() || *c == ';'));
+        let end = end.map_or(after.len(), |(at, last)| at + last.len_utf8());
+        rest = after.get(end..).unwrap_or_default();
+    }
+    plain.push_str(rest);
+    Cow::Owned(plain)
 }
 
 fn annotation(level: String, command: Command) -> Annotation {

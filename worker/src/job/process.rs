@@ -9,6 +9,7 @@ use workflow::plan::Annotation;
 
 use super::{
     clock::{Cause, Interrupt},
+    hearing::Manner,
     steps::Runner,
 };
 use crate::{
@@ -21,6 +22,10 @@ const SIGNALS: [(i32, Duration); 3] =
     [(2, Duration::from_millis(7500)), (15, Duration::from_millis(2500)), (9, Duration::from_secs(10))];
 /// Longest step summary, in bytes (GitHub docs, "Job summaries").
 const SUMMARY: usize = 1 << 20;
+/// Summaries of one job together, in bytes: they travel with its report.
+const SUMMARIES: usize = 4 << 20;
+/// Annotations of one job.
+const ANNOTATIONS: usize = 1000;
 
 /// One process to run.
 pub(super) struct Process {
@@ -29,6 +34,8 @@ pub(super) struct Process {
     pub(super) environment: IndexMap<String, String>,
     pub(super) directory: String,
     pub(super) files: Vec<(String, Bytes, u32)>,
+    /// Where its program is looked for; empty: on its own `PATH`.
+    pub(super) search_path: String,
     /// When the step's time is over.
     pub(super) deadline: Option<Instant>,
 }
@@ -70,7 +77,7 @@ struct Files {
 
 impl Files {
     fn new(temp: &str, number: u64) -> Self {
-        let file = |kind: &str| format!("{temp}/_runner_file_commands/{kind}_{number}");
+        let file = |kind: &str| command_file(temp, kind, number);
         Self {
             env: file("set_env"),
             output: file("set_output"),
@@ -91,11 +98,16 @@ impl Files {
     }
 }
 
+/// Where the command files of a job's n-th process lie.
+pub(super) fn command_file(temp: &str, kind: &str, number: u64) -> String {
+    format!("{temp}/_runner_file_commands/{kind}_{number}")
+}
+
 impl Runner<'_> {
     /// Runs a process with the command files around it.
     pub(super) async fn process(&mut self, mut process: Process) -> Done {
-        let number = self.number();
-        let files = Files::new(&self.machine.temp(), number);
+        let files = Files::new(&self.machine.temp(), self.contexts.number);
+        self.contexts.number += 1;
         for (name, path) in files.entries() {
             process.environment.insert(name.to_owned(), path.to_owned());
             process.files.push((path.to_owned(), Bytes::new(), 0o666));
@@ -104,24 +116,37 @@ impl Runner<'_> {
             let (path, content) = self.contexts.event();
             process.files.push((path, content.into(), 0o644));
         }
-        let debug = process.environment.get("RUNNER_DEBUG").is_some_and(|value| value == "1");
+        let is = |name: &str, wanted: &str| process.environment.get(name).is_some_and(|value| value == wanted);
+        let manner = Manner {
+            debug: is("RUNNER_DEBUG", "1"),
+            unsecure: is("ACTIONS_ALLOW_UNSECURE_COMMANDS", "true"),
+            workspace: self.machine.workspace(),
+        };
         let command = Command {
             argv: process.argv,
             environment: process.environment.into_iter().collect(),
             directory: process.directory,
+            search_path: process.search_path,
             files: process.files,
             collect: files.entries().map(|(_, path)| path.to_owned()).into(),
             ..Command::default()
         };
-        let output = self.job.console.open(process.step, debug).await;
+        let output = self.job.console.open(process.step, manner).await;
         let ended = self.until_end(command, &output, process.deadline).await;
         let heard = self.job.console.close().await;
         self.started = true;
         let mut done = Done { ended, outputs: heard.outputs, state: heard.state, failed: heard.failed };
-        self.annotations.extend(heard.annotations);
+        self.contexts.env.extend(heard.env);
+        heard.paths.into_iter().for_each(|path| self.add_path(path));
+        let room = ANNOTATIONS.saturating_sub(self.annotations.len());
+        self.annotations.extend(heard.annotations.into_iter().take(room));
         if let Ended::Exit(exit) = &mut done.ended {
             let collected = std::mem::take(&mut exit.files);
+            let too_long = std::mem::take(&mut exit.too_long);
             self.read_files(&files, collected, &mut done, process.step).await;
+            for path in too_long {
+                self.too_long(&files, &path, &mut done, process.step).await;
+            }
         }
         done
     }
@@ -183,10 +208,7 @@ impl Runner<'_> {
             } else if path == files.state {
                 files::parse(Kind::State, &text).map(|values| done.state.extend(values.set))
             } else if path == files.path {
-                for path in files::paths(&text) {
-                    self.contexts.paths.retain(|known| *known != path);
-                    self.contexts.paths.push(path);
-                }
+                files::paths(&text).into_iter().for_each(|path| self.add_path(path));
                 Ok(())
             } else {
                 self.summarise(&text);
@@ -200,6 +222,16 @@ impl Runner<'_> {
         }
     }
 
+    /// A file was more than can be read. A summary is only left out, as on GitHub.
+    async fn too_long(&mut self, files: &Files, path: &str, done: &mut Done, step: i32) {
+        if path == files.summary {
+            return self.error(format!("the step summary is left out; it may have {SUMMARY} bytes"));
+        }
+        let name = files.entries().into_iter().find(|(_, known)| *known == path).map_or("", |(name, _)| name);
+        self.refuse(step, &format!("what the step wrote to ${name} is too long")).await;
+        done.failed = true;
+    }
+
     fn set_env(&mut self, text: &str) -> Result<(), files::FileError> {
         let values = files::parse(Kind::Env, text)?;
         self.contexts.env.extend(values.set);
@@ -209,9 +241,18 @@ impl Runner<'_> {
         Ok(())
     }
 
+    fn add_path(&mut self, path: String) {
+        self.contexts.paths.retain(|known| *known != path);
+        self.contexts.paths.push(path);
+    }
+
     fn summarise(&mut self, text: &str) {
         if text.len() > SUMMARY {
             self.error(format!("the step summary has {} bytes and is left out; it may have {SUMMARY}", text.len()));
+            return;
+        }
+        if self.summary.len() + text.len() > SUMMARIES {
+            self.error(format!("the step summary is left out: those of a job may have {SUMMARIES} bytes together"));
             return;
         }
         if !self.summary.is_empty() && !self.summary.ends_with('\n') {

@@ -1,6 +1,6 @@
 //! Runs steps one after the other: conditions, results, and what each leaves for the next.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use indexmap::IndexMap;
@@ -12,7 +12,7 @@ use workflow::{
 
 use super::{
     Job,
-    actions::Post,
+    actions::{Actions, Post, Pre},
     clock::Cause,
     contexts::{Contexts, Place},
     process::{Done, Ended, Process},
@@ -21,6 +21,7 @@ use super::{
 use crate::{
     github::{
         evaluate::{Evaluator, Status},
+        names::names,
         shell::Shell,
     },
     sandbox::Machine,
@@ -31,7 +32,12 @@ pub(super) struct Runner<'a> {
     pub(super) job: &'a mut Job,
     pub(super) machine: &'a dyn Machine,
     pub(super) contexts: Contexts,
+    pub(super) actions: Actions,
     pub(super) posts: Vec<Post>,
+    /// What actions saved for their later programs, by [`StepScope::key`].
+    pub(super) states: HashMap<String, IndexMap<String, String>>,
+    /// The worker's Node.js in the machine, once it was needed.
+    pub(super) node: Option<String>,
     pub(super) annotations: Vec<Annotation>,
     pub(super) summary: String,
     pub(super) started: bool,
@@ -40,7 +46,8 @@ pub(super) struct Runner<'a> {
     reports: Vec<StepReport>,
     reason: Option<Reason>,
     exit_code: i32,
-    numbers: u64,
+    /// Number of the next step that is not one of the job's own.
+    next: i32,
 }
 
 /// How a step ended, before `continue-on-error`.
@@ -60,6 +67,8 @@ impl StepEnd {
 pub(super) struct StepScope<'s> {
     /// Number of the step of the job that this is, or is part of.
     pub(super) index: i32,
+    /// Its way from the job's steps through composite actions, e.g. `3/0`.
+    pub(super) key: String,
     pub(super) place: &'s Place,
     pub(super) env: IndexMap<String, String>,
     /// `github.action`.
@@ -79,12 +88,15 @@ pub(super) struct Ran {
 }
 
 impl<'a> Runner<'a> {
-    pub(super) fn new(job: &'a mut Job, machine: &'a dyn Machine, contexts: Contexts) -> Self {
+    pub(super) fn new(job: &'a mut Job, machine: &'a dyn Machine, contexts: Contexts, actions: Actions) -> Self {
         Self {
             job,
             machine,
             contexts,
+            actions,
             posts: Vec::new(),
+            states: HashMap::new(),
+            node: None,
             annotations: Vec::new(),
             summary: String::new(),
             started: false,
@@ -93,18 +105,20 @@ impl<'a> Runner<'a> {
             reports: Vec::new(),
             reason: None,
             exit_code: 0,
-            numbers: 0,
+            next: 0,
         }
     }
 
-    /// Runs the job's steps, its post steps, and evaluates its outputs.
-    pub(super) async fn run(mut self, steps: &[Step], report: &mut JobReport) {
+    /// Runs the job's steps and the programs of actions around them, and evaluates the job's outputs.
+    pub(super) async fn run(mut self, steps: &[Step], pres: Vec<Pre>, report: &mut JobReport) {
         let mut place = Place::default();
-        for (index, step) in steps.iter().enumerate() {
-            let index = i32::try_from(index).unwrap_or(i32::MAX);
-            let action = step.id.clone().unwrap_or_else(|| format!("__step_{}", index + 1));
+        let names = names(steps);
+        self.next = i32::try_from(steps.len()).unwrap_or(i32::MAX);
+        self.pres(pres, &names).await;
+        for ((index, step), action) in (0..).zip(steps).zip(names) {
             let scope = StepScope {
                 index,
+                key: index.to_string(),
                 place: &place,
                 env: IndexMap::new(),
                 action,
@@ -114,19 +128,16 @@ impl<'a> Runner<'a> {
             };
             let began = Instant::now();
             let ran = self.step(step, scope).await;
-            if ran.conclusion != Conclusion::Success && ran.end.outcome == Conclusion::Failure {
-                self.fail(ran.end.exit_code);
-            }
             remember(&mut place, step, &ran);
             let mark = format!("Main {}", ran.name);
-            self.report(index, &mark, step.id.clone(), ran, began.elapsed()).await;
+            self.ended(index, &mark, step.id.clone(), ran, began.elapsed()).await;
         }
-        self.posts(steps.len()).await;
+        self.posts(&place).await;
         self.finish(&place, report).await;
     }
 
     /// The job failed; the first failure is what its report names.
-    pub(super) fn fail(&mut self, exit_code: Option<i32>) {
+    fn fail(&mut self, exit_code: Option<i32>) {
         if self.status == Status::Success {
             self.exit_code = exit_code.unwrap_or(1);
         }
@@ -147,7 +158,11 @@ impl<'a> Runner<'a> {
         self.job.clock.is_over() || matches!(self.reason, Some(Reason::SandboxLost(_)))
     }
 
-    pub(super) async fn report(&mut self, index: i32, mark: &str, id: Option<String>, ran: Ran, duration: Duration) {
+    /// A step of the job ended: what it means for the job, in its log and in its report.
+    pub(super) async fn ended(&mut self, index: i32, mark: &str, id: Option<String>, ran: Ran, duration: Duration) {
+        if ran.conclusion != Conclusion::Success && ran.end.outcome == Conclusion::Failure {
+            self.fail(ran.end.exit_code);
+        }
         let (conclusion, outcome) = (ran.conclusion.as_str(), ran.end.outcome.as_str());
         self.job.console.end_of(index, mark, conclusion, outcome, duration).await;
         self.observe(index, &ran.name, conclusion, outcome);
@@ -174,7 +189,7 @@ impl<'a> Runner<'a> {
             return Ran { name: raw, end: StepEnd::new(Conclusion::Skipped), conclusion: Conclusion::Skipped };
         }
         scope.status = self.status_of(scope.status);
-        let (runs, problem) = match self.prepare(step, &mut scope).await {
+        let (runs, problem) = match self.prepare(step, step.condition.as_deref(), &mut scope).await {
             Ok(runs) => (runs, None),
             Err(problem) => (true, Some(problem)),
         };
@@ -191,24 +206,34 @@ impl<'a> Runner<'a> {
             Some(problem) => self.refuse(scope.index, &problem).await,
             None => self.perform(step, &scope).await,
         };
-        let mut conclusion = end.outcome;
+        let conclusion = self.conclusion(step, &end, &scope).await;
+        Ran { name, end, conclusion }
+    }
+
+    /// How a step counts: a failure may be tolerated.
+    pub(super) async fn conclusion(&mut self, step: &Step, end: &StepEnd, scope: &StepScope<'_>) -> Conclusion {
         if end.outcome == Conclusion::Failure && !self.is_over() {
-            match evaluator.truth("continue-on-error", step.continue_on_error.as_ref()).await {
-                Ok(true) => conclusion = Conclusion::Success,
+            match self.evaluator(scope).truth("continue-on-error", step.continue_on_error.as_ref()).await {
+                Ok(true) => return Conclusion::Success,
                 Ok(false) => {}
                 Err(problem) => {
                     self.refuse(scope.index, &problem).await;
                 }
             }
         }
-        Ran { name, end, conclusion }
+        end.outcome
     }
 
     /// Evaluates what a step needs before it runs; whether it does.
-    async fn prepare(&mut self, step: &Step, scope: &mut StepScope<'_>) -> Result<bool, String> {
+    pub(super) async fn prepare(
+        &mut self,
+        step: &Step,
+        condition: Option<&str>,
+        scope: &mut StepScope<'_>,
+    ) -> Result<bool, String> {
         scope.env = self.evaluator(scope).env(&step.env).await?;
         let evaluator = self.evaluator(scope);
-        if !evaluator.condition(step.condition.as_deref()).await? {
+        if !evaluator.condition(condition).await? {
             return Ok(false);
         }
         if let Some(limit) = evaluator.minutes("timeout-minutes", step.timeout_minutes.as_ref()).await? {
@@ -230,7 +255,7 @@ impl<'a> Runner<'a> {
             StepAction::Run { script, shell, working_directory } => {
                 self.script(script, shell.as_deref(), working_directory.as_deref(), scope).await
             }
-            StepAction::Uses { uses, with } => Box::pin(self.uses(uses, with, scope)).await,
+            StepAction::Uses { uses, with } => Box::pin(self.uses(step, uses, with, scope)).await,
         };
         match result {
             Ok(end) => end,
@@ -267,14 +292,15 @@ impl<'a> Runner<'a> {
             let shell =
                 named.clone().unwrap_or_else(|| Shell::default_for(self.has_bash && !self.contexts.in_container));
             self.job.console.notice(scope.index, &echo(&script, &shell.shown(), &scope.env)).await;
-            let number = self.number();
-            let path = format!("{}/{}", self.machine.temp(), shell.file(&format!("step_{number}")));
+            let name = shell.file(&format!("step_{}", self.contexts.number));
+            let path = format!("{}/{name}", self.machine.temp());
             let process = Process {
                 step: scope.index,
                 argv: shell.command(&path),
                 environment: self.contexts.environment(scope.place, &scope.env, &scope.action),
                 directory: directory.clone(),
                 files: vec![(path, Bytes::from(shell.content(&script)), 0o755)],
+                search_path: String::new(),
                 deadline: scope.deadline,
             };
             let done = self.process(process).await;
@@ -368,16 +394,18 @@ impl<'a> Runner<'a> {
         report.annotations = self.annotations;
         report.summary = self.summary;
         report.started = self.started;
+        report.actions = self.actions.commits;
     }
 
     pub(super) fn evaluator(&self, scope: &StepScope<'_>) -> Evaluator<'a> {
         self.contexts.evaluator(scope.place, &scope.env, &scope.action, scope.status, self.machine)
     }
 
-    /// Numbers the files of a job, from 1.
-    pub(super) fn number(&mut self) -> u64 {
-        self.numbers += 1;
-        self.numbers
+    /// Number of a step that is not one of the job's own.
+    pub(super) fn next_index(&mut self) -> i32 {
+        let index = self.next;
+        self.next = index.saturating_add(1);
+        index
     }
 }
 
@@ -392,7 +420,7 @@ pub(super) fn remember(place: &mut Place, step: &Step, ran: &Ran) {
 }
 
 /// A step's name before its expressions are evaluated.
-fn plain_name(step: &Step) -> String {
+pub(super) fn plain_name(step: &Step) -> String {
     match (&step.name, &step.action) {
         (Some(name), _) => name.clone(),
         (None, StepAction::Uses { uses, .. }) => uses.clone(),

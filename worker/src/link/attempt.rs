@@ -150,6 +150,7 @@ async fn execute(
         masks: job.masks.into_iter().map(SecretString::from).collect(),
         image,
         limits: worker.config.limits.clone(),
+        node: worker.config.node.clone(),
         checked_out: false,
         cancel: handles.cancel.clone(),
         kill: handles.kill.clone(),
@@ -203,6 +204,7 @@ fn failed(reason: Reason) -> JobReport {
         summary: String::new(),
         started: false,
         image: None,
+        actions: Default::default(),
         started_at_ms: now_ms(),
         finished_at_ms: now_ms(),
     }

@@ -181,10 +181,12 @@ impl Conversation {
                     // Nothing is running for the drop guard to kill.
                     self.running.store(0, Ordering::Release);
                     self.acknowledge(sequence).await?;
+                    let (too_long, files): (Vec<_>, Vec<_>) = exited.files.into_iter().partition(|file| file.too_long);
                     return Ok(Exit {
                         code: exited.code,
                         signal: exited.signal,
-                        files: contents(exited.files)?,
+                        files: contents(files)?,
+                        too_long: too_long.into_iter().map(|file| file.path).collect(),
                         out_of_memory: exited.out_of_memory,
                     });
                 }
@@ -369,7 +371,7 @@ fn start_message(process: u64, command: Command) -> Result<Start, SandboxError> 
         collect: command.collect,
         input: command.input,
         collect_limit: COLLECT_LIMIT,
-        search_path: String::new(),
+        search_path: command.search_path,
     })
 }
 

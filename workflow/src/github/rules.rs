@@ -165,9 +165,13 @@ fn called_workflow(uses: &Node, report: &mut Report<'_>) {
 }
 
 fn is_remote(text: &str) -> bool {
-    let Some((path, reference)) = text.split_once('@') else {
+    let Some((path, reference)) = text.rsplit_once('@') else {
         return false;
     };
+    // Beyond GitHub: repositories that are announced on Nostr (NIP-34).
+    if path.starts_with("nostr://") || path.starts_with("naddr1") {
+        return !reference.is_empty();
+    }
     let mut parts = path.split(['/', '\\']);
     let named = |part: Option<&str>| part.is_some_and(|part| !part.is_empty());
     !reference.is_empty() && named(parts.next()) && named(parts.next())

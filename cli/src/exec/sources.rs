@@ -1,0 +1,101 @@
+//! Where the jobs of `exec` get repositories: the checkout itself, and for the rest what a coordinator would ask.
+
+use std::{path::Path, sync::Arc};
+
+use ::coordinator::{
+    config,
+    nostr::relays::{Relays, ReqExitPolicy},
+    source::{
+        Lookup, Sources as Outside,
+        lock::Lock,
+        outside::{Asked, Need},
+    },
+};
+use anyhow::Result;
+use futures::{FutureExt as _, future::BoxFuture};
+use nostr::{Event, Filter, Keys};
+use worker::{
+    fetch::{Brought, LocalRepository, Located, Sources, Wanted},
+    github::uses::Remote,
+};
+use workflow::plan::SourceRef;
+
+/// How long relays may take to say what they have of a repository.
+const LOOK_UP: std::time::Duration = std::time::Duration::from_secs(8);
+
+/// The checkout and what its workflow names.
+pub(super) struct ExecSources {
+    own: LocalRepository,
+    outside: Outside,
+    lock: Option<Lock>,
+}
+
+impl ExecSources {
+    /// `cache` keeps what was fetched between runs; `relays` are asked for repositories on Nostr.
+    pub(super) fn new(
+        root: &Path,
+        cache: &Path,
+        actions: config::Actions,
+        relays: Vec<String>,
+        lock: Option<Lock>,
+    ) -> Self {
+        let settings = config::Source { allow_private: true, allow_file: true, ..config::Source::default() };
+        let lookup = Arc::new(Asking { relays });
+        let outside = Outside::new(cache.join("mirrors"), settings, lookup).with_actions(actions);
+        Self { own: LocalRepository::new(root), outside, lock }
+    }
+}
+
+impl Sources for ExecSources {
+    fn locate<'a>(&'a self, source: &'a SourceRef, wanted: &'a Wanted) -> BoxFuture<'a, Result<Located>> {
+        async move {
+            if wanted.repository.is_empty() {
+                return self.own.locate(source, wanted).await;
+            }
+            let need = if wanted.everything { Need::Everything } else { Need::History };
+            let asked = Asked { repository: &wanted.repository, reference: &wanted.reference, need };
+            let found = self.outside.find(&asked).await?;
+            Ok(Located {
+                path: self.outside.folder(&found.key).await?,
+                commit: found.commit,
+                reference: found.reference,
+                refs: found.refs,
+                origin: found.origin,
+                notes: found.notes,
+            })
+        }
+        .boxed()
+    }
+
+    fn action<'a>(&'a self, _: &'a SourceRef, action: &'a Remote) -> BoxFuture<'a, Result<Brought>> {
+        async move {
+            let need = Need::Tree(self.lock.as_ref());
+            let asked = Asked { repository: &action.repository, reference: &action.reference, need };
+            let found = self.outside.find(&asked).await?;
+            let archive = self.outside.archive(&found.key, &found.commit).await?;
+            Ok(Brought { commit: found.commit, notes: found.notes, archive })
+        }
+        .boxed()
+    }
+}
+
+/// Relays, connected to only where a workflow names a repository on Nostr.
+struct Asking {
+    relays: Vec<String>,
+}
+
+impl Lookup for Asking {
+    fn find<'a>(&'a self, relays: &'a [String], filter: Filter) -> BoxFuture<'a, Vec<Event>> {
+        async move {
+            let config = config::Relays { allow_private: true, ..config::Relays::default() };
+            let asked: Vec<String> = relays.iter().chain(&self.relays).cloned().collect();
+            let found = Relays::new(&Keys::generate(), &config);
+            found.fetch(&asked, &filter, ReqExitPolicy::ExitOnEOSE, LOOK_UP).await
+        }
+        .boxed()
+    }
+
+    fn write_relays<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Vec<String>> {
+        std::future::ready(Vec::new()).boxed()
+    }
+}

@@ -1,0 +1,158 @@
+//! What `uses:` of a step names. Pure.
+//!
+//! Source of the rules: GitHub docs, "jobs.<job_id>.steps\[*\].uses". Beside `owner/repo[/path]@ref` the repository may
+//! be announced on Nostr (NIP-34): `npub1…/repo[/path]@ref`, `naddr1…[/path]@ref` or `nostr://…[//path]@ref`.
+
+/// Actions that this worker does itself. A fork or mirror of one has another name, and is fetched.
+const BUILT_IN: &[&str] = &["actions/checkout"];
+
+/// What a step uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Uses {
+    /// A folder below the workspace; empty: the workspace itself.
+    Local(String),
+    /// An image: what follows `docker://`.
+    Image(String),
+    /// Done by the worker: its name, lower-case.
+    BuiltIn(String),
+    /// An action of another repository.
+    Remote(Remote),
+}
+
+/// An action of another repository.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Remote {
+    /// As written, `owner/repo` or a Nostr address.
+    pub repository: String,
+    /// Folder in the repository; empty: its root.
+    pub path: String,
+    /// Branch, tag or commit, as written.
+    pub reference: String,
+}
+
+impl Uses {
+    /// Reads `uses:`. The error says what to write instead.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(image) = text.strip_prefix("docker://") {
+            return Ok(Self::Image(image.to_owned()));
+        }
+        if text == "." || text.starts_with("./") || text.starts_with(".\\") {
+            let inside = inside(&text.replace('\\', "/"));
+            return inside.map(Self::Local).ok_or_else(|| format!("{text}: a local action must lie in the workspace"));
+        }
+        let wrong = || format!("{text}: write owner/repo[/path]@ref, ./path or docker://image");
+        let (place, reference) = text.rsplit_once('@').ok_or_else(wrong)?;
+        let (repository, path) = split(place).ok_or_else(wrong)?;
+        let plain = |part: &str| !part.is_empty() && !part.chars().any(|c| c.is_control() || c.is_whitespace());
+        // Parts become folders in the job's container.
+        let harmless = |text: &str| text.split('/').all(|part| part != "." && part != "..");
+        if !plain(reference) || !plain(&repository) || ![place, reference].into_iter().all(harmless) {
+            return Err(wrong());
+        }
+        let path = inside(&path).ok_or_else(wrong)?;
+        let whole = if path.is_empty() { repository.clone() } else { format!("{repository}/{path}") };
+        let whole = whole.to_ascii_lowercase();
+        if BUILT_IN.contains(&whole.as_str()) {
+            return Ok(Self::BuiltIn(whole));
+        }
+        Ok(Self::Remote(Remote { repository, path, reference: reference.to_owned() }))
+    }
+}
+
+impl Remote {
+    /// `owner/repo@ref`: what is resolved to a commit.
+    pub fn name(&self) -> String {
+        format!("{}@{}", self.repository, self.reference)
+    }
+
+    /// Where the repository lies below the folder of actions: `owner/repo/ref`.
+    pub fn folder(&self) -> String {
+        format!("{}/{}", self.repository.replace(':', "_").replace("//", "/"), self.reference)
+    }
+}
+
+/// Repository and path of a place.
+fn split(place: &str) -> Option<(String, String)> {
+    let owned = |(repository, path): (&str, &str)| (repository.to_owned(), path.to_owned());
+    if let Some(rest) = place.strip_prefix("nostr://") {
+        // Slashes part relays there, so the path comes behind two.
+        let (repository, path) = rest.split_once("//").unwrap_or((rest, ""));
+        return Some((format!("nostr://{repository}"), path.to_owned()));
+    }
+    if place.starts_with("naddr1") {
+        return Some(owned(place.split_once('/').unwrap_or((place, ""))));
+    }
+    let mut parts = place.splitn(3, ['/', '\\']);
+    let (owner, repository) = (parts.next()?, parts.next()?);
+    let named = !owner.is_empty() && !repository.is_empty() && !owner.contains(':');
+    named.then(|| (format!("{owner}/{repository}"), parts.next().unwrap_or_default().replace('\\', "/")))
+}
+
+/// A path below a folder, without its detours. `None`: it leaves the folder.
+pub fn inside(path: &str) -> Option<String> {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop()?;
+            }
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn every_form_names_its_action() {
+        let remote = |repository: &str, path: &str, reference: &str| {
+            let (repository, path, reference) = (repository.into(), path.into(), reference.into());
+            Uses::Remote(Remote { repository, path, reference })
+        };
+        for (text, expected) in [
+            ("./", Uses::Local(String::new())),
+            (".", Uses::Local(String::new())),
+            ("./a/../b//c", Uses::Local("b/c".into())),
+            ("docker://alpine:3", Uses::Image("alpine:3".into())),
+            ("Actions/Checkout@v4", Uses::BuiltIn("actions/checkout".into())),
+            ("owner/repo@v1", remote("owner/repo", "", "v1")),
+            ("owner/repo/a/b@feature/x", remote("owner/repo", "a/b", "feature/x")),
+            ("npub1abc/repo/sub@v1", remote("npub1abc/repo", "sub", "v1")),
+            ("naddr1abc@v1", remote("naddr1abc", "", "v1")),
+            ("naddr1abc/sub@v1", remote("naddr1abc", "sub", "v1")),
+            ("nostr://npub1abc/relay.example/repo//sub@v1", remote("nostr://npub1abc/relay.example/repo", "sub", "v1")),
+        ] {
+            assert_eq!(Uses::parse(text), Ok(expected), "{text}");
+        }
+        let Ok(Uses::Remote(remote)) = Uses::parse("nostr://npub1abc/repo@v1") else { panic!("no remote action") };
+        assert_eq!(remote.folder(), "nostr_/npub1abc/repo/v1");
+    }
+
+    #[test]
+    fn attack_12_no_path_leaves_its_folder() {
+        for text in [
+            "./../../etc",
+            "./a/../../x",
+            ".\\..\\x",
+            "owner/repo/../../x@v1",
+            "owner/../x@v1",
+            "../owner/repo@v1",
+            "owner/repo@../../x",
+            "owner/repo@..",
+            "nostr://npub1abc/repo//../x@v1",
+            "naddr1abc/../../x@v1",
+            "owner@v1",
+            "owner/repo",
+            "owner/repo@",
+            "https://example.org/x@v1",
+            "owner/re po@v1",
+        ] {
+            assert!(Uses::parse(text).is_err(), "{text}");
+        }
+    }
+}

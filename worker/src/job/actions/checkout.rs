@@ -1,0 +1,135 @@
+//! The built-in `actions/checkout`.
+//!
+//! Source of the rules: the README of actions/checkout. Nothing that it would keep for later is kept: there are no
+//! credentials to persist.
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use workflow::plan::Conclusion;
+
+use crate::{
+    fetch::{self, Checkout, Sparse, Submodules},
+    github::uses,
+    job::{
+        clock::{Cause, Interrupt},
+        steps::{Runner, StepEnd, StepScope, absolute},
+    },
+};
+
+/// Inputs that ask for nothing here, with what makes them needless.
+const NEEDLESS: &[(&str, &str)] = &[
+    ("ssh-key", "repositories are fetched over https"),
+    ("ssh-known-hosts", "repositories are fetched over https"),
+    ("filter", "the worker has the objects already"),
+];
+
+impl Runner<'_> {
+    pub(super) async fn checkout(
+        &mut self,
+        inputs: &IndexMap<String, String>,
+        scope: &StepScope<'_>,
+    ) -> Result<StepEnd, String> {
+        let input = |name: &str| {
+            inputs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.trim())
+        };
+        let wanted = self.wanted(&input).map_err(|problem| format!("actions/checkout: {problem}"))?;
+        for (name, why) in NEEDLESS.iter().filter(|(name, _)| !input(name).is_empty()) {
+            self.job.console.notice(scope.index, &format!("actions/checkout: `{name}` is ignored: {why}")).await;
+        }
+        let path = uses::inside(input("path")).filter(|_| !input("path").starts_with('/'));
+        let path = path.ok_or("actions/checkout: `path` must stay in the workspace")?;
+        let directory = absolute(&self.machine.workspace(), &path).trim_end_matches('/').to_owned();
+        let clean = flag("clean", input("clean"), true)?;
+        let attempt = Arc::clone(&self.job.attempt);
+        let sources = Arc::clone(&self.job.sources);
+        let machine = self.machine;
+        let work = async {
+            let out = fetch::checkout(sources.as_ref(), &attempt.order.source, &wanted).await;
+            let out = out.map_err(|error| format!("actions/checkout: {error:#}"))?;
+            let unpacked = machine.unpack(&directory, clean, out.archive).await;
+            unpacked.map_err(|error| format!("actions/checkout: {error}"))?;
+            Ok::<_, String>((out.commit, out.reference, out.notes))
+        };
+        let interrupt = tokio::select! {
+            result = work => {
+                let (commit, reference, mut notes) = result?;
+                let named = if reference.is_empty() { String::new() } else { format!(" ({reference})") };
+                notes.push(format!("Checked out {commit}{named} to {directory}"));
+                self.job.console.notice(scope.index, &notes.join("\n")).await;
+                let mut end = StepEnd::new(Conclusion::Success);
+                // GitHub's gives the ref as it was asked for.
+                let asked = if wanted.reference.is_empty() { &reference } else { &wanted.reference };
+                end.outputs.insert("ref".into(), asked.clone());
+                end.outputs.insert("commit".into(), commit);
+                return Ok(end);
+            }
+            interrupt = self.job.clock.interrupt(scope.deadline) => interrupt,
+        };
+        match interrupt {
+            Interrupt::Step => Err("actions/checkout: the step's time is over".into()),
+            Interrupt::Job(cause) => {
+                self.job.clock.end(cause);
+                let gone = matches!(cause, Cause::Cancelled | Cause::Killed | Cause::Timeout);
+                Ok(StepEnd::new(if gone { Conclusion::Cancelled } else { Conclusion::Failure }))
+            }
+        }
+    }
+
+    fn wanted<'i>(&self, input: &impl Fn(&str) -> &'i str) -> Result<Checkout, String> {
+        let (own, server) = (self.contexts.github_text("repository"), self.contexts.github_text("server_url"));
+        let (mut repository, other) =
+            (input("repository").to_owned(), input("github-server-url").trim_end_matches('/'));
+        let mut remote = format!("{server}/{}", if repository.is_empty() { own } else { &repository });
+        if !other.is_empty() && other != server {
+            let name = if repository.is_empty() { own } else { &repository };
+            repository = format!("{other}/{name}");
+            remote.clone_from(&repository);
+        } else if repository.eq_ignore_ascii_case(own) {
+            repository.clear();
+        }
+        if repository.is_empty() && self.job.attempt.order.source.repository.is_empty() {
+            return Err("this job has no repository".into());
+        }
+        if flag("lfs", input("lfs"), false)? {
+            return Err("`lfs: true` is not supported: files of Git LFS stay pointers; fetch them in a step".into());
+        }
+        let depth = match input("fetch-depth") {
+            "" => 1,
+            text => text.parse().map_err(|_| format!("fetch-depth must be a number, not {text}"))?,
+        };
+        let submodules = match input("submodules").to_ascii_lowercase().as_str() {
+            "recursive" => Submodules::Recursive,
+            text if flag("submodules", text, false)? => Submodules::Direct,
+            _ => Submodules::None,
+        };
+        let patterns = input("sparse-checkout");
+        let sparse = match patterns {
+            "" => None,
+            patterns => {
+                let cone = flag("sparse-checkout-cone-mode", input("sparse-checkout-cone-mode"), true)?;
+                let lines: Vec<&str> = patterns.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+                Some(Sparse { patterns: lines.join("\n"), cone })
+            }
+        };
+        Ok(Checkout {
+            repository,
+            reference: input("ref").to_owned(),
+            depth,
+            tags: flag("fetch-tags", input("fetch-tags"), false)?,
+            submodules,
+            sparse,
+            remote,
+        })
+    }
+}
+
+/// An input that is true or false.
+fn flag(name: &str, text: &str, default: bool) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "" => Ok(default),
+        "true" => Ok(true),
+        "false" => Ok(false),
+        other => Err(format!("`{name}` must be true or false, not {other}")),
+    }
+}
