@@ -6,11 +6,14 @@ use std::{path::Path, sync::Arc};
 use coordinator::{
     config,
     run::Repository as Address,
-    source::{Lookup, SourceError, Sources, Wanted},
+    source::{
+        Lookup, SourceError, Sources, Wanted,
+        outside::{Asked, Need},
+    },
 };
 use futures::{StreamExt, future::BoxFuture};
 use longshore_tests::harness::git::{Repository, Server};
-use nostr::{Event, EventBuilder, Filter, JsonUtil, Keys, Kind, Tag, Timestamp, filter::MatchEventOptions};
+use nostr::{Event, EventBuilder, Filter, JsonUtil, Keys, Kind, Tag, Timestamp, ToBech32, filter::MatchEventOptions};
 
 /// Events as a relay would give them.
 struct Events(Vec<Event>);
@@ -156,4 +159,62 @@ async fn a_bundle_carries_a_commit_with_its_history() {
     assert_eq!(clone.git(&["rev-parse", "FETCH_HEAD"]).unwrap(), w.c1);
     assert_eq!(clone.git(&["rev-parse", "FETCH_HEAD~1"]).unwrap(), w.c0);
     assert!(w.announced(&["x"]).as_json().contains("30617"));
+}
+
+#[tokio::test]
+async fn an_action_on_nostr_is_what_its_maintainers_name() {
+    let w = world().await;
+    w.repository.git(&["checkout", "--quiet", "-b", "side", &w.c0]).unwrap();
+    let side = w.repository.commit("side", &[("x", "y")]).unwrap();
+    w.repository.publish(&w.server.folder, "new.git").unwrap();
+    let tags: [&[&str]; 4] =
+        [&["d", "my-repo"], &["refs/heads/main", &w.c1], &["refs/tags/v1", &w.c0], &["HEAD", "ref: refs/heads/main"]];
+    let events = vec![w.announced(&["new.git"]), event(&w.owner, 30618, 2, &tags)];
+    let npub = w.owner.public_key().to_bech32().unwrap();
+    let mirrors = [("acme/tool".to_owned(), format!("nostr://{npub}/my-repo"))].into();
+    let actions = config::Actions { bases: Vec::new(), mirrors };
+    let sources = sources(&w.mirrors(), events, true).with_actions(actions);
+    let find = async |repository: &str, reference: &str| {
+        sources.find(&Asked { repository, reference, need: Need::Tree(None) }).await.map(|found| found.commit)
+    };
+    for repository in [&format!("{npub}/my-repo"), &format!("nostr://{npub}/my-repo"), "Acme/Tool"] {
+        for (reference, commit) in [("v1", &w.c0), ("main", &w.c1), ("refs/heads/main", &w.c1), (&w.c0, &w.c0)] {
+            assert_eq!(find(repository, reference).await.unwrap(), *commit, "{repository}@{reference}");
+        }
+        // The server gives this commit to whoever asks for it; no maintainer ever named it.
+        for (reference, part) in
+            [("v2", "no branch or tag"), ("side", "no branch or tag"), (&side, "no branch or tag that")]
+        {
+            let error = find(repository, reference).await.unwrap_err().to_string();
+            assert!(error.contains(part), "{repository}@{reference}: {error}");
+        }
+    }
+    let asked = Asked { repository: &format!("{npub}/my-repo"), reference: "main", need: Need::Everything };
+    let found = sources.find(&asked).await.unwrap();
+    let expected = [("refs/heads/main", &w.c1), ("refs/tags/v1", &w.c0)];
+    assert_eq!(found.refs, expected.map(|(name, commit)| (name.to_owned(), commit.clone())));
+}
+
+#[tokio::test]
+async fn attack_60_what_a_workflow_names_is_fetched_from_public_servers_alone() {
+    let w = world().await;
+    let actions = config::Actions { bases: vec![w.server.url.clone()], ..config::Actions::default() };
+    let (new, file) = (w.server.clone_url("new.git"), format!("file://{}", w.server.folder.join("new.git").display()));
+    for (private, name, part) in [
+        (false, "acme/tool", "not a public address"),
+        (false, new.as_str(), "not a public address"),
+        (true, file.as_str(), "only http and https"),
+        (true, "ext::sh -c id", "only http and https"),
+        (true, "git@127.0.0.1:x/y", "only http and https"),
+        (true, "-u/x", "names no repository"),
+        (true, "../srv", "names no repository"),
+    ] {
+        let sources = sources(&w.mirrors(), Vec::new(), private).with_actions(actions.clone());
+        let error =
+            sources.find(&Asked { repository: name, reference: "main", need: Need::History }).await.unwrap_err();
+        assert!(error.to_string().contains(part), "{name}: {error}");
+    }
+    let sources = sources(&w.mirrors(), Vec::new(), true).with_actions(actions);
+    let found = sources.find(&Asked { repository: &new, reference: "", need: Need::History }).await.unwrap();
+    assert_eq!((found.commit, found.reference.as_str()), (w.c1.clone(), "refs/heads/main"));
 }

@@ -206,6 +206,34 @@ async fn t46_markup_in_a_run_and_its_log_is_inert_on_the_pages() {
 }
 
 #[tokio::test]
+async fn annotations_summaries_and_commits_of_actions_stand_in_the_answer_and_on_the_page() {
+    let server = Server::start().await;
+    let mut state = run("a", 1, &Keys::generate(), &json!("public"));
+    let report = json!({
+        "conclusion": "failure", "reason": {"kind": "step"}, "exit_code": 1, "steps": [], "outputs": {},
+        "annotations": [{"level": "error", "message": "<b>bad</b>", "file": "src/a.rs", "line": 7}],
+        "summary": "# Sum <script>alert(2)</script>", "started": true, "image": null,
+        "actions": {"acme/tool@v1": "c0ffee"}, "started_at_ms": 0, "finished_at_ms": 0,
+    });
+    let job = json!({
+        "id": "build", "leg": {"matrix": {}, "index": 0, "total": 1}, "name": "build", "labels": [], "timeout_ms": 0,
+        "tolerated": false, "fail_fast": true, "max_parallel": null, "attempts": [],
+        "phase": {"phase": "done", "conclusion": "failure", "reason": {"kind": "step"}, "report": report},
+    });
+    state.jobs.insert("build".into(), serde_json::from_value(job).unwrap());
+    server.commit(vec![Change::Run(Box::new(state))]).await;
+    let answer: Value = server.get("/api/runs/a").await.json().await.unwrap();
+    let job = &answer["jobs"][0];
+    assert_eq!((&job["annotations"][0]["line"], &job["annotations"][0]["level"]), (&json!(7), &json!("error")));
+    assert!(job["summary"].as_str().unwrap().starts_with("# Sum"));
+    assert_eq!(job["actions"], json!({"acme/tool@v1": "c0ffee"}));
+    let page = server.get("/runs/a").await.text().await.unwrap();
+    for part in ["<code>src/a.rs:7</code> &#60;b&#62;bad", "# Sum &#60;script&#62;"] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+}
+
+#[tokio::test]
 async fn a_private_run_answers_its_readers_alone_and_others_as_if_it_were_not_there() {
     let server = Server::start().await;
     let (reader, stranger) = (Keys::generate(), Keys::generate());

@@ -755,7 +755,7 @@ async fn a_summary_beyond_its_limit_is_left_out_and_its_step_succeeds() {
 /// GitHub docs, "Contexts reference" and "Variables reference": what every step of a job sees.
 #[tokio::test(flavor = "multi_thread")]
 async fn contexts_and_default_variables_are_complete() {
-    let github = "action action_path action_ref action_repository action_status actor actor_id api_url base_ref env event \
+    let github = "action action_ref action_repository actor actor_id api_url base_ref env event \
                   event_name event_path graphql_url head_ref job path ref ref_name ref_protected ref_type repository \
                   repository_id repository_owner repository_owner_id repositoryUrl retention_days run_attempt run_id \
                   run_number secret_source server_url sha token triggering_actor workflow workflow_ref workflow_sha \

@@ -38,6 +38,14 @@ impl Config {
             "relays.read is empty: name at least one relay that job events come from"
         );
         ensure!(!self.relays.write.is_empty(), "relays.write is empty: name at least one relay that takes results");
+        for base in &self.actions.bases {
+            let parsed = url::Url::parse(base).ok();
+            let known = parsed.is_some_and(|url| matches!(url.scheme(), "https" | "http" | "file"));
+            ensure!(known, "actions.bases: `{base}` is no git server: write it as https://HOST");
+        }
+        for name in self.actions.mirrors.keys() {
+            ensure!(name.split('/').count() == 2, "actions.mirrors: `{name}` is no repository: write it as owner/repo");
+        }
         for identity in &self.workers {
             let is_key = hex::decode(identity).is_ok_and(|key| key.len() == 32);
             ensure!(
@@ -95,7 +103,9 @@ mod tests {
         assert_eq!(good.check().unwrap(), Vec::<String>::new());
 
         type Break = fn(&mut Config);
-        let cases: [(Break, &str); 7] = [
+        let cases: [(Break, &str); 9] = [
+            (|c| c.actions.bases.push("github.com".into()), "https://HOST"),
+            (|c| drop(c.actions.mirrors.insert("tool".into(), String::new())), "owner/repo"),
             (|c| c.key_file = "/nowhere".into(), "longshore keygen"),
             (|c| c.http = "localhost".into(), "ADDRESS:PORT"),
             (|c| c.tls = None, "plain text"),

@@ -104,6 +104,14 @@ impl Sources {
     }
 
     fn place(&self, name: &str, notes: &mut Vec<String>) -> Result<Place, SourceError> {
+        let configured = Reach { private: self.settings.allow_private, file: self.settings.allow_file };
+        if let Some((_, target)) = self.actions.mirrors.iter().find(|(key, _)| self.is_named(key, name)) {
+            notes.push(format!("{name}: the configured mirror {target}"));
+            return Ok(match Address::parse(target) {
+                Ok(Address::Known(repository)) => Place::Nostr(repository),
+                _ => Place::Git(vec![target.clone()], configured),
+            });
+        }
         if let Some(place) = self.itself(name)? {
             return Ok(place);
         }
@@ -116,20 +124,19 @@ impl Sources {
         if !plain {
             return Err(SourceError::Refused(format!("{name:?} names no repository: write owner/repo")));
         }
-        let configured = Reach { private: self.settings.allow_private, file: self.settings.allow_file };
-        if let Some((_, target)) = self.actions.mirrors.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)) {
-            notes.push(format!("{name}: the configured mirror {target}"));
-            return Ok(match Address::parse(target) {
-                Ok(Address::Known(repository)) => Place::Nostr(repository),
-                _ => Place::Git(vec![target.clone()], configured),
-            });
-        }
         if self.actions.bases.is_empty() {
             let message = format!("{name}: no git server is configured for it; add one to actions.bases");
             return Err(SourceError::Refused(message));
         }
         let urls = self.actions.bases.iter().map(|base| format!("{}/{name}", base.trim_end_matches('/')));
         Ok(Place::Git(urls.collect(), configured))
+    }
+
+    /// Whether a name, or a URL at one of the bases, is that of a configured mirror.
+    fn is_named(&self, mirror: &str, name: &str) -> bool {
+        let at_base = |base: &String| name.strip_prefix(base.trim_end_matches('/'))?.strip_prefix('/');
+        let plain = self.actions.bases.iter().find_map(at_base).unwrap_or(name);
+        plain.strip_suffix(".git").unwrap_or(plain).eq_ignore_ascii_case(mirror)
     }
 
     /// A name that says itself where it leads.

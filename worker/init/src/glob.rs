@@ -352,6 +352,18 @@ mod tests {
     }
 
     #[test]
+    fn attack_48_odd_names_are_hashed_like_any_other() {
+        let long = format!("{}/file", vec!["d".repeat(200); 15].join("/"));
+        let files = ["-rf", "A", "a", &long, "new\nline", "u\u{308}", "\u{fc}"];
+        let base = tree(&files);
+        assert_eq!(hash(base.path(), &["**".to_owned()]).unwrap(), expected(&files));
+        assert_eq!(hash(base.path(), &["-rf".to_owned(), "u*".to_owned()]).unwrap(), expected(&["-rf", "u\u{308}"]));
+        let odd: &std::ffi::OsStr = OsStrExt::from_bytes(b"\xff\xfe");
+        fs::write(base.path().join(odd), "odd").unwrap();
+        assert!(hash(base.path(), &["**".to_owned()]).unwrap().is_some());
+    }
+
+    #[test]
     fn a_pattern_of_many_stars_takes_no_longer() {
         let pattern = "**/a*a*a*a*a*b/".repeat(30);
         let rule = Rule::parse(&pattern, Path::new("/")).unwrap().unwrap();
