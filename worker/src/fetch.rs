@@ -1,6 +1,6 @@
 //! Brings what a job needs: repositories into local mirrors, checked-out trees and actions as archives.
 //!
-//! A [`Sources`] finds commits; [`checkout`] makes a work tree of one, submodules included.
+//! A [`Sources`] finds commits; [`checkout()`] makes a work tree of one, submodules included.
 
 mod actions;
 mod checkout;

@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(config.relays.index, INDEXES);
         assert!(config.policy.maintainers && config.tls.is_some() && config.workers.len() == 1);
         let text = std::fs::read_to_string(&file).unwrap();
-        assert_keys_named(&toml::Table::try_from(complete).unwrap(), &text);
+        assert_keys_named("", &toml::Table::try_from(complete).unwrap(), &text);
 
         let file = given("worker.toml");
         let complete = worker::config::Config::complete();
@@ -300,19 +300,21 @@ mod tests {
         assert_eq!(config.check().unwrap(), Vec::<String>::new());
         assert_eq!(config.coordinator, "https://ci.example.org:7443");
         let text = std::fs::read_to_string(&file).unwrap();
-        assert_keys_named(&toml::Table::try_from(complete).unwrap(), &text);
+        assert_keys_named("", &toml::Table::try_from(complete).unwrap(), &text);
 
         let again = format!("{:#}", run(&args).unwrap_err());
         assert!(again.contains("coordinator.toml exists"), "{again}");
     }
 
-    fn assert_keys_named(table: &toml::Table, text: &str) {
+    /// `within` is the table's own name with a dot behind it, or nothing for the outermost.
+    fn assert_keys_named(within: &str, table: &toml::Table, text: &str) {
         for (key, value) in table {
-            let named = [format!("{key} ="), format!("# {key} ="), format!("[{key}]"), format!("# [{key}.")];
+            let table = format!("[{within}{key}");
+            let named = [format!("{key} ="), format!("# {key} ="), format!("{table}]"), format!("# {table}.")];
             let is_named = named.iter().any(|start| text.lines().any(|line| line.starts_with(start)));
             assert!(is_named || key.starts_with("ubuntu-"), "`{key}` is not explained");
             if let Some(table) = value.as_table() {
-                assert_keys_named(table, text);
+                assert_keys_named(&format!("{within}{key}."), table, text);
             }
         }
     }
