@@ -83,6 +83,7 @@ impl Executor for Script {
                 Self::Until(go) => {
                     sink.append(vec![line("waiting\n".into())]).await.unwrap();
                     tokio::select! {
+                        biased;
                         () = go.cancelled() => {}
                         () = attempt.kill.cancelled() => conclusion = Conclusion::Cancelled,
                     }

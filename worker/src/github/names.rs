@@ -46,13 +46,13 @@ mod tests {
 
     #[test]
     fn steps_without_an_id_are_called_by_what_they_run() {
-        let text = "on: push\njobs: {a: {runs-on: x, steps: [{run: a}, {run: b}, {id: __run_3, run: c}, {run: d},
+        let text = "on: push\njobs: {a: {runs-on: x, steps: [{run: a}, {run: b}, {id: c, run: c}, {run: d},
             {uses: actions/checkout@v4}, {uses: actions/checkout@v4}, {uses: ./x}, {uses: o/r/p@v1}]}}";
         let (plan, problems) = workflow::github::parse("t.yml", text);
         let Some(plan) = plan else { panic!("{problems:?}") };
         let workflow::plan::Work::Steps(steps) = &plan.jobs["a"].work else { panic!("no steps") };
         let expected =
-            ["__run", "__run_2", "__run_3", "__run_4", "__actions_checkout", "__actions_checkout_2", "__self", "__o_r"];
+            ["__run", "__run_2", "c", "__run_3", "__actions_checkout", "__actions_checkout_2", "__self", "__o_r"];
         assert_eq!(names(steps), expected);
     }
 }

@@ -115,7 +115,13 @@ fn attack_37_nothing_outlives_the_job() {
         let machine = docker.acquire(spec()).await.unwrap();
         let mark = format!("100{}", rand::random::<u32>());
         say(&*machine, &format!("setsid nohup sleep {mark} > /dev/null 2>&1 < /dev/null &")).await;
-        assert!(runs_here(&mark), "the daemon should be seen from the host first");
+        // The shell does not wait for what it starts.
+        let seen = async {
+            while !runs_here(&mark) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), seen).await.expect("the daemon is seen from the host first");
         machine.destroy().await;
         docker.close().await;
         assert!(!runs_here(&mark));

@@ -1,0 +1,133 @@
+//! The source and the actions a job uses.
+
+use workflow::plan::Reason;
+
+use crate::{harness::Run, run};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checkout_and_local_actions_run_from_the_repository() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = Run::steps(
+        "
+- uses: actions/checkout@v4
+- run: git log --format=%s; git status --porcelain; cat hello.txt
+- id: c
+  uses: ./actions/outer
+  with: {who: world}
+  env: {AROUND: yes}
+- run: echo \"${{ steps.c.outputs.greeting }} ${{ steps.c.outcome }}\"
+- uses: ./actions/js
+  with: {label: A}
+- uses: ./actions/js
+  with: {label: B}
+- uses: actions/checkout@v4
+  with: {path: second, fetch-depth: 0}
+- run: cat second/hello.txt
+- uses: actions/checkout@v4
+  with: {repository: other/one}",
+    )
+    .repository(
+        folder.path(),
+        &[
+            ("hello.txt", "hello\n"),
+            (
+                "actions/outer/action.yml",
+                "inputs: {who: {required: true}, mark: {default: '!'}}
+outputs: {greeting: {value: '${{ steps.i.outputs.text }}'}}
+runs:
+  using: composite
+  steps:
+    - id: i
+      uses: ./actions/inner
+      with: {text: 'hi ${{ inputs.who }}${{ inputs.mark }}'}
+    - shell: bash
+      run: echo \"$AROUND $(basename $GITHUB_ACTION_PATH) [${{ steps.c.outputs.greeting }}]\"
+",
+            ),
+            (
+                "actions/inner/action.yml",
+                "inputs: {text: {}}
+outputs: {text: {value: '${{ steps.s.outputs.t }}'}}
+runs:
+  using: composite
+  steps:
+    - {id: s, shell: sh, run: 'echo \"t=${{ inputs.text }}\" >> $GITHUB_OUTPUT'}
+",
+            ),
+            (
+                "actions/js/action.yml",
+                "inputs: {label: {}, odd name: {default: dflt}}\nruns: {using: node20, main: main.js, post: post.js}\n",
+            ),
+            (
+                "actions/js/main.js",
+                "require('fs').appendFileSync(process.env.GITHUB_STATE, `l=${process.env.INPUT_LABEL}\\n`);
+                 console.log(`main ${process.env.INPUT_LABEL} ${process.env.INPUT_ODD_NAME}`)",
+            ),
+            ("actions/js/post.js", "console.log(`post ${process.env.STATE_l}`)"),
+        ],
+    );
+    let Some(outcome) = run(job).await else {
+        return;
+    };
+    assert_eq!(
+        outcome.lines(),
+        [
+            "one",
+            "hello",
+            "yes outer []",
+            "hi world! success",
+            "main A dflt",
+            "main B dflt",
+            "hello",
+            "post B",
+            "post A"
+        ],
+        "{}",
+        outcome.notices()
+    );
+    assert!(outcome.notices().contains("other/one: repositories other than the job's own"));
+    assert_eq!(outcome.conclusions()[8..], ["failure", "success", "success"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exec_has_the_source_in_the_workspace_before_the_first_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut job = Run::steps("- run: cat hello.txt").repository(folder.path(), &[("hello.txt", "hello\n")]);
+    job.checked_out = true;
+    let Some(outcome) = run(job).await else {
+        return;
+    };
+    assert_eq!(outcome.lines(), ["hello"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_of_another_repository_that_cannot_be_had_ends_the_job_before_its_first_step() {
+    let job = Run::steps("- run: echo never\n- if: false\n  uses: some/action@v1");
+    let Some(outcome) = run(job).await else { return };
+    assert_eq!(outcome.lines(), [""; 0]);
+    let Some(Reason::Invalid(reason)) = &outcome.report.reason else { panic!("{:?}", outcome.report.reason) };
+    assert!(reason.contains("some/action@v1"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_needs_node_in_an_image_without_it_says_what_to_do_and_may_get_the_workers() {
+    let files = [
+        ("act/action.yml", "runs: {using: node20, main: main.js}"),
+        ("act/main.js", "console.log('ran')"),
+        // Stands for a machine without Node.js: what is on the path first, and cannot be found.
+        ("hide.sh", "mv $(command -v node) /usr/bin/node.hidden"),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let steps = "- uses: actions/checkout@v4\n- run: sh hide.sh\n- uses: ./act";
+    let Some(outcome) = run(Run::steps(steps).repository(folder.path(), &files)).await else { return };
+    for part in ["needs the program `node`", "longshore/ubuntu:dev", "worker's configuration"] {
+        assert!(outcome.notices().contains(part), "{part}: {}", outcome.notices());
+    }
+    let program = folder.path().join("program");
+    std::fs::write(&program, "#!/bin/sh\nexec /usr/bin/node.hidden \"$@\"\n").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut job = Run::steps(steps).repository(folder.path(), &files);
+    job.node = Some(program);
+    let Some(outcome) = run(job).await else { return };
+    assert_eq!(outcome.lines(), ["ran"], "{}", outcome.notices());
+}

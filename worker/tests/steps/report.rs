@@ -1,0 +1,170 @@
+//! A job's report and its log: outputs, annotations, summary, masked secrets, limits.
+
+use workflow::plan::{Conclusion, Reason};
+
+use crate::{harness::Run, run};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_tells_outputs_annotations_summary_and_exit_code() {
+    let job = Run::new(
+        "
+env: {W: workflow, J: workflow, S: workflow}
+jobs:
+  test:
+    runs-on: ubuntu-latest
+    env: {J: job, S: job}
+    defaults: {run: {shell: bash}}
+    outputs:
+      out: ${{ steps.a.outputs.o }}
+      leak: ${{ steps.a.outputs.leak }}
+    steps:
+      - id: a
+        name: Step of ${{ env.S }}
+        env: {S: step, T: '${{ secrets.TOKEN }}'}
+        run: |
+          echo \"o=$W $J $S\" >> $GITHUB_OUTPUT
+          echo \"leak=x $T\" >> $GITHUB_OUTPUT
+          echo \"# Sum with $T\" >> $GITHUB_STEP_SUMMARY
+          echo \"::error file=a.rs,line=3,endLine=4,col=5,title=Bad::message $T%0Atwo\"
+          exit 9
+",
+    );
+    let Some(outcome) = run(job.secret("TOKEN", "tok_9f8e7d")).await else {
+        return;
+    };
+    let report = &outcome.report;
+    assert_eq!(report.outputs.get("out").map(String::as_str), Some("workflow job step"));
+    assert_eq!(report.outputs.get("leak"), None, "an output with a secret is dropped");
+    assert!(outcome.notices().contains("leak is left out"));
+    assert_eq!(report.steps[0].name, "Step of step");
+    assert_eq!((report.exit_code, report.steps[0].exit_code), (9, Some(9)));
+    assert_eq!(report.summary, "# Sum with ***\n");
+    let annotation = &report.annotations[0];
+    assert_eq!(annotation.message, "message ***\ntwo");
+    assert_eq!((annotation.line, annotation.end_line, annotation.column), (Some(3), Some(4), Some(5)));
+    assert!(!outcome.everything().contains("tok_9f8e7d"));
+    let marks: Vec<_> =
+        outcome.records.iter().filter_map(|r| r.mark.as_ref()).map(|m| (m.name.as_str(), m.ended)).collect();
+    assert_eq!(
+        marks,
+        [
+            ("Set up job", false),
+            ("Set up job", true),
+            ("Main Step of step", false),
+            ("Main Step of step", true),
+            ("Complete job", false),
+            ("Complete job", true),
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_21_encoded_secrets_do_not_leave_a_job() {
+    let job = Run::steps(
+        "
+- env: {T: '${{ secrets.TOKEN }}'}
+  run: |
+    printf '%s' \"$T\" | base64 -w0; echo
+    printf 'x%s' \"$T\" | base64 -w0; echo
+    printf 'xy%sz' \"$T\" | base64 -w0; echo
+    printf '%s' \"$T\" | od -An -tx1 | tr -d ' \\n'; echo
+    printf '%s' \"$T\" | jq -sRr @uri
+    printf '%s' \"$T\" | jq -sR .
+    printf '%s' \"$T\" | jq -sRr @html
+    printf '%q\\n' \"$T\"
+- name: named ${{ secrets.TOKEN }}
+  run: echo '${{ secrets.TOKEN }}' >&2",
+    );
+    let secret = "Zaq1&<x>sw2-p@ss";
+    let Some(outcome) = run(job.secret("TOKEN", secret)).await else {
+        return;
+    };
+    let lines = outcome.lines();
+    assert_eq!(lines.len(), 9, "{lines:#?}");
+    for line in &lines {
+        assert!(line.contains("***"), "{line}");
+    }
+    assert!(!outcome.everything().contains(secret));
+    assert!(outcome.everything().contains("named ***"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_22_multi_line_secrets_are_masked_line_by_line() {
+    let job = Run::steps(
+        "
+- env: {KEY: '${{ secrets.KEY }}'}
+  run: |
+    echo \"$KEY\"
+    echo \"$KEY\" | sed 's/^/  /; s/$/\\r/'
+    echo \"$KEY\" | while read -r line; do echo \"line $line\"; done",
+    );
+    let Some(outcome) = run(job.secret("KEY", "BEGIN-KEY\nline-alpha-1\nline-beta-2\n")).await else {
+        return;
+    };
+    for part in ["BEGIN-KEY", "line-alpha-1", "line-beta-2"] {
+        assert!(!outcome.everything().contains(part), "{part}\n{:?}", outcome.lines());
+    }
+    assert!(outcome.lines().contains(&"line ***".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_23_a_secret_written_byte_by_byte_is_masked() {
+    let job = Run::steps(
+        "
+- env: {T: '${{ secrets.TOKEN }}'}
+  run: |
+    for i in $(seq 1 ${#T}); do printf '%s' \"$(printf '%s' \"$T\" | cut -c $i)\"; sleep 0.12; done; echo ' end'
+- run: |
+    echo '::add-mask::late-value'
+    printf 'late-'; sleep 0.3; echo 'value'",
+    );
+    let Some(outcome) = run(job.secret("TOKEN", "hunter22")).await else {
+        return;
+    };
+    assert_eq!(outcome.lines(), ["*** end", "***"]);
+    assert!(!outcome.records.iter().any(|record| record.text.starts_with(b"h")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_51_floods_are_cut_at_the_limit_and_named() {
+    for script in ["yes", "head -c 1G /dev/zero", "head -c 8M /dev/urandom; yes"] {
+        let mut job = Run::steps(&format!("- run: {script}\n- if: always()\n  run: echo never"));
+        job.limits.log = 4 << 20;
+        let Some(outcome) = run(job).await else {
+            return;
+        };
+        assert_eq!(outcome.report.reason, Some(Reason::LogLimit), "{script}");
+        assert_eq!(outcome.report.conclusion, Conclusion::Failure, "{script}");
+        let bytes: usize = outcome.records.iter().map(|record| record.text.len()).sum();
+        assert!(bytes < (4 << 20) + 4096, "{script}: {bytes}");
+        assert!(outcome.records.iter().all(|record| record.text.len() <= 64 * 1024), "{script}");
+        assert!(outcome.notices().contains("log cut here"), "{script}");
+        assert_eq!(outcome.conclusions().last(), Some(&"skipped"), "{script}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_summary_beyond_its_limit_is_left_out_and_its_step_succeeds() {
+    let steps = "
+- run: echo small >> $GITHUB_STEP_SUMMARY
+- run: head -c 1100000 /dev/zero | tr '\\0' x >> $GITHUB_STEP_SUMMARY
+- run: head -c 5000000 /dev/zero | tr '\\0' x >> $GITHUB_STEP_SUMMARY
+- run: head -c 5000000 /dev/zero | tr '\\0' x >> $GITHUB_OUTPUT";
+    let Some(outcome) = run(Run::steps(steps)).await else { return };
+    assert_eq!(outcome.report.summary, "small\n");
+    assert_eq!(outcome.conclusions(), ["success", "success", "success", "failure"]);
+    let said: Vec<_> = outcome.report.annotations.iter().map(|a| a.message.contains("summary")).collect();
+    assert_eq!(said, [true, true, false]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_without_a_line_end_is_seen_while_its_step_runs() {
+    let mut job = Run::steps("- run: |\n    printf 'password: '; sleep 60");
+    job.cancel_at = Some(("password: ", job.kill.clone()));
+    let began = std::time::Instant::now();
+    let Some(outcome) = run(job).await else {
+        return;
+    };
+    assert!(began.elapsed().as_secs() < 30, "the prompt was not seen");
+    assert_eq!(outcome.report.conclusion, Conclusion::Cancelled);
+}
