@@ -124,7 +124,7 @@ fn next(state: &State) -> Option<run::Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_comes_in_whatever_order_one_at_a_time_holds_a_group_and_every_run_ends(

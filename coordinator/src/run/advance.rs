@@ -133,7 +133,7 @@ impl Turn {
         self.state.cancelled.is_some() || self.state.expired_at.is_some()
     }
 
-    fn over(&self) -> bool {
+    pub(super) fn over(&self) -> bool {
         matches!(self.state.phase, Phase::Sealing { .. } | Phase::Done { .. })
     }
 

@@ -79,14 +79,15 @@ impl Turn {
     }
 
     pub(super) fn gives_way(&mut self, key: &str, to: &str) -> Result<(), Refused> {
-        let job = self.state.jobs.get(key).ok_or(Refused::Stale)?;
-        match job.phase {
-            JobPhase::Done { .. } => Err(Refused::Terminal),
-            JobPhase::Cancelling { .. } => Err(Refused::Repeated),
-            _ => {
+        if self.over() {
+            return Err(Refused::Terminal);
+        }
+        match self.state.jobs.get(key).map(|job| &job.phase) {
+            Some(JobPhase::Waiting { .. } | JobPhase::Queued { .. } | JobPhase::Running { .. }) => {
                 self.stop(key, Reason::Cancelled(format!("cancelled by {to}")));
                 Ok(())
             }
+            _ => Err(Refused::Stale),
         }
     }
 
@@ -121,3 +122,6 @@ impl Turn {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
