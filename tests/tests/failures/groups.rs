@@ -25,6 +25,12 @@ impl Stage {
         self.world.send(&self.world.press(self.pool.pubkey, PATH)).await.unwrap()
     }
 
+    /// A run as the API shows it.
+    async fn shown(&self, run: &Event) -> serde_json::Value {
+        let url = format!("{}/api/runs/{}", self.pool.http, run.id.to_hex());
+        reqwest::get(url).await.unwrap().json().await.unwrap()
+    }
+
     /// Waits until a status says why the run waits.
     async fn waits(&self, (run, job): &(Event, Event), reason: &str) {
         let told = self.world.listener.answered(run, job, LIMIT, |answers| {
@@ -46,20 +52,20 @@ async fn a_groups_holder_and_queue_survive_a_kill_and_each_run_that_gives_way_sa
     let coordinator = stage.pool.coordinator().unwrap();
     let worker = stage.pool.worker(&[]).unwrap();
     let first = stage.begin().await;
+    let held = format!("held by run {} of the concurrency group main-deploy", stage.shown(&first.0).await["serial"]);
     let second = stage.press().await;
-    stage.waits(&second, "held by run 1 of the concurrency group main-deploy").await;
+    stage.waits(&second, &held).await;
     coordinator.kill().unwrap();
 
     let coordinator = stage.pool.coordinator().unwrap();
     let third = stage.press().await;
-    stage.waits(&third, "held by run 1 of the concurrency group main-deploy").await;
+    stage.waits(&third, &held).await;
     let replaced = stage.end(&second.0, &second.1, &[&coordinator]).await;
     assert_eq!(replaced.statuses().last().unwrap(), "cancelled");
+    let shown = stage.shown(&third.0).await;
     let error = tag(replaced.only(kind::RESULT).unwrap(), "error");
-    assert_eq!(error, "cancelled by run 3 of the concurrency group main-deploy");
-    let shown: serde_json::Value =
-        reqwest::get(format!("{}/api/runs/3", stage.pool.http)).await.unwrap().json().await.unwrap();
-    assert_eq!(shown["waits"], "held by run 1 of the concurrency group main-deploy", "{shown}");
+    assert_eq!(error, format!("cancelled by run {} of the concurrency group main-deploy", shown["serial"]));
+    assert_eq!(shown["waits"], held, "{shown}");
     coordinator.kill().unwrap();
 
     let coordinator = stage.pool.coordinator().unwrap();
