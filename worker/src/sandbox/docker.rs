@@ -6,6 +6,7 @@
 mod container;
 mod egress;
 mod engine;
+mod examine;
 mod image;
 mod machine;
 mod network;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 
+pub use self::examine::{Examined, examine};
 use self::{container::Containers, engine::Engine, pool::Pool};
 use super::{Limits, Machine, MachineSpec, Sandbox, SandboxError};
 
