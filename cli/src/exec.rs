@@ -4,6 +4,7 @@ mod checkout;
 mod drive;
 mod report;
 mod sources;
+mod view;
 
 use std::{collections::BTreeMap, io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -22,7 +23,7 @@ use workflow::{
     },
 };
 
-use self::{checkout::Checkout, report::Report, sources::ExecSources};
+use self::{checkout::Checkout, report::Report, sources::ExecSources, view::Wanted};
 
 /// Run a workflow of a local checkout, as a pool would, without a relay
 ///
@@ -93,6 +94,9 @@ pub(crate) struct Args {
     /// Jobs at a time
     #[arg(long, default_value_t = 2, value_name = "N")]
     jobs: usize,
+    /// Print line by line in a terminal too, without the tree of jobs and steps
+    #[arg(long)]
+    plain: bool,
     /// Print one JSON object instead of the log: conclusion, jobs, steps, outputs, annotations, summaries, logs
     #[arg(long)]
     json: bool,
@@ -170,7 +174,11 @@ async fn execute(args: &Args, checkout: &Checkout, planned: Planned) -> Result<E
         secrets: secrets(args)?,
         checked_out: args.workspace == "tree",
         jobs: args.jobs,
-        live: !args.json,
+        view: match (args.json, args.plain) {
+            (true, _) => Wanted::Nothing,
+            (_, true) => Wanted::Lines,
+            _ => Wanted::Tree,
+        },
         config,
     };
     let report = drive::drive(work, sandbox.clone(), sources).await;

@@ -5,6 +5,7 @@ pub mod commands;
 pub mod environment;
 pub mod evaluate;
 pub mod files;
+pub mod foreign;
 pub mod matcher;
 pub mod names;
 pub mod shell;

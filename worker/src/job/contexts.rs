@@ -159,6 +159,11 @@ impl Contexts {
         (path, serde_json::to_vec_pretty(&event).unwrap_or_default())
     }
 
+    /// `github.event`.
+    pub(super) fn payload(&self) -> &serde_json::Value {
+        self.github.get("event").unwrap_or(&serde_json::Value::Null)
+    }
+
     /// A text of the `github` context; empty where it has none.
     pub(super) fn github_text(&self, key: &str) -> &str {
         self.github.get(key).and_then(Tree::as_str).unwrap_or_default()

@@ -7,6 +7,7 @@
 mod container;
 mod egress;
 mod engine;
+mod examine;
 mod ground;
 mod image;
 mod machine;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 
+pub use self::examine::{Examined, examine};
 use self::{container::Containers, engine::Engine, pool::Pool};
 use super::{Limits, Machine, MachineSpec, Sandbox, SandboxError};
 
