@@ -4,6 +4,7 @@
 
 mod event;
 
+use indexmap::IndexMap;
 use nostr::{PublicKey, nips::nip19::ToBech32};
 use serde_json::{Map, Value, json};
 use workflow::{
@@ -72,7 +73,7 @@ pub struct Cause {
     /// Name of the GitHub event.
     pub event: String,
     /// Inputs as given; `None`: defaults.
-    pub inputs: Option<indexmap::IndexMap<String, String>>,
+    pub inputs: Option<IndexMap<String, String>>,
     /// Merged over `github.event`.
     pub payload: Option<Value>,
 }
@@ -167,6 +168,8 @@ pub fn assemble(plan: Plan, subject: &Subject, cause: Cause, numbers: Numbers) -
         inputs,
         github,
         plan,
+        called: IndexMap::new(),
+        origins: IndexMap::new(),
         notices: Vec::new(),
         relays: Vec::new(),
         maintainers: Vec::new(),
