@@ -11,6 +11,7 @@ pub mod dispatch;
 pub mod log;
 pub mod network;
 pub mod nostr;
+pub mod origin;
 pub mod plan;
 pub mod run;
 pub mod schedule;

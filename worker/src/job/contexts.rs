@@ -10,7 +10,11 @@ use workflow::{
     plan::{EnvSource, Tree},
 };
 
-use super::{Attempt, process::command_file};
+use super::{
+    Attempt,
+    origin::{Services, Way},
+    process::command_file,
+};
 use crate::{
     github::{
         environment::{self, search_path},
@@ -39,6 +43,8 @@ pub(super) struct Contexts {
     pub(super) paths: Vec<String>,
     /// The job names a container: its default shell is `sh`.
     pub(super) in_container: bool,
+    /// The services that actions call, and the way there.
+    pub(super) services: Option<(Way, Services)>,
     sources: [EnvSource; 3],
     container_id: String,
     /// Number of the next process: its files have it in their names.
@@ -83,6 +89,7 @@ impl Contexts {
             env: IndexMap::new(),
             paths: Vec::new(),
             in_container: false,
+            services: None,
             sources: [EnvSource::Map(order.request_env.clone()), order.workflow_env.clone(), order.job.env.clone()],
             container_id: format!("{}-{}-{}", order.run, order.key.replace('/', "-"), order.attempt),
             number: 1,
@@ -187,6 +194,11 @@ impl Contexts {
         Evaluator { contexts, status, machine }
     }
 
+    /// What programs of actions are told besides: steps of `run:` are not, as on GitHub.
+    pub(super) fn for_actions(&self) -> IndexMap<String, String> {
+        self.services.as_ref().map(|(way, services)| way.variables(services)).unwrap_or_default()
+    }
+
     /// The whole environment of a process.
     pub(super) fn environment(
         &self,
@@ -201,6 +213,9 @@ impl Contexts {
         let ci = variables.get("CI").cloned();
         variables.extend(self.defaults.clone());
         variables.extend(ci.map(|value| ("CI".to_owned(), value)));
+        if let Some((way, services)) = &self.services {
+            variables.extend(way.for_every_step(services));
+        }
         variables.insert("GITHUB_ACTION".into(), action.to_owned());
         if let Some(path) = &place.action_path {
             variables.insert("GITHUB_ACTION_PATH".into(), path.clone());

@@ -15,7 +15,9 @@ use tempfile::TempDir;
 use tokio::process::Child;
 use tokio_util::io::ReaderStream;
 
-use super::{Command, Exit, INIT, Machine, MachineSpec, OutputSink, Sandbox, SandboxError, conversation::Conversation};
+use super::{
+    Command, Exit, INIT, Machine, MachineSpec, OutputSink, Port, Sandbox, SandboxError, conversation::Conversation,
+};
 
 /// Runs jobs as processes of this machine.
 pub struct Host {
@@ -145,6 +147,11 @@ impl Machine for HostMachine {
 
     fn hash_files<'a>(&'a self, patterns: &'a [String]) -> BoxFuture<'a, Result<Option<String>, SandboxError>> {
         self.conversation.hash(&self.workspace, patterns).boxed()
+    }
+
+    /// Any port: jobs share this machine's loopback.
+    fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>> {
+        self.conversation.listen(0).boxed()
     }
 
     fn destroy(&self) -> BoxFuture<'_, ()> {

@@ -33,7 +33,7 @@ use super::{
     network::Networks,
 };
 use crate::sandbox::{
-    INIT,
+    INIT, ORIGIN_HOST,
     conversation::{Conversation, Incoming},
 };
 
@@ -173,7 +173,7 @@ impl Containers {
                 cap_add: Some(CAPABILITIES.map(String::from).to_vec()),
                 security_opt: Some(vec!["no-new-privileges".into()]),
                 ipc_mode: Some("private".into()),
-                extra_hosts: holding.network.is_some().then(|| vec!["ci.localhost:127.0.0.1".into()]),
+                extra_hosts: Some(vec![format!("{ORIGIN_HOST}:127.0.0.1")]),
                 ..resources(&spec.limits)
             }),
             ..ContainerCreateBody::default()

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 
 use super::{container::Holding, image::Image};
-use crate::sandbox::{Command, Exit, Machine, OutputSink, SandboxError, conversation::Conversation};
+use crate::sandbox::{Command, Exit, Machine, ORIGIN_PORT, OutputSink, Port, SandboxError, conversation::Conversation};
 
 /// Workspace of a job, a volume.
 pub(super) const WORKSPACE: &str = "/workspace";
@@ -82,6 +82,10 @@ impl Machine for DockerMachine {
     }
 
     /// Returns at once: removing takes the engine 100 ms, and nobody has to wait for it. `Sandbox::close` does.
+    fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>> {
+        self.conversation.listen(ORIGIN_PORT).boxed()
+    }
+
     fn destroy(&self) -> BoxFuture<'_, ()> {
         drop(self.holding.lock().unwrap_or_else(PoisonError::into_inner).take());
         std::future::ready(()).boxed()
