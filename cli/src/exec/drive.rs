@@ -8,21 +8,23 @@ use std::{
 
 use ::coordinator::{
     group::{self, Group, Member},
-    run::{self, Effect, Event, New, Origin, Phase, Planned, Repository, Request, Rules, SealedLog, State, Visibility},
+    origin::{Origin, Who},
+    run::{self, Effect, Event, New, Phase, Planned, Repository, Request, Rules, SealedLog, State, Visibility},
 };
 use anyhow::{Context, Result};
+use futures::{FutureExt as _, future::BoxFuture};
 use indexmap::IndexMap;
 use secrecy::SecretString;
-use tokio::sync::mpsc;
+use tokio::{io::DuplexStream, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 use worker::{
     config::Config,
     fetch::Sources,
-    job::{self, Observer},
+    job::{self, Door, Observer, Services},
     log::spool::Each,
     sandbox::Sandbox,
 };
-use workflow::plan::JobReport;
+use workflow::plan::{JobOrder, JobReport};
 
 use super::{
     report::{Logs, Report},
@@ -38,9 +40,13 @@ pub(super) struct Work {
     pub(super) checked_out: bool,
     /// Jobs at a time.
     pub(super) jobs: usize,
+    /// Whose caches its jobs have: the checkout's folder.
+    pub(super) repository: String,
     /// How the run is shown while it goes on.
     pub(super) view: Wanted,
     pub(super) config: Config,
+    /// The services that actions call.
+    pub(super) origin: Origin,
 }
 
 /// What a running job says.
@@ -163,6 +169,23 @@ impl Driver {
         }
     }
 
+    fn services(&self, order: &JobOrder) -> Services {
+        let planned = &self.work.planned;
+        let who = Who {
+            run: order.run.clone(),
+            job: order.key.clone(),
+            attempt: order.attempt,
+            repository: self.work.repository.clone(),
+            reference: planned.reference.clone(),
+            bases: Who::bases_of(&planned.github),
+            // It is the user's own checkout.
+            trusted: true,
+        };
+        let token = self.work.origin.token(&who).into();
+        let door = Arc::new(Here { origin: self.work.origin.clone(), who: Arc::new(who) });
+        Services { token, id_token: false, door }
+    }
+
     fn start(&mut self, key: String, image: String) {
         let Some(order) = run::order(&self.state, &key) else { return };
         let cancel = CancellationToken::new();
@@ -174,6 +197,7 @@ impl Driver {
             limits: self.work.config.limits.clone(),
             node: self.work.config.node.clone(),
             checked_out: self.work.checked_out,
+            services: Some(self.services(&order)),
             cancel,
             kill: self.kill.clone(),
             order,
@@ -189,6 +213,20 @@ impl Driver {
             // The receiver is gone only where the whole run is.
             let _ = say.send(Said::Finished { job: key, attempt: number, report });
         });
+    }
+}
+
+/// The services in this process.
+struct Here {
+    origin: Origin,
+    who: Arc<Who>,
+}
+
+impl Door for Here {
+    fn serve(&self, connection: DuplexStream) -> BoxFuture<'static, ()> {
+        let (origin, who) = (self.origin.clone(), self.who.clone());
+        // The connection ends with its job.
+        async move { origin.serve(who, Arc::new(|| true), connection).await }.boxed()
     }
 }
 
@@ -211,7 +249,7 @@ impl Observer for Told {
 fn new(work: &Work) -> New {
     let request = Request {
         id: "exec".into(),
-        origin: Origin::Api,
+        origin: run::Origin::Api,
         repository: Repository { address: "local".into(), ..Repository::default() },
         workflow: work.planned.plan.path.clone(),
         commit: work.planned.commit.clone(),

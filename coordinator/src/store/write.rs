@@ -3,7 +3,7 @@
 use sqlx::{AnyConnection, Connection, Executor, query, query_scalar};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{Batch, Blob, Change, Notice, Outgoing, Parked, Queued, StoreError, Task, WorkerRow};
+use super::{Batch, Blob, Change, Notice, Outgoing, Parked, Queued, StoreError, Task, WorkerRow, kept};
 use crate::{
     group::Group,
     run::{Origin, Phase, State, Visibility, Wait},
@@ -171,6 +171,7 @@ async fn apply(connection: &mut AnyConnection, change: &Change) -> Result<(), St
         }
         Change::Group(wanted) => group(connection, wanted).await,
         Change::Worker(row) => worker(connection, row).await,
+        Change::Kept(change) => kept::apply(connection, change).await,
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::process::Child;
 use tokio_util::io::ReaderStream;
 
 use super::{
-    Command, Exit, INIT, Machine, MachineSpec, OutputSink, Program, Sandbox, SandboxError,
+    Command, Exit, INIT, Machine, MachineSpec, OutputSink, Port, Program, Sandbox, SandboxError,
     conversation::Conversation,
     service::{Service, ServiceSpec},
 };
@@ -173,6 +173,11 @@ impl Machine for HostMachine {
 
     fn keep<'a>(&'a self, _name: &'a str, _program: &'a Program) -> BoxFuture<'a, Result<(), SandboxError>> {
         std::future::ready(Err(no_containers("a Docker action"))).boxed()
+    }
+
+    /// Any port: jobs share this machine's loopback.
+    fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>> {
+        self.conversation.listen(0).boxed()
     }
 
     fn destroy(&self) -> BoxFuture<'_, ()> {

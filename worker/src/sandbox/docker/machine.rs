@@ -12,7 +12,7 @@ use super::{
     service::{self, DockerService},
 };
 use crate::sandbox::{
-    Command, Exit, Machine, MachineSpec, OutputSink, Program, SandboxError, Stream,
+    Command, Exit, Machine, MachineSpec, ORIGIN_PORT, OutputSink, Port, Program, SandboxError, Stream,
     conversation::Conversation,
     service::{Service, ServiceSpec},
 };
@@ -165,6 +165,10 @@ impl Machine for DockerMachine {
             image::keep(&ground.containers.engine, &container, name, program).await
         }
         .boxed()
+    }
+
+    fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>> {
+        self.conversation.listen(ORIGIN_PORT).boxed()
     }
 
     /// Returns at once: removing takes the engine 100 ms, and nobody has to wait for it. `Sandbox::close` does.
