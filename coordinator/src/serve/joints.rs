@@ -10,7 +10,7 @@ use proto::worker::{self as wire, ResolveRequest};
 use super::engine::Engine;
 use crate::{
     config,
-    dispatch::{AttemptId, Dispatch, Enrolment, Logs, Objects, worker_id},
+    dispatch::{AttemptId, Connected, Dispatch, Enrolment, Logs, Objects, worker_id},
     log,
     nostr::{
         publish::PublisherKeys,
@@ -23,7 +23,7 @@ use crate::{
         outside::{Asked, Need},
     },
     store::{Change, Store, StoreError, WorkerRow},
-    web::Control,
+    web::{Control, Load},
 };
 
 /// How long relays may take to say what they have of a repository.
@@ -198,6 +198,16 @@ pub(super) struct Operator {
 impl Control for Operator {
     fn enrolment_token(&self) -> String {
         self.dispatch.enrolment_token(self.engine.now().saturating_add(TOKEN_MS))
+    }
+
+    fn loads(&self) -> Vec<Load> {
+        let load = |worker: Connected| Load {
+            worker: worker.id,
+            version: worker.version,
+            busy: worker.busy,
+            draining: worker.draining,
+        };
+        self.dispatch.workers().into_iter().map(load).collect()
     }
 
     fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {

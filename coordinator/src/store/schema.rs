@@ -9,7 +9,8 @@ use sqlx::{
 use super::StoreError;
 
 /// Scripts in order; the number of those that ran stands in `schema_version`.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_first.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../../migrations/0001_first.sql"), include_str!("../../migrations/0002_list.sql")];
 
 /// Connections for reading. SQLite readers block nobody in WAL.
 const READERS: u32 = 4;
@@ -68,6 +69,7 @@ async fn migrate(connection: &mut AnyConnection) -> Result<(), StoreError> {
             .execute(&mut *transaction)
             .await?;
     }
+    super::runs::fill(&mut transaction).await?;
     transaction.commit().await?;
     Ok(())
 }
