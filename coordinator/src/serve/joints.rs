@@ -12,7 +12,7 @@ use workflow::plan::JobOrder;
 use super::engine::Engine;
 use crate::{
     config,
-    dispatch::{self, Access, AttemptId, Dispatch, Enrolment, Logs, Objects, worker_id},
+    dispatch::{self, Access, AttemptId, Connected, Dispatch, Enrolment, Logs, Objects, worker_id},
     log,
     nostr::{
         publish::PublisherKeys,
@@ -26,7 +26,7 @@ use crate::{
         outside::{Asked, Need},
     },
     store::{Change, Store, StoreError, WorkerRow},
-    web::Control,
+    web::{Control, Load},
 };
 
 /// How long relays may take to say what they have of a repository.
@@ -201,6 +201,16 @@ pub(super) struct Operator {
 impl Control for Operator {
     fn enrolment_token(&self) -> String {
         self.dispatch.enrolment_token(self.engine.now().saturating_add(TOKEN_MS))
+    }
+
+    fn loads(&self) -> Vec<Load> {
+        let load = |worker: Connected| Load {
+            worker: worker.id,
+            version: worker.version,
+            busy: worker.busy,
+            draining: worker.draining,
+        };
+        self.dispatch.workers().into_iter().map(load).collect()
     }
 
     fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
