@@ -38,7 +38,8 @@ fn on_a_terminal(arguments: &[&str]) -> (i32, String) {
 
 fn checkout(folder: &Path) -> String {
     let workflow = "on: push\njobs:\n  build:\n    runs-on: ubuntu-latest\n    steps:\n      - {name: Greet, run: 'echo \"hello \
-                    \u{1f600}\"; printf \"\\\\033]0;title\\\\007\\\\n\"'}\n      - {name: Break, run: exit 3}\n  after:\n    needs: \
+                    \u{1f600}\"; printf \"\\\\033]0;title\\\\007\\\\n\"; echo \"::warning \
+                    file=a.rs,line=3::take care\"; echo \"# Summary\" >> $GITHUB_STEP_SUMMARY'}\n      - {name: Break, run: exit 3}\n  after:\n    needs: \
                     build\n    runs-on: ubuntu-latest\n    steps:\n      - run: echo never\n";
     let repository = Repository::create(&folder.join("checkout")).unwrap();
     repository.commit("first", &[(".github/workflows/ci.yml", workflow)]).unwrap();
@@ -76,6 +77,10 @@ fn exec_shows_a_tree_below_the_log_in_a_terminal_and_plain_lines_elsewhere() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text.contains("build | hello \u{1f600}") && !text.contains('\u{1b}'), "{text}");
     assert!(!text.contains("✗ build"), "{text}");
+    let end = String::from_utf8_lossy(&output.stderr);
+    for line in ["build: failure: a step failed", "  warning: a.rs:3: take care", "  | # Summary", "after: skipped"] {
+        assert!(end.lines().any(|found| found.starts_with(line)), "{line:?}: {end}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
