@@ -24,13 +24,16 @@ mod console;
 mod container;
 mod contexts;
 mod hearing;
+mod origin;
 mod process;
+mod services;
 mod steps;
 
 use actions::{Actions, Pre};
 use clock::{Cause, Clock};
 use console::{Console, Stop, now_ms};
 use contexts::Contexts;
+pub use origin::{Door, Services};
 use steps::Runner;
 
 /// One attempt to run.
@@ -49,6 +52,8 @@ pub struct Attempt {
     pub node: Option<PathBuf>,
     /// The source lies in the workspace before the first step, as `longshore exec` has it.
     pub checked_out: bool,
+    /// The services that actions call; `None`: there are none.
+    pub services: Option<Services>,
     /// Cancelled: steps with `always()` still run, within the grace; see `kill`.
     pub cancel: CancellationToken,
     /// Cancelled: everything ends now.
@@ -159,13 +164,6 @@ impl Job {
         for notice in &order.notices {
             self.console.notice(STEP_SETUP, notice).await;
         }
-        if let Some(services) = order.job.services.as_ref().filter(|services| !is_nothing(services)) {
-            let names: Vec<_> = services.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-            return Err(Reason::Invalid(format!(
-                "services ({}) are not supported in this release: start what the job needs in a step",
-                names.join(", ")
-            )));
-        }
         let mut contexts = Contexts::new(&attempt);
         let spec = self.spec(&mut contexts).await.map_err(Reason::Invalid)?;
         self.console.notice(STEP_SETUP, &format!("Image: {} ({})", spec.image, self.sandbox.name())).await;
@@ -182,7 +180,14 @@ impl Job {
         let mut actions = Actions::default();
         let preparing = async {
             self.fill(machine.as_ref()).await?;
+            if let Some(services) = &attempt.services {
+                let way = origin::Way::open(services, machine.as_ref()).await.map_err(|error| error.to_string())?;
+                contexts.origin = Some((way, services.clone()));
+            }
             contexts.enter(self.sandbox.name(), machine.as_ref(), environment).await?;
+            if let Some(services) = &order.job.services {
+                services::start(self, &mut contexts, machine.as_ref(), services, &self.plain_spec()).await?;
+            }
             actions.prepare(self, machine.as_ref(), steps).await
         };
         let prepared = tokio::select! {
@@ -217,8 +222,9 @@ impl Job {
     }
 
     async fn learn_secrets(&self) {
-        let values: Vec<_> =
-            self.attempt.secrets.values().chain(&self.attempt.masks).map(SecretString::expose_secret).collect();
+        let token = self.attempt.services.as_ref().map(|services| &services.token);
+        let secrets = self.attempt.secrets.values().chain(&self.attempt.masks).chain(token);
+        let values: Vec<_> = secrets.map(SecretString::expose_secret).collect();
         let added = self.masker.add_all(values);
         for (name, _) in self.attempt.secrets.keys().zip(added).filter(|(_, added)| *added == Added::TooShort) {
             let text = format!("##[warning]secret {name} has one or two bytes: it is not masked");
@@ -226,7 +232,8 @@ impl Job {
         }
     }
 
-    async fn spec(&self, contexts: &mut Contexts) -> Result<MachineSpec, String> {
+    /// The machine of a job that asks for nothing; its services start from it too.
+    fn plain_spec(&self) -> MachineSpec {
         let order = &self.attempt.order;
         let attempt = format!("{}/{}/{}", order.run, order.key, order.attempt);
         let limits = crate::sandbox::Limits {
@@ -234,8 +241,12 @@ impl Job {
             processes: self.attempt.limits.processes,
             ..Default::default()
         };
-        let mut spec = container::plain(&self.attempt.image, attempt, limits);
-        if let Some(tree) = &order.job.container {
+        container::plain(&self.attempt.image, attempt, limits)
+    }
+
+    async fn spec(&self, contexts: &mut Contexts) -> Result<MachineSpec, String> {
+        let mut spec = self.plain_spec();
+        if let Some(tree) = &self.attempt.order.job.container {
             let value = contexts.before_machine(tree)?;
             contexts.in_container = container::apply(&value, &mut spec)?;
         }
@@ -290,10 +301,6 @@ impl Job {
             mask(text);
         }
     }
-}
-
-fn is_nothing(tree: &workflow::plan::Tree) -> bool {
-    tree.is_null() || tree.as_object().is_some_and(serde_json::Map::is_empty)
 }
 
 fn failed_start(error: SandboxError) -> Reason {

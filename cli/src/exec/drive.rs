@@ -6,22 +6,25 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use ::coordinator::run::{
-    self, Effect, Event, New, Origin, Phase, Planned, Repository, Request, Rules, SealedLog, State, Visibility,
+use ::coordinator::{
+    group::{self, Group, Member},
+    origin::{Origin, Who},
+    run::{self, Effect, Event, New, Phase, Planned, Repository, Request, Rules, SealedLog, State, Visibility},
 };
 use anyhow::{Context, Result};
+use futures::{FutureExt as _, future::BoxFuture};
 use indexmap::IndexMap;
 use secrecy::SecretString;
-use tokio::sync::mpsc;
+use tokio::{io::DuplexStream, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 use worker::{
     config::Config,
     fetch::Sources,
-    job::{self, Observer},
+    job::{self, Door, Observer, Services},
     log::spool::Each,
     sandbox::Sandbox,
 };
-use workflow::plan::JobReport;
+use workflow::plan::{JobOrder, JobReport};
 
 use super::{
     report::{Logs, Report},
@@ -37,9 +40,13 @@ pub(super) struct Work {
     pub(super) checked_out: bool,
     /// Jobs at a time.
     pub(super) jobs: usize,
+    /// Whose caches its jobs have: the checkout's folder.
+    pub(super) repository: String,
     /// How the run is shown while it goes on.
     pub(super) view: Wanted,
     pub(super) config: Config,
+    /// The services that actions call.
+    pub(super) origin: Origin,
 }
 
 /// What a running job says.
@@ -55,6 +62,7 @@ struct Driver {
     state: State,
     queue: VecDeque<(String, Vec<String>)>,
     running: HashMap<String, CancellationToken>,
+    groups: HashMap<String, Group>,
     kill: CancellationToken,
     logs: Arc<Logs>,
     say: mpsc::UnboundedSender<Said>,
@@ -66,8 +74,9 @@ pub(super) async fn drive(work: Work, sandbox: Arc<dyn Sandbox>, sources: Arc<dy
     let (state, _) = run::create(new(&work), now());
     let logs = Arc::new(Logs::new(work.view));
     let planned = work.planned.clone();
-    let (queue, running, kill) = (VecDeque::new(), HashMap::new(), CancellationToken::new());
-    let mut driver = Driver { work, sandbox, sources, state, queue, running, kill, logs, say };
+    let (queue, running, groups) = (VecDeque::new(), HashMap::new(), HashMap::new());
+    let kill = CancellationToken::new();
+    let mut driver = Driver { work, sandbox, sources, state, queue, running, groups, kill, logs, say };
     driver.apply(Event::Planned(Box::new(planned)));
     let mut asked_to_end = 0;
     loop {
@@ -114,9 +123,30 @@ impl Driver {
                         cancel.cancel();
                     }
                 }
+                Effect::Join { job, ask } => {
+                    let member = Member { run: self.state.id.clone(), serial: self.state.serial, job, since: now() };
+                    self.group(&ask.group.clone(), group::Event::Asked { member, ask });
+                }
+                Effect::Leave { job, group } => {
+                    self.group(&group, group::Event::Left { run: self.state.id.clone(), job });
+                }
                 Effect::Seal => self.apply(Event::Sealed { log: SealedLog::default() }),
                 _ => {}
             }
+        }
+    }
+
+    /// Concurrency groups hold between the jobs of this run alone: other processes are not asked.
+    fn group(&mut self, name: &str, event: group::Event) {
+        let key = group::key("local", name);
+        let known = self.groups.remove(&key).unwrap_or_else(|| Group::new(key.clone()));
+        let Ok((next, effects)) = group::advance(&known, event, now()) else {
+            self.groups.insert(key, known);
+            return;
+        };
+        self.groups.insert(key, next);
+        for (_, event) in effects.into_iter().map(group::Effect::told) {
+            self.apply(event);
         }
     }
 
@@ -139,6 +169,23 @@ impl Driver {
         }
     }
 
+    fn services(&self, order: &JobOrder) -> Services {
+        let planned = &self.work.planned;
+        let who = Who {
+            run: order.run.clone(),
+            job: order.key.clone(),
+            attempt: order.attempt,
+            repository: self.work.repository.clone(),
+            reference: planned.reference.clone(),
+            bases: Who::bases_of(&planned.github),
+            // It is the user's own checkout.
+            trusted: true,
+        };
+        let token = self.work.origin.token(&who).into();
+        let door = Arc::new(Here { origin: self.work.origin.clone(), who: Arc::new(who) });
+        Services { token, id_token: false, door }
+    }
+
     fn start(&mut self, key: String, image: String) {
         let Some(order) = run::order(&self.state, &key) else { return };
         let cancel = CancellationToken::new();
@@ -150,6 +197,7 @@ impl Driver {
             limits: self.work.config.limits.clone(),
             node: self.work.config.node.clone(),
             checked_out: self.work.checked_out,
+            services: Some(self.services(&order)),
             cancel,
             kill: self.kill.clone(),
             order,
@@ -165,6 +213,20 @@ impl Driver {
             // The receiver is gone only where the whole run is.
             let _ = say.send(Said::Finished { job: key, attempt: number, report });
         });
+    }
+}
+
+/// The services in this process.
+struct Here {
+    origin: Origin,
+    who: Arc<Who>,
+}
+
+impl Door for Here {
+    fn serve(&self, connection: DuplexStream) -> BoxFuture<'static, ()> {
+        let (origin, who) = (self.origin.clone(), self.who.clone());
+        // The connection ends with its job.
+        async move { origin.serve(who, Arc::new(|| true), connection).await }.boxed()
     }
 }
 
@@ -187,7 +249,7 @@ impl Observer for Told {
 fn new(work: &Work) -> New {
     let request = Request {
         id: "exec".into(),
-        origin: Origin::Api,
+        origin: run::Origin::Api,
         repository: Repository { address: "local".into(), ..Repository::default() },
         workflow: work.planned.plan.path.clone(),
         commit: work.planned.commit.clone(),

@@ -244,6 +244,7 @@ mod tests {
                 ("LONGSHORE_RETRY_STARTED", "always"),
                 ("LONGSHORE_HTPP", "x"),
                 ("LONGSHORE_CONFIG", "x"),
+                ("LONGSHORE_NSEC", "x"),
             ],
             &["repositories.*.visibility=readers", "policy.everyone=true"],
         )

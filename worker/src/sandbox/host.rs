@@ -15,7 +15,11 @@ use tempfile::TempDir;
 use tokio::process::Child;
 use tokio_util::io::ReaderStream;
 
-use super::{Command, Exit, INIT, Machine, MachineSpec, OutputSink, Sandbox, SandboxError, conversation::Conversation};
+use super::{
+    Command, Exit, INIT, Machine, MachineSpec, OutputSink, Port, Program, Sandbox, SandboxError,
+    conversation::Conversation,
+    service::{Service, ServiceSpec},
+};
 
 /// Runs jobs as processes of this machine.
 pub struct Host {
@@ -106,6 +110,10 @@ impl Machine for HostMachine {
         std::env::var("PATH").map(|path| ("PATH".to_owned(), path)).into_iter().collect()
     }
 
+    fn image_program(&self) -> Program {
+        Program::default()
+    }
+
     fn workspace(&self) -> String {
         self.workspace.clone()
     }
@@ -147,6 +155,31 @@ impl Machine for HostMachine {
         self.conversation.hash(&self.workspace, patterns).boxed()
     }
 
+    fn serve(&self, spec: ServiceSpec) -> BoxFuture<'_, Result<Arc<dyn Service>, SandboxError>> {
+        std::future::ready(Err(no_containers(&format!("service {}", spec.name)))).boxed()
+    }
+
+    fn forward<'a>(&'a self, _routes: &'a [(u16, String, u16)]) -> BoxFuture<'a, Result<(), SandboxError>> {
+        std::future::ready(Err(no_containers("a forwarded port"))).boxed()
+    }
+
+    fn beside(&self, _spec: MachineSpec, _workspace: bool) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>> {
+        std::future::ready(Err(no_containers("a Docker action"))).boxed()
+    }
+
+    fn pack<'a>(&'a self, _path: &'a str, _limit: usize) -> BoxFuture<'a, Result<Vec<u8>, SandboxError>> {
+        std::future::ready(Err(no_containers("a Docker action"))).boxed()
+    }
+
+    fn keep<'a>(&'a self, _name: &'a str, _program: &'a Program) -> BoxFuture<'a, Result<(), SandboxError>> {
+        std::future::ready(Err(no_containers("a Docker action"))).boxed()
+    }
+
+    /// Any port: jobs share this machine's loopback.
+    fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>> {
+        self.conversation.listen(0).boxed()
+    }
+
     fn destroy(&self) -> BoxFuture<'_, ()> {
         async move {
             let living = self.living.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -158,4 +191,10 @@ impl Machine for HostMachine {
         }
         .boxed()
     }
+}
+
+fn no_containers(what: &str) -> SandboxError {
+    SandboxError::Refused(format!(
+        "{what} needs containers, which the back end `host` has not: use a worker with Docker"
+    ))
 }
