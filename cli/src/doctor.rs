@@ -72,6 +72,10 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     findings.insert(0, checks::git());
     let mut images = needs.images;
     images.extend(args.images.iter().cloned());
+    if images.is_empty() {
+        // What exec takes where nothing is said.
+        images.extend(worker::config::Config::default().labels.into_values());
+    }
     if needs.engine || args.configs.is_empty() {
         findings.extend(checks::engine(&images).await);
     }

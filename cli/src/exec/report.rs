@@ -10,9 +10,10 @@ use ::coordinator::run::{JobPhase, Phase, State, sentence};
 use anyhow::Result;
 use serde_json::{Value, json};
 use worker::log::Record;
-use workflow::plan::Conclusion;
+use workflow::plan::{Conclusion, JobReport};
 
 use super::view::{View, Wanted};
+use crate::terminal::printable::printable;
 
 /// Bytes of one job's log that the JSON object carries.
 const KEPT: usize = 64 << 20;
@@ -121,10 +122,14 @@ impl Report {
         let jobs: Vec<Value> = state.jobs.iter().map(|(key, job)| job_json(key, job, logs)).collect();
         let reason = reason.as_ref().map(sentence);
         let mut text = String::new();
-        for (key, job) in &state.jobs {
-            if let JobPhase::Done { conclusion, reason, .. } = &job.phase {
-                let why = reason.as_ref().map(|reason| format!(": {}", sentence(reason))).unwrap_or_default();
-                text.push_str(&format!("{key}: {}{why}\n", conclusion.as_str()));
+        for job in state.jobs.values() {
+            if let JobPhase::Done { conclusion, reason, report } = &job.phase {
+                // The tree has said it already.
+                if !logs.view.is_tree() {
+                    let why = reason.as_ref().map(|reason| format!(": {}", sentence(reason))).unwrap_or_default();
+                    text.push_str(&format!("{}: {}{why}\n", printable(&job.name), conclusion.as_str()));
+                }
+                report.iter().for_each(|report| text.push_str(&remarks(report)));
             }
         }
         text.push_str(conclusion.as_str());
@@ -148,6 +153,18 @@ impl Report {
         }
         Ok(ExitCode::from(self.code))
     }
+}
+
+/// A job's annotations and summary, for people.
+fn remarks(report: &JobReport) -> String {
+    let mut text = String::new();
+    for annotation in &report.annotations {
+        let line = annotation.line.map(|line| format!(":{line}")).unwrap_or_default();
+        let place = annotation.file.as_ref().map(|file| format!(" {file}{line}:")).unwrap_or_default();
+        text.push_str(&format!("  {}:{} {}\n", annotation.level, printable(&place), printable(&annotation.message)));
+    }
+    report.summary.lines().for_each(|line| text.push_str(&format!("  | {}\n", printable(line))));
+    text
 }
 
 fn job_json(key: &str, job: &::coordinator::run::Job, logs: &Logs) -> Value {

@@ -54,6 +54,10 @@ impl View {
         view
     }
 
+    pub(super) fn is_tree(&self) -> bool {
+        matches!(self, Self::Tree(_))
+    }
+
     /// A job printed a line.
     pub(super) fn line(&self, job: &str, line: &str) {
         self.say(&format!("{} | {}", printable(job), printable(line)));
