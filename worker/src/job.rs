@@ -223,7 +223,7 @@ impl Job {
         }
     }
 
-    /// The machine of a job that asks for nothing; its services start from it too.
+    /// The machine of a job that asks for nothing. Its services and Docker actions start from it too.
     fn plain_spec(&self) -> MachineSpec {
         let order = &self.attempt.order;
         let attempt = format!("{}/{}/{}", order.run, order.key, order.attempt);

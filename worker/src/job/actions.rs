@@ -1,8 +1,12 @@
 //! `uses:` steps: which action is meant, its inputs, and composite actions.
 
 mod bring;
+mod build;
 mod checkout;
+mod docker;
+mod hooks;
 mod node;
+mod tree;
 
 use std::sync::Arc;
 
@@ -14,7 +18,7 @@ use workflow::{
 
 pub(super) use self::{
     bring::{Actions, Pre},
-    node::Post,
+    hooks::Post,
 };
 use super::{
     contexts::Place,
@@ -39,7 +43,7 @@ const ACTION_FILE: u64 = 1 << 20;
 pub(super) struct Loaded {
     /// As written in `uses:`.
     uses: String,
-    /// Its folder, as steps see it.
+    /// Its folder, as steps see it; empty: it is an image and nothing else.
     folder: String,
     action: Arc<Action>,
     /// Where it comes from; `None`: the workspace.
@@ -91,7 +95,11 @@ impl Runner<'_> {
                 self.act(step, loaded, &given, scope).await
             }
             Uses::Image(_) => {
-                Err(format!("{uses}: Docker actions are not supported in this release; use a `run:` step"))
+                let image = crate::github::action::Docker { image: uses.to_owned(), ..Default::default() };
+                let runs = Runs::Docker(image);
+                let action = Arc::new(Action { inputs: IndexMap::new(), outputs: IndexMap::new(), runs });
+                let loaded = Loaded { uses: uses.to_owned(), folder: String::new(), action, remote: None };
+                Box::pin(self.act(step, loaded, &given, scope)).await
             }
         }
     }
@@ -106,11 +114,26 @@ impl Runner<'_> {
         if scope.depth >= DEPTH {
             return Err(format!("{}: actions use each other more than {DEPTH} deep", loaded.uses));
         }
-        self.warn_of_inputs(&loaded, given, scope).await;
+        if !loaded.folder.is_empty() {
+            self.warn_of_inputs(&loaded, given, scope).await;
+        }
         let inputs = self.inputs(&loaded, given, scope).await?;
         match &loaded.action.runs {
             Runs::Composite(steps) => self.composite(steps, &loaded, &inputs, scope).await,
-            Runs::Node(node) => self.node_main(step, node, &loaded, &inputs, scope).await,
+            runs @ (Runs::Node(_) | Runs::Docker(_)) => {
+                if let (Some(_), None) = (runs.pre(), &loaded.remote) {
+                    let said =
+                        format!("##[warning]{}: what a local action runs before the job is left out", loaded.uses);
+                    self.job.console.notice(scope.index, &said).await;
+                }
+                let place = (scope.depth > 0).then(|| scope.place.clone());
+                self.register(step, &loaded, &scope.key, scope.action.clone(), place, scope.depth).await;
+                match runs {
+                    Runs::Node(node) => self.program(&loaded, &node.using, &node.main, &inputs, scope).await,
+                    Runs::Docker(docker) => self.contain(&loaded, docker, None, &inputs, scope).await,
+                    Runs::Composite(_) => Ok(StepEnd::new(Conclusion::Skipped)),
+                }
+            }
         }
     }
 

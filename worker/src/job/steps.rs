@@ -41,6 +41,8 @@ pub(super) struct Runner<'a> {
     pub(super) annotations: Vec<Annotation>,
     pub(super) summary: String,
     pub(super) started: bool,
+    /// The event's payload lies in the job's machine.
+    pub(super) has_event: bool,
     pub(super) has_bash: bool,
     status: Status,
     reports: Vec<StepReport>,
@@ -100,6 +102,7 @@ impl<'a> Runner<'a> {
             annotations: Vec::new(),
             summary: String::new(),
             started: false,
+            has_event: false,
             has_bash: true,
             status: Status::Success,
             reports: Vec::new(),
@@ -296,6 +299,7 @@ impl<'a> Runner<'a> {
             let path = format!("{}/{name}", self.machine.temp());
             let process = Process {
                 step: scope.index,
+                machine: None,
                 argv: shell.command(&path),
                 environment: self.contexts.environment(scope.place, &scope.env, &scope.action),
                 directory: directory.clone(),

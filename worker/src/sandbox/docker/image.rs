@@ -121,12 +121,7 @@ async fn pull(
 }
 
 /// A file or folder of a container as an archive.
-pub(super) async fn pack(
-    engine: &Engine,
-    container: &str,
-    path: &str,
-    limit: usize,
-) -> Result<Vec<u8>, SandboxError> {
+pub(super) async fn pack(engine: &Engine, container: &str, path: &str, limit: usize) -> Result<Vec<u8>, SandboxError> {
     let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
     let mut pieces = engine.api.download_from_container(container, Some(options));
     let mut archive = Vec::new();
@@ -137,19 +132,16 @@ pub(super) async fn pack(
         })?);
         if archive.len() > limit {
             let mib = limit >> 20;
-            return Err(SandboxError::Refused(format!("{path} has more than {mib} MiB: keep what is not needed out of it")));
+            return Err(SandboxError::Refused(format!(
+                "{path} has more than {mib} MiB: keep what is not needed out of it"
+            )));
         }
     }
     Ok(archive)
 }
 
 /// Makes an image of a container.
-pub(super) async fn keep(
-    engine: &Engine,
-    container: &str,
-    name: &str,
-    program: &Program,
-) -> Result<(), SandboxError> {
+pub(super) async fn keep(engine: &Engine, container: &str, name: &str, program: &Program) -> Result<(), SandboxError> {
     let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "latest"));
     let options = CommitContainerOptionsBuilder::new().container(container).repo(repository).tag(tag).build();
     // What is left empty, the engine would take from the container, which runs init.
