@@ -26,6 +26,9 @@ const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/longshore-init"));
 /// Where the machines of Docker actions have the job's workspace (GitHub docs, "Dockerfile support").
 pub const SHARED_WORKSPACE: &str = "/github/workspace";
 
+/// Name of images that live between two stages of a build.
+pub const STAGE_IMAGE: &str = "localhost/longshore-stage";
+
 /// What a job needs of its machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MachineSpec {

@@ -22,7 +22,7 @@ use crate::{
         console::Console,
         steps::{Runner, StepScope},
     },
-    sandbox::{Command, Machine, MachineSpec, OutputSink, Program, SandboxError, Stream},
+    sandbox::{Command, Machine, MachineSpec, OutputSink, Program, STAGE_IMAGE, SandboxError, Stream},
 };
 
 /// Longest build.
@@ -140,7 +140,7 @@ impl Build<'_> {
         let (machine, program, shell) = match earlier {
             Some(earlier) => {
                 // What it made goes on in a container of its own.
-                let name = format!("localhost/longshore-stage:{}", hex::encode(rand::random::<[u8; 16]>()));
+                let name = format!("{STAGE_IMAGE}:{}", hex::encode(rand::random::<[u8; 16]>()));
                 let failed = |error: SandboxError| error.to_string();
                 earlier.machine.keep(&name, &earlier.program).await.map_err(failed)?;
                 let machine = self.machine(&name).await?;
