@@ -18,6 +18,14 @@ pub struct Action {
     pub runs: Runs,
 }
 
+impl Action {
+    /// One that is an image and says nothing else: `docker://…` or a Dockerfile.
+    pub fn image(image: &str) -> Self {
+        let runs = Runs::Docker(Docker { image: image.to_owned(), ..Docker::default() });
+        Self { inputs: IndexMap::new(), outputs: IndexMap::new(), runs }
+    }
+}
+
 /// A declared input.
 #[derive(Debug, Default)]
 pub struct Input {

@@ -53,13 +53,18 @@ pub(super) struct Loaded {
 impl Loaded {
     /// Reads the action in a folder of the machine.
     async fn read(machine: &dyn Machine, uses: &str, folder: String, remote: Option<Remote>) -> Result<Self, String> {
-        let paths = ["action.yml", "action.yaml"].map(|name| format!("{folder}/{name}"));
+        let paths = ["action.yml", "action.yaml", "Dockerfile", "dockerfile"].map(|name| format!("{folder}/{name}"));
         let files = machine.read(&paths, ACTION_FILE).await.map_err(|error| format!("{uses}: {error}"))?;
         let Some((path, content)) = files.into_iter().next() else {
             let hint = if remote.is_none() { "; did the job run actions/checkout before?" } else { "" };
-            return Err(format!("{uses}: there is no action.yml or action.yaml in {folder}{hint}"));
+            return Err(format!("{uses}: there is no action.yml, action.yaml or Dockerfile in {folder}{hint}"));
         };
-        let action = Arc::new(action::parse(&path, &String::from_utf8_lossy(&content))?);
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let action = Arc::new(match name.eq_ignore_ascii_case("dockerfile") {
+            // A folder with nothing but a Dockerfile is an action, too.
+            true => Action::image(name),
+            false => action::parse(&path, &String::from_utf8_lossy(&content))?,
+        });
         Ok(Self { uses: uses.to_owned(), folder, action, remote })
     }
 
@@ -95,9 +100,7 @@ impl Runner<'_> {
                 self.act(step, loaded, &given, scope).await
             }
             Uses::Image(_) => {
-                let image = crate::github::action::Docker { image: uses.to_owned(), ..Default::default() };
-                let runs = Runs::Docker(image);
-                let action = Arc::new(Action { inputs: IndexMap::new(), outputs: IndexMap::new(), runs });
+                let action = Arc::new(Action::image(uses));
                 let loaded = Loaded { uses: uses.to_owned(), folder: String::new(), action, remote: None };
                 Box::pin(self.act(step, loaded, &given, scope)).await
             }
