@@ -23,6 +23,7 @@ mod clock;
 mod console;
 mod container;
 mod contexts;
+mod disk;
 mod hearing;
 mod process;
 mod services;
@@ -130,6 +131,7 @@ impl Job {
 
         let machine = match ready {
             Ok(Ready { machine, contexts, actions, pres }) => {
+                let _watch = disk::watch(Arc::clone(&machine), attempt.limits.disk, self.clock.full.clone());
                 report.image = machine.image_digest();
                 self.observer.begun(report.image.clone());
                 if let Work::Steps(steps) = &attempt.order.job.work {
@@ -310,6 +312,7 @@ fn reason_of(cause: Cause) -> Reason {
         Cause::Killed => Reason::Cancelled("the job was ended at once".into()),
         Cause::Timeout => Reason::Timeout,
         Cause::LogLimit => Reason::LogLimit,
+        Cause::DiskLimit => Reason::Disk,
         Cause::LogBroken => Reason::WorkerLost("its log could not be stored; look at its disk".into()),
     }
 }

@@ -236,6 +236,8 @@ pub trait Machine: Send + Sync {
     fn pack<'a>(&'a self, path: &'a str, limit: usize) -> BoxFuture<'a, Result<Vec<u8>, SandboxError>>;
     /// Keeps the machine's files, without volumes, as an image of this worker: `localhost/…`.
     fn keep<'a>(&'a self, name: &'a str, program: &'a Program) -> BoxFuture<'a, Result<(), SandboxError>>;
+    /// Bytes of disk that the job's machines and services use; `None` where that cannot be seen.
+    fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>, SandboxError>>;
     /// Ends and removes it, and its services.
     fn destroy(&self) -> BoxFuture<'_, ()>;
 }

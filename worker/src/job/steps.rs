@@ -337,7 +337,7 @@ impl<'a> Runner<'a> {
             }
             Ended::TimedOut => "The step's time is over; `timeout-minutes` of the step sets it.".to_owned(),
             Ended::Interrupted(cause) => {
-                if cause != Cause::LogLimit && cause != Cause::LogBroken {
+                if matches!(cause, Cause::Cancelled | Cause::Killed | Cause::Timeout) {
                     end.outcome = Conclusion::Cancelled;
                 }
                 "The step was ended: the job ends.".to_owned()
@@ -382,7 +382,7 @@ impl<'a> Runner<'a> {
         let ended = self.job.clock.ended;
         report.conclusion = match ended {
             Some(Cause::Cancelled | Cause::Killed) => Conclusion::Cancelled,
-            Some(Cause::Timeout | Cause::LogLimit | Cause::LogBroken) => Conclusion::Failure,
+            Some(Cause::Timeout | Cause::LogLimit | Cause::LogBroken | Cause::DiskLimit) => Conclusion::Failure,
             None if self.status == Status::Success => Conclusion::Success,
             None => Conclusion::Failure,
         };

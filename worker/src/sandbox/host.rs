@@ -175,6 +175,10 @@ impl Machine for HostMachine {
         std::future::ready(Err(no_containers("a Docker action"))).boxed()
     }
 
+    fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>, SandboxError>> {
+        std::future::ready(Ok(None)).boxed()
+    }
+
     fn destroy(&self) -> BoxFuture<'_, ()> {
         async move {
             let living = self.living.lock().unwrap_or_else(PoisonError::into_inner).take();

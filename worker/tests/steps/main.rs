@@ -14,6 +14,7 @@ mod commands;
 mod docker;
 mod ending;
 mod harness;
+mod isolation;
 mod report;
 mod services;
 

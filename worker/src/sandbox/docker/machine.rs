@@ -7,6 +7,7 @@ use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 
 use super::{
     container::INIT_PATH,
+    disk,
     ground::{Ground, Holding},
     image::{self, Image},
     service::{self, DockerService},
@@ -163,6 +164,18 @@ impl Machine for DockerMachine {
         async move {
             let (ground, container) = self.ground()?;
             image::keep(&ground.containers.engine, &container, name, program).await
+        }
+        .boxed()
+    }
+
+    fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>, SandboxError>> {
+        async move {
+            // Not held while it is counted: the job may end.
+            let (engine, nonce) = {
+                let (ground, _) = self.ground()?;
+                (Arc::clone(&ground.containers.engine), ground.nonce.clone())
+            };
+            disk::used(&engine, &nonce).await
         }
         .boxed()
     }
