@@ -23,6 +23,7 @@ mod clock;
 mod console;
 mod container;
 mod contexts;
+mod disk;
 mod hearing;
 mod origin;
 mod process;
@@ -134,6 +135,7 @@ impl Job {
 
         let machine = match ready {
             Ok(Ready { machine, contexts, actions, pres }) => {
+                let _watch = disk::watch(Arc::clone(&machine), attempt.limits.disk, self.clock.full.clone());
                 report.image = machine.image_digest();
                 self.observer.begun(report.image.clone());
                 if let Work::Steps(steps) = &attempt.order.job.work {
@@ -232,7 +234,7 @@ impl Job {
         }
     }
 
-    /// The machine of a job that asks for nothing; its services start from it too.
+    /// The machine of a job that asks for nothing. Its services and Docker actions start from it too.
     fn plain_spec(&self) -> MachineSpec {
         let order = &self.attempt.order;
         let attempt = format!("{}/{}/{}", order.run, order.key, order.attempt);
@@ -319,6 +321,7 @@ fn reason_of(cause: Cause) -> Reason {
         Cause::Killed => Reason::Cancelled("the job was ended at once".into()),
         Cause::Timeout => Reason::Timeout,
         Cause::LogLimit => Reason::LogLimit,
+        Cause::DiskLimit => Reason::Disk,
         Cause::LogBroken => Reason::WorkerLost("its log could not be stored; look at its disk".into()),
     }
 }
