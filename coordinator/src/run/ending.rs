@@ -63,6 +63,7 @@ impl Job {
             tolerated: false,
             fail_fast: true,
             max_parallel: None,
+            claim: None,
             phase: JobPhase::Blocked,
             attempts: Vec::new(),
         }
@@ -168,7 +169,7 @@ impl Turn {
                 self.effects.push(Effect::Unqueue { job: key.to_owned(), attempt: job.next_attempt() });
                 job.phase = JobPhase::Done { conclusion: Conclusion::Cancelled, reason: Some(reason), report: None };
             }
-            JobPhase::Held => {
+            JobPhase::Held | JobPhase::Waiting { .. } => {
                 job.phase = JobPhase::Done { conclusion: Conclusion::Cancelled, reason: Some(reason), report: None };
             }
         }

@@ -2,10 +2,10 @@
 
 use indexmap::IndexMap;
 use serde::Serialize;
-use workflow::plan::{Annotation, Conclusion, Reason};
+use workflow::plan::{Annotation, Conclusion, Environment, Reason};
 
 use crate::{
-    run::{End, Job, JobPhase, Millis, Origin, Phase, State, Wait},
+    run::{self, End, Job, JobPhase, Millis, Origin, Phase, State, Wait},
     store::Pending,
 };
 
@@ -20,6 +20,8 @@ pub(super) struct RunView {
     pub(super) repository: String,
     pub(super) workflow: String,
     pub(super) name: String,
+    /// `run-name:` of the workflow, evaluated.
+    pub(super) title: Option<String>,
     pub(super) commit: String,
     pub(super) reference: String,
     pub(super) event: String,
@@ -50,7 +52,7 @@ pub(super) struct RunView {
 pub(super) struct JobView {
     pub(super) key: String,
     pub(super) name: String,
-    /// `blocked`, `queued`, `running`, `cancelling`, `done`.
+    /// `blocked`, `held`, `waiting`, `queued`, `running`, `cancelling`, `done`.
     pub(super) phase: &'static str,
     pub(super) waits: Option<String>,
     pub(super) conclusion: Option<Conclusion>,
@@ -62,6 +64,8 @@ pub(super) struct JobView {
     pub(super) image: Option<String>,
     /// Actions of other repositories: `owner/repo@ref` and the commit it stood for.
     pub(super) actions: IndexMap<String, String>,
+    /// What it deploys to.
+    pub(super) environment: Option<Environment>,
     pub(super) steps: Vec<StepView>,
     pub(super) annotations: Vec<Annotation>,
     pub(super) summary: String,
@@ -121,6 +125,7 @@ impl From<State> for RunView {
             previous: state.previous,
             repository: state.request.repository.address,
             name: planned.map_or_else(|| state.request.workflow.clone(), |planned| planned.plan.name.clone()),
+            title: planned.and_then(|planned| planned.title.clone()),
             commit: planned.map_or(state.request.commit, |planned| planned.commit.clone()),
             reference: planned.map_or(state.request.branch, |planned| planned.reference.clone()),
             event: planned.map(|planned| planned.event.clone()).unwrap_or_default(),
@@ -153,6 +158,7 @@ impl From<(String, Job)> for JobView {
             JobPhase::Held => {
                 ("held", Some("waits for other legs of its matrix (max-parallel)".into()), None, None, None)
             }
+            JobPhase::Waiting { on, .. } => ("waiting", Some(wait(&on)), None, None, None),
             JobPhase::Queued { reason, .. } => ("queued", Some(reason), None, None, None),
             JobPhase::Running { .. } => ("running", None, None, None, None),
             JobPhase::Cancelling { .. } => ("cancelling", None, None, None, None),
@@ -172,6 +178,7 @@ impl From<(String, Job)> for JobView {
             worker: last.map(|attempt| attempt.worker.clone()),
             image: None,
             actions: IndexMap::new(),
+            environment: None,
             steps: Vec::new(),
             annotations: Vec::new(),
             summary: String::new(),
@@ -188,6 +195,7 @@ impl From<(String, Job)> for JobView {
             view.exit_code = Some(report.exit_code);
             view.image = report.image;
             view.actions = report.actions;
+            view.environment = report.environment;
             view.annotations = report.annotations;
             view.summary = report.summary;
         }
@@ -209,7 +217,7 @@ impl From<Pending> for EventView {
 
 fn wait(on: &Wait) -> String {
     match on {
-        Wait::Concurrency { group } => format!("waits for the concurrency group {group}"),
+        Wait::Concurrency { group, holder } => run::held_by(group, *holder),
         Wait::Quota { name } => format!("waits for the quota {name}"),
         Wait::Approval => "waits for an approval".into(),
         Wait::Timer { until } => format!("waits until {}", time(*until)),

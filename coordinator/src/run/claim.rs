@@ -1,0 +1,146 @@
+//! What a run and its jobs do about concurrency groups: ask, wait, make room, give back.
+
+use workflow::{
+    github,
+    plan::{Conclusion, Reason},
+};
+
+use super::{
+    Claim, Effect, JobPhase, Phase, Planned, Refused, Standing, Update, Wait,
+    advance::Turn,
+    evaluate::{Known, Status},
+};
+
+/// Why something waits for a concurrency group, for people.
+pub fn held_by(group: &str, holder: Option<u64>) -> String {
+    match holder {
+        Some(serial) => format!("held by run {serial} of the concurrency group {group}"),
+        None => format!("waits for the concurrency group {group}"),
+    }
+}
+
+impl Turn {
+    /// A run whose workflow names a group waits for it before any of its jobs is looked at.
+    pub(super) fn claim_for_run(&mut self, planned: &Planned) {
+        let Some(concurrency) = &planned.plan.concurrency else { return };
+        let status = Status { success: true, failure: false, cancelled: false };
+        let known = Known { contexts: self.state.common(planned, ""), status };
+        match known.ask(|scope| github::job::concurrency(concurrency, scope)) {
+            Ok(ask) => {
+                self.state.phase = Phase::Waiting { on: Wait::Concurrency { group: ask.group.clone(), holder: None } };
+                self.effects.push(Effect::Join { job: None, ask: ask.clone() });
+                self.state.claim = Some(Claim { ask, standing: Standing::Inside });
+            }
+            Err(why) => self.refuse(format!("concurrency: {why}")),
+        }
+    }
+
+    /// A job that may start: it asks for its group, or starts where it has none.
+    pub(super) fn enter(&mut self, planned: &Planned, key: &str) {
+        let now = self.now;
+        let around = self.state.groups_around(key);
+        let Some(job) = self.state.jobs.get_mut(key) else { return };
+        let Some(claim) = job.claim.as_mut().filter(|claim| claim.standing == Standing::Outside) else {
+            return self.start(planned, key);
+        };
+        let group = claim.ask.group.clone();
+        if around.contains(&group.to_lowercase()) {
+            let why = format!("cancelled: it waits for the concurrency group {group}, which its own run holds");
+            return self.conclude(key, Conclusion::Cancelled, Some(Reason::Cancelled(why)), None);
+        }
+        claim.standing = Standing::Inside;
+        let ask = claim.ask.clone();
+        job.phase = JobPhase::Waiting { since: now, on: Wait::Concurrency { group, holder: None } };
+        self.effects.push(Effect::Join { job: Some(key.to_owned()), ask });
+    }
+
+    pub(super) fn granted(&mut self, job: Option<&str>) -> Result<(), Refused> {
+        match (job, self.waits_for_group(job)) {
+            (_, None) => return Err(Refused::Stale),
+            (None, Some(_)) => self.state.phase = Phase::Active,
+            (Some(key), Some(_)) => {
+                let planned = self.state.planned.as_ref();
+                match (
+                    planned.is_some_and(|planned| self.state.calls_workflow(planned, key)),
+                    self.state.jobs.get_mut(key),
+                ) {
+                    // Its workflow is laid out as soon as a slot is free.
+                    (true, Some(job)) => job.phase = JobPhase::Held,
+                    _ => self.queue(key, String::new()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn held_by(&mut self, job: Option<&str>, serial: u64) -> Result<(), Refused> {
+        let Some(Wait::Concurrency { group, holder }) = self.waits_for_group(job) else { return Err(Refused::Stale) };
+        let before = holder.replace(serial);
+        if before == Some(serial) {
+            return Err(Refused::Repeated);
+        }
+        let reason = held_by(group, Some(serial));
+        // Relays hear of the wait once; the pages follow every change of the holder.
+        if before.is_none() && self.state.started_at.is_none() {
+            let stamp = self.stamp();
+            self.effects.push(Effect::Publish(Update::Waiting { stamp, reason }));
+        }
+        Ok(())
+    }
+
+    pub(super) fn gives_way(&mut self, key: &str, to: &str) -> Result<(), Refused> {
+        if self.over() {
+            return Err(Refused::Terminal);
+        }
+        match self.state.jobs.get(key).map(|job| &job.phase) {
+            Some(JobPhase::Waiting { .. } | JobPhase::Queued { .. } | JobPhase::Running { .. }) => {
+                self.stop(key, Reason::Cancelled(format!("cancelled by {to}")));
+                Ok(())
+            }
+            None if self.state.calls.contains_key(key) && self.state.call_result(key).is_none() => {
+                let Some(planned) = self.state.planned.take() else { return Err(Refused::Stale) };
+                self.end_call(&planned, key, Reason::Cancelled(format!("cancelled by {to}")));
+                self.state.planned = Some(planned);
+                Ok(())
+            }
+            _ => Err(Refused::Stale),
+        }
+    }
+
+    /// What the run, or a job, waits for, if it is a group.
+    fn waits_for_group(&mut self, job: Option<&str>) -> Option<&mut Wait> {
+        let on = match job {
+            None => match &mut self.state.phase {
+                Phase::Waiting { on } => on,
+                _ => return None,
+            },
+            Some(key) => match &mut self.state.jobs.get_mut(key)?.phase {
+                JobPhase::Waiting { on, .. } => on,
+                _ => return None,
+            },
+        };
+        matches!(on, Wait::Concurrency { .. }).then_some(on)
+    }
+
+    /// Gives back the groups of what has ended, however it did.
+    pub(super) fn leave_groups(&mut self) {
+        let over = matches!(self.state.phase, Phase::Sealing { .. } | Phase::Done { .. });
+        let calls: Vec<bool> = self.state.calls.keys().map(|key| self.state.call_result(key).is_some()).collect();
+        let calls = self.state.calls.iter_mut().zip(calls);
+        let calls = calls.map(|((key, call), ended)| (Some(key), over || ended, call.claim.as_mut()));
+        let jobs = self
+            .state
+            .jobs
+            .iter_mut()
+            .map(|(key, job)| (Some(key), over || matches!(job.phase, JobPhase::Done { .. }), job.claim.as_mut()));
+        for (key, ended, claim) in jobs.chain(calls).chain(std::iter::once((None, over, self.state.claim.as_mut()))) {
+            if let Some(claim) = claim.filter(|claim| ended && claim.standing == Standing::Inside) {
+                claim.standing = Standing::Left;
+                self.effects.push(Effect::Leave { job: key.cloned(), group: claim.ask.group.clone() });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
