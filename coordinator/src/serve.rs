@@ -8,6 +8,7 @@ mod cascade;
 mod desk;
 mod engine;
 mod joints;
+mod planning;
 mod runs;
 mod tasks;
 

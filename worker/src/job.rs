@@ -115,6 +115,7 @@ impl Job {
             exit_code: 0,
             steps: Vec::new(),
             outputs: IndexMap::new(),
+            environment: None,
             annotations: Vec::new(),
             summary: String::new(),
             started: false,
@@ -281,6 +282,10 @@ impl Job {
         let mask = |text: &mut String| *text = self.masker.text(text);
         report.outputs.retain(|name, value| !self.masker.finds(name) && !self.masker.finds(value));
         mask(&mut report.summary);
+        if let Some(environment) = &mut report.environment {
+            mask(&mut environment.name);
+            environment.url.iter_mut().for_each(mask);
+        }
         for step in &mut report.steps {
             mask(&mut step.name);
             step.outputs.values_mut().for_each(mask);

@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use serde::Serialize;
 use utoipa::ToSchema;
-use workflow::plan::{Annotation, Conclusion, Reason};
+use workflow::plan::{Annotation, Conclusion, Environment, Reason};
 
 use crate::{
     run::{self, End, Job, JobPhase, Millis, Origin, Phase, State, Wait},
@@ -23,6 +23,8 @@ pub(super) struct RunView {
     pub(super) repository: String,
     pub(super) workflow: String,
     pub(super) name: String,
+    /// `run-name:` of the workflow, evaluated.
+    pub(super) title: Option<String>,
     pub(super) commit: String,
     pub(super) reference: String,
     pub(super) event: String,
@@ -105,6 +107,9 @@ pub(super) struct JobView {
     /// Actions of other repositories: `owner/repo@ref` and the commit it stood for.
     #[schema(value_type = std::collections::HashMap<String, String>)]
     pub(super) actions: IndexMap<String, String>,
+    /// What it deploys to.
+    #[schema(value_type = Option<Object>)]
+    pub(super) environment: Option<Environment>,
     pub(super) steps: Vec<StepView>,
     #[schema(value_type = Vec<Object>)]
     pub(super) annotations: Vec<Annotation>,
@@ -168,6 +173,7 @@ impl From<State> for RunView {
             previous: state.previous,
             repository: state.request.repository.address,
             name: planned.map_or_else(|| state.request.workflow.clone(), |planned| planned.plan.name.clone()),
+            title: planned.and_then(|planned| planned.title.clone()),
             commit: planned.map_or(state.request.commit, |planned| planned.commit.clone()),
             reference: planned.map_or(state.request.branch, |planned| planned.reference.clone()),
             event: planned.map(|planned| planned.event.clone()).unwrap_or_default(),
@@ -257,6 +263,7 @@ impl From<(String, Job)> for JobView {
             worker: last.map(|attempt| attempt.worker.clone()),
             image: None,
             actions: IndexMap::new(),
+            environment: None,
             steps: Vec::new(),
             annotations: Vec::new(),
             summary: String::new(),
@@ -273,6 +280,7 @@ impl From<(String, Job)> for JobView {
             view.exit_code = Some(report.exit_code);
             view.image = report.image;
             view.actions = report.actions;
+            view.environment = report.environment;
             view.annotations = report.annotations;
             view.summary = report.summary;
         }

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use tokio::time::Instant;
 use workflow::{
     expression::{Object, Value},
-    plan::{Annotation, Conclusion, JobReport, Reason, Step, StepAction, StepReport},
+    plan::{Annotation, Conclusion, Environment, JobReport, Reason, Step, StepAction, StepReport, Tree},
 };
 
 use super::{
@@ -375,6 +375,13 @@ impl<'a> Runner<'a> {
                 }
             }
         }
+        match environment(order.order.job.environment.as_ref(), &evaluator).await {
+            Ok(environment) => report.environment = environment,
+            Err(problem) => {
+                problems.push(format!("##[error]environment: {problem}"));
+                self.fail(None);
+            }
+        }
         for problem in problems {
             self.job.console.notice(proto::STEP_CLEANUP, &problem).await;
         }
@@ -436,6 +443,23 @@ pub(super) fn plain_name(step: &Step) -> String {
 
 pub(super) fn absolute(workspace: &str, path: &str) -> String {
     if path.starts_with('/') { path.to_owned() } else { format!("{workspace}/{path}") }
+}
+
+/// `environment:` evaluated at the job's end, when its steps' outputs are known; one without a name is none.
+async fn environment(written: Option<&Tree>, evaluator: &Evaluator<'_>) -> Result<Option<Environment>, String> {
+    let (name, url) = match written {
+        Some(Tree::String(name)) => (name.as_str(), None),
+        Some(Tree::Object(keys)) => {
+            (keys.get("name").and_then(Tree::as_str).unwrap_or_default(), keys.get("url").and_then(Tree::as_str))
+        }
+        _ => return Ok(None),
+    };
+    let name = evaluator.text(name).await?;
+    let url = match url {
+        Some(url) => Some(evaluator.text(url).await?).filter(|url| !url.is_empty()),
+        None => None,
+    };
+    Ok((!name.is_empty()).then_some(Environment { name, url }))
 }
 
 /// What is run, as the log shows it; no line of it reads like output.
