@@ -2,14 +2,14 @@
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::{Path, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
-    Refusal, Web,
+    Asked, Refusal, Web,
     auth::Caller,
     view::{EventView, RunSummary, RunView},
 };
@@ -142,7 +142,7 @@ pub(super) async fn find(web: &Web, caller: &Caller, id: &str) -> Result<run::St
 pub(super) async fn runs(
     State(web): State<Web>,
     caller: Caller,
-    Query(wanted): Query<Wanted>,
+    Asked(wanted): Asked<Wanted>,
 ) -> Result<(HeaderMap, Json<Vec<RunSummary>>), Refusal> {
     let (runs, next) = list(&web, &caller, &wanted).await?;
     let mut headers = HeaderMap::new();

@@ -2,13 +2,13 @@
 
 use askama::Template;
 use axum::{
-    extract::{Path, Query, State},
+    extract::{Path, State},
     response::Html,
 };
 use serde::Deserialize;
 
 use super::{
-    Refusal, Web, api,
+    Asked, Refusal, Web, api,
     auth::Caller,
     page::{Unseen, rendered},
     range,
@@ -52,7 +52,7 @@ pub(super) async fn log(
     State(web): State<Web>,
     caller: Caller,
     Path(id): Path<String>,
-    Query(wanted): Query<Wanted>,
+    Asked(wanted): Asked<Wanted>,
 ) -> Result<Html<String>, Unseen> {
     let run = api::find(&web, &caller, &id).await?;
     let (attempt, complete) = range::attempt(&run, &wanted.job, wanted.attempt)?;

@@ -213,6 +213,10 @@ async fn every_answer_is_as_the_document_says() {
         ("get /api/badge.svg", "/api/badge.svg?repository=x", vec![200]),
         ("get /api/queue", "/api/queue", vec![200]),
         ("get /api/workers", "/api/workers", vec![200]),
+        ("get /api/pool", "/api/pool", vec![200]),
+        ("get /api/me", "/api/me", vec![401]),
+        ("post /api/publisher", "/api/publisher", vec![200]),
+        ("post /api/events", "/api/events", vec![400]),
         ("post /api/workers/token", "/api/workers/token", vec![401]),
         ("post /api/workers/{id}/drain", "/api/workers/w1/drain", vec![401]),
     ];
