@@ -16,7 +16,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::AnyPool;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::run::{Millis, State, Visibility, Wait};
+use crate::{
+    group::Group,
+    run::{Millis, State, Visibility, Wait},
+};
 
 /// Batches that may wait for the writer; a caller beyond that waits before its own is taken.
 const WAITING: usize = 1024;
@@ -295,19 +298,6 @@ pub struct Blob {
     pub stored_at: Millis,
     /// May be removed then.
     pub expires_at: Millis,
-}
-
-/// A concurrency group: one holder and those who wait for it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Group {
-    /// Its name, with the repository's address before it.
-    pub name: String,
-    /// Grows by one with each change, from 0.
-    pub version: u64,
-    /// Run id.
-    pub holder: Option<String>,
-    /// Run ids, the next one first.
-    pub pending: Vec<String>,
 }
 
 /// An enrolled worker.

@@ -6,7 +6,7 @@ use longshore_tests::harness::{browser::Browser, pool::Dev, world::World};
 const PATH: &str = ".github/workflows/ci.yml";
 
 /// Fails unless its input says otherwise, and prints what would act if it were markup or a control sequence.
-const WORKFLOW: &str = r#"name: "CI <img src=x onerror=document.title='broken-in'>"
+const WORKFLOW: &str = r##"name: "CI <img src=x onerror=document.title='broken-in'>"
 on:
   push:
   workflow_dispatch:
@@ -33,7 +33,7 @@ jobs:
     steps:
       - run: while true; do sleep 0.2; done
         if: inputs.pass == 'never'
-"#;
+"##;
 
 struct Stage {
     dev: Dev,
@@ -67,7 +67,8 @@ impl Stage {
         assert_eq!(self.browser.audit().await.unwrap(), Vec::<String>::new(), "{url}");
         assert_eq!(self.browser.complaints().await.unwrap(), Vec::<String>::new(), "{url}");
         let strangers: Vec<_> = self.browser.requests().await.unwrap();
-        let strangers: Vec<_> = strangers.iter().filter(|url| !url.starts_with(&self.dev.http) && !url.starts_with("data:")).collect();
+        let strangers: Vec<_> =
+            strangers.iter().filter(|url| !url.starts_with(&self.dev.http) && !url.starts_with("data:")).collect();
         assert!(strangers.is_empty(), "{url} went to {strangers:?}");
         let title = self.browser.client.title().await.unwrap();
         assert!(!title.starts_with("broken-in"), "{url}");
@@ -89,7 +90,8 @@ async fn a_run_is_watched_from_its_press_to_its_failing_line_and_run_again_until
     // First click: the run. It is followed to its end.
     stage.browser.click("#runs tbody tr a").await.unwrap();
     stage.until("document.querySelector('#state.failure')?.textContent").await;
-    let chain = stage.until("[...document.querySelectorAll('main code')].map((code) => code.textContent).join(' ')").await;
+    let chain =
+        stage.until("[...document.querySelectorAll('main code')].map((code) => code.textContent).join(' ')").await;
     assert!(chain.contains(&run.id.to_hex()));
     stage.until("[...document.querySelectorAll('td .state')].filter((state) => state.textContent === 'valid').length > 3 && 'signed'").await;
     stage.until("document.querySelector('.summary h1')?.textContent").await;
@@ -103,7 +105,11 @@ async fn a_run_is_watched_from_its_press_to_its_failing_line_and_run_again_until
     // Signed in, the run is asked for again, with an input.
     stage.browser.client.back().await.unwrap();
     stage.browser.press("Sign in").await.unwrap();
-    stage.until("[...document.querySelectorAll('#who button')].some((button) => button.textContent === 'Sign out') && 'in'").await;
+    stage
+        .until(
+            "[...document.querySelectorAll('#who button')].some((button) => button.textContent === 'Sign out') && 'in'",
+        )
+        .await;
     let first = stage.browser.client.current_url().await.unwrap();
     stage.browser.press("Run again").await.unwrap();
     stage.until("document.querySelector('dialog[open]') && 'open'").await;
@@ -121,7 +127,11 @@ async fn a_run_is_cancelled_and_every_page_is_sound_without_and_with_a_script() 
     let signer = stage.browser.sign_with(stage.world.owner.clone()).await.unwrap();
     stage.open("/").await;
     stage.browser.press("Sign in").await.unwrap();
-    stage.until("[...document.querySelectorAll('#who button')].some((button) => button.textContent === 'Sign out') && 'in'").await;
+    stage
+        .until(
+            "[...document.querySelectorAll('#who button')].some((button) => button.textContent === 'Sign out') && 'in'",
+        )
+        .await;
     stage.browser.press("Run a workflow").await.unwrap();
     let fill = format!(
         "(() => {{ const form = document.querySelector('dialog[open] form'); if (!form) return null;
@@ -154,7 +164,11 @@ async fn a_log_of_many_lines_jumps_searches_and_draws_only_what_is_in_sight() {
     stage.world.listener.end(&run, &job, std::time::Duration::from_secs(180)).await.unwrap();
     stage.open(&format!("/runs/{}/log?job=build", job.id.to_hex())).await;
     stage.until("document.querySelectorAll('#log .row').length > 10 && 'drawn'").await;
-    let coloured = stage.until("[...document.querySelectorAll('#log .c1')].map((red) => red.textContent).find((text) => text === 'red')").await;
+    let coloured = stage
+        .until(
+            "[...document.querySelectorAll('#log .c1')].map((red) => red.textContent).find((text) => text === 'red')",
+        )
+        .await;
     assert_eq!(coloured, "red");
     stage.until("(document.querySelector('input[name=search]').value = 'LINE 2999 OF') && 'typed'").await;
     stage.browser.press("Next").await.unwrap();

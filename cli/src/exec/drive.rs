@@ -6,8 +6,9 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use ::coordinator::run::{
-    self, Effect, Event, New, Origin, Phase, Planned, Repository, Request, Rules, SealedLog, State, Visibility,
+use ::coordinator::{
+    group::{self, Group, Member},
+    run::{self, Effect, Event, New, Origin, Phase, Planned, Repository, Request, Rules, SealedLog, State, Visibility},
 };
 use anyhow::{Context, Result};
 use indexmap::IndexMap;
@@ -52,6 +53,7 @@ struct Driver {
     state: State,
     queue: VecDeque<(String, Vec<String>)>,
     running: HashMap<String, CancellationToken>,
+    groups: HashMap<String, Group>,
     kill: CancellationToken,
     logs: Arc<Logs>,
     say: mpsc::UnboundedSender<Said>,
@@ -63,8 +65,9 @@ pub(super) async fn drive(work: Work, sandbox: Arc<dyn Sandbox>, sources: Arc<dy
     let (state, _) = run::create(new(&work), now());
     let logs = Arc::new(Logs::new(work.live));
     let planned = work.planned.clone();
-    let (queue, running, kill) = (VecDeque::new(), HashMap::new(), CancellationToken::new());
-    let mut driver = Driver { work, sandbox, sources, state, queue, running, kill, logs, say };
+    let (queue, running, groups) = (VecDeque::new(), HashMap::new(), HashMap::new());
+    let kill = CancellationToken::new();
+    let mut driver = Driver { work, sandbox, sources, state, queue, running, groups, kill, logs, say };
     driver.apply(Event::Planned(Box::new(planned)));
     let mut asked_to_end = 0;
     loop {
@@ -109,9 +112,30 @@ impl Driver {
                         cancel.cancel();
                     }
                 }
+                Effect::Join { job, ask } => {
+                    let member = Member { run: self.state.id.clone(), serial: self.state.serial, job, since: now() };
+                    self.group(&ask.group.clone(), group::Event::Asked { member, ask });
+                }
+                Effect::Leave { job, group } => {
+                    self.group(&group, group::Event::Left { run: self.state.id.clone(), job });
+                }
                 Effect::Seal => self.apply(Event::Sealed { log: SealedLog::default() }),
                 _ => {}
             }
+        }
+    }
+
+    /// Concurrency groups hold between the jobs of this run alone: other processes are not asked.
+    fn group(&mut self, name: &str, event: group::Event) {
+        let key = group::key("local", name);
+        let known = self.groups.remove(&key).unwrap_or_else(|| Group::new(key.clone()));
+        let Ok((next, effects)) = group::advance(&known, event, now()) else {
+            self.groups.insert(key, known);
+            return;
+        };
+        self.groups.insert(key, next);
+        for (_, event) in effects.into_iter().map(group::Effect::told) {
+            self.apply(event);
         }
     }
 

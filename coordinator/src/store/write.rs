@@ -3,7 +3,8 @@
 use sqlx::{AnyConnection, Connection, Executor, query, query_scalar};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{Batch, Blob, Change, Group, Notice, Outgoing, Parked, Queued, StoreError, Task, WorkerRow, runs};
+use super::{Batch, Blob, Change, Notice, Outgoing, Parked, Queued, StoreError, Task, WorkerRow, runs};
+use crate::group::Group;
 
 /// Requests in one transaction: beyond that the first ones would wait too long.
 const GROUP: usize = 256;
@@ -188,11 +189,11 @@ async fn group(connection: &mut AnyConnection, group: &Group) -> Result<(), Stor
         query("UPDATE run_groups SET version = $2, holder = $3, pending = $4 WHERE name = $1 AND version = $2 - 1")
     };
     let statement = statement
-        .bind(&group.name)
+        .bind(&group.key)
         .bind(integer(group.version))
-        .bind(group.holder.as_ref())
+        .bind(group.holder.as_ref().map(serde_json::to_string).transpose()?)
         .bind(serde_json::to_string(&group.pending)?);
-    fenced(statement.execute(connection).await?.rows_affected(), "group", &group.name)
+    fenced(statement.execute(connection).await?.rows_affected(), "group", &group.key)
 }
 
 async fn queue(connection: &mut AnyConnection, queued: &Queued) -> Result<(), StoreError> {

@@ -180,6 +180,7 @@ fn word(job: &Job) -> &'static str {
     match &job.phase {
         JobPhase::Blocked => "blocked",
         JobPhase::Held => "held",
+        JobPhase::Waiting { .. } => "waiting",
         JobPhase::Queued { .. } => "queued",
         JobPhase::Running { .. } => "running",
         JobPhase::Cancelling { .. } => "cancelling",

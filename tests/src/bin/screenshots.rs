@@ -86,7 +86,7 @@ async fn main() -> Result<()> {
     let pages = [
         ("runs", "/".to_owned()),
         ("run", format!("/runs/{job}")),
-        ("log", format!("/runs/{job}/log?job=build&step=Main%20Compile")),
+        ("log", format!("/runs/{job}/log?job=build&step=Compile")),
         ("pool", "/pool".into()),
         ("repositories", "/repositories".into()),
         ("repository", format!("/repositories/{}", world.address())),

@@ -151,7 +151,10 @@ impl Browser {
                 Ok(value) if !matches!(value, Value::Null | Value::Bool(false)) => return Ok(value),
                 _ if Instant::now() > until => {
                     let page = self.client.execute("return document.body.innerText", Vec::new()).await?;
-                    bail!("not within {LIMIT:?}: {expression} ({value:?}) on {}\n{page}", self.client.current_url().await?);
+                    bail!(
+                        "not within {LIMIT:?}: {expression} ({value:?}) on {}\n{page}",
+                        self.client.current_url().await?
+                    );
                 }
                 _ => tokio::time::sleep(Duration::from_millis(100)).await,
             }
@@ -203,7 +206,8 @@ impl Browser {
         let found = self.client.execute_async(script, Vec::new()).await?;
         let serious = |finding: &&Value| matches!(finding["impact"].as_str(), Some("serious" | "critical"));
         let text = |finding: &Value| {
-            let places: Vec<_> = finding["nodes"].as_array().into_iter().flatten().map(|node| node["html"].to_string()).collect();
+            let places: Vec<_> =
+                finding["nodes"].as_array().into_iter().flatten().map(|node| node["html"].to_string()).collect();
             format!("{} ({}): {}", finding["id"], finding["help"], places.join(" | "))
         };
         Ok(found.as_array().into_iter().flatten().filter(serious).map(text).collect())
@@ -236,5 +240,7 @@ fn found(program: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places = std::env::split_paths(&path).chain([Path::new("/usr/bin").to_owned()]);
     let found = places.find_map(|folder| Some(folder.join(program)).filter(|path| path.is_file()));
-    found.with_context(|| format!("{program} is not installed: `./deploy/setup.sh --tests` installs Chromium and its driver"))
+    found.with_context(|| {
+        format!("{program} is not installed: `./deploy/setup.sh --tests` installs Chromium and its driver")
+    })
 }

@@ -32,12 +32,7 @@ impl Process {
     }
 
     /// Any program.
-    pub fn start_program(
-        program: &Path,
-        arguments: &[&str],
-        environment: &[(&str, &str)],
-        log: &Path,
-    ) -> Result<Self> {
+    pub fn start_program(program: &Path, arguments: &[&str], environment: &[(&str, &str)], log: &Path) -> Result<Self> {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
         let child = Command::new(program)
             .args(arguments)
