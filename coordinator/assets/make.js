@@ -39,8 +39,8 @@ const events = async (wanted, pool) => {
 
 const appeared = async (job) => {
   for (let tries = 0; tries < 60; tries++) {
-    const answer = await fetch("/api/runs/" + job);
-    if (answer.ok) return (await answer.json()).id;
+    const [run] = await json("/api/runs?request=" + job);
+    if (run) return run.id;
     await new Promise((done) => setTimeout(done, 500));
   }
   throw new Error("the events are out, but no run has come of them: the pool's answer is on its relays");

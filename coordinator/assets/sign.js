@@ -99,6 +99,7 @@ const runActions = (run) => {
 };
 
 const poolActions = async (workers) => {
+  if (!headers().authorization) return;
   const answer = await fetch("/api/me", { headers: headers() });
   if (!answer.ok || !(await answer.json()).operator) return;
   for (const row of workers.tBodies[0].rows) {

@@ -22,6 +22,7 @@ jobs:
         run: |
           echo "# Summary <script>document.title='broken-in'</script> [x](javascript:alert(1)) **bold**" >> "$GITHUB_STEP_SUMMARY"
           printf '\033[31mred\033[0m <b onmouseover=alert(1)>text</b>\n'
+          printf '\033]0;title\007\033]8;;javascript:alert(1)\007odd\033]8;;\007\033[2K\033[1A link \342\200\256gnp\n'
           for number in $(seq 1 3000); do echo "line $number of many"; done
       - name: Decide
         run: |
@@ -78,7 +79,8 @@ impl Stage {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_is_watched_from_its_press_to_its_failing_line_and_run_again_until_it_is_green() {
+async fn attack_50_a_run_of_hostile_names_is_watched_from_its_press_to_its_failing_line_and_run_again_until_it_is_green()
+ {
     let stage = Stage::start().await;
     let signer = stage.browser.sign_with(stage.world.owner.clone()).await.unwrap();
     stage.open("/").await;
@@ -158,7 +160,7 @@ async fn a_run_is_cancelled_and_every_page_is_sound_without_and_with_a_script() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_of_many_lines_jumps_searches_and_draws_only_what_is_in_sight() {
+async fn attack_49_a_log_of_many_lines_and_hostile_codes_jumps_searches_and_draws_only_what_is_in_sight() {
     let stage = Stage::start().await;
     let (run, job) = stage.world.send(&stage.world.press(stage.dev.pubkey, PATH)).await.unwrap();
     stage.world.listener.end(&run, &job, std::time::Duration::from_secs(180)).await.unwrap();
@@ -170,6 +172,9 @@ async fn a_log_of_many_lines_jumps_searches_and_draws_only_what_is_in_sight() {
         )
         .await;
     assert_eq!(coloured, "red");
+    let odd = stage.until("[...document.querySelectorAll('#log .text')].map((text) => text.textContent).find((text) => text.startsWith('odd'))").await;
+    assert_eq!(odd, "odd link \u{fffd}gnp");
+    assert_eq!(stage.until("document.querySelectorAll('#log .text a').length === 0 && 'no link'").await, "no link");
     stage.until("(document.querySelector('input[name=search]').value = 'LINE 2999 OF') && 'typed'").await;
     stage.browser.press("Next").await.unwrap();
     let hit = stage.until("document.querySelector('#log .hit mark')?.textContent").await;

@@ -78,6 +78,7 @@ impl Where {
             ("branch", &filter.branch),
             ("event", &filter.event),
             ("actor", &filter.actor),
+            ("request", &filter.request),
         ];
         for (column, wanted) in columns {
             if let Some(wanted) = wanted {
