@@ -4,6 +4,7 @@
 //! transaction (group commit), and subscribers are told once. Statements are written for SQLite and PostgreSQL alike:
 //! columns are TEXT, BIGINT and BYTEA, placeholders `$1`.
 
+mod kept;
 mod read;
 mod runs;
 mod schema;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::AnyPool;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+pub use self::kept::{Artifact, Cache, Kept};
 use crate::{
     group::Group,
     run::{Millis, State, Visibility, Wait},
@@ -166,6 +168,8 @@ pub enum Change {
     Group(Group),
     /// A worker was enrolled or seen.
     Worker(WorkerRow),
+    /// Caches and artifacts.
+    Kept(Kept),
 }
 
 /// A job in the queue.

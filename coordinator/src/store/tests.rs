@@ -43,6 +43,7 @@ fn run(id: &str, serial: u64) -> State {
         planned: None,
         phase: Phase::Planning,
         claim: None,
+        calls: Default::default(),
         jobs: indexmap::IndexMap::new(),
         cancelled: None,
         expired_at: None,

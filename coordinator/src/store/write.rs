@@ -3,7 +3,7 @@
 use sqlx::{AnyConnection, Connection, Executor, query, query_scalar};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{Batch, Blob, Change, Notice, Outgoing, Parked, Queued, StoreError, Task, WorkerRow, runs};
+use super::{Batch, Blob, Change, Notice, Outgoing, Parked, Queued, StoreError, Task, WorkerRow, kept, runs};
 use crate::group::Group;
 
 /// Requests in one transaction: beyond that the first ones would wait too long.
@@ -168,6 +168,7 @@ async fn apply(connection: &mut AnyConnection, change: &Change) -> Result<(), St
         }
         Change::Group(wanted) => group(connection, wanted).await,
         Change::Worker(row) => worker(connection, row).await,
+        Change::Kept(change) => kept::apply(connection, change).await,
     }
 }
 
