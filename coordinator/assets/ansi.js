@@ -21,13 +21,18 @@ const apply = (style, codes) => {
   }
 };
 
-export const plain = (text) => text.replace(SEQUENCE, "");
+// Letters that turn the direction of the text around them are shown to be there.
+const TURNS = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+const straight = (text) => text.replace(TURNS, "\ufffd");
+
+export const plain = (text) => straight(text.replace(SEQUENCE, ""));
 
 // Appends the text to an element.
 export const paint = (element, text) => {
   const style = { colour: null, b: false, f: false, i: false, u: false };
   let from = 0;
-  const piece = (part) => {
+  const piece = (raw) => {
+    const part = straight(raw);
     if (!part) return;
     const names = ["b", "f", "i", "u"].filter((name) => style[name]);
     if (style.colour !== null) names.push("c" + style.colour);

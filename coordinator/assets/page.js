@@ -2,10 +2,13 @@
 import { liveList } from "./list.js";
 import { liveRun } from "./run.js";
 import { liveLog } from "./log.js";
+import { start } from "./sign.js";
 
-const found = (id, start) => {
+await start();
+
+const found = (id, come) => {
   const element = document.getElementById(id);
-  if (element) start(element);
+  if (element) come(element);
 };
 
 found("runs", liveList);

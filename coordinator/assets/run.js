@@ -4,21 +4,22 @@ import { follow, headers } from "./stream.js";
 export const liveRun = (run) => {
   if (!("live" in run.dataset)) return;
   let wanted = false;
-  let loading = false;
+  let loading = null;
 
-  const refresh = async () => {
+  const refresh = () => {
     wanted = true;
-    if (loading) return;
-    loading = true;
+    loading ??= load().finally(() => { loading = null; });
+    return loading;
+  };
+  const load = async () => {
     while (wanted) {
       wanted = false;
       const answer = await fetch(location.pathname, { headers: headers() });
-      if (!answer.ok) break;
+      if (!answer.ok) return;
       // Parsed apart from this page: nothing in it runs. It is what the server would show on a reload.
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("run");
       if (fresh) put(fresh);
     }
-    loading = false;
   };
 
   const put = (fresh) => {
@@ -40,8 +41,17 @@ export const liveRun = (run) => {
     run.dispatchEvent(new Event("refreshed"));
   };
 
+  // The last events of a run are signed and sent after its end.
+  const settle = async () => {
+    for (let tries = 0; tries < 20; tries++) {
+      await refresh();
+      if (!run.querySelector("td .queued")) return;
+      await new Promise((done) => setTimeout(done, 1500));
+    }
+  };
+
   follow("/api/runs/" + encodeURIComponent(run.dataset.run) + "/logs?format=changes", {
     run: (data) => (String(data.version) === run.dataset.version ? null : refresh()),
-    end: refresh,
+    end: settle,
   });
 };

@@ -18,6 +18,7 @@ CREATE TABLE runs_listed (
     wait_kind TEXT,
     wait_name TEXT,
     wait_until BIGINT,
+    wait_holder BIGINT,
     conclusion TEXT,
     visibility TEXT NOT NULL,
     readers TEXT NOT NULL,

@@ -352,6 +352,8 @@ pub struct Filter {
     pub branch: Option<String>,
     /// Name of the GitHub event.
     pub event: Option<String>,
+    /// Id of what asked for it.
+    pub request: Option<String>,
     /// How it stands.
     pub status: Option<Status>,
     /// Author, 64 hex.

@@ -2,6 +2,7 @@
 //!
 //! Whoever may not read a run gets the same answer as for a run that does not exist.
 
+mod actions;
 mod api;
 mod auth;
 mod badge;
@@ -11,6 +12,7 @@ mod graph;
 mod live;
 mod markdown;
 mod page;
+mod places;
 mod pool;
 mod range;
 mod view;
@@ -20,12 +22,14 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    http::{HeaderValue, StatusCode, header},
+    extract::{FromRequestParts, Query},
+    http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::get,
 };
 use futures::future::BoxFuture;
-use serde::Serialize;
+use nostr::Event;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -64,6 +68,10 @@ pub struct Settings {
     pub name: String,
     /// Base of every URL that is signed or published.
     pub public_url: Url,
+    /// The pool's key, 64 hex.
+    pub pubkey: String,
+    /// Relays it hears.
+    pub relays: Vec<String>,
     /// Keys (64 hex) that may read everything, cancel and drain.
     pub operators: Vec<String>,
     /// Keys (64 hex) that may upload besides the publishers of this pool's runs.
@@ -88,6 +96,30 @@ pub trait Control: Send + Sync {
     fn enrolment_token(&self) -> String;
     /// What each connected worker does.
     fn loads(&self) -> Vec<Load>;
+    /// Sends events of one author, whose signatures were checked, to the relays that the pool hears.
+    fn publish<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, anyhow::Result<Sent>>;
+    /// The workflow files of a repository at a commit, as far as they are here: nothing is fetched.
+    fn workflows<'a>(&'a self, repository: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<File>>>;
+}
+
+/// What became of events.
+#[derive(Debug, Clone)]
+pub enum Sent {
+    /// These relays took all.
+    Taken(Vec<String>),
+    /// Their author may not run here; the text says why.
+    Refused(String),
+    /// No relay took them; the text says what they answered.
+    NoRelay(String),
+}
+
+/// A file of a repository.
+#[derive(Debug, Clone)]
+pub struct File {
+    /// Its path.
+    pub path: String,
+    /// Its text.
+    pub text: String,
 }
 
 /// What a connected worker does.
@@ -121,6 +153,9 @@ pub fn router(web: Web) -> Router {
         .route("/", get(page::runs))
         .route("/runs/{id}", get(page::run))
         .route("/runs/{id}/log", get(viewer::log))
+        .route("/pool", get(places::pool))
+        .route("/repositories", get(places::repositories))
+        .route("/repositories/{address}", get(places::repository))
         .route("/assets/{name}", get(page::asset))
         .merge(api)
         .route("/api/openapi.json", get(async move || Json(document)))
@@ -159,6 +194,10 @@ fn api() -> OpenApiRouter<Web> {
         .routes(routes!(pool::workers))
         .routes(routes!(pool::enrolment_token))
         .routes(routes!(pool::drain))
+        .routes(routes!(actions::pool))
+        .routes(routes!(actions::me))
+        .routes(routes!(actions::publisher))
+        .routes(routes!(actions::events))
 }
 
 /// An answer that says what is wrong.
@@ -192,6 +231,18 @@ impl IntoResponse for Refusal {
             response.headers_mut().insert("x-reason", reason);
         }
         response
+    }
+}
+
+/// What a query asks for; one that can't be read is refused like everything else.
+struct Asked<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let query = Query::<T>::from_request_parts(parts, state).await;
+        query.map(|Query(asked)| Self(asked)).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.body_text()))
     }
 }
 

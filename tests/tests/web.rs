@@ -16,7 +16,7 @@ use coordinator::{
     log::{Logs, record},
     run::State,
     store::{Change, Store, WorkerRow},
-    web::{Control, Load, Settings, Web, router},
+    web::{Control, File, Load, Sent, Settings, Web, router},
 };
 use futures::{StreamExt, future::BoxFuture};
 use nostr::{EventBuilder, JsonUtil, Keys, Kind, Tag, Timestamp};
@@ -37,6 +37,16 @@ impl Control for Asked {
 
     fn loads(&self) -> Vec<Load> {
         vec![Load { worker: "w1".into(), version: "1.2.3".into(), busy: 1, draining: false }]
+    }
+
+    fn publish<'a>(&'a self, events: &'a [nostr::Event]) -> BoxFuture<'a, anyhow::Result<Sent>> {
+        self.0.lock().unwrap().extend(events.iter().map(|event| format!("publish {}", event.kind)));
+        Box::pin(async { Ok(Sent::Taken(vec!["wss://relay.example".into()])) })
+    }
+
+    fn workflows<'a>(&'a self, _: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<File>>> {
+        let text = format!("# {commit} <script>\non: push\njob: 1\n");
+        Box::pin(async { Ok(vec![File { path: ".github/workflows/a.yml".into(), text }]) })
     }
 
     fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
@@ -73,6 +83,8 @@ impl Server {
         let settings = Settings {
             name: "test pool".into(),
             public_url: url.parse().unwrap(),
+            pubkey: operator.public_key().to_hex(),
+            relays: vec!["wss://relay.example".into()],
             operators: vec![operator.public_key().to_hex()],
             writers: vec![writer.public_key().to_hex()],
             max_blob: 1000,
@@ -208,7 +220,7 @@ async fn t46_markup_in_a_run_and_its_log_is_inert_on_the_pages() {
         assert!(!text.contains("<script>alert"), "{text}");
         assert!(text.contains("&#60;script&#62;alert(1)"), "{text}");
     }
-    for name in ["page", "dom", "list", "run", "log", "ansi", "stream"] {
+    for name in ["page", "dom", "list", "run", "log", "ansi", "stream", "sign", "make"] {
         let script = server.get(&format!("/assets/{name}.js")).await;
         assert_eq!(script.status(), 200, "{name}");
         let script = script.text().await.unwrap();

@@ -105,18 +105,20 @@ impl Logs {
         Ok(range)
     }
 
-    /// The line with which a step begins; `None`: the log has no such step.
+    /// The line with which a step begins, named as its report or its mark names it; `None`: the log has no such step.
     pub async fn step(&self, run: &str, job: &str, attempt: u32, name: &str) -> anyhow::Result<Option<u64>> {
         let path = self.path(run, job, attempt)?;
+        let main = format!("Main {name}");
+        let is_it = |mark: &str| mark == name || mark == main;
         let points = index(&path).await?;
-        let known = points.iter().flat_map(|point| &point.steps).find(|(_, known)| known == name);
+        let known = points.iter().flat_map(|point| &point.steps).find(|(_, known)| is_it(known));
         if let Some((line, _)) = known {
             return Ok(Some(*line));
         }
         let mut found = None;
         let mut scan = Scan::from(points.last());
         let mut keep = |line: Numbered| {
-            if line.begins() && line.text == name {
+            if line.begins() && is_it(&line.text) {
                 found.get_or_insert(line.number);
             }
         };

@@ -10,7 +10,7 @@ use super::{
 use crate::run::{Origin, Phase, State, Visibility, Wait};
 
 const LISTED: &str = "id, serial, number, attempt, previous, repository, workflow, name, commit_id, branch, event, \
-                      actor, phase, status, wait_kind, wait_name, wait_until, conclusion, created_at, started_at, \
+                      actor, phase, status, wait_kind, wait_name, wait_until, wait_holder, conclusion, created_at, started_at, \
                       ended_at, changed";
 
 impl Status {
@@ -78,6 +78,7 @@ impl Where {
             ("branch", &filter.branch),
             ("event", &filter.event),
             ("actor", &filter.actor),
+            ("request", &filter.request),
         ];
         for (column, wanted) in columns {
             if let Some(wanted) = wanted {
@@ -197,7 +198,7 @@ fn summary(row: &AnyRow) -> Result<Summary, StoreError> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let name = row.try_get::<Option<String>, _>("wait_name")?.unwrap_or_default();
     let wait = match row.try_get::<Option<String>, _>("wait_kind")?.as_deref() {
-        Some("concurrency") => Some(Wait::Concurrency { group: name, holder: None }),
+        Some("concurrency") => Some(Wait::Concurrency { group: name, holder: number("wait_holder")? }),
         Some("quota") => Some(Wait::Quota { name }),
         Some("approval") => Some(Wait::Approval),
         Some("timer") => Some(Wait::Timer { until: number("wait_until")?.unwrap_or_default() }),
@@ -238,12 +239,12 @@ pub(super) async fn write(connection: &mut AnyConnection, state: &State) -> Resu
         };
         query(
             "INSERT INTO runs (id, version, phase, wait_kind, wait_name, wait_until, conclusion, visibility, readers,
-                 expires_at, name, commit_id, branch, event, status, started_at, ended_at, state, changed, serial,
-                 number, attempt, previous, request, run_event, job_event, publisher, repository, workflow, actor,
+                 expires_at, name, commit_id, branch, event, status, started_at, ended_at, state, wait_holder, changed,
+                 serial, number, attempt, previous, request, run_event, job_event, publisher, repository, workflow, actor,
                  created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                 (SELECT coalesce(max(changed), 0) + 1 FROM runs), $19, $20, $21, $22, $23, $24, $25, $26, $27, $28,
-                 $29, $30)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+                 (SELECT coalesce(max(changed), 0) + 1 FROM runs), $20, $21, $22, $23, $24, $25, $26, $27, $28, $29,
+                 $30, $31)
              ON CONFLICT (id) DO NOTHING",
         )
         .bind_all(state)?
@@ -264,6 +265,7 @@ pub(super) async fn write(connection: &mut AnyConnection, state: &State) -> Resu
             "UPDATE runs SET version = $2, phase = $3, wait_kind = $4, wait_name = $5, wait_until = $6,
                  conclusion = $7, visibility = $8, readers = $9, expires_at = $10, name = $11, commit_id = $12,
                  branch = $13, event = $14, status = $15, started_at = $16, ended_at = $17, state = $18,
+                 wait_holder = $19,
                  changed = (SELECT coalesce(max(changed), 0) + 1 FROM runs)
              WHERE id = $1 AND version = $2 - 1",
         )
@@ -343,7 +345,7 @@ trait BindAll<'q>: Sized {
 
 impl<'q> BindAll<'q> for Statement<'q> {
     fn bind_all(self, state: &'q State) -> Result<Self, StoreError> {
-        let (wait_kind, wait_name, wait_until) = waiting(&state.phase);
+        let (wait_kind, wait_name, wait_until, wait_holder) = waiting(&state.phase);
         let (phase, conclusion) = match &state.phase {
             Phase::Planning => ("planning", None),
             Phase::Waiting { .. } => ("waiting", None),
@@ -374,16 +376,20 @@ impl<'q> BindAll<'q> for Statement<'q> {
             .bind(columns.status)
             .bind(columns.started_at)
             .bind(columns.ended_at)
-            .bind(serde_json::to_string(state)?))
+            .bind(serde_json::to_string(state)?)
+            .bind(wait_holder))
     }
 }
 
-fn waiting(phase: &Phase) -> (Option<&'static str>, Option<&str>, Option<i64>) {
-    match phase {
-        Phase::Waiting { on: Wait::Concurrency { group, .. } } => (Some("concurrency"), Some(group), None),
-        Phase::Waiting { on: Wait::Quota { name } } => (Some("quota"), Some(name), None),
-        Phase::Waiting { on: Wait::Approval } => (Some("approval"), None, None),
-        Phase::Waiting { on: Wait::Timer { until } } => (Some("timer"), None, Some(integer(*until))),
-        Phase::Planning | Phase::Active | Phase::Sealing { .. } | Phase::Done { .. } => (None, None, None),
+type Waiting<'a> = (Option<&'static str>, Option<&'a str>, Option<i64>, Option<i64>);
+
+/// Kind, name, moment and holder of what a run waits for.
+fn waiting(phase: &Phase) -> Waiting<'_> {
+    let Phase::Waiting { on } = phase else { return (None, None, None, None) };
+    match on {
+        Wait::Concurrency { group, holder } => (Some("concurrency"), Some(group), None, holder.map(integer)),
+        Wait::Quota { name } => (Some("quota"), Some(name), None, None),
+        Wait::Approval => (Some("approval"), None, None, None),
+        Wait::Timer { until } => (Some("timer"), None, Some(integer(*until)), None),
     }
 }

@@ -2,14 +2,14 @@
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::{Path, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
-    Refusal, Web,
+    Asked, Refusal, Web,
     auth::Caller,
     view::{EventView, RunSummary, RunView},
 };
@@ -38,6 +38,8 @@ pub(super) struct Wanted {
     pub(super) actor: Option<String>,
     /// Name of the event: `push`, `workflow_dispatch`, …
     pub(super) event: Option<String>,
+    /// Id of the event (5100) that asked for it.
+    pub(super) request: Option<String>,
     /// Only runs that have not ended.
     pub(super) unfinished: bool,
     /// The page's place: only runs with a smaller serial. `Link: <…>; rel="next"` has the next one.
@@ -66,6 +68,7 @@ impl Wanted {
             workflow: given(&self.workflow),
             branch: given(&self.branch),
             event: given(&self.event),
+            request: given(&self.request),
             status: status.transpose()?,
             actor,
             unfinished: self.unfinished,
@@ -83,6 +86,7 @@ impl Wanted {
             ("status", &self.status),
             ("actor", &self.actor),
             ("event", &self.event),
+            ("request", &self.request),
         ];
         for (name, value) in fields {
             if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
@@ -142,7 +146,7 @@ pub(super) async fn find(web: &Web, caller: &Caller, id: &str) -> Result<run::St
 pub(super) async fn runs(
     State(web): State<Web>,
     caller: Caller,
-    Query(wanted): Query<Wanted>,
+    Asked(wanted): Asked<Wanted>,
 ) -> Result<(HeaderMap, Json<Vec<RunSummary>>), Refusal> {
     let (runs, next) = list(&web, &caller, &wanted).await?;
     let mut headers = HeaderMap::new();

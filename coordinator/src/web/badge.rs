@@ -1,15 +1,11 @@
 //! A badge: how the latest run that ended went, as a small picture.
 
 use askama::Template;
-use axum::{
-    extract::{Query, State},
-    http::header,
-    response::IntoResponse,
-};
+use axum::{extract::State, http::header, response::IntoResponse};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{Refusal, Web};
+use super::{Asked, Refusal, Web};
 use crate::store::{Filter, Page, Reader};
 
 /// Runs that are looked through for one that ended.
@@ -42,7 +38,7 @@ struct Badge<'a> {
 #[utoipa::path(get, path = "/api/badge.svg", tag = "runs", params(Of), responses(
     (status = 200, body = String, content_type = "image/svg+xml"),
 ))]
-pub(super) async fn badge(State(web): State<Web>, Query(of): Query<Of>) -> Result<impl IntoResponse, Refusal> {
+pub(super) async fn badge(State(web): State<Web>, Asked(of): Asked<Of>) -> Result<impl IntoResponse, Refusal> {
     let label: String = of.workflow.as_deref().and_then(|path| path.rsplit('/').next()).unwrap_or("ci").into();
     let filter = Filter {
         repository: Some(of.repository),

@@ -5,7 +5,7 @@
 use std::{collections::VecDeque, convert::Infallible};
 
 use axum::{
-    extract::{Query, State},
+    extract::State,
     http::HeaderMap,
     response::{
         IntoResponse,
@@ -15,7 +15,7 @@ use axum::{
 use futures::{Stream, stream};
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use super::{Refusal, Web, api::Wanted, auth::Caller, view::RunSummary};
+use super::{Asked, Refusal, Web, api::Wanted, auth::Caller, view::RunSummary};
 use crate::store::{Filter, Notice, Summary};
 
 /// Changes that are read at once.
@@ -29,7 +29,7 @@ const AT_ONCE: u32 = 100;
 pub(super) async fn changes(
     State(web): State<Web>,
     caller: Caller,
-    Query(wanted): Query<Wanted>,
+    Asked(wanted): Asked<Wanted>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Refusal> {
     // Listening first: what changes after the number was read is told.

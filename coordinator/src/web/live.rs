@@ -7,7 +7,7 @@ use std::{collections::VecDeque, convert::Infallible};
 
 use axum::{
     body::Body,
-    extract::{Path, Query, State},
+    extract::{Path, State},
     http::{HeaderMap, header},
     response::{
         IntoResponse, Response,
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::{self, error::RecvError};
 use utoipa::IntoParams;
 
-use super::{Refusal, Web, api, auth::Caller, view::RunView};
+use super::{Asked, Refusal, Web, api, auth::Caller, view::RunView};
 use crate::{
     log::{Piece, Positions, Tail, record},
     run::Phase,
@@ -70,7 +70,7 @@ pub(super) async fn logs(
     State(web): State<Web>,
     caller: Caller,
     Path(id): Path<String>,
-    Query(wanted): Query<Wanted>,
+    Asked(wanted): Asked<Wanted>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     // Listening first: what changes after the run was read is told.

@@ -65,9 +65,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn markdown_is_rendered_and_nothing_in_it_acts() {
+    fn attack_50_markdown_is_rendered_and_nothing_in_it_acts() {
         let html = render(
-            "# Sum\n\n| a | b |\n|---|---|\n| 1 | **2** |\n\n<script>alert(1)</script><img src=x onerror=alert(1)>\
+            "# Sum\n\n| a | b |\n|---|---|\n| 1 | **2** |\n\n<script>alert(1)</script><img src=x onerror=alert(1)>\n\n\
              [bad](javascript:alert(1)) [good](https://a.example) <b onclick=x style=color:red id=main>bold</b>",
         );
         assert!(html.contains("<h1>Sum</h1>") && html.contains("<strong>2</strong>") && html.contains("<b>bold</b>"));

@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::{
-    extract::{Path, Query, State},
+    extract::{Path, State},
     http::header,
     response::{Html, IntoResponse, Response},
 };
@@ -10,7 +10,7 @@ use nostr::{Event, JsonUtil};
 use workflow::plan::Conclusion;
 
 use super::{
-    Refusal, Web, api,
+    Asked, Refusal, Web, api,
     auth::Caller,
     graph::{Graph, Times, span},
     markdown,
@@ -89,7 +89,7 @@ pub(super) fn rendered(page: &impl Template) -> Result<Html<String>, Unseen> {
 pub(super) async fn runs(
     State(web): State<Web>,
     caller: Caller,
-    Query(wanted): Query<api::Wanted>,
+    Asked(wanted): Asked<api::Wanted>,
 ) -> Result<Html<String>, Unseen> {
     let (runs, next) = api::list(&web, &caller, &wanted).await?;
     let (query, next) = (wanted.query(None), next.map(|next| wanted.query(Some(next))));
@@ -184,6 +184,8 @@ assets! {
     "run.js" as "text/javascript; charset=utf-8",
     "log.js" as "text/javascript; charset=utf-8",
     "ansi.js" as "text/javascript; charset=utf-8",
+    "sign.js" as "text/javascript; charset=utf-8",
+    "make.js" as "text/javascript; charset=utf-8",
     "stream.js" as "text/javascript; charset=utf-8",
 }
 
@@ -214,24 +216,24 @@ impl api::Wanted {
 }
 
 impl RunSummary {
-    fn title(&self) -> String {
+    pub(super) fn title(&self) -> String {
         let name = if self.name.is_empty() { "run" } else { &self.name };
         format!("{name} #{}", self.number)
     }
 
-    fn repository_name(&self) -> String {
+    pub(super) fn repository_name(&self) -> String {
         repository_name(&self.repository)
     }
 
-    fn created(&self) -> String {
+    pub(super) fn created(&self) -> String {
         time(self.created_at)
     }
 
-    fn short_commit(&self) -> String {
+    pub(super) fn short_commit(&self) -> String {
         self.commit.chars().take(10).collect()
     }
 
-    fn short_actor(&self) -> String {
+    pub(super) fn short_actor(&self) -> String {
         self.actor.chars().take(8).collect()
     }
 }
@@ -255,7 +257,7 @@ impl RunView {
     }
 
     fn repository_link(&self) -> String {
-        format!("/?{}", api::Wanted { repository: Some(self.repository.clone()), ..Default::default() }.query(None))
+        super::places::page(&self.repository)
     }
 
     /// The page of a job's log, at a step where one is named.

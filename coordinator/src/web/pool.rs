@@ -1,6 +1,6 @@
 //! Workers and the queue: who is there, and why what waits still waits.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::collections::HashMap;
 
 use axum::{
     Json,
@@ -12,12 +12,14 @@ use utoipa::ToSchema;
 
 use super::{Load, Refusal, Web, auth::Caller, view};
 use crate::{
-    run::{self, JobPhase, Millis},
+    run::{JobPhase, Millis},
     store::{Filter, Page, Reader, Status},
 };
 
 /// Entries of the queue that are shown.
 const SHOWN: usize = 200;
+/// Unfinished runs that are looked at for them, the newest first.
+const RUNS: u32 = 300;
 
 /// A worker.
 #[derive(Debug, Serialize, ToSchema)]
@@ -84,56 +86,51 @@ pub(super) async fn all(web: &Web) -> Result<Vec<WorkerView>, Refusal> {
 
 /// What waits, as far as this caller may see it.
 pub(super) async fn waiting(web: &Web, caller: &Caller) -> Result<QueueView, Refusal> {
-    let queued = web.store.queued().await?;
-    let total = queued.len();
-    let mut runs: HashMap<String, Option<run::State>> = HashMap::new();
+    let mut queued = web.store.queued().await?.len();
+    let filter = Filter { unfinished: true, reader: caller.reader.clone(), ..Filter::default() };
+    let page = Page { before: None, limit: RUNS };
     let mut entries = Vec::new();
-    for job in queued.into_iter().take(SHOWN) {
-        let state = match runs.entry(job.run) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => {
-                let found = web.store.run(unknown.key()).await?;
-                unknown.insert(found.filter(|state| caller.reader.may_read(&state.visibility)))
-            }
-        };
-        let Some(state) = state else { continue };
-        let Some(of) = state.jobs.get(&job.job) else { continue };
-        let reason = match &of.phase {
-            JobPhase::Queued { reason, .. } if !reason.is_empty() => reason.clone(),
-            _ => "it was queued just now".to_owned(),
-        };
-        entries.push(Waiting {
-            run: state.id.clone(),
-            serial: state.serial,
-            repository: state.request.repository.address.clone(),
-            workflow: name(state),
-            job: Some(of.name.clone()),
-            labels: job.labels,
-            since: job.since,
-            reason,
-        });
-    }
-    let others = total - entries.len();
-    let filter = Filter { status: Some(Status::Waiting), reader: caller.reader.clone(), ..Filter::default() };
-    let page = Page { before: None, limit: u32::try_from(SHOWN).unwrap_or(u32::MAX) };
     for run in web.store.list(&filter, page).await? {
-        entries.push(Waiting {
-            reason: run.wait.as_ref().map(view::wait).unwrap_or_default(),
-            run: run.id,
-            serial: run.serial,
-            repository: run.repository,
-            workflow: run.name,
-            job: None,
-            labels: Vec::new(),
-            since: run.created_at,
-        });
+        if let Some(wait) = &run.wait {
+            entries.push(Waiting {
+                reason: view::wait(wait),
+                run: run.id,
+                serial: run.serial,
+                repository: run.repository,
+                workflow: run.name,
+                job: None,
+                labels: Vec::new(),
+                since: run.created_at,
+            });
+        } else if matches!(run.status, Status::Queued | Status::Running)
+            && let Some(state) = web.store.run(&run.id).await?
+        {
+            for job in state.jobs.values() {
+                let (since, reason) = match &job.phase {
+                    JobPhase::Queued { since, reason } => {
+                        queued = queued.saturating_sub(1);
+                        (*since, if reason.is_empty() { "it was queued just now".to_owned() } else { reason.clone() })
+                    }
+                    JobPhase::Waiting { since, on } => (*since, view::wait(on)),
+                    _ => continue,
+                };
+                entries.push(Waiting {
+                    run: run.id.clone(),
+                    serial: run.serial,
+                    repository: run.repository.clone(),
+                    workflow: run.name.clone(),
+                    job: Some(job.name.clone()),
+                    labels: job.labels.clone(),
+                    since,
+                    reason,
+                });
+            }
+        }
     }
     entries.sort_by_key(|entry| (entry.since, entry.serial));
+    let others = queued + entries.len().saturating_sub(SHOWN);
+    entries.truncate(SHOWN);
     Ok(QueueView { entries, others })
-}
-
-fn name(state: &run::State) -> String {
-    state.planned.as_ref().map_or_else(|| state.request.workflow.clone(), |planned| planned.plan.name.clone())
 }
 
 /// Workers: labels, slots, load and version.

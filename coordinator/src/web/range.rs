@@ -2,13 +2,13 @@
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::{Path, State},
     http::StatusCode,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Refusal, Web, api, auth::Caller};
+use super::{Asked, Refusal, Web, api, auth::Caller};
 use crate::{
     log::lines::{MOST_LINES, Numbered},
     run::{JobPhase, State as Run},
@@ -93,7 +93,7 @@ pub(super) async fn lines(
     State(web): State<Web>,
     caller: Caller,
     Path(id): Path<String>,
-    Query(wanted): Query<Wanted>,
+    Asked(wanted): Asked<Wanted>,
 ) -> Result<Json<Lines>, Refusal> {
     let run = api::find(&web, &caller, &id).await?;
     let (attempt, complete) = attempt(&run, &wanted.job, wanted.attempt)?;
@@ -111,7 +111,7 @@ pub(super) async fn search(
     State(web): State<Web>,
     caller: Caller,
     Path(id): Path<String>,
-    Query(wanted): Query<Search>,
+    Asked(wanted): Asked<Search>,
 ) -> Result<Json<Found>, Refusal> {
     if wanted.text.is_empty() || wanted.text.len() > LONGEST {
         let reason = format!("search for a text of 1 to {LONGEST} bytes");

@@ -28,6 +28,8 @@ pub(super) struct RunView {
     pub(super) commit: String,
     pub(super) reference: String,
     pub(super) event: String,
+    /// As the request wrote it.
+    pub(super) trigger: Option<String>,
     pub(super) actor: String,
     pub(super) run_event: Option<String>,
     pub(super) job_event: Option<String>,
@@ -178,6 +180,7 @@ impl From<State> for RunView {
             reference: planned.map_or(state.request.branch, |planned| planned.reference.clone()),
             event: planned.map(|planned| planned.event.clone()).unwrap_or_default(),
             workflow: state.request.workflow,
+            trigger: state.request.trigger,
             actor: state.request.actor,
             run_event,
             job_event,

@@ -2,13 +2,13 @@
 
 use askama::Template;
 use axum::{
-    extract::{Path, Query, State},
+    extract::{Path, State},
     response::Html,
 };
 use serde::Deserialize;
 
 use super::{
-    Refusal, Web, api,
+    Asked, Refusal, Web, api,
     auth::Caller,
     page::{Unseen, rendered},
     range,
@@ -52,7 +52,7 @@ pub(super) async fn log(
     State(web): State<Web>,
     caller: Caller,
     Path(id): Path<String>,
-    Query(wanted): Query<Wanted>,
+    Asked(wanted): Asked<Wanted>,
 ) -> Result<Html<String>, Unseen> {
     let run = api::find(&web, &caller, &id).await?;
     let (attempt, complete) = range::attempt(&run, &wanted.job, wanted.attempt)?;
@@ -119,14 +119,23 @@ fn strip_ansi(text: &str) -> String {
     let mut letters = text.chars().peekable();
     while let Some(letter) = letters.next() {
         if letter != '\u{1b}' {
-            if letter == '\t' || !letter.is_control() {
-                kept.push(letter);
+            match letter {
+                // Letters that turn the direction of the text around them.
+                '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                    kept.push(char::REPLACEMENT_CHARACTER);
+                }
+                '\t' => kept.push(letter),
+                _ if !letter.is_control() => kept.push(letter),
+                _ => {}
             }
             continue;
         }
         match letters.next() {
             Some('[') => while letters.next().is_some_and(|letter| !('\u{40}'..='\u{7e}').contains(&letter)) {},
-            Some(']') => while letters.next().is_some_and(|letter| letter != '\u{7}' && letter != '\u{1b}') {},
+            Some(']') => {
+                while letters.next_if(|letter| *letter != '\u{7}' && *letter != '\u{1b}').is_some() {}
+                letters.next_if_eq(&'\u{7}');
+            }
             _ => {}
         }
     }
@@ -138,12 +147,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_sequences_leave_no_trace() {
+    fn attack_49_control_sequences_leave_no_trace_and_turned_text_is_shown_to_be() {
         let cases = [
             ("\u{1b}[1;31mred\u{1b}[0m and plain", "red and plain"),
             ("\u{1b}]0;title\u{7}after", "after"),
             ("cut \u{1b}[31", "cut "),
             ("a\u{8}b\tc", "ab\tc"),
+            ("\u{1b}]8;;javascript:alert(1)\u{1b}\\link\u{1b}]8;;\u{7}", "link"),
+            ("\u{1b}]52;c;aGk=\u{7}\u{1b}[2K\u{1b}[1Aover", "over"),
+            ("safe\u{202e}gnp.exe", "safe\u{fffd}gnp.exe"),
         ];
         assert!(cases.iter().all(|(text, plain)| strip_ansi(text) == *plain));
     }
