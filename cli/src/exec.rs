@@ -1,5 +1,6 @@
 //! `longshore exec`: a local checkout's workflow, with the engine of a pool and without a relay.
 
+mod calls;
 mod checkout;
 mod drive;
 mod report;
@@ -20,7 +21,7 @@ use anyhow::{Context, Result, bail, ensure};
 use indexmap::IndexMap;
 use secrecy::SecretString;
 use workflow::{
-    diagnostic::{Colour, render},
+    diagnostic::{Colour, Diagnostic, render},
     github::{
         filter::{Decision, Event, triggers},
         press::event_for,
@@ -125,15 +126,15 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let checkout = Checkout::open(&args.directory, args.reference.as_deref())?;
     let path = checkout.workflow(args.workflow.as_deref())?;
     let text = checkout.read(&path)?;
-    let (parsed, findings) = workflow::github::parse(&path, &text);
-    let Some(mut parsed) = parsed else {
-        let text = render(&findings, &text, colour());
-        return Report::invalid(text).print(args.json);
+    let sources = sources(&args, &checkout)?;
+    let calls::Read { family, findings, origins } = calls::read(&path, &text, &checkout, &sources).await?;
+    let Some(mut family) = family else {
+        return Report::invalid(complaints(&findings, &path, &text)).print(args.json);
     };
     if let Some(id) = &args.job {
-        only(&mut parsed, id)?;
+        only(&mut family.plan, id)?;
     }
-    let event = args.event.clone().unwrap_or_else(|| event_for(&parsed, None).event);
+    let event = args.event.clone().unwrap_or_else(|| event_for(&family.plan, None).event);
     if args.event.is_some() {
         let changed = checkout.changed_paths();
         let event = Event {
@@ -143,7 +144,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             changed_paths: changed.as_deref(),
             action: None,
         };
-        if let Decision::Not(reason) = triggers(&parsed, &event) {
+        if let Decision::Not(reason) = triggers(&family.plan, &event) {
             return Report::untriggered(&reason).print(args.json);
         }
     }
@@ -162,14 +163,32 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     };
     let inputs = (!args.inputs.is_empty()).then(|| pairs("--input", &args.inputs)).transpose()?;
     let numbers = Numbers { serial: 1, number: 1, attempt: 1 };
-    let planned = match plan::assemble(parsed, &subject, Cause { event, inputs, payload }, numbers) {
-        Ok(planned) => planned,
+    let cause = Cause { event, inputs, vars: pairs("--var", &args.vars)?, payload };
+    let planned = match plan::assemble(family, &subject, cause, numbers) {
+        Ok(planned) => Planned { origins, ..planned },
         Err(message) => return Report::invalid(message).print(args.json),
     };
-    execute(&args, &checkout, planned).await
+    execute(&args, &checkout, planned, Arc::new(sources)).await
 }
 
-async fn execute(args: &Args, checkout: &Checkout, planned: Planned) -> Result<ExitCode> {
+/// Where repositories come from: the checkout, and what the flags name.
+fn sources(args: &Args, checkout: &Checkout) -> Result<ExecSources> {
+    let actions = ::coordinator::config::Actions {
+        bases: args.action_bases.clone(),
+        mirrors: args.action_mirrors.iter().cloned().collect(),
+    };
+    let cache = args.cache.clone().unwrap_or_else(cache);
+    Ok(ExecSources::new(&checkout.root, &cache, actions, args.relays.clone(), checkout.lock()?))
+}
+
+/// Findings with the lines they are about; those of called workflows in one line.
+fn complaints(findings: &[Diagnostic], path: &str, text: &str) -> String {
+    let (own, called): (Vec<_>, Vec<_>) = findings.iter().cloned().partition(|finding| finding.file == path);
+    let called: String = called.iter().map(|finding| format!("{finding}\n")).collect();
+    format!("{}{called}", render(&own, text, colour()))
+}
+
+async fn execute(args: &Args, checkout: &Checkout, planned: Planned, sources: Arc<ExecSources>) -> Result<ExitCode> {
     let mut config = worker::config::Config { sandbox: args.sandbox.clone(), ..worker::config::Config::default() };
     config.name = format!("exec-{}", std::process::id());
     config.pool.size = 0;
@@ -179,13 +198,6 @@ async fn execute(args: &Args, checkout: &Checkout, planned: Planned) -> Result<E
         tracing::warn!("--sandbox host: steps run as processes of this machine, with your rights and your files");
     }
     let sandbox = worker::sandbox(&config).await?;
-    let actions = ::coordinator::config::Actions {
-        bases: args.action_bases.clone(),
-        mirrors: args.action_mirrors.iter().cloned().collect(),
-    };
-    let cache = args.cache.clone().unwrap_or_else(cache);
-    let sources = ExecSources::new(&checkout.root, &cache, actions, args.relays.clone(), checkout.lock()?);
-    let sources = Arc::new(sources);
     let work = drive::Work {
         planned,
         vars: pairs("--var", &args.vars)?,
@@ -198,7 +210,7 @@ async fn execute(args: &Args, checkout: &Checkout, planned: Planned) -> Result<E
             _ => Wanted::Tree,
         },
         repository: checkout.root.to_string_lossy().into_owned(),
-        origin: services(&cache).await?,
+        origin: services(&args.cache.clone().unwrap_or_else(cache)).await?,
         config,
     };
     let report = drive::drive(work, sandbox.clone(), sources).await;

@@ -117,6 +117,9 @@ pub struct Planned {
     pub github: serde_json::Map<String, serde_json::Value>,
     /// The workflow.
     pub plan: Plan,
+    /// `run-name:` evaluated.
+    #[serde(default)]
+    pub title: Option<String>,
     /// The workflows it calls, at any depth, by what `uses:` says there.
     #[serde(default)]
     pub called: IndexMap<String, Plan>,

@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod commands;
+pub mod dockerfile;
 pub mod environment;
 pub mod evaluate;
 pub mod files;

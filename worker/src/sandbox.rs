@@ -33,6 +33,9 @@ const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/longshore-init"));
 /// Where the machines of Docker actions have the job's workspace (GitHub docs, "Dockerfile support").
 pub const SHARED_WORKSPACE: &str = "/github/workspace";
 
+/// Name of images that live between two stages of a build.
+pub const STAGE_IMAGE: &str = "localhost/longshore-stage";
+
 /// What a job needs of its machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MachineSpec {
@@ -242,6 +245,8 @@ pub trait Machine: Send + Sync {
     fn pack<'a>(&'a self, path: &'a str, limit: usize) -> BoxFuture<'a, Result<Vec<u8>, SandboxError>>;
     /// Keeps the machine's files, without volumes, as an image of this worker: `localhost/…`.
     fn keep<'a>(&'a self, name: &'a str, program: &'a Program) -> BoxFuture<'a, Result<(), SandboxError>>;
+    /// Bytes of disk that the job's machines and services use; `None` where that cannot be seen.
+    fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>, SandboxError>>;
     /// Ends and removes it, and its services.
     fn destroy(&self) -> BoxFuture<'_, ()>;
 }

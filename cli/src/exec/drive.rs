@@ -191,7 +191,7 @@ impl Driver {
         let cancel = CancellationToken::new();
         self.running.insert(key.clone(), cancel.clone());
         let attempt = job::Attempt {
-            secrets: self.work.secrets.clone(),
+            secrets: self.state.secrets_of(&key, self.work.secrets.clone().into_iter().collect()).into_iter().collect(),
             masks: Vec::new(),
             image,
             limits: self.work.config.limits.clone(),

@@ -134,7 +134,15 @@ impl Report {
         }
         text.push_str(conclusion.as_str());
         let message = state.message.clone();
-        let json = json!({"conclusion": conclusion.as_str(), "reason": reason, "message": message, "jobs": jobs});
+        let planned = state.planned.as_ref();
+        let json = json!({
+            "title": planned.and_then(|planned| planned.title.clone()),
+            "conclusion": conclusion.as_str(),
+            "reason": reason,
+            "message": message,
+            "workflows": planned.map(|planned| planned.origins.clone()).unwrap_or_default(),
+            "jobs": jobs,
+        });
         let code = match conclusion {
             Conclusion::Success | Conclusion::Skipped => 0,
             Conclusion::Failure => 1,
@@ -183,6 +191,7 @@ fn job_json(key: &str, job: &::coordinator::run::Job, logs: &Logs) -> Value {
         "reason": reason.as_ref().map(sentence),
         "outputs": report["outputs"],
         "steps": report["steps"],
+        "environment": report["environment"],
         "annotations": report["annotations"],
         "summary": report["summary"],
         "actions": report["actions"],

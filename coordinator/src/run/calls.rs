@@ -1,7 +1,7 @@
 //! Called workflows: their jobs are jobs of the run, each in the file it stands in.
 //!
-//! A job that calls a workflow is one entry until its needs are done and its condition holds. Then a [`Call`] takes its
-//! place, one for each leg, and the called workflow's jobs are laid out below it. `within` is the key of the call that
+//! A job that calls a workflow is laid out as its legs like any other. Where a worker would get the leg of another job,
+//! a [`Call`] takes this one's place, and the called workflow's jobs are laid out below it. `within` is the key of the call that
 //! a job belongs to; empty: the run's own file.
 
 use indexmap::IndexMap;
@@ -10,16 +10,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use workflow::{
     expression,
-    github::{call, naming},
+    github::call,
     plan::{self, Conclusion, Leg, Plan, Reason, Work},
 };
 
 use super::{
-    Job, JobPhase, Planned, State,
+    Claim, Job, Planned, State,
     advance::Turn,
     ending::worse,
     evaluate::Known,
-    ready::{Spread, invalid, known},
+    ready::{invalid, known},
 };
 
 /// Jobs of a run. What is called can be counted before, matrices around it can't.
@@ -44,10 +44,10 @@ pub struct Call {
     pub fail_fast: bool,
     /// How many legs may be under way at a time; `None`: all.
     pub max_parallel: Option<usize>,
+    /// Its concurrency group, where the caller names one.
+    pub claim: Option<Claim>,
     /// The `inputs` context of the called workflow.
     pub inputs: Map<String, Value>,
-    /// It waits for other legs (`max-parallel`).
-    pub held: bool,
     /// Why its jobs were ended before they all had run.
     pub ended: Option<Reason>,
 }
@@ -117,6 +117,24 @@ impl State {
         self.cancelled.is_some()
     }
 
+    /// Whether an entry is a job that calls a workflow.
+    pub(super) fn calls_workflow(&self, planned: &Planned, key: &str) -> bool {
+        let job = self.jobs.get(key).and_then(|job| self.written(planned, job));
+        job.is_some_and(|job| matches!(job.work, Work::Call { .. }))
+    }
+
+    /// Concurrency groups, in lower case, of the run and of the calls that a job stands in: they hold them while it
+    /// runs.
+    pub(super) fn groups_around(&self, key: &str) -> Vec<String> {
+        let mut claims = vec![self.claim.as_ref()];
+        let mut at = self.jobs.get(key).map_or("", |job| job.within.as_str());
+        while let Some(call) = self.calls.get(at) {
+            claims.push(call.claim.as_ref());
+            at = &call.within;
+        }
+        claims.into_iter().flatten().map(|claim| claim.ask.group.to_lowercase()).collect()
+    }
+
     /// Outputs of a called workflow. One that can't be evaluated is empty, as one whose job did not run.
     pub(super) fn call_outputs(&self, planned: &Planned, key: &str) -> IndexMap<String, String> {
         let called = self.calls.get(key).and_then(|call| planned.called.get(&call.workflow));
@@ -175,91 +193,66 @@ impl State {
 }
 
 impl Turn {
-    /// Puts a call for each leg where the job stood, with the called workflow's jobs below.
-    pub(super) fn call(&mut self, planned: &Planned, within: &str, id: &str, job: &plan::Job, known: &Known) {
-        let place = key(within, id);
-        let Work::Call { uses, with, .. } = &job.work else { return };
-        let spread = Spread::of(&place, job, known);
-        let (called, spread) = match (planned.called.get(uses), spread) {
-            (Some(called), Ok(spread)) => (called, spread),
-            (_, Err(reason)) => return self.conclude(&place, Conclusion::Failure, Some(reason), None),
-            (None, _) => {
-                let reason = invalid(&place, "uses", &format!("the workflow {uses} was not read"));
-                return self.conclude(&place, Conclusion::Failure, Some(reason), None);
-            }
-        };
-        let more = spread.legs.len().saturating_mul(called.jobs.len());
-        if self.state.jobs.len().saturating_add(more) > MAX_JOBS {
-            let reason = invalid(&place, "uses", &format!("the run would have more than {MAX_JOBS} jobs"));
-            return self.conclude(&place, Conclusion::Failure, Some(reason), None);
-        }
-        let Some((mut at, _, before)) = self.state.jobs.shift_remove_full(&place) else { return };
-        let outer = self.state.calls.get(within).map(|call| format!("{} / ", call.name)).unwrap_or_default();
-        for leg in spread.legs {
-            let mut known = known.clone();
-            known.take_leg(&leg, spread.fail_fast, spread.max_parallel);
-            let leg_key = if job.strategy.matrix.is_some() { format!("{place}/{}", leg.index) } else { place.clone() };
-            let name = known.ask(|scope| Ok::<_, String>(naming::leg(id, job, &leg, scope))).unwrap_or_default();
-            let name = format!("{outer}{name}");
-            let longest = called.jobs.keys().map(String::len).max().unwrap_or_default();
-            let trigger = call::trigger(called).cloned().unwrap_or_default();
-            let inputs = match leg_key.len() + longest > MAX_KEY {
-                true => Err(invalid(&before.id, "uses", "the ids of the calls together are too long: shorten them")),
-                false => known
-                    .ask(|scope| call::inputs(&trigger, with, scope))
-                    .map_err(|why| invalid(&before.id, "with", &why)),
-            };
-            let inputs = match inputs {
-                Ok(inputs) => inputs,
-                Err(reason) => {
-                    let phase = JobPhase::Done { conclusion: Conclusion::Failure, reason: Some(reason), report: None };
-                    self.state.jobs.shift_insert(at, leg_key, Job { name, leg, phase, ..before.clone() });
-                    at += 1;
-                    continue;
+    /// Puts the called workflow's jobs where the leg of a caller stood.
+    pub(super) fn call(&mut self, planned: &Planned, key: &str) {
+        match self.called(planned, key) {
+            Ok((call, jobs)) => {
+                let Some((at, ..)) = self.state.jobs.shift_remove_full(key) else { return };
+                for (offset, (key, job)) in jobs.into_iter().enumerate() {
+                    self.state.jobs.shift_insert(at + offset, key, job);
                 }
-            };
-            for (inner, job) in &called.jobs {
-                let shown = job.name.as_ref().unwrap_or(inner);
-                let id = format!("{}/{inner}", before.id);
-                let blocked = Job::blocked(id, &leg_key, format!("{name} / {shown}"));
-                self.state.jobs.shift_insert(at, key(&leg_key, inner), blocked);
-                at += 1;
+                self.state.calls.insert(key.to_owned(), call);
             }
-            let call = Call {
-                id: before.id.clone(),
-                within: within.to_owned(),
-                workflow: uses.clone(),
-                name,
-                leg,
-                fail_fast: spread.fail_fast,
-                max_parallel: spread.max_parallel,
-                inputs,
-                held: true,
-                ended: None,
-            };
-            self.state.calls.insert(leg_key, call);
+            Err(reason) => self.conclude(key, Conclusion::Failure, Some(reason), None),
         }
     }
 
-    /// Lets calls go on that were held, as many as `max-parallel` allows; whether one was.
-    pub(super) fn release_calls(&mut self, within: &str, id: &str) -> bool {
-        let busy = |(key, call): &(&String, &Call)| !call.held && self.state.call_result(key).is_none();
-        let mut count = self.state.calls_of(within, id).filter(busy).count();
-        let held: Vec<(String, usize)> = self
-            .state
-            .calls_of(within, id)
-            .filter(|(_, call)| call.held)
-            .map(|(key, call)| (key.clone(), call.max_parallel.unwrap_or(usize::MAX)))
-            .collect();
-        let mut released = false;
-        for (key, limit) in held {
-            if let Some(call) = self.state.calls.get_mut(&key).filter(|_| count < limit) {
-                call.held = false;
-                count += 1;
-                released = true;
+    fn called(&self, planned: &Planned, key: &str) -> Result<(Call, Vec<(String, Job)>), Reason> {
+        let leg = self.state.jobs.get(key).ok_or_else(|| invalid(key, "uses", "the job is gone"))?;
+        let wrong = |name: &str, why: &str| invalid(&leg.id, name, why);
+        let job = self.state.written(planned, leg).ok_or_else(|| wrong("uses", "the job is gone"))?;
+        let Work::Call { uses, with, .. } = &job.work else { return Err(wrong("uses", "the job calls nothing")) };
+        let missing = || wrong("uses", &format!("the workflow {uses} was not read"));
+        let plan = planned.called.get(uses).ok_or_else(missing)?;
+        let trigger = call::trigger(plan).ok_or_else(missing)?;
+        if self.state.jobs.len() + plan.jobs.len() > MAX_JOBS {
+            return Err(wrong("uses", &format!("the run would have more than {MAX_JOBS} jobs")));
+        }
+        if plan.jobs.keys().any(|inner| key.len() + inner.len() > MAX_KEY) {
+            return Err(wrong("uses", "the ids of all calls around a job are too long together: shorten them"));
+        }
+        let mut known = known(&self.state, planned, &leg.within, local(&leg.id), job);
+        known.take_leg(&leg.leg, leg.fail_fast, leg.max_parallel);
+        let inputs = known.ask(|scope| call::inputs(trigger, with, scope)).map_err(|why| wrong("with", &why))?;
+        let inner = |(id, job): (&String, &plan::Job)| {
+            let name = format!("{} / {}", leg.name, job.name.as_ref().unwrap_or(id));
+            (self::key(key, id), Job::blocked(format!("{}/{id}", leg.id), key, name))
+        };
+        let call = Call {
+            id: leg.id.clone(),
+            within: leg.within.clone(),
+            workflow: uses.clone(),
+            name: leg.name.clone(),
+            leg: leg.leg.clone(),
+            fail_fast: leg.fail_fast,
+            max_parallel: leg.max_parallel,
+            claim: leg.claim.clone(),
+            inputs,
+            ended: None,
+        };
+        Ok((call, plan.jobs.iter().map(inner).collect()))
+    }
+
+    /// Sees to it that the jobs below a call end; what waits in it is left to its own condition.
+    pub(super) fn end_call(&mut self, planned: &Planned, key: &str, reason: Reason) {
+        let Some(call) = self.state.calls.get_mut(key) else { return };
+        call.ended = Some(reason.clone());
+        let below: Vec<String> = self.state.below(key).map(|(key, _)| key.clone()).collect();
+        for key in below {
+            if !self.wanted_after_cancel(planned, &key) {
+                self.stop(&key, reason.clone());
             }
         }
-        released
     }
 
     /// Ends the other legs of calls that failed, where `fail-fast` says so.
@@ -270,24 +263,21 @@ impl Turn {
         let failed: Vec<Call> = self.state.calls.iter().filter(failed).map(|(_, call)| call.clone()).collect();
         for call in failed {
             let reason = Reason::Cancelled(format!("\"{}\" failed, and its matrix fails fast", call.name));
-            let others: Vec<String> = self
-                .state
-                .calls_of(&call.within, local(&call.id))
-                .filter(|(key, other)| other.ended.is_none() && self.state.call_result(key).is_none())
-                .map(|(key, _)| key.clone())
-                .collect();
+            let id = local(&call.id);
+            let under_way =
+                |(key, other): &(&String, &Call)| other.ended.is_none() && self.state.call_result(key).is_none();
+            let others: Vec<String> =
+                self.state.calls_of(&call.within, id).filter(under_way).map(|(key, _)| key.clone()).collect();
             for other in others {
-                if let Some(call) = self.state.calls.get_mut(&other) {
-                    call.held = false;
-                    call.ended = Some(reason.clone());
-                }
-                let below: Vec<String> = self.state.below(&other).map(|(key, _)| key.clone()).collect();
-                for key in below {
-                    if !self.wanted_after_cancel(planned, &key) {
-                        self.stop(&key, reason.clone());
-                    }
-                }
+                self.end_call(planned, &other, reason.clone());
+            }
+            let waiting: Vec<String> = self.state.jobs_of(&call.within, id).map(|(key, _)| key.clone()).collect();
+            for key in waiting {
+                self.stop(&key, reason.clone());
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

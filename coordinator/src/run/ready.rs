@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use workflow::{
     github,
-    plan::{self, Conclusion, Leg, Plan, Reason, Work},
+    plan::{self, Conclusion, Plan, Reason, Work},
 };
 
 use super::{
-    Call, Claim, Effect, Job, JobPhase, Phase, Planned, Standing, State,
+    Claim, Effect, Job, JobPhase, Phase, Planned, Standing, State,
     advance::Turn,
     calls,
     evaluate::{Known, Status},
@@ -42,28 +42,25 @@ impl Turn {
     /// One pass over the jobs; whether something happened in it that may let others start.
     fn start_ready(&mut self, planned: &Planned) -> bool {
         self.fail_calls_fast(planned);
-        let open = |(key, _): (&String, &Call)| key.clone();
-        let calls = self.state.calls.iter().filter(|(_, call)| !call.held).map(open);
-        let files: Vec<String> = std::iter::once(String::new()).chain(calls).collect();
+        let files: Vec<String> = std::iter::once(String::new()).chain(self.state.calls.keys().cloned()).collect();
         let mut changed = false;
         for within in &files {
             let Some(plan) = self.state.file(planned, within) else { continue };
             for (id, job) in &plan.jobs {
                 let key = calls::key(within, id);
                 let blocked = self.state.jobs.get(&key).is_some_and(|job| matches!(job.phase, JobPhase::Blocked));
+                let open = self.state.result(within, id).is_none();
                 if blocked && job.needs.iter().all(|need| self.state.result(within, need).is_some()) {
                     self.open(planned, within, id, job);
                 }
-                let open = self.state.result(within, id).is_none();
-                self.release(within, id);
-                changed |= self.release_calls(within, id);
-                changed |= (blocked || open) && self.state.result(within, id).is_some();
+                self.release(planned, within, id);
+                changed |= open && self.state.result(within, id).is_some();
             }
         }
-        changed
+        changed || self.state.calls.len() + 1 > files.len()
     }
 
-    /// A job whose needs are done: skipped, refused, or laid out as its legs or what it calls.
+    /// A job whose needs are done: skipped, refused, or laid out as its legs.
     fn open(&mut self, planned: &Planned, within: &str, id: &str, job: &plan::Job) {
         let key = calls::key(within, id);
         if self.state.expired_at.is_some() {
@@ -74,9 +71,6 @@ impl Turn {
             Ok(true) => {}
             Ok(false) => return self.conclude(&key, Conclusion::Skipped, None, None),
             Err(why) => return self.conclude(&key, Conclusion::Failure, Some(invalid(&key, "if", &why)), None),
-        }
-        if let Work::Call { .. } = job.work {
-            return self.call(planned, within, id, job, &known);
         }
         let Some(blocked) = self.state.jobs.get(&key) else { return };
         match legs(blocked, &key, id, job, &known) {
@@ -94,12 +88,15 @@ impl Turn {
     }
 
     /// Queues legs that were held, as many as `max-parallel` allows.
-    fn release(&mut self, within: &str, id: &str) {
-        let mut busy = 0;
+    fn release(&mut self, planned: &Planned, within: &str, id: &str) {
+        let mut busy = self.state.calls_of(within, id).filter(|(key, _)| self.state.call_result(key).is_none()).count();
         let mut held = Vec::new();
         for (key, job) in self.state.jobs_of(within, id) {
             match job.phase {
-                JobPhase::Held => held.push((key.clone(), job.max_parallel.unwrap_or(usize::MAX))),
+                JobPhase::Held => {
+                    let holds = job.claim.as_ref().is_some_and(|claim| claim.standing == Standing::Inside);
+                    held.push((!holds, key.clone(), job.max_parallel.unwrap_or(usize::MAX)));
+                }
                 JobPhase::Waiting { .. }
                 | JobPhase::Queued { .. }
                 | JobPhase::Running { .. }
@@ -107,12 +104,22 @@ impl Turn {
                 JobPhase::Blocked | JobPhase::Done { .. } => {}
             }
         }
-        for (key, limit) in held {
+        // What holds its group already goes first: it must not wait for one that waits for the group.
+        held.sort_by_key(|(holds_none, ..)| *holds_none);
+        for (_, key, limit) in held {
             if busy < limit {
-                self.enter(&key);
+                self.enter(planned, &key);
                 let ended = self.state.jobs.get(&key).is_some_and(|job| job.conclusion().is_some());
                 busy += usize::from(!ended);
             }
+        }
+    }
+
+    /// A job that nothing keeps from starting: its workflow is laid out, or workers are asked.
+    pub(super) fn start(&mut self, planned: &Planned, key: &str) {
+        match self.state.calls_workflow(planned, key) {
+            true => self.call(planned, key),
+            false => self.queue(key, String::new()),
         }
     }
 
@@ -168,29 +175,13 @@ pub(super) fn known(state: &State, planned: &Planned, within: &str, id: &str, jo
     Known { contexts: state.contexts(planned, within, id, job), status }
 }
 
-/// `strategy:` evaluated.
-pub(super) struct Spread {
-    pub(super) legs: Vec<Leg>,
-    pub(super) fail_fast: bool,
-    pub(super) max_parallel: Option<usize>,
-}
-
-impl Spread {
-    pub(super) fn of(place: &str, job: &plan::Job, known: &Known) -> Result<Self, Reason> {
-        let wrong = |key: &'static str| move |why: String| invalid(place, key, &why);
-        Ok(Self {
-            fail_fast: known.ask(|scope| github::job::fail_fast(job, scope)).map_err(wrong("strategy.fail-fast"))?,
-            max_parallel: known
-                .ask(|scope| github::job::max_parallel(job, scope))
-                .map_err(wrong("strategy.max-parallel"))?,
-            legs: known.ask(|scope| github::matrix::expand(&job.strategy, scope)).map_err(wrong("strategy"))?,
-        })
-    }
-}
-
 /// The legs of a job with their keys; a job without a matrix is its only leg, under its own key.
 fn legs(blocked: &Job, place: &str, id: &str, job: &plan::Job, known: &Known) -> Result<Vec<(String, Job)>, Reason> {
-    let Spread { legs, fail_fast, max_parallel } = Spread::of(place, job, known)?;
+    let wrong = |key: &'static str| move |why: String| invalid(place, key, &why);
+    let fail_fast = known.ask(|scope| github::job::fail_fast(job, scope)).map_err(wrong("strategy.fail-fast"))?;
+    let max_parallel =
+        known.ask(|scope| github::job::max_parallel(job, scope)).map_err(wrong("strategy.max-parallel"))?;
+    let legs = known.ask(|scope| github::matrix::expand(&job.strategy, scope)).map_err(wrong("strategy"))?;
     // What stands before the job's own name are those of the calls it stands in.
     let own = job.name.as_deref().unwrap_or(id);
     let outer = blocked.name.strip_suffix(own).unwrap_or_default();
@@ -198,7 +189,11 @@ fn legs(blocked: &Job, place: &str, id: &str, job: &plan::Job, known: &Known) ->
         let key = if job.strategy.matrix.is_some() { format!("{place}/{}", leg.index) } else { place.to_owned() };
         let phase = JobPhase::Held;
         let mut made = Job { leg, fail_fast, max_parallel, phase, ..blocked.clone() };
-        if let Err(reason) = fill(&mut made, outer, id, job, known) {
+        let filled = match &job.work {
+            Work::Steps(_) => fill(&mut made, outer, id, job, known),
+            Work::Call { .. } => name(&mut made, outer, id, job, known).map(|_| ()),
+        };
+        if let Err(reason) = filled {
             made.phase = JobPhase::Done { conclusion: Conclusion::Failure, reason: Some(reason), report: None };
         }
         (key, made)
@@ -206,26 +201,33 @@ fn legs(blocked: &Job, place: &str, id: &str, job: &plan::Job, known: &Known) ->
     Ok(keyed.collect())
 }
 
-/// One leg's own keys, evaluated. What can't be evaluated fails this leg alone.
-fn fill(made: &mut Job, outer: &str, id: &str, job: &plan::Job, known: &Known) -> Result<(), Reason> {
+/// The keys that steps and calls have alike; what the leg knows. What can't be evaluated fails this leg alone.
+fn name(made: &mut Job, outer: &str, id: &str, job: &plan::Job, known: &Known) -> Result<Known, Reason> {
     let mut known = known.clone();
     known.take_leg(&made.leg, made.fail_fast, made.max_parallel);
+    let name = known.ask(|scope| Ok::<_, String>(github::naming::leg(id, job, &made.leg, scope)));
+    made.name = format!("{outer}{}", name.map_err(|why| invalid(&made.id, "name", &why))?);
+    if let Some(concurrency) = &job.concurrency {
+        let ask = known.ask(|scope| github::job::concurrency(concurrency, scope));
+        let ask = ask.map_err(|why| invalid(&made.id, "concurrency", &why))?;
+        made.claim = Some(Claim { ask, standing: Standing::Outside });
+    }
+    Ok(known)
+}
+
+/// The keys of a job with steps.
+fn fill(made: &mut Job, outer: &str, id: &str, job: &plan::Job, known: &Known) -> Result<(), Reason> {
+    let known = name(made, outer, id, job, known)?;
     let place = made.id.clone();
     let wrong = |key: &'static str| {
         let place = place.clone();
         move |why: String| invalid(&place, key, &why)
     };
-    let name = known.ask(|scope| Ok::<_, String>(github::naming::leg(id, job, &made.leg, scope)));
-    made.name = format!("{outer}{}", name.map_err(wrong("name"))?);
     made.tolerated =
         known.ask(|scope| github::job::continue_on_error(job, scope)).map_err(wrong("continue-on-error"))?;
     let minutes = known.ask(|scope| github::job::timeout_minutes(job, scope)).map_err(wrong("timeout-minutes"))?;
     made.timeout_ms = (minutes * 60_000.0) as u64;
     made.labels = known.ask(|scope| github::labels::of(job, scope)).map_err(wrong("runs-on"))?;
-    if let Some(concurrency) = &job.concurrency {
-        let ask = known.ask(|scope| github::job::concurrency(concurrency, scope)).map_err(wrong("concurrency"))?;
-        made.claim = Some(Claim { ask, standing: Standing::Outside });
-    }
     if made.labels.is_empty() {
         return Err(wrong("runs-on")("it names no label".into()));
     }

@@ -11,6 +11,7 @@ use super::StoreError;
 /// Scripts in order; the number of those that ran stands in `schema_version`.
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_first.sql"),
+    include_str!("../../migrations/0002_list.sql"),
     include_str!("../../migrations/0003_caches_and_artifacts.sql"),
 ];
 
@@ -71,6 +72,7 @@ async fn migrate(connection: &mut AnyConnection) -> Result<(), StoreError> {
             .execute(&mut *transaction)
             .await?;
     }
+    super::runs::fill(&mut transaction).await?;
     transaction.commit().await?;
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! Jobs in containers of a Docker Engine (API 1.41 or later).
 //!
 //! [`Docker`] holds what a worker owns on the engine. `container` makes machines, `service` their services, `ground`
-//! keeps what the containers of one job share and removes it with them, `network` keeps networks, `egress` closes
+//! keeps what the containers of one job share and removes it with them, `network` keeps networks, `disk` counts, `egress` closes
 //! private addresses to them, `image` finds or pulls images, `pool` keeps warm machines.
 
 mod container;
+mod disk;
 mod egress;
 mod engine;
 mod examine;

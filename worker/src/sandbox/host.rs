@@ -180,6 +180,10 @@ impl Machine for HostMachine {
         self.conversation.listen(0).boxed()
     }
 
+    fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>, SandboxError>> {
+        std::future::ready(Ok(None)).boxed()
+    }
+
     fn destroy(&self) -> BoxFuture<'_, ()> {
         async move {
             let living = self.living.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -14,6 +14,7 @@ jobs:
     runs-on: ubuntu-latest
     env: {J: job, S: job}
     defaults: {run: {shell: bash}}
+    environment: {name: 'live-${{ github.job }}', url: 'https://example.org/${{ steps.a.outputs.leak }}'}
     outputs:
       out: ${{ steps.a.outputs.o }}
       leak: ${{ steps.a.outputs.leak }}
@@ -36,6 +37,9 @@ jobs:
     assert_eq!(report.outputs.get("out").map(String::as_str), Some("workflow job step"));
     assert_eq!(report.outputs.get("leak"), None, "an output with a secret is dropped");
     assert!(outcome.notices().contains("leak is left out"));
+    let environment = report.environment.as_ref().unwrap();
+    assert_eq!(environment.name, "live-test");
+    assert_eq!(environment.url.as_deref(), Some("https://example.org/x ***"));
     assert_eq!(report.steps[0].name, "Step of step");
     assert_eq!((report.exit_code, report.steps[0].exit_code), (9, Some(9)));
     assert_eq!(report.summary, "# Sum with ***\n");

@@ -141,9 +141,12 @@ impl Containers {
         init: &str,
     ) -> Result<Arc<DockerMachine>, SandboxError> {
         let holding = ground.hold();
-        let (conversation, home) = tokio::time::timeout(READY_TIMEOUT, self.start(&holding, spec, workspace, image, init))
-            .await
-            .unwrap_or_else(|_| Err(SandboxError::Start(format!("not ready after {} s", READY_TIMEOUT.as_secs()))))?;
+        let (conversation, home) =
+            tokio::time::timeout(READY_TIMEOUT, self.start(&holding, spec, workspace, image, init))
+                .await
+                .unwrap_or_else(|_| {
+                    Err(SandboxError::Start(format!("not ready after {} s", READY_TIMEOUT.as_secs())))
+                })?;
         Ok(Arc::new(DockerMachine::new(holding, Arc::clone(image), conversation, home)))
     }
 
@@ -169,7 +172,8 @@ impl Containers {
         started.map_err(|error| self.engine.error("start", error))?;
         let (conversation, ready) =
             Conversation::open(incoming(attached.output), attached.input, &ground.nonce).await?;
-        let from_image = image.program.environment.iter().find(|(name, _)| name == "HOME").map(|(_, home)| home.clone());
+        let from_image =
+            image.program.environment.iter().find(|(name, _)| name == "HOME").map(|(_, home)| home.clone());
         let home = from_image.unwrap_or(ready.home);
         Ok((conversation, if home.is_empty() { "/".into() } else { home }))
     }

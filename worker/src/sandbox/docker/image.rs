@@ -7,7 +7,7 @@ use std::{
 
 use bollard::{
     auth::DockerCredentials,
-    models::ContainerConfig,
+    models::{ContainerConfig, ImageSummary},
     query_parameters::{
         CommitContainerOptionsBuilder, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
         ListImagesOptionsBuilder, RemoveImageOptions,
@@ -20,7 +20,7 @@ use futures::{
 use secrecy::ExposeSecret as _;
 
 use super::{SandboxError, engine::Engine, engine::status};
-use crate::sandbox::{Credentials, Program};
+use crate::sandbox::{Credentials, Program, STAGE_IMAGE};
 
 /// Images of Docker actions that are kept for the next job that builds the same.
 const KEPT: usize = 50;
@@ -121,12 +121,7 @@ async fn pull(
 }
 
 /// A file or folder of a container as an archive.
-pub(super) async fn pack(
-    engine: &Engine,
-    container: &str,
-    path: &str,
-    limit: usize,
-) -> Result<Vec<u8>, SandboxError> {
+pub(super) async fn pack(engine: &Engine, container: &str, path: &str, limit: usize) -> Result<Vec<u8>, SandboxError> {
     let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
     let mut pieces = engine.api.download_from_container(container, Some(options));
     let mut archive = Vec::new();
@@ -137,19 +132,16 @@ pub(super) async fn pack(
         })?);
         if archive.len() > limit {
             let mib = limit >> 20;
-            return Err(SandboxError::Refused(format!("{path} has more than {mib} MiB: keep what is not needed out of it")));
+            return Err(SandboxError::Refused(format!(
+                "{path} has more than {mib} MiB: keep what is not needed out of it"
+            )));
         }
     }
     Ok(archive)
 }
 
 /// Makes an image of a container.
-pub(super) async fn keep(
-    engine: &Engine,
-    container: &str,
-    name: &str,
-    program: &Program,
-) -> Result<(), SandboxError> {
+pub(super) async fn keep(engine: &Engine, container: &str, name: &str, program: &Program) -> Result<(), SandboxError> {
     let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "latest"));
     let options = CommitContainerOptionsBuilder::new().container(container).repo(repository).tag(tag).build();
     // What is left empty, the engine would take from the container, which runs init.
@@ -166,12 +158,15 @@ pub(super) async fn keep(
     engine.api.commit_container(options, config).await.map(drop).map_err(|error| engine.error("keep an image", error))
 }
 
-/// Removes images that were kept, but for the newest. One that is in use stays.
+/// Removes images that were kept: those between stages of a build, and all others but for the newest. One that is in
+/// use stays.
 pub(super) async fn sweep(engine: &Engine) {
     let options = ListImagesOptionsBuilder::new().filters(&engine.ours()).build();
-    let mut images = engine.api.list_images(Some(options)).await.unwrap_or_default();
-    images.sort_by_key(|image| std::cmp::Reverse(image.created));
-    for image in images.into_iter().skip(KEPT) {
+    let images = engine.api.list_images(Some(options)).await.unwrap_or_default();
+    let is_stage = |image: &ImageSummary| image.repo_tags.iter().any(|tag| tag.starts_with(STAGE_IMAGE));
+    let (stages, mut kept): (Vec<_>, Vec<_>) = images.into_iter().partition(is_stage);
+    kept.sort_by_key(|image| std::cmp::Reverse(image.created));
+    for image in stages.into_iter().chain(kept.into_iter().skip(KEPT)) {
         let _ = engine.api.remove_image(&image.id, None::<RemoveImageOptions>, None).await;
     }
 }

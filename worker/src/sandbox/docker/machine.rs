@@ -7,6 +7,7 @@ use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 
 use super::{
     container::INIT_PATH,
+    disk,
     ground::{Ground, Holding},
     image::{self, Image},
     service::{self, DockerService},
@@ -169,6 +170,18 @@ impl Machine for DockerMachine {
 
     fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>> {
         self.conversation.listen(ORIGIN_PORT).boxed()
+    }
+
+    fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>, SandboxError>> {
+        async move {
+            // Not held while it is counted: the job may end.
+            let (engine, nonce) = {
+                let (ground, _) = self.ground()?;
+                (Arc::clone(&ground.containers.engine), ground.nonce.clone())
+            };
+            disk::used(&engine, &nonce).await
+        }
+        .boxed()
     }
 
     /// Returns at once: removing takes the engine 100 ms, and nobody has to wait for it. `Sandbox::close` does.
