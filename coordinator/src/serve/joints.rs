@@ -272,7 +272,7 @@ impl Control for Operator {
     fn workflows<'a>(&'a self, repository: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<File>>> {
         async move {
             let limit = self.config.limits.workflow_bytes;
-            let found = self.sources.stored_files(repository, commit, &crate::plan::FOLDERS, limit).await?;
+            let found = self.sources.stored_files(repository, commit, &workflow::github::place::FOLDERS, limit).await?;
             Ok(found.into_iter().map(|(path, text)| File { path, text }).collect())
         }
         .boxed()
