@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use ::coordinator::run::{Job, JobPhase, State, sentence};
+use ::coordinator::run::{Job, JobPhase, State, Wait, sentence};
 
 use super::drive::now;
 use crate::terminal::{printable::printable, screen::Screen, tree::Mark};
@@ -113,6 +113,9 @@ fn standing(job: &Job) -> (Mark, String) {
         JobPhase::Running { .. } => (Mark::Running, String::new()),
         JobPhase::Cancelling { .. } => (Mark::Running, "is being cancelled".into()),
         JobPhase::Queued { reason, .. } => (Mark::Waiting, reason.clone()),
+        JobPhase::Waiting { on: Wait::Concurrency { group, .. }, .. } => {
+            (Mark::Waiting, format!("waits for the concurrency group {group}"))
+        }
         _ => (Mark::Waiting, String::new()),
     }
 }
