@@ -1,6 +1,6 @@
 //! Who decides: job events become runs, runs become leases, results become signed events.
 //!
-//! The modules in the order in which a job event meets them. Stages know `config`, `store`, `run` and the pure
+//! The modules in the order in which a job event meets them. Stages know `config`, `store`, `run`, `group` and the pure
 //! crates, never each other; [`serve`] joins them. Start reading there.
 
 pub mod serve;
@@ -12,6 +12,7 @@ pub mod group;
 pub mod log;
 pub mod network;
 pub mod nostr;
+pub mod origin;
 pub mod plan;
 pub mod run;
 pub mod schedule;
