@@ -117,6 +117,25 @@ impl State {
         self.cancelled.is_some()
     }
 
+    /// Keys of the entries that must end before a job may start. One that needs none in its own file starts with its
+    /// caller.
+    pub fn needed_by(&self, key: &str) -> Vec<&str> {
+        let (Some(planned), Some(job)) = (&self.planned, self.jobs.get(key)) else { return Vec::new() };
+        let (mut within, mut id) = (job.within.as_str(), local(&job.id));
+        let mut found = Vec::new();
+        loop {
+            let job = self.file(planned, within).and_then(|plan| plan.jobs.get(id));
+            let needs = job.map(|job| job.needs.as_slice()).unwrap_or_default();
+            for need in needs {
+                found.extend(self.jobs_of(within, need).map(|(key, _)| key.as_str()));
+                let calls = self.calls_of(within, need);
+                found.extend(calls.flat_map(|(call, _)| self.below(call)).map(|(key, _)| key.as_str()));
+            }
+            let Some(call) = self.calls.get(within).filter(|_| needs.is_empty()) else { return found };
+            (within, id) = (&call.within, local(&call.id));
+        }
+    }
+
     /// Whether an entry is a job that calls a workflow.
     pub(super) fn calls_workflow(&self, planned: &Planned, key: &str) -> bool {
         let job = self.jobs.get(key).and_then(|job| self.written(planned, job));

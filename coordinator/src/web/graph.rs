@@ -11,6 +11,8 @@ const STEP: (usize, usize) = (250, 46);
 const LETTERS: usize = 23;
 /// Jobs that are drawn; a larger run has its list.
 const DRAWN: usize = 200;
+/// Lines between them that are drawn.
+const EDGES: usize = 2000;
 /// Where bars begin, and how long the longest is.
 const NAMES: usize = 200;
 const BARS: usize = 700;
@@ -46,15 +48,17 @@ pub(super) struct Edge {
 
 impl Graph {
     pub(super) fn of(state: &State) -> Self {
-        let Some(planned) = &state.planned else { return Self::default() };
-        let needs = |id: &str| planned.plan.jobs.get(id).map_or(&[][..], |job| &job.needs);
+        let drawn = state.jobs.len().min(DRAWN);
+        let place = |key: &&str| state.jobs.get_index_of(*key).filter(|at| *at < drawn);
+        let needs: Vec<Vec<usize>> =
+            state.jobs.keys().take(drawn).map(|key| state.needed_by(key).iter().filter_map(place).collect()).collect();
         // Needs come before what needs them, or the plan would have been refused; what is not so stands left.
-        let mut columns: HashMap<&str, usize> = HashMap::new();
-        for _ in 0..planned.plan.jobs.len() {
+        let mut columns = vec![0; drawn];
+        for _ in 0..drawn {
             let before = columns.clone();
-            for id in planned.plan.jobs.keys() {
-                let column = needs(id).iter().filter_map(|need| before.get(need.as_str())).max();
-                columns.insert(id, column.map_or(0, |column| (column + 1).min(DRAWN)));
+            for (column, needs) in columns.iter_mut().zip(&needs) {
+                let last = needs.iter().filter_map(|need| before.get(*need)).max();
+                *column = last.map_or(0, |last| (last + 1).min(DRAWN));
             }
             if columns == before {
                 break;
@@ -62,26 +66,21 @@ impl Graph {
         }
         let mut heights: HashMap<usize, usize> = HashMap::new();
         let mut graph = Self::default();
-        let mut places: HashMap<&str, Vec<(usize, usize)>> = HashMap::new();
-        for (index, (_, job)) in state.jobs.iter().enumerate().take(DRAWN) {
-            let column = columns.get(job.id.as_str()).copied().unwrap_or(0);
+        for ((index, job), column) in state.jobs.values().enumerate().zip(columns) {
             let row = heights.entry(column).or_default();
             let (x, y) = (column * STEP.0 + 4, *row * STEP.1 + 4);
             *row += 1;
-            places.entry(&job.id).or_default().push((x, y));
             graph.width = graph.width.max(x + BOX.0 + 4);
             graph.height = graph.height.max(y + BOX.1 + 4);
             graph.boxes.push(Box { index, name: job.name.clone(), label: short(&job.name), word: word(job), x, y });
         }
-        for (id, to) in &places {
-            for from in needs(id).iter().filter_map(|need| places.get(need.as_str())) {
-                let all = from.iter().flat_map(|from| to.iter().map(move |to| (from, to)));
-                graph.edges.extend(all.take(DRAWN).map(|(from, to)| Edge {
-                    from: (from.0 + BOX.0, from.1 + BOX.1 / 2),
-                    to: (to.0, to.1 + BOX.1 / 2),
-                }));
-            }
+        for (to, needs) in graph.boxes.iter().zip(&needs) {
+            let from = needs.iter().filter_map(|need| graph.boxes.get(*need));
+            graph.edges.extend(
+                from.map(|from| Edge { from: (from.x + BOX.0, from.y + BOX.1 / 2), to: (to.x, to.y + BOX.1 / 2) }),
+            );
         }
+        graph.edges.truncate(EDGES);
         graph
     }
 }

@@ -131,7 +131,7 @@ fn mistakes_are_named() {
                 .to_owned(),
             "ci.yml:2:58: error: `queue: max` and `cancel-in-progress: true` can't be used together",
         ),
-        (job("concurrency: {group: g, queue: all}"), "ci.yml:2:57: error: `all` is no value for `queue`"),
+        (job("concurrency: {group: g, queue: all}"), "ci.yml:2:55: error: `all` is no value for `queue`"),
         (job("concurrency: '${{ secrets.X }}'"), "ci.yml:2:42: error: Unrecognized named-value: 'secrets'"),
         (job("permissions: {id-token: read}"), "ci.yml:2:48: error: `read` is no value for `id-token`"),
         (

@@ -59,6 +59,15 @@ fn a_called_workflows_jobs_are_jobs_of_the_run() {
     assert_eq!(order.contexts["needs"]["a"], json!({"result": "success", "outputs": {"o": "five of 3"}}));
     run.run("z", Success);
     assert_eq!(run.ended(), "success 0");
+    assert_eq!(run.state.needed_by("z"), ["a/build", "a/test"]);
+}
+
+#[test]
+fn a_called_job_starts_after_what_its_caller_needs() {
+    let mut run = run_of("  y: {runs-on: x}\n  a: {needs: y, uses: ./.github/workflows/b.yml}\n", INNER, INNER);
+    assert_eq!(run.jobs(), "y=queued a=blocked");
+    run.run("y", Success);
+    assert_eq!((run.state.needed_by("a/build"), run.state.needed_by("a/test")), (vec!["y"], vec!["a/build"]));
 }
 
 #[test]
