@@ -4,12 +4,17 @@ mod checkout;
 mod drive;
 mod report;
 mod sources;
+mod view;
 
 use std::{collections::BTreeMap, io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
 
 use ::coordinator::{
+    blob::Blobs,
+    config::Kept,
+    origin::Origin,
     plan::{self, Cause, Numbers, Subject},
     run::Planned,
+    store::Store,
 };
 use anyhow::{Context, Result, bail, ensure};
 use indexmap::IndexMap;
@@ -22,7 +27,7 @@ use workflow::{
     },
 };
 
-use self::{checkout::Checkout, report::Report, sources::ExecSources};
+use self::{checkout::Checkout, report::Report, sources::ExecSources, view::Wanted};
 
 /// Run a workflow of a local checkout, as a pool would, without a relay
 ///
@@ -93,6 +98,9 @@ pub(crate) struct Args {
     /// Jobs at a time
     #[arg(long, default_value_t = 2, value_name = "N")]
     jobs: usize,
+    /// Print line by line in a terminal too, without the tree of jobs and steps
+    #[arg(long)]
+    plain: bool,
     /// Print one JSON object instead of the log: conclusion, jobs, steps, outputs, annotations, summaries, logs
     #[arg(long)]
     json: bool,
@@ -170,12 +178,31 @@ async fn execute(args: &Args, checkout: &Checkout, planned: Planned) -> Result<E
         secrets: secrets(args)?,
         checked_out: args.workspace == "tree",
         jobs: args.jobs,
-        live: !args.json,
+        view: match (args.json, args.plain) {
+            (true, _) => Wanted::Nothing,
+            (_, true) => Wanted::Lines,
+            _ => Wanted::Tree,
+        },
+        repository: checkout.root.to_string_lossy().into_owned(),
+        origin: services(&cache).await?,
         config,
     };
     let report = drive::drive(work, sandbox.clone(), sources).await;
     sandbox.close().await;
     report?.print(args.json)
+}
+
+/// The services that actions call; caches and artifacts are kept beside what was fetched.
+async fn services(cache: &std::path::Path) -> Result<Origin> {
+    let folder = cache.join("kept");
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let store = Store::open(&folder.join("longshore.db")).await?;
+    let blobs = Blobs::open(&folder.join("blobs"), store.clone())?;
+    let now = || u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
+    let origin = Origin::new(store, blobs.clone(), &rand::random(), Kept { artifact_days: 7, ..Kept::default() }, now);
+    origin.expire(now()).await?;
+    blobs.expire(now()).await?;
+    Ok(origin)
 }
 
 /// Where fetched repositories are kept (XDG base directories).

@@ -4,6 +4,7 @@
 //! transaction (group commit), and subscribers are told once. Statements are written for SQLite and PostgreSQL alike:
 //! columns are TEXT, BIGINT and BYTEA, placeholders `$1`.
 
+mod kept;
 mod read;
 mod schema;
 pub mod seal;
@@ -15,7 +16,11 @@ use serde::{Deserialize, Serialize};
 use sqlx::AnyPool;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::run::{Millis, State, Visibility};
+pub use self::kept::{Artifact, Cache, Kept};
+use crate::{
+    group::Group,
+    run::{Millis, State, Visibility},
+};
 
 /// Batches that may wait for the writer; a caller beyond that waits before its own is taken.
 const WAITING: usize = 1024;
@@ -162,6 +167,8 @@ pub enum Change {
     Group(Group),
     /// A worker was enrolled or seen.
     Worker(WorkerRow),
+    /// Caches and artifacts.
+    Kept(Kept),
 }
 
 /// A job in the queue.
@@ -294,19 +301,6 @@ pub struct Blob {
     pub stored_at: Millis,
     /// May be removed then.
     pub expires_at: Millis,
-}
-
-/// A concurrency group: one holder and those who wait for it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Group {
-    /// Its name, with the repository's address before it.
-    pub name: String,
-    /// Grows by one with each change, from 0.
-    pub version: u64,
-    /// Run id.
-    pub holder: Option<String>,
-    /// Run ids, the next one first.
-    pub pending: Vec<String>,
 }
 
 /// An enrolled worker.

@@ -6,6 +6,7 @@ pub mod dockerfile;
 pub mod environment;
 pub mod evaluate;
 pub mod files;
+pub mod foreign;
 pub mod matcher;
 pub mod names;
 pub mod shell;

@@ -25,6 +25,7 @@ mod container;
 mod contexts;
 mod disk;
 mod hearing;
+mod origin;
 mod process;
 mod services;
 mod steps;
@@ -33,6 +34,7 @@ use actions::{Actions, Pre};
 use clock::{Cause, Clock};
 use console::{Console, Stop, now_ms};
 use contexts::Contexts;
+pub use origin::{Door, Services};
 use steps::Runner;
 
 /// One attempt to run.
@@ -51,6 +53,8 @@ pub struct Attempt {
     pub node: Option<PathBuf>,
     /// The source lies in the workspace before the first step, as `longshore exec` has it.
     pub checked_out: bool,
+    /// The services that actions call; `None`: there are none.
+    pub services: Option<Services>,
     /// Cancelled: steps with `always()` still run, within the grace; see `kill`.
     pub cancel: CancellationToken,
     /// Cancelled: everything ends now.
@@ -178,6 +182,10 @@ impl Job {
         let mut actions = Actions::default();
         let preparing = async {
             self.fill(machine.as_ref()).await?;
+            if let Some(services) = &attempt.services {
+                let way = origin::Way::open(services, machine.as_ref()).await.map_err(|error| error.to_string())?;
+                contexts.origin = Some((way, services.clone()));
+            }
             contexts.enter(self.sandbox.name(), machine.as_ref(), environment).await?;
             if let Some(services) = &order.job.services {
                 services::start(self, &mut contexts, machine.as_ref(), services, &self.plain_spec()).await?;
@@ -216,8 +224,9 @@ impl Job {
     }
 
     async fn learn_secrets(&self) {
-        let values: Vec<_> =
-            self.attempt.secrets.values().chain(&self.attempt.masks).map(SecretString::expose_secret).collect();
+        let token = self.attempt.services.as_ref().map(|services| &services.token);
+        let secrets = self.attempt.secrets.values().chain(&self.attempt.masks).chain(token);
+        let values: Vec<_> = secrets.map(SecretString::expose_secret).collect();
         let added = self.masker.add_all(values);
         for (name, _) in self.attempt.secrets.keys().zip(added).filter(|(_, added)| *added == Added::TooShort) {
             let text = format!("##[warning]secret {name} has one or two bytes: it is not masked");

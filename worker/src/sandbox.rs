@@ -17,8 +17,15 @@ mod conversation;
 pub mod docker;
 pub mod host;
 pub mod service;
+mod tunnel;
 
+pub use self::tunnel::Port;
 use service::{Service, ServiceSpec};
+
+/// Name of a machine's own loopback, for the services that actions call: actions take `*.localhost` for GitHub itself.
+pub const ORIGIN_HOST: &str = "ci.localhost";
+/// Their port, where a machine has a loopback of its own.
+pub const ORIGIN_PORT: u16 = 4480;
 
 /// `longshore-init`, the first process of every machine, for the architecture this worker was built for.
 const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/longshore-init"));
@@ -226,6 +233,8 @@ pub trait Machine: Send + Sync {
     -> BoxFuture<'a, Result<Vec<(String, Bytes)>, SandboxError>>;
     /// GitHub's `hashFiles` below the workspace; `None` where nothing matches.
     fn hash_files<'a>(&'a self, patterns: &'a [String]) -> BoxFuture<'a, Result<Option<String>, SandboxError>>;
+    /// Opens the port on its loopback where its programs reach the services that actions call.
+    fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>>;
     /// Starts a further container that processes of this machine reach by its name.
     fn serve(&self, spec: ServiceSpec) -> BoxFuture<'_, Result<Arc<dyn Service>, SandboxError>>;
     /// Makes ports of the machine's own localhost lead elsewhere in its network: (port, address, port there).

@@ -12,19 +12,21 @@ use serde_json::{Value, json};
 use worker::log::Record;
 use workflow::plan::Conclusion;
 
+use super::view::{View, Wanted};
+
 /// Bytes of one job's log that the JSON object carries.
 const KEPT: usize = 64 << 20;
 
 /// The logs of all jobs.
 pub(super) struct Logs {
-    live: bool,
+    pub(super) view: Arc<View>,
     jobs: Mutex<BTreeMap<String, Arc<JobLog>>>,
 }
 
 /// One job's log.
 pub(super) struct JobLog {
     name: String,
-    live: bool,
+    view: Arc<View>,
     state: Mutex<Text>,
 }
 
@@ -37,12 +39,12 @@ struct Text {
 }
 
 impl Logs {
-    pub(super) fn new(live: bool) -> Self {
-        Self { live, jobs: Mutex::default() }
+    pub(super) fn new(wanted: Wanted) -> Self {
+        Self { view: View::new(wanted), jobs: Mutex::default() }
     }
 
     pub(super) fn job(&self, key: &str, name: &str) -> Arc<JobLog> {
-        let log = Arc::new(JobLog { name: name.to_owned(), live: self.live, state: Mutex::default() });
+        let log = Arc::new(JobLog { name: name.to_owned(), view: self.view.clone(), state: Mutex::default() });
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned(), log.clone());
         log
     }
@@ -81,11 +83,8 @@ impl JobLog {
         }
     }
 
-    #[allow(clippy::print_stdout)]
     fn line(&self, text: &mut Text, line: &str) {
-        if self.live {
-            println!("{} | {line}", self.name);
-        }
+        self.view.line(&self.name, line);
         if text.all.len() + line.len() < KEPT {
             text.all.push_str(line);
             text.all.push('\n');

@@ -8,6 +8,7 @@ mod container;
 mod disk;
 mod egress;
 mod engine;
+mod examine;
 mod ground;
 mod image;
 mod machine;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 
+pub use self::examine::{Examined, examine};
 use self::{container::Containers, engine::Engine, pool::Pool};
 use super::{Limits, Machine, MachineSpec, Sandbox, SandboxError};
 

@@ -16,7 +16,7 @@ use tokio::process::Child;
 use tokio_util::io::ReaderStream;
 
 use super::{
-    Command, Exit, INIT, Machine, MachineSpec, OutputSink, Program, Sandbox, SandboxError,
+    Command, Exit, INIT, Machine, MachineSpec, OutputSink, Port, Program, Sandbox, SandboxError,
     conversation::Conversation,
     service::{Service, ServiceSpec},
 };
@@ -177,6 +177,11 @@ impl Machine for HostMachine {
 
     fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>, SandboxError>> {
         std::future::ready(Ok(None)).boxed()
+    }
+
+    /// Any port: jobs share this machine's loopback.
+    fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>> {
+        self.conversation.listen(0).boxed()
     }
 
     fn destroy(&self) -> BoxFuture<'_, ()> {

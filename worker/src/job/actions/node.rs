@@ -33,11 +33,13 @@ impl Runner<'_> {
         let place = loaded.place(scope.place.env.clone(), None);
         loop {
             let node = self.node.clone().unwrap_or_else(|| "node".to_owned());
+            let mut environment = self.contexts.environment(&place, &own, &scope.action);
+            environment.extend(self.contexts.for_actions());
             let process = Process {
                 step: scope.index,
                 machine: None,
                 argv: vec![node, format!("{}/{inside}", loaded.folder)],
-                environment: self.contexts.environment(&place, &own, &scope.action),
+                environment,
                 directory: self.machine.workspace(),
                 files: Vec::new(),
                 // Steps may put other versions of Node.js on the path, for themselves.

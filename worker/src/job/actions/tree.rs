@@ -73,7 +73,6 @@ impl Tree {
             };
             entries.push(Entry { path, kind, mode, target, data });
         }
-        drop(archive);
         Ok(Self { bytes, entries })
     }
 

@@ -13,7 +13,7 @@ use super::{
     service::{self, DockerService},
 };
 use crate::sandbox::{
-    Command, Exit, Machine, MachineSpec, OutputSink, Program, SandboxError, Stream,
+    Command, Exit, Machine, MachineSpec, ORIGIN_PORT, OutputSink, Port, Program, SandboxError, Stream,
     conversation::Conversation,
     service::{Service, ServiceSpec},
 };
@@ -178,6 +178,10 @@ impl Machine for DockerMachine {
             disk::used(&engine, &nonce).await
         }
         .boxed()
+    }
+
+    fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>> {
+        self.conversation.listen(ORIGIN_PORT).boxed()
     }
 
     /// Returns at once: removing takes the engine 100 ms, and nobody has to wait for it. `Sandbox::close` does.
