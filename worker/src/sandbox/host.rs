@@ -175,13 +175,13 @@ impl Machine for HostMachine {
         std::future::ready(Err(no_containers("a Docker action"))).boxed()
     }
 
+    fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>, SandboxError>> {
+        std::future::ready(Ok(None)).boxed()
+    }
+
     /// Any port: jobs share this machine's loopback.
     fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>> {
         self.conversation.listen(0).boxed()
-    }
-
-    fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>, SandboxError>> {
-        std::future::ready(Ok(None)).boxed()
     }
 
     fn destroy(&self) -> BoxFuture<'_, ()> {

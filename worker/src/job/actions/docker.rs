@@ -10,6 +10,7 @@ use super::{Loaded, context};
 use crate::{
     github::{action::Docker, uses},
     job::{
+        origin::Way,
         process::Process,
         steps::{Runner, StepEnd, StepScope},
     },
@@ -33,6 +34,14 @@ impl Runner<'_> {
     ) -> Result<StepEnd, String> {
         let said = |error: &dyn std::fmt::Display| format!("{}: {error}", loaded.uses);
         let machine = self.machine_for(loaded, docker, scope).await?;
+        let way = match &self.contexts.origin {
+            Some((_, services)) => {
+                let way = Way::open(services, machine.as_ref()).await.map_err(|error| said(&error))?;
+                let variables = way.variables(services);
+                Some((way, variables))
+            }
+            None => None,
+        };
         let ended = async {
             let place = loaded.place(scope.place.env.clone(), Some(context(inputs)));
             let evaluator = self.contexts.evaluator(&place, &scope.env, &scope.action, scope.status, self.machine);
@@ -52,6 +61,7 @@ impl Runner<'_> {
             own.extend(state.map(|(name, value)| (format!("STATE_{name}"), value.clone())));
             let image = machine.image_environment().into_iter().collect();
             let mut environment = self.contexts.environment_over(image, &place, &own, &scope.action);
+            environment.extend(way.iter().flat_map(|(_, variables)| variables.clone()));
             for (name, value) in [
                 ("HOME", HOME),
                 ("GITHUB_WORKSPACE", SHARED_WORKSPACE),

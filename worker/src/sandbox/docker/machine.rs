@@ -168,10 +168,6 @@ impl Machine for DockerMachine {
         .boxed()
     }
 
-    fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>> {
-        self.conversation.listen(ORIGIN_PORT).boxed()
-    }
-
     fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>, SandboxError>> {
         async move {
             // Not held while it is counted: the job may end.
@@ -182,6 +178,10 @@ impl Machine for DockerMachine {
             disk::used(&engine, &nonce).await
         }
         .boxed()
+    }
+
+    fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>> {
+        self.conversation.listen(ORIGIN_PORT).boxed()
     }
 
     /// Returns at once: removing takes the engine 100 ms, and nobody has to wait for it. `Sandbox::close` does.
