@@ -191,6 +191,8 @@ impl Browser {
             let message = &message["message"];
             if message["method"] == "Network.requestWillBeSent"
                 && let Some(url) = message["params"]["request"]["url"].as_str()
+                // The browser's own first page is within it: nobody is spoken to.
+                && !url.starts_with("chrome://")
             {
                 found.push(url.to_owned());
             }
