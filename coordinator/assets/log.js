@@ -110,7 +110,7 @@ export const liveLog = (log) => {
       button.addEventListener("click", () => fold(number));
       element.append(button);
     }
-    const shownText = found.text.replace(GROUP, "") + (found.ended ? ": " + found.ended[0] + " after " + found.ended[1] + " ms" : "");
+    const shownText = found.text.replace(GROUP, "").replace(END, "") + (found.ended ? ": " + found.ended[0] + " after " + found.ended[1] + " ms" : "");
     const wanted = search.text.toLowerCase();
     const flat = plain(shownText);
     const hit = wanted ? flat.toLowerCase().indexOf(wanted) : -1;

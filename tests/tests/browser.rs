@@ -100,7 +100,7 @@ async fn attack_50_a_run_of_hostile_names_is_watched_from_its_press_to_its_faili
     stage.is_sound().await;
     // Second click: the step that failed, and its line is in sight.
     stage.browser.click("details[open] ol.steps li:has(.failure) a").await.unwrap();
-    let line = stage.until("[...document.querySelectorAll('#log .row .text')].map((text) => text.textContent).find((text) => text.includes('the decision is'))").await;
+    let line = stage.until("[...document.querySelectorAll('#log .row .text')].map((text) => text.textContent).find((text) => text.startsWith('the decision is'))").await;
     assert_eq!(line, "the decision is no");
     stage.is_sound().await;
 

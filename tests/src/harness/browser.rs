@@ -163,15 +163,29 @@ impl Browser {
 
     /// Clicks the first element that a selector finds, once it is there.
     pub async fn click(&self, selector: &str) -> Result<()> {
-        let element = self.client.wait().at_most(LIMIT).for_element(Locator::Css(selector)).await;
-        Ok(element.with_context(|| format!("no {selector}"))?.click().await?)
+        self.click_on(Locator::Css(selector)).await
     }
 
     /// Clicks the button with a text.
     pub async fn press(&self, text: &str) -> Result<()> {
         let path = format!("//button[normalize-space()='{text}' and not(@hidden)]");
-        let button = self.client.wait().at_most(LIMIT).for_element(Locator::XPath(&path)).await;
-        Ok(button.with_context(|| format!("no button {text}"))?.click().await?)
+        self.click_on(Locator::XPath(&path)).await
+    }
+
+    /// A live page may put another element in the place of one that was just found: then that one is clicked.
+    async fn click_on(&self, what: Locator<'_>) -> Result<()> {
+        let until = Instant::now() + LIMIT;
+        loop {
+            let clicked = match self.client.find(what).await {
+                Ok(element) => element.click().await,
+                Err(error) => Err(error),
+            };
+            match clicked {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() > until => return Err(error).with_context(|| format!("no {what:?}")),
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
     }
 
     /// What stands in the console that should not, since it was asked last.
@@ -191,6 +205,8 @@ impl Browser {
             let message = &message["message"];
             if message["method"] == "Network.requestWillBeSent"
                 && let Some(url) = message["params"]["request"]["url"].as_str()
+                // The browser's own first page is within it: nobody is spoken to.
+                && !url.starts_with("chrome://")
             {
                 found.push(url.to_owned());
             }
