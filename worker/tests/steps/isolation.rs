@@ -74,7 +74,7 @@ async fn attack_38_nothing_of_a_job_is_left_for_the_next() {
     ));
     let look = job(&format!(
         "\n      - run: for place in {places}; do ls $place/left-behind || true; done 2>/dev/null; echo looked
-      - uses: docker://longshore/ubuntu:dev\n        with: {{args: 'sh -c \"ls $HOME /workspace; echo looked\"'}}"
+      - uses: docker://longshore/ubuntu:dev\n        with: {{args: 'sh -c \"ls $HOME; ls /workspace; echo looked\"'}}"
     ));
     let mut look = look;
     look.order.source.repository = "another".into();
