@@ -25,6 +25,7 @@ mod container;
 mod contexts;
 mod hearing;
 mod process;
+mod services;
 mod steps;
 
 use actions::{Actions, Pre};
@@ -159,13 +160,6 @@ impl Job {
         for notice in &order.notices {
             self.console.notice(STEP_SETUP, notice).await;
         }
-        if let Some(services) = order.job.services.as_ref().filter(|services| !is_nothing(services)) {
-            let names: Vec<_> = services.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-            return Err(Reason::Invalid(format!(
-                "services ({}) are not supported in this release: start what the job needs in a step",
-                names.join(", ")
-            )));
-        }
         let mut contexts = Contexts::new(&attempt);
         let spec = self.spec(&mut contexts).await.map_err(Reason::Invalid)?;
         self.console.notice(STEP_SETUP, &format!("Image: {} ({})", spec.image, self.sandbox.name())).await;
@@ -183,6 +177,9 @@ impl Job {
         let preparing = async {
             self.fill(machine.as_ref()).await?;
             contexts.enter(self.sandbox.name(), machine.as_ref(), environment).await?;
+            if let Some(services) = &order.job.services {
+                services::start(self, &mut contexts, machine.as_ref(), services, &self.plain_spec()).await?;
+            }
             actions.prepare(self, machine.as_ref(), steps).await
         };
         let prepared = tokio::select! {
@@ -226,7 +223,8 @@ impl Job {
         }
     }
 
-    async fn spec(&self, contexts: &mut Contexts) -> Result<MachineSpec, String> {
+    /// The machine of a job that asks for nothing; its services start from it too.
+    fn plain_spec(&self) -> MachineSpec {
         let order = &self.attempt.order;
         let attempt = format!("{}/{}/{}", order.run, order.key, order.attempt);
         let limits = crate::sandbox::Limits {
@@ -234,8 +232,12 @@ impl Job {
             processes: self.attempt.limits.processes,
             ..Default::default()
         };
-        let mut spec = container::plain(&self.attempt.image, attempt, limits);
-        if let Some(tree) = &order.job.container {
+        container::plain(&self.attempt.image, attempt, limits)
+    }
+
+    async fn spec(&self, contexts: &mut Contexts) -> Result<MachineSpec, String> {
+        let mut spec = self.plain_spec();
+        if let Some(tree) = &self.attempt.order.job.container {
             let value = contexts.before_machine(tree)?;
             contexts.in_container = container::apply(&value, &mut spec)?;
         }
@@ -290,10 +292,6 @@ impl Job {
             mask(text);
         }
     }
-}
-
-fn is_nothing(tree: &workflow::plan::Tree) -> bool {
-    tree.is_null() || tree.as_object().is_some_and(serde_json::Map::is_empty)
 }
 
 fn failed_start(error: SandboxError) -> Reason {

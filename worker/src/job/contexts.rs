@@ -39,6 +39,8 @@ pub(super) struct Contexts {
     pub(super) paths: Vec<String>,
     /// The job names a container: its default shell is `sh`.
     pub(super) in_container: bool,
+    /// `job.services`.
+    pub(super) services: Map<String, serde_json::Value>,
     sources: [EnvSource; 3],
     container_id: String,
     /// Number of the next process: its files have it in their names.
@@ -83,6 +85,7 @@ impl Contexts {
             env: IndexMap::new(),
             paths: Vec::new(),
             in_container: false,
+            services: Map::new(),
             sources: [EnvSource::Map(order.request_env.clone()), order.workflow_env.clone(), order.job.env.clone()],
             container_id: format!("{}-{}-{}", order.run, order.key.replace('/', "-"), order.attempt),
             number: 1,
@@ -94,6 +97,14 @@ impl Contexts {
     pub(super) fn before_machine(&self, tree: &Tree) -> Result<Value, String> {
         let scope = Scope { contexts: &self.base, functions: &NoFunctions, limits: Limits::default() };
         interpolate_tree(tree, &scope).map_err(|error| format!("container: {error}"))
+    }
+
+    /// A value evaluated before the first step, with the job's own `env`.
+    pub(super) fn before_steps(&self, tree: &Tree) -> Result<Value, String> {
+        let mut contexts = self.base.clone();
+        contexts.insert("env", self.env.iter().map(|(name, value)| (name, value.as_str())).collect::<Object>());
+        let scope = Scope { contexts: &contexts, functions: &NoFunctions, limits: Limits::default() };
+        interpolate_tree(tree, &scope).map_err(|error| error.to_string())
     }
 
     /// The machine is there: what depends on it becomes known.
@@ -182,7 +193,7 @@ impl Contexts {
         }
         let id = if self.in_container { self.container_id.as_str() } else { "" };
         let container = json!({"id": id, "network": id});
-        let job = json!({"status": status.as_str(), "container": container, "services": {}});
+        let job = json!({"status": status.as_str(), "container": container, "services": self.services});
         contexts.insert("job", Value::from_json(&job));
         Evaluator { contexts, status, machine }
     }

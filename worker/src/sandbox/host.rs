@@ -15,7 +15,11 @@ use tempfile::TempDir;
 use tokio::process::Child;
 use tokio_util::io::ReaderStream;
 
-use super::{Command, Exit, INIT, Machine, MachineSpec, OutputSink, Sandbox, SandboxError, conversation::Conversation};
+use super::{
+    Command, Exit, INIT, Machine, MachineSpec, OutputSink, Sandbox, SandboxError,
+    conversation::Conversation,
+    service::{Service, ServiceSpec},
+};
 
 /// Runs jobs as processes of this machine.
 pub struct Host {
@@ -147,6 +151,14 @@ impl Machine for HostMachine {
         self.conversation.hash(&self.workspace, patterns).boxed()
     }
 
+    fn serve(&self, spec: ServiceSpec) -> BoxFuture<'_, Result<Arc<dyn Service>, SandboxError>> {
+        std::future::ready(Err(no_containers(&format!("service {}", spec.name)))).boxed()
+    }
+
+    fn forward<'a>(&'a self, _routes: &'a [(u16, String, u16)]) -> BoxFuture<'a, Result<(), SandboxError>> {
+        std::future::ready(Err(no_containers("a forwarded port"))).boxed()
+    }
+
     fn destroy(&self) -> BoxFuture<'_, ()> {
         async move {
             let living = self.living.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -158,4 +170,10 @@ impl Machine for HostMachine {
         }
         .boxed()
     }
+}
+
+fn no_containers(what: &str) -> SandboxError {
+    SandboxError::Refused(format!(
+        "{what} needs containers, which the back end `host` has not: use a worker with Docker"
+    ))
 }
