@@ -18,6 +18,11 @@ impl Turn {
     /// Enters the plan's jobs, none of them started.
     pub(super) fn lay_out(&mut self, planned: &Planned) {
         for (id, job) in &planned.plan.jobs {
+            let carried = self.carried_job(id);
+            if !carried.is_empty() {
+                self.state.jobs.extend(carried);
+                continue;
+            }
             let blocked = Job {
                 id: id.clone(),
                 leg: Leg { total: 1, ..Leg::default() },
@@ -28,6 +33,7 @@ impl Turn {
                 fail_fast: true,
                 max_parallel: None,
                 claim: None,
+                carried: None,
                 phase: JobPhase::Blocked,
                 attempts: Vec::new(),
             };
@@ -93,6 +99,9 @@ impl Turn {
             Ok(false) => return self.conclude(id, Conclusion::Skipped, None, None),
             Err(why) => return self.conclude(id, Conclusion::Failure, Some(invalid(id, "if", &why)), None),
         }
+        if let Some(reason) = self.lacks_secret(planned, id, job) {
+            return self.conclude(id, Conclusion::Failure, Some(reason), None);
+        }
         match legs(id, job, &known) {
             Ok(legs) => self.replace(id, legs),
             Err(reason) => self.conclude(id, Conclusion::Failure, Some(reason), None),
@@ -103,6 +112,7 @@ impl Turn {
     fn replace(&mut self, id: &str, legs: Vec<(String, Job)>) {
         let Some((at, _, _)) = self.state.jobs.shift_remove_full(id) else { return };
         for (offset, (key, job)) in legs.into_iter().enumerate() {
+            let job = self.carried_leg(&key, job);
             self.state.jobs.shift_insert(at + offset, key, job);
         }
     }
@@ -213,6 +223,7 @@ fn leg(id: &str, job: &plan::Job, outer: &Known, leg: Leg, fail_fast: bool, max_
         fail_fast,
         max_parallel,
         claim: None,
+        carried: None,
         phase: JobPhase::Held,
         attempts: Vec::new(),
         leg,

@@ -225,7 +225,7 @@ async fn run(connection: &mut AnyConnection, state: &State) -> Result<(), StoreE
         .bind(integer(state.serial))
         .bind(integer(state.number))
         .bind(i64::from(state.attempt))
-        .bind(state.previous.as_ref())
+        .bind(state.rerun.as_ref().map(|rerun| &rerun.previous))
         .bind(&state.request.id)
         .bind(run_event)
         .bind(job_event)

@@ -5,6 +5,7 @@
 mod ending;
 mod intake;
 mod logs;
+mod rerun;
 
 use std::time::Duration;
 
