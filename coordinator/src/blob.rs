@@ -5,7 +5,7 @@ pub mod client;
 use std::{ops::Range, path::Path as FilePath, sync::Arc};
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
+use futures::{Stream, StreamExt, TryFutureExt, TryStreamExt, stream::BoxStream};
 use object_store::{
     GetOptions, GetRange, ObjectStore, ObjectStoreExt, WriteMultipart, local::LocalFileSystem, path::Path,
 };
@@ -18,6 +18,9 @@ use crate::{
 
 /// Parts of one upload that may be on their way to the storage at once.
 const PARTS: usize = 4;
+
+/// Milliseconds after which a part that nobody put together is removed.
+const STAGED: Millis = 24 * 3600 * 1000;
 
 /// Stored bytes. Clones share them.
 #[derive(Debug, Clone)]
@@ -136,6 +139,50 @@ impl Blobs {
         self.put(futures::stream::iter([Ok(bytes)]), deposit).await
     }
 
+    /// Takes one part of what is put together later with [`Blobs::put_staged`]. Returns its bytes.
+    pub async fn stage<S>(&self, upload: &str, part: &str, body: S, limit: u64) -> Result<u64, BlobError>
+    where
+        S: Stream<Item = std::io::Result<Bytes>> + Send,
+    {
+        let incoming = Path::from(format!("incoming/{}", uuid::Uuid::now_v7()));
+        let received = Box::pin(self.receive(body, &incoming, limit)).await?;
+        self.objects.rename(&incoming, &staged(upload, part)).await?;
+        Ok(received.size)
+    }
+
+    /// Stores staged parts one behind the other; `None`: one of them is missing.
+    pub async fn put_staged(&self, upload: &str, parts: &[String], deposit: Deposit) -> Result<Option<Put>, BlobError> {
+        let mut places = Vec::with_capacity(parts.len());
+        for part in parts {
+            let place = staged(upload, part);
+            match self.objects.head(&place).await {
+                Ok(_) => places.push(place),
+                Err(object_store::Error::NotFound { .. }) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let body = futures::stream::iter(places).map(|place| part(Arc::clone(&self.objects), place)).flatten();
+        let put = self.put(body.boxed(), deposit).await?;
+        self.unstage(Some(upload), Millis::MAX).await?;
+        Ok(Some(put))
+    }
+
+    /// Removes staged parts: those of one upload, or all that came before a time.
+    async fn unstage(&self, upload: Option<&str>, before: Millis) -> Result<(), BlobError> {
+        let folder = upload.map_or_else(|| Path::from("staged"), |upload| Path::from_iter(["staged", upload]));
+        let mut parts = self.objects.list(Some(&folder));
+        while let Some(part) = parts.try_next().await? {
+            let since = Millis::try_from(part.last_modified.timestamp_millis()).unwrap_or(0);
+            if since < before {
+                match self.objects.delete(&part.location).await {
+                    Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn receive<S>(&self, body: S, incoming: &Path, limit: u64) -> Result<Received, BlobError>
     where
         S: Stream<Item = std::io::Result<Bytes>> + Send,
@@ -203,13 +250,24 @@ impl Blobs {
         for blob in self.store.blobs_expired(now).await? {
             self.delete(&blob.sha256, &blob.owner).await?;
         }
-        Ok(())
+        self.unstage(None, now.saturating_sub(STAGED)).await
     }
 }
 
 struct Received {
     hash: [u8; 32],
     size: u64,
+}
+
+/// What one object holds.
+fn part(objects: Arc<dyn ObjectStore>, place: Path) -> BoxStream<'static, std::io::Result<Bytes>> {
+    let found = async move { objects.get(&place).await.map(|found| found.into_stream()) };
+    found.try_flatten_stream().map_err(std::io::Error::other).boxed()
+}
+
+/// Parts have names of the sender's: only their hashes become names of files.
+fn staged(upload: &str, part: &str) -> Path {
+    Path::from_iter(["staged", upload, &hex::encode(Sha256::digest(part))])
 }
 
 /// Two levels: folders with very many entries are slow.

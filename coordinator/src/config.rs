@@ -48,6 +48,8 @@ pub struct Config {
     pub source: Source,
     /// Where actions of other repositories come from.
     pub actions: Actions,
+    /// Caches and artifacts of jobs.
+    pub kept: Kept,
     /// Enrolled workers: Ed25519 public keys (hex), beside those enrolled by token.
     pub workers: Vec<String>,
     /// Days a run's log and blobs are kept.
@@ -215,6 +217,26 @@ pub struct Actions {
     pub mirrors: BTreeMap<String, String>,
 }
 
+/// Caches and artifacts of jobs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kept {
+    /// Bytes of all caches of one repository; beyond them the least recently used go.
+    pub cache_bytes: u64,
+    /// Days a cache is kept without being used.
+    pub cache_days: u64,
+    /// Bytes of all artifacts of one run.
+    pub artifact_bytes: u64,
+    /// Days an artifact is kept, at most and where its job does not say.
+    pub artifact_days: u64,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self { cache_bytes: 10 << 30, cache_days: 7, artifact_bytes: 10 << 30, artifact_days: 90 }
+    }
+}
+
 impl Default for Actions {
     fn default() -> Self {
         Self { bases: vec!["https://github.com".into()], mirrors: BTreeMap::new() }
@@ -242,6 +264,7 @@ impl Default for Config {
             repositories: BTreeMap::new(),
             source: Source::default(),
             actions: Actions::default(),
+            kept: Kept::default(),
             workers: Vec::new(),
             keep_days: 90,
         }

@@ -1,13 +1,15 @@
 //! Sessions with workers: offers, leases, logs, blobs. The only place that knows gRPC.
 //!
 //! What it needs of the other stages it asks through the traits below; `serve` implements them. [`pool`] holds who is
-//! connected and who holds what, [`session`] speaks with one worker, [`bulk`] takes logs and gives objects,
+//! connected and who holds what, [`session`] speaks with one worker, [`bulk`] takes logs and gives objects, [`origin`]
+//! carries jobs' connections,
 //! [`hand_out`] offers queued jobs, [`deadline`] ends what was not renewed in time.
 
 mod bulk;
 mod deadline;
 mod enrol;
 mod hand_out;
+mod origin;
 mod pool;
 mod server;
 mod session;
@@ -21,7 +23,7 @@ use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture, stream::BoxStream};
 use proto::worker::{ResolveRequest, Resolved};
 use secrecy::SecretString;
-use tokio::{net::TcpListener, sync::Notify, time::Instant};
+use tokio::{io::DuplexStream, net::TcpListener, sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 use workflow::plan::{JobOrder, JobReport};
 
@@ -67,6 +69,8 @@ pub struct Parts {
     pub logs: Arc<dyn Logs>,
     /// Where repository objects come from.
     pub objects: Arc<dyn Objects>,
+    /// The services that actions call.
+    pub origin: Arc<dyn Origin>,
     /// Who may be a worker.
     pub enrolment: Arc<dyn Enrolment>,
     /// Makes attempt and enrolment tokens; the same on every coordinator, e.g. derived from the store key.
@@ -271,6 +275,28 @@ pub trait Objects: Send + Sync {
         repository: &'a str,
         commit: &'a str,
     ) -> BoxFuture<'a, anyhow::Result<BoxStream<'static, std::io::Result<Bytes>>>>;
+}
+
+/// The services that actions call.
+pub trait Origin: Send + Sync {
+    /// What an attempt is given for them; `None`: it gets none.
+    fn access<'a>(&'a self, attempt: &'a AttemptId, order: &'a JobOrder) -> Option<Access>;
+    /// Serves one connection of an attempt to its end. `held` says whether the attempt still is its worker's.
+    fn serve(
+        &self,
+        attempt: AttemptId,
+        held: Arc<dyn Fn() -> bool + Send + Sync>,
+        connection: DuplexStream,
+    ) -> BoxFuture<'static, ()>;
+}
+
+/// What an attempt is given for the services that actions call.
+#[derive(Debug)]
+pub struct Access {
+    /// Its token.
+    pub token: SecretString,
+    /// It may ask for OIDC tokens.
+    pub id_token: bool,
 }
 
 /// Who may be a worker. The store's table of workers, and the configured identities.

@@ -12,6 +12,7 @@ pub mod group;
 pub mod log;
 pub mod network;
 pub mod nostr;
+pub mod origin;
 pub mod plan;
 pub mod run;
 pub mod schedule;

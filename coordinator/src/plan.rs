@@ -4,6 +4,7 @@
 
 mod event;
 
+use indexmap::IndexMap;
 use nostr::{PublicKey, nips::nip19::ToBech32};
 use serde_json::{Map, Value, json};
 use workflow::{
@@ -13,10 +14,6 @@ use workflow::{
 };
 
 use crate::run::{Planned, Repository, Request};
-
-/// Where workflow files may lie: GitHub's folder and those of Nostr and Gitea clients.
-pub const FOLDERS: [&str; 5] =
-    [".github/workflows", ".ngit/workflows", ".ngit/act/workflows", ".gitea/workflows", ".hive/workflows"];
 
 /// Where `github.server_url` and the like point: the services inside a job.
 pub const ORIGIN: &str = "http://ci.localhost:4480";
@@ -76,7 +73,7 @@ pub struct Cause {
     /// Name of the GitHub event.
     pub event: String,
     /// Inputs as given; `None`: defaults.
-    pub inputs: Option<indexmap::IndexMap<String, String>>,
+    pub inputs: Option<IndexMap<String, String>>,
     /// Merged over `github.event`.
     pub payload: Option<Value>,
 }
@@ -90,20 +87,7 @@ pub fn workflow_path(path: &str) -> Result<&str, String> {
     if path.is_empty() {
         return Err("the request names no workflow file: name one, such as .github/workflows/ci.yml".into());
     }
-    if path.starts_with('/') || path.contains('\\') || path.contains('\0') {
-        return Err(format!("the workflow path \"{path}\" must be relative to the repository, with / between folders"));
-    }
-    if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        return Err(format!("the workflow path \"{path}\" must name a file inside the repository, without \"..\""));
-    }
-    let folder = path.rsplit_once('/').map(|(folder, _)| folder).unwrap_or_default();
-    if !FOLDERS.contains(&folder) {
-        return Err(format!("the workflow path \"{path}\" must lie in one of {}", FOLDERS.join(", ")));
-    }
-    if !(path.ends_with(".yml") || path.ends_with(".yaml")) {
-        return Err(format!("the workflow path \"{path}\" must end in .yml or .yaml"));
-    }
-    Ok(path)
+    github::place::check(path)
 }
 
 /// The plan of a request's workflow at the commit that was found.
@@ -184,6 +168,8 @@ pub fn assemble(plan: Plan, subject: &Subject, cause: Cause, numbers: Numbers) -
         inputs,
         github,
         plan,
+        called: IndexMap::new(),
+        origins: IndexMap::new(),
         notices: Vec::new(),
         relays: Vec::new(),
         maintainers: Vec::new(),

@@ -4,6 +4,7 @@
 //! `archive` keeps the logs, `joints` holds the small things that one stage asks of another.
 
 mod archive;
+mod carry;
 mod cascade;
 mod desk;
 mod engine;
@@ -24,7 +25,7 @@ pub use engine::{Applied, Engine};
 use self::{
     archive::Archive,
     desk::Reception,
-    joints::{Enrolled, Operator, RelayLookup},
+    joints::{Enrolled, Operator, RelayLookup, Services},
     tasks::Tasks,
 };
 use crate::{
@@ -40,6 +41,7 @@ use crate::{
         relays::{Answer, Relays},
         routes::Routes,
     },
+    origin::Origin,
     run::Millis,
     source::Sources,
     store::{Notice, Store, seal::StoreKey},
@@ -109,10 +111,13 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         public_url: public_url.clone(),
         clock: now,
     };
+    let key = derive(&secret, b"tokens and URLs of jobs' services");
+    let origin = Origin::new(store.clone(), blobs.clone(), &key, config.kept.clone(), now);
     let dispatch = Dispatch::open(Parts {
         runs: Arc::new(engine.clone()),
         logs: Arc::new(logs.clone()),
         objects: sources.clone(),
+        origin: Arc::new(Services { origin: origin.clone(), store: store.clone() }),
         enrolment: Arc::new(Enrolled { store: store.clone(), configured: config.workers.clone(), clock: now }),
         token_key: derive(&secret, b"attempt and enrolment tokens"),
         bulk_url: String::new(),
@@ -153,7 +158,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         Reception { engine: engine.clone(), sources, policy: policy.clone(), routes, archive, keys: keys.clone() };
     let intake = Intake::new(keys.clone(), config.clone(), store.clone(), relays, policy, reception, now);
     stages.until_stopped("intake", intake.run());
-    stages.until_stopped("blob expiry", expire(blobs));
+    stages.until_stopped("blob expiry", expire(blobs, origin));
 
     let (load, watched) = watch::channel(Load::default());
     stages.until_stopped("queue", watch_queue(store, dispatch, load));
@@ -280,10 +285,14 @@ async fn watch_queue(store: Store, dispatch: Dispatch, load: watch::Sender<Load>
     }
 }
 
-async fn expire(blobs: Blobs) -> anyhow::Result<()> {
+async fn expire(blobs: Blobs, origin: Origin) -> anyhow::Result<()> {
     loop {
-        if let Err(error) = blobs.expire(now()).await {
-            tracing::warn!("expired blobs were not removed: {error}");
+        let expired = async {
+            origin.expire(now()).await?;
+            blobs.expire(now()).await
+        };
+        if let Err(error) = expired.await {
+            tracing::warn!("what expired was not removed: {error}");
         }
         tokio::time::sleep(SWEEP).await;
     }

@@ -4,10 +4,17 @@
 
 mod api;
 mod auth;
+mod badge;
 mod blossom;
+mod changes;
+mod graph;
 mod live;
+mod markdown;
 mod page;
+mod pool;
+mod range;
 mod view;
+mod viewer;
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,19 +22,22 @@ use axum::{
     Json, Router,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::get,
 };
 use futures::future::BoxFuture;
+use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::set_header::SetResponseHeaderLayer;
 use url::Url;
+use utoipa::{OpenApi, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{blob::Blobs, log::Logs, run::Millis, store::Store};
 
 /// Nothing but our own style and script; a page is framed by nobody.
-const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; \
-                      form-action 'none'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
+                      form-action 'self'; frame-ancestors 'none'";
 
 /// How long readers of live logs get at shutdown.
 const LAST_READERS: Duration = Duration::from_secs(1);
@@ -76,6 +86,21 @@ pub trait Control: Send + Sync {
     fn drain<'a>(&'a self, worker: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
     /// A token with which one new worker can join, good for an hour.
     fn enrolment_token(&self) -> String;
+    /// What each connected worker does.
+    fn loads(&self) -> Vec<Load>;
+}
+
+/// What a connected worker does.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// Its id in the pool.
+    pub worker: String,
+    /// Version of its program.
+    pub version: String,
+    /// Jobs it has or is offered.
+    pub busy: usize,
+    /// It takes no new jobs.
+    pub draining: bool,
 }
 
 /// Serves until told to stop.
@@ -91,25 +116,56 @@ pub async fn serve(listener: TcpListener, web: Web, stop: CancellationToken) -> 
 /// All routes.
 pub fn router(web: Web) -> Router {
     let header = |name, value| SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value));
+    let (api, document) = api().split_for_parts();
     Router::new()
         .route("/", get(page::runs))
         .route("/runs/{id}", get(page::run))
-        .route("/assets/live.js", get(page::script))
-        .route("/assets/page.css", get(page::style))
-        .route("/api/runs", get(api::runs))
-        .route("/api/runs/{id}", get(api::run))
-        .route("/api/runs/{id}/logs", get(live::logs))
-        .route("/api/runs/{id}/cancel", post(api::cancel))
-        .route("/api/workers", get(api::workers))
-        .route("/api/workers/token", post(api::enrolment_token))
-        .route("/api/workers/{id}/drain", post(api::drain))
+        .route("/runs/{id}/log", get(viewer::log))
+        .route("/assets/{name}", get(page::asset))
+        .merge(api)
+        .route("/api/openapi.json", get(async move || Json(document)))
         .route("/healthz", get(async || "ok"))
-        .route("/readyz", get(api::ready))
+        .route("/readyz", get(pool::ready))
         .merge(blossom::routes())
         .layer(header(header::CONTENT_SECURITY_POLICY, POLICY))
         .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(header(header::REFERRER_POLICY, "no-referrer"))
         .with_state(web)
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Longshore",
+        description = "Runs of a pool, their logs, its workers and its queue. Who signs a \
+        request with NIP-98 sees the private runs that the key may read."
+    ),
+    components(schemas(view::RunView))
+)]
+struct Document;
+
+/// The API: a route is documented where its handler is.
+fn api() -> OpenApiRouter<Web> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(api::runs))
+        .routes(routes!(api::run))
+        .routes(routes!(api::cancel))
+        .routes(routes!(live::logs))
+        .routes(routes!(range::lines))
+        .routes(routes!(range::search))
+        .routes(routes!(changes::changes))
+        .routes(routes!(badge::badge))
+        .routes(routes!(pool::queue))
+        .routes(routes!(pool::workers))
+        .routes(routes!(pool::enrolment_token))
+        .routes(routes!(pool::drain))
+}
+
+/// An answer that says what is wrong.
+#[derive(Debug, Serialize, ToSchema)]
+struct Problem {
+    /// Cause and remedy, for people.
+    error: String,
 }
 
 /// Why a request is not answered: for people, and in `X-Reason` for Blossom clients.
@@ -131,7 +187,7 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(serde_json::json!({ "error": self.reason }))).into_response();
+        let mut response = (self.status, Json(Problem { error: self.reason.clone() })).into_response();
         if let Ok(reason) = HeaderValue::from_str(&self.reason) {
             response.headers_mut().insert("x-reason", reason);
         }

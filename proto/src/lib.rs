@@ -15,9 +15,13 @@ pub mod init {
 }
 
 /// Version of the conversation with `longshore-init`; both ends come from one build.
-pub const INIT_PROTOCOL: u32 = 1;
+pub const INIT_PROTOCOL: u32 = 2;
 /// Longest message between worker and init, in bytes.
 pub const INIT_MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
+/// Bytes of one tunnelled connection that may be under way in each direction.
+pub const TUNNEL_WINDOW: usize = 256 * 1024;
+/// Tunnelled connections of one container at a time.
+pub const TUNNEL_CONNECTIONS: usize = 32;
 /// Longest message between coordinator and worker, in bytes.
 pub const MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
 /// Largest log chunk, in bytes.
@@ -25,7 +29,7 @@ pub const LOG_CHUNK_LIMIT: usize = 256 * 1024;
 /// What a worker signs, followed by the nonce of the challenge.
 pub const SESSION_CONTEXT: &[u8] = b"longshore worker session";
 /// Parts of the worker protocol that this build speaks; a session uses those that both ends name.
-pub const FEATURES: &[&str] = &["logs", "resolve", "source"];
+pub const FEATURES: &[&str] = &["logs", "origin", "resolve", "source"];
 /// `LogRecord.step` of what happens before the first step.
 pub const STEP_SETUP: i32 = -1;
 /// `LogRecord.step` of what happens after the last step.

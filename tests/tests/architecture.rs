@@ -9,11 +9,11 @@ use std::{
 use regex::Regex;
 
 /// Stages of the coordinator. They know what all may know, and themselves; `serve` joins them.
-const STAGES: [&str; 7] = ["nostr", "source", "plan", "dispatch", "log", "blob", "web"];
+const STAGES: [&str; 8] = ["nostr", "source", "plan", "dispatch", "log", "blob", "origin", "web"];
 /// What each module of the coordinator may import besides itself.
 const SHARED: [&str; 6] = ["config", "network", "store", "run", "group", "schedule"];
-/// Further edges: the pages are the window on what is stored.
-const EDGES: [(&str, &str); 2] = [("web", "log"), ("web", "blob")];
+/// Further edges: the pages are the window on what is stored; jobs store caches and artifacts.
+const EDGES: [(&str, &str); 3] = [("web", "log"), ("web", "blob"), ("origin", "blob")];
 /// Sources of the product; its tests may look from outside.
 const PRODUCT: [&str; 6] = ["proto/src", "workflow/src", "coordinator/src", "worker/src", "worker/init/src", "cli/src"];
 /// Lines of one file.
@@ -26,7 +26,7 @@ const LIBRARIES: [(&str, &[&str]); 6] = [
     ("tonic", &["coordinator/src/dispatch", "worker/src/link", "proto/src"]),
     ("bollard", &["worker/src/sandbox/docker"]),
     ("askama", &["coordinator/src/web"]),
-    ("axum", &["coordinator/src/web"]),
+    ("axum", &["coordinator/src/web", "coordinator/src/origin"]),
 ];
 
 #[test]

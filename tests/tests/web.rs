@@ -1,5 +1,8 @@
 //! Pages, API, live log and Blossom endpoint over real connections.
-#![allow(clippy::unwrap_used, reason = "a test may stop at once")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at once")]
+
+#[path = "web/api.rs"]
+mod api;
 
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +16,7 @@ use coordinator::{
     log::{Logs, record},
     run::State,
     store::{Change, Store, WorkerRow},
-    web::{Control, Settings, Web, router},
+    web::{Control, Load, Settings, Web, router},
 };
 use futures::{StreamExt, future::BoxFuture};
 use nostr::{EventBuilder, JsonUtil, Keys, Kind, Tag, Timestamp};
@@ -30,6 +33,10 @@ struct Asked(Mutex<Vec<String>>);
 impl Control for Asked {
     fn enrolment_token(&self) -> String {
         "token".into()
+    }
+
+    fn loads(&self) -> Vec<Load> {
+        vec![Load { worker: "w1".into(), version: "1.2.3".into(), busy: 1, draining: false }]
     }
 
     fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
@@ -201,8 +208,13 @@ async fn t46_markup_in_a_run_and_its_log_is_inert_on_the_pages() {
         assert!(!text.contains("<script>alert"), "{text}");
         assert!(text.contains("&#60;script&#62;alert(1)"), "{text}");
     }
-    let script = server.get("/assets/live.js").await.text().await.unwrap();
-    assert!(script.contains("textContent") && !script.contains("innerHTML"));
+    for name in ["page", "dom", "list", "run", "log", "ansi", "stream"] {
+        let script = server.get(&format!("/assets/{name}.js")).await;
+        assert_eq!(script.status(), 200, "{name}");
+        let script = script.text().await.unwrap();
+        let ways_in = ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("];
+        assert!(ways_in.iter().all(|way| !script.contains(way)), "{name}");
+    }
 }
 
 #[tokio::test]
@@ -228,9 +240,10 @@ async fn annotations_summaries_and_commits_of_actions_stand_in_the_answer_and_on
     assert!(job["summary"].as_str().unwrap().starts_with("# Sum"));
     assert_eq!(job["actions"], json!({"acme/tool@v1": "c0ffee"}));
     let page = server.get("/runs/a").await.text().await.unwrap();
-    for part in ["<code>src/a.rs:7</code> &#60;b&#62;bad", "# Sum &#60;script&#62;"] {
+    for part in ["<code>src/a.rs:7</code> <span>&#60;b&#62;bad", "<h1>Sum </h1>"] {
         assert!(page.contains(part), "{part}: {page}");
     }
+    assert!(!page.contains("alert(2)"), "{page}");
 }
 
 #[tokio::test]

@@ -23,7 +23,9 @@ mod clock;
 mod console;
 mod container;
 mod contexts;
+mod disk;
 mod hearing;
+mod origin;
 mod process;
 mod services;
 mod steps;
@@ -32,6 +34,7 @@ use actions::{Actions, Pre};
 use clock::{Cause, Clock};
 use console::{Console, Stop, now_ms};
 use contexts::Contexts;
+pub use origin::{Door, Services};
 use steps::Runner;
 
 /// One attempt to run.
@@ -50,6 +53,8 @@ pub struct Attempt {
     pub node: Option<PathBuf>,
     /// The source lies in the workspace before the first step, as `longshore exec` has it.
     pub checked_out: bool,
+    /// The services that actions call; `None`: there are none.
+    pub services: Option<Services>,
     /// Cancelled: steps with `always()` still run, within the grace; see `kill`.
     pub cancel: CancellationToken,
     /// Cancelled: everything ends now.
@@ -130,6 +135,7 @@ impl Job {
 
         let machine = match ready {
             Ok(Ready { machine, contexts, actions, pres }) => {
+                let _watch = disk::watch(Arc::clone(&machine), attempt.limits.disk, self.clock.full.clone());
                 report.image = machine.image_digest();
                 self.observer.begun(report.image.clone());
                 if let Work::Steps(steps) = &attempt.order.job.work {
@@ -176,6 +182,10 @@ impl Job {
         let mut actions = Actions::default();
         let preparing = async {
             self.fill(machine.as_ref()).await?;
+            if let Some(services) = &attempt.services {
+                let way = origin::Way::open(services, machine.as_ref()).await.map_err(|error| error.to_string())?;
+                contexts.origin = Some((way, services.clone()));
+            }
             contexts.enter(self.sandbox.name(), machine.as_ref(), environment).await?;
             if let Some(services) = &order.job.services {
                 services::start(self, &mut contexts, machine.as_ref(), services, &self.plain_spec()).await?;
@@ -214,8 +224,9 @@ impl Job {
     }
 
     async fn learn_secrets(&self) {
-        let values: Vec<_> =
-            self.attempt.secrets.values().chain(&self.attempt.masks).map(SecretString::expose_secret).collect();
+        let token = self.attempt.services.as_ref().map(|services| &services.token);
+        let secrets = self.attempt.secrets.values().chain(&self.attempt.masks).chain(token);
+        let values: Vec<_> = secrets.map(SecretString::expose_secret).collect();
         let added = self.masker.add_all(values);
         for (name, _) in self.attempt.secrets.keys().zip(added).filter(|(_, added)| *added == Added::TooShort) {
             let text = format!("##[warning]secret {name} has one or two bytes: it is not masked");
@@ -223,7 +234,7 @@ impl Job {
         }
     }
 
-    /// The machine of a job that asks for nothing; its services start from it too.
+    /// The machine of a job that asks for nothing. Its services and Docker actions start from it too.
     fn plain_spec(&self) -> MachineSpec {
         let order = &self.attempt.order;
         let attempt = format!("{}/{}/{}", order.run, order.key, order.attempt);
@@ -310,6 +321,7 @@ fn reason_of(cause: Cause) -> Reason {
         Cause::Killed => Reason::Cancelled("the job was ended at once".into()),
         Cause::Timeout => Reason::Timeout,
         Cause::LogLimit => Reason::LogLimit,
+        Cause::DiskLimit => Reason::Disk,
         Cause::LogBroken => Reason::WorkerLost("its log could not be stored; look at its disk".into()),
     }
 }

@@ -1,13 +1,15 @@
 //! One session with a coordinator: register, accept, renew, report, resume.
 //!
 //! [`board`] is what this worker runs, whatever becomes of sessions; [`session`] tells a coordinator of it and takes
-//! orders; [`attempt`] runs one job beside it; [`journal`] is the board's memory on disk; [`connect`] knows TLS and
+//! orders; [`attempt`] runs one job beside it; [`journal`] is the board's memory on disk; [`origin`] carries
+//! jobs' connections; [`connect`] knows TLS and
 //! the worker's identity.
 
 mod attempt;
 mod board;
 mod connect;
 mod journal;
+mod origin;
 mod session;
 mod ship;
 
@@ -21,7 +23,7 @@ use tokio::{
     sync::watch,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 use tracing::{error, info, warn};
 use workflow::plan::JobReport;
 
@@ -114,6 +116,8 @@ impl Executor for Sandboxed {
 pub(crate) type Bulk = watch::Receiver<Option<Client>>;
 /// Its client.
 pub(crate) type Client = BulkClient<Channel>;
+/// Where the bulk service is, for connections of their own.
+type Address = watch::Receiver<Option<Endpoint>>;
 
 /// What a coordinator says of a call that it refuses.
 #[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
@@ -130,6 +134,7 @@ struct Worker {
     mirrors: Arc<Mirrors>,
     executor: Arc<dyn Executor>,
     bulk: watch::Sender<Option<Client>>,
+    address: watch::Sender<Option<Endpoint>>,
 }
 
 /// Serves a coordinator until told to end. Fails only where it cannot begin: bad keys, no data folder.
@@ -148,6 +153,7 @@ pub async fn run(config: Config, executor: Arc<dyn Executor>, shutdown: Shutdown
         mirrors,
         executor,
         bulk: watch::Sender::new(None),
+        address: watch::Sender::new(None),
         config,
     });
     attempt::resume(&worker)?;
@@ -159,6 +165,7 @@ pub async fn run(config: Config, executor: Arc<dyn Executor>, shutdown: Shutdown
         }
         let ended = session::run(&worker, &endpoint, &shutdown).await;
         worker.bulk.send_replace(None);
+        worker.address.send_replace(None);
         match ended {
             Ended::Done => return Ok(()),
             Ended::Cut(reason) => {

@@ -8,23 +8,28 @@ use std::{
 
 use ::coordinator::{
     group::{self, Group, Member},
-    run::{self, Effect, Event, New, Origin, Phase, Planned, Repository, Request, Rules, SealedLog, State, Visibility},
+    origin::{Origin, Who},
+    run::{self, Effect, Event, New, Phase, Planned, Repository, Request, Rules, SealedLog, State, Visibility},
 };
 use anyhow::{Context, Result};
+use futures::{FutureExt as _, future::BoxFuture};
 use indexmap::IndexMap;
 use secrecy::SecretString;
-use tokio::sync::mpsc;
+use tokio::{io::DuplexStream, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 use worker::{
     config::Config,
     fetch::Sources,
-    job::{self, Observer},
+    job::{self, Door, Observer, Services},
     log::spool::Each,
     sandbox::Sandbox,
 };
-use workflow::plan::JobReport;
+use workflow::plan::{JobOrder, JobReport};
 
-use super::report::{Logs, Report};
+use super::{
+    report::{Logs, Report},
+    view::Wanted,
+};
 
 /// A plan and what it is run with.
 pub(super) struct Work {
@@ -35,9 +40,13 @@ pub(super) struct Work {
     pub(super) checked_out: bool,
     /// Jobs at a time.
     pub(super) jobs: usize,
-    /// Print the log while it comes.
-    pub(super) live: bool,
+    /// Whose caches its jobs have: the checkout's folder.
+    pub(super) repository: String,
+    /// How the run is shown while it goes on.
+    pub(super) view: Wanted,
     pub(super) config: Config,
+    /// The services that actions call.
+    pub(super) origin: Origin,
 }
 
 /// What a running job says.
@@ -63,7 +72,7 @@ struct Driver {
 pub(super) async fn drive(work: Work, sandbox: Arc<dyn Sandbox>, sources: Arc<dyn Sources>) -> Result<Report> {
     let (say, mut said) = mpsc::unbounded_channel();
     let (state, _) = run::create(new(&work), now());
-    let logs = Arc::new(Logs::new(work.live));
+    let logs = Arc::new(Logs::new(work.view));
     let planned = work.planned.clone();
     let (queue, running, groups) = (VecDeque::new(), HashMap::new(), HashMap::new());
     let kill = CancellationToken::new();
@@ -87,7 +96,7 @@ pub(super) async fn drive(work: Work, sandbox: Arc<dyn Sandbox>, sources: Arc<dy
                 asked_to_end += 1;
                 match asked_to_end {
                     1 => {
-                        tracing::warn!("cancelling; press Ctrl-C again to end everything at once");
+                        driver.logs.view.say("cancelling; press Ctrl-C again to end everything at once");
                         driver.apply(Event::Cancel { by: "Ctrl-C".into() });
                     }
                     _ => driver.kill.cancel(),
@@ -95,6 +104,7 @@ pub(super) async fn drive(work: Work, sandbox: Arc<dyn Sandbox>, sources: Arc<dy
             }
         }
     }
+    driver.logs.view.end();
     Ok(Report::of(&driver.state, &driver.logs))
 }
 
@@ -103,6 +113,7 @@ impl Driver {
     fn apply(&mut self, event: Event) {
         let Ok((state, effects)) = run::advance(&self.state, event, now()) else { return };
         self.state = state;
+        self.logs.view.state(&self.state);
         for effect in effects {
             match effect {
                 Effect::Queue { job, labels, .. } => self.queue.push_back((job, labels)),
@@ -158,6 +169,23 @@ impl Driver {
         }
     }
 
+    fn services(&self, order: &JobOrder) -> Services {
+        let planned = &self.work.planned;
+        let who = Who {
+            run: order.run.clone(),
+            job: order.key.clone(),
+            attempt: order.attempt,
+            repository: self.work.repository.clone(),
+            reference: planned.reference.clone(),
+            bases: Who::bases_of(&planned.github),
+            // It is the user's own checkout.
+            trusted: true,
+        };
+        let token = self.work.origin.token(&who).into();
+        let door = Arc::new(Here { origin: self.work.origin.clone(), who: Arc::new(who) });
+        Services { token, id_token: false, door }
+    }
+
     fn start(&mut self, key: String, image: String) {
         let Some(order) = run::order(&self.state, &key) else { return };
         let cancel = CancellationToken::new();
@@ -169,6 +197,7 @@ impl Driver {
             limits: self.work.config.limits.clone(),
             node: self.work.config.node.clone(),
             checked_out: self.work.checked_out,
+            services: Some(self.services(&order)),
             cancel,
             kill: self.kill.clone(),
             order,
@@ -176,7 +205,8 @@ impl Driver {
         let number = attempt.order.attempt;
         let lines = self.logs.job(&key, &attempt.order.name);
         let sink = Arc::new(Each::new(move |record| lines.take(&record)));
-        let observer = Arc::new(Told { job: key.clone(), attempt: number, say: self.say.clone() });
+        let observer =
+            Arc::new(Told { job: key.clone(), attempt: number, say: self.say.clone(), logs: self.logs.clone() });
         let (sandbox, sources, say) = (self.sandbox.clone(), self.sources.clone(), self.say.clone());
         tokio::spawn(async move {
             let report = Box::new(job::execute(attempt, sandbox, sources, sink, observer).await);
@@ -186,23 +216,40 @@ impl Driver {
     }
 }
 
+/// The services in this process.
+struct Here {
+    origin: Origin,
+    who: Arc<Who>,
+}
+
+impl Door for Here {
+    fn serve(&self, connection: DuplexStream) -> BoxFuture<'static, ()> {
+        let (origin, who) = (self.origin.clone(), self.who.clone());
+        // The connection ends with its job.
+        async move { origin.serve(who, Arc::new(|| true), connection).await }.boxed()
+    }
+}
+
 struct Told {
     job: String,
     attempt: u32,
     say: mpsc::UnboundedSender<Said>,
+    logs: Arc<Logs>,
 }
 
 impl Observer for Told {
     fn begun(&self, _: Option<String>) {
         let _ = self.say.send(Said::Begun { job: self.job.clone(), attempt: self.attempt });
     }
-    fn step(&self, _: u32, _: &str, _: &str, _: &str) {}
+    fn step(&self, index: u32, name: &str, state: &str, _: &str) {
+        self.logs.view.step(&self.job, index, name, state);
+    }
 }
 
 fn new(work: &Work) -> New {
     let request = Request {
         id: "exec".into(),
-        origin: Origin::Api,
+        origin: run::Origin::Api,
         repository: Repository { address: "local".into(), ..Repository::default() },
         workflow: work.planned.plan.path.clone(),
         commit: work.planned.commit.clone(),
@@ -229,7 +276,7 @@ fn new(work: &Work) -> New {
     }
 }
 
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -5,8 +5,8 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use futures::Stream;
 use proto::worker::{
-    ArchiveRequest, BlobRequest, BlobStored, BlobUp, FromWorker, LogAck, LogUp, Part, ResolveRequest, Resolved,
-    SourceRequest, ToWorker,
+    ArchiveRequest, BlobRequest, BlobStored, BlobUp, FromWorker, LogAck, LogUp, OriginUp, Part, ResolveRequest,
+    Resolved, SourceRequest, ToWorker,
     bulk_server::{Bulk, BulkServer},
     workers_server::{Workers, WorkersServer},
 };
@@ -18,7 +18,7 @@ use tonic::{
     transport::{Identity, Server, ServerTlsConfig, server::TcpIncoming},
 };
 
-use super::{Inner, bulk, session};
+use super::{Inner, bulk, origin, session};
 
 /// Control messages to one worker that it has not read yet; past it the session is ended.
 const OUTBOX: usize = 256;
@@ -89,6 +89,7 @@ impl Bulk for Service {
     type SourceStream = Parts;
     type ArchiveStream = Parts;
     type GetBlobStream = Parts;
+    type OriginStream = Parts;
 
     async fn logs(&self, request: Request<Streaming<LogUp>>) -> Result<Response<Self::LogsStream>, Status> {
         let (acks, stream) = mpsc::channel(4);
@@ -106,6 +107,10 @@ impl Bulk for Service {
 
     async fn archive(&self, request: Request<ArchiveRequest>) -> Result<Response<Self::ArchiveStream>, Status> {
         bulk::archive(&self.inner, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn origin(&self, request: Request<Streaming<OriginUp>>) -> Result<Response<Parts>, Status> {
+        origin::serve(&self.inner, request.into_inner()).await.map(Response::new)
     }
 
     async fn put_blob(&self, _: Request<Streaming<BlobUp>>) -> Result<Response<BlobStored>, Status> {

@@ -198,6 +198,8 @@ impl Session {
         }
         let secrets: BTreeMap<_, _> =
             secrets.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect();
+        let access = self.inner.parts.origin.access(&attempt, &order);
+        let id_token = access.as_ref().is_some_and(|access| access.id_token);
         self.send(Message::Job(Job {
             offer: offer.to_owned(),
             attempt: Some((&attempt).into()),
@@ -206,6 +208,8 @@ impl Session {
             masks: masks.iter().map(|mask| mask.expose_secret().to_owned()).collect(),
             time_limit_ms,
             token: self.inner.tokens.attempt(&attempt, &self.worker),
+            runtime_token: access.map(|access| access.token.expose_secret().to_owned()).unwrap_or_default(),
+            id_token,
         }));
         Ok(())
     }

@@ -24,7 +24,7 @@ impl Turn {
     pub(super) fn claim_for_run(&mut self, planned: &Planned) {
         let Some(concurrency) = &planned.plan.concurrency else { return };
         let status = Status { success: true, failure: false, cancelled: false };
-        let known = Known { contexts: self.state.contexts_of_run(planned), status };
+        let known = Known { contexts: self.state.common(planned, ""), status };
         match known.ask(|scope| github::job::concurrency(concurrency, scope)) {
             Ok(ask) => {
                 self.state.phase = Phase::Waiting { on: Wait::Concurrency { group: ask.group.clone(), holder: None } };

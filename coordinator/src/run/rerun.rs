@@ -9,7 +9,10 @@ use workflow::{
     plan::{self, Conclusion, Plan, Reason, Work},
 };
 
-use super::{Job, JobPhase, Phase, Planned, State, advance::Turn};
+use super::{Call, Job, JobPhase, Phase, Planned, State, advance::Turn};
+
+/// Calls within calls that are looked through for names.
+const DEEPEST: usize = 10;
 
 /// What a request says of an earlier run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +48,8 @@ pub struct Rerun {
     pub jobs: Vec<String>,
     /// What is carried over, by job key.
     pub carried: IndexMap<String, Job>,
+    /// Called workflows that the carried jobs belong to, by key.
+    pub calls: IndexMap<String, Call>,
     /// Names of secrets that the earlier run had and that did not come again.
     pub missing: Vec<String>,
 }
@@ -93,6 +98,8 @@ impl State {
             true => IndexMap::new(),
             false => self.carried(jobs, &again),
         };
+        let calls = self.calls.iter().filter(|(_, call)| !again.contains(root(&call.id)));
+        let calls = calls.map(|(key, call)| (key.clone(), call.clone())).collect();
         let came = |name: &&String| secrets.iter().any(|came| came.eq_ignore_ascii_case(name));
         Ok(Rerun {
             previous: self.id.clone(),
@@ -100,13 +107,14 @@ impl State {
             attempt: self.attempt.saturating_add(1),
             jobs: again.into_iter().map(str::to_owned).collect(),
             carried,
+            calls,
             missing: self.secret_names.iter().filter(|name| !came(name)).cloned().collect(),
         })
     }
 
-    /// Whether all legs of a job ended well, or were left out on purpose.
+    /// Whether all legs of a job, or all that it called, ended well, or were left out on purpose.
     fn passed(&self, id: &str) -> bool {
-        let mut legs = self.jobs.values().filter(|job| job.id == id).peekable();
+        let mut legs = self.jobs.values().filter(|job| root(&job.id) == id).peekable();
         legs.peek().is_some() && legs.all(Job::passed)
     }
 
@@ -117,8 +125,14 @@ impl State {
             let needs = plan.and_then(|plan| plan.jobs.get(&job.id)).map(|job| job.needs.as_slice());
             needs.unwrap_or_default().iter().any(|need| again.contains(need.as_str()))
         };
-        let kept = |job: &Job| match again.contains(job.id.as_str()) {
-            true => *jobs == JobSet::Failed && job.leg.total > 1 && job.passed() && !needs_anew(job),
+        let kept = |job: &Job| match again.contains(root(&job.id)) {
+            true => {
+                *jobs == JobSet::Failed
+                    && job.within.is_empty()
+                    && job.leg.total > 1
+                    && job.passed()
+                    && !needs_anew(job)
+            }
             false => true,
         };
         let here = Carried { run: self.id.clone(), serial: self.serial };
@@ -131,6 +145,11 @@ impl State {
         let ended = self.jobs.iter().filter(|(_, job)| matches!(job.phase, JobPhase::Done { .. }));
         ended.filter(|(_, job)| kept(job)).map(|(key, job)| (key.clone(), carry(job))).collect()
     }
+}
+
+/// The job of the run's own file that a job or call stands in.
+fn root(id: &str) -> &str {
+    id.split('/').next().unwrap_or(id)
 }
 
 impl Job {
@@ -156,27 +175,36 @@ fn with_dependents<'a>(plan: &'a Plan, mut found: BTreeSet<&'a str>) -> BTreeSet
 
 impl Turn {
     /// Entries of a job that does not run again; none where it does.
-    pub(super) fn carried_job(&self, id: &str) -> Vec<(String, Job)> {
+    pub(super) fn carried_job(&self, id: &str) -> (Vec<(String, Job)>, Vec<(String, Call)>) {
         let Some(rerun) = self.state.rerun.as_ref().filter(|rerun| !rerun.jobs.iter().any(|job| job == id)) else {
-            return Vec::new();
+            return (Vec::new(), Vec::new());
         };
-        rerun.carried.iter().filter(|(_, job)| job.id == id).map(|(key, job)| (key.clone(), job.clone())).collect()
+        let jobs = rerun.carried.iter().filter(|(_, job)| root(&job.id) == id);
+        let calls = rerun.calls.iter().filter(|(_, call)| root(&call.id) == id);
+        (
+            jobs.map(|(key, job)| (key.clone(), job.clone())).collect(),
+            calls.map(|(key, call)| (key.clone(), call.clone())).collect(),
+        )
     }
 
     /// A leg as the earlier run left it, where that counts.
     pub(super) fn carried_leg(&self, key: &str, made: Job) -> Job {
         let earlier = self.state.rerun.as_ref().and_then(|rerun| rerun.carried.get(key));
-        earlier.filter(|earlier| earlier.id == made.id && earlier.leg == made.leg).cloned().unwrap_or(made)
+        earlier
+            .filter(|earlier| earlier.id == made.id && earlier.within == made.within && earlier.leg == made.leg)
+            .cloned()
+            .unwrap_or(made)
     }
 
     /// Why a job can't run again: it uses a secret that the earlier run had and that did not come this time.
-    pub(super) fn lacks_secret(&self, planned: &Planned, id: &str, job: &plan::Job) -> Option<Reason> {
+    pub(super) fn lacks_secret(&self, planned: &Planned, within: &str, id: &str, job: &plan::Job) -> Option<Reason> {
         let missing = self.state.rerun.as_ref().map(|rerun| rerun.missing.as_slice())?;
         // Untrusted code got no secrets the first time either.
-        if missing.is_empty() || !planned.trusted {
+        // What a called workflow is handed on was looked at with its caller.
+        if missing.is_empty() || !planned.trusted || !within.is_empty() {
             return None;
         }
-        let named = secrets_of(planned, job);
+        let named = secrets_of(planned, &planned.plan, job, 0);
         let lacking: Vec<&str> = missing.iter().map(String::as_str).filter(|name| named.has(name)).collect();
         (!lacking.is_empty()).then(|| {
             let names = lacking.join(", ");
@@ -188,15 +216,22 @@ impl Turn {
     }
 }
 
-/// Secrets that a job names, those that its workflow gives to every job among them.
-fn secrets_of(planned: &Planned, job: &plan::Job) -> Named {
+/// Secrets that a job of the file `plan` names, those that its workflow gives to every job among them, and of what it
+/// calls where it hands all on.
+fn secrets_of(planned: &Planned, plan: &Plan, job: &plan::Job, depth: usize) -> Named {
     let mut named = Named::default();
-    let texts = [serde_json::to_value(job), serde_json::to_value(&planned.plan.env)];
-    for tree in texts.iter().flatten() {
+    for tree in [serde_json::to_value(job), serde_json::to_value(&plan.env)].iter().flatten() {
         named.extend(expression::named_in(tree, "secrets"));
     }
-    if matches!(&job.work, Work::Call { secrets: Some(secrets), .. } if *secrets == "inherit") {
-        named = Named::All;
+    if let Work::Call { uses, secrets: Some(secrets), .. } = &job.work
+        && *secrets == "inherit"
+    {
+        match planned.called.get(uses).filter(|_| depth < DEEPEST) {
+            Some(called) => {
+                called.jobs.values().for_each(|job| named.extend(secrets_of(planned, called, job, depth + 1)))
+            }
+            None => named = Named::All,
+        }
     }
     named
 }

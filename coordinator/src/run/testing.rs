@@ -69,6 +69,8 @@ pub(crate) fn planned(jobs: Vec<(&str, Job)>) -> Planned {
             permissions: None,
             jobs: jobs.into_iter().map(|(id, job)| (id.to_owned(), job)).collect(),
         },
+        called: IndexMap::new(),
+        origins: IndexMap::new(),
         notices: Vec::new(),
         relays: Vec::new(),
         maintainers: Vec::new(),

@@ -101,6 +101,9 @@ impl Engine {
         };
         let (state, effects) = run::create(new, now);
         let mut batch = settle;
+        if let Some(rerun) = &state.rerun {
+            batch.extend(super::carry::artifacts(store, rerun, &state.id, state.expires_at).await?);
+        }
         if !secrets.values.is_empty() || secrets.publisher.is_some() {
             let mut values = secrets.values.clone();
             if let Some(keys) = &secrets.publisher {

@@ -1,29 +1,32 @@
 //! What one stage asks of another, each in a few lines: the only place where they meet.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use nostr::{Event, Filter, Keys, Kind, PublicKey};
 use proto::worker::{self as wire, ResolveRequest};
+use tokio::io::DuplexStream;
+use workflow::plan::JobOrder;
 
 use super::engine::Engine;
 use crate::{
     config,
-    dispatch::{AttemptId, Dispatch, Enrolment, Logs, Objects, worker_id},
+    dispatch::{self, Access, AttemptId, Connected, Dispatch, Enrolment, Logs, Objects, worker_id},
     log,
     nostr::{
         publish::PublisherKeys,
         relays::{Relays, ReqExitPolicy},
         tags,
     },
+    origin::{Held, Origin, Who},
     run::{self, Millis},
     source::{
         Lookup, Sources,
         outside::{Asked, Need},
     },
     store::{Change, Store, StoreError, WorkerRow},
-    web::Control,
+    web::{Control, Load},
 };
 
 /// How long relays may take to say what they have of a repository.
@@ -200,6 +203,16 @@ impl Control for Operator {
         self.dispatch.enrolment_token(self.engine.now().saturating_add(TOKEN_MS))
     }
 
+    fn loads(&self) -> Vec<Load> {
+        let load = |worker: Connected| Load {
+            worker: worker.id,
+            version: worker.version,
+            busy: worker.busy,
+            draining: worker.draining,
+        };
+        self.dispatch.workers().into_iter().map(load).collect()
+    }
+
     fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
         async move {
             self.engine.apply(run, run::Event::Cancel { by: by.to_owned() }, Vec::new()).await?;
@@ -219,4 +232,56 @@ impl Control for Operator {
         }
         .boxed()
     }
+}
+
+/// Jobs' connections are served for the run as it stands in the store.
+pub(super) struct Services {
+    pub(super) origin: Origin,
+    pub(super) store: Store,
+}
+
+impl dispatch::Origin for Services {
+    fn access<'a>(&'a self, attempt: &'a AttemptId, order: &'a JobOrder) -> Option<Access> {
+        let who = Who {
+            run: attempt.run.clone(),
+            job: attempt.job.clone(),
+            attempt: attempt.number,
+            repository: order.source.repository.clone(),
+            ..Who::default()
+        };
+        Some(Access { token: self.origin.token(&who).into(), id_token: false })
+    }
+
+    fn serve(&self, attempt: AttemptId, held: Held, connection: DuplexStream) -> BoxFuture<'static, ()> {
+        let (origin, store) = (self.origin.clone(), self.store.clone());
+        async move {
+            match store.run(&attempt.run).await {
+                Ok(Some(state)) => {
+                    let who = who(&state, &attempt);
+                    origin.serve(Arc::new(who), held, connection).await;
+                }
+                Ok(None) => {}
+                Err(error) => tracing::error!("a job's connection cannot be served: {error}"),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// What a run's job may have of caches and artifacts.
+fn who(state: &run::State, attempt: &AttemptId) -> Who {
+    let planned = state.planned.as_ref();
+    let mut who = Who {
+        run: attempt.run.clone(),
+        job: attempt.job.clone(),
+        attempt: attempt.number,
+        repository: state.request.repository.address.clone(),
+        ..Who::default()
+    };
+    if let Some(planned) = planned {
+        who.reference.clone_from(&planned.reference);
+        who.trusted = planned.trusted;
+        who.bases = Who::bases_of(&planned.github);
+    }
+    who
 }

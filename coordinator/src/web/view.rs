@@ -2,17 +2,20 @@
 
 use indexmap::IndexMap;
 use serde::Serialize;
+use utoipa::ToSchema;
 use workflow::plan::{Annotation, Conclusion, Reason};
 
 use crate::{
     run::{self, Carried, End, Job, JobPhase, Millis, Origin, Phase, State, Wait},
-    store::Pending,
+    store::{Pending, Status, Summary},
 };
 
 /// A run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RunView {
     pub(super) id: String,
+    /// Grows by one with each change.
+    pub(super) version: u64,
     pub(super) serial: u64,
     pub(super) number: u64,
     pub(super) attempt: u32,
@@ -34,7 +37,9 @@ pub(super) struct RunView {
     pub(super) phase: &'static str,
     /// What it waits for, for people.
     pub(super) waits: Option<String>,
+    #[schema(value_type = Option<String>)]
     pub(super) conclusion: Option<Conclusion>,
+    #[schema(value_type = Option<Object>)]
     pub(super) reason: Option<Reason>,
     pub(super) exit_code: Option<i32>,
     /// When the coordinator heard the request.
@@ -46,44 +51,86 @@ pub(super) struct RunView {
     pub(super) log_sha256: Option<String>,
     pub(super) full_log_url: Option<String>,
     pub(super) jobs: Vec<JobView>,
+    /// Events that report on it; only where one run was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) events: Option<Vec<EventView>>,
+}
+
+/// A run as lists show it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RunSummary {
+    pub(super) id: String,
+    /// Unique in the pool.
+    pub(super) serial: u64,
+    /// Counts the runs of one workflow.
+    pub(super) number: u64,
+    pub(super) attempt: u32,
+    pub(super) previous: Option<String>,
+    pub(super) repository: String,
+    pub(super) workflow: String,
+    pub(super) name: String,
+    pub(super) commit: String,
+    /// Short name of the branch or tag.
+    pub(super) branch: String,
+    pub(super) event: String,
+    pub(super) actor: String,
+    /// `planning`, `waiting`, `active`, `sealing`, `done`.
+    pub(super) phase: String,
+    /// One word for how it stands: `planning`, `waiting`, `queued`, `running`, `sealing`, or its conclusion.
+    pub(super) status: &'static str,
+    /// What it waits for, for people.
+    pub(super) waits: Option<String>,
+    pub(super) conclusion: Option<String>,
+    pub(super) created_at: Millis,
+    pub(super) started_at: Option<Millis>,
+    pub(super) ended_at: Option<Millis>,
+    /// Number of its latest change in the pool: the id of its server-sent event.
+    pub(super) change: u64,
 }
 
 /// A job of a run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct JobView {
     pub(super) key: String,
     pub(super) name: String,
     /// `blocked`, `held`, `waiting`, `queued`, `running`, `cancelling`, `done`.
     pub(super) phase: &'static str,
     pub(super) waits: Option<String>,
+    #[schema(value_type = Option<String>)]
     pub(super) conclusion: Option<Conclusion>,
+    #[schema(value_type = Option<Object>)]
     pub(super) reason: Option<Reason>,
     pub(super) exit_code: Option<i32>,
     /// Where it ran, if that was an earlier run.
+    #[schema(value_type = Option<Object>)]
     pub(super) carried_from: Option<Carried>,
     pub(super) labels: Vec<String>,
     pub(super) attempt: u32,
     pub(super) worker: Option<String>,
     pub(super) image: Option<String>,
     /// Actions of other repositories: `owner/repo@ref` and the commit it stood for.
+    #[schema(value_type = std::collections::HashMap<String, String>)]
     pub(super) actions: IndexMap<String, String>,
     pub(super) steps: Vec<StepView>,
+    #[schema(value_type = Vec<Object>)]
     pub(super) annotations: Vec<Annotation>,
     pub(super) summary: String,
 }
 
 /// A step of a job that ended.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct StepView {
     pub(super) name: String,
+    #[schema(value_type = String)]
     pub(super) conclusion: Conclusion,
+    #[schema(value_type = String)]
     pub(super) outcome: Conclusion,
     pub(super) exit_code: Option<i32>,
     pub(super) duration_ms: u64,
 }
 
 /// An event that reports on a run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct EventView {
     id: String,
     kind: Option<u64>,
@@ -91,7 +138,7 @@ pub(super) struct EventView {
     relays: Vec<Answer>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Answer {
     relay: String,
     /// Empty: taken.
@@ -120,6 +167,7 @@ impl From<State> for RunView {
         let planned = state.planned.as_ref();
         Self {
             id: state.id,
+            version: state.version,
             serial: state.serial,
             number: state.number,
             attempt: state.attempt,
@@ -148,7 +196,44 @@ impl From<State> for RunView {
             log_sha256: log.as_ref().map(|log| log.sha256.clone()).filter(present),
             full_log_url: log.map(|log| log.full_url).filter(present),
             jobs: state.jobs.into_iter().map(JobView::from).collect(),
+            events: None,
         }
+    }
+}
+
+impl From<Summary> for RunSummary {
+    fn from(run: Summary) -> Self {
+        Self {
+            id: run.id,
+            serial: run.serial,
+            number: run.number,
+            attempt: run.attempt,
+            previous: run.previous,
+            repository: run.repository,
+            workflow: run.workflow,
+            name: run.name,
+            commit: run.commit,
+            branch: run.branch,
+            event: run.event,
+            actor: run.actor,
+            waits: run.wait.as_ref().map(wait).or_else(|| waits(run.status)),
+            phase: run.phase,
+            status: run.status.as_str(),
+            conclusion: run.conclusion,
+            created_at: run.created_at,
+            started_at: run.started_at,
+            ended_at: run.ended_at,
+            change: run.changed,
+        }
+    }
+}
+
+/// What a run waits for that waits for nothing it could name.
+fn waits(status: Status) -> Option<String> {
+    match status {
+        Status::Planning => Some("its files are being fetched and read".into()),
+        Status::Sealing => Some("its log is being closed".into()),
+        _ => None,
     }
 }
 
@@ -215,7 +300,8 @@ impl From<Pending> for EventView {
     }
 }
 
-fn wait(on: &Wait) -> String {
+/// What a run waits for, as a sentence.
+pub(super) fn wait(on: &Wait) -> String {
     match on {
         Wait::Concurrency { group, holder } => run::held_by(group, *holder),
         Wait::Quota { name } => format!("waits for the quota {name}"),

@@ -16,6 +16,7 @@ mod process;
 mod serve;
 mod spool;
 mod terminate;
+mod tunnel;
 mod users;
 mod wire;
 

@@ -17,6 +17,7 @@ use crate::{
     process::{Processes, widen},
     spool::Spool,
     terminate,
+    tunnel::Tunnel,
     users::{self, User},
     wire::{
         self, File, PROTOCOL, Read, ReadResult, Ready, Unpack, Unpacked, failed, from_init::Message,
@@ -61,7 +62,7 @@ pub(crate) fn serve(place: &Place) -> io::Result<()> {
     let home = user.home.to_string_lossy().into_owned();
     spool.answer(Message::Ready(Ready { nonce: place.nonce.clone(), protocol: PROTOCOL, home }));
 
-    let mut server = Server { place, user, spool, processes, transfers: HashMap::new() };
+    let mut server = Server { place, user, spool, processes, tunnel: Arc::default(), transfers: HashMap::new() };
     let mut input = io::BufReader::with_capacity(64 << 10, io::stdin());
     let grace = loop {
         match wire::read(&mut input)? {
@@ -94,6 +95,7 @@ struct Server<'a> {
     user: User,
     spool: Arc<Spool>,
     processes: Arc<Processes>,
+    tunnel: Arc<Tunnel>,
     transfers: HashMap<u64, mpsc::SyncSender<Vec<u8>>>,
 }
 
@@ -123,6 +125,9 @@ impl Server<'_> {
                 let spool = Arc::clone(&self.spool);
                 thread::spawn(move || spool.answer(answer(&read)));
             }
+            To::Listen(listen) => self.tunnel.listen(&listen, &self.spool),
+            To::Carry(carry) => self.tunnel.carry(carry),
+            To::Grant(grant) => self.tunnel.grant(&grant),
             To::Shutdown(_) => {}
         }
     }

@@ -11,11 +11,16 @@ mod generated {
 pub(crate) use generated::*;
 
 /// Version of the protocol told in `Ready`.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 /// Bytes of one message.
 pub(crate) const MESSAGE_LIMIT: usize = 16 << 20;
 /// Bytes of all file contents in one message, which leaves room for the rest of it.
 pub(crate) const CONTENT_LIMIT: usize = 12 << 20;
+
+/// Bytes of one tunnelled connection that may be under way in each direction.
+pub(crate) const TUNNEL_WINDOW: usize = 256 << 10;
+/// Tunnelled connections at a time.
+pub(crate) const TUNNEL_CONNECTIONS: usize = 32;
 
 /// Reads the next message; `None` at the end of input.
 pub(crate) fn read(input: &mut impl io::Read) -> io::Result<Option<ToInit>> {

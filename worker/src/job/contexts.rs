@@ -10,7 +10,11 @@ use workflow::{
     plan::{EnvSource, Tree},
 };
 
-use super::{Attempt, process::command_file};
+use super::{
+    Attempt,
+    origin::{Services, Way},
+    process::command_file,
+};
 use crate::{
     github::{
         environment::{self, search_path},
@@ -41,6 +45,8 @@ pub(super) struct Contexts {
     pub(super) in_container: bool,
     /// `job.services`.
     pub(super) services: Map<String, serde_json::Value>,
+    /// The services that actions call, and the way there.
+    pub(super) origin: Option<(Way, Services)>,
     sources: [EnvSource; 3],
     container_id: String,
     /// Number of the next process: its files have it in their names.
@@ -86,6 +92,7 @@ impl Contexts {
             paths: Vec::new(),
             in_container: false,
             services: Map::new(),
+            origin: None,
             sources: [EnvSource::Map(order.request_env.clone()), order.workflow_env.clone(), order.job.env.clone()],
             container_id: format!("{}-{}-{}", order.run, order.key.replace('/', "-"), order.attempt),
             number: 1,
@@ -159,6 +166,11 @@ impl Contexts {
         (path, serde_json::to_vec_pretty(&event).unwrap_or_default())
     }
 
+    /// `github.event`.
+    pub(super) fn payload(&self) -> &serde_json::Value {
+        self.github.get("event").unwrap_or(&serde_json::Value::Null)
+    }
+
     /// A text of the `github` context; empty where it has none.
     pub(super) fn github_text(&self, key: &str) -> &str {
         self.github.get(key).and_then(Tree::as_str).unwrap_or_default()
@@ -198,6 +210,11 @@ impl Contexts {
         Evaluator { contexts, status, machine }
     }
 
+    /// What programs of actions are told besides: steps of `run:` are not, as on GitHub.
+    pub(super) fn for_actions(&self) -> IndexMap<String, String> {
+        self.origin.as_ref().map(|(way, services)| way.variables(services)).unwrap_or_default()
+    }
+
     /// The whole environment of a process.
     pub(super) fn environment(
         &self,
@@ -205,13 +222,29 @@ impl Contexts {
         env: &IndexMap<String, String>,
         action: &str,
     ) -> IndexMap<String, String> {
-        let mut variables = self.machine.clone();
+        let mut variables = self.environment_over(self.machine.clone(), place, env, action);
+        let path = search_path(&self.paths, variables.get("PATH").map(String::as_str).unwrap_or_default());
+        variables.insert("PATH".into(), path);
+        variables
+    }
+
+    /// The environment of a process in another machine, over that of its image.
+    pub(super) fn environment_over(
+        &self,
+        mut variables: IndexMap<String, String>,
+        place: &Place,
+        env: &IndexMap<String, String>,
+        action: &str,
+    ) -> IndexMap<String, String> {
         variables.extend(self.env.clone());
         variables.extend(place.env.clone());
         variables.extend(env.clone());
         let ci = variables.get("CI").cloned();
         variables.extend(self.defaults.clone());
         variables.extend(ci.map(|value| ("CI".to_owned(), value)));
+        if let Some((way, services)) = &self.origin {
+            variables.extend(way.for_every_step(services));
+        }
         variables.insert("GITHUB_ACTION".into(), action.to_owned());
         if let Some(path) = &place.action_path {
             variables.insert("GITHUB_ACTION_PATH".into(), path.clone());
@@ -219,8 +252,6 @@ impl Contexts {
         let remote = place.remote.as_ref();
         variables.insert("GITHUB_ACTION_REPOSITORY".into(), remote.map(|r| r.repository.clone()).unwrap_or_default());
         variables.insert("GITHUB_ACTION_REF".into(), remote.map(|r| r.reference.clone()).unwrap_or_default());
-        let path = search_path(&self.paths, variables.get("PATH").map(String::as_str).unwrap_or_default());
-        variables.insert("PATH".into(), path);
         variables
     }
 

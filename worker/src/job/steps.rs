@@ -41,6 +41,8 @@ pub(super) struct Runner<'a> {
     pub(super) annotations: Vec<Annotation>,
     pub(super) summary: String,
     pub(super) started: bool,
+    /// The event's payload lies in the job's machine.
+    pub(super) has_event: bool,
     pub(super) has_bash: bool,
     status: Status,
     reports: Vec<StepReport>,
@@ -100,6 +102,7 @@ impl<'a> Runner<'a> {
             annotations: Vec::new(),
             summary: String::new(),
             started: false,
+            has_event: false,
             has_bash: true,
             status: Status::Success,
             reports: Vec::new(),
@@ -296,6 +299,7 @@ impl<'a> Runner<'a> {
             let path = format!("{}/{name}", self.machine.temp());
             let process = Process {
                 step: scope.index,
+                machine: None,
                 argv: shell.command(&path),
                 environment: self.contexts.environment(scope.place, &scope.env, &scope.action),
                 directory: directory.clone(),
@@ -333,7 +337,7 @@ impl<'a> Runner<'a> {
             }
             Ended::TimedOut => "The step's time is over; `timeout-minutes` of the step sets it.".to_owned(),
             Ended::Interrupted(cause) => {
-                if cause != Cause::LogLimit && cause != Cause::LogBroken {
+                if matches!(cause, Cause::Cancelled | Cause::Killed | Cause::Timeout) {
                     end.outcome = Conclusion::Cancelled;
                 }
                 "The step was ended: the job ends.".to_owned()
@@ -378,7 +382,7 @@ impl<'a> Runner<'a> {
         let ended = self.job.clock.ended;
         report.conclusion = match ended {
             Some(Cause::Cancelled | Cause::Killed) => Conclusion::Cancelled,
-            Some(Cause::Timeout | Cause::LogLimit | Cause::LogBroken) => Conclusion::Failure,
+            Some(Cause::Timeout | Cause::LogLimit | Cause::LogBroken | Cause::DiskLimit) => Conclusion::Failure,
             None if self.status == Status::Success => Conclusion::Success,
             None => Conclusion::Failure,
         };

@@ -16,6 +16,7 @@ use super::{
     Worker,
     board::Handles,
     journal::Entry,
+    origin,
     ship::{self, Shipped},
 };
 use crate::{
@@ -144,6 +145,11 @@ async fn execute(
     info!(run = attempt.run, job = attempt.job, attempt = attempt.attempt, "job begins");
     let image = image(&worker.config.labels, &order.runs_on);
     let sources = worker.mirrors.clone().for_attempt(worker.bulk.subscribe(), attempt.clone(), job.token.clone());
+    let services = (!job.runtime_token.is_empty()).then(|| job::Services {
+        token: job.runtime_token.into(),
+        id_token: job.id_token,
+        door: Arc::new(origin::Tunnel::new(worker.address.subscribe(), attempt.clone(), job.token.clone())),
+    });
     let work = job::Attempt {
         order,
         secrets: job.secrets.into_iter().map(|(name, value)| (name, SecretString::from(value))).collect(),
@@ -152,6 +158,7 @@ async fn execute(
         limits: worker.config.limits.clone(),
         node: worker.config.node.clone(),
         checked_out: false,
+        services,
         cancel: handles.cancel.clone(),
         kill: handles.kill.clone(),
     };

@@ -119,6 +119,7 @@ impl Session {
             "" => session.clone(),
             url => connect::endpoint(url, self.worker.config.ca_file.as_deref())?,
         };
+        self.worker.address.send_replace(Some(endpoint.clone()));
         Ok(BulkClient::new(endpoint.connect_lazy()).max_decoding_message_size(proto::MESSAGE_LIMIT))
     }
 

@@ -39,9 +39,9 @@ pub(crate) type Outgoing = Pin<Box<dyn AsyncWrite + Send>>;
 const OUTGOING: usize = 16;
 /// Output after which init is told that it may forget. A quarter of what it keeps: beyond that the step waits, so that
 /// answers never queue behind output that nobody takes.
-const ACKNOWLEDGE: usize = 1 << 20;
+pub(super) const ACKNOWLEDGE: usize = 1 << 20;
 /// What numbers and times add to each piece of output, at most. Counted, or single bytes would fill init's 4 MiB unseen.
-const OVERHEAD: usize = 48;
+pub(super) const OVERHEAD: usize = 48;
 /// Bytes that may wait for callers. Twice what init may send unacknowledged, and room for answers with files.
 const WAITING_LIMIT: usize = (8 << 20) + 2 * INIT_MESSAGE_LIMIT;
 /// Bytes before the marker that may be left of a conversation before this one.
@@ -55,22 +55,22 @@ const COLLECT_LIMIT: u64 = 2 << 20;
 
 /// An open conversation.
 pub(crate) struct Conversation {
-    shared: Arc<Shared>,
-    outgoing: mpsc::Sender<ToInit>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) outgoing: mpsc::Sender<ToInit>,
     next: AtomicU64,
     /// Number of the running process; 0: none.
     running: AtomicU64,
     _tasks: [AbortOnDropHandle<()>; 2],
 }
 
-struct Shared {
+pub(super) struct Shared {
     state: Mutex<State>,
     lost: OnceLock<String>,
 }
 
 #[derive(Default)]
-struct State {
-    requests: HashMap<u64, mpsc::UnboundedSender<Arrived>>,
+pub(super) struct State {
+    pub(super) requests: HashMap<u64, mpsc::UnboundedSender<Arrived>>,
     /// Bytes of messages that wait for callers, by sequence number; bounds the queues.
     waiting: BTreeMap<u64, usize>,
     bytes: usize,
@@ -85,15 +85,15 @@ impl State {
     }
 
     /// A caller is done with a message. Returns what init may forget: everything before the first that still waits.
-    fn consumed(&mut self, sequence: u64) -> u64 {
+    pub(super) fn consumed(&mut self, sequence: u64) -> u64 {
         self.bytes -= self.waiting.remove(&sequence).unwrap_or(0);
         self.waiting.first_key_value().map_or(self.last, |(first, _)| first - 1)
     }
 }
 
-struct Arrived {
-    sequence: u64,
-    message: Message,
+pub(super) struct Arrived {
+    pub(super) sequence: u64,
+    pub(super) message: Message,
 }
 
 impl Conversation {
@@ -267,10 +267,16 @@ impl Conversation {
     }
 
     fn request(&self) -> Request<'_> {
+        let (id, answers) = self.subscribe();
+        Request { id, answers, taken: None, conversation: self }
+    }
+
+    /// A new request, and what will be said to it.
+    pub(super) fn subscribe(&self) -> (u64, mpsc::UnboundedReceiver<Arrived>) {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, answers) = mpsc::unbounded_channel();
         self.shared.lock().requests.insert(id, sender);
-        Request { id, answers, taken: None, conversation: self }
+        (id, answers)
     }
 
     async fn acknowledged(&self, request: &mut Request<'_>) -> Result<Message, SandboxError> {
@@ -279,23 +285,23 @@ impl Conversation {
         Ok(message)
     }
 
-    async fn acknowledge(&self, sequence: u64) -> Result<(), SandboxError> {
+    pub(super) async fn acknowledge(&self, sequence: u64) -> Result<(), SandboxError> {
         let sequence = self.shared.lock().consumed(sequence);
         self.send(To::Ack(Ack { sequence })).await
     }
 
-    async fn send(&self, message: To) -> Result<(), SandboxError> {
+    pub(super) async fn send(&self, message: To) -> Result<(), SandboxError> {
         let sent = self.outgoing.send(ToInit { message: Some(message) }).await;
         sent.map_err(|_| SandboxError::Lost(self.reason()))
     }
 
-    fn reason(&self) -> String {
+    pub(super) fn reason(&self) -> String {
         self.shared.lost.get().cloned().unwrap_or_else(|| "the connection to the container broke".into())
     }
 }
 
 impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -389,7 +395,7 @@ fn refusal(failed: Failed) -> SandboxError {
     }
 }
 
-fn unexpected(message: &Message) -> SandboxError {
+pub(super) fn unexpected(message: &Message) -> SandboxError {
     let kind = match message {
         Message::Ready(_) => "Ready",
         Message::Started(_) => "Started",
@@ -398,6 +404,10 @@ fn unexpected(message: &Message) -> SandboxError {
         Message::Failed(_) => "Failed",
         Message::Unpacked(_) => "Unpacked",
         Message::Read(_) => "ReadResult",
+        Message::Listening(_) => "Listening",
+        Message::Opened(_) => "Opened",
+        Message::Carried(_) => "Carried",
+        Message::Granted(_) => "Granted",
     };
     SandboxError::Lost(format!("its first process answered with an unexpected {kind}"))
 }
@@ -411,6 +421,10 @@ fn request_of(message: &Message) -> u64 {
         Message::Exited(exited) => exited.process,
         Message::Unpacked(unpacked) => unpacked.transfer,
         Message::Read(read) => read.request,
+        Message::Listening(listening) => listening.request,
+        Message::Opened(opened) => opened.request,
+        Message::Carried(carried) => carried.request,
+        Message::Granted(granted) => granted.request,
         Message::Failed(failed) => match failed.of {
             Some(failed::Of::Process(id) | failed::Of::Transfer(id) | failed::Of::Request(id)) => id,
             None => u64::MAX,

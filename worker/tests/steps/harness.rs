@@ -167,6 +167,7 @@ impl Run {
             limits: self.limits,
             node: self.node,
             checked_out: self.checked_out,
+            services: None,
             cancel: self.cancel,
             kill: self.kill,
         };

@@ -59,6 +59,45 @@ jobs:
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn attack_06_no_job_output_carries_a_secret_whatever_its_form() {
+    let job = Run::new(
+        "
+jobs:
+  test:
+    runs-on: ubuntu-latest
+    outputs:
+      plain: ${{ steps.a.outputs.plain }}
+      encoded: ${{ steps.a.outputs.encoded }}
+      inside: ${{ steps.a.outputs.inside }}
+      masked: ${{ steps.a.outputs.masked }}
+      direct: ${{ secrets.TOKEN }}
+      fine: ${{ steps.a.outputs.fine }}
+    steps:
+      - id: a
+        env: {T: '${{ secrets.TOKEN }}'}
+        run: |
+          echo '::add-mask::made-up-later'
+          echo \"plain=$T\" >> $GITHUB_OUTPUT
+          echo \"encoded=$(printf %s \"$T\" | base64)\" >> $GITHUB_OUTPUT
+          printf 'inside<<E\\nfirst line\\n{\"key\": \"%s\"}\\nE\\n' \"$T\" >> $GITHUB_OUTPUT
+          echo 'masked=made-up-later' >> $GITHUB_OUTPUT
+          echo fine=text >> $GITHUB_OUTPUT
+      - env: {T: '${{ secrets.TOKEN }}', SAME: '${{ steps.a.outputs.plain }}'}
+        run: test \"$T\" = \"$SAME\"",
+    );
+    let Some(outcome) = run(job.secret("TOKEN", "tok_9f8e7d6c5b")).await else { return };
+    assert_eq!(outcome.conclusions(), ["success", "success"], "steps of the job itself may use it");
+    let outputs: Vec<_> = outcome.report.outputs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(outputs, [("fine", "text")]);
+    for name in ["plain", "encoded", "inside", "masked", "direct"] {
+        assert!(outcome.notices().contains(&format!("{name} is left out")), "{name}: {}", outcome.notices());
+    }
+    for text in ["tok_9f8e7d6c5b", "dG9rXzlmOGU3ZDZjNWI"] {
+        assert!(!outcome.everything().contains(text), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn attack_21_encoded_secrets_do_not_leave_a_job() {
     let job = Run::steps(
         "

@@ -1,0 +1,13 @@
+// Loaded by every page: what a page has on it decides which part of it comes to life.
+import { liveList } from "./list.js";
+import { liveRun } from "./run.js";
+import { liveLog } from "./log.js";
+
+const found = (id, start) => {
+  const element = document.getElementById(id);
+  if (element) start(element);
+};
+
+found("runs", liveList);
+found("run", liveRun);
+found("log", liveLog);

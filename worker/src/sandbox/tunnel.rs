@@ -1,0 +1,230 @@
+//! The worker's end of what programs of a machine send to the services that actions call.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use proto::{
+    TUNNEL_CONNECTIONS, TUNNEL_WINDOW,
+    init::{Ack, Carry, Grant, Listen, ToInit, from_init::Message, to_init::Message as To},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
+    sync::{Semaphore, mpsc},
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    SandboxError,
+    conversation::{ACKNOWLEDGE, Arrived, Conversation, OVERHEAD, Shared, unexpected},
+};
+
+/// Bytes carried in one message.
+const PIECE: usize = 64 << 10;
+/// Connections that nobody took yet.
+const WAITING: usize = 4;
+
+/// A port of a machine; dropped, its connections break.
+pub struct Port {
+    /// Its number on the machine's loopback.
+    pub number: u16,
+    /// Each connection that a program of the machine makes, as it comes.
+    pub connections: mpsc::Receiver<DuplexStream>,
+    _driver: AbortOnDropHandle<()>,
+}
+
+/// What a connection's own task is told.
+enum Piece {
+    Data(Bytes),
+    Last,
+}
+
+/// One connection, as the driver knows it.
+struct Line {
+    /// Dropped: the connection is closed.
+    pieces: mpsc::UnboundedSender<Piece>,
+    /// Bytes that the program may still send.
+    granted: Arc<Semaphore>,
+    /// Bytes that may be sent to it.
+    room: Arc<Semaphore>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Conversation {
+    /// Opens a port on the machine's loopback; 0: any that is free.
+    pub(crate) async fn listen(&self, port: u16) -> Result<Port, SandboxError> {
+        let (request, mut answers) = self.subscribe();
+        let shared = Arc::clone(&self.shared);
+        let outgoing = self.outgoing.clone();
+        self.send(To::Listen(Listen { request, port: port.into() })).await?;
+        let Some(Arrived { sequence, message }) = answers.recv().await else {
+            return Err(SandboxError::Lost(self.reason()));
+        };
+        self.acknowledge(sequence).await?;
+        let number = match message {
+            Message::Listening(listening) => u16::try_from(listening.port).unwrap_or(port),
+            Message::Failed(failed) => return Err(SandboxError::Refused(failed.message)),
+            other => return Err(unexpected(&other)),
+        };
+        let (taken, connections) = mpsc::channel(WAITING);
+        let driver = Driver { shared, outgoing, request, taken, lines: HashMap::new() };
+        Ok(Port { number, connections, _driver: AbortOnDropHandle::new(tokio::spawn(driver.run(answers))) })
+    }
+}
+
+struct Driver {
+    shared: Arc<Shared>,
+    outgoing: mpsc::Sender<ToInit>,
+    request: u64,
+    taken: mpsc::Sender<DuplexStream>,
+    lines: HashMap<u64, Line>,
+}
+
+impl Driver {
+    /// Never waits for a connection: what its task has not taken is bounded by what was granted.
+    async fn run(mut self, mut answers: mpsc::UnboundedReceiver<Arrived>) {
+        let mut unacknowledged = 0;
+        while let Some(Arrived { sequence, message }) = answers.recv().await {
+            unacknowledged += OVERHEAD;
+            if let Message::Carried(carried) = &message {
+                unacknowledged += carried.data.len();
+            }
+            self.take(message);
+            let through = self.shared.lock().consumed(sequence);
+            if unacknowledged >= ACKNOWLEDGE {
+                unacknowledged = 0;
+                let ack = ToInit { message: Some(To::Ack(Ack { sequence: through })) };
+                if self.outgoing.send(ack).await.is_err() {
+                    break;
+                }
+            }
+        }
+        self.shared.lock().requests.remove(&self.request);
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Opened(opened) => self.open(opened.connection),
+            Message::Carried(carried) => {
+                let Some(line) = self.lines.get(&carried.connection) else { return };
+                let length = u32::try_from(carried.data.len()).unwrap_or(u32::MAX);
+                // More than was granted is nothing that init does.
+                let within = length == 0 || line.granted.try_acquire_many(length).map(|room| room.forget()).is_ok();
+                if carried.closed || !within {
+                    self.lines.remove(&carried.connection);
+                    return;
+                }
+                // A task that is gone has no use for it.
+                if !carried.data.is_empty() {
+                    let _ = line.pieces.send(Piece::Data(carried.data));
+                }
+                if carried.last {
+                    let _ = line.pieces.send(Piece::Last);
+                }
+            }
+            Message::Granted(granted) => {
+                if let Some(line) = self.lines.get(&granted.connection) {
+                    let bytes = usize::try_from(granted.bytes).unwrap_or(TUNNEL_WINDOW);
+                    line.room.add_permits(bytes.min(TUNNEL_WINDOW.saturating_sub(line.room.available_permits())));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn open(&mut self, connection: u64) {
+        self.lines.retain(|_, line| !line.pieces.is_closed());
+        let (near, far) = tokio::io::duplex(PIECE);
+        let mut closer = Closer { outgoing: self.outgoing.clone(), connection, armed: true };
+        if self.lines.len() >= TUNNEL_CONNECTIONS || self.taken.try_send(far).is_err() {
+            return;
+        }
+        let (pieces, arriving) = mpsc::unbounded_channel();
+        let granted = Arc::new(Semaphore::new(TUNNEL_WINDOW));
+        let room = Arc::new(Semaphore::new(TUNNEL_WINDOW));
+        let outgoing = self.outgoing.clone();
+        let (given, taken) = (Arc::clone(&granted), Arc::clone(&room));
+        let task = tokio::spawn(async move {
+            let closer = &mut closer;
+            let (reading, writing) = tokio::io::split(near);
+            let up = bring(writing, arriving, &outgoing, connection, &given);
+            let down = carry(reading, &outgoing, connection, &taken);
+            // Whichever side breaks ends both; the ordinary end is both ends.
+            if tokio::try_join!(up, down).is_ok() {
+                closer.armed = false;
+            }
+        });
+        self.lines.insert(connection, Line { pieces, granted, room, _task: AbortOnDropHandle::new(task) });
+    }
+}
+
+struct Broken;
+
+/// From the machine's program to whoever serves it.
+async fn bring(
+    mut to: impl tokio::io::AsyncWrite + Unpin,
+    mut pieces: mpsc::UnboundedReceiver<Piece>,
+    outgoing: &mpsc::Sender<ToInit>,
+    connection: u64,
+    granted: &Semaphore,
+) -> Result<(), Broken> {
+    loop {
+        match pieces.recv().await {
+            Some(Piece::Data(data)) => {
+                to.write_all(&data).await.map_err(|_| Broken)?;
+                granted.add_permits(data.len());
+                let grant = Grant { connection, bytes: data.len() as u64 };
+                say(outgoing, To::Grant(grant)).await?;
+            }
+            Some(Piece::Last) => return to.shutdown().await.map_err(|_| Broken),
+            None => return Err(Broken),
+        }
+    }
+}
+
+/// From whoever serves it to the machine's program.
+async fn carry(
+    mut from: impl tokio::io::AsyncRead + Unpin,
+    outgoing: &mpsc::Sender<ToInit>,
+    connection: u64,
+    room: &Semaphore,
+) -> Result<(), Broken> {
+    let mut buffer = vec![0; PIECE];
+    loop {
+        let length = from.read(&mut buffer).await.map_err(|_| Broken)?;
+        if length == 0 {
+            return say(outgoing, To::Carry(Carry { connection, last: true, ..Carry::default() })).await;
+        }
+        let permits = u32::try_from(length).map_err(|_| Broken)?;
+        room.acquire_many(permits).await.map_err(|_| Broken)?.forget();
+        let data = Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default());
+        say(outgoing, To::Carry(Carry { connection, data, ..Carry::default() })).await?;
+    }
+}
+
+async fn say(outgoing: &mpsc::Sender<ToInit>, message: To) -> Result<(), Broken> {
+    outgoing.send(ToInit { message: Some(message) }).await.map_err(|_| Broken)
+}
+
+/// Tells init that a connection which did not end by itself is over.
+struct Closer {
+    outgoing: mpsc::Sender<ToInit>,
+    connection: u64,
+    armed: bool,
+}
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        let closed = Carry { connection: self.connection, closed: true, ..Carry::default() };
+        let closed = ToInit { message: Some(To::Carry(closed)) };
+        // With a full queue it has to wait its turn.
+        if let Err(mpsc::error::TrySendError::Full(closed)) = self.outgoing.try_send(closed)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let outgoing = self.outgoing.clone();
+            runtime.spawn(async move { outgoing.send(closed).await });
+        }
+    }
+}
