@@ -6,6 +6,7 @@ pub(crate) mod chain;
 pub(crate) mod keygen;
 pub(crate) mod logs;
 pub(crate) mod relay;
+pub(crate) mod rerun;
 pub(crate) mod runs;
 pub(crate) mod show;
 pub(crate) mod stream;

@@ -25,6 +25,7 @@ use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use self::artifact::owner as artifact_owner;
 use self::token::Tokens;
 use crate::{
     blob::{BlobError, Blobs},

@@ -10,6 +10,7 @@ mod ending;
 mod evaluate;
 mod order;
 mod ready;
+mod rerun;
 
 #[cfg(test)]
 mod properties;
@@ -27,6 +28,7 @@ pub use calls::Call;
 pub use claim::held_by;
 pub use ending::sentence;
 pub use order::order;
+pub use rerun::{Again, Carried, JobSet, Rerun};
 
 use crate::config::Started;
 
@@ -60,6 +62,8 @@ pub struct Request {
     pub notices: Vec<String>,
     /// Inputs given with the request (CLI); `None`: the workflow's defaults.
     pub inputs: Option<IndexMap<String, String>>,
+    /// Where it asks for an earlier run again.
+    pub again: Option<Again>,
     /// When it was seen.
     pub received_at: Millis,
 }
@@ -158,8 +162,8 @@ pub struct State {
     pub number: u64,
     /// `github.run_attempt`, from 1.
     pub attempt: u32,
-    /// The run this one repeats.
-    pub previous: Option<String>,
+    /// The run this one repeats, and what it keeps of it.
+    pub rerun: Option<Rerun>,
     /// What asked for it.
     pub request: Request,
     /// What planning found; `None` until then.
@@ -181,6 +185,9 @@ pub struct State {
     pub message: Option<String>,
     /// Whether the request brought secrets; jobs get them only where the commit is trusted.
     pub secrets: bool,
+    /// Their names.
+    #[serde(default)]
+    pub secret_names: Vec<String>,
     /// The operator's rules when it was made.
     pub rules: Rules,
     /// Who may read it.
@@ -329,6 +336,8 @@ pub struct Job {
     pub claim: Option<Claim>,
     /// Where it stands.
     pub phase: JobPhase,
+    /// Where it ran, if that was an earlier run.
+    pub carried: Option<Carried>,
     /// Attempts so far: the last one is current.
     pub attempts: Vec<AttemptRecord>,
 }

@@ -4,6 +4,7 @@
 //! `archive` keeps the logs, `joints` holds the small things that one stage asks of another.
 
 mod archive;
+mod carry;
 mod cascade;
 mod desk;
 mod engine;

@@ -373,6 +373,7 @@ fn drafts_of_a_run(pool: &Keys, publisher: &Keys, author: &Keys, job: &Event) ->
         env: indexmap::IndexMap::new(),
         notices: Vec::new(),
         inputs: None,
+        again: None,
         received_at: now(),
     };
     let stamp = now() / 1000;

@@ -13,12 +13,14 @@ mod interpolate;
 mod json;
 mod lexer;
 mod limits;
+mod named;
 mod number;
 mod parser;
 mod value;
 
 pub use interpolate::{check, check_condition, condition, interpolate, interpolate_text, interpolate_tree};
 pub use limits::Limits;
+pub use named::{Named, named_in};
 pub use parser::{parse, parse_known};
 pub use value::{Object, Value};
 

@@ -27,16 +27,20 @@ pub(crate) struct Api {
 }
 
 impl Server {
-    pub(crate) fn connect(&self) -> Result<Api> {
+    /// The key that requests are signed with, where there is one.
+    pub(crate) fn keys(&self) -> Result<Option<Keys>> {
         let text = match &self.key_file {
             Some(path) => {
                 Some(std::fs::read_to_string(path).with_context(|| format!("cannot read the key {}", path.display()))?)
             }
             None => std::env::var("LONGSHORE_NSEC").ok(),
         };
-        let keys = text.map(|text| Keys::parse(text.trim()).context("the key is neither nsec1… nor 64 hex digits"));
+        text.map(|text| Keys::parse(text.trim()).context("the key is neither nsec1… nor 64 hex digits")).transpose()
+    }
+
+    pub(crate) fn connect(&self) -> Result<Api> {
         let http = reqwest::Client::builder().build().context("no HTTP client")?;
-        Ok(Api { base: self.server.trim_end_matches('/').to_owned(), keys: keys.transpose()?, http })
+        Ok(Api { base: self.server.trim_end_matches('/').to_owned(), keys: self.keys()?, http })
     }
 }
 

@@ -44,7 +44,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     for job in run["jobs"].as_array().into_iter().flatten() {
         let attempt = job["attempt"].as_u64().filter(|attempt| *attempt > 1);
         let attempt = attempt.map(|attempt| format!(", attempt {attempt}")).unwrap_or_default();
-        println!("{}: {}{attempt}", text(job, "name"), state(job));
+        let carried = job["carried_from"]["serial"].as_u64();
+        let carried = carried.map(|serial| format!(", carried over from run {serial}")).unwrap_or_default();
+        println!("{}: {}{attempt}{carried}", text(job, "name"), state(job));
         for step in job["steps"].as_array().into_iter().flatten() {
             let seconds = step["duration_ms"].as_f64().unwrap_or_default() / 1000.0;
             println!("  {:<10} {} ({seconds:.1} s)", text(step, "conclusion"), text(step, "name"));

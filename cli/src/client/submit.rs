@@ -47,6 +47,13 @@ pub(crate) struct Args {
     /// File with your secret key (nsec1… or hex); else LONGSHORE_NSEC is used
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
+    #[command(flatten)]
+    watch: Watch,
+}
+
+/// Whether to wait
+#[derive(Debug, clap::Args)]
+pub(crate) struct Watch {
     /// Do not wait for the end
     #[arg(long)]
     detach: bool,
@@ -58,6 +65,10 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// Nothing to sign with: what to do.
+pub(crate) const NO_KEY: &str =
+    "no key to sign with: put your nsec into LONGSHORE_NSEC, or name its file with --key-file";
+
 /// Exit code: 0 success, 1 failure, 130 cancelled.
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let keys = keys(args.key_file.as_ref())?;
@@ -67,18 +78,30 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let publisher = Keys::generate();
     let (run, job) = pair(&args, &keys, &publisher, pool)?;
     let client = relay::connect(&args.relays).await?;
+    publish(client, run, job, pool, &args.watch).await
+}
+
+/// Sends a pair of events, and says what is heard about it until its end.
+#[allow(clippy::print_stdout)]
+pub(crate) async fn publish(
+    client: Client,
+    run: Event,
+    job: Event,
+    pool: PublicKey,
+    watch: &Watch,
+) -> Result<ExitCode> {
     let mut heard = client.notifications();
     let answers = Filter::new().kinds([5101, 5402, 30100].map(Kind::from)).events([run.id, job.id]);
     client.subscribe(answers, None).await.context("cannot subscribe to the answers")?;
     relay::send(&client, &run).await?;
     relay::send(&client, &job).await?;
-    tell(&run, args.json);
-    tell(&job, args.json);
-    if args.detach {
+    tell(&run, watch.json);
+    tell(&job, watch.json);
+    if watch.detach {
         return Ok(ExitCode::SUCCESS);
     }
-    let end = tokio::time::timeout(Duration::from_secs(args.timeout), wait(&mut heard, &job, pool, args.json));
-    let end = end.await.with_context(|| format!("no end within {} s; the run goes on", args.timeout))??;
+    let end = tokio::time::timeout(Duration::from_secs(watch.timeout), wait(&mut heard, &job, pool, watch.json));
+    let end = end.await.with_context(|| format!("no end within {} s; the run goes on", watch.timeout))??;
     close(&client).await;
     Ok(match end.as_str() {
         "completed" => ExitCode::SUCCESS,
@@ -140,8 +163,7 @@ fn keys(file: Option<&PathBuf>) -> Result<Keys> {
         Some(path) => {
             std::fs::read_to_string(path).with_context(|| format!("cannot read the key {}", path.display()))?
         }
-        None => std::env::var("LONGSHORE_NSEC")
-            .context("no key to sign with: put your nsec into LONGSHORE_NSEC, or name its file with --key-file")?,
+        None => std::env::var("LONGSHORE_NSEC").context(NO_KEY)?,
     };
     Keys::parse(text.trim()).context("the key is neither nsec1… nor 64 hex digits")
 }
@@ -190,21 +212,22 @@ fn pair(args: &Args, keys: &Keys, publisher: &Keys, pool: PublicKey) -> Result<(
         let (name, value) = item.split_once('=').with_context(|| format!("--env {item:?}: expected NAME=VALUE"))?;
         env(name, value.to_owned());
     }
-    let mut seal = |name: &str, value: &str| -> Result<()> {
-        let sealed = nip44::encrypt(keys.secret_key(), &pool, value, nip44::Version::V2);
-        tags.push(vec!["secret".into(), name.to_owned(), sealed.with_context(|| format!("cannot encrypt {name}"))?]);
-        Ok(())
-    };
-    seal("HIVE_CI_NSEC", &publisher.secret_key().to_secret_hex())?;
+    tags.push(sealed(keys, &pool, "HIVE_CI_NSEC", &publisher.secret_key().to_secret_hex())?);
     for name in &args.secrets {
         ensure!(!name.contains('='), "--secret takes a name; its value comes from the environment");
         let value = std::env::var(name).with_context(|| format!("--secret {name}: the environment has no {name}"))?;
-        seal(name, &value)?;
+        tags.push(sealed(keys, &pool, name, &value)?);
     }
     Ok((run.clone(), sign(keys, 5100, tags)?))
 }
 
-fn sign(keys: &Keys, kind: u16, tags: Vec<Vec<String>>) -> Result<Event> {
+/// A secret for the pool alone.
+pub(crate) fn sealed(keys: &Keys, pool: &PublicKey, name: &str, value: &str) -> Result<Vec<String>> {
+    let sealed = nip44::encrypt(keys.secret_key(), pool, value, nip44::Version::V2);
+    Ok(vec!["secret".into(), name.to_owned(), sealed.with_context(|| format!("cannot encrypt {name}"))?])
+}
+
+pub(crate) fn sign(keys: &Keys, kind: u16, tags: Vec<Vec<String>>) -> Result<Event> {
     let tags = tags.into_iter().map(Tag::parse).collect::<Result<Vec<_>, _>>().context("a tag is empty")?;
     EventBuilder::new(Kind::from(kind), "").tags(tags).sign_with_keys(keys).context("cannot sign")
 }

@@ -1,6 +1,10 @@
 //! Hive CI: the pair 5401 + 5100 becomes a request, a run's updates become 30100, 5101 and 5402. Pure.
 //!
 //! The runner script that a job carries is recognised by its shape and never run: the workflow runs natively.
+//!
+//! Two tags of our own on a 5401 ask for an earlier run again: `previous` names its 5401, and `rerun` is `all`,
+//! `failed`, or `job` with a job's id after it. The pair is otherwise a press like any other: the commit may be left
+//! empty, secrets come anew. A status may say in `reason`, a tag of our own too, what the run waits for.
 
 use nostr::{Event, EventId, Keys, PublicKey};
 use secrecy::SecretString;
@@ -93,6 +97,11 @@ pub struct Secrets {
 }
 
 impl Secrets {
+    /// Names of the author's own values.
+    pub fn names(&self) -> Vec<String> {
+        self.values.iter().map(|(name, _)| name.clone()).collect()
+    }
+
     /// All values as they are sealed for a run: the author's own, and the publisher key as [`PUBLISHER_SECRET`].
     pub fn into_values(self) -> Vec<(String, SecretString)> {
         let publisher = self.publisher.map(|keys| keys.secret_key().to_secret_hex());

@@ -36,7 +36,7 @@ pub(super) struct Named {
 }
 
 /// Owner of an artifact's bytes.
-pub(super) fn owner(id: u64) -> String {
+pub fn owner(id: u64) -> String {
     format!("artifact:{id}")
 }
 

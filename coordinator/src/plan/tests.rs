@@ -28,6 +28,7 @@ fn request(trigger: Option<&str>) -> Request {
         env: IndexMap::new(),
         notices: Vec::new(),
         inputs: None,
+        again: None,
         received_at: 0,
     }
 }

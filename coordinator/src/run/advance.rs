@@ -4,8 +4,8 @@ use indexmap::IndexMap;
 use workflow::plan::{Conclusion, JobReport, Reason};
 
 use super::{
-    AttemptRecord, Cancel, Effect, Event, JobPhase, Millis, Phase, Planned, Request, Rules, SealedLog, State, Update,
-    Visibility,
+    AttemptRecord, Cancel, Effect, Event, JobPhase, Millis, Phase, Planned, Request, Rerun, Rules, SealedLog, State,
+    Update, Visibility,
 };
 
 /// Attempts of one job before its start is given up (a start, a pull or a worker failed).
@@ -18,16 +18,14 @@ pub struct New {
     pub id: String,
     /// `github.run_id`.
     pub serial: u64,
-    /// `github.run_number`.
+    /// `github.run_number`; a rerun keeps that of the earlier run.
     pub number: u64,
-    /// `github.run_attempt`, from 1.
-    pub attempt: u32,
     /// The run this one repeats.
-    pub previous: Option<String>,
+    pub rerun: Option<Rerun>,
     /// What asked for it.
     pub request: Request,
-    /// Whether secrets came with it.
-    pub secrets: bool,
+    /// Names of the secrets that came with it.
+    pub secrets: Vec<String>,
     /// The operator's rules.
     pub rules: Rules,
     /// Who may read it.
@@ -56,9 +54,9 @@ pub fn create(new: New, now: Millis) -> (State, Vec<Effect>) {
         id: new.id,
         version: 0,
         serial: new.serial,
-        number: new.number,
-        attempt: new.attempt,
-        previous: new.previous,
+        number: new.rerun.as_ref().map_or(new.number, |rerun| rerun.number),
+        attempt: new.rerun.as_ref().map_or(1, |rerun| rerun.attempt),
+        rerun: new.rerun,
         request: new.request,
         planned: None,
         phase: Phase::Planning,
@@ -68,7 +66,8 @@ pub fn create(new: New, now: Millis) -> (State, Vec<Effect>) {
         cancelled: None,
         expired_at: None,
         message: None,
-        secrets: new.secrets,
+        secrets: !new.secrets.is_empty(),
+        secret_names: new.secrets,
         rules: new.rules,
         visibility: new.visibility,
         expires_at: new.expires_at,

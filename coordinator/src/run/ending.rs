@@ -52,7 +52,7 @@ impl Job {
     }
 
     /// An entry that waits for its needs.
-    pub(super) fn blocked(id: String, within: &str, name: String) -> Self {
+    pub(crate) fn blocked(id: String, within: &str, name: String) -> Self {
         Self {
             id,
             within: within.to_owned(),
@@ -63,6 +63,7 @@ impl Job {
             tolerated: false,
             fail_fast: true,
             max_parallel: None,
+            carried: None,
             claim: None,
             phase: JobPhase::Blocked,
             attempts: Vec::new(),

@@ -18,6 +18,12 @@ impl Turn {
     /// Enters the plan's jobs, none of them started.
     pub(super) fn lay_out(&mut self, planned: &Planned) {
         for (id, job) in &planned.plan.jobs {
+            let (jobs, calls) = self.carried_job(id);
+            if !jobs.is_empty() {
+                self.state.jobs.extend(jobs);
+                self.state.calls.extend(calls);
+                continue;
+            }
             let name = job.name.clone().unwrap_or_else(|| id.clone());
             self.state.jobs.insert(id.clone(), Job::blocked(id.clone(), "", name));
         }
@@ -72,6 +78,9 @@ impl Turn {
             Ok(false) => return self.conclude(&key, Conclusion::Skipped, None, None),
             Err(why) => return self.conclude(&key, Conclusion::Failure, Some(invalid(&key, "if", &why)), None),
         }
+        if let Some(reason) = self.lacks_secret(planned, within, id, job) {
+            return self.conclude(&key, Conclusion::Failure, Some(reason), None);
+        }
         let Some(blocked) = self.state.jobs.get(&key) else { return };
         match legs(blocked, &key, id, job, &known) {
             Ok(legs) => self.replace(&key, legs),
@@ -83,6 +92,7 @@ impl Turn {
     fn replace(&mut self, id: &str, legs: Vec<(String, Job)>) {
         let Some((at, _, _)) = self.state.jobs.shift_remove_full(id) else { return };
         for (offset, (key, job)) in legs.into_iter().enumerate() {
+            let job = self.carried_leg(&key, job);
             self.state.jobs.shift_insert(at + offset, key, job);
         }
     }

@@ -92,6 +92,7 @@ pub(crate) fn request() -> Request {
         env: IndexMap::new(),
         notices: Vec::new(),
         inputs: None,
+        again: None,
         received_at: START,
     }
 }
@@ -101,10 +102,9 @@ pub(crate) fn new_run(rules: Rules, secrets: bool) -> New {
         id: "run".into(),
         serial: 1,
         number: 1,
-        attempt: 1,
-        previous: None,
+        rerun: None,
         request: request(),
-        secrets,
+        secrets: secrets.then(|| "TOKEN".to_owned()).into_iter().collect(),
         rules,
         visibility: Visibility::Public,
         expires_at: START + 1,

@@ -14,9 +14,9 @@ use crate::{
         policy::{Judgement, Policy},
         routes::Routes,
     },
-    run::{Event, Origin, Request},
+    run::{Event, Origin, Request, Rerun, State},
     source::Sources,
-    store::Batch,
+    store::{Batch, Reader},
 };
 
 /// Job events are heard for at most this many unfinished runs.
@@ -50,16 +50,69 @@ impl Reception {
     }
 }
 
-impl Desk for Reception {
-    fn accept(&self, request: Request, secrets: Secrets, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
-        async move {
-            if let Some(reason) = self.objection(&request).await {
-                return match Refusal::of_request(&request, &secrets, reason) {
-                    Some(refusal) => self.refuse(refusal, Reach::Everywhere, settle).await,
-                    None => Ok(()),
-                };
+impl Reception {
+    /// The earlier run that a request asks for again: one of ours, of the same workflow, that its author may read. What
+    /// the request leaves open is taken from it. The inner error is for the author.
+    async fn rerun(&self, request: &mut Request, secrets: &Secrets) -> anyhow::Result<Result<Option<Rerun>, String>> {
+        let Some(again) = request.again.clone() else { return Ok(Ok(None)) };
+        let found = self.engine.store().run_by_event(&again.previous).await?;
+        // One answer for all that is not there for this author: it gives nothing away.
+        let Some(earlier) = found.filter(|earlier| repeats(request, &again.previous, earlier)) else {
+            return Ok(Err(format!(
+                "the run {} is none of this workflow and repository here: rerun it at the pool that ran it",
+                again.previous
+            )));
+        };
+        if let Some(planned) = &earlier.planned {
+            if !planned.commit.starts_with(&request.commit) {
+                return Ok(Err(format!(
+                    "a rerun is of the commit {}, the run names {}: leave it empty, or press \"run\" instead",
+                    planned.commit, request.commit
+                )));
             }
-            let state = self.engine.accept(request, &secrets, settle).await?;
+            request.commit.clone_from(&planned.commit);
+            if request.branch.is_empty() && request.reference.is_none() {
+                request.reference = Some(planned.reference.clone());
+            }
+        }
+        if request.trigger.is_none() {
+            request.trigger.clone_from(&earlier.request.trigger);
+        }
+        if request.inputs.is_none() {
+            request.inputs.clone_from(&earlier.request.inputs);
+        }
+        Ok(earlier.rerun(&again.jobs, &secrets.names()).map(Some))
+    }
+}
+
+/// Whether a run is what a request may ask for again.
+fn repeats(request: &Request, event: &str, earlier: &State) -> bool {
+    let asked = matches!(&earlier.request.origin, Origin::HiveCi { run_event, .. } if run_event == event);
+    let reader = Reader::Key(request.actor.clone());
+    let theirs = [&earlier.request.actor, &earlier.request.repository.owner].contains(&&request.actor);
+    asked
+        && earlier.request.repository.address == request.repository.address
+        && earlier.request.workflow == request.workflow
+        && (theirs || reader.may_read(&earlier.visibility))
+}
+
+impl Desk for Reception {
+    fn accept(&self, mut request: Request, secrets: Secrets, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
+        async move {
+            let permitted = match self.objection(&request).await {
+                Some(reason) => Err(reason),
+                None => self.rerun(&mut request, &secrets).await?,
+            };
+            let rerun = match permitted {
+                Ok(rerun) => rerun,
+                Err(reason) => {
+                    return match Refusal::of_request(&request, &secrets, reason) {
+                        Some(refusal) => self.refuse(refusal, Reach::Everywhere, settle).await,
+                        None => Ok(()),
+                    };
+                }
+            };
+            let state = self.engine.accept(request, rerun, &secrets, settle).await?;
             tracing::info!(run = state.id, serial = state.serial, workflow = state.request.workflow, "accepted");
             Ok(())
         }
@@ -109,5 +162,35 @@ impl Desk for Reception {
             Ok(jobs.take(LIVE).collect())
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::{self, Rules, Visibility, testing};
+
+    #[test]
+    fn a_run_is_repeated_in_its_own_repository_and_workflow_by_who_may_read_it() {
+        let mut earlier = run::create(testing::new_run(Rules::default(), false), 0).0;
+        earlier.request.origin = Origin::HiveCi {
+            run_event: "event".into(),
+            job_event: "job".into(),
+            author: "author".into(),
+            publisher: None,
+            workflow: String::new(),
+            relays: Vec::new(),
+        };
+        let same = testing::request();
+        assert!(repeats(&same, "event", &earlier));
+        assert!(!repeats(&same, "job", &earlier), "only the run's own event names it");
+        let mut foreign = same.clone();
+        foreign.repository.address = "30617:other:repo".into();
+        assert!(!repeats(&foreign, "event", &earlier));
+        let other = Request { workflow: "other.yml".into(), ..same.clone() };
+        assert!(!repeats(&other, "event", &earlier));
+        earlier.visibility = Visibility::Readers(vec!["reader".into()]);
+        let by = |actor: &str| repeats(&Request { actor: actor.into(), ..same.clone() }, "event", &earlier);
+        assert!(by(&earlier.request.actor) && by("reader") && !by("stranger"));
     }
 }

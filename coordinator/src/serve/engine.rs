@@ -14,7 +14,7 @@ use crate::{
         publish,
         routes::Routes,
     },
-    run::{self, Effect, Event, Millis, New, Origin, Refused, Request, Rules, State, Update, Visibility},
+    run::{self, Effect, Event, Millis, New, Origin, Refused, Request, Rerun, Rules, State, Update, Visibility},
     store::{
         Batch, Change, Queued, RelayClass, Signer, Store, StoreError, Task, TaskKind,
         seal::{self, StoreKey},
@@ -74,7 +74,13 @@ impl Engine {
     ///
     /// # Errors
     /// [`StoreError::Seen`] where it was taken in before; the store can't be written, or the secrets can't be sealed.
-    pub async fn accept(&self, request: Request, secrets: &Secrets, settle: Batch) -> anyhow::Result<State> {
+    pub async fn accept(
+        &self,
+        request: Request,
+        rerun: Option<Rerun>,
+        secrets: &Secrets,
+        settle: Batch,
+    ) -> anyhow::Result<State> {
         let Inner { store, store_key, config, .. } = &*self.0;
         let now = self.now();
         let id = uuid::Uuid::now_v7().to_string();
@@ -82,10 +88,12 @@ impl Engine {
         let new = New {
             id: id.clone(),
             serial: store.next("run").await?,
-            number: store.next(&counter).await?,
-            attempt: 1,
-            previous: None,
-            secrets: !secrets.values.is_empty(),
+            number: match &rerun {
+                Some(rerun) => rerun.number,
+                None => store.next(&counter).await?,
+            },
+            rerun,
+            secrets: secrets.names(),
             rules: self.rules(&request),
             visibility: self.visibility(&request),
             expires_at: now.saturating_add(config.keep_days.saturating_mul(DAY_MS)),
@@ -93,6 +101,9 @@ impl Engine {
         };
         let (state, effects) = run::create(new, now);
         let mut batch = settle;
+        if let Some(rerun) = &state.rerun {
+            batch.extend(super::carry::artifacts(store, rerun, &state.id, state.expires_at).await?);
+        }
         if !secrets.values.is_empty() || secrets.publisher.is_some() {
             let mut values = secrets.values.clone();
             if let Some(keys) = &secrets.publisher {

@@ -251,7 +251,7 @@ pub(super) async fn write(connection: &mut AnyConnection, state: &State) -> Resu
         .bind(integer(state.serial))
         .bind(integer(state.number))
         .bind(i64::from(state.attempt))
-        .bind(state.previous.as_ref())
+        .bind(state.rerun.as_ref().map(|rerun| &rerun.previous))
         .bind(&state.request.id)
         .bind(run_event)
         .bind(job_event)

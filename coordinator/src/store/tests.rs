@@ -17,7 +17,7 @@ fn run(id: &str, serial: u64) -> State {
         serial,
         number: serial,
         attempt: 1,
-        previous: None,
+        rerun: None,
         request: crate::run::Request {
             id: format!("job-of-{id}"),
             origin: Origin::HiveCi {
@@ -38,6 +38,7 @@ fn run(id: &str, serial: u64) -> State {
             env: indexmap::IndexMap::new(),
             notices: vec![],
             inputs: None,
+            again: None,
             received_at: 1,
         },
         planned: None,
@@ -48,6 +49,7 @@ fn run(id: &str, serial: u64) -> State {
         cancelled: None,
         expired_at: None,
         message: None,
+        secret_names: Vec::new(),
         secrets: false,
         rules: crate::run::Rules::default(),
         visibility: Visibility::Public,

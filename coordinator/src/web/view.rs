@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use workflow::plan::{Annotation, Conclusion, Environment, Reason};
 
 use crate::{
-    run::{self, End, Job, JobPhase, Millis, Origin, Phase, State, Wait},
+    run::{self, Carried, End, Job, JobPhase, Millis, Origin, Phase, State, Wait},
     store::{Pending, Status, Summary},
 };
 
@@ -19,7 +19,10 @@ pub(super) struct RunView {
     pub(super) serial: u64,
     pub(super) number: u64,
     pub(super) attempt: u32,
+    /// Id of the run that this one repeats.
     pub(super) previous: Option<String>,
+    /// Names of the secrets that came with the request: a rerun has to bring them again.
+    pub(super) secret_names: Vec<String>,
     pub(super) repository: String,
     pub(super) workflow: String,
     pub(super) name: String,
@@ -102,6 +105,9 @@ pub(super) struct JobView {
     #[schema(value_type = Option<Object>)]
     pub(super) reason: Option<Reason>,
     pub(super) exit_code: Option<i32>,
+    /// Where it ran, if that was an earlier run.
+    #[schema(value_type = Option<Object>)]
+    pub(super) carried_from: Option<Carried>,
     pub(super) labels: Vec<String>,
     pub(super) attempt: u32,
     pub(super) worker: Option<String>,
@@ -172,7 +178,8 @@ impl From<State> for RunView {
             serial: state.serial,
             number: state.number,
             attempt: state.attempt,
-            previous: state.previous,
+            previous: state.rerun.map(|rerun| rerun.previous),
+            secret_names: state.secret_names,
             repository: state.request.repository.address,
             name: planned.map_or_else(|| state.request.workflow.clone(), |planned| planned.plan.name.clone()),
             title: planned.and_then(|planned| planned.title.clone()),
@@ -261,6 +268,7 @@ impl From<(String, Job)> for JobView {
             conclusion,
             reason,
             exit_code: None,
+            carried_from: job.carried.clone(),
             labels: job.labels,
             attempt: last.map_or(0, |attempt| attempt.number),
             worker: last.map(|attempt| attempt.worker.clone()),

@@ -65,6 +65,8 @@ pub struct Press {
     pub env: Vec<(String, String)>,
     /// The user's own secrets.
     pub secrets: Vec<(String, String)>,
+    /// Further tags of the run.
+    pub more: Vec<Vec<String>>,
     /// `payment` tag.
     pub payment: Option<String>,
     /// What stands as HIVE_CI_NSEC; the publisher's secret unless set.
@@ -88,6 +90,7 @@ impl Press {
         }
         tags.push(vec!["commit".into(), self.commit.clone()]);
         tags.push(vec!["t".into(), "hive-ci".into()]);
+        tags.extend(self.more.iter().cloned());
         let run = sign(&self.author, kind::RUN, tags)?;
 
         let mut tags = vec![

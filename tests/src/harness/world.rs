@@ -90,6 +90,7 @@ impl World {
             shape: Shape::A1,
             env: Vec::new(),
             secrets: Vec::new(),
+            more: Vec::new(),
             payment: None,
             nsec: None,
         }

@@ -6,6 +6,7 @@ mod calls;
 mod ending;
 mod intake;
 mod logs;
+mod rerun;
 
 use std::time::Duration;
 

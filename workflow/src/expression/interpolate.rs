@@ -74,6 +74,12 @@ pub fn check_condition(text: &str, allowed_contexts: &[&str], allowed_functions:
     check_segments(&condition_segments(text)?, allowed_contexts, allowed_functions)
 }
 
+/// The expressions in `text` that can be read.
+pub(super) fn expressions(text: &str) -> Vec<Expression> {
+    let segments = segments(text).unwrap_or_default();
+    segments.iter().filter_map(Segment::expression).filter_map(|(_, text)| parse(text).ok()).collect()
+}
+
 fn check_segments(segments: &[Segment<'_, &str>], contexts: &[&str], functions: &[&str]) -> Result<(), Error> {
     for (start, text) in segments.iter().filter_map(Segment::expression) {
         parse_known(text, contexts, functions).map_err(|error| error.moved(start))?;

@@ -1,13 +1,13 @@
 //! A pair of events becomes a request.
 
 use indexmap::IndexMap;
-use nostr::{Event, Keys, PublicKey, SecretKey, nips::nip44};
+use nostr::{Event, EventId, Keys, PublicKey, SecretKey, nips::nip44};
 use secrecy::SecretString;
 
 use crate::{
     config::Limits,
     nostr::tags,
-    run::{Millis, Origin, Repository, Request},
+    run::{Again, JobSet, Millis, Origin, Repository, Request},
 };
 
 use super::{
@@ -158,9 +158,30 @@ impl Pair<'_> {
             env,
             notices,
             inputs: self.inputs(),
+            again: self.again()?,
             received_at: self.now,
         };
         Ok((request, values))
+    }
+
+    /// The earlier run that is asked for again, if any.
+    fn again(&self) -> Result<Option<Again>, String> {
+        let previous = tags::first(self.run, "previous");
+        let asked = tags::all(self.run, "rerun").next();
+        let (previous, asked) = match (previous, asked) {
+            (None, None) => return Ok(None),
+            (Some(previous), Some(asked)) => (previous, asked),
+            _ => return Err("a rerun names the earlier run in `previous` and its jobs in `rerun`: give both".into()),
+        };
+        let jobs = match (asked.get(1).map(String::as_str), asked.get(2).filter(|job| !job.is_empty())) {
+            (Some("all"), None) => JobSet::All,
+            (Some("failed"), None) => JobSet::Failed,
+            (Some("job"), Some(job)) => JobSet::One(job.clone()),
+            _ => return Err("the run's `rerun` is `all`, `failed`, or `job` with the job's id after it".into()),
+        };
+        let previous = EventId::from_hex(previous);
+        let previous = previous.map_err(|_| "the run's `previous` is no event id (64 hex)".to_owned())?;
+        Ok(Some(Again { previous: previous.to_hex(), jobs }))
     }
 
     /// A Hive CI job has a known shape, or says whose run it is: users may edit what starts the script.

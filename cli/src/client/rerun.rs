@@ -1,0 +1,128 @@
+//! `longshore rerun`: asks for an earlier run again, with a fresh pair of events.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use nostr::{Event, EventId, Filter, Keys, PublicKey};
+use serde_json::Value;
+
+use super::{
+    api::Server,
+    chain, relay,
+    show::text,
+    submit::{self, Watch},
+};
+
+/// Run an earlier run again: all of it, what failed, or one job with what depends on it
+///
+/// Publishes a new run (kind 5401) and job (kind 5100) signed with your key. The other jobs' results are carried over.
+/// Secrets are gone by then: the names that the earlier run had are read from the coordinator, their values come from
+/// environment variables of those names.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The run: its id, its number in the pool, or the id of its run (5401) or job (5100) event
+    run: String,
+    /// Only the jobs that failed or were cancelled, with what depends on them
+    #[arg(long, conflicts_with = "job")]
+    failed: bool,
+    /// Only this job, by its id in the workflow, with what depends on it
+    #[arg(long, value_name = "ID")]
+    job: Option<String>,
+    /// Go on without this secret; a job that uses it is refused. May be repeated
+    #[arg(long = "without-secret", value_name = "NAME")]
+    without: Vec<String>,
+    /// Relays that have the earlier events, and to publish to; may be repeated
+    #[arg(long = "relay", value_name = "URL", env = "LONGSHORE_RELAY", value_delimiter = ',')]
+    relays: Vec<String>,
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    watch: Watch,
+}
+
+/// Exit code: 0 success, 1 failure, 130 cancelled.
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    let keys = args.server.keys()?.context(submit::NO_KEY)?;
+    let earlier: Value = args.server.connect()?.get(&format!("/api/runs/{}", args.run)).await?;
+    let client = relay::connect(&args.relays).await?;
+    let (run, job) = pair_of(&client, &earlier).await?;
+    let secrets = args.secrets(&earlier)?;
+    let pool = chain::value(&job, "p");
+    let pool = PublicKey::from_hex(&pool).with_context(|| format!("the earlier job names no pool: {pool:?}"))?;
+    let (run, job) = Again { args: &args, keys: &keys, pool, earlier: &earlier }.pair(&run, &job, &secrets)?;
+    submit::publish(client, run, job, pool, &args.watch).await
+}
+
+async fn pair_of(client: &nostr_sdk::Client, earlier: &Value) -> Result<(Event, Event)> {
+    let id = |key: &str| EventId::from_hex(&text(earlier, key)).context("the run was not asked for by an event");
+    let (run, job) = (id("run_event")?, id("job_event")?);
+    let found = relay::find(client, vec![Filter::new().ids([run, job])]).await?;
+    let event = |id: EventId| {
+        let event = found.iter().find(|event| event.id == id && event.verify().is_ok()).cloned();
+        event.with_context(|| format!("no relay has the event {id} of the earlier run: name one that has with --relay"))
+    };
+    Ok((event(run)?, event(job)?))
+}
+
+impl Args {
+    /// The earlier run's secrets with the values of this environment.
+    fn secrets(&self, earlier: &Value) -> Result<Vec<(String, String)>> {
+        let names = earlier["secret_names"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let wanted: Vec<&str> = names.filter(|name| !self.without.iter().any(|left| left == name)).collect();
+        let missing: Vec<&str> = wanted.iter().copied().filter(|name| std::env::var_os(name).is_none()).collect();
+        ensure!(
+            missing.is_empty(),
+            "the earlier run had secrets that are not in the environment: {}; set these variables, or leave one out with \
+             --without-secret NAME",
+            missing.join(", ")
+        );
+        let value = |name: &str| std::env::var(name).with_context(|| format!("the value of {name} is not UTF-8 text"));
+        wanted.into_iter().map(|name| Ok((name.to_owned(), value(name)?))).collect()
+    }
+
+    fn jobs(&self) -> Vec<String> {
+        match &self.job {
+            Some(job) => vec!["rerun".into(), "job".into(), job.clone()],
+            None if self.failed => vec!["rerun".into(), "failed".into()],
+            None => vec!["rerun".into(), "all".into()],
+        }
+    }
+}
+
+struct Again<'a> {
+    args: &'a Args,
+    keys: &'a Keys,
+    pool: PublicKey,
+    earlier: &'a Value,
+}
+
+impl Again<'_> {
+    /// The earlier pair as its new author signs it, with a publisher key of its own.
+    fn pair(&self, run: &Event, job: &Event, secrets: &[(String, String)]) -> Result<(Event, Event)> {
+        let publisher = Keys::generate();
+        let kept = ["a", "workflow", "trigger", "branch", "ref", "t"];
+        let mut tags: Vec<Vec<String>> = copied(run, |tag| kept.contains(&tag[0].as_str()));
+        tags.push(vec!["triggered-by".into(), self.keys.public_key().to_hex()]);
+        tags.push(vec!["publisher".into(), publisher.public_key().to_hex()]);
+        tags.push(vec!["commit".into(), text(self.earlier, "commit")]);
+        tags.push(vec!["previous".into(), run.id.to_hex()]);
+        tags.push(self.args.jobs());
+        let run = submit::sign(self.keys, 5401, tags)?;
+        let own_id = |tag: &[String]| tag[0] == "env" && tag.get(1).is_some_and(|name| name == "HIVE_CI_RUN_ID");
+        let kept = ["p", "cmd", "args", "env"];
+        let mut tags = copied(job, |tag| kept.contains(&tag[0].as_str()) && !own_id(tag));
+        tags.insert(1, vec!["e".into(), run.id.to_hex()]);
+        tags.push(vec!["env".into(), "HIVE_CI_RUN_ID".into(), run.id.to_hex()]);
+        let nsec = ("HIVE_CI_NSEC".to_owned(), publisher.secret_key().to_secret_hex());
+        for (name, value) in std::iter::once(&nsec).chain(secrets) {
+            tags.push(submit::sealed(self.keys, &self.pool, name, value)?);
+        }
+        Ok((run.clone(), submit::sign(self.keys, 5100, tags)?))
+    }
+}
+
+/// Tags as they stand in an event, those that count.
+fn copied(event: &Event, counts: impl Fn(&[String]) -> bool) -> Vec<Vec<String>> {
+    let tags = event.tags.iter().map(|tag| tag.as_slice());
+    tags.filter(|tag| !tag.is_empty() && counts(tag)).map(<[String]>::to_vec).collect()
+}

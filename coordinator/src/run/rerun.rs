@@ -1,0 +1,240 @@
+//! Running again: which jobs of an earlier run run anew, and what is carried over of the others.
+
+use std::collections::BTreeSet;
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use workflow::{
+    expression::{self, Named},
+    plan::{self, Conclusion, Plan, Reason, Work},
+};
+
+use super::{Call, Job, JobPhase, Phase, Planned, State, advance::Turn};
+
+/// Calls within calls that are looked through for names.
+const DEEPEST: usize = 10;
+
+/// What a request says of an earlier run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Again {
+    /// What asked for the earlier run: for Hive CI the id of its 5401.
+    pub previous: String,
+    /// What is to run.
+    pub jobs: JobSet,
+}
+
+/// Jobs of an earlier run that are to run again, always with what depends on them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "set", content = "job")]
+pub enum JobSet {
+    /// All.
+    All,
+    /// Those that failed or were cancelled.
+    Failed,
+    /// One, by its id in the workflow.
+    One(String),
+}
+
+/// A run that repeats another.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rerun {
+    /// Id of the earlier run.
+    pub previous: String,
+    /// `github.run_number`: a rerun keeps it.
+    pub number: u64,
+    /// `github.run_attempt`.
+    pub attempt: u32,
+    /// Ids of the jobs that run; empty: all.
+    pub jobs: Vec<String>,
+    /// What is carried over, by job key.
+    pub carried: IndexMap<String, Job>,
+    /// Called workflows that the carried jobs belong to, by key.
+    pub calls: IndexMap<String, Call>,
+    /// Names of secrets that the earlier run had and that did not come again.
+    pub missing: Vec<String>,
+}
+
+/// Where a job ran whose result was carried over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    /// Run id.
+    pub run: String,
+    /// The run's number in the pool.
+    pub serial: u64,
+}
+
+impl State {
+    /// What a rerun of this run runs and carries over; `secrets` are the names that came with the rerun.
+    ///
+    /// # Errors
+    /// It can't be rerun so: the text says why, for who asked.
+    pub fn rerun(&self, jobs: &JobSet, secrets: &[String]) -> Result<Rerun, String> {
+        let serial = self.serial;
+        if !matches!(self.phase, Phase::Done { .. }) {
+            return Err(format!("run {serial} has not ended: wait for its end, or cancel it first"));
+        }
+        let plan = self.planned.as_ref().map(|planned| &planned.plan);
+        let first: BTreeSet<&str> = match (jobs, plan) {
+            (JobSet::All, _) | (JobSet::Failed, None) => BTreeSet::new(),
+            (JobSet::Failed, Some(plan)) => {
+                let failed: BTreeSet<&str> =
+                    plan.jobs.keys().map(String::as_str).filter(|id| !self.passed(id)).collect();
+                if failed.is_empty() {
+                    return Err(format!("no job of run {serial} failed: rerun all, or one job by its name"));
+                }
+                failed
+            }
+            (JobSet::One(id), plan) => match plan.and_then(|plan| plan.jobs.get_key_value(id)) {
+                Some((id, _)) => BTreeSet::from([id.as_str()]),
+                None => {
+                    let known: Vec<&str> =
+                        plan.into_iter().flat_map(|plan| plan.jobs.keys()).map(String::as_str).collect();
+                    return Err(format!("run {serial} has no job \"{id}\"; its jobs are: {}", known.join(", ")));
+                }
+            },
+        };
+        let again = plan.map(|plan| with_dependents(plan, first)).unwrap_or_default();
+        let carried = match again.is_empty() {
+            true => IndexMap::new(),
+            false => self.carried(jobs, &again),
+        };
+        let calls = self.calls.iter().filter(|(_, call)| !again.contains(root(&call.id)));
+        let calls = calls.map(|(key, call)| (key.clone(), call.clone())).collect();
+        let came = |name: &&String| secrets.iter().any(|came| came.eq_ignore_ascii_case(name));
+        Ok(Rerun {
+            previous: self.id.clone(),
+            number: self.number,
+            attempt: self.attempt.saturating_add(1),
+            jobs: again.into_iter().map(str::to_owned).collect(),
+            carried,
+            calls,
+            missing: self.secret_names.iter().filter(|name| !came(name)).cloned().collect(),
+        })
+    }
+
+    /// Whether all legs of a job, or all that it called, ended well, or were left out on purpose.
+    fn passed(&self, id: &str) -> bool {
+        let mut legs = self.jobs.values().filter(|job| root(&job.id) == id).peekable();
+        legs.peek().is_some() && legs.all(Job::passed)
+    }
+
+    /// Jobs that keep their result: those outside of the set, and of a matrix that failed the legs that did not.
+    fn carried(&self, jobs: &JobSet, again: &BTreeSet<&str>) -> IndexMap<String, Job> {
+        let needs_anew = |job: &Job| {
+            let plan = self.planned.as_ref().map(|planned| &planned.plan);
+            let needs = plan.and_then(|plan| plan.jobs.get(&job.id)).map(|job| job.needs.as_slice());
+            needs.unwrap_or_default().iter().any(|need| again.contains(need.as_str()))
+        };
+        let kept = |job: &Job| match again.contains(root(&job.id)) {
+            true => {
+                *jobs == JobSet::Failed
+                    && job.within.is_empty()
+                    && job.leg.total > 1
+                    && job.passed()
+                    && !needs_anew(job)
+            }
+            false => true,
+        };
+        let here = Carried { run: self.id.clone(), serial: self.serial };
+        let carry = |job: &Job| Job {
+            claim: None,
+            attempts: Vec::new(),
+            carried: Some(job.carried.clone().unwrap_or_else(|| here.clone())),
+            ..job.clone()
+        };
+        let ended = self.jobs.iter().filter(|(_, job)| matches!(job.phase, JobPhase::Done { .. }));
+        ended.filter(|(_, job)| kept(job)).map(|(key, job)| (key.clone(), carry(job))).collect()
+    }
+}
+
+/// The job of the run's own file that a job or call stands in.
+fn root(id: &str) -> &str {
+    id.split('/').next().unwrap_or(id)
+}
+
+impl Job {
+    fn passed(&self) -> bool {
+        matches!(self.phase, JobPhase::Done { conclusion: Conclusion::Success | Conclusion::Skipped, .. })
+    }
+}
+
+/// These jobs and all that need them, at any distance.
+fn with_dependents<'a>(plan: &'a Plan, mut found: BTreeSet<&'a str>) -> BTreeSet<&'a str> {
+    loop {
+        let before = found.len();
+        for (id, job) in &plan.jobs {
+            if job.needs.iter().any(|need| found.contains(need.as_str())) {
+                found.insert(id);
+            }
+        }
+        if found.len() == before {
+            return found;
+        }
+    }
+}
+
+impl Turn {
+    /// Entries of a job that does not run again; none where it does.
+    pub(super) fn carried_job(&self, id: &str) -> (Vec<(String, Job)>, Vec<(String, Call)>) {
+        let Some(rerun) = self.state.rerun.as_ref().filter(|rerun| !rerun.jobs.iter().any(|job| job == id)) else {
+            return (Vec::new(), Vec::new());
+        };
+        let jobs = rerun.carried.iter().filter(|(_, job)| root(&job.id) == id);
+        let calls = rerun.calls.iter().filter(|(_, call)| root(&call.id) == id);
+        (
+            jobs.map(|(key, job)| (key.clone(), job.clone())).collect(),
+            calls.map(|(key, call)| (key.clone(), call.clone())).collect(),
+        )
+    }
+
+    /// A leg as the earlier run left it, where that counts.
+    pub(super) fn carried_leg(&self, key: &str, made: Job) -> Job {
+        let earlier = self.state.rerun.as_ref().and_then(|rerun| rerun.carried.get(key));
+        earlier
+            .filter(|earlier| earlier.id == made.id && earlier.within == made.within && earlier.leg == made.leg)
+            .cloned()
+            .unwrap_or(made)
+    }
+
+    /// Why a job can't run again: it uses a secret that the earlier run had and that did not come this time.
+    pub(super) fn lacks_secret(&self, planned: &Planned, within: &str, id: &str, job: &plan::Job) -> Option<Reason> {
+        let missing = self.state.rerun.as_ref().map(|rerun| rerun.missing.as_slice())?;
+        // Untrusted code got no secrets the first time either.
+        // What a called workflow is handed on was looked at with its caller.
+        if missing.is_empty() || !planned.trusted || !within.is_empty() {
+            return None;
+        }
+        let named = secrets_of(planned, &planned.plan, job, 0);
+        let lacking: Vec<&str> = missing.iter().map(String::as_str).filter(|name| named.has(name)).collect();
+        (!lacking.is_empty()).then(|| {
+            let names = lacking.join(", ");
+            Reason::Invalid(format!(
+                "jobs.{id}: it uses the secret {names}, which the earlier run had and this one did not bring: rerun \
+                 with its value"
+            ))
+        })
+    }
+}
+
+/// Secrets that a job of the file `plan` names, those that its workflow gives to every job among them, and of what it
+/// calls where it hands all on.
+fn secrets_of(planned: &Planned, plan: &Plan, job: &plan::Job, depth: usize) -> Named {
+    let mut named = Named::default();
+    for tree in [serde_json::to_value(job), serde_json::to_value(&plan.env)].iter().flatten() {
+        named.extend(expression::named_in(tree, "secrets"));
+    }
+    if let Work::Call { uses, secrets: Some(secrets), .. } = &job.work
+        && *secrets == "inherit"
+    {
+        match planned.called.get(uses).filter(|_| depth < DEEPEST) {
+            Some(called) => {
+                called.jobs.values().for_each(|job| named.extend(secrets_of(planned, called, job, depth + 1)))
+            }
+            None => named = Named::All,
+        }
+    }
+    named
+}
+
+#[cfg(test)]
+mod tests;
