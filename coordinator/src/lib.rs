@@ -8,6 +8,7 @@ pub mod serve;
 pub mod blob;
 pub mod config;
 pub mod dispatch;
+pub mod group;
 pub mod log;
 pub mod network;
 pub mod nostr;

@@ -4,6 +4,7 @@
 //! afterwards; doing one twice is harmless.
 
 mod advance;
+mod claim;
 mod ending;
 mod evaluate;
 mod order;
@@ -14,13 +15,14 @@ mod properties;
 #[cfg(test)]
 mod tables;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
-use workflow::plan::{Conclusion, JobReport, Leg, Plan, Reason};
+use workflow::plan::{Conclusion, GroupAsk, JobReport, Leg, Plan, Reason};
 
 pub use advance::{New, Refused, advance, create};
+pub use claim::held_by;
 pub use ending::sentence;
 pub use order::order;
 
@@ -153,6 +155,8 @@ pub struct State {
     pub planned: Option<Planned>,
     /// Where it stands.
     pub phase: Phase,
+    /// Its concurrency group, where the workflow names one.
+    pub claim: Option<Claim>,
     /// Jobs by key (`id`, or `id/<leg>`), in plan order.
     pub jobs: IndexMap<String, Job>,
     /// A cancel that was accepted.
@@ -223,6 +227,8 @@ pub enum Wait {
     Concurrency {
         /// Its name.
         group: String,
+        /// Number of the run that holds it; `None`: not known yet.
+        holder: Option<u64>,
     },
     /// A quota of its author or repository.
     Quota {
@@ -236,6 +242,27 @@ pub enum Wait {
         /// Which.
         until: Millis,
     },
+}
+
+/// What a run or a job wants of a concurrency group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The group, and how.
+    pub ask: GroupAsk,
+    /// How far it came.
+    pub standing: Standing,
+}
+
+/// How far a claim on a concurrency group came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// The group was not asked yet.
+    Outside,
+    /// It waits or holds.
+    Inside,
+    /// The group is given back.
+    Left,
 }
 
 /// How a run ended.
@@ -281,6 +308,8 @@ pub struct Job {
     pub fail_fast: bool,
     /// How many legs of its matrix may run at a time; `None`: all.
     pub max_parallel: Option<usize>,
+    /// Its concurrency group, where it names one.
+    pub claim: Option<Claim>,
     /// Where it stands.
     pub phase: JobPhase,
     /// Attempts so far: the last one is current.
@@ -295,6 +324,13 @@ pub enum JobPhase {
     Blocked,
     /// A leg that waits for others of its matrix (`max-parallel`).
     Held,
+    /// It waits for something named.
+    Waiting {
+        /// Since when.
+        since: Millis,
+        /// For what.
+        on: Wait,
+    },
     /// It waits for a worker.
     Queued {
         /// Since when.
@@ -409,6 +445,25 @@ pub enum Event {
         /// For people.
         by: String,
     },
+    /// A concurrency group is this run's now, or this job's.
+    Granted {
+        /// Job key; `None`: the run.
+        job: Option<String>,
+    },
+    /// Somebody else holds the group that this run waits for, or this job.
+    HeldBy {
+        /// Job key; `None`: the run.
+        job: Option<String>,
+        /// Number of the run that holds it.
+        serial: u64,
+    },
+    /// A job is to make room in its concurrency group.
+    GivesWay {
+        /// Job key.
+        job: String,
+        /// To what, for people.
+        to: String,
+    },
     /// The moment of an [`Effect::Timer`] came.
     Expired,
     /// The log is stored.
@@ -453,6 +508,20 @@ pub enum Effect {
         /// For people.
         reason: String,
     },
+    /// Ask for a concurrency group: [`Event::Granted`] or [`Event::HeldBy`] follows.
+    Join {
+        /// Job key; `None`: the run.
+        job: Option<String>,
+        /// The group, and how.
+        ask: GroupAsk,
+    },
+    /// Give a concurrency group back, or wait for it no longer.
+    Leave {
+        /// Job key; `None`: the run.
+        job: Option<String>,
+        /// Its name.
+        group: String,
+    },
     /// Send [`Event::Expired`] at a moment.
     Timer {
         /// When.
@@ -474,6 +543,13 @@ pub enum Update {
     Queued {
         /// Seconds stamp of the status event.
         stamp: u64,
+    },
+    /// It waits for something named.
+    Waiting {
+        /// Seconds stamp of the status event.
+        stamp: u64,
+        /// For what, for people.
+        reason: String,
     },
     /// The first job began.
     Running {

@@ -1,9 +1,10 @@
 //! Joins the stages: what comes in becomes a run, what a run asks for is done. Start reading here.
 //!
-//! [`engine`] is the only writer of runs. `desk` takes requests in, `runs` answers workers, `tasks` does what follows,
+//! [`engine`] is the only writer of runs, `cascade` what one event changes at once. `desk` takes requests in, `runs` answers workers, `tasks` does what follows,
 //! `archive` keeps the logs, `joints` holds the small things that one stage asks of another.
 
 mod archive;
+mod cascade;
 mod desk;
 mod engine;
 mod joints;

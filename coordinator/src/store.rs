@@ -17,7 +17,10 @@ use sqlx::AnyPool;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use self::kept::{Artifact, Cache, Kept};
-use crate::run::{Millis, State, Visibility};
+use crate::{
+    group::Group,
+    run::{Millis, State, Visibility},
+};
 
 /// Batches that may wait for the writer; a caller beyond that waits before its own is taken.
 const WAITING: usize = 1024;
@@ -298,19 +301,6 @@ pub struct Blob {
     pub stored_at: Millis,
     /// May be removed then.
     pub expires_at: Millis,
-}
-
-/// A concurrency group: one holder and those who wait for it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Group {
-    /// Its name, with the repository's address before it.
-    pub name: String,
-    /// Grows by one with each change, from 0.
-    pub version: u64,
-    /// Run id.
-    pub holder: Option<String>,
-    /// Run ids, the next one first.
-    pub pending: Vec<String>,
 }
 
 /// An enrolled worker.

@@ -11,7 +11,7 @@ use regex::Regex;
 /// Stages of the coordinator. They know what all may know, and themselves; `serve` joins them.
 const STAGES: [&str; 8] = ["nostr", "source", "plan", "dispatch", "log", "blob", "origin", "web"];
 /// What each module of the coordinator may import besides itself.
-const SHARED: [&str; 5] = ["config", "network", "store", "run", "schedule"];
+const SHARED: [&str; 6] = ["config", "network", "store", "run", "group", "schedule"];
 /// Further edges: the pages are the window on what is stored; jobs store caches and artifacts.
 const EDGES: [(&str, &str); 3] = [("web", "log"), ("web", "blob"), ("origin", "blob")];
 /// Sources of the product; its tests may look from outside.

@@ -26,13 +26,14 @@ mod contexts;
 mod hearing;
 mod origin;
 mod process;
+mod services;
 mod steps;
 
 use actions::{Actions, Pre};
 use clock::{Cause, Clock};
 use console::{Console, Stop, now_ms};
 use contexts::Contexts;
-pub use origin::{Door, Services};
+pub use origin::{Access, Door};
 use steps::Runner;
 
 /// One attempt to run.
@@ -52,7 +53,7 @@ pub struct Attempt {
     /// The source lies in the workspace before the first step, as `longshore exec` has it.
     pub checked_out: bool,
     /// The services that actions call; `None`: there are none.
-    pub services: Option<Services>,
+    pub origin: Option<Access>,
     /// Cancelled: steps with `always()` still run, within the grace; see `kill`.
     pub cancel: CancellationToken,
     /// Cancelled: everything ends now.
@@ -163,13 +164,6 @@ impl Job {
         for notice in &order.notices {
             self.console.notice(STEP_SETUP, notice).await;
         }
-        if let Some(services) = order.job.services.as_ref().filter(|services| !is_nothing(services)) {
-            let names: Vec<_> = services.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-            return Err(Reason::Invalid(format!(
-                "services ({}) are not supported in this release: start what the job needs in a step",
-                names.join(", ")
-            )));
-        }
         let mut contexts = Contexts::new(&attempt);
         let spec = self.spec(&mut contexts).await.map_err(Reason::Invalid)?;
         self.console.notice(STEP_SETUP, &format!("Image: {} ({})", spec.image, self.sandbox.name())).await;
@@ -186,11 +180,14 @@ impl Job {
         let mut actions = Actions::default();
         let preparing = async {
             self.fill(machine.as_ref()).await?;
-            if let Some(services) = &attempt.services {
-                let way = origin::Way::open(services, machine.as_ref()).await.map_err(|error| error.to_string())?;
-                contexts.services = Some((way, services.clone()));
+            if let Some(access) = &attempt.origin {
+                let way = origin::Way::open(access, machine.as_ref()).await.map_err(|error| error.to_string())?;
+                contexts.origin = Some((way, access.clone()));
             }
             contexts.enter(self.sandbox.name(), machine.as_ref(), environment).await?;
+            if let Some(services) = &order.job.services {
+                services::start(self, &mut contexts, machine.as_ref(), services, &self.plain_spec()).await?;
+            }
             actions.prepare(self, machine.as_ref(), steps).await
         };
         let prepared = tokio::select! {
@@ -225,7 +222,7 @@ impl Job {
     }
 
     async fn learn_secrets(&self) {
-        let token = self.attempt.services.as_ref().map(|services| &services.token);
+        let token = self.attempt.origin.as_ref().map(|access| &access.token);
         let secrets = self.attempt.secrets.values().chain(&self.attempt.masks).chain(token);
         let values: Vec<_> = secrets.map(SecretString::expose_secret).collect();
         let added = self.masker.add_all(values);
@@ -235,7 +232,8 @@ impl Job {
         }
     }
 
-    async fn spec(&self, contexts: &mut Contexts) -> Result<MachineSpec, String> {
+    /// The machine of a job that asks for nothing; its services start from it too.
+    fn plain_spec(&self) -> MachineSpec {
         let order = &self.attempt.order;
         let attempt = format!("{}/{}/{}", order.run, order.key, order.attempt);
         let limits = crate::sandbox::Limits {
@@ -243,8 +241,12 @@ impl Job {
             processes: self.attempt.limits.processes,
             ..Default::default()
         };
-        let mut spec = container::plain(&self.attempt.image, attempt, limits);
-        if let Some(tree) = &order.job.container {
+        container::plain(&self.attempt.image, attempt, limits)
+    }
+
+    async fn spec(&self, contexts: &mut Contexts) -> Result<MachineSpec, String> {
+        let mut spec = self.plain_spec();
+        if let Some(tree) = &self.attempt.order.job.container {
             let value = contexts.before_machine(tree)?;
             contexts.in_container = container::apply(&value, &mut spec)?;
         }
@@ -299,10 +301,6 @@ impl Job {
             mask(text);
         }
     }
-}
-
-fn is_nothing(tree: &workflow::plan::Tree) -> bool {
-    tree.is_null() || tree.as_object().is_some_and(serde_json::Map::is_empty)
 }
 
 fn failed_start(error: SandboxError) -> Reason {

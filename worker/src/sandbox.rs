@@ -11,13 +11,16 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use secrecy::{ExposeSecret as _, SecretString};
 
 mod conversation;
 pub mod docker;
 pub mod host;
+pub mod service;
 mod tunnel;
 
 pub use self::tunnel::Port;
+use service::{Service, ServiceSpec};
 
 /// Name of a machine's own loopback, for the services that actions call: actions take `*.localhost` for GitHub itself.
 pub const ORIGIN_HOST: &str = "ci.localhost";
@@ -40,11 +43,30 @@ pub struct MachineSpec {
     pub hostname: String,
     /// User of the container, empty: the image's.
     pub user: String,
-    /// Named volumes and tmpfs of `container.volumes`/`options` that passed the allow-list: (source, target).
+    /// Volumes of the job, each shared by its containers and removed with it: (name, target).
     pub volumes: Vec<(String, String)>,
+    /// For the image's registry.
+    pub credentials: Option<Credentials>,
     /// Limits for this job.
     pub limits: Limits,
 }
+
+/// A user of an image registry.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// Name.
+    pub username: String,
+    /// Password or token.
+    pub password: SecretString,
+}
+
+impl PartialEq for Credentials {
+    fn eq(&self, other: &Self) -> bool {
+        self.username == other.username && self.password.expose_secret() == other.password.expose_secret()
+    }
+}
+
+impl Eq for Credentials {}
 
 /// Limits of one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,8 +210,12 @@ pub trait Machine: Send + Sync {
     -> BoxFuture<'a, Result<Vec<(String, Bytes)>, SandboxError>>;
     /// GitHub's `hashFiles` below the workspace; `None` where nothing matches.
     fn hash_files<'a>(&'a self, patterns: &'a [String]) -> BoxFuture<'a, Result<Option<String>, SandboxError>>;
+    /// Starts a further container that processes of this machine reach by its name.
+    fn serve(&self, spec: ServiceSpec) -> BoxFuture<'_, Result<Arc<dyn Service>, SandboxError>>;
+    /// Makes ports of the machine's own localhost lead elsewhere in its network: (port, address, port there).
+    fn forward<'a>(&'a self, routes: &'a [(u16, String, u16)]) -> BoxFuture<'a, Result<(), SandboxError>>;
     /// Opens the port on its loopback where its programs reach the services that actions call.
     fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>>;
-    /// Ends and removes it.
+    /// Ends and removes it, and its services.
     fn destroy(&self) -> BoxFuture<'_, ()>;
 }

@@ -107,8 +107,30 @@ pub struct Concurrency {
     pub group: Text,
     /// `cancel-in-progress:`, a boolean or an expression.
     pub cancel_in_progress: Tree,
-    /// `queue: max` keeps every waiting run instead of the newest.
-    pub queue_all: bool,
+    /// `queue:`.
+    pub queue: Queue,
+}
+
+/// `queue:` of a concurrency group: who may wait for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Queue {
+    /// The newest alone; it takes the place of those who waited before.
+    #[default]
+    Single,
+    /// All, in the order they came, up to a limit.
+    Max,
+}
+
+/// A concurrency group as one run or job asks for it, evaluated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupAsk {
+    /// Name as written.
+    pub group: String,
+    /// Whether who holds it is cancelled.
+    pub cancel_in_progress: bool,
+    /// Who may wait.
+    pub queue: Queue,
 }
 
 /// A job as written; a matrix makes several legs of it.

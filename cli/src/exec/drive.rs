@@ -7,10 +7,9 @@ use std::{
 };
 
 use ::coordinator::{
+    group::{self, Group, Member},
     origin::{Origin, Who},
-    run::{
-        self, Effect, Event, New, Phase, Planned, Repository, Request, Rules, SealedLog, State, Visibility,
-    },
+    run::{self, Effect, Event, New, Phase, Planned, Repository, Request, Rules, SealedLog, State, Visibility},
 };
 use anyhow::{Context, Result};
 use futures::{FutureExt as _, future::BoxFuture};
@@ -21,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use worker::{
     config::Config,
     fetch::Sources,
-    job::{self, Door, Observer, Services},
+    job::{self, Access, Door, Observer},
     log::spool::Each,
     sandbox::Sandbox,
 };
@@ -60,6 +59,7 @@ struct Driver {
     state: State,
     queue: VecDeque<(String, Vec<String>)>,
     running: HashMap<String, CancellationToken>,
+    groups: HashMap<String, Group>,
     kill: CancellationToken,
     logs: Arc<Logs>,
     say: mpsc::UnboundedSender<Said>,
@@ -71,8 +71,9 @@ pub(super) async fn drive(work: Work, sandbox: Arc<dyn Sandbox>, sources: Arc<dy
     let (state, _) = run::create(new(&work), now());
     let logs = Arc::new(Logs::new(work.live));
     let planned = work.planned.clone();
-    let (queue, running, kill) = (VecDeque::new(), HashMap::new(), CancellationToken::new());
-    let mut driver = Driver { work, sandbox, sources, state, queue, running, kill, logs, say };
+    let (queue, running, groups) = (VecDeque::new(), HashMap::new(), HashMap::new());
+    let kill = CancellationToken::new();
+    let mut driver = Driver { work, sandbox, sources, state, queue, running, groups, kill, logs, say };
     driver.apply(Event::Planned(Box::new(planned)));
     let mut asked_to_end = 0;
     loop {
@@ -117,9 +118,30 @@ impl Driver {
                         cancel.cancel();
                     }
                 }
+                Effect::Join { job, ask } => {
+                    let member = Member { run: self.state.id.clone(), serial: self.state.serial, job, since: now() };
+                    self.group(&ask.group.clone(), group::Event::Asked { member, ask });
+                }
+                Effect::Leave { job, group } => {
+                    self.group(&group, group::Event::Left { run: self.state.id.clone(), job });
+                }
                 Effect::Seal => self.apply(Event::Sealed { log: SealedLog::default() }),
                 _ => {}
             }
+        }
+    }
+
+    /// Concurrency groups hold between the jobs of this run alone: other processes are not asked.
+    fn group(&mut self, name: &str, event: group::Event) {
+        let key = group::key("local", name);
+        let known = self.groups.remove(&key).unwrap_or_else(|| Group::new(key.clone()));
+        let Ok((next, effects)) = group::advance(&known, event, now()) else {
+            self.groups.insert(key, known);
+            return;
+        };
+        self.groups.insert(key, next);
+        for (_, event) in effects.into_iter().map(group::Effect::told) {
+            self.apply(event);
         }
     }
 
@@ -142,7 +164,7 @@ impl Driver {
         }
     }
 
-    fn services(&self, order: &JobOrder) -> Services {
+    fn access(&self, order: &JobOrder) -> Access {
         let planned = &self.work.planned;
         let who = Who {
             run: order.run.clone(),
@@ -156,7 +178,7 @@ impl Driver {
         };
         let token = self.work.origin.token(&who).into();
         let door = Arc::new(Here { origin: self.work.origin.clone(), who: Arc::new(who) });
-        Services { token, id_token: false, door }
+        Access { token, id_token: false, door }
     }
 
     fn start(&mut self, key: String, image: String) {
@@ -170,7 +192,7 @@ impl Driver {
             limits: self.work.config.limits.clone(),
             node: self.work.config.node.clone(),
             checked_out: self.work.checked_out,
-            services: Some(self.services(&order)),
+            origin: Some(self.access(&order)),
             cancel,
             kill: self.kill.clone(),
             order,

@@ -62,6 +62,7 @@ pub fn create(new: New, now: Millis) -> (State, Vec<Effect>) {
         request: new.request,
         planned: None,
         phase: Phase::Planning,
+        claim: None,
         jobs: IndexMap::new(),
         cancelled: None,
         expired_at: None,
@@ -89,6 +90,7 @@ pub fn advance(state: &State, event: Event, now: Millis) -> Result<(State, Vec<E
     let mut turn = Turn { state: state.clone(), now, effects: Vec::new() };
     turn.take(event)?;
     turn.settle();
+    turn.leave_groups();
     turn.state.version += 1;
     Ok((turn.state, turn.effects))
 }
@@ -112,6 +114,9 @@ impl Turn {
             Event::Waits { job, reason } => self.waits(&job, reason),
             Event::Unmatched { job } => self.unmatched(&job),
             Event::Cancel { by } => self.cancel(&by),
+            Event::Granted { job } => self.granted(job.as_deref()),
+            Event::HeldBy { job, serial } => self.held_by(job.as_deref(), serial),
+            Event::GivesWay { job, to } => self.gives_way(&job, &to),
             Event::Expired => self.expire(),
             Event::Sealed { log } => self.sealed(log),
         }
@@ -128,7 +133,7 @@ impl Turn {
         self.state.cancelled.is_some() || self.state.expired_at.is_some()
     }
 
-    fn over(&self) -> bool {
+    pub(super) fn over(&self) -> bool {
         matches!(self.state.phase, Phase::Sealing { .. } | Phase::Done { .. })
     }
 
@@ -140,8 +145,9 @@ impl Turn {
         if let (Visibility::Readers(keys), true) = (&mut self.state.visibility, self.state.rules.maintainers_read) {
             keys.extend(planned.maintainers.iter().cloned());
         }
-        self.state.planned = Some(planned);
         self.state.phase = Phase::Active;
+        self.claim_for_run(&planned);
+        self.state.planned = Some(planned);
         Ok(())
     }
 

@@ -150,7 +150,7 @@ impl Turn {
                 self.effects.push(Effect::Unqueue { job: key.to_owned(), attempt: job.next_attempt() });
                 job.phase = JobPhase::Done { conclusion: Conclusion::Cancelled, reason: Some(reason), report: None };
             }
-            JobPhase::Held => {
+            JobPhase::Held | JobPhase::Waiting { .. } => {
                 job.phase = JobPhase::Done { conclusion: Conclusion::Cancelled, reason: Some(reason), report: None };
             }
         }

@@ -62,14 +62,21 @@ pub(super) fn strategy(leg: &Leg, fail_fast: bool, max_parallel: Option<usize>) 
 impl State {
     /// `github`, `needs`, `inputs` and `vars` as a job sees them.
     pub(super) fn contexts(&self, planned: &Planned, id: &str, job: &plan::Job) -> Map<String, Value> {
-        let mut github = planned.github.clone();
-        github.insert("job".into(), id.into());
+        let mut contexts = self.contexts_of_run(planned);
+        if let Some(Value::Object(github)) = contexts.get_mut("github") {
+            github.insert("job".into(), id.into());
+        }
         let needs: Map<String, Value> = job.needs.iter().map(|need| (need.clone(), self.need(need))).collect();
+        contexts.insert("needs".into(), needs.into());
+        contexts
+    }
+
+    /// `github`, `inputs` and `vars` as the keys above the jobs see them.
+    pub(super) fn contexts_of_run(&self, planned: &Planned) -> Map<String, Value> {
         let vars: Map<String, Value> =
             self.request.env.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
         let mut contexts = Map::new();
-        contexts.insert("github".into(), github.into());
-        contexts.insert("needs".into(), needs.into());
+        contexts.insert("github".into(), planned.github.clone().into());
         contexts.insert("inputs".into(), planned.inputs.clone().into());
         contexts.insert("vars".into(), vars.into());
         contexts

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde_json::json;
-use workflow::plan::{Conclusion, Job, Reason};
+use workflow::plan::{Conclusion, Concurrency, Job, Queue, Reason};
 
 use super::{testing::*, *};
 
@@ -19,20 +19,30 @@ fn any_condition() -> impl Strategy<Value = Option<String>> {
     ]
 }
 
+fn any_concurrency() -> impl Strategy<Value = Option<Concurrency>> {
+    prop_oneof![
+        3 => Just(None),
+        1 => prop::sample::select(vec!["g", "h"]).prop_map(|group| Some(concurrency(group, false, Queue::Single))),
+    ]
+}
+
 /// Four jobs, the second maybe a matrix, needs only backwards.
 fn any_plan() -> impl Strategy<Value = Planned> {
-    let one = (any_condition(), any::<[bool; 3]>(), any::<bool>());
-    (prop::collection::vec(one, 4), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
-        |(jobs, matrix, fail_fast, trusted)| {
+    let one = (any_condition(), any::<[bool; 3]>(), any::<bool>(), any_concurrency());
+    (prop::collection::vec(one, 4), any::<bool>(), any::<bool>(), any::<bool>(), any_concurrency()).prop_map(
+        |(jobs, matrix, fail_fast, trusted, concurrency)| {
             let ids = ["j0", "j1", "j2", "j3"];
-            let jobs = jobs.into_iter().enumerate().map(|(index, (condition, needs, tolerated))| {
+            let jobs = jobs.into_iter().enumerate().map(|(index, (condition, needs, tolerated, concurrency))| {
                 let needs: Vec<&str> = (0..index).filter(|&need| needs[need]).map(|need| ids[need]).collect();
                 let mut made = if matrix && index == 1 { legs(&needs, json!({"x": [1, 2]})) } else { job(&needs) };
                 made.condition = condition;
+                made.concurrency = concurrency;
                 made.strategy.fail_fast = Some(json!(fail_fast));
                 (ids[index], Job { continue_on_error: Some(json!(tolerated)), ..made })
             });
-            Planned { trusted, ..planned(jobs.collect()) }
+            let mut made = Planned { trusted, ..planned(jobs.collect()) };
+            made.plan.concurrency = concurrency;
+            made
         },
     )
 }
@@ -67,6 +77,9 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => (key(), "[ab]").prop_map(|(job, reason)| Event::Waits { job, reason }),
         1 => key().prop_map(|job| Event::Unmatched { job }),
         1 => Just(Event::Cancel { by: "somebody".into() }),
+        3 => prop::option::of(key()).prop_map(|job| Event::Granted { job }),
+        1 => (prop::option::of(key()), 7..9_u64).prop_map(|(job, serial)| Event::HeldBy { job, serial }),
+        1 => (key(), "[ab]").prop_map(|(job, to)| Event::GivesWay { job, to }),
         1 => Just(Event::Expired),
         1 => Just(Event::Unplannable { message: "no".into() }),
         1 => Just(Event::Sealed { log: SealedLog::default() }),
@@ -80,8 +93,11 @@ fn asked(effect: &Effect) -> String {
         Effect::Queue { job, attempt, .. } => format!("queue {job} {attempt}"),
         Effect::Unqueue { job, attempt } => format!("unqueue {job} {attempt}"),
         Effect::Stop { job, attempt, .. } => format!("stop {job} {attempt}"),
+        Effect::Join { job, .. } => format!("join {job:?}"),
+        Effect::Leave { job, .. } => format!("leave {job:?}"),
         Effect::Timer { .. } => "timer".into(),
         Effect::Publish(Update::Queued { .. }) => "publish queued".into(),
+        Effect::Publish(Update::Waiting { reason, .. }) => format!("publish {reason}"),
         Effect::Publish(Update::Running { .. }) => "publish running".into(),
         Effect::Publish(Update::Finished { .. }) => "publish finished".into(),
         Effect::Seal => "seal".into(),
@@ -93,8 +109,10 @@ fn asked(effect: &Effect) -> String {
 /// up, a log is sealed.
 fn next_certain_event(state: &State) -> Option<Event> {
     match &state.phase {
-        Phase::Planning | Phase::Waiting { .. } => Some(Event::Unplannable { message: "gone".into() }),
+        Phase::Planning => Some(Event::Unplannable { message: "gone".into() }),
+        Phase::Waiting { .. } => Some(Event::Granted { job: None }),
         Phase::Active => state.jobs.iter().find_map(|(key, job)| match &job.phase {
+            JobPhase::Waiting { .. } => Some(Event::Granted { job: Some(key.clone()) }),
             JobPhase::Queued { .. } => Some(Event::Unmatched { job: key.clone() }),
             JobPhase::Running { .. } | JobPhase::Cancelling { .. } => Some(Event::Lost {
                 job: key.clone(),
@@ -129,7 +147,7 @@ proptest! {
         let mut stamps = Vec::new();
         let mut note = |effects: &[Effect]| {
             for effect in effects {
-                if let Effect::Publish(Update::Queued { stamp } | Update::Running { stamp } | Update::Finished { stamp, .. }) = effect {
+                if let Effect::Publish(Update::Queued { stamp } | Update::Waiting { stamp, .. } | Update::Running { stamp } | Update::Finished { stamp, .. }) = effect {
                     stamps.push(*stamp);
                 }
                 *count.entry(asked(effect)).or_default() += 1;

@@ -9,7 +9,7 @@ use workflow::{
 };
 
 use super::{
-    Effect, Job, JobPhase, Phase, Planned, State,
+    Claim, Effect, Job, JobPhase, Phase, Planned, Standing, State,
     advance::Turn,
     evaluate::{Known, Status},
 };
@@ -27,6 +27,7 @@ impl Turn {
                 tolerated: false,
                 fail_fast: true,
                 max_parallel: None,
+                claim: None,
                 phase: JobPhase::Blocked,
                 attempts: Vec::new(),
             };
@@ -74,8 +75,9 @@ impl Turn {
             if blocked && job.needs.iter().all(|need| self.state.result(need).is_some()) {
                 self.open(planned, id, job);
             }
+            let open = self.state.result(id).is_none();
             self.release(id);
-            ended |= blocked && self.state.result(id).is_some();
+            ended |= (blocked || open) && self.state.result(id).is_some();
         }
         ended
     }
@@ -112,14 +114,18 @@ impl Turn {
         for (key, job) in self.state.jobs.iter().filter(|(_, job)| job.id == id) {
             match job.phase {
                 JobPhase::Held => held.push((key.clone(), job.max_parallel.unwrap_or(usize::MAX))),
-                JobPhase::Queued { .. } | JobPhase::Running { .. } | JobPhase::Cancelling { .. } => busy += 1,
+                JobPhase::Waiting { .. }
+                | JobPhase::Queued { .. }
+                | JobPhase::Running { .. }
+                | JobPhase::Cancelling { .. } => busy += 1,
                 JobPhase::Blocked | JobPhase::Done { .. } => {}
             }
         }
         for (key, limit) in held {
             if busy < limit {
-                self.queue(&key, String::new());
-                busy += 1;
+                self.enter(&key);
+                let ended = self.state.jobs.get(&key).is_some_and(|job| job.conclusion().is_some());
+                busy += usize::from(!ended);
             }
         }
     }
@@ -206,6 +212,7 @@ fn leg(id: &str, job: &plan::Job, outer: &Known, leg: Leg, fail_fast: bool, max_
         tolerated: false,
         fail_fast,
         max_parallel,
+        claim: None,
         phase: JobPhase::Held,
         attempts: Vec::new(),
         leg,
@@ -225,6 +232,10 @@ fn fill(made: &mut Job, id: &str, job: &plan::Job, known: &Known) -> Result<(), 
     let minutes = known.ask(|scope| github::job::timeout_minutes(job, scope)).map_err(wrong("timeout-minutes"))?;
     made.timeout_ms = (minutes * 60_000.0) as u64;
     made.labels = known.ask(|scope| github::labels::of(job, scope)).map_err(wrong("runs-on"))?;
+    if let Some(concurrency) = &job.concurrency {
+        let ask = known.ask(|scope| github::job::concurrency(concurrency, scope)).map_err(wrong("concurrency"))?;
+        made.claim = Some(Claim { ask, standing: Standing::Outside });
+    }
     if made.labels.is_empty() {
         return Err(wrong("runs-on")("it names no label".into()));
     }

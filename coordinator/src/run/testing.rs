@@ -3,15 +3,17 @@
 
 use indexmap::IndexMap;
 use serde_json::{Value, json};
-use workflow::plan::{Conclusion, Defaults, Dialect, EnvSource, Job, JobReport, Plan, Reason, Strategy, Work};
+use workflow::plan::{
+    Conclusion, Concurrency, Defaults, Dialect, EnvSource, Job, JobReport, Plan, Queue, Reason, Strategy, Work,
+};
 
 use super::*;
 
 /// When the tests' runs are made, in Unix milliseconds.
-pub(super) const START: Millis = 1_700_000_000_000;
+pub(crate) const START: Millis = 1_700_000_000_000;
 
 /// A job that runs on `ubuntu-latest` after its needs.
-pub(super) fn job(needs: &[&str]) -> Job {
+pub(crate) fn job(needs: &[&str]) -> Job {
     Job {
         name: None,
         needs: needs.iter().map(ToString::to_string).collect(),
@@ -33,16 +35,21 @@ pub(super) fn job(needs: &[&str]) -> Job {
 }
 
 /// The same with an `if:`.
-pub(super) fn job_if(needs: &[&str], condition: &str) -> Job {
+pub(crate) fn job_if(needs: &[&str], condition: &str) -> Job {
     Job { condition: Some(condition.into()), ..job(needs) }
 }
 
+/// `concurrency:`.
+pub(crate) fn concurrency(group: &str, cancel_in_progress: bool, queue: Queue) -> Concurrency {
+    Concurrency { group: group.into(), cancel_in_progress: json!(cancel_in_progress), queue }
+}
+
 /// A job with a matrix.
-pub(super) fn legs(needs: &[&str], matrix: Value) -> Job {
+pub(crate) fn legs(needs: &[&str], matrix: Value) -> Job {
     Job { strategy: Strategy { matrix: Some(matrix), ..Strategy::default() }, ..job(needs) }
 }
 
-pub(super) fn planned(jobs: Vec<(&str, Job)>) -> Planned {
+pub(crate) fn planned(jobs: Vec<(&str, Job)>) -> Planned {
     Planned {
         commit: "c".repeat(40),
         reference: "refs/heads/main".into(),
@@ -68,7 +75,7 @@ pub(super) fn planned(jobs: Vec<(&str, Job)>) -> Planned {
     }
 }
 
-pub(super) fn request() -> Request {
+pub(crate) fn request() -> Request {
     Request {
         id: "e".repeat(64),
         origin: Origin::Api,
@@ -86,7 +93,7 @@ pub(super) fn request() -> Request {
     }
 }
 
-pub(super) fn new_run(rules: Rules, secrets: bool) -> New {
+pub(crate) fn new_run(rules: Rules, secrets: bool) -> New {
     New {
         id: "run".into(),
         serial: 1,
@@ -101,7 +108,7 @@ pub(super) fn new_run(rules: Rules, secrets: bool) -> New {
     }
 }
 
-pub(super) fn report(conclusion: Conclusion, reason: Option<Reason>) -> Box<JobReport> {
+pub(crate) fn report(conclusion: Conclusion, reason: Option<Reason>) -> Box<JobReport> {
     let started = !matches!(reason, Some(Reason::StartFailed(_) | Reason::PullFailed(_)));
     Box::new(JobReport {
         conclusion,
@@ -120,26 +127,26 @@ pub(super) fn report(conclusion: Conclusion, reason: Option<Reason>) -> Box<JobR
 }
 
 /// A run under test: every event is a second later than the one before, every effect is kept.
-pub(super) struct Tested {
-    pub(super) state: State,
-    pub(super) now: Millis,
-    pub(super) effects: Vec<Effect>,
+pub(crate) struct Tested {
+    pub(crate) state: State,
+    pub(crate) now: Millis,
+    pub(crate) effects: Vec<Effect>,
 }
 
 impl Tested {
     /// A run with this plan, jobs queued.
-    pub(super) fn with(jobs: Vec<(&str, Job)>) -> Self {
+    pub(crate) fn with(jobs: Vec<(&str, Job)>) -> Self {
         Self::under(Rules::default(), false, planned(jobs))
     }
 
-    pub(super) fn under(rules: Rules, secrets: bool, planned: Planned) -> Self {
+    pub(crate) fn under(rules: Rules, secrets: bool, planned: Planned) -> Self {
         let (state, effects) = create(new_run(rules, secrets), START);
         let mut tested = Self { state, now: START, effects };
         tested.tell(Event::Planned(Box::new(planned))).unwrap();
         tested
     }
 
-    pub(super) fn tell(&mut self, event: Event) -> Result<(), Refused> {
+    pub(crate) fn tell(&mut self, event: Event) -> Result<(), Refused> {
         self.now += 1000;
         let (state, effects) = advance(&self.state, event, self.now)?;
         self.state = state;
@@ -147,32 +154,33 @@ impl Tested {
         Ok(())
     }
 
-    pub(super) fn accept(&mut self, job: &str, worker: &str) -> u32 {
+    pub(crate) fn accept(&mut self, job: &str, worker: &str) -> u32 {
         self.tell(Event::Accepted { job: job.into(), worker: worker.into() }).unwrap();
         self.state.jobs[job].attempts.len() as u32
     }
 
     /// A worker takes the job, begins and ends it.
-    pub(super) fn run(&mut self, job: &str, conclusion: Conclusion) {
+    pub(crate) fn run(&mut self, job: &str, conclusion: Conclusion) {
         let reason = (conclusion == Conclusion::Failure).then_some(Reason::Step);
         let attempt = self.accept(job, "w1");
         self.tell(Event::Begun { job: job.into(), attempt }).unwrap();
         self.finish(job, attempt, report(conclusion, reason));
     }
 
-    pub(super) fn finish(&mut self, job: &str, attempt: u32, report: Box<JobReport>) {
+    pub(crate) fn finish(&mut self, job: &str, attempt: u32, report: Box<JobReport>) {
         self.tell(Event::Finished { job: job.into(), attempt, report }).unwrap();
     }
 
-    pub(super) fn lose(&mut self, job: &str, attempt: u32) {
+    pub(crate) fn lose(&mut self, job: &str, attempt: u32) {
         self.tell(Event::Lost { job: job.into(), attempt, reason: "lease ran out".into() }).unwrap();
     }
 
-    /// `key=phase` of every job, in order: `blocked`, `held`, `queued`, `running`, `cancelling` or the conclusion.
-    pub(super) fn jobs(&self) -> String {
+    /// `key=phase` of every job, in order: `blocked`, `held`, `waiting`, `queued`, `running`, `cancelling` or the conclusion.
+    pub(crate) fn jobs(&self) -> String {
         let phase = |job: &super::Job| match &job.phase {
             JobPhase::Blocked => "blocked",
             JobPhase::Held => "held",
+            JobPhase::Waiting { .. } => "waiting",
             JobPhase::Queued { .. } => "queued",
             JobPhase::Running { .. } => "running",
             JobPhase::Cancelling { .. } => "cancelling",
@@ -182,7 +190,7 @@ impl Tested {
     }
 
     /// How it ended or will end.
-    pub(super) fn end(&self) -> &End {
+    pub(crate) fn end(&self) -> &End {
         match &self.state.phase {
             Phase::Sealing { end } | Phase::Done { end, .. } => end,
             other => panic!("the run has not ended: {other:?}"),
@@ -190,12 +198,12 @@ impl Tested {
     }
 
     /// `conclusion exit_code`.
-    pub(super) fn ended(&self) -> String {
+    pub(crate) fn ended(&self) -> String {
         format!("{} {}", self.end().conclusion.as_str(), self.end().exit_code)
     }
 
     /// Workers that were told to stop: `job/attempt@worker`.
-    pub(super) fn stops(&self) -> Vec<String> {
+    pub(crate) fn stops(&self) -> Vec<String> {
         self.effects
             .iter()
             .filter_map(|effect| match effect {

@@ -6,6 +6,7 @@ use anyhow::Context;
 use nostr::{Keys, PublicKey};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::cascade::Cascade;
 use crate::{
     config::{Config, RepositoryConfig, VisibilityConfig},
     nostr::{
@@ -13,7 +14,7 @@ use crate::{
         publish,
         routes::Routes,
     },
-    run::{self, Effect, Event, Millis, New, Origin, Phase, Refused, Request, Rules, State, Update, Visibility},
+    run::{self, Effect, Event, Millis, New, Origin, Refused, Request, Rules, State, Update, Visibility},
     store::{
         Batch, Change, Queued, RelayClass, Signer, Store, StoreError, Task, TaskKind,
         seal::{self, StoreKey},
@@ -105,32 +106,20 @@ impl Engine {
         Ok(state)
     }
 
-    /// Tells a run of an event, and stores what follows from it, together with `also`, before it returns. Where
+    /// Tells a run of an event, and stores what follows from it for all runs, together with `also`, before it returns. Where
     /// nothing follows, `also` is stored all the same.
     ///
     /// # Errors
     /// There is no such run, or the store can't be read or written.
     pub async fn apply(&self, id: &str, event: Event, also: Batch) -> anyhow::Result<Applied> {
-        let store = &self.0.store;
         loop {
-            let state = store.run(id).await?.with_context(|| format!("there is no run {id}"))?;
-            let (state, effects) = match run::advance(&state, event.clone(), self.now()) {
-                Ok(next) => next,
-                Err(refused) => {
-                    if !also.is_empty() {
-                        store.commit(also).await?;
-                    }
-                    return Ok(Applied::Unchanged(refused));
-                }
-            };
-            let publisher = match &state.phase {
-                Phase::Done { .. } => self.publisher_of(&state).await?,
-                _ => None,
-            };
-            let mut batch = self.changes(&state, effects, publisher.as_ref())?;
+            let (applied, mut batch) = Cascade::of(self, id, event.clone()).await?;
             batch.extend(also.iter().cloned());
-            match store.commit(batch).await {
-                Ok(()) => return Ok(Applied::Changed(Box::new(state))),
+            if batch.is_empty() {
+                return Ok(applied);
+            }
+            match self.0.store.commit(batch).await {
+                Ok(()) => return Ok(applied),
                 // Somebody else told it something meanwhile: what follows is decided anew.
                 Err(StoreError::Stale(_)) => {}
                 Err(error) => return Err(error.into()),
@@ -147,7 +136,8 @@ impl Engine {
         Ok(seal::open(&self.0.store_key, run, &found.sealed, &found.wrapped_key)?)
     }
 
-    async fn publisher_of(&self, state: &State) -> anyhow::Result<Option<Keys>> {
+    /// The key that signs the run's result, as long as it is kept.
+    pub(super) async fn publisher_of(&self, state: &State) -> anyhow::Result<Option<Keys>> {
         match &state.request.origin {
             Origin::HiveCi { publisher: Some(_), .. } => self.publisher_key(&state.id).await,
             _ => Ok(None),
@@ -165,7 +155,12 @@ impl Engine {
     }
 
     /// The rows of a new version of a run and of the effects that come with it.
-    fn changes(&self, state: &State, effects: Vec<Effect>, publisher: Option<&Keys>) -> anyhow::Result<Batch> {
+    pub(super) fn changes(
+        &self,
+        state: &State,
+        effects: Vec<Effect>,
+        publisher: Option<&Keys>,
+    ) -> anyhow::Result<Batch> {
         let (run, now) = (&state.id, self.now());
         let task =
             |name: String, kind, due| Change::Task(Task { id: format!("{run} {name}"), run: run.clone(), kind, due });
@@ -186,6 +181,8 @@ impl Engine {
                     let name = format!("stop {job} {attempt}");
                     batch.push(task(name, TaskKind::Stop { job, attempt, worker, reason }, now));
                 }
+                // The groups' rows are made beside these, by the cascade.
+                Effect::Join { .. } | Effect::Leave { .. } => {}
                 Effect::Timer { at } => batch.push(task("expire".into(), TaskKind::Expire, at)),
                 Effect::Publish(update) => batch.extend(self.publish(state, &update, publisher)?),
                 Effect::Seal => batch.push(task("seal".into(), TaskKind::Seal, now)),

@@ -4,10 +4,10 @@ use serde::de::DeserializeOwned;
 use sqlx::{Row, any::AnyRow, query, query_scalar};
 
 use super::{
-    Blob, Filter, Group, Millis, Outgoing, Page, Parked, Pending, Queued, Reader, SealedSecrets, Store, StoreError,
-    Task, WorkerRow, write::integer,
+    Blob, Filter, Millis, Outgoing, Page, Parked, Pending, Queued, Reader, SealedSecrets, Store, StoreError, Task,
+    WorkerRow, write::integer,
 };
-use crate::run::State;
+use crate::{group::Group, run::State};
 
 type Found<T> = Result<T, StoreError>;
 
@@ -229,15 +229,15 @@ impl Store {
         Ok(total.unsigned_abs())
     }
 
-    /// A concurrency group.
-    pub async fn group(&self, name: &str) -> Found<Option<Group>> {
-        let statement = query("SELECT name, version, holder, pending FROM run_groups WHERE name = $1").bind(name);
+    /// A concurrency group, by [`crate::group::key`].
+    pub async fn group(&self, key: &str) -> Found<Option<Group>> {
+        let statement = query("SELECT name, version, holder, pending FROM run_groups WHERE name = $1").bind(key);
         let found = statement.fetch_optional(&self.readers).await?;
         let mut groups = rows(found, |row| {
             Ok(Group {
-                name: row.try_get(0)?,
+                key: row.try_get(0)?,
                 version: natural(row, 1)?,
-                holder: row.try_get(2)?,
+                holder: row.try_get::<Option<String>, _>(2)?.map(|holder| json(&holder)).transpose()?,
                 pending: json(row.try_get(3)?)?,
             })
         })?;

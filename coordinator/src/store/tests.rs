@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::*;
+use crate::group::Member;
 use crate::run::{End, Origin, Phase, Repository, SealedLog, Wait};
 use workflow::plan::Conclusion;
 
@@ -41,6 +42,7 @@ fn run(id: &str, serial: u64) -> State {
         },
         planned: None,
         phase: Phase::Planning,
+        claim: None,
         jobs: indexmap::IndexMap::new(),
         cancelled: None,
         expired_at: None,
@@ -200,7 +202,7 @@ async fn runs_are_found_by_serial_event_and_filter_newest_first() {
 async fn every_phase_of_a_run_can_be_stored() {
     let Opened { store, .. } = &open().await;
     let waits = [
-        Wait::Concurrency { group: "g".into() },
+        Wait::Concurrency { group: "g".into(), holder: None },
         Wait::Quota { name: "q".into() },
         Wait::Approval,
         Wait::Timer { until: 5 },
@@ -320,11 +322,12 @@ async fn stored_bytes_have_owners_each_with_an_expiry() {
 #[tokio::test]
 async fn a_group_is_fenced_by_its_version() {
     let Opened { store, .. } = &open().await;
+    let member = |run: &str| Member { run: run.into(), serial: 1, job: Some("a/0".into()), since: 5 };
     let group = |version, holder: &str| Group {
-        name: "deploy".into(),
+        key: "deploy".into(),
         version,
-        holder: Some(holder.into()),
-        pending: vec!["next".into()],
+        holder: Some(member(holder)),
+        pending: vec![member("next")],
     };
     assert_eq!(store.group("deploy").await.unwrap(), None);
     store.commit(vec![Change::Group(group(0, "a"))]).await.unwrap();

@@ -3,8 +3,11 @@
 use sqlx::{AnyConnection, Connection, Executor, query, query_scalar};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{Batch, Blob, Change, Group, Notice, Outgoing, Parked, Queued, StoreError, Task, WorkerRow, kept};
-use crate::run::{Origin, Phase, State, Visibility, Wait};
+use super::{Batch, Blob, Change, Notice, Outgoing, Parked, Queued, StoreError, Task, WorkerRow, kept};
+use crate::{
+    group::Group,
+    run::{Origin, Phase, State, Visibility, Wait},
+};
 
 /// Requests in one transaction: beyond that the first ones would wait too long.
 const GROUP: usize = 256;
@@ -255,7 +258,7 @@ async fn run(connection: &mut AnyConnection, state: &State) -> Result<(), StoreE
 
 fn waiting(phase: &Phase) -> (Option<&'static str>, Option<&str>, Option<i64>) {
     match phase {
-        Phase::Waiting { on: Wait::Concurrency { group } } => (Some("concurrency"), Some(group), None),
+        Phase::Waiting { on: Wait::Concurrency { group, .. } } => (Some("concurrency"), Some(group), None),
         Phase::Waiting { on: Wait::Quota { name } } => (Some("quota"), Some(name), None),
         Phase::Waiting { on: Wait::Approval } => (Some("approval"), None, None),
         Phase::Waiting { on: Wait::Timer { until } } => (Some("timer"), None, Some(integer(*until))),
@@ -273,11 +276,11 @@ async fn group(connection: &mut AnyConnection, group: &Group) -> Result<(), Stor
         query("UPDATE run_groups SET version = $2, holder = $3, pending = $4 WHERE name = $1 AND version = $2 - 1")
     };
     let statement = statement
-        .bind(&group.name)
+        .bind(&group.key)
         .bind(integer(group.version))
-        .bind(group.holder.as_ref())
+        .bind(group.holder.as_ref().map(serde_json::to_string).transpose()?)
         .bind(serde_json::to_string(&group.pending)?);
-    fenced(statement.execute(connection).await?.rows_affected(), "group", &group.name)
+    fenced(statement.execute(connection).await?.rows_affected(), "group", &group.key)
 }
 
 async fn queue(connection: &mut AnyConnection, queued: &Queued) -> Result<(), StoreError> {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use workflow::plan::{Annotation, Conclusion, Reason};
 
 use crate::{
-    run::{End, Job, JobPhase, Millis, Origin, Phase, State, Wait},
+    run::{self, End, Job, JobPhase, Millis, Origin, Phase, State, Wait},
     store::Pending,
 };
 
@@ -50,7 +50,7 @@ pub(super) struct RunView {
 pub(super) struct JobView {
     pub(super) key: String,
     pub(super) name: String,
-    /// `blocked`, `queued`, `running`, `cancelling`, `done`.
+    /// `blocked`, `held`, `waiting`, `queued`, `running`, `cancelling`, `done`.
     pub(super) phase: &'static str,
     pub(super) waits: Option<String>,
     pub(super) conclusion: Option<Conclusion>,
@@ -153,6 +153,7 @@ impl From<(String, Job)> for JobView {
             JobPhase::Held => {
                 ("held", Some("waits for other legs of its matrix (max-parallel)".into()), None, None, None)
             }
+            JobPhase::Waiting { on, .. } => ("waiting", Some(wait(&on)), None, None, None),
             JobPhase::Queued { reason, .. } => ("queued", Some(reason), None, None, None),
             JobPhase::Running { .. } => ("running", None, None, None, None),
             JobPhase::Cancelling { .. } => ("cancelling", None, None, None, None),
@@ -209,7 +210,7 @@ impl From<Pending> for EventView {
 
 fn wait(on: &Wait) -> String {
     match on {
-        Wait::Concurrency { group } => format!("waits for the concurrency group {group}"),
+        Wait::Concurrency { group, holder } => run::held_by(group, *holder),
         Wait::Quota { name } => format!("waits for the quota {name}"),
         Wait::Approval => "waits for an approval".into(),
         Wait::Timer { until } => format!("waits until {}", time(*until)),

@@ -3,11 +3,14 @@
 //! Usage: `longshore-init NONCE USER WORKSPACE TEMP OPEN_FILES`, then `init.proto` over stdin and stdout. Threads and blocking
 //! calls only: the program must be small, and the steps are the ones to have the machine.
 //!
+//! `longshore-init forward …` is a helper of its own, see [`forward`].
+//!
 //! As PID 1 it outlives its reader: end of input means "detached". Otherwise (the `host` back end) the end of input
 //! ends every step and the program.
 
 mod archive;
 mod files;
+mod forward;
 mod glob;
 mod process;
 mod serve;
@@ -26,7 +29,16 @@ fn main() -> ExitCode {
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         return refuse(&format!("cannot hide from the steps: {error}"));
     }
-    let mut arguments = std::env::args().skip(1);
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let helped = match words.split_first() {
+        Some((word, routes)) if word == "forward" => Some(forward::start(routes)),
+        Some((word, routes)) if word == "carry" => Some(forward::carry(routes)),
+        _ => None,
+    };
+    if let Some(helped) = helped {
+        return helped.map_or_else(|error| refuse(&error.to_string()), |()| ExitCode::SUCCESS);
+    }
+    let mut arguments = words.into_iter();
     let (Some(nonce), Some(user), Some(workspace), Some(temp), Some(Ok(open_files))) = (
         arguments.next(),
         arguments.next(),

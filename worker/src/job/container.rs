@@ -1,13 +1,16 @@
-//! `container:` of a job: which image, and what of its options this pool allows.
+//! `container:` of a job and each of its `services:`: which image, and what of its options this pool allows.
 //!
-//! Source of the rules: GitHub docs, "jobs.<job_id>.container". Options go through a short list, since Docker's would
+//! Source of the rules: GitHub docs, "jobs.<job_id>.container" and "jobs.<job_id>.services". Options go through a short list, since Docker's would
 //! give a job the host; volumes have names, since paths of the host are not a job's.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use workflow::expression::Value;
+use workflow::expression::{Object, Value};
 
-use crate::sandbox::{Limits, MachineSpec};
+use crate::sandbox::{
+    Credentials, Limits, MachineSpec,
+    service::{HealthCheck, ServiceSpec},
+};
 
 /// Lays a job's `container:`, evaluated, over what its machine would be. Returns whether it names a container.
 pub(super) fn apply(container: &Value, spec: &mut MachineSpec) -> Result<bool, String> {
@@ -19,38 +22,124 @@ pub(super) fn apply(container: &Value, spec: &mut MachineSpec) -> Result<bool, S
             Ok(true)
         }
         Value::Object(map) => {
-            let text = |key: &str| map.get(key).map(|value| value.as_text().into_owned()).unwrap_or_default();
-            if text("image").trim().is_empty() {
+            if !has_image(map) {
                 return Ok(false);
             }
-            spec.image = reference(&text("image"))?;
             for (key, value) in map.iter() {
                 match (key, value) {
-                    ("image" | "options", _) => {}
-                    ("env", Value::Object(env)) => spec
-                        .environment
-                        .extend(env.iter().map(|(name, value)| (name.to_owned(), value.as_text().into_owned()))),
-                    ("volumes", Value::Array(volumes)) => {
-                        for entry in volumes.iter() {
-                            spec.volumes.push(volume(&entry.as_text())?);
-                        }
-                    }
-                    ("env" | "volumes" | "ports" | "credentials", Value::Null) => {}
+                    ("ports", Value::Null) => {}
                     ("ports", _) => {
                         return Err("container.ports is not supported: steps run inside the container".into());
                     }
-                    ("credentials", _) => {
-                        return Err("container.credentials is not supported: log the worker in to the registry".into());
-                    }
-                    (key, _) => {
-                        return Err(format!("container.{key} is not known or has the wrong form"));
-                    }
+                    (key, value) => shared(key, value, spec).map_err(|problem| format!("container.{key}{problem}"))?,
                 }
             }
-            options(&text("options"), spec)?;
+            options(&text(map, "options"), spec, None).map_err(|problem| format!("container {problem}"))?;
             Ok(true)
         }
         other => Err(format!("container must be an image or a mapping, not {}", other.kind_name())),
+    }
+}
+
+/// A port of a service: the one by which the job's localhost has it, if one is named, and its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Port {
+    pub(super) near: Option<u16>,
+    pub(super) far: u16,
+}
+
+/// Reads one service, evaluated. `None`: it has no image, and is left out. `machine`: what it starts from.
+pub(super) fn service(
+    name: &str,
+    value: &Value,
+    machine: MachineSpec,
+) -> Result<Option<(ServiceSpec, Vec<Port>)>, String> {
+    let mut spec = ServiceSpec { name: name.to_owned(), machine, ..ServiceSpec::default() };
+    let mut ports = Vec::new();
+    match value {
+        Value::Null => return Ok(None),
+        Value::String(image) if image.trim().is_empty() => return Ok(None),
+        Value::String(image) => spec.machine.image = reference(image)?,
+        Value::Object(map) => {
+            if !has_image(map) {
+                return Ok(None);
+            }
+            for (key, value) in map.iter() {
+                match (key, value) {
+                    ("ports", Value::Array(list)) => {
+                        for entry in list.iter() {
+                            ports.push(port(&entry.as_text())?);
+                        }
+                    }
+                    ("ports", Value::Null) => {}
+                    (key @ ("entrypoint" | "command"), value) => {
+                        let words = shlex::split(&value.as_text()).ok_or_else(|| format!("{key} has an open quote"))?;
+                        if key == "command" { spec.command = words } else { spec.entrypoint = words }
+                    }
+                    (key, value) => {
+                        shared(key, value, &mut spec.machine).map_err(|problem| format!("{key}{problem}"))?;
+                    }
+                }
+            }
+            let mut more = ServiceSpec::default();
+            options(&text(map, "options"), &mut spec.machine, Some(&mut more))?;
+            spec.health = more.health;
+            spec.aliases = more.aliases;
+            if spec.entrypoint.is_empty() {
+                spec.entrypoint = more.entrypoint;
+            }
+        }
+        other => return Err(format!("it must be an image or a mapping, not {}", other.kind_name())),
+    }
+    Ok(Some((spec, ports)))
+}
+
+fn text(map: &Object, key: &str) -> String {
+    map.get(key).map(|value| value.as_text().into_owned()).unwrap_or_default()
+}
+
+fn has_image(map: &Object) -> bool {
+    !text(map, "image").trim().is_empty()
+}
+
+/// What job containers and services are told alike. The problem goes behind the key.
+fn shared(key: &str, value: &Value, spec: &mut MachineSpec) -> Result<(), String> {
+    let said = |problem| format!(": {problem}");
+    match (key, value) {
+        ("image", value) => spec.image = reference(&value.as_text()).map_err(said)?,
+        ("options", _) | ("env" | "volumes" | "credentials", Value::Null) => {}
+        ("env", Value::Object(env)) => {
+            spec.environment.extend(env.iter().map(|(name, value)| (name.to_owned(), value.as_text().into_owned())))
+        }
+        ("volumes", Value::Array(volumes)) => {
+            for entry in volumes.iter() {
+                spec.volumes.push(volume(&entry.as_text()).map_err(said)?);
+            }
+        }
+        ("credentials", Value::Object(map)) => {
+            let (username, password) = (text(map, "username"), text(map, "password"));
+            if username.is_empty() || password.is_empty() {
+                return Err(" needs a username and a password; is the secret there?".into());
+            }
+            spec.credentials = Some(Credentials { username, password: password.into() });
+        }
+        _ => return Err(" is not known or has the wrong form".into()),
+    }
+    Ok(())
+}
+
+fn port(text: &str) -> Result<Port, String> {
+    let wrong = || format!("port `{text}`: write PORT or PORT:PORT");
+    let (ports, protocol) = text.trim().split_once('/').unwrap_or((text.trim(), "tcp"));
+    if protocol != "tcp" {
+        return Err(format!("port `{text}`: only tcp is led to localhost; reach the service by its name"));
+    }
+    let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong);
+    match *ports.split(':').collect::<Vec<_>>().as_slice() {
+        [far] => Ok(Port { near: None, far: number(far)? }),
+        // The address is the job's own localhost, whichever is named.
+        [near, far] | [_, near, far] => Ok(Port { near: Some(number(near)?), far: number(far)? }),
+        _ => Err(wrong()),
     }
 }
 
@@ -58,7 +147,7 @@ fn reference(image: &str) -> Result<String, String> {
     let image = image.trim();
     let image = image.strip_prefix("docker://").unwrap_or(image);
     if image.starts_with('-') || image.contains(char::is_whitespace) {
-        return Err(format!("container image `{image}` is no image reference"));
+        return Err(format!("image `{image}` is no image reference"));
     }
     Ok(image.to_owned())
 }
@@ -80,36 +169,36 @@ fn volume(text: &str) -> Result<(String, String), String> {
     Ok((source.to_owned(), target.to_owned()))
 }
 
-fn options(text: &str, spec: &mut MachineSpec) -> Result<(), String> {
-    let words = shlex::split(text).ok_or("container.options has a quote that does not end")?;
+/// Reads options. `service`: takes what only a service may say.
+fn options(text: &str, spec: &mut MachineSpec, mut service: Option<&mut ServiceSpec>) -> Result<(), String> {
+    let words = shlex::split(text).ok_or("options have a quote that does not end")?;
     let mut words = words.into_iter();
     while let Some(word) = words.next() {
         let (name, attached) = match word.split_once('=') {
             Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
             None => (word, None),
         };
-        let mut value = || {
-            attached.clone().or_else(|| words.next()).ok_or_else(|| format!("container option {name} needs a value"))
-        };
+        let mut value =
+            || attached.clone().or_else(|| words.next()).ok_or_else(|| format!("option {name} needs a value"));
         match name.as_str() {
             "--hostname" | "-h" => spec.hostname = value()?,
             "--user" | "-u" => spec.user = value()?,
             "--env" | "-e" => {
                 let value = value()?;
-                let (name, value) = value.split_once('=').ok_or("container option --env needs NAME=VALUE")?;
+                let (name, value) = value.split_once('=').ok_or("option --env needs NAME=VALUE")?;
                 spec.environment.insert(name.to_owned(), value.to_owned());
             }
             "--volume" | "-v" => spec.volumes.push(volume(&value()?)?),
             "--memory" | "-m" => spec.limits.memory = size(&value()?)?.min(spec.limits.memory),
             "--shm-size" => spec.limits.shared_memory = size(&value()?)?.min(spec.limits.memory),
             "--pids-limit" => {
-                let asked = value()?.parse().map_err(|_| "container option --pids-limit needs a number")?;
+                let asked = value()?.parse().map_err(|_| "option --pids-limit needs a number")?;
                 spec.limits.processes = spec.limits.processes.min(asked);
             }
             "--cpus" => {
-                let cpus: f64 = value()?.parse().map_err(|_| "container option --cpus needs a number")?;
+                let cpus: f64 = value()?.parse().map_err(|_| "option --cpus needs a number")?;
                 if !(0.001..=4096.0).contains(&cpus) {
-                    return Err("container option --cpus needs a number above 0".into());
+                    return Err("option --cpus needs a number above 0".into());
                 }
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "its range was tested")]
                 let millis = (cpus * 1000.0) as u64;
@@ -122,14 +211,60 @@ fn options(text: &str, spec: &mut MachineSpec) -> Result<(), String> {
                 value()?;
             }
             other => {
-                return Err(format!(
-                    "container option {other} is not allowed here; allowed: --cpus, --env, --hostname, --memory, \
-                     --pids-limit, --shm-size, --user, --volume with a name"
-                ));
+                let known = match service.as_deref_mut() {
+                    Some(service) => service_option(other, value, service)?,
+                    None => false,
+                };
+                if !known {
+                    let more = if service.is_some() { ", --entrypoint, --health-*, --network-alias" } else { "" };
+                    return Err(format!(
+                        "option {other} is not allowed here; allowed: --cpus, --env, --hostname, --memory, \
+                         --pids-limit, --shm-size, --user, --volume with a name{more}"
+                    ));
+                }
             }
         }
     }
     Ok(())
+}
+
+/// Whether it is an option of services alone, which is then read.
+fn service_option(
+    name: &str,
+    mut value: impl FnMut() -> Result<String, String>,
+    service: &mut ServiceSpec,
+) -> Result<bool, String> {
+    let duration = |text: String| {
+        let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok());
+        parsed.ok_or_else(|| format!("option {name} needs a time such as 10s, not `{text}`"))
+    };
+    match name {
+        "--entrypoint" => {
+            service.entrypoint = vec![value()?];
+            return Ok(true);
+        }
+        "--network-alias" => {
+            service.aliases.push(value()?);
+            return Ok(true);
+        }
+        _ => {}
+    }
+    let mut health = service.health.clone().unwrap_or_default();
+    match name {
+        "--health-cmd" => health.test = vec!["CMD-SHELL".into(), value()?],
+        "--health-interval" => health.interval = Some(duration(value()?)?),
+        "--health-timeout" => health.timeout = Some(duration(value()?)?),
+        "--health-start-period" => health.start_period = Some(duration(value()?)?),
+        // How often it is checked in that period; engines before 25 do not know it.
+        "--health-start-interval" => drop(duration(value()?)?),
+        "--health-retries" => {
+            health.retries = Some(value()?.parse().map_err(|_| format!("option {name} needs a number"))?);
+        }
+        "--no-healthcheck" => health = HealthCheck { test: vec!["NONE".into()], ..HealthCheck::default() },
+        _ => return Ok(false),
+    }
+    service.health = Some(health);
+    Ok(true)
 }
 
 fn size(text: &str) -> Result<u64, String> {
@@ -191,7 +326,8 @@ mod tests {
             (serde_json::json!({"image": "i", "volumes": ["/var/run/docker.sock:/s"]}), "host"),
             (serde_json::json!({"image": "i", "volumes": ["../x:/s"]}), "host"),
             (serde_json::json!({"image": "i", "volumes": ["x:/a/../.."]}), "target"),
-            (serde_json::json!({"image": "i", "credentials": {"username": "u"}}), "credentials"),
+            (serde_json::json!({"image": "i", "credentials": {"username": "u"}}), "password"),
+            (serde_json::json!({"image": "i", "options": "--health-cmd true"}), "--health-cmd"),
             (serde_json::json!({"image": "--rm"}), "reference"),
             (serde_json::json!({"image": "i", "options": "--memory lots"}), "size"),
         ] {

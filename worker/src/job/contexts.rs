@@ -12,7 +12,7 @@ use workflow::{
 
 use super::{
     Attempt,
-    origin::{Services, Way},
+    origin::{Access, Way},
     process::command_file,
 };
 use crate::{
@@ -43,8 +43,10 @@ pub(super) struct Contexts {
     pub(super) paths: Vec<String>,
     /// The job names a container: its default shell is `sh`.
     pub(super) in_container: bool,
+    /// `job.services`.
+    pub(super) services: Map<String, serde_json::Value>,
     /// The services that actions call, and the way there.
-    pub(super) services: Option<(Way, Services)>,
+    pub(super) origin: Option<(Way, Access)>,
     sources: [EnvSource; 3],
     container_id: String,
     /// Number of the next process: its files have it in their names.
@@ -89,7 +91,8 @@ impl Contexts {
             env: IndexMap::new(),
             paths: Vec::new(),
             in_container: false,
-            services: None,
+            services: Map::new(),
+            origin: None,
             sources: [EnvSource::Map(order.request_env.clone()), order.workflow_env.clone(), order.job.env.clone()],
             container_id: format!("{}-{}-{}", order.run, order.key.replace('/', "-"), order.attempt),
             number: 1,
@@ -101,6 +104,14 @@ impl Contexts {
     pub(super) fn before_machine(&self, tree: &Tree) -> Result<Value, String> {
         let scope = Scope { contexts: &self.base, functions: &NoFunctions, limits: Limits::default() };
         interpolate_tree(tree, &scope).map_err(|error| format!("container: {error}"))
+    }
+
+    /// A value evaluated before the first step, with the job's own `env`.
+    pub(super) fn before_steps(&self, tree: &Tree) -> Result<Value, String> {
+        let mut contexts = self.base.clone();
+        contexts.insert("env", self.env.iter().map(|(name, value)| (name, value.as_str())).collect::<Object>());
+        let scope = Scope { contexts: &contexts, functions: &NoFunctions, limits: Limits::default() };
+        interpolate_tree(tree, &scope).map_err(|error| error.to_string())
     }
 
     /// The machine is there: what depends on it becomes known.
@@ -189,14 +200,14 @@ impl Contexts {
         }
         let id = if self.in_container { self.container_id.as_str() } else { "" };
         let container = json!({"id": id, "network": id});
-        let job = json!({"status": status.as_str(), "container": container, "services": {}});
+        let job = json!({"status": status.as_str(), "container": container, "services": self.services});
         contexts.insert("job", Value::from_json(&job));
         Evaluator { contexts, status, machine }
     }
 
     /// What programs of actions are told besides: steps of `run:` are not, as on GitHub.
     pub(super) fn for_actions(&self) -> IndexMap<String, String> {
-        self.services.as_ref().map(|(way, services)| way.variables(services)).unwrap_or_default()
+        self.origin.as_ref().map(|(way, access)| way.variables(access)).unwrap_or_default()
     }
 
     /// The whole environment of a process.
@@ -213,8 +224,8 @@ impl Contexts {
         let ci = variables.get("CI").cloned();
         variables.extend(self.defaults.clone());
         variables.extend(ci.map(|value| ("CI".to_owned(), value)));
-        if let Some((way, services)) = &self.services {
-            variables.extend(way.for_every_step(services));
+        if let Some((way, access)) = &self.origin {
+            variables.extend(way.for_every_step(access));
         }
         variables.insert("GITHUB_ACTION".into(), action.to_owned());
         if let Some(path) = &place.action_path {

@@ -1,15 +1,18 @@
 //! Jobs in containers of a Docker Engine (API 1.41 or later).
 //!
-//! [`Docker`] holds what a worker owns on the engine. `container` makes and removes machines, `network` keeps their
-//! networks, `egress` closes private addresses to them, `image` finds or pulls images, `pool` keeps warm machines.
+//! [`Docker`] holds what a worker owns on the engine. `container` makes machines, `service` their services, `ground`
+//! keeps what the containers of one job share and removes it with them, `network` keeps networks, `egress` closes
+//! private addresses to them, `image` finds or pulls images, `pool` keeps warm machines.
 
 mod container;
 mod egress;
 mod engine;
+mod ground;
 mod image;
 mod machine;
 mod network;
 mod pool;
+mod service;
 
 use std::sync::Arc;
 

@@ -16,7 +16,9 @@ use tokio::process::Child;
 use tokio_util::io::ReaderStream;
 
 use super::{
-    Command, Exit, INIT, Machine, MachineSpec, OutputSink, Port, Sandbox, SandboxError, conversation::Conversation,
+    Command, Exit, INIT, Machine, MachineSpec, OutputSink, Port, Sandbox, SandboxError,
+    conversation::Conversation,
+    service::{Service, ServiceSpec},
 };
 
 /// Runs jobs as processes of this machine.
@@ -149,6 +151,14 @@ impl Machine for HostMachine {
         self.conversation.hash(&self.workspace, patterns).boxed()
     }
 
+    fn serve(&self, spec: ServiceSpec) -> BoxFuture<'_, Result<Arc<dyn Service>, SandboxError>> {
+        std::future::ready(Err(no_containers(&format!("service {}", spec.name)))).boxed()
+    }
+
+    fn forward<'a>(&'a self, _routes: &'a [(u16, String, u16)]) -> BoxFuture<'a, Result<(), SandboxError>> {
+        std::future::ready(Err(no_containers("a forwarded port"))).boxed()
+    }
+
     /// Any port: jobs share this machine's loopback.
     fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>> {
         self.conversation.listen(0).boxed()
@@ -165,4 +175,10 @@ impl Machine for HostMachine {
         }
         .boxed()
     }
+}
+
+fn no_containers(what: &str) -> SandboxError {
+    SandboxError::Refused(format!(
+        "{what} needs containers, which the back end `host` has not: use a worker with Docker"
+    ))
 }

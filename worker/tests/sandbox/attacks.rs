@@ -162,14 +162,53 @@ fn attack_42_a_job_cannot_reach_the_host_or_another_job() {
         assert!(!reaches(&*machine, "172.17.0.1", port).await);
         assert!(!reaches(&*machine, "169.254.169.254", 80).await);
         let address = say(&*other, "hostname -i").await;
-        let serve = script(
-            "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(Listen => 1, LocalPort => 8080) or die; print \"listening\\n\"; $|++; sleep 60'",
-        );
+        let address = address.trim();
         let output = crate::fixture::Collected::default();
-        let serving = other.run(serve, &output);
+        let serving = other.run(script(SERVE), &output);
+        let trying = async {
+            output.wait_for("listening").await;
+            // It is there for who may: the host.
+            tokio::net::TcpStream::connect((address, 8080)).await.unwrap();
+            assert!(!reaches(&*machine, address, 8080).await);
+        };
         tokio::select! {
             _ = serving => panic!("the neighbour stopped serving"),
-            reached = reaches(&*machine, address.trim(), 8080) => assert!(!reached),
+            () = trying => {}
         }
     });
 }
+
+/// The engine takes its own isolation of networks away for a moment whenever one is made.
+#[test]
+fn attack_42_two_jobs_stay_apart_while_networks_come_and_go() {
+    with_docker(|docker| async move {
+        let machine = docker.acquire(spec()).await.unwrap();
+        let other = docker.acquire(spec()).await.unwrap();
+        let address = say(&*other, "hostname -i").await;
+        let output = crate::fixture::Collected::default();
+        let serving = other.run(script(SERVE), &output);
+        let attempts = format!(
+            "perl -MIO::Socket::INET -e 'for (1 .. 400) {{ $s = IO::Socket::INET->new(PeerAddr => \"{}:8080\", \
+             Timeout => 0.02) and print \"in\\n\"; }} print \"tried\\n\"'",
+            address.trim()
+        );
+        let trying = async {
+            output.wait_for("listening").await;
+            let mut tried = std::pin::pin!(say(&*machine, &attempts));
+            loop {
+                tokio::select! {
+                    tried = &mut tried => return tried,
+                    made = docker.acquire(spec()) => drop(made.unwrap()),
+                }
+            }
+        };
+        tokio::select! {
+            _ = serving => panic!("the neighbour stopped serving"),
+            tried = trying => assert_eq!(tried, "tried\n"),
+        }
+    });
+}
+
+/// Listens until it is ended.
+const SERVE: &str = "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(Listen => 64, LocalPort => 8080) or die; \
+                     $|++; print \"listening\\n\"; while (1) { $s->accept }'";

@@ -20,7 +20,7 @@ async fn problem_matchers_make_annotations_of_what_tools_print() {
     let steps = r#"
 - run: |
     cat > tsc.json <<'E'
-    {"problemMatcher": [{"owner": "tsc", "pattern": [{"regexp": "^([^\s].*)[\(:](\d+)[,:](\d+)(?:\):\s+|\s+-\s+)(error|warning|info)\s+TS(\d+)\s*:\s*(.*)$",
+    {"problemMatcher": [{"owner": "tsc", "pattern": [{"regexp": "^([^\\s].*)[\\(:](\\d+)[,:](\\d+)(?:\\):\\s+|\\s+-\\s+)(error|warning|info)\\s+TS(\\d+)\\s*:\\s*(.*)$",
       "file": 1, "line": 2, "column": 3, "severity": 4, "code": 5, "message": 6}]}]}
     E
     echo "src/before.ts(1,1): error TS1: before"
@@ -28,8 +28,7 @@ async fn problem_matchers_make_annotations_of_what_tools_print() {
     echo "src/a.ts(3,7): error TS2304: Cannot find name"
     echo "plain"
 - run: |
-    printf '[31m%s/src/b.ts(4,8): warning TS7: coloured[0m
-' "$GITHUB_WORKSPACE"
+    printf '\033[31m%s/src/b.ts(4,8): warning TS7: coloured\033[0m\n' "$GITHUB_WORKSPACE"
     printf 'src/c.ts(5,9): '; sleep 0.5; echo 'error TS8: in two pieces'
     echo "::remove-matcher owner=tsc::"
     echo "src/after.ts(1,1): error TS1: after"
@@ -85,11 +84,12 @@ async fn attack_03_output_sets_no_variable_and_no_path_unless_its_step_allows_it
 async fn attack_04_only_a_good_token_stops_commands_and_only_the_same_one_ends_that() {
     let steps = "
 - run: |
-    echo '::stop-commands::a-long-token'
+    token=a-long; token=$token-token
+    echo \"::stop-commands::$token\"
     echo '::error::fake'
     echo '::another-token::'
     echo '::warning::fake'
-    echo '::a-long-token::'
+    echo \"::$token::\"
     echo '::notice::real'
 - if: always()
   run: echo '::stop-commands::warning'; echo '::stop-commands::'; echo '::stop-commands::pause-logging'
@@ -112,16 +112,13 @@ async fn attack_04_only_a_good_token_stops_commands_and_only_the_same_one_ends_t
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_05_text_from_outside_sets_no_variable_through_a_file() {
     let steps = r#"
-- env: {TITLE: "x
-NODE_OPTIONS=--require /evil
-EVIL=1"}
+- env: {TITLE: "x\nNODE_OPTIONS=--require /evil\nEVIL=1"}
   run: |
     { echo 'SAFE<<d1f2'; echo "$TITLE"; echo d1f2; } >> "$GITHUB_ENV"
 - run: echo "[$NODE_OPTIONS] [$EVIL] $(printf %s "$SAFE" | wc -l)"
 - run: echo 'NODE_OPTIONS=--require /evil' >> "$GITHUB_ENV"; echo 'GITHUB_SHA=evil' >> "$GITHUB_ENV"
 - run: echo "[$NODE_OPTIONS] ${GITHUB_SHA:0:4}"
-- run: printf 'A<<E
-no end' >> "$GITHUB_ENV"
+- run: printf 'A<<E\nno end' >> "$GITHUB_ENV"
 - if: always()
   run: echo "[$A]"
 "#;

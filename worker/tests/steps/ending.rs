@@ -87,7 +87,10 @@ async fn an_image_that_cannot_be_had_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_job_may_not_ask_for_is_refused_by_name() {
     for (keys, part) in [
-        ("services: {db: {image: postgres}}", "services (db)"),
+        ("services: {db: {image: x, options: --privileged}}", "services.db: option --privileged"),
+        ("services: {db: {image: x, volumes: ['/:/host']}}", "services.db: volumes"),
+        ("services: {db: {image: x, ports: ['53:53/udp']}}", "services.db: port `53:53/udp`"),
+        ("services: {a: {image: x, ports: ['1:1']}, b: {image: x, ports: ['1:2']}}", "services.b: port 1"),
         ("container: {image: x, options: --privileged}", "--privileged"),
         ("container: {image: x, volumes: ['/:/host']}", "host"),
     ] {

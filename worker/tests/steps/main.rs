@@ -14,6 +14,7 @@ mod commands;
 mod ending;
 mod harness;
 mod report;
+mod services;
 
 use harness::{Outcome, Run};
 

@@ -4,8 +4,8 @@ use indexmap::IndexMap;
 
 use crate::expression;
 use crate::plan::{
-    Concurrency, Defaults, Dialect, Env, EnvSource, Input, Job, Plan, Step, StepAction, Strategy, Text, Tree, Trigger,
-    Work,
+    Concurrency, Defaults, Dialect, Env, EnvSource, Input, Job, Plan, Queue, Step, StepAction, Strategy, Text, Tree,
+    Trigger, Work,
 };
 use crate::yaml::{Node, Value};
 
@@ -123,13 +123,16 @@ fn concurrency(node: &Node) -> Option<Concurrency> {
         return (!group.is_empty()).then_some(Concurrency {
             group,
             cancel_in_progress: Tree::Bool(false),
-            queue_all: false,
+            queue: Queue::Single,
         });
     }
     Some(Concurrency {
         group: text(node.get("group"))?,
         cancel_in_progress: tree(node.get("cancel-in-progress")).unwrap_or(Tree::Bool(false)),
-        queue_all: node.get("queue").and_then(Node::text) == Some("max"),
+        queue: match node.get("queue").and_then(Node::text) {
+            Some("max") => Queue::Max,
+            _ => Queue::Single,
+        },
     })
 }
 

@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 
 use crate::expression::{self, Error, ErrorKind, Scope, Value};
-use crate::plan::{Concurrency, EnvSource, Job, Tree};
+use crate::plan::{Concurrency, EnvSource, GroupAsk, Job, Queue, Tree};
 
 /// `timeout-minutes` where a job has none (GitHub docs: `jobs.<job_id>.timeout-minutes`).
 pub const DEFAULT_TIMEOUT_MINUTES: f64 = 360.0;
@@ -90,18 +90,21 @@ pub fn env(source: &EnvSource, scope: &Scope<'_>) -> Result<IndexMap<String, Str
     }
 }
 
-/// A concurrency group's name, and whether a newcomer cancels who holds it.
+/// A concurrency group as a run or job asks for it.
 ///
 /// # Errors
-/// A wrong expression, an empty name, or a `cancel-in-progress` that is no boolean.
-pub fn concurrency(concurrency: &Concurrency, scope: &Scope<'_>) -> Result<(String, bool), Error> {
+/// A wrong expression, an empty name, a `cancel-in-progress` that is no boolean, or one that contradicts `queue: max`.
+pub fn concurrency(concurrency: &Concurrency, scope: &Scope<'_>) -> Result<GroupAsk, Error> {
     let group =
         expression::interpolate_text(&concurrency.group, scope).map_err(|error| at("concurrency.group", &error))?;
     if group.is_empty() {
-        return Err(wrong("concurrency.group", "is empty"));
+        return Err(wrong("concurrency.group", "is empty: name a group, or leave `concurrency` out"));
     }
-    let cancel = boolean("cancel-in-progress", Some(&concurrency.cancel_in_progress), false, scope)?;
-    Ok((group, cancel))
+    let cancel_in_progress = boolean("cancel-in-progress", Some(&concurrency.cancel_in_progress), false, scope)?;
+    if cancel_in_progress && concurrency.queue == Queue::Max {
+        return Err(wrong("queue", "can't be `max` where `cancel-in-progress` is true: leave one of them out"));
+    }
+    Ok(GroupAsk { group, cancel_in_progress, queue: concurrency.queue })
 }
 
 fn boolean(key: &str, tree: Option<&Tree>, default: bool, scope: &Scope<'_>) -> Result<bool, Error> {
@@ -208,7 +211,19 @@ mod tests {
             assert_eq!(outputs(&job, scope).unwrap(), IndexMap::from([("n".to_owned(), "3".to_owned())]));
             let expected = IndexMap::from([("A".to_owned(), "1.1".to_owned()), ("B".to_owned(), "2".to_owned())]);
             assert_eq!(env(&job.env, scope).unwrap(), expected);
-            assert_eq!(concurrency(job.concurrency.as_ref().unwrap(), scope).unwrap(), ("g-2".to_owned(), true));
+            let asked = concurrency(job.concurrency.as_ref().unwrap(), scope).unwrap();
+            assert_eq!(asked, GroupAsk { group: "g-2".into(), cancel_in_progress: true, queue: Queue::Single });
         });
+    }
+
+    #[test]
+    fn a_queue_of_many_and_cancelling_exclude_each_other_also_where_an_expression_says_so() {
+        let keys = "runs-on: x\nconcurrency: {group: g, queue: max, cancel-in-progress: '${{ matrix.v == 2 }}'}";
+        let job = job_of(keys);
+        let asked = |v: u32| {
+            with_contexts(&json!({"matrix": {"v": v}}), |scope| concurrency(job.concurrency.as_ref().unwrap(), scope))
+        };
+        assert_eq!(asked(1).unwrap().queue, Queue::Max);
+        assert!(asked(2).unwrap_err().message.contains("can't be `max`"));
     }
 }

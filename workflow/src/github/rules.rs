@@ -11,6 +11,7 @@ pub(super) fn check(root: &Node, report: &mut Report<'_>) {
     if let Some(on) = root.get("on") {
         triggers(on, report);
     }
+    concurrency(root, report);
     let Some(jobs) = root.get("jobs") else { return };
     for (id, job) in jobs.entries() {
         if let Some(text) = id.text() {
@@ -95,7 +96,18 @@ fn cycle(edges: &[Vec<usize>]) -> Option<Vec<usize>> {
     }
 }
 
+/// GitHub docs, workflow syntax: `concurrency`.
+fn concurrency(of: &Node, report: &mut Report<'_>) {
+    let Some(concurrency) = of.get("concurrency") else { return };
+    let cancels = concurrency.get("cancel-in-progress").is_some_and(|node| node.to_json() == true);
+    if let (Some(queue), true) = (concurrency.get("queue").filter(|queue| queue.text() == Some("max")), cancels) {
+        let help = "leave out one of them: a queue keeps what a cancel would end";
+        report.error_with_help(queue.span, "`queue: max` and `cancel-in-progress: true` can't be used together", help);
+    }
+}
+
 fn job(job: &Node, report: &mut Report<'_>) {
+    concurrency(job, report);
     if let Some(matrix) = job.get("strategy").and_then(|strategy| strategy.get("matrix")) {
         for (name, values) in matrix.entries() {
             let is_vector = !matches!(name.text(), Some("include" | "exclude") | None);

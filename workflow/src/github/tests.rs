@@ -122,6 +122,17 @@ fn mistakes_are_named() {
         ),
         (job("steps: [{wait: a}]"), "ci.yml:2:33: error: `wait` is a feature of GitHub that can't be run here yet"),
         (job("steps: [{run: a, <<: {env: {}}}]"), "ci.yml:2:41: error: GitHub knows no merge keys (`<<`)"),
+        (
+            job("concurrency: {group: g, queue: max, cancel-in-progress: true}"),
+            "ci.yml:2:55: error: `queue: max` and `cancel-in-progress: true` can't be used together",
+        ),
+        (
+            "on: push\nconcurrency: {group: g, cancel-in-progress: true, queue: max}\njobs: {a: {runs-on: x}}"
+                .to_owned(),
+            "ci.yml:2:58: error: `queue: max` and `cancel-in-progress: true` can't be used together",
+        ),
+        (job("concurrency: {group: g, queue: all}"), "ci.yml:2:57: error: `all` is no value for `queue`"),
+        (job("concurrency: '${{ secrets.X }}'"), "ci.yml:2:42: error: Unrecognized named-value: 'secrets'"),
         (job("permissions: {id-token: read}"), "ci.yml:2:48: error: `read` is no value for `id-token`"),
         (
             "on: {push: {branches: a, branches-ignore: b}}\njobs: {a: {runs-on: x}}".to_owned(),

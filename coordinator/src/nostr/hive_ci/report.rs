@@ -128,8 +128,11 @@ struct Answer<'a> {
 }
 
 impl Answer<'_> {
-    fn status(&self, status: Status) -> Draft {
-        let tags = vec![tag("d", self.job), tag("e", self.job), tag("p", self.author), tag("status", status.as_str())];
+    /// `reason`, beyond what clients ask for, says why it waits.
+    fn status(&self, status: Status, reason: Option<&str>) -> Draft {
+        let mut tags =
+            vec![tag("d", self.job), tag("e", self.job), tag("p", self.author), tag("status", status.as_str())];
+        tags.extend(reason.map(|reason| tag("reason", reason)));
         Draft::new(self.us, self.stamp, STATUS, tags, Signer::Coordinator)
     }
 
@@ -181,11 +184,15 @@ pub fn report(run: &str, request: &Request, update: &Update, us: &PublicKey) -> 
     let Origin::HiveCi { run_event, job_event, author, publisher, workflow, .. } = &request.origin else {
         return Vec::new();
     };
-    let (Update::Queued { stamp } | Update::Running { stamp } | Update::Finished { stamp, .. }) = update;
+    let (Update::Queued { stamp }
+    | Update::Waiting { stamp, .. }
+    | Update::Running { stamp }
+    | Update::Finished { stamp, .. }) = update;
     let answer = Answer { us, job: job_event, author, stamp: *stamp };
     match update {
-        Update::Queued { .. } => vec![answer.status(Status::Queued)],
-        Update::Running { .. } => vec![answer.status(Status::Running)],
+        Update::Queued { .. } => vec![answer.status(Status::Queued, None)],
+        Update::Waiting { reason, .. } => vec![answer.status(Status::Queued, Some(reason))],
+        Update::Running { .. } => vec![answer.status(Status::Running, None)],
         Update::Finished { end, log, duration_s, .. } => {
             let outcome = Outcome::of(end);
             let mut drafts = vec![answer.result(&outcome, *duration_s, &log.url)];
@@ -193,7 +200,7 @@ pub fn report(run: &str, request: &Request, update: &Update, us: &PublicKey) -> 
                 let run = Run { id: run, event: run_event, workflow, publisher };
                 drafts.push(answer.run_result(&run, &outcome, *duration_s, &log.url));
             }
-            drafts.push(answer.status(outcome.status));
+            drafts.push(answer.status(outcome.status, None));
             drafts
         }
     }
@@ -216,6 +223,6 @@ pub fn refusal_events(refusal: &Refusal, log: Option<&SealedLog>, stamp: u64, us
             drafts.push(draft);
         }
     }
-    drafts.push(answer.status(Status::Failed));
+    drafts.push(answer.status(Status::Failed, None));
     drafts
 }

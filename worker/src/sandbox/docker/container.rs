@@ -1,7 +1,7 @@
 //! Makes containers, removes them off the critical path, and sweeps what nobody holds.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -28,6 +28,7 @@ use super::{
     DockerConfig, Limits, MachineSpec, SandboxError,
     egress::{self, Egress},
     engine::{Engine, NONCE, status},
+    ground::{Ground, Holding},
     image::{Image, Images},
     machine::{DockerMachine, TEMP, WORKSPACE},
     network::Networks,
@@ -37,6 +38,8 @@ use crate::sandbox::{
     conversation::{Conversation, Incoming},
 };
 
+/// Our first process, as it stands in a container.
+pub(super) const INIT_PATH: &str = "/longshore/bin/longshore-init";
 const INIT_DIRECTORY: &str = "/longshore/bin";
 const INIT_NAME: &str = "longshore-init";
 /// From the start of a container to the first word of its first process.
@@ -49,8 +52,8 @@ const COMPLAINT_LIMIT: usize = 4096;
 
 /// Containers of this worker.
 pub(super) struct Containers {
-    engine: Arc<Engine>,
-    images: Images,
+    pub(super) engine: Arc<Engine>,
+    pub(super) images: Images,
     networks: Networks,
     egress: Egress,
     /// Starts at a time. More only adds latency.
@@ -58,7 +61,7 @@ pub(super) struct Containers {
     init_volume: OnceCell<String>,
     /// Nonces of machines that must not be swept.
     live: Mutex<HashSet<String>>,
-    removals: TaskTracker,
+    pub(super) removals: TaskTracker,
 }
 
 impl Containers {
@@ -92,7 +95,7 @@ impl Containers {
 
     /// Makes and starts a machine.
     pub(super) async fn make(self: &Arc<Self>, spec: &MachineSpec) -> Result<Arc<DockerMachine>, SandboxError> {
-        let image = self.images.find(&self.engine, &spec.image).await?;
+        let image = self.images.find(&self.engine, &spec.image, spec.credentials.as_ref()).await?;
         let init = self.init_volume.get_or_try_init(|| self.fill_init_volume(&spec.image)).await?;
         let _start = self.starts.acquire().await.map_err(|_| SandboxError::Start("the worker is closing".into()))?;
         let network = match self.egress {
@@ -102,7 +105,7 @@ impl Containers {
         let nonce = hex::encode(rand::random::<[u8; 16]>());
         self.live().insert(nonce.clone());
         // From here on dropping it removes what was made.
-        let holding = Holding { containers: Arc::clone(self), nonce, network };
+        let holding = Ground::new(Arc::clone(self), nonce, network).hold();
         let (conversation, home) = tokio::time::timeout(READY_TIMEOUT, self.start(&holding, spec, &image, init))
             .await
             .unwrap_or_else(|_| Err(SandboxError::Start(format!("not ready after {} s", READY_TIMEOUT.as_secs()))))?;
@@ -117,35 +120,48 @@ impl Containers {
         init: &str,
     ) -> Result<(Conversation, String), SandboxError> {
         let api = &self.engine.api;
-        let name = holding.name();
-        let labels = self.engine.labels(Some(&holding.nonce));
-        let volume =
-            VolumeCreateRequest { name: Some(name.clone()), labels: Some(labels), ..VolumeCreateRequest::default() };
-        api.create_volume(volume).await.map_err(|error| self.engine.error("make the workspace", error))?;
-        let options = CreateContainerOptionsBuilder::new().name(&name).build();
-        let body = self.body(holding, spec, image, init);
+        let (ground, name) = (&holding.ground, &holding.name);
+        self.make_volume(ground, ground.name()).await?;
+        self.make_volumes(ground, &spec.volumes).await?;
+        let options = CreateContainerOptionsBuilder::new().name(name).build();
+        let body = self.body(ground, spec, image, init);
         api.create_container(Some(options), body).await.map_err(|error| self.engine.error("create", error))?;
         let options = AttachContainerOptionsBuilder::new().stdin(true).stdout(true).stderr(true).stream(true).build();
         let attached =
-            api.attach_container(&name, Some(options)).await.map_err(|error| self.engine.error("attach", error))?;
-        let started = api.start_container(&name, None::<StartContainerOptions>).await;
+            api.attach_container(name, Some(options)).await.map_err(|error| self.engine.error("attach", error))?;
+        let started = api.start_container(name, None::<StartContainerOptions>).await;
         started.map_err(|error| self.engine.error("start", error))?;
         let (conversation, ready) =
-            Conversation::open(incoming(attached.output), attached.input, &holding.nonce).await?;
+            Conversation::open(incoming(attached.output), attached.input, &ground.nonce).await?;
         let from_image = image.environment.iter().find(|(name, _)| name == "HOME").map(|(_, home)| home.clone());
         let home = from_image.unwrap_or(ready.home);
         Ok((conversation, if home.is_empty() { "/".into() } else { home }))
     }
 
-    fn body(&self, holding: &Holding, spec: &MachineSpec, image: &Image, init: &str) -> ContainerCreateBody {
+    /// Makes what is missing of a job's own volumes.
+    pub(super) async fn make_volumes(&self, ground: &Ground, volumes: &[(String, String)]) -> Result<(), SandboxError> {
+        for (name, _) in volumes {
+            self.make_volume(ground, ground.volume(name)).await?;
+        }
+        Ok(())
+    }
+
+    async fn make_volume(&self, ground: &Ground, name: String) -> Result<(), SandboxError> {
+        let labels = self.engine.labels(Some(&ground.nonce));
+        let volume = VolumeCreateRequest { name: Some(name), labels: Some(labels), ..VolumeCreateRequest::default() };
+        let made = self.engine.api.create_volume(volume).await;
+        made.map(drop).map_err(|error| self.engine.error("make a volume", error))
+    }
+
+    fn body(&self, ground: &Ground, spec: &MachineSpec, image: &Image, init: &str) -> ContainerCreateBody {
         let user = if spec.user.is_empty() { &image.user } else { &spec.user };
-        let mut mounts = vec![mount(init, INIT_DIRECTORY, true), mount(&holding.name(), WORKSPACE, false)];
-        mounts.extend(spec.volumes.iter().map(|(source, target)| mount(source, target, false)));
+        let mut mounts = vec![mount(init, INIT_DIRECTORY, true), mount(&ground.name(), WORKSPACE, false)];
+        mounts.extend(spec.volumes.iter().map(|(name, target)| mount(&ground.volume(name), target, false)));
         ContainerCreateBody {
             image: Some(spec.image.clone()),
-            entrypoint: Some(vec![format!("{INIT_DIRECTORY}/{INIT_NAME}")]),
+            entrypoint: Some(vec![INIT_PATH.into()]),
             cmd: Some(vec![
-                holding.nonce.clone(),
+                ground.nonce.clone(),
                 user.clone(),
                 WORKSPACE.into(),
                 TEMP.into(),
@@ -153,10 +169,10 @@ impl Containers {
             ]),
             // Init is root even where steps are not: it gives them their user, and they cannot touch it.
             user: Some("0:0".into()),
-            env: Some(spec.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()),
+            env: Some(variables(&spec.environment)),
             hostname: (!spec.hostname.is_empty()).then(|| spec.hostname.clone()),
             working_dir: Some("/".into()),
-            labels: Some(self.engine.labels(Some(&holding.nonce))),
+            labels: Some(self.engine.labels(Some(&ground.nonce))),
             open_stdin: Some(true),
             stdin_once: Some(false),
             attach_stdin: Some(true),
@@ -167,14 +183,9 @@ impl Containers {
             healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() }),
             host_config: Some(HostConfig {
                 mounts: Some(mounts),
-                network_mode: Some(holding.network.clone().unwrap_or_else(|| "none".into())),
                 log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
-                cap_drop: Some(vec!["ALL".into()]),
-                cap_add: Some(CAPABILITIES.map(String::from).to_vec()),
-                security_opt: Some(vec!["no-new-privileges".into()]),
-                ipc_mode: Some("private".into()),
                 extra_hosts: Some(vec![format!("{ORIGIN_HOST}:127.0.0.1")]),
-                ..resources(&spec.limits)
+                ..hardened(ground.network.as_deref(), &spec.limits)
             }),
             ..ContainerCreateBody::default()
         }
@@ -254,7 +265,7 @@ impl Containers {
         self.networks.close().await;
     }
 
-    async fn remove_container(&self, name: &str) -> bool {
+    pub(super) async fn remove_container(&self, name: &str) -> bool {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         gone("container", name, self.engine.api.remove_container(name, Some(options)).await)
     }
@@ -263,11 +274,15 @@ impl Containers {
         gone("volume", name, self.engine.api.remove_volume(name, None::<RemoveVolumeOptions>).await)
     }
 
-    async fn remove_machine(&self, name: String, nonce: String, network: Option<String>) {
-        let removed = self.remove_container(&name).await;
-        self.remove_volume(&name).await;
+    /// Removes what a job's containers shared. `clean`: none of them is left.
+    pub(super) async fn clear(&self, nonce: String, network: Option<String>, clean: bool) {
+        let options = ListVolumesOptionsBuilder::new().filters(&self.engine.of(&nonce)).build();
+        let listed = self.engine.api.list_volumes(Some(options)).await.unwrap_or_default();
+        for volume in listed.volumes.unwrap_or_default() {
+            self.remove_volume(&volume.name).await;
+        }
         if let Some(network) = network {
-            match removed {
+            match clean {
                 true => self.networks.give_back(network),
                 false => self.networks.forget(&network),
             }
@@ -284,31 +299,6 @@ impl Containers {
     }
 }
 
-/// What one machine has on the engine; dropped, it is removed in the background.
-pub(super) struct Holding {
-    containers: Arc<Containers>,
-    nonce: String,
-    network: Option<String>,
-}
-
-impl Holding {
-    /// Name of the container and of its workspace volume.
-    pub(super) fn name(&self) -> String {
-        format!("longshore-{}", self.nonce)
-    }
-}
-
-impl Drop for Holding {
-    fn drop(&mut self) {
-        // Without a runtime the process is ending; the next one sweeps.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (name, nonce, network) = (self.name(), std::mem::take(&mut self.nonce), self.network.take());
-        let containers = Arc::clone(&self.containers);
-        let removal = async move { containers.remove_machine(name, nonce, network).await };
-        self.containers.removals.spawn_on(removal, &runtime);
-    }
-}
-
 fn gone(kind: &str, name: &str, removed: Result<(), bollard::errors::Error>) -> bool {
     match removed {
         Ok(()) => true,
@@ -320,9 +310,15 @@ fn gone(kind: &str, name: &str, removed: Result<(), bollard::errors::Error>) -> 
     }
 }
 
-fn resources(limits: &Limits) -> HostConfig {
+/// What every container of a job may do and use.
+pub(super) fn hardened(network: Option<&str>, limits: &Limits) -> HostConfig {
     let number = |value: u64| Some(i64::try_from(value).unwrap_or(i64::MAX));
     HostConfig {
+        network_mode: Some(network.unwrap_or("none").to_owned()),
+        cap_drop: Some(vec!["ALL".into()]),
+        cap_add: Some(CAPABILITIES.map(String::from).to_vec()),
+        security_opt: Some(vec!["no-new-privileges".into()]),
+        ipc_mode: Some("private".into()),
         memory: number(limits.memory),
         // The same as memory: no swap on top of it.
         memory_swap: number(limits.memory),
@@ -333,7 +329,11 @@ fn resources(limits: &Limits) -> HostConfig {
     }
 }
 
-fn mount(volume: &str, target: &str, read_only: bool) -> Mount {
+pub(super) fn variables(environment: &BTreeMap<String, String>) -> Vec<String> {
+    environment.iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+pub(super) fn mount(volume: &str, target: &str, read_only: bool) -> Mount {
     Mount {
         typ: Some(MountType::VOLUME),
         source: Some(volume.to_owned()),

@@ -2,8 +2,9 @@
 //!
 //! Two chains of ours, entered only by packets from our own address block: `LONGSHORE` for what the host would forward,
 //! `LONGSHORE-HOST` for what is meant for the host itself. They stand in the table `mangle`, which the engine leaves
-//! alone: its way into `DOCKER-USER` is gone for a moment whenever anybody makes a network. Rules are added where they
-//! are missing and never taken away, so that workers on one engine cannot open each other's networks.
+//! alone: its ways into `DOCKER-USER` and into its isolation of networks are gone for a moment whenever anybody makes a
+//! network. So one job's network is closed to another's here as well. Rules are added where they are missing and never
+//! taken away, so that workers on one engine cannot open each other's networks.
 
 use std::{net::Ipv4Addr, path::Path};
 
@@ -49,12 +50,13 @@ pub(super) async fn close(addresses: (Ipv4Addr, u8), network: &str) -> Result<()
             }
         }
     }
-    for closed in CLOSED {
+    // Inside one network a job and its services talk: what stays on one bridge is not forwarded.
+    ensure("-I", "LONGSHORE", &["-m", "physdev", "--physdev-is-bridged", "-j", "RETURN"]).await?;
+    for closed in [block.as_str()].into_iter().chain(CLOSED) {
         ensure("-A", "LONGSHORE", &["-d", closed, "-j", "DROP"]).await?;
     }
     ensure("-A", "LONGSHORE-HOST", &["-j", "DROP"]).await?;
-    // Between networks of the block Docker's own isolation stands; inside one, a job and its services talk.
-    ensure("-I", "FORWARD", &["-s", &block, "!", "-d", &block, "-j", "LONGSHORE"]).await?;
+    ensure("-I", "FORWARD", &["-s", &block, "-j", "LONGSHORE"]).await?;
     ensure("-I", "INPUT", &["-s", &block, "-j", "LONGSHORE-HOST"]).await
 }
 

@@ -53,6 +53,13 @@ impl Engine {
         HashMap::from([("label".to_owned(), labels)])
     }
 
+    /// A filter for what serves one machine.
+    pub(super) fn of(&self, nonce: &str) -> HashMap<String, Vec<String>> {
+        let mut filters = self.ours();
+        filters.entry("label".to_owned()).or_default().push(format!("{NONCE}={nonce}"));
+        filters
+    }
+
     /// What a failed call means.
     pub(super) fn error(&self, what: &str, error: Error) -> SandboxError {
         match error {

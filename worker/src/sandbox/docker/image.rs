@@ -5,13 +5,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use bollard::query_parameters::CreateImageOptionsBuilder;
+use bollard::{auth::DockerCredentials, query_parameters::CreateImageOptionsBuilder};
 use futures::{
     FutureExt, TryStreamExt,
     future::{BoxFuture, Shared},
 };
+use secrecy::ExposeSecret as _;
 
 use super::{SandboxError, engine::Engine, engine::status};
+use crate::sandbox::Credentials;
 
 /// What a machine needs to know of its image.
 #[derive(Debug, Default)]
@@ -32,10 +34,20 @@ pub(super) struct Images {
 
 impl Images {
     /// The image behind a reference, pulled where it is not there.
-    pub(super) async fn find(&self, engine: &Arc<Engine>, reference: &str) -> Result<Arc<Image>, SandboxError> {
+    pub(super) async fn find(
+        &self,
+        engine: &Arc<Engine>,
+        reference: &str,
+        credentials: Option<&Credentials>,
+    ) -> Result<Arc<Image>, SandboxError> {
+        let failed = |cause| SandboxError::Image { image: reference.to_owned(), cause };
+        if credentials.is_some() {
+            // What one job may pull says nothing of another.
+            return find(Arc::clone(engine), reference.to_owned(), credentials.cloned()).await.map_err(failed);
+        }
         let flight = {
             let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-            let start = || find(Arc::clone(engine), reference.to_owned()).boxed().shared();
+            let start = || find(Arc::clone(engine), reference.to_owned(), None).boxed().shared();
             flights.entry(reference.to_owned()).or_insert_with(start).clone()
         };
         let found = flight.clone().await;
@@ -43,11 +55,11 @@ impl Images {
         if flights.get(reference).is_some_and(|current| current.ptr_eq(&flight)) {
             flights.remove(reference);
         }
-        found.map_err(|cause| SandboxError::Image { image: reference.to_owned(), cause })
+        found.map_err(failed)
     }
 }
 
-async fn find(engine: Arc<Engine>, reference: String) -> Found {
+async fn find(engine: Arc<Engine>, reference: String, credentials: Option<Credentials>) -> Found {
     match inspect(&engine, &reference).await {
         Err(error) if status(&error) == Some(404) => {}
         found => return found.map_err(|error| engine.error("look for it", error).to_string()),
@@ -55,7 +67,7 @@ async fn find(engine: Arc<Engine>, reference: String) -> Found {
     if reference.starts_with("localhost/") {
         return Err("it is local, but not on this engine; build or load it (docker load)".into());
     }
-    pull(&engine, &reference).await.map_err(|error| {
+    pull(&engine, &reference, credentials).await.map_err(|error| {
         format!("not on this engine, and pulling it failed: {error}; check the name, or bring it with docker load")
     })?;
     inspect(&engine, &reference).await.map_err(|error| engine.error("look for it after the pull", error).to_string())
@@ -76,11 +88,20 @@ async fn inspect(engine: &Engine, reference: &str) -> Result<Arc<Image>, bollard
     }))
 }
 
-async fn pull(engine: &Engine, reference: &str) -> Result<(), bollard::errors::Error> {
+async fn pull(
+    engine: &Engine,
+    reference: &str,
+    credentials: Option<Credentials>,
+) -> Result<(), bollard::errors::Error> {
     tracing::info!(image = reference, "pulling");
     // Without a tag the engine would bring every tag there is.
     let name = reference.rsplit_once('/').map_or(reference, |(_, name)| name);
     let full = if name.contains([':', '@']) { reference.to_owned() } else { format!("{reference}:latest") };
     let options = CreateImageOptionsBuilder::new().from_image(&full).build();
-    engine.api.create_image(Some(options), None, None).try_for_each(|_| async { Ok(()) }).await
+    let credentials = credentials.map(|credentials| DockerCredentials {
+        username: Some(credentials.username),
+        password: Some(credentials.password.expose_secret().to_owned()),
+        ..DockerCredentials::default()
+    });
+    engine.api.create_image(Some(options), None, credentials).try_for_each(|_| async { Ok(()) }).await
 }

@@ -1,12 +1,21 @@
 //! One running container as a [`Machine`].
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 
-use super::{container::Holding, image::Image};
-use crate::sandbox::{Command, Exit, Machine, ORIGIN_PORT, OutputSink, Port, SandboxError, conversation::Conversation};
+use super::{
+    container::INIT_PATH,
+    ground::Holding,
+    image::Image,
+    service::{self, DockerService},
+};
+use crate::sandbox::{
+    Command, Exit, Machine, ORIGIN_PORT, OutputSink, Port, SandboxError, Stream,
+    conversation::Conversation,
+    service::{Service, ServiceSpec},
+};
 
 /// Workspace of a job, a volume.
 pub(super) const WORKSPACE: &str = "/workspace";
@@ -15,19 +24,29 @@ pub(super) const TEMP: &str = "/longshore/temp";
 
 pub(super) struct DockerMachine {
     /// Taken by `destroy`.
-    holding: Mutex<Option<Holding>>,
+    living: Mutex<Option<Living>>,
     image: Arc<Image>,
     conversation: Conversation,
     home: String,
 }
 
+struct Living {
+    holding: Holding,
+    services: Vec<Arc<DockerService>>,
+}
+
 impl DockerMachine {
     pub(super) fn new(holding: Holding, image: Arc<Image>, conversation: Conversation, home: String) -> Self {
-        Self { holding: Mutex::new(Some(holding)), image, conversation, home }
+        let living = Living { holding, services: Vec::new() };
+        Self { living: Mutex::new(Some(living)), image, conversation, home }
     }
 
     pub(super) fn is_lost(&self) -> bool {
         self.conversation.is_lost()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Living>> {
+        self.living.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -81,13 +100,60 @@ impl Machine for DockerMachine {
         self.conversation.hash(WORKSPACE, patterns).boxed()
     }
 
+    fn serve(&self, spec: ServiceSpec) -> BoxFuture<'_, Result<Arc<dyn Service>, SandboxError>> {
+        async move {
+            let gone = || SandboxError::Lost("the job's container was removed".into());
+            let (ground, number) = {
+                let living = self.lock();
+                let living = living.as_ref().ok_or_else(gone)?;
+                (Arc::clone(&living.holding.ground), living.services.len())
+            };
+            let service = service::start(&ground, number, &spec).await?;
+            self.lock().as_mut().ok_or_else(gone)?.services.push(Arc::clone(&service));
+            Ok(service as Arc<dyn Service>)
+        }
+        .boxed()
+    }
+
+    fn forward<'a>(&'a self, routes: &'a [(u16, String, u16)]) -> BoxFuture<'a, Result<(), SandboxError>> {
+        async move {
+            let routes = routes.iter().map(|(port, address, to)| format!("{port}={address}:{to}"));
+            let command = Command {
+                argv: [INIT_PATH, "forward"].map(String::from).into_iter().chain(routes).collect(),
+                directory: "/".into(),
+                // Low ports are root's.
+                user: "0:0".into(),
+                ..Command::default()
+            };
+            let said = Said::default();
+            let exit = self.conversation.run(command, &said).await?;
+            let said = said.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+            if exit.code == 0 { Ok(()) } else { Err(SandboxError::Refused(said.trim().to_owned())) }
+        }
+        .boxed()
+    }
+
     /// Returns at once: removing takes the engine 100 ms, and nobody has to wait for it. `Sandbox::close` does.
     fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>> {
         self.conversation.listen(ORIGIN_PORT).boxed()
     }
 
     fn destroy(&self) -> BoxFuture<'_, ()> {
-        drop(self.holding.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.lock().take());
+        std::future::ready(()).boxed()
+    }
+}
+
+/// The few words of a helper.
+#[derive(Default)]
+struct Said(Mutex<String>);
+
+impl OutputSink for Said {
+    fn write(&self, _stream: Stream, data: Bytes, _time_ms: u64) -> BoxFuture<'_, ()> {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.len() < 4096 {
+            said.push_str(&String::from_utf8_lossy(&data));
+        }
         std::future::ready(()).boxed()
     }
 }

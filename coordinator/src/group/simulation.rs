@@ -1,0 +1,176 @@
+//! Many runs and the groups between them, events in any order: one at a time, nobody forgotten.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::{BTreeMap, VecDeque};
+
+use proptest::prelude::*;
+use workflow::plan::{Conclusion, Reason};
+
+use super::*;
+use crate::run::{
+    Effect as Ask, JobPhase, New, Phase, Planned, Rules, SealedLog, State,
+    testing::{concurrency, job, new_run, planned, report},
+};
+
+/// A pool in memory: what the engine does with rows, done with maps.
+#[derive(Default)]
+struct World {
+    runs: BTreeMap<String, State>,
+    groups: BTreeMap<String, Group>,
+    now: Millis,
+}
+
+impl World {
+    fn tell(&mut self, run: &str, event: run::Event) {
+        let mut news = VecDeque::from([(run.to_owned(), event)]);
+        while let Some((id, event)) = news.pop_front() {
+            self.now += 1;
+            let Some(state) = self.runs.get(&id) else { continue };
+            let Ok((state, effects)) = run::advance(state, event, self.now) else { continue };
+            for effect in effects {
+                let (name, event) = match effect {
+                    Ask::Join { job, ask } => {
+                        let member = Member { run: id.clone(), serial: state.serial, job, since: self.now };
+                        (ask.group.clone(), Event::Asked { member, ask })
+                    }
+                    Ask::Leave { job, group } => (group, Event::Left { run: id.clone(), job }),
+                    _ => continue,
+                };
+                let known = self.groups.entry(name.clone()).or_insert_with(|| Group::new(name));
+                if let Ok((next, effects)) = advance(known, event, self.now) {
+                    *known = next;
+                    news.extend(effects.into_iter().map(Effect::told));
+                }
+            }
+            self.runs.insert(id, state);
+        }
+    }
+
+    /// What holds a group now: it may have a worker, or wait for one.
+    fn holding(&self, group: &str) -> Vec<String> {
+        let claims = |claim: &Option<run::Claim>| claim.as_ref().is_some_and(|claim| claim.ask.group == group);
+        let mut found = Vec::new();
+        for state in self.runs.values() {
+            if claims(&state.claim) && matches!(state.phase, Phase::Active) {
+                found.push(state.id.clone());
+            }
+            for (key, job) in state.jobs.iter().filter(|(_, job)| claims(&job.claim)) {
+                let busy = matches!(
+                    job.phase,
+                    JobPhase::Queued { .. } | JobPhase::Running { .. } | JobPhase::Cancelling { .. }
+                );
+                if busy {
+                    found.push(format!("{}/{key}", state.id));
+                }
+            }
+        }
+        found
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Move {
+    Arrives { run: Option<(usize, bool, bool)>, job: Option<(usize, bool, bool)> },
+    Goes(usize),
+    Cancelled(usize),
+}
+
+const GROUPS: [&str; 2] = ["a", "b"];
+
+fn any_claim(groups: std::ops::Range<usize>) -> impl Strategy<Value = Option<(usize, bool, bool)>> {
+    prop::option::weighted(0.7, (groups, any::<bool>(), any::<bool>()))
+}
+
+/// Runs ask for `a` and jobs for `b`, or a circle of waits would be the workflows' own.
+fn any_move() -> impl Strategy<Value = Move> {
+    prop_oneof![
+        3 => (any_claim(0..1), any_claim(1..2)).prop_map(|(run, job)| Move::Arrives { run, job }),
+        6 => (0..100_usize).prop_map(Move::Goes),
+        1 => (0..100_usize).prop_map(Move::Cancelled),
+    ]
+}
+
+fn plan_of(run: Option<(usize, bool, bool)>, claim: Option<(usize, bool, bool)>) -> Planned {
+    let written = |(group, cancel, max): (usize, bool, bool)| {
+        let queue = if max && !cancel { Queue::Max } else { Queue::Single };
+        concurrency(GROUPS[group], cancel, queue)
+    };
+    let first = workflow::plan::Job { concurrency: claim.map(written), ..job(&[]) };
+    let mut made = planned(vec![("first", first), ("last", job(&["first"]))]);
+    made.plan.concurrency = run.map(written);
+    made
+}
+
+/// One more step of a run, as workers and the seal would take it.
+fn next(state: &State) -> Option<run::Event> {
+    if let Phase::Sealing { .. } = state.phase {
+        return Some(run::Event::Sealed { log: SealedLog::default() });
+    }
+    state.jobs.iter().find_map(|(key, job)| {
+        let (job_key, attempt) = (key.clone(), job.attempts.last().map_or(1, |attempt| attempt.number));
+        match &job.phase {
+            JobPhase::Queued { .. } => Some(run::Event::Accepted { job: job_key, worker: "w".into() }),
+            JobPhase::Running { .. } => {
+                let report = report(Conclusion::Success, None);
+                Some(run::Event::Finished { job: job_key, attempt, report })
+            }
+            JobPhase::Cancelling { .. } => {
+                let report = report(Conclusion::Cancelled, Some(Reason::Cancelled("stopped".into())));
+                Some(run::Event::Finished { job: job_key, attempt, report })
+            }
+            _ => None,
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_comes_in_whatever_order_one_at_a_time_holds_a_group_and_every_run_ends(
+        moves in prop::collection::vec(any_move(), 1..60),
+    ) {
+        let mut world = World { now: 1_700_000_000_000, ..World::default() };
+        let mut all = moves.into_iter();
+        for _ in 0..3_000 {
+            let ids: Vec<String> = world.runs.keys().cloned().collect();
+            match all.next() {
+                Some(Move::Arrives { run, job }) => {
+                    let serial = world.runs.len() as u64 + 1;
+                    let id = format!("r{serial:03}");
+                    let made = New { id: id.clone(), serial, ..new_run(Rules::default(), false) };
+                    world.runs.insert(id.clone(), run::create(made, world.now).0);
+                    world.tell(&id, run::Event::Planned(Box::new(plan_of(run, job))));
+                }
+                Some(Move::Cancelled(at)) if !ids.is_empty() => {
+                    world.tell(&ids[at % ids.len()], run::Event::Cancel { by: "somebody".into() });
+                }
+                Some(Move::Goes(at)) if !ids.is_empty() => {
+                    let id = &ids[at % ids.len()];
+                    if let Some(event) = next(&world.runs[id]) {
+                        world.tell(id, event);
+                    }
+                }
+                Some(_) => {}
+                None => match world.runs.iter().find_map(|(id, state)| Some((id.clone(), next(state)?))) {
+                    Some((id, event)) => world.tell(&id, event),
+                    None => break,
+                },
+            }
+            for name in GROUPS {
+                let holding = world.holding(name);
+                prop_assert!(holding.len() <= 1, "{} is held by {:?}", name, holding);
+            }
+            for group in world.groups.values() {
+                prop_assert!(group.pending.len() <= LONGEST);
+                prop_assert!(group.holder.is_some() || group.pending.is_empty(), "they wait for nobody: {:?}", group);
+            }
+        }
+        for state in world.runs.values() {
+            prop_assert!(matches!(state.phase, Phase::Done { .. }), "{} never ended: {:?}", state.id, state.phase);
+        }
+        for group in world.groups.values() {
+            prop_assert!(group.holder.is_none(), "never given back: {:?}", group);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Service containers: beside the job's own in its network, hardened as it is, run by their images' own programs.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bollard::{
+    container::LogOutput,
+    models::{
+        ContainerCreateBody, ContainerStateStatusEnum, EndpointSettings, HealthConfig, HealthStatusEnum, HostConfig,
+        HostConfigLogConfig, NetworkingConfig,
+    },
+    query_parameters::{
+        CreateContainerOptionsBuilder, InspectContainerOptions, LogsOptionsBuilder, StartContainerOptions,
+    },
+};
+use futures::{FutureExt, StreamExt, future::BoxFuture};
+
+use super::{
+    container::{Containers, hardened, mount, variables},
+    ground::{Ground, Holding},
+};
+use crate::sandbox::{
+    SandboxError,
+    service::{HealthCheck, Service, ServiceSpec, ServiceState},
+};
+
+/// Services of one job: what its network has room for.
+const SERVICES: usize = 12;
+/// Lines of a service's log that are shown.
+const LINES: &str = "20";
+/// Bytes of them.
+const SHOWN: usize = 16 << 10;
+/// Bytes that the engine keeps.
+const KEPT: &str = "1m";
+
+pub(super) struct DockerService {
+    holding: Holding,
+    id: String,
+    network: String,
+    address: String,
+}
+
+/// Makes and starts a service.
+pub(super) async fn start(
+    ground: &Arc<Ground>,
+    number: usize,
+    spec: &ServiceSpec,
+) -> Result<Arc<DockerService>, SandboxError> {
+    let containers = &ground.containers;
+    let ServiceSpec { name, machine, .. } = spec;
+    let Some(network) = &ground.network else {
+        let remedy = "run the worker as root with iptables";
+        return Err(SandboxError::Refused(format!("service {name}: jobs have no network on this worker; {remedy}")));
+    };
+    if number >= SERVICES {
+        return Err(SandboxError::Refused(format!("service {name}: a job may have {SERVICES} services")));
+    }
+    containers.images.find(&containers.engine, &machine.image, machine.credentials.as_ref()).await?;
+    containers.make_volumes(ground, &machine.volumes).await?;
+    let api = &containers.engine.api;
+    let failed = |what: &str, error| containers.engine.error(&format!("service {name}: {what}"), error);
+    let holding = ground.hold();
+    let options = CreateContainerOptionsBuilder::new().name(&holding.name).build();
+    let body = body(containers, ground, network, spec);
+    api.create_container(Some(options), body).await.map_err(|error| failed("create", error))?;
+    let started = api.start_container(&holding.name, None::<StartContainerOptions>).await;
+    started.map_err(|error| failed("start", error))?;
+    let data = api.inspect_container(&holding.name, None::<InspectContainerOptions>).await;
+    let data = data.map_err(|error| failed("inspect", error))?;
+    let endpoints = data.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+    let address = endpoints.into_values().find_map(|endpoint| endpoint.ip_address).unwrap_or_default();
+    Ok(Arc::new(DockerService { holding, id: data.id.unwrap_or_default(), network: network.clone(), address }))
+}
+
+fn body(containers: &Containers, ground: &Ground, network: &str, spec: &ServiceSpec) -> ContainerCreateBody {
+    let machine = &spec.machine;
+    let given = |words: &Vec<String>| (!words.is_empty()).then(|| words.clone());
+    let text = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let aliases = std::iter::once(&spec.name).chain(&spec.aliases).cloned().collect();
+    let endpoint = EndpointSettings { aliases: Some(aliases), ..EndpointSettings::default() };
+    let mounts = machine.volumes.iter().map(|(name, target)| mount(&ground.volume(name), target, false)).collect();
+    ContainerCreateBody {
+        image: Some(machine.image.clone()),
+        entrypoint: given(&spec.entrypoint),
+        cmd: given(&spec.command),
+        user: text(&machine.user),
+        env: Some(variables(&machine.environment)),
+        hostname: text(&machine.hostname),
+        labels: Some(containers.engine.labels(Some(&ground.nonce))),
+        healthcheck: spec.health.as_ref().map(health),
+        networking_config: Some(NetworkingConfig {
+            endpoints_config: Some(HashMap::from([(network.to_owned(), endpoint)])),
+        }),
+        host_config: Some(HostConfig {
+            mounts: Some(mounts),
+            log_config: Some(HostConfigLogConfig {
+                typ: Some("json-file".into()),
+                config: Some(HashMap::from([
+                    ("max-size".to_owned(), KEPT.to_owned()),
+                    ("max-file".to_owned(), "1".to_owned()),
+                ])),
+            }),
+            ..hardened(Some(network), &machine.limits)
+        }),
+        ..ContainerCreateBody::default()
+    }
+}
+
+fn health(check: &HealthCheck) -> HealthConfig {
+    let nanoseconds = |time: Option<Duration>| time.map(|time| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX));
+    HealthConfig {
+        test: (!check.test.is_empty()).then(|| check.test.clone()),
+        interval: nanoseconds(check.interval),
+        timeout: nanoseconds(check.timeout),
+        start_period: nanoseconds(check.start_period),
+        retries: check.retries.map(i64::from),
+        ..HealthConfig::default()
+    }
+}
+
+impl Service for DockerService {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn network(&self) -> &str {
+        &self.network
+    }
+
+    fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn state(&self) -> BoxFuture<'_, Result<ServiceState, SandboxError>> {
+        async move {
+            let engine = &self.holding.ground.containers.engine;
+            let data = engine.api.inspect_container(&self.holding.name, None::<InspectContainerOptions>).await;
+            let state = data.map_err(|error| engine.error("look at a service", error))?.state.unwrap_or_default();
+            if state.status != Some(ContainerStateStatusEnum::RUNNING) {
+                let code = state.exit_code.unwrap_or(-1);
+                return Ok(ServiceState::Ended { code, out_of_memory: state.oom_killed.unwrap_or(false) });
+            }
+            Ok(match state.health.and_then(|health| health.status) {
+                Some(HealthStatusEnum::STARTING) => ServiceState::Starting,
+                Some(HealthStatusEnum::UNHEALTHY) => ServiceState::Unhealthy,
+                _ => ServiceState::Ready,
+            })
+        }
+        .boxed()
+    }
+
+    fn last_lines(&self) -> BoxFuture<'_, String> {
+        async move {
+            let options = LogsOptionsBuilder::new().stdout(true).stderr(true).tail(LINES).build();
+            let mut output = self.holding.ground.containers.engine.api.logs(&self.holding.name, Some(options));
+            let mut text = Vec::new();
+            while let Some(Ok(piece)) = output.next().await {
+                match piece {
+                    LogOutput::StdOut { message } | LogOutput::StdErr { message } | LogOutput::Console { message } => {
+                        text.extend_from_slice(&message);
+                    }
+                    LogOutput::StdIn { .. } => {}
+                }
+                if text.len() > SHOWN {
+                    break;
+                }
+            }
+            text.truncate(SHOWN);
+            String::from_utf8_lossy(&text).trim_end().to_owned()
+        }
+        .boxed()
+    }
+}
