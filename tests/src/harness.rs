@@ -5,4 +5,5 @@ pub mod engine;
 pub mod git;
 pub mod pool;
 pub mod process;
+pub mod toolkit;
 pub mod world;

@@ -214,6 +214,8 @@ pub trait Machine: Send + Sync {
     fn serve(&self, spec: ServiceSpec) -> BoxFuture<'_, Result<Arc<dyn Service>, SandboxError>>;
     /// Makes ports of the machine's own localhost lead elsewhere in its network: (port, address, port there).
     fn forward<'a>(&'a self, routes: &'a [(u16, String, u16)]) -> BoxFuture<'a, Result<(), SandboxError>>;
+    /// Absolute path of `longshore-init` as processes of the machine see it: it packs files for the worker.
+    fn helper(&self) -> String;
     /// Opens the port on its loopback where its programs reach the services that actions call.
     fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>>;
     /// Ends and removes it, and its services.

@@ -4,6 +4,7 @@
 
 mod ending;
 mod intake;
+mod kept;
 mod logs;
 
 use std::time::Duration;

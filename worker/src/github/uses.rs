@@ -4,7 +4,14 @@
 //! be announced on Nostr (NIP-34): `npub1…/repo[/path]@ref`, `naddr1…[/path]@ref` or `nostr://…[//path]@ref`.
 
 /// Actions that this worker does itself. A fork or mirror of one has another name, and is fetched.
-const BUILT_IN: &[&str] = &["actions/checkout"];
+const BUILT_IN: &[&str] = &[
+    "actions/checkout",
+    "actions/cache",
+    "actions/cache/restore",
+    "actions/cache/save",
+    "actions/upload-artifact",
+    "actions/download-artifact",
+];
 
 /// What a step uses.
 #[derive(Debug, Clone, PartialEq, Eq)]

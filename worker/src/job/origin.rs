@@ -1,5 +1,7 @@
 //! The way from a job's programs to the services that actions call, and the variables that tell it.
 
+mod client;
+
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -8,6 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{io::DuplexStream, task::JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 
+pub(super) use self::client::Client;
 use crate::sandbox::{Machine, ORIGIN_HOST, ORIGIN_PORT, Port, SandboxError};
 
 /// The services that actions call, as one attempt has them.

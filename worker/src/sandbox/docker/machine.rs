@@ -134,6 +134,10 @@ impl Machine for DockerMachine {
     }
 
     /// Returns at once: removing takes the engine 100 ms, and nobody has to wait for it. `Sandbox::close` does.
+    fn helper(&self) -> String {
+        INIT_PATH.into()
+    }
+
     fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>> {
         self.conversation.listen(ORIGIN_PORT).boxed()
     }
