@@ -40,7 +40,7 @@ use crate::{
         relays::{Answer, Relays},
         routes::Routes,
     },
-    origin::Origin,
+    origin::{Issuer, Origin},
     run::Millis,
     source::Sources,
     store::{Notice, Store, seal::StoreKey},
@@ -111,7 +111,9 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         clock: now,
     };
     let key = derive(&secret, b"tokens and URLs of jobs' services");
-    let origin = Origin::new(store.clone(), blobs.clone(), &key, config.kept.clone(), now);
+    let issuer = Issuer::open(&config.data.join("oidc.key"), &public_url)?;
+    let documents = issuer.documents();
+    let origin = Origin::new(store.clone(), blobs.clone(), &key, config.kept.clone(), now).with_issuer(issuer);
     let dispatch = Dispatch::open(Parts {
         runs: Arc::new(engine.clone()),
         logs: Arc::new(logs.clone()),
@@ -139,7 +141,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         logs,
         blobs: blobs.clone(),
         control: Arc::new(Operator { engine: engine.clone(), dispatch: dispatch.clone() }),
-        settings: Arc::new(settings(&config, &keys, &public_url)?),
+        settings: Arc::new(settings(&config, &keys, &public_url, documents)?),
     };
     stages.start("web", web::serve(http, web, stop.clone()));
     let tasks = Tasks {
@@ -240,7 +242,12 @@ fn servers(config: &Config) -> anyhow::Result<Arc<[Url]>> {
     config.blossom.servers.iter().map(parse).collect()
 }
 
-fn settings(config: &Config, keys: &Keys, public_url: &str) -> anyhow::Result<web::Settings> {
+fn settings(
+    config: &Config,
+    keys: &Keys,
+    public_url: &str,
+    documents: [(String, serde_json::Value); 2],
+) -> anyhow::Result<web::Settings> {
     let hex = |text: &String| {
         let key = PublicKey::parse(text);
         Ok(key.with_context(|| format!("blossom.writers: `{text}` is no public key, give npub1… or 64 hex"))?.to_hex())
@@ -251,6 +258,7 @@ fn settings(config: &Config, keys: &Keys, public_url: &str) -> anyhow::Result<we
             .with_context(|| format!("public_url = \"{public_url}\": write it as https://HOST"))?,
         operators: vec![keys.public_key().to_hex()],
         writers: config.blossom.writers.iter().map(hex).collect::<anyhow::Result<_>>()?,
+        well_known: documents.into_iter().collect(),
         max_blob: config.blossom.max_blob,
         max_total: config.blossom.max_total,
         keep: config.keep_days.saturating_mul(24 * 3600 * 1000),

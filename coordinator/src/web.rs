@@ -3,13 +3,14 @@
 //! Whoever may not read a run gets the same answer as for a run that does not exist.
 
 mod api;
+mod artifacts;
 mod auth;
 mod blossom;
 mod live;
 mod page;
 mod view;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -58,6 +59,8 @@ pub struct Settings {
     pub operators: Vec<String>,
     /// Keys (64 hex) that may upload besides the publishers of this pool's runs.
     pub writers: Vec<String>,
+    /// Documents of other stages, by their names below `/.well-known/`.
+    pub well_known: BTreeMap<String, serde_json::Value>,
     /// Bytes of one upload.
     pub max_blob: u64,
     /// Bytes of all uploads.
@@ -99,10 +102,13 @@ pub fn router(web: Web) -> Router {
         .route("/api/runs", get(api::runs))
         .route("/api/runs/{id}", get(api::run))
         .route("/api/runs/{id}/logs", get(live::logs))
+        .route("/api/runs/{id}/artifacts", get(artifacts::list))
+        .route("/api/runs/{id}/artifacts/{artifact}", get(artifacts::download))
         .route("/api/runs/{id}/cancel", post(api::cancel))
         .route("/api/workers", get(api::workers))
         .route("/api/workers/token", post(api::enrolment_token))
         .route("/api/workers/{id}/drain", post(api::drain))
+        .route("/.well-known/{name}", get(api::well_known))
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(api::ready))
         .merge(blossom::routes())

@@ -68,6 +68,7 @@ impl Server {
             public_url: url.parse().unwrap(),
             operators: vec![operator.public_key().to_hex()],
             writers: vec![writer.public_key().to_hex()],
+            well_known: [("jwks".to_owned(), json!({"keys": []}))].into(),
             max_blob: 1000,
             max_total: 5000,
             keep: 1000,

@@ -175,6 +175,7 @@ impl Driver {
             bases: Who::bases_of(&planned.github),
             // It is the user's own checkout.
             trusted: true,
+            ..Who::default()
         };
         let token = self.work.origin.token(&who).into();
         let door = Arc::new(Here { origin: self.work.origin.clone(), who: Arc::new(who) });

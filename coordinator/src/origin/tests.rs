@@ -31,6 +31,7 @@ fn who(run: &str, reference: &str, trusted: bool) -> Who {
         reference: reference.into(),
         bases: vec!["refs/heads/main".into()],
         trusted,
+        ..Who::default()
     }
 }
 
@@ -133,6 +134,35 @@ async fn a_cache_is_found_in_its_own_ref_first_then_in_the_base_exactly_first_th
 }
 
 #[tokio::test]
+async fn the_earlier_protocol_saves_and_restores_the_same_entries_in_chunks() {
+    let world = World::new(config::Kept::default()).await;
+    let job = world.job(who("r1", "refs/heads/main", true)).await;
+    let base = format!("{}/_apis/artifactcache", job.url);
+    let send = async |request: reqwest::RequestBuilder| request.bearer_auth(&job.token).send().await.unwrap();
+    let wanted = format!("{base}/cache?keys=deps-2,deps-&version=v");
+    assert_eq!(send(world.http.get(&wanted)).await.status(), 204);
+    let made = send(world.http.post(format!("{base}/caches")).json(&json!({"key": "deps-1", "version": "v"}))).await;
+    let made: Value = made.json().await.unwrap();
+    let entry = format!("{base}/caches/{}", made["cacheId"]);
+    // Chunks come in any order.
+    for (range, bytes) in [("bytes 3-5/*", "def"), ("bytes 0-2/*", "abc")] {
+        let chunk = world.http.patch(&entry).header("content-range", range).body(bytes);
+        assert_eq!(send(chunk).await.status(), 204);
+    }
+    assert_eq!(send(world.http.post(&entry).json(&json!({"size": 7}))).await.status(), 400);
+    assert_eq!(send(world.http.post(&entry).json(&json!({"size": 6}))).await.status(), 204);
+    let found: Value = send(world.http.get(&wanted)).await.json().await.unwrap();
+    assert_eq!(found["cacheKey"], "deps-1");
+    let bytes = reqwest::get(found["archiveLocation"].as_str().unwrap()).await.unwrap().text().await.unwrap();
+    assert_eq!(bytes, "abcdef");
+    assert_eq!(job.restore(&["deps-1"]).await.unwrap().1, "abcdef");
+    let stranger = world.job(who("r2", "refs/heads/topic", false)).await;
+    let refused = world.http.post(format!("{}/_apis/artifactcache/caches", stranger.url)).bearer_auth(&stranger.token);
+    let refused = refused.json(&json!({"key": "deps-3", "version": "v"})).send().await.unwrap();
+    assert_eq!(refused.status(), 403);
+}
+
+#[tokio::test]
 async fn attack_19_an_untrusted_run_restores_from_its_base_and_saves_nothing() {
     let world = World::new(config::Kept::default()).await;
     let main = world.job(who("r1", "refs/heads/main", true)).await;
@@ -173,7 +203,7 @@ async fn attack_45_an_upload_has_a_limit_and_leaves_nothing_behind() {
     let url = made["signed_upload_url"].as_str().unwrap().to_owned();
     assert_eq!(job.put(&url, &"x".repeat(101)).await, 413);
     assert_eq!(job.upload("a", &"x".repeat(60)).await.0, 200);
-    assert_eq!(job.upload("b", &"y".repeat(39)).await.1["code"], "invalid_argument", "one attempt sends so much");
+    assert_eq!(job.upload("b", &"y".repeat(40)).await.0, 404, "one attempt sends so much, refused uploads counted");
     let next = world.job(Who { job: "other".into(), ..who("r1", "refs/heads/main", true) }).await;
     assert_eq!(next.upload("c", &"z".repeat(60)).await.0, 413, "one run keeps so much");
     assert_eq!(world.files(), 1);
@@ -243,4 +273,58 @@ async fn githubs_api_is_refused_with_what_to_do() {
     let answer = reqwest::get(format!("{}/api/v3/repos/a/b", job.url)).await.unwrap();
     assert_eq!(answer.status(), 501);
     assert!(answer.text().await.unwrap().contains("https://api.github.com"));
+}
+
+#[tokio::test]
+async fn a_job_that_may_gets_a_token_that_the_published_key_proves() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("oidc.key");
+    let issuer = Issuer::open(&file, "https://ci.example/").unwrap();
+    let [(_, configuration), (_, keys)] = issuer.documents();
+    assert_eq!(Issuer::open(&file, "https://ci.example").unwrap().documents()[1].1, keys, "the key is kept");
+    let mut world = World::new(config::Kept::default()).await;
+    world.origin = world.origin.with_issuer(issuer);
+    let github = json!({"repository": "a/b", "repository_owner": "a", "ref": "refs/heads/main", "event_name": "push"});
+    let github = github.as_object().unwrap().clone();
+    let may = Who { id_token: true, github: github.clone(), ..who("r1", "refs/heads/main", true) };
+    let job = world.job(may).await;
+    let ask = async |job: &Job<'_>, query: &str| {
+        let request = job.world.http.get(format!("{}/oidc/token?api-version=2.0{query}", job.url));
+        let answer = request.bearer_auth(&job.token).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let (status, answer) = ask(&job, "&audience=sts.example").await;
+    assert_eq!(status, 200, "{answer}");
+    let token = answer["value"].as_str().unwrap();
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let decode = |text: &str| {
+        use base64::Engine as _;
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).unwrap()
+    };
+    let key = &keys["keys"][0];
+    let point = [vec![4], decode(key["x"].as_str().unwrap()), decode(key["y"].as_str().unwrap())].concat();
+    let public = ring::signature::UnparsedPublicKey::new(&ring::signature::ECDSA_P256_SHA256_FIXED, point);
+    public.verify(signed.as_bytes(), &decode(signature)).unwrap();
+    let claims: Value = serde_json::from_slice(&decode(signed.split('.').nth(1).unwrap())).unwrap();
+    assert_eq!(claims["iss"], configuration["issuer"]);
+    assert_eq!((claims["sub"].as_str(), claims["aud"].as_str()), (Some("repo:a/b:ref:refs/heads/main"), Some("sts.example")));
+    assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 300);
+    assert_eq!(ask(&job, "").await.0, 200);
+    let other = world.job(Who { github, ..who("r2", "refs/heads/main", true) }).await;
+    assert_eq!(ask(&other, "").await.0, 403);
+}
+
+#[test]
+fn permissions_grant_tokens_only_where_they_say_so() {
+    for (permissions, granted) in [
+        (json!({"id-token": "write", "contents": "read"}), true),
+        (json!("write-all"), true),
+        (json!("read-all"), false),
+        (json!({"id-token": "none"}), false),
+        (json!({}), false),
+        (json!(null), false),
+    ] {
+        assert_eq!(grants(Some(&permissions)), granted, "{permissions}");
+    }
+    assert!(!grants(None));
 }

@@ -142,6 +142,15 @@ pub(super) async fn enrolment_token(State(web): State<Web>, caller: Caller) -> R
     Ok(web.control.enrolment_token())
 }
 
+/// A document that programs look for at a fixed place.
+pub(super) async fn well_known(
+    State(web): State<Web>,
+    Path(name): Path<String>,
+) -> Result<Json<serde_json::Value>, Refusal> {
+    let known = web.settings.well_known.get(&name).cloned();
+    known.map(Json).ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "there is no such document here"))
+}
+
 /// Ready once the database answers.
 pub(super) async fn ready(State(web): State<Web>) -> Result<&'static str, Refusal> {
     web.store.next_task_due().await?;
