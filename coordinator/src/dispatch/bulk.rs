@@ -30,11 +30,7 @@ pub(super) struct Caller {
 }
 
 /// Checks an attempt's token; an attempt that is over, or is another worker's, is refused the same way.
-pub(super) fn caller(
-    inner: &Inner,
-    attempt: Option<proto::worker::Attempt>,
-    token: &str,
-) -> Result<Caller, Status> {
+pub(super) fn caller(inner: &Inner, attempt: Option<proto::worker::Attempt>, token: &str) -> Result<Caller, Status> {
     let attempt: AttemptId = attempt.ok_or_else(|| Status::invalid_argument("the call names no attempt"))?.into();
     let refused = || Status::permission_denied("the attempt is over, or the token is not its own: stop");
     let (worker, repository) = inner.pool().holder(&attempt).ok_or_else(refused)?;

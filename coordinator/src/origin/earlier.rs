@@ -75,7 +75,8 @@ pub(super) async fn find(
     };
     origin.store.commit(vec![Change::Kept(Kept::CacheUsed { id: found.id, at: origin.now() })]).await?;
     let url = origin.download_url(&base(&headers), &who, &found.sha256, "cache");
-    Ok(Json(json!({ "result": "hit", "archiveLocation": url, "cacheKey": found.key, "scope": found.scope })).into_response())
+    Ok(Json(json!({ "result": "hit", "archiveLocation": url, "cacheKey": found.key, "scope": found.scope }))
+        .into_response())
 }
 
 pub(super) async fn reserve(
@@ -128,9 +129,8 @@ pub(super) async fn commit(
     Path(id): Path<u64>,
     Json(committed): Json<Committed>,
 ) -> Result<StatusCode, Refusal> {
-    let (key, version, chunks) = origin.with_reserved(&who.text(), id, |entry| {
-        (entry.key.clone(), entry.version.clone(), entry.chunks.clone())
-    })?;
+    let (key, version, chunks) = origin
+        .with_reserved(&who.text(), id, |entry| (entry.key.clone(), entry.version.clone(), entry.chunks.clone()))?;
     origin.saves(&who, &key, &version).await?;
     let mut end = 0;
     for (start, size) in &chunks {

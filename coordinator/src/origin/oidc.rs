@@ -98,10 +98,8 @@ impl Issuer {
     fn token(&self, who: &Who, audience: Option<&str>, now: Millis) -> Result<String, Refusal> {
         let text = |name: &str| who.github.get(name).and_then(Value::as_str).unwrap_or_default();
         let repository = text("repository");
-        let mut claims: Map<String, Value> = CLAIMS
-            .iter()
-            .filter_map(|name| Some(((*name).to_owned(), who.github.get(*name)?.clone())))
-            .collect();
+        let mut claims: Map<String, Value> =
+            CLAIMS.iter().filter_map(|name| Some(((*name).to_owned(), who.github.get(*name)?.clone()))).collect();
         let now = now / 1000;
         let subject = match text("event_name") {
             "pull_request" => format!("repo:{repository}:pull_request"),

@@ -121,11 +121,14 @@ pub(super) async fn put(
             origin.blobs.stage(&id, &block, bytes(body), limit).await?;
         }
         Some("blocklist") => {
-            let list = to_bytes(body, BLOCK_LIST).await.map_err(|_| Refusal::too_large("the block list is too long"))?;
+            let list =
+                to_bytes(body, BLOCK_LIST).await.map_err(|_| Refusal::too_large("the block list is too long"))?;
             let blocks = block_list(&String::from_utf8_lossy(&list))?;
             forget(&origin, &id).await?;
             let put = origin.blobs.put_staged(&id, &blocks, deposit).await?;
-            put.ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "InvalidBlockList", "a block of the list is missing"))?;
+            put.ok_or_else(|| {
+                Refusal::new(StatusCode::BAD_REQUEST, "InvalidBlockList", "a block of the list is missing")
+            })?;
         }
         Some(other) => return Err(Refusal::invalid(format!("comp={other} is not supported here"))),
     }

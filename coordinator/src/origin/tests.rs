@@ -307,7 +307,10 @@ async fn a_job_that_may_gets_a_token_that_the_published_key_proves() {
     public.verify(signed.as_bytes(), &decode(signature)).unwrap();
     let claims: Value = serde_json::from_slice(&decode(signed.split('.').nth(1).unwrap())).unwrap();
     assert_eq!(claims["iss"], configuration["issuer"]);
-    assert_eq!((claims["sub"].as_str(), claims["aud"].as_str()), (Some("repo:a/b:ref:refs/heads/main"), Some("sts.example")));
+    assert_eq!(
+        (claims["sub"].as_str(), claims["aud"].as_str()),
+        (Some("repo:a/b:ref:refs/heads/main"), Some("sts.example"))
+    );
     assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 300);
     assert_eq!(ask(&job, "").await.0, 200);
     let other = world.job(Who { github, ..who("r2", "refs/heads/main", true) }).await;

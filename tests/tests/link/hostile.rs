@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proto::worker::{
     Attempt, Begun, OriginOpen, OriginUp, Progress, Register, SourceRequest, from_worker, origin_up::Message,
-    progress::What,
+    progress::What, to_worker,
 };
 use tonic::Code;
 
@@ -161,7 +161,7 @@ async fn a_connection_of_a_job_is_carried_for_its_own_attempt_alone() {
         assert_eq!(refused.code(), Code::PermissionDenied);
     }
     worker.report(&attempt).await;
-    pool.until("build", |course| course.finished == 1).await;
+    worker.hear_until(|message| matches!(message, to_worker::Message::Accepted(_)).then_some(())).await;
     let refused = worker.bulk.origin(asking(&attempt, &job.token)).await.err().expect("the attempt is over");
     assert_eq!(refused.code(), Code::PermissionDenied);
 }

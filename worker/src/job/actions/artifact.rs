@@ -84,7 +84,8 @@ impl Runner<'_> {
         };
         let mut end = StepEnd::new(Conclusion::Success);
         let Some(Uploaded { id, digest, size, files }) = uploaded else {
-            let said = format!("No files were found with the provided path: {}. No artifacts will be uploaded.", upload.shown);
+            let said =
+                format!("No files were found with the provided path: {}. No artifacts will be uploaded.", upload.shown);
             match upload.if_none.as_str() {
                 "error" => return Err(said),
                 "warn" => self.job.console.notice(scope.index, &format!("##[warning]{said}")).await,
@@ -117,9 +118,11 @@ impl Runner<'_> {
         let run = self.job.attempt.order.run.clone();
         let other = input("run-id");
         if !input("github-token").is_empty() && !other.is_empty() && other != self.contexts.github_text("run_id") {
-            return Err("artifacts of other runs cannot be had here: remove `run-id`, or fetch them by the API of the \
+            return Err(
+                "artifacts of other runs cannot be had here: remove `run-id`, or fetch them by the API of the \
                         coordinator in a step"
-                .into());
+                    .into(),
+            );
         }
         let ids: Vec<&str> = input("artifact-ids").split(',').map(str::trim).filter(|id| !id.is_empty()).collect();
         let name = input("name");

@@ -48,7 +48,12 @@ impl Asked {
         Ok(Self {
             key: need("key")?,
             path: need("path")?,
-            restore_keys: input("restore-keys").lines().map(str::trim).filter(|key| !key.is_empty()).map(str::to_owned).collect(),
+            restore_keys: input("restore-keys")
+                .lines()
+                .map(str::trim)
+                .filter(|key| !key.is_empty())
+                .map(str::to_owned)
+                .collect(),
             lookup_only: flag("lookup-only", input("lookup-only"), false)?,
             fail_on_miss: flag("fail-on-cache-miss", input("fail-on-cache-miss"), false)?,
         })
@@ -102,11 +107,16 @@ impl Runner<'_> {
         if halves {
             end.outputs.insert("cache-primary-key".into(), asked.key.clone());
         }
-        let keys = std::iter::once(&asked.key).chain(&asked.restore_keys).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let keys =
+            std::iter::once(&asked.key).chain(&asked.restore_keys).map(String::as_str).collect::<Vec<_>>().join(", ");
         let exact = found.as_ref() == Some(&asked.key);
         match &found {
             Some(key) => {
-                let word = if asked.lookup_only { "Cache found and can be restored from key" } else { "Cache restored from key" };
+                let word = if asked.lookup_only {
+                    "Cache found and can be restored from key"
+                } else {
+                    "Cache restored from key"
+                };
                 self.job.console.notice(scope.index, &format!("{word}: {key}")).await;
                 end.outputs.insert("cache-hit".into(), exact.to_string());
                 end.outputs.insert("cache-matched-key".into(), key.clone());
