@@ -6,6 +6,8 @@
 # LONGSHORE_IMAGE=NAME         take this local image as runner image
 # LONGSHORE_DEBIAN_MIRROR=URL  where debootstrap gets its packages
 #
+# --tests brings what only the tests need besides: Chromium and its driver, for the tests of the dashboard.
+#
 # Exit codes: 0 all there; 1 something is missing, the last lines say what to do; 3 all but a Docker engine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -146,9 +148,17 @@ image() {
     die "no runner image: build one with root on Debian or Ubuntu, or pull $PULLED where there is a network"
 }
 
+browser() {
+  have chromedriver && { have chromium || have chromium-browser || have google-chrome; } && return
+  say "the tests of the dashboard need Chromium and chromedriver"
+  apt_install chromium chromium-driver ||
+    die "no Chromium with chromedriver: install both (Debian: chromium chromium-driver), or leave out --tests"
+}
+
 have git || apt_install git || die "git is missing: install it"
 compiler
 rust
+if [ "${1:-}" = --tests ]; then browser; fi
 if [ "${LONGSHORE_NO_ENGINE:-}" = 1 ]; then
   say "LONGSHORE_NO_ENGINE=1: going without a Docker engine"
   exit 3

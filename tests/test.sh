@@ -4,7 +4,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-./deploy/setup.sh
+./deploy/setup.sh --tests
 case $? in
   0) ;;
   3) [ "${LONGSHORE_NO_ENGINE:-}" = 1 ] || { echo 'test: no Docker engine; LONGSHORE_NO_ENGINE=1 goes without' >&2; exit 1; } ;;

@@ -8,6 +8,19 @@ pub(crate) mod logs;
 pub(crate) mod relay;
 pub(crate) mod runs;
 pub(crate) mod show;
+pub(crate) mod stream;
 pub(crate) mod submit;
 pub(crate) mod verify;
+pub(crate) mod watch;
 pub(crate) mod workers;
+
+use std::process::ExitCode;
+
+/// The exit code that a run's conclusion stands for.
+pub(crate) fn code_of(conclusion: Option<&str>) -> ExitCode {
+    match conclusion {
+        Some("success" | "skipped") => ExitCode::SUCCESS,
+        Some("cancelled") => ExitCode::from(130),
+        _ => ExitCode::FAILURE,
+    }
+}

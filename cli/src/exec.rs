@@ -1,9 +1,11 @@
 //! `longshore exec`: a local checkout's workflow, with the engine of a pool and without a relay.
 
+mod calls;
 mod checkout;
 mod drive;
 mod report;
 mod sources;
+mod view;
 
 use std::{collections::BTreeMap, io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -19,20 +21,29 @@ use anyhow::{Context, Result, bail, ensure};
 use indexmap::IndexMap;
 use secrecy::SecretString;
 use workflow::{
-    diagnostic::{Colour, render},
+    diagnostic::{Colour, Diagnostic, render},
     github::{
         filter::{Decision, Event, triggers},
         press::event_for,
     },
 };
 
-use self::{checkout::Checkout, report::Report, sources::ExecSources};
+use self::{checkout::Checkout, report::Report, sources::ExecSources, view::Wanted};
+
+const EXAMPLES: &str = "\
+Examples:
+  longshore exec                                    the only workflow of this checkout
+  longshore exec -W .github/workflows/ci.yml --job test
+  longshore exec --event pull_request --ref topic --payload event.json
+  longshore exec --input level=debug --var REGION=eu --secret TOKEN
+  longshore exec --image ubuntu-latest=my/image:dev --json | jq .jobs[].conclusion";
 
 /// Run a workflow of a local checkout, as a pool would, without a relay
 ///
 /// The exit code is the conclusion: 0 success (or nothing to do), 1 failure, 2 the workflow or a flag is wrong,
 /// 130 cancelled. Ctrl-C cancels; a second one ends everything at once.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The checkout
     #[arg(value_name = "DIR", default_value = ".")]
@@ -41,64 +52,72 @@ pub(crate) struct Args {
     #[arg(short = 'W', long, value_name = "FILE")]
     workflow: Option<String>,
     /// The event: push, pull_request, workflow_dispatch, … Filters of the workflow then count
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = "Event")]
     event: Option<String>,
     /// JSON merged over the event's payload
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Event")]
     payload: Option<PathBuf>,
     /// Only this job, and those it needs
     #[arg(long, value_name = "ID")]
     job: Option<String>,
     /// Branch, tag or full ref to run as; the checked-out one where not given
-    #[arg(long = "ref", value_name = "REF")]
+    #[arg(long = "ref", value_name = "REF", help_heading = "Event")]
     reference: Option<String>,
     /// An input of workflow_dispatch; may be repeated
-    #[arg(long = "input", value_name = "NAME=VALUE")]
+    #[arg(long = "input", value_name = "NAME=VALUE", help_heading = "Event")]
     inputs: Vec<String>,
     /// A variable of the `vars` context; may be repeated
-    #[arg(long = "var", value_name = "NAME=VALUE")]
+    #[arg(long = "var", value_name = "NAME=VALUE", help_heading = "Values")]
     vars: Vec<String>,
     /// A secret by name; the value comes from the environment, or is asked for
-    #[arg(long = "secret", value_name = "NAME")]
+    #[arg(long = "secret", value_name = "NAME", help_heading = "Values")]
     secrets: Vec<String>,
     /// File with a NAME=VALUE secret on each line
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Values")]
     secrets_file: Option<PathBuf>,
     /// The image that a runner label stands for; may be repeated
-    #[arg(long = "image", value_name = "LABEL=IMAGE", value_parser = pair)]
+    #[arg(long = "image", value_name = "LABEL=IMAGE", value_parser = pair, help_heading = "Place")]
     images: Vec<(String, String)>,
     /// `github.repository`
-    #[arg(long, value_name = "OWNER/NAME", default_value = "local/repository")]
+    #[arg(long, value_name = "OWNER/NAME", default_value = "local/repository", help_heading = "Event")]
     repository: String,
     /// `github.actor`
-    #[arg(long, value_name = "NAME", default_value = "local")]
+    #[arg(long, value_name = "NAME", default_value = "local", help_heading = "Event")]
     actor: String,
     /// Where steps run: docker, or host for processes of this machine without any isolation
-    #[arg(long, default_value = "docker", value_parser = ["docker", "host"])]
+    #[arg(long, default_value = "docker", value_parser = ["docker", "host"], help_heading = "Place")]
     sandbox: String,
     /// What lies in the workspace when a job starts: tree (the commit's files) or empty (until actions/checkout)
-    #[arg(long, default_value = "tree", value_parser = ["tree", "empty"])]
+    #[arg(long, default_value = "tree", value_parser = ["tree", "empty"], help_heading = "Place")]
     workspace: String,
     /// A git server that `uses: owner/repo@ref` is looked for on; may be repeated, the first that has it counts
-    #[arg(long = "action-base", value_name = "URL", default_value = "https://github.com")]
+    #[arg(
+        long = "action-base",
+        value_name = "URL",
+        default_value = "https://github.com",
+        help_heading = "Actions of other repositories"
+    )]
     action_bases: Vec<String>,
     /// Where one repository comes from instead: a URL, or a Nostr address; may be repeated
-    #[arg(long = "action-mirror", value_name = "OWNER/REPO=URL", value_parser = pair)]
+    #[arg(long = "action-mirror", value_name = "OWNER/REPO=URL", value_parser = pair, help_heading = "Actions of other repositories")]
     action_mirrors: Vec<(String, String)>,
     /// A relay that is asked for repositories on Nostr; may be repeated
-    #[arg(long = "relay", value_name = "URL")]
+    #[arg(long = "relay", value_name = "URL", help_heading = "Actions of other repositories")]
     relays: Vec<String>,
     /// Node.js for JavaScript actions where the image has none
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Place")]
     node: Option<PathBuf>,
     /// Folder of what was fetched, kept between runs; default: longshore in the user's cache folder
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Actions of other repositories")]
     cache: Option<PathBuf>,
     /// Jobs at a time
-    #[arg(long, default_value_t = 2, value_name = "N")]
+    #[arg(long, default_value_t = 2, value_name = "N", help_heading = "Place")]
     jobs: usize,
+    /// Print line by line in a terminal too, without the tree of jobs and steps
+    #[arg(long, help_heading = "Output")]
+    plain: bool,
     /// Print one JSON object instead of the log: conclusion, jobs, steps, outputs, annotations, summaries, logs
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     json: bool,
 }
 
@@ -107,15 +126,15 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let checkout = Checkout::open(&args.directory, args.reference.as_deref())?;
     let path = checkout.workflow(args.workflow.as_deref())?;
     let text = checkout.read(&path)?;
-    let (parsed, findings) = workflow::github::parse(&path, &text);
-    let Some(mut parsed) = parsed else {
-        let text = render(&findings, &text, colour());
-        return Report::invalid(text).print(args.json);
+    let sources = sources(&args, &checkout)?;
+    let calls::Read { family, findings, origins } = calls::read(&path, &text, &checkout, &sources).await?;
+    let Some(mut family) = family else {
+        return Report::invalid(complaints(&findings, &path, &text)).print(args.json);
     };
     if let Some(id) = &args.job {
-        only(&mut parsed, id)?;
+        only(&mut family.plan, id)?;
     }
-    let event = args.event.clone().unwrap_or_else(|| event_for(&parsed, None).event);
+    let event = args.event.clone().unwrap_or_else(|| event_for(&family.plan, None).event);
     if args.event.is_some() {
         let changed = checkout.changed_paths();
         let event = Event {
@@ -125,7 +144,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             changed_paths: changed.as_deref(),
             action: None,
         };
-        if let Decision::Not(reason) = triggers(&parsed, &event) {
+        if let Decision::Not(reason) = triggers(&family.plan, &event) {
             return Report::untriggered(&reason).print(args.json);
         }
     }
@@ -144,14 +163,32 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     };
     let inputs = (!args.inputs.is_empty()).then(|| pairs("--input", &args.inputs)).transpose()?;
     let numbers = Numbers { serial: 1, number: 1, attempt: 1 };
-    let planned = match plan::assemble(parsed, &subject, Cause { event, inputs, payload }, numbers) {
-        Ok(planned) => planned,
+    let cause = Cause { event, inputs, vars: pairs("--var", &args.vars)?, payload };
+    let planned = match plan::assemble(family, &subject, cause, numbers) {
+        Ok(planned) => Planned { origins, ..planned },
         Err(message) => return Report::invalid(message).print(args.json),
     };
-    execute(&args, &checkout, planned).await
+    execute(&args, &checkout, planned, Arc::new(sources)).await
 }
 
-async fn execute(args: &Args, checkout: &Checkout, planned: Planned) -> Result<ExitCode> {
+/// Where repositories come from: the checkout, and what the flags name.
+fn sources(args: &Args, checkout: &Checkout) -> Result<ExecSources> {
+    let actions = ::coordinator::config::Actions {
+        bases: args.action_bases.clone(),
+        mirrors: args.action_mirrors.iter().cloned().collect(),
+    };
+    let cache = args.cache.clone().unwrap_or_else(cache);
+    Ok(ExecSources::new(&checkout.root, &cache, actions, args.relays.clone(), checkout.lock()?))
+}
+
+/// Findings with the lines they are about; those of called workflows in one line.
+fn complaints(findings: &[Diagnostic], path: &str, text: &str) -> String {
+    let (own, called): (Vec<_>, Vec<_>) = findings.iter().cloned().partition(|finding| finding.file == path);
+    let called: String = called.iter().map(|finding| format!("{finding}\n")).collect();
+    format!("{}{called}", render(&own, text, colour()))
+}
+
+async fn execute(args: &Args, checkout: &Checkout, planned: Planned, sources: Arc<ExecSources>) -> Result<ExitCode> {
     let mut config = worker::config::Config { sandbox: args.sandbox.clone(), ..worker::config::Config::default() };
     config.name = format!("exec-{}", std::process::id());
     config.pool.size = 0;
@@ -161,22 +198,19 @@ async fn execute(args: &Args, checkout: &Checkout, planned: Planned) -> Result<E
         tracing::warn!("--sandbox host: steps run as processes of this machine, with your rights and your files");
     }
     let sandbox = worker::sandbox(&config).await?;
-    let actions = ::coordinator::config::Actions {
-        bases: args.action_bases.clone(),
-        mirrors: args.action_mirrors.iter().cloned().collect(),
-    };
-    let cache = args.cache.clone().unwrap_or_else(cache);
-    let sources = ExecSources::new(&checkout.root, &cache, actions, args.relays.clone(), checkout.lock()?);
-    let sources = Arc::new(sources);
     let work = drive::Work {
         planned,
         vars: pairs("--var", &args.vars)?,
         secrets: secrets(args)?,
         checked_out: args.workspace == "tree",
         jobs: args.jobs,
-        live: !args.json,
+        view: match (args.json, args.plain) {
+            (true, _) => Wanted::Nothing,
+            (_, true) => Wanted::Lines,
+            _ => Wanted::Tree,
+        },
         repository: checkout.root.to_string_lossy().into_owned(),
-        origin: services(&cache).await?,
+        origin: services(&args.cache.clone().unwrap_or_else(cache)).await?,
         config,
     };
     let report = drive::drive(work, sandbox.clone(), sources).await;

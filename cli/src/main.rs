@@ -3,10 +3,13 @@
 mod client;
 mod coordinator;
 mod dev;
+mod doctor;
 mod eval;
 mod exec;
 mod lint;
+mod manual;
 mod plan;
+mod terminal;
 mod worker;
 
 use std::{io::IsTerminal, process::ExitCode};
@@ -14,12 +17,20 @@ use std::{io::IsTerminal, process::ExitCode};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+/// What every command's exit code says.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done; of a run: success, or nothing to do
+  1    of a run: failure; of lint, verify and doctor: something is wrong
+  2    it could not be done: a wrong flag, file or key, or nobody answered; the message says what to do
+  130  of a run: cancelled";
+
 /// CI/CD for Nostr git: a coordinator hears job events on relays, workers run them in containers
 ///
 /// Try it: `longshore dev` starts a relay, a coordinator and a worker in one process. `longshore exec .` runs the
 /// workflow of a local checkout without any of them.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true)]
+#[command(version, propagate_version = true, after_long_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -38,10 +49,14 @@ enum Command {
     Runs(client::runs::Args),
     Show(client::show::Args),
     Logs(client::logs::Args),
+    Watch(client::watch::Args),
     Cancel(client::cancel::Args),
     Workers(client::workers::Args),
     Verify(client::verify::Args),
     Keygen(client::keygen::Args),
+    Doctor(doctor::Args),
+    Completions(manual::CompletionArgs),
+    Man(manual::ManArgs),
 }
 
 #[tokio::main]
@@ -72,10 +87,14 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Runs(args) => client::runs::run(args).await,
         Command::Show(args) => client::show::run(args).await,
         Command::Logs(args) => client::logs::run(args).await,
+        Command::Watch(args) => client::watch::run(args).await,
         Command::Cancel(args) => client::cancel::run(args).await,
         Command::Workers(args) => client::workers::run(args).await,
         Command::Verify(args) => client::verify::run(args).await,
         Command::Keygen(args) => client::keygen::run(&args),
+        Command::Doctor(args) => doctor::run(args).await,
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::pages(&args),
     }
 }
 

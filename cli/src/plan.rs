@@ -10,6 +10,8 @@ use workflow::{
     plan::{Job, Work},
 };
 
+use crate::terminal::table::{Column, table, width};
+
 /// Show the jobs that a workflow file would run
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -31,11 +33,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     println!("{} ({}) on {}", plan.name, plan.path, plan.on.keys().cloned().collect::<Vec<_>>().join(", "));
-    let width = plan.jobs.keys().map(String::len).max().unwrap_or(3).max(3);
-    println!("{:width$}  {:>5}  {:>5}  NEEDS", "JOB", "STEPS", "LEGS");
-    for (id, job) in &plan.jobs {
-        println!("{id:width$}  {:>5}  {:>5}  {}", steps(job), legs(job), job.needs.join(", "));
-    }
+    let columns = [Column::text("JOB"), Column::number("STEPS"), Column::number("LEGS"), Column::text("NEEDS")];
+    let row = |(id, job): (&String, &Job)| vec![id.clone(), steps(job), legs(job), job.needs.join(", ")];
+    let rows: Vec<_> = plan.jobs.iter().map(row).collect();
+    print!("{}", table(&columns, &rows, width()));
     Ok(ExitCode::SUCCESS)
 }
 

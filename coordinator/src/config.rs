@@ -30,6 +30,8 @@ pub struct Config {
     pub grpc: String,
     /// TLS of the worker port. `None`: plain text, which only `dev` uses.
     pub tls: Option<Tls>,
+    /// Keys (npub or hex) that may read every run, cancel it and drain workers, besides the coordinator's own.
+    pub operators: Vec<String>,
     /// Relays.
     pub relays: Relays,
     /// Who may run.
@@ -255,6 +257,7 @@ impl Default for Config {
             public_url: String::new(),
             grpc: "0.0.0.0:7443".into(),
             tls: None,
+            operators: Vec::new(),
             relays: Relays::default(),
             policy: Policy { max_duration: 3600, ..Policy::default() },
             queue: Queue::default(),

@@ -1,6 +1,6 @@
 //! Who decides: job events become runs, runs become leases, results become signed events.
 //!
-//! The modules in the order in which a job event meets them. Stages know `config`, `store`, `run` and the pure
+//! The modules in the order in which a job event meets them. Stages know `config`, `store`, `run`, `group` and the pure
 //! crates, never each other; [`serve`] joins them. Start reading there.
 
 pub mod serve;

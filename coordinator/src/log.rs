@@ -4,6 +4,7 @@
 //! files and are woken by a counter, so a slow one costs nobody anything.
 
 pub mod act;
+pub mod lines;
 mod name;
 pub mod record;
 mod segment;
@@ -67,6 +68,13 @@ impl Logs {
         self.with(run, job, attempt, move |segment| segment.close(total, &expected)).await?;
         lock(&self.open).remove(&(run.to_owned(), job.to_owned(), attempt));
         self.wake(run);
+        let path = self.path(run, job, attempt)?;
+        // Whoever reads lines makes up for it: nobody waits for the index here.
+        tokio::spawn(async move {
+            if let Err(error) = lines::index(&path).await {
+                tracing::debug!("the lines of {} are not indexed: {error:#}", path.display());
+            }
+        });
         Ok(())
     }
 

@@ -4,19 +4,21 @@
 
 mod event;
 
+use indexmap::IndexMap;
 use nostr::{PublicKey, nips::nip19::ToBech32};
 use serde_json::{Map, Value, json};
 use workflow::{
     diagnostic::{Diagnostic, Severity},
-    github,
+    expression::{self, Limits, NoFunctions, Object, Scope},
+    github::{
+        self,
+        family::{self, Family, Gathered, Known},
+        place::Place,
+    },
     plan::Plan,
 };
 
 use crate::run::{Planned, Repository, Request};
-
-/// Where workflow files may lie: GitHub's folder and those of Nostr and Gitea clients.
-pub const FOLDERS: [&str; 5] =
-    [".github/workflows", ".ngit/workflows", ".ngit/act/workflows", ".gitea/workflows", ".hive/workflows"];
 
 /// Where `github.server_url` and the like point: the services inside a job.
 pub const ORIGIN: &str = "http://ci.localhost:4480";
@@ -76,7 +78,9 @@ pub struct Cause {
     /// Name of the GitHub event.
     pub event: String,
     /// Inputs as given; `None`: defaults.
-    pub inputs: Option<indexmap::IndexMap<String, String>>,
+    pub inputs: Option<IndexMap<String, String>>,
+    /// The `vars` context.
+    pub vars: IndexMap<String, String>,
     /// Merged over `github.event`.
     pub payload: Option<Value>,
 }
@@ -90,27 +94,29 @@ pub fn workflow_path(path: &str) -> Result<&str, String> {
     if path.is_empty() {
         return Err("the request names no workflow file: name one, such as .github/workflows/ci.yml".into());
     }
-    if path.starts_with('/') || path.contains('\\') || path.contains('\0') {
-        return Err(format!("the workflow path \"{path}\" must be relative to the repository, with / between folders"));
-    }
-    if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        return Err(format!("the workflow path \"{path}\" must name a file inside the repository, without \"..\""));
-    }
-    let folder = path.rsplit_once('/').map(|(folder, _)| folder).unwrap_or_default();
-    if !FOLDERS.contains(&folder) {
-        return Err(format!("the workflow path \"{path}\" must lie in one of {}", FOLDERS.join(", ")));
-    }
-    if !(path.ends_with(".yml") || path.ends_with(".yaml")) {
-        return Err(format!("the workflow path \"{path}\" must end in .yml or .yaml"));
-    }
-    Ok(path)
+    github::place::check(path)
 }
 
-/// The plan of a request's workflow at the commit that was found.
+/// How far planning came.
+#[derive(Debug)]
+pub enum Step {
+    /// These called workflows are needed too: planning begins again with them.
+    Needs(Vec<Place>),
+    /// The plan.
+    Planned(Box<Planned>),
+}
+
+/// The plan of a request's workflow at the commit that was found, and of all it calls, as far as that is known.
 ///
 /// # Errors
 /// A text for the author; its first line is the summary.
-pub fn plan(request: &Request, facts: Facts, file: Option<&str>, numbers: Numbers) -> Result<Planned, String> {
+pub fn plan(
+    request: &Request,
+    facts: &Facts,
+    file: Option<&str>,
+    known: &Known,
+    numbers: Numbers,
+) -> Result<Step, String> {
     let path = workflow_path(&request.workflow)?;
     let text = file.ok_or_else(|| {
         format!(
@@ -118,7 +124,10 @@ pub fn plan(request: &Request, facts: Facts, file: Option<&str>, numbers: Number
             facts.commit
         )
     })?;
-    let (plan, mut notices) = parse(path, text)?;
+    let (family, mut notices) = match read(path, text, known)? {
+        Ok(read) => read,
+        Err(missing) => return Ok(Step::Needs(missing)),
+    };
     let subject = Subject {
         repository: repository_name(&request.repository),
         owner: npub(&request.repository.owner),
@@ -128,28 +137,31 @@ pub fn plan(request: &Request, facts: Facts, file: Option<&str>, numbers: Number
         default_branch: facts.default_branch.clone(),
         description: facts.description.clone(),
     };
-    let event = github::press::event_for(&plan, request.trigger.as_deref()).event;
-    let cause = Cause { event, inputs: request.inputs.clone(), payload: None };
-    let mut planned = assemble(plan, &subject, cause, numbers)?;
+    let event = github::press::event_for(&family.plan, request.trigger.as_deref()).event;
+    let cause = Cause { event, inputs: request.inputs.clone(), vars: request.env.clone(), payload: None };
+    let mut planned = assemble(family, &subject, cause, numbers)?;
     planned.trusted = facts.trusted;
-    planned.maintainers = facts.maintainers;
-    planned.relays = facts.relays;
+    planned.maintainers = facts.maintainers.clone();
+    planned.relays = facts.relays.clone();
     notices.append(&mut planned.notices);
     planned.notices = notices;
-    Ok(planned)
+    Ok(Step::Planned(Box::new(planned)))
 }
 
-/// Reads a workflow; its warnings are the second part.
-///
-/// # Errors
-/// Every mistake with its place, one a line.
-pub fn parse(path: &str, text: &str) -> Result<(Plan, Vec<String>), String> {
-    let (plan, diagnostics) = github::parse(path, text);
+/// A workflow with what it calls and its warnings, or what is missing.
+type Reading = Result<(Family, Vec<String>), Vec<Place>>;
+
+/// Reads a workflow and what it calls. The error is every mistake with its place, one a line.
+fn read(path: &str, text: &str, known: &Known) -> Result<Reading, String> {
+    let (family, diagnostics) = match family::gather(path, text, known, family::BOUNDS) {
+        Gathered::Missing(places) => return Ok(Err(places)),
+        Gathered::Read(family, diagnostics) => (family, diagnostics),
+    };
     let lines = |severity: Severity| {
         diagnostics.iter().filter(move |diagnostic| diagnostic.severity == severity).map(line).collect::<Vec<_>>()
     };
-    match plan {
-        Some(plan) => Ok((plan, lines(Severity::Warning))),
+    match family {
+        Some(family) => Ok(Ok((*family, lines(Severity::Warning)))),
         None => Err(lines(Severity::Error).join("\n")),
     }
 }
@@ -165,7 +177,8 @@ fn line(diagnostic: &Diagnostic) -> String {
 ///
 /// # Errors
 /// Inputs that the workflow does not allow.
-pub fn assemble(plan: Plan, subject: &Subject, cause: Cause, numbers: Numbers) -> Result<Planned, String> {
+pub fn assemble(family: Family, subject: &Subject, cause: Cause, numbers: Numbers) -> Result<Planned, String> {
+    let Family { plan, called } = family;
     let trigger = plan.on.get(&cause.event);
     let inputs = match trigger {
         Some(trigger) if cause.event == "workflow_dispatch" => event::inputs(trigger, cause.inputs.as_ref())?,
@@ -176,6 +189,7 @@ pub fn assemble(plan: Plan, subject: &Subject, cause: Cause, numbers: Numbers) -
         merge(&mut payload, over);
     }
     let github = github_context(&plan, subject, &cause.event, payload, numbers);
+    let title = title(&plan, &github, &inputs, &cause.vars)?;
     Ok(Planned {
         commit: subject.commit.clone(),
         reference: subject.reference.clone(),
@@ -184,10 +198,30 @@ pub fn assemble(plan: Plan, subject: &Subject, cause: Cause, numbers: Numbers) -
         inputs,
         github,
         plan,
+        called,
+        title,
+        origins: IndexMap::new(),
         notices: Vec::new(),
         relays: Vec::new(),
         maintainers: Vec::new(),
     })
+}
+
+/// `run-name:` evaluated; `None` where there is none.
+fn title(
+    plan: &Plan,
+    github: &Map<String, Value>,
+    inputs: &Map<String, Value>,
+    vars: &IndexMap<String, String>,
+) -> Result<Option<String>, String> {
+    let Some(written) = &plan.run_name else { return Ok(None) };
+    let mut contexts = Object::new();
+    contexts.insert("github", expression::Value::from_json(&github.clone().into()));
+    contexts.insert("inputs", expression::Value::from_json(&inputs.clone().into()));
+    contexts.insert("vars", vars.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Object>());
+    let scope = Scope { contexts: &contexts, functions: &NoFunctions, limits: Limits::default() };
+    let name = expression::interpolate_text(written, &scope).map_err(|error| format!("run-name: {error}"))?;
+    Ok(Some(github::naming::one_line(&name)).filter(|name| !name.is_empty()))
 }
 
 /// The `github` context as far as it holds for the whole run (GitHub docs: contexts, github).

@@ -4,6 +4,7 @@
 //! afterwards; doing one twice is harmless.
 
 mod advance;
+mod calls;
 mod claim;
 mod ending;
 mod evaluate;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use workflow::plan::{Conclusion, GroupAsk, JobReport, Leg, Plan, Reason};
 
 pub use advance::{New, Refused, advance, create};
+pub use calls::Call;
 pub use claim::held_by;
 pub use ending::sentence;
 pub use order::order;
@@ -115,6 +117,15 @@ pub struct Planned {
     pub github: serde_json::Map<String, serde_json::Value>,
     /// The workflow.
     pub plan: Plan,
+    /// `run-name:` evaluated.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// The workflows it calls, at any depth, by what `uses:` says there.
+    #[serde(default)]
+    pub called: IndexMap<String, Plan>,
+    /// Repositories that called workflows come from: `owner/repo@ref` and the commit it stood for.
+    #[serde(default)]
+    pub origins: IndexMap<String, String>,
     /// Notices for the run's log.
     pub notices: Vec<String>,
     /// Relays of the repository, for publishing.
@@ -159,6 +170,9 @@ pub struct State {
     pub claim: Option<Claim>,
     /// Jobs by key (`id`, or `id/<leg>`), in plan order.
     pub jobs: IndexMap<String, Job>,
+    /// Called workflows under way or done, by the key their jobs' keys begin with.
+    #[serde(default)]
+    pub calls: IndexMap<String, Call>,
     /// A cancel that was accepted.
     pub cancelled: Option<Cancel>,
     /// When the run's own time was over, if it was.
@@ -292,8 +306,11 @@ pub struct SealedLog {
 /// One job, or one leg of a matrix.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
-    /// Id in the plan.
+    /// Id in its file, behind those of the calls it stands in: `build`, or `caller/build`.
     pub id: String,
+    /// Key of the call it belongs to; empty: the run's own file.
+    #[serde(default)]
+    pub within: String,
     /// Its leg.
     pub leg: Leg,
     /// Display name.

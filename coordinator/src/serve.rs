@@ -8,6 +8,7 @@ mod cascade;
 mod desk;
 mod engine;
 mod joints;
+mod planning;
 mod runs;
 mod tasks;
 
@@ -140,7 +141,14 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         store: store.clone(),
         logs,
         blobs: blobs.clone(),
-        control: Arc::new(Operator { engine: engine.clone(), dispatch: dispatch.clone() }),
+        control: Arc::new(Operator {
+            engine: engine.clone(),
+            dispatch: dispatch.clone(),
+            sources: sources.clone(),
+            policy: policy.clone(),
+            relays: relays.clone(),
+            config: config.clone(),
+        }),
         settings: Arc::new(settings(&config, &keys, &public_url, documents)?),
     };
     stages.start("web", web::serve(http, web, stop.clone()));
@@ -248,16 +256,25 @@ fn settings(
     public_url: &str,
     documents: [(String, serde_json::Value); 2],
 ) -> anyhow::Result<web::Settings> {
-    let hex = |text: &String| {
-        let key = PublicKey::parse(text);
-        Ok(key.with_context(|| format!("blossom.writers: `{text}` is no public key, give npub1… or 64 hex"))?.to_hex())
+    let hex = |key: &str, text: &String| {
+        let parsed = PublicKey::parse(text);
+        Ok(parsed.with_context(|| format!("{key}: `{text}` is no public key, give npub1… or 64 hex"))?.to_hex())
     };
     Ok(web::Settings {
         name: config.name.clone(),
         public_url: Url::parse(public_url)
             .with_context(|| format!("public_url = \"{public_url}\": write it as https://HOST"))?,
-        operators: vec![keys.public_key().to_hex()],
-        writers: config.blossom.writers.iter().map(hex).collect::<anyhow::Result<_>>()?,
+        pubkey: keys.public_key().to_hex(),
+        relays: config.relays.read.clone(),
+        operators: std::iter::once(Ok(keys.public_key().to_hex()))
+            .chain(config.operators.iter().map(|text| hex("operators", text)))
+            .collect::<anyhow::Result<_>>()?,
+        writers: config
+            .blossom
+            .writers
+            .iter()
+            .map(|text| hex("blossom.writers", text))
+            .collect::<anyhow::Result<_>>()?,
         well_known: documents.into_iter().collect(),
         max_blob: config.blossom.max_blob,
         max_total: config.blossom.max_total,

@@ -151,6 +151,25 @@ impl Sources {
         })
     }
 
+    /// Workflow files directly in some folders at a commit that is here already, by path; none where it is not.
+    pub async fn stored_files(
+        &self,
+        repository: &str,
+        commit: &str,
+        folders: &[&str],
+        limit: usize,
+    ) -> Result<Vec<(String, String)>, SourceError> {
+        let mirror = self.mirror(repository).await?;
+        let mut files = Vec::new();
+        for path in mirror.names(commit, folders) {
+            // One that is too long is refused where it is run; here the others still count.
+            if let Ok(Some(bytes)) = mirror.file(commit, &path, limit) {
+                files.push((path, String::from_utf8_lossy(&bytes).into_owned()));
+            }
+        }
+        Ok(files)
+    }
+
     /// A git bundle of objects that were resolved before, less what `have` reaches.
     pub async fn bundle(
         &self,

@@ -2,33 +2,47 @@
 //!
 //! Whoever may not read a run gets the same answer as for a run that does not exist.
 
+mod actions;
 mod api;
 mod artifacts;
 mod auth;
+mod badge;
 mod blossom;
+mod changes;
+mod graph;
 mod live;
+mod markdown;
 mod page;
+mod places;
+mod pool;
+mod range;
 mod view;
+mod viewer;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    http::{HeaderValue, StatusCode, header},
+    extract::{FromRequestParts, Query},
+    http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::get,
 };
 use futures::future::BoxFuture;
+use nostr::Event;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::set_header::SetResponseHeaderLayer;
 use url::Url;
+use utoipa::{OpenApi, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{blob::Blobs, log::Logs, run::Millis, store::Store};
 
 /// Nothing but our own style and script; a page is framed by nobody.
-const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; \
-                      form-action 'none'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
+                      form-action 'self'; frame-ancestors 'none'";
 
 /// How long readers of live logs get at shutdown.
 const LAST_READERS: Duration = Duration::from_secs(1);
@@ -55,6 +69,10 @@ pub struct Settings {
     pub name: String,
     /// Base of every URL that is signed or published.
     pub public_url: Url,
+    /// The pool's key, 64 hex.
+    pub pubkey: String,
+    /// Relays it hears.
+    pub relays: Vec<String>,
     /// Keys (64 hex) that may read everything, cancel and drain.
     pub operators: Vec<String>,
     /// Keys (64 hex) that may upload besides the publishers of this pool's runs.
@@ -79,6 +97,45 @@ pub trait Control: Send + Sync {
     fn drain<'a>(&'a self, worker: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
     /// A token with which one new worker can join, good for an hour.
     fn enrolment_token(&self) -> String;
+    /// What each connected worker does.
+    fn loads(&self) -> Vec<Load>;
+    /// Sends events of one author, whose signatures were checked, to the relays that the pool hears.
+    fn publish<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, anyhow::Result<Sent>>;
+    /// The workflow files of a repository at a commit, as far as they are here: nothing is fetched.
+    fn workflows<'a>(&'a self, repository: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<File>>>;
+}
+
+/// What became of events.
+#[derive(Debug, Clone)]
+pub enum Sent {
+    /// These relays took all.
+    Taken(Vec<String>),
+    /// Their author may not run here; the text says why.
+    Refused(String),
+    /// No relay took them; the text says what they answered.
+    NoRelay(String),
+}
+
+/// A file of a repository.
+#[derive(Debug, Clone)]
+pub struct File {
+    /// Its path.
+    pub path: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// What a connected worker does.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// Its id in the pool.
+    pub worker: String,
+    /// Version of its program.
+    pub version: String,
+    /// Jobs it has or is offered.
+    pub busy: usize,
+    /// It takes no new jobs.
+    pub draining: bool,
 }
 
 /// Serves until told to stop.
@@ -94,28 +151,66 @@ pub async fn serve(listener: TcpListener, web: Web, stop: CancellationToken) -> 
 /// All routes.
 pub fn router(web: Web) -> Router {
     let header = |name, value| SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value));
+    let (api, document) = api().split_for_parts();
     Router::new()
         .route("/", get(page::runs))
         .route("/runs/{id}", get(page::run))
-        .route("/assets/live.js", get(page::script))
-        .route("/assets/page.css", get(page::style))
-        .route("/api/runs", get(api::runs))
-        .route("/api/runs/{id}", get(api::run))
-        .route("/api/runs/{id}/logs", get(live::logs))
-        .route("/api/runs/{id}/artifacts", get(artifacts::list))
-        .route("/api/runs/{id}/artifacts/{artifact}", get(artifacts::download))
-        .route("/api/runs/{id}/cancel", post(api::cancel))
-        .route("/api/workers", get(api::workers))
-        .route("/api/workers/token", post(api::enrolment_token))
-        .route("/api/workers/{id}/drain", post(api::drain))
-        .route("/.well-known/{name}", get(api::well_known))
+        .route("/runs/{id}/log", get(viewer::log))
+        .route("/pool", get(places::pool))
+        .route("/repositories", get(places::repositories))
+        .route("/repositories/{address}", get(places::repository))
+        .route("/assets/{name}", get(page::asset))
+        .merge(api)
+        .route("/api/openapi.json", get(async move || Json(document)))
+        .route("/.well-known/{name}", get(page::well_known))
         .route("/healthz", get(async || "ok"))
-        .route("/readyz", get(api::ready))
+        .route("/readyz", get(pool::ready))
         .merge(blossom::routes())
         .layer(header(header::CONTENT_SECURITY_POLICY, POLICY))
         .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(header(header::REFERRER_POLICY, "no-referrer"))
         .with_state(web)
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Longshore",
+        description = "Runs of a pool, their logs, its workers and its queue. Who signs a \
+        request with NIP-98 sees the private runs that the key may read."
+    ),
+    components(schemas(view::RunView))
+)]
+struct Document;
+
+/// The API: a route is documented where its handler is.
+fn api() -> OpenApiRouter<Web> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(api::runs))
+        .routes(routes!(api::run))
+        .routes(routes!(api::cancel))
+        .routes(routes!(artifacts::list))
+        .routes(routes!(artifacts::download))
+        .routes(routes!(live::logs))
+        .routes(routes!(range::lines))
+        .routes(routes!(range::search))
+        .routes(routes!(changes::changes))
+        .routes(routes!(badge::badge))
+        .routes(routes!(pool::queue))
+        .routes(routes!(pool::workers))
+        .routes(routes!(pool::enrolment_token))
+        .routes(routes!(pool::drain))
+        .routes(routes!(actions::pool))
+        .routes(routes!(actions::me))
+        .routes(routes!(actions::publisher))
+        .routes(routes!(actions::events))
+}
+
+/// An answer that says what is wrong.
+#[derive(Debug, Serialize, ToSchema)]
+struct Problem {
+    /// Cause and remedy, for people.
+    error: String,
 }
 
 /// Why a request is not answered: for people, and in `X-Reason` for Blossom clients.
@@ -137,11 +232,23 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(serde_json::json!({ "error": self.reason }))).into_response();
+        let mut response = (self.status, Json(Problem { error: self.reason.clone() })).into_response();
         if let Ok(reason) = HeaderValue::from_str(&self.reason) {
             response.headers_mut().insert("x-reason", reason);
         }
         response
+    }
+}
+
+/// What a query asks for; one that can't be read is refused like everything else.
+struct Asked<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let query = Query::<T>::from_request_parts(parts, state).await;
+        query.map(|Query(asked)| Self(asked)).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.body_text()))
     }
 }
 

@@ -2,9 +2,11 @@
 
 pub mod action;
 pub mod commands;
+pub mod dockerfile;
 pub mod environment;
 pub mod evaluate;
 pub mod files;
+pub mod foreign;
 pub mod matcher;
 pub mod names;
 pub mod shell;

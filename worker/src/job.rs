@@ -23,6 +23,7 @@ mod clock;
 mod console;
 mod container;
 mod contexts;
+mod disk;
 mod hearing;
 mod origin;
 mod process;
@@ -114,6 +115,7 @@ impl Job {
             exit_code: 0,
             steps: Vec::new(),
             outputs: IndexMap::new(),
+            environment: None,
             annotations: Vec::new(),
             summary: String::new(),
             started: false,
@@ -134,6 +136,7 @@ impl Job {
 
         let machine = match ready {
             Ok(Ready { machine, contexts, actions, pres }) => {
+                let _watch = disk::watch(Arc::clone(&machine), attempt.limits.disk, self.clock.full.clone());
                 report.image = machine.image_digest();
                 self.observer.begun(report.image.clone());
                 if let Work::Steps(steps) = &attempt.order.job.work {
@@ -232,7 +235,7 @@ impl Job {
         }
     }
 
-    /// The machine of a job that asks for nothing; its services start from it too.
+    /// The machine of a job that asks for nothing. Its services and Docker actions start from it too.
     fn plain_spec(&self) -> MachineSpec {
         let order = &self.attempt.order;
         let attempt = format!("{}/{}/{}", order.run, order.key, order.attempt);
@@ -279,6 +282,10 @@ impl Job {
         let mask = |text: &mut String| *text = self.masker.text(text);
         report.outputs.retain(|name, value| !self.masker.finds(name) && !self.masker.finds(value));
         mask(&mut report.summary);
+        if let Some(environment) = &mut report.environment {
+            mask(&mut environment.name);
+            environment.url.iter_mut().for_each(mask);
+        }
         for step in &mut report.steps {
             mask(&mut step.name);
             step.outputs.values_mut().for_each(mask);
@@ -319,6 +326,7 @@ fn reason_of(cause: Cause) -> Reason {
         Cause::Killed => Reason::Cancelled("the job was ended at once".into()),
         Cause::Timeout => Reason::Timeout,
         Cause::LogLimit => Reason::LogLimit,
+        Cause::DiskLimit => Reason::Disk,
         Cause::LogBroken => Reason::WorkerLost("its log could not be stored; look at its disk".into()),
     }
 }

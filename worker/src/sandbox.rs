@@ -30,6 +30,12 @@ pub const ORIGIN_PORT: u16 = 4480;
 /// `longshore-init`, the first process of every machine, for the architecture this worker was built for.
 const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/longshore-init"));
 
+/// Where the machines of Docker actions have the job's workspace (GitHub docs, "Dockerfile support").
+pub const SHARED_WORKSPACE: &str = "/github/workspace";
+
+/// Name of images that live between two stages of a build.
+pub const STAGE_IMAGE: &str = "localhost/longshore-stage";
+
 /// What a job needs of its machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MachineSpec {
@@ -49,6 +55,21 @@ pub struct MachineSpec {
     pub credentials: Option<Credentials>,
     /// Limits for this job.
     pub limits: Limits,
+}
+
+/// What an image runs, and how, where nobody says otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Program {
+    /// Its entrypoint.
+    pub entrypoint: Vec<String>,
+    /// Its command: arguments of the entrypoint, or all of it.
+    pub command: Vec<String>,
+    /// Working directory; empty: `/`.
+    pub directory: String,
+    /// User; empty: root.
+    pub user: String,
+    /// Variables.
+    pub environment: Vec<(String, String)>,
 }
 
 /// A user of an image registry.
@@ -188,6 +209,8 @@ pub trait Machine: Send + Sync {
     fn image_digest(&self) -> Option<String>;
     /// Environment that the image sets, PATH among it.
     fn image_environment(&self) -> Vec<(String, String)>;
+    /// What the image itself would run.
+    fn image_program(&self) -> Program;
     /// Absolute path of the workspace as steps see it.
     fn workspace(&self) -> String;
     /// Absolute path of a directory for scripts, command files and event payloads, as steps see it.
@@ -214,6 +237,14 @@ pub trait Machine: Send + Sync {
     fn serve(&self, spec: ServiceSpec) -> BoxFuture<'_, Result<Arc<dyn Service>, SandboxError>>;
     /// Makes ports of the machine's own localhost lead elsewhere in its network: (port, address, port there).
     fn forward<'a>(&'a self, routes: &'a [(u16, String, u16)]) -> BoxFuture<'a, Result<(), SandboxError>>;
+    /// A further machine of the job, in its network. It shares the workspace, at [`SHARED_WORKSPACE`] too, or has none.
+    fn beside(&self, spec: MachineSpec, workspace: bool) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>>;
+    /// A file or folder as a tar archive, whose names begin with its own; at most `limit` bytes.
+    fn pack<'a>(&'a self, path: &'a str, limit: usize) -> BoxFuture<'a, Result<Vec<u8>, SandboxError>>;
+    /// Keeps the machine's files, without volumes, as an image of this worker: `localhost/…`.
+    fn keep<'a>(&'a self, name: &'a str, program: &'a Program) -> BoxFuture<'a, Result<(), SandboxError>>;
+    /// Bytes of disk that the job's machines and services use; `None` where that cannot be seen.
+    fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>, SandboxError>>;
     /// Absolute path of `longshore-init` as processes of the machine see it: it packs files for the worker.
     fn helper(&self) -> String;
     /// Opens the port on its loopback where its programs reach the services that actions call.

@@ -1,16 +1,20 @@
 //! GitHub Actions workflow files: reading, checking, planning.
 //!
 //! [`parse`] holds a file against the [`schema`] ([`check`]), then against the [`rules`] no shape can express, and
-//! [`build`]s the plan. The other modules answer questions about a plan while it runs, each a pure function of the
+//! [`build`]s the plan. [`family`] does so for a file and all that it calls. The other modules answer questions about a plan while it runs, each a pure function of the
 //! plan and an expression [`Scope`](crate::expression::Scope).
 
 mod build;
+pub mod call;
 mod check;
+pub mod family;
 pub mod filter;
 pub mod job;
 pub mod labels;
 pub mod matrix;
 pub mod naming;
+pub mod permissions;
+pub mod place;
 pub mod press;
 mod report;
 mod rules;
@@ -18,7 +22,7 @@ mod schema;
 
 use crate::diagnostic::Diagnostic;
 use crate::plan::Plan;
-use crate::yaml::{self, Limits, MergeKeys};
+use crate::yaml::{self, Limits, MergeKeys, Node};
 
 use report::Report;
 
@@ -33,28 +37,34 @@ pub fn parse(path: &str, text: &str) -> (Option<Plan>, Vec<Diagnostic>) {
 
 /// As [`parse`], within other limits.
 pub fn parse_within(path: &str, text: &str, limits: Limits) -> (Option<Plan>, Vec<Diagnostic>) {
-    let stream = yaml::read(text, limits, MergeKeys::Keep);
+    let (_, plan, diagnostics) = read(path, text, limits);
+    (plan, diagnostics)
+}
+
+/// As [`parse_within`], with the tree the plan was made of.
+fn read(path: &str, text: &str, limits: Limits) -> (Option<Node>, Option<Plan>, Vec<Diagnostic>) {
+    let mut stream = yaml::read(text, limits, MergeKeys::Keep);
     let mut report = Report::new(path, text);
-    for problem in stream.problems {
+    for problem in std::mem::take(&mut stream.problems) {
         report.error(problem.span, problem.message);
     }
     let root = match stream.documents.as_slice() {
         [root] => root,
         [_, second, ..] => {
             report.error(second.span, "a workflow file holds one YAML document");
-            return (None, report.finish());
+            return (None, None, report.finish());
         }
         [] => {
             if !report.has_errors() {
                 report.error(yaml::Span { line: 1, column: 1, ..yaml::Span::default() }, "the file is empty");
             }
-            return (None, report.finish());
+            return (None, None, report.finish());
         }
     };
     check::check(root, &mut report);
     rules::check(root, &mut report);
     let plan = (!report.has_errors()).then(|| build::plan(path, root));
-    (plan, report.finish())
+    (stream.documents.pop(), plan, report.finish())
 }
 
 #[cfg(test)]

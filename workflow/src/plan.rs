@@ -373,6 +373,9 @@ pub struct JobReport {
     pub steps: Vec<StepReport>,
     /// Job outputs, evaluated; those that hold a secret are left out.
     pub outputs: IndexMap<String, String>,
+    /// `environment:`, evaluated.
+    #[serde(default)]
+    pub environment: Option<Environment>,
     /// `::error::`, `::warning::` and `::notice::`.
     pub annotations: Vec<Annotation>,
     /// Step summaries joined.
@@ -388,6 +391,15 @@ pub struct JobReport {
     pub started_at_ms: u64,
     /// Milliseconds since the Unix epoch.
     pub finished_at_ms: u64,
+}
+
+/// What a job deploys to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Environment {
+    /// `name:`.
+    pub name: String,
+    /// `url:`.
+    pub url: Option<String>,
 }
 
 /// One step's end.

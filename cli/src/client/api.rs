@@ -47,6 +47,16 @@ impl Api {
         response.json().await.with_context(|| format!("{}{path}: the answer is not what this version reads", self.base))
     }
 
+    /// Reads a text.
+    pub(crate) async fn get_text(&self, path: &str) -> Result<String> {
+        self.send(Method::GET, path, &[]).await?.text().await.context("the answer broke off")
+    }
+
+    /// The coordinator's address.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
     /// Asks for something to be done.
     pub(crate) async fn post(&self, path: &str) -> Result<Response> {
         self.send(Method::POST, path, &[]).await
@@ -54,7 +64,11 @@ impl Api {
 
     /// Sends a request; an answer that is no success is an error with cause and remedy.
     pub(crate) async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Result<Response> {
-        let response = self.try_send(method, path, headers).await?;
+        self.checked(self.try_send(method, path, headers).await?).await
+    }
+
+    /// An answer that is a success; any other is an error with cause and remedy.
+    pub(crate) async fn checked(&self, response: Response) -> Result<Response> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);

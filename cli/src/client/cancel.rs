@@ -13,6 +13,9 @@ use super::api::Server;
 pub(crate) struct Args {
     /// The run: its id, its number in the pool, or the id of its run (5401) or job (5100) event
     run: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     server: Server,
 }
@@ -20,6 +23,10 @@ pub(crate) struct Args {
 #[allow(clippy::print_stdout)]
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     args.server.connect()?.post(&format!("/api/runs/{}/cancel", args.run)).await?;
-    println!("cancelling {}: its running jobs are being ended", args.run);
+    if args.json {
+        println!("{}", serde_json::json!({"run": args.run, "state": "cancelling"}));
+    } else {
+        println!("cancelling {}: its running jobs are being ended", args.run);
+    }
     Ok(ExitCode::SUCCESS)
 }

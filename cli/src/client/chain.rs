@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use nostr::{Event, Kind, PublicKey};
+use serde::Serialize;
 
 const RUN: u16 = 5401;
 const JOB: u16 = 5100;
@@ -22,7 +23,7 @@ pub(crate) struct Chain {
 }
 
 /// One thing that was checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Check {
     /// What should hold.
     pub what: String,

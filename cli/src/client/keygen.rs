@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// Who may run workflows besides the maintainers of a repository: npub or hex.
     #[arg(long = "allow", value_delimiter = ',')]
     pub(crate) allow: Vec<String>,
+    /// Print JSON: the keys' public halves and the configurations
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Runs the command.
@@ -51,6 +54,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     write_new(&coordinator, 0o600, &coordinator_toml(args, &folder, &keys))?;
     write_new(&worker, 0o600, &worker_toml(args, &folder))?;
 
+    if args.json {
+        let made = serde_json::json!({
+            "pubkey": keys.pubkey.to_string(), "worker_identity": keys.worker_identity,
+            "coordinator": coordinator, "worker": worker,
+        });
+        std::io::stdout().write_all(format!("{made:#}\n").as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut text = String::new();
     writeln!(text, "pubkey           {}", keys.pubkey)?;
     writeln!(text, "worker identity  {}", keys.worker_identity)?;
@@ -279,6 +290,7 @@ mod tests {
             hosts: vec!["ci.example.org".into()],
             public_url: "https://ci.example.org".into(),
             allow: vec!["npub1x".into()],
+            json: false,
         };
         run(&args).unwrap();
         let given = |name: &'static str| folder.path().join(name);

@@ -9,6 +9,7 @@ use super::{
     api::Server,
     show::{short, text},
 };
+use crate::terminal::table::{Column, table, width};
 
 /// List runs, newest first
 #[derive(Debug, clap::Args)]
@@ -41,20 +42,33 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         println!("{runs:#}");
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{:>6}  {:<10}  {:<10}  {:<24}  {:<14}  ID", "NUMBER", "STATE", "COMMIT", "WORKFLOW", "EVENT");
-    for run in runs.as_array().into_iter().flatten() {
+    let columns = [
+        Column::number("NUMBER"),
+        Column::text("STATE"),
+        Column::text("WORKFLOW"),
+        Column::text("REF"),
+        Column::whole("COMMIT"),
+        Column::text("EVENT"),
+        Column::whole("ID"),
+    ];
+    let row = |run: &Value| {
         let state = match text(run, "conclusion").as_str() {
             "" => text(run, "phase"),
             ended => ended.to_owned(),
         };
-        println!(
-            "{:>6}  {state:<10}  {:<10}  {:<24}  {:<14}  {}",
-            run["serial"],
-            short(&text(run, "commit")),
+        let reference = text(run, "reference");
+        let reference = ["refs/heads/", "refs/tags/"].iter().find_map(|prefix| reference.strip_prefix(prefix));
+        vec![
+            run["serial"].to_string(),
+            state,
             text(run, "name"),
+            reference.map_or_else(|| text(run, "reference"), str::to_owned),
+            short(&text(run, "commit")),
             text(run, "event"),
             text(run, "id"),
-        );
-    }
+        ]
+    };
+    let rows: Vec<_> = runs.as_array().into_iter().flatten().map(row).collect();
+    print!("{}", table(&columns, &rows, width()));
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde_json::Value;
 
-use super::{api::Server, logs::printable};
+use super::api::Server;
+use crate::terminal::printable::printable;
 
 /// Show one run: its jobs, why they wait or failed, its events and logs
 #[derive(Debug, clap::Args)]

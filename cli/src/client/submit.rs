@@ -4,10 +4,13 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use coordinator::source::address::Address;
-use nostr::{Event, EventBuilder, Filter, FromBech32, Keys, Kind, PublicKey, Tag, ToBech32, nips::nip44};
+use nostr::{
+    Event, EventBuilder, Filter, FromBech32, JsonUtil as _, Keys, Kind, PublicKey, Tag, ToBech32, nips::nip44,
+};
 use nostr_sdk::{Client, RelayPoolNotification};
 
 use super::{chain, relay};
+use crate::terminal::printable::printable;
 
 /// Ask a pool to run a workflow
 ///
@@ -50,10 +53,12 @@ pub(crate) struct Args {
     /// Seconds to wait for the end
     #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
     timeout: u64,
+    /// Print every event as JSON, one a line
+    #[arg(long)]
+    json: bool,
 }
 
 /// Exit code: 0 success, 1 failure, 130 cancelled.
-#[allow(clippy::print_stdout)]
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let keys = keys(args.key_file.as_ref())?;
     let pool = PublicKey::from_bech32(&args.to)
@@ -67,12 +72,12 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     client.subscribe(answers, None).await.context("cannot subscribe to the answers")?;
     relay::send(&client, &run).await?;
     relay::send(&client, &job).await?;
-    println!("{}", chain::describe(&run));
-    println!("{}", chain::describe(&job));
+    tell(&run, args.json);
+    tell(&job, args.json);
     if args.detach {
         return Ok(ExitCode::SUCCESS);
     }
-    let end = tokio::time::timeout(Duration::from_secs(args.timeout), wait(&mut heard, &job, pool));
+    let end = tokio::time::timeout(Duration::from_secs(args.timeout), wait(&mut heard, &job, pool, args.json));
     let end = end.await.with_context(|| format!("no end within {} s; the run goes on", args.timeout))??;
     close(&client).await;
     Ok(match end.as_str() {
@@ -86,11 +91,29 @@ async fn close(client: &Client) {
     client.disconnect().await;
 }
 
+/// An event, for people or as it is.
 #[allow(clippy::print_stdout)]
+fn tell(event: &Event, json: bool) {
+    if json {
+        println!("{}", event.as_json());
+        return;
+    }
+    println!("{}", printable(&chain::describe(event)));
+    let error = chain::value(event, "error");
+    if !error.is_empty() {
+        println!("      {}", printable(&error));
+    }
+    let log = chain::value(event, "log_url");
+    if !log.is_empty() {
+        println!("      log: {}", printable(&log));
+    }
+}
+
 async fn wait(
     heard: &mut tokio::sync::broadcast::Receiver<RelayPoolNotification>,
     job: &Event,
     pool: PublicKey,
+    json: bool,
 ) -> Result<String> {
     loop {
         let notification = match heard.recv().await {
@@ -102,15 +125,7 @@ async fn wait(
         if event.verify().is_err() {
             continue;
         }
-        println!("{}", chain::describe(&event));
-        let error = chain::value(&event, "error");
-        if !error.is_empty() {
-            println!("      {error}");
-        }
-        let log = chain::value(&event, "log_url");
-        if !log.is_empty() {
-            println!("      log: {log}");
-        }
+        tell(&event, json);
         let status = chain::value(&event, "status");
         let is_ours =
             event.kind == Kind::from(30100) && event.pubkey == pool && chain::value(&event, "e") == job.id.to_hex();

@@ -4,12 +4,14 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use nostr::{Event, EventId, Filter, FromBech32, JsonUtil, Kind, nips::nip19::Nip19Event};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{
-    chain::{Chain, LogClaim},
+    chain::{Chain, Check, LogClaim},
     relay,
 };
+use crate::terminal::printable::printable;
 
 /// Bytes of a log that are read.
 const LOG_LIMIT: usize = 64 << 20;
@@ -28,6 +30,9 @@ pub(crate) struct Args {
     /// Do not download the log
     #[arg(long)]
     no_log: bool,
+    /// Print JSON: every check, and its problem where it has one
+    #[arg(long)]
+    json: bool,
 }
 
 /// Exit code 0 where everything holds, 1 where something does not.
@@ -42,27 +47,27 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         events.extend(ask(&args.relays, id).await?);
     }
     let chain = Chain::assemble(events, &id.to_hex()).map_err(anyhow::Error::msg)?;
-    let mut failed = 0_u32;
-    let mut print = |what: &str, problem: Option<&str>| match problem {
-        None => println!("ok    {what}"),
-        Some(problem) => {
-            failed += 1;
-            println!("WRONG {what}: {problem}");
-        }
-    };
-    for check in chain.check() {
-        print(&check.what, check.problem.as_deref());
-    }
+    let mut checks = chain.check();
     if let (Some(claim), false) = (chain.log(), args.no_log) {
         let problem = check_log(&claim).await.err().map(|error| format!("{error:#}"));
-        print(&format!("the log's SHA-256 is {}", claim.sha256), problem.as_deref());
+        checks.push(Check { what: format!("the log's SHA-256 is {}", claim.sha256), problem });
     }
-    if failed == 0 {
-        println!("verified: {} events", chain.events.len());
-        return Ok(ExitCode::SUCCESS);
+    let failed = checks.iter().filter(|check| check.problem.is_some()).count();
+    if args.json {
+        println!("{:#}", json!({ "verified": failed == 0, "events": chain.events.len(), "checks": checks }));
+    } else {
+        for check in &checks {
+            match &check.problem {
+                None => println!("ok    {}", printable(&check.what)),
+                Some(problem) => println!("WRONG {}: {}", printable(&check.what), printable(problem)),
+            }
+        }
+        match failed {
+            0 => println!("verified: {} events", chain.events.len()),
+            failed => println!("{failed} checks failed"),
+        }
     }
-    println!("{failed} checks failed");
-    Ok(ExitCode::FAILURE)
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn event_id(text: &str) -> Result<EventId> {

@@ -3,9 +3,13 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{api::Server, show::text};
+use crate::terminal::{
+    printable::printable,
+    table::{Column, table, width},
+};
 
 /// List the pool's workers, drain one, or let a new one in
 #[derive(Debug, clap::Args)]
@@ -28,11 +32,17 @@ enum Verb {
     Drain {
         /// Id of the worker
         worker: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         server: Server,
     },
     /// Make a token with which one new worker can join (operator)
     Token {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         server: Server,
     },
@@ -49,13 +59,22 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
                 list(&workers);
             }
         }
-        Verb::Drain { worker, server } => {
+        Verb::Drain { worker, json, server } => {
             server.connect()?.post(&format!("/api/workers/{worker}/drain")).await?;
-            println!("{worker} gets no new jobs");
+            if json {
+                println!("{}", json!({"worker": worker, "state": "draining"}));
+            } else {
+                println!("{worker} gets no new jobs");
+            }
         }
-        Verb::Token { server } => {
+        Verb::Token { json, server } => {
             let answer = server.connect()?.post("/api/workers/token").await?;
-            println!("{}", answer.text().await.context("the answer broke off")?.trim());
+            let token = answer.text().await.context("the answer broke off")?;
+            if json {
+                println!("{}", json!({"token": token.trim()}));
+            } else {
+                println!("{}", token.trim());
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -63,11 +82,19 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
 
 #[allow(clippy::print_stdout)]
 fn list(workers: &Value) {
-    println!("{:<16}  {:<16}  {:>5}  {:<8}  LABELS", "ID", "NAME", "SLOTS", "STATE");
-    for worker in workers.as_array().into_iter().flatten() {
-        let labels: Vec<&str> = worker["labels"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let columns = [
+        Column::whole("ID"),
+        Column::text("NAME"),
+        Column::number("SLOTS"),
+        Column::whole("STATE"),
+        Column::text("LABELS"),
+    ];
+    let row = |worker: &Value| {
+        let labels = worker["labels"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let state = if worker["draining"].as_bool() == Some(true) { "draining" } else { "" };
-        let (id, name) = (text(worker, "id"), text(worker, "name"));
-        println!("{id:<16}  {name:<16}  {:>5}  {state:<8}  {}", worker["slots"], labels.join(", "));
-    }
+        let labels = printable(&labels.collect::<Vec<_>>().join(", "));
+        vec![text(worker, "id"), text(worker, "name"), worker["slots"].to_string(), state.to_owned(), labels]
+    };
+    let rows: Vec<_> = workers.as_array().into_iter().flatten().map(row).collect();
+    print!("{}", table(&columns, &rows, width()));
 }

@@ -4,10 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use ::coordinator::{
-    plan::FOLDERS,
-    source::lock::{self, Lock},
-};
+use ::coordinator::source::lock::{self, Lock};
+use workflow::github::place::FOLDERS;
 
 /// A checkout and the commit that is run.
 pub(super) struct Checkout {

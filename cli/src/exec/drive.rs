@@ -26,7 +26,10 @@ use worker::{
 };
 use workflow::plan::{JobOrder, JobReport};
 
-use super::report::{Logs, Report};
+use super::{
+    report::{Logs, Report},
+    view::Wanted,
+};
 
 /// A plan and what it is run with.
 pub(super) struct Work {
@@ -39,8 +42,8 @@ pub(super) struct Work {
     pub(super) jobs: usize,
     /// Whose caches its jobs have: the checkout's folder.
     pub(super) repository: String,
-    /// Print the log while it comes.
-    pub(super) live: bool,
+    /// How the run is shown while it goes on.
+    pub(super) view: Wanted,
     pub(super) config: Config,
     /// The services that actions call.
     pub(super) origin: Origin,
@@ -69,7 +72,7 @@ struct Driver {
 pub(super) async fn drive(work: Work, sandbox: Arc<dyn Sandbox>, sources: Arc<dyn Sources>) -> Result<Report> {
     let (say, mut said) = mpsc::unbounded_channel();
     let (state, _) = run::create(new(&work), now());
-    let logs = Arc::new(Logs::new(work.live));
+    let logs = Arc::new(Logs::new(work.view));
     let planned = work.planned.clone();
     let (queue, running, groups) = (VecDeque::new(), HashMap::new(), HashMap::new());
     let kill = CancellationToken::new();
@@ -93,7 +96,7 @@ pub(super) async fn drive(work: Work, sandbox: Arc<dyn Sandbox>, sources: Arc<dy
                 asked_to_end += 1;
                 match asked_to_end {
                     1 => {
-                        tracing::warn!("cancelling; press Ctrl-C again to end everything at once");
+                        driver.logs.view.say("cancelling; press Ctrl-C again to end everything at once");
                         driver.apply(Event::Cancel { by: "Ctrl-C".into() });
                     }
                     _ => driver.kill.cancel(),
@@ -101,6 +104,7 @@ pub(super) async fn drive(work: Work, sandbox: Arc<dyn Sandbox>, sources: Arc<dy
             }
         }
     }
+    driver.logs.view.end();
     Ok(Report::of(&driver.state, &driver.logs))
 }
 
@@ -109,6 +113,7 @@ impl Driver {
     fn apply(&mut self, event: Event) {
         let Ok((state, effects)) = run::advance(&self.state, event, now()) else { return };
         self.state = state;
+        self.logs.view.state(&self.state);
         for effect in effects {
             match effect {
                 Effect::Queue { job, labels, .. } => self.queue.push_back((job, labels)),
@@ -187,7 +192,7 @@ impl Driver {
         let cancel = CancellationToken::new();
         self.running.insert(key.clone(), cancel.clone());
         let attempt = job::Attempt {
-            secrets: self.work.secrets.clone(),
+            secrets: self.state.secrets_of(&key, self.work.secrets.clone().into_iter().collect()).into_iter().collect(),
             masks: Vec::new(),
             image,
             limits: self.work.config.limits.clone(),
@@ -201,7 +206,8 @@ impl Driver {
         let number = attempt.order.attempt;
         let lines = self.logs.job(&key, &attempt.order.name);
         let sink = Arc::new(Each::new(move |record| lines.take(&record)));
-        let observer = Arc::new(Told { job: key.clone(), attempt: number, say: self.say.clone() });
+        let observer =
+            Arc::new(Told { job: key.clone(), attempt: number, say: self.say.clone(), logs: self.logs.clone() });
         let (sandbox, sources, say) = (self.sandbox.clone(), self.sources.clone(), self.say.clone());
         tokio::spawn(async move {
             let report = Box::new(job::execute(attempt, sandbox, sources, sink, observer).await);
@@ -229,13 +235,16 @@ struct Told {
     job: String,
     attempt: u32,
     say: mpsc::UnboundedSender<Said>,
+    logs: Arc<Logs>,
 }
 
 impl Observer for Told {
     fn begun(&self, _: Option<String>) {
         let _ = self.say.send(Said::Begun { job: self.job.clone(), attempt: self.attempt });
     }
-    fn step(&self, _: u32, _: &str, _: &str, _: &str) {}
+    fn step(&self, index: u32, name: &str, state: &str, _: &str) {
+        self.logs.view.step(&self.job, index, name, state);
+    }
 }
 
 fn new(work: &Work) -> New {
@@ -268,7 +277,7 @@ fn new(work: &Work) -> New {
     }
 }
 
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -10,21 +10,24 @@ use ::coordinator::run::{JobPhase, Phase, State, sentence};
 use anyhow::Result;
 use serde_json::{Value, json};
 use worker::log::Record;
-use workflow::plan::Conclusion;
+use workflow::plan::{Conclusion, JobReport};
+
+use super::view::{View, Wanted};
+use crate::terminal::printable::printable;
 
 /// Bytes of one job's log that the JSON object carries.
 const KEPT: usize = 64 << 20;
 
 /// The logs of all jobs.
 pub(super) struct Logs {
-    live: bool,
+    pub(super) view: Arc<View>,
     jobs: Mutex<BTreeMap<String, Arc<JobLog>>>,
 }
 
 /// One job's log.
 pub(super) struct JobLog {
     name: String,
-    live: bool,
+    view: Arc<View>,
     state: Mutex<Text>,
 }
 
@@ -37,12 +40,12 @@ struct Text {
 }
 
 impl Logs {
-    pub(super) fn new(live: bool) -> Self {
-        Self { live, jobs: Mutex::default() }
+    pub(super) fn new(wanted: Wanted) -> Self {
+        Self { view: View::new(wanted), jobs: Mutex::default() }
     }
 
     pub(super) fn job(&self, key: &str, name: &str) -> Arc<JobLog> {
-        let log = Arc::new(JobLog { name: name.to_owned(), live: self.live, state: Mutex::default() });
+        let log = Arc::new(JobLog { name: name.to_owned(), view: self.view.clone(), state: Mutex::default() });
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned(), log.clone());
         log
     }
@@ -81,11 +84,8 @@ impl JobLog {
         }
     }
 
-    #[allow(clippy::print_stdout)]
     fn line(&self, text: &mut Text, line: &str) {
-        if self.live {
-            println!("{} | {line}", self.name);
-        }
+        self.view.line(&self.name, line);
         if text.all.len() + line.len() < KEPT {
             text.all.push_str(line);
             text.all.push('\n');
@@ -122,15 +122,27 @@ impl Report {
         let jobs: Vec<Value> = state.jobs.iter().map(|(key, job)| job_json(key, job, logs)).collect();
         let reason = reason.as_ref().map(sentence);
         let mut text = String::new();
-        for (key, job) in &state.jobs {
-            if let JobPhase::Done { conclusion, reason, .. } = &job.phase {
-                let why = reason.as_ref().map(|reason| format!(": {}", sentence(reason))).unwrap_or_default();
-                text.push_str(&format!("{key}: {}{why}\n", conclusion.as_str()));
+        for job in state.jobs.values() {
+            if let JobPhase::Done { conclusion, reason, report } = &job.phase {
+                // The tree has said it already.
+                if !logs.view.is_tree() {
+                    let why = reason.as_ref().map(|reason| format!(": {}", sentence(reason))).unwrap_or_default();
+                    text.push_str(&format!("{}: {}{why}\n", printable(&job.name), conclusion.as_str()));
+                }
+                report.iter().for_each(|report| text.push_str(&remarks(report)));
             }
         }
         text.push_str(conclusion.as_str());
         let message = state.message.clone();
-        let json = json!({"conclusion": conclusion.as_str(), "reason": reason, "message": message, "jobs": jobs});
+        let planned = state.planned.as_ref();
+        let json = json!({
+            "title": planned.and_then(|planned| planned.title.clone()),
+            "conclusion": conclusion.as_str(),
+            "reason": reason,
+            "message": message,
+            "workflows": planned.map(|planned| planned.origins.clone()).unwrap_or_default(),
+            "jobs": jobs,
+        });
         let code = match conclusion {
             Conclusion::Success | Conclusion::Skipped => 0,
             Conclusion::Failure => 1,
@@ -151,6 +163,18 @@ impl Report {
     }
 }
 
+/// A job's annotations and summary, for people.
+fn remarks(report: &JobReport) -> String {
+    let mut text = String::new();
+    for annotation in &report.annotations {
+        let line = annotation.line.map(|line| format!(":{line}")).unwrap_or_default();
+        let place = annotation.file.as_ref().map(|file| format!(" {file}{line}:")).unwrap_or_default();
+        text.push_str(&format!("  {}:{} {}\n", annotation.level, printable(&place), printable(&annotation.message)));
+    }
+    report.summary.lines().for_each(|line| text.push_str(&format!("  | {}\n", printable(line))));
+    text
+}
+
 fn job_json(key: &str, job: &::coordinator::run::Job, logs: &Logs) -> Value {
     let (conclusion, reason, report) = match &job.phase {
         JobPhase::Done { conclusion, reason, report } => (Some(conclusion.as_str()), reason.clone(), report.clone()),
@@ -167,6 +191,7 @@ fn job_json(key: &str, job: &::coordinator::run::Job, logs: &Logs) -> Value {
         "reason": reason.as_ref().map(sentence),
         "outputs": report["outputs"],
         "steps": report["steps"],
+        "environment": report["environment"],
         "annotations": report["annotations"],
         "summary": report["summary"],
         "actions": report["actions"],

@@ -11,14 +11,17 @@ use ::coordinator::{
         outside::{Asked, Need},
     },
 };
-use anyhow::Result;
+use anyhow::{Context, Result};
 use futures::{FutureExt as _, future::BoxFuture};
 use nostr::{Event, Filter, Keys};
 use worker::{
     fetch::{Brought, LocalRepository, Located, Sources, Wanted},
     github::uses::Remote,
 };
-use workflow::plan::SourceRef;
+use workflow::{
+    github::{LIMITS, place::Origin},
+    plan::SourceRef,
+};
 
 /// How long relays may take to say what they have of a repository.
 const LOOK_UP: std::time::Duration = std::time::Duration::from_secs(8);
@@ -43,6 +46,23 @@ impl ExecSources {
         let lookup = Arc::new(Asking { relays });
         let outside = Outside::new(cache.join("mirrors"), settings, lookup).with_actions(actions);
         Self { own: LocalRepository::new(root), outside, lock }
+    }
+}
+
+impl ExecSources {
+    /// A workflow file of another repository, and the commit it is of.
+    pub(super) async fn workflow(
+        &self,
+        origin: &Origin,
+        commit: Option<String>,
+        path: &str,
+    ) -> Result<(String, String)> {
+        let need = Need::Tree(self.lock.as_ref().filter(|_| commit.is_none()));
+        let reference = commit.as_deref().unwrap_or(&origin.reference);
+        let found = self.outside.find(&Asked { repository: &origin.repository, reference, need }).await?;
+        let bytes = self.outside.file(&found, path, LIMITS.bytes).await?;
+        let bytes = bytes.with_context(|| format!("{origin} has no {path} at commit {}", found.commit))?;
+        Ok((found.commit, String::from_utf8(bytes).with_context(|| format!("{path} of {origin} is not UTF-8"))?))
     }
 }
 

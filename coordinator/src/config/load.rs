@@ -7,8 +7,8 @@ use toml::{Table, Value};
 
 /// Variables of the environment begin with this: `LONGSHORE_RELAYS_READ=wss://a,wss://b` sets `relays.read`.
 pub const PREFIX: &str = "LONGSHORE_";
-/// Names of the environment that are no keys.
-const OTHER: &[&str] = &["CONFIG", "NO_ENGINE", "SEED", "SERVER", "KEY", "LOG", "TEST"];
+/// Names of the environment that are no keys: flags of other verbs, tests.
+const OTHER: &[&str] = &["CONFIG", "NO_ENGINE", "SEED", "SERVER", "KEY", "LOG", "TEST", "NSEC", "POOL", "RELAY"];
 
 /// What is wrong with a configuration: where, what, and what would be right.
 #[derive(Debug, thiserror::Error)]
@@ -55,12 +55,14 @@ where
     let variables =
         given.environment.iter().filter_map(|(name, value)| Some((name, name.strip_prefix(PREFIX)?, value)));
     for (name, rest, value) in variables {
+        if OTHER.contains(&rest) {
+            continue;
+        }
         match path_of(&known, rest) {
             Some(path) => {
                 set(&mut table, &path, parse(&known, &path, value).map_err(|problem| fail(name, &problem))?, name)?;
                 config = table_to(&table, name)?;
             }
-            None if OTHER.contains(&rest) => {}
             None => warnings.push(format!("{name}: there is no such key; it is ignored")),
         }
     }
@@ -242,6 +244,7 @@ mod tests {
                 ("LONGSHORE_RETRY_STARTED", "always"),
                 ("LONGSHORE_HTPP", "x"),
                 ("LONGSHORE_CONFIG", "x"),
+                ("LONGSHORE_NSEC", "x"),
             ],
             &["repositories.*.visibility=readers", "policy.everyone=true"],
         )

@@ -1,7 +1,7 @@
 //! Log records as bytes, and back. Bytes come from workers and are taken as hostile.
 
 use prost::Message;
-use proto::worker::LogRecord;
+use proto::worker::{LogRecord, LogStream};
 use serde::Serialize;
 
 /// A record that says to be longer than this is none.
@@ -45,6 +45,16 @@ pub fn encode(records: &[LogRecord]) -> Vec<u8> {
     records.iter().flat_map(Message::encode_length_delimited_to_vec).collect()
 }
 
+/// A stream as the API names it.
+pub(super) fn word(stream: LogStream) -> &'static str {
+    match stream {
+        LogStream::Stdout | LogStream::Unspecified => "stdout",
+        LogStream::Stderr => "stderr",
+        LogStream::Notice => "notice",
+        LogStream::Mark => "mark",
+    }
+}
+
 /// A record as the API shows it.
 #[derive(Debug, Serialize)]
 pub struct Line<'a> {
@@ -79,16 +89,10 @@ pub struct Mark<'a> {
 
 impl<'a> From<&'a LogRecord> for Line<'a> {
     fn from(record: &'a LogRecord) -> Self {
-        use proto::worker::LogStream;
         Self {
             time_ms: record.time_ms,
             step: record.step,
-            stream: match record.stream() {
-                LogStream::Stdout | LogStream::Unspecified => "stdout",
-                LogStream::Stderr => "stderr",
-                LogStream::Notice => "notice",
-                LogStream::Mark => "mark",
-            },
+            stream: word(record.stream()),
             text: String::from_utf8_lossy(&record.text),
             mark: record.mark.as_ref().map(|mark| Mark {
                 name: &mark.name,

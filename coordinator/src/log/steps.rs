@@ -6,6 +6,7 @@ use proto::{
     STEP_CLEANUP, STEP_SETUP,
     worker::{LogRecord, LogStream, Mark},
 };
+use serde::{Deserialize, Serialize};
 use workflow::plan::Conclusion;
 
 use super::act::LIMIT;
@@ -168,10 +169,10 @@ fn conclusion(mark: &Mark) -> Conclusion {
 }
 
 /// Makes whole lines of pieces; stdout, stderr and notices may interleave in the middle of a line.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Joiner([Partial; 3]);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Partial {
     since_ms: u64,
     bytes: Vec<u8>,
@@ -195,6 +196,11 @@ impl Joiner {
                 partial.end(&mut emit);
             }
         }
+    }
+
+    /// Bytes that wait for their line's end.
+    pub(super) fn pending(&self) -> usize {
+        self.0.iter().map(|partial| partial.bytes.len()).sum()
     }
 
     /// Gives what was left without a line end.

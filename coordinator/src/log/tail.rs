@@ -17,7 +17,7 @@ use tokio::{
 use super::{name, record};
 
 /// Bytes read at once. A record that is longer is read whole.
-const PIECE: u64 = 256 * 1024;
+pub(super) const PIECE: u64 = 256 * 1024;
 
 /// Job key and attempt, with the bytes already read of it. Text form: `Last-Event-ID` of the live log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,6 +32,11 @@ impl Positions {
             Some(((job, parts.next()?.parse().ok()?), parts.next()?.parse().ok()?))
         };
         Self(text.split(',').filter_map(entry).collect())
+    }
+
+    /// Behind what these attempts have.
+    pub fn behind(attempts: Vec<(String, u32, u64)>) -> Self {
+        Self(attempts.into_iter().map(|(job, attempt, length)| ((job, attempt), length)).collect())
     }
 }
 

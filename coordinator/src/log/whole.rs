@@ -27,7 +27,7 @@ impl Logs {
         }
         let mut jobs = Vec::with_capacity(state.jobs.len());
         for (key, job) in &state.jobs {
-            let raw = planned.and_then(|planned| planned.plan.jobs.get(&job.id)?.name.as_deref());
+            let raw = planned.and_then(|planned| state.written(planned, job)?.name.as_deref());
             let mut printed = act::Printed::default();
             if let Some(attempt) = job.attempts.last() {
                 self.each(&state.id, key, attempt.number, |records| printed.push(records)).await?;

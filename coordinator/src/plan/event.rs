@@ -24,20 +24,46 @@ pub(super) fn payload(event: &str, subject: &Subject, trigger: Option<&Trigger>,
         "id": subject.commit, "message": message, "distinct": true,
         "author": { "name": author }, "committer": { "name": author },
     });
+    let tag = subject.reference.strip_prefix("refs/tags/");
     let mut payload = match event {
         "push" => json!({
-            "ref": subject.reference, "before": NO_COMMIT, "after": subject.commit,
-            "created": false, "deleted": false, "forced": false,
+            "ref": subject.reference, "before": NO_COMMIT, "after": subject.commit, "base_ref": null,
+            "created": tag.is_some(), "deleted": false, "forced": false,
             "head_commit": commit, "commits": [commit], "pusher": { "name": subject.actor },
         }),
-        "pull_request" | "pull_request_target" => json!({
-            "action": "synchronize",
-            "pull_request": {
-                "head": { "ref": subject.short_reference(), "sha": subject.commit },
-                "base": { "ref": subject.default_branch() },
-                "title": message.lines().next().unwrap_or_default(),
-                "user": sender, "draft": false, "merged": false, "state": "open",
+        "pull_request" | "pull_request_target" => {
+            let number = request_number(&subject.reference);
+            json!({
+                "action": "synchronize",
+                "number": number,
+                "pull_request": {
+                    "number": number,
+                    "head": { "ref": subject.short_reference(), "sha": subject.commit, "repo": repository },
+                    "base": { "ref": subject.default_branch(), "repo": repository },
+                    "title": message.lines().next().unwrap_or_default(),
+                    "body": null, "labels": [],
+                    "user": sender, "draft": false, "merged": false, "state": "open",
+                },
+            })
+        }
+        "release" => json!({
+            "action": "published",
+            "release": {
+                "tag_name": tag.unwrap_or(subject.short_reference()),
+                "name": tag.unwrap_or(subject.short_reference()),
+                "target_commitish": subject.commit,
+                "body": message,
+                "draft": false,
+                // Semantic versions: what follows a hyphen is not final.
+                "prerelease": tag.is_some_and(|tag| tag.contains('-')),
+                "author": sender,
             },
+        }),
+        "create" => json!({
+            "ref": subject.short_reference(),
+            "ref_type": if tag.is_some() { "tag" } else { "branch" },
+            "master_branch": subject.default_branch(),
+            "pusher_type": "user",
         }),
         "schedule" => json!({
             "schedule": trigger.and_then(|trigger| trigger.cron.first()),
@@ -53,6 +79,11 @@ pub(super) fn payload(event: &str, subject: &Subject, trigger: Option<&Trigger>,
         payload.insert("sender".into(), sender);
     }
     payload
+}
+
+/// The number in `refs/pull/7/merge`.
+fn request_number(reference: &str) -> Option<u64> {
+    reference.strip_prefix("refs/pull/")?.split('/').next()?.parse().ok()
 }
 
 /// `github.event.inputs` holds text, whatever type an input has (GitHub docs: `on.workflow_dispatch.inputs`).
@@ -104,4 +135,44 @@ pub(super) fn inputs(
         inputs.insert(name.clone(), typed);
     }
     Ok(inputs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(event: &str, reference: &str) -> Value {
+        let subject = Subject {
+            repository: "npub1x/hello".into(),
+            commit: "c".repeat(40),
+            reference: reference.into(),
+            description: Some(("title\n\nbody".into(), "Ann".into())),
+            ..Subject::default()
+        };
+        payload(event, &subject, None, &Map::new())
+    }
+
+    #[test]
+    fn payloads_say_what_the_ref_tells() {
+        for (event, reference, pointer, expected) in [
+            ("push", "refs/heads/main", "/created", json!(false)),
+            ("push", "refs/tags/v1", "/created", json!(true)),
+            ("push", "refs/tags/v1", "/ref", json!("refs/tags/v1")),
+            ("push", "refs/heads/main", "/head_commit/author/name", json!("Ann")),
+            ("pull_request", "refs/pull/7/merge", "/number", json!(7)),
+            ("pull_request", "refs/heads/topic", "/number", json!(null)),
+            ("pull_request", "refs/heads/topic", "/pull_request/title", json!("title")),
+            ("pull_request_target", "refs/heads/topic", "/pull_request/head/repo/full_name", json!("npub1x/hello")),
+            ("release", "refs/tags/v1.2", "/release/tag_name", json!("v1.2")),
+            ("release", "refs/tags/v1.2", "/release/prerelease", json!(false)),
+            ("release", "refs/tags/v2.0-rc1", "/release/prerelease", json!(true)),
+            ("release", "refs/tags/v1.2", "/action", json!("published")),
+            ("create", "refs/tags/v1.2", "/ref_type", json!("tag")),
+            ("create", "refs/heads/topic", "/ref", json!("topic")),
+            ("label", "refs/heads/main", "/repository/name", json!("hello")),
+        ] {
+            let payload = of(event, reference);
+            assert_eq!(payload.pointer(pointer), Some(&expected), "{event} of {reference}: {pointer}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::unreachable)]
 
 use indexmap::IndexMap;
 
@@ -45,9 +45,17 @@ fn facts(reference: &str) -> Facts {
 
 const NUMBERS: Numbers = Numbers { serial: 70, number: 7, attempt: 2 };
 
+/// The plan of a workflow that calls no other.
+fn planned(request: &Request, facts: Facts, file: Option<&str>, numbers: Numbers) -> Result<Planned, String> {
+    match plan(request, &facts, file, &Known::new(), numbers)? {
+        Step::Planned(planned) => Ok(*planned),
+        Step::Needs(places) => Err(format!("needs {places:?}")),
+    }
+}
+
 fn press(on: &str, trigger: Option<&str>) -> Planned {
     let text = format!("on: {on}\n{JOBS}");
-    plan(&request(trigger), facts("refs/heads/main"), Some(&text), NUMBERS).unwrap()
+    planned(&request(trigger), facts("refs/heads/main"), Some(&text), NUMBERS).unwrap()
 }
 
 #[test]
@@ -104,7 +112,7 @@ fn the_github_context_says_whose_repository_and_press_it_is() {
 #[test]
 fn a_tag_is_a_tag() {
     let text = format!("on: push\n{JOBS}");
-    let github = plan(&request(Some("push")), facts("refs/tags/v1"), Some(&text), NUMBERS).unwrap().github;
+    let github = planned(&request(Some("push")), facts("refs/tags/v1"), Some(&text), NUMBERS).unwrap().github;
     assert_eq!([&github["ref"], &github["ref_name"], &github["ref_type"]], ["refs/tags/v1", "v1", "tag"]);
 }
 
@@ -141,7 +149,7 @@ fn wrong_inputs_are_refused_by_name() {
     ] {
         let inputs = Some(IndexMap::from([(name.to_owned(), value.to_owned())]));
         let asked = Request { inputs, ..request(None) };
-        assert_eq!(plan(&asked, facts("refs/heads/main"), Some(&on), NUMBERS).unwrap_err(), message);
+        assert_eq!(planned(&asked, facts("refs/heads/main"), Some(&on), NUMBERS).unwrap_err(), message);
     }
 }
 
@@ -167,7 +175,7 @@ fn only_workflow_files_of_the_repository_can_be_named() {
 
 #[test]
 fn a_missing_file_is_named_with_its_commit() {
-    let message = plan(&request(None), facts("refs/heads/main"), None, NUMBERS).unwrap_err();
+    let message = planned(&request(None), facts("refs/heads/main"), None, NUMBERS).unwrap_err();
     let first = message.lines().next().unwrap();
     assert_eq!(first, format!("the workflow .github/workflows/ci.yml does not exist at commit {}", "c".repeat(40)));
 }
@@ -175,6 +183,23 @@ fn a_missing_file_is_named_with_its_commit() {
 #[test]
 fn a_broken_file_is_refused_with_line_and_column() {
     let text = format!("on: push\njobz: {{}}\n{JOBS}");
-    let message = plan(&request(None), facts("refs/heads/main"), Some(&text), NUMBERS).unwrap_err();
+    let message = planned(&request(None), facts("refs/heads/main"), Some(&text), NUMBERS).unwrap_err();
     assert!(message.starts_with(".github/workflows/ci.yml:2:1: error: "), "{message}");
+}
+
+#[test]
+fn a_plan_keeps_what_it_calls_and_asks_for_what_it_does_not_have() {
+    let text = "on: push\nrun-name: 'Deploy ${{ github.ref_name }}\n\n to ${{ vars.WHERE }}'\njobs: {a: {uses: ./.github/workflows/b.yml}}";
+    let asked = Request { env: IndexMap::from([("WHERE".into(), "here".into())]), ..request(Some("push")) };
+    let facts = facts("refs/heads/main");
+    let Ok(Step::Needs(places)) = plan(&asked, &facts, Some(text), &Known::new(), NUMBERS) else {
+        unreachable!("a file is missing")
+    };
+    assert_eq!(places, [Place::own(".github/workflows/b.yml")]);
+    let known = Known::from([(places[0].clone(), Ok(format!("on: workflow_call\n{JOBS}")))]);
+    let Ok(Step::Planned(planned)) = plan(&asked, &facts, Some(text), &known, NUMBERS) else {
+        unreachable!("nothing is missing")
+    };
+    assert_eq!(planned.called.keys().collect::<Vec<_>>(), [".github/workflows/b.yml"]);
+    assert_eq!(planned.title.as_deref(), Some("Deploy main to here"));
 }

@@ -64,6 +64,7 @@ pub fn create(new: New, now: Millis) -> (State, Vec<Effect>) {
         phase: Phase::Planning,
         claim: None,
         jobs: IndexMap::new(),
+        calls: IndexMap::new(),
         cancelled: None,
         expired_at: None,
         message: None,
@@ -310,11 +311,14 @@ impl Turn {
         // GitHub docs, "Workflow cancellation reference": the condition of every job is evaluated once more, and a job
         // whose condition still holds (`always()`, `cancelled()`) goes on.
         let keys: Vec<String> = self.state.jobs.keys().cloned().collect();
+        // Taken out for the loop: the plan is large and only read.
+        let planned = self.state.planned.take();
         for key in keys {
-            if !self.wanted_after_cancel(&key) {
+            if !planned.as_ref().is_some_and(|planned| self.wanted_after_cancel(planned, &key)) {
                 self.stop(&key, reason.clone());
             }
         }
+        self.state.planned = planned;
         Ok(())
     }
 

@@ -24,7 +24,7 @@ impl Turn {
     pub(super) fn claim_for_run(&mut self, planned: &Planned) {
         let Some(concurrency) = &planned.plan.concurrency else { return };
         let status = Status { success: true, failure: false, cancelled: false };
-        let known = Known { contexts: self.state.contexts_of_run(planned), status };
+        let known = Known { contexts: self.state.common(planned, ""), status };
         match known.ask(|scope| github::job::concurrency(concurrency, scope)) {
             Ok(ask) => {
                 self.state.phase = Phase::Waiting { on: Wait::Concurrency { group: ask.group.clone(), holder: None } };
@@ -35,16 +35,16 @@ impl Turn {
         }
     }
 
-    /// A job that may start: it asks for its group, or for a worker where it has none.
-    pub(super) fn enter(&mut self, key: &str) {
+    /// A job that may start: it asks for its group, or starts where it has none.
+    pub(super) fn enter(&mut self, planned: &Planned, key: &str) {
         let now = self.now;
-        let runs = self.state.claim.as_ref().map(|claim| claim.ask.group.to_lowercase());
+        let around = self.state.groups_around(key);
         let Some(job) = self.state.jobs.get_mut(key) else { return };
         let Some(claim) = job.claim.as_mut().filter(|claim| claim.standing == Standing::Outside) else {
-            return self.queue(key, String::new());
+            return self.start(planned, key);
         };
         let group = claim.ask.group.clone();
-        if runs == Some(group.to_lowercase()) {
+        if around.contains(&group.to_lowercase()) {
             let why = format!("cancelled: it waits for the concurrency group {group}, which its own run holds");
             return self.conclude(key, Conclusion::Cancelled, Some(Reason::Cancelled(why)), None);
         }
@@ -58,7 +58,17 @@ impl Turn {
         match (job, self.waits_for_group(job)) {
             (_, None) => return Err(Refused::Stale),
             (None, Some(_)) => self.state.phase = Phase::Active,
-            (Some(key), Some(_)) => self.queue(key, String::new()),
+            (Some(key), Some(_)) => {
+                let planned = self.state.planned.as_ref();
+                match (
+                    planned.is_some_and(|planned| self.state.calls_workflow(planned, key)),
+                    self.state.jobs.get_mut(key),
+                ) {
+                    // Its workflow is laid out as soon as a slot is free.
+                    (true, Some(job)) => job.phase = JobPhase::Held,
+                    _ => self.queue(key, String::new()),
+                }
+            }
         }
         Ok(())
     }
@@ -87,6 +97,12 @@ impl Turn {
                 self.stop(key, Reason::Cancelled(format!("cancelled by {to}")));
                 Ok(())
             }
+            None if self.state.calls.contains_key(key) && self.state.call_result(key).is_none() => {
+                let Some(planned) = self.state.planned.take() else { return Err(Refused::Stale) };
+                self.end_call(&planned, key, Reason::Cancelled(format!("cancelled by {to}")));
+                self.state.planned = Some(planned);
+                Ok(())
+            }
             _ => Err(Refused::Stale),
         }
     }
@@ -109,12 +125,15 @@ impl Turn {
     /// Gives back the groups of what has ended, however it did.
     pub(super) fn leave_groups(&mut self) {
         let over = matches!(self.state.phase, Phase::Sealing { .. } | Phase::Done { .. });
+        let calls: Vec<bool> = self.state.calls.keys().map(|key| self.state.call_result(key).is_some()).collect();
+        let calls = self.state.calls.iter_mut().zip(calls);
+        let calls = calls.map(|((key, call), ended)| (Some(key), over || ended, call.claim.as_mut()));
         let jobs = self
             .state
             .jobs
             .iter_mut()
             .map(|(key, job)| (Some(key), over || matches!(job.phase, JobPhase::Done { .. }), job.claim.as_mut()));
-        for (key, ended, claim) in jobs.chain(std::iter::once((None, over, self.state.claim.as_mut()))) {
+        for (key, ended, claim) in jobs.chain(calls).chain(std::iter::once((None, over, self.state.claim.as_mut()))) {
             if let Some(claim) = claim.filter(|claim| ended && claim.standing == Standing::Inside) {
                 claim.standing = Standing::Left;
                 self.effects.push(Effect::Leave { job: key.cloned(), group: claim.ask.group.clone() });

@@ -1,6 +1,6 @@
 //! How jobs and runs end: conclusions, stops, exit codes.
 
-use workflow::plan::{Conclusion, JobReport, Reason};
+use workflow::plan::{Conclusion, JobReport, Leg, Reason};
 
 use super::{Effect, End, Job, JobPhase, Phase, State, advance::Turn};
 
@@ -19,12 +19,14 @@ impl State {
         self.secrets && self.planned.as_ref().is_some_and(|planned| planned.trusted)
     }
 
-    /// Result of a job over all its legs, as `needs.<id>.result` shows it; `None` while one is not done. A tolerated
-    /// failure counts as success (GitHub docs: `jobs.<job_id>.continue-on-error`).
-    pub fn result(&self, id: &str) -> Option<Conclusion> {
+    /// Result of a job of the file `within` over all its legs, as `needs.<id>.result` shows it; `None` while one is not
+    /// done. A tolerated failure counts as success (GitHub docs: `jobs.<job_id>.continue-on-error`).
+    pub(super) fn result(&self, within: &str, id: &str) -> Option<Conclusion> {
+        let jobs = self.jobs_of(within, id).map(|(_, job)| job.conclusion());
+        let calls = self.calls_of(within, id).map(|(key, _)| self.call_result(key));
         let mut result = None;
-        for job in self.jobs.values().filter(|job| job.id == id) {
-            let one = job.conclusion()?;
+        for one in jobs.chain(calls) {
+            let one = one?;
             result = Some(result.map_or(one, |other| worse(one, other)));
         }
         result
@@ -49,6 +51,24 @@ impl Job {
         }
     }
 
+    /// An entry that waits for its needs.
+    pub(super) fn blocked(id: String, within: &str, name: String) -> Self {
+        Self {
+            id,
+            within: within.to_owned(),
+            leg: Leg { total: 1, ..Leg::default() },
+            name,
+            labels: Vec::new(),
+            timeout_ms: 0,
+            tolerated: false,
+            fail_fast: true,
+            max_parallel: None,
+            claim: None,
+            phase: JobPhase::Blocked,
+            attempts: Vec::new(),
+        }
+    }
+
     /// Number of the attempt that would begin next.
     pub(super) fn next_attempt(&self) -> u32 {
         self.attempts.last().map_or(1, |last| last.number.saturating_add(1))
@@ -56,7 +76,7 @@ impl Job {
 }
 
 /// The result that counts of two legs: one failure fails the job, one success keeps it from being skipped.
-fn worse(a: Conclusion, b: Conclusion) -> Conclusion {
+pub(super) fn worse(a: Conclusion, b: Conclusion) -> Conclusion {
     let rank = |c| match c {
         Conclusion::Failure => 3,
         Conclusion::Cancelled => 2,
@@ -115,13 +135,12 @@ impl Turn {
         if conclusion != Conclusion::Failure || job.tolerated || !job.fail_fast || job.leg.total < 2 {
             return;
         }
-        let (id, name) = (job.id.clone(), job.name.clone());
+        let (within, id, name) = (job.within.clone(), super::calls::local(&job.id).to_owned(), job.name.clone());
         let others: Vec<String> = self
             .state
-            .jobs
-            .iter()
-            .filter(|(other, job)| *other != key && job.id == id)
-            .map(|(k, _)| k.clone())
+            .jobs_of(&within, &id)
+            .filter(|(other, _)| *other != key)
+            .map(|(other, _)| other.clone())
             .collect();
         for other in others {
             self.stop(&other, Reason::Cancelled(format!("\"{name}\" failed, and its matrix fails fast")));

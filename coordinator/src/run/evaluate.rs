@@ -1,17 +1,20 @@
 //! What the run knows, as the expression language sees it.
 
 use serde_json::{Map, Value};
-use workflow::expression::{self, CallError, Functions, Limits, Object};
+use workflow::{
+    expression::{self, CallError, Functions, Limits, Object},
+    plan::Leg,
+};
 
 /// What the job-level keys of a job may see.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Known {
     pub(super) contexts: Map<String, Value>,
     pub(super) status: Status,
 }
 
 /// What the status functions answer for a job.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Status {
     pub(super) success: bool,
     pub(super) failure: bool,
@@ -32,6 +35,12 @@ impl Functions for Status {
 }
 
 impl Known {
+    /// Adds what a leg knows of itself.
+    pub(super) fn take_leg(&mut self, leg: &Leg, fail_fast: bool, max_parallel: Option<usize>) {
+        self.contexts.insert("matrix".into(), Value::Object(leg.matrix.clone()));
+        self.contexts.insert("strategy".into(), super::order::strategy(leg, fail_fast, max_parallel));
+    }
+
     /// Asks something of a job with what is known of the run.
     pub(super) fn ask<T, E: ToString>(
         &self,

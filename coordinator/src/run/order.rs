@@ -4,15 +4,20 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 use workflow::plan::{self, JobOrder, Leg, SourceRef};
 
-use super::{Planned, State};
+use super::{
+    Planned, State,
+    calls::{self, local},
+};
 
 /// The order for the current attempt of a job; `None` where the run has no such job or no plan.
 pub fn order(state: &State, key: &str) -> Option<JobOrder> {
     let planned = state.planned.as_ref()?;
     let job = state.jobs.get(key)?;
-    let written = planned.plan.jobs.get(&job.id)?;
+    let file = state.file(planned, &job.within)?;
+    let id = local(&job.id);
+    let written = file.jobs.get(id)?;
     let attempt = job.attempts.last().map_or(1, |attempt| attempt.number);
-    let mut contexts = state.contexts(planned, &job.id, written);
+    let mut contexts = state.contexts(planned, &job.within, id, written);
     contexts.insert("matrix".into(), Value::Object(job.leg.matrix.clone()));
     contexts.insert("strategy".into(), strategy(&job.leg, job.fail_fast, job.max_parallel));
     let mut notices: Vec<String> = state.request.notices.iter().chain(&planned.notices).cloned().collect();
@@ -27,7 +32,7 @@ pub fn order(state: &State, key: &str) -> Option<JobOrder> {
     Some(JobOrder {
         run: state.id.clone(),
         key: key.to_owned(),
-        id: job.id.clone(),
+        id: id.to_owned(),
         name: job.name.clone(),
         attempt,
         dialect: planned.plan.dialect,
@@ -40,8 +45,8 @@ pub fn order(state: &State, key: &str) -> Option<JobOrder> {
         runs_on: job.labels.clone(),
         contexts,
         request_env: state.request.env.clone(),
-        workflow_env: planned.plan.env.clone(),
-        workflow_defaults: planned.plan.defaults.clone(),
+        workflow_env: file.env.clone(),
+        workflow_defaults: file.defaults.clone(),
         timeout_ms: job.timeout_ms,
         source: SourceRef {
             repository: state.request.repository.address.clone(),
@@ -64,40 +69,46 @@ pub(super) fn strategy(leg: &Leg, fail_fast: bool, max_parallel: Option<usize>) 
 }
 
 impl State {
-    /// `github`, `needs`, `inputs` and `vars` as a job sees them.
-    pub(super) fn contexts(&self, planned: &Planned, id: &str, job: &plan::Job) -> Map<String, Value> {
-        let mut contexts = self.contexts_of_run(planned);
+    /// `github`, `needs`, `inputs` and `vars` as a job of the file `within` sees them.
+    pub(super) fn contexts(&self, planned: &Planned, within: &str, id: &str, job: &plan::Job) -> Map<String, Value> {
+        let mut contexts = self.common(planned, within);
         if let Some(Value::Object(github)) = contexts.get_mut("github") {
             github.insert("job".into(), id.into());
         }
-        let needs: Map<String, Value> = job.needs.iter().map(|need| (need.clone(), self.need(need))).collect();
-        contexts.insert("needs".into(), needs.into());
+        let needs = job.needs.iter().map(|need| (need.clone(), self.need(planned, within, need)));
+        contexts.insert("needs".into(), needs.collect::<Map<_, _>>().into());
         contexts
     }
 
-    /// `github`, `inputs` and `vars` as the keys above the jobs see them.
-    pub(super) fn contexts_of_run(&self, planned: &Planned) -> Map<String, Value> {
+    /// What every job of a file sees alike: of the run's event whatever the file, and the file's own inputs.
+    pub(super) fn common(&self, planned: &Planned, within: &str) -> Map<String, Value> {
         let vars: Map<String, Value> =
             self.request.env.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
         let mut contexts = Map::new();
         contexts.insert("github".into(), planned.github.clone().into());
-        contexts.insert("inputs".into(), planned.inputs.clone().into());
+        contexts.insert("inputs".into(), self.inputs(planned, within).clone().into());
         contexts.insert("vars".into(), vars.into());
         contexts
     }
 
     /// `needs.<id>`: of a matrix, the last leg to end that set an output to something wins.
-    fn need(&self, id: &str) -> Value {
-        let mut reports: Vec<_> =
-            self.jobs.values().filter(|job| job.id == id).filter_map(|job| job.report()).collect();
-        reports.sort_by_key(|report| report.finished_at_ms);
-        let mut outputs: IndexMap<&str, &str> = IndexMap::new();
-        for (name, value) in reports.iter().flat_map(|report| &report.outputs) {
+    pub(super) fn need(&self, planned: &Planned, within: &str, id: &str) -> Value {
+        let ended = |job: &super::Job| job.report().map_or(0, |report| report.finished_at_ms);
+        let own = self.jobs_of(within, id).filter_map(|(_, job)| Some((ended(job), job.report()?.outputs.clone())));
+        let of_call = |(key, _): (&String, &calls::Call)| {
+            let last = self.below(key).map(|(_, job)| ended(job)).max().unwrap_or_default();
+            (last, self.call_outputs(planned, key))
+        };
+        let mut legs: Vec<_> = own.chain(self.calls_of(within, id).map(of_call)).collect();
+        legs.sort_by_key(|(ended, _)| *ended);
+        let mut outputs: IndexMap<String, String> = IndexMap::new();
+        for (name, value) in legs.into_iter().flat_map(|(_, outputs)| outputs) {
             let known = outputs.entry(name).or_default();
             if !value.is_empty() {
                 *known = value;
             }
         }
-        json!({ "result": self.result(id).map(|result| result.as_str()).unwrap_or_default(), "outputs": outputs })
+        let result = self.result(within, id).map(|result| result.as_str()).unwrap_or_default();
+        json!({ "result": result, "outputs": outputs })
     }
 }

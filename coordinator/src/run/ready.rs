@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
 use workflow::{
     github,
-    plan::{self, Conclusion, Leg, Plan, Reason, Work},
+    plan::{self, Conclusion, Plan, Reason, Work},
 };
 
 use super::{
     Claim, Effect, Job, JobPhase, Phase, Planned, Standing, State,
     advance::Turn,
+    calls,
     evaluate::{Known, Status},
 };
 
@@ -18,20 +18,8 @@ impl Turn {
     /// Enters the plan's jobs, none of them started.
     pub(super) fn lay_out(&mut self, planned: &Planned) {
         for (id, job) in &planned.plan.jobs {
-            let blocked = Job {
-                id: id.clone(),
-                leg: Leg { total: 1, ..Leg::default() },
-                name: job.name.clone().unwrap_or_else(|| id.clone()),
-                labels: Vec::new(),
-                timeout_ms: 0,
-                tolerated: false,
-                fail_fast: true,
-                max_parallel: None,
-                claim: None,
-                phase: JobPhase::Blocked,
-                attempts: Vec::new(),
-            };
-            self.state.jobs.insert(id.clone(), blocked);
+            let name = job.name.clone().unwrap_or_else(|| id.clone());
+            self.state.jobs.insert(id.clone(), Job::blocked(id.clone(), "", name));
         }
     }
 
@@ -42,60 +30,52 @@ impl Turn {
         }
         // Taken out for the loop: the plan is large and only read.
         let Some(planned) = self.state.planned.take() else { return };
-        let called = planned.plan.jobs.iter().find_map(|(id, job)| match &job.work {
-            Work::Call { uses, .. } => Some((id, uses)),
-            Work::Steps(_) => None,
-        });
-        let message = match called {
-            Some((id, uses)) => Some(format!(
-                "job \"{id}\" calls the workflow {uses}: reusable workflows are not supported yet\n\
-                 Copy the called jobs into this workflow to run them here."
-            )),
-            None if planned.plan.jobs.is_empty() => Some("the workflow has no jobs".to_owned()),
-            None => None,
-        };
-        if message.is_none() {
-            while self.start_ready(&planned) {}
-        }
+        let empty = planned.plan.jobs.is_empty();
+        while !empty && self.start_ready(&planned) {}
         self.state.planned = Some(planned);
-        match message {
-            Some(message) => {
-                self.state.jobs.clear();
-                self.refuse(message);
-            }
-            None => self.end_if_done(),
+        if empty {
+            return self.refuse("the workflow has no jobs".to_owned());
         }
+        self.end_if_done();
     }
 
-    /// One pass over the jobs; whether one ended in it, so that others may start.
+    /// One pass over the jobs; whether something happened in it that may let others start.
     fn start_ready(&mut self, planned: &Planned) -> bool {
-        let mut ended = false;
-        for (id, job) in &planned.plan.jobs {
-            let blocked = self.state.jobs.get(id).is_some_and(|job| matches!(job.phase, JobPhase::Blocked));
-            if blocked && job.needs.iter().all(|need| self.state.result(need).is_some()) {
-                self.open(planned, id, job);
+        self.fail_calls_fast(planned);
+        let files: Vec<String> = std::iter::once(String::new()).chain(self.state.calls.keys().cloned()).collect();
+        let mut changed = false;
+        for within in &files {
+            let Some(plan) = self.state.file(planned, within) else { continue };
+            for (id, job) in &plan.jobs {
+                let key = calls::key(within, id);
+                let blocked = self.state.jobs.get(&key).is_some_and(|job| matches!(job.phase, JobPhase::Blocked));
+                let open = self.state.result(within, id).is_none();
+                if blocked && job.needs.iter().all(|need| self.state.result(within, need).is_some()) {
+                    self.open(planned, within, id, job);
+                }
+                self.release(planned, within, id);
+                changed |= open && self.state.result(within, id).is_some();
             }
-            let open = self.state.result(id).is_none();
-            self.release(id);
-            ended |= (blocked || open) && self.state.result(id).is_some();
         }
-        ended
+        changed || self.state.calls.len() + 1 > files.len()
     }
 
     /// A job whose needs are done: skipped, refused, or laid out as its legs.
-    fn open(&mut self, planned: &Planned, id: &str, job: &plan::Job) {
+    fn open(&mut self, planned: &Planned, within: &str, id: &str, job: &plan::Job) {
+        let key = calls::key(within, id);
         if self.state.expired_at.is_some() {
-            return self.conclude(id, Conclusion::Skipped, Some(Reason::Timeout), None);
+            return self.conclude(&key, Conclusion::Skipped, Some(Reason::Timeout), None);
         }
-        let known = known(&self.state, planned, id, job);
+        let known = known(&self.state, planned, within, id, job);
         match known.ask(|scope| github::job::decide(job, scope)) {
             Ok(true) => {}
-            Ok(false) => return self.conclude(id, Conclusion::Skipped, None, None),
-            Err(why) => return self.conclude(id, Conclusion::Failure, Some(invalid(id, "if", &why)), None),
+            Ok(false) => return self.conclude(&key, Conclusion::Skipped, None, None),
+            Err(why) => return self.conclude(&key, Conclusion::Failure, Some(invalid(&key, "if", &why)), None),
         }
-        match legs(id, job, &known) {
-            Ok(legs) => self.replace(id, legs),
-            Err(reason) => self.conclude(id, Conclusion::Failure, Some(reason), None),
+        let Some(blocked) = self.state.jobs.get(&key) else { return };
+        match legs(blocked, &key, id, job, &known) {
+            Ok(legs) => self.replace(&key, legs),
+            Err(reason) => self.conclude(&key, Conclusion::Failure, Some(reason), None),
         }
     }
 
@@ -108,12 +88,15 @@ impl Turn {
     }
 
     /// Queues legs that were held, as many as `max-parallel` allows.
-    fn release(&mut self, id: &str) {
-        let mut busy = 0;
+    fn release(&mut self, planned: &Planned, within: &str, id: &str) {
+        let mut busy = self.state.calls_of(within, id).filter(|(key, _)| self.state.call_result(key).is_none()).count();
         let mut held = Vec::new();
-        for (key, job) in self.state.jobs.iter().filter(|(_, job)| job.id == id) {
+        for (key, job) in self.state.jobs_of(within, id) {
             match job.phase {
-                JobPhase::Held => held.push((key.clone(), job.max_parallel.unwrap_or(usize::MAX))),
+                JobPhase::Held => {
+                    let holds = job.claim.as_ref().is_some_and(|claim| claim.standing == Standing::Inside);
+                    held.push((!holds, key.clone(), job.max_parallel.unwrap_or(usize::MAX)));
+                }
                 JobPhase::Waiting { .. }
                 | JobPhase::Queued { .. }
                 | JobPhase::Running { .. }
@@ -121,12 +104,22 @@ impl Turn {
                 JobPhase::Blocked | JobPhase::Done { .. } => {}
             }
         }
-        for (key, limit) in held {
+        // What holds its group already goes first: it must not wait for one that waits for the group.
+        held.sort_by_key(|(holds_none, ..)| *holds_none);
+        for (_, key, limit) in held {
             if busy < limit {
-                self.enter(&key);
+                self.enter(planned, &key);
                 let ended = self.state.jobs.get(&key).is_some_and(|job| job.conclusion().is_some());
                 busy += usize::from(!ended);
             }
+        }
+    }
+
+    /// A job that nothing keeps from starting: its workflow is laid out, or workers are asked.
+    pub(super) fn start(&mut self, planned: &Planned, key: &str) {
+        match self.state.calls_workflow(planned, key) {
+            true => self.call(planned, key),
+            false => self.queue(key, String::new()),
         }
     }
 
@@ -145,20 +138,19 @@ impl Turn {
     }
 
     /// Whether a job goes on although the run was cancelled: its own condition still holds.
-    pub(super) fn wanted_after_cancel(&self, key: &str) -> bool {
-        let Some(planned) = &self.state.planned else { return false };
-        let Some(id) = self.state.jobs.get(key).map(|job| &job.id) else { return false };
-        let Some(job) = planned.plan.jobs.get(id) else { return false };
-        let known = known(&self.state, planned, id, job);
-        known.ask(|scope| github::job::decide(job, scope)).unwrap_or(false)
+    pub(super) fn wanted_after_cancel(&self, planned: &Planned, key: &str) -> bool {
+        let Some(job) = self.state.jobs.get(key) else { return false };
+        let Some(written) = self.state.written(planned, job) else { return false };
+        let known = known(&self.state, planned, &job.within, calls::local(&job.id), written);
+        known.ask(|scope| github::job::decide(written, scope)).unwrap_or(false)
     }
 }
 
-fn invalid(id: &str, key: &str, why: &str) -> Reason {
+pub(super) fn invalid(id: &str, key: &str, why: &str) -> Reason {
     Reason::Invalid(format!("jobs.{id}.{key}: {why}"))
 }
 
-/// Every job that must end before this one, at any distance.
+/// Every job of the same file that must end before this one, at any distance.
 fn ancestors<'a>(plan: &'a Plan, job: &'a plan::Job) -> BTreeSet<&'a str> {
     let mut found = BTreeSet::new();
     let mut open: Vec<&str> = job.needs.iter().map(String::as_str).collect();
@@ -171,71 +163,71 @@ fn ancestors<'a>(plan: &'a Plan, job: &'a plan::Job) -> BTreeSet<&'a str> {
 }
 
 /// What the job-level keys of a job may see (GitHub docs: context availability).
-fn known(state: &State, planned: &Planned, id: &str, job: &plan::Job) -> Known {
-    let cancelled = state.cancelled.is_some();
-    let results: Vec<_> =
-        ancestors(&planned.plan, job).into_iter().filter_map(|ancestor| state.result(ancestor)).collect();
+pub(super) fn known(state: &State, planned: &Planned, within: &str, id: &str, job: &plan::Job) -> Known {
+    let cancelled = state.is_ending(within);
+    let before = state.file(planned, within).map(|plan| ancestors(plan, job)).unwrap_or_default();
+    let results: Vec<_> = before.into_iter().filter_map(|ancestor| state.result(within, ancestor)).collect();
     let status = Status {
         success: !cancelled && results.iter().all(|&result| result == Conclusion::Success),
         failure: results.contains(&Conclusion::Failure),
         cancelled,
     };
-    Known { contexts: state.contexts(planned, id, job), status }
+    Known { contexts: state.contexts(planned, within, id, job), status }
 }
 
-/// The legs of a job with their keys; a job without a matrix is its only leg, under its id.
-fn legs(id: &str, job: &plan::Job, known: &Known) -> Result<Vec<(String, Job)>, Reason> {
-    let fail_fast =
-        known.ask(|scope| github::job::fail_fast(job, scope)).map_err(|why| invalid(id, "strategy.fail-fast", &why))?;
-    let max_parallel = known
-        .ask(|scope| github::job::max_parallel(job, scope))
-        .map_err(|why| invalid(id, "strategy.max-parallel", &why))?;
-    let legs =
-        known.ask(|scope| github::matrix::expand(&job.strategy, scope)).map_err(|why| invalid(id, "strategy", &why))?;
+/// The legs of a job with their keys; a job without a matrix is its only leg, under its own key.
+fn legs(blocked: &Job, place: &str, id: &str, job: &plan::Job, known: &Known) -> Result<Vec<(String, Job)>, Reason> {
+    let wrong = |key: &'static str| move |why: String| invalid(place, key, &why);
+    let fail_fast = known.ask(|scope| github::job::fail_fast(job, scope)).map_err(wrong("strategy.fail-fast"))?;
+    let max_parallel =
+        known.ask(|scope| github::job::max_parallel(job, scope)).map_err(wrong("strategy.max-parallel"))?;
+    let legs = known.ask(|scope| github::matrix::expand(&job.strategy, scope)).map_err(wrong("strategy"))?;
+    // What stands before the job's own name are those of the calls it stands in.
+    let own = job.name.as_deref().unwrap_or(id);
+    let outer = blocked.name.strip_suffix(own).unwrap_or_default();
     let keyed = legs.into_iter().map(|leg| {
-        let key = if job.strategy.matrix.is_some() { format!("{id}/{}", leg.index) } else { id.to_owned() };
-        (key, self::leg(id, job, known, leg, fail_fast, max_parallel))
+        let key = if job.strategy.matrix.is_some() { format!("{place}/{}", leg.index) } else { place.to_owned() };
+        let phase = JobPhase::Held;
+        let mut made = Job { leg, fail_fast, max_parallel, phase, ..blocked.clone() };
+        let filled = match &job.work {
+            Work::Steps(_) => fill(&mut made, outer, id, job, known),
+            Work::Call { .. } => name(&mut made, outer, id, job, known).map(|_| ()),
+        };
+        if let Err(reason) = filled {
+            made.phase = JobPhase::Done { conclusion: Conclusion::Failure, reason: Some(reason), report: None };
+        }
+        (key, made)
     });
     Ok(keyed.collect())
 }
 
-/// One leg, its own keys evaluated. What can't be evaluated fails this leg alone.
-fn leg(id: &str, job: &plan::Job, outer: &Known, leg: Leg, fail_fast: bool, max_parallel: Option<usize>) -> Job {
-    let mut known = outer.clone();
-    known.contexts.insert("matrix".into(), Value::Object(leg.matrix.clone()));
-    known.contexts.insert("strategy".into(), super::order::strategy(&leg, fail_fast, max_parallel));
-    let mut made = Job {
-        id: id.to_owned(),
-        name: id.to_owned(),
-        labels: Vec::new(),
-        timeout_ms: 0,
-        tolerated: false,
-        fail_fast,
-        max_parallel,
-        claim: None,
-        phase: JobPhase::Held,
-        attempts: Vec::new(),
-        leg,
-    };
-    if let Err(reason) = fill(&mut made, id, job, &known) {
-        made.phase = JobPhase::Done { conclusion: Conclusion::Failure, reason: Some(reason), report: None };
+/// The keys that steps and calls have alike; what the leg knows. What can't be evaluated fails this leg alone.
+fn name(made: &mut Job, outer: &str, id: &str, job: &plan::Job, known: &Known) -> Result<Known, Reason> {
+    let mut known = known.clone();
+    known.take_leg(&made.leg, made.fail_fast, made.max_parallel);
+    let name = known.ask(|scope| Ok::<_, String>(github::naming::leg(id, job, &made.leg, scope)));
+    made.name = format!("{outer}{}", name.map_err(|why| invalid(&made.id, "name", &why))?);
+    if let Some(concurrency) = &job.concurrency {
+        let ask = known.ask(|scope| github::job::concurrency(concurrency, scope));
+        let ask = ask.map_err(|why| invalid(&made.id, "concurrency", &why))?;
+        made.claim = Some(Claim { ask, standing: Standing::Outside });
     }
-    made
+    Ok(known)
 }
 
-fn fill(made: &mut Job, id: &str, job: &plan::Job, known: &Known) -> Result<(), Reason> {
-    let wrong = |key: &'static str| move |why: String| invalid(id, key, &why);
-    made.name =
-        known.ask(|scope| Ok::<_, String>(github::naming::leg(id, job, &made.leg, scope))).map_err(wrong("name"))?;
+/// The keys of a job with steps.
+fn fill(made: &mut Job, outer: &str, id: &str, job: &plan::Job, known: &Known) -> Result<(), Reason> {
+    let known = name(made, outer, id, job, known)?;
+    let place = made.id.clone();
+    let wrong = |key: &'static str| {
+        let place = place.clone();
+        move |why: String| invalid(&place, key, &why)
+    };
     made.tolerated =
         known.ask(|scope| github::job::continue_on_error(job, scope)).map_err(wrong("continue-on-error"))?;
     let minutes = known.ask(|scope| github::job::timeout_minutes(job, scope)).map_err(wrong("timeout-minutes"))?;
     made.timeout_ms = (minutes * 60_000.0) as u64;
     made.labels = known.ask(|scope| github::labels::of(job, scope)).map_err(wrong("runs-on"))?;
-    if let Some(concurrency) = &job.concurrency {
-        let ask = known.ask(|scope| github::job::concurrency(concurrency, scope)).map_err(wrong("concurrency"))?;
-        made.claim = Some(Claim { ask, standing: Standing::Outside });
-    }
     if made.labels.is_empty() {
         return Err(wrong("runs-on")("it names no label".into()));
     }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use serde_json::json;
-use workflow::plan::{Conclusion::*, Job, Reason, Strategy, Work};
+use workflow::plan::{Conclusion::*, Job, Reason, Strategy};
 
 use super::{testing::*, *};
 
@@ -238,15 +238,6 @@ fn what_cannot_be_planned_is_told_to_its_author() {
     let Phase::Sealing { end } = &state.phase else { panic!("{:?}", state.phase) };
     assert_eq!((end.conclusion, end.exit_code), (Failure, 125));
     assert_eq!(end.reason, Some(Reason::Invalid("ci.yml:3:1: unknown key \"job\"".into())));
-}
-
-#[test]
-fn a_called_workflow_is_refused_by_name() {
-    let call = Work::Call { uses: "./.github/workflows/other.yml".into(), with: Default::default(), secrets: None };
-    let run = Tested::with(vec![("a", job(&[])), ("b", Job { work: call, ..job(&[]) })]);
-    assert_eq!(run.ended(), "failure 125");
-    assert!(run.state.message.unwrap().starts_with("job \"b\" calls the workflow ./.github/workflows/other.yml"));
-    assert!(!run.effects.iter().any(|effect| matches!(effect, Effect::Queue { .. })));
 }
 
 #[test]

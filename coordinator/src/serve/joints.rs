@@ -11,22 +11,24 @@ use workflow::plan::JobOrder;
 
 use super::engine::Engine;
 use crate::{
-    config,
-    dispatch::{self, Access, AttemptId, Dispatch, Enrolment, Logs, Objects, worker_id},
+    config::{self, Config},
+    dispatch::{self, Access, AttemptId, Connected, Dispatch, Enrolment, Logs, Objects, worker_id},
     log,
     nostr::{
+        policy::{Judgement, Policy},
         publish::PublisherKeys,
-        relays::{Relays, ReqExitPolicy},
+        relays::{Answer, Relays, ReqExitPolicy},
         tags,
     },
     origin::{self, Held, Origin, Who},
     run::{self, Millis},
     source::{
         Lookup, Sources,
+        address::Address,
         outside::{Asked, Need},
     },
     store::{Change, Store, StoreError, WorkerRow},
-    web::Control,
+    web::{Control, File, Load, Sent},
 };
 
 /// How long relays may take to say what they have of a repository.
@@ -196,11 +198,84 @@ impl Enrolment for Enrolled {
 pub(super) struct Operator {
     pub(super) engine: Engine,
     pub(super) dispatch: Dispatch,
+    pub(super) sources: Arc<Sources>,
+    pub(super) policy: Policy,
+    pub(super) relays: Relays,
+    pub(super) config: Arc<Config>,
+}
+
+impl Operator {
+    /// Why the author of these events may not have them published here; `None`: they may.
+    async fn objection(&self, events: &[Event]) -> Option<String> {
+        let author = events.first()?.pubkey.to_hex();
+        let mut judgement = self.policy.judge(&author, None);
+        if judgement == Judgement::AskMaintainers {
+            let mut maintainers = Vec::new();
+            for address in events.iter().filter_map(|event| tags::first(event, "a")) {
+                if let Ok(Address::Known(repository)) = Address::parse(address) {
+                    maintainers.extend(self.sources.maintainers(&repository).await);
+                }
+            }
+            judgement = self.policy.judge(&author, Some(&maintainers));
+        }
+        match judgement {
+            Judgement::Allowed => None,
+            Judgement::Refused(reason) => Some(reason),
+            Judgement::AskMaintainers => Some("the maintainers of the repository are not known".into()),
+        }
+    }
 }
 
 impl Control for Operator {
     fn enrolment_token(&self) -> String {
         self.dispatch.enrolment_token(self.engine.now().saturating_add(TOKEN_MS))
+    }
+
+    fn loads(&self) -> Vec<Load> {
+        let load = |worker: Connected| Load {
+            worker: worker.id,
+            version: worker.version,
+            busy: worker.busy,
+            draining: worker.draining,
+        };
+        self.dispatch.workers().into_iter().map(load).collect()
+    }
+
+    fn publish<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, anyhow::Result<Sent>> {
+        async move {
+            if let Some(reason) = self.objection(events).await {
+                return Ok(Sent::Refused(reason));
+            }
+            let (mut taken, mut complaints) = (Vec::new(), Vec::new());
+            for url in self.config.relays.read.iter().filter_map(|url| crate::nostr::relays::normal(url)) {
+                let mut answers = Vec::new();
+                for event in events {
+                    answers.push(self.relays.send(&url, event).await);
+                }
+                let refused = answers.into_iter().find_map(|answer| match answer {
+                    Answer::Taken => None,
+                    Answer::Refused(reason) | Answer::Later(reason) => Some(reason),
+                });
+                match refused {
+                    None => taken.push(url),
+                    Some(reason) => complaints.push(format!("{url}: {reason}")),
+                }
+            }
+            Ok(match taken.is_empty() {
+                true => Sent::NoRelay(format!("no relay took the events: {}", complaints.join("; "))),
+                false => Sent::Taken(taken),
+            })
+        }
+        .boxed()
+    }
+
+    fn workflows<'a>(&'a self, repository: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<File>>> {
+        async move {
+            let limit = self.config.limits.workflow_bytes;
+            let found = self.sources.stored_files(repository, commit, &workflow::github::place::FOLDERS, limit).await?;
+            Ok(found.into_iter().map(|(path, text)| File { path, text }).collect())
+        }
+        .boxed()
     }
 
     fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {

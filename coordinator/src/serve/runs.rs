@@ -90,7 +90,7 @@ impl Engine {
         let secrets: Vec<(String, SecretString)> = if state.gives_secrets() {
             let mut values = self.secrets(&state.id).await?;
             values.retain(|(name, _)| name != PUBLISHER_SECRET);
-            values
+            state.secrets_of(key, values)
         } else {
             Vec::new()
         };

@@ -2,17 +2,15 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use anyhow::Context;
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{archive::Archive, engine::Engine};
+use super::{archive::Archive, engine::Engine, planning::Failure};
 use crate::{
     config::Config,
     dispatch::{AttemptId, Dispatch},
-    plan::{self, Facts, Numbers},
-    run::{Event, Millis, Phase, Planned, SealedLog, State},
-    source::{Resolved, SourceError, Sources, Wanted},
+    run::{Event, Millis, Phase, SealedLog, State},
+    source::Sources,
     store::{Change, Task, TaskKind},
 };
 
@@ -124,59 +122,5 @@ impl Tasks {
             }
             sealed => sealed,
         }
-    }
-
-    async fn plan(&self, state: &State) -> Result<Planned, Failure> {
-        let request = &state.request;
-        let path = plan::workflow_path(&request.workflow).map_err(Failure::Author)?.to_owned();
-        let wanted = Wanted {
-            commit: request.commit.clone(),
-            branch: request.branch.clone(),
-            reference: request.reference.clone(),
-        };
-        let found = self.sources.resolve(&request.repository, &wanted).await?;
-        let facts = Facts {
-            commit: found.commit.clone(),
-            reference: found.reference.clone(),
-            default_branch: found.default_branch.clone(),
-            description: found.description.clone(),
-            trusted: found.trusted,
-            maintainers: found.maintainers.clone(),
-            relays: found.relays.clone(),
-        };
-        let text = read(found, path, self.config.limits.workflow_bytes).await?;
-        let numbers = Numbers { serial: state.serial, number: state.number, attempt: state.attempt };
-        plan::plan(request, facts, text.as_deref(), numbers).map_err(Failure::Author)
-    }
-}
-
-/// Why there is no plan.
-enum Failure {
-    /// The author can read why.
-    Author(String),
-    /// It may be there in a moment.
-    NotYet(String),
-}
-
-impl From<SourceError> for Failure {
-    fn from(error: SourceError) -> Self {
-        match error {
-            SourceError::NotYet(why) => Self::NotYet(why),
-            SourceError::Refused(why) => Self::Author(why),
-        }
-    }
-}
-
-async fn read(found: Resolved, path: String, limit: usize) -> Result<Option<String>, Failure> {
-    let shown = path.clone();
-    let read = tokio::task::spawn_blocking(move || found.file(&path, limit)).await.context("reading was ended");
-    match read {
-        Err(error) => Err(Failure::NotYet(format!("{error:#}"))),
-        Ok(Err(error)) => Err(error.into()),
-        Ok(Ok(None)) => Ok(None),
-        Ok(Ok(Some(bytes))) => match String::from_utf8(bytes) {
-            Ok(text) => Ok(Some(text)),
-            Err(_) => Err(Failure::Author(format!("{shown} is not UTF-8 text: save it as UTF-8"))),
-        },
     }
 }

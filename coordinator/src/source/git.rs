@@ -23,6 +23,8 @@ const COMPLAINT: u64 = 4096;
 /// Bytes of its output that are kept, and refs read from it.
 const OUTPUT: u64 = 4 << 20;
 const REFS: usize = 5000;
+/// Files of one folder that are listed.
+const NAMES: usize = 200;
 
 /// One repository's objects on this machine.
 #[derive(Debug, Clone)]
@@ -178,6 +180,23 @@ impl Mirror {
         }
         let blob = repository.find_blob(entry.id()).map_err(context)?;
         Ok(Some(blob.content().to_vec()))
+    }
+
+    /// Paths of the YAML files directly in these folders at a commit; none where the commit is not here.
+    pub fn names(&self, commit: &str, folders: &[&str]) -> Vec<String> {
+        let found = || {
+            let repository = git2::Repository::open_bare(&self.path)?;
+            let tree = repository.find_commit(git2::Oid::from_str(commit)?)?.tree()?;
+            let mut paths = Vec::new();
+            for folder in folders {
+                let Ok(entry) = tree.get_path(Path::new(folder)) else { continue };
+                let Ok(inside) = repository.find_tree(entry.id()) else { continue };
+                let names = inside.iter().filter_map(|entry| Some(format!("{folder}/{}", entry.name().ok()?)));
+                paths.extend(names.filter(|path| path.ends_with(".yml") || path.ends_with(".yaml")).take(NAMES));
+            }
+            Ok::<_, git2::Error>(paths)
+        };
+        found().unwrap_or_default()
     }
 
     /// The commit's message and author, for the event payload.

@@ -90,6 +90,11 @@ impl Sources {
         self.mirror(key).await?.archive(commit).await.map_err(refused)
     }
 
+    /// A file of a commit that was found; `None` where there is none.
+    pub async fn file(&self, found: &Found, path: &str, limit: usize) -> Result<Option<Vec<u8>>, SourceError> {
+        self.mirror(&found.key).await?.file(&found.commit, path, limit).map_err(refused)
+    }
+
     /// Where the objects of something found lie on this machine.
     pub async fn folder(&self, key: &str) -> Result<std::path::PathBuf, SourceError> {
         Ok(self.mirror(key).await?.path().to_owned())

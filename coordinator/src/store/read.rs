@@ -4,8 +4,7 @@ use serde::de::DeserializeOwned;
 use sqlx::{Row, any::AnyRow, query, query_scalar};
 
 use super::{
-    Blob, Filter, Millis, Outgoing, Page, Parked, Pending, Queued, Reader, SealedSecrets, Store, StoreError, Task,
-    WorkerRow, write::integer,
+    Blob, Millis, Outgoing, Parked, Pending, Queued, SealedSecrets, Store, StoreError, Task, WorkerRow, write::integer,
 };
 use crate::{group::Group, run::State};
 
@@ -37,40 +36,6 @@ impl Store {
              ORDER BY serial DESC LIMIT 1",
         );
         state(statement.bind(event).fetch_optional(&self.readers).await?)
-    }
-
-    /// A page of runs, newest first.
-    pub async fn runs(&self, filter: &Filter, page: Page) -> Found<Vec<State>> {
-        let (everything, reader) = match &filter.reader {
-            Reader::Operator => (1, ""),
-            Reader::Anyone => (0, ""),
-            Reader::Key(key) => (0, key.as_str()),
-        };
-        let states: Vec<String> = query_scalar(
-            "SELECT state FROM runs
-             WHERE serial < $1
-               AND ($2 = '' OR repository = $2)
-               AND ($3 = '' OR actor = $3)
-               AND ($4 = 0 OR phase <> 'done')
-               AND ($5 = 1 OR visibility = 'public' OR ($6 <> '' AND readers LIKE '%' || $6 || '%'))
-             ORDER BY serial DESC LIMIT $7",
-        )
-        .bind(page.before.map_or(i64::MAX, integer))
-        .bind(filter.repository.as_deref().unwrap_or_default())
-        .bind(filter.actor.as_deref().unwrap_or_default())
-        .bind(i64::from(filter.unfinished))
-        .bind(i64::from(everything))
-        .bind(reader)
-        .bind(i64::from(page.limit))
-        .fetch_all(&self.readers)
-        .await?;
-        states.iter().map(|text| json(text)).collect()
-    }
-
-    /// Every run that has not ended: what a restart goes on with.
-    pub async fn unfinished(&self) -> Found<Vec<State>> {
-        let filter = Filter { unfinished: true, reader: Reader::Operator, ..Filter::default() };
-        self.runs(&filter, Page { before: None, limit: u32::MAX }).await
     }
 
     /// Whether a key is or was the publisher of a run of this pool.
@@ -286,7 +251,7 @@ fn state(text: Option<String>) -> Found<Option<State>> {
     text.map(|text| json(&text)).transpose()
 }
 
-fn natural(row: &AnyRow, column: usize) -> Found<u64> {
+pub(super) fn natural(row: &AnyRow, column: usize) -> Found<u64> {
     Ok(row.try_get::<i64, _>(column)?.unsigned_abs())
 }
 

@@ -9,8 +9,11 @@ use sqlx::{
 use super::StoreError;
 
 /// Scripts in order; the number of those that ran stands in `schema_version`.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../../migrations/0001_first.sql"), include_str!("../../migrations/0003_caches_and_artifacts.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/0001_first.sql"),
+    include_str!("../../migrations/0002_list.sql"),
+    include_str!("../../migrations/0003_caches_and_artifacts.sql"),
+];
 
 /// Connections for reading. SQLite readers block nobody in WAL.
 const READERS: u32 = 4;
@@ -69,6 +72,7 @@ async fn migrate(connection: &mut AnyConnection) -> Result<(), StoreError> {
             .execute(&mut *transaction)
             .await?;
     }
+    super::runs::fill(&mut transaction).await?;
     transaction.commit().await?;
     Ok(())
 }

@@ -43,6 +43,7 @@ fn run(id: &str, serial: u64) -> State {
         planned: None,
         phase: Phase::Planning,
         claim: None,
+        calls: Default::default(),
         jobs: indexmap::IndexMap::new(),
         cancelled: None,
         expired_at: None,
@@ -180,7 +181,7 @@ async fn runs_are_found_by_serial_event_and_filter_newest_first() {
 
     let key = |key: &str| Filter { reader: Reader::Key(key.into()), ..Filter::default() };
     let operator = Filter { reader: Reader::Operator, ..Filter::default() };
-    let cases: [(&str, Filter, Page, &[&str]); 8] = [
+    let cases: [(&str, Filter, Page, &[&str]); 11] = [
         ("anyone sees public runs", Filter::default(), page(9), &["c", "a"]),
         ("a reader sees private ones too", key("bob"), page(9), &["c", "b", "a"]),
         ("another key does not", key("eve"), page(9), &["c", "a"]),
@@ -188,14 +189,67 @@ async fn runs_are_found_by_serial_event_and_filter_newest_first() {
         ("a page ends", operator.clone(), page(2), &["c", "b"]),
         ("the next page goes on", operator.clone(), Page { before: Some(2), limit: 2 }, &["a"]),
         ("by repository", Filter { repository: Some("30617:owner:other".into()), ..operator.clone() }, page(9), &["c"]),
-        ("by author", Filter { actor: Some("author".into()), ..operator }, page(9), &["b", "a"]),
+        ("by author", Filter { actor: Some("author".into()), ..operator.clone() }, page(9), &["b", "a"]),
+        ("by status", Filter { status: Some(Status::Success), ..operator.clone() }, page(9), &["c"]),
+        ("by branch", Filter { branch: Some("main".into()), ..operator.clone() }, page(1), &["c"]),
+        (
+            "by two",
+            Filter { branch: Some("main".into()), status: Some(Status::Planning), ..operator },
+            page(9),
+            &["b", "a"],
+        ),
     ];
     for (what, filter, page, expected) in cases {
-        let found: Vec<_> = store.runs(&filter, page).await.unwrap().into_iter().map(|state| state.id).collect();
+        let found: Vec<_> = store.list(&filter, page).await.unwrap().into_iter().map(|run| run.id).collect();
         assert_eq!(found, expected, "{what}");
     }
     let unfinished: Vec<_> = store.unfinished().await.unwrap().into_iter().map(|state| state.id).collect();
     assert_eq!(unfinished, ["b", "a"]);
+}
+
+#[tokio::test]
+async fn every_list_is_a_walk_along_an_index() {
+    let Opened { store, .. } = &open().await;
+    let filter = |change: fn(&mut Filter)| {
+        let mut filter = Filter { reader: Reader::Operator, ..Filter::default() };
+        change(&mut filter);
+        filter
+    };
+    let cases = [
+        ("serial", filter(|_| {})),
+        ("runs_repository", filter(|filter| filter.repository = Some("a".into()))),
+        ("runs_workflow", filter(|filter| filter.workflow = Some("a".into()))),
+        ("runs_branch", filter(|filter| filter.branch = Some("a".into()))),
+        ("runs_status", filter(|filter| filter.status = Some(Status::Success))),
+        ("runs_actor", filter(|filter| filter.actor = Some("a".into()))),
+        ("runs_event", filter(|filter| filter.event = Some("a".into()))),
+    ];
+    for (index, filter) in cases {
+        for before in [None, Some(1000)] {
+            let plan = store.explain(&filter, Page { before, limit: 50 }).await.unwrap();
+            let expected = if index == "serial" { "USING INDEX sqlite_autoindex_runs" } else { index };
+            assert!(plan.contains(expected) && !plan.contains("TEMP B-TREE"), "{index} before {before:?}: {plan}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_changed_after_a_change_is_told_once_and_in_order() {
+    let Opened { store, .. } = &open().await;
+    for (id, serial) in [("a", 1), ("b", 2)] {
+        store.commit(vec![Change::Run(Box::new(run(id, serial)))]).await.unwrap();
+    }
+    let seen = store.latest_change().await.unwrap();
+    let mut next = run("a", 1);
+    (next.version, next.phase) = (1, Phase::Active);
+    store.commit(vec![Change::Run(Box::new(next))]).await.unwrap();
+    store.commit(vec![Change::Run(Box::new(run("c", 3)))]).await.unwrap();
+    let changed = store.changed(&Filter::default(), seen, 10).await.unwrap();
+    let told: Vec<_> = changed.iter().map(|run| (run.id.as_str(), run.status)).collect();
+    assert_eq!(told, [("a", Status::Queued), ("c", Status::Planning)]);
+    let last = changed.last().unwrap().changed;
+    assert_eq!(store.changed(&Filter::default(), last, 10).await.unwrap(), []);
+    assert_eq!(store.repositories("", 5).await.unwrap(), ["30617:owner:repo"]);
 }
 
 #[tokio::test]

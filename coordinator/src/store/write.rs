@@ -3,11 +3,8 @@
 use sqlx::{AnyConnection, Connection, Executor, query, query_scalar};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{Batch, Blob, Change, Notice, Outgoing, Parked, Queued, StoreError, Task, WorkerRow, kept};
-use crate::{
-    group::Group,
-    run::{Origin, Phase, State, Visibility, Wait},
-};
+use super::{Batch, Blob, Change, Notice, Outgoing, Parked, Queued, StoreError, Task, WorkerRow, kept, runs};
+use crate::group::Group;
 
 /// Requests in one transaction: beyond that the first ones would wait too long.
 const GROUP: usize = 256;
@@ -131,7 +128,7 @@ fn notice_of(change: &Change) -> Option<Notice> {
 async fn apply(connection: &mut AnyConnection, change: &Change) -> Result<(), StoreError> {
     match change {
         Change::Seen { id, at } => seen(connection, id, *at).await,
-        Change::Run(state) => run(connection, state).await,
+        Change::Run(state) => runs::write(connection, state).await,
         Change::Queue(queued) => queue(connection, queued).await,
         Change::Unqueue { run, job } => {
             let statement = query("DELETE FROM queue WHERE run = $1 AND job = $2").bind(run).bind(job);
@@ -180,89 +177,6 @@ async fn seen(connection: &mut AnyConnection, id: &str, at: u64) -> Result<(), S
     match statement.bind(id).bind(integer(at)).execute(connection).await?.rows_affected() {
         0 => Err(StoreError::Seen(id.to_owned())),
         _ => Ok(()),
-    }
-}
-
-async fn run(connection: &mut AnyConnection, state: &State) -> Result<(), StoreError> {
-    let (wait_kind, wait_name, wait_until) = waiting(&state.phase);
-    let (phase, conclusion) = match &state.phase {
-        Phase::Planning => ("planning", None),
-        Phase::Waiting { .. } => ("waiting", None),
-        Phase::Active => ("active", None),
-        Phase::Sealing { end } => ("sealing", Some(end.conclusion.as_str())),
-        Phase::Done { end, .. } => ("done", Some(end.conclusion.as_str())),
-    };
-    let (visibility, readers) = match &state.visibility {
-        Visibility::Public => ("public", String::new()),
-        Visibility::Readers(keys) => ("readers", keys.join(" ")),
-    };
-    let json = serde_json::to_string(state)?;
-    let statement = if state.version == 0 {
-        let (run_event, job_event, publisher) = match &state.request.origin {
-            Origin::HiveCi { run_event, job_event, publisher, .. } => {
-                (Some(run_event), Some(job_event), publisher.as_ref())
-            }
-            Origin::Api => (None, None, None),
-        };
-        query(
-            "INSERT INTO runs (id, version, phase, wait_kind, wait_name, wait_until, conclusion, visibility, readers,
-                 expires_at, state, serial, number, attempt, previous, request, run_event, job_event, publisher,
-                 repository, workflow, actor, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-                 $22, $23)
-             ON CONFLICT (id) DO NOTHING",
-        )
-        .bind(&state.id)
-        .bind(integer(state.version))
-        .bind(phase)
-        .bind(wait_kind)
-        .bind(wait_name)
-        .bind(wait_until)
-        .bind(conclusion)
-        .bind(visibility)
-        .bind(readers)
-        .bind(integer(state.expires_at))
-        .bind(json)
-        .bind(integer(state.serial))
-        .bind(integer(state.number))
-        .bind(i64::from(state.attempt))
-        .bind(state.previous.as_ref())
-        .bind(&state.request.id)
-        .bind(run_event)
-        .bind(job_event)
-        .bind(publisher)
-        .bind(&state.request.repository.address)
-        .bind(&state.request.workflow)
-        .bind(&state.request.actor)
-        .bind(integer(state.created_at))
-    } else {
-        query(
-            "UPDATE runs SET version = $2, phase = $3, wait_kind = $4, wait_name = $5, wait_until = $6,
-                 conclusion = $7, visibility = $8, readers = $9, expires_at = $10, state = $11
-             WHERE id = $1 AND version = $2 - 1",
-        )
-        .bind(&state.id)
-        .bind(integer(state.version))
-        .bind(phase)
-        .bind(wait_kind)
-        .bind(wait_name)
-        .bind(wait_until)
-        .bind(conclusion)
-        .bind(visibility)
-        .bind(readers)
-        .bind(integer(state.expires_at))
-        .bind(json)
-    };
-    fenced(statement.execute(connection).await?.rows_affected(), "run", &state.id)
-}
-
-fn waiting(phase: &Phase) -> (Option<&'static str>, Option<&str>, Option<i64>) {
-    match phase {
-        Phase::Waiting { on: Wait::Concurrency { group, .. } } => (Some("concurrency"), Some(group), None),
-        Phase::Waiting { on: Wait::Quota { name } } => (Some("quota"), Some(name), None),
-        Phase::Waiting { on: Wait::Approval } => (Some("approval"), None, None),
-        Phase::Waiting { on: Wait::Timer { until } } => (Some("timer"), None, Some(integer(*until))),
-        Phase::Planning | Phase::Active | Phase::Sealing { .. } | Phase::Done { .. } => (None, None, None),
     }
 }
 
@@ -414,7 +328,7 @@ async fn next(connection: &mut AnyConnection, counter: &str) -> Result<u64, Stor
     Ok(value.unsigned_abs())
 }
 
-fn fenced(rows: u64, what: &str, id: &str) -> Result<(), StoreError> {
+pub(super) fn fenced(rows: u64, what: &str, id: &str) -> Result<(), StoreError> {
     if rows == 0 { Err(StoreError::Stale(format!("{what} {id}"))) } else { Ok(()) }
 }
 

@@ -1,62 +1,129 @@
-//! The JSON API.
+//! The JSON API of runs.
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
-    http::StatusCode,
+    extract::{Path, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::{
-    Refusal, Web,
+    Asked, Refusal, Web,
     auth::Caller,
-    view::{EventView, RunView},
+    view::{EventView, RunSummary, RunView},
 };
 use crate::{
     run,
-    store::{Filter, Page, Reader},
+    store::{Filter, Page, Reader, Status},
 };
 
 /// Runs on one page of a list.
-const PAGE: u32 = 50;
+pub(super) const PAGE: u32 = 50;
 
-#[derive(Debug, Deserialize)]
+/// Which runs are listed.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
 pub(super) struct Wanted {
-    repository: Option<String>,
-    actor: Option<String>,
-    #[serde(default)]
-    unfinished: bool,
-    before: Option<u64>,
-    limit: Option<u32>,
+    /// Address of the repository.
+    pub(super) repository: Option<String>,
+    /// Path of the workflow.
+    pub(super) workflow: Option<String>,
+    /// Short name of the branch or tag.
+    pub(super) branch: Option<String>,
+    /// `planning`, `waiting`, `queued`, `running`, `sealing`, `success`, `failure`, `cancelled` or `skipped`.
+    pub(super) status: Option<String>,
+    /// Author, 64 hex or npub.
+    pub(super) actor: Option<String>,
+    /// Name of the event: `push`, `workflow_dispatch`, …
+    pub(super) event: Option<String>,
+    /// Id of the event (5100) that asked for it.
+    pub(super) request: Option<String>,
+    /// Only runs that have not ended.
+    pub(super) unfinished: bool,
+    /// The page's place: only runs with a smaller serial. `Link: <…>; rel="next"` has the next one.
+    pub(super) before: Option<u64>,
+    /// Runs on the page, 50 at most.
+    pub(super) limit: Option<u32>,
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct Detail {
-    #[serde(flatten)]
-    run: RunView,
-    events: Vec<EventView>,
+impl Wanted {
+    /// The filter for this caller. A form sends empty fields: they ask for nothing.
+    pub(super) fn filter(&self, caller: &Caller) -> Result<Filter, Refusal> {
+        let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
+        let status = given(&self.status).map(|word| {
+            let found = Status::ALL.iter().find(|(_, known)| *known == word);
+            found.map(|(status, _)| *status).ok_or_else(|| {
+                let known = Status::ALL.map(|(_, word)| word).join(", ");
+                Refusal::new(StatusCode::BAD_REQUEST, format!("no run has the status `{word}`: ask for {known}"))
+            })
+        });
+        let actor = given(&self.actor).map(|text| match nostr::PublicKey::parse(&text) {
+            Ok(key) => key.to_hex(),
+            Err(_) => text,
+        });
+        Ok(Filter {
+            repository: given(&self.repository),
+            workflow: given(&self.workflow),
+            branch: given(&self.branch),
+            event: given(&self.event),
+            request: given(&self.request),
+            status: status.transpose()?,
+            actor,
+            unfinished: self.unfinished,
+            reader: caller.reader.clone(),
+        })
+    }
+
+    /// The same list as the address of another page.
+    pub(super) fn query(&self, before: Option<u64>) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        let fields = [
+            ("repository", &self.repository),
+            ("workflow", &self.workflow),
+            ("branch", &self.branch),
+            ("status", &self.status),
+            ("actor", &self.actor),
+            ("event", &self.event),
+            ("request", &self.request),
+        ];
+        for (name, value) in fields {
+            if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
+                query.append_pair(name, value);
+            }
+        }
+        if self.unfinished {
+            query.append_pair("unfinished", "true");
+        }
+        if let Some(limit) = self.limit {
+            query.append_pair("limit", &limit.to_string());
+        }
+        if let Some(before) = before {
+            query.append_pair("before", &before.to_string());
+        }
+        query.finish()
+    }
+
+    fn limit(&self) -> u32 {
+        self.limit.unwrap_or(PAGE).clamp(1, PAGE)
+    }
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct WorkerView {
-    id: String,
-    name: String,
-    labels: Vec<String>,
-    slots: u32,
-    seen_at: u64,
-    draining: bool,
-}
-
-/// A page of the runs that this caller may see, newest first.
-pub(super) async fn list(web: &Web, caller: Caller, wanted: Wanted) -> Result<Vec<RunView>, Refusal> {
-    let filter = Filter {
-        repository: wanted.repository,
-        actor: wanted.actor,
-        unfinished: wanted.unfinished,
-        reader: caller.reader,
-    };
-    let page = Page { before: wanted.before, limit: wanted.limit.unwrap_or(PAGE).clamp(1, PAGE) };
-    Ok(web.store.runs(&filter, page).await?.into_iter().map(RunView::from).collect())
+/// A page of the runs that this caller may see, newest first, and where the next one begins.
+pub(super) async fn list(
+    web: &Web,
+    caller: &Caller,
+    wanted: &Wanted,
+) -> Result<(Vec<RunSummary>, Option<u64>), Refusal> {
+    let limit = wanted.limit();
+    // One more than is shown: there is a next page only if it has something.
+    let page = Page { before: wanted.before, limit: limit + 1 };
+    let mut found = web.store.list(&wanted.filter(caller)?, page).await?;
+    let more = found.len() > limit as usize;
+    found.truncate(limit as usize);
+    let next = found.last().filter(|_| more).map(|run| run.serial);
+    Ok((found.into_iter().map(RunSummary::from).collect(), next))
 }
 
 /// A run by its id, its number in the pool, or an event's id, if this caller may see it.
@@ -71,24 +138,46 @@ pub(super) async fn find(web: &Web, caller: &Caller, id: &str) -> Result<run::St
     found.filter(|state| caller.reader.may_read(&state.visibility)).ok_or_else(Refusal::no_run)
 }
 
+/// Runs, newest first.
+#[utoipa::path(get, path = "/api/runs", tag = "runs", params(Wanted), responses(
+    (status = 200, body = [RunSummary], headers(("link" = String, description = "The next page, where there is one"))),
+    (status = 400, body = super::Problem),
+))]
 pub(super) async fn runs(
     State(web): State<Web>,
     caller: Caller,
-    Query(wanted): Query<Wanted>,
-) -> Result<Json<Vec<RunView>>, Refusal> {
-    Ok(Json(list(&web, caller, wanted).await?))
+    Asked(wanted): Asked<Wanted>,
+) -> Result<(HeaderMap, Json<Vec<RunSummary>>), Refusal> {
+    let (runs, next) = list(&web, &caller, &wanted).await?;
+    let mut headers = HeaderMap::new();
+    if let Some(next) = next {
+        let link = format!("</api/runs?{}>; rel=\"next\"", wanted.query(Some(next)));
+        if let Ok(link) = HeaderValue::from_str(&link) {
+            headers.insert(header::LINK, link);
+        }
+    }
+    Ok((headers, Json(runs)))
 }
 
+/// One run: by its id, its serial, or the id of an event that asked for it.
+#[utoipa::path(get, path = "/api/runs/{id}", tag = "runs", params(("id" = String, Path)), responses(
+    (status = 200, body = RunView), (status = 404, body = super::Problem),
+))]
 pub(super) async fn run(
     State(web): State<Web>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Detail>, Refusal> {
+) -> Result<Json<RunView>, Refusal> {
     let state = find(&web, &caller, &id).await?;
     let events = web.store.outbox_of(&state.id).await?.into_iter().map(EventView::from).collect();
-    Ok(Json(Detail { run: state.into(), events }))
+    Ok(Json(RunView { events: Some(events), ..state.into() }))
 }
 
+/// Ends a run. For its author, the repository's maintainers and the operator.
+#[utoipa::path(post, path = "/api/runs/{id}/cancel", tag = "runs", params(("id" = String, Path)), responses(
+    (status = 202, description = "It is being ended"), (status = 401, body = super::Problem),
+    (status = 403, body = super::Problem), (status = 404, body = super::Problem),
+))]
 pub(super) async fn cancel(
     State(web): State<Web>,
     caller: Caller,
@@ -104,55 +193,4 @@ pub(super) async fn cancel(
     }
     web.control.cancel(&state.id, &key).await?;
     Ok(StatusCode::ACCEPTED)
-}
-
-pub(super) async fn workers(State(web): State<Web>) -> Result<Json<Vec<WorkerView>>, Refusal> {
-    let workers = web.store.workers().await?.into_iter().map(|row| WorkerView {
-        id: row.id,
-        name: row.name,
-        labels: row.labels,
-        slots: row.slots,
-        seen_at: row.seen_at,
-        draining: row.draining,
-    });
-    Ok(Json(workers.collect()))
-}
-
-pub(super) async fn drain(
-    State(web): State<Web>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<StatusCode, Refusal> {
-    caller.signed()?;
-    if caller.reader != Reader::Operator {
-        return Err(Refusal::new(StatusCode::FORBIDDEN, "only the operator may drain a worker"));
-    }
-    if !web.store.workers().await?.iter().any(|row| row.id == id) {
-        return Err(Refusal::new(StatusCode::NOT_FOUND, "no such worker: `longshore workers` lists them"));
-    }
-    web.control.drain(&id).await?;
-    Ok(StatusCode::ACCEPTED)
-}
-
-pub(super) async fn enrolment_token(State(web): State<Web>, caller: Caller) -> Result<String, Refusal> {
-    caller.signed()?;
-    if caller.reader != Reader::Operator {
-        return Err(Refusal::new(StatusCode::FORBIDDEN, "only the operator may let workers in"));
-    }
-    Ok(web.control.enrolment_token())
-}
-
-/// A document that programs look for at a fixed place.
-pub(super) async fn well_known(
-    State(web): State<Web>,
-    Path(name): Path<String>,
-) -> Result<Json<serde_json::Value>, Refusal> {
-    let known = web.settings.well_known.get(&name).cloned();
-    known.map(Json).ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "there is no such document here"))
-}
-
-/// Ready once the database answers.
-pub(super) async fn ready(State(web): State<Web>) -> Result<&'static str, Refusal> {
-    web.store.next_task_due().await?;
-    Ok("ready")
 }

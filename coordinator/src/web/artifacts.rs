@@ -8,18 +8,32 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Refusal, Web, api, auth::Caller};
-use crate::store::Artifact;
+use crate::{run::Millis, store::Artifact};
 
-#[derive(Debug, Serialize)]
+/// An artifact of a run.
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ArtifactView {
-    #[serde(flatten)]
-    artifact: Artifact,
+    id: u64,
+    name: String,
+    /// Key of the job that made it.
+    job: String,
+    attempt: u32,
+    /// Bytes of its archive.
+    size: u64,
+    sha256: String,
+    made_at: Millis,
+    expires_at: Millis,
+    /// Where its archive is.
     url: String,
 }
 
 /// Those of a run that this caller may see, in the order in which they were made.
+#[utoipa::path(get, path = "/api/runs/{id}/artifacts", tag = "runs", params(("id" = String, Path)), responses(
+    (status = 200, body = Vec<ArtifactView>), (status = 404, body = super::Problem),
+))]
 pub(super) async fn list(
     State(web): State<Web>,
     caller: Caller,
@@ -29,12 +43,23 @@ pub(super) async fn list(
     let base = web.settings.public_url.as_str().trim_end_matches('/');
     let view = |artifact: Artifact| ArtifactView {
         url: format!("{base}/api/runs/{}/artifacts/{}", state.id, artifact.id),
-        artifact,
+        id: artifact.id,
+        name: artifact.name,
+        job: artifact.job,
+        attempt: artifact.attempt,
+        size: artifact.size,
+        sha256: artifact.sha256,
+        made_at: artifact.made_at,
+        expires_at: artifact.expires_at,
     };
     Ok(Json(current(&web, &state.id).await?.into_iter().map(view).collect()))
 }
 
 /// The archive of one, by its id or its name.
+#[utoipa::path(get, path = "/api/runs/{id}/artifacts/{artifact}", tag = "runs",
+    params(("id" = String, Path), ("artifact" = String, Path)), responses(
+    (status = 200, content_type = "application/zip"), (status = 404, body = super::Problem),
+))]
 pub(super) async fn download(
     State(web): State<Web>,
     caller: Caller,

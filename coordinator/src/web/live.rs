@@ -1,13 +1,13 @@
 //! A run's log and state as they change, over server-sent events.
 //!
 //! `run`: the run, whenever it changed. `log`: lines of one attempt, with an id to resume from. `end`: nothing more
-//! comes. A slow reader is not waited for: what it has not taken is read from the files when it asks.
+//! comes. With `?format=changes` a `log` tells only that there is more, for those who read lines by their number. A slow reader is not waited for: what it has not taken is read from the files when it asks.
 
 use std::{collections::VecDeque, convert::Infallible};
 
 use axum::{
     body::Body,
-    extract::{Path, Query, State},
+    extract::{Path, State},
     http::{HeaderMap, header},
     response::{
         IntoResponse, Response,
@@ -17,8 +17,9 @@ use axum::{
 use futures::{Stream, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::{self, error::RecvError};
+use utoipa::IntoParams;
 
-use super::{Refusal, Web, api, auth::Caller, view::RunView};
+use super::{Asked, Refusal, Web, api, auth::Caller, view::RunView};
 use crate::{
     log::{Piece, Positions, Tail, record},
     run::Phase,
@@ -30,13 +31,25 @@ use crate::{
 enum Format {
     #[default]
     Events,
+    Changes,
     Text,
 }
 
-#[derive(Debug, Deserialize)]
+/// In which form.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Wanted {
+    /// `events` (server-sent, with all lines), `changes` (server-sent, without them) or `text` (what is there now).
     #[serde(default)]
+    #[param(value_type = Option<String>)]
     format: Format,
+}
+
+/// There is more of a log.
+#[derive(Debug, Serialize)]
+struct More<'a> {
+    job: &'a str,
+    attempt: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -47,11 +60,17 @@ struct Lines<'a> {
 }
 
 /// The log: followed to its end, or with `?format=text` everything that is there now.
+#[utoipa::path(get, path = "/api/runs/{id}/logs", tag = "logs", params(("id" = String, Path), Wanted), responses(
+    (status = 200, description = "Events `run` (a RunView), `log` and `end`; resumes from `Last-Event-ID`", content(
+        (String = "text/event-stream"), (String = "text/plain"),
+    )),
+    (status = 404, body = super::Problem),
+))]
 pub(super) async fn logs(
     State(web): State<Web>,
     caller: Caller,
     Path(id): Path<String>,
-    Query(wanted): Query<Wanted>,
+    Asked(wanted): Asked<Wanted>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     // Listening first: what changes after the run was read is told.
@@ -61,10 +80,23 @@ pub(super) async fn logs(
         let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
         return Ok((plain, Body::from_stream(web.logs.full_text(&run.id))).into_response());
     }
-    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let tail = web.logs.tail(&run.id, Positions::parse(last));
-    let follow =
-        Follow { web, run: run.id, version: None, phase: Following::Open, tail, notices, ready: VecDeque::new() };
+    let lines = matches!(wanted.format, Format::Events);
+    let from = match headers.get("last-event-id").and_then(|value| value.to_str().ok()) {
+        Some(last) => Positions::parse(last),
+        None if lines => Positions::default(),
+        None => Positions::behind(web.logs.attempts(&run.id).await?),
+    };
+    let tail = web.logs.tail(&run.id, from);
+    let follow = Follow {
+        web,
+        run: run.id,
+        version: None,
+        phase: Following::Open,
+        lines,
+        tail,
+        notices,
+        ready: VecDeque::new(),
+    };
     let sse = Sse::new(follow.events()).keep_alive(KeepAlive::default());
     // A proxy that buffers would hold the lines back.
     Ok(([("x-accel-buffering", "no")], sse).into_response())
@@ -75,6 +107,8 @@ struct Follow {
     run: String,
     version: Option<u64>,
     phase: Following,
+    /// Lines are told, not only that there are more.
+    lines: bool,
     tail: Tail,
     notices: broadcast::Receiver<Notice>,
     ready: VecDeque<Event>,
@@ -156,9 +190,13 @@ impl Follow {
     }
 
     fn log(&self, piece: &Piece) -> anyhow::Result<Event> {
+        let event = Event::default().event("log").id(self.tail.positions().to_string());
+        if !self.lines {
+            return Ok(event.json_data(More { job: &piece.job, attempt: piece.attempt })?);
+        }
         let decoded = record::decode(&piece.bytes);
         let lines = decoded.records.iter().map(record::Line::from).collect();
         let data = Lines { job: &piece.job, attempt: piece.attempt, lines };
-        Ok(Event::default().event("log").id(self.tail.positions().to_string()).json_data(data)?)
+        Ok(event.json_data(data)?)
     }
 }

@@ -1,23 +1,36 @@
-//! The plain pages: a list of runs, and one run with its live log.
+//! The pages of runs: a list, and one run with its jobs, its summaries and its chain of events.
 
 use askama::Template;
 use axum::{
-    extract::{Path, Query, State},
+    extract::{Path, State},
     http::header,
-    response::{Html, IntoResponse},
+    response::{Html, IntoResponse, Response},
 };
+use nostr::{Event, JsonUtil};
+use workflow::plan::Conclusion;
 
 use super::{
-    Refusal, Web, api,
+    Asked, Refusal, Web, api,
     auth::Caller,
-    view::{RunView, time},
+    graph::{Graph, Times, span},
+    markdown,
+    view::{JobView, RunSummary, RunView, time},
+};
+use crate::{
+    run::{self, Origin},
+    store::{Pending, Status},
 };
 
 #[derive(Template)]
 #[template(path = "runs.html")]
 struct Runs<'a> {
     pool: &'a str,
-    runs: Vec<RunView>,
+    runs: Vec<RunSummary>,
+    wanted: api::Wanted,
+    statuses: [&'static str; 9],
+    /// Of this page and of the next one.
+    query: String,
+    next: Option<String>,
 }
 
 #[derive(Template)]
@@ -25,56 +38,271 @@ struct Runs<'a> {
 struct Run<'a> {
     pool: &'a str,
     run: RunView,
+    version: u64,
+    why: Option<String>,
+    message: Option<String>,
+    graph: Graph,
+    times: Times,
+    /// Name of the job and HTML.
+    summaries: Vec<(String, String)>,
+    chain: Vec<Link>,
+}
+
+#[derive(Template)]
+#[template(path = "refused.html")]
+struct Refused<'a> {
+    reason: &'a str,
+}
+
+/// An event of a run's chain.
+struct Link {
+    kind: u16,
+    what: &'static str,
+    id: String,
+    /// In words, and as a class of the page.
+    signature: &'static str,
+    class: &'static str,
+    relays: String,
+}
+
+/// A refusal as a page.
+pub(super) struct Unseen(Refusal);
+
+impl<E: Into<Refusal>> From<E> for Unseen {
+    fn from(refusal: E) -> Self {
+        Self(refusal.into())
+    }
+}
+
+impl IntoResponse for Unseen {
+    fn into_response(self) -> Response {
+        let page = Refused { reason: &self.0.reason }.render();
+        (self.0.status, Html(page.unwrap_or_else(|_| "This page is not there.".to_owned()))).into_response()
+    }
+}
+
+/// A rendered page.
+pub(super) fn rendered(page: &impl Template) -> Result<Html<String>, Unseen> {
+    Ok(Html(page.render().map_err(Refusal::from)?))
 }
 
 pub(super) async fn runs(
     State(web): State<Web>,
     caller: Caller,
-    Query(wanted): Query<api::Wanted>,
-) -> Result<Html<String>, Refusal> {
-    let runs = api::list(&web, caller, wanted).await?;
-    Ok(Html(Runs { pool: &web.settings.name, runs }.render()?))
+    Asked(wanted): Asked<api::Wanted>,
+) -> Result<Html<String>, Unseen> {
+    let (runs, next) = api::list(&web, &caller, &wanted).await?;
+    let (query, next) = (wanted.query(None), next.map(|next| wanted.query(Some(next))));
+    let statuses = Status::ALL.map(|(_, word)| word);
+    rendered(&Runs { pool: &web.settings.name, runs, wanted, statuses, query, next })
 }
 
 pub(super) async fn run(
     State(web): State<Web>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Html<String>, Refusal> {
-    let run = api::find(&web, &caller, &id).await?.into();
-    Ok(Html(Run { pool: &web.settings.name, run }.render()?))
+) -> Result<Html<String>, Unseen> {
+    let state = api::find(&web, &caller, &id).await?;
+    let outbox = web.store.outbox_of(&state.id).await.map_err(Refusal::from)?;
+    let chain = asked(&state).into_iter().chain(outbox.into_iter().map(Link::from)).collect();
+    let (graph, times) = (Graph::of(&state), Times::of(&state, (web.settings.now)()));
+    let (version, message) = (state.version, state.message.clone());
+    let run = RunView::from(state);
+    let why = run.reason.as_ref().map(run::sentence);
+    let summaries = run.jobs.iter().filter(|job| !job.summary.is_empty());
+    let summaries = summaries.map(|job| (job.name.clone(), markdown::render(&job.summary))).collect();
+    rendered(&Run { pool: &web.settings.name, run, version, why, message, graph, times, summaries, chain })
 }
 
-pub(super) async fn script() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], include_str!("../../templates/live.js"))
+/// The events that asked for a run: they were checked when they came, or there would be no run.
+fn asked(state: &run::State) -> Vec<Link> {
+    let link = |kind, what, id: &String| Link {
+        kind,
+        what,
+        id: id.clone(),
+        signature: "checked when it came",
+        class: "success",
+        relays: String::new(),
+    };
+    match &state.request.origin {
+        Origin::HiveCi { run_event, job_event, .. } => {
+            vec![link(5401, "workflow run", run_event), link(5100, "job", job_event)]
+        }
+        Origin::Api => Vec::new(),
+    }
 }
 
-pub(super) async fn style() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("../../templates/page.css"))
+impl From<Pending> for Link {
+    /// The signature is checked here and now, over the bytes that went out.
+    fn from(Pending { outgoing, answers }: Pending) -> Self {
+        let mut event: serde_json::Value = serde_json::from_str(&outgoing.unsigned).unwrap_or_default();
+        let kind = event.get("kind").and_then(serde_json::Value::as_u64);
+        let kind = kind.and_then(|kind| u16::try_from(kind).ok()).unwrap_or_default();
+        let (signature, class) = match &outgoing.signature {
+            None => ("not signed yet", "queued"),
+            Some(signature) => {
+                if let Some(fields) = event.as_object_mut() {
+                    fields.insert("sig".to_owned(), signature.as_str().into());
+                }
+                let valid = Event::from_json(event.to_string()).is_ok_and(|event| event.verify().is_ok());
+                if valid { ("valid", "success") } else { ("does not fit", "failure") }
+            }
+        };
+        let what = match kind {
+            5101 => "job result",
+            5402 => "workflow result",
+            30100 => "job status",
+            _ => "",
+        };
+        let taken: Vec<_> =
+            answers.into_iter().filter(|(_, answer)| answer.is_empty()).map(|(relay, _)| relay).collect();
+        Self { kind, what, id: outgoing.event, signature, class, relays: taken.join(", ") }
+    }
+}
+
+macro_rules! assets {
+    ($($name:literal as $kind:literal),* $(,)?) => {
+        /// What pages load: everything lies in the program.
+        pub(super) async fn asset(Path(name): Path<String>) -> Result<impl IntoResponse, Refusal> {
+            match name.as_str() {
+                $($name => Ok((
+                    [(header::CONTENT_TYPE, $kind), (header::CACHE_CONTROL, "no-cache")],
+                    include_str!(concat!("../../assets/", $name)),
+                )),)*
+                _ => Err(Refusal::new(axum::http::StatusCode::NOT_FOUND, "there is no such file")),
+            }
+        }
+    };
+}
+
+assets! {
+    "page.css" as "text/css; charset=utf-8",
+    "icon.svg" as "image/svg+xml",
+    "page.js" as "text/javascript; charset=utf-8",
+    "dom.js" as "text/javascript; charset=utf-8",
+    "list.js" as "text/javascript; charset=utf-8",
+    "run.js" as "text/javascript; charset=utf-8",
+    "log.js" as "text/javascript; charset=utf-8",
+    "ansi.js" as "text/javascript; charset=utf-8",
+    "sign.js" as "text/javascript; charset=utf-8",
+    "make.js" as "text/javascript; charset=utf-8",
+    "stream.js" as "text/javascript; charset=utf-8",
+}
+
+impl api::Wanted {
+    fn repository(&self) -> &str {
+        self.repository.as_deref().unwrap_or_default()
+    }
+
+    fn workflow(&self) -> &str {
+        self.workflow.as_deref().unwrap_or_default()
+    }
+
+    fn branch(&self) -> &str {
+        self.branch.as_deref().unwrap_or_default()
+    }
+
+    fn actor(&self) -> &str {
+        self.actor.as_deref().unwrap_or_default()
+    }
+
+    fn event(&self) -> &str {
+        self.event.as_deref().unwrap_or_default()
+    }
+
+    fn is_status(&self, word: &str) -> bool {
+        self.status.as_deref() == Some(word)
+    }
+}
+
+impl RunSummary {
+    pub(super) fn title(&self) -> String {
+        let name = if self.name.is_empty() { "run" } else { &self.name };
+        format!("{name} #{}", self.number)
+    }
+
+    pub(super) fn repository_name(&self) -> String {
+        repository_name(&self.repository)
+    }
+
+    pub(super) fn created(&self) -> String {
+        time(self.created_at)
+    }
+
+    pub(super) fn short_commit(&self) -> String {
+        self.commit.chars().take(10).collect()
+    }
+
+    pub(super) fn short_actor(&self) -> String {
+        self.actor.chars().take(8).collect()
+    }
 }
 
 impl RunView {
     /// One word for how it stands.
     fn word(&self) -> &'static str {
-        self.conclusion.map_or(self.phase, |conclusion| conclusion.as_str())
+        self.conclusion.map_or(self.phase, Conclusion::as_str)
     }
 
     fn created(&self) -> String {
         time(self.created_at)
     }
 
-    fn short_commit(&self) -> &str {
-        self.commit.get(..12).unwrap_or(&self.commit)
+    fn took(&self) -> Option<String> {
+        Some(span(self.ended_at?.saturating_sub(self.started_at?)))
+    }
+
+    fn sha256(&self) -> &str {
+        self.log_sha256.as_deref().unwrap_or_default()
+    }
+
+    fn repository_link(&self) -> String {
+        super::places::page(&self.repository)
+    }
+
+    /// The page of a job's log, at a step where one is named.
+    fn log_link(&self, job: &JobView, step: Option<&str>) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("job", &job.key).append_pair("attempt", &job.attempt.to_string());
+        if let Some(step) = step {
+            query.append_pair("step", step);
+        }
+        format!("/runs/{}/log?{}", self.id, query.finish())
     }
 }
 
-impl super::view::JobView {
+impl JobView {
     /// One word for how it stands.
     fn word(&self) -> &'static str {
-        self.conclusion.map_or(self.phase, |conclusion| conclusion.as_str())
+        self.conclusion.map_or(self.phase, Conclusion::as_str)
     }
 
-    fn waiting(&self) -> &str {
-        self.waits.as_deref().unwrap_or_default()
+    fn is_bad(&self) -> bool {
+        self.conclusion == Some(Conclusion::Failure)
     }
+
+    /// Why it waits, or why it ended as it did.
+    fn why(&self) -> String {
+        let ended = || self.reason.as_ref().map(run::sentence);
+        self.waits.clone().or_else(ended).unwrap_or_default()
+    }
+}
+
+/// A repository's address for people: its name, and the beginning of its owner's key.
+pub(super) fn repository_name(address: &str) -> String {
+    match address.splitn(3, ':').collect::<Vec<_>>()[..] {
+        [_, owner, name] => format!("{name} of {}", owner.chars().take(8).collect::<String>()),
+        _ => address.to_owned(),
+    }
+}
+
+/// A document that programs look for at a fixed place.
+pub(super) async fn well_known(
+    axum::extract::State(web): State<Web>,
+    axum::extract::Path(name): axum::extract::Path<String>,
+) -> Result<axum::Json<serde_json::Value>, Refusal> {
+    let known = web.settings.well_known.get(&name).cloned();
+    known
+        .map(axum::Json)
+        .ok_or_else(|| Refusal::new(axum::http::StatusCode::NOT_FOUND, "there is no such document here"))
 }

@@ -2,17 +2,20 @@
 
 use indexmap::IndexMap;
 use serde::Serialize;
-use workflow::plan::{Annotation, Conclusion, Reason};
+use utoipa::ToSchema;
+use workflow::plan::{Annotation, Conclusion, Environment, Reason};
 
 use crate::{
     run::{self, End, Job, JobPhase, Millis, Origin, Phase, State, Wait},
-    store::Pending,
+    store::{Pending, Status, Summary},
 };
 
 /// A run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RunView {
     pub(super) id: String,
+    /// Grows by one with each change.
+    pub(super) version: u64,
     pub(super) serial: u64,
     pub(super) number: u64,
     pub(super) attempt: u32,
@@ -20,9 +23,13 @@ pub(super) struct RunView {
     pub(super) repository: String,
     pub(super) workflow: String,
     pub(super) name: String,
+    /// `run-name:` of the workflow, evaluated.
+    pub(super) title: Option<String>,
     pub(super) commit: String,
     pub(super) reference: String,
     pub(super) event: String,
+    /// As the request wrote it.
+    pub(super) trigger: Option<String>,
     pub(super) actor: String,
     pub(super) run_event: Option<String>,
     pub(super) job_event: Option<String>,
@@ -31,7 +38,9 @@ pub(super) struct RunView {
     pub(super) phase: &'static str,
     /// What it waits for, for people.
     pub(super) waits: Option<String>,
+    #[schema(value_type = Option<String>)]
     pub(super) conclusion: Option<Conclusion>,
+    #[schema(value_type = Option<Object>)]
     pub(super) reason: Option<Reason>,
     pub(super) exit_code: Option<i32>,
     /// When the coordinator heard the request.
@@ -43,17 +52,54 @@ pub(super) struct RunView {
     pub(super) log_sha256: Option<String>,
     pub(super) full_log_url: Option<String>,
     pub(super) jobs: Vec<JobView>,
+    /// Events that report on it; only where one run was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) events: Option<Vec<EventView>>,
+}
+
+/// A run as lists show it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RunSummary {
+    pub(super) id: String,
+    /// Unique in the pool.
+    pub(super) serial: u64,
+    /// Counts the runs of one workflow.
+    pub(super) number: u64,
+    pub(super) attempt: u32,
+    pub(super) previous: Option<String>,
+    pub(super) repository: String,
+    pub(super) workflow: String,
+    pub(super) name: String,
+    pub(super) commit: String,
+    /// Short name of the branch or tag.
+    pub(super) branch: String,
+    pub(super) event: String,
+    pub(super) actor: String,
+    /// `planning`, `waiting`, `active`, `sealing`, `done`.
+    pub(super) phase: String,
+    /// One word for how it stands: `planning`, `waiting`, `queued`, `running`, `sealing`, or its conclusion.
+    pub(super) status: &'static str,
+    /// What it waits for, for people.
+    pub(super) waits: Option<String>,
+    pub(super) conclusion: Option<String>,
+    pub(super) created_at: Millis,
+    pub(super) started_at: Option<Millis>,
+    pub(super) ended_at: Option<Millis>,
+    /// Number of its latest change in the pool: the id of its server-sent event.
+    pub(super) change: u64,
 }
 
 /// A job of a run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct JobView {
     pub(super) key: String,
     pub(super) name: String,
     /// `blocked`, `held`, `waiting`, `queued`, `running`, `cancelling`, `done`.
     pub(super) phase: &'static str,
     pub(super) waits: Option<String>,
+    #[schema(value_type = Option<String>)]
     pub(super) conclusion: Option<Conclusion>,
+    #[schema(value_type = Option<Object>)]
     pub(super) reason: Option<Reason>,
     pub(super) exit_code: Option<i32>,
     pub(super) labels: Vec<String>,
@@ -61,24 +107,31 @@ pub(super) struct JobView {
     pub(super) worker: Option<String>,
     pub(super) image: Option<String>,
     /// Actions of other repositories: `owner/repo@ref` and the commit it stood for.
+    #[schema(value_type = std::collections::HashMap<String, String>)]
     pub(super) actions: IndexMap<String, String>,
+    /// What it deploys to.
+    #[schema(value_type = Option<Object>)]
+    pub(super) environment: Option<Environment>,
     pub(super) steps: Vec<StepView>,
+    #[schema(value_type = Vec<Object>)]
     pub(super) annotations: Vec<Annotation>,
     pub(super) summary: String,
 }
 
 /// A step of a job that ended.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct StepView {
     pub(super) name: String,
+    #[schema(value_type = String)]
     pub(super) conclusion: Conclusion,
+    #[schema(value_type = String)]
     pub(super) outcome: Conclusion,
     pub(super) exit_code: Option<i32>,
     pub(super) duration_ms: u64,
 }
 
 /// An event that reports on a run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct EventView {
     id: String,
     kind: Option<u64>,
@@ -86,7 +139,7 @@ pub(super) struct EventView {
     relays: Vec<Answer>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Answer {
     relay: String,
     /// Empty: taken.
@@ -115,16 +168,19 @@ impl From<State> for RunView {
         let planned = state.planned.as_ref();
         Self {
             id: state.id,
+            version: state.version,
             serial: state.serial,
             number: state.number,
             attempt: state.attempt,
             previous: state.previous,
             repository: state.request.repository.address,
             name: planned.map_or_else(|| state.request.workflow.clone(), |planned| planned.plan.name.clone()),
+            title: planned.and_then(|planned| planned.title.clone()),
             commit: planned.map_or(state.request.commit, |planned| planned.commit.clone()),
             reference: planned.map_or(state.request.branch, |planned| planned.reference.clone()),
             event: planned.map(|planned| planned.event.clone()).unwrap_or_default(),
             workflow: state.request.workflow,
+            trigger: state.request.trigger,
             actor: state.request.actor,
             run_event,
             job_event,
@@ -142,7 +198,44 @@ impl From<State> for RunView {
             log_sha256: log.as_ref().map(|log| log.sha256.clone()).filter(present),
             full_log_url: log.map(|log| log.full_url).filter(present),
             jobs: state.jobs.into_iter().map(JobView::from).collect(),
+            events: None,
         }
+    }
+}
+
+impl From<Summary> for RunSummary {
+    fn from(run: Summary) -> Self {
+        Self {
+            id: run.id,
+            serial: run.serial,
+            number: run.number,
+            attempt: run.attempt,
+            previous: run.previous,
+            repository: run.repository,
+            workflow: run.workflow,
+            name: run.name,
+            commit: run.commit,
+            branch: run.branch,
+            event: run.event,
+            actor: run.actor,
+            waits: run.wait.as_ref().map(wait).or_else(|| waits(run.status)),
+            phase: run.phase,
+            status: run.status.as_str(),
+            conclusion: run.conclusion,
+            created_at: run.created_at,
+            started_at: run.started_at,
+            ended_at: run.ended_at,
+            change: run.changed,
+        }
+    }
+}
+
+/// What a run waits for that waits for nothing it could name.
+fn waits(status: Status) -> Option<String> {
+    match status {
+        Status::Planning => Some("its files are being fetched and read".into()),
+        Status::Sealing => Some("its log is being closed".into()),
+        _ => None,
     }
 }
 
@@ -173,6 +266,7 @@ impl From<(String, Job)> for JobView {
             worker: last.map(|attempt| attempt.worker.clone()),
             image: None,
             actions: IndexMap::new(),
+            environment: None,
             steps: Vec::new(),
             annotations: Vec::new(),
             summary: String::new(),
@@ -189,6 +283,7 @@ impl From<(String, Job)> for JobView {
             view.exit_code = Some(report.exit_code);
             view.image = report.image;
             view.actions = report.actions;
+            view.environment = report.environment;
             view.annotations = report.annotations;
             view.summary = report.summary;
         }
@@ -208,7 +303,8 @@ impl From<Pending> for EventView {
     }
 }
 
-fn wait(on: &Wait) -> String {
+/// What a run waits for, as a sentence.
+pub(super) fn wait(on: &Wait) -> String {
     match on {
         Wait::Concurrency { group, holder } => run::held_by(group, *holder),
         Wait::Quota { name } => format!("waits for the quota {name}"),

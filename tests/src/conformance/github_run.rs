@@ -17,6 +17,11 @@ use crate::harness::{engine::IMAGE, git::Repository, process::binary};
 
 /// The corpus' name for the one image.
 const CORPUS_IMAGE: &str = "local/ubuntu:act";
+/// The corpus' name for an image that answers every request with its `GREETING`, on port 8080.
+const SERVICE_IMAGE: &str = "local/http:act";
+/// What that image runs.
+const SERVICE: &str =
+    r#"CMD ["node", "-e", "require('http').createServer((q, a) => a.end(process.env.GREETING + '\\n')).listen(8080)"]"#;
 /// Longer than any case may take.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -42,6 +47,8 @@ struct Case {
     image_alias: Vec<String>,
     #[serde(default)]
     changed: Vec<String>,
+    #[serde(default)]
+    needs: Vec<String>,
     workspace: Option<String>,
     expect: Expect,
 }
@@ -80,8 +87,13 @@ fn judge(folder: &Path, case: &Case) -> Result<()> {
     let place = tempfile::tempdir()?;
     let repository = repository(&folder.join(&case.dir), &place.path().join("repository"), case)?;
     for name in std::iter::once(CORPUS_IMAGE).chain(case.image_alias.iter().map(String::as_str)) {
-        let tagged = Command::new("docker").args(["tag", IMAGE, name]).output().context("docker is needed")?;
-        ensure!(tagged.status.success(), "docker tag {name}: {}", String::from_utf8_lossy(&tagged.stderr));
+        docker(&["tag", IMAGE, name])?;
+    }
+    if case.needs.iter().any(|need| need.strip_prefix("service-image:") == Some(SERVICE_IMAGE)) {
+        let container = docker(&["create", IMAGE])?;
+        let made = docker(&["commit", "--change", SERVICE, &container, SERVICE_IMAGE]);
+        docker(&["rm", &container])?;
+        made?;
     }
     let began = Instant::now();
     let result = exec(&repository, case)?;
@@ -95,6 +107,14 @@ fn judge(folder: &Path, case: &Case) -> Result<()> {
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("; "));
     Ok(())
+}
+
+/// Runs a command of the engine and gives what it says.
+fn docker(arguments: &[&str]) -> Result<String> {
+    let output = Command::new("docker").args(arguments).output().context("docker is needed")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "docker {}: {said}", arguments.join(" "));
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// One commit of the tree, or two where some files are the change.

@@ -4,9 +4,15 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::Value;
-use workflow::github;
+use workflow::github::{
+    self,
+    family::{BOUNDS, Bounds, Family, Gathered, Known, gather},
+    permissions::Policy,
+    place::Place,
+};
 use workflow::plan::{Job, Plan, StepAction, Work};
 use workflow::yaml::{self, Limits, MergeKeys};
 
@@ -39,16 +45,34 @@ fn judge(folder: &Path, case: &Case) -> Result<()> {
         bail!("the case has fewer than three documents")
     };
     let path = format!(".github/workflows/{}.yml", case.id);
-    let (plan, diagnostics) = github::parse_within(&path, workflow, limits(options));
-    match (plan, case.expect) {
+    let called = documents.get(2..documents.len() - 1).unwrap_or_default();
+    let known = known(&path, called);
+    let (family, diagnostics) = match gather(&path, workflow, &known, bounds(options)) {
+        Gathered::Read(family, diagnostics) => (family.map(|family| *family), diagnostics),
+        // Not every case brings what it calls: then the file is judged alone.
+        Gathered::Missing(_) => {
+            let (plan, diagnostics) = github::parse_within(&path, workflow, bounds(options).limits);
+            (plan.map(|plan| Family { plan, called: IndexMap::new() }), diagnostics)
+        }
+    };
+    match (family, case.expect) {
         (Some(_), Expect::Errors) => bail!("taken, must be refused"),
         (None, Expect::Template) => bail!("{}", diagnostics.first().map(ToString::to_string).unwrap_or_default()),
         (None, Expect::Errors) => Ok(()),
-        (Some(plan), Expect::Template) => {
+        (Some(family), Expect::Template) => {
             let expected: Value = serde_json::from_str(expected).context("the expected JSON can't be read")?;
-            compare(&plan, &expected)
+            compare(&family.plan, &expected, &family.called)
         }
     }
+}
+
+/// Called workflows, each a document with its name and one with its text.
+fn known(path: &str, documents: &[String]) -> Known {
+    let named = |pair: &[String]| match pair {
+        [name, text] => Some((Place::own(path).named(name.trim()).ok()?, Ok(text.clone()))),
+        _ => None,
+    };
+    documents.chunks(2).filter_map(named).collect()
 }
 
 /// Parts of the file between lines of dashes. The line break before the dashes belongs to no part.
@@ -56,23 +80,33 @@ fn documents(text: &str) -> Vec<String> {
     text.replace("\r\n", "\n").split("\n---\n").map(str::to_owned).collect()
 }
 
-fn limits(options: &str) -> Limits {
+fn bounds(options: &str) -> Bounds {
     let stream = yaml::read(options, Limits::default(), MergeKeys::Keep);
-    let option = |name| stream.documents.first()?.get(name)?.text()?.parse().ok();
-    Limits { depth: option("max-depth").unwrap_or(github::LIMITS.depth), ..github::LIMITS }
+    let option = |name| stream.documents.first()?.get(name)?.text();
+    let number = |name| option(name)?.parse::<usize>().ok();
+    Bounds {
+        levels: number("max-nested-reusable-workflows-depth").map_or(BOUNDS.levels, |calls| calls + 1),
+        jobs: number("max-job-limit").unwrap_or(BOUNDS.jobs),
+        limits: Limits { depth: number("max-depth").unwrap_or(github::LIMITS.depth), ..github::LIMITS },
+        policy: match option("permissions-policy") {
+            Some("LimitedRead") => Policy::Restricted,
+            _ => BOUNDS.policy,
+        },
+        ..BOUNDS
+    }
 }
 
-fn compare(plan: &Plan, expected: &Value) -> Result<()> {
+fn compare(plan: &Plan, expected: &Value, called: &IndexMap<String, Plan>) -> Result<()> {
     let jobs = expected.get("jobs").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     ensure!(plan.jobs.len() == jobs.len(), "{} jobs, expected {}", plan.jobs.len(), jobs.len());
     for ((id, job), expected) in plan.jobs.iter().zip(jobs) {
         ensure!(text(expected.get("id")) == *id, "job {id}, expected {:?}", expected.get("id"));
-        compare_job(job, expected).with_context(|| format!("job {id}"))?;
+        compare_job(job, expected, called).with_context(|| format!("job {id}"))?;
     }
     Ok(())
 }
 
-fn compare_job(job: &Job, expected: &Value) -> Result<()> {
+fn compare_job(job: &Job, expected: &Value, called: &IndexMap<String, Plan>) -> Result<()> {
     let needs: Vec<String> =
         expected.get("needs").and_then(Value::as_array).into_iter().flatten().map(|need| text(Some(need))).collect();
     ensure!(job.needs == needs, "needs {:?}, expected {needs:?}", job.needs);
@@ -80,7 +114,12 @@ fn compare_job(job: &Job, expected: &Value) -> Result<()> {
         Work::Call { uses, .. } => {
             let wanted = text(expected.get("ref"));
             ensure!(*uses == wanted, "uses {uses}, expected {wanted}");
-            return Ok(());
+            // GitHub can leave the called workflows out.
+            let laid_out = expected["jobs"].as_array().is_some_and(|jobs| !jobs.is_empty());
+            return match called.get(uses).filter(|_| laid_out) {
+                Some(plan) => compare(plan, expected, called),
+                None => Ok(()),
+            };
         }
         Work::Steps(steps) => steps,
     };

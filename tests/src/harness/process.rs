@@ -28,15 +28,20 @@ impl Process {
 
     /// The same with further environment.
     pub fn start_with(program: &str, arguments: &[&str], environment: &[(&str, &str)], log: &Path) -> Result<Self> {
+        Self::start_program(&binary(program)?, arguments, environment, log)
+    }
+
+    /// Any program.
+    pub fn start_program(program: &Path, arguments: &[&str], environment: &[(&str, &str)], log: &Path) -> Result<Self> {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
-        let child = Command::new(binary(program)?)
+        let child = Command::new(program)
             .args(arguments)
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
-            .with_context(|| format!("cannot start {program}"))?;
+            .with_context(|| format!("cannot start {}", program.display()))?;
         Ok(Self { child, log: log.to_owned() })
     }
 

@@ -2,6 +2,8 @@
 //! gets exactly one set of final events.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod groups;
+
 use std::time::Duration;
 
 use longshore_tests::harness::{

@@ -95,6 +95,7 @@ impl Executor for Script {
                 exit_code: 0,
                 steps: Vec::new(),
                 outputs: Default::default(),
+                environment: None,
                 annotations: Vec::new(),
                 summary: String::new(),
                 started: true,

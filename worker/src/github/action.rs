@@ -18,6 +18,14 @@ pub struct Action {
     pub runs: Runs,
 }
 
+impl Action {
+    /// One that is an image and says nothing else: `docker://…` or a Dockerfile.
+    pub fn image(image: &str) -> Self {
+        let runs = Runs::Docker(Docker { image: image.to_owned(), ..Docker::default() });
+        Self { inputs: IndexMap::new(), outputs: IndexMap::new(), runs }
+    }
+}
+
 /// A declared input.
 #[derive(Debug, Default)]
 pub struct Input {
@@ -34,6 +42,45 @@ pub enum Runs {
     Composite(Vec<Step>),
     /// `using: node…`.
     Node(Node),
+    /// `using: docker`.
+    Docker(Docker),
+}
+
+impl Runs {
+    /// What runs before the job's steps.
+    pub fn pre(&self) -> Option<&Hook> {
+        match self {
+            Self::Composite(_) => None,
+            Self::Node(node) => node.pre.as_ref(),
+            Self::Docker(docker) => docker.pre.as_ref(),
+        }
+    }
+
+    /// What runs after the job's steps.
+    pub fn post(&self) -> Option<&Hook> {
+        match self {
+            Self::Composite(_) => None,
+            Self::Node(node) => node.post.as_ref(),
+            Self::Docker(docker) => docker.post.as_ref(),
+        }
+    }
+}
+
+/// A Docker action: an image and what is run in it.
+#[derive(Debug, Clone, Default)]
+pub struct Docker {
+    /// `docker://…`, or a Dockerfile relative to the action's folder.
+    pub image: String,
+    /// In place of the image's.
+    pub entrypoint: Option<String>,
+    /// In place of the image's command; they may hold expressions.
+    pub args: Vec<String>,
+    /// They may hold expressions.
+    pub env: IndexMap<String, String>,
+    /// `pre-entrypoint:`.
+    pub pre: Option<Hook>,
+    /// `post-entrypoint:`.
+    pub post: Option<Hook>,
 }
 
 /// A JavaScript action's programs, relative to its folder.
@@ -52,7 +99,7 @@ pub struct Node {
 /// A program around an action.
 #[derive(Debug, Clone)]
 pub struct Hook {
-    /// The program, relative to the action's folder.
+    /// The program, relative to the action's folder; of a Docker action, the entrypoint.
     pub file: String,
     /// `pre-if:` or `post-if:`.
     pub condition: String,
@@ -93,22 +140,27 @@ fn read_runs(using: &str, runs: &Map<String, Value>) -> Result<Runs, String> {
             .map(|(index, step)| read_step(step).map_err(|error| format!("step {}: {error}", index + 1)));
         return Ok(Runs::Composite(steps.collect::<Result<_, _>>()?));
     }
+    let text = |key: &str| runs.get(key).filter(|value| !value.is_null()).map(scalar);
+    let hook = |file: &str, condition: &str| {
+        let condition = text(condition).unwrap_or_else(|| "always()".to_owned());
+        text(file).map(|file| Hook { file, condition })
+    };
     if using.strip_prefix("node").is_some_and(|version| version.parse::<u32>().is_ok()) {
-        let text = |key: &str| runs.get(key).map(scalar);
-        let hook = |file: &str, condition: &str| {
-            let condition = text(condition).unwrap_or_else(|| "always()".to_owned());
-            text(file).map(|file| Hook { file, condition })
-        };
         let main = text("main").ok_or("`runs.main` is missing")?;
         let (pre, post) = (hook("pre", "pre-if"), hook("post", "post-if"));
         return Ok(Runs::Node(Node { using, pre, main, post }));
     }
     if using == "docker" {
-        return Err(
-            "it is a Docker action, which this release does not run: use `run:` steps or a composite action".into()
-        );
+        return Ok(Runs::Docker(Docker {
+            image: text("image").ok_or("`runs.image` is missing: a Dockerfile or docker://IMAGE")?,
+            entrypoint: text("entrypoint"),
+            args: runs.get("args").and_then(Value::as_array).into_iter().flatten().map(scalar).collect(),
+            env: mapping(runs.get("env")),
+            pre: hook("pre-entrypoint", "pre-if"),
+            post: hook("post-entrypoint", "post-if"),
+        }));
     }
-    Err(format!("`runs.using: {using}` is not known: use composite or node20"))
+    Err(format!("`runs.using: {using}` is not known: use composite, docker or node20"))
 }
 
 fn read_input(input: &Value) -> Input {
@@ -121,26 +173,18 @@ fn read_input(input: &Value) -> Input {
 fn read_step(step: &Tree) -> Result<Step, String> {
     let step = step.as_object().ok_or("it is no mapping")?;
     let text = |key: &str| step.get(key).filter(|value| !value.is_null()).map(scalar);
-    let mapping = |key: &str| -> IndexMap<String, String> {
-        step.get(key)
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
-            .map(|(name, value)| (name.clone(), scalar(value)))
-            .collect()
-    };
     let action = match (text("run"), text("uses")) {
         (Some(script), None) => StepAction::Run {
             script,
             shell: Some(text("shell").ok_or("`shell:` is missing, which a composite action's `run:` needs")?),
             working_directory: text("working-directory"),
         },
-        (None, Some(uses)) => StepAction::Uses { uses, with: mapping("with") },
+        (None, Some(uses)) => StepAction::Uses { uses, with: mapping(step.get("with")) },
         _ => return Err("it needs either `run:` or `uses:`".into()),
     };
     let env = match step.get("env") {
         Some(Value::String(expression)) => EnvSource::Expression(expression.clone()),
-        _ => EnvSource::Map(mapping("env")),
+        _ => EnvSource::Map(mapping(step.get("env"))),
     };
     Ok(Step {
         id: text("id"),
@@ -152,6 +196,11 @@ fn read_step(step: &Tree) -> Result<Step, String> {
         action,
         line: 0,
     })
+}
+
+fn mapping(value: Option<&Value>) -> IndexMap<String, String> {
+    let entries = value.and_then(Value::as_object).into_iter().flatten();
+    entries.map(|(name, value)| (name.clone(), scalar(value))).collect()
 }
 
 fn scalar(value: &Value) -> String {
@@ -179,7 +228,7 @@ mod tests {
         assert_eq!(action.inputs["a"].default.as_deref(), Some("5"));
         assert!(matches!(action.runs, Runs::Composite(steps) if steps[0].condition.as_deref() == Some("true")));
         for (runs, part) in [
-            (serde_json::json!({"using": "docker", "image": "Dockerfile"}), "Docker action"),
+            (serde_json::json!({"using": "docker"}), "image"),
             (serde_json::json!({"using": "ruby"}), "not known"),
             (serde_json::json!({"using": "composite", "steps": [{"run": "true"}]}), "shell"),
             (serde_json::json!({"using": "node20"}), "main"),

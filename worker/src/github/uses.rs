@@ -3,6 +3,8 @@
 //! Source of the rules: GitHub docs, "jobs.<job_id>.steps\[*\].uses". Beside `owner/repo[/path]@ref` the repository may
 //! be announced on Nostr (NIP-34): `npub1…/repo[/path]@ref`, `naddr1…[/path]@ref` or `nostr://…[//path]@ref`.
 
+use workflow::github::place::split;
+
 /// Actions that this worker does itself. A fork or mirror of one has another name, and is fetched.
 const BUILT_IN: &[&str] = &[
     "actions/checkout",
@@ -76,23 +78,6 @@ impl Remote {
     pub fn folder(&self) -> String {
         format!("{}/{}", self.repository.replace(':', "_").replace("//", "/"), self.reference)
     }
-}
-
-/// Repository and path of a place.
-fn split(place: &str) -> Option<(String, String)> {
-    let owned = |(repository, path): (&str, &str)| (repository.to_owned(), path.to_owned());
-    if let Some(rest) = place.strip_prefix("nostr://") {
-        // Slashes part relays there, so the path comes behind two.
-        let (repository, path) = rest.split_once("//").unwrap_or((rest, ""));
-        return Some((format!("nostr://{repository}"), path.to_owned()));
-    }
-    if place.starts_with("naddr1") {
-        return Some(owned(place.split_once('/').unwrap_or((place, ""))));
-    }
-    let mut parts = place.splitn(3, ['/', '\\']);
-    let (owner, repository) = (parts.next()?, parts.next()?);
-    let named = !owner.is_empty() && !repository.is_empty() && !owner.contains(':');
-    named.then(|| (format!("{owner}/{repository}"), parts.next().unwrap_or_default().replace('\\', "/")))
 }
 
 /// A path below a folder, without its detours. `None`: it leaves the folder.

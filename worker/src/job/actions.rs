@@ -2,10 +2,14 @@
 
 mod artifact;
 mod bring;
+mod build;
 mod cache;
 mod checkout;
+mod docker;
+mod hooks;
 mod node;
 mod packing;
+mod tree;
 mod zipped;
 
 use std::sync::Arc;
@@ -18,7 +22,7 @@ use workflow::{
 
 pub(super) use self::{
     bring::{Actions, Pre},
-    node::Post,
+    hooks::Post,
 };
 use super::{
     contexts::Place,
@@ -43,7 +47,7 @@ const ACTION_FILE: u64 = 1 << 20;
 pub(super) struct Loaded {
     /// As written in `uses:`.
     uses: String,
-    /// Its folder, as steps see it.
+    /// Its folder, as steps see it; empty: it is an image and nothing else.
     folder: String,
     action: Arc<Action>,
     /// Where it comes from; `None`: the workspace.
@@ -53,13 +57,18 @@ pub(super) struct Loaded {
 impl Loaded {
     /// Reads the action in a folder of the machine.
     async fn read(machine: &dyn Machine, uses: &str, folder: String, remote: Option<Remote>) -> Result<Self, String> {
-        let paths = ["action.yml", "action.yaml"].map(|name| format!("{folder}/{name}"));
+        let paths = ["action.yml", "action.yaml", "Dockerfile", "dockerfile"].map(|name| format!("{folder}/{name}"));
         let files = machine.read(&paths, ACTION_FILE).await.map_err(|error| format!("{uses}: {error}"))?;
         let Some((path, content)) = files.into_iter().next() else {
             let hint = if remote.is_none() { "; did the job run actions/checkout before?" } else { "" };
-            return Err(format!("{uses}: there is no action.yml or action.yaml in {folder}{hint}"));
+            return Err(format!("{uses}: there is no action.yml, action.yaml or Dockerfile in {folder}{hint}"));
         };
-        let action = Arc::new(action::parse(&path, &String::from_utf8_lossy(&content))?);
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let action = Arc::new(match name.eq_ignore_ascii_case("dockerfile") {
+            // A folder with nothing but a Dockerfile is an action, too.
+            true => Action::image(name),
+            false => action::parse(&path, &String::from_utf8_lossy(&content))?,
+        });
         Ok(Self { uses: uses.to_owned(), folder, action, remote })
     }
 
@@ -95,7 +104,9 @@ impl Runner<'_> {
                 self.act(step, loaded, &given, scope).await
             }
             Uses::Image(_) => {
-                Err(format!("{uses}: Docker actions are not supported in this release; use a `run:` step"))
+                let action = Arc::new(Action::image(uses));
+                let loaded = Loaded { uses: uses.to_owned(), folder: String::new(), action, remote: None };
+                Box::pin(self.act(step, loaded, &given, scope)).await
             }
         }
     }
@@ -135,11 +146,26 @@ impl Runner<'_> {
         if scope.depth >= DEPTH {
             return Err(format!("{}: actions use each other more than {DEPTH} deep", loaded.uses));
         }
-        self.warn_of_inputs(&loaded, given, scope).await;
+        if !loaded.folder.is_empty() {
+            self.warn_of_inputs(&loaded, given, scope).await;
+        }
         let inputs = self.inputs(&loaded, given, scope).await?;
         match &loaded.action.runs {
             Runs::Composite(steps) => self.composite(steps, &loaded, &inputs, scope).await,
-            Runs::Node(node) => self.node_main(step, node, &loaded, &inputs, scope).await,
+            runs @ (Runs::Node(_) | Runs::Docker(_)) => {
+                if let (Some(_), None) = (runs.pre(), &loaded.remote) {
+                    let said =
+                        format!("##[warning]{}: what a local action runs before the job is left out", loaded.uses);
+                    self.job.console.notice(scope.index, &said).await;
+                }
+                let place = (scope.depth > 0).then(|| scope.place.clone());
+                self.register(step, &loaded, &scope.key, scope.action.clone(), place, scope.depth).await;
+                match runs {
+                    Runs::Node(node) => self.program(&loaded, &node.using, &node.main, &inputs, scope).await,
+                    Runs::Docker(docker) => self.contain(&loaded, docker, None, &inputs, scope).await,
+                    Runs::Composite(_) => Ok(StepEnd::new(Conclusion::Skipped)),
+                }
+            }
         }
     }
 

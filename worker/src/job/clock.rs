@@ -26,6 +26,8 @@ pub(super) enum Cause {
     LogLimit,
     /// The log cannot be stored.
     LogBroken,
+    /// The disk limit was hit.
+    DiskLimit,
 }
 
 impl Cause {
@@ -48,6 +50,8 @@ pub(super) struct Clock {
     cancel: CancellationToken,
     kill: CancellationToken,
     stop: Stop,
+    /// Cancelled where the job uses more disk than it may.
+    pub(super) full: CancellationToken,
     limit: Duration,
     deadline: Instant,
     /// Why the job ends, once it does; a harder cause takes a gentler one's place.
@@ -63,7 +67,15 @@ impl Clock {
         // A year stands for no limit: the sum must stay a time.
         let limit = limit.min(Duration::from_secs(365 * 24 * 3600));
         let deadline = Instant::now() + START;
-        Self { cancel: attempt.cancel.clone(), kill: attempt.kill.clone(), stop, limit, deadline, ended: None }
+        Self {
+            cancel: attempt.cancel.clone(),
+            kill: attempt.kill.clone(),
+            stop,
+            full: CancellationToken::new(),
+            limit,
+            deadline,
+            ended: None,
+        }
     }
 
     /// The machine is there: the job's time begins, whatever the machine took.
@@ -88,6 +100,7 @@ impl Clock {
             () = self.kill.cancelled() => Interrupt::Job(Cause::Killed),
             () = self.stop.broken.cancelled() => Interrupt::Job(Cause::LogBroken),
             () = self.stop.limit.cancelled() => Interrupt::Job(Cause::LogLimit),
+            () = self.full.cancelled() => Interrupt::Job(Cause::DiskLimit),
             () = self.cancel.cancelled(), if gentle => Interrupt::Job(Cause::Cancelled),
             () = sleep_until(self.deadline) => {
                 Interrupt::Job(if gentle { Cause::Timeout } else { Cause::Killed })
@@ -114,9 +127,12 @@ impl Clock {
         if Instant::now() >= self.deadline {
             self.end(if self.ended.is_none() { Cause::Timeout } else { Cause::Killed });
         }
-        for (token, cause) in
-            [(&self.kill, Cause::Killed), (&self.stop.broken, Cause::LogBroken), (&self.stop.limit, Cause::LogLimit)]
-        {
+        for (token, cause) in [
+            (&self.kill, Cause::Killed),
+            (&self.stop.broken, Cause::LogBroken),
+            (&self.stop.limit, Cause::LogLimit),
+            (&self.full, Cause::DiskLimit),
+        ] {
             if token.is_cancelled() && self.ended.is_none_or(Cause::is_gentle) {
                 self.ended = Some(cause);
             }

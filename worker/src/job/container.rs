@@ -152,6 +152,9 @@ fn reference(image: &str) -> Result<String, String> {
     Ok(image.to_owned())
 }
 
+/// Folders that no volume may cover, hold or stand in.
+const KEPT: [&[&str]; 6] = [&["longshore"], &["workspace"], &["github"], &["proc"], &["sys"], &["dev"]];
+
 fn volume(text: &str) -> Result<(String, String), String> {
     let parts: Vec<_> = text.split(':').collect();
     let (source, target) = match parts.as_slice() {
@@ -165,6 +168,11 @@ fn volume(text: &str) -> Result<(String, String), String> {
     }
     if !target.starts_with('/') || target.split('/').any(|part| part == "..") || target.trim_matches('/').is_empty() {
         return Err(format!("volume `{text}`: its target must be an absolute path below /"));
+    }
+    let parts: Vec<_> = target.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    let kept = |kept: &[&str]| parts.starts_with(kept) || kept.starts_with(&parts);
+    if KEPT.iter().any(|path| kept(path)) {
+        return Err(format!("volume `{text}`: its target holds what the job is run by; choose another"));
     }
     Ok((source.to_owned(), target.to_owned()))
 }
@@ -333,6 +341,79 @@ mod tests {
         ] {
             let error = applied(&container).unwrap_err();
             assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn attack_30_options_that_would_give_the_host_are_refused_in_every_form() {
+        for option in [
+            "--privileged",
+            "--privileged=true",
+            "--pid=host",
+            "--pid host",
+            "-v /:/h",
+            "-v=/:/h",
+            "--volume /var/run/docker.sock:/s",
+            "--mount type=bind,source=/,target=/h",
+            "--device /dev/kmsg",
+            "--device=/dev/kmsg",
+            "--cap-add SYS_ADMIN",
+            "--cap-add=ALL",
+            "--security-opt seccomp=unconfined",
+            "--network host",
+            "--net=host",
+            "--userns host",
+            "--ipc=host",
+            "--uts=host",
+            "--cgroup-parent=/",
+            "--gpus all",
+            "--volumes-from other",
+            "--env-file /etc/shadow",
+            "--cidfile /x",
+            "--add-host a:127.0.0.1",
+            "--sysctl kernel.panic=1",
+            "--ulimit nproc=-1",
+            "--runtime runc",
+            "'--privileged'",
+            "-itv /:/h",
+        ] {
+            for before in ["", "--cpus 1 "] {
+                let container = serde_json::json!({"image": "i", "options": format!("{before}{option}")});
+                let name = option.trim_matches('\'').split([' ', '=']).next().unwrap();
+                let error = applied(&container).unwrap_err();
+                assert!(error.contains(name) || error.contains("host"), "{option}: {error}");
+                let value = Value::from_json(&container);
+                let error = service("s", &value, plain("base", "a".into(), Limits::default())).unwrap_err();
+                assert!(error.contains(name) || error.contains("host"), "{option}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn attack_32_no_volume_covers_what_runs_the_job() {
+        for target in [
+            "/",
+            "//",
+            "/.",
+            "/proc",
+            "/proc/self",
+            "/sys/fs",
+            "/dev",
+            "/dev/shm",
+            "/longshore",
+            "/longshore/bin",
+            "/longshore//bin/",
+            "/./longshore/temp",
+            "/workspace",
+            "/workspace/x",
+            "/github",
+            "/github/home",
+            "/a/../proc",
+            "relative",
+        ] {
+            let container = serde_json::json!({"image": "i", "volumes": [format!("x:{target}")]});
+            let error = applied(&container).unwrap_err();
+            assert!(error.contains("target") || error.contains("write NAME"), "{target}: {error}");
         }
     }
 

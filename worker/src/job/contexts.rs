@@ -166,6 +166,11 @@ impl Contexts {
         (path, serde_json::to_vec_pretty(&event).unwrap_or_default())
     }
 
+    /// `github.event`.
+    pub(super) fn payload(&self) -> &serde_json::Value {
+        self.github.get("event").unwrap_or(&serde_json::Value::Null)
+    }
+
     /// A text of the `github` context; empty where it has none.
     pub(super) fn github_text(&self, key: &str) -> &str {
         self.github.get(key).and_then(Tree::as_str).unwrap_or_default()
@@ -217,7 +222,20 @@ impl Contexts {
         env: &IndexMap<String, String>,
         action: &str,
     ) -> IndexMap<String, String> {
-        let mut variables = self.machine.clone();
+        let mut variables = self.environment_over(self.machine.clone(), place, env, action);
+        let path = search_path(&self.paths, variables.get("PATH").map(String::as_str).unwrap_or_default());
+        variables.insert("PATH".into(), path);
+        variables
+    }
+
+    /// The environment of a process in another machine, over that of its image.
+    pub(super) fn environment_over(
+        &self,
+        mut variables: IndexMap<String, String>,
+        place: &Place,
+        env: &IndexMap<String, String>,
+        action: &str,
+    ) -> IndexMap<String, String> {
         variables.extend(self.env.clone());
         variables.extend(place.env.clone());
         variables.extend(env.clone());
@@ -234,8 +252,6 @@ impl Contexts {
         let remote = place.remote.as_ref();
         variables.insert("GITHUB_ACTION_REPOSITORY".into(), remote.map(|r| r.repository.clone()).unwrap_or_default());
         variables.insert("GITHUB_ACTION_REF".into(), remote.map(|r| r.reference.clone()).unwrap_or_default());
-        let path = search_path(&self.paths, variables.get("PATH").map(String::as_str).unwrap_or_default());
-        variables.insert("PATH".into(), path);
         variables
     }
 

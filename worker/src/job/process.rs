@@ -1,6 +1,6 @@
 //! Runs one process of a step: its environment and files before, its end and what it left in files after.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use indexmap::IndexMap;
@@ -30,6 +30,8 @@ const ANNOTATIONS: usize = 1000;
 /// One process to run.
 pub(super) struct Process {
     pub(super) step: i32,
+    /// Where it runs; `None`: in the job's own machine.
+    pub(super) machine: Option<Arc<dyn Machine>>,
     pub(super) argv: Vec<String>,
     pub(super) environment: IndexMap<String, String>,
     pub(super) directory: String,
@@ -106,13 +108,15 @@ pub(super) fn command_file(temp: &str, kind: &str, number: u64) -> String {
 impl Runner<'_> {
     /// Runs a process with the command files around it.
     pub(super) async fn process(&mut self, mut process: Process) -> Done {
-        let files = Files::new(&self.machine.temp(), self.contexts.number);
+        let beside = process.machine.take();
+        let machine = beside.as_deref().unwrap_or(self.machine);
+        let files = Files::new(&machine.temp(), self.contexts.number);
         self.contexts.number += 1;
         for (name, path) in files.entries() {
             process.environment.insert(name.to_owned(), path.to_owned());
             process.files.push((path.to_owned(), Bytes::new(), 0o666));
         }
-        if !self.started {
+        if !self.has_event || beside.is_some() {
             let (path, content) = self.contexts.event();
             process.files.push((path, content.into(), 0o644));
         }
@@ -132,9 +136,10 @@ impl Runner<'_> {
             ..Command::default()
         };
         let output = self.job.console.open(process.step, manner).await;
-        let ended = self.until_end(command, &output, process.deadline).await;
+        let ended = self.until_end(machine, command, &output, process.deadline).await;
         let heard = self.job.console.close().await;
         self.started = true;
+        self.has_event |= beside.is_none();
         let mut done = Done { ended, outputs: heard.outputs, state: heard.state, failed: heard.failed };
         self.contexts.env.extend(heard.env);
         heard.paths.into_iter().for_each(|path| self.add_path(path));
@@ -153,11 +158,11 @@ impl Runner<'_> {
 
     async fn until_end(
         &mut self,
+        machine: &dyn Machine,
         command: Command,
         output: &dyn crate::sandbox::OutputSink,
         deadline: Option<Instant>,
     ) -> Ended {
-        let machine: &dyn Machine = self.machine;
         let mut run = machine.run(command, output);
         let clock = &mut self.job.clock;
         let interrupt = tokio::select! {

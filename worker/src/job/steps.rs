@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use tokio::time::Instant;
 use workflow::{
     expression::{Object, Value},
-    plan::{Annotation, Conclusion, JobReport, Reason, Step, StepAction, StepReport},
+    plan::{Annotation, Conclusion, Environment, JobReport, Reason, Step, StepAction, StepReport, Tree},
 };
 
 use super::{
@@ -41,6 +41,8 @@ pub(super) struct Runner<'a> {
     pub(super) annotations: Vec<Annotation>,
     pub(super) summary: String,
     pub(super) started: bool,
+    /// The event's payload lies in the job's machine.
+    pub(super) has_event: bool,
     pub(super) has_bash: bool,
     status: Status,
     reports: Vec<StepReport>,
@@ -100,6 +102,7 @@ impl<'a> Runner<'a> {
             annotations: Vec::new(),
             summary: String::new(),
             started: false,
+            has_event: false,
             has_bash: true,
             status: Status::Success,
             reports: Vec::new(),
@@ -296,6 +299,7 @@ impl<'a> Runner<'a> {
             let path = format!("{}/{name}", self.machine.temp());
             let process = Process {
                 step: scope.index,
+                machine: None,
                 argv: shell.command(&path),
                 environment: self.contexts.environment(scope.place, &scope.env, &scope.action),
                 directory: directory.clone(),
@@ -333,7 +337,7 @@ impl<'a> Runner<'a> {
             }
             Ended::TimedOut => "The step's time is over; `timeout-minutes` of the step sets it.".to_owned(),
             Ended::Interrupted(cause) => {
-                if cause != Cause::LogLimit && cause != Cause::LogBroken {
+                if matches!(cause, Cause::Cancelled | Cause::Killed | Cause::Timeout) {
                     end.outcome = Conclusion::Cancelled;
                 }
                 "The step was ended: the job ends.".to_owned()
@@ -371,6 +375,13 @@ impl<'a> Runner<'a> {
                 }
             }
         }
+        match environment(order.order.job.environment.as_ref(), &evaluator).await {
+            Ok(environment) => report.environment = environment,
+            Err(problem) => {
+                problems.push(format!("##[error]environment: {problem}"));
+                self.fail(None);
+            }
+        }
         for problem in problems {
             self.job.console.notice(proto::STEP_CLEANUP, &problem).await;
         }
@@ -378,7 +389,7 @@ impl<'a> Runner<'a> {
         let ended = self.job.clock.ended;
         report.conclusion = match ended {
             Some(Cause::Cancelled | Cause::Killed) => Conclusion::Cancelled,
-            Some(Cause::Timeout | Cause::LogLimit | Cause::LogBroken) => Conclusion::Failure,
+            Some(Cause::Timeout | Cause::LogLimit | Cause::LogBroken | Cause::DiskLimit) => Conclusion::Failure,
             None if self.status == Status::Success => Conclusion::Success,
             None => Conclusion::Failure,
         };
@@ -432,6 +443,23 @@ pub(super) fn plain_name(step: &Step) -> String {
 
 pub(super) fn absolute(workspace: &str, path: &str) -> String {
     if path.starts_with('/') { path.to_owned() } else { format!("{workspace}/{path}") }
+}
+
+/// `environment:` evaluated at the job's end, when its steps' outputs are known; one without a name is none.
+async fn environment(written: Option<&Tree>, evaluator: &Evaluator<'_>) -> Result<Option<Environment>, String> {
+    let (name, url) = match written {
+        Some(Tree::String(name)) => (name.as_str(), None),
+        Some(Tree::Object(keys)) => {
+            (keys.get("name").and_then(Tree::as_str).unwrap_or_default(), keys.get("url").and_then(Tree::as_str))
+        }
+        _ => return Ok(None),
+    };
+    let name = evaluator.text(name).await?;
+    let url = match url {
+        Some(url) => Some(evaluator.text(url).await?).filter(|url| !url.is_empty()),
+        None => None,
+    };
+    Ok((!name.is_empty()).then_some(Environment { name, url }))
 }
 
 /// What is run, as the log shows it; no line of it reads like output.

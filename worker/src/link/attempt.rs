@@ -207,6 +207,7 @@ fn failed(reason: Reason) -> JobReport {
         exit_code: 125,
         steps: Vec::new(),
         outputs: Default::default(),
+        environment: None,
         annotations: Vec::new(),
         summary: String::new(),
         started: false,

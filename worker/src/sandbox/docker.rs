@@ -1,12 +1,14 @@
 //! Jobs in containers of a Docker Engine (API 1.41 or later).
 //!
 //! [`Docker`] holds what a worker owns on the engine. `container` makes machines, `service` their services, `ground`
-//! keeps what the containers of one job share and removes it with them, `network` keeps networks, `egress` closes
+//! keeps what the containers of one job share and removes it with them, `network` keeps networks, `disk` counts, `egress` closes
 //! private addresses to them, `image` finds or pulls images, `pool` keeps warm machines.
 
 mod container;
+mod disk;
 mod egress;
 mod engine;
+mod examine;
 mod ground;
 mod image;
 mod machine;
@@ -18,6 +20,7 @@ use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 
+pub use self::examine::{Examined, examine};
 use self::{container::Containers, engine::Engine, pool::Pool};
 use super::{Limits, Machine, MachineSpec, Sandbox, SandboxError};
 

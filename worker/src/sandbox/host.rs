@@ -16,7 +16,7 @@ use tokio::process::Child;
 use tokio_util::io::ReaderStream;
 
 use super::{
-    Command, Exit, INIT, Machine, MachineSpec, OutputSink, Port, Sandbox, SandboxError,
+    Command, Exit, INIT, Machine, MachineSpec, OutputSink, Port, Program, Sandbox, SandboxError,
     conversation::Conversation,
     service::{Service, ServiceSpec},
 };
@@ -112,6 +112,10 @@ impl Machine for HostMachine {
         std::env::var("PATH").map(|path| ("PATH".to_owned(), path)).into_iter().collect()
     }
 
+    fn image_program(&self) -> Program {
+        Program::default()
+    }
+
     fn workspace(&self) -> String {
         self.workspace.clone()
     }
@@ -161,6 +165,18 @@ impl Machine for HostMachine {
         std::future::ready(Err(no_containers("a forwarded port"))).boxed()
     }
 
+    fn beside(&self, _spec: MachineSpec, _workspace: bool) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>> {
+        std::future::ready(Err(no_containers("a Docker action"))).boxed()
+    }
+
+    fn pack<'a>(&'a self, _path: &'a str, _limit: usize) -> BoxFuture<'a, Result<Vec<u8>, SandboxError>> {
+        std::future::ready(Err(no_containers("a Docker action"))).boxed()
+    }
+
+    fn keep<'a>(&'a self, _name: &'a str, _program: &'a Program) -> BoxFuture<'a, Result<(), SandboxError>> {
+        std::future::ready(Err(no_containers("a Docker action"))).boxed()
+    }
+
     fn helper(&self) -> String {
         self.helper.clone()
     }
@@ -168,6 +184,10 @@ impl Machine for HostMachine {
     /// Any port: jobs share this machine's loopback.
     fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>> {
         self.conversation.listen(0).boxed()
+    }
+
+    fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>, SandboxError>> {
+        std::future::ready(Ok(None)).boxed()
     }
 
     fn destroy(&self) -> BoxFuture<'_, ()> {

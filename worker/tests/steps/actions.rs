@@ -131,3 +131,33 @@ async fn a_step_that_needs_node_in_an_image_without_it_says_what_to_do_and_may_g
     let Some(outcome) = run(job).await else { return };
     assert_eq!(outcome.lines(), ["ran"], "{}", outcome.notices());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_15_a_privileged_run_of_a_foreign_pull_request_has_the_base_code_unless_it_asks_for_the_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let steps = "
+- uses: actions/checkout@v4
+- run: cat code.sh
+- id: head
+  continue-on-error: true
+  uses: actions/checkout@v4
+  with: {ref: '${{ github.event.pull_request.head.sha }}'}
+- run: cat code.sh; echo ${{ steps.head.outcome }}
+- uses: actions/checkout@v4
+  with: {ref: '${{ github.event.pull_request.head.sha }}', allow-unsafe-pr-checkout: true}
+- run: cat code.sh";
+    let mut job = Run::steps(steps).repository(folder.path(), &[("code.sh", "ours\n")]);
+    let script =
+        "echo theirs > code.sh && git -c user.name=n -c user.email=e@example.org commit -qam two && git rev-parse HEAD";
+    let output = std::process::Command::new("sh").args(["-c", script]).current_dir(folder.path()).output().unwrap();
+    let head = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    let event = serde_json::json!({
+        "pull_request": {"head": {"sha": head, "repo": {"full_name": "npub1eve/hello"}}, "base": {"ref": "main"}},
+    });
+    let github = job.order.contexts.get_mut("github").unwrap().as_object_mut().unwrap();
+    github.insert("event_name".into(), "pull_request_target".into());
+    github.insert("event".into(), event);
+    let Some(outcome) = run(job).await else { return };
+    assert_eq!(outcome.lines(), ["ours", "ours", "failure", "theirs"], "{}", outcome.notices());
+    assert!(outcome.notices().contains("allow-unsafe-pr-checkout: true"), "{}", outcome.notices());
+}

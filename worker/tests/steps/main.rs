@@ -11,8 +11,10 @@ use workflow::plan::{Conclusion, Reason};
 
 mod actions;
 mod commands;
+mod docker;
 mod ending;
 mod harness;
+mod isolation;
 mod report;
 mod services;
 
@@ -25,11 +27,23 @@ async fn run(run: Run) -> Option<Outcome> {
         return None;
     }
     let worker = format!("steps-{}-{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
-    let config = DockerConfig { worker, ..DockerConfig::default() };
+    let outcomes = run_all(worker, [run]).await;
+    outcomes.into_iter().next()
+}
+
+/// Runs jobs one after the other on one worker, and removes the images that it made for them.
+async fn run_all(worker: String, runs: impl IntoIterator<Item = Run>) -> Vec<Outcome> {
+    let config = DockerConfig { worker: worker.clone(), ..DockerConfig::default() };
     let docker = Docker::connect(config).await.expect("a Docker engine; LONGSHORE_NO_ENGINE=1 goes on without");
-    let outcome = run.on(docker.clone()).await;
+    let mut outcomes = Vec::new();
+    for run in runs {
+        outcomes.push(run.on(docker.clone()).await);
+    }
     docker.close().await;
-    Some(outcome)
+    let remove =
+        format!("docker images -q --filter label=longshore.worker={worker} | sort -u | xargs -r docker rmi -f");
+    std::process::Command::new("sh").args(["-c", &remove]).output().expect("docker");
+    outcomes
 }
 
 /// Steps, the lines they print, and how each concludes.

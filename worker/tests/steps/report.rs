@@ -14,6 +14,7 @@ jobs:
     runs-on: ubuntu-latest
     env: {J: job, S: job}
     defaults: {run: {shell: bash}}
+    environment: {name: 'live-${{ github.job }}', url: 'https://example.org/${{ steps.a.outputs.leak }}'}
     outputs:
       out: ${{ steps.a.outputs.o }}
       leak: ${{ steps.a.outputs.leak }}
@@ -36,6 +37,9 @@ jobs:
     assert_eq!(report.outputs.get("out").map(String::as_str), Some("workflow job step"));
     assert_eq!(report.outputs.get("leak"), None, "an output with a secret is dropped");
     assert!(outcome.notices().contains("leak is left out"));
+    let environment = report.environment.as_ref().unwrap();
+    assert_eq!(environment.name, "live-test");
+    assert_eq!(environment.url.as_deref(), Some("https://example.org/x ***"));
     assert_eq!(report.steps[0].name, "Step of step");
     assert_eq!((report.exit_code, report.steps[0].exit_code), (9, Some(9)));
     assert_eq!(report.summary, "# Sum with ***\n");
@@ -56,6 +60,45 @@ jobs:
             ("Complete job", true),
         ]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_06_no_job_output_carries_a_secret_whatever_its_form() {
+    let job = Run::new(
+        "
+jobs:
+  test:
+    runs-on: ubuntu-latest
+    outputs:
+      plain: ${{ steps.a.outputs.plain }}
+      encoded: ${{ steps.a.outputs.encoded }}
+      inside: ${{ steps.a.outputs.inside }}
+      masked: ${{ steps.a.outputs.masked }}
+      direct: ${{ secrets.TOKEN }}
+      fine: ${{ steps.a.outputs.fine }}
+    steps:
+      - id: a
+        env: {T: '${{ secrets.TOKEN }}'}
+        run: |
+          echo '::add-mask::made-up-later'
+          echo \"plain=$T\" >> $GITHUB_OUTPUT
+          echo \"encoded=$(printf %s \"$T\" | base64)\" >> $GITHUB_OUTPUT
+          printf 'inside<<E\\nfirst line\\n{\"key\": \"%s\"}\\nE\\n' \"$T\" >> $GITHUB_OUTPUT
+          echo 'masked=made-up-later' >> $GITHUB_OUTPUT
+          echo fine=text >> $GITHUB_OUTPUT
+      - env: {T: '${{ secrets.TOKEN }}', SAME: '${{ steps.a.outputs.plain }}'}
+        run: test \"$T\" = \"$SAME\"",
+    );
+    let Some(outcome) = run(job.secret("TOKEN", "tok_9f8e7d6c5b")).await else { return };
+    assert_eq!(outcome.conclusions(), ["success", "success"], "steps of the job itself may use it");
+    let outputs: Vec<_> = outcome.report.outputs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(outputs, [("fine", "text")]);
+    for name in ["plain", "encoded", "inside", "masked", "direct"] {
+        assert!(outcome.notices().contains(&format!("{name} is left out")), "{name}: {}", outcome.notices());
+    }
+    for text in ["tok_9f8e7d6c5b", "dG9rXzlmOGU3ZDZjNWI"] {
+        assert!(!outcome.everything().contains(text), "{text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

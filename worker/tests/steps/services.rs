@@ -5,7 +5,7 @@ use workflow::plan::{Conclusion, Reason};
 use crate::{harness::Run, run};
 
 /// A web server that answers with its `GREETING`, and becomes healthy some time after its start.
-const WEB: &str = r#"
+pub(crate) const WEB: &str = r#"
           image: longshore/ubuntu:dev
           entrypoint: node -e
           command: >-
@@ -13,7 +13,7 @@ const WEB: &str = r#"
             setTimeout(() => require('fs').writeFileSync('/tmp/healthy', ''), 1500)"
           options: --health-cmd "test -e /tmp/healthy" --health-interval=1s --health-retries 60 --memory 256m"#;
 
-fn job(keys: &str, steps: &str) -> Run {
+pub(crate) fn job(keys: &str, steps: &str) -> Run {
     let steps: String = steps.lines().map(|line| format!("      {line}\n")).collect();
     Run::new(&format!("jobs:\n  test:\n    runs-on: ubuntu-latest\n    {keys}\n    steps:\n{steps}"))
 }

@@ -50,7 +50,8 @@ fn scalars(value: &Json, values: &mut Vec<String>) {
     }
 }
 
-fn one_line(text: &str) -> String {
+/// A text as a name: one line, no longer than GitHub has it.
+pub fn one_line(text: &str) -> String {
     let line: Vec<&str> =
         text.split(|character: char| character.is_control()).filter(|part| !part.is_empty()).collect();
     let line = line.join(" ");

@@ -64,7 +64,7 @@ fn needs(jobs: &Node, report: &mut Report<'_>) {
 
 /// A circle among the edges, its first node again at its end. It takes away what waits for nothing until only circles
 /// and what waits for them is left, and then follows any edge.
-fn cycle(edges: &[Vec<usize>]) -> Option<Vec<usize>> {
+pub(super) fn cycle(edges: &[Vec<usize>]) -> Option<Vec<usize>> {
     let mut left: Vec<usize> = edges.iter().map(Vec::len).collect();
     let mut waiting: Vec<Vec<usize>> = vec![Vec::new(); edges.len()];
     for (from, targets) in edges.iter().enumerate() {

@@ -122,12 +122,17 @@ impl<'a> Loader<'a> {
         Ok(node)
     }
 
-    fn scalar(&mut self, text: String, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> Value {
+    fn scalar(&mut self, mut text: String, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> Value {
         let style = match style {
             ScalarStyle::Plain => Style::Plain,
             ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => Style::Quoted,
             ScalarStyle::Literal | ScalarStyle::Folded => Style::Block,
         };
+        // A block keeps the line break at its end, but where the file ends without one there is none to keep.
+        let rest = self.cursor.text.get(span.offset.saturating_add(span.length)..).unwrap_or_default();
+        if style == Style::Block && !self.cursor.text.ends_with(['\n', '\r']) && rest.trim().is_empty() {
+            text.truncate(text.strip_suffix('\n').map_or(text.len(), str::len));
+        }
         let scalar = Scalar { text, style, tag: tag.map(name) };
         if let Some(message) = scalar.misfit() {
             self.note(message, span);
@@ -314,6 +319,16 @@ mod tests {
             json!({"a": {"x": 1, "y": 2}, "b": {"y": 3, "x": 1}, "c": {"y": 4, "x": 1}, "d": {"x": 1, "y": 2}});
         assert_eq!(one(text), expected);
         assert_eq!(one("'<<': 1"), json!({"<<": 1}));
+    }
+
+    #[test]
+    fn a_block_at_the_end_of_a_file_has_a_line_break_only_where_the_file_has_one() {
+        for (text, expected) in
+            [("a: |\n  x\n", "x\n"), ("a: |\n  x", "x"), ("a: |-\n  x", "x"), ("a: |\n  x\nb: c", "x\n")]
+        {
+            let stream = read(text, Limits::default(), MergeKeys::Keep);
+            assert_eq!(stream.documents[0].get("a").and_then(Node::text), Some(expected), "{text:?}");
+        }
     }
 
     #[test]

@@ -98,6 +98,13 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
+    /// Inputs of a dispatch: tags `input` of the run, a name and a value each. The workflow's rules are theirs.
+    fn inputs(&self) -> Option<Pairs> {
+        let pair = |tag: &[String]| Some((tag.get(1)?.clone(), tag.get(2)?.clone()));
+        let inputs: Pairs = tags::all(self.run, "input").filter_map(pair).take(self.limits.env_pairs).collect();
+        (!inputs.is_empty()).then_some(inputs)
+    }
+
     fn read(&self, publisher: Option<&Keys>) -> Result<(Request, Vec<(String, SecretString)>), String> {
         if tags::all(self.job, "payment").next().is_some() {
             return Err("this pool takes no payment, send the job without one".into());
@@ -150,7 +157,7 @@ impl Pair<'_> {
             actor: self.job.pubkey.to_hex(),
             env,
             notices,
-            inputs: None,
+            inputs: self.inputs(),
             received_at: self.now,
         };
         Ok((request, values))

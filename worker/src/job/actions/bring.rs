@@ -70,10 +70,11 @@ impl Actions {
             let mut chain = at.chain.to_vec();
             chain.push((step.clone(), loaded.clone()));
             match &loaded.action.runs {
-                Runs::Node(node) if node.pre.is_some() => {
-                    pres.push(Pre { key: at.key.clone(), step: at.step, chain });
+                runs @ (Runs::Node(_) | Runs::Docker(_)) => {
+                    if runs.pre().is_some() {
+                        pres.push(Pre { key: at.key.clone(), step: at.step, chain });
+                    }
                 }
-                Runs::Node(_) => {}
                 Runs::Composite(steps) => {
                     for (index, inner) in steps.iter().enumerate() {
                         let at = At { step: at.step, key: format!("{}/{index}", at.key), chain: &chain };

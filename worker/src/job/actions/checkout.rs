@@ -10,7 +10,7 @@ use workflow::plan::Conclusion;
 
 use crate::{
     fetch::{self, Checkout, Sparse, Submodules},
-    github::uses,
+    github::{foreign, uses},
     job::{
         clock::{Cause, Interrupt},
         steps::{Runner, StepEnd, StepScope, absolute},
@@ -33,6 +33,17 @@ impl Runner<'_> {
         let input = |name: &str| {
             inputs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.trim())
         };
+        if !flag("allow-unsafe-pr-checkout", input("allow-unsafe-pr-checkout"), false)? {
+            let github = |key: &str| self.contexts.github_text(key);
+            foreign::check(
+                github("event_name"),
+                self.contexts.payload(),
+                github("repository"),
+                input("repository"),
+                input("ref"),
+            )
+            .map_err(|refused| format!("actions/checkout: {refused}"))?;
+        }
         let wanted = self.wanted(&input).map_err(|problem| format!("actions/checkout: {problem}"))?;
         for (name, why) in NEEDLESS.iter().filter(|(name, _)| !input(name).is_empty()) {
             self.job.console.notice(scope.index, &format!("actions/checkout: `{name}` is ignored: {why}")).await;

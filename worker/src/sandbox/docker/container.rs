@@ -29,12 +29,12 @@ use super::{
     egress::{self, Egress},
     engine::{Engine, NONCE, status},
     ground::{Ground, Holding},
-    image::{Image, Images},
+    image::{self, Image, Images},
     machine::{DockerMachine, TEMP, WORKSPACE},
     network::Networks,
 };
 use crate::sandbox::{
-    INIT, ORIGIN_HOST,
+    INIT, ORIGIN_HOST, SHARED_WORKSPACE,
     conversation::{Conversation, Incoming},
 };
 
@@ -62,6 +62,16 @@ pub(super) struct Containers {
     /// Nonces of machines that must not be swept.
     live: Mutex<HashSet<String>>,
     pub(super) removals: TaskTracker,
+}
+
+/// What a machine has of its job's workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Workspace {
+    /// It is the job's own machine.
+    Own,
+    /// It works for the job.
+    Shared,
+    None,
 }
 
 impl Containers {
@@ -105,17 +115,46 @@ impl Containers {
         let nonce = hex::encode(rand::random::<[u8; 16]>());
         self.live().insert(nonce.clone());
         // From here on dropping it removes what was made.
-        let holding = Ground::new(Arc::clone(self), nonce, network).hold();
-        let (conversation, home) = tokio::time::timeout(READY_TIMEOUT, self.start(&holding, spec, &image, init))
-            .await
-            .unwrap_or_else(|_| Err(SandboxError::Start(format!("not ready after {} s", READY_TIMEOUT.as_secs()))))?;
-        Ok(Arc::new(DockerMachine::new(holding, image, conversation, home)))
+        let ground = Ground::new(Arc::clone(self), nonce, network);
+        self.raise(&ground, spec, Workspace::Own, &image, init).await
+    }
+
+    /// Makes and starts a further machine of a job.
+    pub(super) async fn make_beside(
+        &self,
+        ground: &Arc<Ground>,
+        spec: &MachineSpec,
+        workspace: bool,
+    ) -> Result<Arc<DockerMachine>, SandboxError> {
+        let image = self.images.find(&self.engine, &spec.image, spec.credentials.as_ref()).await?;
+        let init = self.init_volume.get_or_try_init(|| self.fill_init_volume(&spec.image)).await?;
+        let workspace = if workspace { Workspace::Shared } else { Workspace::None };
+        self.raise(ground, spec, workspace, &image, init).await
+    }
+
+    async fn raise(
+        &self,
+        ground: &Arc<Ground>,
+        spec: &MachineSpec,
+        workspace: Workspace,
+        image: &Arc<Image>,
+        init: &str,
+    ) -> Result<Arc<DockerMachine>, SandboxError> {
+        let holding = ground.hold();
+        let (conversation, home) =
+            tokio::time::timeout(READY_TIMEOUT, self.start(&holding, spec, workspace, image, init))
+                .await
+                .unwrap_or_else(|_| {
+                    Err(SandboxError::Start(format!("not ready after {} s", READY_TIMEOUT.as_secs())))
+                })?;
+        Ok(Arc::new(DockerMachine::new(holding, Arc::clone(image), conversation, home)))
     }
 
     async fn start(
         &self,
         holding: &Holding,
         spec: &MachineSpec,
+        workspace: Workspace,
         image: &Image,
         init: &str,
     ) -> Result<(Conversation, String), SandboxError> {
@@ -124,7 +163,7 @@ impl Containers {
         self.make_volume(ground, ground.name()).await?;
         self.make_volumes(ground, &spec.volumes).await?;
         let options = CreateContainerOptionsBuilder::new().name(name).build();
-        let body = self.body(ground, spec, image, init);
+        let body = self.body(ground, spec, workspace, image, init);
         api.create_container(Some(options), body).await.map_err(|error| self.engine.error("create", error))?;
         let options = AttachContainerOptionsBuilder::new().stdin(true).stdout(true).stderr(true).stream(true).build();
         let attached =
@@ -133,7 +172,8 @@ impl Containers {
         started.map_err(|error| self.engine.error("start", error))?;
         let (conversation, ready) =
             Conversation::open(incoming(attached.output), attached.input, &ground.nonce).await?;
-        let from_image = image.environment.iter().find(|(name, _)| name == "HOME").map(|(_, home)| home.clone());
+        let from_image =
+            image.program.environment.iter().find(|(name, _)| name == "HOME").map(|(_, home)| home.clone());
         let home = from_image.unwrap_or(ready.home);
         Ok((conversation, if home.is_empty() { "/".into() } else { home }))
     }
@@ -153,9 +193,22 @@ impl Containers {
         made.map(drop).map_err(|error| self.engine.error("make a volume", error))
     }
 
-    fn body(&self, ground: &Ground, spec: &MachineSpec, image: &Image, init: &str) -> ContainerCreateBody {
-        let user = if spec.user.is_empty() { &image.user } else { &spec.user };
-        let mut mounts = vec![mount(init, INIT_DIRECTORY, true), mount(&ground.name(), WORKSPACE, false)];
+    fn body(
+        &self,
+        ground: &Ground,
+        spec: &MachineSpec,
+        workspace: Workspace,
+        image: &Image,
+        init: &str,
+    ) -> ContainerCreateBody {
+        let user = if spec.user.is_empty() { &image.program.user } else { &spec.user };
+        let mut mounts = vec![mount(init, INIT_DIRECTORY, true)];
+        let targets = match workspace {
+            Workspace::Own => vec![WORKSPACE],
+            Workspace::Shared => vec![WORKSPACE, SHARED_WORKSPACE],
+            Workspace::None => Vec::new(),
+        };
+        mounts.extend(targets.iter().map(|target| mount(&ground.name(), target, false)));
         mounts.extend(spec.volumes.iter().map(|(name, target)| mount(&ground.volume(name), target, false)));
         ContainerCreateBody {
             image: Some(spec.image.clone()),
@@ -163,7 +216,8 @@ impl Containers {
             cmd: Some(vec![
                 ground.nonce.clone(),
                 user.clone(),
-                WORKSPACE.into(),
+                // Init gives it to the user; what is shared stays whose it is.
+                if workspace == Workspace::Own { WORKSPACE } else { TEMP }.into(),
                 TEMP.into(),
                 spec.limits.open_files.to_string(),
             ]),
@@ -251,6 +305,7 @@ impl Containers {
             }
         }
         self.networks.adopt().await?;
+        image::sweep(&self.engine).await;
         Ok(swept)
     }
 

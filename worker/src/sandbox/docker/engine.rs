@@ -35,6 +35,11 @@ impl Engine {
         };
         let no_engine = |error: Error| SandboxError::Engine(absent(&socket, &error));
         let api = connected.map_err(no_engine)?.negotiate_version().await.map_err(no_engine)?;
+        let version = api.version().await.map_err(no_engine)?;
+        let parts = version.components.unwrap_or_default();
+        for warning in known_escapes(parts.iter().map(|part| (part.name.as_str(), part.version.as_str()))) {
+            tracing::warn!(warning);
+        }
         Ok(Self { api, pool: config.pool.clone(), worker: config.worker.clone(), socket })
     }
 
@@ -72,6 +77,34 @@ impl Engine {
     }
 }
 
+/// Escapes from containers that parts of an engine of this age allow, unless its distribution has mended them: the part
+/// and the first release without them. runc: CVE-2019-5736, 2021-30465, 2024-21626, 2025-31133, 2025-52565, 2025-52881.
+const MENDED: [(&str, &[[u64; 3]]); 1] = [("runc", &[[1, 2, 8], [1, 3, 3], [1, 4, 0]])];
+
+/// What to say of an engine's parts, each a name and a version.
+fn known_escapes<'p>(parts: impl Iterator<Item = (&'p str, &'p str)>) -> Vec<String> {
+    let mut said = Vec::new();
+    for (name, version) in parts {
+        let Some((_, mended)) = MENDED.iter().find(|(known, _)| *known == name) else { continue };
+        let numbers = numbers(version);
+        // A later release of the same line, or a later line.
+        let good = mended.iter().any(|from| from[..2] == numbers[..2] && numbers >= *from)
+            || mended.last().is_some_and(|last| numbers >= *last);
+        if !good {
+            said.push(format!(
+                "{name} {version} is known to let a hostile job out of its container; update the engine, unless its \
+                 distribution has mended that"
+            ));
+        }
+    }
+    said
+}
+
+fn numbers(version: &str) -> [u64; 3] {
+    let mut parts = version.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
+    std::array::from_fn(|_| parts.next().and_then(|part| part.parse().ok()).unwrap_or(0))
+}
+
 fn absent(socket: &str, error: &Error) -> String {
     let path = socket.strip_prefix("unix://").unwrap_or(socket);
     let remedy = if path.contains("://") || Path::new(path).exists() {
@@ -88,5 +121,28 @@ pub(super) fn status(error: &Error) -> Option<u16> {
     match error {
         Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attack_34_an_engine_with_known_escapes_is_named() {
+        for (version, warned) in [
+            ("1.1.12", true),
+            ("1.2.7", true),
+            ("1.2.8", false),
+            ("v1.3.0+ds1", true),
+            ("1.3.3-0ubuntu1", false),
+            ("1.4.0-rc.1", false),
+            ("2.0.0", false),
+            ("", true),
+        ] {
+            let said = known_escapes([("Engine", "1"), ("runc", version)].into_iter());
+            assert_eq!(said.len(), usize::from(warned), "{version}: {said:?}");
+            assert!(said.iter().all(|said| said.contains("update the engine")));
+        }
     }
 }

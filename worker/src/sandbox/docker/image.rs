@@ -1,27 +1,36 @@
-//! Finds images on the engine, or pulls them, each once at a time.
+//! Finds images on the engine, or pulls them, each once at a time; keeps those that jobs made.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use bollard::{auth::DockerCredentials, query_parameters::CreateImageOptionsBuilder};
+use bollard::{
+    auth::DockerCredentials,
+    models::{ContainerConfig, ImageSummary},
+    query_parameters::{
+        CommitContainerOptionsBuilder, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
+        ListImagesOptionsBuilder, RemoveImageOptions,
+    },
+};
 use futures::{
-    FutureExt, TryStreamExt,
+    FutureExt, StreamExt, TryStreamExt,
     future::{BoxFuture, Shared},
 };
 use secrecy::ExposeSecret as _;
 
 use super::{SandboxError, engine::Engine, engine::status};
-use crate::sandbox::Credentials;
+use crate::sandbox::{Credentials, Program, STAGE_IMAGE};
+
+/// Images of Docker actions that are kept for the next job that builds the same.
+const KEPT: usize = 50;
 
 /// What a machine needs to know of its image.
 #[derive(Debug, Default)]
 pub(super) struct Image {
     /// `sha256:…` of the registry's manifest; the image's own id where it came from no registry.
     pub(super) digest: Option<String>,
-    pub(super) environment: Vec<(String, String)>,
-    pub(super) user: String,
+    pub(super) program: Program,
 }
 
 type Found = Result<Arc<Image>, String>;
@@ -81,10 +90,15 @@ async fn inspect(engine: &Engine, reference: &str) -> Result<Arc<Image>, bollard
     let entries = config.env.unwrap_or_default().into_iter();
     Ok(Arc::new(Image {
         digest: digest.or(data.id),
-        environment: entries
-            .filter_map(|entry| entry.split_once('=').map(|(n, v)| (n.to_owned(), v.to_owned())))
-            .collect(),
-        user: config.user.unwrap_or_default(),
+        program: Program {
+            entrypoint: config.entrypoint.unwrap_or_default(),
+            command: config.cmd.unwrap_or_default(),
+            directory: config.working_dir.unwrap_or_default(),
+            user: config.user.unwrap_or_default(),
+            environment: entries
+                .filter_map(|entry| entry.split_once('=').map(|(n, v)| (n.to_owned(), v.to_owned())))
+                .collect(),
+        },
     }))
 }
 
@@ -104,4 +118,55 @@ async fn pull(
         ..DockerCredentials::default()
     });
     engine.api.create_image(Some(options), None, credentials).try_for_each(|_| async { Ok(()) }).await
+}
+
+/// A file or folder of a container as an archive.
+pub(super) async fn pack(engine: &Engine, container: &str, path: &str, limit: usize) -> Result<Vec<u8>, SandboxError> {
+    let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
+    let mut pieces = engine.api.download_from_container(container, Some(options));
+    let mut archive = Vec::new();
+    while let Some(piece) = pieces.next().await {
+        archive.extend_from_slice(&piece.map_err(|error| match status(&error) {
+            Some(404) => SandboxError::Refused(format!("there is no {path}")),
+            _ => engine.error("read files", error),
+        })?);
+        if archive.len() > limit {
+            let mib = limit >> 20;
+            return Err(SandboxError::Refused(format!(
+                "{path} has more than {mib} MiB: keep what is not needed out of it"
+            )));
+        }
+    }
+    Ok(archive)
+}
+
+/// Makes an image of a container.
+pub(super) async fn keep(engine: &Engine, container: &str, name: &str, program: &Program) -> Result<(), SandboxError> {
+    let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "latest"));
+    let options = CommitContainerOptionsBuilder::new().container(container).repo(repository).tag(tag).build();
+    // What is left empty, the engine would take from the container, which runs init.
+    let nothing = program.entrypoint.is_empty() && program.command.is_empty();
+    let or = |text: &str, other: &str| Some(if text.is_empty() { other } else { text }.to_owned());
+    let config = ContainerConfig {
+        entrypoint: Some(program.entrypoint.clone()),
+        cmd: Some(if nothing { vec!["sh".into()] } else { program.command.clone() }),
+        working_dir: or(&program.directory, "/"),
+        user: or(&program.user, "0:0"),
+        env: Some(program.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()),
+        ..ContainerConfig::default()
+    };
+    engine.api.commit_container(options, config).await.map(drop).map_err(|error| engine.error("keep an image", error))
+}
+
+/// Removes images that were kept: those between stages of a build, and all others but for the newest. One that is in
+/// use stays.
+pub(super) async fn sweep(engine: &Engine) {
+    let options = ListImagesOptionsBuilder::new().filters(&engine.ours()).build();
+    let images = engine.api.list_images(Some(options)).await.unwrap_or_default();
+    let is_stage = |image: &ImageSummary| image.repo_tags.iter().any(|tag| tag.starts_with(STAGE_IMAGE));
+    let (stages, mut kept): (Vec<_>, Vec<_>) = images.into_iter().partition(is_stage);
+    kept.sort_by_key(|image| std::cmp::Reverse(image.created));
+    for image in stages.into_iter().chain(kept.into_iter().skip(KEPT)) {
+        let _ = engine.api.remove_image(&image.id, None::<RemoveImageOptions>, None).await;
+    }
 }

@@ -7,12 +7,13 @@ use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 
 use super::{
     container::INIT_PATH,
-    ground::Holding,
-    image::Image,
+    disk,
+    ground::{Ground, Holding},
+    image::{self, Image},
     service::{self, DockerService},
 };
 use crate::sandbox::{
-    Command, Exit, Machine, ORIGIN_PORT, OutputSink, Port, SandboxError, Stream,
+    Command, Exit, Machine, MachineSpec, ORIGIN_PORT, OutputSink, Port, Program, SandboxError, Stream,
     conversation::Conversation,
     service::{Service, ServiceSpec},
 };
@@ -45,6 +46,12 @@ impl DockerMachine {
         self.conversation.is_lost()
     }
 
+    fn ground(&self) -> Result<(Arc<Ground>, String), SandboxError> {
+        let living = self.lock();
+        let holding = &living.as_ref().ok_or_else(gone)?.holding;
+        Ok((Arc::clone(&holding.ground), holding.name.clone()))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Living>> {
         self.living.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -56,7 +63,11 @@ impl Machine for DockerMachine {
     }
 
     fn image_environment(&self) -> Vec<(String, String)> {
-        self.image.environment.clone()
+        self.image.program.environment.clone()
+    }
+
+    fn image_program(&self) -> Program {
+        self.image.program.clone()
     }
 
     fn workspace(&self) -> String {
@@ -102,7 +113,6 @@ impl Machine for DockerMachine {
 
     fn serve(&self, spec: ServiceSpec) -> BoxFuture<'_, Result<Arc<dyn Service>, SandboxError>> {
         async move {
-            let gone = || SandboxError::Lost("the job's container was removed".into());
             let (ground, number) = {
                 let living = self.lock();
                 let living = living.as_ref().ok_or_else(gone)?;
@@ -133,7 +143,31 @@ impl Machine for DockerMachine {
         .boxed()
     }
 
-    /// Returns at once: removing takes the engine 100 ms, and nobody has to wait for it. `Sandbox::close` does.
+    fn beside(&self, spec: MachineSpec, workspace: bool) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>> {
+        async move {
+            let (ground, _) = self.ground()?;
+            let machine = ground.containers.make_beside(&ground, &spec, workspace).await?;
+            Ok(machine as Arc<dyn Machine>)
+        }
+        .boxed()
+    }
+
+    fn pack<'a>(&'a self, path: &'a str, limit: usize) -> BoxFuture<'a, Result<Vec<u8>, SandboxError>> {
+        async move {
+            let (ground, name) = self.ground()?;
+            image::pack(&ground.containers.engine, &name, path, limit).await
+        }
+        .boxed()
+    }
+
+    fn keep<'a>(&'a self, name: &'a str, program: &'a Program) -> BoxFuture<'a, Result<(), SandboxError>> {
+        async move {
+            let (ground, container) = self.ground()?;
+            image::keep(&ground.containers.engine, &container, name, program).await
+        }
+        .boxed()
+    }
+
     fn helper(&self) -> String {
         INIT_PATH.into()
     }
@@ -142,10 +176,27 @@ impl Machine for DockerMachine {
         self.conversation.listen(ORIGIN_PORT).boxed()
     }
 
+    fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>, SandboxError>> {
+        async move {
+            // Not held while it is counted: the job may end.
+            let (engine, nonce) = {
+                let (ground, _) = self.ground()?;
+                (Arc::clone(&ground.containers.engine), ground.nonce.clone())
+            };
+            disk::used(&engine, &nonce).await
+        }
+        .boxed()
+    }
+
+    /// Returns at once: removing takes the engine 100 ms, and nobody has to wait for it. `Sandbox::close` does.
     fn destroy(&self) -> BoxFuture<'_, ()> {
         drop(self.lock().take());
         std::future::ready(()).boxed()
     }
+}
+
+fn gone() -> SandboxError {
+    SandboxError::Lost("the job's container was removed".into())
 }
 
 /// The few words of a helper.

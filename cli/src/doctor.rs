@@ -1,0 +1,108 @@
+//! `longshore doctor`: what a pool, or `exec`, would miss on this machine, and what to do about it.
+
+mod checks;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::client::api::Server;
+
+/// Check what Longshore needs: git, the Docker engine, images, configurations, relays, the coordinator and the clock
+///
+/// Nothing is changed. Each thing that is wrong is told with its remedy, and the exit code is then 1.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A configuration of a coordinator or a worker; may be repeated
+    #[arg(long = "config", value_name = "FILE", env = "LONGSHORE_CONFIG", value_delimiter = ',')]
+    configs: Vec<PathBuf>,
+    /// A relay that must answer, besides those of the configurations; may be repeated
+    #[arg(long = "relay", value_name = "URL", env = "LONGSHORE_RELAY", value_delimiter = ',')]
+    relays: Vec<String>,
+    /// An image that must be there, besides those of the configurations; may be repeated
+    #[arg(long = "image", value_name = "IMAGE")]
+    images: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: Server,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Finding {
+    what: String,
+    state: Health,
+    /// What was found.
+    found: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+/// How it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Health {
+    Good,
+    /// Something goes without it.
+    Note,
+    Wrong,
+}
+
+impl Finding {
+    fn good(what: &str, found: impl Into<String>) -> Self {
+        Self { what: what.to_owned(), state: Health::Good, found: found.into(), remedy: None }
+    }
+
+    fn note(what: &str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { state: Health::Note, remedy: Some(remedy.into()), ..Self::good(what, found) }
+    }
+
+    fn wrong(what: &str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { state: Health::Wrong, ..Self::note(what, found, remedy) }
+    }
+}
+
+#[allow(clippy::print_stdout)]
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    let (mut findings, needs) = checks::configurations(&args.configs);
+    findings.insert(0, checks::git());
+    let mut images = needs.images;
+    images.extend(args.images.iter().cloned());
+    if images.is_empty() {
+        // What exec takes where nothing is said.
+        images.extend(worker::config::Config::default().labels.into_values());
+    }
+    if needs.engine || args.configs.is_empty() {
+        findings.extend(checks::engine(&images).await);
+    }
+    let relays: Vec<String> = needs.relays.iter().chain(&args.relays).cloned().collect();
+    findings.extend(checks::relays(&relays).await);
+    let server = args.server.connect()?;
+    findings.push(checks::coordinator(&server).await);
+    findings.push(checks::clock(&server, &relays).await);
+    let wrong = findings.iter().filter(|finding| finding.state == Health::Wrong).count();
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&findings)?);
+    } else {
+        findings.iter().for_each(show);
+        println!("{}", if wrong == 0 { "nothing is wrong".to_owned() } else { format!("{wrong} wrong") });
+    }
+    Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[allow(clippy::print_stdout)]
+fn show(finding: &Finding) {
+    let (sign, style) = match finding.state {
+        Health::Good => ("ok   ", console::Style::new().green()),
+        Health::Note => ("note ", console::Style::new().yellow()),
+        Health::Wrong => ("WRONG", console::Style::new().red()),
+    };
+    println!("{} {}: {}", style.apply_to(sign), finding.what, finding.found);
+    if let Some(remedy) = &finding.remedy {
+        println!("      → {remedy}");
+    }
+}

@@ -1,0 +1,203 @@
+//! The things that `doctor` looks at.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use ::coordinator::config::{
+    self,
+    load::{Given, load},
+};
+use anyhow::{Context as _, Result};
+use futures::future::join_all;
+use reqwest::Method;
+use worker::sandbox::docker::examine;
+
+use super::{Finding, Health};
+use crate::client::{api::Api, relay};
+
+/// How far clocks may be apart, in seconds: signed requests (NIP-98) are taken for as long.
+const APART: u64 = 60;
+/// How long a relay's page may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Memory that a job may use by default; an engine with less ends jobs early.
+const MEMORY: u64 = 4 << 30;
+
+/// What configurations ask for.
+#[derive(Debug, Default)]
+pub(super) struct Needs {
+    pub(super) relays: BTreeSet<String>,
+    pub(super) images: BTreeSet<String>,
+    /// A worker's jobs run in containers.
+    pub(super) engine: bool,
+}
+
+pub(super) fn git() -> Finding {
+    let what = "git";
+    match Command::new("git").arg("--version").output() {
+        Ok(output) if output.status.success() => {
+            Finding::good(what, String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        }
+        _ => Finding::wrong(what, "the program git cannot be run", "install it: repositories are fetched with it"),
+    }
+}
+
+/// Reads every configuration as its role would.
+pub(super) fn configurations(files: &[PathBuf]) -> (Vec<Finding>, Needs) {
+    let mut needs = Needs::default();
+    if files.is_empty() {
+        let remedy = "name one with --config to check it; longshore keygen writes two to begin with";
+        return (vec![Finding::note("configuration", "none was named", remedy)], needs);
+    }
+    let check = |file: &PathBuf| {
+        let what = format!("configuration {}", file.display());
+        match configuration(file, &mut needs) {
+            Ok((role, warnings)) if warnings.is_empty() => Finding::good(&what, format!("of a {role}")),
+            Ok((role, warnings)) => Finding::note(&what, format!("of a {role}"), warnings.join("; ")),
+            Err(error) => Finding::wrong(&what, format!("{error:#}"), "correct it, or let longshore keygen write one"),
+        }
+    };
+    (files.iter().map(check).collect(), needs)
+}
+
+fn configuration(file: &Path, needs: &mut Needs) -> Result<(&'static str, Vec<String>)> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let given = Given { file: Some(file), environment: std::env::vars().collect(), sets: &[] };
+    // Only a worker names its coordinator.
+    let of_worker = text.parse::<toml::Table>().is_ok_and(|table| table.contains_key("coordinator"));
+    if of_worker {
+        let loaded = load(&worker::config::Config::complete(), &given)?;
+        let mut warnings = loaded.config.check()?;
+        warnings.extend(loaded.warnings);
+        if loaded.config.sandbox == "docker" {
+            needs.engine = true;
+            needs.images.extend(loaded.config.labels.into_values());
+        }
+        return Ok(("worker", warnings));
+    }
+    let loaded = load(&config::Config::complete(), &given)?;
+    let mut warnings = loaded.config.check()?;
+    warnings.extend(loaded.warnings);
+    let relays = loaded.config.relays;
+    needs.relays.extend(relays.read.into_iter().chain(relays.write));
+    Ok(("coordinator", warnings))
+}
+
+pub(super) async fn engine(images: &BTreeSet<String>) -> Vec<Finding> {
+    let what = "Docker engine";
+    let images: Vec<String> = images.iter().cloned().collect();
+    let examined = match examine(None, &images).await {
+        Ok(examined) => examined,
+        Err(error) => {
+            let remedy = "see above; longshore exec --sandbox host goes without an engine, and without isolation";
+            return vec![Finding::wrong(what, error.to_string(), remedy)];
+        }
+    };
+    let found = format!("version {}, runtime {}", examined.version, examined.runtime);
+    let mut findings = vec![if examined.memory < MEMORY {
+        let remedy = format!("give it more, or lower limits.memory: a job may use {} GiB", MEMORY >> 30);
+        Finding::note(what, format!("{found}, {} MiB of memory", examined.memory >> 20), remedy)
+    } else {
+        Finding::good(what, found)
+    }];
+    findings.extend(images.iter().map(|image| {
+        let what = format!("image {image}");
+        if examined.missing.contains(image) {
+            let remedy = format!("docker pull {image}, or map the label to another image; the first job pulls it else");
+            Finding::note(&what, "not on the engine", remedy)
+        } else {
+            Finding::good(&what, "on the engine")
+        }
+    }));
+    findings
+}
+
+pub(super) async fn relays(relays: &[String]) -> Vec<Finding> {
+    if relays.is_empty() {
+        let remedy = "name one with --relay, or a coordinator's configuration, to see whether it answers";
+        return vec![Finding::note("relays", "none was named", remedy)];
+    }
+    let reach = async |url: &String| {
+        let what = format!("relay {url}");
+        match relay::connect(std::slice::from_ref(url)).await {
+            Ok(client) => {
+                client.disconnect().await;
+                Finding::good(&what, "answers")
+            }
+            Err(error) => {
+                let remedy = "check its address and the way to it";
+                Finding::wrong(&what, format!("{error:#}"), remedy)
+            }
+        }
+    };
+    let mut findings = join_all(relays.iter().map(reach)).await;
+    // One relay is enough to be heard.
+    if findings.iter().any(|finding| finding.state == Health::Good) {
+        findings.iter_mut().filter(|finding| finding.state == Health::Wrong).for_each(|f| f.state = Health::Note);
+    }
+    findings
+}
+
+pub(super) async fn coordinator(server: &Api) -> Finding {
+    match server.get_text("/readyz").await {
+        Ok(_) => Finding::good("coordinator", format!("{} is ready", server.base())),
+        Err(error) => {
+            let remedy = "start one (longshore dev, longshore coordinator) or name it with --server; exec needs none";
+            Finding::note("coordinator", format!("{error:#}"), remedy)
+        }
+    }
+}
+
+/// Compares the clock with whoever says what time it is.
+pub(super) async fn clock(server: &Api, relays: &[String]) -> Finding {
+    let pages = relays.iter().filter_map(|relay| relay.strip_prefix("ws").map(|rest| format!("http{rest}")));
+    let remote = pages.filter(|page| !page.contains("127.0.0.1") && !page.contains("localhost"));
+    // Relays elsewhere know better than a coordinator on this machine.
+    for url in remote.chain(std::iter::once(server.base().to_owned())) {
+        if let Some(theirs) = date_of(&url).await {
+            return judge(&url, theirs, SystemTime::now());
+        }
+    }
+    Finding::note("clock", "nobody was there to compare it with", "name a relay with --relay")
+}
+
+async fn date_of(url: &str) -> Option<SystemTime> {
+    let client = reqwest::Client::builder().timeout(PATIENCE).build().ok()?;
+    let response = client.request(Method::GET, url).send().await.ok()?;
+    let text = response.headers().get("date")?.to_str().ok()?;
+    let parsed = jiff::fmt::rfc2822::parse(text).ok()?;
+    let seconds = u64::try_from(parsed.timestamp().as_second()).ok()?;
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
+fn judge(who: &str, theirs: SystemTime, ours: SystemTime) -> Finding {
+    let (apart, word) = match ours.duration_since(theirs) {
+        Ok(ahead) => (ahead.as_secs(), "ahead of"),
+        Err(error) => (error.duration().as_secs(), "behind"),
+    };
+    if apart > APART {
+        let remedy =
+            "set it (timedatectl set-ntp true): events and requests that are signed at another time are refused";
+        return Finding::wrong("clock", format!("{apart} s {word} {who}"), remedy);
+    }
+    Finding::good("clock", format!("as that of {who}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_off_is_told_with_its_direction() {
+        let then = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        for (theirs, state, text) in [(0, Health::Good, "as that of"), (90, Health::Wrong, "behind")] {
+            let finding = judge("wss://r", then + Duration::from_secs(theirs), then);
+            assert_eq!(finding.state, state);
+            assert!(finding.found.contains(text), "{finding:?}");
+        }
+        assert!(judge("wss://r", then, then + Duration::from_secs(3600)).found.contains("3600 s ahead of"));
+    }
+}

@@ -1,0 +1,16 @@
+// Loaded by every page: what a page has on it decides which part of it comes to life.
+import { liveList } from "./list.js";
+import { liveRun } from "./run.js";
+import { liveLog } from "./log.js";
+import { start } from "./sign.js";
+
+await start();
+
+const found = (id, come) => {
+  const element = document.getElementById(id);
+  if (element) come(element);
+};
+
+found("runs", liveList);
+found("run", liveRun);
+found("log", liveLog);

@@ -1,0 +1,142 @@
+// Signing in with NIP-07, and what a signature lets people do. The key never comes here: the signer signs.
+import { make } from "./dom.js";
+import { headers, json } from "./stream.js";
+import { makeRun } from "./make.js";
+
+const HOUR = 3600;
+const base64 = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
+const now = () => Math.floor(Date.now() / 1000);
+const event = (kind, tags) => ({ kind, created_at: now(), content: "", tags });
+
+export const key = () => sessionStorage.getItem("longshore.key");
+
+export const signed = async (tags, kind) => {
+  if (!window.nostr) throw new Error("There is no signer here: install a NIP-07 extension, then reload.");
+  return window.nostr.signEvent(event(kind, tags));
+};
+
+const authorization = async (kind, tags) => "Nostr " + base64(JSON.stringify(await signed(tags, kind)));
+
+const explain = async (answer) => {
+  const told = await answer.json().catch(() => null);
+  throw new Error(told?.error || "the server answered " + answer.status);
+};
+
+// A request that counts once, for this address and minute (NIP-98).
+const post = async (path) => {
+  const pool = await json("/api/pool");
+  const header = await authorization(27235, [["u", pool.url + path], ["method", "POST"]]);
+  const answer = await fetch(path, { method: "POST", headers: { authorization: header } });
+  if (!answer.ok) await explain(answer);
+};
+
+// Events are their own authority: the request needs no other.
+export const publish = async (events) => {
+  const answer = await fetch("/api/events", {
+    method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ events }),
+  });
+  if (!answer.ok) await explain(answer);
+  return answer.json();
+};
+
+const signIn = async () => {
+  if (!window.nostr) throw new Error("There is no signer here: install a NIP-07 extension, then reload.");
+  const own = await window.nostr.getPublicKey();
+  const until = now() + HOUR;
+  // Reading private runs: one signature for an hour, good for this host alone.
+  const header = await authorization(24242, [["t", "get"], ["expiration", String(until)], ["server", location.hostname]]);
+  sessionStorage.setItem("longshore.key", own);
+  sessionStorage.setItem("longshore.reader", JSON.stringify({ header, until }));
+  location.reload();
+};
+
+const signOut = () => {
+  sessionStorage.removeItem("longshore.key");
+  sessionStorage.removeItem("longshore.reader");
+  location.reload();
+};
+
+export const button = (text, act, told) => {
+  const element = make("button", { type: "button" }, text);
+  element.addEventListener("click", async () => {
+    element.disabled = true;
+    told.textContent = "";
+    told.classList.remove("problem");
+    try {
+      await act();
+    } catch (error) {
+      told.textContent = error.message;
+      told.classList.add("problem");
+    }
+    element.disabled = false;
+  });
+  return element;
+};
+
+const who = (place) => {
+  const told = make("span", { role: "status" });
+  if (key()) place.append(make("code", {}, key().slice(0, 8)), " ", button("Sign out", signOut, told), told);
+  else place.append(told, " ", button("Sign in", signIn, told));
+};
+
+const runActions = (run) => {
+  const place = document.getElementById("actions");
+  const told = make("span", { role: "status" });
+  const cancel = button("Cancel", async () => {
+    await post("/api/runs/" + run.dataset.run + "/cancel");
+    told.textContent = "It is being ended.";
+  }, told);
+  const again = button("Run again", async () => {
+    makeRun(await json("/api/runs/" + run.dataset.run));
+  }, told);
+  const arrange = () => {
+    cancel.hidden = !("live" in run.dataset);
+    again.hidden = "live" in run.dataset;
+  };
+  arrange();
+  run.addEventListener("refreshed", arrange);
+  place.append(cancel, again, told);
+};
+
+const poolActions = async (workers) => {
+  if (!headers().authorization) return;
+  const answer = await fetch("/api/me", { headers: headers() });
+  if (!answer.ok || !(await answer.json()).operator) return;
+  for (const row of workers.tBodies[0].rows) {
+    if ("draining" in row.dataset) continue;
+    const told = make("span", { role: "status" });
+    row.cells[1].append(" ", button("Drain", async () => {
+      await post("/api/workers/" + row.dataset.worker + "/drain");
+      location.reload();
+    }, told), told);
+  }
+};
+
+// A page that is closed to a stranger is asked for again with the reader's token.
+const retry = async (refused) => {
+  const token = headers().authorization;
+  if (!token) return;
+  const answer = await fetch(location.pathname + location.search, { headers: headers() });
+  if (!answer.ok) return;
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  document.title = fresh.title;
+  refused.replaceWith(fresh.getElementById("main"));
+};
+
+export const start = async () => {
+  const refused = document.querySelector("main[data-refused]");
+  if (refused) await retry(refused);
+  who(document.getElementById("who"));
+  if (!key()) return;
+  const run = document.getElementById("run");
+  if (run) runActions(run);
+  const workers = document.getElementById("workers");
+  if (workers) poolActions(workers);
+  const runs = document.getElementById("runs");
+  if (runs) {
+    const told = make("span", { role: "status" });
+    const values = new URLSearchParams(location.search);
+    const wanted = { repository: values.get("repository") || "", workflow: values.get("workflow") || "", branch: values.get("branch") || "" };
+    runs.before(make("p", {}, button("Run a workflow", () => makeRun({ ...wanted, reference: wanted.branch, commit: "" }), told), told));
+  }
+};

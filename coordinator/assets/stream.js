@@ -1,0 +1,56 @@
+// Server-sent events and JSON, with the reader's token where somebody is signed in (EventSource can carry none).
+
+const token = () => {
+  const held = JSON.parse(sessionStorage.getItem("longshore.reader") || "null");
+  return held && held.until > Date.now() / 1000 ? held.header : null;
+};
+
+export const headers = (more = {}) => {
+  const header = token();
+  return header ? { ...more, authorization: header } : more;
+};
+
+export const json = async (url) => {
+  const answer = await fetch(url, { headers: headers({ accept: "application/json" }) });
+  if (!answer.ok) throw new Error((await answer.json().catch(() => null))?.error || "the server answered " + answer.status);
+  return answer.json();
+};
+
+const wait = (millis) => new Promise((done) => setTimeout(done, millis));
+
+// Calls handlers[event](data) until the handler `end` was called; comes back after a broken connection where it was.
+export const follow = async (url, handlers) => {
+  let last = null;
+  let ended = false;
+  let pause = 500;
+  while (!ended) {
+    try {
+      const answer = await fetch(url, { headers: headers(last === null ? {} : { "last-event-id": last }) });
+      if (!answer.ok) return;
+      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+      let text = "";
+      for (;;) {
+        const { value, done } = await reader.read();
+        if (done) break;
+        pause = 500;
+        text += value;
+        const events = text.split("\n\n");
+        text = events.pop();
+        for (const event of events) {
+          const fields = { event: "message", data: "" };
+          for (const line of event.split("\n")) {
+            const colon = line.indexOf(":");
+            if (colon > 0) fields[line.slice(0, colon)] = line.slice(colon + 1).replace(/^ /, "");
+          }
+          if (fields.id !== undefined) last = fields.id;
+          if (fields.event === "end" || fields.event === "failed") ended = true;
+          if (fields.data && handlers[fields.event]) handlers[fields.event](JSON.parse(fields.data));
+        }
+      }
+    } catch {
+      // The connection broke: it is tried again below.
+    }
+    if (!ended) await wait(pause);
+    pause = Math.min(pause * 2, 15000);
+  }
+};

@@ -1,0 +1,283 @@
+//! Called workflows: their jobs are jobs of the run, each in the file it stands in.
+//!
+//! A job that calls a workflow is laid out as its legs like any other. Where a worker would get the leg of another job,
+//! a [`Call`] takes this one's place, and the called workflow's jobs are laid out below it. `within` is the key of the call that
+//! a job belongs to; empty: the run's own file.
+
+use indexmap::IndexMap;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use workflow::{
+    expression,
+    github::call,
+    plan::{self, Conclusion, Leg, Plan, Reason, Work},
+};
+
+use super::{
+    Claim, Job, Planned, State,
+    advance::Turn,
+    ending::worse,
+    evaluate::Known,
+    ready::{invalid, known},
+};
+
+/// Jobs of a run. What is called can be counted before, matrices around it can't.
+const MAX_JOBS: usize = 4096;
+/// Bytes of a key, which names folders and files.
+const MAX_KEY: usize = 180;
+
+/// A called workflow whose jobs are laid out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Call {
+    /// Id of the job that calls, behind those of the calls it stands in: `outer/inner`.
+    pub id: String,
+    /// Key of the call it stands in; empty: none.
+    pub within: String,
+    /// Which of [`Planned::called`].
+    pub workflow: String,
+    /// Display name.
+    pub name: String,
+    /// The caller's leg.
+    pub leg: Leg,
+    /// Whether its failure ends the other legs.
+    pub fail_fast: bool,
+    /// How many legs may be under way at a time; `None`: all.
+    pub max_parallel: Option<usize>,
+    /// Its concurrency group, where the caller names one.
+    pub claim: Option<Claim>,
+    /// The `inputs` context of the called workflow.
+    pub inputs: Map<String, Value>,
+    /// Why its jobs were ended before they all had run.
+    pub ended: Option<Reason>,
+}
+
+/// Key of a job, or of a call, in the file `within`.
+pub(super) fn key(within: &str, id: &str) -> String {
+    if within.is_empty() { id.to_owned() } else { format!("{within}/{id}") }
+}
+
+/// An id as it stands in its own file.
+pub(super) fn local(id: &str) -> &str {
+    id.rsplit('/').next().unwrap_or(id)
+}
+
+impl State {
+    /// The job as its file has it.
+    pub fn written<'p>(&self, planned: &'p Planned, job: &Job) -> Option<&'p plan::Job> {
+        self.file(planned, &job.within)?.jobs.get(local(&job.id))
+    }
+
+    /// The workflow that a job belongs to.
+    pub(super) fn file<'p>(&self, planned: &'p Planned, within: &str) -> Option<&'p Plan> {
+        if within.is_empty() {
+            return Some(&planned.plan);
+        }
+        planned.called.get(&self.calls.get(within)?.workflow)
+    }
+
+    pub(super) fn inputs<'p>(&'p self, planned: &'p Planned, within: &str) -> &'p Map<String, Value> {
+        self.calls.get(within).map_or(&planned.inputs, |call| &call.inputs)
+    }
+
+    /// Calls by a job of the file `within`, with their keys.
+    pub(super) fn calls_of(&self, within: &str, id: &str) -> impl Iterator<Item = (&String, &Call)> {
+        self.calls.iter().filter(move |(_, call)| call.within == within && local(&call.id) == id)
+    }
+
+    /// Entries of a job of the file `within`, with their keys.
+    pub(super) fn jobs_of(&self, within: &str, id: &str) -> impl Iterator<Item = (&String, &Job)> {
+        self.jobs.iter().filter(move |(_, job)| job.within == within && local(&job.id) == id)
+    }
+
+    /// Entries at any depth below a call.
+    pub(super) fn below(&self, call: &str) -> impl Iterator<Item = (&String, &Job)> {
+        self.jobs.iter().filter(move |(key, _)| key.strip_prefix(call).is_some_and(|rest| rest.starts_with('/')))
+    }
+
+    /// How a call ended: as its jobs did. `None`: one of them has not.
+    pub(super) fn call_result(&self, key: &str) -> Option<Conclusion> {
+        let mut result = Conclusion::Skipped;
+        for (_, job) in self.below(key) {
+            result = worse(job.conclusion()?, result);
+        }
+        let ended = self.calls.get(key).is_some_and(|call| call.ended.is_some());
+        Some(if ended && result == Conclusion::Skipped { Conclusion::Cancelled } else { result })
+    }
+
+    /// Whether the jobs of a file are being ended: the run was cancelled, or a call they stand in.
+    pub(super) fn is_ending(&self, within: &str) -> bool {
+        let mut at = within;
+        while let Some(call) = self.calls.get(at) {
+            if call.ended.is_some() {
+                return true;
+            }
+            at = &call.within;
+        }
+        self.cancelled.is_some()
+    }
+
+    /// Whether an entry is a job that calls a workflow.
+    pub(super) fn calls_workflow(&self, planned: &Planned, key: &str) -> bool {
+        let job = self.jobs.get(key).and_then(|job| self.written(planned, job));
+        job.is_some_and(|job| matches!(job.work, Work::Call { .. }))
+    }
+
+    /// Concurrency groups, in lower case, of the run and of the calls that a job stands in: they hold them while it
+    /// runs.
+    pub(super) fn groups_around(&self, key: &str) -> Vec<String> {
+        let mut claims = vec![self.claim.as_ref()];
+        let mut at = self.jobs.get(key).map_or("", |job| job.within.as_str());
+        while let Some(call) = self.calls.get(at) {
+            claims.push(call.claim.as_ref());
+            at = &call.within;
+        }
+        claims.into_iter().flatten().map(|claim| claim.ask.group.to_lowercase()).collect()
+    }
+
+    /// Outputs of a called workflow. One that can't be evaluated is empty, as one whose job did not run.
+    pub(super) fn call_outputs(&self, planned: &Planned, key: &str) -> IndexMap<String, String> {
+        let called = self.calls.get(key).and_then(|call| planned.called.get(&call.workflow));
+        let Some((plan, trigger)) = called.and_then(|plan| Some((plan, call::trigger(plan)?))) else {
+            return IndexMap::new();
+        };
+        if call::outputs(trigger).next().is_none() {
+            return IndexMap::new();
+        }
+        let jobs: Map<String, Value> = plan.jobs.keys().map(|id| (id.clone(), self.need(planned, key, id))).collect();
+        let mut contexts = self.common(planned, key);
+        contexts.insert("jobs".into(), jobs.into());
+        let known = Known { contexts, ..Known::default() };
+        let value = |(name, text): (&str, &String)| {
+            let value = known.ask(|scope| expression::interpolate_text(text, scope)).unwrap_or_default();
+            (name.to_owned(), value)
+        };
+        call::outputs(trigger).map(value).collect()
+    }
+
+    /// Which of the run's secrets a job sees, and under which names: a called workflow has those its caller hands on.
+    pub fn secrets_of(&self, key: &str, all: Vec<(String, SecretString)>) -> Vec<(String, SecretString)> {
+        let (Some(planned), Some(job)) = (&self.planned, self.jobs.get(key)) else { return Vec::new() };
+        let mut chain = Vec::new();
+        let mut at = job.within.as_str();
+        while let Some(call) = self.calls.get(at) {
+            chain.push(call);
+            at = &call.within;
+        }
+        chain.into_iter().rev().fold(all, |secrets, call| self.handed_on(planned, call, secrets))
+    }
+
+    fn handed_on(
+        &self,
+        planned: &Planned,
+        call: &Call,
+        secrets: Vec<(String, SecretString)>,
+    ) -> Vec<(String, SecretString)> {
+        let job = self.file(planned, &call.within).and_then(|plan| plan.jobs.get(local(&call.id)));
+        let Some((job, Work::Call { secrets: Some(mapping), .. })) = job.map(|job| (job, &job.work)) else {
+            return Vec::new();
+        };
+        let Some(mapping) = mapping.as_object() else { return secrets };
+        let mut known = known(self, planned, &call.within, local(&call.id), job);
+        known.take_leg(&call.leg, call.fail_fast, call.max_parallel);
+        let values = secrets.iter().map(|(name, value)| (name.clone(), value.expose_secret().into()));
+        known.contexts.insert("secrets".into(), values.collect::<Map<_, _>>().into());
+        let one = |(name, tree): (&String, &Value)| {
+            let value = known.ask(|scope| expression::interpolate_tree(tree, scope)).ok()?;
+            // A secret that is not there is empty, and an empty one is none.
+            let text = Some(value.as_text().into_owned()).filter(|text| !text.is_empty())?;
+            Some((name.clone(), SecretString::from(text)))
+        };
+        mapping.iter().filter_map(one).collect()
+    }
+}
+
+impl Turn {
+    /// Puts the called workflow's jobs where the leg of a caller stood.
+    pub(super) fn call(&mut self, planned: &Planned, key: &str) {
+        match self.called(planned, key) {
+            Ok((call, jobs)) => {
+                let Some((at, ..)) = self.state.jobs.shift_remove_full(key) else { return };
+                for (offset, (key, job)) in jobs.into_iter().enumerate() {
+                    self.state.jobs.shift_insert(at + offset, key, job);
+                }
+                self.state.calls.insert(key.to_owned(), call);
+            }
+            Err(reason) => self.conclude(key, Conclusion::Failure, Some(reason), None),
+        }
+    }
+
+    fn called(&self, planned: &Planned, key: &str) -> Result<(Call, Vec<(String, Job)>), Reason> {
+        let leg = self.state.jobs.get(key).ok_or_else(|| invalid(key, "uses", "the job is gone"))?;
+        let wrong = |name: &str, why: &str| invalid(&leg.id, name, why);
+        let job = self.state.written(planned, leg).ok_or_else(|| wrong("uses", "the job is gone"))?;
+        let Work::Call { uses, with, .. } = &job.work else { return Err(wrong("uses", "the job calls nothing")) };
+        let missing = || wrong("uses", &format!("the workflow {uses} was not read"));
+        let plan = planned.called.get(uses).ok_or_else(missing)?;
+        let trigger = call::trigger(plan).ok_or_else(missing)?;
+        if self.state.jobs.len() + plan.jobs.len() > MAX_JOBS {
+            return Err(wrong("uses", &format!("the run would have more than {MAX_JOBS} jobs")));
+        }
+        if plan.jobs.keys().any(|inner| key.len() + inner.len() > MAX_KEY) {
+            return Err(wrong("uses", "the ids of all calls around a job are too long together: shorten them"));
+        }
+        let mut known = known(&self.state, planned, &leg.within, local(&leg.id), job);
+        known.take_leg(&leg.leg, leg.fail_fast, leg.max_parallel);
+        let inputs = known.ask(|scope| call::inputs(trigger, with, scope)).map_err(|why| wrong("with", &why))?;
+        let inner = |(id, job): (&String, &plan::Job)| {
+            let name = format!("{} / {}", leg.name, job.name.as_ref().unwrap_or(id));
+            (self::key(key, id), Job::blocked(format!("{}/{id}", leg.id), key, name))
+        };
+        let call = Call {
+            id: leg.id.clone(),
+            within: leg.within.clone(),
+            workflow: uses.clone(),
+            name: leg.name.clone(),
+            leg: leg.leg.clone(),
+            fail_fast: leg.fail_fast,
+            max_parallel: leg.max_parallel,
+            claim: leg.claim.clone(),
+            inputs,
+            ended: None,
+        };
+        Ok((call, plan.jobs.iter().map(inner).collect()))
+    }
+
+    /// Sees to it that the jobs below a call end; what waits in it is left to its own condition.
+    pub(super) fn end_call(&mut self, planned: &Planned, key: &str, reason: Reason) {
+        let Some(call) = self.state.calls.get_mut(key) else { return };
+        call.ended = Some(reason.clone());
+        let below: Vec<String> = self.state.below(key).map(|(key, _)| key.clone()).collect();
+        for key in below {
+            if !self.wanted_after_cancel(planned, &key) {
+                self.stop(&key, reason.clone());
+            }
+        }
+    }
+
+    /// Ends the other legs of calls that failed, where `fail-fast` says so.
+    pub(super) fn fail_calls_fast(&mut self, planned: &Planned) {
+        let failed = |(key, call): &(&String, &Call)| {
+            call.fail_fast && call.leg.total > 1 && self.state.call_result(key) == Some(Conclusion::Failure)
+        };
+        let failed: Vec<Call> = self.state.calls.iter().filter(failed).map(|(_, call)| call.clone()).collect();
+        for call in failed {
+            let reason = Reason::Cancelled(format!("\"{}\" failed, and its matrix fails fast", call.name));
+            let id = local(&call.id);
+            let under_way =
+                |(key, other): &(&String, &Call)| other.ended.is_none() && self.state.call_result(key).is_none();
+            let others: Vec<String> =
+                self.state.calls_of(&call.within, id).filter(under_way).map(|(key, _)| key.clone()).collect();
+            for other in others {
+                self.end_call(planned, &other, reason.clone());
+            }
+            let waiting: Vec<String> = self.state.jobs_of(&call.within, id).map(|(key, _)| key.clone()).collect();
+            for key in waiting {
+                self.stop(&key, reason.clone());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

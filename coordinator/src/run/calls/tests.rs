@@ -1,0 +1,247 @@
+//! What a run does with the workflows it calls.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
+use workflow::{
+    github::{
+        family::{BOUNDS, Gathered, Known, gather},
+        place::Place,
+    },
+    plan::Conclusion::*,
+};
+
+use super::super::{testing::*, *};
+
+const TOP: &str = ".github/workflows/ci.yml";
+const INNER: &str = "
+on: {workflow_call: {inputs: {n: {type: number, default: 7}}, secrets: {key: {}}, outputs: {o: {value: '${{ jobs.build.outputs.o }} of ${{ inputs.n }}'}}}}
+env: {WHERE: inner}
+jobs:
+  build: {runs-on: x, outputs: {o: '${{ steps.s.outputs.o }}'}}
+  test: {runs-on: x, needs: build}
+";
+
+/// A run of `jobs:` as written, with `b.yml` and `c.yml` to be called.
+fn run_of(jobs: &str, b: &str, c: &str) -> Tested {
+    let own = Place::own(TOP);
+    let known =
+        |name: &str, text: &str| (own.named(&format!("./.github/workflows/{name}.yml")).unwrap(), Ok(text.to_owned()));
+    let known = Known::from([known("b", b), known("c", c)]);
+    let text = format!("on: push\nenv: {{WHERE: top}}\njobs:\n{jobs}");
+    let Gathered::Read(Some(family), _) = gather(TOP, &text, &known, BOUNDS) else {
+        panic!("{:?}", gather(TOP, &text, &known, BOUNDS))
+    };
+    let planned = Planned { plan: family.plan, called: family.called, ..planned(Vec::new()) };
+    Tested::under(Rules::default(), true, planned)
+}
+
+const CALLS: &str =
+    "  a: {uses: ./.github/workflows/b.yml, with: {n: 3}, secrets: inherit}\n  z: {runs-on: x, needs: a}\n";
+
+fn give(run: &mut Tested, job: &str, name: &str, value: &str) {
+    let attempt = run.accept(job, "w1");
+    let mut report = report(Success, None);
+    report.outputs.insert(name.into(), value.into());
+    run.finish(job, attempt, report);
+}
+
+#[test]
+fn a_called_workflows_jobs_are_jobs_of_the_run() {
+    let mut run = run_of(CALLS, INNER, INNER);
+    assert_eq!(run.jobs(), "a/build=queued a/test=blocked z=blocked");
+    assert_eq!(run.state.jobs["a/test"].name, "a / test");
+    give(&mut run, "a/build", "o", "five");
+    assert_eq!(run.jobs(), "a/build=success a/test=queued z=blocked");
+    run.run("a/test", Success);
+    assert_eq!(run.jobs(), "a/build=success a/test=success z=queued");
+    let order = order(&run.state, "z").unwrap();
+    assert_eq!(order.contexts["needs"]["a"], json!({"result": "success", "outputs": {"o": "five of 3"}}));
+    run.run("z", Success);
+    assert_eq!(run.ended(), "success 0");
+}
+
+#[test]
+fn a_called_job_sees_its_own_files_inputs_and_environment_and_the_runs_event() {
+    let mut planned = run_of(CALLS, INNER, INNER).state.planned.unwrap();
+    planned.github.insert("event_name".into(), "push".into());
+    planned.inputs.insert("n".into(), "of the run".into());
+    let run = Tested::under(Rules::default(), false, planned);
+    let order = order(&run.state, "a/build").unwrap();
+    assert_eq!((order.id.as_str(), order.key.as_str(), order.name.as_str()), ("build", "a/build", "a / build"));
+    assert_eq!(order.contexts["inputs"], json!({"n": 3}));
+    assert_eq!(order.contexts["github"], json!({"event_name": "push", "job": "build"}));
+    assert_eq!(serde_json::to_value(&order.workflow_env).unwrap(), json!({"WHERE": "inner"}));
+}
+
+#[test]
+fn a_failed_call_fails_its_caller_and_skips_what_needs_it() {
+    let mut run = run_of(
+        "  a: {uses: ./.github/workflows/b.yml}\n  z: {runs-on: x, needs: a}\n  y: {runs-on: x, needs: a, if: 'failure() && needs.a.result == ''failure'''}\n",
+        INNER,
+        INNER,
+    );
+    run.run("a/build", Failure);
+    assert_eq!(run.jobs(), "a/build=failure a/test=skipped z=skipped y=queued");
+    run.run("y", Success);
+    assert_eq!(run.ended(), "failure 3");
+}
+
+#[test]
+fn a_caller_that_is_skipped_is_one_job_and_has_no_outputs() {
+    let mut run = run_of(
+        "  a: {uses: ./.github/workflows/b.yml, if: false}\n  z: {runs-on: x, needs: a}\n  y: {runs-on: x, needs: a, if: always()}\n",
+        INNER,
+        INNER,
+    );
+    assert_eq!(run.jobs(), "a=skipped z=skipped y=queued");
+    let order = order(&run.state, "y").unwrap();
+    assert_eq!(order.contexts["needs"]["a"], json!({"result": "skipped", "outputs": {}}));
+    run.run("y", Success);
+    assert_eq!(run.ended(), "success 0");
+}
+
+#[test]
+fn calls_nest_and_inputs_and_outputs_go_through_every_level() {
+    let middle = "
+on: {workflow_call: {inputs: {m: {type: number}}, outputs: {up: {value: '<${{ jobs.deep.outputs.o }}>'}}}}
+jobs: {deep: {name: Deep, uses: ./.github/workflows/c.yml, with: {n: '${{ inputs.m }}'}}}
+";
+    let mut run =
+        run_of("  a: {uses: ./.github/workflows/b.yml, with: {m: 9}}\n  z: {runs-on: x, needs: a}\n", middle, INNER);
+    assert_eq!(run.jobs(), "a/deep/build=queued a/deep/test=blocked z=blocked");
+    assert_eq!(run.state.jobs["a/deep/build"].name, "a / Deep / build");
+    give(&mut run, "a/deep/build", "o", "x");
+    run.run("a/deep/test", Success);
+    let order = order(&run.state, "z").unwrap();
+    assert_eq!(order.contexts["needs"]["a"]["outputs"], json!({"up": "<x of 9>"}));
+}
+
+#[test]
+fn a_matrix_of_calls_has_a_workflow_for_each_leg() {
+    let jobs = "  a: {uses: ./.github/workflows/b.yml, with: {n: '${{ matrix.n }}'}, strategy: {matrix: {n: [1, 2]}, max-parallel: 1}}\n  z: {runs-on: x, needs: a}\n";
+    let mut run = run_of(jobs, INNER, INNER);
+    assert_eq!(run.jobs(), "a/0/build=queued a/0/test=blocked a/1=held z=blocked");
+    assert_eq!(run.state.jobs["a/0/build"].name, "a (1) / build");
+    assert_eq!(run.state.jobs["a/0/build"].id, "a/build");
+    give(&mut run, "a/0/build", "o", "first");
+    run.run("a/0/test", Success);
+    assert_eq!(run.jobs(), "a/0/build=success a/0/test=success a/1/build=queued a/1/test=blocked z=blocked");
+    give(&mut run, "a/1/build", "o", "second");
+    run.run("a/1/test", Success);
+    let order = order(&run.state, "z").unwrap();
+    assert_eq!(order.contexts["needs"]["a"]["outputs"], json!({"o": "second of 2"}));
+}
+
+#[test]
+fn one_failed_leg_of_calls_ends_the_others_unless_told_not_to() {
+    for (fail_fast, others, stops) in [
+        (true, "a/0/build=failure a/0/test=skipped a/1/build=cancelling a/1/test=blocked", vec!["a/1/build/1@w2"]),
+        (false, "a/0/build=failure a/0/test=skipped a/1/build=running a/1/test=blocked", vec![]),
+    ] {
+        let jobs = format!(
+            "  a: {{uses: ./.github/workflows/b.yml, strategy: {{matrix: {{n: [1, 2]}}, fail-fast: {fail_fast}}}}}\n"
+        );
+        let mut run = run_of(&jobs, INNER, INNER);
+        run.accept("a/1/build", "w2");
+        run.run("a/0/build", Failure);
+        assert_eq!(run.jobs(), others);
+        assert_eq!(run.stops(), stops);
+        let attempt = run.state.jobs["a/1/build"].attempts.len() as u32;
+        run.finish("a/1/build", attempt, report(Cancelled, Some(Reason::Cancelled("told".into()))));
+        assert!(run.jobs().ends_with("a/1/build=cancelled a/1/test=skipped"), "{}", run.jobs());
+        assert_eq!(run.ended(), "failure 3");
+    }
+}
+
+#[test]
+fn a_cancel_reaches_called_jobs_and_leaves_those_that_always_run() {
+    let inner = "
+on: workflow_call
+jobs:
+  build: {runs-on: x}
+  clean: {runs-on: x, needs: build, if: always()}
+";
+    let mut run = run_of("  a: {uses: ./.github/workflows/b.yml}\n", inner, INNER);
+    let attempt = run.accept("a/build", "w1");
+    run.tell(Event::Cancel { by: "somebody".into() }).unwrap();
+    assert_eq!(run.jobs(), "a/build=cancelling a/clean=blocked");
+    run.finish("a/build", attempt, report(Cancelled, Some(Reason::Cancelled("told".into()))));
+    assert_eq!(run.jobs(), "a/build=cancelled a/clean=queued");
+    run.run("a/clean", Success);
+    assert_eq!(run.ended(), "cancelled 130");
+}
+
+#[test]
+fn an_input_that_turns_out_wrong_fails_its_caller_with_the_reason() {
+    let jobs = "  first: {runs-on: x, outputs: {n: x}}\n  a: {needs: first, uses: ./.github/workflows/b.yml, with: {n: '${{ needs.first.outputs.n }}'}}\n";
+    let mut run = run_of(jobs, INNER, INNER);
+    give(&mut run, "first", "n", "many");
+    assert_eq!(run.jobs(), "first=success a=failure");
+    let reason = run.end().reason.as_ref().map(sentence).unwrap();
+    assert_eq!(
+        reason,
+        "jobs.a.with: input \"n\" takes a number, not the text \"many\"; `fromJSON(…)` makes one of text"
+    );
+}
+
+#[test]
+fn a_called_job_has_only_the_secrets_its_caller_hands_on() {
+    let middle = |secrets: &str| {
+        format!(
+            "on: {{workflow_call: {{secrets: {{mine: {{}}}}}}}}\njobs:\n  m: {{uses: ./.github/workflows/c.yml, secrets: {secrets}}}\n  s: {{runs-on: x}}\n"
+        )
+    };
+    let all = || vec![("A".to_owned(), SecretString::from("one")), ("B".to_owned(), SecretString::from("two"))];
+    let seen = |run: &Tested, job: &str| -> Vec<String> {
+        let secrets = run.state.secrets_of(job, all());
+        secrets.iter().map(|(name, value)| format!("{name}={}", value.expose_secret())).collect()
+    };
+    for (outer, inner, expected) in [
+        ("", "inherit", [vec![], vec![]]),
+        (", secrets: inherit", "inherit", [vec!["A=one", "B=two"], vec!["A=one", "B=two"]]),
+        (", secrets: {mine: '${{ secrets.a }}!'}", "inherit", [vec!["mine=one!"], vec!["mine=one!"]]),
+        (
+            ", secrets: {mine: '${{ secrets.b }}'}",
+            "{key: '${{ secrets.mine }}${{ secrets.a }}'}",
+            [vec!["mine=two"], vec!["key=two"]],
+        ),
+        (", secrets: {mine: '${{ secrets.none }}'}", "inherit", [vec![], vec![]]),
+    ] {
+        let jobs = format!("  t: {{runs-on: x}}\n  a: {{uses: ./.github/workflows/b.yml{outer}}}\n");
+        let run = run_of(&jobs, &middle(inner), INNER);
+        assert_eq!(seen(&run, "t"), ["A=one", "B=two"]);
+        assert_eq!([seen(&run, "a/s"), seen(&run, "a/m/build")], expected, "{outer} {inner}");
+    }
+}
+
+#[test]
+fn a_call_holds_its_concurrency_group_until_its_jobs_have_ended() {
+    let jobs = "  a: {uses: ./.github/workflows/b.yml, concurrency: g}\n";
+    let mut run = run_of(jobs, INNER, INNER);
+    assert_eq!(run.jobs(), "a=waiting");
+    run.tell(Event::Granted { job: Some("a".into()) }).unwrap();
+    assert_eq!(run.jobs(), "a/build=queued a/test=blocked");
+    let left = |run: &Tested| run.effects.iter().any(|effect| matches!(effect, Effect::Leave { .. }));
+    run.run("a/build", Success);
+    assert!(!left(&run));
+    run.run("a/test", Success);
+    assert!(left(&run));
+}
+
+#[test]
+fn a_call_gives_way_with_all_its_jobs() {
+    let mut run = run_of("  a: {uses: ./.github/workflows/b.yml, concurrency: g}\n", INNER, INNER);
+    run.tell(Event::Granted { job: Some("a".into()) }).unwrap();
+    run.tell(Event::GivesWay { job: "a".into(), to: "run 2".into() }).unwrap();
+    assert_eq!(run.jobs(), "a/build=cancelled a/test=skipped");
+    assert_eq!(run.end().conclusion, Cancelled);
+}
+
+#[test]
+fn a_job_in_a_call_does_not_wait_for_the_group_that_the_call_holds() {
+    let inner = "on: workflow_call\njobs: {build: {runs-on: x, concurrency: G}}\n";
+    let mut run = run_of("  a: {uses: ./.github/workflows/b.yml, concurrency: g}\n", inner, INNER);
+    run.tell(Event::Granted { job: Some("a".into()) }).unwrap();
+    assert_eq!(run.jobs(), "a/build=cancelled");
+}

@@ -1,0 +1,108 @@
+//! `make screenshots`: every page of the dashboard, light and dark, of runs that really ran.
+
+#![allow(clippy::print_stdout)]
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use longshore_tests::harness::{browser::Browser, pool::Dev, world::World};
+use nostr::Event;
+use serde_json::json;
+
+const FILE: &str = ".github/workflows/ci.yml";
+const WORKFLOW: &str = r#"name: CI
+on: [push, workflow_dispatch]
+jobs:
+  build:
+    runs-on: ubuntu-latest
+    steps:
+      - name: Compile
+        run: |
+          echo "::group::Dependencies"
+          for part in parser planner scheduler; do printf '\033[32m   Compiling\033[0m %s\n' "$part"; sleep 0.3; done
+          echo "::endgroup::"
+          for number in $(seq 1 400); do echo "unit $number of 400"; done
+  test:
+    name: Test (${{ matrix.suite }})
+    needs: build
+    runs-on: ubuntu-latest
+    strategy:
+      fail-fast: false
+      matrix:
+        suite: [unit, system, upgrade]
+    steps:
+      - name: Run the suite
+        run: |
+          printf '# %s\n\n| case | result |\n|---|---|\n| 1 | ok |\n| 2 | **%s** |\n' "${{ matrix.suite }}" "ok" >> "$GITHUB_STEP_SUMMARY"
+          echo "::warning file=src/plan.rs,line=12::this case is slow"
+          printf '\033[1mcase 1\033[0m \033[32mok\033[0m\ncase 2 \033[31mfailed\033[0m: expected 4, got 5\n'
+          test "${{ matrix.suite }}" != upgrade
+  lint:
+    runs-on: ubuntu-latest
+    steps:
+      - run: echo "nothing to complain of"
+  release:
+    needs: [test, lint]
+    runs-on: ubuntu-latest
+    steps:
+      - run: echo "released"
+"#;
+const GREEN: &str = ".github/workflows/docs.yml";
+const DOCS: &str = "name: Docs\non: [push, workflow_dispatch]\njobs:\n  pages:\n    runs-on: ubuntu-latest\n    steps:\n      - run: echo built\n";
+const WAITS: &str = ".github/workflows/gpu.yml";
+const GPU: &str = "name: Train\non: [push, workflow_dispatch]\njobs:\n  train:\n    runs-on: gpu\n    steps:\n      - run: nvidia-smi\n";
+
+/// Takes pictures
+#[derive(Debug, Parser)]
+struct Args {
+    /// Where they go
+    folder: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let Args { folder } = Args::parse();
+    std::fs::create_dir_all(&folder)?;
+    let data = tempfile::tempdir()?;
+    let dev = Dev::start(&data.path().join("data"), &["--sandbox", "host"])?;
+    let world = World::new(&dev.relay, &[(FILE, WORKFLOW), (GREEN, DOCS), (WAITS, GPU)]).await?;
+    let ended = async |path: &str| -> Result<(Event, Event)> {
+        let (run, job) = world.send(&world.press(dev.pubkey, path)).await?;
+        world.listener.end(&run, &job, Duration::from_secs(300)).await?;
+        Ok((run, job))
+    };
+    ended(GREEN).await?;
+    let (_, job) = ended(FILE).await?;
+    world.send(&world.press(dev.pubkey, WAITS)).await?;
+    let browser = Browser::start().await?;
+    browser.client.goto(&format!("{}/pool", dev.http)).await?;
+    // The queue has the job once the page says why it waits.
+    while !browser.client.source().await?.contains("has the label gpu") {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        browser.client.refresh().await?;
+    }
+    let job = job.id.to_hex();
+    let pages = [
+        ("runs", "/".to_owned()),
+        ("run", format!("/runs/{job}")),
+        ("log", format!("/runs/{job}/log?job=build&step=Compile")),
+        ("pool", "/pool".into()),
+        ("repositories", "/repositories".into()),
+        ("repository", format!("/repositories/{}", world.address())),
+    ];
+    for scheme in ["light", "dark"] {
+        let feature = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        browser.devtools("Emulation.setEmulatedMedia", feature).await?;
+        for (name, path) in &pages {
+            browser.client.goto(&format!("{}{path}", dev.http)).await?;
+            // What a script draws is there a frame after the page is.
+            browser.until("document.readyState === 'complete' && (!document.getElementById('log') || document.querySelector('#log .row .text'))").await?;
+            let file = folder.join(format!("{name}-{scheme}.png"));
+            let picture = browser.client.screenshot().await?;
+            std::fs::write(&file, picture).with_context(|| format!("cannot write {}", file.display()))?;
+            println!("{}", file.display());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,387 @@
+//! Builds the images of Docker actions: each stage in a machine beside the job's, with its network and its limits.
+//!
+//! The engine's own builder would run a Dockerfile with more capabilities than a job has, without a limit of processes,
+//! and fetch addresses past the job's network. So it only keeps the result. Results are named by their content and by
+//! the job's repository: nobody can name, or make, another's.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
+use sha2::{Digest as _, Sha256};
+use tokio::time::{Instant, timeout_at};
+
+use super::{Loaded, tree::Tree};
+use crate::{
+    github::dockerfile::{self, Copy, Dockerfile, Stage, Step, Words, expand},
+    job::{
+        console::Console,
+        steps::{Runner, StepScope},
+    },
+    sandbox::{Command, Machine, MachineSpec, OutputSink, Program, STAGE_IMAGE, SandboxError, Stream},
+};
+
+/// Longest build.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
+/// Bytes of a build's context, and of what one stage copies from another.
+const CONTEXT: usize = 128 << 20;
+/// Stages of one Dockerfile: each has a container.
+const STAGES: usize = 8;
+/// Search path where an image names none, as the engine has it.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl Runner<'_> {
+    /// The image of an action's Dockerfile, built where this worker does not have it.
+    pub(super) async fn build(
+        &mut self,
+        loaded: &Loaded,
+        file: &str,
+        scope: &StepScope<'_>,
+    ) -> Result<Arc<dyn Machine>, String> {
+        // Its folder is the context, as on GitHub.
+        let (folder, name) = file.rsplit_once('/').unwrap_or(("", file));
+        let folder = format!("{}/{folder}", loaded.folder);
+        let folder = folder.trim_end_matches('/');
+        let packed = self.machine.pack(folder, CONTEXT).await.map_err(|error| error.to_string())?;
+        let context = Tree::read(packed, ".git").map_err(|error| format!("{folder}: {error}"))?;
+        let text = context.text(name).ok_or_else(|| format!("there is no {file} in the action"))?;
+        let dockerfile = dockerfile::parse(&text).map_err(|problem| format!("{file}: {problem}"))?;
+        let image = self.name_for(&context, name);
+        let spec = self.spec_of_action(image.clone());
+        match self.machine.beside(spec.clone(), true).await {
+            Err(SandboxError::Image { .. }) => {}
+            made => return made.map_err(|error| error.to_string()),
+        }
+        let step = scope.index;
+        self.job.console.notice(step, &format!("##[group]Build {file}")).await;
+        let end = Instant::now() + LIMIT;
+        let building = {
+            let build = Build {
+                job: self.machine,
+                plain: MachineSpec { user: "0:0".into(), ..self.job.plain_spec() },
+                console: &self.job.console,
+                step,
+                context: &context,
+                built: Vec::new(),
+            };
+            let building =
+                timeout_at(scope.deadline.map_or(end, |deadline| deadline.min(end)), build.run(&dockerfile, &image));
+            tokio::select! {
+                built = building => built.unwrap_or_else(|_| Err("the build took too long".into())),
+                _ = self.job.clock.interrupted(None) => Err("the job ended while its image was built".into()),
+            }
+        };
+        self.job.console.notice(step, "##[endgroup]").await;
+        building.map_err(|problem| format!("{file}: {problem}"))?;
+        self.machine.beside(spec, true).await.map_err(|error| error.to_string())
+    }
+
+    fn name_for(&self, context: &Tree, file: &str) -> String {
+        let source = &self.job.attempt.order.source;
+        let mut hash = Sha256::new();
+        // What an untrusted run builds serves no trusted one: its services may answer for others.
+        for part in [source.repository.as_str(), if source.trusted { "trusted" } else { "" }, file] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        context.digest(&mut hash);
+        format!("localhost/longshore-action:{}", hex::encode(hash.finalize()))
+    }
+}
+
+struct Build<'a> {
+    job: &'a dyn Machine,
+    plain: MachineSpec,
+    console: &'a Console,
+    step: i32,
+    context: &'a Tree,
+    /// Stages before this one.
+    built: Vec<Built>,
+}
+
+/// A stage, as far as it is built.
+struct Built {
+    name: Option<String>,
+    machine: Arc<dyn Machine>,
+    program: Program,
+    args: HashMap<String, String>,
+    shell: Vec<String>,
+}
+
+impl Build<'_> {
+    async fn run(mut self, file: &Dockerfile, image: &str) -> Result<(), String> {
+        if file.stages.len() > STAGES {
+            return Err(format!("it has more than {STAGES} stages"));
+        }
+        let mut global = HashMap::new();
+        for (name, value) in &file.args {
+            let value = expand(value.as_deref().unwrap_or_default(), &|name| global.get(name).cloned())?;
+            global.insert(name.clone(), value);
+        }
+        for stage in &file.stages {
+            let built = self.stage(stage, &global).await?;
+            self.built.push(built);
+        }
+        let last = self.built.last().ok_or("it has no stage")?;
+        last.machine.keep(image, &last.program).await.map_err(|error| error.to_string())
+    }
+
+    async fn stage(&self, stage: &Stage, global: &HashMap<String, String>) -> Result<Built, String> {
+        let base = expand(&stage.base, &|name| global.get(name).cloned())?;
+        self.say(&format!("FROM {base}")).await;
+        if base == "scratch" {
+            return Err("FROM scratch is not supported: begin with an image, however small".into());
+        }
+        let earlier = self.built.iter().find(|built| built.name.as_deref() == Some(&base.to_lowercase()));
+        let (machine, program, shell) = match earlier {
+            Some(earlier) => {
+                // What it made goes on in a container of its own.
+                let name = format!("{STAGE_IMAGE}:{}", hex::encode(rand::random::<[u8; 16]>()));
+                let failed = |error: SandboxError| error.to_string();
+                earlier.machine.keep(&name, &earlier.program).await.map_err(failed)?;
+                let machine = self.machine(&name).await?;
+                (machine, earlier.program.clone(), earlier.shell.clone())
+            }
+            None => {
+                if base.starts_with('-') || base.contains(char::is_whitespace) || base.is_empty() {
+                    return Err(format!("FROM `{base}` names no image"));
+                }
+                let machine = self.machine(&base).await?;
+                let program = machine.image_program();
+                (machine, program, ["/bin/sh", "-c"].map(String::from).to_vec())
+            }
+        };
+        let mut built = Built { name: stage.name.clone(), machine, program, args: HashMap::new(), shell };
+        for (text, step) in &stage.steps {
+            self.say(text).await;
+            self.apply(&mut built, step, global).await.map_err(|problem| format!("{text}: {problem}"))?;
+        }
+        Ok(built)
+    }
+
+    async fn machine(&self, image: &str) -> Result<Arc<dyn Machine>, String> {
+        let spec = MachineSpec { image: image.to_owned(), ..self.plain.clone() };
+        self.job.beside(spec, false).await.map_err(|error| error.to_string())
+    }
+
+    async fn apply(&self, built: &mut Built, step: &Step, global: &HashMap<String, String>) -> Result<(), String> {
+        let expanded = |built: &Built, text: &str| expand(text, &|name| built.variable(name));
+        match step {
+            Step::Run(words) => {
+                let argv = match words {
+                    Words::Exec(words) => words.clone(),
+                    Words::Shell(text) => built.shell.iter().chain([text]).cloned().collect(),
+                };
+                self.process(built, argv, &built.program.user).await?;
+            }
+            Step::Copy(copy) => self.copy(built, copy).await?,
+            Step::Env(pairs) => {
+                let values = pairs.iter().map(|(name, value)| Ok((name.clone(), expanded(built, value)?)));
+                for (name, value) in values.collect::<Result<Vec<_>, String>>()? {
+                    built.program.environment.retain(|(known, _)| *known != name);
+                    built.program.environment.push((name, value));
+                }
+            }
+            Step::Arg(name, value) => {
+                let value = match value {
+                    Some(value) => Some(expanded(built, value)?),
+                    None => global.get(name).cloned(),
+                };
+                built.args.extend(value.map(|value| (name.clone(), value)));
+            }
+            Step::Directory(path) => {
+                let path = absolute(&built.program.directory, &expanded(built, path)?);
+                self.unpack(built, &path, Vec::new()).await?;
+                built.program.directory = path;
+            }
+            Step::User(user) => built.program.user = expanded(built, user)?,
+            Step::Entrypoint(words) => {
+                built.program.entrypoint = built.words(words);
+                // A command of the base belongs to its own entrypoint.
+                built.program.command.clear();
+            }
+            Step::Command(words) => built.program.command = built.words(words),
+            Step::Shell(words) => built.shell.clone_from(words),
+        }
+        Ok(())
+    }
+
+    async fn copy(&self, built: &Built, copy: &Copy) -> Result<(), String> {
+        let expanded = |text: &String| expand(text, &|name| built.variable(name));
+        let sources = copy.sources.iter().map(expanded).collect::<Result<Vec<_>, _>>()?;
+        let written = expanded(&copy.target)?;
+        let target = absolute(&built.program.directory, &written);
+        let is_folder = written.ends_with('/')
+            || written.ends_with("/.")
+            || written == "."
+            || copy.sources.len() > 1
+            || self.is_folder(built, &target).await;
+        let mut tops = Vec::new();
+        match &copy.from {
+            None => {
+                let placed = self.context.place(&sources, &target, is_folder)?;
+                self.unpack(built, &placed.folder, placed.archive).await?;
+                tops.extend(placed.tops);
+            }
+            Some(from) => {
+                let machine = self.origin(&expanded(from)?).await?;
+                for source in sources {
+                    let path = absolute("/", &source);
+                    let packed = machine.pack(&path, CONTEXT).await.map_err(|error| error.to_string())?;
+                    let tree = Tree::read(packed, "").map_err(|error| format!("{path}: {error}"))?;
+                    let name = path.rsplit('/').next().unwrap_or_default();
+                    let placed = match tree.is_file() && is_folder {
+                        true => tree.place(&[".".into()], &format!("{}/{name}", target.trim_end_matches('/')), false),
+                        false => tree.place(&[".".into()], &target, is_folder),
+                    }?;
+                    self.unpack(built, &placed.folder, placed.archive).await?;
+                    tops.extend(placed.tops);
+                }
+            }
+        }
+        for (program, value) in [("chown", &copy.owner), ("chmod", &copy.mode)] {
+            let Some(value) = value else { continue };
+            let words = [program.to_owned(), "-R".into(), expanded(value)?];
+            self.process(built, words.into_iter().chain(tops.iter().cloned()).collect(), "0:0").await?;
+        }
+        Ok(())
+    }
+
+    /// The stage or image that `--from` names.
+    async fn origin(&self, from: &str) -> Result<Arc<dyn Machine>, String> {
+        let named = self.built.iter().find(|built| built.name.as_deref() == Some(&from.to_lowercase()));
+        let numbered = from.parse().ok().and_then(|number: usize| self.built.get(number));
+        match named.or(numbered) {
+            Some(built) => Ok(Arc::clone(&built.machine)),
+            None => self.machine(from).await,
+        }
+    }
+
+    async fn is_folder(&self, built: &Built, path: &str) -> bool {
+        let command = Command { directory: path.to_owned(), ..built.command(Vec::new(), "0:0") };
+        let command = Command {
+            argv: ["sh", "-c", "[ -d \"$0\" ]", path].map(String::from).to_vec(),
+            directory: "/".into(),
+            ..command
+        };
+        matches!(built.machine.run(command, &Lines::new(self.console, self.step)).await, Ok(exit) if exit.code == 0)
+    }
+
+    async fn unpack(&self, built: &Built, folder: &str, archive: Vec<u8>) -> Result<(), String> {
+        // Two empty blocks end an archive, an empty one too.
+        let archive = if archive.is_empty() { vec![0; 1024] } else { archive };
+        let pieces = futures::stream::once(async { Ok(Bytes::from(archive)) }).boxed();
+        built.machine.unpack(folder, false, pieces).await.map_err(|error| error.to_string())
+    }
+
+    async fn process(&self, built: &Built, argv: Vec<String>, user: &str) -> Result<(), String> {
+        let output = Lines::new(self.console, self.step);
+        let ended = built.machine.run(built.command(argv, user), &output).await;
+        output.end().await;
+        match ended.map_err(|error| error.to_string())? {
+            exit if exit.out_of_memory => Err("it used more memory than it may".into()),
+            exit if exit.code != 0 => Err(format!("it ended with exit code {}", exit.code)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn say(&self, text: &str) {
+        self.console.notice(self.step, &format!("| {text}")).await;
+    }
+}
+
+impl Built {
+    /// What a name stands for in the stage.
+    fn variable(&self, name: &str) -> Option<String> {
+        let of_image = self.program.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        let path = || (name == "PATH").then(|| PATH.to_owned());
+        of_image.or_else(|| self.args.get(name).cloned()).or_else(path)
+    }
+
+    fn words(&self, words: &Words) -> Vec<String> {
+        match words {
+            Words::Exec(words) => words.clone(),
+            Words::Shell(text) => self.shell.iter().chain([text]).cloned().collect(),
+        }
+    }
+
+    fn command(&self, argv: Vec<String>, user: &str) -> Command {
+        let mut environment = vec![("PATH".to_owned(), PATH.to_owned()), ("HOME".to_owned(), "/root".to_owned())];
+        environment.extend(self.args.clone());
+        environment.extend(self.program.environment.clone());
+        // The last one of a name counts.
+        let environment: indexmap::IndexMap<_, _> = environment.into_iter().collect();
+        let directory = if self.program.directory.is_empty() { "/" } else { &self.program.directory };
+        let user = if user.is_empty() { "0:0" } else { user };
+        Command {
+            argv,
+            environment: environment.into_iter().collect(),
+            directory: directory.to_owned(),
+            user: user.to_owned(),
+            ..Command::default()
+        }
+    }
+}
+
+/// An absolute path without its detours.
+fn absolute(folder: &str, path: &str) -> String {
+    let whole = if path.starts_with('/') { path.to_owned() } else { format!("{folder}/{path}") };
+    let mut parts: Vec<&str> = Vec::new();
+    for part in whole.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// A build's output: text, in which nothing is a command.
+struct Lines<'a> {
+    console: &'a Console,
+    step: i32,
+    rest: Mutex<Vec<u8>>,
+}
+
+/// Bytes of a line that is not shown before it ends.
+const LINE: usize = 64 << 10;
+
+impl<'a> Lines<'a> {
+    fn new(console: &'a Console, step: i32) -> Self {
+        Self { console, step, rest: Mutex::default() }
+    }
+
+    async fn end(&self) {
+        let rest = std::mem::take(&mut *self.rest.lock().unwrap_or_else(PoisonError::into_inner));
+        self.show(&rest).await;
+    }
+
+    async fn show(&self, lines: &[u8]) {
+        let text = String::from_utf8_lossy(lines);
+        if !text.trim_end().is_empty() {
+            let text = text.trim_end_matches(['\n', '\r']).replace('\n', "\n| ");
+            self.console.notice(self.step, &format!("| {text}")).await;
+        }
+    }
+}
+
+impl OutputSink for Lines<'_> {
+    fn write(&self, _stream: Stream, data: Bytes, _time_ms: u64) -> BoxFuture<'_, ()> {
+        async move {
+            let whole = {
+                let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+                rest.extend_from_slice(&data);
+                let end = memchr::memrchr(b'\n', &rest).map_or(0, |at| at + 1);
+                let end = if end == 0 && rest.len() > LINE { rest.len() } else { end };
+                rest.drain(..end).collect::<Vec<_>>()
+            };
+            self.show(&whole).await;
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,479 @@
+//! A workflow and all it calls, at any depth: which files are needed, and whether they fit together.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use indexmap::IndexMap;
+
+use crate::diagnostic::{self, Diagnostic};
+use crate::plan::{Plan, Work};
+use crate::yaml::{Limits, Node};
+
+use super::permissions::{Permissions, Policy};
+use super::place::Place;
+use super::report::Report;
+use super::{call, read};
+
+/// How large a family may be (GitHub docs: "Reuse workflows", limitations).
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Files in a chain of calls, the first included.
+    pub levels: usize,
+    /// Called files.
+    pub files: usize,
+    /// Jobs of all workflows, each as often as it is called, its callers included.
+    pub jobs: usize,
+    /// Limits of one file.
+    pub limits: Limits,
+    /// Permissions where none are written.
+    pub policy: Policy,
+}
+
+/// GitHub's bounds. It names none for jobs; with this one no chain of calls grows without end.
+pub const BOUNDS: Bounds =
+    Bounds { levels: 10, files: 50, jobs: 1024, limits: super::LIMITS, policy: Policy::Permissive };
+
+/// Called files by place: the text, or why there is none.
+pub type Known = BTreeMap<Place, Result<String, String>>;
+
+/// What became of reading a family.
+#[derive(Debug)]
+pub enum Gathered {
+    /// These files are needed too.
+    Missing(Vec<Place>),
+    /// All were read. The family is there where no diagnostic is an error.
+    Read(Option<Box<Family>>, Vec<Diagnostic>),
+}
+
+/// A workflow and all it calls.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Family {
+    /// The workflow. In it and in those it calls, `uses:` of a job is a key of [`Family::called`].
+    pub plan: Plan,
+    /// Called workflows by the name of their place.
+    pub called: IndexMap<String, Plan>,
+}
+
+/// Reads a workflow file and what it calls, as far as that is known. It is asked again with more until nothing is
+/// missing; each time it asks for at least one file it never asked for, and for at most [`Bounds::files`] in all.
+pub fn gather(path: &str, text: &str, known: &Known, bounds: Bounds) -> Gathered {
+    let mut reading = Reading { bounds, known, files: IndexMap::new(), diagnostics: Vec::new() };
+    let missing = reading.all(Place::own(path), text);
+    if !reading.failed() {
+        if !missing.is_empty() {
+            return Gathered::Missing(missing);
+        }
+        reading.fit();
+    }
+    let family = if reading.failed() { None } else { reading.family().map(Box::new) };
+    Gathered::Read(family, reading.diagnostics)
+}
+
+struct Reading<'a> {
+    bounds: Bounds,
+    known: &'a Known,
+    /// The first one is the workflow itself.
+    files: IndexMap<Place, File<'a>>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+struct File<'a> {
+    text: &'a str,
+    root: Option<Node>,
+    plan: Plan,
+    /// Places that jobs call, by the job's id.
+    calls: IndexMap<String, Place>,
+}
+
+impl<'a> Reading<'a> {
+    fn failed(&self) -> bool {
+        diagnostic::has_errors(&self.diagnostics)
+    }
+
+    /// Reads level by level; what is not known is given back.
+    fn all(&mut self, first: Place, text: &'a str) -> Vec<Place> {
+        let known = self.known;
+        let mut missing = Vec::new();
+        let mut seen = HashSet::from([first.clone()]);
+        let mut waiting = VecDeque::from([(first, text, 1)]);
+        while let Some((place, text, level)) = waiting.pop_front() {
+            let Some(mut file) = self.file(&place, text) else { continue };
+            let mut report = Report::new(&file.plan.path, text);
+            for (id, uses) in callers(file.root.as_ref()) {
+                let written = uses.text().unwrap_or_default();
+                let target = match place.named(written) {
+                    Ok(target) => target,
+                    Err(why) => {
+                        report.error(uses.span, why);
+                        continue;
+                    }
+                };
+                file.calls.insert(id.to_owned(), target.clone());
+                if level >= self.bounds.levels {
+                    report.error(uses.span, too_deep(self.bounds.levels));
+                } else if seen.insert(target.clone()) {
+                    if seen.len() > self.bounds.files + 1 {
+                        report.error(uses.span, format!("more than {} workflows are called", self.bounds.files));
+                        break;
+                    }
+                    match known.get(&target) {
+                        Some(Ok(text)) => waiting.push_back((target, text, level + 1)),
+                        Some(Err(why)) => report.error(uses.span, format!("`{written}`: {why}")),
+                        None => missing.push(target),
+                    }
+                }
+            }
+            self.diagnostics.extend(report.finish());
+            self.files.insert(place, file);
+        }
+        missing
+    }
+
+    fn file(&mut self, place: &Place, text: &'a str) -> Option<File<'a>> {
+        let (root, plan, diagnostics) = read(&place.to_string(), text, self.bounds.limits);
+        self.diagnostics.extend(diagnostics);
+        Some(File { text, root, plan: plan?, calls: IndexMap::new() })
+    }
+
+    /// Holds callers against what they call.
+    fn fit(&mut self) {
+        let order = self.order();
+        let mut found = Vec::new();
+        for file in self.files.values() {
+            let mut report = Report::new(&file.plan.path, file.text);
+            for (id, job) in jobs(file.root.as_ref()) {
+                let called = file.calls.get(id).and_then(|place| self.files.get(place));
+                if let (Some(uses), Some(called)) = (job.get("uses"), called) {
+                    call::check(job, uses, &called.plan, &mut report);
+                }
+            }
+            found.extend(report.finish());
+        }
+        self.diagnostics.extend(found);
+        if let Some(order) = order.filter(|_| !self.failed()) {
+            self.measure(&order);
+            self.permissions();
+        }
+    }
+
+    /// The files, each after all it calls; `None` where they call each other in a circle.
+    fn order(&mut self) -> Option<Vec<usize>> {
+        let calls = |file: &File<'_>| -> Vec<usize> {
+            file.calls.values().filter_map(|place| self.files.get_index_of(place)).collect()
+        };
+        let edges: Vec<Vec<usize>> = self.files.values().map(calls).collect();
+        match super::rules::cycle(&edges) {
+            Some(circle) => {
+                let names: Vec<String> = circle
+                    .iter()
+                    .filter_map(|at| self.files.get_index(*at))
+                    .map(|(place, _)| place.to_string())
+                    .collect();
+                let first = circle.first().and_then(|at| self.files.get_index(*at)).map(|(_, file)| file);
+                let next = circle.get(1).and_then(|at| self.files.get_index(*at)).map(|(place, _)| place);
+                let caller = first.and_then(|file| file.calls.iter().find(|(_, place)| Some(*place) == next));
+                if let (Some(file), Some((id, _))) = (first, caller) {
+                    let message = format!("these workflows call each other: {}", names.join(" → "));
+                    let found = at_caller(file, id, message);
+                    self.diagnostics.extend(found);
+                }
+                None
+            }
+            None => {
+                let (mut order, mut done) = (Vec::new(), vec![false; edges.len()]);
+                // Without circles each pass ends at least one file.
+                while order.len() < edges.len() {
+                    for (at, targets) in edges.iter().enumerate() {
+                        let ready = targets.iter().all(|target| done.get(*target) == Some(&true));
+                        if let Some(done) = done.get_mut(at).filter(|done| !**done && ready) {
+                            *done = true;
+                            order.push(at);
+                        }
+                    }
+                }
+                Some(order)
+            }
+        }
+    }
+
+    /// The longest chain and the number of all jobs.
+    fn measure(&mut self, order: &[usize]) {
+        let mut sizes: HashMap<&Place, (usize, usize)> = HashMap::new();
+        for (place, file) in order.iter().filter_map(|at| self.files.get_index(*at)) {
+            let called = file.calls.values().filter_map(|place| sizes.get(place));
+            let (mut levels, mut jobs) = (1, file.plan.jobs.len());
+            for (below, more) in called {
+                levels = levels.max(below + 1);
+                jobs = jobs.saturating_add(*more);
+            }
+            sizes.insert(place, (levels, jobs));
+        }
+        let Some((levels, jobs)) = self.files.first().and_then(|(place, _)| sizes.get(place)).copied() else { return };
+        let problem = match (levels > self.bounds.levels, jobs > self.bounds.jobs) {
+            (true, _) => too_deep(self.bounds.levels),
+            (_, true) => format!("the workflow has {jobs} jobs with those it calls; {} are possible", self.bounds.jobs),
+            _ => return,
+        };
+        let found = self.files.first().and_then(|(_, file)| {
+            let (id, _) = file.calls.first()?;
+            Some(at_caller(file, id, problem))
+        });
+        self.diagnostics.extend(found.into_iter().flatten());
+    }
+
+    /// No job may have more permissions than the job that calls its workflow.
+    fn permissions(&mut self) {
+        let Some((first, _)) = self.files.first() else { return };
+        let mut waiting = vec![(first.clone(), Permissions::by_default(self.bounds.policy))];
+        let mut seen = HashSet::new();
+        let mut found = Vec::new();
+        while let Some((place, given)) = waiting.pop() {
+            if !seen.insert((place.clone(), given.clone())) {
+                continue;
+            }
+            let Some(file) = self.files.get(&place) else { continue };
+            let of_file = file.plan.permissions.as_ref().map(Permissions::written).unwrap_or(given);
+            for (id, target) in &file.calls {
+                let own = file.plan.jobs.get(id).and_then(|job| job.permissions.as_ref());
+                let allowed = own.map_or_else(|| of_file.clone(), Permissions::written);
+                let Some(called) = self.files.get(target) else { continue };
+                for (who, asked) in asks(&called.plan) {
+                    if let Some((asked, allowed)) = asked.beyond(&allowed) {
+                        let message = format!("{target}: {who} asks for {asked}, but this job has only {allowed}");
+                        found.extend(at_caller(file, id, message));
+                    }
+                }
+                waiting.push((target.clone(), allowed));
+            }
+        }
+        self.diagnostics.extend(found);
+    }
+
+    fn family(&mut self) -> Option<Family> {
+        let mut plans = std::mem::take(&mut self.files).into_iter().map(|(place, file)| {
+            let mut plan = file.plan;
+            for (id, target) in &file.calls {
+                if let Some(Work::Call { uses, .. }) = plan.jobs.get_mut(id).map(|job| &mut job.work) {
+                    *uses = target.to_string();
+                }
+            }
+            (place.to_string(), plan)
+        });
+        let (_, plan) = plans.next()?;
+        Some(Family { plan, called: plans.collect() })
+    }
+}
+
+fn too_deep(levels: usize) -> String {
+    format!("workflows are called more than {levels} levels deep, the first one included")
+}
+
+/// Who of a workflow asks for permissions, and for which.
+fn asks(plan: &Plan) -> impl Iterator<Item = (String, Permissions)> {
+    let file = plan.permissions.iter().map(|tree| ("the workflow".to_owned(), Permissions::written(tree)));
+    let jobs = plan
+        .jobs
+        .iter()
+        .filter_map(|(id, job)| Some((format!("its job `{id}`"), Permissions::written(job.permissions.as_ref()?))));
+    file.chain(jobs)
+}
+
+fn at_caller(file: &File<'_>, id: &str, message: String) -> Vec<Diagnostic> {
+    let mut report = Report::new(&file.plan.path, file.text);
+    if let Some((_, uses)) = callers(file.root.as_ref()).find(|(caller, _)| *caller == id) {
+        report.error(uses.span, message);
+    }
+    report.finish()
+}
+
+fn jobs(root: Option<&Node>) -> impl Iterator<Item = (&str, &Node)> {
+    let jobs = root.and_then(|root| root.get("jobs")).map(Node::entries).unwrap_or_default();
+    jobs.iter().filter_map(|(id, job)| Some((id.text()?, job)))
+}
+
+fn callers(root: Option<&Node>) -> impl Iterator<Item = (&str, &Node)> {
+    jobs(root).filter_map(|(id, job)| Some((id, job.get("uses")?)))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    const CALLED: &str = "on: {workflow_call: {inputs: {n: {type: number, required: true}, s: {type: string}}, secrets: \
+                          {key: {required: true}}}}\njobs: {inner: {runs-on: x}}";
+
+    fn caller(keys: &str) -> String {
+        format!("on: push\njobs:\n  a:\n    uses: ./.github/workflows/b.yml\n    {}\n", keys.replace('\n', "\n    "))
+    }
+
+    fn known(files: &[(&str, &str)]) -> Known {
+        let own = Place::own("");
+        files.iter().map(|(uses, text)| (own.named(uses).unwrap(), Ok((*text).to_owned()))).collect()
+    }
+
+    fn read(text: &str, files: &[(&str, &str)]) -> Result<Family, Vec<String>> {
+        match gather(".github/workflows/a.yml", text, &known(files), BOUNDS) {
+            Gathered::Read(Some(family), _) => Ok(*family),
+            Gathered::Read(None, found) => Err(found.iter().map(ToString::to_string).collect()),
+            Gathered::Missing(missing) => panic!("missing: {missing:?}"),
+        }
+    }
+
+    #[test]
+    fn files_are_asked_for_until_none_is_missing() {
+        let top =
+            "on: push\njobs:\n  a: {uses: ./.github/workflows/b.yml}\n  z: {uses: o/r/.github/workflows/c.yml@v1}";
+        let middle = "on: workflow_call\njobs: {m: {uses: ./.github/workflows/d.yml}}";
+        let leaf = "on: workflow_call\njobs: {l: {runs-on: x}}";
+        let mut files = Vec::new();
+        let mut rounds = Vec::new();
+        let family = loop {
+            match gather(".github/workflows/a.yml", top, &known(&files), BOUNDS) {
+                Gathered::Missing(places) => {
+                    let names: Vec<String> = places.iter().map(ToString::to_string).collect();
+                    for name in &names {
+                        let text = if name.contains("/c.yml") { middle } else { leaf };
+                        let uses = if name.contains('@') { name.clone() } else { format!("./{name}") };
+                        files.push((String::leak(uses) as &str, text));
+                    }
+                    rounds.push(names);
+                }
+                Gathered::Read(family, found) => break family.unwrap_or_else(|| panic!("{found:?}")),
+            }
+        };
+        assert_eq!(
+            rounds,
+            [vec![".github/workflows/b.yml", "o/r/.github/workflows/c.yml@v1"], vec!["o/r/.github/workflows/d.yml@v1"]]
+        );
+        let calls = |plan: &Plan, id: &str| match &plan.jobs[id].work {
+            Work::Call { uses, .. } => uses.clone(),
+            Work::Steps(_) => panic!("no call"),
+        };
+        assert_eq!(family.called.len(), 3);
+        // `./` in a file of another repository means that repository.
+        assert_eq!(calls(&family.called[&calls(&family.plan, "z")], "m"), "o/r/.github/workflows/d.yml@v1");
+    }
+
+    #[test]
+    fn inputs_and_secrets_are_held_against_what_is_declared() {
+        let files = [("./.github/workflows/b.yml", CALLED)];
+        for keys in [
+            "with: {n: 1}\nsecrets: inherit",
+            "with: {N: '${{ fromJSON(1) }}', s: true}\nsecrets: {KEY: '${{ secrets.other }}'}",
+        ] {
+            assert!(read(&caller(keys), &files).is_ok(), "{keys}");
+        }
+        let at = ".github/workflows/a.yml:";
+        let b = ".github/workflows/b.yml";
+        for (keys, expected) in [
+            ("secrets: inherit", format!("{at}4:11: error: {b} needs the input `n`: give it under `with:`")),
+            ("with: {n: one}\nsecrets: inherit", format!("{at}5:15: error: the input `n` takes a number")),
+            ("with: {n: 1, x: 2}\nsecrets: inherit", format!("{at}5:18: error: {b} declares no input `x`")),
+            (
+                "with: {n: 1}",
+                format!("{at}4:11: error: {b} needs the secret `key`: give it under `secrets:`, or `secrets: inherit`"),
+            ),
+            ("with: {n: 1}\nsecrets: {key: a, k: b}", format!("{at}6:23: error: {b} declares no secret `k`")),
+        ] {
+            let found = read(&caller(keys), &files).unwrap_err();
+            assert!(found.contains(&expected), "{keys}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_called_is_told_where_it_is_called() {
+        let uses = "on: push\njobs: {a: {uses: ./.github/workflows/b.yml}}";
+        let found = read(uses, &[("./.github/workflows/b.yml", "on: push\njobs: {a: {runs-on: x}}")]).unwrap_err();
+        assert_eq!(
+            found,
+            [".github/workflows/a.yml:2:18: error: .github/workflows/b.yml can't be called by another workflow"]
+        );
+        let mut known = Known::new();
+        known.insert(Place::own(".github/workflows/b.yml"), Err("there is no such file".into()));
+        let Gathered::Read(None, found) = gather(".github/workflows/a.yml", uses, &known, BOUNDS) else {
+            panic!("taken")
+        };
+        assert!(found[0].to_string().ends_with("`./.github/workflows/b.yml`: there is no such file"), "{found:?}");
+        let mistaken = "on: workflow_call\njobs: {a: {runs-on: x, stepz: []}}";
+        let found = read(uses, &[("./.github/workflows/b.yml", mistaken)]).unwrap_err();
+        assert_eq!(found, [".github/workflows/b.yml:2:24: error: unknown key `stepz`"]);
+    }
+
+    /// `0` calls `1` calls … calls the last, which runs.
+    fn chain(levels: usize) -> (String, Vec<(String, String)>) {
+        let file = |at: usize| match at + 1 == levels {
+            true => "on: workflow_call\njobs: {a: {runs-on: x}}".to_owned(),
+            false => format!("on: workflow_call\njobs: {{a: {{uses: ./.github/workflows/{}.yml}}}}", at + 1),
+        };
+        (file(0), (1..levels).map(|at| (format!("./.github/workflows/{at}.yml"), file(at))).collect())
+    }
+
+    #[test]
+    fn ten_levels_are_taken_and_no_more() {
+        for (levels, taken) in [(10, true), (11, false)] {
+            let (top, files) = chain(levels);
+            let files: Vec<_> = files.iter().map(|(uses, text)| (uses.as_str(), text.as_str())).collect();
+            let read = read(&top, &files);
+            assert_eq!(read.is_ok(), taken, "{levels}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn a_chain_is_as_long_as_its_longest_way() {
+        let (_, mut files) = chain(10);
+        files.push(("./.github/workflows/x.yml".into(), files[0].1.replace("1.yml", "2.yml")));
+        let top = "on: push\njobs: {a: {uses: ./.github/workflows/9.yml}, b: {uses: ./.github/workflows/1.yml}}";
+        let refs: Vec<_> = files.iter().map(|(uses, text)| (uses.as_str(), text.as_str())).collect();
+        assert!(read(top, &refs).is_ok());
+        let over = "on: workflow_call\njobs: {a: {uses: ./.github/workflows/1.yml}}";
+        let mut refs = refs;
+        refs.push(("./.github/workflows/0.yml", over));
+        // `9.yml` is known at the second level, and lies at the eleventh.
+        let top = "on: push\njobs: {a: {uses: ./.github/workflows/9.yml}, b: {uses: ./.github/workflows/0.yml}}";
+        assert!(read(top, &refs).unwrap_err()[0].contains("more than 10 levels deep"));
+    }
+
+    #[test]
+    fn attack_08_calls_in_circles_and_bombs_of_calls_end_before_any_job_runs() {
+        let circle = "on: workflow_call\njobs: {a: {uses: ./.github/workflows/b.yml}}";
+        let found = read(circle, &[("./.github/workflows/b.yml", circle)]).unwrap_err();
+        assert!(found[0].contains("these workflows call each other"), "{found:?}");
+
+        let many = |count: usize| {
+            let jobs: String =
+                (0..count).map(|at| format!("  j{at}: {{uses: ./.github/workflows/f{at}.yml}}\n")).collect();
+            format!("on: push\njobs:\n{jobs}")
+        };
+        let leaf = "on: workflow_call\njobs: {a: {runs-on: x}}";
+        for (count, taken) in [(50, true), (51, false)] {
+            let names: Vec<_> = (0..count).map(|at| format!("./.github/workflows/f{at}.yml")).collect();
+            let files: Vec<_> = names.iter().map(|name| (name.as_str(), leaf)).collect();
+            assert_eq!(read(&many(count), &files).is_ok(), taken, "{count}");
+        }
+
+        let wide = |next: &str| {
+            let jobs: String =
+                (0..20).map(|at| format!("  j{at}: {{uses: ./.github/workflows/{next}.yml}}\n")).collect();
+            format!("on: workflow_call\njobs:\n{jobs}")
+        };
+        let files = [
+            ("./.github/workflows/b.yml", wide("c")),
+            ("./.github/workflows/c.yml", wide("d")),
+            ("./.github/workflows/d.yml", leaf.to_owned()),
+        ];
+        let files: Vec<_> = files.iter().map(|(uses, text)| (*uses, text.as_str())).collect();
+        assert!(read(&wide("b"), &files).unwrap_err()[0].contains("1024 are possible"));
+    }
+
+    #[test]
+    fn permissions_are_never_raised_by_a_call() {
+        let called = "on: workflow_call\njobs: {a: {runs-on: x, permissions: {contents: write}}}";
+        for (permissions, taken) in
+            [("write-all", true), ("{contents: write}", true), ("read-all", false), ("{issues: write}", false)]
+        {
+            let top = format!("on: push\npermissions: {permissions}\njobs: {{a: {{uses: ./.github/workflows/b.yml}}}}");
+            let read = read(&top, &[("./.github/workflows/b.yml", called)]);
+            assert_eq!(read.is_ok(), taken, "{permissions}: {read:?}");
+        }
+    }
+}
