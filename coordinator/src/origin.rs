@@ -1,16 +1,19 @@
 //! The services that actions call: caches, artifacts, and what stands in for GitHub's own.
 //!
 //! One HTTP origin, reached only through a job's own tunnel: a connection belongs to one attempt from its first byte, and
-//! the attempt's token must be shown besides. [`cache`] and [`artifact`] speak twirp as GitHub's toolkit does, [`storage`]
-//! takes and gives bytes as Azure's blob service does, [`token`] makes and checks what is signed.
+//! the attempt's token must be shown besides. [`cache`] and [`artifact`] speak twirp as GitHub's toolkit does,
+//! [`earlier`] the protocol before it, [`storage`]
+//! takes and gives bytes as Azure's blob service does, [`token`] makes and checks what is signed, [`oidc`] tells others who a job is.
 
 mod artifact;
 mod cache;
+mod earlier;
+mod oidc;
 mod storage;
 mod token;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -25,8 +28,11 @@ use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use self::artifact::owner as artifact_owner;
 use self::token::Tokens;
+pub use self::{
+    artifact::owner as artifact_owner,
+    oidc::{Issuer, grants},
+};
 use crate::{
     blob::{BlobError, Blobs},
     config,
@@ -46,6 +52,9 @@ pub struct Origin {
     tokens: Arc<Tokens>,
     limits: config::Kept,
     clock: fn() -> Millis,
+    issuer: Option<Arc<Issuer>>,
+    /// Caches that are uploaded by the earlier protocol.
+    reserved: Arc<Mutex<BTreeMap<u64, earlier::Reserved>>>,
     /// Bytes that each attempt sent.
     received: Arc<Mutex<HashMap<String, u64>>>,
     /// When artifacts go that are being uploaded. Lost by a restart, they go when the operator's time is over.
@@ -69,6 +78,10 @@ pub struct Who {
     pub bases: Vec<String>,
     /// Its commit is the maintainers': it may save caches.
     pub trusted: bool,
+    /// It may ask for OIDC tokens.
+    pub id_token: bool,
+    /// The run's `github` context: what a token says of it.
+    pub github: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Who {
@@ -101,7 +114,17 @@ impl Origin {
     /// Services over a store and its blobs. `key` signs tokens and URLs: the same on every coordinator.
     pub fn new(store: Store, blobs: Blobs, key: &[u8; 32], limits: config::Kept, clock: fn() -> Millis) -> Self {
         let tokens = Arc::new(Tokens::new(key));
-        Self { store, blobs, tokens, limits, clock, received: Arc::default(), expiries: Arc::default() }
+        Self {
+            store,
+            blobs,
+            tokens,
+            limits,
+            clock,
+            issuer: None,
+            reserved: Arc::default(),
+            received: Arc::default(),
+            expiries: Arc::default(),
+        }
     }
 
     /// `ACTIONS_RUNTIME_TOKEN` of an attempt.
@@ -134,6 +157,10 @@ impl Origin {
             .route("/twirp/github.actions.results.api.v1.ArtifactService/GetSignedArtifactURL", post(artifact::url))
             .route("/twirp/github.actions.results.api.v1.ArtifactService/DeleteArtifact", post(artifact::delete))
             .route("/storage/{kind}/{id}/{name}", axum::routing::put(storage::put).get(storage::get))
+            .route("/_apis/artifactcache/cache", axum::routing::get(earlier::find))
+            .route("/_apis/artifactcache/caches", post(earlier::reserve))
+            .route("/_apis/artifactcache/caches/{id}", axum::routing::patch(earlier::chunk).post(earlier::commit))
+            .route("/oidc/token", axum::routing::get(oidc::token))
             .route("/api/{*path}", any(github))
             .fallback(nothing)
             .with_state(self.clone())

@@ -42,7 +42,7 @@ use crate::{
         relays::{Answer, Relays},
         routes::Routes,
     },
-    origin::Origin,
+    origin::{Issuer, Origin},
     run::Millis,
     source::Sources,
     store::{Notice, Store, seal::StoreKey},
@@ -113,7 +113,9 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         clock: now,
     };
     let key = derive(&secret, b"tokens and URLs of jobs' services");
-    let origin = Origin::new(store.clone(), blobs.clone(), &key, config.kept.clone(), now);
+    let issuer = Issuer::open(&config.data.join("oidc.key"), &public_url)?;
+    let documents = issuer.documents();
+    let origin = Origin::new(store.clone(), blobs.clone(), &key, config.kept.clone(), now).with_issuer(issuer);
     let dispatch = Dispatch::open(Parts {
         runs: Arc::new(engine.clone()),
         logs: Arc::new(logs.clone()),
@@ -148,7 +150,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
             relays: relays.clone(),
             config: config.clone(),
         }),
-        settings: Arc::new(settings(&config, &keys, &public_url)?),
+        settings: Arc::new(settings(&config, &keys, &public_url, documents)?),
     };
     stages.start("web", web::serve(http, web, stop.clone()));
     let tasks = Tasks {
@@ -249,7 +251,12 @@ fn servers(config: &Config) -> anyhow::Result<Arc<[Url]>> {
     config.blossom.servers.iter().map(parse).collect()
 }
 
-fn settings(config: &Config, keys: &Keys, public_url: &str) -> anyhow::Result<web::Settings> {
+fn settings(
+    config: &Config,
+    keys: &Keys,
+    public_url: &str,
+    documents: [(String, serde_json::Value); 2],
+) -> anyhow::Result<web::Settings> {
     let hex = |key: &str, text: &String| {
         let parsed = PublicKey::parse(text);
         Ok(parsed.with_context(|| format!("{key}: `{text}` is no public key, give npub1… or 64 hex"))?.to_hex())
@@ -269,6 +276,7 @@ fn settings(config: &Config, keys: &Keys, public_url: &str) -> anyhow::Result<we
             .iter()
             .map(|text| hex("blossom.writers", text))
             .collect::<anyhow::Result<_>>()?,
+        well_known: documents.into_iter().collect(),
         max_blob: config.blossom.max_blob,
         max_total: config.blossom.max_total,
         keep: config.keep_days.saturating_mul(24 * 3600 * 1000),

@@ -4,6 +4,7 @@
 
 mod actions;
 mod api;
+mod artifacts;
 mod auth;
 mod badge;
 mod blossom;
@@ -18,7 +19,7 @@ mod range;
 mod view;
 mod viewer;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -76,6 +77,8 @@ pub struct Settings {
     pub operators: Vec<String>,
     /// Keys (64 hex) that may upload besides the publishers of this pool's runs.
     pub writers: Vec<String>,
+    /// Documents of other stages, by their names below `/.well-known/`.
+    pub well_known: BTreeMap<String, serde_json::Value>,
     /// Bytes of one upload.
     pub max_blob: u64,
     /// Bytes of all uploads.
@@ -159,6 +162,7 @@ pub fn router(web: Web) -> Router {
         .route("/assets/{name}", get(page::asset))
         .merge(api)
         .route("/api/openapi.json", get(async move || Json(document)))
+        .route("/.well-known/{name}", get(page::well_known))
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(pool::ready))
         .merge(blossom::routes())
@@ -185,6 +189,8 @@ fn api() -> OpenApiRouter<Web> {
         .routes(routes!(api::runs))
         .routes(routes!(api::run))
         .routes(routes!(api::cancel))
+        .routes(routes!(artifacts::list))
+        .routes(routes!(artifacts::download))
         .routes(routes!(live::logs))
         .routes(routes!(range::lines))
         .routes(routes!(range::search))

@@ -6,4 +6,5 @@ pub mod engine;
 pub mod git;
 pub mod pool;
 pub mod process;
+pub mod toolkit;
 pub mod world;

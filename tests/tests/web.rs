@@ -3,6 +3,8 @@
 
 #[path = "web/api.rs"]
 mod api;
+#[path = "web/artifacts.rs"]
+mod artifacts;
 
 use std::sync::{Arc, Mutex};
 
@@ -87,6 +89,7 @@ impl Server {
             relays: vec!["wss://relay.example".into()],
             operators: vec![operator.public_key().to_hex()],
             writers: vec![writer.public_key().to_hex()],
+            well_known: [("jwks".to_owned(), json!({"keys": []}))].into(),
             max_blob: 1000,
             max_total: 5000,
             keep: 1000,

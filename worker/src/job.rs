@@ -34,7 +34,7 @@ use actions::{Actions, Pre};
 use clock::{Cause, Clock};
 use console::{Console, Stop, now_ms};
 use contexts::Contexts;
-pub use origin::{Door, Services};
+pub use origin::{Access, Door};
 use steps::Runner;
 
 /// One attempt to run.
@@ -54,7 +54,7 @@ pub struct Attempt {
     /// The source lies in the workspace before the first step, as `longshore exec` has it.
     pub checked_out: bool,
     /// The services that actions call; `None`: there are none.
-    pub services: Option<Services>,
+    pub origin: Option<Access>,
     /// Cancelled: steps with `always()` still run, within the grace; see `kill`.
     pub cancel: CancellationToken,
     /// Cancelled: everything ends now.
@@ -183,9 +183,9 @@ impl Job {
         let mut actions = Actions::default();
         let preparing = async {
             self.fill(machine.as_ref()).await?;
-            if let Some(services) = &attempt.services {
-                let way = origin::Way::open(services, machine.as_ref()).await.map_err(|error| error.to_string())?;
-                contexts.origin = Some((way, services.clone()));
+            if let Some(access) = &attempt.origin {
+                let way = origin::Way::open(access, machine.as_ref()).await.map_err(|error| error.to_string())?;
+                contexts.origin = Some((way, access.clone()));
             }
             contexts.enter(self.sandbox.name(), machine.as_ref(), environment).await?;
             if let Some(services) = &order.job.services {
@@ -225,7 +225,7 @@ impl Job {
     }
 
     async fn learn_secrets(&self) {
-        let token = self.attempt.services.as_ref().map(|services| &services.token);
+        let token = self.attempt.origin.as_ref().map(|access| &access.token);
         let secrets = self.attempt.secrets.values().chain(&self.attempt.masks).chain(token);
         let values: Vec<_> = secrets.map(SecretString::expose_secret).collect();
         let added = self.masker.add_all(values);

@@ -233,8 +233,6 @@ pub trait Machine: Send + Sync {
     -> BoxFuture<'a, Result<Vec<(String, Bytes)>, SandboxError>>;
     /// GitHub's `hashFiles` below the workspace; `None` where nothing matches.
     fn hash_files<'a>(&'a self, patterns: &'a [String]) -> BoxFuture<'a, Result<Option<String>, SandboxError>>;
-    /// Opens the port on its loopback where its programs reach the services that actions call.
-    fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>>;
     /// Starts a further container that processes of this machine reach by its name.
     fn serve(&self, spec: ServiceSpec) -> BoxFuture<'_, Result<Arc<dyn Service>, SandboxError>>;
     /// Makes ports of the machine's own localhost lead elsewhere in its network: (port, address, port there).
@@ -247,6 +245,10 @@ pub trait Machine: Send + Sync {
     fn keep<'a>(&'a self, name: &'a str, program: &'a Program) -> BoxFuture<'a, Result<(), SandboxError>>;
     /// Bytes of disk that the job's machines and services use; `None` where that cannot be seen.
     fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>, SandboxError>>;
+    /// Absolute path of `longshore-init` as processes of the machine see it: it packs files for the worker.
+    fn helper(&self) -> String;
+    /// Opens the port on its loopback where its programs reach the services that actions call.
+    fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>>;
     /// Ends and removes it, and its services.
     fn destroy(&self) -> BoxFuture<'_, ()>;
 }

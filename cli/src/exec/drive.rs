@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use worker::{
     config::Config,
     fetch::Sources,
-    job::{self, Door, Observer, Services},
+    job::{self, Access, Door, Observer},
     log::spool::Each,
     sandbox::Sandbox,
 };
@@ -169,7 +169,7 @@ impl Driver {
         }
     }
 
-    fn services(&self, order: &JobOrder) -> Services {
+    fn access(&self, order: &JobOrder) -> Access {
         let planned = &self.work.planned;
         let who = Who {
             run: order.run.clone(),
@@ -180,10 +180,11 @@ impl Driver {
             bases: Who::bases_of(&planned.github),
             // It is the user's own checkout.
             trusted: true,
+            ..Who::default()
         };
         let token = self.work.origin.token(&who).into();
         let door = Arc::new(Here { origin: self.work.origin.clone(), who: Arc::new(who) });
-        Services { token, id_token: false, door }
+        Access { token, id_token: false, door }
     }
 
     fn start(&mut self, key: String, image: String) {
@@ -197,7 +198,7 @@ impl Driver {
             limits: self.work.config.limits.clone(),
             node: self.work.config.node.clone(),
             checked_out: self.work.checked_out,
-            services: Some(self.services(&order)),
+            origin: Some(self.access(&order)),
             cancel,
             kill: self.kill.clone(),
             order,

@@ -37,7 +37,11 @@ pub fn order(state: &State, key: &str) -> Option<JobOrder> {
         attempt,
         dialect: planned.plan.dialect,
         workflow: planned.plan.name.clone(),
-        job: written.clone(),
+        // What holds for the whole workflow counts where the job says nothing.
+        job: plan::Job {
+            permissions: written.permissions.clone().or_else(|| planned.plan.permissions.clone()),
+            ..written.clone()
+        },
         runs_on: job.labels.clone(),
         contexts,
         request_env: state.request.env.clone(),

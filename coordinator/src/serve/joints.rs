@@ -20,7 +20,7 @@ use crate::{
         relays::{Answer, Relays, ReqExitPolicy},
         tags,
     },
-    origin::{Held, Origin, Who},
+    origin::{self, Held, Origin, Who},
     run::{self, Millis},
     source::{
         Lookup, Sources,
@@ -314,7 +314,8 @@ impl dispatch::Origin for Services {
             repository: order.source.repository.clone(),
             ..Who::default()
         };
-        Some(Access { token: self.origin.token(&who).into(), id_token: false })
+        let id_token = order.source.trusted && origin::grants(order.job.permissions.as_ref());
+        Some(Access { token: self.origin.token(&who).into(), id_token })
     }
 
     fn serve(&self, attempt: AttemptId, held: Held, connection: DuplexStream) -> BoxFuture<'static, ()> {
@@ -347,6 +348,10 @@ fn who(state: &run::State, attempt: &AttemptId) -> Who {
         who.reference.clone_from(&planned.reference);
         who.trusted = planned.trusted;
         who.bases = Who::bases_of(&planned.github);
+        who.github.clone_from(&planned.github);
+        let order = run::order(state, &attempt.job);
+        let permissions = order.as_ref().and_then(|order| order.job.permissions.as_ref());
+        who.id_token = planned.trusted && origin::grants(permissions);
     }
     who
 }

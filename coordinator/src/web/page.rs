@@ -295,3 +295,14 @@ pub(super) fn repository_name(address: &str) -> String {
         _ => address.to_owned(),
     }
 }
+
+/// A document that programs look for at a fixed place.
+pub(super) async fn well_known(
+    axum::extract::State(web): State<Web>,
+    axum::extract::Path(name): axum::extract::Path<String>,
+) -> Result<axum::Json<serde_json::Value>, Refusal> {
+    let known = web.settings.well_known.get(&name).cloned();
+    known
+        .map(axum::Json)
+        .ok_or_else(|| Refusal::new(axum::http::StatusCode::NOT_FOUND, "there is no such document here"))
+}

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use proto::worker::{Attempt, Begun, Progress, Register, SourceRequest, from_worker, progress::What};
+use proto::worker::{
+    Attempt, Begun, OriginOpen, OriginUp, Progress, Register, SourceRequest, from_worker, origin_up::Message,
+    progress::What, to_worker,
+};
 use tonic::Code;
 
 use crate::{
@@ -130,4 +133,35 @@ async fn attack_54_a_token_serves_its_own_attempt_for_as_long_as_it_is_held() {
     worker.report(&attempt).await;
     assert_eq!(worker.stopped().await, attempt);
     assert_eq!(pool.course("build").finished, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_of_a_job_is_carried_for_its_own_attempt_alone() {
+    let pool = Pool::start(terms()).await;
+    let mut worker = Raw::join(&pool, 1).await;
+    pool.queue("build", &["ubuntu-latest"]);
+    let job = worker.take().await;
+    assert_eq!((job.runtime_token.as_str(), job.id_token), ("runtime canary", false));
+    let attempt = job.attempt.unwrap();
+    let asking = |attempt: &Attempt, token: &str| {
+        let open = OriginOpen { attempt: Some(attempt.clone()), token: token.to_owned() };
+        let messages = [Message::Open(open), Message::Data("ask".into())];
+        tokio_stream::iter(messages.map(|message| OriginUp { message: Some(message) }))
+    };
+    let mut answer = worker.bulk.origin(asking(&attempt, &job.token)).await.unwrap().into_inner();
+    let mut said = Vec::new();
+    while let Some(part) = answer.message().await.unwrap() {
+        said.extend_from_slice(&part.data);
+    }
+    assert_eq!(String::from_utf8(said).unwrap(), "build 1 true: ask");
+
+    let other = Attempt { attempt: 2, ..attempt.clone() };
+    for (attempt, token) in [(&attempt, "wrong"), (&other, job.token.as_str())] {
+        let refused = worker.bulk.origin(asking(attempt, token)).await.err().expect("it is refused");
+        assert_eq!(refused.code(), Code::PermissionDenied);
+    }
+    worker.report(&attempt).await;
+    worker.hear_until(|message| matches!(message, to_worker::Message::Accepted(_)).then_some(())).await;
+    let refused = worker.bulk.origin(asking(&attempt, &job.token)).await.err().expect("the attempt is over");
+    assert_eq!(refused.code(), Code::PermissionDenied);
 }

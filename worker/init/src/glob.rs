@@ -1,4 +1,4 @@
-//! `hashFiles()`: patterns below one directory, and the hash of what they match.
+//! Patterns below one directory: what they match, and the hash of it for `hashFiles()`.
 //!
 //! Rules as in `@actions/glob` with its defaults: later patterns override earlier ones, `!` excludes, a directory
 //! stands for all below it, names starting with a dot match, linked directories are not entered. Files whose content
@@ -16,20 +16,47 @@ use crate::{files, wire::context};
 
 /// SHA-256 over the SHA-256 of each file that matches, in the order of the walk; `None` where none does.
 pub(crate) fn hash(base: &Path, patterns: &[String]) -> io::Result<Option<Vec<u8>>> {
+    let (mut total, mut found) = (Sha256::new(), false);
+    find(base, patterns, &mut |path, _| {
+        // Links to files are followed.
+        if !path.is_file() {
+            return Ok(());
+        }
+        let mut hash = Sha256::new();
+        let mut file = files::open(&path.canonicalize()?).map_err(context(path.display()))?;
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match io::Read::read(&mut file, &mut buffer)? {
+                0 => break,
+                count => hash.update(buffer.get(..count).unwrap_or_default()),
+            }
+        }
+        total.update(hash.finalize());
+        found = true;
+        Ok(())
+    })?;
+    Ok(found.then(|| total.finalize().to_vec()))
+}
+
+/// Tells of everything that matches, a folder before what it holds.
+pub(crate) fn find(base: &Path, patterns: &[String], told: &mut Told<'_>) -> io::Result<()> {
     let base = base.canonicalize().map_err(context(base.display()))?;
     let lines = patterns.iter().flat_map(|pattern| pattern.lines()).map(str::trim);
     let mut rules = Vec::new();
     for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
         rules.extend(Rule::parse(line, &base)?);
     }
-    let mut walk = Walk { base: &base, rules: &rules, total: Sha256::new(), found: false };
+    let mut walk = Walk { base: &base, rules: &rules, told };
     for root in roots(&rules) {
         let mut path = base.clone();
         path.extend(&root);
         walk.visit(&path)?;
     }
-    Ok(walk.found.then(|| walk.total.finalize().to_vec()))
+    Ok(())
 }
+
+/// Hears of a match: its path, and what it is itself.
+pub(crate) type Told<'t> = dyn FnMut(&Path, &fs::Metadata) -> io::Result<()> + 't;
 
 /// Where walks begin: the literal beginnings of patterns, in their order, without those below another.
 fn roots(rules: &[Rule]) -> Vec<Vec<String>> {
@@ -44,14 +71,13 @@ fn roots(rules: &[Rule]) -> Vec<Vec<String>> {
     roots
 }
 
-struct Walk<'a> {
+struct Walk<'a, 't> {
     base: &'a Path,
     rules: &'a [Rule],
-    total: Sha256,
-    found: bool,
+    told: &'a mut Told<'t>,
 }
 
-impl Walk<'_> {
+impl Walk<'_, '_> {
     fn visit(&mut self, path: &Path) -> io::Result<()> {
         // A file that vanished or that nobody may look at does not match.
         let Ok(data) = fs::symlink_metadata(path) else { return Ok(()) };
@@ -60,26 +86,15 @@ impl Walk<'_> {
         if !real.starts_with(self.base) {
             return Ok(());
         }
+        if self.matches(path) {
+            (self.told)(path, &data)?;
+        }
         if data.is_dir() {
             let mut entries: Vec<PathBuf> =
                 fs::read_dir(path)?.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
             entries.sort_by(|a, b| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
             return entries.iter().try_for_each(|entry| self.visit(entry));
         }
-        if !real.is_file() || !self.matches(path) {
-            return Ok(());
-        }
-        let mut hash = Sha256::new();
-        let mut file = files::open(&real).map_err(context(path.display()))?;
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            match io::Read::read(&mut file, &mut buffer)? {
-                0 => break,
-                count => hash.update(buffer.get(..count).unwrap_or_default()),
-            }
-        }
-        self.total.update(hash.finalize());
-        self.found = true;
         Ok(())
     }
 
@@ -120,7 +135,7 @@ impl Rule {
     fn parse(text: &str, base: &Path) -> io::Result<Option<Self>> {
         let (exclude, pattern) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest.trim()));
         let relative = if pattern.starts_with('/') {
-            match base.to_str().and_then(|base| pattern.strip_prefix(base)) {
+            match base.to_str().and_then(|base| pattern.strip_prefix(base.trim_end_matches('/'))) {
                 Some(rest) if rest.is_empty() || rest.starts_with('/') => rest,
                 _ => return Ok(None),
             }

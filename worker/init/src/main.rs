@@ -12,6 +12,7 @@ mod archive;
 mod files;
 mod forward;
 mod glob;
+mod pack;
 mod process;
 mod serve;
 mod spool;
@@ -33,6 +34,13 @@ fn main() -> ExitCode {
     let helped = match words.split_first() {
         Some((word, routes)) if word == "forward" => Some(forward::start(routes)),
         Some((word, routes)) if word == "carry" => Some(forward::carry(routes)),
+        Some((word, patterns)) if word == "pack" => {
+            return match pack::run(patterns) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => pack::NOTHING.into(),
+                Err(error) => refuse(&error.to_string()),
+            };
+        }
         _ => None,
     };
     if let Some(helped) = helped {

@@ -6,7 +6,14 @@
 use workflow::github::place::split;
 
 /// Actions that this worker does itself. A fork or mirror of one has another name, and is fetched.
-const BUILT_IN: &[&str] = &["actions/checkout"];
+const BUILT_IN: &[&str] = &[
+    "actions/checkout",
+    "actions/cache",
+    "actions/cache/restore",
+    "actions/cache/save",
+    "actions/upload-artifact",
+    "actions/download-artifact",
+];
 
 /// What a step uses.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,12 +1,16 @@
 //! `uses:` steps: which action is meant, its inputs, and composite actions.
 
+mod artifact;
 mod bring;
 mod build;
+mod cache;
 mod checkout;
 mod docker;
 mod hooks;
 mod node;
+mod packing;
 mod tree;
+mod zipped;
 
 use std::sync::Arc;
 
@@ -89,7 +93,7 @@ impl Runner<'_> {
         }
         self.job.console.notice(scope.index, &shown).await;
         match Uses::parse(uses)? {
-            Uses::BuiltIn(_) => self.checkout(&given, scope).await,
+            Uses::BuiltIn(name) => self.built_in(&name, step, &given, scope).await,
             Uses::Local(folder) => {
                 let folder = absolute(&self.machine.workspace(), &folder).trim_end_matches('/').to_owned();
                 let loaded = Loaded::read(self.machine, uses, folder, None).await?;
@@ -105,6 +109,31 @@ impl Runner<'_> {
                 Box::pin(self.act(step, loaded, &given, scope)).await
             }
         }
+    }
+
+    /// An action that the worker does itself.
+    async fn built_in(
+        &mut self,
+        name: &str,
+        step: &Step,
+        given: &IndexMap<String, String>,
+        scope: &StepScope<'_>,
+    ) -> Result<StepEnd, String> {
+        let done = match name {
+            "actions/cache" => match self.restore_cache(given, scope, false).await {
+                Ok((end, saving)) => {
+                    self.save_later(step, saving, scope).await;
+                    Ok(end)
+                }
+                Err(problem) => Err(problem),
+            },
+            "actions/cache/restore" => self.restore_cache(given, scope, true).await.map(|(end, _)| end),
+            "actions/cache/save" => self.save_given(given, scope).await,
+            "actions/upload-artifact" => self.upload_artifact(given, scope).await,
+            "actions/download-artifact" => self.download_artifact(given, scope).await,
+            _ => return self.checkout(given, scope).await,
+        };
+        done.map_err(|problem| format!("{name}: {problem}"))
     }
 
     async fn act(

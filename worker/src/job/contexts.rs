@@ -12,7 +12,7 @@ use workflow::{
 
 use super::{
     Attempt,
-    origin::{Services, Way},
+    origin::{Access, Way},
     process::command_file,
 };
 use crate::{
@@ -46,7 +46,7 @@ pub(super) struct Contexts {
     /// `job.services`.
     pub(super) services: Map<String, serde_json::Value>,
     /// The services that actions call, and the way there.
-    pub(super) origin: Option<(Way, Services)>,
+    pub(super) origin: Option<(Way, Access)>,
     sources: [EnvSource; 3],
     container_id: String,
     /// Number of the next process: its files have it in their names.
@@ -212,7 +212,7 @@ impl Contexts {
 
     /// What programs of actions are told besides: steps of `run:` are not, as on GitHub.
     pub(super) fn for_actions(&self) -> IndexMap<String, String> {
-        self.origin.as_ref().map(|(way, services)| way.variables(services)).unwrap_or_default()
+        self.origin.as_ref().map(|(way, access)| way.variables(access)).unwrap_or_default()
     }
 
     /// The whole environment of a process.
@@ -242,8 +242,8 @@ impl Contexts {
         let ci = variables.get("CI").cloned();
         variables.extend(self.defaults.clone());
         variables.extend(ci.map(|value| ("CI".to_owned(), value)));
-        if let Some((way, services)) = &self.origin {
-            variables.extend(way.for_every_step(services));
+        if let Some((way, access)) = &self.origin {
+            variables.extend(way.for_every_step(access));
         }
         variables.insert("GITHUB_ACTION".into(), action.to_owned());
         if let Some(path) = &place.action_path {

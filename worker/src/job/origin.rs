@@ -1,5 +1,7 @@
 //! The way from a job's programs to the services that actions call, and the variables that tell it.
 
+mod client;
+
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -8,11 +10,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{io::DuplexStream, task::JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 
+pub(super) use self::client::Client;
 use crate::sandbox::{Machine, ORIGIN_HOST, ORIGIN_PORT, Port, SandboxError};
 
 /// The services that actions call, as one attempt has them.
 #[derive(Clone)]
-pub struct Services {
+pub struct Access {
     /// Its token.
     pub token: SecretString,
     /// It may ask for OIDC tokens.
@@ -35,18 +38,18 @@ pub(super) struct Way {
 
 impl Way {
     /// Opens it in a machine.
-    pub(super) async fn open(services: &Services, machine: &dyn Machine) -> Result<Self, SandboxError> {
+    pub(super) async fn open(access: &Access, machine: &dyn Machine) -> Result<Self, SandboxError> {
         let port = machine.listen().await?;
         let host = if port.number == ORIGIN_PORT { ORIGIN_HOST } else { "127.0.0.1" };
         let url = format!("http://{host}:{}", port.number);
-        let leading = tokio::spawn(lead(port, Arc::clone(&services.door)));
+        let leading = tokio::spawn(lead(port, Arc::clone(&access.door)));
         Ok(Self { url, _leading: AbortOnDropHandle::new(leading) })
     }
 
     /// What programs of actions are told (as GitHub's runner tells them).
-    pub(super) fn variables(&self, services: &Services) -> IndexMap<String, String> {
+    pub(super) fn variables(&self, access: &Access) -> IndexMap<String, String> {
         let Self { url, .. } = self;
-        let token = services.token.expose_secret();
+        let token = access.token.expose_secret();
         let mut variables: IndexMap<String, String> = [
             ("ACTIONS_RUNTIME_URL", format!("{url}/")),
             ("ACTIONS_RUNTIME_TOKEN", token.to_owned()),
@@ -57,17 +60,17 @@ impl Way {
         .map(|(name, value)| (name.to_owned(), value))
         .into_iter()
         .collect();
-        variables.extend(self.for_every_step(services));
+        variables.extend(self.for_every_step(access));
         variables
     }
 
     /// What every step is told.
-    pub(super) fn for_every_step(&self, services: &Services) -> IndexMap<String, String> {
-        if !services.id_token {
+    pub(super) fn for_every_step(&self, access: &Access) -> IndexMap<String, String> {
+        if !access.id_token {
             return IndexMap::new();
         }
         let url = format!("{}/oidc/token?api-version=2.0", self.url);
-        let token = services.token.expose_secret().to_owned();
+        let token = access.token.expose_secret().to_owned();
         IndexMap::from([
             ("ACTIONS_ID_TOKEN_REQUEST_URL".to_owned(), url),
             ("ACTIONS_ID_TOKEN_REQUEST_TOKEN".to_owned(), token),

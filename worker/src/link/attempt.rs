@@ -145,7 +145,7 @@ async fn execute(
     info!(run = attempt.run, job = attempt.job, attempt = attempt.attempt, "job begins");
     let image = image(&worker.config.labels, &order.runs_on);
     let sources = worker.mirrors.clone().for_attempt(worker.bulk.subscribe(), attempt.clone(), job.token.clone());
-    let services = (!job.runtime_token.is_empty()).then(|| job::Services {
+    let access = (!job.runtime_token.is_empty()).then(|| job::Access {
         token: job.runtime_token.into(),
         id_token: job.id_token,
         door: Arc::new(origin::Tunnel::new(worker.address.subscribe(), attempt.clone(), job.token.clone())),
@@ -158,7 +158,7 @@ async fn execute(
         limits: worker.config.limits.clone(),
         node: worker.config.node.clone(),
         checked_out: false,
-        services,
+        origin: access,
         cancel: handles.cancel.clone(),
         kill: handles.kill.clone(),
     };

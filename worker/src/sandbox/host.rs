@@ -59,8 +59,9 @@ impl Host {
         let (conversation, _) = Conversation::open(incoming, Box::pin(input), &nonce).await?;
         let path = |name| folder.path().join(name).to_string_lossy().into_owned();
         let (workspace, temp) = (path("workspace"), path("temp"));
+        let helper = self.root.path().join("longshore-init").to_string_lossy().into_owned();
         let living = Mutex::new(Some(Living { init, _folder: folder, _root: Arc::clone(&self.root) }));
-        Ok(Arc::new(HostMachine { conversation, living, workspace, temp }))
+        Ok(Arc::new(HostMachine { conversation, living, workspace, temp, helper }))
     }
 }
 
@@ -92,6 +93,7 @@ struct HostMachine {
     living: Mutex<Option<Living>>,
     workspace: String,
     temp: String,
+    helper: String,
 }
 
 struct Living {
@@ -177,6 +179,10 @@ impl Machine for HostMachine {
 
     fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>, SandboxError>> {
         std::future::ready(Ok(None)).boxed()
+    }
+
+    fn helper(&self) -> String {
+        self.helper.clone()
     }
 
     /// Any port: jobs share this machine's loopback.

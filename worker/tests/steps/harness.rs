@@ -167,7 +167,7 @@ impl Run {
             limits: self.limits,
             node: self.node,
             checked_out: self.checked_out,
-            services: None,
+            origin: None,
             cancel: self.cancel,
             kill: self.kill,
         };

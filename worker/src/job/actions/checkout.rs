@@ -62,27 +62,38 @@ impl Runner<'_> {
             unpacked.map_err(|error| format!("actions/checkout: {error}"))?;
             Ok::<_, String>((out.commit, out.reference, out.notes))
         };
+        let (commit, reference, mut notes) = match self.timed(scope, work).await {
+            Ok(result) => result?,
+            Err(end) => return Ok(end),
+        };
+        let named = if reference.is_empty() { String::new() } else { format!(" ({reference})") };
+        notes.push(format!("Checked out {commit}{named} to {directory}"));
+        self.job.console.notice(scope.index, &notes.join("\n")).await;
+        let mut end = StepEnd::new(Conclusion::Success);
+        // GitHub's gives the ref as it was asked for.
+        let asked = if wanted.reference.is_empty() { &reference } else { &wanted.reference };
+        end.outputs.insert("ref".into(), asked.clone());
+        end.outputs.insert("commit".into(), commit);
+        Ok(end)
+    }
+
+    /// What the worker does itself for a step, within the step's time and the job's. An error is the end of a step that
+    /// was ended.
+    pub(super) async fn timed<T>(
+        &mut self,
+        scope: &StepScope<'_>,
+        work: impl Future<Output = Result<T, String>>,
+    ) -> Result<Result<T, String>, StepEnd> {
         let interrupt = tokio::select! {
-            result = work => {
-                let (commit, reference, mut notes) = result?;
-                let named = if reference.is_empty() { String::new() } else { format!(" ({reference})") };
-                notes.push(format!("Checked out {commit}{named} to {directory}"));
-                self.job.console.notice(scope.index, &notes.join("\n")).await;
-                let mut end = StepEnd::new(Conclusion::Success);
-                // GitHub's gives the ref as it was asked for.
-                let asked = if wanted.reference.is_empty() { &reference } else { &wanted.reference };
-                end.outputs.insert("ref".into(), asked.clone());
-                end.outputs.insert("commit".into(), commit);
-                return Ok(end);
-            }
+            result = work => return Ok(result),
             interrupt = self.job.clock.interrupt(scope.deadline) => interrupt,
         };
         match interrupt {
-            Interrupt::Step => Err("actions/checkout: the step's time is over".into()),
+            Interrupt::Step => Ok(Err("the step's time is over".into())),
             Interrupt::Job(cause) => {
                 self.job.clock.end(cause);
                 let gone = matches!(cause, Cause::Cancelled | Cause::Killed | Cause::Timeout);
-                Ok(StepEnd::new(if gone { Conclusion::Cancelled } else { Conclusion::Failure }))
+                Err(StepEnd::new(if gone { Conclusion::Cancelled } else { Conclusion::Failure }))
             }
         }
     }
@@ -136,7 +147,7 @@ impl Runner<'_> {
 }
 
 /// An input that is true or false.
-fn flag(name: &str, text: &str, default: bool) -> Result<bool, String> {
+pub(super) fn flag(name: &str, text: &str, default: bool) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "" => Ok(default),
         "true" => Ok(true),

@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use tokio::time::Instant;
 use workflow::plan::{Conclusion, Step};
 
-use super::{Loaded, Pre, context};
+use super::{Loaded, Pre, cache::Saving, context};
 use crate::{
     github::action::{Hook, Runs},
     job::{
@@ -19,13 +19,20 @@ pub(in crate::job) struct Post {
     /// As `StepScope::key` of its step.
     key: String,
     step: Step,
-    loaded: Loaded,
-    hook: Hook,
+    after: After,
     /// `github.action`.
     action: String,
     /// Where its step stands; `None`: among the job's.
     place: Option<Place>,
     depth: usize,
+}
+
+/// What runs after the job's steps.
+enum After {
+    /// A program of an action.
+    Program { loaded: Loaded, hook: Hook },
+    /// The worker saves a cache, or says why not.
+    Save(Option<Saving>),
 }
 
 impl Runner<'_> {
@@ -84,8 +91,7 @@ impl Runner<'_> {
             name: format!("Post {name}"),
             key: key.to_owned(),
             step: step.clone(),
-            loaded: loaded.clone(),
-            hook,
+            after: After::Program { loaded: loaded.clone(), hook },
             action,
             place,
             depth,
@@ -99,9 +105,45 @@ impl Runner<'_> {
             let began = Instant::now();
             let scope =
                 self.scope(index, &post.key, post.place.as_ref().unwrap_or(place), post.action.clone(), post.depth);
-            let ran = self.hook(&post.name, &post.step, &post.loaded, &post.hook, scope).await;
+            let ran = match &post.after {
+                After::Program { loaded, hook } => self.hook(&post.name, &post.step, loaded, hook, scope).await,
+                After::Save(saving) => self.save_now(&post.name, &post.step, saving.as_ref(), scope).await,
+            };
             self.ended(index, &post.name, None, ran, began.elapsed()).await;
         }
+    }
+
+    /// Notes a cache that is saved after the job's steps, where they went well (as GitHub's action does).
+    pub(super) async fn save_later(&mut self, step: &Step, saving: Option<Saving>, scope: &StepScope<'_>) {
+        let name = format!("Post {}", self.name_of(step, scope.place).await);
+        let place = (scope.depth > 0).then(|| scope.place.clone());
+        let (key, action, depth) = (scope.key.clone(), scope.action.clone(), scope.depth);
+        self.posts.push(Post { name, key, step: step.clone(), after: After::Save(saving), action, place, depth });
+    }
+
+    async fn save_now(&mut self, name: &str, step: &Step, saving: Option<&Saving>, mut scope: StepScope<'_>) -> Ran {
+        scope.status = self.job_status();
+        let runs = !self.is_over() && self.prepare(step, Some("success()"), &mut scope).await == Ok(true);
+        if !runs {
+            let end = StepEnd::new(Conclusion::Skipped);
+            return Ran { name: name.to_owned(), end, conclusion: Conclusion::Skipped };
+        }
+        self.job.console.begin(scope.index, name).await;
+        self.observe(scope.index, name, "running", "");
+        let ended = match saving {
+            Some(saving) => self.save_cache(saving, &scope).await,
+            None => {
+                let said = "Cache hit occurred on the primary key, not saving cache.";
+                self.job.console.notice(scope.index, said).await;
+                Ok(StepEnd::new(Conclusion::Success))
+            }
+        };
+        let end = match ended {
+            Ok(end) => end,
+            Err(problem) => self.refuse(scope.index, &problem).await,
+        };
+        let conclusion = self.conclusion(step, &end, &scope).await;
+        Ran { name: name.to_owned(), end, conclusion }
     }
 
     /// Runs a program around an action, by its own condition.

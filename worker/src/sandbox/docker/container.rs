@@ -238,7 +238,7 @@ impl Containers {
             host_config: Some(HostConfig {
                 mounts: Some(mounts),
                 log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
-                extra_hosts: ground.network.is_some().then(|| vec![format!("{ORIGIN_HOST}:127.0.0.1")]),
+                extra_hosts: Some(vec![format!("{ORIGIN_HOST}:127.0.0.1")]),
                 ..hardened(ground.network.as_deref(), &spec.limits)
             }),
             ..ContainerCreateBody::default()

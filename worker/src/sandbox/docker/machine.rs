@@ -168,6 +168,10 @@ impl Machine for DockerMachine {
         .boxed()
     }
 
+    fn helper(&self) -> String {
+        INIT_PATH.into()
+    }
+
     fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>, SandboxError>> {
         async move {
             // Not held while it is counted: the job may end.

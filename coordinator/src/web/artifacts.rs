@@ -1,0 +1,92 @@
+//! Artifacts of a run: what there is, and the archives.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{Refusal, Web, api, auth::Caller};
+use crate::{run::Millis, store::Artifact};
+
+/// An artifact of a run.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ArtifactView {
+    id: u64,
+    name: String,
+    /// Key of the job that made it.
+    job: String,
+    attempt: u32,
+    /// Bytes of its archive.
+    size: u64,
+    sha256: String,
+    made_at: Millis,
+    expires_at: Millis,
+    /// Where its archive is.
+    url: String,
+}
+
+/// Those of a run that this caller may see, in the order in which they were made.
+#[utoipa::path(get, path = "/api/runs/{id}/artifacts", tag = "runs", params(("id" = String, Path)), responses(
+    (status = 200, body = Vec<ArtifactView>), (status = 404, body = super::Problem),
+))]
+pub(super) async fn list(
+    State(web): State<Web>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Vec<ArtifactView>>, Refusal> {
+    let state = api::find(&web, &caller, &id).await?;
+    let base = web.settings.public_url.as_str().trim_end_matches('/');
+    let view = |artifact: Artifact| ArtifactView {
+        url: format!("{base}/api/runs/{}/artifacts/{}", state.id, artifact.id),
+        id: artifact.id,
+        name: artifact.name,
+        job: artifact.job,
+        attempt: artifact.attempt,
+        size: artifact.size,
+        sha256: artifact.sha256,
+        made_at: artifact.made_at,
+        expires_at: artifact.expires_at,
+    };
+    Ok(Json(current(&web, &state.id).await?.into_iter().map(view).collect()))
+}
+
+/// The archive of one, by its id or its name.
+#[utoipa::path(get, path = "/api/runs/{id}/artifacts/{artifact}", tag = "runs",
+    params(("id" = String, Path), ("artifact" = String, Path)), responses(
+    (status = 200, content_type = "application/zip"), (status = 404, body = super::Problem),
+))]
+pub(super) async fn download(
+    State(web): State<Web>,
+    caller: Caller,
+    Path((id, wanted)): Path<(String, String)>,
+) -> Result<Response, Refusal> {
+    let state = api::find(&web, &caller, &id).await?;
+    let all = current(&web, &state.id).await?;
+    let found = all.into_iter().find(|artifact| artifact.id.to_string() == wanted || artifact.name == wanted);
+    let gone = || Refusal::new(StatusCode::NOT_FOUND, "the run has no such artifact, or its time is over");
+    let artifact = found.ok_or_else(gone)?;
+    let bytes = web.blobs.get(&artifact.sha256, None).await?.ok_or_else(gone)?;
+    let mut response = Body::from_stream(bytes).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/zip"));
+    headers.insert(header::CONTENT_LENGTH, artifact.size.into());
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    // Names have no quotes; one that a header cannot hold is not said.
+    let named = HeaderValue::from_str(&format!("attachment; filename=\"{}.zip\"", artifact.name));
+    let plain = HeaderValue::from_static("attachment; filename=\"artifact.zip\"");
+    let named = named.ok().filter(|_| artifact.name.is_ascii()).unwrap_or(plain);
+    headers.insert(header::CONTENT_DISPOSITION, named);
+    Ok(response)
+}
+
+async fn current(web: &Web, run: &str) -> Result<Vec<Artifact>, Refusal> {
+    let now = (web.settings.now)();
+    let mut artifacts = web.store.artifacts(run).await?;
+    artifacts.retain(|artifact| artifact.expires_at > now);
+    Ok(artifacts)
+}

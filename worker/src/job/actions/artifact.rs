@@ -1,0 +1,239 @@
+//! The built-in `actions/upload-artifact` and `actions/download-artifact`.
+//!
+//! Source of the rules: the READMEs of the two actions.
+
+use std::time::{Duration, SystemTime};
+
+use globset::GlobBuilder;
+use indexmap::IndexMap;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::io::ReaderStream;
+use workflow::plan::Conclusion;
+
+use super::{
+    checkout::flag,
+    packing::{self, What},
+    zipped::{self, Zipped},
+};
+use crate::job::{
+    origin::{Access, Client},
+    steps::{Runner, StepEnd, StepScope, absolute},
+};
+
+/// Pieces of an archive on their way.
+const PIECES: usize = 4;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+struct Upload {
+    name: String,
+    patterns: Vec<String>,
+    /// What is said where nothing matches.
+    shown: String,
+    if_none: String,
+    days: u64,
+    level: u32,
+    overwrite: bool,
+    hidden: bool,
+}
+
+/// What came of an upload.
+struct Uploaded {
+    id: String,
+    digest: String,
+    size: u64,
+    files: u64,
+}
+
+impl Runner<'_> {
+    pub(super) async fn upload_artifact(
+        &mut self,
+        inputs: &IndexMap<String, String>,
+        scope: &StepScope<'_>,
+    ) -> Result<StepEnd, String> {
+        let input = |name: &str| {
+            inputs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.trim())
+        };
+        let number = |name: &str, default: u64| match input(name) {
+            "" => Ok(default),
+            text => text.parse::<u64>().map_err(|_| format!("`{name}` must be a number, not {text}")),
+        };
+        if input("path").is_empty() {
+            return Err("input required and not supplied: path".into());
+        }
+        let if_none = match input("if-no-files-found") {
+            "" => "warn",
+            word @ ("warn" | "error" | "ignore") => word,
+            other => return Err(format!("`if-no-files-found` must be warn, error or ignore, not {other}")),
+        };
+        let upload = Upload {
+            name: if input("name").is_empty() { "artifact".to_owned() } else { input("name").to_owned() },
+            patterns: packing::patterns(self.machine, input("path"))?,
+            shown: input("path").lines().map(str::trim).collect::<Vec<_>>().join(", "),
+            if_none: if_none.to_owned(),
+            days: number("retention-days", 0)?,
+            level: u32::try_from(number("compression-level", 6)?).unwrap_or(9).min(9),
+            overwrite: flag("overwrite", input("overwrite"), false)?,
+            hidden: flag("include-hidden-files", input("include-hidden-files"), false)?,
+        };
+        let access = self.access()?;
+        let (machine, run) = (self.machine, self.job.attempt.order.run.clone());
+        let uploaded = match self.timed(scope, send(&access, machine, &run, &upload)).await {
+            Ok(uploaded) => uploaded?,
+            Err(end) => return Ok(end),
+        };
+        let mut end = StepEnd::new(Conclusion::Success);
+        let Some(Uploaded { id, digest, size, files }) = uploaded else {
+            let said =
+                format!("No files were found with the provided path: {}. No artifacts will be uploaded.", upload.shown);
+            match upload.if_none.as_str() {
+                "error" => return Err(said),
+                "warn" => self.job.console.notice(scope.index, &format!("##[warning]{said}")).await,
+                _ => self.job.console.notice(scope.index, &said).await,
+            }
+            return Ok(end);
+        };
+        let server = self.contexts.github_text("server_url");
+        let (repository, serial) = (self.contexts.github_text("repository"), self.contexts.github_text("run_id"));
+        let url = format!("{server}/{repository}/actions/runs/{serial}/artifacts/{id}");
+        let said = format!(
+            "Artifact {} has been successfully uploaded: {files} files, {size} bytes, SHA-256 {digest}, artifact ID {id}",
+            upload.name
+        );
+        self.job.console.notice(scope.index, &said).await;
+        end.outputs.insert("artifact-id".into(), id);
+        end.outputs.insert("artifact-url".into(), url);
+        end.outputs.insert("artifact-digest".into(), digest);
+        Ok(end)
+    }
+
+    pub(super) async fn download_artifact(
+        &mut self,
+        inputs: &IndexMap<String, String>,
+        scope: &StepScope<'_>,
+    ) -> Result<StepEnd, String> {
+        let input = |name: &str| {
+            inputs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.trim())
+        };
+        let run = self.job.attempt.order.run.clone();
+        let other = input("run-id");
+        if !input("github-token").is_empty() && !other.is_empty() && other != self.contexts.github_text("run_id") {
+            return Err(
+                "artifacts of other runs cannot be had here: remove `run-id`, or fetch them by the API of the \
+                        coordinator in a step"
+                    .into(),
+            );
+        }
+        let ids: Vec<&str> = input("artifact-ids").split(',').map(str::trim).filter(|id| !id.is_empty()).collect();
+        let name = input("name");
+        if !name.is_empty() && !ids.is_empty() {
+            return Err("inputs `name` and `artifact-ids` cannot be used together".into());
+        }
+        let merge = flag("merge-multiple", input("merge-multiple"), false)?;
+        let pattern = match input("pattern") {
+            "" => None,
+            text => {
+                let glob = GlobBuilder::new(text).literal_separator(true).build();
+                Some(glob.map_err(|error| format!("`pattern`: {error}"))?.compile_matcher())
+            }
+        };
+        let place = match input("path").strip_prefix('~') {
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("{}{rest}", self.machine.home()),
+            _ => absolute(&self.machine.workspace(), input("path")),
+        };
+        let place = place.trim_end_matches('/').to_owned();
+        let access = self.access()?;
+        let machine = self.machine;
+        let work = async {
+            let client = Client(&access);
+            let listed = client.call("ArtifactService/ListArtifacts", &json!({"workflow_run_backend_id": run})).await?;
+            let listed = listed["artifacts"].as_array().cloned().unwrap_or_default();
+            let text = |artifact: &Value, key: &str| artifact[key].as_str().unwrap_or_default().to_owned();
+            let wanted: Vec<(String, String)> = listed
+                .iter()
+                .map(|artifact| (text(artifact, "database_id"), text(artifact, "name")))
+                .filter(|(id, known)| match (name, ids.is_empty()) {
+                    ("", false) => ids.contains(&id.as_str()),
+                    ("", true) => pattern.as_ref().is_none_or(|pattern| pattern.is_match(known)),
+                    (name, _) => name == known,
+                })
+                .map(|(_, name)| (name.clone(), name))
+                .collect();
+            if wanted.is_empty() && !name.is_empty() {
+                return Err(format!("Unable to download artifact(s): Artifact not found for name: {name}"));
+            }
+            let mut skipped = Vec::new();
+            let direct = !name.is_empty() || merge || (ids.len() == 1 && wanted.len() == 1);
+            for (name, folder) in &wanted {
+                let named = json!({"workflow_run_backend_id": run, "name": name});
+                let found = client.call("ArtifactService/GetSignedArtifactURL", &named).await?;
+                let url = found["signed_url"].as_str().unwrap_or_default();
+                let directory = if direct { place.clone() } else { format!("{place}/{folder}") };
+                let (archive, left) = zipped::open(client.get(url).await?).await?;
+                let unpacked = machine.unpack(&directory, false, archive).await;
+                unpacked.map_err(|error| format!("artifact {name}: {error}"))?;
+                skipped.extend(left.await);
+            }
+            Ok((wanted.into_iter().map(|(name, _)| name).collect::<Vec<_>>(), skipped))
+        };
+        let (names, skipped) = match self.timed(scope, work).await {
+            Ok(done) => done?,
+            Err(end) => return Ok(end),
+        };
+        for entry in skipped {
+            let said = format!("##[warning]{entry}: left out, only files and folders are unpacked");
+            self.job.console.notice(scope.index, &said).await;
+        }
+        let said = format!("Total of {} artifact(s) downloaded: {}", names.len(), names.join(", "));
+        self.job.console.notice(scope.index, &said).await;
+        let mut end = StepEnd::new(Conclusion::Success);
+        end.outputs.insert("download-path".into(), place);
+        Ok(end)
+    }
+
+    /// The services, where there are any.
+    pub(super) fn access(&self) -> Result<Access, String> {
+        let access = self.job.attempt.origin.clone();
+        access.ok_or_else(|| "this worker's coordinator keeps no caches and artifacts".into())
+    }
+}
+
+async fn send(
+    access: &Access,
+    machine: &dyn crate::sandbox::Machine,
+    run: &str,
+    upload: &Upload,
+) -> Result<Option<Uploaded>, String> {
+    let (pieces, arriving) = mpsc::channel(PIECES);
+    let root = packing::root(&upload.patterns);
+    let (packed, zipped) = tokio::join!(
+        packing::pack(machine, What::Files, &upload.patterns, pieces),
+        zipped::make(arriving, root, upload.level, upload.hidden),
+    );
+    let found = packed?;
+    let Zipped { file, size, sha256, files } = zipped?;
+    if !found || files == 0 {
+        return Ok(None);
+    }
+    let client = Client(access);
+    let mut named = json!({"workflow_run_backend_id": run, "name": upload.name, "version": 4});
+    if upload.days > 0 {
+        let until = SystemTime::now().checked_add(DAY * u32::try_from(upload.days).unwrap_or(u32::MAX));
+        let until = until.and_then(|until| jiff::Timestamp::try_from(until).ok());
+        named["expires_at"] = until.map(|until| until.to_string()).into();
+    }
+    let made = match client.call("ArtifactService/CreateArtifact", &named).await {
+        Err(refusal) if refusal.status == 409 && upload.overwrite => {
+            client.call("ArtifactService/DeleteArtifact", &named).await?;
+            client.call("ArtifactService/CreateArtifact", &named).await?
+        }
+        made => made.map_err(|refusal| format!("Failed to create artifact {}: {}", upload.name, refusal.reason))?,
+    };
+    let url = made["signed_upload_url"].as_str().unwrap_or_default();
+    client.put(url, ReaderStream::with_capacity(file, 256 << 10)).await?;
+    named["size"] = size.to_string().into();
+    named["hash"] = format!("sha256:{sha256}").into();
+    let done = client.call("ArtifactService/FinalizeArtifact", &named).await?;
+    let id = done["artifact_id"].as_str().unwrap_or_default().to_owned();
+    Ok(Some(Uploaded { id, digest: sha256, size, files }))
+}

@@ -1,0 +1,183 @@
+//! The built-in `actions/cache`, and its halves `restore` and `save`.
+//!
+//! Source of the rules: the README of actions/cache. Trouble with a cache is a warning: a job can do without.
+
+use indexmap::IndexMap;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use workflow::plan::Conclusion;
+
+use super::{
+    checkout::flag,
+    packing::{self, What},
+};
+use crate::job::{
+    origin::{Access, Client},
+    steps::{Runner, StepEnd, StepScope},
+};
+
+/// Pieces of an archive on their way.
+const PIECES: usize = 4;
+
+/// What a post step saves.
+#[derive(Debug, Clone)]
+pub(super) struct Saving {
+    key: String,
+    path: String,
+}
+
+struct Asked {
+    key: String,
+    path: String,
+    restore_keys: Vec<String>,
+    lookup_only: bool,
+    fail_on_miss: bool,
+}
+
+impl Asked {
+    fn read(inputs: &IndexMap<String, String>) -> Result<Self, String> {
+        let input = |name: &str| {
+            inputs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.trim())
+        };
+        let need = |name: &str| match input(name) {
+            "" => Err(format!("input required and not supplied: {name}")),
+            text => Ok(text.to_owned()),
+        };
+        Ok(Self {
+            key: need("key")?,
+            path: need("path")?,
+            restore_keys: input("restore-keys")
+                .lines()
+                .map(str::trim)
+                .filter(|key| !key.is_empty())
+                .map(str::to_owned)
+                .collect(),
+            lookup_only: flag("lookup-only", input("lookup-only"), false)?,
+            fail_on_miss: flag("fail-on-cache-miss", input("fail-on-cache-miss"), false)?,
+        })
+    }
+}
+
+/// Of what an entry is made: those of other paths, or made by another program, do not fit.
+fn version(path: &str) -> String {
+    let paths: Vec<&str> = path.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    hex::encode(Sha256::digest(format!("longshore tar 1\n{}", paths.join("\n"))))
+}
+
+impl Runner<'_> {
+    /// `actions/cache` and `actions/cache/restore`. What is to be saved later is the second of the pair.
+    pub(super) async fn restore_cache(
+        &mut self,
+        inputs: &IndexMap<String, String>,
+        scope: &StepScope<'_>,
+        halves: bool,
+    ) -> Result<(StepEnd, Option<Saving>), String> {
+        let asked = Asked::read(inputs)?;
+        let access = self.access()?;
+        let machine = self.machine;
+        let work = async {
+            let entry = json!({
+                "key": asked.key, "restore_keys": asked.restore_keys, "version": version(&asked.path),
+            });
+            let found = Client(&access).call("CacheService/GetCacheEntryDownloadURL", &entry).await?;
+            let (Some(url), Some(key)) = (found["signed_download_url"].as_str(), found["matched_key"].as_str()) else {
+                return Ok(None);
+            };
+            if !asked.lookup_only {
+                let archive = Client(&access).get(url).await?;
+                machine.unpack("/", false, archive).await.map_err(|error| error.to_string())?;
+            }
+            Ok::<_, String>(Some(key.to_owned()))
+        };
+        let restored = match self.timed(scope, work).await {
+            Ok(restored) => restored,
+            Err(end) => return Ok((end, None)),
+        };
+        let found = match restored {
+            Ok(found) => found,
+            Err(problem) => {
+                let said = format!("##[warning]Failed to restore: {problem}");
+                self.job.console.notice(scope.index, &said).await;
+                None
+            }
+        };
+        let mut end = StepEnd::new(Conclusion::Success);
+        if halves {
+            end.outputs.insert("cache-primary-key".into(), asked.key.clone());
+        }
+        let keys =
+            std::iter::once(&asked.key).chain(&asked.restore_keys).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let exact = found.as_ref() == Some(&asked.key);
+        match &found {
+            Some(key) => {
+                let word = if asked.lookup_only {
+                    "Cache found and can be restored from key"
+                } else {
+                    "Cache restored from key"
+                };
+                self.job.console.notice(scope.index, &format!("{word}: {key}")).await;
+                end.outputs.insert("cache-hit".into(), exact.to_string());
+                end.outputs.insert("cache-matched-key".into(), key.clone());
+            }
+            None if asked.fail_on_miss => {
+                return Err(format!(
+                    "Failed to restore cache entry. Exiting as fail-on-cache-miss is set. Input key: {}",
+                    asked.key
+                ));
+            }
+            None => {
+                self.job.console.notice(scope.index, &format!("Cache not found for input keys: {keys}")).await;
+            }
+        }
+        let saving = (!exact).then_some(Saving { key: asked.key, path: asked.path });
+        Ok((end, saving))
+    }
+
+    /// `actions/cache/save`.
+    pub(super) async fn save_given(
+        &mut self,
+        inputs: &IndexMap<String, String>,
+        scope: &StepScope<'_>,
+    ) -> Result<StepEnd, String> {
+        let Asked { key, path, .. } = Asked::read(inputs)?;
+        self.save_cache(&Saving { key, path }, scope).await
+    }
+
+    pub(super) async fn save_cache(&mut self, saving: &Saving, scope: &StepScope<'_>) -> Result<StepEnd, String> {
+        let access = self.access()?;
+        let machine = self.machine;
+        let saved = match self.timed(scope, save(&access, machine, saving)).await {
+            Ok(saved) => saved,
+            Err(end) => return Ok(end),
+        };
+        let said = match saved {
+            Ok(()) => format!("Cache saved with key: {}", saving.key),
+            Err(problem) => format!("##[warning]Failed to save: {problem}"),
+        };
+        self.job.console.notice(scope.index, &said).await;
+        Ok(StepEnd::new(Conclusion::Success))
+    }
+}
+
+async fn save(access: &Access, machine: &dyn crate::sandbox::Machine, saving: &Saving) -> Result<(), String> {
+    let client = Client(access);
+    let entry = json!({"key": saving.key, "version": version(&saving.path)});
+    let made = client.call("CacheService/CreateCacheEntry", &entry).await?;
+    let Some(url) = made["signed_upload_url"].as_str() else {
+        return Err(made["message"].as_str().unwrap_or("the cache could not be reserved").to_owned());
+    };
+    let patterns = packing::patterns(machine, &saving.path)?;
+    let (pieces, arriving) = mpsc::channel(PIECES);
+    let (packed, sent) = tokio::join!(
+        packing::pack(machine, What::Tree, &patterns, pieces),
+        client.put(url, ReceiverStream::new(arriving)),
+    );
+    if !packed? {
+        return Err("the paths do not exist, hence no cache is being saved".to_owned());
+    }
+    sent?;
+    client.call("CacheService/FinalizeCacheEntryUpload", &entry).await?;
+    Ok(())
+}

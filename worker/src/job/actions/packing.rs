@@ -1,0 +1,125 @@
+//! Files of the machine as they come out of it, and where patterns begin.
+
+use std::{io, sync::Mutex};
+
+use bytes::Bytes;
+use futures::{FutureExt as _, future::BoxFuture};
+use tokio::sync::mpsc;
+
+use crate::{
+    github::uses,
+    sandbox::{Command, Machine, OutputSink, Stream},
+};
+
+/// Exit code of the packing program where nothing matched.
+const NOTHING: i32 = 3;
+/// Bytes of what it complains of.
+const COMPLAINT: usize = 4096;
+
+/// What is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    /// The contents of files.
+    Files,
+    /// Folders and links too.
+    Tree,
+}
+
+/// Packs what absolute patterns match, as tar, into `pieces`. A failure ends it with an error, so that nothing half is
+/// taken for whole. False: nothing matched.
+pub(super) async fn pack(
+    machine: &dyn Machine,
+    what: What,
+    patterns: &[String],
+    pieces: mpsc::Sender<io::Result<Bytes>>,
+) -> Result<bool, String> {
+    let mode = if what == What::Tree { "tree" } else { "files" };
+    let mut argv = vec![machine.helper(), "pack".to_owned(), mode.to_owned()];
+    argv.extend(patterns.iter().cloned());
+    let command = Command { argv, directory: machine.workspace(), ..Command::default() };
+    let sink = Sink { pieces: pieces.clone(), complaint: Mutex::default() };
+    let failed = match machine.run(command, &sink).await {
+        Ok(exit) if exit.code == 0 => return Ok(true),
+        Ok(exit) if exit.code == NOTHING => return Ok(false),
+        Ok(_) => sink.complaint(),
+        Err(error) => error.to_string(),
+    };
+    // Whoever takes the pieces may have given up before.
+    let _ = pieces.send(Err(io::Error::other(failed.clone()))).await;
+    Err(failed)
+}
+
+struct Sink {
+    pieces: mpsc::Sender<io::Result<Bytes>>,
+    complaint: Mutex<Vec<u8>>,
+}
+
+impl Sink {
+    fn complaint(&self) -> String {
+        let complaint = self.complaint.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        String::from_utf8_lossy(&complaint).trim().to_owned()
+    }
+}
+
+impl OutputSink for Sink {
+    fn write(&self, stream: Stream, data: Bytes, _time_ms: u64) -> BoxFuture<'_, ()> {
+        async move {
+            if stream == Stream::Stdout {
+                let _ = self.pieces.send(Ok(data)).await;
+                return;
+            }
+            let mut complaint = self.complaint.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if complaint.len() < COMPLAINT {
+                complaint.extend_from_slice(&data);
+            }
+        }
+        .boxed()
+    }
+}
+
+/// Patterns of an input, one on each line, made absolute: relative ones lie in the workspace, `~` is the home.
+pub(super) fn patterns(machine: &dyn Machine, text: &str) -> Result<Vec<String>, String> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| absolute(machine, line)).collect()
+}
+
+fn absolute(machine: &dyn Machine, line: &str) -> Result<String, String> {
+    let (mark, pattern) = line.strip_prefix('!').map_or(("", line), |rest| ("!", rest.trim()));
+    let whole = match pattern.strip_prefix('~') {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("{}{rest}", machine.home()),
+        _ if pattern.starts_with('/') => pattern.to_owned(),
+        _ => format!("{}/{pattern}", machine.workspace()),
+    };
+    let inside = uses::inside(&whole).ok_or_else(|| format!("path `{line}` leads nowhere"))?;
+    Ok(format!("{mark}/{inside}"))
+}
+
+/// The folder below which files of an artifact are named: what all patterns begin with.
+pub(super) fn root(patterns: &[String]) -> String {
+    let begins = patterns.iter().filter(|pattern| !pattern.starts_with('!')).map(|pattern| begin(pattern));
+    begins.reduce(common).unwrap_or_default().join("/")
+}
+
+/// The names of a pattern before the first with a wildcard.
+fn begin(pattern: &str) -> Vec<&str> {
+    let names = pattern.split('/').filter(|name| !name.is_empty());
+    names.take_while(|name| !name.contains(['*', '?', '['])).collect()
+}
+
+fn common<'p>(one: Vec<&'p str>, other: Vec<&'p str>) -> Vec<&'p str> {
+    one.into_iter().zip(other).take_while(|(a, b)| a == b).map(|(a, _)| a).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_named_below_what_all_patterns_begin_with() {
+        let root = |patterns: &[&str]| root(&patterns.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(root(&["/w/out"]), "w/out");
+        assert_eq!(root(&["/w/out/*.txt", "!/w/out/x"]), "w/out");
+        assert_eq!(root(&["/w/a/b/**", "/w/a/c.txt"]), "w/a");
+        assert_eq!(root(&["/w/a", "/tmp/b"]), "");
+    }
+}
