@@ -47,8 +47,8 @@ fn facts(reference: &str) -> Facts {
 const NUMBERS: Numbers = Numbers { serial: 70, number: 7, attempt: 2 };
 
 /// The plan of a workflow that calls no other.
-fn planned(request: &Request, facts: Facts, file: Option<&str>, numbers: Numbers) -> Result<Planned, String> {
-    match plan(request, &facts, file, &Known::new(), numbers)? {
+fn planned(request: &Request, facts: &Facts, file: Option<&str>, numbers: Numbers) -> Result<Planned, String> {
+    match plan(request, facts, file, &Known::new(), numbers)? {
         Step::Planned(planned) => Ok(*planned),
         Step::Needs(places) => Err(format!("needs {places:?}")),
     }
@@ -56,7 +56,7 @@ fn planned(request: &Request, facts: Facts, file: Option<&str>, numbers: Numbers
 
 fn press(on: &str, trigger: Option<&str>) -> Planned {
     let text = format!("on: {on}\n{JOBS}");
-    planned(&request(trigger), facts("refs/heads/main"), Some(&text), NUMBERS).unwrap()
+    planned(&request(trigger), &facts("refs/heads/main"), Some(&text), NUMBERS).unwrap()
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn the_github_context_says_whose_repository_and_press_it_is() {
 #[test]
 fn a_tag_is_a_tag() {
     let text = format!("on: push\n{JOBS}");
-    let github = planned(&request(Some("push")), facts("refs/tags/v1"), Some(&text), NUMBERS).unwrap().github;
+    let github = planned(&request(Some("push")), &facts("refs/tags/v1"), Some(&text), NUMBERS).unwrap().github;
     assert_eq!([&github["ref"], &github["ref_name"], &github["ref_type"]], ["refs/tags/v1", "v1", "tag"]);
 }
 
@@ -150,7 +150,7 @@ fn wrong_inputs_are_refused_by_name() {
     ] {
         let inputs = Some(IndexMap::from([(name.to_owned(), value.to_owned())]));
         let asked = Request { inputs, ..request(None) };
-        assert_eq!(planned(&asked, facts("refs/heads/main"), Some(&on), NUMBERS).unwrap_err(), message);
+        assert_eq!(planned(&asked, &facts("refs/heads/main"), Some(&on), NUMBERS).unwrap_err(), message);
     }
 }
 
@@ -176,7 +176,7 @@ fn only_workflow_files_of_the_repository_can_be_named() {
 
 #[test]
 fn a_missing_file_is_named_with_its_commit() {
-    let message = planned(&request(None), facts("refs/heads/main"), None, NUMBERS).unwrap_err();
+    let message = planned(&request(None), &facts("refs/heads/main"), None, NUMBERS).unwrap_err();
     let first = message.lines().next().unwrap();
     assert_eq!(first, format!("the workflow .github/workflows/ci.yml does not exist at commit {}", "c".repeat(40)));
 }
@@ -184,7 +184,7 @@ fn a_missing_file_is_named_with_its_commit() {
 #[test]
 fn a_broken_file_is_refused_with_line_and_column() {
     let text = format!("on: push\njobz: {{}}\n{JOBS}");
-    let message = planned(&request(None), facts("refs/heads/main"), Some(&text), NUMBERS).unwrap_err();
+    let message = planned(&request(None), &facts("refs/heads/main"), Some(&text), NUMBERS).unwrap_err();
     assert!(message.starts_with(".github/workflows/ci.yml:2:1: error: "), "{message}");
 }
 

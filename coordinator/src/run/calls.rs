@@ -263,7 +263,7 @@ impl Turn {
     }
 
     /// Sees to it that the jobs below a call end; what waits in it is left to its own condition.
-    pub(super) fn end_call(&mut self, planned: &Planned, key: &str, reason: Reason) {
+    pub(super) fn end_call(&mut self, planned: &Planned, key: &str, reason: &Reason) {
         let Some(call) = self.state.calls.get_mut(key) else { return };
         call.ended = Some(reason.clone());
         let below: Vec<String> = self.state.below(key).map(|(key, _)| key.clone()).collect();
@@ -288,7 +288,7 @@ impl Turn {
             let others: Vec<String> =
                 self.state.calls_of(&call.within, id).filter(under_way).map(|(key, _)| key.clone()).collect();
             for other in others {
-                self.end_call(planned, &other, reason.clone());
+                self.end_call(planned, &other, &reason);
             }
             let waiting: Vec<String> = self.state.jobs_of(&call.within, id).map(|(key, _)| key.clone()).collect();
             for key in waiting {

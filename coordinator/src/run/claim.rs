@@ -99,7 +99,7 @@ impl Turn {
             }
             None if self.state.calls.contains_key(key) && self.state.call_result(key).is_none() => {
                 let Some(planned) = self.state.planned.take() else { return Err(Refused::Stale) };
-                self.end_call(&planned, key, Reason::Cancelled(format!("cancelled by {to}")));
+                self.end_call(&planned, key, &Reason::Cancelled(format!("cancelled by {to}")));
                 self.state.planned = Some(planned);
                 Ok(())
             }

@@ -12,13 +12,14 @@ use super::{
     advance::Turn,
     calls,
     evaluate::{Known, Status},
+    rerun::Carrying,
 };
 
 impl Turn {
     /// Enters the plan's jobs, none of them started.
     pub(super) fn lay_out(&mut self, planned: &Planned) {
         for (id, job) in &planned.plan.jobs {
-            let (jobs, calls) = self.carried_job(id);
+            let Carrying { jobs, calls } = self.carried_job(id);
             if !jobs.is_empty() {
                 self.state.jobs.extend(jobs);
                 self.state.calls.extend(calls);

@@ -173,18 +173,25 @@ fn with_dependents<'a>(plan: &'a Plan, mut found: BTreeSet<&'a str>) -> BTreeSet
     }
 }
 
+/// What stands for a job that does not run again, by key.
+#[derive(Default)]
+pub(super) struct Carrying {
+    pub(super) jobs: Vec<(String, Job)>,
+    pub(super) calls: Vec<(String, Call)>,
+}
+
 impl Turn {
     /// Entries of a job that does not run again; none where it does.
-    pub(super) fn carried_job(&self, id: &str) -> (Vec<(String, Job)>, Vec<(String, Call)>) {
+    pub(super) fn carried_job(&self, id: &str) -> Carrying {
         let Some(rerun) = self.state.rerun.as_ref().filter(|rerun| !rerun.jobs.iter().any(|job| job == id)) else {
-            return (Vec::new(), Vec::new());
+            return Carrying::default();
         };
         let jobs = rerun.carried.iter().filter(|(_, job)| root(&job.id) == id);
         let calls = rerun.calls.iter().filter(|(_, call)| root(&call.id) == id);
-        (
-            jobs.map(|(key, job)| (key.clone(), job.clone())).collect(),
-            calls.map(|(key, call)| (key.clone(), call.clone())).collect(),
-        )
+        Carrying {
+            jobs: jobs.map(|(key, job)| (key.clone(), job.clone())).collect(),
+            calls: calls.map(|(key, call)| (key.clone(), call.clone())).collect(),
+        }
     }
 
     /// A leg as the earlier run left it, where that counts.

@@ -157,11 +157,11 @@ async fn a_connection_of_a_job_is_carried_for_its_own_attempt_alone() {
 
     let other = Attempt { attempt: 2, ..attempt.clone() };
     for (attempt, token) in [(&attempt, "wrong"), (&other, job.token.as_str())] {
-        let refused = worker.bulk.origin(asking(attempt, token)).await.err().expect("it is refused");
+        let refused = worker.bulk.origin(asking(attempt, token)).await.expect_err("it is refused");
         assert_eq!(refused.code(), Code::PermissionDenied);
     }
     worker.report(&attempt).await;
     worker.hear_until(|message| matches!(message, to_worker::Message::Accepted(_)).then_some(())).await;
-    let refused = worker.bulk.origin(asking(&attempt, &job.token)).await.err().expect("the attempt is over");
+    let refused = worker.bulk.origin(asking(&attempt, &job.token)).await.expect_err("the attempt is over");
     assert_eq!(refused.code(), Code::PermissionDenied);
 }

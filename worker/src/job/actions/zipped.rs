@@ -138,7 +138,7 @@ pub(super) async fn open(
     let (failed, failure) = tokio::sync::oneshot::channel();
     let writing = tokio::task::spawn_blocking(move || {
         let mut out = SyncIoBridge::new(far);
-        let limit = size.saturating_mul(RATIO).max(FREE).min(LARGEST);
+        let limit = size.saturating_mul(RATIO).clamp(FREE, LARGEST);
         let done = read(file, &mut out, limit);
         let (left, failure) = match done {
             Ok(left) => (left, None),
