@@ -6,7 +6,7 @@
 # LONGSHORE_IMAGE=NAME         take this local image as runner image
 # LONGSHORE_DEBIAN_MIRROR=URL  where debootstrap gets its packages
 #
-# --tests brings what only the tests need besides: Chromium and its driver, for the tests of the dashboard.
+# --tests brings what only the tests need besides: Chromium and its driver, for the tests of the dashboard, and npm.
 #
 # Exit codes: 0 all there; 1 something is missing, the last lines say what to do; 3 all but a Docker engine.
 set -euo pipefail
@@ -148,6 +148,12 @@ image() {
     die "no runner image: build one with root on Debian or Ubuntu, or pull $PULLED where there is a network"
 }
 
+# GitHub's own packages for caches and artifacts are brought with npm.
+packages() {
+  have npm && return
+  apt_install nodejs npm || die "npm is missing: install Node.js with npm (Debian/Ubuntu: npm), or leave out --tests"
+}
+
 browser() {
   have chromedriver && { have chromium || have chromium-browser || have google-chrome; } && return
   say "the tests of the dashboard need Chromium and chromedriver"
@@ -158,7 +164,7 @@ browser() {
 have git || apt_install git || die "git is missing: install it"
 compiler
 rust
-if [ "${1:-}" = --tests ]; then browser; fi
+if [ "${1:-}" = --tests ]; then browser; packages; fi
 if [ "${LONGSHORE_NO_ENGINE:-}" = 1 ]; then
   say "LONGSHORE_NO_ENGINE=1: going without a Docker engine"
   exit 3

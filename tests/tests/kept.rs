@@ -105,7 +105,7 @@ jobs:
     assert_eq!(marked(&first, 0), ["cache-hit=", "twice=failure", "bad=failure"], "{first:#}");
     assert_eq!(
         marked(&first, 1),
-        ["./link ./r.txt ./sub/d.txt /workspace/got", "./single/d.txt deep", "other paths"],
+        ["./link ./r.txt ./sub/d.txt /workspace/got", "./single/d.txt deep", "other paths "],
         "links are read as files, pipes and hidden files left out: {first:#}"
     );
     let log = first["jobs"][1]["log"].as_str().unwrap();

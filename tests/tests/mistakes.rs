@@ -13,6 +13,7 @@ use longshore_tests::harness::{
 fn longshore(arguments: &[&str], environment: &[(&str, &str)]) -> (i32, String) {
     let mut command = Command::new("timeout");
     command.arg("60").arg(binary("longshore").unwrap()).args(arguments).envs(environment.iter().copied());
+    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
     let output = command.output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&said).into_owned())

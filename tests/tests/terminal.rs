@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 fn longshore(arguments: &[&str]) -> Output {
     let mut command = Command::new("timeout");
     command.arg(LIMIT.as_secs().to_string()).arg(binary("longshore").unwrap()).args(arguments);
-    command.env("DOCKER_HOST", "").output().unwrap()
+    command.env("DOCKER_HOST", "").env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")).output().unwrap()
 }
 
 /// Runs it with a terminal of 100 columns and 30 lines; what the terminal was sent.
@@ -31,8 +31,12 @@ fn on_a_terminal(arguments: &[&str]) -> (i32, String) {
     let words = std::iter::once(program.to_str().unwrap()).chain(arguments.iter().copied());
     let words: Vec<String> = words.map(|word| format!("'{word}'")).collect();
     let line = format!("stty cols 100 rows 30; timeout {} {}", LIMIT.as_secs(), words.join(" "));
-    let output =
-        Command::new("script").args(["-qec", &line, "/dev/null"]).env("TERM", "xterm-256color").output().unwrap();
+    let output = Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .env("TERM", "xterm-256color")
+        .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
+        .output()
+        .unwrap();
     (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 

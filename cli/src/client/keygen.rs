@@ -153,6 +153,15 @@ unmatched = 3600
 # Seconds that the first half of a request waits for the other.
 pair = 600
 
+# What jobs leave for later ones, and for people.
+[kept]
+# Bytes of all caches of one repository; beyond them the least recently used go. Days that one is kept unused.
+cache_bytes = 10_737_418_240
+cache_days = 7
+# Bytes of all artifacts of one run. Days that they are kept, at most and where their job does not say.
+artifact_bytes = 10_737_418_240
+artifact_days = 90
+
 [retry]
 # A job whose worker was lost after its first step began is tried again: "harmless" (only where it was given no
 # secret), "always" or "never".

@@ -54,7 +54,8 @@ pub(super) async fn connect(path: &Path) -> Result<(AnyConnection, AnyPool), Sto
 }
 
 async fn migrate(connection: &mut AnyConnection) -> Result<(), StoreError> {
-    let mut transaction = connection.begin().await?;
+    // Another process may open the same file now: one of them migrates, the other finds it done.
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     transaction.execute(sqlx::raw_sql("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)")).await?;
     let version: i64 =
         sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM schema_version").fetch_one(&mut *transaction).await?;

@@ -164,7 +164,7 @@ fn read(file: File, out: &mut impl Write, limit: u64) -> Result<Vec<String>, Str
     for index in 0..zip.len() {
         let entry = zip.by_index(index).map_err(|error| format!("the artifact's archive: {error}"))?;
         let name = entry.name().map_err(|error| format!("the artifact's archive: {error}"))?.into_owned();
-        let path = entry.enclosed_name().filter(|_| !name.contains('\\') && !name.contains('\0'));
+        let path = entry.enclosed_name().filter(|_| !name.starts_with('/') && !name.contains(['\\', '\0']));
         let path = path.ok_or_else(|| format!("the artifact's entry {name:?} leads out of its folder: refused"))?;
         let mut header = tar::Header::new_gnu();
         header.set_mtime(0);

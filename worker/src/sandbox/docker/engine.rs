@@ -38,7 +38,7 @@ impl Engine {
         let version = api.version().await.map_err(no_engine)?;
         let parts = version.components.unwrap_or_default();
         for warning in known_escapes(parts.iter().map(|part| (part.name.as_str(), part.version.as_str()))) {
-            tracing::warn!(warning);
+            tracing::warn!("{warning}");
         }
         Ok(Self { api, pool: config.pool.clone(), worker: config.worker.clone(), socket })
     }
