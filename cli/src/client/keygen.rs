@@ -117,6 +117,9 @@ workers = {workers}
 # Days that a run's log and blobs are kept.
 keep_days = 90
 
+# Who steers the pool in the page and sees every run: npub or hex.
+operators = []
+
 # TLS of the worker port; workers check it with ca.pem.
 [tls]
 certificate = {certificate}
