@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use worker::sandbox::{Limits, Machine, MachineSpec, Sandbox};
+use worker::sandbox::{Limits, Machine, MachineSpec, ORIGIN_PORT, Sandbox};
 
 use crate::fixture::{run, say, script, spec, with_docker};
 
@@ -206,6 +206,19 @@ fn attack_42_two_jobs_stay_apart_while_networks_come_and_go() {
             _ = serving => panic!("the neighbour stopped serving"),
             tried = trying => assert_eq!(tried, "tried\n"),
         }
+    });
+}
+
+#[test]
+fn attack_63_the_services_that_actions_call_are_in_reach_of_their_own_job_alone() {
+    with_docker(|docker| async move {
+        let machine = docker.acquire(spec()).await.unwrap();
+        let other = docker.acquire(spec()).await.unwrap();
+        let _port = machine.listen().await.unwrap();
+        let address = say(&*machine, "hostname -i").await;
+        assert!(reaches(&*machine, "127.0.0.1", ORIGIN_PORT).await, "the job itself gets through");
+        assert!(tokio::net::TcpStream::connect((address.trim(), ORIGIN_PORT)).await.is_err());
+        assert!(!reaches(&*other, address.trim(), ORIGIN_PORT).await);
     });
 }
 
