@@ -5,7 +5,6 @@
 mod calls;
 mod ending;
 mod intake;
-mod kept;
 mod logs;
 mod rerun;
 
