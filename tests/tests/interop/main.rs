@@ -5,6 +5,7 @@
 mod calls;
 mod ending;
 mod intake;
+mod kept;
 mod logs;
 mod rerun;
 

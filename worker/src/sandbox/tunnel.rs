@@ -20,8 +20,6 @@ use super::{
 
 /// Bytes carried in one message.
 const PIECE: usize = 64 << 10;
-/// Connections that nobody took yet.
-const WAITING: usize = 4;
 
 /// A port of a machine; dropped, its connections break.
 pub struct Port {
@@ -65,7 +63,8 @@ impl Conversation {
             Message::Failed(failed) => return Err(SandboxError::Refused(failed.message)),
             other => return Err(unexpected(&other)),
         };
-        let (taken, connections) = mpsc::channel(WAITING);
+        // Room for all there may be: programs open several at once, and none may be lost because nobody took it yet.
+        let (taken, connections) = mpsc::channel(TUNNEL_CONNECTIONS);
         let driver = Driver { shared, outgoing, request, taken, lines: HashMap::new() };
         Ok(Port { number, connections, _driver: AbortOnDropHandle::new(tokio::spawn(driver.run(answers))) })
     }
