@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{AnyConnection, AssertSqlSafe, Connection, Row};
 
 use super::{
     floor::Floor,
@@ -198,13 +198,15 @@ async fn fill(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-async fn connect(folder: &Path) -> Result<SqliteConnection> {
+/// Through the same client library as the product.
+async fn connect(folder: &Path) -> Result<AnyConnection> {
+    sqlx::any::install_default_drivers();
     let file = folder.join("data/longshore.db");
-    let options = SqliteConnectOptions::new().filename(&file);
-    SqliteConnection::connect_with(&options).await.with_context(|| format!("cannot open {}", file.display()))
+    let url = format!("sqlite://{}", file.display());
+    AnyConnection::connect(&url).await.with_context(|| format!("cannot open {}", file.display()))
 }
 
-async fn queried(store: &mut SqliteConnection) -> Result<Duration> {
+async fn queried(store: &mut AnyConnection) -> Result<Duration> {
     let mut times = Vec::with_capacity(ASKED);
     for _ in 0..ASKED {
         let from = Instant::now();
