@@ -3,6 +3,8 @@
 
 #[path = "web/api.rs"]
 mod api;
+#[path = "web/approve.rs"]
+mod approve;
 #[path = "web/artifacts.rs"]
 mod artifacts;
 
@@ -16,7 +18,7 @@ use bytes::Bytes;
 use coordinator::{
     blob::{Blobs, Deposit, client::Client},
     log::{Logs, record},
-    run::State,
+    run::{State, Verdict},
     store::{Change, Store, WorkerRow},
     web::{Control, File, Load, Sent, Settings, Web, router},
 };
@@ -54,6 +56,18 @@ impl Control for Asked {
     fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
         self.0.lock().unwrap().push(format!("cancel {run} by {by}"));
         Box::pin(async { Ok(()) })
+    }
+
+    fn decide<'a>(
+        &'a self,
+        run: &'a str,
+        job: &'a str,
+        verdict: Verdict,
+        by: &'a str,
+        comment: &'a str,
+    ) -> BoxFuture<'a, anyhow::Result<bool>> {
+        self.0.lock().unwrap().push(format!("{verdict:?} {run} {job} by {by}: {comment}"));
+        Box::pin(async { Ok(true) })
     }
 
     fn drain<'a>(&'a self, worker: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
@@ -223,7 +237,7 @@ async fn t46_markup_in_a_run_and_its_log_is_inert_on_the_pages() {
         assert!(!text.contains("<script>alert"), "{text}");
         assert!(text.contains("&#60;script&#62;alert(1)"), "{text}");
     }
-    for name in ["page", "dom", "list", "run", "log", "ansi", "stream", "sign", "make"] {
+    for name in ["page", "dom", "list", "run", "log", "ansi", "stream", "sign", "make", "review"] {
         let script = server.get(&format!("/assets/{name}.js")).await;
         assert_eq!(script.status(), 200, "{name}");
         let script = script.text().await.unwrap();

@@ -14,7 +14,7 @@ use super::{
     auth::Caller,
     graph::{Graph, Times, span},
     markdown,
-    view::{JobView, RunSummary, RunView, time},
+    view::{ApprovalView, JobView, RunSummary, RunView, time},
 };
 use crate::{
     run::{self, Origin},
@@ -186,6 +186,7 @@ assets! {
     "ansi.js" as "text/javascript; charset=utf-8",
     "sign.js" as "text/javascript; charset=utf-8",
     "make.js" as "text/javascript; charset=utf-8",
+    "review.js" as "text/javascript; charset=utf-8",
     "stream.js" as "text/javascript; charset=utf-8",
 }
 
@@ -277,14 +278,25 @@ impl JobView {
         self.conclusion.map_or(self.phase, Conclusion::as_str)
     }
 
-    fn is_bad(&self) -> bool {
-        self.conclusion == Some(Conclusion::Failure)
+    /// What needs somebody's eyes is open from the start.
+    fn is_open(&self) -> bool {
+        self.conclusion == Some(Conclusion::Failure) || self.approval.as_ref().is_some_and(|approval| approval.waits)
     }
 
     /// Why it waits, or why it ended as it did.
     fn why(&self) -> String {
         let ended = || self.reason.as_ref().map(run::sentence);
         self.waits.clone().or_else(ended).unwrap_or_default()
+    }
+}
+
+impl ApprovalView {
+    /// What was decided, by whom and when.
+    fn said(&self) -> Option<String> {
+        let (verdict, by, at) = (self.verdict?, self.by.as_ref()?, self.at?);
+        let comment = self.comment.as_ref().filter(|text| !text.is_empty());
+        let comment = comment.map(|text| format!(": {text}")).unwrap_or_default();
+        Some(format!("{verdict} by {by} at {} UTC{comment}", time(at)))
     }
 }
 
