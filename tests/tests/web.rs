@@ -5,6 +5,8 @@
 mod api;
 #[path = "web/artifacts.rs"]
 mod artifacts;
+#[path = "web/whole.rs"]
+mod whole;
 
 use std::sync::{Arc, Mutex};
 
