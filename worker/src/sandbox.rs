@@ -217,6 +217,10 @@ pub enum SandboxError {
 pub trait Sandbox: Send + Sync {
     /// `docker` or `host`.
     fn name(&self) -> &'static str;
+    /// What its operator should know of it.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// A fresh machine, running, its workspace empty.
     fn acquire(&self, spec: MachineSpec) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>>;
     /// Removes everything of this worker that no live machine holds; called at start and every minute.

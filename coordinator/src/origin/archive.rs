@@ -18,7 +18,7 @@ use tokio::{
     sync::{Semaphore, mpsc},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use zip::{HasZipMetadata as _, ZipArchive};
+use zip::ZipArchive;
 
 use crate::blob::Blobs;
 

@@ -7,6 +7,7 @@ mod cache;
 mod checkout;
 mod docker;
 mod hooks;
+mod ignore;
 mod node;
 mod packing;
 mod tree;
