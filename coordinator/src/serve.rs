@@ -33,6 +33,7 @@ use crate::{
     blob::{Blobs, client::Client},
     config::{Config, keys},
     dispatch::{Dispatch, Parts, ServerTls, Terms},
+    hook,
     log::Logs,
     nostr::{
         advertise::{Advertiser, Load},
@@ -41,6 +42,7 @@ use crate::{
         publish::Publisher,
         relays::{Answer, Relays},
         routes::Routes,
+        signers::Signers,
     },
     origin::{Issuer, Origin},
     run::Millis,
@@ -91,7 +93,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         "" => format!("http://{http_at}"),
         url => url.to_owned(),
     };
-    let config = Arc::new(config);
+    let config = Arc::new(Config { public_url: public_url.clone(), ..config });
 
     let store = Store::open(&config.data.join("longshore.db")).await?;
     let relays = Relays::new(&keys, &config.relays);
@@ -148,6 +150,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
             sources: sources.clone(),
             policy: policy.clone(),
             relays: relays.clone(),
+            signers: Signers::new(&config.relays),
             config: config.clone(),
         }),
         settings: Arc::new(settings(&config, &keys, &public_url, documents)?),
@@ -162,6 +165,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         plans: Tasks::limit(),
     };
     stages.start("tasks", tasks.run(stop.clone()));
+    stages.until_stopped("webhooks", hook::Sender::new(store.clone(), &config.webhooks, now).run());
     let publisher = Publisher::new(keys.clone(), store.clone(), relays.clone(), engine.clone(), now);
     stages.until_stopped("publisher", publisher.run());
     let reception =

@@ -4,6 +4,7 @@
 //! transaction (group commit), and subscribers are told once. Statements are written for SQLite and PostgreSQL alike:
 //! columns are TEXT, BIGINT and BYTEA, placeholders `$1`.
 
+mod hooks;
 mod kept;
 mod read;
 mod runs;
@@ -17,7 +18,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::AnyPool;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-pub use self::kept::{Artifact, Cache, CacheOutcome, CacheUse, Kept};
+pub use self::{
+    hooks::{Delivery, DeliveryState, Hook},
+    kept::{Artifact, Cache, CacheOutcome, CacheUse, Kept},
+};
 use crate::{
     group::Group,
     run::{Millis, State, Visibility, Wait},
@@ -170,6 +174,8 @@ pub enum Change {
     Worker(WorkerRow),
     /// Caches and artifacts.
     Kept(Kept),
+    /// Deliveries of webhooks.
+    Hook(Hook),
 }
 
 /// A job in the queue.
@@ -497,6 +503,8 @@ pub enum Notice {
     Tasks,
     /// Some run.
     Runs,
+    /// New deliveries of webhooks.
+    Hooks,
 }
 
 impl From<sqlx::Error> for StoreError {

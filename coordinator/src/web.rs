@@ -11,12 +11,14 @@ mod badge;
 mod blossom;
 mod changes;
 mod graph;
+mod hooks;
 mod live;
 mod markdown;
 mod page;
 mod places;
 mod pool;
 mod range;
+mod signer;
 mod view;
 mod viewer;
 mod whole;
@@ -31,7 +33,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use futures::future::BoxFuture;
+use futures::{future::BoxFuture, stream::BoxStream};
 use nostr::Event;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::TcpListener;
@@ -118,6 +120,14 @@ pub trait Control: Send + Sync {
     fn loads(&self) -> Vec<Load>;
     /// Sends events of one author, whose signatures were checked, to the relays that the pool hears.
     fn publish<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, anyhow::Result<Sent>>;
+    /// Sends a sealed message, whose signature was checked, to somebody's remote signer at a relay.
+    fn carry<'a>(&'a self, relay: &'a str, event: &'a Event) -> BoxFuture<'a, Result<(), NotCarried>>;
+    /// Sealed messages to a key at a relay, from now on.
+    fn answers<'a>(
+        &'a self,
+        relay: &'a str,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<BoxStream<'static, Event>, NotCarried>>;
     /// The workflow files of a repository at a commit, as far as they are here: nothing is fetched.
     fn workflows<'a>(&'a self, repository: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<File>>>;
 }
@@ -131,6 +141,17 @@ pub enum Sent {
     Refused(String),
     /// No relay took them; the text says what they answered.
     NoRelay(String),
+}
+
+/// Why nothing is carried between a page and its signer; the text is for people.
+#[derive(Debug, Clone)]
+pub enum NotCarried {
+    /// It is none of what is carried.
+    Wrong(String),
+    /// Too much at a time.
+    Busy(String),
+    /// The relay does not take it.
+    Relay(String),
 }
 
 /// A file of a repository.
@@ -176,7 +197,7 @@ pub fn router(web: Web) -> Router {
         .route("/pool", get(places::pool))
         .route("/repositories", get(places::repositories))
         .route("/repositories/{address}", get(places::repository))
-        .route("/assets/{name}", get(page::asset))
+        .route("/assets/{*name}", get(page::asset))
         .merge(api)
         .route("/api/openapi.json", get(async move || Json(document)))
         .route("/.well-known/{name}", get(page::well_known))
@@ -222,6 +243,9 @@ fn api() -> OpenApiRouter<Web> {
         .routes(routes!(actions::me))
         .routes(routes!(actions::publisher))
         .routes(routes!(actions::events))
+        .routes(routes!(signer::messages))
+        .routes(routes!(signer::answers))
+        .routes(routes!(hooks::deliveries))
 }
 
 /// An answer that says what is wrong.

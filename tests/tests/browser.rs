@@ -1,7 +1,7 @@
 //! The dashboard in a real browser: what people see, press and sign, on pages that speak to nobody else.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at once")]
 
-use longshore_tests::harness::{browser::Browser, pool::Dev, world::World};
+use longshore_tests::harness::{browser::Browser, bunker::Bunker, pool::Dev, world::World};
 
 const PATH: &str = ".github/workflows/ci.yml";
 
@@ -36,6 +36,29 @@ jobs:
         if: inputs.pass == 'never'
 "##;
 
+/// Fails the first time; `ship` is behind what fails.
+const PIPELINE: &str = "name: Pipeline
+on: [push, workflow_dispatch]
+jobs:
+  build:
+    runs-on: ubuntu-latest
+    steps:
+      - run: echo built
+  test:
+    needs: build
+    runs-on: ubuntu-latest
+    steps:
+      - run: test \"$GITHUB_RUN_ATTEMPT\" -gt 1
+  ship:
+    needs: test
+    runs-on: ubuntu-latest
+    steps:
+      - run: echo shipped
+";
+const SECOND: &str = ".github/workflows/pipeline.yml";
+const SIGNED_IN: &str =
+    "[...document.querySelectorAll('#who button')].some((button) => button.textContent === 'Sign out') && 'in'";
+
 struct Stage {
     dev: Dev,
     world: World,
@@ -47,7 +70,7 @@ impl Stage {
     async fn start() -> Self {
         let data = tempfile::tempdir().unwrap();
         let dev = Dev::start(&data.path().join("data"), &["--sandbox", "host"]).unwrap();
-        let world = World::new(&dev.relay, &[(PATH, WORKFLOW)]).await.unwrap();
+        let world = World::new(&dev.relay, &[(PATH, WORKFLOW), (SECOND, PIPELINE)]).await.unwrap();
         let browser = Browser::start().await.unwrap();
         Self { dev, world, browser, _data: data }
     }
@@ -107,11 +130,7 @@ async fn attack_50_a_run_of_hostile_names_is_watched_from_its_press_to_its_faili
     // Signed in, the run is asked for again, with an input.
     stage.browser.client.back().await.unwrap();
     stage.browser.press("Sign in").await.unwrap();
-    stage
-        .until(
-            "[...document.querySelectorAll('#who button')].some((button) => button.textContent === 'Sign out') && 'in'",
-        )
-        .await;
+    stage.until(SIGNED_IN).await;
     let first = stage.browser.client.current_url().await.unwrap();
     stage.browser.press("Run again").await.unwrap();
     stage.until("document.querySelector('dialog[open]') && 'open'").await;
@@ -129,11 +148,7 @@ async fn a_run_is_cancelled_and_every_page_is_sound_without_and_with_a_script() 
     let signer = stage.browser.sign_with(stage.world.owner.clone()).await.unwrap();
     stage.open("/").await;
     stage.browser.press("Sign in").await.unwrap();
-    stage
-        .until(
-            "[...document.querySelectorAll('#who button')].some((button) => button.textContent === 'Sign out') && 'in'",
-        )
-        .await;
+    stage.until(SIGNED_IN).await;
     stage.browser.press("Run a workflow").await.unwrap();
     let fill = format!(
         "(() => {{ const form = document.querySelector('dialog[open] form'); if (!form) return null;
@@ -153,7 +168,7 @@ async fn a_run_is_cancelled_and_every_page_is_sound_without_and_with_a_script() 
     }
     stage.open("/repositories").await;
     stage.browser.click("#main table a").await.unwrap();
-    let file = stage.until("document.querySelector('pre.log')?.textContent").await;
+    let file = stage.until(&format!("document.querySelector('pre[aria-label=\"Text of {PATH}\"]')?.textContent")).await;
     assert_eq!(file.trim_end(), WORKFLOW.trim_end());
     stage.is_sound().await;
     signer.abort();
@@ -182,4 +197,103 @@ async fn attack_49_a_log_of_many_lines_and_hostile_codes_jumps_searches_and_draw
     assert!(stage.until("location.search.includes('line=') && location.search").await.contains("line="));
     stage.until("document.querySelectorAll('#log .row').length < 200 && 'few'").await;
     stage.is_sound().await;
+}
+
+impl Stage {
+    /// Asks for the run on the page again, so much of it; ends on the page of the new run, which ended well.
+    async fn again(&self, what: &str) {
+        let before = self.browser.client.current_url().await.unwrap();
+        self.browser.press("Run again").await.unwrap();
+        let choose = format!(
+            "(() => {{ const select = document.querySelector('dialog[open] select[name=again]'); if (!select) return null;
+               select.value = '{what}'; return select.value === '{what}' && 'chosen'; }})()"
+        );
+        self.until(&choose).await;
+        self.is_sound().await;
+        self.browser.press("Run").await.unwrap();
+        self.until(&format!("location.href !== '{before}' && document.querySelector('#state.success')?.textContent"))
+            .await;
+    }
+
+    /// Jobs of the page's run that were carried over, by their keys.
+    async fn carried(&self) -> String {
+        self.until(
+            "[...document.querySelectorAll('#jobs details')].filter((job) => job.textContent.includes('did not run again'))
+             .map((job) => job.dataset.key).join(' ') || 'none'",
+        )
+        .await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_failed_is_run_again_until_green_then_one_job_with_the_others_carried_over_and_the_runs_lead_to_each_other()
+ {
+    let stage = Stage::start().await;
+    let signer = stage.browser.sign_with(stage.world.owner.clone()).await.unwrap();
+    let (run, job) = stage.world.send(&stage.world.press(stage.dev.pubkey, SECOND)).await.unwrap();
+    stage.world.listener.end(&run, &job, std::time::Duration::from_secs(180)).await.unwrap();
+    stage.open(&format!("/runs/{}", job.id.to_hex())).await;
+    stage.until("document.querySelector('#state.failure')?.textContent").await;
+    let why = stage.until("document.querySelector('details[data-key=ship] summary')?.textContent").await;
+    assert!(why.contains("left out: it needs test, which ended as failure"), "{why}");
+    stage.browser.press("Sign in").await.unwrap();
+    stage.until(SIGNED_IN).await;
+
+    stage.again("failed").await;
+    assert_eq!(stage.carried().await, "build");
+    stage.is_sound().await;
+    stage.again("job ship").await;
+    assert_eq!(stage.carried().await, "build test");
+    stage.is_sound().await;
+    for attempt in ["2", "1"] {
+        let link = stage.until("document.querySelector('#previous a')?.textContent").await;
+        assert!(link.ends_with(&format!("attempt {attempt}")), "{link}");
+        stage.browser.click("#previous a").await.unwrap();
+        stage
+            .until(&format!(
+                "document.querySelector('#reruns a')?.textContent.endsWith('attempt {}') && 'led back'",
+                attempt.parse::<u8>().unwrap() + 1
+            ))
+            .await;
+    }
+    stage.is_sound().await;
+    signer.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_signs_in_with_a_remote_signer_runs_a_workflow_and_cancels_it_while_the_page_speaks_to_nobody_else() {
+    let stage = Stage::start().await;
+    let bunker = Bunker::start(&stage.dev.relay, stage.world.owner.clone()).await.unwrap();
+    stage.open("/").await;
+    let connect = async |address: &str| {
+        stage.until(&format!("(() => {{ const field = document.querySelector('dialog[open] input[name=bunker]'); if (!field) return null; field.value = '{address}'; return 'filled'; }})()")).await;
+        stage.browser.press("Connect").await.unwrap();
+    };
+    stage.browser.press("Sign in by a bunker").await.unwrap();
+    connect("bunker://nobody").await;
+    stage.until("document.querySelector('dialog .problem')?.textContent").await;
+    stage.is_sound().await;
+    connect(&bunker.address).await;
+    stage.until(SIGNED_IN).await;
+    let key = stage.until("sessionStorage.getItem('longshore.key')").await;
+    assert_eq!(key, stage.world.owner.public_key().to_hex());
+
+    stage.browser.press("Run a workflow").await.unwrap();
+    let fill = format!(
+        "(() => {{ const form = document.querySelector('dialog[open] form'); if (!form) return null;
+           form.repository.value = '{}'; form.workflow.value = '{PATH}'; form.branch.value = 'main';
+           form.inputs.value = 'pass=never'; return 'filled'; }})()",
+        stage.world.address(),
+    );
+    stage.until(&fill).await;
+    stage.browser.press("Run").await.unwrap();
+    stage.until("location.pathname.startsWith('/runs/') && document.querySelector('#state.running, #state.active')?.textContent").await;
+    let actor =
+        stage.until("[...document.querySelectorAll('dd code')].map((code) => code.textContent).join(' ')").await;
+    assert!(actor.contains(&key), "{actor}");
+    stage.browser.press("Cancel").await.unwrap();
+    stage.until("document.querySelector('#state.cancelled')?.textContent").await;
+    stage.is_sound().await;
+    let signed = bunker.signed.lock().unwrap().clone();
+    assert_eq!(signed, [24242, 5401, 5100, 27235], "the signer signed all of it");
 }

@@ -22,7 +22,7 @@ use coordinator::{
     log::{Logs, record},
     run::{State, Verdict},
     store::{Change, Store, WorkerRow},
-    web::{Control, File, Load, Sent, Settings, Web, router},
+    web::{Control, File, Load, NotCarried, Sent, Settings, Web, router},
 };
 use futures::{StreamExt, future::BoxFuture};
 use nostr::{EventBuilder, JsonUtil, Keys, Kind, Tag, Timestamp};
@@ -30,6 +30,8 @@ use proto::worker::LogRecord;
 use reqwest::{Method, Response, StatusCode, Url};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+
+type Answers = futures::stream::BoxStream<'static, nostr::Event>;
 
 const NOW: u64 = 1_800_000_000_000;
 
@@ -48,6 +50,17 @@ impl Control for Asked {
     fn publish<'a>(&'a self, events: &'a [nostr::Event]) -> BoxFuture<'a, anyhow::Result<Sent>> {
         self.0.lock().unwrap().extend(events.iter().map(|event| format!("publish {}", event.kind)));
         Box::pin(async { Ok(Sent::Taken(vec!["wss://relay.example".into()])) })
+    }
+
+    fn carry<'a>(&'a self, relay: &'a str, event: &'a nostr::Event) -> BoxFuture<'a, Result<(), NotCarried>> {
+        self.0.lock().unwrap().push(format!("carry {} to {relay}", event.kind));
+        let refused = relay.starts_with("ws://127.").then(|| NotCarried::Wrong("not a public address".into()));
+        Box::pin(async { refused.map_or(Ok(()), Err) })
+    }
+
+    fn answers<'a>(&'a self, relay: &'a str, _: &'a str) -> BoxFuture<'a, Result<Answers, NotCarried>> {
+        let busy = relay.contains("busy").then(|| NotCarried::Busy("wait a minute".into()));
+        Box::pin(async { busy.map_or_else(|| Ok(futures::stream::empty().boxed()), Err) })
     }
 
     fn workflows<'a>(&'a self, _: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<File>>> {
@@ -239,7 +252,7 @@ async fn t46_markup_in_a_run_and_its_log_is_inert_on_the_pages() {
         assert!(!text.contains("<script>alert"), "{text}");
         assert!(text.contains("&#60;script&#62;alert(1)"), "{text}");
     }
-    for name in ["page", "dom", "list", "run", "log", "ansi", "stream", "sign", "make", "review"] {
+    for name in ["page", "dom", "list", "run", "log", "ansi", "stream", "sign", "make", "review", "bunker"] {
         let script = server.get(&format!("/assets/{name}.js")).await;
         assert_eq!(script.status(), 200, "{name}");
         let script = script.text().await.unwrap();

@@ -44,10 +44,11 @@ impl<'a> Cascade<'a> {
             None => self.engine.store().run(run).await?,
         };
         let state = known.with_context(|| format!("there is no run {run}"))?;
-        let (state, effects) = match run::advance(&state, event, self.engine.now()) {
+        let before = state;
+        let (state, effects) = match run::advance(&before, event, self.engine.now()) {
             Ok(next) => next,
             Err(refused) => {
-                self.runs.insert(run.to_owned(), state);
+                self.runs.insert(run.to_owned(), before);
                 return Ok(Err(refused));
             }
         };
@@ -68,6 +69,7 @@ impl<'a> Cascade<'a> {
             self.group(&group::key(&state.request.repository.address, name), event).await?;
         }
         self.batch.extend(self.engine.changes(&state, effects, publisher.as_ref())?);
+        self.batch.extend(self.engine.hooks(Some(&before), &state));
         self.runs.insert(run.to_owned(), state);
         Ok(Ok(()))
     }

@@ -14,6 +14,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0002_list.sql"),
     include_str!("../../migrations/0003_caches_and_artifacts.sql"),
     include_str!("../../migrations/0004_used.sql"),
+    include_str!("../../migrations/0005_webhooks.sql"),
 ];
 
 /// Connections for reading. SQLite readers block nobody in WAL.

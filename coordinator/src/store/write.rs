@@ -3,7 +3,9 @@
 use sqlx::{AnyConnection, Connection, Executor, query, query_scalar};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{Batch, Blob, Change, Notice, Outgoing, Parked, Queued, StoreError, Task, WorkerRow, kept, runs};
+use super::{
+    Batch, Blob, Change, Hook, Notice, Outgoing, Parked, Queued, StoreError, Task, WorkerRow, hooks, kept, runs,
+};
 use crate::group::Group;
 
 /// Requests in one transaction: beyond that the first ones would wait too long.
@@ -121,6 +123,7 @@ fn notice_of(change: &Change) -> Option<Notice> {
         Change::Queue(_) | Change::Unqueue { .. } => Some(Notice::Queue),
         Change::Task(_) => Some(Notice::Tasks),
         Change::Outbox(_) => Some(Notice::Outbox),
+        Change::Hook(Hook::Tell(_)) => Some(Notice::Hooks),
         _ => None,
     }
 }
@@ -169,6 +172,7 @@ async fn apply(connection: &mut AnyConnection, change: &Change) -> Result<(), St
         Change::Group(wanted) => group(connection, wanted).await,
         Change::Worker(row) => worker(connection, row).await,
         Change::Kept(change) => kept::apply(connection, change).await,
+        Change::Hook(change) => hooks::apply(connection, change).await,
     }
 }
 

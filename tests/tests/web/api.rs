@@ -226,6 +226,10 @@ async fn every_answer_is_as_the_document_says() {
         ("get /api/me", "/api/me", vec![401]),
         ("post /api/publisher", "/api/publisher", vec![200]),
         ("post /api/events", "/api/events", vec![400]),
+        ("get /api/signer/answers", "/api/signer/answers?relay=wss://r.example&key=x", vec![200]),
+        ("get /api/signer/answers", "/api/signer/answers?relay=wss://busy.example&key=x", vec![429]),
+        ("post /api/signer/messages", "/api/signer/messages", vec![400]),
+        ("get /api/webhooks", "/api/webhooks", vec![401]),
         ("post /api/workers/token", "/api/workers/token", vec![401]),
         ("post /api/workers/{id}/drain", "/api/workers/w1/drain", vec![401]),
     ];
