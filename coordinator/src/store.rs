@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::AnyPool;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-pub use self::kept::{Artifact, Cache, Kept};
+pub use self::kept::{Artifact, Cache, CacheOutcome, CacheUse, Kept};
 use crate::{
     group::Group,
     run::{Millis, State, Visibility, Wait},
@@ -359,6 +359,8 @@ pub struct Filter {
     pub event: Option<String>,
     /// Id of what asked for it.
     pub request: Option<String>,
+    /// Id of the run that it repeats.
+    pub previous: Option<String>,
     /// How it stands.
     pub status: Option<Status>,
     /// Author, 64 hex.

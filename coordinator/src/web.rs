@@ -19,6 +19,8 @@ mod pool;
 mod range;
 mod view;
 mod viewer;
+mod whole;
+mod why;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

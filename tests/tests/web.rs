@@ -7,6 +7,8 @@ mod api;
 mod approve;
 #[path = "web/artifacts.rs"]
 mod artifacts;
+#[path = "web/whole.rs"]
+mod whole;
 
 use std::sync::{Arc, Mutex};
 

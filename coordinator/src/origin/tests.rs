@@ -137,6 +137,35 @@ async fn a_cache_is_found_in_its_own_ref_first_then_in_the_base_exactly_first_th
 }
 
 #[tokio::test]
+async fn what_a_job_asked_of_caches_is_part_of_its_runs_result() {
+    let world = World::new(config::Kept::default()).await;
+    let job = world.job(Who { attempt: 2, ..who("r1", "refs/heads/main", true) }).await;
+    job.restore(&["deps-1"]).await;
+    job.save("deps-1", "12345").await.unwrap();
+    for _ in 0..2 {
+        job.restore(&["deps-2", "deps-"]).await;
+    }
+    let uses = world.origin.store.cache_uses("r1").await.unwrap();
+    let told: Vec<_> =
+        uses.iter().map(|used| (used.outcome.as_str(), used.key.as_str(), used.found.as_deref(), used.size)).collect();
+    assert!(uses.iter().all(|used| used.attempt == 2));
+    assert_eq!(told.len(), 3, "the same again tells nothing new: {told:?}");
+    for expected in
+        [("miss", "deps-1", None, 0), ("saved", "deps-1", Some("deps-1"), 5), ("hit", "deps-2", Some("deps-1"), 5)]
+    {
+        assert!(told.contains(&expected), "{told:?}");
+    }
+    for number in 0..120 {
+        job.restore(&[&format!("other-{number}")]).await;
+    }
+    assert_eq!(
+        world.origin.store.cache_uses("r1").await.unwrap().len(),
+        100,
+        "a job can't fill the store with questions"
+    );
+}
+
+#[tokio::test]
 async fn the_earlier_protocol_saves_and_restores_the_same_entries_in_chunks() {
     let world = World::new(config::Kept::default()).await;
     let job = world.job(who("r1", "refs/heads/main", true)).await;

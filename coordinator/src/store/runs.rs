@@ -80,6 +80,7 @@ impl Where {
             ("event", &filter.event),
             ("actor", &filter.actor),
             ("request", &filter.request),
+            ("previous", &filter.previous),
         ];
         for (column, wanted) in columns {
             if let Some(wanted) = wanted {

@@ -5,8 +5,13 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use workflow::plan::{Annotation, Conclusion, Environment, Reason};
 
+use super::{
+    artifacts::ArtifactView,
+    whole::{CacheView, RunLink},
+    why,
+};
 use crate::{
-    run::{self, Carried, End, Job, JobPhase, Millis, Origin, Phase, State, Verdict, Wait},
+    run::{self, AttemptRecord, Carried, End, Job, JobPhase, Millis, Origin, Phase, State, Verdict, Wait},
     store::{Pending, Status, Summary},
 };
 
@@ -21,6 +26,12 @@ pub(super) struct RunView {
     pub(super) attempt: u32,
     /// Id of the run that this one repeats.
     pub(super) previous: Option<String>,
+    /// That run, where the caller may see it; only where one run was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) previous_run: Option<RunLink>,
+    /// Runs that repeat this one, the oldest first; only where one run was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reruns: Option<Vec<RunLink>>,
     /// Names of the secrets that came with the request: a rerun has to bring them again.
     pub(super) secret_names: Vec<String>,
     pub(super) repository: String,
@@ -45,6 +56,8 @@ pub(super) struct RunView {
     pub(super) conclusion: Option<Conclusion>,
     #[schema(value_type = Option<Object>)]
     pub(super) reason: Option<Reason>,
+    /// Why it waits, or ended as it did, for people.
+    pub(super) why: Option<String>,
     pub(super) exit_code: Option<i32>,
     /// When the coordinator heard the request.
     pub(super) received_at: Millis,
@@ -54,7 +67,16 @@ pub(super) struct RunView {
     pub(super) log_url: Option<String>,
     pub(super) log_sha256: Option<String>,
     pub(super) full_log_url: Option<String>,
+    /// Repositories that called workflows come from: `owner/repo@ref` and the commit it stood for.
+    #[schema(value_type = std::collections::HashMap<String, String>)]
+    pub(super) workflows: IndexMap<String, String>,
     pub(super) jobs: Vec<JobView>,
+    /// Artifacts, those of carried-over jobs among them; only where one run was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) artifacts: Option<Vec<ArtifactView>>,
+    /// What its jobs asked of caches; only where one run was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) caches: Option<Vec<CacheView>>,
     /// Events that report on it; only where one run was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) events: Option<Vec<EventView>>,
@@ -104,13 +126,18 @@ pub(super) struct JobView {
     pub(super) conclusion: Option<Conclusion>,
     #[schema(value_type = Option<Object>)]
     pub(super) reason: Option<Reason>,
+    /// Why it waits, was left out, or ended as it did, for people.
+    pub(super) why: Option<String>,
     pub(super) exit_code: Option<i32>,
     /// Where it ran, if that was an earlier run.
     #[schema(value_type = Option<Object>)]
     pub(super) carried_from: Option<Carried>,
     pub(super) labels: Vec<String>,
+    /// Number of the latest attempt.
     pub(super) attempt: u32,
+    pub(super) attempts: Vec<AttemptView>,
     pub(super) worker: Option<String>,
+    /// Digest of its image.
     pub(super) image: Option<String>,
     /// Actions of other repositories: `owner/repo@ref` and the commit it stood for.
     #[schema(value_type = std::collections::HashMap<String, String>)]
@@ -162,6 +189,20 @@ impl ApprovalView {
     }
 }
 
+/// One hand-out of a job to a worker.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AttemptView {
+    /// From 1.
+    pub(super) number: u32,
+    /// Id of the worker.
+    pub(super) worker: String,
+    pub(super) accepted_at: Millis,
+    /// When its first step began.
+    pub(super) begun_at: Option<Millis>,
+    /// Why it ended without a result, for people.
+    pub(super) lost: Option<String>,
+}
+
 /// A step of a job that ended.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct StepView {
@@ -193,6 +234,7 @@ struct Answer {
 impl From<State> for RunView {
     fn from(state: State) -> Self {
         let held_back = state.held_back().map(wait);
+        let whys: Vec<_> = state.jobs.keys().map(|key| why::job(&state, key)).collect();
         let (run_event, job_event, publisher) = match state.request.origin {
             Origin::HiveCi { run_event, job_event, publisher, .. } => (Some(run_event), Some(job_event), publisher),
             Origin::Api => (None, None, None),
@@ -211,6 +253,7 @@ impl From<State> for RunView {
         };
         let ended = matches!(phase, "sealing" | "done");
         let planned = state.planned.as_ref();
+        let jobs = state.jobs.into_iter().zip(whys).map(|(job, why)| JobView::from(job).because(why));
         Self {
             id: state.id,
             version: state.version,
@@ -218,6 +261,8 @@ impl From<State> for RunView {
             number: state.number,
             attempt: state.attempt,
             previous: state.rerun.map(|rerun| rerun.previous),
+            previous_run: None,
+            reruns: None,
             secret_names: state.secret_names,
             repository: state.request.repository.address,
             name: planned.map_or_else(|| state.request.workflow.clone(), |planned| planned.plan.name.clone()),
@@ -225,6 +270,8 @@ impl From<State> for RunView {
             commit: planned.map_or(state.request.commit, |planned| planned.commit.clone()),
             reference: planned.map_or(state.request.branch, |planned| planned.reference.clone()),
             event: planned.map(|planned| planned.event.clone()).unwrap_or_default(),
+            workflows: planned.map(|planned| planned.origins.clone()).unwrap_or_default(),
+            why: waits.clone().or_else(|| reason.as_ref().map(run::sentence)),
             workflow: state.request.workflow,
             trigger: state.request.trigger,
             actor: state.request.actor,
@@ -243,7 +290,9 @@ impl From<State> for RunView {
             log_url: log.as_ref().map(|log| log.url.clone()).filter(present),
             log_sha256: log.as_ref().map(|log| log.sha256.clone()).filter(present),
             full_log_url: log.map(|log| log.full_url).filter(present),
-            jobs: state.jobs.into_iter().map(JobView::from).collect(),
+            jobs: jobs.collect(),
+            artifacts: None,
+            caches: None,
             events: None,
         }
     }
@@ -296,7 +345,7 @@ impl From<(String, Job)> for JobView {
             JobPhase::Waiting { on, .. } => ("waiting", Some(wait(&on)), None, None, None),
             JobPhase::Queued { reason, .. } => ("queued", Some(reason), None, None, None),
             JobPhase::Running { .. } => ("running", None, None, None, None),
-            JobPhase::Cancelling { .. } => ("cancelling", None, None, None, None),
+            JobPhase::Cancelling { reason, .. } => ("cancelling", None, None, Some(reason), None),
             JobPhase::Done { conclusion, reason, report } => ("done", None, Some(conclusion), reason, report),
         };
         let last = job.attempts.last();
@@ -307,11 +356,13 @@ impl From<(String, Job)> for JobView {
             waits,
             conclusion,
             reason,
+            why: None,
             exit_code: None,
             carried_from: job.carried.clone(),
             labels: job.labels,
             attempt: last.map_or(0, |attempt| attempt.number),
             worker: last.map(|attempt| attempt.worker.clone()),
+            attempts: job.attempts.into_iter().map(AttemptView::from).collect(),
             image: None,
             actions: IndexMap::new(),
             environment: job.environment.map(|name| Environment { name, url: None }),
@@ -337,6 +388,29 @@ impl From<(String, Job)> for JobView {
             view.summary = report.summary;
         }
         view
+    }
+}
+
+impl JobView {
+    /// With what only the whole run tells of it.
+    fn because(mut self, why: Option<String>) -> Self {
+        if let (Some(waits), Some(why)) = (&mut self.waits, &why) {
+            waits.clone_from(why);
+        }
+        self.why = why.or_else(|| self.waits.clone()).or_else(|| self.reason.as_ref().map(run::sentence));
+        self
+    }
+}
+
+impl From<AttemptRecord> for AttemptView {
+    fn from(attempt: AttemptRecord) -> Self {
+        Self {
+            number: attempt.number,
+            worker: attempt.worker,
+            accepted_at: attempt.accepted_at,
+            begun_at: attempt.begun_at,
+            lost: attempt.lost.as_ref().map(run::sentence),
+        }
     }
 }
 
@@ -366,4 +440,16 @@ pub(super) fn wait(on: &Wait) -> String {
 pub(super) fn time(millis: Millis) -> String {
     let moment = i64::try_from(millis).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
     moment.unwrap_or_default().strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// A number of bytes for people.
+pub(super) fn size(bytes: u64) -> String {
+    let (mut whole, mut rest, mut unit) = (bytes, 0, "bytes");
+    for larger in ["KiB", "MiB", "GiB", "TiB"] {
+        if whole < 1024 {
+            break;
+        }
+        (rest, whole, unit) = (whole % 1024 * 10 / 1024, whole / 1024, larger);
+    }
+    if unit == "bytes" { format!("{whole} {unit}") } else { format!("{whole}.{rest} {unit}") }
 }
