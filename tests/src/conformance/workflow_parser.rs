@@ -156,7 +156,10 @@ fn compare_control(control: &ControlAction, steps: &[Entry], wanted: &Value) -> 
         }
         ControlAction::WaitAll => ensure!(wanted["wait-all"] == true, "it waits for all, expected {wanted}"),
         ControlAction::Cancel(place) => {
-            ensure!(id(place).is_some_and(|id| id == text(wanted.get("cancel"))), "it cancels {place}, expected {wanted}");
+            ensure!(
+                id(place).is_some_and(|id| id == text(wanted.get("cancel"))),
+                "it cancels {place}, expected {wanted}"
+            );
         }
     }
     Ok(())

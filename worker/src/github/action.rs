@@ -174,7 +174,9 @@ fn read_step(step: &Tree) -> Result<Step, String> {
     let step = step.as_object().ok_or("it is no mapping")?;
     let text = |key: &str| step.get(key).filter(|value| !value.is_null()).map(scalar);
     // GitHub docs, workflow syntax: `jobs.<job_id>.steps[*].background`.
-    if let Some(key) = ["background", "wait", "wait-all", "cancel", "parallel"].iter().find(|key| step.contains_key(**key)) {
+    if let Some(key) =
+        ["background", "wait", "wait-all", "cancel", "parallel"].iter().find(|key| step.contains_key(**key))
+    {
         return Err(format!("`{key}:` has no place in a composite action; only steps of a job run beside each other"));
     }
     let action = match (text("run"), text("uses")) {

@@ -103,12 +103,7 @@ pub(super) struct Ran {
 }
 
 impl<'a> Runner<'a> {
-    pub(super) fn new(
-        job: &'a mut Job,
-        machine: &'a Arc<dyn Machine>,
-        contexts: Contexts,
-        actions: Actions,
-    ) -> Self {
+    pub(super) fn new(job: &'a mut Job, machine: &'a Arc<dyn Machine>, contexts: Contexts, actions: Actions) -> Self {
         Self {
             job,
             machine: machine.as_ref(),

@@ -149,10 +149,11 @@ impl Conversation {
         let reading = tokio::spawn({
             let (shared, marker, outgoing) = (Arc::clone(&shared), marker.clone(), outgoing.clone());
             async move {
-                let reason = match read_all(Frames { incoming, buffer: BytesMut::new() }, &marker, &shared, &outgoing).await {
-                    Ok(()) => "the container ended".to_owned(),
-                    Err(error) => error.to_string(),
-                };
+                let reason =
+                    match read_all(Frames { incoming, buffer: BytesMut::new() }, &marker, &shared, &outgoing).await {
+                        Ok(()) => "the container ended".to_owned(),
+                        Err(error) => error.to_string(),
+                    };
                 let _ = shared.lost.set(reason);
                 shared.lock().requests.clear();
             }

@@ -81,13 +81,12 @@ fn processes_run_at_once_each_with_its_own_output_and_signals() {
         let first = script("trap 'echo first ended; exit 3' TERM; echo first; while true; do sleep 0.1; done");
         let (first_handle, out_one, out_two) = (first.handle.clone(), Collected::default(), Collected::default());
         let second = script("trap 'echo never' TERM; read -r line < /workspace/go; echo second $line");
-        let (one, two, ()) =
-            tokio::join!(machine.run(first, &out_one), machine.run(second, &out_two), async {
-                out_one.wait_for("first").await;
-                machine.signal(&first_handle, 15).await;
-                out_one.wait_for("ended").await;
-                assert_eq!(say(&*machine, "echo gone > /workspace/go; echo third").await, "third\n");
-            });
+        let (one, two, ()) = tokio::join!(machine.run(first, &out_one), machine.run(second, &out_two), async {
+            out_one.wait_for("first").await;
+            machine.signal(&first_handle, 15).await;
+            out_one.wait_for("ended").await;
+            assert_eq!(say(&*machine, "echo gone > /workspace/go; echo third").await, "third\n");
+        });
         assert_eq!((one.unwrap().code, two.unwrap().code), (3, 0));
         assert_eq!(out_one.text(Stream::Stdout), "first\nfirst ended\n");
         assert_eq!(out_two.text(Stream::Stdout), "second gone\n");
@@ -100,7 +99,8 @@ fn many_that_print_less_than_what_is_kept_hold_nobody_up() {
         let machine = docker.acquire(spec()).await.unwrap();
         // Together more than the first process keeps, none of them enough to be told alone.
         let one = || async {
-            let text = "head -c 900000 /dev/zero; until test -e /workspace/go; do sleep 0.1; done; head -c 900000 /dev/zero";
+            let text =
+                "head -c 900000 /dev/zero; until test -e /workspace/go; do sleep 0.1; done; head -c 900000 /dev/zero";
             run(&*machine, script(text)).await.unwrap().1.len()
         };
         let (all, ()) = tokio::join!(futures::future::join_all((0..10).map(|_| one())), async {

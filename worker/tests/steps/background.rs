@@ -39,7 +39,10 @@ async fn the_steps_of_a_parallel_group_meet_and_what_comes_after_has_their_outpu
     assert_eq!(sorted(&outcome), ["one heard thanks", "thanks hello success", "two heard hello"]);
     assert_eq!(outcome.report.conclusion, Conclusion::Success);
     let of = |step: i32| {
-        let mine = outcome.records.iter().filter(|record| record.step == step && record.stream() != proto::worker::LogStream::Notice);
+        let mine = outcome
+            .records
+            .iter()
+            .filter(|record| record.step == step && record.stream() != proto::worker::LogStream::Notice);
         mine.flat_map(|record| record.text.to_vec()).collect::<Vec<u8>>()
     };
     assert_eq!((of(1), of(2)), (b"one heard thanks\n".to_vec(), b"two heard hello\n".to_vec()), "each has its own log");
@@ -73,7 +76,7 @@ async fn what_a_step_in_the_background_sets_holds_once_it_was_waited_for() {
 - run: echo "late ${{ steps.late.outcome }}""#;
     let Some(outcome) = run(Run::steps(steps)).await else { return };
     let expected =
-        ["after: green green success set /opt/early []", "before: no [] ***", "end", "late success", "::notice", ];
+        ["after: green green success set /opt/early []", "before: no [] ***", "end", "late success", "::notice"];
     let lines = sorted(&outcome);
     for line in &expected[..4] {
         assert!(lines.iter().any(|found| found == line), "{line}: {lines:#?}");

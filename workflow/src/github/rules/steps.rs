@@ -97,4 +97,3 @@ fn action(uses: &Node, report: &mut Report<'_>) {
     let help = "write `owner/repository[/path]@ref`, `./path` or `docker://image`";
     report.error_with_help(uses.span, format!("`{text}` names no action"), help);
 }
-
