@@ -15,6 +15,8 @@ const KIND = 24133;
 const PATIENCE = 180_000;
 const MOST = 65535;
 
+let resumed = null;
+
 const bytes = (text) => new TextEncoder().encode(text);
 const text = (data) => new TextDecoder("utf-8", { fatal: true }).decode(data);
 const hex = (data) => [...data].map((byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -112,9 +114,14 @@ const converse = ({ secret, remote, relay }, told) => {
         if (said.error) one.fail(new Error("The signer says: " + said.error));
         else one.done(said.result);
       },
-      refused: (reason) => fail(new Error(reason)),
+      refused: (reason) => {
+        resumed = null;
+        fail(new Error(reason));
+      },
     });
   });
+  // Whoever calls is told.
+  ready.catch(() => {});
   return async (method, params) => {
     await ready;
     const id = hex(random(16));
@@ -163,8 +170,6 @@ export const connect = async (address, told) => {
   if (!/^[0-9a-f]{64}$/.test(held.user)) throw new Error("the signer answers no public key");
   return signer(held, call);
 };
-
-let resumed = null;
 
 // The signer of this session, after another page was opened.
 export const resume = (held) => (resumed ??= signer(held, converse(held, () => {})));

@@ -11,6 +11,7 @@ mod blossom;
 mod changes;
 mod graph;
 mod hooks;
+mod links;
 mod live;
 mod markdown;
 mod page;
@@ -81,6 +82,8 @@ pub struct Settings {
     pub operators: Vec<String>,
     /// Keys (64 hex) that may upload besides the publishers of this pool's runs.
     pub writers: Vec<String>,
+    /// Signs links into private runs.
+    pub link_key: [u8; 32],
     /// Documents of other stages, by their names below `/.well-known/`.
     pub well_known: BTreeMap<String, serde_json::Value>,
     /// Bytes of one upload.

@@ -104,6 +104,7 @@ impl Server {
             relays: vec!["wss://relay.example".into()],
             operators: vec![operator.public_key().to_hex()],
             writers: vec![writer.public_key().to_hex()],
+            link_key: [7; 32],
             well_known: [("jwks".to_owned(), json!({"keys": []}))].into(),
             max_blob: 1000,
             max_total: 5000,
