@@ -164,7 +164,8 @@ export const connect = async (address, told) => {
   const { remote, relay, once } = parse(address);
   const held = { secret: hex(random(32)), remote, relay, user: "" };
   const call = converse(held, told);
-  const allowed = "sign_event:5401,sign_event:5100,sign_event:5102,sign_event:27235,sign_event:24242,nip44_encrypt";
+  const kinds = [5401, 5100, 5102, 35417, 27235, 24242];
+  const allowed = [...kinds.map((kind) => "sign_event:" + kind), "nip44_encrypt"].join(",");
   await call("connect", [remote, once, allowed]);
   held.user = await call("get_public_key", []);
   if (!/^[0-9a-f]{64}$/.test(held.user)) throw new Error("the signer answers no public key");

@@ -230,6 +230,11 @@ pub enum TaskKind {
     },
     /// Close and store the log.
     Seal,
+    /// Tell a job that the moment it waits for came.
+    Wake {
+        /// Job key.
+        job: String,
+    },
     /// Tell the run that its time is over.
     Expire,
 }

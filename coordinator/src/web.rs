@@ -4,6 +4,7 @@
 
 mod actions;
 mod api;
+mod approve;
 mod artifacts;
 mod auth;
 mod badge;
@@ -43,7 +44,12 @@ use url::Url;
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{blob::Blobs, log::Logs, run::Millis, store::Store};
+use crate::{
+    blob::Blobs,
+    log::Logs,
+    run::{Millis, Verdict},
+    store::Store,
+};
 
 /// Nothing but our own style and script; a page is framed by nobody.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
@@ -100,6 +106,15 @@ pub struct Settings {
 pub trait Control: Send + Sync {
     /// Ends a run. Repeating it is harmless.
     fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
+    /// Tells a job what somebody who is asked says of it; whether that counts.
+    fn decide<'a>(
+        &'a self,
+        run: &'a str,
+        job: &'a str,
+        verdict: Verdict,
+        by: &'a str,
+        comment: &'a str,
+    ) -> BoxFuture<'a, anyhow::Result<bool>>;
     /// A worker takes no new jobs from now on.
     fn drain<'a>(&'a self, worker: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
     /// A token with which one new worker can join, good for an hour.
@@ -215,6 +230,7 @@ fn api() -> OpenApiRouter<Web> {
         .routes(routes!(api::runs))
         .routes(routes!(api::run))
         .routes(routes!(api::cancel))
+        .routes(routes!(approve::approve))
         .routes(routes!(artifacts::list))
         .routes(routes!(artifacts::download))
         .routes(routes!(live::logs))

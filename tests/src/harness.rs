@@ -4,6 +4,7 @@ pub mod browser;
 pub mod bunker;
 pub mod client;
 pub mod engine;
+pub mod exec;
 pub mod git;
 pub mod pool;
 pub mod process;

@@ -218,6 +218,15 @@ bases = ["https://github.com"]
 # readers = []
 # maintainers = true
 
+# What holds a job back that names an `environment:`, before it starts; the first entry that fits counts. Approvers are
+# keys (npub or hex); without them the repository's maintainers are asked, with an empty list nobody is.
+# [[environments]]
+# repository = "*"
+# name = "production*"
+# approvers = []
+# wait_minutes = 0
+# branches = ["main", "v*"]
+
 # Who is told of runs and jobs over HTTP; without `events`: of all.
 # [[webhooks]]
 # url = "https://chat.example.org/hooks/ci"

@@ -5,6 +5,8 @@ use tokio::net::TcpListener;
 
 use super::*;
 
+mod containers;
+
 const CACHE: &str = "twirp/github.actions.results.api.v1.CacheService";
 const ARTIFACT: &str = "twirp/github.actions.results.api.v1.ArtifactService";
 
@@ -79,8 +81,8 @@ impl Job<'_> {
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 
-    async fn put(&self, url: &str, bytes: &str) -> u16 {
-        self.world.http.put(url).body(bytes.to_owned()).send().await.unwrap().status().as_u16()
+    async fn put(&self, url: &str, bytes: impl Into<Vec<u8>>) -> u16 {
+        self.world.http.put(url).body(bytes.into()).send().await.unwrap().status().as_u16()
     }
 
     async fn save(&self, key: &str, bytes: &str) -> Result<(), String> {
@@ -102,7 +104,8 @@ impl Job<'_> {
         Some((found["matched_key"].as_str()?.to_owned(), bytes))
     }
 
-    async fn upload(&self, name: &str, bytes: &str) -> (u16, Value) {
+    async fn upload(&self, name: &str, bytes: impl AsRef<[u8]>) -> (u16, Value) {
+        let bytes = bytes.as_ref();
         let named = json!({"workflow_run_backend_id": self.run, "name": name, "version": 4});
         let (status, made) = self.ask(ARTIFACT, "CreateArtifact", named).await;
         let Some(url) = made["signed_upload_url"].as_str() else { return (status, made) };
@@ -230,7 +233,7 @@ async fn attack_45_an_upload_has_a_limit_and_leaves_nothing_behind() {
     let job = world.job(who("r1", "refs/heads/main", true)).await;
     let (_, made) = job.ask(CACHE, "CreateCacheEntry", json!({"key": "k", "version": "v"})).await;
     let url = made["signed_upload_url"].as_str().unwrap().to_owned();
-    assert_eq!(job.put(&url, &"x".repeat(101)).await, 413);
+    assert_eq!(job.put(&url, "x".repeat(101)).await, 413);
     assert_eq!(job.upload("a", &"x".repeat(60)).await.0, 200);
     assert_eq!(job.upload("b", &"y".repeat(40)).await.0, 404, "one attempt sends so much, refused uploads counted");
     let next = world.job(Who { job: "other".into(), ..who("r1", "refs/heads/main", true) }).await;

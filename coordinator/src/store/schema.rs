@@ -43,6 +43,8 @@ pub(super) async fn connect(path: &Path) -> Result<(AnyConnection, AnyPool), Sto
     migrate(&mut writer).await?;
     let readers = AnyPoolOptions::new()
         .max_connections(READERS)
+        // A file does not go away as a server does; asking first would double the way of a short query.
+        .test_before_acquire(false)
         .after_connect(|connection, _| {
             Box::pin(async move {
                 connection.execute(sqlx::raw_sql(SETTINGS)).await?;

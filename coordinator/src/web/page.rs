@@ -15,7 +15,7 @@ use super::{
     auth::Caller,
     graph::{Graph, Times, span},
     links, markdown,
-    view::{AttemptView, JobView, RunSummary, RunView, size, time},
+    view::{ApprovalView, AttemptView, JobView, RunSummary, RunView, size, time},
     whole::{self, CacheView},
 };
 use crate::{
@@ -189,6 +189,7 @@ assets! {
     "ansi.js" as "text/javascript; charset=utf-8",
     "sign.js" as "text/javascript; charset=utf-8",
     "make.js" as "text/javascript; charset=utf-8",
+    "review.js" as "text/javascript; charset=utf-8",
     "stream.js" as "text/javascript; charset=utf-8",
     "bunker.js" as "text/javascript; charset=utf-8",
     "noble/ciphers/chacha.js" as "text/javascript; charset=utf-8",
@@ -292,8 +293,9 @@ impl JobView {
         self.conclusion.map_or(self.phase, Conclusion::as_str)
     }
 
-    fn is_bad(&self) -> bool {
-        self.conclusion == Some(Conclusion::Failure)
+    /// What needs somebody's eyes is open from the start.
+    fn is_open(&self) -> bool {
+        self.conclusion == Some(Conclusion::Failure) || self.approval.as_ref().is_some_and(|approval| approval.waits)
     }
 
     /// Attempts that ended without a result.
@@ -320,6 +322,16 @@ impl CacheView {
     /// How the page paints the outcome.
     fn class(&self) -> &'static str {
         if self.outcome == "miss" { "skipped" } else { "success" }
+    }
+}
+
+impl ApprovalView {
+    /// What was decided, by whom and when.
+    fn said(&self) -> Option<String> {
+        let (verdict, by, at) = (self.verdict?, self.by.as_ref()?, self.at?);
+        let comment = self.comment.as_ref().filter(|text| !text.is_empty());
+        let comment = comment.map(|text| format!(": {text}")).unwrap_or_default();
+        Some(format!("{verdict} by {by} at {} UTC{comment}", time(at)))
     }
 }
 

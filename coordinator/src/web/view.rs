@@ -11,7 +11,7 @@ use super::{
     why,
 };
 use crate::{
-    run::{self, AttemptRecord, Carried, End, Job, JobPhase, Millis, Origin, Phase, State, Wait},
+    run::{self, AttemptRecord, Carried, End, Job, JobPhase, Millis, Origin, Phase, State, Verdict, Wait},
     store::{Pending, Status, Summary},
 };
 
@@ -145,10 +145,48 @@ pub(super) struct JobView {
     /// What it deploys to.
     #[schema(value_type = Option<Object>)]
     pub(super) environment: Option<Environment>,
+    /// Who was asked before it started, and what they said, where its environment asks somebody.
+    pub(super) approval: Option<ApprovalView>,
     pub(super) steps: Vec<StepView>,
     #[schema(value_type = Vec<Object>)]
     pub(super) annotations: Vec<Annotation>,
     pub(super) summary: String,
+}
+
+/// The approval of a job.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ApprovalView {
+    /// Name of the environment.
+    pub(super) environment: String,
+    /// Keys (64 hex), one of which is enough.
+    pub(super) approvers: Vec<String>,
+    /// It is waited for now.
+    pub(super) waits: bool,
+    /// `approved` or `rejected`.
+    pub(super) verdict: Option<&'static str>,
+    /// Who decided, 64 hex.
+    pub(super) by: Option<String>,
+    pub(super) comment: Option<String>,
+    pub(super) at: Option<Millis>,
+}
+
+impl ApprovalView {
+    fn of(job: &Job) -> Option<Self> {
+        let gate = job.gate.as_ref().filter(|gate| !gate.approvers.is_empty())?;
+        let said = gate.decision.as_ref();
+        Some(Self {
+            environment: job.environment.clone().unwrap_or_default(),
+            approvers: gate.approvers.clone(),
+            waits: matches!(job.phase, JobPhase::Waiting { on: Wait::Approval { .. }, .. }),
+            verdict: said.map(|said| match said.verdict {
+                Verdict::Approved => "approved",
+                Verdict::Rejected => "rejected",
+            }),
+            by: said.map(|said| said.by.clone()),
+            comment: said.map(|said| said.comment.clone()),
+            at: said.map(|said| said.at),
+        })
+    }
 }
 
 /// One hand-out of a job to a worker.
@@ -195,6 +233,7 @@ struct Answer {
 
 impl From<State> for RunView {
     fn from(state: State) -> Self {
+        let held_back = state.held_back().map(wait);
         let whys: Vec<_> = state.jobs.keys().map(|key| why::job(&state, key)).collect();
         let (run_event, job_event, publisher) = match state.request.origin {
             Origin::HiveCi { run_event, job_event, publisher, .. } => (Some(run_event), Some(job_event), publisher),
@@ -203,7 +242,7 @@ impl From<State> for RunView {
         let (phase, waits, end, log) = match state.phase {
             Phase::Planning => ("planning", None, None, None),
             Phase::Waiting { on } => ("waiting", Some(wait(&on)), None, None),
-            Phase::Active => ("active", None, None, None),
+            Phase::Active => ("active", held_back, None, None),
             Phase::Sealing { end } => ("sealing", None, Some(end), None),
             Phase::Done { end, log } => ("done", None, Some(end), Some(log)),
         };
@@ -297,6 +336,7 @@ fn waits(status: Status) -> Option<String> {
 
 impl From<(String, Job)> for JobView {
     fn from((key, job): (String, Job)) -> Self {
+        let approval = ApprovalView::of(&job);
         let (phase, waits, conclusion, reason, report) = match job.phase {
             JobPhase::Blocked => ("blocked", Some("waits for the jobs it needs".into()), None, None, None),
             JobPhase::Held => {
@@ -325,7 +365,8 @@ impl From<(String, Job)> for JobView {
             attempts: job.attempts.into_iter().map(AttemptView::from).collect(),
             image: None,
             actions: IndexMap::new(),
-            environment: None,
+            environment: job.environment.map(|name| Environment { name, url: None }),
+            approval,
             steps: Vec::new(),
             annotations: Vec::new(),
             summary: String::new(),
@@ -342,7 +383,7 @@ impl From<(String, Job)> for JobView {
             view.exit_code = Some(report.exit_code);
             view.image = report.image;
             view.actions = report.actions;
-            view.environment = report.environment;
+            view.environment = report.environment.or(view.environment);
             view.annotations = report.annotations;
             view.summary = report.summary;
         }
@@ -390,7 +431,7 @@ pub(super) fn wait(on: &Wait) -> String {
     match on {
         Wait::Concurrency { group, holder } => run::held_by(group, *holder),
         Wait::Quota { name } => format!("waits for the quota {name}"),
-        Wait::Approval => "waits for an approval".into(),
+        Wait::Approval { environment, approvers } => run::awaits(environment, approvers),
         Wait::Timer { until } => format!("waits until {}", time(*until)),
     }
 }

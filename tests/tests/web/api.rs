@@ -210,6 +210,7 @@ async fn every_answer_is_as_the_document_says() {
         ("get /api/runs/{id}", "/api/runs/again", vec![200]),
         ("get /api/runs/{id}", "/api/runs/none", vec![404]),
         ("post /api/runs/{id}/cancel", "/api/runs/q/cancel", vec![401]),
+        ("post /api/runs/{id}/approve", "/api/runs/q/approve", vec![401]),
         ("get /api/runs/{id}/logs", "/api/runs/q/logs?format=text", vec![200]),
         ("get /api/runs/{id}/lines", "/api/runs/q/lines?job=build", vec![200]),
         ("get /api/runs/{id}/lines", "/api/runs/q/lines?job=x", vec![404]),
