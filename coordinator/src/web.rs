@@ -12,6 +12,7 @@ mod blossom;
 mod changes;
 mod graph;
 mod hooks;
+mod links;
 mod live;
 mod markdown;
 mod page;
@@ -87,6 +88,8 @@ pub struct Settings {
     pub operators: Vec<String>,
     /// Keys (64 hex) that may upload besides the publishers of this pool's runs.
     pub writers: Vec<String>,
+    /// Signs links into private runs.
+    pub link_key: [u8; 32],
     /// Documents of other stages, by their names below `/.well-known/`.
     pub well_known: BTreeMap<String, serde_json::Value>,
     /// Bytes of one upload.

@@ -90,6 +90,7 @@ async fn main() -> Result<()> {
         ("pool", "/pool".into()),
         ("repositories", "/repositories".into()),
         ("repository", format!("/repositories/{}", world.address())),
+        ("refused", "/runs/none".into()),
     ];
     for scheme in ["light", "dark"] {
         let feature = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
