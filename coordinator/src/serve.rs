@@ -103,7 +103,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     let sources = Arc::new(sources.with_actions(config.actions.clone()));
     let engine = Engine::new(store.clone(), store_key, keys.public_key(), routes.clone(), config.clone(), now);
     let logs = Logs::new(config.data.join("logs"));
-    let blobs = Blobs::open(&config.data.join("blobs"), store.clone())?;
+    let blobs = Blobs::open_alone(&config.data.join("blobs"), store.clone())?;
     let archive = Archive {
         blobs: blobs.clone(),
         logs: logs.clone(),

@@ -1,6 +1,9 @@
 //! The dashboard in a real browser: what people see, press and sign, on pages that speak to nobody else.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at once")]
 
+#[path = "browser/approve.rs"]
+mod approve;
+
 use longshore_tests::harness::{browser::Browser, bunker::Bunker, pool::Dev, world::World};
 
 const PATH: &str = ".github/workflows/ci.yml";
