@@ -166,7 +166,10 @@ fn a_wait_or_cancel_names_a_step_before_it_that_runs_in_the_background() {
         ("{id: a, wait: A}", "ci.yml:2:46: error: the step `A` can't wait for itself"),
         ("{wait: __run}", "ci.yml:2:39: error: the id `__run` is reserved"),
         ("{id: a, run: x}, {wait: a}", "ci.yml:2:56: warning: `a` does not run in the background"),
-        ("{cancel: [a]}", "ci.yml:2:41: error: `cancel` takes text that is not empty, not a list"),
+        (
+            "{id: a, run: x, background: true}, {cancel: [a]}",
+            "ci.yml:2:76: error: `cancel` takes text that is not empty, not a list",
+        ),
         ("{wait-all: false}", "ci.yml:2:43: error: `wait-all` takes nothing, or `true`"),
         ("{wait-all: , if: always()}", "ci.yml:2:45: error: unknown key `if`"),
         ("{run: x, background: '${{ true }}'}", "ci.yml:2:53: error: no expression may stand here"),
