@@ -11,6 +11,7 @@ mod evaluate;
 mod order;
 mod ready;
 mod rerun;
+mod update;
 
 #[cfg(test)]
 mod properties;
@@ -29,6 +30,7 @@ pub use claim::held_by;
 pub use ending::sentence;
 pub use order::order;
 pub use rerun::{Again, Carried, JobSet, Rerun};
+pub use update::{Supplied, Update};
 
 use crate::config::Started;
 
@@ -130,6 +132,9 @@ pub struct Planned {
     /// Repositories that called workflows come from: `owner/repo@ref` and the commit it stood for.
     #[serde(default)]
     pub origins: IndexMap<String, String>,
+    /// Files that came from definitions.
+    #[serde(default)]
+    pub supplied: Vec<Supplied>,
     /// Notices for the run's log.
     pub notices: Vec<String>,
     /// Relays of the repository, for publishing.
@@ -559,38 +564,4 @@ pub enum Effect {
     Seal,
     /// Forget the run's secrets.
     EraseSecrets,
-}
-
-/// What the author is told, in the order it happens. A dialect makes events of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "update")]
-pub enum Update {
-    /// Received, checked and stored.
-    Queued {
-        /// Seconds stamp of the status event.
-        stamp: u64,
-    },
-    /// It waits for something named.
-    Waiting {
-        /// Seconds stamp of the status event.
-        stamp: u64,
-        /// For what, for people.
-        reason: String,
-    },
-    /// The first job began.
-    Running {
-        /// Seconds stamp of the status event.
-        stamp: u64,
-    },
-    /// The end, with its log.
-    Finished {
-        /// Seconds stamp of the status event.
-        stamp: u64,
-        /// How it ended.
-        end: End,
-        /// The stored log.
-        log: SealedLog,
-        /// Whole seconds from the first job's begin to the end; 0 where nothing ran.
-        duration_s: u64,
-    },
 }

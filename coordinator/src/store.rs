@@ -4,6 +4,7 @@
 //! transaction (group commit), and subscribers are told once. Statements are written for SQLite and PostgreSQL alike:
 //! columns are TEXT, BIGINT and BYTEA, placeholders `$1`.
 
+mod definitions;
 mod kept;
 mod read;
 mod runs;
@@ -17,7 +18,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::AnyPool;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-pub use self::kept::{Artifact, Cache, Kept};
+pub use self::{
+    definitions::{DefinitionRow, Looked, Maintainers},
+    kept::{Artifact, Cache, Kept},
+};
 use crate::{
     group::Group,
     run::{Millis, State, Visibility, Wait},
@@ -170,6 +174,8 @@ pub enum Change {
     Worker(WorkerRow),
     /// Caches and artifacts.
     Kept(Kept),
+    /// Definitions of a repository's workflows, and whose count.
+    Looked(Looked),
 }
 
 /// A job in the queue.

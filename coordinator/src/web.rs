@@ -38,7 +38,12 @@ use url::Url;
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{blob::Blobs, log::Logs, run::Millis, store::Store};
+use crate::{
+    blob::Blobs,
+    log::Logs,
+    run::Millis,
+    store::{DefinitionRow, Store},
+};
 
 /// Nothing but our own style and script; a page is framed by nobody.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
@@ -101,6 +106,13 @@ pub trait Control: Send + Sync {
     fn loads(&self) -> Vec<Load>;
     /// Sends events of one author, whose signatures were checked, to the relays that the pool hears.
     fn publish<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, anyhow::Result<Sent>>;
+    /// Versions of a repository's workflow definitions whose authors count, and whether each is in force; by path, the
+    /// newest first.
+    fn definitions<'a>(&'a self, repository: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<(DefinitionRow, bool)>>>;
+    /// One version, if its author counts.
+    fn definition<'a>(&'a self, event: &'a str) -> BoxFuture<'a, anyhow::Result<Option<DefinitionRow>>>;
+    /// Keeps and publishes a definition, whose signature was checked, for its author.
+    fn define<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, anyhow::Result<Defined>>;
     /// The workflow files of a repository at a commit, as far as they are here: nothing is fetched.
     fn workflows<'a>(&'a self, repository: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<File>>>;
 }
@@ -114,6 +126,21 @@ pub enum Sent {
     Refused(String),
     /// No relay took them; the text says what they answered.
     NoRelay(String),
+}
+
+/// What became of a workflow definition.
+#[derive(Debug, Clone)]
+pub enum Defined {
+    /// It is kept, and on its way to these relays.
+    Taken(Vec<String>),
+    /// It is not written as definitions are.
+    Malformed(String),
+    /// Its text is no workflow; one finding a line.
+    Faulty(String),
+    /// Its author may not; the text says why.
+    Refused(String),
+    /// This one is newer, so nothing would change.
+    Older(String),
 }
 
 /// A file of a repository.

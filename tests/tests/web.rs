@@ -17,8 +17,8 @@ use coordinator::{
     blob::{Blobs, Deposit, client::Client},
     log::{Logs, record},
     run::State,
-    store::{Change, Store, WorkerRow},
-    web::{Control, File, Load, Sent, Settings, Web, router},
+    store::{Change, DefinitionRow, Store, WorkerRow},
+    web::{Control, Defined, File, Load, Sent, Settings, Web, router},
 };
 use futures::{StreamExt, future::BoxFuture};
 use nostr::{EventBuilder, JsonUtil, Keys, Kind, Tag, Timestamp};
@@ -49,6 +49,19 @@ impl Control for Asked {
     fn workflows<'a>(&'a self, _: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<File>>> {
         let text = format!("# {commit} <script>\non: push\njob: 1\n");
         Box::pin(async { Ok(vec![File { path: ".github/workflows/a.yml".into(), text }]) })
+    }
+
+    fn definitions<'a>(&'a self, _: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<(DefinitionRow, bool)>>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn definition<'a>(&'a self, _: &'a str) -> BoxFuture<'a, anyhow::Result<Option<DefinitionRow>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn define<'a>(&'a self, event: &'a nostr::Event) -> BoxFuture<'a, anyhow::Result<Defined>> {
+        self.0.lock().unwrap().push(format!("define {}", event.kind));
+        Box::pin(async { Ok(Defined::Taken(vec!["wss://relay.example".into()])) })
     }
 
     fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {

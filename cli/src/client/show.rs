@@ -41,6 +41,11 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             println!("  {label:<11} {}", text(&run, key));
         }
     }
+    for file in run["supplied"].as_array().into_iter().flatten() {
+        let instead = if file["replaces"] == true { ", in place of the commit's file" } else { "" };
+        println!("  {:<11} {} for {}{instead}", "definition", text(file, "event"), text(file, "path"));
+        println!("  {:<11} {} by {}", "", text(file, "sha256"), text(file, "author"));
+    }
     for job in run["jobs"].as_array().into_iter().flatten() {
         let attempt = job["attempt"].as_u64().filter(|attempt| *attempt > 1);
         let attempt = attempt.map(|attempt| format!(", attempt {attempt}")).unwrap_or_default();

@@ -8,13 +8,15 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::cascade::Cascade;
 use crate::{
-    config::{Config, RepositoryConfig, VisibilityConfig},
+    config::{Config, Definitions, RepositoryConfig, VisibilityConfig},
     nostr::{
         hive_ci::{self, Draft, PUBLISHER_SECRET, Secrets},
         publish,
         routes::Routes,
     },
-    run::{self, Effect, Event, Millis, New, Origin, Refused, Request, Rerun, Rules, State, Update, Visibility},
+    run::{
+        self, Effect, Event, Millis, New, Origin, Refused, Repository, Request, Rerun, Rules, State, Update, Visibility,
+    },
     store::{
         Batch, Change, Queued, RelayClass, Signer, Store, StoreError, Task, TaskKind,
         seal::{self, StoreKey},
@@ -225,16 +227,22 @@ impl Engine {
         publish::outgoing(draft, relays, run, self.now())
     }
 
+    /// What the operator lets definitions do in a repository.
+    pub(super) fn definitions_policy(&self, repository: &Repository) -> Definitions {
+        let own = self.repository(repository).and_then(|found| found.definitions);
+        own.unwrap_or(self.0.config.definitions.policy)
+    }
+
     fn rules(&self, request: &Request) -> Rules {
         Rules {
             max_duration_ms: self.0.config.policy.max_duration.saturating_mul(1000),
             retry_started: self.0.config.retry.started,
-            maintainers_read: self.repository(request).is_some_and(|found| found.maintainers),
+            maintainers_read: self.repository(&request.repository).is_some_and(|found| found.maintainers),
         }
     }
 
     fn visibility(&self, request: &Request) -> Visibility {
-        match self.repository(request) {
+        match self.repository(&request.repository) {
             Some(found) if found.visibility == VisibilityConfig::Readers => {
                 let keys = found.readers.iter().filter_map(|key| PublicKey::parse(key).ok());
                 Visibility::Readers(keys.map(|key| key.to_hex()).collect())
@@ -244,8 +252,7 @@ impl Engine {
     }
 
     /// What the operator set for a repository, by address, by `<npub>/<d>`, or for all.
-    fn repository(&self, request: &Request) -> Option<&RepositoryConfig> {
-        let repository = &request.repository;
+    fn repository(&self, repository: &Repository) -> Option<&RepositoryConfig> {
         let named = crate::plan::repository_name(repository);
         let all = &self.0.config.repositories;
         all.get(&repository.address).or_else(|| all.get(&named)).or_else(|| all.get("*"))

@@ -9,7 +9,7 @@ use proto::worker::{self as wire, ResolveRequest};
 use tokio::io::DuplexStream;
 use workflow::plan::JobOrder;
 
-use super::engine::Engine;
+use super::{definitions::Definitions, engine::Engine};
 use crate::{
     config::{self, Config},
     dispatch::{self, Access, AttemptId, Connected, Dispatch, Enrolment, Logs, Objects, worker_id},
@@ -27,8 +27,8 @@ use crate::{
         address::Address,
         outside::{Asked, Need},
     },
-    store::{Change, Store, StoreError, WorkerRow},
-    web::{Control, File, Load, Sent},
+    store::{Change, DefinitionRow, Store, StoreError, WorkerRow},
+    web::{Control, Defined, File, Load, Sent},
 };
 
 /// How long relays may take to say what they have of a repository.
@@ -202,6 +202,7 @@ pub(super) struct Operator {
     pub(super) policy: Policy,
     pub(super) relays: Relays,
     pub(super) config: Arc<Config>,
+    pub(super) definitions: Definitions,
 }
 
 impl Operator {
@@ -276,6 +277,18 @@ impl Control for Operator {
             Ok(found.into_iter().map(|(path, text)| File { path, text }).collect())
         }
         .boxed()
+    }
+
+    fn definitions<'a>(&'a self, repository: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<(DefinitionRow, bool)>>> {
+        self.definitions.versions(repository).boxed()
+    }
+
+    fn definition<'a>(&'a self, event: &'a str) -> BoxFuture<'a, anyhow::Result<Option<DefinitionRow>>> {
+        self.definitions.version(event).boxed()
+    }
+
+    fn define<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, anyhow::Result<Defined>> {
+        self.definitions.define(event).boxed()
     }
 
     fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {

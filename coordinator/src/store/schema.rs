@@ -13,6 +13,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_first.sql"),
     include_str!("../../migrations/0002_list.sql"),
     include_str!("../../migrations/0003_caches_and_artifacts.sql"),
+    include_str!("../../migrations/0004_definitions.sql"),
 ];
 
 /// Connections for reading. SQLite readers block nobody in WAL.

@@ -3,7 +3,9 @@
 use sqlx::{AnyConnection, Connection, Executor, query, query_scalar};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{Batch, Blob, Change, Notice, Outgoing, Parked, Queued, StoreError, Task, WorkerRow, kept, runs};
+use super::{
+    Batch, Blob, Change, Notice, Outgoing, Parked, Queued, StoreError, Task, WorkerRow, definitions, kept, runs,
+};
 use crate::group::Group;
 
 /// Requests in one transaction: beyond that the first ones would wait too long.
@@ -169,6 +171,7 @@ async fn apply(connection: &mut AnyConnection, change: &Change) -> Result<(), St
         Change::Group(wanted) => group(connection, wanted).await,
         Change::Worker(row) => worker(connection, row).await,
         Change::Kept(change) => kept::apply(connection, change).await,
+        Change::Looked(looked) => definitions::apply(connection, looked).await,
     }
 }
 

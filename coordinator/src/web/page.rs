@@ -17,7 +17,7 @@ use super::{
     view::{JobView, RunSummary, RunView, time},
 };
 use crate::{
-    run::{self, Origin},
+    run::{self, Origin, Supplied},
     store::{Pending, Status},
 };
 
@@ -258,6 +258,11 @@ impl RunView {
 
     fn repository_link(&self) -> String {
         super::places::page(&self.repository)
+    }
+
+    /// The page of the definition that a file came from.
+    fn definition_link(&self, file: &Supplied) -> String {
+        super::places::edit_page(&self.repository, &file.path, Some(&file.event))
     }
 
     /// The page of a job's log, at a step where one is named.

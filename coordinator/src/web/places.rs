@@ -157,6 +157,16 @@ pub(super) fn page(address: &str) -> String {
     format!("/repositories/{}", escaped.replace('+', "%20"))
 }
 
+/// The page where a workflow of a repository is edited, with a version of its definition.
+pub(super) fn edit_page(address: &str, path: &str, version: Option<&str>) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair("path", path);
+    if let Some(version) = version {
+        query.append_pair("version", version);
+    }
+    format!("{}/edit?{}", page(address), query.finish())
+}
+
 fn check(file: File) -> Checked {
     let (plan, findings) = workflow::github::parse(&file.path, &file.text);
     let findings = findings.into_iter().map(|finding| Finding {

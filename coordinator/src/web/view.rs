@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use workflow::plan::{Annotation, Conclusion, Environment, Reason};
 
 use crate::{
-    run::{self, Carried, End, Job, JobPhase, Millis, Origin, Phase, State, Wait},
+    run::{self, Carried, End, Job, JobPhase, Millis, Origin, Phase, State, Supplied, Wait},
     store::{Pending, Status, Summary},
 };
 
@@ -29,6 +29,9 @@ pub(super) struct RunView {
     /// `run-name:` of the workflow, evaluated.
     pub(super) title: Option<String>,
     pub(super) commit: String,
+    /// Workflow files that came from definitions (kind 35417), not from the commit.
+    #[schema(value_type = Vec<Object>)]
+    pub(super) supplied: Vec<Supplied>,
     pub(super) reference: String,
     pub(super) event: String,
     /// As the request wrote it.
@@ -182,6 +185,7 @@ impl From<State> for RunView {
             secret_names: state.secret_names,
             repository: state.request.repository.address,
             name: planned.map_or_else(|| state.request.workflow.clone(), |planned| planned.plan.name.clone()),
+            supplied: planned.map(|planned| planned.supplied.clone()).unwrap_or_default(),
             title: planned.and_then(|planned| planned.title.clone()),
             commit: planned.map_or(state.request.commit, |planned| planned.commit.clone()),
             reference: planned.map_or(state.request.branch, |planned| planned.reference.clone()),

@@ -1,0 +1,168 @@
+//! Workflow definitions: every version that came from somebody whose word counted, and whose word counts now.
+
+use sqlx::{AnyConnection, Row, any::AnyRow, query, query_scalar};
+
+use super::{Millis, Store, StoreError, write::integer};
+
+type Found<T> = Result<T, StoreError>;
+
+/// Versions that are kept: of one author and path, and of one author and repository. Nobody can push out another's.
+const VERSIONS: i64 = 20;
+const OF_AUTHOR: i64 = 500;
+/// Rows of one answer.
+const ROWS: i64 = 25_000;
+
+/// A version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DefinitionRow {
+    /// Id of its event, 64 hex.
+    pub event: String,
+    /// Address of the repository.
+    pub repository: String,
+    /// Path that it stands for.
+    pub path: String,
+    /// 64 hex.
+    pub author: String,
+    /// Seconds, as its author dated it.
+    pub made_at: u64,
+    /// Of the text, hex.
+    pub sha256: String,
+    /// Bytes of the text.
+    pub size: u64,
+    /// It takes away what stood there.
+    pub withdrawn: bool,
+    /// The event as JSON; empty in lists.
+    pub signed: String,
+    /// When it was seen first.
+    pub seen_at: Millis,
+}
+
+/// What a look at a repository's definitions found.
+#[derive(Debug, Clone)]
+pub struct Looked {
+    /// Address of the repository.
+    pub repository: String,
+    /// Whose definitions count from now on, 64 hex.
+    pub maintainers: Vec<String>,
+    /// Definitions by them.
+    pub found: Vec<DefinitionRow>,
+    /// When.
+    pub at: Millis,
+}
+
+/// Whose definitions count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Maintainers {
+    /// 64 hex.
+    pub keys: Vec<String>,
+    /// As known then.
+    pub looked_at: Millis,
+}
+
+impl Store {
+    /// Whose definitions of a repository count, as was found last; `None`: it was never looked at.
+    pub async fn maintainers(&self, repository: &str) -> Found<Option<Maintainers>> {
+        let statement = query("SELECT keys, looked_at FROM maintainers WHERE repository = $1");
+        let Some(row) = statement.bind(repository).fetch_optional(&self.readers).await? else { return Ok(None) };
+        let keys = serde_json::from_str(&row.try_get::<String, _>(0)?)?;
+        Ok(Some(Maintainers { keys, looked_at: row.try_get::<i64, _>(1)?.unsigned_abs() }))
+    }
+
+    /// All versions of a repository's definitions, or of one path of it, without their texts, whoever made them.
+    pub async fn definitions(&self, repository: &str, path: Option<&str>) -> Found<Vec<DefinitionRow>> {
+        let statement = query(
+            "SELECT event, repository, path, author, made_at, sha256, size, withdrawn, '', seen_at FROM definitions
+             WHERE repository = $1 AND ($2 = '' OR path = $2) ORDER BY path, made_at DESC, event LIMIT $3",
+        );
+        let statement = statement.bind(repository).bind(path.unwrap_or_default()).bind(ROWS);
+        statement.fetch_all(&self.readers).await?.iter().map(definition).collect()
+    }
+
+    /// One version by its event's id, whoever made it.
+    pub async fn definition(&self, event: &str) -> Found<Option<DefinitionRow>> {
+        let statement = query(
+            "SELECT event, repository, path, author, made_at, sha256, size, withdrawn, signed, seen_at FROM definitions
+             WHERE event = $1",
+        );
+        statement.bind(event).fetch_optional(&self.readers).await?.as_ref().map(definition).transpose()
+    }
+
+    /// Whether a repository had a run, or a definition that was taken in.
+    pub async fn knows_repository(&self, repository: &str) -> Found<bool> {
+        let found: i64 = query_scalar(
+            "SELECT (SELECT count(*) FROM (SELECT 1 FROM runs WHERE repository = $1 LIMIT 1) AS r)
+                  + (SELECT count(*) FROM maintainers WHERE repository = $1)",
+        )
+        .bind(repository)
+        .fetch_one(&self.readers)
+        .await?;
+        Ok(found > 0)
+    }
+}
+
+pub(super) async fn apply(connection: &mut AnyConnection, looked: &Looked) -> Result<(), StoreError> {
+    query(
+        "INSERT INTO maintainers (repository, keys, looked_at) VALUES ($1, $2, $3)
+         ON CONFLICT (repository) DO UPDATE SET keys = excluded.keys, looked_at = excluded.looked_at
+         WHERE maintainers.looked_at <= excluded.looked_at",
+    )
+    .bind(&looked.repository)
+    .bind(serde_json::to_string(&looked.maintainers)?)
+    .bind(integer(looked.at))
+    .execute(&mut *connection)
+    .await?;
+    for row in &looked.found {
+        let statement = query(
+            "INSERT INTO definitions
+                 (event, repository, path, author, made_at, sha256, size, withdrawn, signed, seen_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (event) DO NOTHING",
+        )
+        .bind(&row.event)
+        .bind(&row.repository)
+        .bind(&row.path)
+        .bind(&row.author)
+        .bind(integer(row.made_at))
+        .bind(&row.sha256)
+        .bind(integer(row.size))
+        .bind(i64::from(row.withdrawn))
+        .bind(&row.signed)
+        .bind(integer(row.seen_at));
+        if statement.execute(&mut *connection).await?.rows_affected() > 0 {
+            prune(connection, row).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn prune(connection: &mut AnyConnection, row: &DefinitionRow) -> Result<(), StoreError> {
+    for (path, keep) in [(row.path.as_str(), VERSIONS), ("", OF_AUTHOR)] {
+        query(
+            "DELETE FROM definitions WHERE repository = $1 AND author = $2 AND ($3 = '' OR path = $3) AND event NOT IN
+                 (SELECT event FROM definitions WHERE repository = $1 AND author = $2 AND ($3 = '' OR path = $3)
+                  ORDER BY made_at DESC, event LIMIT $4)",
+        )
+        .bind(&row.repository)
+        .bind(&row.author)
+        .bind(path)
+        .bind(keep)
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+fn definition(row: &AnyRow) -> Found<DefinitionRow> {
+    let natural = |column: usize| Ok::<_, StoreError>(row.try_get::<i64, _>(column)?.unsigned_abs());
+    Ok(DefinitionRow {
+        event: row.try_get(0)?,
+        repository: row.try_get(1)?,
+        path: row.try_get(2)?,
+        author: row.try_get(3)?,
+        made_at: natural(4)?,
+        sha256: row.try_get(5)?,
+        size: natural(6)?,
+        withdrawn: natural(7)? > 0,
+        signed: row.try_get(8)?,
+        seen_at: natural(9)?,
+    })
+}
