@@ -6,13 +6,13 @@ import { makeRun } from "./make.js";
 const HOUR = 3600;
 const base64 = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
 const now = () => Math.floor(Date.now() / 1000);
-const event = (kind, tags) => ({ kind, created_at: now(), content: "", tags });
+const event = (kind, tags, content = "", at = now()) => ({ kind, created_at: at, content, tags });
 
 export const key = () => sessionStorage.getItem("longshore.key");
 
-export const signed = async (tags, kind) => {
+export const signed = async (tags, kind, content, at) => {
   if (!window.nostr) throw new Error("There is no signer here: install a NIP-07 extension, then reload.");
-  return window.nostr.signEvent(event(kind, tags));
+  return window.nostr.signEvent(event(kind, tags, content, at));
 };
 
 const authorization = async (kind, tags) => "Nostr " + base64(JSON.stringify(await signed(tags, kind)));

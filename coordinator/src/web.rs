@@ -9,6 +9,9 @@ mod auth;
 mod badge;
 mod blossom;
 mod changes;
+mod definitions;
+mod diff;
+mod edit;
 mod graph;
 mod live;
 mod markdown;
@@ -111,6 +114,8 @@ pub trait Control: Send + Sync {
     fn definitions<'a>(&'a self, repository: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<(DefinitionRow, bool)>>>;
     /// One version, if its author counts.
     fn definition<'a>(&'a self, event: &'a str) -> BoxFuture<'a, anyhow::Result<Option<DefinitionRow>>>;
+    /// The tags of a definition of this text; without one it withdraws what stands there. The error is for people.
+    fn definition_tags(&self, repository: &str, path: &str, text: Option<&str>) -> Result<Vec<Vec<String>>, String>;
     /// Keeps and publishes a definition, whose signature was checked, for its author.
     fn define<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, anyhow::Result<Defined>>;
     /// The workflow files of a repository at a commit, as far as they are here: nothing is fetched.
@@ -186,6 +191,7 @@ pub fn router(web: Web) -> Router {
         .route("/pool", get(places::pool))
         .route("/repositories", get(places::repositories))
         .route("/repositories/{address}", get(places::repository))
+        .route("/repositories/{address}/edit", get(edit::page))
         .route("/assets/{name}", get(page::asset))
         .merge(api)
         .route("/api/openapi.json", get(async move || Json(document)))
@@ -231,6 +237,11 @@ fn api() -> OpenApiRouter<Web> {
         .routes(routes!(actions::me))
         .routes(routes!(actions::publisher))
         .routes(routes!(actions::events))
+        .routes(routes!(definitions::list))
+        .routes(routes!(definitions::one))
+        .routes(routes!(definitions::diff))
+        .routes(routes!(definitions::preview))
+        .routes(routes!(definitions::define))
 }
 
 /// An answer that says what is wrong.

@@ -1,15 +1,15 @@
 //! Workflow definitions as events: whose count, which one, where they stand for a file, and what a run says of them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at once")]
 
-use std::time::Duration;
+use std::{process::Output, time::Duration};
 
 use longshore_tests::harness::{
     client::{Answers, kind, sign_at, tag},
     pool::{Dev, Pool},
-    process::Process,
+    process::{self, Process},
     world::{Relay, World},
 };
-use nostr::{Event, Keys, PublicKey, Timestamp};
+use nostr::{Event, JsonUtil, Keys, PublicKey, Timestamp};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -213,4 +213,101 @@ async fn a_called_workflow_may_be_a_definition_and_one_that_relays_lost_counts_a
     stage.world.define(&stage.world.owner, path, None, at(2)).await.unwrap();
     let refused = stage.run(PATH).await;
     assert_eq!(refused.answers.statuses().last().unwrap(), "failed");
+}
+
+impl Stage {
+    /// The program as a user calls it.
+    async fn longshore(&self, author: &Keys, arguments: &[&str]) -> Output {
+        let mut command = tokio::process::Command::new(process::binary("longshore").unwrap());
+        command.args(arguments).env("LONGSHORE_NSEC", author.secret_key().to_secret_hex());
+        command.env("LONGSHORE_RELAY", &self.world.relay).env("LONGSHORE_SERVER", self.http.trim_end_matches('/'));
+        tokio::time::timeout(LIMIT, command.kill_on_drop(true).output()).await.unwrap().unwrap()
+    }
+
+    /// What it printed as JSON.
+    async fn printed(&self, author: &Keys, arguments: &[&str]) -> Value {
+        let output = self.longshore(author, arguments).await;
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_publishes_lists_shows_compares_and_withdraws_definitions() {
+    let stage = Stage::with(&[("README.md", "no workflow here")]).await;
+    let (owner, repository) = (stage.world.owner.clone(), stage.world.address());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ci.yml");
+    let path = file.to_string_lossy().into_owned();
+    let publish = ["definition", "publish", &path, "--repository", &repository, "--json"];
+    std::fs::write(&file, "on: push\njobs: 1\n").unwrap();
+    let faulty = stage.longshore(&owner, &publish).await;
+    assert_eq!(faulty.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&faulty.stdout).contains(":2:7"), "{faulty:?}");
+
+    std::fs::write(&file, says("first")).unwrap();
+    let first = stage.printed(&owner, &publish).await;
+    stage.run(PATH).await.said("first").await;
+    std::fs::write(&file, says("second")).unwrap();
+    let second = stage.printed(&owner, &publish).await;
+    let stranger = stage.printed(&Keys::generate(), &publish).await;
+    let ended = stage.run(PATH).await;
+    ended.said("second").await;
+    assert_eq!(ended.run["supplied"][0]["event"], second["id"]);
+    let shown = stage.longshore(&owner, &["show", ended.run["id"].as_str().unwrap()]).await;
+    assert!(String::from_utf8_lossy(&shown.stdout).contains(second["id"].as_str().unwrap()));
+
+    let list = stage.printed(&owner, &["definition", "list", "--repository", &repository, "--json"]).await;
+    let listed: Vec<_> = list.as_array().unwrap().iter().map(|one| (&one["event"], one["in_force"] == true)).collect();
+    assert_eq!(listed, [(&second["id"], true), (&first["id"], false)], "the stranger's is not among them");
+    let show = async |event: &Value, more: &[&str]| {
+        let event = event["id"].as_str().unwrap();
+        let output = stage.longshore(&owner, &[&["definition", "show", event], more].concat()).await;
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    assert_eq!(show(&first, &[]).await, (Some(0), says("first")));
+    let (_, diff) = show(&second, &["--diff"]).await;
+    assert!(diff.contains("-      - run: echo \"it says first\"\n+      - run: echo \"it says second\""), "{diff}");
+    assert_eq!(show(&stranger, &[]).await.0, Some(2), "a stranger's is shown nowhere");
+
+    let withdrawn =
+        stage.printed(&owner, &["definition", "withdraw", PATH, "--repository", &repository, "--json"]).await;
+    assert_eq!(withdrawn["content"], "");
+    stage.nothing_runs(PATH).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_handed_to_the_pool_reaches_relays_and_what_would_count_for_nobody_is_refused() {
+    let stage = Stage::with(&[("README.md", "no workflow here")]).await;
+    let (owner, world) = (stage.world.owner.clone(), &stage.world);
+    let url = format!("{}/api/definitions", stage.http.trim_end_matches('/'));
+    let hand = async |event: &Event| {
+        let event: Value = serde_json::from_str(&event.as_json()).unwrap();
+        let body = serde_json::json!({"event": event}).to_string();
+        let response = reqwest::Client::new().post(&url).body(body).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    let make = |by: &Keys, text: Option<&str>, seconds: i64| world.definition(by, PATH, text, at(seconds)).unwrap();
+    let good = make(&owner, Some(&says("good")), 0);
+    assert_eq!(hand(&good).await.0, 202);
+    assert_eq!(hand(&good).await.0, 202, "once more is once");
+    for (event, status, reason) in [
+        (make(&owner, Some(&says("older")), -50), 409, good.id.to_hex()),
+        (make(&Keys::generate(), Some(&says("stranger")), 5), 403, "only owner and maintainers".into()),
+        (make(&owner, Some("on: push\njobs: 1\n"), 5), 422, ":2:7".into()),
+        (make(&owner, Some(&says("later")), 5000), 400, "dated ahead".into()),
+    ] {
+        let (code, text) = hand(&event).await;
+        assert!(code == status && text.contains(&reason), "{code} {text}");
+    }
+    stage.run(PATH).await.said("good").await;
+    // It is on the relay: another client finds it there.
+    let client = nostr_sdk::Client::default();
+    client.add_relay(&world.relay).await.unwrap();
+    client.connect().await;
+    let filter = nostr::Filter::new().id(good.id);
+    let until = tokio::time::Instant::now() + LIMIT;
+    while client.fetch_events(filter.clone(), Duration::from_secs(5)).await.unwrap().is_empty() {
+        assert!(tokio::time::Instant::now() < until, "no relay has it");
+    }
 }

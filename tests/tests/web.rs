@@ -5,6 +5,8 @@
 mod api;
 #[path = "web/artifacts.rs"]
 mod artifacts;
+#[path = "web/definitions.rs"]
+mod definitions;
 
 use std::sync::{Arc, Mutex};
 
@@ -52,11 +54,23 @@ impl Control for Asked {
     }
 
     fn definitions<'a>(&'a self, _: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<(DefinitionRow, bool)>>> {
-        Box::pin(async { Ok(Vec::new()) })
+        Box::pin(async {
+            Ok(vec![
+                (definitions::version("d2", "on: push # <b>\n"), true),
+                (definitions::version("d1", "on: x\n"), false),
+            ])
+        })
     }
 
-    fn definition<'a>(&'a self, _: &'a str) -> BoxFuture<'a, anyhow::Result<Option<DefinitionRow>>> {
-        Box::pin(async { Ok(None) })
+    fn definition<'a>(&'a self, event: &'a str) -> BoxFuture<'a, anyhow::Result<Option<DefinitionRow>>> {
+        Box::pin(async move {
+            let all = self.definitions("").await?.into_iter().map(|(row, _)| row);
+            Ok(all.into_iter().find(|row| row.event == event))
+        })
+    }
+
+    fn definition_tags(&self, _: &str, path: &str, _: Option<&str>) -> Result<Vec<Vec<String>>, String> {
+        Ok(vec![vec!["path".into(), path.into()]])
     }
 
     fn define<'a>(&'a self, event: &'a nostr::Event) -> BoxFuture<'a, anyhow::Result<Defined>> {

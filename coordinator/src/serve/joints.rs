@@ -25,6 +25,7 @@ use crate::{
     source::{
         Lookup, Sources,
         address::Address,
+        definition,
         outside::{Asked, Need},
     },
     store::{Change, DefinitionRow, Store, StoreError, WorkerRow},
@@ -285,6 +286,11 @@ impl Control for Operator {
 
     fn definition<'a>(&'a self, event: &'a str) -> BoxFuture<'a, anyhow::Result<Option<DefinitionRow>>> {
         self.definitions.version(event).boxed()
+    }
+
+    fn definition_tags(&self, repository: &str, path: &str, text: Option<&str>) -> Result<Vec<Vec<String>>, String> {
+        workflow::github::place::check(path)?;
+        Ok(definition::tags(repository, path, text))
     }
 
     fn define<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, anyhow::Result<Defined>> {

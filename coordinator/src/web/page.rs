@@ -185,6 +185,8 @@ assets! {
     "log.js" as "text/javascript; charset=utf-8",
     "ansi.js" as "text/javascript; charset=utf-8",
     "sign.js" as "text/javascript; charset=utf-8",
+    "edit.js" as "text/javascript; charset=utf-8",
+    "yaml.js" as "text/javascript; charset=utf-8",
     "make.js" as "text/javascript; charset=utf-8",
     "stream.js" as "text/javascript; charset=utf-8",
 }

@@ -220,6 +220,12 @@ async fn every_answer_is_as_the_document_says() {
         ("get /api/me", "/api/me", vec![401]),
         ("post /api/publisher", "/api/publisher", vec![200]),
         ("post /api/events", "/api/events", vec![400]),
+        ("get /api/repositories/{address}/definitions", "/api/repositories/30617:o:r/definitions", vec![200]),
+        ("get /api/definitions/{event}", "/api/definitions/d1", vec![200]),
+        ("get /api/definitions/{event}", "/api/definitions/none", vec![404]),
+        ("get /api/definitions/{event}/diff", "/api/definitions/d1/diff", vec![200]),
+        ("post /api/definitions", "/api/definitions", vec![400]),
+        ("post /api/preview", "/api/preview", vec![400]),
         ("post /api/workers/token", "/api/workers/token", vec![401]),
         ("post /api/workers/{id}/drain", "/api/workers/w1/drain", vec![401]),
     ];
