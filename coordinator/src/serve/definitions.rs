@@ -123,8 +123,12 @@ impl Definitions {
         if !standing.maintainers.contains(&definition.author) {
             return Ok(Defined::Refused("only owner and maintainers of the repository define its workflows".into()));
         }
-        if let Judgement::Refused(reason) = self.policy.judge(&definition.author, Some(&standing.maintainers)) {
-            return Ok(Defined::Refused(reason));
+        match self.policy.judge(&definition.author, Some(&standing.maintainers)) {
+            Judgement::Allowed => {}
+            Judgement::Refused(reason) => return Ok(Defined::Refused(reason)),
+            Judgement::AskMaintainers => {
+                return Ok(Defined::Refused("the maintainers of the repository are not known".into()));
+            }
         }
         self.look(&repository.address, Some(&definition.path), &standing).await?;
         let rows = self.engine.store().definitions(&repository.address, Some(&definition.path)).await?;

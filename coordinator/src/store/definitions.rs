@@ -166,3 +166,54 @@ fn definition(row: &AnyRow) -> Found<DefinitionRow> {
         seen_at: natural(9)?,
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::store::Change;
+
+    fn version(author: &str, path: &str, at: u64) -> DefinitionRow {
+        DefinitionRow {
+            event: format!("{author} {path} {at}"),
+            repository: "30617:o:r".into(),
+            path: path.into(),
+            author: author.into(),
+            made_at: at,
+            sha256: String::new(),
+            size: 1,
+            withdrawn: false,
+            signed: "{}".into(),
+            seen_at: 1,
+        }
+    }
+
+    async fn look(store: &Store, maintainers: &[&str], found: Vec<DefinitionRow>, at: Millis) {
+        let maintainers = maintainers.iter().map(ToString::to_string).collect();
+        let looked = Looked { repository: "30617:o:r".into(), maintainers, found, at };
+        store.commit(vec![Change::Looked(looked)]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn versions_are_kept_each_once_and_nobody_pushes_out_anothers() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db")).await.unwrap();
+        assert!(!store.knows_repository("30617:o:r").await.unwrap());
+        look(&store, &["owner", "other"], vec![version("owner", "a.yml", 1), version("owner", "b.yml", 2)], 5).await;
+        let flood: Vec<_> = (10..60).map(|at| version("other", "a.yml", at)).collect();
+        look(&store, &["owner", "other"], flood.clone(), 6).await;
+        look(&store, &["owner"], flood, 7).await;
+        let of_a = store.definitions("30617:o:r", Some("a.yml")).await.unwrap();
+        assert_eq!(of_a.len(), 21);
+        assert_eq!((of_a[0].made_at, of_a[20].author.as_str()), (59, "owner"));
+        assert_eq!(store.definitions("30617:o:r", None).await.unwrap().len(), 22);
+        assert!(store.definitions("30617:o:r", None).await.unwrap().iter().all(|row| row.signed.is_empty()));
+        assert_eq!(store.definition("owner a.yml 1").await.unwrap().unwrap().signed, "{}");
+
+        // A look that began earlier says nothing of who counts now.
+        look(&store, &["owner", "other"], Vec::new(), 6).await;
+        let known = store.maintainers("30617:o:r").await.unwrap().unwrap();
+        assert_eq!((known.keys, known.looked_at), (vec!["owner".to_owned()], 7));
+        assert!(store.knows_repository("30617:o:r").await.unwrap());
+    }
+}

@@ -14,7 +14,7 @@ use workflow::{diagnostic::Diagnostic, github::outline::Outline};
 
 use super::{
     Asked, Defined, Refusal, Web,
-    diff::{self, Line},
+    diff::{self, DiffLine},
 };
 use crate::{run::Millis, store::DefinitionRow};
 
@@ -62,7 +62,7 @@ pub(super) struct DefinitionDiff {
     from: Option<String>,
     /// Event of the newer one.
     to: String,
-    lines: Vec<Line>,
+    lines: Vec<DiffLine>,
 }
 
 /// What is compared.

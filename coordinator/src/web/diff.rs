@@ -13,13 +13,13 @@ const EFFORT: Duration = Duration::from_millis(200);
 
 /// A line of one text or of both.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub(super) struct Line {
+pub(super) struct DiffLine {
     /// `same`, `added`, `removed`, or `skipped`: lines that did not change are left out here.
     pub(super) change: &'static str,
     pub(super) text: String,
 }
 
-impl Line {
+impl DiffLine {
     /// What stands before it, for those who do not see colours.
     pub(super) fn sign(&self) -> &'static str {
         match self.change {
@@ -32,12 +32,12 @@ impl Line {
 }
 
 /// The lines that changed, with some around them.
-pub(super) fn lines(older: &str, newer: &str) -> Vec<Line> {
+pub(super) fn lines(older: &str, newer: &str) -> Vec<DiffLine> {
     let diff = TextDiff::configure().timeout(EFFORT).diff_lines(older, newer);
     let mut found = Vec::new();
     for (index, group) in diff.grouped_ops(AROUND).iter().enumerate() {
         if index > 0 {
-            found.push(Line { change: "skipped", text: String::new() });
+            found.push(DiffLine { change: "skipped", text: String::new() });
         }
         for change in group.iter().flat_map(|op| diff.iter_changes(op)) {
             let word = match change.tag() {
@@ -45,7 +45,7 @@ pub(super) fn lines(older: &str, newer: &str) -> Vec<Line> {
                 ChangeTag::Insert => "added",
                 ChangeTag::Delete => "removed",
             };
-            found.push(Line { change: word, text: change.value().trim_end_matches(['\r', '\n']).to_owned() });
+            found.push(DiffLine { change: word, text: change.value().trim_end_matches(['\r', '\n']).to_owned() });
         }
     }
     found

@@ -14,7 +14,7 @@ use super::{
     Asked, Refusal, Web, api,
     auth::Caller,
     definitions::{self, DefinitionView, Preview},
-    diff::{self, Line},
+    diff::{self, DiffLine},
     page::{Unseen, rendered, repository_name},
     places,
     view::time,
@@ -67,7 +67,7 @@ struct Shown {
 struct Compared {
     from: String,
     to: String,
-    lines: Vec<Line>,
+    lines: Vec<DiffLine>,
 }
 
 pub(super) async fn page(

@@ -64,7 +64,7 @@ async fn only_what_is_signed_is_taken_in() {
     assert_eq!((status, &answer["event"]), (StatusCode::ACCEPTED, &event["id"]));
     let mut forged = event.clone();
     forged["content"] = json!("on: push");
-    for body in [json!({"event": forged}), json!({"event": {}}), json!([event])] {
+    for body in [json!({"event": forged}), json!({"event": {}}), json!({"events": [event]})] {
         assert_eq!(server.say("/api/definitions", &body).await.0, StatusCode::BAD_REQUEST);
     }
     assert_eq!(*server.asked.0.lock().unwrap(), ["define 35417"]);
