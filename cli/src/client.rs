@@ -1,6 +1,7 @@
 //! The client's verbs.
 
 pub(crate) mod api;
+pub(crate) mod approve;
 pub(crate) mod cancel;
 pub(crate) mod chain;
 pub(crate) mod definition;

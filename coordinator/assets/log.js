@@ -149,6 +149,7 @@ export const liveLog = (log) => {
     tall.style.height = height() + "px";
     stick.checked = false;
     log.scrollTop = ((placeOf(number) - 1 - inSight() / 3) * ROW) / scale();
+    line(number); // asked for now, not a frame later
     draw();
   };
   const mark = (number) => {

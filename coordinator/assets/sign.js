@@ -2,6 +2,7 @@
 import { make } from "./dom.js";
 import { headers, json } from "./stream.js";
 import { makeRun } from "./make.js";
+import { reviews } from "./review.js";
 
 const HOUR = 3600;
 const base64 = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
@@ -22,11 +23,20 @@ const explain = async (answer) => {
   throw new Error(told?.error || "the server answered " + answer.status);
 };
 
-// A request that counts once, for this address and minute (NIP-98).
-const post = async (path) => {
+const sha256 = async (text) => {
+  if (!crypto.subtle) throw new Error("The browser hashes only on pages that came over HTTPS, or from this machine.");
+  const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
+  return [...new Uint8Array(hash)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+};
+
+// A request that counts once, for this address, body and minute (NIP-98).
+export const post = async (path, content) => {
   const pool = await json("/api/pool");
-  const header = await authorization(27235, [["u", pool.url + path], ["method", "POST"]]);
-  const answer = await fetch(path, { method: "POST", headers: { authorization: header } });
+  const tags = [["u", pool.url + path], ["method", "POST"]];
+  const body = content === undefined ? undefined : JSON.stringify(content);
+  if (body !== undefined) tags.push(["payload", await sha256(body)]);
+  const header = await authorization(27235, tags);
+  const answer = await fetch(path, { method: "POST", headers: { authorization: header }, body });
   if (!answer.ok) await explain(answer);
 };
 
@@ -96,6 +106,7 @@ const runActions = (run) => {
   arrange();
   run.addEventListener("refreshed", arrange);
   place.append(cancel, again, told);
+  reviews(run);
 };
 
 const poolActions = async (workers) => {

@@ -46,6 +46,9 @@ pub struct Config {
     pub blossom: Blossom,
     /// Per repository: visibility. Key: `30617:<owner hex>:<d>`, `<npub>/<d>`, or `*`.
     pub repositories: BTreeMap<String, RepositoryConfig>,
+    /// Environments that hold a job back before it starts. The first that fits a job's repository and environment
+    /// counts.
+    pub environments: Vec<Environment>,
     /// How commits are proved and fetched.
     pub source: Source,
     /// Where actions of other repositories come from.
@@ -242,6 +245,25 @@ pub enum VisibilityConfig {
     Readers,
 }
 
+/// What holds jobs of an environment back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Environment {
+    /// The repository: `30617:<owner hex>:<d>`, `<npub>/<d>`, or `*`.
+    pub repository: String,
+    /// The environment's name, `*` for all but `/`.
+    pub name: String,
+    /// Keys (npub or hex), one of which must approve. Not set: the repository's maintainers. Empty: nobody is asked.
+    #[serde(default)]
+    pub approvers: Option<Vec<String>>,
+    /// Minutes that a job waits at least.
+    #[serde(default)]
+    pub wait_minutes: u64,
+    /// Branches and tags that may be deployed, as patterns; empty: all.
+    #[serde(default)]
+    pub branches: Vec<String>,
+}
+
 /// How commits are proved and fetched.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -315,6 +337,7 @@ impl Default for Config {
             limits: Limits::default(),
             blossom: Blossom { max_blob: 64 << 20, max_total: 10 << 30, ..Blossom::default() },
             repositories: BTreeMap::new(),
+            environments: Vec::new(),
             source: Source::default(),
             actions: Actions::default(),
             definitions: DefinitionsConfig::default(),

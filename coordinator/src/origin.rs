@@ -2,11 +2,13 @@
 //!
 //! One HTTP origin, reached only through a job's own tunnel: a connection belongs to one attempt from its first byte, and
 //! the attempt's token must be shown besides. [`cache`] and [`artifact`] speak twirp as GitHub's toolkit does,
-//! [`earlier`] the protocol before it, [`storage`]
+//! [`earlier`] and [`container`] the protocols before it, [`storage`]
 //! takes and gives bytes as Azure's blob service does, [`token`] makes and checks what is signed, [`oidc`] tells others who a job is.
 
+mod archive;
 mod artifact;
 mod cache;
+mod container;
 mod earlier;
 mod oidc;
 mod storage;
@@ -48,6 +50,7 @@ const DAY: Millis = 24 * 3600 * 1000;
 #[derive(Clone)]
 pub struct Origin {
     store: Store,
+    archives: archive::Archives,
     blobs: Blobs,
     tokens: Arc<Tokens>,
     limits: config::Kept,
@@ -116,6 +119,7 @@ impl Origin {
         let tokens = Arc::new(Tokens::new(key));
         Self {
             store,
+            archives: archive::Archives::new(blobs.clone()),
             blobs,
             tokens,
             limits,
@@ -160,6 +164,11 @@ impl Origin {
             .route("/_apis/artifactcache/cache", axum::routing::get(earlier::find))
             .route("/_apis/artifactcache/caches", post(earlier::reserve))
             .route("/_apis/artifactcache/caches/{id}", axum::routing::patch(earlier::chunk).post(earlier::commit))
+            .route("/_apis/pipelines/workflows/{run}/artifacts", {
+                axum::routing::get(container::list).post(container::upload).patch(container::upload)
+            })
+            .route("/_apis/resources/Containers/{id}", axum::routing::get(container::items))
+            .route("/_apis/resources/Containers/{id}/items/{index}", axum::routing::get(container::content))
             .route("/oidc/token", axum::routing::get(oidc::token))
             .route("/api/{*path}", any(github))
             .fallback(nothing)

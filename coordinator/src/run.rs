@@ -4,14 +4,16 @@
 //! afterwards; doing one twice is harmless.
 
 mod advance;
+mod approval;
 mod calls;
 mod claim;
 mod ending;
 mod evaluate;
+mod event;
 mod order;
 mod ready;
 mod rerun;
-mod update;
+mod supplied;
 
 #[cfg(test)]
 mod properties;
@@ -25,12 +27,14 @@ use serde::{Deserialize, Serialize};
 use workflow::plan::{Conclusion, GroupAsk, JobReport, Leg, Plan, Reason};
 
 pub use advance::{New, Refused, advance, create};
+pub use approval::{Approvers, Decision, Gate, Protection, Undecidable, Verdict, awaits};
 pub use calls::Call;
 pub use claim::held_by;
 pub use ending::sentence;
+pub use event::{Effect, Event, Update};
 pub use order::order;
 pub use rerun::{Again, Carried, JobSet, Rerun};
-pub use update::{Supplied, Update};
+pub use supplied::Supplied;
 
 use crate::config::Started;
 
@@ -195,6 +199,9 @@ pub struct State {
     pub secret_names: Vec<String>,
     /// The operator's rules when it was made.
     pub rules: Rules,
+    /// Environments that the operator protects, the first that fits a job counts.
+    #[serde(default)]
+    pub environments: Vec<Protection>,
     /// Who may read it.
     pub visibility: Visibility,
     /// When its data may be removed.
@@ -203,6 +210,12 @@ pub struct State {
     pub created_at: Millis,
     /// When its first job began.
     pub started_at: Option<Millis>,
+    /// Since when it does nothing but wait for people: that is not taken off its time.
+    #[serde(default)]
+    pub paused_at: Option<Millis>,
+    /// How long it did so before.
+    #[serde(default)]
+    pub paused_ms: Millis,
     /// Seconds stamp of the last status event: the next is greater.
     pub stamped_at: u64,
 }
@@ -261,8 +274,13 @@ pub enum Wait {
         /// Which.
         name: String,
     },
-    /// Somebody's approval.
-    Approval,
+    /// Somebody's approval of an environment.
+    Approval {
+        /// Its name.
+        environment: String,
+        /// Who may give it, 64 hex; empty in lists.
+        approvers: Vec<String>,
+    },
     /// A moment.
     Timer {
         /// Which.
@@ -339,6 +357,12 @@ pub struct Job {
     pub max_parallel: Option<usize>,
     /// Its concurrency group, where it names one.
     pub claim: Option<Claim>,
+    /// What it deploys to, where it names an environment.
+    #[serde(default)]
+    pub environment: Option<String>,
+    /// What held it back before it started, where its environment is protected.
+    #[serde(default)]
+    pub gate: Option<Gate>,
     /// Where it stands.
     pub phase: JobPhase,
     /// Where it ran, if that was an earlier run.
@@ -414,154 +438,4 @@ pub struct Cancel {
     pub by: String,
     /// When.
     pub at: Millis,
-}
-
-/// Everything that can happen to a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "event")]
-pub enum Event {
-    /// Its files were read.
-    Planned(Box<Planned>),
-    /// It can't be planned: the text says why, for the author.
-    Unplannable {
-        /// For people; the first line is the summary.
-        message: String,
-    },
-    /// A worker accepted a job; a new attempt begins.
-    Accepted {
-        /// Job key.
-        job: String,
-        /// Worker id.
-        worker: String,
-    },
-    /// The first step of an attempt is about to start.
-    Begun {
-        /// Job key.
-        job: String,
-        /// Attempt.
-        attempt: u32,
-    },
-    /// A worker reported the end of an attempt.
-    Finished {
-        /// Job key.
-        job: String,
-        /// Attempt.
-        attempt: u32,
-        /// Its report.
-        report: Box<JobReport>,
-    },
-    /// A lease ran out, or the worker says it no longer has the attempt.
-    Lost {
-        /// Job key.
-        job: String,
-        /// Attempt.
-        attempt: u32,
-        /// For people.
-        reason: String,
-    },
-    /// Why a queued job still waits changed.
-    Waits {
-        /// Job key.
-        job: String,
-        /// For people.
-        reason: String,
-    },
-    /// No worker had the labels for the configured time.
-    Unmatched {
-        /// Job key.
-        job: String,
-    },
-    /// Somebody who may asked to end it.
-    Cancel {
-        /// For people.
-        by: String,
-    },
-    /// A concurrency group is this run's now, or this job's.
-    Granted {
-        /// Job key; `None`: the run.
-        job: Option<String>,
-    },
-    /// Somebody else holds the group that this run waits for, or this job.
-    HeldBy {
-        /// Job key; `None`: the run.
-        job: Option<String>,
-        /// Number of the run that holds it.
-        serial: u64,
-    },
-    /// A job is to make room in its concurrency group.
-    GivesWay {
-        /// Job key.
-        job: String,
-        /// To what, for people.
-        to: String,
-    },
-    /// The moment of an [`Effect::Timer`] came.
-    Expired,
-    /// The log is stored.
-    Sealed {
-        /// Where.
-        log: SealedLog,
-    },
-}
-
-/// What is to be done after a change, written with it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "effect")]
-pub enum Effect {
-    /// Fetch and read the workflow.
-    Plan,
-    /// Offer a job to workers.
-    Queue {
-        /// Job key.
-        job: String,
-        /// Number of the attempt that is to begin.
-        attempt: u32,
-        /// Labels.
-        labels: Vec<String>,
-        /// A worker that must not get it if another can (it lost or failed to start it).
-        avoid: Vec<String>,
-    },
-    /// Take a job out of the queue.
-    Unqueue {
-        /// Job key.
-        job: String,
-        /// Number of the attempt that began, or will not.
-        attempt: u32,
-    },
-    /// Tell a worker to end an attempt.
-    Stop {
-        /// Job key.
-        job: String,
-        /// Attempt.
-        attempt: u32,
-        /// Worker id.
-        worker: String,
-        /// For people.
-        reason: String,
-    },
-    /// Ask for a concurrency group: [`Event::Granted`] or [`Event::HeldBy`] follows.
-    Join {
-        /// Job key; `None`: the run.
-        job: Option<String>,
-        /// The group, and how.
-        ask: GroupAsk,
-    },
-    /// Give a concurrency group back, or wait for it no longer.
-    Leave {
-        /// Job key; `None`: the run.
-        job: Option<String>,
-        /// Its name.
-        group: String,
-    },
-    /// Send [`Event::Expired`] at a moment.
-    Timer {
-        /// When.
-        at: Millis,
-    },
-    /// Tell the author.
-    Publish(Update),
-    /// Close and store the log.
-    Seal,
-    /// Forget the run's secrets.
-    EraseSecrets,
 }

@@ -20,7 +20,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use self::{
     definitions::{DefinitionRow, Looked, Maintainers},
-    kept::{Artifact, Cache, Kept},
+    kept::{Artifact, Cache, CacheOutcome, CacheUse, Kept},
 };
 use crate::{
     group::Group,
@@ -230,6 +230,11 @@ pub enum TaskKind {
     },
     /// Close and store the log.
     Seal,
+    /// Tell a job that the moment it waits for came.
+    Wake {
+        /// Job key.
+        job: String,
+    },
     /// Tell the run that its time is over.
     Expire,
 }
@@ -360,6 +365,8 @@ pub struct Filter {
     pub event: Option<String>,
     /// Id of what asked for it.
     pub request: Option<String>,
+    /// Id of the run that it repeats.
+    pub previous: Option<String>,
     /// How it stands.
     pub status: Option<Status>,
     /// Author, 64 hex.

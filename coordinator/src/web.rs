@@ -4,6 +4,7 @@
 
 mod actions;
 mod api;
+mod approve;
 mod artifacts;
 mod auth;
 mod badge;
@@ -21,6 +22,8 @@ mod pool;
 mod range;
 mod view;
 mod viewer;
+mod whole;
+mod why;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -44,7 +47,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     blob::Blobs,
     log::Logs,
-    run::Millis,
+    run::{Millis, Verdict},
     store::{DefinitionRow, Store},
 };
 
@@ -101,6 +104,15 @@ pub struct Settings {
 pub trait Control: Send + Sync {
     /// Ends a run. Repeating it is harmless.
     fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
+    /// Tells a job what somebody who is asked says of it; whether that counts.
+    fn decide<'a>(
+        &'a self,
+        run: &'a str,
+        job: &'a str,
+        verdict: Verdict,
+        by: &'a str,
+        comment: &'a str,
+    ) -> BoxFuture<'a, anyhow::Result<bool>>;
     /// A worker takes no new jobs from now on.
     fn drain<'a>(&'a self, worker: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
     /// A token with which one new worker can join, good for an hour.
@@ -222,6 +234,7 @@ fn api() -> OpenApiRouter<Web> {
         .routes(routes!(api::runs))
         .routes(routes!(api::run))
         .routes(routes!(api::cancel))
+        .routes(routes!(approve::approve))
         .routes(routes!(artifacts::list))
         .routes(routes!(artifacts::download))
         .routes(routes!(live::logs))

@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod client;
 pub mod engine;
+pub mod exec;
 pub mod git;
 pub mod pool;
 pub mod process;

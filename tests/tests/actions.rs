@@ -5,10 +5,9 @@ use std::path::Path;
 
 use longshore_tests::harness::{
     engine,
+    exec::{Exec, Outcome},
     git::{Repository, Server},
-    process::binary,
 };
-use serde_json::Value;
 
 struct World {
     folder: tempfile::TempDir,
@@ -31,8 +30,8 @@ impl World {
         (repository, commit)
     }
 
-    /// Runs steps in a checkout of these files; gives what `exec --json` says of the run.
-    async fn run(&self, steps: &str, files: &[(&str, &str)], arguments: &[&str]) -> Value {
+    /// Runs steps in a checkout of these files; gives what is said of the run.
+    async fn run(&self, steps: &str, files: &[(&str, &str)], arguments: &[&str]) -> Outcome {
         let checkout = Repository::create(&tempfile::tempdir_in(self.folder.path()).unwrap().keep()).unwrap();
         let workflow = format!("on: push\njobs:\n  test:\n    runs-on: ubuntu-latest\n    steps:\n{}", indented(steps));
         let mut all = vec![(".github/workflows/ci.yml", workflow.as_str())];
@@ -41,30 +40,15 @@ impl World {
         self.exec(&checkout.path, arguments).await
     }
 
-    async fn exec(&self, checkout: &Path, arguments: &[&str]) -> Value {
-        let mut command = tokio::process::Command::new("timeout");
-        command.arg("120").arg(binary("longshore").unwrap()).arg("exec").arg(checkout).arg("--json");
-        command.args(["--image", &format!("ubuntu-latest={}", engine::IMAGE), "--workspace", "empty"]);
-        command.arg("--cache").arg(self.folder.path().join("cache")).arg("--action-base").arg(&self.server.url);
-        let output = command.args(arguments).output().await.unwrap();
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-            panic!("{error}: {}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-        })
+    async fn exec(&self, checkout: &Path, arguments: &[&str]) -> Outcome {
+        let exec = Exec::of(checkout, &self.folder.path().join("cache")).unwrap();
+        let exec = exec.with(&["--workspace", "empty", "--action-base", &self.server.url]);
+        exec.with(arguments).run().await.unwrap()
     }
 }
 
 fn indented(steps: &str) -> String {
     steps.lines().map(|line| format!("      {line}\n")).collect()
-}
-
-fn log(result: &Value) -> &str {
-    result["jobs"][0]["log"].as_str().unwrap_or_default()
-}
-
-/// Lines of the log that begin with a mark which the steps of a test print.
-fn marked(result: &Value) -> Vec<String> {
-    let lines = log(result).lines().filter_map(|line| line.strip_prefix("> "));
-    lines.map(str::to_owned).collect()
 }
 
 /// A JavaScript action with programs before and after, each of which tells what it sees.
@@ -134,7 +118,7 @@ runs:
         "tool post failure from pre",
     ];
     // What ran first is registered first: pre programs come in the order of their steps, post programs backwards.
-    assert_eq!(marked(&result), lines, "{}", log(&result));
+    assert_eq!(result.marked("test"), lines, "{}", result.log("test"));
     assert_eq!(result["conclusion"], "failure");
     assert_eq!(result["jobs"][0]["actions"]["acme/tool@v1"], tool_commit.as_str());
     assert_eq!(result["jobs"][0]["actions"].as_object().unwrap().len(), 3);
@@ -151,23 +135,23 @@ async fn attack_64_a_tag_that_moved_fails_the_run_before_its_first_step() {
     let locked = format!("acme/tool@v1 {first}\n");
     let lock = [(".github/actions.lock", locked.as_str())];
     let result = world.run(steps, &lock, &[]).await;
-    assert_eq!(result["conclusion"], "success", "{}", log(&result));
+    assert_eq!(result["conclusion"], "success", "{}", result.log("test"));
 
     let second = repository.commit("evil", &borrowed(&tool("evil"))).unwrap();
     repository.git(&["tag", "--force", "v1"]).unwrap();
     repository.publish(&world.server.folder, "acme/tool").unwrap();
     let result = world.run(steps, &lock, &[]).await;
     assert_eq!(result["conclusion"], "failure");
-    assert_eq!(marked(&result), [""; 0], "nothing of it ran, nor anything else");
+    assert_eq!(result.marked("test"), [""; 0], "nothing of it ran, nor anything else");
     for part in ["acme/tool@v1 moved", &first, &second] {
-        assert!(log(&result).contains(part), "{part}: {}", log(&result));
+        assert!(result.log("test").contains(part), "{part}: {}", result.log("test"));
     }
     let result = world.run(steps, &[(".github/actions.lock", "# nothing yet\n")], &[]).await;
-    assert!(log(&result).contains(&format!("add the line `acme/tool@v1 {second}`")), "{}", log(&result));
+    assert!(result.log("test").contains(&format!("add the line `acme/tool@v1 {second}`")), "{}", result.log("test"));
     // A full commit id needs no lock: it is one.
     let pinned = format!("- uses: acme/tool@{first}");
     let result = world.run(&pinned, &[(".github/actions.lock", "# nothing yet\n")], &[]).await;
-    assert_eq!(result["conclusion"], "success", "{}", log(&result));
+    assert_eq!(result["conclusion"], "success", "{}", result.log("test"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -184,13 +168,13 @@ async fn attack_65_a_name_means_one_place_and_the_log_says_which() {
     let bases = ["--action-base", &open];
 
     let result = world.run("- uses: acme/tool@v1\n- uses: acme/only@v1", &[], &bases).await;
-    assert_eq!(marked(&result), ["first", "second"], "{}", log(&result));
+    assert_eq!(result.marked("test"), ["first", "second"], "{}", result.log("test"));
     let told = [
         format!("{}/acme/tool has acme/tool", world.server.url),
         format!("{}/acme/only does not exist; {open}/acme/only has acme/only", world.server.url),
     ];
     for told in told {
-        assert!(log(&result).contains(&told), "{told}: {}", log(&result));
+        assert!(result.log("test").contains(&told), "{told}: {}", result.log("test"));
     }
     // A server that does not answer is not passed over.
     let dead = ["--action-base", "http://127.0.0.1:9", "--action-base", &open];
@@ -202,20 +186,18 @@ async fn attack_65_a_name_means_one_place_and_the_log_says_which() {
         server: Server::start(&world.folder.path().join("none")).await.unwrap(),
     };
     drop(other.server);
-    let mut command = tokio::process::Command::new(binary("longshore").unwrap());
-    command.arg("exec").arg(&checkout.path).args(["--json", "--image", &format!("ubuntu-latest={}", engine::IMAGE)]);
-    let output = command.arg("--cache").arg(other.folder.path()).args(dead).output().await.unwrap();
-    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let exec = Exec::of(&checkout.path, other.folder.path()).unwrap().with(&dead);
+    let result = exec.run().await.unwrap();
     assert_eq!(result["conclusion"], "failure");
     assert!(
-        !log(&result).contains("squatter") && log(&result).contains("http://127.0.0.1:9/acme/tool:"),
+        !result.log("test").contains("squatter") && result.log("test").contains("http://127.0.0.1:9/acme/tool:"),
         "{}",
-        log(&result)
+        result.log("test")
     );
     // A configured mirror comes before every base.
     let mirror = format!("acme/tool={open}/acme/only");
     let result = world.run("- uses: acme/tool@v1", &[], &["--action-mirror", &mirror]).await;
-    assert_eq!(marked(&result), ["second"], "{}", log(&result));
+    assert_eq!(result.marked("test"), ["second"], "{}", result.log("test"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,7 +216,7 @@ async fn attack_12_an_action_outside_of_its_repository_is_refused() {
     ] {
         let result = world.run(&format!("- uses: {uses}"), &[], &[]).await;
         assert_eq!(result["conclusion"], "failure", "{uses}");
-        assert!(log(&result).contains(part), "{uses}: {}", log(&result));
+        assert!(result.log("test").contains(part), "{uses}: {}", result.log("test"));
     }
 }
 
@@ -301,9 +283,9 @@ async fn checkout_brings_other_repositories_submodules_parts_and_tags() {
         "http://ci.localhost:4480/acme/trunk",
         "leaf",
     ];
-    assert_eq!(marked(&result), lines, "{}", log(&result));
+    assert_eq!(result.marked("test"), lines, "{}", result.log("test"));
     for part in ["`path` must stay in the workspace", "`lfs: true` is not supported"] {
-        assert!(log(&result).contains(part), "{part}: {}", log(&result));
+        assert!(result.log("test").contains(part), "{part}: {}", result.log("test"));
     }
 }
 
@@ -350,13 +332,13 @@ async fn attack_47_a_crafted_repository_neither_reads_our_files_nor_runs_code() 
             "- uses: actions/checkout@v4\n  with: {{repository: {name}, submodules: recursive}}\n- if: always()\n  run: find . -name secret | sed 's/^/> /'"
         );
         let result = world.run(&steps, &[], &[]).await;
-        assert_eq!(result["conclusion"], "failure", "{name}: {}", log(&result));
-        assert!(log(&result).contains(part), "{name}: {}", log(&result));
-        assert_eq!(marked(&result), [""; 0], "{name}");
+        assert_eq!(result["conclusion"], "failure", "{name}: {}", result.log("test"));
+        assert!(result.log("test").contains(part), "{name}: {}", result.log("test"));
+        assert_eq!(result.marked("test"), [""; 0], "{name}");
     }
     // A file that looks like a hook, and a filter that nobody configured, are only files.
     let steps = "- uses: actions/checkout@v4\n  with: {repository: a/link, submodules: true}\n- run: cat file | sed 's/^/> /'; ls .git/hooks 2>/dev/null | sed 's/^/> /'";
     let result = world.run(steps, &[], &[]).await;
-    assert_eq!(marked(&result), ["text"], "{}", log(&result));
+    assert_eq!(result.marked("test"), ["text"], "{}", result.log("test"));
     assert!(!canary.exists());
 }

@@ -3,11 +3,15 @@
 
 use std::path::Path;
 
-use longshore_tests::harness::{engine, git::Repository, process::binary, toolkit};
-use serde_json::Value;
+use longshore_tests::harness::{
+    engine,
+    exec::{Exec, Outcome},
+    git::Repository,
+    toolkit,
+};
 
-/// Runs a workflow of these files; gives what `exec --json` says of the run.
-async fn exec(folder: &Path, workflow: &str, files: &[(&str, &str)]) -> Value {
+/// Runs a workflow of these files.
+async fn exec(folder: &Path, workflow: &str, files: &[(&str, &str)]) -> Outcome {
     let checkout = Repository::create(&folder.join("checkout")).unwrap();
     let mut all = vec![(".github/workflows/ci.yml", workflow)];
     all.extend(files);
@@ -16,20 +20,8 @@ async fn exec(folder: &Path, workflow: &str, files: &[(&str, &str)]) -> Value {
 }
 
 /// Runs it once more.
-async fn again(folder: &Path) -> Value {
-    let mut command = tokio::process::Command::new("timeout");
-    command.arg("300").arg(binary("longshore").unwrap()).arg("exec").arg(folder.join("checkout")).arg("--json");
-    command.args(["--image", &format!("ubuntu-latest={}", engine::IMAGE)]);
-    let output = command.arg("--cache").arg(folder.join("cache")).output().await.unwrap();
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-        panic!("{error}: {}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-    })
-}
-
-/// Lines of the log that begin with a mark which the steps of a test print.
-fn marked(result: &Value, job: usize) -> Vec<String> {
-    let log = result["jobs"][job]["log"].as_str().unwrap_or_default();
-    log.lines().filter_map(|line| line.strip_prefix("> ")).map(str::to_owned).collect()
+async fn again(folder: &Path) -> Outcome {
+    Exec::of(&folder.join("checkout"), &folder.join("cache")).unwrap().run().await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,8 +41,8 @@ jobs:
 ";
     let manifest = "runs: {using: node20, main: main.cjs}";
     let result = exec(folder.path(), workflow, &[("act/action.yml", manifest), ("act/main.cjs", &program)]).await;
-    assert_eq!(result["conclusion"], "success", "{result:#}");
-    let said = marked(&result, 0);
+    assert_eq!(result["conclusion"], "success", "{result}");
+    let said = result.marked("test");
     assert_eq!(said, toolkit::SAID.iter().copied().chain(["a step of run is told nothing"]).collect::<Vec<_>>());
 }
 
@@ -102,21 +94,21 @@ jobs:
       - {uses: actions/cache/restore@v4, with: {path: deps, key: none, fail-on-cache-miss: true}}
 "#;
     let first = exec(folder.path(), workflow, &[("lock", "1")]).await;
-    assert_eq!(marked(&first, 0), ["cache-hit=", "twice=failure", "bad=failure"], "{first:#}");
+    assert_eq!(first.marked("one"), ["cache-hit=", "twice=failure", "bad=failure"], "{first}");
     assert_eq!(
-        marked(&first, 1),
+        first.marked("two"),
         ["./link ./r.txt ./sub/d.txt /workspace/got", "./single/d.txt deep", "other paths "],
-        "links are read as files, pipes and hidden files left out: {first:#}"
+        "links are read as files, pipes and hidden files left out: {first}"
     );
-    let log = first["jobs"][1]["log"].as_str().unwrap();
+    let log = first.log("two");
     assert!(log.contains("fail-on-cache-miss is set"), "{log}");
     let second = again(folder.path()).await;
-    assert_eq!(marked(&second, 0)[0], "cache-hit=true A B", "{second:#}");
+    assert_eq!(second.marked("one")[0], "cache-hit=true A B", "{second}");
     // Another lock file: the newest of what fits is restored, and the new one is saved.
     std::fs::write(folder.path().join("checkout/lock"), "2").unwrap();
     let checkout = folder.path().join("checkout");
     let git = "git -c user.name=n -c user.email=e@example.org commit -qam two";
     assert!(std::process::Command::new("sh").args(["-c", git]).current_dir(checkout).status().unwrap().success());
     let third = again(folder.path()).await;
-    assert_eq!(marked(&third, 0)[0], "cache-hit=false A B", "{third:#}");
+    assert_eq!(third.marked("one")[0], "cache-hit=false A B", "{third}");
 }

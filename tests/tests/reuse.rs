@@ -5,10 +5,10 @@ use std::path::Path;
 
 use longshore_tests::harness::{
     engine,
+    exec::{Exec, Outcome},
     git::{Repository, Server},
-    process::binary,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 const TOP: &str = r#"
 run-name: Ship ${{ github.ref_name }}
@@ -113,31 +113,11 @@ impl World {
         (repository, commit)
     }
 
-    async fn exec(&self, checkout: &Path) -> Value {
-        let mut command = tokio::process::Command::new("timeout");
-        command.arg("300").arg(binary("longshore").unwrap()).arg("exec").arg(checkout);
-        command.args(["--json", "-W", ".github/workflows/ci.yml", "--secret", "DEPLOY", "--secret", "OTHER"]);
-        command.env("DEPLOY", "hush-hush-1").env("OTHER", "hush-hush-22");
-        command.args(["--image", &format!("ubuntu-latest={}", engine::IMAGE)]);
-        command.arg("--cache").arg(self.folder.path().join("cache")).arg("--action-base").arg(&self.server.url);
-        let output = command.output().await.unwrap();
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-            panic!("{error}: {}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-        })
+    async fn exec(&self, checkout: &Path) -> Outcome {
+        let exec = Exec::of(checkout, &self.folder.path().join("cache")).unwrap();
+        let exec = exec.with(&["-W", ".github/workflows/ci.yml", "--action-base", &self.server.url]);
+        exec.secrets(&[("DEPLOY", "hush-hush-1"), ("OTHER", "hush-hush-22")]).run().await.unwrap()
     }
-}
-
-fn job<'a>(result: &'a Value, key: &str) -> &'a Value {
-    result["jobs"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|job| job["key"] == key)
-        .unwrap_or_else(|| panic!("no {key}: {result}"))
-}
-
-fn log<'a>(result: &'a Value, key: &str) -> &'a str {
-    job(result, key)["log"].as_str().unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,12 +138,12 @@ async fn workflows_call_workflows_of_their_own_and_of_other_repositories() {
     assert_eq!(result["workflows"], json!({"tools/flows@v1": commit}));
     let names: Vec<&str> = result["jobs"].as_array().unwrap().iter().filter_map(|job| job["name"].as_str()).collect();
     assert_eq!(names, ["make (ship) / build", "make (ship) / check", "elsewhere / Inside / say", "tell"]);
-    assert_eq!(job(&result, "elsewhere/inner/say")["id"], "elsewhere/inner/say");
+    assert_eq!(result.job("elsewhere/inner/say")["id"], "elsewhere/inner/say");
     // What its caller hands on, and no more, in its own file's environment, of the run's event.
-    assert!(log(&result, "make/0/build").contains("key of 11 letters, other '', called, false, push"), "{result}");
-    assert!(log(&result, "make/0/check").contains("leaked ''"));
-    assert!(log(&result, "make/0/build").contains("job output key is left out"));
-    assert!(log(&result, "tell").contains("made=2 ships said=<[2 ships]> success"));
+    assert!(result.log("make/0/build").contains("key of 11 letters, other '', called, false, push"), "{result}");
+    assert!(result.log("make/0/check").contains("leaked ''"));
+    assert!(result.log("make/0/build").contains("job output key is left out"));
+    assert!(result.log("tell").contains("made=2 ships said=<[2 ships]> success"));
     assert!(!result.to_string().contains("hush-hush"));
 }
 

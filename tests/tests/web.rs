@@ -3,12 +3,18 @@
 
 #[path = "web/api.rs"]
 mod api;
+#[path = "web/approve.rs"]
+mod approve;
 #[path = "web/artifacts.rs"]
 mod artifacts;
+#[path = "web/control.rs"]
+mod control;
 #[path = "web/definitions.rs"]
 mod definitions;
+#[path = "web/whole.rs"]
+mod whole;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use base64::{
     Engine,
@@ -19,75 +25,19 @@ use coordinator::{
     blob::{Blobs, Deposit, client::Client},
     log::{Logs, record},
     run::State,
-    store::{Change, DefinitionRow, Store, WorkerRow},
-    web::{Control, Defined, File, Load, Sent, Settings, Web, router},
+    store::{Change, Store, WorkerRow},
+    web::{Settings, Web, router},
 };
-use futures::{StreamExt, future::BoxFuture};
+use futures::StreamExt;
 use nostr::{EventBuilder, JsonUtil, Keys, Kind, Tag, Timestamp};
 use proto::worker::LogRecord;
 use reqwest::{Method, Response, StatusCode, Url};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use control::Asked;
+
 const NOW: u64 = 1_800_000_000_000;
-
-#[derive(Default)]
-struct Asked(Mutex<Vec<String>>);
-
-impl Control for Asked {
-    fn enrolment_token(&self) -> String {
-        "token".into()
-    }
-
-    fn loads(&self) -> Vec<Load> {
-        vec![Load { worker: "w1".into(), version: "1.2.3".into(), busy: 1, draining: false }]
-    }
-
-    fn publish<'a>(&'a self, events: &'a [nostr::Event]) -> BoxFuture<'a, anyhow::Result<Sent>> {
-        self.0.lock().unwrap().extend(events.iter().map(|event| format!("publish {}", event.kind)));
-        Box::pin(async { Ok(Sent::Taken(vec!["wss://relay.example".into()])) })
-    }
-
-    fn workflows<'a>(&'a self, _: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<File>>> {
-        let text = format!("# {commit} <script>\non: push\njob: 1\n");
-        Box::pin(async { Ok(vec![File { path: ".github/workflows/a.yml".into(), text }]) })
-    }
-
-    fn definitions<'a>(&'a self, _: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<(DefinitionRow, bool)>>> {
-        Box::pin(async {
-            Ok(vec![
-                (definitions::version("d2", "on: push # <b>\n"), true),
-                (definitions::version("d1", "on: x\n"), false),
-            ])
-        })
-    }
-
-    fn definition<'a>(&'a self, event: &'a str) -> BoxFuture<'a, anyhow::Result<Option<DefinitionRow>>> {
-        Box::pin(async move {
-            let all = self.definitions("").await?.into_iter().map(|(row, _)| row);
-            Ok(all.into_iter().find(|row| row.event == event))
-        })
-    }
-
-    fn definition_tags(&self, _: &str, path: &str, _: Option<&str>) -> Result<Vec<Vec<String>>, String> {
-        Ok(vec![vec!["path".into(), path.into()]])
-    }
-
-    fn define<'a>(&'a self, event: &'a nostr::Event) -> BoxFuture<'a, anyhow::Result<Defined>> {
-        self.0.lock().unwrap().push(format!("define {}", event.kind));
-        Box::pin(async { Ok(Defined::Taken(vec!["wss://relay.example".into()])) })
-    }
-
-    fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
-        self.0.lock().unwrap().push(format!("cancel {run} by {by}"));
-        Box::pin(async { Ok(()) })
-    }
-
-    fn drain<'a>(&'a self, worker: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
-        self.0.lock().unwrap().push(format!("drain {worker}"));
-        Box::pin(async { Ok(()) })
-    }
-}
 
 struct Server {
     url: String,
@@ -250,7 +200,7 @@ async fn t46_markup_in_a_run_and_its_log_is_inert_on_the_pages() {
         assert!(!text.contains("<script>alert"), "{text}");
         assert!(text.contains("&#60;script&#62;alert(1)"), "{text}");
     }
-    for name in ["page", "dom", "list", "run", "log", "ansi", "stream", "sign", "make"] {
+    for name in ["page", "dom", "list", "run", "log", "ansi", "stream", "sign", "make", "review"] {
         let script = server.get(&format!("/assets/{name}.js")).await;
         assert_eq!(script.status(), 200, "{name}");
         let script = script.text().await.unwrap();

@@ -3,8 +3,11 @@
 
 use std::path::Path;
 
-use longshore_tests::harness::{engine, git::Repository, process::binary};
-use serde_json::Value;
+use longshore_tests::harness::{
+    engine,
+    exec::{Exec, Outcome},
+    git::Repository,
+};
 
 const WORKFLOW: &str = r#"
 name: Whole
@@ -113,23 +116,9 @@ const {call, version} = require('./cache.js');
 })();
 ";
 
-async fn run(folder: &Path) -> Value {
-    let mut command = tokio::process::Command::new("timeout");
-    command.arg("300").arg(binary("longshore").unwrap()).arg("exec").arg(folder.join("checkout")).arg("--json");
-    command.args(["--image", &format!("ubuntu-latest={}", engine::IMAGE), "-W", ".github/workflows/ci.yml"]);
-    let output = command.arg("--cache").arg(folder.join("cache")).output().await.unwrap();
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-        panic!("{error}: {}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-    })
-}
-
-/// Lines that steps of the run print for the test, in any order of the jobs.
-fn marked(result: &Value) -> Vec<String> {
-    let logs = result["jobs"].as_array().unwrap().iter().filter_map(|job| job["log"].as_str());
-    let mut lines: Vec<_> =
-        logs.flat_map(str::lines).filter_map(|line| line.strip_prefix("> ")).map(str::to_owned).collect();
-    lines.sort();
-    lines
+async fn run(folder: &Path) -> Outcome {
+    let exec = Exec::of(&folder.join("checkout"), &folder.join("cache")).unwrap();
+    exec.with(&["-W", ".github/workflows/ci.yml"]).run().await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,10 +142,10 @@ async fn a_composite_action_a_post_step_with_a_cache_a_dynamic_matrix_a_service_
     ];
     checkout.commit("first", &files).unwrap();
     let first = run(folder.path()).await;
-    assert_eq!(first["conclusion"], "success", "{first:#}");
+    assert_eq!(first["conclusion"], "success", "{first}");
     let lines =
         ["hello-1.2", "one served before=nothing", "saved part-one", "saved part-two", "two served before=nothing"];
-    assert_eq!(marked(&first), lines, "{first:#}");
+    assert_eq!(first.all_marked(), lines, "{first}");
     let names: Vec<_> = first["jobs"].as_array().unwrap().iter().map(|job| job["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["list", "build (one)", "build (two)", "release / name", "tell"]);
 
@@ -168,5 +157,5 @@ async fn a_composite_action_a_post_step_with_a_cache_a_dynamic_matrix_a_service_
         "one served before=kept part-one",
         "two served before=kept part-two",
     ];
-    assert_eq!(marked(&second), lines, "{second:#}");
+    assert_eq!(second.all_marked(), lines, "{second}");
 }

@@ -1,6 +1,7 @@
 // Uses caches and artifacts as actions do, and says what came of it in lines that begin with a mark.
 import * as cache from '@actions/cache';
 import artifact from '@actions/artifact';
+import * as earlier from 'artifact-v1';
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 const say = (...words) => console.log('>', ...words);
@@ -23,6 +24,17 @@ say('listed', artifacts.map(a => a.name).join());
 const found = await attempt('get', () => artifact.getArtifact('report'));
 const got = await attempt('download', () => artifact.downloadArtifact(found.artifact.id, {path: 'back', expectedHash: found.artifact.digest}));
 say('downloaded', fs.readFileSync('back/report.txt', 'utf8'), fs.statSync('back/deep/big.bin').size, got?.digestMismatch);
+// Clients before version 4 get what version 4 stored, file by file, and are told what to use for uploads.
+file('more/empty.txt', '');
+file('more/a b ü.txt', 'more');
+await attempt('upload', () => artifact.uploadArtifact('more', ['more/empty.txt', 'more/a b ü.txt'], 'more'));
+const client = earlier.create();
+const one = await attempt('earlier', () => client.downloadArtifact('report', 'third'));
+say('earlier', one?.artifactName, fs.readFileSync('third/report.txt', 'utf8'), fs.readFileSync('third/deep/big.bin').equals(fs.readFileSync('out/deep/big.bin')));
+const all = await attempt('earlier', () => client.downloadAllArtifacts('all'));
+say('all', all?.map(a => a.artifactName).sort().join(), fs.readFileSync('all/more/a b ü.txt', 'utf8'), fs.statSync('all/more/empty.txt').size);
+await attempt('earlier', () => client.downloadArtifact('none', 'third'));
+await attempt('earlier upload', () => client.uploadArtifact('old', ['out/report.txt'], 'out'));
 await attempt('duplicate', () => artifact.uploadArtifact('report', ['out/report.txt'], 'out'));
 const gone = await attempt('delete', () => artifact.deleteArtifact('report'));
 say('deleted', gone?.id === found.artifact.id);

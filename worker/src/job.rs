@@ -97,6 +97,8 @@ struct Ready {
     pres: Vec<Pre>,
 }
 
+/// A step in the background has a copy, whose clock ends it alone.
+#[derive(Clone)]
 struct Job {
     attempt: Arc<Attempt>,
     sandbox: Arc<dyn Sandbox>,
@@ -140,7 +142,7 @@ impl Job {
                 report.image = machine.image_digest();
                 self.observer.begun(report.image.clone());
                 if let Work::Steps(steps) = &attempt.order.job.work {
-                    Runner::new(&mut self, machine.as_ref(), contexts, actions).run(steps, pres, &mut report).await;
+                    Runner::new(&mut self, &machine, contexts, actions).run(steps, pres, &mut report).await;
                 }
                 Some(machine)
             }
@@ -185,7 +187,7 @@ impl Job {
             self.fill(machine.as_ref()).await?;
             if let Some(access) = &attempt.origin {
                 let way = origin::Way::open(access, machine.as_ref()).await.map_err(|error| error.to_string())?;
-                contexts.origin = Some((way, access.clone()));
+                contexts.origin = Some((Arc::new(way), access.clone()));
             }
             contexts.enter(self.sandbox.name(), machine.as_ref(), environment).await?;
             if let Some(services) = &order.job.services {

@@ -2,12 +2,19 @@
 //!
 //! Contract of a back end:
 //! - `acquire` gives a machine that nobody used before, with an empty workspace; it may come from a warm pool.
-//! - Only one process-starting call runs at a time for a machine; `signal` and `destroy` may come at any time.
+//! - Several processes may run at once, each signalled by the handle of its command; `signal` and `destroy` may come at
+//!   any time.
 //! - Output arrives in order for each stream through the [`OutputSink`]; a slow sink slows the process, not the worker.
 //! - `destroy` ends every process of the machine and removes all it had. It never fails loudly: what cannot be
 //!   removed now is swept later.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -129,6 +136,23 @@ pub struct Command {
     pub input: Bytes,
     /// Where `argv[0]` is looked for; empty: in the PATH of `environment`.
     pub search_path: String,
+    /// Names its process for signals.
+    pub handle: Handle,
+}
+
+/// Names a process while it runs; every command has one of its own.
+#[derive(Debug, Clone, Default)]
+pub struct Handle(Arc<AtomicU64>);
+
+impl Handle {
+    /// The number its machine gave it; 0: it does not run.
+    fn number(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn set(&self, number: u64) {
+        self.0.store(number, Ordering::Release);
+    }
 }
 
 /// How a process ended.
@@ -193,6 +217,10 @@ pub enum SandboxError {
 pub trait Sandbox: Send + Sync {
     /// `docker` or `host`.
     fn name(&self) -> &'static str;
+    /// What its operator should know of it.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// A fresh machine, running, its workspace empty.
     fn acquire(&self, spec: MachineSpec) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>>;
     /// Removes everything of this worker that no live machine holds; called at start and every minute.
@@ -219,8 +247,8 @@ pub trait Machine: Send + Sync {
     fn home(&self) -> String;
     /// Runs one process to its end.
     fn run<'a>(&'a self, command: Command, output: &'a dyn OutputSink) -> BoxFuture<'a, Result<Exit, SandboxError>>;
-    /// Signals the running process's group, e.g. 2, 15 or 9. No process: nothing happens.
-    fn signal(&self, signal: i32) -> BoxFuture<'_, ()>;
+    /// Signals the group of a process that runs here, e.g. 2, 15 or 9. Of another: nothing happens.
+    fn signal<'a>(&'a self, process: &'a Handle, signal: i32) -> BoxFuture<'a, ()>;
     /// Unpacks a tar archive below a directory (made if missing, emptied first with `clean`).
     fn unpack<'a>(
         &'a self,

@@ -175,7 +175,7 @@ pub struct Job {
 #[serde(rename_all = "snake_case")]
 pub enum Work {
     /// Steps for one worker.
-    Steps(Vec<Step>),
+    Steps(Vec<Entry>),
     /// A called workflow.
     Call {
         /// `uses:`.
@@ -198,6 +198,53 @@ pub struct Strategy {
     pub max_parallel: Option<Tree>,
 }
 
+/// One entry of `steps:`; a group of `parallel:` is its members in the background, and a wait for them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Entry {
+    /// It waits for steps in the background, or ends one.
+    Control(Control),
+    /// It runs something.
+    Step(Step),
+}
+
+impl Entry {
+    /// The step; `None`: it only waits or ends.
+    pub fn step(&self) -> Option<&Step> {
+        match self {
+            Self::Step(step) => Some(step),
+            Self::Control(_) => None,
+        }
+    }
+}
+
+/// An entry of `steps:` that runs nothing itself. It takes its turn whatever happened before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Control {
+    /// `id:`, or none.
+    pub id: Option<String>,
+    /// `name:`, or what GitHub calls it.
+    pub name: Text,
+    /// `continue-on-error:`, a boolean or an expression.
+    pub continue_on_error: Option<Tree>,
+    /// What it does.
+    pub control: ControlAction,
+    /// Line in its file, from 1.
+    pub line: u32,
+}
+
+/// What is done with steps in the background. They are named by their places in the list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ControlAction {
+    /// `wait:`: until these ended.
+    Wait(Vec<usize>),
+    /// `wait-all:`: until all ended.
+    WaitAll,
+    /// `cancel:`: this one is ended.
+    Cancel(usize),
+}
+
 /// One step as written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Step {
@@ -213,6 +260,9 @@ pub struct Step {
     pub continue_on_error: Option<Tree>,
     /// `timeout-minutes:`, a number or an expression.
     pub timeout_minutes: Option<Tree>,
+    /// `background:`: what comes after does not wait for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub background: bool,
     /// What the step does.
     pub action: StepAction,
     /// Line of the step in its file, from 1.

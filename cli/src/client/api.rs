@@ -6,6 +6,8 @@ use anyhow::{Context, Result, bail};
 use nostr::{EventBuilder, JsonUtil, Keys, Kind, Tag};
 use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// Where the coordinator is, and who asks
 #[derive(Debug, Clone, clap::Args)]
@@ -66,6 +68,17 @@ impl Api {
         self.send(Method::POST, path, &[]).await
     }
 
+    /// Asks for something to be done, with what there is to say about it.
+    pub(crate) async fn post_json(&self, path: &str, body: &Value) -> Result<Response> {
+        let url = format!("{}{path}", self.base);
+        let body = body.to_string();
+        let mut request = self.http.post(&url).header("content-type", "application/json");
+        if let Some(keys) = &self.keys {
+            request = request.header("authorization", authorization(keys, &url, "POST", Some(&body))?);
+        }
+        self.checked(request.body(body).send().await.with_context(|| self.nobody())?).await
+    }
+
     /// Sends a request; an answer that is no success is an error with cause and remedy.
     pub(crate) async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Result<Response> {
         self.checked(self.try_send(method, path, headers).await?).await
@@ -95,17 +108,22 @@ impl Api {
             request = request.header(*name, *value);
         }
         if let Some(keys) = &self.keys {
-            request = request.header("authorization", authorization(keys, &url, method.as_str())?);
+            request = request.header("authorization", authorization(keys, &url, method.as_str(), None)?);
         }
-        request.send().await.with_context(|| {
-            format!("no coordinator answers at {}: start one, or name another with --server", self.base)
-        })
+        request.send().await.with_context(|| self.nobody())
+    }
+
+    fn nobody(&self) -> String {
+        format!("no coordinator answers at {}: start one, or name another with --server", self.base)
     }
 }
 
-/// The header of NIP-98.
-fn authorization(keys: &Keys, url: &str, method: &str) -> Result<String> {
-    let tags = [["u", url], ["method", method]].map(Tag::parse).into_iter().collect::<Result<Vec<_>, _>>();
+/// The header of NIP-98; a body is signed for with its hash.
+fn authorization(keys: &Keys, url: &str, method: &str, body: Option<&str>) -> Result<String> {
+    let mut tags = vec![["u", url], ["method", method]];
+    let payload = body.map(|body| hex::encode(Sha256::digest(body.as_bytes())));
+    tags.extend(payload.as_deref().map(|hash| ["payload", hash]));
+    let tags = tags.into_iter().map(Tag::parse).collect::<Result<Vec<_>, _>>();
     let event = EventBuilder::new(Kind::from(27235), "").tags(tags.context("a tag is empty")?).sign_with_keys(keys);
     Ok(format!("Nostr {}", base64(event.context("cannot sign")?.as_json().as_bytes())))
 }

@@ -223,6 +223,15 @@ policy = "missing-only"
 # readers = []
 # maintainers = true
 # definitions = "override"
+
+# What holds a job back that names an `environment:`, before it starts; the first entry that fits counts. Approvers are
+# keys (npub or hex); without them the repository's maintainers are asked, with an empty list nobody is.
+# [[environments]]
+# repository = "*"
+# name = "production*"
+# approvers = []
+# wait_minutes = 0
+# branches = ["main", "v*"]
 "#,
         data = quote(folder.join("data").to_string_lossy()),
         nostr = path(folder, &keys.nostr),

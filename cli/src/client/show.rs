@@ -41,22 +41,34 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             println!("  {label:<11} {}", text(&run, key));
         }
     }
-    for file in run["supplied"].as_array().into_iter().flatten() {
+    for file in list(&run, "supplied") {
         let instead = if file["replaces"] == true { ", in place of the commit's file" } else { "" };
         println!("  {:<11} {} for {}{instead}", "definition", text(file, "event"), text(file, "path"));
         println!("  {:<11} {} by {}", "", text(file, "sha256"), text(file, "author"));
     }
-    for job in run["jobs"].as_array().into_iter().flatten() {
+    let chain = [("repeats", std::slice::from_ref(&run["previous_run"])), ("run again", list(&run, "reruns"))];
+    for (label, runs) in chain {
+        for one in runs.iter().filter(|one| one.is_object()) {
+            println!("  {label:<11} run {}, attempt {}: {}", one["serial"], one["attempt"], text(one, "status"));
+        }
+    }
+    pinned(&run["workflows"]);
+    for job in list(&run, "jobs") {
         let attempt = job["attempt"].as_u64().filter(|attempt| *attempt > 1);
         let attempt = attempt.map(|attempt| format!(", attempt {attempt}")).unwrap_or_default();
         let carried = job["carried_from"]["serial"].as_u64();
         let carried = carried.map(|serial| format!(", carried over from run {serial}")).unwrap_or_default();
         println!("{}: {}{attempt}{carried}", text(job, "name"), state(job));
-        for step in job["steps"].as_array().into_iter().flatten() {
+        for attempt in list(job, "attempts") {
+            if !text(attempt, "lost").is_empty() {
+                println!("  attempt {} was lost: {}", attempt["number"], text(attempt, "lost"));
+            }
+        }
+        for step in list(job, "steps") {
             let seconds = step["duration_ms"].as_f64().unwrap_or_default() / 1000.0;
             println!("  {:<10} {} ({seconds:.1} s)", text(step, "conclusion"), text(step, "name"));
         }
-        for annotation in job["annotations"].as_array().into_iter().flatten() {
+        for annotation in list(job, "annotations") {
             let line = annotation["line"].as_u64().map(|line| format!(":{line}")).unwrap_or_default();
             let place = format!("{}{line}", text(annotation, "file"));
             println!("  {:<10} {place} {}", text(annotation, "level"), text(annotation, "message"));
@@ -64,9 +76,25 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         for line in job["summary"].as_str().unwrap_or_default().lines() {
             println!("  | {}", printable(line));
         }
+        if !text(job, "image").is_empty() {
+            println!("  {:<10} {}", "image", text(job, "image"));
+        }
+        pinned(&job["actions"]);
     }
-    for event in run["events"].as_array().into_iter().flatten() {
-        let relays = event["relays"].as_array().into_iter().flatten();
+    for artifact in list(&run, "artifacts") {
+        let carried = artifact["carried_from"]["serial"].as_u64();
+        let carried = carried.map(|serial| format!(", carried over from run {serial}")).unwrap_or_default();
+        let (name, url) = (text(artifact, "name"), text(artifact, "url"));
+        println!("artifact {name}: {} bytes of {}{carried}, {url}", artifact["size"], text(artifact, "job"));
+    }
+    for cache in list(&run, "caches") {
+        let found = text(cache, "found");
+        let found = if found.is_empty() || found == text(cache, "key") { found } else { format!(" → {found}") };
+        let (outcome, key) = (text(cache, "outcome"), text(cache, "key"));
+        println!("cache {outcome:<5} {key}{found}, {} bytes, {}", cache["size"], text(cache, "job"));
+    }
+    for event in list(&run, "events") {
+        let relays = list(event, "relays").iter();
         let taken = relays.filter(|relay| text(relay, "answer").is_empty()).count();
         println!("  {:<6} {} on {taken} relays", event["kind"], text(event, "id"));
     }
@@ -76,14 +104,23 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
 fn state(of: &Value) -> String {
     let conclusion = text(of, "conclusion");
     let mut state = if conclusion.is_empty() { text(of, "phase") } else { conclusion };
-    let reason = match &of["reason"] {
-        Value::Null => text(of, "waits"),
-        reason => [text(reason, "kind"), text(reason, "detail")].join(" ").trim().to_owned(),
-    };
-    if !reason.is_empty() {
-        state.push_str(&format!(" ({reason})"));
+    if !text(of, "why").is_empty() {
+        state.push_str(&format!(" ({})", text(of, "why")));
     }
     state
+}
+
+/// The items of a list; none where there is no list.
+fn list<'v>(of: &'v Value, key: &str) -> &'v [Value] {
+    of[key].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// What of other repositories was used, and at which commit.
+#[allow(clippy::print_stdout)]
+fn pinned(used: &Value) {
+    for (name, commit) in used.as_object().into_iter().flatten() {
+        println!("  {:<10} {} {}", "uses", printable(name), printable(commit.as_str().unwrap_or_default()));
+    }
 }
 
 /// A text of a JSON object, safe for a terminal; empty where there is none.

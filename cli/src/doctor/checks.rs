@@ -103,6 +103,8 @@ pub(super) async fn engine(images: &BTreeSet<String>) -> Vec<Finding> {
     } else {
         Finding::good(what, found)
     }];
+    let remedy = "what jobs may do on this machine is then up to who writes them: run only those of people you trust";
+    findings.extend(examined.warnings.iter().map(|warning| Finding::note("isolation of jobs", warning, remedy)));
     findings.extend(images.iter().map(|image| {
         let what = format!("image {image}");
         if examined.missing.contains(image) {

@@ -272,6 +272,7 @@ fn new(work: &Work) -> New {
         request: Request { env: work.vars.clone(), ..request },
         secrets: work.secrets.keys().cloned().collect(),
         rules: Rules::default(),
+        environments: Vec::new(),
         visibility: Visibility::Public,
         expires_at: u64::MAX,
     }

@@ -4,7 +4,7 @@ use std::{fs, net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::{Config, Policy, Tls, keys};
+use super::{Config, Environment, Policy, Tls, keys};
 
 impl Config {
     /// A configuration with a value for every optional key; tells `load` which keys there are.
@@ -46,6 +46,9 @@ impl Config {
         for name in self.actions.mirrors.keys() {
             ensure!(name.split('/').count() == 2, "actions.mirrors: `{name}` is no repository: write it as owner/repo");
         }
+        for environment in &self.environments {
+            environment.check()?;
+        }
         for identity in &self.workers {
             let is_key = hex::decode(identity).is_ok_and(|key| key.len() == 32);
             ensure!(
@@ -77,6 +80,30 @@ impl Config {
     }
 }
 
+impl Environment {
+    fn check(&self) -> anyhow::Result<()> {
+        let named = &self.name;
+        ensure!(!named.is_empty(), "environments: a name is empty: name one, or write `*` for all");
+        let repository = &self.repository;
+        let is_known = repository == "*" || repository.starts_with("30617:") || repository.starts_with("npub1");
+        ensure!(
+            is_known,
+            "environments: `{repository}` is no repository: write 30617:<owner hex>:<d>, <npub>/<d>, or `*` for all"
+        );
+        for key in self.approvers.iter().flatten() {
+            let parsed = nostr::PublicKey::parse(key);
+            ensure!(parsed.is_ok(), "environments: the approver `{key}` of {named} is no key: give npub1… or 64 hex");
+        }
+        let asks_nobody = self.approvers.as_ref().is_some_and(Vec::is_empty);
+        ensure!(
+            !asks_nobody || self.wait_minutes > 0 || !self.branches.is_empty(),
+            "environments: {named} holds nothing back: leave `approvers` out for the maintainers, name keys, or set \
+             `wait_minutes` or `branches`"
+        );
+        Ok(())
+    }
+}
+
 fn readable(key: &str, path: &PathBuf) -> anyhow::Result<()> {
     fs::read(path).map(drop).with_context(|| format!("{key} {}: `longshore keygen` makes it", path.display()))
 }
@@ -85,6 +112,16 @@ fn readable(key: &str, path: &PathBuf) -> anyhow::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    fn environment(c: &mut Config, repository: &str, name: &str, approvers: &[&str]) {
+        c.environments.push(Environment {
+            repository: repository.into(),
+            name: name.into(),
+            approvers: Some(approvers.iter().map(ToString::to_string).collect()),
+            wait_minutes: 0,
+            branches: Vec::new(),
+        });
+    }
 
     #[test]
     fn what_cannot_work_is_said_with_a_remedy() {
@@ -103,7 +140,11 @@ mod tests {
         assert_eq!(good.check().unwrap(), Vec::<String>::new());
 
         type Break = fn(&mut Config);
-        let cases: [(Break, &str); 9] = [
+        let cases: [(Break, &str); 13] = [
+            (|c| environment(c, "mine", "production", &[]), "<npub>/<d>"),
+            (|c| environment(c, "*", "", &[]), "name one"),
+            (|c| environment(c, "*", "production", &["me"]), "npub1"),
+            (|c| environment(c, "*", "production", &[]), "holds nothing back"),
             (|c| c.actions.bases.push("github.com".into()), "https://HOST"),
             (|c| drop(c.actions.mirrors.insert("tool".into(), String::new())), "owner/repo"),
             (|c| c.key_file = "/nowhere".into(), "longshore keygen"),

@@ -81,7 +81,7 @@ impl Logs {
         (from, to): (u64, u64),
     ) -> anyhow::Result<Range> {
         let path = self.path(run, job, attempt)?;
-        let points = index(&path).await?;
+        let (points, mut end) = indexed(&path).await?;
         let mut range = Range::default();
         let to = to.min(from.saturating_add(MOST_LINES - 1));
         let mut bytes = 0;
@@ -94,14 +94,13 @@ impl Logs {
         };
         let mut scan = Scan::from(points.iter().rfind(|point| point.lines < from.max(1)));
         while scan.lines < to && scan.next(&path, &mut keep).await? {}
-        if let Some(last) = points.last().filter(|last| last.offset > scan.offset) {
-            scan = Scan::from(Some(last));
+        if scan.offset >= end.offset {
+            end = scan;
         }
-        while scan.next(&path, &mut keep).await? {}
         if ended {
-            scan.finish(&mut keep);
+            end.finish(&mut keep);
         }
-        range.total = scan.lines;
+        range.total = end.lines;
         Ok(range)
     }
 
@@ -235,10 +234,15 @@ fn cut(mut text: String) -> String {
 
 /// The points of a log, those that were missing made and kept.
 pub(super) async fn index(path: &Path) -> anyhow::Result<Vec<Point>> {
+    Ok(indexed(path).await?.0)
+}
+
+/// The points of a log, and the place behind all that is there.
+async fn indexed(path: &Path) -> anyhow::Result<(Vec<Point>, Scan)> {
     let stored = beside(path);
     let length = match tokio::fs::metadata(path).await {
         Ok(found) => found.len(),
-        Err(_) => return Ok(Vec::new()),
+        Err(_) => return Ok((Vec::new(), Scan::from(None))),
     };
     // An index that can't be read is made anew.
     let known = tokio::fs::read(&stored).await.ok().and_then(|text| serde_json::from_slice(&text).ok());
@@ -267,7 +271,7 @@ pub(super) async fn index(path: &Path) -> anyhow::Result<Vec<Point>> {
     if points.len() > before {
         keep(&stored, &points).await.with_context(|| format!("can't keep the index {}", stored.display()))?;
     }
-    Ok(points)
+    Ok((points, scan))
 }
 
 /// Written aside and moved: a reader sees a whole index, whoever writes it.

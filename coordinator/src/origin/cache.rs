@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use super::{Authorized, Origin, Refusal, Who, base, storage::Kind};
 use crate::{
     blob::BlobError,
-    store::{Blob, Cache, Change, Kept, StoreError},
+    run::Millis,
+    store::{Blob, Cache, CacheOutcome, CacheUse, Change, Kept, StoreError},
 };
 
 /// Longest key, in bytes; GitHub's limit.
@@ -34,15 +35,24 @@ pub(super) fn number(value: &Value) -> Option<u64> {
 }
 
 impl Origin {
-    /// The entry that a run gets for a key, the exact one before others.
+    /// The entry that a run gets for a key, the exact one before others. What came of it becomes part of the result.
     pub(super) async fn restore(&self, who: &Who, keys: &[&str], version: &str) -> Result<Option<Cache>, StoreError> {
         if who.repository.is_empty() {
             return Ok(None);
         }
-        let unused = self.now().saturating_sub(self.limits.cache_days.saturating_mul(super::DAY));
+        let now = self.now();
+        let unused = now.saturating_sub(self.limits.cache_days.saturating_mul(super::DAY));
         let mut entries = self.store.caches(&who.repository).await?;
         entries.retain(|entry| entry.version == version && entry.used_at >= unused);
-        Ok(best(&entries, who, keys).cloned())
+        let found = best(&entries, who, keys).cloned();
+        let key = keys.first().copied().unwrap_or_default();
+        let mut batch = vec![match &found {
+            Some(entry) => used(who, CacheOutcome::Hit, key, Some(entry), now),
+            None => used(who, CacheOutcome::Miss, key, None, now),
+        }];
+        batch.extend(found.iter().map(|entry| Change::Kept(Kept::CacheUsed { id: entry.id, at: now })));
+        self.store.commit(batch).await?;
+        Ok(found)
     }
 
     pub(super) async fn remove_cache(&self, entry: &Cache) -> Result<(), BlobError> {
@@ -68,7 +78,8 @@ impl Origin {
         // It goes with its entry, not by a time of its own.
         let kept = Blob { owner: owner(id), expires_at: i64::MAX.unsigned_abs(), ..blob.clone() };
         let gone = Change::BlobGone { sha256: blob.sha256, owner: blob.owner };
-        self.store.commit(vec![Change::Kept(Kept::Cache(entry)), Change::Blob(kept), gone]).await?;
+        let saved = used(who, CacheOutcome::Saved, key, Some(&entry), now);
+        self.store.commit(vec![Change::Kept(Kept::Cache(entry)), Change::Blob(kept), gone, saved]).await?;
         self.make_room(&who.repository).await?;
         Ok(id)
     }
@@ -103,6 +114,20 @@ impl Origin {
         let there = entries.iter().any(|e| e.scope == who.reference && e.key == key && e.version == version);
         if there { Err(Refusal::exists(format!("cache {key} exists already; entries never change"))) } else { Ok(()) }
     }
+}
+
+fn used(who: &Who, outcome: CacheOutcome, key: &str, entry: Option<&Cache>, at: Millis) -> Change {
+    Change::Kept(Kept::CacheUse(CacheUse {
+        run: who.run.clone(),
+        job: who.job.clone(),
+        attempt: who.attempt,
+        outcome,
+        // A look-up's key has no limit of its own.
+        key: key.chars().take(KEY).collect(),
+        found: entry.map(|entry| entry.key.clone()),
+        size: entry.map_or(0, |entry| entry.size),
+        at,
+    }))
 }
 
 /// Of entries, the newest first: by scope, then exactly, then by prefix, then by the next key.
@@ -165,7 +190,6 @@ pub(super) async fn find(
     let Some(found) = origin.restore(&who, &keys, &entry.version).await? else {
         return Ok(Json(json!({ "ok": false })));
     };
-    origin.store.commit(vec![Change::Kept(Kept::CacheUsed { id: found.id, at: origin.now() })]).await?;
     let url = origin.download_url(&base(&headers), &who, &found.sha256, "cache");
     Ok(Json(json!({ "ok": true, "signed_download_url": url, "matched_key": found.key })))
 }

@@ -14,10 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Authorized, COUNTED, DAY, Origin, Refusal, base};
-use crate::{
-    blob::Deposit,
-    store::{Change, Kept},
-};
+use crate::blob::Deposit;
 
 /// Chunks of one upload.
 const CHUNKS: usize = 10_000;
@@ -73,7 +70,6 @@ pub(super) async fn find(
     let Some(found) = origin.restore(&who, &keys, &wanted.version).await? else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
-    origin.store.commit(vec![Change::Kept(Kept::CacheUsed { id: found.id, at: origin.now() })]).await?;
     let url = origin.download_url(&base(&headers), &who, &found.sha256, "cache");
     Ok(Json(json!({ "result": "hit", "archiveLocation": url, "cacheKey": found.key, "scope": found.scope }))
         .into_response())

@@ -5,6 +5,8 @@ use tokio::net::TcpListener;
 
 use super::*;
 
+mod containers;
+
 const CACHE: &str = "twirp/github.actions.results.api.v1.CacheService";
 const ARTIFACT: &str = "twirp/github.actions.results.api.v1.ArtifactService";
 
@@ -79,8 +81,8 @@ impl Job<'_> {
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 
-    async fn put(&self, url: &str, bytes: &str) -> u16 {
-        self.world.http.put(url).body(bytes.to_owned()).send().await.unwrap().status().as_u16()
+    async fn put(&self, url: &str, bytes: impl Into<Vec<u8>>) -> u16 {
+        self.world.http.put(url).body(bytes.into()).send().await.unwrap().status().as_u16()
     }
 
     async fn save(&self, key: &str, bytes: &str) -> Result<(), String> {
@@ -102,7 +104,8 @@ impl Job<'_> {
         Some((found["matched_key"].as_str()?.to_owned(), bytes))
     }
 
-    async fn upload(&self, name: &str, bytes: &str) -> (u16, Value) {
+    async fn upload(&self, name: &str, bytes: impl AsRef<[u8]>) -> (u16, Value) {
+        let bytes = bytes.as_ref();
         let named = json!({"workflow_run_backend_id": self.run, "name": name, "version": 4});
         let (status, made) = self.ask(ARTIFACT, "CreateArtifact", named).await;
         let Some(url) = made["signed_upload_url"].as_str() else { return (status, made) };
@@ -131,6 +134,35 @@ async fn a_cache_is_found_in_its_own_ref_first_then_in_the_base_exactly_first_th
     assert_eq!(main.restore(&["deps-1"]).await, found("deps-1", "one"));
     let elsewhere = world.job(Who { repository: "30617:bb:repo".into(), ..who("r4", "refs/heads/main", true) }).await;
     assert_eq!(elsewhere.restore(&["deps-1"]).await, None);
+}
+
+#[tokio::test]
+async fn what_a_job_asked_of_caches_is_part_of_its_runs_result() {
+    let world = World::new(config::Kept::default()).await;
+    let job = world.job(Who { attempt: 2, ..who("r1", "refs/heads/main", true) }).await;
+    job.restore(&["deps-1"]).await;
+    job.save("deps-1", "12345").await.unwrap();
+    for _ in 0..2 {
+        job.restore(&["deps-2", "deps-"]).await;
+    }
+    let uses = world.origin.store.cache_uses("r1").await.unwrap();
+    let told: Vec<_> =
+        uses.iter().map(|used| (used.outcome.as_str(), used.key.as_str(), used.found.as_deref(), used.size)).collect();
+    assert!(uses.iter().all(|used| used.attempt == 2));
+    assert_eq!(told.len(), 3, "the same again tells nothing new: {told:?}");
+    for expected in
+        [("miss", "deps-1", None, 0), ("saved", "deps-1", Some("deps-1"), 5), ("hit", "deps-2", Some("deps-1"), 5)]
+    {
+        assert!(told.contains(&expected), "{told:?}");
+    }
+    for number in 0..120 {
+        job.restore(&[&format!("other-{number}")]).await;
+    }
+    assert_eq!(
+        world.origin.store.cache_uses("r1").await.unwrap().len(),
+        100,
+        "a job can't fill the store with questions"
+    );
 }
 
 #[tokio::test]
@@ -201,7 +233,7 @@ async fn attack_45_an_upload_has_a_limit_and_leaves_nothing_behind() {
     let job = world.job(who("r1", "refs/heads/main", true)).await;
     let (_, made) = job.ask(CACHE, "CreateCacheEntry", json!({"key": "k", "version": "v"})).await;
     let url = made["signed_upload_url"].as_str().unwrap().to_owned();
-    assert_eq!(job.put(&url, &"x".repeat(101)).await, 413);
+    assert_eq!(job.put(&url, "x".repeat(101)).await, 413);
     assert_eq!(job.upload("a", &"x".repeat(60)).await.0, 200);
     assert_eq!(job.upload("b", &"y".repeat(40)).await.0, 404, "one attempt sends so much, refused uploads counted");
     let next = world.job(Who { job: "other".into(), ..who("r1", "refs/heads/main", true) }).await;

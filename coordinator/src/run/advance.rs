@@ -4,8 +4,8 @@ use indexmap::IndexMap;
 use workflow::plan::{Conclusion, JobReport, Reason};
 
 use super::{
-    AttemptRecord, Cancel, Effect, Event, JobPhase, Millis, Phase, Planned, Request, Rerun, Rules, SealedLog, State,
-    Update, Visibility,
+    AttemptRecord, Cancel, Effect, Event, JobPhase, Millis, Phase, Planned, Protection, Request, Rerun, Rules,
+    SealedLog, State, Update, Visibility,
 };
 
 /// Attempts of one job before its start is given up (a start, a pull or a worker failed).
@@ -28,6 +28,8 @@ pub struct New {
     pub secrets: Vec<String>,
     /// The operator's rules.
     pub rules: Rules,
+    /// Environments of its repository that the operator protects.
+    pub environments: Vec<Protection>,
     /// Who may read it.
     pub visibility: Visibility,
     /// When its data may be removed.
@@ -69,10 +71,13 @@ pub fn create(new: New, now: Millis) -> (State, Vec<Effect>) {
         secrets: !new.secrets.is_empty(),
         secret_names: new.secrets,
         rules: new.rules,
+        environments: new.environments,
         visibility: new.visibility,
         expires_at: new.expires_at,
         created_at: now,
         started_at: None,
+        paused_at: None,
+        paused_ms: 0,
         stamped_at: 0,
     };
     let mut turn = Turn { state, now, effects: Vec::new() };
@@ -91,6 +96,7 @@ pub fn advance(state: &State, event: Event, now: Millis) -> Result<(State, Vec<E
     turn.take(event)?;
     turn.settle();
     turn.leave_groups();
+    turn.keep_time();
     turn.state.version += 1;
     Ok((turn.state, turn.effects))
 }
@@ -117,6 +123,8 @@ impl Turn {
             Event::Granted { job } => self.granted(job.as_deref()),
             Event::HeldBy { job, serial } => self.held_by(job.as_deref(), serial),
             Event::GivesWay { job, to } => self.gives_way(&job, &to),
+            Event::Decided { job, verdict, by, comment } => self.decided(&job, verdict, by, comment),
+            Event::Due { job } => self.due(&job),
             Event::Expired => self.expire(),
             Event::Sealed { log } => self.sealed(log),
         }
@@ -202,8 +210,8 @@ impl Turn {
         self.state.started_at = Some(self.now);
         let stamp = self.stamp();
         self.effects.push(Effect::Publish(Update::Running { stamp }));
-        if self.state.rules.max_duration_ms > 0 {
-            self.effects.push(Effect::Timer { at: self.now.saturating_add(self.state.rules.max_duration_ms) });
+        if let Some(at) = self.state.deadline(self.now) {
+            self.effects.push(Effect::Timer { at });
         }
     }
 
@@ -328,8 +336,7 @@ impl Turn {
         if self.state.expired_at.is_some() {
             return Err(Refused::Repeated);
         }
-        let limit = self.state.rules.max_duration_ms;
-        let due = self.state.started_at.filter(|_| limit > 0).map(|at| at.saturating_add(limit));
+        let due = self.state.deadline(self.now);
         if due.is_none_or(|due| self.now < due) {
             return Err(Refused::Stale);
         }

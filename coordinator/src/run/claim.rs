@@ -59,15 +59,13 @@ impl Turn {
             (_, None) => return Err(Refused::Stale),
             (None, Some(_)) => self.state.phase = Phase::Active,
             (Some(key), Some(_)) => {
-                let planned = self.state.planned.as_ref();
-                match (
-                    planned.is_some_and(|planned| self.state.calls_workflow(planned, key)),
-                    self.state.jobs.get_mut(key),
-                ) {
+                let Some(planned) = self.state.planned.take() else { return Err(Refused::Stale) };
+                match (self.state.calls_workflow(&planned, key), self.state.jobs.get_mut(key)) {
                     // Its workflow is laid out as soon as a slot is free.
                     (true, Some(job)) => job.phase = JobPhase::Held,
-                    _ => self.queue(key, String::new()),
+                    _ => self.admit(&planned, key),
                 }
+                self.state.planned = Some(planned);
             }
         }
         Ok(())
@@ -81,11 +79,18 @@ impl Turn {
         }
         let reason = held_by(group, Some(serial));
         // Relays hear of the wait once; the pages follow every change of the holder.
-        if before.is_none() && self.state.started_at.is_none() {
+        if before.is_none() {
+            self.tell_wait(reason);
+        }
+        Ok(())
+    }
+
+    /// Tells the author why a run that has not begun waits; of one that has, the pages say it.
+    pub(super) fn tell_wait(&mut self, reason: String) {
+        if self.state.started_at.is_none() {
             let stamp = self.stamp();
             self.effects.push(Effect::Publish(Update::Waiting { stamp, reason }));
         }
-        Ok(())
     }
 
     pub(super) fn gives_way(&mut self, key: &str, to: &str) -> Result<(), Refused> {

@@ -65,6 +65,8 @@ impl Job {
             max_parallel: None,
             carried: None,
             claim: None,
+            environment: None,
+            gate: None,
             phase: JobPhase::Blocked,
             attempts: Vec::new(),
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 use workflow::plan::{Conclusion, Concurrency, Job, Queue, Reason};
 
 use super::{testing::*, *};
@@ -26,21 +26,34 @@ fn any_concurrency() -> impl Strategy<Value = Option<Concurrency>> {
     ]
 }
 
+/// `asked` needs a word of somebody, `timed` a moment.
+fn any_environment() -> impl Strategy<Value = Option<Value>> {
+    prop::sample::select(vec![None, None, None, Some(json!("asked")), Some(json!("timed"))])
+}
+
+fn protections() -> Vec<Protection> {
+    let one =
+        |name: &str, approvers, wait_ms| Protection { name: name.into(), approvers, wait_ms, branches: Vec::new() };
+    vec![one("asked", Approvers::Maintainers, 5), one("timed", Approvers::Nobody, 10)]
+}
+
 /// Four jobs, the second maybe a matrix, needs only backwards.
 fn any_plan() -> impl Strategy<Value = Planned> {
-    let one = (any_condition(), any::<[bool; 3]>(), any::<bool>(), any_concurrency());
+    let one = (any_condition(), any::<[bool; 3]>(), any::<bool>(), any_concurrency(), any_environment());
     (prop::collection::vec(one, 4), any::<bool>(), any::<bool>(), any::<bool>(), any_concurrency()).prop_map(
         |(jobs, matrix, fail_fast, trusted, concurrency)| {
             let ids = ["j0", "j1", "j2", "j3"];
-            let jobs = jobs.into_iter().enumerate().map(|(index, (condition, needs, tolerated, concurrency))| {
-                let needs: Vec<&str> = (0..index).filter(|&need| needs[need]).map(|need| ids[need]).collect();
-                let mut made = if matrix && index == 1 { legs(&needs, json!({"x": [1, 2]})) } else { job(&needs) };
-                made.condition = condition;
-                made.concurrency = concurrency;
-                made.strategy.fail_fast = Some(json!(fail_fast));
-                (ids[index], Job { continue_on_error: Some(json!(tolerated)), ..made })
-            });
-            let mut made = Planned { trusted, ..planned(jobs.collect()) };
+            let jobs =
+                jobs.into_iter().enumerate().map(|(index, (condition, needs, tolerated, concurrency, environment))| {
+                    let needs: Vec<&str> = (0..index).filter(|&need| needs[need]).map(|need| ids[need]).collect();
+                    let mut made = if matrix && index == 1 { legs(&needs, json!({"x": [1, 2]})) } else { job(&needs) };
+                    made.condition = condition;
+                    made.concurrency = concurrency;
+                    made.environment = environment;
+                    made.strategy.fail_fast = Some(json!(fail_fast));
+                    (ids[index], Job { continue_on_error: Some(json!(tolerated)), ..made })
+                });
+            let mut made = Planned { trusted, maintainers: vec!["m".into()], ..planned(jobs.collect()) };
             made.plan.concurrency = concurrency;
             made
         },
@@ -80,6 +93,11 @@ fn any_event() -> impl Strategy<Value = Event> {
         3 => prop::option::of(key()).prop_map(|job| Event::Granted { job }),
         1 => (prop::option::of(key()), 7..9_u64).prop_map(|(job, serial)| Event::HeldBy { job, serial }),
         1 => (key(), "[ab]").prop_map(|(job, to)| Event::GivesWay { job, to }),
+        2 => (key(), any::<bool>(), "[ms]").prop_map(|(job, yes, by)| {
+            let verdict = if yes { Verdict::Approved } else { Verdict::Rejected };
+            Event::Decided { job, verdict, by, comment: String::new() }
+        }),
+        1 => key().prop_map(|job| Event::Due { job }),
         1 => Just(Event::Expired),
         1 => Just(Event::Unplannable { message: "no".into() }),
         1 => Just(Event::Sealed { log: SealedLog::default() }),
@@ -95,7 +113,8 @@ fn asked(effect: &Effect) -> String {
         Effect::Stop { job, attempt, .. } => format!("stop {job} {attempt}"),
         Effect::Join { job, .. } => format!("join {job:?}"),
         Effect::Leave { job, .. } => format!("leave {job:?}"),
-        Effect::Timer { .. } => "timer".into(),
+        Effect::Timer { at } => format!("timer {at}"),
+        Effect::Wake { job, at } => format!("wake {job} {at}"),
         Effect::Publish(Update::Queued { .. }) => "publish queued".into(),
         Effect::Publish(Update::Waiting { reason, .. }) => format!("publish wait: {reason}"),
         Effect::Publish(Update::Running { .. }) => "publish running".into(),
@@ -112,7 +131,12 @@ fn next_certain_event(state: &State) -> Option<Event> {
         Phase::Planning => Some(Event::Unplannable { message: "gone".into() }),
         Phase::Waiting { .. } => Some(Event::Granted { job: None }),
         Phase::Active => state.jobs.iter().find_map(|(key, job)| match &job.phase {
-            JobPhase::Waiting { .. } => Some(Event::Granted { job: Some(key.clone()) }),
+            JobPhase::Waiting { on: Wait::Concurrency { .. }, .. } => Some(Event::Granted { job: Some(key.clone()) }),
+            JobPhase::Waiting { on: Wait::Approval { .. }, .. } => {
+                let (verdict, by) = (Verdict::Approved, "m".to_owned());
+                Some(Event::Decided { job: key.clone(), verdict, by, comment: String::new() })
+            }
+            JobPhase::Waiting { .. } => Some(Event::Due { job: key.clone() }),
             JobPhase::Queued { .. } => Some(Event::Unmatched { job: key.clone() }),
             JobPhase::Running { .. } | JobPhase::Cancelling { .. } => Some(Event::Lost {
                 job: key.clone(),
@@ -141,7 +165,8 @@ proptest! {
         events.insert(planned_at.min(events.len()), planned.clone());
         events.push(planned);
         let rules = Rules { max_duration_ms: 60_000, ..Rules::default() };
-        let (mut state, effects) = create(new_run(rules, secrets), START);
+        let made = New { environments: protections(), ..new_run(rules, secrets) };
+        let (mut state, effects) = create(made, START);
         let mut now = START;
         let mut count: BTreeMap<String, u32> = BTreeMap::new();
         let mut stamps = Vec::new();
@@ -157,8 +182,10 @@ proptest! {
         let mut ends = Vec::new();
         let mut random = events.into_iter();
         for _ in 0..1_000 {
-            let Some(event) = random.next().or_else(|| next_certain_event(&state)) else { break };
-            now += step;
+            let next = random.next();
+            // What is certain comes after some time.
+            now += if next.is_some() { step } else { step.max(10) };
+            let Some(event) = next.or_else(|| next_certain_event(&state)) else { break };
             let before = state.clone();
             match advance(&state, event.clone(), now) {
                 Ok((after, effects)) => {
@@ -175,7 +202,7 @@ proptest! {
         }
         prop_assert!(matches!(state.phase, Phase::Done { .. }), "never ended: {:?}", state.phase);
         prop_assert!(ends.windows(2).all(|pair| pair[0] == pair[1]));
-        let joins = count.keys().filter(|what| what.starts_with("join ")).count();
+        let joins = count.keys().filter(|what| what.starts_with("join ") || what.starts_with("wake ")).count();
         for (what, times) in &count {
             // Two jobs may wait for the same, and each says so.
             if let Some(reason) = what.strip_prefix("publish wait: ") {

@@ -130,7 +130,7 @@ impl Turn {
     pub(super) fn start(&mut self, planned: &Planned, key: &str) {
         match self.state.calls_workflow(planned, key) {
             true => self.call(planned, key),
-            false => self.queue(key, String::new()),
+            false => self.admit(planned, key),
         }
     }
 
@@ -242,5 +242,6 @@ fn fill(made: &mut Job, outer: &str, id: &str, job: &plan::Job, known: &Known) -
     if made.labels.is_empty() {
         return Err(wrong("runs-on")("it names no label".into()));
     }
+    made.environment = known.ask(|scope| github::job::environment(job, scope)).map_err(wrong("environment"))?;
     Ok(())
 }

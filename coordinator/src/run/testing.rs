@@ -107,6 +107,7 @@ pub(crate) fn new_run(rules: Rules, secrets: bool) -> New {
         request: request(),
         secrets: secrets.then(|| "TOKEN".to_owned()).into_iter().collect(),
         rules,
+        environments: Vec::new(),
         visibility: Visibility::Public,
         expires_at: START + 1,
     }

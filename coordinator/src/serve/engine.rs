@@ -8,14 +8,15 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::cascade::Cascade;
 use crate::{
-    config::{Config, Definitions, RepositoryConfig, VisibilityConfig},
+    config::{self, Config, Definitions, RepositoryConfig, VisibilityConfig},
     nostr::{
         hive_ci::{self, Draft, PUBLISHER_SECRET, Secrets},
         publish,
         routes::Routes,
     },
     run::{
-        self, Effect, Event, Millis, New, Origin, Refused, Repository, Request, Rerun, Rules, State, Update, Visibility,
+        self, Approvers, Effect, Event, Millis, New, Origin, Protection, Refused, Repository, Request, Rerun, Rules,
+        State, Update, Visibility,
     },
     store::{
         Batch, Change, Queued, RelayClass, Signer, Store, StoreError, Task, TaskKind,
@@ -97,6 +98,7 @@ impl Engine {
             rerun,
             secrets: secrets.names(),
             rules: self.rules(&request),
+            environments: self.environments(&request),
             visibility: self.visibility(&request),
             expires_at: now.saturating_add(config.keep_days.saturating_mul(DAY_MS)),
             request,
@@ -196,6 +198,10 @@ impl Engine {
                 }
                 // The groups' rows are made beside these, by the cascade.
                 Effect::Join { .. } | Effect::Leave { .. } => {}
+                Effect::Wake { job, at } => {
+                    let name = format!("wake {job}");
+                    batch.push(task(name, TaskKind::Wake { job }, at));
+                }
                 Effect::Timer { at } => batch.push(task("expire".into(), TaskKind::Expire, at)),
                 Effect::Publish(update) => batch.extend(self.publish(state, &update, publisher)?),
                 Effect::Seal => batch.push(task("seal".into(), TaskKind::Seal, now)),
@@ -241,12 +247,28 @@ impl Engine {
         }
     }
 
+    /// What protects environments of the request's repository, in the operator's order.
+    fn environments(&self, request: &Request) -> Vec<Protection> {
+        let named = crate::plan::repository_name(&request.repository);
+        let is_meant = |one: &&config::Environment| {
+            one.repository == "*" || one.repository == request.repository.address || one.repository == named
+        };
+        let protection = |one: &config::Environment| Protection {
+            name: one.name.clone(),
+            approvers: match &one.approvers {
+                None => Approvers::Maintainers,
+                Some(keys) if keys.is_empty() => Approvers::Nobody,
+                Some(keys) => Approvers::Keys(self::keys(keys)),
+            },
+            wait_ms: one.wait_minutes.saturating_mul(60_000),
+            branches: one.branches.clone(),
+        };
+        self.0.config.environments.iter().filter(is_meant).map(protection).collect()
+    }
+
     fn visibility(&self, request: &Request) -> Visibility {
         match self.repository(&request.repository) {
-            Some(found) if found.visibility == VisibilityConfig::Readers => {
-                let keys = found.readers.iter().filter_map(|key| PublicKey::parse(key).ok());
-                Visibility::Readers(keys.map(|key| key.to_hex()).collect())
-            }
+            Some(found) if found.visibility == VisibilityConfig::Readers => Visibility::Readers(keys(&found.readers)),
             _ => Visibility::Public,
         }
     }
@@ -257,4 +279,9 @@ impl Engine {
         let all = &self.0.config.repositories;
         all.get(&repository.address).or_else(|| all.get(&named)).or_else(|| all.get("*"))
     }
+}
+
+/// Keys as configured, in hex.
+fn keys(written: &[String]) -> Vec<String> {
+    written.iter().filter_map(|key| PublicKey::parse(key).ok()).map(|key| key.to_hex()).collect()
 }

@@ -9,7 +9,10 @@ use proto::worker::{self as wire, ResolveRequest};
 use tokio::io::DuplexStream;
 use workflow::plan::JobOrder;
 
-use super::{definitions::Definitions, engine::Engine};
+use super::{
+    definitions::Definitions,
+    engine::{Applied, Engine},
+};
 use crate::{
     config::{self, Config},
     dispatch::{self, Access, AttemptId, Connected, Dispatch, Enrolment, Logs, Objects, worker_id},
@@ -21,7 +24,7 @@ use crate::{
         tags,
     },
     origin::{self, Held, Origin, Who},
-    run::{self, Millis},
+    run::{self, Millis, Verdict},
     source::{
         Lookup, Sources,
         address::Address,
@@ -303,6 +306,19 @@ impl Control for Operator {
             Ok(())
         }
         .boxed()
+    }
+
+    fn decide<'a>(
+        &'a self,
+        run: &'a str,
+        job: &'a str,
+        verdict: Verdict,
+        by: &'a str,
+        comment: &'a str,
+    ) -> BoxFuture<'a, anyhow::Result<bool>> {
+        let (job, by, comment) = (job.to_owned(), by.to_owned(), comment.to_owned());
+        let event = run::Event::Decided { job, verdict, by, comment };
+        async move { Ok(matches!(self.engine.apply(run, event, Vec::new()).await?, Applied::Changed(_))) }.boxed()
     }
 
     fn drain<'a>(&'a self, worker: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {

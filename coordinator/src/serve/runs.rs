@@ -107,10 +107,10 @@ impl Engine {
 /// Milliseconds the run may still take; 0: no limit.
 fn time_left(state: &State, now: Millis) -> u64 {
     let limit = state.rules.max_duration_ms;
-    match (limit, state.started_at) {
+    match (limit, state.deadline(now)) {
         (0, _) => 0,
         (limit, None) => limit,
-        (limit, Some(started)) => started.saturating_add(limit).saturating_sub(now).max(1),
+        (_, Some(due)) => due.saturating_sub(now).max(1),
     }
 }
 

@@ -108,6 +108,7 @@ impl Tasks {
                 return Ok(store.commit(done).await?);
             }
             TaskKind::Seal => Event::Sealed { log: self.seal(&state).await? },
+            TaskKind::Wake { job } => Event::Due { job: job.clone() },
             TaskKind::Expire => Event::Expired,
         };
         self.engine.apply(&task.run, event, done).await?;

@@ -9,6 +9,8 @@ type Found<T> = Result<T, StoreError>;
 
 /// Most rows of one answer.
 const ROWS: i64 = 2000;
+/// Uses of caches that are kept of one attempt.
+const USES: i64 = 100;
 
 /// What a job saved for later jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +58,47 @@ pub struct Artifact {
     pub expires_at: Millis,
 }
 
+/// What came of a job's call for a cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheOutcome {
+    /// It was given one.
+    Hit,
+    /// There was none for its keys.
+    Miss,
+    /// It saved one.
+    Saved,
+}
+
+impl CacheOutcome {
+    const ALL: [(Self, &'static str); 3] = [(Self::Hit, "hit"), (Self::Miss, "miss"), (Self::Saved, "saved")];
+
+    /// In one word.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(outcome, _)| *outcome == self).map_or("", |(_, word)| word)
+    }
+}
+
+/// A job's call for a cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheUse {
+    /// Run id.
+    pub run: String,
+    /// Job key.
+    pub job: String,
+    /// The job's attempt.
+    pub attempt: u32,
+    /// What came of it.
+    pub outcome: CacheOutcome,
+    /// The first key that was asked for, or the one that was saved.
+    pub key: String,
+    /// The key of what was given.
+    pub found: Option<String>,
+    /// Bytes.
+    pub size: u64,
+    /// When.
+    pub at: Millis,
+}
+
 /// A change of caches or artifacts.
 #[derive(Debug, Clone)]
 pub enum Kept {
@@ -68,6 +111,9 @@ pub enum Kept {
         /// When.
         at: Millis,
     },
+    /// A job asked for an entry, or saved one. The same a second time changes nothing; of one attempt only the first
+    /// hundred are kept.
+    CacheUse(CacheUse),
     /// An entry goes.
     CacheGone {
         /// Its id.
@@ -101,6 +147,16 @@ impl Store {
         );
         let found = statement.bind(integer(since)).bind(ROWS).fetch_all(&self.readers).await?;
         found.iter().map(cache).collect()
+    }
+
+    /// What the jobs of a run asked of caches, in that order.
+    pub async fn cache_uses(&self, run: &str) -> Found<Vec<CacheUse>> {
+        let statement = query(
+            "SELECT run, job, attempt, outcome, name, found, size, at FROM cache_uses
+             WHERE run = $1 ORDER BY at, job, name LIMIT $2",
+        );
+        let found = statement.bind(run).bind(ROWS).fetch_all(&self.readers).await?;
+        found.iter().map(cache_use).collect()
     }
 
     /// Artifacts of a run, in the order in which they were made.
@@ -150,6 +206,25 @@ pub(super) async fn apply(connection: &mut AnyConnection, change: &Kept) -> Resu
             statement.bind(integer(*id)).bind(integer(*at)).execute(connection).await?;
             Ok(())
         }
+        Kept::CacheUse(used) => {
+            let statement = query(
+                "INSERT INTO cache_uses (run, job, attempt, outcome, name, found, size, at)
+                 SELECT $1, $2, $3, $4, $5, $6, $7, $8
+                 WHERE (SELECT count(*) FROM cache_uses WHERE run = $1 AND job = $2 AND attempt = $3) < $9
+                 ON CONFLICT DO NOTHING",
+            )
+            .bind(&used.run)
+            .bind(&used.job)
+            .bind(i64::from(used.attempt))
+            .bind(used.outcome.as_str())
+            .bind(&used.key)
+            .bind(used.found.as_ref())
+            .bind(integer(used.size))
+            .bind(integer(used.at))
+            .bind(USES);
+            statement.execute(connection).await?;
+            Ok(())
+        }
         Kept::CacheGone { id } => {
             query("DELETE FROM caches WHERE id = $1").bind(integer(*id)).execute(connection).await?;
             Ok(())
@@ -191,6 +266,22 @@ fn cache(row: &AnyRow) -> Found<Cache> {
         size: natural(row, 6)?,
         made_at: natural(row, 7)?,
         used_at: natural(row, 8)?,
+    })
+}
+
+fn cache_use(row: &AnyRow) -> Found<CacheUse> {
+    let word: String = row.try_get(3)?;
+    let outcome = CacheOutcome::ALL.iter().find(|(_, known)| *known == word).map(|(outcome, _)| *outcome);
+    Ok(CacheUse {
+        run: row.try_get(0)?,
+        job: row.try_get(1)?,
+        attempt: u32::try_from(natural(row, 2)?).unwrap_or(u32::MAX),
+        outcome: outcome
+            .ok_or_else(|| StoreError::Database(format!("a stored use of a cache is unknown: `{word}`")))?,
+        key: row.try_get(4)?,
+        found: row.try_get(5)?,
+        size: natural(row, 6)?,
+        at: natural(row, 7)?,
     })
 }
 

@@ -44,6 +44,7 @@ impl Status {
         match &state.phase {
             Phase::Planning => Self::Planning,
             Phase::Waiting { .. } => Self::Waiting,
+            Phase::Active if state.held_back().is_some() => Self::Waiting,
             Phase::Active if state.started_at.is_none() => Self::Queued,
             Phase::Active => Self::Running,
             Phase::Sealing { .. } => Self::Sealing,
@@ -79,6 +80,7 @@ impl Where {
             ("event", &filter.event),
             ("actor", &filter.actor),
             ("request", &filter.request),
+            ("previous", &filter.previous),
         ];
         for (column, wanted) in columns {
             if let Some(wanted) = wanted {
@@ -200,7 +202,7 @@ fn summary(row: &AnyRow) -> Result<Summary, StoreError> {
     let wait = match row.try_get::<Option<String>, _>("wait_kind")?.as_deref() {
         Some("concurrency") => Some(Wait::Concurrency { group: name, holder: number("wait_holder")? }),
         Some("quota") => Some(Wait::Quota { name }),
-        Some("approval") => Some(Wait::Approval),
+        Some("approval") => Some(Wait::Approval { environment: name, approvers: Vec::new() }),
         Some("timer") => Some(Wait::Timer { until: number("wait_until")?.unwrap_or_default() }),
         _ => None,
     };
@@ -345,7 +347,7 @@ trait BindAll<'q>: Sized {
 
 impl<'q> BindAll<'q> for Statement<'q> {
     fn bind_all(self, state: &'q State) -> Result<Self, StoreError> {
-        let (wait_kind, wait_name, wait_until, wait_holder) = waiting(&state.phase);
+        let (wait_kind, wait_name, wait_until, wait_holder) = waiting(state);
         let (phase, conclusion) = match &state.phase {
             Phase::Planning => ("planning", None),
             Phase::Waiting { .. } => ("waiting", None),
@@ -384,12 +386,16 @@ impl<'q> BindAll<'q> for Statement<'q> {
 type Waiting<'a> = (Option<&'static str>, Option<&'a str>, Option<i64>, Option<i64>);
 
 /// Kind, name, moment and holder of what a run waits for.
-fn waiting(phase: &Phase) -> Waiting<'_> {
-    let Phase::Waiting { on } = phase else { return (None, None, None, None) };
+fn waiting(state: &State) -> Waiting<'_> {
+    let on = match &state.phase {
+        Phase::Waiting { on } => Some(on),
+        _ => state.held_back(),
+    };
+    let Some(on) = on else { return (None, None, None, None) };
     match on {
         Wait::Concurrency { group, holder } => (Some("concurrency"), Some(group), None, holder.map(integer)),
         Wait::Quota { name } => (Some("quota"), Some(name), None, None),
-        Wait::Approval => (Some("approval"), None, None, None),
+        Wait::Approval { environment, .. } => (Some("approval"), Some(environment), None, None),
         Wait::Timer { until } => (Some("timer"), None, Some(integer(*until)), None),
     }
 }

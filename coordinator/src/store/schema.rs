@@ -13,7 +13,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_first.sql"),
     include_str!("../../migrations/0002_list.sql"),
     include_str!("../../migrations/0003_caches_and_artifacts.sql"),
-    include_str!("../../migrations/0004_definitions.sql"),
+    include_str!("../../migrations/0004_used.sql"),
+    include_str!("../../migrations/0005_definitions.sql"),
 ];
 
 /// Connections for reading. SQLite readers block nobody in WAL.
@@ -42,6 +43,8 @@ pub(super) async fn connect(path: &Path) -> Result<(AnyConnection, AnyPool), Sto
     migrate(&mut writer).await?;
     let readers = AnyPoolOptions::new()
         .max_connections(READERS)
+        // A file does not go away as a server does; asking first would double the way of a short query.
+        .test_before_acquire(false)
         .after_connect(|connection, _| {
             Box::pin(async move {
                 connection.execute(sqlx::raw_sql(SETTINGS)).await?;

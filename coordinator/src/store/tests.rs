@@ -52,10 +52,13 @@ fn run(id: &str, serial: u64) -> State {
         secret_names: Vec::new(),
         secrets: false,
         rules: crate::run::Rules::default(),
+        environments: Vec::new(),
         visibility: Visibility::Public,
         expires_at: 1000,
         created_at: 1,
         started_at: None,
+        paused_at: None,
+        paused_ms: 0,
         stamped_at: 0,
     }
 }
@@ -260,7 +263,7 @@ async fn every_phase_of_a_run_can_be_stored() {
     let waits = [
         Wait::Concurrency { group: "g".into(), holder: None },
         Wait::Quota { name: "q".into() },
-        Wait::Approval,
+        Wait::Approval { environment: "production".into(), approvers: Vec::new() },
         Wait::Timer { until: 5 },
     ];
     let end = End { conclusion: Conclusion::Failure, reason: None, exit_code: 1, at: 9 };

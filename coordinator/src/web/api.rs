@@ -11,7 +11,8 @@ use utoipa::IntoParams;
 use super::{
     Asked, Refusal, Web,
     auth::Caller,
-    view::{EventView, RunSummary, RunView},
+    view::{RunSummary, RunView},
+    whole,
 };
 use crate::{
     run,
@@ -40,6 +41,8 @@ pub(super) struct Wanted {
     pub(super) event: Option<String>,
     /// Id of the event (5100) that asked for it.
     pub(super) request: Option<String>,
+    /// Id of the run that they repeat.
+    pub(super) previous: Option<String>,
     /// Only runs that have not ended.
     pub(super) unfinished: bool,
     /// The page's place: only runs with a smaller serial. `Link: <…>; rel="next"` has the next one.
@@ -69,6 +72,7 @@ impl Wanted {
             branch: given(&self.branch),
             event: given(&self.event),
             request: given(&self.request),
+            previous: given(&self.previous),
             status: status.transpose()?,
             actor,
             unfinished: self.unfinished,
@@ -87,6 +91,7 @@ impl Wanted {
             ("actor", &self.actor),
             ("event", &self.event),
             ("request", &self.request),
+            ("previous", &self.previous),
         ];
         for (name, value) in fields {
             if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
@@ -169,8 +174,7 @@ pub(super) async fn run(
     Path(id): Path<String>,
 ) -> Result<Json<RunView>, Refusal> {
     let state = find(&web, &caller, &id).await?;
-    let events = web.store.outbox_of(&state.id).await?.into_iter().map(EventView::from).collect();
-    Ok(Json(RunView { events: Some(events), ..state.into() }))
+    Ok(Json(whole::run(&web, &caller, state).await?))
 }
 
 /// Ends a run. For its author, the repository's maintainers and the operator.

@@ -11,23 +11,47 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Refusal, Web, api, auth::Caller};
-use crate::{run::Millis, store::Artifact};
+use crate::{
+    run::{self, Carried, Millis},
+    store::Artifact,
+};
 
 /// An artifact of a run.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ArtifactView {
-    id: u64,
-    name: String,
+    pub(super) id: u64,
+    pub(super) name: String,
     /// Key of the job that made it.
-    job: String,
-    attempt: u32,
+    pub(super) job: String,
+    pub(super) attempt: u32,
+    /// The run whose job made it, if that was an earlier one.
+    #[schema(value_type = Option<Object>)]
+    pub(super) carried_from: Option<Carried>,
     /// Bytes of its archive.
-    size: u64,
-    sha256: String,
-    made_at: Millis,
-    expires_at: Millis,
+    pub(super) size: u64,
+    pub(super) sha256: String,
+    pub(super) made_at: Millis,
+    pub(super) expires_at: Millis,
     /// Where its archive is.
-    url: String,
+    pub(super) url: String,
+}
+
+/// Those of a run, in the order in which they were made.
+pub(super) async fn of(web: &Web, state: &run::State) -> Result<Vec<ArtifactView>, Refusal> {
+    let base = web.settings.public_url.as_str().trim_end_matches('/');
+    let view = |artifact: Artifact| ArtifactView {
+        url: format!("{base}/api/runs/{}/artifacts/{}", state.id, artifact.id),
+        id: artifact.id,
+        name: artifact.name,
+        carried_from: state.jobs.get(&artifact.job).and_then(|job| job.carried.clone()),
+        job: artifact.job,
+        attempt: artifact.attempt,
+        size: artifact.size,
+        sha256: artifact.sha256,
+        made_at: artifact.made_at,
+        expires_at: artifact.expires_at,
+    };
+    Ok(current(web, &state.id).await?.into_iter().map(view).collect())
 }
 
 /// Those of a run that this caller may see, in the order in which they were made.
@@ -40,19 +64,7 @@ pub(super) async fn list(
     Path(id): Path<String>,
 ) -> Result<Json<Vec<ArtifactView>>, Refusal> {
     let state = api::find(&web, &caller, &id).await?;
-    let base = web.settings.public_url.as_str().trim_end_matches('/');
-    let view = |artifact: Artifact| ArtifactView {
-        url: format!("{base}/api/runs/{}/artifacts/{}", state.id, artifact.id),
-        id: artifact.id,
-        name: artifact.name,
-        job: artifact.job,
-        attempt: artifact.attempt,
-        size: artifact.size,
-        sha256: artifact.sha256,
-        made_at: artifact.made_at,
-        expires_at: artifact.expires_at,
-    };
-    Ok(Json(current(&web, &state.id).await?.into_iter().map(view).collect()))
+    Ok(Json(of(&web, &state).await?))
 }
 
 /// The archive of one, by its id or its name.

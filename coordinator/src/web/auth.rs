@@ -9,6 +9,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use nostr::{Event, JsonUtil};
+use sha2::{Digest, Sha256};
 
 use super::{Refusal, Web};
 use crate::store::Reader;
@@ -28,6 +29,8 @@ const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, PADDIN
 pub(super) struct Caller {
     /// 64 hex; `None`: nobody signed.
     pub(super) key: Option<String>,
+    /// SHA-256 of the body that was signed for, hex.
+    payload: Option<String>,
     /// What it may read.
     pub(super) reader: Reader,
 }
@@ -39,7 +42,17 @@ impl Caller {
             Some(key) if web.settings.operators.contains(key) => Reader::Operator,
             Some(key) => Reader::Key(key.clone()),
         };
-        Self { key, reader }
+        Self { key, payload: None, reader }
+    }
+
+    /// The key, where it signed this very body: the signature of an address alone could be sent again with another.
+    pub(super) fn signed_with(&self, body: &[u8]) -> Result<&str, Refusal> {
+        let key = self.signed()?;
+        let hash = hex::encode(Sha256::digest(body));
+        match self.payload.as_ref().is_some_and(|signed| signed.eq_ignore_ascii_case(&hash)) {
+            true => Ok(key),
+            false => Err(unauthorized("the signature does not cover the body: add its SHA-256 as `payload` (NIP-98)")),
+        }
     }
 
     /// The key, or the demand to sign.
@@ -73,7 +86,10 @@ impl FromRequestParts<Web> for Caller {
         };
         match problem {
             Some(problem) => Err(unauthorized(&format!("the request's signature does not count: {problem}"))),
-            None => Ok(Self::new(web, Some(event.pubkey.to_hex()))),
+            None => {
+                let payload = tag(&event, "payload").map(str::to_owned);
+                Ok(Self { payload, ..Self::new(web, Some(event.pubkey.to_hex())) })
+            }
         }
     }
 }

@@ -11,10 +11,12 @@ use workflow::plan::Conclusion;
 
 use super::{
     Asked, Refusal, Web, api,
+    artifacts::ArtifactView,
     auth::Caller,
     graph::{Graph, Times, span},
     markdown,
-    view::{JobView, RunSummary, RunView, time},
+    view::{ApprovalView, AttemptView, JobView, RunSummary, RunView, size, time},
+    whole::{self, CacheView},
 };
 use crate::{
     run::{self, Origin, Supplied},
@@ -39,7 +41,6 @@ struct Run<'a> {
     pool: &'a str,
     run: RunView,
     version: u64,
-    why: Option<String>,
     message: Option<String>,
     graph: Graph,
     times: Times,
@@ -107,11 +108,10 @@ pub(super) async fn run(
     let chain = asked(&state).into_iter().chain(outbox.into_iter().map(Link::from)).collect();
     let (graph, times) = (Graph::of(&state), Times::of(&state, (web.settings.now)()));
     let (version, message) = (state.version, state.message.clone());
-    let run = RunView::from(state);
-    let why = run.reason.as_ref().map(run::sentence);
+    let run = whole::run(&web, &caller, state).await?;
     let summaries = run.jobs.iter().filter(|job| !job.summary.is_empty());
     let summaries = summaries.map(|job| (job.name.clone(), markdown::render(&job.summary))).collect();
-    rendered(&Run { pool: &web.settings.name, run, version, why, message, graph, times, summaries, chain })
+    rendered(&Run { pool: &web.settings.name, run, version, message, graph, times, summaries, chain })
 }
 
 /// The events that asked for a run: they were checked when they came, or there would be no run.
@@ -188,6 +188,7 @@ assets! {
     "edit.js" as "text/javascript; charset=utf-8",
     "yaml.js" as "text/javascript; charset=utf-8",
     "make.js" as "text/javascript; charset=utf-8",
+    "review.js" as "text/javascript; charset=utf-8",
     "stream.js" as "text/javascript; charset=utf-8",
 }
 
@@ -268,9 +269,9 @@ impl RunView {
     }
 
     /// The page of a job's log, at a step where one is named.
-    fn log_link(&self, job: &JobView, step: Option<&str>) -> String {
+    fn log_link(&self, job: &JobView, attempt: &u32, step: Option<&str>) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query.append_pair("job", &job.key).append_pair("attempt", &job.attempt.to_string());
+        query.append_pair("job", &job.key).append_pair("attempt", &attempt.to_string());
         if let Some(step) = step {
             query.append_pair("step", step);
         }
@@ -284,14 +285,45 @@ impl JobView {
         self.conclusion.map_or(self.phase, Conclusion::as_str)
     }
 
-    fn is_bad(&self) -> bool {
-        self.conclusion == Some(Conclusion::Failure)
+    /// What needs somebody's eyes is open from the start.
+    fn is_open(&self) -> bool {
+        self.conclusion == Some(Conclusion::Failure) || self.approval.as_ref().is_some_and(|approval| approval.waits)
     }
 
-    /// Why it waits, or why it ended as it did.
-    fn why(&self) -> String {
-        let ended = || self.reason.as_ref().map(run::sentence);
-        self.waits.clone().or_else(ended).unwrap_or_default()
+    /// Attempts that ended without a result.
+    fn lost(&self) -> impl Iterator<Item = (&AttemptView, &str)> {
+        self.attempts.iter().filter_map(|attempt| Some((attempt, attempt.lost.as_deref()?)))
+    }
+}
+
+impl ArtifactView {
+    fn size(&self) -> String {
+        size(self.size)
+    }
+
+    fn until(&self) -> String {
+        time(self.expires_at)
+    }
+}
+
+impl CacheView {
+    fn size(&self) -> String {
+        if self.size == 0 { String::new() } else { size(self.size) }
+    }
+
+    /// How the page paints the outcome.
+    fn class(&self) -> &'static str {
+        if self.outcome == "miss" { "skipped" } else { "success" }
+    }
+}
+
+impl ApprovalView {
+    /// What was decided, by whom and when.
+    fn said(&self) -> Option<String> {
+        let (verdict, by, at) = (self.verdict?, self.by.as_ref()?, self.at?);
+        let comment = self.comment.as_ref().filter(|text| !text.is_empty());
+        let comment = comment.map(|text| format!(": {text}")).unwrap_or_default();
+        Some(format!("{verdict} by {by} at {} UTC{comment}", time(at)))
     }
 }
 

@@ -91,7 +91,8 @@ pub(super) async fn waiting(web: &Web, caller: &Caller) -> Result<QueueView, Ref
     let page = Page { before: None, limit: RUNS };
     let mut entries = Vec::new();
     for run in web.store.list(&filter, page).await? {
-        if let Some(wait) = &run.wait {
+        // What a job of it waits for is said with the job.
+        if let Some(wait) = run.wait.as_ref().filter(|_| run.phase == "waiting") {
             entries.push(Waiting {
                 reason: view::wait(wait),
                 run: run.id,
@@ -102,7 +103,7 @@ pub(super) async fn waiting(web: &Web, caller: &Caller) -> Result<QueueView, Ref
                 labels: Vec::new(),
                 since: run.created_at,
             });
-        } else if matches!(run.status, Status::Queued | Status::Running)
+        } else if matches!(run.status, Status::Queued | Status::Running | Status::Waiting)
             && let Some(state) = web.store.run(&run.id).await?
         {
             for job in state.jobs.values() {

@@ -5,8 +5,13 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use workflow::plan::{Annotation, Conclusion, Environment, Reason};
 
+use super::{
+    artifacts::ArtifactView,
+    whole::{CacheView, RunLink},
+    why,
+};
 use crate::{
-    run::{self, Carried, End, Job, JobPhase, Millis, Origin, Phase, State, Supplied, Wait},
+    run::{self, AttemptRecord, Carried, End, Job, JobPhase, Millis, Origin, Phase, State, Supplied, Verdict, Wait},
     store::{Pending, Status, Summary},
 };
 
@@ -21,6 +26,12 @@ pub(super) struct RunView {
     pub(super) attempt: u32,
     /// Id of the run that this one repeats.
     pub(super) previous: Option<String>,
+    /// That run, where the caller may see it; only where one run was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) previous_run: Option<RunLink>,
+    /// Runs that repeat this one, the oldest first; only where one run was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reruns: Option<Vec<RunLink>>,
     /// Names of the secrets that came with the request: a rerun has to bring them again.
     pub(super) secret_names: Vec<String>,
     pub(super) repository: String,
@@ -48,6 +59,8 @@ pub(super) struct RunView {
     pub(super) conclusion: Option<Conclusion>,
     #[schema(value_type = Option<Object>)]
     pub(super) reason: Option<Reason>,
+    /// Why it waits, or ended as it did, for people.
+    pub(super) why: Option<String>,
     pub(super) exit_code: Option<i32>,
     /// When the coordinator heard the request.
     pub(super) received_at: Millis,
@@ -57,7 +70,16 @@ pub(super) struct RunView {
     pub(super) log_url: Option<String>,
     pub(super) log_sha256: Option<String>,
     pub(super) full_log_url: Option<String>,
+    /// Repositories that called workflows come from: `owner/repo@ref` and the commit it stood for.
+    #[schema(value_type = std::collections::HashMap<String, String>)]
+    pub(super) workflows: IndexMap<String, String>,
     pub(super) jobs: Vec<JobView>,
+    /// Artifacts, those of carried-over jobs among them; only where one run was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) artifacts: Option<Vec<ArtifactView>>,
+    /// What its jobs asked of caches; only where one run was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) caches: Option<Vec<CacheView>>,
     /// Events that report on it; only where one run was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) events: Option<Vec<EventView>>,
@@ -107,13 +129,18 @@ pub(super) struct JobView {
     pub(super) conclusion: Option<Conclusion>,
     #[schema(value_type = Option<Object>)]
     pub(super) reason: Option<Reason>,
+    /// Why it waits, was left out, or ended as it did, for people.
+    pub(super) why: Option<String>,
     pub(super) exit_code: Option<i32>,
     /// Where it ran, if that was an earlier run.
     #[schema(value_type = Option<Object>)]
     pub(super) carried_from: Option<Carried>,
     pub(super) labels: Vec<String>,
+    /// Number of the latest attempt.
     pub(super) attempt: u32,
+    pub(super) attempts: Vec<AttemptView>,
     pub(super) worker: Option<String>,
+    /// Digest of its image.
     pub(super) image: Option<String>,
     /// Actions of other repositories: `owner/repo@ref` and the commit it stood for.
     #[schema(value_type = std::collections::HashMap<String, String>)]
@@ -121,10 +148,62 @@ pub(super) struct JobView {
     /// What it deploys to.
     #[schema(value_type = Option<Object>)]
     pub(super) environment: Option<Environment>,
+    /// Who was asked before it started, and what they said, where its environment asks somebody.
+    pub(super) approval: Option<ApprovalView>,
     pub(super) steps: Vec<StepView>,
     #[schema(value_type = Vec<Object>)]
     pub(super) annotations: Vec<Annotation>,
     pub(super) summary: String,
+}
+
+/// The approval of a job.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ApprovalView {
+    /// Name of the environment.
+    pub(super) environment: String,
+    /// Keys (64 hex), one of which is enough.
+    pub(super) approvers: Vec<String>,
+    /// It is waited for now.
+    pub(super) waits: bool,
+    /// `approved` or `rejected`.
+    pub(super) verdict: Option<&'static str>,
+    /// Who decided, 64 hex.
+    pub(super) by: Option<String>,
+    pub(super) comment: Option<String>,
+    pub(super) at: Option<Millis>,
+}
+
+impl ApprovalView {
+    fn of(job: &Job) -> Option<Self> {
+        let gate = job.gate.as_ref().filter(|gate| !gate.approvers.is_empty())?;
+        let said = gate.decision.as_ref();
+        Some(Self {
+            environment: job.environment.clone().unwrap_or_default(),
+            approvers: gate.approvers.clone(),
+            waits: matches!(job.phase, JobPhase::Waiting { on: Wait::Approval { .. }, .. }),
+            verdict: said.map(|said| match said.verdict {
+                Verdict::Approved => "approved",
+                Verdict::Rejected => "rejected",
+            }),
+            by: said.map(|said| said.by.clone()),
+            comment: said.map(|said| said.comment.clone()),
+            at: said.map(|said| said.at),
+        })
+    }
+}
+
+/// One hand-out of a job to a worker.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AttemptView {
+    /// From 1.
+    pub(super) number: u32,
+    /// Id of the worker.
+    pub(super) worker: String,
+    pub(super) accepted_at: Millis,
+    /// When its first step began.
+    pub(super) begun_at: Option<Millis>,
+    /// Why it ended without a result, for people.
+    pub(super) lost: Option<String>,
 }
 
 /// A step of a job that ended.
@@ -157,6 +236,8 @@ struct Answer {
 
 impl From<State> for RunView {
     fn from(state: State) -> Self {
+        let held_back = state.held_back().map(wait);
+        let whys: Vec<_> = state.jobs.keys().map(|key| why::job(&state, key)).collect();
         let (run_event, job_event, publisher) = match state.request.origin {
             Origin::HiveCi { run_event, job_event, publisher, .. } => (Some(run_event), Some(job_event), publisher),
             Origin::Api => (None, None, None),
@@ -164,7 +245,7 @@ impl From<State> for RunView {
         let (phase, waits, end, log) = match state.phase {
             Phase::Planning => ("planning", None, None, None),
             Phase::Waiting { on } => ("waiting", Some(wait(&on)), None, None),
-            Phase::Active => ("active", None, None, None),
+            Phase::Active => ("active", held_back, None, None),
             Phase::Sealing { end } => ("sealing", None, Some(end), None),
             Phase::Done { end, log } => ("done", None, Some(end), Some(log)),
         };
@@ -175,6 +256,7 @@ impl From<State> for RunView {
         };
         let ended = matches!(phase, "sealing" | "done");
         let planned = state.planned.as_ref();
+        let jobs = state.jobs.into_iter().zip(whys).map(|(job, why)| JobView::from(job).because(why));
         Self {
             id: state.id,
             version: state.version,
@@ -182,6 +264,8 @@ impl From<State> for RunView {
             number: state.number,
             attempt: state.attempt,
             previous: state.rerun.map(|rerun| rerun.previous),
+            previous_run: None,
+            reruns: None,
             secret_names: state.secret_names,
             repository: state.request.repository.address,
             name: planned.map_or_else(|| state.request.workflow.clone(), |planned| planned.plan.name.clone()),
@@ -190,6 +274,8 @@ impl From<State> for RunView {
             commit: planned.map_or(state.request.commit, |planned| planned.commit.clone()),
             reference: planned.map_or(state.request.branch, |planned| planned.reference.clone()),
             event: planned.map(|planned| planned.event.clone()).unwrap_or_default(),
+            workflows: planned.map(|planned| planned.origins.clone()).unwrap_or_default(),
+            why: waits.clone().or_else(|| reason.as_ref().map(run::sentence)),
             workflow: state.request.workflow,
             trigger: state.request.trigger,
             actor: state.request.actor,
@@ -208,7 +294,9 @@ impl From<State> for RunView {
             log_url: log.as_ref().map(|log| log.url.clone()).filter(present),
             log_sha256: log.as_ref().map(|log| log.sha256.clone()).filter(present),
             full_log_url: log.map(|log| log.full_url).filter(present),
-            jobs: state.jobs.into_iter().map(JobView::from).collect(),
+            jobs: jobs.collect(),
+            artifacts: None,
+            caches: None,
             events: None,
         }
     }
@@ -252,6 +340,7 @@ fn waits(status: Status) -> Option<String> {
 
 impl From<(String, Job)> for JobView {
     fn from((key, job): (String, Job)) -> Self {
+        let approval = ApprovalView::of(&job);
         let (phase, waits, conclusion, reason, report) = match job.phase {
             JobPhase::Blocked => ("blocked", Some("waits for the jobs it needs".into()), None, None, None),
             JobPhase::Held => {
@@ -260,7 +349,7 @@ impl From<(String, Job)> for JobView {
             JobPhase::Waiting { on, .. } => ("waiting", Some(wait(&on)), None, None, None),
             JobPhase::Queued { reason, .. } => ("queued", Some(reason), None, None, None),
             JobPhase::Running { .. } => ("running", None, None, None, None),
-            JobPhase::Cancelling { .. } => ("cancelling", None, None, None, None),
+            JobPhase::Cancelling { reason, .. } => ("cancelling", None, None, Some(reason), None),
             JobPhase::Done { conclusion, reason, report } => ("done", None, Some(conclusion), reason, report),
         };
         let last = job.attempts.last();
@@ -271,14 +360,17 @@ impl From<(String, Job)> for JobView {
             waits,
             conclusion,
             reason,
+            why: None,
             exit_code: None,
             carried_from: job.carried.clone(),
             labels: job.labels,
             attempt: last.map_or(0, |attempt| attempt.number),
             worker: last.map(|attempt| attempt.worker.clone()),
+            attempts: job.attempts.into_iter().map(AttemptView::from).collect(),
             image: None,
             actions: IndexMap::new(),
-            environment: None,
+            environment: job.environment.map(|name| Environment { name, url: None }),
+            approval,
             steps: Vec::new(),
             annotations: Vec::new(),
             summary: String::new(),
@@ -295,11 +387,34 @@ impl From<(String, Job)> for JobView {
             view.exit_code = Some(report.exit_code);
             view.image = report.image;
             view.actions = report.actions;
-            view.environment = report.environment;
+            view.environment = report.environment.or(view.environment);
             view.annotations = report.annotations;
             view.summary = report.summary;
         }
         view
+    }
+}
+
+impl JobView {
+    /// With what only the whole run tells of it.
+    fn because(mut self, why: Option<String>) -> Self {
+        if let (Some(waits), Some(why)) = (&mut self.waits, &why) {
+            waits.clone_from(why);
+        }
+        self.why = why.or_else(|| self.waits.clone()).or_else(|| self.reason.as_ref().map(run::sentence));
+        self
+    }
+}
+
+impl From<AttemptRecord> for AttemptView {
+    fn from(attempt: AttemptRecord) -> Self {
+        Self {
+            number: attempt.number,
+            worker: attempt.worker,
+            accepted_at: attempt.accepted_at,
+            begun_at: attempt.begun_at,
+            lost: attempt.lost.as_ref().map(run::sentence),
+        }
     }
 }
 
@@ -320,7 +435,7 @@ pub(super) fn wait(on: &Wait) -> String {
     match on {
         Wait::Concurrency { group, holder } => run::held_by(group, *holder),
         Wait::Quota { name } => format!("waits for the quota {name}"),
-        Wait::Approval => "waits for an approval".into(),
+        Wait::Approval { environment, approvers } => run::awaits(environment, approvers),
         Wait::Timer { until } => format!("waits until {}", time(*until)),
     }
 }
@@ -329,4 +444,16 @@ pub(super) fn wait(on: &Wait) -> String {
 pub(super) fn time(millis: Millis) -> String {
     let moment = i64::try_from(millis).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
     moment.unwrap_or_default().strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// A number of bytes for people.
+pub(super) fn size(bytes: u64) -> String {
+    let (mut whole, mut rest, mut unit) = (bytes, 0, "bytes");
+    for larger in ["KiB", "MiB", "GiB", "TiB"] {
+        if whole < 1024 {
+            break;
+        }
+        (rest, whole, unit) = (whole % 1024 * 10 / 1024, whole / 1024, larger);
+    }
+    if unit == "bytes" { format!("{whole} {unit}") } else { format!("{whole}.{rest} {unit}") }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -23,6 +23,8 @@ use super::{
 pub const LOG: [&str; 5] = ["seq", "-f", "%099.0f", "1", "1000000"];
 /// Bytes of [`LOG`].
 pub const LOG_BYTES: u64 = 100_000_000;
+/// What time it is in nanoseconds, sixty times.
+pub const TICKS: &str = "for i in $(seq 60); do date +%s%N; sleep 0.2; done";
 /// One exec is noisy: each sample is the median of this many.
 const EXECS: usize = 5;
 
@@ -95,6 +97,23 @@ impl Floor {
         ensure!(bytes == LOG_BYTES, "the floor's attach gave {bytes} bytes of {LOG_BYTES}");
         self.engine.remove(made).await?;
         Ok(took)
+    }
+
+    /// [`TICKS`] in a container of its own: the median from the moment that a line says to its coming out of the engine.
+    pub async fn ticks(&self) -> Result<Duration> {
+        let made = self.engine.create(&self.shape, &["bash", "-c", TICKS]).await?;
+        let mut attached = self.attach(&made).await?;
+        self.engine.api.start_container(&made.id, None::<StartContainerOptions>).await?;
+        let mut took = Vec::new();
+        while let Some(piece) = attached.output.next().await {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+            let piece = piece?.into_bytes();
+            let stamp = std::str::from_utf8(&piece)?.trim();
+            let printed = Duration::from_nanos(stamp.parse().with_context(|| format!("`{stamp}` is no time"))?);
+            took.push(now.saturating_sub(printed).as_secs_f64());
+        }
+        self.engine.remove(made).await?;
+        Ok(Duration::from_secs_f64(median(&took).context("nothing was printed")?))
     }
 
     /// Jobs of one `echo`, each in a container from create to removed, so many at once. Networks are made before.

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use super::{
     engine::Engine,
     floor::Floor,
+    pages,
     pairs::{Pairs, median, millis},
     peers, progress,
     report::Report,
@@ -40,6 +41,12 @@ pub enum Goal {
     W3,
     /// A matrix of eight, four at once.
     W4,
+    /// Pages of a run with a million lines of log.
+    P1,
+    /// A line, from the step to the browser.
+    P2,
+    /// The list of a hundred thousand runs.
+    P3,
     /// What Docker alone takes; the product is not started.
     Floors,
 }
@@ -62,7 +69,8 @@ impl Choice {
         self.pairs.unwrap_or(match goal {
             Goal::G1 | Goal::G3 => 30,
             Goal::G4 => 20,
-            Goal::G6 | Goal::W1 | Goal::W2 | Goal::W3 | Goal::W4 | Goal::Floors => 10,
+            Goal::G6 | Goal::W1 | Goal::W2 | Goal::W3 | Goal::W4 | Goal::P1 | Goal::P3 | Goal::Floors => 10,
+            Goal::P2 => 5,
             Goal::G9 => 1,
         })
     }
@@ -96,6 +104,7 @@ pub async fn measure(engine: &Engine, choice: &Choice) -> Result<Report> {
         bench.logs(choice.pairs(Goal::G6)).await;
     }
     bench.workflows(choice).await?;
+    bench.pages(choice).await?;
     if !bench.report.holds() {
         keep_logs(&mut bench);
     }
@@ -218,6 +227,20 @@ impl Bench {
             if choice.has(goal) {
                 workflows::measure(workflow, choice.pairs(goal), &mut sides, &mut self.report).await;
             }
+        }
+        Ok(())
+    }
+
+    async fn pages(&mut self, choice: &Choice) -> Result<()> {
+        let Self { cold, stage, floor, report, .. } = self;
+        if choice.has(Goal::P1) {
+            pages::large_log(stage, cold, choice.pairs(Goal::P1), report).await?;
+        }
+        if choice.has(Goal::P2) {
+            pages::live_line(stage, cold, floor, choice.pairs(Goal::P2), report).await?;
+        }
+        if choice.has(Goal::P3) {
+            pages::long_list(stage, choice.pairs(Goal::P3), report).await?;
         }
         Ok(())
     }

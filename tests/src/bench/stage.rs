@@ -7,11 +7,12 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use nostr::Event;
 
 use super::{
     answer::{Api, Stamps},
     engine::{Engine, Shape},
-    floor::LOG,
+    floor::{LOG, TICKS},
     memory,
 };
 use crate::harness::{
@@ -39,6 +40,10 @@ pub enum Work {
     TwentySteps,
     /// One step that prints 100 MB.
     Log,
+    /// One step that prints a hundred lines.
+    FewLines,
+    /// One step that prints what time it is, again and again.
+    Ticks,
     /// Long enough to be looked at.
     Sleep,
     /// Ten jobs of one `echo`.
@@ -69,11 +74,23 @@ pub struct Stage {
     folder: tempfile::TempDir,
 }
 
+/// A job that was asked for.
+#[derive(Debug)]
+pub struct Asked {
+    /// Hex id of its event, by which the coordinator finds the run.
+    pub id: String,
+    run: Event,
+    job: Event,
+    sent: u64,
+}
+
 /// A coordinator and its worker.
 #[derive(Debug)]
 pub struct Running {
     pool: Pool,
     api: Api,
+    slots: usize,
+    warm: usize,
     worker: Ending,
     coordinator: Ending,
 }
@@ -112,10 +129,7 @@ impl Stage {
         // The jobs of one author are many; the default rate is for people.
         let pool =
             Pool::create(&self.folder.path().join(name), relays)?.with("LONGSHORE_LIMITS_AUTHOR_PER_MINUTE", "100000");
-        let coordinator = Ending(pool.coordinator()?);
-        let (slots, warm) = (slots.to_string(), warm.to_string());
-        let worker = Ending(pool.worker(&[("LONGSHORE_SLOTS", &slots), ("LONGSHORE_POOL_SIZE", &warm)])?);
-        Ok(Running { api: Api::new(&pool.http), pool, worker, coordinator })
+        Running::start(pool, slots, warm)
     }
 
     /// Runs a job to its end, waits until the pool is at rest, and reads its stamps.
@@ -134,17 +148,41 @@ impl Stage {
             .map_err(|error| format!("{work:?}: {error:#}"))
     }
 
-    /// Presses, and waits for the result: the job event's id, when it was sent and when its end was heard.
-    async fn heard(&self, on: &Running, work: Work) -> Result<(String, u64, u64)> {
+    /// A run that succeeded: the id of its job event.
+    pub async fn ended(&self, on: &Running, work: Work) -> Result<String> {
+        Ok(self.heard(on, work).await?.0)
+    }
+
+    /// Presses, and waits until the job runs.
+    pub async fn started(&self, on: &Running, work: Work) -> Result<Asked> {
+        let asked = self.ask(on, work).await?;
+        self.world.listener.status(&asked.job, "running", LIMIT).await?;
+        Ok(asked)
+    }
+
+    /// Waits for the end of a job, until the pool is at rest again.
+    pub async fn wait(&self, asked: &Asked) -> Result<()> {
+        self.world.listener.end(&asked.run, &asked.job, LIMIT).await?;
+        tokio::time::sleep(SETTLE).await;
+        Ok(())
+    }
+
+    async fn ask(&self, on: &Running, work: Work) -> Result<Asked> {
         let (run, job) = self.world.press(on.pool.pubkey, work.path()).events()?;
         self.world.listener.publish(&run).await?;
         let sent = now();
         self.world.listener.publish(&job).await?;
+        Ok(Asked { id: job.id.to_hex(), run, job, sent })
+    }
+
+    /// Presses, and waits for the result: the job event's id, when it was sent and when its end was heard.
+    async fn heard(&self, on: &Running, work: Work) -> Result<(String, u64, u64)> {
+        let Asked { id, run, job, sent } = self.ask(on, work).await?;
         let answers = self.world.listener.end(&run, &job, LIMIT).await?;
         let heard = now().max(sent);
         let result = answers.only(kind::RESULT)?;
         ensure!(tag(result, "success") == "true", "the job failed: {}", tag(result, "error"));
-        Ok((job.id.to_hex(), sent, heard))
+        Ok((id, sent, heard))
     }
 
     async fn job(&self, on: &Running, work: Work) -> Result<Timed> {
@@ -168,22 +206,44 @@ impl Stage {
 
     /// The shape of a job's own container, copied while the job runs.
     pub async fn shape(&self, on: &Running, engine: &Engine) -> Result<Shape> {
-        let (run, job) = self.world.press(on.pool.pubkey, Work::Sleep.path()).events()?;
-        self.world.listener.publish(&run).await?;
-        self.world.listener.publish(&job).await?;
-        self.world.listener.status(&job, "running", LIMIT).await?;
+        let asked = self.started(on, Work::Sleep).await?;
         let until = tokio::time::Instant::now() + Duration::from_secs(10);
         let mut shape = engine.copy(&asleep()).await?;
         while shape.is_none() && tokio::time::Instant::now() < until {
             shape = engine.copy(&asleep()).await?;
         }
-        self.world.listener.end(&run, &job, LIMIT).await?;
-        tokio::time::sleep(SETTLE).await;
+        self.wait(&asked).await?;
         shape.with_context(|| format!("no container ran our job, in which `{}` shows", asleep()))
     }
 }
 
 impl Running {
+    fn start(pool: Pool, slots: usize, warm: usize) -> Result<Self> {
+        let coordinator = Ending(pool.coordinator()?);
+        let (slot_count, pool_size) = (slots.to_string(), warm.to_string());
+        let worker = pool.worker(&[("LONGSHORE_SLOTS", &slot_count), ("LONGSHORE_POOL_SIZE", &pool_size)])?;
+        Ok(Self { api: Api::new(&pool.http), pool, slots, warm, worker: Ending(worker), coordinator })
+    }
+
+    /// Ends both processes, has something done to what they left, and starts them again.
+    pub async fn between_lives(self, change: impl AsyncFnOnce(&Path) -> Result<()>) -> Result<Self> {
+        let Self { pool, slots, warm, worker, coordinator, .. } = self;
+        drop(worker);
+        drop(coordinator);
+        change(&pool.folder).await?;
+        Self::start(pool, slots, warm)
+    }
+
+    /// Where its coordinator shows pages.
+    pub fn http(&self) -> &str {
+        &self.pool.http
+    }
+
+    /// The page of a run, by the id of its job event.
+    pub fn page(&self, run: &str) -> String {
+        format!("{}/runs/{run}", self.http())
+    }
+
     /// MiB of the coordinator and of the worker.
     pub fn memory(&self) -> (Result<f64, String>, Result<f64, String>) {
         let of = |process: &Ending| memory::mib(process.0.id()).map_err(|error| format!("{error:#}"));
@@ -197,8 +257,17 @@ impl Running {
 }
 
 impl Work {
-    const ALL: [Self; 7] =
-        [Self::Echo, Self::OneStep, Self::TwentySteps, Self::Log, Self::Sleep, Self::TenJobs, Self::Matrix];
+    const ALL: [Self; 9] = [
+        Self::Echo,
+        Self::OneStep,
+        Self::TwentySteps,
+        Self::Log,
+        Self::FewLines,
+        Self::Ticks,
+        Self::Sleep,
+        Self::TenJobs,
+        Self::Matrix,
+    ];
 
     /// Of its workflow, in the repository.
     pub fn path(self) -> &'static str {
@@ -207,6 +276,8 @@ impl Work {
             Self::OneStep => ".github/workflows/one.yml",
             Self::TwentySteps => ".github/workflows/twenty.yml",
             Self::Log => ".github/workflows/log.yml",
+            Self::FewLines => ".github/workflows/few.yml",
+            Self::Ticks => ".github/workflows/ticks.yml",
             Self::Sleep => ".github/workflows/sleep.yml",
             Self::TenJobs => ".github/workflows/ten.yml",
             Self::Matrix => ".github/workflows/matrix.yml",
@@ -221,6 +292,8 @@ impl Work {
             Self::OneStep => vec!["echo; true".to_owned()],
             Self::TwentySteps => [vec!["echo; true".to_owned()], vec!["true".to_owned(); 19]].concat(),
             Self::Log => vec![LOG.join(" ")],
+            Self::FewLines => vec!["seq -f %099.0f 1 100".to_owned()],
+            Self::Ticks => vec![TICKS.to_owned()],
             Self::Sleep => vec![format!("echo; {}", asleep())],
         };
         let steps: String = steps.iter().map(|step| format!("      - run: \"{step}\"\n")).collect();

@@ -13,7 +13,7 @@ use workflow::github::{
     permissions::Policy,
     place::Place,
 };
-use workflow::plan::{Job, Plan, StepAction, Work};
+use workflow::plan::{ControlAction, Entry, Job, Plan, StepAction, Work};
 use workflow::yaml::{self, Limits, MergeKeys};
 
 use super::{CaseResult, Selection, manifest};
@@ -126,6 +126,14 @@ fn compare_job(job: &Job, expected: &Value, called: &IndexMap<String, Plan>) -> 
     let wanted = expected.get("steps").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     ensure!(steps.len() == wanted.len(), "{} steps, expected {}", steps.len(), wanted.len());
     for (step, wanted) in steps.iter().zip(wanted) {
+        let step = match step {
+            Entry::Step(step) => step,
+            Entry::Control(control) => {
+                compare_control(&control.control, steps, wanted)?;
+                continue;
+            }
+        };
+        ensure!(step.background == (wanted.get("background") == Some(&Value::Bool(true))), "`background` differs");
         let (key, written) = match &step.action {
             StepAction::Run { script, .. } => ("run", script),
             StepAction::Uses { uses, .. } => ("uses", uses),
@@ -134,6 +142,25 @@ fn compare_job(job: &Job, expected: &Value, called: &IndexMap<String, Plan>) -> 
         // Where an expression stands in the text, GitHub writes down the expression it makes of the whole.
         let is_expression = wanted.get("type") == Some(&Value::from(3));
         ensure!(is_expression || text(Some(wanted)) == *written, "`{key}` is {written:?}, expected {wanted}");
+    }
+    Ok(())
+}
+
+fn compare_control(control: &ControlAction, steps: &[Entry], wanted: &Value) -> Result<()> {
+    let id = |place: &usize| steps.get(*place).and_then(Entry::step).and_then(|step| step.id.clone());
+    match control {
+        ControlAction::Wait(places) => {
+            let ids: Vec<_> = places.iter().filter_map(id).collect();
+            let expected: Vec<_> = wanted["wait"].as_array().into_iter().flatten().map(|id| text(Some(id))).collect();
+            ensure!(ids == expected, "it waits for {ids:?}, expected {wanted}");
+        }
+        ControlAction::WaitAll => ensure!(wanted["wait-all"] == true, "it waits for all, expected {wanted}"),
+        ControlAction::Cancel(place) => {
+            ensure!(
+                id(place).is_some_and(|id| id == text(wanted.get("cancel"))),
+                "it cancels {place}, expected {wanted}"
+            );
+        }
     }
     Ok(())
 }

@@ -62,6 +62,10 @@ pub const SAID: &[&str] = &[
     "uploaded true true 64",
     "listed report",
     "downloaded report 20971520 false",
+    "earlier report report true",
+    "all more,report more 0",
+    "earlier failed: Unable to find an artifact with the name: none",
+    "earlier upload failed: Create Artifact Container failed: Artifact service responded with 410",
     "duplicate failed: Failed to CreateArtifact: Received non-retryable error: Failed request: (409) Conflict: an artifact with this name already exists on the workflow run",
     "deleted true",
 ];

@@ -2,6 +2,7 @@
 //! gets exactly one set of final events.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod approval;
 mod groups;
 
 use std::time::Duration;

@@ -10,7 +10,7 @@ use proto::worker::{LogRecord, Mark};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{NOW, Server, ended, events, line, public, run};
+use super::{NOW, Server, ended, events, line, public, run, whole};
 
 /// A run with a job that runs on a worker.
 fn with_job(id: &str, serial: u64) -> State {
@@ -191,6 +191,9 @@ async fn every_answer_is_as_the_document_says() {
     let finished = run("a", 2, &Keys::generate(), &json!("public"));
     server.commit(vec![Change::Run(Box::new(finished.clone()))]).await;
     server.commit(vec![ended(finished)]).await;
+    server.commit(vec![public("first", 3, &Keys::generate())]).await;
+    server.commit(vec![Change::Run(Box::new(whole::rerun("again", 4, &json!("public"))))]).await;
+    server.commit(whole::left("again")).await;
     let row = json!({"id": "w1", "identity": "k", "name": "one", "labels": ["x"], "slots": 1, "seen_at": 1, "draining": false});
     server.commit(vec![Change::Worker(serde_json::from_value(row).unwrap())]).await;
     server.web.logs.append("q", "build", 1, 0, line("one\n")).await.unwrap();
@@ -203,8 +206,11 @@ async fn every_answer_is_as_the_document_says() {
         ("get /api/runs", "/api/runs?status=x", vec![400]),
         ("get /api/runs/{id}", "/api/runs/q", vec![200]),
         ("get /api/runs/{id}", "/api/runs/a", vec![200]),
+        ("get /api/runs/{id}", "/api/runs/first", vec![200]),
+        ("get /api/runs/{id}", "/api/runs/again", vec![200]),
         ("get /api/runs/{id}", "/api/runs/none", vec![404]),
         ("post /api/runs/{id}/cancel", "/api/runs/q/cancel", vec![401]),
+        ("post /api/runs/{id}/approve", "/api/runs/q/approve", vec![401]),
         ("get /api/runs/{id}/logs", "/api/runs/q/logs?format=text", vec![200]),
         ("get /api/runs/{id}/lines", "/api/runs/q/lines?job=build", vec![200]),
         ("get /api/runs/{id}/lines", "/api/runs/q/lines?job=x", vec![404]),

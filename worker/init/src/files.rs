@@ -36,21 +36,25 @@ pub(crate) fn own(path: &Path, user: &User) -> io::Result<()> {
     lchown(path, Some(user.uid), Some(user.gid))
 }
 
-/// Writes a file anew: whatever stood at its path is replaced, not followed.
+/// Writes a file anew: whatever stood at its path is replaced, not followed, and whoever reads it sees one or the other.
 pub(crate) fn write(file: &File, user: &User) -> io::Result<()> {
     let path = Path::new(&file.path);
     if let Some(parent) = path.parent() {
         make_directory(parent, user)?;
     }
     let written = (|| {
-        match fs::remove_file(path) {
+        let mut fresh = path.as_os_str().to_owned();
+        fresh.push(".new");
+        let fresh = Path::new(&fresh);
+        match fs::remove_file(fresh) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(fresh)?;
         target.write_all(&file.content)?;
         target.set_permissions(fs::Permissions::from_mode(file.mode & 0o777))?;
-        own(path, user)
+        own(fresh, user)?;
+        fs::rename(fresh, path)
     })();
     written.map_err(context(format_args!("write {}", path.display())))
 }

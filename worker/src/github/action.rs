@@ -173,6 +173,12 @@ fn read_input(input: &Value) -> Input {
 fn read_step(step: &Tree) -> Result<Step, String> {
     let step = step.as_object().ok_or("it is no mapping")?;
     let text = |key: &str| step.get(key).filter(|value| !value.is_null()).map(scalar);
+    // GitHub docs, workflow syntax: `jobs.<job_id>.steps[*].background`.
+    if let Some(key) =
+        ["background", "wait", "wait-all", "cancel", "parallel"].iter().find(|key| step.contains_key(**key))
+    {
+        return Err(format!("`{key}:` has no place in a composite action; only steps of a job run beside each other"));
+    }
     let action = match (text("run"), text("uses")) {
         (Some(script), None) => StepAction::Run {
             script,
@@ -193,6 +199,7 @@ fn read_step(step: &Tree) -> Result<Step, String> {
         env,
         continue_on_error: step.get("continue-on-error").cloned(),
         timeout_minutes: None,
+        background: false,
         action,
         line: 0,
     })
@@ -231,6 +238,7 @@ mod tests {
             (serde_json::json!({"using": "docker"}), "image"),
             (serde_json::json!({"using": "ruby"}), "not known"),
             (serde_json::json!({"using": "composite", "steps": [{"run": "true"}]}), "shell"),
+            (serde_json::json!({"using": "composite", "steps": [{"wait-all": null}]}), "`wait-all:`"),
             (serde_json::json!({"using": "node20"}), "main"),
         ] {
             let error = read(serde_json::json!({"runs": runs})).unwrap_err();

@@ -4,6 +4,8 @@
 //! Expressions run on an engine whose time is linear in the line, so that no pattern can hold a job up; what such an
 //! engine cannot do (looking around, back references) is refused by name.
 
+use std::sync::Arc;
+
 use regex::{Captures, Regex, RegexBuilder};
 use serde::Deserialize;
 use workflow::plan::Annotation;
@@ -18,18 +20,19 @@ const COMPILED: usize = 1 << 20;
 pub const LINE: usize = 16 * 1024;
 
 /// The matchers of a job, the newest first, and what they wait for.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Matchers {
     active: Vec<Matcher>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Matcher {
     owner: String,
     severity: String,
     /// Path against which relative file names are read.
     from: String,
-    patterns: Vec<Pattern>,
+    /// Shared by its copies, which tells them from others.
+    patterns: Arc<[Pattern]>,
     /// What the patterns before the last found: entry `i` waits for pattern `i + 1`.
     found: Vec<Option<Found>>,
 }
@@ -125,6 +128,21 @@ impl Matchers {
         self.active.retain(|matcher| !matcher.owner.eq_ignore_ascii_case(owner));
     }
 
+    /// Takes over what a step made of a copy, which was `before`: steps may run at once, each with a copy of its own.
+    pub fn learn(&mut self, before: &Self, after: Self) {
+        let holds = |matchers: &Self, one: &Matcher| matchers.active.iter().any(|other| one.is_copy_of(other));
+        self.active.retain(|own| !holds(before, own) || holds(&after, own));
+        for matcher in after.active.into_iter().rev() {
+            if holds(before, &matcher) {
+                continue;
+            }
+            self.remove(&matcher.owner);
+            if self.active.len() < MATCHERS {
+                self.active.insert(0, matcher);
+            }
+        }
+    }
+
     /// A new step begins: what was found so far belongs to the one before.
     pub fn reset(&mut self) {
         for matcher in &mut self.active {
@@ -188,8 +206,12 @@ impl Matcher {
             })?;
             Ok(Pattern { regex, groups: pattern.groups, repeats: pattern.repeats })
         });
-        let patterns = compiled.collect::<Result<Vec<_>, String>>()?;
+        let patterns: Arc<[Pattern]> = compiled.collect::<Result<_, String>>()?;
         Ok(Self { owner, severity, from: from_path, found: vec![None; patterns.len()], patterns })
+    }
+
+    fn is_copy_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.patterns, &other.patterns)
     }
 
     /// Takes a line. True: with it a problem is complete; it is the last entry of `found`.
@@ -389,6 +411,24 @@ mod tests {
             format!("{} {} {place} {title} {}", a.level, a.file.unwrap_or_default(), a.message)
         };
         lines.iter().filter_map(|line| matchers.look(line, "/workspace")).map(shown).collect()
+    }
+
+    #[test]
+    fn steps_that_run_at_once_add_to_the_matchers_of_their_job_and_take_away_only_what_they_removed() {
+        let with = |matchers: &mut Matchers, owner: &str| {
+            let file = serde_json::json!({"problemMatcher": [{"owner": owner, "pattern": [{"regexp": format!("^({owner})$"), "message": 1}]}]});
+            matchers.add(file.to_string().as_bytes()).unwrap();
+        };
+        let mut job = Matchers::default();
+        ["a", "b"].iter().for_each(|owner| with(&mut job, owner));
+        let (mut one, mut two, before) = (job.clone(), job.clone(), job.clone());
+        with(&mut one, "c");
+        one.remove("a");
+        with(&mut two, "d");
+        job.learn(&before, two);
+        job.learn(&before, one);
+        let found = |word: &&&str| job.clone().look(word, "").is_some();
+        assert_eq!(["a", "b", "c", "d"].iter().filter(found).copied().collect::<Vec<_>>(), ["b", "c", "d"]);
     }
 
     #[test]

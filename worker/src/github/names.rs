@@ -4,24 +4,35 @@
 
 use std::collections::HashSet;
 
-use workflow::plan::{Step, StepAction};
+use workflow::plan::{ControlAction, Entry, StepAction};
 
 use super::uses::{Remote, Uses};
 
 /// A name for each step: its id, else one made of what it runs, numbered from the second on.
-pub fn names(steps: &[Step]) -> Vec<String> {
-    let mut taken: HashSet<String> = steps.iter().filter_map(|step| step.id.clone()).collect();
-    let name = |step: &Step| {
-        if let Some(id) = &step.id {
-            return id.clone();
+pub fn names(entries: &[Entry]) -> Vec<String> {
+    let id = |entry: &Entry| match entry {
+        Entry::Step(step) => step.id.clone(),
+        Entry::Control(control) => control.id.clone(),
+    };
+    let mut taken: HashSet<String> = entries.iter().filter_map(id).collect();
+    let name = |entry: &Entry| {
+        if let Some(id) = id(entry) {
+            return id;
         }
-        let base = base(&step.action);
+        let base = match entry {
+            Entry::Step(step) => base(&step.action),
+            Entry::Control(control) => match control.control {
+                ControlAction::Wait(_) => "__wait".to_owned(),
+                ControlAction::WaitAll => "__wait-all".to_owned(),
+                ControlAction::Cancel(_) => "__cancel".to_owned(),
+            },
+        };
         let free = (2..).map(|number| format!("{base}_{number}"));
         let name = std::iter::once(base.clone()).chain(free).find(|name| !taken.contains(name)).unwrap_or_default();
         taken.insert(name.clone());
         name
     };
-    steps.iter().map(name).collect()
+    entries.iter().map(name).collect()
 }
 
 fn base(action: &StepAction) -> String {

@@ -7,6 +7,7 @@ mod cache;
 mod checkout;
 mod docker;
 mod hooks;
+mod ignore;
 mod node;
 mod packing;
 mod tree;
@@ -268,7 +269,7 @@ impl Runner<'_> {
                 Conclusion::Cancelled => end.outcome = Conclusion::Cancelled,
                 Conclusion::Success | Conclusion::Skipped => {}
             }
-            remember(&mut place, step, &ran);
+            remember(&mut place, step.id.as_deref(), &ran);
         }
         let evaluator =
             self.contexts.evaluator(&place, &IndexMap::new(), &scope.action, self.status_of(status), self.machine);

@@ -46,8 +46,9 @@ pub(super) enum Interrupt {
     Job(Cause),
 }
 
+#[derive(Clone)]
 pub(super) struct Clock {
-    cancel: CancellationToken,
+    pub(super) cancel: CancellationToken,
     kill: CancellationToken,
     stop: Stop,
     /// Cancelled where the job uses more disk than it may.

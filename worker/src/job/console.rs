@@ -2,7 +2,15 @@
 //!
 //! A task owns all of it; what it is told comes through a bounded queue, so a slow sink slows the step.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
@@ -33,10 +41,10 @@ const READ: Duration = Duration::from_secs(10);
 pub(super) const RECORD_TEXT: usize = 64 * 1024;
 
 enum Event {
-    Open { step: i32, manner: Manner },
+    Open { output: u64, step: i32, manner: Manner },
     Reader(Arc<dyn Machine>),
-    Output { stream: Stream, data: Bytes, time_ms: u64 },
-    Close(oneshot::Sender<Heard>),
+    Output { output: u64, stream: Stream, data: Bytes, time_ms: u64 },
+    Close { output: u64, answer: oneshot::Sender<Heard> },
     Notice { step: i32, text: String },
     Mark { step: i32, mark: Mark },
     End(oneshot::Sender<io::Result<(u64, Bytes)>>),
@@ -47,6 +55,8 @@ enum Event {
 pub(super) struct Console {
     events: mpsc::Sender<Event>,
     masker: Arc<Masker>,
+    /// Number of the next process's output.
+    next: Arc<AtomicU64>,
 }
 
 impl Console {
@@ -64,13 +74,14 @@ impl Console {
             matchers: Matchers::default(),
             machine: None,
         };
-        (Self { events, masker }, tokio::spawn(writer.run(queue)))
+        (Self { events, masker, next: Arc::default() }, tokio::spawn(writer.run(queue)))
     }
 
-    /// Where a process's output goes until [`Self::close`].
+    /// Where a process's output goes until [`Self::close`]; several may be open at once.
     pub(super) async fn open(&self, step: i32, manner: Manner) -> Output {
-        self.send(Event::Open { step, manner }).await;
-        Output(self.events.clone())
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.send(Event::Open { output: number, step, manner }).await;
+        Output { number, events: self.events.clone() }
     }
 
     /// The machine is there: files that commands name are read from it.
@@ -79,9 +90,9 @@ impl Console {
     }
 
     /// The process ended: everything it printed is in the log, and this is what it said.
-    pub(super) async fn close(&self) -> Heard {
+    pub(super) async fn close(&self, output: Output) -> Heard {
         let (answer, heard) = oneshot::channel();
-        self.send(Event::Close(answer)).await;
+        self.send(Event::Close { output: output.number, answer }).await;
         heard.await.unwrap_or_default()
     }
 
@@ -129,12 +140,15 @@ pub(super) struct Stop {
 }
 
 /// A process's way into the log.
-pub(super) struct Output(mpsc::Sender<Event>);
+pub(super) struct Output {
+    number: u64,
+    events: mpsc::Sender<Event>,
+}
 
 impl OutputSink for Output {
     fn write(&self, stream: Stream, data: Bytes, time_ms: u64) -> BoxFuture<'_, ()> {
         async move {
-            let _ = self.0.send(Event::Output { stream, data, time_ms }).await;
+            let _ = self.events.send(Event::Output { output: self.number, stream, data, time_ms }).await;
         }
         .boxed()
     }
@@ -155,14 +169,15 @@ struct Writer {
 
 impl Writer {
     async fn run(mut self, mut queue: mpsc::Receiver<Event>) {
-        let mut open: Option<Open> = None;
+        let mut open: HashMap<u64, Open> = HashMap::new();
         loop {
-            let due = open.as_ref().and_then(|open| open.due);
+            let due = open.values().filter_map(|open| open.due).min();
             let event = tokio::select! {
                 biased;
                 event = queue.recv() => event,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    if let Some(open) = &mut open {
+                    let now = Instant::now();
+                    for open in open.values_mut().filter(|open| open.due.is_some_and(|due| due <= now)) {
                         open.due = None;
                         open.hearing.prompt(&self.masker);
                         self.collect(open);
@@ -173,13 +188,13 @@ impl Writer {
             };
             let Some(event) = event else { break };
             match event {
-                Event::Open { step, manner } => {
-                    let hearing = Hearing::new(manner, std::mem::take(&mut self.matchers));
-                    open = Some(Open { step, time_ms: 0, due: None, hearing });
+                Event::Open { output, step, manner } => {
+                    let hearing = Hearing::new(manner, &self.matchers);
+                    open.insert(output, Open { step, time_ms: 0, due: None, hearing });
                 }
                 Event::Reader(machine) => self.machine = Some(machine),
-                Event::Output { stream, mut data, time_ms } => {
-                    if let Some(open) = &mut open {
+                Event::Output { output, stream, mut data, time_ms } => {
+                    if let Some(open) = open.get_mut(&output) {
                         open.time_ms = time_ms;
                         while !data.is_empty() {
                             data = data.split_off(open.hearing.take(stream, &data, &self.masker));
@@ -189,15 +204,13 @@ impl Writer {
                         open.due = open.hearing.waits().then(|| open.due.unwrap_or_else(|| Instant::now() + PROMPT));
                     }
                 }
-                Event::Close(answer) => {
-                    let heard = match open.take() {
+                Event::Close { output, answer } => {
+                    let heard = match open.remove(&output) {
                         Some(mut open) => {
                             open.hearing.finish(&self.masker);
                             self.bring(&mut open).await;
                             self.collect(&mut open);
-                            let (heard, matchers) = open.hearing.into_heard();
-                            self.matchers = matchers;
-                            heard
+                            open.hearing.into_heard(&mut self.matchers)
                         }
                         None => Heard::default(),
                     };

@@ -1,6 +1,6 @@
 //! The contexts and the environment that a job's steps see.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use indexmap::IndexMap;
 use secrecy::ExposeSecret as _;
@@ -28,7 +28,8 @@ use crate::{
 const NAMES: &[&str] =
     &["github", "env", "vars", "job", "steps", "runner", "secrets", "strategy", "matrix", "needs", "inputs"];
 
-/// What all steps of a job share.
+/// What all steps of a job share. A step in the background has a copy, until it is waited for.
+#[derive(Clone)]
 pub(super) struct Contexts {
     base: Object,
     /// The same for all steps; only `action` and what belongs to it differs.
@@ -38,20 +39,30 @@ pub(super) struct Contexts {
     /// Variables of image and container, below everything else.
     machine: IndexMap<String, String>,
     /// Request, workflow and job, and what steps added by `GITHUB_ENV`.
-    pub(super) env: IndexMap<String, String>,
+    env: IndexMap<String, String>,
     /// What steps added by `GITHUB_PATH`, oldest first.
-    pub(super) paths: Vec<String>,
+    paths: Vec<String>,
+    /// What of the two above was added since this copy was made.
+    added: Added,
     /// The job names a container: its default shell is `sh`.
     pub(super) in_container: bool,
     /// `job.services`.
     pub(super) services: Map<String, serde_json::Value>,
     /// The services that actions call, and the way there.
-    pub(super) origin: Option<(Way, Access)>,
+    pub(super) origin: Option<(Arc<Way>, Access)>,
     sources: [EnvSource; 3],
     container_id: String,
-    /// Number of the next process: its files have it in their names.
-    pub(super) number: u64,
+    /// Number of the next process, behind what tells this copy from others: its files have both in their names.
+    number: u64,
+    copy: String,
     temp: String,
+}
+
+/// What steps added for those after them.
+#[derive(Clone, Default)]
+pub(super) struct Added {
+    env: IndexMap<String, String>,
+    paths: Vec<String>,
 }
 
 /// Where expressions are evaluated: a job's steps, or a composite action's.
@@ -90,14 +101,54 @@ impl Contexts {
             machine: IndexMap::new(),
             env: IndexMap::new(),
             paths: Vec::new(),
+            added: Added::default(),
             in_container: false,
             services: Map::new(),
             origin: None,
             sources: [EnvSource::Map(order.request_env.clone()), order.workflow_env.clone(), order.job.env.clone()],
             container_id: format!("{}-{}-{}", order.run, order.key.replace('/', "-"), order.attempt),
             number: 1,
+            copy: String::new(),
             temp: String::new(),
         }
+    }
+
+    /// A copy for a step in the background; `step` tells its files from those of others.
+    pub(super) fn beside(&self, step: i32) -> Self {
+        Self { added: Added::default(), number: 1, copy: format!("{step}_"), ..self.clone() }
+    }
+
+    /// What was added since this copy was made.
+    pub(super) fn into_added(self) -> Added {
+        self.added
+    }
+
+    /// What a step in the background added holds from now on for all.
+    pub(super) fn learn(&mut self, added: Added) {
+        self.add_env(added.env);
+        added.paths.into_iter().for_each(|path| self.add_path(path));
+    }
+
+    pub(super) fn add_env(&mut self, values: IndexMap<String, String>) {
+        self.added.env.extend(values.clone());
+        self.env.extend(values);
+    }
+
+    pub(super) fn add_path(&mut self, path: String) {
+        for paths in [&mut self.paths, &mut self.added.paths] {
+            paths.retain(|known| *known != path);
+            paths.push(path.clone());
+        }
+    }
+
+    /// Names the next process's files.
+    pub(super) fn number(&self) -> String {
+        format!("{}{}", self.copy, self.number)
+    }
+
+    /// The next process is another.
+    pub(super) fn count(&mut self) {
+        self.number += 1;
     }
 
     /// A value evaluated where no machine is yet: `hashFiles` and status functions do not exist.
@@ -262,7 +313,7 @@ impl Contexts {
         };
         github.insert("action", action);
         for (key, kind) in [("env", "set_env"), ("path", "add_path")] {
-            github.insert(key, command_file(&self.temp, kind, self.number).as_str());
+            github.insert(key, command_file(&self.temp, kind, &self.number()).as_str());
         }
         let remote = place.remote.as_ref();
         github.insert("action_repository", remote.map(|remote| remote.repository.as_str()).unwrap_or_default());

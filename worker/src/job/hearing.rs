@@ -70,6 +70,8 @@ pub(super) struct Hearing {
     sides: [Side; 2],
     manner: Manner,
     matchers: Matchers,
+    /// As they were when the process began.
+    matchers_before: Matchers,
     gate: Gate,
     heard: Heard,
     echo: bool,
@@ -80,13 +82,17 @@ pub(super) struct Hearing {
 }
 
 impl Hearing {
-    pub(super) fn new(manner: Manner, mut matchers: Matchers) -> Self {
+    /// Listens with a copy of the job's matchers.
+    pub(super) fn new(manner: Manner, matchers: &Matchers) -> Self {
+        let matchers_before = matchers.clone();
+        let mut matchers = matchers.clone();
         matchers.reset();
         Self {
             sides: Default::default(),
             echo: manner.debug,
             manner,
             matchers,
+            matchers_before,
             gate: Gate::default(),
             heard: Heard::default(),
             values: 0,
@@ -201,9 +207,10 @@ impl Hearing {
         ready
     }
 
-    /// What was heard, and the matchers for the next step.
-    pub(super) fn into_heard(self) -> (Heard, Matchers) {
-        (self.heard, self.matchers)
+    /// What was heard. The job's matchers learn what the process made of them.
+    pub(super) fn into_heard(self, matchers: &mut Matchers) -> Heard {
+        matchers.learn(&self.matchers_before, self.matchers);
+        self.heard
     }
 
     /// More of a line whose beginning was passed on. At its end it can still be a problem.

@@ -78,7 +78,7 @@ struct Files {
 }
 
 impl Files {
-    fn new(temp: &str, number: u64) -> Self {
+    fn new(temp: &str, number: &str) -> Self {
         let file = |kind: &str| command_file(temp, kind, number);
         Self {
             env: file("set_env"),
@@ -100,8 +100,8 @@ impl Files {
     }
 }
 
-/// Where the command files of a job's n-th process lie.
-pub(super) fn command_file(temp: &str, kind: &str, number: u64) -> String {
+/// Where the command files of a process lie.
+pub(super) fn command_file(temp: &str, kind: &str, number: &str) -> String {
     format!("{temp}/_runner_file_commands/{kind}_{number}")
 }
 
@@ -110,8 +110,8 @@ impl Runner<'_> {
     pub(super) async fn process(&mut self, mut process: Process) -> Done {
         let beside = process.machine.take();
         let machine = beside.as_deref().unwrap_or(self.machine);
-        let files = Files::new(&machine.temp(), self.contexts.number);
-        self.contexts.number += 1;
+        let files = Files::new(&machine.temp(), &self.contexts.number());
+        self.contexts.count();
         for (name, path) in files.entries() {
             process.environment.insert(name.to_owned(), path.to_owned());
             process.files.push((path.to_owned(), Bytes::new(), 0o666));
@@ -137,14 +137,13 @@ impl Runner<'_> {
         };
         let output = self.job.console.open(process.step, manner).await;
         let ended = self.until_end(machine, command, &output, process.deadline).await;
-        let heard = self.job.console.close().await;
+        let heard = self.job.console.close(output).await;
         self.started = true;
         self.has_event |= beside.is_none();
         let mut done = Done { ended, outputs: heard.outputs, state: heard.state, failed: heard.failed };
-        self.contexts.env.extend(heard.env);
-        heard.paths.into_iter().for_each(|path| self.add_path(path));
-        let room = ANNOTATIONS.saturating_sub(self.annotations.len());
-        self.annotations.extend(heard.annotations.into_iter().take(room));
+        self.contexts.add_env(heard.env);
+        heard.paths.into_iter().for_each(|path| self.contexts.add_path(path));
+        self.annotate(heard.annotations);
         if let Ended::Exit(exit) = &mut done.ended {
             let collected = std::mem::take(&mut exit.files);
             let too_long = std::mem::take(&mut exit.too_long);
@@ -163,6 +162,7 @@ impl Runner<'_> {
         output: &dyn crate::sandbox::OutputSink,
         deadline: Option<Instant>,
     ) -> Ended {
+        let handle = command.handle.clone();
         let mut run = machine.run(command, output);
         let clock = &mut self.job.clock;
         let interrupt = tokio::select! {
@@ -181,7 +181,7 @@ impl Runner<'_> {
             if hard && signal != 9 {
                 continue;
             }
-            machine.signal(signal).await;
+            machine.signal(&handle, signal).await;
             tokio::select! {
                 result = &mut run => {
                     if let Err(SandboxError::Lost(text)) = result {
@@ -213,7 +213,7 @@ impl Runner<'_> {
             } else if path == files.state {
                 files::parse(Kind::State, &text).map(|values| done.state.extend(values.set))
             } else if path == files.path {
-                files::paths(&text).into_iter().for_each(|path| self.add_path(path));
+                files::paths(&text).into_iter().for_each(|path| self.contexts.add_path(path));
                 Ok(())
             } else {
                 self.summarise(&text);
@@ -239,19 +239,14 @@ impl Runner<'_> {
 
     fn set_env(&mut self, text: &str) -> Result<(), files::FileError> {
         let values = files::parse(Kind::Env, text)?;
-        self.contexts.env.extend(values.set);
+        self.contexts.add_env(values.set);
         for name in values.refused {
             self.error(format!("{name} cannot be set by GITHUB_ENV: it would run code in every later step"));
         }
         Ok(())
     }
 
-    fn add_path(&mut self, path: String) {
-        self.contexts.paths.retain(|known| *known != path);
-        self.contexts.paths.push(path);
-    }
-
-    fn summarise(&mut self, text: &str) {
+    pub(super) fn summarise(&mut self, text: &str) {
         if text.len() > SUMMARY {
             self.error(format!("the step summary has {} bytes and is left out; it may have {SUMMARY}", text.len()));
             return;
@@ -264,6 +259,11 @@ impl Runner<'_> {
             self.summary.push('\n');
         }
         self.summary.push_str(text);
+    }
+
+    pub(super) fn annotate(&mut self, annotations: Vec<Annotation>) {
+        let room = ANNOTATIONS.saturating_sub(self.annotations.len());
+        self.annotations.extend(annotations.into_iter().take(room));
     }
 
     pub(super) fn error(&mut self, message: String) {

@@ -1,15 +1,18 @@
 //! Runs steps one after the other: conditions, results, and what each leaves for the next.
 
-use std::{collections::HashMap, time::Duration};
+mod background;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use indexmap::IndexMap;
 use tokio::time::Instant;
 use workflow::{
     expression::{Object, Value},
-    plan::{Annotation, Conclusion, Environment, JobReport, Reason, Step, StepAction, StepReport, Tree},
+    plan::{Annotation, Conclusion, Entry, Environment, JobReport, Reason, Step, StepAction, StepReport, Tree},
 };
 
+use self::background::Background;
 use super::{
     Job,
     actions::{Actions, Post, Pre},
@@ -45,7 +48,9 @@ pub(super) struct Runner<'a> {
     pub(super) has_event: bool,
     pub(super) has_bash: bool,
     status: Status,
-    reports: Vec<StepReport>,
+    /// `None`: the step runs in the background.
+    reports: Vec<Option<StepReport>>,
+    background: Background,
     reason: Option<Reason>,
     exit_code: i32,
     /// Number of the next step that is not one of the job's own.
@@ -82,6 +87,14 @@ pub(super) struct StepScope<'s> {
     pub(super) depth: usize,
 }
 
+impl<'s> StepScope<'s> {
+    /// Of a step of the job itself.
+    fn new(index: i32, place: &'s Place, status: Status) -> Self {
+        let (key, env, action) = (index.to_string(), IndexMap::new(), String::new());
+        Self { index, key, place, env, action, status, deadline: None, depth: 0 }
+    }
+}
+
 /// A step that ended.
 pub(super) struct Ran {
     pub(super) name: String,
@@ -90,10 +103,11 @@ pub(super) struct Ran {
 }
 
 impl<'a> Runner<'a> {
-    pub(super) fn new(job: &'a mut Job, machine: &'a dyn Machine, contexts: Contexts, actions: Actions) -> Self {
+    pub(super) fn new(job: &'a mut Job, machine: &'a Arc<dyn Machine>, contexts: Contexts, actions: Actions) -> Self {
         Self {
             job,
-            machine,
+            machine: machine.as_ref(),
+            background: Background::new(machine),
             contexts,
             actions,
             posts: Vec::new(),
@@ -113,28 +127,31 @@ impl<'a> Runner<'a> {
     }
 
     /// Runs the job's steps and the programs of actions around them, and evaluates the job's outputs.
-    pub(super) async fn run(mut self, steps: &[Step], pres: Vec<Pre>, report: &mut JobReport) {
+    pub(super) async fn run(mut self, entries: &[Entry], pres: Vec<Pre>, report: &mut JobReport) {
         let mut place = Place::default();
-        let names = names(steps);
-        self.next = i32::try_from(steps.len()).unwrap_or(i32::MAX);
+        let names = names(entries);
+        self.next = i32::try_from(entries.len()).unwrap_or(i32::MAX);
         self.pres(pres, &names).await;
-        for ((index, step), action) in (0..).zip(steps).zip(names) {
-            let scope = StepScope {
-                index,
-                key: index.to_string(),
-                place: &place,
-                env: IndexMap::new(),
-                action,
-                status: self.status,
-                deadline: None,
-                depth: 0,
+        for ((index, entry), action) in (0..).zip(entries).zip(names) {
+            let step = match entry {
+                Entry::Control(control) => {
+                    self.control(index, control, &mut place).await;
+                    continue;
+                }
+                Entry::Step(step) if step.background => {
+                    self.start(index, step, action, &place);
+                    continue;
+                }
+                Entry::Step(step) => step,
             };
+            let scope = StepScope { action, ..StepScope::new(index, &place, self.status) };
             let began = Instant::now();
             let ran = self.step(step, scope).await;
-            remember(&mut place, step, &ran);
+            remember(&mut place, step.id.as_deref(), &ran);
             let mark = format!("Main {}", ran.name);
             self.ended(index, &mark, step.id.clone(), ran, began.elapsed()).await;
         }
+        self.wait_for_the_rest(&mut place).await;
         self.posts(&place).await;
         self.finish(&place, report).await;
     }
@@ -163,21 +180,32 @@ impl<'a> Runner<'a> {
 
     /// A step of the job ended: what it means for the job, in its log and in its report.
     pub(super) async fn ended(&mut self, index: i32, mark: &str, id: Option<String>, ran: Ran, duration: Duration) {
+        self.count(&ran);
+        let report = self.tell(index, mark, id, &ran, duration).await;
+        self.reports.push(Some(report));
+    }
+
+    /// What a step's end means for the job.
+    fn count(&mut self, ran: &Ran) {
         if ran.conclusion != Conclusion::Success && ran.end.outcome == Conclusion::Failure {
             self.fail(ran.end.exit_code);
         }
+    }
+
+    /// A step ended: what log, observer and report hear of it.
+    async fn tell(&self, index: i32, mark: &str, id: Option<String>, ran: &Ran, duration: Duration) -> StepReport {
         let (conclusion, outcome) = (ran.conclusion.as_str(), ran.end.outcome.as_str());
         self.job.console.end_of(index, mark, conclusion, outcome, duration).await;
         self.observe(index, &ran.name, conclusion, outcome);
-        self.reports.push(StepReport {
+        StepReport {
             id,
-            name: ran.name,
+            name: ran.name.clone(),
             outcome: ran.end.outcome,
             conclusion: ran.conclusion,
             exit_code: ran.end.exit_code,
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-            outputs: ran.end.outputs,
-        });
+            outputs: ran.end.outputs.clone(),
+        }
     }
 
     pub(super) fn observe(&self, index: i32, name: &str, state: &str, outcome: &str) {
@@ -209,14 +237,19 @@ impl<'a> Runner<'a> {
             Some(problem) => self.refuse(scope.index, &problem).await,
             None => self.perform(step, &scope).await,
         };
-        let conclusion = self.conclusion(step, &end, &scope).await;
+        let conclusion = self.conclusion(step.continue_on_error.as_ref(), &end, &scope).await;
         Ran { name, end, conclusion }
     }
 
     /// How a step counts: a failure may be tolerated.
-    pub(super) async fn conclusion(&mut self, step: &Step, end: &StepEnd, scope: &StepScope<'_>) -> Conclusion {
+    pub(super) async fn conclusion(
+        &mut self,
+        tolerant: Option<&Tree>,
+        end: &StepEnd,
+        scope: &StepScope<'_>,
+    ) -> Conclusion {
         if end.outcome == Conclusion::Failure && !self.is_over() {
-            match self.evaluator(scope).truth("continue-on-error", step.continue_on_error.as_ref()).await {
+            match self.evaluator(scope).truth("continue-on-error", tolerant).await {
                 Ok(true) => return Conclusion::Success,
                 Ok(false) => {}
                 Err(problem) => {
@@ -273,7 +306,7 @@ impl<'a> Runner<'a> {
         directory: Option<&str>,
         scope: &StepScope<'_>,
     ) -> Result<StepEnd, String> {
-        let attempt = std::sync::Arc::clone(&self.job.attempt);
+        let attempt = Arc::clone(&self.job.attempt);
         let defaults = [&attempt.order.job.defaults, &attempt.order.workflow_defaults];
         // A composite action's steps name their shell and start in the workspace.
         let defaults = if scope.depth == 0 { defaults.as_slice() } else { &[] };
@@ -295,7 +328,7 @@ impl<'a> Runner<'a> {
             let shell =
                 named.clone().unwrap_or_else(|| Shell::default_for(self.has_bash && !self.contexts.in_container));
             self.job.console.notice(scope.index, &echo(&script, &shell.shown(), &scope.env)).await;
-            let name = shell.file(&format!("step_{}", self.contexts.number));
+            let name = shell.file(&format!("step_{}", self.contexts.number()));
             let path = format!("{}/{name}", self.machine.temp());
             let process = Process {
                 step: scope.index,
@@ -340,7 +373,8 @@ impl<'a> Runner<'a> {
                 if matches!(cause, Cause::Cancelled | Cause::Killed | Cause::Timeout) {
                     end.outcome = Conclusion::Cancelled;
                 }
-                "The step was ended: the job ends.".to_owned()
+                let alone = cause == Cause::Cancelled && !self.job.attempt.cancel.is_cancelled();
+                if alone { "The step was cancelled." } else { "The step was ended: the job ends." }.to_owned()
             }
             Ended::NotFound(text) => {
                 end.exit_code = Some(127);
@@ -359,7 +393,7 @@ impl<'a> Runner<'a> {
     async fn finish(mut self, place: &Place, report: &mut JobReport) {
         let status = self.job_status();
         let evaluator = self.contexts.evaluator(place, &IndexMap::new(), "", status, self.machine);
-        let order = std::sync::Arc::clone(&self.job.attempt);
+        let order = Arc::clone(&self.job.attempt);
         let mut problems = Vec::new();
         for (name, text) in &order.order.job.outputs {
             match evaluator.text(text).await {
@@ -401,7 +435,7 @@ impl<'a> Runner<'a> {
             (reason, None) => reason.filter(|_| report.conclusion != Conclusion::Success),
         };
         report.exit_code = if report.conclusion == Conclusion::Success { 0 } else { self.exit_code.max(1) };
-        report.steps = self.reports;
+        report.steps = self.reports.into_iter().flatten().collect();
         report.annotations = self.annotations;
         report.summary = self.summary;
         report.started = self.started;
@@ -421,8 +455,8 @@ impl<'a> Runner<'a> {
 }
 
 /// Puts an ended step into the `steps` context.
-pub(super) fn remember(place: &mut Place, step: &Step, ran: &Ran) {
-    let Some(id) = &step.id else { return };
+pub(super) fn remember(place: &mut Place, id: Option<&str>, ran: &Ran) {
+    let Some(id) = id else { return };
     let mut entry = Object::new();
     entry.insert("outputs", ran.end.outputs.iter().map(|(k, v)| (k, v.as_str())).collect::<Object>());
     entry.insert("outcome", ran.end.outcome.as_str());

@@ -28,7 +28,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Command, Exit, OutputSink, SandboxError, Stream};
+use super::{Command, Exit, Handle, OutputSink, SandboxError, Stream};
 
 /// What init writes.
 pub(crate) type Incoming = BoxStream<'static, io::Result<Bytes>>;
@@ -37,11 +37,9 @@ pub(crate) type Outgoing = Pin<Box<dyn AsyncWrite + Send>>;
 
 /// Messages to init that may wait.
 const OUTGOING: usize = 16;
-/// Output after which init is told that it may forget. A quarter of what it keeps: beyond that the step waits, so that
-/// answers never queue behind output that nobody takes.
-pub(super) const ACKNOWLEDGE: usize = 1 << 20;
-/// What numbers and times add to each piece of output, at most. Counted, or single bytes would fill init's 4 MiB unseen.
-pub(super) const OVERHEAD: usize = 48;
+/// Bytes taken after which init is told that it may forget them, whoever took them. A quarter of what it keeps: beyond
+/// that the steps wait, so that answers never queue behind output that nobody takes.
+const ACKNOWLEDGE: usize = 1 << 20;
 /// Bytes that may wait for callers. Twice what init may send unacknowledged, and room for answers with files.
 const WAITING_LIMIT: usize = (8 << 20) + 2 * INIT_MESSAGE_LIMIT;
 /// Bytes before the marker that may be left of a conversation before this one.
@@ -58,8 +56,6 @@ pub(crate) struct Conversation {
     pub(super) shared: Arc<Shared>,
     pub(super) outgoing: mpsc::Sender<ToInit>,
     next: AtomicU64,
-    /// Number of the running process; 0: none.
-    running: AtomicU64,
     _tasks: [AbortOnDropHandle<()>; 2],
 }
 
@@ -74,6 +70,9 @@ pub(super) struct State {
     /// Bytes of messages that wait for callers, by sequence number; bounds the queues.
     waiting: BTreeMap<u64, usize>,
     bytes: usize,
+    /// Bytes of messages that were taken and that init still keeps, by sequence number.
+    kept: BTreeMap<u64, usize>,
+    kept_bytes: usize,
     /// The last message that came.
     last: u64,
 }
@@ -86,8 +85,37 @@ impl State {
 
     /// A caller is done with a message. Returns what init may forget: everything before the first that still waits.
     pub(super) fn consumed(&mut self, sequence: u64) -> u64 {
-        self.bytes -= self.waiting.remove(&sequence).unwrap_or(0);
+        self.done(sequence);
+        let through = self.through();
+        self.forgotten(through);
+        through
+    }
+
+    /// As [`Self::consumed`], for a message of many: `None` while init may as well keep it for now.
+    pub(super) fn taken(&mut self, sequence: u64) -> Option<u64> {
+        self.done(sequence);
+        let through = self.through();
+        let some = self.kept.first_key_value().is_some_and(|(first, _)| *first <= through);
+        (some && self.kept_bytes >= ACKNOWLEDGE).then(|| self.forgotten(through))?;
+        Some(through)
+    }
+
+    fn done(&mut self, sequence: u64) {
+        if let Some(size) = self.waiting.remove(&sequence) {
+            self.bytes -= size;
+            self.kept.insert(sequence, size);
+            self.kept_bytes += size;
+        }
+    }
+
+    fn through(&self) -> u64 {
         self.waiting.first_key_value().map_or(self.last, |(first, _)| first - 1)
+    }
+
+    fn forgotten(&mut self, through: u64) {
+        let left = self.kept.split_off(&(through + 1));
+        self.kept_bytes -= self.kept.values().sum::<usize>();
+        self.kept = left;
     }
 }
 
@@ -119,18 +147,19 @@ impl Conversation {
         // Request 0 is `Ready`.
         shared.lock().requests.insert(0, ready_sender);
         let reading = tokio::spawn({
-            let (shared, marker) = (Arc::clone(&shared), marker.clone());
+            let (shared, marker, outgoing) = (Arc::clone(&shared), marker.clone(), outgoing.clone());
             async move {
-                let reason = match read_all(Frames { incoming, buffer: BytesMut::new() }, &marker, &shared).await {
-                    Ok(()) => "the container ended".to_owned(),
-                    Err(error) => error.to_string(),
-                };
+                let reason =
+                    match read_all(Frames { incoming, buffer: BytesMut::new() }, &marker, &shared, &outgoing).await {
+                        Ok(()) => "the container ended".to_owned(),
+                        Err(error) => error.to_string(),
+                    };
                 let _ = shared.lost.set(reason);
                 shared.lock().requests.clear();
             }
         });
         let tasks = [AbortOnDropHandle::new(writing), AbortOnDropHandle::new(reading)];
-        let conversation = Self { shared, outgoing, next: 1.into(), running: 0.into(), _tasks: tasks };
+        let conversation = Self { shared, outgoing, next: 1.into(), _tasks: tasks };
         conversation.send(To::Resume(Resume { after: 0, marker })).await?;
         match ready.recv().await {
             Some(Arrived { message: Message::Ready(ready), sequence })
@@ -153,11 +182,10 @@ impl Conversation {
     pub(crate) async fn run(&self, command: Command, output: &dyn OutputSink) -> Result<Exit, SandboxError> {
         let mut request = self.request();
         let process = request.id;
+        let running = Running { conversation: self, handle: command.handle.clone() };
         let start = start_message(process, command)?;
-        let _running = Running { conversation: self, process };
-        self.running.store(process, Ordering::Release);
+        running.handle.set(process);
         self.send(To::Start(start)).await?;
-        let mut unacknowledged = 0;
         loop {
             let (sequence, message) = request.answer().await?;
             match message {
@@ -168,18 +196,15 @@ impl Conversation {
                         proto::init::Stream::Stderr => Stream::Stderr,
                         _ => Stream::Stdout,
                     };
-                    unacknowledged += piece.data.len() + OVERHEAD;
                     output.write(stream, piece.data, piece.time_ms).await;
-                    if unacknowledged < ACKNOWLEDGE {
-                        self.shared.lock().consumed(sequence);
-                    } else {
-                        unacknowledged = 0;
-                        self.acknowledge(sequence).await?;
+                    let due = self.shared.lock().taken(sequence);
+                    if let Some(sequence) = due {
+                        self.send(To::Ack(Ack { sequence })).await?;
                     }
                 }
                 Message::Exited(exited) => {
                     // Nothing is running for the drop guard to kill.
-                    self.running.store(0, Ordering::Release);
+                    running.handle.set(0);
                     self.acknowledge(sequence).await?;
                     let (too_long, files): (Vec<_>, Vec<_>) = exited.files.into_iter().partition(|file| file.too_long);
                     return Ok(Exit {
@@ -195,9 +220,9 @@ impl Conversation {
         }
     }
 
-    /// Signals the running process's group.
-    pub(crate) async fn signal(&self, signal: i32) {
-        let process = self.running.load(Ordering::Acquire);
+    /// Signals the group of a process that runs.
+    pub(crate) async fn signal(&self, process: &Handle, signal: i32) {
+        let process = process.number();
         if process != 0 {
             // A lost conversation is told to whoever waits for the process.
             let _ = self.send(To::Signal(Signal { process, signal })).await;
@@ -309,14 +334,15 @@ impl Shared {
 /// Kills its process unless that ended.
 struct Running<'a> {
     conversation: &'a Conversation,
-    process: u64,
+    handle: Handle,
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let running = &self.conversation.running;
-        if running.compare_exchange(self.process, 0, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            let kill = Signal { process: self.process, signal: 9 };
+        let process = self.handle.number();
+        self.handle.set(0);
+        if process != 0 {
+            let kill = Signal { process, signal: 9 };
             // With a full queue the machine is about to be destroyed by whoever gave up on it.
             let _ = self.conversation.outgoing.try_send(ToInit { message: Some(To::Signal(kill)) });
         }
@@ -353,10 +379,10 @@ impl Drop for Request<'_> {
         let mut state = self.conversation.shared.lock();
         state.requests.remove(&self.id);
         if let Some(sequence) = self.taken {
-            state.consumed(sequence);
+            state.done(sequence);
         }
         while let Ok(arrived) = self.answers.try_recv() {
-            state.consumed(arrived.sequence);
+            state.done(arrived.sequence);
         }
     }
 }
@@ -432,7 +458,12 @@ fn request_of(message: &Message) -> u64 {
     }
 }
 
-async fn read_all(mut frames: Frames, marker: &[u8], shared: &Shared) -> io::Result<()> {
+async fn read_all(
+    mut frames: Frames,
+    marker: &[u8],
+    shared: &Shared,
+    outgoing: &mpsc::Sender<ToInit>,
+) -> io::Result<()> {
     frames.skip_through(marker).await?;
     let mut expected = 1;
     while let Some((frame, size)) = frames.next().await? {
@@ -442,12 +473,21 @@ async fn read_all(mut frames: Frames, marker: &[u8], shared: &Shared) -> io::Res
         expected += 1;
         let mut state = shared.lock();
         state.last = frame.sequence;
-        // Without a receiver its caller gave up; the message is of no use.
-        if let Some(message) = frame.message
-            && let Some(receiver) = state.requests.get(&request_of(&message))
-            && receiver.send(Arrived { sequence: frame.sequence, message }).is_ok()
-        {
-            state.arrived(frame.sequence, size);
+        state.arrived(frame.sequence, size);
+        let heard = frame.message.is_some_and(|message| {
+            let receiver = state.requests.get(&request_of(&message));
+            receiver.is_some_and(|receiver| receiver.send(Arrived { sequence: frame.sequence, message }).is_ok())
+        });
+        // Without a receiver its caller gave up; the message is of no use, and takes no room from others.
+        if !heard {
+            match outgoing.try_reserve() {
+                Ok(room) => {
+                    if let Some(sequence) = state.taken(frame.sequence) {
+                        room.send(ToInit { message: Some(To::Ack(Ack { sequence })) });
+                    }
+                }
+                Err(_) => state.done(frame.sequence),
+            }
         }
         if state.bytes > WAITING_LIMIT {
             return Err(io::Error::other("its first process sent more than it may without being asked"));

@@ -76,6 +76,10 @@ impl Sandbox for Docker {
         "docker"
     }
 
+    fn warnings(&self) -> Vec<String> {
+        self.containers.engine.escapes.clone()
+    }
+
     fn acquire(&self, spec: MachineSpec) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>> {
         async move {
             let machine = match self.pool.take(&spec) {

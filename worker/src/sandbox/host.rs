@@ -16,7 +16,7 @@ use tokio::process::Child;
 use tokio_util::io::ReaderStream;
 
 use super::{
-    Command, Exit, INIT, Machine, MachineSpec, OutputSink, Port, Program, Sandbox, SandboxError,
+    Command, Exit, Handle, INIT, Machine, MachineSpec, OutputSink, Port, Program, Sandbox, SandboxError,
     conversation::Conversation,
     service::{Service, ServiceSpec},
 };
@@ -132,8 +132,8 @@ impl Machine for HostMachine {
         self.conversation.run(command, output).boxed()
     }
 
-    fn signal(&self, signal: i32) -> BoxFuture<'_, ()> {
-        self.conversation.signal(signal).boxed()
+    fn signal<'a>(&'a self, process: &'a Handle, signal: i32) -> BoxFuture<'a, ()> {
+        self.conversation.signal(process, signal).boxed()
     }
 
     fn unpack<'a>(

@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     SandboxError,
-    conversation::{ACKNOWLEDGE, Arrived, Conversation, OVERHEAD, Shared, unexpected},
+    conversation::{Arrived, Conversation, Shared, unexpected},
 };
 
 /// Bytes carried in one message.
@@ -81,17 +81,11 @@ struct Driver {
 impl Driver {
     /// Never waits for a connection: what its task has not taken is bounded by what was granted.
     async fn run(mut self, mut answers: mpsc::UnboundedReceiver<Arrived>) {
-        let mut unacknowledged = 0;
         while let Some(Arrived { sequence, message }) = answers.recv().await {
-            unacknowledged += OVERHEAD;
-            if let Message::Carried(carried) = &message {
-                unacknowledged += carried.data.len();
-            }
             self.take(message);
-            let through = self.shared.lock().consumed(sequence);
-            if unacknowledged >= ACKNOWLEDGE {
-                unacknowledged = 0;
-                let ack = ToInit { message: Some(To::Ack(Ack { sequence: through })) };
+            let due = self.shared.lock().taken(sequence);
+            if let Some(sequence) = due {
+                let ack = ToInit { message: Some(To::Ack(Ack { sequence })) };
                 if self.outgoing.send(ack).await.is_err() {
                     break;
                 }

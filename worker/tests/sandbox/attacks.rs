@@ -81,10 +81,12 @@ fn attack_36_a_greedy_job_hits_its_own_limits_and_its_neighbour_runs() {
 
         let machine = small(&*docker).await;
         let bomb = "for i in $(seq 200); do sleep 1000 & done; echo bomb; f() { f | f & }; f; wait";
-        let (exit, _, err) = tokio::join!(run(&*machine, script(bomb)), async {
+        let bomb = script(bomb);
+        let process = bomb.handle.clone();
+        let (exit, _, err) = tokio::join!(run(&*machine, bomb), async {
             alive().await;
             tokio::time::sleep(Duration::from_secs(2)).await;
-            machine.signal(9).await;
+            machine.signal(&process, 9).await;
         })
         .0
         .unwrap();

@@ -57,18 +57,58 @@ fn output_comes_in_order_and_ends_with_the_code_or_signal() {
 fn a_signal_reaches_the_whole_group_of_the_running_step() {
     with_docker(|docker| async move {
         let machine = docker.acquire(spec()).await.unwrap();
-        machine.signal(9).await;
         let output = Collected::default();
-        let text = "trap 'echo terminated; exit 3' TERM; sleep 1000 & echo child $!; wait";
-        let (exit, ()) = tokio::join!(machine.run(script(text), &output), async {
+        let command = script("trap 'echo terminated; exit 3' TERM; sleep 1000 & echo child $!; wait");
+        let process = command.handle.clone();
+        machine.signal(&process, 9).await;
+        let (exit, ()) = tokio::join!(machine.run(command, &output), async {
             output.wait_for("child").await;
-            machine.signal(15).await;
+            machine.signal(&process, 15).await;
         });
         assert_eq!(exit.unwrap().code, 3);
         let text = output.text(Stream::Stdout);
         assert!(text.ends_with("terminated\n"));
         let child = text.lines().next().unwrap().trim_start_matches("child ");
         assert_eq!(say(&*machine, &format!("test -e /proc/{child} || echo gone")).await, "gone\n");
+    });
+}
+
+#[test]
+fn processes_run_at_once_each_with_its_own_output_and_signals() {
+    with_docker(|docker| async move {
+        let machine = docker.acquire(spec()).await.unwrap();
+        assert_eq!(say(&*machine, "mkfifo /workspace/go").await, "");
+        let first = script("trap 'echo first ended; exit 3' TERM; echo first; while true; do sleep 0.1; done");
+        let (first_handle, out_one, out_two) = (first.handle.clone(), Collected::default(), Collected::default());
+        let second = script("trap 'echo never' TERM; read -r line < /workspace/go; echo second $line");
+        let (one, two, ()) = tokio::join!(machine.run(first, &out_one), machine.run(second, &out_two), async {
+            out_one.wait_for("first").await;
+            machine.signal(&first_handle, 15).await;
+            out_one.wait_for("ended").await;
+            assert_eq!(say(&*machine, "echo gone > /workspace/go; echo third").await, "third\n");
+        });
+        assert_eq!((one.unwrap().code, two.unwrap().code), (3, 0));
+        assert_eq!(out_one.text(Stream::Stdout), "first\nfirst ended\n");
+        assert_eq!(out_two.text(Stream::Stdout), "second gone\n");
+    });
+}
+
+#[test]
+fn many_that_print_less_than_what_is_kept_hold_nobody_up() {
+    with_docker(|docker| async move {
+        let machine = docker.acquire(spec()).await.unwrap();
+        assert_eq!(say(&*machine, "mkfifo /workspace/go").await, "");
+        // Together more than the first process keeps, none of them enough to be told alone.
+        let one = || async {
+            let text = "head -c 900000 /dev/zero; read -r line < /workspace/go; head -c 900000 /dev/zero";
+            run(&*machine, script(text)).await.unwrap().1.len()
+        };
+        let (all, ()) = tokio::join!(futures::future::join_all((0..10).map(|_| one())), async {
+            for _ in 0..10 {
+                assert_eq!(say(&*machine, "echo go > /workspace/go; echo on").await, "on\n");
+            }
+        });
+        assert_eq!(all, [1_800_000; 10]);
     });
 }
 

@@ -10,6 +10,7 @@ use worker::sandbox::{
 use workflow::plan::{Conclusion, Reason};
 
 mod actions;
+mod background;
 mod commands;
 mod docker;
 mod ending;

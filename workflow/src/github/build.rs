@@ -1,11 +1,13 @@
 //! Makes the plan of a tree that passed every check.
 
+use std::collections::HashMap;
+
 use indexmap::IndexMap;
 
 use crate::expression;
 use crate::plan::{
-    Concurrency, Defaults, Dialect, Env, EnvSource, Input, Job, Plan, Queue, Step, StepAction, Strategy, Text, Tree,
-    Trigger, Work,
+    Concurrency, Control, ControlAction, Defaults, Dialect, Entry, Env, EnvSource, Input, Job, Plan, Queue, Step,
+    StepAction, Strategy, Text, Tree, Trigger, Work,
 };
 use crate::yaml::{Node, Value};
 
@@ -88,9 +90,55 @@ fn job(node: &Node, ids: &[&str]) -> Job {
             Some(uses) => {
                 Work::Call { uses, with: mapped(node.get("with"), Node::to_json), secrets: tree(node.get("secrets")) }
             }
-            None => Work::Steps(node.get("steps").map(Node::items).unwrap_or_default().iter().map(step).collect()),
+            None => Work::Steps(steps(node.get("steps").map(Node::items).unwrap_or_default())),
         },
     }
+}
+
+/// The entries of `steps:`. Which step an id means is known by the places of those before.
+fn steps(nodes: &[Node]) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let mut places = HashMap::new();
+    for node in nodes {
+        if let Some(group) = node.get("parallel") {
+            let first = entries.len();
+            for member in group.items() {
+                places.extend(text(member.get("id")).map(|id| (id, entries.len())));
+                entries.push(Entry::Step(Step { background: true, ..step(member) }));
+            }
+            let members = ControlAction::Wait((first..entries.len()).collect());
+            entries.push(Entry::Control(control(node, "Wait for parallel steps", members)));
+            continue;
+        }
+        let entry = if let Some(wait) = node.get("wait") {
+            let ids = texts(Some(wait));
+            let waited = ids.iter().filter_map(|id| places.get(id).copied()).collect();
+            Entry::Control(control(node, "Wait", ControlAction::Wait(waited)))
+        } else if node.get("wait-all").is_some() {
+            Entry::Control(control(node, "Wait for all", ControlAction::WaitAll))
+        } else if let Some(place) = text(node.get("cancel")).and_then(|id| places.get(&id).copied()) {
+            Entry::Control(control(node, "Cancel", ControlAction::Cancel(place)))
+        } else {
+            Entry::Step(step(node))
+        };
+        places.extend(text(node.get("id")).map(|id| (id, entries.len())));
+        entries.push(entry);
+    }
+    entries
+}
+
+fn control(node: &Node, name: &str, control: ControlAction) -> Control {
+    Control {
+        id: text(node.get("id")),
+        name: text(node.get("name")).filter(|name| !name.is_empty()).unwrap_or_else(|| name.to_owned()),
+        continue_on_error: tree(node.get("continue-on-error")),
+        control,
+        line: line(node),
+    }
+}
+
+fn line(node: &Node) -> u32 {
+    u32::try_from(node.span.line).unwrap_or(u32::MAX)
 }
 
 fn step(node: &Node) -> Step {
@@ -101,6 +149,7 @@ fn step(node: &Node) -> Step {
         env: env(node.get("env")),
         continue_on_error: tree(node.get("continue-on-error")),
         timeout_minutes: tree(node.get("timeout-minutes")),
+        background: node.get("background").is_some_and(|node| node.to_json() == Tree::Bool(true)),
         action: match text(node.get("uses")) {
             Some(uses) => StepAction::Uses { uses, with: env_map(node.get("with")) },
             None => StepAction::Run {
@@ -109,7 +158,7 @@ fn step(node: &Node) -> Step {
                 working_directory: text(node.get("working-directory")),
             },
         },
-        line: u32::try_from(node.span.line).unwrap_or(u32::MAX),
+        line: line(node),
     }
 }
 

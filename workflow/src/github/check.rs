@@ -140,8 +140,8 @@ impl Checker<'_, '_> {
                 continue;
             }
             let known = keys.iter().find(|key| key.name == text);
-            if let Some(key) = known {
-                self.availability(name, key);
+            if known.is_some_and(|key| key.need == Need::Ignored) {
+                self.report.warning(name.span, format!("`{text}` has no effect here"));
             }
             match known.map(|key| key.rule).or(open) {
                 Some(rule) => self.node(value, rule, allowed, &format!("`{text}`")),
@@ -186,18 +186,6 @@ impl Checker<'_, '_> {
             }
         }
         Some(text)
-    }
-
-    fn availability(&mut self, name: &Node, key: &Key) {
-        match key.need {
-            Need::Optional | Need::Required => {}
-            Need::Ignored => self.report.warning(name.span, format!("`{}` has no effect here", key.name)),
-            Need::Unsupported => {
-                let message = format!("`{}` is a feature of GitHub that can't be run here yet", key.name);
-                let help = "write it as ordinary steps, which run one after the other";
-                self.report.error_with_help(name.span, message, help);
-            }
-        }
     }
 
     fn unknown(&mut self, name: &Node, text: &str, keys: &[Key]) {

@@ -30,6 +30,11 @@ pub enum Decision {
     Not(String),
 }
 
+/// Whether a list of patterns takes a name: the last one that matches decides.
+pub fn is_among(patterns: &[String], name: &str) -> bool {
+    Patterns::new(patterns).matches(name)
+}
+
 /// Whether `event` starts the workflow.
 pub fn triggers(plan: &Plan, event: &Event<'_>) -> Decision {
     let Some(trigger) = plan.on.get(event.name) else {

@@ -107,6 +107,20 @@ pub fn concurrency(concurrency: &Concurrency, scope: &Scope<'_>) -> Result<Group
     Ok(GroupAsk { group, cancel_in_progress, queue: concurrency.queue })
 }
 
+/// Name of the environment that the job deploys to; `None`: none, or an empty one.
+///
+/// # Errors
+/// A wrong expression.
+pub fn environment(job: &Job, scope: &Scope<'_>) -> Result<Option<String>, Error> {
+    let name = match &job.environment {
+        Some(Tree::Object(keys)) => keys.get("name").and_then(Tree::as_str),
+        Some(tree) => tree.as_str(),
+        None => None,
+    };
+    let name = expression::interpolate_text(name.unwrap_or_default(), scope);
+    Ok(Some(name.map_err(|error| at("environment", &error))?).filter(|name| !name.is_empty()))
+}
+
 fn boolean(key: &str, tree: Option<&Tree>, default: bool, scope: &Scope<'_>) -> Result<bool, Error> {
     let Some(tree) = tree else { return Ok(default) };
     match expression::interpolate_tree(tree, scope).map_err(|error| at(key, &error))? {
@@ -200,6 +214,22 @@ mod tests {
         assert_eq!(wrong.0.unwrap_err().message, "`timeout-minutes` takes a number, not String");
         assert_eq!(wrong.1.unwrap_err().message, "`continue-on-error` takes `true` or `false`, not String");
         assert!(asked("timeout-minutes: ${{ matrix.none }}").0.is_err());
+    }
+
+    #[test]
+    fn an_environment_is_named_alone_or_beside_its_address() {
+        let contexts = json!({"matrix": {"stage": "prod"}});
+        for (keys, expected) in [
+            ("", None),
+            ("environment: staging", Some("staging")),
+            ("environment: '${{ matrix.stage }}-eu'", Some("prod-eu")),
+            ("environment: {name: '${{ matrix.stage }}', url: 'https://${{ steps.x.outputs.host }}'}", Some("prod")),
+            ("environment: '${{ matrix.none }}'", None),
+        ] {
+            let job = job_of(&format!("runs-on: x\n{keys}"));
+            let named = with_contexts(&contexts, |scope| environment(&job, scope)).unwrap();
+            assert_eq!(named.as_deref(), expected, "{keys}");
+        }
     }
 
     #[test]

@@ -100,7 +100,7 @@ mod tests {
             let job = job_of(&format!("runs-on: x\nsteps: [{keys}]"));
             let crate::plan::Work::Steps(steps) = &job.work else { panic!("the job has steps") };
             let names: Vec<_> = with_contexts(&json!({"github": {"ref": "main"}}), |scope| {
-                steps.iter().map(|one| step(one, scope)).collect()
+                steps.iter().filter_map(crate::plan::Entry::step).map(|one| step(one, scope)).collect()
             });
             assert_eq!(names, [expected]);
         }

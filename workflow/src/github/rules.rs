@@ -1,6 +1,8 @@
 //! What no shape can express: ids, `needs`, references, and keys that depend on each other.
 
-use std::collections::{HashMap, HashSet};
+mod steps;
+
+use std::collections::HashMap;
 
 use crate::yaml::{Node, Span, Value};
 
@@ -123,18 +125,7 @@ fn job(job: &Node, report: &mut Report<'_>) {
     if let Some(uses) = job.get("uses") {
         called_workflow(uses, report);
     }
-    let mut ids = HashSet::new();
-    for step in job.get("steps").map(Node::items).unwrap_or_default() {
-        if let Some((id, text)) = step.get("id").and_then(|id| Some((id, id.text()?))) {
-            identifier(text, id.span, report);
-            if !ids.insert(text.to_lowercase()) {
-                report.error(id.span, format!("another step of this job has the id `{text}`"));
-            }
-        }
-        if let Some(uses) = step.get("uses") {
-            action(uses, report);
-        }
-    }
+    steps::check(job.get("steps").map(Node::items).unwrap_or_default(), report);
 }
 
 fn runner_group(group: &Node, report: &mut Report<'_>) {
@@ -149,19 +140,6 @@ fn runner_group(group: &Node, report: &mut Report<'_>) {
         let help = "name one group: `organization/GROUP`, `enterprise/GROUP`, or the group alone";
         report.error_with_help(group.span, format!("`{text}` is no runner group"), help);
     }
-}
-
-/// GitHub docs, workflow syntax: `jobs.<job_id>.steps[*].uses`.
-fn action(uses: &Node, report: &mut Report<'_>) {
-    let Some(text) = uses.text().filter(|text| !text.is_empty()) else {
-        return;
-    };
-    let local = text.starts_with("./") || text.starts_with(".\\");
-    if local || text.starts_with("docker://") || is_remote(text) {
-        return;
-    }
-    let help = "write `owner/repository[/path]@ref`, `./path` or `docker://image`";
-    report.error_with_help(uses.span, format!("`{text}` names no action"), help);
 }
 
 /// GitHub docs, workflow syntax: `jobs.<job_id>.uses`.

@@ -73,8 +73,6 @@ pub(super) enum Need {
     Required,
     /// Known to GitHub, without effect here: a warning.
     Ignored,
-    /// Known to GitHub, and without it the file would mean something else: an error.
-    Unsupported,
 }
 
 const fn key(name: &'static str, rule: &'static Rule) -> Key {
@@ -87,10 +85,6 @@ const fn required(name: &'static str, rule: &'static Rule) -> Key {
 
 const fn ignored(name: &'static str, rule: &'static Rule) -> Key {
     Key { name, rule, need: Need::Ignored }
-}
-
-const fn unsupported(name: &'static str, rule: &'static Rule) -> Key {
-    Key { name, rule, need: Need::Unsupported }
 }
 
 const NOTHING: Names = Names { contexts: &[], functions: &[] };

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::diagnostic::{Colour, Severity, render};
 use crate::expression::{Limits as Cost, NoFunctions, Object, Scope};
-use crate::plan::{StepAction, Work};
+use crate::plan::{ControlAction, Entry, StepAction, Work};
 
 /// The plan of a file that has no mistakes.
 pub(super) fn plan_of(text: &str) -> Plan {
@@ -120,7 +120,6 @@ fn mistakes_are_named() {
             job("steps: [{id: a, run: x}, {id: A, run: x}]"),
             "ci.yml:2:54: error: another step of this job has the id `A`",
         ),
-        (job("steps: [{wait: a}]"), "ci.yml:2:33: error: `wait` is a feature of GitHub that can't be run here yet"),
         (job("steps: [{run: a, <<: {env: {}}}]"), "ci.yml:2:41: error: GitHub knows no merge keys (`<<`)"),
         (
             job("concurrency: {group: g, queue: max, cancel-in-progress: true}"),
@@ -156,6 +155,67 @@ fn mistakes_are_named() {
 }
 
 #[test]
+fn a_wait_or_cancel_names_a_step_before_it_that_runs_in_the_background() {
+    let job = |steps: &str| format!("on: push\njobs: {{a: {{runs-on: x, steps: [{steps}]}}}}");
+    for (steps, expected) in [
+        ("{id: a, run: x, background: true}, {wait: a}, {wait: [a]}, {cancel: a}, {wait-all: }, {wait-all: true}", ""),
+        ("{parallel: [{id: a, run: x}, {uses: ./b}]}, {wait: a}", ""),
+        ("{wait: a}", "ci.yml:2:39: error: `wait` names the step `a`, which is not in this job"),
+        ("{cancel: a}, {id: a, run: x, background: true}", "ci.yml:2:41: error: the step `a` comes later: nothing can"),
+        ("{id: a, run: x, background: true}, {wait: [a, b]}", "ci.yml:2:78: error: `wait` names the step `b`"),
+        ("{id: a, wait: A}", "ci.yml:2:46: error: the step `A` can't wait for itself"),
+        ("{wait: __run}", "ci.yml:2:39: error: the id `__run` is reserved"),
+        ("{id: a, run: x}, {wait: a}", "ci.yml:2:56: warning: `a` does not run in the background"),
+        ("{cancel: [a]}", "ci.yml:2:41: error: `cancel` takes text that is not empty, not a list"),
+        ("{wait-all: false}", "ci.yml:2:43: error: `wait-all` takes nothing, or `true`"),
+        ("{wait-all: , if: always()}", "ci.yml:2:45: error: unknown key `if`"),
+        ("{run: x, background: '${{ true }}'}", "ci.yml:2:53: error: no expression may stand here"),
+        ("{parallel: [{wait-all: }]}", "ci.yml:2:44: error: a step of a `parallel` group needs `run` or `uses`"),
+        ("{parallel: [{parallel: []}]}", "ci.yml:2:44: error: a step of a `parallel` group needs"),
+        ("{parallel: [{run: x, background: true}]}", "ci.yml:2:65: error: `background` can't stand in a `parallel`"),
+        ("{parallel: [{id: a, run: x}]}, {id: a, run: y}", "ci.yml:2:68: error: another step of this job has the id"),
+        ("{parallel: [{uses: x}]}", "ci.yml:2:51: error: `x` names no action"),
+    ] {
+        let found = messages(&job(steps));
+        match expected {
+            "" => assert!(found.is_empty(), "{steps}: {found:?}"),
+            expected => assert!(matches!(&found[..], [one] if one.starts_with(expected)), "{steps}: {found:#?}"),
+        }
+    }
+}
+
+#[test]
+fn a_parallel_group_is_its_steps_in_the_background_and_a_wait_for_them_alone() {
+    let steps = "steps: [{id: a, run: x, background: true}, {parallel: [{run: y}, {id: z, uses: ./z}]}, {wait: [z, a]}, \
+                 {cancel: a}, {name: All, wait-all: }]";
+    let job = job_of(&format!("runs-on: x\n{steps}"));
+    let Work::Steps(entries) = job.work else { panic!("it has steps") };
+    let seen: Vec<_> = entries
+        .iter()
+        .map(|entry| match entry {
+            Entry::Step(step) => (step.background.to_string(), None),
+            Entry::Control(control) => (control.name.clone(), Some(control.control.clone())),
+        })
+        .collect();
+    let background = || ("true".to_owned(), None);
+    let control = |name: &str, control| (name.to_owned(), Some(control));
+    assert_eq!(
+        seen,
+        [
+            background(),
+            background(),
+            background(),
+            control("Wait for parallel steps", ControlAction::Wait(vec![1, 2])),
+            control("Wait", ControlAction::Wait(vec![2, 0])),
+            control("Cancel", ControlAction::Cancel(0)),
+            control("All", ControlAction::WaitAll),
+        ]
+    );
+    let text = serde_json::to_string(&entries).unwrap();
+    assert_eq!(serde_json::from_str::<Vec<Entry>>(&text).unwrap(), entries, "as it travels to a worker");
+}
+
+#[test]
 fn a_circle_of_needs_is_named_whole_and_without_those_who_only_wait_for_it() {
     let text = "on: push\njobs: {w: {runs-on: x, needs: a}, a: {runs-on: x, needs: c}, b: {runs-on: x, needs: a}, \
                 c: {runs-on: x, needs: b}}";
@@ -175,7 +235,8 @@ fn what_has_no_effect_is_a_warning_and_the_plan_is_there() {
 fn aliases_are_whole_values_and_their_mistakes_come_once() {
     let plan = plan_of("on: push\njobs:\n  a: &a {runs-on: x, steps: [{run: echo}]}\n  b: *a");
     let Work::Steps(steps) = &plan.jobs.get("b").unwrap().work else { panic!("b has steps") };
-    assert!(matches!(&steps.first().unwrap().action, StepAction::Run { script, .. } if script == "echo"));
+    let first = steps.first().and_then(Entry::step).unwrap();
+    assert!(matches!(&first.action, StepAction::Run { script, .. } if script == "echo"));
     assert_eq!(messages("on: push\njobs:\n  a: &a {runs-on: x, stepz: []}\n  b: *a").len(), 1);
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use futures::{FutureExt as _, future::BoxFuture};
 use indexmap::IndexMap;
-use workflow::plan::{Step, StepAction};
+use workflow::plan::{Entry, Step, StepAction};
 
 use super::{DEPTH, Loaded};
 use crate::{
@@ -17,10 +17,14 @@ use crate::{
 };
 
 /// Actions of other repositories that lie in the machine.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(in crate::job) struct Actions {
     /// By `uses:` as written.
     loaded: HashMap<String, Loaded>,
+    /// Where they lie, by `owner/repo@ref`.
+    folders: HashMap<String, String>,
+    /// Folder for those that are brought late: steps that run at once must not bring into the same folder.
+    late: String,
     /// `owner/repo@ref` and the commit it stood for.
     pub(in crate::job) commits: IndexMap<String, String>,
 }
@@ -41,14 +45,33 @@ impl Actions {
         &mut self,
         job: &Job,
         machine: &dyn Machine,
-        steps: &[Step],
+        entries: &[Entry],
     ) -> Result<Vec<Pre>, String> {
         let mut pres = Vec::new();
-        for (index, step) in steps.iter().enumerate() {
+        let steps = entries.iter().enumerate().filter_map(|(index, entry)| Some((index, entry.step()?)));
+        for (index, step) in steps {
             let at = At { step: index, key: index.to_string(), chain: &[] };
             self.walk(job, machine, step, &at, &mut pres).await?;
         }
         Ok(pres)
+    }
+
+    /// A copy for a step in the background, told from others by a word.
+    pub(in crate::job) fn beside(&self, word: &str) -> Self {
+        Self { late: format!("/{word}"), ..self.clone() }
+    }
+
+    /// Learns what a copy brought.
+    pub(in crate::job) fn learn(&mut self, other: Self) {
+        for (uses, loaded) in other.loaded {
+            self.loaded.entry(uses).or_insert(loaded);
+        }
+        for (name, folder) in other.folders {
+            self.folders.entry(name).or_insert(folder);
+        }
+        for (name, commit) in other.commits {
+            self.commits.entry(name).or_insert(commit);
+        }
     }
 
     fn walk<'b>(
@@ -99,16 +122,20 @@ impl Actions {
         if let Some(loaded) = self.loaded.get(uses) {
             return Ok(loaded.clone());
         }
-        let root = format!("{}/{}", folder(machine), remote.folder());
         let name = remote.name();
-        if !self.commits.contains_key(&name) {
+        let root = if let Some(root) = self.folders.get(&name) {
+            root.clone()
+        } else {
+            let root = format!("{}{}/{}", folder(machine), self.late, remote.folder());
             let brought = job.sources.action(&job.attempt.order.source, remote).await;
             let brought = brought.map_err(|error| format!("{uses}: {error:#}"))?;
             let how = if brought.notes.is_empty() { String::new() } else { format!(" ({})", brought.notes.join("; ")) };
             job.console.notice(step, &format!("Action {name}: commit {}{how}", brought.commit)).await;
             machine.unpack(&root, true, brought.archive).await.map_err(|error| format!("{uses}: {error}"))?;
-            self.commits.insert(name, brought.commit);
-        }
+            self.commits.insert(name.clone(), brought.commit);
+            self.folders.insert(name, root.clone());
+            root
+        };
         let path = if remote.path.is_empty() { root } else { format!("{root}/{}", remote.path) };
         let loaded = Loaded::read(machine, uses, path, Some(remote.clone())).await?;
         self.loaded.insert(uses.to_owned(), loaded.clone());

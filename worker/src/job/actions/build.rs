@@ -15,7 +15,7 @@ use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Loaded, tree::Tree};
+use super::{Loaded, ignore::Ignore, tree::Tree};
 use crate::{
     github::dockerfile::{self, Copy, Dockerfile, Stage, Step, Words, expand},
     job::{
@@ -47,10 +47,18 @@ impl Runner<'_> {
         let folder = format!("{}/{folder}", loaded.folder);
         let folder = folder.trim_end_matches('/');
         let packed = self.machine.pack(folder, CONTEXT).await.map_err(|error| error.to_string())?;
-        let context = Tree::read(packed, ".git").map_err(|error| format!("{folder}: {error}"))?;
+        let mut context = Tree::read(packed, ".git").map_err(|error| format!("{folder}: {error}"))?;
         let text = context.text(name).ok_or_else(|| format!("there is no {file} in the action"))?;
         let dockerfile = dockerfile::parse(&text).map_err(|problem| format!("{file}: {problem}"))?;
-        let image = self.name_for(&context, name);
+        // One of its own counts before that of the folder.
+        for ignored in [format!("{name}.dockerignore"), ".dockerignore".into()] {
+            if let Some(text) = context.text(&ignored) {
+                let ignore = Ignore::read(&text).map_err(|problem| format!("{ignored}: {problem}"))?;
+                context.leave_out(&ignore);
+                break;
+            }
+        }
+        let image = self.name_for(&context, &text);
         let spec = self.spec_of_action(image.clone());
         match self.machine.beside(spec.clone(), true).await {
             Err(SandboxError::Image { .. }) => {}
@@ -80,11 +88,12 @@ impl Runner<'_> {
         self.machine.beside(spec, true).await.map_err(|error| error.to_string())
     }
 
-    fn name_for(&self, context: &Tree, file: &str) -> String {
+    /// Named by what a build sees, and by its Dockerfile, which it may not see.
+    fn name_for(&self, context: &Tree, dockerfile: &str) -> String {
         let source = &self.job.attempt.order.source;
         let mut hash = Sha256::new();
         // What an untrusted run builds serves no trusted one: its services may answer for others.
-        for part in [source.repository.as_str(), if source.trusted { "trusted" } else { "" }, file] {
+        for part in [source.repository.as_str(), if source.trusted { "trusted" } else { "" }, dockerfile] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }

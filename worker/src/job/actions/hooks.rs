@@ -17,7 +17,7 @@ use crate::{
 pub(in crate::job) struct Post {
     name: String,
     /// As `StepScope::key` of its step.
-    key: String,
+    pub(in crate::job) key: String,
     step: Step,
     after: After,
     /// `github.action`.
@@ -142,7 +142,7 @@ impl Runner<'_> {
             Ok(end) => end,
             Err(problem) => self.refuse(scope.index, &problem).await,
         };
-        let conclusion = self.conclusion(step, &end, &scope).await;
+        let conclusion = self.conclusion(step.continue_on_error.as_ref(), &end, &scope).await;
         Ran { name: name.to_owned(), end, conclusion }
     }
 
@@ -175,7 +175,7 @@ impl Runner<'_> {
             Ok(end) => end,
             Err(problem) => self.refuse(scope.index, &problem).await,
         };
-        let conclusion = self.conclusion(step, &end, &scope).await;
+        let conclusion = self.conclusion(step.continue_on_error.as_ref(), &end, &scope).await;
         Ran { name: name.to_owned(), end, conclusion }
     }
 

@@ -69,7 +69,8 @@ impl Runner<'_> {
         };
         let said = |error: &dyn std::fmt::Display| format!("node of the worker ({}): {error}", path.display());
         let archive = fetch::program_archive(path, "node").map_err(|error| said(&error))?;
-        let folder = format!("{}/_node", folder(self.machine));
+        // Steps that run at once bring it each for themselves, until one was waited for.
+        let folder = format!("{}/_node_{}", folder(self.machine), self.contexts.number());
         self.machine.unpack(&folder, true, archive).await.map_err(|error| said(&error))?;
         Ok(format!("{folder}/node"))
     }

@@ -1,6 +1,7 @@
 //! Files of an archive, chosen and placed as `COPY` of a Dockerfile does. Hostile input: nothing of it touches the disk.
 
 use std::{
+    collections::HashSet,
     io::{self, Cursor, Read as _},
     ops::Range,
 };
@@ -9,6 +10,7 @@ use globset::GlobBuilder;
 use sha2::{Digest as _, Sha256};
 use tar::{Archive, EntryType, Header};
 
+use super::ignore::Ignore;
 use crate::github::uses::inside;
 
 /// Files below one folder.
@@ -74,6 +76,20 @@ impl Tree {
             entries.push(Entry { path, kind, mode, target, data });
         }
         Ok(Self { bytes, entries })
+    }
+
+    /// Leaves out what an ignore file names; folders stay that something is kept in.
+    pub(super) fn leave_out(&mut self, ignore: &Ignore) {
+        let kept: Vec<String> = self
+            .entries
+            .iter()
+            .filter(|entry| entry.path.is_empty() || !ignore.leaves_out(&entry.path))
+            .map(|entry| entry.path.clone())
+            .collect();
+        let around: HashSet<&str> =
+            kept.iter().flat_map(|path| path.match_indices('/').filter_map(|(end, _)| path.get(..end))).collect();
+        let kept: HashSet<&str> = kept.iter().map(String::as_str).collect();
+        self.entries.retain(|entry| kept.contains(entry.path.as_str()) || around.contains(entry.path.as_str()));
     }
 
     /// It is one file, not a folder.
@@ -231,6 +247,23 @@ mod tests {
         assert_eq!(placed(&tree, &["."], "/x", false), of("/x", &["one.sh", "two.sh", "sub", "sub/deep.txt"]));
         for source in ["../x", "absent", "/../../etc/passwd"] {
             assert!(placed(&tree, &[source], "/x", false).is_err(), "{source}");
+        }
+    }
+    #[test]
+    fn what_an_ignore_file_names_can_be_copied_by_no_name() {
+        let mut tree = tree(&[
+            ("a/", ""),
+            ("a/Dockerfile", "FROM x"),
+            ("a/secret", "x"),
+            ("a/data/", ""),
+            ("a/data/drop", "x"),
+            ("a/data/keep", "y"),
+            ("a/empty/", ""),
+        ]);
+        tree.leave_out(&Ignore::read("*\n!data/keep\n").unwrap());
+        assert_eq!(placed(&tree, &["."], "/x", true).unwrap().1, ["data", "data/keep"]);
+        for source in ["secret", "Dockerfile", "data/drop", "empty"] {
+            assert!(placed(&tree, &[source], "/x/", true).is_err(), "{source}");
         }
     }
 }

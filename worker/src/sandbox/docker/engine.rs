@@ -23,6 +23,8 @@ pub(super) struct Engine {
     pool: String,
     worker: String,
     socket: String,
+    /// Of its parts that let a hostile job out.
+    pub(super) escapes: Vec<String>,
 }
 
 impl Engine {
@@ -37,10 +39,8 @@ impl Engine {
         let api = connected.map_err(no_engine)?.negotiate_version().await.map_err(no_engine)?;
         let version = api.version().await.map_err(no_engine)?;
         let parts = version.components.unwrap_or_default();
-        for warning in known_escapes(parts.iter().map(|part| (part.name.as_str(), part.version.as_str()))) {
-            tracing::warn!("{warning}");
-        }
-        Ok(Self { api, pool: config.pool.clone(), worker: config.worker.clone(), socket })
+        let escapes = known_escapes(parts.iter().map(|part| (part.name.as_str(), part.version.as_str())));
+        Ok(Self { api, pool: config.pool.clone(), worker: config.worker.clone(), socket, escapes })
     }
 
     /// Labels of something that serves one machine, or (`None`) all of this worker's.

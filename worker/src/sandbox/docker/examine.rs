@@ -13,6 +13,8 @@ pub struct Examined {
     pub memory: u64,
     /// Those of the asked images that are not there.
     pub missing: Vec<String>,
+    /// What a worker says of parts of this age.
+    pub warnings: Vec<String>,
 }
 
 /// Asks the engine that [`super::Docker::connect`] would use.
@@ -32,5 +34,6 @@ pub async fn examine(socket: Option<String>, images: &[String]) -> Result<Examin
         runtime: info.default_runtime.unwrap_or_default(),
         memory: info.mem_total.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default(),
         missing,
+        warnings: engine.escapes.clone(),
     })
 }

@@ -13,7 +13,7 @@ use super::{
     service::{self, DockerService},
 };
 use crate::sandbox::{
-    Command, Exit, Machine, MachineSpec, ORIGIN_PORT, OutputSink, Port, Program, SandboxError, Stream,
+    Command, Exit, Handle, Machine, MachineSpec, ORIGIN_PORT, OutputSink, Port, Program, SandboxError, Stream,
     conversation::Conversation,
     service::{Service, ServiceSpec},
 };
@@ -86,8 +86,8 @@ impl Machine for DockerMachine {
         self.conversation.run(command, output).boxed()
     }
 
-    fn signal(&self, signal: i32) -> BoxFuture<'_, ()> {
-        self.conversation.signal(signal).boxed()
+    fn signal<'a>(&'a self, process: &'a Handle, signal: i32) -> BoxFuture<'a, ()> {
+        self.conversation.signal(process, signal).boxed()
     }
 
     fn unpack<'a>(

@@ -2,7 +2,7 @@
 
 use super::{
     ANY, BOOLEAN, CONCURRENCY_KEYS, DEFAULTS_RUN, Key, Map, NON_EMPTY, NUMBER, Names, ONE_OR_MORE, Otherwise,
-    PERMISSIONS, Rule, Scalar, TEXT, contexts, ignored, key, required, unsupported,
+    PERMISSIONS, Rule, Scalar, TEXT, contexts, ignored, key, required,
 };
 
 const BEFORE_MATRIX: &[&str] = &["github", "inputs", "vars", "needs"];
@@ -143,7 +143,7 @@ static STEP: Rule = Rule {
             ("cancel", &CANCEL),
             ("parallel", &PARALLEL),
         ],
-        Otherwise::Refused("a step needs `run` or `uses`"),
+        Otherwise::Refused("a step needs `run` or `uses`, or one of `wait`, `wait-all`, `cancel` and `parallel`"),
     ),
     names: super::NOTHING,
 };
@@ -157,7 +157,7 @@ static RUN: Rule = Rule::keys(&[
     key("env", &STEP_ENV),
     key("working-directory", &STEP_TEXT),
     key("shell", &NON_EMPTY_STEP),
-    unsupported("background", &BOOLEAN),
+    key("background", &BOOLEAN),
 ]);
 static USES: Rule = Rule::keys(&[
     key("name", &STEP_TEXT),
@@ -168,27 +168,38 @@ static USES: Rule = Rule::keys(&[
     required("uses", &NON_EMPTY),
     key("with", &STEP_ENV),
     key("env", &STEP_ENV),
-    unsupported("background", &BOOLEAN),
+    key("background", &BOOLEAN),
 ]);
 static WAIT: Rule = Rule::keys(&[
     key("name", &STEP_TEXT),
     key("id", &NON_EMPTY),
     key("continue-on-error", &STEP_FLAG),
-    unsupported("wait", &ONE_OR_MORE),
+    required("wait", &ONE_OR_MORE),
 ]);
 static WAIT_ALL: Rule = Rule::keys(&[
     key("name", &STEP_TEXT),
     key("id", &NON_EMPTY),
     key("continue-on-error", &STEP_FLAG),
-    unsupported("wait-all", &Rule::scalar(Scalar::NullOrBoolean)),
+    required("wait-all", &Rule::scalar(Scalar::NullOrBoolean)),
 ]);
 static CANCEL: Rule = Rule::keys(&[
     key("name", &STEP_TEXT),
     key("id", &NON_EMPTY),
     key("continue-on-error", &STEP_FLAG),
-    unsupported("cancel", &NON_EMPTY),
+    required("cancel", &NON_EMPTY),
 ]);
-static PARALLEL: Rule = Rule::keys(&[unsupported("parallel", &STEPS)]);
+static PARALLEL: Rule = Rule::keys(&[required("parallel", &GROUP)]);
+static GROUP: Rule = Rule::list(&MEMBER);
+/// All members of a group run in the background, and none waits for another.
+static MEMBER: Rule = Rule {
+    scalar: Scalar::Refused,
+    list: None,
+    map: Map::Variants(
+        &[("run", &RUN), ("uses", &USES)],
+        Otherwise::Refused("a step of a `parallel` group needs `run` or `uses`"),
+    ),
+    names: super::NOTHING,
+};
 static STEP_TEXT: Rule = Rule::scalar(Scalar::Text).with(IN_STEP);
 static NON_EMPTY_STEP: Rule = Rule::scalar(Scalar::NonEmpty).with(IN_STEP);
 static STEP_FLAG: Rule = Rule::scalar(Scalar::Boolean).with(IN_STEP);

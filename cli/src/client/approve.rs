@@ -1,0 +1,53 @@
+//! `longshore approve`: lets a job start whose environment asks somebody first, or fails it.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+use super::{api::Server, submit};
+
+/// Approve jobs that wait for it, or reject them
+///
+/// Those may whom the operator names for the environment, or the repository's maintainers: the request is signed with
+/// your key. Without a job and an environment it is about all that you are asked for in this run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The run: its id, its number in the pool, or the id of its run (5401) or job (5100) event
+    run: String,
+    /// Only jobs of this environment
+    #[arg(long, value_name = "NAME")]
+    environment: Option<String>,
+    /// Only this job, by its id in the workflow or its key
+    #[arg(long, value_name = "ID")]
+    job: Option<String>,
+    /// Reject instead: the jobs fail
+    #[arg(long)]
+    reject: bool,
+    /// What to say about it; it stands in the run for everybody who may read it
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    comment: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: Server,
+}
+
+#[allow(clippy::print_stdout)]
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    ensure!(args.server.keys()?.is_some(), submit::NO_KEY);
+    let verdict = if args.reject { "rejected" } else { "approved" };
+    let body = json!({
+        "job": args.job, "environment": args.environment, "verdict": verdict, "comment": args.comment,
+    });
+    let answer = args.server.connect()?.post_json(&format!("/api/runs/{}/approve", args.run), &body).await?;
+    let answer: Value = answer.json().await?;
+    if args.json {
+        println!("{answer:#}");
+    } else {
+        let jobs: Vec<&str> = answer["jobs"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        println!("{verdict}: {}", jobs.join(", "));
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,312 @@
+//! Environments that people or a clock hold a job back for: who may let it start, what they said, how long it waits.
+//!
+//! A job is held back once nothing else keeps it from starting: it has its concurrency group and its place among the
+//! legs of its matrix. No worker hears of it before.
+
+use serde::{Deserialize, Serialize};
+use workflow::{
+    github::filter,
+    plan::{Conclusion, Reason},
+};
+
+use super::{Effect, JobPhase, Millis, Phase, Planned, Refused, State, Visibility, Wait, advance::Turn};
+
+/// How long an approval is waited for (GitHub docs: a job that nobody reviewed fails after 30 days).
+const PATIENCE: Millis = 30 * 24 * 3600 * 1000;
+/// Approvers named in a sentence.
+const NAMED: usize = 3;
+
+/// What the operator asks for before a job of an environment starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Protection {
+    /// Pattern of its name; case makes no difference.
+    pub name: String,
+    /// Who is asked.
+    pub approvers: Approvers,
+    /// Milliseconds that a job waits at least.
+    pub wait_ms: Millis,
+    /// Patterns of the branches and tags that may be deployed; empty: all.
+    pub branches: Vec<String>,
+}
+
+/// Who is asked before a job starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "who", content = "keys")]
+pub enum Approvers {
+    /// The repository's maintainers.
+    Maintainers,
+    /// These keys, 64 hex.
+    Keys(Vec<String>),
+    /// Nobody.
+    Nobody,
+}
+
+/// What held a job back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gate {
+    /// Who is asked, 64 hex.
+    pub approvers: Vec<String>,
+    /// When it may start at the earliest.
+    pub until: Millis,
+    /// What was said.
+    pub decision: Option<Decision>,
+}
+
+/// What somebody said who was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Yes or no.
+    pub verdict: Verdict,
+    /// Who, 64 hex.
+    pub by: String,
+    /// For people; may be empty.
+    pub comment: String,
+    /// When.
+    pub at: Millis,
+}
+
+/// Yes or no.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The job may start.
+    Approved,
+    /// It may not.
+    Rejected,
+}
+
+/// Why somebody can't decide.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Undecidable {
+    /// No such job waits.
+    #[error("no job of this run waits for an approval{0}")]
+    NothingWaits(String),
+    /// Others are asked.
+    #[error("only {0} may approve or reject the environment {1}")]
+    NotAsked(String, String),
+}
+
+/// Why a job waits for people, for people.
+pub fn awaits(environment: &str, approvers: &[String]) -> String {
+    let of = format!("waits for an approval of the environment {environment}");
+    if approvers.is_empty() { of } else { format!("{of} by {}", names(approvers)) }
+}
+
+fn names(approvers: &[String]) -> String {
+    let mut said: Vec<String> = approvers.iter().take(NAMED).map(|key| short(key)).collect();
+    match approvers.len().saturating_sub(NAMED) {
+        0 => {}
+        1 => said.push("one other".into()),
+        more => said.push(format!("{more} others")),
+    }
+    said.join(" or ")
+}
+
+fn short(key: &str) -> String {
+    key.chars().take(8).collect()
+}
+
+impl Protection {
+    fn covers(&self, environment: &str) -> bool {
+        filter::is_among(&[self.name.to_lowercase()], &environment.to_lowercase())
+    }
+
+    /// Why this commit may not be deployed at all.
+    fn forbids(&self, environment: &str, planned: &Planned) -> Option<String> {
+        if self.branches.is_empty() {
+            return None;
+        }
+        let allowed = self.branches.join(", ");
+        // A ref counts only where the maintainers stand for its commit: anybody can claim a branch.
+        if !planned.trusted {
+            return Some(format!(
+                "the environment {environment} takes commits of {allowed} only, and this commit is not in the \
+                 maintainers' state"
+            ));
+        }
+        let folders = ["refs/heads/", "refs/tags/"];
+        let name = folders.iter().find_map(|folder| planned.reference.strip_prefix(folder));
+        match name.filter(|name| filter::is_among(&self.branches, name)) {
+            Some(_) => None,
+            None => Some(format!("the environment {environment} takes {allowed} only, this is {}", planned.reference)),
+        }
+    }
+}
+
+impl State {
+    /// Keys of the jobs that somebody may decide about: all that wait, or those of one job or environment.
+    ///
+    /// # Errors
+    /// [`Undecidable`], for people.
+    pub fn decidable(
+        &self,
+        by: &str,
+        job: Option<&str>,
+        environment: Option<&str>,
+    ) -> Result<Vec<String>, Undecidable> {
+        let mut waiting = Vec::new();
+        for (key, found) in &self.jobs {
+            let JobPhase::Waiting { on: Wait::Approval { environment: name, approvers }, .. } = &found.phase else {
+                continue;
+            };
+            let is_meant = job.is_none_or(|job| job == key || job == found.id)
+                && environment.is_none_or(|wanted| wanted.eq_ignore_ascii_case(name));
+            if is_meant {
+                waiting.push((key, name, approvers));
+            }
+        }
+        let Some((_, name, approvers)) = waiting.first() else {
+            let of = environment.map(|name| format!(" of the environment {name}"));
+            let of = of.or_else(|| job.map(|job| format!(": {job}"))).unwrap_or_default();
+            return Err(Undecidable::NothingWaits(of));
+        };
+        let others = || Undecidable::NotAsked(names(approvers), (*name).clone());
+        let own = waiting.iter().filter(|(_, _, approvers)| approvers.iter().any(|key| key == by));
+        let keys: Vec<String> = own.map(|(key, ..)| (*key).clone()).collect();
+        if keys.is_empty() { Err(others()) } else { Ok(keys) }
+    }
+
+    /// What the run waits for where nothing of it goes on before somebody decides, or a moment comes.
+    pub fn held_back(&self) -> Option<&Wait> {
+        if !matches!(self.phase, Phase::Active) {
+            return None;
+        }
+        let mut held = None;
+        for job in self.jobs.values() {
+            match &job.phase {
+                JobPhase::Queued { .. } | JobPhase::Running { .. } | JobPhase::Cancelling { .. } => return None,
+                JobPhase::Waiting { on: on @ (Wait::Approval { .. } | Wait::Timer { .. }), .. } => {
+                    held = held.or(Some(on));
+                }
+                _ => {}
+            }
+        }
+        held
+    }
+
+    /// When the run's time is over, where it has a limit and has begun. Waiting for people takes nothing of it.
+    pub fn deadline(&self, now: Millis) -> Option<Millis> {
+        let limit = Some(self.rules.max_duration_ms).filter(|limit| *limit > 0)?;
+        let waits = self.paused_at.map_or(0, |since| now.saturating_sub(since));
+        Some(self.started_at?.saturating_add(limit).saturating_add(self.paused_ms).saturating_add(waits))
+    }
+}
+
+impl Turn {
+    /// A job that nothing else keeps from starting: it waits for what its environment asks for, or is offered to
+    /// workers.
+    pub(super) fn admit(&mut self, planned: &Planned, key: &str) {
+        let named = self.state.jobs.get(key).and_then(|job| job.environment.clone());
+        let found = named.and_then(|name| {
+            let protection = self.state.environments.iter().find(|one| one.covers(&name))?;
+            Some((protection.clone(), name))
+        });
+        let Some((protection, environment)) = found else { return self.queue(key, String::new()) };
+        if let Some(why) = protection.forbids(&environment, planned) {
+            return self.conclude(key, Conclusion::Failure, Some(Reason::Invalid(why)), None);
+        }
+        let approvers = match &protection.approvers {
+            Approvers::Maintainers => planned.maintainers.clone(),
+            Approvers::Keys(keys) => keys.clone(),
+            Approvers::Nobody => Vec::new(),
+        };
+        // Who is asked must be able to see for what.
+        if let Visibility::Readers(readers) = &mut self.state.visibility {
+            let unseen: Vec<String> = approvers.iter().filter(|key| !readers.contains(key)).cloned().collect();
+            readers.extend(unseen);
+        }
+        let now = self.now;
+        let until = now.saturating_add(protection.wait_ms);
+        let Some(job) = self.state.jobs.get_mut(key) else { return };
+        job.gate = Some(Gate { approvers: approvers.clone(), until, decision: None });
+        if protection.approvers == Approvers::Nobody {
+            return self.wait_until(key, &environment, until);
+        }
+        let reason = awaits(&environment, &approvers);
+        job.phase = JobPhase::Waiting { since: now, on: Wait::Approval { environment, approvers } };
+        self.effects.push(Effect::Wake { job: key.to_owned(), at: now.saturating_add(PATIENCE) });
+        self.tell_wait(reason);
+    }
+
+    /// Lets a job start once a moment has come.
+    fn wait_until(&mut self, key: &str, environment: &str, until: Millis) {
+        let now = self.now;
+        if until <= now {
+            return self.queue(key, String::new());
+        }
+        let Some(job) = self.state.jobs.get_mut(key) else { return };
+        job.phase = JobPhase::Waiting { since: now, on: Wait::Timer { until } };
+        self.effects.push(Effect::Wake { job: key.to_owned(), at: until });
+        let minutes = (until - now).div_ceil(60_000);
+        self.tell_wait(format!("waits {minutes} min, as the environment {environment} asks"));
+    }
+
+    pub(super) fn decided(&mut self, key: &str, verdict: Verdict, by: String, comment: String) -> Result<(), Refused> {
+        if self.over() {
+            return Err(Refused::Terminal);
+        }
+        let now = self.now;
+        let job = self.state.jobs.get_mut(key).ok_or(Refused::Stale)?;
+        let gate = job.gate.as_mut().ok_or(Refused::Stale)?;
+        if gate.decision.is_some() {
+            return Err(Refused::Repeated);
+        }
+        let JobPhase::Waiting { on: Wait::Approval { environment, approvers }, .. } = &job.phase else {
+            return Err(Refused::Stale);
+        };
+        if !approvers.contains(&by) {
+            return Err(Refused::Stale);
+        }
+        let (environment, until) = (environment.clone(), gate.until);
+        let said = if comment.is_empty() { String::new() } else { format!(": {comment}") };
+        let why = format!("the environment {environment} was refused to it by {}{said}", short(&by));
+        gate.decision = Some(Decision { verdict, by, comment, at: now });
+        match verdict {
+            Verdict::Approved => self.wait_until(key, &environment, until),
+            Verdict::Rejected => self.conclude(key, Conclusion::Failure, Some(Reason::Invalid(why)), None),
+        }
+        Ok(())
+    }
+
+    pub(super) fn due(&mut self, key: &str) -> Result<(), Refused> {
+        if self.over() {
+            return Err(Refused::Terminal);
+        }
+        let now = self.now;
+        match self.state.jobs.get(key).map(|job| &job.phase) {
+            Some(JobPhase::Waiting { since, on: Wait::Approval { environment, approvers } })
+                if now >= since.saturating_add(PATIENCE) =>
+            {
+                let why = format!("{}: nobody decided within 30 days", awaits(environment, approvers));
+                self.conclude(key, Conclusion::Failure, Some(Reason::Invalid(why)), None);
+            }
+            Some(JobPhase::Waiting { on: Wait::Timer { until }, .. }) if now >= *until => {
+                self.queue(key, String::new());
+            }
+            _ => return Err(Refused::Stale),
+        }
+        Ok(())
+    }
+
+    /// Stops the run's clock while all that is left of it waits for people, and sets it going again.
+    pub(super) fn keep_time(&mut self) {
+        let now = self.now;
+        // Before the first job begins there is no clock to stop.
+        let pauses = self.state.started_at.is_some() && self.state.held_back().is_some();
+        match (pauses, self.state.paused_at) {
+            (true, None) => self.state.paused_at = Some(now),
+            (false, Some(since)) => {
+                let waited = now.saturating_sub(since);
+                self.state.paused_at = None;
+                self.state.paused_ms = self.state.paused_ms.saturating_add(waited);
+                if let Some(at) = self.state.deadline(now).filter(|_| waited > 0 && !self.over()) {
+                    self.effects.push(Effect::Timer { at });
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! What can happen to a run, and what it asks for.
+
+use serde::{Deserialize, Serialize};
+use workflow::plan::{GroupAsk, JobReport};
+
+use super::{End, Millis, Planned, SealedLog, Supplied, Verdict};
+
+/// Everything that can happen to a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum Event {
+    /// Its files were read.
+    Planned(Box<Planned>),
+    /// It can't be planned: the text says why, for the author.
+    Unplannable {
+        /// For people; the first line is the summary.
+        message: String,
+    },
+    /// A worker accepted a job; a new attempt begins.
+    Accepted {
+        /// Job key.
+        job: String,
+        /// Worker id.
+        worker: String,
+    },
+    /// The first step of an attempt is about to start.
+    Begun {
+        /// Job key.
+        job: String,
+        /// Attempt.
+        attempt: u32,
+    },
+    /// A worker reported the end of an attempt.
+    Finished {
+        /// Job key.
+        job: String,
+        /// Attempt.
+        attempt: u32,
+        /// Its report.
+        report: Box<JobReport>,
+    },
+    /// A lease ran out, or the worker says it no longer has the attempt.
+    Lost {
+        /// Job key.
+        job: String,
+        /// Attempt.
+        attempt: u32,
+        /// For people.
+        reason: String,
+    },
+    /// Why a queued job still waits changed.
+    Waits {
+        /// Job key.
+        job: String,
+        /// For people.
+        reason: String,
+    },
+    /// No worker had the labels for the configured time.
+    Unmatched {
+        /// Job key.
+        job: String,
+    },
+    /// Somebody who may asked to end it.
+    Cancel {
+        /// For people.
+        by: String,
+    },
+    /// A concurrency group is this run's now, or this job's.
+    Granted {
+        /// Job key; `None`: the run.
+        job: Option<String>,
+    },
+    /// Somebody else holds the group that this run waits for, or this job.
+    HeldBy {
+        /// Job key; `None`: the run.
+        job: Option<String>,
+        /// Number of the run that holds it.
+        serial: u64,
+    },
+    /// A job is to make room in its concurrency group.
+    GivesWay {
+        /// Job key.
+        job: String,
+        /// To what, for people.
+        to: String,
+    },
+    /// Somebody who was asked said whether a job may start.
+    Decided {
+        /// Job key.
+        job: String,
+        /// What they said.
+        verdict: Verdict,
+        /// Who, 64 hex.
+        by: String,
+        /// For people; may be empty.
+        comment: String,
+    },
+    /// The moment of an [`Effect::Wake`] came.
+    Due {
+        /// Job key.
+        job: String,
+    },
+    /// The moment of an [`Effect::Timer`] came.
+    Expired,
+    /// The log is stored.
+    Sealed {
+        /// Where.
+        log: SealedLog,
+    },
+}
+
+/// What is to be done after a change, written with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "effect")]
+pub enum Effect {
+    /// Fetch and read the workflow.
+    Plan,
+    /// Offer a job to workers.
+    Queue {
+        /// Job key.
+        job: String,
+        /// Number of the attempt that is to begin.
+        attempt: u32,
+        /// Labels.
+        labels: Vec<String>,
+        /// A worker that must not get it if another can (it lost or failed to start it).
+        avoid: Vec<String>,
+    },
+    /// Take a job out of the queue.
+    Unqueue {
+        /// Job key.
+        job: String,
+        /// Number of the attempt that began, or will not.
+        attempt: u32,
+    },
+    /// Tell a worker to end an attempt.
+    Stop {
+        /// Job key.
+        job: String,
+        /// Attempt.
+        attempt: u32,
+        /// Worker id.
+        worker: String,
+        /// For people.
+        reason: String,
+    },
+    /// Ask for a concurrency group: [`Event::Granted`] or [`Event::HeldBy`] follows.
+    Join {
+        /// Job key; `None`: the run.
+        job: Option<String>,
+        /// The group, and how.
+        ask: GroupAsk,
+    },
+    /// Give a concurrency group back, or wait for it no longer.
+    Leave {
+        /// Job key; `None`: the run.
+        job: Option<String>,
+        /// Its name.
+        group: String,
+    },
+    /// Send [`Event::Expired`] at a moment.
+    Timer {
+        /// When.
+        at: Millis,
+    },
+    /// Send [`Event::Due`] at a moment; a later one takes the place of an earlier one.
+    Wake {
+        /// Job key.
+        job: String,
+        /// When.
+        at: Millis,
+    },
+    /// Tell the author.
+    Publish(Update),
+    /// Close and store the log.
+    Seal,
+    /// Forget the run's secrets.
+    EraseSecrets,
+}
+
+/// What the author is told, in the order it happens. A dialect makes events of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "update")]
+pub enum Update {
+    /// Received, checked and stored.
+    Queued {
+        /// Seconds stamp of the status event.
+        stamp: u64,
+    },
+    /// It waits for something named.
+    Waiting {
+        /// Seconds stamp of the status event.
+        stamp: u64,
+        /// For what, for people.
+        reason: String,
+    },
+    /// The first job began.
+    Running {
+        /// Seconds stamp of the status event.
+        stamp: u64,
+    },
+    /// The end, with its log.
+    Finished {
+        /// Seconds stamp of the status event.
+        stamp: u64,
+        /// How it ended.
+        end: End,
+        /// The stored log.
+        log: SealedLog,
+        /// Whole seconds from the first job's begin to the end; 0 where nothing ran.
+        duration_s: u64,
+        /// Definitions that it was made of.
+        #[serde(default)]
+        supplied: Vec<Supplied>,
+    },
+}
