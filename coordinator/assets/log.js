@@ -102,6 +102,7 @@ export const liveLog = (log) => {
     if (number === here) element.classList.add("here");
     if (!found) return element;
     element.append(make("span", { class: "at" }, moment(found.time_ms)));
+    if (found.within) element.append(make("span", { class: "within" }, "[" + plain(found.within) + "]"));
     const text = make("span", { class: "text" });
     if (GROUP.test(found.text)) {
       const folded = folds.some(([first]) => first === number + 1);

@@ -1,7 +1,7 @@
 // The form that asks for a run, and the two events that it becomes: a run (5401) and a job (5100).
 import { make } from "./dom.js";
 import { json } from "./stream.js";
-import { publish, signed } from "./sign.js";
+import { publish, signed, signer } from "./sign.js";
 
 const short = (reference) => reference.replace(/^refs\/(heads|tags)\//, "");
 
@@ -17,8 +17,9 @@ const events = async (wanted, pool) => {
   const publisher = await (await fetch("/api/publisher", { method: "POST" })).json();
   const [, owner, ...name] = wanted.repository.split(":");
   if (!owner || !name.length) throw new Error("write the repository as 30617:KEY:NAME");
-  if (!window.nostr.nip44) throw new Error("The signer cannot encrypt (NIP-44): use one that can.");
-  const author = await window.nostr.getPublicKey();
+  const own = await signer();
+  if (!own.nip44) throw new Error("The signer cannot encrypt (NIP-44): use one that can.");
+  const author = await own.getPublicKey();
   const run = await signed([
     ["a", wanted.repository], ["workflow", wanted.workflow], ["triggered-by", author], ["publisher", publisher.public],
     ["trigger", wanted.trigger], ["branch", wanted.branch], ["commit", wanted.commit], ["t", "hive-ci"],
@@ -32,7 +33,7 @@ const events = async (wanted, pool) => {
     ["env", "HIVE_CI_COMMIT", wanted.commit], ["env", "HIVE_CI_RELAYS", pool.relays.join(",")],
   ];
   for (const [name, value] of [["HIVE_CI_NSEC", publisher.secret], ...wanted.secrets]) {
-    tags.push(["secret", name, await window.nostr.nip44.encrypt(pool.pubkey, value)]);
+    tags.push(["secret", name, await own.nip44.encrypt(pool.pubkey, value)]);
   }
   return [run, await signed(tags, 5100)];
 };

@@ -1,5 +1,6 @@
-// Signing in with NIP-07, and what a signature lets people do. The key never comes here: the signer signs.
-import { make } from "./dom.js";
+// Signing in with an extension (NIP-07) or a remote signer (NIP-46), and what a signature lets people do. The key never
+// comes here: the signer signs.
+import { make, moment, state } from "./dom.js";
 import { headers, json } from "./stream.js";
 import { makeRun } from "./make.js";
 import { reviews } from "./review.js";
@@ -11,10 +12,15 @@ const event = (kind, tags, content = "", at = now()) => ({ kind, created_at: at,
 
 export const key = () => sessionStorage.getItem("longshore.key");
 
-export const signed = async (tags, kind, content, at) => {
-  if (!window.nostr) throw new Error("There is no signer here: install a NIP-07 extension, then reload.");
-  return window.nostr.signEvent(event(kind, tags, content, at));
+// Who signs: the remote signer that was signed in with, or the extension. What it takes for the first is loaded with it.
+export const signer = async () => {
+  const held = sessionStorage.getItem("longshore.bunker");
+  if (held) return (await import("./bunker.js")).resume(JSON.parse(held));
+  if (!window.nostr) throw new Error("There is no signer here: install a NIP-07 extension and reload, or sign in by a bunker address.");
+  return window.nostr;
 };
+
+export const signed = async (tags, kind, content, at) => (await signer()).signEvent(event(kind, tags, content, at));
 
 const authorization = async (kind, tags) => "Nostr " + base64(JSON.stringify(await signed(tags, kind)));
 
@@ -50,8 +56,7 @@ export const publish = async (events) => {
 };
 
 const signIn = async () => {
-  if (!window.nostr) throw new Error("There is no signer here: install a NIP-07 extension, then reload.");
-  const own = await window.nostr.getPublicKey();
+  const own = await (await signer()).getPublicKey();
   const until = now() + HOUR;
   // Reading private runs: one signature for an hour, good for this host alone.
   const header = await authorization(24242, [["t", "get"], ["expiration", String(until)], ["server", location.hostname]]);
@@ -60,7 +65,43 @@ const signIn = async () => {
   location.reload();
 };
 
+// The form that takes the address of a remote signer.
+const bunker = () => {
+  const field = make("input", { name: "bunker", required: true, autocomplete: "off", spellcheck: "false", placeholder: "bunker://…" });
+  const told = make("p", { role: "status" });
+  const send = make("button", {}, "Connect");
+  const close = make("button", { type: "button" }, "Close");
+  const form = make("form", { method: "dialog" }, make("h2", { id: "bunker-title" }, "Sign in by a remote signer"),
+    make("label", {}, "Address that your signer shows (bunker://…)", field), make("div", { class: "actions" }, send, close), told);
+  const dialog = make("dialog", { "aria-labelledby": "bunker-title" }, form);
+  close.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("close", () => dialog.remove());
+  form.addEventListener("submit", async (submitted) => {
+    submitted.preventDefault();
+    send.disabled = true;
+    told.classList.remove("problem");
+    told.textContent = "Waiting for the signer …";
+    try {
+      const { connect } = await import("./bunker.js");
+      const found = await connect(field.value, (address) => {
+        const safe = URL.canParse(address) && new URL(address).protocol === "https:";
+        if (safe) told.replaceChildren("The signer asks you to ", make("a", { href: address, target: "_blank", rel: "noopener noreferrer" }, "allow it there"), ".");
+      });
+      sessionStorage.setItem("longshore.bunker", JSON.stringify(found.held));
+      await signIn();
+    } catch (error) {
+      sessionStorage.removeItem("longshore.bunker");
+      told.textContent = error.message;
+      told.classList.add("problem");
+      send.disabled = false;
+    }
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+};
+
 const signOut = () => {
+  sessionStorage.removeItem("longshore.bunker");
   sessionStorage.removeItem("longshore.key");
   sessionStorage.removeItem("longshore.reader");
   location.reload();
@@ -86,7 +127,7 @@ export const button = (text, act, told) => {
 const who = (place) => {
   const told = make("span", { role: "status" });
   if (key()) place.append(make("code", {}, key().slice(0, 8)), " ", button("Sign out", signOut, told), told);
-  else place.append(told, " ", button("Sign in", signIn, told));
+  else place.append(told, " ", button("Sign in", signIn, told), " ", button("Sign in by a bunker", bunker, told));
 };
 
 const runActions = (run) => {
@@ -121,6 +162,22 @@ const poolActions = async (workers) => {
       location.reload();
     }, told), told);
   }
+  await deliveries(workers);
+};
+
+// Deliveries of webhooks, for the operator.
+const deliveries = async (workers) => {
+  const answer = await fetch("/api/webhooks", { headers: headers() });
+  if (!answer.ok) return;
+  const found = await answer.json();
+  if (!found.length) return;
+  const row = (one) =>
+    make("tr", {}, make("td", {}, state(one.state)), make("td", {}, one.event), make("td", { class: "any" }, one.url),
+      make("td", {}, make("a", { href: "/runs/" + one.run }, "run")), make("td", {}, String(one.tries)),
+      make("td", { class: "any" }, one.answer), make("td", {}, moment(one.made_at)));
+  const titles = ["State", "Event", "To", "Run", "Tries", "Last answer", "Since"].map((title) => make("th", {}, title));
+  workers.closest("main").append(make("h2", {}, "Webhooks"),
+    make("table", { class: "list", id: "webhooks" }, make("thead", {}, make("tr", {}, ...titles)), make("tbody", {}, ...found.map(row))));
 };
 
 // A page that is closed to a stranger is asked for again with the reader's token.

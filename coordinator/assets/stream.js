@@ -26,7 +26,10 @@ export const follow = async (url, handlers) => {
   while (!ended) {
     try {
       const answer = await fetch(url, { headers: headers(last === null ? {} : { "last-event-id": last }) });
-      if (!answer.ok) return;
+      if (!answer.ok) {
+        handlers.refused?.((await answer.json().catch(() => null))?.error || "the server answered " + answer.status);
+        return;
+      }
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       let text = "";
       for (;;) {

@@ -22,6 +22,9 @@ const PARTS: usize = 4;
 /// Milliseconds after which a part that nobody put together is removed.
 const STAGED: Millis = 24 * 3600 * 1000;
 
+/// Folder of what is coming in.
+const INCOMING: &str = "incoming";
+
 /// Stored bytes. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Blobs {
@@ -90,6 +93,18 @@ pub enum BlobError {
 }
 
 impl Blobs {
+    /// The same for the only process that uses the folder: what was coming in when an earlier one ended goes.
+    pub fn open_alone(folder: &FilePath, store: Store) -> anyhow::Result<Self> {
+        let incoming = folder.join(INCOMING);
+        match std::fs::remove_dir_all(&incoming) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                let what = format!("can't empty {}: does it belong to this user?", incoming.display());
+                return Err(anyhow::Error::new(error).context(what));
+            }
+            _ => Self::open(folder, store),
+        }
+    }
+
     /// Blobs in `folder`, which is made where it is missing.
     pub fn open(folder: &FilePath, store: Store) -> anyhow::Result<Self> {
         use anyhow::Context;
@@ -106,7 +121,7 @@ impl Blobs {
     where
         S: Stream<Item = std::io::Result<Bytes>> + Send,
     {
-        let incoming = Path::from(format!("incoming/{}", uuid::Uuid::now_v7()));
+        let incoming = Path::from(format!("{INCOMING}/{}", uuid::Uuid::now_v7()));
         let received = Box::pin(self.receive(body, &incoming, deposit.limit)).await?;
         let sha256 = hex::encode(received.hash);
         if !deposit.allowed.is_empty() && !deposit.allowed.contains(&sha256) {
@@ -144,7 +159,7 @@ impl Blobs {
     where
         S: Stream<Item = std::io::Result<Bytes>> + Send,
     {
-        let incoming = Path::from(format!("incoming/{}", uuid::Uuid::now_v7()));
+        let incoming = Path::from(format!("{INCOMING}/{}", uuid::Uuid::now_v7()));
         let received = Box::pin(self.receive(body, &incoming, limit)).await?;
         self.objects.rename(&incoming, &staged(upload, part)).await?;
         Ok(received.size)

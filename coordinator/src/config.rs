@@ -61,6 +61,60 @@ pub struct Config {
     pub workers: Vec<String>,
     /// Days a run's log and blobs are kept.
     pub keep_days: u64,
+    /// Places that are told of runs over HTTP.
+    pub webhooks: Vec<Webhook>,
+}
+
+/// A place that is told of runs over HTTP.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    /// Where to, `https://…`.
+    pub url: String,
+    /// What deliveries are signed with (HMAC-SHA256), at least 16 bytes.
+    pub secret: String,
+    /// What it is told of; empty: everything.
+    #[serde(default)]
+    pub events: Vec<WebhookEvent>,
+    /// It may be on a loopback or private address.
+    #[serde(default)]
+    pub allow_private: bool,
+}
+
+impl std::fmt::Debug for Webhook {
+    /// Without its secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Webhook").field("url", &self.url).field("events", &self.events).finish_non_exhaustive()
+    }
+}
+
+/// What a webhook can be told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WebhookEvent {
+    /// A request became a run.
+    #[serde(rename = "run.queued")]
+    RunQueued,
+    /// Its first step began.
+    #[serde(rename = "run.running")]
+    RunRunning,
+    /// It ended, and its log is closed.
+    #[serde(rename = "run.completed")]
+    RunCompleted,
+    /// A job ended, or was left out.
+    #[serde(rename = "job.completed")]
+    JobCompleted,
+}
+
+impl WebhookEvent {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RunQueued => "run.queued",
+            Self::RunRunning => "run.running",
+            Self::RunCompleted => "run.completed",
+            Self::JobCompleted => "job.completed",
+        }
+    }
 }
 
 /// Keys of the worker port (PEM files).
@@ -344,6 +398,7 @@ impl Default for Config {
             kept: Kept::default(),
             workers: Vec::new(),
             keep_days: 90,
+            webhooks: Vec::new(),
         }
     }
 }

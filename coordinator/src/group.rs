@@ -8,6 +8,8 @@ use workflow::plan::{GroupAsk, Queue};
 
 use crate::run::{self, Millis};
 
+pub mod circle;
+
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -96,6 +98,12 @@ pub enum Refused {
 /// What a group is stored under. A group belongs to one repository, and case makes no difference in its name.
 pub fn key(repository: &str, group: &str) -> String {
     format!("{repository} {}", group.to_lowercase())
+}
+
+/// What the row is stored under that every ask of a job writes which has to wait: of two that close a circle together,
+/// the second sees the first. No group has an empty name.
+pub fn ledger(repository: &str) -> String {
+    key(repository, "")
 }
 
 impl Group {

@@ -9,6 +9,7 @@ pub mod blob;
 pub mod config;
 pub mod dispatch;
 pub mod group;
+pub mod hook;
 pub mod log;
 pub mod network;
 pub mod nostr;

@@ -4,6 +4,7 @@
 //! files and are woken by a counter, so a slow one costs nobody anything.
 
 pub mod act;
+pub mod beside;
 pub mod lines;
 mod name;
 pub mod record;

@@ -53,6 +53,12 @@ pub async fn check_clone(text: &str, reach: Reach) -> Result<Checked, Forbidden>
     if url.scheme() == "file" && reach.file {
         return Ok(Checked { url, addresses: Vec::new() });
     }
+    check_web(url.as_str(), reach).await
+}
+
+/// Checks the address of a web server in the same way.
+pub async fn check_web(text: &str, reach: Reach) -> Result<Checked, Forbidden> {
+    let url = Url::parse(text).map_err(|_| Forbidden::NoUrl(text.to_owned()))?;
     check(url, &["https", "http"], "http and https", reach).await
 }
 

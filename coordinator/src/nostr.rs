@@ -11,6 +11,7 @@ pub mod policy;
 pub mod publish;
 pub mod relays;
 pub mod routes;
+pub mod signers;
 pub mod tags;
 
 /// Where the time comes from: milliseconds since the Unix epoch.

@@ -36,6 +36,7 @@ use crate::{
     blob::{Blobs, client::Client},
     config::{Config, keys},
     dispatch::{Dispatch, Parts, ServerTls, Terms},
+    hook,
     log::Logs,
     nostr::{
         advertise::{Advertiser, Load},
@@ -44,6 +45,7 @@ use crate::{
         publish::Publisher,
         relays::{Answer, Relays},
         routes::Routes,
+        signers::Signers,
     },
     origin::{Issuer, Origin},
     run::Millis,
@@ -94,7 +96,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         "" => format!("http://{http_at}"),
         url => url.to_owned(),
     };
-    let config = Arc::new(config);
+    let config = Arc::new(Config { public_url: public_url.clone(), ..config });
 
     let store = Store::open(&config.data.join("longshore.db")).await?;
     let relays = Relays::new(&keys, &config.relays);
@@ -104,7 +106,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     let sources = Arc::new(sources.with_actions(config.actions.clone()));
     let engine = Engine::new(store.clone(), store_key, keys.public_key(), routes.clone(), config.clone(), now);
     let logs = Logs::new(config.data.join("logs"));
-    let blobs = Blobs::open(&config.data.join("blobs"), store.clone())?;
+    let blobs = Blobs::open_alone(&config.data.join("blobs"), store.clone())?;
     let archive = Archive {
         blobs: blobs.clone(),
         logs: logs.clone(),
@@ -152,6 +154,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
             sources: sources.clone(),
             policy: policy.clone(),
             relays: relays.clone(),
+            signers: Signers::new(&config.relays),
             config: config.clone(),
             definitions: definitions.clone(),
         }),
@@ -168,6 +171,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         plans: Tasks::limit(),
     };
     stages.start("tasks", tasks.run(stop.clone()));
+    stages.until_stopped("webhooks", hook::Sender::new(store.clone(), &config.webhooks, now).run());
     let publisher = Publisher::new(keys.clone(), store.clone(), relays.clone(), engine.clone(), now);
     stages.until_stopped("publisher", publisher.run());
     let reception =

@@ -5,6 +5,7 @@
 //! columns are TEXT, BIGINT and BYTEA, placeholders `$1`.
 
 mod definitions;
+mod hooks;
 mod kept;
 mod read;
 mod runs;
@@ -20,6 +21,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use self::{
     definitions::{DefinitionRow, Looked, Maintainers},
+    hooks::{Delivery, DeliveryState, Hook},
     kept::{Artifact, Cache, CacheOutcome, CacheUse, Kept},
 };
 use crate::{
@@ -176,6 +178,8 @@ pub enum Change {
     Kept(Kept),
     /// Definitions of a repository's workflows, and whose count.
     Looked(Looked),
+    /// Deliveries of webhooks.
+    Hook(Hook),
 }
 
 /// A job in the queue.
@@ -503,6 +507,8 @@ pub enum Notice {
     Tasks,
     /// Some run.
     Runs,
+    /// New deliveries of webhooks.
+    Hooks,
 }
 
 impl From<sqlx::Error> for StoreError {

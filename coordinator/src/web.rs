@@ -14,12 +14,14 @@ mod definitions;
 mod diff;
 mod edit;
 mod graph;
+mod hooks;
 mod live;
 mod markdown;
 mod page;
 mod places;
 mod pool;
 mod range;
+mod signer;
 mod view;
 mod viewer;
 mod whole;
@@ -34,7 +36,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use futures::future::BoxFuture;
+use futures::{future::BoxFuture, stream::BoxStream};
 use nostr::Event;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::TcpListener;
@@ -130,6 +132,14 @@ pub trait Control: Send + Sync {
     fn definition_tags(&self, repository: &str, path: &str, text: Option<&str>) -> Result<Vec<Vec<String>>, String>;
     /// Keeps and publishes a definition, whose signature was checked, for its author.
     fn define<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, anyhow::Result<Defined>>;
+    /// Sends a sealed message, whose signature was checked, to somebody's remote signer at a relay.
+    fn carry<'a>(&'a self, relay: &'a str, event: &'a Event) -> BoxFuture<'a, Result<(), NotCarried>>;
+    /// Sealed messages to a key at a relay, from now on.
+    fn answers<'a>(
+        &'a self,
+        relay: &'a str,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<BoxStream<'static, Event>, NotCarried>>;
     /// The workflow files of a repository at a commit, as far as they are here: nothing is fetched.
     fn workflows<'a>(&'a self, repository: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<File>>>;
 }
@@ -158,6 +168,17 @@ pub enum Defined {
     Refused(String),
     /// This one is newer, so nothing would change.
     Older(String),
+}
+
+/// Why nothing is carried between a page and its signer; the text is for people.
+#[derive(Debug, Clone)]
+pub enum NotCarried {
+    /// It is none of what is carried.
+    Wrong(String),
+    /// Too much at a time.
+    Busy(String),
+    /// The relay does not take it.
+    Relay(String),
 }
 
 /// A file of a repository.
@@ -204,7 +225,7 @@ pub fn router(web: Web) -> Router {
         .route("/repositories", get(places::repositories))
         .route("/repositories/{address}", get(places::repository))
         .route("/repositories/{address}/edit", get(edit::page))
-        .route("/assets/{name}", get(page::asset))
+        .route("/assets/{*name}", get(page::asset))
         .merge(api)
         .route("/api/openapi.json", get(async move || Json(document)))
         .route("/.well-known/{name}", get(page::well_known))
@@ -255,6 +276,9 @@ fn api() -> OpenApiRouter<Web> {
         .routes(routes!(definitions::diff))
         .routes(routes!(definitions::preview))
         .routes(routes!(definitions::define))
+        .routes(routes!(signer::messages))
+        .routes(routes!(signer::answers))
+        .routes(routes!(hooks::deliveries))
 }
 
 /// An answer that says what is wrong.

@@ -1,6 +1,7 @@
 //! Real parts for tests: git repositories behind smart HTTP, relays, keys, clients, the product's processes.
 
 pub mod browser;
+pub mod bunker;
 pub mod client;
 pub mod engine;
 pub mod exec;

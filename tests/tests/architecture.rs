@@ -9,7 +9,7 @@ use std::{
 use regex::Regex;
 
 /// Stages of the coordinator. They know what all may know, and themselves; `serve` joins them.
-const STAGES: [&str; 8] = ["nostr", "source", "plan", "dispatch", "log", "blob", "origin", "web"];
+const STAGES: [&str; 9] = ["nostr", "source", "plan", "dispatch", "log", "blob", "origin", "web", "hook"];
 /// What each module of the coordinator may import besides itself.
 const SHARED: [&str; 6] = ["config", "network", "store", "run", "group", "schedule"];
 /// Further edges: the pages are the window on what is stored; jobs store caches and artifacts.

@@ -1,7 +1,12 @@
 //! The dashboard in a real browser: what people see, press and sign, on pages that speak to nobody else.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at once")]
 
-use longshore_tests::harness::{browser::Browser, pool::Dev, world::World};
+#[path = "browser/approve.rs"]
+mod approve;
+#[path = "browser/definition.rs"]
+mod definition;
+
+use longshore_tests::harness::{browser::Browser, bunker::Bunker, pool::Dev, world::World};
 
 const PATH: &str = ".github/workflows/ci.yml";
 
@@ -36,6 +41,29 @@ jobs:
         if: inputs.pass == 'never'
 "##;
 
+/// Fails the first time; `ship` is behind what fails.
+const PIPELINE: &str = "name: Pipeline
+on: [push, workflow_dispatch]
+jobs:
+  build:
+    runs-on: ubuntu-latest
+    steps:
+      - run: echo built
+  test:
+    needs: build
+    runs-on: ubuntu-latest
+    steps:
+      - run: test \"$GITHUB_RUN_ATTEMPT\" -gt 1
+  ship:
+    needs: test
+    runs-on: ubuntu-latest
+    steps:
+      - run: echo shipped
+";
+const SECOND: &str = ".github/workflows/pipeline.yml";
+const SIGNED_IN: &str =
+    "[...document.querySelectorAll('#who button')].some((button) => button.textContent === 'Sign out') && 'in'";
+
 struct Stage {
     dev: Dev,
     world: World,
@@ -47,7 +75,7 @@ impl Stage {
     async fn start() -> Self {
         let data = tempfile::tempdir().unwrap();
         let dev = Dev::start(&data.path().join("data"), &["--sandbox", "host"]).unwrap();
-        let world = World::new(&dev.relay, &[(PATH, WORKFLOW)]).await.unwrap();
+        let world = World::new(&dev.relay, &[(PATH, WORKFLOW), (SECOND, PIPELINE)]).await.unwrap();
         let browser = Browser::start().await.unwrap();
         Self { dev, world, browser, _data: data }
     }
@@ -107,11 +135,7 @@ async fn attack_50_a_run_of_hostile_names_is_watched_from_its_press_to_its_faili
     // Signed in, the run is asked for again, with an input.
     stage.browser.client.back().await.unwrap();
     stage.browser.press("Sign in").await.unwrap();
-    stage
-        .until(
-            "[...document.querySelectorAll('#who button')].some((button) => button.textContent === 'Sign out') && 'in'",
-        )
-        .await;
+    stage.until(SIGNED_IN).await;
     let first = stage.browser.client.current_url().await.unwrap();
     stage.browser.press("Run again").await.unwrap();
     stage.until("document.querySelector('dialog[open]') && 'open'").await;
@@ -129,11 +153,7 @@ async fn a_run_is_cancelled_and_every_page_is_sound_without_and_with_a_script() 
     let signer = stage.browser.sign_with(stage.world.owner.clone()).await.unwrap();
     stage.open("/").await;
     stage.browser.press("Sign in").await.unwrap();
-    stage
-        .until(
-            "[...document.querySelectorAll('#who button')].some((button) => button.textContent === 'Sign out') && 'in'",
-        )
-        .await;
+    stage.until(SIGNED_IN).await;
     stage.browser.press("Run a workflow").await.unwrap();
     let fill = format!(
         "(() => {{ const form = document.querySelector('dialog[open] form'); if (!form) return null;
@@ -153,7 +173,7 @@ async fn a_run_is_cancelled_and_every_page_is_sound_without_and_with_a_script() 
     }
     stage.open("/repositories").await;
     stage.browser.click("#main table a").await.unwrap();
-    let file = stage.until("document.querySelector('pre.log')?.textContent").await;
+    let file = stage.until(&format!("document.querySelector('pre[aria-label=\"Text of {PATH}\"]')?.textContent")).await;
     assert_eq!(file.trim_end(), WORKFLOW.trim_end());
     stage.is_sound().await;
     signer.abort();
@@ -184,84 +204,101 @@ async fn attack_49_a_log_of_many_lines_and_hostile_codes_jumps_searches_and_draw
     stage.is_sound().await;
 }
 
-/// A definition whose texts would act if they were markup, with a mistake in its third line unless `job` is one.
-fn night(job: &str) -> String {
-    format!(
-        "name: \"Night <img src=x onerror=document.title='broken-in'>\"\non: workflow_dispatch # <script>document.title='broken-in'</script>\njobs: {job}\n"
-    )
+impl Stage {
+    /// Asks for the run on the page again, so much of it; ends on the page of the new run, which ended well.
+    async fn again(&self, what: &str) {
+        let before = self.browser.client.current_url().await.unwrap();
+        self.browser.press("Run again").await.unwrap();
+        let choose = format!(
+            "(() => {{ const select = document.querySelector('dialog[open] select[name=again]'); if (!select) return null;
+               select.value = '{what}'; return select.value === '{what}' && 'chosen'; }})()"
+        );
+        self.until(&choose).await;
+        self.is_sound().await;
+        self.browser.press("Run").await.unwrap();
+        self.until(&format!("location.href !== '{before}' && document.querySelector('#state.success')?.textContent"))
+            .await;
+    }
+
+    /// Jobs of the page's run that were carried over, by their keys.
+    async fn carried(&self) -> String {
+        self.until(
+            "[...document.querySelectorAll('#jobs details')].filter((job) => job.textContent.includes('did not run again'))
+             .map((job) => job.dataset.key).join(' ') || 'none'",
+        )
+        .await
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_definition_is_edited_with_what_is_wrong_in_sight_published_run_and_compared() {
+async fn what_failed_is_run_again_until_green_then_one_job_with_the_others_carried_over_and_the_runs_lead_to_each_other()
+ {
     let stage = Stage::start().await;
     let signer = stage.browser.sign_with(stage.world.owner.clone()).await.unwrap();
-    let path = ".github/workflows/night.yml";
-    let page = format!("/repositories/{}/edit?path={path}", stage.world.address());
-    // Nobody ran or defined anything yet, and nobody is signed in.
-    stage.open(&page).await;
-    stage.until("document.querySelector('#colours .y-key')?.textContent").await;
-    stage.is_sound().await;
+    let (run, job) = stage.world.send(&stage.world.press(stage.dev.pubkey, SECOND)).await.unwrap();
+    stage.world.listener.end(&run, &job, std::time::Duration::from_secs(180)).await.unwrap();
+    stage.open(&format!("/runs/{}", job.id.to_hex())).await;
+    stage.until("document.querySelector('#state.failure')?.textContent").await;
+    let why = stage.until("document.querySelector('details[data-key=ship] summary')?.textContent").await;
+    assert!(why.contains("left out: it needs test, which ended as failure"), "{why}");
     stage.browser.press("Sign in").await.unwrap();
-    stage.until("[...document.querySelectorAll('#edit-actions button')].some((button) => button.textContent === 'Publish') && 'in'").await;
+    stage.until(SIGNED_IN).await;
 
-    let write = async |text: &str| {
-        let text = serde_json::to_string(text).unwrap();
-        let write = format!(
-            "(() => {{ const text = document.getElementById('text'); if (!text || text.readOnly) return null; text.value = {text};
-               text.dispatchEvent(new Event('input', {{ bubbles: true }})); return 'written'; }})()"
-        );
-        stage.until(&write).await
-    };
-    write(&night("1")).await;
-    assert_eq!(stage.until("document.querySelector('#preview li.error button')?.textContent").await, "3:7");
-    assert_eq!(stage.until("document.querySelector('#colours .y-bad')?.textContent").await, "jobs: 1");
+    stage.again("failed").await;
+    assert_eq!(stage.carried().await, "build");
     stage.is_sound().await;
-    stage.browser.press("Publish").await.unwrap();
-    stage.until("document.querySelector('#edit-actions .problem')?.textContent").await;
-    // The place of a finding leads into the text, and Tab leads out of it.
-    stage.browser.click("#preview li.error button").await.unwrap();
-    stage.until("document.activeElement.id === 'text' && 'there'").await;
-    let text = stage.browser.client.find(fantoccini::Locator::Id("text")).await.unwrap();
-    text.send_keys("\u{e004}").await.unwrap();
-    stage.until("document.activeElement.id !== 'text' && 'gone'").await;
-    let shown = stage.browser.client.find(fantoccini::Locator::Id("text")).await.unwrap().prop("value").await.unwrap();
-    assert_eq!(shown.unwrap(), night("1"));
-
-    write(&night("{first: {runs-on: ubuntu-latest, steps: [{run: echo one}]}}")).await;
-    assert_eq!(stage.until("document.querySelector('#preview tbody td')?.textContent").await, "first");
-    stage.browser.press("Publish").await.unwrap();
-    let first = stage.until("[...document.querySelectorAll('main tr')].find((row) => row.querySelector('.success'))?.querySelector('code.any').textContent").await;
+    stage.again("job ship").await;
+    assert_eq!(stage.carried().await, "build test");
     stage.is_sound().await;
-
-    stage.browser.press("Run it").await.unwrap();
-    stage.until("document.querySelector('dialog[open]') && 'open'").await;
-    stage.is_sound().await;
-    stage.browser.press("Run").await.unwrap();
-    stage
-        .until("location.pathname.startsWith('/runs/') && document.querySelector('#state.success')?.textContent")
-        .await;
-    assert_eq!(stage.until("document.querySelector('dd a[href*=\"/edit?\"]')?.textContent").await, first);
-    stage.is_sound().await;
-
-    stage.browser.click("dd a[href*=\"/edit?\"]").await.unwrap();
-    write(&night("{second: {runs-on: ubuntu-latest, steps: [{run: echo two}]}}")).await;
-    stage.browser.press("Publish").await.unwrap();
-    stage.browser.click("a[href*=\"&from=\"]").await.unwrap();
-    let added = stage.until("document.querySelector('.row.added .text')?.textContent").await;
-    assert!(added.starts_with("jobs: {second:"), "{added}");
-    let removed = stage.until("document.querySelector('.row.removed .text')?.textContent").await;
-    assert!(removed.starts_with("jobs: {first:"), "{removed}");
-    stage.is_sound().await;
-
-    // What is withdrawn runs no more; the versions stay.
-    stage.open(&page).await;
-    stage.browser.press("Withdraw").await.unwrap();
-    stage
-        .until(
-            "[...document.querySelectorAll('main td')].some((cell) => cell.textContent === 'withdrawn') && 'withdrawn'",
-        )
-        .await;
-    stage.until("[...document.querySelectorAll('main tr')].length >= 4 && 'kept'").await;
+    for attempt in ["2", "1"] {
+        let link = stage.until("document.querySelector('#previous a')?.textContent").await;
+        assert!(link.ends_with(&format!("attempt {attempt}")), "{link}");
+        stage.browser.click("#previous a").await.unwrap();
+        stage
+            .until(&format!(
+                "document.querySelector('#reruns a')?.textContent.endsWith('attempt {}') && 'led back'",
+                attempt.parse::<u8>().unwrap() + 1
+            ))
+            .await;
+    }
     stage.is_sound().await;
     signer.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_signs_in_with_a_remote_signer_runs_a_workflow_and_cancels_it_while_the_page_speaks_to_nobody_else() {
+    let stage = Stage::start().await;
+    let bunker = Bunker::start(&stage.dev.relay, stage.world.owner.clone()).await.unwrap();
+    stage.open("/").await;
+    let connect = async |address: &str| {
+        stage.until(&format!("(() => {{ const field = document.querySelector('dialog[open] input[name=bunker]'); if (!field) return null; field.value = '{address}'; return 'filled'; }})()")).await;
+        stage.browser.press("Connect").await.unwrap();
+    };
+    stage.browser.press("Sign in by a bunker").await.unwrap();
+    connect("bunker://nobody").await;
+    stage.until("document.querySelector('dialog .problem')?.textContent").await;
+    stage.is_sound().await;
+    connect(&bunker.address).await;
+    stage.until(SIGNED_IN).await;
+    let key = stage.until("sessionStorage.getItem('longshore.key')").await;
+    assert_eq!(key, stage.world.owner.public_key().to_hex());
+
+    stage.browser.press("Run a workflow").await.unwrap();
+    let fill = format!(
+        "(() => {{ const form = document.querySelector('dialog[open] form'); if (!form) return null;
+           form.repository.value = '{}'; form.workflow.value = '{PATH}'; form.branch.value = 'main';
+           form.inputs.value = 'pass=never'; return 'filled'; }})()",
+        stage.world.address(),
+    );
+    stage.until(&fill).await;
+    stage.browser.press("Run").await.unwrap();
+    stage.until("location.pathname.startsWith('/runs/') && document.querySelector('#state.running, #state.active')?.textContent").await;
+    let actor =
+        stage.until("[...document.querySelectorAll('dd code')].map((code) => code.textContent).join(' ')").await;
+    assert!(actor.contains(&key), "{actor}");
+    stage.browser.press("Cancel").await.unwrap();
+    stage.until("document.querySelector('#state.cancelled')?.textContent").await;
+    stage.is_sound().await;
+    let signed = bunker.signed.lock().unwrap().clone();
+    assert_eq!(signed, [24242, 5401, 5100, 27235], "the signer signed all of it");
 }

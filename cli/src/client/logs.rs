@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, pin::pin, process::ExitCode, time::Duration};
 
+use ::coordinator::log::beside::Beside;
 use anyhow::{Result, bail};
 use futures::StreamExt as _;
 use reqwest::Method;
@@ -65,6 +66,8 @@ struct Shown {
     only: Option<String>,
     json: bool,
     names: BTreeMap<String, String>,
+    /// By job: what prints at once.
+    beside: BTreeMap<String, Beside>,
     conclusion: Option<String>,
 }
 
@@ -86,7 +89,7 @@ impl Shown {
     }
 
     #[allow(clippy::print_stdout)]
-    fn lines(&self, data: &str) -> Result<()> {
+    fn lines(&mut self, data: &str) -> Result<()> {
         let lines: Lines = serde_json::from_str(data)?;
         if self.only.as_ref().is_some_and(|only| *only != lines.job) {
             return Ok(());
@@ -95,8 +98,16 @@ impl Shown {
             println!("{data}");
             return Ok(());
         }
-        let name = printable(self.names.get(&lines.job).unwrap_or(&lines.job));
+        let job = printable(self.names.get(&lines.job).unwrap_or(&lines.job));
+        let beside = self.beside.entry(lines.job.clone()).or_default();
         for line in &lines.lines {
+            if let Some(mark) = &line.mark {
+                beside.mark(line.step, &mark.name, mark.ended);
+            }
+            let name = match beside.name(line.step) {
+                Some(step) if line.mark.is_none() => format!("{job} / {}", printable(step)),
+                _ => job.to_string(),
+            };
             match &line.mark {
                 Some(mark) if !mark.ended => println!("{name} | ⭐ {}", printable(&mark.name)),
                 Some(mark) => {

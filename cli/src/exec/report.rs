@@ -6,7 +6,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use ::coordinator::run::{JobPhase, Phase, State, sentence};
+use ::coordinator::{
+    log::beside::Beside,
+    run::{JobPhase, Phase, State, sentence},
+};
 use anyhow::Result;
 use serde_json::{Value, json};
 use worker::log::Record;
@@ -35,8 +38,9 @@ pub(super) struct JobLog {
 struct Text {
     /// Everything said, one line each.
     all: String,
-    /// The unended line of each stream.
-    open: BTreeMap<i32, Vec<u8>>,
+    /// The unended line of each step and stream.
+    open: BTreeMap<(i32, i32), Vec<u8>>,
+    beside: Beside,
 }
 
 impl Logs {
@@ -63,29 +67,42 @@ impl JobLog {
     pub(super) fn take(&self, record: &Record) {
         let mut text = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(mark) = &record.mark {
-            for rest in std::mem::take(&mut text.open).into_values() {
-                self.line(&mut text, &String::from_utf8_lossy(&rest));
+            let others = text.open.split_off(&(record.step.saturating_add(1), i32::MIN));
+            let own = text.open.split_off(&(record.step, i32::MIN));
+            text.open.extend(others);
+            for rest in own.into_values() {
+                self.line(&mut text, record.step, &String::from_utf8_lossy(&rest));
             }
+            text.beside.mark(record.step, &mark.name, mark.ended);
             let line = match mark.ended {
                 false => format!("Run {}", mark.name),
                 true => format!("{}: {} [{} ms]", mark.name, mark.conclusion, mark.duration_ms),
             };
-            self.line(&mut text, &line);
+            self.say(&mut text, &self.name, &line);
             return;
         }
-        let mut open = text.open.remove(&record.stream).unwrap_or_default();
+        let place = (record.step, record.stream);
+        let mut open = text.open.remove(&place).unwrap_or_default();
         open.extend_from_slice(&record.text);
         while let Some(end) = open.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = open.drain(..=end).collect();
-            self.line(&mut text, String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']));
+            self.line(&mut text, record.step, String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']));
         }
         if !open.is_empty() {
-            text.open.insert(record.stream, open);
+            text.open.insert(place, open);
         }
     }
 
-    fn line(&self, text: &mut Text, line: &str) {
-        self.view.line(&self.name, line);
+    /// A line of a step, which is named where steps print beside each other.
+    fn line(&self, text: &mut Text, step: i32, line: &str) {
+        match text.beside.name(step).map(|step| format!("{} / {step}", self.name)) {
+            Some(name) => self.say(text, &name, line),
+            None => self.say(text, &self.name, line),
+        }
+    }
+
+    fn say(&self, text: &mut Text, name: &str, line: &str) {
+        self.view.line(name, line);
         if text.all.len() + line.len() < KEPT {
             text.all.push_str(line);
             text.all.push('\n');

@@ -49,6 +49,17 @@ impl Config {
         for environment in &self.environments {
             environment.check()?;
         }
+        let mut places = std::collections::HashSet::new();
+        for hook in &self.webhooks {
+            let parsed = url::Url::parse(&hook.url).ok().filter(|url| matches!(url.scheme(), "https" | "http"));
+            ensure!(parsed.is_some(), "webhooks: `{}` is no web address: write it as https://HOST/PATH", hook.url);
+            ensure!(
+                hook.secret.len() >= 16,
+                "webhooks: the secret of {} is too short to sign with: `openssl rand -hex 32` makes one",
+                hook.url
+            );
+            ensure!(places.insert(&hook.url), "webhooks: {} is named twice: list its events once", hook.url);
+        }
         for identity in &self.workers {
             let is_key = hex::decode(identity).is_ok_and(|key| key.len() == 32);
             ensure!(
@@ -112,6 +123,7 @@ fn readable(key: &str, path: &PathBuf) -> anyhow::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::config::Webhook;
 
     fn environment(c: &mut Config, repository: &str, name: &str, approvers: &[&str]) {
         c.environments.push(Environment {
@@ -140,7 +152,18 @@ mod tests {
         assert_eq!(good.check().unwrap(), Vec::<String>::new());
 
         type Break = fn(&mut Config);
-        let cases: [(Break, &str); 13] = [
+        let hook = |url: &str, secret: &str| Webhook {
+            url: url.into(),
+            secret: secret.into(),
+            events: Vec::new(),
+            allow_private: false,
+        };
+        good.webhooks = vec![hook("https://h.example/x", "0123456789abcdef")];
+        assert!(!format!("{good:?}").contains("0123456789abcdef"), "a secret is not shown");
+        let cases: [(Break, &str); 16] = [
+            (|c| c.webhooks[0].url = "h.example".into(), "https://HOST/PATH"),
+            (|c| c.webhooks[0].secret = "short".into(), "openssl rand"),
+            (|c| c.webhooks.push(c.webhooks[0].clone()), "named twice"),
             (|c| environment(c, "mine", "production", &[]), "<npub>/<d>"),
             (|c| environment(c, "*", "", &[]), "name one"),
             (|c| environment(c, "*", "production", &["me"]), "npub1"),

@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, VecDeque};
 use proptest::prelude::*;
 use workflow::plan::{Conclusion, Reason};
 
-use super::*;
+use super::{
+    circle::{self, Search},
+    *,
+};
 use crate::run::{
     Effect as Ask, JobPhase, New, Phase, Planned, Rules, SealedLog, State,
     testing::{concurrency, job, new_run, planned, report},
@@ -18,11 +21,40 @@ struct World {
     runs: BTreeMap<String, State>,
     groups: BTreeMap<String, Group>,
     now: Millis,
+    /// Circles of waits that were broken.
+    circles: usize,
 }
 
 impl World {
     fn tell(&mut self, run: &str, event: run::Event) {
         let mut news = VecDeque::from([(run.to_owned(), event)]);
+        let mut asked = Vec::new();
+        loop {
+            self.spread(&mut news, &mut asked);
+            let Some((run, job)) = asked.pop() else { break };
+            if let Some(to) = self.circle(&run, &job) {
+                self.circles += 1;
+                news.push_back((run, run::Event::GivesWay { job, to }));
+            }
+        }
+    }
+
+    /// To what a job gives way whose ask closed a circle.
+    fn circle(&self, run: &str, job: &str) -> Option<String> {
+        let state = &self.runs[run];
+        let group = state.jobs.get(job)?.waits_for()?;
+        let first = self.groups[group].holder.clone()?;
+        let mut search = Search::new(state, job);
+        let mut met = search.meets(&first);
+        while let Some(member) = search.next().filter(|_| !met) {
+            for waited in self.runs[&member.run].waits_below(member.job.as_deref()) {
+                met |= self.groups[&waited].holder.as_ref().is_some_and(|holder| search.meets(holder));
+            }
+        }
+        met.then(|| circle::told(group, &first))
+    }
+
+    fn spread(&mut self, news: &mut VecDeque<(String, run::Event)>, asked: &mut Vec<(String, String)>) {
         while let Some((id, event)) = news.pop_front() {
             self.now += 1;
             let Some(state) = self.runs.get(&id) else { continue };
@@ -30,6 +62,7 @@ impl World {
             for effect in effects {
                 let (name, event) = match effect {
                     Ask::Join { job, ask } => {
+                        asked.extend(job.iter().map(|job| (id.clone(), job.clone())));
                         let member = Member { run: id.clone(), serial: state.serial, job, since: self.now };
                         (ask.group.clone(), Event::Asked { member, ask })
                     }
@@ -75,16 +108,16 @@ enum Move {
     Cancelled(usize),
 }
 
-const GROUPS: [&str; 2] = ["a", "b"];
+const GROUPS: [&str; 3] = ["a", "b", "c"];
 
 fn any_claim(groups: std::ops::Range<usize>) -> impl Strategy<Value = Option<(usize, bool, bool)>> {
     prop::option::weighted(0.7, (groups, any::<bool>(), any::<bool>()))
 }
 
-/// Runs ask for `a` and jobs for `b`, or a circle of waits would be the workflows' own.
+/// Runs and jobs ask for the same groups: circles of waits come about.
 fn any_move() -> impl Strategy<Value = Move> {
     prop_oneof![
-        3 => (any_claim(0..1), any_claim(1..2)).prop_map(|(run, job)| Move::Arrives { run, job }),
+        3 => (any_claim(0..3), any_claim(0..3)).prop_map(|(run, job)| Move::Arrives { run, job }),
         6 => (0..100_usize).prop_map(Move::Goes),
         1 => (0..100_usize).prop_map(Move::Cancelled),
     ]
@@ -121,6 +154,76 @@ fn next(state: &State) -> Option<run::Event> {
             _ => None,
         }
     })
+}
+
+/// A run that holds one group, and whose first job asks for another.
+fn arrives(world: &mut World, run: &str, job: &str) -> String {
+    let serial = world.runs.len() as u64 + 1;
+    let id = format!("r{serial}");
+    let made = New { id: id.clone(), serial, ..new_run(Rules::default(), false) };
+    world.runs.insert(id.clone(), run::create(made, world.now).0);
+    let group = |name: &str| Some(concurrency(name, false, Queue::Max));
+    let first = workflow::plan::Job { concurrency: group(job), ..job_of() };
+    let mut made =
+        planned(vec![("begin", job_of()), ("first", workflow::plan::Job { needs: vec!["begin".into()], ..first })]);
+    made.plan.concurrency = group(run);
+    world.tell(&id, run::Event::Planned(Box::new(made)));
+    id
+}
+
+fn job_of() -> workflow::plan::Job {
+    job(&[])
+}
+
+fn goes(world: &mut World, id: &str) {
+    let event = next(&world.runs[id]).unwrap();
+    world.tell(id, event);
+}
+
+#[test]
+fn of_runs_that_wait_for_each_other_in_a_circle_the_one_that_closes_it_gives_its_job_up_and_all_others_go_on() {
+    for circle in [&["a", "b"][..], &["a", "b", "c"], &["a", "b", "c", "d", "e"]] {
+        let mut world = World { now: 1_700_000_000_000, ..World::default() };
+        let after = |at: usize| circle[(at + 1) % circle.len()];
+        let runs: Vec<_> = (0..circle.len()).map(|at| arrives(&mut world, circle[at], after(at))).collect();
+        for id in &runs {
+            goes(&mut world, id);
+            goes(&mut world, id);
+        }
+        let last = runs.last().unwrap();
+        let cancelled: Vec<_> =
+            world.runs.values().filter(|run| run.jobs["first"].conclusion() == Some(Conclusion::Cancelled)).collect();
+        assert_eq!((cancelled.len(), &cancelled[0].id, world.circles), (1, last, 1));
+        let JobPhase::Done { reason: Some(Reason::Cancelled(why)), .. } = &cancelled[0].jobs["first"].phase else {
+            panic!()
+        };
+        assert!(why.starts_with("cancelled by a circle of waits: run 1 holds the concurrency group a and "), "{why}");
+        // With its end the group is given back, and the others follow one by one.
+        while let Some(id) = world.runs.iter().find_map(|(id, run)| next(run).map(|_| id.clone())) {
+            goes(&mut world, &id);
+        }
+        for (id, run) in &world.runs {
+            let Phase::Done { end, .. } = &run.phase else { panic!("{id} never ended") };
+            assert_eq!(end.conclusion == Conclusion::Success, id != last, "{id}");
+        }
+    }
+}
+
+#[test]
+fn a_wait_that_ends_by_itself_is_no_circle() {
+    let mut world = World { now: 1_700_000_000_000, ..World::default() };
+    // The second holds what the first waits for, and waits for nobody.
+    let runs = [("a", "b"), ("b", "c"), ("d", "b")].map(|(run, job)| arrives(&mut world, run, job));
+    for id in &runs {
+        goes(&mut world, id);
+        goes(&mut world, id);
+    }
+    assert_eq!(world.circles, 0);
+    while let Some(id) = world.runs.iter().find_map(|(id, run)| next(run).map(|_| id.clone())) {
+        goes(&mut world, &id);
+    }
+    let ended = |run: &State| matches!(&run.phase, Phase::Done { end, .. } if end.conclusion == Conclusion::Success);
+    assert!(world.runs.values().all(ended));
 }
 
 proptest! {

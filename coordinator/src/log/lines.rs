@@ -9,7 +9,7 @@ use anyhow::Context;
 use proto::worker::{LogRecord, LogStream};
 use serde::{Deserialize, Serialize};
 
-use super::{Logs, record, steps::Joiner, tail};
+use super::{Logs, beside::Beside, record, steps::Joiners, tail};
 
 /// Lines given at once.
 pub const MOST_LINES: u64 = 5000;
@@ -42,6 +42,9 @@ pub struct Numbered {
     /// For a `mark`: how the step ended, and after how many milliseconds; none where it begins.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<(String, u64)>,
+    /// Name of the step, where steps print beside each other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
 }
 
 impl Numbered {
@@ -161,7 +164,8 @@ pub(super) struct Point {
     offset: u64,
     /// Lines that ended before it.
     lines: u64,
-    joiner: Joiner,
+    joiners: Joiners,
+    beside: Beside,
     /// Steps that began since the point before it: line and name.
     steps: Vec<(u64, String)>,
 }
@@ -170,13 +174,14 @@ pub(super) struct Point {
 struct Scan {
     offset: u64,
     lines: u64,
-    joiner: Joiner,
+    joiners: Joiners,
+    beside: Beside,
 }
 
 impl Scan {
     fn from(point: Option<&Point>) -> Self {
-        let Point { offset, lines, joiner, .. } = point.cloned().unwrap_or_default();
-        Self { offset, lines, joiner }
+        let Point { offset, lines, joiners, beside, .. } = point.cloned().unwrap_or_default();
+        Self { offset, lines, joiners, beside }
     }
 
     /// Reads one piece. False: there is no more now.
@@ -191,33 +196,40 @@ impl Scan {
 
     fn take(&mut self, record: &LogRecord, emit: &mut impl FnMut(Numbered)) {
         let stream = record.stream();
-        let Self { lines, joiner, .. } = self;
-        let mut line = |time_ms, text: String, ended| {
+        let Self { lines, joiners, beside, .. } = self;
+        if let Some(mark) = &record.mark {
+            beside.mark(record.step, &mark.name, mark.ended);
+        }
+        let mut line = |time_ms, text: String, ended, within| {
             *lines += 1;
             let stream = record::word(stream);
-            emit(Numbered { number: *lines, time_ms, step: record.step, stream, text: cut(text), ended });
+            emit(Numbered { number: *lines, time_ms, step: record.step, stream, text: cut(text), ended, within });
         };
         match (&record.mark, stream) {
             (Some(mark), LogStream::Mark) => {
                 let ended = mark.ended.then(|| (mark.conclusion.clone(), mark.duration_ms));
-                line(record.time_ms, mark.name.clone(), ended);
+                line(record.time_ms, mark.name.clone(), ended, None);
             }
-            _ => joiner.push(record, |time_ms, text| line(time_ms, text, None)),
+            _ => {
+                let within = beside.name(record.step);
+                joiners.push(record, |time_ms, text| line(time_ms, text, None, within.map(str::to_owned)));
+            }
         }
     }
 
     /// Gives what has no line end.
     fn finish(&mut self, emit: &mut impl FnMut(Numbered)) {
-        let Self { lines, joiner, .. } = self;
-        joiner.flush(|time_ms, text| {
+        let Self { lines, joiners, beside, .. } = self;
+        joiners.flush(|step, time_ms, text| {
             *lines += 1;
             emit(Numbered {
                 number: *lines,
                 time_ms,
-                step: proto::STEP_CLEANUP,
+                step,
                 stream: "stdout",
                 text: cut(text),
                 ended: None,
+                within: beside.name(step).map(str::to_owned),
             });
         });
     }
@@ -263,9 +275,15 @@ async fn indexed(path: &Path) -> anyhow::Result<(Vec<Point>, Scan)> {
         }
         // A short piece is the end as it is now: a point for each would pile up while the log grows.
         let whole = scan.offset - begin >= tail::PIECE / 2;
-        if whole && scan.joiner.pending() <= MOST_PENDING {
+        if whole && scan.joiners.pending() <= MOST_PENDING {
             let steps = std::mem::take(&mut steps);
-            points.push(Point { offset: scan.offset, lines: scan.lines, joiner: scan.joiner.clone(), steps });
+            points.push(Point {
+                offset: scan.offset,
+                lines: scan.lines,
+                joiners: scan.joiners.clone(),
+                beside: scan.beside.clone(),
+                steps,
+            });
         }
     }
     if points.len() > before {
@@ -333,6 +351,31 @@ mod tests {
             assert_eq!(texts, expected.each_ref().map(|(line, text)| (*line, text.as_str())));
             assert_eq!(range.total, 100_000);
         }
+    }
+
+    #[tokio::test]
+    async fn lines_of_steps_that_print_at_once_stay_whole_and_name_their_step_from_any_line_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = Logs::new(folder.path());
+        let begin = |step: i32, name: &str| LogRecord {
+            step,
+            mark: Some(proto::worker::Mark { name: format!("Main {name}"), ..Default::default() }),
+            ..printed(LogStream::Mark, "")
+        };
+        let of = |step: i32, text: &str| LogRecord { step, ..printed(LogStream::Stdout, text) };
+        let mut records = vec![begin(0, "server"), begin(1, "tests")];
+        for round in 0..20_000 {
+            records.extend([
+                of(0, "from the "),
+                of(1, &format!("test {round}\n")),
+                of(0, &format!("server {round}\n")),
+            ]);
+        }
+        write(&logs, 0, &records).await;
+        assert!(!index(&logs.path("run", "job", 1).unwrap()).await.unwrap().is_empty(), "it is read from points");
+        let range = logs.lines("run", "job", 1, false, (30_003, 30_004)).await.unwrap();
+        let seen: Vec<_> = range.lines.iter().map(|line| (line.within.as_deref(), line.text.as_str())).collect();
+        assert_eq!(seen, [(Some("tests"), "test 15000"), (Some("server"), "from the server 15000")]);
     }
 
     #[tokio::test]

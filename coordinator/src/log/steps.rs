@@ -1,6 +1,6 @@
 //! Records of one attempt as steps with whole lines. Pure.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use proto::{
     STEP_CLEANUP, STEP_SETUP,
@@ -199,7 +199,7 @@ impl Joiner {
     }
 
     /// Bytes that wait for their line's end.
-    pub(super) fn pending(&self) -> usize {
+    fn pending(&self) -> usize {
         self.0.iter().map(|partial| partial.bytes.len()).sum()
     }
 
@@ -207,6 +207,33 @@ impl Joiner {
     pub(super) fn flush(&mut self, mut emit: impl FnMut(u64, String)) {
         for partial in self.0.iter_mut().filter(|partial| !partial.bytes.is_empty()) {
             partial.end(&mut emit);
+        }
+    }
+}
+
+/// A joiner for each step: steps may print at once.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Joiners(BTreeMap<i32, Joiner>);
+
+impl Joiners {
+    /// As [`Joiner::push`].
+    pub(super) fn push(&mut self, record: &LogRecord, emit: impl FnMut(u64, String)) {
+        let joiner = self.0.entry(record.step).or_default();
+        joiner.push(record, emit);
+        if joiner.pending() == 0 {
+            self.0.remove(&record.step);
+        }
+    }
+
+    /// As [`Joiner::pending`].
+    pub(super) fn pending(&self) -> usize {
+        self.0.values().map(Joiner::pending).sum()
+    }
+
+    /// As [`Joiner::flush`], with the step before.
+    pub(super) fn flush(&mut self, mut emit: impl FnMut(i32, u64, String)) {
+        for (step, mut joiner) in std::mem::take(&mut self.0) {
+            joiner.flush(|time_ms, text| emit(step, time_ms, text));
         }
     }
 }

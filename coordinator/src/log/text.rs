@@ -2,12 +2,13 @@
 
 use proto::worker::{LogRecord, LogStream};
 
-use super::steps::Joiner;
+use super::{beside::Beside, steps::Joiners};
 
 /// Writes the records of one attempt as they come. Colours are kept as printed.
 #[derive(Debug, Default)]
 pub struct Writer {
-    joiner: Joiner,
+    joiners: Joiners,
+    beside: Beside,
     stamp: Stamp,
 }
 
@@ -20,16 +21,22 @@ impl Writer {
     /// The lines that these records complete.
     pub fn write(&mut self, records: &[LogRecord]) -> String {
         let mut text = String::new();
-        let Self { joiner, stamp } = self;
+        let Self { joiners, beside, stamp } = self;
         let mut line = |time_ms, content: &str| stamp.line(&mut text, time_ms, content);
         for record in records {
+            if let Some(mark) = &record.mark {
+                beside.mark(record.step, &mark.name, mark.ended);
+            }
             match (&record.mark, record.stream()) {
                 (Some(mark), LogStream::Mark) if mark.ended => {
                     let end = format!("---- {}: {} after {} ms", mark.name, mark.conclusion, mark.duration_ms);
                     line(record.time_ms, &end);
                 }
                 (Some(mark), LogStream::Mark) => line(record.time_ms, &format!("---- {}", mark.name)),
-                _ => joiner.push(record, |time_ms, content| line(time_ms, &content)),
+                _ => {
+                    let name = beside.name(record.step);
+                    joiners.push(record, |time_ms, content| line(time_ms, &within(name, content)));
+                }
             }
         }
         text
@@ -38,8 +45,17 @@ impl Writer {
     /// What was left without a line end.
     pub fn finish(&mut self) -> String {
         let mut text = String::new();
-        self.joiner.flush(|time_ms, content| self.stamp.line(&mut text, time_ms, &content));
+        let Self { joiners, beside, stamp } = self;
+        joiners.flush(|step, time_ms, content| stamp.line(&mut text, time_ms, &within(beside.name(step), content)));
         text
+    }
+}
+
+/// A line with its step, where that is to be said.
+fn within(step: Option<&str>, line: String) -> String {
+    match step {
+        Some(step) => format!("[{step}] {line}"),
+        None => line,
     }
 }
 
@@ -70,6 +86,26 @@ mod tests {
 
     fn record(time_ms: u64, stream: LogStream, text: &str) -> LogRecord {
         LogRecord { time_ms, step: 0, stream: stream.into(), text: text.to_owned().into(), mark: None }
+    }
+
+    #[test]
+    fn lines_of_steps_that_print_at_once_stay_whole_and_carry_their_step() {
+        let of = |step: i32, record: LogRecord| LogRecord { step, ..record };
+        let begin = |step: i32, name: &str| LogRecord {
+            mark: Some(Mark { name: format!("Main {name}"), ..Mark::default() }),
+            ..of(step, record(1000, LogStream::Mark, ""))
+        };
+        let mut writer = Writer::default();
+        let text = writer.write(&[
+            begin(0, "a"),
+            of(0, record(1000, LogStream::Stdout, "of ")),
+            begin(1, "b"),
+            of(1, record(1000, LogStream::Stdout, "of b\n")),
+            of(0, record(1000, LogStream::Stdout, "a\nrest")),
+        ]);
+        let lines: Vec<_> = text.lines().filter_map(|line| line.split_once(' ')).map(|(_, line)| line).collect();
+        assert_eq!(lines, ["---- Main a", "---- Main b", "[b] of b", "[a] of a"]);
+        assert!(writer.finish().ends_with(" [a] rest\n"));
     }
 
     #[test]

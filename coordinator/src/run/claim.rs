@@ -6,7 +6,7 @@ use workflow::{
 };
 
 use super::{
-    Claim, Effect, JobPhase, Phase, Planned, Refused, Standing, Update, Wait,
+    Claim, Effect, Job, JobPhase, Phase, Planned, Refused, Standing, State, Update, Wait,
     advance::Turn,
     evaluate::{Known, Status},
 };
@@ -16,6 +16,35 @@ pub fn held_by(group: &str, holder: Option<u64>) -> String {
     match holder {
         Some(serial) => format!("held by run {serial} of the concurrency group {group}"),
         None => format!("waits for the concurrency group {group}"),
+    }
+}
+
+impl State {
+    /// Groups that something waits for before this run, or a call of it, gives its own group back. A job with steps
+    /// waits for none while it holds one.
+    pub fn waits_below(&self, holder: Option<&str>) -> Vec<String> {
+        let is_below = |key: &str| holder.is_none_or(|holder| is_within(key, holder));
+        let jobs = self.jobs.iter().filter(|(key, _)| is_below(key));
+        jobs.filter_map(|(_, job)| job.waits_for()).map(str::to_owned).collect()
+    }
+
+    /// Whether a member of a group, the run or a call, holds it until this job has ended.
+    pub fn is_around(&self, holder: Option<&str>, job: &str) -> bool {
+        holder.is_none_or(|holder| is_within(job, holder))
+    }
+}
+
+fn is_within(key: &str, call: &str) -> bool {
+    key.strip_prefix(call).is_some_and(|rest| rest.starts_with('/'))
+}
+
+impl Job {
+    /// The concurrency group that it waits for now.
+    pub fn waits_for(&self) -> Option<&str> {
+        match &self.phase {
+            JobPhase::Waiting { on: Wait::Concurrency { group, .. }, .. } => Some(group),
+            _ => None,
+        }
     }
 }
 

@@ -7,7 +7,10 @@ use anyhow::Context;
 
 use super::engine::{Applied, Engine};
 use crate::{
-    group::{self, Group, Member},
+    group::{
+        self, Group, Member,
+        circle::{self, Search},
+    },
     run::{self, Effect, Event, Phase, Refused, State},
     store::{Batch, Change},
 };
@@ -18,6 +21,8 @@ pub(super) struct Cascade<'a> {
     runs: HashMap<String, State>,
     groups: HashMap<String, Group>,
     news: VecDeque<(String, Event)>,
+    /// Jobs that asked for a group.
+    asked: Vec<(String, String)>,
     batch: Batch,
 }
 
@@ -25,17 +30,72 @@ impl<'a> Cascade<'a> {
     /// What becomes of the run, and everything there is to write. An event that is refused writes nothing.
     pub(super) async fn of(engine: &'a Engine, run: &str, event: Event) -> anyhow::Result<(Applied, Batch)> {
         let (runs, groups) = (HashMap::new(), HashMap::new());
-        let mut this = Self { engine, runs, groups, news: VecDeque::new(), batch: Batch::new() };
+        let (news, asked) = (VecDeque::new(), Vec::new());
+        let mut this = Self { engine, runs, groups, news, asked, batch: Batch::new() };
         if let Err(refused) = this.tell(run, event).await? {
             return Ok((Applied::Unchanged(refused), Batch::new()));
         }
-        while let Some((run, event)) = this.news.pop_front() {
-            if let Err(refused) = this.tell(&run, event).await? {
-                tracing::debug!(run, %refused, "news of a concurrency group changes nothing");
+        loop {
+            while let Some((run, event)) = this.news.pop_front() {
+                if let Err(refused) = this.tell(&run, event).await? {
+                    tracing::debug!(run, %refused, "news of a concurrency group changes nothing");
+                }
+            }
+            // Only now is it known who still waits.
+            let Some((run, job)) = this.asked.pop() else { break };
+            if let Some(to) = this.closes_circle(&run, &job).await? {
+                this.news.push_back((run, Event::GivesWay { job, to }));
             }
         }
         let state = this.runs.remove(run).with_context(|| format!("there is no run {run}"))?;
         Ok((Applied::Changed(Box::new(state)), this.batch))
+    }
+
+    /// To what a job gives way whose ask closed a circle of waits.
+    async fn closes_circle(&mut self, run: &str, job: &str) -> anyhow::Result<Option<String>> {
+        let Some(state) = self.run(run).await? else { return Ok(None) };
+        let Some(group) = state.jobs.get(job).and_then(run::Job::waits_for) else { return Ok(None) };
+        let repository = &state.request.repository.address;
+        self.write_ledger(repository).await?;
+        let Some(first) = self.holder(repository, group).await? else { return Ok(None) };
+        let mut search = Search::new(&state, job);
+        let mut met = search.meets(&first);
+        while let Some(member) = search.next().filter(|_| !met) {
+            let Some(holding) = self.run(&member.run).await? else { continue };
+            for waited in holding.waits_below(member.job.as_deref()) {
+                let holder = self.holder(repository, &waited).await?;
+                met |= holder.is_some_and(|holder| search.meets(&holder));
+            }
+        }
+        Ok(met.then(|| circle::told(group, &first)))
+    }
+
+    async fn write_ledger(&mut self, repository: &str) -> anyhow::Result<()> {
+        let key = group::ledger(repository);
+        if self.groups.contains_key(&key) {
+            return Ok(());
+        }
+        let known = self.engine.store().group(&key).await?;
+        let next = known.map_or_else(|| Group::new(key.clone()), |known| Group { version: known.version + 1, ..known });
+        self.batch.push(Change::Group(next.clone()));
+        self.groups.insert(key, next);
+        Ok(())
+    }
+
+    async fn holder(&mut self, repository: &str, group: &str) -> anyhow::Result<Option<Member>> {
+        let key = group::key(repository, group);
+        match self.groups.get(&key) {
+            Some(group) => Ok(group.holder.clone()),
+            None => Ok(self.engine.store().group(&key).await?.and_then(|group| group.holder)),
+        }
+    }
+
+    /// A run as it will be.
+    async fn run(&self, id: &str) -> anyhow::Result<Option<State>> {
+        match self.runs.get(id) {
+            Some(state) => Ok(Some(state.clone())),
+            None => Ok(self.engine.store().run(id).await?),
+        }
     }
 
     async fn tell(&mut self, run: &str, event: Event) -> anyhow::Result<Result<(), Refused>> {
@@ -44,10 +104,11 @@ impl<'a> Cascade<'a> {
             None => self.engine.store().run(run).await?,
         };
         let state = known.with_context(|| format!("there is no run {run}"))?;
-        let (state, effects) = match run::advance(&state, event, self.engine.now()) {
+        let before = state;
+        let (state, effects) = match run::advance(&before, event, self.engine.now()) {
             Ok(next) => next,
             Err(refused) => {
-                self.runs.insert(run.to_owned(), state);
+                self.runs.insert(run.to_owned(), before);
                 return Ok(Err(refused));
             }
         };
@@ -60,6 +121,7 @@ impl<'a> Cascade<'a> {
                 Effect::Join { job, ask } => {
                     let since = self.engine.now();
                     let member = Member { run: state.id.clone(), serial: state.serial, job: job.clone(), since };
+                    self.asked.extend(job.iter().map(|job| (state.id.clone(), job.clone())));
                     (group::Event::Asked { member, ask: ask.clone() }, &ask.group)
                 }
                 Effect::Leave { job, group } => (group::Event::Left { run: state.id.clone(), job: job.clone() }, group),
@@ -68,6 +130,7 @@ impl<'a> Cascade<'a> {
             self.group(&group::key(&state.request.repository.address, name), event).await?;
         }
         self.batch.extend(self.engine.changes(&state, effects, publisher.as_ref())?);
+        self.batch.extend(self.engine.hooks(Some(&before), &state));
         self.runs.insert(run.to_owned(), state);
         Ok(Ok(()))
     }

@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::cascade::Cascade;
 use crate::{
     config::{self, Config, Definitions, RepositoryConfig, VisibilityConfig},
+    hook,
     nostr::{
         hive_ci::{self, Draft, PUBLISHER_SECRET, Secrets},
         publish,
@@ -117,6 +118,7 @@ impl Engine {
             batch.push(Change::Secrets { run: id, sealed, wrapped_key });
         }
         batch.extend(self.changes(&state, effects, None)?);
+        batch.extend(self.hooks(None, &state));
         store.commit(batch).await?;
         Ok(state)
     }
@@ -212,6 +214,12 @@ impl Engine {
             }
         }
         Ok(batch)
+    }
+
+    /// What webhooks are told of a change.
+    pub(super) fn hooks(&self, before: Option<&State>, after: &State) -> Batch {
+        let config = &self.0.config;
+        hook::told(&config.webhooks, before, after, &config.public_url, self.now())
     }
 
     fn publish(&self, state: &State, update: &Update, publisher: Option<&Keys>) -> anyhow::Result<Batch> {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 use nostr::{Event, Filter, Keys, Kind, PublicKey};
 use proto::worker::{self as wire, ResolveRequest};
 use tokio::io::DuplexStream;
@@ -21,6 +21,7 @@ use crate::{
         policy::{Judgement, Policy},
         publish::PublisherKeys,
         relays::{Answer, Relays, ReqExitPolicy},
+        signers::{Objection, Signers},
         tags,
     },
     origin::{self, Held, Origin, Who},
@@ -32,7 +33,7 @@ use crate::{
         outside::{Asked, Need},
     },
     store::{Change, DefinitionRow, Store, StoreError, WorkerRow},
-    web::{Control, Defined, File, Load, Sent},
+    web::{Control, Defined, File, Load, NotCarried, Sent},
 };
 
 /// How long relays may take to say what they have of a repository.
@@ -205,8 +206,20 @@ pub(super) struct Operator {
     pub(super) sources: Arc<Sources>,
     pub(super) policy: Policy,
     pub(super) relays: Relays,
+    pub(super) signers: Signers,
     pub(super) config: Arc<Config>,
     pub(super) definitions: Definitions,
+}
+
+impl From<Objection> for NotCarried {
+    fn from(objection: Objection) -> Self {
+        let reason = objection.to_string();
+        match objection {
+            Objection::Wrong(_) => Self::Wrong(reason),
+            Objection::Busy(_) => Self::Busy(reason),
+            Objection::Relay(_) => Self::Relay(reason),
+        }
+    }
 }
 
 impl Operator {
@@ -272,6 +285,18 @@ impl Control for Operator {
             })
         }
         .boxed()
+    }
+
+    fn carry<'a>(&'a self, relay: &'a str, event: &'a Event) -> BoxFuture<'a, Result<(), NotCarried>> {
+        async move { Ok(self.signers.send(relay, event).await?) }.boxed()
+    }
+
+    fn answers<'a>(
+        &'a self,
+        relay: &'a str,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<BoxStream<'static, Event>, NotCarried>> {
+        async move { Ok(self.signers.answers(relay, key).await?.boxed()) }.boxed()
     }
 
     fn workflows<'a>(&'a self, repository: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<File>>> {

@@ -4,7 +4,8 @@ use sqlx::{AnyConnection, Connection, Executor, query, query_scalar};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
-    Batch, Blob, Change, Notice, Outgoing, Parked, Queued, StoreError, Task, WorkerRow, definitions, kept, runs,
+    Batch, Blob, Change, Hook, Notice, Outgoing, Parked, Queued, StoreError, Task, WorkerRow, definitions, hooks, kept,
+    runs,
 };
 use crate::group::Group;
 
@@ -123,6 +124,7 @@ fn notice_of(change: &Change) -> Option<Notice> {
         Change::Queue(_) | Change::Unqueue { .. } => Some(Notice::Queue),
         Change::Task(_) => Some(Notice::Tasks),
         Change::Outbox(_) => Some(Notice::Outbox),
+        Change::Hook(Hook::Tell(_)) => Some(Notice::Hooks),
         _ => None,
     }
 }
@@ -172,6 +174,7 @@ async fn apply(connection: &mut AnyConnection, change: &Change) -> Result<(), St
         Change::Worker(row) => worker(connection, row).await,
         Change::Kept(change) => kept::apply(connection, change).await,
         Change::Looked(looked) => definitions::apply(connection, looked).await,
+        Change::Hook(change) => hooks::apply(connection, change).await,
     }
 }
 

@@ -190,6 +190,18 @@ assets! {
     "make.js" as "text/javascript; charset=utf-8",
     "review.js" as "text/javascript; charset=utf-8",
     "stream.js" as "text/javascript; charset=utf-8",
+    "bunker.js" as "text/javascript; charset=utf-8",
+    "noble/ciphers/chacha.js" as "text/javascript; charset=utf-8",
+    "noble/ciphers/_arx.js" as "text/javascript; charset=utf-8",
+    "noble/ciphers/_poly1305.js" as "text/javascript; charset=utf-8",
+    "noble/ciphers/utils.js" as "text/javascript; charset=utf-8",
+    "noble/hashes/hkdf.js" as "text/javascript; charset=utf-8",
+    "noble/hashes/hmac.js" as "text/javascript; charset=utf-8",
+    "noble/hashes/sha2.js" as "text/javascript; charset=utf-8",
+    "noble/hashes/_md.js" as "text/javascript; charset=utf-8",
+    "noble/hashes/_u64.js" as "text/javascript; charset=utf-8",
+    "noble/hashes/utils.js" as "text/javascript; charset=utf-8",
+    "noble/secp256k1/index.js" as "text/javascript; charset=utf-8",
 }
 
 impl api::Wanted {

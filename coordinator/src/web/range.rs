@@ -73,6 +73,9 @@ struct Line {
     /// For a mark that ends a step: its conclusion and milliseconds.
     #[schema(value_type = Option<Vec<Object>>, required = false)]
     ended: Option<(String, u64)>,
+    /// Name of the step, where steps print beside each other.
+    #[schema(required = false)]
+    within: Option<String>,
 }
 
 /// Where a text was found.

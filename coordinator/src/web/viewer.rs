@@ -108,6 +108,11 @@ impl Numbered {
         }
     }
 
+    /// The step, where steps print beside each other.
+    fn beside(&self) -> String {
+        self.within.as_deref().map(|step| format!("[{}] ", strip_ansi(step))).unwrap_or_default()
+    }
+
     fn clock(&self) -> String {
         time(self.time_ms)
     }

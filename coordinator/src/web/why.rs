@@ -63,8 +63,12 @@ fn listed(names: &[String]) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::*;
-    use crate::run::{Event, testing::*};
+    use workflow::plan::Conclusion;
+
+    use crate::run::{
+        Event,
+        testing::{Tested, job, job_if},
+    };
 
     #[test]
     fn each_wait_and_each_job_left_out_says_why() {

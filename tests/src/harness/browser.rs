@@ -239,17 +239,18 @@ fn answer(keys: &Keys, asked: &Value) -> Result<Value> {
             let to = PublicKey::from_hex(values[0].as_str().unwrap_or_default())?;
             json!(nip44::encrypt(keys.secret_key(), &to, values[1].as_str().unwrap_or_default(), nip44::Version::V2)?)
         }
-        _ => {
-            let wanted = &values[0];
-            let kind = Kind::from(u16::try_from(wanted["kind"].as_u64().context("no kind")?)?);
-            let tags: Vec<Vec<String>> = serde_json::from_value(wanted["tags"].clone())?;
-            let tags = tags.into_iter().map(Tag::parse).collect::<Result<Vec<_>, _>>()?;
-            let at = Timestamp::from(wanted["created_at"].as_u64().context("no time")?);
-            let builder = EventBuilder::new(kind, wanted["content"].as_str().unwrap_or_default());
-            let event: Event = builder.tags(tags).custom_created_at(at).allow_self_tagging().sign_with_keys(keys)?;
-            serde_json::from_str(&event.as_json())?
-        }
+        _ => serde_json::from_str(&sign(keys, &values[0])?.as_json())?,
     })
+}
+
+/// The event that a page wants signed.
+pub(super) fn sign(keys: &Keys, wanted: &Value) -> Result<Event> {
+    let kind = Kind::from(u16::try_from(wanted["kind"].as_u64().context("no kind")?)?);
+    let tags: Vec<Vec<String>> = serde_json::from_value(wanted["tags"].clone())?;
+    let tags = tags.into_iter().map(Tag::parse).collect::<Result<Vec<_>, _>>()?;
+    let at = Timestamp::from(wanted["created_at"].as_u64().context("no time")?);
+    let builder = EventBuilder::new(kind, wanted["content"].as_str().unwrap_or_default());
+    Ok(builder.tags(tags).custom_created_at(at).allow_self_tagging().sign_with_keys(keys)?)
 }
 
 fn found(program: &str) -> Result<PathBuf> {

@@ -76,3 +76,46 @@ async fn a_groups_holder_and_queue_survive_a_kill_and_each_run_that_gives_way_sa
     stage.cancel(&third.1).await;
     stage.end(&third.0, &third.1, &[&coordinator, &worker]).await;
 }
+
+/// Holds one group, and asks for another after a while; which ones says the request.
+const CROSSES: &str = "\
+on: push
+concurrency: {group: '${{ vars.OWN }}'}
+jobs:
+  begin:
+    runs-on: ubuntu-latest
+    steps:
+      - run: sleep 8
+  cross:
+    needs: begin
+    runs-on: ubuntu-latest
+    concurrency: {group: '${{ vars.OTHER }}'}
+    steps:
+      - run: echo through
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_runs_that_come_to_wait_for_each_other_one_is_told_why_it_gives_up_and_the_other_ends_well() {
+    if !needs_engine() {
+        return;
+    }
+    let stage = Stage::with(CROSSES).await;
+    let coordinator = stage.pool.coordinator().unwrap();
+    let worker = stage.pool.worker(&[("LONGSHORE_SLOTS", "2")]).unwrap();
+    let mut runs = Vec::new();
+    for (own, other) in [("a", "b"), ("b", "a")] {
+        let mut press = stage.world.press(stage.pool.pubkey, PATH);
+        press.env = vec![("OWN".into(), own.into()), ("OTHER".into(), other.into())];
+        runs.push(stage.world.send(&press).await.unwrap());
+    }
+    let mut ends = Vec::new();
+    for (run, job) in &runs {
+        let answers = stage.end(run, job, &[&coordinator, &worker]).await;
+        let error = tag(answers.only(kind::RESULT).unwrap(), "error");
+        ends.push((answers.statuses().last().unwrap().clone(), error));
+    }
+    ends.sort();
+    let [(cancelled, why), (completed, _)] = &ends[..] else { panic!("{ends:?}") };
+    assert_eq!((cancelled.as_str(), completed.as_str()), ("cancelled", "completed"), "{ends:?}");
+    assert!(why.contains("a circle of waits: run ") && why.contains("holds the concurrency group "), "{why}");
+}

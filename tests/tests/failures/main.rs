@@ -4,6 +4,8 @@
 
 mod approval;
 mod groups;
+mod rerun;
+mod storage;
 
 use std::time::Duration;
 

@@ -232,6 +232,10 @@ async fn every_answer_is_as_the_document_says() {
         ("get /api/definitions/{event}/diff", "/api/definitions/d1/diff", vec![200]),
         ("post /api/definitions", "/api/definitions", vec![400]),
         ("post /api/preview", "/api/preview", vec![400]),
+        ("get /api/signer/answers", "/api/signer/answers?relay=wss://r.example&key=x", vec![200]),
+        ("get /api/signer/answers", "/api/signer/answers?relay=wss://busy.example&key=x", vec![429]),
+        ("post /api/signer/messages", "/api/signer/messages", vec![400]),
+        ("get /api/webhooks", "/api/webhooks", vec![401]),
         ("post /api/workers/token", "/api/workers/token", vec![401]),
         ("post /api/workers/{id}/drain", "/api/workers/w1/drain", vec![401]),
     ];

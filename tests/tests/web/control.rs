@@ -5,11 +5,13 @@ use std::sync::Mutex;
 use coordinator::{
     run::Verdict,
     store::DefinitionRow,
-    web::{Control, Defined, File, Load, Sent},
+    web::{Control, Defined, File, Load, NotCarried, Sent},
 };
-use futures::future::BoxFuture;
+use futures::{StreamExt, future::BoxFuture};
 
 use super::definitions;
+
+type Answers = futures::stream::BoxStream<'static, nostr::Event>;
 
 #[derive(Default)]
 pub(super) struct Asked(pub(super) Mutex<Vec<String>>);
@@ -26,6 +28,17 @@ impl Control for Asked {
     fn publish<'a>(&'a self, events: &'a [nostr::Event]) -> BoxFuture<'a, anyhow::Result<Sent>> {
         self.0.lock().unwrap().extend(events.iter().map(|event| format!("publish {}", event.kind)));
         Box::pin(async { Ok(Sent::Taken(vec!["wss://relay.example".into()])) })
+    }
+
+    fn carry<'a>(&'a self, relay: &'a str, event: &'a nostr::Event) -> BoxFuture<'a, Result<(), NotCarried>> {
+        self.0.lock().unwrap().push(format!("carry {} to {relay}", event.kind));
+        let refused = relay.starts_with("ws://127.").then(|| NotCarried::Wrong("not a public address".into()));
+        Box::pin(async { refused.map_or(Ok(()), Err) })
+    }
+
+    fn answers<'a>(&'a self, relay: &'a str, _: &'a str) -> BoxFuture<'a, Result<Answers, NotCarried>> {
+        let busy = relay.contains("busy").then(|| NotCarried::Busy("wait a minute".into()));
+        Box::pin(async { busy.map_or_else(|| Ok(futures::stream::empty().boxed()), Err) })
     }
 
     fn workflows<'a>(&'a self, _: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<File>>> {

@@ -1,13 +1,21 @@
 //! Writes, reads and makes files for steps without following what a step may have planted.
 
 use std::{
+    ffi::OsStr,
     fs::{self, DirBuilder, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt, lchown},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::{OpenOptionsExt, PermissionsExt, lchown},
+    },
     path::Path,
 };
 
-use nix::fcntl::OFlag;
+use nix::{
+    errno::Errno,
+    fcntl::{AT_FDCWD, OFlag, openat},
+    sys::stat::Mode,
+};
 
 use crate::{
     users::User,
@@ -81,6 +89,36 @@ fn read_one(path: &str, limit: u64) -> Option<Option<Vec<u8>>> {
     let mut content = Vec::new();
     open(Path::new(path)).ok()?.take(limit.saturating_add(1)).read_to_end(&mut content).ok()?;
     Some((content.len() as u64 <= limit).then_some(content))
+}
+
+/// Opens the regular file that a path leads to, links followed, if it lies below `base` (which holds no links). It is
+/// walked to name by name without following any: what a step swaps for a link meanwhile leads nowhere. `None`: it does
+/// not lie there, or is there no longer.
+pub(crate) fn open_below(base: &Path, path: &Path) -> io::Result<Option<fs::File>> {
+    let Ok(real) = path.canonicalize() else { return Ok(None) };
+    let Ok(names) = real.strip_prefix(base) else { return Ok(None) };
+    let opened: io::Result<fs::File> = (|| {
+        let folder = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mut at = open_at(AT_FDCWD, base.as_os_str(), folder)?;
+        let mut names = names.iter().peekable();
+        while let Some(name) = names.next() {
+            at = open_at(at.as_fd(), name, if names.peek().is_some() { folder } else { file })?;
+        }
+        let file = fs::File::from(at);
+        if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
+    })();
+    match opened {
+        Ok(file) => Ok(Some(file)),
+        Err(error) => match Errno::from_raw(error.raw_os_error().unwrap_or(Errno::ENOENT as i32)) {
+            Errno::ENOENT | Errno::ELOOP | Errno::ENOTDIR => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+fn open_at(at: BorrowedFd<'_>, name: &OsStr, flags: OFlag) -> io::Result<OwnedFd> {
+    Ok(openat(at, name, flags, Mode::empty())?)
 }
 
 /// Opens a regular file. A link could lead to our own descriptors, a pipe could hold us for ever.

@@ -17,13 +17,11 @@ use crate::{files, wire::context};
 /// SHA-256 over the SHA-256 of each file that matches, in the order of the walk; `None` where none does.
 pub(crate) fn hash(base: &Path, patterns: &[String]) -> io::Result<Option<Vec<u8>>> {
     let (mut total, mut found) = (Sha256::new(), false);
+    let real = base.canonicalize().map_err(context(base.display()))?;
     find(base, patterns, &mut |path, _| {
-        // Links to files are followed.
-        if !path.is_file() {
-            return Ok(());
-        }
+        // Links to files are followed, as far as they stay inside.
+        let Some(mut file) = files::open_below(&real, path).map_err(context(path.display()))? else { return Ok(()) };
         let mut hash = Sha256::new();
-        let mut file = files::open(&path.canonicalize()?).map_err(context(path.display()))?;
         let mut buffer = vec![0; 64 << 10];
         loop {
             match io::Read::read(&mut file, &mut buffer)? {
@@ -383,5 +381,37 @@ mod tests {
         let pattern = "**/a*a*a*a*a*b/".repeat(30);
         let rule = Rule::parse(&pattern, Path::new("/")).unwrap().unwrap();
         assert!(!rule.matches(&vec!["a".repeat(100).chars().collect(); 100]));
+    }
+    #[test]
+    fn attack_44_a_folder_swapped_for_a_link_while_it_is_read_gives_away_nothing_outside() {
+        let (base, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let at = |name: &str| base.path().join(name);
+        for (folder, text) in [(at("folder"), "inside"), (outside.path().to_owned(), "outside")] {
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("file"), text).unwrap();
+        }
+        std::os::unix::fs::symlink(outside.path(), at("link")).unwrap();
+        let hash_of = |text: &str| Sha256::digest(Sha256::digest(text)).to_vec();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let seen = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    for (from, to) in [("folder", "away"), ("link", "folder"), ("folder", "link"), ("away", "folder")] {
+                        fs::rename(at(from), at(to)).unwrap();
+                    }
+                }
+            });
+            let patterns = ["folder/file".to_owned()];
+            let seen: Vec<_> = (0..20_000).map(|_| hash(base.path(), &patterns)).collect();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            seen
+        });
+        assert!(seen.iter().any(|hash| matches!(hash, Ok(Some(hash)) if *hash == hash_of("inside"))));
+        for hash in seen {
+            assert!(
+                matches!(&hash, Ok(hash) if hash.as_ref().is_none_or(|hash| *hash == hash_of("inside"))),
+                "{hash:?}"
+            );
+        }
     }
 }

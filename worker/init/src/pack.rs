@@ -51,10 +51,7 @@ fn add(archive: &mut Builder<impl Write>, path: &Path, data: &Metadata, tree: bo
         archive.append_link(&mut header, name, fs::read_link(path)?)?;
         return Ok(true);
     }
-    if !fs::metadata(path).is_ok_and(|data| data.is_file()) {
-        return Ok(false);
-    }
-    let file = files::open(&path.canonicalize()?)?;
+    let Some(file) = files::open_below(Path::new("/"), path)? else { return Ok(false) };
     let data = file.metadata()?;
     let mut header = Header::new_gnu();
     header.set_metadata(&data);

@@ -139,7 +139,7 @@ impl<'a> Runner<'a> {
                     continue;
                 }
                 Entry::Step(step) if step.background => {
-                    self.start(index, step, action, &place);
+                    self.start(index, step, action, &place).await;
                     continue;
                 }
                 Entry::Step(step) => step,

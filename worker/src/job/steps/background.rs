@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    task::Poll,
 };
 
 use indexmap::IndexMap;
@@ -95,12 +96,14 @@ impl Background {
 
 impl Runner<'_> {
     /// Starts a step of the job and goes on.
-    pub(super) fn start(&mut self, index: i32, step: &Step, action: String, place: &Place) {
+    pub(super) async fn start(&mut self, index: i32, step: &Step, action: String, place: &Place) {
         let cancel = self.job.clock.cancel.child_token();
         let mut job = self.job.clone();
         job.clock.cancel = cancel.clone();
         let machine = Arc::clone(&self.background.machine);
-        let turns = Arc::clone(&self.background.turns);
+        // Asked for here, not in the task: turns come in the order of the steps.
+        let mut turn = Box::pin(Arc::clone(&self.background.turns).acquire_owned());
+        let at_once = futures::poll!(&mut turn);
         let (contexts, actions) = (self.contexts.beside(index), self.actions.beside(&index.to_string()));
         let (states, node, status) = (self.states.clone(), self.node.clone(), self.status);
         let (has_event, has_bash) = (self.has_event, self.has_bash);
@@ -110,9 +113,12 @@ impl Runner<'_> {
             let mut runner = Runner::new(&mut job, &machine, contexts, actions);
             (runner.states, runner.node, runner.status) = (states, node, status);
             (runner.has_event, runner.has_bash) = (has_event, has_bash);
-            let turn = tokio::select! {
-                turn = turns.acquire_owned() => turn.ok(),
-                () = runner.withdrawn() => None,
+            let turn = match at_once {
+                Poll::Ready(turn) => turn.ok(),
+                Poll::Pending => tokio::select! {
+                    turn = turn => turn.ok(),
+                    () = runner.withdrawn() => None,
+                },
             };
             let began = Instant::now();
             let ran = if turn.is_some() {

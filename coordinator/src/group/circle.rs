@@ -1,0 +1,52 @@
+//! Circles of waits: a job that waits for a group whose holder cannot end before that very job has.
+//!
+//! GitHub ends a job that waits for the group of its own workflow (docs: "Control the concurrency of workflows and
+//! jobs"); of circles through other runs its documentation says nothing. Here the ask that closes one is given up, and
+//! only that: everybody else in it goes on. A circle can be closed by an ask alone, for who is granted a group waits for
+//! nothing yet.
+
+use super::Member;
+use crate::run::State;
+
+/// Looks for a circle that a job's ask closes.
+#[derive(Debug)]
+pub struct Search<'a> {
+    state: &'a State,
+    job: &'a str,
+    open: Vec<Member>,
+    seen: Vec<Member>,
+}
+
+impl<'a> Search<'a> {
+    /// `state` is the run of the job that waits.
+    pub fn new(state: &'a State, job: &'a str) -> Self {
+        Self { state, job, open: Vec::new(), seen: Vec::new() }
+    }
+
+    /// Something on the way waits for a group that this member holds. True: that closes the circle.
+    pub fn meets(&mut self, holder: &Member) -> bool {
+        if holder.run == self.state.id && self.state.is_around(holder.job.as_deref(), self.job) {
+            return true;
+        }
+        if !self.seen.iter().any(|seen| seen.is(&holder.run, holder.job.as_deref())) {
+            self.seen.push(holder.clone());
+            self.open.push(holder.clone());
+        }
+        false
+    }
+
+    /// Whose waits are to be looked at next: [`State::waits_below`] of its run names the groups, and
+    /// [`Search::meets`] wants each one's holder.
+    pub fn next(&mut self) -> Option<Member> {
+        self.open.pop()
+    }
+}
+
+/// To what the job gives way, for people.
+pub fn told(group: &str, holder: &Member) -> String {
+    format!(
+        "a circle of waits: run {} holds the concurrency group {group} and cannot end before this job, whose own run \
+         holds a group that is waited for there",
+        holder.serial
+    )
+}

@@ -1,0 +1,55 @@
+//! Whose line it is, where steps print beside each other. Pure.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Steps that are known to run at once; of more the lines carry no name.
+const MOST: usize = 64;
+
+/// The steps of one attempt that began and have not ended.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Beside {
+    open: BTreeMap<i32, String>,
+    /// The one that began last: lines behind its heading are its own.
+    last: i32,
+}
+
+impl Beside {
+    /// A step begins, or ends.
+    pub fn mark(&mut self, step: i32, name: &str, ended: bool) {
+        if ended {
+            self.open.remove(&step);
+            return;
+        }
+        self.last = step;
+        if self.open.len() < MOST {
+            self.open.insert(step, name.strip_prefix("Main ").unwrap_or(name).to_owned());
+        }
+    }
+
+    /// The name to show with a line of a step; `None`: its place tells whose it is.
+    pub fn name(&self, step: i32) -> Option<&str> {
+        let alone = self.open.len() <= 1 && step == self.last;
+        self.open.get(&step).filter(|_| !alone).map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_carries_its_step_where_another_could_have_printed_it() {
+        let mut beside = Beside::default();
+        beside.mark(0, "Main server", false);
+        assert_eq!(beside.name(0), None, "it is alone");
+        beside.mark(1, "Main tests", false);
+        assert_eq!((beside.name(0), beside.name(1)), (Some("server"), Some("tests")));
+        beside.mark(1, "Main tests", true);
+        assert_eq!((beside.name(0), beside.name(1)), (Some("server"), None), "the other's heading stands before it");
+        beside.mark(0, "Main server", true);
+        beside.mark(2, "Main last", false);
+        assert_eq!((beside.name(2), beside.name(0)), (None, None));
+    }
+}

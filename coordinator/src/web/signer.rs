@@ -1,0 +1,96 @@
+//! Sealed messages between a page and its remote signer (NIP-46): carried for the page, which speaks to us alone.
+
+use std::convert::Infallible;
+
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{
+        IntoResponse,
+        sse::{self, KeepAlive, Sse},
+    },
+};
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use nostr::{Event, JsonUtil};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{Asked, NotCarried, Refusal, Web};
+
+/// Bytes of a request.
+const LONGEST: usize = 128 * 1024;
+
+/// A page's message.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct Message {
+    /// The signer's relay.
+    relay: String,
+    /// As NIP-01 writes it: kind 24133, to the signer, by the key whose answers are listened for.
+    #[schema(value_type = Object)]
+    event: serde_json::Value,
+}
+
+/// That a message was taken.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Carried {
+    /// Id of the event.
+    event: String,
+}
+
+/// Which answers.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Wanted {
+    /// The signer's relay.
+    relay: String,
+    /// The page's key, 64 hex.
+    key: String,
+}
+
+impl From<NotCarried> for Refusal {
+    fn from(not: NotCarried) -> Self {
+        let (status, reason) = match not {
+            NotCarried::Wrong(reason) => (StatusCode::BAD_REQUEST, reason),
+            NotCarried::Busy(reason) => (StatusCode::TOO_MANY_REQUESTS, reason),
+            NotCarried::Relay(reason) => (StatusCode::BAD_GATEWAY, reason),
+        };
+        Self::new(status, reason)
+    }
+}
+
+/// Sends a sealed message to a remote signer (NIP-46), for a page that listens for the answer.
+#[utoipa::path(post, path = "/api/signer/messages", tag = "actions", request_body = Message, responses(
+    (status = 202, body = Carried), (status = 400, body = super::Problem), (status = 429, body = super::Problem),
+    (status = 502, body = super::Problem),
+))]
+pub(super) async fn messages(State(web): State<Web>, body: Bytes) -> Result<(StatusCode, Json<Carried>), Refusal> {
+    let bad = |reason: String| Refusal::new(StatusCode::BAD_REQUEST, reason);
+    if body.len() > LONGEST {
+        return Err(bad(format!("a message has at most {LONGEST} bytes")));
+    }
+    let Message { relay, event } =
+        serde_json::from_slice(&body).map_err(|error| bad(format!("send {{\"relay\": …, \"event\": …}}: {error}")))?;
+    let event = Event::from_json(event.to_string()).map_err(|_| bad("`event` is no Nostr event".into()))?;
+    event.verify().map_err(|_| bad("the signature of the event does not fit".into()))?;
+    web.control.carry(&relay, &event).await?;
+    Ok((StatusCode::ACCEPTED, Json(Carried { event: event.id.to_hex() })))
+}
+
+/// Answers of a remote signer to a page's key (NIP-46): `ready` once they are listened for, then an `answer` each.
+#[utoipa::path(get, path = "/api/signer/answers", tag = "actions", params(Wanted), responses(
+    (status = 200, description = "Events `ready` and `answer` (a Nostr event)", content_type = "text/event-stream",
+        body = String),
+    (status = 400, body = super::Problem), (status = 429, body = super::Problem), (status = 502, body = super::Problem),
+))]
+pub(super) async fn answers(
+    State(web): State<Web>,
+    Asked(Wanted { relay, key }): Asked<Wanted>,
+) -> Result<impl IntoResponse, Refusal> {
+    let answers = web.control.answers(&relay, &key).await?;
+    let ready = sse::Event::default().event("ready").data("{}");
+    let told = answers.map(|event| sse::Event::default().event("answer").data(event.as_json()));
+    let all = stream::iter([ready]).chain(told).map(Ok::<_, Infallible>);
+    Ok(([("x-accel-buffering", "no")], Sse::new(all).keep_alive(KeepAlive::default())))
+}
