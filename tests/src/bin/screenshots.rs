@@ -123,7 +123,12 @@ async fn main() -> Result<()> {
         ("edit", format!("/repositories/{}/edit?path={NIGHT}", world.address())),
         (
             "compare",
-            format!("/repositories/{}/edit?path={NIGHT}&version={}&from={}#compared", world.address(), version.id, first.id),
+            format!(
+                "/repositories/{}/edit?path={NIGHT}&version={}&from={}#compared",
+                world.address(),
+                version.id,
+                first.id
+            ),
         ),
         ("repository", format!("/repositories/{}", world.address())),
     ];
