@@ -15,6 +15,8 @@ const KIND = 24133;
 const PATIENCE = 180_000;
 const MOST = 65535;
 
+let resumed = null;
+
 const bytes = (text) => new TextEncoder().encode(text);
 const text = (data) => new TextDecoder("utf-8", { fatal: true }).decode(data);
 const hex = (data) => [...data].map((byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -112,9 +114,14 @@ const converse = ({ secret, remote, relay }, told) => {
         if (said.error) one.fail(new Error("The signer says: " + said.error));
         else one.done(said.result);
       },
-      refused: (reason) => fail(new Error(reason)),
+      refused: (reason) => {
+        resumed = null;
+        fail(new Error(reason));
+      },
     });
   });
+  // Whoever calls is told.
+  ready.catch(() => {});
   return async (method, params) => {
     await ready;
     const id = hex(random(16));
@@ -157,14 +164,13 @@ export const connect = async (address, told) => {
   const { remote, relay, once } = parse(address);
   const held = { secret: hex(random(32)), remote, relay, user: "" };
   const call = converse(held, told);
-  const allowed = "sign_event:5401,sign_event:5100,sign_event:5102,sign_event:27235,sign_event:24242,nip44_encrypt";
+  const kinds = [5401, 5100, 5102, 35417, 27235, 24242];
+  const allowed = [...kinds.map((kind) => "sign_event:" + kind), "nip44_encrypt"].join(",");
   await call("connect", [remote, once, allowed]);
   held.user = await call("get_public_key", []);
   if (!/^[0-9a-f]{64}$/.test(held.user)) throw new Error("the signer answers no public key");
   return signer(held, call);
 };
-
-let resumed = null;
 
 // The signer of this session, after another page was opened.
 export const resume = (held) => (resumed ??= signer(held, converse(held, () => {})));

@@ -99,7 +99,7 @@ impl Blobs {
         match std::fs::remove_dir_all(&incoming) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 let what = format!("can't empty {}: does it belong to this user?", incoming.display());
-                return Err(anyhow::Error::new(error).context(what));
+                Err(anyhow::Error::new(error).context(what))
             }
             _ => Self::open(folder, store),
         }

@@ -158,7 +158,13 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
             config: config.clone(),
             definitions: definitions.clone(),
         }),
-        settings: Arc::new(settings(&config, &keys, &public_url, documents)?),
+        settings: Arc::new(settings(
+            &config,
+            &keys,
+            derive(&secret, b"links into private runs"),
+            &public_url,
+            documents,
+        )?),
     };
     stages.start("web", web::serve(http, web, stop.clone()));
     let tasks = Tasks {
@@ -264,6 +270,7 @@ fn servers(config: &Config) -> anyhow::Result<Arc<[Url]>> {
 fn settings(
     config: &Config,
     keys: &Keys,
+    link_key: [u8; 32],
     public_url: &str,
     documents: [(String, serde_json::Value); 2],
 ) -> anyhow::Result<web::Settings> {
@@ -286,6 +293,7 @@ fn settings(
             .iter()
             .map(|text| hex("blossom.writers", text))
             .collect::<anyhow::Result<_>>()?,
+        link_key,
         well_known: documents.into_iter().collect(),
         max_blob: config.blossom.max_blob,
         max_total: config.blossom.max_total,

@@ -15,6 +15,7 @@ mod diff;
 mod edit;
 mod graph;
 mod hooks;
+mod links;
 mod live;
 mod markdown;
 mod page;
@@ -90,6 +91,8 @@ pub struct Settings {
     pub operators: Vec<String>,
     /// Keys (64 hex) that may upload besides the publishers of this pool's runs.
     pub writers: Vec<String>,
+    /// Signs links into private runs.
+    pub link_key: [u8; 32],
     /// Documents of other stages, by their names below `/.well-known/`.
     pub well_known: BTreeMap<String, serde_json::Value>,
     /// Bytes of one upload.

@@ -88,6 +88,19 @@ fn nothing_names_the_machine_it_was_written_on() {
 }
 
 #[test]
+fn what_others_wrote_is_kept_as_they_published_it() {
+    use sha2::{Digest, Sha256};
+    let folder = root().join("coordinator/assets/noble");
+    let sums = std::fs::read_to_string(folder.join("SHA256SUMS")).unwrap();
+    let listed: BTreeSet<String> = sums.lines().map(str::to_owned).collect();
+    let found = files(&folder).into_iter().filter(|path| path.parent() != Some(&folder)).map(|path| {
+        let sum = Sha256::digest(std::fs::read(&path).unwrap());
+        format!("{}  {}", hex::encode(sum), path.strip_prefix(&folder).unwrap().display())
+    });
+    assert_eq!(found.collect::<BTreeSet<_>>(), listed);
+}
+
+#[test]
 fn edges_are_seen_however_they_are_written() {
     let cases: [(&str, &[&str]); 6] = [
         ("use crate::nostr::Intake;", &["nostr"]),

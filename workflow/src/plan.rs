@@ -205,7 +205,7 @@ pub enum Entry {
     /// It waits for steps in the background, or ends one.
     Control(Control),
     /// It runs something.
-    Step(Step),
+    Step(Box<Step>),
 }
 
 impl Entry {

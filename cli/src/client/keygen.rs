@@ -232,6 +232,12 @@ policy = "missing-only"
 # approvers = []
 # wait_minutes = 0
 # branches = ["main", "v*"]
+
+# Who is told of runs and jobs over HTTP; without `events`: of all.
+# [[webhooks]]
+# url = "https://chat.example.org/hooks/ci"
+# secret = "at least 16 bytes: openssl rand -hex 32"
+# events = ["run.queued", "run.running", "job.completed", "run.completed"]
 "#,
         data = quote(folder.join("data").to_string_lossy()),
         nostr = path(folder, &keys.nostr),

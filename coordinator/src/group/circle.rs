@@ -37,7 +37,7 @@ impl<'a> Search<'a> {
 
     /// Whose waits are to be looked at next: [`State::waits_below`] of its run names the groups, and
     /// [`Search::meets`] wants each one's holder.
-    pub fn next(&mut self) -> Option<Member> {
+    pub fn next_holder(&mut self) -> Option<Member> {
         self.open.pop()
     }
 }

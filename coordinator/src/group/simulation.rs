@@ -46,7 +46,7 @@ impl World {
         let first = self.groups[group].holder.clone()?;
         let mut search = Search::new(state, job);
         let mut met = search.meets(&first);
-        while let Some(member) = search.next().filter(|_| !met) {
+        while let Some(member) = search.next_holder().filter(|_| !met) {
             for waited in self.runs[&member.run].waits_below(member.job.as_deref()) {
                 met |= self.groups[&waited].holder.as_ref().is_some_and(|holder| search.meets(holder));
             }

@@ -220,3 +220,66 @@ impl Drop for Listening {
         });
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use nostr::{EventBuilder, Tag};
+
+    use super::*;
+
+    fn message(kind: Kind, content: &str, to: usize) -> Event {
+        let keys = Keys::generate();
+        let tags = (0..to).map(|_| Tag::public_key(Keys::generate().public_key()));
+        EventBuilder::new(kind, content).tags(tags).sign_with_keys(&keys).unwrap()
+    }
+
+    #[tokio::test]
+    async fn attack_60_no_relay_in_the_operators_network_is_dialled_for_a_page() {
+        let signers = Signers::new(&config::Relays::default());
+        let key = Keys::generate().public_key().to_hex();
+        for relay in [
+            "ws://127.0.0.1:7000",
+            "ws://localhost:7000",
+            "wss://[::1]",
+            "ws://169.254.169.254",
+            "https://example.org",
+            "x",
+        ] {
+            assert!(matches!(signers.answers(relay, &key).await.err(), Some(Objection::Wrong(_))), "{relay}");
+            let sent = signers.send(relay, &message(KIND, "x", 1)).await;
+            assert!(matches!(sent, Err(Objection::Wrong(_))), "{relay}");
+        }
+        assert!(matches!(signers.answers("wss://1.1.1.1", "no key").await.err(), Some(Objection::Wrong(_))));
+    }
+
+    #[tokio::test]
+    async fn only_small_messages_to_one_signer_are_carried_and_only_where_a_page_listens() {
+        let signers = Signers::new(&config::Relays::default());
+        let cases = [
+            (message(Kind::TextNote, "x", 1), "kind 24133"),
+            (message(KIND, "x", 0), "one `p` tag"),
+            (message(KIND, "x", 2), "one `p` tag"),
+            (message(KIND, &"x".repeat(CONTENT + 1), 1), "too long"),
+            (message(KIND, "x", 1), "nobody listens"),
+        ];
+        for (event, reason) in cases {
+            let refused = signers.send("wss://1.1.1.1", &event).await.unwrap_err().to_string();
+            assert!(refused.contains(reason), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn so_many_pages_listen_and_no_more_until_one_goes() {
+        let signers = Signers::new(&config::Relays::default());
+        let mut pages = Vec::new();
+        for number in 0..PAGES {
+            pages.push(signers.listen("wss://1.1.1.1".into(), number.to_string()).unwrap());
+        }
+        assert!(matches!(signers.listen("wss://1.1.1.1".into(), "more".into()), Err(Objection::Busy(_))));
+        pages.pop();
+        assert!(signers.listen("wss://1.1.1.1".into(), "more".into()).is_ok());
+        drop(pages);
+        assert!(signers.0.open().is_empty(), "what is not listened to is forgotten");
+    }
+}

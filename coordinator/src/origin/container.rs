@@ -108,11 +108,13 @@ pub(super) async fn content(
     Ok(response)
 }
 
-/// The earlier clients print status and headers of a refusal, not its body.
+/// The earlier clients print status and headers of a refusal. They do not read its body: an open connection would keep
+/// their process from ending.
 pub(super) async fn upload(Authorized(_): Authorized) -> Response {
     const REMEDY: &str = "artifacts are uploaded by version 4 of the protocol here: use actions/upload-artifact@v4, or \
                           @actions/artifact 2 or newer";
     let mut response = Refusal::new(StatusCode::GONE, "unimplemented", REMEDY).into_response();
     response.headers_mut().insert("x-reason", HeaderValue::from_static(REMEDY));
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }

@@ -60,7 +60,7 @@ impl<'a> Cascade<'a> {
         let Some(first) = self.holder(repository, group).await? else { return Ok(None) };
         let mut search = Search::new(&state, job);
         let mut met = search.meets(&first);
-        while let Some(member) = search.next().filter(|_| !met) {
+        while let Some(member) = search.next_holder().filter(|_| !met) {
             let Some(holding) = self.run(&member.run).await? else { continue };
             for waited in holding.waits_below(member.job.as_deref()) {
                 let holder = self.holder(repository, &waited).await?;

@@ -10,7 +10,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Refusal, Web, api, auth::Caller};
+use super::{Refusal, Web, api, auth::Caller, links};
 use crate::{
     run::{self, Carried, Millis},
     store::Artifact,
@@ -32,15 +32,23 @@ pub(super) struct ArtifactView {
     pub(super) sha256: String,
     pub(super) made_at: Millis,
     pub(super) expires_at: Millis,
-    /// Where its archive is.
+    /// Where its archive is; of a private run for an hour, for this caller.
     pub(super) url: String,
+    /// The same on the page's host.
+    #[serde(skip)]
+    pub(super) link: String,
 }
 
 /// Those of a run, in the order in which they were made.
-pub(super) async fn of(web: &Web, state: &run::State) -> Result<Vec<ArtifactView>, Refusal> {
+pub(super) async fn of(web: &Web, caller: &Caller, state: &run::State) -> Result<Vec<ArtifactView>, Refusal> {
     let base = web.settings.public_url.as_str().trim_end_matches('/');
-    let view = |artifact: Artifact| ArtifactView {
-        url: format!("{base}/api/runs/{}/artifacts/{}", state.id, artifact.id),
+    let link = |artifact: &Artifact| {
+        let path = format!("/api/runs/{}/artifacts/{}", state.id, artifact.id);
+        links::link(web, caller, &state.visibility, &path)
+    };
+    let view = |(link, artifact): (String, Artifact)| ArtifactView {
+        url: format!("{base}{link}"),
+        link,
         id: artifact.id,
         name: artifact.name,
         carried_from: state.jobs.get(&artifact.job).and_then(|job| job.carried.clone()),
@@ -51,7 +59,8 @@ pub(super) async fn of(web: &Web, state: &run::State) -> Result<Vec<ArtifactView
         made_at: artifact.made_at,
         expires_at: artifact.expires_at,
     };
-    Ok(current(web, &state.id).await?.into_iter().map(view).collect())
+    let all = current(web, &state.id).await?.into_iter();
+    Ok(all.map(|artifact| (link(&artifact), artifact)).map(view).collect())
 }
 
 /// Those of a run that this caller may see, in the order in which they were made.
@@ -64,7 +73,7 @@ pub(super) async fn list(
     Path(id): Path<String>,
 ) -> Result<Json<Vec<ArtifactView>>, Refusal> {
     let state = api::find(&web, &caller, &id).await?;
-    Ok(Json(of(&web, &state).await?))
+    Ok(Json(of(&web, &caller, &state).await?))
 }
 
 /// The archive of one, by its id or its name.

@@ -11,7 +11,7 @@ use base64::{
 use nostr::{Event, JsonUtil};
 use sha2::{Digest, Sha256};
 
-use super::{Refusal, Web};
+use super::{Refusal, Web, links};
 use crate::store::Reader;
 
 /// Seconds by which a request's clock may differ from ours (NIP-98 suggests 60).
@@ -65,7 +65,11 @@ impl FromRequestParts<Web> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Refusal> {
-        let Some(event) = event(&parts.headers)? else { return Ok(Self::new(web, None)) };
+        let Some(event) = event(&parts.headers)? else {
+            let followed = links::reader(web, parts);
+            let over = || unauthorized("the link's time is over: open the run's page again and follow it from there");
+            return Ok(Self::new(web, followed.map_err(|()| over())?));
+        };
         if event.kind.as_u16() == 24242 {
             let token = Token::read(web, &event, "get")?;
             return Ok(Self::new(web, Some(token.key)));

@@ -14,7 +14,7 @@ use super::{
     artifacts::ArtifactView,
     auth::Caller,
     graph::{Graph, Times, span},
-    markdown,
+    links, markdown,
     view::{ApprovalView, AttemptView, JobView, RunSummary, RunView, size, time},
     whole::{self, CacheView},
 };
@@ -41,6 +41,8 @@ struct Run<'a> {
     pool: &'a str,
     run: RunView,
     version: u64,
+    /// Where its whole log is.
+    text: String,
     message: Option<String>,
     graph: Graph,
     times: Times,
@@ -108,10 +110,11 @@ pub(super) async fn run(
     let chain = asked(&state).into_iter().chain(outbox.into_iter().map(Link::from)).collect();
     let (graph, times) = (Graph::of(&state), Times::of(&state, (web.settings.now)()));
     let (version, message) = (state.version, state.message.clone());
+    let text = links::whole_log(&web, &caller, &state);
     let run = whole::run(&web, &caller, state).await?;
     let summaries = run.jobs.iter().filter(|job| !job.summary.is_empty());
     let summaries = summaries.map(|job| (job.name.clone(), markdown::render(&job.summary))).collect();
-    rendered(&Run { pool: &web.settings.name, run, version, message, graph, times, summaries, chain })
+    rendered(&Run { pool: &web.settings.name, run, version, text, message, graph, times, summaries, chain })
 }
 
 /// The events that asked for a run: they were checked when they came, or there would be no run.

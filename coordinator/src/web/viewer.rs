@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::{
     Asked, Refusal, Web, api,
     auth::Caller,
+    links,
     page::{Unseen, rendered},
     range,
     view::time,
@@ -37,6 +38,8 @@ pub(super) struct Wanted {
 struct Log<'a> {
     pool: &'a str,
     run: &'a str,
+    /// Where the run's whole log is.
+    text: String,
     serial: u64,
     job: &'a str,
     name: &'a str,
@@ -67,6 +70,7 @@ pub(super) async fn log(
     rendered(&Log {
         pool: &web.settings.name,
         run: &run.id,
+        text: links::whole_log(&web, &caller, &run),
         serial: run.serial,
         job,
         name: run.jobs.get(job).map_or("", |job| &job.name),

@@ -46,7 +46,7 @@ pub(super) struct CacheView {
 /// The run as this caller may see it.
 pub(super) async fn run(web: &Web, caller: &Caller, state: State) -> Result<RunView, Refusal> {
     let (id, store) = (state.id.clone(), &web.store);
-    let artifacts = artifacts::of(web, &state).await?;
+    let artifacts = artifacts::of(web, caller, &state).await?;
     let caches = store.cache_uses(&id).await?.into_iter().map(CacheView::from).collect();
     let events = store.outbox_of(&id).await?.into_iter().map(EventView::from).collect();
     let filter = Filter { previous: Some(id), reader: caller.reader.clone(), ..Filter::default() };

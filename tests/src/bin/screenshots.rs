@@ -131,6 +131,7 @@ async fn main() -> Result<()> {
             ),
         ),
         ("repository", format!("/repositories/{}", world.address())),
+        ("refused", "/runs/none".into()),
     ];
     for scheme in ["light", "dark"] {
         let feature = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});

@@ -3,7 +3,7 @@
 use coordinator::{
     log::record,
     run::State,
-    store::{Change, Queued},
+    store::{Change, Delivery, DeliveryState, Hook, Queued},
 };
 use nostr::Keys;
 use proto::worker::{LogRecord, Mark};
@@ -168,6 +168,37 @@ async fn a_badge_shows_the_latest_end_of_public_runs() {
     server.commit(vec![ended(run("a", 1, &author, &json!("public")))]).await;
     server.commit(vec![public("b", 2, &author)]).await;
     assert!(badge("repository=30617:o:r&branch=main").await.text().await.unwrap().contains("ci: success"));
+}
+
+#[tokio::test]
+async fn deliveries_of_webhooks_are_shown_to_the_operator_alone() {
+    let server = Server::start().await;
+    let delivery = |id: &str, made_at: u64, state: DeliveryState, answer: &str| {
+        Change::Hook(Hook::Tell(Delivery {
+            id: id.into(),
+            url: "https://h.example/token".into(),
+            event: "run.completed".into(),
+            run: "r".into(),
+            body: "{}".into(),
+            made_at,
+            due: NOW,
+            tries: 3,
+            state,
+            answer: answer.into(),
+        }))
+    };
+    let given_up = delivery("a", NOW - 1, DeliveryState::GivenUp, "503 Service Unavailable");
+    server.commit(vec![given_up, delivery("b", NOW, DeliveryState::Pending, "")]).await;
+    let ask = async |keys: Option<&Keys>| server.call(Method::GET, "/api/webhooks", keys).await;
+    assert_eq!(ask(None).await.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(ask(Some(&Keys::generate())).await.status(), StatusCode::FORBIDDEN);
+    let shown: Value = ask(Some(&server.operator)).await.json().await.unwrap();
+    let told: Vec<_> =
+        shown.as_array().unwrap().iter().map(|one| (&one["id"], &one["state"], &one["answer"])).collect();
+    let expected = [("b", "pending", ""), ("a", "given_up", "503 Service Unavailable")];
+    let expected = expected.map(|(id, state, answer)| (json!(id), json!(state), json!(answer)));
+    assert!(told.iter().zip(&expected).all(|(one, (id, state, answer))| *one == (id, state, answer)), "{shown}");
+    assert_eq!((told.len(), &shown[1]["tries"]), (2, &json!(3)));
 }
 
 /// Every object of the document has exactly the fields that it names.

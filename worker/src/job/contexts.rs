@@ -126,7 +126,7 @@ impl Contexts {
     /// What a step in the background added holds from now on for all.
     pub(super) fn learn(&mut self, added: Added) {
         self.add_env(added.env);
-        added.paths.into_iter().for_each(|path| self.add_path(path));
+        added.paths.iter().for_each(|path| self.add_path(path));
     }
 
     pub(super) fn add_env(&mut self, values: IndexMap<String, String>) {
@@ -134,10 +134,10 @@ impl Contexts {
         self.env.extend(values);
     }
 
-    pub(super) fn add_path(&mut self, path: String) {
+    pub(super) fn add_path(&mut self, path: &str) {
         for paths in [&mut self.paths, &mut self.added.paths] {
-            paths.retain(|known| *known != path);
-            paths.push(path.clone());
+            paths.retain(|known| known != path);
+            paths.push(path.to_owned());
         }
     }
 

@@ -142,7 +142,7 @@ impl Runner<'_> {
         self.has_event |= beside.is_none();
         let mut done = Done { ended, outputs: heard.outputs, state: heard.state, failed: heard.failed };
         self.contexts.add_env(heard.env);
-        heard.paths.into_iter().for_each(|path| self.contexts.add_path(path));
+        heard.paths.iter().for_each(|path| self.contexts.add_path(path));
         self.annotate(heard.annotations);
         if let Ended::Exit(exit) = &mut done.ended {
             let collected = std::mem::take(&mut exit.files);
@@ -213,7 +213,7 @@ impl Runner<'_> {
             } else if path == files.state {
                 files::parse(Kind::State, &text).map(|values| done.state.extend(values.set))
             } else if path == files.path {
-                files::paths(&text).into_iter().for_each(|path| self.contexts.add_path(path));
+                files::paths(&text).iter().for_each(|path| self.contexts.add_path(path));
                 Ok(())
             } else {
                 self.summarise(&text);

@@ -104,7 +104,7 @@ fn steps(nodes: &[Node]) -> Vec<Entry> {
             let first = entries.len();
             for member in group.items() {
                 places.extend(text(member.get("id")).map(|id| (id, entries.len())));
-                entries.push(Entry::Step(Step { background: true, ..step(member) }));
+                entries.push(Entry::Step(Box::new(Step { background: true, ..step(member) })));
             }
             let members = ControlAction::Wait((first..entries.len()).collect());
             entries.push(Entry::Control(control(node, "Wait for parallel steps", members)));
@@ -119,7 +119,7 @@ fn steps(nodes: &[Node]) -> Vec<Entry> {
         } else if let Some(place) = text(node.get("cancel")).and_then(|id| places.get(&id).copied()) {
             Entry::Control(control(node, "Cancel", ControlAction::Cancel(place)))
         } else {
-            Entry::Step(step(node))
+            Entry::Step(Box::new(step(node)))
         };
         places.extend(text(node.get("id")).map(|id| (id, entries.len())));
         entries.push(entry);
