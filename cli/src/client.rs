@@ -4,6 +4,7 @@ pub(crate) mod api;
 pub(crate) mod approve;
 pub(crate) mod cancel;
 pub(crate) mod chain;
+pub(crate) mod definition;
 pub(crate) mod keygen;
 pub(crate) mod logs;
 pub(crate) mod relay;

@@ -5,9 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::{Context, Result, bail};
 use workflow::{
     diagnostic::{Colour, render},
-    expression::{NoFunctions, Object, Scope},
-    github::matrix,
-    plan::{Job, Work},
+    github::outline::{Sketch, outline},
 };
 
 use crate::terminal::table::{Column, table, width};
@@ -32,24 +30,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         println!("{}", serde_json::to_string_pretty(&plan).context("the plan has no JSON form")?);
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{} ({}) on {}", plan.name, plan.path, plan.on.keys().cloned().collect::<Vec<_>>().join(", "));
+    let outline = outline(&plan);
+    println!("{} ({}) on {}", outline.name, plan.path, outline.on.join(", "));
     let columns = [Column::text("JOB"), Column::number("STEPS"), Column::number("LEGS"), Column::text("NEEDS")];
-    let row = |(id, job): (&String, &Job)| vec![id.clone(), steps(job), legs(job), job.needs.join(", ")];
-    let rows: Vec<_> = plan.jobs.iter().map(row).collect();
+    let row = |job: &Sketch| {
+        let steps = job.steps.map_or_else(|| "call".into(), |steps| steps.to_string());
+        let legs = job.legs.map_or_else(|| "?".into(), |legs| legs.to_string());
+        vec![job.id.clone(), steps, legs, job.needs.join(", ")]
+    };
+    let rows: Vec<_> = outline.jobs.iter().map(row).collect();
     print!("{}", table(&columns, &rows, width()));
     Ok(ExitCode::SUCCESS)
-}
-
-fn steps(job: &Job) -> String {
-    match &job.work {
-        Work::Steps(steps) => steps.len().to_string(),
-        Work::Call { .. } => "call".into(),
-    }
-}
-
-/// The number of legs, where it is known without running anything.
-fn legs(job: &Job) -> String {
-    let contexts = Object::new();
-    let scope = Scope { contexts: &contexts, functions: &NoFunctions, limits: workflow::expression::Limits::default() };
-    matrix::expand(&job.strategy, &scope).map_or_else(|_| "?".into(), |legs| legs.len().to_string())
 }

@@ -2,6 +2,7 @@
 import { liveList } from "./list.js";
 import { liveRun } from "./run.js";
 import { liveLog } from "./log.js";
+import { edit } from "./edit.js";
 import { start } from "./sign.js";
 
 await start();
@@ -14,3 +15,4 @@ const found = (id, come) => {
 found("runs", liveList);
 found("run", liveRun);
 found("log", liveLog);
+found("edit", edit);

@@ -8,7 +8,7 @@ import { reviews } from "./review.js";
 const HOUR = 3600;
 const base64 = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
 const now = () => Math.floor(Date.now() / 1000);
-const event = (kind, tags) => ({ kind, created_at: now(), content: "", tags });
+const event = (kind, tags, content = "", at = now()) => ({ kind, created_at: at, content, tags });
 
 export const key = () => sessionStorage.getItem("longshore.key");
 
@@ -20,7 +20,7 @@ export const signer = async () => {
   return window.nostr;
 };
 
-export const signed = async (tags, kind) => (await signer()).signEvent(event(kind, tags));
+export const signed = async (tags, kind, content, at) => (await signer()).signEvent(event(kind, tags, content, at));
 
 const authorization = async (kind, tags) => "Nostr " + base64(JSON.stringify(await signed(tags, kind)));
 

@@ -53,6 +53,8 @@ pub struct Config {
     pub source: Source,
     /// Where actions of other repositories come from.
     pub actions: Actions,
+    /// Workflow files that are events.
+    pub definitions: DefinitionsConfig,
     /// Caches and artifacts of jobs.
     pub kept: Kept,
     /// Enrolled workers: Ed25519 public keys (hex), beside those enrolled by token.
@@ -236,6 +238,54 @@ pub struct RepositoryConfig {
     pub maintainers: bool,
     /// With `readers`: address of an NIP-51 list.
     pub list: Option<String>,
+    /// What definitions may do here; without it what `[definitions]` says.
+    pub definitions: Option<Definitions>,
+}
+
+/// Workflow files that are events (kind 35417).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DefinitionsConfig {
+    /// What they may do, where nothing is set for the repository.
+    pub policy: Definitions,
+}
+
+/// What workflow definitions may do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Definitions {
+    /// Nothing.
+    Off,
+    /// Stand for a file where the commit has none.
+    #[default]
+    MissingOnly,
+    /// Stand for a file, whether the commit has one or not.
+    Override,
+}
+
+impl Definitions {
+    /// What holds where the repository's own configuration, at a commit that the maintainers stand for, says `own`. The
+    /// operator's `off` is final.
+    #[must_use]
+    pub fn with(self, own: Option<Self>) -> Self {
+        if self == Self::Off { self } else { own.unwrap_or(self) }
+    }
+
+    /// Whether a definition stands for a file.
+    pub fn supply(self, commit_has_it: bool) -> bool {
+        match self {
+            Self::Off => false,
+            Self::MissingOnly => !commit_has_it,
+            Self::Override => true,
+        }
+    }
+
+    /// As it is written.
+    pub fn parse(word: &str) -> Option<Self> {
+        [("off", Self::Off), ("missing-only", Self::MissingOnly), ("override", Self::Override)]
+            .into_iter()
+            .find_map(|(known, policy)| (known == word).then_some(policy))
+    }
 }
 
 /// Visibility as written.
@@ -344,6 +394,7 @@ impl Default for Config {
             environments: Vec::new(),
             source: Source::default(),
             actions: Actions::default(),
+            definitions: DefinitionsConfig::default(),
             kept: Kept::default(),
             workers: Vec::new(),
             keep_days: 90,

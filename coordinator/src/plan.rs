@@ -3,6 +3,7 @@
 //! Pure. What a press means to a workflow (the request names it, so `on:` filters never stop it) is decided here.
 
 mod event;
+pub mod own;
 
 use indexmap::IndexMap;
 use nostr::{PublicKey, nips::nip19::ToBech32};
@@ -59,6 +60,8 @@ pub struct Facts {
     pub maintainers: Vec<String>,
     /// Relays of the repository.
     pub relays: Vec<String>,
+    /// Id of the definition that stands for the workflow file, where the commit's own does not count.
+    pub definition: Option<String>,
 }
 
 /// Counters from the store.
@@ -140,6 +143,13 @@ pub fn plan(
     let event = github::press::event_for(&family.plan, request.trigger.as_deref()).event;
     let cause = Cause { event, inputs: request.inputs.clone(), vars: request.env.clone(), payload: None };
     let mut planned = assemble(family, &subject, cause, numbers)?;
+    if let Some(definition) = &facts.definition {
+        // Whoever trusts what stands at a ref must not take it for that.
+        let place = format!("{}/{path}@nostr:{definition}", subject.repository);
+        planned.github.insert("workflow_ref".into(), place.into());
+        planned.github.insert("workflow_sha".into(), definition.clone().into());
+        notices.push(format!("{path} is not of the commit: it is the definition {definition}"));
+    }
     planned.trusted = facts.trusted;
     planned.maintainers = facts.maintainers.clone();
     planned.relays = facts.relays.clone();
@@ -201,6 +211,7 @@ pub fn assemble(family: Family, subject: &Subject, cause: Cause, numbers: Number
         called,
         title,
         origins: IndexMap::new(),
+        supplied: Vec::new(),
         notices: Vec::new(),
         relays: Vec::new(),
         maintainers: Vec::new(),

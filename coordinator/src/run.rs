@@ -13,6 +13,7 @@ mod event;
 mod order;
 mod ready;
 mod rerun;
+mod supplied;
 
 #[cfg(test)]
 mod properties;
@@ -33,6 +34,7 @@ pub use ending::sentence;
 pub use event::{Effect, Event, Update};
 pub use order::order;
 pub use rerun::{Again, Carried, JobSet, Rerun};
+pub use supplied::Supplied;
 
 use crate::config::Started;
 
@@ -134,6 +136,9 @@ pub struct Planned {
     /// Repositories that called workflows come from: `owner/repo@ref` and the commit it stood for.
     #[serde(default)]
     pub origins: IndexMap<String, String>,
+    /// Files that came from definitions.
+    #[serde(default)]
+    pub supplied: Vec<Supplied>,
     /// Notices for the run's log.
     pub notices: Vec<String>,
     /// Relays of the repository, for publishing.

@@ -1,16 +1,18 @@
 //! Joins the stages: what comes in becomes a run, what a run asks for is done. Start reading here.
 //!
 //! [`engine`] is the only writer of runs, `cascade` what one event changes at once. `desk` takes requests in, `runs` answers workers, `tasks` does what follows,
-//! `archive` keeps the logs, `joints` holds the small things that one stage asks of another.
+//! `definitions` and `supply` give plans the files that are events, `archive` keeps the logs, `joints` holds the small things that one stage asks of another.
 
 mod archive;
 mod carry;
 mod cascade;
+mod definitions;
 mod desk;
 mod engine;
 mod joints;
 mod planning;
 mod runs;
+mod supply;
 mod tasks;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -25,6 +27,7 @@ pub use engine::{Applied, Engine};
 
 use self::{
     archive::Archive,
+    definitions::Definitions,
     desk::Reception,
     joints::{Enrolled, Operator, RelayLookup, Services},
     tasks::Tasks,
@@ -140,6 +143,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         let (dispatch, stop) = (dispatch.clone(), stop.clone());
         stages.start("worker port", async move { dispatch.serve(grpc, tls, stop).await });
     }
+    let definitions = Definitions::new(engine.clone(), sources.clone(), policy.clone(), config.clone());
     let web = Web {
         store: store.clone(),
         logs,
@@ -152,6 +156,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
             relays: relays.clone(),
             signers: Signers::new(&config.relays),
             config: config.clone(),
+            definitions: definitions.clone(),
         }),
         settings: Arc::new(settings(
             &config,
@@ -167,6 +172,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         dispatch: dispatch.clone(),
         sources: sources.clone(),
         archive: archive.clone(),
+        definitions,
         config: config.clone(),
         plans: Tasks::limit(),
     };

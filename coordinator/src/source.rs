@@ -2,7 +2,7 @@
 //!
 //! [`address`] reads what the request names, [`announcement`] decides whose word counts, [`crate::network`] decides where a
 //! clone URL may lead, [`git`] brings the objects. [`outside`] does the same for repositories that workflows name, under
-//! the [`lock`]. Relays are asked through [`Lookup`]: this stage knows none.
+//! the [`lock`]. [`definition`] reads workflow files that are events. Relays are asked through [`Lookup`]: this stage knows none.
 
 use std::{
     collections::HashMap,
@@ -13,10 +13,11 @@ use std::{
 
 use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
-use nostr::{Event, Filter, Kind, PublicKey};
+use nostr::{Alphabet, Event, Filter, Kind, PublicKey, SingleLetterTag};
 
 use self::{
     announcement::{Announcement, State},
+    definition::{Claim, Definition},
     git::Mirror,
 };
 use crate::{
@@ -27,6 +28,7 @@ use crate::{
 
 pub mod address;
 pub mod announcement;
+pub mod definition;
 pub mod git;
 pub mod lock;
 pub mod outside;
@@ -35,6 +37,8 @@ pub mod outside;
 const TIPS: usize = 50;
 /// Clone URLs tried for one commit.
 const CLONES: usize = 12;
+/// Definitions of one repository that are looked at.
+const DEFINITIONS: usize = 200;
 
 /// Asks relays for stored events.
 pub trait Lookup: Send + Sync {
@@ -98,6 +102,15 @@ pub struct Sources {
     busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
+/// Whose word counts for a repository, and where it is published.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    /// 64 hex, owner included.
+    pub maintainers: Vec<String>,
+    /// Relays, hints among them.
+    pub relays: Vec<String>,
+}
+
 struct Facts {
     announcements: Vec<Event>,
     maintainers: Vec<String>,
@@ -121,6 +134,48 @@ impl Sources {
     /// Who maintains a repository: owner, listed keys and, where configured, the keys those list.
     pub async fn maintainers(&self, repository: &Repository) -> Vec<String> {
         self.announcements(repository).await.map(|facts| facts.maintainers).unwrap_or_default()
+    }
+
+    /// Who maintains a repository and where it is published, as relays say now.
+    ///
+    /// # Errors
+    /// No relay has its announcement.
+    pub async fn standing(&self, repository: &Repository) -> Result<Standing, SourceError> {
+        let facts = self.announcements(repository).await?;
+        Ok(Standing { maintainers: facts.maintainers, relays: facts.relays })
+    }
+
+    /// Workflow definitions of a repository, or of one path of it, by those whose word counts, as relays have them now.
+    /// What is not well-formed is left out.
+    pub async fn definitions(
+        &self,
+        repository: &str,
+        path: Option<&str>,
+        standing: &Standing,
+    ) -> Vec<(Definition, Event)> {
+        let authors = standing.maintainers.iter().filter_map(|key| PublicKey::from_hex(key).ok());
+        let filter = Filter::new()
+            .kind(Kind::from(definition::KIND))
+            .authors(authors)
+            .custom_tag(SingleLetterTag::lowercase(Alphabet::A), repository)
+            .limit(DEFINITIONS);
+        let filter = match path {
+            Some(path) => filter.identifier(definition::identifier(repository, path)),
+            None => filter,
+        };
+        let found = self.lookup.find(&standing.relays, filter).await.into_iter().filter_map(|event| {
+            let read = Definition::read(&event).inspect_err(|why| tracing::debug!(event = %event.id, "{why}")).ok()?;
+            Some((read, event))
+        });
+        let mut found: Vec<_> = found
+            .filter(|(read, _)| {
+                let wanted = read.repository == repository && path.is_none_or(|path| path == read.path);
+                wanted && standing.maintainers.contains(&read.author)
+            })
+            .collect();
+        found.sort_by_key(|(read, _)| read.precedence());
+        found.truncate(DEFINITIONS);
+        found
     }
 
     /// Finds the commit, proves it, and brings its objects.

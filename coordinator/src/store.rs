@@ -4,6 +4,7 @@
 //! transaction (group commit), and subscribers are told once. Statements are written for SQLite and PostgreSQL alike:
 //! columns are TEXT, BIGINT and BYTEA, placeholders `$1`.
 
+mod definitions;
 mod hooks;
 mod kept;
 mod read;
@@ -19,6 +20,7 @@ use sqlx::AnyPool;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use self::{
+    definitions::{DefinitionRow, Looked, Maintainers},
     hooks::{Delivery, DeliveryState, Hook},
     kept::{Artifact, Cache, CacheOutcome, CacheUse, Kept},
 };
@@ -174,6 +176,8 @@ pub enum Change {
     Worker(WorkerRow),
     /// Caches and artifacts.
     Kept(Kept),
+    /// Definitions of a repository's workflows, and whose count.
+    Looked(Looked),
     /// Deliveries of webhooks.
     Hook(Hook),
 }

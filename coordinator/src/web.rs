@@ -10,6 +10,9 @@ mod auth;
 mod badge;
 mod blossom;
 mod changes;
+mod definitions;
+mod diff;
+mod edit;
 mod graph;
 mod hooks;
 mod links;
@@ -48,7 +51,7 @@ use crate::{
     blob::Blobs,
     log::Logs,
     run::{Millis, Verdict},
-    store::Store,
+    store::{DefinitionRow, Store},
 };
 
 /// Nothing but our own style and script; a page is framed by nobody.
@@ -123,6 +126,15 @@ pub trait Control: Send + Sync {
     fn loads(&self) -> Vec<Load>;
     /// Sends events of one author, whose signatures were checked, to the relays that the pool hears.
     fn publish<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, anyhow::Result<Sent>>;
+    /// Versions of a repository's workflow definitions whose authors count, and whether each is in force; by path, the
+    /// newest first.
+    fn definitions<'a>(&'a self, repository: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<(DefinitionRow, bool)>>>;
+    /// One version, if its author counts.
+    fn definition<'a>(&'a self, event: &'a str) -> BoxFuture<'a, anyhow::Result<Option<DefinitionRow>>>;
+    /// The tags of a definition of this text; without one it withdraws what stands there. The error is for people.
+    fn definition_tags(&self, repository: &str, path: &str, text: Option<&str>) -> Result<Vec<Vec<String>>, String>;
+    /// Keeps and publishes a definition, whose signature was checked, for its author.
+    fn define<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, anyhow::Result<Defined>>;
     /// Sends a sealed message, whose signature was checked, to somebody's remote signer at a relay.
     fn carry<'a>(&'a self, relay: &'a str, event: &'a Event) -> BoxFuture<'a, Result<(), NotCarried>>;
     /// Sealed messages to a key at a relay, from now on.
@@ -144,6 +156,21 @@ pub enum Sent {
     Refused(String),
     /// No relay took them; the text says what they answered.
     NoRelay(String),
+}
+
+/// What became of a workflow definition.
+#[derive(Debug, Clone)]
+pub enum Defined {
+    /// It is kept, and on its way to these relays.
+    Taken(Vec<String>),
+    /// It is not written as definitions are.
+    Malformed(String),
+    /// Its text is no workflow; one finding a line.
+    Faulty(String),
+    /// Its author may not; the text says why.
+    Refused(String),
+    /// This one is newer, so nothing would change.
+    Older(String),
 }
 
 /// Why nothing is carried between a page and its signer; the text is for people.
@@ -200,6 +227,7 @@ pub fn router(web: Web) -> Router {
         .route("/pool", get(places::pool))
         .route("/repositories", get(places::repositories))
         .route("/repositories/{address}", get(places::repository))
+        .route("/repositories/{address}/edit", get(edit::page))
         .route("/assets/{*name}", get(page::asset))
         .merge(api)
         .route("/api/openapi.json", get(async move || Json(document)))
@@ -246,6 +274,11 @@ fn api() -> OpenApiRouter<Web> {
         .routes(routes!(actions::me))
         .routes(routes!(actions::publisher))
         .routes(routes!(actions::events))
+        .routes(routes!(definitions::list))
+        .routes(routes!(definitions::one))
+        .routes(routes!(definitions::diff))
+        .routes(routes!(definitions::preview))
+        .routes(routes!(definitions::define))
         .routes(routes!(signer::messages))
         .routes(routes!(signer::answers))
         .routes(routes!(hooks::deliveries))

@@ -378,7 +378,8 @@ fn drafts_of_a_run(pool: &Keys, publisher: &Keys, author: &Keys, job: &Event) ->
     };
     let stamp = now() / 1000;
     let end = End { conclusion: workflow::plan::Conclusion::Success, reason: None, exit_code: 0, at: now() };
-    let finished = Update::Finished { stamp: stamp + 2, end, log: SealedLog::default(), duration_s: 1 };
+    let (log, supplied) = (SealedLog::default(), Vec::new());
+    let finished = Update::Finished { stamp: stamp + 2, end, log, duration_s: 1, supplied };
     [Update::Queued { stamp }, Update::Running { stamp: stamp + 1 }, finished]
         .iter()
         .flat_map(|update| hive_ci::report("run", &request, update, &pool.public_key()))

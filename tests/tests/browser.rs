@@ -3,6 +3,8 @@
 
 #[path = "browser/approve.rs"]
 mod approve;
+#[path = "browser/definition.rs"]
+mod definition;
 
 use longshore_tests::harness::{browser::Browser, bunker::Bunker, pool::Dev, world::World};
 

@@ -93,7 +93,7 @@ impl Fixture {
         let log = log();
         let end =
             End { conclusion: case.conclusion, reason: case.reason.clone(), exit_code: case.exit_code, at: NOW * 1000 };
-        let finished = Update::Finished { stamp: NOW + 2, end, log, duration_s: 93 };
+        let finished = Update::Finished { stamp: NOW + 2, end, log, duration_s: 93, supplied: Vec::new() };
         let updates = [Update::Queued { stamp: NOW }, Update::Running { stamp: NOW + 1 }, finished];
         let drafts = updates.iter().flat_map(|update| report("run", &self.request, update, &self.pool.public_key()));
         drafts.map(|draft| self.sign(&draft)).collect()

@@ -9,86 +9,34 @@ mod approve;
 mod artifacts;
 #[path = "web/blossom.rs"]
 mod blossom;
+#[path = "web/control.rs"]
+mod control;
+#[path = "web/definitions.rs"]
+mod definitions;
 #[path = "web/whole.rs"]
 mod whole;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use coordinator::{
     blob::Blobs,
     log::{Logs, record},
-    run::{State, Verdict},
+    run::State,
     store::{Change, Store, WorkerRow},
-    web::{Control, File, Load, NotCarried, Sent, Settings, Web, router},
+    web::{Settings, Web, router},
 };
-use futures::{StreamExt, future::BoxFuture};
+use futures::StreamExt;
 use nostr::{EventBuilder, JsonUtil, Keys, Kind, Tag, Timestamp};
 use proto::worker::LogRecord;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-type Answers = futures::stream::BoxStream<'static, nostr::Event>;
+use control::Asked;
 
 const NOW: u64 = 1_800_000_000_000;
-
-#[derive(Default)]
-struct Asked(Mutex<Vec<String>>);
-
-impl Control for Asked {
-    fn enrolment_token(&self) -> String {
-        "token".into()
-    }
-
-    fn loads(&self) -> Vec<Load> {
-        vec![Load { worker: "w1".into(), version: "1.2.3".into(), busy: 1, draining: false }]
-    }
-
-    fn publish<'a>(&'a self, events: &'a [nostr::Event]) -> BoxFuture<'a, anyhow::Result<Sent>> {
-        self.0.lock().unwrap().extend(events.iter().map(|event| format!("publish {}", event.kind)));
-        Box::pin(async { Ok(Sent::Taken(vec!["wss://relay.example".into()])) })
-    }
-
-    fn carry<'a>(&'a self, relay: &'a str, event: &'a nostr::Event) -> BoxFuture<'a, Result<(), NotCarried>> {
-        self.0.lock().unwrap().push(format!("carry {} to {relay}", event.kind));
-        let refused = relay.starts_with("ws://127.").then(|| NotCarried::Wrong("not a public address".into()));
-        Box::pin(async { refused.map_or(Ok(()), Err) })
-    }
-
-    fn answers<'a>(&'a self, relay: &'a str, _: &'a str) -> BoxFuture<'a, Result<Answers, NotCarried>> {
-        let busy = relay.contains("busy").then(|| NotCarried::Busy("wait a minute".into()));
-        Box::pin(async { busy.map_or_else(|| Ok(futures::stream::empty().boxed()), Err) })
-    }
-
-    fn workflows<'a>(&'a self, _: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<File>>> {
-        let text = format!("# {commit} <script>\non: push\njob: 1\n");
-        Box::pin(async { Ok(vec![File { path: ".github/workflows/a.yml".into(), text }]) })
-    }
-
-    fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
-        self.0.lock().unwrap().push(format!("cancel {run} by {by}"));
-        Box::pin(async { Ok(()) })
-    }
-
-    fn decide<'a>(
-        &'a self,
-        run: &'a str,
-        job: &'a str,
-        verdict: Verdict,
-        by: &'a str,
-        comment: &'a str,
-    ) -> BoxFuture<'a, anyhow::Result<bool>> {
-        self.0.lock().unwrap().push(format!("{verdict:?} {run} {job} by {by}: {comment}"));
-        Box::pin(async { Ok(true) })
-    }
-
-    fn drain<'a>(&'a self, worker: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
-        self.0.lock().unwrap().push(format!("drain {worker}"));
-        Box::pin(async { Ok(()) })
-    }
-}
 
 struct Server {
     url: String,

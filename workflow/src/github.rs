@@ -13,6 +13,7 @@ pub mod job;
 pub mod labels;
 pub mod matrix;
 pub mod naming;
+pub mod outline;
 pub mod permissions;
 pub mod place;
 pub mod press;

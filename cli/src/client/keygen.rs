@@ -211,12 +211,18 @@ bases = ["https://github.com"]
 [actions.mirrors]
 # "actions/setup-node" = "https://git.example.org/mirrors/setup-node"
 
+# Workflow files that are events of a repository's maintainers (kind 35417): "off", "missing-only" (they stand for a
+# file where the commit has none) or "override". A repository may say so for itself in .github/longshore.yml.
+[definitions]
+policy = "missing-only"
+
 # Who may read the runs of a repository (`30617:<owner hex>:<d>`, `<npub>/<d>`, or `*` for all others); without an
 # entry: everybody.
 # [repositories."*"]
 # visibility = "readers"
 # readers = []
 # maintainers = true
+# definitions = "override"
 
 # What holds a job back that names an `environment:`, before it starts; the first entry that fits counts. Approvers are
 # keys (npub or hex); without them the repository's maintainers are asked, with an empty list nobody is.

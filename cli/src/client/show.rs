@@ -41,6 +41,11 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             println!("  {label:<11} {}", text(&run, key));
         }
     }
+    for file in list(&run, "supplied") {
+        let instead = if file["replaces"] == true { ", in place of the commit's file" } else { "" };
+        println!("  {:<11} {} for {}{instead}", "definition", text(file, "event"), text(file, "path"));
+        println!("  {:<11} {} by {}", "", text(file, "sha256"), text(file, "author"));
+    }
     let chain = [("repeats", std::slice::from_ref(&run["previous_run"])), ("run again", list(&run, "reruns"))];
     for (label, runs) in chain {
         for one in runs.iter().filter(|one| one.is_object()) {

@@ -158,7 +158,7 @@ async fn wait(
     }
 }
 
-fn keys(file: Option<&PathBuf>) -> Result<Keys> {
+pub(crate) fn keys(file: Option<&PathBuf>) -> Result<Keys> {
     let text = match file {
         Some(path) => {
             std::fs::read_to_string(path).with_context(|| format!("cannot read the key {}", path.display()))?

@@ -356,7 +356,9 @@ impl Turn {
         };
         let duration_s = self.state.started_at.map_or(0, |at| end.at.saturating_sub(at) / 1000);
         let stamp = self.stamp();
-        self.effects.push(Effect::Publish(Update::Finished { stamp, end: end.clone(), log: log.clone(), duration_s }));
+        let supplied = self.state.planned.as_ref().map(|planned| planned.supplied.clone()).unwrap_or_default();
+        let (ended, sealed) = (end.clone(), log.clone());
+        self.effects.push(Effect::Publish(Update::Finished { stamp, end: ended, log: sealed, duration_s, supplied }));
         self.effects.push(Effect::EraseSecrets);
         self.state.phase = Phase::Done { end, log };
         Ok(())

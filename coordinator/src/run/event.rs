@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use workflow::plan::{GroupAsk, JobReport};
 
-use super::{End, Millis, Planned, SealedLog, Verdict};
+use super::{End, Millis, Planned, SealedLog, Supplied, Verdict};
 
 /// Everything that can happen to a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -209,5 +209,8 @@ pub enum Update {
         log: SealedLog,
         /// Whole seconds from the first job's begin to the end; 0 where nothing ran.
         duration_s: u64,
+        /// Definitions that it was made of.
+        #[serde(default)]
+        supplied: Vec<Supplied>,
     },
 }

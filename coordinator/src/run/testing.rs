@@ -72,6 +72,7 @@ pub(crate) fn planned(jobs: Vec<(&str, Job)>) -> Planned {
         title: None,
         called: IndexMap::new(),
         origins: IndexMap::new(),
+        supplied: Vec::new(),
         notices: Vec::new(),
         relays: Vec::new(),
         maintainers: Vec::new(),

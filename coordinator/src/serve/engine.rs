@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::cascade::Cascade;
 use crate::{
-    config::{self, Config, RepositoryConfig, VisibilityConfig},
+    config::{self, Config, Definitions, RepositoryConfig, VisibilityConfig},
     hook,
     nostr::{
         hive_ci::{self, Draft, PUBLISHER_SECRET, Secrets},
@@ -16,8 +16,8 @@ use crate::{
         routes::Routes,
     },
     run::{
-        self, Approvers, Effect, Event, Millis, New, Origin, Protection, Refused, Request, Rerun, Rules, State, Update,
-        Visibility,
+        self, Approvers, Effect, Event, Millis, New, Origin, Protection, Refused, Repository, Request, Rerun, Rules,
+        State, Update, Visibility,
     },
     store::{
         Batch, Change, Queued, RelayClass, Signer, Store, StoreError, Task, TaskKind,
@@ -241,11 +241,17 @@ impl Engine {
         publish::outgoing(draft, relays, run, self.now())
     }
 
+    /// What the operator lets definitions do in a repository.
+    pub(super) fn definitions_policy(&self, repository: &Repository) -> Definitions {
+        let own = self.repository(repository).and_then(|found| found.definitions);
+        own.unwrap_or(self.0.config.definitions.policy)
+    }
+
     fn rules(&self, request: &Request) -> Rules {
         Rules {
             max_duration_ms: self.0.config.policy.max_duration.saturating_mul(1000),
             retry_started: self.0.config.retry.started,
-            maintainers_read: self.repository(request).is_some_and(|found| found.maintainers),
+            maintainers_read: self.repository(&request.repository).is_some_and(|found| found.maintainers),
         }
     }
 
@@ -269,15 +275,14 @@ impl Engine {
     }
 
     fn visibility(&self, request: &Request) -> Visibility {
-        match self.repository(request) {
+        match self.repository(&request.repository) {
             Some(found) if found.visibility == VisibilityConfig::Readers => Visibility::Readers(keys(&found.readers)),
             _ => Visibility::Public,
         }
     }
 
     /// What the operator set for a repository, by address, by `<npub>/<d>`, or for all.
-    fn repository(&self, request: &Request) -> Option<&RepositoryConfig> {
-        let repository = &request.repository;
+    fn repository(&self, repository: &Repository) -> Option<&RepositoryConfig> {
         let named = crate::plan::repository_name(repository);
         let all = &self.0.config.repositories;
         all.get(&repository.address).or_else(|| all.get(&named)).or_else(|| all.get("*"))

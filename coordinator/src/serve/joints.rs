@@ -9,7 +9,10 @@ use proto::worker::{self as wire, ResolveRequest};
 use tokio::io::DuplexStream;
 use workflow::plan::JobOrder;
 
-use super::engine::{Applied, Engine};
+use super::{
+    definitions::Definitions,
+    engine::{Applied, Engine},
+};
 use crate::{
     config::{self, Config},
     dispatch::{self, Access, AttemptId, Connected, Dispatch, Enrolment, Logs, Objects, worker_id},
@@ -26,10 +29,11 @@ use crate::{
     source::{
         Lookup, Sources,
         address::Address,
+        definition,
         outside::{Asked, Need},
     },
-    store::{Change, Store, StoreError, WorkerRow},
-    web::{Control, File, Load, NotCarried, Sent},
+    store::{Change, DefinitionRow, Store, StoreError, WorkerRow},
+    web::{Control, Defined, File, Load, NotCarried, Sent},
 };
 
 /// How long relays may take to say what they have of a repository.
@@ -204,6 +208,7 @@ pub(super) struct Operator {
     pub(super) relays: Relays,
     pub(super) signers: Signers,
     pub(super) config: Arc<Config>,
+    pub(super) definitions: Definitions,
 }
 
 impl From<Objection> for NotCarried {
@@ -301,6 +306,23 @@ impl Control for Operator {
             Ok(found.into_iter().map(|(path, text)| File { path, text }).collect())
         }
         .boxed()
+    }
+
+    fn definitions<'a>(&'a self, repository: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<(DefinitionRow, bool)>>> {
+        self.definitions.versions(repository).boxed()
+    }
+
+    fn definition<'a>(&'a self, event: &'a str) -> BoxFuture<'a, anyhow::Result<Option<DefinitionRow>>> {
+        self.definitions.version(event).boxed()
+    }
+
+    fn definition_tags(&self, repository: &str, path: &str, text: Option<&str>) -> Result<Vec<Vec<String>>, String> {
+        workflow::github::place::check(path)?;
+        Ok(definition::tags(repository, path, text))
+    }
+
+    fn define<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, anyhow::Result<Defined>> {
+        self.definitions.define(event).boxed()
     }
 
     fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {

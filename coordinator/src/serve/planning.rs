@@ -4,7 +4,7 @@ use anyhow::Context;
 use indexmap::IndexMap;
 use workflow::github::{family::Known, place::Place};
 
-use super::tasks::Tasks;
+use super::{supply::Supply, tasks::Tasks};
 use crate::{
     plan::{self, Facts, Numbers, Step},
     run::{Planned, State},
@@ -45,6 +45,11 @@ impl Tasks {
             reference: request.reference.clone(),
         };
         let found = self.sources.resolve(&request.repository, &wanted).await?;
+        let mut supply = Supply::new(self, &found);
+        let text = match supply.text(&path).await? {
+            Some(text) => Some(text.map_err(|why| Failure::Author(format!("{path}: {why}")))?),
+            None => None,
+        };
         let facts = Facts {
             commit: found.commit.clone(),
             reference: found.reference.clone(),
@@ -53,11 +58,7 @@ impl Tasks {
             trusted: found.trusted,
             maintainers: found.maintainers.clone(),
             relays: found.relays.clone(),
-        };
-        let limit = self.config.limits.workflow_bytes;
-        let text = match read(found.clone(), path.clone(), limit).await? {
-            Some(bytes) => Some(utf8(bytes).map_err(|why| Failure::Author(format!("{path}: {why}")))?),
-            None => None,
+            definition: supply.of(&path).map(|supplied| supplied.event.clone()),
         };
         let numbers = Numbers { serial: state.serial, number: state.number, attempt: state.attempt };
         let (mut known, mut origins) = (Known::new(), Origins::new());
@@ -66,11 +67,12 @@ impl Tasks {
                 Step::Planned(mut planned) => {
                     let commit = |(name, found): (String, Result<Found, String>)| Some((name, found.ok()?.commit));
                     planned.origins = origins.into_iter().filter_map(commit).collect();
+                    planned.supplied = supply.used();
                     return Ok(*planned);
                 }
                 Step::Needs(places) => {
                     for place in places {
-                        let text = self.called(&found, &place, &mut origins).await?;
+                        let text = self.called(&found, &mut supply, &place, &mut origins).await?;
                         known.insert(place, text);
                     }
                 }
@@ -82,13 +84,13 @@ impl Tasks {
     async fn called(
         &self,
         own: &Resolved,
+        supply: &mut Supply<'_>,
         place: &Place,
         origins: &mut Origins,
     ) -> Result<Result<String, String>, Failure> {
-        let limit = self.config.limits.workflow_bytes;
         let Some(origin) = &place.origin else {
-            let bytes = read(own.clone(), place.path.clone(), limit).await?;
-            return Ok(bytes.ok_or_else(|| format!("there is no such file at commit {}", own.commit)).and_then(utf8));
+            let text = supply.text(&place.path).await?;
+            return Ok(text.unwrap_or_else(|| Err(format!("there is no such file at commit {}", own.commit))));
         };
         let name = origin.to_string();
         if !origins.contains_key(&name) {
@@ -107,12 +109,12 @@ impl Tasks {
             Some(Err(why)) => return Ok(Err(why.clone())),
             None => return Ok(Err(format!("{name} was not looked for"))),
         };
-        let bytes = self.sources.file(found, &place.path, limit).await?;
+        let bytes = self.sources.file(found, &place.path, self.config.limits.workflow_bytes).await?;
         Ok(bytes.ok_or_else(|| format!("{name} has no such file at commit {}", found.commit)).and_then(utf8))
     }
 }
 
-async fn read(found: Resolved, path: String, limit: usize) -> Result<Option<Vec<u8>>, Failure> {
+pub(super) async fn read(found: Resolved, path: String, limit: usize) -> Result<Option<Vec<u8>>, Failure> {
     let read = tokio::task::spawn_blocking(move || found.file(&path, limit)).await.context("reading was ended");
     match read {
         Err(error) => Err(Failure::NotYet(format!("{error:#}"))),
@@ -121,6 +123,6 @@ async fn read(found: Resolved, path: String, limit: usize) -> Result<Option<Vec<
     }
 }
 
-fn utf8(bytes: Vec<u8>) -> Result<String, String> {
+pub(super) fn utf8(bytes: Vec<u8>) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text: save it as UTF-8".into())
 }

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{archive::Archive, engine::Engine, planning::Failure};
+use super::{archive::Archive, definitions::Definitions, engine::Engine, planning::Failure};
 use crate::{
     config::Config,
     dispatch::{AttemptId, Dispatch},
@@ -30,6 +30,7 @@ pub(super) struct Tasks {
     pub(super) dispatch: Dispatch,
     pub(super) sources: Arc<Sources>,
     pub(super) archive: Archive,
+    pub(super) definitions: Definitions,
     pub(super) config: Arc<Config>,
     pub(super) plans: Arc<Semaphore>,
 }

@@ -1,6 +1,9 @@
 //! What a repository says of itself: announcements (30617), states (30618), and whose word counts (NIP-34).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use nostr::{Event, Kind};
 
@@ -36,9 +39,17 @@ struct Value {
     peeled: Option<String>,
 }
 
-/// The newest event; at equal times the one with the lowest id (NIP-01), whatever order they came in.
+/// What sorts first counts.
+pub type Precedence = (Reverse<u64>, String);
+
+/// The newer before the older; at equal times the lower id first (NIP-01), whatever order they came in.
+pub fn precedence(made_at: u64, id: &str) -> Precedence {
+    (Reverse(made_at), id.to_owned())
+}
+
+/// The event that counts of several.
 pub fn newest<'a>(events: impl IntoIterator<Item = &'a Event>) -> Option<&'a Event> {
-    events.into_iter().min_by_key(|event| (std::cmp::Reverse(event.created_at), event.id))
+    events.into_iter().min_by_key(|event| precedence(event.created_at.as_secs(), &event.id.to_hex()))
 }
 
 impl Announcement {

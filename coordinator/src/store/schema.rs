@@ -15,6 +15,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0003_caches_and_artifacts.sql"),
     include_str!("../../migrations/0004_used.sql"),
     include_str!("../../migrations/0005_webhooks.sql"),
+    include_str!("../../migrations/0006_definitions.sql"),
 ];
 
 /// Connections for reading. SQLite readers block nobody in WAL.

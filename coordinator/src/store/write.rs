@@ -4,7 +4,8 @@ use sqlx::{AnyConnection, Connection, Executor, query, query_scalar};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
-    Batch, Blob, Change, Hook, Notice, Outgoing, Parked, Queued, StoreError, Task, WorkerRow, hooks, kept, runs,
+    Batch, Blob, Change, Hook, Notice, Outgoing, Parked, Queued, StoreError, Task, WorkerRow, definitions, hooks, kept,
+    runs,
 };
 use crate::group::Group;
 
@@ -172,6 +173,7 @@ async fn apply(connection: &mut AnyConnection, change: &Change) -> Result<(), St
         Change::Group(wanted) => group(connection, wanted).await,
         Change::Worker(row) => worker(connection, row).await,
         Change::Kept(change) => kept::apply(connection, change).await,
+        Change::Looked(looked) => definitions::apply(connection, looked).await,
         Change::Hook(change) => hooks::apply(connection, change).await,
     }
 }

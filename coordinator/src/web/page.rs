@@ -19,7 +19,7 @@ use super::{
     whole::{self, CacheView},
 };
 use crate::{
-    run::{self, Origin},
+    run::{self, Origin, Supplied},
     store::{Pending, Status},
 };
 
@@ -188,6 +188,8 @@ assets! {
     "log.js" as "text/javascript; charset=utf-8",
     "ansi.js" as "text/javascript; charset=utf-8",
     "sign.js" as "text/javascript; charset=utf-8",
+    "edit.js" as "text/javascript; charset=utf-8",
+    "yaml.js" as "text/javascript; charset=utf-8",
     "make.js" as "text/javascript; charset=utf-8",
     "review.js" as "text/javascript; charset=utf-8",
     "stream.js" as "text/javascript; charset=utf-8",
@@ -274,6 +276,11 @@ impl RunView {
 
     fn repository_link(&self) -> String {
         super::places::page(&self.repository)
+    }
+
+    /// The page of the definition that a file came from.
+    fn definition_link(&self, file: &Supplied) -> String {
+        super::places::edit_page(&self.repository, &file.path, Some(&file.event))
     }
 
     /// The page of a job's log, at a step where one is named.

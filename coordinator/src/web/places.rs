@@ -6,11 +6,11 @@ use axum::{
     response::Html,
 };
 use serde::Deserialize;
-use workflow::diagnostic::Severity;
 
 use super::{
     Asked, File, Refusal, Web, api,
     auth::Caller,
+    definitions::{self, Finding, Preview},
     page::{Unseen, rendered, repository_name},
     pool::{self, QueueView, WorkerView},
     view::{RunSummary, time},
@@ -71,6 +71,8 @@ struct Repository<'a> {
     files: Vec<Checked>,
     /// Query of the list of its runs, and of its badge.
     query: String,
+    /// Where its workflow definitions are written.
+    edit: String,
 }
 
 /// A workflow file and what is wrong in it.
@@ -79,14 +81,6 @@ struct Checked {
     jobs: usize,
     findings: Vec<Finding>,
     text: String,
-}
-
-struct Finding {
-    level: &'static str,
-    line: usize,
-    column: usize,
-    message: String,
-    help: String,
 }
 
 pub(super) async fn pool(State(web): State<Web>, caller: Caller) -> Result<Html<String>, Unseen> {
@@ -140,8 +134,9 @@ pub(super) async fn repository(
         .unwrap_or_else(|| branches.first().map_or_else(|| newest.commit.clone(), |(_, commit)| commit.clone()));
     let files = web.control.workflows(&address, &at).await.map_err(Refusal::from)?.into_iter().map(check).collect();
     let query = api::Wanted { repository: Some(address.clone()), ..api::Wanted::default() }.query(None);
-    let name = repository_name(&address);
-    rendered(&Repository { pool: &web.settings.name, name, address: &address, runs, branches, at, files, query })
+    let (name, edit) = (repository_name(&address), format!("{}/edit", page(&address)));
+    let (pool, address) = (&web.settings.name, address.as_str());
+    rendered(&Repository { pool, name, address, runs, branches, at, files, query, edit })
 }
 
 async fn recent(web: &Web, caller: &Caller, address: &str, limit: u32) -> Result<Vec<RunSummary>, Refusal> {
@@ -157,20 +152,19 @@ pub(super) fn page(address: &str) -> String {
     format!("/repositories/{}", escaped.replace('+', "%20"))
 }
 
+/// The page where a workflow of a repository is edited, with a version of its definition.
+pub(super) fn edit_page(address: &str, path: &str, version: Option<&str>) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair("path", path);
+    if let Some(version) = version {
+        query.append_pair("version", version);
+    }
+    format!("{}/edit?{}", page(address), query.finish())
+}
+
 fn check(file: File) -> Checked {
-    let (plan, findings) = workflow::github::parse(&file.path, &file.text);
-    let findings = findings.into_iter().map(|finding| Finding {
-        level: match finding.severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-        },
-        line: finding.span.line,
-        column: finding.span.column,
-        message: finding.message,
-        help: finding.help.unwrap_or_default(),
-    });
-    let findings = findings.collect();
-    Checked { jobs: plan.map_or(0, |plan| plan.jobs.len()), findings, path: file.path, text: file.text }
+    let Preview { findings, outline, .. } = definitions::look(&file.path, &file.text);
+    Checked { jobs: outline.map_or(0, |outline| outline.jobs.len()), findings, path: file.path, text: file.text }
 }
 
 impl WorkerView {

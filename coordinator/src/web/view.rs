@@ -11,7 +11,7 @@ use super::{
     why,
 };
 use crate::{
-    run::{self, AttemptRecord, Carried, End, Job, JobPhase, Millis, Origin, Phase, State, Verdict, Wait},
+    run::{self, AttemptRecord, Carried, End, Job, JobPhase, Millis, Origin, Phase, State, Supplied, Verdict, Wait},
     store::{Pending, Status, Summary},
 };
 
@@ -40,6 +40,9 @@ pub(super) struct RunView {
     /// `run-name:` of the workflow, evaluated.
     pub(super) title: Option<String>,
     pub(super) commit: String,
+    /// Workflow files that came from definitions (kind 35417), not from the commit.
+    #[schema(value_type = Vec<Object>)]
+    pub(super) supplied: Vec<Supplied>,
     pub(super) reference: String,
     pub(super) event: String,
     /// As the request wrote it.
@@ -266,6 +269,7 @@ impl From<State> for RunView {
             secret_names: state.secret_names,
             repository: state.request.repository.address,
             name: planned.map_or_else(|| state.request.workflow.clone(), |planned| planned.plan.name.clone()),
+            supplied: planned.map(|planned| planned.supplied.clone()).unwrap_or_default(),
             title: planned.and_then(|planned| planned.title.clone()),
             commit: planned.map_or(state.request.commit, |planned| planned.commit.clone()),
             reference: planned.map_or(state.request.branch, |planned| planned.reference.clone()),

@@ -7,7 +7,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Context, Result};
 use clap::Parser;
 use longshore_tests::harness::{browser::Browser, pool::Dev, world::World};
-use nostr::Event;
+use nostr::{Event, Timestamp};
 use serde_json::json;
 
 const FILE: &str = ".github/workflows/ci.yml";
@@ -53,6 +53,31 @@ const DOCS: &str = "name: Docs\non: [push, workflow_dispatch]\njobs:\n  pages:\n
 const WAITS: &str = ".github/workflows/gpu.yml";
 const GPU: &str = "name: Train\non: [push, workflow_dispatch]\njobs:\n  train:\n    runs-on: gpu\n    steps:\n      - run: nvidia-smi\n";
 
+const NIGHT: &str = ".github/workflows/nightly.yml";
+const NIGHTLY: &str = r#"# Tried as a definition before it is committed
+name: Nightly
+on:
+  schedule:
+    - cron: "0 3 * * *"
+  workflow_dispatch:
+jobs:
+  soak:
+    name: Soak (${{ matrix.hours }} h)
+    runs-on: ubuntu-latest
+    strategy:
+      matrix:
+        hours: [1, 4]
+    steps:
+      - name: Soak
+        run: echo "no leak in ${{ matrix.hours }} hours"
+  report:
+    needs: soak
+    if: ${{ !cancelled() }}
+    runs-on: ubuntu-latest
+    steps:
+      - run: echo "${{ needs.soak.result }}"
+"#;
+
 /// Takes pictures
 #[derive(Debug, Parser)]
 struct Args {
@@ -75,6 +100,12 @@ async fn main() -> Result<()> {
     ended(GREEN).await?;
     let (_, job) = ended(FILE).await?;
     world.send(&world.press(dev.pubkey, WAITS)).await?;
+    let at = |ago: u64| Timestamp::from(Timestamp::now().as_secs().saturating_sub(ago));
+    let earlier = NIGHTLY.replace("ubuntu-latest", "ubuntu-24.04");
+    let first = world.define(&world.owner, NIGHT, Some(&earlier), at(90_000)).await?;
+    ended(NIGHT).await?;
+    let version = world.define(&world.owner, NIGHT, Some(NIGHTLY), at(0)).await?;
+    ended(NIGHT).await?;
     let browser = Browser::start().await?;
     browser.client.goto(&format!("{}/pool", dev.http)).await?;
     // The queue has the job once the page says why it waits.
@@ -89,6 +120,16 @@ async fn main() -> Result<()> {
         ("log", format!("/runs/{job}/log?job=build&step=Compile")),
         ("pool", "/pool".into()),
         ("repositories", "/repositories".into()),
+        ("edit", format!("/repositories/{}/edit?path={NIGHT}", world.address())),
+        (
+            "compare",
+            format!(
+                "/repositories/{}/edit?path={NIGHT}&version={}&from={}#compared",
+                world.address(),
+                version.id,
+                first.id
+            ),
+        ),
         ("repository", format!("/repositories/{}", world.address())),
         ("refused", "/runs/none".into()),
     ];
@@ -98,7 +139,7 @@ async fn main() -> Result<()> {
         for (name, path) in &pages {
             browser.client.goto(&format!("{}{path}", dev.http)).await?;
             // What a script draws is there a frame after the page is.
-            browser.until("document.readyState === 'complete' && (!document.getElementById('log') || document.querySelector('#log .row .text'))").await?;
+            browser.until("document.readyState === 'complete' && (!document.getElementById('log') || document.querySelector('#log .row .text')) && (!document.getElementById('colours') || !document.getElementById('colours').hidden)").await?;
             let file = folder.join(format!("{name}-{scheme}.png"));
             let picture = browser.client.screenshot().await?;
             std::fs::write(&file, picture).with_context(|| format!("cannot write {}", file.display()))?;

@@ -3,10 +3,11 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::Result;
-use nostr::{Event, Keys, PublicKey};
+use coordinator::source::definition;
+use nostr::{Event, EventBuilder, Keys, Kind, PublicKey, Tag, Timestamp};
 
 use super::{
-    client::{Listener, Press, Shape, sign},
+    client::{Listener, Press, Shape, sign, sign_at},
     git::{Repository, Server},
     process::{Process, free_port},
 };
@@ -65,6 +66,32 @@ impl World {
         tags.extend(refs.iter().map(|(name, commit)| vec![(*name).to_owned(), (*commit).to_owned()]));
         tags.push(vec!["HEAD".into(), "ref: refs/heads/main".into()]);
         let event = sign(&self.owner, 30618, tags)?;
+        self.listener.publish(&event).await?;
+        Ok(event)
+    }
+
+    /// Publishes a workflow definition by somebody at a time; without a text it withdraws what stands there.
+    pub async fn define(&self, by: &Keys, path: &str, text: Option<&str>, at: Timestamp) -> Result<Event> {
+        let event = self.definition(by, path, text, at)?;
+        self.listener.publish(&event).await?;
+        Ok(event)
+    }
+
+    /// The same without publishing it.
+    pub fn definition(&self, by: &Keys, path: &str, text: Option<&str>, at: Timestamp) -> Result<Event> {
+        let tags = definition::tags(&self.address(), path, text).into_iter().map(Tag::parse);
+        let builder = EventBuilder::new(Kind::from(definition::KIND), text.unwrap_or_default());
+        let builder = builder.tags(tags.collect::<Result<Vec<_>, _>>()?).custom_created_at(at);
+        Ok(builder.sign_with_keys(by)?)
+    }
+
+    /// Publishes the announcement anew, at a time, with these maintainers.
+    pub async fn maintained_by(&self, maintainers: &[&Keys], at: Timestamp) -> Result<Event> {
+        let mut listed = vec!["maintainers".to_owned()];
+        listed.extend(maintainers.iter().map(|keys| keys.public_key().to_hex()));
+        let clone = vec!["clone".to_owned(), self.git.clone_url("repo.git")];
+        let tags = vec![vec!["d".into(), "my-repo".into()], clone, vec!["relays".into(), self.relay.clone()], listed];
+        let event = sign_at(&self.owner, 30617, tags, at)?;
         self.listener.publish(&event).await?;
         Ok(event)
     }

@@ -4,12 +4,12 @@
 //! 5101, 5402, terminal 30100: a client that sees a failed 5402 first would take back a token that was already spent,
 //! and one that sees `completed` first has no word for it.
 
-use nostr::{Keys, Kind, PublicKey, Tag, Timestamp, UnsignedEvent, secp256k1::schnorr::Signature};
+use nostr::{Keys, Kind, PublicKey, Tag, TagKind, Timestamp, UnsignedEvent, secp256k1::schnorr::Signature};
 use workflow::plan::{Conclusion, Reason};
 
 use crate::{
     nostr::tags::tag,
-    run::{End, Origin, Request, SealedLog, Update},
+    run::{End, Origin, Request, SealedLog, Supplied, Update},
     store::Signer,
 };
 
@@ -77,18 +77,23 @@ struct Outcome {
     /// The word of the 5402.
     run: &'static str,
     error: Option<String>,
+    /// Tags that say which definitions it was made of.
+    supplied: Vec<Tag>,
 }
 
 impl Outcome {
-    fn of(end: &End) -> Self {
+    fn of(end: &End, supplied: &[Supplied]) -> Self {
+        let supplied = supplied.iter().map(definition).collect();
         let error = end.reason.as_ref().map(|reason| explain(reason, end.exit_code));
         match (end.conclusion, &end.reason) {
             (Conclusion::Success | Conclusion::Skipped, _) => {
-                Self { status: Status::Completed, exit_code: 0, run: "success", error: None }
+                Self { status: Status::Completed, exit_code: 0, run: "success", error: None, supplied }
             }
-            (Conclusion::Cancelled, _) => Self { status: Status::Cancelled, exit_code: 130, run: "cancelled", error },
+            (Conclusion::Cancelled, _) => {
+                Self { status: Status::Cancelled, exit_code: 130, run: "cancelled", error, supplied }
+            }
             (Conclusion::Failure, Some(Reason::Timeout)) => {
-                Self { status: Status::Timeout, exit_code: 124, run: "failure", error }
+                Self { status: Status::Timeout, exit_code: 124, run: "failure", error, supplied }
             }
             // A client takes exit code 0 for success, whatever else the result says.
             (Conclusion::Failure, _) => Self {
@@ -96,9 +101,15 @@ impl Outcome {
                 exit_code: if end.exit_code == 0 { 1 } else { end.exit_code },
                 run: "failure",
                 error,
+                supplied,
             },
         }
     }
+}
+
+/// A tag of our own: the path, the definition that stood for it, and its text's hash (`docs/definitions.md`).
+fn definition(of: &Supplied) -> Tag {
+    Tag::custom(TagKind::custom("definition"), [&of.path, &of.event, &of.sha256])
 }
 
 /// A reason as one line for people.
@@ -149,6 +160,7 @@ impl Answer<'_> {
             tags.push(tag("stdout", log));
         }
         tags.extend(outcome.error.as_ref().map(|error| tag("error", error)));
+        tags.extend(outcome.supplied.iter().cloned());
         Draft::new(self.us, self.stamp, RESULT, tags, Signer::Coordinator)
     }
 
@@ -165,6 +177,7 @@ impl Answer<'_> {
         if !run.workflow.is_empty() {
             tags.push(tag("workflow", run.workflow));
         }
+        tags.extend(outcome.supplied.iter().cloned());
         Draft::new(&run.publisher, self.stamp, RUN_RESULT, tags, Signer::Publisher { run: run.id.to_owned() })
     }
 }
@@ -193,8 +206,8 @@ pub fn report(run: &str, request: &Request, update: &Update, us: &PublicKey) -> 
         Update::Queued { .. } => vec![answer.status(Status::Queued, None)],
         Update::Waiting { reason, .. } => vec![answer.status(Status::Queued, Some(reason))],
         Update::Running { .. } => vec![answer.status(Status::Running, None)],
-        Update::Finished { end, log, duration_s, .. } => {
-            let outcome = Outcome::of(end);
+        Update::Finished { end, log, duration_s, supplied, .. } => {
+            let outcome = Outcome::of(end, supplied);
             let mut drafts = vec![answer.result(&outcome, *duration_s, &log.url)];
             if let Some(publisher) = publisher.as_deref().and_then(|key| PublicKey::from_hex(key).ok()) {
                 let run = Run { id: run, event: run_event, workflow, publisher };
@@ -209,8 +222,13 @@ pub fn report(run: &str, request: &Request, update: &Update, us: &PublicKey) -> 
 /// The events of a refusal at `stamp` (seconds); the 5402 is signed already and left out without a log, which strict
 /// clients ask for.
 pub fn refusal_events(refusal: &Refusal, log: Option<&SealedLog>, stamp: u64, us: &PublicKey) -> Vec<Draft> {
-    let outcome =
-        Outcome { status: Status::Failed, exit_code: REFUSED, run: "failure", error: Some(refusal.reason.clone()) };
+    let outcome = Outcome {
+        status: Status::Failed,
+        exit_code: REFUSED,
+        run: "failure",
+        error: Some(refusal.reason.clone()),
+        supplied: Vec::new(),
+    };
     let url = log.map(|log| log.url.as_str()).unwrap_or_default();
     let answer = Answer { us, job: &refusal.job, author: &refusal.author, stamp };
     let mut drafts = vec![answer.result(&outcome, 0, url)];

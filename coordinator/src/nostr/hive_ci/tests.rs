@@ -125,6 +125,7 @@ fn ended(conclusion: Conclusion, reason: Option<Reason>, exit_code: i32) -> Upda
         end: End { conclusion, reason, exit_code, at: NOW },
         log: SealedLog { url: format!("https://ci.example/{}", "a".repeat(64)), ..SealedLog::default() },
         duration_s: 7,
+        supplied: Vec::new(),
     }
 }
 

@@ -1,0 +1,260 @@
+//! `longshore definition`: workflow files of a repository as events (kind 35417).
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, bail};
+use coordinator::source::{
+    address::Address,
+    definition::{self, Definition},
+};
+use nostr::{Event, EventBuilder, Filter, JsonUtil as _, Keys, Kind, Tag, Timestamp};
+use serde_json::Value;
+use workflow::{
+    diagnostic::{Colour, has_errors, render},
+    github::place,
+};
+
+use super::{
+    api::Server,
+    relay,
+    show::{short, text},
+    submit,
+};
+use crate::terminal::{
+    printable::printable,
+    table::{Column, table, width},
+};
+
+/// Workflow files as events of a repository's maintainers: publish one, take it away, list and show the versions
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Sign a workflow file as a definition and publish it
+    Publish {
+        /// Workflow file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Path in the repository; without it FILE's own from its workflow folder on, else .github/workflows/NAME
+        #[arg(long, value_name = "PATH")]
+        path: Option<String>,
+        #[command(flatten)]
+        to: To,
+    },
+    /// Take away what stands for a path
+    Withdraw {
+        /// Path in the repository
+        path: String,
+        #[command(flatten)]
+        to: To,
+    },
+    /// Every version of a repository's definitions whose author counts
+    List {
+        /// The repository: naddr1…, nostr://… or 30617:KEY:IDENTIFIER
+        #[arg(long, value_name = "ADDRESS")]
+        repository: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// One version: its text, or what changed in it
+    Show {
+        /// Id of its event
+        event: String,
+        /// What changed since the version before
+        #[arg(long)]
+        diff: bool,
+        /// What changed since this version
+        #[arg(long, value_name = "EVENT")]
+        from: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        server: Server,
+    },
+}
+
+/// Whose, and where to
+#[derive(Debug, clap::Args)]
+struct To {
+    /// The repository: naddr1…, nostr://… or 30617:KEY:IDENTIFIER
+    #[arg(long, value_name = "ADDRESS")]
+    repository: String,
+    /// Relays to publish to: those of the repository; may be repeated
+    #[arg(long = "relay", value_name = "URL", env = "LONGSHORE_RELAY", value_delimiter = ',')]
+    relays: Vec<String>,
+    /// File with your secret key (nsec1… or hex); else LONGSHORE_NSEC is used
+    #[arg(long = "key-file", visible_alias = "key", value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// Print the event as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Exit code 1 where the file is no workflow.
+#[allow(clippy::print_stdout)]
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    match args.verb {
+        Verb::Publish { file, path, to } => {
+            let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            let path = path.unwrap_or_else(|| path_of(&file));
+            place::check(&path).map_err(anyhow::Error::msg)?;
+            let (_, findings) = workflow::github::parse(&path, &text);
+            if !findings.is_empty() {
+                println!("{}", render(&findings, &text, Colour::Plain));
+            }
+            if has_errors(&findings) {
+                return Ok(ExitCode::FAILURE);
+            }
+            to.publish(&path, Some(&text)).await
+        }
+        Verb::Withdraw { path, to } => {
+            place::check(&path).map_err(anyhow::Error::msg)?;
+            to.publish(&path, None).await
+        }
+        Verb::List { repository, json, server } => {
+            let address: String = url::form_urlencoded::byte_serialize(address(&repository)?.as_bytes()).collect();
+            let path = format!("/api/repositories/{}/definitions", address.replace('+', "%20"));
+            let versions: Value = server.connect()?.get(&path).await?;
+            if json {
+                println!("{versions:#}")
+            } else {
+                list(&versions)
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Show { event, diff, from, json, server } => {
+            let api = server.connect()?;
+            let wanted = match (&from, diff) {
+                (Some(from), _) => format!("/api/definitions/{event}/diff?from={from}"),
+                (None, true) => format!("/api/definitions/{event}/diff"),
+                (None, false) => format!("/api/definitions/{event}"),
+            };
+            let found: Value = api.get(&wanted).await?;
+            match (json, found["lines"].as_array()) {
+                (true, _) => println!("{found:#}"),
+                (false, Some(lines)) => lines.iter().for_each(changed),
+                // A file is meant to be read again by programs; what a terminal would obey is not in it.
+                (false, None) => {
+                    for line in found["text"].as_str().unwrap_or_default().lines() {
+                        println!("{}", printable(line));
+                    }
+                }
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+impl To {
+    #[allow(clippy::print_stdout)]
+    async fn publish(&self, path: &str, text: Option<&str>) -> Result<ExitCode> {
+        let keys = submit::keys(self.key_file.as_ref())?;
+        let repository = address(&self.repository)?;
+        let client = relay::connect(&self.relays).await?;
+        // Later than what we said before, or relays would not take it.
+        let earlier = Filter::new().kind(Kind::from(definition::KIND)).author(keys.public_key());
+        let earlier = relay::find(&client, vec![earlier]).await?;
+        let of_path =
+            |event: &Event| Definition::read(event).is_ok_and(|one| one.repository == repository && one.path == path);
+        let last = earlier.iter().filter(|event| of_path(event)).map(|event| event.created_at.as_secs() + 1).max();
+        let at = Timestamp::from(last.unwrap_or_default().max(Timestamp::now().as_secs()));
+        let event = signed(&keys, &repository, path, text, at)?;
+        // It would count for nobody.
+        Definition::read(&event)?;
+        relay::send(&client, &event).await?;
+        client.disconnect().await;
+        if self.json {
+            println!("{}", event.as_json());
+        } else {
+            println!("{} {path}: {}", if text.is_some() { "defined" } else { "withdrawn" }, event.id);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn signed(keys: &Keys, repository: &str, path: &str, text: Option<&str>, at: Timestamp) -> Result<Event> {
+    let tags = definition::tags(repository, path, text).into_iter().map(Tag::parse);
+    let tags = tags.collect::<Result<Vec<_>, _>>().context("a tag is empty")?;
+    let builder = EventBuilder::new(Kind::from(definition::KIND), text.unwrap_or_default());
+    builder.tags(tags).custom_created_at(at).sign_with_keys(keys).context("cannot sign")
+}
+
+fn address(text: &str) -> Result<String> {
+    match Address::parse(text)? {
+        Address::Known(repository) => Ok(repository.address),
+        Address::Named { .. } => {
+            bail!("--repository: name the owner by npub; internet identifiers are not looked up here")
+        }
+    }
+}
+
+/// Where a file of a checkout lies in its repository.
+fn path_of(file: &Path) -> String {
+    let text = file.to_string_lossy().replace('\\', "/");
+    let inside = place::FOLDERS.iter().filter_map(|folder| text.rfind(&format!("{folder}/")).map(|at| &text[at..]));
+    let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    inside.min_by_key(|path| path.len()).map_or_else(|| format!(".github/workflows/{name}"), str::to_owned)
+}
+
+#[allow(clippy::print_stdout)]
+fn list(versions: &Value) {
+    let columns = [
+        Column::text("PATH"),
+        Column::text("STATE"),
+        Column::text("MADE"),
+        Column::text("AUTHOR"),
+        Column::whole("EVENT"),
+    ];
+    let row = |version: &Value| {
+        let state = match (version["withdrawn"] == true, version["in_force"] == true) {
+            (true, _) => "withdrawn",
+            (false, true) => "counts",
+            (false, false) => "earlier",
+        };
+        let made = version["created_at"].as_u64().unwrap_or_default();
+        let made = Timestamp::from(made).to_human_datetime();
+        vec![text(version, "path"), state.to_owned(), made, short(&text(version, "author")), text(version, "event")]
+    };
+    let rows: Vec<_> = versions.as_array().into_iter().flatten().map(row).collect();
+    print!("{}", table(&columns, &rows, width()));
+}
+
+#[allow(clippy::print_stdout)]
+fn changed(line: &Value) {
+    let sign = match line["change"].as_str() {
+        Some("added") => "+",
+        Some("removed") => "-",
+        Some("skipped") => "…",
+        _ => " ",
+    };
+    println!("{sign}{}", text(line, "text"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_a_checkout_keeps_its_place() {
+        for (file, path) in [
+            ("ci.yml", ".github/workflows/ci.yml"),
+            ("/tmp/x/deploy.yaml", ".github/workflows/deploy.yaml"),
+            (".github/workflows/ci.yml", ".github/workflows/ci.yml"),
+            ("/home/me/repo/.github/workflows/ci.yml", ".github/workflows/ci.yml"),
+            ("repo/.ngit/workflows/a.yml", ".ngit/workflows/a.yml"),
+        ] {
+            assert_eq!(path_of(Path::new(file)), path, "{file}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Stands behind the pages: notes what it was asked for, and answers with what these tests know.
+
+use std::sync::Mutex;
+
+use coordinator::{
+    run::Verdict,
+    store::DefinitionRow,
+    web::{Control, Defined, File, Load, NotCarried, Sent},
+};
+use futures::{StreamExt, future::BoxFuture};
+
+use super::definitions;
+
+type Answers = futures::stream::BoxStream<'static, nostr::Event>;
+
+#[derive(Default)]
+pub(super) struct Asked(pub(super) Mutex<Vec<String>>);
+
+impl Control for Asked {
+    fn enrolment_token(&self) -> String {
+        "token".into()
+    }
+
+    fn loads(&self) -> Vec<Load> {
+        vec![Load { worker: "w1".into(), version: "1.2.3".into(), busy: 1, draining: false }]
+    }
+
+    fn publish<'a>(&'a self, events: &'a [nostr::Event]) -> BoxFuture<'a, anyhow::Result<Sent>> {
+        self.0.lock().unwrap().extend(events.iter().map(|event| format!("publish {}", event.kind)));
+        Box::pin(async { Ok(Sent::Taken(vec!["wss://relay.example".into()])) })
+    }
+
+    fn carry<'a>(&'a self, relay: &'a str, event: &'a nostr::Event) -> BoxFuture<'a, Result<(), NotCarried>> {
+        self.0.lock().unwrap().push(format!("carry {} to {relay}", event.kind));
+        let refused = relay.starts_with("ws://127.").then(|| NotCarried::Wrong("not a public address".into()));
+        Box::pin(async { refused.map_or(Ok(()), Err) })
+    }
+
+    fn answers<'a>(&'a self, relay: &'a str, _: &'a str) -> BoxFuture<'a, Result<Answers, NotCarried>> {
+        let busy = relay.contains("busy").then(|| NotCarried::Busy("wait a minute".into()));
+        Box::pin(async { busy.map_or_else(|| Ok(futures::stream::empty().boxed()), Err) })
+    }
+
+    fn workflows<'a>(&'a self, _: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<File>>> {
+        let text = format!("# {commit} <script>\non: push\njob: 1\n");
+        Box::pin(async { Ok(vec![File { path: ".github/workflows/a.yml".into(), text }]) })
+    }
+
+    fn definitions<'a>(&'a self, _: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<(DefinitionRow, bool)>>> {
+        Box::pin(async {
+            Ok(vec![
+                (definitions::version("d2", "on: push # <b>\n"), true),
+                (definitions::version("d1", "on: x\n"), false),
+            ])
+        })
+    }
+
+    fn definition<'a>(&'a self, event: &'a str) -> BoxFuture<'a, anyhow::Result<Option<DefinitionRow>>> {
+        Box::pin(async move {
+            let all = self.definitions("").await?.into_iter().map(|(row, _)| row);
+            Ok(all.into_iter().find(|row| row.event == event))
+        })
+    }
+
+    fn definition_tags(&self, _: &str, path: &str, _: Option<&str>) -> Result<Vec<Vec<String>>, String> {
+        Ok(vec![vec!["path".into(), path.into()]])
+    }
+
+    fn define<'a>(&'a self, event: &'a nostr::Event) -> BoxFuture<'a, anyhow::Result<Defined>> {
+        self.0.lock().unwrap().push(format!("define {}", event.kind));
+        Box::pin(async { Ok(Defined::Taken(vec!["wss://relay.example".into()])) })
+    }
+
+    fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
+        self.0.lock().unwrap().push(format!("cancel {run} by {by}"));
+        Box::pin(async { Ok(()) })
+    }
+
+    fn decide<'a>(
+        &'a self,
+        run: &'a str,
+        job: &'a str,
+        verdict: Verdict,
+        by: &'a str,
+        comment: &'a str,
+    ) -> BoxFuture<'a, anyhow::Result<bool>> {
+        self.0.lock().unwrap().push(format!("{verdict:?} {run} {job} by {by}: {comment}"));
+        Box::pin(async { Ok(true) })
+    }
+
+    fn drain<'a>(&'a self, worker: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
+        self.0.lock().unwrap().push(format!("drain {worker}"));
+        Box::pin(async { Ok(()) })
+    }
+}

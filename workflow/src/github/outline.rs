@@ -1,0 +1,67 @@
+//! A workflow in short: its jobs, as far as they are known without running anything.
+
+use serde::Serialize;
+
+use crate::expression::{Limits, NoFunctions, Object, Scope};
+use crate::plan::{Plan, Work};
+
+use super::matrix;
+
+/// A workflow in short.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Outline {
+    /// Its name.
+    pub name: String,
+    /// Events that it is for.
+    pub on: Vec<String>,
+    /// Its jobs in their order.
+    pub jobs: Vec<Sketch>,
+}
+
+/// A job in short.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Sketch {
+    /// Its id.
+    pub id: String,
+    /// Jobs that it waits for.
+    pub needs: Vec<String>,
+    /// Number of its steps; none where it calls a workflow.
+    pub steps: Option<usize>,
+    /// The workflow that it calls.
+    pub calls: Option<String>,
+    /// Legs of its matrix; none where only running tells.
+    pub legs: Option<usize>,
+}
+
+/// What a plan would run.
+pub fn outline(plan: &Plan) -> Outline {
+    let contexts = Object::new();
+    let scope = Scope { contexts: &contexts, functions: &NoFunctions, limits: Limits::default() };
+    let jobs = plan.jobs.iter().map(|(id, job)| {
+        let (steps, calls) = match &job.work {
+            Work::Steps(steps) => (Some(steps.len()), None),
+            Work::Call { uses, .. } => (None, Some(uses.clone())),
+        };
+        let legs = matrix::expand(&job.strategy, &scope).ok().map(|legs| legs.len());
+        Sketch { id: id.clone(), needs: job.needs.clone(), steps, calls, legs }
+    });
+    Outline { name: plan.name.clone(), on: plan.on.keys().cloned().collect(), jobs: jobs.collect() }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_are_sketched_with_what_is_known_before_they_run() {
+        let text = "name: CI\non: [push, workflow_dispatch]\njobs:\n  a:\n    runs-on: x\n    strategy: {matrix: {n: [1, 2, 3]}}\n    steps: [{run: a}, {run: b}]\n  b:\n    needs: a\n    runs-on: x\n    strategy: {matrix: {n: '${{ fromJSON(needs.a.outputs.n) }}'}}\n    steps: [{run: a}]\n  c:\n    needs: [a, b]\n    uses: ./.github/workflows/c.yml\n";
+        let (plan, findings) = crate::github::parse("ci.yml", text);
+        let found = outline(&plan.unwrap_or_else(|| unreachable!("{findings:?}")));
+        assert_eq!((found.name.as_str(), found.on.join(" ").as_str()), ("CI", "push workflow_dispatch"));
+        let jobs: Vec<_> = found.jobs.iter().map(|job| (job.id.as_str(), job.steps, job.legs)).collect();
+        assert_eq!(jobs, [("a", Some(2), Some(3)), ("b", Some(1), None), ("c", None, Some(1))]);
+        assert_eq!(found.jobs[2].calls.as_deref(), Some("./.github/workflows/c.yml"));
+        assert_eq!(found.jobs[2].needs, ["a", "b"]);
+    }
+}
