@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, reason = "a test may stop at once")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at once")]
 
 use serde_json::Value;
 use tokio::net::TcpListener;
