@@ -336,7 +336,8 @@ pub struct JobOrder {
     pub job: Job,
     /// Labels it was matched by.
     pub runs_on: Vec<String>,
-    /// The contexts `github`, `needs`, `strategy`, `matrix`, `inputs` and `vars`.
+    /// The contexts `github`, `needs`, `strategy`, `matrix`, `inputs` and `vars`, and of `job` what is known before a
+    /// worker has it.
     pub contexts: serde_json::Map<String, serde_json::Value>,
     /// Values from the request: below the workflow's own `env`.
     pub request_env: Env,

@@ -2,7 +2,11 @@
 
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
-use workflow::plan::{self, JobOrder, Leg, SourceRef};
+use sha2::{Digest as _, Sha256};
+use workflow::{
+    github::place::Place,
+    plan::{self, JobOrder, Leg, Plan, SourceRef},
+};
 
 use super::{
     Planned, State,
@@ -20,6 +24,7 @@ pub fn order(state: &State, key: &str) -> Option<JobOrder> {
     let mut contexts = state.contexts(planned, &job.within, id, written);
     contexts.insert("matrix".into(), Value::Object(job.leg.matrix.clone()));
     contexts.insert("strategy".into(), strategy(&job.leg, job.fail_fast, job.max_parallel));
+    contexts.insert("job".into(), identity(state, planned, file, key));
     let mut notices: Vec<String> = state.request.notices.iter().chain(&planned.notices).cloned().collect();
     if state.secrets && !planned.trusted {
         notices.push("This commit is not in the maintainers' state: the job gets no secrets.".into());
@@ -56,6 +61,42 @@ pub fn order(state: &State, key: &str) -> Option<JobOrder> {
         },
         notices,
     })
+}
+
+/// Who a job is, as its `job` context tells it (GitHub docs: contexts, job): the file that it stands in, which for a
+/// called workflow's job is the called one, and a number that no other job has.
+fn identity(state: &State, planned: &Planned, file: &Plan, key: &str) -> Value {
+    let text = |name: &str| planned.github.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let place = Place::kept(&file.path).unwrap_or_else(|_| Place::own(&file.path));
+    let definition = planned.supplied.iter().find(|supplied| supplied.path == file.path);
+    let own = text("repository");
+    let (repository, name, commit) = match (place.origin.as_ref(), definition) {
+        (Some(origin), _) => {
+            let commit = planned.origins.get(&origin.to_string()).cloned().unwrap_or_default();
+            (origin.repository.clone(), place.to_string(), commit)
+        }
+        (None, Some(definition)) => {
+            let name = format!("{own}/{}@nostr:{}", place.path, definition.event);
+            (own, name, definition.event.clone())
+        }
+        (None, None) => {
+            let name = format!("{own}/{}@{}", place.path, planned.reference);
+            (own, name, planned.commit.clone())
+        }
+    };
+    json!({
+        "workflow_ref": name,
+        "workflow_sha": commit,
+        "workflow_repository": repository,
+        "workflow_file_path": place.path,
+        "check_run_id": check_run_id(&state.id, key),
+    })
+}
+
+/// Short enough that every JSON reader keeps it exactly.
+fn check_run_id(run: &str, key: &str) -> u64 {
+    let digest = Sha256::digest(format!("{run}/{key}"));
+    digest.iter().take(6).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 /// The `strategy` context of a leg (GitHub docs: contexts). Without `max-parallel` it is the number of legs.

@@ -256,8 +256,11 @@ impl Contexts {
         }
         let id = if self.in_container { self.container_id.as_str() } else { "" };
         let container = json!({"id": id, "network": id});
-        let job = json!({"status": status.as_str(), "container": container, "services": self.services});
-        contexts.insert("job", Value::from_json(&job));
+        let mut job = self.object("job");
+        job.insert("status", status.as_str());
+        job.insert("container", Value::from_json(&container));
+        job.insert("services", Value::from_json(&self.services.clone().into()));
+        contexts.insert("job", job);
         Evaluator { contexts, status, machine }
     }
 
@@ -306,11 +309,16 @@ impl Contexts {
         variables
     }
 
-    fn github_for(&self, place: &Place, action: &str, status: Status) -> Object {
-        let mut github = match self.base.get("github") {
-            Some(Value::Object(github)) => Object::clone(github),
+    /// A context as far as it is the same for all steps.
+    fn object(&self, name: &str) -> Object {
+        match self.base.get(name) {
+            Some(Value::Object(object)) => Object::clone(object),
             _ => Object::new(),
-        };
+        }
+    }
+
+    fn github_for(&self, place: &Place, action: &str, status: Status) -> Object {
+        let mut github = self.object("github");
         github.insert("action", action);
         for (key, kind) in [("env", "set_env"), ("path", "add_path")] {
             github.insert(key, command_file(&self.temp, kind, &self.number()).as_str());

@@ -256,6 +256,8 @@ async fn contexts_and_default_variables_are_complete() {
     for key in {github}; do echo "$GITHUB" | jq -e --arg k "$key" 'has($k)' > /dev/null || echo "github.$key"; done
     for key in name os arch temp tool_cache environment; do echo "$RUNNER" | jq -e --arg k "$key" '.[$k] != ""' > /dev/null || echo "runner.$key"; done
     echo "$JOB" | jq -e 'has("status") and has("container") and has("services")' > /dev/null || echo job
+    echo "$JOB" | jq -c '[.workflow_ref, .workflow_sha, .workflow_repository, .workflow_file_path, .check_run_id]'
+    echo ${{{{ job.check_run_id }}}}
     for name in {variables}; do [ -n "$(printenv "$name")" ] || echo "$name"; done
     for name in GITHUB_ACTION_REPOSITORY GITHUB_ACTION_REF GITHUB_BASE_REF GITHUB_HEAD_REF; do printenv "$name" > /dev/null || echo "$name"; done
     [ "${{{{ github.env }}}}" = "$GITHUB_ENV" ] && [ "${{{{ github.path }}}}" = "$GITHUB_PATH" ] || echo "files ${{{{ github.env }}}}"
@@ -279,6 +281,12 @@ async fn contexts_and_default_variables_are_complete() {
         let github = job.order.contexts.get_mut("github").and_then(|github| github.as_object_mut()).unwrap();
         github.insert(key.into(), value.into());
     }
+    let told = serde_json::json!({
+        "workflow_ref": "o/r/.github/workflows/b.yml@v1", "workflow_sha": "5", "workflow_repository": "o/r",
+        "workflow_file_path": ".github/workflows/b.yml", "check_run_id": 281_474_976_710_655_u64,
+    });
+    job.order.contexts.insert("job".into(), told);
     let Some(outcome) = run(job).await else { return };
-    assert_eq!(outcome.lines(), ["__run 1"], "{}", outcome.notices());
+    let identity = r#"["o/r/.github/workflows/b.yml@v1","5","o/r",".github/workflows/b.yml",281474976710655]"#;
+    assert_eq!(outcome.lines(), [identity, "281474976710655", "__run 1"], "{}", outcome.notices());
 }

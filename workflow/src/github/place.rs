@@ -30,6 +30,14 @@ impl Place {
         Self { origin: None, path: path.to_owned() }
     }
 
+    /// The file that a run keeps under this name.
+    ///
+    /// # Errors
+    /// It is the name of none.
+    pub fn kept(name: &str) -> Result<Self, String> {
+        check(name).map(Self::own).or_else(|_| Self::own("").named(name))
+    }
+
     /// What `uses:` means in this file: `./` is the same repository at the same commit.
     ///
     /// # Errors
@@ -128,7 +136,9 @@ mod tests {
             (&other, "./.github/workflows/b.yml", "o/r/.github/workflows/b.yml@v1"),
             (&nostr, "./.ngit/workflows/b.yml", "nostr://npub1abc/relay.example/r//.ngit/workflows/b.yml@main"),
         ] {
-            assert_eq!(within.named(uses).unwrap().to_string(), expected);
+            let named = within.named(uses).unwrap();
+            assert_eq!(named.to_string(), expected);
+            assert_eq!(Place::kept(expected).unwrap(), named);
         }
     }
 

@@ -83,6 +83,66 @@ fn a_called_job_sees_its_own_files_inputs_and_environment_and_the_runs_event() {
     assert_eq!(serde_json::to_value(&order.workflow_env).unwrap(), json!({"WHERE": "inner"}));
 }
 
+/// GitHub docs, "Contexts reference": the properties of `job`.
+#[test]
+fn a_job_is_told_which_file_it_stands_in_and_a_number_of_its_own() {
+    let (own, remote) = (Place::own(TOP), "o/r/.github/workflows/b.yml@v1");
+    let known = Known::from([
+        (own.named("./.github/workflows/b.yml").unwrap(), Ok(INNER.to_owned())),
+        (own.named("./.github/workflows/d.yml").unwrap(), Ok(INNER.to_owned())),
+        (own.named(remote).unwrap(), Ok(INNER.to_owned())),
+    ]);
+    let text = format!(
+        "on: push\njobs:\n  z: {{runs-on: x}}\n  a: {{uses: ./.github/workflows/b.yml}}\n  d: {{uses: \
+         ./.github/workflows/d.yml}}\n  r: {{uses: {remote}}}\n"
+    );
+    let Gathered::Read(Some(family), _) = gather(TOP, &text, &known, BOUNDS) else { panic!("{text}") };
+    let definition = Supplied {
+        path: ".github/workflows/d.yml".into(),
+        event: "d".repeat(64),
+        author: "a".repeat(64),
+        sha256: String::new(),
+        replaces: false,
+    };
+    let mut planned = Planned { plan: family.plan, called: family.called, ..planned(Vec::new()) };
+    planned.github.insert("repository".into(), "npub1x/demo".into());
+    planned.origins.insert("o/r@v1".into(), "5".repeat(40));
+    planned.supplied.push(definition);
+    let run = Tested::under(Rules::default(), true, planned);
+    let told = |key: &str| order(&run.state, key).unwrap().contexts["job"].clone();
+    let (commit, definition) = ("c".repeat(40), "d".repeat(64));
+    for (key, reference, sha, repository, path) in [
+        ("z", "npub1x/demo/.github/workflows/ci.yml@refs/heads/main", &commit, "npub1x/demo", TOP),
+        (
+            "a/build",
+            "npub1x/demo/.github/workflows/b.yml@refs/heads/main",
+            &commit,
+            "npub1x/demo",
+            ".github/workflows/b.yml",
+        ),
+        (
+            "d/build",
+            &format!("npub1x/demo/.github/workflows/d.yml@nostr:{definition}"),
+            &definition,
+            "npub1x/demo",
+            ".github/workflows/d.yml",
+        ),
+        ("r/build", remote, &"5".repeat(40), "o/r", ".github/workflows/b.yml"),
+    ] {
+        let mut job = told(key);
+        let number = job.as_object_mut().unwrap().remove("check_run_id").unwrap();
+        let expected = json!({
+            "workflow_ref": reference, "workflow_sha": sha, "workflow_repository": repository, "workflow_file_path": path,
+        });
+        assert_eq!(job, expected, "{key}");
+        assert!(number.as_u64().is_some_and(|number| number > 0 && number < 1 << 53), "{key}: {number}");
+        assert_eq!(number, told(key)["check_run_id"]);
+    }
+    let numbers: std::collections::BTreeSet<u64> =
+        run.state.jobs.keys().filter_map(|key| told(key)["check_run_id"].as_u64()).collect();
+    assert_eq!(numbers.len(), run.state.jobs.len());
+}
+
 #[test]
 fn a_failed_call_fails_its_caller_and_skips_what_needs_it() {
     let mut run = run_of(
