@@ -127,7 +127,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let path = checkout.workflow(args.workflow.as_deref())?;
     let text = checkout.read(&path)?;
     let sources = sources(&args, &checkout)?;
-    let calls::Read { family, findings, origins } = calls::read(&path, &text, &checkout, &sources).await?;
+    let calls::Read { family, findings, origins } = calls::read(&path, &text, &checkout, &sources).await;
     let Some(mut family) = family else {
         return Report::invalid(complaints(&findings, &path, &text)).print(args.json);
     };

@@ -1,12 +1,17 @@
 //! `longshore lint`: what is wrong in workflow files, with line and column.
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{collections::HashSet, io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use workflow::diagnostic::{Colour, Diagnostic, has_errors, render};
+use workflow::diagnostic::{Colour, Diagnostic, has_errors};
+
+use crate::calls::Local;
 
 /// Check workflow files: errors with line and column, and what to do about them
+///
+/// Called workflows of the same checkout are read too, and callers held against them: inputs, secrets, permissions.
+/// Those of other repositories are not fetched; a warning says so.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Workflow files
@@ -22,20 +27,22 @@ pub(crate) struct Args {
 
 /// Exit code 0 where no file has an error, else 1.
 #[allow(clippy::print_stdout)]
-pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
     let colour = if std::io::stdout().is_terminal() { Colour::Ansi } else { Colour::Plain };
     let mut failed = false;
     let mut all = Vec::new();
+    // A file that several call is complained of once.
+    let mut said = HashSet::new();
     for file in &args.files {
-        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let (_, findings) = workflow::github::parse(&file.to_string_lossy(), &text);
-        failed |= has_errors(&findings);
+        let read = Local::read(file).await?;
+        failed |= has_errors(&read.findings);
+        let new: Vec<&Diagnostic> = read.findings.iter().filter(|finding| said.insert(finding.to_string())).collect();
         if args.json {
-            all.extend(findings.iter().map(json_of));
+            all.extend(new.into_iter().map(json_of));
         } else if args.short {
-            findings.iter().for_each(|finding| println!("{finding}"));
-        } else if !findings.is_empty() {
-            println!("{}", render(&findings, &text, colour));
+            new.iter().for_each(|finding| println!("{finding}"));
+        } else if !new.is_empty() {
+            println!("{}", read.rendered(colour, |finding| new.contains(&finding)));
         }
     }
     if args.json {

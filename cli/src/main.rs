@@ -1,5 +1,6 @@
 //! `longshore`: CI/CD for Nostr git. The one binary: coordinator, worker, and the client's verbs.
 
+mod calls;
 mod client;
 mod coordinator;
 mod dev;
@@ -21,7 +22,7 @@ use tracing_subscriber::EnvFilter;
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done; of a run: success, or nothing to do
-  1    of a run: failure; of lint, verify and doctor: something is wrong
+  1    of a run: failure; of lint, plan, verify and doctor: something is wrong
   2    it could not be done: a wrong flag, file or key, or nobody answered; the message says what to do
   130  of a run: cancelled";
 
@@ -83,8 +84,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Worker(args) => worker::run(args).await,
         Command::Dev(args) => dev::run(args).await,
         Command::Exec(args) => exec::run(*args).await,
-        Command::Lint(args) => lint::run(&args),
-        Command::Plan(args) => plan::run(&args),
+        Command::Lint(args) => lint::run(&args).await,
+        Command::Plan(args) => plan::run(&args).await,
         Command::Eval(args) => eval::run(&args),
         Command::Submit(args) => client::submit::run(args).await,
         Command::Rerun(args) => client::rerun::run(args).await,

@@ -1,44 +1,75 @@
 //! `longshore plan`: the jobs that a workflow file would run.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use workflow::{
-    diagnostic::{Colour, render},
-    github::outline::{Sketch, outline},
+    diagnostic::Colour,
+    github::{
+        family::Family,
+        outline::{Sketch, outline},
+    },
+    plan::Plan,
 };
 
-use crate::terminal::table::{Column, table, width};
+use crate::{
+    calls::Local,
+    terminal::table::{Column, table, width},
+};
 
 /// Show the jobs that a workflow file would run
+///
+/// Jobs of called workflows of the same checkout stand below their callers. Those of other repositories are not
+/// fetched; a warning says so. A file with errors has no plan: they are shown as `longshore lint` does.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Workflow file
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Print the whole plan as JSON
+    /// Print the whole plan as JSON; `called` holds the plans of called workflows, by what `uses` says
     #[arg(long)]
     json: bool,
 }
 
-#[allow(clippy::print_stdout)]
-pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let text = std::fs::read_to_string(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
-    let (plan, findings) = workflow::github::parse(&args.file.to_string_lossy(), &text);
-    let Some(plan) = plan else { bail!("{}", render(&findings, &text, Colour::Plain)) };
+/// Exit code 1 where the file, or what it calls, has an error.
+#[allow(clippy::print_stdout, clippy::print_stderr)]
+pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
+    let read = Local::read(&args.file).await?;
+    let Some(family) = &read.family else {
+        let colour = if std::io::stderr().is_terminal() { Colour::Ansi } else { Colour::Plain };
+        eprint!("{}", read.rendered(colour, |_| true));
+        return Ok(ExitCode::FAILURE);
+    };
+    read.warnings().for_each(|warning| eprintln!("{warning}"));
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&plan).context("the plan has no JSON form")?);
+        let mut plan = serde_json::to_value(&family.plan).context("the plan has no JSON form")?;
+        if !family.called.is_empty() {
+            let called = serde_json::to_value(&family.called).context("a called plan has no JSON form")?;
+            plan["called"] = called;
+        }
+        println!("{plan:#}");
         return Ok(ExitCode::SUCCESS);
     }
-    let outline = outline(&plan);
-    println!("{} ({}) on {}", outline.name, plan.path, outline.on.join(", "));
+    let head = outline(&family.plan);
+    println!("{} ({}) on {}", head.name, args.file.display(), head.on.join(", "));
     let columns = [Column::text("JOB"), Column::number("STEPS"), Column::number("LEGS"), Column::text("NEEDS")];
-    let row = |job: &Sketch| {
-        let steps = job.steps.map_or_else(|| "call".into(), |steps| steps.to_string());
-        let legs = job.legs.map_or_else(|| "?".into(), |legs| legs.to_string());
-        vec![job.id.clone(), steps, legs, job.needs.join(", ")]
-    };
-    let rows: Vec<_> = outline.jobs.iter().map(row).collect();
+    let mut rows = Vec::new();
+    add_rows(&family.plan, family, "", &mut rows);
     print!("{}", table(&columns, &rows, width()));
     Ok(ExitCode::SUCCESS)
+}
+
+/// A row for each job, those of a called workflow below their caller. A family has no circles and a bound for all jobs.
+fn add_rows(plan: &Plan, family: &Family, within: &str, rows: &mut Vec<Vec<String>>) {
+    for job in outline(plan).jobs {
+        let Sketch { id, needs, steps, calls, legs } = job;
+        let key = format!("{within}{id}");
+        let needs: Vec<String> = needs.iter().map(|need| format!("{within}{need}")).collect();
+        let steps = steps.map_or_else(|| "call".into(), |steps| steps.to_string());
+        let legs = legs.map_or_else(|| "?".into(), |legs| legs.to_string());
+        rows.push(vec![key.clone(), steps, legs, needs.join(", ")]);
+        if let Some(called) = calls.and_then(|uses| family.called.get(&uses)) {
+            add_rows(called, family, &format!("{key}/"), rows);
+        }
+    }
 }

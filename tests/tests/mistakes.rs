@@ -79,6 +79,109 @@ fn a_mistake_in_yaml_has_line_and_column() {
     says(&["lint", "--short", &file], &[], &["ci.yml:4:5", "runs-on"]);
 }
 
+const CALLED: &str = "on:
+  workflow_call:
+    inputs: {level: {type: string, required: true}}
+    secrets: {key: {required: true}}
+jobs:
+  build:
+    runs-on: ubuntu-latest
+    permissions: {contents: write}
+    steps:
+      - run: echo
+  test:
+    needs: build
+    uses: ./.github/workflows/inner.yml
+";
+
+/// A checkout without a commit, `ci.yml` in it with these jobs; `called.yml` calls `inner.yml`.
+fn calling(folder: &Path, jobs: &str) -> String {
+    let workflows = folder.join(".github/workflows");
+    std::fs::create_dir_all(&workflows).unwrap();
+    let inner = FINE.replace("on: push", "on: workflow_call");
+    for (name, text) in
+        [("ci.yml", format!("on: push\njobs:\n{jobs}").as_str()), ("called.yml", CALLED), ("inner.yml", &inner)]
+    {
+        std::fs::write(workflows.join(name), text).unwrap();
+    }
+    workflows.join("ci.yml").to_string_lossy().into_owned()
+}
+
+#[test]
+fn what_a_caller_and_the_workflow_it_calls_do_not_agree_on_has_line_and_column() {
+    const USES: &str = "    uses: ./.github/workflows/called.yml\n";
+    let both = "    secrets: inherit\n    with: {level: a}\n";
+    for (keys, place, expected) in [
+        ("    secrets: inherit\n".to_owned(), "ci.yml:4:11", "needs the input `level`"),
+        (both.replace("level: a", "level: a, more: b"), "ci.yml:6:22", "declares no input `more`"),
+        ("    with: {level: a}\n".to_owned(), "ci.yml:4:11", "needs the secret `key`"),
+        (format!("{both}    permissions: {{contents: read}}\n"), "ci.yml:4:11", "asks for contents: write"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = calling(folder.path(), &format!("  a:\n{USES}{keys}"));
+        for command in [vec!["lint", "--short", &file], vec!["lint", &file], vec!["plan", &file]] {
+            let (code, said) = longshore(&command, &[]);
+            assert_eq!(code, 1, "{command:?}: {said}");
+            assert!(said.contains(place) && said.contains(expected), "{command:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_mistake_in_a_called_workflow_is_shown_in_its_own_file_and_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let jobs = "  a:\n    uses: ./.github/workflows/inner.yml\n  b:\n    uses: ./.github/workflows/inner.yml\n";
+    let file = calling(folder.path(), jobs);
+    let inner = file.replace("ci.yml", "inner.yml");
+    std::fs::write(&inner, FINE.replace("on: push", "on: workflow_call").replace("runs-on", "run-on")).unwrap();
+    let expected = format!("{inner}:4:5: error: unknown key `run-on`");
+    for arguments in [vec![&file], vec![&inner, &file]] {
+        let files = arguments.iter().map(|file| file.as_str());
+        let (code, said) = longshore(&["lint", "--short"].into_iter().chain(files).collect::<Vec<_>>(), &[]);
+        assert_eq!((code, said.matches(&expected).count()), (1, 1), "{said}");
+    }
+    says(&["lint", &file], &[], &["inner.yml:4:5", "    run-on: ubuntu-latest"]);
+    std::fs::remove_file(&inner).unwrap();
+    says(&["lint", "--short", &file], &[], &["ci.yml:4:11: error", "inner.yml", "there is no such file in"]);
+}
+
+#[test]
+fn a_workflow_of_another_repository_is_named_as_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = calling(folder.path(), "  a:\n    uses: o/r/.github/workflows/x.yml@v1\n    with: {any: 1}\n");
+    for command in ["lint", "plan"] {
+        let (code, said) = longshore(&[command, &file], &[]);
+        assert_eq!(code, 0, "{said}");
+        for text in ["ci.yml:4:11", "`o/r/.github/workflows/x.yml@v1` is not followed", "another repository"] {
+            assert!(said.contains(text), "{command} does not say {text:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_plan_shows_called_jobs_below_their_callers() {
+    let folder = tempfile::tempdir().unwrap();
+    let call = "  a:\n    uses: ./.github/workflows/called.yml\n    with: {level: a}\n    secrets: inherit\n";
+    let jobs =
+        format!("{call}    permissions: write-all\n  z:\n    needs: a\n    runs-on: x\n    steps: [{{run: a}}]\n");
+    let file = calling(folder.path(), &jobs);
+    let (code, said) = longshore(&["plan", &file], &[]);
+    assert_eq!(code, 0, "{said}");
+    let rows: Vec<Vec<&str>> = said.lines().skip(2).map(|line| line.split_whitespace().collect()).collect();
+    let expected: [&[&str]; 5] = [
+        &["a", "call", "1"],
+        &["a/build", "1", "1"],
+        &["a/test", "call", "1", "a/build"],
+        &["a/test/a", "1", "1"],
+        &["z", "1", "1", "a"],
+    ];
+    assert_eq!(rows, expected, "{said}");
+    let (_, said) = longshore(&["plan", "--json", &file], &[]);
+    let plan: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let called: Vec<&String> = plan["called"].as_object().unwrap().keys().collect();
+    assert_eq!(called, [".github/workflows/called.yml", ".github/workflows/inner.yml"]);
+}
+
 #[test]
 fn an_unknown_key_of_the_configuration_is_answered_with_the_nearest() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,11 +1,10 @@
 //! Reads a workflow and all it calls: from the checkout, and from the repositories it names.
 
-use anyhow::Result;
 use indexmap::IndexMap;
 use workflow::{
     diagnostic::Diagnostic,
     github::{
-        family::{self, Family, Gathered, Known},
+        family::{Family, Unread},
         place::Place,
     },
 };
@@ -21,19 +20,14 @@ pub(super) struct Read {
 }
 
 /// Reads until nothing is missing.
-pub(super) async fn read(path: &str, text: &str, checkout: &Checkout, sources: &ExecSources) -> Result<Read> {
-    let (mut known, mut origins) = (Known::new(), IndexMap::new());
-    loop {
-        match family::gather(path, text, &known, family::BOUNDS) {
-            Gathered::Read(family, findings) => return Ok(Read { family: family.map(|all| *all), findings, origins }),
-            Gathered::Missing(places) => {
-                for place in places {
-                    let text = called(&place, checkout, sources, &mut origins).await;
-                    known.insert(place, text);
-                }
-            }
-        }
-    }
+pub(super) async fn read(path: &str, text: &str, checkout: &Checkout, sources: &ExecSources) -> Read {
+    let mut origins = IndexMap::new();
+    let find = async |place: &Place| {
+        let text = called(place, checkout, sources, &mut origins).await;
+        text.map_err(|error| Unread::Missing(format!("{error:#}")))
+    };
+    let (family, findings) = crate::calls::read(path, text, find).await;
+    Read { family, findings, origins }
 }
 
 async fn called(
@@ -41,11 +35,11 @@ async fn called(
     checkout: &Checkout,
     sources: &ExecSources,
     origins: &mut IndexMap<String, String>,
-) -> Result<String, String> {
-    let Some(origin) = &place.origin else { return checkout.read(&place.path).map_err(|error| format!("{error:#}")) };
+) -> anyhow::Result<String> {
+    let Some(origin) = &place.origin else { return checkout.read(&place.path) };
     // Once resolved, a repository stays at its commit: all its files are of one.
     let commit = origins.get(&origin.to_string()).cloned();
-    let (commit, text) = sources.workflow(origin, commit, &place.path).await.map_err(|error| format!("{error:#}"))?;
+    let (commit, text) = sources.workflow(origin, commit, &place.path).await?;
     origins.insert(origin.to_string(), commit);
     Ok(text)
 }

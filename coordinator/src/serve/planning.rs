@@ -2,7 +2,10 @@
 
 use anyhow::Context;
 use indexmap::IndexMap;
-use workflow::github::{family::Known, place::Place};
+use workflow::github::{
+    family::{Known, Unread},
+    place::Place,
+};
 
 use super::{supply::Supply, tasks::Tasks};
 use crate::{
@@ -73,7 +76,7 @@ impl Tasks {
                 Step::Needs(places) => {
                     for place in places {
                         let text = self.called(&found, &mut supply, &place, &mut origins).await?;
-                        known.insert(place, text);
+                        known.insert(place, text.map_err(Unread::Missing));
                     }
                 }
             }

@@ -33,7 +33,16 @@ pub const BOUNDS: Bounds =
     Bounds { levels: 10, files: 50, jobs: 1024, limits: super::LIMITS, policy: Policy::Permissive };
 
 /// Called files by place: the text, or why there is none.
-pub type Known = BTreeMap<Place, Result<String, String>>;
+pub type Known = BTreeMap<Place, Result<String, Unread>>;
+
+/// Why there is no text of a called file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unread {
+    /// It can't be had, so its caller can't run: an error.
+    Missing(String),
+    /// It was left out on purpose, and its caller is held against nothing: a warning.
+    Left(String),
+}
 
 /// What became of reading a family.
 #[derive(Debug)]
@@ -47,7 +56,8 @@ pub enum Gathered {
 /// A workflow and all it calls.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Family {
-    /// The workflow. In it and in those it calls, `uses:` of a job is a key of [`Family::called`].
+    /// The workflow. In it and in those it calls, `uses:` of a job is a key of [`Family::called`], or names what was
+    /// left out.
     pub plan: Plan,
     /// Called workflows by the name of their place.
     pub called: IndexMap<String, Plan>,
@@ -117,7 +127,10 @@ impl<'a> Reading<'a> {
                     }
                     match known.get(&target) {
                         Some(Ok(text)) => waiting.push_back((target, text, level + 1)),
-                        Some(Err(why)) => report.error(uses.span, format!("`{written}`: {why}")),
+                        Some(Err(Unread::Missing(why))) => report.error(uses.span, format!("`{written}`: {why}")),
+                        Some(Err(Unread::Left(why))) => {
+                            report.warning(uses.span, format!("`{written}` is not followed: {why}"));
+                        }
                         None => missing.push(target),
                     }
                 }
@@ -389,11 +402,17 @@ mod tests {
             [".github/workflows/a.yml:2:18: error: .github/workflows/b.yml can't be called by another workflow"]
         );
         let mut known = Known::new();
-        known.insert(Place::own(".github/workflows/b.yml"), Err("there is no such file".into()));
+        known.insert(Place::own(".github/workflows/b.yml"), Err(Unread::Missing("there is no such file".into())));
         let Gathered::Read(None, found) = gather(".github/workflows/a.yml", uses, &known, BOUNDS) else {
             panic!("taken")
         };
         assert!(found[0].to_string().ends_with("`./.github/workflows/b.yml`: there is no such file"), "{found:?}");
+        known.insert(Place::own(".github/workflows/b.yml"), Err(Unread::Left("it is far away".into())));
+        let Gathered::Read(Some(_), found) = gather(".github/workflows/a.yml", uses, &known, BOUNDS) else {
+            panic!("refused")
+        };
+        let expected = "2:18: warning: `./.github/workflows/b.yml` is not followed: it is far away";
+        assert!(found[0].to_string().ends_with(expected), "{found:?}");
         let mistaken = "on: workflow_call\njobs: {a: {runs-on: x, stepz: []}}";
         let found = read(uses, &[("./.github/workflows/b.yml", mistaken)]).unwrap_err();
         assert_eq!(found, [".github/workflows/b.yml:2:24: error: unknown key `stepz`"]);

@@ -1,0 +1,128 @@
+//! A workflow file and all it calls: one way to read them for every command, and the checkout alone as their source.
+
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use indexmap::IndexMap;
+use workflow::{
+    diagnostic::{Colour, Diagnostic, Severity, render},
+    github::{
+        family::{self, Family, Gathered, Known, Unread},
+        place::{FOLDERS, Place},
+    },
+};
+
+/// Reads until nothing is missing; `find` gives the text of a called file.
+pub(crate) async fn read(
+    path: &str,
+    text: &str,
+    mut find: impl AsyncFnMut(&Place) -> Result<String, Unread>,
+) -> (Option<Family>, Vec<Diagnostic>) {
+    let mut known = Known::new();
+    loop {
+        match family::gather(path, text, &known, family::BOUNDS) {
+            Gathered::Read(family, findings) => return (family.map(|all| *all), findings),
+            Gathered::Missing(places) => {
+                for place in places {
+                    let text = find(&place).await;
+                    known.insert(place, text);
+                }
+            }
+        }
+    }
+}
+
+/// A file of a checkout with what it calls there.
+pub(crate) struct Local {
+    /// Where it could be run.
+    pub(crate) family: Option<Family>,
+    /// Their files are named as seen from here.
+    pub(crate) findings: Vec<Diagnostic>,
+    /// What was read, by that name; the file itself is the first.
+    texts: IndexMap<String, String>,
+}
+
+impl Local {
+    /// Reads a file and, without fetching anything, what it calls.
+    pub(crate) async fn read(file: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let own = file.to_string_lossy().into_owned();
+        let checkout = Checkout::around(file);
+        let path = checkout.as_ref().map_or_else(|| own.clone(), |checkout| checkout.path.clone());
+        let mut texts = IndexMap::from([(own.clone(), text.clone())]);
+        let (family, mut findings) = read(&path, &text, async |place: &Place| {
+            if place.origin.is_some() {
+                let why = "it is of another repository, and nothing is fetched here; `longshore exec` reads it";
+                return Err(Unread::Left(why.into()));
+            }
+            let Some(checkout) = &checkout else {
+                return Err(Unread::Left(format!("{} lies in no checkout", file.display())));
+            };
+            let text = checkout.text(&place.path).map_err(Unread::Missing)?;
+            texts.insert(checkout.shown(&place.path), text.clone());
+            Ok(text)
+        })
+        .await;
+        for finding in &mut findings {
+            match &checkout {
+                Some(checkout) if finding.file != path => finding.file = checkout.shown(&finding.file),
+                _ => finding.file.clone_from(&own),
+            }
+        }
+        findings.sort_by_key(|found| (texts.get_index_of(&found.file), found.span.line, found.span.column));
+        Ok(Self { family, findings, texts })
+    }
+
+    /// Those findings that are `wanted`, with the lines they are about.
+    pub(crate) fn rendered(&self, colour: Colour, wanted: impl Fn(&Diagnostic) -> bool) -> String {
+        let of_file = |(file, text): (&String, &String)| {
+            let found = self.findings.iter().filter(|finding| finding.file == *file && wanted(finding));
+            render(&found.cloned().collect::<Vec<_>>(), text, colour)
+        };
+        self.texts.iter().map(of_file).collect()
+    }
+
+    /// What has no effect, or was left out.
+    pub(crate) fn warnings(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.findings.iter().filter(|finding| finding.severity == Severity::Warning)
+    }
+}
+
+/// Where `./` of a file leads.
+struct Checkout {
+    root: PathBuf,
+    /// The root as the user would write it.
+    written: PathBuf,
+    /// The file's path in it.
+    path: String,
+}
+
+impl Checkout {
+    /// The folder above one of workflows, else the work tree of git; `None` where the file lies in neither.
+    fn around(file: &Path) -> Option<Self> {
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder.canonicalize().ok()?;
+        let above = |known: &&str| folder.ancestors().nth(Path::new(known).components().count()).map(Path::to_owned);
+        let of_workflows = FOLDERS.iter().find(|known| folder.ends_with(known)).and_then(above);
+        let of_git = || git2::Repository::discover(&folder).ok()?.workdir()?.canonicalize().ok();
+        let root = of_workflows.or_else(of_git)?;
+        let path = folder.strip_prefix(&root).ok()?.join(file.file_name()?);
+        let written = if file.ends_with(&path) { file.ancestors().nth(path.components().count()) } else { None };
+        let written = written.unwrap_or(&root).to_owned();
+        Some(Self { root, written, path: path.to_string_lossy().into_owned() })
+    }
+
+    fn shown(&self, path: &str) -> String {
+        self.written.join(path).to_string_lossy().into_owned()
+    }
+
+    fn text(&self, path: &str) -> Result<String, String> {
+        std::fs::read_to_string(self.root.join(path)).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => format!("there is no such file in {}", self.root.display()),
+            _ => format!("it can't be read: {error}"),
+        })
+    }
+}
