@@ -229,7 +229,7 @@ policy = "missing-only"
 # [[environments]]
 # repository = "*"
 # name = "production*"
-# approvers = []
+# approvers = ["npub1…"]
 # wait_minutes = 0
 # branches = ["main", "v*"]
 
@@ -355,7 +355,8 @@ mod tests {
     fn assert_keys_named(within: &str, table: &toml::Table, text: &str) {
         for (key, value) in table {
             let table = format!("[{within}{key}");
-            let named = [format!("{key} ="), format!("# {key} ="), format!("{table}]"), format!("# {table}.")];
+            let list = format!("# [{table}]]");
+            let named = [format!("{key} ="), format!("# {key} ="), format!("{table}]"), format!("# {table}."), list];
             let is_named = named.iter().any(|start| text.lines().any(|line| line.starts_with(start)));
             assert!(is_named || key.starts_with("ubuntu-"), "`{key}` is not explained");
             if let Some(table) = value.as_table() {

@@ -149,13 +149,25 @@ impl Times {
             });
         }
         times.height = 24 + times.rows.len() * ROW;
-        let tick = |quarter: u64| {
-            let after = whole * quarter / 4;
-            Tick { x: place(begin + after), text: span(after) }
-        };
-        times.ticks = (0..=4).map(tick).collect();
+        let every = round(whole / 5);
+        let tick = |after: u64| Tick { x: place(begin + after), text: span(after) };
+        times.ticks = (0..=whole / every).map(|count| tick(count * every)).collect();
         times
     }
+}
+
+/// The next time that people count in.
+fn round(millis: Millis) -> Millis {
+    const SECOND: Millis = 1_000;
+    const MINUTE: Millis = 60 * SECOND;
+    const HOUR: Millis = 60 * MINUTE;
+    let steps = [
+        [1, 2, 5, 10, 20, 50, 100, 200, 500],
+        [1, 2, 5, 10, 15, 20, 30, 60, 120].map(|seconds| seconds * SECOND),
+        [5, 10, 15, 20, 30, 60, 120, 180, 360].map(|minutes| minutes * MINUTE),
+    ];
+    let fits = steps.into_iter().flatten().find(|step| *step >= millis);
+    fits.unwrap_or_else(|| millis.div_ceil(12 * HOUR) * 12 * HOUR)
 }
 
 /// A length of time for people.
@@ -195,6 +207,8 @@ mod tests {
     fn lengths_of_time_are_said_in_two_units_at_most() {
         let cases = [(0, "0 ms"), (1_250, "1.2 s"), (61_000, "1 min 1 s"), (7_260_000, "2 h 1 min")];
         assert!(cases.iter().all(|(millis, text)| span(*millis) == *text));
+        let rounded = [(0, 1), (280, 500), (1_001, 2_000), (130_000, 300_000), (400 * 3_600_000, 408 * 3_600_000)];
+        assert!(rounded.iter().all(|(millis, step)| round(*millis) == *step));
         assert_eq!(short(&"ä".repeat(30)).chars().count(), LETTERS);
     }
 }
