@@ -92,7 +92,9 @@ jobs:
     outputs: {said: "${{ steps.s.outputs.said }}"}
     steps:
       - id: s
-        run: echo "said=<${{ inputs.text }}>" >> $GITHUB_OUTPUT
+        run: |
+          echo "said=<${{ inputs.text }}>" >> $GITHUB_OUTPUT
+          echo "I am ${{ job.workflow_ref }} of ${{ job.workflow_repository }}, ${{ job.workflow_sha }}"
 "#;
 
 struct World {
@@ -144,6 +146,8 @@ async fn workflows_call_workflows_of_their_own_and_of_other_repositories() {
     assert!(result.log("make/0/check").contains("leaked ''"));
     assert!(result.log("make/0/build").contains("job output key is left out"));
     assert!(result.log("tell").contains("made=2 ships said=<[2 ships]> success"));
+    let identity = format!("I am tools/flows/.github/workflows/inner.yml@v1 of tools/flows, {commit}");
+    assert!(result.log("elsewhere/inner/say").contains(&identity), "{result}");
     assert!(!result.to_string().contains("hush-hush"));
 }
 
