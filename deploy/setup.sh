@@ -6,7 +6,8 @@
 # LONGSHORE_IMAGE=NAME         take this local image as runner image
 # LONGSHORE_DEBIAN_MIRROR=URL  where debootstrap gets its packages
 #
-# --tests brings what only the tests need besides: Chromium and its driver, for the tests of the dashboard, and npm.
+# --tests brings what only the tests need besides: Chromium and its driver, for the tests of the dashboard, npm, and
+# schemathesis, which holds the API's description against the server.
 #
 # Exit codes: 0 all there; 1 something is missing, the last lines say what to do; 3 all but a Docker engine.
 set -euo pipefail
@@ -154,6 +155,19 @@ packages() {
   apt_install nodejs npm || die "npm is missing: install Node.js with npm (Debian/Ubuntu: npm), or leave out --tests"
 }
 
+# In a folder of its own beside the build; made anew when the list of versions changes.
+contract() {
+  local list=tests/contract/requirements.txt folder="${XDG_CACHE_HOME:-$HOME/.cache}/longshore/contract"
+  cmp --silent "$list" "$folder/requirements.txt" && return
+  say "the test of the API's description needs schemathesis"
+  python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3 python3-venv ||
+    die "Python's venv is missing: install it (Debian/Ubuntu: python3-venv), or leave out --tests"
+  rm -rf "$folder"
+  python3 -m venv "$folder" && "$folder/bin/pip" install --quiet --disable-pip-version-check -r "$list" &&
+    cp "$list" "$folder/requirements.txt" ||
+    die "schemathesis could not be installed with pip from PyPI (the lines above say why); or leave out --tests"
+}
+
 browser() {
   have chromedriver && { have chromium || have chromium-browser || have google-chrome; } && return
   say "the tests of the dashboard need Chromium and chromedriver"
@@ -164,7 +178,7 @@ browser() {
 have git || apt_install git || die "git is missing: install it"
 compiler
 rust
-if [ "${1:-}" = --tests ]; then browser; packages; fi
+if [ "${1:-}" = --tests ]; then browser; packages; contract; fi
 if [ "${LONGSHORE_NO_ENGINE:-}" = 1 ]; then
   say "LONGSHORE_NO_ENGINE=1: going without a Docker engine"
   exit 3

@@ -37,6 +37,7 @@ struct Badge<'a> {
 /// A badge (SVG) of public runs.
 #[utoipa::path(get, path = "/api/badge.svg", tag = "runs", params(Of), responses(
     (status = 200, body = String, content_type = "image/svg+xml"),
+    (status = 400, body = super::Problem),
 ))]
 pub(super) async fn badge(State(web): State<Web>, Asked(of): Asked<Of>) -> Result<impl IntoResponse, Refusal> {
     let label: String = of.workflow.as_deref().and_then(|path| path.rsplit('/').next()).unwrap_or("ci").into();

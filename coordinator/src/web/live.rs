@@ -64,7 +64,7 @@ struct Lines<'a> {
     (status = 200, description = "Events `run` (a RunView), `log` and `end`; resumes from `Last-Event-ID`", content(
         (String = "text/event-stream"), (String = "text/plain"),
     )),
-    (status = 404, body = super::Problem),
+    (status = 400, body = super::Problem), (status = 404, body = super::Problem),
 ))]
 pub(super) async fn logs(
     State(web): State<Web>,

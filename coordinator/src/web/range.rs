@@ -90,7 +90,7 @@ pub(super) struct Found {
 
 /// Lines of a job's log by number.
 #[utoipa::path(get, path = "/api/runs/{id}/lines", tag = "logs", params(("id" = String, Path), Wanted), responses(
-    (status = 200, body = Lines), (status = 404, body = super::Problem),
+    (status = 200, body = Lines), (status = 400, body = super::Problem), (status = 404, body = super::Problem),
 ))]
 pub(super) async fn lines(
     State(web): State<Web>,
