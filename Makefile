@@ -15,6 +15,8 @@ setup: ## Install what is missing: compiler, Rust, Docker engine, runner image
 
 build: ## Build the one binary, longshore
 	cargo build --locked
+	@printf '%s\n' 'The binary is $(CARGO_TARGET_DIR)/debug/longshore. To have it as a command here:' \
+		'  export PATH="$(CARGO_TARGET_DIR)/debug:$$PATH"'
 
 demo: ## A job event in, a signed result out, on embedded parts (KEEP=1 stays up)
 	@./tests/demo.sh $(if $(KEEP),--keep)

@@ -35,6 +35,15 @@ pub(crate) async fn read(
     }
 }
 
+/// The workflow files of a folder, in order.
+pub(crate) fn workflows(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_yaml = |path: &PathBuf| path.extension().is_some_and(|end| end == "yml" || end == "yaml");
+    let mut found: Vec<PathBuf> = entries.filter(is_yaml).collect();
+    found.sort();
+    found
+}
+
 /// A file of a checkout with what it calls there.
 pub(crate) struct Local {
     /// Where it could be run.

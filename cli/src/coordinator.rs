@@ -32,6 +32,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     for warning in loaded.warnings.into_iter().chain(config.check()?) {
         tracing::warn!("{warning}");
     }
+    let _alone = crate::worker::alone(&config.data, "`data`")?;
     let stop = CancellationToken::new();
     tokio::spawn({
         let stop = stop.clone();

@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use worker::{config::Config as WorkerConfig, link::Shutdown};
 
-use crate::exec::pair;
+use crate::{exec::pair, images};
 
 /// Run a relay, a coordinator and a worker in one process
 ///
@@ -55,11 +55,11 @@ pub(crate) struct Args {
 
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    std::fs::create_dir_all(&args.data).with_context(|| format!("--data {}: cannot be made", args.data.display()))?;
+    let _alone = crate::worker::alone(&args.data, "--data")?;
     let data = std::fs::canonicalize(&args.data)?;
     let keys = keys_in(&data.join("keys"))?;
     // Before anything listens: without an engine nothing else is worth starting.
-    let worker = WorkerConfig { identity_file: keys.worker.clone(), ..worker_config(&args, &data) };
+    let worker = WorkerConfig { identity_file: keys.worker.clone(), ..worker_config(&args, &data).await };
     if args.sandbox == "host" {
         eprintln!("dev: --sandbox host: steps run as processes of this machine, with your rights and your files");
     }
@@ -88,6 +88,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     println!(
         "{}",
         json!({ "relay": url, "http": format!("http://{}", running.http), "pubkey": running.pubkey.to_hex() })
+    );
+    eprintln!(
+        "dev: for the other commands, in another terminal:\n  \
+         export LONGSHORE_SERVER=http://{} LONGSHORE_RELAY={url} LONGSHORE_POOL={}\n  \
+         export LONGSHORE_NSEC=nsec1…  # your key: it signs what you ask for",
+        running.http, running.pubkey
     );
 
     let coordinator = running.ended();
@@ -154,7 +160,7 @@ fn coordinator_config(args: &Args, data: &Path, keys: &keys::Keys, relay: &str) 
     }
 }
 
-fn worker_config(args: &Args, data: &Path) -> WorkerConfig {
+async fn worker_config(args: &Args, data: &Path) -> WorkerConfig {
     let mut config = WorkerConfig {
         name: "dev".into(),
         slots: args.slots,
@@ -163,6 +169,7 @@ fn worker_config(args: &Args, data: &Path) -> WorkerConfig {
         ..WorkerConfig::default()
     };
     config.pool.size = args.warm;
+    images::take_what_is_there(&mut config, &args.images).await;
     if let Some((_, image)) = args.images.iter().find(|(label, _)| label == "ubuntu-latest") {
         config.labels.values_mut().for_each(|default| default.clone_from(image));
     }

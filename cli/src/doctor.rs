@@ -2,7 +2,7 @@
 
 mod checks;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use serde::Serialize;
@@ -79,8 +79,10 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     if needs.engine || args.configs.is_empty() {
         findings.extend(checks::engine(&images).await);
     }
-    let relays: Vec<String> = needs.relays.iter().chain(&args.relays).cloned().collect();
-    findings.extend(checks::relays(&relays).await);
+    let named: BTreeSet<&String> = needs.read.iter().chain(&needs.write).chain(&args.relays).collect();
+    let relays: Vec<String> = named.into_iter().cloned().collect();
+    let purposes = [("relays.read", &needs.read), ("relays.write", &needs.write)];
+    findings.extend(checks::relays(&relays, &purposes).await);
     let server = args.server.connect()?;
     findings.push(checks::coordinator(&server).await);
     findings.push(checks::clock(&server, &relays).await);

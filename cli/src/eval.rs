@@ -31,7 +31,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     match value {
         Ok(value) => println!("{}", serde_json::to_string_pretty(&value.to_json()).context("no JSON form")?),
-        Err(error) => bail!("{}\n  {text}\n  {}^", error.message, " ".repeat(error.position.min(text.len()))),
+        Err(error) => {
+            let unknown = args.context.is_none() && error.message.starts_with("Unrecognized named-value");
+            let hint = if unknown { "\ncontexts are given in a JSON file: --context FILE" } else { "" };
+            bail!("{}\n  {text}\n  {}^{hint}", error.message, " ".repeat(error.position.min(text.len())))
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,6 +3,7 @@
 mod calls;
 mod checkout;
 mod drive;
+mod ending;
 mod report;
 mod sources;
 mod view;
@@ -23,12 +24,14 @@ use secrecy::SecretString;
 use workflow::{
     diagnostic::{Colour, Diagnostic, render},
     github::{
+        EVENTS,
         filter::{Decision, Event, triggers},
         press::event_for,
     },
 };
 
 use self::{checkout::Checkout, report::Report, sources::ExecSources, view::Wanted};
+use crate::images;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -41,7 +44,7 @@ Examples:
 /// Run a workflow of a local checkout, as a pool would, without a relay
 ///
 /// The exit code is the conclusion: 0 success (or nothing to do), 1 failure, 2 the workflow or a flag is wrong,
-/// 130 cancelled. Ctrl-C cancels; a second one ends everything at once.
+/// 130 cancelled. Ctrl-C, TERM and HUP cancel; a second one ends everything at once.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -123,6 +126,9 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     ensure!(args.jobs > 0, "--jobs must be at least 1");
+    if let Some(event) = args.event.as_deref().filter(|event| !EVENTS.contains(event)) {
+        bail!("--event {event}: unknown event; there are {}", EVENTS.join(", "));
+    }
     let checkout = Checkout::open(&args.directory, args.reference.as_deref())?;
     let path = checkout.workflow(args.workflow.as_deref())?;
     let text = checkout.read(&path)?;
@@ -192,12 +198,12 @@ async fn execute(args: &Args, checkout: &Checkout, planned: Planned, sources: Ar
     let mut config = worker::config::Config { sandbox: args.sandbox.clone(), ..worker::config::Config::default() };
     config.name = format!("exec-{}", std::process::id());
     config.pool.size = 0;
+    images::take_what_is_there(&mut config, &args.images).await;
     config.labels.extend(args.images.iter().cloned());
     config.node.clone_from(&args.node);
     if args.sandbox == "host" {
         tracing::warn!("--sandbox host: steps run as processes of this machine, with your rights and your files");
     }
-    let sandbox = worker::sandbox(&config).await?;
     let work = drive::Work {
         planned,
         vars: pairs("--var", &args.vars)?,
@@ -213,6 +219,8 @@ async fn execute(args: &Args, checkout: &Checkout, planned: Planned, sources: Ar
         origin: services(&args.cache.clone().unwrap_or_else(cache)).await?,
         config,
     };
+    // Last: what it makes on the engine is removed only by its end.
+    let sandbox = worker::sandbox(&work.config).await?;
     let report = drive::drive(work, sandbox.clone(), sources).await;
     sandbox.close().await;
     report?.print(args.json)
@@ -264,7 +272,7 @@ fn only(plan: &mut workflow::plan::Plan, id: &str) -> Result<()> {
 
 /// One NAME=VALUE of the command line.
 pub(crate) fn pair(item: &str) -> Result<(String, String), String> {
-    let (name, value) = item.split_once('=').ok_or("expected NAME=VALUE")?;
+    let (name, value) = item.split_once('=').ok_or("there is no = in it")?;
     Ok((name.to_owned(), value.to_owned()))
 }
 

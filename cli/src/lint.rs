@@ -2,11 +2,14 @@
 
 use std::{collections::HashSet, io::IsTerminal, path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use workflow::diagnostic::{Colour, Diagnostic, has_errors};
+use workflow::{
+    diagnostic::{Colour, Diagnostic, has_errors},
+    github::place::FOLDERS,
+};
 
-use crate::calls::Local;
+use crate::calls::{Local, workflows};
 
 /// Check workflow files: errors with line and column, and what to do about them
 ///
@@ -14,8 +17,8 @@ use crate::calls::Local;
 /// Those of other repositories are not fetched; a warning says so.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Workflow files
-    #[arg(required = true, value_name = "FILE")]
+    /// Workflow files, or folders: a checkout, or one of workflows
+    #[arg(required = true, value_name = "FILE|DIR")]
     files: Vec<PathBuf>,
     /// One line for each finding: FILE:LINE:COLUMN: LEVEL: MESSAGE
     #[arg(long)]
@@ -33,8 +36,8 @@ pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
     let mut all = Vec::new();
     // A file that several call is complained of once.
     let mut said = HashSet::new();
-    for file in &args.files {
-        let read = Local::read(file).await?;
+    for file in files(&args.files)? {
+        let read = Local::read(&file).await?;
         failed |= has_errors(&read.findings);
         let new: Vec<&Diagnostic> = read.findings.iter().filter(|finding| said.insert(finding.to_string())).collect();
         if args.json {
@@ -49,6 +52,25 @@ pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
         println!("{}", serde_json::to_string_pretty(&all).context("the findings have no JSON form")?);
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Those that are named, and those of the folders that are.
+fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in named {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let found: Vec<PathBuf> = if FOLDERS.iter().any(|folder| path.ends_with(folder)) {
+            workflows(path)
+        } else {
+            FOLDERS.iter().flat_map(|folder| workflows(&path.join(folder))).collect()
+        };
+        ensure!(!found.is_empty(), "{}: no workflow files there, nor in its {}", path.display(), FOLDERS.join(", "));
+        files.extend(found);
+    }
+    Ok(files)
 }
 
 fn json_of(finding: &Diagnostic) -> Value {

@@ -7,6 +7,7 @@ mod dev;
 mod doctor;
 mod eval;
 mod exec;
+mod images;
 mod lint;
 mod manual;
 mod plan;
@@ -24,7 +25,8 @@ Exit codes:
   0    done; of a run: success, or nothing to do
   1    of a run: failure; of lint, plan, verify and doctor: something is wrong
   2    it could not be done: a wrong flag, file or key, or nobody answered; the message says what to do
-  130  of a run: cancelled";
+  130  of a run: cancelled
+  141  nobody reads what is printed any more";
 
 /// CI/CD for Nostr git: a coordinator hears job events on relays, workers run them in containers
 ///
@@ -67,6 +69,9 @@ enum Command {
 async fn main() -> ExitCode {
     let command = Cli::parse().command;
     log_to_stderr();
+    if !matches!(command, Command::Coordinator(_) | Command::Worker(_) | Command::Dev(_) | Command::Exec(_)) {
+        end_with_the_reader();
+    }
     // One provider for every TLS user of the process; a second call would be the only way to fail.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match run(command).await {
@@ -113,7 +118,25 @@ fn log_to_stderr() {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .with_target(false)
+        // Where standard error is gone there is nowhere to say so.
+        .log_internal_errors(false)
         .init();
+}
+
+/// The code with which a shell shows that a program ended at a closed pipe: 128 and SIGPIPE.
+const CLOSED_PIPE: i32 = 141;
+
+/// Ends without a word where nobody reads what is printed any more (`longshore lint … | head`). Not for commands with
+/// jobs to bring to an end: `println!` tells of a closed pipe by a panic only.
+fn end_with_the_reader() {
+    let otherwise = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let said = panic.payload().downcast_ref::<String>();
+        if said.is_some_and(|said| said.starts_with("failed ") && said.contains("Broken pipe")) {
+            std::process::exit(CLOSED_PIPE);
+        }
+        otherwise(panic);
+    }));
 }
 
 #[allow(clippy::print_stderr)]

@@ -13,6 +13,7 @@ const row = (run) =>
   make("tr", { "data-id": run.id },
     make("td", {}, state(run.status)),
     make("td", {}, make("a", { href: "/runs/" + run.id }, (run.name || "run") + " #" + run.number),
+      make("span", { class: "quiet" }, " run " + run.serial),
       run.waits ? make("span", { class: "quiet" }, " " + run.waits) : null),
     make("td", { class: "any" }, repository(run.repository)),
     make("td", { class: "any" }, run.branch + " ", make("code", {}, run.commit.slice(0, 10))),

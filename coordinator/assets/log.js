@@ -7,6 +7,7 @@ const ROW = 20; // pixels, as in page.css
 const CHUNK = 500; // lines fetched at once
 const KEPT = 60; // chunks kept
 const TALLEST = 15000000; // pixels that browsers can scroll through
+const LATE = 200; // milliseconds that lines are waited for before the view moves
 const AROUND = 15; // lines drawn above and below what is in sight
 
 const GROUP = /^(?:##\[group\]|::group::)/;
@@ -145,18 +146,25 @@ export const liveLog = (log) => {
     });
   };
 
-  const show = (number) => {
-    folds = folds.filter(([first, last]) => number < first || number > last);
-    tall.style.height = height() + "px";
-    stick.checked = false;
-    log.scrollTop = ((placeOf(number) - 1 - inSight() / 3) * ROW) / scale();
-    line(number); // asked for now, not a frame later
-    draw();
-  };
   const mark = (number) => {
     here = number;
     history.replaceState(null, "", "?" + of + "&line=" + number);
     draw();
+  };
+  // Moves when the lines are there, unless they are late: one picture, and no empty one before it.
+  let moves = 0;
+  const show = async (number) => {
+    const mine = ++moves;
+    here = number;
+    stick.checked = false;
+    const sight = [number - inSight(), number, number + inSight()].filter((one) => one >= 1 && one <= total);
+    const lines = sight.map((one) => chunk(Math.floor((one - 1) / CHUNK)).loading);
+    await Promise.race([Promise.all(lines), new Promise((done) => setTimeout(done, LATE))]);
+    if (mine !== moves) return;
+    folds = folds.filter(([first, last]) => number < first || number > last);
+    tall.style.height = height() + "px";
+    log.scrollTop = ((placeOf(number) - 1 - inSight() / 3) * ROW) / scale();
+    mark(number);
   };
 
   const fold = async (number) => {
@@ -195,7 +203,6 @@ export const liveLog = (log) => {
     const found = pick() ?? (way > 0 ? search.lines[0] : search.lines.at(-1));
     if (found === undefined) { status.textContent = "“" + search.text + "” is not in this log"; return draw(); }
     status.textContent = "line " + found + ", match " + (search.lines.indexOf(found) + 1) + " of " + search.lines.length + (search.next === null ? "" : " or more");
-    mark(found);
     show(found);
   };
 
@@ -212,7 +219,6 @@ export const liveLog = (log) => {
   jump.addEventListener("submit", (event) => {
     event.preventDefault();
     const number = Math.min(Math.max(1, Number(goto.value) || 1), total);
-    mark(number);
     show(number);
   });
   const box = (text, checked, changed) => {

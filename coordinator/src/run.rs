@@ -192,6 +192,9 @@ pub struct State {
     pub expired_at: Option<Millis>,
     /// Why it could not be planned, for its author: the run's log shows it.
     pub message: Option<String>,
+    /// Why its files could not be had when they were last asked for in vain, for people.
+    #[serde(default)]
+    pub delayed: Option<String>,
     /// Whether the request brought secrets; jobs get them only where the commit is trusted.
     pub secrets: bool,
     /// Their names.
@@ -280,6 +283,11 @@ pub enum Wait {
         environment: String,
         /// Who may give it, 64 hex; empty in lists.
         approvers: Vec<String>,
+    },
+    /// Files of its repository that can't be had yet: in lists, for a run that is not planned.
+    Files {
+        /// Why, for people.
+        why: String,
     },
     /// A moment.
     Timer {

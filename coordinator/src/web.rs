@@ -235,6 +235,7 @@ pub fn router(web: Web) -> Router {
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(pool::ready))
         .merge(blossom::routes())
+        .fallback(page::nothing)
         .layer(header(header::CONTENT_SECURITY_POLICY, POLICY))
         .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(header(header::REFERRER_POLICY, "no-referrer"))

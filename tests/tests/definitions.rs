@@ -250,7 +250,12 @@ async fn a_terminal_publishes_lists_shows_compares_and_withdraws_definitions() {
     stage.run(PATH).await.said("first").await;
     std::fs::write(&file, says("second")).unwrap();
     let second = stage.printed(&owner, &publish).await;
-    let stranger = stage.printed(&Keys::generate(), &publish).await;
+    let stranger = Keys::generate();
+    let refused = stage.longshore(&stranger, &publish).await;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(2) && said.contains("nor one of its maintainers"), "{refused:?}");
+    let stranger = stage.world.define(&stranger, PATH, Some(&says("stranger")), at(2)).await.unwrap();
+    let stranger = serde_json::json!({"id": stranger.id.to_hex()});
     let ended = stage.run(PATH).await;
     ended.said("second").await;
     assert_eq!(ended.run["supplied"][0]["event"], second["id"]);

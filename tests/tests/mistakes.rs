@@ -72,6 +72,53 @@ fn a_workflow_that_is_not_there_is_answered_with_those_that_are() {
 }
 
 #[test]
+fn a_checkout_an_event_and_a_label_that_do_not_exist_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkout = checkout(folder.path(), FINE);
+    says(&["exec", "nope"], &[], &["nope: there is no such folder"]);
+    says(&["exec", &checkout, "--event", "pull_reqest"], &[], &["pull_reqest: unknown event", "pull_request"]);
+    says(&["exec", &checkout, "--image", "ubuntu-latest"], &[], &["LABEL=IMAGE", "there is no = in it"]);
+    let host = ["exec", &checkout, "--sandbox", "host", "--ref", "nope"];
+    assert!(longshore(&host, &[]).1.contains("--ref nope: the checkout has no refs/heads/nope"));
+}
+
+#[test]
+fn flags_are_checked_before_the_engine_is_asked_for_anything() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkout = checkout(folder.path(), FINE);
+    let nowhere = format!("unix://{}/none.sock", folder.path().display());
+    let secrets = ["exec", &checkout, "--secrets-file", "nope"];
+    says(&secrets, &[("DOCKER_HOST", &nowhere)], &["cannot read nope"]);
+}
+
+#[test]
+fn an_expression_without_contexts_tells_how_to_give_some() {
+    says(&["eval", "github.ref"], &[], &["Unrecognized named-value", "--context"]);
+}
+
+#[test]
+fn a_folder_is_linted_by_its_workflow_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkout = checkout(folder.path(), &FINE.replace("runs-on", "run-on"));
+    for path in [checkout.clone(), format!("{checkout}/.github/workflows")] {
+        says(&["lint", "--short", &path], &[], &["/.github/workflows/ci.yml:4:5: error"]);
+    }
+    let empty = folder.path().to_string_lossy();
+    says(&["lint", &empty], &[], &["no workflow files", ".github/workflows"]);
+}
+
+#[test]
+fn a_reader_that_leaves_ends_the_command_without_a_word() {
+    let program = binary("longshore").unwrap();
+    for arguments in ["eval 1", "completions bash"] {
+        let line = format!("{{ sleep 1; '{}' {arguments}; }} | true", program.display());
+        let output = Command::new("bash").args(["-c", &line]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.is_empty(), "{arguments}: {said}");
+    }
+}
+
+#[test]
 fn a_mistake_in_yaml_has_line_and_column() {
     let folder = tempfile::tempdir().unwrap();
     let checkout = checkout(folder.path(), &FINE.replace("runs-on", "run-on"));
@@ -214,4 +261,20 @@ fn a_relay_that_does_not_answer_is_named() {
 fn a_coordinator_that_does_not_answer_is_named() {
     let server = format!("http://127.0.0.1:{}", free_port().unwrap());
     says(&["runs", "--server", &server], &[], &["no coordinator answers", &server, "--server"]);
+    says(&["runs", "--server", "localhost:99"], &[], &["localhost:99", "write it as http://HOST:PORT"]);
+    says(&["verify", "8", "--server", &server], &[], &["no coordinator answers", &server]);
+    says(&["verify", "eight", "--server", &server], &[], &["eight", "neither a run's number nor an event id"]);
+}
+
+#[test]
+fn what_no_pool_could_run_is_not_asked_of_one() {
+    let pool = "7e7e9c42a91bfef19fa929e5fda1b72e0ebc1a4c1141673e2794234d86addf4e";
+    let repository = format!("30617:{pool}:demo");
+    let submit = |more: &[&'static str], to: &'static str, words: &[&str]| {
+        let asked = ["submit", "--repository", &repository, "--to", to];
+        says(&[asked.as_slice(), more].concat(), &[], words);
+    };
+    submit(&["-W", ".github/workflows/ci.yml"], "abc", &["--to", "abc", "not a public key"]);
+    submit(&["-W", "nope.yml"], pool, &["--workflow", "nope.yml", ".github/workflows"]);
+    submit(&["-W", ".github/workflows/ci.yml", "--commit", "1234"], pool, &["--commit", "1234", "hex digits"]);
 }

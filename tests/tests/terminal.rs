@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
+    io::{BufRead as _, BufReader},
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     time::Duration,
 };
 
@@ -85,6 +86,23 @@ fn exec_shows_a_tree_below_the_log_in_a_terminal_and_plain_lines_elsewhere() {
     for line in ["build: failure: a step failed", "  warning: a.rs:3: take care", "  | # Summary", "after: skipped"] {
         assert!(end.lines().any(|found| found.starts_with(line)), "{line:?}: {end}");
     }
+}
+
+#[test]
+fn exec_that_is_told_to_terminate_cancels_its_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let workflow =
+        "on: push\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n      - run: echo begun; exec sleep 60\n";
+    let repository = Repository::create(&folder.path().join("checkout")).unwrap();
+    repository.commit("first", &[(".github/workflows/ci.yml", workflow)]).unwrap();
+    let mut command = Command::new(binary("longshore").unwrap());
+    command.args(["exec", "--sandbox", "host"]).arg(&repository.path).stdout(Stdio::piped());
+    let mut run = command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")).spawn().unwrap();
+    let mut lines = BufReader::new(run.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().ends_with("| begun")));
+    let kill = format!("kill -TERM {}", run.id());
+    assert!(Command::new("bash").args(["-c", &kill]).status().unwrap().success());
+    assert_eq!(run.wait().unwrap().code(), Some(130));
 }
 
 #[tokio::test(flavor = "multi_thread")]

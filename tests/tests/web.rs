@@ -239,6 +239,21 @@ async fn annotations_summaries_and_commits_of_actions_stand_in_the_answer_and_on
 }
 
 #[tokio::test]
+async fn an_unknown_address_is_a_page_for_browsers_and_json_for_others() {
+    let server = Server::start().await;
+    for path in ["/nope", "/runs", "/a/b/c"] {
+        let answer = server.http.get(format!("{}{path}", server.url)).header("accept", "text/html,*/*").send();
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), 404, "{path}");
+        assert!(answer.text().await.unwrap().contains("<a href=\"/\">Runs</a>"), "{path}");
+        let answer = server.get(path).await;
+        assert_eq!(answer.status(), 404, "{path}");
+        let problem: Value = answer.json().await.unwrap();
+        assert!(problem["error"].is_string(), "{path}: {problem}");
+    }
+}
+
+#[tokio::test]
 async fn a_private_run_answers_its_readers_alone_and_others_as_if_it_were_not_there() {
     let server = Server::start().await;
     let (reader, stranger) = (Keys::generate(), Keys::generate());

@@ -42,7 +42,7 @@ pub async fn run(config: Config, sandbox: Arc<dyn Sandbox>, shutdown: Shutdown) 
 /// The back end that a configuration asks for.
 pub async fn sandbox(config: &Config) -> anyhow::Result<Arc<dyn Sandbox>> {
     if config.sandbox == "host" {
-        return Ok(Host::new().context("sandbox = \"host\"")?);
+        return Ok(Host::new().context("the host sandbox")?);
     }
     let limits = Limits { memory: config.limits.memory, processes: config.limits.processes, ..Limits::default() };
     let name = if config.name.is_empty() { "worker" } else { &config.name };
@@ -50,5 +50,5 @@ pub async fn sandbox(config: &Config) -> anyhow::Result<Arc<dyn Sandbox>> {
     let pool = link::identity_of(&config.identity_file).unwrap_or_else(|| "local".into());
     let docker =
         DockerConfig { worker: name.to_owned(), pool, pool_size: config.pool.size, limits, ..DockerConfig::default() };
-    Ok(Docker::connect(docker).await.context("sandbox = \"docker\"")?)
+    Ok(Docker::connect(docker).await.context("the docker sandbox")?)
 }

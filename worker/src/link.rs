@@ -174,7 +174,7 @@ pub async fn run(config: Config, executor: Arc<dyn Executor>, shutdown: Shutdown
             }
             Ended::Refused(reason) => error!(reason, "the coordinator refuses this worker; trying again"),
             Ended::Unreachable(reason) => {
-                warn!(coordinator = worker.config.coordinator, reason, "no coordinator there; trying again");
+                warn!(coordinator = worker.config.coordinator, reason, "no session with a coordinator; trying again");
             }
         }
         tokio::select! {

@@ -27,6 +27,8 @@ use crate::yaml::{self, Limits, MergeKeys, Node};
 
 use report::Report;
 
+pub use schema::EVENTS;
+
 /// GitHub's own depth limit for a workflow file.
 pub const LIMITS: Limits = Limits { bytes: 1 << 20, depth: 50, nodes: 200_000 };
 

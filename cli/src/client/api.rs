@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nostr::{EventBuilder, JsonUtil, Keys, Kind, Tag};
 use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
@@ -41,6 +41,8 @@ impl Server {
     }
 
     pub(crate) fn connect(&self) -> Result<Api> {
+        let named = ["http://", "https://"].iter().any(|scheme| self.server.starts_with(scheme));
+        ensure!(named, "--server {:?}: write it as http://HOST:PORT or https://HOST", self.server);
         let http = reqwest::Client::builder().build().context("no HTTP client")?;
         Ok(Api { base: self.server.trim_end_matches('/').to_owned(), keys: self.keys()?, http })
     }
@@ -97,7 +99,7 @@ impl Api {
             }
             _ => "",
         };
-        bail!("{} says {}: {}{remedy}", self.base, status.as_u16(), reason.trim())
+        bail!("{} says {}: {}{remedy}", self.base, status.as_u16(), told(&reason))
     }
 
     /// The same, whatever the status.
@@ -118,6 +120,13 @@ impl Api {
     }
 }
 
+/// The reason that an answer of the API gives; any other answer as it came.
+fn told(answer: &str) -> String {
+    let problem: Option<Value> = serde_json::from_str(answer).ok();
+    let error = problem.and_then(|problem| problem["error"].as_str().map(str::to_owned));
+    error.unwrap_or_else(|| answer.trim().to_owned())
+}
+
 /// The header of NIP-98; a body is signed for with its hash.
 fn authorization(keys: &Keys, url: &str, method: &str, body: Option<&str>) -> Result<String> {
     let mut tags = vec![["u", url], ["method", method]];
@@ -131,4 +140,20 @@ fn authorization(keys: &Keys, url: &str, method: &str, body: Option<&str>) -> Re
 fn base64(bytes: &[u8]) -> String {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_by_its_reason_alone() {
+        for (answer, reason) in [
+            (r#"{"error":"no such run"}"#, "no such run"),
+            (r#"{"other":1}"#, r#"{"other":1}"#),
+            ("bad gateway\n", "bad gateway"),
+        ] {
+            assert_eq!(told(answer), reason);
+        }
+    }
 }

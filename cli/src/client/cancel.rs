@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::api::Server;
+use super::{api::Server, stream::Run};
+use crate::terminal::printable::printable;
 
 /// Cancel a run
 ///
@@ -22,7 +23,17 @@ pub(crate) struct Args {
 
 #[allow(clippy::print_stdout)]
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
-    args.server.connect()?.post(&format!("/api/runs/{}/cancel", args.run)).await?;
+    let api = args.server.connect()?;
+    let run: Run = api.get(&format!("/api/runs/{}", args.run)).await?;
+    if let Some(conclusion) = &run.conclusion {
+        if args.json {
+            println!("{}", serde_json::json!({"run": args.run, "state": conclusion}));
+        } else {
+            println!("run {} has ended already: {}", run.serial, printable(conclusion));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    api.post(&format!("/api/runs/{}/cancel", args.run)).await?;
     if args.json {
         println!("{}", serde_json::json!({"run": args.run, "state": "cancelling"}));
     } else {

@@ -5,12 +5,14 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use coordinator::source::{
     address::Address,
+    announcement::maintainers,
     definition::{self, Definition},
 };
 use nostr::{Event, EventBuilder, Filter, JsonUtil as _, Keys, Kind, Tag, Timestamp};
+use nostr_sdk::Client;
 use serde_json::Value;
 use workflow::{
     diagnostic::{Colour, has_errors, render},
@@ -162,6 +164,7 @@ impl To {
         let keys = submit::keys(self.key_file.as_ref())?;
         let repository = address(&self.repository)?;
         let client = relay::connect(&self.relays).await?;
+        may_define(&client, &repository, &keys).await?;
         // Later than what we said before, or relays would not take it.
         let earlier = Filter::new().kind(Kind::from(definition::KIND)).author(keys.public_key());
         let earlier = relay::find(&client, vec![earlier]).await?;
@@ -181,6 +184,34 @@ impl To {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// What somebody who is neither owner nor maintainer defines counts for nobody.
+#[allow(clippy::print_stderr)]
+async fn may_define(client: &Client, repository: &str, keys: &Keys) -> Result<()> {
+    let mut parts = repository.splitn(3, ':').skip(1);
+    let (owner, identifier) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let key = keys.public_key().to_hex();
+    if key == owner {
+        return Ok(());
+    }
+    let announced = Filter::new().kind(Kind::GitRepoAnnouncement).identifier(identifier);
+    let announced = relay::find(client, vec![announced]).await?;
+    // A pool may take the word of maintainers' maintainers: whom it may leave out is not for us to say.
+    let maintainers = maintainers(owner, identifier, &announced, true);
+    let found = announced.iter().any(|event| event.pubkey.to_hex() == owner);
+    ensure!(
+        !found || maintainers.contains(&key),
+        "{key} is neither the owner of {repository} nor one of its maintainers: what it signs counts for nobody; sign \
+         with one of theirs, or have the owner list it in the announcement (30617)"
+    );
+    if !found {
+        eprintln!(
+            "warning: no relay asked here has the announcement (30617) of {repository}: it counts only if {key} is one \
+             of its maintainers"
+        );
+    }
+    Ok(())
 }
 
 fn signed(keys: &Keys, repository: &str, path: &str, text: Option<&str>, at: Timestamp) -> Result<Event> {

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use coordinator::config::keys::{Keys, make_keys, write_new};
+use nostr::{PublicKey, ToBech32};
 
 /// Relays that the Budabit client always uses: a new pool that listens elsewhere hears no press of its button.
 const RELAYS: [&str; 5] = [
@@ -53,10 +54,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (coordinator, worker) = (folder.join("coordinator.toml"), folder.join("worker.toml"));
     write_new(&coordinator, 0o600, &coordinator_toml(args, &folder, &keys))?;
     write_new(&worker, 0o600, &worker_toml(args, &folder))?;
+    let npub = PublicKey::from_hex(&keys.pubkey)?.to_bech32()?;
 
     if args.json {
         let made = serde_json::json!({
-            "pubkey": keys.pubkey.to_string(), "worker_identity": keys.worker_identity,
+            "pubkey": keys.pubkey.to_string(), "npub": npub, "worker_identity": keys.worker_identity,
             "coordinator": coordinator, "worker": worker,
         });
         std::io::stdout().write_all(format!("{made:#}\n").as_bytes())?;
@@ -64,6 +66,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let mut text = String::new();
     writeln!(text, "pubkey           {}", keys.pubkey)?;
+    writeln!(text, "npub             {npub}")?;
     writeln!(text, "worker identity  {}", keys.worker_identity)?;
     writeln!(text, "coordinator      longshore coordinator --config {}", coordinator.display())?;
     writeln!(text, "worker           longshore worker --config {}", worker.display())?;

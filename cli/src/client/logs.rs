@@ -1,6 +1,11 @@
 //! `longshore logs`: a run's log, live or as far as it goes.
 
-use std::{collections::BTreeMap, pin::pin, process::ExitCode, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::pin,
+    process::ExitCode,
+    time::Duration,
+};
 
 use ::coordinator::log::beside::Beside;
 use anyhow::{Result, bail};
@@ -25,8 +30,8 @@ pub(crate) struct Args {
     /// Follow the log until the run ends
     #[arg(short, long)]
     follow: bool,
-    /// Only this job
-    #[arg(long, value_name = "KEY")]
+    /// Only this job: its id, with every leg of its matrix and every job that it calls, or the key of one (test/0)
+    #[arg(long, value_name = "ID")]
     job: Option<String>,
     /// Print each piece of the log as JSON, one object a line: job, attempt, lines
     #[arg(long)]
@@ -35,6 +40,7 @@ pub(crate) struct Args {
     server: Server,
 }
 
+#[allow(clippy::print_stderr)]
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let api = args.server.connect()?;
     let mut shown = Shown { only: args.job.clone(), json: args.json, ..Shown::default() };
@@ -48,6 +54,12 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         return Ok(code_of(shown.conclusion.as_deref()));
     }
     let state: Run = api.get(&format!("/api/runs/{}", args.run)).await?;
+    if state.phase == "planning" {
+        let why = state.waits.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+        eprintln!("run {} is being planned and has no log yet{}", state.serial, printable(&why));
+        return Ok(ExitCode::SUCCESS);
+    }
+    known(&state, args.job.as_deref())?;
     // Of a run that goes on, what is there now is what comes before the stream pauses.
     let limit = if state.phase == "done" { Duration::MAX } else { Duration::from_millis(500) };
     let path = format!("/api/runs/{}/logs", args.run);
@@ -60,9 +72,29 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A job that was asked for has to be one of the run's.
+fn known(run: &Run, wanted: Option<&str>) -> Result<()> {
+    let Some(wanted) = wanted else { return Ok(()) };
+    if run.jobs.iter().any(|job| is_of(&job.key, wanted)) {
+        return Ok(());
+    }
+    let keys: BTreeSet<&str> = run.jobs.iter().map(|job| job.key.as_str()).collect();
+    let there = if keys.is_empty() { "no jobs".to_owned() } else { keys.into_iter().collect::<Vec<_>>().join(", ") };
+    bail!("--job {wanted}: no such job; run {} has {}", run.serial, printable(&there))
+}
+
+/// Whether a key is that of this job, of a leg of its matrix, or of a job that it calls. A leg is a number in the key.
+fn is_of(key: &str, wanted: &str) -> bool {
+    let named = |part: &&str| !part.bytes().all(|byte| byte.is_ascii_digit());
+    let id = key.split('/').filter(named).collect::<Vec<_>>().join("/");
+    let below = |name: &str| name.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    below(key) || below(&id)
+}
+
 /// What was shown so far.
 #[derive(Default)]
 struct Shown {
+    /// The job that was asked for.
     only: Option<String>,
     json: bool,
     names: BTreeMap<String, String>,
@@ -77,6 +109,10 @@ impl Shown {
         match event.kind.as_str() {
             "run" => {
                 let run: Run = serde_json::from_str(&event.data)?;
+                // Only of a run that has ended are all jobs known.
+                if run.phase == "done" {
+                    known(&run, self.only.as_deref())?;
+                }
                 self.names.extend(run.jobs.into_iter().map(|job| (job.key, job.name)));
                 self.conclusion = run.conclusion;
             }
@@ -91,7 +127,7 @@ impl Shown {
     #[allow(clippy::print_stdout)]
     fn lines(&mut self, data: &str) -> Result<()> {
         let lines: Lines = serde_json::from_str(data)?;
-        if self.only.as_ref().is_some_and(|only| *only != lines.job) {
+        if self.only.as_ref().is_some_and(|only| !is_of(&lines.job, only)) {
             return Ok(());
         }
         if self.json {
@@ -129,5 +165,37 @@ fn sign(conclusion: &str) -> &'static str {
         "success" => "✅",
         "skipped" => "⏭",
         _ => "❌",
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_asked_for_by_its_id_or_by_the_key_of_a_leg() {
+        for (key, wanted, shown) in [
+            ("build", "build", true),
+            ("build", "buil", false),
+            ("test/0", "test", true),
+            ("test/0", "test/0", true),
+            ("test/0", "test/1", false),
+            ("call/1/deploy/0", "call/deploy", true),
+            ("call/1/deploy/0", "call", true),
+            ("call/1/deploy/0", "deploy", false),
+            ("build", "", false),
+        ] {
+            assert_eq!(is_of(key, wanted), shown, "{key} {wanted}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_job_is_answered_with_those_there_are() {
+        let run = r#"{"serial":8,"phase":"done","jobs":[{"key":"build","name":"Build"},{"key":"test/0","name":"T"}]}"#;
+        let run: Run = serde_json::from_str(run).unwrap();
+        assert!(known(&run, Some("test")).is_ok() && known(&run, None).is_ok());
+        let said = known(&run, Some("nope")).map_or_else(|error| error.to_string(), |()| String::new());
+        assert_eq!(said, "--job nope: no such job; run 8 has build, test/0");
     }
 }

@@ -56,13 +56,11 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             "" => text(run, "phase"),
             ended => ended.to_owned(),
         };
-        let reference = text(run, "reference");
-        let reference = ["refs/heads/", "refs/tags/"].iter().find_map(|prefix| reference.strip_prefix(prefix));
         vec![
             run["serial"].to_string(),
             state,
             text(run, "name"),
-            reference.map_or_else(|| text(run, "reference"), str::to_owned),
+            text(run, "branch"),
             short(&text(run, "commit")),
             text(run, "event"),
             text(run, "id"),

@@ -27,7 +27,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         println!("{run:#}");
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{} #{}, {}", text(&run, "name"), run["serial"], state(&run));
+    println!("{} #{} (run {}), {}", text(&run, "name"), run["number"], run["serial"], state(&run));
     for (label, key) in [
         ("repository", "repository"),
         ("commit", "commit"),

@@ -20,6 +20,9 @@ const AGAIN: Duration = Duration::from_millis(300);
 pub(crate) struct Run {
     #[serde(default)]
     pub(crate) serial: u64,
+    /// Counts the runs of one workflow.
+    #[serde(default)]
+    pub(crate) number: u64,
     #[serde(default)]
     pub(crate) name: String,
     pub(crate) phase: String,

@@ -2,8 +2,8 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
-use coordinator::source::address::Address;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use coordinator::{plan::workflow_path, source::address::Address};
 use nostr::{
     Event, EventBuilder, Filter, FromBech32, JsonUtil as _, Keys, Kind, PublicKey, Tag, ToBech32, nips::nip44,
 };
@@ -71,10 +71,18 @@ pub(crate) const NO_KEY: &str =
 
 /// Exit code: 0 success, 1 failure, 130 cancelled.
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    let pool = PublicKey::from_bech32(&args.to).or_else(|_| PublicKey::from_hex(&args.to));
+    let Ok(pool) = pool else { bail!("--to {:?}: not a public key (npub1… or 64 hex digits)", args.to) };
+    // What no pool could run is not asked of one.
+    workflow_path(&args.workflow).map_err(|why| anyhow!("--workflow: {why}"))?;
+    let hex = args.commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+    // A pool completes what begins a commit that it has.
+    ensure!(
+        args.commit.is_empty() || (hex && (7..=64).contains(&args.commit.len())),
+        "--commit {:?}: expected the commit's hex digits, at least the first 7",
+        args.commit
+    );
     let keys = keys(args.key_file.as_ref())?;
-    let pool = PublicKey::from_bech32(&args.to)
-        .or_else(|_| PublicKey::from_hex(&args.to))
-        .with_context(|| format!("--to {:?} is neither an npub nor 64 hex digits", args.to))?;
     let publisher = Keys::generate();
     let (run, job) = pair(&args, &keys, &publisher, pool)?;
     let client = relay::connect(&args.relays).await?;
@@ -163,7 +171,7 @@ pub(crate) fn keys(file: Option<&PathBuf>) -> Result<Keys> {
         Some(path) => {
             std::fs::read_to_string(path).with_context(|| format!("cannot read the key {}", path.display()))?
         }
-        None => std::env::var("LONGSHORE_NSEC").context(NO_KEY)?,
+        None => std::env::var("LONGSHORE_NSEC").map_err(|_| anyhow!(NO_KEY))?,
     };
     Keys::parse(text.trim()).context("the key is neither nsec1… nor 64 hex digits")
 }
@@ -188,8 +196,9 @@ fn pair(args: &Args, keys: &Keys, publisher: &Keys, pool: PublicKey) -> Result<(
         ],
     )?;
     let owner = PublicKey::from_hex(&repository.owner)?.to_bech32()?;
-    let hints =
-        args.relays.iter().map(|relay| url::form_urlencoded::byte_serialize(relay.as_bytes()).collect::<String>());
+    // The address may name relays that know the repository, which are not those of the pool.
+    let relays = args.relays.iter().chain(repository.relays.iter().filter(|relay| !args.relays.contains(relay)));
+    let hints = relays.map(|relay| url::form_urlencoded::byte_serialize(relay.as_bytes()).collect::<String>());
     let place = std::iter::once(owner).chain(hints).chain(std::iter::once(repository.identifier.clone()));
     let mut tags = vec![
         vec!["p".to_owned(), pool.to_hex()],

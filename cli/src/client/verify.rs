@@ -4,10 +4,11 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use nostr::{Event, EventId, Filter, FromBech32, JsonUtil, Kind, nips::nip19::Nip19Event};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{
+    api::Server,
     chain::{Chain, Check, LogClaim},
     relay,
 };
@@ -19,7 +20,7 @@ const LOG_LIMIT: usize = 64 << 20;
 /// Check the chain of one run: every id and signature, who signed what, and the hash of the log
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Id of the run (5401) or job (5100) event: hex, note1… or nevent1…
+    /// Id of the run (5401) or job (5100) event: hex, note1… or nevent1…; or the run's number, asked of the coordinator
     id: String,
     /// Relays that have the events; may be repeated
     #[arg(long = "relay", value_name = "URL", env = "LONGSHORE_RELAY", value_delimiter = ',')]
@@ -33,12 +34,19 @@ pub(crate) struct Args {
     /// Print JSON: every check, and its problem where it has one
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    server: Server,
 }
 
 /// Exit code 0 where everything holds, 1 where something does not.
 #[allow(clippy::print_stdout)]
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
-    let id = event_id(&args.id)?;
+    let id = match (event_id(&args.id), args.id.parse::<u64>()) {
+        (Ok(id), _) => id,
+        // Only the coordinator knows which events a number stands for.
+        (Err(_), Ok(number)) => job_of(&args.server, number).await?,
+        (Err(error), Err(_)) => return Err(error),
+    };
     let mut events = match &args.events {
         Some(path) => read_events(path)?,
         None => Vec::new(),
@@ -70,6 +78,13 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// The job event of a run by its number.
+async fn job_of(server: &Server, number: u64) -> Result<EventId> {
+    let run: Value = server.connect()?.get(&format!("/api/runs/{number}")).await?;
+    let id = run["job_event"].as_str().with_context(|| format!("run {number} was not asked for by an event"))?;
+    EventId::parse(id).with_context(|| format!("run {number}: {id:?} is no event id"))
+}
+
 fn event_id(text: &str) -> Result<EventId> {
     let text = text.trim().trim_start_matches("nostr:");
     if let Ok(id) = EventId::parse(text) {
@@ -78,7 +93,7 @@ fn event_id(text: &str) -> Result<EventId> {
     let event = Nip19Event::from_bech32(text);
     event
         .map(|event| event.event_id)
-        .with_context(|| format!("{text:?} is no event id (64 hex digits, note1…, nevent1…)"))
+        .with_context(|| format!("{text:?} is neither a run's number nor an event id (hex, note1…, nevent1…)"))
 }
 
 fn read_events(path: &PathBuf) -> Result<Vec<Event>> {

@@ -89,7 +89,7 @@ impl Watched {
         if self.json {
             println!("{data}");
         }
-        let title = format!("{} #{}", run.name, run.serial);
+        let title = format!("{} #{} (run {})", run.name, run.number, run.serial);
         let state = run.conclusion.as_deref().unwrap_or(&run.phase);
         self.say("", &title, &because(state, run.waits.as_deref()));
         if let Some(screen) = &mut self.screen {
@@ -149,7 +149,11 @@ fn standing(job: &Job) -> (Mark, String) {
         (None, "running" | "cancelling") => Mark::Running,
         _ => Mark::Waiting,
     };
-    let reason = job.reason.as_ref().map(|reason| format!("{} {}", reason.kind, reason.detail).trim().to_owned());
+    let reason = job.reason.as_ref().map(|reason| {
+        // A detail may begin with its kind: "cancelled by …".
+        let detail = reason.detail.strip_prefix(&reason.kind).unwrap_or(&reason.detail).trim();
+        format!("{} {detail}", reason.kind).trim().to_owned()
+    });
     (mark, reason.or_else(|| job.waits.clone()).unwrap_or_default())
 }
 

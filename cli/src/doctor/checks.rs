@@ -29,7 +29,10 @@ const MEMORY: u64 = 4 << 30;
 /// What configurations ask for.
 #[derive(Debug, Default)]
 pub(super) struct Needs {
-    pub(super) relays: BTreeSet<String>,
+    /// Where jobs are heard.
+    pub(super) read: BTreeSet<String>,
+    /// Where results go.
+    pub(super) write: BTreeSet<String>,
     pub(super) images: BTreeSet<String>,
     /// A worker's jobs run in containers.
     pub(super) engine: bool,
@@ -82,7 +85,8 @@ fn configuration(file: &Path, needs: &mut Needs) -> Result<(&'static str, Vec<St
     let mut warnings = loaded.config.check()?;
     warnings.extend(loaded.warnings);
     let relays = loaded.config.relays;
-    needs.relays.extend(relays.read.into_iter().chain(relays.write));
+    needs.read.extend(relays.read);
+    needs.write.extend(relays.write);
     Ok(("coordinator", warnings))
 }
 
@@ -117,7 +121,8 @@ pub(super) async fn engine(images: &BTreeSet<String>) -> Vec<Finding> {
     findings
 }
 
-pub(super) async fn relays(relays: &[String]) -> Vec<Finding> {
+/// One relay that answers is enough to be heard: each purpose has a list, and of each list one must answer.
+pub(super) async fn relays(relays: &[String], purposes: &[(&str, &BTreeSet<String>)]) -> Vec<Finding> {
     if relays.is_empty() {
         let remedy = "name one with --relay, or a coordinator's configuration, to see whether it answers";
         return vec![Finding::note("relays", "none was named", remedy)];
@@ -136,11 +141,24 @@ pub(super) async fn relays(relays: &[String]) -> Vec<Finding> {
         }
     };
     let mut findings = join_all(relays.iter().map(reach)).await;
-    // One relay is enough to be heard.
-    if findings.iter().any(|finding| finding.state == Health::Good) {
+    let answering: Vec<&String> =
+        relays.iter().zip(&findings).filter(|(_, finding)| finding.state == Health::Good).map(|(url, _)| url).collect();
+    let silent = silent(purposes, &answering);
+    if !answering.is_empty() {
         findings.iter_mut().filter(|finding| finding.state == Health::Wrong).for_each(|f| f.state = Health::Note);
     }
+    findings.extend(silent);
     findings
+}
+
+/// Lists of which no relay answers.
+fn silent(purposes: &[(&str, &BTreeSet<String>)], answering: &[&String]) -> Vec<Finding> {
+    let dead = purposes.iter().filter(|(_, list)| !list.is_empty() && !list.iter().any(|url| answering.contains(&url)));
+    let finding = |(purpose, list): &(&str, &BTreeSet<String>)| {
+        let found = format!("none of the {} configured answers", list.len());
+        Finding::wrong(purpose, found, "check their addresses and the way to them; one that answers is enough")
+    };
+    dead.map(finding).collect()
 }
 
 pub(super) async fn coordinator(server: &Api) -> Finding {
@@ -191,6 +209,18 @@ fn judge(who: &str, theirs: SystemTime, ours: SystemTime) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn relays_are_wrong_where_none_of_a_list_answers() {
+        let list = |urls: &[&str]| urls.iter().map(|url| (*url).to_owned()).collect::<BTreeSet<_>>();
+        let (read, write, none) = (list(&["wss://a", "wss://b"]), list(&["wss://c"]), list(&[]));
+        let purposes = [("relays to read", &read), ("relays to write", &write), ("others", &none)];
+        let answering = "wss://b".to_owned();
+        let found = silent(&purposes, &[&answering]);
+        let wrong: Vec<_> = found.iter().map(|finding| (finding.what.as_str(), finding.state)).collect();
+        assert_eq!(wrong, [("relays to write", Health::Wrong)]);
+        assert_eq!(silent(&purposes, &[]).len(), 2);
+    }
 
     #[test]
     fn a_clock_that_is_off_is_told_with_its_direction() {

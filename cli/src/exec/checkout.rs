@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use ::coordinator::source::lock::{self, Lock};
 use workflow::github::place::FOLDERS;
+
+use crate::calls::workflows;
 
 /// A checkout and the commit that is run.
 pub(super) struct Checkout {
@@ -22,11 +24,17 @@ pub(super) struct Checkout {
 impl Checkout {
     /// Opens the repository that holds `directory`.
     pub(super) fn open(directory: &Path, reference: Option<&str>) -> Result<Self> {
-        let repository = git2::Repository::discover(directory).with_context(|| {
-            format!("{} is in no git repository: run git init and commit, then try again", directory.display())
+        let shown = directory.display();
+        ensure!(directory.is_dir(), "{shown}: there is no such folder; name a checkout");
+        let repository = git2::Repository::discover(directory).map_err(|error| match error.code() {
+            git2::ErrorCode::NotFound => {
+                anyhow!("{shown} is in no git repository: run git init and commit, then try again")
+            }
+            _ => anyhow!("{shown}: {}", error.message()),
         })?;
         let root = repository.workdir().context("a bare repository has no work tree to run")?.to_owned();
         let head = repository.head().context("the repository has no commit yet: commit, then try again")?;
+        let named = reference;
         let reference = match reference {
             Some(name) if name.starts_with("refs/") => name.to_owned(),
             Some(name) if repository.find_reference(&format!("refs/tags/{name}")).is_ok() => {
@@ -38,8 +46,11 @@ impl Checkout {
                 _ => "refs/heads/main".to_owned(),
             },
         };
-        let named = repository.find_reference(&reference).and_then(|found| found.peel_to_commit());
-        let commit = named.or_else(|_| head.peel_to_commit()).context("HEAD names no commit")?;
+        let found = repository.find_reference(&reference).and_then(|found| found.peel_to_commit());
+        if let (Some(name), Err(_)) = (named, &found) {
+            tracing::warn!("--ref {name}: the checkout has no {reference}; HEAD is run under that name");
+        }
+        let commit = found.or_else(|_| head.peel_to_commit()).context("HEAD names no commit")?;
         if is_dirty(&repository) {
             tracing::warn!("uncommitted changes are not part of the run, but for the workflow file itself");
         }
@@ -66,17 +77,8 @@ impl Checkout {
     }
 
     fn found(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        for folder in FOLDERS {
-            for entry in std::fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten() {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                if name.ends_with(".yml") || name.ends_with(".yaml") {
-                    found.push(format!("{folder}/{name}"));
-                }
-            }
-        }
-        found.sort();
-        found
+        let found = FOLDERS.iter().flat_map(|folder| workflows(&self.root.join(folder)));
+        found.filter_map(|path| Some(path.strip_prefix(&self.root).ok()?.to_string_lossy().into_owned())).collect()
     }
 
     /// The text of a file of the work tree.

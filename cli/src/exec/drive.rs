@@ -27,6 +27,7 @@ use worker::{
 use workflow::plan::{JobOrder, JobReport};
 
 use super::{
+    ending::Ending,
     report::{Logs, Report},
     view::Wanted,
 };
@@ -70,6 +71,7 @@ struct Driver {
 
 /// Runs a plan to its end.
 pub(super) async fn drive(work: Work, sandbox: Arc<dyn Sandbox>, sources: Arc<dyn Sources>) -> Result<Report> {
+    let mut ending = Ending::hear()?;
     let (say, mut said) = mpsc::unbounded_channel();
     let (state, _) = run::create(new(&work), now());
     let logs = Arc::new(Logs::new(work.view));
@@ -92,12 +94,12 @@ pub(super) async fn drive(work: Work, sandbox: Arc<dyn Sandbox>, sources: Arc<dy
                     driver.apply(Event::Finished { job, attempt, report });
                 }
             },
-            _ = tokio::signal::ctrl_c() => {
+            by = ending.asked() => {
                 asked_to_end += 1;
                 match asked_to_end {
                     1 => {
                         driver.logs.view.say("cancelling; press Ctrl-C again to end everything at once");
-                        driver.apply(Event::Cancel { by: "Ctrl-C".into() });
+                        driver.apply(Event::Cancel { by: by.into() });
                     }
                     _ => driver.kill.cancel(),
                 }

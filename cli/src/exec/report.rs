@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::{self, ErrorKind, Write as _},
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -10,7 +11,7 @@ use ::coordinator::{
     log::beside::Beside,
     run::{JobPhase, Phase, State, sentence},
 };
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use worker::log::Record;
 use workflow::plan::{Conclusion, JobReport};
@@ -169,14 +170,16 @@ impl Report {
     }
 
     /// Prints it, and gives the exit code.
-    #[allow(clippy::print_stdout, clippy::print_stderr)]
     pub(super) fn print(&self, json: bool) -> Result<ExitCode> {
-        if json {
-            println!("{}", serde_json::to_string_pretty(&self.json)?);
+        let printed = if json {
+            writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&self.json)?)
         } else {
-            eprintln!("{}", self.text);
+            writeln!(io::stderr(), "{}", self.text)
+        };
+        match printed {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("the result can't be printed"),
+            _ => Ok(ExitCode::from(self.code)),
         }
-        Ok(ExitCode::from(self.code))
     }
 }
 

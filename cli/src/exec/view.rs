@@ -1,6 +1,7 @@
 //! What a person sees of a run while it goes on: each line as it comes, and in a terminal the tree below them.
 
 use std::{
+    io::Write as _,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -64,11 +65,11 @@ impl View {
     }
 
     /// A line of our own.
-    #[allow(clippy::print_stdout)]
     pub(super) fn say(&self, line: &str) {
         match self {
             Self::Nothing => {}
-            Self::Lines => println!("{line}"),
+            // The run goes on where nobody reads it any more: its jobs are brought to an end all the same.
+            Self::Lines => drop(writeln!(std::io::stdout(), "{line}")),
             Self::Tree(_) => self.on_screen(|screen| screen.say(line, now())),
         }
     }

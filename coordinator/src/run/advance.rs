@@ -68,6 +68,7 @@ pub fn create(new: New, now: Millis) -> (State, Vec<Effect>) {
         cancelled: None,
         expired_at: None,
         message: None,
+        delayed: None,
         secrets: !new.secrets.is_empty(),
         secret_names: new.secrets,
         rules: new.rules,
@@ -113,6 +114,7 @@ impl Turn {
         match event {
             Event::Planned(planned) => self.planned(*planned),
             Event::Unplannable { message } => self.unplannable(message),
+            Event::Delayed { reason } => self.delayed(reason),
             Event::Accepted { job, worker } => self.accepted(&job, worker),
             Event::Begun { job, attempt } => self.begun(&job, attempt),
             Event::Finished { job, attempt, report } => self.finished(&job, attempt, report),
@@ -164,6 +166,17 @@ impl Turn {
             return Err(if self.over() { Refused::Terminal } else { Refused::Stale });
         }
         self.refuse(message);
+        Ok(())
+    }
+
+    fn delayed(&mut self, reason: String) -> Result<(), Refused> {
+        if !matches!(self.state.phase, Phase::Planning) {
+            return Err(if self.over() { Refused::Terminal } else { Refused::Stale });
+        }
+        if self.state.delayed.as_ref() == Some(&reason) {
+            return Err(Refused::Repeated);
+        }
+        self.state.delayed = Some(reason);
         Ok(())
     }
 

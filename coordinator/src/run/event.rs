@@ -16,6 +16,11 @@ pub enum Event {
         /// For people; the first line is the summary.
         message: String,
     },
+    /// Its files can't be had yet; they are asked for again.
+    Delayed {
+        /// For people: what is missing, or what did not answer.
+        reason: String,
+    },
     /// A worker accepted a job; a new attempt begins.
     Accepted {
         /// Job key.

@@ -241,6 +241,20 @@ fn what_cannot_be_planned_is_told_to_its_author() {
 }
 
 #[test]
+fn why_files_cannot_be_had_yet_is_kept_and_told_to_no_relay() {
+    let (state, _) = create(new_run(Rules::default(), false), START);
+    let delayed = |why: &str| Event::Delayed { reason: why.to_owned() };
+    let (state, effects) = advance(&state, delayed("no relay has it"), START).unwrap();
+    assert_eq!(state.delayed.as_deref(), Some("no relay has it"));
+    assert!(effects.is_empty(), "{effects:?}");
+    assert_eq!(advance(&state, delayed("no relay has it"), START), Err(Refused::Repeated));
+    let (state, _) = advance(&state, delayed("no server answers"), START).unwrap();
+    assert_eq!(state.delayed.as_deref(), Some("no server answers"));
+    let (state, _) = advance(&state, Event::Unplannable { message: "no".into() }, START).unwrap();
+    assert_eq!(advance(&state, delayed("late"), START), Err(Refused::Terminal));
+}
+
+#[test]
 fn a_run_past_its_time_is_stopped_and_starts_nothing_more() {
     let rules = Rules { max_duration_ms: 60_000, ..Rules::default() };
     let plan = planned(vec![("a", job(&[])), ("b", job_if(&["a"], "always()"))]);

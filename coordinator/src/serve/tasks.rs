@@ -95,7 +95,9 @@ impl Tasks {
                             tracing::info!(run = state.id, why, "waits for its commit");
                             let kind = TaskKind::Plan { tries: tries.saturating_add(1) };
                             let later = Task { kind, due: now.saturating_add(wait), ..task.clone() };
-                            return Ok(store.commit(vec![Change::Task(later)]).await?);
+                            let delayed = Event::Delayed { reason: why };
+                            self.engine.apply(&task.run, delayed, vec![Change::Task(later)]).await?;
+                            return Ok(());
                         }
                         Event::Unplannable { message: why }
                     }

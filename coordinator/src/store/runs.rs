@@ -203,6 +203,7 @@ fn summary(row: &AnyRow) -> Result<Summary, StoreError> {
         Some("concurrency") => Some(Wait::Concurrency { group: name, holder: number("wait_holder")? }),
         Some("quota") => Some(Wait::Quota { name }),
         Some("approval") => Some(Wait::Approval { environment: name, approvers: Vec::new() }),
+        Some("files") => Some(Wait::Files { why: name }),
         Some("timer") => Some(Wait::Timer { until: number("wait_until")?.unwrap_or_default() }),
         _ => None,
     };
@@ -388,6 +389,7 @@ type Waiting<'a> = (Option<&'static str>, Option<&'a str>, Option<i64>, Option<i
 /// Kind, name, moment and holder of what a run waits for.
 fn waiting(state: &State) -> Waiting<'_> {
     let on = match &state.phase {
+        Phase::Planning => return (state.delayed.as_ref().map(|_| "files"), state.delayed.as_deref(), None, None),
         Phase::Waiting { on } => Some(on),
         _ => state.held_back(),
     };
@@ -396,6 +398,7 @@ fn waiting(state: &State) -> Waiting<'_> {
         Wait::Concurrency { group, holder } => (Some("concurrency"), Some(group), None, holder.map(integer)),
         Wait::Quota { name } => (Some("quota"), Some(name), None, None),
         Wait::Approval { environment, .. } => (Some("approval"), Some(environment), None, None),
+        Wait::Files { why } => (Some("files"), Some(why), None, None),
         Wait::Timer { until } => (Some("timer"), None, Some(integer(*until)), None),
     }
 }

@@ -49,6 +49,7 @@ fn run(id: &str, serial: u64) -> State {
         cancelled: None,
         expired_at: None,
         message: None,
+        delayed: None,
         secret_names: Vec::new(),
         secrets: false,
         rules: crate::run::Rules::default(),
@@ -277,6 +278,16 @@ async fn every_phase_of_a_run_can_be_stored() {
         store.commit(vec![Change::Run(Box::new(state.clone()))]).await.unwrap();
         assert_eq!(store.run("r").await.unwrap().as_ref(), Some(&state));
     }
+}
+
+#[tokio::test]
+async fn a_list_says_why_a_run_is_not_planned_yet() {
+    let Opened { store, .. } = &open().await;
+    let why = "no relay has the announcement".to_owned();
+    let state = State { delayed: Some(why.clone()), ..run("r", 1) };
+    store.commit(vec![Change::Run(Box::new(state))]).await.unwrap();
+    let listed = store.list(&Filter::default(), Page { before: None, limit: 1 }).await.unwrap();
+    assert_eq!(listed.first().unwrap().wait, Some(Wait::Files { why }));
 }
 
 #[tokio::test]

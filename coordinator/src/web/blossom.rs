@@ -17,6 +17,7 @@ use tower_http::cors::{Any, CorsLayer};
 use super::{
     Refusal, Web,
     auth::{Caller, Token},
+    page,
 };
 use crate::{
     blob::{BlobError, Deposit, Put},
@@ -61,7 +62,10 @@ async fn fetch(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let sha256 = hash(&name)?;
+    let sha256 = match hash(&name) {
+        Ok(sha256) => sha256,
+        Err(refusal) => return Ok(page::refused(&headers, refusal)),
+    };
     let blob = readable(&web, &caller, &sha256).await?;
     let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok()).map(|text| range(text, blob.size));
     let (status, part) = match range {

@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::{
     extract::{Path, State},
-    http::header,
+    http::{HeaderMap, StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
 use nostr::{Event, JsonUtil};
@@ -81,6 +81,21 @@ impl IntoResponse for Unseen {
     fn into_response(self) -> Response {
         let page = Refused { reason: &self.0.reason }.render();
         (self.0.status, Html(page.unwrap_or_else(|_| "This page is not there.".to_owned()))).into_response()
+    }
+}
+
+/// What nothing has.
+pub(super) async fn nothing(headers: HeaderMap) -> Response {
+    refused(&headers, Refusal::new(StatusCode::NOT_FOUND, "there is nothing at this address"))
+}
+
+/// A refusal as whoever asked reads it: browsers get a page.
+pub(super) fn refused(headers: &HeaderMap, refusal: Refusal) -> Response {
+    let accepts = headers.get(header::ACCEPT).and_then(|accepts| accepts.to_str().ok());
+    if accepts.is_some_and(|kinds| kinds.contains("text/html")) {
+        Unseen(refusal).into_response()
+    } else {
+        refusal.into_response()
     }
 }
 
@@ -172,7 +187,7 @@ macro_rules! assets {
                     [(header::CONTENT_TYPE, $kind), (header::CACHE_CONTROL, "no-cache")],
                     include_str!(concat!("../../assets/", $name)),
                 )),)*
-                _ => Err(Refusal::new(axum::http::StatusCode::NOT_FOUND, "there is no such file")),
+                _ => Err(Refusal::new(StatusCode::NOT_FOUND, "there is no such file")),
             }
         }
     };
@@ -356,7 +371,5 @@ pub(super) async fn well_known(
     axum::extract::Path(name): axum::extract::Path<String>,
 ) -> Result<axum::Json<serde_json::Value>, Refusal> {
     let known = web.settings.well_known.get(&name).cloned();
-    known
-        .map(axum::Json)
-        .ok_or_else(|| Refusal::new(axum::http::StatusCode::NOT_FOUND, "there is no such document here"))
+    known.map(axum::Json).ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "there is no such document here"))
 }

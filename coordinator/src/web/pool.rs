@@ -92,7 +92,7 @@ pub(super) async fn waiting(web: &Web, caller: &Caller) -> Result<QueueView, Ref
     let mut entries = Vec::new();
     for run in web.store.list(&filter, page).await? {
         // What a job of it waits for is said with the job.
-        if let Some(wait) = run.wait.as_ref().filter(|_| run.phase == "waiting") {
+        if let Some(wait) = run.wait.as_ref().filter(|_| matches!(run.phase.as_str(), "planning" | "waiting")) {
             entries.push(Waiting {
                 reason: view::wait(wait),
                 run: run.id,

@@ -243,7 +243,7 @@ impl From<State> for RunView {
             Origin::Api => (None, None, None),
         };
         let (phase, waits, end, log) = match state.phase {
-            Phase::Planning => ("planning", None, None, None),
+            Phase::Planning => ("planning", state.delayed, None, None),
             Phase::Waiting { on } => ("waiting", Some(wait(&on)), None, None),
             Phase::Active => ("active", held_back, None, None),
             Phase::Sealing { end } => ("sealing", None, Some(end), None),
@@ -436,6 +436,7 @@ pub(super) fn wait(on: &Wait) -> String {
         Wait::Concurrency { group, holder } => run::held_by(group, *holder),
         Wait::Quota { name } => format!("waits for the quota {name}"),
         Wait::Approval { environment, approvers } => run::awaits(environment, approvers),
+        Wait::Files { why } => why.clone(),
         Wait::Timer { until } => format!("waits until {}", time(*until)),
     }
 }

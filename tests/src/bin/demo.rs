@@ -107,11 +107,24 @@ async fn main() -> Result<ExitCode> {
     let _ = follow.wait();
 
     heading("The chain of events");
+    let again = job.id;
     let mut chain: Vec<Event> = vec![run, job];
     chain.extend(answers.0);
     let code = verify(&chain, folder.path())?;
     if args.keep {
-        println!("\nThe dashboard stays at {} until you press Ctrl-C.", dev.http);
+        heading("Your turn");
+        println!("All stays up until you press Ctrl-C; the dashboard is at {}. In another terminal:\n", dev.http);
+        if let Some(programs) = binary("longshore")?.parent() {
+            println!("export PATH=\"{}:$PATH\"", programs.display());
+        }
+        println!("export LONGSHORE_SERVER={} LONGSHORE_RELAY={} LONGSHORE_POOL={}", dev.http, dev.relay, dev.pubkey);
+        println!(
+            "export LONGSHORE_NSEC={}  # the owner's, of this demo alone",
+            world.owner.secret_key().to_secret_hex()
+        );
+        println!("longshore runs");
+        println!("longshore submit --repository {} -W .github/workflows/ci.yml", world.address());
+        println!("longshore rerun {again}");
         tokio::signal::ctrl_c().await?;
     }
     Ok(code)

@@ -48,7 +48,7 @@ struct Session {
 pub(super) async fn run(worker: &Arc<Worker>, endpoint: &Endpoint, shutdown: &Shutdown) -> Ended {
     let channel = match endpoint.connect().await {
         Ok(channel) => channel,
-        Err(error) => return Ended::Unreachable(chain(&error)),
+        Err(error) => return Ended::Unreachable(unreachable(chain(&error), worker.config.ca_file.as_deref())),
     };
     let (out, stream) = mpsc::channel(OUTBOX);
     let mut session =
@@ -258,6 +258,18 @@ fn refusal(status: &Status) -> Ended {
             Ended::Refused(status.message().to_owned())
         }
         _ => Ended::Unreachable(status.message().to_owned()),
+    }
+}
+
+/// Why there is no connection, with what to do where the coordinator is of another authority than ours.
+fn unreachable(reason: String, ca_file: Option<&std::path::Path>) -> String {
+    let foreign = ["UnknownIssuer", "BadSignature"].iter().any(|error| reason.contains(error));
+    match ca_file.filter(|_| foreign) {
+        Some(file) => format!(
+            "its certificate is not signed by ca_file {}: copy the coordinator's ca.pem there ({reason})",
+            file.display()
+        ),
+        None => reason,
     }
 }
 

@@ -96,8 +96,9 @@ impl Runner<'_> {
         let server = self.contexts.github_text("server_url");
         let (repository, serial) = (self.contexts.github_text("repository"), self.contexts.github_text("run_id"));
         let url = format!("{server}/{repository}/actions/runs/{serial}/artifacts/{id}");
+        let files = if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
         let said = format!(
-            "Artifact {} has been successfully uploaded: {files} files, {size} bytes, SHA-256 {digest}, artifact ID {id}",
+            "Artifact {} has been successfully uploaded: {files}, {size} bytes, SHA-256 {digest}, artifact ID {id}",
             upload.name
         );
         self.job.console.notice(scope.index, &said).await;

@@ -12,7 +12,7 @@ pub(super) static ON: Rule =
 static EVENT: Rule = Rule::scalar(Scalar::Words(EVENTS));
 
 /// Every event GitHub knows.
-const EVENTS: &[&str] = &[
+pub const EVENTS: &[&str] = &[
     "branch_protection_rule",
     "check_run",
     "check_suite",
