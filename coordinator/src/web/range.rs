@@ -71,7 +71,7 @@ struct Line {
     stream: String,
     text: String,
     /// For a mark that ends a step: its conclusion and milliseconds.
-    #[schema(value_type = Option<Vec<Object>>, required = false)]
+    #[schema(value_type = Option<Vec<serde_json::Value>>, required = false)]
     ended: Option<(String, u64)>,
     /// Name of the step, where steps print beside each other.
     #[schema(required = false)]
