@@ -15,6 +15,8 @@ use workflow::{
     },
 };
 
+use crate::terminal::printable::printable_lines;
+
 /// Reads until nothing is missing; `find` gives the text of a called file.
 pub(crate) async fn read(
     path: &str,
@@ -91,7 +93,7 @@ impl Local {
             let found = self.findings.iter().filter(|finding| finding.file == *file && wanted(finding));
             render(&found.cloned().collect::<Vec<_>>(), text, colour)
         };
-        self.texts.iter().map(of_file).collect()
+        printable_lines(&self.texts.iter().map(of_file).collect::<String>())
     }
 
     /// What has no effect, or was left out.

@@ -2,6 +2,8 @@
 
 pub(crate) mod api;
 pub(crate) mod approve;
+pub(crate) mod artifacts;
+pub(crate) mod asked;
 pub(crate) mod cancel;
 pub(crate) mod chain;
 pub(crate) mod definition;
@@ -18,6 +20,19 @@ pub(crate) mod watch;
 pub(crate) mod workers;
 
 use std::process::ExitCode;
+
+/// A state, and why it is so.
+pub(crate) fn because(state: &str, why: Option<&str>) -> String {
+    match why.filter(|why| !why.is_empty()) {
+        Some(why) => format!("{state} ({why})"),
+        None => state.to_owned(),
+    }
+}
+
+/// A job's name, with the number of its attempt where that is not the first.
+pub(crate) fn attempted(name: &str, attempt: u32) -> String {
+    if attempt > 1 { format!("{name}, attempt {attempt}") } else { name.to_owned() }
+}
 
 /// The exit code that a run's conclusion stands for.
 pub(crate) fn code_of(conclusion: Option<&str>) -> ExitCode {

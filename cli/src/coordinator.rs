@@ -26,13 +26,14 @@ pub(crate) struct Args {
 
 #[allow(clippy::print_stdout)]
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let given = load::Given { file: args.config.as_deref(), environment: std::env::vars().collect(), sets: &args.sets };
+    let environment = std::env::vars().collect();
+    let given = load::Given { file: args.config.as_deref(), environment, sets: &args.sets, ..Default::default() };
     let loaded = load::load(&Config::complete(), &given)?;
     let config: Config = loaded.config;
     for warning in loaded.warnings.into_iter().chain(config.check()?) {
         tracing::warn!("{warning}");
     }
-    let _alone = crate::worker::alone(&config.data, "`data`")?;
+    let _alone = crate::folder::alone(&config.data, "`data`")?;
     let stop = CancellationToken::new();
     tokio::spawn({
         let stop = stop.clone();

@@ -1,5 +1,7 @@
 //! `longshore dev`: a whole pool in one process, for trying things out.
 
+mod repository;
+
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -7,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 use coordinator::{
-    config::{self, Config, keys},
+    config::{self, Config, keys, load},
     serve,
 };
 use nostr_relay_builder::{LocalRelay, RelayBuilder, builder::RateLimit};
@@ -15,7 +17,8 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use worker::{config::Config as WorkerConfig, link::Shutdown};
 
-use crate::{exec::pair, images};
+use self::repository::Local;
+use crate::{client::submit, exec::pair, images};
 
 /// Run a relay, a coordinator and a worker in one process
 ///
@@ -26,6 +29,13 @@ pub(crate) struct Args {
     /// Folder of keys, database, mirrors and logs; kept between runs
     #[arg(long, value_name = "DIR", default_value = ".longshore")]
     data: PathBuf,
+    /// A git repository of this machine to run workflows of: the relay knows it, and its branches as they move. Its
+    /// owner is the key in LONGSHORE_NSEC, else one that is kept with the others
+    #[arg(long, value_name = "DIR")]
+    repository: Option<PathBuf>,
+    /// One key of the coordinator's configuration, e.g. --set 'environments=[{name = "production"}]'; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
     /// Port of the relay on 127.0.0.1; 0: a free one
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     relay_port: u16,
@@ -55,9 +65,23 @@ pub(crate) struct Args {
 
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let _alone = crate::worker::alone(&args.data, "--data")?;
+    let _alone = crate::folder::alone(&args.data, "--data")?;
     let data = std::fs::canonicalize(&args.data)?;
+    // The folder, with its keys, is in somebody's work tree as a rule.
+    std::fs::write(data.join(".gitignore"), "*\n").with_context(|| format!("{}", data.display()))?;
     let keys = keys_in(&data.join("keys"))?;
+    let owner_file = data.join("keys/owner.key");
+    let owned = std::env::var_os("LONGSHORE_NSEC").is_some();
+    let local = match &args.repository {
+        Some(directory) if owned => Some(Local::open(directory, submit::keys(None)?)?),
+        Some(directory) => Some(Local::open(directory, repository::owner(&owner_file)?)?),
+        None => None,
+    };
+    // Before anything is made on the engine, which would be left there.
+    for (flag, port) in [("--relay-port", args.relay_port), ("--http-port", args.http_port)] {
+        let cause = || format!("nothing can listen on 127.0.0.1:{port}; name another port with {flag}");
+        std::net::TcpListener::bind(("127.0.0.1", port)).with_context(cause)?;
+    }
     // Before anything listens: without an engine nothing else is worth starting.
     let worker = WorkerConfig { identity_file: keys.worker.clone(), ..worker_config(&args, &data).await };
     if args.sandbox == "host" {
@@ -75,26 +99,38 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let url = relay.url().await.to_string().trim_end_matches('/').to_owned();
 
     let stop = CancellationToken::new();
-    let config = coordinator_config(&args, &data, &keys, &url);
+    let config = configured(coordinator_config(&args, &data, &keys, &url), &args.sets)?;
     let running = serve::start(config, stop.clone()).await.context("the coordinator did not start")?;
     let shutdown = Shutdown::default();
     let coordinator = format!("http://{}", running.grpc);
     let worker = WorkerConfig { coordinator, ..worker };
-    let link = worker::run(worker, sandbox, shutdown.clone());
+    let link = worker::run(worker, sandbox, shutdown.clone(), || ());
     let mut link = tokio::spawn(link);
     eprintln!(
         "dev: everybody who reaches {url} may run workflows here, free of charge; loopback clone URLs are allowed"
     );
-    println!(
-        "{}",
-        json!({ "relay": url, "http": format!("http://{}", running.http), "pubkey": running.pubkey.to_hex() })
-    );
-    eprintln!(
-        "dev: for the other commands, in another terminal:\n  \
-         export LONGSHORE_SERVER=http://{} LONGSHORE_RELAY={url} LONGSHORE_POOL={}\n  \
-         export LONGSHORE_NSEC=nsec1…  # your key: it signs what you ask for",
-        running.http, running.pubkey
-    );
+    let shared = match local {
+        Some(local) => Some(local.announce(&url).await?),
+        None => None,
+    };
+    let http = format!("http://{}", running.http);
+    let mut ready = json!({ "relay": url, "http": http, "pubkey": running.pubkey.to_hex() });
+    let mut exports = format!("LONGSHORE_SERVER={http} LONGSHORE_RELAY={url} LONGSHORE_POOL={}", running.pubkey);
+    let mut hint = String::new();
+    if let Some(shared) = &shared {
+        ready["repository"] = shared.address().into();
+        exports.push_str(&format!(" LONGSHORE_REPOSITORY={}", shared.address()));
+        hint = shared.workflows().first().map(|path| format!("\n  longshore submit -W {path}")).unwrap_or_default();
+    }
+    println!("{ready}");
+    // A variable that is there is there in another terminal too, as a rule.
+    let key = match &shared {
+        Some(_) if owned => String::new(),
+        Some(_) => format!("\n  export LONGSHORE_NSEC=$(cat '{}')", owner_file.display()),
+        None => "\n  export LONGSHORE_NSEC=nsec1…  # your key: it signs what you ask for".to_owned(),
+    };
+    eprintln!("dev: for the other commands, in another terminal:\n  export {exports}{key}{hint}");
+    let follow = shared.map(|shared| tokio::spawn(shared.follow()));
 
     let coordinator = running.ended();
     tokio::pin!(coordinator);
@@ -117,6 +153,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if ended.is_ok() {
         coordinator.await?;
     }
+    follow.iter().for_each(|follow| follow.abort());
     relay.shutdown();
     ended.map(|()| ExitCode::SUCCESS)
 }
@@ -158,6 +195,19 @@ fn coordinator_config(args: &Args, data: &Path, keys: &keys::Keys, relay: &str) 
         workers: vec![keys.worker_identity.clone()],
         ..Config::default()
     }
+}
+
+/// The configuration with what the command line sets over it.
+fn configured(config: Config, sets: &[String]) -> anyhow::Result<Config> {
+    if sets.is_empty() {
+        return Ok(config);
+    }
+    let base = toml::Table::try_from(&config).context("the configuration has no TOML form")?;
+    let loaded = load::load(&Config::complete(), &load::Given { base, sets, ..load::Given::default() })?;
+    for warning in loaded.config.check()? {
+        tracing::warn!("{warning}");
+    }
+    Ok(loaded.config)
 }
 
 async fn worker_config(args: &Args, data: &Path) -> WorkerConfig {

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::client::api::Server;
+use crate::{client::api::Server, terminal::printable::printable_lines};
 
 /// Check what Longshore needs: git, the Docker engine, images, configurations, relays, the coordinator and the clock
 ///
@@ -103,8 +103,8 @@ fn show(finding: &Finding) {
         Health::Note => ("note ", console::Style::new().yellow()),
         Health::Wrong => ("WRONG", console::Style::new().red()),
     };
-    println!("{} {}: {}", style.apply_to(sign), finding.what, finding.found);
+    println!("{} {}: {}", style.apply_to(sign), finding.what, printable_lines(&finding.found));
     if let Some(remedy) = &finding.remedy {
-        println!("      → {remedy}");
+        println!("      → {}", printable_lines(remedy));
     }
 }

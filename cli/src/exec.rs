@@ -8,7 +8,13 @@ mod report;
 mod sources;
 mod view;
 
-use std::{collections::BTreeMap, io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use ::coordinator::{
     blob::Blobs,
@@ -30,8 +36,8 @@ use workflow::{
     },
 };
 
-use self::{checkout::Checkout, report::Report, sources::ExecSources, view::Wanted};
-use crate::images;
+use self::{checkout::Checkout, ending::Ending, report::Report, sources::ExecSources, view::Wanted};
+use crate::{images, terminal::printable::printable_lines};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -39,6 +45,7 @@ Examples:
   longshore exec -W .github/workflows/ci.yml --job test
   longshore exec --event pull_request --ref topic --payload event.json
   longshore exec --input level=debug --var REGION=eu --secret TOKEN
+  longshore exec --artifacts out                    what jobs uploaded lies in out/NAME
   longshore exec --image ubuntu-latest=my/image:dev --json | jq .jobs[].conclusion";
 
 /// Run a workflow of a local checkout, as a pool would, without a relay
@@ -122,6 +129,9 @@ pub(crate) struct Args {
     /// Print one JSON object instead of the log: conclusion, jobs, steps, outputs, annotations, summaries, logs
     #[arg(long, help_heading = "Output")]
     json: bool,
+    /// Unpack what jobs upload as artifacts, once the run is over, into folders of their names below this one
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    artifacts: Option<PathBuf>,
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
@@ -191,7 +201,7 @@ fn sources(args: &Args, checkout: &Checkout) -> Result<ExecSources> {
 fn complaints(findings: &[Diagnostic], path: &str, text: &str) -> String {
     let (own, called): (Vec<_>, Vec<_>) = findings.iter().cloned().partition(|finding| finding.file == path);
     let called: String = called.iter().map(|finding| format!("{finding}\n")).collect();
-    format!("{}{called}", render(&own, text, colour()))
+    printable_lines(&format!("{}{called}", render(&own, text, colour())))
 }
 
 async fn execute(args: &Args, checkout: &Checkout, planned: Planned, sources: Arc<ExecSources>) -> Result<ExitCode> {
@@ -204,7 +214,14 @@ async fn execute(args: &Args, checkout: &Checkout, planned: Planned, sources: Ar
     if args.sandbox == "host" {
         tracing::warn!("--sandbox host: steps run as processes of this machine, with your rights and your files");
     }
+    if let Some(folder) = &args.artifacts {
+        // Before the run: after it, it would be too late.
+        let unusable = || format!("--artifacts {}: make it writable or name another folder", folder.display());
+        std::fs::create_dir_all(folder).with_context(unusable)?;
+    }
+    let origin = services(&args.cache.clone().unwrap_or_else(cache)).await?;
     let work = drive::Work {
+        run: uuid::Uuid::now_v7().to_string(),
         planned,
         vars: pairs("--var", &args.vars)?,
         secrets: secrets(args)?,
@@ -216,18 +233,38 @@ async fn execute(args: &Args, checkout: &Checkout, planned: Planned, sources: Ar
             _ => Wanted::Tree,
         },
         repository: checkout.root.to_string_lossy().into_owned(),
-        origin: services(&args.cache.clone().unwrap_or_else(cache)).await?,
+        origin: origin.clone(),
         config,
     };
-    // Last: what it makes on the engine is removed only by its end.
-    let sandbox = worker::sandbox(&work.config).await?;
-    let report = drive::drive(work, sandbox.clone(), sources).await;
-    sandbox.close().await;
-    report?.print(args.json)
+    let run = work.run.clone();
+    // Last: what the sandbox makes on the engine is removed only by its end, whoever asks for that.
+    let mut ending = Ending::hear()?;
+    let made = ending.through(Box::pin(worker::sandbox(&work.config))).await;
+    let Some(sandbox) = made.transpose()? else { return Ok(ExitCode::from(130)) };
+    let report = drive::drive(work, sandbox.clone(), sources, &mut ending).await;
+    // Asked twice to end, it is left as it is.
+    let _ = ending.through(sandbox.close()).await;
+    let report = report?;
+    let unpacked = match &args.artifacts {
+        Some(folder) => unpack(&origin, &run, folder).await,
+        None => Ok(()),
+    };
+    let code = report.print(args.json)?;
+    unpacked.map(|()| code)
+}
+
+/// Brings a run's artifacts out.
+async fn unpack(origin: &Origin, run: &str, folder: &Path) -> Result<()> {
+    let shown = folder.display();
+    match origin.unpack(run, folder).await.with_context(|| format!("--artifacts {shown}"))?.join(", ").as_str() {
+        "" => tracing::info!("no job uploaded an artifact"),
+        names => tracing::info!("artifacts in {shown}: {names}"),
+    }
+    Ok(())
 }
 
 /// The services that actions call; caches and artifacts are kept beside what was fetched.
-async fn services(cache: &std::path::Path) -> Result<Origin> {
+async fn services(cache: &Path) -> Result<Origin> {
     let folder = cache.join("kept");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let store = Store::open(&folder.join("longshore.db")).await?;

@@ -9,7 +9,10 @@ use workflow::{
     github::place::FOLDERS,
 };
 
-use crate::calls::{Local, workflows};
+use crate::{
+    calls::{Local, workflows},
+    terminal::printable::printable,
+};
 
 /// Check workflow files: errors with line and column, and what to do about them
 ///
@@ -29,27 +32,31 @@ pub(crate) struct Args {
 }
 
 /// Exit code 0 where no file has an error, else 1.
-#[allow(clippy::print_stdout)]
+#[allow(clippy::print_stdout, clippy::print_stderr)]
 pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
     let colour = if std::io::stdout().is_terminal() { Colour::Ansi } else { Colour::Plain };
     let mut failed = false;
     let mut all = Vec::new();
     // A file that several call is complained of once.
     let mut said = HashSet::new();
-    for file in files(&args.files)? {
-        let read = Local::read(&file).await?;
+    let files = files(&args.files)?;
+    for file in &files {
+        let read = Local::read(file).await?;
         failed |= has_errors(&read.findings);
         let new: Vec<&Diagnostic> = read.findings.iter().filter(|finding| said.insert(finding.to_string())).collect();
         if args.json {
             all.extend(new.into_iter().map(json_of));
         } else if args.short {
-            new.iter().for_each(|finding| println!("{finding}"));
+            new.iter().for_each(|finding| println!("{}", printable(&finding.to_string())));
         } else if !new.is_empty() {
             println!("{}", read.rendered(colour, |finding| new.contains(&finding)));
         }
     }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&all).context("the findings have no JSON form")?);
+    } else if said.is_empty() {
+        let workflows = if files.len() == 1 { "workflow" } else { "workflows" };
+        eprintln!("{} {workflows}, no findings", files.len());
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -7,6 +7,7 @@ mod dev;
 mod doctor;
 mod eval;
 mod exec;
+mod folder;
 mod images;
 mod lint;
 mod manual;
@@ -18,6 +19,8 @@ use std::{io::IsTerminal, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
+
+use crate::terminal::printable::printable_lines;
 
 /// What every command's exit code says.
 const EXIT_CODES: &str = "\
@@ -53,6 +56,7 @@ enum Command {
     Runs(client::runs::Args),
     Show(client::show::Args),
     Logs(client::logs::Args),
+    Artifacts(client::artifacts::Args),
     Watch(client::watch::Args),
     Approve(client::approve::Args),
     Cancel(client::cancel::Args),
@@ -97,6 +101,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Runs(args) => client::runs::run(args).await,
         Command::Show(args) => client::show::run(args).await,
         Command::Logs(args) => client::logs::run(args).await,
+        Command::Artifacts(args) => client::artifacts::run(args).await,
         Command::Watch(args) => client::watch::run(args).await,
         Command::Approve(args) => client::approve::run(args).await,
         Command::Cancel(args) => client::cancel::run(args).await,
@@ -141,5 +146,5 @@ fn end_with_the_reader() {
 
 #[allow(clippy::print_stderr)]
 fn complain(error: &anyhow::Error) {
-    eprintln!("longshore: {error:#}");
+    eprintln!("longshore: {}", printable_lines(&format!("{error:#}")));
 }

@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use workflow::{
     diagnostic::Colour,
     github::{
@@ -14,7 +14,10 @@ use workflow::{
 
 use crate::{
     calls::Local,
-    terminal::table::{Column, table, width},
+    terminal::{
+        printable::printable,
+        table::{Column, table, width},
+    },
 };
 
 /// Show the jobs that a workflow file would run
@@ -34,13 +37,18 @@ pub(crate) struct Args {
 /// Exit code 1 where the file, or what it calls, has an error.
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
+    let file = args.file.display();
+    ensure!(
+        !args.file.is_dir(),
+        "{file} is a folder: name one of its workflow files; `longshore lint {file}` reads all"
+    );
     let read = Local::read(&args.file).await?;
     let Some(family) = &read.family else {
         let colour = if std::io::stderr().is_terminal() { Colour::Ansi } else { Colour::Plain };
         eprint!("{}", read.rendered(colour, |_| true));
         return Ok(ExitCode::FAILURE);
     };
-    read.warnings().for_each(|warning| eprintln!("{warning}"));
+    read.warnings().for_each(|warning| eprintln!("{}", printable(&warning.to_string())));
     if args.json {
         let mut plan = serde_json::to_value(&family.plan).context("the plan has no JSON form")?;
         if !family.called.is_empty() {
@@ -51,7 +59,7 @@ pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let head = outline(&family.plan);
-    println!("{} ({}) on {}", head.name, args.file.display(), head.on.join(", "));
+    println!("{}", printable(&format!("{} ({}) on {}", head.name, file, head.on.join(", "))));
     let columns = [Column::text("JOB"), Column::number("STEPS"), Column::number("LEGS"), Column::text("NEEDS")];
     let mut rows = Vec::new();
     add_rows(&family.plan, family, "", &mut rows);

@@ -23,7 +23,7 @@ const apply = (style, codes) => {
 
 // Letters that turn the direction of the text around them are shown to be there.
 const TURNS = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
-const straight = (text) => text.replace(TURNS, "\ufffd");
+export const straight = (text) => text.replace(TURNS, "\ufffd");
 
 export const plain = (text) => straight(text.replace(SEQUENCE, ""));
 

@@ -1,7 +1,7 @@
 // The editor of a workflow definition: colours, what the server says of the text, publishing, running. Tab leaves it.
 import { make } from "./dom.js";
 import { makeRun } from "./make.js";
-import { button, key, signed } from "./sign.js";
+import { button, key, signed, WAITING } from "./sign.js";
 import { coloured } from "./yaml.js";
 
 const KIND = 35417;
@@ -24,7 +24,7 @@ const findings = (found, go) => make("ul", { class: "annotations", "aria-label":
 }));
 
 const jobs = (outline) => make("table", { class: "list" },
-  make("thead", {}, make("tr", {}, ...["Job", "Steps", "Legs", "Needs"].map((name) => make("th", {}, name)))),
+  make("thead", {}, make("tr", {}, ...["Job", "Steps", "Legs of its matrix", "Needs"].map((name) => make("th", {}, name)))),
   make("tbody", {}, ...outline.jobs.map((job) => make("tr", {},
     make("td", {}, job.id), make("td", {}, job.calls ? "calls " + job.calls : String(job.steps)),
     make("td", {}, job.legs === null ? "?" : String(job.legs)), make("td", {}, job.needs.join(", "))))));
@@ -75,16 +75,19 @@ export const edit = (place) => {
   colours.hidden = false;
   text.parentElement.classList.add("live");
   paint();
+  // What the server found gets its marks and its ways into the text.
+  if (preview.querySelector("li")) look();
 
   const told = make("span", { role: "status" });
   const publish = async (withdraw) => {
-    told.textContent = "Waiting for the signer …";
+    told.textContent = WAITING;
     const content = withdraw ? "" : text.value;
     const draft = await ask("/api/preview", { repository, path, text: content, withdraw });
     if (draft.findings.some((one) => one.level === "error")) throw new Error("What is wrong in it is listed below.");
     // Later than the one that counts, or nothing would change.
     const at = Math.max(Math.floor(Date.now() / 1000), Number(place.dataset.newest) + 1);
     const event = await signed(draft.tags, KIND, content, at);
+    told.textContent = "Publishing …";
     await ask("/api/definitions", { event });
     place.dataset.published = "yes";
     location.assign(location.pathname + "?path=" + encodeURIComponent(path));
@@ -96,7 +99,10 @@ export const edit = (place) => {
   actions.replaceChildren(button("Publish", () => publish(false), told));
   if ("defined" in place.dataset) {
     actions.append(
-      button("Run it", async () => makeRun({ repository, workflow: path, reference: "", commit: "" }), told),
+      button("Run it", async () => {
+        if (text.value !== written) throw new Error("What you wrote is not published yet, and the published version would run: publish first.");
+        makeRun({ repository, workflow: path, reference: "", commit: "" });
+      }, told),
       button("Withdraw", () => publish(true), told),
     );
   }

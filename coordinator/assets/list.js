@@ -42,6 +42,7 @@ export const liveList = (table) => {
         if (focused) fresh.querySelector("a").focus();
       } else {
         body.prepend(fresh);
+        table.caption.textContent = "Newest first; times are UTC.";
         while (body.rows.length > MOST) body.lastElementChild.remove();
       }
     },

@@ -4,8 +4,8 @@ import { make, moment } from "./dom.js";
 import { follow, json } from "./stream.js";
 
 const ROW = 20; // pixels, as in page.css
-const CHUNK = 500; // lines fetched at once
-const KEPT = 60; // chunks kept
+const CHUNK = 100; // lines fetched at once
+const KEPT = 200; // chunks kept
 const TALLEST = 15000000; // pixels that browsers can scroll through
 const LATE = 200; // milliseconds that lines are waited for before the view moves
 const AROUND = 15; // lines drawn above and below what is in sight

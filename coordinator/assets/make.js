@@ -1,7 +1,8 @@
 // The form that asks for a run, and the two events that it becomes: a run (5401) and a job (5100).
+import { dialog } from "./dialog.js";
 import { make } from "./dom.js";
 import { json } from "./stream.js";
-import { publish, signed, signer } from "./sign.js";
+import { publish, signed, signer, WAITING } from "./sign.js";
 
 const short = (reference) => reference.replace(/^refs\/(heads|tags)\//, "");
 
@@ -12,7 +13,15 @@ const pairs = (text) =>
     return [line.slice(0, at), line.slice(at + 1)];
   });
 
-// What the events say. `seal` encrypts for the pool.
+// A run that is repeated may have had secrets; what they were is kept nowhere.
+const secretsOf = (text) => {
+  const found = pairs(text);
+  const empty = found.find(([, value]) => !value);
+  if (empty) throw new Error("The secret " + empty[0] + " has no value: write it behind the “=”, or delete the line to go on without it.");
+  return found;
+};
+
+// What the events say.
 const events = async (wanted, pool) => {
   const publisher = await (await fetch("/api/publisher", { method: "POST" })).json();
   const [, owner, ...name] = wanted.repository.split(":");
@@ -44,7 +53,7 @@ const appeared = async (job) => {
     if (run) return run.id;
     await new Promise((done) => setTimeout(done, 500));
   }
-  throw new Error("the events are out, but no run has come of them: the pool's answer is on its relays");
+  throw new Error("The events are published, but the pool has made no run of them within 30 seconds. If it refused them, its answer (kind 30100) on its relays says why.");
 };
 
 const field = (text, name, value, more = {}) => {
@@ -80,38 +89,22 @@ export const makeRun = (from) => {
   const [branch, branchField] = field("Branch or tag (none: the default branch)", "branch", short(from.reference || ""));
   const [commit, commitField] = field("Commit (none: the newest)", "commit", from.commit);
   const [inputs, inputsField] = field("Inputs, NAME=VALUE, one a line", "inputs", "", { rows: "3" });
-  const [secrets, secretsField] = field("Secrets, NAME=VALUE, one a line; sealed for the pool", "secrets",
-    (from.secret_names || []).map((name) => name + "=").join("\n"), { rows: "2", autocomplete: "off" });
-  const told = make("p", { role: "status" });
-  const send = make("button", {}, "Run");
-  const close = make("button", { type: "button" }, "Close");
-  const form = make("form", { method: "dialog" }, make("h2", { id: "make-title" }, select ? "Run again" : "Run a workflow"),
-    select ? make("label", {}, "What", select) : null, repository, workflow, branch, commit, inputs, secrets,
-    make("div", { class: "actions" }, send, close), told);
-  const dialog = make("dialog", { "aria-labelledby": "make-title" }, form);
-  close.addEventListener("click", () => dialog.close());
-  dialog.addEventListener("close", () => dialog.remove());
-  form.addEventListener("submit", async (submitted) => {
-    submitted.preventDefault();
-    send.disabled = true;
-    told.classList.remove("problem");
-    told.textContent = "Waiting for the signer …";
-    try {
-      const wanted = {
-        repository: repositoryField.value.trim(), workflow: workflowField.value.trim(), branch: branchField.value.trim(),
-        commit: commitField.value.trim(), inputs: pairs(inputsField.value), secrets: pairs(secretsField.value),
-        trigger: from.trigger || "manual", tags: select ? again(from, select.value) : [],
-      };
-      const made = await events(wanted, await json("/api/pool"));
-      await publish(made);
-      told.textContent = "Published; waiting for the run …";
-      location.assign("/runs/" + (await appeared(made[1].id)));
-    } catch (error) {
-      told.textContent = error.message;
-      told.classList.add("problem");
-      send.disabled = false;
-    }
+  const names = from.secret_names || [];
+  const sealed = names.length ? "Secrets of that run; their values are not kept: write them again" : "Secrets";
+  const [secrets, secretsField] = field(sealed + ", NAME=VALUE, one a line; sealed for the pool", "secrets",
+    names.map((name) => name + "=").join("\n"), { rows: "2", autocomplete: "off" });
+  const fields = [select ? make("label", {}, "What", select) : null, repository, workflow, branch, commit, inputs, secrets];
+  dialog("make-title", select ? "Run again" : "Run a workflow", fields, "Run", async (told) => {
+    const wanted = {
+      repository: repositoryField.value.trim(), workflow: workflowField.value.trim(), branch: branchField.value.trim(),
+      commit: commitField.value.trim(), inputs: pairs(inputsField.value), secrets: secretsOf(secretsField.value),
+      trigger: from.trigger || "manual", tags: select ? again(from, select.value) : [],
+    };
+    told.textContent = WAITING;
+    const made = await events(wanted, await json("/api/pool"));
+    told.textContent = "Publishing …";
+    await publish(made);
+    told.textContent = "Published; waiting for the run …";
+    location.assign("/runs/" + (await appeared(made[1].id)));
   });
-  document.body.append(dialog);
-  dialog.showModal();
 };

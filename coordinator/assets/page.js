@@ -12,6 +12,14 @@ const found = (id, come) => {
   if (element) come(element);
 };
 
+// A job that is pointed at, by the graph of jobs or by a link, is opened.
+const point = () => {
+  const job = document.getElementById(location.hash.slice(1));
+  if (job?.matches("details")) job.open = true;
+};
+addEventListener("hashchange", point);
+point();
+
 found("runs", liveList);
 found("run", liveRun);
 found("log", liveLog);

@@ -29,7 +29,8 @@ export const liveRun = (run) => {
       if (open.has(details.dataset.key)) details.open = true;
       else if (closed.has(details.dataset.key) && !details.open) details.open = false;
     }
-    const focused = document.activeElement?.closest("details")?.dataset.key;
+    const held = document.activeElement;
+    const focused = held?.closest("details")?.dataset.key;
     const actions = run.querySelector("#actions");
     fresh.querySelector("#actions").replaceWith(actions);
     run.replaceChildren(...fresh.childNodes);
@@ -37,8 +38,10 @@ export const liveRun = (run) => {
       if (name in fresh.dataset) run.dataset[name] = fresh.dataset[name];
       else delete run.dataset[name];
     }
-    if (focused) [...run.querySelectorAll("details")].find((one) => one.dataset.key === focused)?.querySelector("summary").focus();
     run.dispatchEvent(new Event("refreshed"));
+    // The keyboard stays where it was: at what was put back, or at the job that it was in.
+    const job = () => [...run.querySelectorAll("details")].find((one) => one.dataset.key === focused)?.querySelector("summary");
+    if (held !== document.activeElement) (held.isConnected ? held : job())?.focus({ preventScroll: true });
   };
 
   // The last events of a run are signed and sent after its end.

@@ -1,9 +1,12 @@
 // Signing in with an extension (NIP-07) or a remote signer (NIP-46), and what a signature lets people do. The key never
 // comes here: the signer signs.
-import { make, moment, state } from "./dom.js";
+import { dialog } from "./dialog.js";
+import { attempt, make, moment, state } from "./dom.js";
 import { headers, json } from "./stream.js";
 import { makeRun } from "./make.js";
 import { reviews } from "./review.js";
+
+export const WAITING = "Waiting for the signer …";
 
 const HOUR = 3600;
 const base64 = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
@@ -16,7 +19,7 @@ export const key = () => sessionStorage.getItem("longshore.key");
 export const signer = async () => {
   const held = sessionStorage.getItem("longshore.bunker");
   if (held) return (await import("./bunker.js")).resume(JSON.parse(held));
-  if (!window.nostr) throw new Error("There is no signer here: install a NIP-07 extension and reload, or sign in by a bunker address.");
+  if (!window.nostr) throw new Error("There is no signer in this browser: install an extension (NIP-07) and reload, or sign in by a remote signer.");
   return window.nostr;
 };
 
@@ -68,19 +71,9 @@ const signIn = async () => {
 // The form that takes the address of a remote signer.
 const bunker = () => {
   const field = make("input", { name: "bunker", required: true, autocomplete: "off", spellcheck: "false", placeholder: "bunker://…" });
-  const told = make("p", { role: "status" });
-  const send = make("button", {}, "Connect");
-  const close = make("button", { type: "button" }, "Close");
-  const form = make("form", { method: "dialog" }, make("h2", { id: "bunker-title" }, "Sign in by a remote signer"),
-    make("label", {}, "Address that your signer shows (bunker://…)", field), make("div", { class: "actions" }, send, close), told);
-  const dialog = make("dialog", { "aria-labelledby": "bunker-title" }, form);
-  close.addEventListener("click", () => dialog.close());
-  dialog.addEventListener("close", () => dialog.remove());
-  form.addEventListener("submit", async (submitted) => {
-    submitted.preventDefault();
-    send.disabled = true;
-    told.classList.remove("problem");
-    told.textContent = "Waiting for the signer …";
+  const label = make("label", {}, "Address that your signer shows (bunker://…)", field);
+  dialog("bunker-title", "Sign in by a remote signer", [label], "Connect", async (told) => {
+    told.textContent = "Waiting for the signer: it may ask you to allow this …";
     try {
       const { connect } = await import("./bunker.js");
       const found = await connect(field.value, (address) => {
@@ -90,52 +83,51 @@ const bunker = () => {
       sessionStorage.setItem("longshore.bunker", JSON.stringify(found.held));
       await signIn();
     } catch (error) {
-      sessionStorage.removeItem("longshore.bunker");
-      told.textContent = error.message;
-      told.classList.add("problem");
-      send.disabled = false;
+      forget("bunker");
+      throw error;
     }
   });
-  document.body.append(dialog);
-  dialog.showModal();
 };
 
+const forget = (...names) => names.forEach((name) => sessionStorage.removeItem("longshore." + name));
+
 const signOut = () => {
-  sessionStorage.removeItem("longshore.bunker");
-  sessionStorage.removeItem("longshore.key");
-  sessionStorage.removeItem("longshore.reader");
+  forget("bunker", "key", "reader");
   location.reload();
 };
 
 export const button = (text, act, told) => {
   const element = make("button", { type: "button" }, text);
-  element.addEventListener("click", async () => {
-    element.disabled = true;
-    told.textContent = "";
-    told.classList.remove("problem");
-    try {
-      await act();
-    } catch (error) {
-      told.textContent = error.message;
-      told.classList.add("problem");
-    }
-    element.disabled = false;
-  });
+  element.addEventListener("click", () => attempt(element, told, act));
   return element;
 };
 
+// A button for what the signer has to sign.
+export const signing = (text, act, told) => button(text, async () => {
+  told.textContent = WAITING;
+  await act();
+  if (told.textContent === WAITING) told.textContent = "";
+}, told);
+
 const who = (place) => {
   const told = make("span", { role: "status" });
-  if (key()) place.append(make("code", {}, key().slice(0, 8)), " ", button("Sign out", signOut, told), told);
-  else place.append(told, " ", button("Sign in", signIn, told), " ", button("Sign in by a bunker", bunker, told));
+  if (!key()) {
+    place.append(told, " ", signing("Sign in", signIn, told), " ", button("Sign in by a remote signer", bunker, told));
+    return;
+  }
+  place.append(make("code", { title: "Signed in as " + key() }, key().slice(0, 8)), " ");
+  // What is private would be missing in silence.
+  if (!headers().authorization) place.append("An hour is over: private runs are not shown. ", signing("Sign in again", signIn, told), " ");
+  place.append(button("Sign out", signOut, told), " ", told);
 };
 
 const runActions = (run) => {
   const place = document.getElementById("actions");
   const told = make("span", { role: "status" });
-  const cancel = button("Cancel", async () => {
+  const ending = "Its jobs are being ended …";
+  const cancel = signing("Cancel", async () => {
     await post("/api/runs/" + run.dataset.run + "/cancel");
-    told.textContent = "It is being ended.";
+    told.textContent = ending;
   }, told);
   const again = button("Run again", async () => {
     makeRun(await json("/api/runs/" + run.dataset.run));
@@ -143,6 +135,7 @@ const runActions = (run) => {
   const arrange = () => {
     cancel.hidden = !("live" in run.dataset);
     again.hidden = "live" in run.dataset;
+    if (cancel.hidden && told.textContent === ending) told.textContent = "";
   };
   arrange();
   run.addEventListener("refreshed", arrange);
@@ -157,10 +150,13 @@ const poolActions = async (workers) => {
   for (const row of workers.tBodies[0].rows) {
     if ("draining" in row.dataset) continue;
     const told = make("span", { role: "status" });
-    row.cells[1].append(" ", button("Drain", async () => {
-      await post("/api/workers/" + row.dataset.worker + "/drain");
+    const drain = signing("Drain", async () => {
+      await post("/api/workers/" + encodeURIComponent(row.dataset.worker) + "/drain");
       location.reload();
-    }, told), told);
+    }, told);
+    drain.title = "It gets no new jobs, and ends when its running ones are done";
+    drain.setAttribute("aria-label", "Drain " + row.dataset.name);
+    row.cells[1].append(" ", drain, " ", told);
   }
   await deliveries(workers);
 };
@@ -180,20 +176,22 @@ const deliveries = async (workers) => {
     make("table", { class: "list", id: "webhooks" }, make("thead", {}, make("tr", {}, ...titles)), make("tbody", {}, ...found.map(row))));
 };
 
-// A page that is closed to a stranger is asked for again with the reader's token.
-const retry = async (refused) => {
-  const token = headers().authorization;
-  if (!token) return;
-  const answer = await fetch(location.pathname + location.search, { headers: headers() });
-  if (!answer.ok) return;
+// A page comes as a stranger sees it. Where readers see more, it is asked for again with the reader's token.
+const reread = async (main) => {
+  if (!headers().authorization) return;
+  const answer = await fetch(location.pathname + location.search, { headers: headers() }).catch(() => null);
+  if (!answer?.ok) return;
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const shown = fresh.getElementById("main");
+  if (!shown) return;
   document.title = fresh.title;
-  refused.replaceWith(fresh.getElementById("main"));
+  main.replaceWith(shown);
+  document.getElementById(location.hash.slice(1))?.scrollIntoView();
 };
 
 export const start = async () => {
-  const refused = document.querySelector("main[data-refused]");
-  if (refused) await retry(refused);
+  const main = document.querySelector("main:is([data-refused], [data-readers])");
+  if (main) await reread(main);
   who(document.getElementById("who"));
   if (!key()) return;
   const run = document.getElementById("run");

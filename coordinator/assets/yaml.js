@@ -1,4 +1,5 @@
 // Colours for a workflow text: pieces with a class, line by line. What it takes for what is only a matter of looks.
+import { straight } from "./ansi.js";
 
 const PIECES = [
   ["y-note", /(^|\s)#.*$/y],
@@ -47,7 +48,7 @@ export const coloured = (text, marked) => {
     for (const [name, piece] of pieces(line)) {
       const element = document.createElement("span");
       if (name) element.className = name;
-      element.textContent = piece;
+      element.textContent = straight(piece);
       row.append(element);
     }
     all.append(row, "\n");

@@ -32,6 +32,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::token::Tokens;
 pub use self::{
+    archive::{ArchiveError, Existing, unpack_archive},
     artifact::owner as artifact_owner,
     oidc::{Issuer, grants},
 };

@@ -232,6 +232,9 @@ pub struct Rules {
     pub retry_started: Started,
     /// Where not everybody may read the run: whether the repository's maintainers may.
     pub maintainers_read: bool,
+    /// There is one worker only: an image that it could not have, no other has.
+    #[serde(default)]
+    pub one_worker: bool,
 }
 
 /// Where a run stands.

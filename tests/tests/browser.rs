@@ -5,6 +5,8 @@
 mod approve;
 #[path = "browser/definition.rs"]
 mod definition;
+#[path = "browser/private.rs"]
+mod private;
 
 use longshore_tests::harness::{browser::Browser, bunker::Bunker, pool::Dev, world::World};
 
@@ -274,7 +276,7 @@ async fn somebody_signs_in_with_a_remote_signer_runs_a_workflow_and_cancels_it_w
         stage.until(&format!("(() => {{ const field = document.querySelector('dialog[open] input[name=bunker]'); if (!field) return null; field.value = '{address}'; return 'filled'; }})()")).await;
         stage.browser.press("Connect").await.unwrap();
     };
-    stage.browser.press("Sign in by a bunker").await.unwrap();
+    stage.browser.press("Sign in by a remote signer").await.unwrap();
     connect("bunker://nobody").await;
     stage.until("document.querySelector('dialog .problem')?.textContent").await;
     stage.is_sound().await;

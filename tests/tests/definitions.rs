@@ -282,6 +282,31 @@ async fn a_terminal_publishes_lists_shows_compares_and_withdraws_definitions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn versions_published_at_once_are_dated_one_after_the_other_whoever_signs_them() {
+    let stage = Stage::with(&[("README.md", "no workflow here")]).await;
+    let (owner, maintainer, repository) = (stage.world.owner.clone(), Keys::generate(), stage.world.address());
+    stage.world.maintained_by(&[&maintainer], at(1)).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ci.yml");
+    let path = file.to_string_lossy().into_owned();
+    let publish = ["definition", "publish", &path, "--repository", &repository, "--json"];
+    let mut versions = Vec::new();
+    for (author, word) in [(&owner, "first"), (&maintainer, "second"), (&owner, "third"), (&maintainer, "fourth")] {
+        std::fs::write(&file, says(word)).unwrap();
+        versions.push(stage.printed(author, &publish).await);
+    }
+    let dates: Vec<u64> = versions.iter().map(|event| event["created_at"].as_u64().unwrap()).collect();
+    assert!(dates.is_sorted_by(|earlier, later| earlier < later), "{dates:?}");
+
+    let ended = stage.run(PATH).await;
+    ended.said("fourth").await;
+    assert_eq!(ended.definition(), versions[3]["id"]);
+    let list = stage.printed(&owner, &["definition", "list", "--repository", &repository, "--json"]).await;
+    let listed: Vec<_> = list.as_array().unwrap().iter().map(|one| (&one["event"], one["in_force"] == true)).collect();
+    assert_eq!(listed[..2], [(&versions[3]["id"], true), (&versions[2]["id"], false)], "of each author the newest");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_handed_to_the_pool_reaches_relays_and_what_would_count_for_nobody_is_refused() {
     let stage = Stage::with(&[("README.md", "no workflow here")]).await;
     let (owner, world) = (stage.world.owner.clone(), &stage.world);

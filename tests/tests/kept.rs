@@ -112,3 +112,36 @@ jobs:
     let third = again(folder.path()).await;
     assert_eq!(third.marked("one")[0], "cache-hit=false A B", "{third}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_jobs_uploaded_is_unpacked_into_a_folder_whatever_became_of_the_run() {
+    if !engine::available("what_jobs_uploaded_is_unpacked_into_a_folder_whatever_became_of_the_run") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let workflow = "on: push
+jobs:
+  one:
+    runs-on: ubuntu-latest
+    steps:
+      - run: mkdir -p out/sub; echo report > out/r.txt; echo deep > out/sub/d.txt
+      - {uses: actions/upload-artifact@v4, with: {name: report, path: out}}
+  two:
+    runs-on: ubuntu-latest
+    steps:
+      - run: echo alone > single.txt
+      - {uses: actions/upload-artifact@v4, with: {name: single, path: single.txt}}
+      - run: exit 1
+";
+    let checkout = Repository::create(&folder.path().join("checkout")).unwrap();
+    checkout.commit("first", &[(".github/workflows/ci.yml", workflow)]).unwrap();
+    let out = folder.path().join("new/out");
+    let exec = Exec::of(&checkout.path, &folder.path().join("cache")).unwrap();
+    let result = exec.with(&["--artifacts", out.to_str().unwrap()]).run().await.unwrap();
+    assert_eq!(result["conclusion"], "failure", "{result}");
+    let files = [("report/r.txt", "report\n"), ("report/sub/d.txt", "deep\n"), ("single/single.txt", "alone\n")];
+    for (path, text) in files {
+        let found = std::fs::read_to_string(out.join(path));
+        assert!(found.as_ref().is_ok_and(|found| found == text), "{path}: {found:?} {result}");
+    }
+}

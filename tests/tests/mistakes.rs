@@ -50,7 +50,8 @@ fn an_image_that_cannot_be_had_is_named() {
     }
     let folder = tempfile::tempdir().unwrap();
     let checkout = checkout(folder.path(), FINE);
-    says(&["exec", &checkout, "--image", "ubuntu-latest=localhost/no-such:image"], &[], &["localhost/no-such:image"]);
+    let exec = ["exec", &checkout, "--json", "--image", "ubuntu-latest=localhost/no-such:image"];
+    says(&exec, &[], &["image localhost/no-such:image: it is local, but not on this engine", "\"attempts\": 1"]);
 }
 
 #[test]
@@ -92,6 +93,18 @@ fn flags_are_checked_before_the_engine_is_asked_for_anything() {
 }
 
 #[test]
+fn dev_names_a_port_that_is_taken_and_its_flag_before_the_engine_is_asked_for_anything() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, nowhere) = (folder.path().join("data"), format!("unix://{}/none.sock", folder.path().display()));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for flag in ["--relay-port", "--http-port"] {
+        let dev = ["dev", "--data", data.to_str().unwrap(), flag, &port];
+        says(&dev, &[("DOCKER_HOST", &nowhere)], &[&format!("127.0.0.1:{port}; name another port with {flag}")]);
+    }
+}
+
+#[test]
 fn an_expression_without_contexts_tells_how_to_give_some() {
     says(&["eval", "github.ref"], &[], &["Unrecognized named-value", "--context"]);
 }
@@ -103,6 +116,11 @@ fn a_folder_is_linted_by_its_workflow_files() {
     for path in [checkout.clone(), format!("{checkout}/.github/workflows")] {
         says(&["lint", "--short", &path], &[], &["/.github/workflows/ci.yml:4:5: error"]);
     }
+    let ci = format!("{checkout}/.github/workflows/ci.yml");
+    std::fs::write(&ci, FINE).unwrap();
+    assert_eq!(longshore(&["lint", &checkout], &[]), (0, "1 workflow, no findings\n".into()));
+    assert_eq!(longshore(&["lint", "--json", &checkout], &[]), (0, "[]\n".into()));
+    says(&["plan", &checkout], &[], &["is a folder", "longshore lint"]);
     let empty = folder.path().to_string_lossy();
     says(&["lint", &empty], &[], &["no workflow files", ".github/workflows"]);
 }

@@ -3,6 +3,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
+    os::unix::net::UnixListener,
     path::Path,
     process::{Command, Output, Stdio},
     time::Duration,
@@ -101,6 +102,32 @@ fn exec_that_is_told_to_terminate_cancels_its_run() {
     let mut lines = BufReader::new(run.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().ends_with("| begun")));
     let kill = format!("kill -TERM {}", run.id());
+    assert!(Command::new("bash").args(["-c", &kill]).status().unwrap().success());
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+}
+
+#[test]
+fn exec_hears_those_who_end_it_while_it_waits_for_the_engine() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = Repository::create(&folder.path().join("checkout")).unwrap();
+    let workflow = "on: push\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n      - run: echo\n";
+    repository.commit("first", &[(".github/workflows/ci.yml", workflow)]).unwrap();
+    let socket = folder.path().join("engine.sock");
+    let silent = UnixListener::bind(&socket).unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let mut command = Command::new(binary("longshore").unwrap());
+    command.args(["exec", "--image", "ubuntu-latest=any"]).arg(&repository.path);
+    command.env("DOCKER_HOST", format!("unix://{}", socket.display())).env("XDG_CACHE_HOME", folder.path());
+    let mut run = command.spawn().unwrap();
+    let _connection = loop {
+        match (silent.accept(), run.try_wait().unwrap()) {
+            (Ok(connection), _) => break connection,
+            (Err(_), Some(status)) => panic!("ended with {status} before it asked the engine"),
+            (Err(_), None) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    // What is being made outlasts the first of them only.
+    let kill = format!("kill -TERM {0}; kill -INT {0}", run.id());
     assert!(Command::new("bash").args(["-c", &kill]).status().unwrap().success());
     assert_eq!(run.wait().unwrap().code(), Some(130));
 }

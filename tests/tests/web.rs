@@ -200,7 +200,10 @@ async fn t46_markup_in_a_run_and_its_log_is_inert_on_the_pages() {
         assert!(!text.contains("<script>alert"), "{text}");
         assert!(text.contains("&#60;script&#62;alert(1)"), "{text}");
     }
-    for name in ["page", "dom", "list", "run", "log", "ansi", "stream", "sign", "make", "review", "bunker"] {
+    for name in [
+        "page", "dom", "list", "run", "log", "ansi", "stream", "sign", "make", "dialog", "review", "edit", "yaml",
+        "bunker",
+    ] {
         let script = server.get(&format!("/assets/{name}.js")).await;
         assert_eq!(script.status(), 200, "{name}");
         let script = script.text().await.unwrap();

@@ -26,15 +26,21 @@ use crate::{
     },
 };
 
-/// Runs a worker until it is told to end: its warm containers, and its link to the coordinator.
-pub async fn run(config: Config, sandbox: Arc<dyn Sandbox>, shutdown: Shutdown) -> anyhow::Result<()> {
+/// Runs a worker until it is told to end: its warm containers, and its link to the coordinator. `welcomed` is called
+/// whenever that takes it in.
+pub async fn run(
+    config: Config,
+    sandbox: Arc<dyn Sandbox>,
+    shutdown: Shutdown,
+    welcomed: impl Fn() + Send + Sync + 'static,
+) -> anyhow::Result<()> {
     // Here, not where it connects: `exec` connects for each run, and its jobs are its user's own.
     for warning in sandbox.warnings() {
         tracing::warn!("{warning}");
     }
     let images: BTreeSet<&String> = config.labels.values().collect();
     sandbox.warm(&images.into_iter().cloned().collect::<Vec<_>>());
-    let ended = link::run(config, Arc::new(Sandboxed(sandbox.clone())), shutdown).await;
+    let ended = link::run(config, Arc::new(Sandboxed(sandbox.clone())), shutdown, welcomed).await;
     sandbox.close().await;
     ended
 }

@@ -135,10 +135,18 @@ struct Worker {
     executor: Arc<dyn Executor>,
     bulk: watch::Sender<Option<Client>>,
     address: watch::Sender<Option<Endpoint>>,
+    /// Called when a session has come about.
+    welcomed: Box<dyn Fn() + Send + Sync>,
 }
 
-/// Serves a coordinator until told to end. Fails only where it cannot begin: bad keys, no data folder.
-pub async fn run(config: Config, executor: Arc<dyn Executor>, shutdown: Shutdown) -> anyhow::Result<()> {
+/// Serves a coordinator until told to end, and calls `welcomed` whenever a session with it has come about. Fails only
+/// where it cannot begin: bad keys, no data folder.
+pub async fn run(
+    config: Config,
+    executor: Arc<dyn Executor>,
+    shutdown: Shutdown,
+    welcomed: impl Fn() + Send + Sync + 'static,
+) -> anyhow::Result<()> {
     let identity = Identity::read(&config.identity_file)?;
     let endpoint = connect::endpoint(&config.coordinator, config.ca_file.as_deref())?;
     let journal = Journal::open(&config.data)
@@ -154,11 +162,14 @@ pub async fn run(config: Config, executor: Arc<dyn Executor>, shutdown: Shutdown
         executor,
         bulk: watch::Sender::new(None),
         address: watch::Sender::new(None),
+        welcomed: Box::new(welcomed),
         config,
     });
     attempt::resume(&worker)?;
 
     let mut wait = BACK_OFF.0;
+    // Why there is no session; the same is said once.
+    let mut said: Option<String> = None;
     loop {
         if worker.board.is_empty() && shutdown.drain.is_cancelled() {
             return Ok(());
@@ -171,10 +182,16 @@ pub async fn run(config: Config, executor: Arc<dyn Executor>, shutdown: Shutdown
             Ended::Cut(reason) => {
                 warn!(reason, "the session with the coordinator ended; jobs go on, connecting again");
                 wait = BACK_OFF.0;
+                said = None;
             }
-            Ended::Refused(reason) => error!(reason, "the coordinator refuses this worker; trying again"),
+            Ended::Refused(reason) | Ended::Unreachable(reason) if said.as_ref() == Some(&reason) => {}
+            Ended::Refused(reason) => {
+                error!(reason, "the coordinator refuses this worker; trying again");
+                said = Some(reason);
+            }
             Ended::Unreachable(reason) => {
                 warn!(coordinator = worker.config.coordinator, reason, "no session with a coordinator; trying again");
+                said = Some(reason);
             }
         }
         tokio::select! {

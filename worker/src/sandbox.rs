@@ -191,7 +191,7 @@ pub enum SandboxError {
     /// No engine answers, or it refuses the connection. Says what to do.
     #[error("{0}")]
     Engine(String),
-    /// The image is not there and cannot be had.
+    /// The image is not there, and cannot be had now or here.
     #[error("image {image}: {cause}")]
     Image {
         /// Its reference.
@@ -208,7 +208,7 @@ pub enum SandboxError {
     /// A program of a step is not in the machine.
     #[error("{0}")]
     NotFound(String),
-    /// The request itself is wrong (a bad path, an unknown user).
+    /// The request itself is wrong (a bad path, an unknown user, an image that its registry does not give).
     #[error("{0}")]
     Refused(String),
 }

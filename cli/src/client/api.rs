@@ -9,15 +9,30 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::submit;
+
+/// Where a coordinator is that nobody named.
+const LOCAL: &str = "http://127.0.0.1:7080";
+
 /// Where the coordinator is, and who asks
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Server {
     /// The coordinator's address
-    #[arg(long, value_name = "URL", env = "LONGSHORE_SERVER", default_value = "http://127.0.0.1:7080")]
+    #[arg(long, value_name = "URL", env = "LONGSHORE_SERVER", default_value = LOCAL)]
     server: String,
-    /// File with the secret key (nsec1… or hex) to sign requests with (NIP-98); else LONGSHORE_NSEC is used, else none
+    /// File with your secret key (nsec1… or hex) to sign with, requests (NIP-98) too; else LONGSHORE_NSEC is used
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
+}
+
+/// A question to the coordinator, and how its answer is printed
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Question {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) server: Server,
 }
 
 /// A connection to the API.
@@ -31,13 +46,10 @@ pub(crate) struct Api {
 impl Server {
     /// The key that requests are signed with, where there is one.
     pub(crate) fn keys(&self) -> Result<Option<Keys>> {
-        let text = match &self.key_file {
-            Some(path) => {
-                Some(std::fs::read_to_string(path).with_context(|| format!("cannot read the key {}", path.display()))?)
-            }
-            None => std::env::var("LONGSHORE_NSEC").ok(),
-        };
-        text.map(|text| Keys::parse(text.trim()).context("the key is neither nsec1… nor 64 hex digits")).transpose()
+        if self.key_file.is_none() && std::env::var_os("LONGSHORE_NSEC").is_none() {
+            return Ok(None);
+        }
+        submit::keys(self.key_file.as_ref()).map(Some)
     }
 
     pub(crate) fn connect(&self) -> Result<Api> {
@@ -63,6 +75,17 @@ impl Api {
     /// The coordinator's address.
     pub(crate) fn base(&self) -> &str {
         &self.base
+    }
+
+    /// A run's page.
+    pub(crate) fn page(&self, run: &str) -> String {
+        format!("{}/runs/{run}", self.base)
+    }
+
+    /// What another command needs, after a space, to ask the same coordinator: nothing where it would anyway.
+    pub(crate) fn flag(&self) -> String {
+        let named = std::env::var("LONGSHORE_SERVER").unwrap_or_else(|_| LOCAL.to_owned());
+        if named.trim_end_matches('/') == self.base { String::new() } else { format!(" --server {}", self.base) }
     }
 
     /// Asks for something to be done.

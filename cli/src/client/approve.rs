@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::{api::Server, submit};
+use crate::terminal::printable::printable;
 
 /// Approve jobs that wait for it, or reject them
 ///
@@ -47,7 +48,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         println!("{answer:#}");
     } else {
         let jobs: Vec<&str> = answer["jobs"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        println!("{verdict}: {}", jobs.join(", "));
+        println!("{verdict}: {}", printable(&jobs.join(", ")));
     }
     Ok(ExitCode::SUCCESS)
 }

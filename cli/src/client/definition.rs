@@ -1,17 +1,17 @@
 //! `longshore definition`: workflow files of a repository as events (kind 35417).
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use coordinator::source::{
-    address::Address,
     announcement::maintainers,
     definition::{self, Definition},
 };
-use nostr::{Event, EventBuilder, Filter, JsonUtil as _, Keys, Kind, Tag, Timestamp};
+use nostr::{Event, EventBuilder, Filter, JsonUtil as _, Keys, Kind, PublicKey, Tag, Timestamp};
 use nostr_sdk::Client;
 use serde_json::Value;
 use workflow::{
@@ -20,7 +20,7 @@ use workflow::{
 };
 
 use super::{
-    api::Server,
+    api::Question,
     relay,
     show::{short, text},
     submit,
@@ -60,13 +60,10 @@ enum Verb {
     /// Every version of a repository's definitions whose author counts
     List {
         /// The repository: naddr1…, nostr://… or 30617:KEY:IDENTIFIER
-        #[arg(long, value_name = "ADDRESS")]
+        #[arg(long, value_name = "ADDRESS", env = "LONGSHORE_REPOSITORY")]
         repository: String,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
         #[command(flatten)]
-        server: Server,
+        ask: Question,
     },
     /// One version: its text, or what changed in it
     Show {
@@ -78,11 +75,8 @@ enum Verb {
         /// What changed since this version
         #[arg(long, value_name = "EVENT")]
         from: Option<String>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
         #[command(flatten)]
-        server: Server,
+        ask: Question,
     },
 }
 
@@ -90,7 +84,7 @@ enum Verb {
 #[derive(Debug, clap::Args)]
 struct To {
     /// The repository: naddr1…, nostr://… or 30617:KEY:IDENTIFIER
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", env = "LONGSHORE_REPOSITORY")]
     repository: String,
     /// Relays to publish to: those of the repository; may be repeated
     #[arg(long = "relay", value_name = "URL", env = "LONGSHORE_RELAY", value_delimiter = ',')]
@@ -124,26 +118,27 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             place::check(&path).map_err(anyhow::Error::msg)?;
             to.publish(&path, None).await
         }
-        Verb::List { repository, json, server } => {
-            let address: String = url::form_urlencoded::byte_serialize(address(&repository)?.as_bytes()).collect();
+        Verb::List { repository, ask } => {
+            let address = submit::repository(&repository)?.address;
+            let address: String = url::form_urlencoded::byte_serialize(address.as_bytes()).collect();
             let path = format!("/api/repositories/{}/definitions", address.replace('+', "%20"));
-            let versions: Value = server.connect()?.get(&path).await?;
-            if json {
+            let versions: Value = ask.server.connect()?.get(&path).await?;
+            if ask.json {
                 println!("{versions:#}")
             } else {
                 list(&versions)
             }
             Ok(ExitCode::SUCCESS)
         }
-        Verb::Show { event, diff, from, json, server } => {
-            let api = server.connect()?;
+        Verb::Show { event, diff, from, ask } => {
+            let api = ask.server.connect()?;
             let wanted = match (&from, diff) {
                 (Some(from), _) => format!("/api/definitions/{event}/diff?from={from}"),
                 (None, true) => format!("/api/definitions/{event}/diff"),
                 (None, false) => format!("/api/definitions/{event}"),
             };
             let found: Value = api.get(&wanted).await?;
-            match (json, found["lines"].as_array()) {
+            match (ask.json, found["lines"].as_array()) {
                 (true, _) => println!("{found:#}"),
                 (false, Some(lines)) => lines.iter().for_each(changed),
                 // A file is meant to be read again by programs; what a terminal would obey is not in it.
@@ -162,16 +157,11 @@ impl To {
     #[allow(clippy::print_stdout)]
     async fn publish(&self, path: &str, text: Option<&str>) -> Result<ExitCode> {
         let keys = submit::keys(self.key_file.as_ref())?;
-        let repository = address(&self.repository)?;
+        let repository = submit::repository(&self.repository)?.address;
         let client = relay::connect(&self.relays).await?;
-        may_define(&client, &repository, &keys).await?;
-        // Later than what we said before, or relays would not take it.
-        let earlier = Filter::new().kind(Kind::from(definition::KIND)).author(keys.public_key());
-        let earlier = relay::find(&client, vec![earlier]).await?;
-        let of_path =
-            |event: &Event| Definition::read(event).is_ok_and(|one| one.repository == repository && one.path == path);
-        let last = earlier.iter().filter(|event| of_path(event)).map(|event| event.created_at.as_secs() + 1).max();
-        let at = Timestamp::from(last.unwrap_or_default().max(Timestamp::now().as_secs()));
+        let authors = defining(&client, &repository, &keys).await?;
+        let newest = newest(&client, &repository, path, &authors).await?;
+        let at = Timestamp::from(definition::dated(Timestamp::now().as_secs(), newest));
         let event = signed(&keys, &repository, path, text, at)?;
         // It would count for nobody.
         Definition::read(&event)?;
@@ -186,32 +176,41 @@ impl To {
     }
 }
 
-/// What somebody who is neither owner nor maintainer defines counts for nobody.
+/// Whose definitions count, the signer's among them: what somebody who is neither owner nor maintainer defines counts
+/// for nobody.
 #[allow(clippy::print_stderr)]
-async fn may_define(client: &Client, repository: &str, keys: &Keys) -> Result<()> {
+async fn defining(client: &Client, repository: &str, keys: &Keys) -> Result<BTreeSet<String>> {
     let mut parts = repository.splitn(3, ':').skip(1);
     let (owner, identifier) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let key = keys.public_key().to_hex();
-    if key == owner {
-        return Ok(());
-    }
     let announced = Filter::new().kind(Kind::GitRepoAnnouncement).identifier(identifier);
     let announced = relay::find(client, vec![announced]).await?;
     // A pool may take the word of maintainers' maintainers: whom it may leave out is not for us to say.
-    let maintainers = maintainers(owner, identifier, &announced, true);
+    let mut authors = maintainers(owner, identifier, &announced, true);
     let found = announced.iter().any(|event| event.pubkey.to_hex() == owner);
     ensure!(
-        !found || maintainers.contains(&key),
+        !found || authors.contains(&key),
         "{key} is neither the owner of {repository} nor one of its maintainers: what it signs counts for nobody; sign \
          with one of theirs, or have the owner list it in the announcement (30617)"
     );
-    if !found {
+    if authors.insert(key.clone()) {
         eprintln!(
             "warning: no relay asked here has the announcement (30617) of {repository}: it counts only if {key} is one \
              of its maintainers"
         );
     }
-    Ok(())
+    Ok(authors)
+}
+
+/// When the newest definition of a path was made that relays know, in seconds.
+async fn newest(client: &Client, repository: &str, path: &str, authors: &BTreeSet<String>) -> Result<Option<u64>> {
+    let keys = authors.iter().filter_map(|author| PublicKey::from_hex(author).ok());
+    let filter = Filter::new().kind(Kind::from(definition::KIND)).authors(keys);
+    let known = relay::find(client, vec![filter.identifier(definition::identifier(repository, path))]).await?;
+    let known = known.iter().filter_map(|event| Definition::read(event).ok());
+    // A relay may give what was not asked for.
+    let of_path = known.filter(|one| one.repository == repository && one.path == path && authors.contains(&one.author));
+    Ok(of_path.map(|one| one.made_at).max())
 }
 
 fn signed(keys: &Keys, repository: &str, path: &str, text: Option<&str>, at: Timestamp) -> Result<Event> {
@@ -219,15 +218,6 @@ fn signed(keys: &Keys, repository: &str, path: &str, text: Option<&str>, at: Tim
     let tags = tags.collect::<Result<Vec<_>, _>>().context("a tag is empty")?;
     let builder = EventBuilder::new(Kind::from(definition::KIND), text.unwrap_or_default());
     builder.tags(tags).custom_created_at(at).sign_with_keys(keys).context("cannot sign")
-}
-
-fn address(text: &str) -> Result<String> {
-    match Address::parse(text)? {
-        Address::Known(repository) => Ok(repository.address),
-        Address::Named { .. } => {
-            bail!("--repository: name the owner by npub; internet identifiers are not looked up here")
-        }
-    }
 }
 
 /// Where a file of a checkout lies in its repository.

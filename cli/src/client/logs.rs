@@ -14,7 +14,7 @@ use reqwest::Method;
 
 use super::{
     api::Server,
-    code_of,
+    attempted, because, code_of,
     stream::{Connection, Event, Lines, Run, events},
 };
 use crate::terminal::printable::printable;
@@ -40,10 +40,10 @@ pub(crate) struct Args {
     server: Server,
 }
 
-#[allow(clippy::print_stderr)]
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let api = args.server.connect()?;
-    let mut shown = Shown { only: args.job.clone(), json: args.json, ..Shown::default() };
+    let (only, json, follow) = (args.job.clone(), args.json, args.follow);
+    let mut shown = Shown { only, json, follow, ..Shown::default() };
     if args.follow {
         let mut events = pin!(events(&api, &args.run));
         while let Some(event) = events.next().await {
@@ -51,12 +51,16 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
                 break;
             }
         }
-        return Ok(code_of(shown.conclusion.as_deref()));
+        let Some(run) = &shown.last else { return Ok(code_of(None)) };
+        if !shown.printed {
+            nothing(run, args.job.as_deref());
+        }
+        return Ok(code_of(run.conclusion.as_deref()));
     }
     let state: Run = api.get(&format!("/api/runs/{}", args.run)).await?;
+    // Before its planning a run has no jobs that one could ask for.
     if state.phase == "planning" {
-        let why = state.waits.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
-        eprintln!("run {} is being planned and has no log yet{}", state.serial, printable(&why));
+        nothing(&state, None);
         return Ok(ExitCode::SUCCESS);
     }
     known(&state, args.job.as_deref())?;
@@ -69,7 +73,22 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             break;
         }
     }
+    if !shown.printed {
+        nothing(&state, args.job.as_deref());
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says why there is no line to show.
+#[allow(clippy::print_stderr)]
+fn nothing(run: &Run, only: Option<&str>) {
+    let yet = if run.conclusion.is_some() { "" } else { " yet" };
+    let state = because(run.conclusion.as_deref().unwrap_or(&run.phase), run.why.as_deref());
+    eprintln!("run {} has no log{yet}: {}", run.serial, printable(&state));
+    for job in run.jobs.iter().filter(|job| only.is_none_or(|only| is_of(&job.key, only))) {
+        let state = because(job.conclusion.as_deref().unwrap_or(&job.phase), job.why.as_deref());
+        eprintln!("  {}: {}", printable(&job.name), printable(&state));
+    }
 }
 
 /// A job that was asked for has to be one of the run's.
@@ -97,10 +116,14 @@ struct Shown {
     /// The job that was asked for.
     only: Option<String>,
     json: bool,
+    follow: bool,
     names: BTreeMap<String, String>,
-    /// By job: what prints at once.
-    beside: BTreeMap<String, Beside>,
-    conclusion: Option<String>,
+    /// By job and attempt: what prints at once.
+    beside: BTreeMap<(String, u32), Beside>,
+    /// The run as it was told last.
+    last: Option<Run>,
+    /// Whether any line was shown.
+    printed: bool,
 }
 
 impl Shown {
@@ -113,8 +136,9 @@ impl Shown {
                 if run.phase == "done" {
                     known(&run, self.only.as_deref())?;
                 }
-                self.names.extend(run.jobs.into_iter().map(|job| (job.key, job.name)));
-                self.conclusion = run.conclusion;
+                self.names.extend(run.jobs.iter().map(|job| (job.key.clone(), job.name.clone())));
+                self.waits(&run);
+                self.last = Some(run);
             }
             "log" => self.lines(&event.data)?,
             "failed" => bail!("the coordinator cannot read the log: {}", event.data),
@@ -124,18 +148,30 @@ impl Shown {
         Ok(false)
     }
 
+    /// Where there is nothing to follow yet, says once what is waited for.
+    #[allow(clippy::print_stderr)]
+    fn waits(&self, run: &Run) {
+        let known = self.last.as_ref().and_then(|run| run.why.as_ref());
+        let Some(why) = run.why.as_ref().filter(|why| known != Some(*why)) else { return };
+        if self.follow && !self.printed && run.conclusion.is_none() {
+            eprintln!("run {}: {}", run.serial, printable(why));
+        }
+    }
+
     #[allow(clippy::print_stdout)]
     fn lines(&mut self, data: &str) -> Result<()> {
         let lines: Lines = serde_json::from_str(data)?;
         if self.only.as_ref().is_some_and(|only| !is_of(&lines.job, only)) {
             return Ok(());
         }
+        self.printed = true;
         if self.json {
             println!("{data}");
             return Ok(());
         }
-        let job = printable(self.names.get(&lines.job).unwrap_or(&lines.job));
-        let beside = self.beside.entry(lines.job.clone()).or_default();
+        let job = attempted(self.names.get(&lines.job).unwrap_or(&lines.job), lines.attempt);
+        let job = printable(&job);
+        let beside = self.beside.entry((lines.job, lines.attempt)).or_default();
         for line in &lines.lines {
             if let Some(mark) = &line.mark {
                 beside.mark(line.step, &mark.name, mark.ended);
@@ -145,10 +181,10 @@ impl Shown {
                 _ => job.to_string(),
             };
             match &line.mark {
-                Some(mark) if !mark.ended => println!("{name} | ⭐ {}", printable(&mark.name)),
+                Some(mark) if !mark.ended => println!("{name} | ⭐ {}", printable(mark.step())),
                 Some(mark) => {
                     let seconds = Duration::from_millis(mark.duration_ms).as_secs_f64();
-                    println!("{name} | {} {} ({seconds:.1} s)", sign(&mark.conclusion), printable(&mark.name));
+                    println!("{name} | {} {} ({seconds:.1} s)", sign(&mark.conclusion), printable(mark.step()));
                 }
                 None if line.stream == "notice" => {
                     line.text.lines().for_each(|text| println!("{name} | · {}", printable(text)))

@@ -6,10 +6,13 @@ use anyhow::{Context, Result, bail};
 use nostr::{Event, Filter};
 use nostr_sdk::Client;
 
+use crate::terminal::printable::printable;
+
 /// How long relays get to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Connects to relays; at least one must answer.
+/// Connects to relays; at least one must answer, and the others are named.
+#[allow(clippy::print_stderr)]
 pub(crate) async fn connect(relays: &[String]) -> Result<Client> {
     if relays.is_empty() {
         bail!("name a relay with --relay, e.g. --relay wss://relay.example.org");
@@ -22,6 +25,9 @@ pub(crate) async fn connect(relays: &[String]) -> Result<Client> {
     if output.success.is_empty() {
         let failed: Vec<String> = output.failed.iter().map(|(url, why)| format!("{url}: {why}")).collect();
         bail!("no relay answers: {}", failed.join("; "));
+    }
+    for (url, why) in &output.failed {
+        eprintln!("warning: {url} does not answer: {}", printable(why));
     }
     Ok(client)
 }

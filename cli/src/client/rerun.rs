@@ -50,7 +50,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let pool = chain::value(&job, "p");
     let pool = PublicKey::from_hex(&pool).with_context(|| format!("the earlier job names no pool: {pool:?}"))?;
     let (run, job) = Again { args: &args, keys: &keys, pool, earlier: &earlier }.pair(&run, &job, &secrets)?;
-    submit::publish(client, run, job, pool, &args.watch).await
+    submit::publish(client, run, job, pool, &args.server, &args.watch).await
 }
 
 async fn pair_of(client: &nostr_sdk::Client, earlier: &Value) -> Result<(Event, Event)> {

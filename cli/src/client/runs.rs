@@ -8,21 +8,39 @@ use serde_json::Value;
 use super::{
     api::Server,
     show::{short, text},
+    submit,
 };
 use crate::terminal::table::{Column, table, width};
 
+/// The narrowest terminal, in columns, on which each run has its id: its number says the same.
+const ROOM_FOR_IDS: usize = 120;
+/// Runs on one page of the API.
+const PAGE: usize = 50;
+
 /// List runs, newest first
+///
+/// RUN is a run's number in the pool, which every command takes. The number behind a workflow's name counts its runs
+/// alone, as the dashboard shows them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Only of this repository: 30617:KEY:IDENTIFIER
+    /// Only of this repository: naddr1…, nostr://… or 30617:KEY:IDENTIFIER
     #[arg(long, value_name = "ADDRESS")]
     repository: Option<String>,
+    /// Only of this workflow, by its path in the repository
+    #[arg(short = 'W', long, value_name = "PATH")]
+    workflow: Option<String>,
+    /// Only of this branch or tag
+    #[arg(long, value_name = "NAME")]
+    branch: Option<String>,
+    /// Only with this status: planning, waiting, queued, running, sealing, success, failure, cancelled or skipped
+    #[arg(long, value_name = "WORD")]
+    status: Option<String>,
     /// Only runs that have not ended
     #[arg(long)]
     unfinished: bool,
     /// How many
     #[arg(long, default_value_t = 20, value_name = "N")]
-    limit: u32,
+    limit: usize,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -30,43 +48,75 @@ pub(crate) struct Args {
     server: Server,
 }
 
-#[allow(clippy::print_stdout)]
+#[allow(clippy::print_stdout, clippy::print_stderr)]
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
-    let mut query = url::form_urlencoded::Serializer::new(String::new());
-    query.append_pair("limit", &args.limit.to_string()).append_pair("unfinished", &args.unfinished.to_string());
-    if let Some(repository) = &args.repository {
-        query.append_pair("repository", repository);
-    }
-    let runs: Value = args.server.connect()?.get(&format!("/api/runs?{}", query.finish())).await?;
+    let runs = args.find().await?;
     if args.json {
-        println!("{runs:#}");
+        println!("{:#}", Value::from(runs));
         return Ok(ExitCode::SUCCESS);
     }
-    let columns = [
-        Column::number("NUMBER"),
+    if runs.is_empty() {
+        eprintln!("no such runs are open to you here");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut columns = vec![
+        Column::number("RUN"),
         Column::text("STATE"),
         Column::text("WORKFLOW"),
         Column::text("REF"),
         Column::whole("COMMIT"),
         Column::text("EVENT"),
-        Column::whole("ID"),
     ];
+    let width = width();
+    if width.is_none_or(|width| width >= ROOM_FOR_IDS) {
+        columns.push(Column::whole("ID"));
+    }
     let row = |run: &Value| {
-        let state = match text(run, "conclusion").as_str() {
-            "" => text(run, "phase"),
-            ended => ended.to_owned(),
-        };
         vec![
             run["serial"].to_string(),
-            state,
-            text(run, "name"),
+            text(run, "status"),
+            format!("{} #{}", text(run, "name"), run["number"]),
             text(run, "branch"),
             short(&text(run, "commit")),
             text(run, "event"),
             text(run, "id"),
         ]
     };
-    let rows: Vec<_> = runs.as_array().into_iter().flatten().map(row).collect();
-    print!("{}", table(&columns, &rows, width()));
+    let rows: Vec<_> = runs.iter().map(row).collect();
+    print!("{}", table(&columns, &rows, width));
     Ok(ExitCode::SUCCESS)
+}
+
+impl Args {
+    /// As many as are wanted and there are, page by page.
+    async fn find(&self) -> Result<Vec<Value>> {
+        let api = self.server.connect()?;
+        let repository = self.repository.as_deref().map(submit::repository).transpose()?;
+        let repository = repository.map(|repository| repository.address);
+        let mut runs: Vec<Value> = Vec::new();
+        while runs.len() < self.limit {
+            let limit = PAGE.min(self.limit - runs.len());
+            let mut query = url::form_urlencoded::Serializer::new(String::new());
+            query.append_pair("limit", &limit.to_string()).append_pair("unfinished", &self.unfinished.to_string());
+            let before = runs.last().map(|run| run["serial"].to_string());
+            for (name, value) in [
+                ("repository", &repository),
+                ("workflow", &self.workflow),
+                ("branch", &self.branch),
+                ("status", &self.status),
+                ("before", &before),
+            ] {
+                if let Some(value) = value {
+                    query.append_pair(name, value);
+                }
+            }
+            let page: Vec<Value> = api.get(&format!("/api/runs?{}", query.finish())).await?;
+            let last = page.len() < limit;
+            runs.extend(page);
+            if last {
+                break;
+            }
+        }
+        Ok(runs)
+    }
 }

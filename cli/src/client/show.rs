@@ -22,12 +22,14 @@ pub(crate) struct Args {
 
 #[allow(clippy::print_stdout)]
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
-    let run: Value = args.server.connect()?.get(&format!("/api/runs/{}", args.run)).await?;
+    let api = args.server.connect()?;
+    let run: Value = api.get(&format!("/api/runs/{}", args.run)).await?;
     if args.json {
         println!("{run:#}");
         return Ok(ExitCode::SUCCESS);
     }
     println!("{} #{} (run {}), {}", text(&run, "name"), run["number"], run["serial"], state(&run));
+    println!("  {:<11} {}", "page", api.page(&text(&run, "id")));
     for (label, key) in [
         ("repository", "repository"),
         ("commit", "commit"),

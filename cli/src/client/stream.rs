@@ -19,6 +19,8 @@ const AGAIN: Duration = Duration::from_millis(300);
 #[derive(Debug, Deserialize)]
 pub(crate) struct Run {
     #[serde(default)]
+    pub(crate) id: String,
+    #[serde(default)]
     pub(crate) serial: u64,
     /// Counts the runs of one workflow.
     #[serde(default)]
@@ -26,7 +28,8 @@ pub(crate) struct Run {
     #[serde(default)]
     pub(crate) name: String,
     pub(crate) phase: String,
-    pub(crate) waits: Option<String>,
+    /// Why it waits, or ended as it did.
+    pub(crate) why: Option<String>,
     pub(crate) conclusion: Option<String>,
     #[serde(default)]
     pub(crate) jobs: Vec<Job>,
@@ -39,23 +42,20 @@ pub(crate) struct Job {
     pub(crate) name: String,
     #[serde(default)]
     pub(crate) phase: String,
-    pub(crate) waits: Option<String>,
-    pub(crate) conclusion: Option<String>,
-    pub(crate) reason: Option<Reason>,
-}
-
-/// Why something ended as it did.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Reason {
-    pub(crate) kind: String,
+    /// Number of the latest attempt.
     #[serde(default)]
-    pub(crate) detail: String,
+    pub(crate) attempt: u32,
+    /// Why it waits, was left out, or ended as it did.
+    pub(crate) why: Option<String>,
+    pub(crate) conclusion: Option<String>,
 }
 
-/// Lines of one job's log.
+/// Lines of one attempt of a job.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Lines {
     pub(crate) job: String,
+    #[serde(default)]
+    pub(crate) attempt: u32,
     pub(crate) lines: Vec<Line>,
 }
 
@@ -78,6 +78,13 @@ pub(crate) struct Mark {
     pub(crate) ended: bool,
     pub(crate) conclusion: String,
     pub(crate) duration_ms: u64,
+}
+
+impl Mark {
+    /// The step's name as the author has it: logs that clients read have "Main" before it.
+    pub(crate) fn step(&self) -> &str {
+        self.name.strip_prefix("Main ").unwrap_or(&self.name)
+    }
 }
 
 /// One server-sent event.

@@ -1,27 +1,28 @@
 //! `longshore submit`: asks a pool to run a workflow, with the pair of events that web clients send.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, pin::pin, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use coordinator::{plan::workflow_path, source::address::Address};
+use coordinator::{plan::workflow_path, run::Repository, source::address::Address};
 use nostr::{
     Event, EventBuilder, Filter, FromBech32, JsonUtil as _, Keys, Kind, PublicKey, Tag, ToBech32, nips::nip44,
 };
 use nostr_sdk::{Client, RelayPoolNotification};
 
-use super::{chain, relay};
+use super::{api::Server, asked::Asked, chain, relay};
 use crate::terminal::printable::printable;
 
 /// Ask a pool to run a workflow
 ///
-/// Publishes a workflow run (kind 5401) and a job (kind 5100), signed with your key, as web clients do.
+/// Publishes a workflow run (kind 5401) and a job (kind 5100), signed with your key, as web clients do. Which run it
+/// became, and the jobs that failed, are asked of the coordinator (--server) where it answers.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The pool: npub or hex of its coordinator
     #[arg(long, value_name = "KEY", env = "LONGSHORE_POOL")]
     to: String,
     /// The repository: naddr1…, nostr://… or 30617:KEY:IDENTIFIER
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", env = "LONGSHORE_REPOSITORY")]
     repository: String,
     /// Path of the workflow in the repository, e.g. .github/workflows/ci.yml
     #[arg(short = 'W', long, value_name = "PATH")]
@@ -44,9 +45,8 @@ pub(crate) struct Args {
     /// Relays to publish to; may be repeated
     #[arg(long = "relay", value_name = "URL", env = "LONGSHORE_RELAY", value_delimiter = ',')]
     relays: Vec<String>,
-    /// File with your secret key (nsec1… or hex); else LONGSHORE_NSEC is used
-    #[arg(long, value_name = "FILE")]
-    key_file: Option<PathBuf>,
+    #[command(flatten)]
+    server: Server,
     #[command(flatten)]
     watch: Watch,
 }
@@ -65,6 +65,9 @@ pub(crate) struct Watch {
     json: bool,
 }
 
+/// After this long without an answer of the pool it is said that there is none.
+const SILENCE: Duration = Duration::from_secs(20);
+
 /// Nothing to sign with: what to do.
 pub(crate) const NO_KEY: &str =
     "no key to sign with: put your nsec into LONGSHORE_NSEC, or name its file with --key-file";
@@ -82,22 +85,24 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         "--commit {:?}: expected the commit's hex digits, at least the first 7",
         args.commit
     );
-    let keys = keys(args.key_file.as_ref())?;
+    let keys = args.server.keys()?.context(NO_KEY)?;
     let publisher = Keys::generate();
     let (run, job) = pair(&args, &keys, &publisher, pool)?;
     let client = relay::connect(&args.relays).await?;
-    publish(client, run, job, pool, &args.watch).await
+    publish(client, run, job, pool, &args.server, &args.watch).await
 }
 
 /// Sends a pair of events, and says what is heard about it until its end.
-#[allow(clippy::print_stdout)]
 pub(crate) async fn publish(
     client: Client,
     run: Event,
     job: Event,
     pool: PublicKey,
+    server: &Server,
     watch: &Watch,
 ) -> Result<ExitCode> {
+    // Whoever reads JSON wants the events and nothing else.
+    let mut asked = if watch.json { None } else { Some(Asked::of(server, &job)?) };
     let mut heard = client.notifications();
     let answers = Filter::new().kinds([5101, 5402, 30100].map(Kind::from)).events([run.id, job.id]);
     client.subscribe(answers, None).await.context("cannot subscribe to the answers")?;
@@ -106,10 +111,14 @@ pub(crate) async fn publish(
     tell(&run, watch.json);
     tell(&job, watch.json);
     if watch.detach {
+        asked.iter().for_each(Asked::tell_how_to_follow);
         return Ok(ExitCode::SUCCESS);
     }
-    let end = tokio::time::timeout(Duration::from_secs(watch.timeout), wait(&mut heard, &job, pool, watch.json));
+    let end = tokio::time::timeout(Duration::from_secs(watch.timeout), wait(&mut heard, &job, pool, &mut asked));
     let end = end.await.with_context(|| format!("no end within {} s; the run goes on", watch.timeout))??;
+    if let (Some(asked), true) = (&asked, end != "completed") {
+        asked.tell_failures().await;
+    }
     close(&client).await;
     Ok(match end.as_str() {
         "completed" => ExitCode::SUCCESS,
@@ -130,9 +139,11 @@ fn tell(event: &Event, json: bool) {
         return;
     }
     println!("{}", printable(&chain::describe(event)));
-    let error = chain::value(event, "error");
-    if !error.is_empty() {
-        println!("      {}", printable(&error));
+    // Why it waits, or failed.
+    for why in ["reason", "error"].map(|name| chain::value(event, name)) {
+        if !why.is_empty() {
+            println!("      {}", printable(&why));
+        }
     }
     let log = chain::value(event, "log_url");
     if !log.is_empty() {
@@ -140,14 +151,26 @@ fn tell(event: &Event, json: bool) {
     }
 }
 
+#[allow(clippy::print_stderr)]
 async fn wait(
     heard: &mut tokio::sync::broadcast::Receiver<RelayPoolNotification>,
     job: &Event,
     pool: PublicKey,
-    json: bool,
+    asked: &mut Option<Asked>,
 ) -> Result<String> {
+    let mut silence = pin!(tokio::time::sleep(SILENCE));
+    let mut silent = true;
     loop {
-        let notification = match heard.recv().await {
+        let notification = tokio::select! {
+            notification = heard.recv() => notification,
+            () = &mut silence, if silent => {
+                silent = false;
+                let (pool, seconds) = (npub(&pool), SILENCE.as_secs());
+                eprintln!("no answer of {pool} for {seconds} s: the pool is down, or listens on other relays");
+                continue;
+            }
+        };
+        let notification = match notification {
             Ok(notification) => notification,
             Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => continue,
             Err(error) => bail!("the relay connection ended: {error}"),
@@ -156,16 +179,29 @@ async fn wait(
         if event.verify().is_err() {
             continue;
         }
-        tell(&event, json);
+        tell(&event, asked.is_none());
+        silent &= event.pubkey != pool;
         let status = chain::value(&event, "status");
         let is_ours =
             event.kind == Kind::from(30100) && event.pubkey == pool && chain::value(&event, "e") == job.id.to_hex();
-        if is_ours && !matches!(status.as_str(), "queued" | "running") {
-            return Ok(status);
+        match (is_ours, status.as_str()) {
+            (false, _) => {}
+            // With its first status the run is stored; a refused one ends without.
+            (true, "queued" | "running") => {
+                if let Some(asked) = asked {
+                    asked.tell().await;
+                }
+            }
+            (true, _) => return Ok(status),
         }
     }
 }
 
+fn npub(key: &PublicKey) -> String {
+    key.to_bech32().unwrap_or_else(|_| key.to_hex())
+}
+
+/// The key of this file, else of LONGSHORE_NSEC.
 pub(crate) fn keys(file: Option<&PathBuf>) -> Result<Keys> {
     let text = match file {
         Some(path) => {
@@ -176,10 +212,18 @@ pub(crate) fn keys(file: Option<&PathBuf>) -> Result<Keys> {
     Keys::parse(text.trim()).context("the key is neither nsec1… nor 64 hex digits")
 }
 
+/// The repository that an address names.
+pub(crate) fn repository(address: &str) -> Result<Repository> {
+    match Address::parse(address)? {
+        Address::Known(repository) => Ok(repository),
+        Address::Named { .. } => {
+            bail!("--repository: name the owner by npub; internet identifiers are not looked up here")
+        }
+    }
+}
+
 fn pair(args: &Args, keys: &Keys, publisher: &Keys, pool: PublicKey) -> Result<(Event, Event)> {
-    let Address::Known(repository) = Address::parse(&args.repository)? else {
-        bail!("--repository: name the owner by npub; internet identifiers are not looked up here");
-    };
+    let repository = repository(&args.repository)?;
     let author = keys.public_key().to_hex();
     let run = sign(
         keys,
@@ -195,7 +239,7 @@ fn pair(args: &Args, keys: &Keys, publisher: &Keys, pool: PublicKey) -> Result<(
             vec!["t".into(), "hive-ci".into()],
         ],
     )?;
-    let owner = PublicKey::from_hex(&repository.owner)?.to_bech32()?;
+    let owner = npub(&PublicKey::from_hex(&repository.owner)?);
     // The address may name relays that know the repository, which are not those of the pool.
     let relays = args.relays.iter().chain(repository.relays.iter().filter(|relay| !args.relays.contains(relay)));
     let hints = relays.map(|relay| url::form_urlencoded::byte_serialize(relay.as_bytes()).collect::<String>());

@@ -12,7 +12,7 @@ use super::{
     chain::{Chain, Check, LogClaim},
     relay,
 };
-use crate::terminal::printable::printable;
+use crate::terminal::{printable::printable, progress::Progress};
 
 /// Bytes of a log that are read.
 const LOG_LIMIT: usize = 64 << 20;
@@ -129,6 +129,7 @@ async fn check_log(claim: &LogClaim) -> Result<()> {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().context("no HTTP client")?;
     let response = client.get(&claim.url).send().await.with_context(|| format!("cannot fetch {}", claim.url))?;
     let mut response = response.error_for_status().context("the log is not there")?;
+    let mut progress = Progress::of("the log", response.content_length());
     let mut hash = Sha256::new();
     let mut length = 0;
     while let Some(chunk) = response.chunk().await.context("the download broke off")? {
@@ -137,6 +138,7 @@ async fn check_log(claim: &LogClaim) -> Result<()> {
             bail!("longer than {LOG_LIMIT} bytes");
         }
         hash.update(&chunk);
+        progress.at(length as u64);
     }
     let found = hex::encode(hash.finalize());
     if found != claim.sha256 {

@@ -12,7 +12,7 @@ use futures::StreamExt as _;
 
 use super::{
     api::Server,
-    code_of,
+    attempted, because, code_of,
     stream::{Event, Job, Lines, Run, events},
 };
 use crate::terminal::{printable::printable, screen::Screen, tree::Mark};
@@ -43,6 +43,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         json: args.json,
         states: BTreeMap::new(),
         names: BTreeMap::new(),
+        attempts: BTreeMap::new(),
         conclusion: None,
     };
     let mut tick = tokio::time::interval(TICK);
@@ -68,6 +69,8 @@ struct Watched {
     /// What was last said of each job and of the run.
     states: BTreeMap<String, String>,
     names: BTreeMap<String, String>,
+    /// By job: the attempt whose steps are shown.
+    attempts: BTreeMap<String, u32>,
     conclusion: Option<String>,
 }
 
@@ -91,17 +94,18 @@ impl Watched {
         }
         let title = format!("{} #{} (run {})", run.name, run.number, run.serial);
         let state = run.conclusion.as_deref().unwrap_or(&run.phase);
-        self.say("", &title, &because(state, run.waits.as_deref()));
+        self.say("", &title, &because(state, run.why.as_deref()));
         if let Some(screen) = &mut self.screen {
             screen.tree.keep(|key| run.jobs.iter().any(|job| job.key == key));
         }
         for job in &run.jobs {
-            let (mark, note) = standing(job);
+            let name = attempted(&job.name, job.attempt);
+            let why = job.why.as_deref();
             match &mut self.screen {
-                Some(screen) => screen.tree.job(&job.key, &job.name, mark, &note, now()),
+                Some(screen) => screen.tree.job(&job.key, &name, mark(job), why.unwrap_or_default(), now()),
                 None => {
                     let state = job.conclusion.as_deref().unwrap_or(&job.phase);
-                    self.say(&job.key, &job.name, &because(state, Some(&note)));
+                    self.say(&job.key, &name, &because(state, why));
                 }
             }
         }
@@ -110,51 +114,46 @@ impl Watched {
     }
 
     fn steps(&mut self, lines: &Lines) {
+        let before = self.attempts.insert(lines.job.clone(), lines.attempt);
+        if let (Some(screen), true) = (&mut self.screen, before.is_some_and(|before| before != lines.attempt)) {
+            screen.tree.again(&lines.job);
+        }
         let marks = lines.lines.iter().filter_map(|line| Some((line.step, line.mark.as_ref()?)));
         for (number, mark) in marks {
             let state = if mark.ended { mark.conclusion.as_str() } else { "running" };
-            let name = mark.name.strip_prefix("Main ").unwrap_or(&mark.name);
+            let name = mark.step();
             match &mut self.screen {
                 Some(screen) => screen.tree.step(&lines.job, number, name, Mark::of(state), now()),
                 None => {
                     let job = self.names.get(&lines.job).unwrap_or(&lines.job);
-                    let step = format!("{job}: {name}");
-                    self.say(&format!("{}/{number}", lines.job), &step, state);
+                    let step = format!("{}: {name}", attempted(job, lines.attempt));
+                    self.say(&format!("{}/{}/{number}", lines.job, lines.attempt), &step, state);
                 }
             }
         }
     }
 
-    /// A line for what changed, where no tree shows it.
+    /// A line for what changed and what no tree shows: in a terminal it stands above the tree.
     #[allow(clippy::print_stdout)]
     fn say(&mut self, key: &str, name: &str, state: &str) {
-        if self.json || self.screen.is_some() || self.states.get(key).is_some_and(|known| known == state) {
+        if self.json || self.states.get(key).is_some_and(|known| known == state) {
             return;
         }
-        println!("{}: {}", printable(name), printable(state));
+        let line = format!("{}: {}", printable(name), printable(state));
+        match &mut self.screen {
+            Some(screen) => screen.say(&line, now()),
+            None => println!("{line}"),
+        }
         self.states.insert(key.to_owned(), state.to_owned());
     }
 }
 
-fn because(state: &str, why: Option<&str>) -> String {
-    match why.filter(|why| !why.is_empty()) {
-        Some(why) => format!("{state} ({why})"),
-        None => state.to_owned(),
-    }
-}
-
-fn standing(job: &Job) -> (Mark, String) {
-    let mark = match (job.conclusion.as_deref(), job.phase.as_str()) {
+fn mark(job: &Job) -> Mark {
+    match (job.conclusion.as_deref(), job.phase.as_str()) {
         (Some(conclusion), _) => Mark::of(conclusion),
         (None, "running" | "cancelling") => Mark::Running,
         _ => Mark::Waiting,
-    };
-    let reason = job.reason.as_ref().map(|reason| {
-        // A detail may begin with its kind: "cancelled by …".
-        let detail = reason.detail.strip_prefix(&reason.kind).unwrap_or(&reason.detail).trim();
-        format!("{} {detail}", reason.kind).trim().to_owned()
-    });
-    (mark, reason.or_else(|| job.waits.clone()).unwrap_or_default())
+    }
 }
 
 fn now() -> u64 {

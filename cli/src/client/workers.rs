@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::{api::Server, show::text};
+use super::{api::Question, show::text};
 use crate::terminal::{
     printable::printable,
     table::{Column, table, width},
@@ -21,59 +21,44 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// Every worker with its labels and slots
-    List {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        server: Server,
-    },
+    List(Question),
     /// Give a worker no new jobs: it ends when the running ones are done (operator)
     Drain {
         /// Id of the worker
         worker: String,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
         #[command(flatten)]
-        server: Server,
+        ask: Question,
     },
     /// Make a token with which one new worker can join (operator)
-    Token {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        server: Server,
-    },
+    Token(Question),
 }
 
 #[allow(clippy::print_stdout)]
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     match args.verb {
-        Verb::List { json, server } => {
-            let workers: Value = server.connect()?.get("/api/workers").await?;
-            if json {
+        Verb::List(ask) => {
+            let workers: Value = ask.server.connect()?.get("/api/workers").await?;
+            if ask.json {
                 println!("{workers:#}");
             } else {
                 list(&workers);
             }
         }
-        Verb::Drain { worker, json, server } => {
-            server.connect()?.post(&format!("/api/workers/{worker}/drain")).await?;
-            if json {
+        Verb::Drain { worker, ask } => {
+            ask.server.connect()?.post(&format!("/api/workers/{worker}/drain")).await?;
+            if ask.json {
                 println!("{}", json!({"worker": worker, "state": "draining"}));
             } else {
                 println!("{worker} gets no new jobs");
             }
         }
-        Verb::Token { json, server } => {
-            let answer = server.connect()?.post("/api/workers/token").await?;
+        Verb::Token(ask) => {
+            let answer = ask.server.connect()?.post("/api/workers/token").await?;
             let token = answer.text().await.context("the answer broke off")?;
-            if json {
+            if ask.json {
                 println!("{}", json!({"token": token.trim()}));
             } else {
-                println!("{}", token.trim());
+                println!("{}", printable(token.trim()));
             }
         }
     }

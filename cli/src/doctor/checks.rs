@@ -68,7 +68,7 @@ pub(super) fn configurations(files: &[PathBuf]) -> (Vec<Finding>, Needs) {
 
 fn configuration(file: &Path, needs: &mut Needs) -> Result<(&'static str, Vec<String>)> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let given = Given { file: Some(file), environment: std::env::vars().collect(), sets: &[] };
+    let given = Given { file: Some(file), environment: std::env::vars().collect(), ..Given::default() };
     // Only a worker names its coordinator.
     let of_worker = text.parse::<toml::Table>().is_ok_and(|table| table.contains_key("coordinator"));
     if of_worker {

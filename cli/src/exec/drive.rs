@@ -34,6 +34,8 @@ use super::{
 
 /// A plan and what it is run with.
 pub(super) struct Work {
+    /// The run's id.
+    pub(super) run: String,
     pub(super) planned: Planned,
     pub(super) vars: IndexMap<String, String>,
     pub(super) secrets: BTreeMap<String, SecretString>,
@@ -69,9 +71,13 @@ struct Driver {
     say: mpsc::UnboundedSender<Said>,
 }
 
-/// Runs a plan to its end.
-pub(super) async fn drive(work: Work, sandbox: Arc<dyn Sandbox>, sources: Arc<dyn Sources>) -> Result<Report> {
-    let mut ending = Ending::hear()?;
+/// Runs a plan to its end, which `ending` may ask for earlier.
+pub(super) async fn drive(
+    work: Work,
+    sandbox: Arc<dyn Sandbox>,
+    sources: Arc<dyn Sources>,
+    ending: &mut Ending,
+) -> Result<Report> {
     let (say, mut said) = mpsc::unbounded_channel();
     let (state, _) = run::create(new(&work), now());
     let logs = Arc::new(Logs::new(work.view));
@@ -267,13 +273,13 @@ fn new(work: &Work) -> New {
         received_at: now(),
     };
     New {
-        id: uuid::Uuid::now_v7().to_string(),
+        id: work.run.clone(),
         serial: 1,
         number: 1,
         rerun: None,
         request: Request { env: work.vars.clone(), ..request },
         secrets: work.secrets.keys().cloned().collect(),
-        rules: Rules::default(),
+        rules: Rules { one_worker: true, ..Rules::default() },
         environments: Vec::new(),
         visibility: Visibility::Public,
         expires_at: u64::MAX,

@@ -9,6 +9,8 @@ pub(super) struct Ending {
     terminate: Signal,
     /// `None`: `nohup` had this process ignore it.
     hang_up: Option<Signal>,
+    /// Who asked and was not told of yet.
+    heard: Option<&'static str>,
 }
 
 impl Ending {
@@ -18,12 +20,35 @@ impl Ending {
             interrupt: hear(SignalKind::interrupt(), "SIGINT")?,
             terminate: hear(SignalKind::terminate(), "SIGTERM")?,
             hang_up: if ignores_hang_up() { None } else { Some(hear(SignalKind::hangup(), "SIGHUP")?) },
+            heard: None,
         })
     }
 
     /// What asks next.
     pub(super) async fn asked(&mut self) -> &'static str {
-        let Self { interrupt, terminate, hang_up } = self;
+        match self.heard.take() {
+            Some(by) => by,
+            None => self.signalled().await,
+        }
+    }
+
+    /// Brings something to its end, though an end be asked for meanwhile: cut off, it would leave what it made.
+    /// [`Self::asked`] tells of that afterwards. `None`: it was asked for twice.
+    pub(super) async fn through<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Some(done),
+                by = self.signalled() => match self.heard.replace(by) {
+                    None => tracing::warn!("{by}: ending in order; once more, and it ends at once"),
+                    Some(_) => return None,
+                }
+            }
+        }
+    }
+
+    async fn signalled(&mut self) -> &'static str {
+        let Self { interrupt, terminate, hang_up, .. } = self;
         let hung_up = async {
             match hang_up {
                 Some(hang_up) => hang_up.recv().await,

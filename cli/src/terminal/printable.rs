@@ -33,6 +33,11 @@ pub(crate) fn printable(text: &str) -> String {
     clean
 }
 
+/// The same of text in lines, which it keeps.
+pub(crate) fn printable_lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
 fn picture(control: char) -> char {
     char::from_u32(0x2400 + u32::from(control)).filter(|_| u32::from(control) < 0x20).unwrap_or('\u{fffd}')
 }

@@ -2,6 +2,8 @@
 
 use console::{Alignment, measure_text_width, pad_str, truncate_str};
 
+use super::printable::printable;
+
 /// Between two columns.
 const GAP: usize = 2;
 /// A column that is cut keeps at least this width.
@@ -33,10 +35,11 @@ impl Column {
     }
 }
 
-/// The table, a line for each row below the titles. `width` of the terminal; `None`: nothing is cut.
+/// The table, a line for each row below the titles; cells may come from outside. `width` of the terminal; `None`: nothing is cut.
 pub(crate) fn table(columns: &[Column], rows: &[Vec<String>], width: Option<usize>) -> String {
     let titles: Vec<String> = columns.iter().map(|column| column.title.to_owned()).collect();
-    let lines = || std::iter::once(&titles).chain(rows);
+    let rows: Vec<Vec<String>> = rows.iter().map(|cells| cells.iter().map(|cell| printable(cell)).collect()).collect();
+    let lines = || std::iter::once(&titles).chain(&rows);
     let longest = |index: usize| {
         let cells = lines().filter_map(|cells| cells.get(index));
         cells.map(|cell| measure_text_width(cell)).max().unwrap_or_default()

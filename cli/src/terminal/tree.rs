@@ -104,6 +104,13 @@ impl Tree {
         entry.steps.entry(number).or_insert_with(|| Entry::new(name)).turn(name, mark, "", now);
     }
 
+    /// A job runs once more: the steps of the attempt before say nothing about it.
+    pub(crate) fn again(&mut self, job: &str) {
+        if let Some(job) = self.jobs.get_mut(job) {
+            job.steps.clear();
+        }
+    }
+
     /// Forgets jobs that are no more, such as the one that became the legs of its matrix.
     pub(crate) fn keep(&mut self, exists: impl Fn(&str) -> bool) {
         self.jobs.retain(|key, _| exists(key));
@@ -277,6 +284,17 @@ mod tests {
         let mut tree = Tree::default();
         tree.job("a", "\u{1b}[2Ja\u{1b}[31mb\nc", Mark::Waiting, "", 0);
         assert_eq!(lines(&tree, 80, 9, 0), ["○ ab␊c"]);
+    }
+
+    #[test]
+    fn a_job_that_runs_once_more_begins_without_steps() {
+        let mut tree = sample();
+        tree.again("build");
+        tree.again("no such job");
+        tree.step("build", 0, "Checkout", Mark::Running, 66_000);
+        let lines = lines(&tree, 80, 20, 66_000);
+        assert_eq!(lines[..2], ["✗ build 1 min 3 s (a step failed)", "  ◐ Checkout 0.0 s"]);
+        assert_eq!(lines.len(), 5, "{lines:?}");
     }
 
     #[test]

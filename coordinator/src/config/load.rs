@@ -8,7 +8,8 @@ use toml::{Table, Value};
 /// Variables of the environment begin with this: `LONGSHORE_RELAYS_READ=wss://a,wss://b` sets `relays.read`.
 pub const PREFIX: &str = "LONGSHORE_";
 /// Names of the environment that are no keys: flags of other verbs, tests.
-const OTHER: &[&str] = &["CONFIG", "NO_ENGINE", "SEED", "SERVER", "KEY", "LOG", "TEST", "NSEC", "POOL", "RELAY"];
+const OTHER: &[&str] =
+    &["CONFIG", "NO_ENGINE", "SEED", "SERVER", "KEY", "LOG", "TEST", "NSEC", "POOL", "RELAY", "REPOSITORY"];
 
 /// What is wrong with a configuration: where, what, and what would be right.
 #[derive(Debug, thiserror::Error)]
@@ -32,8 +33,10 @@ pub struct Loaded<C> {
 /// What to read.
 #[derive(Debug, Clone, Default)]
 pub struct Given<'a> {
-    /// TOML file; `None`: defaults.
+    /// TOML file; `None`: `base`.
     pub file: Option<&'a Path>,
+    /// What differs from the defaults where no file says so.
+    pub base: Table,
     /// The environment.
     pub environment: Vec<(String, String)>,
     /// `--set key=value` flags, e.g. `relays.read=wss://a`.
@@ -49,7 +52,7 @@ where
     let known = Table::try_from(complete).map_err(|error| fail("configuration", &error))?;
     let (mut table, mut config) = match given.file {
         Some(path) => read::<C>(path)?,
-        None => (Table::new(), table_to::<C>(&Table::new(), "defaults")?),
+        None => (given.base.clone(), table_to::<C>(&given.base, "defaults")?),
     };
     let mut warnings = Vec::new();
     let variables =
@@ -172,7 +175,7 @@ mod tests {
         fs::write(file.path(), text).unwrap();
         let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
         let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        load(&Config::complete(), &Given { file: Some(file.path()), environment, sets: &sets })
+        load(&Config::complete(), &Given { file: Some(file.path()), environment, sets: &sets, ..Given::default() })
     }
 
     #[test]

@@ -1,9 +1,13 @@
-//! Reads stored archives in place, within bounds: what they hold was written by jobs.
+//! Reads archives in place, stored ones and downloaded ones, within bounds: what they hold was written by jobs.
 //!
-//! The directory at an archive's end is read whole, one entry is unpacked as it is asked for; nothing is kept.
+//! The directory at an archive's end is read whole, one entry is unpacked as it is asked for, or all into a folder;
+//! nothing is kept.
 
 use std::{
-    io::{self, Read, Seek, SeekFrom},
+    fs::{File, OpenOptions},
+    io::{self, BufReader, Read, Seek, SeekFrom},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -35,18 +39,45 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why an archive is not read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ArchiveError {
+pub enum ArchiveError {
     /// It is none, or a broken one.
     #[error("it is no ZIP archive that can be read: {0}")]
     Unreadable(String),
     /// It would unpack to more than is allowed.
-    #[error(
-        "it unpacks to more than {0} bytes: read it with actions/download-artifact@v4, which unpacks it in the job"
-    )]
+    #[error("it unpacks to more than {0} bytes: let its job upload less at a time")]
     TooLarge(u64),
     /// It has no such entry.
     #[error("the archive has no such file")]
     Missing,
+    /// A file of it would take the place of another.
+    #[error("{0} is there already")]
+    Occupied(String),
+    /// A file of it did not come out.
+    #[error("{path}: {cause}")]
+    Unwritten {
+        /// Where it should stand.
+        path: String,
+        /// What went wrong.
+        cause: io::Error,
+    },
+}
+
+/// What becomes of a file that stands where one of an archive shall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// It stays, and nothing is unpacked.
+    Kept,
+    /// It goes.
+    Replaced,
+}
+
+/// Writes the files of a downloaded archive, which together unpack to `limit` bytes at most, into a folder. Links, and
+/// paths that lead out of the folder, are left out.
+///
+/// # Errors
+/// It can't be read, unpacks to too much, or its files can't be written.
+pub fn unpack_archive(archive: File, limit: u64, existing: Existing, folder: &Path) -> Result<(), ArchiveError> {
+    write(Bounded::new(BufReader::new(archive)), limit, existing, folder)
 }
 
 /// A file of an archive.
@@ -78,9 +109,26 @@ impl Archives {
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let listed = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            list(stored, limit)
+            list(&ZipArchive::new(stored).map_err(unreadable)?, limit)
         });
-        listed.await.map_err(|error| ArchiveError::Unreadable(error.to_string()))?
+        listed.await.map_err(unreadable)?
+    }
+
+    /// Writes the files of an archive, which together unpack to `limit` bytes at most, into a folder.
+    pub(super) async fn unpack(
+        &self,
+        sha256: &str,
+        size: u64,
+        limit: u64,
+        folder: PathBuf,
+    ) -> Result<(), ArchiveError> {
+        let stored = self.stored(sha256, size);
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let written = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            write(stored, limit, Existing::Replaced, &folder)
+        });
+        written.await.map_err(unreadable)?
     }
 
     /// What one file of it holds, and how many bytes that is.
@@ -108,16 +156,15 @@ impl Archives {
         Ok((length, ReceiverStream::new(unpacked)))
     }
 
-    fn stored(&self, sha256: &str, size: u64) -> Stored {
-        Stored {
+    fn stored(&self, sha256: &str, size: u64) -> Bounded<Stored> {
+        Bounded::new(Stored {
             blobs: self.blobs.clone(),
             handle: Handle::current(),
             sha256: sha256.to_owned(),
             size,
             at: 0,
             ahead: (0, Bytes::new()),
-            left: Arc::new(AtomicU64::new(DIRECTORY)),
-        }
+        })
     }
 }
 
@@ -125,8 +172,7 @@ fn unreadable(error: impl std::fmt::Display) -> ArchiveError {
     ArchiveError::Unreadable(error.to_string())
 }
 
-fn list(stored: Stored, limit: u64) -> Result<Vec<Entry>, ArchiveError> {
-    let archive = ZipArchive::new(stored).map_err(unreadable)?;
+fn list<R: Read + Seek>(archive: &ZipArchive<R>, limit: u64) -> Result<Vec<Entry>, ArchiveError> {
     let (mut entries, mut total) = (Vec::with_capacity(archive.len()), 0_u64);
     for index in 0..archive.len() {
         let entry = archive.by_index_data(index).map_err(unreadable)?;
@@ -142,8 +188,52 @@ fn list(stored: Stored, limit: u64) -> Result<Vec<Entry>, ArchiveError> {
     Ok(entries)
 }
 
+/// Writes of each file exactly what the directory says that it has, however much there is.
+fn write<R: Read + Seek>(
+    source: Bounded<R>,
+    limit: u64,
+    existing: Existing,
+    folder: &Path,
+) -> Result<(), ArchiveError> {
+    let left = Arc::clone(&source.left);
+    let mut archive = ZipArchive::new(source).map_err(unreadable)?;
+    let entries = list(&archive, limit)?;
+    // The directory is read.
+    left.store(u64::MAX, Ordering::Relaxed);
+    if existing == Existing::Kept {
+        // Before anything is written: all of it comes out, or none.
+        let mut places = entries.iter().map(|entry| folder.join(&entry.path));
+        if let Some(occupied) = places.find(|place| place.symlink_metadata().is_ok()) {
+            return Err(ArchiveError::Occupied(occupied.display().to_string()));
+        }
+    }
+    let mut copy = |index, size, to: &Path| -> io::Result<()> {
+        std::fs::create_dir_all(to.parent().unwrap_or(folder))?;
+        // Removed, not written over: a link there would be the way to another file.
+        if existing == Existing::Replaced
+            && let Err(error) = std::fs::remove_file(to)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        let entry = archive.by_index(index).map_err(io::Error::other)?;
+        let runs = entry.unix_mode().is_some_and(|mode| mode & 0o111 != 0);
+        let mode = if runs { 0o777 } else { 0o666 };
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(to)?;
+        match io::copy(&mut entry.take(size), &mut file)? {
+            copied if copied < size => Err(io::Error::other("the archive holds less than it says")),
+            _ => Ok(()),
+        }
+    };
+    for Entry { index, path, size } in entries {
+        let to = folder.join(path);
+        copy(index, size, &to).map_err(|cause| ArchiveError::Unwritten { path: to.display().to_string(), cause })?;
+    }
+    Ok(())
+}
+
 /// Unpacks exactly what the directory says that a file has, however much there is.
-fn unpack(stored: Stored, index: usize, length: u64, give: impl Fn(Bytes) -> bool) -> io::Result<()> {
+fn unpack(stored: Bounded<Stored>, index: usize, length: u64, give: impl Fn(Bytes) -> bool) -> io::Result<()> {
     let left = Arc::clone(&stored.left);
     let mut archive = ZipArchive::new(stored).map_err(io::Error::other)?;
     // The directory is read.
@@ -166,6 +256,37 @@ fn unpack(stored: Stored, index: usize, length: u64, give: impl Fn(Bytes) -> boo
     if sent < length { Err(io::Error::other("the archive holds less than it says")) } else { Ok(()) }
 }
 
+/// An archive of which no more is read than a directory may have, until that is known.
+struct Bounded<R> {
+    inner: R,
+    /// Bytes that may still be asked for.
+    left: Arc<AtomicU64>,
+}
+
+impl<R> Bounded<R> {
+    fn new(inner: R) -> Self {
+        Self { inner, left: Arc::new(AtomicU64::new(DIRECTORY)) }
+    }
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(into)?;
+        let left = self.left.load(Ordering::Relaxed);
+        let Some(rest) = left.checked_sub(read as u64) else {
+            return Err(io::Error::other(format!("its directory has more than {DIRECTORY} bytes")));
+        };
+        self.left.store(if left == u64::MAX { left } else { rest }, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+impl<R: Seek> Seek for Bounded<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.inner.seek(to)
+    }
+}
+
 /// Stored bytes as a file.
 struct Stored {
     blobs: Blobs,
@@ -175,8 +296,6 @@ struct Stored {
     at: u64,
     /// What was read last, and where it stands.
     ahead: (u64, Bytes),
-    /// Bytes that may still be asked for.
-    left: Arc<AtomicU64>,
 }
 
 impl Stored {
@@ -209,11 +328,6 @@ impl Read for Stored {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let here = self.here()?;
         let read = here.len().min(into.len());
-        let left = self.left.load(Ordering::Relaxed);
-        let Some(rest) = left.checked_sub(read as u64) else {
-            return Err(io::Error::other(format!("its directory has more than {DIRECTORY} bytes")));
-        };
-        self.left.store(if left == u64::MAX { left } else { rest }, Ordering::Relaxed);
         into.iter_mut().zip(here).for_each(|(to, from)| *to = from);
         self.at += read as u64;
         Ok(read)

@@ -1,7 +1,8 @@
 //! Artifacts, version 4 of the protocol: one archive for each name, open to all jobs of the run.
 
-use std::sync::PoisonError;
+use std::{path::Path, sync::PoisonError};
 
+use anyhow::Context as _;
 use axum::{Json, extract::State, http::HeaderMap};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -41,6 +42,22 @@ pub fn owner(id: u64) -> String {
 }
 
 impl Origin {
+    /// Unpacks the artifacts of a run, each into a folder of its name below this one, and gives their names. Only what
+    /// is a file in them, and lies in there, comes out.
+    ///
+    /// # Errors
+    /// One of them can't be read, or its files can't be written.
+    pub async fn unpack(&self, run: &str, folder: &Path) -> anyhow::Result<Vec<String>> {
+        let (limit, mut names) = (self.limits.artifact_bytes, Vec::new());
+        for Artifact { name, sha256, size, .. } in self.store.artifacts(run).await? {
+            // Names that lead elsewhere did not come in.
+            let unpacked = self.archives.unpack(&sha256, size, limit, folder.join(&name)).await;
+            unpacked.with_context(|| format!("artifact {name}"))?;
+            names.push(name);
+        }
+        Ok(names)
+    }
+
     async fn artifact(&self, who: &Who, name: &str) -> Result<Option<Artifact>, StoreError> {
         Ok(self.store.artifacts(&who.run).await?.into_iter().find(|artifact| artifact.name == name))
     }

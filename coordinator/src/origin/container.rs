@@ -28,9 +28,14 @@ pub(super) struct Within {
 impl From<ArchiveError> for Refusal {
     fn from(error: ArchiveError) -> Self {
         match error {
-            ArchiveError::TooLarge(_) => Self::too_large(error.to_string()),
+            ArchiveError::TooLarge(limit) => Self::too_large(format!(
+                "it unpacks to more than {limit} bytes: read it with actions/download-artifact@v4, which unpacks it in \
+                 the job"
+            )),
             ArchiveError::Missing => Self::missing(error.to_string()),
-            ArchiveError::Unreadable(_) => Self::invalid(error.to_string()),
+            ArchiveError::Unreadable(_) | ArchiveError::Occupied(_) | ArchiveError::Unwritten { .. } => {
+                Self::invalid(error.to_string())
+            }
         }
     }
 }

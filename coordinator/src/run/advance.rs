@@ -279,7 +279,8 @@ impl Turn {
         }
         let started = job.attempts.last().is_some_and(|a| a.begun_at.is_some());
         match reason {
-            Reason::StartFailed(_) | Reason::PullFailed(_) => !started,
+            Reason::StartFailed(_) => !started,
+            Reason::PullFailed(_) => !started && !self.state.rules.one_worker,
             Reason::WorkerLost(_) | Reason::SandboxLost(_) => !started || self.state.repeatable(),
             _ => false,
         }

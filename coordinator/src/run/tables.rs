@@ -135,6 +135,7 @@ fn what_is_tried_again_and_what_is_not() {
     let cases = [
         (Reason::StartFailed("no".into()), false, true, Started::Harmless, 3),
         (Reason::PullFailed("no".into()), false, false, Started::Harmless, 3),
+        (Reason::Invalid("its registry does not give it".into()), false, false, Started::Always, 1),
         (lost(), false, true, Started::Never, 3),
         (lost(), true, false, Started::Harmless, 3),
         (lost(), true, true, Started::Harmless, 1),
@@ -162,6 +163,15 @@ fn what_is_tried_again_and_what_is_not() {
         assert_eq!(worker, attempts, "{reason:?} begun={begun} secrets={secrets} {retry_started:?}");
         assert_eq!(run.end().conclusion, Failure);
     }
+}
+
+#[test]
+fn an_image_is_not_asked_for_again_where_there_is_one_worker_only() {
+    let rules = Rules { one_worker: true, ..Rules::default() };
+    let mut run = Tested::under(rules, false, planned(vec![("a", job(&[]))]));
+    let attempt = run.accept("a", "w1");
+    run.finish("a", attempt, report(Failure, Some(Reason::PullFailed("no".into()))));
+    assert_eq!(run.jobs(), "a=failure");
 }
 
 #[test]

@@ -252,6 +252,7 @@ impl Engine {
             max_duration_ms: self.0.config.policy.max_duration.saturating_mul(1000),
             retry_started: self.0.config.retry.started,
             maintainers_read: self.repository(&request.repository).is_some_and(|found| found.maintainers),
+            one_worker: false,
         }
     }
 

@@ -145,6 +145,12 @@ pub fn tags(repository: &str, path: &str, text: Option<&str>) -> Vec<Vec<String>
     tags
 }
 
+/// When a new version is dated, in seconds: later than the newest that is known, whoever made it. Of two of one second
+/// the lowest id would count, which may be that of the earlier one.
+pub fn dated(now: u64, newest: Option<u64>) -> u64 {
+    newest.map_or(now, |newest| now.max(newest.saturating_add(1)))
+}
+
 /// The definitions that count, by path: of those whose authors count, the newest, at equal times the lowest id. One that
 /// is withdrawn is among them: it hides what was before it.
 pub fn in_force<C: Claim>(all: impl IntoIterator<Item = C>, maintainers: &[String]) -> BTreeMap<String, C> {
@@ -162,7 +168,7 @@ pub fn in_force<C: Claim>(all: impl IntoIterator<Item = C>, maintainers: &[Strin
 }
 
 /// The `d` of a definition.
-pub(super) fn identifier(repository: &str, path: &str) -> String {
+pub fn identifier(repository: &str, path: &str) -> String {
     format!("{repository}:{path}")
 }
 
@@ -288,6 +294,19 @@ mod tests {
             let found = in_force(all, &count);
             let counts = found.get(PATH).and_then(|one| one.text.as_deref());
             assert_eq!(counts, text, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_new_version_counts_however_soon_it_follows_the_one_before() {
+        let owner = Keys::generate();
+        assert_eq!((dated(7, None), dated(7, Some(3))), (7, 7));
+        let mut all: Vec<Definition> = Vec::new();
+        for text in ["on: a", "on: b", "on: c", "on: d"] {
+            let at = dated(7, all.iter().map(|one| one.made_at).max());
+            all.push(definition(&owner, &owner, at, Some(text)));
+            let found = in_force(all.clone(), &[owner.public_key().to_hex()]);
+            assert_eq!(found.get(PATH).and_then(|one| one.text.as_deref()), Some(text));
         }
     }
 

@@ -6,6 +6,8 @@ use serde::Serialize;
 use similar::{ChangeTag, TextDiff};
 use utoipa::ToSchema;
 
+use super::view::straight;
+
 /// Unchanged lines shown around a change.
 const AROUND: usize = 3;
 /// Texts made to be hard to compare get a coarser answer after this.
@@ -20,6 +22,11 @@ pub(super) struct DiffLine {
 }
 
 impl DiffLine {
+    /// As a page shows it.
+    pub(super) fn shown(&self) -> String {
+        straight(&self.text)
+    }
+
     /// What stands before it, for those who do not see colours.
     pub(super) fn sign(&self) -> &'static str {
         match self.change {
@@ -77,6 +84,8 @@ mod tests {
         ];
         assert_eq!(shown, expected);
         assert_eq!(lines("a\n", "a\n"), []);
+        let turned = lines("", "run: ./check # \u{202e}exit 0\n");
+        assert_eq!(turned[0].shown(), "run: ./check # \u{fffd}exit 0", "nobody is shown another order");
         assert_eq!(lines("", "a").len(), 1);
     }
 }

@@ -55,6 +55,8 @@ struct Run<'a> {
 #[template(path = "refused.html")]
 struct Refused<'a> {
     reason: &'a str,
+    /// It may be there for others.
+    hidden: bool,
 }
 
 /// An event of a run's chain.
@@ -79,7 +81,8 @@ impl<E: Into<Refusal>> From<E> for Unseen {
 
 impl IntoResponse for Unseen {
     fn into_response(self) -> Response {
-        let page = Refused { reason: &self.0.reason }.render();
+        let hidden = self.0.status == StatusCode::NOT_FOUND;
+        let page = Refused { reason: &self.0.reason, hidden }.render();
         (self.0.status, Html(page.unwrap_or_else(|_| "This page is not there.".to_owned()))).into_response()
     }
 }
@@ -206,6 +209,7 @@ assets! {
     "edit.js" as "text/javascript; charset=utf-8",
     "yaml.js" as "text/javascript; charset=utf-8",
     "make.js" as "text/javascript; charset=utf-8",
+    "dialog.js" as "text/javascript; charset=utf-8",
     "review.js" as "text/javascript; charset=utf-8",
     "stream.js" as "text/javascript; charset=utf-8",
     "bunker.js" as "text/javascript; charset=utf-8",

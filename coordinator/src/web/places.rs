@@ -13,7 +13,7 @@ use super::{
     definitions::{self, Finding, Preview},
     page::{Unseen, rendered, repository_name},
     pool::{self, QueueView, WorkerView},
-    view::{RunSummary, time},
+    view::{RunSummary, straight, time},
 };
 use crate::store::{Filter, Page};
 
@@ -164,7 +164,8 @@ pub(super) fn edit_page(address: &str, path: &str, version: Option<&str>) -> Str
 
 fn check(file: File) -> Checked {
     let Preview { findings, outline, .. } = definitions::look(&file.path, &file.text);
-    Checked { jobs: outline.map_or(0, |outline| outline.jobs.len()), findings, path: file.path, text: file.text }
+    let jobs = outline.map_or(0, |outline| outline.jobs.len());
+    Checked { jobs, findings, path: file.path, text: straight(&file.text) }
 }
 
 impl WorkerView {

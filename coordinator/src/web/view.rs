@@ -441,6 +441,16 @@ pub(super) fn wait(on: &Wait) -> String {
     }
 }
 
+/// Letters that turn the direction of the text around them.
+pub(super) fn turns(letter: char) -> bool {
+    matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A file's text for people who judge it by what they see: such letters are shown to be there.
+pub(super) fn straight(text: &str) -> String {
+    text.chars().map(|letter| if turns(letter) { char::REPLACEMENT_CHARACTER } else { letter }).collect()
+}
+
 /// A moment for people, UTC.
 pub(super) fn time(millis: Millis) -> String {
     let moment = i64::try_from(millis).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());

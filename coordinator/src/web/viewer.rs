@@ -13,7 +13,7 @@ use super::{
     links,
     page::{Unseen, rendered},
     range,
-    view::time,
+    view::{time, turns},
 };
 use crate::log::lines::Numbered;
 
@@ -129,10 +129,7 @@ fn strip_ansi(text: &str) -> String {
     while let Some(letter) = letters.next() {
         if letter != '\u{1b}' {
             match letter {
-                // Letters that turn the direction of the text around them.
-                '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                    kept.push(char::REPLACEMENT_CHARACTER);
-                }
+                _ if turns(letter) => kept.push(char::REPLACEMENT_CHARACTER),
                 '\t' => kept.push(letter),
                 _ if !letter.is_control() => kept.push(letter),
                 _ => {}

@@ -1,5 +1,7 @@
 //! A workflow definition is written on its page: colours, what is wrong, publishing, running, versions.
 
+use nostr::{JsonUtil as _, Timestamp};
+
 use super::{SIGNED_IN, Stage};
 
 /// A definition whose texts would act if they were markup, with a mistake in its third line unless `job` is one.
@@ -71,6 +73,19 @@ async fn a_definition_is_edited_with_what_is_wrong_in_sight_published_run_and_co
     let removed = stage.until("document.querySelector('.row.removed .text')?.textContent").await;
     assert!(removed.starts_with("jobs: {first:"), "{removed}");
     stage.is_sound().await;
+
+    // Another client dated its version ahead: what is published next is dated later still, and counts.
+    let at = Timestamp::from(Timestamp::now().as_secs() + 30);
+    let text = night("{ahead: {runs-on: ubuntu-latest, steps: [{run: echo ahead}]}}");
+    let ahead = stage.world.definition(&stage.world.owner, path, Some(&text), at).unwrap();
+    let handed = reqwest::Client::new().post(format!("{}/api/definitions", stage.dev.http));
+    let handed = handed.body(format!("{{\"event\": {}}}", ahead.as_json())).send().await.unwrap();
+    assert_eq!(handed.status(), 202);
+    stage.open(&page).await;
+    write(&night("{third: {runs-on: ubuntu-latest, steps: [{run: echo three}]}}")).await;
+    stage.browser.press("Publish").await.unwrap();
+    let counts = "[...document.querySelectorAll('main tr')].find((row) => row.querySelector('.success'))?.textContent";
+    stage.until(&format!("!{counts}?.includes('{}') && {counts}", ahead.id.to_hex())).await;
 
     // What is withdrawn runs no more; the versions stay.
     stage.open(&page).await;

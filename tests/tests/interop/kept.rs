@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use longshore_tests::harness::toolkit;
+use serde_json::Value;
 
-use super::{PATH, Stage, needs_engine};
+use super::{PATH, Run, Stage, needs_engine};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn githubs_own_packages_reach_the_coordinator_through_the_jobs_tunnel() {
@@ -22,4 +23,39 @@ async fn githubs_own_packages_reach_the_coordinator_through_the_jobs_tunnel() {
         assert!(log.contains(&format!("> {said}")), "{said}: {log}");
     }
     assert!(!log.contains("eyJ"), "a token stands in the log: {log}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let into = folder.path().join("new/out");
+    let to = into.to_str().unwrap();
+    let (code, listed) = stage.artifacts(&run, &["--json"]).await;
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!((code, listed[0]["name"].as_str(), listed.as_array().unwrap().len()), (0, Some("more"), 1), "{listed}");
+    let (code, table) = stage.artifacts(&run, &[]).await;
+    assert!(code == 0 && table.lines().nth(1).is_some_and(|line| line.starts_with("more ")), "{table}");
+    for (asked, code, said) in [
+        (vec!["report", "more", "--into", to], 2, "no artifact report: run"),
+        (vec!["more", "--into", to], 0, "more is in"),
+        (vec!["more", "--into", to], 2, "is there already: name another folder with --into"),
+        (vec!["more", "--into", to, "--force"], 0, "more is in"),
+        (vec!["--all", "--into", to], 0, "more is in"),
+        (vec!["--into", to], 2, "NAME"),
+    ] {
+        let (ended, text) = stage.artifacts(&run, &asked).await;
+        assert!(ended == code && text.contains(said), "{asked:?}: {ended} {text}");
+    }
+    let files = [("a b ü.txt", "more"), ("empty.txt", ""), ("more/a b ü.txt", "more"), ("more/empty.txt", "")];
+    for (path, text) in files {
+        assert_eq!(std::fs::read_to_string(into.join(path)).unwrap(), text, "{path}");
+    }
+}
+
+impl Stage {
+    /// `longshore artifacts` of a run: its code, and what it prints.
+    async fn artifacts(&self, run: &Run, more: &[&str]) -> (i32, String) {
+        let (id, server) = (run.run.id.to_hex(), self.dev.http.trim_end_matches('/'));
+        let arguments = [&["artifacts", id.as_str(), "--server", server], more].concat();
+        let output = self.longshore(&self.world.owner, &arguments, None).await;
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+    }
 }

@@ -49,7 +49,7 @@ impl Stage {
         reqwest::get(url).await.unwrap().error_for_status().unwrap().json().await.unwrap()
     }
 
-    async fn longshore(&self, author: &Keys, arguments: &[&str], token: Option<&str>) -> Output {
+    pub(super) async fn longshore(&self, author: &Keys, arguments: &[&str], token: Option<&str>) -> Output {
         let mut command = tokio::process::Command::new(process::binary("longshore").unwrap());
         command.args(arguments).env_remove("TOKEN").env("LONGSHORE_NSEC", author.secret_key().to_secret_hex());
         command.env("LONGSHORE_RELAY", &self.dev.relay).kill_on_drop(true);
@@ -100,6 +100,8 @@ async fn a_rerun_of_what_failed_carries_the_rest_over_and_ends_in_a_new_signed_c
     assert_eq!(again.code, Some(0), "{}", again.text);
     let rerun = stage.shown(&again.event).await;
     assert_eq!(jobs(&rerun), "build=success test=success deploy=success");
+    let place = format!("{}/runs/{}", stage.dev.http.trim_end_matches('/'), rerun["id"].as_str().unwrap());
+    assert!(again.text.contains(&format!("run {}: {place}\n", rerun["serial"])), "{}", again.text);
     assert_eq!(carried(&rerun, &shown), ["build"]);
     assert_eq!((&rerun["previous"], &rerun["number"]), (&shown["id"], &shown["number"]));
     assert_eq!(rerun["attempt"], 2);

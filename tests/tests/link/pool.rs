@@ -561,7 +561,7 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn start(config: worker::config::Config, script: Script) -> Self {
         let (shutdown, data) = (Shutdown::default(), config.data.clone());
-        let task = tokio::spawn(worker::link::run(config, Arc::new(script), shutdown.clone()));
+        let task = tokio::spawn(worker::link::run(config, Arc::new(script), shutdown.clone(), || ()));
         Self { shutdown, task, data }
     }
 

@@ -71,6 +71,7 @@ pub(super) async fn run(worker: &Arc<Worker>, endpoint: &Endpoint, shutdown: &Sh
         Err(error) => return Ended::Unreachable(format!("bulk service: {error:#}")),
     };
     worker.board.unsaid();
+    (worker.welcomed)();
     match session.work(&mut inbound, &welcome, shutdown).await {
         Ok(()) => Ended::Done,
         // A twin with our identity took our place: without a pause the two would throw each other out for ever.

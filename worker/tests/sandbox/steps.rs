@@ -1,7 +1,8 @@
 //! What a step gets, and what comes back from it.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
+use bollard::query_parameters::ListNetworksOptionsBuilder;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use sha2::{Digest, Sha256};
@@ -349,6 +350,26 @@ fn sweeping_removes_what_no_machine_holds() {
         drop(machine);
         first.close().await;
         second.close().await;
+    });
+}
+
+#[test]
+fn a_network_that_somebody_removed_is_made_anew() {
+    let worker = format!("test-network-{:016x}", rand::random::<u64>());
+    let filters = HashMap::from([("label".to_owned(), vec![format!("longshore.worker={worker}")])]);
+    with_docker(|_| async move {
+        let docker = Docker::connect(DockerConfig { worker, ..DockerConfig::default() }).await.unwrap();
+        let api = bollard::Docker::connect_with_local_defaults().unwrap().negotiate_version().await.unwrap();
+        let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
+        let kept = api.list_networks(Some(options)).await.unwrap();
+        assert_eq!(kept.len(), 1, "{kept:?}");
+        for network in kept {
+            api.remove_network(&network.id.unwrap()).await.unwrap();
+        }
+        let machine = docker.acquire(spec()).await.unwrap();
+        assert_eq!(say(&*machine, "echo here").await, "here\n");
+        drop(machine);
+        docker.close().await;
     });
 }
 

@@ -1,5 +1,9 @@
 //! How a job ends before its last step: cancelled, killed, out of time or memory, without an image.
 
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
 use workflow::plan::{Conclusion, Reason};
 
 use crate::{harness::Run, run};
@@ -81,6 +85,28 @@ async fn an_image_that_cannot_be_had_is_named() {
     let Some(outcome) = run(job).await else { return };
     let Some(Reason::PullFailed(reason)) = &outcome.report.reason else { panic!("{:?}", outcome.report.reason) };
     assert!(reason.contains("127.0.0.1:9/no/such:image"), "{reason}");
+    assert!(!outcome.report.started);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_its_registry_does_not_give_fails_its_job_for_good() {
+    let registry = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = registry.local_addr().unwrap();
+    tokio::spawn(async move {
+        let body = r#"{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}"#;
+        let head = "HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\nconnection: close";
+        let answer = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        // The engine tries TLS first, and takes a plain answer to it for what it is.
+        while let Ok((mut connection, _)) = registry.accept().await {
+            let _ = connection.read(&mut [0; 4096]).await;
+            let _ = connection.write_all(answer.as_bytes()).await;
+        }
+    });
+    let mut job = Run::steps("- run: echo never");
+    job.image = format!("{address}/no/such:image");
+    let Some(outcome) = run(job).await else { return };
+    let Some(Reason::Invalid(reason)) = &outcome.report.reason else { panic!("{:?}", outcome.report.reason) };
+    assert!(reason.contains("/no/such:image") && reason.contains("its registry does not give it"), "{reason}");
     assert!(!outcome.report.started);
 }
 

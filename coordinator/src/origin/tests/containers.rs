@@ -111,6 +111,57 @@ async fn attack_43_no_path_in_an_archive_leads_out_of_where_it_is_unpacked() {
 }
 
 #[tokio::test]
+async fn attack_43_artifacts_come_out_each_in_its_own_folder_and_nowhere_else() {
+    let world = World::new(config::Kept::default()).await;
+    let (job, other) = (world.job(who("r1", "refs/heads/main", true)).await, world.job(who("r2", "", true)).await);
+    let mut archive = ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    archive.add_symlink("out", "..", SimpleFileOptions::default()).unwrap();
+    for name in ["../up", "a/../../up", "out/through", "sub/fine"] {
+        archive.start_file(name, SimpleFileOptions::default()).unwrap();
+        archive.write_all(b"x").unwrap();
+    }
+    id(&job.upload("report", archive.finish().unwrap().into_inner()).await);
+    id(&job.upload("more", zipped(&[("a", b"one".to_vec()), ("empty", Vec::new())])).await);
+    id(&other.upload("foreign", zipped(&[("a", b"x".to_vec())])).await);
+
+    let folder = world.folder.path().join("artifacts/here");
+    assert_eq!(world.origin.unpack("r1", &folder).await.unwrap(), ["report", "more"]);
+    let within = |folder: &std::path::Path| {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        entries.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(within(&world.folder.path().join("artifacts")), ["here"]);
+    assert_eq!(within(&folder), ["more", "report"]);
+    assert_eq!(within(&folder.join("report")), ["out", "sub"]);
+    assert_eq!(within(&folder.join("report/out")), ["through"], "a folder, whatever else it says it is");
+    assert_eq!(within(&folder.join("more")), ["a", "empty"]);
+    assert_eq!(std::fs::read(folder.join("more/a")).unwrap(), b"one");
+}
+
+#[test]
+fn what_is_unpacked_takes_no_files_place_unless_that_is_wanted_and_goes_through_no_link() {
+    let folder = tempfile::tempdir().unwrap();
+    let (into, outside) = (folder.path().join("into"), folder.path().join("outside"));
+    let unpack = |files: &[(&str, Vec<u8>)], existing| {
+        let mut archive = tempfile::tempfile().unwrap();
+        archive.write_all(&zipped(files)).unwrap();
+        unpack_archive(archive, 100, existing, &into)
+    };
+    std::fs::create_dir(&into).unwrap();
+    std::fs::write(&outside, "mine").unwrap();
+    std::os::unix::fs::symlink(&outside, into.join("b")).unwrap();
+    let files = [("a", b"one".to_vec()), ("b", b"two".to_vec()), ("../up", b"x".to_vec())];
+    let occupied = unpack(&files, Existing::Kept).unwrap_err().to_string();
+    assert!(occupied.ends_with("into/b is there already") && !into.join("a").exists(), "all or nothing: {occupied}");
+    unpack(&files, Existing::Replaced).unwrap();
+    let read = |path: &std::path::Path| std::fs::read_to_string(path).unwrap();
+    assert_eq!([&into.join("a"), &into.join("b"), &outside].map(|path| read(path)), ["one", "two", "mine"]);
+    assert!(!folder.path().join("up").exists());
+    let large = unpack(&[("c", vec![0; 101])], Existing::Kept).unwrap_err().to_string();
+    assert!(large.contains("more than 100 bytes") && !into.join("c").exists(), "{large}");
+}
+
+#[tokio::test]
 async fn uploads_by_earlier_versions_and_artifacts_of_other_runs_are_refused_with_what_to_do() {
     let world = World::new(config::Kept::default()).await;
     let of_run = |id: &str, run: &str| {

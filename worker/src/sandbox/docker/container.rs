@@ -108,15 +108,27 @@ impl Containers {
         let image = self.images.find(&self.engine, &spec.image, spec.credentials.as_ref()).await?;
         let init = self.init_volume.get_or_try_init(|| self.fill_init_volume(&spec.image)).await?;
         let _start = self.starts.acquire().await.map_err(|_| SandboxError::Start("the worker is closing".into()))?;
+        let ground = self.ground().await?;
+        let made = self.raise(&ground, spec, Workspace::Own, &image, init).await;
+        // Somebody may have removed it from the engine (`docker network prune`).
+        if let (Err(_), Some(network)) = (&made, &ground.network)
+            && self.networks.is_lost(network).await
+        {
+            let ground = self.ground().await?;
+            return self.raise(&ground, spec, Workspace::Own, &image, init).await;
+        }
+        made
+    }
+
+    /// What the containers of a new job share. From here on dropping it removes what was made.
+    async fn ground(self: &Arc<Self>) -> Result<Arc<Ground>, SandboxError> {
         let network = match self.egress {
             Egress::Public => Some(self.networks.take().await?),
             Egress::Nothing => None,
         };
         let nonce = hex::encode(rand::random::<[u8; 16]>());
         self.live().insert(nonce.clone());
-        // From here on dropping it removes what was made.
-        let ground = Ground::new(Arc::clone(self), nonce, network);
-        self.raise(&ground, spec, Workspace::Own, &image, init).await
+        Ok(Ground::new(Arc::clone(self), nonce, network))
     }
 
     /// Makes and starts a further machine of a job.

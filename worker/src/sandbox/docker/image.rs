@@ -7,6 +7,7 @@ use std::{
 
 use bollard::{
     auth::DockerCredentials,
+    errors::Error,
     models::{ContainerConfig, ImageSummary},
     query_parameters::{
         CommitContainerOptionsBuilder, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
@@ -33,7 +34,25 @@ pub(super) struct Image {
     pub(super) program: Program,
 }
 
-type Found = Result<Arc<Image>, String>;
+type Found = Result<Arc<Image>, Missing>;
+
+/// Why there is no image.
+#[derive(Debug, Clone)]
+enum Missing {
+    /// Its registry does not give it, and will not the next time.
+    Refused(String),
+    /// It could not be had now, or here.
+    Failed(String),
+}
+
+impl Missing {
+    fn of(self, reference: &str) -> SandboxError {
+        match self {
+            Self::Refused(cause) => SandboxError::Refused(format!("image {reference}: {cause}")),
+            Self::Failed(cause) => SandboxError::Image { image: reference.to_owned(), cause },
+        }
+    }
+}
 
 /// Images being looked for.
 #[derive(Default)]
@@ -49,7 +68,7 @@ impl Images {
         reference: &str,
         credentials: Option<&Credentials>,
     ) -> Result<Arc<Image>, SandboxError> {
-        let failed = |cause| SandboxError::Image { image: reference.to_owned(), cause };
+        let failed = |missing: Missing| missing.of(reference);
         if credentials.is_some() {
             // What one job may pull says nothing of another.
             return find(Arc::clone(engine), reference.to_owned(), credentials.cloned()).await.map_err(failed);
@@ -69,20 +88,47 @@ impl Images {
 }
 
 async fn find(engine: Arc<Engine>, reference: String, credentials: Option<Credentials>) -> Found {
+    let failed = |what, error| Missing::Failed(engine.error(what, error).to_string());
     match inspect(&engine, &reference).await {
         Err(error) if status(&error) == Some(404) => {}
-        found => return found.map_err(|error| engine.error("look for it", error).to_string()),
+        found => return found.map_err(|error| failed("look for it", error)),
     }
     if reference.starts_with("localhost/") {
-        return Err("it is local, but not on this engine; build or load it (docker load)".into());
+        return Err(Missing::Failed("it is local, but not on this engine; build or load it (docker load)".into()));
     }
-    pull(&engine, &reference, credentials).await.map_err(|error| {
-        format!("not on this engine, and pulling it failed: {error}; check the name, or bring it with docker load")
+    pull(&engine, &reference, credentials).await.map_err(|error| match is_refusal(&error) {
+        true => Missing::Refused(format!(
+            "not on this engine, and its registry does not give it: {error}; check the name, give `credentials:` if it \
+             asks for them, or bring it with docker load"
+        )),
+        false => Missing::Failed(format!(
+            "not on this engine, and pulling it failed: {error}; check the name, or bring it with docker load"
+        )),
     })?;
-    inspect(&engine, &reference).await.map_err(|error| engine.error("look for it after the pull", error).to_string())
+    inspect(&engine, &reference).await.map_err(|error| failed("look for it after the pull", error))
 }
 
-async fn inspect(engine: &Engine, reference: &str) -> Result<Arc<Image>, bollard::errors::Error> {
+/// Whether a registry was reached and said no, which it will say again: there is no such image, or it is not for us.
+fn is_refusal(error: &Error) -> bool {
+    // What the engine takes for a failure of its own, or hears while it answers, has the registry's words only.
+    const WORDS: [&str; 6] = [
+        "manifest unknown",
+        "no matching manifest",
+        "unauthorized",
+        "no basic auth credentials",
+        "access denied",
+        "access to the resource is denied",
+    ];
+    match error {
+        Error::DockerResponseServerError { status_code: 400 | 401 | 403 | 404, .. } => true,
+        Error::DockerResponseServerError { message: said, .. } | Error::DockerStreamError { error: said } => {
+            WORDS.iter().any(|word| said.contains(word))
+        }
+        _ => false,
+    }
+}
+
+async fn inspect(engine: &Engine, reference: &str) -> Result<Arc<Image>, Error> {
     let data = engine.api.inspect_image(reference).await?;
     let digest =
         data.repo_digests.unwrap_or_default().into_iter().find_map(|full| Some(full.split_once('@')?.1.to_owned()));
@@ -102,11 +148,7 @@ async fn inspect(engine: &Engine, reference: &str) -> Result<Arc<Image>, bollard
     }))
 }
 
-async fn pull(
-    engine: &Engine,
-    reference: &str,
-    credentials: Option<Credentials>,
-) -> Result<(), bollard::errors::Error> {
+async fn pull(engine: &Engine, reference: &str, credentials: Option<Credentials>) -> Result<(), Error> {
     tracing::info!(image = reference, "pulling");
     // Without a tag the engine would bring every tag there is.
     let name = reference.rsplit_once('/').map_or(reference, |(_, name)| name);
@@ -168,5 +210,31 @@ pub(super) async fn sweep(engine: &Engine) {
     kept.sort_by_key(|image| std::cmp::Reverse(image.created));
     for image in stages.into_iter().chain(kept.into_iter().skip(KEPT)) {
         let _ = engine.api.remove_image(&image.id, None::<RemoveImageOptions>, None).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registrys_no_is_told_from_one_that_is_not_reached() {
+        let answered =
+            |status_code, message: &str| Error::DockerResponseServerError { status_code, message: message.to_owned() };
+        let streamed = |error: &str| Error::DockerStreamError { error: error.to_owned() };
+        for (error, refused) in [
+            (answered(404, "pull access denied for no/such, repository does not exist"), true),
+            (answered(404, "manifest for ubuntu:no not found: manifest unknown"), true),
+            (answered(400, "invalid reference format"), true),
+            (answered(500, "Head \"https://r/v2/a/manifests/1\": unauthorized: authentication required"), true),
+            (answered(500, "Get \"https://r/v2/\": dial tcp 127.0.0.1:9: connect: connection refused"), false),
+            (answered(500, "Get \"https://r/v2/\": dial tcp: lookup r: no such host"), false),
+            (answered(500, "toomanyrequests: You have reached your pull rate limit"), false),
+            (streamed("no matching manifest for linux/arm64/v8 in the manifest list entries"), true),
+            (streamed("unexpected EOF"), false),
+            (Error::RequestTimeoutError, false),
+        ] {
+            assert_eq!(is_refusal(&error), refused, "{error}");
+        }
     }
 }

@@ -78,13 +78,25 @@ impl Networks {
         self.lock().held.remove(id);
     }
 
-    /// Takes empty networks that carry our labels and that nobody holds.
-    pub(super) async fn adopt(&self) -> Result<usize, SandboxError> {
+    /// Whether a network that was taken is no longer on the engine. It is given up then, as are free ones like it.
+    pub(super) async fn is_lost(&self, id: &str) -> bool {
+        let Ok(there) = self.list().await else { return false };
+        let mut state = self.lock();
+        state.free.retain(|free| there.contains(free));
+        !there.contains(id) && state.held.remove(id)
+    }
+
+    async fn list(&self) -> Result<HashSet<String>, SandboxError> {
         let options = ListNetworksOptionsBuilder::new().filters(&self.engine.ours()).build();
         let listed = self.engine.api.list_networks(Some(options)).await;
         let listed = listed.map_err(|error| self.engine.error("list networks", error))?;
+        Ok(listed.into_iter().filter_map(|network| network.id).collect())
+    }
+
+    /// Takes empty networks that carry our labels and that nobody holds.
+    pub(super) async fn adopt(&self) -> Result<usize, SandboxError> {
         let mut adopted = 0;
-        for id in listed.into_iter().filter_map(|network| network.id) {
+        for id in self.list().await? {
             if self.is_known(&id) {
                 continue;
             }
@@ -104,8 +116,11 @@ impl Networks {
     pub(super) async fn close(&self) {
         let free = std::mem::take(&mut self.lock().free);
         for id in free {
-            if let Err(error) = self.engine.api.remove_network(&id).await {
-                tracing::warn!(network = id, %error, "network left behind");
+            match self.engine.api.remove_network(&id).await {
+                Err(error) if status(&error) != Some(404) => {
+                    tracing::warn!(network = id, %error, "network left behind");
+                }
+                _ => {}
             }
         }
     }
