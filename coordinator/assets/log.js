@@ -151,15 +151,18 @@ export const liveLog = (log) => {
     history.replaceState(null, "", "?" + of + "&line=" + number);
     draw();
   };
+  // Asks for what would be in sight with a line; done when it is there.
+  const ask = (number) => {
+    const sight = [number - inSight(), number, number + inSight()].filter((one) => one >= 1 && one <= total);
+    return Promise.all(sight.map((one) => chunk(Math.floor((one - 1) / CHUNK)).loading));
+  };
   // Moves when the lines are there, unless they are late: one picture, and no empty one before it.
   let moves = 0;
   const show = async (number) => {
     const mine = ++moves;
     here = number;
     stick.checked = false;
-    const sight = [number - inSight(), number, number + inSight()].filter((one) => one >= 1 && one <= total);
-    const lines = sight.map((one) => chunk(Math.floor((one - 1) / CHUNK)).loading);
-    await Promise.race([Promise.all(lines), new Promise((done) => setTimeout(done, LATE))]);
+    await Promise.race([ask(number), new Promise((done) => setTimeout(done, LATE))]);
     if (mine !== moves) return;
     folds = folds.filter(([first, last]) => number < first || number > last);
     tall.style.height = height() + "px";
@@ -215,6 +218,8 @@ export const liveLog = (log) => {
   });
   form.querySelector("#back").addEventListener("click", () => step(-1, here - 1));
   const goto = make("input", { type: "number", min: "1", name: "line" });
+  // What is typed is what is wanted next, as a rule.
+  goto.addEventListener("input", () => { if (goto.value >= 1) ask(Number(goto.value)); });
   const jump = make("form", { class: "actions" }, make("label", {}, "Line ", goto), make("button", {}, "Go"));
   jump.addEventListener("submit", (event) => {
     event.preventDefault();

@@ -22,7 +22,7 @@ fn what_dev_prints_is_all_that_is_needed_to_run_a_repository_of_this_machine_as_
     let repository = Repository::create(&folder.path().join("my project")).unwrap();
     repository.commit("first", &[(PATH, &workflow("one"))]).unwrap();
     let data = repository.path.join(".longshore");
-    let environments = "environments=[{name = \"production\"}]";
+    let environments = "environments=[{name = \"production\", repository = \"*\"}]";
     let mut dev =
         Dev::start(&data, &["--repository", repository.path.to_str().unwrap(), "--set", environments]).unwrap();
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nostr::{Event, Filter};
 use nostr_sdk::Client;
+/// Connections to relays.
+pub(crate) use nostr_sdk::Client as Relays;
 
 use crate::terminal::printable::printable;
 

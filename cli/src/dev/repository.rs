@@ -12,13 +12,15 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 use git2::Repository;
 use nostr::{EventBuilder, Keys, Kind, Tag, Timestamp};
-use nostr_sdk::Client;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tracing::warn;
 use workflow::github::place::FOLDERS;
 
-use crate::{calls::workflows, client::relay};
+use crate::{
+    calls::workflows,
+    client::relay::{self, Relays},
+};
 
 /// How long refs may go on moving before they are told: one `git` command moves several.
 const QUIET: Duration = Duration::from_millis(100);
@@ -37,7 +39,7 @@ pub(super) struct Local {
 /// A repository that a relay knows.
 pub(super) struct Shared {
     local: Local,
-    client: Client,
+    relays: Relays,
     /// When the newest event says that it was made.
     at: Timestamp,
     moved: mpsc::Receiver<()>,
@@ -71,14 +73,14 @@ impl Local {
         let clone = url::Url::from_file_path(&self.root)
             .map_err(|()| anyhow!("{}: the path can't be written as a URL", self.root.display()))?;
         let (moved, watcher) = watch(&self.git)?;
-        let client = relay::connect(&[relay.to_owned()]).await?;
+        let relays = relay::connect(&[relay.to_owned()]).await?;
         let tags = vec![
             vec!["d".to_owned(), self.identifier.clone()],
             vec!["name".to_owned(), self.identifier.clone()],
             vec!["clone".to_owned(), clone.to_string()],
             vec!["relays".to_owned(), relay.to_owned()],
         ];
-        let mut shared = Shared { local: self, client, at: Timestamp::from(0), moved, _watcher: watcher };
+        let mut shared = Shared { local: self, relays, at: Timestamp::from(0), moved, _watcher: watcher };
         shared.publish(30617, tags).await?;
         shared.tell().await?;
         Ok(shared)
@@ -132,7 +134,7 @@ impl Shared {
         // Of two events of one second the one with the lower id counts (NIP-01), not the later one.
         self.at = Timestamp::now().max(self.at + 1_u64);
         let event = EventBuilder::new(Kind::from(kind), "").tags(tags).custom_created_at(self.at);
-        relay::send(&self.client, &event.sign_with_keys(&self.local.owner).context("cannot sign")?).await
+        relay::send(&self.relays, &event.sign_with_keys(&self.local.owner).context("cannot sign")?).await
     }
 }
 

@@ -33,7 +33,8 @@ const LISTED: &str = "SELECT id, serial, number, attempt, previous, repository, 
 
 /// When a page first showed anything, in milliseconds since it was asked for.
 const PAINTED: &str = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime";
-/// Goes to a line by the page's own form, and answers when its text is in sight.
+/// Goes to a line by the page's own form, and answers after the first picture that has its text in sight: what a frame's
+/// callbacks draw is in that frame's picture, which is made before the next task.
 const JUMP: &str = "
 const [number, done] = arguments;
 const log = document.getElementById('log');
@@ -41,12 +42,12 @@ const form = document.querySelector('#log-bar input[name=line]').form;
 const from = performance.now();
 form.line.value = number;
 form.requestSubmit();
-const look = () => {
+const look = () => requestAnimationFrame(() => setTimeout(() => {
   const place = document.getElementById('L' + number)?.querySelector('.text')?.getBoundingClientRect();
   const sight = log.getBoundingClientRect();
   if (place && place.top >= sight.top && place.bottom <= sight.bottom) done(performance.now() - from);
-  else requestAnimationFrame(look);
-};
+  else look();
+}));
 look();";
 /// Notes when each line that is a stamp came into the page.
 const WATCH: &str = "

@@ -23,6 +23,7 @@ async fn the_steps_of_a_parallel_group_meet_and_what_comes_after_has_their_outpu
 - run: mkfifo there back
 - parallel:
     - id: one
+      name: says ${{ 'hello' }}
       run: |
         echo hello > there
         read -r word < back
@@ -47,6 +48,8 @@ async fn the_steps_of_a_parallel_group_meet_and_what_comes_after_has_their_outpu
     };
     assert_eq!((of(1), of(2)), (b"one heard thanks\n".to_vec(), b"two heard hello\n".to_vec()), "each has its own log");
     assert_eq!(names(&outcome)[3], "Wait for parallel steps");
+    let waited = "Waiting for steps in the background: says hello, read -r word < there";
+    assert!(outcome.notices().contains(waited), "{}", outcome.notices());
 }
 
 #[tokio::test(flavor = "multi_thread")]

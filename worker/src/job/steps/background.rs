@@ -107,7 +107,8 @@ impl Runner<'_> {
         let (contexts, actions) = (self.contexts.beside(index), self.actions.beside(&index.to_string()));
         let (states, node, status) = (self.states.clone(), self.node.clone(), self.status);
         let (has_event, has_bash) = (self.has_event, self.has_bash);
-        let name = plain_name(step);
+        let raw = plain_name(step);
+        let name = self.evaluator(&StepScope::new(index, place, status)).text(&raw).await.unwrap_or(raw);
         let (step, place) = (step.clone(), place.clone());
         let running = tokio::spawn(async move {
             let mut runner = Runner::new(&mut job, &machine, contexts, actions);
