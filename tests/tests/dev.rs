@@ -45,9 +45,10 @@ fn what_dev_prints_is_all_that_is_needed_to_run_a_repository_of_this_machine_as_
     let second = repository.commit("second", &[(PATH, &workflow("two"))]).unwrap();
     let until = Instant::now() + LIMIT;
     loop {
-        assert!(longshore(&format!("submit -W {PATH}")).status.success());
+        let again = longshore(&format!("submit -W {PATH}"));
+        assert!(again.status.success(), "{again:?}\n{}", dev.process.text());
         let runs: serde_json::Value = serde_json::from_slice(&longshore("runs --json").stdout).unwrap();
-        let newest = &runs["runs"][0];
+        let newest = &runs[0];
         if newest["commit"] == second.as_str() {
             break;
         }
