@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use worker::{config::Config as WorkerConfig, link::Shutdown};
 
-use self::repository::Local;
+use self::repository::{Local, Shared};
 use crate::{client::submit, exec::pair, images};
 
 /// Run a relay, a coordinator and a worker in one process
@@ -89,18 +89,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let sandbox = worker::sandbox(&worker).await?;
 
-    let unlimited = RateLimit { max_reqs: 10_000, notes_per_minute: u32::MAX };
-    let mut relay = RelayBuilder::default().addr([127, 0, 0, 1].into()).rate_limit(unlimited);
-    if args.relay_port != 0 {
-        relay = relay.port(args.relay_port);
-    }
-    let relay = LocalRelay::new(relay);
-    relay.run().await.with_context(|| format!("the relay cannot listen on 127.0.0.1:{}", args.relay_port))?;
-    let url = relay.url().await.to_string().trim_end_matches('/').to_owned();
-
-    let stop = CancellationToken::new();
-    let config = configured(coordinator_config(&args, &data, &keys, &url), &args.sets)?;
-    let running = serve::start(config, stop.clone()).await.context("the coordinator did not start")?;
+    let Started { relay, url, running, shared, stop } = match start(&args, &data, &keys, local).await {
+        Ok(started) => started,
+        Err(error) => {
+            sandbox.close().await;
+            return Err(error);
+        }
+    };
     let shutdown = Shutdown::default();
     let coordinator = format!("http://{}", running.grpc);
     let worker = WorkerConfig { coordinator, ..worker };
@@ -109,10 +104,6 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     eprintln!(
         "dev: everybody who reaches {url} may run workflows here, free of charge; loopback clone URLs are allowed"
     );
-    let shared = match local {
-        Some(local) => Some(local.announce(&url).await?),
-        None => None,
-    };
     let http = format!("http://{}", running.http);
     let mut ready = json!({ "relay": url, "http": http, "pubkey": running.pubkey.to_hex() });
     let mut exports = format!("LONGSHORE_SERVER={http} LONGSHORE_RELAY={url} LONGSHORE_POOL={}", running.pubkey);
@@ -156,6 +147,34 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     follow.iter().for_each(|follow| follow.abort());
     relay.shutdown();
     ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// What a pool has beside its worker.
+struct Started {
+    relay: LocalRelay,
+    url: String,
+    running: serve::Running,
+    shared: Option<Shared>,
+    stop: CancellationToken,
+}
+
+async fn start(args: &Args, data: &Path, keys: &keys::Keys, local: Option<Local>) -> anyhow::Result<Started> {
+    let unlimited = RateLimit { max_reqs: 10_000, notes_per_minute: u32::MAX };
+    let mut relay = RelayBuilder::default().addr([127, 0, 0, 1].into()).rate_limit(unlimited);
+    if args.relay_port != 0 {
+        relay = relay.port(args.relay_port);
+    }
+    let relay = LocalRelay::new(relay);
+    relay.run().await.with_context(|| format!("the relay cannot listen on 127.0.0.1:{}", args.relay_port))?;
+    let url = relay.url().await.to_string().trim_end_matches('/').to_owned();
+    let shared = match local {
+        Some(local) => Some(local.announce(&url).await?),
+        None => None,
+    };
+    let config = configured(coordinator_config(args, data, keys, &url), &args.sets)?;
+    let stop = CancellationToken::new();
+    let running = serve::start(config, stop.clone()).await.context("the coordinator did not start")?;
+    Ok(Started { relay, url, running, shared, stop })
 }
 
 /// The keys of an earlier run, or new ones.

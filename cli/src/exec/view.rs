@@ -79,6 +79,9 @@ impl View {
         self.on_screen(|screen| {
             screen.tree.keep(|key| state.jobs.contains_key(key));
             for (key, job) in &state.jobs {
+                if matches!(job.phase, JobPhase::Queued { .. }) {
+                    screen.tree.again(key);
+                }
                 let (mark, note) = standing(job);
                 screen.tree.job(key, &job.name, mark, &note, now());
             }

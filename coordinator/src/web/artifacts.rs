@@ -88,7 +88,9 @@ pub(super) async fn download(
 ) -> Result<Response, Refusal> {
     let state = api::find(&web, &caller, &id).await?;
     let all = current(&web, &state.id).await?;
-    let found = all.into_iter().find(|artifact| artifact.id.to_string() == wanted || artifact.name == wanted);
+    // A name may look like the id of another.
+    let by_id = all.iter().find(|artifact| artifact.id.to_string() == wanted);
+    let found = by_id.or_else(|| all.iter().find(|artifact| artifact.name == wanted));
     let gone = || Refusal::new(StatusCode::NOT_FOUND, "the run has no such artifact, or its time is over");
     let artifact = found.ok_or_else(gone)?;
     let bytes = web.blobs.get(&artifact.sha256, None).await?.ok_or_else(gone)?;
