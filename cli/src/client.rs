@@ -29,6 +29,16 @@ pub(crate) fn because(state: &str, why: Option<&str>) -> String {
     }
 }
 
+/// The phase of a run in the word that lists have for it: one that is active may wait as a whole, or not have begun.
+pub(crate) fn standing(phase: &str, waits: bool, started: bool) -> &str {
+    match (phase, waits, started) {
+        ("active", true, _) => "waiting",
+        ("active", false, false) => "queued",
+        ("active", false, true) => "running",
+        (phase, ..) => phase,
+    }
+}
+
 /// A job's name, with the number of its attempt where that is not the first.
 pub(crate) fn attempted(name: &str, attempt: u32) -> String {
     if attempt > 1 { format!("{name}, attempt {attempt}") } else { name.to_owned() }

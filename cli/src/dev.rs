@@ -33,7 +33,8 @@ pub(crate) struct Args {
     /// owner is the key in LONGSHORE_NSEC, else one that is kept with the others
     #[arg(long, value_name = "DIR")]
     repository: Option<PathBuf>,
-    /// One key of the coordinator's configuration, e.g. --set definitions.policy=off; may be repeated
+    /// One key of the coordinator's configuration, e.g. --set definitions.policy=off; a list as in TOML:
+    /// --set 'environments=[{name = "production", repository = "*"}]'; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
     /// Port of the relay on 127.0.0.1; 0: a free one

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::{client::api::Server, terminal::printable::printable_lines};
+use crate::{client::api::Server, images::take_what_is_there, terminal::printable::printable_lines};
 
 /// Check what Longshore needs: git, the Docker engine, images, configurations, relays, the coordinator and the clock
 ///
@@ -72,11 +72,13 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     findings.insert(0, checks::git());
     let mut images = needs.images;
     images.extend(args.images.iter().cloned());
-    if images.is_empty() {
-        // What exec takes where nothing is said.
-        images.extend(worker::config::Config::default().labels.into_values());
-    }
     if needs.engine || args.configs.is_empty() {
+        if images.is_empty() {
+            // What exec and dev take where nothing is said.
+            let mut config = worker::config::Config::default();
+            take_what_is_there(&mut config, &[]).await;
+            images.extend(config.labels.into_values());
+        }
         findings.extend(checks::engine(&images).await);
     }
     let named: BTreeSet<&String> = needs.read.iter().chain(&needs.write).chain(&args.relays).collect();

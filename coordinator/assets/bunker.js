@@ -118,7 +118,8 @@ const converse = ({ secret, remote, relay }, told) => {
         resumed = null;
         fail(new Error(reason));
       },
-    });
+      // People allow it elsewhere, and an answer that nobody hears is lost.
+    }, { unseen: true });
   });
   // Whoever calls is told.
   ready.catch(() => {});

@@ -46,5 +46,5 @@ export const liveList = (table) => {
         while (body.rows.length > MOST) body.lastElementChild.remove();
       }
     },
-  });
+  }, { last: table.dataset.change });
 };

@@ -125,9 +125,14 @@ const runActions = (run) => {
   const place = document.getElementById("actions");
   const told = make("span", { role: "status" });
   const ending = "Its jobs are being ended …";
-  const cancel = signing("Cancel", async () => {
-    await post("/api/runs/" + run.dataset.run + "/cancel");
-    told.textContent = ending;
+  const sure = make("p", {}, "Its jobs are ended where they are; what they did so far is not undone.");
+  const cancel = button("Cancel", async () => {
+    dialog("cancel-title", "Cancel this run?", [sure], "Cancel the run", async (waiting) => {
+      waiting.textContent = WAITING;
+      await post("/api/runs/" + run.dataset.run + "/cancel");
+      told.textContent = ending;
+      waiting.closest("dialog").close();
+    });
   }, told);
   const again = button("Run again", async () => {
     makeRun(await json("/api/runs/" + run.dataset.run));
@@ -176,6 +181,15 @@ const deliveries = async (workers) => {
     make("table", { class: "list", id: "webhooks" }, make("thead", {}, make("tr", {}, ...titles)), make("tbody", {}, ...found.map(row))));
 };
 
+// A button that asks for a run of what its place names.
+const runs = (place) => {
+  const { runs: text, repository, workflow, reference, commit } = place.dataset;
+  const told = make("span", { role: "status" });
+  const start = button(text, () => makeRun({ repository, workflow, reference, commit }), told);
+  if (workflow) start.setAttribute("aria-label", text + ": " + workflow);
+  place.append(start, told);
+};
+
 // A page comes as a stranger sees it. Where readers see more, it is asked for again with the reader's token.
 const reread = async (main) => {
   if (!headers().authorization) return;
@@ -198,11 +212,5 @@ export const start = async () => {
   if (run) runActions(run);
   const workers = document.getElementById("workers");
   if (workers) poolActions(workers);
-  const runs = document.getElementById("runs");
-  if (runs) {
-    const told = make("span", { role: "status" });
-    const values = new URLSearchParams(location.search);
-    const wanted = { repository: values.get("repository") || "", workflow: values.get("workflow") || "", branch: values.get("branch") || "" };
-    runs.before(make("p", {}, button("Run a workflow", () => makeRun({ ...wanted, reference: wanted.branch, commit: "" }), told), told));
-  }
+  document.querySelectorAll("[data-runs]").forEach(runs);
 };

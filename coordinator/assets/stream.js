@@ -16,16 +16,26 @@ export const json = async (url) => {
   return answer.json();
 };
 
-const wait = (millis) => new Promise((done) => setTimeout(done, millis));
+// The page was left; browsers keep such pages, to come back to.
+let left = false;
+addEventListener("pagehide", () => { left = true; });
+addEventListener("pageshow", () => { left = false; });
 
 // Calls handlers[event](data) until the handler `end` was called; comes back after a broken connection where it was.
-export const follow = async (url, handlers) => {
-  let last = null;
+// A browser has few connections for one host: they are for pages in sight. `unseen` says that this one is needed always.
+export const follow = async (url, handlers, { last = null, unseen = false } = {}) => {
   let ended = false;
   let pause = 500;
+  let held = new AbortController();
+  let wake = () => {};
+  const wanted = () => !left && (unseen || document.visibilityState === "visible");
+  const turn = () => (wanted() ? wake() : held.abort());
+  for (const name of ["visibilitychange", "pagehide", "pageshow"]) addEventListener(name, turn);
   while (!ended) {
+    while (!wanted()) await new Promise((done) => { wake = done; });
+    held = new AbortController();
     try {
-      const answer = await fetch(url, { headers: headers(last === null ? {} : { "last-event-id": last }) });
+      const answer = await fetch(url, { headers: headers(last === null ? {} : { "last-event-id": last }), signal: held.signal });
       if (!answer.ok) {
         handlers.refused?.((await answer.json().catch(() => null))?.error || "the server answered " + answer.status);
         return;
@@ -53,7 +63,8 @@ export const follow = async (url, handlers) => {
     } catch {
       // The connection broke: it is tried again below.
     }
-    if (!ended) await wait(pause);
+    if (ended || held.signal.aborted) continue;
+    await new Promise((done) => { wake = done; setTimeout(done, pause); });
     pause = Math.min(pause * 2, 15000);
   }
 };

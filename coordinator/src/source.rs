@@ -35,6 +35,8 @@ pub mod outside;
 
 /// Tips of the state fetched to prove that a commit is an ancestor of one.
 const TIPS: usize = 50;
+/// Refs that a complaint names.
+const NAMED: usize = 10;
 /// Clone URLs tried for one commit.
 const CLONES: usize = 12;
 /// Definitions of one repository that are looked at.
@@ -321,11 +323,20 @@ impl Sources {
         };
         let default = || state.default_branch().map(str::to_owned);
         if wanted.commit.is_empty() {
-            let reference = named.filter(|name| state.target(name).is_some()).or_else(default).ok_or_else(|| {
+            // Clients say `main` of a repository whose branches they do not know. Any other name means just that one.
+            let named = named.filter(|name| state.target(name).is_some() || name != "refs/heads/main");
+            let reference = named.or_else(default).ok_or_else(|| {
                 SourceError::NotYet(
                     "no maintainer's state (30618) names a branch to build: push, or name a commit".into(),
                 )
             })?;
+            if state.target(&reference).is_none() {
+                let known: Vec<&str> = state.targets().map(|(name, _)| name).take(NAMED).collect();
+                let known = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
+                return Err(SourceError::NotYet(format!(
+                    "the maintainers' state (30618) does not name {reference}; it has {known}: push it, or name another"
+                )));
+            }
             let target = state.target(&reference).unwrap_or_default().to_owned();
             return Ok((target, reference));
         }

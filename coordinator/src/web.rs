@@ -304,8 +304,12 @@ impl Refusal {
         Self { status, reason: reason.into() }
     }
 
-    fn no_run() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "no such run, or it is not open to you: sign the request (NIP-98)")
+    fn no_run(caller: &auth::Caller) -> Self {
+        let reason = match &caller.key {
+            Some(key) => format!("no such run, or it is not open to {}", auth::short(key)),
+            None => "no such run, or it is not open to you: sign the request (NIP-98)".to_owned(),
+        };
+        Self::new(StatusCode::NOT_FOUND, reason)
     }
 }
 

@@ -5,6 +5,8 @@
 mod approve;
 #[path = "browser/definition.rs"]
 mod definition;
+#[path = "browser/list.rs"]
+mod list;
 #[path = "browser/private.rs"]
 mod private;
 
@@ -167,6 +169,7 @@ async fn a_run_is_cancelled_and_every_page_is_sound_without_and_with_a_script() 
     stage.browser.press("Run").await.unwrap();
     stage.until("location.pathname.startsWith('/runs/') && document.querySelector('#state.running, #state.active')?.textContent").await;
     stage.browser.press("Cancel").await.unwrap();
+    stage.browser.press("Cancel the run").await.unwrap();
     stage.until("document.querySelector('#state.cancelled, #state.failure')?.textContent").await;
     stage.is_sound().await;
     for path in ["/", "/pool", "/repositories", "/?status=success&branch=none"] {
@@ -177,6 +180,11 @@ async fn a_run_is_cancelled_and_every_page_is_sound_without_and_with_a_script() 
     stage.browser.click("#main table a").await.unwrap();
     let file = stage.until(&format!("document.querySelector('pre[aria-label=\"Text of {PATH}\"]')?.textContent")).await;
     assert_eq!(file.trim_end(), WORKFLOW.trim_end());
+    stage.is_sound().await;
+    // The file is run from here: the form knows which.
+    stage.browser.press("Run it").await.unwrap();
+    let filled = "(() => { const form = document.querySelector('dialog[open] form'); return form && form.repository.value + ' ' + form.workflow.value; })()";
+    assert_eq!(stage.until(filled).await, format!("{} {PATH}", stage.world.address()));
     stage.is_sound().await;
     signer.abort();
 }
@@ -299,6 +307,7 @@ async fn somebody_signs_in_with_a_remote_signer_runs_a_workflow_and_cancels_it_w
         stage.until("[...document.querySelectorAll('dd code')].map((code) => code.textContent).join(' ')").await;
     assert!(actor.contains(&key), "{actor}");
     stage.browser.press("Cancel").await.unwrap();
+    stage.browser.press("Cancel the run").await.unwrap();
     stage.until("document.querySelector('#state.cancelled')?.textContent").await;
     stage.is_sound().await;
     let signed = bunker.signed.lock().unwrap().clone();

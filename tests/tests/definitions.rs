@@ -275,6 +275,10 @@ async fn a_terminal_publishes_lists_shows_compares_and_withdraws_definitions() {
     assert!(diff.contains("-      - run: echo \"it says first\"\n+      - run: echo \"it says second\""), "{diff}");
     assert_eq!(show(&stranger, &[]).await.0, Some(2), "a stranger's is shown nowhere");
 
+    let other = ".github/workflows/none.yml";
+    let none = stage.longshore(&owner, &["definition", "withdraw", other, "--repository", &repository]).await;
+    let said = String::from_utf8_lossy(&none.stderr);
+    assert!(none.status.code() == Some(2) && said.contains(other) && said.contains(PATH), "{none:?}");
     let withdrawn =
         stage.printed(&owner, &["definition", "withdraw", PATH, "--repository", &repository, "--json"]).await;
     assert_eq!(withdrawn["content"], "");

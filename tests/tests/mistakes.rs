@@ -70,6 +70,8 @@ fn a_workflow_that_is_not_there_is_answered_with_those_that_are() {
     let checkout = checkout(folder.path(), FINE);
     let missing = ["exec", &checkout, "-W", ".github/workflows/missing.yml"];
     says(&missing, &[], &["missing.yml", ".github/workflows/ci.yml"]);
+    std::fs::write(Path::new(&checkout).join("README.md"), "# toy\n").unwrap();
+    says(&["exec", &checkout, "-W", "README.md"], &[], &["README.md", ".yml or .yaml", ".github/workflows/ci.yml"]);
 }
 
 #[test]
@@ -295,4 +297,5 @@ fn what_no_pool_could_run_is_not_asked_of_one() {
     submit(&["-W", ".github/workflows/ci.yml"], "abc", &["--to", "abc", "not a public key"]);
     submit(&["-W", "nope.yml"], pool, &["--workflow", "nope.yml", ".github/workflows"]);
     submit(&["-W", ".github/workflows/ci.yml", "--commit", "1234"], pool, &["--commit", "1234", "hex digits"]);
+    submit(&["-W", ".github/workflows/ci.yml", "--trigger", "psh"], pool, &["--trigger", "psh", "pull_request"]);
 }

@@ -132,6 +132,26 @@ async fn t67_a_commit_is_trusted_as_tip_or_ancestor_of_the_state_only() {
 }
 
 #[tokio::test]
+async fn a_branch_that_the_state_does_not_name_is_not_built_as_another() {
+    let w = world().await;
+    let trunk: &[&[&str]] = &[&["d", "my-repo"], &["refs/heads/trunk", &w.c1], &["HEAD", "ref: refs/heads/trunk"]];
+    let events = vec![w.announced(&["new.git"]), event(&w.owner, 30618, 2, trunk)];
+    let sources = sources(&w.mirrors(), events, true);
+    let resolve = async |branch: &str| {
+        let wanted = Wanted { branch: branch.into(), ..Wanted::default() };
+        sources.resolve(&address(&w.owner), &wanted).await
+    };
+    let error = resolve("topic").await.unwrap_err();
+    assert!(matches!(error, SourceError::NotYet(_)), "{error}");
+    let said = error.to_string();
+    assert!(said.contains("does not name refs/heads/topic; it has refs/heads/trunk"), "{said}");
+    // What clients say that do not know the branches.
+    for branch in ["", "main", "trunk"] {
+        assert_eq!(resolve(branch).await.unwrap().reference, "refs/heads/trunk", "{branch:?}");
+    }
+}
+
+#[tokio::test]
 async fn attack_60_a_clone_url_on_loopback_is_never_asked() {
     let w = world().await;
     let events = vec![w.announced(&["new.git"]), w.state(&w.owner, 2, &w.c1)];

@@ -21,7 +21,7 @@ pub(crate) struct Server {
     #[arg(long, value_name = "URL", env = "LONGSHORE_SERVER", default_value = LOCAL)]
     server: String,
     /// File with your secret key (nsec1… or hex) to sign with, requests (NIP-98) too; else LONGSHORE_NSEC is used
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, visible_alias = "key", value_name = "FILE")]
     key_file: Option<PathBuf>,
 }
 

@@ -22,11 +22,13 @@ pub(crate) struct Asked {
     job: String,
     /// Which run it is was said, or why that is not known.
     told: bool,
+    /// Why it waits, as it was said last.
+    why: Option<String>,
 }
 
 impl Asked {
     pub(crate) fn of(server: &Server, job: &Event) -> Result<Self> {
-        Ok(Self { api: server.connect()?, job: job.id.to_hex(), told: false })
+        Ok(Self { api: server.connect()?, job: job.id.to_hex(), told: false, why: None })
     }
 
     /// Says once which run it became.
@@ -45,6 +47,34 @@ impl Asked {
                 eprintln!("      its number and page are not known: {error} (--server names the pool's coordinator)");
             }
         }
+    }
+
+    /// Why it waits was said by somebody else.
+    pub(crate) fn knows(&mut self, why: &str) {
+        if !why.is_empty() {
+            self.why = Some(why.to_owned());
+        }
+    }
+
+    /// Says why it waits, where the coordinator knows and it was not said yet.
+    #[allow(clippy::print_stdout)]
+    pub(crate) async fn tell_why(&mut self) {
+        let why = self.why().await;
+        if let Some(why) = why.filter(|why| self.why.as_ref() != Some(why)) {
+            println!("      {}", printable(&why));
+            self.why = Some(why);
+        }
+    }
+
+    /// Why it waits: the run as a whole, else each of its jobs that nothing but a worker or somebody's word holds back.
+    pub(crate) async fn why(&self) -> Option<String> {
+        let run = self.run().await.ok().filter(|run| run.conclusion.is_none())?;
+        if run.why.is_some() {
+            return run.why;
+        }
+        let waiting = run.jobs.iter().filter(|job| matches!(job.phase.as_str(), "waiting" | "queued"));
+        let whys = waiting.filter_map(|job| Some(format!("{}: {}", job.name, job.why.as_deref()?)));
+        Some(whys.collect::<Vec<_>>().join("; ")).filter(|whys| !whys.is_empty())
     }
 
     /// Says how to follow a run that has no number yet.

@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use coordinator::source::{
     announcement::maintainers,
     definition::{self, Definition},
@@ -54,6 +54,9 @@ enum Verb {
     Withdraw {
         /// Path in the repository
         path: String,
+        /// Even where no relay asked here has a definition of it: pools remember what relays have lost
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         to: To,
     },
@@ -112,11 +115,11 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             if has_errors(&findings) {
                 return Ok(ExitCode::FAILURE);
             }
-            to.publish(&path, Some(&text)).await
+            to.publish(&path, Some(&text), true).await
         }
-        Verb::Withdraw { path, to } => {
+        Verb::Withdraw { path, force, to } => {
             place::check(&path).map_err(anyhow::Error::msg)?;
-            to.publish(&path, None).await
+            to.publish(&path, None, force).await
         }
         Verb::List { repository, ask } => {
             let address = submit::repository(&repository)?.address;
@@ -154,13 +157,25 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
 }
 
 impl To {
+    /// `first`: even where relays know of none of this path.
     #[allow(clippy::print_stdout)]
-    async fn publish(&self, path: &str, text: Option<&str>) -> Result<ExitCode> {
+    async fn publish(&self, path: &str, text: Option<&str>, first: bool) -> Result<ExitCode> {
         let keys = submit::keys(self.key_file.as_ref())?;
         let repository = submit::repository(&self.repository)?.address;
         let client = relay::connect(&self.relays).await?;
         let authors = defining(&client, &repository, &keys).await?;
-        let newest = newest(&client, &repository, path, &authors).await?;
+        let known = known(&client, &repository, Some(path), &authors).await?;
+        if known.is_empty() && !first {
+            let all = self::known(&client, &repository, None, &authors).await?;
+            let newest = definition::in_force(all, &authors.into_iter().collect::<Vec<_>>()).into_values();
+            let others: Vec<String> = newest.filter(|one| one.text.is_some()).map(|one| one.path).collect();
+            let others = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
+            bail!(
+                "there is no definition of {path} to withdraw; those of this repository: {others}; --force withdraws \
+                 what these relays have lost"
+            );
+        }
+        let newest = known.iter().map(|one| one.made_at).max();
         let at = Timestamp::from(definition::dated(Timestamp::now().as_secs(), newest));
         let event = signed(&keys, &repository, path, text, at)?;
         // It would count for nobody.
@@ -202,15 +217,23 @@ async fn defining(client: &Client, repository: &str, keys: &Keys) -> Result<BTre
     Ok(authors)
 }
 
-/// When the newest definition of a path was made that relays know, in seconds.
-async fn newest(client: &Client, repository: &str, path: &str, authors: &BTreeSet<String>) -> Result<Option<u64>> {
+/// Definitions that relays know, of one path or of all.
+async fn known(
+    client: &Client,
+    repository: &str,
+    path: Option<&str>,
+    authors: &BTreeSet<String>,
+) -> Result<Vec<Definition>> {
     let keys = authors.iter().filter_map(|author| PublicKey::from_hex(author).ok());
-    let filter = Filter::new().kind(Kind::from(definition::KIND)).authors(keys);
-    let known = relay::find(client, vec![filter.identifier(definition::identifier(repository, path))]).await?;
-    let known = known.iter().filter_map(|event| Definition::read(event).ok());
+    let mut filter = Filter::new().kind(Kind::from(definition::KIND)).authors(keys);
+    if let Some(path) = path {
+        filter = filter.identifier(definition::identifier(repository, path));
+    }
+    let found = relay::find(client, vec![filter]).await?;
+    let found = found.iter().filter_map(|event| Definition::read(event).ok());
     // A relay may give what was not asked for.
-    let of_path = known.filter(|one| one.repository == repository && one.path == path && authors.contains(&one.author));
-    Ok(of_path.map(|one| one.made_at).max())
+    let of_path = |one: &Definition| path.is_none_or(|path| one.path == path);
+    Ok(found.filter(|one| one.repository == repository && of_path(one) && authors.contains(&one.author)).collect())
 }
 
 fn signed(keys: &Keys, repository: &str, path: &str, text: Option<&str>, at: Timestamp) -> Result<Event> {

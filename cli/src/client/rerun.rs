@@ -40,7 +40,7 @@ pub(crate) struct Args {
     watch: Watch,
 }
 
-/// Exit code: 0 success, 1 failure, 130 cancelled.
+/// Exit code: 0 success, 1 failure, 130 cancelled; without waiting, 0 taken and 1 refused.
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let keys = args.server.keys()?.context(submit::NO_KEY)?;
     let earlier: Value = args.server.connect()?.get(&format!("/api/runs/{}", args.run)).await?;
@@ -100,7 +100,7 @@ impl Again<'_> {
     /// The earlier pair as its new author signs it, with a publisher key of its own.
     fn pair(&self, run: &Event, job: &Event, secrets: &[(String, String)]) -> Result<(Event, Event)> {
         let publisher = Keys::generate();
-        let kept = ["a", "workflow", "trigger", "branch", "ref", "t"];
+        let kept = ["a", "workflow", "trigger", "branch", "ref", "t", "input"];
         let mut tags: Vec<Vec<String>> = copied(run, |tag| kept.contains(&tag[0].as_str()));
         tags.push(vec!["triggered-by".into(), self.keys.public_key().to_hex()]);
         tags.push(vec!["publisher".into(), publisher.public_key().to_hex()]);

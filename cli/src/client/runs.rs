@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{
     api::Server,
+    attempted,
     show::{short, text},
     submit,
 };
@@ -66,25 +67,42 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         Column::text("REF"),
         Column::whole("COMMIT"),
         Column::text("EVENT"),
+        Column::whole("WHEN"),
     ];
     let width = width();
     if width.is_none_or(|width| width >= ROOM_FOR_IDS) {
         columns.push(Column::whole("ID"));
     }
+    let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
     let row = |run: &Value| {
+        let attempt = run["attempt"].as_u64().and_then(|attempt| u32::try_from(attempt).ok()).unwrap_or(1);
+        let name = format!("{} #{}", text(run, "name"), run["number"]);
         vec![
             run["serial"].to_string(),
             text(run, "status"),
-            format!("{} #{}", text(run, "name"), run["number"]),
+            attempted(&name, attempt),
             text(run, "branch"),
             short(&text(run, "commit")),
             text(run, "event"),
+            run["created_at"].as_u64().map(|created| ago(now.saturating_sub(created))).unwrap_or_default(),
             text(run, "id"),
         ]
     };
     let rows: Vec<_> = runs.iter().map(row).collect();
     print!("{}", table(&columns, &rows, width));
     Ok(ExitCode::SUCCESS)
+}
+
+/// How long ago something was, in the largest unit that fits.
+fn ago(millis: u64) -> String {
+    let seconds = millis / 1000;
+    match (seconds / 86_400, seconds / 3600, seconds / 60) {
+        (0, 0, 0) => format!("{seconds} s ago"),
+        (0, 0, minutes) => format!("{minutes} min ago"),
+        (0, hours, _) => format!("{hours} h ago"),
+        (1, ..) => "1 day ago".to_owned(),
+        (days, ..) => format!("{days} days ago"),
+    }
 }
 
 impl Args {
@@ -118,5 +136,24 @@ impl Args {
             }
         }
         Ok(runs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_is_told_in_the_largest_unit_that_fits() {
+        for (seconds, text) in [
+            (0, "0 s ago"),
+            (59, "59 s ago"),
+            (60, "1 min ago"),
+            (7199, "1 h ago"),
+            (86_400, "1 day ago"),
+            (864_000, "10 days ago"),
+        ] {
+            assert_eq!(ago(seconds * 1000 + 999), text);
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde_json::Value;
 
-use super::api::Server;
+use super::{api::Server, standing};
 use crate::terminal::printable::printable;
 
 /// Show one run: its jobs, why they wait or failed, its events and logs
@@ -66,6 +66,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
                 println!("  attempt {} was lost: {}", attempt["number"], text(attempt, "lost"));
             }
         }
+        decided(&job["approval"]);
         for step in list(job, "steps") {
             let seconds = step["duration_ms"].as_f64().unwrap_or_default() / 1000.0;
             println!("  {:<10} {} ({seconds:.1} s)", text(step, "conclusion"), text(step, "name"));
@@ -105,11 +106,29 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
 
 fn state(of: &Value) -> String {
     let conclusion = text(of, "conclusion");
-    let mut state = if conclusion.is_empty() { text(of, "phase") } else { conclusion };
+    let mut state = if conclusion.is_empty() {
+        standing(&text(of, "phase"), !of["waits"].is_null(), !of["started_at"].is_null()).to_owned()
+    } else {
+        conclusion
+    };
     if !text(of, "why").is_empty() {
         state.push_str(&format!(" ({})", text(of, "why")));
     }
     state
+}
+
+/// Who let a job start, or did not, when, and what they said.
+#[allow(clippy::print_stdout)]
+fn decided(approval: &Value) {
+    let verdict = text(approval, "verdict");
+    if verdict.is_empty() {
+        return;
+    }
+    let at = approval["at"].as_i64().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
+    let at = at.map(|moment| moment.strftime(", %Y-%m-%d %H:%M:%S UTC").to_string()).unwrap_or_default();
+    let comment = text(approval, "comment");
+    let comment = if comment.is_empty() { comment } else { format!(": {comment}") };
+    println!("  {verdict:<10} for {} by {}{at}{comment}", text(approval, "environment"), text(approval, "by"));
 }
 
 /// The items of a list; none where there is no list.

@@ -28,6 +28,10 @@ pub(crate) struct Run {
     #[serde(default)]
     pub(crate) name: String,
     pub(crate) phase: String,
+    /// What it waits for as a whole.
+    pub(crate) waits: Option<String>,
+    /// When its first job began, in milliseconds.
+    pub(crate) started_at: Option<u64>,
     /// Why it waits, or ended as it did.
     pub(crate) why: Option<String>,
     pub(crate) conclusion: Option<String>,

@@ -8,8 +8,9 @@ use nostr::{
     Event, EventBuilder, Filter, FromBech32, JsonUtil as _, Keys, Kind, PublicKey, Tag, ToBech32, nips::nip44,
 };
 use nostr_sdk::{Client, RelayPoolNotification};
+use tokio::time::Instant;
 
-use super::{api::Server, asked::Asked, chain, relay};
+use super::{api::Server, asked::Asked, because, chain, relay};
 use crate::terminal::printable::printable;
 
 /// Ask a pool to run a workflow
@@ -34,8 +35,17 @@ pub(crate) struct Args {
     #[arg(long, default_value = "")]
     branch: String,
     /// What the workflow is told: manual, push, pull_request or schedule
-    #[arg(long, default_value = "manual")]
+    #[arg(
+        long,
+        value_name = "WORD",
+        default_value = "manual",
+        value_parser = ["manual", "push", "pull_request", "schedule"],
+        hide_possible_values = true
+    )]
     trigger: String,
+    /// An input of workflow_dispatch; may be repeated. Public: relays see it
+    #[arg(long = "input", value_name = "NAME=VALUE")]
+    inputs: Vec<String>,
     /// A variable for the steps and for `vars`; may be repeated. Public: relays see it
     #[arg(long = "env", value_name = "NAME=VALUE")]
     env: Vec<String>,
@@ -54,7 +64,7 @@ pub(crate) struct Args {
 /// Whether to wait
 #[derive(Debug, clap::Args)]
 pub(crate) struct Watch {
-    /// Do not wait for the end
+    /// Do not wait for the end: only, for some seconds, for the pool's first answer
     #[arg(long)]
     detach: bool,
     /// Seconds to wait for the end
@@ -67,12 +77,18 @@ pub(crate) struct Watch {
 
 /// After this long without an answer of the pool it is said that there is none.
 const SILENCE: Duration = Duration::from_secs(20);
+/// How long the first answer of the pool is waited for by who does not wait for the end.
+const ANSWER: Duration = Duration::from_secs(10);
+/// After this long without news the coordinator is asked why.
+const QUIET: Duration = Duration::from_secs(10);
+/// It is asked again after this long at the earliest.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 /// Nothing to sign with: what to do.
 pub(crate) const NO_KEY: &str =
     "no key to sign with: put your nsec into LONGSHORE_NSEC, or name its file with --key-file";
 
-/// Exit code: 0 success, 1 failure, 130 cancelled.
+/// Exit code: 0 success, 1 failure, 130 cancelled; without waiting, 0 taken and 1 refused.
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let pool = PublicKey::from_bech32(&args.to).or_else(|_| PublicKey::from_hex(&args.to));
     let Ok(pool) = pool else { bail!("--to {:?}: not a public key (npub1… or 64 hex digits)", args.to) };
@@ -110,18 +126,31 @@ pub(crate) async fn publish(
     relay::send(&client, &job).await?;
     tell(&run, watch.json);
     tell(&job, watch.json);
-    if watch.detach {
-        asked.iter().for_each(Asked::tell_how_to_follow);
-        return Ok(ExitCode::SUCCESS);
-    }
-    let end = tokio::time::timeout(Duration::from_secs(watch.timeout), wait(&mut heard, &job, pool, &mut asked));
-    let end = end.await.with_context(|| format!("no end within {} s; the run goes on", watch.timeout))??;
-    if let (Some(asked), true) = (&asked, end != "completed") {
+    let limit = if watch.detach { ANSWER } else { Duration::from_secs(watch.timeout) };
+    let end = tokio::time::timeout(limit, wait(&mut heard, &job, pool, &mut asked, watch.detach)).await;
+    let end = match end {
+        Ok(end) => end?,
+        Err(_) if watch.detach => {
+            asked.iter().for_each(Asked::tell_how_to_follow);
+            close(&client).await;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(_) => {
+            let why = match &asked {
+                Some(asked) => asked.why().await,
+                None => None,
+            };
+            bail!("{}", because(&format!("no end within {} s; the run goes on", watch.timeout), why.as_deref()));
+        }
+    };
+    // The first two are heard as an end by who does not wait for it.
+    let went_well = matches!(end.as_str(), "queued" | "running" | "completed");
+    if let (Some(asked), false) = (&asked, went_well) {
         asked.tell_failures().await;
     }
     close(&client).await;
     Ok(match end.as_str() {
-        "completed" => ExitCode::SUCCESS,
+        _ if went_well => ExitCode::SUCCESS,
         "cancelled" => ExitCode::from(130),
         _ => ExitCode::FAILURE,
     })
@@ -151,14 +180,18 @@ fn tell(event: &Event, json: bool) {
     }
 }
 
+/// The status of the run's end; with `detach` already that of the pool's first answer.
 #[allow(clippy::print_stderr)]
 async fn wait(
     heard: &mut tokio::sync::broadcast::Receiver<RelayPoolNotification>,
     job: &Event,
     pool: PublicKey,
     asked: &mut Option<Asked>,
+    detach: bool,
 ) -> Result<String> {
     let mut silence = pin!(tokio::time::sleep(SILENCE));
+    let mut quiet = pin!(tokio::time::sleep(QUIET));
+    let mut ask_again = Instant::now();
     let mut silent = true;
     loop {
         let notification = tokio::select! {
@@ -167,6 +200,14 @@ async fn wait(
                 silent = false;
                 let (pool, seconds) = (npub(&pool), SILENCE.as_secs());
                 eprintln!("no answer of {pool} for {seconds} s: the pool is down, or listens on other relays");
+                continue;
+            }
+            () = &mut quiet => {
+                if let Some(asked) = asked {
+                    asked.tell_why().await;
+                }
+                ask_again = Instant::now() + ASK_AGAIN;
+                quiet.as_mut().reset(ask_again);
                 continue;
             }
         };
@@ -180,16 +221,26 @@ async fn wait(
             continue;
         }
         tell(&event, asked.is_none());
+        quiet.as_mut().reset(ask_again.max(Instant::now() + QUIET));
+        if let Some(asked) = asked {
+            asked.knows(&chain::value(&event, "reason"));
+        }
         silent &= event.pubkey != pool;
         let status = chain::value(&event, "status");
-        let is_ours =
-            event.kind == Kind::from(30100) && event.pubkey == pool && chain::value(&event, "e") == job.id.to_hex();
-        match (is_ours, status.as_str()) {
+        let is_of_job = event.pubkey == pool && chain::value(&event, "e") == job.id.to_hex();
+        let is_refusal = event.kind == Kind::from(5101) && chain::value(&event, "success") == "false";
+        if detach && is_of_job && is_refusal {
+            return Ok("failed".to_owned());
+        }
+        match (is_of_job && event.kind == Kind::from(30100), status.as_str()) {
             (false, _) => {}
             // With its first status the run is stored; a refused one ends without.
             (true, "queued" | "running") => {
                 if let Some(asked) = asked {
                     asked.tell().await;
+                }
+                if detach {
+                    return Ok(status);
                 }
             }
             (true, _) => return Ok(status),
@@ -225,20 +276,21 @@ pub(crate) fn repository(address: &str) -> Result<Repository> {
 fn pair(args: &Args, keys: &Keys, publisher: &Keys, pool: PublicKey) -> Result<(Event, Event)> {
     let repository = repository(&args.repository)?;
     let author = keys.public_key().to_hex();
-    let run = sign(
-        keys,
-        5401,
-        vec![
-            vec!["a".to_owned(), repository.address.clone()],
-            vec!["workflow".into(), args.workflow.clone()],
-            vec!["triggered-by".into(), author],
-            vec!["publisher".into(), publisher.public_key().to_hex()],
-            vec!["trigger".into(), args.trigger.clone()],
-            vec!["branch".into(), args.branch.clone()],
-            vec!["commit".into(), args.commit.clone()],
-            vec!["t".into(), "hive-ci".into()],
-        ],
-    )?;
+    let mut tags = vec![
+        vec!["a".to_owned(), repository.address.clone()],
+        vec!["workflow".into(), args.workflow.clone()],
+        vec!["triggered-by".into(), author],
+        vec!["publisher".into(), publisher.public_key().to_hex()],
+        vec!["trigger".into(), args.trigger.clone()],
+        vec!["branch".into(), args.branch.clone()],
+        vec!["commit".into(), args.commit.clone()],
+        vec!["t".into(), "hive-ci".into()],
+    ];
+    for item in &args.inputs {
+        let (name, value) = named("--input", item)?;
+        tags.push(vec!["input".into(), name.to_owned(), value.to_owned()]);
+    }
+    let run = sign(keys, 5401, tags)?;
     let owner = npub(&PublicKey::from_hex(&repository.owner)?);
     // The address may name relays that know the repository, which are not those of the pool.
     let relays = args.relays.iter().chain(repository.relays.iter().filter(|relay| !args.relays.contains(relay)));
@@ -262,7 +314,7 @@ fn pair(args: &Args, keys: &Keys, publisher: &Keys, pool: PublicKey) -> Result<(
     env("HIVE_CI_COMMIT", args.commit.clone());
     env("HIVE_CI_RELAYS", args.relays.join(","));
     for item in &args.env {
-        let (name, value) = item.split_once('=').with_context(|| format!("--env {item:?}: expected NAME=VALUE"))?;
+        let (name, value) = named("--env", item)?;
         env(name, value.to_owned());
     }
     tags.push(sealed(keys, &pool, "HIVE_CI_NSEC", &publisher.secret_key().to_secret_hex())?);
@@ -272,6 +324,12 @@ fn pair(args: &Args, keys: &Keys, publisher: &Keys, pool: PublicKey) -> Result<(
         tags.push(sealed(keys, &pool, name, &value)?);
     }
     Ok((run.clone(), sign(keys, 5100, tags)?))
+}
+
+/// Name and value of what a flag was given.
+fn named<'a>(flag: &str, item: &'a str) -> Result<(&'a str, &'a str)> {
+    let pair = item.split_once('=').filter(|(name, _)| !name.is_empty());
+    pair.with_context(|| format!("{flag} {item:?}: expected NAME=VALUE"))
 }
 
 /// A secret for the pool alone.

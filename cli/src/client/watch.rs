@@ -12,7 +12,7 @@ use futures::StreamExt as _;
 
 use super::{
     api::Server,
-    attempted, because, code_of,
+    attempted, because, code_of, standing,
     stream::{Event, Job, Lines, Run, events},
 };
 use crate::terminal::{printable::printable, screen::Screen, tree::Mark};
@@ -93,7 +93,8 @@ impl Watched {
             println!("{data}");
         }
         let title = format!("{} #{} (run {})", run.name, run.number, run.serial);
-        let state = run.conclusion.as_deref().unwrap_or(&run.phase);
+        let standing = standing(&run.phase, run.waits.is_some(), run.started_at.is_some());
+        let state = run.conclusion.as_deref().unwrap_or(standing);
         self.say("", &title, &because(state, run.why.as_deref()));
         if let Some(screen) = &mut self.screen {
             screen.tree.keep(|key| run.jobs.iter().any(|job| job.key == key));

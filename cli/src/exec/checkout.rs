@@ -67,6 +67,11 @@ impl Checkout {
             if !self.root.join(path).is_file() {
                 bail!("-W {path}: no such file in {}; there are {}", self.root.display(), self.found().join(", "));
             }
+            ensure!(
+                path.ends_with(".yml") || path.ends_with(".yaml"),
+                "-W {path}: a workflow file ends in .yml or .yaml; there are {}",
+                self.found().join(", ")
+            );
             return Ok(path.to_owned());
         }
         match &self.found()[..] {

@@ -119,6 +119,7 @@ struct Memory {
     known: Recent<()>,
     runs: Recent<Event>,
     waiting: HashMap<EventId, Waiting>,
+    pairing: HashSet<EventId>,
 }
 
 /// How many events were not answered, by reason. Clones count together.
@@ -344,15 +345,29 @@ impl<D: Desk> Inner<D> {
         Ok(())
     }
 
+    /// Takes a job in with its run. Both may come at one moment, and each finds the other: then it is done once, so that
+    /// no number of a run is given to nothing.
     async fn pair(&self, job: &Event, run: &Event) -> anyhow::Result<()> {
-        let read = hive_ci::request(job, run, &self.keys, &self.config.limits, (self.clock)());
-        match read {
-            Ok((request, secrets)) => settled(self.desk.accept(request, secrets, self.settle(job)).await)?,
-            Err(rejection) => self.reject(job, rejection).await?,
+        if !self.memory().pairing.insert(job.id) {
+            return Ok(());
         }
+        let paired = self.take_in(job, run).await;
+        self.memory().pairing.remove(&job.id);
+        paired?;
         self.memory().waiting.remove(&job.id);
         self.refresh().await;
         Ok(())
+    }
+
+    async fn take_in(&self, job: &Event, run: &Event) -> anyhow::Result<()> {
+        if self.store.seen(&job.id.to_hex()).await? {
+            return Ok(());
+        }
+        let read = hive_ci::request(job, run, &self.keys, &self.config.limits, (self.clock)());
+        match read {
+            Ok((request, secrets)) => settled(self.desk.accept(request, secrets, self.settle(job)).await),
+            Err(rejection) => self.reject(job, rejection).await,
+        }
     }
 
     async fn reject(&self, job: &Event, rejection: Rejection) -> anyhow::Result<()> {

@@ -29,13 +29,14 @@ pub(super) const PAGE: u32 = 50;
 pub(super) struct Wanted {
     /// Address of the repository.
     pub(super) repository: Option<String>,
-    /// Path of the workflow.
+    /// Path of the workflow, or the name of a file in `.github/workflows`.
     pub(super) workflow: Option<String>,
     /// Short name of the branch or tag.
     pub(super) branch: Option<String>,
     /// `planning`, `waiting`, `queued`, `running`, `sealing`, `success`, `failure`, `cancelled` or `skipped`.
     pub(super) status: Option<String>,
     /// Author, 64 hex or npub.
+    #[serde(alias = "author")]
     pub(super) actor: Option<String>,
     /// Name of the event: `push`, `workflow_dispatch`, …
     pub(super) event: Option<String>,
@@ -55,29 +56,46 @@ impl Wanted {
     /// The filter for this caller. A form sends empty fields: they ask for nothing.
     pub(super) fn filter(&self, caller: &Caller) -> Result<Filter, Refusal> {
         let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
+        let bad = |reason: String| Refusal::new(StatusCode::BAD_REQUEST, reason);
         let status = given(&self.status).map(|word| {
             let found = Status::ALL.iter().find(|(_, known)| *known == word);
             found.map(|(status, _)| *status).ok_or_else(|| {
                 let known = Status::ALL.map(|(_, word)| word).join(", ");
-                Refusal::new(StatusCode::BAD_REQUEST, format!("no run has the status `{word}`: ask for {known}"))
+                bad(format!("no run has the status `{word}`: ask for {known}"))
             })
         });
         let actor = given(&self.actor).map(|text| match nostr::PublicKey::parse(&text) {
-            Ok(key) => key.to_hex(),
-            Err(_) => text,
+            Ok(key) => Ok(key.to_hex()),
+            Err(_) => Err(bad(format!("the author `{text}` is no key: write an npub, or 64 hex digits"))),
         });
+        let repository = given(&self.repository);
+        if let Some(text) = repository.as_ref().filter(|text| !is_address(text)) {
+            let remedy = "write 30617:KEY:NAME, as the repository's page shows it";
+            return Err(bad(format!("the repository `{text}` is no address: {remedy}")));
+        }
         Ok(Filter {
-            repository: given(&self.repository),
-            workflow: given(&self.workflow),
+            repository,
+            workflow: Some(self.path()).filter(|path| !path.is_empty()),
             branch: given(&self.branch),
             event: given(&self.event),
             request: given(&self.request),
             previous: given(&self.previous),
             status: status.transpose()?,
-            actor,
+            actor: actor.transpose()?,
             unfinished: self.unfinished,
             reader: caller.reader.clone(),
         })
+    }
+
+    /// Path of the workflow; a mere file is one of GitHub's folder. Empty: of any.
+    pub(super) fn path(&self) -> String {
+        match self.workflow.as_deref().unwrap_or_default() {
+            name if name.ends_with(".yml") || name.ends_with(".yaml") => match name.contains('/') {
+                true => name.to_owned(),
+                false => format!(".github/workflows/{name}"),
+            },
+            text => text.to_owned(),
+        }
     }
 
     /// The same list as the address of another page.
@@ -115,6 +133,11 @@ impl Wanted {
     }
 }
 
+/// Written as the address of a repository, 30617:KEY:NAME.
+fn is_address(text: &str) -> bool {
+    text.strip_prefix("30617:").is_some_and(|rest| rest.contains(':'))
+}
+
 /// A page of the runs that this caller may see, newest first, and where the next one begins.
 pub(super) async fn list(
     web: &Web,
@@ -140,7 +163,7 @@ pub(super) async fn find(web: &Web, caller: &Caller, id: &str) -> Result<run::St
     if let (None, Ok(serial)) = (&found, id.parse()) {
         found = web.store.run_by_serial(serial).await?;
     }
-    found.filter(|state| caller.reader.may_read(&state.visibility)).ok_or_else(Refusal::no_run)
+    found.filter(|state| caller.reader.may_read(&state.visibility)).ok_or_else(|| Refusal::no_run(caller))
 }
 
 /// Runs, newest first.

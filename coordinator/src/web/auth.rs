@@ -8,7 +8,7 @@ use base64::{
     Engine, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use nostr::{Event, JsonUtil};
+use nostr::{Event, JsonUtil, PublicKey, ToBech32};
 use sha2::{Digest, Sha256};
 
 use super::{Refusal, Web, links};
@@ -168,6 +168,12 @@ fn tags<'a>(event: &'a Event, name: &'a str) -> impl Iterator<Item = &'a str> {
 
 fn tag<'a>(event: &'a Event, name: &'a str) -> Option<&'a str> {
     tags(event, name).next()
+}
+
+/// The beginning of a key (64 hex), as people know it.
+pub(super) fn short(key: &str) -> String {
+    let npub = PublicKey::from_hex(key).ok().and_then(|key| key.to_bech32().ok());
+    format!("{}...", npub.as_deref().unwrap_or(key).chars().take(16).collect::<String>())
 }
 
 fn unauthorized(reason: &str) -> Refusal {

@@ -33,6 +33,10 @@ struct Runs<'a> {
     /// Of this page and of the next one.
     query: String,
     next: Option<String>,
+    /// Number of the latest change that the list has.
+    change: u64,
+    /// What of the filter can't be read.
+    problem: Option<String>,
 }
 
 #[derive(Template)]
@@ -87,16 +91,17 @@ impl IntoResponse for Unseen {
     }
 }
 
-/// What nothing has.
+/// An address of nothing.
 pub(super) async fn nothing(headers: HeaderMap) -> Response {
     refused(&headers, Refusal::new(StatusCode::NOT_FOUND, "there is nothing at this address"))
 }
 
-/// A refusal as whoever asked reads it: browsers get a page.
+/// That there is nothing, as whoever asked reads it: browsers, which know nothing of blobs, get a page.
 pub(super) fn refused(headers: &HeaderMap, refusal: Refusal) -> Response {
     let accepts = headers.get(header::ACCEPT).and_then(|accepts| accepts.to_str().ok());
     if accepts.is_some_and(|kinds| kinds.contains("text/html")) {
-        Unseen(refusal).into_response()
+        let page = Refused { reason: "There is no such page.", hidden: false }.render();
+        (refusal.status, Html(page.unwrap_or_else(|_| "There is no such page.".to_owned()))).into_response()
     } else {
         refusal.into_response()
     }
@@ -111,11 +116,20 @@ pub(super) async fn runs(
     State(web): State<Web>,
     caller: Caller,
     Asked(wanted): Asked<api::Wanted>,
-) -> Result<Html<String>, Unseen> {
-    let (runs, next) = api::list(&web, &caller, &wanted).await?;
+) -> Result<(StatusCode, Html<String>), Unseen> {
+    // Read first: what changes after it is told to the live list.
+    let change = web.store.latest_change().await.map_err(Refusal::from)?;
+    let (status, (runs, next), problem) = match api::list(&web, &caller, &wanted).await {
+        Ok(found) => (StatusCode::OK, found, None),
+        Err(refusal) if refusal.status == StatusCode::BAD_REQUEST => {
+            (refusal.status, (Vec::new(), None), Some(refusal.reason))
+        }
+        Err(refusal) => return Err(refusal.into()),
+    };
     let (query, next) = (wanted.query(None), next.map(|next| wanted.query(Some(next))));
     let statuses = Status::ALL.map(|(_, word)| word);
-    rendered(&Runs { pool: &web.settings.name, runs, wanted, statuses, query, next })
+    let pool = &web.settings.name;
+    Ok((status, rendered(&Runs { pool, runs, wanted, statuses, query, next, change, problem })?))
 }
 
 pub(super) async fn run(
@@ -285,8 +299,9 @@ impl RunView {
         time(self.created_at)
     }
 
+    /// From the request to the end, waiting included.
     fn took(&self) -> Option<String> {
-        Some(span(self.ended_at?.saturating_sub(self.started_at?)))
+        Some(span(self.ended_at?.saturating_sub(self.created_at)))
     }
 
     fn sha256(&self) -> &str {

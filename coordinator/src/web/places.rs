@@ -68,6 +68,8 @@ struct Repository<'a> {
     /// Short names of branches and tags, with the commit of their newest run.
     branches: Vec<(String, String)>,
     at: String,
+    /// What a run of them is asked for by: a branch, or where `at` is the newest of none, the commit.
+    reference: (String, String),
     files: Vec<Checked>,
     /// Query of the list of its runs, and of its badge.
     query: String,
@@ -111,7 +113,7 @@ pub(super) async fn repository(
     State(web): State<Web>,
     caller: Caller,
     Path(address): Path<String>,
-    Asked(At { at }): Asked<At>,
+    Asked(At { at: wanted }): Asked<At>,
 ) -> Result<Html<String>, Unseen> {
     let runs = recent(&web, &caller, &address, RECENT).await?;
     let Some(newest) = runs.first() else {
@@ -119,7 +121,8 @@ pub(super) async fn repository(
         return Err(Refusal::new(axum::http::StatusCode::NOT_FOUND, reason).into());
     };
     let mut branches: Vec<(String, String)> = Vec::new();
-    for run in runs.iter().filter(|run| !run.commit.is_empty()) {
+    // What was run again is where its branch was once.
+    for run in runs.iter().filter(|run| !run.commit.is_empty() && run.previous.is_none()) {
         if !branches.iter().any(|(branch, _)| *branch == run.branch) {
             branches.push((run.branch.clone(), run.commit.clone()));
         }
@@ -130,13 +133,18 @@ pub(super) async fn repository(
         let by_commit = || runs.iter().find(|run| wanted.len() >= 7 && run.commit.starts_with(wanted));
         by_branch.or_else(|| by_commit().map(|run| run.commit.clone()))
     };
-    let at = open(&at)
+    let at = open(&wanted)
         .unwrap_or_else(|| branches.first().map_or_else(|| newest.commit.clone(), |(_, commit)| commit.clone()));
+    let tips = || branches.iter().filter(|(_, commit)| *commit == at);
+    let reference = match tips().find(|(branch, _)| *branch == wanted).or_else(|| tips().next()) {
+        Some((branch, _)) => (branch.clone(), String::new()),
+        None => (String::new(), at.clone()),
+    };
     let files = web.control.workflows(&address, &at).await.map_err(Refusal::from)?.into_iter().map(check).collect();
     let query = api::Wanted { repository: Some(address.clone()), ..api::Wanted::default() }.query(None);
     let (name, edit) = (repository_name(&address), format!("{}/edit", page(&address)));
     let (pool, address) = (&web.settings.name, address.as_str());
-    rendered(&Repository { pool, name, address, runs, branches, at, files, query, edit })
+    rendered(&Repository { pool, name, address, runs, branches, at, reference, files, query, edit })
 }
 
 async fn recent(web: &Web, caller: &Caller, address: &str, limit: u32) -> Result<Vec<RunSummary>, Refusal> {

@@ -87,6 +87,12 @@ async fn a_job_waits_for_a_maintainers_word_which_survives_a_kill_and_a_stranger
     let approval = &shown["jobs"][1]["approval"];
     assert_eq!((&approval["verdict"], &approval["comment"]), (&"approved".into(), &"ship it".into()), "{shown:#}");
     assert_eq!(approval["by"], owner.public_key().to_hex());
+    let log = stage.folder.path().join("show.log");
+    let mut show = Process::start_with("longshore", &["show", &id, "--server", &stage.pool.http], &[], &log).unwrap();
+    assert_eq!(show.wait(LIMIT).unwrap(), 0, "{}", show.text());
+    let line = format!("  approved   for prod-success by {}", owner.public_key().to_hex());
+    let said = show.text().lines().any(|said| said.starts_with(&line) && said.ends_with(": ship it"));
+    assert!(said, "{}", show.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -216,3 +216,28 @@ async fn t58_a_state_that_precedes_its_objects_is_waited_for() {
     ended.assert_normal_end("completed");
     assert!(ended.log().await.contains("later"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_are_numbered_without_a_gap_however_their_two_events_meet() {
+    needs_engine!();
+    let stage = Stage::with(PASSES).await;
+    let listener = &stage.world.listener;
+    let mut sent = Vec::new();
+    for _ in 0..10 {
+        let (run, job) = stage.press().events().unwrap();
+        let (first, second) = tokio::join!(listener.publish(&job), listener.publish(&run));
+        first.and(second).unwrap();
+        sent.push((run, job));
+    }
+    for (run, job) in &sent {
+        listener.end(run, job, LIMIT).await.unwrap();
+    }
+    let url = format!("{}/api/runs?limit=50", stage.dev.http.trim_end_matches('/'));
+    let page: serde_json::Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+    for count in ["serial", "number"] {
+        let runs = page["runs"].as_array().unwrap().iter();
+        let mut counted: Vec<u64> = runs.map(|run| run[count].as_u64().unwrap()).collect();
+        counted.sort_unstable();
+        assert_eq!(counted, (1..=10).collect::<Vec<u64>>(), "{count}");
+    }
+}

@@ -179,3 +179,35 @@ async fn a_rerun_by_a_stranger_or_of_what_is_not_there_is_refused_with_a_reason(
         assert!(tag(refused.result(), "error").contains(reason), "{}", refused.error());
     }
 }
+
+const GREETS: &str = "\
+on:
+  workflow_dispatch:
+    inputs: {who: {type: string, default: world}}
+jobs:
+  greet:
+    runs-on: ubuntu-latest
+    env: {WHO: '${{ inputs.who }}'}
+    steps:
+      - run: test \"$WHO\" = bob
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inputs_of_a_submit_reach_the_run_and_its_rerun_and_who_does_not_wait_is_told_which_run_it_is() {
+    needs_engine!();
+    let stage = Stage::with(GREETS).await;
+    let (owner, pool, repository) = (&stage.world.owner, stage.dev.pubkey.to_hex(), stage.world.address());
+    let server = stage.dev.http.trim_end_matches('/');
+    let submit = ["submit", "--to", &pool, "--repository", &repository, "-W", PATH, "--server", server];
+    let submitted = stage.longshore(owner, &[submit.as_slice(), &["--input", "who=bob"]].concat(), None).await;
+    let said = String::from_utf8_lossy(&submitted.stdout).into_owned();
+    assert_eq!(submitted.status.code(), Some(0), "{said}");
+    let event = said.lines().find_map(|line| line.strip_prefix("5401")).unwrap_or_default().trim();
+    let again = stage.rerun(owner, event, &[], None).await;
+    assert_eq!(again.code, Some(0), "{}", again.text);
+
+    let page = format!(": {server}/runs/");
+    let detached = stage.longshore(owner, &[submit.as_slice(), &["--detach"]].concat(), None).await;
+    let said = String::from_utf8_lossy(&detached.stdout);
+    assert!(detached.status.success() && said.contains(&page), "{said}");
+}

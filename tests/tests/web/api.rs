@@ -75,6 +75,51 @@ async fn a_list_is_filtered_and_paged_by_a_link() {
 }
 
 #[tokio::test]
+async fn what_a_filter_cannot_mean_is_told_and_a_mere_file_is_a_workflow() {
+    let server = Server::start().await;
+    let author = Keys::generate();
+    let mut state = run("a", 1, &author, &json!("public"));
+    state.request.workflow = ".github/workflows/ci.yml".into();
+    server.commit(vec![Change::Run(Box::new(state))]).await;
+    for path in ["/api/runs?workflow=ci.yml", "/api/runs?workflow=.github/workflows/ci.yml"] {
+        assert_eq!(ids(&server, path).await, ["a"], "{path}");
+    }
+    assert_eq!(ids(&server, "/api/runs?workflow=other.yml").await, Vec::<String>::new());
+    for (query, told) in [
+        ("actor=foo", "the author `foo` is no key: write an npub"),
+        ("author=foo", "the author `foo` is no key: write an npub"),
+        ("repository=toy", "the repository `toy` is no address: write 30617:KEY:NAME"),
+    ] {
+        for path in [format!("/api/runs?{query}"), format!("/?{query}")] {
+            let answer = server.get(&path).await;
+            assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{path}");
+            let text = answer.text().await.unwrap();
+            assert!(text.contains(told), "{path}: {text}");
+        }
+    }
+    let empty = server.get("/?workflow=other.yml").await.text().await.unwrap();
+    assert!(empty.contains("<code>.github/workflows/other.yml</code>"), "{empty}");
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_said_to_who_asked() {
+    let server = Server::start().await;
+    let said = async |path: &str, keys: Option<&Keys>| server.call(Method::GET, path, keys).await.text().await.unwrap();
+    let unsigned = said("/api/runs/none", None).await;
+    assert!(unsigned.contains("not open to you: sign the request"), "{unsigned}");
+    let signed = said("/api/runs/none", Some(&Keys::generate())).await;
+    assert!(signed.contains("not open to npub1") && !signed.contains("sign the request"), "{signed}");
+    let program = said("/nonsense", None).await;
+    assert!(program.contains("a blob is named by its SHA-256"), "{program}");
+    for path in ["/nonsense", "/more/nonsense"] {
+        let page = server.http.get(format!("{}{path}", server.url)).header("accept", "text/html").send().await.unwrap();
+        assert_eq!(page.status(), StatusCode::NOT_FOUND, "{path}");
+        let page = page.text().await.unwrap();
+        assert!(page.contains("There is no such page.") && page.contains("href=\"/\">To the runs"), "{page}");
+    }
+}
+
+#[tokio::test]
 async fn lines_of_a_log_are_had_by_number_and_found_by_text() {
     let server = Server::start().await;
     server.commit(vec![Change::Run(Box::new(with_job("a", 1)))]).await;

@@ -15,6 +15,8 @@ use super::{Arrival, Desk, Follow, Inner, jobs};
 const MARGIN: u64 = 3600;
 /// Ids that one subscription follows at most.
 pub(super) const FOLLOWED: usize = 256;
+/// The subscription of runs by their ids.
+const RUNS: &str = "runs";
 /// A subscription that was not taken, or that the relay closed, is tried again after this.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -37,6 +39,9 @@ pub(super) async fn read<D: Desk>(inner: Arc<Inner<D>>, url: String) {
                         return;
                     }
                 }
+                // Some relays end a subscription of ids that way once they gave them all.
+                Ok(RelayNotification::Message { message: RelayMessage::Closed { message, subscription_id } })
+                    if subscription_id.as_str() == RUNS && message.is_empty() => {}
                 Ok(RelayNotification::Message { message: RelayMessage::Closed { message, .. } }) => {
                     tracing::warn!(relay = url, %message, "the relay closed a subscription");
                     (subscribed, again) = (false, Instant::now() + AGAIN);
@@ -85,14 +90,16 @@ async fn subscribe<D: Desk>(inner: &Inner<D>, relay: &Relay, url: &str) -> bool 
 }
 
 async fn follow_ids(relay: &Relay, wanted: &Follow) -> bool {
-    let mut filters = Vec::new();
+    let mut asked = true;
     if !wanted.runs.is_empty() {
-        filters.push(Filter::new().ids(wanted.runs.iter().take(FOLLOWED).copied()));
+        let runs = Filter::new().ids(wanted.runs.iter().take(FOLLOWED).copied());
+        asked &= ask(relay, RUNS, vec![runs]).await;
     }
     if !wanted.jobs.is_empty() {
-        filters.push(Filter::new().kind(Kind::EventDeletion).events(wanted.jobs.iter().copied()));
+        let cancels = Filter::new().kind(Kind::EventDeletion).events(wanted.jobs.iter().copied());
+        asked &= ask(relay, "cancels", vec![cancels]).await;
     }
-    filters.is_empty() || ask(relay, "followed", filters).await
+    asked
 }
 
 async fn ask(relay: &Relay, id: &str, filters: Vec<Filter>) -> bool {
