@@ -233,10 +233,9 @@ async fn runs_are_numbered_without_a_gap_however_their_two_events_meet() {
         listener.end(run, job, LIMIT).await.unwrap();
     }
     let url = format!("{}/api/runs?limit=50", stage.dev.http.trim_end_matches('/'));
-    let page: serde_json::Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+    let runs: serde_json::Value = reqwest::get(url).await.unwrap().json().await.unwrap();
     for count in ["serial", "number"] {
-        let runs = page["runs"].as_array().unwrap().iter();
-        let mut counted: Vec<u64> = runs.map(|run| run[count].as_u64().unwrap()).collect();
+        let mut counted: Vec<u64> = runs.as_array().unwrap().iter().map(|run| run[count].as_u64().unwrap()).collect();
         counted.sort_unstable();
         assert_eq!(counted, (1..=10).collect::<Vec<u64>>(), "{count}");
     }
