@@ -87,6 +87,11 @@ impl Wanted {
         })
     }
 
+    /// Whether how a run stands decides if it is listed.
+    pub(super) fn is_by_status(&self) -> bool {
+        self.unfinished || self.status.as_ref().is_some_and(|status| !status.is_empty())
+    }
+
     /// Path of the workflow; a mere file is one of GitHub's folder. Empty: of any.
     pub(super) fn path(&self) -> String {
         match self.workflow.as_deref().unwrap_or_default() {

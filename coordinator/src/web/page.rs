@@ -117,8 +117,11 @@ pub(super) async fn runs(
     caller: Caller,
     Asked(wanted): Asked<api::Wanted>,
 ) -> Result<(StatusCode, Html<String>), Unseen> {
-    // Read first: what changes after it is told to the live list.
-    let change = web.store.latest_change().await.map_err(Refusal::from)?;
+    // Read first: what changes after it is told to the live list. A list by status says nothing of all others.
+    let latest = match wanted.is_by_status() {
+        true => Some(web.store.latest_change().await.map_err(Refusal::from)?),
+        false => None,
+    };
     let (status, (runs, next), problem) = match api::list(&web, &caller, &wanted).await {
         Ok(found) => (StatusCode::OK, found, None),
         Err(refusal) if refusal.status == StatusCode::BAD_REQUEST => {
@@ -128,6 +131,7 @@ pub(super) async fn runs(
     };
     let (query, next) = (wanted.query(None), next.map(|next| wanted.query(Some(next))));
     let statuses = Status::ALL.map(|(_, word)| word);
+    let change = latest.or_else(|| runs.iter().map(|run| run.change).max()).unwrap_or(0);
     let pool = &web.settings.name;
     Ok((status, rendered(&Runs { pool, runs, wanted, statuses, query, next, change, problem })?))
 }

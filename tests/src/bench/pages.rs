@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use fantoccini::Locator;
 use serde_json::{Value, json};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection, Row};
 
@@ -33,14 +34,13 @@ const LISTED: &str = "SELECT id, serial, number, attempt, previous, repository, 
 
 /// When a page first showed anything, in milliseconds since it was asked for.
 const PAINTED: &str = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime";
-/// Goes to a line by the page's own form, and answers after the first picture that has its text in sight: what a frame's
+/// Goes to the line that was typed into the page's own form, and answers after the first picture that has its text in sight: what a frame's
 /// callbacks draw is in that frame's picture, which is made before the next task.
 const JUMP: &str = "
 const [number, done] = arguments;
 const log = document.getElementById('log');
 const form = document.querySelector('#log-bar input[name=line]').form;
 const from = performance.now();
-form.line.value = number;
 form.requestSubmit();
 const look = () => requestAnimationFrame(() => setTimeout(() => {
   const place = document.getElementById('L' + number)?.querySelector('.text')?.getBoundingClientRect();
@@ -140,6 +140,8 @@ async fn look_at(browser: &Browser, page: &str, line: u64) -> [Result<Duration, 
     let log = said(painted(browser, &format!("{page}/log?job=work0")).await);
     let jump = async {
         browser.until("document.querySelector('#log-bar input[name=line]') && true").await?;
+        let field = browser.client.find(Locator::Css("#log-bar input[name=line]")).await?;
+        field.send_keys(&line.to_string()).await?;
         let took = browser.client.execute_async(JUMP, vec![json!(line)]).await?;
         duration(&took)
     };
