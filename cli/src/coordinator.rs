@@ -3,11 +3,8 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
-use coordinator::{
-    config::{Config, load},
-    nostr::relays::Answer,
-    serve,
-};
+use config::{Config, load};
+use nostr_client::relays::Answer;
 use tokio_util::sync::CancellationToken;
 
 /// Run a coordinator: listens for job events, hands jobs to workers, publishes results
@@ -42,7 +39,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             stop.cancel();
         }
     });
-    let running = serve::start(config, stop).await.context("the coordinator did not start")?;
+    let running = ::coordinator::start(config, stop).await.context("the coordinator did not start")?;
     println!("pages on http://{}, workers on {}, key {}", running.http, running.grpc, running.pubkey);
     for (relay, answer) in &running.advertised {
         println!("{}", advertised(relay, answer));

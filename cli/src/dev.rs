@@ -8,10 +8,7 @@ use std::{
 };
 
 use anyhow::Context;
-use coordinator::{
-    config::{self, Config, keys, load},
-    serve,
-};
+use config::{self, Config, keys, load};
 use nostr_relay_builder::{LocalRelay, RelayBuilder, builder::RateLimit};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -154,7 +151,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 struct Started {
     relay: LocalRelay,
     url: String,
-    running: serve::Running,
+    running: ::coordinator::Running,
     shared: Option<Shared>,
     stop: CancellationToken,
 }
@@ -174,7 +171,7 @@ async fn start(args: &Args, data: &Path, keys: &keys::Keys, local: Option<Local>
     };
     let config = configured(coordinator_config(args, data, keys, &url), &args.sets)?;
     let stop = CancellationToken::new();
-    let running = serve::start(config, stop.clone()).await.context("the coordinator did not start")?;
+    let running = ::coordinator::start(config, stop.clone()).await.context("the coordinator did not start")?;
     Ok(Started { relay, url, running, shared, stop })
 }
 

@@ -16,17 +16,15 @@ use std::{
     sync::Arc,
 };
 
-use ::coordinator::{
-    blob::Blobs,
-    config::Kept,
-    origin::Origin,
-    plan::{self, Cause, Numbers, Subject},
-    run::Planned,
-    store::Store,
-};
+use actions_api::Origin;
 use anyhow::{Context, Result, bail, ensure};
+use blobs::Blobs;
+use config::Kept;
+use domain::run::Planned;
 use indexmap::IndexMap;
+use planning::{self, Cause, Numbers, Subject};
 use secrecy::SecretString;
+use store::Store;
 use workflow::{
     diagnostic::{Colour, Diagnostic, render},
     github::{
@@ -180,7 +178,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let inputs = (!args.inputs.is_empty()).then(|| pairs("--input", &args.inputs)).transpose()?;
     let numbers = Numbers { serial: 1, number: 1, attempt: 1 };
     let cause = Cause { event, inputs, vars: pairs("--var", &args.vars)?, payload };
-    let planned = match plan::assemble(family, &subject, cause, numbers) {
+    let planned = match planning::assemble(family, &subject, cause, numbers) {
         Ok(planned) => Planned { origins, ..planned },
         Err(message) => return Report::invalid(message).print(args.json),
     };
@@ -189,10 +187,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
 
 /// Where repositories come from: the checkout, and what the flags name.
 fn sources(args: &Args, checkout: &Checkout) -> Result<ExecSources> {
-    let actions = ::coordinator::config::Actions {
-        bases: args.action_bases.clone(),
-        mirrors: args.action_mirrors.iter().cloned().collect(),
-    };
+    let actions =
+        ::config::Actions { bases: args.action_bases.clone(), mirrors: args.action_mirrors.iter().cloned().collect() };
     let cache = args.cache.clone().unwrap_or_else(cache);
     Ok(ExecSources::new(&checkout.root, &cache, actions, args.relays.clone(), checkout.lock()?))
 }

@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
-use ::coordinator::config::load::{Given, load};
+use ::config::load::{Given, load};
 use anyhow::Result;
 use tracing::warn;
 use worker::{config::Config, link::Shutdown};

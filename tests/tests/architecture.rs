@@ -2,45 +2,84 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
 use regex::Regex;
 
-/// Stages of the coordinator. They know what all may know, and themselves; `serve` joins them.
-const STAGES: [&str; 9] = ["nostr", "source", "plan", "dispatch", "log", "blob", "origin", "web", "hook"];
-/// What each module of the coordinator may import besides itself.
-const SHARED: [&str; 6] = ["config", "network", "store", "run", "group", "schedule"];
-/// Further edges: the pages are the window on what is stored; jobs store caches and artifacts.
-const EDGES: [(&str, &str); 3] = [("web", "log"), ("web", "blob"), ("origin", "blob")];
+/// What each package of the coordinator may depend on, of ours: its layers, lowest first. `app` joins them.
+const PACKAGES: [(&str, &[&str]); 14] = [
+    ("domain", &["workflow"]),
+    ("network", &[]),
+    ("config", &["domain"]),
+    ("store", &["domain", "workflow"]),
+    ("logs", &["domain", "proto", "workflow"]),
+    ("blobs", &["domain", "store"]),
+    ("source", &["config", "domain", "network", "store", "workflow"]),
+    ("planning", &["config", "domain", "workflow"]),
+    ("nostr", &["config", "domain", "network", "store", "workflow"]),
+    ("dispatch", &["domain", "proto", "store", "workflow"]),
+    ("actions_api", &["blobs", "config", "domain", "store"]),
+    ("webhooks", &["config", "domain", "network", "store", "workflow"]),
+    ("web", &["blobs", "domain", "logs", "store", "workflow"]),
+    (
+        "app",
+        &[
+            "actions-api",
+            "blobs",
+            "config",
+            "dispatch",
+            "domain",
+            "logs",
+            "nostr-client",
+            "planning",
+            "proto",
+            "source",
+            "store",
+            "web",
+            "webhooks",
+            "workflow",
+        ],
+    ),
+];
 /// Sources of the product; its tests may look from outside.
-const PRODUCT: [&str; 6] = ["proto/src", "workflow/src", "coordinator/src", "worker/src", "worker/init/src", "cli/src"];
+const PRODUCT: [&str; 6] = ["proto/src", "workflow/src", "coordinator", "worker/src", "worker/init/src", "cli/src"];
 /// Lines of one file.
 const LONGEST: usize = 600;
 
 /// A library, and the only places where it may be named.
 const LIBRARIES: [(&str, &[&str]); 6] = [
-    ("nostr_sdk", &["coordinator/src/nostr", "coordinator/src/source", "cli/src/client"]),
-    ("sqlx", &["coordinator/src/store"]),
-    ("tonic", &["coordinator/src/dispatch", "worker/src/link", "proto/src"]),
+    ("nostr_sdk", &["coordinator/nostr", "coordinator/source", "cli/src/client"]),
+    ("sqlx", &["coordinator/store"]),
+    ("tonic", &["coordinator/dispatch", "worker/src/link", "proto/src"]),
     ("bollard", &["worker/src/sandbox/docker"]),
-    ("askama", &["coordinator/src/web"]),
-    ("axum", &["coordinator/src/web", "coordinator/src/origin"]),
+    ("askama", &["coordinator/web"]),
+    ("axum", &["coordinator/web", "coordinator/actions_api"]),
 ];
 
 #[test]
-fn stages_of_the_coordinator_do_not_know_each_other() {
-    let mut wrong = BTreeSet::new();
-    for (path, text) in rust_files(&["coordinator/src"]) {
-        let module = module_of(&path);
-        for imported in imports(&code(&text)) {
-            if !may_import(&module, &imported) {
-                wrong.insert(format!("{path}: {module} → {imported}"));
-            }
-        }
+fn packages_of_the_coordinator_depend_on_lower_ones_alone() {
+    let ours: BTreeSet<String> = ["workflow", "proto", "worker", "longshore"].map(str::to_owned).into_iter().collect();
+    let mut found = BTreeMap::new();
+    for folder in std::fs::read_dir(root().join("coordinator")).unwrap() {
+        let folder = folder.unwrap().path();
+        let manifest: toml::Table = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap().parse().unwrap();
+        let name = manifest["package"]["name"].as_str().unwrap().to_owned();
+        let dependencies: Vec<String> = manifest["dependencies"].as_table().unwrap().keys().cloned().collect();
+        found.insert(folder.file_name().unwrap().to_string_lossy().into_owned(), (name, dependencies));
     }
-    assert!(wrong.is_empty(), "only serve joins the stages:\n{}", lines(&wrong));
+    let ours: BTreeSet<String> = found.values().map(|(name, _)| name.clone()).chain(ours).collect();
+    let mut wrong = BTreeSet::new();
+    for (folder, (_, dependencies)) in &found {
+        let Some((_, allowed)) = PACKAGES.iter().find(|(listed, _)| listed == folder) else {
+            wrong.insert(format!("coordinator/{folder} stands in no layer: list it"));
+            continue;
+        };
+        let beyond = dependencies.iter().filter(|name| ours.contains(*name) && !allowed.contains(&name.as_str()));
+        wrong.extend(beyond.map(|name| format!("coordinator/{folder} → {name}")));
+    }
+    assert!(wrong.is_empty(), "only app joins the packages:\n{}", lines(&wrong));
 }
 
 #[test]
@@ -90,7 +129,7 @@ fn nothing_names_the_machine_it_was_written_on() {
 #[test]
 fn what_others_wrote_is_kept_as_they_published_it() {
     use sha2::{Digest, Sha256};
-    let folder = root().join("coordinator/assets/noble");
+    let folder = root().join("coordinator/web/assets/noble");
     let sums = std::fs::read_to_string(folder.join("SHA256SUMS")).unwrap();
     let listed: BTreeSet<String> = sums.lines().map(str::to_owned).collect();
     let found = files(&folder).into_iter().filter(|path| path.parent() != Some(&folder)).map(|path| {
@@ -101,72 +140,11 @@ fn what_others_wrote_is_kept_as_they_published_it() {
 }
 
 #[test]
-fn edges_are_seen_however_they_are_written() {
-    let cases: [(&str, &[&str]); 6] = [
-        ("use crate::nostr::Intake;", &["nostr"]),
-        ("use crate::{config::{Config, Limits}, store, run::{self, Millis}};", &["config", "run", "store"]),
-        ("use crate::{\n    blob::Blobs,\n    log as journal,\n};", &["blob", "log"]),
-        ("fn f(a: crate::web::Page) -> crate::store::Row { a }", &["store", "web"]),
-        ("pub(in crate::web) fn f() {}", &["web"]),
-        ("let text = \"x\"; // crate::web is only named\n/// [`crate::blob`]", &[]),
-    ];
-    for (text, expected) in cases {
-        assert_eq!(imports(&code(text)), expected.iter().map(|&name| name.to_owned()).collect(), "{text}");
-    }
-    assert!(!may_import("nostr", "source") && !may_import("store", "web") && may_import("web", "store"));
+fn what_belongs_to_a_place_is_told_apart() {
     assert!(names("use tonic::Status;", "tonic") && names("mod tonic;", "tonic") && !names("tonic_prost", "tonic"));
-    assert!(is_within("coordinator/src/store/read.rs", "coordinator/src/store"));
-    assert!(is_within("coordinator/src/store.rs", "coordinator/src/store"));
-    assert!(!is_within("coordinator/src/storehouse.rs", "coordinator/src/store"));
-}
-
-fn may_import(module: &str, imported: &str) -> bool {
-    match module {
-        "serve" | "lib" => true,
-        _ if module == imported || EDGES.contains(&(module, imported)) => true,
-        // What all share does not know the stages either.
-        _ if STAGES.contains(&module) || SHARED.contains(&module) => SHARED.contains(&imported),
-        // A new module is a stage until it is listed.
-        _ => false,
-    }
-}
-
-/// First names after `crate::`, those in a group among them.
-fn imports(code: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    for (at, found_text) in code.match_indices("crate::") {
-        let preceded = code[..at].chars().next_back().is_some_and(|before| before.is_alphanumeric() || before == '_');
-        let rest = &code[at + found_text.len()..];
-        if !preceded {
-            found.extend(match rest.strip_prefix('{') {
-                Some(group) => first_names(group),
-                None => name_at(rest).into_iter().collect(),
-            });
-        }
-    }
-    found
-}
-
-/// Names at the outer level of a `{…}` group, whose first brace is gone.
-fn first_names(group: &str) -> Vec<String> {
-    let (mut depth, mut item, mut names) = (0, String::new(), Vec::new());
-    for letter in group.chars() {
-        match (letter, depth) {
-            ('}', 0) => break,
-            (',', 0) => names.extend(name_at(std::mem::take(&mut item).trim())),
-            _ => {
-                depth += i32::from(letter == '{') - i32::from(letter == '}');
-                item.push(letter);
-            }
-        }
-    }
-    names.extend(name_at(item.trim()));
-    names
-}
-
-fn name_at(text: &str) -> Option<String> {
-    let name: String = text.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
-    (!name.is_empty()).then_some(name)
+    assert!(is_within("coordinator/store/src/read.rs", "coordinator/store"));
+    assert!(is_within("worker/src/link.rs", "worker/src/link"));
+    assert!(!is_within("coordinator/storehouse/src/lib.rs", "coordinator/store"));
 }
 
 /// Whether the code names a library; another whose name begins alike does not count.
@@ -178,12 +156,6 @@ fn names(code: &str, library: &str) -> bool {
 fn code(text: &str) -> String {
     let kept = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     kept.map(|line| line.split(" //").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
-}
-
-/// The module of the crate that a file of it belongs to.
-fn module_of(path: &str) -> String {
-    let inside = path.strip_prefix("coordinator/src/").unwrap();
-    inside.split('/').next().unwrap().trim_end_matches(".rs").to_owned()
 }
 
 /// Whether a file is the module itself or in its folder.

@@ -11,17 +11,15 @@ use std::{
 use axum::{
     Router, body::Bytes, extract::State, http::HeaderMap, http::StatusCode, response::IntoResponse, routing::post,
 };
-use coordinator::{
-    config::Webhook,
-    hook::Sender,
-    store::{Change, Delivery, DeliveryState, Hook, Store},
-};
+use config::Webhook;
 use longshore_tests::harness::{
     pool::Pool,
     world::{Relay, World},
 };
 use ring::hmac;
 use serde_json::Value;
+use store::{Change, Delivery, DeliveryState, Hook, Store};
+use webhooks::Sender;
 
 const LIMIT: Duration = Duration::from_secs(120);
 const SECRET: &str = "0123456789abcdef";

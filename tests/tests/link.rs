@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use coordinator::dispatch::Terms;
+use dispatch::Terms;
 use pool::{Pool, Running, terms, within};
 use proto::worker::{Accept, Cancelled, Register, from_worker, to_worker::Message};
 use proxy::Proxy;

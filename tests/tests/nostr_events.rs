@@ -1,15 +1,8 @@
 //! Our events, read by the clients' rules.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use coordinator::{
-    config::{Config, Limits},
-    nostr::{
-        advertise::{Load, Price, advertisement},
-        hive_ci::{self, Draft, Refusal, refusal_events, report, request},
-    },
-    run::{End, Request, SealedLog, Update},
-    store::Signer,
-};
+use config::{Config, Limits};
+use domain::run::{End, Request, SealedLog, Update};
 use longshore_tests::oracle::{
     ad, bah,
     gg::{self, Followed},
@@ -17,6 +10,11 @@ use longshore_tests::oracle::{
     watch,
 };
 use nostr::{Event, EventBuilder, Keys, Kind, Tag, Timestamp, nips::nip44};
+use nostr_client::{
+    advertise::{Load, Price, advertisement},
+    hive_ci::{self, Draft, Refusal, refusal_events, report, request},
+};
+use store::Signer;
 use workflow::plan::{Conclusion, Reason};
 
 const NOW: u64 = 1_780_000_000;

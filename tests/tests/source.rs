@@ -3,17 +3,14 @@
 
 use std::{path::Path, sync::Arc};
 
-use coordinator::{
-    config,
-    run::Repository as Address,
-    source::{
-        Lookup, SourceError, Sources, Wanted,
-        outside::{Asked, Need},
-    },
-};
+use domain::run::Repository as Address;
 use futures::{StreamExt, future::BoxFuture};
 use longshore_tests::harness::git::{Repository, Server};
 use nostr::{Event, EventBuilder, Filter, JsonUtil, Keys, Kind, Tag, Timestamp, ToBech32, filter::MatchEventOptions};
+use source::{
+    Lookup, SourceError, Sources, Wanted,
+    outside::{Asked, Need},
+};
 
 /// Events as a relay would give them.
 struct Events(Vec<Event>);

@@ -19,20 +19,18 @@ mod whole;
 use std::sync::Arc;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use blobs::Blobs;
 use bytes::Bytes;
-use coordinator::{
-    blob::Blobs,
-    log::{Logs, record},
-    run::State,
-    store::{Change, Store, WorkerRow},
-    web::{Settings, Web, router},
-};
+use domain::run::State;
 use futures::StreamExt;
+use logs::{Logs, record};
 use nostr::{EventBuilder, JsonUtil, Keys, Kind, Tag, Timestamp};
 use proto::worker::LogRecord;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use store::{Change, Store, WorkerRow};
+use web::{Settings, Web, router};
 
 use control::Asked;
 

@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use ::coordinator::origin::{ArchiveError, Existing, unpack_archive};
+use ::actions_api::{ArchiveError, Existing, unpack_archive};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use reqwest::Method;
 use serde::Deserialize;

@@ -7,13 +7,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use coordinator::source::{
-    announcement::maintainers,
-    definition::{self, Definition},
-};
 use nostr::{Event, EventBuilder, Filter, JsonUtil as _, Keys, Kind, PublicKey, Tag, Timestamp};
 use nostr_sdk::Client;
 use serde_json::Value;
+use source::{
+    announcement::maintainers,
+    definition::{self, Definition},
+};
 use workflow::{
     diagnostic::{Colour, has_errors, render},
     github::place,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use coordinator::config::keys::{Keys, make_keys, write_new};
+use config::keys::{Keys, make_keys, write_new};
 use nostr::{PublicKey, ToBech32};
 
 /// Relays that the Budabit client always uses: a new pool that listens elsewhere hears no press of its button.
@@ -314,7 +314,7 @@ disk = 17179869184
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use coordinator::config::load::{Given, load};
+    use config::load::{Given, load};
 
     use super::*;
 
@@ -332,7 +332,7 @@ mod tests {
         let given = |name: &'static str| folder.path().join(name);
 
         let file = given("coordinator.toml");
-        let complete = coordinator::config::Config::complete();
+        let complete = config::Config::complete();
         let config = load(&complete, &Given { file: Some(&file), ..Given::default() }).unwrap().config;
         assert_eq!(config.check().unwrap(), Vec::<String>::new());
         assert_eq!(config.relays.read, RELAYS);

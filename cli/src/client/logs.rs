@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ::coordinator::log::beside::Beside;
+use ::logs::beside::Beside;
 use anyhow::{Result, bail};
 use futures::StreamExt as _;
 use reqwest::Method;

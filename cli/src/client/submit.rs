@@ -3,11 +3,13 @@
 use std::{path::PathBuf, pin::pin, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use coordinator::{plan::workflow_path, run::Repository, source::address::Address};
+use domain::run::Repository;
 use nostr::{
     Event, EventBuilder, Filter, FromBech32, JsonUtil as _, Keys, Kind, PublicKey, Tag, ToBech32, nips::nip44,
 };
 use nostr_sdk::{Client, RelayPoolNotification};
+use planning::workflow_path;
+use source::address::Address;
 use tokio::time::Instant;
 
 use super::{api::Server, asked::Asked, because, chain, relay};

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use ::coordinator::config::{
+use ::config::{
     self,
     load::{Given, load},
 };

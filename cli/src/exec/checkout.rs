@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use ::coordinator::source::lock::{self, Lock};
+use ::source::lock::{self, Lock};
 use workflow::github::place::FOLDERS;
 
 use crate::calls::workflows;

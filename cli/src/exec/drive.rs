@@ -6,12 +6,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use ::coordinator::{
-    group::{self, Group, Member},
-    origin::{Origin, Who},
-    run::{self, Effect, Event, New, Phase, Planned, Repository, Request, Rules, SealedLog, State, Visibility},
-};
+use actions_api::{Origin, Who};
 use anyhow::{Context, Result};
+use domain::group::{self, Group, Member};
+use domain::run::{self, Effect, Event, New, Phase, Planned, Repository, Request, Rules, SealedLog, State, Visibility};
 use futures::{FutureExt as _, future::BoxFuture};
 use indexmap::IndexMap;
 use secrecy::SecretString;

@@ -7,11 +7,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use ::coordinator::{
-    log::beside::Beside,
-    run::{JobPhase, Phase, State, sentence},
-};
 use anyhow::{Context as _, Result};
+use domain::run::{JobPhase, Phase, State, sentence};
+use logs::beside::Beside;
 use serde_json::{Value, json};
 use worker::log::Record;
 use workflow::plan::{Conclusion, JobReport};
@@ -195,7 +193,7 @@ fn remarks(report: &JobReport) -> String {
     text
 }
 
-fn job_json(key: &str, job: &::coordinator::run::Job, logs: &Logs) -> Value {
+fn job_json(key: &str, job: &::domain::run::Job, logs: &Logs) -> Value {
     let (conclusion, reason, report) = match &job.phase {
         JobPhase::Done { conclusion, reason, report } => (Some(conclusion.as_str()), reason.clone(), report.clone()),
         _ => (None, None, None),

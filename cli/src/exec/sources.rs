@@ -2,18 +2,15 @@
 
 use std::{path::Path, sync::Arc};
 
-use ::coordinator::{
-    config,
-    nostr::relays::{Relays, ReqExitPolicy},
-    source::{
-        Lookup, Sources as Outside,
-        lock::Lock,
-        outside::{Asked, Need},
-    },
-};
 use anyhow::{Context, Result};
 use futures::{FutureExt as _, future::BoxFuture};
 use nostr::{Event, Filter, Keys};
+use nostr_client::relays::{Relays, ReqExitPolicy};
+use source::{
+    Lookup, Sources as Outside,
+    lock::Lock,
+    outside::{Asked, Need},
+};
 use worker::{
     fetch::{Brought, LocalRepository, Located, Sources, Wanted},
     github::uses::Remote,

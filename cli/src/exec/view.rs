@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use ::coordinator::run::{Job, JobPhase, State, Wait, sentence};
+use ::domain::run::{Job, JobPhase, State, Wait, sentence};
 
 use super::drive::now;
 use crate::terminal::{printable::printable, screen::Screen, tree::Mark};

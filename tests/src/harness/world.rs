@@ -3,8 +3,8 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::Result;
-use coordinator::source::definition;
 use nostr::{Event, EventBuilder, Keys, Kind, PublicKey, Tag, Timestamp};
+use source::definition;
 
 use super::{
     client::{Listener, Press, Shape, sign, sign_at},

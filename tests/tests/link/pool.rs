@@ -9,17 +9,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use coordinator::{
-    config::keys::{Keys, make_keys},
-    dispatch::{
-        Access, AttemptId, Dispatch, Enrolment, Handout, Leased, Logs, Objects, Origin, Parts, Runs, ServerTls, Terms,
-        Verdict,
-    },
-    store::{Queued, WorkerRow},
+use config::keys::{Keys, make_keys};
+use dispatch::{
+    Access, Dispatch, Enrolment, Handout, Leased, Logs, Objects, Origin, Parts, Runs, ServerTls, Terms, Verdict,
 };
+use domain::{run::AttemptId, schedule::QueuedJob};
 use futures::{future::BoxFuture, stream::BoxStream};
 use proto::worker::{ResolveRequest, Resolved};
 use sha2::{Digest as _, Sha256};
+use store::WorkerRow;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
     net::TcpListener,
@@ -124,12 +122,12 @@ impl Origin for Memory {
 }
 
 impl Runs for Memory {
-    fn queued(&self) -> BoxFuture<'_, anyhow::Result<Vec<Queued>>> {
+    fn queued(&self) -> BoxFuture<'_, anyhow::Result<Vec<QueuedJob>>> {
         let jobs = self.jobs.borrow();
         let waiting = jobs.iter().filter(|(_, course)| course.waiting);
         ready(
             waiting
-                .map(|(job, course)| Queued {
+                .map(|(job, course)| QueuedJob {
                     run: RUN.into(),
                     job: job.clone(),
                     labels: course.labels.clone(),

@@ -1,14 +1,13 @@
 //! The API: lists, lines of logs, the queue, server-sent events, and the document that describes it all.
 
-use coordinator::{
-    log::record,
-    run::State,
-    store::{Change, Delivery, DeliveryState, Hook, Queued},
-};
+use domain::run::State;
+use domain::schedule::QueuedJob;
+use logs::record;
 use nostr::Keys;
 use proto::worker::{LogRecord, Mark};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use store::{Change, Delivery, DeliveryState, Hook};
 
 use super::{NOW, Server, ended, events, line, public, run, whole};
 
@@ -29,7 +28,7 @@ fn queued(mut state: State, reason: &str) -> Vec<Change> {
     let phase = json!({"phase": "queued", "since": NOW, "reason": reason});
     state.jobs[0].phase = serde_json::from_value(phase).unwrap();
     let queued = json!({"run": state.id, "job": "build", "labels": ["gpu"], "avoid": [], "owner": "o", "since": NOW});
-    let queued: Queued = serde_json::from_value(queued).unwrap();
+    let queued: QueuedJob = serde_json::from_value(queued).unwrap();
     vec![Change::Run(Box::new(state)), Change::Queue(queued)]
 }
 

@@ -1,9 +1,9 @@
 //! Approving and rejecting what an environment holds back: who may, and what the signature has to cover.
 
-use coordinator::store::Change;
 use nostr::Keys;
 use reqwest::Response;
 use serde_json::{Value, json};
+use store::Change;
 
 use super::{NOW, Server, authorization, hash, run};
 

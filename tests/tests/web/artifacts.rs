@@ -1,13 +1,11 @@
 //! Artifacts of a run, for those who may see it.
 
+use blobs::Deposit;
 use bytes::Bytes;
-use coordinator::{
-    blob::Deposit,
-    store::{Artifact, Change, Kept},
-};
 use nostr::Keys;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use store::{Artifact, Change, Kept};
 
 use super::{NOW, Server, run};
 

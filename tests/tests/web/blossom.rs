@@ -4,14 +4,12 @@ use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
+use blobs::{Deposit, client::Client};
 use bytes::Bytes;
-use coordinator::{
-    blob::{Deposit, client::Client},
-    store::Change,
-};
 use nostr::Keys;
 use reqwest::{Method, StatusCode, Url};
 use serde_json::{Value, json};
+use store::Change;
 
 use super::{NOW, Server, authorization, hash, run, signed, token};
 

@@ -2,12 +2,10 @@
 
 use std::sync::Mutex;
 
-use coordinator::{
-    run::Verdict,
-    store::DefinitionRow,
-    web::{Control, Defined, File, Load, NotCarried, Sent},
-};
+use domain::run::Verdict;
 use futures::{StreamExt, future::BoxFuture};
+use store::DefinitionRow;
+use web::{Control, Defined, File, Load, NotCarried, Sent};
 
 use super::definitions;
 

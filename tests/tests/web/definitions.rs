@@ -4,8 +4,8 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::{NOW, Server, hash, signed};
-use coordinator::store::DefinitionRow;
 use nostr::{EventBuilder, JsonUtil, Keys, Kind};
+use store::DefinitionRow;
 
 /// A version of a definition under an id of its own.
 pub(super) fn version(id: &str, text: &str) -> DefinitionRow {

@@ -1,11 +1,9 @@
 //! What belongs to a run: artifacts, caches, reruns, what was carried over, and why each job stands as it does.
 
-use coordinator::{
-    run::State,
-    store::{Artifact, CacheOutcome, CacheUse, Change, Kept},
-};
+use domain::run::State;
 use nostr::Keys;
 use serde_json::{Value, json};
+use store::{Artifact, CacheOutcome, CacheUse, Change, Kept};
 
 use super::{NOW, Server, run};
 

@@ -1,0 +1,347 @@
+//! Reads archives in place, stored ones and downloaded ones, within bounds: what they hold was written by jobs.
+//!
+//! The directory at an archive's end is read whole, one entry is unpacked as it is asked for, or all into a folder;
+//! nothing is kept.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, BufReader, Read, Seek, SeekFrom},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use zip::ZipArchive;
+
+use blobs::Blobs;
+
+/// Bytes of a directory; each entry has some fifty beside its name.
+const DIRECTORY: u64 = 8 << 20;
+/// Bytes that are read ahead.
+const AHEAD: u64 = 256 << 10;
+/// Bytes of a piece that is given on.
+const PIECE: usize = 64 << 10;
+/// Entries that are unpacked at a time.
+const AT_ONCE: usize = 8;
+/// How long a reader may leave an unpacked piece waiting.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why an archive is not read.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// It is none, or a broken one.
+    #[error("it is no ZIP archive that can be read: {0}")]
+    Unreadable(String),
+    /// It would unpack to more than is allowed.
+    #[error("it unpacks to more than {0} bytes: let its job upload less at a time")]
+    TooLarge(u64),
+    /// It has no such entry.
+    #[error("the archive has no such file")]
+    Missing,
+    /// A file of it would take the place of another.
+    #[error("{0} is there already")]
+    Occupied(String),
+    /// A file of it did not come out.
+    #[error("{path}: {cause}")]
+    Unwritten {
+        /// Where it should stand.
+        path: String,
+        /// What went wrong.
+        cause: io::Error,
+    },
+}
+
+/// What becomes of a file that stands where one of an archive shall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// It stays, and nothing is unpacked.
+    Kept,
+    /// It goes.
+    Replaced,
+}
+
+/// Writes the files of a downloaded archive, which together unpack to `limit` bytes at most, into a folder. Links, and
+/// paths that lead out of the folder, are left out.
+///
+/// # Errors
+/// It can't be read, unpacks to too much, or its files can't be written.
+pub fn unpack_archive(archive: File, limit: u64, existing: Existing, folder: &Path) -> Result<(), ArchiveError> {
+    write(Bounded::new(BufReader::new(archive)), limit, existing, folder)
+}
+
+/// A file of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Its place in the archive.
+    pub(super) index: usize,
+    /// Its path, which leads nowhere else.
+    pub(super) path: String,
+    /// Bytes, unpacked.
+    pub(super) size: u64,
+}
+
+/// Unpacks stored archives, a few at a time. Clones share the limit.
+#[derive(Clone)]
+pub(super) struct Archives {
+    blobs: Blobs,
+    turns: Arc<Semaphore>,
+}
+
+impl Archives {
+    pub(super) fn new(blobs: Blobs) -> Self {
+        Self { blobs, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// The files of an archive of this size, which together unpack to `limit` bytes at most.
+    pub(super) async fn entries(&self, sha256: &str, size: u64, limit: u64) -> Result<Vec<Entry>, ArchiveError> {
+        let stored = self.stored(sha256, size);
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let listed = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            list(&ZipArchive::new(stored).map_err(unreadable)?, limit)
+        });
+        listed.await.map_err(unreadable)?
+    }
+
+    /// Writes the files of an archive, which together unpack to `limit` bytes at most, into a folder.
+    pub(super) async fn unpack(
+        &self,
+        sha256: &str,
+        size: u64,
+        limit: u64,
+        folder: PathBuf,
+    ) -> Result<(), ArchiveError> {
+        let stored = self.stored(sha256, size);
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let written = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            write(stored, limit, Existing::Replaced, &folder)
+        });
+        written.await.map_err(unreadable)?
+    }
+
+    /// What one file of it holds, and how many bytes that is.
+    pub(super) async fn file(
+        &self,
+        sha256: &str,
+        size: u64,
+        index: usize,
+        limit: u64,
+    ) -> Result<(u64, ReceiverStream<io::Result<Bytes>>), ArchiveError> {
+        let entries = self.entries(sha256, size, limit).await?;
+        let length = entries.iter().find(|entry| entry.index == index).ok_or(ArchiveError::Missing)?.size;
+        let stored = self.stored(sha256, size);
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let (pieces, unpacked) = mpsc::channel(2);
+        let handle = Handle::current();
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            // A reader that went away, or does not read, ends it.
+            let give = |piece| handle.block_on(pieces.send_timeout(piece, PATIENCE)).is_ok();
+            if let Err(error) = unpack(stored, index, length, |bytes| give(Ok(bytes))) {
+                give(Err(error));
+            }
+        });
+        Ok((length, ReceiverStream::new(unpacked)))
+    }
+
+    fn stored(&self, sha256: &str, size: u64) -> Bounded<Stored> {
+        Bounded::new(Stored {
+            blobs: self.blobs.clone(),
+            handle: Handle::current(),
+            sha256: sha256.to_owned(),
+            size,
+            at: 0,
+            ahead: (0, Bytes::new()),
+        })
+    }
+}
+
+fn unreadable(error: impl std::fmt::Display) -> ArchiveError {
+    ArchiveError::Unreadable(error.to_string())
+}
+
+fn list<R: Read + Seek>(archive: &ZipArchive<R>, limit: u64) -> Result<Vec<Entry>, ArchiveError> {
+    let (mut entries, mut total) = (Vec::with_capacity(archive.len()), 0_u64);
+    for index in 0..archive.len() {
+        let entry = archive.by_index_data(index).map_err(unreadable)?;
+        // A path that leads elsewhere, or is no text, is nobody's file.
+        let Some(path) = entry.enclosed_name().filter(|_| entry.is_file() && !entry.is_symlink()) else { continue };
+        let Some(path) = path.to_str().map(str::to_owned) else { continue };
+        total = total.saturating_add(entry.size());
+        if total > limit {
+            return Err(ArchiveError::TooLarge(limit));
+        }
+        entries.push(Entry { index, path, size: entry.size() });
+    }
+    Ok(entries)
+}
+
+/// Writes of each file exactly what the directory says that it has, however much there is.
+fn write<R: Read + Seek>(
+    source: Bounded<R>,
+    limit: u64,
+    existing: Existing,
+    folder: &Path,
+) -> Result<(), ArchiveError> {
+    let left = Arc::clone(&source.left);
+    let mut archive = ZipArchive::new(source).map_err(unreadable)?;
+    let entries = list(&archive, limit)?;
+    // The directory is read.
+    left.store(u64::MAX, Ordering::Relaxed);
+    if existing == Existing::Kept {
+        // Before anything is written: all of it comes out, or none.
+        let mut places = entries.iter().map(|entry| folder.join(&entry.path));
+        if let Some(occupied) = places.find(|place| place.symlink_metadata().is_ok()) {
+            return Err(ArchiveError::Occupied(occupied.display().to_string()));
+        }
+    }
+    let mut copy = |index, size, to: &Path| -> io::Result<()> {
+        std::fs::create_dir_all(to.parent().unwrap_or(folder))?;
+        // Removed, not written over: a link there would be the way to another file.
+        if existing == Existing::Replaced
+            && let Err(error) = std::fs::remove_file(to)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        let entry = archive.by_index(index).map_err(io::Error::other)?;
+        let runs = entry.unix_mode().is_some_and(|mode| mode & 0o111 != 0);
+        let mode = if runs { 0o777 } else { 0o666 };
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(to)?;
+        match io::copy(&mut entry.take(size), &mut file)? {
+            copied if copied < size => Err(io::Error::other("the archive holds less than it says")),
+            _ => Ok(()),
+        }
+    };
+    for Entry { index, path, size } in entries {
+        let to = folder.join(path);
+        copy(index, size, &to).map_err(|cause| ArchiveError::Unwritten { path: to.display().to_string(), cause })?;
+    }
+    Ok(())
+}
+
+/// Unpacks exactly what the directory says that a file has, however much there is.
+fn unpack(stored: Bounded<Stored>, index: usize, length: u64, give: impl Fn(Bytes) -> bool) -> io::Result<()> {
+    let left = Arc::clone(&stored.left);
+    let mut archive = ZipArchive::new(stored).map_err(io::Error::other)?;
+    // The directory is read.
+    left.store(u64::MAX, Ordering::Relaxed);
+    let mut inner = archive.by_index(index).map_err(io::Error::other)?.take(length);
+    let mut sent = 0;
+    loop {
+        let mut piece = vec![0; PIECE];
+        let read = inner.read(&mut piece)?;
+        if read == 0 {
+            break;
+        }
+        piece.truncate(read);
+        sent += read as u64;
+        if !give(piece.into()) {
+            // Nobody reads any more.
+            return Ok(());
+        }
+    }
+    if sent < length { Err(io::Error::other("the archive holds less than it says")) } else { Ok(()) }
+}
+
+/// An archive of which no more is read than a directory may have, until that is known.
+struct Bounded<R> {
+    inner: R,
+    /// Bytes that may still be asked for.
+    left: Arc<AtomicU64>,
+}
+
+impl<R> Bounded<R> {
+    fn new(inner: R) -> Self {
+        Self { inner, left: Arc::new(AtomicU64::new(DIRECTORY)) }
+    }
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(into)?;
+        let left = self.left.load(Ordering::Relaxed);
+        let Some(rest) = left.checked_sub(read as u64) else {
+            return Err(io::Error::other(format!("its directory has more than {DIRECTORY} bytes")));
+        };
+        self.left.store(if left == u64::MAX { left } else { rest }, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+impl<R: Seek> Seek for Bounded<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.inner.seek(to)
+    }
+}
+
+/// Stored bytes as a file.
+struct Stored {
+    blobs: Blobs,
+    handle: Handle,
+    sha256: String,
+    size: u64,
+    at: u64,
+    /// What was read last, and where it stands.
+    ahead: (u64, Bytes),
+}
+
+impl Stored {
+    /// What stands at the place that is read next, at least one byte of it unless that is the end.
+    fn here(&mut self) -> io::Result<Bytes> {
+        let (from, bytes) = &self.ahead;
+        let known = self.at.checked_sub(*from).and_then(|skip| usize::try_from(skip).ok());
+        if let Some(skip) = known.filter(|skip| *skip < bytes.len()) {
+            return Ok(bytes.slice(skip..));
+        }
+        let end = self.size.min(self.at.saturating_add(AHEAD));
+        if end <= self.at {
+            return Ok(Bytes::new());
+        }
+        let range = self.at..end;
+        let read = self.handle.block_on(async {
+            let found = self.blobs.get(&self.sha256, Some(range)).await.map_err(io::Error::other)?;
+            let parts: Vec<Bytes> = match found {
+                Some(parts) => parts.try_collect().await?,
+                None => return Err(io::Error::other("the bytes were removed meanwhile")),
+            };
+            Ok(Bytes::from(parts.concat()))
+        })?;
+        self.ahead = (self.at, read.clone());
+        Ok(read)
+    }
+}
+
+impl Read for Stored {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let here = self.here()?;
+        let read = here.len().min(into.len());
+        into.iter_mut().zip(here).for_each(|(to, from)| *to = from);
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for Stored {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.size.checked_add_signed(by),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = at.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a place before the beginning"))?;
+        Ok(self.at)
+    }
+}

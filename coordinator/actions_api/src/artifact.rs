@@ -1,0 +1,229 @@
+//! Artifacts, version 4 of the protocol: one archive for each name, open to all jobs of the run.
+
+use std::{path::Path, sync::PoisonError};
+
+use anyhow::Context as _;
+use axum::{Json, extract::State, http::HeaderMap};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Authorized, COUNTED, DAY, Origin, Refusal, Who, base, cache::number, storage::Kind, token};
+use domain::run::Millis;
+use store::{Artifact, Blob, Change, Kept, StoreError};
+
+/// Artifacts of one run; GitHub has this limit for a job.
+const ARTIFACTS: usize = 500;
+/// Longest name, in bytes.
+const NAME: usize = 256;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Named {
+    #[serde(alias = "workflowRunBackendId")]
+    workflow_run_backend_id: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default, alias = "expiresAt")]
+    expires_at: Option<String>,
+    #[serde(default)]
+    size: Option<Value>,
+    #[serde(default)]
+    hash: Option<String>,
+    #[serde(default, alias = "nameFilter")]
+    name_filter: Option<String>,
+    #[serde(default, alias = "idFilter")]
+    id_filter: Option<Value>,
+}
+
+/// Owner of an artifact's bytes.
+pub fn owner(id: u64) -> String {
+    format!("artifact:{id}")
+}
+
+impl Origin {
+    /// Unpacks the artifacts of a run, each into a folder of its name below this one, and gives their names. Only what
+    /// is a file in them, and lies in there, comes out.
+    ///
+    /// # Errors
+    /// One of them can't be read, or its files can't be written.
+    pub async fn unpack(&self, run: &str, folder: &Path) -> anyhow::Result<Vec<String>> {
+        let (limit, mut names) = (self.limits.artifact_bytes, Vec::new());
+        for Artifact { name, sha256, size, .. } in self.store.artifacts(run).await? {
+            // Names that lead elsewhere did not come in.
+            let unpacked = self.archives.unpack(&sha256, size, limit, folder.join(&name)).await;
+            unpacked.with_context(|| format!("artifact {name}"))?;
+            names.push(name);
+        }
+        Ok(names)
+    }
+
+    async fn artifact(&self, who: &Who, name: &str) -> Result<Option<Artifact>, StoreError> {
+        Ok(self.store.artifacts(&who.run).await?.into_iter().find(|artifact| artifact.name == name))
+    }
+
+    /// The artifact whose place a new one would take: that of an earlier attempt of the same job.
+    async fn replaced(&self, who: &Who, name: &str) -> Result<Option<Artifact>, Refusal> {
+        match self.artifact(who, name).await? {
+            Some(found) if found.job == who.job && found.attempt < who.attempt => Ok(Some(found)),
+            Some(_) => Err(Refusal::exists("an artifact with this name already exists on the workflow run")),
+            None => Ok(None),
+        }
+    }
+
+    async fn remove_artifact(&self, artifact: &Artifact) -> Result<(), Refusal> {
+        self.store.commit(vec![Change::Kept(Kept::ArtifactGone { id: artifact.id })]).await?;
+        Ok(self.blobs.delete(&artifact.sha256, &owner(artifact.id)).await?)
+    }
+
+    async fn keep_artifact(&self, who: &Who, name: &str, blob: Blob, until: u64) -> Result<u64, Refusal> {
+        if let Some(earlier) = self.replaced(who, name).await? {
+            self.remove_artifact(&earlier).await?;
+        }
+        let others = self.store.artifacts(&who.run).await?;
+        let total = others.iter().map(|other| other.size).sum::<u64>().saturating_add(blob.size);
+        if total > self.limits.artifact_bytes || others.len() >= ARTIFACTS {
+            self.blobs.delete(&blob.sha256, &blob.owner).await?;
+            let said = format!("a run keeps at most {ARTIFACTS} artifacts and {} bytes", self.limits.artifact_bytes);
+            return Err(Refusal::too_large(said));
+        }
+        let id = self.store.next("artifacts").await?;
+        let artifact = Artifact {
+            id,
+            run: who.run.clone(),
+            job: who.job.clone(),
+            attempt: who.attempt,
+            name: name.to_owned(),
+            sha256: blob.sha256.clone(),
+            size: blob.size,
+            made_at: self.now(),
+            expires_at: until,
+        };
+        // It goes with its row.
+        let kept = Blob { owner: owner(id), expires_at: i64::MAX.unsigned_abs(), ..blob.clone() };
+        let gone = Change::BlobGone { sha256: blob.sha256, owner: blob.owner };
+        self.store.commit(vec![Change::Kept(Kept::Artifact(artifact)), Change::Blob(kept), gone]).await?;
+        Ok(id)
+    }
+
+    fn expect(&self, who: &Who, name: &str, until: Millis) {
+        let mut expiries = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
+        if expiries.len() >= COUNTED {
+            expiries.clear();
+        }
+        expiries.insert(format!("{} {name}", who.text()), until);
+    }
+
+    fn expected(&self, who: &Who, name: &str) -> Option<Millis> {
+        let mut expiries = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
+        expiries.remove(&format!("{} {name}", who.text()))
+    }
+
+    /// When an artifact goes: as its job wants it, and not later than the operator does.
+    fn until(&self, asked: Option<&str>) -> Millis {
+        let latest = self.now().saturating_add(self.limits.artifact_days.saturating_mul(DAY));
+        let asked = asked.and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        let asked = asked.and_then(|stamp| u64::try_from(stamp.as_millisecond()).ok());
+        asked.map_or(latest, |asked| asked.min(latest))
+    }
+}
+
+/// Names become names of files: those that would lead elsewhere are refused, as the toolkit does.
+fn check(name: &str) -> Result<(), Refusal> {
+    let plain = !name.chars().any(|c| c.is_control() || "\"\\/:<>|*?".contains(c));
+    if !plain || name.is_empty() || name.len() > NAME || name == "." || name == ".." {
+        return Err(Refusal::invalid("an artifact's name has 1 to 256 bytes and none of \" \\ / : < > | * ?"));
+    }
+    Ok(())
+}
+
+/// A run sees its own artifacts and no other's.
+fn own(who: &Who, named: &Named) -> Result<(), Refusal> {
+    if named.workflow_run_backend_id == who.run {
+        return Ok(());
+    }
+    Err(Refusal::missing("a job sees the artifacts of its own run only"))
+}
+
+pub(super) async fn create(
+    State(origin): State<Origin>,
+    Authorized(who): Authorized,
+    headers: HeaderMap,
+    Json(named): Json<Named>,
+) -> Result<Json<Value>, Refusal> {
+    own(&who, &named)?;
+    check(&named.name)?;
+    origin.replaced(&who, &named.name).await?;
+    origin.expect(&who, &named.name, origin.until(named.expires_at.as_deref()));
+    let url = origin.upload_url(&base(&headers), &who, Kind::Artifact, &named.name);
+    Ok(Json(json!({ "ok": true, "signed_upload_url": url })))
+}
+
+pub(super) async fn finalize(
+    State(origin): State<Origin>,
+    Authorized(who): Authorized,
+    Json(named): Json<Named>,
+) -> Result<Json<Value>, Refusal> {
+    own(&who, &named)?;
+    check(&named.name)?;
+    let uploaded = origin.uploaded(&who, Kind::Artifact, &named.name).await?;
+    let blob = uploaded.ok_or_else(|| Refusal::missing("nothing was uploaded for this artifact"))?;
+    let size = named.size.as_ref().and_then(number);
+    let hash = named.hash.as_deref().map(|hash| hash.trim_start_matches("sha256:"));
+    if size.is_some_and(|size| size != blob.size) || hash.is_some_and(|hash| !hash.eq_ignore_ascii_case(&blob.sha256)) {
+        return Err(Refusal::invalid("what came in is not what was announced: its size or SHA-256 differs"));
+    }
+    let until = origin.expected(&who, &named.name).unwrap_or_else(|| origin.until(None));
+    let id = origin.keep_artifact(&who, &named.name, blob, until).await?;
+    Ok(Json(json!({ "ok": true, "artifact_id": id.to_string() })))
+}
+
+pub(super) async fn list(
+    State(origin): State<Origin>,
+    Authorized(who): Authorized,
+    Json(named): Json<Named>,
+) -> Result<Json<Value>, Refusal> {
+    own(&who, &named)?;
+    let id = named.id_filter.as_ref().and_then(number);
+    let artifacts = origin.store.artifacts(&who.run).await?.into_iter().filter(|artifact| {
+        named.name_filter.as_ref().is_none_or(|name| *name == artifact.name) && id.is_none_or(|id| id == artifact.id)
+    });
+    let shown: Vec<Value> = artifacts
+        .map(|artifact| {
+            let made = i64::try_from(artifact.made_at).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+            json!({
+                "workflow_run_backend_id": who.run,
+                "workflow_job_run_backend_id": token::backend_job(&who),
+                "database_id": artifact.id.to_string(),
+                "name": artifact.name,
+                "size": artifact.size.to_string(),
+                "created_at": made.unwrap_or_default().to_string(),
+                "digest": format!("sha256:{}", artifact.sha256),
+            })
+        })
+        .collect();
+    Ok(Json(json!({ "artifacts": shown })))
+}
+
+pub(super) async fn url(
+    State(origin): State<Origin>,
+    Authorized(who): Authorized,
+    headers: HeaderMap,
+    Json(named): Json<Named>,
+) -> Result<Json<Value>, Refusal> {
+    own(&who, &named)?;
+    let found = origin.artifact(&who, &named.name).await?;
+    let found = found.ok_or_else(|| Refusal::missing(format!("the run has no artifact {}", named.name)))?;
+    let url = origin.download_url(&base(&headers), &who, &found.sha256, "artifact.zip");
+    Ok(Json(json!({ "signed_url": url })))
+}
+
+pub(super) async fn delete(
+    State(origin): State<Origin>,
+    Authorized(who): Authorized,
+    Json(named): Json<Named>,
+) -> Result<Json<Value>, Refusal> {
+    own(&who, &named)?;
+    let found = origin.artifact(&who, &named.name).await?;
+    let found = found.ok_or_else(|| Refusal::missing(format!("the run has no artifact {}", named.name)))?;
+    origin.remove_artifact(&found).await?;
+    Ok(Json(json!({ "ok": true, "artifact_id": found.id.to_string() })))
+}

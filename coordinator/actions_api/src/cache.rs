@@ -1,0 +1,193 @@
+//! Caches, version 2 of the protocol.
+//!
+//! Source of the rules: GitHub docs, "Dependency caching reference". An entry belongs to the ref of the run that saved it
+//! and never changes; a run restores from its own ref first, then from those it is based on.
+
+use axum::{Json, extract::State, http::HeaderMap};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Authorized, Origin, Refusal, Who, base, storage::Kind};
+use blobs::BlobError;
+use domain::run::Millis;
+use store::{Blob, Cache, CacheOutcome, CacheUse, Change, Kept, StoreError};
+
+/// Longest key, in bytes; GitHub's limit.
+const KEY: usize = 512;
+/// Keys of one look-up; GitHub's limit.
+const KEYS: usize = 10;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Entry {
+    key: String,
+    version: String,
+    #[serde(default, alias = "sizeBytes")]
+    size_bytes: Option<Value>,
+    #[serde(default, alias = "restoreKeys")]
+    restore_keys: Vec<String>,
+}
+
+/// A number as protobuf's JSON has it: in a text, or plain.
+pub(super) fn number(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok())
+}
+
+impl Origin {
+    /// The entry that a run gets for a key, the exact one before others. What came of it becomes part of the result.
+    pub(super) async fn restore(&self, who: &Who, keys: &[&str], version: &str) -> Result<Option<Cache>, StoreError> {
+        if who.repository.is_empty() {
+            return Ok(None);
+        }
+        let now = self.now();
+        let unused = now.saturating_sub(self.limits.cache_days.saturating_mul(super::DAY));
+        let mut entries = self.store.caches(&who.repository).await?;
+        entries.retain(|entry| entry.version == version && entry.used_at >= unused);
+        let found = best(&entries, who, keys).cloned();
+        let key = keys.first().copied().unwrap_or_default();
+        let mut batch = vec![match &found {
+            Some(entry) => used(who, CacheOutcome::Hit, key, Some(entry), now),
+            None => used(who, CacheOutcome::Miss, key, None, now),
+        }];
+        batch.extend(found.iter().map(|entry| Change::Kept(Kept::CacheUsed { id: entry.id, at: now })));
+        self.store.commit(batch).await?;
+        Ok(found)
+    }
+
+    pub(super) async fn remove_cache(&self, entry: &Cache) -> Result<(), BlobError> {
+        self.store.commit(vec![Change::Kept(Kept::CacheGone { id: entry.id })]).await?;
+        self.blobs.delete(&entry.sha256, &owner(entry.id)).await
+    }
+
+    /// Makes an uploaded blob an entry, then makes room.
+    pub(super) async fn keep_cache(&self, who: &Who, key: &str, version: &str, blob: Blob) -> Result<u64, Refusal> {
+        let id = self.store.next("caches").await?;
+        let now = self.now();
+        let entry = Cache {
+            id,
+            repository: who.repository.clone(),
+            scope: who.reference.clone(),
+            key: key.to_owned(),
+            version: version.to_owned(),
+            sha256: blob.sha256.clone(),
+            size: blob.size,
+            made_at: now,
+            used_at: now,
+        };
+        // It goes with its entry, not by a time of its own.
+        let kept = Blob { owner: owner(id), expires_at: i64::MAX.unsigned_abs(), ..blob.clone() };
+        let gone = Change::BlobGone { sha256: blob.sha256, owner: blob.owner };
+        let saved = used(who, CacheOutcome::Saved, key, Some(&entry), now);
+        self.store.commit(vec![Change::Kept(Kept::Cache(entry)), Change::Blob(kept), gone, saved]).await?;
+        self.make_room(&who.repository).await?;
+        Ok(id)
+    }
+
+    async fn make_room(&self, repository: &str) -> Result<(), Refusal> {
+        let mut entries = self.store.caches(repository).await?;
+        entries.sort_by_key(|entry| (entry.used_at, entry.id));
+        let mut total: u64 = entries.iter().map(|entry| entry.size).sum();
+        for entry in entries {
+            if total <= self.limits.cache_bytes {
+                break;
+            }
+            total -= entry.size;
+            self.remove_cache(&entry).await?;
+        }
+        Ok(())
+    }
+
+    /// Why an attempt may not save this entry.
+    pub(super) async fn saves(&self, who: &Who, key: &str, version: &str) -> Result<(), Refusal> {
+        let refused = |reason: &str| Refusal::new(axum::http::StatusCode::FORBIDDEN, "permission_denied", reason);
+        if key.is_empty() || key.len() > KEY || key.contains(',') || version.is_empty() || version.len() > KEY {
+            return Err(Refusal::invalid("a cache's key has 1 to 512 bytes and no comma"));
+        }
+        if who.repository.is_empty() {
+            return Err(refused("the job has no repository, so no caches"));
+        }
+        if !who.trusted {
+            return Err(refused("caches are read-only here: the commit is not in the maintainers' state"));
+        }
+        let entries = self.store.caches(&who.repository).await?;
+        let there = entries.iter().any(|e| e.scope == who.reference && e.key == key && e.version == version);
+        if there { Err(Refusal::exists(format!("cache {key} exists already; entries never change"))) } else { Ok(()) }
+    }
+}
+
+fn used(who: &Who, outcome: CacheOutcome, key: &str, entry: Option<&Cache>, at: Millis) -> Change {
+    Change::Kept(Kept::CacheUse(CacheUse {
+        run: who.run.clone(),
+        job: who.job.clone(),
+        attempt: who.attempt,
+        outcome,
+        // A look-up's key has no limit of its own.
+        key: key.chars().take(KEY).collect(),
+        found: entry.map(|entry| entry.key.clone()),
+        size: entry.map_or(0, |entry| entry.size),
+        at,
+    }))
+}
+
+/// Of entries, the newest first: by scope, then exactly, then by prefix, then by the next key.
+fn best<'e>(entries: &'e [Cache], who: &Who, keys: &[&str]) -> Option<&'e Cache> {
+    std::iter::once(&who.reference).chain(&who.bases).find_map(|scope| {
+        let mine = || entries.iter().filter(move |entry| entry.scope == *scope);
+        keys.iter().find_map(|key| {
+            mine().find(|entry| entry.key == *key).or_else(|| mine().find(|entry| entry.key.starts_with(key)))
+        })
+    })
+}
+
+/// Owner of an entry's bytes.
+fn owner(id: u64) -> String {
+    format!("cache:{id}")
+}
+
+/// Name of an upload.
+fn name(entry: &Entry) -> String {
+    format!("{}:{} {}", entry.key.len(), entry.key, entry.version)
+}
+
+pub(super) async fn create(
+    State(origin): State<Origin>,
+    Authorized(who): Authorized,
+    headers: HeaderMap,
+    Json(entry): Json<Entry>,
+) -> Result<Json<Value>, Refusal> {
+    if let Err(refusal) = origin.saves(&who, &entry.key, &entry.version).await {
+        // The toolkit takes this for what it is: a warning, not an error of the job.
+        return Ok(Json(json!({ "ok": false, "message": refusal.reason })));
+    }
+    let url = origin.upload_url(&base(&headers), &who, Kind::Cache, &name(&entry));
+    Ok(Json(json!({ "ok": true, "signed_upload_url": url })))
+}
+
+pub(super) async fn finalize(
+    State(origin): State<Origin>,
+    Authorized(who): Authorized,
+    Json(entry): Json<Entry>,
+) -> Result<Json<Value>, Refusal> {
+    origin.saves(&who, &entry.key, &entry.version).await?;
+    let uploaded = origin.uploaded(&who, Kind::Cache, &name(&entry)).await?;
+    let blob = uploaded.ok_or_else(|| Refusal::missing("nothing was uploaded for this entry"))?;
+    if entry.size_bytes.as_ref().and_then(number).is_some_and(|size| size != blob.size) {
+        return Err(Refusal::invalid(format!("{} bytes came in, others were announced", blob.size)));
+    }
+    let id = origin.keep_cache(&who, &entry.key, &entry.version, blob).await?;
+    Ok(Json(json!({ "ok": true, "entry_id": id.to_string() })))
+}
+
+pub(super) async fn find(
+    State(origin): State<Origin>,
+    Authorized(who): Authorized,
+    headers: HeaderMap,
+    Json(entry): Json<Entry>,
+) -> Result<Json<Value>, Refusal> {
+    let keys: Vec<&str> =
+        std::iter::once(&entry.key).chain(&entry.restore_keys).map(String::as_str).take(KEYS).collect();
+    let Some(found) = origin.restore(&who, &keys, &entry.version).await? else {
+        return Ok(Json(json!({ "ok": false })));
+    };
+    let url = origin.download_url(&base(&headers), &who, &found.sha256, "cache");
+    Ok(Json(json!({ "ok": true, "signed_download_url": url, "matched_key": found.key })))
+}

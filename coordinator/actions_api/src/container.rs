@@ -1,0 +1,125 @@
+//! Artifacts as clients before version 4 read them: an artifact is a container of files, each had by its own address.
+//!
+//! What was uploaded by version 4 is given so, unpacked file by file. Uploads by the earlier versions are refused.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, Query, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    Authorized, Origin, Refusal, Who,
+    archive::{ArchiveError, Entry},
+    base,
+};
+use store::Artifact;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Within {
+    item_path: Option<String>,
+}
+
+impl From<ArchiveError> for Refusal {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::TooLarge(limit) => Self::too_large(format!(
+                "it unpacks to more than {limit} bytes: read it with actions/download-artifact@v4, which unpacks it in \
+                 the job"
+            )),
+            ArchiveError::Missing => Self::missing(error.to_string()),
+            ArchiveError::Unreadable(_) | ArchiveError::Occupied(_) | ArchiveError::Unwritten { .. } => {
+                Self::invalid(error.to_string())
+            }
+        }
+    }
+}
+
+impl Origin {
+    async fn container(&self, who: &Who, id: u64) -> Result<Artifact, Refusal> {
+        let found = self.store.artifacts(&who.run).await?.into_iter().find(|artifact| artifact.id == id);
+        found.ok_or_else(|| Refusal::missing("the run has no such artifact"))
+    }
+}
+
+/// Only the artifacts of the job's own run.
+fn own(who: &Who, run: &str) -> Result<(), Refusal> {
+    match who.github.get("run_id").map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned)) {
+        Some(id) if id != run => Err(Refusal::missing(format!("artifacts of another run ({run}) are not given"))),
+        _ => Ok(()),
+    }
+}
+
+pub(super) async fn list(
+    State(origin): State<Origin>,
+    Authorized(who): Authorized,
+    Path(run): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Refusal> {
+    own(&who, &run)?;
+    let base = base(&headers);
+    let shown = |artifact: &Artifact| {
+        let resource = format!("{base}/_apis/resources/Containers/{}", artifact.id);
+        json!({
+            "containerId": artifact.id, "size": artifact.size, "signedContent": null, "type": "actions_storage",
+            "name": artifact.name, "url": resource, "fileContainerResourceUrl": resource,
+        })
+    };
+    let artifacts: Vec<Value> = origin.store.artifacts(&who.run).await?.iter().map(shown).collect();
+    Ok(Json(json!({ "count": artifacts.len(), "value": artifacts })))
+}
+
+pub(super) async fn items(
+    State(origin): State<Origin>,
+    Authorized(who): Authorized,
+    Path(id): Path<u64>,
+    Query(within): Query<Within>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Refusal> {
+    let artifact = origin.container(&who, id).await?;
+    if within.item_path.is_some_and(|wanted| wanted != artifact.name) {
+        return Err(Refusal::missing("list an artifact by its name"));
+    }
+    let limit = origin.limits.artifact_bytes;
+    let entries = origin.archives.entries(&artifact.sha256, artifact.size, limit).await?;
+    let base = base(&headers);
+    let shown = |entry: &Entry| {
+        json!({
+            "containerId": id, "path": format!("{}/{}", artifact.name, entry.path), "itemType": "file",
+            "status": "created", "fileLength": entry.size, "contentId": "",
+            "contentLocation": format!("{base}/_apis/resources/Containers/{id}/items/{}", entry.index),
+        })
+    };
+    let items: Vec<Value> = entries.iter().map(shown).collect();
+    Ok(Json(json!({ "count": items.len(), "value": items })))
+}
+
+pub(super) async fn content(
+    State(origin): State<Origin>,
+    Authorized(who): Authorized,
+    Path((id, index)): Path<(u64, usize)>,
+) -> Result<Response, Refusal> {
+    let artifact = origin.container(&who, id).await?;
+    let limit = origin.limits.artifact_bytes;
+    let (length, pieces) = origin.archives.file(&artifact.sha256, artifact.size, index, limit).await?;
+    let mut response = Body::from_stream(pieces).into_response();
+    response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    Ok(response)
+}
+
+/// The earlier clients print status and headers of a refusal. They do not read its body: an open connection would keep
+/// their process from ending.
+pub(super) async fn upload(Authorized(_): Authorized) -> Response {
+    const REMEDY: &str = "artifacts are uploaded by version 4 of the protocol here: use actions/upload-artifact@v4, or \
+                          @actions/artifact 2 or newer";
+    let mut response = Refusal::new(StatusCode::GONE, "unimplemented", REMEDY).into_response();
+    response.headers_mut().insert("x-reason", HeaderValue::from_static(REMEDY));
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}

@@ -1,0 +1,316 @@
+//! The services that actions call: caches, artifacts, and what stands in for GitHub's own.
+//!
+//! One HTTP origin, reached only through a job's own tunnel: a connection belongs to one attempt from its first byte, and
+//! the attempt's token must be shown besides. [`cache`] and [`artifact`] speak twirp as GitHub's toolkit does,
+//! [`earlier`] and [`container`] the protocols before it, [`storage`]
+//! takes and gives bytes as Azure's blob service does, [`token`] makes and checks what is signed, [`oidc`] tells others who a job is.
+
+mod archive;
+mod artifact;
+mod cache;
+mod container;
+mod earlier;
+mod oidc;
+mod storage;
+mod token;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use axum::{
+    Extension, Json, Router,
+    extract::{FromRequestParts, State},
+    http::{HeaderMap, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+    routing::{any, post},
+};
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use self::token::Tokens;
+pub use self::{
+    archive::{ArchiveError, Existing, unpack_archive},
+    artifact::owner as artifact_owner,
+    oidc::{Issuer, grants},
+};
+use blobs::{BlobError, Blobs};
+use domain::run::Millis;
+use store::{Change, Kept, Store, StoreError};
+
+/// Attempts whose uploads are counted, and artifacts that are uploaded, at a time.
+const COUNTED: usize = 4096;
+const DAY: Millis = 24 * 3600 * 1000;
+
+/// The services. Clones share them.
+#[derive(Clone)]
+pub struct Origin {
+    store: Store,
+    archives: archive::Archives,
+    blobs: Blobs,
+    tokens: Arc<Tokens>,
+    limits: config::Kept,
+    clock: fn() -> Millis,
+    issuer: Option<Arc<Issuer>>,
+    /// Caches that are uploaded by the earlier protocol.
+    reserved: Arc<Mutex<BTreeMap<u64, earlier::Reserved>>>,
+    /// Bytes that each attempt sent.
+    received: Arc<Mutex<HashMap<String, u64>>>,
+    /// When artifacts go that are being uploaded. Lost by a restart, they go when the operator's time is over.
+    expiries: Arc<Mutex<HashMap<String, Millis>>>,
+}
+
+/// Whose job calls.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Who {
+    /// Run id.
+    pub run: String,
+    /// Job key.
+    pub job: String,
+    /// Attempt.
+    pub attempt: u32,
+    /// Address of the repository; empty: none, and so no caches.
+    pub repository: String,
+    /// Full ref it runs on: where it saves caches, and where they are looked for first.
+    pub reference: String,
+    /// Full refs whose caches it may restore besides, the nearest first.
+    pub bases: Vec<String>,
+    /// Its commit is the maintainers': it may save caches.
+    pub trusted: bool,
+    /// It may ask for OIDC tokens.
+    pub id_token: bool,
+    /// The run's `github` context: what a token says of it.
+    pub github: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Who {
+    /// Refs whose caches a run may restore besides its own, by its `github` context: the base of a pull request, and
+    /// the default branch.
+    pub fn bases_of(github: &serde_json::Map<String, serde_json::Value>) -> Vec<String> {
+        let default = github.get("event").and_then(|event| event["repository"]["default_branch"].as_str());
+        let base = github.get("base_ref").and_then(serde_json::Value::as_str);
+        let names = base.into_iter().chain(default).filter(|name| !name.is_empty());
+        names.map(|name| format!("refs/heads/{}", name.trim_start_matches("refs/heads/"))).collect()
+    }
+
+    /// Names the attempt in what is signed. Fields with their lengths before them: no two attempts have the same.
+    fn text(&self) -> String {
+        format!("{}:{}/{}:{}/{}", self.run.len(), self.run, self.job.len(), self.job, self.attempt)
+    }
+}
+
+/// Whether the attempt still is its worker's.
+pub type Held = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// A connection's attempt.
+#[derive(Clone)]
+struct Caller {
+    who: Arc<Who>,
+    held: Held,
+}
+
+impl Origin {
+    /// Services over a store and its blobs. `key` signs tokens and URLs: the same on every coordinator.
+    pub fn new(store: Store, blobs: Blobs, key: &[u8; 32], limits: config::Kept, clock: fn() -> Millis) -> Self {
+        let tokens = Arc::new(Tokens::new(key));
+        Self {
+            store,
+            archives: archive::Archives::new(blobs.clone()),
+            blobs,
+            tokens,
+            limits,
+            clock,
+            issuer: None,
+            reserved: Arc::default(),
+            received: Arc::default(),
+            expiries: Arc::default(),
+        }
+    }
+
+    /// `ACTIONS_RUNTIME_TOKEN` of an attempt.
+    pub fn token(&self, who: &Who) -> String {
+        self.tokens.runtime(who)
+    }
+
+    /// Serves one connection of an attempt to its end.
+    pub async fn serve<S>(&self, who: Arc<Who>, held: Held, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let router = self.router().layer(Extension(Caller { who, held }));
+        let serving = hyper::server::conn::http1::Builder::new()
+            .half_close(true)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        if let Err(error) = serving.await {
+            tracing::debug!(%error, "a connection of a job ended");
+        }
+    }
+
+    fn router(&self) -> Router {
+        Router::new()
+            .route("/twirp/github.actions.results.api.v1.CacheService/CreateCacheEntry", post(cache::create))
+            .route("/twirp/github.actions.results.api.v1.CacheService/FinalizeCacheEntryUpload", post(cache::finalize))
+            .route("/twirp/github.actions.results.api.v1.CacheService/GetCacheEntryDownloadURL", post(cache::find))
+            .route("/twirp/github.actions.results.api.v1.ArtifactService/CreateArtifact", post(artifact::create))
+            .route("/twirp/github.actions.results.api.v1.ArtifactService/FinalizeArtifact", post(artifact::finalize))
+            .route("/twirp/github.actions.results.api.v1.ArtifactService/ListArtifacts", post(artifact::list))
+            .route("/twirp/github.actions.results.api.v1.ArtifactService/GetSignedArtifactURL", post(artifact::url))
+            .route("/twirp/github.actions.results.api.v1.ArtifactService/DeleteArtifact", post(artifact::delete))
+            .route("/storage/{kind}/{id}/{name}", axum::routing::put(storage::put).get(storage::get))
+            .route("/_apis/artifactcache/cache", axum::routing::get(earlier::find))
+            .route("/_apis/artifactcache/caches", post(earlier::reserve))
+            .route("/_apis/artifactcache/caches/{id}", axum::routing::patch(earlier::chunk).post(earlier::commit))
+            .route("/_apis/pipelines/workflows/{run}/artifacts", {
+                axum::routing::get(container::list).post(container::upload).patch(container::upload)
+            })
+            .route("/_apis/resources/Containers/{id}", axum::routing::get(container::items))
+            .route("/_apis/resources/Containers/{id}/items/{index}", axum::routing::get(container::content))
+            .route("/oidc/token", axum::routing::get(oidc::token))
+            .route("/api/{*path}", any(github))
+            .fallback(nothing)
+            .with_state(self.clone())
+    }
+
+    /// Removes what was not used for long, and artifacts whose time is over.
+    pub async fn expire(&self, now: Millis) -> Result<(), BlobError> {
+        let unused = now.saturating_sub(self.limits.cache_days.saturating_mul(DAY));
+        for entry in self.store.caches_unused(unused).await? {
+            self.remove_cache(&entry).await?;
+        }
+        for artifact in self.store.artifacts_expired(now).await? {
+            self.store.commit(vec![Change::Kept(Kept::ArtifactGone { id: artifact.id })]).await?;
+            self.blobs.delete(&artifact.sha256, &artifact::owner(artifact.id)).await?;
+        }
+        Ok(())
+    }
+
+    /// Counts bytes of an attempt; false: it sent more than it may keep.
+    fn receives(&self, who: &Who, bytes: u64) -> bool {
+        let mut received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
+        if received.len() >= COUNTED {
+            received.clear();
+        }
+        let sum = received.entry(who.text()).or_default();
+        *sum = sum.saturating_add(bytes);
+        *sum <= self.limits.cache_bytes.saturating_add(self.limits.artifact_bytes)
+    }
+
+    fn now(&self) -> Millis {
+        (self.clock)()
+    }
+}
+
+/// A caller that showed its attempt's token.
+struct Authorized(Arc<Who>);
+
+impl FromRequestParts<Origin> for Authorized {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, origin: &Origin) -> Result<Self, Refusal> {
+        let caller = caller(parts)?;
+        let shown = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = shown.and_then(|value| value.split_once(' ')).map(|(_, token)| token.trim());
+        if token.is_some_and(|token| origin.tokens.is_runtime(token, &caller.who)) {
+            return Ok(Self(caller.who));
+        }
+        Err(Refusal::unauthorized("send the ACTIONS_RUNTIME_TOKEN of this very job as `Authorization: Bearer`"))
+    }
+}
+
+/// The connection's attempt, while it is held.
+fn caller(parts: &Parts) -> Result<Caller, Refusal> {
+    let caller = parts.extensions.get::<Caller>().cloned();
+    let caller = caller.ok_or_else(|| Refusal::unauthorized("the connection belongs to no job"))?;
+    if (caller.held)() {
+        Ok(caller)
+    } else {
+        Err(Refusal::unauthorized("the attempt is over: its token counts no longer"))
+    }
+}
+
+/// Base of URLs for this caller: as it reached us.
+fn base(headers: &HeaderMap) -> String {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("ci.localhost:4480");
+    format!("http://{host}")
+}
+
+/// Why a call is refused, as twirp says it.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    reason: String,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, code: &'static str, reason: impl Into<String>) -> Self {
+        Self { status, code, reason: reason.into() }
+    }
+
+    fn unauthorized(reason: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", reason)
+    }
+
+    fn invalid(reason: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_argument", reason)
+    }
+
+    fn missing(reason: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", reason)
+    }
+
+    fn exists(reason: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "already_exists", reason)
+    }
+
+    fn too_large(reason: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "resource_exhausted", reason)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, Json(json!({ "code": self.code, "msg": self.reason, "message": self.reason }))).into_response()
+    }
+}
+
+impl From<BlobError> for Refusal {
+    fn from(error: BlobError) -> Self {
+        match error {
+            BlobError::TooLarge(limit) => Self::too_large(format!("more than the {limit} bytes that may be kept")),
+            BlobError::Body(cause) => Self::invalid(format!("the upload broke off: {cause}")),
+            error => internal(&error),
+        }
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Stale(what) => Self::exists(format!("{what} is there already")),
+            error => internal(&error),
+        }
+    }
+}
+
+/// What went wrong on our side is for our log.
+fn internal(error: &dyn std::fmt::Display) -> Refusal {
+    tracing::error!("a service of jobs failed: {error}");
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this failed on the coordinator; its log says why")
+}
+
+/// GitHub's own API is not here.
+async fn github() -> Response {
+    let message = "This is not GitHub: the job's token cannot call GitHub's API here. Give the step a token of your own \
+                   as a secret and set GITHUB_API_URL to https://api.github.com for it, or remove the call.";
+    (StatusCode::NOT_IMPLEMENTED, Json(json!({ "message": message }))).into_response()
+}
+
+async fn nothing(State(_): State<Origin>) -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, "bad_route", "no such service here: caches and artifacts are what there is")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+//! Takes and gives bytes as Azure's blob service does, as far as GitHub's toolkit and its kin use it.
+//!
+//! Source of the rules: Azure's documentation of "Put Blob", "Put Block", "Put Block List" and "Get Blob".
+
+use std::ops::Range;
+
+use axum::{
+    body::{Body, to_bytes},
+    extract::{Path, Query, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+use futures::TryStreamExt as _;
+use serde::Deserialize;
+
+use super::{DAY, Origin, Refusal, Who, caller};
+use blobs::Deposit;
+use store::Blob;
+
+/// Blocks of one upload: Azure's own limit.
+const BLOCKS: usize = 50_000;
+/// Bytes of a list of blocks.
+const BLOCK_LIST: usize = 8 << 20;
+
+/// Which kind of thing is uploaded; it decides the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Cache,
+    Artifact,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Cache => "cache",
+            Self::Artifact => "artifact",
+        }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        [Self::Cache, Self::Artifact].into_iter().find(|kind| kind.word() == word)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Asked {
+    sig: String,
+    comp: Option<String>,
+    blockid: Option<String>,
+}
+
+impl Origin {
+    /// Where an attempt sends the bytes of something it named.
+    pub(super) fn upload_url(&self, base: &str, who: &Who, kind: Kind, name: &str) -> String {
+        let path = format!("/storage/{}/{}/upload", kind.word(), self.tokens.upload(who, kind.word(), name));
+        format!("{base}{path}?sig={}", self.tokens.path(who, "put", &path))
+    }
+
+    /// Where an attempt gets stored bytes.
+    pub(super) fn download_url(&self, base: &str, who: &Who, sha256: &str, name: &str) -> String {
+        let path = format!("/storage/blob/{sha256}/{name}");
+        format!("{base}{path}?sig={}", self.tokens.path(who, "get", &path))
+    }
+
+    /// What was uploaded under a name.
+    pub(super) async fn uploaded(&self, who: &Who, kind: Kind, name: &str) -> Result<Option<Blob>, Refusal> {
+        let owner = owner(&self.tokens.upload(who, kind.word(), name));
+        Ok(self.store.blobs_of(&owner, 1).await?.into_iter().next())
+    }
+
+    fn limit(&self, kind: Kind) -> u64 {
+        match kind {
+            Kind::Cache => self.limits.cache_bytes,
+            Kind::Artifact => self.limits.artifact_bytes,
+        }
+    }
+}
+
+/// Owner of bytes that came in and belong to nothing yet.
+fn owner(upload: &str) -> String {
+    format!("upload:{upload}")
+}
+
+pub(super) async fn put(
+    State(origin): State<Origin>,
+    Path((kind, id, _)): Path<(String, String, String)>,
+    Query(asked): Query<Asked>,
+    parts: Parts,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let who = caller(&parts)?.who;
+    if !origin.tokens.is_path(&asked.sig, &who, "put", parts.uri.path()) {
+        return Err(Refusal::unauthorized("the URL is not one that this job was given"));
+    }
+    let kind = Kind::parse(&kind).ok_or_else(|| Refusal::missing("nothing is uploaded here"))?;
+    let limit = origin.limit(kind);
+    let (counting, counted) = (origin.clone(), who.clone());
+    let bytes = |body: Body| {
+        body.into_data_stream().map_err(std::io::Error::other).and_then(move |piece| {
+            let within = counting.receives(&counted, piece.len() as u64);
+            let refused = || std::io::Error::other("this job sent more than one job may keep");
+            std::future::ready(if within { Ok(piece) } else { Err(refused()) })
+        })
+    };
+    let now = origin.now();
+    let deposit = Deposit {
+        kind: "application/octet-stream".into(),
+        owner: owner(&id),
+        public: false,
+        now,
+        expires_at: now.saturating_add(DAY),
+        allowed: Vec::new(),
+        limit,
+    };
+    match asked.comp.as_deref() {
+        None => {
+            forget(&origin, &id).await?;
+            origin.blobs.put(bytes(body), deposit).await?;
+        }
+        Some("block") => {
+            let block = asked.blockid.ok_or_else(|| Refusal::invalid("Put Block needs `blockid`"))?;
+            origin.blobs.stage(&id, &block, bytes(body), limit).await?;
+        }
+        Some("blocklist") => {
+            let list =
+                to_bytes(body, BLOCK_LIST).await.map_err(|_| Refusal::too_large("the block list is too long"))?;
+            let blocks = block_list(&String::from_utf8_lossy(&list))?;
+            forget(&origin, &id).await?;
+            let put = origin.blobs.put_staged(&id, &blocks, deposit).await?;
+            put.ok_or_else(|| {
+                Refusal::new(StatusCode::BAD_REQUEST, "InvalidBlockList", "a block of the list is missing")
+            })?;
+        }
+        Some(other) => return Err(Refusal::invalid(format!("comp={other} is not supported here"))),
+    }
+    let stamp = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    let mut response = StatusCode::CREATED.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::ETAG, HeaderValue::from_static("\"0x1\""));
+    headers.insert("x-ms-version", HeaderValue::from_static("2025-01-05"));
+    headers.insert("x-ms-request-server-encrypted", HeaderValue::from_static("true"));
+    if let Ok(stamp) = HeaderValue::from_str(&stamp) {
+        headers.insert(header::LAST_MODIFIED, stamp);
+    }
+    Ok(response)
+}
+
+/// A second upload takes the place of the first.
+async fn forget(origin: &Origin, upload: &str) -> Result<(), Refusal> {
+    let owner = owner(upload);
+    for earlier in origin.store.blobs_of(&owner, 16).await? {
+        origin.blobs.delete(&earlier.sha256, &owner).await?;
+    }
+    Ok(())
+}
+
+/// Ids of `<Latest>`, `<Uncommitted>` and `<Committed>` elements in order. Base64 has nothing that XML escapes.
+fn block_list(xml: &str) -> Result<Vec<String>, Refusal> {
+    let mut blocks = Vec::new();
+    let mut rest = xml;
+    while let Some((_, after)) = rest.split_once('<') {
+        let wrong = || Refusal::invalid("the block list is no XML that is understood");
+        let (tag, after) = after.split_once('>').ok_or_else(wrong)?;
+        rest = after;
+        if matches!(tag, "Latest" | "Uncommitted" | "Committed") {
+            let (id, after) = after.split_once('<').ok_or_else(wrong)?;
+            blocks.push(id.trim().to_owned());
+            rest = after.split_once('>').ok_or_else(wrong)?.1;
+        }
+        if blocks.len() > BLOCKS {
+            return Err(Refusal::too_large("an upload has at most 50,000 blocks"));
+        }
+    }
+    Ok(blocks)
+}
+
+pub(super) async fn get(
+    State(origin): State<Origin>,
+    Path((kind, sha256, _)): Path<(String, String, String)>,
+    Query(asked): Query<Asked>,
+    parts: Parts,
+) -> Result<Response, Refusal> {
+    let who = caller(&parts)?.who;
+    if kind != "blob" || !origin.tokens.is_path(&asked.sig, &who, "get", parts.uri.path()) {
+        return Err(Refusal::unauthorized("the URL is not one that this job was given"));
+    }
+    let gone = || Refusal::missing("the bytes were removed meanwhile");
+    let size = origin.store.blob(&sha256).await?.first().ok_or_else(gone)?.size;
+    let range = range(&parts.headers, size)?;
+    let length = range.as_ref().map_or(size, |range| range.end - range.start);
+    let body = origin.blobs.get(&sha256, range.clone().filter(|_| length > 0)).await?.ok_or_else(gone)?;
+    let mut response = Body::from_stream(body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, length.into());
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(header::ETAG, HeaderValue::from_static("\"0x1\""));
+    headers.insert("x-ms-blob-type", HeaderValue::from_static("BlockBlob"));
+    let kind = if parts.uri.path().ends_with(".zip") { "application/zip" } else { "application/octet-stream" };
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    if let Some(range) = range {
+        let said = format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1));
+        if let Ok(said) = HeaderValue::from_str(&said) {
+            headers.insert(header::CONTENT_RANGE, said);
+        }
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
+    Ok(response)
+}
+
+/// The one range that is asked for. Azure's clients have a header of their own.
+fn range(headers: &HeaderMap, size: u64) -> Result<Option<Range<u64>>, Refusal> {
+    let text = headers.get("x-ms-range").or_else(|| headers.get(header::RANGE)).and_then(|value| value.to_str().ok());
+    let Some((from, to)) = text.and_then(|text| text.strip_prefix("bytes=")).and_then(|text| text.split_once('-'))
+    else {
+        return Ok(None);
+    };
+    let beyond = || Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, "out_of_range", "the range lies beyond the bytes");
+    let Ok(start) = from.trim().parse::<u64>() else {
+        // The last so many.
+        let last: u64 = to.trim().parse().map_err(|_| beyond())?;
+        return Ok(Some(size.saturating_sub(last)..size));
+    };
+    let end = match to.trim() {
+        "" => size,
+        to => to.parse::<u64>().map_err(|_| beyond())?.saturating_add(1).min(size),
+    };
+    if start >= end { Err(beyond()) } else { Ok(Some(start..end)) }
+}

@@ -1,0 +1,67 @@
+//! The services that actions call, for a job as it stands in the store.
+
+use actions_api::{Held, Origin, Who};
+use dispatch::Access;
+use domain::run::{self, AttemptId};
+use futures::{FutureExt, future::BoxFuture};
+use std::sync::Arc;
+use store::Store;
+use tokio::io::DuplexStream;
+use workflow::plan::JobOrder;
+
+/// Jobs' connections are served for the run as it stands in the store.
+pub(crate) struct Services {
+    pub(crate) origin: Origin,
+    pub(crate) store: Store,
+}
+
+impl dispatch::Origin for Services {
+    fn access<'a>(&'a self, attempt: &'a AttemptId, order: &'a JobOrder) -> Option<Access> {
+        let who = Who {
+            run: attempt.run.clone(),
+            job: attempt.job.clone(),
+            attempt: attempt.number,
+            repository: order.source.repository.clone(),
+            ..Who::default()
+        };
+        let id_token = order.source.trusted && actions_api::grants(order.job.permissions.as_ref());
+        Some(Access { token: self.origin.token(&who).into(), id_token })
+    }
+
+    fn serve(&self, attempt: AttemptId, held: Held, connection: DuplexStream) -> BoxFuture<'static, ()> {
+        let (origin, store) = (self.origin.clone(), self.store.clone());
+        async move {
+            match store.run(&attempt.run).await {
+                Ok(Some(state)) => {
+                    let who = who(&state, &attempt);
+                    origin.serve(Arc::new(who), held, connection).await;
+                }
+                Ok(None) => {}
+                Err(error) => tracing::error!("a job's connection cannot be served: {error}"),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// What a run's job may have of caches and artifacts.
+fn who(state: &run::State, attempt: &AttemptId) -> Who {
+    let planned = state.planned.as_ref();
+    let mut who = Who {
+        run: attempt.run.clone(),
+        job: attempt.job.clone(),
+        attempt: attempt.number,
+        repository: state.request.repository.address.clone(),
+        ..Who::default()
+    };
+    if let Some(planned) = planned {
+        who.reference.clone_from(&planned.reference);
+        who.trusted = planned.trusted;
+        who.bases = Who::bases_of(&planned.github);
+        who.github.clone_from(&planned.github);
+        let order = run::order(state, &attempt.job);
+        let permissions = order.as_ref().and_then(|order| order.job.permissions.as_ref());
+        who.id_token = planned.trusted && actions_api::grants(permissions);
+    }
+    who
+}

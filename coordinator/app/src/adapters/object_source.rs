@@ -1,0 +1,56 @@
+//! Objects of repositories, as workers ask for them.
+
+use bytes::Bytes;
+use dispatch::Objects;
+use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
+use proto::worker::{self as wire, ResolveRequest};
+use source::{
+    Sources,
+    outside::{Asked, Need},
+};
+use std::sync::Arc;
+
+type Bytestream = BoxStream<'static, std::io::Result<Bytes>>;
+
+/// Repository objects for workers.
+pub(crate) struct ObjectSource(pub(crate) Arc<Sources>);
+
+impl Objects for ObjectSource {
+    fn bundle<'a>(
+        &'a self,
+        repository: &'a str,
+        wanted: &'a [String],
+        have: &'a [String],
+    ) -> BoxFuture<'a, anyhow::Result<Bytestream>> {
+        async move { Ok(self.0.bundle(repository, wanted, have).await?) }.boxed()
+    }
+
+    fn resolve<'a>(&'a self, own: &'a str, asked: &'a ResolveRequest) -> BoxFuture<'a, anyhow::Result<wire::Resolved>> {
+        async move {
+            let lock = match asked.need() {
+                wire::Need::Tree => self.0.lock_of(own, &asked.commit).await?,
+                _ => None,
+            };
+            let need = match asked.need() {
+                wire::Need::Tree => Need::Tree(lock.as_ref()),
+                wire::Need::Everything => Need::Everything,
+                wire::Need::History | wire::Need::Unspecified => Need::History,
+            };
+            let repository = if asked.repository.is_empty() { own } else { &asked.repository };
+            let found = self.0.find(&Asked { repository, reference: &asked.reference, need }).await?;
+            Ok(wire::Resolved {
+                repository: found.key,
+                commit: found.commit,
+                reference: found.reference,
+                refs: found.refs.into_iter().collect(),
+                origin: found.origin,
+                notes: found.notes,
+            })
+        }
+        .boxed()
+    }
+
+    fn archive<'a>(&'a self, repository: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Bytestream>> {
+        async move { Ok(self.0.archive(repository, commit).await?) }.boxed()
+    }
+}

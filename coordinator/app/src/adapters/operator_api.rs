@@ -1,0 +1,183 @@
+//! What people ask for over HTTP: runs, cancels, approvals, definitions, workers.
+
+use crate::{
+    definitions::Definitions,
+    run_service::{Applied, RunService},
+};
+use config::{self, Config};
+use dispatch::{Connected, Dispatch};
+use domain::run::{self, Millis, Verdict};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
+use nostr::Event;
+use nostr_client::{
+    policy::{Judgement, Policy},
+    relays::{Answer, Relays},
+    signers::{Objection, Signers},
+    tags,
+};
+use source::{Sources, address::Address, definition};
+use std::sync::Arc;
+use store::{Change, DefinitionRow, WorkerRow};
+use web::{Control, Defined, File, Load, NotCarried, Sent};
+
+/// How long an enrolment token is good.
+const TOKEN_MS: Millis = 3_600_000;
+
+/// What people ask for over HTTP.
+pub(crate) struct Operator {
+    pub(crate) run_service: RunService,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) sources: Arc<Sources>,
+    pub(crate) policy: Policy,
+    pub(crate) relays: Relays,
+    pub(crate) signers: Signers,
+    pub(crate) config: Arc<Config>,
+    pub(crate) definitions: Definitions,
+}
+
+impl Operator {
+    /// Why the author of these events may not have them published here; `None`: they may.
+    async fn objection(&self, events: &[Event]) -> Option<String> {
+        let author = events.first()?.pubkey.to_hex();
+        let mut judgement = self.policy.judge(&author, None);
+        if judgement == Judgement::AskMaintainers {
+            let mut maintainers = Vec::new();
+            for address in events.iter().filter_map(|event| tags::first(event, "a")) {
+                if let Ok(Address::Known(repository)) = Address::parse(address) {
+                    maintainers.extend(self.sources.maintainers(&repository).await);
+                }
+            }
+            judgement = self.policy.judge(&author, Some(&maintainers));
+        }
+        match judgement {
+            Judgement::Allowed => None,
+            Judgement::Refused(reason) => Some(reason),
+            Judgement::AskMaintainers => Some("the maintainers of the repository are not known".into()),
+        }
+    }
+}
+
+impl Control for Operator {
+    fn enrolment_token(&self) -> String {
+        self.dispatch.enrolment_token(self.run_service.now().saturating_add(TOKEN_MS))
+    }
+
+    fn loads(&self) -> Vec<Load> {
+        let load = |worker: Connected| Load {
+            worker: worker.id,
+            version: worker.version,
+            busy: worker.busy,
+            draining: worker.draining,
+        };
+        self.dispatch.workers().into_iter().map(load).collect()
+    }
+
+    fn publish<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, anyhow::Result<Sent>> {
+        async move {
+            if let Some(reason) = self.objection(events).await {
+                return Ok(Sent::Refused(reason));
+            }
+            let (mut taken, mut complaints) = (Vec::new(), Vec::new());
+            for url in self.config.relays.read.iter().filter_map(|url| nostr_client::relays::normal(url)) {
+                let mut answers = Vec::new();
+                for event in events {
+                    answers.push(self.relays.send(&url, event).await);
+                }
+                let refused = answers.into_iter().find_map(|answer| match answer {
+                    Answer::Taken => None,
+                    Answer::Refused(reason) | Answer::Later(reason) => Some(reason),
+                });
+                match refused {
+                    None => taken.push(url),
+                    Some(reason) => complaints.push(format!("{url}: {reason}")),
+                }
+            }
+            Ok(match taken.is_empty() {
+                true => Sent::NoRelay(format!("no relay took the events: {}", complaints.join("; "))),
+                false => Sent::Taken(taken),
+            })
+        }
+        .boxed()
+    }
+
+    fn carry<'a>(&'a self, relay: &'a str, event: &'a Event) -> BoxFuture<'a, Result<(), NotCarried>> {
+        async move { self.signers.send(relay, event).await.map_err(|why| operator_error(&why)) }.boxed()
+    }
+
+    fn answers<'a>(
+        &'a self,
+        relay: &'a str,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<BoxStream<'static, Event>, NotCarried>> {
+        async move { Ok(self.signers.answers(relay, key).await.map_err(|why| operator_error(&why))?.boxed()) }.boxed()
+    }
+
+    fn workflows<'a>(&'a self, repository: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<File>>> {
+        async move {
+            let limit = self.config.limits.workflow_bytes;
+            let found = self.sources.stored_files(repository, commit, &workflow::github::place::FOLDERS, limit).await?;
+            Ok(found.into_iter().map(|(path, text)| File { path, text }).collect())
+        }
+        .boxed()
+    }
+
+    fn definitions<'a>(&'a self, repository: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<(DefinitionRow, bool)>>> {
+        self.definitions.versions(repository).boxed()
+    }
+
+    fn definition<'a>(&'a self, event: &'a str) -> BoxFuture<'a, anyhow::Result<Option<DefinitionRow>>> {
+        self.definitions.version(event).boxed()
+    }
+
+    fn definition_tags(&self, repository: &str, path: &str, text: Option<&str>) -> Result<Vec<Vec<String>>, String> {
+        workflow::github::place::check(path)?;
+        Ok(definition::tags(repository, path, text))
+    }
+
+    fn define<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, anyhow::Result<Defined>> {
+        self.definitions.define(event).boxed()
+    }
+
+    fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
+        async move {
+            self.run_service.apply(run, run::Event::Cancel { by: by.to_owned() }, Vec::new()).await?;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn decide<'a>(
+        &'a self,
+        run: &'a str,
+        job: &'a str,
+        verdict: Verdict,
+        by: &'a str,
+        comment: &'a str,
+    ) -> BoxFuture<'a, anyhow::Result<bool>> {
+        let (job, by, comment) = (job.to_owned(), by.to_owned(), comment.to_owned());
+        let event = run::Event::Decided { job, verdict, by, comment };
+        async move { Ok(matches!(self.run_service.apply(run, event, Vec::new()).await?, Applied::Changed(_))) }.boxed()
+    }
+
+    fn drain<'a>(&'a self, worker: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
+        async move {
+            self.dispatch.drain(worker, true);
+            let row = self.run_service.store().workers().await?.into_iter().find(|row| row.id == worker);
+            if let Some(row) = row {
+                self.run_service.store().commit(vec![Change::Worker(WorkerRow { draining: true, ..row })]).await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+}
+
+/// Why a remote signer could not be reached, as the API answers it.
+fn operator_error(objection: &Objection) -> NotCarried {
+    let reason = objection.to_string();
+    match objection {
+        Objection::Wrong(_) => NotCarried::Wrong(reason),
+        Objection::Busy(_) => NotCarried::Busy(reason),
+        Objection::Relay(_) => NotCarried::Relay(reason),
+    }
+}

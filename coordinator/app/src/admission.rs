@@ -1,0 +1,194 @@
+//! Where requests arrive: who may run, and what those are told who may not.
+
+use std::sync::Arc;
+
+use futures::{FutureExt, future::BoxFuture};
+use nostr::{Keys, PublicKey};
+
+use super::{log_publisher::LogPublisher, run_service::RunService};
+use domain::run::{Event, Origin, Request, Rerun, State};
+use logs::act;
+use nostr_client::{
+    hive_ci::{self, Refusal, Secrets},
+    intake::{Desk, Reach},
+    policy::{Judgement, Policy},
+    routes::Routes,
+};
+use source::Sources;
+use store::{Batch, Reader};
+
+/// Job events are heard for at most this many unfinished runs.
+const LIVE: usize = 4096;
+
+/// Takes requests in.
+pub(super) struct Admission {
+    pub(super) run_service: RunService,
+    pub(super) sources: Arc<Sources>,
+    pub(super) policy: Policy,
+    pub(super) routes: Routes,
+    pub(super) archive: LogPublisher,
+    pub(super) keys: Keys,
+}
+
+impl Admission {
+    /// Why an author may not run this; `None`: they may.
+    async fn objection(&self, request: &Request) -> Option<String> {
+        match self.policy.judge(&request.actor, None) {
+            Judgement::Allowed => None,
+            Judgement::Refused(reason) => Some(reason),
+            Judgement::AskMaintainers => {
+                let maintainers = self.sources.maintainers(&request.repository).await;
+                match self.policy.judge(&request.actor, Some(&maintainers)) {
+                    Judgement::Allowed => None,
+                    Judgement::Refused(reason) => Some(reason),
+                    Judgement::AskMaintainers => Some("the maintainers of the repository are not known".into()),
+                }
+            }
+        }
+    }
+}
+
+impl Admission {
+    /// The earlier run that a request asks for again: one of ours, of the same workflow, that its author may read. What
+    /// the request leaves open is taken from it. The inner error is for the author.
+    async fn rerun(&self, request: &mut Request, secrets: &Secrets) -> anyhow::Result<Result<Option<Rerun>, String>> {
+        let Some(again) = request.again.clone() else { return Ok(Ok(None)) };
+        let found = self.run_service.store().run_by_event(&again.previous).await?;
+        // One answer for all that is not there for this author: it gives nothing away.
+        let Some(earlier) = found.filter(|earlier| repeats(request, &again.previous, earlier)) else {
+            return Ok(Err(format!(
+                "the run {} is none of this workflow and repository here: rerun it at the pool that ran it",
+                again.previous
+            )));
+        };
+        if let Some(planned) = &earlier.planned {
+            if !planned.commit.starts_with(&request.commit) {
+                return Ok(Err(format!(
+                    "a rerun is of the commit {}, the run names {}: leave it empty, or press \"run\" instead",
+                    planned.commit, request.commit
+                )));
+            }
+            request.commit.clone_from(&planned.commit);
+            if request.branch.is_empty() && request.reference.is_none() {
+                request.reference = Some(planned.reference.clone());
+            }
+        }
+        if request.trigger.is_none() {
+            request.trigger.clone_from(&earlier.request.trigger);
+        }
+        if request.inputs.is_none() {
+            request.inputs.clone_from(&earlier.request.inputs);
+        }
+        Ok(earlier.rerun(&again.jobs, &secrets.names()).map(Some))
+    }
+}
+
+/// Whether a run is what a request may ask for again.
+fn repeats(request: &Request, event: &str, earlier: &State) -> bool {
+    let asked = matches!(&earlier.request.origin, Origin::HiveCi { run_event, .. } if run_event == event);
+    let reader = Reader::Key(request.actor.clone());
+    let theirs = [&earlier.request.actor, &earlier.request.repository.owner].contains(&&request.actor);
+    asked
+        && earlier.request.repository.address == request.repository.address
+        && earlier.request.workflow == request.workflow
+        && (theirs || reader.may_read(&earlier.visibility))
+}
+
+impl Desk for Admission {
+    fn accept(&self, mut request: Request, secrets: Secrets, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
+        async move {
+            let permitted = match self.objection(&request).await {
+                Some(reason) => Err(reason),
+                None => self.rerun(&mut request, &secrets).await?,
+            };
+            let rerun = match permitted {
+                Ok(rerun) => rerun,
+                Err(reason) => {
+                    return match Refusal::of_request(&request, &secrets, reason) {
+                        Some(refusal) => self.refuse(refusal, Reach::Everywhere, settle).await,
+                        None => Ok(()),
+                    };
+                }
+            };
+            let state = self.run_service.accept(request, rerun, &secrets, settle).await?;
+            tracing::info!(run = state.id, serial = state.serial, workflow = state.request.workflow, "accepted");
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn refuse(&self, refusal: Refusal, reach: Reach, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
+        async move {
+            // Only a 5402 names a log, and only with the publisher key there is one.
+            let log = match &refusal.run {
+                Some(run) => {
+                    let head = act::Head { workflow: &run.workflow, commit: "", reference: "", full_url: "" };
+                    Some(self.archive.note(&refusal.job, &act::render_message(&head, &refusal.reason)).await?)
+                }
+                None => None,
+            };
+            let us: PublicKey = self.keys.public_key();
+            let relays = self.routes.of_refusal(&refusal, reach);
+            let drafts = hive_ci::refusal_events(&refusal, log.as_ref(), self.run_service.now() / 1000, &us);
+            let mut batch = settle;
+            batch.extend(drafts.iter().map(|draft| self.run_service.outgoing(draft, &relays, None)));
+            Ok(self.run_service.store().commit(batch).await?)
+        }
+        .boxed()
+    }
+
+    fn cancel<'a>(&'a self, job_event: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
+        async move {
+            let Some(state) = self.run_service.store().run_by_event(job_event).await? else { return Ok(()) };
+            let ours = matches!(&state.request.origin, Origin::HiveCi { job_event: job, author, .. } if job == job_event && author == by);
+            if ours {
+                self.run_service.apply(&state.id, Event::Cancel { by: "its author".into() }, Vec::new()).await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn live(&self) -> BoxFuture<'_, anyhow::Result<Vec<String>>> {
+        async move {
+            let mut runs = self.run_service.store().unfinished().await?;
+            runs.sort_by_key(|state| std::cmp::Reverse(state.serial));
+            let jobs = runs.into_iter().filter_map(|state| match state.request.origin {
+                Origin::HiveCi { job_event, .. } => Some(job_event),
+                Origin::Api => None,
+            });
+            Ok(jobs.take(LIVE).collect())
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::run::{self, Rules, Visibility, testing};
+
+    #[test]
+    fn a_run_is_repeated_in_its_own_repository_and_workflow_by_who_may_read_it() {
+        let mut earlier = run::create(testing::new_run(Rules::default(), false), 0).0;
+        earlier.request.origin = Origin::HiveCi {
+            run_event: "event".into(),
+            job_event: "job".into(),
+            author: "author".into(),
+            publisher: None,
+            workflow: String::new(),
+            relays: Vec::new(),
+        };
+        let same = testing::request();
+        assert!(repeats(&same, "event", &earlier));
+        assert!(!repeats(&same, "job", &earlier), "only the run's own event names it");
+        let mut foreign = same.clone();
+        foreign.repository.address = "30617:other:repo".into();
+        assert!(!repeats(&foreign, "event", &earlier));
+        let other = Request { workflow: "other.yml".into(), ..same.clone() };
+        assert!(!repeats(&other, "event", &earlier));
+        earlier.visibility = Visibility::Readers(vec!["reader".into()]);
+        let by = |actor: &str| repeats(&Request { actor: actor.into(), ..same.clone() }, "event", &earlier);
+        assert!(by(&earlier.request.actor) && by("reader") && !by("stranger"));
+    }
+}

@@ -1,0 +1,352 @@
+//! Joins the stages: what comes in becomes a run, what a run asks for is done. Start reading here.
+//!
+//! [`engine`] is the only writer of runs, `cascade` what one event changes at once. `desk` takes requests in, `runs` answers workers, `tasks` does what follows,
+//! `definitions` and `supply` give plans the files that are events, `archive` keeps the logs, `joints` holds the small things that one stage asks of another.
+
+mod adapters;
+mod admission;
+mod background;
+mod definitions;
+mod log_publisher;
+mod planner;
+mod rerun_artifacts;
+mod run_service;
+mod unit_of_work;
+mod workflow_source;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use nostr::{Keys, PublicKey};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use url::Url;
+
+pub use run_service::{Applied, RunService};
+
+use self::{
+    adapters::{
+        actions_api::Services, log_sink::LogSink, object_source::ObjectSource, operator_api::Operator,
+        relay_lookup::RelayLookup, worker_auth::Enrolled,
+    },
+    admission::Admission,
+    background::TaskRunner,
+    definitions::Definitions,
+    log_publisher::LogPublisher,
+    planner::Planner,
+};
+use actions_api::{Issuer, Origin};
+use blobs::{Blobs, client::Client};
+use config::{Config, keys};
+use dispatch::{Dispatch, Parts, ServerTls, Terms};
+use domain::run::Millis;
+use logs::Logs;
+use nostr_client::{
+    advertise::{Advertiser, Load},
+    intake::Intake,
+    policy::Policy,
+    publish::Publisher,
+    relays::{Answer, Relays},
+    routes::Routes,
+    signers::Signers,
+};
+use source::Sources;
+use store::{Notice, Store, seal::StoreKey};
+use web::{self, Web};
+
+/// Stages get this long to end after the shutdown was asked for.
+const GRACE: Duration = Duration::from_secs(10);
+/// Expired blobs are looked for this often.
+const SWEEP: Duration = Duration::from_secs(3600);
+
+/// A coordinator that listens.
+pub struct Running {
+    /// Where the pages are.
+    pub http: std::net::SocketAddr,
+    /// Where workers connect.
+    pub grpc: std::net::SocketAddr,
+    /// Its Nostr key.
+    pub pubkey: PublicKey,
+    /// Each relay with its answer to the advertisement.
+    pub advertised: Vec<(String, Answer)>,
+    stages: TaskTracker,
+    failed: tokio::sync::mpsc::Receiver<anyhow::Error>,
+    stop: CancellationToken,
+}
+
+fn now() -> Millis {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX))
+}
+
+/// Starts every stage. Returns when it listens and the pool is advertised.
+///
+/// # Errors
+/// Something that it can't begin without: a key, a folder, a port. The text says which and what to do.
+pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Running> {
+    let keys = keys::read_nostr_key(&config.key_file)?;
+    let secret = keys::read_store_key(&config.store_key_file)?;
+    let store_key = StoreKey::from_hex(&zeroize::Zeroizing::new(hex::encode(*secret)))?;
+    std::fs::create_dir_all(&config.data)
+        .with_context(|| format!("data folder {}: make it writable or set `data`", config.data.display()))?;
+    let http = listen("http", &config.http).await?;
+    let grpc = listen("grpc", &config.grpc).await?;
+    let (http_at, grpc_at) = (http.local_addr()?, grpc.local_addr()?);
+    let public_url = match config.public_url.trim_end_matches('/') {
+        "" => format!("http://{http_at}"),
+        url => url.to_owned(),
+    };
+    let config = Arc::new(Config { public_url: public_url.clone(), ..config });
+
+    let store = Store::open(&config.data.join("longshore.db")).await?;
+    let relays = Relays::new(&keys, &config.relays);
+    let routes = Routes::new(relays.clone(), &config.relays, now);
+    let lookup = RelayLookup { relays: relays.clone(), config: config.relays.clone() };
+    let sources = Sources::new(config.data.join("mirrors"), config.source.clone(), Arc::new(lookup));
+    let sources = Arc::new(sources.with_actions(config.actions.clone()));
+    let run_service = RunService::new(store.clone(), store_key, keys.public_key(), routes.clone(), config.clone(), now);
+    let logs = Logs::new(config.data.join("logs"));
+    let blobs = Blobs::open_alone(&config.data.join("blobs"), store.clone())?;
+    let archive = LogPublisher {
+        blobs: blobs.clone(),
+        logs: logs.clone(),
+        outside: Client::new()?,
+        servers: servers(&config)?,
+        keys: keys.clone(),
+        config: config.clone(),
+        public_url: public_url.clone(),
+        clock: now,
+    };
+    let key = derive(&secret, b"tokens and URLs of jobs' services");
+    let issuer = Issuer::open(&config.data.join("oidc.key"), &public_url)?;
+    let documents = issuer.documents();
+    let origin = Origin::new(store.clone(), blobs.clone(), &key, config.kept.clone(), now).with_issuer(issuer);
+    let dispatch = Dispatch::open(Parts {
+        runs: Arc::new(run_service.clone()),
+        logs: Arc::new(LogSink(logs.clone())),
+        objects: Arc::new(ObjectSource(sources.clone())),
+        origin: Arc::new(Services { origin: origin.clone(), store: store.clone() }),
+        enrolment: Arc::new(Enrolled { store: store.clone(), configured: config.workers.clone(), clock: now }),
+        token_key: derive(&secret, b"attempt and enrolment tokens"),
+        bulk_url: String::new(),
+        terms: Terms { unmatched: Duration::from_secs(config.queue.unmatched), ..Terms::default() },
+    })
+    .await?;
+    let policy = Policy::new(&config.policy)?;
+    policy.load(&relays, &config.relays.read).await;
+    let advertiser = Advertiser::new(keys.clone(), relays.clone(), config.clone(), now);
+
+    let (failures, failed) = tokio::sync::mpsc::channel(16);
+    let stages = Stages { tracker: TaskTracker::new(), failures, stop: stop.clone() };
+    let tls = tls(&config)?;
+    {
+        let (dispatch, stop) = (dispatch.clone(), stop.clone());
+        stages.start("worker port", async move { dispatch.serve(grpc, tls, stop).await });
+    }
+    let definitions = Definitions::new(run_service.clone(), sources.clone(), policy.clone(), config.clone());
+    let web = Web {
+        store: store.clone(),
+        logs,
+        blobs: blobs.clone(),
+        control: Arc::new(Operator {
+            run_service: run_service.clone(),
+            dispatch: dispatch.clone(),
+            sources: sources.clone(),
+            policy: policy.clone(),
+            relays: relays.clone(),
+            signers: Signers::new(&config.relays),
+            config: config.clone(),
+            definitions: definitions.clone(),
+        }),
+        settings: Arc::new(settings(
+            &config,
+            &keys,
+            derive(&secret, b"links into private runs"),
+            &public_url,
+            documents,
+        )?),
+    };
+    stages.start("web", web::serve(http, web, stop.clone()));
+    let tasks = TaskRunner {
+        run_service: run_service.clone(),
+        dispatch: dispatch.clone(),
+        planner: Planner {
+            run_service: run_service.clone(),
+            sources: sources.clone(),
+            definitions,
+            config: config.clone(),
+        },
+        archive: archive.clone(),
+        config: config.clone(),
+        plans: TaskRunner::limit(),
+    };
+    stages.start("tasks", tasks.run(stop.clone()));
+    stages.until_stopped("webhooks", webhooks::Sender::new(store.clone(), &config.webhooks, now).run());
+    let publisher = Publisher::new(keys.clone(), store.clone(), relays.clone(), run_service.clone(), now);
+    stages.until_stopped("publisher", publisher.run());
+    let reception = Admission {
+        run_service: run_service.clone(),
+        sources,
+        policy: policy.clone(),
+        routes,
+        archive,
+        keys: keys.clone(),
+    };
+    let intake = Intake::new(keys.clone(), config.clone(), store.clone(), relays, policy, reception, now);
+    stages.until_stopped("intake", intake.run());
+    stages.until_stopped("blob expiry", expire(blobs, origin));
+
+    let (load, watched) = watch::channel(Load::default());
+    stages.until_stopped("queue", watch_queue(store, dispatch, load));
+    let advertised = advertiser.announce(*watched.borrow()).await?;
+    stages.until_stopped("advertiser", async move {
+        advertiser.run(watched).await;
+        Ok(())
+    });
+    stages.tracker.close();
+    let pubkey = keys.public_key();
+    Ok(Running { http: http_at, grpc: grpc_at, pubkey, advertised, stages: stages.tracker, failed, stop })
+}
+
+impl Running {
+    /// Returns once it has ended: it was asked to, or a stage failed.
+    ///
+    /// # Errors
+    /// The failure of the stage that ended it.
+    pub async fn ended(mut self) -> anyhow::Result<()> {
+        let failure = tokio::select! {
+            () = self.stop.cancelled() => None,
+            failure = self.failed.recv() => failure,
+        };
+        self.stop.cancel();
+        if tokio::time::timeout(GRACE, self.stages.wait()).await.is_err() {
+            tracing::warn!("some work was cut off; it is done again after the next start");
+        }
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+/// TaskRunner that end together.
+struct Stages {
+    tracker: TaskTracker,
+    failures: tokio::sync::mpsc::Sender<anyhow::Error>,
+    stop: CancellationToken,
+}
+
+impl Stages {
+    /// A stage that hears of the shutdown itself.
+    fn start(&self, name: &'static str, work: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        let (failures, stop) = (self.failures.clone(), self.stop.clone());
+        self.tracker.spawn(async move {
+            let ended = tokio::spawn(work).await.unwrap_or_else(|error| Err(error.into()));
+            let failure = match ended {
+                Err(error) => error.context(name),
+                Ok(()) if stop.is_cancelled() => return,
+                Ok(()) => anyhow::anyhow!("{name} ended"),
+            };
+            // Full or closed: an earlier failure is ending everything already.
+            let _ = failures.try_send(failure);
+        });
+    }
+
+    /// A stage that can be dropped at any moment.
+    fn until_stopped(&self, name: &'static str, work: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.start(name, async move { stop.run_until_cancelled(work).await.unwrap_or(Ok(())) });
+    }
+}
+
+async fn listen(key: &str, address: &str) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.with_context(|| format!("{key} = \"{address}\": cannot listen there; is another process using the port?"))
+}
+
+fn tls(config: &Config) -> anyhow::Result<Option<ServerTls>> {
+    let Some(tls) = &config.tls else { return Ok(None) };
+    let read = |key: &str, path: &std::path::Path| {
+        std::fs::read(path).with_context(|| format!("{key} {}: `longshore keygen` makes it", path.display()))
+    };
+    let certificate = read("tls.certificate", &tls.certificate)?;
+    Ok(Some(ServerTls { certificate, key: read("tls.key", &tls.key)?.into() }))
+}
+
+fn servers(config: &Config) -> anyhow::Result<Arc<[Url]>> {
+    let parse = |text: &String| {
+        Url::parse(text).with_context(|| format!("blossom.servers: `{text}` is no URL: write it as https://HOST"))
+    };
+    config.blossom.servers.iter().map(parse).collect()
+}
+
+fn settings(
+    config: &Config,
+    keys: &Keys,
+    link_key: [u8; 32],
+    public_url: &str,
+    documents: [(String, serde_json::Value); 2],
+) -> anyhow::Result<web::Settings> {
+    let hex = |key: &str, text: &String| {
+        let parsed = PublicKey::parse(text);
+        Ok(parsed.with_context(|| format!("{key}: `{text}` is no public key, give npub1… or 64 hex"))?.to_hex())
+    };
+    Ok(web::Settings {
+        name: config.name.clone(),
+        public_url: Url::parse(public_url)
+            .with_context(|| format!("public_url = \"{public_url}\": write it as https://HOST"))?,
+        pubkey: keys.public_key().to_hex(),
+        relays: config.relays.read.clone(),
+        operators: std::iter::once(Ok(keys.public_key().to_hex()))
+            .chain(config.operators.iter().map(|text| hex("operators", text)))
+            .collect::<anyhow::Result<_>>()?,
+        writers: config
+            .blossom
+            .writers
+            .iter()
+            .map(|text| hex("blossom.writers", text))
+            .collect::<anyhow::Result<_>>()?,
+        link_key,
+        well_known: documents.into_iter().collect(),
+        max_blob: config.blossom.max_blob,
+        max_total: config.blossom.max_total,
+        keep: config.keep_days.saturating_mul(24 * 3600 * 1000),
+        now,
+    })
+}
+
+/// A key for one purpose, from the store key.
+fn derive(secret: &[u8; 32], purpose: &[u8]) -> [u8; 32] {
+    let tag = ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret), purpose);
+    let mut key = [0; 32];
+    key.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
+    key
+}
+
+/// Wakes dispatch when the queue changes, and keeps what is advertised true.
+async fn watch_queue(store: Store, dispatch: Dispatch, load: watch::Sender<Load>) -> anyhow::Result<()> {
+    let mut notices = store.subscribe();
+    dispatch.wake();
+    loop {
+        match notices.recv().await {
+            Ok(Notice::Queue | Notice::Runs) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+            Ok(_) => continue,
+            Err(tokio::sync::broadcast::error::RecvError::Closed) => anyhow::bail!("the store has stopped"),
+        }
+        dispatch.wake();
+        let queued = u32::try_from(store.queued().await?.len()).unwrap_or(u32::MAX);
+        let slots = dispatch.workers().iter().map(|worker| worker.slots).sum();
+        let now = Load { slots, queued };
+        load.send_if_modified(|known| std::mem::replace(known, now) != now);
+    }
+}
+
+async fn expire(blobs: Blobs, origin: Origin) -> anyhow::Result<()> {
+    loop {
+        let expired = async {
+            origin.expire(now()).await?;
+            blobs.expire(now()).await
+        };
+        if let Err(error) = expired.await {
+            tracing::warn!("what expired was not removed: {error}");
+        }
+        tokio::time::sleep(SWEEP).await;
+    }
+}

@@ -1,0 +1,119 @@
+//! A run's files are fetched and read until its plan needs no more of them.
+
+use std::sync::Arc;
+
+use config::Config;
+use indexmap::IndexMap;
+use workflow::github::{
+    family::{Known, Unread},
+    place::Place,
+};
+
+use super::{
+    definitions::Definitions,
+    run_service::RunService,
+    workflow_source::{PlanError, WorkflowSource, utf8},
+};
+use domain::run::{Planned, State};
+use planning::{self, Facts, Numbers, Step};
+use source::{
+    Resolved, SourceError, Sources, Wanted,
+    lock::Lock,
+    outside::{Asked, Found, Need},
+};
+
+/// Repositories of called workflows, each resolved once for a plan: all its files are of one commit.
+type Origins = IndexMap<String, Result<Found, String>>;
+
+/// Makes plans of requests.
+#[derive(Clone)]
+pub(super) struct Planner {
+    pub(super) run_service: RunService,
+    pub(super) sources: Arc<Sources>,
+    pub(super) definitions: Definitions,
+    pub(super) config: Arc<Config>,
+}
+
+impl Planner {
+    pub(super) async fn plan(&self, state: &State) -> Result<Planned, PlanError> {
+        let request = &state.request;
+        let path = planning::workflow_path(&request.workflow).map_err(PlanError::Author)?.to_owned();
+        let wanted = Wanted {
+            commit: request.commit.clone(),
+            branch: request.branch.clone(),
+            reference: request.reference.clone(),
+        };
+        let found = self.sources.resolve(&request.repository, &wanted).await?;
+        let mut files = WorkflowSource::new(
+            self.definitions.clone(),
+            self.run_service.definitions_policy(&found.repository),
+            self.config.limits.workflow_bytes,
+            &found,
+        );
+        let text = match files.text(&path).await? {
+            Some(text) => Some(text.map_err(|why| PlanError::Author(format!("{path}: {why}")))?),
+            None => None,
+        };
+        let facts = Facts {
+            commit: found.commit.clone(),
+            reference: found.reference.clone(),
+            default_branch: found.default_branch.clone(),
+            description: found.description.clone(),
+            trusted: found.trusted,
+            maintainers: found.maintainers.clone(),
+            relays: found.relays.clone(),
+            definition: files.of(&path).map(|supplied| supplied.event.clone()),
+        };
+        let numbers = Numbers { serial: state.serial, number: state.number, attempt: state.attempt };
+        let (mut known, mut origins) = (Known::new(), Origins::new());
+        loop {
+            match planning::plan(request, &facts, text.as_deref(), &known, numbers).map_err(PlanError::Author)? {
+                Step::Planned(mut planned) => {
+                    let commit = |(name, found): (String, Result<Found, String>)| Some((name, found.ok()?.commit));
+                    planned.origins = origins.into_iter().filter_map(commit).collect();
+                    planned.supplied = files.used();
+                    return Ok(*planned);
+                }
+                Step::Needs(places) => {
+                    for place in places {
+                        let text = self.called(&found, &mut files, &place, &mut origins).await?;
+                        known.insert(place, text.map_err(Unread::Missing));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The text of a called workflow, or why there is none.
+    async fn called(
+        &self,
+        own: &Resolved,
+        files: &mut WorkflowSource<'_>,
+        place: &Place,
+        origins: &mut Origins,
+    ) -> Result<Result<String, String>, PlanError> {
+        let Some(origin) = &place.origin else {
+            let text = files.text(&place.path).await?;
+            return Ok(text.unwrap_or_else(|| Err(format!("there is no such file at commit {}", own.commit))));
+        };
+        let name = origin.to_string();
+        if !origins.contains_key(&name) {
+            let lock: Option<Lock> = self.sources.lock_of(&own.repository.address, &own.commit).await?;
+            let need = Need::Tree(lock.as_ref());
+            let asked = Asked { repository: &origin.repository, reference: &origin.reference, need };
+            let found = match self.sources.find(&asked).await {
+                Ok(found) => Ok(found),
+                Err(SourceError::Refused(why)) => Err(why),
+                Err(error) => return Err(error.into()),
+            };
+            origins.insert(name.clone(), found);
+        }
+        let found = match origins.get(&name) {
+            Some(Ok(found)) => found,
+            Some(Err(why)) => return Ok(Err(why.clone())),
+            None => return Ok(Err(format!("{name} was not looked for"))),
+        };
+        let bytes = self.sources.file(found, &place.path, self.config.limits.workflow_bytes).await?;
+        Ok(bytes.ok_or_else(|| format!("{name} has no such file at commit {}", found.commit)).and_then(utf8))
+    }
+}

@@ -1,0 +1,92 @@
+//! Artifacts of jobs that a rerun carries over: rows of the new run about the same bytes.
+
+use domain::run::{Millis, Rerun};
+use store::{Artifact, Batch, Blob, Change, Kept, Store};
+
+/// What gives the run `run` the artifacts of the jobs that it carries over, until it expires itself.
+///
+/// # Errors
+/// The store can't be read.
+pub(super) async fn artifacts(store: &Store, rerun: &Rerun, run: &str, expires_at: Millis) -> anyhow::Result<Batch> {
+    let mut batch = Batch::new();
+    for earlier in store.artifacts(&rerun.previous).await? {
+        if !rerun.carried.contains_key(&earlier.job) {
+            continue;
+        }
+        // Without its bytes it has expired.
+        let Some(blob) = store.blob(&earlier.sha256).await?.into_iter().next() else { continue };
+        let id = store.next("artifacts").await?;
+        batch.push(Change::Blob(Blob {
+            owner: actions_api::artifact_owner(id),
+            expires_at: i64::MAX.unsigned_abs(),
+            ..blob
+        }));
+        batch.push(Change::Kept(Kept::Artifact(Artifact { id, run: run.to_owned(), expires_at, ..earlier })));
+    }
+    Ok(batch)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use indexmap::IndexMap;
+
+    use super::*;
+    use domain::run::Job;
+
+    #[tokio::test]
+    async fn a_rerun_has_the_artifacts_of_the_jobs_it_carries_over_and_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store.db")).await.unwrap();
+        for (id, job) in [(1, "build"), (2, "test")] {
+            let sha256 = job.repeat(3);
+            let owner = actions_api::artifact_owner(id);
+            let blob = Blob {
+                sha256: sha256.clone(),
+                size: 3,
+                kind: "zip".into(),
+                owner,
+                public: false,
+                stored_at: 1,
+                expires_at: 9,
+            };
+            let artifact = Artifact {
+                id,
+                run: "first".into(),
+                job: job.into(),
+                attempt: 1,
+                name: format!("of-{job}"),
+                sha256,
+                size: 3,
+                made_at: 1,
+                expires_at: 9,
+            };
+            store.next("artifacts").await.unwrap();
+            store.commit(vec![Change::Blob(blob), Change::Kept(Kept::Artifact(artifact))]).await.unwrap();
+        }
+        let rerun = Rerun {
+            previous: "first".into(),
+            number: 1,
+            attempt: 2,
+            jobs: vec!["test".into()],
+            carried: IndexMap::from([("build".into(), Job::blocked("build".into(), "", "build".into()))]),
+            calls: IndexMap::new(),
+            missing: Vec::new(),
+        };
+        store.commit(artifacts(&store, &rerun, "second", 50).await.unwrap()).await.unwrap();
+        let kept = store.artifacts("second").await.unwrap();
+        assert_eq!(
+            kept.iter().map(|kept| (kept.name.as_str(), kept.expires_at)).collect::<Vec<_>>(),
+            [("of-build", 50)]
+        );
+        assert!(
+            store
+                .blob(&kept[0].sha256)
+                .await
+                .unwrap()
+                .iter()
+                .any(|blob| blob.owner == actions_api::artifact_owner(kept[0].id))
+        );
+        assert_eq!(store.artifacts("first").await.unwrap().len(), 2);
+    }
+}

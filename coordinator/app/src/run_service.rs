@@ -1,0 +1,294 @@
+//! The only writer of runs: an event in, its effects out, one transaction.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use nostr::{Keys, PublicKey};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::unit_of_work::UnitOfWork;
+use config::{self, Config, Definitions, RepositoryConfig, VisibilityConfig};
+use domain::run::{
+    self, Approvers, Effect, Event, Millis, New, Origin, Protection, Refused, Repository, Request, Rerun, Rules, State,
+    Update, Visibility,
+};
+use domain::schedule::QueuedJob;
+use nostr_client::{
+    hive_ci::{self, Draft, PUBLISHER_SECRET, Secrets},
+    publish,
+    routes::Routes,
+};
+use store::{
+    Batch, Change, RelayClass, Signer, Store, StoreError, Task, TaskKind,
+    seal::{self, StoreKey},
+};
+
+/// Milliseconds of a day.
+const DAY_MS: Millis = 24 * 3600 * 1000;
+
+/// Store, clock and key together: what changes runs.
+#[derive(Clone)]
+pub struct RunService(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    store_key: StoreKey,
+    us: PublicKey,
+    routes: Routes,
+    config: Arc<Config>,
+    clock: fn() -> Millis,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone)]
+pub enum Applied {
+    /// The run is now so.
+    Changed(Box<State>),
+    /// Nothing changed.
+    Unchanged(Refused),
+}
+
+impl RunService {
+    /// `us` is the coordinator's Nostr key; `routes` says where events go; `clock` gives Unix milliseconds.
+    pub fn new(
+        store: Store,
+        store_key: StoreKey,
+        us: PublicKey,
+        routes: Routes,
+        config: Arc<Config>,
+        clock: fn() -> Millis,
+    ) -> Self {
+        Self(Arc::new(Inner { store, store_key, us, routes, config, clock }))
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// Unix milliseconds.
+    pub fn now(&self) -> Millis {
+        (self.0.clock)()
+    }
+
+    /// Makes a run of a request and tells its author "queued", all in one transaction with `settle`, which makes this
+    /// the only time that the request is taken in.
+    ///
+    /// # Errors
+    /// [`StoreError::Seen`] where it was taken in before; the store can't be written, or the secrets can't be sealed.
+    pub async fn accept(
+        &self,
+        request: Request,
+        rerun: Option<Rerun>,
+        secrets: &Secrets,
+        settle: Batch,
+    ) -> anyhow::Result<State> {
+        let Inner { store, store_key, config, .. } = &*self.0;
+        let now = self.now();
+        let id = uuid::Uuid::now_v7().to_string();
+        let counter = format!("runs of {} in {}", request.workflow, request.repository.address);
+        let new = New {
+            id: id.clone(),
+            serial: store.next("run").await?,
+            number: match &rerun {
+                Some(rerun) => rerun.number,
+                None => store.next(&counter).await?,
+            },
+            rerun,
+            secrets: secrets.names(),
+            rules: self.rules(&request),
+            environments: self.environments(&request),
+            visibility: self.visibility(&request),
+            expires_at: now.saturating_add(config.keep_days.saturating_mul(DAY_MS)),
+            request,
+        };
+        let (state, effects) = run::create(new, now);
+        let mut batch = settle;
+        if let Some(rerun) = &state.rerun {
+            batch.extend(super::rerun_artifacts::artifacts(store, rerun, &state.id, state.expires_at).await?);
+        }
+        if !secrets.values.is_empty() || secrets.publisher.is_some() {
+            let mut values = secrets.values.clone();
+            if let Some(keys) = &secrets.publisher {
+                values.push((PUBLISHER_SECRET.to_owned(), keys.secret_key().to_secret_hex().into()));
+            }
+            let (sealed, wrapped_key) = seal::seal(store_key, &id, &values)?;
+            batch.push(Change::Secrets { run: id, sealed, wrapped_key });
+        }
+        batch.extend(self.changes(&state, effects, None)?);
+        batch.extend(self.hooks(None, &state));
+        store.commit(batch).await?;
+        Ok(state)
+    }
+
+    /// Tells a run of an event, and stores what follows from it for all runs, together with `also`, before it returns. Where
+    /// nothing follows, `also` is stored all the same.
+    ///
+    /// # Errors
+    /// There is no such run, or the store can't be read or written.
+    pub async fn apply(&self, id: &str, event: Event, also: Batch) -> anyhow::Result<Applied> {
+        loop {
+            let (applied, mut batch) = UnitOfWork::of(self, id, event.clone()).await?;
+            batch.extend(also.iter().cloned());
+            if batch.is_empty() {
+                return Ok(applied);
+            }
+            match self.0.store.commit(batch).await {
+                Ok(()) => return Ok(applied),
+                // Somebody else told it something meanwhile: what follows is decided anew.
+                Err(StoreError::Stale(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Values that came with a run's request, the publisher key among them; empty once erased.
+    ///
+    /// # Errors
+    /// They can't be opened with this store key.
+    pub async fn secrets(&self, run: &str) -> anyhow::Result<Vec<(String, SecretString)>> {
+        let Some(found) = self.0.store.secrets(run).await? else { return Ok(Vec::new()) };
+        Ok(seal::open(&self.0.store_key, run, &found.sealed, &found.wrapped_key)?)
+    }
+
+    /// The key that signs the run's result, as long as it is kept.
+    pub(super) async fn publisher_of(&self, state: &State) -> anyhow::Result<Option<Keys>> {
+        match &state.request.origin {
+            Origin::HiveCi { publisher: Some(_), .. } => self.publisher_key(&state.id).await,
+            _ => Ok(None),
+        }
+    }
+
+    /// The publisher key that came with a run's request; `None` once erased.
+    ///
+    /// # Errors
+    /// As [`Self::secrets`].
+    pub async fn publisher_key(&self, run: &str) -> anyhow::Result<Option<Keys>> {
+        let secrets = self.secrets(run).await?;
+        let found = secrets.iter().find(|(name, _)| name == PUBLISHER_SECRET);
+        Ok(found.and_then(|(_, value)| Keys::parse(value.expose_secret()).ok()))
+    }
+
+    /// The rows of a new version of a run and of the effects that come with it.
+    pub(super) fn changes(
+        &self,
+        state: &State,
+        effects: Vec<Effect>,
+        publisher: Option<&Keys>,
+    ) -> anyhow::Result<Batch> {
+        let (run, now) = (&state.id, self.now());
+        let task =
+            |name: String, kind, due| Change::Task(Task { id: format!("{run} {name}"), run: run.clone(), kind, due });
+        let mut batch = vec![Change::Run(Box::new(state.clone()))];
+        for effect in effects {
+            match effect {
+                Effect::Plan => batch.push(task("plan".into(), TaskKind::Plan { tries: 0 }, now)),
+                Effect::Queue { job, labels, avoid, .. } => batch.push(Change::Queue(QueuedJob {
+                    run: run.clone(),
+                    job,
+                    labels,
+                    avoid,
+                    owner: state.request.repository.address.clone(),
+                    since: now,
+                })),
+                Effect::Unqueue { job, .. } => batch.push(Change::Unqueue { run: run.clone(), job }),
+                Effect::Stop { job, attempt, worker, reason } => {
+                    let name = format!("stop {job} {attempt}");
+                    batch.push(task(name, TaskKind::Stop { job, attempt, worker, reason }, now));
+                }
+                // The groups' rows are made beside these, by the cascade.
+                Effect::Join { .. } | Effect::Leave { .. } => {}
+                Effect::Wake { job, at } => {
+                    let name = format!("wake {job}");
+                    batch.push(task(name, TaskKind::Wake { job }, at));
+                }
+                Effect::Timer { at } => batch.push(task("expire".into(), TaskKind::Expire, at)),
+                Effect::Publish(update) => batch.extend(self.publish(state, &update, publisher)?),
+                Effect::Seal => batch.push(task("seal".into(), TaskKind::Seal, now)),
+                Effect::EraseSecrets => {
+                    batch.push(Change::EraseSecrets { run: run.clone() });
+                    batch.push(Change::TaskDone { id: format!("{run} expire") });
+                }
+            }
+        }
+        Ok(batch)
+    }
+
+    /// What webhooks are told of a change.
+    pub(super) fn hooks(&self, before: Option<&State>, after: &State) -> Batch {
+        let config = &self.0.config;
+        webhooks::told(&config.webhooks, before, after, &config.public_url, self.now())
+    }
+
+    fn publish(&self, state: &State, update: &Update, publisher: Option<&Keys>) -> anyhow::Result<Batch> {
+        let planned = state.planned.as_ref().map(|planned| planned.relays.as_slice()).unwrap_or_default();
+        let relays = self.0.routes.to(&state.request, planned);
+        let mut batch = Batch::new();
+        for mut draft in hive_ci::report(&state.id, &state.request, update, &self.0.us) {
+            // Signed now: the key is erased with this very transaction.
+            if let (Signer::Publisher { .. }, Some(keys)) = (&draft.signer, publisher) {
+                draft.sign(keys).context("the publisher key does not sign the run's result")?;
+            }
+            batch.push(self.outgoing(&draft, &relays, Some(&state.id)));
+        }
+        Ok(batch)
+    }
+
+    /// An event of ours for the outbox.
+    pub fn outgoing(&self, draft: &Draft, relays: &[(String, RelayClass)], run: Option<&str>) -> Change {
+        publish::outgoing(draft, relays, run, self.now())
+    }
+
+    /// What the operator lets definitions do in a repository.
+    pub(super) fn definitions_policy(&self, repository: &Repository) -> Definitions {
+        let own = self.repository(repository).and_then(|found| found.definitions);
+        own.unwrap_or(self.0.config.definitions.policy)
+    }
+
+    fn rules(&self, request: &Request) -> Rules {
+        Rules {
+            max_duration_ms: self.0.config.policy.max_duration.saturating_mul(1000),
+            retry_started: self.0.config.retry.started,
+            maintainers_read: self.repository(&request.repository).is_some_and(|found| found.maintainers),
+            one_worker: false,
+        }
+    }
+
+    /// What protects environments of the request's repository, in the operator's order.
+    fn environments(&self, request: &Request) -> Vec<Protection> {
+        let named = planning::repository_name(&request.repository);
+        let is_meant = |one: &&config::Environment| {
+            one.repository == "*" || one.repository == request.repository.address || one.repository == named
+        };
+        let protection = |one: &config::Environment| Protection {
+            name: one.name.clone(),
+            approvers: match &one.approvers {
+                None => Approvers::Maintainers,
+                Some(keys) if keys.is_empty() => Approvers::Nobody,
+                Some(keys) => Approvers::Keys(self::keys(keys)),
+            },
+            wait_ms: one.wait_minutes.saturating_mul(60_000),
+            branches: one.branches.clone(),
+        };
+        self.0.config.environments.iter().filter(is_meant).map(protection).collect()
+    }
+
+    fn visibility(&self, request: &Request) -> Visibility {
+        match self.repository(&request.repository) {
+            Some(found) if found.visibility == VisibilityConfig::Readers => Visibility::Readers(keys(&found.readers)),
+            _ => Visibility::Public,
+        }
+    }
+
+    /// What the operator set for a repository, by address, by `<npub>/<d>`, or for all.
+    fn repository(&self, repository: &Repository) -> Option<&RepositoryConfig> {
+        let named = planning::repository_name(repository);
+        let all = &self.0.config.repositories;
+        all.get(&repository.address).or_else(|| all.get(&named)).or_else(|| all.get("*"))
+    }
+}
+
+/// Keys as configured, in hex.
+fn keys(written: &[String]) -> Vec<String> {
+    written.iter().filter_map(|key| PublicKey::parse(key).ok()).map(|key| key.to_hex()).collect()
+}

@@ -1,0 +1,355 @@
+//! Bytes named by their SHA-256, kept in object storage, with their owners in the store.
+
+pub mod client;
+
+use std::{ops::Range, path::Path as FilePath, sync::Arc};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, TryFutureExt, TryStreamExt, stream::BoxStream};
+use object_store::{
+    GetOptions, GetRange, ObjectStore, ObjectStoreExt, WriteMultipart, local::LocalFileSystem, path::Path,
+};
+use sha2::{Digest, Sha256};
+
+use domain::run::Millis;
+use store::{Blob, Change, Store, StoreError};
+
+/// Parts of one upload that may be on their way to the storage at once.
+const PARTS: usize = 4;
+
+/// Milliseconds after which a part that nobody put together is removed.
+const STAGED: Millis = 24 * 3600 * 1000;
+
+/// Folder of what is coming in.
+const INCOMING: &str = "incoming";
+
+/// Stored bytes. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Blobs {
+    objects: Arc<dyn ObjectStore>,
+    store: Store,
+}
+
+/// What is said about bytes that come in.
+#[derive(Debug, Clone)]
+pub struct Deposit {
+    /// MIME type.
+    pub kind: String,
+    /// Run id, or a pubkey.
+    pub owner: String,
+    /// Open to everybody.
+    pub public: bool,
+    /// Now.
+    pub now: Millis,
+    /// May be removed then.
+    pub expires_at: Millis,
+    /// Hashes (hex) of which one must be theirs; empty: any.
+    pub allowed: Vec<String>,
+    /// Most bytes.
+    pub limit: u64,
+}
+
+/// Whether the bytes were there before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Put {
+    /// They are new.
+    New(Blob),
+    /// This owner or another had them stored.
+    Known(Blob),
+}
+
+impl Put {
+    /// The row, either way.
+    pub fn blob(&self) -> &Blob {
+        match self {
+            Self::New(blob) | Self::Known(blob) => blob,
+        }
+    }
+}
+
+/// Why bytes could not be stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// More than the limit.
+    #[error("the blob is larger than {0} bytes")]
+    TooLarge(u64),
+    /// Not what was announced.
+    #[error("the bytes have the SHA-256 {0}, which was not announced")]
+    Mismatch(String),
+    /// The sender broke off.
+    #[error("the upload broke off: {0}")]
+    Body(#[source] std::io::Error),
+    /// They were removed while they came in.
+    #[error("the blob was removed meanwhile, send it again")]
+    Removed,
+    /// The object storage.
+    #[error("blob storage: {0}")]
+    Storage(#[from] object_store::Error),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Blobs {
+    /// The same for the only process that uses the folder: what was coming in when an earlier one ended goes.
+    pub fn open_alone(folder: &FilePath, store: Store) -> anyhow::Result<Self> {
+        let incoming = folder.join(INCOMING);
+        match std::fs::remove_dir_all(&incoming) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                let what = format!("can't empty {}: does it belong to this user?", incoming.display());
+                Err(anyhow::Error::new(error).context(what))
+            }
+            _ => Self::open(folder, store),
+        }
+    }
+
+    /// Blobs in `folder`, which is made where it is missing.
+    pub fn open(folder: &FilePath, store: Store) -> anyhow::Result<Self> {
+        use anyhow::Context;
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("can't make the blob folder {}: is its parent writable?", folder.display()))?;
+        let objects = LocalFileSystem::new_with_prefix(folder)
+            .with_context(|| format!("can't open the blob folder {}", folder.display()))?
+            .with_fsync(true);
+        Ok(Self { objects: Arc::new(objects), store })
+    }
+
+    /// Stores what the stream gives. Nobody sees it before its hash is checked.
+    pub async fn put<S>(&self, body: S, deposit: Deposit) -> Result<Put, BlobError>
+    where
+        S: Stream<Item = std::io::Result<Bytes>> + Send,
+    {
+        let incoming = Path::from(format!("{INCOMING}/{}", uuid::Uuid::now_v7()));
+        let received = Box::pin(self.receive(body, &incoming, deposit.limit)).await?;
+        let sha256 = hex::encode(received.hash);
+        if !deposit.allowed.is_empty() && !deposit.allowed.contains(&sha256) {
+            self.objects.delete(&incoming).await?;
+            return Err(BlobError::Mismatch(sha256));
+        }
+        let known = !self.store.blob(&sha256).await?.is_empty();
+        self.objects.rename(&incoming, &place(&sha256)).await?;
+        let blob = Blob {
+            sha256,
+            size: received.size,
+            kind: deposit.kind,
+            owner: deposit.owner,
+            public: deposit.public,
+            stored_at: deposit.now,
+            expires_at: deposit.expires_at,
+        };
+        self.store.commit(vec![Change::Blob(blob.clone())]).await?;
+        // A removal by the last other owner may have come between.
+        match self.objects.head(&place(&blob.sha256)).await {
+            Ok(_) if known => Ok(Put::Known(blob)),
+            Ok(_) => Ok(Put::New(blob)),
+            Err(object_store::Error::NotFound { .. }) => Err(BlobError::Removed),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Stores bytes that are in memory.
+    pub async fn put_bytes(&self, bytes: Bytes, deposit: Deposit) -> Result<Put, BlobError> {
+        self.put(futures::stream::iter([Ok(bytes)]), deposit).await
+    }
+
+    /// Takes one part of what is put together later with [`Blobs::put_staged`]. Returns its bytes.
+    pub async fn stage<S>(&self, upload: &str, part: &str, body: S, limit: u64) -> Result<u64, BlobError>
+    where
+        S: Stream<Item = std::io::Result<Bytes>> + Send,
+    {
+        let incoming = Path::from(format!("{INCOMING}/{}", uuid::Uuid::now_v7()));
+        let received = Box::pin(self.receive(body, &incoming, limit)).await?;
+        self.objects.rename(&incoming, &staged(upload, part)).await?;
+        Ok(received.size)
+    }
+
+    /// Stores staged parts one behind the other; `None`: one of them is missing.
+    pub async fn put_staged(&self, upload: &str, parts: &[String], deposit: Deposit) -> Result<Option<Put>, BlobError> {
+        let mut places = Vec::with_capacity(parts.len());
+        for part in parts {
+            let place = staged(upload, part);
+            match self.objects.head(&place).await {
+                Ok(_) => places.push(place),
+                Err(object_store::Error::NotFound { .. }) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let body = futures::stream::iter(places).map(|place| part(Arc::clone(&self.objects), place)).flatten();
+        let put = self.put(body.boxed(), deposit).await?;
+        self.unstage(Some(upload), Millis::MAX).await?;
+        Ok(Some(put))
+    }
+
+    /// Removes staged parts: those of one upload, or all that came before a time.
+    async fn unstage(&self, upload: Option<&str>, before: Millis) -> Result<(), BlobError> {
+        let folder = upload.map_or_else(|| Path::from("staged"), |upload| Path::from_iter(["staged", upload]));
+        let mut parts = self.objects.list(Some(&folder));
+        while let Some(part) = parts.try_next().await? {
+            let since = Millis::try_from(part.last_modified.timestamp_millis()).unwrap_or(0);
+            if since < before {
+                match self.objects.delete(&part.location).await {
+                    Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn receive<S>(&self, body: S, incoming: &Path, limit: u64) -> Result<Received, BlobError>
+    where
+        S: Stream<Item = std::io::Result<Bytes>> + Send,
+    {
+        let mut upload = WriteMultipart::new(self.objects.put_multipart(incoming).await?);
+        let mut hash = Sha256::new();
+        let mut size = 0;
+        let mut body = std::pin::pin!(body);
+        let broken = loop {
+            match body.next().await {
+                None => break None,
+                Some(Err(error)) => break Some(BlobError::Body(error)),
+                Some(Ok(bytes)) => {
+                    size += bytes.len() as u64;
+                    if size > limit {
+                        break Some(BlobError::TooLarge(limit));
+                    }
+                    hash.update(&bytes);
+                    upload.wait_for_capacity(PARTS).await?;
+                    upload.put(bytes);
+                }
+            }
+        };
+        match broken {
+            Some(error) => {
+                upload.abort().await?;
+                Err(error)
+            }
+            None => {
+                upload.finish().await?;
+                Ok(Received { hash: hash.finalize().into(), size })
+            }
+        }
+    }
+
+    /// Gives stored bytes, or a part of them; `None`: there are none.
+    pub async fn get(
+        &self,
+        sha256: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<Option<BoxStream<'static, std::io::Result<Bytes>>>, BlobError> {
+        let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
+        match self.objects.get_opts(&place(sha256), options).await {
+            Ok(found) => Ok(Some(found.into_stream().map_err(std::io::Error::other).boxed())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// An owner gives bytes up; they go with their last owner.
+    pub async fn delete(&self, sha256: &str, owner: &str) -> Result<(), BlobError> {
+        let gone = Change::BlobGone { sha256: sha256.to_owned(), owner: owner.to_owned() };
+        self.store.commit(vec![gone]).await?;
+        if self.store.blob(sha256).await?.is_empty() {
+            match self.objects.delete(&place(sha256)).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what nobody needs any more.
+    pub async fn expire(&self, now: Millis) -> Result<(), BlobError> {
+        for blob in self.store.blobs_expired(now).await? {
+            self.delete(&blob.sha256, &blob.owner).await?;
+        }
+        self.unstage(None, now.saturating_sub(STAGED)).await
+    }
+}
+
+struct Received {
+    hash: [u8; 32],
+    size: u64,
+}
+
+/// What one object holds.
+fn part(objects: Arc<dyn ObjectStore>, place: Path) -> BoxStream<'static, std::io::Result<Bytes>> {
+    let found = async move { objects.get(&place).await.map(|found| found.into_stream()) };
+    found.try_flatten_stream().map_err(std::io::Error::other).boxed()
+}
+
+/// Parts have names of the sender's: only their hashes become names of files.
+fn staged(upload: &str, part: &str) -> Path {
+    Path::from_iter(["staged", upload, &hex::encode(Sha256::digest(part))])
+}
+
+/// Two levels: folders with very many entries are slow.
+fn place(sha256: &str) -> Path {
+    Path::from_iter([sha256.get(..2).unwrap_or("00"), sha256])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
+
+    use super::*;
+
+    fn deposit(owner: &str) -> Deposit {
+        Deposit {
+            kind: "text/plain".into(),
+            owner: owner.into(),
+            public: true,
+            now: 1,
+            expires_at: 100,
+            allowed: vec![],
+            limit: 1000,
+        }
+    }
+
+    async fn blobs() -> (tempfile::TempDir, Blobs) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store.sqlite")).await.unwrap();
+        let blobs = Blobs::open(&folder.path().join("blobs"), store).unwrap();
+        (folder, blobs)
+    }
+
+    async fn read(blobs: &Blobs, sha256: &str, range: Option<Range<u64>>) -> Option<Vec<u8>> {
+        let parts: Vec<Bytes> = blobs.get(sha256, range).await.unwrap()?.try_collect().await.unwrap();
+        Some(parts.concat())
+    }
+
+    fn files(folder: &FilePath) -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+        entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+    }
+
+    #[tokio::test]
+    async fn bytes_come_back_whole_or_in_part_until_their_last_owner_goes() {
+        let (folder, blobs) = blobs().await;
+        let put = blobs.put_bytes(Bytes::from_static(b"hello blob"), deposit("a")).await.unwrap();
+        let sha256 = put.blob().sha256.clone();
+        assert!(matches!(put, Put::New(_)));
+        assert_eq!(sha256, hex::encode(Sha256::digest(b"hello blob")));
+        let again = blobs.put_bytes(Bytes::from_static(b"hello blob"), deposit("b")).await.unwrap();
+        assert!(matches!(again, Put::Known(_)));
+        assert_eq!(read(&blobs, &sha256, None).await.unwrap(), b"hello blob");
+        assert_eq!(read(&blobs, &sha256, Some(6..8)).await.unwrap(), b"bl");
+        blobs.delete(&sha256, "a").await.unwrap();
+        assert!(read(&blobs, &sha256, None).await.is_some());
+        blobs.expire(100).await.unwrap();
+        assert_eq!(read(&blobs, &sha256, None).await, None);
+        assert_eq!(files(&folder.path().join("blobs")), Vec::<std::path::PathBuf>::new());
+    }
+
+    #[tokio::test]
+    async fn what_is_too_large_unannounced_or_broken_off_leaves_nothing() {
+        let (folder, blobs) = blobs().await;
+        let large = blobs.put_bytes(vec![0; 1001].into(), deposit("a")).await;
+        assert!(matches!(large, Err(BlobError::TooLarge(1000))));
+        let announced = Deposit { allowed: vec!["00".repeat(32)], ..deposit("a") };
+        assert!(matches!(blobs.put_bytes(Bytes::from_static(b"x"), announced).await, Err(BlobError::Mismatch(_))));
+        let body = futures::stream::iter([Ok(Bytes::from_static(b"x")), Err(std::io::Error::other("gone"))]);
+        assert!(matches!(blobs.put(body, deposit("a")).await, Err(BlobError::Body(_))));
+        assert_eq!(files(&folder.path().join("blobs")), Vec::<std::path::PathBuf>::new());
+    }
+}

@@ -1,0 +1,419 @@
+//! What an operator may set for a coordinator.
+
+mod check;
+pub mod keys;
+pub mod load;
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use domain::run::RetryStarted;
+use serde::{Deserialize, Serialize};
+
+/// A coordinator's configuration (TOML). Unknown keys are errors that name the nearest right one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Folder of the database, mirrors, logs and blobs.
+    pub data: PathBuf,
+    /// File of the Nostr secret key (nsec or hex). Readable by its owner alone.
+    pub key_file: PathBuf,
+    /// File of the store key (32 bytes, hex), the same on every coordinator.
+    pub store_key_file: PathBuf,
+    /// Name in the pool's advertisement.
+    pub name: String,
+    /// Description in the advertisement.
+    pub description: String,
+    /// Where the dashboard, API, logs and Blossom listen, e.g. `127.0.0.1:7080`.
+    pub http: String,
+    /// Base of every URL in an event, e.g. `https://ci.example.org`.
+    pub public_url: String,
+    /// Where workers connect, e.g. `0.0.0.0:7443`.
+    pub grpc: String,
+    /// TLS of the worker port. `None`: plain text, which only `dev` uses.
+    pub tls: Option<Tls>,
+    /// Keys (npub or hex) that may read every run, cancel it and drain workers, besides the coordinator's own.
+    pub operators: Vec<String>,
+    /// Relays.
+    pub relays: Relays,
+    /// Who may run.
+    pub policy: Policy,
+    /// Queue limits.
+    pub queue: Queue,
+    /// Retries.
+    pub retry: Retry,
+    /// Limits of what comes in.
+    pub limits: Limits,
+    /// Blossom servers and writers.
+    pub blossom: Blossom,
+    /// Per repository: visibility. Key: `30617:<owner hex>:<d>`, `<npub>/<d>`, or `*`.
+    pub repositories: BTreeMap<String, RepositoryConfig>,
+    /// Environments that hold a job back before it starts. The first that fits a job's repository and environment
+    /// counts.
+    pub environments: Vec<Environment>,
+    /// How commits are proved and fetched.
+    pub source: Source,
+    /// Where actions of other repositories come from.
+    pub actions: Actions,
+    /// Workflow files that are events.
+    pub definitions: DefinitionsConfig,
+    /// Caches and artifacts of jobs.
+    pub kept: Kept,
+    /// Enrolled workers: Ed25519 public keys (hex), beside those enrolled by token.
+    pub workers: Vec<String>,
+    /// Days a run's log and blobs are kept.
+    pub keep_days: u64,
+    /// Places that are told of runs over HTTP.
+    pub webhooks: Vec<Webhook>,
+}
+
+/// A place that is told of runs over HTTP.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    /// Where to, `https://…`.
+    pub url: String,
+    /// What deliveries are signed with (HMAC-SHA256), at least 16 bytes.
+    pub secret: String,
+    /// What it is told of; empty: everything.
+    #[serde(default)]
+    pub events: Vec<WebhookEvent>,
+    /// It may be on a loopback or private address.
+    #[serde(default)]
+    pub allow_private: bool,
+}
+
+impl std::fmt::Debug for Webhook {
+    /// Without its secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Webhook").field("url", &self.url).field("events", &self.events).finish_non_exhaustive()
+    }
+}
+
+/// What a webhook can be told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WebhookEvent {
+    /// A request became a run.
+    #[serde(rename = "run.queued")]
+    RunQueued,
+    /// Its first step began.
+    #[serde(rename = "run.running")]
+    RunRunning,
+    /// It ended, and its log is closed.
+    #[serde(rename = "run.completed")]
+    RunCompleted,
+    /// A job ended, or was left out.
+    #[serde(rename = "job.completed")]
+    JobCompleted,
+}
+
+impl WebhookEvent {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RunQueued => "run.queued",
+            Self::RunRunning => "run.running",
+            Self::RunCompleted => "run.completed",
+            Self::JobCompleted => "job.completed",
+        }
+    }
+}
+
+/// Keys of the worker port (PEM files).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Certificate chain.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// Relays by use.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Relays {
+    /// Heard: job events come from here.
+    pub read: Vec<String>,
+    /// Written: at least one must take each event.
+    pub write: Vec<String>,
+    /// Get our 10100 and 10002 besides.
+    pub index: Vec<String>,
+    /// Asked for repositories besides hints and the owner's relays.
+    pub lookup: Vec<String>,
+    /// Relays named by events may be on loopback and private addresses (`dev`).
+    pub allow_private: bool,
+}
+
+/// Who may run.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// Everybody (`dev`).
+    pub everyone: bool,
+    /// Keys: npub or hex.
+    pub pubkeys: Vec<String>,
+    /// Maintainers of the repository the job names.
+    pub maintainers: bool,
+    /// Address (`30000:<hex>:<d>` or naddr) of an NIP-51 list of keys; advertised as `freelist_event`.
+    pub list: Option<String>,
+    /// Seconds a run may take.
+    pub max_duration: u64,
+}
+
+/// Queue limits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Queue {
+    /// Seconds after which a job whose labels no worker has is given up.
+    pub unmatched: u64,
+    /// Seconds the first half of a request waits for the other.
+    pub pair: u64,
+}
+
+/// Retries.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// What happens to a job whose worker was lost after its first step began.
+    pub started: RetryStarted,
+}
+
+/// Limits of what comes in.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Bytes of one event.
+    pub event_bytes: usize,
+    /// Tags of one event.
+    pub event_tags: usize,
+    /// `env` pairs of one request.
+    pub env_pairs: usize,
+    /// Bytes of one env value or secret.
+    pub env_value: usize,
+    /// Requests per author and minute.
+    pub author_per_minute: u32,
+    /// Bytes of a workflow file.
+    pub workflow_bytes: usize,
+    /// Seconds an event may be ahead of our clock.
+    pub ahead: u64,
+    /// Seconds an event may be old.
+    pub age: u64,
+}
+
+/// Blossom.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Blossom {
+    /// Servers that get public logs besides the built-in endpoint.
+    pub servers: Vec<String>,
+    /// Keys (npub or hex) that may upload to the built-in endpoint.
+    pub writers: Vec<String>,
+    /// Bytes of one upload.
+    pub max_blob: u64,
+    /// Bytes of all uploads.
+    pub max_total: u64,
+}
+
+/// What is set for one repository.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RepositoryConfig {
+    /// `public`, or `readers`.
+    pub visibility: VisibilityConfig,
+    /// With `readers`: keys (npub or hex).
+    pub readers: Vec<String>,
+    /// With `readers`: the repository's maintainers too.
+    pub maintainers: bool,
+    /// With `readers`: address of an NIP-51 list.
+    pub list: Option<String>,
+    /// What definitions may do here; without it what `[definitions]` says.
+    pub definitions: Option<Definitions>,
+}
+
+/// Workflow files that are events (kind 35417).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DefinitionsConfig {
+    /// What they may do, where nothing is set for the repository.
+    pub policy: Definitions,
+}
+
+/// What workflow definitions may do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Definitions {
+    /// Nothing.
+    Off,
+    /// Stand for a file where the commit has none.
+    #[default]
+    MissingOnly,
+    /// Stand for a file, whether the commit has one or not.
+    Override,
+}
+
+impl Definitions {
+    /// What holds where the repository's own configuration, at a commit that the maintainers stand for, says `own`. The
+    /// operator's `off` is final.
+    #[must_use]
+    pub fn with(self, own: Option<Self>) -> Self {
+        if self == Self::Off { self } else { own.unwrap_or(self) }
+    }
+
+    /// Whether a definition stands for a file.
+    pub fn supply(self, commit_has_it: bool) -> bool {
+        match self {
+            Self::Off => false,
+            Self::MissingOnly => !commit_has_it,
+            Self::Override => true,
+        }
+    }
+
+    /// As it is written.
+    pub fn parse(word: &str) -> Option<Self> {
+        [("off", Self::Off), ("missing-only", Self::MissingOnly), ("override", Self::Override)]
+            .into_iter()
+            .find_map(|(known, policy)| (known == word).then_some(policy))
+    }
+}
+
+/// Visibility as written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VisibilityConfig {
+    /// Everybody.
+    #[default]
+    Public,
+    /// Named readers.
+    Readers,
+}
+
+/// What holds jobs of an environment back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Environment {
+    /// The repository: `30617:<owner hex>:<d>`, `<npub>/<d>`, or `*`.
+    pub repository: String,
+    /// The environment's name, `*` for all but `/`.
+    pub name: String,
+    /// Keys (npub or hex), one of which must approve. Not set: the repository's maintainers. Empty: nobody is asked.
+    #[serde(default)]
+    pub approvers: Option<Vec<String>>,
+    /// Minutes that a job waits at least.
+    #[serde(default)]
+    pub wait_minutes: u64,
+    /// Branches and tags that may be deployed, as patterns; empty: all.
+    #[serde(default)]
+    pub branches: Vec<String>,
+}
+
+/// How commits are proved and fetched.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Source {
+    /// Maintainers of maintainers count too, as in ngit.
+    pub recursive_maintainers: bool,
+    /// Clone URLs may be on loopback and private addresses (`dev`).
+    pub allow_private: bool,
+    /// `file://` clone URLs are allowed (`dev`).
+    pub allow_file: bool,
+    /// Seconds to wait for objects that a state event announced.
+    pub wait: u64,
+    /// Seconds for one git command.
+    pub command: u64,
+}
+
+/// Where `owner/repo` in `uses:` and in `actions/checkout` is looked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Actions {
+    /// Git servers, asked in this order. The next one is asked only where the one before said that it has no such
+    /// repository: a server that does not answer must not change what a name means.
+    pub bases: Vec<String>,
+    /// `owner/repo` and what is asked in place of the bases: a URL or a Nostr repository address.
+    pub mirrors: BTreeMap<String, String>,
+}
+
+/// Caches and artifacts of jobs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kept {
+    /// Bytes of all caches of one repository; beyond them the least recently used go.
+    pub cache_bytes: u64,
+    /// Days a cache is kept without being used.
+    pub cache_days: u64,
+    /// Bytes of all artifacts of one run.
+    pub artifact_bytes: u64,
+    /// Days an artifact is kept, at most and where its job does not say.
+    pub artifact_days: u64,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self { cache_bytes: 10 << 30, cache_days: 7, artifact_bytes: 10 << 30, artifact_days: 90 }
+    }
+}
+
+impl Default for Actions {
+    fn default() -> Self {
+        Self { bases: vec!["https://github.com".into()], mirrors: BTreeMap::new() }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: "/var/lib/longshore".into(),
+            key_file: "nostr.key".into(),
+            store_key_file: "store.key".into(),
+            name: "longshore".into(),
+            description: String::new(),
+            http: "127.0.0.1:7080".into(),
+            public_url: String::new(),
+            grpc: "0.0.0.0:7443".into(),
+            tls: None,
+            operators: Vec::new(),
+            relays: Relays::default(),
+            policy: Policy { max_duration: 3600, ..Policy::default() },
+            queue: Queue::default(),
+            retry: Retry::default(),
+            limits: Limits::default(),
+            blossom: Blossom { max_blob: 64 << 20, max_total: 10 << 30, ..Blossom::default() },
+            repositories: BTreeMap::new(),
+            environments: Vec::new(),
+            source: Source::default(),
+            actions: Actions::default(),
+            definitions: DefinitionsConfig::default(),
+            kept: Kept::default(),
+            workers: Vec::new(),
+            keep_days: 90,
+            webhooks: Vec::new(),
+        }
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { unmatched: 3600, pair: 600 }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            event_bytes: 512 * 1024,
+            event_tags: 2000,
+            env_pairs: 500,
+            env_value: 64 * 1024,
+            author_per_minute: 30,
+            workflow_bytes: 1024 * 1024,
+            ahead: 60,
+            age: 3 * 24 * 3600,
+        }
+    }
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self { recursive_maintainers: true, allow_private: false, allow_file: false, wait: 600, command: 120 }
+    }
+}

@@ -1,0 +1,198 @@
+//! Takes logs and gives repository objects, each for an attempt whose token the caller shows.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream::BoxStream};
+use proto::worker::{ArchiveRequest, LogAck, LogChunk, LogUp, Part, ResolveRequest, Resolved, SourceRequest, log_up};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+use tracing::debug;
+
+use super::{Inner, attempt_id};
+use domain::run::AttemptId;
+
+/// At most one acknowledgement in this time, each after what was received is stored for good.
+const ACK_EVERY: Duration = Duration::from_millis(100);
+/// Largest piece of a bundle.
+const PART: usize = 256 * 1024;
+
+type Acks = mpsc::Sender<Result<LogAck, Status>>;
+
+/// Who calls: the attempt's worker, and the attempt's repository.
+pub(super) struct Caller {
+    pub(super) attempt: AttemptId,
+    pub(super) worker: String,
+    repository: String,
+}
+
+/// Checks an attempt's token; an attempt that is over, or is another worker's, is refused the same way.
+pub(super) fn caller(inner: &Inner, attempt: Option<proto::worker::Attempt>, token: &str) -> Result<Caller, Status> {
+    let attempt = attempt_id(attempt.ok_or_else(|| Status::invalid_argument("the call names no attempt"))?);
+    let refused = || Status::permission_denied("the attempt is over, or the token is not its own: stop");
+    let (worker, repository) = inner.pool().holder(&attempt).ok_or_else(refused)?;
+    if inner.tokens.is_attempt(token, &attempt, &worker) {
+        Ok(Caller { attempt, worker, repository })
+    } else {
+        Err(refused())
+    }
+}
+
+/// One log stream, to its end.
+pub(super) async fn logs(inner: Arc<Inner>, mut inbound: Streaming<LogUp>, acks: Acks, stop: CancellationToken) {
+    let outcome = tokio::select! {
+        outcome = take(&inner, &mut inbound, &acks) => outcome,
+        () = stop.cancelled() => Err(Status::unavailable("the coordinator is going down")),
+    };
+    if let Err(status) = outcome {
+        debug!(reason = status.message(), "a log stream ended");
+        _ = acks.send(Err(status)).await;
+    }
+}
+
+async fn take(inner: &Inner, inbound: &mut Streaming<LogUp>, acks: &Acks) -> Result<(), Status> {
+    let Some(log_up::Message::Open(open)) = next(inbound).await? else {
+        return Err(Status::invalid_argument("a log stream begins with LogOpen"));
+    };
+    let caller = match caller(inner, open.attempt, &open.token) {
+        Ok(caller) => caller,
+        Err(_) => return stopped(acks).await,
+    };
+    let logs = &inner.parts.logs;
+    let length = logs.open(&caller.attempt).await.map_err(storage)?;
+    let durable = logs.sync(&caller.attempt).await.map_err(storage)?;
+    send(acks, LogAck { received: length, durable, ..LogAck::default() }).await?;
+
+    let (received, lengths) = watch::channel(length);
+    let writing = async {
+        loop {
+            let chunk = match next(inbound).await? {
+                Some(log_up::Message::Chunk(chunk)) => chunk,
+                Some(log_up::Message::Close(close)) => return Ok(Written::Closing(close)),
+                Some(log_up::Message::Open(_)) => return Err(Status::invalid_argument("LogOpen comes once")),
+                None => return Ok(Written::Left),
+            };
+            let Some(length) = append(inner, &caller, chunk).await? else { return Ok(Written::Stale) };
+            received.send_replace(length);
+        }
+    };
+    // The end does not wait for the clock of the acknowledgements: its own covers everything.
+    let written = tokio::select! {
+        written = writing => written?,
+        failed = acknowledge(inner, &caller.attempt, lengths, acks) => return failed,
+    };
+    match written {
+        Written::Left => Ok(()),
+        Written::Stale => stopped(acks).await,
+        Written::Closing(close) => {
+            // A wrong total or hash does not mend itself: the worker must not try it again for ever.
+            let closed = logs.close(&caller.attempt, close.total, &close.sha256).await;
+            closed.map_err(|error| Status::data_loss(format!("the log can't be closed: {error:#}")))?;
+            let total = close.total;
+            send(acks, LogAck { received: total, durable: total, closed: true, ..LogAck::default() }).await
+        }
+    }
+}
+
+enum Written {
+    /// The worker closed the log.
+    Closing(proto::worker::LogClose),
+    /// The connection went away.
+    Left,
+    /// The attempt is no longer the worker's.
+    Stale,
+}
+
+/// The log's new length, or `None` where the attempt is over.
+async fn append(inner: &Inner, caller: &Caller, chunk: LogChunk) -> Result<Option<u64>, Status> {
+    if chunk.data.len() > proto::LOG_CHUNK_LIMIT {
+        return Err(Status::invalid_argument(format!("a log chunk has at most {} bytes", proto::LOG_CHUNK_LIMIT)));
+    }
+    if !inner.pool().holds(&caller.attempt, &caller.worker) {
+        return Ok(None);
+    }
+    inner.parts.logs.append(&caller.attempt, chunk.offset, chunk.data).await.map(Some).map_err(storage)
+}
+
+/// Stores for good and says so, by clock, while chunks go on coming in. Ends where that fails.
+async fn acknowledge(
+    inner: &Inner,
+    attempt: &AttemptId,
+    mut lengths: watch::Receiver<u64>,
+    acks: &Acks,
+) -> Result<(), Status> {
+    let mut last = Instant::now();
+    while lengths.changed().await.is_ok() {
+        sleep_until(last + ACK_EVERY).await;
+        last = Instant::now();
+        let received = *lengths.borrow_and_update();
+        let durable = inner.parts.logs.sync(attempt).await.map_err(storage)?;
+        send(acks, LogAck { received: received.max(durable), durable, ..LogAck::default() }).await?;
+    }
+    Ok(())
+}
+
+async fn stopped(acks: &Acks) -> Result<(), Status> {
+    send(acks, LogAck { stop: true, ..LogAck::default() }).await
+}
+
+async fn send(acks: &Acks, ack: LogAck) -> Result<(), Status> {
+    acks.send(Ok(ack)).await.map_err(|_| Status::cancelled("the worker went away"))
+}
+
+async fn next(inbound: &mut Streaming<LogUp>) -> Result<Option<log_up::Message>, Status> {
+    Ok(inbound.message().await?.and_then(|up| up.message))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
+fn storage(error: anyhow::Error) -> Status {
+    Status::unavailable(format!("the log can't be stored: {error:#}"))
+}
+
+type Parts = BoxStream<'static, Result<Part, Status>>;
+
+/// The objects of a commit, of the attempt's own repository or of one that was resolved.
+pub(super) async fn source(inner: &Inner, request: SourceRequest) -> Result<Parts, Status> {
+    let caller = caller(inner, request.attempt, &request.token)?;
+    let repository = if request.repository.is_empty() { caller.repository } else { request.repository };
+    if repository.is_empty() {
+        return Err(Status::not_found("the job has no repository"));
+    }
+    let commit = request.commit.clone();
+    let wanted: Vec<String> = std::iter::once(request.commit).chain(request.also).collect();
+    let bundle = inner.parts.objects.bundle(&repository, &wanted, &request.have).await;
+    bundle.map(parts).map_err(|error| Status::not_found(format!("commit {commit}: {error:#}")))
+}
+
+/// What a name in the attempt's workflow stands for.
+pub(super) async fn resolve(inner: &Inner, request: ResolveRequest) -> Result<Resolved, Status> {
+    let caller = caller(inner, request.attempt.clone(), &request.token)?;
+    let found = inner.parts.objects.resolve(&caller.repository, &request).await;
+    found.map_err(|error| Status::not_found(format!("{error:#}")))
+}
+
+/// The files of a commit that was resolved.
+pub(super) async fn archive(inner: &Inner, request: ArchiveRequest) -> Result<Parts, Status> {
+    caller(inner, request.attempt, &request.token)?;
+    let archive = inner.parts.objects.archive(&request.repository, &request.commit).await;
+    archive.map(parts).map_err(|error| Status::not_found(format!("commit {}: {error:#}", request.commit)))
+}
+
+fn parts(pieces: BoxStream<'static, std::io::Result<Bytes>>) -> Parts {
+    let cut = pieces.flat_map(|piece| {
+        let pieces: Vec<Result<Part, Status>> = match piece {
+            Ok(data) => split(data).map(|data| Ok(Part { data })).collect(),
+            Err(error) => vec![Err(Status::unavailable(format!("the objects broke off: {error}")))],
+        };
+        futures::stream::iter(pieces)
+    });
+    cut.boxed()
+}
+
+fn split(mut data: Bytes) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || (!data.is_empty()).then(|| data.split_to(data.len().min(PART))))
+}

@@ -1,0 +1,197 @@
+//! Who a worker is, and the tokens it is given: identities, challenges, attempt and enrolment tokens.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use bytes::Bytes;
+use proto::worker::{Challenge, FromWorker, Register, ToWorker, from_worker, to_worker};
+use ring::{hmac, signature};
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
+
+use super::Inner;
+use domain::run::AttemptId;
+use domain::run::Millis;
+use store::WorkerRow;
+
+/// How long a worker may take to say who it is.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Id of a worker in the pool: the first 16 hex of its identity's SHA-256.
+pub fn worker_id(identity: &[u8]) -> String {
+    hex::encode(Sha256::digest(identity)).chars().take(16).collect()
+}
+
+/// Makes and checks tokens. They are computed, not stored, so they outlive a restart and serve every coordinator.
+pub(super) struct Tokens(hmac::Key);
+
+impl Tokens {
+    pub(super) fn new(key: &[u8; 32]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, key))
+    }
+
+    /// Token of one attempt in the hands of one worker.
+    pub(super) fn attempt(&self, attempt: &AttemptId, worker: &str) -> String {
+        hex::encode(hmac::sign(&self.0, &attempt_text(attempt, worker)))
+    }
+
+    pub(super) fn is_attempt(&self, token: &str, attempt: &AttemptId, worker: &str) -> bool {
+        hex::decode(token).is_ok_and(|tag| hmac::verify(&self.0, &attempt_text(attempt, worker), &tag).is_ok())
+    }
+
+    pub(super) fn enrolment(&self, until: Millis, nonce: [u8; 16]) -> String {
+        let id = hex::encode(nonce);
+        let tag = hex::encode(hmac::sign(&self.0, &enrolment_text(&id, until)));
+        format!("{id}.{until}.{tag}")
+    }
+
+    /// The token's id, if we made it and it has not run out.
+    pub(super) fn is_enrolment(&self, token: &str, now: Millis) -> Option<String> {
+        let mut parts = token.trim().splitn(3, '.');
+        let (id, until, tag) = (parts.next()?, parts.next()?.parse().ok()?, hex::decode(parts.next()?).ok()?);
+        let ours = hmac::verify(&self.0, &enrolment_text(id, until), &tag).is_ok();
+        (ours && now < until).then(|| id.to_owned())
+    }
+}
+
+/// Fields with their lengths before them, so that no two attempts have the same text.
+fn attempt_text(attempt: &AttemptId, worker: &str) -> Vec<u8> {
+    let number = attempt.number.to_string();
+    let mut text = b"attempt".to_vec();
+    for field in [attempt.run.as_str(), &attempt.job, &number, worker] {
+        text.extend((field.len() as u64).to_be_bytes());
+        text.extend(field.as_bytes());
+    }
+    text
+}
+
+fn enrolment_text(id: &str, until: Millis) -> Vec<u8> {
+    format!("enrolment {id} {until}").into_bytes()
+}
+
+/// Register, challenge, proof; then the identity must be known or bring a token.
+pub(super) async fn admit(
+    inner: &Inner,
+    inbound: &mut Streaming<FromWorker>,
+    out: &mpsc::Sender<Result<ToWorker, Status>>,
+) -> Result<(Register, WorkerRow), Status> {
+    let Some(from_worker::Message::Register(register)) = next(inbound).await? else {
+        return Err(Status::invalid_argument("a session begins with Register"));
+    };
+    let identity = hex::decode(&register.identity)
+        .ok()
+        .filter(|key| key.len() == signature::ED25519_PUBLIC_KEY_LEN)
+        .ok_or_else(|| Status::invalid_argument("the worker's identity is not an Ed25519 public key in hex"))?;
+
+    let nonce: [u8; 32] = rand::random();
+    let challenge = to_worker::Message::Challenge(Challenge { nonce: Bytes::copy_from_slice(&nonce) });
+    let challenge = ToWorker { message: Some(challenge) };
+    out.send(Ok(challenge)).await.map_err(|_| Status::cancelled("the worker went away"))?;
+    let Some(from_worker::Message::Proof(proof)) = next(inbound).await? else {
+        return Err(Status::invalid_argument("a challenge is answered with Proof"));
+    };
+    signature::UnparsedPublicKey::new(&signature::ED25519, &identity)
+        .verify(&[proto::SESSION_CONTEXT, &nonce].concat(), &proof.signature)
+        .map_err(|_| Status::unauthenticated("the worker does not have the key of the identity it named"))?;
+
+    let row = enrolled(inner, &register, &worker_id(&identity)).await.map_err(|error| {
+        error.downcast::<Refused>().map_or_else(
+            |error| Status::unavailable(format!("workers can't be looked up: {error:#}")),
+            |refused| Status::permission_denied(refused.0),
+        )
+    })?;
+    Ok((register, row))
+}
+
+/// Why an identity is not let in.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refused(String);
+
+async fn enrolled(inner: &Inner, register: &Register, id: &str) -> anyhow::Result<WorkerRow> {
+    let enrolment = &inner.parts.enrolment;
+    let known = enrolment.known(&register.identity).await.context("table of workers")?;
+    let now = now_ms();
+    let row = WorkerRow {
+        id: id.to_owned(),
+        identity: register.identity.clone(),
+        name: if register.name.is_empty() { id.to_owned() } else { register.name.clone() },
+        labels: register.labels.clone(),
+        slots: register.slots,
+        seen_at: now,
+        draining: known.as_ref().is_some_and(|row| row.draining),
+    };
+    if known.is_some() {
+        enrolment.seen(&row).await.context("table of workers")?;
+        return Ok(row);
+    }
+    ensure!(
+        !register.token.is_empty(),
+        Refused(format!(
+            "unknown worker identity {}: add it to `workers` in the coordinator's configuration, or set `token` in \
+             the worker's to one that `longshore workers token` printed",
+            register.identity
+        ))
+    );
+    let token = inner.tokens.is_enrolment(&register.token, now).ok_or_else(|| {
+        Refused("the enrolment token is not ours or ran out: `longshore workers token` prints a new one".into())
+    })?;
+    ensure!(
+        enrolment.enrol(&row, &token).await.context("table of workers")?,
+        Refused("the enrolment token was used before: `longshore workers token` prints a new one".into())
+    );
+    Ok(row)
+}
+
+async fn next(inbound: &mut Streaming<FromWorker>) -> Result<Option<from_worker::Message>, Status> {
+    let message = tokio::time::timeout(HANDSHAKE, inbound.message())
+        .await
+        .map_err(|_| Status::deadline_exceeded("the worker did not say who it is within 10 s"))??;
+    Ok(message.and_then(|message| message.message))
+}
+
+/// Wall time, for stamps and for tokens that run out.
+fn now_ms() -> Millis {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn attempt(run: &str, job: &str, number: u32) -> AttemptId {
+        AttemptId { run: run.into(), job: job.into(), number }
+    }
+
+    #[test]
+    fn an_attempt_token_serves_one_attempt_of_one_worker() {
+        let tokens = Tokens::new(&[7; 32]);
+        let token = tokens.attempt(&attempt("r", "build", 1), "w");
+        assert!(tokens.is_attempt(&token, &attempt("r", "build", 1), "w"));
+        for (other, worker) in [
+            (attempt("r", "build", 2), "w"),
+            (attempt("r", "test", 1), "w"),
+            (attempt("rb", "uild", 1), "w"),
+            (attempt("r", "build", 1), "v"),
+        ] {
+            assert!(!tokens.is_attempt(&token, &other, worker), "{other:?} {worker}");
+        }
+        assert!(!Tokens::new(&[8; 32]).is_attempt(&token, &attempt("r", "build", 1), "w"));
+        assert!(!tokens.is_attempt("", &attempt("r", "build", 1), "w"));
+    }
+
+    #[test]
+    fn an_enrolment_token_is_ours_and_runs_out() {
+        let tokens = Tokens::new(&[7; 32]);
+        let token = tokens.enrolment(1000, [1; 16]);
+        assert_eq!(tokens.is_enrolment(&token, 999).unwrap(), hex::encode([1; 16]));
+        assert_eq!(tokens.is_enrolment(&token, 1000), None);
+        assert_eq!(tokens.is_enrolment(&token.replace(".1000.", ".9000."), 999), None);
+        assert_eq!(Tokens::new(&[8; 32]).is_enrolment(&token, 999), None);
+        for wrong in ["", "a", "a.b.c", "..", "a.1.zz"] {
+            assert_eq!(tokens.is_enrolment(wrong, 0), None, "{wrong}");
+        }
+    }
+}

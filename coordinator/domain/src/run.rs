@@ -1,0 +1,474 @@
+//! One run as a pure state machine: (state, event, now) → (state, effects).
+//!
+//! No I/O, no clock, no randomness. Every effect is written in the transaction that writes the state, and carried out
+//! afterwards; doing one twice is harmless.
+
+mod advance;
+mod approval;
+mod calls;
+mod claim;
+mod ending;
+mod evaluate;
+mod event;
+mod order;
+mod ready;
+mod rerun;
+mod supplied;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tables;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use workflow::plan::{Conclusion, GroupAsk, JobReport, Leg, Plan, Reason};
+
+pub use advance::{New, Refused, advance, create};
+pub use approval::{Approvers, Decision, Gate, Protection, Undecidable, Verdict, awaits};
+pub use calls::Call;
+pub use claim::held_by;
+pub use ending::sentence;
+pub use event::{Effect, Event, Update};
+pub use order::order;
+pub use rerun::{Again, Carried, JobSet, Rerun};
+pub use supplied::Supplied;
+
+/// Milliseconds since the Unix epoch.
+pub type Millis = u64;
+
+/// A verified, authorised ask to run something.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// Id of what asked: for Hive CI the id of the job event (5100). Unique in the store.
+    pub id: String,
+    /// Who asked how; what the answer needs.
+    pub origin: Origin,
+    /// The repository.
+    pub repository: Repository,
+    /// Path of the workflow as the request wrote it; empty: none named.
+    pub workflow: String,
+    /// Commit as asked for; empty: what the ref names.
+    pub commit: String,
+    /// Short branch or tag name; empty: the default branch.
+    pub branch: String,
+    /// Full ref, where the request names one.
+    pub reference: Option<String>,
+    /// `trigger` as written: manual, push, pull_request, schedule, …
+    pub trigger: Option<String>,
+    /// Author, 64 hex.
+    pub actor: String,
+    /// The request's own `env` pairs, reserved names removed.
+    pub env: IndexMap<String, String>,
+    /// Notices for the run's log (ignored names and the like).
+    pub notices: Vec<String>,
+    /// Inputs given with the request (CLI); `None`: the workflow's defaults.
+    pub inputs: Option<IndexMap<String, String>>,
+    /// Where it asks for an earlier run again.
+    pub again: Option<Again>,
+    /// When it was seen.
+    pub received_at: Millis,
+}
+
+/// The family of events a request came in, and what answering needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Origin {
+    /// A pair of Hive CI events (5401 and 5100).
+    HiveCi {
+        /// Id of the 5401.
+        run_event: String,
+        /// Id of the 5100.
+        job_event: String,
+        /// Author of both.
+        author: String,
+        /// `publisher` of the 5401, where its secret key came and fits; `None`: no 5402 can be signed.
+        publisher: Option<String>,
+        /// `workflow` exactly as in the 5401.
+        workflow: String,
+        /// Relays the job names.
+        relays: Vec<String>,
+    },
+    /// The coordinator's own API.
+    Api,
+}
+
+/// A repository on Nostr, or a folder in `dev`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Repository {
+    /// `30617:<owner hex>:<d>`.
+    pub address: String,
+    /// Owner, 64 hex.
+    pub owner: String,
+    /// `d`.
+    pub identifier: String,
+    /// Relay hints.
+    pub relays: Vec<String>,
+}
+
+/// What planning found out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Planned {
+    /// Full commit id.
+    pub commit: String,
+    /// Full ref.
+    pub reference: String,
+    /// Whether the commit stands in the maintainers' state.
+    pub trusted: bool,
+    /// Name of the GitHub event.
+    pub event: String,
+    /// Inputs, typed.
+    pub inputs: serde_json::Map<String, serde_json::Value>,
+    /// The `github` context, without `job`-level names and without secrets.
+    pub github: serde_json::Map<String, serde_json::Value>,
+    /// The workflow.
+    pub plan: Plan,
+    /// `run-name:` evaluated.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// The workflows it calls, at any depth, by what `uses:` says there.
+    #[serde(default)]
+    pub called: IndexMap<String, Plan>,
+    /// Repositories that called workflows come from: `owner/repo@ref` and the commit it stood for.
+    #[serde(default)]
+    pub origins: IndexMap<String, String>,
+    /// Files that came from definitions.
+    #[serde(default)]
+    pub supplied: Vec<Supplied>,
+    /// Notices for the run's log.
+    pub notices: Vec<String>,
+    /// Relays of the repository, for publishing.
+    pub relays: Vec<String>,
+    /// Maintainers, 64 hex, owner included.
+    pub maintainers: Vec<String>,
+}
+
+/// Who may read a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Visibility {
+    /// Everybody.
+    #[default]
+    Public,
+    /// These keys (64 hex), the maintainers among them where configured.
+    Readers(Vec<String>),
+}
+
+/// One execution of one workflow at one commit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// UUID v7.
+    pub id: String,
+    /// Grows by one with each change; a write with an old version is refused.
+    pub version: u64,
+    /// `github.run_id`: unique in the store.
+    pub serial: u64,
+    /// `github.run_number`: counts the runs of one workflow of one repository.
+    pub number: u64,
+    /// `github.run_attempt`, from 1.
+    pub attempt: u32,
+    /// The run this one repeats, and what it keeps of it.
+    pub rerun: Option<Rerun>,
+    /// What asked for it.
+    pub request: Request,
+    /// What planning found; `None` until then.
+    pub planned: Option<Planned>,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Its concurrency group, where the workflow names one.
+    pub claim: Option<Claim>,
+    /// Jobs by key (`id`, or `id/<leg>`), in plan order.
+    pub jobs: IndexMap<String, Job>,
+    /// Called workflows under way or done, by the key their jobs' keys begin with.
+    #[serde(default)]
+    pub calls: IndexMap<String, Call>,
+    /// A cancel that was accepted.
+    pub cancelled: Option<Cancel>,
+    /// When the run's own time was over, if it was.
+    pub expired_at: Option<Millis>,
+    /// Why it could not be planned, for its author: the run's log shows it.
+    pub message: Option<String>,
+    /// Why its files could not be had when they were last asked for in vain, for people.
+    #[serde(default)]
+    pub delayed: Option<String>,
+    /// Whether the request brought secrets; jobs get them only where the commit is trusted.
+    pub secrets: bool,
+    /// Their names.
+    #[serde(default)]
+    pub secret_names: Vec<String>,
+    /// The operator's rules when it was made.
+    pub rules: Rules,
+    /// Environments that the operator protects, the first that fits a job counts.
+    #[serde(default)]
+    pub environments: Vec<Protection>,
+    /// Who may read it.
+    pub visibility: Visibility,
+    /// When its data may be removed.
+    pub expires_at: Millis,
+    /// When it was made.
+    pub created_at: Millis,
+    /// When its first job began.
+    pub started_at: Option<Millis>,
+    /// Since when it does nothing but wait for people: that is not taken off its time.
+    #[serde(default)]
+    pub paused_at: Option<Millis>,
+    /// How long it did so before.
+    #[serde(default)]
+    pub paused_ms: Millis,
+    /// Seconds stamp of the last status event: the next is greater.
+    pub stamped_at: u64,
+}
+
+/// Rules of the operator that a run keeps for its whole life.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// Milliseconds from the first job's begin after which the run is ended; 0: no limit.
+    pub max_duration_ms: Millis,
+    /// What happens to a job whose worker was lost after its first step began.
+    pub retry_started: RetryStarted,
+    /// Where not everybody may read the run: whether the repository's maintainers may.
+    pub maintainers_read: bool,
+    /// There is one worker only: an image that it could not have, no other has.
+    #[serde(default)]
+    pub one_worker: bool,
+}
+
+/// Whether a job is retried whose worker was lost after its first step began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RetryStarted {
+    /// Only where it was given no secret.
+    #[default]
+    Harmless,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "phase")]
+pub enum Phase {
+    /// Its files are being fetched and read.
+    Planning,
+    /// It waits for something named.
+    Waiting {
+        /// For what.
+        on: Wait,
+    },
+    /// Its jobs are queued or running.
+    Active,
+    /// All jobs ended; the log is being closed.
+    Sealing {
+        /// How it will end.
+        end: End,
+    },
+    /// Final.
+    Done {
+        /// How it ended.
+        end: End,
+        /// The stored log.
+        log: SealedLog,
+    },
+}
+
+/// What a run can wait for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "on")]
+pub enum Wait {
+    /// A concurrency group.
+    Concurrency {
+        /// Its name.
+        group: String,
+        /// Number of the run that holds it; `None`: not known yet.
+        holder: Option<u64>,
+    },
+    /// A quota of its author or repository.
+    Quota {
+        /// Which.
+        name: String,
+    },
+    /// Somebody's approval of an environment.
+    Approval {
+        /// Its name.
+        environment: String,
+        /// Who may give it, 64 hex; empty in lists.
+        approvers: Vec<String>,
+    },
+    /// Files of its repository that can't be had yet: in lists, for a run that is not planned.
+    Files {
+        /// Why, for people.
+        why: String,
+    },
+    /// A moment.
+    Timer {
+        /// Which.
+        until: Millis,
+    },
+}
+
+/// What a run or a job wants of a concurrency group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The group, and how.
+    pub ask: GroupAsk,
+    /// How far it came.
+    pub standing: Standing,
+}
+
+/// How far a claim on a concurrency group came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// The group was not asked yet.
+    Outside,
+    /// It waits or holds.
+    Inside,
+    /// The group is given back.
+    Left,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    /// Conclusion.
+    pub conclusion: Conclusion,
+    /// Why, unless it succeeded.
+    pub reason: Option<Reason>,
+    /// 0, the failed step's code, 124 timeout, 125 refused or not started, 130 cancelled.
+    pub exit_code: i32,
+    /// When.
+    pub at: Millis,
+}
+
+/// The stored log of a run that ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedLog {
+    /// URL of the text for the Hive CI viewer, its last segment the SHA-256; empty: none could be stored.
+    pub url: String,
+    /// SHA-256 of that text, hex.
+    pub sha256: String,
+    /// URL of the complete text.
+    pub full_url: String,
+}
+
+/// One job, or one leg of a matrix.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Id in its file, behind those of the calls it stands in: `build`, or `caller/build`.
+    pub id: String,
+    /// Key of the call it belongs to; empty: the run's own file.
+    #[serde(default)]
+    pub within: String,
+    /// Its leg.
+    pub leg: Leg,
+    /// Display name.
+    pub name: String,
+    /// Labels a worker must have.
+    pub labels: Vec<String>,
+    /// Milliseconds it may take.
+    pub timeout_ms: u64,
+    /// Whether its failure is tolerated.
+    pub tolerated: bool,
+    /// Whether its failure ends the other legs of its matrix.
+    pub fail_fast: bool,
+    /// How many legs of its matrix may run at a time; `None`: all.
+    pub max_parallel: Option<usize>,
+    /// Its concurrency group, where it names one.
+    pub claim: Option<Claim>,
+    /// What it deploys to, where it names an environment.
+    #[serde(default)]
+    pub environment: Option<String>,
+    /// What held it back before it started, where its environment is protected.
+    #[serde(default)]
+    pub gate: Option<Gate>,
+    /// Where it stands.
+    pub phase: JobPhase,
+    /// Where it ran, if that was an earlier run.
+    pub carried: Option<Carried>,
+    /// Attempts so far: the last one is current.
+    pub attempts: Vec<AttemptRecord>,
+}
+
+/// Where a job stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "phase")]
+pub enum JobPhase {
+    /// Its needs are not done; a matrix has one such entry until then, under the job's id.
+    Blocked,
+    /// A leg that waits for others of its matrix (`max-parallel`).
+    Held,
+    /// It waits for something named.
+    Waiting {
+        /// Since when.
+        since: Millis,
+        /// For what.
+        on: Wait,
+    },
+    /// It waits for a worker.
+    Queued {
+        /// Since when.
+        since: Millis,
+        /// For people: why it still waits.
+        reason: String,
+    },
+    /// A worker has it.
+    Running {
+        /// Since when.
+        since: Millis,
+    },
+    /// A worker was told to end it.
+    Cancelling {
+        /// Since when.
+        since: Millis,
+        /// Why.
+        reason: Reason,
+    },
+    /// Final.
+    Done {
+        /// How it ended, before `continue-on-error`.
+        conclusion: Conclusion,
+        /// Why, unless it succeeded.
+        reason: Option<Reason>,
+        /// The accepted report; none where nothing ran.
+        report: Option<Box<JobReport>>,
+    },
+}
+
+/// (run, job, attempt): what a lease is for. The number is the fencing token.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AttemptId {
+    /// Run id.
+    pub run: String,
+    /// Job key.
+    pub job: String,
+    /// From 1.
+    pub number: u32,
+}
+
+/// One hand-out of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    /// From 1.
+    pub number: u32,
+    /// Worker id.
+    pub worker: String,
+    /// When it was accepted.
+    pub accepted_at: Millis,
+    /// When its first step was about to start.
+    pub begun_at: Option<Millis>,
+    /// Why it ended, where it was not the last.
+    pub lost: Option<Reason>,
+}
+
+/// A cancel that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancel {
+    /// Who, for people.
+    pub by: String,
+    /// When.
+    pub at: Millis,
+}

@@ -1,0 +1,225 @@
+//! How jobs and runs end: conclusions, stops, exit codes.
+
+use workflow::plan::{Conclusion, JobReport, Leg, Reason};
+
+use super::{Effect, End, Job, JobPhase, Phase, State, advance::Turn};
+
+impl State {
+    /// Whether a job may run twice: nothing it was given lets it change the world, or the operator allows it.
+    pub(super) fn repeatable(&self) -> bool {
+        match self.rules.retry_started {
+            super::RetryStarted::Always => true,
+            super::RetryStarted::Never => false,
+            super::RetryStarted::Harmless => !self.gives_secrets(),
+        }
+    }
+
+    /// Whether this run's jobs are given its secrets: only code the maintainers stand for gets them.
+    pub fn gives_secrets(&self) -> bool {
+        self.secrets && self.planned.as_ref().is_some_and(|planned| planned.trusted)
+    }
+
+    /// Result of a job of the file `within` over all its legs, as `needs.<id>.result` shows it; `None` while one is not
+    /// done. A tolerated failure counts as success (GitHub docs: `jobs.<job_id>.continue-on-error`).
+    pub(super) fn result(&self, within: &str, id: &str) -> Option<Conclusion> {
+        let jobs = self.jobs_of(within, id).map(|(_, job)| job.conclusion());
+        let calls = self.calls_of(within, id).map(|(key, _)| self.call_result(key));
+        let mut result = None;
+        for one in jobs.chain(calls) {
+            let one = one?;
+            result = Some(result.map_or(one, |other| worse(one, other)));
+        }
+        result
+    }
+}
+
+impl Job {
+    /// How it ended, a tolerated failure as success; `None` while it has not.
+    pub fn conclusion(&self) -> Option<Conclusion> {
+        match self.phase {
+            JobPhase::Done { conclusion: Conclusion::Failure, .. } if self.tolerated => Some(Conclusion::Success),
+            JobPhase::Done { conclusion, .. } => Some(conclusion),
+            _ => None,
+        }
+    }
+
+    /// The accepted report, where a worker gave one.
+    pub fn report(&self) -> Option<&JobReport> {
+        match &self.phase {
+            JobPhase::Done { report, .. } => report.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// An entry that waits for its needs.
+    pub fn blocked(id: String, within: &str, name: String) -> Self {
+        Self {
+            id,
+            within: within.to_owned(),
+            leg: Leg { total: 1, ..Leg::default() },
+            name,
+            labels: Vec::new(),
+            timeout_ms: 0,
+            tolerated: false,
+            fail_fast: true,
+            max_parallel: None,
+            carried: None,
+            claim: None,
+            environment: None,
+            gate: None,
+            phase: JobPhase::Blocked,
+            attempts: Vec::new(),
+        }
+    }
+
+    /// Number of the attempt that would begin next.
+    pub(super) fn next_attempt(&self) -> u32 {
+        self.attempts.last().map_or(1, |last| last.number.saturating_add(1))
+    }
+}
+
+/// The result that counts of two legs: one failure fails the job, one success keeps it from being skipped.
+pub(super) fn worse(a: Conclusion, b: Conclusion) -> Conclusion {
+    let rank = |c| match c {
+        Conclusion::Failure => 3,
+        Conclusion::Cancelled => 2,
+        Conclusion::Success => 1,
+        Conclusion::Skipped => 0,
+    };
+    if rank(a) >= rank(b) { a } else { b }
+}
+
+/// How a job ends for a reason that comes from us, not from its worker.
+pub(super) fn conclusion_of(reason: &Reason) -> Conclusion {
+    match reason {
+        Reason::Cancelled(_) => Conclusion::Cancelled,
+        _ => Conclusion::Failure,
+    }
+}
+
+/// A reason in words, for people.
+pub fn sentence(reason: &Reason) -> String {
+    match reason {
+        Reason::Step => "a step failed".into(),
+        Reason::Timeout => "the time limit was reached".into(),
+        Reason::OutOfMemory => "out of memory".into(),
+        Reason::Processes => "the limit of processes was reached".into(),
+        Reason::Disk => "the disk limit was reached".into(),
+        Reason::LogLimit => "the log limit was reached".into(),
+        Reason::StartFailed(why) => format!("the container did not start: {why}"),
+        Reason::PullFailed(why) => format!("the image could not be had: {why}"),
+        Reason::SandboxLost(why) => format!("the container was lost: {why}"),
+        Reason::WorkerLost(why) => format!("the worker was lost: {why}"),
+        Reason::Invalid(why) | Reason::Cancelled(why) | Reason::NoWorker(why) => why.clone(),
+    }
+}
+
+/// Exit code of a failed job: the failed step's, 124 after a timeout, 125 where nothing was started.
+fn exit_code(job: &Job) -> i32 {
+    let JobPhase::Done { reason, report, .. } = &job.phase else { return 1 };
+    match reason {
+        Some(Reason::Timeout) => 124,
+        Some(Reason::StartFailed(_) | Reason::PullFailed(_) | Reason::NoWorker(_) | Reason::Invalid(_)) => 125,
+        _ => report.as_ref().map(|report| report.exit_code).filter(|&code| code != 0).unwrap_or(1),
+    }
+}
+
+impl Turn {
+    /// Ends a job for good, and with it the other legs where `fail-fast` says so.
+    pub(super) fn conclude(
+        &mut self,
+        key: &str,
+        conclusion: Conclusion,
+        reason: Option<Reason>,
+        report: Option<Box<JobReport>>,
+    ) {
+        let Some(job) = self.state.jobs.get_mut(key) else { return };
+        job.phase = JobPhase::Done { conclusion, reason, report };
+        if conclusion != Conclusion::Failure || job.tolerated || !job.fail_fast || job.leg.total < 2 {
+            return;
+        }
+        let (within, id, name) = (job.within.clone(), super::calls::local(&job.id).to_owned(), job.name.clone());
+        let others: Vec<String> = self
+            .state
+            .jobs_of(&within, &id)
+            .filter(|(other, _)| *other != key)
+            .map(|(other, _)| other.clone())
+            .collect();
+        for other in others {
+            self.stop(&other, Reason::Cancelled(format!("\"{name}\" failed, and its matrix fails fast")));
+        }
+    }
+
+    /// Sees to it that a job ends: at once where no worker has it. What has not begun to wait for its needs is left to
+    /// its own condition.
+    pub(super) fn stop(&mut self, key: &str, reason: Reason) {
+        let now = self.now;
+        let Some(job) = self.state.jobs.get_mut(key) else { return };
+        match &job.phase {
+            JobPhase::Blocked | JobPhase::Cancelling { .. } | JobPhase::Done { .. } => {}
+            JobPhase::Running { .. } => {
+                if let Some(last) = job.attempts.last() {
+                    self.effects.push(Effect::Stop {
+                        job: key.to_owned(),
+                        attempt: last.number,
+                        worker: last.worker.clone(),
+                        reason: sentence(&reason),
+                    });
+                }
+                job.phase = JobPhase::Cancelling { since: now, reason };
+            }
+            JobPhase::Queued { .. } => {
+                self.effects.push(Effect::Unqueue { job: key.to_owned(), attempt: job.next_attempt() });
+                job.phase = JobPhase::Done { conclusion: Conclusion::Cancelled, reason: Some(reason), report: None };
+            }
+            JobPhase::Held | JobPhase::Waiting { .. } => {
+                job.phase = JobPhase::Done { conclusion: Conclusion::Cancelled, reason: Some(reason), report: None };
+            }
+        }
+    }
+
+    /// The run can't be planned: its author reads why in its log.
+    pub(super) fn refuse(&mut self, message: String) {
+        let summary = message.lines().next().unwrap_or_default().to_owned();
+        self.state.message = Some(message);
+        self.seal(Conclusion::Failure, Some(Reason::Invalid(summary)), 125);
+    }
+
+    /// Nothing runs any more: the log is closed, and the end is final.
+    pub(super) fn seal(&mut self, conclusion: Conclusion, reason: Option<Reason>, exit_code: i32) {
+        self.state.phase = Phase::Sealing { end: End { conclusion, reason, exit_code, at: self.now } };
+        self.effects.push(Effect::Seal);
+    }
+
+    /// Ends the run where all its jobs have.
+    pub(super) fn end_if_done(&mut self) {
+        let jobs = &self.state.jobs;
+        if !jobs.values().all(|job| matches!(job.phase, JobPhase::Done { .. })) {
+            return;
+        }
+        if self.state.expired_at.is_some() {
+            return self.seal(Conclusion::Failure, Some(Reason::Timeout), 124);
+        }
+        let ended = |wanted| jobs.values().find(|job| job.conclusion() == Some(wanted));
+        let reason = |job: &Job| match &job.phase {
+            JobPhase::Done { reason, .. } => reason.clone(),
+            _ => None,
+        };
+        let cancelled = ended(Conclusion::Cancelled);
+        if let (Some(cancel), Some(_)) = (&self.state.cancelled, cancelled) {
+            let reason = Reason::Cancelled(format!("cancelled by {}", cancel.by));
+            return self.seal(Conclusion::Cancelled, Some(reason), 130);
+        }
+        if let Some(job) = ended(Conclusion::Failure) {
+            let (reason, code) = (reason(job), exit_code(job));
+            return self.seal(Conclusion::Failure, reason, code);
+        }
+        if let Some(job) = cancelled {
+            let reason = reason(job);
+            let code = if reason == Some(Reason::Timeout) { 124 } else { 130 };
+            return self.seal(Conclusion::Cancelled, reason, code);
+        }
+        let skipped = jobs.values().all(|job| job.conclusion() == Some(Conclusion::Skipped));
+        self.seal(if skipped { Conclusion::Skipped } else { Conclusion::Success }, None, 0);
+    }
+}

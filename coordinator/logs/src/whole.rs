@@ -1,0 +1,93 @@
+//! The texts of a whole run: for the Hive CI viewer, and complete.
+
+use bytes::Bytes;
+use futures::{Stream, stream};
+use workflow::plan::{Conclusion, Reason};
+
+use super::{Logs, Positions, act, record, text};
+use domain::run::{End, JobPhase, Phase, State};
+
+impl Logs {
+    /// The text for the viewer of a run whose jobs ended. `full_url` is named where lines are left out.
+    pub async fn act_text(&self, state: &State, full_url: &str) -> anyhow::Result<String> {
+        let planned = state.planned.as_ref();
+        let head = act::Head {
+            workflow: planned.map_or(state.request.workflow.as_str(), |planned| &planned.plan.name),
+            commit: planned.map_or(state.request.commit.as_str(), |planned| &planned.commit),
+            reference: planned.map_or("", |planned| &planned.reference),
+            full_url,
+        };
+        if state.jobs.is_empty() {
+            let end = match &state.phase {
+                Phase::Sealing { end } | Phase::Done { end, .. } => Some(end),
+                Phase::Planning | Phase::Waiting { .. } | Phase::Active => None,
+            };
+            let text = state.message.clone().unwrap_or_else(|| message(end));
+            return Ok(act::render_message(&head, &text));
+        }
+        let mut jobs = Vec::with_capacity(state.jobs.len());
+        for (key, job) in &state.jobs {
+            let raw = planned.and_then(|planned| state.written(planned, job)?.name.as_deref());
+            let mut printed = act::Printed::default();
+            if let Some(attempt) = job.attempts.last() {
+                self.each(&state.id, key, attempt.number, |records| printed.push(records)).await?;
+            }
+            let (conclusion, reason) = match &job.phase {
+                JobPhase::Done { conclusion, reason, .. } => (*conclusion, reason.as_ref().and_then(words)),
+                _ => (Conclusion::Cancelled, None),
+            };
+            jobs.push(act::JobLog {
+                label: act::job_label(&job.id, raw, &job.name, &job.leg),
+                conclusion,
+                reason,
+                printed,
+            });
+        }
+        Ok(act::render(&head, jobs))
+    }
+
+    /// Every line of every attempt so far, as it is read.
+    pub fn full_text(&self, run: &str) -> impl Stream<Item = anyhow::Result<Bytes>> + Send + use<> {
+        let tail = self.tail(run, Positions::default());
+        let start = Some((tail, text::Writer::default(), None::<(String, u32)>));
+        stream::try_unfold(start, async |state| {
+            let Some((mut tail, mut writer, last)) = state else { return Ok(None) };
+            let Some(piece) = tail.read().await? else { return Ok(Some((writer.finish().into(), None))) };
+            let of = (piece.job, piece.attempt);
+            let mut part = String::new();
+            if last.as_ref() != Some(&of) {
+                part.push_str(&writer.finish());
+                part.push_str(&text::Writer::heading(&of.0, of.1));
+            }
+            part.push_str(&writer.write(&record::decode(&piece.bytes).records));
+            Ok(Some((Bytes::from(part), Some((tail, writer, Some(of))))))
+        })
+    }
+}
+
+fn message(end: Option<&End>) -> String {
+    match end {
+        Some(End { conclusion: Conclusion::Success | Conclusion::Skipped, .. }) => "Nothing was to be run.".into(),
+        Some(End { reason: Some(reason), .. }) => words(reason).unwrap_or_else(|| "The run failed.".into()),
+        _ => "The run ended before any job was planned.".into(),
+    }
+}
+
+/// A reason in words; `None` where the failed step has said it.
+fn words(reason: &Reason) -> Option<String> {
+    Some(match reason {
+        Reason::Step => return None,
+        Reason::Timeout => "The time limit was reached.".into(),
+        Reason::OutOfMemory => "The memory limit was reached.".into(),
+        Reason::Processes => "The limit of processes was reached.".into(),
+        Reason::Disk => "The disk limit was reached.".into(),
+        Reason::LogLimit => "The log limit was reached.".into(),
+        Reason::StartFailed(detail) => format!("The container did not start: {detail}"),
+        Reason::PullFailed(detail) => format!("The image could not be had: {detail}"),
+        Reason::SandboxLost(detail) => format!("The container was lost: {detail}"),
+        Reason::WorkerLost(detail) => format!("The worker was lost: {detail}"),
+        Reason::NoWorker(detail) => format!("No worker can take this job: {detail}"),
+        Reason::Cancelled(detail) => format!("Cancelled: {detail}"),
+        Reason::Invalid(detail) => detail.clone(),
+    })
+}

@@ -1,0 +1,333 @@
+//! A pair of events becomes a request.
+
+use indexmap::IndexMap;
+use nostr::{Event, EventId, Keys, PublicKey, SecretKey, nips::nip44};
+use secrecy::SecretString;
+
+use crate::tags;
+use config::Limits;
+use domain::run::{Again, JobSet, Millis, Origin, Repository, Request};
+
+use super::{
+    Ignored, PUBLISHER_SECRET, RUN, Refusal, RefusedRun, Rejection, Secrets, awaits, out_of_bounds, shape::Shape,
+};
+
+/// At most so many relays of a job are kept.
+const RELAYS: usize = 16;
+
+/// Reads a job event (5100) and its run event (5401). Both ids and signatures were checked before.
+///
+/// # Errors
+/// See [`Rejection`]. A refusal carries the publisher key where it came and fits.
+pub fn request(
+    job: &Event,
+    run: &Event,
+    keys: &Keys,
+    limits: &Limits,
+    now: Millis,
+) -> Result<(Request, Secrets), Rejection> {
+    if awaits(job, &keys.public_key(), limits, now)? != run.id {
+        return Err(Rejection::Ignored(Ignored::ForeignRun));
+    }
+    let refuse = |reason: String, publisher: Option<Keys>| {
+        Err(Rejection::Refused(Box::new(Refusal {
+            run: publisher.map(|publisher| RefusedRun { event: run.id.to_hex(), workflow: workflow(run), publisher }),
+            ..Refusal::of_job(job, reason)
+        })))
+    };
+    if run.kind.as_u16() != RUN {
+        return refuse(format!("the `e` tag names an event of kind {}, not a run (kind {RUN})", run.kind), None);
+    }
+    if run.pubkey != job.pubkey {
+        return Err(Rejection::Ignored(Ignored::ForeignRun));
+    }
+    let publisher = match publisher(job, run, keys) {
+        Ok(publisher) => publisher,
+        Err(reason) => return refuse(reason, None),
+    };
+    let pair = Pair { job, run, keys, limits, now };
+    match pair.read(publisher.as_ref()) {
+        Ok((request, values)) => Ok((request, Secrets { publisher, values })),
+        Err(reason) => refuse(reason, publisher),
+    }
+}
+
+/// The publisher key that came with the job. It must be the one that the run names: with any other key the client
+/// would never see the result.
+fn publisher(job: &Event, run: &Event, keys: &Keys) -> Result<Option<Keys>, String> {
+    let sealed = tags::all(job, "secret").find(|tag| tag.get(1).is_some_and(|name| name == PUBLISHER_SECRET));
+    let (Some(tag), Some(named)) = (sealed, tags::first(run, "publisher")) else {
+        return Ok(None);
+    };
+    let text = decrypt(tag, &job.pubkey, keys)?;
+    // `SecretKey::parse` takes 64 hex (Budabit, watcher) and nsec1 (Gitea bridge).
+    let secret = SecretKey::parse(text.trim())
+        .map_err(|_| format!("the secret {PUBLISHER_SECRET} is no key: give 64 hex or nsec1…"))?;
+    let publisher = Keys::new(secret);
+    let named = PublicKey::parse(named).map_err(|_| "the run's `publisher` is no public key (64 hex)".to_owned())?;
+    if publisher.public_key() == named {
+        Ok(Some(publisher))
+    } else {
+        Err(format!("the secret {PUBLISHER_SECRET} is not the key of the run's `publisher`: submit the run again"))
+    }
+}
+
+fn workflow(run: &Event) -> String {
+    tags::first(run, "workflow").unwrap_or_default().to_owned()
+}
+
+fn decrypt(tag: &[String], author: &PublicKey, keys: &Keys) -> Result<String, String> {
+    let name = tag.get(1).map(String::as_str).unwrap_or_default();
+    let payload = tag.get(2).map(String::as_str).unwrap_or_default();
+    nip44::decrypt(keys.secret_key(), author, payload).map_err(|error| {
+        format!("the secret {name} can't be decrypted ({error}): encrypt it with NIP-44 for this pool")
+    })
+}
+
+/// Names and values of `env` tags.
+type Pairs = IndexMap<String, String>;
+
+struct Pair<'a> {
+    job: &'a Event,
+    run: &'a Event,
+    keys: &'a Keys,
+    limits: &'a Limits,
+    now: Millis,
+}
+
+impl Pair<'_> {
+    /// Inputs of a dispatch: tags `input` of the run, a name and a value each. The workflow's rules are theirs.
+    fn inputs(&self) -> Option<Pairs> {
+        let pair = |tag: &[String]| Some((tag.get(1)?.clone(), tag.get(2)?.clone()));
+        let inputs: Pairs = tags::all(self.run, "input").filter_map(pair).take(self.limits.env_pairs).collect();
+        (!inputs.is_empty()).then_some(inputs)
+    }
+
+    fn read(&self, publisher: Option<&Keys>) -> Result<(Request, Vec<(String, SecretString)>), String> {
+        if tags::all(self.job, "payment").next().is_some() {
+            return Err("this pool takes no payment, send the job without one".into());
+        }
+        // The run's age is the job's business: a rerun makes both anew, and the job was looked at.
+        if let Some(reason) = out_of_bounds(self.run, &Limits { age: u64::MAX, ..self.limits.clone() }, self.now) {
+            return Err(reason);
+        }
+        let mut notices = Vec::new();
+        let (given, env) = self.env(&mut notices)?;
+        self.recognise(&given, &mut notices)?;
+        let repository = self.repository(&given)?;
+        // The run's own tags win over the job's environment, which some clients leave out.
+        let or_given = |tag: &str, name: &str| match tags::first(self.run, tag) {
+            Some(value) if !value.is_empty() => value.trim().to_owned(),
+            _ => given.get(name).map(|value| value.trim().to_owned()).unwrap_or_default(),
+        };
+        let commit = or_given("commit", "HIVE_CI_COMMIT").to_ascii_lowercase();
+        if !commit.is_empty() && !(4..=64).contains(&commit.len()) || !commit.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err("the run's `commit` is no commit id: give 40 or 64 hex, or leave it empty".into());
+        }
+        let reference = tags::first(self.run, "ref").filter(|name| !name.is_empty());
+        if reference.is_some_and(|name| !name.starts_with("refs/")) {
+            return Err("the run's `ref` must be a full name such as refs/heads/main".into());
+        }
+        if publisher.is_none() {
+            notices.push(format!(
+                "No result of kind 5402 will be published: the run names no `publisher`, or the job brought no \
+                 {PUBLISHER_SECRET}."
+            ));
+        }
+        let values = self.secrets(&mut notices)?;
+        let relays = list(given.get("HIVE_CI_RELAYS"));
+        let request = Request {
+            id: self.job.id.to_hex(),
+            origin: Origin::HiveCi {
+                run_event: self.run.id.to_hex(),
+                job_event: self.job.id.to_hex(),
+                author: self.job.pubkey.to_hex(),
+                publisher: publisher.map(|keys| keys.public_key().to_hex()),
+                workflow: workflow(self.run),
+                relays,
+            },
+            repository,
+            workflow: or_given("workflow", "HIVE_CI_WORKFLOW"),
+            commit,
+            branch: or_given("branch", "HIVE_CI_BRANCH"),
+            reference: reference.map(str::to_owned),
+            trigger: tags::first(self.run, "trigger").filter(|value| !value.is_empty()).map(str::to_owned),
+            actor: self.job.pubkey.to_hex(),
+            env,
+            notices,
+            inputs: self.inputs(),
+            again: self.again()?,
+            received_at: self.now,
+        };
+        Ok((request, values))
+    }
+
+    /// The earlier run that is asked for again, if any.
+    fn again(&self) -> Result<Option<Again>, String> {
+        let previous = tags::first(self.run, "previous");
+        let asked = tags::all(self.run, "rerun").next();
+        let (previous, asked) = match (previous, asked) {
+            (None, None) => return Ok(None),
+            (Some(previous), Some(asked)) => (previous, asked),
+            _ => return Err("a rerun names the earlier run in `previous` and its jobs in `rerun`: give both".into()),
+        };
+        let jobs = match (asked.get(1).map(String::as_str), asked.get(2).filter(|job| !job.is_empty())) {
+            (Some("all"), None) => JobSet::All,
+            (Some("failed"), None) => JobSet::Failed,
+            (Some("job"), Some(job)) => JobSet::One(job.clone()),
+            _ => return Err("the run's `rerun` is `all`, `failed`, or `job` with the job's id after it".into()),
+        };
+        let previous = EventId::from_hex(previous);
+        let previous = previous.map_err(|_| "the run's `previous` is no event id (64 hex)".to_owned())?;
+        Ok(Some(Again { previous: previous.to_hex(), jobs }))
+    }
+
+    /// A Hive CI job has a known shape, or says whose run it is: users may edit what starts the script.
+    fn recognise(&self, given: &Pairs, notices: &mut Vec<String>) -> Result<(), String> {
+        let same_run = given.get("HIVE_CI_RUN_ID").map(|id| *id == self.run.id.to_hex());
+        match Shape::of(self.job) {
+            Some(shape) => shape.refusal().map_or(Ok(()), |reason| Err(reason.to_owned()))?,
+            None if same_run == Some(true) => {}
+            None => {
+                return Err(
+                    "the job is no Hive CI job: neither its command nor HIVE_CI_RUN_ID belongs to the run".into()
+                );
+            }
+        }
+        if same_run == Some(false) {
+            notices.push("HIVE_CI_RUN_ID names another run than the `e` tag; the `e` tag counts.".into());
+        }
+        Ok(())
+    }
+
+    fn repository(&self, given: &Pairs) -> Result<Repository, String> {
+        let unnamed = || "the run names no repository: give an `a` tag 30617:<owner hex>:<identifier>".to_owned();
+        let tag = tags::all(self.run, "a").next().ok_or_else(unnamed)?;
+        let mut parts = tag.get(1).ok_or_else(unnamed)?.splitn(3, ':');
+        let (Some("30617" | "30618"), Some(owner), Some(identifier)) = (parts.next(), parts.next(), parts.next())
+        else {
+            return Err(unnamed());
+        };
+        let owner = PublicKey::from_hex(owner).map_err(|_| unnamed())?.to_hex();
+        if identifier.is_empty() {
+            return Err(unnamed());
+        }
+        let mut relays: Vec<String> = tag.get(2).filter(|hint| is_relay(hint)).cloned().into_iter().collect();
+        relays.extend(relays_of_url(given.get("HIVE_CI_REPOSITORY").map(String::as_str).unwrap_or_default()));
+        relays.extend(list(given.get("HIVE_CI_RELAYS")));
+        Ok(Repository {
+            address: format!("30617:{owner}:{identifier}"),
+            owner,
+            identifier: identifier.to_owned(),
+            relays: distinct(relays),
+        })
+    }
+
+    /// The `HIVE_CI_` values, and what is left for the workflow.
+    fn env(&self, notices: &mut Vec<String>) -> Result<(Pairs, Pairs), String> {
+        let pairs = tags::all(self.job, "env").count();
+        if pairs > self.limits.env_pairs {
+            return Err(format!("the job has {pairs} env pairs, this pool takes at most {}", self.limits.env_pairs));
+        }
+        let (mut given, mut env) = (IndexMap::new(), IndexMap::new());
+        for tag in tags::all(self.job, "env") {
+            let name = tag.get(1).map(String::as_str).unwrap_or_default();
+            let value = tag.get(2).cloned().unwrap_or_default();
+            if value.len() > self.limits.env_value {
+                return Err(too_long("env", name, value.len(), self.limits.env_value));
+            }
+            if name.starts_with("HIVE_CI_") {
+                given.insert(name.to_owned(), value);
+            } else if let Some(notice) = unusable("env", name) {
+                notices.push(notice);
+            } else {
+                env.insert(name.to_owned(), value);
+            }
+        }
+        Ok((given, env))
+    }
+
+    fn secrets(&self, notices: &mut Vec<String>) -> Result<Vec<(String, SecretString)>, String> {
+        let count = tags::all(self.job, "secret").count();
+        if count > self.limits.env_pairs {
+            return Err(format!("the job has {count} secrets, this pool takes at most {}", self.limits.env_pairs));
+        }
+        let mut values: IndexMap<String, SecretString> = IndexMap::new();
+        for tag in tags::all(self.job, "secret") {
+            let name = tag.get(1).map(String::as_str).unwrap_or_default();
+            if name == PUBLISHER_SECRET {
+                continue;
+            }
+            if let Some(notice) = unusable("secret", name) {
+                notices.push(notice);
+                continue;
+            }
+            let value = decrypt(tag, &self.job.pubkey, self.keys)?;
+            if value.len() > self.limits.env_value {
+                return Err(too_long("secret", name, value.len(), self.limits.env_value));
+            }
+            if value.contains('\0') {
+                return Err(format!("the secret {name} holds the character U+0000, which no environment can hold"));
+            }
+            values.insert(name.to_owned(), SecretString::from(value));
+        }
+        Ok(values.into_iter().collect())
+    }
+}
+
+fn too_long(what: &str, name: &str, bytes: usize, limit: usize) -> String {
+    format!("the {what} {} has {bytes} bytes, this pool takes at most {limit}", shown(name))
+}
+
+/// A name as far as a message can show it.
+fn shown(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(60).collect()
+}
+
+/// Names that are not the author's to set: they steer the runner, or the programs it starts.
+const RESERVED: [&str; 11] =
+    ["BASH_ENV", "CI", "ENV", "HOME", "HOSTNAME", "NODE_OPTIONS", "PATH", "PWD", "SHELL", "TMPDIR", "USER"];
+/// Beginnings of such names.
+const RESERVED_PREFIXES: [&str; 6] = ["ACTIONS_", "GITHUB_", "HIVE_CI_", "LD_", "LONGSHORE_", "RUNNER_"];
+
+/// Why a name of an env pair or secret is ignored, as a notice for the log.
+fn unusable(what: &str, name: &str) -> Option<String> {
+    let upper = name.to_ascii_uppercase();
+    let word = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if name.is_empty() || name.len() > 256 || !word || name.starts_with(|c: char| c.is_ascii_digit()) {
+        return Some(format!("The {what} `{}` was ignored: a name has letters, digits and `_`.", shown(name)));
+    }
+    let reserved = RESERVED.contains(&upper.as_str()) || RESERVED_PREFIXES.iter().any(|p| upper.starts_with(p));
+    reserved.then(|| format!("The {what} `{name}` was ignored: the name is reserved."))
+}
+
+fn is_relay(url: &str) -> bool {
+    url.len() <= 256 && (url.starts_with("wss://") || url.starts_with("ws://"))
+}
+
+fn list(value: Option<&String>) -> Vec<String> {
+    let urls = value.map(String::as_str).unwrap_or_default().split(',').map(str::trim);
+    distinct(urls.filter(|url| is_relay(url)).map(str::to_owned))
+}
+
+/// Relays of `nostr://<npub>/<relay>/…/<d>`, each a percent-encoded segment.
+fn relays_of_url(url: &str) -> Vec<String> {
+    let decoded =
+        |segment: &str| url::form_urlencoded::parse(segment.as_bytes()).next().map(|(key, _)| key.into_owned());
+    let segments = url.strip_prefix("nostr://").unwrap_or_default().split('/').skip(1);
+    segments.filter_map(decoded).filter(|relay| is_relay(relay)).collect()
+}
+
+fn distinct(urls: impl IntoIterator<Item = String>) -> Vec<String> {
+    let urls: indexmap::IndexSet<String> = urls.into_iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
+    urls.into_iter().take(RELAYS).collect()
+}
+
+/// Relays that a job names, where its run event may be found.
+pub fn relays_named(job: &Event) -> Vec<String> {
+    let given =
+        |name: &str| tags::all(job, "env").find(|tag| tag.get(1).is_some_and(|n| n == name)).and_then(|tag| tag.get(2));
+    let hint = tags::all(job, "e").filter_map(|tag| tag.get(2)).filter(|hint| is_relay(hint)).cloned();
+    let url = given("HIVE_CI_REPOSITORY").map(String::as_str).unwrap_or_default();
+    distinct(hint.chain(relays_of_url(url)).chain(list(given("HIVE_CI_RELAYS"))))
+}

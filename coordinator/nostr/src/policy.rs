@@ -1,0 +1,191 @@
+//! Who may run.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use anyhow::Context;
+use nostr::{Event, Filter, FromBech32, Kind, PublicKey, nips::nip01::Coordinate, nips::nip19::Nip19Coordinate};
+use nostr_sdk::pool::relay::ReqExitPolicy;
+
+use super::{relays::Relays, routes::newest, tags};
+
+/// How long relays may take to give the list.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// A decision about an author.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement {
+    /// May run.
+    Allowed,
+    /// It depends on who maintains the repository: ask again with them.
+    AskMaintainers,
+    /// May not, with the reason for the author.
+    Refused(String),
+}
+
+/// The configured policy. Clones share the list.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    everyone: bool,
+    maintainers: bool,
+    keys: HashSet<String>,
+    list: Option<List>,
+}
+
+#[derive(Debug, Clone)]
+struct List {
+    address: Coordinate,
+    newest: Arc<RwLock<Option<Event>>>,
+}
+
+impl Policy {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// A key or the list's address can't be read.
+    pub fn new(config: &config::Policy) -> anyhow::Result<Self> {
+        let key = |text: &String| {
+            let key = PublicKey::parse(text);
+            Ok(key
+                .with_context(|| format!("policy.pubkeys: `{text}` is no public key, give npub1… or 64 hex"))?
+                .to_hex())
+        };
+        let list = config.list.as_deref().map(address).transpose()?;
+        Ok(Self {
+            everyone: config.everyone,
+            maintainers: config.maintainers,
+            keys: config.pubkeys.iter().map(key).collect::<anyhow::Result<_>>()?,
+            list: list.map(|address| List { address, newest: Arc::default() }),
+        })
+    }
+
+    /// Whether `author` (64 hex) may run; `maintainers` (64 hex each) of the repository once they are known.
+    pub fn judge(&self, author: &str, maintainers: Option<&[String]>) -> Judgement {
+        if self.everyone || self.keys.contains(author) || self.listed(author) {
+            return Judgement::Allowed;
+        }
+        match maintainers {
+            None if self.maintainers => Judgement::AskMaintainers,
+            Some(keys) if self.maintainers && keys.iter().any(|key| key == author) => Judgement::Allowed,
+            _ => Judgement::Refused(format!("{author} may not run here: ask the operator of this pool to add the key")),
+        }
+    }
+
+    fn listed(&self, author: &str) -> bool {
+        let Some(list) = &self.list else { return false };
+        let newest = list.newest.read().unwrap_or_else(PoisonError::into_inner);
+        newest
+            .as_ref()
+            .is_some_and(|event| tags::all(event, "p").any(|tag| tag.get(1).is_some_and(|key| key == author)))
+    }
+
+    /// What to subscribe to, so that a new list holds for the next job.
+    pub fn filter(&self) -> Option<Filter> {
+        self.list.as_ref().map(|list| {
+            let Coordinate { kind, public_key, identifier } = &list.address;
+            Filter::new().kind(*kind).author(*public_key).identifier(identifier)
+        })
+    }
+
+    /// Takes a verified event that may be a newer list. Returns whether it was.
+    pub fn offer(&self, event: Event) -> bool {
+        let Some(list) = &self.list else { return false };
+        let Coordinate { kind, public_key, identifier } = &list.address;
+        if event.kind != *kind || event.tags.identifier() != Some(identifier.as_str()) {
+            return false;
+        }
+        let mut current = list.newest.write().unwrap_or_else(PoisonError::into_inner);
+        let offered = event.id;
+        *current = newest(current.take().into_iter().chain([event]).collect(), public_key);
+        current.as_ref().is_some_and(|event| event.id == offered)
+    }
+
+    /// Fetches the list, at start.
+    pub async fn load(&self, relays: &Relays, urls: &[String]) {
+        let Some(filter) = self.filter() else { return };
+        for event in relays.fetch(urls, &filter, ReqExitPolicy::ExitOnEOSE, WAIT).await {
+            self.offer(event);
+        }
+    }
+}
+
+/// Reads `30000:<hex>:<d>` or naddr1….
+fn address(text: &str) -> anyhow::Result<Coordinate> {
+    let text = text.trim().trim_start_matches("nostr:");
+    let found = Coordinate::parse(text).ok().or_else(|| Some(Nip19Coordinate::from_bech32(text).ok()?.coordinate));
+    found
+        .filter(|address| address.kind == Kind::FollowSet)
+        .with_context(|| format!("policy.list: `{text}` is no list of keys, give 30000:<hex>:<d> or its naddr1…"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use nostr::{EventBuilder, Keys, Tag, Timestamp, ToBech32};
+
+    use super::*;
+
+    #[test]
+    fn each_rule_of_the_policy_lets_its_own_in() {
+        let (named, maintainer, stranger) = (Keys::generate(), Keys::generate(), Keys::generate());
+        let hex = |keys: &Keys| keys.public_key().to_hex();
+        let policy = Policy::new(&config::Policy {
+            pubkeys: vec![named.public_key().to_bech32().unwrap()],
+            maintainers: true,
+            ..config::Policy::default()
+        })
+        .unwrap();
+        let maintainers = [hex(&maintainer)];
+        assert_eq!(policy.judge(&hex(&named), None), Judgement::Allowed);
+        assert_eq!(policy.judge(&hex(&maintainer), None), Judgement::AskMaintainers);
+        assert_eq!(policy.judge(&hex(&maintainer), Some(&maintainers)), Judgement::Allowed);
+        assert!(matches!(policy.judge(&hex(&stranger), Some(&maintainers)), Judgement::Refused(_)));
+        let nobody = Policy::new(&config::Policy::default()).unwrap();
+        assert!(matches!(nobody.judge(&hex(&named), None), Judgement::Refused(_)));
+        let everyone = Policy::new(&config::Policy { everyone: true, ..config::Policy::default() }).unwrap();
+        assert_eq!(everyone.judge(&hex(&stranger), None), Judgement::Allowed);
+    }
+
+    #[test]
+    fn t53_a_newer_list_holds_for_the_next_job() {
+        let (operator, user) = (Keys::generate(), Keys::generate());
+        let policy = Policy::new(&config::Policy {
+            list: Some(format!("30000:{}:friends", operator.public_key())),
+            ..config::Policy::default()
+        })
+        .unwrap();
+        let list = |keys: &Keys, at: u64, people: &[PublicKey]| {
+            EventBuilder::new(Kind::FollowSet, "")
+                .tag(Tag::identifier("friends"))
+                .tags(people.iter().map(|key| Tag::public_key(*key)))
+                .custom_created_at(Timestamp::from(at))
+                .sign_with_keys(keys)
+                .unwrap()
+        };
+        let user = user.public_key();
+        let judged = || policy.judge(&user.to_hex(), None);
+        assert!(!policy.offer(list(&Keys::generate(), 9, &[user])), "somebody else's list of the same name");
+        assert!(matches!(judged(), Judgement::Refused(_)));
+        assert!(policy.offer(list(&operator, 5, &[user])));
+        assert_eq!(judged(), Judgement::Allowed);
+        assert!(!policy.offer(list(&operator, 4, &[])), "an older list");
+        assert_eq!(judged(), Judgement::Allowed);
+        assert!(policy.offer(list(&operator, 6, &[])));
+        assert!(matches!(judged(), Judgement::Refused(_)));
+    }
+
+    #[test]
+    fn a_wrong_key_or_address_names_the_setting() {
+        let wrong = [
+            config::Policy { pubkeys: vec!["npub1nonsense".into()], ..config::Policy::default() },
+            config::Policy { list: Some("30023:aa:x".into()), ..config::Policy::default() },
+        ];
+        for (config, name) in wrong.iter().zip(["policy.pubkeys", "policy.list"]) {
+            assert!(Policy::new(config).unwrap_err().to_string().contains(name));
+        }
+    }
+}

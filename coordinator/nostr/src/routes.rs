@@ -1,0 +1,182 @@
+//! Where answers go: our write relays, and in bounded number the job's, the repository's and the author's.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use nostr::{Event, Filter, Kind, PublicKey};
+use nostr_sdk::pool::relay::ReqExitPolicy;
+
+use domain::run::{Millis, Origin, Request};
+use store::RelayClass;
+
+use super::{
+    Clock,
+    hive_ci::Refusal,
+    intake::Reach,
+    relays::{Relays, normal},
+    tags,
+};
+
+/// At most so many relays of others get an event.
+const OTHERS: usize = 12;
+/// At most so many read relays of an author.
+const OF_AUTHOR: usize = 4;
+/// An author's relay list is asked for again after this time (ms).
+const FRESH: Millis = 3_600_000;
+/// Authors remembered.
+const AUTHORS: usize = 10_000;
+/// How long relays may take to answer.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Finds the relays of an answer. Clones share what is known.
+#[derive(Debug, Clone)]
+pub struct Routes {
+    relays: Relays,
+    own: Vec<String>,
+    asked: Vec<String>,
+    clock: Clock,
+    authors: Arc<Mutex<HashMap<String, Known>>>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    read: Vec<String>,
+    at: Millis,
+}
+
+impl Routes {
+    /// `config` names our own relays.
+    pub fn new(relays: Relays, config: &config::Relays, clock: Clock) -> Self {
+        let own = config.write.iter().filter_map(|url| normal(url)).collect();
+        let asked = config.read.iter().chain(&config.index).chain(&config.lookup).cloned().collect();
+        Self { relays, own, asked, clock, authors: Arc::default() }
+    }
+
+    /// Our write relays alone.
+    pub fn own(&self) -> Vec<(String, RelayClass)> {
+        self.own.iter().map(|url| (url.clone(), RelayClass::Own)).collect()
+    }
+
+    /// The relays of an answer to a request; `repository` are the relays of its announcement. Waits for nothing: an
+    /// author whose relay list (NIP-65) is unknown is looked up for the next answer.
+    pub fn to(&self, request: &Request, repository: &[String]) -> Vec<(String, RelayClass)> {
+        let (named, author): (&[String], _) = match &request.origin {
+            Origin::HiveCi { relays, author, .. } => (relays, Some(author)),
+            Origin::Api => (&[], None),
+        };
+        let read = author.map(|author| self.read_relays(author)).unwrap_or_default();
+        let others = named.iter().chain(repository).chain(&request.repository.relays).chain(&read);
+        self.merge(others)
+    }
+
+    /// The relays of a refusal.
+    pub fn of_refusal(&self, refusal: &Refusal, reach: Reach) -> Vec<(String, RelayClass)> {
+        match reach {
+            Reach::OwnRelays => self.own(),
+            Reach::Everywhere => {
+                let read = self.read_relays(&refusal.author);
+                self.merge(refusal.relays.iter().chain(&read))
+            }
+        }
+    }
+
+    fn merge<'a>(&self, others: impl Iterator<Item = &'a String>) -> Vec<(String, RelayClass)> {
+        let mut all = self.own();
+        for url in others.filter_map(|url| normal(url)) {
+            if all.len() >= self.own.len() + OTHERS {
+                break;
+            }
+            if !all.iter().any(|(known, _)| *known == url) {
+                all.push((url, RelayClass::Other));
+            }
+        }
+        all
+    }
+
+    fn read_relays(&self, author: &str) -> Vec<String> {
+        let now = (self.clock)();
+        let mut authors = self.authors.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = authors.get(author).cloned();
+        if known.as_ref().is_none_or(|known| known.at + FRESH < now) {
+            if authors.len() >= AUTHORS {
+                authors.clear();
+            }
+            let read = known.as_ref().map(|known| known.read.clone()).unwrap_or_default();
+            authors.insert(author.to_owned(), Known { read, at: now });
+            tokio::spawn(self.clone().look_up(author.to_owned()));
+        }
+        known.map(|known| known.read).unwrap_or_default()
+    }
+
+    async fn look_up(self, author: String) {
+        let Ok(key) = PublicKey::from_hex(&author) else { return };
+        let filter = Filter::new().kind(Kind::RelayList).author(key);
+        let found = self.relays.fetch(&self.asked, &filter, ReqExitPolicy::ExitOnEOSE, WAIT).await;
+        let Some(newest) = newest(found, &key) else { return };
+        let read = read_relays(&newest);
+        let at = (self.clock)();
+        self.authors.lock().unwrap_or_else(PoisonError::into_inner).insert(author, Known { read, at });
+    }
+}
+
+/// The newest of replaceable events by `author`; of equally old ones the lowest id (NIP-01).
+pub(super) fn newest(events: Vec<Event>, author: &PublicKey) -> Option<Event> {
+    let by_author = events.into_iter().filter(|event| event.pubkey == *author);
+    by_author.max_by(|a, b| a.created_at.cmp(&b.created_at).then_with(|| b.id.cmp(&a.id)))
+}
+
+/// Relays an author reads (NIP-65): `r` tags without a marker, or with `read`.
+fn read_relays(list: &Event) -> Vec<String> {
+    let read = tags::all(list, "r").filter(|tag| tag.get(2).is_none_or(|marker| marker == "read"));
+    read.filter_map(|tag| tag.get(1)).filter_map(|url| normal(url)).take(OF_AUTHOR).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use nostr::{EventBuilder, Keys, Tag, Timestamp};
+
+    use super::*;
+
+    fn list(keys: &Keys, at: u64, tags: &[&[&str]]) -> Event {
+        EventBuilder::new(Kind::RelayList, "")
+            .tags(tags.iter().map(|tag| Tag::parse(tag.iter().copied()).unwrap()))
+            .custom_created_at(Timestamp::from(at))
+            .sign_with_keys(keys)
+            .unwrap()
+    }
+
+    #[test]
+    fn an_authors_read_relays_are_those_without_marker_or_marked_read() {
+        let keys = Keys::generate();
+        let event = list(
+            &keys,
+            1,
+            &[
+                &["r", "wss://a.example/"],
+                &["r", "wss://b.example", "write"],
+                &["r", "wss://c.example", "read"],
+                &["r", "nonsense"],
+            ],
+        );
+        assert_eq!(read_relays(&event), ["wss://a.example", "wss://c.example"]);
+        let newer = list(&keys, 2, &[]);
+        let foreign = list(&Keys::generate(), 3, &[]);
+        assert_eq!(newest(vec![event, newer.clone(), foreign], &keys.public_key()), Some(newer));
+    }
+
+    #[tokio::test]
+    async fn others_are_capped_and_our_own_come_first() {
+        let config = config::Relays { write: vec!["wss://own.example/".into()], ..config::Relays::default() };
+        let routes = Routes::new(Relays::new(&Keys::generate(), &config), &config, || 0);
+        let many: Vec<String> = (0..40).map(|n| format!("wss://r{n}.example")).chain(["http://x".into()]).collect();
+        let to = routes.merge(many.iter().chain(["wss://own.example".to_owned()].iter()));
+        assert_eq!(to.len(), 1 + OTHERS);
+        assert_eq!(to[0], ("wss://own.example".to_owned(), RelayClass::Own));
+        assert!(to[1..].iter().all(|(_, class)| *class == RelayClass::Other));
+    }
+}

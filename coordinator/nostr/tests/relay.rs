@@ -1,0 +1,385 @@
+//! Intake and outbox against real relays over websockets.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use config::{self, Config};
+use domain::run::{End, Millis, Request, SealedLog, Update};
+use futures::future::BoxFuture;
+use nostr::{Event, EventBuilder, Keys, Kind, PublicKey, Tag, nips::nip44, util::BoxedFuture};
+use nostr_client::{
+    hive_ci::{self, Draft, Refusal, Secrets},
+    intake::{Desk, Intake, Reach},
+    policy::Policy,
+    publish::{Publisher, PublisherKeys, outgoing},
+    relays::{Answer, Relays},
+};
+use nostr_relay_builder::{
+    LocalRelay, RelayBuilder,
+    builder::{PolicyResult, RelayBuilderNip42, RelayBuilderNip42Mode, WritePolicy},
+};
+use nostr_sdk::Client;
+use store::{Batch, Notice, RelayClass, Store};
+use tokio::sync::mpsc;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn now() -> Millis {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
+async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LIMIT, future).await.unwrap_or_else(|_| panic!("{what} took longer than {LIMIT:?}"))
+}
+
+/// Remembers what a relay was given, in order.
+#[derive(Debug, Clone)]
+struct Arrivals(mpsc::UnboundedSender<Event>);
+
+impl WritePolicy for Arrivals {
+    fn admit_event<'a>(&'a self, event: &'a Event, _: &'a SocketAddr) -> BoxedFuture<'a, PolicyResult> {
+        self.0.send(event.clone()).ok();
+        Box::pin(async { PolicyResult::Accept })
+    }
+}
+
+async fn relay() -> (LocalRelay, String) {
+    started(RelayBuilder::default()).await
+}
+
+async fn started(builder: RelayBuilder) -> (LocalRelay, String) {
+    let relay = LocalRelay::new(builder);
+    relay.run().await.unwrap();
+    let url = relay.url().await.to_string();
+    (relay, url)
+}
+
+async fn publish(urls: &[String], event: &Event) {
+    let client = Client::new(Keys::generate());
+    for url in urls {
+        client.add_relay(url).await.unwrap();
+    }
+    client.connect().await;
+    assert_eq!(client.send_event(event).await.unwrap().success.len(), urls.len());
+    client.shutdown().await;
+}
+
+fn tags<const N: usize>(tags: [&[&str]; N]) -> Vec<Tag> {
+    tags.into_iter().map(|tag| Tag::parse(tag.iter().copied()).unwrap()).collect()
+}
+
+/// The pair as Budabit sends it.
+fn pair(author: &Keys, pool: &PublicKey) -> (Event, Event) {
+    let publisher = Keys::generate();
+    let key = publisher.secret_key().to_secret_hex();
+    let sealed = nip44::encrypt(author.secret_key(), pool, key, nip44::Version::V2).unwrap();
+    let run = EventBuilder::new(Kind::from(hive_ci::RUN), "")
+        .tags(tags([
+            &["a", &format!("30617:{}:repo", author.public_key())],
+            &["workflow", ".github/workflows/ci.yml"],
+            &["publisher", &publisher.public_key().to_hex()],
+        ]))
+        .sign_with_keys(author)
+        .unwrap();
+    let job = EventBuilder::new(Kind::from(hive_ci::JOB), "")
+        .tags(tags([
+            &["p", &pool.to_hex()],
+            &["e", &run.id.to_hex()],
+            &["cmd", "bash"],
+            &["args", "-c", "curl -fsSL x -o /tmp/run-workflow.sh"],
+            &["secret", "HIVE_CI_NSEC", &sealed],
+        ]))
+        .sign_with_keys(author)
+        .unwrap();
+    (run, job)
+}
+
+/// What intake handed in.
+#[derive(Debug, PartialEq, Eq)]
+enum Handed {
+    Accepted(String),
+    Refused(String, Reach),
+    Cancelled(String, String),
+}
+
+/// Stores as `serve` does and tells the test.
+struct TestDesk {
+    store: Store,
+    handed: mpsc::UnboundedSender<Handed>,
+    live: Arc<Mutex<Vec<String>>>,
+}
+
+impl Desk for TestDesk {
+    fn accept(&self, request: Request, _: Secrets, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
+        Box::pin(async move {
+            self.store.commit(settle).await?;
+            self.live.lock().unwrap().push(request.id.clone());
+            self.handed.send(Handed::Accepted(request.id)).ok();
+            Ok(())
+        })
+    }
+
+    fn refuse(&self, refusal: Refusal, reach: Reach, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
+        Box::pin(async move {
+            self.store.commit(settle).await?;
+            self.handed.send(Handed::Refused(refusal.reason, reach)).ok();
+            Ok(())
+        })
+    }
+
+    fn cancel<'a>(&'a self, job_event: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(async move {
+            self.handed.send(Handed::Cancelled(job_event.into(), by.into())).ok();
+            Ok(())
+        })
+    }
+
+    fn live(&self) -> BoxFuture<'_, anyhow::Result<Vec<String>>> {
+        Box::pin(async { Ok(self.live.lock().unwrap().clone()) })
+    }
+}
+
+struct Heard {
+    handed: mpsc::UnboundedReceiver<Handed>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Heard {
+    fn start(pool: &Keys, config: Config, store: &Store) -> Self {
+        let (sender, handed) = mpsc::unbounded_channel();
+        let desk = TestDesk { store: store.clone(), handed: sender, live: Arc::default() };
+        let relays = Relays::new(pool, &config.relays);
+        let policy = Policy::new(&config.policy).unwrap();
+        let intake = Intake::new(pool.clone(), Arc::new(config), store.clone(), relays, policy, desk, now);
+        let task = tokio::spawn(async move { intake.run().await.unwrap() });
+        Self { handed, task }
+    }
+
+    async fn next(&mut self) -> Handed {
+        soon("intake", self.handed.recv()).await.unwrap()
+    }
+}
+
+fn hearing(read: Vec<String>) -> Config {
+    Config { relays: config::Relays { read, allow_private: true, ..config::Relays::default() }, ..Config::default() }
+}
+
+#[tokio::test]
+async fn t11_t12_a_pair_is_taken_once_in_either_order_from_every_relay_and_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("db")).await.unwrap();
+    let ((_a, a), (_b, b)) = (relay().await, relay().await);
+    let both = [a.clone(), b.clone()];
+    let (pool, author) = (Keys::generate(), Keys::generate());
+    let us = pool.public_key();
+    let mut heard = Heard::start(&pool, hearing(both.to_vec()), &store);
+
+    let (run, job) = pair(&author, &us);
+    publish(&both, &run).await;
+    publish(&both, &job).await;
+    assert_eq!(heard.next().await, Handed::Accepted(job.id.to_hex()));
+
+    let (late_run, early_job) = pair(&author, &us);
+    publish(&both, &early_job).await;
+    // The job waits in the store before its run exists on any relay.
+    soon("parking", async {
+        while store.parked_for(&late_run.id.to_hex()).await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    publish(&both, &late_run).await;
+    assert_eq!(heard.next().await, Handed::Accepted(early_job.id.to_hex()), "and the first one not again");
+
+    heard.task.abort();
+    let mut heard = Heard::start(&pool, hearing(both.to_vec()), &store);
+    let (run, job) = pair(&author, &us);
+    publish(&both, &run).await;
+    publish(&both, &job).await;
+    assert_eq!(heard.next().await, Handed::Accepted(job.id.to_hex()), "relays gave the older ones again in vain");
+    heard.task.abort();
+}
+
+#[tokio::test]
+async fn t29_t31_cancels_by_5102_and_by_deletion_are_heard() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("db")).await.unwrap();
+    let (_relay, url) = relay().await;
+    let urls = [url];
+    let (pool, author) = (Keys::generate(), Keys::generate());
+    let mut heard = Heard::start(&pool, hearing(urls.to_vec()), &store);
+    let (run, job) = pair(&author, &pool.public_key());
+    publish(&urls, &run).await;
+    publish(&urls, &job).await;
+    assert_eq!(heard.next().await, Handed::Accepted(job.id.to_hex()));
+    let (id, by) = (job.id.to_hex(), author.public_key().to_hex());
+    let cancel = EventBuilder::new(Kind::from(hive_ci::CANCEL), "")
+        .tags(tags([&["e", &id], &["p", &pool.public_key().to_hex()]]))
+        .sign_with_keys(&author)
+        .unwrap();
+    publish(&urls, &cancel).await;
+    assert_eq!(heard.next().await, Handed::Cancelled(id.clone(), by.clone()));
+    let deletion =
+        EventBuilder::new(Kind::EventDeletion, "").tags(tags([&["e", &id]])).sign_with_keys(&author).unwrap();
+    publish(&urls, &deletion).await;
+    assert_eq!(heard.next().await, Handed::Cancelled(id, by));
+    heard.task.abort();
+}
+
+#[tokio::test]
+async fn t11_a_job_whose_run_never_comes_is_refused_and_beyond_the_rate_one_answer_is_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("db")).await.unwrap();
+    let (_relay, url) = relay().await;
+    let urls = [url];
+    let (pool, author) = (Keys::generate(), Keys::generate());
+    let mut config = hearing(urls.to_vec());
+    config.queue.pair = 1;
+    config.limits.author_per_minute = 1;
+    let mut heard = Heard::start(&pool, config, &store);
+    let mut jobs = Vec::new();
+    for _ in 0..3 {
+        let (_, job) = pair(&author, &pool.public_key());
+        publish(&urls, &job).await;
+        jobs.push(job);
+    }
+    let mut answers = [heard.next().await, heard.next().await];
+    answers.sort_by_key(|answer| matches!(answer, Handed::Refused(_, Reach::OwnRelays)));
+    let [Handed::Refused(lost, Reach::Everywhere), Handed::Refused(rate, Reach::OwnRelays)] = answers else {
+        panic!("{answers:?}")
+    };
+    assert!(lost.contains("came to none of our relays"), "{lost}");
+    assert!(rate.contains("more than 1 jobs in a minute"), "{rate}");
+    soon("counting the third", async {
+        for job in &jobs {
+            while !store.seen(&job.id.to_hex()).await.unwrap() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    })
+    .await;
+    assert!(heard.handed.try_recv().is_err(), "the third is not answered");
+    heard.task.abort();
+}
+
+#[tokio::test]
+async fn a_relay_that_asks_who_we_are_is_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("db")).await.unwrap();
+    let nip42 = RelayBuilderNip42 { mode: RelayBuilderNip42Mode::Both };
+    let (_relay, url) = started(RelayBuilder::default().nip42(nip42)).await;
+    let urls = [url];
+    let (pool, author) = (Keys::generate(), Keys::generate());
+    let mut heard = Heard::start(&pool, hearing(urls.to_vec()), &store);
+    let (run, job) = pair(&author, &pool.public_key());
+    publish(&urls, &run).await;
+    publish(&urls, &job).await;
+    assert_eq!(heard.next().await, Handed::Accepted(job.id.to_hex()));
+    heard.task.abort();
+
+    let config = config::Relays { write: urls.to_vec(), allow_private: true, ..config::Relays::default() };
+    let relays = Relays::new(&pool, &config);
+    assert_eq!(relays.send(&urls[0], &job).await, Answer::Taken, "it has the event from before");
+}
+
+/// Holds the key of one run.
+struct OneKey(Keys);
+
+impl PublisherKeys for OneKey {
+    fn publisher<'a>(&'a self, run: &'a str) -> BoxFuture<'a, anyhow::Result<Option<Keys>>> {
+        Box::pin(async move { Ok((run == "run").then(|| self.0.clone())) })
+    }
+}
+
+#[tokio::test]
+async fn t33_a_relay_that_comes_back_gets_the_same_events_in_order_and_delays_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("db")).await.unwrap();
+    let (to_up, mut up) = mpsc::unbounded_channel();
+    let first = LocalRelay::new(RelayBuilder::default().write_policy(Arrivals(to_up)));
+    first.run().await.unwrap();
+    let up_url = first.url().await.to_string().trim_end_matches('/').to_owned();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let down_url = format!("ws://{free}");
+
+    let (pool, publisher, author) = (Keys::generate(), Keys::generate(), Keys::generate());
+    let (_, job) = pair(&author, &pool.public_key());
+    let drafts = drafts_of_a_run(&pool, &publisher, &author, &job);
+    let targets = [(up_url.clone(), RelayClass::Own), (down_url.clone(), RelayClass::Own)];
+    let batch: Batch = drafts.iter().map(|draft| outgoing(draft, &targets, Some("run"), now())).collect();
+    store.commit(batch).await.unwrap();
+    let ids: Vec<String> = drafts.iter().map(|draft| draft.event.clone().id().to_hex()).collect();
+
+    let config = config::Relays { write: vec![up_url, down_url], allow_private: true, ..config::Relays::default() };
+    let start = |keys: OneKey| {
+        let relays = Relays::new(&pool, &config);
+        tokio::spawn(Publisher::new(pool.clone(), store.clone(), relays, keys, now).run())
+    };
+    let sender = start(OneKey(publisher.clone()));
+    let mut taken = Vec::new();
+    for _ in &ids {
+        taken.push(soon("the relay that is up", up.recv()).await.unwrap());
+    }
+    assert_eq!(taken.iter().map(|event| event.id.to_hex()).collect::<Vec<_>>(), ids, "the other relay is still down");
+
+    // Killed, and the publisher key erased: what was signed is sent with the same id and signature.
+    sender.abort();
+    let mut notices = store.subscribe();
+    let sender = start(OneKey(Keys::generate()));
+    let (to_down, mut down) = mpsc::unbounded_channel();
+    let second = LocalRelay::new(RelayBuilder::default().port(free.port()).write_policy(Arrivals(to_down)));
+    second.run().await.unwrap();
+    let mut late = Vec::new();
+    for _ in &ids {
+        late.push(soon("the relay that came back", down.recv()).await.unwrap());
+    }
+    assert_eq!(late, taken);
+    soon("the end of the outbox", async {
+        while !store.outbox_pending().await.unwrap().is_empty() {
+            tokio::select! {
+                notice = notices.recv() => drop::<Result<Notice, _>>(notice),
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            }
+        }
+    })
+    .await;
+    sender.abort();
+}
+
+fn drafts_of_a_run(pool: &Keys, publisher: &Keys, author: &Keys, job: &Event) -> Vec<Draft> {
+    let request = Request {
+        id: job.id.to_hex(),
+        origin: domain::run::Origin::HiveCi {
+            run_event: "ab".repeat(32),
+            job_event: job.id.to_hex(),
+            author: author.public_key().to_hex(),
+            publisher: Some(publisher.public_key().to_hex()),
+            workflow: ".github/workflows/ci.yml".into(),
+            relays: Vec::new(),
+        },
+        repository: domain::run::Repository::default(),
+        workflow: String::new(),
+        commit: String::new(),
+        branch: String::new(),
+        reference: None,
+        trigger: None,
+        actor: author.public_key().to_hex(),
+        env: indexmap::IndexMap::new(),
+        notices: Vec::new(),
+        inputs: None,
+        again: None,
+        received_at: now(),
+    };
+    let stamp = now() / 1000;
+    let end = End { conclusion: workflow::plan::Conclusion::Success, reason: None, exit_code: 0, at: now() };
+    let (log, supplied) = (SealedLog::default(), Vec::new());
+    let finished = Update::Finished { stamp: stamp + 2, end, log, duration_s: 1, supplied };
+    [Update::Queued { stamp }, Update::Running { stamp: stamp + 1 }, finished]
+        .iter()
+        .flat_map(|update| hive_ci::report("run", &request, update, &pool.public_key()))
+        .collect()
+}

@@ -1,0 +1,100 @@
+//! What a repository says for itself, in [`PATH`] at a commit that its maintainers stand for.
+
+use workflow::yaml::{self, Limits, MergeKeys};
+
+use config::Definitions;
+
+/// Where it stands.
+pub const PATH: &str = ".github/longshore.yml";
+
+/// A small file.
+const LIMITS: Limits = Limits { bytes: 64 * 1024, depth: 10, nodes: 1000 };
+
+/// A repository's own configuration.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Own {
+    /// What definitions may do; `None`: as the pool has it.
+    pub definitions: Option<Definitions>,
+}
+
+impl Own {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// It says something that it can't say; the text names the place.
+    pub fn read(text: &str) -> Result<Self, String> {
+        let stream = yaml::read(text, LIMITS, MergeKeys::Keep);
+        let at = |span: yaml::Span, why: &str| format!("{PATH}:{}:{}: error: {why}", span.line, span.column);
+        if let Some(problem) = stream.problems.first() {
+            return Err(at(problem.span, &problem.message));
+        }
+        let mut own = Self::default();
+        let Some(root) = stream.documents.first().filter(|root| !root.is_null()) else { return Ok(own) };
+        if root.text().is_some() || !root.items().is_empty() {
+            return Err(at(root.span, "expected keys and values, such as `definitions: override`"));
+        }
+        for (key, value) in root.entries() {
+            match key.text() {
+                Some("definitions") => {
+                    let policy = value
+                        .text()
+                        .and_then(Definitions::parse)
+                        .ok_or_else(|| at(value.span, "`definitions` is `off`, `missing-only` or `override`"))?;
+                    own.definitions = Some(policy);
+                }
+                _ => return Err(at(key.span, "the only key here is `definitions`")),
+            }
+        }
+        Ok(own)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_says_what_definitions_may_do_and_a_mistake_is_told_with_its_place() {
+        for (text, definitions) in [
+            ("", None),
+            ("# nothing\n", None),
+            ("definitions: off\n", Some(Definitions::Off)),
+            ("definitions: missing-only", Some(Definitions::MissingOnly)),
+            ("definitions: 'override'", Some(Definitions::Override)),
+        ] {
+            assert_eq!(Own::read(text).unwrap().definitions, definitions, "{text}");
+        }
+        for (text, place) in [
+            ("definitions: all", ":1:14: error: `definitions` is"),
+            ("definitions: [off]", ":1:14: error: `definitions` is"),
+            ("\ndefinition: off", ":2:1: error: the only key"),
+            ("off", ":1:1: error: expected keys"),
+            ("a: [", "error"),
+        ] {
+            let error = Own::read(text).unwrap_err();
+            assert!(error.starts_with(PATH) && error.contains(place), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_operator_or_the_repository_allows_and_the_operators_off_is_final() {
+        use Definitions::{MissingOnly, Off, Override};
+        // The operator's word, the repository's, and whether a definition stands for a file the commit has, and has not.
+        let cases = [
+            (Off, None, false, false),
+            (Off, Some(Override), false, false),
+            (MissingOnly, None, false, true),
+            (MissingOnly, Some(Off), false, false),
+            (MissingOnly, Some(MissingOnly), false, true),
+            (MissingOnly, Some(Override), true, true),
+            (Override, None, true, true),
+            (Override, Some(MissingOnly), false, true),
+            (Override, Some(Off), false, false),
+        ];
+        for (operator, own, there, missing) in cases {
+            let policy = operator.with(own);
+            assert_eq!((policy.supply(true), policy.supply(false)), (there, missing), "{operator:?} {own:?}");
+        }
+    }
+}

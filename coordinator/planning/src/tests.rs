@@ -1,0 +1,206 @@
+#![allow(clippy::unwrap_used, clippy::unreachable)]
+
+use indexmap::IndexMap;
+
+use super::*;
+use domain::run::Origin;
+
+const OWNER: &str = "3bf0c63fcb93463407af97a5e5ee64fa883d107ef9e558472c4eb9aaaefa459d";
+const AUTHOR: &str = "32e1827635450ebb3c5a7d12c1f8e7b2b514439ac10a67eef3d9fd9c5c68e245";
+const JOBS: &str = "jobs: {a: {runs-on: ubuntu-latest, steps: [{run: echo}]}}\n";
+
+fn request(trigger: Option<&str>) -> Request {
+    Request {
+        id: "e".repeat(64),
+        origin: Origin::Api,
+        repository: Repository {
+            address: format!("30617:{OWNER}:demo"),
+            owner: OWNER.into(),
+            identifier: "demo".into(),
+            relays: Vec::new(),
+        },
+        workflow: ".github/workflows/ci.yml".into(),
+        commit: String::new(),
+        branch: "main".into(),
+        reference: None,
+        trigger: trigger.map(Into::into),
+        actor: AUTHOR.into(),
+        env: IndexMap::new(),
+        notices: Vec::new(),
+        inputs: None,
+        again: None,
+        received_at: 0,
+    }
+}
+
+fn facts(reference: &str) -> Facts {
+    Facts {
+        commit: "c".repeat(40),
+        reference: reference.into(),
+        default_branch: Some("refs/heads/trunk".into()),
+        description: Some(("Fix it\n\nWell.".into(), "Ann".into())),
+        trusted: true,
+        ..Facts::default()
+    }
+}
+
+const NUMBERS: Numbers = Numbers { serial: 70, number: 7, attempt: 2 };
+
+/// The plan of a workflow that calls no other.
+fn planned(request: &Request, facts: &Facts, file: Option<&str>, numbers: Numbers) -> Result<Planned, String> {
+    match plan(request, facts, file, &Known::new(), numbers)? {
+        Step::Planned(planned) => Ok(*planned),
+        Step::Needs(places) => Err(format!("needs {places:?}")),
+    }
+}
+
+fn press(on: &str, trigger: Option<&str>) -> Planned {
+    let text = format!("on: {on}\n{JOBS}");
+    planned(&request(trigger), &facts("refs/heads/main"), Some(&text), NUMBERS).unwrap()
+}
+
+#[test]
+fn a_press_means_the_event_the_request_or_the_file_names() {
+    let cases = [
+        // `on:` as written, trigger, event
+        ("push", Some("push"), "push"),
+        ("[push, workflow_dispatch]", Some("push"), "push"),
+        ("push", Some("pull_request"), "pull_request"),
+        ("{schedule: [{cron: '1 2 * * *'}]}", Some("schedule"), "schedule"),
+        ("[push, workflow_dispatch]", Some("manual"), "workflow_dispatch"),
+        ("[push, workflow_dispatch]", None, "workflow_dispatch"),
+        ("[push, workflow_dispatch]", Some("odd"), "workflow_dispatch"),
+        ("pull_request", Some("manual"), "pull_request"),
+        ("release", None, "release"),
+        ("[pull_request, release]", Some("manual"), "push"),
+        ("{push: {branches: [other]}}", Some("push"), "push"),
+    ];
+    for (on, trigger, event) in cases {
+        let planned = press(on, trigger);
+        assert_eq!(planned.event, event, "on: {on}, trigger {trigger:?}");
+        assert_eq!(planned.github["event_name"], event);
+    }
+}
+
+#[test]
+fn the_github_context_says_whose_repository_and_press_it_is() {
+    let github = press("push", Some("push")).github;
+    let (owner, author) = (npub(OWNER), npub(AUTHOR));
+    let expected = [
+        ("repository", format!("{owner}/demo")),
+        ("repository_owner", owner.clone()),
+        ("actor", author.clone()),
+        ("triggering_actor", author),
+        ("run_id", "70".into()),
+        ("run_number", "7".into()),
+        ("run_attempt", "2".into()),
+        ("sha", "c".repeat(40)),
+        ("ref", "refs/heads/main".into()),
+        ("ref_name", "main".into()),
+        ("ref_type", "branch".into()),
+        ("workflow", ".github/workflows/ci.yml".into()),
+        ("workflow_ref", format!("{owner}/demo/.github/workflows/ci.yml@refs/heads/main")),
+        ("server_url", "http://ci.localhost:4480".into()),
+        ("head_ref", String::new()),
+        ("base_ref", String::new()),
+    ];
+    for (name, value) in expected {
+        assert_eq!(github[name], value.as_str(), "github.{name}");
+    }
+    assert!(owner.starts_with("npub1"));
+}
+
+#[test]
+fn a_tag_is_a_tag() {
+    let text = format!("on: push\n{JOBS}");
+    let github = planned(&request(Some("push")), &facts("refs/tags/v1"), Some(&text), NUMBERS).unwrap().github;
+    assert_eq!([&github["ref"], &github["ref_name"], &github["ref_type"]], ["refs/tags/v1", "v1", "tag"]);
+}
+
+#[test]
+fn payloads_have_the_shape_of_their_event() {
+    let push = press("push", Some("push")).github;
+    assert_eq!(push["event"]["after"], "c".repeat(40));
+    assert_eq!(push["event"]["head_commit"]["message"], "Fix it\n\nWell.");
+    assert_eq!(push["event"]["repository"]["default_branch"], "trunk");
+    let pull = press("pull_request", None).github;
+    assert_eq!(pull["event"]["pull_request"]["base"]["ref"], "trunk");
+    assert_eq!([&pull["head_ref"], &pull["base_ref"]], ["main", "trunk"]);
+    let schedule = press("{schedule: [{cron: '1 2 * * *'}]}", Some("schedule")).github;
+    assert_eq!(schedule["event"]["schedule"], "1 2 * * *");
+}
+
+#[test]
+fn inputs_have_their_defaults_and_types() {
+    let on = "{workflow_dispatch: {inputs: {flag: {type: boolean, default: true}, count: {type: number, default: 3}, \
+              kind: {type: choice, options: [a, b]}, text: {default: hi}, none: {}}}}";
+    let planned = press(on, Some("manual"));
+    let expected = json!({"flag": true, "count": 3, "kind": "a", "text": "hi", "none": ""});
+    assert_eq!(Value::Object(planned.inputs), expected);
+    let texts = json!({"flag": "true", "count": "3", "kind": "a", "text": "hi", "none": ""});
+    assert_eq!(planned.github["event"]["inputs"], texts);
+}
+
+#[test]
+fn wrong_inputs_are_refused_by_name() {
+    let on = "on: {workflow_dispatch: {inputs: {kind: {type: choice, options: [a, b]}}}}\n".to_owned() + JOBS;
+    for (name, value, message) in [
+        ("kind", "c", "input \"kind\" must be one of a, b, it is \"c\""),
+        ("kin", "a", "the workflow declares no input \"kin\"; it declares: kind"),
+    ] {
+        let inputs = Some(IndexMap::from([(name.to_owned(), value.to_owned())]));
+        let asked = Request { inputs, ..request(None) };
+        assert_eq!(planned(&asked, &facts("refs/heads/main"), Some(&on), NUMBERS).unwrap_err(), message);
+    }
+}
+
+#[test]
+fn only_workflow_files_of_the_repository_can_be_named() {
+    for good in [".github/workflows/ci.yml", "./.ngit/act/workflows/a.yaml", ".hive/workflows/b.yml"] {
+        assert!(workflow_path(good).is_ok(), "{good}");
+    }
+    for (bad, why) in [
+        ("", "names no workflow"),
+        ("../../etc/x.yml", "without \"..\""),
+        (".github/workflows/../../x.yml", "without \"..\""),
+        ("/etc/x.yml", "must be relative"),
+        (".github/workflows\\x.yml", "must be relative"),
+        ("ci.yml", "must lie in one of"),
+        (".github/workflows/deep/ci.yml", "must lie in one of"),
+        (".github/workflows/ci.sh", "must end in .yml"),
+    ] {
+        let message = workflow_path(bad).unwrap_err();
+        assert!(message.contains(why), "{bad}: {message}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_named_with_its_commit() {
+    let message = planned(&request(None), &facts("refs/heads/main"), None, NUMBERS).unwrap_err();
+    let first = message.lines().next().unwrap();
+    assert_eq!(first, format!("the workflow .github/workflows/ci.yml does not exist at commit {}", "c".repeat(40)));
+}
+
+#[test]
+fn a_broken_file_is_refused_with_line_and_column() {
+    let text = format!("on: push\njobz: {{}}\n{JOBS}");
+    let message = planned(&request(None), &facts("refs/heads/main"), Some(&text), NUMBERS).unwrap_err();
+    assert!(message.starts_with(".github/workflows/ci.yml:2:1: error: "), "{message}");
+}
+
+#[test]
+fn a_plan_keeps_what_it_calls_and_asks_for_what_it_does_not_have() {
+    let text = "on: push\nrun-name: 'Deploy ${{ github.ref_name }}\n\n to ${{ vars.WHERE }}'\njobs: {a: {uses: ./.github/workflows/b.yml}}";
+    let asked = Request { env: IndexMap::from([("WHERE".into(), "here".into())]), ..request(Some("push")) };
+    let facts = facts("refs/heads/main");
+    let Ok(Step::Needs(places)) = plan(&asked, &facts, Some(text), &Known::new(), NUMBERS) else {
+        unreachable!("a file is missing")
+    };
+    assert_eq!(places, [Place::own(".github/workflows/b.yml")]);
+    let known = Known::from([(places[0].clone(), Ok(format!("on: workflow_call\n{JOBS}")))]);
+    let Ok(Step::Planned(planned)) = plan(&asked, &facts, Some(text), &known, NUMBERS) else {
+        unreachable!("nothing is missing")
+    };
+    assert_eq!(planned.called.keys().collect::<Vec<_>>(), [".github/workflows/b.yml"]);
+    assert_eq!(planned.title.as_deref(), Some("Deploy main to here"));
+}

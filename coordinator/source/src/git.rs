@@ -1,0 +1,296 @@
+//! Bare mirrors: the network side through the `git` program, objects through `git2`.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{StreamExt, stream::BoxStream};
+use sha2::{Digest, Sha256};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::Command,
+};
+use tokio_util::io::ReaderStream;
+
+use super::address::is_object_id;
+use network::{Checked, Reach};
+
+/// Bytes of git's complaints that are kept.
+const COMPLAINT: u64 = 4096;
+/// Bytes of its output that are kept, and refs read from it.
+const OUTPUT: u64 = 4 << 20;
+const REFS: usize = 5000;
+/// Files of one folder that are listed.
+const NAMES: usize = 200;
+
+/// One repository's objects on this machine.
+#[derive(Debug, Clone)]
+pub struct Mirror {
+    path: PathBuf,
+    reach: Reach,
+    limit: Duration,
+}
+
+/// What went wrong with git, for people.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct GitError(String);
+
+impl Mirror {
+    /// The mirror of a repository below `folder`, made if it is not there. Named by the hash of the repository's
+    /// address: nothing from outside becomes part of a path.
+    pub async fn open(folder: &Path, repository: &str, reach: Reach, limit: Duration) -> Result<Self, GitError> {
+        let name = format!("{}.git", hex::encode(Sha256::digest(repository.as_bytes())));
+        let mirror = Self { path: folder.join(name), reach, limit };
+        if !mirror.path.join("HEAD").exists() {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| GitError(format!("cannot make the folder {}: {error}", folder.display())))?;
+            let mut command = mirror.bare_command();
+            command.args(["init", "--quiet", "--bare", "--template="]).arg(&mirror.path);
+            mirror.run(command).await?;
+        }
+        Ok(mirror)
+    }
+
+    /// Fetches objects by id and keeps them. The URL was checked; its host is not resolved again.
+    pub async fn fetch_commits(&self, from: &Checked, commits: &[String]) -> Result<(), GitError> {
+        let specs = commits.iter().filter(|id| is_object_id(id)).map(|id| format!("+{id}:refs/longshore/{id}"));
+        self.fetch(from, specs.collect()).await
+    }
+
+    /// Fetches a ref (checked by its caller) below `refs/fetched/`, for servers that give no object by id.
+    pub async fn fetch_ref(&self, from: &Checked, name: &str) -> Result<(), GitError> {
+        self.fetch(from, vec![format!("+{name}:refs/fetched/{}", name.trim_start_matches("refs/"))]).await
+    }
+
+    /// Fetches one commit without its history, by id, else by the ref that names it.
+    pub async fn fetch_tree(&self, from: &Checked, commit: &str, reference: &str) -> Result<(), GitError> {
+        let by_id = self.fetch_to_depth(from, vec![format!("+{commit}:refs/longshore/{commit}")], Some(1)).await;
+        if by_id.is_ok() || reference.is_empty() {
+            return by_id;
+        }
+        self.fetch_to_depth(from, vec![format!("+{reference}:refs/fetched/one")], Some(1)).await
+    }
+
+    /// Fetches every branch and tag below `refs/fetched/`.
+    pub async fn fetch_everything(&self, from: &Checked) -> Result<(), GitError> {
+        let specs = ["heads", "tags"].map(|kind| format!("+refs/{kind}/*:refs/fetched/{kind}/*"));
+        self.fetch(from, specs.into()).await
+    }
+
+    /// Refs of another server that fit one of the names, which were checked by the caller, with what each stands for.
+    /// An annotated tag comes twice: `refs/tags/v1` and `refs/tags/v1^{}`, its commit. The branch that HEAD names comes
+    /// before the others.
+    pub async fn list(&self, from: &Checked, names: &[String]) -> Result<Vec<(String, String)>, GitError> {
+        let mut command = self.network_command(from);
+        command.args(["ls-remote", "--quiet", "--symref", "--", from.url.as_str()]).args(names);
+        let text = self.run(command).await?;
+        let (mut refs, mut head) = (Vec::new(), None);
+        for (value, name) in text.lines().take(REFS).filter_map(|line| line.split_once('\t')) {
+            if let (Some(branch), "HEAD") = (value.strip_prefix("ref: "), name) {
+                head = Some(branch.to_owned());
+            } else if is_object_id(value) {
+                refs.extend(head.take().map(|branch| (branch, value.to_owned())));
+                refs.push((name.to_owned(), value.to_owned()));
+            }
+        }
+        Ok(refs)
+    }
+
+    async fn fetch(&self, from: &Checked, specs: Vec<String>) -> Result<(), GitError> {
+        self.fetch_to_depth(from, specs, None).await
+    }
+
+    async fn fetch_to_depth(&self, from: &Checked, specs: Vec<String>, depth: Option<u32>) -> Result<(), GitError> {
+        if specs.is_empty() {
+            return Ok(());
+        }
+        let mut command = self.network_command(from);
+        command.args(["fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--force"]);
+        command.args(depth.map(|depth| format!("--depth={depth}")));
+        command.args(["--", from.url.as_str()]).args(specs);
+        self.run(command).await.map(drop)
+    }
+
+    /// git that connects to the address which was checked.
+    fn network_command(&self, from: &Checked) -> Command {
+        let mut command = self.bare_command();
+        command.arg("--git-dir").arg(&self.path);
+        if let (Some(host), false) = (from.url.host_str(), from.addresses.is_empty()) {
+            let port = from.url.port_or_known_default().unwrap_or(443);
+            let pinned: Vec<String> = from.addresses.iter().map(|address| address.ip().to_string()).collect();
+            command.args(["-c", &format!("http.curloptResolve={host}:{port}:{}", pinned.join(","))]);
+        }
+        command
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The commit that an object id stands for: itself, or what a tag object points at.
+    pub fn peel(&self, object: &str) -> Option<String> {
+        let repository = git2::Repository::open_bare(&self.path).ok()?;
+        let object = repository.revparse_single(&format!("{object}^{{commit}}")).ok()?;
+        Some(object.id().to_string())
+    }
+
+    /// The only commit whose id begins with these hex digits.
+    pub fn complete(&self, prefix: &str) -> Option<String> {
+        (prefix.len() >= 7 && prefix.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| self.peel(prefix))?
+    }
+
+    /// Makes sure a commit stays: refs keep it from being collected.
+    pub fn keep(&self, commit: &str) -> Result<(), GitError> {
+        let keep = || {
+            let repository = git2::Repository::open_bare(&self.path)?;
+            let id = git2::Oid::from_str(commit)?;
+            repository.reference(&format!("refs/longshore/{commit}"), id, true, "built").map(drop)
+        };
+        keep().map_err(|error: git2::Error| GitError(format!("cannot keep commit {commit}: {}", error.message())))
+    }
+
+    /// Whether `commit` is one of `tips` or an ancestor of one that is here.
+    pub fn reaches(&self, tips: &[String], commit: &str) -> bool {
+        let Ok(repository) = git2::Repository::open_bare(&self.path) else { return false };
+        let Ok(wanted) = git2::Oid::from_str(commit) else { return false };
+        tips.iter()
+            .filter_map(|tip| self.peel(tip))
+            .filter_map(|tip| git2::Oid::from_str(&tip).ok())
+            .any(|tip| tip == wanted || repository.graph_descendant_of(tip, wanted).unwrap_or(false))
+    }
+
+    /// A file at a commit; `None` where there is none. Symbolic links are not followed.
+    pub fn file(&self, commit: &str, path: &str, limit: usize) -> Result<Option<Vec<u8>>, GitError> {
+        let context = |error: git2::Error| GitError(format!("cannot read {path} at {commit}: {}", error.message()));
+        let repository = git2::Repository::open_bare(&self.path).map_err(context)?;
+        let id = git2::Oid::from_str(commit).map_err(context)?;
+        let tree = repository.find_commit(id).and_then(|commit| commit.tree()).map_err(context)?;
+        let Ok(entry) = tree.get_path(Path::new(path)) else { return Ok(None) };
+        if entry.kind() != Some(git2::ObjectType::Blob) || entry.filemode() == 0o120_000 {
+            return Ok(None);
+        }
+        let (size, _) = repository.odb().and_then(|odb| odb.read_header(entry.id())).map_err(context)?;
+        if size > limit {
+            return Err(GitError(format!("{path} has {size} bytes, the limit is {limit}")));
+        }
+        let blob = repository.find_blob(entry.id()).map_err(context)?;
+        Ok(Some(blob.content().to_vec()))
+    }
+
+    /// Paths of the YAML files directly in these folders at a commit; none where the commit is not here.
+    pub fn names(&self, commit: &str, folders: &[&str]) -> Vec<String> {
+        let found = || {
+            let repository = git2::Repository::open_bare(&self.path)?;
+            let tree = repository.find_commit(git2::Oid::from_str(commit)?)?.tree()?;
+            let mut paths = Vec::new();
+            for folder in folders {
+                let Ok(entry) = tree.get_path(Path::new(folder)) else { continue };
+                let Ok(inside) = repository.find_tree(entry.id()) else { continue };
+                let names = inside.iter().filter_map(|entry| Some(format!("{folder}/{}", entry.name().ok()?)));
+                paths.extend(names.filter(|path| path.ends_with(".yml") || path.ends_with(".yaml")).take(NAMES));
+            }
+            Ok::<_, git2::Error>(paths)
+        };
+        found().unwrap_or_default()
+    }
+
+    /// The commit's message and author, for the event payload.
+    pub fn describe(&self, commit: &str) -> Option<(String, String)> {
+        let repository = git2::Repository::open_bare(&self.path).ok()?;
+        let found = repository.find_commit(git2::Oid::from_str(commit).ok()?).ok()?;
+        let author = String::from_utf8_lossy(found.author().name_bytes()).into_owned();
+        Some((String::from_utf8_lossy(found.message_bytes()).into_owned(), author))
+    }
+
+    /// A bundle of commits (and tag objects) with their history, less what `have` reaches.
+    pub async fn bundle(
+        &self,
+        wanted: &[String],
+        have: &[String],
+    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, GitError> {
+        let mut command = self.bare_command();
+        command.arg("--git-dir").arg(&self.path).args(["bundle", "create", "--quiet", "-"]);
+        for id in wanted {
+            self.keep(id)?;
+            command.arg(format!("refs/longshore/{id}"));
+        }
+        let known = have.iter().filter(|id| is_object_id(id) && !wanted.contains(id) && self.peel(id).is_some());
+        command.args(known.map(|id| format!("^{id}")));
+        stream(command, "git bundle")
+    }
+
+    /// The files of a commit as tar, as the repository's `export-ignore` attributes leave them.
+    pub async fn archive(&self, commit: &str) -> Result<BoxStream<'static, std::io::Result<Bytes>>, GitError> {
+        self.keep(commit)?;
+        let mut command = self.bare_command();
+        command.arg("--git-dir").arg(&self.path).args(["archive", "--format=tar", commit]);
+        stream(command, "git archive")
+    }
+
+    /// git with nothing of this machine's configuration, no prompt, no hooks and no redirects.
+    fn bare_command(&self) -> Command {
+        let mut command = Command::new("git");
+        command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "SSL_CERT_FILE"));
+        let protocols = if self.reach.file { "https:http:file" } else { "https:http" };
+        command.env("GIT_ALLOW_PROTOCOL", protocols).env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_TERMINAL_PROMPT", "0");
+        command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("HOME", "/nonexistent").env("LC_ALL", "C");
+        command.args(["-c", "http.followRedirects=false", "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0"]);
+        command.args(["-c", "protocol.version=2", "-c", "safe.directory=*", "-c", "credential.helper="]);
+        command.args(["-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=30"]);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// Runs git to its end and gives what it printed.
+    async fn run(&self, mut command: Command) -> Result<String, GitError> {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(not_started)?;
+        let (output, complaint) = (child.stdout.take(), child.stderr.take());
+        let work = async {
+            let (output, complaint) = tokio::join!(head(output, OUTPUT), head(complaint, COMPLAINT));
+            child.wait().await.map(|status| (status, output, complaint))
+        };
+        let (status, output, complaint) = tokio::time::timeout(self.limit, work)
+            .await
+            .map_err(|_| GitError(format!("git took longer than {} s", self.limit.as_secs())))?
+            .map_err(|error| GitError(format!("git: {error}")))?;
+        if status.success() {
+            return Ok(output);
+        }
+        let lines: Vec<&str> = complaint.lines().filter(|line| !line.trim().is_empty()).collect();
+        Err(GitError(lines.join("; ")))
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
+fn not_started(error: std::io::Error) -> GitError {
+    GitError(format!("cannot start git: {error}; install git 2.37 or later"))
+}
+
+/// The beginning of what comes out of a pipe. The rest is read too, so that git does not block on a full one.
+async fn head(pipe: Option<impl AsyncRead + Unpin>, limit: u64) -> String {
+    let mut kept = Vec::new();
+    if let Some(mut pipe) = pipe {
+        let _ = (&mut pipe).take(limit).read_to_end(&mut kept).await;
+        let _ = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await;
+    }
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
+/// What a command prints, as it comes. The exit status counts: what ended early must not look complete.
+fn stream(mut command: Command, name: &'static str) -> Result<BoxStream<'static, std::io::Result<Bytes>>, GitError> {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(not_started)?;
+    let output = child.stdout.take().ok_or_else(|| GitError(format!("{name} has no output")))?;
+    let ended = futures::stream::once(async move {
+        match child.wait().await {
+            Ok(status) if status.success() => Ok(Bytes::new()),
+            Ok(status) => Err(std::io::Error::other(format!("{name} ended with {status}"))),
+            Err(error) => Err(error),
+        }
+    });
+    Ok(ReaderStream::with_capacity(output, 64 * 1024).chain(ended).boxed())
+}

@@ -1,0 +1,452 @@
+//! From a repository address to proven files at a commit.
+//!
+//! [`address`] reads what the request names, [`announcement`] decides whose word counts, [`network`] decides where a
+//! clone URL may lead, [`git`] brings the objects. [`outside`] does the same for repositories that workflows name, under
+//! the [`lock`]. [`definition`] reads workflow files that are events. Relays are asked through [`Lookup`]: this stage knows none.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{future::BoxFuture, stream::BoxStream};
+use nostr::{Alphabet, Event, Filter, Kind, PublicKey, SingleLetterTag};
+
+use self::{
+    announcement::{Announcement, State},
+    definition::{Claim, Definition},
+    git::Mirror,
+};
+use domain::run::Repository;
+use network::{self, Reach};
+
+pub mod address;
+pub mod announcement;
+pub mod definition;
+pub mod git;
+pub mod lock;
+pub mod outside;
+
+/// Tips of the state fetched to prove that a commit is an ancestor of one.
+const TIPS: usize = 50;
+/// Refs that a complaint names.
+const NAMED: usize = 10;
+/// Clone URLs tried for one commit.
+const CLONES: usize = 12;
+/// Definitions of one repository that are looked at.
+const DEFINITIONS: usize = 200;
+
+/// Asks relays for stored events.
+pub trait Lookup: Send + Sync {
+    /// Events that match, from these relays and those the operator configured; empty where none answers.
+    fn find<'a>(&'a self, relays: &'a [String], filter: Filter) -> BoxFuture<'a, Vec<Event>>;
+    /// Relays an author writes to (NIP-65).
+    fn write_relays<'a>(&'a self, author: &'a str) -> BoxFuture<'a, Vec<String>>;
+}
+
+/// What a request wants built.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Full or unique short commit id; empty: what the ref names.
+    pub commit: String,
+    /// Short branch or tag name; empty: the default branch.
+    pub branch: String,
+    /// Full ref.
+    pub reference: Option<String>,
+}
+
+/// A commit that is here, and what is known of it.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// The repository.
+    pub repository: Repository,
+    /// Full commit id.
+    pub commit: String,
+    /// Full ref.
+    pub reference: String,
+    /// The default branch's full ref, where known.
+    pub default_branch: Option<String>,
+    /// Whether the maintainers' state holds the commit or a descendant of it.
+    pub trusted: bool,
+    /// Keys whose word counts, 64 hex, owner included.
+    pub maintainers: Vec<String>,
+    /// The repository's relays.
+    pub relays: Vec<String>,
+    /// Message and author name of the commit.
+    pub description: Option<(String, String)>,
+    mirror: Mirror,
+}
+
+/// Why there is no commit to build.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// It may be there in a moment: asked again until `source.wait` is over.
+    #[error("{0}")]
+    NotYet(String),
+    /// It will not get better.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Finds repositories and keeps their mirrors.
+pub struct Sources {
+    folder: PathBuf,
+    settings: config::Source,
+    actions: config::Actions,
+    lookup: Arc<dyn Lookup>,
+    /// One fetch at a time for each repository: a second request finds the objects there.
+    busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// Whose word counts for a repository, and where it is published.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    /// 64 hex, owner included.
+    pub maintainers: Vec<String>,
+    /// Relays, hints among them.
+    pub relays: Vec<String>,
+}
+
+struct Facts {
+    announcements: Vec<Event>,
+    maintainers: Vec<String>,
+    relays: Vec<String>,
+    state: Option<State>,
+}
+
+impl Sources {
+    /// Mirrors live below `folder`.
+    pub fn new(folder: PathBuf, settings: config::Source, lookup: Arc<dyn Lookup>) -> Self {
+        let actions = config::Actions::default();
+        Self { folder, settings, actions, lookup, busy: Mutex::new(HashMap::new()) }
+    }
+
+    /// Where repositories that workflows name by `owner/repo` are looked for.
+    #[must_use]
+    pub fn with_actions(self, actions: config::Actions) -> Self {
+        Self { actions, ..self }
+    }
+
+    /// Who maintains a repository: owner, listed keys and, where configured, the keys those list.
+    pub async fn maintainers(&self, repository: &Repository) -> Vec<String> {
+        self.announcements(repository).await.map(|facts| facts.maintainers).unwrap_or_default()
+    }
+
+    /// Who maintains a repository and where it is published, as relays say now.
+    ///
+    /// # Errors
+    /// No relay has its announcement.
+    pub async fn standing(&self, repository: &Repository) -> Result<Standing, SourceError> {
+        let facts = self.announcements(repository).await?;
+        Ok(Standing { maintainers: facts.maintainers, relays: facts.relays })
+    }
+
+    /// Workflow definitions of a repository, or of one path of it, by those whose word counts, as relays have them now.
+    /// What is not well-formed is left out.
+    pub async fn definitions(
+        &self,
+        repository: &str,
+        path: Option<&str>,
+        standing: &Standing,
+    ) -> Vec<(Definition, Event)> {
+        let authors = standing.maintainers.iter().filter_map(|key| PublicKey::from_hex(key).ok());
+        let filter = Filter::new()
+            .kind(Kind::from(definition::KIND))
+            .authors(authors)
+            .custom_tag(SingleLetterTag::lowercase(Alphabet::A), repository)
+            .limit(DEFINITIONS);
+        let filter = match path {
+            Some(path) => filter.identifier(definition::identifier(repository, path)),
+            None => filter,
+        };
+        let found = self.lookup.find(&standing.relays, filter).await.into_iter().filter_map(|event| {
+            let read = Definition::read(&event).inspect_err(|why| tracing::debug!(event = %event.id, "{why}")).ok()?;
+            Some((read, event))
+        });
+        let mut found: Vec<_> = found
+            .filter(|(read, _)| {
+                let wanted = read.repository == repository && path.is_none_or(|path| path == read.path);
+                wanted && standing.maintainers.contains(&read.author)
+            })
+            .collect();
+        found.sort_by_key(|(read, _)| read.precedence());
+        found.truncate(DEFINITIONS);
+        found
+    }
+
+    /// Finds the commit, proves it, and brings its objects.
+    pub async fn resolve(&self, repository: &Repository, wanted: &Wanted) -> Result<Resolved, SourceError> {
+        let facts = self.announcements(repository).await?;
+        let state = facts.state.clone().unwrap_or_default();
+        let mirror = self.mirror(&repository.address).await?;
+        let (commit, reference) = self.target(&state, wanted, &mirror)?;
+
+        let turn = self.turn(&repository.address);
+        let _turn = turn.lock().await;
+        let commit = self.bring(&facts, &mirror, &commit, &reference).await?;
+        let tips: Vec<String> = state.targets().map(|(_, target)| target.to_owned()).take(TIPS).collect();
+        let mut trusted = mirror.reaches(&tips, &commit);
+        if !trusted && self.bring_tips(&facts, &mirror, &tips).await {
+            trusted = mirror.reaches(&tips, &commit);
+        }
+        Ok(Resolved {
+            repository: repository.clone(),
+            description: mirror.describe(&commit),
+            commit,
+            reference,
+            default_branch: state.default_branch().map(str::to_owned),
+            trusted,
+            maintainers: facts.maintainers,
+            relays: facts.relays,
+            mirror,
+        })
+    }
+
+    /// Workflow files directly in some folders at a commit that is here already, by path; none where it is not.
+    pub async fn stored_files(
+        &self,
+        repository: &str,
+        commit: &str,
+        folders: &[&str],
+        limit: usize,
+    ) -> Result<Vec<(String, String)>, SourceError> {
+        let mirror = self.mirror(repository).await?;
+        let mut files = Vec::new();
+        for path in mirror.names(commit, folders) {
+            // One that is too long is refused where it is run; here the others still count.
+            if let Ok(Some(bytes)) = mirror.file(commit, &path, limit) {
+                files.push((path, String::from_utf8_lossy(&bytes).into_owned()));
+            }
+        }
+        Ok(files)
+    }
+
+    /// A git bundle of objects that were resolved before, less what `have` reaches.
+    pub async fn bundle(
+        &self,
+        repository: &str,
+        wanted: &[String],
+        have: &[String],
+    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, SourceError> {
+        let mirror = self.mirror(repository).await?;
+        mirror.bundle(wanted, have).await.map_err(|error| SourceError::Refused(error.to_string()))
+    }
+
+    async fn mirror(&self, repository: &str) -> Result<Mirror, SourceError> {
+        Mirror::open(&self.folder, repository, self.reach(), Duration::from_secs(self.settings.command))
+            .await
+            .map_err(|error| SourceError::NotYet(error.to_string()))
+    }
+
+    fn reach(&self) -> Reach {
+        Reach { private: self.settings.allow_private, file: self.settings.allow_file }
+    }
+
+    fn turn(&self, repository: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut busy = self.busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        busy.retain(|_, turn| Arc::strong_count(turn) > 1);
+        busy.entry(repository.to_owned()).or_default().clone()
+    }
+
+    /// Announcements, maintainers and state, as the repository's relays have them now.
+    async fn announcements(&self, repository: &Repository) -> Result<Facts, SourceError> {
+        let owner = PublicKey::from_hex(&repository.owner)
+            .map_err(|_| SourceError::Refused(format!("the owner {} is no public key", repository.owner)))?;
+        let mut relays = repository.relays.clone();
+        relays.extend(self.lookup.write_relays(&repository.owner).await);
+        let by = |authors: Vec<PublicKey>, kind: Kind| {
+            Filter::new().kind(kind).authors(authors).identifier(&repository.identifier)
+        };
+        let mut announcements = self.lookup.find(&relays, by(vec![owner], Kind::GitRepoAnnouncement)).await;
+        announcements.retain(|event| is_of(event, Kind::GitRepoAnnouncement, &repository.identifier));
+        if announcements.iter().all(|event| event.pubkey != owner) {
+            return Err(SourceError::NotYet(format!(
+                "no relay has the announcement (30617) of {}: publish it, or name one of its relays in the request",
+                repository.address
+            )));
+        }
+        let mut maintainers;
+        loop {
+            maintainers = announcement::maintainers(
+                &repository.owner,
+                &repository.identifier,
+                &announcements,
+                self.settings.recursive_maintainers,
+            );
+            let known: Vec<String> = announcements.iter().map(|event| event.pubkey.to_hex()).collect();
+            let unknown: Vec<PublicKey> = maintainers
+                .iter()
+                .filter(|key| !known.contains(key))
+                .filter_map(|key| PublicKey::from_hex(key).ok())
+                .collect();
+            add_relays(&mut relays, &announcements, &maintainers.iter().cloned().collect::<Vec<_>>());
+            if unknown.is_empty() {
+                break;
+            }
+            let before = announcements.len();
+            let more = self.lookup.find(&relays, by(unknown, Kind::GitRepoAnnouncement)).await;
+            announcements.extend(more.into_iter().filter(|event| {
+                is_of(event, Kind::GitRepoAnnouncement, &repository.identifier)
+                    && maintainers.contains(&event.pubkey.to_hex())
+            }));
+            if announcements.len() == before {
+                break;
+            }
+        }
+        let maintainers: Vec<String> = maintainers.into_iter().collect();
+        let authors = maintainers.iter().filter_map(|key| PublicKey::from_hex(key).ok()).collect();
+        let mut states = self.lookup.find(&relays, by(authors, Kind::RepoState)).await;
+        states.retain(|event| {
+            is_of(event, Kind::RepoState, &repository.identifier) && maintainers.contains(&event.pubkey.to_hex())
+        });
+        let state = announcement::newest(&states).map(State::read);
+        Ok(Facts { announcements, maintainers, relays, state })
+    }
+
+    /// The commit (or object) and ref that a request means.
+    fn target(&self, state: &State, wanted: &Wanted, mirror: &Mirror) -> Result<(String, String), SourceError> {
+        let refused = |error: address::BadName| SourceError::Refused(error.to_string());
+        let named = match (&wanted.reference, wanted.branch.as_str()) {
+            (Some(full), _) => Some(address::check_ref(full).map_err(refused)?.to_owned()),
+            (None, "") => None,
+            (None, short) => {
+                let branch = format!("refs/heads/{short}");
+                address::check_ref(&branch).map_err(refused)?;
+                Some(state.full_name(short).map_or(branch, str::to_owned))
+            }
+        };
+        let default = || state.default_branch().map(str::to_owned);
+        if wanted.commit.is_empty() {
+            // Clients say `main` of a repository whose branches they do not know. Any other name means just that one.
+            let named = named.filter(|name| state.target(name).is_some() || name != "refs/heads/main");
+            let reference = named.or_else(default).ok_or_else(|| {
+                SourceError::NotYet(
+                    "no maintainer's state (30618) names a branch to build: push, or name a commit".into(),
+                )
+            })?;
+            if state.target(&reference).is_none() {
+                let known: Vec<&str> = state.targets().map(|(name, _)| name).take(NAMED).collect();
+                let known = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
+                return Err(SourceError::NotYet(format!(
+                    "the maintainers' state (30618) does not name {reference}; it has {known}: push it, or name another"
+                )));
+            }
+            let target = state.target(&reference).unwrap_or_default().to_owned();
+            return Ok((target, reference));
+        }
+        let commit = match address::check_commit(&wanted.commit) {
+            Ok(commit) => commit,
+            Err(error) => mirror.complete(&wanted.commit).ok_or_else(|| refused(error))?,
+        };
+        let reference = named
+            .or_else(|| state.ref_of(&commit).map(str::to_owned))
+            .or_else(default)
+            .unwrap_or_else(|| "refs/heads/main".to_owned());
+        Ok((commit, reference))
+    }
+
+    /// Brings exactly this object, from the first clone URL that has it; gives the commit it stands for.
+    async fn bring(
+        &self,
+        facts: &Facts,
+        mirror: &Mirror,
+        object: &str,
+        reference: &str,
+    ) -> Result<String, SourceError> {
+        if let Some(commit) = mirror.peel(object) {
+            return Ok(commit);
+        }
+        let mut complaints = Vec::new();
+        for url in facts.clone_urls() {
+            let checked = match network::check_clone(&url, self.reach()).await {
+                Ok(checked) => checked,
+                Err(error) => {
+                    complaints.push(error.to_string());
+                    continue;
+                }
+            };
+            let mut outcome = mirror.fetch_commits(&checked, &[object.to_owned()]).await;
+            if outcome.is_err() {
+                outcome = mirror.fetch_ref(&checked, reference).await;
+            }
+            // Whatever else the server has: only the wanted object counts.
+            match (mirror.peel(object), outcome) {
+                (Some(commit), _) => return Ok(commit),
+                (None, Ok(())) => complaints.push(format!("{url} has {reference} at another commit")),
+                (None, Err(error)) => complaints.push(format!("{url}: {error}")),
+            }
+        }
+        if complaints.is_empty() {
+            complaints.push("the announcement (30617) names no clone URL".into());
+        }
+        Err(SourceError::NotYet(format!("commit {object} is at none of the clone URLs: {}", complaints.join("; "))))
+    }
+
+    /// Brings the tips of the state for the proof of ancestry; true where something new may have come.
+    async fn bring_tips(&self, facts: &Facts, mirror: &Mirror, tips: &[String]) -> bool {
+        let missing: Vec<String> = tips.iter().filter(|tip| mirror.peel(tip).is_none()).cloned().collect();
+        if missing.is_empty() {
+            return false;
+        }
+        for url in facts.clone_urls() {
+            let Ok(checked) = network::check_clone(&url, self.reach()).await else { continue };
+            if mirror.fetch_commits(&checked, &missing).await.is_ok() {
+                return true;
+            }
+        }
+        true
+    }
+}
+
+impl Resolved {
+    /// A file at the commit; `None` where there is none.
+    pub fn file(&self, path: &str, limit: usize) -> Result<Option<Vec<u8>>, SourceError> {
+        self.mirror.file(&self.commit, path, limit).map_err(|error| SourceError::Refused(error.to_string()))
+    }
+}
+
+impl Facts {
+    /// Clone URLs of all maintainers, the owner's first, each once.
+    fn clone_urls(&self) -> Vec<String> {
+        let mut urls: Vec<String> = Vec::new();
+        for author in self.authors_owner_first() {
+            let own = self.announcements.iter().filter(|event| event.pubkey.to_hex() == author);
+            for url in announcement::newest(own).map(Announcement::read).unwrap_or_default().clone {
+                if !urls.contains(&url) {
+                    urls.push(url);
+                }
+            }
+        }
+        urls.truncate(CLONES);
+        urls
+    }
+
+    fn authors_owner_first(&self) -> Vec<String> {
+        let mut authors: Vec<String> = Vec::new();
+        for author in self.announcements.iter().map(|event| event.pubkey.to_hex()) {
+            if !authors.contains(&author) {
+                authors.push(author);
+            }
+        }
+        authors
+    }
+}
+
+fn is_of(event: &Event, kind: Kind, identifier: &str) -> bool {
+    event.kind == kind && event.tags.identifier() == Some(identifier)
+}
+
+fn add_relays(relays: &mut Vec<String>, announcements: &[Event], maintainers: &[String]) {
+    for author in maintainers {
+        let own = announcements.iter().filter(|event| event.pubkey.to_hex() == *author);
+        for relay in announcement::newest(own).map(Announcement::read).unwrap_or_default().relays {
+            let relay = relay.trim_end_matches('/').to_owned();
+            if !relays.contains(&relay) && relays.len() < announcement::MAINTAINERS {
+                relays.push(relay);
+            }
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! Repositories that a workflow names besides its own: actions, other checkouts, submodules.
+//!
+//! Where a name is looked for is fixed: a Nostr address or a URL means itself; `owner/repo` means its entry among the
+//! configured mirrors where there is one, else the first configured base that has it. A base is passed over only where
+//! it says that it has no such repository. The order that was gone stands in the log.
+
+use url::Url;
+
+use super::{Facts, SourceError, Sources, address, address::Address, git::Mirror, lock::Lock};
+use domain::run::Repository;
+use network::{self, Checked, Reach};
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// As written: `owner/repo`, `npub1…/repo`, `naddr1…`, `nostr://…`, `30617:…` or a URL.
+    pub repository: &'a str,
+    /// As written: branch, tag, full ref or full commit id; empty: the default branch.
+    pub reference: &'a str,
+    /// What of it.
+    pub need: Need<'a>,
+}
+
+/// How much of a repository is needed.
+#[derive(Debug, Clone, Copy)]
+pub enum Need<'a> {
+    /// The files at the commit, for an action, which the lock file must allow where there is one.
+    Tree(Option<&'a Lock>),
+    /// The commit with its history.
+    History,
+    /// Every branch and tag besides.
+    Everything,
+}
+
+/// A commit that was found and whose objects are here.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Names its mirror, for [`Sources::bundle`] and [`Sources::archive`].
+    pub key: String,
+    /// Full id.
+    pub commit: String,
+    /// Full name of the ref; empty: a commit was asked for.
+    pub reference: String,
+    /// With [`Need::Everything`]: branches and tags, and the object of each.
+    pub refs: Vec<(String, String)>,
+    /// URL or address it came from.
+    pub origin: String,
+    /// What was asked, in order.
+    pub notes: Vec<String>,
+}
+
+/// What a name may mean.
+enum Place {
+    Nostr(Repository),
+    /// URLs in the order in which they are asked.
+    Git(Vec<String>, Reach),
+}
+
+/// What a ref of a git server stands for.
+struct Target {
+    /// Full name; empty: none.
+    name: String,
+    /// The object to fetch.
+    object: String,
+}
+
+impl Sources {
+    /// Finds what a workflow names and brings its objects.
+    pub async fn find(&self, asked: &Asked<'_>) -> Result<Found, SourceError> {
+        let mut notes = Vec::new();
+        let found = match self.place(asked.repository, &mut notes)? {
+            Place::Nostr(repository) => self.find_announced(&repository, asked, notes).await?,
+            Place::Git(urls, reach) => self.find_served(&urls, reach, asked, notes).await?,
+        };
+        if let Need::Tree(Some(lock)) = asked.need {
+            lock.check(asked.repository, asked.reference, &found.commit)
+                .map_err(|error| SourceError::Refused(error.to_string()))?;
+        }
+        Ok(found)
+    }
+
+    /// The files of a commit that was found before, as tar.
+    pub async fn archive(
+        &self,
+        key: &str,
+        commit: &str,
+    ) -> Result<futures::stream::BoxStream<'static, std::io::Result<bytes::Bytes>>, SourceError> {
+        self.mirror(key).await?.archive(commit).await.map_err(refused)
+    }
+
+    /// A file of a commit that was found; `None` where there is none.
+    pub async fn file(&self, found: &Found, path: &str, limit: usize) -> Result<Option<Vec<u8>>, SourceError> {
+        self.mirror(&found.key).await?.file(&found.commit, path, limit).map_err(refused)
+    }
+
+    /// Where the objects of something found lie on this machine.
+    pub async fn folder(&self, key: &str) -> Result<std::path::PathBuf, SourceError> {
+        Ok(self.mirror(key).await?.path().to_owned())
+    }
+
+    /// The lock file of a commit that is here; without one nothing is locked.
+    pub async fn lock_of(&self, repository: &str, commit: &str) -> Result<Option<Lock>, SourceError> {
+        let text =
+            self.mirror(repository).await?.file(commit, super::lock::PATH, super::lock::LIMIT).map_err(refused)?;
+        let read = |text: Vec<u8>| Lock::read(&String::from_utf8_lossy(&text));
+        text.map(read).transpose().map_err(|error| SourceError::Refused(error.to_string()))
+    }
+
+    fn place(&self, name: &str, notes: &mut Vec<String>) -> Result<Place, SourceError> {
+        let configured = Reach { private: self.settings.allow_private, file: self.settings.allow_file };
+        if let Some((_, target)) = self.actions.mirrors.iter().find(|(key, _)| self.is_named(key, name)) {
+            notes.push(format!("{name}: the configured mirror {target}"));
+            return Ok(match Address::parse(target) {
+                Ok(Address::Known(repository)) => Place::Nostr(repository),
+                _ => Place::Git(vec![target.clone()], configured),
+            });
+        }
+        if let Some(place) = self.itself(name)? {
+            return Ok(place);
+        }
+        let is_plain = |part: &str| {
+            !part.is_empty()
+                && !part.starts_with(['-', '.'])
+                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        };
+        let plain = name.split_once('/').is_some_and(|(owner, repository)| is_plain(owner) && is_plain(repository));
+        if !plain {
+            return Err(SourceError::Refused(format!("{name:?} names no repository: write owner/repo")));
+        }
+        if self.actions.bases.is_empty() {
+            let message = format!("{name}: no git server is configured for it; add one to actions.bases");
+            return Err(SourceError::Refused(message));
+        }
+        let urls = self.actions.bases.iter().map(|base| format!("{}/{name}", base.trim_end_matches('/')));
+        Ok(Place::Git(urls.collect(), configured))
+    }
+
+    /// Whether a name, or a URL at one of the bases, is that of a configured mirror.
+    fn is_named(&self, mirror: &str, name: &str) -> bool {
+        let at_base = |base: &String| name.strip_prefix(base.trim_end_matches('/'))?.strip_prefix('/');
+        let plain = self.actions.bases.iter().find_map(at_base).unwrap_or(name);
+        plain.strip_suffix(".git").unwrap_or(plain).eq_ignore_ascii_case(mirror)
+    }
+
+    /// A name that says itself where it leads.
+    fn itself(&self, name: &str) -> Result<Option<Place>, SourceError> {
+        let nostr = |text: &str| match Address::parse(text) {
+            Ok(Address::Known(repository)) => Ok(Some(Place::Nostr(repository))),
+            Ok(Address::Named { .. }) => {
+                Err(SourceError::Refused(format!("{name}: write the owner as npub1…, not as an internet identifier")))
+            }
+            Err(error) => Err(SourceError::Refused(error.to_string())),
+        };
+        if name.starts_with("npub1") {
+            return nostr(&format!("nostr://{name}"));
+        }
+        if ["nostr:", "naddr1", "30617:"].iter().any(|prefix| name.starts_with(prefix)) {
+            return nostr(name);
+        }
+        if name.starts_with("https://") || name.starts_with("http://") {
+            // What a repository names itself never leads into our own files.
+            let reach = Reach { private: self.settings.allow_private, file: false };
+            return Ok(Some(Place::Git(vec![name.to_owned()], reach)));
+        }
+        if name.contains(':') {
+            return Err(SourceError::Refused(format!("{name}: only http and https URLs and Nostr addresses are used")));
+        }
+        Ok(None)
+    }
+
+    async fn find_served(
+        &self,
+        urls: &[String],
+        reach: Reach,
+        asked: &Asked<'_>,
+        mut notes: Vec<String>,
+    ) -> Result<Found, SourceError> {
+        for url in urls {
+            let from =
+                network::check_clone(url, reach).await.map_err(|error| SourceError::Refused(error.to_string()))?;
+            match self.find_at(&from, reach, asked).await {
+                Ok(Some(mut found)) => {
+                    notes.push(format!("{url} has {}", asked.repository));
+                    found.notes = notes;
+                    return Ok(found);
+                }
+                Ok(None) => notes.push(format!("{url} does not exist")),
+                Err(error) => {
+                    notes.push(format!("{url}: {error}"));
+                    return Err(SourceError::Refused(notes.join("; ")));
+                }
+            }
+        }
+        Err(SourceError::Refused(format!("there is no repository {}: {}", asked.repository, notes.join("; "))))
+    }
+
+    /// `None`: the server has no such repository.
+    async fn find_at(&self, from: &Checked, reach: Reach, asked: &Asked<'_>) -> Result<Option<Found>, SourceError> {
+        let origin = origin(&from.url);
+        // Shallow and whole objects do not mix: a commit whose parents were left out would look complete.
+        let key = match asked.need {
+            Need::Tree(_) => format!("tree {origin}"),
+            Need::History | Need::Everything => origin.clone(),
+        };
+        let turn = self.turn(&key);
+        let _turn = turn.lock().await;
+        let limit = std::time::Duration::from_secs(self.settings.command);
+        let mirror = Mirror::open(&self.folder, &key, reach, limit).await.map_err(refused)?;
+        let everything = matches!(asked.need, Need::Everything);
+        let names = if everything { Vec::new() } else { names(asked.reference)? };
+        let pinned = address::check_commit(asked.reference).ok();
+        let listed = match (&pinned, everything) {
+            (Some(commit), false) if mirror.peel(commit).is_some() => Vec::new(),
+            _ => match mirror.list(from, &names).await {
+                Ok(listed) => listed,
+                Err(error) if is_absent(&error.to_string()) => return Ok(None),
+                Err(error) => return Err(refused(error)),
+            },
+        };
+        let target = match pinned {
+            Some(object) => Target { name: String::new(), object },
+            None => target(&listed, asked.reference).ok_or_else(|| {
+                SourceError::Refused(format!("{origin} has no branch, tag or commit {:?}", asked.reference))
+            })?,
+        };
+        if everything {
+            mirror.fetch_everything(from).await.map_err(refused)?;
+        }
+        if mirror.peel(&target.object).is_none() {
+            match asked.need {
+                Need::Tree(_) => mirror.fetch_tree(from, &target.object, &target.name).await,
+                Need::History | Need::Everything => {
+                    mirror.fetch_commits(from, std::slice::from_ref(&target.object)).await
+                }
+            }
+            .map_err(refused)?;
+        }
+        let Some(commit) = mirror.peel(&target.object) else {
+            return Err(SourceError::Refused(format!("{origin} does not give commit {}", target.object)));
+        };
+        let kept = |(name, object): &(String, String)| {
+            (name.starts_with("refs/heads/") || name.starts_with("refs/tags/"))
+                && address::check_ref(name).is_ok()
+                && mirror.peel(object).is_some()
+        };
+        let refs = if everything { listed.into_iter().filter(kept).collect() } else { Vec::new() };
+        Ok(Some(Found { key, commit, reference: target.name, refs, origin, notes: Vec::new() }))
+    }
+
+    async fn find_announced(
+        &self,
+        repository: &Repository,
+        asked: &Asked<'_>,
+        mut notes: Vec<String>,
+    ) -> Result<Found, SourceError> {
+        let facts = self.announcements(repository).await?;
+        let mirror = self.mirror(&repository.address).await?;
+        let turn = self.turn(&repository.address);
+        let _turn = turn.lock().await;
+        let state = facts.state.clone().unwrap_or_default();
+        let pinned = address::check_commit(asked.reference).ok();
+        let named = match asked.reference {
+            _ if pinned.is_some() => None,
+            "" => state.default_branch().map(str::to_owned),
+            full if full.starts_with("refs/") => Some(full.to_owned()),
+            short => ["tags", "heads"]
+                .map(|kind| format!("refs/{kind}/{short}"))
+                .into_iter()
+                .find(|name| state.target(name).is_some()),
+        };
+        let object = pinned.or_else(|| named.as_ref().and_then(|name| state.target(name)).map(str::to_owned));
+        let Some(object) = object else {
+            let message =
+                format!("the maintainers' state of {} has no branch or tag {:?}", asked.repository, asked.reference);
+            return Err(SourceError::Refused(message));
+        };
+        let reference = named.unwrap_or_default();
+        let known = mirror.peel(&object);
+        let commit = match &known {
+            Some(commit) => commit.clone(),
+            None => self.bring(&facts, &mirror, &object, &reference).await?,
+        };
+        let tips: Vec<String> = state.targets().map(|(_, target)| target.to_owned()).take(super::TIPS).collect();
+        let everything = matches!(asked.need, Need::Everything);
+        let strict = matches!(asked.need, Need::Tree(_)) || known.is_none();
+        if everything || (strict && !mirror.reaches(&tips, &commit)) {
+            self.bring_tips(&facts, &mirror, &tips).await;
+        }
+        if strict && !mirror.reaches(&tips, &commit) {
+            // Servers give objects of forks too: only the maintainers' word makes a commit the repository's own.
+            let message =
+                format!("commit {commit} is in no branch or tag that the maintainers of {} name", asked.repository);
+            return Err(SourceError::Refused(message));
+        }
+        let all = state.targets().filter(|(_, object)| everything && mirror.peel(object).is_some());
+        let refs = all.map(|(name, object)| (name.to_owned(), object.to_owned())).collect();
+        notes.push(format!("{}: the maintainers' state", asked.repository));
+        let origin = Facts::clone_urls(&facts).first().cloned().unwrap_or_default();
+        Ok(Found { key: repository.address.clone(), commit, reference, refs, origin, notes })
+    }
+}
+
+/// Full names that a ref as written may mean, as `git ls-remote` is asked for them.
+fn names(reference: &str) -> Result<Vec<String>, SourceError> {
+    let checked = |name: String| match address::check_ref(&name) {
+        Ok(_) => Ok(name),
+        Err(error) => Err(SourceError::Refused(error.to_string())),
+    };
+    match reference {
+        "" => Ok(vec!["HEAD".into()]),
+        full if full.starts_with("refs/pull/") && full.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'/') => {
+            Ok(vec![full.to_owned()])
+        }
+        full if full.starts_with("refs/") => Ok(vec![checked(full.to_owned())?, format!("{full}^{{}}")]),
+        short => {
+            let tag = checked(format!("refs/tags/{short}"))?;
+            Ok(vec![format!("{tag}^{{}}"), tag, checked(format!("refs/heads/{short}"))?])
+        }
+    }
+}
+
+/// What a ref as written stands for: a tag before a branch of the same name.
+fn target(listed: &[(String, String)], reference: &str) -> Option<Target> {
+    let object = |name: &str| {
+        let of = |name: &str| listed.iter().find(|(listed, _)| listed == name).map(|(_, object)| object.clone());
+        of(&format!("{name}^{{}}")).or_else(|| of(name))
+    };
+    let candidates = match reference {
+        "" => {
+            let head = object("HEAD")?;
+            let branch = listed.iter().find(|(name, object)| name.starts_with("refs/heads/") && *object == head);
+            vec![branch.map_or_else(|| "HEAD".to_owned(), |(name, _)| name.clone())]
+        }
+        full if full.starts_with("refs/") => vec![full.to_owned()],
+        short => vec![format!("refs/tags/{short}"), format!("refs/heads/{short}")],
+    };
+    candidates.into_iter().find_map(|name| object(&name).map(|object| Target { name, object }))
+}
+
+/// How git says that a server has no such repository, or none for everybody.
+fn is_absent(complaint: &str) -> bool {
+    ["not found", "could not read Username", "does not exist", "The requested URL returned error: 403"]
+        .iter()
+        .any(|part| complaint.contains(part))
+}
+
+/// One name for one place.
+fn origin(url: &Url) -> String {
+    let text = url.as_str().trim_end_matches('/');
+    text.strip_suffix(".git").unwrap_or(text).to_owned()
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
+fn refused(error: super::git::GitError) -> SourceError {
+    SourceError::Refused(error.to_string())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_comes_before_a_branch_and_an_annotated_one_gives_its_commit() {
+        let listed = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(name, id)| ((*name).to_owned(), (*id).to_owned())).collect()
+        };
+        let all = listed(&[
+            ("refs/heads/v1", "b"),
+            ("refs/tags/v1", "t"),
+            ("refs/tags/v1^{}", "c"),
+            ("HEAD", "h"),
+            ("refs/heads/main", "h"),
+        ]);
+        for (reference, name, object) in
+            [("v1", "refs/tags/v1", "c"), ("refs/heads/v1", "refs/heads/v1", "b"), ("", "refs/heads/main", "h")]
+        {
+            let target = target(&all, reference).unwrap();
+            assert_eq!((target.name.as_str(), target.object.as_str()), (name, object), "{reference}");
+        }
+        assert!(target(&all, "v2").is_none());
+    }
+
+    #[test]
+    fn attack_02_a_ref_that_could_be_an_option_or_a_pattern_is_never_asked_for() {
+        for reference in ["--upload-pack=x", "v*", "a..b", "refs/heads/-x", "refs/pull/*/head", "refs/notes/x"] {
+            assert!(names(reference).is_err(), "{reference}");
+        }
+        assert!(names("feature/x").is_ok() && names("refs/pull/7/head").is_ok());
+    }
+}

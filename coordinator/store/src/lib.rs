@@ -1,0 +1,509 @@
+//! What must not be lost: one database, one writer, changes in batches.
+//!
+//! Callers hand a [`Batch`] of changes to [`Store::commit`]; a single writer task puts waiting batches into one
+//! transaction (group commit), and subscribers are told once. Statements are written for SQLite and PostgreSQL alike:
+//! columns are TEXT, BIGINT and BYTEA, placeholders `$1`.
+
+mod definitions;
+mod hooks;
+mod kept;
+mod read;
+mod runs;
+mod schema;
+pub mod seal;
+mod write;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sqlx::AnyPool;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+pub use self::{
+    definitions::{DefinitionRow, Looked, Maintainers},
+    hooks::{Delivery, DeliveryState, Hook},
+    kept::{Artifact, Cache, CacheOutcome, CacheUse, Kept},
+};
+use domain::group::Group;
+use domain::run::{Millis, State, Visibility, Wait};
+use domain::schedule::QueuedJob;
+
+/// Batches that may wait for the writer; a caller beyond that waits before its own is taken.
+const WAITING: usize = 1024;
+/// Notices a subscriber may lag behind; one that lags further is told so and looks at everything.
+const NOTICES: usize = 256;
+
+/// The database. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    writer: mpsc::Sender<write::Request>,
+    readers: AnyPool,
+    notices: broadcast::Sender<Notice>,
+}
+
+impl Store {
+    /// Opens the SQLite file at `path`, made and brought to the newest schema where needed, and starts the writer.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let (connection, readers) = schema::connect(path).await?;
+        let (writer, requests) = mpsc::channel(WAITING);
+        let notices = broadcast::Sender::new(NOTICES);
+        tokio::spawn(write::writer(connection, requests, notices.clone()));
+        Ok(Self { writer, readers, notices })
+    }
+
+    /// Makes the changes true together. Once this returns `Ok` they survive a crash.
+    ///
+    /// Dropping the future does not take the batch back.
+    pub async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(write::Request::Commit { batch, answer }, answered).await
+    }
+
+    /// The next value of a counter, from 1; each is handed out once.
+    pub async fn next(&self, counter: &str) -> Result<u64, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(write::Request::Next { counter: counter.to_owned(), answer }, answered).await
+    }
+
+    /// What changed from now on. Whoever is told to have lagged looks at everything.
+    pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
+        self.notices.subscribe()
+    }
+
+    async fn ask<T>(
+        &self,
+        request: write::Request,
+        answered: oneshot::Receiver<Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let stopped = || StoreError::Database("the writer has stopped; restart the coordinator".into());
+        self.writer.send(request).await.map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())?
+    }
+}
+
+/// Changes that become true together or not at all.
+pub type Batch = Vec<Change>;
+
+/// One change.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// An event of the outside was taken in. A second one with this id fails the batch with [`StoreError::Seen`].
+    Seen {
+        /// Event id, or the id of an API request.
+        id: String,
+        /// When.
+        at: Millis,
+    },
+    /// A new run, or a new version of one. A version that is not the stored one plus one (0 for a new run) fails the
+    /// batch with [`StoreError::Stale`].
+    Run(Box<State>),
+    /// A job waits for a worker.
+    Queue(QueuedJob),
+    /// It waits no longer.
+    Unqueue {
+        /// Run id.
+        run: String,
+        /// Job key.
+        job: String,
+    },
+    /// Work to carry out after this commit, until done; survives restarts.
+    Task(Task),
+    /// That work is done.
+    TaskDone {
+        /// Id of the task.
+        id: String,
+    },
+    /// An event to publish; its id is final.
+    Outbox(Outgoing),
+    /// A relay said yes, or finally no, to an event.
+    Delivered {
+        /// Event id.
+        event: String,
+        /// Relay URL.
+        relay: String,
+        /// The relay's answer, for people; empty: taken.
+        answer: String,
+        /// When.
+        at: Millis,
+    },
+    /// Nothing more is to be sent of an event.
+    OutboxDone {
+        /// Event id.
+        event: String,
+    },
+    /// Values of a run, sealed under the run's data key.
+    Secrets {
+        /// Run id.
+        run: String,
+        /// Name and sealed value.
+        sealed: Vec<(String, Vec<u8>)>,
+        /// The data key, wrapped by the store key.
+        wrapped_key: Vec<u8>,
+    },
+    /// Forget the run's values and key.
+    EraseSecrets {
+        /// Run id.
+        run: String,
+    },
+    /// Half of a pair of events arrived first; it waits for the other half.
+    Park(Parked),
+    /// The waiting half was used or given up.
+    Unpark {
+        /// Event id.
+        id: String,
+    },
+    /// How far a relay was read.
+    Cursor {
+        /// Relay URL.
+        relay: String,
+        /// Seconds stamp of the newest event seen.
+        seen: u64,
+    },
+    /// Bytes that are stored. For an owner who has them already, the later expiry and the wider visibility hold.
+    Blob(Blob),
+    /// An owner gave stored bytes up.
+    BlobGone {
+        /// Hex.
+        sha256: String,
+        /// Run id, or a pubkey.
+        owner: String,
+    },
+    /// Who holds a concurrency group. A version that is not the stored one plus one (0 for a new group) fails the
+    /// batch with [`StoreError::Stale`].
+    Group(Group),
+    /// A worker was enrolled or seen.
+    Worker(WorkerRow),
+    /// Caches and artifacts.
+    Kept(Kept),
+    /// Definitions of a repository's workflows, and whose count.
+    Looked(Looked),
+    /// Deliveries of webhooks.
+    Hook(Hook),
+}
+
+/// Work to carry out after a commit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// Unique: run id and kind, so that asking twice is one task.
+    pub id: String,
+    /// Run id.
+    pub run: String,
+    /// What.
+    pub kind: TaskKind,
+    /// Not before.
+    pub due: Millis,
+}
+
+/// What a task does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "task")]
+pub enum TaskKind {
+    /// Fetch and plan.
+    Plan {
+        /// Tries so far.
+        tries: u32,
+    },
+    /// Tell a worker to end an attempt.
+    Stop {
+        /// Job key.
+        job: String,
+        /// Attempt.
+        attempt: u32,
+        /// Worker id.
+        worker: String,
+        /// For people.
+        reason: String,
+    },
+    /// Close and store the log.
+    Seal,
+    /// Tell a job that the moment it waits for came.
+    Wake {
+        /// Job key.
+        job: String,
+    },
+    /// Tell the run that its time is over.
+    Expire,
+}
+
+/// Who signs an outgoing event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "signer")]
+pub enum Signer {
+    /// The coordinator's key.
+    Coordinator,
+    /// The publisher key that came with a run's request: the secret `HIVE_CI_NSEC` of that run.
+    Publisher {
+        /// Run id.
+        run: String,
+    },
+}
+
+/// An event to publish.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outgoing {
+    /// Event id, 64 hex.
+    pub event: String,
+    /// Order of making; relays get events in this order. Set by the store.
+    pub sequence: i64,
+    /// The unsigned event as JSON.
+    pub unsigned: String,
+    /// The signature, once made (hex).
+    pub signature: Option<String>,
+    /// Who signs.
+    pub signer: Signer,
+    /// Where to: relay URL and class.
+    pub relays: Vec<(String, RelayClass)>,
+    /// The run it reports on, if any.
+    pub run: Option<String>,
+    /// When it was made.
+    pub made_at: Millis,
+}
+
+/// How hard delivery to a relay is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelayClass {
+    /// Our own write relays: at least one must take it; tried without end.
+    Own,
+    /// Of the repository, the job or its author: tried for 24 hours.
+    Other,
+}
+
+/// A parked half.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Parked {
+    /// Its event id.
+    pub id: String,
+    /// Id of the event it waits for.
+    pub waits_for: String,
+    /// The event as JSON.
+    pub event: String,
+    /// Given up then.
+    pub until: Millis,
+}
+
+/// Stored bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blob {
+    /// Hex.
+    pub sha256: String,
+    /// Bytes.
+    pub size: u64,
+    /// MIME type.
+    pub kind: String,
+    /// Who put it there: run id, or a pubkey.
+    pub owner: String,
+    /// Open to everybody.
+    pub public: bool,
+    /// Since when.
+    pub stored_at: Millis,
+    /// May be removed then.
+    pub expires_at: Millis,
+}
+
+/// An enrolled worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerRow {
+    /// Id in the pool: the first 16 hex of the identity's SHA-256.
+    pub id: String,
+    /// Ed25519 public key, hex.
+    pub identity: String,
+    /// For people.
+    pub name: String,
+    /// Labels of its last session.
+    pub labels: Vec<String>,
+    /// Slots of its last session.
+    pub slots: u32,
+    /// Last seen.
+    pub seen_at: Millis,
+    /// Takes no new jobs.
+    pub draining: bool,
+}
+
+/// An outgoing event that is not done, with the relays that answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pending {
+    /// What is to be sent.
+    pub outgoing: Outgoing,
+    /// Relay URL and its answer; empty: taken.
+    pub answers: Vec<(String, String)>,
+}
+
+/// A run's sealed values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedSecrets {
+    /// Name and sealed value, by name.
+    pub sealed: Vec<(String, Vec<u8>)>,
+    /// The data key, wrapped by the store key.
+    pub wrapped_key: Vec<u8>,
+}
+
+/// Which runs are asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Address of the repository.
+    pub repository: Option<String>,
+    /// Path of the workflow as the request wrote it.
+    pub workflow: Option<String>,
+    /// Short name of the branch or tag.
+    pub branch: Option<String>,
+    /// Name of the GitHub event.
+    pub event: Option<String>,
+    /// Id of what asked for it.
+    pub request: Option<String>,
+    /// Id of the run that it repeats.
+    pub previous: Option<String>,
+    /// How it stands.
+    pub status: Option<Status>,
+    /// Author, 64 hex.
+    pub actor: Option<String>,
+    /// Only those that have not ended.
+    pub unfinished: bool,
+    /// For whom.
+    pub reader: Reader,
+}
+
+/// How a run stands, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Its files are being fetched and read.
+    Planning,
+    /// It waits for something named.
+    Waiting,
+    /// No job of it has begun.
+    Queued,
+    /// A job began.
+    Running,
+    /// All jobs ended; its log is being closed.
+    Sealing,
+    /// Done, all went well.
+    Success,
+    /// Done, something failed.
+    Failure,
+    /// Done, somebody ended it.
+    Cancelled,
+    /// Done, nothing was to be run.
+    Skipped,
+}
+
+/// A run as lists show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// UUID v7.
+    pub id: String,
+    /// Unique in the store.
+    pub serial: u64,
+    /// Counts the runs of one workflow of one repository.
+    pub number: u64,
+    /// From 1.
+    pub attempt: u32,
+    /// The run it repeats.
+    pub previous: Option<String>,
+    /// Address of the repository.
+    pub repository: String,
+    /// Path of the workflow as the request wrote it.
+    pub workflow: String,
+    /// The workflow's name, once planned.
+    pub name: String,
+    /// Commit; empty: not known yet.
+    pub commit: String,
+    /// Short name of the branch or tag.
+    pub branch: String,
+    /// Name of the GitHub event, once planned.
+    pub event: String,
+    /// Author, 64 hex.
+    pub actor: String,
+    /// Where it stands: `planning`, `waiting`, `active`, `sealing` or `done`.
+    pub phase: String,
+    /// How it stands.
+    pub status: Status,
+    /// What it waits for.
+    pub wait: Option<Wait>,
+    /// How it ended.
+    pub conclusion: Option<String>,
+    /// When it was made.
+    pub created_at: Millis,
+    /// When its first job began.
+    pub started_at: Option<Millis>,
+    /// When its last job ended.
+    pub ended_at: Option<Millis>,
+    /// Number of its latest change.
+    pub changed: u64,
+}
+
+/// Who reads a list of runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Reader {
+    /// Nobody in particular: public runs.
+    #[default]
+    Anyone,
+    /// A key (64 hex): public runs and those it may read.
+    Key(String),
+    /// The operator, or the program itself: all.
+    Operator,
+}
+
+impl Reader {
+    /// Whether this reader may see what has this visibility.
+    pub fn may_read(&self, visibility: &Visibility) -> bool {
+        match (visibility, self) {
+            (Visibility::Public, _) | (Visibility::Readers(_), Self::Operator) => true,
+            (Visibility::Readers(readers), Self::Key(key)) => readers.contains(key),
+            (Visibility::Readers(_), Self::Anyone) => false,
+        }
+    }
+}
+
+/// A part of a list, newest first.
+#[derive(Debug, Clone, Copy)]
+pub struct Page {
+    /// Only runs with a smaller serial.
+    pub before: Option<u64>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// Why a batch was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The event is known already.
+    #[error("event {0} was taken in before")]
+    Seen(String),
+    /// The run or group was changed meanwhile: load it again.
+    #[error("{0} was changed meanwhile")]
+    Stale(String),
+    /// The database.
+    #[error("store: {0}")]
+    Database(String),
+}
+
+/// What changed, for those who wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// The queue.
+    Queue,
+    /// The outbox.
+    Outbox,
+    /// Tasks.
+    Tasks,
+    /// Some run.
+    Runs,
+    /// New deliveries of webhooks.
+    Hooks,
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.to_string())
+    }
+}
+
+impl From<serde_json::Error> for StoreError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Database(format!("a stored row can't be read, was it written by a newer version? {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

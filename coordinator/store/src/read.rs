@@ -1,0 +1,262 @@
+//! What the store is asked. Reads never wait for the writer.
+
+use domain::schedule::QueuedJob;
+use serde::de::DeserializeOwned;
+use sqlx::{Row, any::AnyRow, query, query_scalar};
+
+use super::{
+    Blob, Millis, Outgoing, Parked, Pending, SealedSecrets, Store, StoreError, Task, WorkerRow, write::integer,
+};
+use domain::group::Group;
+use domain::run::State;
+
+type Found<T> = Result<T, StoreError>;
+
+impl Store {
+    /// A run by its id.
+    pub async fn run(&self, id: &str) -> Found<Option<State>> {
+        state(query_scalar("SELECT state FROM runs WHERE id = $1").bind(id).fetch_optional(&self.readers).await?)
+    }
+
+    /// Version of a run: whether it changed costs less to ask than the run.
+    pub async fn run_version(&self, id: &str) -> Found<Option<u64>> {
+        let version: Option<i64> =
+            query_scalar("SELECT version FROM runs WHERE id = $1").bind(id).fetch_optional(&self.readers).await?;
+        Ok(version.map(i64::unsigned_abs))
+    }
+
+    /// A run by `github.run_id`.
+    pub async fn run_by_serial(&self, serial: u64) -> Found<Option<State>> {
+        let statement = query_scalar("SELECT state FROM runs WHERE serial = $1").bind(integer(serial));
+        state(statement.fetch_optional(&self.readers).await?)
+    }
+
+    /// The newest run that an event asked for: the id of a 5401 or of a 5100, or of an API request.
+    pub async fn run_by_event(&self, event: &str) -> Found<Option<State>> {
+        let statement = query_scalar(
+            "SELECT state FROM runs WHERE request = $1 OR run_event = $1 OR job_event = $1
+             ORDER BY serial DESC LIMIT 1",
+        );
+        state(statement.bind(event).fetch_optional(&self.readers).await?)
+    }
+
+    /// Whether a key is or was the publisher of a run of this pool.
+    pub async fn is_publisher(&self, key: &str) -> Found<bool> {
+        let found: i64 =
+            query_scalar("SELECT count(*) FROM runs WHERE publisher = $1").bind(key).fetch_one(&self.readers).await?;
+        Ok(found > 0)
+    }
+
+    /// Whether an event was taken in.
+    pub async fn seen(&self, id: &str) -> Found<bool> {
+        let found: i64 =
+            query_scalar("SELECT count(*) FROM seen WHERE id = $1").bind(id).fetch_one(&self.readers).await?;
+        Ok(found > 0)
+    }
+
+    /// Jobs that wait for a worker, oldest first.
+    pub async fn queued(&self) -> Found<Vec<QueuedJob>> {
+        let statement = query("SELECT run, job, labels, avoid, owner, since FROM queue ORDER BY since, run, job");
+        rows(statement.fetch_all(&self.readers).await?, |row| {
+            Ok(QueuedJob {
+                run: row.try_get(0)?,
+                job: row.try_get(1)?,
+                labels: json(row.try_get(2)?)?,
+                avoid: json(row.try_get(3)?)?,
+                owner: row.try_get(4)?,
+                since: natural(row, 5)?,
+            })
+        })
+    }
+
+    /// Tasks whose time has come, the longest due first.
+    pub async fn tasks_due(&self, now: Millis) -> Found<Vec<Task>> {
+        let statement = query("SELECT id, run, kind, due FROM tasks WHERE due <= $1 ORDER BY due, id");
+        rows(statement.bind(integer(now)).fetch_all(&self.readers).await?, |row| {
+            Ok(Task { id: row.try_get(0)?, run: row.try_get(1)?, kind: json(row.try_get(2)?)?, due: natural(row, 3)? })
+        })
+    }
+
+    /// When the next task is due: what a timer is set to.
+    pub async fn next_task_due(&self) -> Found<Option<Millis>> {
+        let due: Option<i64> =
+            query_scalar("SELECT due FROM tasks ORDER BY due LIMIT 1").fetch_optional(&self.readers).await?;
+        Ok(due.map(i64::unsigned_abs))
+    }
+
+    /// Outgoing events that are not done, in the order they were made, with the answers so far.
+    pub async fn outbox_pending(&self) -> Found<Vec<Pending>> {
+        let statement = query(
+            "SELECT event, sequence, unsigned, signature, signer, relays, run, made_at FROM outbox
+             WHERE done = 0 ORDER BY sequence",
+        );
+        self.outgoing(statement.fetch_all(&self.readers).await?).await
+    }
+
+    /// All events that report on a run, in the order they were made.
+    pub async fn outbox_of(&self, run: &str) -> Found<Vec<Pending>> {
+        let statement = query(
+            "SELECT event, sequence, unsigned, signature, signer, relays, run, made_at FROM outbox
+             WHERE run = $1 ORDER BY sequence",
+        );
+        self.outgoing(statement.bind(run).fetch_all(&self.readers).await?).await
+    }
+
+    async fn outgoing(&self, found: Vec<AnyRow>) -> Found<Vec<Pending>> {
+        let mut pending = rows(found, |row| {
+            let outgoing = Outgoing {
+                event: row.try_get(0)?,
+                sequence: row.try_get(1)?,
+                unsigned: row.try_get(2)?,
+                signature: row.try_get(3)?,
+                signer: json(row.try_get(4)?)?,
+                relays: json(row.try_get(5)?)?,
+                run: row.try_get(6)?,
+                made_at: natural(row, 7)?,
+            };
+            Ok(Pending { outgoing, answers: Vec::new() })
+        })?;
+        for entry in &mut pending {
+            let statement = query("SELECT relay, answer FROM deliveries WHERE event = $1 ORDER BY at, relay");
+            let found = statement.bind(&entry.outgoing.event).fetch_all(&self.readers).await?;
+            entry.answers = rows(found, |row| Ok((row.try_get(0)?, row.try_get(1)?)))?;
+        }
+        Ok(pending)
+    }
+
+    /// A run's sealed values; `None` once erased, or where it had none.
+    pub async fn secrets(&self, run: &str) -> Found<Option<SealedSecrets>> {
+        // One statement: an erasure between two would show a key without its values.
+        let statement = query(
+            "SELECT k.wrapped, s.name, s.sealed FROM run_keys k LEFT JOIN secrets s ON s.run = k.run
+             WHERE k.run = $1 ORDER BY s.name",
+        );
+        let mut found: Option<SealedSecrets> = None;
+        for row in statement.bind(run).fetch_all(&self.readers).await? {
+            let wrapped_key: Vec<u8> = row.try_get(0)?;
+            let secrets = found.get_or_insert_with(|| SealedSecrets { sealed: Vec::new(), wrapped_key });
+            if let Some(name) = row.try_get::<Option<String>, _>(1)? {
+                secrets.sealed.push((name, row.try_get(2)?));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Halves that wait for this event.
+    pub async fn parked_for(&self, event: &str) -> Found<Vec<Parked>> {
+        let statement = query("SELECT id, waits_for, event, until FROM parked WHERE waits_for = $1 ORDER BY id");
+        rows(statement.bind(event).fetch_all(&self.readers).await?, parked)
+    }
+
+    /// Halves that waited long enough.
+    pub async fn parked_expired(&self, now: Millis) -> Found<Vec<Parked>> {
+        let statement = query("SELECT id, waits_for, event, until FROM parked WHERE until <= $1 ORDER BY until, id");
+        rows(statement.bind(integer(now)).fetch_all(&self.readers).await?, parked)
+    }
+
+    /// Seconds stamp of the newest event that a relay gave.
+    pub async fn cursor(&self, relay: &str) -> Found<Option<u64>> {
+        let seen: Option<i64> =
+            query_scalar("SELECT seen FROM cursors WHERE relay = $1").bind(relay).fetch_optional(&self.readers).await?;
+        Ok(seen.map(i64::unsigned_abs))
+    }
+
+    /// Stored bytes by their hash, one entry for each owner.
+    pub async fn blob(&self, sha256: &str) -> Found<Vec<Blob>> {
+        let statement = query(
+            "SELECT sha256, owner, size, kind, public, stored_at, expires_at FROM blobs WHERE sha256 = $1
+             ORDER BY stored_at, owner",
+        );
+        rows(statement.bind(sha256).fetch_all(&self.readers).await?, blob)
+    }
+
+    /// What an owner stored, newest first.
+    pub async fn blobs_of(&self, owner: &str, limit: u32) -> Found<Vec<Blob>> {
+        let statement = query(
+            "SELECT sha256, owner, size, kind, public, stored_at, expires_at FROM blobs WHERE owner = $1
+             ORDER BY stored_at DESC, sha256 LIMIT $2",
+        );
+        rows(statement.bind(owner).bind(i64::from(limit)).fetch_all(&self.readers).await?, blob)
+    }
+
+    /// Bytes that may be removed.
+    pub async fn blobs_expired(&self, now: Millis) -> Found<Vec<Blob>> {
+        let statement = query(
+            "SELECT sha256, owner, size, kind, public, stored_at, expires_at FROM blobs WHERE expires_at <= $1
+             ORDER BY expires_at, sha256",
+        );
+        rows(statement.bind(integer(now)).fetch_all(&self.readers).await?, blob)
+    }
+
+    /// Bytes stored altogether, each owner's counted.
+    pub async fn blobs_total(&self) -> Found<u64> {
+        // PostgreSQL sums BIGINT to NUMERIC.
+        let total: i64 =
+            query_scalar("SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM blobs").fetch_one(&self.readers).await?;
+        Ok(total.unsigned_abs())
+    }
+
+    /// A concurrency group, by [`domain::group::key`].
+    pub async fn group(&self, key: &str) -> Found<Option<Group>> {
+        let statement = query("SELECT name, version, holder, pending FROM run_groups WHERE name = $1").bind(key);
+        let found = statement.fetch_optional(&self.readers).await?;
+        let mut groups = rows(found, |row| {
+            Ok(Group {
+                key: row.try_get(0)?,
+                version: natural(row, 1)?,
+                holder: row.try_get::<Option<String>, _>(2)?.map(|holder| json(&holder)).transpose()?,
+                pending: json(row.try_get(3)?)?,
+            })
+        })?;
+        Ok(groups.pop())
+    }
+
+    /// Enrolled workers, by name.
+    pub async fn workers(&self) -> Found<Vec<WorkerRow>> {
+        let statement =
+            query("SELECT id, identity, name, labels, slots, seen_at, draining FROM workers ORDER BY name, id");
+        rows(statement.fetch_all(&self.readers).await?, |row| {
+            Ok(WorkerRow {
+                id: row.try_get(0)?,
+                identity: row.try_get(1)?,
+                name: row.try_get(2)?,
+                labels: json(row.try_get(3)?)?,
+                slots: u32::try_from(natural(row, 4)?).unwrap_or(u32::MAX),
+                seen_at: natural(row, 5)?,
+                draining: natural(row, 6)? != 0,
+            })
+        })
+    }
+}
+
+fn parked(row: &AnyRow) -> Found<Parked> {
+    Ok(Parked { id: row.try_get(0)?, waits_for: row.try_get(1)?, event: row.try_get(2)?, until: natural(row, 3)? })
+}
+
+fn blob(row: &AnyRow) -> Found<Blob> {
+    Ok(Blob {
+        sha256: row.try_get(0)?,
+        owner: row.try_get(1)?,
+        size: natural(row, 2)?,
+        kind: row.try_get(3)?,
+        public: natural(row, 4)? != 0,
+        stored_at: natural(row, 5)?,
+        expires_at: natural(row, 6)?,
+    })
+}
+
+fn rows<T>(found: impl IntoIterator<Item = AnyRow>, read: impl Fn(&AnyRow) -> Found<T>) -> Found<Vec<T>> {
+    found.into_iter().map(|row| read(&row)).collect()
+}
+
+fn state(text: Option<String>) -> Found<Option<State>> {
+    text.map(|text| json(&text)).transpose()
+}
+
+pub(super) fn natural(row: &AnyRow, column: usize) -> Found<u64> {
+    Ok(row.try_get::<i64, _>(column)?.unsigned_abs())
+}
+
+fn json<T: DeserializeOwned>(text: &str) -> Found<T> {
+    Ok(serde_json::from_str(text)?)
+}

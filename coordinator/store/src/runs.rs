@@ -1,0 +1,404 @@
+//! Runs as rows: written with the columns they are searched and listed by, and listed from those alone.
+
+use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow, query, query_scalar};
+
+use super::{
+    Filter, Page, Reader, Status, Store, StoreError, Summary,
+    read::natural,
+    write::{fenced, integer},
+};
+use domain::run::{Origin, Phase, State, Visibility, Wait};
+
+const LISTED: &str = "id, serial, number, attempt, previous, repository, workflow, name, commit_id, branch, event, \
+                      actor, phase, status, wait_kind, wait_name, wait_until, wait_holder, conclusion, created_at, started_at, \
+                      ended_at, changed";
+
+impl Status {
+    /// All of them, as they are written.
+    pub const ALL: [(Self, &'static str); 9] = [
+        (Self::Planning, "planning"),
+        (Self::Waiting, "waiting"),
+        (Self::Queued, "queued"),
+        (Self::Running, "running"),
+        (Self::Sealing, "sealing"),
+        (Self::Success, "success"),
+        (Self::Failure, "failure"),
+        (Self::Cancelled, "cancelled"),
+        (Self::Skipped, "skipped"),
+    ];
+
+    /// In one word.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(status, _)| *status == self).map_or("", |(_, word)| word)
+    }
+
+    fn read(text: &str) -> Result<Self, StoreError> {
+        let found = Self::ALL.iter().find(|(_, word)| *word == text);
+        let unknown = || StoreError::Database(format!("a stored run has the unknown status `{text}`"));
+        found.map(|(status, _)| *status).ok_or_else(unknown)
+    }
+
+    /// How a run stands.
+    pub fn of(state: &State) -> Self {
+        use workflow::plan::Conclusion;
+        match &state.phase {
+            Phase::Planning => Self::Planning,
+            Phase::Waiting { .. } => Self::Waiting,
+            Phase::Active if state.held_back().is_some() => Self::Waiting,
+            Phase::Active if state.started_at.is_none() => Self::Queued,
+            Phase::Active => Self::Running,
+            Phase::Sealing { .. } => Self::Sealing,
+            Phase::Done { end, .. } => match end.conclusion {
+                Conclusion::Success => Self::Success,
+                Conclusion::Failure => Self::Failure,
+                Conclusion::Cancelled => Self::Cancelled,
+                Conclusion::Skipped => Self::Skipped,
+            },
+        }
+    }
+}
+
+/// A condition on rows, with the values of its placeholders.
+struct Where {
+    text: String,
+    values: Vec<Value>,
+}
+
+enum Value {
+    Text(String),
+    Integer(i64),
+}
+
+impl Where {
+    /// Only what is asked for becomes a condition: a placeholder for "any" would keep the index from being used.
+    fn new(filter: &Filter) -> Self {
+        let mut conditions = Self { text: String::new(), values: Vec::new() };
+        let columns = [
+            ("repository", &filter.repository),
+            ("workflow", &filter.workflow),
+            ("branch", &filter.branch),
+            ("event", &filter.event),
+            ("actor", &filter.actor),
+            ("request", &filter.request),
+            ("previous", &filter.previous),
+        ];
+        for (column, wanted) in columns {
+            if let Some(wanted) = wanted {
+                conditions.and(&format!("{column} = $"), Value::Text(wanted.clone()));
+            }
+        }
+        if let Some(status) = filter.status {
+            conditions.and("status = $", Value::Text(status.as_str().to_owned()));
+        }
+        if filter.unfinished {
+            conditions.text.push_str(" AND status IN ('planning', 'waiting', 'queued', 'running', 'sealing')");
+        }
+        match &filter.reader {
+            Reader::Operator => {}
+            Reader::Anyone => conditions.text.push_str(" AND visibility = 'public'"),
+            Reader::Key(key) => {
+                conditions.and("(visibility = 'public' OR readers LIKE '%' || $", Value::Text(key.clone()));
+                conditions.text.push_str(" || '%')");
+            }
+        }
+        conditions
+    }
+
+    /// Adds a condition whose text ends with `$`.
+    fn and(&mut self, condition: &str, value: Value) {
+        self.values.push(value);
+        self.text.push_str(&format!(" AND {condition}{}", self.values.len()));
+    }
+
+    async fn rows(self, store: &Store, statement: String) -> Result<Vec<AnyRow>, StoreError> {
+        let mut statement = query(AssertSqlSafe(statement));
+        for value in self.values {
+            statement = match value {
+                Value::Text(text) => statement.bind(text),
+                Value::Integer(number) => statement.bind(number),
+            };
+        }
+        Ok(statement.fetch_all(&store.readers).await?)
+    }
+}
+
+/// The statement of a page, and the values it binds.
+fn page_of(columns: &str, filter: &Filter, page: Page) -> (String, Where) {
+    let mut conditions = Where::new(filter);
+    if let Some(before) = page.before {
+        conditions.and("serial < $", Value::Integer(integer(before)));
+    }
+    conditions.values.push(Value::Integer(i64::from(page.limit)));
+    let limit = conditions.values.len();
+    let statement =
+        format!("SELECT {columns} FROM runs WHERE 1 = 1{} ORDER BY serial DESC LIMIT ${limit}", conditions.text);
+    (statement, conditions)
+}
+
+impl Store {
+    /// A page of runs, newest first.
+    pub async fn list(&self, filter: &Filter, page: Page) -> Result<Vec<Summary>, StoreError> {
+        let (statement, conditions) = page_of(LISTED, filter, page);
+        conditions.rows(self, statement).await?.iter().map(summary).collect()
+    }
+
+    /// Runs written after the change with this number, the oldest change first.
+    pub async fn changed(&self, filter: &Filter, after: u64, limit: u32) -> Result<Vec<Summary>, StoreError> {
+        let mut conditions = Where::new(filter);
+        conditions.and("changed > $", Value::Integer(integer(after)));
+        conditions.values.push(Value::Integer(i64::from(limit)));
+        let limit = conditions.values.len();
+        let statement =
+            format!("SELECT {LISTED} FROM runs WHERE 1 = 1{} ORDER BY changed LIMIT ${limit}", conditions.text);
+        conditions.rows(self, statement).await?.iter().map(summary).collect()
+    }
+
+    /// Number of the latest change of any run.
+    pub async fn latest_change(&self) -> Result<u64, StoreError> {
+        let latest: i64 = query_scalar("SELECT coalesce(max(changed), 0) FROM runs").fetch_one(&self.readers).await?;
+        Ok(latest.unsigned_abs())
+    }
+
+    /// Every run that has not ended: what a restart goes on with.
+    pub async fn unfinished(&self) -> Result<Vec<State>, StoreError> {
+        let filter = Filter { unfinished: true, reader: Reader::Operator, ..Filter::default() };
+        let (statement, conditions) = page_of("state", &filter, Page { before: None, limit: u32::MAX });
+        let rows = conditions.rows(self, statement).await?;
+        rows.iter().map(|row| Ok(serde_json::from_str(row.try_get(0)?)?)).collect()
+    }
+
+    /// Addresses of repositories that have runs, in order, from behind `after` on.
+    pub async fn repositories(&self, after: &str, limit: usize) -> Result<Vec<String>, StoreError> {
+        let mut found: Vec<String> = Vec::new();
+        // One step in the index for each repository, however many runs it has.
+        while found.len() < limit {
+            let last = found.last().map_or(after, String::as_str);
+            let next: Option<String> = query_scalar("SELECT min(repository) FROM runs WHERE repository > $1")
+                .bind(last)
+                .fetch_one(&self.readers)
+                .await?;
+            match next {
+                Some(next) => found.push(next),
+                None => break,
+            }
+        }
+        Ok(found)
+    }
+
+    /// How the database would go about a page.
+    #[cfg(test)]
+    pub(super) async fn explain(&self, filter: &Filter, page: Page) -> Result<String, StoreError> {
+        let (statement, conditions) = page_of(LISTED, filter, page);
+        let rows = conditions.rows(self, format!("EXPLAIN QUERY PLAN {statement}")).await?;
+        let steps: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get("detail")).collect();
+        Ok(steps?.join("; "))
+    }
+}
+
+fn summary(row: &AnyRow) -> Result<Summary, StoreError> {
+    let number = |column: &str| row.try_get::<Option<i64>, _>(column).map(|found| found.map(i64::unsigned_abs));
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let name = row.try_get::<Option<String>, _>("wait_name")?.unwrap_or_default();
+    let wait = match row.try_get::<Option<String>, _>("wait_kind")?.as_deref() {
+        Some("concurrency") => Some(Wait::Concurrency { group: name, holder: number("wait_holder")? }),
+        Some("quota") => Some(Wait::Quota { name }),
+        Some("approval") => Some(Wait::Approval { environment: name, approvers: Vec::new() }),
+        Some("files") => Some(Wait::Files { why: name }),
+        Some("timer") => Some(Wait::Timer { until: number("wait_until")?.unwrap_or_default() }),
+        _ => None,
+    };
+    Ok(Summary {
+        id: text("id")?,
+        serial: natural(row, 1)?,
+        number: natural(row, 2)?,
+        attempt: u32::try_from(natural(row, 3)?).unwrap_or(u32::MAX),
+        previous: row.try_get("previous")?,
+        repository: text("repository")?,
+        workflow: text("workflow")?,
+        name: text("name")?,
+        commit: text("commit_id")?,
+        branch: text("branch")?,
+        event: text("event")?,
+        actor: text("actor")?,
+        phase: text("phase")?,
+        status: Status::read(&text("status")?)?,
+        wait,
+        conclusion: row.try_get("conclusion")?,
+        created_at: number("created_at")?.unwrap_or_default(),
+        started_at: number("started_at")?,
+        ended_at: number("ended_at")?,
+        changed: number("changed")?.unwrap_or_default(),
+    })
+}
+
+/// Writes a new run, or a new version of one.
+pub(super) async fn write(connection: &mut AnyConnection, state: &State) -> Result<(), StoreError> {
+    let statement = if state.version == 0 {
+        let (run_event, job_event, publisher) = match &state.request.origin {
+            Origin::HiveCi { run_event, job_event, publisher, .. } => {
+                (Some(run_event), Some(job_event), publisher.as_ref())
+            }
+            Origin::Api => (None, None, None),
+        };
+        query(
+            "INSERT INTO runs (id, version, phase, wait_kind, wait_name, wait_until, conclusion, visibility, readers,
+                 expires_at, name, commit_id, branch, event, status, started_at, ended_at, state, wait_holder, changed,
+                 serial, number, attempt, previous, request, run_event, job_event, publisher, repository, workflow, actor,
+                 created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+                 (SELECT coalesce(max(changed), 0) + 1 FROM runs), $20, $21, $22, $23, $24, $25, $26, $27, $28, $29,
+                 $30, $31)
+             ON CONFLICT (id) DO NOTHING",
+        )
+        .bind_all(state)?
+        .bind(integer(state.serial))
+        .bind(integer(state.number))
+        .bind(i64::from(state.attempt))
+        .bind(state.rerun.as_ref().map(|rerun| &rerun.previous))
+        .bind(&state.request.id)
+        .bind(run_event)
+        .bind(job_event)
+        .bind(publisher)
+        .bind(&state.request.repository.address)
+        .bind(&state.request.workflow)
+        .bind(&state.request.actor)
+        .bind(integer(state.created_at))
+    } else {
+        query(
+            "UPDATE runs SET version = $2, phase = $3, wait_kind = $4, wait_name = $5, wait_until = $6,
+                 conclusion = $7, visibility = $8, readers = $9, expires_at = $10, name = $11, commit_id = $12,
+                 branch = $13, event = $14, status = $15, started_at = $16, ended_at = $17, state = $18,
+                 wait_holder = $19,
+                 changed = (SELECT coalesce(max(changed), 0) + 1 FROM runs)
+             WHERE id = $1 AND version = $2 - 1",
+        )
+        .bind_all(state)?
+    };
+    fenced(statement.execute(connection).await?.rows_affected(), "run", &state.id)
+}
+
+/// Fills the columns of rows that were written before there were such.
+pub(super) async fn fill(connection: &mut AnyConnection) -> Result<(), StoreError> {
+    let ids: Vec<String> =
+        query_scalar("SELECT id FROM runs WHERE status = '' ORDER BY serial").fetch_all(&mut *connection).await?;
+    for id in ids {
+        let text: String =
+            query_scalar("SELECT state FROM runs WHERE id = $1").bind(&id).fetch_one(&mut *connection).await?;
+        let state: State = serde_json::from_str(&text)?;
+        let columns = Columns::of(&state);
+        query(
+            "UPDATE runs SET name = $2, commit_id = $3, branch = $4, event = $5, status = $6, started_at = $7,
+                 ended_at = $8 WHERE id = $1",
+        )
+        .bind(&id)
+        .bind(columns.name)
+        .bind(columns.commit)
+        .bind(columns.branch)
+        .bind(columns.event)
+        .bind(columns.status)
+        .bind(columns.started_at)
+        .bind(columns.ended_at)
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// What a list shows of a run and changes with it.
+struct Columns<'a> {
+    name: &'a str,
+    commit: &'a str,
+    branch: &'a str,
+    event: &'a str,
+    status: &'static str,
+    started_at: Option<i64>,
+    ended_at: Option<i64>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(state: &'a State) -> Self {
+        let (request, planned) = (&state.request, state.planned.as_ref());
+        let ended_at = match &state.phase {
+            Phase::Sealing { end } | Phase::Done { end, .. } => Some(integer(end.at)),
+            Phase::Planning | Phase::Waiting { .. } | Phase::Active => None,
+        };
+        Self {
+            name: planned.map_or(request.workflow.as_str(), |planned| &planned.plan.name),
+            commit: planned.map_or(request.commit.as_str(), |planned| &planned.commit),
+            branch: planned.map_or(request.branch.as_str(), |planned| short(&planned.reference)),
+            event: planned.map_or("", |planned| planned.event.as_str()),
+            status: Status::of(state).as_str(),
+            started_at: state.started_at.map(integer),
+            ended_at,
+        }
+    }
+}
+
+/// A ref without the folder it stands in.
+fn short(reference: &str) -> &str {
+    ["refs/heads/", "refs/tags/", "refs/"].iter().find_map(|folder| reference.strip_prefix(folder)).unwrap_or(reference)
+}
+
+type Statement<'q> = sqlx::query::Query<'q, sqlx::Any, <sqlx::Any as sqlx::Database>::Arguments>;
+
+/// Binding what every write of a run writes.
+trait BindAll<'q>: Sized {
+    fn bind_all(self, state: &'q State) -> Result<Self, StoreError>;
+}
+
+impl<'q> BindAll<'q> for Statement<'q> {
+    fn bind_all(self, state: &'q State) -> Result<Self, StoreError> {
+        let (wait_kind, wait_name, wait_until, wait_holder) = waiting(state);
+        let (phase, conclusion) = match &state.phase {
+            Phase::Planning => ("planning", None),
+            Phase::Waiting { .. } => ("waiting", None),
+            Phase::Active => ("active", None),
+            Phase::Sealing { end } => ("sealing", Some(end.conclusion.as_str())),
+            Phase::Done { end, .. } => ("done", Some(end.conclusion.as_str())),
+        };
+        let (visibility, readers) = match &state.visibility {
+            Visibility::Public => ("public", String::new()),
+            Visibility::Readers(keys) => ("readers", keys.join(" ")),
+        };
+        let columns = Columns::of(state);
+        Ok(self
+            .bind(&state.id)
+            .bind(integer(state.version))
+            .bind(phase)
+            .bind(wait_kind)
+            .bind(wait_name)
+            .bind(wait_until)
+            .bind(conclusion)
+            .bind(visibility)
+            .bind(readers)
+            .bind(integer(state.expires_at))
+            .bind(columns.name)
+            .bind(columns.commit)
+            .bind(columns.branch)
+            .bind(columns.event)
+            .bind(columns.status)
+            .bind(columns.started_at)
+            .bind(columns.ended_at)
+            .bind(serde_json::to_string(state)?)
+            .bind(wait_holder))
+    }
+}
+
+type Waiting<'a> = (Option<&'static str>, Option<&'a str>, Option<i64>, Option<i64>);
+
+/// Kind, name, moment and holder of what a run waits for.
+fn waiting(state: &State) -> Waiting<'_> {
+    let on = match &state.phase {
+        Phase::Planning => return (state.delayed.as_ref().map(|_| "files"), state.delayed.as_deref(), None, None),
+        Phase::Waiting { on } => Some(on),
+        _ => state.held_back(),
+    };
+    let Some(on) = on else { return (None, None, None, None) };
+    match on {
+        Wait::Concurrency { group, holder } => (Some("concurrency"), Some(group), None, holder.map(integer)),
+        Wait::Quota { name } => (Some("quota"), Some(name), None, None),
+        Wait::Approval { environment, .. } => (Some("approval"), Some(environment), None, None),
+        Wait::Files { why } => (Some("files"), Some(why), None, None),
+        Wait::Timer { until } => (Some("timer"), None, Some(integer(*until)), None),
+    }
+}

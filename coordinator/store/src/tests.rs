@@ -1,0 +1,525 @@
+#![allow(clippy::unwrap_used, reason = "a test may stop at once")]
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{Command, Stdio},
+};
+
+use super::*;
+use domain::group::Member;
+use domain::run::{End, Origin, Phase, Repository, SealedLog, Wait};
+use workflow::plan::Conclusion;
+
+fn run(id: &str, serial: u64) -> State {
+    State {
+        id: id.into(),
+        version: 0,
+        serial,
+        number: serial,
+        attempt: 1,
+        rerun: None,
+        request: domain::run::Request {
+            id: format!("job-of-{id}"),
+            origin: Origin::HiveCi {
+                run_event: format!("run-of-{id}"),
+                job_event: format!("job-of-{id}"),
+                author: "author".into(),
+                publisher: Some(format!("publisher-of-{id}")),
+                workflow: "ci.yml".into(),
+                relays: vec![],
+            },
+            repository: Repository { address: "30617:owner:repo".into(), ..Repository::default() },
+            workflow: "ci.yml".into(),
+            commit: String::new(),
+            branch: "main".into(),
+            reference: None,
+            trigger: None,
+            actor: "author".into(),
+            env: indexmap::IndexMap::new(),
+            notices: vec![],
+            inputs: None,
+            again: None,
+            received_at: 1,
+        },
+        planned: None,
+        phase: Phase::Planning,
+        claim: None,
+        calls: Default::default(),
+        jobs: indexmap::IndexMap::new(),
+        cancelled: None,
+        expired_at: None,
+        message: None,
+        delayed: None,
+        secret_names: Vec::new(),
+        secrets: false,
+        rules: domain::run::Rules::default(),
+        environments: Vec::new(),
+        visibility: Visibility::Public,
+        expires_at: 1000,
+        created_at: 1,
+        started_at: None,
+        paused_at: None,
+        paused_ms: 0,
+        stamped_at: 0,
+    }
+}
+
+fn done() -> Phase {
+    let end = End { conclusion: Conclusion::Success, reason: None, exit_code: 0, at: 9 };
+    Phase::Done { end, log: SealedLog::default() }
+}
+
+fn queued(job: &str, since: u64) -> QueuedJob {
+    QueuedJob {
+        run: "r".into(),
+        job: job.into(),
+        labels: vec!["linux".into()],
+        avoid: vec![],
+        owner: "o".into(),
+        since,
+    }
+}
+
+fn outgoing(event: &str) -> Outgoing {
+    Outgoing {
+        event: event.into(),
+        sequence: 0,
+        unsigned: "{}".into(),
+        signature: None,
+        signer: Signer::Publisher { run: "r".into() },
+        relays: vec![("wss://a".into(), RelayClass::Own)],
+        run: Some("r".into()),
+        made_at: 5,
+    }
+}
+
+fn blob(owner: &str, public: bool, expires_at: u64) -> Blob {
+    Blob {
+        sha256: "aa".into(),
+        size: 10,
+        kind: "text/plain".into(),
+        owner: owner.into(),
+        public,
+        stored_at: 1,
+        expires_at,
+    }
+}
+
+struct Opened {
+    store: Store,
+    folder: tempfile::TempDir,
+}
+
+async fn open() -> Opened {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("a b?#%.sqlite")).await.unwrap();
+    Opened { store, folder }
+}
+
+fn page(limit: u32) -> Page {
+    Page { before: None, limit }
+}
+
+#[tokio::test]
+async fn an_event_is_taken_in_once_and_its_batch_is_all_or_nothing() {
+    let Opened { store, .. } = &open().await;
+    let batch = |id: &str| vec![Change::Run(Box::new(run(id, 1))), Change::Seen { id: "event".into(), at: 1 }];
+    store.commit(batch("first")).await.unwrap();
+    let again = store.commit(batch("second")).await;
+    assert!(matches!(again, Err(StoreError::Database(_) | StoreError::Seen(_))), "{again:?}");
+    assert_eq!(store.run("second").await.unwrap(), None);
+    assert!(store.seen("event").await.unwrap());
+    assert!(!store.seen("other").await.unwrap());
+    let seen = store.commit(vec![Change::Queue(queued("a", 1)), Change::Seen { id: "event".into(), at: 2 }]).await;
+    assert!(matches!(seen, Err(StoreError::Seen(id)) if id == "event"));
+    assert_eq!(store.queued().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_stale_version_of_a_run_is_refused() {
+    let Opened { store, .. } = &open().await;
+    let mut state = run("r", 1);
+    store.commit(vec![Change::Run(Box::new(state.clone()))]).await.unwrap();
+    for wrong in [0, 2, 7] {
+        state.version = wrong;
+        let result = store.commit(vec![Change::Run(Box::new(state.clone()))]).await;
+        assert!(matches!(result, Err(StoreError::Stale(_))), "version {wrong}: {result:?}");
+    }
+    state.version = 1;
+    state.phase = Phase::Active;
+    store.commit(vec![Change::Run(Box::new(state.clone()))]).await.unwrap();
+    assert_eq!(store.run("r").await.unwrap(), Some(state));
+    assert_eq!(store.run_version("r").await.unwrap(), Some(1));
+    assert_eq!(store.run_version("none").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn of_many_writers_of_one_version_exactly_one_wins_and_the_others_commits_stand() {
+    let Opened { store, .. } = &open().await;
+    store.commit(vec![Change::Run(Box::new(run("r", 1)))]).await.unwrap();
+    let writers = (0..50).map(|index| {
+        let next = State { version: 1, ..run("r", 1) };
+        async move {
+            let raced = store.commit(vec![Change::Run(Box::new(next))]);
+            let own = store.commit(vec![Change::Queue(queued(&format!("{index:02}"), 1))]);
+            let (raced, own) = tokio::join!(raced, own);
+            own.unwrap();
+            raced.is_ok()
+        }
+    });
+    let won = futures::future::join_all(writers).await.into_iter().filter(|won| *won).count();
+    assert_eq!(won, 1);
+    assert_eq!(store.queued().await.unwrap().len(), 50);
+}
+
+#[tokio::test]
+async fn runs_are_found_by_serial_event_and_filter_newest_first() {
+    let Opened { store, .. } = &open().await;
+    let mut private = run("b", 2);
+    private.visibility = Visibility::Readers(vec!["alice".into(), "bob".into()]);
+    let mut ended = run("c", 3);
+    ended.phase = done();
+    ended.request.repository.address = "30617:owner:other".into();
+    ended.request.actor = "somebody".into();
+    for state in [&run("a", 1), &private, &ended] {
+        store.commit(vec![Change::Run(Box::new(state.clone()))]).await.unwrap();
+    }
+    let id = |found: Option<State>| found.map(|state| state.id);
+    assert_eq!(id(store.run_by_serial(2).await.unwrap()).as_deref(), Some("b"));
+    assert_eq!(id(store.run_by_event("run-of-a").await.unwrap()).as_deref(), Some("a"));
+    assert_eq!(id(store.run_by_event("job-of-c").await.unwrap()).as_deref(), Some("c"));
+    assert_eq!(id(store.run_by_event("nothing").await.unwrap()), None);
+    assert!(store.is_publisher("publisher-of-a").await.unwrap());
+    assert!(!store.is_publisher("alice").await.unwrap());
+
+    let key = |key: &str| Filter { reader: Reader::Key(key.into()), ..Filter::default() };
+    let operator = Filter { reader: Reader::Operator, ..Filter::default() };
+    let cases: [(&str, Filter, Page, &[&str]); 11] = [
+        ("anyone sees public runs", Filter::default(), page(9), &["c", "a"]),
+        ("a reader sees private ones too", key("bob"), page(9), &["c", "b", "a"]),
+        ("another key does not", key("eve"), page(9), &["c", "a"]),
+        ("the operator sees all", operator.clone(), page(9), &["c", "b", "a"]),
+        ("a page ends", operator.clone(), page(2), &["c", "b"]),
+        ("the next page goes on", operator.clone(), Page { before: Some(2), limit: 2 }, &["a"]),
+        ("by repository", Filter { repository: Some("30617:owner:other".into()), ..operator.clone() }, page(9), &["c"]),
+        ("by author", Filter { actor: Some("author".into()), ..operator.clone() }, page(9), &["b", "a"]),
+        ("by status", Filter { status: Some(Status::Success), ..operator.clone() }, page(9), &["c"]),
+        ("by branch", Filter { branch: Some("main".into()), ..operator.clone() }, page(1), &["c"]),
+        (
+            "by two",
+            Filter { branch: Some("main".into()), status: Some(Status::Planning), ..operator },
+            page(9),
+            &["b", "a"],
+        ),
+    ];
+    for (what, filter, page, expected) in cases {
+        let found: Vec<_> = store.list(&filter, page).await.unwrap().into_iter().map(|run| run.id).collect();
+        assert_eq!(found, expected, "{what}");
+    }
+    let unfinished: Vec<_> = store.unfinished().await.unwrap().into_iter().map(|state| state.id).collect();
+    assert_eq!(unfinished, ["b", "a"]);
+}
+
+#[tokio::test]
+async fn every_list_is_a_walk_along_an_index() {
+    let Opened { store, .. } = &open().await;
+    let filter = |change: fn(&mut Filter)| {
+        let mut filter = Filter { reader: Reader::Operator, ..Filter::default() };
+        change(&mut filter);
+        filter
+    };
+    let cases = [
+        ("serial", filter(|_| {})),
+        ("runs_repository", filter(|filter| filter.repository = Some("a".into()))),
+        ("runs_workflow", filter(|filter| filter.workflow = Some("a".into()))),
+        ("runs_branch", filter(|filter| filter.branch = Some("a".into()))),
+        ("runs_status", filter(|filter| filter.status = Some(Status::Success))),
+        ("runs_actor", filter(|filter| filter.actor = Some("a".into()))),
+        ("runs_event", filter(|filter| filter.event = Some("a".into()))),
+    ];
+    for (index, filter) in cases {
+        for before in [None, Some(1000)] {
+            let plan = store.explain(&filter, Page { before, limit: 50 }).await.unwrap();
+            let expected = if index == "serial" { "USING INDEX sqlite_autoindex_runs" } else { index };
+            assert!(plan.contains(expected) && !plan.contains("TEMP B-TREE"), "{index} before {before:?}: {plan}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_changed_after_a_change_is_told_once_and_in_order() {
+    let Opened { store, .. } = &open().await;
+    for (id, serial) in [("a", 1), ("b", 2)] {
+        store.commit(vec![Change::Run(Box::new(run(id, serial)))]).await.unwrap();
+    }
+    let seen = store.latest_change().await.unwrap();
+    let mut next = run("a", 1);
+    (next.version, next.phase) = (1, Phase::Active);
+    store.commit(vec![Change::Run(Box::new(next))]).await.unwrap();
+    store.commit(vec![Change::Run(Box::new(run("c", 3)))]).await.unwrap();
+    let changed = store.changed(&Filter::default(), seen, 10).await.unwrap();
+    let told: Vec<_> = changed.iter().map(|run| (run.id.as_str(), run.status)).collect();
+    assert_eq!(told, [("a", Status::Queued), ("c", Status::Planning)]);
+    let last = changed.last().unwrap().changed;
+    assert_eq!(store.changed(&Filter::default(), last, 10).await.unwrap(), []);
+    assert_eq!(store.repositories("", 5).await.unwrap(), ["30617:owner:repo"]);
+}
+
+#[tokio::test]
+async fn every_phase_of_a_run_can_be_stored() {
+    let Opened { store, .. } = &open().await;
+    let waits = [
+        Wait::Concurrency { group: "g".into(), holder: None },
+        Wait::Quota { name: "q".into() },
+        Wait::Approval { environment: "production".into(), approvers: Vec::new() },
+        Wait::Timer { until: 5 },
+    ];
+    let end = End { conclusion: Conclusion::Failure, reason: None, exit_code: 1, at: 9 };
+    let phases = waits.map(|on| Phase::Waiting { on }).into_iter().chain([Phase::Sealing { end }, done()]);
+    let mut state = run("r", 1);
+    state.request.origin = Origin::Api;
+    store.commit(vec![Change::Run(Box::new(state.clone()))]).await.unwrap();
+    for phase in phases {
+        state.version += 1;
+        state.phase = phase;
+        store.commit(vec![Change::Run(Box::new(state.clone()))]).await.unwrap();
+        assert_eq!(store.run("r").await.unwrap().as_ref(), Some(&state));
+    }
+}
+
+#[tokio::test]
+async fn a_list_says_why_a_run_is_not_planned_yet() {
+    let Opened { store, .. } = &open().await;
+    let why = "no relay has the announcement".to_owned();
+    let state = State { delayed: Some(why.clone()), ..run("r", 1) };
+    store.commit(vec![Change::Run(Box::new(state))]).await.unwrap();
+    let listed = store.list(&Filter::default(), Page { before: None, limit: 1 }).await.unwrap();
+    assert_eq!(listed.first().unwrap().wait, Some(Wait::Files { why }));
+}
+
+#[tokio::test]
+async fn the_queue_is_read_oldest_first_and_a_job_stands_in_it_once() {
+    let Opened { store, .. } = &open().await;
+    let batch = [queued("b", 2), queued("a", 3), queued("c", 1), queued("a", 0)].map(Change::Queue);
+    store.commit(batch.into()).await.unwrap();
+    store.commit(vec![Change::Unqueue { run: "r".into(), job: "c".into() }]).await.unwrap();
+    assert_eq!(store.queued().await.unwrap(), [queued("a", 0), queued("b", 2)]);
+}
+
+#[tokio::test]
+async fn tasks_become_due_and_end_once_done() {
+    let Opened { store, .. } = &open().await;
+    let task = |id: &str, due| Task { id: id.into(), run: "r".into(), kind: TaskKind::Seal, due };
+    assert_eq!(store.next_task_due().await.unwrap(), None);
+    store.commit(vec![Change::Task(task("late", 20)), Change::Task(task("soon", 10))]).await.unwrap();
+    assert_eq!(store.next_task_due().await.unwrap(), Some(10));
+    assert_eq!(store.tasks_due(10).await.unwrap(), [task("soon", 10)]);
+    let again = Task { kind: TaskKind::Plan { tries: 1 }, ..task("soon", 30) };
+    store.commit(vec![Change::Task(again.clone()), Change::TaskDone { id: "late".into() }]).await.unwrap();
+    assert_eq!(store.tasks_due(30).await.unwrap(), [again]);
+}
+
+#[tokio::test]
+async fn the_outbox_keeps_the_order_and_takes_a_signature_once() {
+    let Opened { store, .. } = &open().await;
+    store.commit(vec![Change::Outbox(outgoing("z")), Change::Outbox(outgoing("a"))]).await.unwrap();
+    let signed = |signature: &str| Outgoing { signature: Some(signature.into()), ..outgoing("z") };
+    store.commit(vec![Change::Outbox(signed("one")), Change::Outbox(signed("two"))]).await.unwrap();
+    let delivered =
+        |answer: &str| Change::Delivered { event: "z".into(), relay: "wss://a".into(), answer: answer.into(), at: 1 };
+    store.commit(vec![delivered("blocked"), delivered("")]).await.unwrap();
+    let pending = store.outbox_pending().await.unwrap();
+    let events: Vec<_> = pending.iter().map(|entry| entry.outgoing.event.as_str()).collect();
+    assert_eq!(events, ["z", "a"]);
+    assert_eq!(pending[0].outgoing.signature.as_deref(), Some("one"));
+    assert_eq!(pending[0].answers, [("wss://a".to_owned(), String::new())]);
+    assert_eq!(Outgoing { sequence: 0, ..pending[1].outgoing.clone() }, outgoing("a"));
+    store.commit(vec![Change::OutboxDone { event: "z".into() }]).await.unwrap();
+    assert_eq!(store.outbox_pending().await.unwrap().len(), 1);
+    assert_eq!(store.outbox_of("r").await.unwrap().len(), 2);
+    assert_eq!(store.outbox_of("other").await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn secrets_are_kept_until_erased() {
+    let Opened { store, .. } = &open().await;
+    let secrets = |value: u8| SealedSecrets {
+        sealed: vec![("A".into(), vec![value, 0]), ("B".into(), vec![])],
+        wrapped_key: vec![value; 44],
+    };
+    let change = |SealedSecrets { sealed, wrapped_key }| Change::Secrets { run: "r".into(), sealed, wrapped_key };
+    assert_eq!(store.secrets("r").await.unwrap(), None);
+    for value in [1, 2] {
+        store.commit(vec![change(secrets(value))]).await.unwrap();
+        assert_eq!(store.secrets("r").await.unwrap(), Some(secrets(value)));
+    }
+    store.commit(vec![Change::EraseSecrets { run: "r".into() }]).await.unwrap();
+    assert_eq!(store.secrets("r").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_parked_half_is_found_by_what_it_waits_for_and_when_it_expires() {
+    let Opened { store, .. } = &open().await;
+    let half = |id: &str, until| Parked { id: id.into(), waits_for: "other".into(), event: "{}".into(), until };
+    store
+        .commit(vec![Change::Park(half("a", 10)), Change::Park(half("b", 20)), Change::Park(half("a", 99))])
+        .await
+        .unwrap();
+    assert_eq!(store.parked_for("other").await.unwrap(), [half("a", 10), half("b", 20)]);
+    assert_eq!(store.parked_for("nothing").await.unwrap(), []);
+    assert_eq!(store.parked_expired(10).await.unwrap(), [half("a", 10)]);
+    store.commit(vec![Change::Unpark { id: "a".into() }]).await.unwrap();
+    assert_eq!(store.parked_for("other").await.unwrap(), [half("b", 20)]);
+}
+
+#[tokio::test]
+async fn a_cursor_only_goes_forward() {
+    let Opened { store, .. } = &open().await;
+    assert_eq!(store.cursor("wss://a").await.unwrap(), None);
+    for seen in [5, 9, 7] {
+        store.commit(vec![Change::Cursor { relay: "wss://a".into(), seen }]).await.unwrap();
+    }
+    assert_eq!(store.cursor("wss://a").await.unwrap(), Some(9));
+}
+
+#[tokio::test]
+async fn stored_bytes_have_owners_each_with_an_expiry() {
+    let Opened { store, .. } = &open().await;
+    let batch =
+        [blob("x", true, 10), blob("x", false, 30), blob("x", false, 20), blob("y", false, 5)].map(Change::Blob);
+    store.commit(batch.into()).await.unwrap();
+    assert_eq!(store.blob("aa").await.unwrap(), [blob("x", true, 30), blob("y", false, 5)]);
+    assert_eq!(store.blobs_of("y", 9).await.unwrap(), [blob("y", false, 5)]);
+    assert_eq!(store.blobs_expired(29).await.unwrap(), [blob("y", false, 5)]);
+    assert_eq!(store.blobs_total().await.unwrap(), 20);
+    store.commit(vec![Change::BlobGone { sha256: "aa".into(), owner: "x".into() }]).await.unwrap();
+    assert_eq!(store.blob("aa").await.unwrap(), [blob("y", false, 5)]);
+}
+
+#[tokio::test]
+async fn a_group_is_fenced_by_its_version() {
+    let Opened { store, .. } = &open().await;
+    let member = |run: &str| Member { run: run.into(), serial: 1, job: Some("a/0".into()), since: 5 };
+    let group = |version, holder: &str| Group {
+        key: "deploy".into(),
+        version,
+        holder: Some(member(holder)),
+        pending: vec![member("next")],
+    };
+    assert_eq!(store.group("deploy").await.unwrap(), None);
+    store.commit(vec![Change::Group(group(0, "a"))]).await.unwrap();
+    assert!(matches!(store.commit(vec![Change::Group(group(0, "b"))]).await, Err(StoreError::Stale(_))));
+    assert!(matches!(store.commit(vec![Change::Group(group(2, "b"))]).await, Err(StoreError::Stale(_))));
+    store.commit(vec![Change::Group(group(1, "b"))]).await.unwrap();
+    assert_eq!(store.group("deploy").await.unwrap(), Some(group(1, "b")));
+}
+
+#[tokio::test]
+async fn a_worker_is_known_by_its_newest_row() {
+    let Opened { store, .. } = &open().await;
+    let row = |slots, draining| WorkerRow {
+        id: "w".into(),
+        identity: "key".into(),
+        name: "one".into(),
+        labels: vec!["linux".into()],
+        slots,
+        seen_at: 3,
+        draining,
+    };
+    store.commit(vec![Change::Worker(row(1, false)), Change::Worker(row(2, true))]).await.unwrap();
+    assert_eq!(store.workers().await.unwrap(), [row(2, true)]);
+}
+
+#[tokio::test]
+async fn a_counter_gives_each_value_once() {
+    let Opened { store, .. } = &open().await;
+    let values = futures::future::join_all((0..20).map(|_| store.next("serial"))).await;
+    let mut values: Vec<_> = values.into_iter().map(Result::unwrap).collect();
+    values.sort_unstable();
+    assert_eq!(values, (1..=20).collect::<Vec<_>>());
+    assert_eq!(store.next("other").await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn subscribers_learn_what_changed_after_it_is_readable() {
+    let Opened { store, .. } = &open().await;
+    let mut notices = store.subscribe();
+    store.commit(vec![Change::Cursor { relay: "r".into(), seen: 1 }, Change::Queue(queued("a", 1))]).await.unwrap();
+    assert_eq!(notices.recv().await.unwrap(), Notice::Queue);
+    let task = Task { id: "t".into(), run: "r".into(), kind: TaskKind::Seal, due: 0 };
+    store
+        .commit(vec![Change::Task(task), Change::Outbox(outgoing("e")), Change::Run(Box::new(run("r", 1)))])
+        .await
+        .unwrap();
+    for expected in [Notice::Tasks, Notice::Outbox, Notice::Runs] {
+        assert_eq!(notices.recv().await.unwrap(), expected);
+    }
+    assert!(store.run("r").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_not_touched() {
+    let Opened { store, folder } = open().await;
+    sqlx::query("INSERT INTO schema_version (version) VALUES (99)").execute(&store.readers).await.unwrap();
+    drop(store);
+    let error = Store::open(&folder.path().join("a b?#%.sqlite")).await.unwrap_err().to_string();
+    assert!(error.contains("schema 99") && error.contains("newer version"), "{error}");
+}
+
+#[tokio::test]
+async fn a_missing_folder_is_named() {
+    let error = Store::open(Path::new("/nonexistent/place/store.sqlite")).await.unwrap_err().to_string();
+    assert!(error.contains("/nonexistent/place/store.sqlite") && error.contains("folder"), "{error}");
+}
+
+const CHILD: &str = "LONGSHORE_TEST_STORE";
+
+/// Commits without end and says on stdout what was acknowledged.
+async fn commit_until_killed(path: &Path) {
+    let store = Store::open(path).await.unwrap();
+    let writer = async |writer: usize| {
+        for count in 0.. {
+            let id = format!("{writer}-{count}");
+            let pair = vec![Change::Seen { id: id.clone(), at: 1 }, Change::Queue(queued(&id, 1))];
+            store.commit(pair).await.unwrap();
+            writeln!(std::io::stdout(), "stored {id}").unwrap();
+        }
+    };
+    futures::future::join_all((0..8).map(writer)).await;
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_kill_9_and_no_half_of_a_batch_does() {
+    if let Some(path) = std::env::var_os(CHILD) {
+        return commit_until_killed(Path::new(&path)).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.sqlite");
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "store::tests::what_was_acknowledged_survives_kill_9_and_no_half_of_a_batch_does"])
+        .args(["--nocapture", "--test-threads=1"])
+        .env(CHILD, &path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let stored = |line: String| line.strip_prefix("stored ").map(str::to_owned);
+    let mut acknowledged: Vec<String> = lines.by_ref().filter_map(stored).take(200).collect();
+    assert_eq!(acknowledged.len(), 200, "the child ended early");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // A last line may have been cut by the kill; whole ones were acknowledged.
+    acknowledged.extend(lines.filter_map(stored));
+    acknowledged.pop();
+
+    let store = Store::open(&path).await.unwrap();
+    let jobs: std::collections::HashSet<_> =
+        store.queued().await.unwrap().into_iter().map(|queued| queued.job).collect();
+    for id in &acknowledged {
+        assert!(store.seen(id).await.unwrap() && jobs.contains(id), "{id} was acknowledged and is lost");
+    }
+    for id in &jobs {
+        assert!(store.seen(id).await.unwrap(), "half of the batch {id} was written");
+    }
+    store.commit(vec![Change::Seen { id: "after".into(), at: 2 }]).await.unwrap();
+}

@@ -1,0 +1,348 @@
+//! The single writer: waiting batches become one transaction, each batch succeeds or fails for itself.
+
+use domain::schedule::QueuedJob;
+use sqlx::{AnyConnection, Connection, Executor, query, query_scalar};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::{
+    Batch, Blob, Change, Hook, Notice, Outgoing, Parked, StoreError, Task, WorkerRow, definitions, hooks, kept, runs,
+};
+use domain::group::Group;
+
+/// Requests in one transaction: beyond that the first ones would wait too long.
+const GROUP: usize = 256;
+
+/// What the writer is asked for.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// Make a batch true.
+    Commit {
+        /// The changes.
+        batch: Batch,
+        /// Told after the disk has it.
+        answer: oneshot::Sender<Result<(), StoreError>>,
+    },
+    /// Count one up.
+    Next {
+        /// Name of the counter.
+        counter: String,
+        /// Told after the disk has it.
+        answer: oneshot::Sender<Result<u64, StoreError>>,
+    },
+}
+
+/// An answer that is held back until the transaction is on the disk.
+enum Held {
+    Commit(oneshot::Sender<Result<(), StoreError>>, Result<(), StoreError>),
+    Next(oneshot::Sender<Result<u64, StoreError>>, Result<u64, StoreError>),
+}
+
+/// Runs until every `Store` is gone.
+pub(super) async fn writer(
+    mut connection: AnyConnection,
+    mut requests: mpsc::Receiver<Request>,
+    notices: broadcast::Sender<Notice>,
+) {
+    let mut waiting = Vec::with_capacity(GROUP);
+    while requests.recv_many(&mut waiting, GROUP).await > 0 {
+        let (held, changed, written) = transaction(&mut connection, waiting.drain(..)).await;
+        for answer in held {
+            answer.send(written.as_ref().err());
+        }
+        if written.is_ok() {
+            for notice in changed {
+                // Nobody may be listening.
+                let _ = notices.send(notice);
+            }
+        }
+    }
+}
+
+impl Held {
+    fn send(self, failed: Option<&sqlx::Error>) {
+        let failure = failed.map(|error| StoreError::Database(error.to_string()));
+        // The asker may have gone.
+        match self {
+            Self::Commit(answer, result) => drop(answer.send(failure.map_or(result, Err))),
+            Self::Next(answer, result) => drop(answer.send(failure.map_or(result, Err))),
+        }
+    }
+}
+
+async fn transaction(
+    connection: &mut AnyConnection,
+    requests: impl Iterator<Item = Request>,
+) -> (Vec<Held>, Vec<Notice>, Result<(), sqlx::Error>) {
+    let (mut held, mut changed) = (Vec::new(), Vec::new());
+    let mut outer = match connection.begin().await {
+        Ok(outer) => outer,
+        Err(error) => {
+            held.extend(requests.map(|request| match request {
+                Request::Commit { answer, .. } => Held::Commit(answer, Ok(())),
+                Request::Next { answer, .. } => Held::Next(answer, Ok(0)),
+            }));
+            return (held, changed, Err(error));
+        }
+    };
+    for request in requests {
+        match request {
+            Request::Commit { batch, answer } => {
+                let result = Box::pin(savepoint(&mut outer, &batch)).await;
+                if result.is_ok() {
+                    for notice in batch.iter().filter_map(notice_of) {
+                        if !changed.contains(&notice) {
+                            changed.push(notice);
+                        }
+                    }
+                }
+                held.push(Held::Commit(answer, result));
+            }
+            Request::Next { counter, answer } => held.push(Held::Next(answer, next(&mut outer, &counter).await)),
+        }
+    }
+    (held, changed, outer.commit().await)
+}
+
+/// A failed batch leaves nothing behind and does not disturb the others of the transaction.
+async fn savepoint(connection: &mut AnyConnection, batch: &[Change]) -> Result<(), StoreError> {
+    connection.execute("SAVEPOINT batch").await?;
+    let mut result = Ok(());
+    for change in batch {
+        result = apply(connection, change).await;
+        if result.is_err() {
+            connection.execute("ROLLBACK TO SAVEPOINT batch").await?;
+            break;
+        }
+    }
+    connection.execute("RELEASE SAVEPOINT batch").await?;
+    result
+}
+
+fn notice_of(change: &Change) -> Option<Notice> {
+    match change {
+        Change::Run(_) => Some(Notice::Runs),
+        Change::Queue(_) | Change::Unqueue { .. } => Some(Notice::Queue),
+        Change::Task(_) => Some(Notice::Tasks),
+        Change::Outbox(_) => Some(Notice::Outbox),
+        Change::Hook(Hook::Tell(_)) => Some(Notice::Hooks),
+        _ => None,
+    }
+}
+
+async fn apply(connection: &mut AnyConnection, change: &Change) -> Result<(), StoreError> {
+    match change {
+        Change::Seen { id, at } => seen(connection, id, *at).await,
+        Change::Run(state) => runs::write(connection, state).await,
+        Change::Queue(queued) => queue(connection, queued).await,
+        Change::Unqueue { run, job } => {
+            let statement = query("DELETE FROM queue WHERE run = $1 AND job = $2").bind(run).bind(job);
+            done(statement.execute(connection).await)
+        }
+        Change::Task(wanted) => task(connection, wanted).await,
+        Change::TaskDone { id } => done(query("DELETE FROM tasks WHERE id = $1").bind(id).execute(connection).await),
+        Change::Outbox(outgoing) => outbox(connection, outgoing).await,
+        Change::Delivered { event, relay, answer, at } => {
+            let statement = query(
+                "INSERT INTO deliveries (event, relay, answer, at) VALUES ($1, $2, $3, $4)
+                 ON CONFLICT (event, relay) DO UPDATE SET answer = excluded.answer, at = excluded.at",
+            );
+            done(statement.bind(event).bind(relay).bind(answer).bind(integer(*at)).execute(connection).await)
+        }
+        Change::OutboxDone { event } => {
+            done(query("UPDATE outbox SET done = 1 WHERE event = $1").bind(event).execute(connection).await)
+        }
+        Change::Secrets { run, sealed, wrapped_key } => secrets(connection, run, sealed, wrapped_key).await,
+        Change::EraseSecrets { run } => {
+            query("DELETE FROM secrets WHERE run = $1").bind(run).execute(&mut *connection).await?;
+            done(query("DELETE FROM run_keys WHERE run = $1").bind(run).execute(connection).await)
+        }
+        Change::Park(parked) => park(connection, parked).await,
+        Change::Unpark { id } => done(query("DELETE FROM parked WHERE id = $1").bind(id).execute(connection).await),
+        Change::Cursor { relay, seen } => {
+            let statement = query(
+                "INSERT INTO cursors (relay, seen) VALUES ($1, $2)
+                 ON CONFLICT (relay) DO UPDATE SET seen = excluded.seen WHERE cursors.seen < excluded.seen",
+            );
+            done(statement.bind(relay).bind(integer(*seen)).execute(connection).await)
+        }
+        Change::Blob(stored) => blob(connection, stored).await,
+        Change::BlobGone { sha256, owner } => {
+            let statement = query("DELETE FROM blobs WHERE sha256 = $1 AND owner = $2").bind(sha256).bind(owner);
+            done(statement.execute(connection).await)
+        }
+        Change::Group(wanted) => group(connection, wanted).await,
+        Change::Worker(row) => worker(connection, row).await,
+        Change::Kept(change) => kept::apply(connection, change).await,
+        Change::Looked(looked) => definitions::apply(connection, looked).await,
+        Change::Hook(change) => hooks::apply(connection, change).await,
+    }
+}
+
+async fn seen(connection: &mut AnyConnection, id: &str, at: u64) -> Result<(), StoreError> {
+    let statement = query("INSERT INTO seen (id, at) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING");
+    match statement.bind(id).bind(integer(at)).execute(connection).await?.rows_affected() {
+        0 => Err(StoreError::Seen(id.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+async fn group(connection: &mut AnyConnection, group: &Group) -> Result<(), StoreError> {
+    let statement = if group.version == 0 {
+        query(
+            "INSERT INTO run_groups (name, version, holder, pending) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (name) DO NOTHING",
+        )
+    } else {
+        query("UPDATE run_groups SET version = $2, holder = $3, pending = $4 WHERE name = $1 AND version = $2 - 1")
+    };
+    let statement = statement
+        .bind(&group.key)
+        .bind(integer(group.version))
+        .bind(group.holder.as_ref().map(serde_json::to_string).transpose()?)
+        .bind(serde_json::to_string(&group.pending)?);
+    fenced(statement.execute(connection).await?.rows_affected(), "group", &group.key)
+}
+
+async fn queue(connection: &mut AnyConnection, queued: &QueuedJob) -> Result<(), StoreError> {
+    let statement = query(
+        "INSERT INTO queue (run, job, labels, avoid, owner, since) VALUES ($1, $2, $3, $4, $5, $6)
+         ON CONFLICT (run, job) DO UPDATE SET labels = excluded.labels, avoid = excluded.avoid,
+             owner = excluded.owner, since = excluded.since",
+    )
+    .bind(&queued.run)
+    .bind(&queued.job)
+    .bind(serde_json::to_string(&queued.labels)?)
+    .bind(serde_json::to_string(&queued.avoid)?)
+    .bind(&queued.owner)
+    .bind(integer(queued.since));
+    done(statement.execute(connection).await)
+}
+
+async fn task(connection: &mut AnyConnection, task: &Task) -> Result<(), StoreError> {
+    let statement = query(
+        "INSERT INTO tasks (id, run, kind, due) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, due = excluded.due",
+    )
+    .bind(&task.id)
+    .bind(&task.run)
+    .bind(serde_json::to_string(&task.kind)?)
+    .bind(integer(task.due));
+    done(statement.execute(connection).await)
+}
+
+/// A second write of an event adds its signature; everything else of it is final.
+async fn outbox(connection: &mut AnyConnection, outgoing: &Outgoing) -> Result<(), StoreError> {
+    let sequence = next(connection, "outbox").await?;
+    let statement = query(
+        "INSERT INTO outbox (event, sequence, unsigned, signature, signer, relays, run, made_at, done)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0)
+         ON CONFLICT (event) DO UPDATE SET signature = coalesce(outbox.signature, excluded.signature)",
+    )
+    .bind(&outgoing.event)
+    .bind(integer(sequence))
+    .bind(&outgoing.unsigned)
+    .bind(outgoing.signature.as_ref())
+    .bind(serde_json::to_string(&outgoing.signer)?)
+    .bind(serde_json::to_string(&outgoing.relays)?)
+    .bind(outgoing.run.as_ref())
+    .bind(integer(outgoing.made_at));
+    done(statement.execute(connection).await)
+}
+
+async fn secrets(
+    connection: &mut AnyConnection,
+    run: &str,
+    sealed: &[(String, Vec<u8>)],
+    wrapped_key: &[u8],
+) -> Result<(), StoreError> {
+    // Values under an older data key could not be opened any more.
+    query("DELETE FROM secrets WHERE run = $1").bind(run).execute(&mut *connection).await?;
+    query(
+        "INSERT INTO run_keys (run, wrapped) VALUES ($1, $2)
+         ON CONFLICT (run) DO UPDATE SET wrapped = excluded.wrapped",
+    )
+    .bind(run)
+    .bind(wrapped_key)
+    .execute(&mut *connection)
+    .await?;
+    for (name, value) in sealed {
+        query("INSERT INTO secrets (run, name, sealed) VALUES ($1, $2, $3)")
+            .bind(run)
+            .bind(name)
+            .bind(value.as_slice())
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn park(connection: &mut AnyConnection, parked: &Parked) -> Result<(), StoreError> {
+    let statement =
+        query("INSERT INTO parked (id, waits_for, event, until) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING")
+            .bind(&parked.id)
+            .bind(&parked.waits_for)
+            .bind(&parked.event)
+            .bind(integer(parked.until));
+    done(statement.execute(connection).await)
+}
+
+async fn blob(connection: &mut AnyConnection, blob: &Blob) -> Result<(), StoreError> {
+    let statement = query(
+        "INSERT INTO blobs (sha256, owner, size, kind, public, stored_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT (sha256, owner) DO UPDATE SET
+             public = CASE WHEN excluded.public > blobs.public THEN excluded.public ELSE blobs.public END,
+             expires_at = CASE WHEN excluded.expires_at > blobs.expires_at
+                 THEN excluded.expires_at ELSE blobs.expires_at END",
+    )
+    .bind(&blob.sha256)
+    .bind(&blob.owner)
+    .bind(integer(blob.size))
+    .bind(&blob.kind)
+    .bind(i64::from(blob.public))
+    .bind(integer(blob.stored_at))
+    .bind(integer(blob.expires_at));
+    done(statement.execute(connection).await)
+}
+
+async fn worker(connection: &mut AnyConnection, row: &WorkerRow) -> Result<(), StoreError> {
+    let statement = query(
+        "INSERT INTO workers (id, identity, name, labels, slots, seen_at, draining)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT (id) DO UPDATE SET identity = excluded.identity, name = excluded.name,
+             labels = excluded.labels, slots = excluded.slots, seen_at = excluded.seen_at,
+             draining = excluded.draining",
+    )
+    .bind(&row.id)
+    .bind(&row.identity)
+    .bind(&row.name)
+    .bind(serde_json::to_string(&row.labels)?)
+    .bind(i64::from(row.slots))
+    .bind(integer(row.seen_at))
+    .bind(i64::from(row.draining));
+    done(statement.execute(connection).await)
+}
+
+async fn next(connection: &mut AnyConnection, counter: &str) -> Result<u64, StoreError> {
+    let value: i64 = query_scalar(
+        "INSERT INTO counters (name, value) VALUES ($1, 1)
+         ON CONFLICT (name) DO UPDATE SET value = counters.value + 1 RETURNING value",
+    )
+    .bind(counter)
+    .fetch_one(connection)
+    .await?;
+    Ok(value.unsigned_abs())
+}
+
+pub(super) fn fenced(rows: u64, what: &str, id: &str) -> Result<(), StoreError> {
+    if rows == 0 { Err(StoreError::Stale(format!("{what} {id}"))) } else { Ok(()) }
+}
+
+fn done(result: Result<sqlx::any::AnyQueryResult, sqlx::Error>) -> Result<(), StoreError> {
+    result.map(drop).map_err(StoreError::from)
+}
+
+/// BIGINT is signed; nothing that is counted here comes near the end of it.
+pub(super) fn integer(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,82 @@
+//! Approving and rejecting what an environment holds back.
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Problem, Refusal, Web, api, auth::Caller};
+use domain::run::{Undecidable, Verdict};
+
+/// Characters of a comment.
+const LONGEST: usize = 1000;
+
+/// What somebody says about jobs that wait for an approval. Without job and environment: about all they are asked for.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Review {
+    /// Key of a job, or its id.
+    #[serde(default)]
+    job: Option<String>,
+    /// Name of an environment.
+    #[serde(default)]
+    environment: Option<String>,
+    /// `approved` or `rejected`.
+    #[schema(value_type = String)]
+    verdict: Verdict,
+    /// For people; it stands in the run.
+    #[serde(default)]
+    comment: String,
+}
+
+/// What was decided.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Reviewed {
+    /// Keys of the jobs.
+    jobs: Vec<String>,
+}
+
+/// Lets jobs start that wait for an approval, or fails them. For those whom the environment asks. The signature must
+/// cover the body (NIP-98, `payload`).
+#[utoipa::path(post, path = "/api/runs/{id}/approve", tag = "runs", params(("id" = String, Path)), request_body = Review,
+    responses(
+        (status = 200, body = Reviewed), (status = 400, body = Problem), (status = 401, body = Problem),
+        (status = 403, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
+    ),
+)]
+pub(super) async fn approve(
+    State(web): State<Web>,
+    caller: Caller,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Result<Json<Reviewed>, Refusal> {
+    let key = caller.signed_with(&body)?.to_owned();
+    let state = api::find(&web, &caller, &id).await?;
+    let bad = |reason: String| Refusal::new(StatusCode::BAD_REQUEST, reason);
+    let Review { job, environment, verdict, comment } = serde_json::from_slice(&body)
+        .map_err(|error| bad(format!("send {{\"environment\": …, \"verdict\": \"approved\"}}: {error}")))?;
+    if comment.chars().count() > LONGEST {
+        return Err(bad(format!("the comment is longer than {LONGEST} characters")));
+    }
+    let jobs = state.decidable(&key, job.as_deref(), environment.as_deref()).map_err(|why| {
+        let status = match why {
+            Undecidable::NothingWaits(_) => StatusCode::CONFLICT,
+            Undecidable::NotAsked(..) => StatusCode::FORBIDDEN,
+        };
+        Refusal::new(status, why.to_string())
+    })?;
+    let mut decided = Vec::new();
+    for job in jobs {
+        if web.control.decide(&state.id, &job, verdict, &key, &comment).await? {
+            decided.push(job);
+        }
+    }
+    if decided.is_empty() {
+        return Err(Refusal::new(StatusCode::CONFLICT, "somebody else decided meanwhile"));
+    }
+    Ok(Json(Reviewed { jobs: decided }))
+}

@@ -1,0 +1,181 @@
+//! Who asks: NIP-98 for pages and API, kind 24242 (BUD-11) for blobs.
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, StatusCode, header, request::Parts},
+};
+use base64::{
+    Engine, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use nostr::{Event, JsonUtil, PublicKey, ToBech32};
+use sha2::{Digest, Sha256};
+
+use super::{Refusal, Web, links};
+use store::Reader;
+
+/// Seconds by which a request's clock may differ from ours (NIP-98 suggests 60).
+const SKEW: u64 = 60;
+/// Longest header that is read, in bytes.
+const LONGEST: usize = 16 * 1024;
+
+const PADDING: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, PADDING);
+const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, PADDING);
+
+/// Who made a request.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    /// 64 hex; `None`: nobody signed.
+    pub(super) key: Option<String>,
+    /// SHA-256 of the body that was signed for, hex.
+    payload: Option<String>,
+    /// What it may read.
+    pub(super) reader: Reader,
+}
+
+impl Caller {
+    fn new(web: &Web, key: Option<String>) -> Self {
+        let reader = match &key {
+            None => Reader::Anyone,
+            Some(key) if web.settings.operators.contains(key) => Reader::Operator,
+            Some(key) => Reader::Key(key.clone()),
+        };
+        Self { key, payload: None, reader }
+    }
+
+    /// The key, where it signed this very body: the signature of an address alone could be sent again with another.
+    pub(super) fn signed_with(&self, body: &[u8]) -> Result<&str, Refusal> {
+        let key = self.signed()?;
+        let hash = hex::encode(Sha256::digest(body));
+        match self.payload.as_ref().is_some_and(|signed| signed.eq_ignore_ascii_case(&hash)) {
+            true => Ok(key),
+            false => Err(unauthorized("the signature does not cover the body: add its SHA-256 as `payload` (NIP-98)")),
+        }
+    }
+
+    /// The key, or the demand to sign.
+    pub(super) fn signed(&self) -> Result<&str, Refusal> {
+        self.key.as_deref().ok_or_else(|| unauthorized("sign the request (NIP-98, kind 27235)"))
+    }
+}
+
+impl FromRequestParts<Web> for Caller {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Refusal> {
+        let Some(event) = event(&parts.headers)? else {
+            let followed = links::reader(web, parts);
+            let over = || unauthorized("the link's time is over: open the run's page again and follow it from there");
+            return Ok(Self::new(web, followed.map_err(|()| over())?));
+        };
+        if event.kind.as_u16() == 24242 {
+            let token = Token::read(web, &event, "get")?;
+            return Ok(Self::new(web, Some(token.key)));
+        }
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let url = format!("{}{path}", web.settings.public_url.as_str().trim_end_matches('/'));
+        let age = (web.settings.now)() / 1000;
+        let problem = if event.kind.as_u16() != 27235 {
+            Some("its kind is not 27235".to_owned())
+        } else if event.created_at.as_secs().abs_diff(age) > SKEW {
+            Some(format!("its time differs from ours by more than {SKEW} s"))
+        } else if tag(&event, "u") != Some(url.as_str()) {
+            Some(format!("its `u` is not {url}"))
+        } else if !tag(&event, "method").is_some_and(|method| method.eq_ignore_ascii_case(parts.method.as_str())) {
+            Some(format!("its `method` is not {}", parts.method))
+        } else {
+            None
+        };
+        match problem {
+            Some(problem) => Err(unauthorized(&format!("the request's signature does not count: {problem}"))),
+            None => {
+                let payload = tag(&event, "payload").map(str::to_owned);
+                Ok(Self { payload, ..Self::new(web, Some(event.pubkey.to_hex())) })
+            }
+        }
+    }
+}
+
+/// A Blossom token.
+#[derive(Debug)]
+pub(super) struct Token {
+    /// Who signed, 64 hex.
+    pub(super) key: String,
+    /// Hashes it is for.
+    pub(super) hashes: Vec<String>,
+}
+
+impl Token {
+    /// The token of a request that needs one.
+    pub(super) fn of(web: &Web, headers: &HeaderMap, verb: &str) -> Result<Self, Refusal> {
+        let event = event(headers)?.ok_or_else(|| unauthorized("this needs a token (BUD-11, kind 24242)"))?;
+        Self::read(web, &event, verb)
+    }
+
+    fn read(web: &Web, event: &Event, verb: &str) -> Result<Self, Refusal> {
+        let now = (web.settings.now)() / 1000;
+        let expires = tag(event, "expiration").and_then(|text| text.parse::<u64>().ok());
+        let servers: Vec<_> = tags(event, "server").collect();
+        let host = web.settings.public_url.host_str().unwrap_or_default();
+        let problem = if event.kind.as_u16() != 24242 {
+            Some("its kind is not 24242")
+        } else if event.created_at.as_secs() > now + SKEW {
+            Some("it is from the future")
+        } else if expires.is_none_or(|expires| expires <= now) {
+            Some("it has expired, or has no `expiration`")
+        } else if tag(event, "t") != Some(verb) {
+            Some("its `t` names another action")
+        } else if !servers.is_empty() && !servers.iter().any(|server| server.eq_ignore_ascii_case(host)) {
+            Some("it is for another server")
+        } else {
+            None
+        };
+        match problem {
+            Some(problem) => Err(unauthorized(&format!("the token does not count: {problem}"))),
+            None => {
+                let hashes = tags(event, "x").map(str::to_lowercase).collect();
+                Ok(Self { key: event.pubkey.to_hex(), hashes })
+            }
+        }
+    }
+}
+
+/// The signed event of an `Authorization: Nostr …` header; base64 of either alphabet, padded or not.
+fn event(headers: &HeaderMap) -> Result<Option<Event>, Refusal> {
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let Some((scheme, text)) = value.split_once(' ') else { return Ok(None) };
+    if !scheme.eq_ignore_ascii_case("nostr") {
+        return Ok(None);
+    }
+    let text = text.trim();
+    let bytes =
+        (text.len() <= LONGEST).then(|| URL_SAFE.decode(text).or_else(|_| STANDARD.decode(text)).ok()).flatten();
+    let event = bytes.and_then(|bytes| Event::from_json(bytes).ok());
+    match event.filter(|event| event.verify().is_ok()) {
+        Some(event) => Ok(Some(event)),
+        None => Err(unauthorized("the Authorization header holds no validly signed event")),
+    }
+}
+
+fn tags<'a>(event: &'a Event, name: &'a str) -> impl Iterator<Item = &'a str> {
+    event.tags.iter().filter_map(move |tag| match tag.as_slice() {
+        [first, value, ..] if first == name => Some(value.as_str()),
+        _ => None,
+    })
+}
+
+fn tag<'a>(event: &'a Event, name: &'a str) -> Option<&'a str> {
+    tags(event, name).next()
+}
+
+/// The beginning of a key (64 hex), as people know it.
+pub(super) fn short(key: &str) -> String {
+    let npub = PublicKey::from_hex(key).ok().and_then(|key| key.to_bech32().ok());
+    format!("{}...", npub.as_deref().unwrap_or(key).chars().take(16).collect::<String>())
+}
+
+fn unauthorized(reason: &str) -> Refusal {
+    Refusal::new(StatusCode::UNAUTHORIZED, reason)
+}

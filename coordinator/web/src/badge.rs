@@ -1,0 +1,62 @@
+//! A badge: how the latest run that ended went, as a small picture.
+
+use askama::Template;
+use axum::{extract::State, http::header, response::IntoResponse};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{Asked, Refusal, Web};
+use store::{Filter, Page, Reader};
+
+/// Runs that are looked through for one that ended.
+const LOOKED_AT: u32 = 20;
+
+/// Whose badge.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Of {
+    /// Address of the repository.
+    repository: String,
+    /// Path of the workflow; otherwise any.
+    workflow: Option<String>,
+    /// Branch; otherwise any.
+    branch: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "badge.svg")]
+struct Badge<'a> {
+    label: &'a str,
+    word: &'a str,
+    /// Widths in pixels.
+    left: usize,
+    right: usize,
+    colour: &'static str,
+}
+
+/// A badge (SVG) of public runs.
+#[utoipa::path(get, path = "/api/badge.svg", tag = "runs", params(Of), responses(
+    (status = 200, body = String, content_type = "image/svg+xml"),
+    (status = 400, body = super::Problem),
+))]
+pub(super) async fn badge(State(web): State<Web>, Asked(of): Asked<Of>) -> Result<impl IntoResponse, Refusal> {
+    let label: String = of.workflow.as_deref().and_then(|path| path.rsplit('/').next()).unwrap_or("ci").into();
+    let filter = Filter {
+        repository: Some(of.repository),
+        workflow: of.workflow,
+        branch: of.branch,
+        reader: Reader::Anyone,
+        ..Filter::default()
+    };
+    let runs = web.store.list(&filter, Page { before: None, limit: LOOKED_AT }).await?;
+    let word = runs.iter().find_map(|run| run.conclusion.as_deref()).unwrap_or("no runs");
+    let colour = match word {
+        "success" => "#1a7f37",
+        "failure" => "#cf222e",
+        _ => "#57606a",
+    };
+    let label: String = label.chars().take(40).collect();
+    let width = |text: &str| text.chars().count() * 7 + 12;
+    let picture = Badge { label: &label, word, left: width(&label), right: width(word), colour }.render()?;
+    Ok(([(header::CONTENT_TYPE, "image/svg+xml"), (header::CACHE_CONTROL, "no-cache, max-age=0")], picture))
+}

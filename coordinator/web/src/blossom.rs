@@ -1,0 +1,290 @@
+//! The Blossom endpoint at the root: BUD-01, 02, 06, 11 and 12. Mirroring (BUD-04) is answered with 501.
+
+use std::ops::Range;
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Path, Query, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, put},
+};
+use futures::TryStreamExt;
+use serde::{Deserialize, Serialize};
+use tower_http::cors::{Any, CorsLayer};
+
+use super::{
+    Refusal, Web,
+    auth::{Caller, Token},
+    page,
+};
+use blobs::{BlobError, Deposit, Put};
+use store::Blob;
+
+/// Entries of one list.
+const LIST: u32 = 1000;
+/// An uploaded page runs nothing in our origin.
+const INERT: &str = "default-src 'none'; sandbox";
+
+pub(super) fn routes() -> Router<Web> {
+    let cors = CorsLayer::new().allow_origin(Any).allow_methods(Any).allow_headers(Any).expose_headers(Any);
+    Router::new()
+        .route("/upload", put(upload).head(precheck))
+        .route("/mirror", put(mirror))
+        .route("/list/{key}", get(list))
+        .route("/{name}", get(fetch).delete(remove))
+        .layer(cors)
+}
+
+#[derive(Debug, Serialize)]
+struct Descriptor {
+    url: String,
+    sha256: String,
+    size: u64,
+    #[serde(rename = "type")]
+    kind: String,
+    uploaded: u64,
+}
+
+impl Descriptor {
+    fn new(web: &Web, blob: Blob) -> Self {
+        let url = format!("{}/{}", web.settings.public_url.as_str().trim_end_matches('/'), blob.sha256);
+        Self { url, sha256: blob.sha256, size: blob.size, kind: blob.kind, uploaded: blob.stored_at / 1000 }
+    }
+}
+
+async fn fetch(
+    State(web): State<Web>,
+    caller: Caller,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let sha256 = match hash(&name) {
+        Ok(sha256) => sha256,
+        Err(refusal) => return Ok(page::refused(&headers, refusal)),
+    };
+    let blob = readable(&web, &caller, &sha256).await?;
+    let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok()).map(|text| range(text, blob.size));
+    let (status, part) = match range {
+        None | Some(Asked::Nonsense) => (StatusCode::OK, None),
+        Some(Asked::Part(part)) => (StatusCode::PARTIAL_CONTENT, Some(part)),
+        Some(Asked::Beyond) => {
+            let refusal = Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, "the range lies beyond the blob");
+            let size = HeaderValue::from_str(&format!("bytes */{}", blob.size))?;
+            return Ok(([(header::CONTENT_RANGE, size)], refusal).into_response());
+        }
+    };
+    let Some(bytes) = web.blobs.get(&sha256, part.clone()).await? else { return Err(no_blob()) };
+    let length = part.as_ref().map_or(blob.size, |part| part.end - part.start);
+    let kind = HeaderValue::from_str(&blob.kind).unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    let mut response = Response::new(Body::from_stream(bytes));
+    *response.status_mut() = status;
+    let fields = response.headers_mut();
+    fields.insert(header::CONTENT_TYPE, kind);
+    fields.insert(header::CONTENT_LENGTH, length.into());
+    fields.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    fields.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(INERT));
+    let cache = if blob.public { "public, max-age=31536000, immutable" } else { "private, no-store" };
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+    if let Some(part) = part {
+        let text = format!("bytes {}-{}/{}", part.start, part.end - 1, blob.size);
+        fields.insert(header::CONTENT_RANGE, HeaderValue::from_str(&text)?);
+    }
+    Ok(response)
+}
+
+/// The row by which this caller may read the bytes: a public one, its own, or that of a run it may see.
+async fn readable(web: &Web, caller: &Caller, sha256: &str) -> Result<Blob, Refusal> {
+    let rows = web.store.blob(sha256).await?;
+    if let Some(row) = rows.iter().find(|row| row.public) {
+        return Ok(row.clone());
+    }
+    for row in rows {
+        let owns = caller.key.as_ref() == Some(&row.owner);
+        let run = web.store.run(&row.owner).await?;
+        if owns || run.is_some_and(|state| caller.reader.may_read(&state.visibility)) {
+            return Ok(row);
+        }
+    }
+    Err(no_blob())
+}
+
+async fn upload(State(web): State<Web>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+    let token = writer(&web, &headers).await?;
+    let announced = announced(&headers, &token)?;
+    admit(&web, length(&headers, header::CONTENT_LENGTH.as_str())).await?;
+    let now = (web.settings.now)();
+    let deposit = Deposit {
+        kind: text(&headers, header::CONTENT_TYPE.as_str()).unwrap_or("application/octet-stream").to_owned(),
+        owner: token.key,
+        public: true,
+        now,
+        expires_at: now + web.settings.keep,
+        allowed: announced,
+        limit: web.settings.max_blob,
+    };
+    let stream = body.into_data_stream().map_err(std::io::Error::other);
+    match web.blobs.put(stream, deposit).await {
+        Ok(Put::New(blob)) => Ok((StatusCode::CREATED, Json(Descriptor::new(&web, blob))).into_response()),
+        Ok(Put::Known(blob)) => Ok(Json(Descriptor::new(&web, blob)).into_response()),
+        Err(error @ BlobError::TooLarge(_)) => Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())),
+        Err(error @ BlobError::Mismatch(_)) => Err(Refusal::new(StatusCode::CONFLICT, error.to_string())),
+        Err(error @ (BlobError::Body(_) | BlobError::Removed)) => {
+            Err(Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Says whether an upload would be taken.
+async fn precheck(State(web): State<Web>, headers: HeaderMap) -> Result<StatusCode, Refusal> {
+    let token = writer(&web, &headers).await?;
+    announced(&headers, &token)?;
+    admit(&web, length(&headers, "x-content-length")).await?;
+    Ok(StatusCode::OK)
+}
+
+async fn mirror() -> Refusal {
+    Refusal::new(StatusCode::NOT_IMPLEMENTED, "this server does not mirror; upload the bytes")
+}
+
+#[derive(Debug, Deserialize)]
+struct Cursor {
+    cursor: Option<String>,
+    limit: Option<u32>,
+}
+
+async fn list(
+    State(web): State<Web>,
+    caller: Caller,
+    Path(key): Path<String>,
+    Query(cursor): Query<Cursor>,
+) -> Result<Json<Vec<Descriptor>>, Refusal> {
+    let own = caller.key.as_ref() == Some(&key);
+    let rows = web.store.blobs_of(&key, LIST).await?;
+    let skip = cursor
+        .cursor
+        .map_or(0, |last| rows.iter().position(|row| row.sha256 == last).map_or(rows.len(), |position| position + 1));
+    let shown = rows.into_iter().skip(skip).filter(|row| row.public || own);
+    let limit = cursor.limit.unwrap_or(LIST).min(LIST) as usize;
+    Ok(Json(shown.take(limit).map(|row| Descriptor::new(&web, row)).collect()))
+}
+
+async fn remove(State(web): State<Web>, Path(name): Path<String>, headers: HeaderMap) -> Result<StatusCode, Refusal> {
+    let sha256 = hash(&name)?;
+    let token = Token::of(&web, &headers, "delete")?;
+    if !token.hashes.contains(&sha256) {
+        return Err(Refusal::new(StatusCode::UNAUTHORIZED, "the token is for another blob"));
+    }
+    let rows = web.store.blob(&sha256).await?;
+    if rows.is_empty() {
+        return Err(no_blob());
+    }
+    if !rows.iter().any(|row| row.owner == token.key) {
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "the blob is not yours"));
+    }
+    web.blobs.delete(&sha256, &token.key).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A token of a key that may upload here.
+async fn writer(web: &Web, headers: &HeaderMap) -> Result<Token, Refusal> {
+    let token = Token::of(web, headers, "upload")?;
+    if web.settings.writers.contains(&token.key) || web.store.is_publisher(&token.key).await? {
+        return Ok(token);
+    }
+    let reason = "uploads are for publisher keys of this pool's runs and for blossom.writers";
+    Err(Refusal::new(StatusCode::FORBIDDEN, reason))
+}
+
+/// The hashes that the body may have: the one announced, or those of the token.
+fn announced(headers: &HeaderMap, token: &Token) -> Result<Vec<String>, Refusal> {
+    if token.hashes.is_empty() {
+        return Err(Refusal::new(StatusCode::UNAUTHORIZED, "the token names no blob (`x`)"));
+    }
+    match text(headers, "x-sha-256").map(str::to_lowercase) {
+        None => Ok(token.hashes.clone()),
+        Some(hash) if token.hashes.contains(&hash) => Ok(vec![hash]),
+        Some(_) => Err(Refusal::new(StatusCode::UNAUTHORIZED, "the token is for another blob than X-SHA-256")),
+    }
+}
+
+async fn admit(web: &Web, size: Option<u64>) -> Result<(), Refusal> {
+    let size = size.unwrap_or(0);
+    if size > web.settings.max_blob {
+        let reason = format!("at most {} bytes in one blob", web.settings.max_blob);
+        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, reason));
+    }
+    if web.store.blobs_total().await?.saturating_add(size) > web.settings.max_total {
+        return Err(Refusal::new(StatusCode::INSUFFICIENT_STORAGE, "this server's room for blobs is full"));
+    }
+    Ok(())
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn length(headers: &HeaderMap, name: &str) -> Option<u64> {
+    text(headers, name)?.parse().ok()
+}
+
+/// The hash of `<sha256>[.ext]`.
+fn hash(name: &str) -> Result<String, Refusal> {
+    let hash = name.split('.').next().unwrap_or_default().to_lowercase();
+    if hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(hash);
+    }
+    Err(Refusal::new(StatusCode::NOT_FOUND, "there is nothing here: a blob is named by its SHA-256"))
+}
+
+fn no_blob() -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, "no such blob, or it is not open to you")
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    Part(Range<u64>),
+    Beyond,
+    /// Several parts, or another unit: the whole is a right answer (RFC 9110, 14.2).
+    Nonsense,
+}
+
+fn range(text: &str, size: u64) -> Asked {
+    let Some((first, last)) = text.strip_prefix("bytes=").and_then(|text| text.trim().split_once('-')) else {
+        return Asked::Nonsense;
+    };
+    let part = match (first.parse::<u64>(), last.parse::<u64>()) {
+        (Ok(first), Ok(last)) if first <= last => first..last.saturating_add(1).min(size),
+        (Ok(first), Err(_)) if last.is_empty() => first..size,
+        (Err(_), Ok(count)) if first.is_empty() => size.saturating_sub(count)..size,
+        _ => return Asked::Nonsense,
+    };
+    if part.is_empty() { Asked::Beyond } else { Asked::Part(part) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_one_part_within_the_blob() {
+        let cases = [
+            ("bytes=0-4", Asked::Part(0..5)),
+            ("bytes=5-", Asked::Part(5..10)),
+            ("bytes=-3", Asked::Part(7..10)),
+            ("bytes=-99", Asked::Part(0..10)),
+            ("bytes=8-99", Asked::Part(8..10)),
+            ("bytes=10-", Asked::Beyond),
+            ("bytes=-0", Asked::Beyond),
+            ("bytes=5-2", Asked::Nonsense),
+            ("bytes=0-1,3-4", Asked::Nonsense),
+            ("lines=0-1", Asked::Nonsense),
+            ("bytes=0-18446744073709551615", Asked::Part(0..10)),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(range(text, 10), expected, "{text}");
+        }
+    }
+}

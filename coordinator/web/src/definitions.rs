@@ -1,0 +1,292 @@
+//! Workflow definitions over the API: versions, what changed between two, a look at a text before it is signed, and
+//! taking in what was signed.
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+};
+use bytes::Bytes;
+use nostr::{Event, JsonUtil};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use utoipa::{IntoParams, ToSchema};
+use workflow::{diagnostic::Diagnostic, github::outline::Outline};
+
+use super::{
+    Asked, Defined, Refusal, Web,
+    diff::{self, DiffLine},
+};
+use domain::run::Millis;
+use store::DefinitionRow;
+
+/// Bytes of a text that is looked at.
+const LONGEST: usize = 128 * 1024;
+
+/// A version of a workflow definition.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct DefinitionView {
+    /// Id of its event (kind 35417), 64 hex.
+    pub(super) event: String,
+    pub(super) repository: String,
+    /// Path that it stands for.
+    pub(super) path: String,
+    /// 64 hex.
+    pub(super) author: String,
+    /// Seconds, as its author dated it.
+    pub(super) created_at: u64,
+    /// Of its text, hex.
+    pub(super) sha256: String,
+    /// Bytes of its text.
+    pub(super) size: u64,
+    /// It takes away what stood there.
+    pub(super) withdrawn: bool,
+    /// It is the one that counts for its path.
+    pub(super) in_force: bool,
+    /// When the pool saw it first.
+    pub(super) seen_at: Millis,
+}
+
+/// A version with its text.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct DefinitionText {
+    definition: DefinitionView,
+    text: String,
+    /// The event, as NIP-01 writes it.
+    #[schema(value_type = Object)]
+    signed: serde_json::Value,
+}
+
+/// What changed between two versions.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct DefinitionDiff {
+    /// Event of the older one; none: it is the first.
+    from: Option<String>,
+    /// Event of the newer one.
+    to: String,
+    lines: Vec<DiffLine>,
+}
+
+/// What is compared.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub(super) struct Since {
+    /// Event of the version to compare with; without it the one before.
+    from: Option<String>,
+}
+
+/// A text to look at.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Draft {
+    /// Address of the repository: then the answer has the tags to sign.
+    repository: Option<String>,
+    /// Where the file would lie.
+    path: String,
+    /// The file.
+    text: String,
+    /// Withdraw what stands there; then there is no text.
+    #[serde(default)]
+    withdraw: bool,
+}
+
+/// What is wrong in a text, and what it would run.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Preview {
+    pub(super) findings: Vec<Finding>,
+    /// None where an error stands in the way.
+    #[schema(value_type = Option<Object>)]
+    pub(super) outline: Option<Outline>,
+    /// Tags of the event of kind 35417 to sign; its content is the text.
+    tags: Option<Vec<Vec<String>>>,
+}
+
+/// Something wrong in a file.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Finding {
+    /// `error` or `warning`.
+    pub(super) level: &'static str,
+    /// From 1.
+    pub(super) line: usize,
+    /// From 1, in characters.
+    pub(super) column: usize,
+    pub(super) message: String,
+    /// What to do about it; may be empty.
+    pub(super) help: String,
+}
+
+/// A signed definition.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct SignedDefinition {
+    /// As NIP-01 writes it.
+    #[schema(value_type = Object)]
+    event: serde_json::Value,
+}
+
+/// A definition that was taken in.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Accepted {
+    /// Its id.
+    event: String,
+    /// Relays that it goes to.
+    relays: Vec<String>,
+}
+
+impl DefinitionView {
+    fn of(row: DefinitionRow, in_force: bool) -> Self {
+        Self {
+            event: row.event,
+            repository: row.repository,
+            path: row.path,
+            author: row.author,
+            created_at: row.made_at,
+            sha256: row.sha256,
+            size: row.size,
+            withdrawn: row.withdrawn,
+            in_force,
+            seen_at: row.seen_at,
+        }
+    }
+}
+
+impl From<Diagnostic> for Finding {
+    fn from(found: Diagnostic) -> Self {
+        Self {
+            level: found.severity.as_str(),
+            line: found.span.line,
+            column: found.span.column,
+            message: found.message,
+            help: found.help.unwrap_or_default(),
+        }
+    }
+}
+
+/// Versions of a repository's workflow definitions by owner and maintainers, by path, the newest first.
+#[utoipa::path(get, path = "/api/repositories/{address}/definitions", tag = "definitions",
+    params(("address" = String, Path, description = "30617:KEY:NAME")),
+    responses((status = 200, body = [DefinitionView])))]
+pub(super) async fn list(
+    State(web): State<Web>,
+    Path(address): Path<String>,
+) -> Result<Json<Vec<DefinitionView>>, Refusal> {
+    Ok(Json(versions(&web, &address).await?))
+}
+
+pub(super) async fn versions(web: &Web, address: &str) -> Result<Vec<DefinitionView>, Refusal> {
+    let found = web.control.definitions(address).await?;
+    Ok(found.into_iter().map(|(row, in_force)| DefinitionView::of(row, in_force)).collect())
+}
+
+/// One version with its text and its event.
+#[utoipa::path(get, path = "/api/definitions/{event}", tag = "definitions", params(("event" = String, Path)),
+    responses((status = 200, body = DefinitionText), (status = 404, body = super::Problem)))]
+pub(super) async fn one(State(web): State<Web>, Path(event): Path<String>) -> Result<Json<DefinitionText>, Refusal> {
+    let row = find(&web, &event).await?;
+    let signed: serde_json::Value = serde_json::from_str(&row.signed)?;
+    let text = text(&row);
+    let all = web.control.definitions(&row.repository).await?;
+    let in_force = all.iter().any(|(other, counts)| *counts && other.event == row.event);
+    Ok(Json(DefinitionText { definition: DefinitionView::of(row, in_force), text, signed }))
+}
+
+/// What changed in a version since another one of the same path.
+#[utoipa::path(get, path = "/api/definitions/{event}/diff", tag = "definitions",
+    params(("event" = String, Path), Since), responses(
+    (status = 200, body = DefinitionDiff), (status = 400, body = super::Problem), (status = 404, body = super::Problem),
+))]
+pub(super) async fn diff(
+    State(web): State<Web>,
+    Path(event): Path<String>,
+    Asked(Since { from }): Asked<Since>,
+) -> Result<Json<DefinitionDiff>, Refusal> {
+    let newer = find(&web, &event).await?;
+    let older = match &from {
+        Some(from) => Some(find(&web, from).await?),
+        None => match before(&versions(&web, &newer.repository).await?, &newer.path, &newer.event) {
+            Some(event) => Some(find(&web, &event).await?),
+            None => None,
+        },
+    };
+    if older.as_ref().is_some_and(|older| older.path != newer.path || older.repository != newer.repository) {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "only versions of the same path can be compared"));
+    }
+    let lines = diff::lines(&older.as_ref().map(text).unwrap_or_default(), &text(&newer));
+    Ok(Json(DefinitionDiff { from: older.map(|older| older.event), to: newer.event, lines }))
+}
+
+/// The version of a path that came before this one.
+pub(super) fn before(all: &[DefinitionView], path: &str, event: &str) -> Option<String> {
+    let mut of_path = all.iter().filter(|version| version.path == path);
+    of_path.find(|version| version.event == event)?;
+    of_path.next().map(|version| version.event.clone())
+}
+
+/// What is wrong in a workflow text, and the jobs it would run. Nothing is kept.
+#[utoipa::path(post, path = "/api/preview", tag = "definitions", request_body = Draft, responses(
+    (status = 200, body = Preview), (status = 400, body = super::Problem), (status = 413, body = super::Problem),
+))]
+pub(super) async fn preview(State(web): State<Web>, body: Bytes) -> Result<Json<Preview>, Refusal> {
+    let draft: Draft = read(&body, "{\"path\": …, \"text\": …}")?;
+    if draft.text.len() > LONGEST {
+        let reason = format!("the text has {} bytes, {LONGEST} are allowed", draft.text.len());
+        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, reason));
+    }
+    let bad = |reason: String| Refusal::new(StatusCode::BAD_REQUEST, reason);
+    let tags = match &draft.repository {
+        Some(repository) => {
+            let text = (!draft.withdraw).then_some(draft.text.as_str());
+            Some(web.control.definition_tags(repository, &draft.path, text).map_err(bad)?)
+        }
+        None => None,
+    };
+    if draft.withdraw {
+        return Ok(Json(Preview { findings: Vec::new(), outline: None, tags }));
+    }
+    let looked = tokio::task::spawn_blocking(move || look(&draft.path, &draft.text)).await?;
+    Ok(Json(Preview { tags, ..looked }))
+}
+
+/// What is wrong in a text, and what it would run.
+pub(super) fn look(path: &str, text: &str) -> Preview {
+    let (plan, findings) = workflow::github::parse(path, text);
+    let outline = plan.as_ref().map(workflow::github::outline::outline);
+    Preview { findings: findings.into_iter().map(Finding::from).collect(), outline, tags: None }
+}
+
+/// Takes in a signed definition and sends it to the repository's relays. The event's signature is the authority: its
+/// author must be owner or maintainer, and may run here.
+#[utoipa::path(post, path = "/api/definitions", tag = "definitions", request_body = SignedDefinition, responses(
+    (status = 202, body = Accepted), (status = 400, body = super::Problem), (status = 403, body = super::Problem),
+    (status = 409, body = super::Problem), (status = 422, body = super::Problem),
+))]
+pub(super) async fn define(State(web): State<Web>, body: Bytes) -> Result<(StatusCode, Json<Accepted>), Refusal> {
+    let bad = |reason: &str| Refusal::new(StatusCode::BAD_REQUEST, reason);
+    let signed: SignedDefinition = read(&body, "{\"event\": {…}}")?;
+    let event = Event::from_json(signed.event.to_string()).map_err(|_| bad("this is no Nostr event"))?;
+    event.verify().map_err(|_| bad("the event's signature does not fit"))?;
+    let refused = |status, reason: String| Err(Refusal::new(status, reason));
+    match web.control.define(&event).await? {
+        Defined::Taken(relays) => Ok((StatusCode::ACCEPTED, Json(Accepted { event: event.id.to_hex(), relays }))),
+        Defined::Malformed(why) => refused(StatusCode::BAD_REQUEST, why),
+        Defined::Refused(why) => refused(StatusCode::FORBIDDEN, why),
+        Defined::Faulty(why) => refused(StatusCode::UNPROCESSABLE_ENTITY, why),
+        Defined::Older(newer) => {
+            let reason = format!("a newer definition counts already, {newer}: look at it, then publish again");
+            refused(StatusCode::CONFLICT, reason)
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &Bytes, form: &str) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, format!("send {form}: {error}")))
+}
+
+pub(super) async fn find(web: &Web, event: &str) -> Result<DefinitionRow, Refusal> {
+    let found = web.control.definition(event).await?;
+    found.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "no such definition, or its author does not count"))
+}
+
+/// The text of a version.
+pub(super) fn text(row: &DefinitionRow) -> String {
+    Event::from_json(&row.signed).map(|event| event.content).unwrap_or_default()
+}

@@ -1,0 +1,49 @@
+//! Links into private runs: a browser that follows one sends no token, so the link says who may, for an hour.
+//!
+//! The signature covers the path, the query and the reader. Whoever is given such a link can follow it, as with any
+//! link that a reader passes on; what it leads to is the one thing that it names.
+
+use axum::http::{Method, request::Parts};
+use ring::hmac;
+
+use super::{Web, auth::Caller};
+use domain::run::{State, Visibility};
+
+/// Seconds for which a link holds.
+const HOLDS: u64 = 3600;
+
+/// The link for this caller: as it is where everybody may follow it.
+pub(super) fn link(web: &Web, caller: &Caller, visibility: &Visibility, path: &str) -> String {
+    let (Visibility::Readers(_), Some(reader)) = (visibility, &caller.key) else { return path.to_owned() };
+    let until = (web.settings.now)() / 1000 + HOLDS;
+    let joint = if path.contains('?') { '&' } else { '?' };
+    let signed = format!("{path}{joint}until={until}&reader={reader}");
+    let signature = hmac::sign(&key(web), signed.as_bytes());
+    format!("{signed}&sig={}", hex::encode(signature))
+}
+
+/// Where the whole log of a run is, as text.
+pub(super) fn whole_log(web: &Web, caller: &Caller, run: &State) -> String {
+    link(web, caller, &run.visibility, &format!("/api/runs/{}/logs?format=text", run.id))
+}
+
+/// The reader that a followed link was made for; `None`: it is no such link. `Err`: it counts no longer.
+pub(super) fn reader(web: &Web, parts: &Parts) -> Result<Option<String>, ()> {
+    let whole = parts.uri.path_and_query().map_or("", |path| path.as_str());
+    let Some((signed, signature)) = whole.rsplit_once("&sig=").filter(|_| parts.method == Method::GET) else {
+        return Ok(None);
+    };
+    let signature = hex::decode(signature).map_err(drop)?;
+    hmac::verify(&key(web), signed.as_bytes(), &signature).map_err(drop)?;
+    let query = signed.split_once('?').map_or("", |(_, query)| query);
+    let field = |name: &str| url::form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == name).last();
+    let until = field("until").and_then(|(_, until)| until.parse::<u64>().ok()).unwrap_or_default();
+    match field("reader") {
+        Some((_, reader)) if until > (web.settings.now)() / 1000 => Ok(Some(reader.into_owned())),
+        _ => Err(()),
+    }
+}
+
+fn key(web: &Web) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, &web.settings.link_key)
+}

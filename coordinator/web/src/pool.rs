@@ -1,0 +1,185 @@
+//! Workers and the queue: who is there, and why what waits still waits.
+
+use std::collections::HashMap;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{Load, Refusal, Web, auth::Caller, view};
+use domain::run::{JobPhase, Millis};
+use store::{Filter, Page, Reader, Status};
+
+/// Entries of the queue that are shown.
+const SHOWN: usize = 200;
+/// Unfinished runs that are looked at for them, the newest first.
+const RUNS: u32 = 300;
+
+/// A worker.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct WorkerView {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) labels: Vec<String>,
+    /// Jobs it takes at a time.
+    pub(super) slots: u32,
+    /// Jobs it has now.
+    pub(super) busy: usize,
+    /// Of its program, while it is connected.
+    pub(super) version: Option<String>,
+    pub(super) connected: bool,
+    pub(super) draining: bool,
+    pub(super) seen_at: Millis,
+}
+
+/// What waits.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct QueueView {
+    /// The longest wait first.
+    pub(super) entries: Vec<Waiting>,
+    /// How many more wait: those of private runs, and those behind the first.
+    pub(super) others: usize,
+}
+
+/// A job or a run that waits.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Waiting {
+    /// Id of the run.
+    pub(super) run: String,
+    pub(super) serial: u64,
+    pub(super) repository: String,
+    pub(super) workflow: String,
+    /// Name of the job; none where the whole run waits.
+    pub(super) job: Option<String>,
+    pub(super) labels: Vec<String>,
+    pub(super) since: Millis,
+    /// Why, for people.
+    pub(super) reason: String,
+}
+
+/// Every enrolled worker, connected or not.
+pub(super) async fn all(web: &Web) -> Result<Vec<WorkerView>, Refusal> {
+    let mut loads: HashMap<String, Load> =
+        web.control.loads().into_iter().map(|load| (load.worker.clone(), load)).collect();
+    let workers = web.store.workers().await?.into_iter().map(|row| {
+        let load = loads.remove(&row.id);
+        WorkerView {
+            busy: load.as_ref().map_or(0, |load| load.busy),
+            connected: load.is_some(),
+            draining: row.draining || load.as_ref().is_some_and(|load| load.draining),
+            version: load.map(|load| load.version),
+            id: row.id,
+            name: row.name,
+            labels: row.labels,
+            slots: row.slots,
+            seen_at: row.seen_at,
+        }
+    });
+    Ok(workers.collect())
+}
+
+/// What waits, as far as this caller may see it.
+pub(super) async fn waiting(web: &Web, caller: &Caller) -> Result<QueueView, Refusal> {
+    let mut queued = web.store.queued().await?.len();
+    let filter = Filter { unfinished: true, reader: caller.reader.clone(), ..Filter::default() };
+    let page = Page { before: None, limit: RUNS };
+    let mut entries = Vec::new();
+    for run in web.store.list(&filter, page).await? {
+        // What a job of it waits for is said with the job.
+        if let Some(wait) = run.wait.as_ref().filter(|_| matches!(run.phase.as_str(), "planning" | "waiting")) {
+            entries.push(Waiting {
+                reason: view::wait(wait),
+                run: run.id,
+                serial: run.serial,
+                repository: run.repository,
+                workflow: run.name,
+                job: None,
+                labels: Vec::new(),
+                since: run.created_at,
+            });
+        } else if matches!(run.status, Status::Queued | Status::Running | Status::Waiting)
+            && let Some(state) = web.store.run(&run.id).await?
+        {
+            for job in state.jobs.values() {
+                let (since, reason) = match &job.phase {
+                    JobPhase::Queued { since, reason } => {
+                        queued = queued.saturating_sub(1);
+                        (*since, if reason.is_empty() { "it was queued just now".to_owned() } else { reason.clone() })
+                    }
+                    JobPhase::Waiting { since, on } => (*since, view::wait(on)),
+                    _ => continue,
+                };
+                entries.push(Waiting {
+                    run: run.id.clone(),
+                    serial: run.serial,
+                    repository: run.repository.clone(),
+                    workflow: run.name.clone(),
+                    job: Some(job.name.clone()),
+                    labels: job.labels.clone(),
+                    since,
+                    reason,
+                });
+            }
+        }
+    }
+    entries.sort_by_key(|entry| (entry.since, entry.serial));
+    let others = queued + entries.len().saturating_sub(SHOWN);
+    entries.truncate(SHOWN);
+    Ok(QueueView { entries, others })
+}
+
+/// Workers: labels, slots, load and version.
+#[utoipa::path(get, path = "/api/workers", tag = "pool", responses((status = 200, body = [WorkerView])))]
+pub(super) async fn workers(State(web): State<Web>) -> Result<Json<Vec<WorkerView>>, Refusal> {
+    Ok(Json(all(&web).await?))
+}
+
+/// What waits, and why.
+#[utoipa::path(get, path = "/api/queue", tag = "pool", responses((status = 200, body = QueueView)))]
+pub(super) async fn queue(State(web): State<Web>, caller: Caller) -> Result<Json<QueueView>, Refusal> {
+    Ok(Json(waiting(&web, &caller).await?))
+}
+
+/// A worker takes no new jobs. For the operator.
+#[utoipa::path(post, path = "/api/workers/{id}/drain", tag = "pool", params(("id" = String, Path)), responses(
+    (status = 202, description = "It drains"), (status = 401, body = super::Problem),
+    (status = 403, body = super::Problem), (status = 404, body = super::Problem),
+))]
+pub(super) async fn drain(
+    State(web): State<Web>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Refusal> {
+    caller.signed()?;
+    if caller.reader != Reader::Operator {
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "only the operator may drain a worker"));
+    }
+    if !web.store.workers().await?.iter().any(|row| row.id == id) {
+        return Err(Refusal::new(StatusCode::NOT_FOUND, "no such worker: `longshore workers` lists them"));
+    }
+    web.control.drain(&id).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// A token with which one new worker can join within the hour. For the operator.
+#[utoipa::path(post, path = "/api/workers/token", tag = "pool", responses(
+    (status = 200, body = String, content_type = "text/plain"),
+    (status = 401, body = super::Problem), (status = 403, body = super::Problem),
+))]
+pub(super) async fn enrolment_token(State(web): State<Web>, caller: Caller) -> Result<String, Refusal> {
+    caller.signed()?;
+    if caller.reader != Reader::Operator {
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "only the operator may let workers in"));
+    }
+    Ok(web.control.enrolment_token())
+}
+
+/// Ready once the database answers.
+pub(super) async fn ready(State(web): State<Web>) -> Result<&'static str, Refusal> {
+    web.store.next_task_due().await?;
+    Ok("ready")
+}

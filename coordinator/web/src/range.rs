@@ -1,0 +1,135 @@
+//! Lines of a log by number, and where a text stands in it.
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{Asked, Refusal, Web, api, auth::Caller};
+use domain::run::{JobPhase, State as Run};
+use logs::lines::{MOST_LINES, Numbered};
+
+/// Longest text that is searched for, in bytes.
+const LONGEST: usize = 200;
+
+/// Which lines.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Wanted {
+    /// Key of the job.
+    job: String,
+    /// Its attempt; otherwise the latest.
+    attempt: Option<u32>,
+    /// The first line, from 1.
+    from: Option<u64>,
+    /// The last line. At most 5000 lines, or about 2 MB, are given at once.
+    to: Option<u64>,
+}
+
+/// Where a text is looked for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Search {
+    /// Key of the job.
+    job: String,
+    /// Its attempt; otherwise the latest.
+    attempt: Option<u32>,
+    /// What to look for, in any case of its letters.
+    text: String,
+    /// The first line to look at.
+    from: Option<u64>,
+}
+
+/// Lines of one attempt.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Lines {
+    job: String,
+    attempt: u32,
+    /// Lines there are now.
+    total: u64,
+    /// No more will come.
+    complete: bool,
+    #[schema(value_type = Vec<Line>)]
+    lines: Vec<Numbered>,
+}
+
+/// One line.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "it describes lines of another module, which knows no schema")]
+struct Line {
+    /// From 1.
+    number: u64,
+    time_ms: u64,
+    /// Index of the step, -1 before the first, -2 after the last.
+    step: i32,
+    /// `stdout`, `stderr`, `notice`, or `mark` where a step begins or ends.
+    stream: String,
+    text: String,
+    /// For a mark that ends a step: its conclusion and milliseconds.
+    #[schema(value_type = Option<Vec<serde_json::Value>>, required = false)]
+    ended: Option<(String, u64)>,
+    /// Name of the step, where steps print beside each other.
+    #[schema(required = false)]
+    within: Option<String>,
+}
+
+/// Where a text was found.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Found {
+    attempt: u32,
+    /// Numbers of lines.
+    lines: Vec<u64>,
+    /// The line to go on from, where the answer does not reach the end.
+    next: Option<u64>,
+}
+
+/// Lines of a job's log by number.
+#[utoipa::path(get, path = "/api/runs/{id}/lines", tag = "logs", params(("id" = String, Path), Wanted), responses(
+    (status = 200, body = Lines), (status = 400, body = super::Problem), (status = 404, body = super::Problem),
+))]
+pub(super) async fn lines(
+    State(web): State<Web>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Asked(wanted): Asked<Wanted>,
+) -> Result<Json<Lines>, Refusal> {
+    let run = api::find(&web, &caller, &id).await?;
+    let (attempt, complete) = attempt(&run, &wanted.job, wanted.attempt)?;
+    let from = wanted.from.unwrap_or(1).max(1);
+    let to = wanted.to.unwrap_or_else(|| from.saturating_add(MOST_LINES - 1));
+    let range = web.logs.lines(&run.id, &wanted.job, attempt, complete, (from, to)).await?;
+    Ok(Json(Lines { job: wanted.job, attempt, total: range.total, complete, lines: range.lines }))
+}
+
+/// Numbers of the lines of a job's log that contain a text.
+#[utoipa::path(get, path = "/api/runs/{id}/search", tag = "logs", params(("id" = String, Path), Search), responses(
+    (status = 200, body = Found), (status = 400, body = super::Problem), (status = 404, body = super::Problem),
+))]
+pub(super) async fn search(
+    State(web): State<Web>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Asked(wanted): Asked<Search>,
+) -> Result<Json<Found>, Refusal> {
+    if wanted.text.is_empty() || wanted.text.len() > LONGEST {
+        let reason = format!("search for a text of 1 to {LONGEST} bytes");
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, reason));
+    }
+    let run = api::find(&web, &caller, &id).await?;
+    let (attempt, _) = attempt(&run, &wanted.job, wanted.attempt)?;
+    let from = wanted.from.unwrap_or(1).max(1);
+    let found = web.logs.search(&run.id, &wanted.job, attempt, &wanted.text, from).await?;
+    Ok(Json(Found { attempt, lines: found.lines, next: found.next }))
+}
+
+/// The attempt that is meant, and whether its log is complete.
+pub(super) fn attempt(run: &Run, job: &str, wanted: Option<u32>) -> Result<(u32, bool), Refusal> {
+    let no_job = || Refusal::new(StatusCode::NOT_FOUND, "the run has no such job: its keys stand in /api/runs/{id}");
+    let job = run.jobs.get(job).ok_or_else(no_job)?;
+    let last = job.attempts.last().map_or(1, |attempt| attempt.number);
+    let attempt = wanted.unwrap_or(last);
+    Ok((attempt, attempt < last || matches!(job.phase, JobPhase::Done { .. })))
+}

@@ -1,0 +1,470 @@
+//! A run as the API and the pages show it: no secrets, no internals. Pure.
+
+use indexmap::IndexMap;
+use serde::Serialize;
+use utoipa::ToSchema;
+use workflow::plan::{Annotation, Conclusion, Environment, Reason};
+
+use super::{
+    artifacts::ArtifactView,
+    whole::{CacheView, RunLink},
+    why,
+};
+use domain::run::{
+    self, AttemptRecord, Carried, End, Job, JobPhase, Millis, Origin, Phase, State, Supplied, Verdict, Wait,
+};
+use store::{Pending, Status, Summary};
+
+/// A run.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RunView {
+    pub(super) id: String,
+    /// Grows by one with each change.
+    pub(super) version: u64,
+    pub(super) serial: u64,
+    pub(super) number: u64,
+    pub(super) attempt: u32,
+    /// Id of the run that this one repeats.
+    pub(super) previous: Option<String>,
+    /// That run, where the caller may see it; only where one run was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) previous_run: Option<RunLink>,
+    /// Runs that repeat this one, the oldest first; only where one run was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reruns: Option<Vec<RunLink>>,
+    /// Names of the secrets that came with the request: a rerun has to bring them again.
+    pub(super) secret_names: Vec<String>,
+    pub(super) repository: String,
+    pub(super) workflow: String,
+    pub(super) name: String,
+    /// `run-name:` of the workflow, evaluated.
+    pub(super) title: Option<String>,
+    pub(super) commit: String,
+    /// Workflow files that came from definitions (kind 35417), not from the commit.
+    #[schema(value_type = Vec<Object>)]
+    pub(super) supplied: Vec<Supplied>,
+    pub(super) reference: String,
+    pub(super) event: String,
+    /// As the request wrote it.
+    pub(super) trigger: Option<String>,
+    pub(super) actor: String,
+    pub(super) run_event: Option<String>,
+    pub(super) job_event: Option<String>,
+    pub(super) publisher: Option<String>,
+    /// `planning`, `waiting`, `active`, `sealing`, `done`.
+    pub(super) phase: &'static str,
+    /// What it waits for, for people.
+    pub(super) waits: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub(super) conclusion: Option<Conclusion>,
+    #[schema(value_type = Option<Object>)]
+    pub(super) reason: Option<Reason>,
+    /// Why it waits, or ended as it did, for people.
+    pub(super) why: Option<String>,
+    pub(super) exit_code: Option<i32>,
+    /// When the coordinator heard the request.
+    pub(super) received_at: Millis,
+    pub(super) created_at: Millis,
+    pub(super) started_at: Option<Millis>,
+    pub(super) ended_at: Option<Millis>,
+    pub(super) log_url: Option<String>,
+    pub(super) log_sha256: Option<String>,
+    pub(super) full_log_url: Option<String>,
+    /// Repositories that called workflows come from: `owner/repo@ref` and the commit it stood for.
+    #[schema(value_type = std::collections::HashMap<String, String>)]
+    pub(super) workflows: IndexMap<String, String>,
+    pub(super) jobs: Vec<JobView>,
+    /// Artifacts, those of carried-over jobs among them; only where one run was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) artifacts: Option<Vec<ArtifactView>>,
+    /// What its jobs asked of caches; only where one run was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) caches: Option<Vec<CacheView>>,
+    /// Events that report on it; only where one run was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) events: Option<Vec<EventView>>,
+}
+
+/// A run as lists show it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RunSummary {
+    pub(super) id: String,
+    /// Unique in the pool.
+    pub(super) serial: u64,
+    /// Counts the runs of one workflow.
+    pub(super) number: u64,
+    pub(super) attempt: u32,
+    pub(super) previous: Option<String>,
+    pub(super) repository: String,
+    pub(super) workflow: String,
+    pub(super) name: String,
+    pub(super) commit: String,
+    /// Short name of the branch or tag.
+    pub(super) branch: String,
+    pub(super) event: String,
+    pub(super) actor: String,
+    /// `planning`, `waiting`, `active`, `sealing`, `done`.
+    pub(super) phase: String,
+    /// One word for how it stands: `planning`, `waiting`, `queued`, `running`, `sealing`, or its conclusion.
+    pub(super) status: &'static str,
+    /// What it waits for, for people.
+    pub(super) waits: Option<String>,
+    pub(super) conclusion: Option<String>,
+    pub(super) created_at: Millis,
+    pub(super) started_at: Option<Millis>,
+    pub(super) ended_at: Option<Millis>,
+    /// Number of its latest change in the pool: the id of its server-sent event.
+    pub(super) change: u64,
+}
+
+/// A job of a run.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct JobView {
+    pub(super) key: String,
+    pub(super) name: String,
+    /// `blocked`, `held`, `waiting`, `queued`, `running`, `cancelling`, `done`.
+    pub(super) phase: &'static str,
+    pub(super) waits: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub(super) conclusion: Option<Conclusion>,
+    #[schema(value_type = Option<Object>)]
+    pub(super) reason: Option<Reason>,
+    /// Why it waits, was left out, or ended as it did, for people.
+    pub(super) why: Option<String>,
+    pub(super) exit_code: Option<i32>,
+    /// Where it ran, if that was an earlier run.
+    #[schema(value_type = Option<Object>)]
+    pub(super) carried_from: Option<Carried>,
+    pub(super) labels: Vec<String>,
+    /// Number of the latest attempt.
+    pub(super) attempt: u32,
+    pub(super) attempts: Vec<AttemptView>,
+    pub(super) worker: Option<String>,
+    /// Digest of its image.
+    pub(super) image: Option<String>,
+    /// Actions of other repositories: `owner/repo@ref` and the commit it stood for.
+    #[schema(value_type = std::collections::HashMap<String, String>)]
+    pub(super) actions: IndexMap<String, String>,
+    /// What it deploys to.
+    #[schema(value_type = Option<Object>)]
+    pub(super) environment: Option<Environment>,
+    /// Who was asked before it started, and what they said, where its environment asks somebody.
+    pub(super) approval: Option<ApprovalView>,
+    pub(super) steps: Vec<StepView>,
+    #[schema(value_type = Vec<Object>)]
+    pub(super) annotations: Vec<Annotation>,
+    pub(super) summary: String,
+}
+
+/// The approval of a job.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ApprovalView {
+    /// Name of the environment.
+    pub(super) environment: String,
+    /// Keys (64 hex), one of which is enough.
+    pub(super) approvers: Vec<String>,
+    /// It is waited for now.
+    pub(super) waits: bool,
+    /// `approved` or `rejected`.
+    pub(super) verdict: Option<&'static str>,
+    /// Who decided, 64 hex.
+    pub(super) by: Option<String>,
+    pub(super) comment: Option<String>,
+    pub(super) at: Option<Millis>,
+}
+
+impl ApprovalView {
+    fn of(job: &Job) -> Option<Self> {
+        let gate = job.gate.as_ref().filter(|gate| !gate.approvers.is_empty())?;
+        let said = gate.decision.as_ref();
+        Some(Self {
+            environment: job.environment.clone().unwrap_or_default(),
+            approvers: gate.approvers.clone(),
+            waits: matches!(job.phase, JobPhase::Waiting { on: Wait::Approval { .. }, .. }),
+            verdict: said.map(|said| match said.verdict {
+                Verdict::Approved => "approved",
+                Verdict::Rejected => "rejected",
+            }),
+            by: said.map(|said| said.by.clone()),
+            comment: said.map(|said| said.comment.clone()),
+            at: said.map(|said| said.at),
+        })
+    }
+}
+
+/// One hand-out of a job to a worker.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AttemptView {
+    /// From 1.
+    pub(super) number: u32,
+    /// Id of the worker.
+    pub(super) worker: String,
+    pub(super) accepted_at: Millis,
+    /// When its first step began.
+    pub(super) begun_at: Option<Millis>,
+    /// Why it ended without a result, for people.
+    pub(super) lost: Option<String>,
+}
+
+/// A step of a job that ended.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct StepView {
+    pub(super) name: String,
+    #[schema(value_type = String)]
+    pub(super) conclusion: Conclusion,
+    #[schema(value_type = String)]
+    pub(super) outcome: Conclusion,
+    pub(super) exit_code: Option<i32>,
+    pub(super) duration_ms: u64,
+}
+
+/// An event that reports on a run.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct EventView {
+    id: String,
+    kind: Option<u64>,
+    signed: bool,
+    relays: Vec<Answer>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Answer {
+    relay: String,
+    /// Empty: taken.
+    answer: String,
+}
+
+impl From<State> for RunView {
+    fn from(state: State) -> Self {
+        let held_back = state.held_back().map(wait);
+        let whys: Vec<_> = state.jobs.keys().map(|key| why::job(&state, key)).collect();
+        let (run_event, job_event, publisher) = match state.request.origin {
+            Origin::HiveCi { run_event, job_event, publisher, .. } => (Some(run_event), Some(job_event), publisher),
+            Origin::Api => (None, None, None),
+        };
+        let (phase, waits, end, log) = match state.phase {
+            Phase::Planning => ("planning", state.delayed, None, None),
+            Phase::Waiting { on } => ("waiting", Some(wait(&on)), None, None),
+            Phase::Active => ("active", held_back, None, None),
+            Phase::Sealing { end } => ("sealing", None, Some(end), None),
+            Phase::Done { end, log } => ("done", None, Some(end), Some(log)),
+        };
+        let present = |text: &String| !text.is_empty();
+        let End { conclusion, reason, exit_code, at } = match end {
+            Some(end) => end,
+            None => End { conclusion: Conclusion::Skipped, reason: None, exit_code: 0, at: 0 },
+        };
+        let ended = matches!(phase, "sealing" | "done");
+        let planned = state.planned.as_ref();
+        let jobs = state.jobs.into_iter().zip(whys).map(|(job, why)| JobView::from(job).because(why));
+        Self {
+            id: state.id,
+            version: state.version,
+            serial: state.serial,
+            number: state.number,
+            attempt: state.attempt,
+            previous: state.rerun.map(|rerun| rerun.previous),
+            previous_run: None,
+            reruns: None,
+            secret_names: state.secret_names,
+            repository: state.request.repository.address,
+            name: planned.map_or_else(|| state.request.workflow.clone(), |planned| planned.plan.name.clone()),
+            supplied: planned.map(|planned| planned.supplied.clone()).unwrap_or_default(),
+            title: planned.and_then(|planned| planned.title.clone()),
+            commit: planned.map_or(state.request.commit, |planned| planned.commit.clone()),
+            reference: planned.map_or(state.request.branch, |planned| planned.reference.clone()),
+            event: planned.map(|planned| planned.event.clone()).unwrap_or_default(),
+            workflows: planned.map(|planned| planned.origins.clone()).unwrap_or_default(),
+            why: waits.clone().or_else(|| reason.as_ref().map(run::sentence)),
+            workflow: state.request.workflow,
+            trigger: state.request.trigger,
+            actor: state.request.actor,
+            run_event,
+            job_event,
+            publisher,
+            phase,
+            waits,
+            conclusion: ended.then_some(conclusion),
+            reason,
+            exit_code: ended.then_some(exit_code),
+            received_at: state.request.received_at,
+            created_at: state.created_at,
+            started_at: state.started_at,
+            ended_at: ended.then_some(at),
+            log_url: log.as_ref().map(|log| log.url.clone()).filter(present),
+            log_sha256: log.as_ref().map(|log| log.sha256.clone()).filter(present),
+            full_log_url: log.map(|log| log.full_url).filter(present),
+            jobs: jobs.collect(),
+            artifacts: None,
+            caches: None,
+            events: None,
+        }
+    }
+}
+
+impl From<Summary> for RunSummary {
+    fn from(run: Summary) -> Self {
+        Self {
+            id: run.id,
+            serial: run.serial,
+            number: run.number,
+            attempt: run.attempt,
+            previous: run.previous,
+            repository: run.repository,
+            workflow: run.workflow,
+            name: run.name,
+            commit: run.commit,
+            branch: run.branch,
+            event: run.event,
+            actor: run.actor,
+            waits: run.wait.as_ref().map(wait).or_else(|| waits(run.status)),
+            phase: run.phase,
+            status: run.status.as_str(),
+            conclusion: run.conclusion,
+            created_at: run.created_at,
+            started_at: run.started_at,
+            ended_at: run.ended_at,
+            change: run.changed,
+        }
+    }
+}
+
+/// What a run waits for that waits for nothing it could name.
+fn waits(status: Status) -> Option<String> {
+    match status {
+        Status::Planning => Some("its files are being fetched and read".into()),
+        Status::Sealing => Some("its log is being closed".into()),
+        _ => None,
+    }
+}
+
+impl From<(String, Job)> for JobView {
+    fn from((key, job): (String, Job)) -> Self {
+        let approval = ApprovalView::of(&job);
+        let (phase, waits, conclusion, reason, report) = match job.phase {
+            JobPhase::Blocked => ("blocked", Some("waits for the jobs it needs".into()), None, None, None),
+            JobPhase::Held => {
+                ("held", Some("waits for other legs of its matrix (max-parallel)".into()), None, None, None)
+            }
+            JobPhase::Waiting { on, .. } => ("waiting", Some(wait(&on)), None, None, None),
+            JobPhase::Queued { reason, .. } => ("queued", Some(reason), None, None, None),
+            JobPhase::Running { .. } => ("running", None, None, None, None),
+            JobPhase::Cancelling { reason, .. } => ("cancelling", None, None, Some(reason), None),
+            JobPhase::Done { conclusion, reason, report } => ("done", None, Some(conclusion), reason, report),
+        };
+        let last = job.attempts.last();
+        let mut view = Self {
+            key,
+            name: job.name,
+            phase,
+            waits,
+            conclusion,
+            reason,
+            why: None,
+            exit_code: None,
+            carried_from: job.carried.clone(),
+            labels: job.labels,
+            attempt: last.map_or(0, |attempt| attempt.number),
+            worker: last.map(|attempt| attempt.worker.clone()),
+            attempts: job.attempts.into_iter().map(AttemptView::from).collect(),
+            image: None,
+            actions: IndexMap::new(),
+            environment: job.environment.map(|name| Environment { name, url: None }),
+            approval,
+            steps: Vec::new(),
+            annotations: Vec::new(),
+            summary: String::new(),
+        };
+        if let Some(report) = report {
+            let steps = report.steps.into_iter().map(|step| StepView {
+                name: step.name,
+                conclusion: step.conclusion,
+                outcome: step.outcome,
+                exit_code: step.exit_code,
+                duration_ms: step.duration_ms,
+            });
+            view.steps = steps.collect();
+            view.exit_code = Some(report.exit_code);
+            view.image = report.image;
+            view.actions = report.actions;
+            view.environment = report.environment.or(view.environment);
+            view.annotations = report.annotations;
+            view.summary = report.summary;
+        }
+        view
+    }
+}
+
+impl JobView {
+    /// With what only the whole run tells of it.
+    fn because(mut self, why: Option<String>) -> Self {
+        if let (Some(waits), Some(why)) = (&mut self.waits, &why) {
+            waits.clone_from(why);
+        }
+        self.why = why.or_else(|| self.waits.clone()).or_else(|| self.reason.as_ref().map(run::sentence));
+        self
+    }
+}
+
+impl From<AttemptRecord> for AttemptView {
+    fn from(attempt: AttemptRecord) -> Self {
+        Self {
+            number: attempt.number,
+            worker: attempt.worker,
+            accepted_at: attempt.accepted_at,
+            begun_at: attempt.begun_at,
+            lost: attempt.lost.as_ref().map(run::sentence),
+        }
+    }
+}
+
+impl From<Pending> for EventView {
+    fn from(Pending { outgoing, answers }: Pending) -> Self {
+        let unsigned: serde_json::Value = serde_json::from_str(&outgoing.unsigned).unwrap_or_default();
+        Self {
+            id: outgoing.event,
+            kind: unsigned.get("kind").and_then(serde_json::Value::as_u64),
+            signed: outgoing.signature.is_some(),
+            relays: answers.into_iter().map(|(relay, answer)| Answer { relay, answer }).collect(),
+        }
+    }
+}
+
+/// What a run waits for, as a sentence.
+pub(super) fn wait(on: &Wait) -> String {
+    match on {
+        Wait::Concurrency { group, holder } => run::held_by(group, *holder),
+        Wait::Quota { name } => format!("waits for the quota {name}"),
+        Wait::Approval { environment, approvers } => run::awaits(environment, approvers),
+        Wait::Files { why } => why.clone(),
+        Wait::Timer { until } => format!("waits until {}", time(*until)),
+    }
+}
+
+/// Letters that turn the direction of the text around them.
+pub(super) fn turns(letter: char) -> bool {
+    matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A file's text for people who judge it by what they see: such letters are shown to be there.
+pub(super) fn straight(text: &str) -> String {
+    text.chars().map(|letter| if turns(letter) { char::REPLACEMENT_CHARACTER } else { letter }).collect()
+}
+
+/// A moment for people, UTC.
+pub(super) fn time(millis: Millis) -> String {
+    let moment = i64::try_from(millis).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
+    moment.unwrap_or_default().strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// A number of bytes for people.
+pub(super) fn size(bytes: u64) -> String {
+    let (mut whole, mut rest, mut unit) = (bytes, 0, "bytes");
+    for larger in ["KiB", "MiB", "GiB", "TiB"] {
+        if whole < 1024 {
+            break;
+        }
+        (rest, whole, unit) = (whole % 1024 * 10 / 1024, whole / 1024, larger);
+    }
+    if unit == "bytes" { format!("{whole} {unit}") } else { format!("{whole}.{rest} {unit}") }
+}

@@ -1,0 +1,92 @@
+//! A run with all that belongs to it: what its jobs kept, its events, the run it repeats and those that repeat it.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    Refusal, Web, artifacts,
+    auth::Caller,
+    view::{EventView, RunView},
+};
+use domain::run::{Millis, State};
+use store::{CacheUse, Filter, Page, Status, Summary};
+
+/// Reruns that are named.
+const RERUNS: u32 = 50;
+
+/// Another run of the same chain of reruns.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RunLink {
+    pub(super) id: String,
+    pub(super) serial: u64,
+    pub(super) attempt: u32,
+    /// One word for how it stands.
+    pub(super) status: &'static str,
+}
+
+/// A job's call for a cache.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct CacheView {
+    /// Key of the job.
+    pub(super) job: String,
+    pub(super) attempt: u32,
+    /// `hit`, `miss` or `saved`.
+    pub(super) outcome: &'static str,
+    /// The first key that was asked for, or the one that was saved.
+    pub(super) key: String,
+    /// The key of what was given.
+    pub(super) found: Option<String>,
+    /// Bytes.
+    pub(super) size: u64,
+    pub(super) at: Millis,
+}
+
+/// The run as this caller may see it.
+pub(super) async fn run(web: &Web, caller: &Caller, state: State) -> Result<RunView, Refusal> {
+    let (id, store) = (state.id.clone(), &web.store);
+    let artifacts = artifacts::of(web, caller, &state).await?;
+    let caches = store.cache_uses(&id).await?.into_iter().map(CacheView::from).collect();
+    let events = store.outbox_of(&id).await?.into_iter().map(EventView::from).collect();
+    let filter = Filter { previous: Some(id), reader: caller.reader.clone(), ..Filter::default() };
+    let mut reruns = store.list(&filter, Page { before: None, limit: RERUNS }).await?;
+    reruns.reverse();
+    let earlier = match &state.rerun {
+        Some(rerun) => store.run(&rerun.previous).await?,
+        None => None,
+    };
+    let earlier = earlier.filter(|earlier| caller.reader.may_read(&earlier.visibility));
+    Ok(RunView {
+        artifacts: Some(artifacts),
+        caches: Some(caches),
+        events: Some(events),
+        reruns: Some(reruns.into_iter().map(RunLink::from).collect()),
+        previous_run: earlier.as_ref().map(RunLink::from),
+        ..state.into()
+    })
+}
+
+impl From<CacheUse> for CacheView {
+    fn from(used: CacheUse) -> Self {
+        Self {
+            job: used.job,
+            attempt: used.attempt,
+            outcome: used.outcome.as_str(),
+            key: used.key,
+            found: used.found,
+            size: used.size,
+            at: used.at,
+        }
+    }
+}
+
+impl From<Summary> for RunLink {
+    fn from(run: Summary) -> Self {
+        Self { id: run.id, serial: run.serial, attempt: run.attempt, status: run.status.as_str() }
+    }
+}
+
+impl From<&State> for RunLink {
+    fn from(run: &State) -> Self {
+        Self { id: run.id.clone(), serial: run.serial, attempt: run.attempt, status: Status::of(run).as_str() }
+    }
+}

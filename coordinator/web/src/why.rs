@@ -1,0 +1,100 @@
+//! Why a job waits, or was left out, as sentences. Pure.
+
+use workflow::plan::Conclusion;
+
+use domain::run::{Job, JobPhase, State};
+
+/// What lets a condition hold although something before the job did not succeed.
+const STATUS: [&str; 3] = ["always()", "failure()", "cancelled()"];
+/// Names in one sentence.
+const NAMED: usize = 5;
+
+/// Why a job that no reason of its own explains has not begun, or never did.
+pub(super) fn job(state: &State, key: &str) -> Option<String> {
+    let job = state.jobs.get(key)?;
+    match &job.phase {
+        JobPhase::Blocked => Some(blocked(state, key)),
+        JobPhase::Held => Some(match job.max_parallel {
+            Some(most) => format!("waits for other legs of its matrix: at most {most} run at a time (max-parallel)"),
+            None => "waits for other legs of its matrix".into(),
+        }),
+        JobPhase::Done { conclusion: Conclusion::Skipped, reason: None, .. } => Some(left_out(state, key, job)),
+        _ => None,
+    }
+}
+
+fn blocked(state: &State, key: &str) -> String {
+    let open = needed(state, key, |need| need.conclusion().is_none());
+    match open.is_empty() {
+        true => "waits for the jobs it needs".into(),
+        false => format!("waits for {}", listed(&open)),
+    }
+}
+
+fn left_out(state: &State, key: &str, job: &Job) -> String {
+    let written = state.planned.as_ref().and_then(|planned| state.written(planned, job));
+    let condition = written.and_then(|written| written.condition.as_deref());
+    let decides = condition.is_some_and(|condition| STATUS.iter().any(|status| condition.contains(status)));
+    let missed = needed(state, key, |need| need.conclusion().is_some_and(|how| how != Conclusion::Success));
+    match condition {
+        _ if !missed.is_empty() && !decides => format!("left out: it needs {}", listed(&missed)),
+        _ if state.cancelled.is_some() && !decides => "left out: the run was cancelled".into(),
+        Some(condition) => format!("left out: its condition does not hold: {condition}"),
+        None => "left out: a job before it did not succeed".into(),
+    }
+}
+
+/// Names of the jobs that one needs and that are so, and how they ended.
+fn needed(state: &State, key: &str, so: impl Fn(&Job) -> bool) -> Vec<String> {
+    let needs = state.needed_by(key).into_iter().filter_map(|need| state.jobs.get(need)).filter(|need| so(need));
+    let named = needs.map(|need| match need.conclusion() {
+        Some(how) => format!("{}, which ended as {}", need.name, how.as_str()),
+        None => need.name.clone(),
+    });
+    named.collect()
+}
+
+fn listed(names: &[String]) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    let shown = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join("; ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use workflow::plan::Conclusion;
+
+    use domain::run::{
+        Event,
+        testing::{Tested, job, job_if},
+    };
+
+    #[test]
+    fn each_wait_and_each_job_left_out_says_why() {
+        let mut run = Tested::with(vec![
+            ("build", job(&[])),
+            ("test", job(&["build"])),
+            ("deploy", job_if(&["build"], "github.ref == 'refs/heads/x'")),
+            ("tell", job_if(&["test"], "always()")),
+            ("last", job(&["tell", "test"])),
+        ]);
+        let why = |run: &Tested, key: &str| job_why(run, key);
+        assert_eq!(why(&run, "last").unwrap(), "waits for tell; test");
+        assert_eq!(why(&run, "build"), None, "its phase has the reason");
+        run.run("build", Conclusion::Success);
+        assert_eq!(why(&run, "deploy").unwrap(), "left out: its condition does not hold: github.ref == 'refs/heads/x'");
+        run.run("test", Conclusion::Failure);
+        run.run("tell", Conclusion::Success);
+        assert_eq!(why(&run, "last").unwrap(), "left out: it needs test, which ended as failure");
+        assert_eq!(why(&run, "tell"), None);
+
+        let mut run = Tested::with(vec![("build", job(&[])), ("test", job(&["build"]))]);
+        run.tell(Event::Cancel { by: "somebody".into() }).unwrap();
+        assert_eq!(why(&run, "test").unwrap(), "left out: it needs build, which ended as cancelled");
+    }
+
+    fn job_why(run: &Tested, key: &str) -> Option<String> {
+        super::job(&run.state, key)
+    }
+}

@@ -1,0 +1,184 @@
+//! Webhooks: what becomes of runs and jobs is told over HTTP to the places that the operator names.
+//!
+//! A delivery is written with the change that it tells of, so a kill loses none. Its id is made of what it tells, so
+//! that whoever gets it twice knows it again.
+
+mod send;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+pub use send::Sender;
+
+use config::{Webhook, WebhookEvent};
+use domain::run::{Job, JobPhase, Millis, Phase, State};
+use store::{Batch, Change, Delivery, DeliveryState, Hook, Status};
+
+/// What a change of a run, from `before` (`None`: a new run) to `after`, tells the places of `hooks`. `pool` is the base
+/// of links.
+pub fn told(hooks: &[Webhook], before: Option<&State>, after: &State, pool: &str, now: Millis) -> Batch {
+    if hooks.is_empty() {
+        return Batch::new();
+    }
+    let mut batch = Batch::new();
+    for (event, job) in happened(before, after) {
+        for hook in hooks.iter().filter(|hook| hook.events.is_empty() || hook.events.contains(&event)) {
+            let key = job.map_or("", |(key, _)| key);
+            let id = id(&hook.url, &after.id, event, key);
+            let body = body(&id, event, after, job, pool, now).to_string();
+            batch.push(Change::Hook(Hook::Tell(Delivery {
+                id,
+                url: hook.url.clone(),
+                event: event.as_str().to_owned(),
+                run: after.id.clone(),
+                body,
+                made_at: now,
+                due: now,
+                tries: 0,
+                state: DeliveryState::Pending,
+                answer: String::new(),
+            })));
+        }
+    }
+    batch
+}
+
+type Happened<'a> = (WebhookEvent, Option<(&'a str, &'a Job)>);
+
+fn happened<'a>(before: Option<&State>, after: &'a State) -> Vec<Happened<'a>> {
+    let Some(before) = before else { return vec![(WebhookEvent::RunQueued, None)] };
+    let mut found = Vec::new();
+    if before.started_at.is_none() && after.started_at.is_some() {
+        found.push((WebhookEvent::RunRunning, None));
+    }
+    let done = |job: &Job| matches!(job.phase, JobPhase::Done { .. });
+    for (key, job) in &after.jobs {
+        // What a rerun carries over ended in an earlier run.
+        if done(job) && job.carried.is_none() && !before.jobs.get(key).is_some_and(done) {
+            found.push((WebhookEvent::JobCompleted, Some((key.as_str(), job))));
+        }
+    }
+    let over = |state: &State| matches!(state.phase, Phase::Done { .. });
+    if over(after) && !over(before) {
+        found.push((WebhookEvent::RunCompleted, None));
+    }
+    found
+}
+
+fn id(url: &str, run: &str, event: WebhookEvent, job: &str) -> String {
+    let digest = Sha256::digest(format!("{url}\n{run}\n{}\n{job}", event.as_str()));
+    hex::encode(digest).chars().take(32).collect()
+}
+
+fn body(id: &str, event: WebhookEvent, run: &State, job: Option<(&str, &Job)>, pool: &str, now: Millis) -> Value {
+    let planned = run.planned.as_ref();
+    let end = match &run.phase {
+        Phase::Sealing { end } | Phase::Done { end, .. } => Some(end),
+        _ => None,
+    };
+    let job = job.map(|(key, job)| {
+        json!({
+            "key": key,
+            "name": job.name,
+            "conclusion": job.conclusion().map(workflow::plan::Conclusion::as_str),
+            "attempt": job.attempts.last().map(|attempt| attempt.number),
+        })
+    });
+    json!({
+        "delivery": id,
+        "event": event.as_str(),
+        "at": now,
+        "run": {
+            "id": run.id,
+            "serial": run.serial,
+            "number": run.number,
+            "attempt": run.attempt,
+            "previous": run.rerun.as_ref().map(|rerun| &rerun.previous),
+            "url": format!("{}/runs/{}", pool.trim_end_matches('/'), run.id),
+            "repository": run.request.repository.address,
+            "workflow": run.request.workflow,
+            "name": planned.map(|planned| &planned.plan.name),
+            "commit": planned.map_or(&run.request.commit, |planned| &planned.commit),
+            "reference": planned.map_or(&run.request.branch, |planned| &planned.reference),
+            "event": planned.map(|planned| &planned.event),
+            "actor": run.request.actor,
+            "request": run.request.id,
+            "status": Status::of(run).as_str(),
+            "conclusion": end.map(|end| end.conclusion.as_str()),
+            "created_at": run.created_at,
+            "started_at": run.started_at,
+            "ended_at": end.map(|end| end.at),
+        },
+        "job": job,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use workflow::plan::Conclusion;
+
+    use super::*;
+    use domain::run::testing::{Tested, job};
+
+    fn hook(events: &[WebhookEvent]) -> Webhook {
+        Webhook {
+            url: "https://h.example".into(),
+            secret: "s".repeat(16),
+            events: events.to_vec(),
+            allow_private: false,
+        }
+    }
+
+    #[test]
+    fn each_thing_that_happens_is_told_once_and_the_same_thing_has_the_same_id() {
+        let hooks = [hook(&[]), Webhook { url: "https://other.example".into(), ..hook(&[WebhookEvent::RunCompleted]) }];
+        let mut run = Tested::with(vec![("build", job(&[])), ("test", job(&["build"]))]);
+        let events = |before: Option<&State>, after: &State| -> Vec<(String, String)> {
+            let told = told(&hooks, before, after, "https://ci.example/", 7);
+            let told = told.into_iter().map(|change| match change {
+                Change::Hook(Hook::Tell(one)) => (one.event, one.id),
+                other => panic!("{other:?}"),
+            });
+            told.collect()
+        };
+        let queued = events(None, &run.state);
+        assert_eq!(queued, events(None, &run.state));
+        assert_eq!(queued[0].0, "run.queued");
+        let before = run.state.clone();
+        let attempt = run.accept("build", "w1");
+        assert!(events(Some(&before), &run.state).is_empty());
+        let before = run.state.clone();
+        run.tell(domain::run::Event::Begun { job: "build".into(), attempt }).unwrap();
+        assert_eq!(events(Some(&before), &run.state)[0].0, "run.running");
+        let before = run.state.clone();
+        run.finish("build", attempt, domain::run::testing::report(Conclusion::Failure, None));
+        let names: Vec<_> = events(Some(&before), &run.state).into_iter().map(|(event, _)| event).collect();
+        assert_eq!(names, ["job.completed", "job.completed"], "the one that failed and the one that is left out");
+        let before = run.state.clone();
+        run.tell(domain::run::Event::Sealed { log: domain::run::SealedLog::default() }).unwrap();
+        let ended = events(Some(&before), &run.state);
+        assert_eq!(ended.len(), 2, "one for each place");
+        assert_ne!(ended[0].1, ended[1].1);
+    }
+
+    #[test]
+    fn a_body_says_which_run_and_job_and_how_it_ended() {
+        let mut run = Tested::with(vec![("build", job(&[]))]);
+        run.run("build", Conclusion::Success);
+        let said = body(
+            "id",
+            WebhookEvent::JobCompleted,
+            &run.state,
+            run.state.jobs.get("build").map(|job| ("build", job)),
+            "https://ci.example/",
+            7,
+        );
+        assert_eq!((&said["job"]["key"], &said["job"]["conclusion"]), (&json!("build"), &json!("success")));
+        assert_eq!(said["run"]["url"], "https://ci.example/runs/run");
+        assert_eq!(
+            (&said["event"], &said["delivery"], &said["at"]),
+            (&json!("job.completed"), &json!("id"), &json!(7))
+        );
+    }
+}
