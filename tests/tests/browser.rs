@@ -310,6 +310,6 @@ async fn somebody_signs_in_with_a_remote_signer_runs_a_workflow_and_cancels_it_w
     stage.browser.press("Cancel the run").await.unwrap();
     stage.until("document.querySelector('#state.cancelled')?.textContent").await;
     stage.is_sound().await;
-    let signed = bunker.signed.lock().unwrap().clone();
+    let signed = bunker.signed.lock().clone();
     assert_eq!(signed, [24242, 5401, 5100, 27235], "the signer signed all of it");
 }

@@ -4,7 +4,7 @@
 use std::{
     collections::VecDeque,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -16,6 +16,7 @@ use longshore_tests::harness::{
     pool::Pool,
     world::{Relay, World},
 };
+use parking_lot::Mutex;
 use ring::hmac;
 use serde_json::Value;
 use store::{Change, Delivery, DeliveryState, Hook, Store};
@@ -54,7 +55,7 @@ impl Place {
     }
 
     fn got(&self) -> Vec<(HeaderMap, Bytes)> {
-        self.got.lock().unwrap().clone()
+        self.got.lock().clone()
     }
 
     fn hook(&self, allow_private: bool) -> Webhook {
@@ -78,8 +79,8 @@ impl Place {
 }
 
 async fn take(State(place): State<Place>, headers: HeaderMap, body: Bytes) -> impl IntoResponse {
-    place.got.lock().unwrap().push((headers, body));
-    let next = place.does.lock().unwrap().pop_front();
+    place.got.lock().push((headers, body));
+    let next = place.does.lock().pop_front();
     match next {
         None => StatusCode::NO_CONTENT.into_response(),
         Some(Does::Answer(status)) => StatusCode::from_u16(status).unwrap().into_response(),
@@ -213,7 +214,7 @@ async fn a_run_is_told_of_although_the_coordinator_is_killed_before_anybody_took
     until("the first try", async || (!place.got().is_empty()).then_some(())).await;
     coordinator.kill().unwrap();
     let before = place.got().len();
-    place.does.lock().unwrap().clear();
+    place.does.lock().clear();
     let _coordinator = pool.coordinator().unwrap();
     until("a further try", async || (place.got().len() > before).then_some(())).await;
     let told: Vec<Value> = place.got().iter().map(|(_, body)| serde_json::from_slice(body).unwrap()).collect();

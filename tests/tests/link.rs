@@ -235,7 +235,7 @@ async fn a_checkout_brings_what_is_new_into_the_workers_mirror() {
         pool::git(repository.path(), &["commit", "--quiet", "-m", name]);
         let id = pool::git(repository.path(), &["rev-parse", "HEAD"]);
         let id = String::from_utf8(id).unwrap().trim().to_owned();
-        *pool.memory.source.lock().unwrap() = Some((repository.path().to_owned(), id.clone()));
+        *pool.memory.source.lock() = Some((repository.path().to_owned(), id.clone()));
         id
     };
     pool::git(repository.path(), &["init", "--quiet"]);
@@ -248,13 +248,13 @@ async fn a_checkout_brings_what_is_new_into_the_workers_mirror() {
     pool.queue("same", &["ubuntu-latest"]);
     pool.finished("same").await;
     assert!(pool.log("same", 1).contains("one.txt"));
-    assert_eq!(*pool.memory.bundles.lock().unwrap(), [Vec::<String>::new()], "the second asked for nothing");
+    assert_eq!(*pool.memory.bundles.lock(), [Vec::<String>::new()], "the second asked for nothing");
 
     commit("two.txt");
     pool.queue("next", &["ubuntu-latest"]);
     pool.finished("next").await;
     assert!(pool.log("next", 1).contains("one.txt") && pool.log("next", 1).contains("two.txt"));
-    assert_eq!(pool.memory.bundles.lock().unwrap()[1], [first]);
+    assert_eq!(pool.memory.bundles.lock()[1], [first]);
     worker.drain(Duration::from_secs(5)).await;
 }
 
@@ -334,8 +334,8 @@ async fn an_action_is_resolved_by_the_coordinator_and_its_files_are_sent_once() 
         pool.finished(job).await;
         assert_eq!(pool.log(job, 1), format!("{} the files", "c".repeat(40)));
     }
-    assert_eq!(*pool.memory.resolved.lock().unwrap(), ["30617:owner:repo acme/tool@v1"; 2]);
-    assert_eq!(*pool.memory.archived.lock().unwrap(), [format!("key {}", "c".repeat(40))]);
+    assert_eq!(*pool.memory.resolved.lock(), ["30617:owner:repo acme/tool@v1"; 2]);
+    assert_eq!(*pool.memory.archived.lock(), [format!("key {}", "c".repeat(40))]);
     worker.drain(Duration::from_secs(5)).await;
 }
 

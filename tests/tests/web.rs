@@ -331,7 +331,7 @@ async fn a_run_is_cancelled_by_its_author_or_the_operator_and_a_worker_drained_b
     let key = |keys: &Keys| keys.public_key().to_hex();
     let expected =
         [format!("cancel a by {}", key(&author)), format!("cancel a by {}", key(&server.operator)), "drain w1".into()];
-    assert_eq!(*server.asked.0.lock().unwrap(), expected);
+    assert_eq!(*server.asked.0.lock(), expected);
     let workers: Value = server.get("/api/workers").await.json().await.unwrap();
     assert_eq!(workers[0]["name"], "one");
     assert_eq!(workers[0].get("identity"), None);

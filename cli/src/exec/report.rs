@@ -4,12 +4,13 @@ use std::{
     collections::BTreeMap,
     io::{self, ErrorKind, Write as _},
     process::ExitCode,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result};
 use domain::run::{JobPhase, Phase, State, sentence};
 use logs::beside::Beside;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use worker::log::Record;
 use workflow::plan::{Conclusion, JobReport};
@@ -49,22 +50,20 @@ impl Logs {
 
     pub(super) fn job(&self, key: &str, name: &str) -> Arc<JobLog> {
         let log = Arc::new(JobLog { name: name.to_owned(), view: self.view.clone(), state: Mutex::default() });
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned(), log.clone());
+        self.jobs.lock().insert(key.to_owned(), log.clone());
         log
     }
 
     fn text(&self, key: &str) -> String {
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        jobs.get(key)
-            .map(|log| log.state.lock().unwrap_or_else(PoisonError::into_inner).all.clone())
-            .unwrap_or_default()
+        let jobs = self.jobs.lock();
+        jobs.get(key).map(|log| log.state.lock().all.clone()).unwrap_or_default()
     }
 }
 
 impl JobLog {
     /// Takes one record: whole lines are printed and kept.
     pub(super) fn take(&self, record: &Record) {
-        let mut text = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = self.state.lock();
         if let Some(mark) = &record.mark {
             let others = text.open.split_off(&(record.step.saturating_add(1), i32::MIN));
             let own = text.open.split_off(&(record.step, i32::MIN));

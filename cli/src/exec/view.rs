@@ -1,12 +1,9 @@
 //! What a person sees of a run while it goes on: each line as it comes, and in a terminal the tree below them.
 
-use std::{
-    io::Write as _,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io::Write as _, sync::Arc, time::Duration};
 
 use ::domain::run::{Job, JobPhase, State, Wait, sentence};
+use parking_lot::Mutex;
 
 use super::drive::now;
 use crate::terminal::{printable::printable, screen::Screen, tree::Mark};
@@ -98,13 +95,13 @@ impl View {
     pub(super) fn end(&self) {
         self.on_screen(|screen| screen.leave(now()));
         if let Self::Tree(screen) = self {
-            screen.lock().unwrap_or_else(PoisonError::into_inner).take();
+            screen.lock().take();
         }
     }
 
     fn on_screen(&self, act: impl FnOnce(&mut Screen)) {
         if let Self::Tree(screen) = self {
-            screen.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(act);
+            screen.lock().as_mut().map(act);
         }
     }
 }

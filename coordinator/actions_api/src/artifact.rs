@@ -1,6 +1,6 @@
 //! Artifacts, version 4 of the protocol: one archive for each name, open to all jobs of the run.
 
-use std::{path::Path, sync::PoisonError};
+use std::path::Path;
 
 use anyhow::Context as _;
 use axum::{Json, extract::State, http::HeaderMap};
@@ -105,7 +105,7 @@ impl Origin {
     }
 
     fn expect(&self, who: &Who, name: &str, until: Millis) {
-        let mut expiries = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut expiries = self.expiries.lock();
         if expiries.len() >= COUNTED {
             expiries.clear();
         }
@@ -113,7 +113,7 @@ impl Origin {
     }
 
     fn expected(&self, who: &Who, name: &str) -> Option<Millis> {
-        let mut expiries = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut expiries = self.expiries.lock();
         expiries.remove(&format!("{} {name}", who.text()))
     }
 

@@ -1,6 +1,6 @@
 //! Caches by version 1 of the protocol, for actions and tools that do not speak the newer one. The entries are the same.
 
-use std::{collections::BTreeMap, sync::PoisonError};
+use std::collections::BTreeMap;
 
 use axum::{
     Json,
@@ -54,7 +54,7 @@ impl Origin {
     }
 
     fn with_reserved<T>(&self, who: &str, id: u64, with: impl FnOnce(&mut Reserved) -> T) -> Result<T, Refusal> {
-        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reserved = self.reserved.lock();
         let found = reserved.get_mut(&id).filter(|entry| entry.who == who);
         found.map(with).ok_or_else(|| Refusal::missing("this job reserved no such cache"))
     }
@@ -82,7 +82,7 @@ pub(super) async fn reserve(
 ) -> Result<(StatusCode, Json<Value>), Refusal> {
     origin.saves(&who, &entry.key, &entry.version).await?;
     let id = origin.store.next("reserved caches").await?;
-    let mut reserved = origin.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut reserved = origin.reserved.lock();
     if reserved.len() >= COUNTED {
         reserved.pop_first();
     }
@@ -152,6 +152,6 @@ pub(super) async fn commit(
     let put = origin.blobs.put_staged(&Origin::parts(id), &parts, deposit).await?;
     let put = put.ok_or_else(|| Refusal::missing("a chunk was removed meanwhile"))?;
     origin.keep_cache(&who, &key, &version, put.blob().clone()).await?;
-    origin.reserved.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    origin.reserved.lock().remove(&id);
     Ok(StatusCode::NO_CONTENT)
 }

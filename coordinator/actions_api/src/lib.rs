@@ -16,7 +16,7 @@ mod token;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use axum::{
@@ -27,6 +27,7 @@ use axum::{
     routing::{any, post},
 };
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -188,7 +189,7 @@ impl Origin {
 
     /// Counts bytes of an attempt; false: it sent more than it may keep.
     fn receives(&self, who: &Who, bytes: u64) -> bool {
-        let mut received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut received = self.received.lock();
         if received.len() >= COUNTED {
             received.clear();
         }

@@ -1,14 +1,11 @@
 //! Workflow files that are events: looked for on relays, kept, given to plans, and published for their authors.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use futures::FutureExt;
 use nostr::{Event, JsonUtil, UnsignedEvent};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use workflow::diagnostic::{self, Diagnostic};
 
@@ -191,8 +188,8 @@ impl Definitions {
         self.look(&repository.address, None, &standing).await
     }
 
-    fn busy(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    fn busy(&self) -> parking_lot::MutexGuard<'_, HashSet<String>> {
+        self.busy.lock()
     }
 
     /// Our own relays and those of the repository; none of them has to take it for ever.

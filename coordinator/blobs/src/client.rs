@@ -1,10 +1,6 @@
 //! Uploads to other Blossom servers (BUD-02, BUD-06, BUD-11).
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use base64::{
@@ -13,6 +9,7 @@ use base64::{
 };
 use bytes::Bytes;
 use nostr::{EventBuilder, JsonUtil, Keys, Kind, Tag, Timestamp};
+use parking_lot::Mutex;
 use reqwest::{StatusCode, header};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -144,8 +141,8 @@ impl Client {
         request.send().await.with_context(|| format!("{server} can't be reached"))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Encoding>> {
-        self.encodings.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, HashMap<String, Encoding>> {
+        self.encodings.lock()
     }
 }
 

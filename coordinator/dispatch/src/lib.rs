@@ -14,13 +14,11 @@ mod pool;
 mod server;
 mod session;
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture, stream::BoxStream};
+use parking_lot::{Mutex, MutexGuard};
 use proto::worker::{ResolveRequest, Resolved};
 use secrecy::SecretString;
 use tokio::{io::DuplexStream, net::TcpListener, sync::Notify, time::Instant};
@@ -97,7 +95,7 @@ struct Inner {
 
 impl Inner {
     fn pool(&self) -> MutexGuard<'_, Pool> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pool.lock()
     }
 
     /// Changes the pool, then tells those who wait for what the change may have brought.

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     num::NonZeroU32,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use nostr::{Event, EventId, Filter, JsonUtil, Keys, Kind, PublicKey};
 use nostr_sdk::pool::relay::ReqExitPolicy;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinSet,
@@ -127,11 +128,11 @@ pub struct Counted(Arc<Mutex<BTreeMap<Ignored, u64>>>);
 impl Counted {
     /// The numbers now.
     pub fn now(&self) -> BTreeMap<Ignored, u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 
     fn add(&self, why: Ignored) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(why).or_default() += 1;
+        *self.0.lock().entry(why).or_default() += 1;
     }
 }
 
@@ -244,7 +245,7 @@ impl<D: Desk> Intake<D> {
 
 impl<D: Desk> Inner<D> {
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        self.memory.lock()
     }
 
     fn count(&self, event: &Event, why: Ignored) {

@@ -1,14 +1,11 @@
 //! Who may run.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use nostr::{Event, Filter, FromBech32, Kind, PublicKey, nips::nip01::Coordinate, nips::nip19::Nip19Coordinate};
 use nostr_sdk::pool::relay::ReqExitPolicy;
+use parking_lot::RwLock;
 
 use super::{relays::Relays, routes::newest, tags};
 
@@ -76,7 +73,7 @@ impl Policy {
 
     fn listed(&self, author: &str) -> bool {
         let Some(list) = &self.list else { return false };
-        let newest = list.newest.read().unwrap_or_else(PoisonError::into_inner);
+        let newest = list.newest.read();
         newest
             .as_ref()
             .is_some_and(|event| tags::all(event, "p").any(|tag| tag.get(1).is_some_and(|key| key == author)))
@@ -97,7 +94,7 @@ impl Policy {
         if event.kind != *kind || event.tags.identifier() != Some(identifier.as_str()) {
             return false;
         }
-        let mut current = list.newest.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = list.newest.write();
         let offered = event.id;
         *current = newest(current.take().into_iter().chain([event]).collect(), public_key);
         current.as_ref().is_some_and(|event| event.id == offered)

@@ -6,13 +6,14 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     str::FromStr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::Context;
 use futures::future::BoxFuture;
 use nostr::{Event, JsonUtil, Keys, UnsignedEvent, secp256k1::schnorr::Signature};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::{Notify, broadcast::error::RecvError},
     task::JoinSet,
@@ -161,7 +162,7 @@ impl<P: PublisherKeys> Publisher<P> {
 
 impl<P: PublisherKeys> Inner<P> {
     fn board(&self) -> MutexGuard<'_, Board> {
-        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+        self.board.lock()
     }
 
     /// Puts a pending event on the board, signed.

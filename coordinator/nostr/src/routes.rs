@@ -1,13 +1,10 @@
 //! Where answers go: our write relays, and in bounded number the job's, the repository's and the author's.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use nostr::{Event, Filter, Kind, PublicKey};
 use nostr_sdk::pool::relay::ReqExitPolicy;
+use parking_lot::Mutex;
 
 use domain::run::{Millis, Origin, Request};
 use store::RelayClass;
@@ -98,7 +95,7 @@ impl Routes {
 
     fn read_relays(&self, author: &str) -> Vec<String> {
         let now = (self.clock)();
-        let mut authors = self.authors.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut authors = self.authors.lock();
         let known = authors.get(author).cloned();
         if known.as_ref().is_none_or(|known| known.at + FRESH < now) {
             if authors.len() >= AUTHORS {
@@ -118,7 +115,7 @@ impl Routes {
         let Some(newest) = newest(found, &key) else { return };
         let read = read_relays(&newest);
         let at = (self.clock)();
-        self.authors.lock().unwrap_or_else(PoisonError::into_inner).insert(author, Known { read, at });
+        self.authors.lock().insert(author, Known { read, at });
     }
 }
 

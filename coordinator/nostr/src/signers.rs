@@ -3,12 +3,7 @@
 //! The page may speak to nobody but us. What is carried is bounded: only to a relay at which a page listens for its
 //! answers, so many pages, so many messages of each.
 
-use std::{
-    collections::HashMap,
-    num::NonZeroU32,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _, stream};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
@@ -17,6 +12,7 @@ use nostr_sdk::{
     SubscribeOptions,
     pool::{Relay, RelayNotification},
 };
+use parking_lot::Mutex;
 use tokio::{sync::broadcast::error::RecvError, time::Instant};
 
 use super::{
@@ -178,8 +174,8 @@ impl Signers {
 }
 
 impl Inner {
-    fn open(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), usize>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn open(&self) -> parking_lot::MutexGuard<'_, HashMap<(String, String), usize>> {
+        self.open.lock()
     }
 }
 

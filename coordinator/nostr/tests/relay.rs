@@ -3,7 +3,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -23,6 +23,7 @@ use nostr_relay_builder::{
     builder::{PolicyResult, RelayBuilderNip42, RelayBuilderNip42Mode, WritePolicy},
 };
 use nostr_sdk::Client;
+use parking_lot::Mutex;
 use store::{Batch, Notice, RelayClass, Store};
 use tokio::sync::mpsc;
 
@@ -117,7 +118,7 @@ impl Desk for TestDesk {
     fn accept(&self, request: Request, _: Secrets, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
         Box::pin(async move {
             self.store.commit(settle).await?;
-            self.live.lock().unwrap().push(request.id.clone());
+            self.live.lock().push(request.id.clone());
             self.handed.send(Handed::Accepted(request.id)).ok();
             Ok(())
         })
@@ -139,7 +140,7 @@ impl Desk for TestDesk {
     }
 
     fn live(&self) -> BoxFuture<'_, anyhow::Result<Vec<String>>> {
-        Box::pin(async { Ok(self.live.lock().unwrap().clone()) })
+        Box::pin(async { Ok(self.live.lock().clone()) })
     }
 }
 

@@ -4,16 +4,12 @@
 //! clone URL may lead, [`git`] brings the objects. [`outside`] does the same for repositories that workflows name, under
 //! the [`lock`]. [`definition`] reads workflow files that are events. Relays are asked through [`Lookup`]: this stage knows none.
 
-use std::{
-    collections::HashMap,
-    path::PathBuf,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
 use nostr::{Alphabet, Event, Filter, Kind, PublicKey, SingleLetterTag};
+use parking_lot::Mutex;
 
 use self::{
     announcement::{Announcement, State},
@@ -246,7 +242,7 @@ impl Sources {
     }
 
     fn turn(&self, repository: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut busy = self.busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut busy = self.busy.lock();
         busy.retain(|_, turn| Arc::strong_count(turn) > 1);
         busy.entry(repository.to_owned()).or_default().clone()
     }

@@ -1,14 +1,11 @@
 //! A remote signer (NIP-46) at a real relay, which allows everything to whoever knows its secret.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use nostr::{Event, EventBuilder, Filter, JsonUtil, Keys, Kind, PublicKey, Tag, nips::nip44};
 use nostr_sdk::{Client, RelayPoolNotification};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -88,7 +85,7 @@ impl Signer {
             )?),
             "sign_event" => {
                 let signed = sign(&self.user, &serde_json::from_str(&text(0)).context("no event")?)?;
-                self.signed.lock().unwrap_or_else(PoisonError::into_inner).push(signed.kind.as_u16());
+                self.signed.lock().push(signed.kind.as_u16());
                 Ok(signed.as_json())
             }
             _ => Err("this signer can't do that"),

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,6 +15,7 @@ use dispatch::{
 };
 use domain::{run::AttemptId, schedule::QueuedJob};
 use futures::{future::BoxFuture, stream::BoxStream};
+use parking_lot::Mutex;
 use proto::worker::{ResolveRequest, Resolved};
 use sha2::{Digest as _, Sha256};
 use store::WorkerRow;
@@ -77,7 +78,7 @@ const RUN: &str = "run";
 impl Memory {
     fn order(&self, job: &str, course: &Course) -> JobOrder {
         let mut order = order(job, course);
-        if let Some((_, commit)) = &*self.source.lock().unwrap() {
+        if let Some((_, commit)) = &*self.source.lock() {
             order.source.commit.clone_from(commit);
             order.source.reference = "refs/heads/main".into();
         }
@@ -230,7 +231,7 @@ impl Logs for Memory {
     }
 
     fn append<'a>(&'a self, attempt: &'a AttemptId, offset: u64, data: Bytes) -> BoxFuture<'a, anyhow::Result<u64>> {
-        let mut logs = self.logs.lock().unwrap();
+        let mut logs = self.logs.lock();
         let (log, _) = logs.entry(attempt.clone()).or_default();
         let Some(known) = (log.len() as u64).checked_sub(offset) else {
             return Box::pin(std::future::ready(Err(anyhow::anyhow!("gap at {offset}, have {}", log.len()))));
@@ -240,11 +241,11 @@ impl Logs for Memory {
     }
 
     fn sync<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, anyhow::Result<u64>> {
-        ready(self.logs.lock().unwrap().get(attempt).map_or(0, |(log, _)| log.len() as u64))
+        ready(self.logs.lock().get(attempt).map_or(0, |(log, _)| log.len() as u64))
     }
 
     fn close<'a>(&'a self, attempt: &'a AttemptId, total: u64, sha256: &'a [u8]) -> BoxFuture<'a, anyhow::Result<()>> {
-        let mut logs = self.logs.lock().unwrap();
+        let mut logs = self.logs.lock();
         let (log, closed) = logs.entry(attempt.clone()).or_default();
         *closed = total == log.len() as u64 && Sha256::digest(&*log).as_slice() == sha256;
         assert!(*closed, "total {total} of {}, or the hash, is wrong", log.len());
@@ -259,9 +260,9 @@ impl Objects for Memory {
         wanted: &'a [String],
         have: &'a [String],
     ) -> BoxFuture<'a, anyhow::Result<BoxStream<'static, std::io::Result<Bytes>>>> {
-        if let Some((folder, commit)) = &*self.source.lock().unwrap() {
+        if let Some((folder, commit)) = &*self.source.lock() {
             assert_eq!(wanted, std::slice::from_ref(commit));
-            self.bundles.lock().unwrap().push(have.to_vec());
+            self.bundles.lock().push(have.to_vec());
             git(folder, &["update-ref", &format!("refs/longshore/{commit}"), commit]);
             let mut arguments =
                 vec!["bundle".to_owned(), "create".into(), "-".into(), format!("refs/longshore/{commit}")];
@@ -276,7 +277,7 @@ impl Objects for Memory {
     }
 
     fn resolve<'a>(&'a self, own: &'a str, asked: &'a ResolveRequest) -> BoxFuture<'a, anyhow::Result<Resolved>> {
-        self.resolved.lock().unwrap().push(format!("{own} {}@{}", asked.repository, asked.reference));
+        self.resolved.lock().push(format!("{own} {}@{}", asked.repository, asked.reference));
         ready(Resolved { repository: "key".into(), commit: "c".repeat(40), ..Resolved::default() })
     }
 
@@ -285,7 +286,7 @@ impl Objects for Memory {
         repository: &'a str,
         commit: &'a str,
     ) -> BoxFuture<'a, anyhow::Result<BoxStream<'static, std::io::Result<Bytes>>>> {
-        self.archived.lock().unwrap().push(format!("{repository} {commit}"));
+        self.archived.lock().push(format!("{repository} {commit}"));
         let parts: BoxStream<'static, _> = Box::pin(futures::stream::iter([Ok(Bytes::from_static(b"the files"))]));
         ready(parts)
     }
@@ -293,21 +294,21 @@ impl Objects for Memory {
 
 impl Enrolment for Memory {
     fn known<'a>(&'a self, identity: &'a str) -> BoxFuture<'a, anyhow::Result<Option<WorkerRow>>> {
-        ready(self.workers.lock().unwrap().get(identity).cloned())
+        ready(self.workers.lock().get(identity).cloned())
     }
 
     fn enrol<'a>(&'a self, worker: &'a WorkerRow, token: &'a str) -> BoxFuture<'a, anyhow::Result<bool>> {
-        let mut tokens = self.tokens.lock().unwrap();
+        let mut tokens = self.tokens.lock();
         let fresh = !tokens.iter().any(|used| used == token);
         if fresh {
             tokens.push(token.to_owned());
-            self.workers.lock().unwrap().insert(worker.identity.clone(), worker.clone());
+            self.workers.lock().insert(worker.identity.clone(), worker.clone());
         }
         ready(fresh)
     }
 
     fn seen<'a>(&'a self, worker: &'a WorkerRow) -> BoxFuture<'a, anyhow::Result<()>> {
-        self.workers.lock().unwrap().insert(worker.identity.clone(), worker.clone());
+        self.workers.lock().insert(worker.identity.clone(), worker.clone());
         ready(())
     }
 }
@@ -462,7 +463,7 @@ impl Pool {
             seen_at: 0,
             draining: false,
         };
-        self.memory.workers.lock().unwrap().insert(identity.to_owned(), row);
+        self.memory.workers.lock().insert(identity.to_owned(), row);
     }
 
     /// A worker of the first identity, connected.
@@ -508,7 +509,7 @@ impl Pool {
 
     /// The texts of a log's records.
     pub(crate) fn log(&self, job: &str, number: u32) -> String {
-        let logs = self.memory.logs.lock().unwrap();
+        let logs = self.memory.logs.lock();
         let mut rest = logs.get(&self.attempt(job, number)).map_or(&[][..], |(log, _)| log.as_slice());
         let mut text = String::new();
         while !rest.is_empty() {
@@ -519,7 +520,7 @@ impl Pool {
     }
 
     pub(crate) fn log_closed(&self, job: &str, number: u32) -> bool {
-        self.memory.logs.lock().unwrap().get(&self.attempt(job, number)).is_some_and(|(_, closed)| *closed)
+        self.memory.logs.lock().get(&self.attempt(job, number)).is_some_and(|(_, closed)| *closed)
     }
 }
 

@@ -1,9 +1,8 @@
 //! Stands behind the pages: notes what it was asked for, and answers with what these tests know.
 
-use std::sync::Mutex;
-
 use domain::run::Verdict;
 use futures::{StreamExt, future::BoxFuture};
+use parking_lot::Mutex;
 use store::DefinitionRow;
 use web::{Control, Defined, File, Load, NotCarried, Sent};
 
@@ -24,12 +23,12 @@ impl Control for Asked {
     }
 
     fn publish<'a>(&'a self, events: &'a [nostr::Event]) -> BoxFuture<'a, anyhow::Result<Sent>> {
-        self.0.lock().unwrap().extend(events.iter().map(|event| format!("publish {}", event.kind)));
+        self.0.lock().extend(events.iter().map(|event| format!("publish {}", event.kind)));
         Box::pin(async { Ok(Sent::Taken(vec!["wss://relay.example".into()])) })
     }
 
     fn carry<'a>(&'a self, relay: &'a str, event: &'a nostr::Event) -> BoxFuture<'a, Result<(), NotCarried>> {
-        self.0.lock().unwrap().push(format!("carry {} to {relay}", event.kind));
+        self.0.lock().push(format!("carry {} to {relay}", event.kind));
         let refused = relay.starts_with("ws://127.").then(|| NotCarried::Wrong("not a public address".into()));
         Box::pin(async { refused.map_or(Ok(()), Err) })
     }
@@ -65,12 +64,12 @@ impl Control for Asked {
     }
 
     fn define<'a>(&'a self, event: &'a nostr::Event) -> BoxFuture<'a, anyhow::Result<Defined>> {
-        self.0.lock().unwrap().push(format!("define {}", event.kind));
+        self.0.lock().push(format!("define {}", event.kind));
         Box::pin(async { Ok(Defined::Taken(vec!["wss://relay.example".into()])) })
     }
 
     fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
-        self.0.lock().unwrap().push(format!("cancel {run} by {by}"));
+        self.0.lock().push(format!("cancel {run} by {by}"));
         Box::pin(async { Ok(()) })
     }
 
@@ -82,12 +81,12 @@ impl Control for Asked {
         by: &'a str,
         comment: &'a str,
     ) -> BoxFuture<'a, anyhow::Result<bool>> {
-        self.0.lock().unwrap().push(format!("{verdict:?} {run} {job} by {by}: {comment}"));
+        self.0.lock().push(format!("{verdict:?} {run} {job} by {by}: {comment}"));
         Box::pin(async { Ok(true) })
     }
 
     fn drain<'a>(&'a self, worker: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
-        self.0.lock().unwrap().push(format!("drain {worker}"));
+        self.0.lock().push(format!("drain {worker}"));
         Box::pin(async { Ok(()) })
     }
 }

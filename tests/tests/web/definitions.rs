@@ -67,7 +67,7 @@ async fn only_what_is_signed_is_taken_in() {
     for body in [json!({"event": forged}), json!({"event": {}}), json!({"events": [event]})] {
         assert_eq!(server.say("/api/definitions", &body).await.0, StatusCode::BAD_REQUEST);
     }
-    assert_eq!(*server.asked.0.lock().unwrap(), ["define 35417"]);
+    assert_eq!(*server.asked.0.lock(), ["define 35417"]);
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@
 //! As PID 1 it outlives its reader: end of input means "detached". Otherwise (the `host` back end) the end of input
 //! ends every step and the program.
 
+#![allow(clippy::disallowed_types, reason = "the program is kept small: the locks and conditions of std suffice")]
+
 mod archive;
 mod files;
 mod forward;

@@ -6,11 +6,12 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::{Arc, Mutex as State, PoisonError},
+    sync::Arc,
 };
 
 use anyhow::{Context as _, bail, ensure};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
+use parking_lot::Mutex as State;
 use proto::worker::{ArchiveRequest, Attempt, Need, ResolveRequest, Resolved, SourceRequest};
 use sha2::{Digest as _, Sha256};
 use tokio::{io::AsyncWriteExt as _, process::Command, sync::Mutex};
@@ -47,7 +48,7 @@ impl Mirrors {
     }
 
     fn turn(&self, repository: &str) -> Arc<Mutex<()>> {
-        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut busy = self.busy.lock();
         busy.retain(|_, turn| Arc::strong_count(turn) > 1);
         busy.entry(repository.to_owned()).or_default().clone()
     }

@@ -1,11 +1,9 @@
 //! Evaluates what stands in `${{ }}` of a step, with the contexts and functions it has there.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::HashMap;
 
 use indexmap::IndexMap;
+use parking_lot::Mutex;
 use workflow::{
     expression::{self, CallError, Error, ErrorKind, Functions, Limits, Object, Scope, Value},
     plan::{EnvSource, Tree},
@@ -155,8 +153,8 @@ struct Host {
 }
 
 impl Host {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Hashes> {
-        self.hashes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, Hashes> {
+        self.hashes.lock()
     }
 
     fn wanted(&self) -> Option<Vec<String>> {

@@ -2,10 +2,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use proto::worker::{Attempt, Cancelled, FromWorker, Progress, Result as Report, from_worker::Message};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -58,7 +58,7 @@ pub(super) struct Board {
 
 impl Board {
     fn entries(&self) -> MutexGuard<'_, HashMap<Attempt, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock()
     }
 
     fn with(&self, attempt: &Attempt, change: impl FnOnce(&mut Entry)) {

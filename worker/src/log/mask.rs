@@ -7,8 +7,9 @@
 //! Limits: values of one or two bytes are not masked (they would blank out ordinary text); a secret with terminal
 //! colours between its characters is not recognised, since GitHub's own rules want the parts around such codes kept.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use zeroize::Zeroizing;
 
 mod automaton;
@@ -54,7 +55,7 @@ impl Masker {
 
     /// Masks several values from now on; cheaper than one by one.
     pub fn add_all<'a>(&self, secrets: impl IntoIterator<Item = &'a str>) -> Vec<Added> {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.write();
         let before = known.patterns.len();
         let mut results = Vec::new();
         for secret in secrets {
@@ -108,7 +109,7 @@ impl Masker {
     }
 
     fn current(&self) -> (Arc<Automaton>, u64) {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.read();
         (Arc::clone(&known.automaton), known.generation)
     }
 }

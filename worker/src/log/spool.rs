@@ -4,11 +4,12 @@ use std::{
     fs::File,
     io::{self, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
+use parking_lot::Mutex;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
@@ -77,9 +78,7 @@ impl Spool {
         work: impl FnOnce(&mut Written) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let file = Arc::clone(&self.file);
-        tokio::task::spawn_blocking(move || work(&mut file.lock().unwrap_or_else(PoisonError::into_inner)))
-            .await
-            .map_err(io::Error::other)?
+        tokio::task::spawn_blocking(move || work(&mut file.lock())).await.map_err(io::Error::other)?
     }
 }
 
@@ -130,7 +129,7 @@ impl<F: Fn(Record) + Send + Sync> Sink for Each<F> {
     fn append(&self, records: Vec<Record>) -> BoxFuture<'_, io::Result<()>> {
         let data = encode(&records);
         {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.state.lock();
             state.0.update(&data);
             state.1 += data.len() as u64;
         }
@@ -139,7 +138,7 @@ impl<F: Fn(Record) + Send + Sync> Sink for Each<F> {
     }
 
     fn finish(&self) -> BoxFuture<'_, io::Result<(u64, Bytes)>> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock();
         let end = (state.1, Bytes::copy_from_slice(&state.0.clone().finalize()));
         futures::future::ready(Ok(end)).boxed()
     }

@@ -7,13 +7,14 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{StreamExt, stream::BoxStream};
+use parking_lot::Mutex;
 use prost::Message as _;
 use proto::{
     INIT_MESSAGE_LIMIT, INIT_PROTOCOL,
@@ -326,8 +327,8 @@ impl Conversation {
 }
 
 impl Shared {
-    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> parking_lot::MutexGuard<'_, State> {
+        self.state.lock()
     }
 }
 

@@ -3,14 +3,11 @@
 //! The same `longshore-init` runs here as in a container, as a child of the worker. It collects what steps leave
 //! behind and ends it with the machine; it keeps nothing from reading this user's files or the network.
 
-use std::{
-    os::unix::fs::PermissionsExt,
-    process::Stdio,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{os::unix::fs::PermissionsExt, process::Stdio, sync::Arc};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
+use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::process::Child;
 use tokio_util::io::ReaderStream;
@@ -192,7 +189,7 @@ impl Machine for HostMachine {
 
     fn destroy(&self) -> BoxFuture<'_, ()> {
         async move {
-            let living = self.living.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let living = self.living.lock().take();
             if let Some(mut living) = living {
                 self.conversation.shutdown().await;
                 // It ends by itself: it was told to, or its pipes broke. Its folder goes after it.

@@ -1,13 +1,10 @@
 //! An engine for each test, under a worker name of its own, and scripts to run on it.
 
-use std::{
-    future::Future,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
+use parking_lot::Mutex;
 use worker::sandbox::{
     Command, Exit, Machine, MachineSpec, OutputSink, Sandbox, SandboxError, Stream,
     docker::{Docker, DockerConfig},
@@ -55,7 +52,7 @@ pub(crate) struct Collected {
 
 impl OutputSink for Collected {
     fn write(&self, stream: Stream, data: Bytes, _time_ms: u64) -> BoxFuture<'_, ()> {
-        self.pieces.lock().unwrap().push((stream, data));
+        self.pieces.lock().push((stream, data));
         self.wakes.notify_one();
         std::future::ready(()).boxed()
     }
@@ -63,7 +60,7 @@ impl OutputSink for Collected {
 
 impl Collected {
     pub(crate) fn text(&self, of: Stream) -> String {
-        let pieces = self.pieces.lock().unwrap();
+        let pieces = self.pieces.lock();
         let bytes: Vec<u8> =
             pieces.iter().filter(|(stream, _)| *stream == of).flat_map(|(_, data)| data.to_vec()).collect();
         String::from_utf8_lossy(&bytes).into_owned()

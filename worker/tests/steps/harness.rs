@@ -1,12 +1,9 @@
 //! Runs one job of a workflow file on a real machine and keeps what came of it.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::{Arc, Mutex},
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use indexmap::IndexMap;
+use parking_lot::Mutex;
 use proto::worker::LogStream;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -157,7 +154,7 @@ impl Run {
             {
                 token.cancel();
             }
-            kept.lock().expect("lock").push(record);
+            kept.lock().push(record);
         });
         let attempt = Attempt {
             order: self.order,
@@ -174,7 +171,7 @@ impl Run {
         let sources = LocalRepository::new(self.repository.unwrap_or_else(|| "/nonexistent".into()));
         let job = execute(attempt, sandbox, Arc::new(sources), Arc::new(sink), Arc::new(Silent));
         let report = tokio::spawn(job).await.expect("a job never panics");
-        let records = std::mem::take(&mut *records.lock().expect("lock"));
+        let records = std::mem::take(&mut *records.lock());
         Outcome { report, records }
     }
 }

@@ -4,14 +4,11 @@
 //! and fetch addresses past the job's network. So it only keeps the result. Results are named by their content and by
 //! the job's repository: nobody can name, or make, another's.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, timeout_at};
 
@@ -366,7 +363,7 @@ impl<'a> Lines<'a> {
     }
 
     async fn end(&self) {
-        let rest = std::mem::take(&mut *self.rest.lock().unwrap_or_else(PoisonError::into_inner));
+        let rest = std::mem::take(&mut *self.rest.lock());
         self.show(&rest).await;
     }
 
@@ -383,7 +380,7 @@ impl OutputSink for Lines<'_> {
     fn write(&self, _stream: Stream, data: Bytes, _time_ms: u64) -> BoxFuture<'_, ()> {
         async move {
             let whole = {
-                let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut rest = self.rest.lock();
                 rest.extend_from_slice(&data);
                 let end = memchr::memrchr(b'\n', &rest).map_or(0, |at| at + 1);
                 let end = if end == 0 && rest.len() > LINE { rest.len() } else { end };

@@ -1,9 +1,10 @@
 //! Files of the machine as they come out of it, and where patterns begin.
 
-use std::{io, sync::Mutex};
+use std::io;
 
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -56,7 +57,7 @@ struct Sink {
 
 impl Sink {
     fn complaint(&self) -> String {
-        let complaint = self.complaint.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let complaint = self.complaint.lock();
         String::from_utf8_lossy(&complaint).trim().to_owned()
     }
 }
@@ -68,7 +69,7 @@ impl OutputSink for Sink {
                 let _ = self.pieces.send(Ok(data)).await;
                 return;
             }
-            let mut complaint = self.complaint.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut complaint = self.complaint.lock();
             if complaint.len() < COMPLAINT {
                 complaint.extend_from_slice(&data);
             }

@@ -1,9 +1,6 @@
 //! Finds images on the engine, or pulls them, each once at a time; keeps those that jobs made.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use bollard::{
     auth::DockerCredentials,
@@ -18,6 +15,7 @@ use futures::{
     FutureExt, StreamExt, TryStreamExt,
     future::{BoxFuture, Shared},
 };
+use parking_lot::Mutex;
 use secrecy::ExposeSecret as _;
 
 use super::{SandboxError, engine::Engine, engine::status};
@@ -74,12 +72,12 @@ impl Images {
             return find(Arc::clone(engine), reference.to_owned(), credentials.cloned()).await.map_err(failed);
         }
         let flight = {
-            let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut flights = self.flights.lock();
             let start = || find(Arc::clone(engine), reference.to_owned(), None).boxed().shared();
             flights.entry(reference.to_owned()).or_insert_with(start).clone()
         };
         let found = flight.clone().await;
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flights = self.flights.lock();
         if flights.get(reference).is_some_and(|current| current.ptr_eq(&flight)) {
             flights.remove(reference);
         }

@@ -1,9 +1,10 @@
 //! One running container as a [`Machine`].
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     container::INIT_PATH,
@@ -53,7 +54,7 @@ impl DockerMachine {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Living>> {
-        self.living.lock().unwrap_or_else(PoisonError::into_inner)
+        self.living.lock()
     }
 }
 
@@ -137,7 +138,7 @@ impl Machine for DockerMachine {
             };
             let said = Said::default();
             let exit = self.conversation.run(command, &said).await?;
-            let said = said.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let said = said.0.into_inner();
             if exit.code == 0 { Ok(()) } else { Err(SandboxError::Refused(said.trim().to_owned())) }
         }
         .boxed()
@@ -205,7 +206,7 @@ struct Said(Mutex<String>);
 
 impl OutputSink for Said {
     fn write(&self, _stream: Stream, data: Bytes, _time_ms: u64) -> BoxFuture<'_, ()> {
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = self.0.lock();
         if said.len() < 4096 {
             said.push_str(&String::from_utf8_lossy(&data));
         }

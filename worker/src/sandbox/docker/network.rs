@@ -2,16 +2,13 @@
 //!
 //! Making and removing one costs more than starting a container (94 and 207 ms), so they are kept.
 
-use std::{
-    collections::HashSet,
-    net::Ipv4Addr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashSet, net::Ipv4Addr, sync::Arc};
 
 use bollard::{
     models::{Ipam, IpamConfig, NetworkCreateRequest},
     query_parameters::{InspectNetworkOptions, ListNetworksOptionsBuilder},
 };
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     SandboxError,
@@ -171,6 +168,6 @@ impl Networks {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
