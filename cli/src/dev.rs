@@ -12,7 +12,7 @@ use config::{self, Config, keys, load};
 use nostr_relay_builder::{LocalRelay, RelayBuilder, builder::RateLimit};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use worker::{config::Config as WorkerConfig, link::Shutdown};
+use worker::{config::Config as WorkerConfig, coordinator_client::Shutdown};
 
 use self::repository::{Local, Shared};
 use crate::{client::submit, exec::pair, images};

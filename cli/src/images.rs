@@ -1,6 +1,6 @@
 //! Which image a runner label stands for, where a command line does not say.
 
-use worker::{config::Config, sandbox::docker::examine};
+use worker::{config::Config, sandbox::docker::engine_info};
 
 /// What `deploy/setup.sh` leaves on an engine.
 const SET_UP: &str = "longshore/ubuntu:dev";
@@ -13,7 +13,7 @@ pub(crate) async fn take_what_is_there(config: &mut Config, named: &[(String, St
         return;
     }
     // An engine that does not answer is complained of where it is used.
-    let Ok(found) = examine(None, &[default.clone(), SET_UP.to_owned()]).await else { return };
+    let Ok(found) = engine_info(None, &[default.clone(), SET_UP.to_owned()]).await else { return };
     if found.missing == [default.clone()] {
         tracing::info!("{default} is not on this engine: taking {SET_UP}; --image ubuntu-latest=IMAGE takes another");
         config.labels.values_mut().filter(|image| **image == default).for_each(|image| SET_UP.clone_into(image));

@@ -5,7 +5,7 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode};
 use ::config::load::{Given, load};
 use anyhow::Result;
 use tracing::warn;
-use worker::{config::Config, link::Shutdown};
+use worker::{config::Config, coordinator_client::Shutdown};
 
 use crate::folder;
 

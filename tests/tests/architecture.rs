@@ -52,7 +52,7 @@ const LONGEST: usize = 600;
 const LIBRARIES: [(&str, &[&str]); 6] = [
     ("nostr_sdk", &["coordinator/nostr", "coordinator/source", "cli/src/client"]),
     ("sqlx", &["coordinator/store"]),
-    ("tonic", &["coordinator/dispatch", "worker/src/link", "proto/src"]),
+    ("tonic", &["coordinator/dispatch", "worker/src/coordinator_client", "proto/src"]),
     ("bollard", &["worker/src/sandbox/docker"]),
     ("askama", &["coordinator/web"]),
     ("axum", &["coordinator/web", "coordinator/actions_api"]),
@@ -143,7 +143,7 @@ fn what_others_wrote_is_kept_as_they_published_it() {
 fn what_belongs_to_a_place_is_told_apart() {
     assert!(names("use tonic::Status;", "tonic") && names("mod tonic;", "tonic") && !names("tonic_prost", "tonic"));
     assert!(is_within("coordinator/store/src/read.rs", "coordinator/store"));
-    assert!(is_within("worker/src/link.rs", "worker/src/link"));
+    assert!(is_within("worker/src/coordinator_client.rs", "worker/src/coordinator_client"));
     assert!(!is_within("coordinator/storehouse/src/lib.rs", "coordinator/store"));
 }
 

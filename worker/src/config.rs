@@ -22,7 +22,7 @@ pub struct Config {
     /// `docker`, or `host` for trusted use without isolation.
     pub sandbox: String,
     /// Warm containers.
-    pub pool: Pool,
+    pub pool: WarmPoolConfig,
     /// Limits of one job.
     pub limits: JobLimits,
     /// Node.js (one program that runs by itself) for images that have none: JavaScript actions run on it.
@@ -38,7 +38,7 @@ pub struct Config {
 /// The warm pool.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Pool {
+pub struct WarmPoolConfig {
     /// Containers kept ready for each image. 0: none.
     pub size: usize,
 }
@@ -105,7 +105,7 @@ impl Default for Config {
             data: "/var/lib/longshore/worker".into(),
             labels: ["ubuntu-latest", "ubuntu-24.04", "ubuntu-22.04"].map(|l| (l.to_owned(), image.clone())).into(),
             sandbox: "docker".into(),
-            pool: Pool::default(),
+            pool: WarmPoolConfig::default(),
             limits: JobLimits::default(),
             node: None,
             identity_file: "worker.key".into(),
@@ -115,7 +115,7 @@ impl Default for Config {
     }
 }
 
-impl Default for Pool {
+impl Default for WarmPoolConfig {
     fn default() -> Self {
         Self { size: 1 }
     }

@@ -16,11 +16,11 @@ use futures::{FutureExt as _, future::BoxFuture, stream::BoxStream};
 use workflow::plan::SourceRef;
 
 pub use self::{
-    actions::Actions,
-    checkout::{CheckedOut, Checkout, Sparse, Submodules, checkout},
+    actions::ActionStore,
+    checkout::{CheckoutArchive, CheckoutOptions, SparseCheckout, SubmoduleMode, checkout},
     mirror::Mirrors,
 };
-use crate::github::uses::Remote;
+use crate::github::uses::ActionRef;
 
 /// A tar archive as it comes.
 pub type Archive = BoxStream<'static, std::io::Result<Bytes>>;
@@ -32,7 +32,7 @@ pub fn program_archive(path: &std::path::Path, name: &'static str) -> std::io::R
 
 /// A commit that a job asks for.
 #[derive(Debug, Clone, Default)]
-pub struct Wanted {
+pub struct CommitQuery {
     /// As written in the workflow; empty: the job's own.
     pub repository: String,
     /// Branch, tag, full ref or commit; empty: the job's own commit, or the other repository's default branch.
@@ -43,7 +43,7 @@ pub struct Wanted {
 
 /// A commit whose objects are on this machine.
 #[derive(Debug, Clone)]
-pub struct Located {
+pub struct LocatedCommit {
     /// A repository that has them.
     pub path: PathBuf,
     /// Full id.
@@ -59,7 +59,7 @@ pub struct Located {
 }
 
 /// The files of an action's repository.
-pub struct Brought {
+pub struct FetchedAction {
     /// Full id.
     pub commit: String,
     /// How it was found, for the log.
@@ -71,9 +71,17 @@ pub struct Brought {
 /// Where a job's repository, and what its workflow names, come from.
 pub trait Sources: Send + Sync {
     /// Finds a commit and brings its objects.
-    fn locate<'a>(&'a self, source: &'a SourceRef, wanted: &'a Wanted) -> BoxFuture<'a, anyhow::Result<Located>>;
+    fn locate<'a>(
+        &'a self,
+        source: &'a SourceRef,
+        wanted: &'a CommitQuery,
+    ) -> BoxFuture<'a, anyhow::Result<LocatedCommit>>;
     /// Finds an action and brings its files.
-    fn action<'a>(&'a self, source: &'a SourceRef, action: &'a Remote) -> BoxFuture<'a, anyhow::Result<Brought>>;
+    fn action<'a>(
+        &'a self,
+        source: &'a SourceRef,
+        action: &'a ActionRef,
+    ) -> BoxFuture<'a, anyhow::Result<FetchedAction>>;
 }
 
 /// One repository on this machine, whatever a job's source is called: `longshore exec`.
@@ -89,7 +97,7 @@ impl LocalRepository {
     }
 
     /// Finds a commit of it.
-    fn find(&self, source: &SourceRef, wanted: &Wanted) -> anyhow::Result<Located> {
+    fn find(&self, source: &SourceRef, wanted: &CommitQuery) -> anyhow::Result<LocatedCommit> {
         let path = std::fs::canonicalize(&self.path)
             .with_context(|| format!("the repository {} is not there", self.path.display()))?;
         let repository =
@@ -123,12 +131,16 @@ impl LocalRepository {
         }
         let origin = repository.find_remote("origin").ok().and_then(|remote| remote.url().ok().map(str::to_owned));
         let origin = origin.filter(|url| url.starts_with("http")).unwrap_or_default();
-        Ok(Located { path, commit: commit.to_string(), reference, refs, origin, notes: Vec::new() })
+        Ok(LocatedCommit { path, commit: commit.to_string(), reference, refs, origin, notes: Vec::new() })
     }
 }
 
 impl Sources for LocalRepository {
-    fn locate<'a>(&'a self, source: &'a SourceRef, wanted: &'a Wanted) -> BoxFuture<'a, anyhow::Result<Located>> {
+    fn locate<'a>(
+        &'a self,
+        source: &'a SourceRef,
+        wanted: &'a CommitQuery,
+    ) -> BoxFuture<'a, anyhow::Result<LocatedCommit>> {
         async move {
             let name = &wanted.repository;
             ensure!(name.is_empty(), "{name}: repositories other than the job's own cannot be had here");
@@ -139,7 +151,7 @@ impl Sources for LocalRepository {
         .boxed()
     }
 
-    fn action<'a>(&'a self, _: &'a SourceRef, action: &'a Remote) -> BoxFuture<'a, anyhow::Result<Brought>> {
+    fn action<'a>(&'a self, _: &'a SourceRef, action: &'a ActionRef) -> BoxFuture<'a, anyhow::Result<FetchedAction>> {
         async move { bail!("{}: actions of other repositories cannot be had here", action.name()) }.boxed()
     }
 }

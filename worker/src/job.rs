@@ -10,35 +10,35 @@ use workflow::plan::{Conclusion, JobOrder, JobReport, Reason, Work};
 
 use crate::{
     config::JobLimits,
-    fetch::{self, Checkout, Sources},
+    fetch::{self, CheckoutOptions, Sources},
     log::{
-        Sink,
-        mask::{Added, Masker},
+        LogSink,
+        mask::{MaskOutcome, Masker},
     },
     sandbox::{Machine, MachineSpec, Sandbox, SandboxError},
 };
 
 mod actions;
-mod clock;
-mod console;
+mod actions_api;
 mod container;
 mod contexts;
+mod deadline;
 mod disk;
-mod hearing;
-mod origin;
+mod log_writer;
+mod output;
 mod process;
 mod services;
 mod steps;
 
-use actions::{Actions, Pre};
-use clock::{Cause, Clock};
-use console::{Console, Stop, now_ms};
+use actions::{LoadedActions, PreStep};
+pub use actions_api::{ActionsApiAccess, Tunnel};
 use contexts::Contexts;
-pub use origin::{Access, Door};
-use steps::Runner;
+use deadline::{Deadline, StopCause};
+use log_writer::{LogStop, LogWriter, now_ms};
+use steps::StepRunner;
 
 /// One attempt to run.
-pub struct Attempt {
+pub struct JobAttempt {
     /// What to do.
     pub order: JobOrder,
     /// `secrets` context.
@@ -54,7 +54,7 @@ pub struct Attempt {
     /// The source lies in the workspace before the first step, as `longshore exec` has it.
     pub checked_out: bool,
     /// The services that actions call; `None`: there are none.
-    pub origin: Option<Access>,
+    pub actions_api: Option<ActionsApiAccess>,
     /// Cancelled: steps with `always()` still run, within the grace; see `kill`.
     pub cancel: CancellationToken,
     /// Cancelled: everything ends now.
@@ -62,7 +62,7 @@ pub struct Attempt {
 }
 
 /// Hears of what an attempt reaches.
-pub trait Observer: Send + Sync {
+pub trait ProgressReporter: Send + Sync {
     /// The machine runs, the first step is about to start.
     fn begun(&self, image_digest: Option<String>);
     /// A step changed: index, name, `running` or its conclusion, and its outcome.
@@ -71,17 +71,17 @@ pub trait Observer: Send + Sync {
 
 /// Runs an attempt to its end. Never fails: whatever goes wrong is the report's reason.
 pub async fn execute(
-    attempt: Attempt,
+    attempt: JobAttempt,
     sandbox: Arc<dyn Sandbox>,
     sources: Arc<dyn Sources>,
-    sink: Arc<dyn Sink>,
-    observer: Arc<dyn Observer>,
+    sink: Arc<dyn LogSink>,
+    observer: Arc<dyn ProgressReporter>,
 ) -> JobReport {
-    let stop = Stop::default();
+    let stop = LogStop::default();
     let masker = Arc::new(Masker::default());
-    let (console, writer) = Console::start(sink, Arc::clone(&masker), attempt.limits.log, stop.clone());
-    let clock = Clock::new(&attempt, stop);
-    let job = Job { attempt: Arc::new(attempt), sandbox, sources, observer, console, masker, clock };
+    let (log, writer) = LogWriter::start(sink, Arc::clone(&masker), attempt.limits.log, stop.clone());
+    let deadline = Deadline::new(&attempt, stop);
+    let job = Job { attempt: Arc::new(attempt), sandbox, sources, observer, log, masker, deadline };
     let report = Box::pin(job.run()).await;
     // The writer ends with the log; only a panic in it could be seen here, and the report stands without it.
     let _ = writer.await;
@@ -92,21 +92,21 @@ pub async fn execute(
 struct Ready {
     machine: Arc<dyn Machine>,
     contexts: Contexts,
-    actions: Actions,
+    actions: LoadedActions,
     /// What actions run before the first step.
-    pres: Vec<Pre>,
+    pres: Vec<PreStep>,
 }
 
-/// A step in the background has a copy, whose clock ends it alone.
+/// A step in the background has a copy, whose deadline ends it alone.
 #[derive(Clone)]
 struct Job {
-    attempt: Arc<Attempt>,
+    attempt: Arc<JobAttempt>,
     sandbox: Arc<dyn Sandbox>,
     sources: Arc<dyn Sources>,
-    observer: Arc<dyn Observer>,
-    console: Console,
+    observer: Arc<dyn ProgressReporter>,
+    log: LogWriter,
     masker: Arc<Masker>,
-    clock: Clock,
+    deadline: Deadline,
 }
 
 impl Job {
@@ -128,21 +128,21 @@ impl Job {
         };
         let began = Instant::now();
         let attempt = Arc::clone(&self.attempt);
-        self.console.begin(STEP_SETUP, "Set up job").await;
+        self.log.begin(STEP_SETUP, "Set up job").await;
         let ready = self.set_up().await;
         let word = if ready.is_ok() { "success" } else { "failure" };
         if let Err(reason) = &ready {
-            self.console.notice(STEP_SETUP, &format!("##[error]{}", said(reason))).await;
+            self.log.notice(STEP_SETUP, &format!("##[error]{}", said(reason))).await;
         }
-        self.console.end_of(STEP_SETUP, "Set up job", word, word, began.elapsed()).await;
+        self.log.end_of(STEP_SETUP, "Set up job", word, word, began.elapsed()).await;
 
         let machine = match ready {
             Ok(Ready { machine, contexts, actions, pres }) => {
-                let _watch = disk::watch(Arc::clone(&machine), attempt.limits.disk, self.clock.full.clone());
+                let _watch = disk::watch(Arc::clone(&machine), attempt.limits.disk, self.deadline.full.clone());
                 report.image = machine.image_digest();
                 self.observer.begun(report.image.clone());
                 if let Work::Steps(steps) = &attempt.order.job.work {
-                    Runner::new(&mut self, &machine, contexts, actions).run(steps, pres, &mut report).await;
+                    StepRunner::new(&mut self, &machine, contexts, actions).run(steps, pres, &mut report).await;
                 }
                 Some(machine)
             }
@@ -167,27 +167,29 @@ impl Job {
         };
         self.learn_secrets().await;
         for notice in &order.notices {
-            self.console.notice(STEP_SETUP, notice).await;
+            self.log.notice(STEP_SETUP, notice).await;
         }
         let mut contexts = Contexts::new(&attempt);
         let spec = self.spec(&mut contexts).await.map_err(Reason::Invalid)?;
-        self.console.notice(STEP_SETUP, &format!("Image: {} ({})", spec.image, self.sandbox.name())).await;
+        self.log.notice(STEP_SETUP, &format!("Image: {} ({})", spec.image, self.sandbox.name())).await;
         let environment = spec.environment.clone();
         let machine = tokio::select! {
             machine = self.sandbox.acquire(spec) => machine.map_err(failed_start)?,
-            cause = self.clock.interrupted(None) => return Err(match cause {
-                Cause::Timeout => Reason::StartFailed("the container did not start in time; look at the engine".into()),
+            cause = self.deadline.interrupted(None) => return Err(match cause {
+                StopCause::Timeout => Reason::StartFailed("the container did not start in time; look at the engine".into()),
                 cause => reason_of(cause),
             }),
         };
-        self.clock.begin();
-        self.console.reads(Arc::clone(&machine)).await;
-        let mut actions = Actions::default();
+        self.deadline.begin();
+        self.log.reads(Arc::clone(&machine)).await;
+        let mut actions = LoadedActions::default();
         let preparing = async {
             self.fill(machine.as_ref()).await?;
-            if let Some(access) = &attempt.origin {
-                let way = origin::Way::open(access, machine.as_ref()).await.map_err(|error| error.to_string())?;
-                contexts.origin = Some((Arc::new(way), access.clone()));
+            if let Some(access) = &attempt.actions_api {
+                let way = actions_api::ServicePort::open(access, machine.as_ref())
+                    .await
+                    .map_err(|error| error.to_string())?;
+                contexts.actions_api = Some((Arc::new(way), access.clone()));
             }
             contexts.enter(self.sandbox.name(), machine.as_ref(), environment).await?;
             if let Some(services) = &order.job.services {
@@ -197,7 +199,7 @@ impl Job {
         };
         let prepared = tokio::select! {
             prepared = preparing => prepared.map_err(Reason::Invalid),
-            cause = self.clock.interrupted(None) => Err(reason_of(cause)),
+            cause = self.deadline.interrupted(None) => Err(reason_of(cause)),
         };
         match prepared {
             Ok(pres) => Ok(Ready { machine, contexts, actions, pres }),
@@ -220,20 +222,20 @@ impl Job {
         if !self.attempt.checked_out {
             return Ok(());
         }
-        let checkout = Checkout { depth: 1, ..Checkout::default() };
+        let checkout = CheckoutOptions { depth: 1, ..CheckoutOptions::default() };
         let out = fetch::checkout(self.sources.as_ref(), &self.attempt.order.source, &checkout).await;
         let archive = out.map_err(|error| format!("{error:#}"))?.archive;
         machine.unpack(&machine.workspace(), false, archive).await.map_err(|error| error.to_string())
     }
 
     async fn learn_secrets(&self) {
-        let token = self.attempt.origin.as_ref().map(|access| &access.token);
+        let token = self.attempt.actions_api.as_ref().map(|access| &access.token);
         let secrets = self.attempt.secrets.values().chain(&self.attempt.masks).chain(token);
         let values: Vec<_> = secrets.map(SecretString::expose_secret).collect();
         let added = self.masker.add_all(values);
-        for (name, _) in self.attempt.secrets.keys().zip(added).filter(|(_, added)| *added == Added::TooShort) {
+        for (name, _) in self.attempt.secrets.keys().zip(added).filter(|(_, added)| *added == MaskOutcome::TooShort) {
             let text = format!("##[warning]secret {name} has one or two bytes: it is not masked");
-            self.console.notice(STEP_SETUP, &text).await;
+            self.log.notice(STEP_SETUP, &text).await;
         }
     }
 
@@ -241,7 +243,7 @@ impl Job {
     fn plain_spec(&self) -> MachineSpec {
         let order = &self.attempt.order;
         let attempt = format!("{}/{}/{}", order.run, order.key, order.attempt);
-        let limits = crate::sandbox::Limits {
+        let limits = crate::sandbox::ResourceLimits {
             memory: self.attempt.limits.memory,
             processes: self.attempt.limits.processes,
             ..Default::default()
@@ -261,17 +263,17 @@ impl Job {
     /// Everything after the last step. The log ends here, so its last mark tells the job's conclusion.
     async fn complete(&mut self, machine: Option<Arc<dyn Machine>>, report: &mut JobReport) {
         let began = Instant::now();
-        self.console.begin(STEP_CLEANUP, "Complete job").await;
+        self.log.begin(STEP_CLEANUP, "Complete job").await;
         if let Some(machine) = machine {
             machine.destroy().await;
         }
         if let Some(reason) = report.reason.as_ref().filter(|reason| !matches!(reason, Reason::Step)) {
-            self.console.notice(STEP_CLEANUP, &format!("##[error]{}", said(reason))).await;
+            self.log.notice(STEP_CLEANUP, &format!("##[error]{}", said(reason))).await;
         }
         let word = report.conclusion.as_str();
-        self.console.notice(STEP_CLEANUP, &format!("Job {word}")).await;
-        self.console.end_of(STEP_CLEANUP, "Complete job", word, word, began.elapsed()).await;
-        if let Err(error) = self.console.end().await {
+        self.log.notice(STEP_CLEANUP, &format!("Job {word}")).await;
+        self.log.end_of(STEP_CLEANUP, "Complete job", word, word, began.elapsed()).await;
+        if let Err(error) = self.log.end().await {
             report.conclusion = Conclusion::Failure;
             report.reason = Some(Reason::WorkerLost(format!("its log could not be stored: {error}; look at its disk")));
         }
@@ -322,14 +324,14 @@ fn failed_start(error: SandboxError) -> Reason {
     }
 }
 
-fn reason_of(cause: Cause) -> Reason {
+fn reason_of(cause: StopCause) -> Reason {
     match cause {
-        Cause::Cancelled => Reason::Cancelled("the job was cancelled".into()),
-        Cause::Killed => Reason::Cancelled("the job was ended at once".into()),
-        Cause::Timeout => Reason::Timeout,
-        Cause::LogLimit => Reason::LogLimit,
-        Cause::DiskLimit => Reason::Disk,
-        Cause::LogBroken => Reason::WorkerLost("its log could not be stored; look at its disk".into()),
+        StopCause::Cancelled => Reason::Cancelled("the job was cancelled".into()),
+        StopCause::Killed => Reason::Cancelled("the job was ended at once".into()),
+        StopCause::Timeout => Reason::Timeout,
+        StopCause::LogLimit => Reason::LogLimit,
+        StopCause::DiskLimit => Reason::Disk,
+        StopCause::LogBroken => Reason::WorkerLost("its log could not be stored; look at its disk".into()),
     }
 }
 

@@ -1,14 +1,14 @@
 //! Who does: takes jobs from a coordinator and runs their steps.
 //!
-//! A job meets the modules in this order: [`link`] receives it, [`job`] runs it, [`github`] turns each step into a
+//! A job meets the modules in this order: [`coordinator_client`] receives it, [`job`] runs it, [`github`] turns each step into a
 //! command, [`mod@sandbox`] runs the command, [`log`] masks, numbers and ships what it printed. [`fetch`] brings images
 //! and repositories. [`config`] is what an operator may set.
 
 pub mod config;
+pub mod coordinator_client;
 pub mod fetch;
 pub mod github;
 pub mod job;
-pub mod link;
 pub mod log;
 pub mod sandbox;
 
@@ -18,11 +18,11 @@ use anyhow::Context as _;
 
 use crate::{
     config::Config,
-    link::{Sandboxed, Shutdown},
+    coordinator_client::{SandboxExecutor, Shutdown},
     sandbox::{
-        Limits, Sandbox,
-        docker::{Docker, DockerConfig},
-        host::Host,
+        ResourceLimits, Sandbox,
+        docker::{DockerConfig, DockerSandbox},
+        host::HostSandbox,
     },
 };
 
@@ -40,7 +40,7 @@ pub async fn run(
     }
     let images: BTreeSet<&String> = config.labels.values().collect();
     sandbox.warm(&images.into_iter().cloned().collect::<Vec<_>>());
-    let ended = link::run(config, Arc::new(Sandboxed(sandbox.clone())), shutdown, welcomed).await;
+    let ended = coordinator_client::run(config, Arc::new(SandboxExecutor(sandbox.clone())), shutdown, welcomed).await;
     sandbox.close().await;
     ended
 }
@@ -48,13 +48,17 @@ pub async fn run(
 /// The back end that a configuration asks for.
 pub async fn sandbox(config: &Config) -> anyhow::Result<Arc<dyn Sandbox>> {
     if config.sandbox == "host" {
-        return Ok(Host::new().context("the host sandbox")?);
+        return Ok(HostSandbox::new().context("the host sandbox")?);
     }
-    let limits = Limits { memory: config.limits.memory, processes: config.limits.processes, ..Limits::default() };
+    let limits = ResourceLimits {
+        memory: config.limits.memory,
+        processes: config.limits.processes,
+        ..ResourceLimits::default()
+    };
     let name = if config.name.is_empty() { "worker" } else { &config.name };
     // Names may repeat; machines are told apart by who made them.
-    let pool = link::identity_of(&config.identity_file).unwrap_or_else(|| "local".into());
+    let pool = coordinator_client::identity_of(&config.identity_file).unwrap_or_else(|| "local".into());
     let docker =
         DockerConfig { worker: name.to_owned(), pool, pool_size: config.pool.size, limits, ..DockerConfig::default() };
-    Ok(Docker::connect(docker).await.context("the docker sandbox")?)
+    Ok(DockerSandbox::connect(docker).await.context("the docker sandbox")?)
 }

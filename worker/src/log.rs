@@ -1,6 +1,6 @@
 //! Masks, numbers, spools and ships output.
 //!
-//! Flow: a step's bytes pass the [`mask`], become records (time, step, stream, text), and go to a [`Sink`]: the spool
+//! Flow: a step's bytes pass the [`mask`], become records (time, step, stream, text), and go to a [`LogSink`]: the spool
 //! and stream of a worker, or the terminal and file of `longshore exec`.
 
 pub mod mask;
@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 pub type Record = proto::worker::LogRecord;
 
 /// Takes records in order. Returns when there is room again.
-pub trait Sink: Send + Sync {
+pub trait LogSink: Send + Sync {
     /// Appends records.
     fn append(&self, records: Vec<Record>) -> BoxFuture<'_, std::io::Result<()>>;
     /// Everything appended is safely stored; returns the number of bytes and the SHA-256 of the encoded stream.

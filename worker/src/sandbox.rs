@@ -20,19 +20,19 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use secrecy::{ExposeSecret as _, SecretString};
 
-mod conversation;
 pub mod docker;
 pub mod host;
+mod init_client;
 pub mod service;
 mod tunnel;
 
-pub use self::tunnel::Port;
+pub use self::tunnel::LoopbackPort;
 use service::{Service, ServiceSpec};
 
 /// Name of a machine's own loopback, for the services that actions call: actions take `*.localhost` for GitHub itself.
-pub const ORIGIN_HOST: &str = "ci.localhost";
+pub const ACTIONS_API_HOST: &str = "ci.localhost";
 /// Their port, where a machine has a loopback of its own.
-pub const ORIGIN_PORT: u16 = 4480;
+pub const ACTIONS_API_PORT: u16 = 4480;
 
 /// `longshore-init`, the first process of every machine, for the architecture this worker was built for.
 const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/longshore-init"));
@@ -61,12 +61,12 @@ pub struct MachineSpec {
     /// For the image's registry.
     pub credentials: Option<Credentials>,
     /// Limits for this job.
-    pub limits: Limits,
+    pub limits: ResourceLimits,
 }
 
 /// What an image runs, and how, where nobody says otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Program {
+pub struct ImageProgram {
     /// Its entrypoint.
     pub entrypoint: Vec<String>,
     /// Its command: arguments of the entrypoint, or all of it.
@@ -98,7 +98,7 @@ impl Eq for Credentials {}
 
 /// Limits of one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub struct ResourceLimits {
     /// Bytes.
     pub memory: u64,
     /// Thousandths of a CPU.
@@ -111,7 +111,7 @@ pub struct Limits {
     pub shared_memory: u64,
 }
 
-impl Default for Limits {
+impl Default for ResourceLimits {
     fn default() -> Self {
         Self { memory: 4 << 30, cpu_millis: 0, processes: 4096, open_files: 65_536, shared_memory: 64 << 20 }
     }
@@ -137,14 +137,14 @@ pub struct Command {
     /// Where `argv[0]` is looked for; empty: in the PATH of `environment`.
     pub search_path: String,
     /// Names its process for signals.
-    pub handle: Handle,
+    pub handle: ProcessHandle,
 }
 
 /// Names a process while it runs; every command has one of its own.
 #[derive(Debug, Clone, Default)]
-pub struct Handle(Arc<AtomicU64>);
+pub struct ProcessHandle(Arc<AtomicU64>);
 
-impl Handle {
+impl ProcessHandle {
     /// The number its machine gave it; 0: it does not run.
     fn number(&self) -> u64 {
         self.0.load(Ordering::Acquire)
@@ -157,7 +157,7 @@ impl Handle {
 
 /// How a process ended.
 #[derive(Debug, Clone, Default)]
-pub struct Exit {
+pub struct ProcessExit {
     /// Exit code; 128 + signal where a signal ended it.
     pub code: i32,
     /// The signal that ended it, or 0.
@@ -172,7 +172,7 @@ pub struct Exit {
 
 /// Which pipe output came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
+pub enum OutputStream {
     /// Standard output.
     Stdout,
     /// Standard error.
@@ -182,7 +182,7 @@ pub enum Stream {
 /// Takes a process's output. `write` returns when there is room again.
 pub trait OutputSink: Send + Sync {
     /// Bytes as they came; chunk borders mean nothing. `time_ms` is Unix time.
-    fn write(&self, stream: Stream, data: Bytes, time_ms: u64) -> BoxFuture<'_, ()>;
+    fn write(&self, stream: OutputStream, data: Bytes, time_ms: u64) -> BoxFuture<'_, ()>;
 }
 
 /// Why a sandbox could not do what was asked.
@@ -238,7 +238,7 @@ pub trait Machine: Send + Sync {
     /// Environment that the image sets, PATH among it.
     fn image_environment(&self) -> Vec<(String, String)>;
     /// What the image itself would run.
-    fn image_program(&self) -> Program;
+    fn image_program(&self) -> ImageProgram;
     /// Absolute path of the workspace as steps see it.
     fn workspace(&self) -> String;
     /// Absolute path of a directory for scripts, command files and event payloads, as steps see it.
@@ -246,9 +246,13 @@ pub trait Machine: Send + Sync {
     /// Home directory for steps.
     fn home(&self) -> String;
     /// Runs one process to its end.
-    fn run<'a>(&'a self, command: Command, output: &'a dyn OutputSink) -> BoxFuture<'a, Result<Exit, SandboxError>>;
+    fn run<'a>(
+        &'a self,
+        command: Command,
+        output: &'a dyn OutputSink,
+    ) -> BoxFuture<'a, Result<ProcessExit, SandboxError>>;
     /// Signals the group of a process that runs here, e.g. 2, 15 or 9. Of another: nothing happens.
-    fn signal<'a>(&'a self, process: &'a Handle, signal: i32) -> BoxFuture<'a, ()>;
+    fn signal<'a>(&'a self, process: &'a ProcessHandle, signal: i32) -> BoxFuture<'a, ()>;
     /// Unpacks a tar archive below a directory (made if missing, emptied first with `clean`).
     fn unpack<'a>(
         &'a self,
@@ -262,21 +266,25 @@ pub trait Machine: Send + Sync {
     /// GitHub's `hashFiles` below the workspace; `None` where nothing matches.
     fn hash_files<'a>(&'a self, patterns: &'a [String]) -> BoxFuture<'a, Result<Option<String>, SandboxError>>;
     /// Starts a further container that processes of this machine reach by its name.
-    fn serve(&self, spec: ServiceSpec) -> BoxFuture<'_, Result<Arc<dyn Service>, SandboxError>>;
+    fn start_service(&self, spec: ServiceSpec) -> BoxFuture<'_, Result<Arc<dyn Service>, SandboxError>>;
     /// Makes ports of the machine's own localhost lead elsewhere in its network: (port, address, port there).
     fn forward<'a>(&'a self, routes: &'a [(u16, String, u16)]) -> BoxFuture<'a, Result<(), SandboxError>>;
     /// A further machine of the job, in its network. It shares the workspace, at [`SHARED_WORKSPACE`] too, or has none.
-    fn beside(&self, spec: MachineSpec, workspace: bool) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>>;
+    fn create_container(
+        &self,
+        spec: MachineSpec,
+        workspace: bool,
+    ) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>>;
     /// A file or folder as a tar archive, whose names begin with its own; at most `limit` bytes.
     fn pack<'a>(&'a self, path: &'a str, limit: usize) -> BoxFuture<'a, Result<Vec<u8>, SandboxError>>;
     /// Keeps the machine's files, without volumes, as an image of this worker: `localhost/…`.
-    fn keep<'a>(&'a self, name: &'a str, program: &'a Program) -> BoxFuture<'a, Result<(), SandboxError>>;
+    fn commit_image<'a>(&'a self, name: &'a str, program: &'a ImageProgram) -> BoxFuture<'a, Result<(), SandboxError>>;
     /// Bytes of disk that the job's machines and services use; `None` where that cannot be seen.
     fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>, SandboxError>>;
     /// Absolute path of `longshore-init` as processes of the machine see it: it packs files for the worker.
-    fn helper(&self) -> String;
+    fn init_path(&self) -> String;
     /// Opens the port on its loopback where its programs reach the services that actions call.
-    fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>>;
+    fn listen(&self) -> BoxFuture<'_, Result<LoopbackPort, SandboxError>>;
     /// Ends and removes it, and its services.
     fn destroy(&self) -> BoxFuture<'_, ()>;
 }

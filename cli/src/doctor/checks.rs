@@ -14,7 +14,7 @@ use ::config::{
 use anyhow::{Context as _, Result};
 use futures::future::join_all;
 use reqwest::Method;
-use worker::sandbox::docker::examine;
+use worker::sandbox::docker::engine_info;
 
 use super::{Finding, Health};
 use crate::client::{api::Api, relay};
@@ -93,7 +93,7 @@ fn configuration(file: &Path, needs: &mut Needs) -> Result<(&'static str, Vec<St
 pub(super) async fn engine(images: &BTreeSet<String>) -> Vec<Finding> {
     let what = "Docker engine";
     let images: Vec<String> = images.iter().cloned().collect();
-    let examined = match examine(None, &images).await {
+    let examined = match engine_info(None, &images).await {
         Ok(examined) => examined,
         Err(error) => {
             let remedy = "see above; longshore exec --sandbox host goes without an engine, and without isolation";

@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use worker::{
     config::Config,
     fetch::Sources,
-    job::{self, Access, Door, Observer},
-    log::spool::Each,
+    job::{self, ActionsApiAccess, ProgressReporter, Tunnel},
+    log::spool::RecordCallback,
     sandbox::Sandbox,
 };
 use workflow::plan::{JobOrder, JobReport};
@@ -175,7 +175,7 @@ impl Driver {
         }
     }
 
-    fn access(&self, order: &JobOrder) -> Access {
+    fn access(&self, order: &JobOrder) -> ActionsApiAccess {
         let planned = &self.work.planned;
         let who = Who {
             run: order.run.clone(),
@@ -190,28 +190,28 @@ impl Driver {
         };
         let token = self.work.origin.token(&who).into();
         let door = Arc::new(Here { origin: self.work.origin.clone(), who: Arc::new(who) });
-        Access { token, id_token: false, door }
+        ActionsApiAccess { token, id_token: false, tunnel: door }
     }
 
     fn start(&mut self, key: String, image: String) {
         let Some(order) = run::order(&self.state, &key) else { return };
         let cancel = CancellationToken::new();
         self.running.insert(key.clone(), cancel.clone());
-        let attempt = job::Attempt {
+        let attempt = job::JobAttempt {
             secrets: self.state.secrets_of(&key, self.work.secrets.clone().into_iter().collect()).into_iter().collect(),
             masks: Vec::new(),
             image,
             limits: self.work.config.limits.clone(),
             node: self.work.config.node.clone(),
             checked_out: self.work.checked_out,
-            origin: Some(self.access(&order)),
+            actions_api: Some(self.access(&order)),
             cancel,
             kill: self.kill.clone(),
             order,
         };
         let number = attempt.order.attempt;
         let lines = self.logs.job(&key, &attempt.order.name);
-        let sink = Arc::new(Each::new(move |record| lines.take(&record)));
+        let sink = Arc::new(RecordCallback::new(move |record| lines.take(&record)));
         let observer =
             Arc::new(Told { job: key.clone(), attempt: number, say: self.say.clone(), logs: self.logs.clone() });
         let (sandbox, sources, say) = (self.sandbox.clone(), self.sources.clone(), self.say.clone());
@@ -229,7 +229,7 @@ struct Here {
     who: Arc<Who>,
 }
 
-impl Door for Here {
+impl Tunnel for Here {
     fn serve(&self, connection: DuplexStream) -> BoxFuture<'static, ()> {
         let (origin, who) = (self.origin.clone(), self.who.clone());
         // The connection ends with its job.
@@ -244,7 +244,7 @@ struct Told {
     logs: Arc<Logs>,
 }
 
-impl Observer for Told {
+impl ProgressReporter for Told {
     fn begun(&self, _: Option<String>) {
         let _ = self.say.send(Said::Begun { job: self.job.clone(), attempt: self.attempt });
     }

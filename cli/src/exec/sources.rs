@@ -12,8 +12,8 @@ use source::{
     outside::{Asked, Need},
 };
 use worker::{
-    fetch::{Brought, LocalRepository, Located, Sources, Wanted},
-    github::uses::Remote,
+    fetch::{CommitQuery, FetchedAction, LocalRepository, LocatedCommit, Sources},
+    github::uses::ActionRef,
 };
 use workflow::{
     github::{LIMITS, place::Origin},
@@ -64,7 +64,7 @@ impl ExecSources {
 }
 
 impl Sources for ExecSources {
-    fn locate<'a>(&'a self, source: &'a SourceRef, wanted: &'a Wanted) -> BoxFuture<'a, Result<Located>> {
+    fn locate<'a>(&'a self, source: &'a SourceRef, wanted: &'a CommitQuery) -> BoxFuture<'a, Result<LocatedCommit>> {
         async move {
             if wanted.repository.is_empty() {
                 return self.own.locate(source, wanted).await;
@@ -72,7 +72,7 @@ impl Sources for ExecSources {
             let need = if wanted.everything { Need::Everything } else { Need::History };
             let asked = Asked { repository: &wanted.repository, reference: &wanted.reference, need };
             let found = self.outside.find(&asked).await?;
-            Ok(Located {
+            Ok(LocatedCommit {
                 path: self.outside.folder(&found.key).await?,
                 commit: found.commit,
                 reference: found.reference,
@@ -84,13 +84,13 @@ impl Sources for ExecSources {
         .boxed()
     }
 
-    fn action<'a>(&'a self, _: &'a SourceRef, action: &'a Remote) -> BoxFuture<'a, Result<Brought>> {
+    fn action<'a>(&'a self, _: &'a SourceRef, action: &'a ActionRef) -> BoxFuture<'a, Result<FetchedAction>> {
         async move {
             let need = Need::Tree(self.lock.as_ref());
             let asked = Asked { repository: &action.repository, reference: &action.reference, need };
             let found = self.outside.find(&asked).await?;
             let archive = self.outside.archive(&found.key, &found.commit).await?;
-            Ok(Brought { commit: found.commit, notes: found.notes, archive })
+            Ok(FetchedAction { commit: found.commit, notes: found.notes, archive })
         }
         .boxed()
     }

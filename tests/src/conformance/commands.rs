@@ -8,7 +8,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use worker::{
     github::{
         commands,
-        files::{self, Kind},
+        files::{self, CommandFile},
     },
     log::mask::Masker,
 };
@@ -107,9 +107,9 @@ fn same<T: PartialEq + std::fmt::Debug>(found: &T, expected: &T) -> Outcome {
 
 fn file(case: &File) -> Outcome {
     let kind = match case.kind {
-        FileKind::Env => Kind::Env,
-        FileKind::Output => Kind::Output,
-        FileKind::State => Kind::State,
+        FileKind::Env => CommandFile::Env,
+        FileKind::Output => CommandFile::Output,
+        FileKind::State => CommandFile::State,
     };
     match (files::parse(kind, &case.content), &case.expect.error) {
         (Err(error), Some(part)) if error.to_string().contains(part.as_str()) => Outcome::Passed,
@@ -124,7 +124,7 @@ fn file(case: &File) -> Outcome {
 
 fn line(case: &Line) -> Outcome {
     let found = commands::parse(&case.line, &case.commands);
-    let expected = case.expect.as_ref().map(|expect| commands::Command {
+    let expected = case.expect.as_ref().map(|expect| commands::WorkflowCommand {
         name: expect.command.clone(),
         properties: expect.properties.clone(),
         data: expect.data.clone(),

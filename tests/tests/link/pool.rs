@@ -26,7 +26,7 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
-use worker::link::Shutdown;
+use worker::coordinator_client::Shutdown;
 use workflow::plan::{Defaults, Dialect, Env, EnvSource, Job, JobOrder, JobReport, SourceRef, Strategy, Work};
 
 use super::script::Script;
@@ -560,7 +560,7 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn start(config: worker::config::Config, script: Script) -> Self {
         let (shutdown, data) = (Shutdown::default(), config.data.clone());
-        let task = tokio::spawn(worker::link::run(config, Arc::new(script), shutdown.clone(), || ()));
+        let task = tokio::spawn(worker::coordinator_client::run(config, Arc::new(script), shutdown.clone(), || ()));
         Self { shutdown, task, data }
     }
 

@@ -6,11 +6,11 @@ use futures::{TryStreamExt as _, future::BoxFuture};
 use proto::worker::LogRecord;
 use tokio_util::sync::CancellationToken;
 use worker::{
-    fetch::{Checkout, Sources, checkout},
+    coordinator_client::Executor,
+    fetch::{CheckoutOptions, Sources, checkout},
     github::uses::Uses,
-    job::{self, Observer},
-    link::Executor,
-    log::Sink,
+    job::{self, ProgressReporter},
+    log::LogSink,
 };
 use workflow::plan::{Conclusion, JobReport, Reason};
 
@@ -34,10 +34,10 @@ pub(crate) enum Script {
 impl Executor for Script {
     fn execute(
         &self,
-        attempt: job::Attempt,
+        attempt: job::JobAttempt,
         sources: Arc<dyn Sources>,
-        sink: Arc<dyn Sink>,
-        observer: Arc<dyn Observer>,
+        sink: Arc<dyn LogSink>,
+        observer: Arc<dyn ProgressReporter>,
     ) -> BoxFuture<'static, JobReport> {
         let script = self.clone();
         Box::pin(async move {
@@ -58,7 +58,7 @@ impl Executor for Script {
                 }
                 Self::Checkout => {
                     let source = attempt.order.source.clone();
-                    let wanted = Checkout { depth: 1, ..Checkout::default() };
+                    let wanted = CheckoutOptions { depth: 1, ..CheckoutOptions::default() };
                     let text = match checkout(sources.as_ref(), &source, &wanted).await {
                         Ok(out) => names(&out.archive.try_collect::<Vec<_>>().await.unwrap().concat()),
                         Err(error) => format!("{error:#}"),

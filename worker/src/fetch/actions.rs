@@ -22,11 +22,11 @@ const PIECE: usize = 256 * 1024;
 
 /// A folder of archives.
 #[derive(Debug, Clone)]
-pub struct Actions {
+pub struct ActionStore {
     folder: PathBuf,
 }
 
-impl Actions {
+impl ActionStore {
     /// Archives in a folder, which is made when needed.
     pub fn new(folder: PathBuf) -> Self {
         Self { folder }
@@ -92,7 +92,7 @@ mod tests {
     #[tokio::test]
     async fn an_action_is_kept_whole_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Actions::new(folder.path().join("actions"));
+        let store = ActionStore::new(folder.path().join("actions"));
         let whole = futures::stream::iter([Ok("one".into()), Ok("two".into())]).boxed();
         store.keep("a", whole).await.unwrap();
         let pieces: Vec<_> = store.open("a").await.unwrap().collect().await;

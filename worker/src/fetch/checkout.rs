@@ -4,13 +4,13 @@ use anyhow::Context as _;
 use workflow::plan::SourceRef;
 
 use super::{
-    Archive, Located, Sources, Wanted, submodules,
+    Archive, CommitQuery, LocatedCommit, Sources, submodules,
     work_tree::{WorkTree, stream},
 };
 
 /// What `actions/checkout` asks for.
 #[derive(Debug, Clone, Default)]
-pub struct Checkout {
+pub struct CheckoutOptions {
     /// As written; empty: the job's own.
     pub repository: String,
     /// Ref or commit; empty: the job's own commit, or the other repository's default branch.
@@ -20,16 +20,16 @@ pub struct Checkout {
     /// Every tag, whatever the depth.
     pub tags: bool,
     /// Which submodules come along.
-    pub submodules: Submodules,
+    pub submodules: SubmoduleMode,
     /// Only a part of the files.
-    pub sparse: Option<Sparse>,
+    pub sparse: Option<SparseCheckout>,
     /// URL of the remote `origin` in the new repository; empty: none.
     pub remote: String,
 }
 
 /// Which submodules come along.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Submodules {
+pub enum SubmoduleMode {
     /// None of them.
     #[default]
     None,
@@ -41,7 +41,7 @@ pub enum Submodules {
 
 /// Which files come along (`git sparse-checkout`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sparse {
+pub struct SparseCheckout {
     /// Folders, or patterns without `cone`; one a line.
     pub patterns: String,
     /// The patterns are folders.
@@ -49,7 +49,7 @@ pub struct Sparse {
 }
 
 /// A work tree as an archive.
-pub struct CheckedOut {
+pub struct CheckoutArchive {
     /// Full id.
     pub commit: String,
     /// Full name of the ref; empty: a commit was asked for.
@@ -62,8 +62,12 @@ pub struct CheckedOut {
 
 /// Checks out a commit. The new `.git` has no hooks and no credentials; branches stand below `refs/remotes/origin`, as
 /// `actions/checkout` leaves them.
-pub async fn checkout(sources: &dyn Sources, source: &SourceRef, wanted: &Checkout) -> anyhow::Result<CheckedOut> {
-    let asked = Wanted {
+pub async fn checkout(
+    sources: &dyn Sources,
+    source: &SourceRef,
+    wanted: &CheckoutOptions,
+) -> anyhow::Result<CheckoutArchive> {
+    let asked = CommitQuery {
         repository: wanted.repository.clone(),
         reference: wanted.reference.clone(),
         everything: wanted.depth == 0 || wanted.tags,
@@ -84,14 +88,14 @@ pub async fn checkout(sources: &dyn Sources, source: &SourceRef, wanted: &Checko
         None => tree.git(&["checkout", "--quiet", "--force", "--detach", &located.commit]).await?,
     };
     let mut notes = located.notes.clone();
-    if wanted.submodules != Submodules::None {
+    if wanted.submodules != SubmoduleMode::None {
         submodules::add(sources, source, &tree, &located, wanted, &mut notes).await?;
     }
-    Ok(CheckedOut { commit: located.commit, reference: located.reference, notes, archive: stream(folder) })
+    Ok(CheckoutArchive { commit: located.commit, reference: located.reference, notes, archive: stream(folder) })
 }
 
 /// Brings the objects into the new repository. Gives the name that the commit has there.
-async fn fetch(tree: &WorkTree, located: &Located, wanted: &Checkout) -> anyhow::Result<String> {
+async fn fetch(tree: &WorkTree, located: &LocatedCommit, wanted: &CheckoutOptions) -> anyhow::Result<String> {
     let local = |name: &str| match name.strip_prefix("refs/heads/") {
         Some(branch) => Some(format!("refs/remotes/origin/{branch}")),
         None if name.starts_with("refs/tags/") => Some(name.to_owned()),
@@ -137,7 +141,7 @@ mod tests {
         let local = LocalRepository::new(repository);
         let source = SourceRef { commit: commit.into(), reference: reference.into(), ..SourceRef::default() };
         let other = if commit.is_empty() { reference } else { "" };
-        let wanted = Checkout { depth, reference: other.into(), ..Checkout::default() };
+        let wanted = CheckoutOptions { depth, reference: other.into(), ..CheckoutOptions::default() };
         let mut pieces = checkout(&local, &source, &wanted).await?.archive;
         let mut data = Vec::new();
         while let Some(piece) = pieces.next().await {

@@ -17,10 +17,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::{io::AsyncWriteExt as _, process::Command, sync::Mutex};
 use workflow::plan::SourceRef;
 
-use super::{Actions, Brought, Located, Sources, Wanted, work_tree::WorkTree};
+use super::{ActionStore, CommitQuery, FetchedAction, LocatedCommit, Sources, work_tree::WorkTree};
 use crate::{
-    github::uses::Remote,
-    link::{Bulk, Client, refusal},
+    coordinator_client::{BulkClientWatch, BulkServiceClient, refusal},
+    github::uses::ActionRef,
 };
 
 /// Commits that are named to the coordinator as already here.
@@ -31,25 +31,30 @@ const KEPT: &str = "refs/longshore";
 /// The mirrors of a worker.
 pub struct Mirrors {
     folder: PathBuf,
-    actions: Actions,
+    actions: ActionStore,
     /// One fetch at a time for each repository.
     busy: State<HashMap<String, Arc<Mutex<()>>>>,
 }
 
 impl Mirrors {
     /// Mirrors in a folder, which is made when needed, beside a store of actions.
-    pub fn new(folder: PathBuf, actions: Actions) -> Self {
+    pub fn new(folder: PathBuf, actions: ActionStore) -> Self {
         Self { folder, actions, busy: State::default() }
     }
 
     /// Sources of one attempt, which may ask for its own repository alone.
-    pub(crate) fn for_attempt(self: Arc<Self>, bulk: Bulk, attempt: Attempt, token: String) -> Arc<dyn Sources> {
+    pub(crate) fn for_attempt(
+        self: Arc<Self>,
+        bulk: BulkClientWatch,
+        attempt: Attempt,
+        token: String,
+    ) -> Arc<dyn Sources> {
         Arc::new(AttemptSources { mirrors: self, bulk, attempt, token })
     }
 
-    fn turn(&self, repository: &str) -> Arc<Mutex<()>> {
+    fn repository_lock(&self, repository: &str) -> Arc<Mutex<()>> {
         let mut busy = self.busy.lock();
-        busy.retain(|_, turn| Arc::strong_count(turn) > 1);
+        busy.retain(|_, repository_lock| Arc::strong_count(repository_lock) > 1);
         busy.entry(repository.to_owned()).or_default().clone()
     }
 
@@ -60,7 +65,7 @@ impl Mirrors {
 
 struct AttemptSources {
     mirrors: Arc<Mirrors>,
-    bulk: Bulk,
+    bulk: BulkClientWatch,
     attempt: Attempt,
     token: String,
 }
@@ -76,14 +81,18 @@ struct Objects<'a> {
 }
 
 impl Sources for AttemptSources {
-    fn locate<'a>(&'a self, source: &'a SourceRef, wanted: &'a Wanted) -> BoxFuture<'a, anyhow::Result<Located>> {
+    fn locate<'a>(
+        &'a self,
+        source: &'a SourceRef,
+        wanted: &'a CommitQuery,
+    ) -> BoxFuture<'a, anyhow::Result<LocatedCommit>> {
         async move {
             let own = wanted.repository.is_empty();
             ensure!(!own || !source.repository.is_empty(), "this job has no repository to check out");
             if own && wanted.reference.is_empty() && !wanted.everything {
                 let (repository, commit) = (source.repository.as_str(), source.commit.as_str());
-                let path = self.bring(&Objects { repository, asked: "", commit, also: &[] }).await?;
-                return Ok(Located {
+                let path = self.fetch_commit(&Objects { repository, asked: "", commit, also: &[] }).await?;
+                return Ok(LocatedCommit {
                     path,
                     commit: source.commit.clone(),
                     reference: source.reference.clone(),
@@ -99,8 +108,8 @@ impl Sources for AttemptSources {
             let also: Vec<String> = found.refs.values().cloned().collect();
             let objects =
                 Objects { repository: &found.repository, asked: &found.repository, commit: &found.commit, also: &also };
-            let path = self.bring(&objects).await?;
-            Ok(Located {
+            let path = self.fetch_commit(&objects).await?;
+            Ok(LocatedCommit {
                 path,
                 reference: if as_job { source.reference.clone() } else { found.reference },
                 commit: found.commit,
@@ -112,13 +121,17 @@ impl Sources for AttemptSources {
         .boxed()
     }
 
-    fn action<'a>(&'a self, source: &'a SourceRef, action: &'a Remote) -> BoxFuture<'a, anyhow::Result<Brought>> {
+    fn action<'a>(
+        &'a self,
+        source: &'a SourceRef,
+        action: &'a ActionRef,
+    ) -> BoxFuture<'a, anyhow::Result<FetchedAction>> {
         async move {
             let found = self.resolve(source, &action.repository, &action.reference, Need::Tree).await?;
             check_id(&found.commit)?;
             let store = &self.mirrors.actions;
-            let turn = self.mirrors.turn(&found.commit);
-            let _turn = turn.lock().await;
+            let repository_lock = self.mirrors.repository_lock(&found.commit);
+            let _locked = repository_lock.lock().await;
             let archive = match store.open(&found.commit).await {
                 Some(archive) => archive,
                 None => {
@@ -135,14 +148,14 @@ impl Sources for AttemptSources {
                     store.open(&found.commit).await.context("the store of actions lost what it was given")?
                 }
             };
-            Ok(Brought { commit: found.commit, notes: found.notes, archive })
+            Ok(FetchedAction { commit: found.commit, notes: found.notes, archive })
         }
         .boxed()
     }
 }
 
 impl AttemptSources {
-    async fn client(&self) -> anyhow::Result<Client> {
+    async fn client(&self) -> anyhow::Result<BulkServiceClient> {
         let mut bulk = self.bulk.clone();
         let client = bulk.wait_for(Option::is_some).await.context("the worker is ending")?.clone();
         client.context("no session with a coordinator")
@@ -167,15 +180,15 @@ impl AttemptSources {
     }
 
     /// The mirror, with the objects in it.
-    async fn bring(&self, objects: &Objects<'_>) -> anyhow::Result<PathBuf> {
+    async fn fetch_commit(&self, objects: &Objects<'_>) -> anyhow::Result<PathBuf> {
         let wanted: Vec<&str> =
             std::iter::once(objects.commit).chain(objects.also.iter().map(String::as_str)).collect();
         for id in &wanted {
             check_id(id)?;
         }
         let mirror = self.mirrors.path(objects.repository);
-        let turn = self.mirrors.turn(objects.repository);
-        let _turn = turn.lock().await;
+        let repository_lock = self.mirrors.repository_lock(objects.repository);
+        let _locked = repository_lock.lock().await;
         if !mirror.join("HEAD").exists() {
             let format = if objects.commit.len() == 64 { "sha256" } else { "sha1" };
             std::fs::create_dir_all(&mirror).context("folder of mirrors")?;

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 use futures::{FutureExt as _, future::BoxFuture};
 use workflow::plan::SourceRef;
 
-use super::{Checkout, Located, Sources, Submodules, Wanted, work_tree::WorkTree};
+use super::{CheckoutOptions, CommitQuery, LocatedCommit, Sources, SubmoduleMode, work_tree::WorkTree};
 
 /// Submodules in submodules.
 const DEPTH: usize = 10;
@@ -30,8 +30,8 @@ pub(super) async fn add(
     sources: &dyn Sources,
     source: &SourceRef,
     tree: &WorkTree,
-    located: &Located,
-    wanted: &Checkout,
+    located: &LocatedCommit,
+    wanted: &CheckoutOptions,
     notes: &mut Vec<String>,
 ) -> anyhow::Result<()> {
     let mut adding = Adding { sources, source, wanted, notes, count: 0 };
@@ -41,7 +41,7 @@ pub(super) async fn add(
 struct Adding<'a> {
     sources: &'a dyn Sources,
     source: &'a SourceRef,
-    wanted: &'a Checkout,
+    wanted: &'a CheckoutOptions,
     notes: &'a mut Vec<String>,
     count: usize,
 }
@@ -50,7 +50,7 @@ impl Adding<'_> {
     fn below<'b>(
         &'b mut self,
         tree: &'b WorkTree,
-        located: &'b Located,
+        located: &'b LocatedCommit,
         depth: usize,
     ) -> BoxFuture<'b, anyhow::Result<()>> {
         async move {
@@ -71,7 +71,7 @@ impl Adding<'_> {
                 let (inner, found) = self.one(tree, &path, &url, &commit).await?;
                 tree.git(&["config", &format!("submodule.{name}.url"), &url]).await?;
                 tree.git(&["config", &format!("submodule.{name}.active"), "true"]).await?;
-                if self.wanted.submodules == Submodules::Recursive {
+                if self.wanted.submodules == SubmoduleMode::Recursive {
                     self.below(&inner, &found, depth + 1).await?;
                 }
             }
@@ -86,8 +86,8 @@ impl Adding<'_> {
         path: &str,
         url: &str,
         commit: &str,
-    ) -> anyhow::Result<(WorkTree, Located)> {
-        let asked = Wanted { repository: url.to_owned(), reference: commit.to_owned(), everything: false };
+    ) -> anyhow::Result<(WorkTree, LocatedCommit)> {
+        let asked = CommitQuery { repository: url.to_owned(), reference: commit.to_owned(), everything: false };
         let located = self.sources.locate(self.source, &asked).await.with_context(|| format!("submodule {path}"))?;
         ensure!(located.commit == commit, "submodule {path}: {url} gave another commit");
         let folder = make_folder(tree.folder(), path)?;

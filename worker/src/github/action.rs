@@ -11,24 +11,24 @@ use workflow::{
 #[derive(Debug)]
 pub struct Action {
     /// Declared inputs and their defaults.
-    pub inputs: IndexMap<String, Input>,
+    pub inputs: IndexMap<String, ActionInput>,
     /// Declared outputs; only composite actions give them a value here.
     pub outputs: IndexMap<String, String>,
     /// What it runs.
-    pub runs: Runs,
+    pub runs: ActionRuns,
 }
 
 impl Action {
     /// One that is an image and says nothing else: `docker://…` or a Dockerfile.
     pub fn image(image: &str) -> Self {
-        let runs = Runs::Docker(Docker { image: image.to_owned(), ..Docker::default() });
+        let runs = ActionRuns::Docker(DockerAction { image: image.to_owned(), ..DockerAction::default() });
         Self { inputs: IndexMap::new(), outputs: IndexMap::new(), runs }
     }
 }
 
 /// A declared input.
 #[derive(Debug, Default)]
-pub struct Input {
+pub struct ActionInput {
     /// `default:`, which may hold expressions.
     pub default: Option<String>,
     /// `deprecationMessage:`.
@@ -37,18 +37,18 @@ pub struct Input {
 
 /// `runs:`.
 #[derive(Debug)]
-pub enum Runs {
+pub enum ActionRuns {
     /// `using: composite`.
     Composite(Vec<Step>),
     /// `using: node…`.
-    Node(Node),
+    Node(NodeAction),
     /// `using: docker`.
-    Docker(Docker),
+    Docker(DockerAction),
 }
 
-impl Runs {
+impl ActionRuns {
     /// What runs before the job's steps.
-    pub fn pre(&self) -> Option<&Hook> {
+    pub fn pre(&self) -> Option<&ActionHook> {
         match self {
             Self::Composite(_) => None,
             Self::Node(node) => node.pre.as_ref(),
@@ -57,7 +57,7 @@ impl Runs {
     }
 
     /// What runs after the job's steps.
-    pub fn post(&self) -> Option<&Hook> {
+    pub fn post(&self) -> Option<&ActionHook> {
         match self {
             Self::Composite(_) => None,
             Self::Node(node) => node.post.as_ref(),
@@ -68,7 +68,7 @@ impl Runs {
 
 /// A Docker action: an image and what is run in it.
 #[derive(Debug, Clone, Default)]
-pub struct Docker {
+pub struct DockerAction {
     /// `docker://…`, or a Dockerfile relative to the action's folder.
     pub image: String,
     /// In place of the image's.
@@ -78,27 +78,27 @@ pub struct Docker {
     /// They may hold expressions.
     pub env: IndexMap<String, String>,
     /// `pre-entrypoint:`.
-    pub pre: Option<Hook>,
+    pub pre: Option<ActionHook>,
     /// `post-entrypoint:`.
-    pub post: Option<Hook>,
+    pub post: Option<ActionHook>,
 }
 
 /// A JavaScript action's programs, relative to its folder.
 #[derive(Debug, Clone)]
-pub struct Node {
+pub struct NodeAction {
     /// `using:`, e.g. `node20`.
     pub using: String,
     /// `pre:`, which only actions of other repositories run: files of the workspace come with the steps.
-    pub pre: Option<Hook>,
+    pub pre: Option<ActionHook>,
     /// `main:`.
     pub main: String,
     /// `post:`.
-    pub post: Option<Hook>,
+    pub post: Option<ActionHook>,
 }
 
 /// A program around an action.
 #[derive(Debug, Clone)]
-pub struct Hook {
+pub struct ActionHook {
     /// The program, relative to the action's folder; of a Docker action, the entrypoint.
     pub file: String,
     /// `pre-if:` or `post-if:`.
@@ -130,7 +130,7 @@ fn read(root: &Map<String, Value>) -> Result<Action, String> {
     })
 }
 
-fn read_runs(using: &str, runs: &Map<String, Value>) -> Result<Runs, String> {
+fn read_runs(using: &str, runs: &Map<String, Value>) -> Result<ActionRuns, String> {
     let using = using.to_ascii_lowercase();
     if using == "composite" {
         let steps = runs.get("steps").and_then(Value::as_array).ok_or("`runs.steps` is missing")?;
@@ -138,20 +138,20 @@ fn read_runs(using: &str, runs: &Map<String, Value>) -> Result<Runs, String> {
             .iter()
             .enumerate()
             .map(|(index, step)| read_step(step).map_err(|error| format!("step {}: {error}", index + 1)));
-        return Ok(Runs::Composite(steps.collect::<Result<_, _>>()?));
+        return Ok(ActionRuns::Composite(steps.collect::<Result<_, _>>()?));
     }
     let text = |key: &str| runs.get(key).filter(|value| !value.is_null()).map(scalar);
     let hook = |file: &str, condition: &str| {
         let condition = text(condition).unwrap_or_else(|| "always()".to_owned());
-        text(file).map(|file| Hook { file, condition })
+        text(file).map(|file| ActionHook { file, condition })
     };
     if using.strip_prefix("node").is_some_and(|version| version.parse::<u32>().is_ok()) {
         let main = text("main").ok_or("`runs.main` is missing")?;
         let (pre, post) = (hook("pre", "pre-if"), hook("post", "post-if"));
-        return Ok(Runs::Node(Node { using, pre, main, post }));
+        return Ok(ActionRuns::Node(NodeAction { using, pre, main, post }));
     }
     if using == "docker" {
-        return Ok(Runs::Docker(Docker {
+        return Ok(ActionRuns::Docker(DockerAction {
             image: text("image").ok_or("`runs.image` is missing: a Dockerfile or docker://IMAGE")?,
             entrypoint: text("entrypoint"),
             args: runs.get("args").and_then(Value::as_array).into_iter().flatten().map(scalar).collect(),
@@ -163,8 +163,8 @@ fn read_runs(using: &str, runs: &Map<String, Value>) -> Result<Runs, String> {
     Err(format!("`runs.using: {using}` is not known: use composite, docker or node20"))
 }
 
-fn read_input(input: &Value) -> Input {
-    Input {
+fn read_input(input: &Value) -> ActionInput {
+    ActionInput {
         default: input.get("default").filter(|default| !default.is_null()).map(scalar),
         deprecation: input.get("deprecationMessage").map(scalar),
     }
@@ -233,7 +233,7 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(action.inputs["a"].default.as_deref(), Some("5"));
-        assert!(matches!(action.runs, Runs::Composite(steps) if steps[0].condition.as_deref() == Some("true")));
+        assert!(matches!(action.runs, ActionRuns::Composite(steps) if steps[0].condition.as_deref() == Some("true")));
         for (runs, part) in [
             (serde_json::json!({"using": "docker"}), "image"),
             (serde_json::json!({"using": "ruby"}), "not known"),

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 
 /// A command as a step printed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Command {
+pub struct WorkflowCommand {
     /// Its name, as written.
     pub name: String,
     /// Its properties, unescaped.
@@ -36,7 +36,7 @@ pub const KNOWN: &[&str] = &[
 ];
 
 /// Reads a line of output. `None`: it is no command.
-pub fn parse<N: AsRef<str>>(line: &str, known: &[N]) -> Option<Command> {
+pub fn parse<N: AsRef<str>>(line: &str, known: &[N]) -> Option<WorkflowCommand> {
     let command = colons(line).or_else(|| brackets(line))?;
     known.iter().any(|name| name.as_ref().eq_ignore_ascii_case(&command.name)).then_some(command)
 }
@@ -48,7 +48,7 @@ pub fn may_become(start: &[u8]) -> bool {
     begins(b"::") || begins(b"##[")
 }
 
-fn colons(line: &str) -> Option<Command> {
+fn colons(line: &str) -> Option<WorkflowCommand> {
     let (head, data) = line.trim_start().strip_prefix("::")?.split_once("::")?;
     build(
         head,
@@ -58,7 +58,7 @@ fn colons(line: &str) -> Option<Command> {
     )
 }
 
-fn brackets(line: &str) -> Option<Command> {
+fn brackets(line: &str) -> Option<WorkflowCommand> {
     const ESCAPES: &[(&str, &str)] = &[("%3B", ";"), ("%0D", "\r"), ("%0A", "\n"), ("%5D", "]")];
     let (_, rest) = line.split_once("##[")?;
     let (head, data) = rest.split_once(']')?;
@@ -70,7 +70,7 @@ fn build(
     separator: char,
     property: impl Fn(&str) -> String,
     data: impl FnOnce() -> String,
-) -> Option<Command> {
+) -> Option<WorkflowCommand> {
     let (name, rest) = head.split_once(' ').unwrap_or((head, ""));
     if name.is_empty() {
         return None;
@@ -82,7 +82,7 @@ fn build(
         .map(|(key, value)| (key.trim().to_owned(), property(value)))
         .filter(|(key, value)| !key.is_empty() && !value.is_empty())
         .collect();
-    Some(Command { name: name.to_owned(), properties, data: data() })
+    Some(WorkflowCommand { name: name.to_owned(), properties, data: data() })
 }
 
 /// The percent sign comes last, so that what it gives is not read again.
@@ -93,50 +93,50 @@ fn unescape(text: &str, escapes: &[(&str, &str)]) -> String {
 
 /// Which lines of a step are read as commands; `stop-commands` holds them off until its token comes.
 #[derive(Debug, Default)]
-pub struct Gate {
+pub struct CommandGate {
     token: Option<String>,
 }
 
 /// What a line is.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Line {
+pub enum OutputLine {
     /// Plain output.
     Output,
     /// A command to carry out.
-    Command(Command),
+    Command(WorkflowCommand),
     /// `stop-commands` or its token: shown, and done.
     Switched,
     /// A token that would let output switch commands on again by chance; the step fails.
     BadToken,
 }
 
-impl Gate {
+impl CommandGate {
     /// What ends the pause, while there is one.
     pub fn token(&self) -> Option<&str> {
         self.token.as_deref()
     }
 
     /// Reads the next line of a step.
-    pub fn read(&mut self, line: &str) -> Line {
+    pub fn read(&mut self, line: &str) -> OutputLine {
         if let Some(token) = &self.token {
             if parse(line, std::slice::from_ref(token)).is_some() {
                 self.token = None;
-                return Line::Switched;
+                return OutputLine::Switched;
             }
-            return Line::Output;
+            return OutputLine::Output;
         }
         match parse(line, KNOWN) {
             Some(command) if command.name.eq_ignore_ascii_case("stop-commands") => {
                 let token = command.data.trim();
                 let reserved = KNOWN.iter().any(|name| name.eq_ignore_ascii_case(token));
                 if token.is_empty() || reserved || token.eq_ignore_ascii_case("pause-logging") {
-                    return Line::BadToken;
+                    return OutputLine::BadToken;
                 }
                 self.token = Some(token.to_owned());
-                Line::Switched
+                OutputLine::Switched
             }
-            Some(command) => Line::Command(command),
-            None => Line::Output,
+            Some(command) => OutputLine::Command(command),
+            None => OutputLine::Output,
         }
     }
 }
@@ -166,13 +166,13 @@ mod tests {
 
     #[test]
     fn commands_stop_until_their_token() {
-        let mut gate = Gate::default();
-        assert_eq!(gate.read("::stop-commands::warning"), Line::BadToken);
-        assert_eq!(gate.read("::stop-commands::"), Line::BadToken);
-        assert_eq!(gate.read("::stop-commands::x7f"), Line::Switched);
-        assert_eq!(gate.read("::warning::held off"), Line::Output);
-        assert_eq!(gate.read("::x7f::"), Line::Switched);
-        assert!(matches!(gate.read("::warning::again"), Line::Command(_)));
+        let mut gate = CommandGate::default();
+        assert_eq!(gate.read("::stop-commands::warning"), OutputLine::BadToken);
+        assert_eq!(gate.read("::stop-commands::"), OutputLine::BadToken);
+        assert_eq!(gate.read("::stop-commands::x7f"), OutputLine::Switched);
+        assert_eq!(gate.read("::warning::held off"), OutputLine::Output);
+        assert_eq!(gate.read("::x7f::"), OutputLine::Switched);
+        assert!(matches!(gate.read("::warning::again"), OutputLine::Command(_)));
     }
 
     #[test]

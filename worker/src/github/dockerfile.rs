@@ -9,27 +9,27 @@ pub struct Dockerfile {
     /// `ARG`s before the first stage.
     pub args: Vec<(String, Option<String>)>,
     /// In order; the last one is the image.
-    pub stages: Vec<Stage>,
+    pub stages: Vec<BuildStage>,
 }
 
 /// One `FROM` and what follows it.
 #[derive(Debug)]
-pub struct Stage {
+pub struct BuildStage {
     /// `AS name`, lower-case.
     pub name: Option<String>,
     /// As written.
     pub base: String,
     /// Each as written, and what it means.
-    pub steps: Vec<(String, Step)>,
+    pub steps: Vec<(String, Instruction)>,
 }
 
 /// An instruction. Texts are as written: see [`expand`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum Instruction {
     /// `RUN`.
-    Run(Words),
+    Run(CommandForm),
     /// `COPY`, and `ADD` of files.
-    Copy(Copy),
+    Copy(CopyInstruction),
     /// `ENV`: values with their quotes.
     Env(Vec<(String, String)>),
     /// `ARG` with its default.
@@ -39,16 +39,16 @@ pub enum Step {
     /// `USER`.
     User(String),
     /// `ENTRYPOINT`.
-    Entrypoint(Words),
+    Entrypoint(CommandForm),
     /// `CMD`.
-    Command(Words),
+    Command(CommandForm),
     /// `SHELL`.
     Shell(Vec<String>),
 }
 
 /// Something to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Words {
+pub enum CommandForm {
     /// For the shell.
     Shell(String),
     /// Program and arguments.
@@ -57,7 +57,7 @@ pub enum Words {
 
 /// Files to copy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Copy {
+pub struct CopyInstruction {
     /// `--from`.
     pub from: Option<String>,
     /// `--chown`.
@@ -117,13 +117,13 @@ fn read(file: &mut Dockerfile, text: &str) -> Result<(), String> {
     let step = step(&name, rest)?;
     match (file.stages.last_mut(), step) {
         (Some(stage), step) => stage.steps.push((text.to_owned(), step)),
-        (None, Step::Arg(name, value)) => file.args.push((name, value)),
+        (None, Instruction::Arg(name, value)) => file.args.push((name, value)),
         (None, _) => return Err(format!("{name} stands before the first FROM")),
     }
     Ok(())
 }
 
-fn stage(rest: &str) -> Result<Stage, String> {
+fn stage(rest: &str) -> Result<BuildStage, String> {
     let (flags, rest) = flags(rest);
     if let Some((name, _)) = flags.first() {
         return Err(format!("FROM {name} is not supported: images have this worker's platform"));
@@ -134,10 +134,10 @@ fn stage(rest: &str) -> Result<Stage, String> {
         [base, word, name] if word.eq_ignore_ascii_case("as") => (base, Some(name.to_ascii_lowercase())),
         _ => return Err("write FROM IMAGE or FROM IMAGE AS NAME".into()),
     };
-    Ok(Stage { name, base: base.to_owned(), steps: Vec::new() })
+    Ok(BuildStage { name, base: base.to_owned(), steps: Vec::new() })
 }
 
-fn step(name: &str, rest: &str) -> Result<Step, String> {
+fn step(name: &str, rest: &str) -> Result<Instruction, String> {
     if rest.is_empty() {
         return Err(format!("{name} says nothing"));
     }
@@ -150,30 +150,30 @@ fn step(name: &str, rest: &str) -> Result<Step, String> {
                     return Err(format!("RUN {flag}={value} is not supported: COPY what it needs"));
                 }
             }
-            Step::Run(here(name, rest).map(words)?)
+            Instruction::Run(here(name, rest).map(words)?)
         }
-        "COPY" | "ADD" => Step::Copy(copy(name, rest)?),
-        "ENV" => Step::Env(pairs(rest)?),
+        "COPY" | "ADD" => Instruction::Copy(copy(name, rest)?),
+        "ENV" => Instruction::Env(pairs(rest)?),
         "ARG" => match rest.split_once('=') {
-            Some((name, value)) => Step::Arg(name.to_owned(), Some(value.to_owned())),
-            None => Step::Arg(rest.to_owned(), None),
+            Some((name, value)) => Instruction::Arg(name.to_owned(), Some(value.to_owned())),
+            None => Instruction::Arg(rest.to_owned(), None),
         },
-        "WORKDIR" => Step::Directory(rest.to_owned()),
-        "USER" => Step::User(rest.to_owned()),
-        "ENTRYPOINT" => Step::Entrypoint(words(rest)),
-        "CMD" => Step::Command(words(rest)),
+        "WORKDIR" => Instruction::Directory(rest.to_owned()),
+        "USER" => Instruction::User(rest.to_owned()),
+        "ENTRYPOINT" => Instruction::Entrypoint(words(rest)),
+        "CMD" => Instruction::Command(words(rest)),
         "SHELL" => match words(rest) {
-            Words::Exec(words) if !words.is_empty() => Step::Shell(words),
+            CommandForm::Exec(words) if !words.is_empty() => Instruction::Shell(words),
             _ => return Err("SHELL needs a list: [\"program\", \"argument\"]".into()),
         },
         other => return Err(format!("{other} is no instruction")),
     })
 }
 
-fn words(rest: &str) -> Words {
+fn words(rest: &str) -> CommandForm {
     match serde_json::from_str::<Vec<String>>(rest) {
-        Ok(words) => Words::Exec(words),
-        Err(_) => Words::Shell(rest.to_owned()),
+        Ok(words) => CommandForm::Exec(words),
+        Err(_) => CommandForm::Shell(rest.to_owned()),
     }
 }
 
@@ -187,9 +187,9 @@ fn here<'t>(name: &str, rest: &'t str) -> Result<&'t str, String> {
     Ok(rest)
 }
 
-fn copy(name: &str, rest: &str) -> Result<Copy, String> {
+fn copy(name: &str, rest: &str) -> Result<CopyInstruction, String> {
     let (flags, rest) = flags(here(name, rest)?);
-    let mut copy = Copy::default();
+    let mut copy = CopyInstruction::default();
     for (flag, value) in flags {
         match flag {
             "--from" if name == "COPY" => copy.from = Some(value.to_owned()),
@@ -201,8 +201,8 @@ fn copy(name: &str, rest: &str) -> Result<Copy, String> {
         }
     }
     let mut paths = match words(rest) {
-        Words::Exec(words) => words,
-        Words::Shell(text) => split(&text),
+        CommandForm::Exec(words) => words,
+        CommandForm::Shell(text) => split(&text),
     };
     copy.target = paths.pop().unwrap_or_default();
     if paths.is_empty() {
@@ -329,21 +329,21 @@ mod tests {
         assert_eq!(file.args, [("V".to_owned(), Some("3".to_owned()))]);
         let names: Vec<_> = file.stages.iter().map(|stage| (stage.name.as_deref(), stage.base.as_str())).collect();
         assert_eq!(names, [(Some("build"), "base:${V}"), (None, "scratch")]);
-        assert_eq!(file.stages[0].steps[0].1, Step::Run(Words::Shell("one   two".into())));
-        assert_eq!(file.stages[0].steps[1].1, Step::Run(Words::Exec(vec!["a".into(), "b c".into()])));
+        assert_eq!(file.stages[0].steps[0].1, Instruction::Run(CommandForm::Shell("one   two".into())));
+        assert_eq!(file.stages[0].steps[1].1, Instruction::Run(CommandForm::Exec(vec!["a".into(), "b c".into()])));
         let last: Vec<_> = file.stages[1].steps.iter().map(|(_, step)| step.clone()).collect();
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        assert_eq!(last[0], Step::Env(vec![pair("A", "1"), pair("B", "\"two words\"")]));
-        assert_eq!(last[1], Step::Env(vec![pair("OLD", "way of it")]));
-        let copy = Copy {
+        assert_eq!(last[0], Instruction::Env(vec![pair("A", "1"), pair("B", "\"two words\"")]));
+        assert_eq!(last[1], Instruction::Env(vec![pair("OLD", "way of it")]));
+        let copy = CopyInstruction {
             from: Some("build".into()),
             owner: Some("1:2".into()),
             mode: None,
             sources: vec!["/x".into(), "y/".into()],
             target: "/z/".into(),
         };
-        assert_eq!(last[2], Step::Copy(copy));
-        assert_eq!(last[4], Step::Entrypoint(Words::Exec(vec!["/z/x".into()])));
+        assert_eq!(last[2], Instruction::Copy(copy));
+        assert_eq!(last[4], Instruction::Entrypoint(CommandForm::Exec(vec!["/z/x".into()])));
     }
 
     #[test]

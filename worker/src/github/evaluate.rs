@@ -13,7 +13,7 @@ use crate::sandbox::Machine;
 
 /// How a job (or a composite action) stands, as the status functions see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
+pub enum JobStatus {
     /// Nothing failed yet.
     Success,
     /// A step failed.
@@ -22,7 +22,7 @@ pub enum Status {
     Cancelled,
 }
 
-impl Status {
+impl JobStatus {
     /// The word of `job.status`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -38,7 +38,7 @@ pub struct Evaluator<'a> {
     /// Contexts by name.
     pub contexts: Object,
     /// What the status functions say.
-    pub status: Status,
+    pub status: JobStatus,
     /// Where `hashFiles` looks.
     pub machine: &'a dyn Machine,
 }
@@ -147,7 +147,7 @@ fn shown(text: &str, error: &Error) -> String {
 type Hashes = HashMap<Vec<String>, Option<Result<String, String>>>;
 
 struct Host {
-    status: Status,
+    status: JobStatus,
     /// By patterns; `None`: asked for, not known yet.
     hashes: Mutex<Hashes>,
 }
@@ -167,9 +167,9 @@ impl Functions for Host {
         // `success` and `failure` take job ids in the coordinator's conditions; in steps arguments mean nothing.
         Some(Ok(Value::Bool(match name.to_ascii_lowercase().as_str() {
             "always" => true,
-            "success" => self.status == Status::Success,
-            "failure" => self.status == Status::Failure,
-            "cancelled" => self.status == Status::Cancelled,
+            "success" => self.status == JobStatus::Success,
+            "failure" => self.status == JobStatus::Failure,
+            "cancelled" => self.status == JobStatus::Cancelled,
             "hashfiles" => {
                 let patterns: Vec<_> = args.iter().map(|value| value.as_text().into_owned()).collect();
                 if patterns.is_empty() {

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 
 /// Which file a text comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum CommandFile {
     /// `GITHUB_ENV`.
     Env,
     /// `GITHUB_OUTPUT`.
@@ -15,7 +15,7 @@ pub enum Kind {
     State,
 }
 
-impl Kind {
+impl CommandFile {
     fn as_str(self) -> &'static str {
         match self {
             Self::Env => "env",
@@ -27,7 +27,7 @@ impl Kind {
 
 /// What a file says.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Values {
+pub struct FileValues {
     /// Names and values; the last value of a name wins.
     pub set: IndexMap<String, String>,
     /// Names that are not taken; each deserves an error annotation, the step goes on.
@@ -36,7 +36,7 @@ pub struct Values {
 
 /// A file that cannot be read by the rules: the step fails.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum FileError {
+pub enum CommandFileError {
     /// Neither `name=value` nor `name<<delimiter`.
     #[error(
         "Unable to process file command '{kind}' successfully. Invalid format '{line}': write NAME=value or NAME<<DELIMITER"
@@ -63,14 +63,14 @@ pub enum FileError {
 pub const REFUSED: &[&str] = &["NODE_OPTIONS"];
 
 /// Reads the content of a file after its step.
-pub fn parse(kind: Kind, content: &str) -> Result<Values, FileError> {
-    let mut values = Values::default();
+pub fn parse(kind: CommandFile, content: &str) -> Result<FileValues, CommandFileError> {
+    let mut values = FileValues::default();
     let mut rest = content.strip_prefix('\u{feff}').unwrap_or(content);
     while let Some(line) = next_line(&mut rest) {
         if line.text.is_empty() {
             continue;
         }
-        let malformed = || FileError::Format { kind: kind.as_str(), line: line.text.to_owned() };
+        let malformed = || CommandFileError::Format { kind: kind.as_str(), line: line.text.to_owned() };
         let equals = line.text.find('=').unwrap_or(usize::MAX);
         let heredoc = line.text.find("<<").unwrap_or(usize::MAX);
         let (name, value) = if equals < heredoc {
@@ -85,7 +85,7 @@ pub fn parse(kind: Kind, content: &str) -> Result<Values, FileError> {
         if name.is_empty() {
             return Err(malformed());
         }
-        if kind == Kind::Env && REFUSED.iter().any(|refused| refused.eq_ignore_ascii_case(name)) {
+        if kind == CommandFile::Env && REFUSED.iter().any(|refused| refused.eq_ignore_ascii_case(name)) {
             values.refused.push(name.to_owned());
         } else {
             values.set.shift_remove(name);
@@ -121,7 +121,7 @@ fn next_line<'a>(rest: &mut &'a str) -> Option<Line<'a>> {
     Some(Line { text, end: whole.get(text.len()..).unwrap_or_default() })
 }
 
-fn until(rest: &mut &str, delimiter: &str, kind: Kind) -> Result<String, FileError> {
+fn until(rest: &mut &str, delimiter: &str, kind: CommandFile) -> Result<String, CommandFileError> {
     let mut value = String::new();
     let mut pending = "";
     while let Some(line) = next_line(rest) {
@@ -135,7 +135,7 @@ fn until(rest: &mut &str, delimiter: &str, kind: Kind) -> Result<String, FileErr
             break;
         }
     }
-    Err(FileError::Delimiter { kind: kind.as_str(), delimiter: delimiter.to_owned() })
+    Err(CommandFileError::Delimiter { kind: kind.as_str(), delimiter: delimiter.to_owned() })
 }
 
 #[cfg(test)]
@@ -153,7 +153,7 @@ mod tests {
             ("A=1\nB=2\nA=3\n", vec![("B", "2"), ("A", "3")]),
             ("\u{feff}A=1", vec![("A", "1")]),
         ] {
-            let set = parse(Kind::Output, content).unwrap().set;
+            let set = parse(CommandFile::Output, content).unwrap().set;
             let expected: IndexMap<_, _> = expected.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
             assert_eq!(set, expected, "{content:?}");
         }
@@ -162,15 +162,15 @@ mod tests {
     #[test]
     fn malformed_files_are_refused() {
         for content in ["words", "=1", "A<<", "<<X\nX\n", "A<<X\none\nX2", "A<<X\none"] {
-            assert!(parse(Kind::Env, content).is_err(), "{content:?}");
+            assert!(parse(CommandFile::Env, content).is_err(), "{content:?}");
         }
     }
 
     #[test]
     fn node_options_cannot_be_set_for_later_steps() {
-        let values = parse(Kind::Env, "Node_Options=--require ./x\nA=1\n").unwrap();
+        let values = parse(CommandFile::Env, "Node_Options=--require ./x\nA=1\n").unwrap();
         assert_eq!(values.refused, ["Node_Options"]);
         assert_eq!(values.set.len(), 1);
-        assert!(parse(Kind::Output, "NODE_OPTIONS=1\n").unwrap().refused.is_empty());
+        assert!(parse(CommandFile::Output, "NODE_OPTIONS=1\n").unwrap().refused.is_empty());
     }
 }

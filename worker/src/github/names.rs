@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use workflow::plan::{ControlAction, Entry, StepAction};
 
-use super::uses::{Remote, Uses};
+use super::uses::{ActionRef, Uses};
 
 /// A name for each step: its id, else one made of what it runs, numbered from the second on.
 pub fn names(entries: &[Entry]) -> Vec<String> {
@@ -42,7 +42,7 @@ fn base(action: &StepAction) -> String {
             Ok(Uses::Local(_)) => "self".to_owned(),
             Ok(Uses::Image(image)) => image,
             Ok(Uses::BuiltIn(name)) => name,
-            Ok(Uses::Remote(Remote { repository, .. })) => repository,
+            Ok(Uses::Remote(ActionRef { repository, .. })) => repository,
             Err(_) => "run".to_owned(),
         },
     };

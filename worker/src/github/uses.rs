@@ -25,12 +25,12 @@ pub enum Uses {
     /// Done by the worker: its name, lower-case.
     BuiltIn(String),
     /// An action of another repository.
-    Remote(Remote),
+    Remote(ActionRef),
 }
 
 /// An action of another repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Remote {
+pub struct ActionRef {
     /// As written, `owner/repo` or a Nostr address.
     pub repository: String,
     /// Folder in the repository; empty: its root.
@@ -64,11 +64,11 @@ impl Uses {
         if BUILT_IN.contains(&whole.as_str()) {
             return Ok(Self::BuiltIn(whole));
         }
-        Ok(Self::Remote(Remote { repository, path, reference: reference.to_owned() }))
+        Ok(Self::Remote(ActionRef { repository, path, reference: reference.to_owned() }))
     }
 }
 
-impl Remote {
+impl ActionRef {
     /// `owner/repo@ref`: what is resolved to a commit.
     pub fn name(&self) -> String {
         format!("{}@{}", self.repository, self.reference)
@@ -104,7 +104,7 @@ mod tests {
     fn every_form_names_its_action() {
         let remote = |repository: &str, path: &str, reference: &str| {
             let (repository, path, reference) = (repository.into(), path.into(), reference.into());
-            Uses::Remote(Remote { repository, path, reference })
+            Uses::Remote(ActionRef { repository, path, reference })
         };
         for (text, expected) in [
             ("./", Uses::Local(String::new())),

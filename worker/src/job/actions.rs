@@ -1,17 +1,17 @@
 //! `uses:` steps: which action is meant, its inputs, and composite actions.
 
+mod action_loader;
 mod artifact;
-mod bring;
-mod build;
+mod artifact_zip;
+mod build_context;
 mod cache;
 mod checkout;
 mod docker;
-mod hooks;
-mod ignore;
+mod dockerignore;
+mod image_build;
 mod node;
-mod packing;
-mod tree;
-mod zipped;
+mod pre_post;
+mod workspace_tar;
 
 use std::sync::Arc;
 
@@ -22,18 +22,18 @@ use workflow::{
 };
 
 pub(super) use self::{
-    bring::{Actions, Pre},
-    hooks::Post,
+    action_loader::{LoadedActions, PreStep},
+    pre_post::PostStep,
 };
 use super::{
-    contexts::Place,
-    steps::{Runner, StepEnd, StepScope, absolute, remember},
+    contexts::StepFrame,
+    steps::{StepResult, StepRunner, StepScope, absolute, remember},
 };
 use crate::{
     github::{
-        action::{self, Action, Runs},
-        evaluate::Status,
-        uses::{Remote, Uses},
+        action::{self, Action, ActionRuns},
+        evaluate::JobStatus,
+        uses::{ActionRef, Uses},
     },
     sandbox::Machine,
 };
@@ -45,19 +45,24 @@ const ACTION_FILE: u64 = 1 << 20;
 
 /// An action that lies in the machine.
 #[derive(Clone)]
-pub(super) struct Loaded {
+pub(super) struct LoadedAction {
     /// As written in `uses:`.
     uses: String,
     /// Its folder, as steps see it; empty: it is an image and nothing else.
     folder: String,
     action: Arc<Action>,
     /// Where it comes from; `None`: the workspace.
-    remote: Option<Remote>,
+    remote: Option<ActionRef>,
 }
 
-impl Loaded {
+impl LoadedAction {
     /// Reads the action in a folder of the machine.
-    async fn read(machine: &dyn Machine, uses: &str, folder: String, remote: Option<Remote>) -> Result<Self, String> {
+    async fn read(
+        machine: &dyn Machine,
+        uses: &str,
+        folder: String,
+        remote: Option<ActionRef>,
+    ) -> Result<Self, String> {
         let paths = ["action.yml", "action.yaml", "Dockerfile", "dockerfile"].map(|name| format!("{folder}/{name}"));
         let files = machine.read(&paths, ACTION_FILE).await.map_err(|error| format!("{uses}: {error}"))?;
         let Some((path, content)) = files.into_iter().next() else {
@@ -74,30 +79,36 @@ impl Loaded {
     }
 
     /// Where the action's own steps and programs are evaluated.
-    fn place(&self, env: IndexMap<String, String>, inputs: Option<Object>) -> Place {
-        Place { steps: Object::new(), inputs, env, action_path: Some(self.folder.clone()), remote: self.remote.clone() }
+    fn place(&self, env: IndexMap<String, String>, inputs: Option<Object>) -> StepFrame {
+        StepFrame {
+            steps: Object::new(),
+            inputs,
+            env,
+            action_path: Some(self.folder.clone()),
+            remote: self.remote.clone(),
+        }
     }
 }
 
-impl Runner<'_> {
+impl StepRunner<'_> {
     pub(super) async fn uses(
         &mut self,
         step: &Step,
         uses: &str,
         with: &Env,
         scope: &StepScope<'_>,
-    ) -> Result<StepEnd, String> {
+    ) -> Result<StepResult, String> {
         let given = self.given(with, scope).await?;
         let mut shown = format!("Run {uses}");
         for (name, value) in &given {
             shown.push_str(&format!("\n| {name}: {}", value.replace('\n', "\n|   ")));
         }
-        self.job.console.notice(scope.index, &shown).await;
+        self.job.log.notice(scope.index, &shown).await;
         match Uses::parse(uses)? {
             Uses::BuiltIn(name) => self.built_in(&name, step, &given, scope).await,
             Uses::Local(folder) => {
                 let folder = absolute(&self.machine.workspace(), &folder).trim_end_matches('/').to_owned();
-                let loaded = Loaded::read(self.machine, uses, folder, None).await?;
+                let loaded = LoadedAction::read(self.machine, uses, folder, None).await?;
                 self.act(step, loaded, &given, scope).await
             }
             Uses::Remote(remote) => {
@@ -106,7 +117,7 @@ impl Runner<'_> {
             }
             Uses::Image(_) => {
                 let action = Arc::new(Action::image(uses));
-                let loaded = Loaded { uses: uses.to_owned(), folder: String::new(), action, remote: None };
+                let loaded = LoadedAction { uses: uses.to_owned(), folder: String::new(), action, remote: None };
                 Box::pin(self.act(step, loaded, &given, scope)).await
             }
         }
@@ -119,7 +130,7 @@ impl Runner<'_> {
         step: &Step,
         given: &IndexMap<String, String>,
         scope: &StepScope<'_>,
-    ) -> Result<StepEnd, String> {
+    ) -> Result<StepResult, String> {
         let done = match name {
             "actions/cache" => match self.restore_cache(given, scope, false).await {
                 Ok((end, saving)) => {
@@ -140,10 +151,10 @@ impl Runner<'_> {
     async fn act(
         &mut self,
         step: &Step,
-        loaded: Loaded,
+        loaded: LoadedAction,
         given: &IndexMap<String, String>,
         scope: &StepScope<'_>,
-    ) -> Result<StepEnd, String> {
+    ) -> Result<StepResult, String> {
         if scope.depth >= DEPTH {
             return Err(format!("{}: actions use each other more than {DEPTH} deep", loaded.uses));
         }
@@ -152,19 +163,19 @@ impl Runner<'_> {
         }
         let inputs = self.inputs(&loaded, given, scope).await?;
         match &loaded.action.runs {
-            Runs::Composite(steps) => self.composite(steps, &loaded, &inputs, scope).await,
-            runs @ (Runs::Node(_) | Runs::Docker(_)) => {
+            ActionRuns::Composite(steps) => self.composite(steps, &loaded, &inputs, scope).await,
+            runs @ (ActionRuns::Node(_) | ActionRuns::Docker(_)) => {
                 if let (Some(_), None) = (runs.pre(), &loaded.remote) {
                     let said =
                         format!("##[warning]{}: what a local action runs before the job is left out", loaded.uses);
-                    self.job.console.notice(scope.index, &said).await;
+                    self.job.log.notice(scope.index, &said).await;
                 }
                 let place = (scope.depth > 0).then(|| scope.place.clone());
                 self.register(step, &loaded, &scope.key, scope.action.clone(), place, scope.depth).await;
                 match runs {
-                    Runs::Node(node) => self.program(&loaded, &node.using, &node.main, &inputs, scope).await,
-                    Runs::Docker(docker) => self.contain(&loaded, docker, None, &inputs, scope).await,
-                    Runs::Composite(_) => Ok(StepEnd::new(Conclusion::Skipped)),
+                    ActionRuns::Node(node) => self.program(&loaded, &node.using, &node.main, &inputs, scope).await,
+                    ActionRuns::Docker(docker) => self.contain(&loaded, docker, None, &inputs, scope).await,
+                    ActionRuns::Composite(_) => Ok(StepResult::new(Conclusion::Skipped)),
                 }
             }
         }
@@ -184,7 +195,7 @@ impl Runner<'_> {
     async fn inputs_of(
         &self,
         step: &Step,
-        loaded: &Loaded,
+        loaded: &LoadedAction,
         scope: &StepScope<'_>,
     ) -> Result<IndexMap<String, String>, String> {
         let StepAction::Uses { with, .. } = &step.action else { return Ok(IndexMap::new()) };
@@ -194,11 +205,11 @@ impl Runner<'_> {
 
     async fn inputs(
         &self,
-        loaded: &Loaded,
+        loaded: &LoadedAction,
         given: &IndexMap<String, String>,
         scope: &StepScope<'_>,
     ) -> Result<IndexMap<String, String>, String> {
-        let Loaded { uses, action, .. } = loaded;
+        let LoadedAction { uses, action, .. } = loaded;
         let evaluator = self.evaluator(scope);
         let mut inputs = IndexMap::new();
         for (name, input) in &action.inputs {
@@ -220,15 +231,15 @@ impl Runner<'_> {
         Ok(inputs)
     }
 
-    async fn warn_of_inputs(&self, loaded: &Loaded, given: &IndexMap<String, String>, scope: &StepScope<'_>) {
-        let Loaded { uses, action, .. } = loaded;
+    async fn warn_of_inputs(&self, loaded: &LoadedAction, given: &IndexMap<String, String>, scope: &StepScope<'_>) {
+        let LoadedAction { uses, action, .. } = loaded;
         for name in given.keys() {
             let said = match action.inputs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)) {
                 None => Some(format!("##[warning]{uses} declares no input {name}")),
                 Some((_, input)) => input.deprecation.as_ref().map(|why| format!("##[warning]input {name}: {why}")),
             };
             if let Some(said) = said {
-                self.job.console.notice(scope.index, &said).await;
+                self.job.log.notice(scope.index, &said).await;
             }
         }
     }
@@ -236,15 +247,15 @@ impl Runner<'_> {
     async fn composite(
         &mut self,
         steps: &[Step],
-        loaded: &Loaded,
+        loaded: &LoadedAction,
         inputs: &IndexMap<String, String>,
         scope: &StepScope<'_>,
-    ) -> Result<StepEnd, String> {
+    ) -> Result<StepResult, String> {
         let mut env = scope.place.env.clone();
         env.extend(scope.env.clone());
         let mut place = loaded.place(env, Some(context(inputs)));
-        let mut status = Status::Success;
-        let mut end = StepEnd::new(Conclusion::Success);
+        let mut status = JobStatus::Success;
+        let mut end = StepResult::new(Conclusion::Success);
         for (index, step) in steps.iter().enumerate() {
             let name = step.id.clone().unwrap_or_else(|| format!("__step_{}", index + 1));
             let inner = StepScope {
@@ -260,7 +271,7 @@ impl Runner<'_> {
             let ran = Box::pin(self.step(step, inner)).await;
             match ran.conclusion {
                 Conclusion::Failure => {
-                    status = Status::Failure;
+                    status = JobStatus::Failure;
                     if end.outcome == Conclusion::Success {
                         end.outcome = Conclusion::Failure;
                         end.exit_code = ran.end.exit_code;

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use workflow::expression::{Object, Value};
 
 use crate::sandbox::{
-    Credentials, Limits, MachineSpec,
+    Credentials, MachineSpec, ResourceLimits,
     service::{HealthCheck, ServiceSpec},
 };
 
@@ -43,7 +43,7 @@ pub(super) fn apply(container: &Value, spec: &mut MachineSpec) -> Result<bool, S
 
 /// A port of a service: the one by which the job's localhost has it, if one is named, and its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Port {
+pub(super) struct PortMapping {
     pub(super) near: Option<u16>,
     pub(super) far: u16,
 }
@@ -53,7 +53,7 @@ pub(super) fn service(
     name: &str,
     value: &Value,
     machine: MachineSpec,
-) -> Result<Option<(ServiceSpec, Vec<Port>)>, String> {
+) -> Result<Option<(ServiceSpec, Vec<PortMapping>)>, String> {
     let mut spec = ServiceSpec { name: name.to_owned(), machine, ..ServiceSpec::default() };
     let mut ports = Vec::new();
     match value {
@@ -128,7 +128,7 @@ fn shared(key: &str, value: &Value, spec: &mut MachineSpec) -> Result<(), String
     Ok(())
 }
 
-fn port(text: &str) -> Result<Port, String> {
+fn port(text: &str) -> Result<PortMapping, String> {
     let wrong = || format!("port `{text}`: write PORT or PORT:PORT");
     let (ports, protocol) = text.trim().split_once('/').unwrap_or((text.trim(), "tcp"));
     if protocol != "tcp" {
@@ -136,9 +136,9 @@ fn port(text: &str) -> Result<Port, String> {
     }
     let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong);
     match *ports.split(':').collect::<Vec<_>>().as_slice() {
-        [far] => Ok(Port { near: None, far: number(far)? }),
+        [far] => Ok(PortMapping { near: None, far: number(far)? }),
         // The address is the job's own localhost, whichever is named.
-        [near, far] | [_, near, far] => Ok(Port { near: Some(number(near)?), far: number(far)? }),
+        [near, far] | [_, near, far] => Ok(PortMapping { near: Some(number(near)?), far: number(far)? }),
         _ => Err(wrong()),
     }
 }
@@ -295,7 +295,7 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 /// What a job's machine is without a `container:`.
-pub(super) fn plain(image: &str, attempt: String, limits: Limits) -> MachineSpec {
+pub(super) fn plain(image: &str, attempt: String, limits: ResourceLimits) -> MachineSpec {
     MachineSpec { image: image.to_owned(), attempt, environment: BTreeMap::new(), limits, ..MachineSpec::default() }
 }
 
@@ -305,7 +305,7 @@ mod tests {
     use super::*;
 
     fn applied(container: &serde_json::Value) -> Result<MachineSpec, String> {
-        let mut spec = plain("base", "a".into(), Limits::default());
+        let mut spec = plain("base", "a".into(), ResourceLimits::default());
         apply(&Value::from_json(container), &mut spec).map(|_| spec)
     }
 
@@ -383,7 +383,7 @@ mod tests {
                 let error = applied(&container).unwrap_err();
                 assert!(error.contains(name) || error.contains("host"), "{option}: {error}");
                 let value = Value::from_json(&container);
-                let error = service("s", &value, plain("base", "a".into(), Limits::default())).unwrap_err();
+                let error = service("s", &value, plain("base", "a".into(), ResourceLimits::default())).unwrap_err();
                 assert!(error.contains(name) || error.contains("host"), "{option}: {error}");
             }
         }
@@ -422,7 +422,7 @@ mod tests {
         let spec = applied(&serde_json::json!({"image": "i", "options": "--memory 900g --pids-limit 999999"})).unwrap();
         assert_eq!(
             (spec.limits.memory, spec.limits.processes),
-            (Limits::default().memory, Limits::default().processes)
+            (ResourceLimits::default().memory, ResourceLimits::default().processes)
         );
     }
 }

@@ -11,15 +11,15 @@ use workflow::{
 };
 
 use super::{
-    Attempt,
-    origin::{Access, Way},
+    JobAttempt,
+    actions_api::{ActionsApiAccess, ServicePort},
     process::command_file,
 };
 use crate::{
     github::{
         environment::{self, search_path},
-        evaluate::{Evaluator, Status},
-        uses::Remote,
+        evaluate::{Evaluator, JobStatus},
+        uses::ActionRef,
     },
     sandbox::Machine,
 };
@@ -43,13 +43,13 @@ pub(super) struct Contexts {
     /// What steps added by `GITHUB_PATH`, oldest first.
     paths: Vec<String>,
     /// What of the two above was added since this copy was made.
-    added: Added,
+    added: StepAdditions,
     /// The job names a container: its default shell is `sh`.
     pub(super) in_container: bool,
     /// `job.services`.
     pub(super) services: Map<String, serde_json::Value>,
     /// The services that actions call, and the way there.
-    pub(super) origin: Option<(Arc<Way>, Access)>,
+    pub(super) actions_api: Option<(Arc<ServicePort>, ActionsApiAccess)>,
     sources: [EnvSource; 3],
     container_id: String,
     /// Number of the next process, behind what tells this copy from others: its files have both in their names.
@@ -60,14 +60,14 @@ pub(super) struct Contexts {
 
 /// What steps added for those after them.
 #[derive(Clone, Default)]
-pub(super) struct Added {
+pub(super) struct StepAdditions {
     env: IndexMap<String, String>,
     paths: Vec<String>,
 }
 
 /// Where expressions are evaluated: a job's steps, or a composite action's.
 #[derive(Clone, Default)]
-pub(super) struct Place {
+pub(super) struct StepFrame {
     /// `steps` context.
     pub(super) steps: Object,
     /// Inputs of the composite action; `None`: the job's.
@@ -77,11 +77,11 @@ pub(super) struct Place {
     /// Folder of the action, as steps see it.
     pub(super) action_path: Option<String>,
     /// Where the action comes from; `None`: the workspace.
-    pub(super) remote: Option<Remote>,
+    pub(super) remote: Option<ActionRef>,
 }
 
 impl Contexts {
-    pub(super) fn new(attempt: &Attempt) -> Self {
+    pub(super) fn new(attempt: &JobAttempt) -> Self {
         let order = &attempt.order;
         let mut github = order.contexts.get("github").and_then(Tree::as_object).cloned().unwrap_or_default();
         github.insert("job".into(), order.id.clone().into());
@@ -101,10 +101,10 @@ impl Contexts {
             machine: IndexMap::new(),
             env: IndexMap::new(),
             paths: Vec::new(),
-            added: Added::default(),
+            added: StepAdditions::default(),
             in_container: false,
             services: Map::new(),
-            origin: None,
+            actions_api: None,
             sources: [EnvSource::Map(order.request_env.clone()), order.workflow_env.clone(), order.job.env.clone()],
             container_id: format!("{}-{}-{}", order.run, order.key.replace('/', "-"), order.attempt),
             number: 1,
@@ -114,17 +114,17 @@ impl Contexts {
     }
 
     /// A copy for a step in the background; `step` tells its files from those of others.
-    pub(super) fn beside(&self, step: i32) -> Self {
-        Self { added: Added::default(), number: 1, copy: format!("{step}_"), ..self.clone() }
+    pub(super) fn fork(&self, step: i32) -> Self {
+        Self { added: StepAdditions::default(), number: 1, copy: format!("{step}_"), ..self.clone() }
     }
 
     /// What was added since this copy was made.
-    pub(super) fn into_added(self) -> Added {
+    pub(super) fn into_added(self) -> StepAdditions {
         self.added
     }
 
     /// What a step in the background added holds from now on for all.
-    pub(super) fn learn(&mut self, added: Added) {
+    pub(super) fn merge(&mut self, added: StepAdditions) {
         self.add_env(added.env);
         added.paths.iter().for_each(|path| self.add_path(path));
     }
@@ -189,7 +189,7 @@ impl Contexts {
             let Some(source) = self.sources.get(index).cloned() else {
                 break;
             };
-            let evaluator = self.evaluator(&Place::default(), &IndexMap::new(), "", Status::Success, machine);
+            let evaluator = self.evaluator(&StepFrame::default(), &IndexMap::new(), "", JobStatus::Success, machine);
             // Values of the request are data: an expression in them is text.
             let values = match (index, source) {
                 (0, EnvSource::Map(map)) => map,
@@ -236,10 +236,10 @@ impl Contexts {
 
     pub(super) fn evaluator<'a>(
         &self,
-        place: &Place,
+        place: &StepFrame,
         env: &IndexMap<String, String>,
         action: &str,
-        status: Status,
+        status: JobStatus,
         machine: &'a dyn Machine,
     ) -> Evaluator<'a> {
         let mut contexts = self.base.clone();
@@ -266,13 +266,13 @@ impl Contexts {
 
     /// What programs of actions are told besides: steps of `run:` are not, as on GitHub.
     pub(super) fn for_actions(&self) -> IndexMap<String, String> {
-        self.origin.as_ref().map(|(way, access)| way.variables(access)).unwrap_or_default()
+        self.actions_api.as_ref().map(|(way, access)| way.variables(access)).unwrap_or_default()
     }
 
     /// The whole environment of a process.
     pub(super) fn environment(
         &self,
-        place: &Place,
+        place: &StepFrame,
         env: &IndexMap<String, String>,
         action: &str,
     ) -> IndexMap<String, String> {
@@ -286,7 +286,7 @@ impl Contexts {
     pub(super) fn environment_over(
         &self,
         mut variables: IndexMap<String, String>,
-        place: &Place,
+        place: &StepFrame,
         env: &IndexMap<String, String>,
         action: &str,
     ) -> IndexMap<String, String> {
@@ -296,7 +296,7 @@ impl Contexts {
         let ci = variables.get("CI").cloned();
         variables.extend(self.defaults.clone());
         variables.extend(ci.map(|value| ("CI".to_owned(), value)));
-        if let Some((way, access)) = &self.origin {
+        if let Some((way, access)) = &self.actions_api {
             variables.extend(way.for_every_step(access));
         }
         variables.insert("GITHUB_ACTION".into(), action.to_owned());
@@ -317,7 +317,7 @@ impl Contexts {
         }
     }
 
-    fn github_for(&self, place: &Place, action: &str, status: Status) -> Object {
+    fn github_for(&self, place: &StepFrame, action: &str, status: JobStatus) -> Object {
         let mut github = self.object("github");
         github.insert("action", action);
         for (key, kind) in [("env", "set_env"), ("path", "add_path")] {

@@ -8,13 +8,13 @@ use tokio::time::{Instant, sleep};
 use workflow::plan::Annotation;
 
 use super::{
-    clock::{Cause, Interrupt},
-    hearing::Manner,
-    steps::Runner,
+    deadline::{Interrupt, StopCause},
+    output::ParserOptions,
+    steps::StepRunner,
 };
 use crate::{
-    github::files::{self, Kind},
-    sandbox::{Command, Exit, Machine, SandboxError},
+    github::files::{self, CommandFile},
+    sandbox::{Command, Machine, ProcessExit, SandboxError},
 };
 
 /// What a process that must end is sent, and how long each has to work (GitHub's runner: 7.5 s, then 2.5 s).
@@ -28,7 +28,7 @@ const SUMMARIES: usize = 4 << 20;
 const ANNOTATIONS: usize = 1000;
 
 /// One process to run.
-pub(super) struct Process {
+pub(super) struct ProcessSpec {
     pub(super) step: i32,
     /// Where it runs; `None`: in the job's own machine.
     pub(super) machine: Option<Arc<dyn Machine>>,
@@ -44,13 +44,13 @@ pub(super) struct Process {
 
 /// How a process ended.
 #[derive(Debug)]
-pub(super) enum Ended {
+pub(super) enum ProcessEnd {
     /// By itself.
-    Exit(Exit),
+    Exit(ProcessExit),
     /// The step's time was over.
     TimedOut,
     /// The job ends.
-    Interrupted(Cause),
+    Interrupted(StopCause),
     /// Its program is not in the machine.
     NotFound(String),
     /// It could not be started as asked.
@@ -60,8 +60,8 @@ pub(super) enum Ended {
 }
 
 /// A process's end and what it said.
-pub(super) struct Done {
-    pub(super) ended: Ended,
+pub(super) struct ProcessResult {
+    pub(super) ended: ProcessEnd,
     pub(super) outputs: IndexMap<String, String>,
     pub(super) state: IndexMap<String, String>,
     /// Commands or files of the process were wrong: the step fails.
@@ -69,7 +69,7 @@ pub(super) struct Done {
 }
 
 /// The command files of one process.
-struct Files {
+struct CommandFiles {
     env: String,
     output: String,
     state: String,
@@ -77,7 +77,7 @@ struct Files {
     summary: String,
 }
 
-impl Files {
+impl CommandFiles {
     fn new(temp: &str, number: &str) -> Self {
         let file = |kind: &str| command_file(temp, kind, number);
         Self {
@@ -105,12 +105,12 @@ pub(super) fn command_file(temp: &str, kind: &str, number: &str) -> String {
     format!("{temp}/_runner_file_commands/{kind}_{number}")
 }
 
-impl Runner<'_> {
+impl StepRunner<'_> {
     /// Runs a process with the command files around it.
-    pub(super) async fn process(&mut self, mut process: Process) -> Done {
+    pub(super) async fn process(&mut self, mut process: ProcessSpec) -> ProcessResult {
         let beside = process.machine.take();
         let machine = beside.as_deref().unwrap_or(self.machine);
-        let files = Files::new(&machine.temp(), &self.contexts.number());
+        let files = CommandFiles::new(&machine.temp(), &self.contexts.number());
         self.contexts.count();
         for (name, path) in files.entries() {
             process.environment.insert(name.to_owned(), path.to_owned());
@@ -121,7 +121,7 @@ impl Runner<'_> {
             process.files.push((path, content.into(), 0o644));
         }
         let is = |name: &str, wanted: &str| process.environment.get(name).is_some_and(|value| value == wanted);
-        let manner = Manner {
+        let options = ParserOptions {
             debug: is("RUNNER_DEBUG", "1"),
             unsecure: is("ACTIONS_ALLOW_UNSECURE_COMMANDS", "true"),
             workspace: self.machine.workspace(),
@@ -135,16 +135,16 @@ impl Runner<'_> {
             collect: files.entries().map(|(_, path)| path.to_owned()).into(),
             ..Command::default()
         };
-        let output = self.job.console.open(process.step, manner).await;
+        let output = self.job.log.open(process.step, options).await;
         let ended = self.until_end(machine, command, &output, process.deadline).await;
-        let heard = self.job.console.close(output).await;
+        let parsed = self.job.log.close(output).await;
         self.started = true;
         self.has_event |= beside.is_none();
-        let mut done = Done { ended, outputs: heard.outputs, state: heard.state, failed: heard.failed };
-        self.contexts.add_env(heard.env);
-        heard.paths.iter().for_each(|path| self.contexts.add_path(path));
-        self.annotate(heard.annotations);
-        if let Ended::Exit(exit) = &mut done.ended {
+        let mut done = ProcessResult { ended, outputs: parsed.outputs, state: parsed.state, failed: parsed.failed };
+        self.contexts.add_env(parsed.env);
+        parsed.paths.iter().for_each(|path| self.contexts.add_path(path));
+        self.annotate(parsed.annotations);
+        if let ProcessEnd::Exit(exit) = &mut done.ended {
             let collected = std::mem::take(&mut exit.files);
             let too_long = std::mem::take(&mut exit.too_long);
             self.read_files(&files, collected, &mut done, process.step).await;
@@ -161,23 +161,23 @@ impl Runner<'_> {
         command: Command,
         output: &dyn crate::sandbox::OutputSink,
         deadline: Option<Instant>,
-    ) -> Ended {
+    ) -> ProcessEnd {
         let handle = command.handle.clone();
         let mut run = machine.run(command, output);
-        let clock = &mut self.job.clock;
+        let job_deadline = &mut self.job.deadline;
         let interrupt = tokio::select! {
             result = &mut run => return ended(result),
-            interrupt = clock.interrupt(deadline) => interrupt,
+            interrupt = job_deadline.interrupt(deadline) => interrupt,
         };
         let mut ended = match interrupt {
-            Interrupt::Step => Ended::TimedOut,
+            Interrupt::Step => ProcessEnd::TimedOut,
             Interrupt::Job(cause) => {
-                clock.end(cause);
-                Ended::Interrupted(cause)
+                job_deadline.end(cause);
+                ProcessEnd::Interrupted(cause)
             }
         };
         for (signal, patience) in SIGNALS {
-            let hard = clock.ended.is_some_and(|cause| !cause.is_gentle());
+            let hard = job_deadline.ended.is_some_and(|cause| !cause.is_graceful());
             if hard && signal != 9 {
                 continue;
             }
@@ -185,22 +185,28 @@ impl Runner<'_> {
             tokio::select! {
                 result = &mut run => {
                     if let Err(SandboxError::Lost(text)) = result {
-                        return Ended::Lost(text);
+                        return ProcessEnd::Lost(text);
                     }
                     return ended;
                 }
                 () = sleep(patience) => {}
-                () = hard_end(clock), if !hard => {
-                    if let Some(cause) = clock.ended {
-                        ended = Ended::Interrupted(cause);
+                () = hard_end(job_deadline), if !hard => {
+                    if let Some(cause) = job_deadline.ended {
+                        ended = ProcessEnd::Interrupted(cause);
                     }
                 }
             }
         }
-        Ended::Lost("a process did not end when it was killed".into())
+        ProcessEnd::Lost("a process did not end when it was killed".into())
     }
 
-    async fn read_files(&mut self, files: &Files, collected: Vec<(String, Bytes)>, done: &mut Done, step: i32) {
+    async fn read_files(
+        &mut self,
+        files: &CommandFiles,
+        collected: Vec<(String, Bytes)>,
+        done: &mut ProcessResult,
+        step: i32,
+    ) {
         for (path, content) in collected {
             if content.is_empty() {
                 continue;
@@ -209,9 +215,9 @@ impl Runner<'_> {
             let result = if path == files.env {
                 self.set_env(&text)
             } else if path == files.output {
-                files::parse(Kind::Output, &text).map(|values| done.outputs.extend(values.set))
+                files::parse(CommandFile::Output, &text).map(|values| done.outputs.extend(values.set))
             } else if path == files.state {
-                files::parse(Kind::State, &text).map(|values| done.state.extend(values.set))
+                files::parse(CommandFile::State, &text).map(|values| done.state.extend(values.set))
             } else if path == files.path {
                 files::paths(&text).iter().for_each(|path| self.contexts.add_path(path));
                 Ok(())
@@ -228,7 +234,7 @@ impl Runner<'_> {
     }
 
     /// A file was more than can be read. A summary is only left out, as on GitHub.
-    async fn too_long(&mut self, files: &Files, path: &str, done: &mut Done, step: i32) {
+    async fn too_long(&mut self, files: &CommandFiles, path: &str, done: &mut ProcessResult, step: i32) {
         if path == files.summary {
             return self.error(format!("the step summary is left out; it may have {SUMMARY} bytes"));
         }
@@ -237,8 +243,8 @@ impl Runner<'_> {
         done.failed = true;
     }
 
-    fn set_env(&mut self, text: &str) -> Result<(), files::FileError> {
-        let values = files::parse(Kind::Env, text)?;
+    fn set_env(&mut self, text: &str) -> Result<(), files::CommandFileError> {
+        let values = files::parse(CommandFile::Env, text)?;
         self.contexts.add_env(values.set);
         for name in values.refused {
             self.error(format!("{name} cannot be set by GITHUB_ENV: it would run code in every later step"));
@@ -272,22 +278,22 @@ impl Runner<'_> {
 }
 
 /// Waits until a gentle end becomes a hard one.
-async fn hard_end(clock: &mut super::clock::Clock) {
+async fn hard_end(deadline: &mut super::deadline::Deadline) {
     loop {
-        if let Interrupt::Job(cause) = clock.interrupt(None).await {
-            clock.end(cause);
-            if !cause.is_gentle() {
+        if let Interrupt::Job(cause) = deadline.interrupt(None).await {
+            deadline.end(cause);
+            if !cause.is_graceful() {
                 return;
             }
         }
     }
 }
 
-fn ended(result: Result<Exit, SandboxError>) -> Ended {
+fn ended(result: Result<ProcessExit, SandboxError>) -> ProcessEnd {
     match result {
-        Ok(exit) => Ended::Exit(exit),
-        Err(SandboxError::NotFound(text)) => Ended::NotFound(text),
-        Err(SandboxError::Refused(text)) => Ended::Refused(text),
-        Err(error) => Ended::Lost(error.to_string()),
+        Ok(exit) => ProcessEnd::Exit(exit),
+        Err(SandboxError::NotFound(text)) => ProcessEnd::NotFound(text),
+        Err(SandboxError::Refused(text)) => ProcessEnd::Refused(text),
+        Err(error) => ProcessEnd::Lost(error.to_string()),
     }
 }

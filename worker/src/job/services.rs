@@ -9,7 +9,7 @@ use workflow::{expression::Value, plan::Tree};
 
 use super::{
     Job,
-    container::{self, Port},
+    container::{self, PortMapping},
     contexts::Contexts,
 };
 use crate::sandbox::{
@@ -18,14 +18,14 @@ use crate::sandbox::{
 };
 
 /// How often a service is looked at.
-const LOOK: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// How often the log says who is waited for.
-const SAY: Duration = Duration::from_secs(10);
+const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
 /// Ports of localhost for services that name none, from here on.
-const PORTS: u16 = 32_768;
+const FIRST_PORT: u16 = 32_768;
 
 /// A service that was started.
-struct Started {
+struct StartedService {
     name: String,
     ports: Vec<(u16, u16)>,
     service: Arc<dyn Service>,
@@ -48,20 +48,20 @@ pub(super) async fn start(
     for (name, value) in services.iter() {
         match container::service(name, value, plain.clone()).map_err(|problem| format!("services.{name}: {problem}"))? {
             Some((spec, ports)) => wanted.push((spec, ports)),
-            None => job.console.notice(STEP_SETUP, &format!("Service {name}: no image, left out")).await,
+            None => job.log.notice(STEP_SETUP, &format!("Service {name}: no image, left out")).await,
         }
     }
     let ports = near_ports(&wanted)?;
     let mut started = Vec::new();
     for ((spec, _), ports) in wanted.into_iter().zip(ports) {
         let (name, image) = (spec.name.clone(), spec.machine.image.clone());
-        job.console.notice(STEP_SETUP, &format!("Service {name}: starting {image}")).await;
-        let service = machine.serve(spec).await.map_err(|error| format!("services.{name}: {error}"))?;
-        started.push(Started { name, ports, service });
+        job.log.notice(STEP_SETUP, &format!("Service {name}: starting {image}")).await;
+        let service = machine.start_service(spec).await.map_err(|error| format!("services.{name}: {error}"))?;
+        started.push(StartedService { name, ports, service });
     }
     let routes: Vec<_> = started
         .iter()
-        .flat_map(|Started { ports, service, .. }| {
+        .flat_map(|StartedService { ports, service, .. }| {
             ports.iter().map(|(near, far)| (*near, service.address().to_owned(), *far))
         })
         .collect();
@@ -75,7 +75,7 @@ pub(super) async fn start(
 }
 
 /// Ports of localhost for each service: those it names, and free ones for the others.
-fn near_ports(wanted: &[(ServiceSpec, Vec<Port>)]) -> Result<Vec<Vec<(u16, u16)>>, String> {
+fn near_ports(wanted: &[(ServiceSpec, Vec<PortMapping>)]) -> Result<Vec<Vec<(u16, u16)>>, String> {
     let mut taken = HashSet::new();
     for (spec, ports) in wanted {
         for near in ports.iter().filter_map(|port| port.near) {
@@ -84,21 +84,21 @@ fn near_ports(wanted: &[(ServiceSpec, Vec<Port>)]) -> Result<Vec<Vec<(u16, u16)>
             }
         }
     }
-    let mut free = (PORTS..=u16::MAX).filter(|port| !taken.contains(port));
-    let mut find = |port: &Port| port.near.or_else(|| free.next()).map(|near| (near, port.far));
+    let mut free = (FIRST_PORT..=u16::MAX).filter(|port| !taken.contains(port));
+    let mut find = |port: &PortMapping| port.near.or_else(|| free.next()).map(|near| (near, port.far));
     Ok(wanted.iter().map(|(_, ports)| ports.iter().filter_map(&mut find).collect()).collect())
 }
 
-async fn wait(job: &Job, started: &[Started]) -> Result<(), String> {
+async fn wait(job: &Job, started: &[StartedService]) -> Result<(), String> {
     let began = Instant::now();
     let mut said = began;
-    let mut waiting: Vec<&Started> = started.iter().collect();
+    let mut waiting: Vec<&StartedService> = started.iter().collect();
     loop {
         let mut still = Vec::new();
         for one in waiting {
             let name = &one.name;
             match one.service.state().await.map_err(|error| format!("services.{name}: {error}"))? {
-                ServiceState::Ready => job.console.notice(STEP_SETUP, &format!("Service {name}: ready")).await,
+                ServiceState::Ready => job.log.notice(STEP_SETUP, &format!("Service {name}: ready")).await,
                 ServiceState::Starting => still.push(one),
                 ServiceState::Unhealthy => return Err(lost(job, one, "its health check fails").await),
                 ServiceState::Ended { out_of_memory: true, .. } => {
@@ -113,30 +113,30 @@ async fn wait(job: &Job, started: &[Started]) -> Result<(), String> {
         if waiting.is_empty() {
             return Ok(());
         }
-        if said.elapsed() >= SAY || said == began {
+        if said.elapsed() >= NOTICE_INTERVAL || said == began {
             said = Instant::now();
             let names: Vec<_> = waiting.iter().map(|one| one.name.as_str()).collect();
             let text = format!("Waiting for health checks ({} s): {}", began.elapsed().as_secs(), names.join(", "));
-            job.console.notice(STEP_SETUP, &text).await;
+            job.log.notice(STEP_SETUP, &text).await;
         }
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
 /// Shows what a service said last; gives the reason of the job's end.
-async fn lost(job: &Job, started: &Started, why: &str) -> String {
+async fn lost(job: &Job, started: &StartedService, why: &str) -> String {
     let name = &started.name;
     let lines = started.service.last_lines().await;
     let text = match lines.is_empty() {
         true => format!("Service {name} printed nothing"),
         false => format!("Service {name} printed last:\n{lines}"),
     };
-    job.console.notice(STEP_SETUP, &text.replace('\n', "\n| ")).await;
+    job.log.notice(STEP_SETUP, &text.replace('\n', "\n| ")).await;
     format!("services.{name}: {why}; its last lines are in the log of \"Set up job\"")
 }
 
 /// `job.services.<id>` (GitHub docs, "job context").
-fn context(started: &Started) -> Tree {
+fn context(started: &StartedService) -> Tree {
     let ports: Map<_, _> = started.ports.iter().map(|(near, far)| (far.to_string(), near.to_string().into())).collect();
     json!({"id": started.service.id(), "network": started.service.network(), "ports": ports})
 }

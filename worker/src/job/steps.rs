@@ -15,15 +15,15 @@ use workflow::{
 use self::background::Background;
 use super::{
     Job,
-    actions::{Actions, Post, Pre},
-    clock::Cause,
-    contexts::{Contexts, Place},
-    process::{Done, Ended, Process},
+    actions::{LoadedActions, PostStep, PreStep},
+    contexts::{Contexts, StepFrame},
+    deadline::StopCause,
+    process::{ProcessEnd, ProcessResult, ProcessSpec},
     reason_of,
 };
 use crate::{
     github::{
-        evaluate::{Evaluator, Status},
+        evaluate::{Evaluator, JobStatus},
         names::names,
         shell::Shell,
     },
@@ -31,12 +31,12 @@ use crate::{
 };
 
 /// Runs the steps of one job.
-pub(super) struct Runner<'a> {
+pub(super) struct StepRunner<'a> {
     pub(super) job: &'a mut Job,
     pub(super) machine: &'a dyn Machine,
     pub(super) contexts: Contexts,
-    pub(super) actions: Actions,
-    pub(super) posts: Vec<Post>,
+    pub(super) actions: LoadedActions,
+    pub(super) posts: Vec<PostStep>,
     /// What actions saved for their later programs, by [`StepScope::key`].
     pub(super) states: HashMap<String, IndexMap<String, String>>,
     /// The worker's Node.js in the machine, once it was needed.
@@ -47,7 +47,7 @@ pub(super) struct Runner<'a> {
     /// The event's payload lies in the job's machine.
     pub(super) has_event: bool,
     pub(super) has_bash: bool,
-    status: Status,
+    status: JobStatus,
     /// `None`: the step runs in the background.
     reports: Vec<Option<StepReport>>,
     background: Background,
@@ -58,13 +58,13 @@ pub(super) struct Runner<'a> {
 }
 
 /// How a step ended, before `continue-on-error`.
-pub(super) struct StepEnd {
+pub(super) struct StepResult {
     pub(super) outcome: Conclusion,
     pub(super) exit_code: Option<i32>,
     pub(super) outputs: IndexMap<String, String>,
 }
 
-impl StepEnd {
+impl StepResult {
     pub(super) fn new(outcome: Conclusion) -> Self {
         Self { outcome, exit_code: None, outputs: IndexMap::new() }
     }
@@ -76,12 +76,12 @@ pub(super) struct StepScope<'s> {
     pub(super) index: i32,
     /// Its way from the job's steps through composite actions, e.g. `3/0`.
     pub(super) key: String,
-    pub(super) place: &'s Place,
+    pub(super) place: &'s StepFrame,
     pub(super) env: IndexMap<String, String>,
     /// `github.action`.
     pub(super) action: String,
     /// Before the step, of the job or the composite action.
-    pub(super) status: Status,
+    pub(super) status: JobStatus,
     pub(super) deadline: Option<Instant>,
     /// How many composite actions are around it.
     pub(super) depth: usize,
@@ -89,21 +89,26 @@ pub(super) struct StepScope<'s> {
 
 impl<'s> StepScope<'s> {
     /// Of a step of the job itself.
-    fn new(index: i32, place: &'s Place, status: Status) -> Self {
+    fn new(index: i32, place: &'s StepFrame, status: JobStatus) -> Self {
         let (key, env, action) = (index.to_string(), IndexMap::new(), String::new());
         Self { index, key, place, env, action, status, deadline: None, depth: 0 }
     }
 }
 
 /// A step that ended.
-pub(super) struct Ran {
+pub(super) struct FinishedStep {
     pub(super) name: String,
-    pub(super) end: StepEnd,
+    pub(super) end: StepResult,
     pub(super) conclusion: Conclusion,
 }
 
-impl<'a> Runner<'a> {
-    pub(super) fn new(job: &'a mut Job, machine: &'a Arc<dyn Machine>, contexts: Contexts, actions: Actions) -> Self {
+impl<'a> StepRunner<'a> {
+    pub(super) fn new(
+        job: &'a mut Job,
+        machine: &'a Arc<dyn Machine>,
+        contexts: Contexts,
+        actions: LoadedActions,
+    ) -> Self {
         Self {
             job,
             machine: machine.as_ref(),
@@ -118,7 +123,7 @@ impl<'a> Runner<'a> {
             started: false,
             has_event: false,
             has_bash: true,
-            status: Status::Success,
+            status: JobStatus::Success,
             reports: Vec::new(),
             reason: None,
             exit_code: 0,
@@ -127,8 +132,8 @@ impl<'a> Runner<'a> {
     }
 
     /// Runs the job's steps and the programs of actions around them, and evaluates the job's outputs.
-    pub(super) async fn run(mut self, entries: &[Entry], pres: Vec<Pre>, report: &mut JobReport) {
-        let mut place = Place::default();
+    pub(super) async fn run(mut self, entries: &[Entry], pres: Vec<PreStep>, report: &mut JobReport) {
+        let mut place = StepFrame::default();
         let names = names(entries);
         self.next = i32::try_from(entries.len()).unwrap_or(i32::MAX);
         self.pres(pres, &names).await;
@@ -158,44 +163,58 @@ impl<'a> Runner<'a> {
 
     /// The job failed; the first failure is what its report names.
     fn fail(&mut self, exit_code: Option<i32>) {
-        if self.status == Status::Success {
+        if self.status == JobStatus::Success {
             self.exit_code = exit_code.unwrap_or(1);
         }
-        self.status = Status::Failure;
+        self.status = JobStatus::Failure;
         self.reason.get_or_insert(Reason::Step);
     }
 
-    pub(super) fn job_status(&self) -> Status {
+    pub(super) fn job_status(&self) -> JobStatus {
         self.status_of(self.status)
     }
 
     /// What the status functions say: a job that ends early is cancelled for every step that still runs.
-    pub(super) fn status_of(&self, status: Status) -> Status {
-        if self.job.clock.ended.is_some() { Status::Cancelled } else { status }
+    pub(super) fn status_of(&self, status: JobStatus) -> JobStatus {
+        if self.job.deadline.ended.is_some() { JobStatus::Cancelled } else { status }
     }
 
     pub(super) fn is_over(&mut self) -> bool {
-        self.job.clock.is_over() || matches!(self.reason, Some(Reason::SandboxLost(_)))
+        self.job.deadline.is_over() || matches!(self.reason, Some(Reason::SandboxLost(_)))
     }
 
     /// A step of the job ended: what it means for the job, in its log and in its report.
-    pub(super) async fn ended(&mut self, index: i32, mark: &str, id: Option<String>, ran: Ran, duration: Duration) {
+    pub(super) async fn ended(
+        &mut self,
+        index: i32,
+        mark: &str,
+        id: Option<String>,
+        ran: FinishedStep,
+        duration: Duration,
+    ) {
         self.count(&ran);
         let report = self.tell(index, mark, id, &ran, duration).await;
         self.reports.push(Some(report));
     }
 
     /// What a step's end means for the job.
-    fn count(&mut self, ran: &Ran) {
+    fn count(&mut self, ran: &FinishedStep) {
         if ran.conclusion != Conclusion::Success && ran.end.outcome == Conclusion::Failure {
             self.fail(ran.end.exit_code);
         }
     }
 
     /// A step ended: what log, observer and report hear of it.
-    async fn tell(&self, index: i32, mark: &str, id: Option<String>, ran: &Ran, duration: Duration) -> StepReport {
+    async fn tell(
+        &self,
+        index: i32,
+        mark: &str,
+        id: Option<String>,
+        ran: &FinishedStep,
+        duration: Duration,
+    ) -> StepReport {
         let (conclusion, outcome) = (ran.conclusion.as_str(), ran.end.outcome.as_str());
-        self.job.console.end_of(index, mark, conclusion, outcome, duration).await;
+        self.job.log.end_of(index, mark, conclusion, outcome, duration).await;
         self.observe(index, &ran.name, conclusion, outcome);
         StepReport {
             id,
@@ -214,10 +233,14 @@ impl<'a> Runner<'a> {
     }
 
     /// Runs one step of the job or of a composite action.
-    pub(super) async fn step(&mut self, step: &Step, mut scope: StepScope<'_>) -> Ran {
+    pub(super) async fn step(&mut self, step: &Step, mut scope: StepScope<'_>) -> FinishedStep {
         let raw = plain_name(step);
         if self.is_over() {
-            return Ran { name: raw, end: StepEnd::new(Conclusion::Skipped), conclusion: Conclusion::Skipped };
+            return FinishedStep {
+                name: raw,
+                end: StepResult::new(Conclusion::Skipped),
+                conclusion: Conclusion::Skipped,
+            };
         }
         scope.status = self.status_of(scope.status);
         let (runs, problem) = match self.prepare(step, step.condition.as_deref(), &mut scope).await {
@@ -225,12 +248,16 @@ impl<'a> Runner<'a> {
             Err(problem) => (true, Some(problem)),
         };
         if !runs {
-            return Ran { name: raw, end: StepEnd::new(Conclusion::Skipped), conclusion: Conclusion::Skipped };
+            return FinishedStep {
+                name: raw,
+                end: StepResult::new(Conclusion::Skipped),
+                conclusion: Conclusion::Skipped,
+            };
         }
         let evaluator = self.evaluator(&scope);
         let name = evaluator.text(&plain_name(step)).await.unwrap_or(raw);
         if scope.depth == 0 {
-            self.job.console.begin(scope.index, &format!("Main {name}")).await;
+            self.job.log.begin(scope.index, &format!("Main {name}")).await;
             self.observe(scope.index, &name, "running", "");
         }
         let end = match problem {
@@ -238,14 +265,14 @@ impl<'a> Runner<'a> {
             None => self.perform(step, &scope).await,
         };
         let conclusion = self.conclusion(step.continue_on_error.as_ref(), &end, &scope).await;
-        Ran { name, end, conclusion }
+        FinishedStep { name, end, conclusion }
     }
 
     /// How a step counts: a failure may be tolerated.
     pub(super) async fn conclusion(
         &mut self,
         tolerant: Option<&Tree>,
-        end: &StepEnd,
+        end: &StepResult,
         scope: &StepScope<'_>,
     ) -> Conclusion {
         if end.outcome == Conclusion::Failure && !self.is_over() {
@@ -280,13 +307,13 @@ impl<'a> Runner<'a> {
     }
 
     /// A step that cannot run fails with a message that stands in log and annotations.
-    pub(super) async fn refuse(&mut self, index: i32, problem: &str) -> StepEnd {
-        self.job.console.notice(index, &format!("##[error]{problem}")).await;
+    pub(super) async fn refuse(&mut self, index: i32, problem: &str) -> StepResult {
+        self.job.log.notice(index, &format!("##[error]{problem}")).await;
         self.error(problem.to_owned());
-        StepEnd::new(Conclusion::Failure)
+        StepResult::new(Conclusion::Failure)
     }
 
-    async fn perform(&mut self, step: &Step, scope: &StepScope<'_>) -> StepEnd {
+    async fn perform(&mut self, step: &Step, scope: &StepScope<'_>) -> StepResult {
         let result = match &step.action {
             StepAction::Run { script, shell, working_directory } => {
                 self.script(script, shell.as_deref(), working_directory.as_deref(), scope).await
@@ -305,7 +332,7 @@ impl<'a> Runner<'a> {
         shell: Option<&str>,
         directory: Option<&str>,
         scope: &StepScope<'_>,
-    ) -> Result<StepEnd, String> {
+    ) -> Result<StepResult, String> {
         let attempt = Arc::clone(&self.job.attempt);
         let defaults = [&attempt.order.job.defaults, &attempt.order.workflow_defaults];
         // A composite action's steps name their shell and start in the workspace.
@@ -327,10 +354,10 @@ impl<'a> Runner<'a> {
             let by_default = named.is_none();
             let shell =
                 named.clone().unwrap_or_else(|| Shell::default_for(self.has_bash && !self.contexts.in_container));
-            self.job.console.notice(scope.index, &echo(&script, &shell.shown(), &scope.env)).await;
+            self.job.log.notice(scope.index, &echo(&script, &shell.shown(), &scope.env)).await;
             let name = shell.file(&format!("step_{}", self.contexts.number()));
             let path = format!("{}/{name}", self.machine.temp());
-            let process = Process {
+            let process = ProcessSpec {
                 step: scope.index,
                 machine: None,
                 argv: shell.command(&path),
@@ -341,7 +368,11 @@ impl<'a> Runner<'a> {
                 deadline: scope.deadline,
             };
             let done = self.process(process).await;
-            if by_default && self.has_bash && !self.contexts.in_container && matches!(done.ended, Ended::NotFound(_)) {
+            if by_default
+                && self.has_bash
+                && !self.contexts.in_container
+                && matches!(done.ended, ProcessEnd::NotFound(_))
+            {
                 self.has_bash = false;
                 continue;
             }
@@ -350,10 +381,10 @@ impl<'a> Runner<'a> {
     }
 
     /// What a process's end means for its step.
-    pub(super) async fn judge(&mut self, done: Done, index: i32) -> StepEnd {
-        let mut end = StepEnd { outcome: Conclusion::Failure, exit_code: None, outputs: done.outputs };
+    pub(super) async fn judge(&mut self, done: ProcessResult, index: i32) -> StepResult {
+        let mut end = StepResult { outcome: Conclusion::Failure, exit_code: None, outputs: done.outputs };
         let said = match done.ended {
-            Ended::Exit(exit) => {
+            ProcessEnd::Exit(exit) => {
                 end.exit_code = Some(exit.code);
                 if exit.code == 0 && !done.failed {
                     end.outcome = Conclusion::Success;
@@ -368,29 +399,29 @@ impl<'a> Runner<'a> {
                     format!("Process completed with exit code {}.", exit.code)
                 }
             }
-            Ended::TimedOut => "The step's time is over; `timeout-minutes` of the step sets it.".to_owned(),
-            Ended::Interrupted(cause) => {
-                if matches!(cause, Cause::Cancelled | Cause::Killed | Cause::Timeout) {
+            ProcessEnd::TimedOut => "The step's time is over; `timeout-minutes` of the step sets it.".to_owned(),
+            ProcessEnd::Interrupted(cause) => {
+                if matches!(cause, StopCause::Cancelled | StopCause::Killed | StopCause::Timeout) {
                     end.outcome = Conclusion::Cancelled;
                 }
-                let alone = cause == Cause::Cancelled && !self.job.attempt.cancel.is_cancelled();
+                let alone = cause == StopCause::Cancelled && !self.job.attempt.cancel.is_cancelled();
                 if alone { "The step was cancelled." } else { "The step was ended: the job ends." }.to_owned()
             }
-            Ended::NotFound(text) => {
+            ProcessEnd::NotFound(text) => {
                 end.exit_code = Some(127);
                 format!("{text}: it is not in the image; install it in a step before, or use another image or shell")
             }
-            Ended::Refused(text) => text,
-            Ended::Lost(text) => {
+            ProcessEnd::Refused(text) => text,
+            ProcessEnd::Lost(text) => {
                 self.reason = Some(Reason::SandboxLost(text.clone()));
                 text
             }
         };
-        self.job.console.notice(index, &format!("##[error]{said}")).await;
+        self.job.log.notice(index, &format!("##[error]{said}")).await;
         end
     }
 
-    async fn finish(mut self, place: &Place, report: &mut JobReport) {
+    async fn finish(mut self, place: &StepFrame, report: &mut JobReport) {
         let status = self.job_status();
         let evaluator = self.contexts.evaluator(place, &IndexMap::new(), "", status, self.machine);
         let order = Arc::clone(&self.job.attempt);
@@ -417,14 +448,16 @@ impl<'a> Runner<'a> {
             }
         }
         for problem in problems {
-            self.job.console.notice(proto::STEP_CLEANUP, &problem).await;
+            self.job.log.notice(proto::STEP_CLEANUP, &problem).await;
         }
-        self.job.clock.is_over();
-        let ended = self.job.clock.ended;
+        self.job.deadline.is_over();
+        let ended = self.job.deadline.ended;
         report.conclusion = match ended {
-            Some(Cause::Cancelled | Cause::Killed) => Conclusion::Cancelled,
-            Some(Cause::Timeout | Cause::LogLimit | Cause::LogBroken | Cause::DiskLimit) => Conclusion::Failure,
-            None if self.status == Status::Success => Conclusion::Success,
+            Some(StopCause::Cancelled | StopCause::Killed) => Conclusion::Cancelled,
+            Some(StopCause::Timeout | StopCause::LogLimit | StopCause::LogBroken | StopCause::DiskLimit) => {
+                Conclusion::Failure
+            }
+            None if self.status == JobStatus::Success => Conclusion::Success,
             None => Conclusion::Failure,
         };
         report.reason = match (self.reason, ended) {
@@ -455,7 +488,7 @@ impl<'a> Runner<'a> {
 }
 
 /// Puts an ended step into the `steps` context.
-pub(super) fn remember(place: &mut Place, id: Option<&str>, ran: &Ran) {
+pub(super) fn remember(place: &mut StepFrame, id: Option<&str>, ran: &FinishedStep) {
     let Some(id) = id else { return };
     let mut entry = Object::new();
     entry.insert("outputs", ran.end.outputs.iter().map(|(k, v)| (k, v.as_str())).collect::<Object>());

@@ -38,7 +38,7 @@ struct Known {
 
 /// What became of a value given to [`Masker::add`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Added {
+pub enum MaskOutcome {
     /// It is masked from now on, or was already.
     Masked,
     /// It is empty and masks nothing.
@@ -49,27 +49,27 @@ pub enum Added {
 
 impl Masker {
     /// Masks a value from now on.
-    pub fn add(&self, secret: &str) -> Added {
-        self.add_all([secret]).into_iter().next().unwrap_or(Added::Empty)
+    pub fn add(&self, secret: &str) -> MaskOutcome {
+        self.add_all([secret]).into_iter().next().unwrap_or(MaskOutcome::Empty)
     }
 
     /// Masks several values from now on; cheaper than one by one.
-    pub fn add_all<'a>(&self, secrets: impl IntoIterator<Item = &'a str>) -> Vec<Added> {
+    pub fn add_all<'a>(&self, secrets: impl IntoIterator<Item = &'a str>) -> Vec<MaskOutcome> {
         let mut known = self.known.write();
         let before = known.patterns.len();
         let mut results = Vec::new();
         for secret in secrets {
             let trimmed = secret.trim_matches(['\r', '\n']);
             results.push(match trimmed.len() {
-                0 => Added::Empty,
-                n if n < SHORTEST => Added::TooShort,
+                0 => MaskOutcome::Empty,
+                n if n < SHORTEST => MaskOutcome::TooShort,
                 _ => {
                     for form in forms::of(trimmed) {
                         if !known.patterns.iter().any(|p| p.as_slice() == form.as_slice()) {
                             known.patterns.push(form);
                         }
                     }
-                    Added::Masked
+                    MaskOutcome::Masked
                 }
             });
         }
@@ -101,7 +101,7 @@ impl Masker {
 
     /// Masks a whole piece of output.
     pub fn bytes(&self, data: &[u8]) -> Vec<u8> {
-        let mut stream = Stream::default();
+        let mut stream = MaskStream::default();
         let mut out = Vec::with_capacity(data.len());
         stream.push(self, data, &mut out);
         stream.finish(&mut out);
@@ -119,10 +119,10 @@ impl Masker {
 /// Holds back exactly the bytes that could still become part of a secret: the longest end of the stream that begins a
 /// pattern. How the stream was cut into chunks does not change what comes out.
 #[derive(Default)]
-pub struct Stream {
+pub struct MaskStream {
     automaton: Arc<Automaton>,
     generation: u64,
-    state: automaton::State,
+    state: automaton::AutomatonState,
     /// Bytes that are not decided.
     held: Zeroizing<Vec<u8>>,
     /// How many bytes at the start of `held` belong to a match that began earlier or there; see `covered`.
@@ -131,7 +131,7 @@ pub struct Stream {
     after_mask: bool,
 }
 
-impl Stream {
+impl MaskStream {
     /// Takes output and appends what is decided to `out`.
     pub fn push(&mut self, masker: &Masker, data: &[u8], out: &mut Vec<u8>) {
         self.refresh(masker);

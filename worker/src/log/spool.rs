@@ -14,7 +14,7 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
-use super::{Record, Sink};
+use super::{LogSink, Record};
 
 /// Largest record that is read back, in bytes; the console cuts text far below it.
 const RECORD_LIMIT: u64 = 1 << 20;
@@ -23,12 +23,12 @@ const RECORD_LIMIT: u64 = 1 << 20;
 pub struct Spool {
     path: PathBuf,
     file: Arc<Mutex<Written>>,
-    progress: watch::Sender<Progress>,
+    progress: watch::Sender<SpoolProgress>,
 }
 
 /// How far a spool is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct SpoolProgress {
     /// Bytes that can be read.
     pub bytes: u64,
     /// SHA-256 of everything; set once nothing more comes.
@@ -50,7 +50,7 @@ impl Spool {
         let bytes = whole_records(&file, &mut hash)?;
         file.set_len(bytes)?;
         file.seek(SeekFrom::Start(bytes))?;
-        let progress = watch::Sender::new(Progress { bytes, sha256: None });
+        let progress = watch::Sender::new(SpoolProgress { bytes, sha256: None });
         Ok(Self { path, file: Arc::new(Mutex::new(Written { file, hash, bytes })), progress })
     }
 
@@ -60,7 +60,7 @@ impl Spool {
     }
 
     /// Tells how far the file is, each time it grows.
-    pub fn progress(&self) -> watch::Receiver<Progress> {
+    pub fn progress(&self) -> watch::Receiver<SpoolProgress> {
         self.progress.subscribe()
     }
 
@@ -82,7 +82,7 @@ impl Spool {
     }
 }
 
-impl Sink for Spool {
+impl LogSink for Spool {
     fn append(&self, records: Vec<Record>) -> BoxFuture<'_, io::Result<()>> {
         async move {
             let data = encode(&records);
@@ -105,7 +105,7 @@ impl Sink for Spool {
             let (bytes, sha256) = self
                 .blocking(|written| Ok((written.bytes, Bytes::copy_from_slice(&written.hash.clone().finalize()))))
                 .await?;
-            self.progress.send_modify(|progress| *progress = Progress { bytes, sha256: Some(sha256.clone()) });
+            self.progress.send_modify(|progress| *progress = SpoolProgress { bytes, sha256: Some(sha256.clone()) });
             Ok((bytes, sha256))
         }
         .boxed()
@@ -113,19 +113,19 @@ impl Sink for Spool {
 }
 
 /// Gives each record to a function: the terminal of `longshore exec`, or a test.
-pub struct Each<F> {
+pub struct RecordCallback<F> {
     take: F,
     state: Mutex<(Sha256, u64)>,
 }
 
-impl<F: Fn(Record) + Send + Sync> Each<F> {
+impl<F: Fn(Record) + Send + Sync> RecordCallback<F> {
     /// Calls `take` with every record, in order.
     pub fn new(take: F) -> Self {
         Self { take, state: Mutex::new((Sha256::new(), 0)) }
     }
 }
 
-impl<F: Fn(Record) + Send + Sync> Sink for Each<F> {
+impl<F: Fn(Record) + Send + Sync> LogSink for RecordCallback<F> {
     fn append(&self, records: Vec<Record>) -> BoxFuture<'_, io::Result<()>> {
         let data = encode(&records);
         {

@@ -1,6 +1,6 @@
 //! Jobs in containers of a Docker Engine (API 1.41 or later).
 //!
-//! [`Docker`] holds what a worker owns on the engine. `container` makes machines, `service` their services, `ground`
+//! [`DockerSandbox`] holds what a worker owns on the engine. `container` makes machines, `service` their services, `resources`
 //! keeps what the containers of one job share and removes it with them, `network` keeps networks, `disk` counts, `egress` closes
 //! private addresses to them, `image` finds or pulls images, `pool` keeps warm machines.
 
@@ -8,21 +8,21 @@ mod container;
 mod disk;
 mod egress;
 mod engine;
-mod examine;
-mod ground;
+mod engine_info;
 mod image;
+mod job_resources;
 mod machine;
 mod network;
-mod pool;
 mod service;
+mod warm_pool;
 
 use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 
-pub use self::examine::{Examined, examine};
-use self::{container::Containers, engine::Engine, pool::Pool};
-use super::{Limits, Machine, MachineSpec, Sandbox, SandboxError};
+pub use self::engine_info::{EngineInfo, engine_info};
+use self::{container::Containers, engine::Engine, warm_pool::WarmPool};
+use super::{Machine, MachineSpec, ResourceLimits, Sandbox, SandboxError};
 
 /// What a worker may set for its engine.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ pub struct DockerConfig {
     /// Block of IPv4 addresses for job networks, of which each takes a /28: address and prefix length.
     pub addresses: (std::net::Ipv4Addr, u8),
     /// Limits of warm machines; a job that asks for others gets a machine of its own.
-    pub limits: Limits,
+    pub limits: ResourceLimits,
 }
 
 impl Default for DockerConfig {
@@ -49,29 +49,29 @@ impl Default for DockerConfig {
             pool_size: 0,
             socket: None,
             addresses: ([10, 213, 0, 0].into(), 16),
-            limits: Limits::default(),
+            limits: ResourceLimits::default(),
         }
     }
 }
 
 /// Runs jobs in containers.
-pub struct Docker {
+pub struct DockerSandbox {
     containers: Arc<Containers>,
-    pool: Arc<Pool>,
+    pool: Arc<WarmPool>,
 }
 
-impl Docker {
+impl DockerSandbox {
     /// Connects, sets the egress rules, and removes what an earlier process of this worker left.
     pub async fn connect(config: DockerConfig) -> Result<Arc<Self>, SandboxError> {
         let engine = Arc::new(Engine::connect(&config).await?);
         let containers = Arc::new(Containers::new(engine, &config).await?);
         containers.sweep().await?;
-        let pool = Arc::new(Pool::new(Arc::clone(&containers), config.pool_size, config.limits));
+        let pool = Arc::new(WarmPool::new(Arc::clone(&containers), config.pool_size, config.limits));
         Ok(Arc::new(Self { containers, pool }))
     }
 }
 
-impl Sandbox for Docker {
+impl Sandbox for DockerSandbox {
     fn name(&self) -> &'static str {
         "docker"
     }

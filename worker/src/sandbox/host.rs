@@ -13,18 +13,19 @@ use tokio::process::Child;
 use tokio_util::io::ReaderStream;
 
 use super::{
-    Command, Exit, Handle, INIT, Machine, MachineSpec, OutputSink, Port, Program, Sandbox, SandboxError,
-    conversation::Conversation,
+    Command, INIT, ImageProgram, LoopbackPort, Machine, MachineSpec, OutputSink, ProcessExit, ProcessHandle, Sandbox,
+    SandboxError,
+    init_client::InitClient,
     service::{Service, ServiceSpec},
 };
 
 /// Runs jobs as processes of this machine.
-pub struct Host {
+pub struct HostSandbox {
     /// Holds the folders of machines; removed with the last of them.
     root: Arc<TempDir>,
 }
 
-impl Host {
+impl HostSandbox {
     /// Prepares a folder. Says in the log that nothing here is isolated.
     pub fn new() -> Result<Arc<Self>, SandboxError> {
         tracing::warn!("sandbox `host`: jobs run as this user on this machine, WITHOUT isolation; trusted use only");
@@ -41,7 +42,7 @@ impl Host {
         let refuse = |error: std::io::Error| SandboxError::Start(format!("longshore-init on this machine: {error}"));
         let folder = tempfile::Builder::new().prefix("job-").tempdir_in(self.root.path()).map_err(refuse)?;
         let nonce = hex::encode(rand::random::<[u8; 16]>());
-        let mut init = tokio::process::Command::new(self.root.path().join("longshore-init"))
+        let mut child = tokio::process::Command::new(self.root.path().join("longshore-init"))
             .args([&nonce, &spec.user])
             .args([folder.path().join("workspace"), folder.path().join("temp")])
             .arg(spec.limits.open_files.to_string())
@@ -49,20 +50,20 @@ impl Host {
             .stdout(Stdio::piped())
             .spawn()
             .map_err(refuse)?;
-        let (Some(input), Some(output)) = (init.stdin.take(), init.stdout.take()) else {
+        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(SandboxError::Start("longshore-init has no pipes".into()));
         };
         let incoming = ReaderStream::with_capacity(output, 64 << 10).boxed();
-        let (conversation, _) = Conversation::open(incoming, Box::pin(input), &nonce).await?;
+        let (init, _) = InitClient::open(incoming, Box::pin(input), &nonce).await?;
         let path = |name| folder.path().join(name).to_string_lossy().into_owned();
         let (workspace, temp) = (path("workspace"), path("temp"));
-        let helper = self.root.path().join("longshore-init").to_string_lossy().into_owned();
-        let living = Mutex::new(Some(Living { init, _folder: folder, _root: Arc::clone(&self.root) }));
-        Ok(Arc::new(HostMachine { conversation, living, workspace, temp, helper }))
+        let init_path = self.root.path().join("longshore-init").to_string_lossy().into_owned();
+        let living = Mutex::new(Some(Living { child, _folder: folder, _root: Arc::clone(&self.root) }));
+        Ok(Arc::new(HostMachine { init, living, workspace, temp, init_path }))
     }
 }
 
-impl Sandbox for Host {
+impl Sandbox for HostSandbox {
     fn name(&self) -> &'static str {
         "host"
     }
@@ -85,16 +86,16 @@ impl Sandbox for Host {
 
 /// Dropped, it closes init's input, which ends init and all below it.
 struct HostMachine {
-    conversation: Conversation,
+    init: InitClient,
     /// Taken by `destroy`.
     living: Mutex<Option<Living>>,
     workspace: String,
     temp: String,
-    helper: String,
+    init_path: String,
 }
 
 struct Living {
-    init: Child,
+    child: Child,
     _folder: TempDir,
     _root: Arc<TempDir>,
 }
@@ -109,8 +110,8 @@ impl Machine for HostMachine {
         std::env::var("PATH").map(|path| ("PATH".to_owned(), path)).into_iter().collect()
     }
 
-    fn image_program(&self) -> Program {
-        Program::default()
+    fn image_program(&self) -> ImageProgram {
+        ImageProgram::default()
     }
 
     fn workspace(&self) -> String {
@@ -125,12 +126,16 @@ impl Machine for HostMachine {
         std::env::var("HOME").unwrap_or_else(|_| "/".into())
     }
 
-    fn run<'a>(&'a self, command: Command, output: &'a dyn OutputSink) -> BoxFuture<'a, Result<Exit, SandboxError>> {
-        self.conversation.run(command, output).boxed()
+    fn run<'a>(
+        &'a self,
+        command: Command,
+        output: &'a dyn OutputSink,
+    ) -> BoxFuture<'a, Result<ProcessExit, SandboxError>> {
+        self.init.run(command, output).boxed()
     }
 
-    fn signal<'a>(&'a self, process: &'a Handle, signal: i32) -> BoxFuture<'a, ()> {
-        self.conversation.signal(process, signal).boxed()
+    fn signal<'a>(&'a self, process: &'a ProcessHandle, signal: i32) -> BoxFuture<'a, ()> {
+        self.init.signal(process, signal).boxed()
     }
 
     fn unpack<'a>(
@@ -139,7 +144,7 @@ impl Machine for HostMachine {
         clean: bool,
         archive: BoxStream<'a, std::io::Result<Bytes>>,
     ) -> BoxFuture<'a, Result<(), SandboxError>> {
-        self.conversation.unpack(directory, clean, archive).boxed()
+        self.init.unpack(directory, clean, archive).boxed()
     }
 
     fn read<'a>(
@@ -147,14 +152,14 @@ impl Machine for HostMachine {
         paths: &'a [String],
         limit: u64,
     ) -> BoxFuture<'a, Result<Vec<(String, Bytes)>, SandboxError>> {
-        self.conversation.read(paths, limit, "").boxed()
+        self.init.read(paths, limit, "").boxed()
     }
 
     fn hash_files<'a>(&'a self, patterns: &'a [String]) -> BoxFuture<'a, Result<Option<String>, SandboxError>> {
-        self.conversation.hash(&self.workspace, patterns).boxed()
+        self.init.hash(&self.workspace, patterns).boxed()
     }
 
-    fn serve(&self, spec: ServiceSpec) -> BoxFuture<'_, Result<Arc<dyn Service>, SandboxError>> {
+    fn start_service(&self, spec: ServiceSpec) -> BoxFuture<'_, Result<Arc<dyn Service>, SandboxError>> {
         std::future::ready(Err(no_containers(&format!("service {}", spec.name)))).boxed()
     }
 
@@ -162,7 +167,11 @@ impl Machine for HostMachine {
         std::future::ready(Err(no_containers("a forwarded port"))).boxed()
     }
 
-    fn beside(&self, _spec: MachineSpec, _workspace: bool) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>> {
+    fn create_container(
+        &self,
+        _spec: MachineSpec,
+        _workspace: bool,
+    ) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>> {
         std::future::ready(Err(no_containers("a Docker action"))).boxed()
     }
 
@@ -170,7 +179,11 @@ impl Machine for HostMachine {
         std::future::ready(Err(no_containers("a Docker action"))).boxed()
     }
 
-    fn keep<'a>(&'a self, _name: &'a str, _program: &'a Program) -> BoxFuture<'a, Result<(), SandboxError>> {
+    fn commit_image<'a>(
+        &'a self,
+        _name: &'a str,
+        _program: &'a ImageProgram,
+    ) -> BoxFuture<'a, Result<(), SandboxError>> {
         std::future::ready(Err(no_containers("a Docker action"))).boxed()
     }
 
@@ -178,22 +191,22 @@ impl Machine for HostMachine {
         std::future::ready(Ok(None)).boxed()
     }
 
-    fn helper(&self) -> String {
-        self.helper.clone()
+    fn init_path(&self) -> String {
+        self.init_path.clone()
     }
 
     /// Any port: jobs share this machine's loopback.
-    fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>> {
-        self.conversation.listen(0).boxed()
+    fn listen(&self) -> BoxFuture<'_, Result<LoopbackPort, SandboxError>> {
+        self.init.listen(0).boxed()
     }
 
     fn destroy(&self) -> BoxFuture<'_, ()> {
         async move {
             let living = self.living.lock().take();
             if let Some(mut living) = living {
-                self.conversation.shutdown().await;
+                self.init.shutdown().await;
                 // It ends by itself: it was told to, or its pipes broke. Its folder goes after it.
-                let _ = living.init.wait().await;
+                let _ = living.child.wait().await;
             }
         }
         .boxed()

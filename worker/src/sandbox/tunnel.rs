@@ -15,14 +15,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     SandboxError,
-    conversation::{Arrived, Conversation, Shared, unexpected},
+    init_client::{ClientShared, InitClient, ReceivedMessage, unexpected},
 };
 
 /// Bytes carried in one message.
 const PIECE: usize = 64 << 10;
 
 /// A port of a machine; dropped, its connections break.
-pub struct Port {
+pub struct LoopbackPort {
     /// Its number on the machine's loopback.
     pub number: u16,
     /// Each connection that a program of the machine makes, as it comes.
@@ -37,7 +37,7 @@ enum Piece {
 }
 
 /// One connection, as the driver knows it.
-struct Line {
+struct Connection {
     /// Dropped: the connection is closed.
     pieces: mpsc::UnboundedSender<Piece>,
     /// Bytes that the program may still send.
@@ -47,14 +47,14 @@ struct Line {
     _task: AbortOnDropHandle<()>,
 }
 
-impl Conversation {
+impl InitClient {
     /// Opens a port on the machine's loopback; 0: any that is free.
-    pub(crate) async fn listen(&self, port: u16) -> Result<Port, SandboxError> {
+    pub(crate) async fn listen(&self, port: u16) -> Result<LoopbackPort, SandboxError> {
         let (request, mut answers) = self.subscribe();
         let shared = Arc::clone(&self.shared);
         let outgoing = self.outgoing.clone();
         self.send(To::Listen(Listen { request, port: port.into() })).await?;
-        let Some(Arrived { sequence, message }) = answers.recv().await else {
+        let Some(ReceivedMessage { sequence, message }) = answers.recv().await else {
             return Err(SandboxError::Lost(self.reason()));
         };
         self.acknowledge(sequence).await?;
@@ -65,23 +65,23 @@ impl Conversation {
         };
         // Room for all there may be: programs open several at once, and none may be lost because nobody took it yet.
         let (taken, connections) = mpsc::channel(TUNNEL_CONNECTIONS);
-        let driver = Driver { shared, outgoing, request, taken, lines: HashMap::new() };
-        Ok(Port { number, connections, _driver: AbortOnDropHandle::new(tokio::spawn(driver.run(answers))) })
+        let driver = Driver { shared, outgoing, request, taken, open: HashMap::new() };
+        Ok(LoopbackPort { number, connections, _driver: AbortOnDropHandle::new(tokio::spawn(driver.run(answers))) })
     }
 }
 
 struct Driver {
-    shared: Arc<Shared>,
+    shared: Arc<ClientShared>,
     outgoing: mpsc::Sender<ToInit>,
     request: u64,
     taken: mpsc::Sender<DuplexStream>,
-    lines: HashMap<u64, Line>,
+    open: HashMap<u64, Connection>,
 }
 
 impl Driver {
     /// Never waits for a connection: what its task has not taken is bounded by what was granted.
-    async fn run(mut self, mut answers: mpsc::UnboundedReceiver<Arrived>) {
-        while let Some(Arrived { sequence, message }) = answers.recv().await {
+    async fn run(mut self, mut answers: mpsc::UnboundedReceiver<ReceivedMessage>) {
+        while let Some(ReceivedMessage { sequence, message }) = answers.recv().await {
             self.take(message);
             let due = self.shared.lock().taken(sequence);
             if let Some(sequence) = due {
@@ -98,12 +98,12 @@ impl Driver {
         match message {
             Message::Opened(opened) => self.open(opened.connection),
             Message::Carried(carried) => {
-                let Some(line) = self.lines.get(&carried.connection) else { return };
+                let Some(line) = self.open.get(&carried.connection) else { return };
                 let length = u32::try_from(carried.data.len()).unwrap_or(u32::MAX);
                 // More than was granted is nothing that init does.
                 let within = length == 0 || line.granted.try_acquire_many(length).map(|room| room.forget()).is_ok();
                 if carried.closed || !within {
-                    self.lines.remove(&carried.connection);
+                    self.open.remove(&carried.connection);
                     return;
                 }
                 // A task that is gone has no use for it.
@@ -115,7 +115,7 @@ impl Driver {
                 }
             }
             Message::Granted(granted) => {
-                if let Some(line) = self.lines.get(&granted.connection) {
+                if let Some(line) = self.open.get(&granted.connection) {
                     let bytes = usize::try_from(granted.bytes).unwrap_or(TUNNEL_WINDOW);
                     line.room.add_permits(bytes.min(TUNNEL_WINDOW.saturating_sub(line.room.available_permits())));
                 }
@@ -125,10 +125,10 @@ impl Driver {
     }
 
     fn open(&mut self, connection: u64) {
-        self.lines.retain(|_, line| !line.pieces.is_closed());
+        self.open.retain(|_, line| !line.pieces.is_closed());
         let (near, far) = tokio::io::duplex(PIECE);
         let mut closer = Closer { outgoing: self.outgoing.clone(), connection, armed: true };
-        if self.lines.len() >= TUNNEL_CONNECTIONS || self.taken.try_send(far).is_err() {
+        if self.open.len() >= TUNNEL_CONNECTIONS || self.taken.try_send(far).is_err() {
             return;
         }
         let (pieces, arriving) = mpsc::unbounded_channel();
@@ -139,21 +139,21 @@ impl Driver {
         let task = tokio::spawn(async move {
             let closer = &mut closer;
             let (reading, writing) = tokio::io::split(near);
-            let up = bring(writing, arriving, &outgoing, connection, &given);
-            let down = carry(reading, &outgoing, connection, &taken);
+            let up = copy_up(writing, arriving, &outgoing, connection, &given);
+            let down = copy_down(reading, &outgoing, connection, &taken);
             // Whichever side breaks ends both; the ordinary end is both ends.
             if tokio::try_join!(up, down).is_ok() {
                 closer.armed = false;
             }
         });
-        self.lines.insert(connection, Line { pieces, granted, room, _task: AbortOnDropHandle::new(task) });
+        self.open.insert(connection, Connection { pieces, granted, room, _task: AbortOnDropHandle::new(task) });
     }
 }
 
 struct Broken;
 
 /// From the machine's program to whoever serves it.
-async fn bring(
+async fn copy_up(
     mut to: impl tokio::io::AsyncWrite + Unpin,
     mut pieces: mpsc::UnboundedReceiver<Piece>,
     outgoing: &mpsc::Sender<ToInit>,
@@ -166,7 +166,7 @@ async fn bring(
                 to.write_all(&data).await.map_err(|_| Broken)?;
                 granted.add_permits(data.len());
                 let grant = Grant { connection, bytes: data.len() as u64 };
-                say(outgoing, To::Grant(grant)).await?;
+                send(outgoing, To::Grant(grant)).await?;
             }
             Some(Piece::Last) => return to.shutdown().await.map_err(|_| Broken),
             None => return Err(Broken),
@@ -175,7 +175,7 @@ async fn bring(
 }
 
 /// From whoever serves it to the machine's program.
-async fn carry(
+async fn copy_down(
     mut from: impl tokio::io::AsyncRead + Unpin,
     outgoing: &mpsc::Sender<ToInit>,
     connection: u64,
@@ -185,16 +185,16 @@ async fn carry(
     loop {
         let length = from.read(&mut buffer).await.map_err(|_| Broken)?;
         if length == 0 {
-            return say(outgoing, To::Carry(Carry { connection, last: true, ..Carry::default() })).await;
+            return send(outgoing, To::Carry(Carry { connection, last: true, ..Carry::default() })).await;
         }
         let permits = u32::try_from(length).map_err(|_| Broken)?;
         room.acquire_many(permits).await.map_err(|_| Broken)?.forget();
         let data = Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default());
-        say(outgoing, To::Carry(Carry { connection, data, ..Carry::default() })).await?;
+        send(outgoing, To::Carry(Carry { connection, data, ..Carry::default() })).await?;
     }
 }
 
-async fn say(outgoing: &mpsc::Sender<ToInit>, message: To) -> Result<(), Broken> {
+async fn send(outgoing: &mpsc::Sender<ToInit>, message: To) -> Result<(), Broken> {
     outgoing.send(ToInit { message: Some(message) }).await.map_err(|_| Broken)
 }
 

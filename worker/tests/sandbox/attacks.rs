@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use worker::sandbox::{Limits, Machine, MachineSpec, ORIGIN_PORT, Sandbox};
+use worker::sandbox::{ACTIONS_API_PORT, Machine, MachineSpec, ResourceLimits, Sandbox};
 
 use crate::fixture::{run, say, script, spec, with_docker};
 
@@ -69,7 +69,13 @@ fn attack_35_root_has_no_more_than_the_short_list() {
 }
 
 async fn small(docker: &dyn Sandbox) -> Arc<dyn Machine> {
-    let limits = Limits { memory: 128 << 20, cpu_millis: 500, processes: 64, open_files: 256, ..Limits::default() };
+    let limits = ResourceLimits {
+        memory: 128 << 20,
+        cpu_millis: 500,
+        processes: 64,
+        open_files: 256,
+        ..ResourceLimits::default()
+    };
     docker.acquire(MachineSpec { limits, ..spec() }).await.unwrap()
 }
 
@@ -218,9 +224,9 @@ fn attack_63_the_services_that_actions_call_are_in_reach_of_their_own_job_alone(
         let other = docker.acquire(spec()).await.unwrap();
         let _port = machine.listen().await.unwrap();
         let address = say(&*machine, "hostname -i").await;
-        assert!(reaches(&*machine, "127.0.0.1", ORIGIN_PORT).await, "the job itself gets through");
-        assert!(tokio::net::TcpStream::connect((address.trim(), ORIGIN_PORT)).await.is_err());
-        assert!(!reaches(&*other, address.trim(), ORIGIN_PORT).await);
+        assert!(reaches(&*machine, "127.0.0.1", ACTIONS_API_PORT).await, "the job itself gets through");
+        assert!(tokio::net::TcpStream::connect((address.trim(), ACTIONS_API_PORT)).await.is_err());
+        assert!(!reaches(&*other, address.trim(), ACTIONS_API_PORT).await);
     });
 }
 

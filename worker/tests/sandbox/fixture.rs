@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 use worker::sandbox::{
-    Command, Exit, Machine, MachineSpec, OutputSink, Sandbox, SandboxError, Stream,
-    docker::{Docker, DockerConfig},
+    Command, Machine, MachineSpec, OutputSink, OutputStream, ProcessExit, Sandbox, SandboxError,
+    docker::{DockerConfig, DockerSandbox},
 };
 
 /// PATH of every step here.
@@ -22,11 +22,11 @@ pub(crate) fn spec() -> MachineSpec {
 }
 
 /// Runs a test against a worker of its own, and removes all it made.
-pub(crate) fn with_docker<F: Future<Output = ()>>(test: impl FnOnce(Arc<Docker>) -> F) {
+pub(crate) fn with_docker<F: Future<Output = ()>>(test: impl FnOnce(Arc<DockerSandbox>) -> F) {
     with_config(DockerConfig::default(), test);
 }
 
-pub(crate) fn with_config<F: Future<Output = ()>>(config: DockerConfig, test: impl FnOnce(Arc<Docker>) -> F) {
+pub(crate) fn with_config<F: Future<Output = ()>>(config: DockerConfig, test: impl FnOnce(Arc<DockerSandbox>) -> F) {
     if std::env::var("LONGSHORE_NO_ENGINE").is_ok_and(|value| value == "1") {
         eprintln!("skipped: no engine");
         return;
@@ -34,7 +34,7 @@ pub(crate) fn with_config<F: Future<Output = ()>>(config: DockerConfig, test: im
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let config = DockerConfig { worker: format!("test-{:016x}", rand::random::<u64>()), ..config };
-        let docker = Docker::connect(config).await.unwrap();
+        let docker = DockerSandbox::connect(config).await.unwrap();
         let outcome = std::panic::AssertUnwindSafe(test(Arc::clone(&docker))).catch_unwind().await;
         docker.close().await;
         if let Err(panic) = outcome {
@@ -46,12 +46,12 @@ pub(crate) fn with_config<F: Future<Output = ()>>(config: DockerConfig, test: im
 /// Keeps what it is given.
 #[derive(Default)]
 pub(crate) struct Collected {
-    pieces: Mutex<Vec<(Stream, Bytes)>>,
+    pieces: Mutex<Vec<(OutputStream, Bytes)>>,
     wakes: tokio::sync::Notify,
 }
 
 impl OutputSink for Collected {
-    fn write(&self, stream: Stream, data: Bytes, _time_ms: u64) -> BoxFuture<'_, ()> {
+    fn write(&self, stream: OutputStream, data: Bytes, _time_ms: u64) -> BoxFuture<'_, ()> {
         self.pieces.lock().push((stream, data));
         self.wakes.notify_one();
         std::future::ready(()).boxed()
@@ -59,7 +59,7 @@ impl OutputSink for Collected {
 }
 
 impl Collected {
-    pub(crate) fn text(&self, of: Stream) -> String {
+    pub(crate) fn text(&self, of: OutputStream) -> String {
         let pieces = self.pieces.lock();
         let bytes: Vec<u8> =
             pieces.iter().filter(|(stream, _)| *stream == of).flat_map(|(_, data)| data.to_vec()).collect();
@@ -69,7 +69,7 @@ impl Collected {
     /// Waits until standard output holds a text.
     pub(crate) async fn wait_for(&self, text: &str) {
         let seen = async {
-            while !self.text(Stream::Stdout).contains(text) {
+            while !self.text(OutputStream::Stdout).contains(text) {
                 self.wakes.notified().await;
             }
         };
@@ -86,10 +86,13 @@ pub(crate) fn script(text: &str) -> Command {
     }
 }
 
-pub(crate) async fn run(machine: &dyn Machine, command: Command) -> Result<(Exit, String, String), SandboxError> {
+pub(crate) async fn run(
+    machine: &dyn Machine,
+    command: Command,
+) -> Result<(ProcessExit, String, String), SandboxError> {
     let output = Collected::default();
     let exit = machine.run(command, &output).await?;
-    Ok((exit, output.text(Stream::Stdout), output.text(Stream::Stderr)))
+    Ok((exit, output.text(OutputStream::Stdout), output.text(OutputStream::Stderr)))
 }
 
 /// Standard output of a script that succeeds.

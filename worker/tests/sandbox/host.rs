@@ -1,13 +1,13 @@
 //! The back end without isolation keeps the same contract.
 
-use worker::sandbox::{Command, MachineSpec, Sandbox, host::Host};
+use worker::sandbox::{Command, MachineSpec, Sandbox, host::HostSandbox};
 
 use crate::fixture::{run, script};
 
 #[test]
 fn processes_of_this_machine_run_and_end_with_their_machine() {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let host = Host::new().unwrap();
+        let host = HostSandbox::new().unwrap();
         let machine = host.acquire(MachineSpec::default()).await.unwrap();
         let step = |text: &str| Command { directory: machine.workspace(), ..script(text) };
         let (exit, out, _) =

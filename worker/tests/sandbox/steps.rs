@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use sha2::{Digest, Sha256};
 use worker::sandbox::{
-    Command, MachineSpec, OutputSink, Sandbox, SandboxError, Stream,
-    docker::{Docker, DockerConfig},
+    Command, MachineSpec, OutputSink, OutputStream, Sandbox, SandboxError,
+    docker::{DockerConfig, DockerSandbox},
 };
 
 use crate::fixture::{Collected, PATH, image, run, say, script, spec, with_config, with_docker};
@@ -67,7 +67,7 @@ fn a_signal_reaches_the_whole_group_of_the_running_step() {
             machine.signal(&process, 15).await;
         });
         assert_eq!(exit.unwrap().code, 3);
-        let text = output.text(Stream::Stdout);
+        let text = output.text(OutputStream::Stdout);
         assert!(text.ends_with("terminated\n"));
         let child = text.lines().next().unwrap().trim_start_matches("child ");
         assert_eq!(say(&*machine, &format!("test -e /proc/{child} || echo gone")).await, "gone\n");
@@ -89,8 +89,8 @@ fn processes_run_at_once_each_with_its_own_output_and_signals() {
             assert_eq!(say(&*machine, "echo gone > /workspace/go; echo third").await, "third\n");
         });
         assert_eq!((one.unwrap().code, two.unwrap().code), (3, 0));
-        assert_eq!(out_one.text(Stream::Stdout), "first\nfirst ended\n");
-        assert_eq!(out_two.text(Stream::Stdout), "second gone\n");
+        assert_eq!(out_one.text(OutputStream::Stdout), "first\nfirst ended\n");
+        assert_eq!(out_two.text(OutputStream::Stdout), "second gone\n");
     });
 }
 
@@ -123,7 +123,7 @@ fn a_step_given_up_on_is_killed_and_the_next_one_runs() {
                 () = output.wait_for("\n") => {}
             }
         }
-        let pid = output.text(Stream::Stdout);
+        let pid = output.text(OutputStream::Stdout);
         let pid = pid.trim();
         let flood = Stuck(tokio::sync::Semaphore::new(0));
         tokio::select! {
@@ -246,7 +246,7 @@ fn hash_files_is_githubs() {
 struct Stuck(tokio::sync::Semaphore);
 
 impl OutputSink for Stuck {
-    fn write(&self, _: Stream, _: Bytes, _: u64) -> BoxFuture<'_, ()> {
+    fn write(&self, _: OutputStream, _: Bytes, _: u64) -> BoxFuture<'_, ()> {
         async move { drop(self.0.acquire().await) }.boxed()
     }
 }
@@ -287,7 +287,7 @@ fn a_slow_sink_slows_the_step_and_fills_no_memory() {
 struct Counting(std::sync::atomic::AtomicUsize);
 
 impl OutputSink for Counting {
-    fn write(&self, _: Stream, data: Bytes, _: u64) -> BoxFuture<'_, ()> {
+    fn write(&self, _: OutputStream, data: Bytes, _: u64) -> BoxFuture<'_, ()> {
         self.0.fetch_add(data.len(), std::sync::atomic::Ordering::Relaxed);
         std::future::ready(()).boxed()
     }
@@ -337,12 +337,12 @@ fn sweeping_removes_what_no_machine_holds() {
     let worker = format!("test-sweep-{:016x}", rand::random::<u64>());
     with_docker(|docker| async move {
         let config = DockerConfig { worker, ..DockerConfig::default() };
-        let first = Docker::connect(config.clone()).await.unwrap();
+        let first = DockerSandbox::connect(config.clone()).await.unwrap();
         let machine = first.acquire(spec()).await.unwrap();
         assert_eq!(first.sweep().await.unwrap(), 0);
         let neighbour = docker.acquire(spec()).await.unwrap();
         // A second process of the same name knows nothing of the first one's machine.
-        let second = Docker::connect(config).await.unwrap();
+        let second = DockerSandbox::connect(config).await.unwrap();
         let lost = run(&*machine, script("sleep 1000")).await.unwrap_err();
         assert!(matches!(lost, SandboxError::Lost(_)), "{lost}");
         assert_eq!(second.sweep().await.unwrap(), 0);
@@ -358,7 +358,7 @@ fn a_network_that_somebody_removed_is_made_anew() {
     let worker = format!("test-network-{:016x}", rand::random::<u64>());
     let filters = HashMap::from([("label".to_owned(), vec![format!("longshore.worker={worker}")])]);
     with_docker(|_| async move {
-        let docker = Docker::connect(DockerConfig { worker, ..DockerConfig::default() }).await.unwrap();
+        let docker = DockerSandbox::connect(DockerConfig { worker, ..DockerConfig::default() }).await.unwrap();
         let api = bollard::Docker::connect_with_local_defaults().unwrap().negotiate_version().await.unwrap();
         let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
         let kept = api.list_networks(Some(options)).await.unwrap();
@@ -380,7 +380,7 @@ fn an_image_or_engine_that_is_not_there_is_named_with_a_remedy() {
         let error = docker.acquire(MachineSpec { image: image.into(), ..spec() }).await.err().unwrap();
         assert!(error.to_string().contains(image) && error.to_string().contains("docker load"), "{error}");
         let config = DockerConfig { socket: Some("/nonexistent/docker.sock".into()), ..DockerConfig::default() };
-        let error = Docker::connect(config).await.err().unwrap();
+        let error = DockerSandbox::connect(config).await.err().unwrap();
         let text = error.to_string();
         assert!(matches!(error, SandboxError::Engine(_)));
         assert!(text.contains("unix:///nonexistent/docker.sock") && text.contains("install docker.io"), "{text}");

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use worker::{
     config::JobLimits,
     fetch::LocalRepository,
-    job::{Attempt, Observer, execute},
-    log::{Record, spool::Each},
+    job::{JobAttempt, ProgressReporter, execute},
+    log::{Record, spool::RecordCallback},
     sandbox::Sandbox,
 };
 use workflow::plan::{Dialect, JobOrder, JobReport, Leg, SourceRef};
@@ -147,7 +147,7 @@ impl Run {
         let records = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&records);
         let cancel_at = self.cancel_at;
-        let sink = Each::new(move |record: Record| {
+        let sink = RecordCallback::new(move |record: Record| {
             if let Some((word, token)) = &cancel_at
                 && record.stream() == LogStream::Stdout
                 && String::from_utf8_lossy(&record.text).contains(word)
@@ -156,7 +156,7 @@ impl Run {
             }
             kept.lock().push(record);
         });
-        let attempt = Attempt {
+        let attempt = JobAttempt {
             order: self.order,
             secrets: self.secrets,
             masks: Vec::new(),
@@ -164,7 +164,7 @@ impl Run {
             limits: self.limits,
             node: self.node,
             checked_out: self.checked_out,
-            origin: None,
+            actions_api: None,
             cancel: self.cancel,
             kill: self.kill,
         };
@@ -178,7 +178,7 @@ impl Run {
 
 struct Silent;
 
-impl Observer for Silent {
+impl ProgressReporter for Silent {
     fn begun(&self, _image_digest: Option<String>) {}
     fn step(&self, _index: u32, _name: &str, _state: &str, _outcome: &str) {}
 }

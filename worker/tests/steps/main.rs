@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use worker::sandbox::{
     Sandbox as _,
-    docker::{Docker, DockerConfig},
+    docker::{DockerConfig, DockerSandbox},
 };
 use workflow::plan::{Conclusion, Reason};
 
@@ -35,7 +35,7 @@ async fn run(run: Run) -> Option<Outcome> {
 /// Runs jobs one after the other on one worker, and removes the images that it made for them.
 async fn run_all(worker: String, runs: impl IntoIterator<Item = Run>) -> Vec<Outcome> {
     let config = DockerConfig { worker: worker.clone(), ..DockerConfig::default() };
-    let docker = Docker::connect(config).await.expect("a Docker engine; LONGSHORE_NO_ENGINE=1 goes on without");
+    let docker = DockerSandbox::connect(config).await.expect("a Docker engine; LONGSHORE_NO_ENGINE=1 goes on without");
     let mut outcomes = Vec::new();
     for run in runs {
         outcomes.push(run.on(docker.clone()).await);

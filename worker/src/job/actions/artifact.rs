@@ -12,20 +12,20 @@ use tokio_util::io::ReaderStream;
 use workflow::plan::Conclusion;
 
 use super::{
+    artifact_zip::{self, ZippedArtifact},
     checkout::flag,
-    packing::{self, What},
-    zipped::{self, Zipped},
+    workspace_tar::{self, PackMode},
 };
 use crate::job::{
-    origin::{Access, Client},
-    steps::{Runner, StepEnd, StepScope, absolute},
+    actions_api::{ActionsApiAccess, ActionsApiClient},
+    steps::{StepResult, StepRunner, StepScope, absolute},
 };
 
 /// Pieces of an archive on their way.
 const PIECES: usize = 4;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-struct Upload {
+struct ArtifactUpload {
     name: String,
     patterns: Vec<String>,
     /// What is said where nothing matches.
@@ -38,19 +38,19 @@ struct Upload {
 }
 
 /// What came of an upload.
-struct Uploaded {
+struct UploadedArtifact {
     id: String,
     digest: String,
     size: u64,
     files: u64,
 }
 
-impl Runner<'_> {
+impl StepRunner<'_> {
     pub(super) async fn upload_artifact(
         &mut self,
         inputs: &IndexMap<String, String>,
         scope: &StepScope<'_>,
-    ) -> Result<StepEnd, String> {
+    ) -> Result<StepResult, String> {
         let input = |name: &str| {
             inputs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.trim())
         };
@@ -66,9 +66,9 @@ impl Runner<'_> {
             word @ ("warn" | "error" | "ignore") => word,
             other => return Err(format!("`if-no-files-found` must be warn, error or ignore, not {other}")),
         };
-        let upload = Upload {
+        let upload = ArtifactUpload {
             name: if input("name").is_empty() { "artifact".to_owned() } else { input("name").to_owned() },
-            patterns: packing::patterns(self.machine, input("path"))?,
+            patterns: workspace_tar::patterns(self.machine, input("path"))?,
             shown: input("path").lines().map(str::trim).collect::<Vec<_>>().join(", "),
             if_none: if_none.to_owned(),
             days: number("retention-days", 0)?,
@@ -82,14 +82,14 @@ impl Runner<'_> {
             Ok(uploaded) => uploaded?,
             Err(end) => return Ok(end),
         };
-        let mut end = StepEnd::new(Conclusion::Success);
-        let Some(Uploaded { id, digest, size, files }) = uploaded else {
+        let mut end = StepResult::new(Conclusion::Success);
+        let Some(UploadedArtifact { id, digest, size, files }) = uploaded else {
             let said =
                 format!("No files were found with the provided path: {}. No artifacts will be uploaded.", upload.shown);
             match upload.if_none.as_str() {
                 "error" => return Err(said),
-                "warn" => self.job.console.notice(scope.index, &format!("##[warning]{said}")).await,
-                _ => self.job.console.notice(scope.index, &said).await,
+                "warn" => self.job.log.notice(scope.index, &format!("##[warning]{said}")).await,
+                _ => self.job.log.notice(scope.index, &said).await,
             }
             return Ok(end);
         };
@@ -101,7 +101,7 @@ impl Runner<'_> {
             "Artifact {} has been successfully uploaded: {files}, {size} bytes, SHA-256 {digest}, artifact ID {id}",
             upload.name
         );
-        self.job.console.notice(scope.index, &said).await;
+        self.job.log.notice(scope.index, &said).await;
         end.outputs.insert("artifact-id".into(), id);
         end.outputs.insert("artifact-url".into(), url);
         end.outputs.insert("artifact-digest".into(), digest);
@@ -112,7 +112,7 @@ impl Runner<'_> {
         &mut self,
         inputs: &IndexMap<String, String>,
         scope: &StepScope<'_>,
-    ) -> Result<StepEnd, String> {
+    ) -> Result<StepResult, String> {
         let input = |name: &str| {
             inputs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.trim())
         };
@@ -146,7 +146,7 @@ impl Runner<'_> {
         let access = self.access()?;
         let machine = self.machine;
         let work = async {
-            let client = Client(&access);
+            let client = ActionsApiClient(&access);
             let listed = client.call("ArtifactService/ListArtifacts", &json!({"workflow_run_backend_id": run})).await?;
             let listed = listed["artifacts"].as_array().cloned().unwrap_or_default();
             let text = |artifact: &Value, key: &str| artifact[key].as_str().unwrap_or_default().to_owned();
@@ -170,7 +170,7 @@ impl Runner<'_> {
                 let found = client.call("ArtifactService/GetSignedArtifactURL", &named).await?;
                 let url = found["signed_url"].as_str().unwrap_or_default();
                 let directory = if direct { place.clone() } else { format!("{place}/{folder}") };
-                let (archive, left) = zipped::open(client.get(url).await?).await?;
+                let (archive, left) = artifact_zip::open(client.get(url).await?).await?;
                 let unpacked = machine.unpack(&directory, false, archive).await;
                 unpacked.map_err(|error| format!("artifact {name}: {error}"))?;
                 skipped.extend(left.await);
@@ -183,40 +183,40 @@ impl Runner<'_> {
         };
         for entry in skipped {
             let said = format!("##[warning]{entry}: left out, only files and folders are unpacked");
-            self.job.console.notice(scope.index, &said).await;
+            self.job.log.notice(scope.index, &said).await;
         }
         let said = format!("Total of {} artifact(s) downloaded: {}", names.len(), names.join(", "));
-        self.job.console.notice(scope.index, &said).await;
-        let mut end = StepEnd::new(Conclusion::Success);
+        self.job.log.notice(scope.index, &said).await;
+        let mut end = StepResult::new(Conclusion::Success);
         end.outputs.insert("download-path".into(), place);
         Ok(end)
     }
 
     /// The services, where there are any.
-    pub(super) fn access(&self) -> Result<Access, String> {
-        let access = self.job.attempt.origin.clone();
+    pub(super) fn access(&self) -> Result<ActionsApiAccess, String> {
+        let access = self.job.attempt.actions_api.clone();
         access.ok_or_else(|| "this worker's coordinator keeps no caches and artifacts".into())
     }
 }
 
 async fn send(
-    access: &Access,
+    access: &ActionsApiAccess,
     machine: &dyn crate::sandbox::Machine,
     run: &str,
-    upload: &Upload,
-) -> Result<Option<Uploaded>, String> {
+    upload: &ArtifactUpload,
+) -> Result<Option<UploadedArtifact>, String> {
     let (pieces, arriving) = mpsc::channel(PIECES);
-    let root = packing::root(&upload.patterns);
+    let root = workspace_tar::root(&upload.patterns);
     let (packed, zipped) = tokio::join!(
-        packing::pack(machine, What::Files, &upload.patterns, pieces),
-        zipped::make(arriving, root, upload.level, upload.hidden),
+        workspace_tar::pack(machine, PackMode::Files, &upload.patterns, pieces),
+        artifact_zip::make(arriving, root, upload.level, upload.hidden),
     );
     let found = packed?;
-    let Zipped { file, size, sha256, files } = zipped?;
+    let ZippedArtifact { file, size, sha256, files } = zipped?;
     if !found || files == 0 {
         return Ok(None);
     }
-    let client = Client(access);
+    let client = ActionsApiClient(access);
     let mut named = json!({"workflow_run_backend_id": run, "name": upload.name, "version": 4});
     if upload.days > 0 {
         let until = SystemTime::now().checked_add(DAY * u32::try_from(upload.days).unwrap_or(u32::MAX));
@@ -236,5 +236,5 @@ async fn send(
     named["hash"] = format!("sha256:{sha256}").into();
     let done = client.call("ArtifactService/FinalizeArtifact", &named).await?;
     let id = done["artifact_id"].as_str().unwrap_or_default().to_owned();
-    Ok(Some(Uploaded { id, digest: sha256, size, files }))
+    Ok(Some(UploadedArtifact { id, digest: sha256, size, files }))
 }

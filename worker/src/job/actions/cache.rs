@@ -11,11 +11,11 @@ use workflow::plan::Conclusion;
 
 use super::{
     checkout::flag,
-    packing::{self, What},
+    workspace_tar::{self, PackMode},
 };
 use crate::job::{
-    origin::{Access, Client},
-    steps::{Runner, StepEnd, StepScope},
+    actions_api::{ActionsApiAccess, ActionsApiClient},
+    steps::{StepResult, StepRunner, StepScope},
 };
 
 /// Pieces of an archive on their way.
@@ -23,12 +23,12 @@ const PIECES: usize = 4;
 
 /// What a post step saves.
 #[derive(Debug, Clone)]
-pub(super) struct Saving {
+pub(super) struct CacheSave {
     key: String,
     path: String,
 }
 
-struct Asked {
+struct CacheInputs {
     key: String,
     path: String,
     restore_keys: Vec<String>,
@@ -36,7 +36,7 @@ struct Asked {
     fail_on_miss: bool,
 }
 
-impl Asked {
+impl CacheInputs {
     fn read(inputs: &IndexMap<String, String>) -> Result<Self, String> {
         let input = |name: &str| {
             inputs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.trim())
@@ -66,27 +66,27 @@ fn version(path: &str) -> String {
     hex::encode(Sha256::digest(format!("longshore tar 1\n{}", paths.join("\n"))))
 }
 
-impl Runner<'_> {
+impl StepRunner<'_> {
     /// `actions/cache` and `actions/cache/restore`. What is to be saved later is the second of the pair.
     pub(super) async fn restore_cache(
         &mut self,
         inputs: &IndexMap<String, String>,
         scope: &StepScope<'_>,
         halves: bool,
-    ) -> Result<(StepEnd, Option<Saving>), String> {
-        let asked = Asked::read(inputs)?;
+    ) -> Result<(StepResult, Option<CacheSave>), String> {
+        let asked = CacheInputs::read(inputs)?;
         let access = self.access()?;
         let machine = self.machine;
         let work = async {
             let entry = json!({
                 "key": asked.key, "restore_keys": asked.restore_keys, "version": version(&asked.path),
             });
-            let found = Client(&access).call("CacheService/GetCacheEntryDownloadURL", &entry).await?;
+            let found = ActionsApiClient(&access).call("CacheService/GetCacheEntryDownloadURL", &entry).await?;
             let (Some(url), Some(key)) = (found["signed_download_url"].as_str(), found["matched_key"].as_str()) else {
                 return Ok(None);
             };
             if !asked.lookup_only {
-                let archive = Client(&access).get(url).await?;
+                let archive = ActionsApiClient(&access).get(url).await?;
                 machine.unpack("/", false, archive).await.map_err(|error| error.to_string())?;
             }
             Ok::<_, String>(Some(key.to_owned()))
@@ -99,11 +99,11 @@ impl Runner<'_> {
             Ok(found) => found,
             Err(problem) => {
                 let said = format!("##[warning]Failed to restore: {problem}");
-                self.job.console.notice(scope.index, &said).await;
+                self.job.log.notice(scope.index, &said).await;
                 None
             }
         };
-        let mut end = StepEnd::new(Conclusion::Success);
+        let mut end = StepResult::new(Conclusion::Success);
         if halves {
             end.outputs.insert("cache-primary-key".into(), asked.key.clone());
         }
@@ -117,7 +117,7 @@ impl Runner<'_> {
                 } else {
                     "Cache restored from key"
                 };
-                self.job.console.notice(scope.index, &format!("{word}: {key}")).await;
+                self.job.log.notice(scope.index, &format!("{word}: {key}")).await;
                 end.outputs.insert("cache-hit".into(), exact.to_string());
                 end.outputs.insert("cache-matched-key".into(), key.clone());
             }
@@ -128,10 +128,10 @@ impl Runner<'_> {
                 ));
             }
             None => {
-                self.job.console.notice(scope.index, &format!("Cache not found for input keys: {keys}")).await;
+                self.job.log.notice(scope.index, &format!("Cache not found for input keys: {keys}")).await;
             }
         }
-        let saving = (!exact).then_some(Saving { key: asked.key, path: asked.path });
+        let saving = (!exact).then_some(CacheSave { key: asked.key, path: asked.path });
         Ok((end, saving))
     }
 
@@ -140,12 +140,12 @@ impl Runner<'_> {
         &mut self,
         inputs: &IndexMap<String, String>,
         scope: &StepScope<'_>,
-    ) -> Result<StepEnd, String> {
-        let Asked { key, path, .. } = Asked::read(inputs)?;
-        self.save_cache(&Saving { key, path }, scope).await
+    ) -> Result<StepResult, String> {
+        let CacheInputs { key, path, .. } = CacheInputs::read(inputs)?;
+        self.save_cache(&CacheSave { key, path }, scope).await
     }
 
-    pub(super) async fn save_cache(&mut self, saving: &Saving, scope: &StepScope<'_>) -> Result<StepEnd, String> {
+    pub(super) async fn save_cache(&mut self, saving: &CacheSave, scope: &StepScope<'_>) -> Result<StepResult, String> {
         let access = self.access()?;
         let machine = self.machine;
         let saved = match self.timed(scope, save(&access, machine, saving)).await {
@@ -156,22 +156,26 @@ impl Runner<'_> {
             Ok(()) => format!("Cache saved with key: {}", saving.key),
             Err(problem) => format!("##[warning]Failed to save: {problem}"),
         };
-        self.job.console.notice(scope.index, &said).await;
-        Ok(StepEnd::new(Conclusion::Success))
+        self.job.log.notice(scope.index, &said).await;
+        Ok(StepResult::new(Conclusion::Success))
     }
 }
 
-async fn save(access: &Access, machine: &dyn crate::sandbox::Machine, saving: &Saving) -> Result<(), String> {
-    let client = Client(access);
+async fn save(
+    access: &ActionsApiAccess,
+    machine: &dyn crate::sandbox::Machine,
+    saving: &CacheSave,
+) -> Result<(), String> {
+    let client = ActionsApiClient(access);
     let entry = json!({"key": saving.key, "version": version(&saving.path)});
     let made = client.call("CacheService/CreateCacheEntry", &entry).await?;
     let Some(url) = made["signed_upload_url"].as_str() else {
         return Err(made["message"].as_str().unwrap_or("the cache could not be reserved").to_owned());
     };
-    let patterns = packing::patterns(machine, &saving.path)?;
+    let patterns = workspace_tar::patterns(machine, &saving.path)?;
     let (pieces, arriving) = mpsc::channel(PIECES);
     let (packed, sent) = tokio::join!(
-        packing::pack(machine, What::Tree, &patterns, pieces),
+        workspace_tar::pack(machine, PackMode::Tree, &patterns, pieces),
         client.put(url, ReceiverStream::new(arriving)),
     );
     if !packed? {

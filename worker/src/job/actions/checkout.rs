@@ -9,11 +9,11 @@ use indexmap::IndexMap;
 use workflow::plan::Conclusion;
 
 use crate::{
-    fetch::{self, Checkout, Sparse, Submodules},
-    github::{foreign, uses},
+    fetch::{self, CheckoutOptions, SparseCheckout, SubmoduleMode},
+    github::{untrusted_checkout, uses},
     job::{
-        clock::{Cause, Interrupt},
-        steps::{Runner, StepEnd, StepScope, absolute},
+        deadline::{Interrupt, StopCause},
+        steps::{StepResult, StepRunner, StepScope, absolute},
     },
 };
 
@@ -24,18 +24,18 @@ const NEEDLESS: &[(&str, &str)] = &[
     ("filter", "the worker has the objects already"),
 ];
 
-impl Runner<'_> {
+impl StepRunner<'_> {
     pub(super) async fn checkout(
         &mut self,
         inputs: &IndexMap<String, String>,
         scope: &StepScope<'_>,
-    ) -> Result<StepEnd, String> {
+    ) -> Result<StepResult, String> {
         let input = |name: &str| {
             inputs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.trim())
         };
         if !flag("allow-unsafe-pr-checkout", input("allow-unsafe-pr-checkout"), false)? {
             let github = |key: &str| self.contexts.github_text(key);
-            foreign::check(
+            untrusted_checkout::check(
                 github("event_name"),
                 self.contexts.payload(),
                 github("repository"),
@@ -46,7 +46,7 @@ impl Runner<'_> {
         }
         let wanted = self.wanted(&input).map_err(|problem| format!("actions/checkout: {problem}"))?;
         for (name, why) in NEEDLESS.iter().filter(|(name, _)| !input(name).is_empty()) {
-            self.job.console.notice(scope.index, &format!("actions/checkout: `{name}` is ignored: {why}")).await;
+            self.job.log.notice(scope.index, &format!("actions/checkout: `{name}` is ignored: {why}")).await;
         }
         let path = uses::inside(input("path")).filter(|_| !input("path").starts_with('/'));
         let path = path.ok_or("actions/checkout: `path` must stay in the workspace")?;
@@ -68,8 +68,8 @@ impl Runner<'_> {
         };
         let named = if reference.is_empty() { String::new() } else { format!(" ({reference})") };
         notes.push(format!("Checked out {commit}{named} to {directory}"));
-        self.job.console.notice(scope.index, &notes.join("\n")).await;
-        let mut end = StepEnd::new(Conclusion::Success);
+        self.job.log.notice(scope.index, &notes.join("\n")).await;
+        let mut end = StepResult::new(Conclusion::Success);
         // GitHub's gives the ref as it was asked for.
         let asked = if wanted.reference.is_empty() { &reference } else { &wanted.reference };
         end.outputs.insert("ref".into(), asked.clone());
@@ -83,22 +83,22 @@ impl Runner<'_> {
         &mut self,
         scope: &StepScope<'_>,
         work: impl Future<Output = Result<T, String>>,
-    ) -> Result<Result<T, String>, StepEnd> {
+    ) -> Result<Result<T, String>, StepResult> {
         let interrupt = tokio::select! {
             result = work => return Ok(result),
-            interrupt = self.job.clock.interrupt(scope.deadline) => interrupt,
+            interrupt = self.job.deadline.interrupt(scope.deadline) => interrupt,
         };
         match interrupt {
             Interrupt::Step => Ok(Err("the step's time is over".into())),
             Interrupt::Job(cause) => {
-                self.job.clock.end(cause);
-                let gone = matches!(cause, Cause::Cancelled | Cause::Killed | Cause::Timeout);
-                Err(StepEnd::new(if gone { Conclusion::Cancelled } else { Conclusion::Failure }))
+                self.job.deadline.end(cause);
+                let gone = matches!(cause, StopCause::Cancelled | StopCause::Killed | StopCause::Timeout);
+                Err(StepResult::new(if gone { Conclusion::Cancelled } else { Conclusion::Failure }))
             }
         }
     }
 
-    fn wanted<'i>(&self, input: &impl Fn(&str) -> &'i str) -> Result<Checkout, String> {
+    fn wanted<'i>(&self, input: &impl Fn(&str) -> &'i str) -> Result<CheckoutOptions, String> {
         let (own, server) = (self.contexts.github_text("repository"), self.contexts.github_text("server_url"));
         let (mut repository, other) =
             (input("repository").to_owned(), input("github-server-url").trim_end_matches('/'));
@@ -121,9 +121,9 @@ impl Runner<'_> {
             text => text.parse().map_err(|_| format!("fetch-depth must be a number, not {text}"))?,
         };
         let submodules = match input("submodules").to_ascii_lowercase().as_str() {
-            "recursive" => Submodules::Recursive,
-            text if flag("submodules", text, false)? => Submodules::Direct,
-            _ => Submodules::None,
+            "recursive" => SubmoduleMode::Recursive,
+            text if flag("submodules", text, false)? => SubmoduleMode::Direct,
+            _ => SubmoduleMode::None,
         };
         let patterns = input("sparse-checkout");
         let sparse = match patterns {
@@ -131,10 +131,10 @@ impl Runner<'_> {
             patterns => {
                 let cone = flag("sparse-checkout-cone-mode", input("sparse-checkout-cone-mode"), true)?;
                 let lines: Vec<&str> = patterns.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-                Some(Sparse { patterns: lines.join("\n"), cone })
+                Some(SparseCheckout { patterns: lines.join("\n"), cone })
             }
         };
-        Ok(Checkout {
+        Ok(CheckoutOptions {
             repository,
             reference: input("ref").to_owned(),
             depth,

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::{Loaded, context};
+use super::{LoadedAction, context};
 use crate::{
-    github::{action::Docker, uses},
+    github::{action::DockerAction, uses},
     job::{
-        origin::Way,
-        process::Process,
-        steps::{Runner, StepEnd, StepScope},
+        actions_api::ServicePort,
+        process::ProcessSpec,
+        steps::{StepResult, StepRunner, StepScope},
     },
-    sandbox::{Machine, MachineSpec, Program, SHARED_WORKSPACE},
+    sandbox::{ImageProgram, Machine, MachineSpec, SHARED_WORKSPACE},
 };
 
 /// Home of Docker actions, which those of one job share.
@@ -22,21 +22,21 @@ const HOME: &str = "/github/home";
 /// Where the event's payload lies in their machines, as GitHub has it.
 const EVENT: &str = "/github/workflow/event.json";
 
-impl Runner<'_> {
+impl StepRunner<'_> {
     /// Runs a program of a Docker action. `hook`: the entrypoint of one that runs before or after the step.
     pub(super) async fn contain(
         &mut self,
-        loaded: &Loaded,
-        docker: &Docker,
+        loaded: &LoadedAction,
+        docker: &DockerAction,
         hook: Option<&str>,
         inputs: &IndexMap<String, String>,
         scope: &StepScope<'_>,
-    ) -> Result<StepEnd, String> {
+    ) -> Result<StepResult, String> {
         let said = |error: &dyn std::fmt::Display| format!("{}: {error}", loaded.uses);
         let machine = self.machine_for(loaded, docker, scope).await?;
-        let way = match &self.contexts.origin {
+        let way = match &self.contexts.actions_api {
             Some((_, services)) => {
-                let way = Way::open(services, machine.as_ref()).await.map_err(|error| said(&error))?;
+                let way = ServicePort::open(services, machine.as_ref()).await.map_err(|error| said(&error))?;
                 let variables = way.variables(services);
                 Some((way, variables))
             }
@@ -71,7 +71,7 @@ impl Runner<'_> {
                 environment.insert(name.to_owned(), value.to_owned());
             }
             let (_, event) = self.contexts.event();
-            let process = Process {
+            let process = ProcessSpec {
                 step: scope.index,
                 machine: Some(Arc::clone(&machine)),
                 argv,
@@ -93,8 +93,8 @@ impl Runner<'_> {
     /// A machine of the action's image, which is pulled or built where it is not there.
     async fn machine_for(
         &mut self,
-        loaded: &Loaded,
-        docker: &Docker,
+        loaded: &LoadedAction,
+        docker: &DockerAction,
         scope: &StepScope<'_>,
     ) -> Result<Arc<dyn Machine>, String> {
         let said = |error: &dyn std::fmt::Display| format!("{}: {error}", loaded.uses);
@@ -106,10 +106,10 @@ impl Runner<'_> {
         if image.is_empty() || image.starts_with('-') || image.contains(char::is_whitespace) {
             return Err(said(&format!("`{image}` is no image reference")));
         }
-        let making = self.machine.beside(self.spec_of_action(image.to_owned()), true);
+        let making = self.machine.create_container(self.spec_of_action(image.to_owned()), true);
         tokio::select! {
             machine = making => machine.map_err(|error| said(&error)),
-            _ = self.job.clock.interrupted(None) => Err(said(&"the job ended while its container was made")),
+            _ = self.job.deadline.interrupted(None) => Err(said(&"the job ended while its container was made")),
         }
     }
 
@@ -121,11 +121,11 @@ impl Runner<'_> {
 
 /// What is run: the step's own words, else the action's, else the image's.
 fn argv(
-    docker: &Docker,
+    docker: &DockerAction,
     hook: Option<&str>,
     args: Vec<String>,
     inputs: &IndexMap<String, String>,
-    image: &Program,
+    image: &ImageProgram,
 ) -> Result<Vec<String>, String> {
     let input = |name: &str| {
         let found = inputs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
@@ -157,19 +157,19 @@ mod tests {
     #[test]
     fn the_steps_words_come_before_the_actions_and_those_before_the_images() {
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        let image = Program { entrypoint: words("entry -x"), command: words("cmd"), ..Program::default() };
-        let own = Docker { entrypoint: Some("own".into()), ..Docker::default() };
+        let image = ImageProgram { entrypoint: words("entry -x"), command: words("cmd"), ..ImageProgram::default() };
+        let own = DockerAction { entrypoint: Some("own".into()), ..DockerAction::default() };
         let with = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
         for (docker, hook, args, inputs, expected) in [
-            (&Docker::default(), None, "", with(&[]), "entry -x cmd"),
-            (&Docker::default(), None, "a b", with(&[]), "entry -x a b"),
+            (&DockerAction::default(), None, "", with(&[]), "entry -x cmd"),
+            (&DockerAction::default(), None, "a b", with(&[]), "entry -x a b"),
             (&own, None, "", with(&[]), "own"),
             (&own, Some("before"), "a", with(&[]), "before a"),
             (&own, None, "a", with(&[("args", "c d"), ("entryPoint", "/bin/e f")]), "/bin/e f c d"),
         ] {
             assert_eq!(argv(docker, hook, words(args), &inputs, &image).unwrap(), words(expected));
         }
-        assert!(argv(&Docker::default(), None, Vec::new(), &with(&[]), &Program::default()).is_err());
+        assert!(argv(&DockerAction::default(), None, Vec::new(), &with(&[]), &ImageProgram::default()).is_err());
         assert!(argv(&own, None, Vec::new(), &with(&[("args", "'open")]), &image).is_err());
     }
 }

@@ -2,26 +2,26 @@
 
 use indexmap::IndexMap;
 
-use super::{Loaded, bring::folder};
+use super::{LoadedAction, action_loader::folder};
 use crate::{
     fetch,
     github::uses,
     job::{
-        process::{Ended, Process},
-        steps::{Runner, StepEnd, StepScope},
+        process::{ProcessEnd, ProcessSpec},
+        steps::{StepResult, StepRunner, StepScope},
     },
 };
 
-impl Runner<'_> {
+impl StepRunner<'_> {
     /// Runs one program of an action.
     pub(super) async fn program(
         &mut self,
-        loaded: &Loaded,
+        loaded: &LoadedAction,
         using: &str,
         file: &str,
         inputs: &IndexMap<String, String>,
         scope: &StepScope<'_>,
-    ) -> Result<StepEnd, String> {
+    ) -> Result<StepResult, String> {
         let inside = uses::inside(file).filter(|_| !file.starts_with('/'));
         let inside = inside.ok_or_else(|| format!("{}: {file} lies outside of the action", loaded.uses))?;
         let mut own = scope.env.clone();
@@ -35,7 +35,7 @@ impl Runner<'_> {
             let node = self.node.clone().unwrap_or_else(|| "node".to_owned());
             let mut environment = self.contexts.environment(&place, &own, &scope.action);
             environment.extend(self.contexts.for_actions());
-            let process = Process {
+            let process = ProcessSpec {
                 step: scope.index,
                 machine: None,
                 argv: vec![node, format!("{}/{inside}", loaded.folder)],
@@ -47,7 +47,7 @@ impl Runner<'_> {
                 deadline: scope.deadline,
             };
             let mut done = self.process(process).await;
-            if matches!(done.ended, Ended::NotFound(_)) && self.node.is_none() {
+            if matches!(done.ended, ProcessEnd::NotFound(_)) && self.node.is_none() {
                 self.node = Some(self.bring_node(loaded, using).await?);
                 continue;
             }
@@ -57,7 +57,7 @@ impl Runner<'_> {
     }
 
     /// Brings the worker's own Node.js into a machine that has none.
-    async fn bring_node(&self, loaded: &Loaded, using: &str) -> Result<String, String> {
+    async fn bring_node(&self, loaded: &LoadedAction, using: &str) -> Result<String, String> {
         let attempt = &self.job.attempt;
         let Some(path) = &attempt.node else {
             return Err(format!(

@@ -15,28 +15,28 @@ use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use workflow::plan::{Annotation, Conclusion, Control, ControlAction, Reason, Step, StepReport, Tree};
 
-use super::{Post, Ran, Runner, StepEnd, StepScope, plain_name, remember};
+use super::{FinishedStep, PostStep, StepResult, StepRunner, StepScope, plain_name, remember};
 use crate::{
     job::{
-        actions::Actions,
-        clock::Interrupt,
-        contexts::{Added, Place},
+        actions::LoadedActions,
+        contexts::{StepAdditions, StepFrame},
+        deadline::Interrupt,
     },
     sandbox::Machine,
 };
 
 /// Steps of one job that run in the background at once; more wait for their turn.
-const AT_ONCE: usize = 10;
+const PARALLEL_LIMIT: usize = 10;
 
 /// The steps of a job that were started in the background.
 pub(super) struct Background {
     machine: Arc<dyn Machine>,
-    turns: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     /// By number.
-    steps: BTreeMap<i32, Started>,
+    steps: BTreeMap<i32, BackgroundStep>,
 }
 
-struct Started {
+struct BackgroundStep {
     name: String,
     cancel: CancellationToken,
     /// Place of its report among those of the job.
@@ -45,7 +45,7 @@ struct Started {
 }
 
 enum Phase {
-    Running(AbortOnDropHandle<Left>),
+    Running(AbortOnDropHandle<BackgroundResult>),
     /// It was waited for, or ended by a `cancel`.
     Ended {
         conclusion: Conclusion,
@@ -56,12 +56,12 @@ enum Phase {
 }
 
 /// What an ended step leaves.
-struct Left {
-    ran: Ran,
+struct BackgroundResult {
+    ran: FinishedStep,
     report: StepReport,
-    added: Added,
-    actions: Actions,
-    posts: Vec<Post>,
+    added: StepAdditions,
+    actions: LoadedActions,
+    posts: Vec<PostStep>,
     states: HashMap<String, IndexMap<String, String>>,
     node: Option<String>,
     annotations: Vec<Annotation>,
@@ -72,7 +72,7 @@ struct Left {
 
 impl Background {
     pub(super) fn new(machine: &Arc<dyn Machine>) -> Self {
-        Self { machine: Arc::clone(machine), turns: Arc::new(Semaphore::new(AT_ONCE)), steps: BTreeMap::new() }
+        Self { machine: Arc::clone(machine), slots: Arc::new(Semaphore::new(PARALLEL_LIMIT)), steps: BTreeMap::new() }
     }
 
     fn of_phase(&self, is: impl Fn(&Phase) -> bool) -> Vec<i32> {
@@ -94,60 +94,60 @@ impl Background {
     }
 }
 
-impl Runner<'_> {
+impl StepRunner<'_> {
     /// Starts a step of the job and goes on.
-    pub(super) async fn start(&mut self, index: i32, step: &Step, action: String, place: &Place) {
-        let cancel = self.job.clock.cancel.child_token();
+    pub(super) async fn start(&mut self, index: i32, step: &Step, action: String, place: &StepFrame) {
+        let cancel = self.job.deadline.cancel.child_token();
         let mut job = self.job.clone();
-        job.clock.cancel = cancel.clone();
+        job.deadline.cancel = cancel.clone();
         let machine = Arc::clone(&self.background.machine);
         // Asked for here, not in the task: turns come in the order of the steps.
-        let mut turn = Box::pin(Arc::clone(&self.background.turns).acquire_owned());
-        let at_once = futures::poll!(&mut turn);
-        let (contexts, actions) = (self.contexts.beside(index), self.actions.beside(&index.to_string()));
+        let mut slot = Box::pin(Arc::clone(&self.background.slots).acquire_owned());
+        let at_once = futures::poll!(&mut slot);
+        let (contexts, actions) = (self.contexts.fork(index), self.actions.fork(&index.to_string()));
         let (states, node, status) = (self.states.clone(), self.node.clone(), self.status);
         let (has_event, has_bash) = (self.has_event, self.has_bash);
         let raw = plain_name(step);
         let name = self.evaluator(&StepScope::new(index, place, status)).text(&raw).await.unwrap_or(raw);
         let (step, place) = (step.clone(), place.clone());
         let running = tokio::spawn(async move {
-            let mut runner = Runner::new(&mut job, &machine, contexts, actions);
+            let mut runner = StepRunner::new(&mut job, &machine, contexts, actions);
             (runner.states, runner.node, runner.status) = (states, node, status);
             (runner.has_event, runner.has_bash) = (has_event, has_bash);
-            let turn = match at_once {
-                Poll::Ready(turn) => turn.ok(),
+            let slot = match at_once {
+                Poll::Ready(slot) => slot.ok(),
                 Poll::Pending => tokio::select! {
-                    turn = turn => turn.ok(),
+                    slot = slot => slot.ok(),
                     () = runner.withdrawn() => None,
                 },
             };
             let began = Instant::now();
-            let ran = if turn.is_some() {
+            let ran = if slot.is_some() {
                 let scope = StepScope { action, ..StepScope::new(index, &place, status) };
                 runner.step(&step, scope).await
             } else {
-                let end = StepEnd::new(Conclusion::Cancelled);
-                Ran { name: plain_name(&step), end, conclusion: Conclusion::Cancelled }
+                let end = StepResult::new(Conclusion::Cancelled);
+                FinishedStep { name: plain_name(&step), end, conclusion: Conclusion::Cancelled }
             };
-            drop(turn);
+            drop(slot);
             runner.leave(index, step.id, ran, began).await
         });
         let phase = Phase::Running(AbortOnDropHandle::new(running));
-        self.background.steps.insert(index, Started { name, cancel, report: self.reports.len(), phase });
+        self.background.steps.insert(index, BackgroundStep { name, cancel, report: self.reports.len(), phase });
         self.reports.push(None);
     }
 
     /// Waits for what ends a step that has no turn yet.
     async fn withdrawn(&mut self) {
-        if let Interrupt::Job(cause) = self.job.clock.interrupt(None).await {
-            self.job.clock.end(cause);
+        if let Interrupt::Job(cause) = self.job.deadline.interrupt(None).await {
+            self.job.deadline.end(cause);
         }
     }
 
     /// The step ended: log and observer hear of it now, the job when it waits.
-    async fn leave(self, index: i32, id: Option<String>, ran: Ran, began: Instant) -> Left {
+    async fn leave(self, index: i32, id: Option<String>, ran: FinishedStep, began: Instant) -> BackgroundResult {
         let report = self.tell(index, &format!("Main {}", ran.name), id, &ran, began.elapsed()).await;
-        Left {
+        BackgroundResult {
             ran,
             report,
             added: self.contexts.into_added(),
@@ -163,7 +163,7 @@ impl Runner<'_> {
     }
 
     /// Waits for a step, and takes over what it left.
-    async fn join(&mut self, index: i32, place: &mut Place, cancelled: bool) {
+    async fn join(&mut self, index: i32, place: &mut StepFrame, cancelled: bool) {
         let Some(step) = self.background.steps.get_mut(&index) else { return };
         let Phase::Running(running) = &mut step.phase else { return };
         let left = running.await;
@@ -182,8 +182,8 @@ impl Runner<'_> {
         if let Some(report) = self.reports.get_mut(step.report) {
             *report = Some(left.report);
         }
-        self.contexts.learn(left.added);
-        self.actions.learn(left.actions);
+        self.contexts.merge(left.added);
+        self.actions.merge(left.actions);
         self.states.extend(left.states);
         self.node = self.node.take().or(left.node);
         self.annotate(left.annotations);
@@ -202,7 +202,7 @@ impl Runner<'_> {
     }
 
     /// `wait:`, `wait-all:` or `cancel:`, whose turn comes whatever happened before.
-    pub(super) async fn control(&mut self, index: i32, control: &Control, place: &mut Place) {
+    pub(super) async fn control(&mut self, index: i32, control: &Control, place: &mut StepFrame) {
         let number = |at: &usize| i32::try_from(*at).unwrap_or(i32::MAX);
         let (steps, cancels) = match &control.control {
             ControlAction::Wait(steps) => (steps.iter().map(number).collect(), false),
@@ -216,7 +216,7 @@ impl Runner<'_> {
     }
 
     /// Before anything runs for the end of the job, every step has ended and every failure counts.
-    pub(super) async fn wait_for_the_rest(&mut self, place: &mut Place) {
+    pub(super) async fn wait_for_the_rest(&mut self, place: &mut StepFrame) {
         let mut steps = self.background.running();
         steps.extend(self.background.unheard());
         if steps.is_empty() {
@@ -226,20 +226,20 @@ impl Runner<'_> {
         self.gather(Gathering { index, name, steps, cancels: false, tolerant: None }, None, place).await;
     }
 
-    async fn gather(&mut self, gathering: Gathering<'_>, id: Option<&str>, place: &mut Place) {
+    async fn gather(&mut self, gathering: Gathering<'_>, id: Option<&str>, place: &mut StepFrame) {
         let Gathering { index, name, steps, cancels, tolerant } = gathering;
         let began = Instant::now();
         let mark = format!("Main {name}");
-        self.job.console.begin(index, &mark).await;
+        self.job.log.begin(index, &mark).await;
         self.observe(index, &name, "running", "");
         let verb = if cancels { "Cancelling" } else { "Waiting for" };
         let said = format!("{verb} steps in the background: {}", self.background.names(&steps));
-        self.job.console.notice(index, &said).await;
+        self.job.log.notice(index, &said).await;
         if cancels {
             let running = steps.iter().filter_map(|step| self.background.steps.get(step));
             running.for_each(|step| step.cancel.cancel());
         }
-        let mut end = StepEnd::new(Conclusion::Success);
+        let mut end = StepResult::new(Conclusion::Success);
         for step in &steps {
             self.join(*step, place, cancels).await;
             let Some(step) = self.background.steps.get_mut(step) else { continue };
@@ -256,12 +256,12 @@ impl Runner<'_> {
                 _ => {}
             }
             let said = format!("{}: {}", step.name, conclusion.as_str());
-            self.job.console.notice(index, &said).await;
+            self.job.log.notice(index, &said).await;
         }
         let before = place.clone();
         let scope = StepScope::new(index, &before, self.job_status());
         let conclusion = self.conclusion(tolerant, &end, &scope).await;
-        let ran = Ran { name, end, conclusion };
+        let ran = FinishedStep { name, end, conclusion };
         remember(place, id, &ran);
         self.ended(index, &mark, id.map(str::to_owned), ran, began.elapsed()).await;
     }

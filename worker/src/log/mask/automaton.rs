@@ -3,17 +3,17 @@
 use aho_corasick::{Anchored, MatchKind, automaton::Automaton as _, nfa::contiguous::NFA};
 use zeroize::Zeroizing;
 
-pub(super) type State = aho_corasick::automaton::StateID;
+pub(super) type AutomatonState = aho_corasick::automaton::StateID;
 
 /// All patterns of a masker.
 #[derive(Default)]
 pub(super) struct Automaton {
-    inner: Option<Inner>,
+    inner: Option<CompiledPatterns>,
 }
 
-struct Inner {
+struct CompiledPatterns {
     nfa: NFA,
-    start: State,
+    start: AutomatonState,
     /// By state.
     facts: Vec<Facts>,
     /// Bytes that begin a pattern.
@@ -59,26 +59,26 @@ impl Automaton {
                 }
             }
         }
-        Self { inner: Some(Inner { nfa, start, facts, first }) }
+        Self { inner: Some(CompiledPatterns { nfa, start, facts, first }) }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.inner.is_none()
     }
 
-    pub(super) fn start(&self) -> State {
+    pub(super) fn start(&self) -> AutomatonState {
         self.inner.as_ref().map(|inner| inner.start).unwrap_or_default()
     }
 
-    pub(super) fn next(&self, state: State, byte: u8) -> State {
+    pub(super) fn next(&self, state: AutomatonState, byte: u8) -> AutomatonState {
         self.inner.as_ref().map(|inner| inner.nfa.next_state(Anchored::No, state, byte)).unwrap_or_default()
     }
 
-    pub(super) fn depth(&self, state: State) -> usize {
+    pub(super) fn depth(&self, state: AutomatonState) -> usize {
         self.facts(state).depth
     }
 
-    pub(super) fn matched(&self, state: State) -> usize {
+    pub(super) fn matched(&self, state: AutomatonState) -> usize {
         self.facts(state).matched
     }
 
@@ -90,7 +90,7 @@ impl Automaton {
         data.iter().position(|byte| inner.first.get(usize::from(*byte)).copied().unwrap_or(true)).unwrap_or(data.len())
     }
 
-    fn facts(&self, state: State) -> Facts {
+    fn facts(&self, state: AutomatonState) -> Facts {
         self.inner.as_ref().and_then(|inner| inner.facts.get(state.as_usize())).copied().unwrap_or_default()
     }
 }

@@ -50,7 +50,7 @@ fn attack_22_each_line_of_a_secret_is_masked() {
 #[test]
 fn attack_23_a_secret_written_byte_by_byte_is_masked() {
     let masker = masker(&["hunter22"]);
-    let mut stream = Stream::default();
+    let mut stream = MaskStream::default();
     let mut out = Vec::new();
     for byte in b"a hunter21, a hunter22." {
         stream.push(&masker, &[*byte], &mut out);
@@ -70,17 +70,17 @@ fn attack_24_overlapping_secrets_are_covered() {
 #[test]
 fn attack_26_short_values_are_not_masked_and_said() {
     let masker = Masker::default();
-    assert_eq!(masker.add(""), Added::Empty);
-    assert_eq!(masker.add("\n"), Added::Empty);
-    assert_eq!(masker.add("1"), Added::TooShort);
-    assert_eq!(masker.add("abc"), Added::Masked);
+    assert_eq!(masker.add(""), MaskOutcome::Empty);
+    assert_eq!(masker.add("\n"), MaskOutcome::Empty);
+    assert_eq!(masker.add("1"), MaskOutcome::TooShort);
+    assert_eq!(masker.add("abc"), MaskOutcome::Masked);
     assert_eq!(masker.text("1 abc 1"), "1 *** 1");
 }
 
 #[test]
 fn a_prompt_comes_out_at_once() {
     let masker = masker(&["sesame-street"]);
-    let mut stream = Stream::default();
+    let mut stream = MaskStream::default();
     let mut out = Vec::new();
     stream.push(&masker, b"password: ", &mut out);
     assert_eq!(out, b"password: ");
@@ -90,7 +90,7 @@ fn a_prompt_comes_out_at_once() {
 #[test]
 fn a_secret_added_late_covers_what_is_held() {
     let masker = masker(&["abcdef"]);
-    let mut stream = Stream::default();
+    let mut stream = MaskStream::default();
     let mut out = Vec::new();
     stream.push(&masker, b"abc", &mut out);
     assert_eq!(out, b"");
@@ -110,7 +110,7 @@ proptest! {
         let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();
         cuts.sort_unstable();
         cuts.push(text.len());
-        let (mut stream, mut out, mut from) = (Stream::default(), Vec::new(), 0);
+        let (mut stream, mut out, mut from) = (MaskStream::default(), Vec::new(), 0);
         for cut in cuts {
             stream.push(&masker, &text.as_bytes()[from..cut], &mut out);
             from = cut;

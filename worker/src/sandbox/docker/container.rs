@@ -26,17 +26,17 @@ use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    DockerConfig, Limits, MachineSpec, SandboxError,
+    DockerConfig, MachineSpec, ResourceLimits, SandboxError,
     egress::{self, Egress},
     engine::{Engine, NONCE, status},
-    ground::{Ground, Holding},
     image::{self, Image, Images},
+    job_resources::{ContainerHandle, JobResources},
     machine::{DockerMachine, TEMP, WORKSPACE},
     network::Networks,
 };
 use crate::sandbox::{
-    INIT, ORIGIN_HOST, SHARED_WORKSPACE,
-    conversation::{Conversation, Incoming},
+    ACTIONS_API_HOST, INIT, SHARED_WORKSPACE,
+    init_client::{InitClient, InitReader},
 };
 
 /// Our first process, as it stands in a container.
@@ -109,98 +109,98 @@ impl Containers {
         let image = self.images.find(&self.engine, &spec.image, spec.credentials.as_ref()).await?;
         let init = self.init_volume.get_or_try_init(|| self.fill_init_volume(&spec.image)).await?;
         let _start = self.starts.acquire().await.map_err(|_| SandboxError::Start("the worker is closing".into()))?;
-        let ground = self.ground().await?;
-        let made = self.raise(&ground, spec, Workspace::Own, &image, init).await;
+        let resources = self.resources().await?;
+        let made = self.create(&resources, spec, Workspace::Own, &image, init).await;
         // Somebody may have removed it from the engine (`docker network prune`).
-        if let (Err(_), Some(network)) = (&made, &ground.network)
+        if let (Err(_), Some(network)) = (&made, &resources.network)
             && self.networks.is_lost(network).await
         {
-            let ground = self.ground().await?;
-            return self.raise(&ground, spec, Workspace::Own, &image, init).await;
+            let resources = self.resources().await?;
+            return self.create(&resources, spec, Workspace::Own, &image, init).await;
         }
         made
     }
 
     /// What the containers of a new job share. From here on dropping it removes what was made.
-    async fn ground(self: &Arc<Self>) -> Result<Arc<Ground>, SandboxError> {
+    async fn resources(self: &Arc<Self>) -> Result<Arc<JobResources>, SandboxError> {
         let network = match self.egress {
             Egress::Public => Some(self.networks.take().await?),
             Egress::Nothing => None,
         };
         let nonce = hex::encode(rand::random::<[u8; 16]>());
         self.live().insert(nonce.clone());
-        Ok(Ground::new(Arc::clone(self), nonce, network))
+        Ok(JobResources::new(Arc::clone(self), nonce, network))
     }
 
     /// Makes and starts a further machine of a job.
-    pub(super) async fn make_beside(
+    pub(super) async fn create_additional(
         &self,
-        ground: &Arc<Ground>,
+        resources: &Arc<JobResources>,
         spec: &MachineSpec,
         workspace: bool,
     ) -> Result<Arc<DockerMachine>, SandboxError> {
         let image = self.images.find(&self.engine, &spec.image, spec.credentials.as_ref()).await?;
         let init = self.init_volume.get_or_try_init(|| self.fill_init_volume(&spec.image)).await?;
         let workspace = if workspace { Workspace::Shared } else { Workspace::None };
-        self.raise(ground, spec, workspace, &image, init).await
+        self.create(resources, spec, workspace, &image, init).await
     }
 
-    async fn raise(
+    async fn create(
         &self,
-        ground: &Arc<Ground>,
+        resources: &Arc<JobResources>,
         spec: &MachineSpec,
         workspace: Workspace,
         image: &Arc<Image>,
         init: &str,
     ) -> Result<Arc<DockerMachine>, SandboxError> {
-        let holding = ground.hold();
-        let (conversation, home) =
-            tokio::time::timeout(READY_TIMEOUT, self.start(&holding, spec, workspace, image, init))
-                .await
-                .unwrap_or_else(|_| {
-                    Err(SandboxError::Start(format!("not ready after {} s", READY_TIMEOUT.as_secs())))
-                })?;
-        Ok(Arc::new(DockerMachine::new(holding, Arc::clone(image), conversation, home)))
+        let handle = resources.reserve();
+        let (init, home) = tokio::time::timeout(READY_TIMEOUT, self.start(&handle, spec, workspace, image, init))
+            .await
+            .unwrap_or_else(|_| Err(SandboxError::Start(format!("not ready after {} s", READY_TIMEOUT.as_secs()))))?;
+        Ok(Arc::new(DockerMachine::new(handle, Arc::clone(image), init, home)))
     }
 
     async fn start(
         &self,
-        holding: &Holding,
+        handle: &ContainerHandle,
         spec: &MachineSpec,
         workspace: Workspace,
         image: &Image,
         init: &str,
-    ) -> Result<(Conversation, String), SandboxError> {
+    ) -> Result<(InitClient, String), SandboxError> {
         let api = &self.engine.api;
-        let (ground, name) = (&holding.ground, &holding.name);
-        self.make_volume(ground, ground.name()).await?;
-        self.make_volumes(ground, &spec.volumes).await?;
+        let (resources, name) = (&handle.resources, &handle.name);
+        self.make_volume(resources, resources.name()).await?;
+        self.make_volumes(resources, &spec.volumes).await?;
         let options = CreateContainerOptionsBuilder::new().name(name).build();
-        let body = self.body(ground, spec, workspace, image, init);
+        let body = self.body(resources, spec, workspace, image, init);
         api.create_container(Some(options), body).await.map_err(|error| self.engine.error("create", error))?;
         let options = AttachContainerOptionsBuilder::new().stdin(true).stdout(true).stderr(true).stream(true).build();
         let attached =
             api.attach_container(name, Some(options)).await.map_err(|error| self.engine.error("attach", error))?;
         let started = api.start_container(name, None::<StartContainerOptions>).await;
         started.map_err(|error| self.engine.error("start", error))?;
-        let (conversation, ready) =
-            Conversation::open(incoming(attached.output), attached.input, &ground.nonce).await?;
+        let (init, ready) = InitClient::open(incoming(attached.output), attached.input, &resources.nonce).await?;
         let from_image =
             image.program.environment.iter().find(|(name, _)| name == "HOME").map(|(_, home)| home.clone());
         let home = from_image.unwrap_or(ready.home);
-        Ok((conversation, if home.is_empty() { "/".into() } else { home }))
+        Ok((init, if home.is_empty() { "/".into() } else { home }))
     }
 
     /// Makes what is missing of a job's own volumes.
-    pub(super) async fn make_volumes(&self, ground: &Ground, volumes: &[(String, String)]) -> Result<(), SandboxError> {
+    pub(super) async fn make_volumes(
+        &self,
+        resources: &JobResources,
+        volumes: &[(String, String)],
+    ) -> Result<(), SandboxError> {
         for (name, _) in volumes {
-            self.make_volume(ground, ground.volume(name)).await?;
+            self.make_volume(resources, resources.volume(name)).await?;
         }
         Ok(())
     }
 
-    async fn make_volume(&self, ground: &Ground, name: String) -> Result<(), SandboxError> {
-        let labels = self.engine.labels(Some(&ground.nonce));
+    async fn make_volume(&self, resources: &JobResources, name: String) -> Result<(), SandboxError> {
+        let labels = self.engine.labels(Some(&resources.nonce));
         let volume = VolumeCreateRequest { name: Some(name), labels: Some(labels), ..VolumeCreateRequest::default() };
         let made = self.engine.api.create_volume(volume).await;
         made.map(drop).map_err(|error| self.engine.error("make a volume", error))
@@ -208,7 +208,7 @@ impl Containers {
 
     fn body(
         &self,
-        ground: &Ground,
+        resources: &JobResources,
         spec: &MachineSpec,
         workspace: Workspace,
         image: &Image,
@@ -221,13 +221,13 @@ impl Containers {
             Workspace::Shared => vec![WORKSPACE, SHARED_WORKSPACE],
             Workspace::None => Vec::new(),
         };
-        mounts.extend(targets.iter().map(|target| mount(&ground.name(), target, false)));
-        mounts.extend(spec.volumes.iter().map(|(name, target)| mount(&ground.volume(name), target, false)));
+        mounts.extend(targets.iter().map(|target| mount(&resources.name(), target, false)));
+        mounts.extend(spec.volumes.iter().map(|(name, target)| mount(&resources.volume(name), target, false)));
         ContainerCreateBody {
             image: Some(spec.image.clone()),
             entrypoint: Some(vec![INIT_PATH.into()]),
             cmd: Some(vec![
-                ground.nonce.clone(),
+                resources.nonce.clone(),
                 user.clone(),
                 // Init gives it to the user; what is shared stays whose it is.
                 if workspace == Workspace::Own { WORKSPACE } else { TEMP }.into(),
@@ -239,7 +239,7 @@ impl Containers {
             env: Some(variables(&spec.environment)),
             hostname: (!spec.hostname.is_empty()).then(|| spec.hostname.clone()),
             working_dir: Some("/".into()),
-            labels: Some(self.engine.labels(Some(&ground.nonce))),
+            labels: Some(self.engine.labels(Some(&resources.nonce))),
             open_stdin: Some(true),
             stdin_once: Some(false),
             attach_stdin: Some(true),
@@ -251,8 +251,8 @@ impl Containers {
             host_config: Some(HostConfig {
                 mounts: Some(mounts),
                 log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
-                extra_hosts: Some(vec![format!("{ORIGIN_HOST}:127.0.0.1")]),
-                ..hardened(ground.network.as_deref(), &spec.limits)
+                extra_hosts: Some(vec![format!("{ACTIONS_API_HOST}:127.0.0.1")]),
+                ..hardened(resources.network.as_deref(), &spec.limits)
             }),
             ..ContainerCreateBody::default()
         }
@@ -379,7 +379,7 @@ fn gone(kind: &str, name: &str, removed: Result<(), bollard::errors::Error>) -> 
 }
 
 /// What every container of a job may do and use.
-pub(super) fn hardened(network: Option<&str>, limits: &Limits) -> HostConfig {
+pub(super) fn hardened(network: Option<&str>, limits: &ResourceLimits) -> HostConfig {
     let number = |value: u64| Some(i64::try_from(value).unwrap_or(i64::MAX));
     HostConfig {
         network_mode: Some(network.unwrap_or("none").to_owned()),
@@ -424,7 +424,7 @@ fn init_archive() -> std::io::Result<Vec<u8>> {
 /// Standard output of the first process. What it complains of on standard error is the reason of the end.
 fn incoming(
     output: impl futures::Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send + Unpin + 'static,
-) -> Incoming {
+) -> InitReader {
     stream::unfold((output, String::new()), |(mut output, mut complaint)| async move {
         loop {
             match output.next().await {

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use secrecy::ExposeSecret as _;
 
 use super::{SandboxError, engine::Engine, engine::status};
-use crate::sandbox::{Credentials, Program, STAGE_IMAGE};
+use crate::sandbox::{Credentials, ImageProgram, STAGE_IMAGE};
 
 /// Images of Docker actions that are kept for the next job that builds the same.
 const KEPT: usize = 50;
@@ -29,7 +29,7 @@ const KEPT: usize = 50;
 pub(super) struct Image {
     /// `sha256:…` of the registry's manifest; the image's own id where it came from no registry.
     pub(super) digest: Option<String>,
-    pub(super) program: Program,
+    pub(super) program: ImageProgram,
 }
 
 type Found = Result<Arc<Image>, Missing>;
@@ -134,7 +134,7 @@ async fn inspect(engine: &Engine, reference: &str) -> Result<Arc<Image>, Error> 
     let entries = config.env.unwrap_or_default().into_iter();
     Ok(Arc::new(Image {
         digest: digest.or(data.id),
-        program: Program {
+        program: ImageProgram {
             entrypoint: config.entrypoint.unwrap_or_default(),
             command: config.cmd.unwrap_or_default(),
             directory: config.working_dir.unwrap_or_default(),
@@ -181,7 +181,12 @@ pub(super) async fn pack(engine: &Engine, container: &str, path: &str, limit: us
 }
 
 /// Makes an image of a container.
-pub(super) async fn keep(engine: &Engine, container: &str, name: &str, program: &Program) -> Result<(), SandboxError> {
+pub(super) async fn commit(
+    engine: &Engine,
+    container: &str,
+    name: &str,
+    program: &ImageProgram,
+) -> Result<(), SandboxError> {
     let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "latest"));
     let options = CommitContainerOptionsBuilder::new().container(container).repo(repository).tag(tag).build();
     // What is left empty, the engine would take from the container, which runs init.

@@ -9,13 +9,14 @@ use parking_lot::{Mutex, MutexGuard};
 use super::{
     container::INIT_PATH,
     disk,
-    ground::{Ground, Holding},
     image::{self, Image},
+    job_resources::{ContainerHandle, JobResources},
     service::{self, DockerService},
 };
 use crate::sandbox::{
-    Command, Exit, Handle, Machine, MachineSpec, ORIGIN_PORT, OutputSink, Port, Program, SandboxError, Stream,
-    conversation::Conversation,
+    ACTIONS_API_PORT, Command, ImageProgram, LoopbackPort, Machine, MachineSpec, OutputSink, OutputStream, ProcessExit,
+    ProcessHandle, SandboxError,
+    init_client::InitClient,
     service::{Service, ServiceSpec},
 };
 
@@ -28,29 +29,29 @@ pub(super) struct DockerMachine {
     /// Taken by `destroy`.
     living: Mutex<Option<Living>>,
     image: Arc<Image>,
-    conversation: Conversation,
+    init: InitClient,
     home: String,
 }
 
 struct Living {
-    holding: Holding,
+    handle: ContainerHandle,
     services: Vec<Arc<DockerService>>,
 }
 
 impl DockerMachine {
-    pub(super) fn new(holding: Holding, image: Arc<Image>, conversation: Conversation, home: String) -> Self {
-        let living = Living { holding, services: Vec::new() };
-        Self { living: Mutex::new(Some(living)), image, conversation, home }
+    pub(super) fn new(handle: ContainerHandle, image: Arc<Image>, init: InitClient, home: String) -> Self {
+        let living = Living { handle, services: Vec::new() };
+        Self { living: Mutex::new(Some(living)), image, init, home }
     }
 
     pub(super) fn is_lost(&self) -> bool {
-        self.conversation.is_lost()
+        self.init.is_lost()
     }
 
-    fn ground(&self) -> Result<(Arc<Ground>, String), SandboxError> {
+    fn resources(&self) -> Result<(Arc<JobResources>, String), SandboxError> {
         let living = self.lock();
-        let holding = &living.as_ref().ok_or_else(gone)?.holding;
-        Ok((Arc::clone(&holding.ground), holding.name.clone()))
+        let handle = &living.as_ref().ok_or_else(gone)?.handle;
+        Ok((Arc::clone(&handle.resources), handle.name.clone()))
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Living>> {
@@ -67,7 +68,7 @@ impl Machine for DockerMachine {
         self.image.program.environment.clone()
     }
 
-    fn image_program(&self) -> Program {
+    fn image_program(&self) -> ImageProgram {
         self.image.program.clone()
     }
 
@@ -83,12 +84,16 @@ impl Machine for DockerMachine {
         self.home.clone()
     }
 
-    fn run<'a>(&'a self, command: Command, output: &'a dyn OutputSink) -> BoxFuture<'a, Result<Exit, SandboxError>> {
-        self.conversation.run(command, output).boxed()
+    fn run<'a>(
+        &'a self,
+        command: Command,
+        output: &'a dyn OutputSink,
+    ) -> BoxFuture<'a, Result<ProcessExit, SandboxError>> {
+        self.init.run(command, output).boxed()
     }
 
-    fn signal<'a>(&'a self, process: &'a Handle, signal: i32) -> BoxFuture<'a, ()> {
-        self.conversation.signal(process, signal).boxed()
+    fn signal<'a>(&'a self, process: &'a ProcessHandle, signal: i32) -> BoxFuture<'a, ()> {
+        self.init.signal(process, signal).boxed()
     }
 
     fn unpack<'a>(
@@ -97,7 +102,7 @@ impl Machine for DockerMachine {
         clean: bool,
         archive: BoxStream<'a, std::io::Result<Bytes>>,
     ) -> BoxFuture<'a, Result<(), SandboxError>> {
-        self.conversation.unpack(directory, clean, archive).boxed()
+        self.init.unpack(directory, clean, archive).boxed()
     }
 
     fn read<'a>(
@@ -105,21 +110,21 @@ impl Machine for DockerMachine {
         paths: &'a [String],
         limit: u64,
     ) -> BoxFuture<'a, Result<Vec<(String, Bytes)>, SandboxError>> {
-        self.conversation.read(paths, limit, "").boxed()
+        self.init.read(paths, limit, "").boxed()
     }
 
     fn hash_files<'a>(&'a self, patterns: &'a [String]) -> BoxFuture<'a, Result<Option<String>, SandboxError>> {
-        self.conversation.hash(WORKSPACE, patterns).boxed()
+        self.init.hash(WORKSPACE, patterns).boxed()
     }
 
-    fn serve(&self, spec: ServiceSpec) -> BoxFuture<'_, Result<Arc<dyn Service>, SandboxError>> {
+    fn start_service(&self, spec: ServiceSpec) -> BoxFuture<'_, Result<Arc<dyn Service>, SandboxError>> {
         async move {
-            let (ground, number) = {
+            let (resources, number) = {
                 let living = self.lock();
                 let living = living.as_ref().ok_or_else(gone)?;
-                (Arc::clone(&living.holding.ground), living.services.len())
+                (Arc::clone(&living.handle.resources), living.services.len())
             };
-            let service = service::start(&ground, number, &spec).await?;
+            let service = service::start(&resources, number, &spec).await?;
             self.lock().as_mut().ok_or_else(gone)?.services.push(Arc::clone(&service));
             Ok(service as Arc<dyn Service>)
         }
@@ -136,18 +141,22 @@ impl Machine for DockerMachine {
                 user: "0:0".into(),
                 ..Command::default()
             };
-            let said = Said::default();
-            let exit = self.conversation.run(command, &said).await?;
+            let said = HelperOutput::default();
+            let exit = self.init.run(command, &said).await?;
             let said = said.0.into_inner();
             if exit.code == 0 { Ok(()) } else { Err(SandboxError::Refused(said.trim().to_owned())) }
         }
         .boxed()
     }
 
-    fn beside(&self, spec: MachineSpec, workspace: bool) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>> {
+    fn create_container(
+        &self,
+        spec: MachineSpec,
+        workspace: bool,
+    ) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>> {
         async move {
-            let (ground, _) = self.ground()?;
-            let machine = ground.containers.make_beside(&ground, &spec, workspace).await?;
+            let (resources, _) = self.resources()?;
+            let machine = resources.containers.create_additional(&resources, &spec, workspace).await?;
             Ok(machine as Arc<dyn Machine>)
         }
         .boxed()
@@ -155,21 +164,21 @@ impl Machine for DockerMachine {
 
     fn pack<'a>(&'a self, path: &'a str, limit: usize) -> BoxFuture<'a, Result<Vec<u8>, SandboxError>> {
         async move {
-            let (ground, name) = self.ground()?;
-            image::pack(&ground.containers.engine, &name, path, limit).await
+            let (resources, name) = self.resources()?;
+            image::pack(&resources.containers.engine, &name, path, limit).await
         }
         .boxed()
     }
 
-    fn keep<'a>(&'a self, name: &'a str, program: &'a Program) -> BoxFuture<'a, Result<(), SandboxError>> {
+    fn commit_image<'a>(&'a self, name: &'a str, program: &'a ImageProgram) -> BoxFuture<'a, Result<(), SandboxError>> {
         async move {
-            let (ground, container) = self.ground()?;
-            image::keep(&ground.containers.engine, &container, name, program).await
+            let (resources, container) = self.resources()?;
+            image::commit(&resources.containers.engine, &container, name, program).await
         }
         .boxed()
     }
 
-    fn helper(&self) -> String {
+    fn init_path(&self) -> String {
         INIT_PATH.into()
     }
 
@@ -177,16 +186,16 @@ impl Machine for DockerMachine {
         async move {
             // Not held while it is counted: the job may end.
             let (engine, nonce) = {
-                let (ground, _) = self.ground()?;
-                (Arc::clone(&ground.containers.engine), ground.nonce.clone())
+                let (resources, _) = self.resources()?;
+                (Arc::clone(&resources.containers.engine), resources.nonce.clone())
             };
             disk::used(&engine, &nonce).await
         }
         .boxed()
     }
 
-    fn listen(&self) -> BoxFuture<'_, Result<Port, SandboxError>> {
-        self.conversation.listen(ORIGIN_PORT).boxed()
+    fn listen(&self) -> BoxFuture<'_, Result<LoopbackPort, SandboxError>> {
+        self.init.listen(ACTIONS_API_PORT).boxed()
     }
 
     /// Returns at once: removing takes the engine 100 ms, and nobody has to wait for it. `Sandbox::close` does.
@@ -202,10 +211,10 @@ fn gone() -> SandboxError {
 
 /// The few words of a helper.
 #[derive(Default)]
-struct Said(Mutex<String>);
+struct HelperOutput(Mutex<String>);
 
-impl OutputSink for Said {
-    fn write(&self, _stream: Stream, data: Bytes, _time_ms: u64) -> BoxFuture<'_, ()> {
+impl OutputSink for HelperOutput {
+    fn write(&self, _stream: OutputStream, data: Bytes, _time_ms: u64) -> BoxFuture<'_, ()> {
         let mut said = self.0.lock();
         if said.len() < 4096 {
             said.push_str(&String::from_utf8_lossy(&data));

@@ -24,11 +24,11 @@ const TRIES: u32 = 256;
 pub(super) struct Networks {
     engine: Arc<Engine>,
     addresses: (Ipv4Addr, u8),
-    state: Mutex<State>,
+    state: Mutex<NetworkTable>,
 }
 
 #[derive(Default)]
-struct State {
+struct NetworkTable {
     free: Vec<String>,
     held: HashSet<String>,
     next: u32,
@@ -38,7 +38,7 @@ impl Networks {
     /// Takes over the networks that an earlier process of this worker left.
     pub(super) async fn new(engine: Arc<Engine>, addresses: (Ipv4Addr, u8)) -> Result<Self, SandboxError> {
         // Workers on one engine begin at different places.
-        let state = State { next: rand::random(), ..State::default() };
+        let state = NetworkTable { next: rand::random(), ..NetworkTable::default() };
         let networks = Self { engine, addresses, state: Mutex::new(state) };
         networks.adopt().await?;
         Ok(networks)
@@ -167,7 +167,7 @@ impl Networks {
         state.held.contains(id) || state.free.contains(id)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, NetworkTable> {
         self.state.lock()
     }
 }

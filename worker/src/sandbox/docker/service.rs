@@ -16,7 +16,7 @@ use futures::{FutureExt, StreamExt, future::BoxFuture};
 
 use super::{
     container::{Containers, hardened, mount, variables},
-    ground::{Ground, Holding},
+    job_resources::{ContainerHandle, JobResources},
 };
 use crate::sandbox::{
     SandboxError,
@@ -33,7 +33,7 @@ const SHOWN: usize = 16 << 10;
 const KEPT: &str = "1m";
 
 pub(super) struct DockerService {
-    holding: Holding,
+    handle: ContainerHandle,
     id: String,
     network: String,
     address: String,
@@ -41,13 +41,13 @@ pub(super) struct DockerService {
 
 /// Makes and starts a service.
 pub(super) async fn start(
-    ground: &Arc<Ground>,
+    resources: &Arc<JobResources>,
     number: usize,
     spec: &ServiceSpec,
 ) -> Result<Arc<DockerService>, SandboxError> {
-    let containers = &ground.containers;
+    let containers = &resources.containers;
     let ServiceSpec { name, machine, .. } = spec;
-    let Some(network) = &ground.network else {
+    let Some(network) = &resources.network else {
         let remedy = "run the worker as root with iptables";
         return Err(SandboxError::Refused(format!("service {name}: jobs have no network on this worker; {remedy}")));
     };
@@ -55,29 +55,29 @@ pub(super) async fn start(
         return Err(SandboxError::Refused(format!("service {name}: a job may have {SERVICES} services")));
     }
     containers.images.find(&containers.engine, &machine.image, machine.credentials.as_ref()).await?;
-    containers.make_volumes(ground, &machine.volumes).await?;
+    containers.make_volumes(resources, &machine.volumes).await?;
     let api = &containers.engine.api;
     let failed = |what: &str, error| containers.engine.error(&format!("service {name}: {what}"), error);
-    let holding = ground.hold();
-    let options = CreateContainerOptionsBuilder::new().name(&holding.name).build();
-    let body = body(containers, ground, network, spec);
+    let handle = resources.reserve();
+    let options = CreateContainerOptionsBuilder::new().name(&handle.name).build();
+    let body = body(containers, resources, network, spec);
     api.create_container(Some(options), body).await.map_err(|error| failed("create", error))?;
-    let started = api.start_container(&holding.name, None::<StartContainerOptions>).await;
+    let started = api.start_container(&handle.name, None::<StartContainerOptions>).await;
     started.map_err(|error| failed("start", error))?;
-    let data = api.inspect_container(&holding.name, None::<InspectContainerOptions>).await;
+    let data = api.inspect_container(&handle.name, None::<InspectContainerOptions>).await;
     let data = data.map_err(|error| failed("inspect", error))?;
     let endpoints = data.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
     let address = endpoints.into_values().find_map(|endpoint| endpoint.ip_address).unwrap_or_default();
-    Ok(Arc::new(DockerService { holding, id: data.id.unwrap_or_default(), network: network.clone(), address }))
+    Ok(Arc::new(DockerService { handle, id: data.id.unwrap_or_default(), network: network.clone(), address }))
 }
 
-fn body(containers: &Containers, ground: &Ground, network: &str, spec: &ServiceSpec) -> ContainerCreateBody {
+fn body(containers: &Containers, resources: &JobResources, network: &str, spec: &ServiceSpec) -> ContainerCreateBody {
     let machine = &spec.machine;
     let given = |words: &Vec<String>| (!words.is_empty()).then(|| words.clone());
     let text = |text: &String| (!text.is_empty()).then(|| text.clone());
     let aliases = std::iter::once(&spec.name).chain(&spec.aliases).cloned().collect();
     let endpoint = EndpointSettings { aliases: Some(aliases), ..EndpointSettings::default() };
-    let mounts = machine.volumes.iter().map(|(name, target)| mount(&ground.volume(name), target, false)).collect();
+    let mounts = machine.volumes.iter().map(|(name, target)| mount(&resources.volume(name), target, false)).collect();
     ContainerCreateBody {
         image: Some(machine.image.clone()),
         entrypoint: given(&spec.entrypoint),
@@ -85,7 +85,7 @@ fn body(containers: &Containers, ground: &Ground, network: &str, spec: &ServiceS
         user: text(&machine.user),
         env: Some(variables(&machine.environment)),
         hostname: text(&machine.hostname),
-        labels: Some(containers.engine.labels(Some(&ground.nonce))),
+        labels: Some(containers.engine.labels(Some(&resources.nonce))),
         healthcheck: spec.health.as_ref().map(health),
         networking_config: Some(NetworkingConfig {
             endpoints_config: Some(HashMap::from([(network.to_owned(), endpoint)])),
@@ -132,8 +132,8 @@ impl Service for DockerService {
 
     fn state(&self) -> BoxFuture<'_, Result<ServiceState, SandboxError>> {
         async move {
-            let engine = &self.holding.ground.containers.engine;
-            let data = engine.api.inspect_container(&self.holding.name, None::<InspectContainerOptions>).await;
+            let engine = &self.handle.resources.containers.engine;
+            let data = engine.api.inspect_container(&self.handle.name, None::<InspectContainerOptions>).await;
             let state = data.map_err(|error| engine.error("look at a service", error))?.state.unwrap_or_default();
             if state.status != Some(ContainerStateStatusEnum::RUNNING) {
                 let code = state.exit_code.unwrap_or(-1);
@@ -151,7 +151,7 @@ impl Service for DockerService {
     fn last_lines(&self) -> BoxFuture<'_, String> {
         async move {
             let options = LogsOptionsBuilder::new().stdout(true).stderr(true).tail(LINES).build();
-            let mut output = self.holding.ground.containers.engine.api.logs(&self.holding.name, Some(options));
+            let mut output = self.handle.resources.containers.engine.api.logs(&self.handle.name, Some(options));
             let mut text = Vec::new();
             while let Some(Ok(piece)) = output.next().await {
                 match piece {

@@ -11,8 +11,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, transport::Channel};
 use tracing::debug;
 
-use super::Bulk;
-use crate::log::spool::{Progress, Spool};
+use super::BulkClientWatch;
+use crate::log::spool::{Spool, SpoolProgress};
 
 /// Small output waits at most this long for more, except the first of a burst, which goes at once.
 const BATCH_TIME: Duration = Duration::from_millis(100);
@@ -23,7 +23,7 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fr
 
 /// How shipping ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Shipped {
+pub(crate) enum LogUploadEnd {
     /// The coordinator has stored all of it for good.
     Closed,
     /// The attempt is not current: nobody wants its log.
@@ -33,20 +33,20 @@ pub(crate) enum Shipped {
 }
 
 /// Ships what the spool has and gets, until its end. Goes on after cuts from where the coordinator is.
-pub(crate) async fn run(spool: &Spool, mut bulk: Bulk, attempt: Attempt, token: String) -> Shipped {
+pub(crate) async fn run(spool: &Spool, mut bulk: BulkClientWatch, attempt: Attempt, token: String) -> LogUploadEnd {
     let (path, mut progress) = (spool.path(), spool.progress());
     let mut wait = BACK_OFF.0;
     loop {
         let client = match bulk.wait_for(Option::is_some).await {
             Ok(client) => client.clone(),
-            Err(_) => return Shipped::Refused("the worker is ending".to_owned()),
+            Err(_) => return LogUploadEnd::Refused("the worker is ending".to_owned()),
         };
         let Some(client) = client else { continue };
         let open = LogOpen { attempt: Some(attempt.clone()), token: token.clone() };
         let begun = Instant::now();
         match stream(client, open, path, &mut progress).await {
             Ok(shipped) => return shipped,
-            Err(status) if is_final(&status) => return Shipped::Refused(status.message().to_owned()),
+            Err(status) if is_final(&status) => return LogUploadEnd::Refused(status.message().to_owned()),
             Err(status) => debug!(reason = status.message(), "a log stream was cut; going on"),
         }
         if begun.elapsed() > BACK_OFF.1 {
@@ -66,33 +66,33 @@ async fn stream(
     mut client: BulkClient<Channel>,
     open: LogOpen,
     path: &Path,
-    progress: &mut watch::Receiver<Progress>,
-) -> Result<Shipped, Status> {
+    progress: &mut watch::Receiver<SpoolProgress>,
+) -> Result<LogUploadEnd, Status> {
     // Four chunks under way fill the wire; more would only sit in memory.
     let (out, stream) = mpsc::channel(4);
-    say(&out, log_up::Message::Open(open)).await?;
+    send_message(&out, log_up::Message::Open(open)).await?;
     let mut acks = client.logs(ReceiverStream::new(stream)).await?.into_inner();
     let first = ack(&mut acks).await?;
     if first.stop {
-        return Ok(Shipped::Stale);
+        return Ok(LogUploadEnd::Stale);
     }
     let sending = send(out, path, progress, first.received);
-    let hearing = async {
+    let acknowledgements = async {
         loop {
             match ack(&mut acks).await? {
-                LogAck { stop: true, .. } => return Ok(Shipped::Stale),
-                LogAck { closed: true, .. } => return Ok(Shipped::Closed),
+                LogAck { stop: true, .. } => return Ok(LogUploadEnd::Stale),
+                LogAck { closed: true, .. } => return Ok(LogUploadEnd::Closed),
                 LogAck { .. } => {}
             }
         }
     };
-    tokio::pin!(hearing);
+    tokio::pin!(acknowledgements);
     tokio::select! {
-        heard = &mut hearing => heard,
+        end = &mut acknowledgements => end,
         // The outbound side stays open: its end would be the end of the stream before the close is answered.
         sent = sending => match sent {
-            Ok(_open) => hearing.await,
-            Err(status) if status.code() == Code::Cancelled => hearing.await,
+            Ok(_open) => acknowledgements.await,
+            Err(status) if status.code() == Code::Cancelled => acknowledgements.await,
             Err(status) => Err(status),
         },
     }
@@ -102,30 +102,34 @@ async fn stream(
 async fn send(
     out: mpsc::Sender<LogUp>,
     path: &Path,
-    progress: &mut watch::Receiver<Progress>,
+    progress: &mut watch::Receiver<SpoolProgress>,
     mut offset: u64,
 ) -> Result<mpsc::Sender<LogUp>, Status> {
     let mut next = Instant::now();
     loop {
-        let there = gather(progress, offset, next).await?;
+        let there = wait_for_batch(progress, offset, next).await?;
         if there.bytes > offset {
             let data = read(path, offset).await?;
             let length = data.len() as u64;
-            say(&out, log_up::Message::Chunk(LogChunk { offset, data: data.into() })).await?;
+            send_message(&out, log_up::Message::Chunk(LogChunk { offset, data: data.into() })).await?;
             offset += length;
             next = Instant::now() + BATCH_TIME;
         } else if let Some(sha256) = there.sha256 {
-            say(&out, log_up::Message::Close(LogClose { total: there.bytes, sha256 })).await?;
+            send_message(&out, log_up::Message::Close(LogClose { total: there.bytes, sha256 })).await?;
             return Ok(out);
         }
     }
 }
 
 /// Waits until there is something to send: enough, or not before `next`, or the end.
-async fn gather(progress: &mut watch::Receiver<Progress>, offset: u64, next: Instant) -> Result<Progress, Status> {
+async fn wait_for_batch(
+    progress: &mut watch::Receiver<SpoolProgress>,
+    offset: u64,
+    next: Instant,
+) -> Result<SpoolProgress, Status> {
     let gone = |_| Status::internal("the spool was closed before its end");
-    let any = |p: &Progress| p.bytes > offset || p.sha256.is_some();
-    let enough = |p: &Progress| p.bytes >= offset + BATCH_BYTES || p.sha256.is_some();
+    let any = |p: &SpoolProgress| p.bytes > offset || p.sha256.is_some();
+    let enough = |p: &SpoolProgress| p.bytes >= offset + BATCH_BYTES || p.sha256.is_some();
     progress.wait_for(any).await.map_err(gone)?;
     if Instant::now() < next
         && let Ok(closed) = timeout_at(next, progress.wait_for(enough)).await
@@ -143,7 +147,7 @@ async fn read(path: &Path, offset: u64) -> Result<Vec<u8>, Status> {
     data.map_err(|error| Status::internal(format!("spool: {error}")))
 }
 
-async fn say(out: &mpsc::Sender<LogUp>, message: log_up::Message) -> Result<(), Status> {
+async fn send_message(out: &mpsc::Sender<LogUp>, message: log_up::Message) -> Result<(), Status> {
     let up = LogUp { message: Some(message) };
     out.send(up).await.map_err(|_| Status::cancelled("the connection broke"))
 }

@@ -24,7 +24,7 @@ const FREE: u64 = 1 << 30;
 
 /// An archive on this machine, which goes with its handle.
 #[derive(Debug)]
-pub(super) struct Zipped {
+pub(super) struct ZippedArtifact {
     pub(super) file: tokio::fs::File,
     pub(super) size: u64,
     pub(super) sha256: String,
@@ -37,11 +37,11 @@ pub(super) async fn make(
     root: String,
     level: u32,
     hidden: bool,
-) -> Result<Zipped, String> {
+) -> Result<ZippedArtifact, String> {
     let input = SyncIoBridge::new(StreamReader::new(ReceiverStream::new(pieces)));
     let made = tokio::task::spawn_blocking(move || write(input, &root, level, hidden)).await;
     let (file, size, sha256, files) = made.map_err(|error| error.to_string())??;
-    Ok(Zipped { file: tokio::fs::File::from_std(file), size, sha256, files })
+    Ok(ZippedArtifact { file: tokio::fs::File::from_std(file), size, sha256, files })
 }
 
 fn write(input: impl Read, root: &str, level: u32, hidden: bool) -> Result<(File, u64, String, u64), String> {
@@ -115,12 +115,12 @@ fn hash(file: &mut File) -> io::Result<(u64, String)> {
 }
 
 /// What was left out of an archive, once it was unpacked.
-pub(super) type Left = BoxFuture<'static, Vec<String>>;
+pub(super) type SkippedEntries = BoxFuture<'static, Vec<String>>;
 
 /// An archive that comes, as tar of plain files and folders with harmless names.
 pub(super) async fn open(
     mut archive: BoxStream<'static, io::Result<Bytes>>,
-) -> Result<(BoxStream<'static, io::Result<Bytes>>, Left), String> {
+) -> Result<(BoxStream<'static, io::Result<Bytes>>, SkippedEntries), String> {
     let said = |error: io::Error| format!("the archive of the artifact: {error}");
     let mut file = tokio::fs::File::from_std(tempfile::tempfile().map_err(said)?);
     let mut size = 0;

@@ -23,13 +23,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    hearing::{Heard, Hearing, Manner},
+    output::{OutputParser, ParsedOutput, ParserOptions},
     steps::absolute,
 };
 use crate::{
     github::matcher::Matchers,
-    log::{Record, Sink, mask::Masker},
-    sandbox::{Machine, OutputSink, Stream},
+    log::{LogSink, Record, mask::Masker},
+    sandbox::{Machine, OutputSink, OutputStream},
 };
 
 /// A started line waits this long for its end before it is shown as it is.
@@ -40,11 +40,11 @@ const READ: Duration = Duration::from_secs(10);
 /// Longest text of one record, in bytes.
 pub(super) const RECORD_TEXT: usize = 64 * 1024;
 
-enum Event {
-    Open { output: u64, step: i32, manner: Manner },
+enum LogEvent {
+    Open { output: u64, step: i32, options: ParserOptions },
     Reader(Arc<dyn Machine>),
-    Output { output: u64, stream: Stream, data: Bytes, time_ms: u64 },
-    Close { output: u64, answer: oneshot::Sender<Heard> },
+    Output { output: u64, stream: OutputStream, data: Bytes, time_ms: u64 },
+    Close { output: u64, answer: oneshot::Sender<ParsedOutput> },
     Notice { step: i32, text: String },
     Mark { step: i32, mark: Mark },
     End(oneshot::Sender<io::Result<(u64, Bytes)>>),
@@ -52,18 +52,23 @@ enum Event {
 
 /// Handle of a job's log.
 #[derive(Clone)]
-pub(super) struct Console {
-    events: mpsc::Sender<Event>,
+pub(super) struct LogWriter {
+    events: mpsc::Sender<LogEvent>,
     masker: Arc<Masker>,
     /// Number of the next process's output.
     next: Arc<AtomicU64>,
 }
 
-impl Console {
+impl LogWriter {
     /// Starts the writer. `stop` is cancelled where the limit is passed or the sink fails.
-    pub(super) fn start(sink: Arc<dyn Sink>, masker: Arc<Masker>, limit: u64, stop: Stop) -> (Self, JoinHandle<()>) {
+    pub(super) fn start(
+        sink: Arc<dyn LogSink>,
+        masker: Arc<Masker>,
+        limit: u64,
+        stop: LogStop,
+    ) -> (Self, JoinHandle<()>) {
         let (events, queue) = mpsc::channel(32);
-        let writer = Writer {
+        let writer = LogTask {
             sink,
             masker: Arc::clone(&masker),
             left: limit,
@@ -78,32 +83,32 @@ impl Console {
     }
 
     /// Where a process's output goes until [`Self::close`]; several may be open at once.
-    pub(super) async fn open(&self, step: i32, manner: Manner) -> Output {
+    pub(super) async fn open(&self, step: i32, options: ParserOptions) -> ProcessLog {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.send(Event::Open { output: number, step, manner }).await;
-        Output { number, events: self.events.clone() }
+        self.send(LogEvent::Open { output: number, step, options }).await;
+        ProcessLog { number, events: self.events.clone() }
     }
 
     /// The machine is there: files that commands name are read from it.
     pub(super) async fn reads(&self, machine: Arc<dyn Machine>) {
-        self.send(Event::Reader(machine)).await;
+        self.send(LogEvent::Reader(machine)).await;
     }
 
     /// The process ended: everything it printed is in the log, and this is what it said.
-    pub(super) async fn close(&self, output: Output) -> Heard {
-        let (answer, heard) = oneshot::channel();
-        self.send(Event::Close { output: output.number, answer }).await;
-        heard.await.unwrap_or_default()
+    pub(super) async fn close(&self, output: ProcessLog) -> ParsedOutput {
+        let (answer, parsed) = oneshot::channel();
+        self.send(LogEvent::Close { output: output.number, answer }).await;
+        parsed.await.unwrap_or_default()
     }
 
     /// Longshore says something; several lines are fine.
     pub(super) async fn notice(&self, step: i32, text: &str) {
-        self.send(Event::Notice { step, text: self.masker.text(text) }).await;
+        self.send(LogEvent::Notice { step, text: self.masker.text(text) }).await;
     }
 
     pub(super) async fn begin(&self, step: i32, name: &str) {
         let mark = Mark { name: self.masker.text(name), ..Mark::default() };
-        self.send(Event::Mark { step, mark }).await;
+        self.send(LogEvent::Mark { step, mark }).await;
     }
 
     pub(super) async fn end_of(&self, step: i32, name: &str, conclusion: &str, outcome: &str, duration: Duration) {
@@ -114,25 +119,25 @@ impl Console {
             outcome: outcome.to_owned(),
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         };
-        self.send(Event::Mark { step, mark }).await;
+        self.send(LogEvent::Mark { step, mark }).await;
     }
 
     /// Ends the log.
     pub(super) async fn end(&self) -> io::Result<(u64, Bytes)> {
         let (answer, end) = oneshot::channel();
-        self.send(Event::End(answer)).await;
+        self.send(LogEvent::End(answer)).await;
         end.await.map_err(io::Error::other)?
     }
 
     /// The writer outlives every handle, so nothing is lost here.
-    async fn send(&self, event: Event) {
+    async fn send(&self, event: LogEvent) {
         let _ = self.events.send(event).await;
     }
 }
 
 /// Why a log ends its job.
 #[derive(Clone, Default)]
-pub(super) struct Stop {
+pub(super) struct LogStop {
     /// More text than the limit.
     pub(super) limit: CancellationToken,
     /// The sink fails.
@@ -140,26 +145,26 @@ pub(super) struct Stop {
 }
 
 /// A process's way into the log.
-pub(super) struct Output {
+pub(super) struct ProcessLog {
     number: u64,
-    events: mpsc::Sender<Event>,
+    events: mpsc::Sender<LogEvent>,
 }
 
-impl OutputSink for Output {
-    fn write(&self, stream: Stream, data: Bytes, time_ms: u64) -> BoxFuture<'_, ()> {
+impl OutputSink for ProcessLog {
+    fn write(&self, stream: OutputStream, data: Bytes, time_ms: u64) -> BoxFuture<'_, ()> {
         async move {
-            let _ = self.events.send(Event::Output { output: self.number, stream, data, time_ms }).await;
+            let _ = self.events.send(LogEvent::Output { output: self.number, stream, data, time_ms }).await;
         }
         .boxed()
     }
 }
 
-struct Writer {
-    sink: Arc<dyn Sink>,
+struct LogTask {
+    sink: Arc<dyn LogSink>,
     masker: Arc<Masker>,
     left: u64,
     limit: u64,
-    stop: Stop,
+    stop: LogStop,
     failed: bool,
     batch: Vec<Record>,
     /// Problem matchers that outlive their step.
@@ -167,9 +172,9 @@ struct Writer {
     machine: Option<Arc<dyn Machine>>,
 }
 
-impl Writer {
-    async fn run(mut self, mut queue: mpsc::Receiver<Event>) {
-        let mut open: HashMap<u64, Open> = HashMap::new();
+impl LogTask {
+    async fn run(mut self, mut queue: mpsc::Receiver<LogEvent>) {
+        let mut open: HashMap<u64, OpenProcess> = HashMap::new();
         loop {
             let due = open.values().filter_map(|open| open.due).min();
             let event = tokio::select! {
@@ -179,7 +184,7 @@ impl Writer {
                     let now = Instant::now();
                     for open in open.values_mut().filter(|open| open.due.is_some_and(|due| due <= now)) {
                         open.due = None;
-                        open.hearing.prompt(&self.masker);
+                        open.parser.prompt(&self.masker);
                         self.collect(open);
                     }
                     self.flush().await;
@@ -188,48 +193,48 @@ impl Writer {
             };
             let Some(event) = event else { break };
             match event {
-                Event::Open { output, step, manner } => {
-                    let hearing = Hearing::new(manner, &self.matchers);
-                    open.insert(output, Open { step, time_ms: 0, due: None, hearing });
+                LogEvent::Open { output, step, options } => {
+                    let parser = OutputParser::new(options, &self.matchers);
+                    open.insert(output, OpenProcess { step, time_ms: 0, due: None, parser });
                 }
-                Event::Reader(machine) => self.machine = Some(machine),
-                Event::Output { output, stream, mut data, time_ms } => {
+                LogEvent::Reader(machine) => self.machine = Some(machine),
+                LogEvent::Output { output, stream, mut data, time_ms } => {
                     if let Some(open) = open.get_mut(&output) {
                         open.time_ms = time_ms;
                         while !data.is_empty() {
-                            data = data.split_off(open.hearing.take(stream, &data, &self.masker));
+                            data = data.split_off(open.parser.take(stream, &data, &self.masker));
                             self.bring(open).await;
                         }
                         self.collect(open);
-                        open.due = open.hearing.waits().then(|| open.due.unwrap_or_else(|| Instant::now() + PROMPT));
+                        open.due = open.parser.waits().then(|| open.due.unwrap_or_else(|| Instant::now() + PROMPT));
                     }
                 }
-                Event::Close { output, answer } => {
-                    let heard = match open.remove(&output) {
+                LogEvent::Close { output, answer } => {
+                    let parsed = match open.remove(&output) {
                         Some(mut open) => {
-                            open.hearing.finish(&self.masker);
+                            open.parser.finish(&self.masker);
                             self.bring(&mut open).await;
                             self.collect(&mut open);
-                            open.hearing.into_heard(&mut self.matchers)
+                            open.parser.into_parsed(&mut self.matchers)
                         }
-                        None => Heard::default(),
+                        None => ParsedOutput::default(),
                     };
                     self.flush().await;
-                    let _ = answer.send(heard);
+                    let _ = answer.send(parsed);
                     continue;
                 }
-                Event::Notice { step, mut text } => {
+                LogEvent::Notice { step, mut text } => {
                     text.push('\n');
                     self.text(step, LogStream::Notice, now_ms(), text.into());
                 }
-                Event::Mark { step, mark } => self.batch.push(Record {
+                LogEvent::Mark { step, mark } => self.batch.push(Record {
                     time_ms: now_ms(),
                     step,
                     stream: LogStream::Mark.into(),
                     mark: Some(mark),
                     ..Record::default()
                 }),
-                Event::End(answer) => {
+                LogEvent::End(answer) => {
                     self.flush().await;
                     let _ = answer.send(self.sink.finish().await);
                     break;
@@ -240,9 +245,9 @@ impl Writer {
     }
 
     /// Reads the file that the last line wants. Without a machine, or in bad time, there is none.
-    async fn bring(&self, open: &mut Open) {
-        let Some(path) = open.hearing.wanted() else { return };
-        let paths = [absolute(open.hearing.workspace(), path)];
+    async fn bring(&self, open: &mut OpenProcess) {
+        let Some(path) = open.parser.wanted() else { return };
+        let paths = [absolute(open.parser.workspace(), path)];
         let read = async { Some(self.machine.as_ref()?.read(&paths, MATCHER_FILE).await) };
         let content = match tokio::time::timeout(READ, read).await {
             Ok(Some(Ok(files))) => {
@@ -251,14 +256,14 @@ impl Writer {
             Ok(Some(Err(error))) => Err(error.to_string()),
             Ok(None) | Err(_) => Err("it could not be read".to_owned()),
         };
-        open.hearing.bring(content.as_deref().map_err(Clone::clone), &self.masker);
+        open.parser.bring(content.as_deref().map_err(Clone::clone), &self.masker);
     }
 
-    fn collect(&mut self, open: &mut Open) {
-        for (stream, text) in open.hearing.ready() {
+    fn collect(&mut self, open: &mut OpenProcess) {
+        for (stream, text) in open.parser.ready() {
             let stream = match stream {
-                Stream::Stdout => LogStream::Stdout,
-                Stream::Stderr => LogStream::Stderr,
+                OutputStream::Stdout => LogStream::Stdout,
+                OutputStream::Stderr => LogStream::Stderr,
             };
             self.text(open.step, stream, open.time_ms, text.into());
         }
@@ -303,12 +308,12 @@ impl Writer {
     }
 }
 
-struct Open {
+struct OpenProcess {
     step: i32,
     time_ms: u64,
     /// When a started line is shown without its end.
     due: Option<Instant>,
-    hearing: Hearing,
+    parser: OutputParser,
 }
 
 /// Where to cut text for one record: behind the last line that fits, else between two characters.

@@ -4,17 +4,17 @@ use indexmap::IndexMap;
 use tokio::time::Instant;
 use workflow::plan::{Conclusion, Step};
 
-use super::{Loaded, Pre, cache::Saving, context};
+use super::{LoadedAction, PreStep, cache::CacheSave, context};
 use crate::{
-    github::action::{Hook, Runs},
+    github::action::{ActionHook, ActionRuns},
     job::{
-        contexts::Place,
-        steps::{Ran, Runner, StepEnd, StepScope, plain_name},
+        contexts::StepFrame,
+        steps::{FinishedStep, StepResult, StepRunner, StepScope, plain_name},
     },
 };
 
 /// An action's `post:` program, which runs after the job's steps.
-pub(in crate::job) struct Post {
+pub(in crate::job) struct PostStep {
     name: String,
     /// As `StepScope::key` of its step.
     pub(in crate::job) key: String,
@@ -23,21 +23,21 @@ pub(in crate::job) struct Post {
     /// `github.action`.
     action: String,
     /// Where its step stands; `None`: among the job's.
-    place: Option<Place>,
+    place: Option<StepFrame>,
     depth: usize,
 }
 
 /// What runs after the job's steps.
 enum After {
     /// A program of an action.
-    Program { loaded: Loaded, hook: Hook },
+    Program { loaded: LoadedAction, hook: ActionHook },
     /// The worker saves a cache, or says why not.
-    Save(Option<Saving>),
+    Save(Option<CacheSave>),
 }
 
-impl Runner<'_> {
+impl StepRunner<'_> {
     /// Runs the programs that come before the job's steps, in the order of the steps. `names` are those of the steps.
-    pub(in crate::job) async fn pres(&mut self, pres: Vec<Pre>, names: &[String]) {
+    pub(in crate::job) async fn pres(&mut self, pres: Vec<PreStep>, names: &[String]) {
         for pre in pres {
             let index = self.next_index();
             let action = names.get(pre.step).cloned().unwrap_or_default();
@@ -47,10 +47,10 @@ impl Runner<'_> {
         }
     }
 
-    async fn pre(&mut self, pre: &Pre, index: i32, action: String) -> Option<(Ran, String)> {
+    async fn pre(&mut self, pre: &PreStep, index: i32, action: String) -> Option<(FinishedStep, String)> {
         let ((step, loaded), around) = pre.chain.split_last()?;
         let hook = loaded.action.runs.pre()?;
-        let mut place = Place::default();
+        let mut place = StepFrame::default();
         for (step, loaded) in around {
             let scope = self.scope(index, &pre.key, &place, action.clone(), around.len());
             let env = self.evaluator(&scope).env(&step.env).await.unwrap_or_default();
@@ -73,10 +73,10 @@ impl Runner<'_> {
     pub(super) async fn register(
         &mut self,
         step: &Step,
-        loaded: &Loaded,
+        loaded: &LoadedAction,
         key: &str,
         action: String,
-        place: Option<Place>,
+        place: Option<StepFrame>,
         depth: usize,
     ) {
         let Some(hook) = loaded.action.runs.post().cloned() else { return };
@@ -85,9 +85,9 @@ impl Runner<'_> {
         }
         let name = match &place {
             Some(place) => self.name_of(step, place).await,
-            None => self.name_of(step, &Place::default()).await,
+            None => self.name_of(step, &StepFrame::default()).await,
         };
-        self.posts.push(Post {
+        self.posts.push(PostStep {
             name: format!("Post {name}"),
             key: key.to_owned(),
             step: step.clone(),
@@ -99,7 +99,7 @@ impl Runner<'_> {
     }
 
     /// Runs the programs that come after the job's steps, the last one first. `place` is where the job's steps stand.
-    pub(in crate::job) async fn posts(&mut self, place: &Place) {
+    pub(in crate::job) async fn posts(&mut self, place: &StepFrame) {
         while let Some(post) = self.posts.pop() {
             let index = self.next_index();
             let began = Instant::now();
@@ -114,28 +114,34 @@ impl Runner<'_> {
     }
 
     /// Notes a cache that is saved after the job's steps, where they went well (as GitHub's action does).
-    pub(super) async fn save_later(&mut self, step: &Step, saving: Option<Saving>, scope: &StepScope<'_>) {
+    pub(super) async fn save_later(&mut self, step: &Step, saving: Option<CacheSave>, scope: &StepScope<'_>) {
         let name = format!("Post {}", self.name_of(step, scope.place).await);
         let place = (scope.depth > 0).then(|| scope.place.clone());
         let (key, action, depth) = (scope.key.clone(), scope.action.clone(), scope.depth);
-        self.posts.push(Post { name, key, step: step.clone(), after: After::Save(saving), action, place, depth });
+        self.posts.push(PostStep { name, key, step: step.clone(), after: After::Save(saving), action, place, depth });
     }
 
-    async fn save_now(&mut self, name: &str, step: &Step, saving: Option<&Saving>, mut scope: StepScope<'_>) -> Ran {
+    async fn save_now(
+        &mut self,
+        name: &str,
+        step: &Step,
+        saving: Option<&CacheSave>,
+        mut scope: StepScope<'_>,
+    ) -> FinishedStep {
         scope.status = self.job_status();
         let runs = !self.is_over() && self.prepare(step, Some("success()"), &mut scope).await == Ok(true);
         if !runs {
-            let end = StepEnd::new(Conclusion::Skipped);
-            return Ran { name: name.to_owned(), end, conclusion: Conclusion::Skipped };
+            let end = StepResult::new(Conclusion::Skipped);
+            return FinishedStep { name: name.to_owned(), end, conclusion: Conclusion::Skipped };
         }
-        self.job.console.begin(scope.index, name).await;
+        self.job.log.begin(scope.index, name).await;
         self.observe(scope.index, name, "running", "");
         let ended = match saving {
             Some(saving) => self.save_cache(saving, &scope).await,
             None => {
                 let said = "Cache hit occurred on the primary key, not saving cache.";
-                self.job.console.notice(scope.index, said).await;
-                Ok(StepEnd::new(Conclusion::Success))
+                self.job.log.notice(scope.index, said).await;
+                Ok(StepResult::new(Conclusion::Success))
             }
         };
         let end = match ended {
@@ -143,13 +149,23 @@ impl Runner<'_> {
             Err(problem) => self.refuse(scope.index, &problem).await,
         };
         let conclusion = self.conclusion(step.continue_on_error.as_ref(), &end, &scope).await;
-        Ran { name: name.to_owned(), end, conclusion }
+        FinishedStep { name: name.to_owned(), end, conclusion }
     }
 
     /// Runs a program around an action, by its own condition.
-    async fn hook(&mut self, name: &str, step: &Step, loaded: &Loaded, hook: &Hook, mut scope: StepScope<'_>) -> Ran {
-        let skipped =
-            || Ran { name: name.to_owned(), end: StepEnd::new(Conclusion::Skipped), conclusion: Conclusion::Skipped };
+    async fn hook(
+        &mut self,
+        name: &str,
+        step: &Step,
+        loaded: &LoadedAction,
+        hook: &ActionHook,
+        mut scope: StepScope<'_>,
+    ) -> FinishedStep {
+        let skipped = || FinishedStep {
+            name: name.to_owned(),
+            end: StepResult::new(Conclusion::Skipped),
+            conclusion: Conclusion::Skipped,
+        };
         if self.is_over() {
             return skipped();
         }
@@ -158,14 +174,14 @@ impl Runner<'_> {
         if prepared == Ok(false) {
             return skipped();
         }
-        self.job.console.begin(scope.index, name).await;
+        self.job.log.begin(scope.index, name).await;
         self.observe(scope.index, name, "running", "");
         let ended = match prepared {
             Ok(_) => match self.inputs_of(step, loaded, &scope).await {
                 Ok(inputs) => match &loaded.action.runs {
-                    Runs::Node(node) => self.program(loaded, &node.using, &hook.file, &inputs, &scope).await,
-                    Runs::Docker(docker) => self.contain(loaded, docker, Some(&hook.file), &inputs, &scope).await,
-                    Runs::Composite(_) => Ok(StepEnd::new(Conclusion::Skipped)),
+                    ActionRuns::Node(node) => self.program(loaded, &node.using, &hook.file, &inputs, &scope).await,
+                    ActionRuns::Docker(docker) => self.contain(loaded, docker, Some(&hook.file), &inputs, &scope).await,
+                    ActionRuns::Composite(_) => Ok(StepResult::new(Conclusion::Skipped)),
                 },
                 Err(problem) => Err(problem),
             },
@@ -176,16 +192,16 @@ impl Runner<'_> {
             Err(problem) => self.refuse(scope.index, &problem).await,
         };
         let conclusion = self.conclusion(step.continue_on_error.as_ref(), &end, &scope).await;
-        Ran { name: name.to_owned(), end, conclusion }
+        FinishedStep { name: name.to_owned(), end, conclusion }
     }
 
-    async fn name_of(&self, step: &Step, place: &Place) -> String {
+    async fn name_of(&self, step: &Step, place: &StepFrame) -> String {
         let plain = plain_name(step);
         let evaluator = self.contexts.evaluator(place, &IndexMap::new(), "", self.job_status(), self.machine);
         evaluator.text(&plain).await.unwrap_or(plain)
     }
 
-    fn scope<'s>(&self, index: i32, key: &str, place: &'s Place, action: String, depth: usize) -> StepScope<'s> {
+    fn scope<'s>(&self, index: i32, key: &str, place: &'s StepFrame, action: String, depth: usize) -> StepScope<'s> {
         StepScope {
             index,
             key: key.to_owned(),

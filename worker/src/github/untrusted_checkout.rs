@@ -11,13 +11,19 @@ use serde_json::Value;
      this repository's secrets and rights. Check out what was merged, or, once you know what that code can do there, \
      set `allow-unsafe-pr-checkout: true`"
 )]
-pub struct Foreign {
+pub struct UntrustedCheckout {
     event: String,
 }
 
 /// Whether a checkout may be done. `repository` and `reference` are its inputs, `own` is the run's repository, `payload`
 /// that of its event. Inputs at their defaults always may: they mean the commit of the run.
-pub fn check(event: &str, payload: &Value, own: &str, repository: &str, reference: &str) -> Result<(), Foreign> {
+pub fn check(
+    event: &str,
+    payload: &Value,
+    own: &str,
+    repository: &str,
+    reference: &str,
+) -> Result<(), UntrustedCheckout> {
     let requests: Vec<&Value> = match event {
         "pull_request_target" => vec![&payload["pull_request"]],
         "workflow_run" => {
@@ -42,7 +48,7 @@ pub fn check(event: &str, payload: &Value, own: &str, repository: &str, referenc
         let named = commits.iter().filter_map(|commit| commit.as_str()).any(|commit| is_same(commit, reference));
         named || is_request(reference)
     });
-    if refused { Err(Foreign { event: event.to_owned() }) } else { Ok(()) }
+    if refused { Err(UntrustedCheckout { event: event.to_owned() }) } else { Ok(()) }
 }
 
 /// Whether a reference means this commit; a shortened id does as well.

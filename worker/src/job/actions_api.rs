@@ -10,44 +10,44 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{io::DuplexStream, task::JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 
-pub(super) use self::client::Client;
-use crate::sandbox::{Machine, ORIGIN_HOST, ORIGIN_PORT, Port, SandboxError};
+pub(super) use self::client::ActionsApiClient;
+use crate::sandbox::{ACTIONS_API_HOST, ACTIONS_API_PORT, LoopbackPort, Machine, SandboxError};
 
 /// The services that actions call, as one attempt has them.
 #[derive(Clone)]
-pub struct Access {
+pub struct ActionsApiAccess {
     /// Its token.
     pub token: SecretString,
     /// It may ask for OIDC tokens.
     pub id_token: bool,
     /// Where they are.
-    pub door: Arc<dyn Door>,
+    pub tunnel: Arc<dyn Tunnel>,
 }
 
 /// Leads connections to the services.
-pub trait Door: Send + Sync {
+pub trait Tunnel: Send + Sync {
     /// Serves one connection (HTTP/1.1) to its end.
     fn serve(&self, connection: DuplexStream) -> BoxFuture<'static, ()>;
 }
 
 /// An open way; dropped, its connections break.
-pub(super) struct Way {
+pub(super) struct ServicePort {
     url: String,
-    _leading: AbortOnDropHandle<()>,
+    _accepting: AbortOnDropHandle<()>,
 }
 
-impl Way {
+impl ServicePort {
     /// Opens it in a machine.
-    pub(super) async fn open(access: &Access, machine: &dyn Machine) -> Result<Self, SandboxError> {
+    pub(super) async fn open(access: &ActionsApiAccess, machine: &dyn Machine) -> Result<Self, SandboxError> {
         let port = machine.listen().await?;
-        let host = if port.number == ORIGIN_PORT { ORIGIN_HOST } else { "127.0.0.1" };
+        let host = if port.number == ACTIONS_API_PORT { ACTIONS_API_HOST } else { "127.0.0.1" };
         let url = format!("http://{host}:{}", port.number);
-        let leading = tokio::spawn(lead(port, Arc::clone(&access.door)));
-        Ok(Self { url, _leading: AbortOnDropHandle::new(leading) })
+        let accepting = tokio::spawn(accept_connections(port, Arc::clone(&access.tunnel)));
+        Ok(Self { url, _accepting: AbortOnDropHandle::new(accepting) })
     }
 
     /// What programs of actions are told (as GitHub's runner tells them).
-    pub(super) fn variables(&self, access: &Access) -> IndexMap<String, String> {
+    pub(super) fn variables(&self, access: &ActionsApiAccess) -> IndexMap<String, String> {
         let Self { url, .. } = self;
         let token = access.token.expose_secret();
         let mut variables: IndexMap<String, String> = [
@@ -65,7 +65,7 @@ impl Way {
     }
 
     /// What every step is told.
-    pub(super) fn for_every_step(&self, access: &Access) -> IndexMap<String, String> {
+    pub(super) fn for_every_step(&self, access: &ActionsApiAccess) -> IndexMap<String, String> {
         if !access.id_token {
             return IndexMap::new();
         }
@@ -78,13 +78,13 @@ impl Way {
     }
 }
 
-async fn lead(mut port: Port, door: Arc<dyn Door>) {
+async fn accept_connections(mut port: LoopbackPort, tunnel: Arc<dyn Tunnel>) {
     let mut serving = JoinSet::new();
     loop {
         tokio::select! {
             connection = port.connections.recv() => match connection {
                 Some(connection) => {
-                    serving.spawn(door.serve(connection));
+                    serving.spawn(tunnel.serve(connection));
                 }
                 None => return,
             },

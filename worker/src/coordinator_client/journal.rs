@@ -14,7 +14,7 @@ use tracing::warn;
 
 /// One attempt in the journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct JournalEntry {
     run: String,
     job: String,
     attempt: u32,
@@ -32,7 +32,7 @@ struct End {
     log_sha256: String,
 }
 
-impl Entry {
+impl JournalEntry {
     pub(super) fn new(attempt: &Attempt, token: &str) -> Self {
         let Attempt { run, job, attempt } = attempt.clone();
         Self { run, job, attempt, token: token.to_owned(), ended: None }
@@ -83,7 +83,7 @@ impl Journal {
     }
 
     /// Stores an entry; it survives a crash after this.
-    pub(super) fn write(&self, entry: &Entry) -> io::Result<()> {
+    pub(super) fn write(&self, entry: &JournalEntry) -> io::Result<()> {
         let path = self.entries.join(name(&entry.attempt()));
         let fresh = path.with_extension("new");
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
@@ -105,7 +105,7 @@ impl Journal {
     }
 
     /// What an earlier life left. Entries that can't be read are told of and left out.
-    pub(super) fn entries(&self) -> io::Result<Vec<Entry>> {
+    pub(super) fn entries(&self) -> io::Result<Vec<JournalEntry>> {
         let mut entries = Vec::new();
         for file in fs::read_dir(&self.entries)? {
             let path = file?.path();
@@ -138,7 +138,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let attempt = Attempt { run: "r".into(), job: "a/../b".into(), attempt: 2 };
         let journal = Journal::open(folder.path()).unwrap();
-        let mut entry = Entry::new(&attempt, "token");
+        let mut entry = JournalEntry::new(&attempt, "token");
         journal.write(&entry).unwrap();
         let report =
             Report { attempt: Some(attempt.clone()), report: "{}".into(), log_bytes: 3, log_sha256: vec![1, 2].into() };

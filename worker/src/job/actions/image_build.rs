@@ -12,14 +12,14 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Loaded, ignore::Ignore, tree::Tree};
+use super::{LoadedAction, build_context::BuildContext, dockerignore::DockerIgnore};
 use crate::{
-    github::dockerfile::{self, Copy, Dockerfile, Stage, Step, Words, expand},
+    github::dockerfile::{self, BuildStage, CommandForm, CopyInstruction, Dockerfile, Instruction, expand},
     job::{
-        console::Console,
-        steps::{Runner, StepScope},
+        log_writer::LogWriter,
+        steps::{StepRunner, StepScope},
     },
-    sandbox::{Command, Machine, MachineSpec, OutputSink, Program, STAGE_IMAGE, SandboxError, Stream},
+    sandbox::{Command, ImageProgram, Machine, MachineSpec, OutputSink, OutputStream, STAGE_IMAGE, SandboxError},
 };
 
 /// Longest build.
@@ -31,11 +31,11 @@ const STAGES: usize = 8;
 /// Search path where an image names none, as the engine has it.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-impl Runner<'_> {
+impl StepRunner<'_> {
     /// The image of an action's Dockerfile, built where this worker does not have it.
     pub(super) async fn build(
         &mut self,
-        loaded: &Loaded,
+        loaded: &LoadedAction,
         file: &str,
         scope: &StepScope<'_>,
     ) -> Result<Arc<dyn Machine>, String> {
@@ -44,31 +44,31 @@ impl Runner<'_> {
         let folder = format!("{}/{folder}", loaded.folder);
         let folder = folder.trim_end_matches('/');
         let packed = self.machine.pack(folder, CONTEXT).await.map_err(|error| error.to_string())?;
-        let mut context = Tree::read(packed, ".git").map_err(|error| format!("{folder}: {error}"))?;
+        let mut context = BuildContext::read(packed, ".git").map_err(|error| format!("{folder}: {error}"))?;
         let text = context.text(name).ok_or_else(|| format!("there is no {file} in the action"))?;
         let dockerfile = dockerfile::parse(&text).map_err(|problem| format!("{file}: {problem}"))?;
         // One of its own counts before that of the folder.
         for ignored in [format!("{name}.dockerignore"), ".dockerignore".into()] {
             if let Some(text) = context.text(&ignored) {
-                let ignore = Ignore::read(&text).map_err(|problem| format!("{ignored}: {problem}"))?;
+                let ignore = DockerIgnore::read(&text).map_err(|problem| format!("{ignored}: {problem}"))?;
                 context.leave_out(&ignore);
                 break;
             }
         }
         let image = self.name_for(&context, &text);
         let spec = self.spec_of_action(image.clone());
-        match self.machine.beside(spec.clone(), true).await {
+        match self.machine.create_container(spec.clone(), true).await {
             Err(SandboxError::Image { .. }) => {}
             made => return made.map_err(|error| error.to_string()),
         }
         let step = scope.index;
-        self.job.console.notice(step, &format!("##[group]Build {file}")).await;
+        self.job.log.notice(step, &format!("##[group]Build {file}")).await;
         let end = Instant::now() + LIMIT;
         let building = {
             let build = Build {
                 job: self.machine,
                 plain: MachineSpec { user: "0:0".into(), ..self.job.plain_spec() },
-                console: &self.job.console,
+                log: &self.job.log,
                 step,
                 context: &context,
                 built: Vec::new(),
@@ -77,16 +77,16 @@ impl Runner<'_> {
                 timeout_at(scope.deadline.map_or(end, |deadline| deadline.min(end)), build.run(&dockerfile, &image));
             tokio::select! {
                 built = building => built.unwrap_or_else(|_| Err("the build took too long".into())),
-                _ = self.job.clock.interrupted(None) => Err("the job ended while its image was built".into()),
+                _ = self.job.deadline.interrupted(None) => Err("the job ended while its image was built".into()),
             }
         };
-        self.job.console.notice(step, "##[endgroup]").await;
+        self.job.log.notice(step, "##[endgroup]").await;
         building.map_err(|problem| format!("{file}: {problem}"))?;
-        self.machine.beside(spec, true).await.map_err(|error| error.to_string())
+        self.machine.create_container(spec, true).await.map_err(|error| error.to_string())
     }
 
     /// Named by what a build sees, and by its Dockerfile, which it may not see.
-    fn name_for(&self, context: &Tree, dockerfile: &str) -> String {
+    fn name_for(&self, context: &BuildContext, dockerfile: &str) -> String {
         let source = &self.job.attempt.order.source;
         let mut hash = Sha256::new();
         // What an untrusted run builds serves no trusted one: its services may answer for others.
@@ -102,9 +102,9 @@ impl Runner<'_> {
 struct Build<'a> {
     job: &'a dyn Machine,
     plain: MachineSpec,
-    console: &'a Console,
+    log: &'a LogWriter,
     step: i32,
-    context: &'a Tree,
+    context: &'a BuildContext,
     /// Stages before this one.
     built: Vec<Built>,
 }
@@ -113,7 +113,7 @@ struct Build<'a> {
 struct Built {
     name: Option<String>,
     machine: Arc<dyn Machine>,
-    program: Program,
+    program: ImageProgram,
     args: HashMap<String, String>,
     shell: Vec<String>,
 }
@@ -133,10 +133,10 @@ impl Build<'_> {
             self.built.push(built);
         }
         let last = self.built.last().ok_or("it has no stage")?;
-        last.machine.keep(image, &last.program).await.map_err(|error| error.to_string())
+        last.machine.commit_image(image, &last.program).await.map_err(|error| error.to_string())
     }
 
-    async fn stage(&self, stage: &Stage, global: &HashMap<String, String>) -> Result<Built, String> {
+    async fn stage(&self, stage: &BuildStage, global: &HashMap<String, String>) -> Result<Built, String> {
         let base = expand(&stage.base, &|name| global.get(name).cloned())?;
         self.say(&format!("FROM {base}")).await;
         if base == "scratch" {
@@ -148,7 +148,7 @@ impl Build<'_> {
                 // What it made goes on in a container of its own.
                 let name = format!("{STAGE_IMAGE}:{}", hex::encode(rand::random::<[u8; 16]>()));
                 let failed = |error: SandboxError| error.to_string();
-                earlier.machine.keep(&name, &earlier.program).await.map_err(failed)?;
+                earlier.machine.commit_image(&name, &earlier.program).await.map_err(failed)?;
                 let machine = self.machine(&name).await?;
                 (machine, earlier.program.clone(), earlier.shell.clone())
             }
@@ -171,52 +171,57 @@ impl Build<'_> {
 
     async fn machine(&self, image: &str) -> Result<Arc<dyn Machine>, String> {
         let spec = MachineSpec { image: image.to_owned(), ..self.plain.clone() };
-        self.job.beside(spec, false).await.map_err(|error| error.to_string())
+        self.job.create_container(spec, false).await.map_err(|error| error.to_string())
     }
 
-    async fn apply(&self, built: &mut Built, step: &Step, global: &HashMap<String, String>) -> Result<(), String> {
+    async fn apply(
+        &self,
+        built: &mut Built,
+        step: &Instruction,
+        global: &HashMap<String, String>,
+    ) -> Result<(), String> {
         let expanded = |built: &Built, text: &str| expand(text, &|name| built.variable(name));
         match step {
-            Step::Run(words) => {
+            Instruction::Run(words) => {
                 let argv = match words {
-                    Words::Exec(words) => words.clone(),
-                    Words::Shell(text) => built.shell.iter().chain([text]).cloned().collect(),
+                    CommandForm::Exec(words) => words.clone(),
+                    CommandForm::Shell(text) => built.shell.iter().chain([text]).cloned().collect(),
                 };
                 self.process(built, argv, &built.program.user).await?;
             }
-            Step::Copy(copy) => self.copy(built, copy).await?,
-            Step::Env(pairs) => {
+            Instruction::Copy(copy) => self.copy(built, copy).await?,
+            Instruction::Env(pairs) => {
                 let values = pairs.iter().map(|(name, value)| Ok((name.clone(), expanded(built, value)?)));
                 for (name, value) in values.collect::<Result<Vec<_>, String>>()? {
                     built.program.environment.retain(|(known, _)| *known != name);
                     built.program.environment.push((name, value));
                 }
             }
-            Step::Arg(name, value) => {
+            Instruction::Arg(name, value) => {
                 let value = match value {
                     Some(value) => Some(expanded(built, value)?),
                     None => global.get(name).cloned(),
                 };
                 built.args.extend(value.map(|value| (name.clone(), value)));
             }
-            Step::Directory(path) => {
+            Instruction::Directory(path) => {
                 let path = absolute(&built.program.directory, &expanded(built, path)?);
                 self.unpack(built, &path, Vec::new()).await?;
                 built.program.directory = path;
             }
-            Step::User(user) => built.program.user = expanded(built, user)?,
-            Step::Entrypoint(words) => {
+            Instruction::User(user) => built.program.user = expanded(built, user)?,
+            Instruction::Entrypoint(words) => {
                 built.program.entrypoint = built.words(words);
                 // A command of the base belongs to its own entrypoint.
                 built.program.command.clear();
             }
-            Step::Command(words) => built.program.command = built.words(words),
-            Step::Shell(words) => built.shell.clone_from(words),
+            Instruction::Command(words) => built.program.command = built.words(words),
+            Instruction::Shell(words) => built.shell.clone_from(words),
         }
         Ok(())
     }
 
-    async fn copy(&self, built: &Built, copy: &Copy) -> Result<(), String> {
+    async fn copy(&self, built: &Built, copy: &CopyInstruction) -> Result<(), String> {
         let expanded = |text: &String| expand(text, &|name| built.variable(name));
         let sources = copy.sources.iter().map(expanded).collect::<Result<Vec<_>, _>>()?;
         let written = expanded(&copy.target)?;
@@ -234,11 +239,11 @@ impl Build<'_> {
                 tops.extend(placed.tops);
             }
             Some(from) => {
-                let machine = self.origin(&expanded(from)?).await?;
+                let machine = self.source_of(&expanded(from)?).await?;
                 for source in sources {
                     let path = absolute("/", &source);
                     let packed = machine.pack(&path, CONTEXT).await.map_err(|error| error.to_string())?;
-                    let tree = Tree::read(packed, "").map_err(|error| format!("{path}: {error}"))?;
+                    let tree = BuildContext::read(packed, "").map_err(|error| format!("{path}: {error}"))?;
                     let name = path.rsplit('/').next().unwrap_or_default();
                     let placed = match tree.is_file() && is_folder {
                         true => tree.place(&[".".into()], &format!("{}/{name}", target.trim_end_matches('/')), false),
@@ -258,7 +263,7 @@ impl Build<'_> {
     }
 
     /// The stage or image that `--from` names.
-    async fn origin(&self, from: &str) -> Result<Arc<dyn Machine>, String> {
+    async fn source_of(&self, from: &str) -> Result<Arc<dyn Machine>, String> {
         let named = self.built.iter().find(|built| built.name.as_deref() == Some(&from.to_lowercase()));
         let numbered = from.parse().ok().and_then(|number: usize| self.built.get(number));
         match named.or(numbered) {
@@ -274,7 +279,7 @@ impl Build<'_> {
             directory: "/".into(),
             ..command
         };
-        matches!(built.machine.run(command, &Lines::new(self.console, self.step)).await, Ok(exit) if exit.code == 0)
+        matches!(built.machine.run(command, &BuildOutput::new(self.log, self.step)).await, Ok(exit) if exit.code == 0)
     }
 
     async fn unpack(&self, built: &Built, folder: &str, archive: Vec<u8>) -> Result<(), String> {
@@ -285,7 +290,7 @@ impl Build<'_> {
     }
 
     async fn process(&self, built: &Built, argv: Vec<String>, user: &str) -> Result<(), String> {
-        let output = Lines::new(self.console, self.step);
+        let output = BuildOutput::new(self.log, self.step);
         let ended = built.machine.run(built.command(argv, user), &output).await;
         output.end().await;
         match ended.map_err(|error| error.to_string())? {
@@ -296,7 +301,7 @@ impl Build<'_> {
     }
 
     async fn say(&self, text: &str) {
-        self.console.notice(self.step, &format!("| {text}")).await;
+        self.log.notice(self.step, &format!("| {text}")).await;
     }
 }
 
@@ -308,10 +313,10 @@ impl Built {
         of_image.or_else(|| self.args.get(name).cloned()).or_else(path)
     }
 
-    fn words(&self, words: &Words) -> Vec<String> {
+    fn words(&self, words: &CommandForm) -> Vec<String> {
         match words {
-            Words::Exec(words) => words.clone(),
-            Words::Shell(text) => self.shell.iter().chain([text]).cloned().collect(),
+            CommandForm::Exec(words) => words.clone(),
+            CommandForm::Shell(text) => self.shell.iter().chain([text]).cloned().collect(),
         }
     }
 
@@ -348,8 +353,8 @@ fn absolute(folder: &str, path: &str) -> String {
 }
 
 /// A build's output: text, in which nothing is a command.
-struct Lines<'a> {
-    console: &'a Console,
+struct BuildOutput<'a> {
+    log: &'a LogWriter,
     step: i32,
     rest: Mutex<Vec<u8>>,
 }
@@ -357,9 +362,9 @@ struct Lines<'a> {
 /// Bytes of a line that is not shown before it ends.
 const LINE: usize = 64 << 10;
 
-impl<'a> Lines<'a> {
-    fn new(console: &'a Console, step: i32) -> Self {
-        Self { console, step, rest: Mutex::default() }
+impl<'a> BuildOutput<'a> {
+    fn new(log: &'a LogWriter, step: i32) -> Self {
+        Self { log, step, rest: Mutex::default() }
     }
 
     async fn end(&self) {
@@ -371,13 +376,13 @@ impl<'a> Lines<'a> {
         let text = String::from_utf8_lossy(lines);
         if !text.trim_end().is_empty() {
             let text = text.trim_end_matches(['\n', '\r']).replace('\n', "\n| ");
-            self.console.notice(self.step, &format!("| {text}")).await;
+            self.log.notice(self.step, &format!("| {text}")).await;
         }
     }
 }
 
-impl OutputSink for Lines<'_> {
-    fn write(&self, _stream: Stream, data: Bytes, _time_ms: u64) -> BoxFuture<'_, ()> {
+impl OutputSink for BuildOutput<'_> {
+    fn write(&self, _stream: OutputStream, data: Bytes, _time_ms: u64) -> BoxFuture<'_, ()> {
         async move {
             let whole = {
                 let mut rest = self.rest.lock();

@@ -15,8 +15,8 @@ use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Access;
-use crate::sandbox::ORIGIN_HOST;
+use super::ActionsApiAccess;
+use crate::sandbox::ACTIONS_API_HOST;
 
 /// Longest answer that is no file, in bytes.
 const ANSWER: usize = 8 << 20;
@@ -26,7 +26,7 @@ const PIECE: usize = 64 << 10;
 type Body = BoxBody<Bytes, io::Error>;
 
 /// Calls with an attempt's token.
-pub(in crate::job) struct Client<'a>(pub(in crate::job) &'a Access);
+pub(in crate::job) struct ActionsApiClient<'a>(pub(in crate::job) &'a ActionsApiAccess);
 
 /// What a service answered, as long as its connection is held.
 struct Answer {
@@ -35,26 +35,26 @@ struct Answer {
 }
 
 /// A service's refusal.
-pub(in crate::job) struct Refusal {
+pub(in crate::job) struct ActionsApiError {
     /// HTTP status.
     pub(in crate::job) status: u16,
     /// For people.
     pub(in crate::job) reason: String,
 }
 
-impl From<Refusal> for String {
-    fn from(refusal: Refusal) -> Self {
+impl From<ActionsApiError> for String {
+    fn from(refusal: ActionsApiError) -> Self {
         refusal.reason
     }
 }
 
-fn broken(error: impl std::fmt::Display) -> Refusal {
-    Refusal { status: 0, reason: format!("the coordinator's services: {error}") }
+fn broken(error: impl std::fmt::Display) -> ActionsApiError {
+    ActionsApiError { status: 0, reason: format!("the coordinator's services: {error}") }
 }
 
-impl Client<'_> {
+impl ActionsApiClient<'_> {
     /// A method of a twirp service, `CacheService/CreateCacheEntry` for instance.
-    pub(in crate::job) async fn call(&self, method: &str, body: &Value) -> Result<Value, Refusal> {
+    pub(in crate::job) async fn call(&self, method: &str, body: &Value) -> Result<Value, ActionsApiError> {
         let path = format!("/twirp/github.actions.results.api.v1.{method}");
         let bytes = Bytes::from(body.to_string());
         let body = Full::new(bytes).map_err(|never| match never {}).boxed();
@@ -67,14 +67,17 @@ impl Client<'_> {
         &self,
         url: &str,
         bytes: impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), ActionsApiError> {
         let body = BodyExt::boxed(StreamBody::new(bytes.map_ok(Frame::data)));
         let answer = self.send(Method::PUT, path_of(url), "application/octet-stream", body).await?;
         text(answer).await.map(drop)
     }
 
     /// Gets the bytes of a URL that a service gave.
-    pub(in crate::job) async fn get(&self, url: &str) -> Result<BoxStream<'static, io::Result<Bytes>>, Refusal> {
+    pub(in crate::job) async fn get(
+        &self,
+        url: &str,
+    ) -> Result<BoxStream<'static, io::Result<Bytes>>, ActionsApiError> {
         let empty = Full::new(Bytes::new()).map_err(|never| match never {}).boxed();
         let answer = self.send(Method::GET, path_of(url), "application/octet-stream", empty).await?;
         if !answer.response.status().is_success() {
@@ -89,9 +92,9 @@ impl Client<'_> {
         Ok(bytes.boxed())
     }
 
-    async fn send(&self, method: Method, path: &str, kind: &str, body: Body) -> Result<Answer, Refusal> {
+    async fn send(&self, method: Method, path: &str, kind: &str, body: Body) -> Result<Answer, ActionsApiError> {
         let (near, far) = tokio::io::duplex(PIECE);
-        let serving = AbortOnDropHandle::new(tokio::spawn(self.0.door.serve(far)));
+        let serving = AbortOnDropHandle::new(tokio::spawn(self.0.tunnel.serve(far)));
         let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.map_err(broken)?;
         let driving = AbortOnDropHandle::new(tokio::spawn(async move {
             // Whoever waits for the answer hears what went wrong.
@@ -100,7 +103,7 @@ impl Client<'_> {
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::HOST, ORIGIN_HOST)
+            .header(header::HOST, ACTIONS_API_HOST)
             .header(header::CONTENT_TYPE, kind)
             .header(header::AUTHORIZATION, format!("Bearer {}", self.0.token.expose_secret()))
             .body(body)
@@ -110,7 +113,7 @@ impl Client<'_> {
     }
 }
 
-async fn text(answer: Answer) -> Result<Value, Refusal> {
+async fn text(answer: Answer) -> Result<Value, ActionsApiError> {
     let Answer { response, connection: _held } = answer;
     let status = response.status();
     let body = Limited::new(response.into_body(), ANSWER).collect().await.map_err(broken)?.to_bytes();
@@ -119,7 +122,7 @@ async fn text(answer: Answer) -> Result<Value, Refusal> {
         return Ok(value);
     }
     let said = value["msg"].as_str().map_or_else(|| status.to_string(), str::to_owned);
-    Err(Refusal { status: status.as_u16(), reason: said })
+    Err(ActionsApiError { status: status.as_u16(), reason: said })
 }
 
 /// URLs name the services as a job's programs reach them.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Attempt, console::Stop};
+use super::{JobAttempt, log_writer::LogStop};
 
 /// After a cancel, steps with `always()` or `cancelled()` get this long together.
 const GRACE: Duration = Duration::from_secs(5 * 60);
@@ -15,7 +15,7 @@ const START: Duration = Duration::from_secs(30 * 60);
 
 /// What ends a job early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cause {
+pub(super) enum StopCause {
     /// Somebody cancelled.
     Cancelled,
     /// Everything ends now.
@@ -30,9 +30,9 @@ pub(super) enum Cause {
     DiskLimit,
 }
 
-impl Cause {
+impl StopCause {
     /// Steps with `always()` still run after it.
-    pub(super) fn is_gentle(self) -> bool {
+    pub(super) fn is_graceful(self) -> bool {
         matches!(self, Self::Cancelled | Self::Timeout)
     }
 }
@@ -43,24 +43,24 @@ pub(super) enum Interrupt {
     /// The step's own time is over.
     Step,
     /// The job ends.
-    Job(Cause),
+    Job(StopCause),
 }
 
 #[derive(Clone)]
-pub(super) struct Clock {
+pub(super) struct Deadline {
     pub(super) cancel: CancellationToken,
     kill: CancellationToken,
-    stop: Stop,
+    stop: LogStop,
     /// Cancelled where the job uses more disk than it may.
     pub(super) full: CancellationToken,
     limit: Duration,
     deadline: Instant,
     /// Why the job ends, once it does; a harder cause takes a gentler one's place.
-    pub(super) ended: Option<Cause>,
+    pub(super) ended: Option<StopCause>,
 }
 
-impl Clock {
-    pub(super) fn new(attempt: &Attempt, stop: Stop) -> Self {
+impl Deadline {
+    pub(super) fn new(attempt: &JobAttempt, stop: LogStop) -> Self {
         let limit = match attempt.order.timeout_ms {
             0 => Duration::from_secs(attempt.limits.timeout_minutes.max(1).saturating_mul(60)),
             milliseconds => Duration::from_millis(milliseconds),
@@ -85,7 +85,7 @@ impl Clock {
     }
 
     /// Waits for what ends the job. After a gentle end, for what ends the rest as well.
-    pub(super) async fn interrupted(&self, step: Option<Instant>) -> Cause {
+    pub(super) async fn interrupted(&self, step: Option<Instant>) -> StopCause {
         loop {
             if let Interrupt::Job(cause) = self.interrupt(step).await {
                 return cause;
@@ -98,24 +98,24 @@ impl Clock {
         let gentle = self.ended.is_none();
         tokio::select! {
             biased;
-            () = self.kill.cancelled() => Interrupt::Job(Cause::Killed),
-            () = self.stop.broken.cancelled() => Interrupt::Job(Cause::LogBroken),
-            () = self.stop.limit.cancelled() => Interrupt::Job(Cause::LogLimit),
-            () = self.full.cancelled() => Interrupt::Job(Cause::DiskLimit),
-            () = self.cancel.cancelled(), if gentle => Interrupt::Job(Cause::Cancelled),
+            () = self.kill.cancelled() => Interrupt::Job(StopCause::Killed),
+            () = self.stop.broken.cancelled() => Interrupt::Job(StopCause::LogBroken),
+            () = self.stop.limit.cancelled() => Interrupt::Job(StopCause::LogLimit),
+            () = self.full.cancelled() => Interrupt::Job(StopCause::DiskLimit),
+            () = self.cancel.cancelled(), if gentle => Interrupt::Job(StopCause::Cancelled),
             () = sleep_until(self.deadline) => {
-                Interrupt::Job(if gentle { Cause::Timeout } else { Cause::Killed })
+                Interrupt::Job(if gentle { StopCause::Timeout } else { StopCause::Killed })
             }
             () = sleep_until(step.unwrap_or(self.deadline)), if step.is_some() => Interrupt::Step,
         }
     }
 
     /// Notes an end; the rest of the job gets its grace.
-    pub(super) fn end(&mut self, cause: Cause) {
-        if self.ended.is_none() && cause.is_gentle() {
+    pub(super) fn end(&mut self, cause: StopCause) {
+        if self.ended.is_none() && cause.is_graceful() {
             self.deadline = Instant::now() + GRACE;
         }
-        if self.ended.is_none_or(Cause::is_gentle) {
+        if self.ended.is_none_or(StopCause::is_graceful) {
             self.ended = Some(cause);
         }
     }
@@ -123,21 +123,21 @@ impl Clock {
     /// Notes what came while nothing ran. True where nothing may start any more.
     pub(super) fn is_over(&mut self) -> bool {
         if self.ended.is_none() && self.cancel.is_cancelled() {
-            self.end(Cause::Cancelled);
+            self.end(StopCause::Cancelled);
         }
         if Instant::now() >= self.deadline {
-            self.end(if self.ended.is_none() { Cause::Timeout } else { Cause::Killed });
+            self.end(if self.ended.is_none() { StopCause::Timeout } else { StopCause::Killed });
         }
         for (token, cause) in [
-            (&self.kill, Cause::Killed),
-            (&self.stop.broken, Cause::LogBroken),
-            (&self.stop.limit, Cause::LogLimit),
-            (&self.full, Cause::DiskLimit),
+            (&self.kill, StopCause::Killed),
+            (&self.stop.broken, StopCause::LogBroken),
+            (&self.stop.limit, StopCause::LogLimit),
+            (&self.full, StopCause::DiskLimit),
         ] {
-            if token.is_cancelled() && self.ended.is_none_or(Cause::is_gentle) {
+            if token.is_cancelled() && self.ended.is_none_or(StopCause::is_graceful) {
                 self.ended = Some(cause);
             }
         }
-        self.ended.is_some_and(|cause| !cause.is_gentle())
+        self.ended.is_some_and(|cause| !cause.is_graceful())
     }
 }

@@ -6,11 +6,11 @@ use futures::{FutureExt as _, future::BoxFuture};
 use indexmap::IndexMap;
 use workflow::plan::{Entry, Step, StepAction};
 
-use super::{DEPTH, Loaded};
+use super::{DEPTH, LoadedAction};
 use crate::{
     github::{
-        action::Runs,
-        uses::{Remote, Uses},
+        action::ActionRuns,
+        uses::{ActionRef, Uses},
     },
     job::Job,
     sandbox::Machine,
@@ -18,9 +18,9 @@ use crate::{
 
 /// Actions of other repositories that lie in the machine.
 #[derive(Clone, Default)]
-pub(in crate::job) struct Actions {
+pub(in crate::job) struct LoadedActions {
     /// By `uses:` as written.
-    loaded: HashMap<String, Loaded>,
+    loaded: HashMap<String, LoadedAction>,
     /// Where they lie, by `owner/repo@ref`.
     folders: HashMap<String, String>,
     /// Folder for those that are brought late: steps that run at once must not bring into the same folder.
@@ -30,23 +30,23 @@ pub(in crate::job) struct Actions {
 }
 
 /// An action's `pre:` program, which runs before the job's steps.
-pub(in crate::job) struct Pre {
+pub(in crate::job) struct PreStep {
     /// As `StepScope::key` of its step.
     pub(super) key: String,
     /// Number of the job's step that it belongs to.
     pub(super) step: usize,
     /// The step that uses it, behind the composite actions around it.
-    pub(super) chain: Vec<(Step, Loaded)>,
+    pub(super) chain: Vec<(Step, LoadedAction)>,
 }
 
-impl Actions {
+impl LoadedActions {
     /// Brings what the steps use, and what those use. Gives the programs to run before the first step.
     pub(in crate::job) async fn prepare(
         &mut self,
         job: &Job,
         machine: &dyn Machine,
         entries: &[Entry],
-    ) -> Result<Vec<Pre>, String> {
+    ) -> Result<Vec<PreStep>, String> {
         let mut pres = Vec::new();
         let steps = entries.iter().enumerate().filter_map(|(index, entry)| Some((index, entry.step()?)));
         for (index, step) in steps {
@@ -57,12 +57,12 @@ impl Actions {
     }
 
     /// A copy for a step in the background, told from others by a word.
-    pub(in crate::job) fn beside(&self, word: &str) -> Self {
+    pub(in crate::job) fn fork(&self, word: &str) -> Self {
         Self { late: format!("/{word}"), ..self.clone() }
     }
 
     /// Learns what a copy brought.
-    pub(in crate::job) fn learn(&mut self, other: Self) {
+    pub(in crate::job) fn merge(&mut self, other: Self) {
         for (uses, loaded) in other.loaded {
             self.loaded.entry(uses).or_insert(loaded);
         }
@@ -80,7 +80,7 @@ impl Actions {
         machine: &'b dyn Machine,
         step: &'b Step,
         at: &'b At<'b>,
-        pres: &'b mut Vec<Pre>,
+        pres: &'b mut Vec<PreStep>,
     ) -> BoxFuture<'b, Result<(), String>> {
         async move {
             let StepAction::Uses { uses, .. } = &step.action else { return Ok(()) };
@@ -93,12 +93,12 @@ impl Actions {
             let mut chain = at.chain.to_vec();
             chain.push((step.clone(), loaded.clone()));
             match &loaded.action.runs {
-                runs @ (Runs::Node(_) | Runs::Docker(_)) => {
+                runs @ (ActionRuns::Node(_) | ActionRuns::Docker(_)) => {
                     if runs.pre().is_some() {
-                        pres.push(Pre { key: at.key.clone(), step: at.step, chain });
+                        pres.push(PreStep { key: at.key.clone(), step: at.step, chain });
                     }
                 }
-                Runs::Composite(steps) => {
+                ActionRuns::Composite(steps) => {
                     for (index, inner) in steps.iter().enumerate() {
                         let at = At { step: at.step, key: format!("{}/{index}", at.key), chain: &chain };
                         self.walk(job, machine, inner, &at, pres).await?;
@@ -116,9 +116,9 @@ impl Actions {
         job: &Job,
         machine: &dyn Machine,
         uses: &str,
-        remote: &Remote,
+        remote: &ActionRef,
         step: i32,
-    ) -> Result<Loaded, String> {
+    ) -> Result<LoadedAction, String> {
         if let Some(loaded) = self.loaded.get(uses) {
             return Ok(loaded.clone());
         }
@@ -130,14 +130,14 @@ impl Actions {
             let brought = job.sources.action(&job.attempt.order.source, remote).await;
             let brought = brought.map_err(|error| format!("{uses}: {error:#}"))?;
             let how = if brought.notes.is_empty() { String::new() } else { format!(" ({})", brought.notes.join("; ")) };
-            job.console.notice(step, &format!("Action {name}: commit {}{how}", brought.commit)).await;
+            job.log.notice(step, &format!("Action {name}: commit {}{how}", brought.commit)).await;
             machine.unpack(&root, true, brought.archive).await.map_err(|error| format!("{uses}: {error}"))?;
             self.commits.insert(name.clone(), brought.commit);
             self.folders.insert(name, root.clone());
             root
         };
         let path = if remote.path.is_empty() { root } else { format!("{root}/{}", remote.path) };
-        let loaded = Loaded::read(machine, uses, path, Some(remote.clone())).await?;
+        let loaded = LoadedAction::read(machine, uses, path, Some(remote.clone())).await?;
         self.loaded.insert(uses.to_owned(), loaded.clone());
         Ok(loaded)
     }
@@ -146,7 +146,7 @@ impl Actions {
 struct At<'a> {
     step: usize,
     key: String,
-    chain: &'a [(Step, Loaded)],
+    chain: &'a [(Step, LoadedAction)],
 }
 
 /// Where actions lie in a machine: beside the folder for temporary files, outside of the workspace.

@@ -13,21 +13,20 @@ use tracing::{info, warn};
 use workflow::plan::{Conclusion, JobOrder, JobReport, Reason};
 
 use super::{
-    Worker,
-    board::Handles,
-    journal::Entry,
-    origin,
-    ship::{self, Shipped},
+    Worker, actions_tunnel,
+    attempts::AttemptHandles,
+    journal::JournalEntry,
+    log_upload::{self, LogUploadEnd},
 };
 use crate::{
-    job::{self, Observer},
-    log::{Sink as _, spool::Spool},
+    job::{self, ProgressReporter},
+    log::{LogSink as _, spool::Spool},
 };
 
 /// Starts an attempt, or does nothing where it runs already.
 pub(super) fn start(worker: &Arc<Worker>, job: Job) {
     let Some(attempt) = job.attempt.clone() else { return };
-    let Some(handles) = worker.board.add(&attempt) else { return };
+    let Some(handles) = worker.attempts.add(&attempt) else { return };
     tokio::spawn(run(worker.clone(), attempt, job, handles));
 }
 
@@ -38,10 +37,10 @@ pub(super) fn resume(worker: &Arc<Worker>) -> anyhow::Result<()> {
         let attempt = entry.attempt();
         match entry.report() {
             Some(report) => {
-                let Some(handles) = worker.board.add(&attempt) else { continue };
-                worker.board.ended(&attempt);
+                let Some(handles) = worker.attempts.add(&attempt) else { continue };
+                worker.attempts.ended(&attempt);
                 let spool = Spool::open(worker.journal.spool(&attempt)).context("spool")?;
-                tokio::spawn(bring_back(worker.clone(), entry, report, spool, handles));
+                tokio::spawn(resume_delivery(worker.clone(), entry, report, spool, handles));
             }
             None => {
                 warn!(run = attempt.run, job = attempt.job, "this worker ended while the job ran; the job is lost");
@@ -52,26 +51,32 @@ pub(super) fn resume(worker: &Arc<Worker>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn bring_back(worker: Arc<Worker>, entry: Entry, report: Report, spool: Spool, handles: Handles) {
+async fn resume_delivery(
+    worker: Arc<Worker>,
+    entry: JournalEntry,
+    report: Report,
+    spool: Spool,
+    handles: AttemptHandles,
+) {
     if let Err(error) = spool.finish().await {
         warn!(%error, "a spool can't be read");
     }
-    let shipped = ship::run(&spool, worker.bulk.subscribe(), entry.attempt(), entry.token.clone());
+    let shipped = log_upload::run(&spool, worker.bulk.subscribe(), entry.attempt(), entry.token.clone());
     deliver(&worker, report, handles, shipped).await;
 }
 
-async fn run(worker: Arc<Worker>, attempt: wire::Attempt, job: Job, handles: Handles) {
-    let mut entry = Entry::new(&attempt, &job.token);
+async fn run(worker: Arc<Worker>, attempt: wire::Attempt, job: Job, handles: AttemptHandles) {
+    let mut entry = JournalEntry::new(&attempt, &job.token);
     let spool = match begin(&worker, &entry) {
         Ok(spool) => Arc::new(spool),
         Err(error) => {
             let text = format!("the worker's data folder can't be written: {error:#}");
-            worker.board.ended(&attempt);
+            worker.attempts.ended(&attempt);
             let report = result(&attempt, &failed(Reason::StartFailed(text)), 0, &[]);
-            return deliver(&worker, report, handles, std::future::ready(Shipped::Closed)).await;
+            return deliver(&worker, report, handles, std::future::ready(LogUploadEnd::Closed)).await;
         }
     };
-    let shipping = ship::run(&spool, worker.bulk.subscribe(), attempt.clone(), job.token.clone());
+    let shipping = log_upload::run(&spool, worker.bulk.subscribe(), attempt.clone(), job.token.clone());
     let working = async {
         let report = execute(&worker, &attempt, job, &handles, spool.clone()).await;
         let (bytes, sha256) = spool.finish().await.unwrap_or_else(|error| {
@@ -83,15 +88,15 @@ async fn run(worker: Arc<Worker>, attempt: wire::Attempt, job: Job, handles: Han
         if let Err(error) = worker.journal.write(&entry) {
             warn!(%error, "a result could not be written to the journal; it is kept in memory");
         }
-        worker.board.ended(&attempt);
+        worker.attempts.ended(&attempt);
         report
     };
     // The log goes while the job runs; one that is refused for good ends the shipping, not the job.
     let (shipped, report) = tokio::join!(
         async {
             let shipped = shipping.await;
-            if shipped == Shipped::Stale {
-                worker.board.forget(&attempt);
+            if shipped == LogUploadEnd::Stale {
+                worker.attempts.forget(&attempt);
             }
             shipped
         },
@@ -100,13 +105,18 @@ async fn run(worker: Arc<Worker>, attempt: wire::Attempt, job: Job, handles: Han
     deliver(&worker, report, handles, std::future::ready(shipped)).await;
 }
 
-fn begin(worker: &Worker, entry: &Entry) -> std::io::Result<Spool> {
+fn begin(worker: &Worker, entry: &JournalEntry) -> std::io::Result<Spool> {
     worker.journal.write(entry)?;
     Spool::open(worker.journal.spool(&entry.attempt()))
 }
 
 /// Says the result once the log is there, and forgets the attempt once that is answered.
-async fn deliver(worker: &Worker, report: Report, handles: Handles, shipped: impl Future<Output = Shipped>) {
+async fn deliver(
+    worker: &Worker,
+    report: Report,
+    handles: AttemptHandles,
+    shipped: impl Future<Output = LogUploadEnd>,
+) {
     let Some(attempt) = report.attempt.clone() else { return };
     let forgotten = handles.forget.cancelled();
     tokio::pin!(forgotten);
@@ -114,25 +124,25 @@ async fn deliver(worker: &Worker, report: Report, handles: Handles, shipped: imp
         () = &mut forgotten => {}
         shipped = shipped => {
             match shipped {
-                Shipped::Closed => worker.board.report(report),
-                Shipped::Stale => worker.board.forget(&attempt),
-                Shipped::Refused(reason) => {
+                LogUploadEnd::Closed => worker.attempts.report(report),
+                LogUploadEnd::Stale => worker.attempts.forget(&attempt),
+                LogUploadEnd::Refused(reason) => {
                     warn!(run = attempt.run, job = attempt.job, reason, "the log was refused; its job's result goes without it");
-                    worker.board.report(report);
+                    worker.attempts.report(report);
                 }
             }
             forgotten.await;
         }
     }
     worker.journal.remove(&attempt);
-    worker.board.remove(&attempt);
+    worker.attempts.remove(&attempt);
 }
 
 async fn execute(
     worker: &Arc<Worker>,
     attempt: &wire::Attempt,
     job: Job,
-    handles: &Handles,
+    handles: &AttemptHandles,
     spool: Arc<Spool>,
 ) -> JobReport {
     let order: JobOrder = match serde_json::from_slice(&job.order) {
@@ -145,12 +155,16 @@ async fn execute(
     info!(run = attempt.run, job = attempt.job, attempt = attempt.attempt, "job begins");
     let image = image(&worker.config.labels, &order.runs_on);
     let sources = worker.mirrors.clone().for_attempt(worker.bulk.subscribe(), attempt.clone(), job.token.clone());
-    let access = (!job.runtime_token.is_empty()).then(|| job::Access {
+    let access = (!job.runtime_token.is_empty()).then(|| job::ActionsApiAccess {
         token: job.runtime_token.into(),
         id_token: job.id_token,
-        door: Arc::new(origin::Tunnel::new(worker.address.subscribe(), attempt.clone(), job.token.clone())),
+        tunnel: Arc::new(actions_tunnel::ActionsTunnel::new(
+            worker.address.subscribe(),
+            attempt.clone(),
+            job.token.clone(),
+        )),
     });
-    let work = job::Attempt {
+    let work = job::JobAttempt {
         order,
         secrets: job.secrets.into_iter().map(|(name, value)| (name, SecretString::from(value))).collect(),
         masks: job.masks.into_iter().map(SecretString::from).collect(),
@@ -158,11 +172,11 @@ async fn execute(
         limits: worker.config.limits.clone(),
         node: worker.config.node.clone(),
         checked_out: false,
-        origin: access,
+        actions_api: access,
         cancel: handles.cancel.clone(),
         kill: handles.kill.clone(),
     };
-    let observer = Arc::new(Told { worker: worker.clone(), attempt: attempt.clone() });
+    let observer = Arc::new(ProgressSender { worker: worker.clone(), attempt: attempt.clone() });
     // A task of its own: a bug in it must cost one job, not the worker.
     let mut task = tokio::spawn(worker.executor.execute(work, sources, spool, observer));
     let limit = match job.time_limit_ms {
@@ -218,25 +232,25 @@ fn failed(reason: Reason) -> JobReport {
     }
 }
 
-/// Puts what a job reaches on the board.
-struct Told {
+/// Puts what a job reaches into the table of attempts.
+struct ProgressSender {
     worker: Arc<Worker>,
     attempt: wire::Attempt,
 }
 
-impl Told {
-    fn tell(&self, what: What) {
-        self.worker.board.progress(Progress { attempt: Some(self.attempt.clone()), what: Some(what) });
+impl ProgressSender {
+    fn report(&self, what: What) {
+        self.worker.attempts.progress(Progress { attempt: Some(self.attempt.clone()), what: Some(what) });
     }
 }
 
-impl Observer for Told {
+impl ProgressReporter for ProgressSender {
     fn begun(&self, image_digest: Option<String>) {
-        self.tell(What::Begun(Begun { at_ms: now_ms(), image_digest: image_digest.unwrap_or_default() }));
+        self.report(What::Begun(Begun { at_ms: now_ms(), image_digest: image_digest.unwrap_or_default() }));
     }
 
     fn step(&self, index: u32, name: &str, state: &str, outcome: &str) {
-        self.tell(What::Step(StepChanged {
+        self.report(What::Step(StepChanged {
             step: index,
             name: name.to_owned(),
             state: state.to_owned(),

@@ -29,12 +29,12 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Command, Exit, Handle, OutputSink, SandboxError, Stream};
+use super::{Command, OutputSink, OutputStream, ProcessExit, ProcessHandle, SandboxError};
 
 /// What init writes.
-pub(crate) type Incoming = BoxStream<'static, io::Result<Bytes>>;
+pub(crate) type InitReader = BoxStream<'static, io::Result<Bytes>>;
 /// What init reads.
-pub(crate) type Outgoing = Pin<Box<dyn AsyncWrite + Send>>;
+pub(crate) type InitWriter = Pin<Box<dyn AsyncWrite + Send>>;
 
 /// Messages to init that may wait.
 const OUTGOING: usize = 16;
@@ -43,7 +43,7 @@ const OUTGOING: usize = 16;
 const ACKNOWLEDGE: usize = 1 << 20;
 /// Bytes that may wait for callers. Twice what init may send unacknowledged, and room for answers with files.
 const WAITING_LIMIT: usize = (8 << 20) + 2 * INIT_MESSAGE_LIMIT;
-/// Bytes before the marker that may be left of a conversation before this one.
+/// Bytes before the marker that may be left of a connection before this one.
 const STALE_LIMIT: usize = INIT_MESSAGE_LIMIT;
 /// Bytes of one piece of an archive.
 const PIECE: usize = 256 << 10;
@@ -52,22 +52,22 @@ const START_LIMIT: usize = 12 << 20;
 /// Bytes of one collected file: GitHub allows 1 MiB for a summary.
 const COLLECT_LIMIT: u64 = 2 << 20;
 
-/// An open conversation.
-pub(crate) struct Conversation {
-    pub(super) shared: Arc<Shared>,
+/// An open connection to `longshore-init`.
+pub(crate) struct InitClient {
+    pub(super) shared: Arc<ClientShared>,
     pub(super) outgoing: mpsc::Sender<ToInit>,
     next: AtomicU64,
     _tasks: [AbortOnDropHandle<()>; 2],
 }
 
-pub(super) struct Shared {
-    state: Mutex<State>,
+pub(super) struct ClientShared {
+    state: Mutex<PendingMessages>,
     lost: OnceLock<String>,
 }
 
 #[derive(Default)]
-pub(super) struct State {
-    pub(super) requests: HashMap<u64, mpsc::UnboundedSender<Arrived>>,
+pub(super) struct PendingMessages {
+    pub(super) requests: HashMap<u64, mpsc::UnboundedSender<ReceivedMessage>>,
     /// Bytes of messages that wait for callers, by sequence number; bounds the queues.
     waiting: BTreeMap<u64, usize>,
     bytes: usize,
@@ -78,7 +78,7 @@ pub(super) struct State {
     last: u64,
 }
 
-impl State {
+impl PendingMessages {
     fn arrived(&mut self, sequence: u64, size: usize) {
         self.waiting.insert(sequence, size);
         self.bytes += size;
@@ -120,19 +120,19 @@ impl State {
     }
 }
 
-pub(super) struct Arrived {
+pub(super) struct ReceivedMessage {
     pub(super) sequence: u64,
     pub(super) message: Message,
 }
 
-impl Conversation {
+impl InitClient {
     /// Makes contact: what answers must know `nonce`.
     pub(crate) async fn open(
-        incoming: Incoming,
-        mut writer: Outgoing,
+        incoming: InitReader,
+        mut writer: InitWriter,
         nonce: &str,
     ) -> Result<(Self, Ready), SandboxError> {
-        let shared = Arc::new(Shared { state: Mutex::default(), lost: OnceLock::new() });
+        let shared = Arc::new(ClientShared { state: Mutex::default(), lost: OnceLock::new() });
         let marker = Bytes::from_owner(rand::random::<[u8; 32]>());
         let (outgoing, mut messages) = mpsc::channel::<ToInit>(OUTGOING);
         let writing = tokio::spawn(async move {
@@ -147,30 +147,33 @@ impl Conversation {
         let (ready_sender, mut ready) = mpsc::unbounded_channel();
         // Request 0 is `Ready`.
         shared.lock().requests.insert(0, ready_sender);
-        let reading = tokio::spawn({
-            let (shared, marker, outgoing) = (Arc::clone(&shared), marker.clone(), outgoing.clone());
-            async move {
-                let reason =
-                    match read_all(Frames { incoming, buffer: BytesMut::new() }, &marker, &shared, &outgoing).await {
-                        Ok(()) => "the container ended".to_owned(),
-                        Err(error) => error.to_string(),
-                    };
-                let _ = shared.lost.set(reason);
-                shared.lock().requests.clear();
-            }
-        });
+        let reading =
+            tokio::spawn({
+                let (shared, marker, outgoing) = (Arc::clone(&shared), marker.clone(), outgoing.clone());
+                async move {
+                    let reason =
+                        match read_all(FrameReader { incoming, buffer: BytesMut::new() }, &marker, &shared, &outgoing)
+                            .await
+                        {
+                            Ok(()) => "the container ended".to_owned(),
+                            Err(error) => error.to_string(),
+                        };
+                    let _ = shared.lost.set(reason);
+                    shared.lock().requests.clear();
+                }
+            });
         let tasks = [AbortOnDropHandle::new(writing), AbortOnDropHandle::new(reading)];
-        let conversation = Self { shared, outgoing, next: 1.into(), _tasks: tasks };
-        conversation.send(To::Resume(Resume { after: 0, marker })).await?;
+        let init = Self { shared, outgoing, next: 1.into(), _tasks: tasks };
+        init.send(To::Resume(Resume { after: 0, marker })).await?;
         match ready.recv().await {
-            Some(Arrived { message: Message::Ready(ready), sequence })
+            Some(ReceivedMessage { message: Message::Ready(ready), sequence })
                 if ready.nonce == nonce && ready.protocol == INIT_PROTOCOL =>
             {
-                conversation.acknowledge(sequence).await?;
-                Ok((conversation, ready))
+                init.acknowledge(sequence).await?;
+                Ok((init, ready))
             }
             Some(_) => Err(SandboxError::Start("its first process is not the longshore-init of this worker".into())),
-            None => Err(SandboxError::Start(conversation.reason())),
+            None => Err(SandboxError::Start(init.reason())),
         }
     }
 
@@ -180,10 +183,10 @@ impl Conversation {
     }
 
     /// Runs one process to its end. Dropped before: the process is killed.
-    pub(crate) async fn run(&self, command: Command, output: &dyn OutputSink) -> Result<Exit, SandboxError> {
+    pub(crate) async fn run(&self, command: Command, output: &dyn OutputSink) -> Result<ProcessExit, SandboxError> {
         let mut request = self.request();
         let process = request.id;
-        let running = Running { conversation: self, handle: command.handle.clone() };
+        let running = Running { init: self, handle: command.handle.clone() };
         let start = start_message(process, command)?;
         running.handle.set(process);
         self.send(To::Start(start)).await?;
@@ -194,8 +197,8 @@ impl Conversation {
                 Message::Started(_) => self.acknowledge(sequence).await?,
                 Message::Output(piece) => {
                     let stream = match piece.stream() {
-                        proto::init::Stream::Stderr => Stream::Stderr,
-                        _ => Stream::Stdout,
+                        proto::init::Stream::Stderr => OutputStream::Stderr,
+                        _ => OutputStream::Stdout,
                     };
                     output.write(stream, piece.data, piece.time_ms).await;
                     let due = self.shared.lock().taken(sequence);
@@ -208,7 +211,7 @@ impl Conversation {
                     running.handle.set(0);
                     self.acknowledge(sequence).await?;
                     let (too_long, files): (Vec<_>, Vec<_>) = exited.files.into_iter().partition(|file| file.too_long);
-                    return Ok(Exit {
+                    return Ok(ProcessExit {
                         code: exited.code,
                         signal: exited.signal,
                         files: contents(files)?,
@@ -222,10 +225,10 @@ impl Conversation {
     }
 
     /// Signals the group of a process that runs.
-    pub(crate) async fn signal(&self, process: &Handle, signal: i32) {
+    pub(crate) async fn signal(&self, process: &ProcessHandle, signal: i32) {
         let process = process.number();
         if process != 0 {
-            // A lost conversation is told to whoever waits for the process.
+            // A lost connection is told to whoever waits for the process.
             let _ = self.send(To::Signal(Signal { process, signal })).await;
         }
     }
@@ -294,11 +297,11 @@ impl Conversation {
 
     fn request(&self) -> Request<'_> {
         let (id, answers) = self.subscribe();
-        Request { id, answers, taken: None, conversation: self }
+        Request { id, answers, taken: None, init: self }
     }
 
     /// A new request, and what will be said to it.
-    pub(super) fn subscribe(&self) -> (u64, mpsc::UnboundedReceiver<Arrived>) {
+    pub(super) fn subscribe(&self) -> (u64, mpsc::UnboundedReceiver<ReceivedMessage>) {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, answers) = mpsc::unbounded_channel();
         self.shared.lock().requests.insert(id, sender);
@@ -326,16 +329,16 @@ impl Conversation {
     }
 }
 
-impl Shared {
-    pub(super) fn lock(&self) -> parking_lot::MutexGuard<'_, State> {
+impl ClientShared {
+    pub(super) fn lock(&self) -> parking_lot::MutexGuard<'_, PendingMessages> {
         self.state.lock()
     }
 }
 
 /// Kills its process unless that ended.
 struct Running<'a> {
-    conversation: &'a Conversation,
-    handle: Handle,
+    init: &'a InitClient,
+    handle: ProcessHandle,
 }
 
 impl Drop for Running<'_> {
@@ -345,7 +348,7 @@ impl Drop for Running<'_> {
         if process != 0 {
             let kill = Signal { process, signal: 9 };
             // With a full queue the machine is about to be destroyed by whoever gave up on it.
-            let _ = self.conversation.outgoing.try_send(ToInit { message: Some(To::Signal(kill)) });
+            let _ = self.init.outgoing.try_send(ToInit { message: Some(To::Signal(kill)) });
         }
     }
 }
@@ -353,19 +356,19 @@ impl Drop for Running<'_> {
 /// Waits for what init says to one request.
 struct Request<'a> {
     id: u64,
-    answers: mpsc::UnboundedReceiver<Arrived>,
+    answers: mpsc::UnboundedReceiver<ReceivedMessage>,
     /// The message its caller may be busy with.
     taken: Option<u64>,
-    conversation: &'a Conversation,
+    init: &'a InitClient,
 }
 
 impl Request<'_> {
     async fn answer(&mut self) -> Result<(u64, Message), SandboxError> {
-        if self.conversation.is_lost() && self.answers.is_empty() {
-            return Err(SandboxError::Lost(self.conversation.reason()));
+        if self.init.is_lost() && self.answers.is_empty() {
+            return Err(SandboxError::Lost(self.init.reason()));
         }
-        let Some(Arrived { sequence, message }) = self.answers.recv().await else {
-            return Err(SandboxError::Lost(self.conversation.reason()));
+        let Some(ReceivedMessage { sequence, message }) = self.answers.recv().await else {
+            return Err(SandboxError::Lost(self.init.reason()));
         };
         self.taken = Some(sequence);
         match message {
@@ -377,7 +380,7 @@ impl Request<'_> {
 
 impl Drop for Request<'_> {
     fn drop(&mut self) {
-        let mut state = self.conversation.shared.lock();
+        let mut state = self.init.shared.lock();
         state.requests.remove(&self.id);
         if let Some(sequence) = self.taken {
             state.done(sequence);
@@ -460,9 +463,9 @@ fn request_of(message: &Message) -> u64 {
 }
 
 async fn read_all(
-    mut frames: Frames,
+    mut frames: FrameReader,
     marker: &[u8],
-    shared: &Shared,
+    shared: &ClientShared,
     outgoing: &mpsc::Sender<ToInit>,
 ) -> io::Result<()> {
     frames.skip_through(marker).await?;
@@ -477,7 +480,8 @@ async fn read_all(
         state.arrived(frame.sequence, size);
         let heard = frame.message.is_some_and(|message| {
             let receiver = state.requests.get(&request_of(&message));
-            receiver.is_some_and(|receiver| receiver.send(Arrived { sequence: frame.sequence, message }).is_ok())
+            receiver
+                .is_some_and(|receiver| receiver.send(ReceivedMessage { sequence: frame.sequence, message }).is_ok())
         });
         // Without a receiver its caller gave up; the message is of no use, and takes no room from others.
         if !heard {
@@ -498,12 +502,12 @@ async fn read_all(
 }
 
 /// Cuts the byte stream into messages.
-struct Frames {
-    incoming: Incoming,
+struct FrameReader {
+    incoming: InitReader,
     buffer: BytesMut,
 }
 
-impl Frames {
+impl FrameReader {
     /// False at the end.
     async fn fill(&mut self) -> io::Result<bool> {
         match self.incoming.next().await.transpose()? {

@@ -16,32 +16,32 @@ use tonic::{
 };
 use tracing::debug;
 
-use super::Address;
-use crate::job::Door;
+use super::BulkEndpoint;
+use crate::job::Tunnel;
 
 /// Bytes of one message.
-const PIECE: usize = 64 * 1024;
+const MESSAGE_BYTES: usize = 64 * 1024;
 /// How long a connection of a job waits for a coordinator.
-const PATIENCE: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The way of one attempt. It has a connection to the coordinator of its own: what this job does not read must not fill
 /// the window that other jobs' logs need.
-pub(super) struct Tunnel(Arc<Inner>);
+pub(super) struct ActionsTunnel(Arc<TunnelState>);
 
-struct Inner {
-    address: Address,
+struct TunnelState {
+    address: BulkEndpoint,
     attempt: Attempt,
     token: String,
     channel: Mutex<Option<(Endpoint, Channel)>>,
 }
 
-impl Tunnel {
-    pub(super) fn new(address: Address, attempt: Attempt, token: String) -> Self {
-        Self(Arc::new(Inner { address, attempt, token, channel: Mutex::default() }))
+impl ActionsTunnel {
+    pub(super) fn new(address: BulkEndpoint, attempt: Attempt, token: String) -> Self {
+        Self(Arc::new(TunnelState { address, attempt, token, channel: Mutex::default() }))
     }
 }
 
-impl Door for Tunnel {
+impl Tunnel for ActionsTunnel {
     fn serve(&self, connection: DuplexStream) -> BoxFuture<'static, ()> {
         let inner = Arc::clone(&self.0);
         async move {
@@ -53,10 +53,10 @@ impl Door for Tunnel {
     }
 }
 
-impl Inner {
+impl TunnelState {
     async fn channel(&self) -> Result<Channel, Status> {
         let mut address = self.address.clone();
-        let wait = tokio::time::timeout(PATIENCE, address.wait_for(Option::is_some)).await;
+        let wait = tokio::time::timeout(CONNECT_TIMEOUT, address.wait_for(Option::is_some)).await;
         let endpoint = wait.ok().and_then(|found| found.ok()?.clone());
         let endpoint = endpoint.ok_or_else(|| Status::unavailable("there is no coordinator"))?;
         let mut known = self.channel.lock().await;
@@ -76,7 +76,7 @@ impl Inner {
         let open = OriginOpen { attempt: Some(self.attempt.clone()), token: self.token.clone() };
         let open = OriginUp { message: Some(Message::Open(open)) };
         let data = |data: Bytes| OriginUp { message: Some(Message::Data(data)) };
-        let pieces = ReaderStream::with_capacity(reading, PIECE);
+        let pieces = ReaderStream::with_capacity(reading, MESSAGE_BYTES);
         // A side that breaks ends its direction; the coordinator sees a request that is cut off.
         let pieces = pieces.take_while(|piece| std::future::ready(piece.is_ok())).filter_map(async |piece| piece.ok());
         let up = futures::stream::iter([open]).chain(pieces.map(data));

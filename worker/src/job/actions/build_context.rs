@@ -10,16 +10,16 @@ use globset::GlobBuilder;
 use sha2::{Digest as _, Sha256};
 use tar::{Archive, EntryType, Header};
 
-use super::ignore::Ignore;
+use super::dockerignore::DockerIgnore;
 use crate::github::uses::inside;
 
 /// Files below one folder.
-pub(super) struct Tree {
+pub(super) struct BuildContext {
     bytes: Vec<u8>,
-    entries: Vec<Entry>,
+    entries: Vec<ContextEntry>,
 }
 
-struct Entry {
+struct ContextEntry {
     /// Below the folder; empty: the folder or the single file itself.
     path: String,
     kind: EntryType,
@@ -30,17 +30,17 @@ struct Entry {
 }
 
 /// Where copied files go: a folder, and an archive to unpack there.
-pub(super) struct Placed {
+pub(super) struct CopyPlan {
     pub(super) folder: String,
     pub(super) archive: Vec<u8>,
     /// Absolute paths of what was copied, without what is below a copied folder.
     pub(super) tops: Vec<String>,
 }
 
-impl Tree {
+impl BuildContext {
     /// Reads an archive whose names begin with that of its one file or folder, but not the entries below `without`.
     pub(super) fn read(bytes: Vec<u8>, without: &str) -> io::Result<Self> {
-        let mut entries: Vec<Entry> = Vec::new();
+        let mut entries: Vec<ContextEntry> = Vec::new();
         let mut archive = Archive::new(Cursor::new(&bytes));
         for entry in archive.entries()? {
             let mut entry = entry?;
@@ -73,13 +73,13 @@ impl Tree {
                 EntryType::Directory => (EntryType::Directory, 0..0, None),
                 _ => continue,
             };
-            entries.push(Entry { path, kind, mode, target, data });
+            entries.push(ContextEntry { path, kind, mode, target, data });
         }
         Ok(Self { bytes, entries })
     }
 
     /// Leaves out what an ignore file names; folders stay that something is kept in.
-    pub(super) fn leave_out(&mut self, ignore: &Ignore) {
+    pub(super) fn leave_out(&mut self, ignore: &DockerIgnore) {
         let kept: Vec<String> = self
             .entries
             .iter()
@@ -105,7 +105,7 @@ impl Tree {
 
     /// Adds everything that a build can see to a digest.
     pub(super) fn digest(&self, hash: &mut Sha256) {
-        let mut entries: Vec<&Entry> = self.entries.iter().collect();
+        let mut entries: Vec<&ContextEntry> = self.entries.iter().collect();
         entries.sort_by(|a, b| a.path.cmp(&b.path));
         for entry in entries {
             for part in
@@ -120,10 +120,10 @@ impl Tree {
     }
 
     /// Chooses files by path or pattern. `is_folder`: the absolute target is one, or was written as one.
-    pub(super) fn place(&self, sources: &[String], target: &str, is_folder: bool) -> Result<Placed, String> {
+    pub(super) fn place(&self, sources: &[String], target: &str, is_folder: bool) -> Result<CopyPlan, String> {
         let is_folder = is_folder || sources.len() > 1;
         let (parent, own) = target.trim_end_matches('/').rsplit_once('/').unwrap_or(("", ""));
-        let mut chosen: Vec<(String, &Entry)> = Vec::new();
+        let mut chosen: Vec<(String, &ContextEntry)> = Vec::new();
         let mut tops = Vec::new();
         let mut as_file = None;
         for source in sources {
@@ -167,14 +167,14 @@ impl Tree {
                 return Err(format!("{target} is no name for a file"));
             }
             let archive = self.write(&[(own.to_owned(), file)]).map_err(|error| error.to_string())?;
-            return Ok(Placed { folder: format!("{parent}/"), archive, tops });
+            return Ok(CopyPlan { folder: format!("{parent}/"), archive, tops });
         }
         chosen.retain(|(path, _)| !path.is_empty());
         let archive = self.write(&chosen).map_err(|error| error.to_string())?;
-        Ok(Placed { folder: target.to_owned(), archive, tops })
+        Ok(CopyPlan { folder: target.to_owned(), archive, tops })
     }
 
-    fn write(&self, files: &[(String, &Entry)]) -> io::Result<Vec<u8>> {
+    fn write(&self, files: &[(String, &ContextEntry)]) -> io::Result<Vec<u8>> {
         let mut archive = tar::Builder::new(Vec::new());
         for (path, entry) in files {
             let mut header = Header::new_gnu();
@@ -195,7 +195,7 @@ impl Tree {
         archive.into_inner()
     }
 
-    fn data(&self, entry: &Entry) -> &[u8] {
+    fn data(&self, entry: &ContextEntry) -> &[u8] {
         self.bytes.get(entry.data.clone()).unwrap_or_default()
     }
 }
@@ -205,7 +205,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn tree(files: &[(&str, &str)]) -> Tree {
+    fn tree(files: &[(&str, &str)]) -> BuildContext {
         let mut archive = tar::Builder::new(Vec::new());
         for (path, text) in files {
             let mut header = Header::new_gnu();
@@ -214,12 +214,17 @@ mod tests {
             header.set_size(text.len() as u64);
             archive.append_data(&mut header, path, text.as_bytes()).unwrap();
         }
-        Tree::read(archive.into_inner().unwrap(), ".git").unwrap()
+        BuildContext::read(archive.into_inner().unwrap(), ".git").unwrap()
     }
 
-    fn placed(tree: &Tree, sources: &[&str], target: &str, is_folder: bool) -> Result<(String, Vec<String>), String> {
+    fn placed(
+        tree: &BuildContext,
+        sources: &[&str],
+        target: &str,
+        is_folder: bool,
+    ) -> Result<(String, Vec<String>), String> {
         let sources: Vec<_> = sources.iter().map(|source| (*source).to_owned()).collect();
-        let Placed { folder, archive, .. } = tree.place(&sources, target, is_folder)?;
+        let CopyPlan { folder, archive, .. } = tree.place(&sources, target, is_folder)?;
         let mut archive = Archive::new(Cursor::new(archive));
         let names = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string());
         Ok((folder, names.collect()))
@@ -260,7 +265,7 @@ mod tests {
             ("a/data/keep", "y"),
             ("a/empty/", ""),
         ]);
-        tree.leave_out(&Ignore::read("*\n!data/keep\n").unwrap());
+        tree.leave_out(&DockerIgnore::read("*\n!data/keep\n").unwrap());
         assert_eq!(placed(&tree, &["."], "/x", true).unwrap().1, ["data", "data/keep"]);
         for source in ["secret", "Dockerfile", "data/drop", "empty"] {
             assert!(placed(&tree, &[source], "/x/", true).is_err(), "{source}");

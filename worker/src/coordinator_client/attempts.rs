@@ -10,14 +10,14 @@ use proto::worker::{Attempt, Cancelled, FromWorker, Progress, Result as Report, 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// What is told of an attempt's steps at most; a session that is away longer misses the oldest.
-const PROGRESS: usize = 1024;
-/// A result that got no answer is said again after this long.
-const AGAIN: Duration = Duration::from_secs(20);
+/// Progress messages kept of an attempt's steps at most; a session that is away longer misses the oldest.
+const PROGRESS_LIMIT: usize = 1024;
+/// A result that got no answer is sent again after this long.
+const RESEND_AFTER: Duration = Duration::from_secs(20);
 
 /// Means to end an attempt.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Handles {
+pub(super) struct AttemptHandles {
     /// `always()` steps still run.
     pub(super) cancel: CancellationToken,
     /// Everything ends now.
@@ -32,13 +32,13 @@ enum Phase {
     Running,
     /// Its processes are gone, its log is on its way.
     Ended,
-    /// Its result waits for an answer; when it was said last.
+    /// Its result waits for an answer; when it was sent last.
     Reported(Box<Report>, Option<Instant>),
 }
 
 #[derive(Debug, Default)]
-struct Entry {
-    handles: Handles,
+struct AttemptEntry {
+    handles: AttemptHandles,
     phase: Phase,
     progress: VecDeque<Progress>,
     /// A cancel came, with its grace; confirmed once the processes are gone.
@@ -48,27 +48,27 @@ struct Entry {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Board {
-    entries: Mutex<HashMap<Attempt, Entry>>,
-    /// There is something to tell.
+pub(super) struct AttemptTable {
+    entries: Mutex<HashMap<Attempt, AttemptEntry>>,
+    /// There is something to send.
     pub(super) changed: Notify,
     /// An attempt ended or was forgotten.
     ended: Notify,
 }
 
-impl Board {
-    fn entries(&self) -> MutexGuard<'_, HashMap<Attempt, Entry>> {
+impl AttemptTable {
+    fn entries(&self) -> MutexGuard<'_, HashMap<Attempt, AttemptEntry>> {
         self.entries.lock()
     }
 
-    fn with(&self, attempt: &Attempt, change: impl FnOnce(&mut Entry)) {
+    fn with(&self, attempt: &Attempt, change: impl FnOnce(&mut AttemptEntry)) {
         if let Some(entry) = self.entries().get_mut(attempt) {
             change(entry);
         }
     }
 
     /// A new attempt; `None` where it runs already.
-    pub(super) fn add(&self, attempt: &Attempt) -> Option<Handles> {
+    pub(super) fn add(&self, attempt: &Attempt) -> Option<AttemptHandles> {
         let mut entries = self.entries();
         if entries.contains_key(attempt) {
             return None;
@@ -80,7 +80,7 @@ impl Board {
     pub(super) fn progress(&self, progress: Progress) {
         let Some(attempt) = progress.attempt.clone() else { return };
         self.with(&attempt, |entry| {
-            if entry.progress.len() == PROGRESS {
+            if entry.progress.len() == PROGRESS_LIMIT {
                 entry.progress.pop_front();
             }
             entry.progress.push_back(progress);
@@ -98,14 +98,14 @@ impl Board {
         self.ended.notify_waiters();
     }
 
-    /// Its result may be said.
+    /// Its result may be sent.
     pub(super) fn report(&self, report: Report) {
         let Some(attempt) = report.attempt.clone() else { return };
         self.with(&attempt, |entry| entry.phase = Phase::Reported(Box::new(report), None));
         self.changed.notify_one();
     }
 
-    /// Nothing more is to be said of it.
+    /// Nothing more is to be sent of it.
     pub(super) fn remove(&self, attempt: &Attempt) {
         self.entries().remove(attempt);
         self.changed.notify_one();
@@ -113,7 +113,7 @@ impl Board {
     }
 
     /// The coordinator asks to end it. Returns its handles, or `None` where it does not run here.
-    pub(super) fn cancel(&self, attempt: &Attempt) -> Option<Handles> {
+    pub(super) fn cancel(&self, attempt: &Attempt) -> Option<AttemptHandles> {
         let mut entries = self.entries();
         let entry = entries.get_mut(attempt)?;
         entry.cancelling = true;
@@ -142,7 +142,8 @@ impl Board {
         let entries = self.entries();
         let (running, over): (Vec<_>, Vec<_>) =
             entries.iter().partition(|(_, entry)| matches!(entry.phase, Phase::Running));
-        let names = |list: Vec<(&Attempt, &Entry)>| list.into_iter().map(|(attempt, _)| attempt.clone()).collect();
+        let names =
+            |list: Vec<(&Attempt, &AttemptEntry)>| list.into_iter().map(|(attempt, _)| attempt.clone()).collect();
         (names(running), names(over))
     }
 
@@ -161,36 +162,36 @@ impl Board {
         }
     }
 
-    /// A new session heard nothing yet: results are said again.
-    pub(super) fn unsaid(&self) {
+    /// A new session heard nothing yet: results are sent again.
+    pub(super) fn mark_unreported(&self) {
         for entry in self.entries().values_mut() {
-            if let Phase::Reported(_, said) = &mut entry.phase {
-                *said = None;
+            if let Phase::Reported(_, sent) = &mut entry.phase {
+                *sent = None;
             }
             entry.confirm |= entry.cancelling && !matches!(entry.phase, Phase::Running);
         }
         self.changed.notify_one();
     }
 
-    /// Tells what is to be told, the most urgent first, until `say` has no room. A result follows its progress.
-    pub(super) fn tell(&self, now: Instant, mut say: impl FnMut(FromWorker) -> bool) {
+    /// Tells what is pending, the most urgent first, until `send` has no room. A result follows its progress.
+    pub(super) fn flush(&self, now: Instant, mut send: impl FnMut(FromWorker) -> bool) {
         let mut entries = self.entries();
-        let mut say = |message| say(FromWorker { message: Some(message) });
+        let mut send = |message| send(FromWorker { message: Some(message) });
         for (attempt, entry) in entries.iter_mut().filter(|(_, entry)| entry.confirm) {
-            entry.confirm = !say(Message::Cancelled(Cancelled { attempt: Some(attempt.clone()) }));
+            entry.confirm = !send(Message::Cancelled(Cancelled { attempt: Some(attempt.clone()) }));
         }
         for entry in entries.values_mut() {
             while let Some(progress) = entry.progress.front() {
-                if !say(Message::Progress(progress.clone())) {
+                if !send(Message::Progress(progress.clone())) {
                     return;
                 }
                 entry.progress.pop_front();
             }
-            if let Phase::Reported(report, said) = &mut entry.phase
-                && said.is_none_or(|said| now.duration_since(said) >= AGAIN)
-                && say(Message::Result(report.as_ref().clone()))
+            if let Phase::Reported(report, sent) = &mut entry.phase
+                && sent.is_none_or(|sent| now.duration_since(sent) >= RESEND_AFTER)
+                && send(Message::Result(report.as_ref().clone()))
             {
-                *said = Some(now);
+                *sent = Some(now);
             }
         }
     }
@@ -205,57 +206,57 @@ mod tests {
         Attempt { run: "r".into(), job: "j".into(), attempt: number }
     }
 
-    fn told(board: &Board, now: Instant) -> Vec<Message> {
-        let mut told = Vec::new();
-        board.tell(now, |message| {
-            told.extend(message.message);
+    fn flushed(attempts: &AttemptTable, now: Instant) -> Vec<Message> {
+        let mut flushed = Vec::new();
+        attempts.flush(now, |message| {
+            flushed.extend(message.message);
             true
         });
-        told
+        flushed
     }
 
     #[test]
     fn a_result_is_said_once_in_a_session_and_again_where_no_answer_came() {
-        let (board, now) = (Board::default(), Instant::now());
-        board.add(&attempt(1)).unwrap();
-        board.progress(Progress { attempt: Some(attempt(1)), what: None });
-        board.report(Report { attempt: Some(attempt(1)), ..Report::default() });
-        assert!(matches!(told(&board, now)[..], [Message::Progress(_), Message::Result(_)]));
-        assert!(told(&board, now).is_empty());
-        assert!(matches!(told(&board, now + AGAIN)[..], [Message::Result(_)]));
-        board.unsaid();
-        assert!(matches!(told(&board, now + AGAIN)[..], [Message::Result(_)]));
-        board.remove(&attempt(1));
-        assert!(told(&board, now + 3 * AGAIN).is_empty());
+        let (attempts, now) = (AttemptTable::default(), Instant::now());
+        attempts.add(&attempt(1)).unwrap();
+        attempts.progress(Progress { attempt: Some(attempt(1)), what: None });
+        attempts.report(Report { attempt: Some(attempt(1)), ..Report::default() });
+        assert!(matches!(flushed(&attempts, now)[..], [Message::Progress(_), Message::Result(_)]));
+        assert!(flushed(&attempts, now).is_empty());
+        assert!(matches!(flushed(&attempts, now + RESEND_AFTER)[..], [Message::Result(_)]));
+        attempts.mark_unreported();
+        assert!(matches!(flushed(&attempts, now + RESEND_AFTER)[..], [Message::Result(_)]));
+        attempts.remove(&attempt(1));
+        assert!(flushed(&attempts, now + 3 * RESEND_AFTER).is_empty());
     }
 
     #[test]
     fn a_cancel_is_confirmed_when_the_processes_are_gone_and_before_anything_else() {
-        let (board, now) = (Board::default(), Instant::now());
-        let handles = board.add(&attempt(1)).unwrap();
-        board.cancel(&attempt(1)).unwrap();
+        let (attempts, now) = (AttemptTable::default(), Instant::now());
+        let handles = attempts.add(&attempt(1)).unwrap();
+        attempts.cancel(&attempt(1)).unwrap();
         assert!(handles.cancel.is_cancelled() && !handles.kill.is_cancelled());
-        assert!(told(&board, now).is_empty());
-        board.progress(Progress { attempt: Some(attempt(1)), what: None });
-        board.ended(&attempt(1));
-        assert!(matches!(told(&board, now)[..], [Message::Cancelled(_), Message::Progress(_)]));
-        assert!(board.cancel(&attempt(2)).is_none());
+        assert!(flushed(&attempts, now).is_empty());
+        attempts.progress(Progress { attempt: Some(attempt(1)), what: None });
+        attempts.ended(&attempt(1));
+        assert!(matches!(flushed(&attempts, now)[..], [Message::Cancelled(_), Message::Progress(_)]));
+        assert!(attempts.cancel(&attempt(2)).is_none());
     }
 
     #[test]
     fn what_finds_no_room_is_told_later() {
-        let board = Board::default();
-        board.add(&attempt(1)).unwrap();
-        board.progress(Progress { attempt: Some(attempt(1)), what: None });
-        board.tell(Instant::now(), |_| false);
-        assert_eq!(told(&board, Instant::now()).len(), 1);
+        let attempts = AttemptTable::default();
+        attempts.add(&attempt(1)).unwrap();
+        attempts.progress(Progress { attempt: Some(attempt(1)), what: None });
+        attempts.flush(Instant::now(), |_| false);
+        assert_eq!(flushed(&attempts, Instant::now()).len(), 1);
     }
 
     #[test]
     fn an_attempt_runs_once() {
-        let board = Board::default();
-        assert!(board.add(&attempt(1)).is_some());
-        assert!(board.add(&attempt(1)).is_none());
-        assert!(board.add(&attempt(2)).is_some());
+        let attempts = AttemptTable::default();
+        assert!(attempts.add(&attempt(1)).is_some());
+        assert!(attempts.add(&attempt(1)).is_none());
+        assert!(attempts.add(&attempt(2)).is_some());
     }
 }

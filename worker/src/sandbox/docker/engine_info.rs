@@ -4,7 +4,7 @@ use super::{DockerConfig, SandboxError, engine::Engine, engine::status};
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Examined {
+pub struct EngineInfo {
     /// Version of the engine.
     pub version: String,
     /// Runtime that starts containers.
@@ -17,8 +17,8 @@ pub struct Examined {
     pub warnings: Vec<String>,
 }
 
-/// Asks the engine that [`super::Docker::connect`] would use.
-pub async fn examine(socket: Option<String>, images: &[String]) -> Result<Examined, SandboxError> {
+/// Asks the engine that [`super::DockerSandbox::connect`] would use.
+pub async fn engine_info(socket: Option<String>, images: &[String]) -> Result<EngineInfo, SandboxError> {
     let engine = Engine::connect(&DockerConfig { socket, ..DockerConfig::default() }).await?;
     let info = engine.api.info().await.map_err(|error| engine.error("ask what it is", error))?;
     let mut missing = Vec::new();
@@ -29,7 +29,7 @@ pub async fn examine(socket: Option<String>, images: &[String]) -> Result<Examin
             Err(error) => return Err(engine.error("look for an image", error)),
         }
     }
-    Ok(Examined {
+    Ok(EngineInfo {
         version: info.server_version.unwrap_or_default(),
         runtime: info.default_runtime.unwrap_or_default(),
         memory: info.mem_total.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default(),

@@ -8,7 +8,7 @@ use std::sync::{
 use super::container::Containers;
 
 /// Network, workspace and volumes of one job; dropped with its last container, they are removed.
-pub(super) struct Ground {
+pub(super) struct JobResources {
     pub(super) containers: Arc<Containers>,
     /// On the label of everything of the job.
     pub(super) nonce: String,
@@ -19,7 +19,7 @@ pub(super) struct Ground {
     left: AtomicBool,
 }
 
-impl Ground {
+impl JobResources {
     pub(super) fn new(containers: Arc<Containers>, nonce: String, network: Option<String>) -> Arc<Self> {
         Arc::new(Self { containers, nonce, network, made: 0.into(), left: false.into() })
     }
@@ -35,16 +35,16 @@ impl Ground {
     }
 
     /// A place for one more container.
-    pub(super) fn hold(self: &Arc<Self>) -> Holding {
+    pub(super) fn reserve(self: &Arc<Self>) -> ContainerHandle {
         let name = match self.made.fetch_add(1, Ordering::Relaxed) {
             0 => self.name(),
             number => format!("{}.{number}", self.name()),
         };
-        Holding { ground: Arc::clone(self), name }
+        ContainerHandle { resources: Arc::clone(self), name }
     }
 }
 
-impl Drop for Ground {
+impl Drop for JobResources {
     fn drop(&mut self) {
         // Without a runtime the process is ending; the next one sweeps.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
@@ -56,20 +56,20 @@ impl Drop for Ground {
 }
 
 /// One container; dropped, it is removed.
-pub(super) struct Holding {
-    pub(super) ground: Arc<Ground>,
+pub(super) struct ContainerHandle {
+    pub(super) resources: Arc<JobResources>,
     pub(super) name: String,
 }
 
-impl Drop for Holding {
+impl Drop for ContainerHandle {
     fn drop(&mut self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (ground, name) = (Arc::clone(&self.ground), std::mem::take(&mut self.name));
+        let (resources, name) = (Arc::clone(&self.resources), std::mem::take(&mut self.name));
         let removal = async move {
-            if !ground.containers.remove_container(&name).await {
-                ground.left.store(true, Ordering::Relaxed);
+            if !resources.containers.remove_container(&name).await {
+                resources.left.store(true, Ordering::Relaxed);
             }
         };
-        self.ground.containers.removals.spawn_on(removal, &runtime);
+        self.resources.containers.removals.spawn_on(removal, &runtime);
     }
 }

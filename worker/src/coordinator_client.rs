@@ -1,17 +1,17 @@
 //! One session with a coordinator: register, accept, renew, report, resume.
 //!
-//! [`board`] is what this worker runs, whatever becomes of sessions; [`session`] tells a coordinator of it and takes
-//! orders; [`attempt`] runs one job beside it; [`journal`] is the board's memory on disk; [`origin`] carries
+//! [`attempts`] is what this worker runs, whatever becomes of sessions; [`session`] tells a coordinator of it and takes
+//! orders; [`attempt`] runs one job beside it; [`journal`] is their memory on disk; [`actions_tunnel`] carries
 //! jobs' connections; [`connect`] knows TLS and
 //! the worker's identity.
 
+mod actions_tunnel;
 mod attempt;
-mod board;
+mod attempts;
 mod connect;
 mod journal;
-mod origin;
+mod log_upload;
 mod session;
-mod ship;
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,12 +27,12 @@ use tonic::transport::{Channel, Endpoint};
 use tracing::{error, info, warn};
 use workflow::plan::JobReport;
 
-use self::{board::Board, connect::Identity, journal::Journal, session::Ended};
+use self::{attempts::AttemptTable, connect::Identity, journal::Journal, session::SessionEnd};
 use crate::{
     config::Config,
-    fetch::{Actions, Mirrors, Sources},
-    job::{self, Observer},
-    log::Sink,
+    fetch::{ActionStore, Mirrors, Sources},
+    job::{self, ProgressReporter},
+    log::LogSink,
     sandbox::Sandbox,
 };
 
@@ -78,25 +78,25 @@ pub trait Executor: Send + Sync {
     /// Never fails: whatever goes wrong is the report's reason.
     fn execute(
         &self,
-        attempt: job::Attempt,
+        attempt: job::JobAttempt,
         sources: Arc<dyn Sources>,
-        sink: Arc<dyn Sink>,
-        observer: Arc<dyn Observer>,
+        sink: Arc<dyn LogSink>,
+        observer: Arc<dyn ProgressReporter>,
     ) -> BoxFuture<'static, JobReport>;
     /// Removes what an earlier life of this worker left.
     fn sweep(&self) -> BoxFuture<'_, ()>;
 }
 
 /// Jobs in a sandbox: what a worker does outside tests.
-pub struct Sandboxed(pub Arc<dyn Sandbox>);
+pub struct SandboxExecutor(pub Arc<dyn Sandbox>);
 
-impl Executor for Sandboxed {
+impl Executor for SandboxExecutor {
     fn execute(
         &self,
-        attempt: job::Attempt,
+        attempt: job::JobAttempt,
         sources: Arc<dyn Sources>,
-        sink: Arc<dyn Sink>,
-        observer: Arc<dyn Observer>,
+        sink: Arc<dyn LogSink>,
+        observer: Arc<dyn ProgressReporter>,
     ) -> BoxFuture<'static, JobReport> {
         Box::pin(job::execute(attempt, self.0.clone(), sources, sink, observer))
     }
@@ -113,11 +113,11 @@ impl Executor for Sandboxed {
 }
 
 /// The bulk service of the coordinator that the worker has a session with; `None` while it has none.
-pub(crate) type Bulk = watch::Receiver<Option<Client>>;
+pub(crate) type BulkClientWatch = watch::Receiver<Option<BulkServiceClient>>;
 /// Its client.
-pub(crate) type Client = BulkClient<Channel>;
+pub(crate) type BulkServiceClient = BulkClient<Channel>;
 /// Where the bulk service is, for connections of their own.
-type Address = watch::Receiver<Option<Endpoint>>;
+type BulkEndpoint = watch::Receiver<Option<Endpoint>>;
 
 /// What a coordinator says of a call that it refuses.
 #[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
@@ -129,11 +129,11 @@ pub(crate) fn refusal(status: tonic::Status) -> anyhow::Error {
 struct Worker {
     config: Config,
     identity: Identity,
-    board: Board,
+    attempts: AttemptTable,
     journal: Journal,
     mirrors: Arc<Mirrors>,
     executor: Arc<dyn Executor>,
-    bulk: watch::Sender<Option<Client>>,
+    bulk: watch::Sender<Option<BulkServiceClient>>,
     address: watch::Sender<Option<Endpoint>>,
     /// Called when a session has come about.
     welcomed: Box<dyn Fn() + Send + Sync>,
@@ -151,12 +151,12 @@ pub async fn run(
     let endpoint = connect::endpoint(&config.coordinator, config.ca_file.as_deref())?;
     let journal = Journal::open(&config.data)
         .with_context(|| format!("data folder {}: make it writable or set `data`", config.data.display()))?;
-    let actions = Actions::new(config.data.join("actions"));
+    let actions = ActionStore::new(config.data.join("actions"));
     let mirrors = Arc::new(Mirrors::new(config.data.join("mirrors"), actions));
     executor.sweep().await;
     let worker = Arc::new(Worker {
         identity,
-        board: Board::default(),
+        attempts: AttemptTable::default(),
         journal,
         mirrors,
         executor,
@@ -171,25 +171,25 @@ pub async fn run(
     // Why there is no session; the same is said once.
     let mut said: Option<String> = None;
     loop {
-        if worker.board.is_empty() && shutdown.drain.is_cancelled() {
+        if worker.attempts.is_empty() && shutdown.drain.is_cancelled() {
             return Ok(());
         }
         let ended = session::run(&worker, &endpoint, &shutdown).await;
         worker.bulk.send_replace(None);
         worker.address.send_replace(None);
         match ended {
-            Ended::Done => return Ok(()),
-            Ended::Cut(reason) => {
+            SessionEnd::Done => return Ok(()),
+            SessionEnd::Cut(reason) => {
                 warn!(reason, "the session with the coordinator ended; jobs go on, connecting again");
                 wait = BACK_OFF.0;
                 said = None;
             }
-            Ended::Refused(reason) | Ended::Unreachable(reason) if said.as_ref() == Some(&reason) => {}
-            Ended::Refused(reason) => {
+            SessionEnd::Refused(reason) | SessionEnd::Unreachable(reason) if said.as_ref() == Some(&reason) => {}
+            SessionEnd::Refused(reason) => {
                 error!(reason, "the coordinator refuses this worker; trying again");
                 said = Some(reason);
             }
-            Ended::Unreachable(reason) => {
+            SessionEnd::Unreachable(reason) => {
                 warn!(coordinator = worker.config.coordinator, reason, "no session with a coordinator; trying again");
                 said = Some(reason);
             }
@@ -198,8 +198,8 @@ pub async fn run(
             () = tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))) => {}
             () = shutdown.stop.cancelled() => {
                 // Without a coordinator nobody hears of the results: the journal keeps them for the next start.
-                worker.board.kill_all();
-                worker.board.all_ended().await;
+                worker.attempts.kill_all();
+                worker.attempts.all_ended().await;
                 return Ok(());
             }
         }

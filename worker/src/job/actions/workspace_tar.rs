@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     github::uses,
-    sandbox::{Command, Machine, OutputSink, Stream},
+    sandbox::{Command, Machine, OutputSink, OutputStream},
 };
 
 /// Exit code of the packing program where nothing matched.
@@ -19,7 +19,7 @@ const COMPLAINT: usize = 4096;
 
 /// What is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum What {
+pub(super) enum PackMode {
     /// The contents of files.
     Files,
     /// Folders and links too.
@@ -30,15 +30,15 @@ pub(super) enum What {
 /// taken for whole. False: nothing matched.
 pub(super) async fn pack(
     machine: &dyn Machine,
-    what: What,
+    what: PackMode,
     patterns: &[String],
     pieces: mpsc::Sender<io::Result<Bytes>>,
 ) -> Result<bool, String> {
-    let mode = if what == What::Tree { "tree" } else { "files" };
-    let mut argv = vec![machine.helper(), "pack".to_owned(), mode.to_owned()];
+    let mode = if what == PackMode::Tree { "tree" } else { "files" };
+    let mut argv = vec![machine.init_path(), "pack".to_owned(), mode.to_owned()];
     argv.extend(patterns.iter().cloned());
     let command = Command { argv, directory: machine.workspace(), ..Command::default() };
-    let sink = Sink { pieces: pieces.clone(), complaint: Mutex::default() };
+    let sink = PackSink { pieces: pieces.clone(), complaint: Mutex::default() };
     let failed = match machine.run(command, &sink).await {
         Ok(exit) if exit.code == 0 => return Ok(true),
         Ok(exit) if exit.code == NOTHING => return Ok(false),
@@ -50,22 +50,22 @@ pub(super) async fn pack(
     Err(failed)
 }
 
-struct Sink {
+struct PackSink {
     pieces: mpsc::Sender<io::Result<Bytes>>,
     complaint: Mutex<Vec<u8>>,
 }
 
-impl Sink {
+impl PackSink {
     fn complaint(&self) -> String {
         let complaint = self.complaint.lock();
         String::from_utf8_lossy(&complaint).trim().to_owned()
     }
 }
 
-impl OutputSink for Sink {
-    fn write(&self, stream: Stream, data: Bytes, _time_ms: u64) -> BoxFuture<'_, ()> {
+impl OutputSink for PackSink {
+    fn write(&self, stream: OutputStream, data: Bytes, _time_ms: u64) -> BoxFuture<'_, ()> {
         async move {
-            if stream == Stream::Stdout {
+            if stream == OutputStream::Stdout {
                 let _ = self.pieces.send(Ok(data)).await;
                 return;
             }

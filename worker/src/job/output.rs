@@ -8,12 +8,12 @@ use workflow::plan::Annotation;
 
 use crate::{
     github::{
-        commands::{Command, Gate, Line, may_become},
+        commands::{CommandGate, OutputLine, WorkflowCommand, may_become},
         files,
         matcher::{self, Matchers},
     },
-    log::mask::{self, Added, Masker},
-    sandbox::Stream,
+    log::mask::{self, MaskOutcome, Masker},
+    sandbox::OutputStream,
 };
 
 /// Longest line that is still read as a command, in bytes.
@@ -29,7 +29,7 @@ const SHORT_TOKEN: usize = 6;
 
 /// What a process said by commands.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
+pub(super) struct ParsedOutput {
     pub(super) outputs: IndexMap<String, String>,
     pub(super) state: IndexMap<String, String>,
     pub(super) annotations: Vec<Annotation>,
@@ -41,23 +41,23 @@ pub(super) struct Heard {
 }
 
 #[derive(Default)]
-struct Side {
+struct StreamState {
     /// A started line, not yet passed on.
     started: Vec<u8>,
     /// The start of the current line was passed on: its rest is plain.
     inside: bool,
     /// What of the current line was passed on and may still be a problem.
     passed: Vec<u8>,
-    mask: mask::Stream,
+    mask: mask::MaskStream,
     /// Masked text.
     out: Vec<u8>,
     /// `out` is shown though its last line has no end.
     prompted: bool,
 }
 
-/// What a step is heard with.
+/// What a step is parsed with.
 #[derive(Debug, Default)]
-pub(super) struct Manner {
+pub(super) struct ParserOptions {
     /// `::debug::` is shown.
     pub(super) debug: bool,
     /// The step opted into `set-env` and `add-path`.
@@ -66,14 +66,14 @@ pub(super) struct Manner {
     pub(super) workspace: String,
 }
 
-pub(super) struct Hearing {
-    sides: [Side; 2],
-    manner: Manner,
+pub(super) struct OutputParser {
+    sides: [StreamState; 2],
+    options: ParserOptions,
     matchers: Matchers,
     /// As they were when the process began.
     matchers_before: Matchers,
-    gate: Gate,
-    heard: Heard,
+    gate: CommandGate,
+    parsed: ParsedOutput,
     echo: bool,
     values: usize,
     deprecated: bool,
@@ -81,20 +81,20 @@ pub(super) struct Hearing {
     wants: Option<String>,
 }
 
-impl Hearing {
+impl OutputParser {
     /// Listens with a copy of the job's matchers.
-    pub(super) fn new(manner: Manner, matchers: &Matchers) -> Self {
+    pub(super) fn new(options: ParserOptions, matchers: &Matchers) -> Self {
         let matchers_before = matchers.clone();
         let mut matchers = matchers.clone();
         matchers.reset();
         Self {
             sides: Default::default(),
-            echo: manner.debug,
-            manner,
+            echo: options.debug,
+            options,
             matchers,
             matchers_before,
-            gate: Gate::default(),
-            heard: Heard::default(),
+            gate: CommandGate::default(),
+            parsed: ParsedOutput::default(),
             values: 0,
             deprecated: false,
             wants: None,
@@ -102,7 +102,7 @@ impl Hearing {
     }
 
     /// Takes output. Gives how much of it: less than all where a file is wanted first, see [`Self::wanted`].
-    pub(super) fn take(&mut self, stream: Stream, data: &[u8], masker: &Masker) -> usize {
+    pub(super) fn take(&mut self, stream: OutputStream, data: &[u8], masker: &Masker) -> usize {
         let (mut rest, mut looked) = (data, !self.matchers.is_empty());
         while !rest.is_empty() && self.wants.is_none() {
             let plain = self.matchers.is_empty();
@@ -148,7 +148,7 @@ impl Hearing {
     }
 
     pub(super) fn workspace(&self) -> &str {
-        &self.manner.workspace
+        &self.options.workspace
     }
 
     /// Gives the wanted file.
@@ -156,11 +156,11 @@ impl Hearing {
         let Some(path) = self.wants.take() else { return };
         let added = content.and_then(|content| self.matchers.add(content));
         if let Err(why) = added {
-            self.refuse(Stream::Stdout, masker, &format!("add-matcher {path}: {why}"));
+            self.refuse(OutputStream::Stdout, masker, &format!("add-matcher {path}: {why}"));
         }
     }
 
-    /// The clock: what was started is shown as far as it can be no command and no secret.
+    /// The prompt timer: what was started is shown as far as it can be no command and no secret.
     pub(super) fn prompt(&mut self, masker: &Masker) {
         let plain = self.matchers.is_empty();
         for side in &mut self.sides {
@@ -169,30 +169,30 @@ impl Hearing {
         }
     }
 
-    /// Whether text waits that the clock may show.
+    /// Whether text waits that the prompt timer may show.
     pub(super) fn waits(&self) -> bool {
         self.sides.iter().any(|side| !side.out.is_empty() || (!side.started.is_empty() && !may_become(&side.started)))
     }
 
     /// The process ended.
     pub(super) fn finish(&mut self, masker: &Masker) {
-        for stream in [Stream::Stdout, Stream::Stderr] {
+        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
             let line = std::mem::take(&mut self.side(stream).started);
             if !line.is_empty() {
                 self.line(stream, &line, masker);
             }
             self.passed(stream, b"", true);
             let side = self.side(stream);
-            let Side { mask, out, .. } = side;
+            let StreamState { mask, out, .. } = side;
             mask.finish(out);
             side.prompted = true;
         }
     }
 
     /// Text that may be shown now.
-    pub(super) fn ready(&mut self) -> Vec<(Stream, Vec<u8>)> {
+    pub(super) fn ready(&mut self) -> Vec<(OutputStream, Vec<u8>)> {
         let mut ready = Vec::new();
-        for (side, stream) in self.sides.iter_mut().zip([Stream::Stdout, Stream::Stderr]) {
+        for (side, stream) in self.sides.iter_mut().zip([OutputStream::Stdout, OutputStream::Stderr]) {
             let upto = if side.prompted || side.out.len() >= PIECE {
                 side.out.len()
             } else {
@@ -207,14 +207,14 @@ impl Hearing {
         ready
     }
 
-    /// What was heard. The job's matchers learn what the process made of them.
-    pub(super) fn into_heard(self, matchers: &mut Matchers) -> Heard {
+    /// What was parsed. The job's matchers learn what the process made of them.
+    pub(super) fn into_parsed(self, matchers: &mut Matchers) -> ParsedOutput {
         matchers.learn(&self.matchers_before, self.matchers);
-        self.heard
+        self.parsed
     }
 
     /// More of a line whose beginning was passed on. At its end it can still be a problem.
-    fn passed(&mut self, stream: Stream, part: &[u8], ended: bool) {
+    fn passed(&mut self, stream: OutputStream, part: &[u8], ended: bool) {
         let side = self.side(stream);
         if side.passed.is_empty() {
             return;
@@ -234,60 +234,60 @@ impl Hearing {
         if self.matchers.is_empty() {
             return None;
         }
-        self.matchers.look(&colourless(line.trim_end_matches(['\r', '\n'])), &self.manner.workspace)
+        self.matchers.look(&colourless(line.trim_end_matches(['\r', '\n'])), &self.options.workspace)
     }
 
-    fn side(&mut self, stream: Stream) -> &mut Side {
+    fn side(&mut self, stream: OutputStream) -> &mut StreamState {
         let [stdout, stderr] = &mut self.sides;
         match stream {
-            Stream::Stdout => stdout,
-            Stream::Stderr => stderr,
+            OutputStream::Stdout => stdout,
+            OutputStream::Stderr => stderr,
         }
     }
 
-    fn line(&mut self, stream: Stream, line: &[u8], masker: &Masker) {
+    fn line(&mut self, stream: OutputStream, line: &[u8], masker: &Masker) {
         let text = String::from_utf8_lossy(line);
         let text = text.trim_end_matches(['\r', '\n']);
         match self.gate.read(text) {
-            Line::Output => match self.problem(text) {
+            OutputLine::Output => match self.problem(text) {
                 Some(annotation) => {
                     self.say(stream, masker, &format!("##[{}]{text}", annotation.level));
                     self.annotate(annotation);
                 }
                 None => self.side(stream).show(masker, line),
             },
-            Line::Switched => {
+            OutputLine::Switched => {
                 if let Some(token) = self.gate.token().filter(|token| token.len() > SHORT_TOKEN) {
                     masker.add(token);
                 }
                 self.side(stream).show(masker, line);
             }
-            Line::BadToken => self.refuse(
+            OutputLine::BadToken => self.refuse(
                 stream,
                 masker,
                 "stop-commands needs a token that is not empty and no command's name, best a random one",
             ),
-            Line::Command(command) => self.command(stream, text, command, masker),
+            OutputLine::Command(command) => self.command(stream, text, command, masker),
         }
     }
 
-    fn say(&mut self, stream: Stream, masker: &Masker, text: &str) {
+    fn say(&mut self, stream: OutputStream, masker: &Masker, text: &str) {
         self.side(stream).show(masker, format!("{text}\n").as_bytes());
     }
 
-    fn refuse(&mut self, stream: Stream, masker: &Masker, why: &str) {
-        self.heard.failed = true;
+    fn refuse(&mut self, stream: OutputStream, masker: &Masker, why: &str) {
+        self.parsed.failed = true;
         self.annotate(Annotation { level: "error".into(), message: why.to_owned(), ..Annotation::default() });
         self.say(stream, masker, &format!("##[error]{why}"));
     }
 
     fn annotate(&mut self, annotation: Annotation) {
-        if self.heard.annotations.len() < ANNOTATIONS {
-            self.heard.annotations.push(annotation);
+        if self.parsed.annotations.len() < ANNOTATIONS {
+            self.parsed.annotations.push(annotation);
         }
     }
 
-    fn command(&mut self, stream: Stream, line: &str, command: Command, masker: &Masker) {
+    fn command(&mut self, stream: OutputStream, line: &str, command: WorkflowCommand, masker: &Masker) {
         let name = command.name.to_ascii_lowercase();
         if self.echo
             && !matches!(name.as_str(), "add-mask" | "echo" | "debug" | "group" | "error" | "warning" | "notice")
@@ -296,22 +296,22 @@ impl Hearing {
         }
         match name.as_str() {
             "add-mask" => match masker.add(&command.data) {
-                Added::Masked => {}
-                Added::Empty => self.say(stream, masker, "##[warning]add-mask without a value masks nothing"),
-                Added::TooShort => {
+                MaskOutcome::Masked => {}
+                MaskOutcome::Empty => self.say(stream, masker, "##[warning]add-mask without a value masks nothing"),
+                MaskOutcome::TooShort => {
                     self.say(stream, masker, "##[warning]add-mask: values of one or two bytes are not masked");
                 }
             },
             "group" => self.say(stream, masker, &format!("##[group]{}", command.data)),
             "endgroup" => self.say(stream, masker, "##[endgroup]"),
-            "debug" if self.manner.debug => self.say(stream, masker, &format!("##[debug]{}", command.data)),
+            "debug" if self.options.debug => self.say(stream, masker, &format!("##[debug]{}", command.data)),
             "error" | "warning" | "notice" => {
                 self.say(stream, masker, &format!("##[{name}]{}", command.data));
                 self.annotate(annotation(name, command));
             }
             "echo" => self.echo = command.data.trim().eq_ignore_ascii_case("on"),
             "set-output" | "save-state" => self.value(stream, &name, command, masker),
-            "set-env" | "add-path" if self.manner.unsecure => self.unsecure(stream, &name, command, masker),
+            "set-env" | "add-path" if self.options.unsecure => self.unsecure(stream, &name, command, masker),
             "set-env" | "add-path" => {
                 let file = if name == "set-env" { "GITHUB_ENV" } else { "GITHUB_PATH" };
                 self.refuse(
@@ -331,7 +331,7 @@ impl Hearing {
     }
 
     /// `set-env` and `add-path` of a step that opted into them.
-    fn unsecure(&mut self, stream: Stream, name: &str, command: Command, masker: &Masker) {
+    fn unsecure(&mut self, stream: OutputStream, name: &str, command: WorkflowCommand, masker: &Masker) {
         self.values += command.data.len();
         if self.values > VALUES {
             return self.refuse(
@@ -341,18 +341,18 @@ impl Hearing {
             );
         }
         match command.properties.get("name") {
-            _ if name == "add-path" => self.heard.paths.push(command.data),
+            _ if name == "add-path" => self.parsed.paths.push(command.data),
             Some(key) if files::REFUSED.iter().any(|refused| refused.eq_ignore_ascii_case(key)) => {
                 self.refuse(stream, masker, &format!("{key} cannot be set for later steps"));
             }
             Some(key) => {
-                self.heard.env.insert(key.clone(), command.data);
+                self.parsed.env.insert(key.clone(), command.data);
             }
             None => self.refuse(stream, masker, "the command set-env needs a name: ::set-env name=NAME::VALUE"),
         }
     }
 
-    fn value(&mut self, stream: Stream, name: &str, command: Command, masker: &Masker) {
+    fn value(&mut self, stream: OutputStream, name: &str, command: WorkflowCommand, masker: &Masker) {
         let file = if name == "set-output" { "GITHUB_OUTPUT" } else { "GITHUB_STATE" };
         if !self.deprecated {
             self.deprecated = true;
@@ -373,12 +373,12 @@ impl Hearing {
                 &format!("values set by {name} are longer than {VALUES} bytes together"),
             );
         }
-        let target = if name == "set-output" { &mut self.heard.outputs } else { &mut self.heard.state };
+        let target = if name == "set-output" { &mut self.parsed.outputs } else { &mut self.parsed.state };
         target.insert(key, command.data);
     }
 }
 
-impl Side {
+impl StreamState {
     fn show(&mut self, masker: &Masker, text: &[u8]) {
         self.mask.push(masker, text, &mut self.out);
     }
@@ -420,7 +420,7 @@ fn colourless(line: &str) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
-fn annotation(level: String, command: Command) -> Annotation {
+fn annotation(level: String, command: WorkflowCommand) -> Annotation {
     let text = |key: &str| command.properties.get(key).cloned();
     let number = |key: &str| text(key).and_then(|value| value.trim().parse().ok());
     Annotation {

@@ -8,28 +8,28 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
-use super::{Limits, MachineSpec, SandboxError, container::Containers, machine::DockerMachine};
+use super::{MachineSpec, ResourceLimits, SandboxError, container::Containers, machine::DockerMachine};
 
 /// Warm machines by image.
-pub(super) struct Pool {
+pub(super) struct WarmPool {
     containers: Arc<Containers>,
     size: usize,
-    limits: Limits,
-    state: Mutex<State>,
+    limits: ResourceLimits,
+    state: Mutex<WarmMachines>,
     /// Machines that jobs wait for: refilling yields to them.
     awaited: watch::Sender<usize>,
 }
 
 #[derive(Default)]
-struct State {
+struct WarmMachines {
     ready: HashMap<String, Vec<Arc<DockerMachine>>>,
     /// Images being refilled, each by one task.
     filling: HashSet<String>,
     closed: bool,
 }
 
-impl Pool {
-    pub(super) fn new(containers: Arc<Containers>, size: usize, limits: Limits) -> Self {
+impl WarmPool {
+    pub(super) fn new(containers: Arc<Containers>, size: usize, limits: ResourceLimits) -> Self {
         Self { containers, size, limits, state: Mutex::default(), awaited: watch::Sender::new(0) }
     }
 
@@ -122,7 +122,7 @@ impl Pool {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, WarmMachines> {
         self.state.lock()
     }
 }

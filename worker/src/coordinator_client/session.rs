@@ -21,13 +21,13 @@ use tracing::{debug, info};
 use super::{Shutdown, Worker, attempt, connect};
 
 /// Messages the coordinator has not taken yet. Progress waits for room; that anything else finds none ends the session.
-const OUTBOX: usize = 256;
+const OUTGOING_LIMIT: usize = 256;
 /// How long the coordinator may take for each message of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(15);
 
 /// How a session ended.
-pub(super) enum Ended {
-    /// The worker is to end, and nothing is left to tell.
+pub(super) enum SessionEnd {
+    /// The worker is to end, and nothing is left to send.
     Done,
     /// It was welcome and lost the connection.
     Cut(String),
@@ -45,12 +45,12 @@ struct Session {
     draining: bool,
 }
 
-pub(super) async fn run(worker: &Arc<Worker>, endpoint: &Endpoint, shutdown: &Shutdown) -> Ended {
+pub(super) async fn run(worker: &Arc<Worker>, endpoint: &Endpoint, shutdown: &Shutdown) -> SessionEnd {
     let channel = match endpoint.connect().await {
         Ok(channel) => channel,
-        Err(error) => return Ended::Unreachable(unreachable(chain(&error), worker.config.ca_file.as_deref())),
+        Err(error) => return SessionEnd::Unreachable(unreachable(chain(&error), worker.config.ca_file.as_deref())),
     };
-    let (out, stream) = mpsc::channel(OUTBOX);
+    let (out, stream) = mpsc::channel(OUTGOING_LIMIT);
     let mut session =
         Session { worker: worker.clone(), out, accepted: HashSet::new(), draining: shutdown.drain.is_cancelled() };
     let mut client = WorkersClient::new(channel).max_decoding_message_size(proto::MESSAGE_LIMIT);
@@ -68,22 +68,22 @@ pub(super) async fn run(worker: &Arc<Worker>, endpoint: &Endpoint, shutdown: &Sh
     info!(worker = welcome.worker, "welcomed by the coordinator");
     match session.bulk(&welcome, endpoint) {
         Ok(client) => worker.bulk.send_replace(Some(client)),
-        Err(error) => return Ended::Unreachable(format!("bulk service: {error:#}")),
+        Err(error) => return SessionEnd::Unreachable(format!("bulk service: {error:#}")),
     };
-    worker.board.unsaid();
+    worker.attempts.mark_unreported();
     (worker.welcomed)();
     match session.work(&mut inbound, &welcome, shutdown).await {
-        Ok(()) => Ended::Done,
+        Ok(()) => SessionEnd::Done,
         // A twin with our identity took our place: without a pause the two would throw each other out for ever.
-        Err(status) if status.code() == Code::Aborted => Ended::Refused(status.message().to_owned()),
-        Err(status) => Ended::Cut(status.message().to_owned()),
+        Err(status) if status.code() == Code::Aborted => SessionEnd::Refused(status.message().to_owned()),
+        Err(status) => SessionEnd::Cut(status.message().to_owned()),
     }
 }
 
 impl Session {
     fn register(&self) -> Register {
         let config = &self.worker.config;
-        let (running, finished) = self.worker.board.held();
+        let (running, finished) = self.worker.attempts.held();
         Register {
             identity: self.worker.identity.public(),
             name: config.name.clone(),
@@ -134,31 +134,31 @@ impl Session {
         let silence = Duration::from_millis(welcome.lease_ms.into()).max(2 * every);
         let mut renewal = tokio::time::interval(every);
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut heard = tokio::time::Instant::now();
+        let mut last_message = tokio::time::Instant::now();
         let worker = self.worker.clone();
         if self.draining {
             self.send(self.capacity())?;
         }
         loop {
-            if self.draining && worker.board.is_empty() && self.accepted.is_empty() {
+            if self.draining && worker.attempts.is_empty() && self.accepted.is_empty() {
                 return Ok(());
             }
             tokio::select! {
                 biased;
                 _ = renewal.tick() => {
-                    if heard.elapsed() > silence {
+                    if last_message.elapsed() > silence {
                         return Err(Status::deadline_exceeded("the coordinator went silent"));
                     }
-                    let (running, finished) = worker.board.held();
+                    let (running, finished) = worker.attempts.held();
                     self.send(from_worker::Message::Renew(Renew { attempts: [running, finished].concat() }))?;
                     // Results that nobody answered are due again some time.
-                    worker.board.changed.notify_one();
+                    worker.attempts.changed.notify_one();
                 }
                 message = inbound.message() => {
-                    heard = tokio::time::Instant::now();
+                    last_message = tokio::time::Instant::now();
                     let message = message?.ok_or_else(|| Status::unavailable("the coordinator hung up"))?;
                     if let Some(message) = message.message {
-                        self.hear(message)?;
+                        self.on_message(message)?;
                     }
                 }
                 () = shutdown.drain.cancelled(), if !self.draining => {
@@ -166,19 +166,19 @@ impl Session {
                     self.draining = true;
                     self.send(self.capacity())?;
                 }
-                () = shutdown.stop.cancelled(), if !worker.board.held().0.is_empty() => {
-                    worker.board.kill_all();
-                    worker.board.all_ended().await;
+                () = shutdown.stop.cancelled(), if !worker.attempts.held().0.is_empty() => {
+                    worker.attempts.kill_all();
+                    worker.attempts.all_ended().await;
                 }
-                () = worker.board.changed.notified() => {
-                    worker.board.tell(Instant::now(), |message| self.out.try_send(message).is_ok());
+                () = worker.attempts.changed.notified() => {
+                    worker.attempts.flush(Instant::now(), |message| self.out.try_send(message).is_ok());
                 }
             }
         }
     }
 
-    fn hear(&mut self, message: to_worker::Message) -> Result<(), Status> {
-        let board = &self.worker.board;
+    fn on_message(&mut self, message: to_worker::Message) -> Result<(), Status> {
+        let attempts = &self.worker.attempts;
         match message {
             to_worker::Message::Offer(offer) => {
                 let answer = match self.room() {
@@ -200,7 +200,7 @@ impl Session {
             to_worker::Message::Cancel(cancel) => {
                 let Some(attempt) = cancel.attempt else { return Ok(()) };
                 info!(run = attempt.run, job = attempt.job, reason = cancel.reason, "cancelled");
-                if let Some(handles) = board.cancel(&attempt) {
+                if let Some(handles) = attempts.cancel(&attempt) {
                     tokio::spawn(async move {
                         tokio::time::sleep(Duration::from_millis(cancel.grace_ms.into())).await;
                         handles.kill.cancel();
@@ -210,11 +210,11 @@ impl Session {
             to_worker::Message::Stop(stop) => {
                 let Some(attempt) = stop.attempt else { return Ok(()) };
                 info!(run = attempt.run, job = attempt.job, reason = stop.reason, "stopped");
-                board.forget(&attempt);
+                attempts.forget(&attempt);
             }
             to_worker::Message::Accepted(accepted) => {
                 if let Some(attempt) = accepted.attempt {
-                    board.forget(&attempt);
+                    attempts.forget(&attempt);
                 }
             }
             to_worker::Message::Drain(drain) => info!(reason = drain.reason, "the coordinator offers no new jobs"),
@@ -224,7 +224,7 @@ impl Session {
     }
 
     fn room(&self) -> Result<(), &'static str> {
-        let busy = self.worker.board.held().0.len() + self.accepted.len();
+        let busy = self.worker.attempts.held().0.len() + self.accepted.len();
         if self.draining {
             Err("the worker is draining")
         } else if busy >= self.worker.config.slots as usize {
@@ -237,7 +237,7 @@ impl Session {
     fn capacity(&self) -> from_worker::Message {
         from_worker::Message::Capacity(Capacity {
             slots: self.worker.config.slots,
-            busy: u32::try_from(self.worker.board.held().0.len()).unwrap_or(u32::MAX),
+            busy: u32::try_from(self.worker.attempts.held().0.len()).unwrap_or(u32::MAX),
             draining: self.draining,
             labels: self.worker.config.labels.keys().cloned().collect(),
         })
@@ -252,13 +252,13 @@ impl Session {
     }
 }
 
-fn refusal(status: &Status) -> Ended {
+fn refusal(status: &Status) -> SessionEnd {
     debug!(?status, "no session");
     match status.code() {
         Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument => {
-            Ended::Refused(status.message().to_owned())
+            SessionEnd::Refused(status.message().to_owned())
         }
-        _ => Ended::Unreachable(status.message().to_owned()),
+        _ => SessionEnd::Unreachable(status.message().to_owned()),
     }
 }
 

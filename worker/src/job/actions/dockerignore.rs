@@ -11,7 +11,7 @@ const PATTERNS: usize = 1000;
 
 /// Patterns in their order; the last one that fits decides.
 #[derive(Debug)]
-pub(super) struct Ignore(Vec<Pattern>);
+pub(super) struct DockerIgnore(Vec<Pattern>);
 
 #[derive(Debug)]
 struct Pattern {
@@ -20,7 +20,7 @@ struct Pattern {
     regex: Regex,
 }
 
-impl Ignore {
+impl DockerIgnore {
     /// Reads such a file.
     ///
     /// # Errors
@@ -132,7 +132,7 @@ mod tests {
             ("a.b\n  spaced  \n! kept \nkept/../kept2", &["a.b", "spaced", "kept2"], &["axb", "kept"]),
         ];
         for (text, out, kept) in cases {
-            let ignore = Ignore::read(text).unwrap();
+            let ignore = DockerIgnore::read(text).unwrap();
             for (path, expected) in out.iter().map(|path| (path, true)).chain(kept.iter().map(|path| (path, false))) {
                 assert_eq!(ignore.leaves_out(path), expected, "{text:?}: {path}");
             }
@@ -141,11 +141,11 @@ mod tests {
 
     #[test]
     fn a_pattern_that_is_none_is_named_with_its_line() {
-        assert_eq!(Ignore::read("a\n\n[b").unwrap_err(), "line 3: `[b` is no pattern");
-        assert_eq!(Ignore::read("[z-a]").unwrap_err(), "line 1: `[z-a]` is no pattern");
-        assert!(Ignore::read(&"x\n".repeat(1001)).unwrap_err().starts_with("line 1001: "));
+        assert_eq!(DockerIgnore::read("a\n\n[b").unwrap_err(), "line 3: `[b` is no pattern");
+        assert_eq!(DockerIgnore::read("[z-a]").unwrap_err(), "line 1: `[z-a]` is no pattern");
+        assert!(DockerIgnore::read(&"x\n".repeat(1001)).unwrap_err().starts_with("line 1001: "));
         // However it is written, it takes no long time: each path is read once.
-        let ignore = Ignore::read(&format!("{}x", "*a".repeat(200))).unwrap();
+        let ignore = DockerIgnore::read(&format!("{}x", "*a".repeat(200))).unwrap();
         assert!(!ignore.leaves_out(&"a".repeat(10_000)));
     }
 }
