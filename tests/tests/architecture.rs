@@ -9,19 +9,20 @@ use std::{
 use regex::Regex;
 
 /// What each package of the coordinator may depend on, of ours: its layers, lowest first. `app` joins them.
-const PACKAGES: [(&str, &[&str]); 14] = [
+const PACKAGES: [(&str, &[&str]); 15] = [
     ("domain", &["workflow"]),
     ("network", &[]),
     ("config", &["domain"]),
     ("store", &["domain", "workflow"]),
+    ("work", &["domain", "store"]),
     ("logs", &["domain", "proto", "workflow"]),
     ("blobs", &["domain", "store"]),
     ("source", &["config", "domain", "network", "store", "workflow"]),
     ("planning", &["config", "domain", "workflow"]),
-    ("nostr", &["config", "domain", "network", "store", "workflow"]),
+    ("nostr", &["config", "domain", "network", "store", "work", "workflow"]),
     ("dispatch", &["domain", "proto", "store", "workflow"]),
     ("actions_api", &["blobs", "config", "domain", "store"]),
-    ("webhooks", &["config", "domain", "network", "store", "workflow"]),
+    ("webhooks", &["config", "domain", "network", "store", "work", "workflow"]),
     ("web", &["blobs", "domain", "logs", "store", "workflow"]),
     (
         "app",
@@ -39,6 +40,7 @@ const PACKAGES: [(&str, &[&str]); 14] = [
             "store",
             "web",
             "webhooks",
+            "work",
             "workflow",
         ],
     ),

@@ -11,6 +11,7 @@ mod read;
 mod runs;
 mod schema;
 pub mod seal;
+mod work;
 mod write;
 
 use std::path::Path;
@@ -23,6 +24,7 @@ pub use self::{
     definitions::{DefinitionRow, Looked, Maintainers},
     hooks::{Delivery, DeliveryState, Hook},
     kept::{Artifact, Cache, CacheOutcome, CacheUse, Kept},
+    work::{ClaimLimit, ClaimRequest, ClaimedWork, LaneOrder, NewWork, WorkChange, WorkKind},
 };
 use domain::group::Group;
 use domain::run::{Millis, State, Visibility, Wait};
@@ -179,6 +181,8 @@ pub enum Change {
     Looked(Looked),
     /// Deliveries of webhooks.
     Hook(Hook),
+    /// Work to carry out after this commit, and what became of it.
+    Work(WorkChange),
 }
 
 /// Work to carry out after a commit.
@@ -491,6 +495,8 @@ pub enum Notice {
     Runs,
     /// New deliveries of webhooks.
     Hooks,
+    /// Work was added, or is free again.
+    Work,
 }
 
 impl From<sqlx::Error> for StoreError {

@@ -16,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0004_used.sql"),
     include_str!("../migrations/0005_webhooks.sql"),
     include_str!("../migrations/0006_definitions.sql"),
+    include_str!("../migrations/0020_work.sql"),
 ];
 
 /// Connections for reading. SQLite readers block nobody in WAL.

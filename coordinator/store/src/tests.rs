@@ -496,7 +496,7 @@ async fn what_was_acknowledged_survives_kill_9_and_no_half_of_a_batch_does() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.sqlite");
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "store::tests::what_was_acknowledged_survives_kill_9_and_no_half_of_a_batch_does"])
+        .args(["--exact", "tests::what_was_acknowledged_survives_kill_9_and_no_half_of_a_batch_does"])
         .args(["--nocapture", "--test-threads=1"])
         .env(CHILD, &path)
         .stdout(Stdio::piped())

@@ -5,7 +5,9 @@ use sqlx::{AnyConnection, Connection, Executor, query, query_scalar};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
-    Batch, Blob, Change, Hook, Notice, Outgoing, Parked, StoreError, Task, WorkerRow, definitions, hooks, kept, runs,
+    Batch, Blob, Change, Hook, Notice, Outgoing, Parked, StoreError, Task, WorkChange, WorkerRow, definitions, hooks,
+    kept, runs,
+    work::{self, ClaimRequest, ClaimedWork},
 };
 use domain::group::Group;
 
@@ -29,12 +31,20 @@ pub(super) enum Request {
         /// Told after the disk has it.
         answer: oneshot::Sender<Result<u64, StoreError>>,
     },
+    /// Claim due work.
+    Claim {
+        /// How much of what.
+        request: ClaimRequest,
+        /// Told after the disk has it.
+        answer: oneshot::Sender<Result<Vec<ClaimedWork>, StoreError>>,
+    },
 }
 
 /// An answer that is held back until the transaction is on the disk.
 enum Held {
     Commit(oneshot::Sender<Result<(), StoreError>>, Result<(), StoreError>),
     Next(oneshot::Sender<Result<u64, StoreError>>, Result<u64, StoreError>),
+    Claim(oneshot::Sender<Result<Vec<ClaimedWork>, StoreError>>, Result<Vec<ClaimedWork>, StoreError>),
 }
 
 /// Runs until every `Store` is gone.
@@ -65,6 +75,7 @@ impl Held {
         match self {
             Self::Commit(answer, result) => drop(answer.send(failure.map_or(result, Err))),
             Self::Next(answer, result) => drop(answer.send(failure.map_or(result, Err))),
+            Self::Claim(answer, result) => drop(answer.send(failure.map_or(result, Err))),
         }
     }
 }
@@ -80,6 +91,7 @@ async fn transaction(
             held.extend(requests.map(|request| match request {
                 Request::Commit { answer, .. } => Held::Commit(answer, Ok(())),
                 Request::Next { answer, .. } => Held::Next(answer, Ok(0)),
+                Request::Claim { answer, .. } => Held::Claim(answer, Ok(Vec::new())),
             }));
             return (held, changed, Err(error));
         }
@@ -98,6 +110,9 @@ async fn transaction(
                 held.push(Held::Commit(answer, result));
             }
             Request::Next { counter, answer } => held.push(Held::Next(answer, next(&mut outer, &counter).await)),
+            Request::Claim { request, answer } => {
+                held.push(Held::Claim(answer, claim(&mut outer, &request).await));
+            }
         }
     }
     (held, changed, outer.commit().await)
@@ -118,6 +133,17 @@ async fn savepoint(connection: &mut AnyConnection, batch: &[Change]) -> Result<(
     result
 }
 
+/// A claim that fails takes nothing.
+async fn claim(connection: &mut AnyConnection, request: &ClaimRequest) -> Result<Vec<ClaimedWork>, StoreError> {
+    connection.execute("SAVEPOINT claim").await?;
+    let claimed = work::claim(connection, request).await;
+    if claimed.is_err() {
+        connection.execute("ROLLBACK TO SAVEPOINT claim").await?;
+    }
+    connection.execute("RELEASE SAVEPOINT claim").await?;
+    claimed
+}
+
 fn notice_of(change: &Change) -> Option<Notice> {
     match change {
         Change::Run(_) => Some(Notice::Runs),
@@ -125,6 +151,8 @@ fn notice_of(change: &Change) -> Option<Notice> {
         Change::Task(_) => Some(Notice::Tasks),
         Change::Outbox(_) => Some(Notice::Outbox),
         Change::Hook(Hook::Tell(_)) => Some(Notice::Hooks),
+        Change::Work(WorkChange::Renew { .. } | WorkChange::Complete { .. } | WorkChange::Remove { .. }) => None,
+        Change::Work(_) => Some(Notice::Work),
         _ => None,
     }
 }
@@ -175,6 +203,7 @@ async fn apply(connection: &mut AnyConnection, change: &Change) -> Result<(), St
         Change::Kept(change) => kept::apply(connection, change).await,
         Change::Looked(looked) => definitions::apply(connection, looked).await,
         Change::Hook(change) => hooks::apply(connection, change).await,
+        Change::Work(change) => work::apply(connection, change).await,
     }
 }
 
