@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
-use proto::worker::{Challenge, FromWorker, Register, ToWorker, from_worker, to_worker};
+use futures::TryStreamExt as _;
+use proto::worker::{Challenge, Register, ToWorker, from_worker, to_worker};
 use ring::{hmac, signature};
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
-use super::Inner;
+use super::{
+    Inner,
+    session::{Inbound, Outbound},
+};
 use domain::run::AttemptId;
 use domain::run::Millis;
 use store::WorkerRow;
@@ -73,8 +76,8 @@ fn enrolment_text(id: &str, until: Millis) -> Vec<u8> {
 /// Register, challenge, proof; then the identity must be known or bring a token.
 pub(super) async fn admit(
     inner: &Inner,
-    inbound: &mut Streaming<FromWorker>,
-    out: &mpsc::Sender<Result<ToWorker, Status>>,
+    inbound: &mut Inbound,
+    out: &Outbound,
 ) -> Result<(Register, WorkerRow), Status> {
     let Some(from_worker::Message::Register(register)) = next(inbound).await? else {
         return Err(Status::invalid_argument("a session begins with Register"));
@@ -144,8 +147,8 @@ async fn enrolled(inner: &Inner, register: &Register, id: &str) -> anyhow::Resul
     Ok(row)
 }
 
-async fn next(inbound: &mut Streaming<FromWorker>) -> Result<Option<from_worker::Message>, Status> {
-    let message = tokio::time::timeout(HANDSHAKE, inbound.message())
+async fn next(inbound: &mut Inbound) -> Result<Option<from_worker::Message>, Status> {
+    let message = tokio::time::timeout(HANDSHAKE, inbound.try_next())
         .await
         .map_err(|_| Status::deadline_exceeded("the worker did not say who it is within 10 s"))??;
     Ok(message.and_then(|message| message.message))

@@ -26,7 +26,12 @@ use tokio_util::sync::CancellationToken;
 use workflow::plan::{JobOrder, JobReport};
 
 use self::pool::Pool;
-pub use self::{enrol::worker_id, pool::Connected, server::ServerTls};
+pub use self::{
+    enrol::worker_id,
+    pool::Connected,
+    server::ServerTls,
+    session::{Inbound, Outbound},
+};
 use domain::run::AttemptId;
 use domain::run::Millis;
 use domain::schedule::QueuedJob;
@@ -132,13 +137,20 @@ impl Dispatch {
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         let (inner, guard) = (&self.0, stop.clone().drop_guard());
-        let result = tokio::try_join!(
-            server::serve(inner.clone(), listener, tls, stop.clone()),
-            hand_out::run(inner.clone(), stop.clone()).map(Ok),
-            deadline::run(inner.clone(), stop.clone()).map(Ok),
-        );
+        let result =
+            tokio::try_join!(server::serve(inner.clone(), listener, tls, stop.clone()), self.run(stop.clone()).map(Ok));
         drop(guard);
         result.map(|_| ())
+    }
+
+    /// Assigns jobs and lets what is over expire, until `stop`: all but the port.
+    pub async fn run(&self, stop: CancellationToken) {
+        tokio::join!(hand_out::run(self.0.clone(), stop.clone()), deadline::run(self.0.clone(), stop));
+    }
+
+    /// Serves one worker's session to its end, whatever carries its messages.
+    pub async fn session(&self, inbound: Inbound, outbound: Outbound, stop: CancellationToken) {
+        session::run(self.0.clone(), inbound, outbound, stop).await;
     }
 
     /// The queue changed.

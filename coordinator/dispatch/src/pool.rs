@@ -7,7 +7,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{Leased, Terms, attempt_message};
+use super::{Leased, Terms, attempt_message, session::Outbound};
 use domain::run::AttemptId;
 use domain::schedule::QueuedJob;
 use domain::schedule::WorkerView;
@@ -15,9 +15,6 @@ use store::WorkerRow;
 
 /// Time a cancelled job gets for its `always()` steps before everything is ended.
 const GRACE_MS: u32 = 20_000;
-
-/// What a worker's session is written through.
-pub(super) type Outbox = mpsc::Sender<Result<ToWorker, Status>>;
 
 /// A connected worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +41,7 @@ pub struct Connected {
 pub(super) struct Joining {
     pub(super) row: WorkerRow,
     pub(super) version: String,
-    pub(super) out: Outbox,
+    pub(super) out: Outbound,
     /// Ends the session.
     pub(super) end: CancellationToken,
 }
@@ -54,7 +51,7 @@ struct Seat {
     row: WorkerRow,
     version: String,
     labels: BTreeSet<String>,
-    out: Outbox,
+    out: Outbound,
     end: CancellationToken,
     /// Its own word; the operator's stands in the row.
     leaving: bool,

@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use proto::worker::{
     ArchiveRequest, BlobRequest, BlobStored, BlobUp, FromWorker, LogAck, LogUp, OriginUp, Part, ResolveRequest,
     Resolved, SourceRequest, ToWorker,
@@ -78,7 +78,7 @@ impl Workers for Service {
 
     async fn session(&self, request: Request<Streaming<FromWorker>>) -> Result<Response<Self::SessionStream>, Status> {
         let (out, stream) = mpsc::channel(OUTBOX);
-        tokio::spawn(session::run(self.inner.clone(), request.into_inner(), out, self.stop.clone()));
+        tokio::spawn(session::run(self.inner.clone(), request.into_inner().boxed(), out, self.stop.clone()));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }

@@ -7,6 +7,7 @@ use domain::run::AttemptId;
 use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context as _;
+use futures::{TryStreamExt as _, stream::BoxStream};
 use proto::worker::{
     Accepted, FromWorker, Job, Register, Renewed, Result as Report, ToWorker, Welcome, Withdrawn, from_worker,
     progress::What, to_worker::Message,
@@ -14,19 +15,25 @@ use proto::worker::{
 use secrecy::ExposeSecret as _;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::Status;
 use tracing::{info, warn};
 use workflow::plan::JobReport;
 
 use super::{
     Handout, Inner, Verdict, attempt_id, attempt_message, deadline, enrol,
-    pool::{Joining, Lost, Outbox, stop_message},
+    pool::{Joining, Lost, stop_message},
 };
 
 /// Messages of one worker that wait for the store. Past it the worker waits too.
 const CLERK_QUEUE: usize = 256;
 
-pub(super) async fn run(inner: Arc<Inner>, mut inbound: Streaming<FromWorker>, out: Outbox, stop: CancellationToken) {
+/// Messages of one worker, in order; the end of the stream or an error ends its session.
+pub type Inbound = BoxStream<'static, Result<FromWorker, Status>>;
+
+/// Where messages to one worker go.
+pub type Outbound = mpsc::Sender<Result<ToWorker, Status>>;
+
+pub(super) async fn run(inner: Arc<Inner>, mut inbound: Inbound, out: Outbound, stop: CancellationToken) {
     let (register, row) = match enrol::admit(&inner, &mut inbound, &out).await {
         Ok(admitted) => admitted,
         Err(status) => {
@@ -51,8 +58,9 @@ pub(super) async fn run(inner: Arc<Inner>, mut inbound: Streaming<FromWorker>, o
     // A task of its own: what it has begun with the store it ends, whatever becomes of the session.
     tokio::spawn(session.clone().clerk(work));
     tokio::select! {
-        () = session.read(&mut inbound, clerk) => {}
+        biased;
         () = end.cancelled() => {}
+        () = session.read(&mut inbound, clerk) => {}
     }
     info!(worker = session.worker, name, "worker disconnected");
     session.inner.change(|pool| pool.leave(&session.worker, session.generation));
@@ -109,8 +117,8 @@ struct Session {
 }
 
 impl Session {
-    async fn read(&self, inbound: &mut Streaming<FromWorker>, clerk: mpsc::Sender<from_worker::Message>) {
-        while let Ok(Some(FromWorker { message })) = inbound.message().await {
+    async fn read(&self, inbound: &mut Inbound, clerk: mpsc::Sender<from_worker::Message>) {
+        while let Ok(Some(FromWorker { message })) = inbound.try_next().await {
             if !self.inner.pool().is_current(&self.worker, self.generation) {
                 return;
             }
