@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 # Outside the checkout, so that every clone on a machine shares one build of the dependencies.
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/longshore/target
 
-.PHONY: help setup build demo test bench conformance screenshots deny
+.PHONY: help setup build demo test bench failures conformance screenshots deny
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -24,10 +24,15 @@ demo: ## A job event in, a signed result out, on embedded parts (KEEP=1 stays up
 test: ## Everything: format, lints, docs, unit and system tests
 	@./tests/test.sh
 
-bench: ## Ratios against floors of the same run (ARGS='--only g1,g3')
+bench: ## Ratios against floors of the same run (ARGS='--only g1,g3'); BASE=commit puts that commit beside
 	@./deploy/setup.sh
 	cargo build --locked --release -p longshore -p longshore-tests --bin longshore --bin relay --bin bench
-	cargo run --locked --release -p longshore-tests --bin bench -- $(ARGS)
+	base=$$($(if $(BASE),./tests/base.sh '$(BASE)',true)) && \
+		cargo run --locked --release -p longshore-tests --bin bench -- $${base:+--base "$$base"} $(ARGS)
+
+failures: ## Kill relay, coordinator and worker at random moments: make failures KILLS=200 [SEED=n]
+	@cargo build --locked -p longshore -p longshore-tests --bin longshore --bin relay --bin failures
+	$(CARGO_TARGET_DIR)/debug/failures --kills $(or $(KILLS),20) $(if $(SEED),--seed $(SEED))
 
 conformance: ## Run a corpus: make conformance DIR=… [ARGS='--only expressions']
 	@test -n "$(DIR)" || { echo 'conformance: name the corpus: make conformance DIR=path' >&2; exit 2; }

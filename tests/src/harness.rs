@@ -8,5 +8,6 @@ pub mod exec;
 pub mod git;
 pub mod pool;
 pub mod process;
+pub mod raw_relay;
 pub mod toolkit;
 pub mod world;

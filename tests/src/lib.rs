@@ -3,4 +3,5 @@
 pub mod bench;
 pub mod conformance;
 pub mod harness;
+pub mod kills;
 pub mod oracle;

@@ -1,18 +1,21 @@
 //! The goals: each is measured in turns with its floor, after two warm-ups.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use anyhow::Result;
 use clap::ValueEnum;
 
 use super::{
+    assignment, base, dispatch_rate,
     engine::Engine,
     floor::Floor,
     pages,
     pairs::{Pairs, median, millis},
-    peers, progress,
+    peers, progress, recovery,
     report::Report,
+    scale::Scale,
     stage::{Running, Stage, Timed, Work},
+    standing, throughput,
     workflows::{self, Sides, W1, W2, W3, W4},
 };
 
@@ -25,14 +28,28 @@ const IDLE: Duration = Duration::from_secs(20);
 pub enum Goal {
     /// From the event to the first byte, nothing warm.
     G1,
-    /// The same with warm containers.
+    /// From the event to the assignment at a worker.
+    G2,
+    /// From the event to the first byte, with warm containers.
     G3,
     /// One more step.
     G4,
     /// 100 MB of log.
     G6,
+    /// Jobs a second, with simulated workers.
+    G8,
     /// Memory at rest.
     G9,
+    /// Memory and processor time of idle connections (G9, G11).
+    Connections,
+    /// Memory after many ended runs (G9).
+    Ended,
+    /// Dispatching again after a kill.
+    G12,
+    /// A start with a long history.
+    History,
+    /// Runs a second through the embedded relay.
+    Runs,
     /// One job, whole, beside peers on PATH.
     W1,
     /// Twenty steps, whole.
@@ -58,27 +75,77 @@ pub struct Choice {
     pub goals: BTreeSet<Goal>,
     /// Pairs for each, instead of each goal's own number.
     pub pairs: Option<usize>,
+    /// How much of the large measurements is done.
+    pub scale: Scale,
+    /// The program of an earlier commit: what both can do is measured in turns, and nothing else.
+    pub base: Option<PathBuf>,
 }
 
 impl Choice {
-    fn has(&self, goal: Goal) -> bool {
+    pub(super) fn has(&self, goal: Goal) -> bool {
         self.goals.contains(&goal)
     }
 
-    fn pairs(&self, goal: Goal) -> usize {
+    /// Whether a Docker engine is needed.
+    pub fn needs_engine(&self) -> bool {
+        self.goals.iter().any(|goal| !goal.is_of_simulated_workers())
+    }
+
+    pub(super) fn pairs(&self, goal: Goal) -> usize {
         self.pairs.unwrap_or(match goal {
             Goal::G1 | Goal::G3 => 30,
             Goal::G4 => 20,
             Goal::G6 | Goal::W1 | Goal::W2 | Goal::W3 | Goal::W4 | Goal::P1 | Goal::P3 | Goal::Floors => 10,
             Goal::P2 => 5,
-            Goal::G9 => 1,
+            _ => 1,
         })
     }
 }
 
-/// Measures what was chosen.
-pub async fn measure(engine: &Engine, choice: &Choice) -> Result<Report> {
+impl Goal {
+    fn is_of_simulated_workers(self) -> bool {
+        matches!(self, Self::G2 | Self::G8 | Self::Connections | Self::Ended | Self::G12 | Self::History | Self::Runs)
+    }
+}
+
+/// Measures what was chosen; the engine is there where [`Choice::needs_engine`] says so.
+pub async fn measure(engine: Option<&Engine>, choice: &Choice) -> Result<Report> {
     let mut report = Report::default();
+    if let (Some(engine), Some(program)) = (engine, &choice.base) {
+        base::measure(engine, program, choice, &mut report).await?;
+        return Ok(report);
+    }
+    let simulated: Vec<Goal> = choice.goals.iter().copied().filter(|goal| goal.is_of_simulated_workers()).collect();
+    for goal in simulated {
+        if let Err(error) = Box::pin(with_simulated_workers(goal, choice.scale, &mut report)).await {
+            report.failed(&format!("{goal:?}"), &format!("{error:#}"));
+        }
+    }
+    match engine {
+        Some(engine) => with_engine(engine, choice, report).await,
+        None => Ok(report),
+    }
+}
+
+async fn with_simulated_workers(goal: Goal, scale: Scale, report: &mut Report) -> Result<()> {
+    match goal {
+        Goal::G2 => assignment::measure(scale, report).await,
+        Goal::G8 => dispatch_rate::measure(scale, report).await,
+        Goal::Connections => standing::connections(scale, report).await,
+        Goal::Ended => standing::ended_runs(scale, report).await,
+        Goal::G12 => recovery::killed(scale, report).await,
+        Goal::History => recovery::history(scale, report).await,
+        Goal::Runs => {
+            throughput::host(scale, report).await?;
+            throughput::simulated(scale, report).await?;
+            throughput::matrices(scale, report).await?;
+            throughput::subscriptions(scale, report).await
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn with_engine(engine: &Engine, choice: &Choice, mut report: Report) -> Result<Report> {
     if choice.has(Goal::Floors) {
         let shape = engine.plain().await?;
         floors(&mut Floor::new(engine.clone(), shape), choice.pairs(Goal::Floors), &mut report).await;

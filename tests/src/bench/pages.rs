@@ -2,14 +2,14 @@
 //! thousand runs.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use fantoccini::Locator;
 use serde_json::{Value, json};
-use sqlx::{AnyConnection, AssertSqlSafe, Connection, Row};
+use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use super::{
     floor::Floor,
@@ -24,7 +24,7 @@ use crate::harness::browser::Browser;
 /// What a page may take to show a line, beside twice what the engine takes to hand it out.
 const ON_THE_WAY: Duration = Duration::from_millis(100);
 /// Runs in the list, those that are there included.
-const RUNS: u32 = 100_000;
+const RUNS: usize = 100_000;
 /// Requests and queries of which one sample is the median: each is short and noisy.
 const ASKED: usize = 20;
 /// What the list's page asks its database.
@@ -112,8 +112,8 @@ pub(super) async fn long_list(stage: &Stage, pairs: usize, report: &mut Report) 
     progress("a pool with 100,000 runs");
     let pool = stage.pool("history", 1, 0)?;
     stage.ended(&pool, Work::Echo).await?;
-    let pool = pool.between_lives(fill).await?;
-    let mut store = connect(pool.folder()).await?;
+    let pool = pool.between_lives(async |folder| fill(&database(folder), RUNS).await).await?;
+    let mut store = connect(&database(pool.folder())).await?;
     let client = reqwest::Client::new();
     let mut all = Pairs::default();
     for round in 0..WARM_UPS + pairs {
@@ -178,9 +178,9 @@ async fn watched(browser: &Browser, stage: &Stage, on: &Running) -> Result<Durat
     Ok(Duration::try_from_secs_f64(median(&took).unwrap_or_default() / 1000.0)?)
 }
 
-/// Copies a run that ended until the store has enough of them.
-async fn fill(folder: &Path) -> Result<()> {
-    let mut store = connect(folder).await?;
+/// Copies a run that ended until the store has this many.
+pub(super) async fn fill(database: &Path, runs: usize) -> Result<()> {
+    let mut store = connect(database).await?;
     let columns = sqlx::query("SELECT name FROM pragma_table_info('runs')").fetch_all(&mut store).await?;
     let columns: Vec<String> = columns.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     let value = |column: &String| match column.as_str() {
@@ -190,26 +190,28 @@ async fn fill(folder: &Path) -> Result<()> {
     };
     let values: Vec<String> = columns.iter().map(value).collect();
     let statement = format!(
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {RUNS} - 1) \
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {runs} - 1) \
          INSERT INTO runs ({}) SELECT {} FROM n, (SELECT * FROM runs LIMIT 1)",
         columns.join(", "),
         values.join(", ")
     );
     sqlx::query(AssertSqlSafe(statement)).execute(&mut store).await?;
     let count: i64 = sqlx::query_scalar("SELECT count(*) FROM runs").fetch_one(&mut store).await?;
-    ensure!(count == i64::from(RUNS), "the store has {count} runs");
+    ensure!(usize::try_from(count)? == runs, "the store has {count} runs");
     Ok(())
 }
 
-/// Through the same client library as the product.
-async fn connect(folder: &Path) -> Result<AnyConnection> {
-    sqlx::any::install_default_drivers();
-    let file = folder.join("data/longshore.db");
-    let url = format!("sqlite://{}", file.display());
-    AnyConnection::connect(&url).await.with_context(|| format!("cannot open {}", file.display()))
+fn database(folder: &Path) -> PathBuf {
+    folder.join("data/longshore.db")
 }
 
-async fn queried(store: &mut AnyConnection) -> Result<Duration> {
+/// Through the same client library as the product.
+async fn connect(database: &Path) -> Result<SqliteConnection> {
+    let options = SqliteConnectOptions::new().filename(database);
+    SqliteConnection::connect_with(&options).await.with_context(|| format!("cannot open {}", database.display()))
+}
+
+async fn queried(store: &mut SqliteConnection) -> Result<Duration> {
     let mut times = Vec::with_capacity(ASKED);
     for _ in 0..ASKED {
         let from = Instant::now();

@@ -63,7 +63,8 @@ impl Peer {
     }
 }
 
-fn on_path(name: &str) -> Option<PathBuf> {
+/// A program by its name.
+pub(super) fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file())
 }

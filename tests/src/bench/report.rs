@@ -9,6 +9,17 @@ pub struct Report {
     notes: Vec<String>,
 }
 
+/// What a number has to be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Bound {
+    /// At most this.
+    AtMost(f64),
+    /// At least this.
+    AtLeast(f64),
+    /// Anything: it stands there for information.
+    Information,
+}
+
 #[derive(Debug)]
 struct Row {
     cells: [String; 7],
@@ -52,11 +63,48 @@ impl Report {
         self.push(cells, holds);
     }
 
+    /// A number with its bound, beside the same of a floor where there is one.
+    pub fn number(&mut self, what: &str, unit: &str, bound: Bound, ours: Result<f64, String>, floor: Option<f64>) {
+        let show = |value: f64| format!("{value:.1} {unit}");
+        let failed = usize::from(ours.is_err());
+        let (goal, holds) = match (bound, ours.as_ref().ok()) {
+            (Bound::AtMost(limit), ours) => (format!("≤ {}", show(limit)), ours.is_some_and(|ours| *ours <= limit)),
+            (Bound::AtLeast(limit), ours) => (format!("≥ {}", show(limit)), ours.is_some_and(|ours| *ours >= limit)),
+            (Bound::Information, ours) => ("-".to_owned(), ours.is_some()),
+        };
+        let shown = ours.as_ref().map_or("-".into(), |ours| show(*ours));
+        if let Err(cause) = ours {
+            self.note(format!("{what}: {cause}"));
+        }
+        self.push(
+            [what.into(), shown, floor.map_or("-".into(), show), "-".into(), goal, format!("1, {failed}")],
+            holds,
+        );
+    }
+
+    /// How fast something is beside a floor that does the same amount of work: the goal is a least ratio of speeds.
+    pub fn speed(&mut self, what: &str, (amount, unit): (usize, &str), limit: f64, pairs: &Pairs) {
+        #[allow(clippy::cast_precision_loss, reason = "amounts are small")]
+        let rate = |ms: Option<f64>| ms.map_or("-".into(), |ms| format!("{:.0} {unit}/s", amount as f64 * 1000.0 / ms));
+        let ratio = pairs.ratios().map_or("-".into(), |Ratios { median, min, max, .. }| {
+            format!("{:.4} ({:.4}..{:.4})", 1.0 / median, 1.0 / max, 1.0 / min)
+        });
+        let count = format!("{}, {}", pairs.len(), pairs.failures().len());
+        let cells = [what.into(), rate(pairs.ours()), rate(pairs.floor()), ratio, format!("≥ {limit:.2}"), count];
+        self.push(cells, pairs.hold(1.0 / limit));
+    }
+
     /// A floor alone, in milliseconds. There is nothing to hold but that it could be measured.
     pub fn floor(&mut self, what: &str, pairs: &Pairs) {
         let floor = pairs.floor().map_or("-".into(), |value| format!("{value:.2} ms"));
         let count = format!("{}, {}", pairs.len(), pairs.failures().len());
         self.push([what.into(), "-".into(), floor, "-".into(), "-".into(), count], pairs.failures().is_empty());
+    }
+
+    /// A goal that could not be measured at all.
+    pub fn failed(&mut self, what: &str, cause: &str) {
+        self.note(format!("{what}: {cause}"));
+        self.push([what.into(), "-".into(), "-".into(), "-".into(), "-".into(), "0, 1".into()], false);
     }
 
     /// A line below the table.
@@ -84,6 +132,8 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -94,6 +144,28 @@ mod tests {
         report.memory("coordinator", 40.0, Ok(40.1));
         assert!(!report.holds());
         assert!(report.markdown().contains("| coordinator | 40.1 MiB | - | - | ≤ 40 MiB | 1, 0 | **no** |"));
+    }
+
+    #[test]
+    fn a_rate_below_its_bound_fails_the_report_and_one_for_information_never_does() {
+        let mut report = Report::default();
+        report.number("jobs", "jobs/s", Bound::AtLeast(100.0), Ok(100.0), Some(5000.0));
+        report.number("peer", "jobs/s", Bound::Information, Ok(1.0), None);
+        assert!(report.holds(), "{}", report.markdown());
+        report.number("jobs", "jobs/s", Bound::AtLeast(100.0), Ok(99.9), None);
+        assert!(!report.holds());
+    }
+
+    #[test]
+    fn a_speed_is_the_floors_time_over_ours() {
+        let mut pairs = Pairs::default();
+        pairs.push(Ok(Duration::from_millis(1000)), Ok(Duration::from_millis(100)));
+        for (limit, holds) in [(0.09, true), (0.11, false)] {
+            let mut report = Report::default();
+            report.speed("runs", (400, "runs"), limit, &pairs);
+            assert_eq!(report.holds(), holds);
+            assert!(report.markdown().contains("| 400 runs/s | 4000 runs/s | 0.1000"), "{}", report.markdown());
+        }
     }
 
     #[test]

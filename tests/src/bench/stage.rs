@@ -13,12 +13,12 @@ use super::{
     answer::{Api, Stamps},
     engine::{Engine, Shape},
     floor::{LOG, TICKS},
-    memory,
+    usage,
 };
 use crate::harness::{
     client::{kind, tag},
     pool::Pool,
-    process::Process,
+    process::{Process, binary},
     world::{Relay, World},
 };
 
@@ -125,10 +125,15 @@ impl Stage {
 
     /// Starts a pool whose worker has these slots and keeps this many containers warm.
     pub fn pool(&self, name: &str, slots: usize, warm: usize) -> Result<Running> {
+        self.pool_of(&binary("longshore")?, name, slots, warm)
+    }
+
+    /// The same of another build of the product.
+    pub fn pool_of(&self, program: &Path, name: &str, slots: usize, warm: usize) -> Result<Running> {
         let relays = std::slice::from_ref(&self.relay.url);
         // The jobs of one author are many; the default rate is for people.
-        let pool =
-            Pool::create(&self.folder.path().join(name), relays)?.with("LONGSHORE_LIMITS_AUTHOR_PER_MINUTE", "100000");
+        let pool = Pool::create_with(program, &self.folder.path().join(name), relays)?
+            .with("LONGSHORE_LIMITS_AUTHOR_PER_MINUTE", "100000");
         Running::start(pool, slots, warm)
     }
 
@@ -246,7 +251,7 @@ impl Running {
 
     /// MiB of the coordinator and of the worker.
     pub fn memory(&self) -> (Result<f64, String>, Result<f64, String>) {
-        let of = |process: &Ending| memory::mib(process.0.id()).map_err(|error| format!("{error:#}"));
+        let of = |process: &Ending| usage::mib(process.0.id()).map_err(|error| format!("{error:#}"));
         (of(&self.coordinator), of(&self.worker))
     }
 

@@ -11,7 +11,7 @@ use nostr::{Keys, PublicKey};
 
 use super::{
     engine::IMAGE,
-    process::{Process, free_port},
+    process::{Process, binary, free_port},
 };
 
 /// How long a process may take to be ready on a busy machine.
@@ -55,6 +55,7 @@ pub struct Pool {
     pub pubkey: PublicKey,
     /// `http://127.0.0.1:PORT`.
     pub http: String,
+    program: PathBuf,
     environment: Vec<(String, String)>,
     grpc: String,
     lives: AtomicU32,
@@ -63,12 +64,17 @@ pub struct Pool {
 impl Pool {
     /// Makes keys and configuration for a pool that hears these relays.
     pub fn create(folder: &Path, relays: &[String]) -> Result<Self> {
+        Self::create_with(&binary("longshore")?, folder, relays)
+    }
+
+    /// The same with another build of the product.
+    pub fn create_with(program: &Path, folder: &Path, relays: &[String]) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
         let (http, grpc) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
         let out = folder.to_string_lossy();
         let url = format!("http://{http}");
         let arguments = ["keygen", "--host", "127.0.0.1", "--public-url", &url, &out];
-        let mut keygen = Process::start("longshore", &arguments, &folder.with_extension("keygen.log"))?;
+        let mut keygen = Process::start_program(program, &arguments, &[], &folder.with_extension("keygen.log"))?;
         let code = keygen.wait(START)?;
         anyhow::ensure!(code == 0, "keygen failed: {}", keygen.text());
         let keys = Keys::parse(std::fs::read_to_string(folder.join("nostr.key"))?.trim())?;
@@ -87,6 +93,7 @@ impl Pool {
             folder: folder.to_owned(),
             pubkey: keys.public_key(),
             http: url,
+            program: program.to_owned(),
             environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
             grpc,
             lives: AtomicU32::new(0),
@@ -100,27 +107,37 @@ impl Pool {
         self
     }
 
+    /// Where workers connect.
+    pub fn grpc_url(&self) -> String {
+        format!("https://{}", self.grpc)
+    }
+
     /// Starts the coordinator and waits until it is ready.
     pub fn coordinator(&self) -> Result<Process> {
+        let mut process = self.start_coordinator()?;
+        process.line(START, |line| line.contains("ready"))?;
+        Ok(process)
+    }
+
+    /// Starts the coordinator.
+    pub fn start_coordinator(&self) -> Result<Process> {
         let config = self.folder.join("coordinator.toml");
         let environment: Vec<(&str, &str)> =
             self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let arguments = ["coordinator", "--config", &config.to_string_lossy()];
-        let mut process = Process::start_with("longshore", &arguments, &environment, &self.log("coordinator"))?;
-        process.line(START, |line| line.contains("ready"))?;
-        Ok(process)
+        Process::start_program(&self.program, &arguments, &environment, &self.log("coordinator"))
     }
 
     /// Starts the worker, with further environment, and waits until its session is open. One live process at a time:
     /// there is one identity.
     pub fn worker(&self, environment: &[(&str, &str)]) -> Result<Process> {
         let config = self.folder.join("worker.toml");
-        let coordinator = format!("https://{}", self.grpc);
+        let coordinator = self.grpc_url();
         let label = format!("labels.ubuntu-latest={IMAGE}");
         let arguments = ["worker", "--config", &config.to_string_lossy(), "--set", &label, "--set", "name=worker"];
         let mut all = vec![("LONGSHORE_COORDINATOR", coordinator.as_str())];
         all.extend(environment);
-        let mut process = Process::start_with("longshore", &arguments, &all, &self.log("worker"))?;
+        let mut process = Process::start_program(&self.program, &arguments, &all, &self.log("worker"))?;
         process.line(START, |line| line.contains("ready"))?;
         Ok(process)
     }

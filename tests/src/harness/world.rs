@@ -148,11 +148,27 @@ impl Relay {
         Self::start_on(folder, free_port()?)
     }
 
+    /// Starts one that grants a connection this many subscriptions.
+    pub fn start_limited(folder: &Path, subscriptions: usize) -> Result<Self> {
+        Self::start_with(folder, free_port()?, &["--subscriptions", &subscriptions.to_string()])
+    }
+
     /// Starts one on a port, for instance that of one that was killed.
     pub fn start_on(folder: &Path, port: u16) -> Result<Self> {
+        Self::start_with(folder, port, &[])
+    }
+
+    /// Starts one on a port that writes its events into a file, and serves those that are there.
+    pub fn start_journaled(folder: &Path, port: u16, journal: &Path) -> Result<Self> {
+        Self::start_with(folder, port, &["--journal", &journal.to_string_lossy()])
+    }
+
+    fn start_with(folder: &Path, port: u16, arguments: &[&str]) -> Result<Self> {
         let log = folder.join(format!("relay-{port}.log"));
         let _ = std::fs::remove_file(&log);
-        let mut process = Process::start("relay", &[&port.to_string()], &log)?;
+        let port_text = port.to_string();
+        let all: Vec<&str> = std::iter::once(port_text.as_str()).chain(arguments.iter().copied()).collect();
+        let mut process = Process::start("relay", &all, &log)?;
         let url = process.line(Duration::from_secs(20), |line| line.starts_with("ws://"))?;
         Ok(Self { process, url: url.trim_end_matches('/').to_owned(), port })
     }
