@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use proto::worker::{
     Accept, Attempt, Begun, Cancelled, Capacity, FromWorker, Progress, Proof, Refuse, Register, Renew,
     Result as Report, ToWorker, from_worker::Message as Up, progress::What, to_worker::Message as Down,
@@ -231,7 +232,7 @@ impl Fleet {
 
 impl Shared {
     fn records(&self) -> MutexGuard<'_, Records> {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+        self.records.lock()
     }
 }
 
@@ -269,10 +270,11 @@ impl Worker {
         loop {
             let next = self.running.iter().map(|(_, done)| *done).min().filter(|_| self.reports());
             tokio::select! {
-                message = inbound.message() => match message?.context("the coordinator hung up")?.message {
-                    Some(message) => self.handle(&session, message).await?,
-                    None => {}
-                },
+                message = inbound.message() => {
+                    if let Some(message) = message?.context("the coordinator hung up")?.message {
+                        self.handle(&session, message).await?;
+                    }
+                }
                 _ = renewal.tick() => {
                     let attempts = self.running.iter().map(|(attempt, _)| attempt.clone());
                     let attempts = attempts.chain(self.finished.iter().cloned()).collect();

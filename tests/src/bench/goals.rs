@@ -112,7 +112,7 @@ impl Goal {
 pub async fn measure(engine: Option<&Engine>, choice: &Choice) -> Result<Report> {
     let mut report = Report::default();
     if let (Some(engine), Some(program)) = (engine, &choice.base) {
-        base::measure(engine, program, choice, &mut report).await?;
+        Box::pin(base::measure(engine, program, choice, &mut report)).await?;
         return Ok(report);
     }
     let simulated: Vec<Goal> = choice.goals.iter().copied().filter(|goal| goal.is_of_simulated_workers()).collect();
@@ -122,7 +122,7 @@ pub async fn measure(engine: Option<&Engine>, choice: &Choice) -> Result<Report>
         }
     }
     match engine {
-        Some(engine) => with_engine(engine, choice, report).await,
+        Some(engine) => Box::pin(with_engine(engine, choice, report)).await,
         None => Ok(report),
     }
 }

@@ -9,7 +9,6 @@ use std::{
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
 };
 
 use anyhow::Context;
@@ -29,6 +28,7 @@ use nostr_relay_builder::prelude::{
     BoxedFuture, Event, JsonUtil, LocalRelay, MemoryDatabase, MemoryDatabaseOptions, NostrDatabase, PolicyResult,
     RateLimit, RelayBuilder, WritePolicy,
 };
+use parking_lot::Mutex;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use tokio::net::TcpListener;
 
@@ -85,7 +85,7 @@ impl Journal {
 impl WritePolicy for Journal {
     fn admit_event<'a>(&'a self, event: &'a Event, _: &'a SocketAddr) -> BoxedFuture<'a, PolicyResult> {
         let line = event.as_json() + "\n";
-        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes());
+        let written = self.0.lock().write_all(line.as_bytes());
         Box::pin(std::future::ready(match written {
             Ok(()) => PolicyResult::Accept,
             Err(error) => PolicyResult::Reject(error.to_string()),
