@@ -10,8 +10,8 @@ use indexmap::IndexMap;
 use workflow::{
     diagnostic::{Colour, Diagnostic, Severity, render},
     github::{
-        family::{self, Family, Gathered, Known, Unread},
-        place::{FOLDERS, Place},
+        call_graph::{self, CallGraph, CalledFiles, GraphBuild, UnavailableFile},
+        workflow_ref::{WORKFLOW_FOLDERS, WorkflowRef},
     },
 };
 
@@ -21,13 +21,13 @@ use crate::terminal::printable::printable_lines;
 pub(crate) async fn read(
     path: &str,
     text: &str,
-    mut find: impl AsyncFnMut(&Place) -> Result<String, Unread>,
-) -> (Option<Family>, Vec<Diagnostic>) {
-    let mut known = Known::new();
+    mut find: impl AsyncFnMut(&WorkflowRef) -> Result<String, UnavailableFile>,
+) -> (Option<CallGraph>, Vec<Diagnostic>) {
+    let mut known = CalledFiles::new();
     loop {
-        match family::gather(path, text, &known, family::BOUNDS) {
-            Gathered::Read(family, findings) => return (family.map(|all| *all), findings),
-            Gathered::Missing(places) => {
+        match call_graph::build(path, text, &known, call_graph::CALL_GRAPH_LIMITS) {
+            GraphBuild::Done(graph, findings) => return (graph.map(|all| *all), findings),
+            GraphBuild::NeedsFiles(places) => {
                 for place in places {
                     let text = find(&place).await;
                     known.insert(place, text);
@@ -49,7 +49,7 @@ pub(crate) fn workflows(folder: &Path) -> Vec<PathBuf> {
 /// A file of a checkout with what it calls there.
 pub(crate) struct Local {
     /// Where it could be run.
-    pub(crate) family: Option<Family>,
+    pub(crate) graph: Option<CallGraph>,
     /// Their files are named as seen from here.
     pub(crate) findings: Vec<Diagnostic>,
     /// What was read, by that name; the file itself is the first.
@@ -64,15 +64,15 @@ impl Local {
         let checkout = Checkout::around(file);
         let path = checkout.as_ref().map_or_else(|| own.clone(), |checkout| checkout.path.clone());
         let mut texts = IndexMap::from([(own.clone(), text.clone())]);
-        let (family, mut findings) = read(&path, &text, async |place: &Place| {
-            if place.origin.is_some() {
+        let (graph, mut findings) = read(&path, &text, async |place: &WorkflowRef| {
+            if place.remote.is_some() {
                 let why = "it is of another repository, and nothing is fetched here; `longshore exec` reads it";
-                return Err(Unread::Left(why.into()));
+                return Err(UnavailableFile::Skipped(why.into()));
             }
             let Some(checkout) = &checkout else {
-                return Err(Unread::Left(format!("{} lies in no checkout", file.display())));
+                return Err(UnavailableFile::Skipped(format!("{} lies in no checkout", file.display())));
             };
-            let text = checkout.text(&place.path).map_err(Unread::Missing)?;
+            let text = checkout.text(&place.path).map_err(UnavailableFile::Missing)?;
             texts.insert(checkout.shown(&place.path), text.clone());
             Ok(text)
         })
@@ -84,7 +84,7 @@ impl Local {
             }
         }
         findings.sort_by_key(|found| (texts.get_index_of(&found.file), found.span.line, found.span.column));
-        Ok(Self { family, findings, texts })
+        Ok(Self { graph, findings, texts })
     }
 
     /// Those findings that are `wanted`, with the lines they are about.
@@ -117,7 +117,7 @@ impl Checkout {
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let folder = folder.canonicalize().ok()?;
         let above = |known: &&str| folder.ancestors().nth(Path::new(known).components().count()).map(Path::to_owned);
-        let of_workflows = FOLDERS.iter().find(|known| folder.ends_with(known)).and_then(above);
+        let of_workflows = WORKFLOW_FOLDERS.iter().find(|known| folder.ends_with(known)).and_then(above);
         let of_git = || git2::Repository::discover(&folder).ok()?.workdir()?.canonicalize().ok();
         let root = of_workflows.or_else(of_git)?;
         let path = folder.strip_prefix(&root).ok()?.join(file.file_name()?);

@@ -29,8 +29,8 @@ use workflow::{
     diagnostic::{Colour, Diagnostic, render},
     github::{
         EVENTS,
-        filter::{Decision, Event, triggers},
-        press::event_for,
+        trigger_filter::{self, TriggerDecision, TriggerEvent},
+        workflow_dispatch::start_event,
     },
 };
 
@@ -141,24 +141,24 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let path = checkout.workflow(args.workflow.as_deref())?;
     let text = checkout.read(&path)?;
     let sources = sources(&args, &checkout)?;
-    let calls::Read { family, findings, origins } = calls::read(&path, &text, &checkout, &sources).await;
-    let Some(mut family) = family else {
+    let calls::Read { graph, findings, origins } = calls::read(&path, &text, &checkout, &sources).await;
+    let Some(mut graph) = graph else {
         return Report::invalid(complaints(&findings, &path, &text)).print(args.json);
     };
     if let Some(id) = &args.job {
-        only(&mut family.plan, id)?;
+        only(&mut graph.plan, id)?;
     }
-    let event = args.event.clone().unwrap_or_else(|| event_for(&family.plan, None).event);
+    let event = args.event.clone().unwrap_or_else(|| start_event(&graph.plan, None).event);
     if args.event.is_some() {
         let changed = checkout.changed_paths();
-        let event = Event {
+        let event = TriggerEvent {
             name: &event,
             reference: &checkout.reference,
             base_ref: event.starts_with("pull_request").then_some("main"),
             changed_paths: changed.as_deref(),
             action: None,
         };
-        if let Decision::Not(reason) = triggers(&family.plan, &event) {
+        if let TriggerDecision::Ignored(reason) = trigger_filter::decide(&graph.plan, &event) {
             return Report::untriggered(&reason).print(args.json);
         }
     }
@@ -178,7 +178,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let inputs = (!args.inputs.is_empty()).then(|| pairs("--input", &args.inputs)).transpose()?;
     let numbers = Numbers { serial: 1, number: 1, attempt: 1 };
     let cause = Cause { event, inputs, vars: pairs("--var", &args.vars)?, payload };
-    let planned = match planning::assemble(family, &subject, cause, numbers) {
+    let planned = match planning::assemble(graph, &subject, cause, numbers) {
         Ok(planned) => Planned { origins, ..planned },
         Err(message) => return Report::invalid(message).print(args.json),
     };

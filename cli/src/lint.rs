@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use workflow::{
     diagnostic::{Colour, Diagnostic, has_errors},
-    github::place::FOLDERS,
+    github::workflow_ref::WORKFLOW_FOLDERS,
 };
 
 use crate::{
@@ -69,12 +69,17 @@ fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
             files.push(path.clone());
             continue;
         }
-        let found: Vec<PathBuf> = if FOLDERS.iter().any(|folder| path.ends_with(folder)) {
+        let found: Vec<PathBuf> = if WORKFLOW_FOLDERS.iter().any(|folder| path.ends_with(folder)) {
             workflows(path)
         } else {
-            FOLDERS.iter().flat_map(|folder| workflows(&path.join(folder))).collect()
+            WORKFLOW_FOLDERS.iter().flat_map(|folder| workflows(&path.join(folder))).collect()
         };
-        ensure!(!found.is_empty(), "{}: no workflow files there, nor in its {}", path.display(), FOLDERS.join(", "));
+        ensure!(
+            !found.is_empty(),
+            "{}: no workflow files there, nor in its {}",
+            path.display(),
+            WORKFLOW_FOLDERS.join(", ")
+        );
         files.extend(found);
     }
     Ok(files)

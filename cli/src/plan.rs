@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use workflow::{
     diagnostic::Colour,
     github::{
-        family::Family,
-        outline::{Sketch, outline},
+        call_graph::CallGraph,
+        outline::{JobOutline, outline},
     },
     plan::Plan,
 };
@@ -43,41 +43,41 @@ pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
         "{file} is a folder: name one of its workflow files; `longshore lint {file}` reads all"
     );
     let read = Local::read(&args.file).await?;
-    let Some(family) = &read.family else {
+    let Some(graph) = &read.graph else {
         let colour = if std::io::stderr().is_terminal() { Colour::Ansi } else { Colour::Plain };
         eprint!("{}", read.rendered(colour, |_| true));
         return Ok(ExitCode::FAILURE);
     };
     read.warnings().for_each(|warning| eprintln!("{}", printable(&warning.to_string())));
     if args.json {
-        let mut plan = serde_json::to_value(&family.plan).context("the plan has no JSON form")?;
-        if !family.called.is_empty() {
-            let called = serde_json::to_value(&family.called).context("a called plan has no JSON form")?;
+        let mut plan = serde_json::to_value(&graph.plan).context("the plan has no JSON form")?;
+        if !graph.called.is_empty() {
+            let called = serde_json::to_value(&graph.called).context("a called plan has no JSON form")?;
             plan["called"] = called;
         }
         println!("{plan:#}");
         return Ok(ExitCode::SUCCESS);
     }
-    let head = outline(&family.plan);
+    let head = outline(&graph.plan);
     println!("{}", printable(&format!("{} ({}) on {}", head.name, file, head.on.join(", "))));
     let columns = [Column::text("JOB"), Column::number("STEPS"), Column::number("LEGS"), Column::text("NEEDS")];
     let mut rows = Vec::new();
-    add_rows(&family.plan, family, "", &mut rows);
+    add_rows(&graph.plan, graph, "", &mut rows);
     print!("{}", table(&columns, &rows, width()));
     Ok(ExitCode::SUCCESS)
 }
 
-/// A row for each job, those of a called workflow below their caller. A family has no circles and a bound for all jobs.
-fn add_rows(plan: &Plan, family: &Family, within: &str, rows: &mut Vec<Vec<String>>) {
+/// A row for each job, those of a called workflow below their caller. A graph has no circles and a bound for all jobs.
+fn add_rows(plan: &Plan, graph: &CallGraph, within: &str, rows: &mut Vec<Vec<String>>) {
     for job in outline(plan).jobs {
-        let Sketch { id, needs, steps, calls, legs } = job;
+        let JobOutline { id, needs, steps, calls, legs } = job;
         let key = format!("{within}{id}");
         let needs: Vec<String> = needs.iter().map(|need| format!("{within}{need}")).collect();
         let steps = steps.map_or_else(|| "call".into(), |steps| steps.to_string());
         let legs = legs.map_or_else(|| "?".into(), |legs| legs.to_string());
         rows.push(vec![key.clone(), steps, legs, needs.join(", ")]);
-        if let Some(called) = calls.and_then(|uses| family.called.get(&uses)) {
-            add_rows(called, family, &format!("{key}/"), rows);
+        if let Some(called) = calls.and_then(|uses| graph.called.get(&uses)) {
+            add_rows(called, graph, &format!("{key}/"), rows);
         }
     }
 }

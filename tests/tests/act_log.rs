@@ -5,7 +5,7 @@ use logs::act::{Head, JobLog, LIMIT, Printed, job_label, render, render_message}
 use longshore_tests::oracle::act_log::{ParsedJob, Status, parse};
 use proto::worker::{LogRecord, LogStream, Mark};
 use serde_json::json;
-use workflow::plan::{Conclusion, Leg};
+use workflow::plan::{Conclusion, MatrixCell};
 
 const COMMIT: &str = "c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1";
 const HEAD: Head<'_> =
@@ -64,8 +64,8 @@ fn printed(records: &[LogRecord]) -> Printed {
     printed
 }
 
-fn leg(matrix: &serde_json::Value, index: usize, total: usize) -> Leg {
-    Leg { matrix: matrix.as_object().unwrap().clone(), index, total }
+fn cell(matrix: &serde_json::Value, index: usize, total: usize) -> MatrixCell {
+    MatrixCell { matrix: matrix.as_object().unwrap().clone(), index, total }
 }
 
 fn one(records: Records) -> ParsedJob {
@@ -118,12 +118,13 @@ fn t36_two_jobs_of_three_steps_show_names_statuses_and_durations() {
 #[test]
 fn t37_a_matrix_of_two_values_is_one_group_with_four_labels() {
     let raw = Some("Test (${{ matrix.os }}/${{ matrix.v }})");
-    let legs = [("linux", 1), ("linux", 2), ("mac", 1), ("mac", 2)];
-    let jobs: Vec<_> = legs
+    let cells = [("linux", 1), ("linux", 2), ("mac", 1), ("mac", 2)];
+    let jobs: Vec<_> = cells
         .iter()
         .enumerate()
         .map(|(index, (os, v))| {
-            let label = job_label("test", raw, &format!("Test ({os}/{v})"), &leg(&json!({"os": os, "v": v}), index, 4));
+            let label =
+                job_label("test", raw, &format!("Test ({os}/{v})"), &cell(&json!({"os": os, "v": v}), index, 4));
             let failed = index == 2;
             let (word, conclusion) =
                 if failed { ("failure", Conclusion::Failure) } else { ("success", Conclusion::Success) };
@@ -140,7 +141,7 @@ fn t37_a_matrix_of_two_values_is_one_group_with_four_labels() {
 #[test]
 fn t38_a_name_without_parentheses_gets_them() {
     let label = |t: &str, index| {
-        job_label("b", Some("Build ${{ matrix.t }}"), &format!("Build {t}"), &leg(&json!({"t": t}), index, 2))
+        job_label("b", Some("Build ${{ matrix.t }}"), &format!("Build {t}"), &cell(&json!({"t": t}), index, 2))
     };
     let jobs =
         ["x86", "arm"].iter().enumerate().map(|(index, t)| Records::new().job(&label(t, index), Conclusion::Success));
@@ -150,7 +151,7 @@ fn t38_a_name_without_parentheses_gets_them() {
 
 #[test]
 fn t40_job_ids_build_and_build_2_stay_two_jobs() {
-    let label = |id| job_label(id, None, id, &leg(&json!({}), 0, 1));
+    let label = |id| job_label(id, None, id, &cell(&json!({}), 0, 1));
     let job = |id, word, conclusion| Records::new().step("Main x", b"", word, 5).job(&label(id), conclusion);
     let jobs = vec![job("build-2", "failure", Conclusion::Failure), job("build", "success", Conclusion::Success)];
     let jobs = checked(&render(&HEAD, jobs));

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use proto::{STEP_CLEANUP, STEP_SETUP};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
-use workflow::plan::{Conclusion, JobOrder, JobReport, Reason, Work};
+use workflow::plan::{Conclusion, JobContent, JobOrder, JobReport, Reason};
 
 use crate::{
     config::JobLimits,
@@ -141,7 +141,7 @@ impl Job {
                 let _watch = disk::watch(Arc::clone(&machine), attempt.limits.disk, self.deadline.full.clone());
                 report.image = machine.image_digest();
                 self.observer.begun(report.image.clone());
-                if let Work::Steps(steps) = &attempt.order.job.work {
+                if let JobContent::Steps(steps) = &attempt.order.job.work {
                     StepRunner::new(&mut self, &machine, contexts, actions).run(steps, pres, &mut report).await;
                 }
                 Some(machine)
@@ -162,7 +162,7 @@ impl Job {
     async fn set_up(&mut self) -> Result<Ready, Reason> {
         let attempt = Arc::clone(&self.attempt);
         let order = &attempt.order;
-        let Work::Steps(steps) = &order.job.work else {
+        let JobContent::Steps(steps) = &order.job.work else {
             return Err(Reason::Invalid("a job that calls a workflow has no steps for a worker".into()));
         };
         self.learn_secrets().await;

@@ -1,25 +1,25 @@
 //! GitHub Actions workflow files: reading, checking, planning.
 //!
 //! [`parse`] holds a file against the [`schema`] ([`check`]), then against the [`rules`] no shape can express, and
-//! [`build`]s the plan. [`family`] does so for a file and all that it calls. The other modules answer questions about a plan while it runs, each a pure function of the
-//! plan and an expression [`Scope`](crate::expression::Scope).
+//! [`build`]s the plan. [`call_graph`] does so for a file and every workflow it calls. The other modules answer questions about a plan while
+//! it runs, each a pure function of the plan and an expression [`Scope`](crate::expression::Scope).
 
 mod build;
 pub mod call;
+pub mod call_graph;
 mod check;
-pub mod family;
-pub mod filter;
+pub mod display_name;
 pub mod job;
 pub mod labels;
 pub mod matrix;
-pub mod naming;
 pub mod outline;
 pub mod permissions;
-pub mod place;
-pub mod press;
 mod report;
 mod rules;
 mod schema;
+pub mod trigger_filter;
+pub mod workflow_dispatch;
+pub mod workflow_ref;
 
 use crate::diagnostic::Diagnostic;
 use crate::plan::Plan;

@@ -108,13 +108,13 @@ pub struct Concurrency {
     /// `cancel-in-progress:`, a boolean or an expression.
     pub cancel_in_progress: Tree,
     /// `queue:`.
-    pub queue: Queue,
+    pub queue: QueueMode,
 }
 
 /// `queue:` of a concurrency group: who may wait for it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Queue {
+pub enum QueueMode {
     /// The newest alone; it takes the place of those who waited before.
     #[default]
     Single,
@@ -124,16 +124,16 @@ pub enum Queue {
 
 /// A concurrency group as one run or job asks for it, evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupAsk {
+pub struct ConcurrencyRequest {
     /// Name as written.
     pub group: String,
     /// Whether who holds it is cancelled.
     pub cancel_in_progress: bool,
     /// Who may wait.
-    pub queue: Queue,
+    pub queue: QueueMode,
 }
 
-/// A job as written; a matrix makes several legs of it.
+/// A job as written; a matrix makes several cells of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     /// `name:`.
@@ -167,15 +167,15 @@ pub struct Job {
     /// `environment:`.
     pub environment: Option<Tree>,
     /// What the job does.
-    pub work: Work,
+    pub work: JobContent,
 }
 
 /// The content of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Work {
+pub enum JobContent {
     /// Steps for one worker.
-    Steps(Vec<Entry>),
+    Steps(Vec<StepEntry>),
     /// A called workflow.
     Call {
         /// `uses:`.
@@ -190,7 +190,7 @@ pub enum Work {
 /// `strategy:`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Strategy {
-    /// `matrix:` as written: a mapping or an expression. `None`: one leg.
+    /// `matrix:` as written: a mapping or an expression. `None`: one cell.
     pub matrix: Option<Tree>,
     /// `fail-fast:`, a boolean or an expression; `None` means true.
     pub fail_fast: Option<Tree>,
@@ -201,14 +201,14 @@ pub struct Strategy {
 /// One entry of `steps:`; a group of `parallel:` is its members in the background, and a wait for them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Entry {
+pub enum StepEntry {
     /// It waits for steps in the background, or ends one.
     Control(Control),
     /// It runs something.
     Step(Box<Step>),
 }
 
-impl Entry {
+impl StepEntry {
     /// The step; `None`: it only waits or ends.
     pub fn step(&self) -> Option<&Step> {
         match self {
@@ -291,14 +291,14 @@ pub enum StepAction {
     },
 }
 
-/// One leg of a job's matrix, or the job itself where there is no matrix.
+/// One combination of a job's matrix; a job without a matrix has one cell without values.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Leg {
+pub struct MatrixCell {
     /// The matrix context, empty without a matrix.
     pub matrix: serde_json::Map<String, serde_json::Value>,
     /// Position, from 0.
     pub index: usize,
-    /// Number of legs.
+    /// Number of cells of the job.
     pub total: usize,
 }
 
@@ -320,7 +320,7 @@ pub struct SourceRef {
 pub struct JobOrder {
     /// Run id.
     pub run: String,
-    /// Key of the job in its run: its id, or `<id>/<leg index>` for a matrix.
+    /// Key of the job in its run: its id, or `<id>/<cell index>` for a matrix.
     pub key: String,
     /// Job id as written.
     pub id: String,

@@ -16,7 +16,7 @@ use source::{
 };
 use workflow::{
     diagnostic::{Colour, has_errors, render},
-    github::place,
+    github::workflow_ref,
 };
 
 use super::{
@@ -107,7 +107,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         Verb::Publish { file, path, to } => {
             let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
             let path = path.unwrap_or_else(|| path_of(&file));
-            place::check(&path).map_err(anyhow::Error::msg)?;
+            workflow_ref::check_path(&path).map_err(anyhow::Error::msg)?;
             let (_, findings) = workflow::github::parse(&path, &text);
             if !findings.is_empty() {
                 println!("{}", render(&findings, &text, Colour::Plain));
@@ -118,7 +118,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             to.publish(&path, Some(&text), true).await
         }
         Verb::Withdraw { path, force, to } => {
-            place::check(&path).map_err(anyhow::Error::msg)?;
+            workflow_ref::check_path(&path).map_err(anyhow::Error::msg)?;
             to.publish(&path, None, force).await
         }
         Verb::List { repository, ask } => {
@@ -246,7 +246,9 @@ fn signed(keys: &Keys, repository: &str, path: &str, text: Option<&str>, at: Tim
 /// Where a file of a checkout lies in its repository.
 fn path_of(file: &Path) -> String {
     let text = file.to_string_lossy().replace('\\', "/");
-    let inside = place::FOLDERS.iter().filter_map(|folder| text.rfind(&format!("{folder}/")).map(|at| &text[at..]));
+    let inside = workflow_ref::WORKFLOW_FOLDERS
+        .iter()
+        .filter_map(|folder| text.rfind(&format!("{folder}/")).map(|at| &text[at..]));
     let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     inside.min_by_key(|path| path.len()).map_or_else(|| format!(".github/workflows/{name}"), str::to_owned)
 }

@@ -4,8 +4,8 @@ use indexmap::IndexMap;
 use workflow::{
     diagnostic::Diagnostic,
     github::{
-        family::{Family, Unread},
-        place::Place,
+        call_graph::{CallGraph, UnavailableFile},
+        workflow_ref::WorkflowRef,
     },
 };
 
@@ -13,7 +13,7 @@ use super::{checkout::Checkout, sources::ExecSources};
 
 /// A workflow with what it calls, where that can be run, and what is to be said of it.
 pub(super) struct Read {
-    pub(super) family: Option<Family>,
+    pub(super) graph: Option<CallGraph>,
     pub(super) findings: Vec<Diagnostic>,
     /// Repositories that called workflows come from, and their commits.
     pub(super) origins: IndexMap<String, String>,
@@ -22,24 +22,24 @@ pub(super) struct Read {
 /// Reads until nothing is missing.
 pub(super) async fn read(path: &str, text: &str, checkout: &Checkout, sources: &ExecSources) -> Read {
     let mut origins = IndexMap::new();
-    let find = async |place: &Place| {
+    let find = async |place: &WorkflowRef| {
         let text = called(place, checkout, sources, &mut origins).await;
-        text.map_err(|error| Unread::Missing(format!("{error:#}")))
+        text.map_err(|error| UnavailableFile::Missing(format!("{error:#}")))
     };
-    let (family, findings) = crate::calls::read(path, text, find).await;
-    Read { family, findings, origins }
+    let (graph, findings) = crate::calls::read(path, text, find).await;
+    Read { graph, findings, origins }
 }
 
 async fn called(
-    place: &Place,
+    place: &WorkflowRef,
     checkout: &Checkout,
     sources: &ExecSources,
     origins: &mut IndexMap<String, String>,
 ) -> anyhow::Result<String> {
-    let Some(origin) = &place.origin else { return checkout.read(&place.path) };
+    let Some(remote) = &place.remote else { return checkout.read(&place.path) };
     // Once resolved, a repository stays at its commit: all its files are of one.
-    let commit = origins.get(&origin.to_string()).cloned();
-    let (commit, text) = sources.workflow(origin, commit, &place.path).await?;
-    origins.insert(origin.to_string(), commit);
+    let commit = origins.get(&remote.to_string()).cloned();
+    let (commit, text) = sources.workflow(remote, commit, &place.path).await?;
+    origins.insert(remote.to_string(), commit);
     Ok(text)
 }

@@ -202,7 +202,7 @@ fn job_json(key: &str, job: &::domain::run::Job, logs: &Logs) -> Value {
         "id": job.id,
         "key": key,
         "name": job.name,
-        "matrix": job.leg.matrix,
+        "matrix": job.cell.matrix,
         "conclusion": conclusion,
         "tolerated": job.tolerated,
         "reason": reason.as_ref().map(sentence),

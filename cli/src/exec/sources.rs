@@ -16,7 +16,7 @@ use worker::{
     github::uses::ActionRef,
 };
 use workflow::{
-    github::{LIMITS, place::Origin},
+    github::{LIMITS, workflow_ref::RemoteRepository},
     plan::SourceRef,
 };
 
@@ -50,7 +50,7 @@ impl ExecSources {
     /// A workflow file of another repository, and the commit it is of.
     pub(super) async fn workflow(
         &self,
-        origin: &Origin,
+        origin: &RemoteRepository,
         commit: Option<String>,
         path: &str,
     ) -> Result<(String, String)> {

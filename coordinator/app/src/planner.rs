@@ -5,8 +5,8 @@ use std::sync::Arc;
 use config::Config;
 use indexmap::IndexMap;
 use workflow::github::{
-    family::{Known, Unread},
-    place::Place,
+    call_graph::{CalledFiles, UnavailableFile},
+    workflow_ref::WorkflowRef,
 };
 
 use super::{
@@ -65,7 +65,7 @@ impl Planner {
             definition: files.of(&path).map(|supplied| supplied.event.clone()),
         };
         let numbers = Numbers { serial: state.serial, number: state.number, attempt: state.attempt };
-        let (mut known, mut origins) = (Known::new(), Origins::new());
+        let (mut known, mut origins) = (CalledFiles::new(), Origins::new());
         loop {
             match planning::plan(request, &facts, text.as_deref(), &known, numbers).map_err(PlanError::Author)? {
                 Step::Planned(mut planned) => {
@@ -77,7 +77,7 @@ impl Planner {
                 Step::Needs(places) => {
                     for place in places {
                         let text = self.called(&found, &mut files, &place, &mut origins).await?;
-                        known.insert(place, text.map_err(Unread::Missing));
+                        known.insert(place, text.map_err(UnavailableFile::Missing));
                     }
                 }
             }
@@ -89,18 +89,18 @@ impl Planner {
         &self,
         own: &Resolved,
         files: &mut WorkflowSource<'_>,
-        place: &Place,
+        place: &WorkflowRef,
         origins: &mut Origins,
     ) -> Result<Result<String, String>, PlanError> {
-        let Some(origin) = &place.origin else {
+        let Some(remote) = &place.remote else {
             let text = files.text(&place.path).await?;
             return Ok(text.unwrap_or_else(|| Err(format!("there is no such file at commit {}", own.commit))));
         };
-        let name = origin.to_string();
+        let name = remote.to_string();
         if !origins.contains_key(&name) {
             let lock: Option<Lock> = self.sources.lock_of(&own.repository.address, &own.commit).await?;
             let need = Need::Tree(lock.as_ref());
-            let asked = Asked { repository: &origin.repository, reference: &origin.reference, need };
+            let asked = Asked { repository: &remote.repository, reference: &remote.reference, need };
             let found = match self.sources.find(&asked).await {
                 Ok(found) => Ok(found),
                 Err(SourceError::Refused(why)) => Err(why),

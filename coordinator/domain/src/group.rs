@@ -4,7 +4,7 @@
 //! that writes the group.
 
 use serde::{Deserialize, Serialize};
-use workflow::plan::{GroupAsk, Queue};
+use workflow::plan::{ConcurrencyRequest, QueueMode};
 
 use crate::run::{self, Millis};
 
@@ -52,7 +52,7 @@ pub enum Event {
         /// Who.
         member: Member,
         /// How.
-        ask: GroupAsk,
+        ask: ConcurrencyRequest,
     },
     /// Somebody needs it no longer, or waits for it no longer.
     Left {
@@ -135,7 +135,7 @@ pub fn advance(group: &Group, event: Event, now: Millis) -> Result<(Group, Vec<E
 }
 
 impl Group {
-    fn asked(&mut self, member: Member, ask: &GroupAsk) -> Result<Vec<Effect>, Refused> {
+    fn asked(&mut self, member: Member, ask: &ConcurrencyRequest) -> Result<Vec<Effect>, Refused> {
         if self.holder.iter().chain(&self.pending).any(|known| known.is(&member.run, member.job.as_deref())) {
             return Err(Refused::Repeated);
         }
@@ -144,13 +144,13 @@ impl Group {
             return Ok(vec![Effect::Granted(member)]);
         };
         let group = &ask.group;
-        if ask.queue == Queue::Max && self.pending.len() >= LONGEST {
+        if ask.queue == QueueMode::Max && self.pending.len() >= LONGEST {
             let to = format!("the concurrency group {group}, for which {LONGEST} wait already");
             return Ok(vec![Effect::GivesWay { member, to }]);
         }
         let to = format!("run {} of the concurrency group {group}", member.serial);
         let mut effects = Vec::new();
-        if ask.queue == Queue::Single {
+        if ask.queue == QueueMode::Single {
             let replaced = self.pending.drain(..);
             effects.extend(replaced.map(|member| Effect::GivesWay { member, to: to.clone() }));
         }

@@ -24,7 +24,7 @@ pub mod testing;
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
-use workflow::plan::{Conclusion, GroupAsk, JobReport, Leg, Plan, Reason};
+use workflow::plan::{Conclusion, ConcurrencyRequest, JobReport, MatrixCell, Plan, Reason};
 
 pub use advance::{New, Refused, advance, create};
 pub use approval::{Approvers, Decision, Gate, Protection, Undecidable, Verdict, awaits};
@@ -179,7 +179,7 @@ pub struct State {
     pub phase: Phase,
     /// Its concurrency group, where the workflow names one.
     pub claim: Option<Claim>,
-    /// Jobs by key (`id`, or `id/<leg>`), in plan order.
+    /// Jobs by key (`id`, or `id/<cell>`), in plan order.
     pub jobs: IndexMap<String, Job>,
     /// Called workflows under way or done, by the key their jobs' keys begin with.
     #[serde(default)]
@@ -314,7 +314,7 @@ pub enum Wait {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// The group, and how.
-    pub ask: GroupAsk,
+    pub ask: ConcurrencyRequest,
     /// How far it came.
     pub standing: Standing,
 }
@@ -355,7 +355,7 @@ pub struct SealedLog {
     pub full_url: String,
 }
 
-/// One job, or one leg of a matrix.
+/// One job, or one cell of a matrix.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     /// Id in its file, behind those of the calls it stands in: `build`, or `caller/build`.
@@ -363,8 +363,9 @@ pub struct Job {
     /// Key of the call it belongs to; empty: the run's own file.
     #[serde(default)]
     pub within: String,
-    /// Its leg.
-    pub leg: Leg,
+    /// Its cell.
+    #[serde(rename = "leg")]
+    pub cell: MatrixCell,
     /// Display name.
     pub name: String,
     /// Labels a worker must have.
@@ -373,9 +374,9 @@ pub struct Job {
     pub timeout_ms: u64,
     /// Whether its failure is tolerated.
     pub tolerated: bool,
-    /// Whether its failure ends the other legs of its matrix.
+    /// Whether its failure ends the other cells of its matrix.
     pub fail_fast: bool,
-    /// How many legs of its matrix may run at a time; `None`: all.
+    /// How many cells of its matrix may run at a time; `None`: all.
     pub max_parallel: Option<usize>,
     /// Its concurrency group, where it names one.
     pub claim: Option<Claim>,
@@ -399,7 +400,7 @@ pub struct Job {
 pub enum JobPhase {
     /// Its needs are not done; a matrix has one such entry until then, under the job's id.
     Blocked,
-    /// A leg that waits for others of its matrix (`max-parallel`).
+    /// A cell that waits for others of its matrix (`max-parallel`).
     Held,
     /// It waits for something named.
     Waiting {

@@ -37,7 +37,7 @@ impl Logs {
                 _ => (Conclusion::Cancelled, None),
             };
             jobs.push(act::JobLog {
-                label: act::job_label(&job.id, raw, &job.name, &job.leg),
+                label: act::job_label(&job.id, raw, &job.name, &job.cell),
                 conclusion,
                 reason,
                 printed,

@@ -2,7 +2,7 @@
 
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
-use workflow::{github::press::default, plan::Trigger};
+use workflow::{github::workflow_dispatch::default_input, plan::Trigger};
 
 use super::Subject;
 
@@ -113,7 +113,7 @@ pub(super) fn inputs(
     for (name, input) in &trigger.inputs {
         let given = given.and_then(|given| given.get(name)).cloned();
         // A pressed button brings no answers: then the input is what GitHub's form would begin with.
-        let value = given.unwrap_or_else(|| match default(input) {
+        let value = given.unwrap_or_else(|| match default_input(input) {
             Value::String(text) => text,
             Value::Null => String::new(),
             other => other.to_string(),

@@ -13,8 +13,8 @@ use workflow::{
     expression::{self, Limits, NoFunctions, Object, Scope},
     github::{
         self,
-        family::{self, Family, Gathered, Known},
-        place::Place,
+        call_graph::{self, CallGraph, CalledFiles, GraphBuild},
+        workflow_ref::WorkflowRef,
     },
     plan::Plan,
 };
@@ -97,14 +97,14 @@ pub fn workflow_path(path: &str) -> Result<&str, String> {
     if path.is_empty() {
         return Err("the request names no workflow file: name one, such as .github/workflows/ci.yml".into());
     }
-    github::place::check(path)
+    github::workflow_ref::check_path(path)
 }
 
 /// How far planning came.
 #[derive(Debug)]
 pub enum Step {
     /// These called workflows are needed too: planning begins again with them.
-    Needs(Vec<Place>),
+    Needs(Vec<WorkflowRef>),
     /// The plan.
     Planned(Box<Planned>),
 }
@@ -117,7 +117,7 @@ pub fn plan(
     request: &Request,
     facts: &Facts,
     file: Option<&str>,
-    known: &Known,
+    known: &CalledFiles,
     numbers: Numbers,
 ) -> Result<Step, String> {
     let path = workflow_path(&request.workflow)?;
@@ -127,7 +127,7 @@ pub fn plan(
             facts.commit
         )
     })?;
-    let (family, mut notices) = match read(path, text, known)? {
+    let (graph, mut notices) = match read(path, text, known)? {
         Ok(read) => read,
         Err(missing) => return Ok(Step::Needs(missing)),
     };
@@ -140,9 +140,9 @@ pub fn plan(
         default_branch: facts.default_branch.clone(),
         description: facts.description.clone(),
     };
-    let event = github::press::event_for(&family.plan, request.trigger.as_deref()).event;
+    let event = github::workflow_dispatch::start_event(&graph.plan, request.trigger.as_deref()).event;
     let cause = Cause { event, inputs: request.inputs.clone(), vars: request.env.clone(), payload: None };
-    let mut planned = assemble(family, &subject, cause, numbers)?;
+    let mut planned = assemble(graph, &subject, cause, numbers)?;
     if let Some(definition) = &facts.definition {
         // Whoever trusts what stands at a ref must not take it for that.
         let place = format!("{}/{path}@nostr:{definition}", subject.repository);
@@ -159,19 +159,19 @@ pub fn plan(
 }
 
 /// A workflow with what it calls and its warnings, or what is missing.
-type Reading = Result<(Family, Vec<String>), Vec<Place>>;
+type Reading = Result<(CallGraph, Vec<String>), Vec<WorkflowRef>>;
 
 /// Reads a workflow and what it calls. The error is every mistake with its place, one a line.
-fn read(path: &str, text: &str, known: &Known) -> Result<Reading, String> {
-    let (family, diagnostics) = match family::gather(path, text, known, family::BOUNDS) {
-        Gathered::Missing(places) => return Ok(Err(places)),
-        Gathered::Read(family, diagnostics) => (family, diagnostics),
+fn read(path: &str, text: &str, known: &CalledFiles) -> Result<Reading, String> {
+    let (graph, diagnostics) = match call_graph::build(path, text, known, call_graph::CALL_GRAPH_LIMITS) {
+        GraphBuild::NeedsFiles(places) => return Ok(Err(places)),
+        GraphBuild::Done(graph, diagnostics) => (graph, diagnostics),
     };
     let lines = |severity: Severity| {
         diagnostics.iter().filter(move |diagnostic| diagnostic.severity == severity).map(line).collect::<Vec<_>>()
     };
-    match family {
-        Some(family) => Ok(Ok((*family, lines(Severity::Warning)))),
+    match graph {
+        Some(graph) => Ok(Ok((*graph, lines(Severity::Warning)))),
         None => Err(lines(Severity::Error).join("\n")),
     }
 }
@@ -187,8 +187,8 @@ fn line(diagnostic: &Diagnostic) -> String {
 ///
 /// # Errors
 /// Inputs that the workflow does not allow.
-pub fn assemble(family: Family, subject: &Subject, cause: Cause, numbers: Numbers) -> Result<Planned, String> {
-    let Family { plan, called } = family;
+pub fn assemble(graph: CallGraph, subject: &Subject, cause: Cause, numbers: Numbers) -> Result<Planned, String> {
+    let CallGraph { plan, called } = graph;
     let trigger = plan.on.get(&cause.event);
     let inputs = match trigger {
         Some(trigger) if cause.event == "workflow_dispatch" => event::inputs(trigger, cause.inputs.as_ref())?,
@@ -232,7 +232,7 @@ fn title(
     contexts.insert("vars", vars.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Object>());
     let scope = Scope { contexts: &contexts, functions: &NoFunctions, limits: Limits::default() };
     let name = expression::interpolate_text(written, &scope).map_err(|error| format!("run-name: {error}"))?;
-    Ok(Some(github::naming::one_line(&name)).filter(|name| !name.is_empty()))
+    Ok(Some(github::display_name::one_line(&name)).filter(|name| !name.is_empty()))
 }
 
 /// The `github` context as far as it holds for the whole run (GitHub docs: contexts, github).

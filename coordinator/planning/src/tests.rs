@@ -48,7 +48,7 @@ const NUMBERS: Numbers = Numbers { serial: 70, number: 7, attempt: 2 };
 
 /// The plan of a workflow that calls no other.
 fn planned(request: &Request, facts: &Facts, file: Option<&str>, numbers: Numbers) -> Result<Planned, String> {
-    match plan(request, facts, file, &Known::new(), numbers)? {
+    match plan(request, facts, file, &CalledFiles::new(), numbers)? {
         Step::Planned(planned) => Ok(*planned),
         Step::Needs(places) => Err(format!("needs {places:?}")),
     }
@@ -193,11 +193,11 @@ fn a_plan_keeps_what_it_calls_and_asks_for_what_it_does_not_have() {
     let text = "on: push\nrun-name: 'Deploy ${{ github.ref_name }}\n\n to ${{ vars.WHERE }}'\njobs: {a: {uses: ./.github/workflows/b.yml}}";
     let asked = Request { env: IndexMap::from([("WHERE".into(), "here".into())]), ..request(Some("push")) };
     let facts = facts("refs/heads/main");
-    let Ok(Step::Needs(places)) = plan(&asked, &facts, Some(text), &Known::new(), NUMBERS) else {
+    let Ok(Step::Needs(places)) = plan(&asked, &facts, Some(text), &CalledFiles::new(), NUMBERS) else {
         unreachable!("a file is missing")
     };
-    assert_eq!(places, [Place::own(".github/workflows/b.yml")]);
-    let known = Known::from([(places[0].clone(), Ok(format!("on: workflow_call\n{JOBS}")))]);
+    assert_eq!(places, [WorkflowRef::local(".github/workflows/b.yml")]);
+    let known = CalledFiles::from([(places[0].clone(), Ok(format!("on: workflow_call\n{JOBS}")))]);
     let Ok(Step::Planned(planned)) = plan(&asked, &facts, Some(text), &known, NUMBERS) else {
         unreachable!("nothing is missing")
     };

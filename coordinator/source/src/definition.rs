@@ -60,7 +60,7 @@ impl Definition {
         if path.len() > PATH {
             return bad(format!("its path is longer than {PATH} bytes"));
         }
-        workflow::github::place::check(path).map_err(Defect)?;
+        workflow::github::workflow_ref::check_path(path).map_err(Defect)?;
         if only(event, "d")? != identifier(repository, path) {
             return bad("its `d` must be the repository's address, a colon, and the path".into());
         }

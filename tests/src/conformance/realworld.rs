@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use workflow::expression::{Limits, NoFunctions, Object, Scope};
 use workflow::github;
-use workflow::plan::{Job, Work};
+use workflow::plan::{Job, JobContent};
 
 use super::{CaseResult, Selection, manifest};
 
@@ -59,10 +59,10 @@ fn judge(folder: &Path, case: &Case) -> Result<()> {
 fn judge_job(job: &Job, expected: &ExpectedJob) -> Result<()> {
     ensure!(job.needs == expected.needs, "needs {:?}, expected {:?}", job.needs, expected.needs);
     match &job.work {
-        Work::Steps(steps) => {
+        JobContent::Steps(steps) => {
             ensure!(Some(steps.len()) == expected.steps, "{} steps, expected {:?}", steps.len(), expected.steps)
         }
-        Work::Call { uses, .. } => {
+        JobContent::Call { uses, .. } => {
             ensure!(Some(uses) == expected.uses.as_ref(), "uses {uses}, expected {:?}", expected.uses)
         }
     }
@@ -72,8 +72,8 @@ fn judge_job(job: &Job, expected: &ExpectedJob) -> Result<()> {
         // A matrix value may be an expression without deciding how many legs there are.
         let mut strategy = job.strategy.clone();
         strategy.matrix.iter_mut().for_each(without_expressions);
-        let legs = github::matrix::expand(&strategy, &scope).map_err(anyhow::Error::msg)?;
-        ensure!(legs.len() == count, "{} legs, expected {count}", legs.len());
+        let cells = github::matrix::expand(&strategy, &scope).map_err(anyhow::Error::msg)?;
+        ensure!(cells.len() == count, "{} matrix cells, expected {count}", cells.len());
     }
     Ok(())
 }

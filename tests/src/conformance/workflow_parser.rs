@@ -9,11 +9,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use workflow::github::{
     self,
-    family::{BOUNDS, Bounds, Family, Gathered, Known, gather},
-    permissions::Policy,
-    place::Place,
+    call_graph::{CALL_GRAPH_LIMITS, CallGraph, CallGraphLimits, CalledFiles, GraphBuild, build},
+    permissions::DefaultPermissions,
+    workflow_ref::WorkflowRef,
 };
-use workflow::plan::{ControlAction, Entry, Job, Plan, StepAction, Work};
+use workflow::plan::{ControlAction, Job, JobContent, Plan, StepAction, StepEntry};
 use workflow::yaml::{self, Limits, MergeKeys};
 
 use super::{CaseResult, Selection, manifest};
@@ -47,29 +47,29 @@ fn judge(folder: &Path, case: &Case) -> Result<()> {
     let path = format!(".github/workflows/{}.yml", case.id);
     let called = documents.get(2..documents.len() - 1).unwrap_or_default();
     let known = known(&path, called);
-    let (family, diagnostics) = match gather(&path, workflow, &known, bounds(options)) {
-        Gathered::Read(family, diagnostics) => (family.map(|family| *family), diagnostics),
+    let (graph, diagnostics) = match build(&path, workflow, &known, bounds(options)) {
+        GraphBuild::Done(graph, diagnostics) => (graph.map(|graph| *graph), diagnostics),
         // Not every case brings what it calls: then the file is judged alone.
-        Gathered::Missing(_) => {
-            let (plan, diagnostics) = github::parse_within(&path, workflow, bounds(options).limits);
-            (plan.map(|plan| Family { plan, called: IndexMap::new() }), diagnostics)
+        GraphBuild::NeedsFiles(_) => {
+            let (plan, diagnostics) = github::parse_within(&path, workflow, bounds(options).file);
+            (plan.map(|plan| CallGraph { plan, called: IndexMap::new() }), diagnostics)
         }
     };
-    match (family, case.expect) {
+    match (graph, case.expect) {
         (Some(_), Expect::Errors) => bail!("taken, must be refused"),
         (None, Expect::Template) => bail!("{}", diagnostics.first().map(ToString::to_string).unwrap_or_default()),
         (None, Expect::Errors) => Ok(()),
-        (Some(family), Expect::Template) => {
+        (Some(graph), Expect::Template) => {
             let expected: Value = serde_json::from_str(expected).context("the expected JSON can't be read")?;
-            compare(&family.plan, &expected, &family.called)
+            compare(&graph.plan, &expected, &graph.called)
         }
     }
 }
 
 /// Called workflows, each a document with its name and one with its text.
-fn known(path: &str, documents: &[String]) -> Known {
+fn known(path: &str, documents: &[String]) -> CalledFiles {
     let named = |pair: &[String]| match pair {
-        [name, text] => Some((Place::own(path).named(name.trim()).ok()?, Ok(text.clone()))),
+        [name, text] => Some((WorkflowRef::local(path).resolve(name.trim()).ok()?, Ok(text.clone()))),
         _ => None,
     };
     documents.chunks(2).filter_map(named).collect()
@@ -80,19 +80,19 @@ fn documents(text: &str) -> Vec<String> {
     text.replace("\r\n", "\n").split("\n---\n").map(str::to_owned).collect()
 }
 
-fn bounds(options: &str) -> Bounds {
+fn bounds(options: &str) -> CallGraphLimits {
     let stream = yaml::read(options, Limits::default(), MergeKeys::Keep);
     let option = |name| stream.documents.first()?.get(name)?.text();
     let number = |name| option(name)?.parse::<usize>().ok();
-    Bounds {
-        levels: number("max-nested-reusable-workflows-depth").map_or(BOUNDS.levels, |calls| calls + 1),
-        jobs: number("max-job-limit").unwrap_or(BOUNDS.jobs),
-        limits: Limits { depth: number("max-depth").unwrap_or(github::LIMITS.depth), ..github::LIMITS },
-        policy: match option("permissions-policy") {
-            Some("LimitedRead") => Policy::Restricted,
-            _ => BOUNDS.policy,
+    CallGraphLimits {
+        levels: number("max-nested-reusable-workflows-depth").map_or(CALL_GRAPH_LIMITS.levels, |calls| calls + 1),
+        jobs: number("max-job-limit").unwrap_or(CALL_GRAPH_LIMITS.jobs),
+        file: Limits { depth: number("max-depth").unwrap_or(github::LIMITS.depth), ..github::LIMITS },
+        permissions: match option("permissions-policy") {
+            Some("LimitedRead") => DefaultPermissions::Restricted,
+            _ => CALL_GRAPH_LIMITS.permissions,
         },
-        ..BOUNDS
+        ..CALL_GRAPH_LIMITS
     }
 }
 
@@ -111,7 +111,7 @@ fn compare_job(job: &Job, expected: &Value, called: &IndexMap<String, Plan>) -> 
         expected.get("needs").and_then(Value::as_array).into_iter().flatten().map(|need| text(Some(need))).collect();
     ensure!(job.needs == needs, "needs {:?}, expected {needs:?}", job.needs);
     let steps = match &job.work {
-        Work::Call { uses, .. } => {
+        JobContent::Call { uses, .. } => {
             let wanted = text(expected.get("ref"));
             ensure!(*uses == wanted, "uses {uses}, expected {wanted}");
             // GitHub can leave the called workflows out.
@@ -121,14 +121,14 @@ fn compare_job(job: &Job, expected: &Value, called: &IndexMap<String, Plan>) -> 
                 None => Ok(()),
             };
         }
-        Work::Steps(steps) => steps,
+        JobContent::Steps(steps) => steps,
     };
     let wanted = expected.get("steps").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     ensure!(steps.len() == wanted.len(), "{} steps, expected {}", steps.len(), wanted.len());
     for (step, wanted) in steps.iter().zip(wanted) {
         let step = match step {
-            Entry::Step(step) => step,
-            Entry::Control(control) => {
+            StepEntry::Step(step) => step,
+            StepEntry::Control(control) => {
                 compare_control(&control.control, steps, wanted)?;
                 continue;
             }
@@ -146,8 +146,8 @@ fn compare_job(job: &Job, expected: &Value, called: &IndexMap<String, Plan>) -> 
     Ok(())
 }
 
-fn compare_control(control: &ControlAction, steps: &[Entry], wanted: &Value) -> Result<()> {
-    let id = |place: &usize| steps.get(*place).and_then(Entry::step).and_then(|step| step.id.clone());
+fn compare_control(control: &ControlAction, steps: &[StepEntry], wanted: &Value) -> Result<()> {
+    let id = |place: &usize| steps.get(*place).and_then(StepEntry::step).and_then(|step| step.id.clone());
     match control {
         ControlAction::Wait(places) => {
             let ids: Vec<_> = places.iter().filter_map(id).collect();

@@ -27,7 +27,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use worker::coordinator_client::Shutdown;
-use workflow::plan::{Defaults, Dialect, Env, EnvSource, Job, JobOrder, JobReport, SourceRef, Strategy, Work};
+use workflow::plan::{Defaults, Dialect, Env, EnvSource, Job, JobContent, JobOrder, JobReport, SourceRef, Strategy};
 
 use super::script::Script;
 
@@ -338,7 +338,7 @@ fn order(job: &str, course: &Course) -> JobOrder {
             concurrency: None,
             permissions: None,
             environment: None,
-            work: Work::Steps(Vec::new()),
+            work: JobContent::Steps(Vec::new()),
         },
         runs_on: course.labels.clone(),
         contexts: serde_json::Map::new(),

@@ -4,24 +4,24 @@
 
 use std::collections::HashSet;
 
-use workflow::plan::{ControlAction, Entry, StepAction};
+use workflow::plan::{ControlAction, StepAction, StepEntry};
 
 use super::uses::{ActionRef, Uses};
 
 /// A name for each step: its id, else one made of what it runs, numbered from the second on.
-pub fn names(entries: &[Entry]) -> Vec<String> {
-    let id = |entry: &Entry| match entry {
-        Entry::Step(step) => step.id.clone(),
-        Entry::Control(control) => control.id.clone(),
+pub fn names(entries: &[StepEntry]) -> Vec<String> {
+    let id = |entry: &StepEntry| match entry {
+        StepEntry::Step(step) => step.id.clone(),
+        StepEntry::Control(control) => control.id.clone(),
     };
     let mut taken: HashSet<String> = entries.iter().filter_map(id).collect();
-    let name = |entry: &Entry| {
+    let name = |entry: &StepEntry| {
         if let Some(id) = id(entry) {
             return id;
         }
         let base = match entry {
-            Entry::Step(step) => base(&step.action),
-            Entry::Control(control) => match control.control {
+            StepEntry::Step(step) => base(&step.action),
+            StepEntry::Control(control) => match control.control {
                 ControlAction::Wait(_) => "__wait".to_owned(),
                 ControlAction::WaitAll => "__wait-all".to_owned(),
                 ControlAction::Cancel(_) => "__cancel".to_owned(),
@@ -61,7 +61,7 @@ mod tests {
             {uses: actions/checkout@v4}, {uses: actions/checkout@v4}, {uses: ./x}, {uses: o/r/p@v1}]}}";
         let (plan, problems) = workflow::github::parse("t.yml", text);
         let Some(plan) = plan else { panic!("{problems:?}") };
-        let workflow::plan::Work::Steps(steps) = &plan.jobs["a"].work else { panic!("no steps") };
+        let workflow::plan::JobContent::Steps(steps) = &plan.jobs["a"].work else { panic!("no steps") };
         let expected =
             ["__run", "__run_2", "c", "__run_3", "__actions_checkout", "__actions_checkout_2", "__self", "__o_r"];
         assert_eq!(names(steps), expected);

@@ -3,7 +3,7 @@
 //! Source of the rules: GitHub docs, "jobs.<job_id>.steps\[*\].uses". Beside `owner/repo[/path]@ref` the repository may
 //! be announced on Nostr (NIP-34): `npub1…/repo[/path]@ref`, `naddr1…[/path]@ref` or `nostr://…[//path]@ref`.
 
-use workflow::github::place::split;
+use workflow::github::workflow_ref::split_uses;
 
 /// Actions that this worker does itself. A fork or mirror of one has another name, and is fetched.
 const BUILT_IN: &[&str] = &[
@@ -51,7 +51,7 @@ impl Uses {
         }
         let wrong = || format!("{text}: write owner/repo[/path]@ref, ./path or docker://image");
         let (place, reference) = text.rsplit_once('@').ok_or_else(wrong)?;
-        let (repository, path) = split(place).ok_or_else(wrong)?;
+        let (repository, path) = split_uses(place).ok_or_else(wrong)?;
         let plain = |part: &str| !part.is_empty() && !part.chars().any(|c| c.is_control() || c.is_whitespace());
         // Parts become folders in the job's container.
         let harmless = |text: &str| text.split('/').all(|part| part != "." && part != "..");

@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use tokio::time::Instant;
 use workflow::{
     expression::{Object, Value},
-    plan::{Annotation, Conclusion, Entry, Environment, JobReport, Reason, Step, StepAction, StepReport, Tree},
+    plan::{Annotation, Conclusion, Environment, JobReport, Reason, Step, StepAction, StepEntry, StepReport, Tree},
 };
 
 use self::background::Background;
@@ -132,22 +132,22 @@ impl<'a> StepRunner<'a> {
     }
 
     /// Runs the job's steps and the programs of actions around them, and evaluates the job's outputs.
-    pub(super) async fn run(mut self, entries: &[Entry], pres: Vec<PreStep>, report: &mut JobReport) {
+    pub(super) async fn run(mut self, entries: &[StepEntry], pres: Vec<PreStep>, report: &mut JobReport) {
         let mut place = StepFrame::default();
         let names = names(entries);
         self.next = i32::try_from(entries.len()).unwrap_or(i32::MAX);
         self.pres(pres, &names).await;
         for ((index, entry), action) in (0..).zip(entries).zip(names) {
             let step = match entry {
-                Entry::Control(control) => {
+                StepEntry::Control(control) => {
                     self.control(index, control, &mut place).await;
                     continue;
                 }
-                Entry::Step(step) if step.background => {
+                StepEntry::Step(step) if step.background => {
                     self.start(index, step, action, &place).await;
                     continue;
                 }
-                Entry::Step(step) => step,
+                StepEntry::Step(step) => step,
             };
             let scope = StepScope { action, ..StepScope::new(index, &place, self.status) };
             let began = Instant::now();

@@ -14,7 +14,7 @@ use worker::{
     log::{Record, spool::RecordCallback},
     sandbox::Sandbox,
 };
-use workflow::plan::{Dialect, JobOrder, JobReport, Leg, SourceRef};
+use workflow::plan::{Dialect, JobOrder, JobReport, MatrixCell, SourceRef};
 
 /// What came of a job.
 pub(crate) struct Outcome {
@@ -73,14 +73,14 @@ impl Run {
         let (plan, problems) = workflow::github::parse(".github/workflows/t.yml", &text);
         let plan = plan.unwrap_or_else(|| panic!("{problems:?}\n{text}"));
         let (id, job) = plan.jobs.into_iter().next().expect("a job");
-        let leg = Leg { total: 1, ..Leg::default() };
+        let cell = MatrixCell { total: 1, ..MatrixCell::default() };
         let contexts = serde_json::json!({
             "github": {
                 "event_name": "push", "repository": "npub1x/hello", "ref": "refs/heads/main", "ref_name": "main",
                 "sha": "0".repeat(40), "run_id": "7", "actor": "npub1x", "workflow": "Test",
                 "event": {"ref": "refs/heads/main"},
             },
-            "vars": {"COLOUR": "blue"}, "matrix": leg.matrix, "needs": {}, "inputs": {},
+            "vars": {"COLOUR": "blue"}, "matrix": cell.matrix, "needs": {}, "inputs": {},
             "strategy": {"job-index": 0, "job-total": 1},
         });
         let order = JobOrder {

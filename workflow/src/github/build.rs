@@ -6,8 +6,8 @@ use indexmap::IndexMap;
 
 use crate::expression;
 use crate::plan::{
-    Concurrency, Control, ControlAction, Defaults, Dialect, Entry, Env, EnvSource, Input, Job, Plan, Queue, Step,
-    StepAction, Strategy, Text, Tree, Trigger, Work,
+    Concurrency, Control, ControlAction, Defaults, Dialect, Env, EnvSource, Input, Job, JobContent, Plan, QueueMode,
+    Step, StepAction, StepEntry, Strategy, Text, Tree, Trigger,
 };
 use crate::yaml::{Node, Value};
 
@@ -87,16 +87,18 @@ fn job(node: &Node, ids: &[&str]) -> Job {
         permissions: tree(node.get("permissions")),
         environment: tree(node.get("environment")),
         work: match text(node.get("uses")) {
-            Some(uses) => {
-                Work::Call { uses, with: mapped(node.get("with"), Node::to_json), secrets: tree(node.get("secrets")) }
-            }
-            None => Work::Steps(steps(node.get("steps").map(Node::items).unwrap_or_default())),
+            Some(uses) => JobContent::Call {
+                uses,
+                with: mapped(node.get("with"), Node::to_json),
+                secrets: tree(node.get("secrets")),
+            },
+            None => JobContent::Steps(steps(node.get("steps").map(Node::items).unwrap_or_default())),
         },
     }
 }
 
 /// The entries of `steps:`. Which step an id means is known by the places of those before.
-fn steps(nodes: &[Node]) -> Vec<Entry> {
+fn steps(nodes: &[Node]) -> Vec<StepEntry> {
     let mut entries = Vec::new();
     let mut places = HashMap::new();
     for node in nodes {
@@ -104,22 +106,22 @@ fn steps(nodes: &[Node]) -> Vec<Entry> {
             let first = entries.len();
             for member in group.items() {
                 places.extend(text(member.get("id")).map(|id| (id, entries.len())));
-                entries.push(Entry::Step(Box::new(Step { background: true, ..step(member) })));
+                entries.push(StepEntry::Step(Box::new(Step { background: true, ..step(member) })));
             }
             let members = ControlAction::Wait((first..entries.len()).collect());
-            entries.push(Entry::Control(control(node, "Wait for parallel steps", members)));
+            entries.push(StepEntry::Control(control(node, "Wait for parallel steps", members)));
             continue;
         }
         let entry = if let Some(wait) = node.get("wait") {
             let ids = texts(Some(wait));
             let waited = ids.iter().filter_map(|id| places.get(id).copied()).collect();
-            Entry::Control(control(node, "Wait", ControlAction::Wait(waited)))
+            StepEntry::Control(control(node, "Wait", ControlAction::Wait(waited)))
         } else if node.get("wait-all").is_some() {
-            Entry::Control(control(node, "Wait for all", ControlAction::WaitAll))
+            StepEntry::Control(control(node, "Wait for all", ControlAction::WaitAll))
         } else if let Some(place) = text(node.get("cancel")).and_then(|id| places.get(&id).copied()) {
-            Entry::Control(control(node, "Cancel", ControlAction::Cancel(place)))
+            StepEntry::Control(control(node, "Cancel", ControlAction::Cancel(place)))
         } else {
-            Entry::Step(Box::new(step(node)))
+            StepEntry::Step(Box::new(step(node)))
         };
         places.extend(text(node.get("id")).map(|id| (id, entries.len())));
         entries.push(entry);
@@ -172,15 +174,15 @@ fn concurrency(node: &Node) -> Option<Concurrency> {
         return (!group.is_empty()).then_some(Concurrency {
             group,
             cancel_in_progress: Tree::Bool(false),
-            queue: Queue::Single,
+            queue: QueueMode::Single,
         });
     }
     Some(Concurrency {
         group: text(node.get("group"))?,
         cancel_in_progress: tree(node.get("cancel-in-progress")).unwrap_or(Tree::Bool(false)),
         queue: match node.get("queue").and_then(Node::text) {
-            Some("max") => Queue::Max,
-            _ => Queue::Single,
+            Some("max") => QueueMode::Max,
+            _ => QueueMode::Single,
         },
     })
 }

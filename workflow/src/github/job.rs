@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 
 use crate::expression::{self, Error, ErrorKind, Scope, Value};
-use crate::plan::{Concurrency, EnvSource, GroupAsk, Job, Queue, Tree};
+use crate::plan::{Concurrency, ConcurrencyRequest, EnvSource, Job, QueueMode, Tree};
 
 /// `timeout-minutes` where a job has none (GitHub docs: `jobs.<job_id>.timeout-minutes`).
 pub const DEFAULT_TIMEOUT_MINUTES: f64 = 360.0;
@@ -25,7 +25,7 @@ pub fn continue_on_error(job: &Job, scope: &Scope<'_>) -> Result<bool, Error> {
     boolean("continue-on-error", job.continue_on_error.as_ref(), false, scope)
 }
 
-/// Whether the first leg that fails cancels the others.
+/// Whether the first matrix cell that fails cancels the others.
 ///
 /// # Errors
 /// A wrong expression, or a value that is no boolean.
@@ -33,7 +33,7 @@ pub fn fail_fast(job: &Job, scope: &Scope<'_>) -> Result<bool, Error> {
     boolean("fail-fast", job.strategy.fail_fast.as_ref(), true, scope)
 }
 
-/// How many legs may run at once; `None` is any number.
+/// How many matrix cells may run at once; `None` is any number.
 ///
 /// # Errors
 /// A wrong expression, or a value that is no number.
@@ -42,10 +42,10 @@ pub fn max_parallel(job: &Job, scope: &Scope<'_>) -> Result<Option<usize>, Error
         return Ok(None);
     };
     let number = number("max-parallel", tree, scope)?;
-    // A float cast saturates, and no job has more legs than a usize holds.
+    // A float cast saturates, and no job has more cells than a usize holds.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
-    let legs = number as usize;
-    Ok((legs > 0).then_some(legs))
+    let cells = number as usize;
+    Ok((cells > 0).then_some(cells))
 }
 
 /// How long one attempt may take, in minutes.
@@ -94,17 +94,17 @@ pub fn env(source: &EnvSource, scope: &Scope<'_>) -> Result<IndexMap<String, Str
 ///
 /// # Errors
 /// A wrong expression, an empty name, a `cancel-in-progress` that is no boolean, or one that contradicts `queue: max`.
-pub fn concurrency(concurrency: &Concurrency, scope: &Scope<'_>) -> Result<GroupAsk, Error> {
+pub fn concurrency(concurrency: &Concurrency, scope: &Scope<'_>) -> Result<ConcurrencyRequest, Error> {
     let group =
         expression::interpolate_text(&concurrency.group, scope).map_err(|error| at("concurrency.group", &error))?;
     if group.is_empty() {
         return Err(wrong("concurrency.group", "is empty: name a group, or leave `concurrency` out"));
     }
     let cancel_in_progress = boolean("cancel-in-progress", Some(&concurrency.cancel_in_progress), false, scope)?;
-    if cancel_in_progress && concurrency.queue == Queue::Max {
+    if cancel_in_progress && concurrency.queue == QueueMode::Max {
         return Err(wrong("queue", "can't be `max` where `cancel-in-progress` is true: leave one of them out"));
     }
-    Ok(GroupAsk { group, cancel_in_progress, queue: concurrency.queue })
+    Ok(ConcurrencyRequest { group, cancel_in_progress, queue: concurrency.queue })
 }
 
 /// Name of the environment that the job deploys to; `None`: none, or an empty one.
@@ -125,7 +125,7 @@ fn boolean(key: &str, tree: Option<&Tree>, default: bool, scope: &Scope<'_>) -> 
     let Some(tree) = tree else { return Ok(default) };
     match expression::interpolate_tree(tree, scope).map_err(|error| at(key, &error))? {
         Value::Bool(truth) => Ok(truth),
-        // A missing context property, such as a matrix key only some legs have.
+        // A missing context property, such as a matrix key only some cells have.
         Value::Null => Ok(false),
         Value::String(text) if text.eq_ignore_ascii_case("true") => Ok(true),
         Value::String(text) if text.is_empty() || text.eq_ignore_ascii_case("false") => Ok(false),
@@ -242,7 +242,10 @@ mod tests {
             let expected = IndexMap::from([("A".to_owned(), "1.1".to_owned()), ("B".to_owned(), "2".to_owned())]);
             assert_eq!(env(&job.env, scope).unwrap(), expected);
             let asked = concurrency(job.concurrency.as_ref().unwrap(), scope).unwrap();
-            assert_eq!(asked, GroupAsk { group: "g-2".into(), cancel_in_progress: true, queue: Queue::Single });
+            assert_eq!(
+                asked,
+                ConcurrencyRequest { group: "g-2".into(), cancel_in_progress: true, queue: QueueMode::Single }
+            );
         });
     }
 
@@ -253,7 +256,7 @@ mod tests {
         let asked = |v: u32| {
             with_contexts(&json!({"matrix": {"v": v}}), |scope| concurrency(job.concurrency.as_ref().unwrap(), scope))
         };
-        assert_eq!(asked(1).unwrap().queue, Queue::Max);
+        assert_eq!(asked(1).unwrap().queue, QueueMode::Max);
         assert!(asked(2).unwrap_err().message.contains("can't be `max`"));
     }
 }

@@ -1,35 +1,35 @@
-//! A job's `strategy.matrix` to its legs (GitHub docs: "Running variations of jobs in a workflow").
+//! A job's `strategy.matrix` to its cells (GitHub docs: "Running variations of jobs in a workflow").
 
 use serde_json::{Map, Value as Json};
 
 use crate::expression::{self, Scope, Value};
-use crate::plan::{Leg, Strategy, Tree};
+use crate::plan::{MatrixCell, Strategy, Tree};
 
 /// Legs of one job (GitHub docs: "Usage limits").
-pub const MAX_LEGS: usize = 256;
+pub const MAX_MATRIX_CELLS: usize = 256;
 /// Combinations looked at before `exclude` takes some away.
 const MAX_COMBINATIONS: usize = 65_536;
 
 type Entries = Map<String, Json>;
 
-/// The legs of a job, in GitHub's order: one without values where there is no matrix.
+/// The cells of a job, in GitHub's order: one without values where there is no matrix.
 ///
 /// # Errors
-/// A message for the author: a wrong expression or shape, a key without values, no leg at all, or more than
-/// [`MAX_LEGS`].
-pub fn expand(strategy: &Strategy, scope: &Scope<'_>) -> Result<Vec<Leg>, String> {
+/// A message for the author: a wrong expression or shape, a key without values, no cell at all, or more than
+/// [`MAX_MATRIX_CELLS`].
+pub fn expand(strategy: &Strategy, scope: &Scope<'_>) -> Result<Vec<MatrixCell>, String> {
     let Some(tree) = &strategy.matrix else {
-        return Ok(vec![Leg { total: 1, ..Leg::default() }]);
+        return Ok(vec![MatrixCell { total: 1, ..MatrixCell::default() }]);
     };
     let matrix = Matrix::read(tree, scope)?;
     let mut combinations = matrix.combinations()?;
-    combinations.retain(|leg| !matrix.exclude.iter().any(|filter| excludes(filter, leg)));
-    let legs = matrix.included(&combinations)?;
-    let total = legs.len();
+    combinations.retain(|cell| !matrix.exclude.iter().any(|filter| excludes(filter, cell)));
+    let cells = matrix.included(&combinations)?;
+    let total = cells.len();
     if total == 0 {
         return Err("the matrix has no combination: it needs a key with values, or an `include`".to_owned());
     }
-    Ok(legs.into_iter().enumerate().map(|(index, matrix)| Leg { matrix, index, total }).collect())
+    Ok(cells.into_iter().enumerate().map(|(index, matrix)| MatrixCell { matrix, index, total }).collect())
 }
 
 struct Matrix {
@@ -69,50 +69,50 @@ impl Matrix {
         if count.is_none_or(|count| count > MAX_COMBINATIONS) {
             return Err(too_many());
         }
-        let mut legs = vec![Entries::new()];
+        let mut cells = vec![Entries::new()];
         for (key, values) in &self.vectors {
-            let with = |leg: &Entries, value: &Json| {
-                let mut leg = leg.clone();
-                leg.insert(key.clone(), value.clone());
-                leg
+            let with = |cell: &Entries, value: &Json| {
+                let mut cell = cell.clone();
+                cell.insert(key.clone(), value.clone());
+                cell
             };
-            legs = legs.iter().flat_map(|leg| values.iter().map(move |value| with(leg, value))).collect();
+            cells = cells.iter().flat_map(|cell| values.iter().map(move |value| with(cell, value))).collect();
         }
-        Ok(legs)
+        Ok(cells)
     }
 
-    /// Adds each `include` to every combination none of whose own values it would change, or else as a leg of its own.
+    /// Adds each `include` to every combination none of whose own values it would change, or else as a cell of its own.
     fn included(&self, combinations: &[Entries]) -> Result<Vec<Entries>, String> {
-        if combinations.len() > MAX_LEGS {
+        if combinations.len() > MAX_MATRIX_CELLS {
             return Err(too_many());
         }
-        let mut legs = combinations.to_vec();
+        let mut cells = combinations.to_vec();
         for include in &self.include {
             let own = |key: &str| self.vectors.iter().any(|(name, _)| name.eq_ignore_ascii_case(key));
             let mut taken = false;
-            for (leg, original) in legs.iter_mut().zip(combinations) {
+            for (cell, original) in cells.iter_mut().zip(combinations) {
                 let agrees =
                     |(key, value): (&String, &Json)| get(original, key).is_some_and(|there| same(there, value));
                 if include.iter().filter(|(key, _)| own(key)).all(agrees) {
                     taken = true;
                     for (key, value) in include.iter().filter(|(key, _)| !own(key)) {
-                        put(leg, key, value);
+                        put(cell, key, value);
                     }
                 }
             }
             if !taken {
-                legs.push(include.clone());
+                cells.push(include.clone());
             }
-            if legs.len() > MAX_LEGS {
+            if cells.len() > MAX_MATRIX_CELLS {
                 return Err(too_many());
             }
         }
-        Ok(legs)
+        Ok(cells)
     }
 }
 
 fn too_many() -> String {
-    format!("the matrix has more than {MAX_LEGS} combinations, the most a job may have")
+    format!("the matrix has more than {MAX_MATRIX_CELLS} combinations, the most a job may have")
 }
 
 fn vector(key: &str, value: &Value) -> Result<Vec<Json>, String> {
@@ -146,8 +146,8 @@ fn put(entries: &mut Entries, key: &str, value: &Json) {
     entries.insert(name.unwrap_or_else(|| key.to_owned()), value.clone());
 }
 
-fn excludes(filter: &Entries, leg: &Entries) -> bool {
-    !filter.is_empty() && filter.iter().all(|(key, wanted)| get(leg, key).is_some_and(|value| covers(wanted, value)))
+fn excludes(filter: &Entries, cell: &Entries) -> bool {
+    !filter.is_empty() && filter.iter().all(|(key, wanted)| get(cell, key).is_some_and(|value| covers(wanted, value)))
 }
 
 /// A mapping in an `exclude` need name only some of the value's keys.
@@ -186,11 +186,11 @@ mod tests {
     use super::super::tests::with_contexts;
     use super::*;
 
-    fn legs(matrix: Json) -> Result<Vec<Json>, String> {
+    fn cells(matrix: Json) -> Result<Vec<Json>, String> {
         let strategy = Strategy { matrix: Some(matrix), ..Strategy::default() };
         let contexts = json!({"needs": {"a": {"outputs": {"m": "{\"os\":[\"x\",\"y\"]}", "none": "[]"}}}});
-        let legs = with_contexts(&contexts, |scope| expand(&strategy, scope))?;
-        Ok(legs.into_iter().map(|leg| Json::Object(leg.matrix)).collect())
+        let cells = with_contexts(&contexts, |scope| expand(&strategy, scope))?;
+        Ok(cells.into_iter().map(|cell| Json::Object(cell.matrix)).collect())
     }
 
     #[test]
@@ -201,7 +201,7 @@ mod tests {
             json!({"v": 2, "os": "a"}),
             json!({"v": 2, "os": "b"}),
         ];
-        assert_eq!(legs(json!({"v": [1, 2], "os": ["a", "b"]})).unwrap(), expected);
+        assert_eq!(cells(json!({"v": [1, 2], "os": ["a", "b"]})).unwrap(), expected);
         assert_eq!(with_contexts(&json!({}), |scope| expand(&Strategy::default(), scope)).unwrap().len(), 1);
     }
 
@@ -226,20 +226,20 @@ mod tests {
             json!({"fruit": "banana"}),
             json!({"fruit": "banana", "animal": "cat"}),
         ];
-        assert_eq!(legs(matrix).unwrap(), expected);
+        assert_eq!(cells(matrix).unwrap(), expected);
     }
 
     #[test]
     fn include_expands_adds_and_stands_alone() {
         let expanded =
-            legs(json!({"os": ["w", "u"], "node": [14, 16], "include": [{"os": "w", "node": 16, "npm": 6}]})).unwrap();
+            cells(json!({"os": ["w", "u"], "node": [14, 16], "include": [{"os": "w", "node": 16, "npm": 6}]})).unwrap();
         assert_eq!(
-            expanded.iter().filter(|leg| leg.get("npm").is_some()).collect::<Vec<_>>(),
+            expanded.iter().filter(|cell| cell.get("npm").is_some()).collect::<Vec<_>>(),
             [&json!({"os": "w", "node": 16, "npm": 6})]
         );
-        let added = legs(json!({"os": ["w"], "version": [12], "include": [{"os": "w", "version": 17}]})).unwrap();
+        let added = cells(json!({"os": ["w"], "version": [12], "include": [{"os": "w", "version": 17}]})).unwrap();
         assert_eq!(added, [json!({"os": "w", "version": 12}), json!({"os": "w", "version": 17})]);
-        let alone = legs(json!({"include": [{"site": "production"}, {"site": "staging"}]})).unwrap();
+        let alone = cells(json!({"include": [{"site": "production"}, {"site": "staging"}]})).unwrap();
         assert_eq!(alone.len(), 2);
     }
 
@@ -254,17 +254,17 @@ mod tests {
                 {"OS": "Windows", "version": 16},
             ],
         });
-        assert_eq!(legs(matrix).unwrap().len(), 9);
+        assert_eq!(cells(matrix).unwrap().len(), 9);
         let nested = json!({"v": [{"a": 1, "b": 1}, {"a": 2, "b": 1}], "exclude": [{"v": {"a": 2}}, {"unknown": 1}]});
-        assert_eq!(legs(nested).unwrap(), [json!({"v": {"a": 1, "b": 1}})]);
+        assert_eq!(cells(nested).unwrap(), [json!({"v": {"a": 1, "b": 1}})]);
     }
 
     #[test]
     fn expressions_make_matrices_vectors_and_values() {
         let os = [json!({"os": "x"}), json!({"os": "y"})];
-        assert_eq!(legs(json!("${{ fromJSON(needs.a.outputs.m) }}")).unwrap(), os);
-        assert_eq!(legs(json!({"os": "${{ fromJSON(needs.a.outputs.m).os }}"})).unwrap(), os);
-        assert_eq!(legs(json!({"os": ["${{ 'x' }}", "y"]})).unwrap(), os);
+        assert_eq!(cells(json!("${{ fromJSON(needs.a.outputs.m) }}")).unwrap(), os);
+        assert_eq!(cells(json!({"os": "${{ fromJSON(needs.a.outputs.m).os }}"})).unwrap(), os);
+        assert_eq!(cells(json!({"os": ["${{ 'x' }}", "y"]})).unwrap(), os);
     }
 
     #[test]
@@ -281,17 +281,17 @@ mod tests {
                 "the matrix has more than 256 combinations, the most a job may have",
             ),
         ] {
-            assert_eq!(legs(matrix).unwrap_err(), expected);
+            assert_eq!(cells(matrix).unwrap_err(), expected);
         }
         assert_eq!(
-            legs(json!({"a": (0..16).collect::<Vec<_>>(), "b": (0..16).collect::<Vec<_>>()})).unwrap().len(),
+            cells(json!({"a": (0..16).collect::<Vec<_>>(), "b": (0..16).collect::<Vec<_>>()})).unwrap().len(),
             256
         );
     }
 
     #[test]
-    fn attack_08_a_matrix_of_a_billion_legs_costs_nothing() {
+    fn attack_08_a_matrix_of_a_billion_cells_costs_nothing() {
         let vector: Vec<_> = (0..1000).collect();
-        assert!(legs(json!({"a": vector, "b": vector, "c": vector})).unwrap_err().contains("more than 256"));
+        assert!(cells(json!({"a": vector, "b": vector, "c": vector})).unwrap_err().contains("more than 256"));
     }
 }

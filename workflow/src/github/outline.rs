@@ -1,13 +1,13 @@
-//! A workflow in short: its jobs, as far as they are known without running anything.
+//! A static summary of a workflow: its jobs, as far as they are known without running anything.
 
 use serde::Serialize;
 
 use crate::expression::{Limits, NoFunctions, Object, Scope};
-use crate::plan::{Plan, Work};
+use crate::plan::{JobContent, Plan};
 
 use super::matrix;
 
-/// A workflow in short.
+/// A static summary of a workflow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Outline {
     /// Its name.
@@ -15,12 +15,12 @@ pub struct Outline {
     /// Events that it is for.
     pub on: Vec<String>,
     /// Its jobs in their order.
-    pub jobs: Vec<Sketch>,
+    pub jobs: Vec<JobOutline>,
 }
 
-/// A job in short.
+/// A static summary of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Sketch {
+pub struct JobOutline {
     /// Its id.
     pub id: String,
     /// Jobs that it waits for.
@@ -29,7 +29,7 @@ pub struct Sketch {
     pub steps: Option<usize>,
     /// The workflow that it calls.
     pub calls: Option<String>,
-    /// Legs of its matrix; none where only running tells.
+    /// Cells of its matrix; none where the number is known only at run time.
     pub legs: Option<usize>,
 }
 
@@ -39,11 +39,11 @@ pub fn outline(plan: &Plan) -> Outline {
     let scope = Scope { contexts: &contexts, functions: &NoFunctions, limits: Limits::default() };
     let jobs = plan.jobs.iter().map(|(id, job)| {
         let (steps, calls) = match &job.work {
-            Work::Steps(steps) => (Some(steps.len()), None),
-            Work::Call { uses, .. } => (None, Some(uses.clone())),
+            JobContent::Steps(steps) => (Some(steps.len()), None),
+            JobContent::Call { uses, .. } => (None, Some(uses.clone())),
         };
-        let legs = matrix::expand(&job.strategy, &scope).ok().map(|legs| legs.len());
-        Sketch { id: id.clone(), needs: job.needs.clone(), steps, calls, legs }
+        let cells = matrix::expand(&job.strategy, &scope).ok().map(|cells| cells.len());
+        JobOutline { id: id.clone(), needs: job.needs.clone(), steps, calls, legs: cells }
     });
     Outline { name: plan.name.clone(), on: plan.on.keys().cloned().collect(), jobs: jobs.collect() }
 }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn jobs_are_sketched_with_what_is_known_before_they_run() {
+    fn jobs_are_outlined_with_what_is_known_before_they_run() {
         let text = "name: CI\non: [push, workflow_dispatch]\njobs:\n  a:\n    runs-on: x\n    strategy: {matrix: {n: [1, 2, 3]}}\n    steps: [{run: a}, {run: b}]\n  b:\n    needs: a\n    runs-on: x\n    strategy: {matrix: {n: '${{ fromJSON(needs.a.outputs.n) }}'}}\n    steps: [{run: a}]\n  c:\n    needs: [a, b]\n    uses: ./.github/workflows/c.yml\n";
         let (plan, findings) = crate::github::parse("ci.yml", text);
         let found = outline(&plan.unwrap_or_else(|| unreachable!("{findings:?}")));

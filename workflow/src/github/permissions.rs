@@ -5,7 +5,7 @@ use crate::plan::Tree;
 
 /// What holds where nothing is written (GitHub docs: default permissions of `GITHUB_TOKEN`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Policy {
+pub enum DefaultPermissions {
     /// Everything but `id-token`.
     Permissive,
     /// `contents` and `packages`, to read.
@@ -47,12 +47,12 @@ const SCOPES: [&str; 20] = [
 ];
 
 impl Permissions {
-    pub(super) fn by_default(policy: Policy) -> Self {
+    pub(super) fn by_default(policy: DefaultPermissions) -> Self {
         Self(SCOPES.map(|scope| match (policy, scope) {
-            (Policy::Permissive, "id-token") => Level::None,
-            (Policy::Permissive, _) => Level::Write,
-            (Policy::Restricted, "contents" | "packages") => Level::Read,
-            (Policy::Restricted, _) => Level::None,
+            (DefaultPermissions::Permissive, "id-token") => Level::None,
+            (DefaultPermissions::Permissive, _) => Level::Write,
+            (DefaultPermissions::Restricted, "contents" | "packages") => Level::Read,
+            (DefaultPermissions::Restricted, _) => Level::None,
         }))
     }
 

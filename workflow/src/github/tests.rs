@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::diagnostic::{Colour, Severity, render};
 use crate::expression::{Limits as Cost, NoFunctions, Object, Scope};
-use crate::plan::{ControlAction, Entry, StepAction, Work};
+use crate::plan::{ControlAction, JobContent, StepAction, StepEntry};
 
 /// The plan of a file that has no mistakes.
 pub(super) fn plan_of(text: &str) -> Plan {
@@ -192,12 +192,12 @@ fn a_parallel_group_is_its_steps_in_the_background_and_a_wait_for_them_alone() {
     let steps = "steps: [{id: a, run: x, background: true}, {parallel: [{run: y}, {id: z, uses: ./z}]}, {wait: [z, a]}, \
                  {cancel: a}, {name: All, wait-all: }]";
     let job = job_of(&format!("runs-on: x\n{steps}"));
-    let Work::Steps(entries) = job.work else { panic!("it has steps") };
+    let JobContent::Steps(entries) = job.work else { panic!("it has steps") };
     let seen: Vec<_> = entries
         .iter()
         .map(|entry| match entry {
-            Entry::Step(step) => (step.background.to_string(), None),
-            Entry::Control(control) => (control.name.clone(), Some(control.control.clone())),
+            StepEntry::Step(step) => (step.background.to_string(), None),
+            StepEntry::Control(control) => (control.name.clone(), Some(control.control.clone())),
         })
         .collect();
     let background = || ("true".to_owned(), None);
@@ -215,7 +215,7 @@ fn a_parallel_group_is_its_steps_in_the_background_and_a_wait_for_them_alone() {
         ]
     );
     let text = serde_json::to_string(&entries).unwrap();
-    assert_eq!(serde_json::from_str::<Vec<Entry>>(&text).unwrap(), entries, "as it travels to a worker");
+    assert_eq!(serde_json::from_str::<Vec<StepEntry>>(&text).unwrap(), entries, "as it travels to a worker");
 }
 
 #[test]
@@ -237,8 +237,8 @@ fn what_has_no_effect_is_a_warning_and_the_plan_is_there() {
 #[test]
 fn aliases_are_whole_values_and_their_mistakes_come_once() {
     let plan = plan_of("on: push\njobs:\n  a: &a {runs-on: x, steps: [{run: echo}]}\n  b: *a");
-    let Work::Steps(steps) = &plan.jobs.get("b").unwrap().work else { panic!("b has steps") };
-    let first = steps.first().and_then(Entry::step).unwrap();
+    let JobContent::Steps(steps) = &plan.jobs.get("b").unwrap().work else { panic!("b has steps") };
+    let first = steps.first().and_then(StepEntry::step).unwrap();
     assert!(matches!(&first.action, StepAction::Run { script, .. } if script == "echo"));
     assert_eq!(messages("on: push\njobs:\n  a: &a {runs-on: x, stepz: []}\n  b: *a").len(), 1);
 }

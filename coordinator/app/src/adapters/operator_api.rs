@@ -115,7 +115,10 @@ impl Control for Operator {
     fn workflows<'a>(&'a self, repository: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<File>>> {
         async move {
             let limit = self.config.limits.workflow_bytes;
-            let found = self.sources.stored_files(repository, commit, &workflow::github::place::FOLDERS, limit).await?;
+            let found = self
+                .sources
+                .stored_files(repository, commit, &workflow::github::workflow_ref::WORKFLOW_FOLDERS, limit)
+                .await?;
             Ok(found.into_iter().map(|(path, text)| File { path, text }).collect())
         }
         .boxed()
@@ -130,7 +133,7 @@ impl Control for Operator {
     }
 
     fn definition_tags(&self, repository: &str, path: &str, text: Option<&str>) -> Result<Vec<Vec<String>>, String> {
-        workflow::github::place::check(path)?;
+        workflow::github::workflow_ref::check_path(path)?;
         Ok(definition::tags(repository, path, text))
     }
 

@@ -125,7 +125,7 @@ fn any_move() -> impl Strategy<Value = Move> {
 
 fn plan_of(run: Option<(usize, bool, bool)>, claim: Option<(usize, bool, bool)>) -> Planned {
     let written = |(group, cancel, max): (usize, bool, bool)| {
-        let queue = if max && !cancel { Queue::Max } else { Queue::Single };
+        let queue = if max && !cancel { QueueMode::Max } else { QueueMode::Single };
         concurrency(GROUPS[group], cancel, queue)
     };
     let first = workflow::plan::Job { concurrency: claim.map(written), ..job(&[]) };
@@ -162,7 +162,7 @@ fn arrives(world: &mut World, run: &str, job: &str) -> String {
     let id = format!("r{serial}");
     let made = New { id: id.clone(), serial, ..new_run(Rules::default(), false) };
     world.runs.insert(id.clone(), run::create(made, world.now).0);
-    let group = |name: &str| Some(concurrency(name, false, Queue::Max));
+    let group = |name: &str| Some(concurrency(name, false, QueueMode::Max));
     let first = workflow::plan::Job { concurrency: group(job), ..job_of() };
     let mut made =
         planned(vec![("begin", job_of()), ("first", workflow::plan::Job { needs: vec!["begin".into()], ..first })]);

@@ -3,8 +3,8 @@
 
 use super::*;
 
-fn ask(cancel_in_progress: bool, queue: Queue) -> GroupAsk {
-    GroupAsk { group: "deploy".into(), cancel_in_progress, queue }
+fn ask(cancel_in_progress: bool, queue: QueueMode) -> ConcurrencyRequest {
+    ConcurrencyRequest { group: "deploy".into(), cancel_in_progress, queue }
 }
 
 fn member(serial: u64) -> Member {
@@ -35,7 +35,7 @@ impl Tested {
         Ok(())
     }
 
-    fn asks(&mut self, serial: u64, ask: GroupAsk) -> Vec<String> {
+    fn asks(&mut self, serial: u64, ask: ConcurrencyRequest) -> Vec<String> {
         self.take(Event::Asked { member: member(serial), ask }).unwrap();
         self.told.clone()
     }
@@ -49,7 +49,7 @@ impl Tested {
 #[test]
 fn one_holds_and_the_newest_waits_in_the_place_of_those_before() {
     let mut group = Tested::new();
-    let single = || ask(false, Queue::Single);
+    let single = || ask(false, QueueMode::Single);
     assert_eq!(group.asks(1, single()), ["r1 granted"]);
     assert_eq!(group.asks(2, single()), ["r2 waits for r1"]);
     assert_eq!(group.asks(3, single()), ["r2 gives way to run 3 of the concurrency group deploy", "r3 waits for r1"]);
@@ -61,9 +61,9 @@ fn one_holds_and_the_newest_waits_in_the_place_of_those_before() {
 #[test]
 fn cancel_in_progress_ends_the_holder_and_waits_until_it_is_gone() {
     let mut group = Tested::new();
-    group.asks(1, ask(false, Queue::Single));
+    group.asks(1, ask(false, QueueMode::Single));
     assert_eq!(
-        group.asks(2, ask(true, Queue::Single)),
+        group.asks(2, ask(true, QueueMode::Single)),
         ["r1 gives way to run 2 of the concurrency group deploy", "r2 waits for r1"]
     );
     assert_eq!(group.group.holder.as_ref().unwrap().serial, 1);
@@ -73,7 +73,7 @@ fn cancel_in_progress_ends_the_holder_and_waits_until_it_is_gone() {
 #[test]
 fn a_long_queue_keeps_a_hundred_in_order_and_turns_the_next_away() {
     let mut group = Tested::new();
-    let max = || ask(false, Queue::Max);
+    let max = || ask(false, QueueMode::Max);
     group.asks(1, max());
     for serial in 2..102 {
         assert_eq!(group.asks(serial, max()), [format!("r{serial} waits for r1")]);
@@ -90,7 +90,7 @@ fn a_long_queue_keeps_a_hundred_in_order_and_turns_the_next_away() {
 #[test]
 fn who_waits_may_go_and_nobody_enters_or_leaves_twice() {
     let mut group = Tested::new();
-    let max = || ask(false, Queue::Max);
+    let max = || ask(false, QueueMode::Max);
     for serial in 1..4 {
         group.asks(serial, max());
     }

@@ -1,11 +1,11 @@
 //! Environments that people or a clock hold a job back for: who may let it start, what they said, how long it waits.
 //!
 //! A job is held back once nothing else keeps it from starting: it has its concurrency group and its place among the
-//! legs of its matrix. No worker hears of it before.
+//! cells of its matrix. No worker hears of it before.
 
 use serde::{Deserialize, Serialize};
 use workflow::{
-    github::filter,
+    github::trigger_filter,
     plan::{Conclusion, Reason},
 };
 
@@ -108,7 +108,7 @@ fn short(key: &str) -> String {
 
 impl Protection {
     fn covers(&self, environment: &str) -> bool {
-        filter::is_among(&[self.name.to_lowercase()], &environment.to_lowercase())
+        trigger_filter::matches_patterns(&[self.name.to_lowercase()], &environment.to_lowercase())
     }
 
     /// Why this commit may not be deployed at all.
@@ -126,7 +126,7 @@ impl Protection {
         }
         let folders = ["refs/heads/", "refs/tags/"];
         let name = folders.iter().find_map(|folder| planned.reference.strip_prefix(folder));
-        match name.filter(|name| filter::is_among(&self.branches, name)) {
+        match name.filter(|name| trigger_filter::matches_patterns(&self.branches, name)) {
             Some(_) => None,
             None => Some(format!("the environment {environment} takes {allowed} only, this is {}", planned.reference)),
         }

@@ -1,6 +1,6 @@
 //! Called workflows: their jobs are jobs of the run, each in the file it stands in.
 //!
-//! A job that calls a workflow is laid out as its legs like any other. Where a worker would get the leg of another job,
+//! A job that calls a workflow is laid out as its cells like any other. Where a worker would get the cell of another job,
 //! a [`Call`] takes this one's place, and the called workflow's jobs are laid out below it. `within` is the key of the call that
 //! a job belongs to; empty: the run's own file.
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use workflow::{
     expression,
     github::call,
-    plan::{self, Conclusion, Leg, Plan, Reason, Work},
+    plan::{self, Conclusion, JobContent, MatrixCell, Plan, Reason},
 };
 
 use super::{
@@ -38,11 +38,12 @@ pub struct Call {
     pub workflow: String,
     /// Display name.
     pub name: String,
-    /// The caller's leg.
-    pub leg: Leg,
-    /// Whether its failure ends the other legs.
+    /// The caller's cell.
+    #[serde(rename = "leg")]
+    pub cell: MatrixCell,
+    /// Whether its failure ends the other cells.
     pub fail_fast: bool,
-    /// How many legs may be under way at a time; `None`: all.
+    /// How many cells may be under way at a time; `None`: all.
     pub max_parallel: Option<usize>,
     /// Its concurrency group, where the caller names one.
     pub claim: Option<Claim>,
@@ -139,7 +140,7 @@ impl State {
     /// Whether an entry is a job that calls a workflow.
     pub(super) fn calls_workflow(&self, planned: &Planned, key: &str) -> bool {
         let job = self.jobs.get(key).and_then(|job| self.written(planned, job));
-        job.is_some_and(|job| matches!(job.work, Work::Call { .. }))
+        job.is_some_and(|job| matches!(job.work, JobContent::Call { .. }))
     }
 
     /// Concurrency groups, in lower case, of the run and of the calls that a job stands in: they hold them while it
@@ -193,12 +194,12 @@ impl State {
         secrets: Vec<(String, SecretString)>,
     ) -> Vec<(String, SecretString)> {
         let job = self.file(planned, &call.within).and_then(|plan| plan.jobs.get(local(&call.id)));
-        let Some((job, Work::Call { secrets: Some(mapping), .. })) = job.map(|job| (job, &job.work)) else {
+        let Some((job, JobContent::Call { secrets: Some(mapping), .. })) = job.map(|job| (job, &job.work)) else {
             return Vec::new();
         };
         let Some(mapping) = mapping.as_object() else { return secrets };
         let mut known = known(self, planned, &call.within, local(&call.id), job);
-        known.take_leg(&call.leg, call.fail_fast, call.max_parallel);
+        known.add_matrix(&call.cell, call.fail_fast, call.max_parallel);
         let values = secrets.iter().map(|(name, value)| (name.clone(), value.expose_secret().into()));
         known.contexts.insert("secrets".into(), values.collect::<Map<_, _>>().into());
         let one = |(name, tree): (&String, &Value)| {
@@ -212,7 +213,7 @@ impl State {
 }
 
 impl Turn {
-    /// Puts the called workflow's jobs where the leg of a caller stood.
+    /// Puts the called workflow's jobs where the cell of a caller stood.
     pub(super) fn call(&mut self, planned: &Planned, key: &str) {
         match self.called(planned, key) {
             Ok((call, jobs)) => {
@@ -227,10 +228,10 @@ impl Turn {
     }
 
     fn called(&self, planned: &Planned, key: &str) -> Result<(Call, Vec<(String, Job)>), Reason> {
-        let leg = self.state.jobs.get(key).ok_or_else(|| invalid(key, "uses", "the job is gone"))?;
-        let wrong = |name: &str, why: &str| invalid(&leg.id, name, why);
-        let job = self.state.written(planned, leg).ok_or_else(|| wrong("uses", "the job is gone"))?;
-        let Work::Call { uses, with, .. } = &job.work else { return Err(wrong("uses", "the job calls nothing")) };
+        let cell = self.state.jobs.get(key).ok_or_else(|| invalid(key, "uses", "the job is gone"))?;
+        let wrong = |name: &str, why: &str| invalid(&cell.id, name, why);
+        let job = self.state.written(planned, cell).ok_or_else(|| wrong("uses", "the job is gone"))?;
+        let JobContent::Call { uses, with, .. } = &job.work else { return Err(wrong("uses", "the job calls nothing")) };
         let missing = || wrong("uses", &format!("the workflow {uses} was not read"));
         let plan = planned.called.get(uses).ok_or_else(missing)?;
         let trigger = call::trigger(plan).ok_or_else(missing)?;
@@ -240,22 +241,22 @@ impl Turn {
         if plan.jobs.keys().any(|inner| key.len() + inner.len() > MAX_KEY) {
             return Err(wrong("uses", "the ids of all calls around a job are too long together: shorten them"));
         }
-        let mut known = known(&self.state, planned, &leg.within, local(&leg.id), job);
-        known.take_leg(&leg.leg, leg.fail_fast, leg.max_parallel);
+        let mut known = known(&self.state, planned, &cell.within, local(&cell.id), job);
+        known.add_matrix(&cell.cell, cell.fail_fast, cell.max_parallel);
         let inputs = known.ask(|scope| call::inputs(trigger, with, scope)).map_err(|why| wrong("with", &why))?;
         let inner = |(id, job): (&String, &plan::Job)| {
-            let name = format!("{} / {}", leg.name, job.name.as_ref().unwrap_or(id));
-            (self::key(key, id), Job::blocked(format!("{}/{id}", leg.id), key, name))
+            let name = format!("{} / {}", cell.name, job.name.as_ref().unwrap_or(id));
+            (self::key(key, id), Job::blocked(format!("{}/{id}", cell.id), key, name))
         };
         let call = Call {
-            id: leg.id.clone(),
-            within: leg.within.clone(),
+            id: cell.id.clone(),
+            within: cell.within.clone(),
             workflow: uses.clone(),
-            name: leg.name.clone(),
-            leg: leg.leg.clone(),
-            fail_fast: leg.fail_fast,
-            max_parallel: leg.max_parallel,
-            claim: leg.claim.clone(),
+            name: cell.name.clone(),
+            cell: cell.cell.clone(),
+            fail_fast: cell.fail_fast,
+            max_parallel: cell.max_parallel,
+            claim: cell.claim.clone(),
             inputs,
             ended: None,
         };
@@ -274,10 +275,10 @@ impl Turn {
         }
     }
 
-    /// Ends the other legs of calls that failed, where `fail-fast` says so.
+    /// Ends the other cells of calls that failed, where `fail-fast` says so.
     pub(super) fn fail_calls_fast(&mut self, planned: &Planned) {
         let failed = |(key, call): &(&String, &Call)| {
-            call.fail_fast && call.leg.total > 1 && self.state.call_result(key) == Some(Conclusion::Failure)
+            call.fail_fast && call.cell.total > 1 && self.state.call_result(key) == Some(Conclusion::Failure)
         };
         let failed: Vec<Call> = self.state.calls.iter().filter(failed).map(|(_, call)| call.clone()).collect();
         for call in failed {

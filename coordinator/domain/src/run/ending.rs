@@ -1,6 +1,6 @@
 //! How jobs and runs end: conclusions, stops, exit codes.
 
-use workflow::plan::{Conclusion, JobReport, Leg, Reason};
+use workflow::plan::{Conclusion, JobReport, MatrixCell, Reason};
 
 use super::{Effect, End, Job, JobPhase, Phase, State, advance::Turn};
 
@@ -19,7 +19,7 @@ impl State {
         self.secrets && self.planned.as_ref().is_some_and(|planned| planned.trusted)
     }
 
-    /// Result of a job of the file `within` over all its legs, as `needs.<id>.result` shows it; `None` while one is not
+    /// Result of a job of the file `within` over all its cells, as `needs.<id>.result` shows it; `None` while one is not
     /// done. A tolerated failure counts as success (GitHub docs: `jobs.<job_id>.continue-on-error`).
     pub(super) fn result(&self, within: &str, id: &str) -> Option<Conclusion> {
         let jobs = self.jobs_of(within, id).map(|(_, job)| job.conclusion());
@@ -56,7 +56,7 @@ impl Job {
         Self {
             id,
             within: within.to_owned(),
-            leg: Leg { total: 1, ..Leg::default() },
+            cell: MatrixCell { total: 1, ..MatrixCell::default() },
             name,
             labels: Vec::new(),
             timeout_ms: 0,
@@ -78,7 +78,7 @@ impl Job {
     }
 }
 
-/// The result that counts of two legs: one failure fails the job, one success keeps it from being skipped.
+/// The result that counts of two cells: one failure fails the job, one success keeps it from being skipped.
 pub(super) fn worse(a: Conclusion, b: Conclusion) -> Conclusion {
     let rank = |c| match c {
         Conclusion::Failure => 3,
@@ -125,7 +125,7 @@ fn exit_code(job: &Job) -> i32 {
 }
 
 impl Turn {
-    /// Ends a job for good, and with it the other legs where `fail-fast` says so.
+    /// Ends a job for good, and with it the other cells where `fail-fast` says so.
     pub(super) fn conclude(
         &mut self,
         key: &str,
@@ -135,7 +135,7 @@ impl Turn {
     ) {
         let Some(job) = self.state.jobs.get_mut(key) else { return };
         job.phase = JobPhase::Done { conclusion, reason, report };
-        if conclusion != Conclusion::Failure || job.tolerated || !job.fail_fast || job.leg.total < 2 {
+        if conclusion != Conclusion::Failure || job.tolerated || !job.fail_fast || job.cell.total < 2 {
             return;
         }
         let (within, id, name) = (job.within.clone(), super::calls::local(&job.id).to_owned(), job.name.clone());

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use workflow::{
     expression::{self, CallError, Functions, Limits, Object},
-    plan::Leg,
+    plan::MatrixCell,
 };
 
 /// What the job-level keys of a job may see.
@@ -35,10 +35,10 @@ impl Functions for Status {
 }
 
 impl Known {
-    /// Adds what a leg knows of itself.
-    pub(super) fn take_leg(&mut self, leg: &Leg, fail_fast: bool, max_parallel: Option<usize>) {
-        self.contexts.insert("matrix".into(), Value::Object(leg.matrix.clone()));
-        self.contexts.insert("strategy".into(), super::order::strategy(leg, fail_fast, max_parallel));
+    /// Adds what a cell knows of itself.
+    pub(super) fn add_matrix(&mut self, cell: &MatrixCell, fail_fast: bool, max_parallel: Option<usize>) {
+        self.contexts.insert("matrix".into(), Value::Object(cell.matrix.clone()));
+        self.contexts.insert("strategy".into(), super::order::strategy(cell, fail_fast, max_parallel));
     }
 
     /// Asks something of a job with what is known of the run.

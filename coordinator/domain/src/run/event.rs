@@ -1,7 +1,7 @@
 //! What can happen to a run, and what it asks for.
 
 use serde::{Deserialize, Serialize};
-use workflow::plan::{GroupAsk, JobReport};
+use workflow::plan::{ConcurrencyRequest, JobReport};
 
 use super::{End, Millis, Planned, SealedLog, Supplied, Verdict};
 
@@ -154,7 +154,7 @@ pub enum Effect {
         /// Job key; `None`: the run.
         job: Option<String>,
         /// The group, and how.
-        ask: GroupAsk,
+        ask: ConcurrencyRequest,
     },
     /// Give a concurrency group back, or wait for it no longer.
     Leave {

@@ -4,8 +4,8 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use workflow::{
-    github::place::Place,
-    plan::{self, JobOrder, Leg, Plan, SourceRef},
+    github::workflow_ref::WorkflowRef,
+    plan::{self, JobOrder, MatrixCell, Plan, SourceRef},
 };
 
 use super::{
@@ -22,8 +22,8 @@ pub fn order(state: &State, key: &str) -> Option<JobOrder> {
     let written = file.jobs.get(id)?;
     let attempt = job.attempts.last().map_or(1, |attempt| attempt.number);
     let mut contexts = state.contexts(planned, &job.within, id, written);
-    contexts.insert("matrix".into(), Value::Object(job.leg.matrix.clone()));
-    contexts.insert("strategy".into(), strategy(&job.leg, job.fail_fast, job.max_parallel));
+    contexts.insert("matrix".into(), Value::Object(job.cell.matrix.clone()));
+    contexts.insert("strategy".into(), strategy(&job.cell, job.fail_fast, job.max_parallel));
     contexts.insert("job".into(), identity(state, planned, file, key));
     let mut notices: Vec<String> = state.request.notices.iter().chain(&planned.notices).cloned().collect();
     if state.secrets && !planned.trusted {
@@ -67,10 +67,10 @@ pub fn order(state: &State, key: &str) -> Option<JobOrder> {
 /// called workflow's job is the called one, and a number that no other job has.
 fn identity(state: &State, planned: &Planned, file: &Plan, key: &str) -> Value {
     let text = |name: &str| planned.github.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let place = Place::kept(&file.path).unwrap_or_else(|_| Place::own(&file.path));
+    let place = WorkflowRef::from_name(&file.path).unwrap_or_else(|_| WorkflowRef::local(&file.path));
     let definition = planned.supplied.iter().find(|supplied| supplied.path == file.path);
     let own = text("repository");
-    let (repository, name, commit) = match (place.origin.as_ref(), definition) {
+    let (repository, name, commit) = match (place.remote.as_ref(), definition) {
         (Some(origin), _) => {
             let commit = planned.origins.get(&origin.to_string()).cloned().unwrap_or_default();
             (origin.repository.clone(), place.to_string(), commit)
@@ -99,13 +99,13 @@ fn check_run_id(run: &str, key: &str) -> u64 {
     digest.iter().take(6).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// The `strategy` context of a leg (GitHub docs: contexts). Without `max-parallel` it is the number of legs.
-pub(super) fn strategy(leg: &Leg, fail_fast: bool, max_parallel: Option<usize>) -> Value {
+/// The `strategy` context of a cell (GitHub docs: contexts). Without `max-parallel` it is the number of cells.
+pub(super) fn strategy(cell: &MatrixCell, fail_fast: bool, max_parallel: Option<usize>) -> Value {
     json!({
         "fail-fast": fail_fast,
-        "job-index": leg.index,
-        "job-total": leg.total,
-        "max-parallel": max_parallel.unwrap_or(leg.total),
+        "job-index": cell.index,
+        "job-total": cell.total,
+        "max-parallel": max_parallel.unwrap_or(cell.total),
     })
 }
 
@@ -132,7 +132,7 @@ impl State {
         contexts
     }
 
-    /// `needs.<id>`: of a matrix, the last leg to end that set an output to something wins.
+    /// `needs.<id>`: of a matrix, the last cell to end that set an output to something wins.
     pub(super) fn need(&self, planned: &Planned, within: &str, id: &str) -> Value {
         let ended = |job: &super::Job| job.report().map_or(0, |report| report.finished_at_ms);
         let own = self.jobs_of(within, id).filter_map(|(_, job)| Some((ended(job), job.report()?.outputs.clone())));
@@ -140,10 +140,10 @@ impl State {
             let last = self.below(key).map(|(_, job)| ended(job)).max().unwrap_or_default();
             (last, self.call_outputs(planned, key))
         };
-        let mut legs: Vec<_> = own.chain(self.calls_of(within, id).map(of_call)).collect();
-        legs.sort_by_key(|(ended, _)| *ended);
+        let mut cells: Vec<_> = own.chain(self.calls_of(within, id).map(of_call)).collect();
+        cells.sort_by_key(|(ended, _)| *ended);
         let mut outputs: IndexMap<String, String> = IndexMap::new();
-        for (name, value) in legs.into_iter().flat_map(|(_, outputs)| outputs) {
+        for (name, value) in cells.into_iter().flat_map(|(_, outputs)| outputs) {
             let known = outputs.entry(name).or_default();
             if !value.is_empty() {
                 *known = value;

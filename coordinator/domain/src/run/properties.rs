@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use workflow::plan::{Conclusion, Concurrency, Job, Queue, Reason};
+use workflow::plan::{Conclusion, Concurrency, Job, QueueMode, Reason};
 
 use super::{testing::*, *};
 
@@ -22,7 +22,7 @@ fn any_condition() -> impl Strategy<Value = Option<String>> {
 fn any_concurrency() -> impl Strategy<Value = Option<Concurrency>> {
     prop_oneof![
         3 => Just(None),
-        1 => prop::sample::select(vec!["g", "h"]).prop_map(|group| Some(concurrency(group, false, Queue::Single))),
+        1 => prop::sample::select(vec!["g", "h"]).prop_map(|group| Some(concurrency(group, false, QueueMode::Single))),
     ]
 }
 
@@ -46,7 +46,7 @@ fn any_plan() -> impl Strategy<Value = Planned> {
             let jobs =
                 jobs.into_iter().enumerate().map(|(index, (condition, needs, tolerated, concurrency, environment))| {
                     let needs: Vec<&str> = (0..index).filter(|&need| needs[need]).map(|need| ids[need]).collect();
-                    let mut made = if matrix && index == 1 { legs(&needs, json!({"x": [1, 2]})) } else { job(&needs) };
+                    let mut made = if matrix && index == 1 { cells(&needs, json!({"x": [1, 2]})) } else { job(&needs) };
                     made.condition = condition;
                     made.concurrency = concurrency;
                     made.environment = environment;

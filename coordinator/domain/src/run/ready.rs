@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use workflow::{
     github,
-    plan::{self, Conclusion, Plan, Reason, Work},
+    plan::{self, Conclusion, JobContent, Plan, Reason},
 };
 
 use super::{
@@ -67,7 +67,7 @@ impl Turn {
         changed || self.state.calls.len() + 1 > files.len()
     }
 
-    /// A job whose needs are done: skipped, refused, or laid out as its legs.
+    /// A job whose needs are done: skipped, refused, or laid out as its cells.
     fn open(&mut self, planned: &Planned, within: &str, id: &str, job: &plan::Job) {
         let key = calls::key(within, id);
         if self.state.expired_at.is_some() {
@@ -83,22 +83,22 @@ impl Turn {
             return self.conclude(&key, Conclusion::Failure, Some(reason), None);
         }
         let Some(blocked) = self.state.jobs.get(&key) else { return };
-        match legs(blocked, &key, id, job, &known) {
-            Ok(legs) => self.replace(&key, legs),
+        match cells(blocked, &key, id, job, &known) {
+            Ok(cells) => self.replace(&key, cells),
             Err(reason) => self.conclude(&key, Conclusion::Failure, Some(reason), None),
         }
     }
 
-    /// Puts the legs where the job stood.
-    fn replace(&mut self, id: &str, legs: Vec<(String, Job)>) {
+    /// Puts the cells where the job stood.
+    fn replace(&mut self, id: &str, cells: Vec<(String, Job)>) {
         let Some((at, _, _)) = self.state.jobs.shift_remove_full(id) else { return };
-        for (offset, (key, job)) in legs.into_iter().enumerate() {
-            let job = self.carried_leg(&key, job);
+        for (offset, (key, job)) in cells.into_iter().enumerate() {
+            let job = self.carried_cell(&key, job);
             self.state.jobs.shift_insert(at + offset, key, job);
         }
     }
 
-    /// Queues legs that were held, as many as `max-parallel` allows.
+    /// Queues cells that were held, as many as `max-parallel` allows.
     fn release(&mut self, planned: &Planned, within: &str, id: &str) {
         let mut busy = self.state.calls_of(within, id).filter(|(key, _)| self.state.call_result(key).is_none()).count();
         let mut held = Vec::new();
@@ -186,23 +186,23 @@ pub(super) fn known(state: &State, planned: &Planned, within: &str, id: &str, jo
     Known { contexts: state.contexts(planned, within, id, job), status }
 }
 
-/// The legs of a job with their keys; a job without a matrix is its only leg, under its own key.
-fn legs(blocked: &Job, place: &str, id: &str, job: &plan::Job, known: &Known) -> Result<Vec<(String, Job)>, Reason> {
+/// The cells of a job with their keys; a job without a matrix is its only cell, under its own key.
+fn cells(blocked: &Job, place: &str, id: &str, job: &plan::Job, known: &Known) -> Result<Vec<(String, Job)>, Reason> {
     let wrong = |key: &'static str| move |why: String| invalid(place, key, &why);
     let fail_fast = known.ask(|scope| github::job::fail_fast(job, scope)).map_err(wrong("strategy.fail-fast"))?;
     let max_parallel =
         known.ask(|scope| github::job::max_parallel(job, scope)).map_err(wrong("strategy.max-parallel"))?;
-    let legs = known.ask(|scope| github::matrix::expand(&job.strategy, scope)).map_err(wrong("strategy"))?;
+    let cells = known.ask(|scope| github::matrix::expand(&job.strategy, scope)).map_err(wrong("strategy"))?;
     // What stands before the job's own name are those of the calls it stands in.
     let own = job.name.as_deref().unwrap_or(id);
     let outer = blocked.name.strip_suffix(own).unwrap_or_default();
-    let keyed = legs.into_iter().map(|leg| {
-        let key = if job.strategy.matrix.is_some() { format!("{place}/{}", leg.index) } else { place.to_owned() };
+    let keyed = cells.into_iter().map(|cell| {
+        let key = if job.strategy.matrix.is_some() { format!("{place}/{}", cell.index) } else { place.to_owned() };
         let phase = JobPhase::Held;
-        let mut made = Job { leg, fail_fast, max_parallel, phase, ..blocked.clone() };
+        let mut made = Job { cell, fail_fast, max_parallel, phase, ..blocked.clone() };
         let filled = match &job.work {
-            Work::Steps(_) => fill(&mut made, outer, id, job, known),
-            Work::Call { .. } => name(&mut made, outer, id, job, known).map(|_| ()),
+            JobContent::Steps(_) => fill(&mut made, outer, id, job, known),
+            JobContent::Call { .. } => name(&mut made, outer, id, job, known).map(|_| ()),
         };
         if let Err(reason) = filled {
             made.phase = JobPhase::Done { conclusion: Conclusion::Failure, reason: Some(reason), report: None };
@@ -212,11 +212,11 @@ fn legs(blocked: &Job, place: &str, id: &str, job: &plan::Job, known: &Known) ->
     Ok(keyed.collect())
 }
 
-/// The keys that steps and calls have alike; what the leg knows. What can't be evaluated fails this leg alone.
+/// The keys that steps and calls have alike; what the cell knows. What can't be evaluated fails this cell alone.
 fn name(made: &mut Job, outer: &str, id: &str, job: &plan::Job, known: &Known) -> Result<Known, Reason> {
     let mut known = known.clone();
-    known.take_leg(&made.leg, made.fail_fast, made.max_parallel);
-    let name = known.ask(|scope| Ok::<_, String>(github::naming::leg(id, job, &made.leg, scope)));
+    known.add_matrix(&made.cell, made.fail_fast, made.max_parallel);
+    let name = known.ask(|scope| Ok::<_, String>(github::display_name::job(id, job, &made.cell, scope)));
     made.name = format!("{outer}{}", name.map_err(|why| invalid(&made.id, "name", &why))?);
     if let Some(concurrency) = &job.concurrency {
         let ask = known.ask(|scope| github::job::concurrency(concurrency, scope));

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use workflow::{
     expression::{self, Named},
-    plan::{self, Conclusion, Plan, Reason, Work},
+    plan::{self, Conclusion, JobContent, Plan, Reason},
 };
 
 use super::{Call, Job, JobPhase, Phase, Planned, State, advance::Turn};
@@ -112,13 +112,13 @@ impl State {
         })
     }
 
-    /// Whether all legs of a job, or all that it called, ended well, or were left out on purpose.
+    /// Whether all cells of a job, or all that it called, ended well, or were left out on purpose.
     fn passed(&self, id: &str) -> bool {
-        let mut legs = self.jobs.values().filter(|job| root(&job.id) == id).peekable();
-        legs.peek().is_some() && legs.all(Job::passed)
+        let mut cells = self.jobs.values().filter(|job| root(&job.id) == id).peekable();
+        cells.peek().is_some() && cells.all(Job::passed)
     }
 
-    /// Jobs that keep their result: those outside of the set, and of a matrix that failed the legs that did not.
+    /// Jobs that keep their result: those outside of the set, and of a matrix that failed the cells that did not.
     fn carried(&self, jobs: &JobSet, again: &BTreeSet<&str>) -> IndexMap<String, Job> {
         let needs_anew = |job: &Job| {
             let plan = self.planned.as_ref().map(|planned| &planned.plan);
@@ -129,7 +129,7 @@ impl State {
             true => {
                 *jobs == JobSet::Failed
                     && job.within.is_empty()
-                    && job.leg.total > 1
+                    && job.cell.total > 1
                     && job.passed()
                     && !needs_anew(job)
             }
@@ -194,11 +194,11 @@ impl Turn {
         }
     }
 
-    /// A leg as the earlier run left it, where that counts.
-    pub(super) fn carried_leg(&self, key: &str, made: Job) -> Job {
+    /// A cell as the earlier run left it, where that counts.
+    pub(super) fn carried_cell(&self, key: &str, made: Job) -> Job {
         let earlier = self.state.rerun.as_ref().and_then(|rerun| rerun.carried.get(key));
         earlier
-            .filter(|earlier| earlier.id == made.id && earlier.within == made.within && earlier.leg == made.leg)
+            .filter(|earlier| earlier.id == made.id && earlier.within == made.within && earlier.cell == made.cell)
             .cloned()
             .unwrap_or(made)
     }
@@ -230,7 +230,7 @@ fn secrets_of(planned: &Planned, plan: &Plan, job: &plan::Job, depth: usize) -> 
     for tree in [serde_json::to_value(job), serde_json::to_value(&plan.env)].iter().flatten() {
         named.extend(expression::named_in(tree, "secrets"));
     }
-    if let Work::Call { uses, secrets: Some(secrets), .. } = &job.work
+    if let JobContent::Call { uses, secrets: Some(secrets), .. } = &job.work
         && *secrets == "inherit"
     {
         match planned.called.get(uses).filter(|_| depth < DEEPEST) {

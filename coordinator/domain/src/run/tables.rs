@@ -60,15 +60,15 @@ fn a_run_whose_jobs_are_all_skipped_is_skipped() {
 }
 
 #[test]
-fn a_matrix_becomes_legs_in_its_own_place() {
-    let run = Tested::with(vec![("a", job(&[])), ("m", legs(&[], json!({"x": [1, 2]}))), ("z", job(&["m"]))]);
+fn a_matrix_becomes_cells_in_its_own_place() {
+    let run = Tested::with(vec![("a", job(&[])), ("m", cells(&[], json!({"x": [1, 2]}))), ("z", job(&["m"]))]);
     assert_eq!(run.jobs(), "a=queued m/0=queued m/1=queued z=blocked");
-    assert_eq!(run.state.jobs["m/1"].leg.matrix["x"], json!(2));
+    assert_eq!(run.state.jobs["m/1"].cell.matrix["x"], json!(2));
 }
 
 #[test]
-fn no_more_legs_run_than_max_parallel() {
-    let mut matrix = legs(&[], json!({"x": [1, 2, 3]}));
+fn no_more_cells_run_than_max_parallel() {
+    let mut matrix = cells(&[], json!({"x": [1, 2, 3]}));
     matrix.strategy.max_parallel = Some(json!(1));
     let mut run = Tested::with(vec![("m", matrix)]);
     assert_eq!(run.jobs(), "m/0=queued m/1=held m/2=held");
@@ -77,12 +77,12 @@ fn no_more_legs_run_than_max_parallel() {
 }
 
 #[test]
-fn one_failed_leg_ends_the_others_unless_told_not_to() {
+fn one_failed_cell_ends_the_others_unless_told_not_to() {
     for (fail_fast, others, stops) in [
         (None, "m/0=failure m/1=cancelling m/2=cancelled", vec!["m/1/1@w2"]),
         (Some(false), "m/0=failure m/1=running m/2=queued", vec![]),
     ] {
-        let mut matrix = legs(&[], json!({"x": [1, 2, 3]}));
+        let mut matrix = cells(&[], json!({"x": [1, 2, 3]}));
         matrix.strategy.fail_fast = fail_fast.map(|flag| json!(flag));
         let mut run = Tested::with(vec![("m", matrix)]);
         run.accept("m/1", "w2");
@@ -93,8 +93,8 @@ fn one_failed_leg_ends_the_others_unless_told_not_to() {
 }
 
 #[test]
-fn a_run_with_a_failed_and_a_stopped_leg_has_failed() {
-    let mut run = Tested::with(vec![("m", legs(&[], json!({"x": [1, 2]})))]);
+fn a_run_with_a_failed_and_a_stopped_cell_has_failed() {
+    let mut run = Tested::with(vec![("m", cells(&[], json!({"x": [1, 2]})))]);
     let attempt = run.accept("m/1", "w2");
     run.run("m/0", Failure);
     run.finish("m/1", attempt, report(Cancelled, Some(Reason::Cancelled("stopped".into()))));
@@ -104,7 +104,7 @@ fn a_run_with_a_failed_and_a_stopped_leg_has_failed() {
 
 #[test]
 fn a_tolerated_failure_fails_nothing_else() {
-    let tolerated = Job { continue_on_error: Some(json!(true)), ..legs(&[], json!({"x": [1, 2]})) };
+    let tolerated = Job { continue_on_error: Some(json!(true)), ..cells(&[], json!({"x": [1, 2]})) };
     let mut run = Tested::with(vec![("m", tolerated), ("after", job(&["m"]))]);
     run.run("m/0", Failure);
     assert_eq!(run.jobs(), "m/0=failure m/1=queued after=blocked");
@@ -116,8 +116,8 @@ fn a_tolerated_failure_fails_nothing_else() {
 }
 
 #[test]
-fn outputs_of_legs_merge_and_the_last_one_set_wins() {
-    let mut run = Tested::with(vec![("m", legs(&[], json!({"x": [1, 2, 3]}))), ("after", job(&["m"]))]);
+fn outputs_of_cells_merge_and_the_last_one_set_wins() {
+    let mut run = Tested::with(vec![("m", cells(&[], json!({"x": [1, 2, 3]}))), ("after", job(&["m"]))]);
     for (key, finished, value) in [("m/2", 1, "first"), ("m/0", 2, "second"), ("m/1", 3, "")] {
         let attempt = run.accept(key, "w1");
         let mut done = report(Success, None);
@@ -345,7 +345,7 @@ fn secrets_are_for_trusted_commits_only() {
 
 #[test]
 fn a_strategy_reads_like_github_in_the_order() {
-    let matrix = legs(&[], json!({"x": [1, 2]}));
+    let matrix = cells(&[], json!({"x": [1, 2]}));
     let plain = Strategy { max_parallel: Some(json!(1)), fail_fast: Some(json!(false)), ..matrix.strategy.clone() };
     let run = Tested::with(vec![("m", Job { strategy: plain, ..matrix })]);
     assert_eq!(

@@ -4,7 +4,8 @@
 use indexmap::IndexMap;
 use serde_json::{Value, json};
 use workflow::plan::{
-    Conclusion, Concurrency, Defaults, Dialect, EnvSource, Job, JobReport, Plan, Queue, Reason, Strategy, Work,
+    Conclusion, Concurrency, Defaults, Dialect, EnvSource, Job, JobContent, JobReport, Plan, QueueMode, Reason,
+    Strategy,
 };
 
 use super::*;
@@ -30,7 +31,7 @@ pub fn job(needs: &[&str]) -> Job {
         concurrency: None,
         permissions: None,
         environment: None,
-        work: Work::Steps(Vec::new()),
+        work: JobContent::Steps(Vec::new()),
     }
 }
 
@@ -40,12 +41,12 @@ pub fn job_if(needs: &[&str], condition: &str) -> Job {
 }
 
 /// `concurrency:`.
-pub fn concurrency(group: &str, cancel_in_progress: bool, queue: Queue) -> Concurrency {
+pub fn concurrency(group: &str, cancel_in_progress: bool, queue: QueueMode) -> Concurrency {
     Concurrency { group: group.into(), cancel_in_progress: json!(cancel_in_progress), queue }
 }
 
 /// A job with a matrix.
-pub fn legs(needs: &[&str], matrix: Value) -> Job {
+pub fn cells(needs: &[&str], matrix: Value) -> Job {
     Job { strategy: Strategy { matrix: Some(matrix), ..Strategy::default() }, ..job(needs) }
 }
 

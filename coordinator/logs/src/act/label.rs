@@ -1,6 +1,6 @@
 //! Names as the viewer expects them: it cuts job names at `-<digits>` and groups a matrix by `name (label)`.
 
-use workflow::plan::Leg;
+use workflow::plan::MatrixCell;
 
 use super::without_emoji;
 
@@ -16,15 +16,15 @@ pub fn workflow_label(name: &str) -> String {
 /// The job's part of a line's prefix.
 ///
 /// `raw` is `name:` as written, `evaluated` the name with its expressions evaluated. The viewer finds a job by the name
-/// in the YAML, else by its id; a name with `${{` makes it a matrix there, whose legs must be called `base (label)`.
-pub fn job_label(id: &str, raw: Option<&str>, evaluated: &str, leg: &Leg) -> String {
+/// in the YAML, else by its id; a name with `${{` makes it a matrix there, whose cells must be called `base (label)`.
+pub fn job_label(id: &str, raw: Option<&str>, evaluated: &str, cell: &MatrixCell) -> String {
     let label = match raw {
-        Some(raw) if raw.contains("${{") => grouped(&base(raw), &plain(evaluated), leg),
+        Some(raw) if raw.contains("${{") => grouped(&base(raw), &plain(evaluated), cell),
         Some(raw) if !raw.trim().is_empty() => plain(raw),
         _ => plain(id),
     };
-    if leg.total > 1 {
-        format!("{label}-{}", leg.index + 1)
+    if cell.total > 1 {
+        format!("{label}-{}", cell.index + 1)
     } else if ends_in_number(&label) {
         // The viewer would cut the number that belongs to the name.
         format!("{label}-1")
@@ -42,7 +42,7 @@ pub(super) fn step_label(name: &str) -> String {
     }
 }
 
-fn grouped(base: &str, evaluated: &str, leg: &Leg) -> String {
+fn grouped(base: &str, evaluated: &str, cell: &MatrixCell) -> String {
     let is_group = |text: &str| {
         text.strip_suffix(')')
             .and_then(|text| text.rsplit_once('('))
@@ -52,7 +52,7 @@ fn grouped(base: &str, evaluated: &str, leg: &Leg) -> String {
         return evaluated.to_owned();
     }
     let values: Vec<String> =
-        leg.matrix.values().filter(|value| !value.is_object() && !value.is_array()).map(text).collect();
+        cell.matrix.values().filter(|value| !value.is_object() && !value.is_array()).map(text).collect();
     let label = if values.is_empty() {
         evaluated.strip_prefix(base).unwrap_or(evaluated).trim().to_owned()
     } else {
@@ -100,14 +100,14 @@ mod tests {
 
     use super::*;
 
-    fn leg(matrix: &serde_json::Value, index: usize, total: usize) -> Leg {
-        Leg { matrix: matrix.as_object().cloned().unwrap_or_default(), index, total }
+    fn cell(matrix: &serde_json::Value, index: usize, total: usize) -> MatrixCell {
+        MatrixCell { matrix: matrix.as_object().cloned().unwrap_or_default(), index, total }
     }
 
     #[test]
     fn job_names_follow_the_viewers_table() {
-        let none = || leg(&json!({}), 0, 1);
-        let os = |os: &str, index| leg(&json!({ "os": os }), index, 2);
+        let none = || cell(&json!({}), 0, 1);
+        let os = |os: &str, index| cell(&json!({ "os": os }), index, 2);
         let cases = [
             ("build", None, "build", none(), "build"),
             ("build-2", None, "build-2", none(), "build-2-1"),
@@ -121,15 +121,15 @@ mod tests {
                 "t",
                 Some("Test (${{ matrix.os }}/${{ matrix.v }})"),
                 "Test (linux/2)",
-                leg(&json!({"os": "linux", "v": 2}), 3, 4),
+                cell(&json!({"os": "linux", "v": 2}), 3, 4),
                 "Test (linux/2)-4",
             ),
             ("test", None, "test (linux)", os("linux", 0), "test-1"),
             ("test", Some("Test"), "Test (mac)", os("mac", 1), "Test-2"),
             ("d", Some("Deploy ${{ github.ref_name }}"), "Deploy main", none(), "Deploy (main)"),
         ];
-        for (id, raw, evaluated, leg, expected) in cases {
-            assert_eq!(job_label(id, raw, evaluated, &leg), expected, "{raw:?}");
+        for (id, raw, evaluated, cell, expected) in cases {
+            assert_eq!(job_label(id, raw, evaluated, &cell), expected, "{raw:?}");
         }
     }
 

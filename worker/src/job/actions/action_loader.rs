@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use futures::{FutureExt as _, future::BoxFuture};
 use indexmap::IndexMap;
-use workflow::plan::{Entry, Step, StepAction};
+use workflow::plan::{Step, StepAction, StepEntry};
 
 use super::{DEPTH, LoadedAction};
 use crate::{
@@ -45,7 +45,7 @@ impl LoadedActions {
         &mut self,
         job: &Job,
         machine: &dyn Machine,
-        entries: &[Entry],
+        entries: &[StepEntry],
     ) -> Result<Vec<PreStep>, String> {
         let mut pres = Vec::new();
         let steps = entries.iter().enumerate().filter_map(|(index, entry)| Some((index, entry.step()?)));

@@ -68,12 +68,12 @@ static STRATEGY: Rule = Rule::keys(&[key("fail-fast", &BOOLEAN), key("max-parall
 static MATRIX: Rule = Rule {
     scalar: Scalar::Refused,
     list: None,
-    map: Map::Mixed(&[key("include", &LEGS), key("exclude", &LEGS)], &VECTOR),
+    map: Map::Mixed(&[key("include", &CELLS), key("exclude", &CELLS)], &VECTOR),
     names: super::NOTHING,
 };
 static VECTOR: Rule = Rule::list(&ANY);
-static LEGS: Rule = Rule::list(&LEG);
-static LEG: Rule = Rule::open(&ANY);
+static CELLS: Rule = Rule::list(&CELL);
+static CELL: Rule = Rule::open(&ANY);
 
 static RUNS_ON: Rule = Rule::keys(&[key("group", &NON_EMPTY), key("labels", &ONE_OR_MORE)])
     .or_scalar(Scalar::NonEmpty)

@@ -3,7 +3,7 @@
 use serde_json::json;
 use workflow::plan::{
     Conclusion::{Cancelled, Success},
-    Job, Queue, Reason,
+    Job, QueueMode, Reason,
 };
 
 use super::super::{testing::*, *};
@@ -183,12 +183,12 @@ fn only_named_branches_of_the_maintainers_state_are_deployed() {
 }
 
 #[test]
-fn the_name_is_worked_out_when_the_needs_are_done_and_each_leg_waits_for_itself() {
-    let legs = Job {
+fn the_name_is_worked_out_when_the_needs_are_done_and_each_cell_waits_for_itself() {
+    let cells = Job {
         environment: Some(json!("prod-${{ needs.a.result }}-${{ matrix.x }}")),
-        ..legs(&["a"], json!({"x": [1, 2]}))
+        ..cells(&["a"], json!({"x": [1, 2]}))
     };
-    let mut run = under(vec![asks(Approvers::Maintainers)], Rules::default(), vec![("a", job(&[])), ("b", legs)]);
+    let mut run = under(vec![asks(Approvers::Maintainers)], Rules::default(), vec![("a", job(&[])), ("b", cells)]);
     run.run("a", Success);
     assert_eq!(run.jobs(), "a=success b/0=waiting b/1=waiting");
     assert_eq!(run.state.jobs["b/1"].environment.as_deref(), Some("prod-success-2"));
@@ -210,7 +210,7 @@ fn the_name_is_worked_out_when_the_needs_are_done_and_each_leg_waits_for_itself(
 #[test]
 fn a_job_has_its_group_before_it_asks_and_makes_room_while_it_waits() {
     let grouped =
-        Job { concurrency: Some(concurrency("deploy", false, Queue::Single)), ..deploy(&[], json!("production")) };
+        Job { concurrency: Some(concurrency("deploy", false, QueueMode::Single)), ..deploy(&[], json!("production")) };
     let mut run = under(vec![asks(Approvers::Maintainers)], Rules::default(), vec![("a", grouped)]);
     assert_eq!(run.tell(said("a", Verdict::Approved, "m")), Err(Refused::Stale), "it waits for its group first");
     run.tell(Event::Granted { job: Some("a".into()) }).unwrap();

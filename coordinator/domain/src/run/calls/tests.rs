@@ -5,8 +5,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use workflow::{
     github::{
-        family::{BOUNDS, Gathered, Known, gather},
-        place::Place,
+        call_graph::{CALL_GRAPH_LIMITS, CalledFiles, GraphBuild, build},
+        workflow_ref::WorkflowRef,
     },
     plan::Conclusion::*,
 };
@@ -24,15 +24,16 @@ jobs:
 
 /// A run of `jobs:` as written, with `b.yml` and `c.yml` to be called.
 fn run_of(jobs: &str, b: &str, c: &str) -> Tested {
-    let own = Place::own(TOP);
-    let known =
-        |name: &str, text: &str| (own.named(&format!("./.github/workflows/{name}.yml")).unwrap(), Ok(text.to_owned()));
-    let known = Known::from([known("b", b), known("c", c)]);
-    let text = format!("on: push\nenv: {{WHERE: top}}\njobs:\n{jobs}");
-    let Gathered::Read(Some(family), _) = gather(TOP, &text, &known, BOUNDS) else {
-        panic!("{:?}", gather(TOP, &text, &known, BOUNDS))
+    let own = WorkflowRef::local(TOP);
+    let known = |name: &str, text: &str| {
+        (own.resolve(&format!("./.github/workflows/{name}.yml")).unwrap(), Ok(text.to_owned()))
     };
-    let planned = Planned { plan: family.plan, called: family.called, ..planned(Vec::new()) };
+    let known = CalledFiles::from([known("b", b), known("c", c)]);
+    let text = format!("on: push\nenv: {{WHERE: top}}\njobs:\n{jobs}");
+    let GraphBuild::Done(Some(graph), _) = build(TOP, &text, &known, CALL_GRAPH_LIMITS) else {
+        panic!("{:?}", build(TOP, &text, &known, CALL_GRAPH_LIMITS))
+    };
+    let planned = Planned { plan: graph.plan, called: graph.called, ..planned(Vec::new()) };
     Tested::under(Rules::default(), true, planned)
 }
 
@@ -86,17 +87,17 @@ fn a_called_job_sees_its_own_files_inputs_and_environment_and_the_runs_event() {
 /// GitHub docs, "Contexts reference": the properties of `job`.
 #[test]
 fn a_job_is_told_which_file_it_stands_in_and_a_number_of_its_own() {
-    let (own, remote) = (Place::own(TOP), "o/r/.github/workflows/b.yml@v1");
-    let known = Known::from([
-        (own.named("./.github/workflows/b.yml").unwrap(), Ok(INNER.to_owned())),
-        (own.named("./.github/workflows/d.yml").unwrap(), Ok(INNER.to_owned())),
-        (own.named(remote).unwrap(), Ok(INNER.to_owned())),
+    let (own, remote) = (WorkflowRef::local(TOP), "o/r/.github/workflows/b.yml@v1");
+    let known = CalledFiles::from([
+        (own.resolve("./.github/workflows/b.yml").unwrap(), Ok(INNER.to_owned())),
+        (own.resolve("./.github/workflows/d.yml").unwrap(), Ok(INNER.to_owned())),
+        (own.resolve(remote).unwrap(), Ok(INNER.to_owned())),
     ]);
     let text = format!(
         "on: push\njobs:\n  z: {{runs-on: x}}\n  a: {{uses: ./.github/workflows/b.yml}}\n  d: {{uses: \
          ./.github/workflows/d.yml}}\n  r: {{uses: {remote}}}\n"
     );
-    let Gathered::Read(Some(family), _) = gather(TOP, &text, &known, BOUNDS) else { panic!("{text}") };
+    let GraphBuild::Done(Some(graph), _) = build(TOP, &text, &known, CALL_GRAPH_LIMITS) else { panic!("{text}") };
     let definition = Supplied {
         path: ".github/workflows/d.yml".into(),
         event: "d".repeat(64),
@@ -104,7 +105,7 @@ fn a_job_is_told_which_file_it_stands_in_and_a_number_of_its_own() {
         sha256: String::new(),
         replaces: false,
     };
-    let mut planned = Planned { plan: family.plan, called: family.called, ..planned(Vec::new()) };
+    let mut planned = Planned { plan: graph.plan, called: graph.called, ..planned(Vec::new()) };
     planned.github.insert("repository".into(), "npub1x/demo".into());
     planned.origins.insert("o/r@v1".into(), "5".repeat(40));
     planned.supplied.push(definition);
@@ -203,7 +204,7 @@ fn a_matrix_of_calls_has_a_workflow_for_each_leg() {
 }
 
 #[test]
-fn one_failed_leg_of_calls_ends_the_others_unless_told_not_to() {
+fn one_failed_cell_of_calls_ends_the_others_unless_told_not_to() {
     for (fail_fast, others, stops) in [
         (true, "a/0/build=failure a/0/test=skipped a/1/build=cancelling a/1/test=blocked", vec!["a/1/build/1@w2"]),
         (false, "a/0/build=failure a/0/test=skipped a/1/build=running a/1/test=blocked", vec![]),

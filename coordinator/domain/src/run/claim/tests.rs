@@ -1,18 +1,18 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use serde_json::json;
-use workflow::plan::{Conclusion::Success, Job, Queue};
+use workflow::plan::{Conclusion::Success, Job, QueueMode};
 
 use super::super::{testing::*, *};
 
 fn grouped(group: &str) -> Planned {
     let mut made = planned(vec![("a", job(&[]))]);
-    made.plan.concurrency = Some(concurrency(group, false, Queue::Single));
+    made.plan.concurrency = Some(concurrency(group, false, QueueMode::Single));
     made
 }
 
 fn job_in(group: &str) -> Job {
-    Job { concurrency: Some(concurrency(group, false, Queue::Single)), ..job(&[]) }
+    Job { concurrency: Some(concurrency(group, false, QueueMode::Single)), ..job(&[]) }
 }
 
 fn joins(run: &Tested) -> Vec<(Option<String>, String)> {
@@ -81,10 +81,10 @@ fn a_cancel_while_it_waits_ends_the_run_and_its_wait() {
 }
 
 #[test]
-fn a_job_asks_when_its_needs_are_done_and_each_leg_for_itself() {
-    let mut legs = legs(&["a"], json!({"x": ["one", "two"]}));
-    legs.concurrency = Some(concurrency("${{ needs.a.result }}-${{ matrix.x }}", false, Queue::Max));
-    let mut run = Tested::with(vec![("a", job(&[])), ("b", legs)]);
+fn a_job_asks_when_its_needs_are_done_and_each_cell_for_itself() {
+    let mut cells = cells(&["a"], json!({"x": ["one", "two"]}));
+    cells.concurrency = Some(concurrency("${{ needs.a.result }}-${{ matrix.x }}", false, QueueMode::Max));
+    let mut run = Tested::with(vec![("a", job(&[])), ("b", cells)]);
     assert_eq!(joins(&run), []);
     run.run("a", Success);
     let asked = [(Some("b/0".to_owned()), "success-one".to_owned()), (Some("b/1".into()), "success-two".into())];
@@ -133,13 +133,13 @@ fn a_job_that_waits_for_its_own_runs_group_is_cancelled_instead_of_waiting_for_e
 }
 
 #[test]
-fn legs_behind_max_parallel_are_not_forgotten_where_one_ends_without_a_worker() {
-    let mut legs = legs(&[], json!({"x": [1, 2, 3]}));
-    legs.strategy.max_parallel = Some(json!(1));
-    legs.strategy.fail_fast = Some(json!(false));
-    legs.concurrency = Some(concurrency("g${{ matrix.x }}", false, Queue::Single));
-    let mut made = planned(vec![("a", legs), ("after", Job { condition: Some("always()".into()), ..job(&["a"]) })]);
-    made.plan.concurrency = Some(concurrency("g2", false, Queue::Single));
+fn cells_behind_max_parallel_are_not_forgotten_where_one_ends_without_a_worker() {
+    let mut cells = cells(&[], json!({"x": [1, 2, 3]}));
+    cells.strategy.max_parallel = Some(json!(1));
+    cells.strategy.fail_fast = Some(json!(false));
+    cells.concurrency = Some(concurrency("g${{ matrix.x }}", false, QueueMode::Single));
+    let mut made = planned(vec![("a", cells), ("after", Job { condition: Some("always()".into()), ..job(&["a"]) })]);
+    made.plan.concurrency = Some(concurrency("g2", false, QueueMode::Single));
     let mut run = Tested::under(Rules::default(), false, made);
     run.tell(granted(None)).unwrap();
     run.tell(granted(Some("a/0"))).unwrap();

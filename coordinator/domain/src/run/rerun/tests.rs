@@ -11,14 +11,14 @@ use super::super::{testing::*, *};
 
 type Jobs = Vec<(&'static str, plan::Job)>;
 
-/// `build` → `test` (two legs) → `deploy`, and `lint` beside them.
+/// `build` → `test` (two cells) → `deploy`, and `lint` beside them.
 fn pipeline() -> Jobs {
-    let mut test = legs(&["build"], json!({"x": [1, 2]}));
+    let mut test = cells(&["build"], json!({"x": [1, 2]}));
     test.strategy.fail_fast = Some(json!(false));
     vec![("build", job(&[])), ("test", test), ("deploy", job(&["test"])), ("lint", job(&[]))]
 }
 
-/// The pipeline's first run: leg 1 of `test` failed, so `deploy` was skipped.
+/// The pipeline's first run: cell 1 of `test` failed, so `deploy` was skipped.
 fn earlier() -> State {
     let mut run = Tested::with(pipeline());
     let attempt = run.accept("build", "w1");
@@ -50,7 +50,7 @@ fn all_runs_everything_and_counts_attempts() {
 }
 
 #[test]
-fn failed_runs_the_legs_that_failed_and_what_waited_for_them() {
+fn failed_runs_the_cells_that_failed_and_what_waited_for_them() {
     let mut run = again(&earlier(), pipeline(), &JobSet::Failed);
     assert_eq!(run.jobs(), "build=success test/0=success test/1=queued deploy=blocked lint=success");
     let carried: Vec<&str> =
@@ -93,7 +93,7 @@ fn what_is_carried_twice_still_names_the_run_where_it_ran() {
 }
 
 #[test]
-fn a_leg_whose_values_changed_and_a_job_that_is_new_run_anew() {
+fn a_cell_whose_values_changed_and_a_job_that_is_new_run_anew() {
     let mut jobs = pipeline();
     jobs[1].1.strategy.matrix = Some(json!({"x": [7, 2]}));
     jobs.push(("new", job(&[])));

@@ -1,16 +1,16 @@
-//! What jobs and steps are called in front of people. Names are one line, whatever the author wrote.
+//! Display names of jobs and steps. A name is always one line, whatever the author wrote.
 
 use serde_json::Value as Json;
 
 use crate::expression::{self, Scope, Value};
-use crate::plan::{Job, Leg, Step, StepAction};
+use crate::plan::{Job, MatrixCell, Step, StepAction};
 
 /// Characters of a name (GitHub cuts there too).
 const MAX: usize = 100;
 
-/// A leg's display name: `name:` evaluated, or the id; the matrix values in brackets where `name:` has no expression.
-/// A name that can't be evaluated stands as it was written.
-pub fn leg(id: &str, job: &Job, leg: &Leg, scope: &Scope<'_>) -> String {
+/// The display name of one matrix cell of a job: `name:` evaluated, or the id, followed by the matrix values in
+/// brackets unless `name:` contains an expression. A `name:` that fails to evaluate is used verbatim.
+pub fn job(id: &str, job: &Job, cell: &MatrixCell, scope: &Scope<'_>) -> String {
     let name = match &job.name {
         Some(name) if name.contains("${{") => {
             let value = expression::interpolate_text(name, scope).unwrap_or_else(|_| name.clone());
@@ -20,7 +20,7 @@ pub fn leg(id: &str, job: &Job, leg: &Leg, scope: &Scope<'_>) -> String {
         None => id,
     };
     let mut values = Vec::new();
-    leg.matrix.values().for_each(|value| scalars(value, &mut values));
+    cell.matrix.values().for_each(|value| scalars(value, &mut values));
     if values.is_empty() { one_line(name) } else { one_line(&format!("{name} ({})", values.join(", "))) }
 }
 
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn legs_are_told_apart_by_their_values() {
+    fn cells_of_a_matrix_are_distinguished_by_their_values() {
         for (keys, expected) in [
             ("runs-on: x", "a (1.1, x)"),
             ("runs-on: x\nname: Build", "Build (1.1, x)"),
@@ -80,11 +80,12 @@ mod tests {
             ("runs-on: x\nname: \"two\\nlines ${{ 1 }}\"", "two lines 1"),
         ] {
             let matrix = json!({"v": 1.1, "os": "x"});
-            let own = Leg { matrix: matrix.as_object().cloned().unwrap_or_default(), index: 0, total: 2 };
-            let name = with_contexts(&json!({"matrix": matrix}), |scope| leg("a", &job_of(keys), &own, scope));
+            let own = MatrixCell { matrix: matrix.as_object().cloned().unwrap_or_default(), index: 0, total: 2 };
+            let name = with_contexts(&json!({"matrix": matrix}), |scope| super::job("a", &job_of(keys), &own, scope));
             assert_eq!(name, expected);
         }
-        let name = with_contexts(&json!({}), |scope| leg("a", &job_of("runs-on: x"), &Leg::default(), scope));
+        let name =
+            with_contexts(&json!({}), |scope| super::job("a", &job_of("runs-on: x"), &MatrixCell::default(), scope));
         assert_eq!(name, "a");
     }
 
@@ -98,9 +99,9 @@ mod tests {
             ("{run: 'echo ${{ steps.later }}'}", "echo ${{ steps.later }}"),
         ] {
             let job = job_of(&format!("runs-on: x\nsteps: [{keys}]"));
-            let crate::plan::Work::Steps(steps) = &job.work else { panic!("the job has steps") };
+            let crate::plan::JobContent::Steps(steps) = &job.work else { panic!("the job has steps") };
             let names: Vec<_> = with_contexts(&json!({"github": {"ref": "main"}}), |scope| {
-                steps.iter().filter_map(crate::plan::Entry::step).map(|one| step(one, scope)).collect()
+                steps.iter().filter_map(crate::plan::StepEntry::step).map(|one| step(one, scope)).collect()
             });
             assert_eq!(names, [expected]);
         }

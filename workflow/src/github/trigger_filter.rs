@@ -8,7 +8,7 @@ use glob::Patterns;
 
 /// Something that happened.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Event<'a> {
+pub struct TriggerEvent<'a> {
     /// `push`, `pull_request`, …
     pub name: &'a str,
     /// Full name of the ref it is about: `refs/heads/main`.
@@ -23,30 +23,30 @@ pub struct Event<'a> {
 
 /// Whether a workflow runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
+pub enum TriggerDecision {
     /// It does.
-    Runs,
+    Starts,
     /// It does not, for this reason.
-    Not(String),
+    Ignored(String),
 }
 
 /// Whether a list of patterns takes a name: the last one that matches decides.
-pub fn is_among(patterns: &[String], name: &str) -> bool {
+pub fn matches_patterns(patterns: &[String], name: &str) -> bool {
     Patterns::new(patterns).matches(name)
 }
 
 /// Whether `event` starts the workflow.
-pub fn triggers(plan: &Plan, event: &Event<'_>) -> Decision {
+pub fn decide(plan: &Plan, event: &TriggerEvent<'_>) -> TriggerDecision {
     let Some(trigger) = plan.on.get(event.name) else {
-        return Decision::Not(format!("the workflow is not for the event `{}`", event.name));
+        return TriggerDecision::Ignored(format!("the workflow is not for the event `{}`", event.name));
     };
     match refusal(trigger, event) {
-        Some(reason) => Decision::Not(reason),
-        None => Decision::Runs,
+        Some(reason) => TriggerDecision::Ignored(reason),
+        None => TriggerDecision::Starts,
     }
 }
 
-fn refusal(trigger: &Trigger, event: &Event<'_>) -> Option<String> {
+fn refusal(trigger: &Trigger, event: &TriggerEvent<'_>) -> Option<String> {
     activity(trigger, event).or_else(|| match event.name {
         "push" => pushed(trigger, event),
         "pull_request" | "pull_request_target" => {
@@ -59,7 +59,7 @@ fn refusal(trigger: &Trigger, event: &Event<'_>) -> Option<String> {
 }
 
 /// Pull requests have three types where the workflow names none (GitHub docs: "Events that trigger workflows").
-fn activity(trigger: &Trigger, event: &Event<'_>) -> Option<String> {
+fn activity(trigger: &Trigger, event: &TriggerEvent<'_>) -> Option<String> {
     let action = event.action?;
     let wanted = match (trigger.filters.get("types"), event.name) {
         (Some(types), _) => types.iter().any(|kind| kind == action),
@@ -69,7 +69,7 @@ fn activity(trigger: &Trigger, event: &Event<'_>) -> Option<String> {
     (!wanted).then(|| format!("the workflow is not for the activity `{action}` of `{}`", event.name))
 }
 
-fn pushed(trigger: &Trigger, event: &Event<'_>) -> Option<String> {
+fn pushed(trigger: &Trigger, event: &TriggerEvent<'_>) -> Option<String> {
     let has = |key: &str| trigger.filters.contains_key(key);
     let for_branches = has("branches") || has("branches-ignore");
     let for_tags = has("tags") || has("tags-ignore");
@@ -102,7 +102,7 @@ fn named(trigger: &Trigger, key: &str, name: &str) -> Option<String> {
     Patterns::new(ignored).matches(name).then(|| format!("`{name}` is among `{ignore}`"))
 }
 
-fn paths(trigger: &Trigger, event: &Event<'_>) -> Option<String> {
+fn paths(trigger: &Trigger, event: &TriggerEvent<'_>) -> Option<String> {
     let changed = event.changed_paths?;
     if let Some(wanted) = trigger.filters.get("paths") {
         let wanted = Patterns::new(wanted);
@@ -120,8 +120,8 @@ mod tests {
     use super::super::tests::plan_of;
     use super::*;
 
-    fn runs(on: &str, event: &Event<'_>) -> bool {
-        triggers(&plan_of(&format!("on: {on}\njobs: {{a: {{runs-on: x}}}}")), event) == Decision::Runs
+    fn runs(on: &str, event: &TriggerEvent<'_>) -> bool {
+        decide(&plan_of(&format!("on: {on}\njobs: {{a: {{runs-on: x}}}}")), event) == TriggerDecision::Starts
     }
 
     #[test]
@@ -147,7 +147,7 @@ mod tests {
             ("{push: {paths-ignore: ['**.md']}}", "refs/heads/x", Some(&docs[..]), false),
             ("{push: {paths-ignore: ['**.md']}}", "refs/heads/x", Some(&src[..]), true),
         ] {
-            let event = Event { name: "push", reference, changed_paths: paths, ..Event::default() };
+            let event = TriggerEvent { name: "push", reference, changed_paths: paths, ..TriggerEvent::default() };
             assert_eq!(runs(on, &event), expected, "{on} {reference} {paths:?}");
         }
     }
@@ -163,12 +163,12 @@ mod tests {
             ("{pull_request: {branches: [main]}}", Some("opened"), true),
             ("{pull_request: {branches: [dev]}}", Some("opened"), false),
         ] {
-            let event = Event {
+            let event = TriggerEvent {
                 name: "pull_request",
                 reference: "refs/pull/1/merge",
                 base_ref: Some("main"),
                 action,
-                ..Event::default()
+                ..TriggerEvent::default()
             };
             assert_eq!(runs(on, &event), expected, "{on} {action:?}");
         }
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn a_refusal_says_why() {
         let plan = plan_of("on: {push: {branches: [main]}}\njobs: {a: {runs-on: x}}");
-        let event = Event { name: "push", reference: "refs/heads/dev", ..Event::default() };
-        assert_eq!(triggers(&plan, &event), Decision::Not("`dev` is not among `branches`".to_owned()));
+        let event = TriggerEvent { name: "push", reference: "refs/heads/dev", ..TriggerEvent::default() };
+        assert_eq!(decide(&plan, &event), TriggerDecision::Ignored("`dev` is not among `branches`".to_owned()));
     }
 }

@@ -1,21 +1,21 @@
-//! A workflow and all it calls, at any depth: which files are needed, and whether they fit together.
+//! A workflow and all workflows it calls, at any depth: which files are needed, and whether callers and called agree.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use indexmap::IndexMap;
 
 use crate::diagnostic::{self, Diagnostic};
-use crate::plan::{Plan, Work};
+use crate::plan::{JobContent, Plan};
 use crate::yaml::{Limits, Node};
 
-use super::permissions::{Permissions, Policy};
-use super::place::Place;
+use super::permissions::{DefaultPermissions, Permissions};
 use super::report::Report;
+use super::workflow_ref::WorkflowRef;
 use super::{call, read};
 
-/// How large a family may be (GitHub docs: "Reuse workflows", limitations).
+/// How large a call graph may be (GitHub docs: "Reuse workflows", limitations).
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub struct CallGraphLimits {
     /// Files in a chain of calls, the first included.
     pub levels: usize,
     /// Called files.
@@ -23,66 +23,71 @@ pub struct Bounds {
     /// Jobs of all workflows, each as often as it is called, its callers included.
     pub jobs: usize,
     /// Limits of one file.
-    pub limits: Limits,
+    pub file: Limits,
     /// Permissions where none are written.
-    pub policy: Policy,
+    pub permissions: DefaultPermissions,
 }
 
-/// GitHub's bounds. It names none for jobs; with this one no chain of calls grows without end.
-pub const BOUNDS: Bounds =
-    Bounds { levels: 10, files: 50, jobs: 1024, limits: super::LIMITS, policy: Policy::Permissive };
+/// GitHub's limits. It names none for jobs; this one keeps chains of calls from growing exponentially.
+pub const CALL_GRAPH_LIMITS: CallGraphLimits = CallGraphLimits {
+    levels: 10,
+    files: 50,
+    jobs: 1024,
+    file: super::LIMITS,
+    permissions: DefaultPermissions::Permissive,
+};
 
-/// Called files by place: the text, or why there is none.
-pub type Known = BTreeMap<Place, Result<String, Unread>>;
+/// Texts of called files; an error where there is none.
+pub type CalledFiles = BTreeMap<WorkflowRef, Result<String, UnavailableFile>>;
 
-/// Why there is no text of a called file.
+/// Why the text of a called file is not available.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unread {
-    /// It can't be had, so its caller can't run: an error.
+pub enum UnavailableFile {
+    /// It can't be read, so its caller can't run: an error.
     Missing(String),
-    /// It was left out on purpose, and its caller is held against nothing: a warning.
-    Left(String),
+    /// It was left out on purpose; its caller is not checked against it: a warning.
+    Skipped(String),
 }
 
-/// What became of reading a family.
+/// The result of one call of [`build`].
 #[derive(Debug)]
-pub enum Gathered {
-    /// These files are needed too.
-    Missing(Vec<Place>),
-    /// All were read. The family is there where no diagnostic is an error.
-    Read(Option<Box<Family>>, Vec<Diagnostic>),
+pub enum GraphBuild {
+    /// Call [`build`] again with these files as well.
+    NeedsFiles(Vec<WorkflowRef>),
+    /// Every file was read. There is a graph unless a diagnostic is an error.
+    Done(Option<Box<CallGraph>>, Vec<Diagnostic>),
 }
 
-/// A workflow and all it calls.
+/// A workflow and all workflows it calls.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Family {
-    /// The workflow. In it and in those it calls, `uses:` of a job is a key of [`Family::called`], or names what was
-    /// left out.
+pub struct CallGraph {
+    /// The workflow itself. In it and in the workflows it calls, `uses:` of a job is a key of [`CallGraph::called`],
+    /// or refers to a file that was left out.
     pub plan: Plan,
-    /// Called workflows by the name of their place.
+    /// Called workflows by the text of their [`WorkflowRef`].
     pub called: IndexMap<String, Plan>,
 }
 
-/// Reads a workflow file and what it calls, as far as that is known. It is asked again with more until nothing is
-/// missing; each time it asks for at least one file it never asked for, and for at most [`Bounds::files`] in all.
-pub fn gather(path: &str, text: &str, known: &Known, bounds: Bounds) -> Gathered {
-    let mut reading = Reading { bounds, known, files: IndexMap::new(), diagnostics: Vec::new() };
-    let missing = reading.all(Place::own(path), text);
-    if !reading.failed() {
+/// Reads a workflow file and the called files that are known. Call it again with the files it needs until it is done:
+/// each round needs at least one new file, and all rounds together at most [`CallGraphLimits::files`].
+pub fn build(path: &str, text: &str, called: &CalledFiles, limits: CallGraphLimits) -> GraphBuild {
+    let mut builder = Builder { limits, called, files: IndexMap::new(), diagnostics: Vec::new() };
+    let missing = builder.all(WorkflowRef::local(path), text);
+    if !builder.failed() {
         if !missing.is_empty() {
-            return Gathered::Missing(missing);
+            return GraphBuild::NeedsFiles(missing);
         }
-        reading.fit();
+        builder.check_calls();
     }
-    let family = if reading.failed() { None } else { reading.family().map(Box::new) };
-    Gathered::Read(family, reading.diagnostics)
+    let graph = if builder.failed() { None } else { builder.graph().map(Box::new) };
+    GraphBuild::Done(graph, builder.diagnostics)
 }
 
-struct Reading<'a> {
-    bounds: Bounds,
-    known: &'a Known,
+struct Builder<'a> {
+    limits: CallGraphLimits,
+    called: &'a CalledFiles,
     /// The first one is the workflow itself.
-    files: IndexMap<Place, File<'a>>,
+    files: IndexMap<WorkflowRef, File<'a>>,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -90,18 +95,18 @@ struct File<'a> {
     text: &'a str,
     root: Option<Node>,
     plan: Plan,
-    /// Places that jobs call, by the job's id.
-    calls: IndexMap<String, Place>,
+    /// Workflows that jobs call, by the job's id.
+    calls: IndexMap<String, WorkflowRef>,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> Builder<'a> {
     fn failed(&self) -> bool {
         diagnostic::has_errors(&self.diagnostics)
     }
 
-    /// Reads level by level; what is not known is given back.
-    fn all(&mut self, first: Place, text: &'a str) -> Vec<Place> {
-        let known = self.known;
+    /// Reads level by level, and returns the files whose text is not known yet.
+    fn all(&mut self, first: WorkflowRef, text: &'a str) -> Vec<WorkflowRef> {
+        let called = self.called;
         let mut missing = Vec::new();
         let mut seen = HashSet::from([first.clone()]);
         let mut waiting = VecDeque::from([(first, text, 1)]);
@@ -110,7 +115,7 @@ impl<'a> Reading<'a> {
             let mut report = Report::new(&file.plan.path, text);
             for (id, uses) in callers(file.root.as_ref()) {
                 let written = uses.text().unwrap_or_default();
-                let target = match place.named(written) {
+                let target = match place.resolve(written) {
                     Ok(target) => target,
                     Err(why) => {
                         report.error(uses.span, why);
@@ -118,17 +123,19 @@ impl<'a> Reading<'a> {
                     }
                 };
                 file.calls.insert(id.to_owned(), target.clone());
-                if level >= self.bounds.levels {
-                    report.error(uses.span, too_deep(self.bounds.levels));
+                if level >= self.limits.levels {
+                    report.error(uses.span, too_deep(self.limits.levels));
                 } else if seen.insert(target.clone()) {
-                    if seen.len() > self.bounds.files + 1 {
-                        report.error(uses.span, format!("more than {} workflows are called", self.bounds.files));
+                    if seen.len() > self.limits.files + 1 {
+                        report.error(uses.span, format!("more than {} workflows are called", self.limits.files));
                         break;
                     }
-                    match known.get(&target) {
+                    match called.get(&target) {
                         Some(Ok(text)) => waiting.push_back((target, text, level + 1)),
-                        Some(Err(Unread::Missing(why))) => report.error(uses.span, format!("`{written}`: {why}")),
-                        Some(Err(Unread::Left(why))) => {
+                        Some(Err(UnavailableFile::Missing(why))) => {
+                            report.error(uses.span, format!("`{written}`: {why}"))
+                        }
+                        Some(Err(UnavailableFile::Skipped(why))) => {
                             report.warning(uses.span, format!("`{written}` is not followed: {why}"));
                         }
                         None => missing.push(target),
@@ -141,14 +148,14 @@ impl<'a> Reading<'a> {
         missing
     }
 
-    fn file(&mut self, place: &Place, text: &'a str) -> Option<File<'a>> {
-        let (root, plan, diagnostics) = read(&place.to_string(), text, self.bounds.limits);
+    fn file(&mut self, place: &WorkflowRef, text: &'a str) -> Option<File<'a>> {
+        let (root, plan, diagnostics) = read(&place.to_string(), text, self.limits.file);
         self.diagnostics.extend(diagnostics);
         Some(File { text, root, plan: plan?, calls: IndexMap::new() })
     }
 
-    /// Holds callers against what they call.
-    fn fit(&mut self) {
+    /// Checks callers against the workflows they call.
+    fn check_calls(&mut self) {
         let order = self.order();
         let mut found = Vec::new();
         for file in self.files.values() {
@@ -210,7 +217,7 @@ impl<'a> Reading<'a> {
 
     /// The longest chain and the number of all jobs.
     fn measure(&mut self, order: &[usize]) {
-        let mut sizes: HashMap<&Place, (usize, usize)> = HashMap::new();
+        let mut sizes: HashMap<&WorkflowRef, (usize, usize)> = HashMap::new();
         for (place, file) in order.iter().filter_map(|at| self.files.get_index(*at)) {
             let called = file.calls.values().filter_map(|place| sizes.get(place));
             let (mut levels, mut jobs) = (1, file.plan.jobs.len());
@@ -221,9 +228,9 @@ impl<'a> Reading<'a> {
             sizes.insert(place, (levels, jobs));
         }
         let Some((levels, jobs)) = self.files.first().and_then(|(place, _)| sizes.get(place)).copied() else { return };
-        let problem = match (levels > self.bounds.levels, jobs > self.bounds.jobs) {
-            (true, _) => too_deep(self.bounds.levels),
-            (_, true) => format!("the workflow has {jobs} jobs with those it calls; {} are possible", self.bounds.jobs),
+        let problem = match (levels > self.limits.levels, jobs > self.limits.jobs) {
+            (true, _) => too_deep(self.limits.levels),
+            (_, true) => format!("the workflow has {jobs} jobs with those it calls; {} are possible", self.limits.jobs),
             _ => return,
         };
         let found = self.files.first().and_then(|(_, file)| {
@@ -236,7 +243,7 @@ impl<'a> Reading<'a> {
     /// No job may have more permissions than the job that calls its workflow.
     fn permissions(&mut self) {
         let Some((first, _)) = self.files.first() else { return };
-        let mut waiting = vec![(first.clone(), Permissions::by_default(self.bounds.policy))];
+        let mut waiting = vec![(first.clone(), Permissions::by_default(self.limits.permissions))];
         let mut seen = HashSet::new();
         let mut found = Vec::new();
         while let Some((place, given)) = waiting.pop() {
@@ -249,7 +256,7 @@ impl<'a> Reading<'a> {
                 let own = file.plan.jobs.get(id).and_then(|job| job.permissions.as_ref());
                 let allowed = own.map_or_else(|| of_file.clone(), Permissions::written);
                 let Some(called) = self.files.get(target) else { continue };
-                for (who, asked) in asks(&called.plan) {
+                for (who, asked) in permission_requests(&called.plan) {
                     if let Some((asked, allowed)) = asked.beyond(&allowed) {
                         let message = format!("{target}: {who} asks for {asked}, but this job has only {allowed}");
                         found.extend(at_caller(file, id, message));
@@ -261,18 +268,18 @@ impl<'a> Reading<'a> {
         self.diagnostics.extend(found);
     }
 
-    fn family(&mut self) -> Option<Family> {
+    fn graph(&mut self) -> Option<CallGraph> {
         let mut plans = std::mem::take(&mut self.files).into_iter().map(|(place, file)| {
             let mut plan = file.plan;
             for (id, target) in &file.calls {
-                if let Some(Work::Call { uses, .. }) = plan.jobs.get_mut(id).map(|job| &mut job.work) {
+                if let Some(JobContent::Call { uses, .. }) = plan.jobs.get_mut(id).map(|job| &mut job.work) {
                     *uses = target.to_string();
                 }
             }
             (place.to_string(), plan)
         });
         let (_, plan) = plans.next()?;
-        Some(Family { plan, called: plans.collect() })
+        Some(CallGraph { plan, called: plans.collect() })
     }
 }
 
@@ -280,8 +287,8 @@ fn too_deep(levels: usize) -> String {
     format!("workflows are called more than {levels} levels deep, the first one included")
 }
 
-/// Who of a workflow asks for permissions, and for which.
-fn asks(plan: &Plan) -> impl Iterator<Item = (String, Permissions)> {
+/// Parts of a workflow that request permissions, and the permissions they request.
+fn permission_requests(plan: &Plan) -> impl Iterator<Item = (String, Permissions)> {
     let file = plan.permissions.iter().map(|tree| ("the workflow".to_owned(), Permissions::written(tree)));
     let jobs = plan
         .jobs
@@ -319,30 +326,30 @@ mod tests {
         format!("on: push\njobs:\n  a:\n    uses: ./.github/workflows/b.yml\n    {}\n", keys.replace('\n', "\n    "))
     }
 
-    fn known(files: &[(&str, &str)]) -> Known {
-        let own = Place::own("");
-        files.iter().map(|(uses, text)| (own.named(uses).unwrap(), Ok((*text).to_owned()))).collect()
+    fn known(files: &[(&str, &str)]) -> CalledFiles {
+        let own = WorkflowRef::local("");
+        files.iter().map(|(uses, text)| (own.resolve(uses).unwrap(), Ok((*text).to_owned()))).collect()
     }
 
-    fn read(text: &str, files: &[(&str, &str)]) -> Result<Family, Vec<String>> {
-        match gather(".github/workflows/a.yml", text, &known(files), BOUNDS) {
-            Gathered::Read(Some(family), _) => Ok(*family),
-            Gathered::Read(None, found) => Err(found.iter().map(ToString::to_string).collect()),
-            Gathered::Missing(missing) => panic!("missing: {missing:?}"),
+    fn read(text: &str, files: &[(&str, &str)]) -> Result<CallGraph, Vec<String>> {
+        match build(".github/workflows/a.yml", text, &known(files), CALL_GRAPH_LIMITS) {
+            GraphBuild::Done(Some(graph), _) => Ok(*graph),
+            GraphBuild::Done(None, found) => Err(found.iter().map(ToString::to_string).collect()),
+            GraphBuild::NeedsFiles(missing) => panic!("missing: {missing:?}"),
         }
     }
 
     #[test]
-    fn files_are_asked_for_until_none_is_missing() {
+    fn files_are_requested_until_none_is_missing() {
         let top =
             "on: push\njobs:\n  a: {uses: ./.github/workflows/b.yml}\n  z: {uses: o/r/.github/workflows/c.yml@v1}";
         let middle = "on: workflow_call\njobs: {m: {uses: ./.github/workflows/d.yml}}";
         let leaf = "on: workflow_call\njobs: {l: {runs-on: x}}";
         let mut files = Vec::new();
         let mut rounds = Vec::new();
-        let family = loop {
-            match gather(".github/workflows/a.yml", top, &known(&files), BOUNDS) {
-                Gathered::Missing(places) => {
+        let graph = loop {
+            match build(".github/workflows/a.yml", top, &known(&files), CALL_GRAPH_LIMITS) {
+                GraphBuild::NeedsFiles(places) => {
                     let names: Vec<String> = places.iter().map(ToString::to_string).collect();
                     for name in &names {
                         let text = if name.contains("/c.yml") { middle } else { leaf };
@@ -351,7 +358,7 @@ mod tests {
                     }
                     rounds.push(names);
                 }
-                Gathered::Read(family, found) => break family.unwrap_or_else(|| panic!("{found:?}")),
+                GraphBuild::Done(graph, found) => break graph.unwrap_or_else(|| panic!("{found:?}")),
             }
         };
         assert_eq!(
@@ -359,12 +366,12 @@ mod tests {
             [vec![".github/workflows/b.yml", "o/r/.github/workflows/c.yml@v1"], vec!["o/r/.github/workflows/d.yml@v1"]]
         );
         let calls = |plan: &Plan, id: &str| match &plan.jobs[id].work {
-            Work::Call { uses, .. } => uses.clone(),
-            Work::Steps(_) => panic!("no call"),
+            JobContent::Call { uses, .. } => uses.clone(),
+            JobContent::Steps(_) => panic!("no call"),
         };
-        assert_eq!(family.called.len(), 3);
+        assert_eq!(graph.called.len(), 3);
         // `./` in a file of another repository means that repository.
-        assert_eq!(calls(&family.called[&calls(&family.plan, "z")], "m"), "o/r/.github/workflows/d.yml@v1");
+        assert_eq!(calls(&graph.called[&calls(&graph.plan, "z")], "m"), "o/r/.github/workflows/d.yml@v1");
     }
 
     #[test]
@@ -401,14 +408,20 @@ mod tests {
             found,
             [".github/workflows/a.yml:2:18: error: .github/workflows/b.yml can't be called by another workflow"]
         );
-        let mut known = Known::new();
-        known.insert(Place::own(".github/workflows/b.yml"), Err(Unread::Missing("there is no such file".into())));
-        let Gathered::Read(None, found) = gather(".github/workflows/a.yml", uses, &known, BOUNDS) else {
+        let mut known = CalledFiles::new();
+        known.insert(
+            WorkflowRef::local(".github/workflows/b.yml"),
+            Err(UnavailableFile::Missing("there is no such file".into())),
+        );
+        let GraphBuild::Done(None, found) = build(".github/workflows/a.yml", uses, &known, CALL_GRAPH_LIMITS) else {
             panic!("taken")
         };
         assert!(found[0].to_string().ends_with("`./.github/workflows/b.yml`: there is no such file"), "{found:?}");
-        known.insert(Place::own(".github/workflows/b.yml"), Err(Unread::Left("it is far away".into())));
-        let Gathered::Read(Some(_), found) = gather(".github/workflows/a.yml", uses, &known, BOUNDS) else {
+        known.insert(
+            WorkflowRef::local(".github/workflows/b.yml"),
+            Err(UnavailableFile::Skipped("it is far away".into())),
+        );
+        let GraphBuild::Done(Some(_), found) = build(".github/workflows/a.yml", uses, &known, CALL_GRAPH_LIMITS) else {
             panic!("refused")
         };
         let expected = "2:18: warning: `./.github/workflows/b.yml` is not followed: it is far away";

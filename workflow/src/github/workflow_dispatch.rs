@@ -1,22 +1,22 @@
-//! What a press on a button means to a workflow that was not told of any event.
+//! The event a run starts with when somebody asks for it by hand, and the defaults of its inputs.
 
 use serde_json::{Map, Value};
 
 use crate::plan::{Input, Plan};
 
-/// The event a run begins with.
+/// The event a run starts with.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Pressed {
+pub struct StartEvent {
     /// Name of the event.
     pub event: String,
     /// The `inputs` context.
     pub inputs: Map<String, Value>,
 }
 
-/// The event a press stands for. `push`, `pull_request` and `schedule` are themselves; anything else is
+/// The event a manual request stands for. `push`, `pull_request` and `schedule` are themselves; anything else is
 /// `workflow_dispatch` where the file declares it, with its inputs at their defaults, or else the file's only event,
 /// or else `push`.
-pub fn event_for(plan: &Plan, trigger: Option<&str>) -> Pressed {
+pub fn start_event(plan: &Plan, trigger: Option<&str>) -> StartEvent {
     let event = match trigger {
         Some(named @ ("push" | "pull_request" | "schedule")) => named,
         _ if plan.on.contains_key("workflow_dispatch") => "workflow_dispatch",
@@ -26,12 +26,13 @@ pub fn event_for(plan: &Plan, trigger: Option<&str>) -> Pressed {
         },
     };
     let declared = plan.on.get(event).filter(|_| event == "workflow_dispatch");
-    let inputs = declared.map(|trigger| trigger.inputs.iter().map(|(name, input)| (name.clone(), default(input))));
-    Pressed { event: event.to_owned(), inputs: inputs.map(Iterator::collect).unwrap_or_default() }
+    let inputs =
+        declared.map(|trigger| trigger.inputs.iter().map(|(name, input)| (name.clone(), default_input(input))));
+    StartEvent { event: event.to_owned(), inputs: inputs.map(Iterator::collect).unwrap_or_default() }
 }
 
-/// An input's value where nobody gave one (GitHub docs: `on.workflow_dispatch.inputs`).
-pub fn default(input: &Input) -> Value {
+/// The value of an input that the request does not set (GitHub docs: `on.workflow_dispatch.inputs`).
+pub fn default_input(input: &Input) -> Value {
     match (&input.default, input.kind.as_str()) {
         (Some(default), _) => default.clone(),
         (None, "boolean") => Value::Bool(false),
@@ -48,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_press_is_the_event_it_names_or_the_best_the_file_offers() {
+    fn a_manual_run_is_the_event_it_names_or_the_best_the_file_offers() {
         for (on, trigger, expected) in [
             ("[push, workflow_dispatch]", None, "workflow_dispatch"),
             ("[push, workflow_dispatch]", Some("manual"), "workflow_dispatch"),
@@ -58,7 +59,7 @@ mod tests {
             ("[pull_request, release]", Some("whatever"), "push"),
         ] {
             let plan = plan_of(&format!("on: {on}\njobs: {{a: {{runs-on: x}}}}"));
-            assert_eq!(event_for(&plan, trigger).event, expected, "{on} {trigger:?}");
+            assert_eq!(start_event(&plan, trigger).event, expected, "{on} {trigger:?}");
         }
     }
 
@@ -69,7 +70,7 @@ mod tests {
              d: {type: number, default: 3}, e: {}}}}\njobs: {a: {runs-on: x}}",
         );
         let expected = json!({"a": "x", "b": false, "c": "p", "d": 3, "e": ""});
-        assert_eq!(Value::Object(event_for(&plan, None).inputs), expected);
-        assert!(event_for(&plan, Some("push")).inputs.is_empty());
+        assert_eq!(Value::Object(start_event(&plan, None).inputs), expected);
+        assert!(start_event(&plan, Some("push")).inputs.is_empty());
     }
 }
