@@ -52,7 +52,7 @@ const LONGEST: usize = 600;
 
 /// A library, and the only places where it may be named.
 const LIBRARIES: [(&str, &[&str]); 6] = [
-    ("nostr_sdk", &["coordinator/nostr", "coordinator/source", "cli/src/client"]),
+    ("nostr_sdk", &["coordinator/nostr/tests", "cli/src/client"]),
     ("sqlx", &["coordinator/store"]),
     ("tonic", &["coordinator/dispatch", "worker/src/coordinator_client", "proto/src"]),
     ("bollard", &["worker/src/sandbox/docker"]),

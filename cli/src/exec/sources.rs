@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use anyhow::{Context, Result};
 use futures::{FutureExt as _, future::BoxFuture};
 use nostr::{Event, Filter, Keys};
-use nostr_client::relays::{Relays, ReqExitPolicy};
+use nostr_client::relays::Relays;
 use source::{
     Lookup, Sources as Outside,
     lock::Lock,
@@ -107,7 +107,7 @@ impl Lookup for Asking {
             let config = config::Relays { allow_private: true, ..config::Relays::default() };
             let asked: Vec<String> = relays.iter().chain(&self.relays).cloned().collect();
             let found = Relays::new(&Keys::generate(), &config);
-            found.fetch(&asked, &filter, ReqExitPolicy::ExitOnEOSE, LOOK_UP).await
+            found.fetch(&asked, &filter, LOOK_UP).await
         }
         .boxed()
     }

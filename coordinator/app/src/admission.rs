@@ -18,7 +18,7 @@ use source::Sources;
 use store::{Batch, Reader};
 
 /// Job events are heard for at most this many unfinished runs.
-const LIVE: usize = 4096;
+const LIVE: u32 = 400;
 
 /// Takes requests in.
 pub(super) struct Admission {
@@ -150,16 +150,7 @@ impl Desk for Admission {
     }
 
     fn live(&self) -> BoxFuture<'_, anyhow::Result<Vec<String>>> {
-        async move {
-            let mut runs = self.run_service.store().unfinished().await?;
-            runs.sort_by_key(|state| std::cmp::Reverse(state.serial));
-            let jobs = runs.into_iter().filter_map(|state| match state.request.origin {
-                Origin::HiveCi { job_event, .. } => Some(job_event),
-                Origin::Api => None,
-            });
-            Ok(jobs.take(LIVE).collect())
-        }
-        .boxed()
+        async move { Ok(self.run_service.store().live_job_events(LIVE).await?) }.boxed()
     }
 }
 

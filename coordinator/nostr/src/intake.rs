@@ -10,13 +10,12 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use nostr::{Event, EventId, Filter, JsonUtil, Keys, Kind, PublicKey};
-use nostr_sdk::pool::relay::ReqExitPolicy;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{Notify, Semaphore, mpsc, watch},
     task::JoinSet,
 };
 
@@ -28,7 +27,7 @@ use super::{
     Clock,
     hive_ci::{self, Ignored, Refusal, Rejection, Secrets},
     policy::Policy,
-    relays::{Relays, normal},
+    relays::{RelayLease, Relays, normal},
 };
 
 mod reader;
@@ -39,8 +38,12 @@ const QUEUE: usize = 1024;
 const AT_ONCE: usize = 64;
 /// Ids and run events remembered in memory, twice at most.
 const RECENT: usize = 8192;
-/// Run events looked up on relays of others at the same time.
-const LOOK_UPS: usize = 32;
+/// A run event that did not come is asked for again after this.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// What is followed is looked at again no sooner than this.
+const FOLLOW: Duration = Duration::from_secs(1);
+/// How long a relay may take to answer whether it has a run event.
+const LOOK_UP: Duration = Duration::from_secs(8);
 /// A request that could not be stored is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -64,13 +67,6 @@ pub enum Reach {
     Everywhere,
     /// To our own relays: its author sends too much.
     OwnRelays,
-}
-
-/// What readers ask for besides jobs and cancels: it changes as jobs come and go.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Follow {
-    runs: Vec<EventId>,
-    jobs: Vec<EventId>,
 }
 
 /// A job event that waits for its run event.
@@ -148,8 +144,10 @@ struct Inner<D> {
     told: DefaultKeyedRateLimiter<PublicKey>,
     memory: Mutex<Memory>,
     counted: Counted,
-    follow: watch::Sender<Follow>,
-    look_ups: Arc<Semaphore>,
+    /// Job events whose deletion is a cancel, as the readers ask for them.
+    follow: watch::Sender<Vec<EventId>>,
+    /// What is followed may have changed.
+    changed: Notify,
     events: mpsc::Sender<Arrival>,
 }
 
@@ -190,8 +188,8 @@ impl<D: Desk> Intake<D> {
             told: RateLimiter::keyed(Quota::per_minute(NonZeroU32::MIN)),
             memory: Mutex::default(),
             counted: Counted::default(),
-            follow: watch::Sender::new(Follow::default()),
-            look_ups: Arc::new(Semaphore::new(LOOK_UPS)),
+            follow: watch::Sender::new(Vec::new()),
+            changed: Notify::new(),
             events,
         };
         Self { inner: Arc::new(inner), arrivals }
@@ -213,13 +211,16 @@ impl<D: Desk> Intake<D> {
                 inner.wait_for(&event, run, parked.until);
             }
         }
-        inner.refresh().await;
+        inner.changed.notify_one();
         let mut tasks = JoinSet::new();
+        {
+            let inner = inner.clone();
+            tasks.spawn(async move { inner.follow_live().await });
+        }
         for url in inner.config.relays.read.iter().filter_map(|url| normal(url)).collect::<HashSet<_>>() {
-            tasks.spawn(reader::read(inner.clone(), url));
+            tasks.spawn(reader::keep_reading(inner.clone(), url));
         }
         let hands = Arc::new(Semaphore::new(AT_ONCE));
-        let mut follow = inner.follow.subscribe();
         loop {
             let next = inner.next_expiry();
             tokio::select! {
@@ -232,7 +233,6 @@ impl<D: Desk> Intake<D> {
                     });
                 }
                 () = tokio::time::sleep(next) => inner.expire().await,
-                _ = follow.changed() => {}
                 Some(ended) = tasks.join_next() => {
                     if let Err(error) = ended {
                         tracing::error!(%error, "an intake task ended");
@@ -354,7 +354,7 @@ impl<D: Desk> Inner<D> {
         self.memory().pairing.remove(&job.id);
         paired?;
         self.memory().waiting.remove(&job.id);
-        self.refresh().await;
+        self.changed.notify_one();
         Ok(())
     }
 
@@ -409,63 +409,64 @@ impl<D: Desk> Inner<D> {
         let settle = vec![Change::Seen { id: id.to_hex(), at: (self.clock)() }, Change::Unpark { id: id.to_hex() }];
         settled(self.desk.refuse(refusal, Reach::Everywhere, settle).await)?;
         self.memory().waiting.remove(&id);
-        self.refresh().await;
         Ok(())
     }
 
-    /// Remembers a job that waits, and asks for its run: our read relays by subscription, those the job names besides.
+    /// Remembers a job that waits, and asks our read relays and those it names for its run.
     fn wait_for(self: &Arc<Self>, job: &Event, run: EventId, until: Millis) {
         let named = hive_ci::relays_named(job);
-        let waiting = Waiting { run, author: job.pubkey, named: named.clone(), until };
+        let read = self.config.relays.read.iter().filter_map(|url| normal(url));
+        let asked: indexmap::IndexSet<String> = read.chain(named.iter().filter_map(|url| normal(url))).collect();
+        let waiting = Waiting { run, author: job.pubkey, named, until };
         self.memory().waiting.insert(job.id, waiting);
-        self.follow_waiting();
-        let (inner, left) = (self.clone(), until.saturating_sub((self.clock)()));
-        let Ok(permit) = self.look_ups.clone().try_acquire_owned() else { return };
+        let (inner, id, left) = (self.clone(), job.id, until.saturating_sub((self.clock)()));
         tokio::spawn(async move {
-            let filter = Filter::new().id(run);
-            let wait = Duration::from_millis(left);
-            let asked = named.iter().map(std::slice::from_ref);
-            let mut asked: FuturesUnordered<_> =
-                asked.map(|url| inner.relays.fetch(url, &filter, ReqExitPolicy::WaitForEvents(1), wait)).collect();
-            while let Some(found) = asked.next().await {
-                if let Some(event) = found.into_iter().next() {
-                    // Closed only when intake itself ended.
-                    inner.events.send(Arrival { relay: String::new(), event }).await.ok();
-                    break;
+            let looked = inner.look_for(asked, id, run);
+            // Closed only when intake itself ended.
+            if let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(left), looked).await {
+                inner.events.send(Arrival { relay: String::new(), event }).await.ok();
+            }
+        });
+    }
+
+    /// The run event of a job that waits, once one of these relays has it; `None`: the job waits no longer.
+    async fn look_for(&self, urls: indexmap::IndexSet<String>, job: EventId, run: EventId) -> Option<Event> {
+        let relays: Vec<RelayLease> = urls.iter().filter_map(|url| self.relays.lease(url).ok()).collect();
+        let first = |mut found: Vec<Event>| found.pop();
+        while self.memory().waiting.contains_key(&job) {
+            let looks = relays.iter().map(|relay| async move {
+                match relay.fetch(Filter::new().id(run), LOOK_UP).await.map(first) {
+                    Ok(Some(found)) => Some(found),
+                    _ => relay.watch(run).await,
                 }
+            });
+            let looks: FuturesUnordered<_> = looks.collect();
+            let found = looks.filter_map(std::future::ready).boxed();
+            if let Ok(Some(found)) = tokio::time::timeout(ASK_AGAIN, found.into_future().map(|(found, _)| found)).await
+            {
+                return Some(found);
             }
-            drop(asked);
-            for url in &named {
-                inner.relays.release(url).await;
-            }
-            drop(permit);
-        });
+        }
+        None
     }
 
-    fn follow_waiting(&self) {
-        let mut runs: Vec<EventId> = self.memory().waiting.values().map(|waiting| waiting.run).collect();
-        runs.sort_unstable();
-        self.follow.send_if_modified(|follow| {
-            let changed = follow.runs != runs;
-            follow.runs = runs;
-            changed
-        });
-    }
-
-    /// Brings what the readers follow up to date: runs that are waited for, jobs that may be deleted.
-    async fn refresh(&self) {
-        self.follow_waiting();
-        match self.desk.live().await {
-            Ok(live) => {
-                let jobs: Vec<EventId> =
-                    live.iter().filter_map(|id| EventId::from_hex(id).ok()).take(reader::FOLLOWED).collect();
-                self.follow.send_if_modified(|follow| {
-                    let changed = follow.jobs != jobs;
-                    follow.jobs = jobs;
-                    changed
-                });
+    /// Keeps what the readers follow up to date: jobs that may be deleted.
+    async fn follow_live(&self) {
+        loop {
+            self.changed.notified().await;
+            match self.desk.live().await {
+                Ok(live) => {
+                    let jobs = live.iter().filter_map(|id| EventId::from_hex(id).ok());
+                    let jobs: Vec<EventId> = jobs.take(reader::FOLLOWED).collect();
+                    self.follow.send_if_modified(|follow| {
+                        let changed = *follow != jobs;
+                        *follow = jobs;
+                        changed
+                    });
+                }
+                Err(error) => tracing::error!("live jobs can't be read, deletions may go unheard: {error:#}"),
             }
-            Err(error) => tracing::error!("live jobs can't be read, deletions may go unheard: {error:#}"),
+            tokio::time::sleep(FOLLOW).await;
         }
     }
 

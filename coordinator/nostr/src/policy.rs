@@ -4,7 +4,6 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use nostr::{Event, Filter, FromBech32, Kind, PublicKey, nips::nip01::Coordinate, nips::nip19::Nip19Coordinate};
-use nostr_sdk::pool::relay::ReqExitPolicy;
 use parking_lot::RwLock;
 
 use super::{relays::Relays, routes::newest, tags};
@@ -103,7 +102,7 @@ impl Policy {
     /// Fetches the list, at start.
     pub async fn load(&self, relays: &Relays, urls: &[String]) {
         let Some(filter) = self.filter() else { return };
-        for event in relays.fetch(urls, &filter, ReqExitPolicy::ExitOnEOSE, WAIT).await {
+        for event in relays.fetch(urls, &filter, WAIT).await {
             self.offer(event);
         }
     }

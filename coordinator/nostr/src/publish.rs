@@ -33,7 +33,7 @@ use super::{
 const PATIENCE: Millis = 24 * 3_600_000;
 /// Waits between tries at a relay that does not take an event: the first, and the longest.
 const BACK_OFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
-/// A lane with nothing to send ends after this, and with it the connection to a relay of others.
+/// A lane with nothing to send ends after this.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// Where publisher keys come from: the sealed secrets of runs.
@@ -244,7 +244,7 @@ impl<P: PublisherKeys> Inner<P> {
                 }
                 Next::Nothing => {
                     if tokio::time::timeout(IDLE, changed).await.is_err() && matches!(self.next(relay), Next::Nothing) {
-                        return self.relays.release(relay).await;
+                        return;
                     }
                 }
             }

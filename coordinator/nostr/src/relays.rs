@@ -1,33 +1,39 @@
-//! Connections to relays: one client for reading, sending and looking up.
+//! Connections to relays: one for each relay, shared by all who read, ask and send.
 //!
-//! The SDK keeps each connection and reconnects it. Its checks are not relied upon: what it brings is verified again
-//! by whoever takes it.
+//! A user of a relay holds a [`RelayLease`]. Relays that the operator named stay connected; any other is left once
+//! nobody has used it for a while, and there is a ceiling on how many of them are connected at a time.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use futures::future::join_all;
-use nostr::{Event, Filter, Keys, RelayUrl, message::MachineReadablePrefix, util::BoxedFuture};
-use nostr_sdk::{
-    Client, ClientOptions,
-    pool::{
-        ConnectionMode, Relay, RelayLimits, RelayOptions, relay,
-        transport::{
-            error::TransportError,
-            websocket::{WebSocketSink, WebSocketStream, WebSocketTransport},
-        },
-    },
+use nostr::{Event, EventId, Filter, Keys, RelayUrl, SubscriptionId, message::MachineReadablePrefix};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
 };
-use url::Url;
 
-/// When a question to relays ends.
-pub use nostr_sdk::pool::relay::ReqExitPolicy;
+use domain::run::Millis;
+use network::Reach;
 
-use network::{self, Reach};
+use self::connection::{COMMANDS, Command, Connection, Endpoint};
 
+mod connection;
+mod limits;
+mod query;
 mod socket;
+mod watched;
 
-/// First wait before a lost connection is tried again; the SDK lets it grow to a minute.
-const RETRY: Duration = Duration::from_secs(2);
+/// Relays that the operator did not name, connected at a time.
+const UNNAMED: usize = 128;
+/// A relay that the operator did not name is left after nobody used it for this long.
+const IDLE: Duration = Duration::from_secs(30);
+/// How long a relay may take to answer an event.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// A relay's answer to an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,38 +46,95 @@ pub enum Answer {
     Later(String),
 }
 
-/// The relays we talk to. Clones share the connections.
+/// Why a relay gives nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RelayError {
+    /// Not the URL of a relay.
+    #[error("{0:?} is not the address of a relay (ws:// or wss://)")]
+    NotARelay(String),
+    /// Too many relays are connected that the operator did not name.
+    #[error("{UNNAMED} relays of others are connected already: try again in a minute")]
+    TooMany,
+    /// There is no connection.
+    #[error("not connected: {0}")]
+    NotConnected(String),
+    /// The relay refused the question.
+    #[error("{0}")]
+    Refused(String),
+    /// It did not answer in time.
+    #[error("no answer within {} s", .0.as_secs())]
+    TimedOut(Duration),
+}
+
+/// What a subscription brings.
 #[derive(Debug, Clone)]
-pub struct Relays {
-    client: Client,
-    named: Arc<HashSet<String>>,
+pub enum Delivery {
+    /// An event as the relay gave it, not verified.
+    Event(Event),
+    /// Events may have been missed: the connection was lost, or they came faster than they were taken. The reader
+    /// subscribes again.
+    Interrupted,
+    /// The relay ended the subscription, with its reason.
+    Closed(String),
 }
 
-/// Dials what the operator named, and of the rest only open addresses; looked at again for each connection, since a
-/// name may lead elsewhere later.
+/// How a relay is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayState {
+    /// Its URL.
+    pub url: String,
+    /// Whether the operator named it.
+    pub named: bool,
+    /// Whether it is connected now.
+    pub connected: bool,
+    /// Since when (ms since the Unix epoch).
+    pub since: Millis,
+    /// Why it is not connected; `None` while it is, and before the first attempt has ended.
+    pub error: Option<String>,
+}
+
+/// The relays we use. Clones share the connections, which end with the last one.
+#[derive(Debug, Clone)]
+pub struct Relays(Arc<Registry>);
+
 #[derive(Debug)]
-struct Guard {
-    named: Arc<HashSet<String>>,
+struct Registry {
+    keys: Keys,
+    named: HashSet<String>,
     allow_private: bool,
+    open: Mutex<HashMap<String, Entry>>,
 }
 
-impl WebSocketTransport for Guard {
-    fn support_ping(&self) -> bool {
-        true
-    }
+#[derive(Debug)]
+struct Entry {
+    /// Kept alive here; every lease holds another.
+    commands: mpsc::Sender<Command>,
+    state: watch::Receiver<RelayState>,
+    named: bool,
+    used: Instant,
+}
 
-    fn connect<'a>(
-        &'a self,
-        url: &'a Url,
-        _: &'a ConnectionMode,
-        timeout: Duration,
-    ) -> BoxedFuture<'a, Result<(WebSocketSink, WebSocketStream), TransportError>> {
-        Box::pin(async move {
-            let private = self.allow_private || self.named.contains(url.as_str().trim_end_matches('/'));
-            let checked = network::check_relay(url.as_str(), Reach { private, file: false }).await;
-            socket::connect(&checked.map_err(TransportError::backend)?, timeout).await
-        })
+impl Entry {
+    fn is_leased(&self) -> bool {
+        self.commands.strong_count() > 1
     }
+}
+
+/// The use of one relay: its connection is not ended while this is held.
+#[derive(Debug, Clone)]
+pub struct RelayLease {
+    url: String,
+    commands: mpsc::Sender<Command>,
+    state: watch::Receiver<RelayState>,
+}
+
+/// Events of a relay from now on. Dropped, it ends at the relay too.
+#[derive(Debug)]
+pub struct Subscription {
+    lease: RelayLease,
+    id: SubscriptionId,
+    to: mpsc::WeakSender<Delivery>,
+    deliveries: mpsc::Receiver<Delivery>,
 }
 
 /// A relay's URL in the one form we keep; `None`: it is none.
@@ -80,71 +143,192 @@ pub fn normal(url: &str) -> Option<String> {
     Some(url.as_str_without_trailing_slash().to_owned())
 }
 
+fn now() -> Millis {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX))
+}
+
 impl Relays {
-    /// Makes the client; nothing is dialled before it is used. `keys` answer NIP-42.
+    /// Nothing is dialled before it is used. `keys` answer relays that ask who we are (NIP-42).
     pub fn new(keys: &Keys, config: &config::Relays) -> Self {
         let named = [&config.read, &config.write, &config.index, &config.lookup];
-        let named: HashSet<String> = named.into_iter().flatten().filter_map(|url| normal(url)).collect();
-        let named = Arc::new(named);
-        let client = Client::builder()
-            .signer(keys.clone())
-            .websocket_transport(Guard { named: named.clone(), allow_private: config.allow_private })
-            .opts(ClientOptions::new().automatic_authentication(true))
-            .build();
-        Self { client, named }
+        let named = named.into_iter().flatten().filter_map(|url| normal(url)).collect();
+        let (keys, allow_private) = (keys.clone(), config.allow_private);
+        Self(Arc::new(Registry { keys, named, allow_private, open: Mutex::default() }))
     }
 
-    /// The relay, being connected from now on.
+    /// The use of a relay, which is being connected from now on.
     ///
     /// # Errors
-    /// The URL is none.
-    pub async fn open(&self, url: &str) -> anyhow::Result<Relay> {
-        // Events are measured by our own limits, which answer with a reason.
-        let limits = RelayLimits { events: relay::limits::RelayEventLimits::disable(), ..RelayLimits::default() };
-        let options = RelayOptions::new().limits(limits).retry_interval(RETRY);
-        self.client.pool().add_relay(url, options).await?;
-        let relay = self.client.relay(url).await?;
-        relay.connect();
-        Ok(relay)
+    /// [`RelayError::NotARelay`] and [`RelayError::TooMany`].
+    pub fn lease(&self, url: &str) -> Result<RelayLease, RelayError> {
+        let url = normal(url).ok_or_else(|| RelayError::NotARelay(url.to_owned()))?;
+        let mut open = self.0.open();
+        if let Some(entry) = open.get_mut(&url) {
+            entry.used = Instant::now();
+            return Ok(RelayLease { url, commands: entry.commands.clone(), state: entry.state.clone() });
+        }
+        let named = self.0.named.contains(&url);
+        if !named && open.values().filter(|entry| !entry.named).count() >= UNNAMED {
+            let unused = open.iter().filter(|(_, entry)| !entry.named && !entry.is_leased());
+            let longest = unused.min_by_key(|(_, entry)| entry.used).map(|(url, _)| url.clone());
+            open.remove(&longest.ok_or(RelayError::TooMany)?);
+        }
+        let (commands, received) = mpsc::channel(COMMANDS);
+        let reach = Reach { private: self.0.allow_private || named, file: false };
+        let endpoint = Endpoint { url: url.clone(), reach, keys: self.0.keys.clone() };
+        let state = RelayState { url: url.clone(), named, connected: false, since: now(), error: None };
+        let (state, states) = watch::channel(state);
+        tokio::spawn(Connection::new(endpoint, received, state).run());
+        if !named {
+            tokio::spawn(leave_unused(Arc::downgrade(&self.0), url.clone(), commands.downgrade()));
+        }
+        let entry = Entry { commands: commands.clone(), state: states.clone(), named, used: Instant::now() };
+        open.insert(url.clone(), entry);
+        Ok(RelayLease { url, commands, state: states })
     }
 
-    /// Ends the connection to a relay that the operator did not name.
-    pub async fn release(&self, url: &str) {
-        if self.named.contains(url) {
-            return;
-        }
-        if let Err(error) = self.client.force_remove_relay(url).await {
-            tracing::debug!(relay = url, %error, "relay was not open");
-        }
+    /// How the relays are doing that are in use, those that the operator named first.
+    pub fn states(&self) -> Vec<RelayState> {
+        let mut states: Vec<RelayState> = self.0.open().values().map(|entry| entry.state.borrow().clone()).collect();
+        states.sort_by(|a, b| (!a.named, &a.url).cmp(&(!b.named, &b.url)));
+        states
     }
 
     /// Sends an event and waits for the answer, at most some seconds.
     pub async fn send(&self, url: &str, event: &Event) -> Answer {
-        let relay = match self.open(url).await {
-            Ok(relay) => relay,
-            Err(error) => return Answer::Refused(format!("{error:#}")),
-        };
-        relay.wait_for_connection(Duration::from_secs(10)).await;
-        match relay.send_event(event).await {
-            Ok(_) => Answer::Taken,
-            Err(relay::Error::RelayMessage(message)) => answer(message),
-            Err(error) => Answer::Later(error.to_string()),
+        match self.lease(url) {
+            Ok(lease) => lease.send(Arc::new(event.clone())).await,
+            Err(error @ RelayError::TooMany) => Answer::Later(error.to_string()),
+            Err(error) => Answer::Refused(error.to_string()),
         }
     }
 
-    /// Asks relays at the same time and returns what came within `wait`, each event once and verified.
-    pub async fn fetch(&self, urls: &[String], filter: &Filter, exit: ReqExitPolicy, wait: Duration) -> Vec<Event> {
-        let asked = urls.iter().map(|url| async move {
-            let relay = self.open(url).await?;
-            relay.wait_for_connection(wait).await;
-            anyhow::Ok(relay.fetch_events(filter.clone(), wait, exit).await?)
-        });
+    /// Asks relays at the same time what they have stored. Returns what came within `wait`, each event once and
+    /// verified.
+    pub async fn fetch(&self, urls: &[String], filter: &Filter, wait: Duration) -> Vec<Event> {
+        let answers = join_all(urls.iter().map(|url| self.fetch_from(url, filter, wait))).await;
         let mut seen = HashSet::new();
-        let answers = join_all(asked).await.into_iter().zip(urls);
-        let answers = answers.filter_map(|(answer, url)| {
-            answer.inspect_err(|error| tracing::debug!(relay = url, "not asked: {error:#}")).ok()
+        let answers = answers.into_iter().zip(urls).filter_map(|(answer, url)| {
+            answer.inspect_err(|error| tracing::debug!(relay = url, %error, "no answer")).ok()
         });
-        answers.flatten().filter(|event| event.verify().is_ok() && seen.insert(event.id)).collect()
+        answers.flatten().filter(|event| seen.insert(event.id)).collect()
+    }
+
+    /// Asks one relay what it has stored: verified events that match.
+    ///
+    /// # Errors
+    /// The relay did not answer within `wait`.
+    pub async fn fetch_from(&self, url: &str, filter: &Filter, wait: Duration) -> Result<Vec<Event>, RelayError> {
+        self.lease(url)?.fetch(filter.clone(), wait).await
+    }
+}
+
+impl Registry {
+    fn open(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.open.lock()
+    }
+}
+
+/// Leaves a relay that nobody uses for a while.
+async fn leave_unused(registry: Weak<Registry>, url: String, commands: mpsc::WeakSender<Command>) {
+    loop {
+        tokio::time::sleep(IDLE / 2).await;
+        let Some(registry) = registry.upgrade() else { return };
+        let mut open = registry.open();
+        let Some(entry) = open.get_mut(&url) else { return };
+        if commands.upgrade().is_none_or(|commands| !commands.same_channel(&entry.commands)) {
+            return;
+        }
+        if entry.is_leased() {
+            entry.used = Instant::now();
+        } else if entry.used.elapsed() >= IDLE {
+            open.remove(&url);
+            return;
+        }
+    }
+}
+
+impl RelayLease {
+    /// The relay's URL.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Waits until the relay is connected.
+    ///
+    /// # Errors
+    /// It is not within `wait`.
+    pub async fn connected(&self, wait: Duration) -> Result<(), RelayError> {
+        let mut state = self.state.clone();
+        let connected = tokio::time::timeout(wait, state.wait_for(|state| state.connected)).await;
+        match connected {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(match self.state.borrow().error.clone() {
+                Some(error) => RelayError::NotConnected(error),
+                None => RelayError::TimedOut(wait),
+            }),
+        }
+    }
+
+    /// Sends an event and waits for the answer, at most 10 s. Events are sent in the order of the calls.
+    pub async fn send(&self, event: Arc<Event>) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        let sent = async {
+            self.commands.send(Command::Send { event, reply }).await.ok()?;
+            answer.await.ok()
+        };
+        match tokio::time::timeout(ANSWER, sent).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => Answer::Later("the connection has ended".into()),
+            Err(_) => Answer::Later(RelayError::TimedOut(ANSWER).to_string()),
+        }
+    }
+
+    /// What the relay has stored: verified events that match. Questions with the same filter share one answer, which was
+    /// asked for after each of them.
+    ///
+    /// # Errors
+    /// The relay did not answer within `wait`.
+    pub async fn fetch(&self, filter: Filter, wait: Duration) -> Result<Vec<Event>, RelayError> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            let ended = |()| RelayError::NotConnected("the connection has ended".into());
+            self.commands.send(Command::Query { filter, reply }).await.map_err(|_| ended(()))?;
+            answer.await.map_err(|_| ended(()))?
+        };
+        tokio::time::timeout(wait, asked).await.unwrap_or(Err(RelayError::TimedOut(wait)))
+    }
+
+    /// An event as soon as the relay has it, verified; `None`: the connection has ended.
+    pub async fn watch(&self, id: EventId) -> Option<Event> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Watch { id, reply }).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// All that matches from now on, and what is stored. `id` is unique among subscriptions of this relay; at most
+    /// `queue` deliveries wait for the reader.
+    pub async fn subscribe(&self, id: &str, filters: Vec<Filter>, queue: usize) -> Subscription {
+        let (to, deliveries) = mpsc::channel(queue);
+        let (id, lease) = (SubscriptionId::new(id), self.clone());
+        let command = Command::Subscribe { id: id.clone(), filters, to: to.clone() };
+        // A connection that has ended drops the sender, which the reader sees.
+        let _ = self.commands.send(command).await;
+        Subscription { lease, id, to: to.downgrade(), deliveries }
+    }
+}
+
+impl Subscription {
+    /// Waits for the next delivery; `None`: the connection has ended.
+    pub async fn next(&mut self) -> Option<Delivery> {
+        self.deliveries.recv().await
+    }
+
+    /// Asks for something else from now on, or for the same again.
+    pub async fn replace(&self, filters: Vec<Filter>) {
+        let Some(to) = self.to.upgrade() else { return };
+        let _ = self.lease.commands.send(Command::Subscribe { id: self.id.clone(), filters, to }).await;
     }
 }
 
@@ -159,6 +343,7 @@ fn answer(message: String) -> Answer {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -175,5 +360,31 @@ mod tests {
         for (message, expected) in cases {
             assert_eq!(answer(message.into()), expected, "{message}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn relays_of_others_are_bounded_and_left_when_nobody_uses_them() {
+        let relays = Relays::new(&Keys::generate(), &config::Relays::default());
+        let url = |number: usize| format!("ws://192.0.2.1:{}", 1000 + number);
+        let mut leases: Vec<_> = (0..UNNAMED).map(|number| relays.lease(&url(number)).unwrap()).collect();
+        assert_eq!(relays.lease(&url(UNNAMED)).unwrap_err(), RelayError::TooMany);
+        let second = relays.lease(&url(0)).unwrap();
+        drop(leases.remove(0));
+        assert_eq!(relays.lease(&url(UNNAMED)).unwrap_err(), RelayError::TooMany, "another use of it goes on");
+        drop(second);
+        leases.push(relays.lease(&url(UNNAMED)).unwrap());
+        assert_eq!(relays.states().len(), UNNAMED);
+        leases.truncate(2);
+        tokio::time::sleep(IDLE * 2).await;
+        assert_eq!(relays.states().len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn relays_that_the_operator_named_stay() {
+        let config = config::Relays { read: vec!["ws://192.0.2.1:1/".into()], ..config::Relays::default() };
+        let relays = Relays::new(&Keys::generate(), &config);
+        drop(relays.lease("ws://192.0.2.1:1").unwrap());
+        tokio::time::sleep(IDLE * 3).await;
+        assert_eq!(relays.states().len(), 1);
     }
 }

@@ -3,7 +3,6 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use nostr::{Event, Filter, Kind, PublicKey};
-use nostr_sdk::pool::relay::ReqExitPolicy;
 use parking_lot::Mutex;
 
 use domain::run::{Millis, Origin, Request};
@@ -111,7 +110,7 @@ impl Routes {
     async fn look_up(self, author: String) {
         let Ok(key) = PublicKey::from_hex(&author) else { return };
         let filter = Filter::new().kind(Kind::RelayList).author(key);
-        let found = self.relays.fetch(&self.asked, &filter, ReqExitPolicy::ExitOnEOSE, WAIT).await;
+        let found = self.relays.fetch(&self.asked, &filter, WAIT).await;
         let Some(newest) = newest(found, &key) else { return };
         let read = read_relays(&newest);
         let at = (self.clock)();

@@ -3,20 +3,24 @@
 //! The page may speak to nobody but us. What is carried is bounded: only to a relay at which a page listens for its
 //! answers, so many pages, so many messages of each.
 
-use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::{Stream, StreamExt as _, stream};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
-use nostr::{Event, Filter, Keys, Kind, PublicKey, RelayMessage, SubscriptionId, Timestamp};
-use nostr_sdk::{
-    SubscribeOptions,
-    pool::{Relay, RelayNotification},
-};
+use nostr::{Event, Filter, Keys, Kind, PublicKey, Timestamp};
 use parking_lot::Mutex;
-use tokio::{sync::broadcast::error::RecvError, time::Instant};
+use tokio::time::Instant;
 
 use super::{
-    relays::{Answer, Relays, normal},
+    relays::{Answer, Delivery, Relays, normal},
     tags,
 };
 use network::{self, Reach};
@@ -29,6 +33,8 @@ const CONTENT: usize = 88 * 1024;
 const PAGES: usize = 256;
 /// A page listens anew after this.
 const LISTENS: Duration = Duration::from_secs(3600);
+/// Messages that wait for a page.
+const QUEUE: usize = 64;
 /// How long a relay may take to be there.
 const CONNECT: Duration = Duration::from_secs(10);
 /// Messages of one page in a minute, and of all in a second.
@@ -58,6 +64,8 @@ struct Inner {
     reach: Reach,
     /// Pages that listen, by relay and key.
     open: Mutex<HashMap<(String, String), usize>>,
+    /// Pages so far: each has a subscription of its own.
+    pages: AtomicU64,
     own: DefaultKeyedRateLimiter<String>,
     all: DefaultDirectRateLimiter,
 }
@@ -69,6 +77,7 @@ impl Signers {
             relays: Relays::new(&Keys::generate(), config),
             reach: Reach { private: config.allow_private, file: false },
             open: Mutex::default(),
+            pages: AtomicU64::default(),
             own: RateLimiter::keyed(Quota::per_minute(OWN)),
             all: RateLimiter::direct(Quota::per_second(ALL)),
         }))
@@ -81,38 +90,20 @@ impl Signers {
     pub async fn answers(&self, relay: &str, key: &str) -> Result<impl Stream<Item = Event> + Send + use<>, Objection> {
         let url = self.relay(relay).await?;
         let page = PublicKey::from_hex(key).map_err(|_| Objection::Wrong("`key` is no public key (64 hex)".into()))?;
-        let mut listening = self.listen(url.clone(), page.to_hex())?;
+        let listening = self.listen(url.clone(), page.to_hex())?;
         let unreachable = |error: &dyn std::fmt::Display| Objection::Relay(format!("can't be reached: {error}"));
-        let relay = self.0.relays.open(&url).await.map_err(|error| unreachable(&error))?;
-        relay.wait_for_connection(CONNECT).await;
-        listening.relay = Some(relay.clone());
-        let notifications = relay.notifications();
-        let id = SubscriptionId::generate();
-        let since = Timestamp::now() - Duration::from_secs(10);
-        let filter = Filter::new().kind(KIND).pubkey(page).since(since);
-        let asked = relay.subscribe_with_id(id.clone(), vec![filter], SubscribeOptions::default()).await;
-        asked.map_err(|error| unreachable(&error))?;
-        listening.subscription = Some(id.clone());
+        let lease = self.0.relays.lease(&url).map_err(|error| unreachable(&error))?;
+        lease.connected(CONNECT).await.map_err(|error| unreachable(&error))?;
+        let filter = move || Filter::new().kind(KIND).pubkey(page).since(Timestamp::now() - Duration::from_secs(10));
+        let id = format!("page{}", self.0.pages.fetch_add(1, Ordering::Relaxed));
+        let subscription = lease.subscribe(&id, vec![filter()], QUEUE).await;
         let until = Instant::now() + LISTENS;
-        let answers = stream::unfold((notifications, listening), move |(mut notifications, listening)| {
-            let id = id.clone();
-            async move {
-                loop {
-                    let note = tokio::time::timeout_at(until, notifications.recv()).await.ok()?;
-                    match note {
-                        Ok(RelayNotification::Message { message: RelayMessage::Event { subscription_id, event } })
-                            if *subscription_id == id =>
-                        {
-                            return Some((event.into_owned(), (notifications, listening)));
-                        }
-                        Ok(RelayNotification::Message { message: RelayMessage::Closed { subscription_id, .. } })
-                            if *subscription_id == id =>
-                        {
-                            return None;
-                        }
-                        Ok(RelayNotification::Shutdown) | Err(RecvError::Closed) => return None,
-                        Ok(_) | Err(RecvError::Lagged(_)) => {}
-                    }
+        let answers = stream::unfold((subscription, listening), move |(mut subscription, listening)| async move {
+            loop {
+                match tokio::time::timeout_at(until, subscription.next()).await.ok()?? {
+                    Delivery::Event(event) => return Some((event, (subscription, listening))),
+                    Delivery::Interrupted => subscription.replace(vec![filter()]).await,
+                    Delivery::Closed(_) => return None,
                 }
             }
         });
@@ -169,7 +160,7 @@ impl Signers {
         *open.entry(place.clone()).or_default() += 1;
         // Forgets keys that are long gone.
         self.0.own.retain_recent();
-        Ok(Listening { inner: self.0.clone(), place, relay: None, subscription: None })
+        Ok(Listening { inner: self.0.clone(), place })
     }
 }
 
@@ -179,38 +170,21 @@ impl Inner {
     }
 }
 
-/// A page that listens; dropped, its subscription ends, and with the last one the connection.
+/// A page that listens, counted until it is dropped.
 struct Listening {
     inner: Arc<Inner>,
     place: (String, String),
-    relay: Option<Relay>,
-    subscription: Option<SubscriptionId>,
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        let (inner, place) = (self.inner.clone(), self.place.clone());
-        let (relay, subscription) = (self.relay.take(), self.subscription.take());
-        {
-            let mut open = inner.open();
-            if let Some(count) = open.get_mut(&place) {
-                *count = count.saturating_sub(1);
-                if *count == 0 {
-                    open.remove(&place);
-                }
+        let mut open = self.inner.open();
+        if let Some(count) = open.get_mut(&self.place) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                open.remove(&self.place);
             }
         }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        runtime.spawn(async move {
-            if let (Some(relay), Some(id)) = (relay, subscription) {
-                // A connection that is gone has no subscription either.
-                let _ = relay.unsubscribe(&id).await;
-            }
-            let used = inner.open().keys().any(|(relay, _)| *relay == place.0);
-            if !used {
-                inner.relays.release(&place.0).await;
-            }
-        });
     }
 }
 

@@ -20,7 +20,7 @@ use nostr_client::{
 };
 use nostr_relay_builder::{
     LocalRelay, RelayBuilder,
-    builder::{PolicyResult, RelayBuilderNip42, RelayBuilderNip42Mode, WritePolicy},
+    builder::{PolicyResult, RateLimit, RelayBuilderNip42, RelayBuilderNip42Mode, WritePolicy},
 };
 use nostr_sdk::Client;
 use parking_lot::Mutex;
@@ -53,6 +53,8 @@ async fn relay() -> (LocalRelay, String) {
 }
 
 async fn started(builder: RelayBuilder) -> (LocalRelay, String) {
+    // Relays are asked for their limits over HTTP.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let relay = LocalRelay::new(builder);
     relay.run().await.unwrap();
     let url = relay.url().await.to_string();
@@ -75,6 +77,11 @@ fn tags<const N: usize>(tags: [&[&str]; N]) -> Vec<Tag> {
 
 /// The pair as Budabit sends it.
 fn pair(author: &Keys, pool: &PublicKey) -> (Event, Event) {
+    pair_with(author, pool, &[])
+}
+
+/// A pair with more tags in its job.
+fn pair_with(author: &Keys, pool: &PublicKey, more: &[&[&str]]) -> (Event, Event) {
     let publisher = Keys::generate();
     let key = publisher.secret_key().to_secret_hex();
     let sealed = nip44::encrypt(author.secret_key(), pool, key, nip44::Version::V2).unwrap();
@@ -94,6 +101,7 @@ fn pair(author: &Keys, pool: &PublicKey) -> (Event, Event) {
             &["args", "-c", "curl -fsSL x -o /tmp/run-workflow.sh"],
             &["secret", "HIVE_CI_NSEC", &sealed],
         ]))
+        .tags(more.iter().map(|tag| Tag::parse(tag.iter().copied()).unwrap()))
         .sign_with_keys(author)
         .unwrap();
     (run, job)
@@ -285,6 +293,89 @@ async fn a_relay_that_asks_who_we_are_is_answered() {
     let config = config::Relays { write: urls.to_vec(), allow_private: true, ..config::Relays::default() };
     let relays = Relays::new(&pool, &config);
     assert_eq!(relays.send(&urls[0], &job).await, Answer::Taken, "it has the event from before");
+}
+
+/// A relay that allows as few subscriptions of one connection as public ones do.
+async fn narrow_relay() -> (LocalRelay, String) {
+    started(RelayBuilder::default().rate_limit(RateLimit { max_reqs: 20, notes_per_minute: u32::MAX })).await
+}
+
+#[tokio::test]
+async fn of_a_thousand_requests_at_once_none_waits_for_a_subscription_that_the_relay_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("db")).await.unwrap();
+    let (_relay, url) = narrow_relay().await;
+    let (pool, author) = (Keys::generate(), Keys::generate());
+    let mut config = hearing(vec![url.clone()]);
+    config.limits.author_per_minute = u32::MAX;
+    let mut heard = Heard::start(&pool, config, &store);
+    let sender = Relays::new(&author, &config::Relays { allow_private: true, ..config::Relays::default() });
+    let lease = sender.lease(&url).unwrap();
+    let send = async |events: Vec<Event>| {
+        let sent = events.into_iter().map(|event| lease.send(Arc::new(event)));
+        assert!(futures::future::join_all(sent).await.iter().all(|answer| *answer == Answer::Taken));
+    };
+    let (mut runs, mut jobs) = (Vec::new(), Vec::new());
+    for _ in 0..1000 {
+        let (run, job) = pair_with(&author, &pool.public_key(), &[&["env", "HIVE_CI_RELAYS", &url]]);
+        runs.push(run);
+        jobs.push(job);
+    }
+    send(runs).await;
+    let begun = std::time::Instant::now();
+    send(jobs).await;
+    for _ in 0..1000 {
+        assert!(matches!(heard.next().await, Handed::Accepted(_)));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    heard.task.abort();
+}
+
+#[tokio::test]
+async fn a_thousand_different_questions_are_answered_within_a_relays_limits() {
+    let (_relay, url) = narrow_relay().await;
+    let relays = Relays::new(&Keys::generate(), &config::Relays { allow_private: true, ..config::Relays::default() });
+    let wait = Duration::from_secs(8);
+    let keys: Vec<Keys> = (0..1000).map(|_| Keys::generate()).collect();
+    let list = EventBuilder::new(Kind::RelayList, "").sign_with_keys(&keys[7]).unwrap();
+    publish(std::slice::from_ref(&url), &list).await;
+    let asked = keys.iter().enumerate().map(|(number, keys)| {
+        // Half of them can be united with others, half can't.
+        let filter = nostr::Filter::new().author(keys.public_key());
+        let filter = if number % 2 == 1 { filter.kind(Kind::RelayList) } else { filter.limit(number + 1) };
+        let (relays, url) = (relays.clone(), url.clone());
+        async move { relays.fetch_from(&url, &filter, wait).await }
+    });
+    let answers = futures::future::join_all(asked).await;
+    for (number, answer) in answers.into_iter().enumerate() {
+        assert_eq!(answer.unwrap(), if number == 7 { vec![list.clone()] } else { Vec::new() }, "question {number}");
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_is_lost_and_back_is_known_as_such_and_hears_us_again() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("ws://{free}");
+    let config = config::Relays { read: vec![url.clone()], ..config::Relays::default() };
+    let relays = Relays::new(&Keys::generate(), &config);
+    let lease = relays.lease(&url).unwrap();
+    lease.connected(Duration::from_millis(100)).await.unwrap_err();
+    let [state] = &relays.states()[..] else { panic!("{:?}", relays.states()) };
+    assert!(!state.connected && state.error.as_ref().unwrap().contains("refused"), "{state:?}");
+    let (relay, _) = started(RelayBuilder::default().port(free.port())).await;
+    lease.connected(LIMIT).await.unwrap();
+    let [state] = &relays.states()[..] else { panic!("{:?}", relays.states()) };
+    assert!(state.connected && state.error.is_none(), "{state:?}");
+    let filter = nostr::Filter::new().kind(Kind::RelayList);
+    assert_eq!(lease.fetch(filter.clone(), LIMIT).await.unwrap(), []);
+    relay.shutdown();
+    soon("the loss", async {
+        while relays.states()[0].connected {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert!(relays.states()[0].error.is_some());
 }
 
 /// Holds the key of one run.

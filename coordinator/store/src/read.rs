@@ -40,6 +40,15 @@ impl Store {
         state(statement.bind(event).fetch_optional(&self.readers).await?)
     }
 
+    /// Job events of runs that have not ended, the newest first.
+    pub async fn live_job_events(&self, limit: u32) -> Found<Vec<String>> {
+        let statement = query_scalar(
+            "SELECT job_event FROM runs WHERE status IN ('planning', 'waiting', 'queued', 'running', 'sealing')
+             AND job_event IS NOT NULL ORDER BY serial DESC LIMIT $1",
+        );
+        Ok(statement.bind(i64::from(limit)).fetch_all(&self.readers).await?)
+    }
+
     /// Whether a key is or was the publisher of a run of this pool.
     pub async fn is_publisher(&self, key: &str) -> Found<bool> {
         let found: i64 =

@@ -2,10 +2,7 @@
 
 use futures::{FutureExt, future::BoxFuture};
 use nostr::{Event, Filter, Kind, PublicKey};
-use nostr_client::{
-    relays::{Relays, ReqExitPolicy},
-    tags,
-};
+use nostr_client::{relays::Relays, tags};
 use source::Lookup;
 use std::time::Duration;
 
@@ -35,7 +32,7 @@ impl Lookup for RelayLookup {
     fn find<'a>(&'a self, relays: &'a [String], filter: Filter) -> BoxFuture<'a, Vec<Event>> {
         async move {
             let urls = self.with_ours(relays);
-            self.relays.fetch(&urls, &filter, ReqExitPolicy::ExitOnEOSE, LOOK_UP).await
+            self.relays.fetch(&urls, &filter, LOOK_UP).await
         }
         .boxed()
     }
@@ -45,7 +42,7 @@ impl Lookup for RelayLookup {
             let Ok(key) = PublicKey::from_hex(author) else { return Vec::new() };
             let urls = self.with_ours(&self.config.index);
             let filter = Filter::new().kind(Kind::RelayList).author(key);
-            let found = self.relays.fetch(&urls, &filter, ReqExitPolicy::ExitOnEOSE, LOOK_UP).await;
+            let found = self.relays.fetch(&urls, &filter, LOOK_UP).await;
             let newest = found.into_iter().max_by_key(|event| (event.created_at, std::cmp::Reverse(event.id)));
             let tags = newest.iter().flat_map(|event| tags::all(event, "r"));
             tags.filter(|tag| tag.get(2).is_none_or(|use_| use_ == "write"))

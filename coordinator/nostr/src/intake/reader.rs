@@ -2,107 +2,156 @@
 
 use std::{sync::Arc, time::Duration};
 
-use nostr::{Filter, Kind, RelayMessage, SubscriptionId};
-use nostr_sdk::{
-    SubscribeOptions,
-    pool::{Relay, RelayNotification},
-};
-use tokio::{sync::broadcast::error::RecvError, time::Instant};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use nostr::{Event, EventId, Filter, Kind};
+use tokio::{task::JoinSet, time::Instant};
 
-use super::{Arrival, Desk, Follow, Inner, jobs};
+use super::{Arrival, Desk, Inner, jobs};
+use crate::relays::{Delivery, Subscription};
 
 /// How far before the newest event of a relay is read again (s): events of different authors come out of order.
 const MARGIN: u64 = 3600;
 /// Ids that one subscription follows at most.
-pub(super) const FOLLOWED: usize = 256;
-/// The subscription of runs by their ids.
-const RUNS: &str = "runs";
-/// A subscription that was not taken, or that the relay closed, is tried again after this.
-const AGAIN: Duration = Duration::from_secs(10);
+pub(super) const FOLLOWED: usize = 400;
+/// Values of one set in a filter; relays refuse very long ones.
+const VALUES: usize = 100;
+/// Events of a relay that wait to be handed on; what comes beyond is read again later.
+const QUEUE: usize = 1024;
+/// Waits before a subscription is tried again that the relay ended: the first, and the longest.
+const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
-/// Hands on what one relay gives, until intake ends. The SDK renews subscriptions when it reconnects.
-pub(super) async fn read<D: Desk>(inner: Arc<Inner<D>>, url: String) {
-    let relay = match inner.relays.open(&url).await {
-        Ok(relay) => relay,
-        Err(error) => return tracing::error!(relay = url, "not heard: {error:#}; correct relays.read"),
-    };
-    let mut notifications = relay.notifications();
+/// Hands on what one relay gives until intake ends. A reader that fails is started again.
+pub(super) async fn keep_reading<D: Desk>(inner: Arc<Inner<D>>, url: String) {
+    let mut waits = waits();
+    loop {
+        // Ends with this task, which intake ends.
+        let mut reader = JoinSet::new();
+        reader.spawn(read(inner.clone(), url.clone()));
+        let wait = waits.next().unwrap_or(AGAIN[1]);
+        match reader.join_next().await {
+            Some(Ok(Ok(()))) | None => return,
+            Some(Ok(Err(error))) => {
+                tracing::error!(relay = url, ?wait, "the relay is read again after a failure: {error:#}")
+            }
+            Some(Err(error)) => tracing::error!(relay = url, ?wait, "the relay is read again after a failure: {error}"),
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Reads until the intake ends, which is success.
+async fn read<D: Desk>(inner: Arc<Inner<D>>, url: String) -> anyhow::Result<()> {
+    let relay = inner.relays.lease(&url)?;
     let mut follow = inner.follow.subscribe();
-    let mut subscribed = subscribe(&inner, &relay, &url).await;
-    let mut again = Instant::now();
+    let mut jobs = Reading::new(relay.subscribe("jobs", wanted(&inner, &url).await, QUEUE).await);
+    let mut deletions: Option<Reading> = None;
     loop {
         tokio::select! {
-            note = notifications.recv() => match note {
-                Ok(RelayNotification::Message { message: RelayMessage::Event { event, .. } }) => {
-                    let arrival = Arrival { relay: url.clone(), event: event.into_owned() };
-                    if inner.events.send(arrival).await.is_err() {
-                        return;
+            event = jobs.next(&url) => match event? {
+                Some(event) => {
+                    if inner.events.send(Arrival { relay: url.clone(), event }).await.is_err() {
+                        return Ok(());
                     }
                 }
-                // Some relays end a subscription of ids that way once they gave them all.
-                Ok(RelayNotification::Message { message: RelayMessage::Closed { message, subscription_id } })
-                    if subscription_id.as_str() == RUNS && message.is_empty() => {}
-                Ok(RelayNotification::Message { message: RelayMessage::Closed { message, .. } }) => {
-                    tracing::warn!(relay = url, %message, "the relay closed a subscription");
-                    (subscribed, again) = (false, Instant::now() + AGAIN);
-                }
-                // What was missed is still at the relay.
-                Err(RecvError::Lagged(missed)) => {
-                    tracing::warn!(relay = url, missed, "the relay gives faster than we take, reading again");
-                    subscribed = subscribe(&inner, &relay, &url).await;
-                }
-                Ok(RelayNotification::Shutdown) | Err(RecvError::Closed) => return,
-                Ok(_) => {}
+                None => jobs.subscription.replace(wanted(&inner, &url).await).await,
             },
-            _ = follow.changed(), if subscribed => {
-                let wanted = follow.borrow_and_update().clone();
-                subscribed = follow_ids(&relay, &wanted).await;
-            }
-            () = connected(&relay, again), if !subscribed => {
-                subscribed = subscribe(&inner, &relay, &url).await;
-                again = Instant::now() + AGAIN;
+            event = next(&mut deletions, &url) => match event? {
+                Some(event) => {
+                    if inner.events.send(Arrival { relay: url.clone(), event }).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                None => {
+                    let filters = deletions_of(&follow.borrow_and_update());
+                    if let Some(deletions) = &deletions {
+                        deletions.subscription.replace(filters).await;
+                    }
+                }
+            },
+            changed = follow.changed() => {
+                changed?;
+                let filters = deletions_of(&follow.borrow_and_update());
+                match &deletions {
+                    _ if filters.is_empty() => deletions = None,
+                    Some(deletions) => deletions.subscription.replace(filters).await,
+                    None => deletions = Some(Reading::new(relay.subscribe("deletions", filters, QUEUE).await)),
+                }
             }
         }
     }
 }
 
-async fn connected(relay: &Relay, not_before: Instant) {
-    tokio::time::sleep_until(not_before).await;
-    relay.wait_for_connection(Duration::MAX).await;
+/// A subscription that is opened again whenever it was interrupted.
+struct Reading {
+    subscription: Subscription,
+    waits: ExponentialBackoff,
+    again: Option<Instant>,
 }
 
-/// Asks for jobs since the last one seen, for the policy's list, and for what is followed now.
-async fn subscribe<D: Desk>(inner: &Inner<D>, relay: &Relay, url: &str) -> bool {
+impl Reading {
+    fn new(subscription: Subscription) -> Self {
+        Self { subscription, waits: waits(), again: None }
+    }
+
+    /// The next event; `None`: it is time to subscribe again.
+    async fn next(&mut self, url: &str) -> anyhow::Result<Option<Event>> {
+        loop {
+            let again = self.again.unwrap_or_else(Instant::now);
+            tokio::select! {
+                delivery = self.subscription.next() => match delivery {
+                    Some(Delivery::Event(event)) => {
+                        self.waits = waits();
+                        return Ok(Some(event));
+                    }
+                    // What was missed is still at the relay.
+                    Some(Delivery::Interrupted) => return Ok(None),
+                    Some(Delivery::Closed(reason)) => {
+                        if !reason.is_empty() {
+                            tracing::warn!(relay = url, reason, "the relay ended a subscription, it is opened again");
+                        }
+                        self.again = Some(Instant::now() + self.waits.next().unwrap_or(AGAIN[1]));
+                    }
+                    None => anyhow::bail!("the connection has ended"),
+                },
+                () = tokio::time::sleep_until(again), if self.again.is_some() => {
+                    self.again = None;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
+
+async fn next(reading: &mut Option<Reading>, url: &str) -> anyhow::Result<Option<Event>> {
+    match reading {
+        Some(reading) => reading.next(url).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn waits() -> ExponentialBackoff {
+    let [first, longest] = AGAIN;
+    let waits = ExponentialBuilder::default().with_min_delay(first).with_max_delay(longest).with_jitter();
+    waits.without_max_times().build()
+}
+
+/// Jobs since the last one seen, and the policy's list.
+async fn wanted<D: Desk>(inner: &Inner<D>, url: &str) -> Vec<Filter> {
     let now = (inner.clock)() / 1000;
-    let seen = match inner.store.cursor(url).await {
-        Ok(seen) => seen.unwrap_or(now),
+    let oldest = now.saturating_sub(inner.config.limits.age);
+    let since = match inner.store.cursor(url).await {
+        Ok(seen) => seen.unwrap_or(now).saturating_sub(MARGIN).max(oldest),
         Err(error) => {
-            tracing::error!(relay = url, "where reading stopped can't be told: {error}");
-            return false;
+            tracing::error!(relay = url, "where reading stopped can't be read, all is read again: {error}");
+            oldest
         }
     };
-    let oldest = now.saturating_sub(inner.config.limits.age);
-    let since = seen.saturating_sub(MARGIN).max(oldest);
     let mut filters = vec![jobs(inner.keys.public_key(), since)];
     filters.extend(inner.policy.filter());
-    let wanted = inner.follow.borrow().clone();
-    ask(relay, "jobs", filters).await && follow_ids(relay, &wanted).await
+    filters
 }
 
-async fn follow_ids(relay: &Relay, wanted: &Follow) -> bool {
-    let mut asked = true;
-    if !wanted.runs.is_empty() {
-        let runs = Filter::new().ids(wanted.runs.iter().take(FOLLOWED).copied());
-        asked &= ask(relay, RUNS, vec![runs]).await;
-    }
-    if !wanted.jobs.is_empty() {
-        let cancels = Filter::new().kind(Kind::EventDeletion).events(wanted.jobs.iter().copied());
-        asked &= ask(relay, "cancels", vec![cancels]).await;
-    }
-    asked
-}
-
-async fn ask(relay: &Relay, id: &str, filters: Vec<Filter>) -> bool {
-    let asked = relay.subscribe_with_id(SubscriptionId::new(id), filters, SubscribeOptions::default()).await;
-    asked.inspect_err(|error| tracing::debug!(relay = %relay.url(), %error, "not subscribed yet")).is_ok()
+/// Deletions of jobs that have not ended (NIP-09).
+fn deletions_of(jobs: &[EventId]) -> Vec<Filter> {
+    jobs.chunks(VALUES).map(|jobs| Filter::new().kind(Kind::EventDeletion).events(jobs.iter().copied())).collect()
 }

@@ -1,58 +1,45 @@
 //! A websocket to a checked address: the name is not resolved again, and small messages do not wait for each other.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
-
-use async_wsocket::{Message, WebSocket};
-use futures::{Sink, SinkExt, StreamExt, TryStreamExt, stream::SplitSink};
-use nostr_sdk::pool::transport::{
-    error::TransportError,
-    websocket::{WebSocketSink, WebSocketStream},
-};
-use tokio::net::TcpStream;
-use tokio_tungstenite::client_async_tls;
+use std::time::Duration;
 
 use network::Checked;
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, client_async_tls_with_config,
+    tungstenite::{self, protocol::WebSocketConfig},
+};
 
-/// Connects to one of the addresses, tried in their order, within `timeout`.
-pub(super) async fn connect(
-    to: &Checked,
-    timeout: Duration,
-) -> Result<(WebSocketSink, WebSocketStream), TransportError> {
-    let connecting = async {
-        let stream = TcpStream::connect(&to.addresses[..]).await.map_err(TransportError::backend)?;
-        // A question right after a farewell would else wait 40 ms for an acknowledgement.
-        stream.set_nodelay(true).map_err(TransportError::backend)?;
-        let (socket, _) = Box::pin(client_async_tls(to.url.as_str(), stream)).await.map_err(TransportError::backend)?;
-        Ok(WebSocket::Tokio(socket))
-    };
-    let socket: WebSocket = tokio::time::timeout(timeout, connecting).await.map_err(TransportError::backend)??;
-    let (sink, stream) = socket.split();
-    Ok((Box::new(Outgoing(sink)), Box::pin(stream.map_err(TransportError::backend))))
+/// How long a relay may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Bytes of one message from a relay; NIP-01 sets no limit.
+const MESSAGE: usize = 5 * 1024 * 1024;
+
+/// A connection to a relay.
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error("{0}")]
+    Forbidden(#[from] network::Forbidden),
+    #[error("it did not accept a connection within {} s", CONNECT.as_secs())]
+    TimedOut,
+    #[error("{0}")]
+    Socket(#[from] std::io::Error),
+    #[error("{0}")]
+    Handshake(#[from] Box<tungstenite::Error>),
 }
 
-/// The sending half with the pool's errors. (`sink_map_err` panics when it is used after an error.)
-struct Outgoing(SplitSink<WebSocket, Message>);
-
-impl Sink<Message> for Outgoing {
-    type Error = TransportError;
-
-    fn poll_ready(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
-        self.0.poll_ready_unpin(context).map_err(TransportError::backend)
-    }
-
-    fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), TransportError> {
-        self.0.start_send_unpin(message).map_err(TransportError::backend)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
-        self.0.poll_flush_unpin(context).map_err(TransportError::backend)
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
-        self.0.poll_close_unpin(context).map_err(TransportError::backend)
-    }
+/// Connects to one of the addresses, tried in their order.
+pub(super) async fn connect(to: &Checked) -> Result<Socket, ConnectError> {
+    let connecting = async {
+        let stream = TcpStream::connect(&to.addresses[..]).await?;
+        // A message right after another would otherwise wait 40 ms for an acknowledgement.
+        stream.set_nodelay(true)?;
+        let limits = WebSocketConfig::default().max_message_size(Some(MESSAGE)).max_frame_size(Some(MESSAGE));
+        let handshake = Box::pin(client_async_tls_with_config(to.url.as_str(), stream, Some(limits), None));
+        let (socket, _) = handshake.await.map_err(Box::new)?;
+        Ok(socket)
+    };
+    tokio::time::timeout(CONNECT, connecting).await.map_err(|_| ConnectError::TimedOut)?
 }

@@ -1,0 +1,569 @@
+//! The task that owns one connection: it dials, dials again, and shares the connection among all who use the relay.
+//!
+//! Questions go through [`Queries`], events are sent without waiting for the answer to the one before, subscriptions
+//! that stand are delivered to a queue of their reader. Reading never waits for anybody: an answer must not be held up
+//! by a reader that waits for it.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use futures::{SinkExt, StreamExt, stream::SplitSink};
+use nostr::{
+    ClientMessage, Event, EventBuilder, EventId, Filter, JsonUtil, Keys, RelayMessage, RelayUrl, SubscriptionId,
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+    time::Instant,
+};
+use tokio_tungstenite::tungstenite::Message;
+
+use network::{Checked, Reach};
+
+use super::{
+    Answer, Delivery, RelayError, RelayState, answer,
+    limits::ConnectionLimits,
+    now,
+    query::{Ended, Queries, Reply, is_about_identity, is_about_number},
+    socket::{self, Socket},
+    watched::Watched,
+};
+
+/// Commands that wait for the connection's task.
+pub(super) const COMMANDS: usize = 1024;
+/// Messages that a relay has not read yet; one that lets more pile up is disconnected.
+const UNREAD: usize = 8192;
+/// A relay that was away for longer is not waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Waits between attempts to connect: the first, and the longest.
+const RETRY: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(60)];
+/// Somebody who wants the relay shortens the wait to this.
+const WANTED: Duration = Duration::from_secs(5);
+/// A connection that was up for so long starts again with the shortest wait.
+const STEADY: Duration = Duration::from_secs(30);
+/// How often what nobody waits for is looked for.
+const TICK: Duration = Duration::from_secs(2);
+/// A ping is sent after this long, and a relay that was silent for twice as long is disconnected.
+const PING: Duration = Duration::from_secs(50);
+/// How long a relay may take to accept who we are (NIP-42).
+const AUTHENTICATION: Duration = Duration::from_secs(5);
+/// Waits after a relay had no room for a single subscription: the first, and the longest.
+const NO_ROOM: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(10)];
+/// The subscription of events that are awaited by id.
+const WATCH: &str = "watch";
+
+/// What is wanted of a relay.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// What it has stored.
+    Query { filter: Filter, reply: Reply },
+    /// An event, as soon as it has it.
+    Watch { id: EventId, reply: oneshot::Sender<Event> },
+    /// That it takes an event.
+    Send { event: Arc<Event>, reply: oneshot::Sender<Answer> },
+    /// All that matches, from now on; replaces the subscription of the same id.
+    Subscribe { id: SubscriptionId, filters: Vec<Filter>, to: mpsc::Sender<Delivery> },
+}
+
+/// How a relay is reached.
+#[derive(Debug, Clone)]
+pub(super) struct Endpoint {
+    pub(super) url: String,
+    pub(super) reach: Reach,
+    pub(super) keys: Keys,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opened {
+    /// To be sent as soon as the relay lets us.
+    Due,
+    Sent,
+    /// The relay ended it, or the connection was lost: its reader asks again.
+    Ended,
+}
+
+#[derive(Debug)]
+struct Standing {
+    filters: Vec<Filter>,
+    to: mpsc::Sender<Delivery>,
+    opened: Opened,
+    /// Something was not delivered.
+    missed: bool,
+}
+
+impl Standing {
+    fn deliver(&mut self, delivery: Delivery) {
+        if self.missed && self.to.try_send(Delivery::Interrupted).is_ok() {
+            self.missed = false;
+        }
+        if self.missed || self.to.try_send(delivery).is_err() {
+            self.missed = true;
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Sending {
+    event: Arc<Event>,
+    replies: Vec<oneshot::Sender<Answer>>,
+    /// Sent again after the relay knew who we are.
+    again: bool,
+}
+
+/// Ends with its last user, or when it is idle and nobody named it.
+pub(super) struct Connection {
+    endpoint: Endpoint,
+    commands: mpsc::Receiver<Command>,
+    state: watch::Sender<RelayState>,
+    queries: Queries,
+    standing: HashMap<SubscriptionId, Standing>,
+    watched: Watched,
+    sending: HashMap<EventId, Sending>,
+    unsent: VecDeque<EventId>,
+    /// Nothing is asked before.
+    hold: Option<Instant>,
+    holds: u32,
+    /// After the hold, one subscription more than the relay had room for is tried.
+    grow: bool,
+    /// The event by which we said who we are, until it is answered.
+    identity: Option<EventId>,
+}
+
+/// Where messages to the relay go.
+type Outgoing = mpsc::Sender<Message>;
+
+/// The connection can't be used any more.
+#[derive(Debug)]
+struct Lost(String);
+
+impl Connection {
+    pub(super) fn new(endpoint: Endpoint, commands: mpsc::Receiver<Command>, state: watch::Sender<RelayState>) -> Self {
+        Self {
+            endpoint,
+            commands,
+            state,
+            queries: Queries::new(ConnectionLimits::default()),
+            standing: HashMap::new(),
+            watched: Watched::default(),
+            sending: HashMap::new(),
+            unsent: VecDeque::new(),
+            hold: None,
+            holds: 0,
+            grow: false,
+            identity: None,
+        }
+    }
+
+    /// Keeps the connection until nobody holds it any more.
+    pub(super) async fn run(mut self) {
+        let waits = || {
+            let [first, longest] = RETRY;
+            ExponentialBuilder::default()
+                .with_min_delay(first)
+                .with_max_delay(longest)
+                .with_jitter()
+                .without_max_times()
+                .build()
+        };
+        let mut wait = waits();
+        let mut away_since = Instant::now();
+        loop {
+            let endpoint = self.endpoint.clone();
+            let dialled = self.offline(away_since, None, async move {
+                let checked = network::check_relay(&endpoint.url, endpoint.reach).await?;
+                let socket = socket::connect(&checked).await?;
+                Ok::<_, socket::ConnectError>((socket, checked))
+            });
+            let Some(dialled) = dialled.await else { return };
+            let reason = match dialled {
+                Ok((socket, checked)) => {
+                    self.connected();
+                    let begun = Instant::now();
+                    let Some(Lost(reason)) = self.online(socket, checked).await else { return };
+                    if begun.elapsed() > STEADY {
+                        wait = waits();
+                    }
+                    away_since = Instant::now();
+                    reason
+                }
+                Err(error) => error.to_string(),
+            };
+            self.disconnected(&reason);
+            let pause = wait.next().unwrap_or(RETRY[1]);
+            let not_before = Instant::now() + WANTED.min(pause);
+            let slept = self.offline(away_since, Some(not_before), tokio::time::sleep(pause));
+            if slept.await.is_none() && self.commands.is_closed() {
+                return;
+            }
+        }
+    }
+
+    fn connected(&self) {
+        let RelayState { url, named, error, .. } = self.state.borrow().clone();
+        match (named, error) {
+            (true, Some(_)) => tracing::info!(relay = url, "the relay is connected again"),
+            _ => tracing::debug!(relay = url, "connected"),
+        }
+        self.state.send_modify(|state| {
+            (state.connected, state.since, state.error) = (true, now(), None);
+        });
+    }
+
+    fn disconnected(&mut self, reason: &str) {
+        self.queries.disconnected();
+        self.queries.set_limits(ConnectionLimits::default());
+        (self.hold, self.holds, self.grow, self.identity) = (None, 0, false, None);
+        for standing in self.standing.values_mut().filter(|standing| standing.opened == Opened::Sent) {
+            standing.opened = Opened::Ended;
+            standing.deliver(Delivery::Interrupted);
+        }
+        self.watched.disconnected();
+        // Whether it took them is not known; they may be sent again.
+        let unsent: HashSet<EventId> = self.unsent.iter().copied().collect();
+        let sent: Vec<EventId> = self.sending.keys().filter(|id| !unsent.contains(id)).copied().collect();
+        for id in sent {
+            self.answer_send(&id, Answer::Later(format!("the connection was lost: {reason}")));
+        }
+        let known = self.state.borrow().clone();
+        if known.connected || known.error.is_none() {
+            match known.named {
+                true => tracing::warn!(relay = known.url, reason, "the relay is not connected"),
+                false => tracing::debug!(relay = known.url, reason, "the relay is not connected"),
+            }
+            self.state.send_modify(|state| (state.connected, state.since) = (false, now()));
+        }
+        self.state.send_modify(|state| state.error = Some(reason.to_owned()));
+    }
+
+    /// Takes commands while `work` goes on without a connection. `None`: a command came after `until_wanted`, or
+    /// nobody holds the connection any more.
+    async fn offline<T>(
+        &mut self,
+        away_since: Instant,
+        until_wanted: Option<Instant>,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut work = std::pin::pin!(work);
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                done = &mut work => return Some(done),
+                command = self.commands.recv() => {
+                    self.take(command?);
+                    if until_wanted.is_some_and(|at| at < Instant::now()) {
+                        return None;
+                    }
+                }
+                _ = tick.tick() => {
+                    self.forget();
+                }
+            }
+            if away_since.elapsed() > PATIENCE {
+                self.give_up_waiting();
+            }
+        }
+    }
+
+    /// Answers all who wait: the relay was away for too long.
+    fn give_up_waiting(&mut self) {
+        let reason = self.state.borrow().error.clone().unwrap_or_else(|| "it does not answer".to_owned());
+        self.queries.fail(&RelayError::NotConnected(reason.clone()));
+        self.unsent.clear();
+        for id in self.sending.keys().copied().collect::<Vec<_>>() {
+            self.answer_send(&id, Answer::Later(format!("not connected: {reason}")));
+        }
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Query { filter, reply } => self.queries.add(filter, reply),
+            Command::Watch { id, reply } => self.watched.add(id, reply),
+            Command::Send { event, reply } => match self.sending.get_mut(&event.id) {
+                Some(known) => known.replies.push(reply),
+                None => {
+                    self.unsent.push_back(event.id);
+                    self.sending.insert(event.id, Sending { event, replies: vec![reply], again: false });
+                }
+            },
+            Command::Subscribe { id, filters, to } => {
+                self.standing.insert(id, Standing { filters, to, opened: Opened::Due, missed: false });
+            }
+        }
+    }
+
+    /// Forgets what nobody waits for. Returns the subscriptions that are open for it.
+    fn forget(&mut self) -> Vec<SubscriptionId> {
+        let mut over = self.queries.forget_unawaited();
+        for (id, standing) in &mut self.standing {
+            if standing.missed && standing.to.try_send(Delivery::Interrupted).is_ok() {
+                standing.missed = false;
+            }
+            if standing.to.is_closed() && standing.opened != Opened::Ended {
+                over.push(id.clone());
+            }
+        }
+        self.standing.retain(|_, standing| !standing.to.is_closed());
+        self.watched.forget_unawaited();
+        self.sending.retain(|_, sending| sending.replies.iter().any(|reply| !reply.is_closed()));
+        let sending = &self.sending;
+        self.unsent.retain(|id| sending.contains_key(id));
+        over
+    }
+
+    /// Uses a connection until it is lost. `None`: nobody holds it any more.
+    async fn online(&mut self, socket: Socket, checked: Checked) -> Option<Lost> {
+        let (sink, mut incoming) = socket.split();
+        let (outgoing, messages) = mpsc::channel(UNREAD);
+        let mut helpers = JoinSet::new();
+        helpers.spawn(write(sink, messages));
+        let (limits, mut stated) = oneshot::channel();
+        let mut stated_wanted = true;
+        helpers.spawn(async move {
+            let _ = limits.send(ConnectionLimits::ask(checked).await);
+        });
+        let mut tick = tokio::time::interval(TICK);
+        let (mut heard, mut pinged) = (Instant::now(), Instant::now());
+        loop {
+            let wake = self.next_wake();
+            let done = tokio::select! {
+                message = incoming.next() => {
+                    heard = Instant::now();
+                    match message {
+                        Some(Ok(Message::Text(text))) => self.message(&text, &outgoing),
+                        Some(Ok(Message::Close(_))) | None => Err(Lost("it closed the connection".into())),
+                        Some(Ok(_)) => Ok(()),
+                        Some(Err(error)) => Err(Lost(error.to_string())),
+                    }
+                }
+                command = self.commands.recv() => match command {
+                    Some(command) => {
+                        self.take(command);
+                        // What comes at once is asked at once.
+                        while let Ok(command) = self.commands.try_recv() {
+                            self.take(command);
+                        }
+                        Ok(())
+                    }
+                    None => return None,
+                },
+                limits = &mut stated, if stated_wanted => {
+                    stated_wanted = false;
+                    if let Ok(limits) = limits {
+                        self.queries.set_limits(limits);
+                    }
+                    Ok(())
+                }
+                _ = tick.tick() => {
+                    let over = self.forget();
+                    let closed = over.into_iter().try_for_each(|id| post(&outgoing, ClientMessage::close(id)));
+                    if heard.elapsed() > PING * 2 {
+                        Err(Lost("it was silent".into()))
+                    } else if pinged.elapsed() > PING {
+                        pinged = Instant::now();
+                        closed.and(put(&outgoing, Message::Ping(Vec::new().into())))
+                    } else {
+                        closed
+                    }
+                }
+                () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => Ok(()),
+            };
+            if let Err(lost) = done.and_then(|()| self.ask_and_send(&outgoing)) {
+                return Some(lost);
+            }
+        }
+    }
+
+    /// When there is something to send that had to wait.
+    fn next_wake(&self) -> Option<Instant> {
+        self.hold.into_iter().chain(self.watched.due()).min()
+    }
+
+    /// Sends what is due, as far as the relay has room for it.
+    fn ask_and_send(&mut self, outgoing: &Outgoing) -> Result<(), Lost> {
+        while let Some(id) = self.unsent.pop_front() {
+            if let Some(sending) = self.sending.get(&id) {
+                post(outgoing, ClientMessage::event((*sending.event).clone()))?;
+            }
+        }
+        let at = Instant::now();
+        if self.hold.is_some_and(|hold| hold > at) {
+            return Ok(());
+        }
+        self.hold = None;
+        let mut limits = self.queries.limits();
+        limits.subscriptions += usize::from(std::mem::take(&mut self.grow));
+        self.queries.set_limits(limits);
+        let mut open = self.standing() + self.queries.open();
+        for (id, standing) in &mut self.standing {
+            if standing.opened == Opened::Due && open < limits.subscriptions {
+                standing.opened = Opened::Sent;
+                open += 1;
+                post(outgoing, ClientMessage::req(id.clone(), standing.filters.clone()))?;
+            }
+        }
+        let watch = SubscriptionId::new(WATCH);
+        if let Some(filters) = self.watched.changed(at, self.queries.limits().filters) {
+            match filters.is_empty() {
+                true => post(outgoing, ClientMessage::close(watch))?,
+                false => post(outgoing, ClientMessage::req(watch, filters))?,
+            }
+        }
+        while let Some((id, filters)) = self.queries.next_subscription(self.standing()) {
+            post(outgoing, ClientMessage::req(id, filters))?;
+        }
+        Ok(())
+    }
+
+    /// Subscriptions that stay open.
+    fn standing(&self) -> usize {
+        let open = self.standing.values().filter(|standing| standing.opened == Opened::Sent).count();
+        open + usize::from(self.watched.is_open())
+    }
+
+    fn message(&mut self, text: &str, outgoing: &Outgoing) -> Result<(), Lost> {
+        let message = match RelayMessage::from_json(text) {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::debug!(relay = self.endpoint.url, %error, "a message that can't be read");
+                return Ok(());
+            }
+        };
+        match message {
+            RelayMessage::Event { subscription_id, event } => {
+                let id = subscription_id.into_owned();
+                if let Some(standing) = self.standing.get_mut(&id) {
+                    standing.deliver(Delivery::Event(event.into_owned()));
+                } else if id.as_str() == WATCH {
+                    self.watched.event(event.into_owned());
+                } else {
+                    self.queries.event(&id, &event);
+                }
+            }
+            RelayMessage::EndOfStoredEvents(id) => {
+                if self.queries.end_of_stored(&id) == Ended::Close {
+                    self.holds = 0;
+                    post(outgoing, ClientMessage::close(id.into_owned()))?;
+                }
+            }
+            RelayMessage::Closed { subscription_id, message } => self.closed(&subscription_id, &message),
+            RelayMessage::Ok { event_id, status, message } if self.identity == Some(event_id) => {
+                self.identity = None;
+                self.identified(status, &message);
+            }
+            RelayMessage::Ok { event_id, status, message } => {
+                if status {
+                    self.answer_send(&event_id, Answer::Taken);
+                } else {
+                    self.refused(&event_id, message.into_owned());
+                }
+            }
+            RelayMessage::Auth { challenge } => {
+                let Ok(url) = RelayUrl::parse(&self.endpoint.url) else { return Ok(()) };
+                match EventBuilder::auth(challenge, url).sign_with_keys(&self.endpoint.keys) {
+                    Ok(event) => {
+                        self.identity = Some(event.id);
+                        post(outgoing, ClientMessage::auth(event))?;
+                    }
+                    Err(error) => tracing::debug!(relay = self.endpoint.url, %error, "can't say who we are"),
+                }
+            }
+            RelayMessage::Notice(notice) => tracing::debug!(relay = self.endpoint.url, %notice, "a notice"),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The relay has ended a subscription.
+    fn closed(&mut self, id: &SubscriptionId, reason: &str) {
+        let (about_number, about_identity) = (is_about_number(reason), is_about_identity(reason));
+        if about_identity {
+            self.hold = Some(Instant::now() + AUTHENTICATION);
+        }
+        if let Some(standing) = self.standing.get_mut(id) {
+            if about_number || about_identity {
+                standing.opened = Opened::Due;
+            } else {
+                standing.opened = Opened::Ended;
+                standing.deliver(Delivery::Closed(reason.to_owned()));
+            }
+        } else if id.as_str() == WATCH {
+            self.watched.closed(!reason.is_empty());
+        } else if self.queries.closed(id, reason) == Ended::Unknown {
+            return;
+        }
+        if about_number {
+            tracing::debug!(relay = self.endpoint.url, reason, "the relay has no room for a subscription");
+            let open = self.standing() + self.queries.open();
+            self.queries.set_limits(ConnectionLimits { subscriptions: open.max(1), ..self.queries.limits() });
+            // Without one of ours that will end, time alone makes room.
+            if self.queries.is_idle() {
+                let [first, longest] = NO_ROOM;
+                self.hold = Some(Instant::now() + (first * 2_u32.pow(self.holds.min(8))).min(longest));
+                self.holds += 1;
+                self.grow = true;
+            }
+        }
+    }
+
+    /// The relay has answered who we are.
+    fn identified(&mut self, accepted: bool, reason: &str) {
+        if accepted {
+            self.hold = None;
+            let again = self.sending.iter().filter(|(_, sending)| sending.again).map(|(id, _)| *id);
+            self.unsent.extend(again.collect::<Vec<_>>());
+            return;
+        }
+        tracing::debug!(relay = self.endpoint.url, reason, "the relay does not accept who we are");
+        self.queries.fail(&RelayError::Refused(reason.to_owned()));
+        for id in self.sending.iter().filter(|(_, sending)| sending.again).map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.answer_send(&id, Answer::Later(reason.to_owned()));
+        }
+    }
+
+    fn refused(&mut self, id: &EventId, reason: String) {
+        let Some(sending) = self.sending.get_mut(id) else { return };
+        if is_about_identity(&reason) && !sending.again {
+            sending.again = true;
+            return;
+        }
+        self.answer_send(id, answer(reason));
+    }
+
+    fn answer_send(&mut self, id: &EventId, answer: Answer) {
+        let Some(sending) = self.sending.remove(id) else { return };
+        for reply in sending.replies {
+            let _ = reply.send(answer.clone());
+        }
+    }
+}
+
+fn post(outgoing: &Outgoing, message: ClientMessage<'_>) -> Result<(), Lost> {
+    put(outgoing, Message::Text(message.as_json().into()))
+}
+
+fn put(outgoing: &Outgoing, message: Message) -> Result<(), Lost> {
+    outgoing.try_send(message).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => Lost("it does not read what we send".into()),
+        mpsc::error::TrySendError::Closed(_) => Lost("it can't be written to any more".into()),
+    })
+}
+
+/// Writes messages, all that wait with one flush, until the connection ends.
+async fn write(mut sink: SplitSink<Socket, Message>, mut messages: mpsc::Receiver<Message>) {
+    let mut batch = Vec::new();
+    while messages.recv_many(&mut batch, 256).await > 0 {
+        for message in batch.drain(..) {
+            if sink.feed(message).await.is_err() {
+                return;
+            }
+        }
+        if sink.flush().await.is_err() {
+            return;
+        }
+    }
+    let _ = sink.close().await;
+}
