@@ -226,7 +226,7 @@ impl Connection {
         let unsent: HashSet<EventId> = self.unsent.iter().copied().collect();
         let sent: Vec<EventId> = self.sending.keys().filter(|id| !unsent.contains(id)).copied().collect();
         for id in sent {
-            self.answer_send(&id, Answer::Later(format!("the connection was lost: {reason}")));
+            self.answer_send(&id, &Answer::Later(format!("the connection was lost: {reason}")));
         }
         let known = self.state.borrow().clone();
         if known.connected || known.error.is_none() {
@@ -274,7 +274,7 @@ impl Connection {
         self.queries.fail(&RelayError::NotConnected(reason.clone()));
         self.unsent.clear();
         for id in self.sending.keys().copied().collect::<Vec<_>>() {
-            self.answer_send(&id, Answer::Later(format!("not connected: {reason}")));
+            self.answer_send(&id, &Answer::Later(format!("not connected: {reason}")));
         }
     }
 
@@ -359,7 +359,7 @@ impl Connection {
                 }
                 _ = tick.tick() => {
                     let over = self.forget();
-                    let closed = over.into_iter().try_for_each(|id| post(&outgoing, ClientMessage::close(id)));
+                    let closed = over.into_iter().try_for_each(|id| post(&outgoing, &ClientMessage::close(id)));
                     if heard.elapsed() > PING * 2 {
                         Err(Lost("it was silent".into()))
                     } else if pinged.elapsed() > PING {
@@ -386,7 +386,7 @@ impl Connection {
     fn ask_and_send(&mut self, outgoing: &Outgoing) -> Result<(), Lost> {
         while let Some(id) = self.unsent.pop_front() {
             if let Some(sending) = self.sending.get(&id) {
-                post(outgoing, ClientMessage::event((*sending.event).clone()))?;
+                post(outgoing, &ClientMessage::event((*sending.event).clone()))?;
             }
         }
         let at = Instant::now();
@@ -402,18 +402,18 @@ impl Connection {
             if standing.opened == Opened::Due && open < limits.subscriptions {
                 standing.opened = Opened::Sent;
                 open += 1;
-                post(outgoing, ClientMessage::req(id.clone(), standing.filters.clone()))?;
+                post(outgoing, &ClientMessage::req(id.clone(), standing.filters.clone()))?;
             }
         }
         let watch = SubscriptionId::new(WATCH);
         if let Some(filters) = self.watched.changed(at, self.queries.limits().filters) {
             match filters.is_empty() {
-                true => post(outgoing, ClientMessage::close(watch))?,
-                false => post(outgoing, ClientMessage::req(watch, filters))?,
+                true => post(outgoing, &ClientMessage::close(watch))?,
+                false => post(outgoing, &ClientMessage::req(watch, filters))?,
             }
         }
         while let Some((id, filters)) = self.queries.next_subscription(self.standing()) {
-            post(outgoing, ClientMessage::req(id, filters))?;
+            post(outgoing, &ClientMessage::req(id, filters))?;
         }
         Ok(())
     }
@@ -438,16 +438,13 @@ impl Connection {
                 if let Some(standing) = self.standing.get_mut(&id) {
                     standing.deliver(Delivery::Event(event.into_owned()));
                 } else if id.as_str() == WATCH {
-                    self.watched.event(event.into_owned());
+                    self.watched.event(&event);
                 } else {
                     self.queries.event(&id, &event);
                 }
             }
             RelayMessage::EndOfStoredEvents(id) => {
-                if self.queries.end_of_stored(&id) == Ended::Close {
-                    self.holds = 0;
-                    post(outgoing, ClientMessage::close(id.into_owned()))?;
-                }
+                return self.end_of_stored(id.into_owned(), outgoing);
             }
             RelayMessage::Closed { subscription_id, message } => self.closed(&subscription_id, &message),
             RelayMessage::Ok { event_id, status, message } if self.identity == Some(event_id) => {
@@ -456,7 +453,7 @@ impl Connection {
             }
             RelayMessage::Ok { event_id, status, message } => {
                 if status {
-                    self.answer_send(&event_id, Answer::Taken);
+                    self.answer_send(&event_id, &Answer::Taken);
                 } else {
                     self.refused(&event_id, message.into_owned());
                 }
@@ -466,7 +463,7 @@ impl Connection {
                 match EventBuilder::auth(challenge, url).sign_with_keys(&self.endpoint.keys) {
                     Ok(event) => {
                         self.identity = Some(event.id);
-                        post(outgoing, ClientMessage::auth(event))?;
+                        post(outgoing, &ClientMessage::auth(event))?;
                     }
                     Err(error) => tracing::debug!(relay = self.endpoint.url, %error, "can't say who we are"),
                 }
@@ -475,6 +472,15 @@ impl Connection {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The relay has given all it has.
+    fn end_of_stored(&mut self, id: SubscriptionId, outgoing: &Outgoing) -> Result<(), Lost> {
+        if self.queries.end_of_stored(&id) != Ended::Close {
+            return Ok(());
+        }
+        self.holds = 0;
+        post(outgoing, &ClientMessage::close(id))
     }
 
     /// The relay has ended a subscription.
@@ -520,7 +526,7 @@ impl Connection {
         tracing::debug!(relay = self.endpoint.url, reason, "the relay does not accept who we are");
         self.queries.fail(&RelayError::Refused(reason.to_owned()));
         for id in self.sending.iter().filter(|(_, sending)| sending.again).map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.answer_send(&id, Answer::Later(reason.to_owned()));
+            self.answer_send(&id, &Answer::Later(reason.to_owned()));
         }
     }
 
@@ -530,10 +536,10 @@ impl Connection {
             sending.again = true;
             return;
         }
-        self.answer_send(id, answer(reason));
+        self.answer_send(id, &answer(reason));
     }
 
-    fn answer_send(&mut self, id: &EventId, answer: Answer) {
+    fn answer_send(&mut self, id: &EventId, answer: &Answer) {
         let Some(sending) = self.sending.remove(id) else { return };
         for reply in sending.replies {
             let _ = reply.send(answer.clone());
@@ -541,7 +547,7 @@ impl Connection {
     }
 }
 
-fn post(outgoing: &Outgoing, message: ClientMessage<'_>) -> Result<(), Lost> {
+fn post(outgoing: &Outgoing, message: &ClientMessage<'_>) -> Result<(), Lost> {
     put(outgoing, Message::Text(message.as_json().into()))
 }
 

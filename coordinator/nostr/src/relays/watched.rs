@@ -50,7 +50,7 @@ impl Watched {
         Some(ids.chunks(IDS).take(filters).map(|ids| Filter::new().ids(ids.iter().copied())).collect())
     }
 
-    pub(super) fn event(&mut self, event: Event) {
+    pub(super) fn event(&mut self, event: &Event) {
         if !self.replies.contains_key(&event.id) || event.verify().is_err() {
             return;
         }
