@@ -30,7 +30,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     for warning in loaded.warnings.into_iter().chain(config.check()?) {
         tracing::warn!("{warning}");
     }
-    let _alone = crate::folder::alone(&config.data, "`data`")?;
+    let _alone = crate::data_lock::acquire(&config.data, "`data`")?;
     let stop = CancellationToken::new();
     tokio::spawn({
         let stop = stop.clone();

@@ -1,6 +1,6 @@
 //! `longshore dev`: a whole pool in one process, for trying things out.
 
-mod repository;
+mod local_repository;
 
 use std::{
     path::{Path, PathBuf},
@@ -14,8 +14,8 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use worker::{config::Config as WorkerConfig, coordinator_client::Shutdown};
 
-use self::repository::{Local, Shared};
-use crate::{client::submit, exec::pair, images};
+use self::local_repository::{AnnouncedRepository, LocalRepository};
+use crate::{client::key_file, exec::pair, label_images};
 
 /// Run a relay, a coordinator and a worker in one process
 ///
@@ -63,7 +63,7 @@ pub(crate) struct Args {
 
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let _alone = crate::folder::alone(&args.data, "--data")?;
+    let _alone = crate::data_lock::acquire(&args.data, "--data")?;
     let data = std::fs::canonicalize(&args.data)?;
     // The folder, with its keys, is in somebody's work tree as a rule.
     std::fs::write(data.join(".gitignore"), "*\n").with_context(|| format!("{}", data.display()))?;
@@ -71,8 +71,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let owner_file = data.join("keys/owner.key");
     let owned = std::env::var_os("LONGSHORE_NSEC").is_some();
     let local = match &args.repository {
-        Some(directory) if owned => Some(Local::open(directory, submit::keys(None)?)?),
-        Some(directory) => Some(Local::open(directory, repository::owner(&owner_file)?)?),
+        Some(directory) if owned => Some(LocalRepository::open(directory, key_file::read(None)?)?),
+        Some(directory) => Some(LocalRepository::open(directory, local_repository::owner(&owner_file)?)?),
         None => None,
     };
     // Before anything is made on the engine, which would be left there.
@@ -87,7 +87,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let sandbox = worker::sandbox(&worker).await?;
 
-    let Started { relay, url, running, shared, stop } = match start(&args, &data, &keys, local).await {
+    let DevPool { relay, url, running, shared, stop } = match start(&args, &data, &keys, local).await {
         Ok(started) => started,
         Err(error) => {
             sandbox.close().await;
@@ -148,15 +148,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// What a pool has beside its worker.
-struct Started {
+struct DevPool {
     relay: LocalRelay,
     url: String,
     running: ::coordinator::Running,
-    shared: Option<Shared>,
+    shared: Option<AnnouncedRepository>,
     stop: CancellationToken,
 }
 
-async fn start(args: &Args, data: &Path, keys: &keys::Keys, local: Option<Local>) -> anyhow::Result<Started> {
+async fn start(args: &Args, data: &Path, keys: &keys::Keys, local: Option<LocalRepository>) -> anyhow::Result<DevPool> {
     let unlimited = RateLimit { max_reqs: 10_000, notes_per_minute: u32::MAX };
     let mut relay = RelayBuilder::default().addr([127, 0, 0, 1].into()).rate_limit(unlimited);
     if args.relay_port != 0 {
@@ -172,7 +172,7 @@ async fn start(args: &Args, data: &Path, keys: &keys::Keys, local: Option<Local>
     let config = configured(coordinator_config(args, data, keys, &url), &args.sets)?;
     let stop = CancellationToken::new();
     let running = ::coordinator::start(config, stop.clone()).await.context("the coordinator did not start")?;
-    Ok(Started { relay, url, running, shared, stop })
+    Ok(DevPool { relay, url, running, shared, stop })
 }
 
 /// The keys of an earlier run, or new ones.
@@ -236,7 +236,7 @@ async fn worker_config(args: &Args, data: &Path) -> WorkerConfig {
         ..WorkerConfig::default()
     };
     config.pool.size = args.warm;
-    images::take_what_is_there(&mut config, &args.images).await;
+    label_images::use_present_images(&mut config, &args.images).await;
     if let Some((_, image)) = args.images.iter().find(|(label, _)| label == "ubuntu-latest") {
         config.labels.values_mut().for_each(|default| default.clone_from(image));
     }

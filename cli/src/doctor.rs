@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::{client::api::Server, images::take_what_is_there, terminal::printable::printable_lines};
+use crate::{client::api::ServerArgs, label_images::use_present_images, terminal::printable::printable_lines};
 
 /// Check what Longshore needs: git, the Docker engine, images, configurations, relays, the coordinator and the clock
 ///
@@ -27,7 +27,7 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    server: Server,
+    server: ServerArgs,
 }
 
 /// One thing that was looked at.
@@ -76,7 +76,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         if images.is_empty() {
             // What exec and dev take where nothing is said.
             let mut config = worker::config::Config::default();
-            take_what_is_there(&mut config, &[]).await;
+            use_present_images(&mut config, &[]).await;
             images.extend(config.labels.into_values());
         }
         findings.extend(checks::engine(&images).await);

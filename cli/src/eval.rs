@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
-use workflow::expression::{self, Limits, NoFunctions, Object, Scope, Value};
+use workflow::expression::{self, EvaluationLimits, NoHostFunctions, Object, Scope, Value};
 
 /// Evaluate one GitHub expression and print its value as JSON
 #[derive(Debug, clap::Args)]
@@ -22,7 +22,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Some(path) => read(path)?,
         None => Object::new(),
     };
-    let scope = Scope { contexts: &contexts, functions: &NoFunctions, limits: Limits::default() };
+    let scope = Scope { contexts: &contexts, functions: &NoHostFunctions, limits: EvaluationLimits::default() };
     let text = args.expression.trim();
     let value = if text.contains("${{") {
         expression::interpolate(text, &scope)

@@ -1,9 +1,9 @@
 //! `longshore exec`: a local checkout's workflow, with the engine of a pool and without a relay.
 
-mod calls;
+mod call_graph;
 mod checkout;
-mod drive;
-mod ending;
+mod interrupt;
+mod local_runner;
 mod report;
 mod sources;
 mod view;
@@ -34,8 +34,8 @@ use workflow::{
     },
 };
 
-use self::{checkout::Checkout, ending::Ending, report::Report, sources::ExecSources, view::Wanted};
-use crate::{images, terminal::printable::printable_lines};
+use self::{checkout::Checkout, interrupt::InterruptSignals, report::RunReport, sources::ExecSources, view::ViewMode};
+use crate::{label_images, terminal::printable::printable_lines};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -141,9 +141,10 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let path = checkout.workflow(args.workflow.as_deref())?;
     let text = checkout.read(&path)?;
     let sources = sources(&args, &checkout)?;
-    let calls::Read { graph, findings, origins } = calls::read(&path, &text, &checkout, &sources).await;
+    let call_graph::ReadCallGraph { graph, findings, origins } =
+        call_graph::read(&path, &text, &checkout, &sources).await;
     let Some(mut graph) = graph else {
-        return Report::invalid(complaints(&findings, &path, &text)).print(args.json);
+        return RunReport::invalid(complaints(&findings, &path, &text)).print(args.json);
     };
     if let Some(id) = &args.job {
         only(&mut graph.plan, id)?;
@@ -159,7 +160,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             action: None,
         };
         if let TriggerDecision::Ignored(reason) = trigger_filter::decide(&graph.plan, &event) {
-            return Report::untriggered(&reason).print(args.json);
+            return RunReport::untriggered(&reason).print(args.json);
         }
     }
     let payload = match &args.payload {
@@ -180,7 +181,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let cause = Cause { event, inputs, vars: pairs("--var", &args.vars)?, payload };
     let planned = match planning::assemble(graph, &subject, cause, numbers) {
         Ok(planned) => Planned { origins, ..planned },
-        Err(message) => return Report::invalid(message).print(args.json),
+        Err(message) => return RunReport::invalid(message).print(args.json),
     };
     execute(&args, &checkout, planned, Arc::new(sources)).await
 }
@@ -204,7 +205,7 @@ async fn execute(args: &Args, checkout: &Checkout, planned: Planned, sources: Ar
     let mut config = worker::config::Config { sandbox: args.sandbox.clone(), ..worker::config::Config::default() };
     config.name = format!("exec-{}", std::process::id());
     config.pool.size = 0;
-    images::take_what_is_there(&mut config, &args.images).await;
+    label_images::use_present_images(&mut config, &args.images).await;
     config.labels.extend(args.images.iter().cloned());
     config.node.clone_from(&args.node);
     if args.sandbox == "host" {
@@ -216,7 +217,7 @@ async fn execute(args: &Args, checkout: &Checkout, planned: Planned, sources: Ar
         std::fs::create_dir_all(folder).with_context(unusable)?;
     }
     let origin = services(&args.cache.clone().unwrap_or_else(cache)).await?;
-    let work = drive::Work {
+    let work = local_runner::LocalRun {
         run: uuid::Uuid::now_v7().to_string(),
         planned,
         vars: pairs("--var", &args.vars)?,
@@ -224,9 +225,9 @@ async fn execute(args: &Args, checkout: &Checkout, planned: Planned, sources: Ar
         checked_out: args.workspace == "tree",
         jobs: args.jobs,
         view: match (args.json, args.plain) {
-            (true, _) => Wanted::Nothing,
-            (_, true) => Wanted::Lines,
-            _ => Wanted::Tree,
+            (true, _) => ViewMode::Nothing,
+            (_, true) => ViewMode::Lines,
+            _ => ViewMode::Tree,
         },
         repository: checkout.root.to_string_lossy().into_owned(),
         origin: origin.clone(),
@@ -234,12 +235,12 @@ async fn execute(args: &Args, checkout: &Checkout, planned: Planned, sources: Ar
     };
     let run = work.run.clone();
     // Last: what the sandbox makes on the engine is removed only by its end, whoever asks for that.
-    let mut ending = Ending::hear()?;
-    let made = ending.through(Box::pin(worker::sandbox(&work.config))).await;
+    let mut interrupt = InterruptSignals::listen()?;
+    let made = interrupt.finish(Box::pin(worker::sandbox(&work.config))).await;
     let Some(sandbox) = made.transpose()? else { return Ok(ExitCode::from(130)) };
-    let report = drive::drive(work, sandbox.clone(), sources, &mut ending).await;
+    let report = local_runner::run_to_end(work, sandbox.clone(), sources, &mut interrupt).await;
     // Asked twice to end, it is left as it is.
-    let _ = ending.through(sandbox.close()).await;
+    let _ = interrupt.finish(sandbox.close()).await;
     let report = report?;
     let unpacked = match &args.artifacts {
         Some(folder) => unpack(&origin, &run, folder).await,

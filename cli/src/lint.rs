@@ -10,8 +10,8 @@ use workflow::{
 };
 
 use crate::{
-    calls::{Local, workflows},
     terminal::printable::printable,
+    workflow_files::{LocalWorkflow, workflows},
 };
 
 /// Check workflow files: errors with line and column, and what to do about them
@@ -41,7 +41,7 @@ pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
     let mut said = HashSet::new();
     let files = files(&args.files)?;
     for file in &files {
-        let read = Local::read(file).await?;
+        let read = LocalWorkflow::read(file).await?;
         failed |= has_errors(&read.findings);
         let new: Vec<&Diagnostic> = read.findings.iter().filter(|finding| said.insert(finding.to_string())).collect();
         if args.json {

@@ -1,19 +1,20 @@
 //! `longshore`: CI/CD for Nostr git. The one binary: coordinator, worker, and the client's verbs.
 
-mod calls;
 mod client;
+mod clock;
 mod coordinator;
+mod data_lock;
 mod dev;
 mod doctor;
 mod eval;
 mod exec;
-mod folder;
-mod images;
+mod label_images;
 mod lint;
 mod manual;
 mod plan;
 mod terminal;
 mod worker;
+mod workflow_files;
 
 use std::{io::IsTerminal, process::ExitCode};
 
@@ -74,14 +75,14 @@ async fn main() -> ExitCode {
     let command = Cli::parse().command;
     log_to_stderr();
     if !matches!(command, Command::Coordinator(_) | Command::Worker(_) | Command::Dev(_) | Command::Exec(_)) {
-        end_with_the_reader();
+        exit_on_closed_pipe();
     }
     // One provider for every TLS user of the process; a second call would be the only way to fail.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match run(command).await {
         Ok(code) => code,
         Err(error) => {
-            complain(&error);
+            print_error(&error);
             ExitCode::from(2)
         }
     }
@@ -133,7 +134,7 @@ const CLOSED_PIPE: i32 = 141;
 
 /// Ends without a word where nobody reads what is printed any more (`longshore lint … | head`). Not for commands with
 /// jobs to bring to an end: `println!` tells of a closed pipe by a panic only.
-fn end_with_the_reader() {
+fn exit_on_closed_pipe() {
     let otherwise = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let said = panic.payload().downcast_ref::<String>();
@@ -145,6 +146,6 @@ fn end_with_the_reader() {
 }
 
 #[allow(clippy::print_stderr)]
-fn complain(error: &anyhow::Error) {
+fn print_error(error: &anyhow::Error) {
     eprintln!("longshore: {}", printable_lines(&format!("{error:#}")));
 }

@@ -13,11 +13,11 @@ use workflow::{
 };
 
 use crate::{
-    calls::Local,
     terminal::{
         printable::printable,
         table::{Column, table, width},
     },
+    workflow_files::LocalWorkflow,
 };
 
 /// Show the jobs that a workflow file would run
@@ -42,7 +42,7 @@ pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
         !args.file.is_dir(),
         "{file} is a folder: name one of its workflow files; `longshore lint {file}` reads all"
     );
-    let read = Local::read(&args.file).await?;
+    let read = LocalWorkflow::read(&args.file).await?;
     let Some(graph) = &read.graph else {
         let colour = if std::io::stderr().is_terminal() { Colour::Ansi } else { Colour::Plain };
         eprint!("{}", read.rendered(colour, |_| true));

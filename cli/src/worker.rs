@@ -7,7 +7,7 @@ use anyhow::Result;
 use tracing::warn;
 use worker::{config::Config, coordinator_client::Shutdown};
 
-use crate::folder;
+use crate::data_lock;
 
 /// Take jobs from a coordinator and run them in containers
 ///
@@ -31,7 +31,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         warn!("{warning}");
     }
     let config = loaded.config;
-    let _alone = folder::alone(&config.data, "`data`")?;
+    let _alone = data_lock::acquire(&config.data, "`data`")?;
     let (slots, coordinator) = (config.slots, config.coordinator.clone());
     let sandbox = worker::sandbox(&config).await?;
     println!("connecting to {coordinator}");

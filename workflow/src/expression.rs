@@ -3,11 +3,13 @@
 //! Source of the rules: GitHub docs, "Evaluate expressions in workflows and actions" and "Contexts reference", and the
 //! tables GitHub tests its own implementation with. Read in this order: `lexer` cuts text into tokens, `parser`
 //! builds a tree of `ast` nodes, `evaluate` walks it with `functions`, and `interpolate` finds expressions
-//! inside other text. Nothing here panics; the depth of every recursion is bounded, and its cost by [`Limits`].
+//! inside other text. Nothing here panics; the depth of every recursion is bounded, and its cost by [`EvaluationLimits`].
 
 mod ast;
+mod builtin;
 mod compare;
 mod evaluate;
+mod evaluated;
 mod functions;
 mod interpolate;
 mod json;
@@ -16,27 +18,28 @@ mod limits;
 mod named;
 mod number;
 mod parser;
+mod syntax_fault;
 mod value;
 
 pub use interpolate::{check, check_condition, condition, interpolate, interpolate_text, interpolate_tree};
-pub use limits::Limits;
-pub use named::{Named, named_in};
+pub use limits::EvaluationLimits;
+pub use named::{NamedEntries, named_in};
 pub use parser::{parse, parse_known};
 pub use value::{Object, Value};
 
-use ast::Node;
+use ast::ExpressionNode;
 use limits::Meter;
 
 /// What a host answers for a function that depends on the run: `success()`, `failure()`, `cancelled()`, `always()`,
 /// `hashFiles(...)`.
-pub trait Functions: Sync {
+pub trait HostFunctions: Sync {
     /// The function's result; `None` where there is no function of that name. Names are compared without case.
-    fn call(&self, name: &str, args: &[Value]) -> Option<Result<Value, CallError>>;
+    fn call(&self, name: &str, args: &[Value]) -> Option<Result<Value, HostFunctionError>>;
 }
 
 /// Why a host function gave no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
+pub enum HostFunctionError {
     /// It was called wrongly or could not do its work; the message goes to the author.
     #[error("{0}")]
     Failed(String),
@@ -47,10 +50,10 @@ pub enum CallError {
 
 /// A host without functions of its own.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct NoFunctions;
+pub struct NoHostFunctions;
 
-impl Functions for NoFunctions {
-    fn call(&self, _name: &str, _args: &[Value]) -> Option<Result<Value, CallError>> {
+impl HostFunctions for NoHostFunctions {
+    fn call(&self, _name: &str, _args: &[Value]) -> Option<Result<Value, HostFunctionError>> {
         None
     }
 }
@@ -61,14 +64,14 @@ pub struct Scope<'a> {
     /// The contexts by name (`github`, `env`, `matrix`, ...). A name that is not here is an error, as on GitHub.
     pub contexts: &'a Object,
     /// The host's functions.
-    pub functions: &'a dyn Functions,
+    pub functions: &'a dyn HostFunctions,
     /// What one evaluation may cost.
-    pub limits: Limits,
+    pub limits: EvaluationLimits,
 }
 
 /// What kind of mistake stopped an expression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorKind {
+pub enum ExpressionErrorKind {
     /// A piece of text is no token of the language.
     Lexing,
     /// The tokens make no expression, or a name is unknown.
@@ -84,17 +87,17 @@ pub enum ErrorKind {
 /// Why an expression has no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct Error {
+pub struct ExpressionError {
     /// What kind of mistake it is.
-    pub kind: ErrorKind,
+    pub kind: ExpressionErrorKind,
     /// The mistake in GitHub's words, where GitHub has words for it.
     pub message: String,
     /// Where it is: a byte offset into the text that was given.
     pub position: usize,
 }
 
-impl Error {
-    fn new(kind: ErrorKind, message: impl Into<String>, position: usize) -> Self {
+impl ExpressionError {
+    fn new(kind: ExpressionErrorKind, message: impl Into<String>, position: usize) -> Self {
         Self { kind, message: message.into(), position }
     }
 
@@ -109,7 +112,7 @@ impl Error {
 #[derive(Debug, Clone)]
 pub struct Expression {
     /// `None` for an empty text, whose value is null.
-    root: Option<Node>,
+    root: Option<ExpressionNode>,
     text: Box<str>,
 }
 
@@ -117,12 +120,12 @@ impl Expression {
     /// The value in `scope`.
     ///
     /// # Errors
-    /// An unknown name, a wrong argument, a limit, or [`ErrorKind::Pending`] from a host function.
-    pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, Error> {
+    /// An unknown name, a wrong argument, a limit, or [`ExpressionErrorKind::Pending`] from a host function.
+    pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, ExpressionError> {
         self.evaluate_metered(scope, &mut Meter::new(scope.limits))
     }
 
-    fn evaluate_metered(&self, scope: &Scope<'_>, meter: &mut Meter) -> Result<Value, Error> {
+    fn evaluate_metered(&self, scope: &Scope<'_>, meter: &mut Meter) -> Result<Value, ExpressionError> {
         match &self.root {
             Some(root) => evaluate::evaluate(root, &self.text, scope, meter),
             None => Ok(Value::Null),
@@ -142,7 +145,7 @@ impl Expression {
     #[must_use]
     pub fn contexts(&self) -> Vec<&str> {
         self.names(|node| match node {
-            Node::Context { name, .. } => Some(name),
+            ExpressionNode::Context { name, .. } => Some(name),
             _ => None,
         })
     }
@@ -151,12 +154,12 @@ impl Expression {
     #[must_use]
     pub fn functions(&self) -> Vec<&str> {
         self.names(|node| match node {
-            Node::Call { name, .. } => Some(name),
+            ExpressionNode::Call { name, .. } => Some(name),
             _ => None,
         })
     }
 
-    fn names<'a>(&'a self, pick: impl Fn(&'a Node) -> Option<&'a str>) -> Vec<&'a str> {
+    fn names<'a>(&'a self, pick: impl Fn(&'a ExpressionNode) -> Option<&'a str>) -> Vec<&'a str> {
         let mut names = Vec::new();
         if let Some(root) = &self.root {
             root.visit(&mut |node| {

@@ -23,14 +23,14 @@ pub mod workflow_ref;
 
 use crate::diagnostic::Diagnostic;
 use crate::plan::Plan;
-use crate::yaml::{self, Limits, MergeKeys, Node};
+use crate::yaml::{self, MergeKeys, YamlLimits, YamlNode};
 
 use report::Report;
 
 pub use schema::EVENTS;
 
 /// GitHub's own depth limit for a workflow file.
-pub const LIMITS: Limits = Limits { bytes: 1 << 20, depth: 50, nodes: 200_000 };
+pub const LIMITS: YamlLimits = YamlLimits { bytes: 1 << 20, depth: 50, nodes: 200_000 };
 
 /// Reads and checks a workflow file. The plan is there where no diagnostic is an error; `path` is the file's path in
 /// the repository.
@@ -39,13 +39,13 @@ pub fn parse(path: &str, text: &str) -> (Option<Plan>, Vec<Diagnostic>) {
 }
 
 /// As [`parse`], within other limits.
-pub fn parse_within(path: &str, text: &str, limits: Limits) -> (Option<Plan>, Vec<Diagnostic>) {
+pub fn parse_within(path: &str, text: &str, limits: YamlLimits) -> (Option<Plan>, Vec<Diagnostic>) {
     let (_, plan, diagnostics) = read(path, text, limits);
     (plan, diagnostics)
 }
 
 /// As [`parse_within`], with the tree the plan was made of.
-fn read(path: &str, text: &str, limits: Limits) -> (Option<Node>, Option<Plan>, Vec<Diagnostic>) {
+fn read(path: &str, text: &str, limits: YamlLimits) -> (Option<YamlNode>, Option<Plan>, Vec<Diagnostic>) {
     let mut stream = yaml::read(text, limits, MergeKeys::Keep);
     let mut report = Report::new(path, text);
     for problem in std::mem::take(&mut stream.problems) {

@@ -6,6 +6,8 @@
 
 pub mod diagnostic;
 pub mod expression;
+pub mod git_ref;
 pub mod github;
 pub mod plan;
+pub mod time;
 pub mod yaml;

@@ -1,7 +1,7 @@
 //! YAML text to a tree in which every node knows its place, style and tag.
 //!
 //! The tree keeps scalars as they were written; [`Scalar::resolve`] gives them meaning by the YAML 1.2 core schema.
-//! Size, depth and the number of nodes after aliases are bounded, so that no text costs more than its [`Limits`].
+//! Size, depth and the number of nodes after aliases are bounded, so that no text costs more than its [`YamlLimits`].
 
 mod load;
 mod resolve;
@@ -10,7 +10,7 @@ pub use load::read;
 
 /// Bounds on one text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct YamlLimits {
     /// Bytes of text.
     pub bytes: usize,
     /// Collections inside collections.
@@ -19,7 +19,7 @@ pub struct Limits {
     pub nodes: usize,
 }
 
-impl Default for Limits {
+impl Default for YamlLimits {
     fn default() -> Self {
         Self { bytes: 1 << 20, depth: 100, nodes: 200_000 }
     }
@@ -49,29 +49,29 @@ pub struct Span {
 
 /// One node.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Node {
+pub struct YamlNode {
     /// Its content.
-    pub value: Value,
+    pub value: YamlValue,
     /// Where it stands; for a collection, where it begins.
     pub span: Span,
 }
 
 /// The content of a node.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Value {
+pub enum YamlValue {
     /// Text, a number, a boolean or nothing.
     Scalar(Scalar),
     /// A list.
-    Sequence(Vec<Node>),
+    Sequence(Vec<YamlNode>),
     /// Keys and values in the order they were written.
-    Mapping(Vec<(Node, Node)>),
+    Mapping(Vec<(YamlNode, YamlNode)>),
     /// A sequence under a tag of its own, such as GitLab's `!reference [job, key]`.
-    Tagged(String, Vec<Node>),
+    Tagged(String, Vec<YamlNode>),
 }
 
 /// How a scalar was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
+pub enum YamlStyle {
     /// Without quotes.
     Plain,
     /// In quotes, single or double.
@@ -86,70 +86,70 @@ pub struct Scalar {
     /// Text, with quotes and indentation taken off.
     pub text: String,
     /// How it was written.
-    pub style: Style,
+    pub style: YamlStyle,
     /// Its tag, for example `!!str`.
     pub tag: Option<String>,
 }
 
 /// What a text holds.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Stream {
+pub struct YamlStream {
     /// Its documents; none where it could not be read at all.
-    pub documents: Vec<Node>,
+    pub documents: Vec<YamlNode>,
     /// What is wrong with it.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<YamlProblem>,
 }
 
 /// Something wrong in the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct YamlProblem {
     /// What.
     pub message: String,
     /// Where.
     pub span: Span,
 }
 
-impl Node {
+impl YamlNode {
     /// The scalar's text as written, or `None` for a collection.
     pub fn text(&self) -> Option<&str> {
         match &self.value {
-            Value::Scalar(scalar) => Some(&scalar.text),
+            YamlValue::Scalar(scalar) => Some(&scalar.text),
             _ => None,
         }
     }
 
     /// The entries of a mapping; empty for anything else.
-    pub fn entries(&self) -> &[(Node, Node)] {
+    pub fn entries(&self) -> &[(YamlNode, YamlNode)] {
         match &self.value {
-            Value::Mapping(entries) => entries,
+            YamlValue::Mapping(entries) => entries,
             _ => &[],
         }
     }
 
     /// The items of a sequence; empty for anything else.
-    pub fn items(&self) -> &[Node] {
+    pub fn items(&self) -> &[YamlNode] {
         match &self.value {
-            Value::Sequence(items) => items,
+            YamlValue::Sequence(items) => items,
             _ => &[],
         }
     }
 
     /// The value under a key of a mapping.
-    pub fn get(&self, key: &str) -> Option<&Node> {
+    pub fn get(&self, key: &str) -> Option<&YamlNode> {
         self.entries().iter().find(|(name, _)| name.text() == Some(key)).map(|(_, value)| value)
     }
 
     /// Whether this is a scalar that means nothing: empty, `~` or `null`.
     pub fn is_null(&self) -> bool {
-        matches!(&self.value, Value::Scalar(scalar) if scalar.resolve().is_null())
+        matches!(&self.value, YamlValue::Scalar(scalar) if scalar.resolve().is_null())
     }
 
     /// The node by the core schema. Keys become text; a tagged sequence becomes a plain one.
     pub fn to_json(&self) -> serde_json::Value {
         match &self.value {
-            Value::Scalar(scalar) => scalar.resolve(),
-            Value::Sequence(items) | Value::Tagged(_, items) => items.iter().map(Self::to_json).collect(),
-            Value::Mapping(entries) => serde_json::Value::Object(
+            YamlValue::Scalar(scalar) => scalar.resolve(),
+            YamlValue::Sequence(items) | YamlValue::Tagged(_, items) => items.iter().map(Self::to_json).collect(),
+            YamlValue::Mapping(entries) => serde_json::Value::Object(
                 entries
                     .iter()
                     .map(|(key, value)| (key.text().unwrap_or_default().to_owned(), value.to_json()))

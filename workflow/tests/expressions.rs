@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use serde_json::json;
 use workflow::expression::{
-    CallError, Error, ErrorKind, Functions, Limits, Object, Scope, Value, check, check_condition, condition,
-    interpolate, interpolate_text, interpolate_tree, parse,
+    EvaluationLimits, ExpressionError, ExpressionErrorKind, HostFunctionError, HostFunctions, Object, Scope, Value,
+    check, check_condition, condition, interpolate, interpolate_text, interpolate_tree, parse,
 };
 
 /// A job that goes well: `success()` holds, `hashFiles` answers its arguments, `later()` does not know yet.
@@ -16,16 +16,16 @@ struct Host {
     success: bool,
 }
 
-impl Functions for Host {
-    fn call(&self, name: &str, args: &[Value]) -> Option<Result<Value, CallError>> {
+impl HostFunctions for Host {
+    fn call(&self, name: &str, args: &[Value]) -> Option<Result<Value, HostFunctionError>> {
         Some(match name.to_ascii_lowercase().as_str() {
             "success" => Ok(self.success.into()),
             "failure" => Ok((!self.success).into()),
             "always" => Ok(true.into()),
             "cancelled" => Ok(false.into()),
             "hashfiles" => Ok(args.iter().map(Value::to_string).collect::<Vec<_>>().join("+").into()),
-            "later" => Err(CallError::Pending),
-            "broken" => Err(CallError::Failed("it is broken".into())),
+            "later" => Err(HostFunctionError::Pending),
+            "broken" => Err(HostFunctionError::Failed("it is broken".into())),
             _ => return None,
         })
     }
@@ -49,12 +49,12 @@ fn contexts() -> Object {
     object.as_ref().clone()
 }
 
-fn in_scope<T>(host: &Host, limits: Limits, use_scope: impl FnOnce(&Scope<'_>) -> T) -> T {
+fn in_scope<T>(host: &Host, limits: EvaluationLimits, use_scope: impl FnOnce(&Scope<'_>) -> T) -> T {
     use_scope(&Scope { contexts: &contexts(), functions: host, limits })
 }
 
-fn evaluate(text: &str) -> Result<Value, Error> {
-    in_scope(&WELL, Limits::default(), |scope| parse(text)?.evaluate(scope))
+fn evaluate(text: &str) -> Result<Value, ExpressionError> {
+    in_scope(&WELL, EvaluationLimits::default(), |scope| parse(text)?.evaluate(scope))
 }
 
 #[track_caller]
@@ -66,7 +66,7 @@ fn assert_values(table: &[(&str, serde_json::Value)]) {
 }
 
 #[track_caller]
-fn assert_errors(table: &[(&str, ErrorKind, &str, usize)]) {
+fn assert_errors(table: &[(&str, ExpressionErrorKind, &str, usize)]) {
     for (text, kind, message, position) in table {
         let error = evaluate(text).expect_err(text);
         assert_eq!((error.kind, error.position), (*kind, *position), "{text}: {error}");
@@ -272,7 +272,7 @@ fn functions_do_what_the_documentation_says() {
 
 #[test]
 fn mistakes_are_named_where_they_are() {
-    use ErrorKind::{Evaluation, Lexing, Parsing, Pending};
+    use ExpressionErrorKind::{Evaluation, Lexing, Parsing, Pending};
     assert_errors(&[
         ("\"x\"", Lexing, "Unexpected symbol: '\"x\"'. Located at position 1", 0),
         ("'open", Lexing, "Unexpected symbol: ''open'", 0),
@@ -341,10 +341,10 @@ fn a_lone_expression_keeps_its_type_and_others_become_text() {
         ("$ {{ a }} }}", json!("$ {{ a }} }}")),
         ("é ${{ env.Name }} é", json!("é Value é")),
     ] {
-        let value = in_scope(&WELL, Limits::default(), |scope| interpolate(text, scope)).unwrap();
+        let value = in_scope(&WELL, EvaluationLimits::default(), |scope| interpolate(text, scope)).unwrap();
         assert_eq!(value.to_json(), expected, "{text}");
     }
-    let text = in_scope(&WELL, Limits::default(), |scope| interpolate_text("${{ matrix.on }}", scope));
+    let text = in_scope(&WELL, EvaluationLimits::default(), |scope| interpolate_text("${{ matrix.on }}", scope));
     assert_eq!(text.unwrap(), "true");
 }
 
@@ -357,7 +357,7 @@ fn mistakes_in_text_point_into_the_text() {
         ("${{ env.Name }} ${{  what }}", "Unrecognized named-value: 'what'", 21),
         ("é ${{ 1 == }}", "Unexpected end of expression", 9),
     ] {
-        let error = in_scope(&WELL, Limits::default(), |scope| interpolate(text, scope)).unwrap_err();
+        let error = in_scope(&WELL, EvaluationLimits::default(), |scope| interpolate(text, scope)).unwrap_err();
         assert!(error.message.contains(message), "{text}: {error}");
         assert_eq!(error.position, position, "{text}");
     }
@@ -371,11 +371,11 @@ fn trees_are_interpolated_deeply_and_insert_merges() {
         "${{ insert }}": "${{ fromJSON('{\"x\": 1, \"A\": 2}') }}",
         "last": true,
     });
-    let value = in_scope(&WELL, Limits::default(), |scope| interpolate_tree(&tree, scope)).unwrap();
+    let value = in_scope(&WELL, EvaluationLimits::default(), |scope| interpolate_tree(&tree, scope)).unwrap();
     let expected = json!({"A": 2, "${{ env.Name }}": "a key stays", "x": 1, "last": true});
     assert_eq!(serde_json::to_string(&value.to_json()).unwrap(), serde_json::to_string(&expected).unwrap());
     let wrong = json!({"${{ insert }}": "${{ matrix.os }}"});
-    let error = in_scope(&WELL, Limits::default(), |scope| interpolate_tree(&wrong, scope)).unwrap_err();
+    let error = in_scope(&WELL, EvaluationLimits::default(), |scope| interpolate_tree(&wrong, scope)).unwrap_err();
     assert!(error.message.contains("needs a mapping"), "{error}");
 }
 
@@ -398,12 +398,12 @@ fn conditions_need_success_unless_they_ask_for_the_status() {
         ("contains(needs.*.result, 'failure') && always()", true, true),
     ] {
         for (host, expected) in [(&WELL, after_success), (&BADLY, after_failure)] {
-            let holds = in_scope(host, Limits::default(), |scope| condition(text, scope));
+            let holds = in_scope(host, EvaluationLimits::default(), |scope| condition(text, scope));
             assert_eq!(holds.unwrap_or_else(|error| panic!("{text}: {error}")), expected, "{text}");
         }
     }
-    let error = in_scope(&BADLY, Limits::default(), |scope| condition(" ${{ no.such }}", scope)).unwrap_err();
-    assert_eq!((error.kind, error.position), (ErrorKind::Parsing, 5));
+    let error = in_scope(&BADLY, EvaluationLimits::default(), |scope| condition(" ${{ no.such }}", scope)).unwrap_err();
+    assert_eq!((error.kind, error.position), (ExpressionErrorKind::Parsing, 5));
 }
 
 #[test]
@@ -411,7 +411,7 @@ fn checks_know_which_names_are_allowed() {
     assert_eq!(check("x ${{ github.ref }} ${{ hashFiles(env.a) }}", &["github", "env"], &["hashFiles"]), Ok(()));
     assert_eq!(check("no marker, unknown.name", &[], &[]), Ok(()));
     let error = check("x ${{ github.ref }} ${{ secrets.a }}", &["github"], &[]).unwrap_err();
-    assert_eq!((error.kind, error.position), (ErrorKind::Parsing, 24));
+    assert_eq!((error.kind, error.position), (ExpressionErrorKind::Parsing, 24));
     let error = check("${{ hashFiles('a') }}", &[], &[]).unwrap_err();
     assert_eq!((error.message.contains("Unrecognized function: 'hashFiles'"), error.position), (true, 4));
     assert_eq!(check_condition("always() && github.x", &["github"], &["always"]), Ok(()));
@@ -442,7 +442,7 @@ fn length_and_depth_are_limited() {
         format!("env{}", ".a".repeat(50)),
         format!("{}1{}", "toJSON(".repeat(50), ")".repeat(50)),
     ] {
-        assert_eq!(evaluate(&text).unwrap_err().kind, ErrorKind::Limit, "{}", text.len());
+        assert_eq!(evaluate(&text).unwrap_err().kind, ExpressionErrorKind::Limit, "{}", text.len());
     }
     assert_eq!(evaluate(&format!("{}true", "!".repeat(49))), Ok(Value::Bool(false)));
 }
@@ -464,7 +464,7 @@ fn attack_09_bombs_end_in_a_limit_and_soon() {
     ] {
         let started = Instant::now();
         let error = evaluate(&bomb).err().unwrap_or_else(|| panic!("{bomb:.60} has a value"));
-        assert_eq!(error.kind, ErrorKind::Limit, "{bomb:.60}: {error}");
+        assert_eq!(error.kind, ExpressionErrorKind::Limit, "{bomb:.60}: {error}");
         assert!(started.elapsed() < Duration::from_secs(60), "{bomb:.60} took {:?}", started.elapsed());
     }
 }
@@ -473,21 +473,21 @@ fn attack_09_bombs_end_in_a_limit_and_soon() {
 fn searching_a_large_context_many_times_is_counted() {
     let contexts: Object = [("big", Value::from("a".repeat(1_000_000)))].into_iter().collect();
     let text = vec!["contains(big, 'b')"; 900].join(" || ");
-    let scope = Scope { contexts: &contexts, functions: &WELL, limits: Limits::default() };
+    let scope = Scope { contexts: &contexts, functions: &WELL, limits: EvaluationLimits::default() };
     let error = parse(&text).unwrap().evaluate(&scope).unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Limit);
+    assert_eq!(error.kind, ExpressionErrorKind::Limit);
     assert!(error.message.contains("evaluation steps"), "{error}");
 }
 
 #[test]
 fn one_budget_serves_a_whole_tree() {
-    let limits = Limits { memory: 4_000, ..Limits::default() };
+    let limits = EvaluationLimits { memory: 4_000, ..EvaluationLimits::default() };
     let leaf = format!("${{{{ format('{{0}}', '{}') }}}}", "z".repeat(300));
     let few = json!([leaf, leaf]);
     let many = json!(vec![leaf; 50]);
     assert!(in_scope(&WELL, limits, |scope| interpolate_tree(&few, scope)).is_ok());
     let error = in_scope(&WELL, limits, |scope| interpolate_tree(&many, scope)).unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Limit);
+    assert_eq!(error.kind, ExpressionErrorKind::Limit);
 }
 
 /// Text made of the language's own pieces, which gets further than arbitrary text.
@@ -537,8 +537,8 @@ proptest! {
     fn no_text_panics_and_every_error_points_into_it(text in prop_oneof![any::<String>(), pieces()]) {
         for result in [
             evaluate(&text).map(drop),
-            in_scope(&WELL, Limits::default(), |scope| interpolate(&text, scope)).map(drop),
-            in_scope(&WELL, Limits::default(), |scope| condition(&text, scope)).map(drop),
+            in_scope(&WELL, EvaluationLimits::default(), |scope| interpolate(&text, scope)).map(drop),
+            in_scope(&WELL, EvaluationLimits::default(), |scope| condition(&text, scope)).map(drop),
             check(&text, &["env"], &[]),
             check_condition(&text, &["env"], &[]),
         ] {
@@ -566,7 +566,7 @@ proptest! {
     fn json_survives_a_round_trip(text in any::<String>(), number in -1e15..1e15_f64, truth: bool) {
         let json = json!({"text": text, "list": [truth, null, number.round()], "nested": {"deep": {}}});
         let contexts: Object = [("x", Value::from_json(&json))].into_iter().collect();
-        let scope = Scope { contexts: &contexts, functions: &WELL, limits: Limits::default() };
+        let scope = Scope { contexts: &contexts, functions: &WELL, limits: EvaluationLimits::default() };
         let back = parse("fromJSON(toJSON(x))").unwrap().evaluate(&scope).unwrap();
         prop_assert_eq!(back, Value::from_json(&json));
     }

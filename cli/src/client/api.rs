@@ -1,22 +1,25 @@
 //! The coordinator's HTTP API, as the client's verbs use it.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nostr::{EventBuilder, JsonUtil, Keys, Kind, Tag};
 use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::submit;
+use super::key_file;
 
-/// Where a coordinator is that nobody named.
+/// Address of the coordinator unless another is given.
 const LOCAL: &str = "http://127.0.0.1:7080";
+/// How long the coordinator may take to answer, and may be silent within an answer. Event streams are never silent for
+/// as long: the server sends a comment every 15 s.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where the coordinator is, and who asks
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Server {
+pub(crate) struct ServerArgs {
     /// The coordinator's address
     #[arg(long, value_name = "URL", env = "LONGSHORE_SERVER", default_value = LOCAL)]
     server: String,
@@ -25,42 +28,66 @@ pub(crate) struct Server {
     key_file: Option<PathBuf>,
 }
 
-/// A question to the coordinator, and how its answer is printed
+/// A query to the coordinator, and how its answer is printed
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Question {
+pub(crate) struct QueryArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
-    pub(crate) server: Server,
+    pub(crate) server: ServerArgs,
 }
 
 /// A connection to the API.
 #[derive(Debug)]
-pub(crate) struct Api {
+pub(crate) struct ApiClient {
     base: String,
     keys: Option<Keys>,
     http: reqwest::Client,
+    patience: Duration,
 }
 
-impl Server {
+impl ServerArgs {
     /// The key that requests are signed with, where there is one.
     pub(crate) fn keys(&self) -> Result<Option<Keys>> {
         if self.key_file.is_none() && std::env::var_os("LONGSHORE_NSEC").is_none() {
             return Ok(None);
         }
-        submit::keys(self.key_file.as_ref()).map(Some)
+        key_file::read(self.key_file.as_deref()).map(Some)
     }
 
-    pub(crate) fn connect(&self) -> Result<Api> {
+    pub(crate) fn connect(&self) -> Result<ApiClient> {
         let named = ["http://", "https://"].iter().any(|scheme| self.server.starts_with(scheme));
         ensure!(named, "--server {:?}: write it as http://HOST:PORT or https://HOST", self.server);
-        let http = reqwest::Client::builder().build().context("no HTTP client")?;
-        Ok(Api { base: self.server.trim_end_matches('/').to_owned(), keys: self.keys()?, http })
+        ApiClient::new(self.server.trim_end_matches('/'), self.keys()?, PATIENCE)
     }
 }
 
-impl Api {
+impl QueryArgs {
+    /// Reads a JSON document from the coordinator.
+    pub(crate) async fn get(&self, path: &str) -> Result<Value> {
+        self.server.connect()?.get(path).await
+    }
+
+    /// Prints an answer: as JSON where `--json` asks for it, else as `text` prints it.
+    #[allow(clippy::print_stdout)]
+    pub(crate) fn print(&self, answer: &Value, text: impl FnOnce(&Value)) -> ExitCode {
+        if self.json {
+            println!("{answer:#}");
+        } else {
+            text(answer);
+        }
+        ExitCode::SUCCESS
+    }
+}
+
+impl ApiClient {
+    /// A client that waits at most `patience` for an answer, and for each part of one.
+    fn new(base: &str, keys: Option<Keys>, patience: Duration) -> Result<Self> {
+        let http = reqwest::Client::builder().connect_timeout(patience).read_timeout(patience).build();
+        Ok(Self { base: base.to_owned(), keys, http: http.context("no HTTP client")?, patience })
+    }
+
     /// Reads one JSON document.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         let response = self.send(Method::GET, path, &[]).await?;
@@ -82,18 +109,18 @@ impl Api {
         format!("{}/runs/{run}", self.base)
     }
 
-    /// What another command needs, after a space, to ask the same coordinator: nothing where it would anyway.
-    pub(crate) fn flag(&self) -> String {
+    /// The flag, after a space, that makes another command use the same coordinator; empty if it would by default.
+    pub(crate) fn server_flag(&self) -> String {
         let named = std::env::var("LONGSHORE_SERVER").unwrap_or_else(|_| LOCAL.to_owned());
         if named.trim_end_matches('/') == self.base { String::new() } else { format!(" --server {}", self.base) }
     }
 
-    /// Asks for something to be done.
+    /// Sends a request without a body.
     pub(crate) async fn post(&self, path: &str) -> Result<Response> {
         self.send(Method::POST, path, &[]).await
     }
 
-    /// Asks for something to be done, with what there is to say about it.
+    /// Sends a request with a JSON body.
     pub(crate) async fn post_json(&self, path: &str, body: &Value) -> Result<Response> {
         let url = format!("{}{path}", self.base);
         let body = body.to_string();
@@ -101,7 +128,7 @@ impl Api {
         if let Some(keys) = &self.keys {
             request = request.header("authorization", authorization(keys, &url, "POST", Some(&body))?);
         }
-        self.checked(request.body(body).send().await.with_context(|| self.nobody())?).await
+        self.checked(request.body(body).send().await.map_err(|error| self.no_answer(error))?).await
     }
 
     /// Sends a request; an answer that is no success is an error with cause and remedy.
@@ -122,7 +149,7 @@ impl Api {
             }
             _ => "",
         };
-        bail!("{} says {}: {}{remedy}", self.base, status.as_u16(), told(&reason))
+        bail!("{} says {}: {}{remedy}", self.base, status.as_u16(), error_message(&reason))
     }
 
     /// The same, whatever the status.
@@ -135,16 +162,28 @@ impl Api {
         if let Some(keys) = &self.keys {
             request = request.header("authorization", authorization(keys, &url, method.as_str(), None)?);
         }
-        request.send().await.with_context(|| self.nobody())
+        request.send().await.map_err(|error| self.no_answer(error))
     }
 
-    fn nobody(&self) -> String {
-        format!("no coordinator answers at {}: start one, or name another with --server", self.base)
+    /// Why there is no answer, and what to do.
+    fn no_answer(&self, error: reqwest::Error) -> anyhow::Error {
+        let base = &self.base;
+        let cause = if error.is_timeout() && !error.is_connect() {
+            let seconds = self.patience.as_secs();
+            format!(
+                "{base} took the request and gave no answer within {seconds} s: what was asked for may still happen; see \
+                 what is wrong there with `longshore doctor{}`, then try again",
+                self.server_flag()
+            )
+        } else {
+            format!("no coordinator answers at {base}: start one, or name another with --server")
+        };
+        anyhow!(error).context(cause)
     }
 }
 
-/// The reason that an answer of the API gives; any other answer as it came.
-fn told(answer: &str) -> String {
+/// The error message in a problem document of the API; any other body verbatim.
+fn error_message(answer: &str) -> String {
     let problem: Option<Value> = serde_json::from_str(answer).ok();
     let error = problem.and_then(|problem| problem["error"].as_str().map(str::to_owned));
     error.unwrap_or_else(|| answer.trim().to_owned())
@@ -166,17 +205,36 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_coordinator_that_takes_a_request_and_never_answers_is_an_error_with_a_remedy() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        // It keeps what it accepts open, and reads nothing.
+        let silent = tokio::spawn(async move {
+            let mut open = Vec::new();
+            while let Ok((connection, _)) = listener.accept().await {
+                open.push(connection);
+            }
+        });
+        let api = ApiClient::new(&base, None, Duration::from_millis(50)).unwrap();
+        let error = api.post("/api/runs/1/cancel").await.unwrap_err().to_string();
+        assert!(error.contains("gave no answer") && error.contains("longshore doctor"), "{error}");
+        silent.abort();
+    }
+
     #[test]
-    fn a_refusal_is_told_by_its_reason_alone() {
+    fn a_refusal_is_shown_by_its_reason_alone() {
         for (answer, reason) in [
             (r#"{"error":"no such run"}"#, "no such run"),
             (r#"{"other":1}"#, r#"{"other":1}"#),
             ("bad gateway\n", "bad gateway"),
         ] {
-            assert_eq!(told(answer), reason);
+            assert_eq!(error_message(answer), reason);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::{api::Server, submit};
+use super::{api::QueryArgs, key_file};
 use crate::terminal::printable::printable;
 
 /// Approve jobs that wait for it, or reject them
@@ -28,27 +28,21 @@ pub(crate) struct Args {
     /// What to say about it; it stands in the run for everybody who may read it
     #[arg(long, value_name = "TEXT", default_value = "")]
     comment: String,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    server: Server,
+    query: QueryArgs,
 }
 
 #[allow(clippy::print_stdout)]
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
-    ensure!(args.server.keys()?.is_some(), submit::NO_KEY);
+    ensure!(args.query.server.keys()?.is_some(), key_file::NO_KEY);
     let verdict = if args.reject { "rejected" } else { "approved" };
     let body = json!({
         "job": args.job, "environment": args.environment, "verdict": verdict, "comment": args.comment,
     });
-    let answer = args.server.connect()?.post_json(&format!("/api/runs/{}/approve", args.run), &body).await?;
+    let answer = args.query.server.connect()?.post_json(&format!("/api/runs/{}/approve", args.run), &body).await?;
     let answer: Value = answer.json().await?;
-    if args.json {
-        println!("{answer:#}");
-    } else {
+    Ok(args.query.print(&answer, |answer| {
         let jobs: Vec<&str> = answer["jobs"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         println!("{verdict}: {}", printable(&jobs.join(", ")));
-    }
-    Ok(ExitCode::SUCCESS)
+    }))
 }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::api::{Api, Server};
+use super::api::{ApiClient, ServerArgs};
 use crate::terminal::{
     printable::printable,
     progress::Progress,
@@ -48,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    server: Server,
+    server: ServerArgs,
 }
 
 /// An artifact, as the API lists it.
@@ -89,7 +89,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
 
 impl Args {
     #[allow(clippy::print_stdout)]
-    async fn download(&self, api: &Api, wanted: Vec<&Artifact>) -> Result<()> {
+    async fn download(&self, api: &ApiClient, wanted: Vec<&Artifact>) -> Result<()> {
         let into = self.into.as_deref().unwrap_or(Path::new("."));
         let existing = if self.force { Existing::Replaced } else { Existing::Kept };
         let mut done = Vec::new();
@@ -111,7 +111,7 @@ impl Args {
 
 impl Artifact {
     /// Downloads it, checks it, and unpacks it into a folder.
-    async fn fetch(&self, api: &Api, run: &str, folder: &Path, existing: Existing) -> Result<()> {
+    async fn fetch(&self, api: &ApiClient, run: &str, folder: &Path, existing: Existing) -> Result<()> {
         let mut response = api.send(Method::GET, &format!("/api/runs/{run}/artifacts/{}", self.id), &[]).await?;
         let unusable = || format!("{}: make it writable, or name another folder with --into", folder.display());
         std::fs::create_dir_all(folder).with_context(unusable)?;

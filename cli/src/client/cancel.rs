@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use serde_json::json;
 
-use super::{api::Server, stream::Run};
+use super::{api::QueryArgs, run_events::RunState};
 use crate::terminal::printable::printable;
 
 /// Cancel a run
@@ -14,30 +15,19 @@ use crate::terminal::printable::printable;
 pub(crate) struct Args {
     /// The run: its id, its number in the pool, or the id of its run (5401) or job (5100) event
     run: String,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    server: Server,
+    query: QueryArgs,
 }
 
 #[allow(clippy::print_stdout)]
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
-    let api = args.server.connect()?;
-    let run: Run = api.get(&format!("/api/runs/{}", args.run)).await?;
+    let api = args.query.server.connect()?;
+    let run: RunState = api.get(&format!("/api/runs/{}", args.run)).await?;
     if let Some(conclusion) = &run.conclusion {
-        if args.json {
-            println!("{}", serde_json::json!({"run": args.run, "state": conclusion}));
-        } else {
-            println!("run {} has ended already: {}", run.serial, printable(conclusion));
-        }
-        return Ok(ExitCode::SUCCESS);
+        let text = |_: &_| println!("run {} has ended already: {}", run.serial, printable(conclusion));
+        return Ok(args.query.print(&json!({"run": args.run, "state": conclusion}), text));
     }
     api.post(&format!("/api/runs/{}/cancel", args.run)).await?;
-    if args.json {
-        println!("{}", serde_json::json!({"run": args.run, "state": "cancelling"}));
-    } else {
-        println!("cancelling {}: its running jobs are being ended", args.run);
-    }
-    Ok(ExitCode::SUCCESS)
+    let text = |_: &_| println!("cancelling {}: its running jobs are being ended", args.run);
+    Ok(args.query.print(&json!({"run": args.run, "state": "cancelling"}), text))
 }

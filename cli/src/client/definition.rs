@@ -20,8 +20,8 @@ use workflow::{
 };
 
 use super::{
-    api::Question,
-    relay,
+    api::QueryArgs,
+    key_file, relay,
     show::{short, text},
     submit,
 };
@@ -34,11 +34,11 @@ use crate::terminal::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
-    verb: Verb,
+    verb: DefinitionVerb,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Verb {
+enum DefinitionVerb {
     /// Sign a workflow file as a definition and publish it
     Publish {
         /// Workflow file
@@ -48,7 +48,7 @@ enum Verb {
         #[arg(long, value_name = "PATH")]
         path: Option<String>,
         #[command(flatten)]
-        to: To,
+        target: PublishTarget,
     },
     /// Take away what stands for a path
     Withdraw {
@@ -58,7 +58,7 @@ enum Verb {
         #[arg(long)]
         force: bool,
         #[command(flatten)]
-        to: To,
+        target: PublishTarget,
     },
     /// Every version of a repository's definitions whose author counts
     List {
@@ -66,7 +66,7 @@ enum Verb {
         #[arg(long, value_name = "ADDRESS", env = "LONGSHORE_REPOSITORY")]
         repository: String,
         #[command(flatten)]
-        ask: Question,
+        query: QueryArgs,
     },
     /// One version: its text, or what changed in it
     Show {
@@ -79,13 +79,13 @@ enum Verb {
         #[arg(long, value_name = "EVENT")]
         from: Option<String>,
         #[command(flatten)]
-        ask: Question,
+        query: QueryArgs,
     },
 }
 
 /// Whose, and where to
 #[derive(Debug, clap::Args)]
-struct To {
+struct PublishTarget {
     /// The repository: naddr1…, nostr://… or 30617:KEY:IDENTIFIER
     #[arg(long, value_name = "ADDRESS", env = "LONGSHORE_REPOSITORY")]
     repository: String,
@@ -104,7 +104,7 @@ struct To {
 #[allow(clippy::print_stdout)]
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     match args.verb {
-        Verb::Publish { file, path, to } => {
+        DefinitionVerb::Publish { file, path, target } => {
             let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
             let path = path.unwrap_or_else(|| path_of(&file));
             workflow_ref::check_path(&path).map_err(anyhow::Error::msg)?;
@@ -115,52 +115,42 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             if has_errors(&findings) {
                 return Ok(ExitCode::FAILURE);
             }
-            to.publish(&path, Some(&text), true).await
+            target.publish(&path, Some(&text), true).await
         }
-        Verb::Withdraw { path, force, to } => {
+        DefinitionVerb::Withdraw { path, force, target } => {
             workflow_ref::check_path(&path).map_err(anyhow::Error::msg)?;
-            to.publish(&path, None, force).await
+            target.publish(&path, None, force).await
         }
-        Verb::List { repository, ask } => {
+        DefinitionVerb::List { repository, query } => {
             let address = submit::repository(&repository)?.address;
             let address: String = url::form_urlencoded::byte_serialize(address.as_bytes()).collect();
             let path = format!("/api/repositories/{}/definitions", address.replace('+', "%20"));
-            let versions: Value = ask.server.connect()?.get(&path).await?;
-            if ask.json {
-                println!("{versions:#}")
-            } else {
-                list(&versions)
-            }
-            Ok(ExitCode::SUCCESS)
+            Ok(query.print(&query.get(&path).await?, print_list))
         }
-        Verb::Show { event, diff, from, ask } => {
-            let api = ask.server.connect()?;
-            let wanted = match (&from, diff) {
+        DefinitionVerb::Show { event, diff, from, query } => {
+            let path = match (&from, diff) {
                 (Some(from), _) => format!("/api/definitions/{event}/diff?from={from}"),
                 (None, true) => format!("/api/definitions/{event}/diff"),
                 (None, false) => format!("/api/definitions/{event}"),
             };
-            let found: Value = api.get(&wanted).await?;
-            match (ask.json, found["lines"].as_array()) {
-                (true, _) => println!("{found:#}"),
-                (false, Some(lines)) => lines.iter().for_each(changed),
+            Ok(query.print(&query.get(&path).await?, |found| match found["lines"].as_array() {
+                Some(lines) => lines.iter().for_each(print_change),
                 // A file is meant to be read again by programs; what a terminal would obey is not in it.
-                (false, None) => {
+                None => {
                     for line in found["text"].as_str().unwrap_or_default().lines() {
                         println!("{}", printable(line));
                     }
                 }
-            }
-            Ok(ExitCode::SUCCESS)
+            }))
         }
     }
 }
 
-impl To {
+impl PublishTarget {
     /// `first`: even where relays know of none of this path.
     #[allow(clippy::print_stdout)]
     async fn publish(&self, path: &str, text: Option<&str>, first: bool) -> Result<ExitCode> {
-        let keys = submit::keys(self.key_file.as_ref())?;
+        let keys = key_file::read(self.key_file.as_deref())?;
         let repository = submit::repository(&self.repository)?.address;
         let client = relay::connect(&self.relays).await?;
         let authors = defining(&client, &repository, &keys).await?;
@@ -254,7 +244,7 @@ fn path_of(file: &Path) -> String {
 }
 
 #[allow(clippy::print_stdout)]
-fn list(versions: &Value) {
+fn print_list(versions: &Value) {
     let columns = [
         Column::text("PATH"),
         Column::text("STATE"),
@@ -277,7 +267,7 @@ fn list(versions: &Value) {
 }
 
 #[allow(clippy::print_stdout)]
-fn changed(line: &Value) {
+fn print_change(line: &Value) {
     let sign = match line["change"].as_str() {
         Some("added") => "+",
         Some("removed") => "-",

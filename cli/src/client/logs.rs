@@ -13,9 +13,10 @@ use futures::StreamExt as _;
 use reqwest::Method;
 
 use super::{
-    api::Server,
-    attempted, because, code_of,
-    stream::{Connection, Event, Lines, Run, events},
+    api::ServerArgs,
+    exit_code, name_with_attempt,
+    run_events::{Event, LogChunk, RunState, event_stream, events},
+    with_reason,
 };
 use crate::terminal::printable::printable;
 
@@ -37,13 +38,13 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    server: Server,
+    server: ServerArgs,
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let api = args.server.connect()?;
     let (only, json, follow) = (args.job.clone(), args.json, args.follow);
-    let mut shown = Shown { only, json, follow, ..Shown::default() };
+    let mut shown = LogPrinter { only, json, follow, ..LogPrinter::default() };
     if args.follow {
         let mut events = pin!(events(&api, &args.run));
         while let Some(event) = events.next().await {
@@ -51,50 +52,50 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
                 break;
             }
         }
-        let Some(run) = &shown.last else { return Ok(code_of(None)) };
+        let Some(run) = &shown.last else { return Ok(exit_code(None)) };
         if !shown.printed {
-            nothing(run, args.job.as_deref());
+            print_no_log(run, args.job.as_deref());
         }
-        return Ok(code_of(run.conclusion.as_deref()));
+        return Ok(exit_code(run.conclusion.as_deref()));
     }
-    let state: Run = api.get(&format!("/api/runs/{}", args.run)).await?;
+    let state: RunState = api.get(&format!("/api/runs/{}", args.run)).await?;
     // Before its planning a run has no jobs that one could ask for.
     if state.phase == "planning" {
-        nothing(&state, None);
+        print_no_log(&state, None);
         return Ok(ExitCode::SUCCESS);
     }
-    known(&state, args.job.as_deref())?;
+    check_job(&state, args.job.as_deref())?;
     // Of a run that goes on, what is there now is what comes before the stream pauses.
     let limit = if state.phase == "done" { Duration::MAX } else { Duration::from_millis(500) };
     let path = format!("/api/runs/{}/logs", args.run);
-    let mut connection = Connection::new(api.send(Method::GET, &path, &[]).await?);
-    while let Ok(Some(event)) = tokio::time::timeout(limit, connection.next()).await.unwrap_or(Ok(None)) {
+    let mut stream = event_stream(api.send(Method::GET, &path, &[]).await?);
+    while let Ok(Some(Ok(event))) = tokio::time::timeout(limit, stream.next()).await {
         if shown.take(&event)? {
             break;
         }
     }
     if !shown.printed {
-        nothing(&state, args.job.as_deref());
+        print_no_log(&state, args.job.as_deref());
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Says why there is no line to show.
 #[allow(clippy::print_stderr)]
-fn nothing(run: &Run, only: Option<&str>) {
+fn print_no_log(run: &RunState, only: Option<&str>) {
     let yet = if run.conclusion.is_some() { "" } else { " yet" };
-    let state = because(run.conclusion.as_deref().unwrap_or(&run.phase), run.why.as_deref());
+    let state = with_reason(run.conclusion.as_deref().unwrap_or(&run.phase), run.why.as_deref());
     eprintln!("run {} has no log{yet}: {}", run.serial, printable(&state));
-    for job in run.jobs.iter().filter(|job| only.is_none_or(|only| is_of(&job.key, only))) {
-        let state = because(job.conclusion.as_deref().unwrap_or(&job.phase), job.why.as_deref());
+    for job in run.jobs.iter().filter(|job| only.is_none_or(|only| is_key_of(&job.key, only))) {
+        let state = with_reason(job.conclusion.as_deref().unwrap_or(&job.phase), job.why.as_deref());
         eprintln!("  {}: {}", printable(&job.name), printable(&state));
     }
 }
 
 /// A job that was asked for has to be one of the run's.
-fn known(run: &Run, wanted: Option<&str>) -> Result<()> {
+fn check_job(run: &RunState, wanted: Option<&str>) -> Result<()> {
     let Some(wanted) = wanted else { return Ok(()) };
-    if run.jobs.iter().any(|job| is_of(&job.key, wanted)) {
+    if run.jobs.iter().any(|job| is_key_of(&job.key, wanted)) {
         return Ok(());
     }
     let keys: BTreeSet<&str> = run.jobs.iter().map(|job| job.key.as_str()).collect();
@@ -103,7 +104,7 @@ fn known(run: &Run, wanted: Option<&str>) -> Result<()> {
 }
 
 /// Whether a key is that of this job, of a leg of its matrix, or of a job that it calls. A leg is a number in the key.
-fn is_of(key: &str, wanted: &str) -> bool {
+fn is_key_of(key: &str, wanted: &str) -> bool {
     let named = |part: &&str| !part.bytes().all(|byte| byte.is_ascii_digit());
     let id = key.split('/').filter(named).collect::<Vec<_>>().join("/");
     let below = |name: &str| name.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
@@ -112,7 +113,7 @@ fn is_of(key: &str, wanted: &str) -> bool {
 
 /// What was shown so far.
 #[derive(Default)]
-struct Shown {
+struct LogPrinter {
     /// The job that was asked for.
     only: Option<String>,
     json: bool,
@@ -121,20 +122,20 @@ struct Shown {
     /// By job and attempt: what prints at once.
     beside: BTreeMap<(String, u32), Beside>,
     /// The run as it was told last.
-    last: Option<Run>,
+    last: Option<RunState>,
     /// Whether any line was shown.
     printed: bool,
 }
 
-impl Shown {
+impl LogPrinter {
     /// Shows an event; true at the end.
     fn take(&mut self, event: &Event) -> Result<bool> {
-        match event.kind.as_str() {
+        match event.event.as_str() {
             "run" => {
-                let run: Run = serde_json::from_str(&event.data)?;
+                let run: RunState = serde_json::from_str(&event.data)?;
                 // Only of a run that has ended are all jobs known.
                 if run.phase == "done" {
-                    known(&run, self.only.as_deref())?;
+                    check_job(&run, self.only.as_deref())?;
                 }
                 self.names.extend(run.jobs.iter().map(|job| (job.key.clone(), job.name.clone())));
                 self.waits(&run);
@@ -150,7 +151,7 @@ impl Shown {
 
     /// Where there is nothing to follow yet, says once what is waited for.
     #[allow(clippy::print_stderr)]
-    fn waits(&self, run: &Run) {
+    fn waits(&self, run: &RunState) {
         let known = self.last.as_ref().and_then(|run| run.why.as_ref());
         let Some(why) = run.why.as_ref().filter(|why| known != Some(*why)) else { return };
         if self.follow && !self.printed && run.conclusion.is_none() {
@@ -160,8 +161,8 @@ impl Shown {
 
     #[allow(clippy::print_stdout)]
     fn lines(&mut self, data: &str) -> Result<()> {
-        let lines: Lines = serde_json::from_str(data)?;
-        if self.only.as_ref().is_some_and(|only| !is_of(&lines.job, only)) {
+        let lines: LogChunk = serde_json::from_str(data)?;
+        if self.only.as_ref().is_some_and(|only| !is_key_of(&lines.job, only)) {
             return Ok(());
         }
         self.printed = true;
@@ -169,7 +170,7 @@ impl Shown {
             println!("{data}");
             return Ok(());
         }
-        let job = attempted(self.names.get(&lines.job).unwrap_or(&lines.job), lines.attempt);
+        let job = name_with_attempt(self.names.get(&lines.job).unwrap_or(&lines.job), lines.attempt);
         let job = printable(&job);
         let beside = self.beside.entry((lines.job, lines.attempt)).or_default();
         for line in &lines.lines {
@@ -222,16 +223,16 @@ mod tests {
             ("call/1/deploy/0", "deploy", false),
             ("build", "", false),
         ] {
-            assert_eq!(is_of(key, wanted), shown, "{key} {wanted}");
+            assert_eq!(is_key_of(key, wanted), shown, "{key} {wanted}");
         }
     }
 
     #[test]
     fn an_unknown_job_is_answered_with_those_there_are() {
         let run = r#"{"serial":8,"phase":"done","jobs":[{"key":"build","name":"Build"},{"key":"test/0","name":"T"}]}"#;
-        let run: Run = serde_json::from_str(run).unwrap();
-        assert!(known(&run, Some("test")).is_ok() && known(&run, None).is_ok());
-        let said = known(&run, Some("nope")).map_or_else(|error| error.to_string(), |()| String::new());
+        let run: RunState = serde_json::from_str(run).unwrap();
+        assert!(check_job(&run, Some("test")).is_ok() && check_job(&run, None).is_ok());
+        let said = check_job(&run, Some("nope")).map_or_else(|error| error.to_string(), |()| String::new());
         assert_eq!(said, "--job nope: no such job; run 8 has build, test/0");
     }
 }

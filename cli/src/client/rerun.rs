@@ -7,10 +7,10 @@ use nostr::{Event, EventId, Filter, Keys, PublicKey};
 use serde_json::Value;
 
 use super::{
-    api::Server,
-    chain, relay,
+    api::ServerArgs,
+    event_chain, key_file, relay,
     show::text,
-    submit::{self, Watch},
+    submit::{self, WaitArgs},
 };
 
 /// Run an earlier run again: all of it, what failed, or one job with what depends on it
@@ -35,21 +35,21 @@ pub(crate) struct Args {
     #[arg(long = "relay", value_name = "URL", env = "LONGSHORE_RELAY", value_delimiter = ',')]
     relays: Vec<String>,
     #[command(flatten)]
-    server: Server,
+    server: ServerArgs,
     #[command(flatten)]
-    watch: Watch,
+    watch: WaitArgs,
 }
 
 /// Exit code: 0 success, 1 failure, 130 cancelled; without waiting, 0 taken and 1 refused.
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
-    let keys = args.server.keys()?.context(submit::NO_KEY)?;
+    let keys = args.server.keys()?.context(key_file::NO_KEY)?;
     let earlier: Value = args.server.connect()?.get(&format!("/api/runs/{}", args.run)).await?;
     let client = relay::connect(&args.relays).await?;
     let (run, job) = pair_of(&client, &earlier).await?;
     let secrets = args.secrets(&earlier)?;
-    let pool = chain::value(&job, "p");
+    let pool = event_chain::tag_value(&job, "p");
     let pool = PublicKey::from_hex(&pool).with_context(|| format!("the earlier job names no pool: {pool:?}"))?;
-    let (run, job) = Again { args: &args, keys: &keys, pool, earlier: &earlier }.pair(&run, &job, &secrets)?;
+    let (run, job) = RerunEvents { args: &args, keys: &keys, pool, earlier: &earlier }.pair(&run, &job, &secrets)?;
     submit::publish(client, run, job, pool, &args.server, &args.watch).await
 }
 
@@ -89,14 +89,14 @@ impl Args {
     }
 }
 
-struct Again<'a> {
+struct RerunEvents<'a> {
     args: &'a Args,
     keys: &'a Keys,
     pool: PublicKey,
     earlier: &'a Value,
 }
 
-impl Again<'_> {
+impl RerunEvents<'_> {
     /// The earlier pair as its new author signs it, with a publisher key of its own.
     fn pair(&self, run: &Event, job: &Event, secrets: &[(String, String)]) -> Result<(Event, Event)> {
         let publisher = Keys::generate();
@@ -115,7 +115,7 @@ impl Again<'_> {
         tags.push(vec!["env".into(), "HIVE_CI_RUN_ID".into(), run.id.to_hex()]);
         let nsec = ("HIVE_CI_NSEC".to_owned(), publisher.secret_key().to_secret_hex());
         for (name, value) in std::iter::once(&nsec).chain(secrets) {
-            tags.push(submit::sealed(self.keys, &self.pool, name, value)?);
+            tags.push(submit::secret_tag(self.keys, &self.pool, name, value)?);
         }
         Ok((run.clone(), submit::sign(self.keys, 5100, tags)?))
     }

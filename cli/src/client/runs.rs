@@ -6,8 +6,8 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::{
-    api::Server,
-    attempted,
+    api::ServerArgs,
+    name_with_attempt,
     show::{short, text},
     submit,
 };
@@ -46,7 +46,7 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    server: Server,
+    server: ServerArgs,
 }
 
 #[allow(clippy::print_stdout, clippy::print_stderr)]
@@ -80,7 +80,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         vec![
             run["serial"].to_string(),
             text(run, "status"),
-            attempted(&name, attempt),
+            name_with_attempt(&name, attempt),
             text(run, "branch"),
             short(&text(run, "commit")),
             text(run, "event"),

@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde_json::Value;
 
-use super::{api::Server, standing};
+use super::{
+    api::{ApiClient, QueryArgs},
+    status_word,
+};
 use crate::terminal::printable::printable;
 
 /// Show one run: its jobs, why they wait or failed, its events and logs
@@ -13,23 +16,20 @@ use crate::terminal::printable::printable;
 pub(crate) struct Args {
     /// The run: its id, its number in the pool, or the id of its run (5401) or job (5100) event
     run: String,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    server: Server,
+    query: QueryArgs,
+}
+
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    let api = args.query.server.connect()?;
+    let run: Value = api.get(&format!("/api/runs/{}", args.run)).await?;
+    Ok(args.query.print(&run, |run| print_run(&api, run)))
 }
 
 #[allow(clippy::print_stdout)]
-pub(crate) async fn run(args: Args) -> Result<ExitCode> {
-    let api = args.server.connect()?;
-    let run: Value = api.get(&format!("/api/runs/{}", args.run)).await?;
-    if args.json {
-        println!("{run:#}");
-        return Ok(ExitCode::SUCCESS);
-    }
-    println!("{} #{} (run {}), {}", text(&run, "name"), run["number"], run["serial"], state(&run));
-    println!("  {:<11} {}", "page", api.page(&text(&run, "id")));
+fn print_run(api: &ApiClient, run: &Value) {
+    println!("{} #{} (run {}), {}", text(run, "name"), run["number"], run["serial"], state(run));
+    println!("  {:<11} {}", "page", api.page(&text(run, "id")));
     for (label, key) in [
         ("repository", "repository"),
         ("commit", "commit"),
@@ -39,23 +39,23 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         ("log", "log_url"),
         ("full log", "full_log_url"),
     ] {
-        if !text(&run, key).is_empty() {
-            println!("  {label:<11} {}", text(&run, key));
+        if !text(run, key).is_empty() {
+            println!("  {label:<11} {}", text(run, key));
         }
     }
-    for file in list(&run, "supplied") {
+    for file in list(run, "supplied") {
         let instead = if file["replaces"] == true { ", in place of the commit's file" } else { "" };
         println!("  {:<11} {} for {}{instead}", "definition", text(file, "event"), text(file, "path"));
         println!("  {:<11} {} by {}", "", text(file, "sha256"), text(file, "author"));
     }
-    let chain = [("repeats", std::slice::from_ref(&run["previous_run"])), ("run again", list(&run, "reruns"))];
+    let chain = [("repeats", std::slice::from_ref(&run["previous_run"])), ("run again", list(run, "reruns"))];
     for (label, runs) in chain {
         for one in runs.iter().filter(|one| one.is_object()) {
             println!("  {label:<11} run {}, attempt {}: {}", one["serial"], one["attempt"], text(one, "status"));
         }
     }
     pinned(&run["workflows"]);
-    for job in list(&run, "jobs") {
+    for job in list(run, "jobs") {
         let attempt = job["attempt"].as_u64().filter(|attempt| *attempt > 1);
         let attempt = attempt.map(|attempt| format!(", attempt {attempt}")).unwrap_or_default();
         let carried = job["carried_from"]["serial"].as_u64();
@@ -84,30 +84,29 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         }
         pinned(&job["actions"]);
     }
-    for artifact in list(&run, "artifacts") {
+    for artifact in list(run, "artifacts") {
         let carried = artifact["carried_from"]["serial"].as_u64();
         let carried = carried.map(|serial| format!(", carried over from run {serial}")).unwrap_or_default();
         let (name, url) = (text(artifact, "name"), text(artifact, "url"));
         println!("artifact {name}: {} bytes of {}{carried}, {url}", artifact["size"], text(artifact, "job"));
     }
-    for cache in list(&run, "caches") {
+    for cache in list(run, "caches") {
         let found = text(cache, "found");
         let found = if found.is_empty() || found == text(cache, "key") { found } else { format!(" → {found}") };
         let (outcome, key) = (text(cache, "outcome"), text(cache, "key"));
         println!("cache {outcome:<5} {key}{found}, {} bytes, {}", cache["size"], text(cache, "job"));
     }
-    for event in list(&run, "events") {
+    for event in list(run, "events") {
         let relays = list(event, "relays").iter();
         let taken = relays.filter(|relay| text(relay, "answer").is_empty()).count();
         println!("  {:<6} {} on {taken} relays", event["kind"], text(event, "id"));
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn state(of: &Value) -> String {
     let conclusion = text(of, "conclusion");
     let mut state = if conclusion.is_empty() {
-        standing(&text(of, "phase"), !of["waits"].is_null(), !of["started_at"].is_null()).to_owned()
+        status_word(&text(of, "phase"), !of["waits"].is_null(), !of["started_at"].is_null()).to_owned()
     } else {
         conclusion
     };

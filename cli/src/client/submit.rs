@@ -1,6 +1,6 @@
 //! `longshore submit`: asks a pool to run a workflow, with the pair of events that web clients send.
 
-use std::{path::PathBuf, pin::pin, process::ExitCode, time::Duration};
+use std::{pin::pin, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use domain::run::Repository;
@@ -12,7 +12,7 @@ use planning::workflow_path;
 use source::address::Address;
 use tokio::time::Instant;
 
-use super::{api::Server, asked::Asked, because, chain, relay};
+use super::{api::ServerArgs, event_chain, key_file, relay, run_status::RunStatus, with_reason};
 use crate::terminal::printable::printable;
 
 /// Ask a pool to run a workflow
@@ -58,14 +58,14 @@ pub(crate) struct Args {
     #[arg(long = "relay", value_name = "URL", env = "LONGSHORE_RELAY", value_delimiter = ',')]
     relays: Vec<String>,
     #[command(flatten)]
-    server: Server,
+    server: ServerArgs,
     #[command(flatten)]
-    watch: Watch,
+    watch: WaitArgs,
 }
 
 /// Whether to wait
 #[derive(Debug, clap::Args)]
-pub(crate) struct Watch {
+pub(crate) struct WaitArgs {
     /// Do not wait for the end: only, for some seconds, for the pool's first answer
     #[arg(long)]
     detach: bool,
@@ -86,10 +86,6 @@ const QUIET: Duration = Duration::from_secs(10);
 /// It is asked again after this long at the earliest.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
-/// Nothing to sign with: what to do.
-pub(crate) const NO_KEY: &str =
-    "no key to sign with: put your nsec into LONGSHORE_NSEC, or name its file with --key-file";
-
 /// Exit code: 0 success, 1 failure, 130 cancelled; without waiting, 0 taken and 1 refused.
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let pool = PublicKey::from_bech32(&args.to).or_else(|_| PublicKey::from_hex(&args.to));
@@ -103,52 +99,53 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         "--commit {:?}: expected the commit's hex digits, at least the first 7",
         args.commit
     );
-    let keys = args.server.keys()?.context(NO_KEY)?;
+    let keys = args.server.keys()?.context(key_file::NO_KEY)?;
     let publisher = Keys::generate();
     let (run, job) = pair(&args, &keys, &publisher, pool)?;
     let client = relay::connect(&args.relays).await?;
     publish(client, run, job, pool, &args.server, &args.watch).await
 }
 
-/// Sends a pair of events, and says what is heard about it until its end.
+/// Publishes the pair of events, and prints the answers until the run ends.
 pub(crate) async fn publish(
     client: Client,
     run: Event,
     job: Event,
     pool: PublicKey,
-    server: &Server,
-    watch: &Watch,
+    server: &ServerArgs,
+    watch: &WaitArgs,
 ) -> Result<ExitCode> {
     // Whoever reads JSON wants the events and nothing else.
-    let mut asked = if watch.json { None } else { Some(Asked::of(server, &job)?) };
-    let mut heard = client.notifications();
+    let mut run_status = if watch.json { None } else { Some(RunStatus::new(server, &job)?) };
+    let mut notifications = client.notifications();
     let answers = Filter::new().kinds([5101, 5402, 30100].map(Kind::from)).events([run.id, job.id]);
     client.subscribe(answers, None).await.context("cannot subscribe to the answers")?;
     relay::send(&client, &run).await?;
     relay::send(&client, &job).await?;
-    tell(&run, watch.json);
-    tell(&job, watch.json);
+    print_event(&run, watch.json);
+    print_event(&job, watch.json);
     let limit = if watch.detach { ANSWER } else { Duration::from_secs(watch.timeout) };
-    let end = tokio::time::timeout(limit, wait(&mut heard, &job, pool, &mut asked, watch.detach)).await;
+    let end =
+        tokio::time::timeout(limit, wait_for_end(&mut notifications, &job, pool, &mut run_status, watch.detach)).await;
     let end = match end {
         Ok(end) => end?,
         Err(_) if watch.detach => {
-            asked.iter().for_each(Asked::tell_how_to_follow);
+            run_status.iter().for_each(RunStatus::print_follow_hint);
             close(&client).await;
             return Ok(ExitCode::SUCCESS);
         }
         Err(_) => {
-            let why = match &asked {
-                Some(asked) => asked.why().await,
+            let why = match &run_status {
+                Some(run_status) => run_status.reason().await,
                 None => None,
             };
-            bail!("{}", because(&format!("no end within {} s; the run goes on", watch.timeout), why.as_deref()));
+            bail!("{}", with_reason(&format!("no end within {} s; the run goes on", watch.timeout), why.as_deref()));
         }
     };
-    // The first two are heard as an end by who does not wait for it.
+    // The first two end the waiting with `detach` only.
     let went_well = matches!(end.as_str(), "queued" | "running" | "completed");
-    if let (Some(asked), false) = (&asked, went_well) {
-        asked.tell_failures().await;
+    if let (Some(run_status), false) = (&run_status, went_well) {
+        run_status.print_failures().await;
     }
     close(&client).await;
     Ok(match end.as_str() {
@@ -162,33 +159,33 @@ async fn close(client: &Client) {
     client.disconnect().await;
 }
 
-/// An event, for people or as it is.
+/// Prints an event: in short, or as JSON.
 #[allow(clippy::print_stdout)]
-fn tell(event: &Event, json: bool) {
+fn print_event(event: &Event, json: bool) {
     if json {
         println!("{}", event.as_json());
         return;
     }
-    println!("{}", printable(&chain::describe(event)));
+    println!("{}", printable(&event_chain::describe(event)));
     // Why it waits, or failed.
-    for why in ["reason", "error"].map(|name| chain::value(event, name)) {
+    for why in ["reason", "error"].map(|name| event_chain::tag_value(event, name)) {
         if !why.is_empty() {
             println!("      {}", printable(&why));
         }
     }
-    let log = chain::value(event, "log_url");
+    let log = event_chain::tag_value(event, "log_url");
     if !log.is_empty() {
         println!("      log: {}", printable(&log));
     }
 }
 
-/// The status of the run's end; with `detach` already that of the pool's first answer.
+/// Waits for the final status of the run; with `detach` only for the pool's first answer.
 #[allow(clippy::print_stderr)]
-async fn wait(
-    heard: &mut tokio::sync::broadcast::Receiver<RelayPoolNotification>,
+async fn wait_for_end(
+    notifications: &mut tokio::sync::broadcast::Receiver<RelayPoolNotification>,
     job: &Event,
     pool: PublicKey,
-    asked: &mut Option<Asked>,
+    run_status: &mut Option<RunStatus>,
     detach: bool,
 ) -> Result<String> {
     let mut silence = pin!(tokio::time::sleep(SILENCE));
@@ -197,7 +194,7 @@ async fn wait(
     let mut silent = true;
     loop {
         let notification = tokio::select! {
-            notification = heard.recv() => notification,
+            notification = notifications.recv() => notification,
             () = &mut silence, if silent => {
                 silent = false;
                 let (pool, seconds) = (npub(&pool), SILENCE.as_secs());
@@ -205,8 +202,8 @@ async fn wait(
                 continue;
             }
             () = &mut quiet => {
-                if let Some(asked) = asked {
-                    asked.tell_why().await;
+                if let Some(run_status) = run_status {
+                    run_status.print_reason().await;
                 }
                 ask_again = Instant::now() + ASK_AGAIN;
                 quiet.as_mut().reset(ask_again);
@@ -222,15 +219,15 @@ async fn wait(
         if event.verify().is_err() {
             continue;
         }
-        tell(&event, asked.is_none());
+        print_event(&event, run_status.is_none());
         quiet.as_mut().reset(ask_again.max(Instant::now() + QUIET));
-        if let Some(asked) = asked {
-            asked.knows(&chain::value(&event, "reason"));
+        if let Some(run_status) = run_status {
+            run_status.remember_reason(&event_chain::tag_value(&event, "reason"));
         }
         silent &= event.pubkey != pool;
-        let status = chain::value(&event, "status");
-        let is_of_job = event.pubkey == pool && chain::value(&event, "e") == job.id.to_hex();
-        let is_refusal = event.kind == Kind::from(5101) && chain::value(&event, "success") == "false";
+        let status = event_chain::tag_value(&event, "status");
+        let is_of_job = event.pubkey == pool && event_chain::tag_value(&event, "e") == job.id.to_hex();
+        let is_refusal = event.kind == Kind::from(5101) && event_chain::tag_value(&event, "success") == "false";
         if detach && is_of_job && is_refusal {
             return Ok("failed".to_owned());
         }
@@ -238,8 +235,8 @@ async fn wait(
             (false, _) => {}
             // With its first status the run is stored; a refused one ends without.
             (true, "queued" | "running") => {
-                if let Some(asked) = asked {
-                    asked.tell().await;
+                if let Some(run_status) = run_status {
+                    run_status.print_address().await;
                 }
                 if detach {
                     return Ok(status);
@@ -252,17 +249,6 @@ async fn wait(
 
 fn npub(key: &PublicKey) -> String {
     key.to_bech32().unwrap_or_else(|_| key.to_hex())
-}
-
-/// The key of this file, else of LONGSHORE_NSEC.
-pub(crate) fn keys(file: Option<&PathBuf>) -> Result<Keys> {
-    let text = match file {
-        Some(path) => {
-            std::fs::read_to_string(path).with_context(|| format!("cannot read the key {}", path.display()))?
-        }
-        None => std::env::var("LONGSHORE_NSEC").map_err(|_| anyhow!(NO_KEY))?,
-    };
-    Keys::parse(text.trim()).context("the key is neither nsec1… nor 64 hex digits")
 }
 
 /// The repository that an address names.
@@ -289,7 +275,7 @@ fn pair(args: &Args, keys: &Keys, publisher: &Keys, pool: PublicKey) -> Result<(
         vec!["t".into(), "hive-ci".into()],
     ];
     for item in &args.inputs {
-        let (name, value) = named("--input", item)?;
+        let (name, value) = name_and_value("--input", item)?;
         tags.push(vec!["input".into(), name.to_owned(), value.to_owned()]);
     }
     let run = sign(keys, 5401, tags)?;
@@ -316,26 +302,26 @@ fn pair(args: &Args, keys: &Keys, publisher: &Keys, pool: PublicKey) -> Result<(
     env("HIVE_CI_COMMIT", args.commit.clone());
     env("HIVE_CI_RELAYS", args.relays.join(","));
     for item in &args.env {
-        let (name, value) = named("--env", item)?;
+        let (name, value) = name_and_value("--env", item)?;
         env(name, value.to_owned());
     }
-    tags.push(sealed(keys, &pool, "HIVE_CI_NSEC", &publisher.secret_key().to_secret_hex())?);
+    tags.push(secret_tag(keys, &pool, "HIVE_CI_NSEC", &publisher.secret_key().to_secret_hex())?);
     for name in &args.secrets {
         ensure!(!name.contains('='), "--secret takes a name; its value comes from the environment");
         let value = std::env::var(name).with_context(|| format!("--secret {name}: the environment has no {name}"))?;
-        tags.push(sealed(keys, &pool, name, &value)?);
+        tags.push(secret_tag(keys, &pool, name, &value)?);
     }
     Ok((run.clone(), sign(keys, 5100, tags)?))
 }
 
 /// Name and value of what a flag was given.
-fn named<'a>(flag: &str, item: &'a str) -> Result<(&'a str, &'a str)> {
+fn name_and_value<'a>(flag: &str, item: &'a str) -> Result<(&'a str, &'a str)> {
     let pair = item.split_once('=').filter(|(name, _)| !name.is_empty());
     pair.with_context(|| format!("{flag} {item:?}: expected NAME=VALUE"))
 }
 
 /// A secret for the pool alone.
-pub(crate) fn sealed(keys: &Keys, pool: &PublicKey, name: &str, value: &str) -> Result<Vec<String>> {
+pub(crate) fn secret_tag(keys: &Keys, pool: &PublicKey, name: &str, value: &str) -> Result<Vec<String>> {
     let sealed = nip44::encrypt(keys.secret_key(), pool, value, nip44::Version::V2);
     Ok(vec!["secret".into(), name.to_owned(), sealed.with_context(|| format!("cannot encrypt {name}"))?])
 }

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{
-    api::Server,
-    chain::{Chain, Check, LogClaim},
+    api::ServerArgs,
+    event_chain::{ChainCheck, EventChain, LogClaim},
     relay,
 };
 use crate::terminal::{printable::printable, progress::Progress};
@@ -35,7 +35,7 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    server: Server,
+    server: ServerArgs,
 }
 
 /// Exit code 0 where everything holds, 1 where something does not.
@@ -54,11 +54,11 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     if !args.relays.is_empty() || args.events.is_none() {
         events.extend(ask(&args.relays, id).await?);
     }
-    let chain = Chain::assemble(events, &id.to_hex()).map_err(anyhow::Error::msg)?;
+    let chain = EventChain::assemble(events, &id.to_hex()).map_err(anyhow::Error::msg)?;
     let mut checks = chain.check();
     if let (Some(claim), false) = (chain.log(), args.no_log) {
         let problem = check_log(&claim).await.err().map(|error| format!("{error:#}"));
-        checks.push(Check { what: format!("the log's SHA-256 is {}", claim.sha256), problem });
+        checks.push(ChainCheck { what: format!("the log's SHA-256 is {}", claim.sha256), problem });
     }
     let failed = checks.iter().filter(|check| check.problem.is_some()).count();
     if args.json {
@@ -79,7 +79,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
 }
 
 /// The job event of a run by its number.
-async fn job_of(server: &Server, number: u64) -> Result<EventId> {
+async fn job_of(server: &ServerArgs, number: u64) -> Result<EventId> {
     let run: Value = server.connect()?.get(&format!("/api/runs/{number}")).await?;
     let id = run["job_event"].as_str().with_context(|| format!("run {number} was not asked for by an event"))?;
     EventId::parse(id).with_context(|| format!("run {number}: {id:?} is no event id"))

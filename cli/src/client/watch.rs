@@ -1,21 +1,20 @@
 //! `longshore watch`: a run as a tree of jobs and steps, until it ends.
 
-use std::{
-    collections::BTreeMap,
-    pin::pin,
-    process::ExitCode,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, pin::pin, process::ExitCode, time::Duration};
 
 use anyhow::{Result, bail};
 use futures::StreamExt as _;
 
 use super::{
-    api::Server,
-    attempted, because, code_of, standing,
-    stream::{Event, Job, Lines, Run, events},
+    api::ServerArgs,
+    exit_code, name_with_attempt,
+    run_events::{Event, JobState, LogChunk, RunState, events},
+    status_word, with_reason,
 };
-use crate::terminal::{printable::printable, screen::Screen, tree::Mark};
+use crate::{
+    clock::now_ms,
+    terminal::{printable::printable, screen::Screen, tree::StatusMark},
+};
 
 /// How often the tree is drawn.
 const TICK: Duration = Duration::from_millis(125);
@@ -32,13 +31,13 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    server: Server,
+    server: ServerArgs,
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let api = args.server.connect()?;
     let mut events = pin!(events(&api, &args.run));
-    let mut watched = Watched {
+    let mut watched = RunWatcher {
         screen: if args.json { None } else { Screen::open() },
         json: args.json,
         states: BTreeMap::new(),
@@ -55,18 +54,18 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
                     break;
                 }
             }
-            _ = tick.tick() => watched.screen.iter_mut().for_each(|screen| screen.draw(now())),
+            _ = tick.tick() => watched.screen.iter_mut().for_each(|screen| screen.draw(now_ms())),
         }
     }
-    watched.screen.iter_mut().for_each(|screen| screen.leave(now()));
-    Ok(code_of(watched.conclusion.as_deref()))
+    watched.screen.iter_mut().for_each(|screen| screen.leave(now_ms()));
+    Ok(exit_code(watched.conclusion.as_deref()))
 }
 
-/// What was seen so far.
-struct Watched {
+/// What was shown so far.
+struct RunWatcher {
     screen: Option<Screen>,
     json: bool,
-    /// What was last said of each job and of the run.
+    /// The last state printed for each job, step and the run.
     states: BTreeMap<String, String>,
     names: BTreeMap<String, String>,
     /// By job: the attempt whose steps are shown.
@@ -74,10 +73,10 @@ struct Watched {
     conclusion: Option<String>,
 }
 
-impl Watched {
+impl RunWatcher {
     /// Shows an event; true at the end.
     fn take(&mut self, event: &Event) -> Result<bool> {
-        match event.kind.as_str() {
+        match event.event.as_str() {
             "run" => self.run(serde_json::from_str(&event.data)?, &event.data),
             "log" => self.steps(&serde_json::from_str(&event.data)?),
             "failed" => bail!("the coordinator cannot read the log: {}", event.data),
@@ -88,25 +87,25 @@ impl Watched {
     }
 
     #[allow(clippy::print_stdout)]
-    fn run(&mut self, run: Run, data: &str) {
+    fn run(&mut self, run: RunState, data: &str) {
         if self.json {
             println!("{data}");
         }
         let title = format!("{} #{} (run {})", run.name, run.number, run.serial);
-        let standing = standing(&run.phase, run.waits.is_some(), run.started_at.is_some());
-        let state = run.conclusion.as_deref().unwrap_or(standing);
-        self.say("", &title, &because(state, run.why.as_deref()));
+        let word = status_word(&run.phase, run.waits.is_some(), run.started_at.is_some());
+        let state = run.conclusion.as_deref().unwrap_or(word);
+        self.print_change("", &title, &with_reason(state, run.why.as_deref()));
         if let Some(screen) = &mut self.screen {
             screen.tree.keep(|key| run.jobs.iter().any(|job| job.key == key));
         }
         for job in &run.jobs {
-            let name = attempted(&job.name, job.attempt);
+            let name = name_with_attempt(&job.name, job.attempt);
             let why = job.why.as_deref();
             match &mut self.screen {
-                Some(screen) => screen.tree.job(&job.key, &name, mark(job), why.unwrap_or_default(), now()),
+                Some(screen) => screen.tree.job(&job.key, &name, mark(job), why.unwrap_or_default(), now_ms()),
                 None => {
                     let state = job.conclusion.as_deref().unwrap_or(&job.phase);
-                    self.say(&job.key, &name, &because(state, why));
+                    self.print_change(&job.key, &name, &with_reason(state, why));
                 }
             }
         }
@@ -114,21 +113,21 @@ impl Watched {
         self.conclusion = run.conclusion;
     }
 
-    fn steps(&mut self, lines: &Lines) {
+    fn steps(&mut self, lines: &LogChunk) {
         let before = self.attempts.insert(lines.job.clone(), lines.attempt);
         if let (Some(screen), true) = (&mut self.screen, before.is_some_and(|before| before != lines.attempt)) {
-            screen.tree.again(&lines.job);
+            screen.tree.restart(&lines.job);
         }
         let marks = lines.lines.iter().filter_map(|line| Some((line.step, line.mark.as_ref()?)));
         for (number, mark) in marks {
             let state = if mark.ended { mark.conclusion.as_str() } else { "running" };
             let name = mark.step();
             match &mut self.screen {
-                Some(screen) => screen.tree.step(&lines.job, number, name, Mark::of(state), now()),
+                Some(screen) => screen.tree.step(&lines.job, number, name, StatusMark::of(state), now_ms()),
                 None => {
                     let job = self.names.get(&lines.job).unwrap_or(&lines.job);
-                    let step = format!("{}: {name}", attempted(job, lines.attempt));
-                    self.say(&format!("{}/{}/{number}", lines.job, lines.attempt), &step, state);
+                    let step = format!("{}: {name}", name_with_attempt(job, lines.attempt));
+                    self.print_change(&format!("{}/{}/{number}", lines.job, lines.attempt), &step, state);
                 }
             }
         }
@@ -136,28 +135,23 @@ impl Watched {
 
     /// A line for what changed and what no tree shows: in a terminal it stands above the tree.
     #[allow(clippy::print_stdout)]
-    fn say(&mut self, key: &str, name: &str, state: &str) {
+    fn print_change(&mut self, key: &str, name: &str, state: &str) {
         if self.json || self.states.get(key).is_some_and(|known| known == state) {
             return;
         }
         let line = format!("{}: {}", printable(name), printable(state));
         match &mut self.screen {
-            Some(screen) => screen.say(&line, now()),
+            Some(screen) => screen.print_above(&line, now_ms()),
             None => println!("{line}"),
         }
         self.states.insert(key.to_owned(), state.to_owned());
     }
 }
 
-fn mark(job: &Job) -> Mark {
+fn mark(job: &JobState) -> StatusMark {
     match (job.conclusion.as_deref(), job.phase.as_str()) {
-        (Some(conclusion), _) => Mark::of(conclusion),
-        (None, "running" | "cancelling") => Mark::Running,
-        _ => Mark::Waiting,
+        (Some(conclusion), _) => StatusMark::of(conclusion),
+        (None, "running" | "cancelling") => StatusMark::Running,
+        _ => StatusMark::Waiting,
     }
-}
-
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::{api::Question, show::text};
+use super::{api::QueryArgs, show::text};
 use crate::terminal::{
     printable::printable,
     table::{Column, table, width},
@@ -15,58 +15,47 @@ use crate::terminal::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
-    verb: Verb,
+    verb: WorkersVerb,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Verb {
+enum WorkersVerb {
     /// Every worker with its labels and slots
-    List(Question),
+    List(QueryArgs),
     /// Give a worker no new jobs: it ends when the running ones are done (operator)
     Drain {
         /// Id of the worker
         worker: String,
         #[command(flatten)]
-        ask: Question,
+        query: QueryArgs,
     },
     /// Make a token with which one new worker can join (operator)
-    Token(Question),
+    Token(QueryArgs),
 }
 
 #[allow(clippy::print_stdout)]
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     match args.verb {
-        Verb::List(ask) => {
-            let workers: Value = ask.server.connect()?.get("/api/workers").await?;
-            if ask.json {
-                println!("{workers:#}");
-            } else {
-                list(&workers);
-            }
+        WorkersVerb::List(query) => {
+            let workers = query.get("/api/workers").await?;
+            Ok(query.print(&workers, print_list))
         }
-        Verb::Drain { worker, ask } => {
-            ask.server.connect()?.post(&format!("/api/workers/{worker}/drain")).await?;
-            if ask.json {
-                println!("{}", json!({"worker": worker, "state": "draining"}));
-            } else {
-                println!("{worker} gets no new jobs");
-            }
+        WorkersVerb::Drain { worker, query } => {
+            query.server.connect()?.post(&format!("/api/workers/{worker}/drain")).await?;
+            let text = |_: &_| println!("{worker} gets no new jobs");
+            Ok(query.print(&json!({"worker": worker, "state": "draining"}), text))
         }
-        Verb::Token(ask) => {
-            let answer = ask.server.connect()?.post("/api/workers/token").await?;
+        WorkersVerb::Token(query) => {
+            let answer = query.server.connect()?.post("/api/workers/token").await?;
             let token = answer.text().await.context("the answer broke off")?;
-            if ask.json {
-                println!("{}", json!({"token": token.trim()}));
-            } else {
-                println!("{}", printable(token.trim()));
-            }
+            let text = |_: &_| println!("{}", printable(token.trim()));
+            Ok(query.print(&json!({"token": token.trim()}), text))
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 #[allow(clippy::print_stdout)]
-fn list(workers: &Value) {
+fn print_list(workers: &Value) {
     let columns = [
         Column::whole("ID"),
         Column::text("NAME"),

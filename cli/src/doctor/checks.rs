@@ -17,7 +17,7 @@ use reqwest::Method;
 use worker::sandbox::docker::engine_info;
 
 use super::{Finding, Health};
-use crate::client::{api::Api, relay};
+use crate::client::{api::ApiClient, relay};
 
 /// How far clocks may be apart, in seconds: signed requests (NIP-98) are taken for as long.
 const APART: u64 = 60;
@@ -28,7 +28,7 @@ const MEMORY: u64 = 4 << 30;
 
 /// What configurations ask for.
 #[derive(Debug, Default)]
-pub(super) struct Needs {
+pub(super) struct Requirements {
     /// Where jobs are heard.
     pub(super) read: BTreeSet<String>,
     /// Where results go.
@@ -49,8 +49,8 @@ pub(super) fn git() -> Finding {
 }
 
 /// Reads every configuration as its role would.
-pub(super) fn configurations(files: &[PathBuf]) -> (Vec<Finding>, Needs) {
-    let mut needs = Needs::default();
+pub(super) fn configurations(files: &[PathBuf]) -> (Vec<Finding>, Requirements) {
+    let mut needs = Requirements::default();
     if files.is_empty() {
         let remedy = "name one with --config to check it; longshore keygen writes two to begin with";
         return (vec![Finding::note("configuration", "none was named", remedy)], needs);
@@ -66,7 +66,7 @@ pub(super) fn configurations(files: &[PathBuf]) -> (Vec<Finding>, Needs) {
     (files.iter().map(check).collect(), needs)
 }
 
-fn configuration(file: &Path, needs: &mut Needs) -> Result<(&'static str, Vec<String>)> {
+fn configuration(file: &Path, needs: &mut Requirements) -> Result<(&'static str, Vec<String>)> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let given = Given { file: Some(file), environment: std::env::vars().collect(), ..Given::default() };
     // Only a worker names its coordinator.
@@ -161,7 +161,7 @@ fn silent(purposes: &[(&str, &BTreeSet<String>)], answering: &[&String]) -> Vec<
     dead.map(finding).collect()
 }
 
-pub(super) async fn coordinator(server: &Api) -> Finding {
+pub(super) async fn coordinator(server: &ApiClient) -> Finding {
     match server.get_text("/readyz").await {
         Ok(_) => Finding::good("coordinator", format!("{} is ready", server.base())),
         Err(error) => {
@@ -172,7 +172,7 @@ pub(super) async fn coordinator(server: &Api) -> Finding {
 }
 
 /// Compares the clock with whoever says what time it is.
-pub(super) async fn clock(server: &Api, relays: &[String]) -> Finding {
+pub(super) async fn clock(server: &ApiClient, relays: &[String]) -> Finding {
     let pages = relays.iter().filter_map(|relay| relay.strip_prefix("ws").map(|rest| format!("http{rest}")));
     let remote = pages.filter(|page| !page.contains("127.0.0.1") && !page.contains("localhost"));
     // Relays elsewhere know better than a coordinator on this machine.

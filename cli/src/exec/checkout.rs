@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use ::source::lock::{self, Lock};
 use workflow::github::workflow_ref::WORKFLOW_FOLDERS;
 
-use crate::calls::workflows;
+use crate::workflow_files::workflows;
 
 /// A checkout and the commit that is run.
 pub(super) struct Checkout {

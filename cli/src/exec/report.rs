@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 use worker::log::Record;
 use workflow::plan::{Conclusion, JobReport};
 
-use super::view::{View, Wanted};
+use super::view::{View, ViewMode};
 use crate::terminal::printable::printable;
 
 /// Bytes of one job's log that the JSON object carries.
 const KEPT: usize = 64 << 20;
 
 /// The logs of all jobs.
-pub(super) struct Logs {
+pub(super) struct RunLogs {
     pub(super) view: Arc<View>,
     jobs: Mutex<BTreeMap<String, Arc<JobLog>>>,
 }
@@ -31,21 +31,21 @@ pub(super) struct Logs {
 pub(super) struct JobLog {
     name: String,
     view: Arc<View>,
-    state: Mutex<Text>,
+    state: Mutex<LogText>,
 }
 
 #[derive(Default)]
-struct Text {
-    /// Everything said, one line each.
+struct LogText {
+    /// The whole log, one line each.
     all: String,
     /// The unended line of each step and stream.
     open: BTreeMap<(i32, i32), Vec<u8>>,
     beside: Beside,
 }
 
-impl Logs {
-    pub(super) fn new(wanted: Wanted) -> Self {
-        Self { view: View::new(wanted), jobs: Mutex::default() }
+impl RunLogs {
+    pub(super) fn new(mode: ViewMode) -> Self {
+        Self { view: View::new(mode), jobs: Mutex::default() }
     }
 
     pub(super) fn job(&self, key: &str, name: &str) -> Arc<JobLog> {
@@ -76,7 +76,7 @@ impl JobLog {
                 false => format!("Run {}", mark.name),
                 true => format!("{}: {} [{} ms]", mark.name, mark.conclusion, mark.duration_ms),
             };
-            self.say(&mut text, &self.name, &line);
+            self.append(&mut text, &self.name, &line);
             return;
         }
         let place = (record.step, record.stream);
@@ -92,14 +92,14 @@ impl JobLog {
     }
 
     /// A line of a step, which is named where steps print beside each other.
-    fn line(&self, text: &mut Text, step: i32, line: &str) {
+    fn line(&self, text: &mut LogText, step: i32, line: &str) {
         match text.beside.name(step).map(|step| format!("{} / {step}", self.name)) {
-            Some(name) => self.say(text, &name, line),
-            None => self.say(text, &self.name, line),
+            Some(name) => self.append(text, &name, line),
+            None => self.append(text, &self.name, line),
         }
     }
 
-    fn say(&self, text: &mut Text, name: &str, line: &str) {
+    fn append(&self, text: &mut LogText, name: &str, line: &str) {
         self.view.line(name, line);
         if text.all.len() + line.len() < KEPT {
             text.all.push_str(line);
@@ -109,13 +109,13 @@ impl JobLog {
 }
 
 /// The result of a run.
-pub(super) struct Report {
+pub(super) struct RunReport {
     json: Value,
     text: String,
     code: u8,
 }
 
-impl Report {
+impl RunReport {
     /// The workflow was refused before any job ran.
     pub(super) fn invalid(message: String) -> Self {
         let json = json!({"conclusion": "invalid", "message": message, "jobs": []});
@@ -129,7 +129,7 @@ impl Report {
     }
 
     /// A run that ended.
-    pub(super) fn of(state: &State, logs: &Logs) -> Self {
+    pub(super) fn of(state: &State, logs: &RunLogs) -> Self {
         let (conclusion, reason) = match &state.phase {
             Phase::Done { end, .. } | Phase::Sealing { end } => (end.conclusion, end.reason.clone()),
             _ => (Conclusion::Failure, None),
@@ -192,7 +192,7 @@ fn remarks(report: &JobReport) -> String {
     text
 }
 
-fn job_json(key: &str, job: &::domain::run::Job, logs: &Logs) -> Value {
+fn job_json(key: &str, job: &::domain::run::Job, logs: &RunLogs) -> Value {
     let (conclusion, reason, report) = match &job.phase {
         JobPhase::Done { conclusion, reason, report } => (Some(conclusion.as_str()), reason.clone(), report.clone()),
         _ => (None, None, None),

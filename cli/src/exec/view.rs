@@ -5,15 +5,15 @@ use std::{io::Write as _, sync::Arc, time::Duration};
 use ::domain::run::{Job, JobPhase, State, Wait, sentence};
 use parking_lot::Mutex;
 
-use super::drive::now;
-use crate::terminal::{printable::printable, screen::Screen, tree::Mark};
+use crate::clock::now_ms;
+use crate::terminal::{printable::printable, screen::Screen, tree::StatusMark};
 
 /// How often the tree is drawn.
 const TICK: Duration = Duration::from_millis(125);
 
-/// How a run is shown.
+/// How a run is shown while it goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum ViewMode {
     /// Not at all: the result is all that is printed.
     Nothing,
     /// Line by line.
@@ -22,7 +22,7 @@ pub(super) enum Wanted {
     Tree,
 }
 
-/// Shows it.
+/// Shows a run.
 pub(super) enum View {
     Nothing,
     Lines,
@@ -31,10 +31,10 @@ pub(super) enum View {
 }
 
 impl View {
-    pub(super) fn new(wanted: Wanted) -> Arc<Self> {
-        let screen = if wanted == Wanted::Tree { Screen::open() } else { None };
+    pub(super) fn new(wanted: ViewMode) -> Arc<Self> {
+        let screen = if wanted == ViewMode::Tree { Screen::open() } else { None };
         let view = Arc::new(match (screen, wanted) {
-            (_, Wanted::Nothing) => Self::Nothing,
+            (_, ViewMode::Nothing) => Self::Nothing,
             (None, _) => Self::Lines,
             (Some(screen), _) => Self::Tree(Mutex::new(Some(screen))),
         });
@@ -44,7 +44,7 @@ impl View {
             loop {
                 tick.tick().await;
                 match weak.upgrade().as_deref() {
-                    Some(view @ Self::Tree(_)) => view.on_screen(|screen| screen.draw(now())),
+                    Some(view @ Self::Tree(_)) => view.on_screen(|screen| screen.draw(now_ms())),
                     _ => return,
                 }
             }
@@ -58,16 +58,16 @@ impl View {
 
     /// A job printed a line.
     pub(super) fn line(&self, job: &str, line: &str) {
-        self.say(&format!("{} | {}", printable(job), printable(line)));
+        self.print(&format!("{} | {}", printable(job), printable(line)));
     }
 
     /// A line of our own.
-    pub(super) fn say(&self, line: &str) {
+    pub(super) fn print(&self, line: &str) {
         match self {
             Self::Nothing => {}
             // The run goes on where nobody reads it any more: its jobs are brought to an end all the same.
             Self::Lines => drop(writeln!(std::io::stdout(), "{line}")),
-            Self::Tree(_) => self.on_screen(|screen| screen.say(line, now())),
+            Self::Tree(_) => self.on_screen(|screen| screen.print_above(line, now_ms())),
         }
     }
 
@@ -77,10 +77,10 @@ impl View {
             screen.tree.keep(|key| state.jobs.contains_key(key));
             for (key, job) in &state.jobs {
                 if matches!(job.phase, JobPhase::Queued { .. }) {
-                    screen.tree.again(key);
+                    screen.tree.restart(key);
                 }
-                let (mark, note) = standing(job);
-                screen.tree.job(key, &job.name, mark, &note, now());
+                let (mark, note) = job_mark(job);
+                screen.tree.job(key, &job.name, mark, &note, now_ms());
             }
         });
     }
@@ -88,12 +88,12 @@ impl View {
     /// A step of a job is running, or ended with a conclusion.
     pub(super) fn step(&self, job: &str, number: u32, name: &str, state: &str) {
         let number = i32::try_from(number).unwrap_or(i32::MAX);
-        self.on_screen(|screen| screen.tree.step(job, number, name, Mark::of(state), now()));
+        self.on_screen(|screen| screen.tree.step(job, number, name, StatusMark::of(state), now_ms()));
     }
 
     /// The run ended: the whole tree stays on the terminal.
     pub(super) fn end(&self) {
-        self.on_screen(|screen| screen.leave(now()));
+        self.on_screen(|screen| screen.leave(now_ms()));
         if let Self::Tree(screen) = self {
             screen.lock().take();
         }
@@ -106,17 +106,17 @@ impl View {
     }
 }
 
-fn standing(job: &Job) -> (Mark, String) {
+fn job_mark(job: &Job) -> (StatusMark, String) {
     match &job.phase {
         JobPhase::Done { conclusion, reason, .. } => {
-            (Mark::of(conclusion.as_str()), reason.as_ref().map(sentence).unwrap_or_default())
+            (StatusMark::of(conclusion.as_str()), reason.as_ref().map(sentence).unwrap_or_default())
         }
-        JobPhase::Running { .. } => (Mark::Running, String::new()),
-        JobPhase::Cancelling { .. } => (Mark::Running, "is being cancelled".into()),
-        JobPhase::Queued { reason, .. } => (Mark::Waiting, reason.clone()),
+        JobPhase::Running { .. } => (StatusMark::Running, String::new()),
+        JobPhase::Cancelling { .. } => (StatusMark::Running, "is being cancelled".into()),
+        JobPhase::Queued { reason, .. } => (StatusMark::Waiting, reason.clone()),
         JobPhase::Waiting { on: Wait::Concurrency { group, .. }, .. } => {
-            (Mark::Waiting, format!("waits for the concurrency group {group}"))
+            (StatusMark::Waiting, format!("waits for the concurrency group {group}"))
         }
-        _ => (Mark::Waiting, String::new()),
+        _ => (StatusMark::Waiting, String::new()),
     }
 }

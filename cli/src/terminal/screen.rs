@@ -37,7 +37,7 @@ impl Screen {
     }
 
     /// Shows a line above the tree, with the next drawing.
-    pub(crate) fn say(&mut self, line: &str, now: u64) {
+    pub(crate) fn print_above(&mut self, line: &str, now: u64) {
         self.pending.push_str(line);
         self.pending.push('\n');
         if self.pending.len() > PENDING {

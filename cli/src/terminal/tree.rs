@@ -14,7 +14,7 @@ const TURN: u64 = 250;
 
 /// How far a job or a step came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mark {
+pub(crate) enum StatusMark {
     Waiting,
     Running,
     Success,
@@ -23,7 +23,7 @@ pub(crate) enum Mark {
     Skipped,
 }
 
-impl Mark {
+impl StatusMark {
     /// What a conclusion's name says; anything else goes on.
     pub(crate) fn of(conclusion: &str) -> Self {
         match conclusion {
@@ -64,25 +64,25 @@ impl Mark {
 /// Jobs by key, in the plan's order.
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
-    jobs: IndexMap<String, Entry>,
+    jobs: IndexMap<String, TreeNode>,
 }
 
 /// A job with its steps, or a step.
 #[derive(Debug)]
-struct Entry {
+struct TreeNode {
     name: String,
-    mark: Mark,
+    mark: StatusMark,
     /// Why it waits or failed.
     note: String,
     since: Option<u64>,
     took: Option<u64>,
     /// By number, the order in which they run.
-    steps: BTreeMap<i32, Entry>,
+    steps: BTreeMap<i32, TreeNode>,
 }
 
 /// How much of a job is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Detail {
+enum DetailLevel {
     Steps,
     /// Steps of what goes on or failed.
     Open,
@@ -93,19 +93,19 @@ enum Detail {
 
 impl Tree {
     /// A job is, or is now, in this state.
-    pub(crate) fn job(&mut self, key: &str, name: &str, mark: Mark, note: &str, now: u64) {
-        let entry = self.jobs.entry(key.to_owned()).or_insert_with(|| Entry::new(name));
+    pub(crate) fn job(&mut self, key: &str, name: &str, mark: StatusMark, note: &str, now: u64) {
+        let entry = self.jobs.entry(key.to_owned()).or_insert_with(|| TreeNode::new(name));
         entry.turn(name, mark, note, now);
     }
 
     /// A step of a job is, or is now, in this state.
-    pub(crate) fn step(&mut self, job: &str, number: i32, name: &str, mark: Mark, now: u64) {
-        let entry = self.jobs.entry(job.to_owned()).or_insert_with(|| Entry::new(job));
-        entry.steps.entry(number).or_insert_with(|| Entry::new(name)).turn(name, mark, "", now);
+    pub(crate) fn step(&mut self, job: &str, number: i32, name: &str, mark: StatusMark, now: u64) {
+        let entry = self.jobs.entry(job.to_owned()).or_insert_with(|| TreeNode::new(job));
+        entry.steps.entry(number).or_insert_with(|| TreeNode::new(name)).turn(name, mark, "", now);
     }
 
     /// A job runs once more: the steps of the attempt before say nothing about it.
-    pub(crate) fn again(&mut self, job: &str) {
+    pub(crate) fn restart(&mut self, job: &str) {
         if let Some(job) = self.jobs.get_mut(job) {
             job.steps.clear();
         }
@@ -119,7 +119,7 @@ impl Tree {
     /// The tree in at most `height` lines of at most `width` columns.
     pub(crate) fn lines(&self, width: usize, height: usize, now: u64) -> Vec<String> {
         let mut lines = Vec::new();
-        for detail in [Detail::Steps, Detail::Open, Detail::Current, Detail::Jobs] {
+        for detail in [DetailLevel::Steps, DetailLevel::Open, DetailLevel::Current, DetailLevel::Jobs] {
             lines = self.jobs.values().flat_map(|job| job.lines(detail, now)).collect();
             if lines.len() <= height {
                 break;
@@ -133,23 +133,24 @@ impl Tree {
 
     /// Only some jobs fit: those that run or failed first. The last line counts the others.
     fn most_wanted(&self, height: usize, now: u64) -> Vec<String> {
-        let rank = |job: &&Entry| match job.mark {
-            Mark::Running => 0,
-            Mark::Failure => 1,
-            Mark::Cancelled => 2,
-            Mark::Waiting => 3,
-            Mark::Success | Mark::Skipped => 4,
+        let rank = |job: &&TreeNode| match job.mark {
+            StatusMark::Running => 0,
+            StatusMark::Failure => 1,
+            StatusMark::Cancelled => 2,
+            StatusMark::Waiting => 3,
+            StatusMark::Success | StatusMark::Skipped => 4,
         };
-        let mut jobs: Vec<&Entry> = self.jobs.values().collect();
+        let mut jobs: Vec<&TreeNode> = self.jobs.values().collect();
         jobs.sort_by_key(rank);
         let shown = height.saturating_sub(1).min(jobs.len());
-        let mut lines: Vec<String> = jobs.iter().take(shown).flat_map(|job| job.lines(Detail::Jobs, now)).collect();
-        let count = |marks: &[Mark]| jobs.iter().skip(shown).filter(|job| marks.contains(&job.mark)).count();
+        let mut lines: Vec<String> =
+            jobs.iter().take(shown).flat_map(|job| job.lines(DetailLevel::Jobs, now)).collect();
+        let count = |marks: &[StatusMark]| jobs.iter().skip(shown).filter(|job| marks.contains(&job.mark)).count();
         let others = [
-            (count(&[Mark::Running]), "running"),
-            (count(&[Mark::Failure, Mark::Cancelled]), "failed"),
-            (count(&[Mark::Waiting]), "waiting"),
-            (count(&[Mark::Success, Mark::Skipped]), "done"),
+            (count(&[StatusMark::Running]), "running"),
+            (count(&[StatusMark::Failure, StatusMark::Cancelled]), "failed"),
+            (count(&[StatusMark::Waiting]), "waiting"),
+            (count(&[StatusMark::Success, StatusMark::Skipped]), "done"),
         ];
         let others: Vec<String> =
             others.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
@@ -159,11 +160,11 @@ impl Tree {
     }
 }
 
-impl Entry {
+impl TreeNode {
     fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            mark: Mark::Waiting,
+            mark: StatusMark::Waiting,
             note: String::new(),
             since: None,
             took: None,
@@ -171,11 +172,11 @@ impl Entry {
         }
     }
 
-    fn turn(&mut self, name: &str, mark: Mark, note: &str, now: u64) {
-        if mark == Mark::Running && self.mark != Mark::Running {
+    fn turn(&mut self, name: &str, mark: StatusMark, note: &str, now: u64) {
+        if mark == StatusMark::Running && self.mark != StatusMark::Running {
             self.since = Some(now);
         }
-        if !mark.is_open() && self.mark == Mark::Running {
+        if !mark.is_open() && self.mark == StatusMark::Running {
             self.took = self.since.map(|since| now.saturating_sub(since));
         }
         self.name = plain(name);
@@ -183,16 +184,16 @@ impl Entry {
         self.note = plain(note);
     }
 
-    fn lines(&self, detail: Detail, now: u64) -> Vec<String> {
+    fn lines(&self, detail: DetailLevel, now: u64) -> Vec<String> {
         let mut lines = vec![self.line("", now)];
         let steps = self.steps.values().filter(|step| match detail {
-            Detail::Steps => true,
-            Detail::Open => matches!(self.mark, Mark::Running | Mark::Failure),
-            Detail::Current => {
-                (self.mark == Mark::Running && step.mark == Mark::Running)
-                    || (self.mark == Mark::Failure && step.mark == Mark::Failure)
+            DetailLevel::Steps => true,
+            DetailLevel::Open => matches!(self.mark, StatusMark::Running | StatusMark::Failure),
+            DetailLevel::Current => {
+                (self.mark == StatusMark::Running && step.mark == StatusMark::Running)
+                    || (self.mark == StatusMark::Failure && step.mark == StatusMark::Failure)
             }
-            Detail::Jobs => false,
+            DetailLevel::Jobs => false,
         });
         lines.extend(steps.map(|step| step.line("  ", now)));
         lines
@@ -202,7 +203,7 @@ impl Entry {
         let picture = self.mark.style().apply_to(self.mark.picture(now));
         let mut line = format!("{indent}{picture} {}", self.name);
         let time = match (self.mark, self.since) {
-            (Mark::Running, Some(since)) => Some(now.saturating_sub(since)),
+            (StatusMark::Running, Some(since)) => Some(now.saturating_sub(since)),
             _ => self.took,
         };
         let dim = Style::new().dim();
@@ -242,16 +243,16 @@ mod tests {
     fn sample() -> Tree {
         let mut tree = Tree::default();
         for key in ["build", "test", "deploy"] {
-            tree.job(key, key, Mark::Waiting, "", 0);
+            tree.job(key, key, StatusMark::Waiting, "", 0);
         }
-        tree.job("build", "build", Mark::Running, "", 1000);
-        tree.step("build", 0, "Checkout", Mark::Running, 1000);
-        tree.step("build", 0, "Checkout", Mark::Success, 2500);
-        tree.step("build", 1, "make", Mark::Running, 2500);
-        tree.step("build", 1, "make", Mark::Failure, 64_000);
-        tree.job("build", "build", Mark::Failure, "a step failed", 64_100);
-        tree.job("test", "test (a, b)", Mark::Running, "", 64_100);
-        tree.step("test", 0, "cargo test", Mark::Running, 65_000);
+        tree.job("build", "build", StatusMark::Running, "", 1000);
+        tree.step("build", 0, "Checkout", StatusMark::Running, 1000);
+        tree.step("build", 0, "Checkout", StatusMark::Success, 2500);
+        tree.step("build", 1, "make", StatusMark::Running, 2500);
+        tree.step("build", 1, "make", StatusMark::Failure, 64_000);
+        tree.job("build", "build", StatusMark::Failure, "a step failed", 64_100);
+        tree.job("test", "test (a, b)", StatusMark::Running, "", 64_100);
+        tree.step("test", 0, "cargo test", StatusMark::Running, 65_000);
         tree
     }
 
@@ -282,16 +283,16 @@ mod tests {
     #[test]
     fn attack_49_a_name_moves_no_cursor_and_brings_no_colour() {
         let mut tree = Tree::default();
-        tree.job("a", "\u{1b}[2Ja\u{1b}[31mb\nc", Mark::Waiting, "", 0);
+        tree.job("a", "\u{1b}[2Ja\u{1b}[31mb\nc", StatusMark::Waiting, "", 0);
         assert_eq!(lines(&tree, 80, 9, 0), ["○ ab␊c"]);
     }
 
     #[test]
     fn a_job_that_runs_once_more_begins_without_steps() {
         let mut tree = sample();
-        tree.again("build");
-        tree.again("no such job");
-        tree.step("build", 0, "Checkout", Mark::Running, 66_000);
+        tree.restart("build");
+        tree.restart("no such job");
+        tree.step("build", 0, "Checkout", StatusMark::Running, 66_000);
         let lines = lines(&tree, 80, 20, 66_000);
         assert_eq!(lines[..2], ["✗ build 1 min 3 s (a step failed)", "  ◐ Checkout 0.0 s"]);
         assert_eq!(lines.len(), 5, "{lines:?}");

@@ -10,7 +10,7 @@ use nostr::{PublicKey, nips::nip19::ToBech32};
 use serde_json::{Map, Value, json};
 use workflow::{
     diagnostic::{Diagnostic, Severity},
-    expression::{self, Limits, NoFunctions, Object, Scope},
+    expression::{self, EvaluationLimits, NoHostFunctions, Object, Scope},
     github::{
         self,
         call_graph::{self, CallGraph, CalledFiles, GraphBuild},
@@ -230,7 +230,7 @@ fn title(
     contexts.insert("github", expression::Value::from_json(&github.clone().into()));
     contexts.insert("inputs", expression::Value::from_json(&inputs.clone().into()));
     contexts.insert("vars", vars.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Object>());
-    let scope = Scope { contexts: &contexts, functions: &NoFunctions, limits: Limits::default() };
+    let scope = Scope { contexts: &contexts, functions: &NoHostFunctions, limits: EvaluationLimits::default() };
     let name = expression::interpolate_text(written, &scope).map_err(|error| format!("run-name: {error}"))?;
     Ok(Some(github::display_name::one_line(&name)).filter(|name| !name.is_empty()))
 }

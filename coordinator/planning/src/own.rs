@@ -1,6 +1,6 @@
 //! What a repository says for itself, in [`PATH`] at a commit that its maintainers stand for.
 
-use workflow::yaml::{self, Limits, MergeKeys};
+use workflow::yaml::{self, MergeKeys, YamlLimits};
 
 use config::Definitions;
 
@@ -8,7 +8,7 @@ use config::Definitions;
 pub const PATH: &str = ".github/longshore.yml";
 
 /// A small file.
-const LIMITS: Limits = Limits { bytes: 64 * 1024, depth: 10, nodes: 1000 };
+const LIMITS: YamlLimits = YamlLimits { bytes: 64 * 1024, depth: 10, nodes: 1000 };
 
 /// A repository's own configuration.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use indexmap::IndexMap;
 use serde::Deserialize;
-use workflow::expression::{Error, Limits, NoFunctions, Object, Scope, Value, parse_known};
+use workflow::expression::{EvaluationLimits, ExpressionError, NoHostFunctions, Object, Scope, Value, parse_known};
 
 use super::{CaseResult, Outcome, Selection, Tally};
 
@@ -94,11 +94,11 @@ fn read(path: &Path) -> Result<IndexMap<String, Vec<Case>>> {
     serde_json::from_str(&text).with_context(|| format!("{} is no table of expressions", path.display()))
 }
 
-fn evaluate(case: &Case) -> Result<Value, Error> {
+fn evaluate(case: &Case) -> Result<Value, ExpressionError> {
     let contexts: Object = case.contexts.iter().map(|(name, value)| (name, Value::from_json(value))).collect();
     let names: Vec<&str> = case.contexts.keys().map(String::as_str).collect();
-    let limits = Limits { memory: TABLE_MEMORY, ..Limits::default() };
-    let scope = Scope { contexts: &contexts, functions: &NoFunctions, limits };
+    let limits = EvaluationLimits { memory: TABLE_MEMORY, ..EvaluationLimits::default() };
+    let scope = Scope { contexts: &contexts, functions: &NoHostFunctions, limits };
     parse_known(&case.expr, &names, &[])?.evaluate(&scope)
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use indexmap::IndexMap;
 use serde::Deserialize;
-use workflow::expression::{Limits, NoFunctions, Object, Scope};
+use workflow::expression::{EvaluationLimits, NoHostFunctions, Object, Scope};
 use workflow::github;
 use workflow::plan::{Job, JobContent};
 
@@ -68,7 +68,7 @@ fn judge_job(job: &Job, expected: &ExpectedJob) -> Result<()> {
     }
     if let Some(count) = expected.legs {
         let contexts = Object::new();
-        let scope = Scope { contexts: &contexts, functions: &NoFunctions, limits: Limits::default() };
+        let scope = Scope { contexts: &contexts, functions: &NoHostFunctions, limits: EvaluationLimits::default() };
         // A matrix value may be an expression without deciding how many legs there are.
         let mut strategy = job.strategy.clone();
         strategy.matrix.iter_mut().for_each(without_expressions);

@@ -14,7 +14,7 @@ use workflow::github::{
     workflow_ref::WorkflowRef,
 };
 use workflow::plan::{ControlAction, Job, JobContent, Plan, StepAction, StepEntry};
-use workflow::yaml::{self, Limits, MergeKeys};
+use workflow::yaml::{self, MergeKeys, YamlLimits};
 
 use super::{CaseResult, Selection, manifest};
 
@@ -81,13 +81,13 @@ fn documents(text: &str) -> Vec<String> {
 }
 
 fn bounds(options: &str) -> CallGraphLimits {
-    let stream = yaml::read(options, Limits::default(), MergeKeys::Keep);
+    let stream = yaml::read(options, YamlLimits::default(), MergeKeys::Keep);
     let option = |name| stream.documents.first()?.get(name)?.text();
     let number = |name| option(name)?.parse::<usize>().ok();
     CallGraphLimits {
         levels: number("max-nested-reusable-workflows-depth").map_or(CALL_GRAPH_LIMITS.levels, |calls| calls + 1),
         jobs: number("max-job-limit").unwrap_or(CALL_GRAPH_LIMITS.jobs),
-        file: Limits { depth: number("max-depth").unwrap_or(github::LIMITS.depth), ..github::LIMITS },
+        file: YamlLimits { depth: number("max-depth").unwrap_or(github::LIMITS.depth), ..github::LIMITS },
         permissions: match option("permissions-policy") {
             Some("LimitedRead") => DefaultPermissions::Restricted,
             _ => CALL_GRAPH_LIMITS.permissions,

@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value};
 use workflow::{
     plan::{EnvSource, Step, StepAction, Tree},
-    yaml::{self, MergeKeys, Node as Yaml},
+    yaml::{self, MergeKeys, YamlNode as Yaml},
 };
 
 /// An action.
@@ -107,7 +107,7 @@ pub struct ActionHook {
 
 /// Reads the text of an `action.yml`. The error says where what is to be changed.
 pub fn parse(path: &str, text: &str) -> Result<Action, String> {
-    let stream = yaml::read(text, yaml::Limits::default(), MergeKeys::Keep);
+    let stream = yaml::read(text, yaml::YamlLimits::default(), MergeKeys::Keep);
     if let Some(problem) = stream.problems.first() {
         return Err(format!("{path}:{}:{}: {}", problem.span.line, problem.span.column, problem.message));
     }

@@ -5,7 +5,10 @@ use std::collections::HashMap;
 use indexmap::IndexMap;
 use parking_lot::Mutex;
 use workflow::{
-    expression::{self, CallError, Error, ErrorKind, Functions, Limits, Object, Scope, Value},
+    expression::{
+        self, EvaluationLimits, ExpressionError, ExpressionErrorKind, HostFunctionError, HostFunctions, Object, Scope,
+        Value,
+    },
     plan::{EnvSource, Tree},
 };
 
@@ -117,15 +120,18 @@ impl Evaluator<'_> {
     }
 
     /// Evaluates, and again after each hash the machine had to work out.
-    async fn settle<T>(&self, evaluate: impl Fn(&Scope<'_>) -> Result<T, Error>) -> Result<T, Error> {
+    async fn settle<T>(
+        &self,
+        evaluate: impl Fn(&Scope<'_>) -> Result<T, ExpressionError>,
+    ) -> Result<T, ExpressionError> {
         let host = Host { status: self.status, hashes: Mutex::default() };
         loop {
             let result = {
-                let scope = Scope { contexts: &self.contexts, functions: &host, limits: Limits::default() };
+                let scope = Scope { contexts: &self.contexts, functions: &host, limits: EvaluationLimits::default() };
                 evaluate(&scope)
             };
             match result {
-                Err(error) if error.kind == ErrorKind::Pending => {
+                Err(error) if error.kind == ExpressionErrorKind::Pending => {
                     let Some(patterns) = host.wanted() else {
                         return Err(error);
                     };
@@ -138,7 +144,7 @@ impl Evaluator<'_> {
     }
 }
 
-fn shown(text: &str, error: &Error) -> String {
+fn shown(text: &str, error: &ExpressionError) -> String {
     let first = text.lines().next().unwrap_or_default();
     let cut: String = first.chars().take(200).collect();
     format!("the expression in `{cut}` cannot be evaluated: {}", error.message)
@@ -162,8 +168,8 @@ impl Host {
     }
 }
 
-impl Functions for Host {
-    fn call(&self, name: &str, args: &[Value]) -> Option<Result<Value, CallError>> {
+impl HostFunctions for Host {
+    fn call(&self, name: &str, args: &[Value]) -> Option<Result<Value, HostFunctionError>> {
         // `success` and `failure` take job ids in the coordinator's conditions; in steps arguments mean nothing.
         Some(Ok(Value::Bool(match name.to_ascii_lowercase().as_str() {
             "always" => true,
@@ -173,12 +179,12 @@ impl Functions for Host {
             "hashfiles" => {
                 let patterns: Vec<_> = args.iter().map(|value| value.as_text().into_owned()).collect();
                 if patterns.is_empty() {
-                    return Some(Err(CallError::Failed("hashFiles needs at least one pattern".into())));
+                    return Some(Err(HostFunctionError::Failed("hashFiles needs at least one pattern".into())));
                 }
                 return Some(match self.lock().entry(patterns).or_insert(None) {
                     Some(Ok(hash)) => Ok(Value::from(hash.as_str())),
-                    Some(Err(message)) => Err(CallError::Failed(format!("hashFiles: {message}"))),
-                    None => Err(CallError::Pending),
+                    Some(Err(message)) => Err(HostFunctionError::Failed(format!("hashFiles: {message}"))),
+                    None => Err(HostFunctionError::Pending),
                 });
             }
             _ => return None,

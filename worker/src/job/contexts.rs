@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use secrecy::ExposeSecret as _;
 use serde_json::{Map, json};
 use workflow::{
-    expression::{Limits, NoFunctions, Object, Scope, Value, interpolate_tree},
+    expression::{EvaluationLimits, NoHostFunctions, Object, Scope, Value, interpolate_tree},
     plan::{EnvSource, Tree},
 };
 
@@ -153,7 +153,7 @@ impl Contexts {
 
     /// A value evaluated where no machine is yet: `hashFiles` and status functions do not exist.
     pub(super) fn before_machine(&self, tree: &Tree) -> Result<Value, String> {
-        let scope = Scope { contexts: &self.base, functions: &NoFunctions, limits: Limits::default() };
+        let scope = Scope { contexts: &self.base, functions: &NoHostFunctions, limits: EvaluationLimits::default() };
         interpolate_tree(tree, &scope).map_err(|error| format!("container: {error}"))
     }
 
@@ -161,7 +161,7 @@ impl Contexts {
     pub(super) fn before_steps(&self, tree: &Tree) -> Result<Value, String> {
         let mut contexts = self.base.clone();
         contexts.insert("env", self.env.iter().map(|(name, value)| (name, value.as_str())).collect::<Object>());
-        let scope = Scope { contexts: &contexts, functions: &NoFunctions, limits: Limits::default() };
+        let scope = Scope { contexts: &contexts, functions: &NoHostFunctions, limits: EvaluationLimits::default() };
         interpolate_tree(tree, &scope).map_err(|error| error.to_string())
     }
 

@@ -1,7 +1,7 @@
 //! The tree an expression is parsed into.
 
 use super::Value;
-use super::functions::Builtin;
+use super::builtin::Builtin;
 
 /// An operator between or before operands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub(super) enum Callee {
 
 /// One node; the parser keeps the tree at most [`super::limits::MAX_DEPTH`] deep, so walking it may recurse.
 #[derive(Debug, Clone)]
-pub(super) enum Node {
+pub(super) enum ExpressionNode {
     Literal(Value),
     /// The `*` of `a.*` and `a[*]`.
     Wildcard,
@@ -50,21 +50,21 @@ pub(super) enum Node {
     Call {
         name: Box<str>,
         callee: Callee,
-        args: Vec<Node>,
+        args: Vec<ExpressionNode>,
         at: usize,
     },
-    Index(Box<Node>, Box<Node>),
-    Not(Box<Node>),
-    Compare(Operator, Box<Node>, Box<Node>),
+    Index(Box<ExpressionNode>, Box<ExpressionNode>),
+    Not(Box<ExpressionNode>),
+    Compare(Operator, Box<ExpressionNode>, Box<ExpressionNode>),
     /// `a && b && c`, flat.
-    All(Vec<Node>),
+    All(Vec<ExpressionNode>),
     /// `a || b || c`, flat.
-    Any(Vec<Node>),
+    Any(Vec<ExpressionNode>),
 }
 
-impl Node {
+impl ExpressionNode {
     /// Calls `see` for this node and everything below it, in reading order.
-    pub(super) fn visit<'a>(&'a self, see: &mut impl FnMut(&'a Node)) {
+    pub(super) fn visit<'a>(&'a self, see: &mut impl FnMut(&'a ExpressionNode)) {
         see(self);
         match self {
             Self::Literal(_) | Self::Wildcard | Self::Context { .. } => {}

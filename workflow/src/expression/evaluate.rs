@@ -3,87 +3,79 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::ast::{Callee, Node, Operator};
+use super::ast::{Callee, ExpressionNode, Operator};
 use super::compare;
+use super::evaluated::{Evaluate, Evaluated};
 use super::limits::Meter;
-use super::parser::Fault;
-use super::{CallError, Error, ErrorKind, Scope, Value};
+use super::syntax_fault::SyntaxFault;
+use super::{ExpressionError, ExpressionErrorKind, HostFunctionError, Scope, Value, functions};
 
 /// The value of `root` in `scope`; `text` is what it was parsed from.
-pub(super) fn evaluate(root: &Node, text: &str, scope: &Scope<'_>, meter: &mut Meter) -> Result<Value, Error> {
+pub(super) fn evaluate(
+    root: &ExpressionNode,
+    text: &str,
+    scope: &Scope<'_>,
+    meter: &mut Meter,
+) -> Result<Value, ExpressionError> {
     check_names(root, text, scope)?;
     Evaluator { text, scope, meter }.node(root).map(|found| found.value)
 }
 
 /// GitHub refuses unknown contexts even where `&&` or `||` would never look at them.
-pub(super) fn check_names(root: &Node, text: &str, scope: &Scope<'_>) -> Result<(), Error> {
+pub(super) fn check_names(root: &ExpressionNode, text: &str, scope: &Scope<'_>) -> Result<(), ExpressionError> {
     let mut unknown = None;
     root.visit(&mut |node| {
-        if let Node::Context { name, at } = node
+        if let ExpressionNode::Context { name, at } = node
             && unknown.is_none()
             && scope.contexts.get(name).is_none()
         {
-            unknown = Some(Fault::UnrecognizedContext.error(ErrorKind::Parsing, text, name, *at));
+            unknown = Some(SyntaxFault::UnrecognizedContext.error(ExpressionErrorKind::Parsing, text, name, *at));
         }
     });
     unknown.map_or(Ok(()), Err)
 }
 
-/// A value, and whether it came out of `*`: an index on such an array goes to each of its elements.
-pub(super) struct Found {
-    pub(super) value: Value,
-    filtered: bool,
-}
-
-impl Found {
-    fn filtered(items: Vec<Value>) -> Self {
-        Self { value: items.into(), filtered: true }
-    }
-}
-
-impl<V: Into<Value>> From<V> for Found {
-    fn from(value: V) -> Self {
-        Self { value: value.into(), filtered: false }
-    }
-}
-
-pub(super) struct Evaluator<'e> {
+struct Evaluator<'e> {
     text: &'e str,
     scope: &'e Scope<'e>,
-    pub(super) meter: &'e mut Meter,
+    meter: &'e mut Meter,
+}
+
+impl Evaluate for Evaluator<'_> {
+    /// Recursion is bounded by the depth the parser allows.
+    fn node(&mut self, node: &ExpressionNode) -> Result<Evaluated, ExpressionError> {
+        self.meter.steps(1)?;
+        match node {
+            ExpressionNode::Literal(value) => Ok(value.clone().into()),
+            ExpressionNode::Wildcard => Ok(Evaluated::from("*")),
+            ExpressionNode::Context { name, .. } => {
+                Ok(self.scope.contexts.get(name).cloned().unwrap_or_default().into())
+            }
+            ExpressionNode::Call { callee: Callee::Builtin(builtin), args, at, .. } => {
+                functions::call(*builtin, args, self).map_err(|error| placed(error, *at))
+            }
+            ExpressionNode::Call { name, callee: Callee::Host, args, at } => self.host_call(name, args, *at),
+            ExpressionNode::Index(target, index) => self.index(target, index),
+            ExpressionNode::Not(node) => Ok(Evaluated::from(!self.node(node)?.value.truthy())),
+            ExpressionNode::Compare(operator, left, right) => self.compare(*operator, left, right),
+            ExpressionNode::All(nodes) => self.first(nodes, |value| !value.truthy()),
+            ExpressionNode::Any(nodes) => self.first(nodes, Value::truthy),
+        }
+    }
+
+    fn meter(&mut self) -> &mut Meter {
+        self.meter
+    }
 }
 
 impl Evaluator<'_> {
-    /// Recursion is bounded by the depth the parser allows.
-    pub(super) fn node(&mut self, node: &Node) -> Result<Found, Error> {
-        self.meter.steps(1)?;
-        match node {
-            Node::Literal(value) => Ok(value.clone().into()),
-            Node::Wildcard => Ok(Found::from("*")),
-            Node::Context { name, .. } => Ok(self.scope.contexts.get(name).cloned().unwrap_or_default().into()),
-            Node::Call { callee: Callee::Builtin(builtin), args, at, .. } => {
-                builtin.call(args, self).map_err(|error| placed(error, *at))
-            }
-            Node::Call { name, callee: Callee::Host, args, at } => self.host_call(name, args, *at),
-            Node::Index(target, index) => self.index(target, index),
-            Node::Not(node) => Ok(Found::from(!self.node(node)?.value.truthy())),
-            Node::Compare(operator, left, right) => self.compare(*operator, left, right),
-            Node::All(nodes) => self.first(nodes, |value| !value.truthy()),
-            Node::Any(nodes) => self.first(nodes, Value::truthy),
-        }
-    }
-
-    /// Counts the reading of a value's text.
-    pub(super) fn look(&mut self, value: &Value) -> Result<(), Error> {
-        match value {
-            Value::String(text) => self.meter.read(text.len()),
-            _ => Ok(()),
-        }
-    }
-
     /// The first value that decides, or else the last.
-    fn first(&mut self, nodes: &[Node], decides: impl Fn(&Value) -> bool) -> Result<Found, Error> {
-        let mut found = Found::from(Value::Null);
+    fn first(
+        &mut self,
+        nodes: &[ExpressionNode],
+        decides: impl Fn(&Value) -> bool,
+    ) -> Result<Evaluated, ExpressionError> {
+        let mut found = Evaluated::from(Value::Null);
         for node in nodes {
             found = self.node(node)?;
             if decides(&found.value) {
@@ -93,7 +85,12 @@ impl Evaluator<'_> {
         Ok(found)
     }
 
-    fn compare(&mut self, operator: Operator, left: &Node, right: &Node) -> Result<Found, Error> {
+    fn compare(
+        &mut self,
+        operator: Operator,
+        left: &ExpressionNode,
+        right: &ExpressionNode,
+    ) -> Result<Evaluated, ExpressionError> {
         let left = self.node(left)?.value;
         let right = self.node(right)?.value;
         self.look(&left)?;
@@ -112,7 +109,7 @@ impl Evaluator<'_> {
         Ok(truth.into())
     }
 
-    fn host_call(&mut self, name: &str, args: &[Node], at: usize) -> Result<Found, Error> {
+    fn host_call(&mut self, name: &str, args: &[ExpressionNode], at: usize) -> Result<Evaluated, ExpressionError> {
         let mut values = Vec::with_capacity(args.len());
         for arg in args {
             values.push(self.node(arg)?.value);
@@ -122,18 +119,22 @@ impl Evaluator<'_> {
                 self.look(&value)?;
                 Ok(value.into())
             }
-            Some(Err(CallError::Failed(message))) => Err(Error::new(ErrorKind::Evaluation, message, at)),
-            Some(Err(CallError::Pending)) => {
-                Err(Error::new(ErrorKind::Pending, format!("the answer of {name} is not known yet"), at))
+            Some(Err(HostFunctionError::Failed(message))) => {
+                Err(ExpressionError::new(ExpressionErrorKind::Evaluation, message, at))
             }
-            None => Err(Fault::UnrecognizedFunction.error(ErrorKind::Parsing, self.text, name, at)),
+            Some(Err(HostFunctionError::Pending)) => Err(ExpressionError::new(
+                ExpressionErrorKind::Pending,
+                format!("the answer of {name} is not known yet"),
+                at,
+            )),
+            None => Err(SyntaxFault::UnrecognizedFunction.error(ExpressionErrorKind::Parsing, self.text, name, at)),
         }
     }
 
-    fn index(&mut self, target: &Node, index: &Node) -> Result<Found, Error> {
+    fn index(&mut self, target: &ExpressionNode, index: &ExpressionNode) -> Result<Evaluated, ExpressionError> {
         let target = self.node(target)?;
         let index = match index {
-            Node::Wildcard => Index::All,
+            ExpressionNode::Wildcard => Index::All,
             node => {
                 let value = self.node(node)?.value;
                 self.look(&value)?;
@@ -141,18 +142,20 @@ impl Evaluator<'_> {
             }
         };
         match (target, index) {
-            (Found { value: Value::Array(items), filtered: true }, index) => self.filter(&items, &index),
-            (Found { value, .. }, Index::All) => {
+            (Evaluated { value: Value::Array(items), filtered: true }, index) => self.filter(&items, &index),
+            (Evaluated { value, .. }, Index::All) => {
                 let mut all = Vec::new();
                 self.collect(&value, &mut all)?;
-                Ok(Found::filtered(all))
+                Ok(Evaluated::filtered(all))
             }
-            (Found { value, .. }, Index::One(index)) => Ok(member(&value, &index).cloned().unwrap_or_default().into()),
+            (Evaluated { value, .. }, Index::One(index)) => {
+                Ok(member(&value, &index).cloned().unwrap_or_default().into())
+            }
         }
     }
 
     /// Applies `index` to each collection among `items`; what has no such member is left out.
-    fn filter(&mut self, items: &Arc<Vec<Value>>, index: &Index) -> Result<Found, Error> {
+    fn filter(&mut self, items: &Arc<Vec<Value>>, index: &Index) -> Result<Evaluated, ExpressionError> {
         let mut found = Vec::new();
         for item in items.iter() {
             self.meter.steps(1)?;
@@ -167,11 +170,11 @@ impl Evaluator<'_> {
                 }
             }
         }
-        Ok(Found::filtered(found))
+        Ok(Evaluated::filtered(found))
     }
 
     /// Adds the members of a collection to `all`; a primitive has none.
-    fn collect(&mut self, value: &Value, all: &mut Vec<Value>) -> Result<(), Error> {
+    fn collect(&mut self, value: &Value, all: &mut Vec<Value>) -> Result<(), ExpressionError> {
         match value {
             Value::Array(items) => {
                 self.meter.elements(items.len())?;
@@ -188,7 +191,7 @@ impl Evaluator<'_> {
 }
 
 /// A function doesn't know where its call stands. Nothing inside a call stands at 0, so 0 means it is not placed yet.
-fn placed(mut error: Error, at: usize) -> Error {
+fn placed(mut error: ExpressionError, at: usize) -> ExpressionError {
     if error.position == 0 {
         error.position = at;
     }

@@ -1,103 +1,44 @@
-//! The functions every expression may call. GitHub docs, "Functions".
+//! What the functions of the language do. GitHub docs, "HostFunctions".
 
-use super::ast::Node;
+use super::ast::ExpressionNode;
+use super::builtin::Builtin;
 use super::compare::fold;
-use super::evaluate::{Evaluator, Found};
-use super::parser::Fault;
-use super::{Error, ErrorKind, Value, compare, json};
+use super::evaluated::{Evaluate, Evaluated};
+use super::{ExpressionError, ExpressionErrorKind, Value, compare, json};
 
-/// A function of the language itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Builtin {
-    Case,
-    Contains,
-    EndsWith,
-    Format,
-    FromJson,
-    Join,
-    StartsWith,
-    ToJson,
-}
-
-const BUILTINS: [(&str, Builtin); 8] = [
-    ("case", Builtin::Case),
-    ("contains", Builtin::Contains),
-    ("endsWith", Builtin::EndsWith),
-    ("format", Builtin::Format),
-    ("fromJSON", Builtin::FromJson),
-    ("join", Builtin::Join),
-    ("startsWith", Builtin::StartsWith),
-    ("toJSON", Builtin::ToJson),
-];
-
-/// The fewest and the most arguments of each function. `success` and `failure` take job names in a job's `if:`.
-const ARITIES: [(&str, usize, usize); 13] = [
-    ("case", 3, MAX_ARGUMENTS),
-    ("contains", 2, 2),
-    ("endsWith", 2, 2),
-    ("format", 1, MAX_ARGUMENTS),
-    ("fromJSON", 1, 1),
-    ("join", 1, 2),
-    ("startsWith", 2, 2),
-    ("toJSON", 1, 1),
-    ("always", 0, 0),
-    ("cancelled", 0, 0),
-    ("success", 0, MAX_ARGUMENTS),
-    ("failure", 0, MAX_ARGUMENTS),
-    ("hashFiles", 1, MAX_ARGUMENTS),
-];
-
-const MAX_ARGUMENTS: usize = 255;
-
-/// What is wrong with calling `name` with `count` arguments.
-pub(super) fn arity_fault(name: &str, count: usize) -> Option<Fault> {
-    let (_, least, most) = ARITIES.iter().find(|(known, ..)| known.eq_ignore_ascii_case(name))?;
-    if count < *least {
-        Some(Fault::TooFewParameters)
-    } else if count > *most {
-        Some(Fault::TooManyParameters)
-    } else if Builtin::named(name) == Some(Builtin::Case) && count.is_multiple_of(2) {
-        Some(Fault::EvenParameters)
-    } else {
-        None
-    }
-}
-
-impl Builtin {
-    pub(super) fn named(name: &str) -> Option<Self> {
-        BUILTINS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, builtin)| *builtin)
-    }
-
-    /// Arguments come unevaluated: `case`, `format` and `join` look only at those they need.
-    pub(super) fn call(self, args: &[Node], evaluator: &mut Evaluator<'_>) -> Result<Found, Error> {
-        match (self, args) {
-            (Self::Case, _) => case(args, evaluator),
-            (Self::Contains, [search, item]) => contains(search, item, evaluator),
-            (Self::EndsWith, [text, end]) => affix(text, end, evaluator, |text, end| text.ends_with(end)),
-            (Self::StartsWith, [text, start]) => affix(text, start, evaluator, |text, start| text.starts_with(start)),
-            (Self::Format, [format, args @ ..]) => {
-                let format = evaluator.node(format)?.value;
-                Formatter { args, values: vec![None; args.len()], evaluator }.format(&format.as_text())
-            }
-            (Self::Join, [items, separator @ ..]) => join(items, separator.first(), evaluator),
-            (Self::FromJson, [text]) => {
-                let text = evaluator.node(text)?.value;
-                json::read(&text.as_text(), evaluator.meter).map(Found::from)
-            }
-            (Self::ToJson, [value]) => {
-                let value = evaluator.node(value)?.value;
-                json::write(&value, evaluator.meter).map(Found::from)
-            }
-            _ => Err(failed("Too few parameters supplied")),
+/// Calls a function. Arguments come unevaluated: `case`, `format` and `join` evaluate only those they need.
+pub(super) fn call(
+    builtin: Builtin,
+    args: &[ExpressionNode],
+    evaluator: &mut dyn Evaluate,
+) -> Result<Evaluated, ExpressionError> {
+    match (builtin, args) {
+        (Builtin::Case, _) => case(args, evaluator),
+        (Builtin::Contains, [search, item]) => contains(search, item, evaluator),
+        (Builtin::EndsWith, [text, end]) => affix(text, end, evaluator, |text, end| text.ends_with(end)),
+        (Builtin::StartsWith, [text, start]) => affix(text, start, evaluator, |text, start| text.starts_with(start)),
+        (Builtin::Format, [format, args @ ..]) => {
+            let format = evaluator.node(format)?.value;
+            Formatter { args, values: vec![None; args.len()], evaluator }.format(&format.as_text())
         }
+        (Builtin::Join, [items, separator @ ..]) => join(items, separator.first(), evaluator),
+        (Builtin::FromJson, [text]) => {
+            let text = evaluator.node(text)?.value;
+            json::read(&text.as_text(), evaluator.meter()).map(Evaluated::from)
+        }
+        (Builtin::ToJson, [value]) => {
+            let value = evaluator.node(value)?.value;
+            json::write(&value, evaluator.meter()).map(Evaluated::from)
+        }
+        _ => Err(failed("Too few parameters supplied")),
     }
 }
 
-fn failed(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Evaluation, message, 0)
+fn failed(message: impl Into<String>) -> ExpressionError {
+    ExpressionError::new(ExpressionErrorKind::Evaluation, message, 0)
 }
 
-fn case(args: &[Node], evaluator: &mut Evaluator<'_>) -> Result<Found, Error> {
+fn case(args: &[ExpressionNode], evaluator: &mut dyn Evaluate) -> Result<Evaluated, ExpressionError> {
     for pair in args.chunks(2) {
         match pair {
             [predicate, result] => match evaluator.node(predicate)?.value {
@@ -112,13 +53,17 @@ fn case(args: &[Node], evaluator: &mut Evaluator<'_>) -> Result<Found, Error> {
     Ok(Value::Null.into())
 }
 
-fn contains(search: &Node, item: &Node, evaluator: &mut Evaluator<'_>) -> Result<Found, Error> {
+fn contains(
+    search: &ExpressionNode,
+    item: &ExpressionNode,
+    evaluator: &mut dyn Evaluate,
+) -> Result<Evaluated, ExpressionError> {
     let search = evaluator.node(search)?.value;
     let item = evaluator.node(item)?.value;
     let truth = match &search {
         Value::Array(items) => {
             for candidate in items.iter() {
-                evaluator.meter.steps(1)?;
+                evaluator.meter().steps(1)?;
                 evaluator.look(candidate)?;
                 // Against a number the item is read again each time.
                 evaluator.look(&item)?;
@@ -140,11 +85,11 @@ fn contains(search: &Node, item: &Node, evaluator: &mut Evaluator<'_>) -> Result
 }
 
 fn affix(
-    text: &Node,
-    affix: &Node,
-    evaluator: &mut Evaluator<'_>,
+    text: &ExpressionNode,
+    affix: &ExpressionNode,
+    evaluator: &mut dyn Evaluate,
     has: fn(&str, &str) -> bool,
-) -> Result<Found, Error> {
+) -> Result<Evaluated, ExpressionError> {
     let text = evaluator.node(text)?.value;
     let affix = evaluator.node(affix)?.value;
     evaluator.look(&text)?;
@@ -153,7 +98,11 @@ fn affix(
     Ok((primitive && has(&fold(&text.as_text()), &fold(&affix.as_text()))).into())
 }
 
-fn join(items: &Node, separator: Option<&Node>, evaluator: &mut Evaluator<'_>) -> Result<Found, Error> {
+fn join(
+    items: &ExpressionNode,
+    separator: Option<&ExpressionNode>,
+    evaluator: &mut dyn Evaluate,
+) -> Result<Evaluated, ExpressionError> {
     let items = match evaluator.node(items)?.value {
         Value::Array(items) => items,
         Value::Object(_) => return Ok("".into()),
@@ -165,12 +114,12 @@ fn join(items: &Node, separator: Option<&Node>, evaluator: &mut Evaluator<'_>) -
     };
     let separator = separator.as_ref().map_or(",".into(), Value::as_text);
     let mut joined = String::new();
-    evaluator.meter.value()?;
+    evaluator.meter().value()?;
     for (position, item) in items.iter().enumerate() {
-        evaluator.meter.steps(1)?;
+        evaluator.meter().steps(1)?;
         let item = item.as_text();
         let separator = if position == 0 { "" } else { separator.as_ref() };
-        evaluator.meter.text(separator.len() + item.len())?;
+        evaluator.meter().text(separator.len() + item.len())?;
         joined.push_str(separator);
         joined.push_str(&item);
     }
@@ -178,17 +127,17 @@ fn join(items: &Node, separator: Option<&Node>, evaluator: &mut Evaluator<'_>) -
 }
 
 /// One call of `format`, whose arguments are evaluated once and only where they are named.
-struct Formatter<'f, 'e> {
-    args: &'f [Node],
+struct Formatter<'f> {
+    args: &'f [ExpressionNode],
     values: Vec<Option<Value>>,
-    evaluator: &'f mut Evaluator<'e>,
+    evaluator: &'f mut dyn Evaluate,
 }
 
-impl Formatter<'_, '_> {
-    fn format(mut self, format: &str) -> Result<Found, Error> {
+impl Formatter<'_> {
+    fn format(mut self, format: &str) -> Result<Evaluated, ExpressionError> {
         let invalid = || failed(format!("The following format string is invalid: {format}"));
         let mut text = String::new();
-        self.evaluator.meter.value()?;
+        self.evaluator.meter().value()?;
         let mut rest = format;
         while let Some(brace) = rest.find(['{', '}']) {
             let (before, at) = rest.split_at(brace);
@@ -216,20 +165,20 @@ impl Formatter<'_, '_> {
         Ok(text.into())
     }
 
-    fn append(&mut self, text: &mut String, part: &str) -> Result<(), Error> {
-        self.evaluator.meter.text(part.len())?;
+    fn append(&mut self, text: &mut String, part: &str) -> Result<(), ExpressionError> {
+        self.evaluator.meter().text(part.len())?;
         text.push_str(part);
         Ok(())
     }
 
-    fn argument(&mut self, index: u8, format: &str) -> Result<Value, Error> {
+    fn argument(&mut self, index: u8, format: &str) -> Result<Value, ExpressionError> {
         let index = usize::from(index);
         let (Some(node), Some(slot)) = (self.args.get(index), self.values.get_mut(index)) else {
             return Err(failed(format!(
                 "The following format string references more arguments than were supplied: {format}"
             )));
         };
-        self.evaluator.meter.steps(1)?;
+        self.evaluator.meter().steps(1)?;
         let value = match slot.take() {
             Some(value) => value,
             None => self.evaluator.node(node)?.value,

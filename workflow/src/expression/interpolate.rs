@@ -3,7 +3,10 @@
 use serde_json::Value as Json;
 
 use super::limits::Meter;
-use super::{CallError, Error, ErrorKind, Expression, Object, Scope, Value, evaluate, parse, parse_known};
+use super::{
+    Expression, ExpressionError, ExpressionErrorKind, HostFunctionError, Object, Scope, Value, evaluate, parse,
+    parse_known,
+};
 
 const OPEN: &str = "${{";
 const CLOSE: &str = "}}";
@@ -13,7 +16,7 @@ const CLOSE: &str = "}}";
 ///
 /// # Errors
 /// The first mistake; its position is a byte offset in `text`.
-pub fn interpolate(text: &str, scope: &Scope<'_>) -> Result<Value, Error> {
+pub fn interpolate(text: &str, scope: &Scope<'_>) -> Result<Value, ExpressionError> {
     interpolate_metered(text, scope, &mut Meter::new(scope.limits))
 }
 
@@ -21,7 +24,7 @@ pub fn interpolate(text: &str, scope: &Scope<'_>) -> Result<Value, Error> {
 ///
 /// # Errors
 /// As [`interpolate`].
-pub fn interpolate_text(text: &str, scope: &Scope<'_>) -> Result<String, Error> {
+pub fn interpolate_text(text: &str, scope: &Scope<'_>) -> Result<String, ExpressionError> {
     interpolate(text, scope).map(|value| value.as_text().into_owned())
 }
 
@@ -30,7 +33,7 @@ pub fn interpolate_text(text: &str, scope: &Scope<'_>) -> Result<String, Error> 
 ///
 /// # Errors
 /// The first mistake; its position is a byte offset in the string it is in.
-pub fn interpolate_tree(tree: &Json, scope: &Scope<'_>) -> Result<Value, Error> {
+pub fn interpolate_tree(tree: &Json, scope: &Scope<'_>) -> Result<Value, ExpressionError> {
     interpolate_node(tree, scope, &mut Meter::new(scope.limits))
 }
 
@@ -39,7 +42,7 @@ pub fn interpolate_tree(tree: &Json, scope: &Scope<'_>) -> Result<Value, Error> 
 ///
 /// # Errors
 /// The first mistake; its position is a byte offset in `text`.
-pub fn condition(text: &str, scope: &Scope<'_>) -> Result<bool, Error> {
+pub fn condition(text: &str, scope: &Scope<'_>) -> Result<bool, ExpressionError> {
     let segments = parsed(condition_segments(text)?)?;
     let mut asks_status = false;
     for (start, expression) in segments.iter().filter_map(Segment::expression) {
@@ -62,7 +65,7 @@ pub fn condition(text: &str, scope: &Scope<'_>) -> Result<bool, Error> {
 ///
 /// # Errors
 /// The first mistake; its position is a byte offset in `text`.
-pub fn check(text: &str, allowed_contexts: &[&str], allowed_functions: &[&str]) -> Result<(), Error> {
+pub fn check(text: &str, allowed_contexts: &[&str], allowed_functions: &[&str]) -> Result<(), ExpressionError> {
     check_segments(&segments(text)?, allowed_contexts, allowed_functions)
 }
 
@@ -70,7 +73,11 @@ pub fn check(text: &str, allowed_contexts: &[&str], allowed_functions: &[&str]) 
 ///
 /// # Errors
 /// As [`check`].
-pub fn check_condition(text: &str, allowed_contexts: &[&str], allowed_functions: &[&str]) -> Result<(), Error> {
+pub fn check_condition(
+    text: &str,
+    allowed_contexts: &[&str],
+    allowed_functions: &[&str],
+) -> Result<(), ExpressionError> {
     check_segments(&condition_segments(text)?, allowed_contexts, allowed_functions)
 }
 
@@ -80,7 +87,11 @@ pub(super) fn expressions(text: &str) -> Vec<Expression> {
     segments.iter().filter_map(Segment::expression).filter_map(|(_, text)| parse(text).ok()).collect()
 }
 
-fn check_segments(segments: &[Segment<'_, &str>], contexts: &[&str], functions: &[&str]) -> Result<(), Error> {
+fn check_segments(
+    segments: &[Segment<'_, &str>],
+    contexts: &[&str],
+    functions: &[&str],
+) -> Result<(), ExpressionError> {
     for (start, text) in segments.iter().filter_map(Segment::expression) {
         parse_known(text, contexts, functions).map_err(|error| error.moved(start))?;
     }
@@ -102,7 +113,7 @@ impl<E> Segment<'_, E> {
     }
 }
 
-fn segments(text: &str) -> Result<Vec<Segment<'_, &str>>, Error> {
+fn segments(text: &str) -> Result<Vec<Segment<'_, &str>>, ExpressionError> {
     let mut segments = Vec::new();
     let mut position = 0;
     while let Some((literal, rest)) = text.get(position..).and_then(|rest| rest.split_once(OPEN)) {
@@ -113,12 +124,12 @@ fn segments(text: &str) -> Result<Vec<Segment<'_, &str>>, Error> {
         let Some(length) = closing(rest) else {
             let message = "The expression is not closed. An unescaped ${{ sequence was found, but the closing }} \
                            sequence was not found.";
-            return Err(Error::new(ErrorKind::Parsing, message, open));
+            return Err(ExpressionError::new(ExpressionErrorKind::Parsing, message, open));
         };
         let body = rest.get(..length).unwrap_or(rest);
         let expression = body.trim();
         if expression.is_empty() {
-            return Err(Error::new(ErrorKind::Parsing, "An expression was expected", open));
+            return Err(ExpressionError::new(ExpressionErrorKind::Parsing, "An expression was expected", open));
         }
         let start = open + OPEN.len() + (body.len() - body.trim_start().len());
         segments.push(Segment::Expression { start, expression });
@@ -142,7 +153,7 @@ fn closing(rest: &str) -> Option<usize> {
 }
 
 /// An `if:` is one expression even without `${{ }}`.
-fn condition_segments(text: &str) -> Result<Vec<Segment<'_, &str>>, Error> {
+fn condition_segments(text: &str) -> Result<Vec<Segment<'_, &str>>, ExpressionError> {
     let expression = text.trim();
     if expression.is_empty() {
         return Ok(Vec::new());
@@ -160,25 +171,29 @@ fn condition_segments(text: &str) -> Result<Vec<Segment<'_, &str>>, Error> {
     Ok(segments)
 }
 
-fn parsed<'t>(segments: Vec<Segment<'t, &'t str>>) -> Result<Vec<Segment<'t, Expression>>, Error> {
+fn parsed<'t>(segments: Vec<Segment<'t, &'t str>>) -> Result<Vec<Segment<'t, Expression>>, ExpressionError> {
     let parse = |segment| match segment {
         Segment::Literal(text) => Ok(Segment::Literal(text)),
         Segment::Expression { start, expression } => {
-            let expression = parse(expression).map_err(|error: Error| error.moved(start))?;
+            let expression = parse(expression).map_err(|error: ExpressionError| error.moved(start))?;
             Ok(Segment::Expression { start, expression })
         }
     };
     segments.into_iter().map(parse).collect()
 }
 
-fn interpolate_metered(text: &str, scope: &Scope<'_>, meter: &mut Meter) -> Result<Value, Error> {
+fn interpolate_metered(text: &str, scope: &Scope<'_>, meter: &mut Meter) -> Result<Value, ExpressionError> {
     if !text.contains(OPEN) {
         return Ok(text.into());
     }
     joined(&parsed(segments(text)?)?, scope, meter)
 }
 
-fn joined(segments: &[Segment<'_, Expression>], scope: &Scope<'_>, meter: &mut Meter) -> Result<Value, Error> {
+fn joined(
+    segments: &[Segment<'_, Expression>],
+    scope: &Scope<'_>,
+    meter: &mut Meter,
+) -> Result<Value, ExpressionError> {
     let evaluate = |start: usize, expression: &Expression, meter: &mut Meter| {
         expression.evaluate_metered(scope, meter).map_err(|error| error.moved(start))
     };
@@ -203,7 +218,7 @@ fn joined(segments: &[Segment<'_, Expression>], scope: &Scope<'_>, meter: &mut M
     Ok(text.into())
 }
 
-fn interpolate_node(tree: &Json, scope: &Scope<'_>, meter: &mut Meter) -> Result<Value, Error> {
+fn interpolate_node(tree: &Json, scope: &Scope<'_>, meter: &mut Meter) -> Result<Value, ExpressionError> {
     match tree {
         Json::String(text) => interpolate_metered(text, scope, meter),
         Json::Array(items) => {
@@ -220,7 +235,7 @@ fn interpolate_node(tree: &Json, scope: &Scope<'_>, meter: &mut Meter) -> Result
                 }
                 let Value::Object(inserted) = value else {
                     let message = format!("${{{{ insert }}}} needs a mapping, and this is {}", value.kind_name());
-                    return Err(Error::new(ErrorKind::Evaluation, message, 0));
+                    return Err(ExpressionError::new(ExpressionErrorKind::Evaluation, message, 0));
                 };
                 for (key, value) in inserted.iter() {
                     object.insert(key, value.clone());
@@ -239,13 +254,15 @@ fn is_insert(key: &str) -> bool {
         .is_some_and(|word| word.trim().eq_ignore_ascii_case("insert"))
 }
 
-fn succeeded(scope: &Scope<'_>) -> Result<bool, Error> {
+fn succeeded(scope: &Scope<'_>) -> Result<bool, ExpressionError> {
     match scope.functions.call("success", &[]) {
         Some(Ok(value)) => Ok(value.truthy()),
-        Some(Err(CallError::Failed(message))) => Err(Error::new(ErrorKind::Evaluation, message, 0)),
-        Some(Err(CallError::Pending)) => {
-            Err(Error::new(ErrorKind::Pending, "the answer of success is not known yet", 0))
+        Some(Err(HostFunctionError::Failed(message))) => {
+            Err(ExpressionError::new(ExpressionErrorKind::Evaluation, message, 0))
         }
-        None => Err(Error::new(ErrorKind::Parsing, "Unrecognized function: 'success'", 0)),
+        Some(Err(HostFunctionError::Pending)) => {
+            Err(ExpressionError::new(ExpressionErrorKind::Pending, "the answer of success is not known yet", 0))
+        }
+        None => Err(ExpressionError::new(ExpressionErrorKind::Parsing, "Unrecognized function: 'success'", 0)),
     }
 }

@@ -6,12 +6,12 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::limits::Meter;
-use super::{Error, ErrorKind, Object, Value, number};
+use super::{ExpressionError, ExpressionErrorKind, Object, Value, number};
 
 /// The deepest value `toJSON` writes. `fromJSON` stops at 128 levels by itself.
 const MAX_NESTING: usize = 512;
 
-pub(super) fn read(text: &str, meter: &mut Meter) -> Result<Value, Error> {
+pub(super) fn read(text: &str, meter: &mut Meter) -> Result<Value, ExpressionError> {
     meter.read(text.len())?;
     let mut refused = None;
     let mut deserializer = serde_json::Deserializer::from_str(text);
@@ -22,7 +22,7 @@ pub(super) fn read(text: &str, meter: &mut Meter) -> Result<Value, Error> {
         (Ok(value), None) => Ok(value),
         (Err(error), None) => {
             let message = format!("fromJSON needs JSON text, and this is none: {error}");
-            Err(Error::new(ErrorKind::Evaluation, message, 0))
+            Err(ExpressionError::new(ExpressionErrorKind::Evaluation, message, 0))
         }
     }
 }
@@ -30,7 +30,7 @@ pub(super) fn read(text: &str, meter: &mut Meter) -> Result<Value, Error> {
 struct Reader<'r> {
     meter: &'r mut Meter,
     /// The limit that was met: serde's errors carry only text.
-    refused: &'r mut Option<Error>,
+    refused: &'r mut Option<ExpressionError>,
 }
 
 impl Reader<'_> {
@@ -110,7 +110,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
 }
 
 /// `value` as JSON, indented by two spaces.
-pub(super) fn write(value: &Value, meter: &mut Meter) -> Result<String, Error> {
+pub(super) fn write(value: &Value, meter: &mut Meter) -> Result<String, ExpressionError> {
     meter.value()?;
     let mut writer = Writer { text: String::new(), meter };
     writer.value(value, 0)?;
@@ -123,11 +123,11 @@ struct Writer<'w> {
 }
 
 impl Writer<'_> {
-    fn value(&mut self, value: &Value, level: usize) -> Result<(), Error> {
+    fn value(&mut self, value: &Value, level: usize) -> Result<(), ExpressionError> {
         self.meter.steps(1)?;
         if level > MAX_NESTING {
             let message = format!("toJSON takes values of at most {MAX_NESTING} levels");
-            return Err(Error::new(ErrorKind::Limit, message, 0));
+            return Err(ExpressionError::new(ExpressionErrorKind::Limit, message, 0));
         }
         match value {
             Value::Null => self.push("null"),
@@ -159,12 +159,12 @@ impl Writer<'_> {
         }
     }
 
-    fn line(&mut self, level: usize) -> Result<(), Error> {
+    fn line(&mut self, level: usize) -> Result<(), ExpressionError> {
         self.push("\n")?;
         (0..level).try_for_each(|_| self.push("  "))
     }
 
-    fn string(&mut self, text: &str) -> Result<(), Error> {
+    fn string(&mut self, text: &str) -> Result<(), ExpressionError> {
         self.push("\"")?;
         for character in text.chars() {
             match character {
@@ -184,7 +184,7 @@ impl Writer<'_> {
         self.push("\"")
     }
 
-    fn push(&mut self, part: &str) -> Result<(), Error> {
+    fn push(&mut self, part: &str) -> Result<(), ExpressionError> {
         self.meter.text(part.len())?;
         self.text.push_str(part);
         Ok(())

@@ -1,8 +1,8 @@
 //! Text to tokens. Every token is checked against the one before it, so the parser sees only well-formed sequences.
 
 use super::ast::Operator;
-use super::parser::Fault;
-use super::{Error, ErrorKind, Value, number};
+use super::syntax_fault::SyntaxFault;
+use super::{ExpressionError, ExpressionErrorKind, Value, number};
 
 #[derive(Debug, Clone)]
 pub(super) enum Kind {
@@ -71,7 +71,7 @@ impl<'t> Lexer<'t> {
     }
 
     /// The next token; `None` at the end.
-    pub(super) fn next(&mut self) -> Result<Option<Token<'t>>, Error> {
+    pub(super) fn next(&mut self) -> Result<Option<Token<'t>>, ExpressionError> {
         let rest = self.rest();
         self.position += rest.len() - rest.trim_start().len();
         let rest = self.rest();
@@ -94,10 +94,10 @@ impl<'t> Lexer<'t> {
         let token = rest.get(..length).unwrap_or(rest);
         let start = self.position;
         let Some(kind) = kind else {
-            return Err(Fault::UnexpectedSymbol.error(ErrorKind::Lexing, self.text, token, start));
+            return Err(SyntaxFault::UnexpectedSymbol.error(ExpressionErrorKind::Lexing, self.text, token, start));
         };
         let Some(next) = self.follow(&kind) else {
-            return Err(Fault::UnexpectedSymbol.error(ErrorKind::Parsing, self.text, token, start));
+            return Err(SyntaxFault::UnexpectedSymbol.error(ExpressionErrorKind::Parsing, self.text, token, start));
         };
         self.next = next;
         self.position += token.len();

@@ -4,24 +4,24 @@ use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
 
-use super::{Value, ast::Node, interpolate::expressions};
+use super::{Value, ast::ExpressionNode, interpolate::expressions};
 
 /// Entries of a context.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Named {
+pub enum NamedEntries {
     /// These, in lower case.
     Some(BTreeSet<String>),
     /// Maybe any: the context is used whole, or by a name that is worked out.
     All,
 }
 
-impl Default for Named {
+impl Default for NamedEntries {
     fn default() -> Self {
         Self::Some(BTreeSet::new())
     }
 }
 
-impl Named {
+impl NamedEntries {
     /// Whether this entry is among them. Case makes no difference.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
@@ -43,8 +43,8 @@ impl Named {
 
 /// Entries of `context` that the `${{ }}` in a tree's texts name. What can't be read names nothing: it fails by itself.
 #[must_use]
-pub fn named_in(tree: &Json, context: &str) -> Named {
-    let mut found = Named::default();
+pub fn named_in(tree: &Json, context: &str) -> NamedEntries {
+    let mut found = NamedEntries::default();
     match tree {
         Json::String(text) => {
             for expression in expressions(text) {
@@ -60,21 +60,21 @@ pub fn named_in(tree: &Json, context: &str) -> Named {
     found
 }
 
-fn of(root: &Node, context: &str) -> Named {
-    let is_it = |node: &Node| matches!(node, Node::Context { name, .. } if name.eq_ignore_ascii_case(context));
+fn of(root: &ExpressionNode, context: &str) -> NamedEntries {
+    let is_it = |node: &ExpressionNode| matches!(node, ExpressionNode::Context { name, .. } if name.eq_ignore_ascii_case(context));
     let (mut names, mut uses, mut named) = (BTreeSet::new(), 0_usize, 0_usize);
     root.visit(&mut |node| {
         if is_it(node) {
             uses += 1;
         }
-        if let Node::Index(left, right) = node
-            && let (true, Node::Literal(Value::String(name))) = (is_it(left), &**right)
+        if let ExpressionNode::Index(left, right) = node
+            && let (true, ExpressionNode::Literal(Value::String(name))) = (is_it(left), &**right)
         {
             named += 1;
             names.insert(name.to_lowercase());
         }
     });
-    if uses == named { Named::Some(names) } else { Named::All }
+    if uses == named { NamedEntries::Some(names) } else { NamedEntries::All }
 }
 
 #[cfg(test)]
@@ -85,18 +85,18 @@ mod tests {
 
     #[test]
     fn names_are_found_at_any_depth_and_a_context_used_whole_may_be_any() {
-        let some = |names: &[&str]| Named::Some(names.iter().map(|name| (*name).to_owned()).collect());
+        let some = |names: &[&str]| NamedEntries::Some(names.iter().map(|name| (*name).to_owned()).collect());
         for (tree, expected) in [
             (json!("secrets.A is only text"), some(&[])),
             (json!({"env": {"T": "x-${{ secrets.TOKEN }}-${{ vars.B }}"}}), some(&["token"])),
             (json!(["${{ secrets['a'] || Secrets.b }}", "${{ format('{0}', secrets.c) }}"]), some(&["a", "b", "c"])),
-            (json!("${{ toJSON(secrets) }}"), Named::All),
-            (json!("${{ secrets[format('a')] }}"), Named::All),
-            (json!("${{ secrets.* }}"), Named::All),
+            (json!("${{ toJSON(secrets) }}"), NamedEntries::All),
+            (json!("${{ secrets[format('a')] }}"), NamedEntries::All),
+            (json!("${{ secrets.* }}"), NamedEntries::All),
             (json!("${{ broken"), some(&[])),
         ] {
             assert_eq!(named_in(&tree, "secrets"), expected, "{tree}");
         }
-        assert!(some(&["token"]).has("TOKEN") && !some(&["token"]).has("OTHER") && Named::All.has("OTHER"));
+        assert!(some(&["token"]).has("TOKEN") && !some(&["token"]).has("OTHER") && NamedEntries::All.has("OTHER"));
     }
 }

@@ -1,17 +1,18 @@
 //! Tokens to a tree, by operator precedence with two stacks: brackets cost no call depth, however many there are.
 
-use super::ast::{Callee, Node, Operator};
-use super::functions::{self, Builtin};
+use super::ast::{Callee, ExpressionNode, Operator};
+use super::builtin::{self, Builtin};
 use super::lexer::{Bracket, Kind, Lexer, Token};
 use super::limits::{MAX_DEPTH, MAX_LENGTH};
-use super::{Error, ErrorKind, Expression, Value};
+use super::syntax_fault::SyntaxFault;
+use super::{Expression, ExpressionError, ExpressionErrorKind, Value};
 
 /// Parses `text`, an expression without its `${{ }}`. Empty text is an expression whose value is null.
 ///
 /// # Errors
 /// What is no expression, or one that is too long or too deep. Names of contexts and host functions are not judged:
 /// see [`parse_known`] and [`Expression::evaluate`].
-pub fn parse(text: &str) -> Result<Expression, Error> {
+pub fn parse(text: &str) -> Result<Expression, ExpressionError> {
     Parser::new(text, None).parse()
 }
 
@@ -19,38 +20,8 @@ pub fn parse(text: &str) -> Result<Expression, Error> {
 ///
 /// # Errors
 /// As [`parse`], and the first name that is unknown.
-pub fn parse_known(text: &str, contexts: &[&str], functions: &[&str]) -> Result<Expression, Error> {
+pub fn parse_known(text: &str, contexts: &[&str], functions: &[&str]) -> Result<Expression, ExpressionError> {
     Parser::new(text, Some(Known { contexts, functions })).parse()
-}
-
-/// What is wrong with a token, in GitHub's words.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Fault {
-    UnexpectedSymbol,
-    UnexpectedEnd,
-    UnrecognizedContext,
-    UnrecognizedFunction,
-    TooFewParameters,
-    TooManyParameters,
-    EvenParameters,
-}
-
-impl Fault {
-    /// The error about `token`, which stands at byte `start` of `text`. The message counts from one, in UTF-16 units.
-    pub(super) fn error(self, kind: ErrorKind, text: &str, token: &str, start: usize) -> Error {
-        let description = match self {
-            Self::UnexpectedSymbol => "Unexpected symbol",
-            Self::UnexpectedEnd => "Unexpected end of expression",
-            Self::UnrecognizedContext => "Unrecognized named-value",
-            Self::UnrecognizedFunction => "Unrecognized function",
-            Self::TooFewParameters => "Too few parameters supplied",
-            Self::TooManyParameters => "Too many parameters supplied",
-            Self::EvenParameters => "Even number of parameters supplied, requires an odd number of parameters",
-        };
-        let place = text.get(..start).unwrap_or(text).encode_utf16().count() + 1;
-        let message = format!("{description}: '{token}'. Located at position {place} within expression: {text}");
-        Error::new(kind, message, start)
-    }
 }
 
 struct Known<'k> {
@@ -64,7 +35,7 @@ fn lists(names: &[&str], name: &str) -> bool {
 
 /// A finished part of the tree and how deep it is.
 struct Operand {
-    node: Node,
+    node: ExpressionNode,
     depth: usize,
 }
 
@@ -97,9 +68,13 @@ impl<'t> Parser<'t> {
         Self { text, known, operands: Vec::new(), waiting: Vec::new(), function: None }
     }
 
-    fn parse(mut self) -> Result<Expression, Error> {
+    fn parse(mut self) -> Result<Expression, ExpressionError> {
         if self.text.encode_utf16().count() > MAX_LENGTH {
-            return Err(Error::new(ErrorKind::Limit, format!("Exceeded max expression length {MAX_LENGTH}"), 0));
+            return Err(ExpressionError::new(
+                ExpressionErrorKind::Limit,
+                format!("Exceeded max expression length {MAX_LENGTH}"),
+                0,
+            ));
         }
         let mut lexer = Lexer::new(self.text);
         let mut last = None;
@@ -113,7 +88,7 @@ impl<'t> Parser<'t> {
         let Some((token, start)) = last else {
             return Ok(Expression { root: None, text: self.text.into() });
         };
-        let incomplete = || Fault::UnexpectedEnd.error(ErrorKind::Parsing, self.text, token, start);
+        let incomplete = || SyntaxFault::UnexpectedEnd.error(ExpressionErrorKind::Parsing, self.text, token, start);
         if !lexer.complete() {
             return Err(incomplete());
         }
@@ -124,19 +99,19 @@ impl<'t> Parser<'t> {
     }
 
     /// `indexing`: the token before was `[`.
-    fn push(&mut self, token: Token<'t>, indexing: bool) -> Result<(), Error> {
+    fn push(&mut self, token: Token<'t>, indexing: bool) -> Result<(), ExpressionError> {
         match token.kind {
-            Kind::Literal(value) => self.operand(Node::Literal(value), 0),
+            Kind::Literal(value) => self.operand(ExpressionNode::Literal(value), 0),
             Kind::Context => {
                 if self.known.as_ref().is_some_and(|known| !lists(known.contexts, token.text)) {
-                    return Err(self.fault(Fault::UnrecognizedContext, token.text, token.start));
+                    return Err(self.fault(SyntaxFault::UnrecognizedContext, token.text, token.start));
                 }
-                self.operand(Node::Context { name: token.text.into(), at: token.start }, 0)
+                self.operand(ExpressionNode::Context { name: token.text.into(), at: token.start }, 0)
             }
-            Kind::Wildcard if indexing => self.operand(Node::Wildcard, 0),
-            Kind::Wildcard => self.index(Operand { node: Node::Wildcard, depth: 1 }),
+            Kind::Wildcard if indexing => self.operand(ExpressionNode::Wildcard, 0),
+            Kind::Wildcard => self.index(Operand { node: ExpressionNode::Wildcard, depth: 1 }),
             Kind::Property => {
-                let name = Node::Literal(Value::from(token.text));
+                let name = ExpressionNode::Literal(Value::from(token.text));
                 self.index(Operand { node: name, depth: 1 })
             }
             Kind::Dot => Ok(()),
@@ -144,7 +119,7 @@ impl<'t> Parser<'t> {
                 let unknown = Builtin::named(token.text).is_none()
                     && self.known.as_ref().is_some_and(|known| !lists(known.functions, token.text));
                 if unknown {
-                    return Err(self.fault(Fault::UnrecognizedFunction, token.text, token.start));
+                    return Err(self.fault(SyntaxFault::UnrecognizedFunction, token.text, token.start));
                 }
                 self.function = Some(token);
                 Ok(())
@@ -164,7 +139,7 @@ impl<'t> Parser<'t> {
         }
     }
 
-    fn open(&mut self, bracket: Bracket, open: usize) -> Result<(), Error> {
+    fn open(&mut self, bracket: Bracket, open: usize) -> Result<(), ExpressionError> {
         let waiting = match (bracket, self.function.take()) {
             (Bracket::Call, Some(function)) => Waiting::Call {
                 name: function.text,
@@ -180,7 +155,7 @@ impl<'t> Parser<'t> {
         Ok(())
     }
 
-    fn close(&mut self) -> Result<(), Error> {
+    fn close(&mut self) -> Result<(), ExpressionError> {
         self.reduce_to(0)?;
         match self.waiting.pop() {
             Some(Waiting::Index) => {
@@ -189,19 +164,19 @@ impl<'t> Parser<'t> {
             }
             Some(Waiting::Call { name, callee, at, open, below }) => {
                 let args = self.operands.split_off(below.min(self.operands.len()));
-                if let Some(fault) = functions::arity_fault(name, args.len()) {
+                if let Some(fault) = builtin::arity_fault(name, args.len()) {
                     return Err(self.fault(fault, "(", open));
                 }
                 let depth = args.iter().map(|arg| arg.depth).max().unwrap_or(0);
                 let args = args.into_iter().map(|arg| arg.node).collect();
-                self.operand(Node::Call { name: name.into(), callee, args, at }, depth)
+                self.operand(ExpressionNode::Call { name: name.into(), callee, args, at }, depth)
             }
             Some(Waiting::Group | Waiting::Operator(_)) | None => Ok(()),
         }
     }
 
     /// Applies the operators that wait and bind at least as tightly as `precedence`, up to the innermost bracket.
-    fn reduce_to(&mut self, precedence: u8) -> Result<(), Error> {
+    fn reduce_to(&mut self, precedence: u8) -> Result<(), ExpressionError> {
         while let Some(Waiting::Operator(operator)) = self.waiting.last() {
             let operator = *operator;
             if operator.precedence() < precedence {
@@ -213,10 +188,10 @@ impl<'t> Parser<'t> {
         Ok(())
     }
 
-    fn apply(&mut self, operator: Operator) -> Result<(), Error> {
+    fn apply(&mut self, operator: Operator) -> Result<(), ExpressionError> {
         let right = self.pop()?;
         if operator == Operator::Not {
-            return self.operand(Node::Not(Box::new(right.node)), right.depth);
+            return self.operand(ExpressionNode::Not(Box::new(right.node)), right.depth);
         }
         let left = self.pop()?;
         match operator {
@@ -225,7 +200,7 @@ impl<'t> Parser<'t> {
                 let mut nodes = Vec::new();
                 for operand in [left, right] {
                     match (operator, operand.node) {
-                        (Operator::And, Node::All(inner)) | (Operator::Or, Node::Any(inner)) => {
+                        (Operator::And, ExpressionNode::All(inner)) | (Operator::Or, ExpressionNode::Any(inner)) => {
                             depth = depth.max(operand.depth - 1);
                             if nodes.is_empty() {
                                 nodes = inner;
@@ -239,38 +214,43 @@ impl<'t> Parser<'t> {
                         }
                     }
                 }
-                let node = if operator == Operator::And { Node::All(nodes) } else { Node::Any(nodes) };
+                let node =
+                    if operator == Operator::And { ExpressionNode::All(nodes) } else { ExpressionNode::Any(nodes) };
                 self.operand(node, depth)
             }
             _ => {
                 let depth = left.depth.max(right.depth);
-                self.operand(Node::Compare(operator, Box::new(left.node), Box::new(right.node)), depth)
+                self.operand(ExpressionNode::Compare(operator, Box::new(left.node), Box::new(right.node)), depth)
             }
         }
     }
 
-    fn index(&mut self, index: Operand) -> Result<(), Error> {
+    fn index(&mut self, index: Operand) -> Result<(), ExpressionError> {
         let target = self.pop()?;
         let depth = target.depth.max(index.depth);
-        self.operand(Node::Index(Box::new(target.node), Box::new(index.node)), depth)
+        self.operand(ExpressionNode::Index(Box::new(target.node), Box::new(index.node)), depth)
     }
 
     /// Puts down a node whose deepest child is `below` deep.
-    fn operand(&mut self, node: Node, below: usize) -> Result<(), Error> {
+    fn operand(&mut self, node: ExpressionNode, below: usize) -> Result<(), ExpressionError> {
         let depth = below + 1;
         if depth > MAX_DEPTH {
-            return Err(Error::new(ErrorKind::Limit, format!("Exceeded max expression depth {MAX_DEPTH}"), 0));
+            return Err(ExpressionError::new(
+                ExpressionErrorKind::Limit,
+                format!("Exceeded max expression depth {MAX_DEPTH}"),
+                0,
+            ));
         }
         self.operands.push(Operand { node, depth });
         Ok(())
     }
 
     /// The lexer lets no operator pass without its operands; a mistake there is an error, not a panic.
-    fn pop(&mut self) -> Result<Operand, Error> {
-        self.operands.pop().ok_or_else(|| self.fault(Fault::UnexpectedEnd, "", self.text.len()))
+    fn pop(&mut self) -> Result<Operand, ExpressionError> {
+        self.operands.pop().ok_or_else(|| self.fault(SyntaxFault::UnexpectedEnd, "", self.text.len()))
     }
 
-    fn fault(&self, fault: Fault, token: &str, start: usize) -> Error {
-        fault.error(ErrorKind::Parsing, self.text, token, start)
+    fn fault(&self, fault: SyntaxFault, token: &str, start: usize) -> ExpressionError {
+        fault.error(ExpressionErrorKind::Parsing, self.text, token, start)
     }
 }

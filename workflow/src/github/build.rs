@@ -9,12 +9,12 @@ use crate::plan::{
     Concurrency, Control, ControlAction, Defaults, Dialect, Env, EnvSource, Input, Job, JobContent, Plan, QueueMode,
     Step, StepAction, StepEntry, Strategy, Text, Tree, Trigger,
 };
-use crate::yaml::{Node, Value};
+use crate::yaml::{YamlNode, YamlValue};
 
 /// The plan. What is missing or has a shape that the checks refuse counts as not written.
-pub(super) fn plan(path: &str, root: &Node) -> Plan {
+pub(super) fn plan(path: &str, root: &YamlNode) -> Plan {
     let ids: Vec<&str> =
-        root.get("jobs").map(Node::entries).unwrap_or_default().iter().filter_map(|(id, _)| id.text()).collect();
+        root.get("jobs").map(YamlNode::entries).unwrap_or_default().iter().filter_map(|(id, _)| id.text()).collect();
     Plan {
         dialect: Dialect::Github,
         path: path.to_owned(),
@@ -29,14 +29,14 @@ pub(super) fn plan(path: &str, root: &Node) -> Plan {
     }
 }
 
-fn triggers(on: &Node) -> IndexMap<String, Trigger> {
+fn triggers(on: &YamlNode) -> IndexMap<String, Trigger> {
     match &on.value {
-        Value::Mapping(_) => mapped(Some(on), trigger),
+        YamlValue::Mapping(_) => mapped(Some(on), trigger),
         _ => texts(Some(on)).into_iter().map(|event| (event, Trigger::default())).collect(),
     }
 }
 
-fn trigger(node: &Node) -> Trigger {
+fn trigger(node: &YamlNode) -> Trigger {
     let filters = node.entries().iter().filter_map(|(key, value)| {
         let name = key.text().filter(|name| !matches!(*name, "inputs" | "outputs" | "secrets"))?;
         Some((name.to_owned(), texts(Some(value))))
@@ -51,7 +51,7 @@ fn trigger(node: &Node) -> Trigger {
     }
 }
 
-fn input(node: &Node) -> Input {
+fn input(node: &YamlNode) -> Input {
     Input {
         kind: text(node.get("type")).unwrap_or_else(|| "string".to_owned()),
         required: node.get("required").is_some_and(|required| required.to_json() == Tree::Bool(true)),
@@ -60,7 +60,7 @@ fn input(node: &Node) -> Input {
     }
 }
 
-fn job(node: &Node, ids: &[&str]) -> Job {
+fn job(node: &YamlNode, ids: &[&str]) -> Job {
     // Ids are compared without case; the plan names each job in one way.
     let declared =
         |need: String| ids.iter().find(|id| id.eq_ignore_ascii_case(&need)).map_or(need, |id| (*id).to_owned());
@@ -89,16 +89,16 @@ fn job(node: &Node, ids: &[&str]) -> Job {
         work: match text(node.get("uses")) {
             Some(uses) => JobContent::Call {
                 uses,
-                with: mapped(node.get("with"), Node::to_json),
+                with: mapped(node.get("with"), YamlNode::to_json),
                 secrets: tree(node.get("secrets")),
             },
-            None => JobContent::Steps(steps(node.get("steps").map(Node::items).unwrap_or_default())),
+            None => JobContent::Steps(steps(node.get("steps").map(YamlNode::items).unwrap_or_default())),
         },
     }
 }
 
 /// The entries of `steps:`. Which step an id means is known by the places of those before.
-fn steps(nodes: &[Node]) -> Vec<StepEntry> {
+fn steps(nodes: &[YamlNode]) -> Vec<StepEntry> {
     let mut entries = Vec::new();
     let mut places = HashMap::new();
     for node in nodes {
@@ -129,7 +129,7 @@ fn steps(nodes: &[Node]) -> Vec<StepEntry> {
     entries
 }
 
-fn control(node: &Node, name: &str, control: ControlAction) -> Control {
+fn control(node: &YamlNode, name: &str, control: ControlAction) -> Control {
     Control {
         id: text(node.get("id")),
         name: text(node.get("name")).filter(|name| !name.is_empty()).unwrap_or_else(|| name.to_owned()),
@@ -139,11 +139,11 @@ fn control(node: &Node, name: &str, control: ControlAction) -> Control {
     }
 }
 
-fn line(node: &Node) -> u32 {
+fn line(node: &YamlNode) -> u32 {
     u32::try_from(node.span.line).unwrap_or(u32::MAX)
 }
 
-fn step(node: &Node) -> Step {
+fn step(node: &YamlNode) -> Step {
     Step {
         id: text(node.get("id")),
         name: text(node.get("name")).filter(|name| !name.is_empty()),
@@ -164,12 +164,12 @@ fn step(node: &Node) -> Step {
     }
 }
 
-fn condition(node: &Node) -> Option<String> {
+fn condition(node: &YamlNode) -> Option<String> {
     text(node.get("if")).filter(|condition| !condition.trim().is_empty())
 }
 
-fn concurrency(node: &Node) -> Option<Concurrency> {
-    if let Value::Scalar(_) = node.value {
+fn concurrency(node: &YamlNode) -> Option<Concurrency> {
+    if let YamlValue::Scalar(_) = node.value {
         let group = scalar_text(node);
         return (!group.is_empty()).then_some(Concurrency {
             group,
@@ -180,57 +180,57 @@ fn concurrency(node: &Node) -> Option<Concurrency> {
     Some(Concurrency {
         group: text(node.get("group"))?,
         cancel_in_progress: tree(node.get("cancel-in-progress")).unwrap_or(Tree::Bool(false)),
-        queue: match node.get("queue").and_then(Node::text) {
+        queue: match node.get("queue").and_then(YamlNode::text) {
             Some("max") => QueueMode::Max,
             _ => QueueMode::Single,
         },
     })
 }
 
-fn defaults(node: Option<&Node>) -> Defaults {
+fn defaults(node: Option<&YamlNode>) -> Defaults {
     let run = node.and_then(|node| node.get("run"));
     let key = |key| run.and_then(|run| text(run.get(key)));
     Defaults { shell: key("shell"), working_directory: key("working-directory") }
 }
 
-fn env(node: Option<&Node>) -> EnvSource {
+fn env(node: Option<&YamlNode>) -> EnvSource {
     match node {
-        Some(Node { value: Value::Scalar(scalar), .. }) if scalar.text.contains("${{") => {
+        Some(YamlNode { value: YamlValue::Scalar(scalar), .. }) if scalar.text.contains("${{") => {
             EnvSource::Expression(scalar.text.clone())
         }
         node => EnvSource::Map(env_map(node)),
     }
 }
 
-fn env_map(node: Option<&Node>) -> Env {
+fn env_map(node: Option<&YamlNode>) -> Env {
     mapped(node, scalar_text)
 }
 
-fn mapped<T>(node: Option<&Node>, value: impl Fn(&Node) -> T) -> IndexMap<String, T> {
-    let entries = node.map(Node::entries).unwrap_or_default();
+fn mapped<T>(node: Option<&YamlNode>, value: impl Fn(&YamlNode) -> T) -> IndexMap<String, T> {
+    let entries = node.map(YamlNode::entries).unwrap_or_default();
     entries.iter().filter_map(|(key, node)| Some((key.text()?.to_owned(), value(node)))).collect()
 }
 
 /// A value as it is, nothing as `None`.
-fn tree(node: Option<&Node>) -> Option<Tree> {
-    node.map(Node::to_json).filter(|tree| !tree.is_null())
+fn tree(node: Option<&YamlNode>) -> Option<Tree> {
+    node.map(YamlNode::to_json).filter(|tree| !tree.is_null())
 }
 
-fn text(node: Option<&Node>) -> Option<Text> {
-    node.filter(|node| matches!(node.value, Value::Scalar(_)) && !node.is_null()).map(scalar_text)
+fn text(node: Option<&YamlNode>) -> Option<Text> {
+    node.filter(|node| matches!(node.value, YamlValue::Scalar(_)) && !node.is_null()).map(scalar_text)
 }
 
 /// Text as GitHub makes it of a number, a boolean or nothing.
-fn scalar_text(node: &Node) -> Text {
+fn scalar_text(node: &YamlNode) -> Text {
     match &node.value {
-        Value::Scalar(scalar) => expression::Value::from_json(&scalar.resolve()).as_text().into_owned(),
+        YamlValue::Scalar(scalar) => expression::Value::from_json(&scalar.resolve()).as_text().into_owned(),
         _ => String::new(),
     }
 }
 
-fn texts(node: Option<&Node>) -> Vec<String> {
+fn texts(node: Option<&YamlNode>) -> Vec<String> {
     match node {
-        Some(Node { value: Value::Sequence(items), .. }) => items.iter().map(scalar_text).collect(),
+        Some(YamlNode { value: YamlValue::Sequence(items), .. }) => items.iter().map(scalar_text).collect(),
         node => text(node).into_iter().collect(),
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::expression::{self, Scope, Value};
 use crate::plan::{Input, Plan, Text, Tree, Trigger};
-use crate::yaml::Node;
+use crate::yaml::YamlNode;
 
 use super::report::Report;
 
@@ -75,13 +75,13 @@ fn secrets(trigger: &Trigger) -> impl Iterator<Item = (&str, bool)> {
 }
 
 /// Holds a job that calls a workflow against what that workflow declares.
-pub(super) fn check(job: &Node, uses: &Node, called: &Plan, report: &mut Report<'_>) {
+pub(super) fn check(job: &YamlNode, uses: &YamlNode, called: &Plan, report: &mut Report<'_>) {
     let place = &called.path;
     let Some(trigger) = trigger(called) else {
         let help = format!("add `workflow_call` to `on:` of {place}");
         return report.error_with_help(uses.span, format!("{place} can't be called by another workflow"), help);
     };
-    let with = job.get("with").map(Node::entries).unwrap_or_default();
+    let with = job.get("with").map(YamlNode::entries).unwrap_or_default();
     for (name, value) in with {
         let Some(text) = name.text() else { continue };
         match trigger.inputs.iter().find(|(known, _)| known.eq_ignore_ascii_case(text)) {
@@ -95,10 +95,10 @@ pub(super) fn check(job: &Node, uses: &Node, called: &Plan, report: &mut Report<
         }
     }
     let given = job.get("secrets");
-    if given.and_then(Node::text) == Some("inherit") {
+    if given.and_then(YamlNode::text) == Some("inherit") {
         return;
     }
-    let given = given.map(Node::entries).unwrap_or_default();
+    let given = given.map(YamlNode::entries).unwrap_or_default();
     for (name, _) in given {
         let Some(text) = name.text() else { continue };
         if !secrets(trigger).any(|(known, _)| known.eq_ignore_ascii_case(text)) {
@@ -113,11 +113,17 @@ pub(super) fn check(job: &Node, uses: &Node, called: &Plan, report: &mut Report<
     }
 }
 
-fn has(entries: &[(Node, Node)], name: &str) -> bool {
+fn has(entries: &[(YamlNode, YamlNode)], name: &str) -> bool {
     entries.iter().any(|(key, _)| key.text().is_some_and(|text| text.eq_ignore_ascii_case(name)))
 }
 
-fn undeclared<'n>(what: &str, name: &Node, known: impl Iterator<Item = &'n str>, place: &str, report: &mut Report<'_>) {
+fn undeclared<'n>(
+    what: &str,
+    name: &YamlNode,
+    known: impl Iterator<Item = &'n str>,
+    place: &str,
+    report: &mut Report<'_>,
+) {
     let known: Vec<_> = known.map(|name| format!("`{name}`")).collect();
     let help = if known.is_empty() { "it declares none".to_owned() } else { format!("it has {}", known.join(", ")) };
     let text = name.text().unwrap_or_default();
@@ -125,7 +131,7 @@ fn undeclared<'n>(what: &str, name: &Node, known: impl Iterator<Item = &'n str>,
 }
 
 /// A value without an expression is of the input's type, or never will be.
-fn literal(name: &str, input: &Input, value: &Node, report: &mut Report<'_>) {
+fn literal(name: &str, input: &Input, value: &YamlNode, report: &mut Report<'_>) {
     let found = value.to_json();
     if found.as_str().is_some_and(|text| text.contains("${{")) {
         return;

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 
 use crate::diagnostic::{self, Diagnostic};
 use crate::plan::{JobContent, Plan};
-use crate::yaml::{Limits, Node};
+use crate::yaml::{YamlLimits, YamlNode};
 
 use super::permissions::{DefaultPermissions, Permissions};
 use super::report::Report;
@@ -22,8 +22,8 @@ pub struct CallGraphLimits {
     pub files: usize,
     /// Jobs of all workflows, each as often as it is called, its callers included.
     pub jobs: usize,
-    /// Limits of one file.
-    pub file: Limits,
+    /// YamlLimits of one file.
+    pub file: YamlLimits,
     /// Permissions where none are written.
     pub permissions: DefaultPermissions,
 }
@@ -93,7 +93,7 @@ struct Builder<'a> {
 
 struct File<'a> {
     text: &'a str,
-    root: Option<Node>,
+    root: Option<YamlNode>,
     plan: Plan,
     /// Workflows that jobs call, by the job's id.
     calls: IndexMap<String, WorkflowRef>,
@@ -305,12 +305,12 @@ fn at_caller(file: &File<'_>, id: &str, message: String) -> Vec<Diagnostic> {
     report.finish()
 }
 
-fn jobs(root: Option<&Node>) -> impl Iterator<Item = (&str, &Node)> {
-    let jobs = root.and_then(|root| root.get("jobs")).map(Node::entries).unwrap_or_default();
+fn jobs(root: Option<&YamlNode>) -> impl Iterator<Item = (&str, &YamlNode)> {
+    let jobs = root.and_then(|root| root.get("jobs")).map(YamlNode::entries).unwrap_or_default();
     jobs.iter().filter_map(|(id, job)| Some((id.text()?, job)))
 }
 
-fn callers(root: Option<&Node>) -> impl Iterator<Item = (&str, &Node)> {
+fn callers(root: Option<&YamlNode>) -> impl Iterator<Item = (&str, &YamlNode)> {
     jobs(root).filter_map(|(id, job)| Some((id, job.get("uses")?)))
 }
 

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use crate::expression;
-use crate::yaml::{self, Node, Style, Value};
+use crate::yaml::{self, YamlNode, YamlStyle, YamlValue};
 
 use super::report::Report;
-use super::schema::{Key, Map, Need, Otherwise, ROOT, Rule, Scalar};
+use super::schema::{Key, Map, Need, Otherwise, ROOT, Rule, ScalarRule};
 
 /// Reports whatever in the file does not have its shape.
-pub(super) fn check(root: &Node, report: &mut Report<'_>) {
+pub(super) fn check(root: &YamlNode, report: &mut Report<'_>) {
     Checker { report }.node(root, &ROOT, &Allowed::default(), "the file");
 }
 
@@ -34,24 +34,24 @@ impl Allowed {
 }
 
 impl Checker<'_, '_> {
-    fn node(&mut self, node: &Node, rule: &'static Rule, outer: &Allowed, what: &str) {
+    fn node(&mut self, node: &YamlNode, rule: &'static Rule, outer: &Allowed, what: &str) {
         let allowed = outer.within(rule);
         match &node.value {
-            Value::Scalar(scalar) => self.scalar(node, scalar, rule, &allowed, what),
-            Value::Sequence(items) => match rule.list {
+            YamlValue::Scalar(scalar) => self.scalar(node, scalar, rule, &allowed, what),
+            YamlValue::Sequence(items) => match rule.list {
                 Some(item) => {
                     items.iter().for_each(|node| self.node(node, item, &allowed, &format!("an item of {what}")))
                 }
                 None => self.report.error(node.span, format!("{what} takes {}, not a list", wanted(rule))),
             },
-            Value::Mapping(entries) => self.mapping(node, entries, rule, &allowed, what),
-            Value::Tagged(tag, _) => self.report.error(node.span, format!("GitHub knows no tag `{tag}`")),
+            YamlValue::Mapping(entries) => self.mapping(node, entries, rule, &allowed, what),
+            YamlValue::Tagged(tag, _) => self.report.error(node.span, format!("GitHub knows no tag `{tag}`")),
         }
     }
 
-    fn scalar(&mut self, node: &Node, scalar: &yaml::Scalar, rule: &Rule, allowed: &Allowed, what: &str) {
+    fn scalar(&mut self, node: &YamlNode, scalar: &yaml::Scalar, rule: &Rule, allowed: &Allowed, what: &str) {
         let text = scalar.text.as_str();
-        if rule.scalar == Scalar::Condition {
+        if rule.scalar == ScalarRule::Condition {
             if let Err(error) = expression::check_condition(text, &allowed.contexts, &allowed.functions) {
                 self.report.expression(node, &error);
             }
@@ -63,19 +63,19 @@ impl Checker<'_, '_> {
             return self.expression(node, text, rule, allowed, what);
         }
         let fits = match rule.scalar {
-            Scalar::Refused => false,
-            Scalar::Text | Scalar::Any | Scalar::Condition => true,
-            Scalar::NonEmpty => !text.is_empty() && !value.is_null(),
-            Scalar::Boolean => value.is_boolean(),
-            Scalar::Number => value.is_number(),
-            Scalar::Null => value.is_null(),
-            Scalar::NullOrBoolean => value.is_null() || value.is_boolean(),
-            Scalar::Words(words) => words.contains(&text),
+            ScalarRule::Refused => false,
+            ScalarRule::Text | ScalarRule::Any | ScalarRule::Condition => true,
+            ScalarRule::NonEmpty => !text.is_empty() && !value.is_null(),
+            ScalarRule::Boolean => value.is_boolean(),
+            ScalarRule::Number => value.is_number(),
+            ScalarRule::Null => value.is_null(),
+            ScalarRule::NullOrBoolean => value.is_null() || value.is_boolean(),
+            ScalarRule::Words(words) => words.contains(&text),
         };
         if fits {
             return;
         }
-        if let (Scalar::Words(words), true) = (rule.scalar, is_text) {
+        if let (ScalarRule::Words(words), true) = (rule.scalar, is_text) {
             let message = format!("`{text}` is no value for {what}");
             let help = nearest(text, words).unwrap_or_else(|| format!("it takes {}", wanted(rule)));
             return self.report.error_with_help(node.span, message, help);
@@ -90,7 +90,7 @@ impl Checker<'_, '_> {
         self.report.error(node.span, format!("{what} takes {}, not {found}", wanted(rule)));
     }
 
-    fn expression(&mut self, node: &Node, text: &str, rule: &Rule, allowed: &Allowed, what: &str) {
+    fn expression(&mut self, node: &YamlNode, text: &str, rule: &Rule, allowed: &Allowed, what: &str) {
         if allowed.contexts.is_empty() {
             return self
                 .report
@@ -99,13 +99,20 @@ impl Checker<'_, '_> {
         if let Err(error) = expression::check(text, &allowed.contexts, &allowed.functions) {
             return self.report.expression(node, &error);
         }
-        let takes_text = matches!(rule.scalar, Scalar::Text | Scalar::NonEmpty | Scalar::Any);
+        let takes_text = matches!(rule.scalar, ScalarRule::Text | ScalarRule::NonEmpty | ScalarRule::Any);
         if !takes_text && !stands_alone(text) {
             self.report.error(node.span, format!("{what} takes {}, not text with an expression in it", wanted(rule)));
         }
     }
 
-    fn mapping(&mut self, node: &Node, entries: &[(Node, Node)], rule: &Rule, allowed: &Allowed, what: &str) {
+    fn mapping(
+        &mut self,
+        node: &YamlNode,
+        entries: &[(YamlNode, YamlNode)],
+        rule: &Rule,
+        allowed: &Allowed,
+        what: &str,
+    ) {
         match &rule.map {
             Map::Refused => self.report.error(node.span, format!("{what} takes {}, not a mapping", wanted(rule))),
             Map::Keys(keys) => self.keys(node, entries, keys, None, allowed),
@@ -123,8 +130,8 @@ impl Checker<'_, '_> {
 
     fn keys(
         &mut self,
-        node: &Node,
-        entries: &[(Node, Node)],
+        node: &YamlNode,
+        entries: &[(YamlNode, YamlNode)],
         keys: &'static [Key],
         open: Option<&'static Rule>,
         allowed: &Allowed,
@@ -155,13 +162,13 @@ impl Checker<'_, '_> {
         }
     }
 
-    fn key_text<'n>(&mut self, name: &'n Node, open: bool, allowed: &Allowed) -> Option<&'n str> {
-        let Value::Scalar(scalar) = &name.value else {
+    fn key_text<'n>(&mut self, name: &'n YamlNode, open: bool, allowed: &Allowed) -> Option<&'n str> {
+        let YamlValue::Scalar(scalar) = &name.value else {
             self.report.error(name.span, "a key is text, not a list or mapping");
             return None;
         };
         let text = scalar.text.as_str();
-        if text == "<<" && scalar.style == Style::Plain {
+        if text == "<<" && scalar.style == YamlStyle::Plain {
             let help = "write the keys out, or use an alias for the whole mapping";
             self.report.error_with_help(name.span, "GitHub knows no merge keys (`<<`)", help);
             return None;
@@ -188,7 +195,7 @@ impl Checker<'_, '_> {
         Some(text)
     }
 
-    fn unknown(&mut self, name: &Node, text: &str, keys: &[Key]) {
+    fn unknown(&mut self, name: &YamlNode, text: &str, keys: &[Key]) {
         let names: Vec<_> = keys.iter().map(|key| key.name).collect();
         let message = format!("unknown key `{text}`");
         let help = nearest(text, &names).unwrap_or_else(|| format!("known here: {}", listed(&names)));
@@ -222,16 +229,16 @@ fn listed(words: &[&str]) -> String {
 fn wanted(rule: &Rule) -> String {
     let mut kinds = Vec::new();
     match rule.scalar {
-        Scalar::Refused => {}
-        Scalar::Text => kinds.push("text".to_owned()),
-        Scalar::NonEmpty => kinds.push("text that is not empty".to_owned()),
-        Scalar::Boolean => kinds.push("`true` or `false`".to_owned()),
-        Scalar::Number => kinds.push("a number".to_owned()),
-        Scalar::Null => kinds.push("nothing".to_owned()),
-        Scalar::NullOrBoolean => kinds.push("nothing or a boolean".to_owned()),
-        Scalar::Words(words) => kinds.push(listed(words)),
-        Scalar::Condition => kinds.push("a condition".to_owned()),
-        Scalar::Any => kinds.push("any value".to_owned()),
+        ScalarRule::Refused => {}
+        ScalarRule::Text => kinds.push("text".to_owned()),
+        ScalarRule::NonEmpty => kinds.push("text that is not empty".to_owned()),
+        ScalarRule::Boolean => kinds.push("`true` or `false`".to_owned()),
+        ScalarRule::Number => kinds.push("a number".to_owned()),
+        ScalarRule::Null => kinds.push("nothing".to_owned()),
+        ScalarRule::NullOrBoolean => kinds.push("nothing or a boolean".to_owned()),
+        ScalarRule::Words(words) => kinds.push(listed(words)),
+        ScalarRule::Condition => kinds.push("a condition".to_owned()),
+        ScalarRule::Any => kinds.push("any value".to_owned()),
     }
     if rule.list.is_some() {
         kinds.push("a list".to_owned());

@@ -2,7 +2,7 @@
 
 use indexmap::IndexMap;
 
-use crate::expression::{self, Error, ErrorKind, Scope, Value};
+use crate::expression::{self, ExpressionError, ExpressionErrorKind, Scope, Value};
 use crate::plan::{Concurrency, ConcurrencyRequest, EnvSource, Job, QueueMode, Tree};
 
 /// `timeout-minutes` where a job has none (GitHub docs: `jobs.<job_id>.timeout-minutes`).
@@ -11,8 +11,8 @@ pub const DEFAULT_TIMEOUT_MINUTES: f64 = 360.0;
 /// Whether a job's `if:` lets it run; without one, whether `success()` holds.
 ///
 /// # Errors
-/// A wrong condition, or [`ErrorKind::Pending`].
-pub fn decide(job: &Job, scope: &Scope<'_>) -> Result<bool, Error> {
+/// A wrong condition, or [`ExpressionErrorKind::Pending`].
+pub fn decide(job: &Job, scope: &Scope<'_>) -> Result<bool, ExpressionError> {
     let condition = job.condition.as_deref().unwrap_or("success()");
     expression::condition(condition, scope).map_err(|error| at("if", &error))
 }
@@ -21,7 +21,7 @@ pub fn decide(job: &Job, scope: &Scope<'_>) -> Result<bool, Error> {
 ///
 /// # Errors
 /// A wrong expression, or a value that is no boolean.
-pub fn continue_on_error(job: &Job, scope: &Scope<'_>) -> Result<bool, Error> {
+pub fn continue_on_error(job: &Job, scope: &Scope<'_>) -> Result<bool, ExpressionError> {
     boolean("continue-on-error", job.continue_on_error.as_ref(), false, scope)
 }
 
@@ -29,7 +29,7 @@ pub fn continue_on_error(job: &Job, scope: &Scope<'_>) -> Result<bool, Error> {
 ///
 /// # Errors
 /// A wrong expression, or a value that is no boolean.
-pub fn fail_fast(job: &Job, scope: &Scope<'_>) -> Result<bool, Error> {
+pub fn fail_fast(job: &Job, scope: &Scope<'_>) -> Result<bool, ExpressionError> {
     boolean("fail-fast", job.strategy.fail_fast.as_ref(), true, scope)
 }
 
@@ -37,7 +37,7 @@ pub fn fail_fast(job: &Job, scope: &Scope<'_>) -> Result<bool, Error> {
 ///
 /// # Errors
 /// A wrong expression, or a value that is no number.
-pub fn max_parallel(job: &Job, scope: &Scope<'_>) -> Result<Option<usize>, Error> {
+pub fn max_parallel(job: &Job, scope: &Scope<'_>) -> Result<Option<usize>, ExpressionError> {
     let Some(tree) = &job.strategy.max_parallel else {
         return Ok(None);
     };
@@ -52,7 +52,7 @@ pub fn max_parallel(job: &Job, scope: &Scope<'_>) -> Result<Option<usize>, Error
 ///
 /// # Errors
 /// A wrong expression, or a value that is no number above zero.
-pub fn timeout_minutes(job: &Job, scope: &Scope<'_>) -> Result<f64, Error> {
+pub fn timeout_minutes(job: &Job, scope: &Scope<'_>) -> Result<f64, ExpressionError> {
     let Some(tree) = &job.timeout_minutes else {
         return Ok(DEFAULT_TIMEOUT_MINUTES);
     };
@@ -64,7 +64,7 @@ pub fn timeout_minutes(job: &Job, scope: &Scope<'_>) -> Result<f64, Error> {
 ///
 /// # Errors
 /// The first wrong expression, with the output's name.
-pub fn outputs(job: &Job, scope: &Scope<'_>) -> Result<IndexMap<String, String>, Error> {
+pub fn outputs(job: &Job, scope: &Scope<'_>) -> Result<IndexMap<String, String>, ExpressionError> {
     let output = |(name, text): (&String, &String)| {
         let value =
             expression::interpolate_text(text, scope).map_err(|error| at(&format!("outputs.{name}"), &error))?;
@@ -77,7 +77,7 @@ pub fn outputs(job: &Job, scope: &Scope<'_>) -> Result<IndexMap<String, String>,
 ///
 /// # Errors
 /// A wrong expression, or one that yields no mapping.
-pub fn env(source: &EnvSource, scope: &Scope<'_>) -> Result<IndexMap<String, String>, Error> {
+pub fn env(source: &EnvSource, scope: &Scope<'_>) -> Result<IndexMap<String, String>, ExpressionError> {
     let tree = match source {
         EnvSource::Expression(text) => Tree::String(text.clone()),
         EnvSource::Map(map) => map.iter().map(|(name, text)| (name.clone(), Tree::String(text.clone()))).collect(),
@@ -94,7 +94,7 @@ pub fn env(source: &EnvSource, scope: &Scope<'_>) -> Result<IndexMap<String, Str
 ///
 /// # Errors
 /// A wrong expression, an empty name, a `cancel-in-progress` that is no boolean, or one that contradicts `queue: max`.
-pub fn concurrency(concurrency: &Concurrency, scope: &Scope<'_>) -> Result<ConcurrencyRequest, Error> {
+pub fn concurrency(concurrency: &Concurrency, scope: &Scope<'_>) -> Result<ConcurrencyRequest, ExpressionError> {
     let group =
         expression::interpolate_text(&concurrency.group, scope).map_err(|error| at("concurrency.group", &error))?;
     if group.is_empty() {
@@ -111,7 +111,7 @@ pub fn concurrency(concurrency: &Concurrency, scope: &Scope<'_>) -> Result<Concu
 ///
 /// # Errors
 /// A wrong expression.
-pub fn environment(job: &Job, scope: &Scope<'_>) -> Result<Option<String>, Error> {
+pub fn environment(job: &Job, scope: &Scope<'_>) -> Result<Option<String>, ExpressionError> {
     let name = match &job.environment {
         Some(Tree::Object(keys)) => keys.get("name").and_then(Tree::as_str),
         Some(tree) => tree.as_str(),
@@ -121,7 +121,7 @@ pub fn environment(job: &Job, scope: &Scope<'_>) -> Result<Option<String>, Error
     Ok(Some(name.map_err(|error| at("environment", &error))?).filter(|name| !name.is_empty()))
 }
 
-fn boolean(key: &str, tree: Option<&Tree>, default: bool, scope: &Scope<'_>) -> Result<bool, Error> {
+fn boolean(key: &str, tree: Option<&Tree>, default: bool, scope: &Scope<'_>) -> Result<bool, ExpressionError> {
     let Some(tree) = tree else { return Ok(default) };
     match expression::interpolate_tree(tree, scope).map_err(|error| at(key, &error))? {
         Value::Bool(truth) => Ok(truth),
@@ -133,7 +133,7 @@ fn boolean(key: &str, tree: Option<&Tree>, default: bool, scope: &Scope<'_>) -> 
     }
 }
 
-fn number(key: &str, tree: &Tree, scope: &Scope<'_>) -> Result<f64, Error> {
+fn number(key: &str, tree: &Tree, scope: &Scope<'_>) -> Result<f64, ExpressionError> {
     let value = expression::interpolate_tree(tree, scope).map_err(|error| at(key, &error))?;
     let number = match &value {
         Value::Number(_) | Value::String(_) => value.to_number(),
@@ -142,12 +142,12 @@ fn number(key: &str, tree: &Tree, scope: &Scope<'_>) -> Result<f64, Error> {
     if number.is_nan() { Err(wrong(key, &format!("takes a number, not {}", value.kind_name()))) } else { Ok(number) }
 }
 
-fn at(key: &str, error: &Error) -> Error {
-    Error { kind: error.kind, message: format!("`{key}`: {}", error.message), position: error.position }
+fn at(key: &str, error: &ExpressionError) -> ExpressionError {
+    ExpressionError { kind: error.kind, message: format!("`{key}`: {}", error.message), position: error.position }
 }
 
-fn wrong(key: &str, what: &str) -> Error {
-    Error { kind: ErrorKind::Evaluation, message: format!("`{key}` {what}"), position: 0 }
+fn wrong(key: &str, what: &str) -> ExpressionError {
+    ExpressionError { kind: ExpressionErrorKind::Evaluation, message: format!("`{key}` {what}"), position: 0 }
 }
 
 #[cfg(test)]
@@ -157,12 +157,12 @@ mod tests {
 
     use super::super::tests::{job_of, with_contexts};
     use super::*;
-    use crate::expression::{CallError, Functions, Limits, Object};
+    use crate::expression::{EvaluationLimits, HostFunctionError, HostFunctions, Object};
 
     struct Succeeded(bool);
 
-    impl Functions for Succeeded {
-        fn call(&self, name: &str, _: &[Value]) -> Option<Result<Value, CallError>> {
+    impl HostFunctions for Succeeded {
+        fn call(&self, name: &str, _: &[Value]) -> Option<Result<Value, HostFunctionError>> {
             match name {
                 "success" => Some(Ok(Value::Bool(self.0))),
                 "failure" => Some(Ok(Value::Bool(!self.0))),
@@ -185,7 +185,7 @@ mod tests {
             for (succeeded, expected) in [(true, after_success), (false, after_failure)] {
                 let functions = Succeeded(succeeded);
                 let contexts = Object::new();
-                let scope = Scope { contexts: &contexts, functions: &functions, limits: Limits::default() };
+                let scope = Scope { contexts: &contexts, functions: &functions, limits: EvaluationLimits::default() };
                 assert_eq!(decide(&job, &scope).unwrap(), expected, "{keys} after {succeeded}");
             }
         }

@@ -1,6 +1,6 @@
 //! What a job's `runs-on` asks of a worker.
 
-use crate::expression::{self, Error, ErrorKind, Scope, Value};
+use crate::expression::{self, ExpressionError, ExpressionErrorKind, Scope, Value};
 use crate::plan::Job;
 
 /// The labels a worker must have, in order and each once. A runner group is a label here: a worker belongs to the
@@ -8,7 +8,7 @@ use crate::plan::Job;
 ///
 /// # Errors
 /// A wrong expression, or a value that is neither text, a list of text, nor `{group, labels}`.
-pub fn of(job: &Job, scope: &Scope<'_>) -> Result<Vec<String>, Error> {
+pub fn of(job: &Job, scope: &Scope<'_>) -> Result<Vec<String>, ExpressionError> {
     let value = expression::interpolate_tree(&job.runs_on, scope)?;
     let mut labels = Vec::new();
     match &value {
@@ -27,7 +27,7 @@ pub fn of(job: &Job, scope: &Scope<'_>) -> Result<Vec<String>, Error> {
     Ok(labels)
 }
 
-fn collect(value: &Value, labels: &mut Vec<String>) -> Result<(), Error> {
+fn collect(value: &Value, labels: &mut Vec<String>) -> Result<(), ExpressionError> {
     match value {
         Value::Array(items) => items.iter().try_for_each(|item| match item {
             Value::Array(_) | Value::Object(_) => Err(wrong("`runs-on` takes a list of text")),
@@ -47,8 +47,8 @@ fn collect(value: &Value, labels: &mut Vec<String>) -> Result<(), Error> {
     }
 }
 
-fn wrong(message: &str) -> Error {
-    Error { kind: ErrorKind::Evaluation, message: message.to_owned(), position: 0 }
+fn wrong(message: &str) -> ExpressionError {
+    ExpressionError { kind: ExpressionErrorKind::Evaluation, message: message.to_owned(), position: 0 }
 }
 
 #[cfg(test)]

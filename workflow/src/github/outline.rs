@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::expression::{Limits, NoFunctions, Object, Scope};
+use crate::expression::{EvaluationLimits, NoHostFunctions, Object, Scope};
 use crate::plan::{JobContent, Plan};
 
 use super::matrix;
@@ -36,7 +36,7 @@ pub struct JobOutline {
 /// What a plan would run.
 pub fn outline(plan: &Plan) -> Outline {
     let contexts = Object::new();
-    let scope = Scope { contexts: &contexts, functions: &NoFunctions, limits: Limits::default() };
+    let scope = Scope { contexts: &contexts, functions: &NoHostFunctions, limits: EvaluationLimits::default() };
     let jobs = plan.jobs.iter().map(|(id, job)| {
         let (steps, calls) = match &job.work {
             JobContent::Steps(steps) => (Some(steps.len()), None),

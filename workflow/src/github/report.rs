@@ -2,7 +2,7 @@
 
 use crate::diagnostic::{self, Diagnostic, Severity};
 use crate::expression;
-use crate::yaml::{Node, Span};
+use crate::yaml::{Span, YamlNode};
 
 /// More messages than this help nobody, and each holds memory.
 const MAX: usize = 200;
@@ -31,11 +31,11 @@ impl<'a> Report<'a> {
     }
 
     /// A mistake in an expression, placed inside the text that holds it where that text stands in the file as it is.
-    pub(super) fn expression(&mut self, node: &Node, error: &expression::Error) {
+    pub(super) fn expression(&mut self, node: &YamlNode, error: &expression::ExpressionError) {
         self.error(self.place(node, error.position), error.message.clone());
     }
 
-    fn place(&self, node: &Node, position: usize) -> Span {
+    fn place(&self, node: &YamlNode, position: usize) -> Span {
         let text = node.text().unwrap_or_default();
         let written = self.source.get(node.span.offset..).unwrap_or_default();
         let quote = usize::from(!written.starts_with(text));

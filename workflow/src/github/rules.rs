@@ -4,12 +4,12 @@ mod steps;
 
 use std::collections::HashMap;
 
-use crate::yaml::{Node, Span, Value};
+use crate::yaml::{Span, YamlNode, YamlValue};
 
 use super::report::Report;
 
 /// Reports what contradicts itself. It may meet a tree of any shape: what has the wrong one was reported before.
-pub(super) fn check(root: &Node, report: &mut Report<'_>) {
+pub(super) fn check(root: &YamlNode, report: &mut Report<'_>) {
     if let Some(on) = root.get("on") {
         triggers(on, report);
     }
@@ -38,9 +38,9 @@ fn identifier(id: &str, span: Span, report: &mut Report<'_>) {
     }
 }
 
-fn needs(jobs: &Node, report: &mut Report<'_>) {
+fn needs(jobs: &YamlNode, report: &mut Report<'_>) {
     let entries = jobs.entries();
-    if entries.is_empty() && matches!(jobs.value, Value::Mapping(_)) {
+    if entries.is_empty() && matches!(jobs.value, YamlValue::Mapping(_)) {
         report.error(jobs.span, "a workflow needs at least one job");
     }
     let index: HashMap<String, usize> =
@@ -99,7 +99,7 @@ pub(super) fn cycle(edges: &[Vec<usize>]) -> Option<Vec<usize>> {
 }
 
 /// GitHub docs, workflow syntax: `concurrency`.
-fn concurrency(of: &Node, report: &mut Report<'_>) {
+fn concurrency(of: &YamlNode, report: &mut Report<'_>) {
     let Some(concurrency) = of.get("concurrency") else { return };
     let cancels = concurrency.get("cancel-in-progress").is_some_and(|node| node.to_json() == true);
     if let (Some(queue), true) = (concurrency.get("queue").filter(|queue| queue.text() == Some("max")), cancels) {
@@ -108,12 +108,12 @@ fn concurrency(of: &Node, report: &mut Report<'_>) {
     }
 }
 
-fn job(job: &Node, report: &mut Report<'_>) {
+fn job(job: &YamlNode, report: &mut Report<'_>) {
     concurrency(job, report);
     if let Some(matrix) = job.get("strategy").and_then(|strategy| strategy.get("matrix")) {
         for (name, values) in matrix.entries() {
             let is_vector = !matches!(name.text(), Some("include" | "exclude") | None);
-            if is_vector && matches!(&values.value, Value::Sequence(items) if items.is_empty()) {
+            if is_vector && matches!(&values.value, YamlValue::Sequence(items) if items.is_empty()) {
                 let name = name.text().unwrap_or_default();
                 report.error(values.span, format!("the matrix key `{name}` has no values"));
             }
@@ -125,10 +125,10 @@ fn job(job: &Node, report: &mut Report<'_>) {
     if let Some(uses) = job.get("uses") {
         called_workflow(uses, report);
     }
-    steps::check(job.get("steps").map(Node::items).unwrap_or_default(), report);
+    steps::check(job.get("steps").map(YamlNode::items).unwrap_or_default(), report);
 }
 
-fn runner_group(group: &Node, report: &mut Report<'_>) {
+fn runner_group(group: &YamlNode, report: &mut Report<'_>) {
     let Some(text) = group.text().filter(|text| !text.contains("${{")) else {
         return;
     };
@@ -143,7 +143,7 @@ fn runner_group(group: &Node, report: &mut Report<'_>) {
 }
 
 /// GitHub docs, workflow syntax: `jobs.<job_id>.uses`.
-fn called_workflow(uses: &Node, report: &mut Report<'_>) {
+fn called_workflow(uses: &YamlNode, report: &mut Report<'_>) {
     let Some(text) = uses.text().filter(|text| !text.is_empty()) else {
         return;
     };
@@ -167,7 +167,7 @@ fn is_remote(text: &str) -> bool {
     !reference.is_empty() && named(parts.next()) && named(parts.next())
 }
 
-fn triggers(on: &Node, report: &mut Report<'_>) {
+fn triggers(on: &YamlNode, report: &mut Report<'_>) {
     for (event, trigger) in on.entries() {
         for (with, without) in [("branches", "branches-ignore"), ("tags", "tags-ignore"), ("paths", "paths-ignore")] {
             if let (Some(_), Some(second)) = (trigger.get(with), trigger.get(without)) {
@@ -180,7 +180,7 @@ fn triggers(on: &Node, report: &mut Report<'_>) {
                 trigger.items().iter().filter_map(|item| item.get("cron")).for_each(|node| cron(node, report))
             }
             Some("workflow_dispatch") => {
-                for (name, input) in trigger.get("inputs").map(Node::entries).unwrap_or_default() {
+                for (name, input) in trigger.get("inputs").map(YamlNode::entries).unwrap_or_default() {
                     dispatch_input(name, input, report);
                 }
             }
@@ -189,7 +189,7 @@ fn triggers(on: &Node, report: &mut Report<'_>) {
     }
 }
 
-fn cron(cron: &Node, report: &mut Report<'_>) {
+fn cron(cron: &YamlNode, report: &mut Report<'_>) {
     let Some(text) = cron.text().filter(|text| !text.is_empty()) else {
         return;
     };
@@ -199,8 +199,8 @@ fn cron(cron: &Node, report: &mut Report<'_>) {
     }
 }
 
-fn dispatch_input(name: &Node, input: &Node, report: &mut Report<'_>) {
-    let kind = input.get("type").and_then(Node::text).unwrap_or("string");
+fn dispatch_input(name: &YamlNode, input: &YamlNode, report: &mut Report<'_>) {
+    let kind = input.get("type").and_then(YamlNode::text).unwrap_or("string");
     if kind == "choice" && input.get("options").is_none_or(|options| options.items().is_empty()) {
         let span = input.get("options").map_or(input.span, |options| options.span);
         report.error(span, format!("the choice `{}` has no `options`", name.text().unwrap_or_default()));
@@ -220,9 +220,9 @@ fn dispatch_input(name: &Node, input: &Node, report: &mut Report<'_>) {
 }
 
 /// One node, or each of a list.
-fn listed(node: Option<&Node>) -> &[Node] {
+fn listed(node: Option<&YamlNode>) -> &[YamlNode] {
     match node {
-        Some(Node { value: Value::Sequence(items), .. }) => items,
+        Some(YamlNode { value: YamlValue::Sequence(items), .. }) => items,
         Some(node) => std::slice::from_ref(node),
         None => &[],
     }

@@ -9,7 +9,7 @@ pub use self::events::EVENTS;
 /// What may stand at one position. Scalars, lists and mappings never overlap, so each kind has at most one form.
 #[derive(Debug)]
 pub(super) struct Rule {
-    pub(super) scalar: Scalar,
+    pub(super) scalar: ScalarRule,
     /// What each item of a list must be.
     pub(super) list: Option<&'static Rule>,
     pub(super) map: Map,
@@ -25,7 +25,7 @@ pub(super) struct Names {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scalar {
+pub(super) enum ScalarRule {
     Refused,
     /// Anything: numbers, booleans and nothing become text.
     Text,
@@ -96,27 +96,27 @@ const fn contexts(contexts: &'static [&'static str]) -> Names {
 }
 
 impl Rule {
-    const fn scalar(scalar: Scalar) -> Self {
+    const fn scalar(scalar: ScalarRule) -> Self {
         Self { scalar, list: None, map: Map::Refused, names: NOTHING }
     }
 
     const fn list(item: &'static Self) -> Self {
-        Self { scalar: Scalar::Refused, list: Some(item), map: Map::Refused, names: NOTHING }
+        Self { scalar: ScalarRule::Refused, list: Some(item), map: Map::Refused, names: NOTHING }
     }
 
     const fn keys(keys: &'static [Key]) -> Self {
-        Self { scalar: Scalar::Refused, list: None, map: Map::Keys(keys), names: NOTHING }
+        Self { scalar: ScalarRule::Refused, list: None, map: Map::Keys(keys), names: NOTHING }
     }
 
     const fn open(value: &'static Self) -> Self {
-        Self { scalar: Scalar::Refused, list: None, map: Map::Open(value), names: NOTHING }
+        Self { scalar: ScalarRule::Refused, list: None, map: Map::Open(value), names: NOTHING }
     }
 
     const fn or_list(self, item: &'static Self) -> Self {
         Self { list: Some(item), ..self }
     }
 
-    const fn or_scalar(self, scalar: Scalar) -> Self {
+    const fn or_scalar(self, scalar: ScalarRule) -> Self {
         Self { scalar, ..self }
     }
 
@@ -125,13 +125,13 @@ impl Rule {
     }
 }
 
-static TEXT: Rule = Rule::scalar(Scalar::Text);
-static NON_EMPTY: Rule = Rule::scalar(Scalar::NonEmpty);
-static BOOLEAN: Rule = Rule::scalar(Scalar::Boolean);
-static NUMBER: Rule = Rule::scalar(Scalar::Number);
-static ANY: Rule = Rule { scalar: Scalar::Any, list: Some(&ANY), map: Map::Open(&ANY), names: NOTHING };
+static TEXT: Rule = Rule::scalar(ScalarRule::Text);
+static NON_EMPTY: Rule = Rule::scalar(ScalarRule::NonEmpty);
+static BOOLEAN: Rule = Rule::scalar(ScalarRule::Boolean);
+static NUMBER: Rule = Rule::scalar(ScalarRule::Number);
+static ANY: Rule = Rule { scalar: ScalarRule::Any, list: Some(&ANY), map: Map::Open(&ANY), names: NOTHING };
 static TEXTS: Rule = Rule::list(&TEXT);
-static ONE_OR_MORE: Rule = Rule::scalar(Scalar::NonEmpty).or_list(&NON_EMPTY);
+static ONE_OR_MORE: Rule = Rule::scalar(ScalarRule::NonEmpty).or_list(&NON_EMPTY);
 
 /// The whole file.
 pub(super) static ROOT: Rule = Rule::keys(&[
@@ -145,16 +145,16 @@ pub(super) static ROOT: Rule = Rule::keys(&[
     key("concurrency", &CONCURRENCY),
     required("jobs", &JOBS),
 ]);
-static RUN_NAME: Rule = Rule::scalar(Scalar::Text).with(contexts(&["github", "inputs", "vars"]));
+static RUN_NAME: Rule = Rule::scalar(ScalarRule::Text).with(contexts(&["github", "inputs", "vars"]));
 static ENV: Rule = Rule::open(&TEXT).with(contexts(&["github", "inputs", "vars", "secrets"]));
 static DEFAULTS: Rule = Rule::keys(&[key("run", &DEFAULTS_RUN)]);
 static DEFAULTS_RUN: Rule = Rule::keys(&[key("shell", &NON_EMPTY), key("working-directory", &NON_EMPTY)]);
 static CONCURRENCY: Rule =
-    Rule::keys(CONCURRENCY_KEYS).or_scalar(Scalar::Text).with(contexts(&["github", "inputs", "vars"]));
+    Rule::keys(CONCURRENCY_KEYS).or_scalar(ScalarRule::Text).with(contexts(&["github", "inputs", "vars"]));
 const CONCURRENCY_KEYS: &[Key] = &[
     required("group", &NON_EMPTY),
     key("cancel-in-progress", &BOOLEAN),
-    key("queue", &Rule::scalar(Scalar::Words(&["single", "max"]))),
+    key("queue", &Rule::scalar(ScalarRule::Words(&["single", "max"]))),
 ];
 static JOBS: Rule = Rule::open(&jobs::JOB);
 
@@ -180,7 +180,7 @@ static PERMISSIONS: Rule = Rule::keys(&[
     key("statuses", &LEVEL),
     key("vulnerability-alerts", &READ_OR_NONE),
 ])
-.or_scalar(Scalar::Words(&["read-all", "write-all"]));
-static LEVEL: Rule = Rule::scalar(Scalar::Words(&["read", "write", "none"]));
-static WRITE_OR_NONE: Rule = Rule::scalar(Scalar::Words(&["write", "none"]));
-static READ_OR_NONE: Rule = Rule::scalar(Scalar::Words(&["read", "none"]));
+.or_scalar(ScalarRule::Words(&["read-all", "write-all"]));
+static LEVEL: Rule = Rule::scalar(ScalarRule::Words(&["read", "write", "none"]));
+static WRITE_OR_NONE: Rule = Rule::scalar(ScalarRule::Words(&["write", "none"]));
+static READ_OR_NONE: Rule = Rule::scalar(ScalarRule::Words(&["read", "none"]));

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::diagnostic::{Colour, Severity, render};
-use crate::expression::{Limits as Cost, NoFunctions, Object, Scope};
+use crate::expression::{EvaluationLimits as Cost, NoHostFunctions, Object, Scope};
 use crate::plan::{ControlAction, JobContent, StepAction, StepEntry};
 
 /// The plan of a file that has no mistakes.
@@ -26,7 +26,7 @@ pub(super) fn with_contexts<T>(contexts: &serde_json::Value, then: impl FnOnce(&
     let entries = contexts.as_object().into_iter().flatten();
     let contexts: Object =
         entries.map(|(name, value)| (name.as_str(), crate::expression::Value::from_json(value))).collect();
-    then(&Scope { contexts: &contexts, functions: &NoFunctions, limits: Cost::default() })
+    then(&Scope { contexts: &contexts, functions: &NoHostFunctions, limits: Cost::default() })
 }
 
 fn messages(text: &str) -> Vec<String> {

@@ -4,16 +4,18 @@ use std::collections::{HashMap, HashSet};
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput, Tag};
 
-use super::{Limits, MergeKeys, Node, Problem, Scalar, Span, Stream, Style, Value, resolve::CORE};
+use super::{
+    MergeKeys, Scalar, Span, YamlLimits, YamlNode, YamlProblem, YamlStream, YamlStyle, YamlValue, resolve::CORE,
+};
 
 /// Reads every document of a text. What can be read past a problem is: a duplicate key or a misused tag costs only
 /// itself, broken syntax or a passed limit ends the reading.
-pub fn read(text: &str, limits: Limits, merge: MergeKeys) -> Stream {
+pub fn read(text: &str, limits: YamlLimits, merge: MergeKeys) -> YamlStream {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.len() > limits.bytes {
         let message = format!("the file has {} bytes; at most {} are read", text.len(), limits.bytes);
-        let problem = Problem { message, span: Span { line: 1, column: 1, offset: 0, length: 0 } };
-        return Stream { documents: Vec::new(), problems: vec![problem] };
+        let problem = YamlProblem { message, span: Span { line: 1, column: 1, offset: 0, length: 0 } };
+        return YamlStream { documents: Vec::new(), problems: vec![problem] };
     }
     let mut loader = Loader {
         parser: Parser::new_from_str(text),
@@ -29,26 +31,26 @@ pub fn read(text: &str, limits: Limits, merge: MergeKeys) -> Stream {
         loader.problems.push(problem);
         documents.clear();
     }
-    Stream { documents, problems: loader.problems }
+    YamlStream { documents, problems: loader.problems }
 }
 
 struct Loader<'a> {
     parser: Parser<'a, StrInput<'a>>,
     cursor: Cursor<'a>,
-    limits: Limits,
+    limits: YamlLimits,
     merge: MergeKeys,
     nodes: usize,
-    anchors: HashMap<usize, Node>,
-    problems: Vec<Problem>,
+    anchors: HashMap<usize, YamlNode>,
+    problems: Vec<YamlProblem>,
 }
 
-type Loaded<T> = Result<T, Problem>;
+type Loaded<T> = Result<T, YamlProblem>;
 
 /// Problems that are kept of one text.
 const MAX_PROBLEMS: usize = 200;
 
 impl<'a> Loader<'a> {
-    fn stream(&mut self, documents: &mut Vec<Node>) -> Loaded<()> {
+    fn stream(&mut self, documents: &mut Vec<YamlNode>) -> Loaded<()> {
         loop {
             match self.next()? {
                 (Event::StreamEnd, _) => return Ok(()),
@@ -71,11 +73,11 @@ impl<'a> Loader<'a> {
 
     fn note(&mut self, message: String, span: Span) {
         if self.problems.len() < MAX_PROBLEMS {
-            self.problems.push(Problem { message, span });
+            self.problems.push(YamlProblem { message, span });
         }
     }
 
-    fn syntax(&mut self, error: &ScanError) -> Problem {
+    fn syntax(&mut self, error: &ScanError) -> YamlProblem {
         // The scanner has a bound of its own, met before ours when only its look-ahead goes deep.
         let message = match error.info() {
             "recursion limit exceeded" => {
@@ -83,13 +85,13 @@ impl<'a> Loader<'a> {
             }
             info => format!("this is no YAML: {info}"),
         };
-        Problem { message, span: self.cursor.span(error.marker(), 1) }
+        YamlProblem { message, span: self.cursor.span(error.marker(), 1) }
     }
 
-    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Loaded<Node> {
+    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Loaded<YamlNode> {
         if depth > self.limits.depth {
             let message = format!("nested more than {} levels deep", self.limits.depth);
-            return Err(Problem { message, span });
+            return Err(YamlProblem { message, span });
         }
         let (value, anchor) = match event {
             Event::Alias(anchor) => return self.alias(anchor, span),
@@ -101,8 +103,8 @@ impl<'a> Loader<'a> {
                 self.charge(1, span)?;
                 let items = self.sequence(depth)?;
                 let value = match tag.filter(|tag| !tag.is_yaml_core_schema()) {
-                    Some(tag) => Value::Tagged(name(&tag), items),
-                    None => Value::Sequence(items),
+                    Some(tag) => YamlValue::Tagged(name(&tag), items),
+                    None => YamlValue::Sequence(items),
                 };
                 (value, anchor)
             }
@@ -111,10 +113,10 @@ impl<'a> Loader<'a> {
                 (self.mapping(depth)?, anchor)
             }
             _ => {
-                return Err(Problem { message: "this is no YAML: a value is missing".to_owned(), span });
+                return Err(YamlProblem { message: "this is no YAML: a value is missing".to_owned(), span });
             }
         };
-        let node = Node { value, span };
+        let node = YamlNode { value, span };
         if anchor > 0 {
             self.charge_tree(&node, span)?;
             self.anchors.insert(anchor, node.clone());
@@ -122,25 +124,25 @@ impl<'a> Loader<'a> {
         Ok(node)
     }
 
-    fn scalar(&mut self, mut text: String, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> Value {
+    fn scalar(&mut self, mut text: String, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> YamlValue {
         let style = match style {
-            ScalarStyle::Plain => Style::Plain,
-            ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => Style::Quoted,
-            ScalarStyle::Literal | ScalarStyle::Folded => Style::Block,
+            ScalarStyle::Plain => YamlStyle::Plain,
+            ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => YamlStyle::Quoted,
+            ScalarStyle::Literal | ScalarStyle::Folded => YamlStyle::Block,
         };
         // A block keeps the line break at its end, but where the file ends without one there is none to keep.
         let rest = self.cursor.text.get(span.offset.saturating_add(span.length)..).unwrap_or_default();
-        if style == Style::Block && !self.cursor.text.ends_with(['\n', '\r']) && rest.trim().is_empty() {
+        if style == YamlStyle::Block && !self.cursor.text.ends_with(['\n', '\r']) && rest.trim().is_empty() {
             text.truncate(text.strip_suffix('\n').map_or(text.len(), str::len));
         }
         let scalar = Scalar { text, style, tag: tag.map(name) };
         if let Some(message) = scalar.misfit() {
             self.note(message, span);
         }
-        Value::Scalar(scalar)
+        YamlValue::Scalar(scalar)
     }
 
-    fn sequence(&mut self, depth: usize) -> Loaded<Vec<Node>> {
+    fn sequence(&mut self, depth: usize) -> Loaded<Vec<YamlNode>> {
         let mut items = Vec::new();
         loop {
             match self.next()? {
@@ -150,8 +152,8 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn mapping(&mut self, depth: usize) -> Loaded<Value> {
-        let mut entries: Vec<(Node, Node)> = Vec::new();
+    fn mapping(&mut self, depth: usize) -> Loaded<YamlValue> {
+        let mut entries: Vec<(YamlNode, YamlNode)> = Vec::new();
         let mut merged = Vec::new();
         let mut seen = HashSet::new();
         loop {
@@ -177,20 +179,20 @@ impl<'a> Loader<'a> {
         for source in merged {
             self.merge(&mut entries, &mut seen, source);
         }
-        Ok(Value::Mapping(entries))
+        Ok(YamlValue::Mapping(entries))
     }
 
     /// Earlier mappings win over later ones, and the mapping's own keys over all (YAML merge key, 1.1).
-    fn merge(&mut self, entries: &mut Vec<(Node, Node)>, seen: &mut HashSet<String>, source: Node) {
+    fn merge(&mut self, entries: &mut Vec<(YamlNode, YamlNode)>, seen: &mut HashSet<String>, source: YamlNode) {
         match source.value {
-            Value::Mapping(more) => {
+            YamlValue::Mapping(more) => {
                 for (key, value) in more {
                     if key.text().is_none_or(|text| seen.insert(text.to_owned())) {
                         entries.push((key, value));
                     }
                 }
             }
-            Value::Sequence(sources) if sources.iter().all(|item| matches!(item.value, Value::Mapping(_))) => {
+            YamlValue::Sequence(sources) if sources.iter().all(|item| matches!(item.value, YamlValue::Mapping(_))) => {
                 for item in sources {
                     self.merge(entries, seen, item);
                 }
@@ -199,23 +201,23 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn alias(&mut self, anchor: usize, span: Span) -> Loaded<Node> {
+    fn alias(&mut self, anchor: usize, span: Span) -> Loaded<YamlNode> {
         let Some(node) = self.anchors.get(&anchor).cloned() else {
             let message = "this alias stands inside the very value it names".to_owned();
-            return Err(Problem { message, span });
+            return Err(YamlProblem { message, span });
         };
         self.charge_tree(&node, span)?;
         Ok(node)
     }
 
-    fn charge_tree(&mut self, node: &Node, span: Span) -> Loaded<()> {
+    fn charge_tree(&mut self, node: &YamlNode, span: Span) -> Loaded<()> {
         match &node.value {
-            Value::Scalar(scalar) => self.charge(weight(&scalar.text), span),
-            Value::Sequence(items) | Value::Tagged(_, items) => {
+            YamlValue::Scalar(scalar) => self.charge(weight(&scalar.text), span),
+            YamlValue::Sequence(items) | YamlValue::Tagged(_, items) => {
                 self.charge(1, span)?;
                 items.iter().try_for_each(|item| self.charge_tree(item, span))
             }
-            Value::Mapping(entries) => {
+            YamlValue::Mapping(entries) => {
                 self.charge(1, span)?;
                 entries.iter().try_for_each(|(key, value)| {
                     self.charge_tree(key, span)?;
@@ -231,7 +233,7 @@ impl<'a> Loader<'a> {
             return Ok(());
         }
         let message = format!("with its aliases written out the file has more than {} values", self.limits.nodes);
-        Err(Problem { message, span })
+        Err(YamlProblem { message, span })
     }
 }
 
@@ -244,8 +246,8 @@ fn name(tag: &Tag) -> String {
     if tag.is_yaml_core_schema() { format!("{CORE}{}", tag.suffix) } else { format!("{}{}", tag.handle, tag.suffix) }
 }
 
-fn is_merge_key(key: &Node) -> bool {
-    matches!(&key.value, Value::Scalar(scalar) if scalar.text == "<<" && scalar.style == Style::Plain)
+fn is_merge_key(key: &YamlNode) -> bool {
+    matches!(&key.value, YamlValue::Scalar(scalar) if scalar.text == "<<" && scalar.style == YamlStyle::Plain)
 }
 
 /// Turns the parser's positions in characters into bytes. It moves from the last place instead of counting from the
@@ -295,13 +297,13 @@ mod tests {
     use super::*;
 
     fn one(text: &str) -> serde_json::Value {
-        let stream = read(text, Limits::default(), MergeKeys::Apply);
+        let stream = read(text, YamlLimits::default(), MergeKeys::Apply);
         assert_eq!(stream.problems, [], "{text}");
-        stream.documents.first().map(Node::to_json).unwrap_or_default()
+        stream.documents.first().map(YamlNode::to_json).unwrap_or_default()
     }
 
     fn first_problem(text: &str) -> String {
-        let stream = read(text, Limits::default(), MergeKeys::Apply);
+        let stream = read(text, YamlLimits::default(), MergeKeys::Apply);
         stream.problems.first().map(|p| format!("{}:{}: {}", p.span.line, p.span.column, p.message)).unwrap_or_default()
     }
 
@@ -326,15 +328,15 @@ mod tests {
         for (text, expected) in
             [("a: |\n  x\n", "x\n"), ("a: |\n  x", "x"), ("a: |-\n  x", "x"), ("a: |\n  x\nb: c", "x\n")]
         {
-            let stream = read(text, Limits::default(), MergeKeys::Keep);
-            assert_eq!(stream.documents[0].get("a").and_then(Node::text), Some(expected), "{text:?}");
+            let stream = read(text, YamlLimits::default(), MergeKeys::Keep);
+            assert_eq!(stream.documents[0].get("a").and_then(YamlNode::text), Some(expected), "{text:?}");
         }
     }
 
     #[test]
     fn places_are_lines_columns_and_bytes() {
         let text = "ä: [ö, 'x']\nb:\n  - c\n";
-        let stream = read(text, Limits::default(), MergeKeys::Keep);
+        let stream = read(text, YamlLimits::default(), MergeKeys::Keep);
         let root = stream.documents.first().unwrap();
         let quoted = root.get("ä").and_then(|list| list.items().get(1)).unwrap();
         assert_eq!(quoted.span, Span { line: 1, column: 8, offset: 9, length: 3 });
@@ -357,9 +359,9 @@ mod tests {
 
     #[test]
     fn documents_are_kept_apart() {
-        let stream = read("spec: 1\n---\njob: 2\n", Limits::default(), MergeKeys::Apply);
+        let stream = read("spec: 1\n---\njob: 2\n", YamlLimits::default(), MergeKeys::Apply);
         assert_eq!(
-            stream.documents.iter().map(Node::to_json).collect::<Vec<_>>(),
+            stream.documents.iter().map(YamlNode::to_json).collect::<Vec<_>>(),
             [json!({"spec": 1}), json!({"job": 2})]
         );
     }
@@ -395,7 +397,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_it_panic(text in "([a-z0-9 \\n\\t:\\-\\[\\]{},&*!|>'\"#%@`?~<.$äß]{0,80}|.{0,60})") {
-            read(&text, Limits::default(), MergeKeys::Apply);
+            read(&text, YamlLimits::default(), MergeKeys::Apply);
         }
     }
 }

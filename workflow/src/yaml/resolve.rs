@@ -2,7 +2,7 @@
 
 use serde_json::{Number, Value};
 
-use super::{Scalar, Style};
+use super::{Scalar, YamlStyle};
 
 /// Prefix of the schema's own tags.
 pub(super) const CORE: &str = "tag:yaml.org,2002:";
@@ -15,7 +15,7 @@ impl Scalar {
         match self.core_tag() {
             Some("str") => Value::String(self.text.clone()),
             Some("null" | "bool" | "int" | "float") => plain(&self.text),
-            _ if self.style == Style::Plain => plain(&self.text),
+            _ if self.style == YamlStyle::Plain => plain(&self.text),
             _ => Value::String(self.text.clone()),
         }
     }
@@ -31,7 +31,7 @@ impl Scalar {
             "float" => value.is_number() || special_float(&self.text).is_some(),
             _ => return None,
         };
-        if self.style != Style::Plain {
+        if self.style != YamlStyle::Plain {
             return Some(format!("`!!{tag}` needs text without quotes"));
         }
         (!fits).then(|| format!("`{}` is no value of the type `!!{tag}`", self.text))
@@ -140,12 +140,15 @@ mod tests {
     fn quotes_and_tags_decide_before_the_text_does() {
         let scalar =
             |style, tag: Option<&str>| Scalar { text: "1".into(), style, tag: tag.map(|tag| format!("{CORE}{tag}")) };
-        assert_eq!(scalar(Style::Quoted, None).resolve(), json!("1"));
-        assert_eq!(scalar(Style::Plain, Some("str")).resolve(), json!("1"));
+        assert_eq!(scalar(YamlStyle::Quoted, None).resolve(), json!("1"));
+        assert_eq!(scalar(YamlStyle::Plain, Some("str")).resolve(), json!("1"));
         assert_eq!(
-            scalar(Style::Plain, Some("bool")).misfit().as_deref(),
+            scalar(YamlStyle::Plain, Some("bool")).misfit().as_deref(),
             Some("`1` is no value of the type `!!bool`")
         );
-        assert_eq!(scalar(Style::Quoted, Some("int")).misfit().as_deref(), Some("`!!int` needs text without quotes"));
+        assert_eq!(
+            scalar(YamlStyle::Quoted, Some("int")).misfit().as_deref(),
+            Some("`!!int` needs text without quotes")
+        );
     }
 }

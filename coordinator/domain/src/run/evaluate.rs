@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 use workflow::{
-    expression::{self, CallError, Functions, Limits, Object},
+    expression::{self, EvaluationLimits, HostFunctionError, HostFunctions, Object},
     plan::MatrixCell,
 };
 
@@ -21,8 +21,8 @@ pub(super) struct Status {
     pub(super) cancelled: bool,
 }
 
-impl Functions for Status {
-    fn call(&self, name: &str, _args: &[expression::Value]) -> Option<Result<expression::Value, CallError>> {
+impl HostFunctions for Status {
+    fn call(&self, name: &str, _args: &[expression::Value]) -> Option<Result<expression::Value, HostFunctionError>> {
         let answer = match name.to_ascii_lowercase().as_str() {
             "always" => true,
             "success" => self.success,
@@ -48,7 +48,8 @@ impl Known {
     ) -> Result<T, String> {
         let contexts: Object =
             self.contexts.iter().map(|(name, value)| (name.as_str(), expression::Value::from_json(value))).collect();
-        let scope = expression::Scope { contexts: &contexts, functions: &self.status, limits: Limits::default() };
+        let scope =
+            expression::Scope { contexts: &contexts, functions: &self.status, limits: EvaluationLimits::default() };
         question(&scope).map_err(|error| error.to_string())
     }
 }

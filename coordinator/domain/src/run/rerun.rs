@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use workflow::{
-    expression::{self, Named},
+    expression::{self, NamedEntries},
     plan::{self, Conclusion, JobContent, Plan, Reason},
 };
 
@@ -225,8 +225,8 @@ impl Turn {
 
 /// Secrets that a job of the file `plan` names, those that its workflow gives to every job among them, and of what it
 /// calls where it hands all on.
-fn secrets_of(planned: &Planned, plan: &Plan, job: &plan::Job, depth: usize) -> Named {
-    let mut named = Named::default();
+fn secrets_of(planned: &Planned, plan: &Plan, job: &plan::Job, depth: usize) -> NamedEntries {
+    let mut named = NamedEntries::default();
     for tree in [serde_json::to_value(job), serde_json::to_value(&plan.env)].iter().flatten() {
         named.extend(expression::named_in(tree, "secrets"));
     }
@@ -237,7 +237,7 @@ fn secrets_of(planned: &Planned, plan: &Plan, job: &plan::Job, depth: usize) -> 
             Some(called) => {
                 called.jobs.values().for_each(|job| named.extend(secrets_of(planned, called, job, depth + 1)))
             }
-            None => named = Named::All,
+            None => named = NamedEntries::All,
         }
     }
     named

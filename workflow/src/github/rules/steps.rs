@@ -5,11 +5,11 @@ use std::collections::{HashMap, HashSet};
 use super::{identifier, is_remote, listed};
 use crate::{
     github::report::Report,
-    yaml::{Node, Value},
+    yaml::{YamlNode, YamlValue},
 };
 
 /// Reports what contradicts itself in the steps of a job.
-pub(super) fn check(steps: &[Node], report: &mut Report<'_>) {
+pub(super) fn check(steps: &[YamlNode], report: &mut Report<'_>) {
     let all: HashSet<&str> = steps.iter().flat_map(members).filter_map(id).collect();
     let mut ids = HashSet::new();
     // By id, whether it runs in the background.
@@ -39,19 +39,19 @@ pub(super) fn check(steps: &[Node], report: &mut Report<'_>) {
 }
 
 /// The steps of a `parallel` group, or the step itself.
-fn members(entry: &Node) -> &[Node] {
+fn members(entry: &YamlNode) -> &[YamlNode] {
     match entry.get("parallel") {
-        Some(Node { value: Value::Sequence(items), .. }) => items,
+        Some(YamlNode { value: YamlValue::Sequence(items), .. }) => items,
         _ => std::slice::from_ref(entry),
     }
 }
 
-fn id(step: &Node) -> Option<&str> {
+fn id(step: &YamlNode) -> Option<&str> {
     step.get("id")?.text()
 }
 
 /// GitHub docs, workflow syntax: `jobs.<job_id>.steps[*].wait`, `.wait-all` and `.cancel`.
-fn targets(entry: &Node, before: &HashMap<&str, bool>, all: &HashSet<&str>, report: &mut Report<'_>) {
+fn targets(entry: &YamlNode, before: &HashMap<&str, bool>, all: &HashSet<&str>, report: &mut Report<'_>) {
     if let Some(all) = entry.get("wait-all").filter(|node| node.to_json() == false) {
         let help = "leave the step out where nothing is to be waited for";
         report.error_with_help(all.span, "`wait-all` takes nothing, or `true`", help);
@@ -86,7 +86,7 @@ fn targets(entry: &Node, before: &HashMap<&str, bool>, all: &HashSet<&str>, repo
 }
 
 /// GitHub docs, workflow syntax: `jobs.<job_id>.steps[*].uses`.
-fn action(uses: &Node, report: &mut Report<'_>) {
+fn action(uses: &YamlNode, report: &mut Report<'_>) {
     let Some(text) = uses.text().filter(|text| !text.is_empty()) else {
         return;
     };

@@ -2,14 +2,14 @@
 //! workflows").
 
 use super::{
-    ANY, BOOLEAN, Key, Map, NON_EMPTY, NOTHING, ONE_OR_MORE, Rule, Scalar, TEXT, TEXTS, contexts, ignored, key,
+    ANY, BOOLEAN, Key, Map, NON_EMPTY, NOTHING, ONE_OR_MORE, Rule, ScalarRule, TEXT, TEXTS, contexts, ignored, key,
     required,
 };
 
 /// `on:` as one event, a list of them, or a mapping.
 pub(super) static ON: Rule =
-    Rule { scalar: Scalar::Words(EVENTS), list: Some(&EVENT), map: Map::Keys(EVENT_KEYS), names: NOTHING };
-static EVENT: Rule = Rule::scalar(Scalar::Words(EVENTS));
+    Rule { scalar: ScalarRule::Words(EVENTS), list: Some(&EVENT), map: Map::Keys(EVENT_KEYS), names: NOTHING };
+static EVENT: Rule = Rule::scalar(ScalarRule::Words(EVENTS));
 
 /// Every event GitHub knows.
 pub const EVENTS: &[&str] = &[
@@ -93,17 +93,17 @@ const EVENT_KEYS: &[Key] = &[
 ];
 
 /// An event that takes no filters.
-static BARE: Rule = Rule::scalar(Scalar::Null);
+static BARE: Rule = Rule::scalar(ScalarRule::Null);
 
 /// An event with filters, which may all be left out.
 const fn event(keys: &'static [Key]) -> Rule {
-    Rule::keys(keys).or_scalar(Scalar::Null)
+    Rule::keys(keys).or_scalar(ScalarRule::Null)
 }
 
 /// One of these words, or a list of them.
 macro_rules! types {
     ($($word:literal),+) => {{
-        const WORD: Rule = Rule::scalar(Scalar::Words(&[$($word),+]));
+        const WORD: Rule = Rule::scalar(ScalarRule::Words(&[$($word),+]));
         Rule { list: Some(&WORD), ..WORD }
     }};
 }
@@ -235,31 +235,31 @@ static WORKFLOW_CALL: Rule =
     event(&[key("inputs", &CALL_INPUTS), key("secrets", &CALL_SECRETS), key("outputs", &CALL_OUTPUTS)]);
 static CALL_INPUTS: Rule = Rule::open(&CALL_INPUT);
 static CALL_INPUT: Rule = Rule::keys(&[
-    required("type", &Rule::scalar(Scalar::Words(&["string", "boolean", "number"]))),
+    required("type", &Rule::scalar(ScalarRule::Words(&["string", "boolean", "number"]))),
     key("description", &TEXT),
     key("required", &BOOLEAN),
     key("default", &CALL_DEFAULT),
 ]);
-static CALL_DEFAULT: Rule = Rule::scalar(Scalar::Any).with(contexts(&["github", "inputs", "vars"]));
+static CALL_DEFAULT: Rule = Rule::scalar(ScalarRule::Any).with(contexts(&["github", "inputs", "vars"]));
 static CALL_SECRETS: Rule = Rule::open(&CALL_SECRET);
 static CALL_SECRET: Rule = event(&[key("description", &TEXT), key("required", &BOOLEAN)]);
 static CALL_OUTPUTS: Rule = Rule::open(&CALL_OUTPUT);
 static CALL_OUTPUT: Rule = Rule::keys(&[key("description", &TEXT), required("value", &CALL_OUTPUT_VALUE)]);
-static CALL_OUTPUT_VALUE: Rule = Rule::scalar(Scalar::Text).with(contexts(&["github", "inputs", "vars", "jobs"]));
+static CALL_OUTPUT_VALUE: Rule = Rule::scalar(ScalarRule::Text).with(contexts(&["github", "inputs", "vars", "jobs"]));
 
 /// GitHub's service ignores what it does not know here.
 static WORKFLOW_DISPATCH: Rule = Rule {
-    scalar: Scalar::Null,
+    scalar: ScalarRule::Null,
     list: None,
     map: Map::Mixed(&[key("inputs", &DISPATCH_INPUTS)], &ANY),
     names: NOTHING,
 };
-static DISPATCH_INPUTS: Rule = Rule::open(&DISPATCH_INPUT).or_scalar(Scalar::Null);
+static DISPATCH_INPUTS: Rule = Rule::open(&DISPATCH_INPUT).or_scalar(ScalarRule::Null);
 static DISPATCH_INPUT: Rule = event(&[
-    key("type", &Rule::scalar(Scalar::Words(&["string", "boolean", "number", "choice", "environment"]))),
+    key("type", &Rule::scalar(ScalarRule::Words(&["string", "boolean", "number", "choice", "environment"]))),
     key("description", &TEXT),
     key("deprecationMessage", &TEXT),
     key("required", &BOOLEAN),
-    key("default", &Rule::scalar(Scalar::Any)),
+    key("default", &Rule::scalar(ScalarRule::Any)),
     key("options", &TEXTS),
 ]);

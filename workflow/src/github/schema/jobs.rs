@@ -2,7 +2,7 @@
 
 use super::{
     ANY, BOOLEAN, CONCURRENCY_KEYS, DEFAULTS_RUN, Key, Map, NON_EMPTY, NUMBER, Names, ONE_OR_MORE, Otherwise,
-    PERMISSIONS, Rule, Scalar, TEXT, contexts, ignored, key, required,
+    PERMISSIONS, Rule, ScalarRule, TEXT, contexts, ignored, key, required,
 };
 
 const BEFORE_MATRIX: &[&str] = &["github", "inputs", "vars", "needs"];
@@ -13,7 +13,7 @@ const IN_STEP: Names = Names { contexts: IN_JOB, functions: &["hashFiles"] };
 
 /// A job: steps of its own, or a called workflow.
 pub(super) static JOB: Rule = Rule {
-    scalar: Scalar::Refused,
+    scalar: ScalarRule::Refused,
     list: None,
     map: Map::Variants(&[("uses", &CALL)], Otherwise::Is(&FACTORY)),
     names: super::NOTHING,
@@ -52,21 +52,21 @@ static CALL: Rule = Rule::keys(&[
     key("strategy", &STRATEGY),
 ]);
 static CALL_WITH: Rule = Rule::open(&CALL_VALUE);
-static CALL_VALUE: Rule = Rule::scalar(Scalar::Any).with(contexts(WITH_MATRIX));
-static CALL_SECRETS: Rule = Rule::open(&CALL_SECRET).or_scalar(Scalar::Words(&["inherit"]));
-static CALL_SECRET: Rule =
-    Rule::scalar(Scalar::Any).with(contexts(&["github", "inputs", "vars", "needs", "secrets", "strategy", "matrix"]));
+static CALL_VALUE: Rule = Rule::scalar(ScalarRule::Any).with(contexts(WITH_MATRIX));
+static CALL_SECRETS: Rule = Rule::open(&CALL_SECRET).or_scalar(ScalarRule::Words(&["inherit"]));
+static CALL_SECRET: Rule = Rule::scalar(ScalarRule::Any)
+    .with(contexts(&["github", "inputs", "vars", "needs", "secrets", "strategy", "matrix"]));
 
-static NAME: Rule = Rule::scalar(Scalar::Text).with(contexts(WITH_MATRIX));
-static MINUTES: Rule = Rule::scalar(Scalar::Number).with(contexts(WITH_MATRIX));
-static FLAG: Rule = Rule::scalar(Scalar::Boolean).with(contexts(WITH_MATRIX));
-static JOB_IF: Rule = Rule::scalar(Scalar::Condition)
+static NAME: Rule = Rule::scalar(ScalarRule::Text).with(contexts(WITH_MATRIX));
+static MINUTES: Rule = Rule::scalar(ScalarRule::Number).with(contexts(WITH_MATRIX));
+static FLAG: Rule = Rule::scalar(ScalarRule::Boolean).with(contexts(WITH_MATRIX));
+static JOB_IF: Rule = Rule::scalar(ScalarRule::Condition)
     .with(Names { contexts: BEFORE_MATRIX, functions: &["always", "cancelled", "failure", "success"] });
 
 static STRATEGY: Rule = Rule::keys(&[key("fail-fast", &BOOLEAN), key("max-parallel", &NUMBER), key("matrix", &MATRIX)])
     .with(contexts(BEFORE_MATRIX));
 static MATRIX: Rule = Rule {
-    scalar: Scalar::Refused,
+    scalar: ScalarRule::Refused,
     list: None,
     map: Map::Mixed(&[key("include", &CELLS), key("exclude", &CELLS)], &VECTOR),
     names: super::NOTHING,
@@ -76,7 +76,7 @@ static CELLS: Rule = Rule::list(&CELL);
 static CELL: Rule = Rule::open(&ANY);
 
 static RUNS_ON: Rule = Rule::keys(&[key("group", &NON_EMPTY), key("labels", &ONE_OR_MORE)])
-    .or_scalar(Scalar::NonEmpty)
+    .or_scalar(ScalarRule::NonEmpty)
     .or_list(&NON_EMPTY)
     .with(contexts(WITH_MATRIX));
 
@@ -84,27 +84,27 @@ static JOB_ENV: Rule =
     Rule::open(&TEXT).with(contexts(&["github", "inputs", "vars", "needs", "strategy", "matrix", "secrets"]));
 static ENVIRONMENT: Rule =
     Rule::keys(&[required("name", &TEXT), key("url", &ENVIRONMENT_URL), key("deployment", &BOOLEAN)])
-        .or_scalar(Scalar::Text)
+        .or_scalar(ScalarRule::Text)
         .with(contexts(WITH_MATRIX));
-static ENVIRONMENT_URL: Rule = Rule::scalar(Scalar::Text).with(contexts(&["steps", "job", "runner", "env"]));
-static JOB_CONCURRENCY: Rule = Rule::keys(CONCURRENCY_KEYS).or_scalar(Scalar::NonEmpty).with(contexts(WITH_MATRIX));
+static ENVIRONMENT_URL: Rule = Rule::scalar(ScalarRule::Text).with(contexts(&["steps", "job", "runner", "env"]));
+static JOB_CONCURRENCY: Rule = Rule::keys(CONCURRENCY_KEYS).or_scalar(ScalarRule::NonEmpty).with(contexts(WITH_MATRIX));
 static OUTPUTS: Rule = Rule::open(&OUTPUT);
-static OUTPUT: Rule = Rule::scalar(Scalar::Text).with(contexts(IN_JOB));
+static OUTPUT: Rule = Rule::scalar(ScalarRule::Text).with(contexts(IN_JOB));
 static JOB_DEFAULTS: Rule = Rule::keys(&[key("run", &JOB_DEFAULTS_RUN)]);
 static JOB_DEFAULTS_RUN: Rule = Rule {
-    scalar: Scalar::Refused,
+    scalar: ScalarRule::Refused,
     list: None,
     map: Map::Variants(&[], Otherwise::Is(&DEFAULTS_RUN)),
     names: contexts(&["github", "inputs", "vars", "strategy", "matrix", "needs", "env"]),
 };
 static SNAPSHOT: Rule = Rule::keys(&[
     required("image-name", &NON_EMPTY),
-    key("if", &Rule::scalar(Scalar::Condition).with(contexts(WITH_MATRIX))),
+    key("if", &Rule::scalar(ScalarRule::Condition).with(contexts(WITH_MATRIX))),
     key("version", &NON_EMPTY),
 ])
-.or_scalar(Scalar::NonEmpty);
+.or_scalar(ScalarRule::NonEmpty);
 
-static CONTAINER: Rule = Rule::keys(CONTAINER_KEYS).or_scalar(Scalar::Text).with(contexts(WITH_MATRIX));
+static CONTAINER: Rule = Rule::keys(CONTAINER_KEYS).or_scalar(ScalarRule::Text).with(contexts(WITH_MATRIX));
 const CONTAINER_KEYS: &[Key] = &[
     key("image", &NON_EMPTY),
     key("options", &TEXT),
@@ -128,11 +128,11 @@ static SERVICE: Rule = Rule::keys(&[
     key("entrypoint", &TEXT),
     key("command", &TEXT),
 ])
-.or_scalar(Scalar::NonEmpty);
+.or_scalar(ScalarRule::NonEmpty);
 
 static STEPS: Rule = Rule::list(&STEP);
 static STEP: Rule = Rule {
-    scalar: Scalar::Refused,
+    scalar: ScalarRule::Refused,
     list: None,
     map: Map::Variants(
         &[
@@ -180,7 +180,7 @@ static WAIT_ALL: Rule = Rule::keys(&[
     key("name", &STEP_TEXT),
     key("id", &NON_EMPTY),
     key("continue-on-error", &STEP_FLAG),
-    required("wait-all", &Rule::scalar(Scalar::NullOrBoolean)),
+    required("wait-all", &Rule::scalar(ScalarRule::NullOrBoolean)),
 ]);
 static CANCEL: Rule = Rule::keys(&[
     key("name", &STEP_TEXT),
@@ -192,7 +192,7 @@ static PARALLEL: Rule = Rule::keys(&[required("parallel", &GROUP)]);
 static GROUP: Rule = Rule::list(&MEMBER);
 /// All members of a group run in the background, and none waits for another.
 static MEMBER: Rule = Rule {
-    scalar: Scalar::Refused,
+    scalar: ScalarRule::Refused,
     list: None,
     map: Map::Variants(
         &[("run", &RUN), ("uses", &USES)],
@@ -200,12 +200,12 @@ static MEMBER: Rule = Rule {
     ),
     names: super::NOTHING,
 };
-static STEP_TEXT: Rule = Rule::scalar(Scalar::Text).with(IN_STEP);
-static NON_EMPTY_STEP: Rule = Rule::scalar(Scalar::NonEmpty).with(IN_STEP);
-static STEP_FLAG: Rule = Rule::scalar(Scalar::Boolean).with(IN_STEP);
-static STEP_MINUTES: Rule = Rule::scalar(Scalar::Number).with(IN_STEP);
+static STEP_TEXT: Rule = Rule::scalar(ScalarRule::Text).with(IN_STEP);
+static NON_EMPTY_STEP: Rule = Rule::scalar(ScalarRule::NonEmpty).with(IN_STEP);
+static STEP_FLAG: Rule = Rule::scalar(ScalarRule::Boolean).with(IN_STEP);
+static STEP_MINUTES: Rule = Rule::scalar(ScalarRule::Number).with(IN_STEP);
 static STEP_ENV: Rule = Rule::open(&TEXT).with(IN_STEP);
-static STEP_IF: Rule = Rule::scalar(Scalar::Condition).with(Names {
+static STEP_IF: Rule = Rule::scalar(ScalarRule::Condition).with(Names {
     contexts: &["github", "inputs", "vars", "needs", "strategy", "matrix", "steps", "job", "runner", "env"],
     functions: &["always", "cancelled", "failure", "success", "hashFiles"],
 });

@@ -1,4 +1,4 @@
-//! Reads a workflow and all it calls: from the checkout, and from the repositories it names.
+//! Reads a workflow and the workflows it calls: from the checkout, and from the repositories it names.
 
 use indexmap::IndexMap;
 use workflow::{
@@ -12,7 +12,7 @@ use workflow::{
 use super::{checkout::Checkout, sources::ExecSources};
 
 /// A workflow with what it calls, where that can be run, and what is to be said of it.
-pub(super) struct Read {
+pub(super) struct ReadCallGraph {
     pub(super) graph: Option<CallGraph>,
     pub(super) findings: Vec<Diagnostic>,
     /// Repositories that called workflows come from, and their commits.
@@ -20,14 +20,14 @@ pub(super) struct Read {
 }
 
 /// Reads until nothing is missing.
-pub(super) async fn read(path: &str, text: &str, checkout: &Checkout, sources: &ExecSources) -> Read {
+pub(super) async fn read(path: &str, text: &str, checkout: &Checkout, sources: &ExecSources) -> ReadCallGraph {
     let mut origins = IndexMap::new();
     let find = async |place: &WorkflowRef| {
         let text = called(place, checkout, sources, &mut origins).await;
         text.map_err(|error| UnavailableFile::Missing(format!("{error:#}")))
     };
-    let (graph, findings) = crate::calls::read(path, text, find).await;
-    Read { graph, findings, origins }
+    let (graph, findings) = crate::workflow_files::read(path, text, find).await;
+    ReadCallGraph { graph, findings, origins }
 }
 
 async fn called(

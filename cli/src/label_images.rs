@@ -7,7 +7,7 @@ const SET_UP: &str = "longshore/ubuntu:dev";
 
 /// Takes the set-up script's image for the default one, where the engine has the first alone and `named` (label and
 /// image) says nothing of ubuntu-latest.
-pub(crate) async fn take_what_is_there(config: &mut Config, named: &[(String, String)]) {
+pub(crate) async fn use_present_images(config: &mut Config, named: &[(String, String)]) {
     let Some(default) = config.labels.get("ubuntu-latest").cloned() else { return };
     if config.sandbox != "docker" || named.iter().any(|(label, _)| label == "ubuntu-latest") {
         return;

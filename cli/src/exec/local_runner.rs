@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use actions_api::{Origin, Who};
@@ -24,14 +23,16 @@ use worker::{
 };
 use workflow::plan::{JobOrder, JobReport};
 
+use crate::clock::now_ms;
+
 use super::{
-    ending::Ending,
-    report::{Logs, Report},
-    view::Wanted,
+    interrupt::InterruptSignals,
+    report::{RunLogs, RunReport},
+    view::ViewMode,
 };
 
 /// A plan and what it is run with.
-pub(super) struct Work {
+pub(super) struct LocalRun {
     /// The run's id.
     pub(super) run: String,
     pub(super) planned: Planned,
@@ -44,20 +45,20 @@ pub(super) struct Work {
     /// Whose caches its jobs have: the checkout's folder.
     pub(super) repository: String,
     /// How the run is shown while it goes on.
-    pub(super) view: Wanted,
+    pub(super) view: ViewMode,
     pub(super) config: Config,
     /// The services that actions call.
     pub(super) origin: Origin,
 }
 
-/// What a running job says.
-enum Said {
+/// An update from a running job.
+enum JobUpdate {
     Begun { job: String, attempt: u32 },
     Finished { job: String, attempt: u32, report: Box<JobReport> },
 }
 
-struct Driver {
-    work: Work,
+struct LocalRunner {
+    work: LocalRun,
     sandbox: Arc<dyn Sandbox>,
     sources: Arc<dyn Sources>,
     state: State,
@@ -65,44 +66,44 @@ struct Driver {
     running: HashMap<String, CancellationToken>,
     groups: HashMap<String, Group>,
     kill: CancellationToken,
-    logs: Arc<Logs>,
-    say: mpsc::UnboundedSender<Said>,
+    logs: Arc<RunLogs>,
+    updates: mpsc::UnboundedSender<JobUpdate>,
 }
 
-/// Runs a plan to its end, which `ending` may ask for earlier.
-pub(super) async fn drive(
-    work: Work,
+/// Runs a plan to its end, which `interrupt` may end early.
+pub(super) async fn run_to_end(
+    work: LocalRun,
     sandbox: Arc<dyn Sandbox>,
     sources: Arc<dyn Sources>,
-    ending: &mut Ending,
-) -> Result<Report> {
-    let (say, mut said) = mpsc::unbounded_channel();
-    let (state, _) = run::create(new(&work), now());
-    let logs = Arc::new(Logs::new(work.view));
+    interrupt: &mut InterruptSignals,
+) -> Result<RunReport> {
+    let (updates, mut received) = mpsc::unbounded_channel();
+    let (state, _) = run::create(new_run(&work), now_ms());
+    let logs = Arc::new(RunLogs::new(work.view));
     let planned = work.planned.clone();
     let (queue, running, groups) = (VecDeque::new(), HashMap::new(), HashMap::new());
     let kill = CancellationToken::new();
-    let mut driver = Driver { work, sandbox, sources, state, queue, running, groups, kill, logs, say };
+    let mut driver = LocalRunner { work, sandbox, sources, state, queue, running, groups, kill, logs, updates };
     driver.apply(Event::Planned(Box::new(planned)));
-    let mut asked_to_end = 0;
+    let mut interrupts = 0;
     loop {
         driver.start_jobs();
         if matches!(driver.state.phase, Phase::Done { .. }) {
             break;
         }
         tokio::select! {
-            said = said.recv() => match said.context("the jobs' channel is closed")? {
-                Said::Begun { job, attempt } => driver.apply(Event::Begun { job, attempt }),
-                Said::Finished { job, attempt, report } => {
+            update = received.recv() => match update.context("the jobs' channel is closed")? {
+                JobUpdate::Begun { job, attempt } => driver.apply(Event::Begun { job, attempt }),
+                JobUpdate::Finished { job, attempt, report } => {
                     driver.running.remove(&job);
                     driver.apply(Event::Finished { job, attempt, report });
                 }
             },
-            by = ending.asked() => {
-                asked_to_end += 1;
-                match asked_to_end {
+            by = interrupt.next() => {
+                interrupts += 1;
+                match interrupts {
                     1 => {
-                        driver.logs.view.say("cancelling; press Ctrl-C again to end everything at once");
+                        driver.logs.view.print("cancelling; press Ctrl-C again to end everything at once");
                         driver.apply(Event::Cancel { by: by.into() });
                     }
                     _ => driver.kill.cancel(),
@@ -111,13 +112,13 @@ pub(super) async fn drive(
         }
     }
     driver.logs.view.end();
-    Ok(Report::of(&driver.state, &driver.logs))
+    Ok(RunReport::of(&driver.state, &driver.logs))
 }
 
-impl Driver {
+impl LocalRunner {
     /// One event through the state machine. What it refuses changes nothing.
     fn apply(&mut self, event: Event) {
-        let Ok((state, effects)) = run::advance(&self.state, event, now()) else { return };
+        let Ok((state, effects)) = run::advance(&self.state, event, now_ms()) else { return };
         self.state = state;
         self.logs.view.state(&self.state);
         for effect in effects {
@@ -130,7 +131,7 @@ impl Driver {
                     }
                 }
                 Effect::Join { job, ask } => {
-                    let member = Member { run: self.state.id.clone(), serial: self.state.serial, job, since: now() };
+                    let member = Member { run: self.state.id.clone(), serial: self.state.serial, job, since: now_ms() };
                     self.group(&ask.group.clone(), group::Event::Asked { member, ask });
                 }
                 Effect::Leave { job, group } => {
@@ -146,7 +147,7 @@ impl Driver {
     fn group(&mut self, name: &str, event: group::Event) {
         let key = group::key("local", name);
         let known = self.groups.remove(&key).unwrap_or_else(|| Group::new(key.clone()));
-        let Ok((next, effects)) = group::advance(&known, event, now()) else {
+        let Ok((next, effects)) = group::advance(&known, event, now_ms()) else {
             self.groups.insert(key, known);
             return;
         };
@@ -189,8 +190,8 @@ impl Driver {
             ..Who::default()
         };
         let token = self.work.origin.token(&who).into();
-        let door = Arc::new(Here { origin: self.work.origin.clone(), who: Arc::new(who) });
-        ActionsApiAccess { token, id_token: false, tunnel: door }
+        let tunnel = Arc::new(LocalTunnel { origin: self.work.origin.clone(), who: Arc::new(who) });
+        ActionsApiAccess { token, id_token: false, tunnel }
     }
 
     fn start(&mut self, key: String, image: String) {
@@ -212,24 +213,28 @@ impl Driver {
         let number = attempt.order.attempt;
         let lines = self.logs.job(&key, &attempt.order.name);
         let sink = Arc::new(RecordCallback::new(move |record| lines.take(&record)));
-        let observer =
-            Arc::new(Told { job: key.clone(), attempt: number, say: self.say.clone(), logs: self.logs.clone() });
-        let (sandbox, sources, say) = (self.sandbox.clone(), self.sources.clone(), self.say.clone());
+        let observer = Arc::new(UpdateSender {
+            job: key.clone(),
+            attempt: number,
+            updates: self.updates.clone(),
+            logs: self.logs.clone(),
+        });
+        let (sandbox, sources, updates) = (self.sandbox.clone(), self.sources.clone(), self.updates.clone());
         tokio::spawn(async move {
             let report = Box::new(job::execute(attempt, sandbox, sources, sink, observer).await);
             // The receiver is gone only where the whole run is.
-            let _ = say.send(Said::Finished { job: key, attempt: number, report });
+            let _ = updates.send(JobUpdate::Finished { job: key, attempt: number, report });
         });
     }
 }
 
-/// The services in this process.
-struct Here {
+/// The services for actions in this process, reached without a network.
+struct LocalTunnel {
     origin: Origin,
     who: Arc<Who>,
 }
 
-impl Tunnel for Here {
+impl Tunnel for LocalTunnel {
     fn serve(&self, connection: DuplexStream) -> BoxFuture<'static, ()> {
         let (origin, who) = (self.origin.clone(), self.who.clone());
         // The connection ends with its job.
@@ -237,23 +242,23 @@ impl Tunnel for Here {
     }
 }
 
-struct Told {
+struct UpdateSender {
     job: String,
     attempt: u32,
-    say: mpsc::UnboundedSender<Said>,
-    logs: Arc<Logs>,
+    updates: mpsc::UnboundedSender<JobUpdate>,
+    logs: Arc<RunLogs>,
 }
 
-impl ProgressReporter for Told {
+impl ProgressReporter for UpdateSender {
     fn begun(&self, _: Option<String>) {
-        let _ = self.say.send(Said::Begun { job: self.job.clone(), attempt: self.attempt });
+        let _ = self.updates.send(JobUpdate::Begun { job: self.job.clone(), attempt: self.attempt });
     }
     fn step(&self, index: u32, name: &str, state: &str, _: &str) {
         self.logs.view.step(&self.job, index, name, state);
     }
 }
 
-fn new(work: &Work) -> New {
+fn new_run(work: &LocalRun) -> New {
     let request = Request {
         id: "exec".into(),
         origin: run::Origin::Api,
@@ -268,7 +273,7 @@ fn new(work: &Work) -> New {
         notices: Vec::new(),
         inputs: None,
         again: None,
-        received_at: now(),
+        received_at: now_ms(),
     };
     New {
         id: work.run.clone(),
@@ -282,9 +287,4 @@ fn new(work: &Work) -> New {
         visibility: Visibility::Public,
         expires_at: u64::MAX,
     }
-}
-
-pub(super) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

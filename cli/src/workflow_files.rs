@@ -1,4 +1,4 @@
-//! A workflow file and all it calls: one way to read them for every command, and the checkout alone as their source.
+//! Reads a workflow file and the workflows it calls: one way for every command, and the checkout as their source.
 
 use std::{
     io::ErrorKind,
@@ -47,7 +47,7 @@ pub(crate) fn workflows(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// A file of a checkout with what it calls there.
-pub(crate) struct Local {
+pub(crate) struct LocalWorkflow {
     /// Where it could be run.
     pub(crate) graph: Option<CallGraph>,
     /// Their files are named as seen from here.
@@ -56,12 +56,12 @@ pub(crate) struct Local {
     texts: IndexMap<String, String>,
 }
 
-impl Local {
+impl LocalWorkflow {
     /// Reads a file and, without fetching anything, what it calls.
     pub(crate) async fn read(file: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         let own = file.to_string_lossy().into_owned();
-        let checkout = Checkout::around(file);
+        let checkout = EnclosingCheckout::around(file);
         let path = checkout.as_ref().map_or_else(|| own.clone(), |checkout| checkout.path.clone());
         let mut texts = IndexMap::from([(own.clone(), text.clone())]);
         let (graph, mut findings) = read(&path, &text, async |place: &WorkflowRef| {
@@ -103,7 +103,7 @@ impl Local {
 }
 
 /// Where `./` of a file leads.
-struct Checkout {
+struct EnclosingCheckout {
     root: PathBuf,
     /// The root as the user would write it.
     written: PathBuf,
@@ -111,7 +111,7 @@ struct Checkout {
     path: String,
 }
 
-impl Checkout {
+impl EnclosingCheckout {
     /// The folder above one of workflows, else the work tree of git; `None` where the file lies in neither.
     fn around(file: &Path) -> Option<Self> {
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

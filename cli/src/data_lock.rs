@@ -1,4 +1,4 @@
-//! A data folder that one process has to itself.
+//! The lock of a data folder: one process at a time uses it.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 
 /// Keeps a data folder, which is made where it is missing, for this process until the file is dropped. `key` is what
 /// names another folder. However the process ends, its lock ends with it.
-pub(crate) fn alone(data: &Path, key: &str) -> Result<File> {
+pub(crate) fn acquire(data: &Path, key: &str) -> Result<File> {
     let path = data.join("lock");
     let unusable = || format!("data folder {}: make it writable or set {key}", data.display());
     std::fs::create_dir_all(data).with_context(unusable)?;
@@ -43,11 +43,11 @@ mod tests {
     fn a_data_folder_in_use_is_refused_until_its_process_lets_go() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
-        let first = alone(&data, "--data").unwrap();
-        let refused = alone(&data, "--data").unwrap_err().to_string();
+        let first = acquire(&data, "--data").unwrap();
+        let refused = acquire(&data, "--data").unwrap_err().to_string();
         let holder = format!("{} is in use by process {}: stop it", data.display(), std::process::id());
         assert!(refused.contains(&holder) && refused.contains("--data"), "{refused}");
         drop(first);
-        alone(&data, "--data").unwrap();
+        acquire(&data, "--data").unwrap();
     }
 }

@@ -18,27 +18,27 @@ use tracing::warn;
 use workflow::github::workflow_ref::WORKFLOW_FOLDERS;
 
 use crate::{
-    calls::workflows,
     client::relay::{self, Relays},
+    workflow_files::workflows,
 };
 
 /// How long refs may go on moving before they are told: one `git` command moves several.
 const QUIET: Duration = Duration::from_millis(100);
 
 /// A repository and whose it is.
-pub(super) struct Local {
+pub(super) struct LocalRepository {
     root: PathBuf,
     /// Where its refs are: of a work tree beside others, those of them all.
     git: PathBuf,
     /// Its `d` tag.
     identifier: String,
     owner: Keys,
-    state: State,
+    state: RefsState,
 }
 
 /// A repository that a relay knows.
-pub(super) struct Shared {
-    local: Local,
+pub(super) struct AnnouncedRepository {
+    local: LocalRepository,
     relays: Relays,
     /// When the newest event says that it was made.
     at: Timestamp,
@@ -48,28 +48,28 @@ pub(super) struct Shared {
 
 /// What a 30618 says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct State {
+struct RefsState {
     /// The branch that `HEAD` names.
     head: Option<String>,
     /// Commit of each branch and tag.
     refs: BTreeMap<String, String>,
 }
 
-impl Local {
+impl LocalRepository {
     /// The repository that holds `directory`.
     pub(super) fn open(directory: &Path, owner: Keys) -> Result<Self> {
         let shown = directory.display();
         ensure!(directory.is_dir(), "--repository {shown}: there is no such folder");
         let repository = Repository::discover(directory)
             .map_err(|error| anyhow!("--repository {shown}: {}; name a git repository", error.message()))?;
-        let state = State::of(&repository)?;
+        let state = RefsState::of(&repository)?;
         ensure!(!state.refs.is_empty(), "--repository {shown}: there is no commit yet: commit, then try again");
         let root = std::fs::canonicalize(repository.workdir().unwrap_or_else(|| repository.path()))?;
         Ok(Self { identifier: identifier(&root), git: repository.commondir().to_owned(), root, owner, state })
     }
 
     /// Announces it on a relay, and says where its refs are.
-    pub(super) async fn announce(self, relay: &str) -> Result<Shared> {
+    pub(super) async fn announce(self, relay: &str) -> Result<AnnouncedRepository> {
         let clone = url::Url::from_file_path(&self.root)
             .map_err(|()| anyhow!("{}: the path can't be written as a URL", self.root.display()))?;
         let (moved, watcher) = watch(&self.git)?;
@@ -80,14 +80,14 @@ impl Local {
             vec!["clone".to_owned(), clone.to_string()],
             vec!["relays".to_owned(), relay.to_owned()],
         ];
-        let mut shared = Shared { local: self, relays, at: Timestamp::from(0), moved, _watcher: watcher };
+        let mut shared = AnnouncedRepository { local: self, relays, at: Timestamp::from(0), moved, _watcher: watcher };
         shared.publish(30617, tags).await?;
-        shared.tell().await?;
+        shared.publish_state().await?;
         Ok(shared)
     }
 }
 
-impl Shared {
+impl AnnouncedRepository {
     /// `30617:OWNER:IDENTIFIER`.
     pub(super) fn address(&self) -> String {
         format!("30617:{}:{}", self.local.owner.public_key(), self.local.identifier)
@@ -106,23 +106,23 @@ impl Shared {
             tokio::time::sleep(QUIET).await;
             while self.moved.try_recv().is_ok() {}
             let root = self.local.root.clone();
-            let read = tokio::task::spawn_blocking(move || State::of(&Repository::open(root)?)).await;
-            let told = match read.map_err(anyhow::Error::from).and_then(|read| read) {
+            let read = tokio::task::spawn_blocking(move || RefsState::of(&Repository::open(root)?)).await;
+            let published = match read.map_err(anyhow::Error::from).and_then(|read| read) {
                 Ok(state) if state == self.local.state => continue,
                 Ok(state) => {
                     self.local.state = state;
-                    self.tell().await
+                    self.publish_state().await
                 }
                 Err(error) => Err(error),
             };
-            if let Err(error) = told {
+            if let Err(error) = published {
                 warn!("{}: the relay does not know where its branches are now: {error:#}", self.local.root.display());
             }
         }
     }
 
-    async fn tell(&mut self) -> Result<()> {
-        let Local { identifier, state, .. } = &self.local;
+    async fn publish_state(&mut self) -> Result<()> {
+        let LocalRepository { identifier, state, .. } = &self.local;
         let mut tags = vec![vec!["d".to_owned(), identifier.clone()]];
         tags.extend(state.refs.iter().map(|(name, commit)| vec![name.clone(), commit.clone()]));
         tags.extend(state.head.iter().map(|head| vec!["HEAD".to_owned(), format!("ref: {head}")]));
@@ -138,7 +138,7 @@ impl Shared {
     }
 }
 
-impl State {
+impl RefsState {
     fn of(repository: &Repository) -> Result<Self> {
         let mut refs = BTreeMap::new();
         for reference in repository.references()?.flatten() {
@@ -158,10 +158,10 @@ impl State {
 
 /// Hears of every change to the refs: in `refs`, and in `HEAD` and `packed-refs` beside it.
 fn watch(folder: &Path) -> Result<(mpsc::Receiver<()>, RecommendedWatcher)> {
-    let (tell, moved) = mpsc::channel(1);
+    let (notify, moved) = mpsc::channel(1);
     // Full: that something moved is known already.
     let mut watcher = notify::recommended_watcher(move |_| {
-        let _ = tell.try_send(());
+        let _ = notify.try_send(());
     })?;
     let places = [(folder.to_owned(), RecursiveMode::NonRecursive), (folder.join("refs"), RecursiveMode::Recursive)];
     for (place, mode) in places {

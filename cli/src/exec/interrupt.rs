@@ -1,45 +1,45 @@
-//! Who asks a run to end: Ctrl-C, TERM, and HUP of a terminal that is closed.
+//! Signals that end a run: INT (Ctrl-C), TERM, and HUP of a terminal that is closed.
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals, heard from when this is made.
-pub(super) struct Ending {
+/// The signals, listened to from the moment this is made.
+pub(super) struct InterruptSignals {
     interrupt: Signal,
     terminate: Signal,
     /// `None`: `nohup` had this process ignore it.
     hang_up: Option<Signal>,
-    /// Who asked and was not told of yet.
-    heard: Option<&'static str>,
+    /// A signal that came while [`Self::finish`] ran.
+    pending: Option<&'static str>,
 }
 
-impl Ending {
-    pub(super) fn hear() -> Result<Self> {
-        let hear = |kind, name: &str| signal(kind).with_context(|| format!("{name} can't be heard"));
+impl InterruptSignals {
+    pub(super) fn listen() -> Result<Self> {
+        let listen = |kind, name: &str| signal(kind).with_context(|| format!("{name} can't be listened to"));
         Ok(Self {
-            interrupt: hear(SignalKind::interrupt(), "SIGINT")?,
-            terminate: hear(SignalKind::terminate(), "SIGTERM")?,
-            hang_up: if ignores_hang_up() { None } else { Some(hear(SignalKind::hangup(), "SIGHUP")?) },
-            heard: None,
+            interrupt: listen(SignalKind::interrupt(), "SIGINT")?,
+            terminate: listen(SignalKind::terminate(), "SIGTERM")?,
+            hang_up: if ignores_hang_up() { None } else { Some(listen(SignalKind::hangup(), "SIGHUP")?) },
+            pending: None,
         })
     }
 
-    /// What asks next.
-    pub(super) async fn asked(&mut self) -> &'static str {
-        match self.heard.take() {
+    /// The next signal.
+    pub(super) async fn next(&mut self) -> &'static str {
+        match self.pending.take() {
             Some(by) => by,
             None => self.signalled().await,
         }
     }
 
-    /// Brings something to its end, though an end be asked for meanwhile: cut off, it would leave what it made.
-    /// [`Self::asked`] tells of that afterwards. `None`: it was asked for twice.
-    pub(super) async fn through<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+    /// Completes something that would leave things behind if it were cut off, in spite of a signal.
+    /// [`Self::next`] returns that request afterwards. `None`: a second signal came.
+    pub(super) async fn finish<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = std::pin::pin!(work);
         loop {
             tokio::select! {
                 done = &mut work => return Some(done),
-                by = self.signalled() => match self.heard.replace(by) {
+                by = self.signalled() => match self.pending.replace(by) {
                     None => tracing::warn!("{by}: ending in order; once more, and it ends at once"),
                     Some(_) => return None,
                 }
