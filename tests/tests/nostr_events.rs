@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use config::{Config, Limits};
-use domain::run::{End, Request, SealedLog, Update};
+use domain::run::{FinalizedLog, RunEnd, RunRequest, RunUpdate};
 use longshore_tests::oracle::{
     ad, bah,
     gg::{self, Followed},
@@ -24,7 +24,7 @@ struct Fixture {
     publisher: Keys,
     run: Event,
     job: Event,
-    request: Request,
+    request: RunRequest,
     secrets: hive_ci::Secrets,
     followed: Followed,
 }
@@ -89,10 +89,14 @@ impl Fixture {
     /// Everything we publish about a run with this end, in our order.
     fn story(&self, case: &Case) -> Vec<Event> {
         let log = log();
-        let end =
-            End { conclusion: case.conclusion, reason: case.reason.clone(), exit_code: case.exit_code, at: NOW * 1000 };
-        let finished = Update::Finished { stamp: NOW + 2, end, log, duration_s: 93, supplied: Vec::new() };
-        let updates = [Update::Queued { stamp: NOW }, Update::Running { stamp: NOW + 1 }, finished];
+        let end = RunEnd {
+            conclusion: case.conclusion,
+            reason: case.reason.clone(),
+            exit_code: case.exit_code,
+            at: NOW * 1000,
+        };
+        let finished = RunUpdate::Finished { stamp: NOW + 2, end, log, duration_s: 93, definitions: Vec::new() };
+        let updates = [RunUpdate::Queued { stamp: NOW }, RunUpdate::Running { stamp: NOW + 1 }, finished];
         let drafts = updates.iter().flat_map(|update| report("run", &self.request, update, &self.pool.public_key()));
         drafts.map(|draft| self.sign(&draft)).collect()
     }
@@ -105,8 +109,8 @@ impl Fixture {
     }
 }
 
-fn log() -> SealedLog {
-    SealedLog { url: format!("https://ci.example/{}", "a".repeat(64)), ..SealedLog::default() }
+fn log() -> FinalizedLog {
+    FinalizedLog { url: format!("https://ci.example/{}", "a".repeat(64)), ..FinalizedLog::default() }
 }
 
 struct Case {

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use blobs::Blobs;
 use bytes::Bytes;
-use domain::run::State;
+use domain::run::RunState;
 use futures::StreamExt;
 use logs::{Logs, record};
 use nostr::{EventBuilder, JsonUtil, Keys, Kind, Tag, Timestamp};
@@ -127,7 +127,7 @@ fn hash(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-fn run(id: &str, serial: u64, author: &Keys, visibility: &Value) -> State {
+fn run(id: &str, serial: u64, author: &Keys, visibility: &Value) -> RunState {
     let author = author.public_key().to_hex();
     serde_json::from_value(json!({
         "id": id, "version": 0, "serial": serial, "number": 1, "attempt": 1, "previous": null,
@@ -151,7 +151,7 @@ fn public(id: &str, serial: u64, author: &Keys) -> Change {
     Change::Run(Box::new(run(id, serial, author, &json!("public"))))
 }
 
-fn ended(mut state: State) -> Change {
+fn ended(mut state: RunState) -> Change {
     state.version += 1;
     state.phase = serde_json::from_value(json!({
         "phase": "done", "log": {"url": "", "sha256": "", "full_url": ""},

@@ -132,7 +132,7 @@ impl Job {
         let ready = self.set_up().await;
         let word = if ready.is_ok() { "success" } else { "failure" };
         if let Err(reason) = &ready {
-            self.log.notice(STEP_SETUP, &format!("##[error]{}", said(reason))).await;
+            self.log.notice(STEP_SETUP, &format!("##[error]{reason}")).await;
         }
         self.log.end_of(STEP_SETUP, "Set up job", word, word, began.elapsed()).await;
 
@@ -268,7 +268,7 @@ impl Job {
             machine.destroy().await;
         }
         if let Some(reason) = report.reason.as_ref().filter(|reason| !matches!(reason, Reason::Step)) {
-            self.log.notice(STEP_CLEANUP, &format!("##[error]{}", said(reason))).await;
+            self.log.notice(STEP_CLEANUP, &format!("##[error]{reason}")).await;
         }
         let word = report.conclusion.as_str();
         self.log.notice(STEP_CLEANUP, &format!("Job {word}")).await;
@@ -332,24 +332,5 @@ fn reason_of(cause: StopCause) -> Reason {
         StopCause::LogLimit => Reason::LogLimit,
         StopCause::DiskLimit => Reason::Disk,
         StopCause::LogBroken => Reason::WorkerLost("its log could not be stored; look at its disk".into()),
-    }
-}
-
-/// A reason for people.
-fn said(reason: &Reason) -> String {
-    match reason {
-        Reason::Step => "a step failed".into(),
-        Reason::Timeout => "the job's time is over; `timeout-minutes` of the job sets it".into(),
-        Reason::OutOfMemory => "the job used more memory than it may".into(),
-        Reason::Processes => "the job started more processes than it may".into(),
-        Reason::Disk => "the job used more disk than it may".into(),
-        Reason::LogLimit => "the job printed more than it may".into(),
-        Reason::StartFailed(text)
-        | Reason::PullFailed(text)
-        | Reason::SandboxLost(text)
-        | Reason::Invalid(text)
-        | Reason::Cancelled(text)
-        | Reason::WorkerLost(text)
-        | Reason::NoWorker(text) => text.clone(),
     }
 }

@@ -3,6 +3,8 @@
 //! Text that may hold `${{ }}` stays text here; it is evaluated where its contexts are known: job-level keys in the
 //! coordinator when the job's needs are done, step-level keys in the worker.
 
+use std::fmt;
+
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
@@ -409,6 +411,26 @@ pub enum Reason {
     NoWorker(String),
     /// The log limit was hit.
     LogLimit,
+}
+
+/// One sentence without a full stop, for logs, pages and results alike.
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Step => f.write_str("a step failed"),
+            Self::Timeout => f.write_str("the time limit was reached"),
+            Self::OutOfMemory => f.write_str("the memory limit was reached"),
+            Self::Processes => f.write_str("the limit of processes was reached"),
+            Self::Disk => f.write_str("the disk limit was reached"),
+            Self::LogLimit => f.write_str("the log limit was reached"),
+            Self::StartFailed(detail) => write!(f, "the container did not start: {detail}"),
+            Self::PullFailed(detail) => write!(f, "the image could not be pulled: {detail}"),
+            Self::SandboxLost(detail) => write!(f, "the container was lost: {detail}"),
+            Self::WorkerLost(detail) => write!(f, "the worker was lost: {detail}"),
+            Self::NoWorker(detail) => write!(f, "no worker can take this job: {detail}"),
+            Self::Invalid(detail) | Self::Cancelled(detail) => f.write_str(detail),
+        }
+    }
 }
 
 /// What a worker reports at the end of an attempt.

@@ -8,7 +8,10 @@ use std::{
 use actions_api::{Origin, Who};
 use anyhow::{Context, Result};
 use domain::group::{self, Group, Member};
-use domain::run::{self, Effect, Event, New, Phase, Planned, Repository, Request, Rules, SealedLog, State, Visibility};
+use domain::run::{
+    self, FinalizedLog, NewRun, Planned, Repository, RunEffect, RunEvent, RunPhase, RunRequest, RunRules, RunState,
+    Visibility,
+};
 use futures::{FutureExt as _, future::BoxFuture};
 use indexmap::IndexMap;
 use secrecy::SecretString;
@@ -61,7 +64,7 @@ struct LocalRunner {
     work: LocalRun,
     sandbox: Arc<dyn Sandbox>,
     sources: Arc<dyn Sources>,
-    state: State,
+    state: RunState,
     queue: VecDeque<(String, Vec<String>)>,
     running: HashMap<String, CancellationToken>,
     groups: HashMap<String, Group>,
@@ -84,19 +87,19 @@ pub(super) async fn run_to_end(
     let (queue, running, groups) = (VecDeque::new(), HashMap::new(), HashMap::new());
     let kill = CancellationToken::new();
     let mut driver = LocalRunner { work, sandbox, sources, state, queue, running, groups, kill, logs, updates };
-    driver.apply(Event::Planned(Box::new(planned)));
+    driver.apply(RunEvent::Planned(Box::new(planned)));
     let mut interrupts = 0;
     loop {
         driver.start_jobs();
-        if matches!(driver.state.phase, Phase::Done { .. }) {
+        if matches!(driver.state.phase, RunPhase::Done { .. }) {
             break;
         }
         tokio::select! {
             update = received.recv() => match update.context("the jobs' channel is closed")? {
-                JobUpdate::Begun { job, attempt } => driver.apply(Event::Begun { job, attempt }),
+                JobUpdate::Begun { job, attempt } => driver.apply(RunEvent::Begun { job, attempt }),
                 JobUpdate::Finished { job, attempt, report } => {
                     driver.running.remove(&job);
-                    driver.apply(Event::Finished { job, attempt, report });
+                    driver.apply(RunEvent::Finished { job, attempt, report });
                 }
             },
             by = interrupt.next() => {
@@ -104,7 +107,7 @@ pub(super) async fn run_to_end(
                 match interrupts {
                     1 => {
                         driver.logs.view.print("cancelling; press Ctrl-C again to end everything at once");
-                        driver.apply(Event::Cancel { by: by.into() });
+                        driver.apply(RunEvent::Cancel { by: by.into() });
                     }
                     _ => driver.kill.cancel(),
                 }
@@ -117,34 +120,34 @@ pub(super) async fn run_to_end(
 
 impl LocalRunner {
     /// One event through the state machine. What it refuses changes nothing.
-    fn apply(&mut self, event: Event) {
+    fn apply(&mut self, event: RunEvent) {
         let Ok((state, effects)) = run::advance(&self.state, event, now_ms()) else { return };
         self.state = state;
         self.logs.view.state(&self.state);
         for effect in effects {
             match effect {
-                Effect::Queue { job, labels, .. } => self.queue.push_back((job, labels)),
-                Effect::Unqueue { job, .. } => self.queue.retain(|(queued, _)| *queued != job),
-                Effect::Stop { job, .. } => {
+                RunEffect::Queue { job, labels, .. } => self.queue.push_back((job, labels)),
+                RunEffect::Unqueue { job, .. } => self.queue.retain(|(queued, _)| *queued != job),
+                RunEffect::Stop { job, .. } => {
                     if let Some(cancel) = self.running.get(&job) {
                         cancel.cancel();
                     }
                 }
-                Effect::Join { job, ask } => {
+                RunEffect::Join { job, ask } => {
                     let member = Member { run: self.state.id.clone(), serial: self.state.serial, job, since: now_ms() };
-                    self.group(&ask.group.clone(), group::Event::Asked { member, ask });
+                    self.group(&ask.group.clone(), group::GroupEvent::JoinRequested { member, ask });
                 }
-                Effect::Leave { job, group } => {
-                    self.group(&group, group::Event::Left { run: self.state.id.clone(), job });
+                RunEffect::Leave { job, group } => {
+                    self.group(&group, group::GroupEvent::Left { run: self.state.id.clone(), job });
                 }
-                Effect::Seal => self.apply(Event::Sealed { log: SealedLog::default() }),
+                RunEffect::FinalizeLog => self.apply(RunEvent::LogFinalized { log: FinalizedLog::default() }),
                 _ => {}
             }
         }
     }
 
     /// Concurrency groups hold between the jobs of this run alone: other processes are not asked.
-    fn group(&mut self, name: &str, event: group::Event) {
+    fn group(&mut self, name: &str, event: group::GroupEvent) {
         let key = group::key("local", name);
         let known = self.groups.remove(&key).unwrap_or_else(|| Group::new(key.clone()));
         let Ok((next, effects)) = group::advance(&known, event, now_ms()) else {
@@ -152,7 +155,7 @@ impl LocalRunner {
             return;
         };
         self.groups.insert(key, next);
-        for (_, event) in effects.into_iter().map(group::Effect::told) {
+        for (_, event) in effects.into_iter().map(group::GroupEffect::into_run_event) {
             self.apply(event);
         }
     }
@@ -168,10 +171,10 @@ impl LocalRunner {
                     known.join(", "),
                     labels.first().map(String::as_str).unwrap_or("LABEL"),
                 );
-                self.apply(Event::Unmatched { job });
+                self.apply(RunEvent::Unmatched { job });
                 continue;
             };
-            self.apply(Event::Accepted { job: job.clone(), worker: "exec".into() });
+            self.apply(RunEvent::Accepted { job: job.clone(), worker: "exec".into() });
             self.start(job, image);
         }
     }
@@ -258,10 +261,10 @@ impl ProgressReporter for UpdateSender {
     }
 }
 
-fn new_run(work: &LocalRun) -> New {
-    let request = Request {
+fn new_run(work: &LocalRun) -> NewRun {
+    let request = RunRequest {
         id: "exec".into(),
-        origin: run::Origin::Api,
+        origin: run::RequestOrigin::Api,
         repository: Repository { address: "local".into(), ..Repository::default() },
         workflow: work.planned.plan.path.clone(),
         commit: work.planned.commit.clone(),
@@ -275,14 +278,14 @@ fn new_run(work: &LocalRun) -> New {
         again: None,
         received_at: now_ms(),
     };
-    New {
+    NewRun {
         id: work.run.clone(),
         serial: 1,
         number: 1,
         rerun: None,
-        request: Request { env: work.vars.clone(), ..request },
+        request: RunRequest { env: work.vars.clone(), ..request },
         secrets: work.secrets.keys().cloned().collect(),
-        rules: Rules { one_worker: true, ..Rules::default() },
+        rules: RunRules { one_worker: true, ..RunRules::default() },
         environments: Vec::new(),
         visibility: Visibility::Public,
         expires_at: u64::MAX,

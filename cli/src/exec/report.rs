@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use domain::run::{JobPhase, Phase, State, sentence};
+use domain::run::{JobPhase, RunPhase, RunState};
 use logs::beside::Beside;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -129,19 +129,19 @@ impl RunReport {
     }
 
     /// A run that ended.
-    pub(super) fn of(state: &State, logs: &RunLogs) -> Self {
+    pub(super) fn of(state: &RunState, logs: &RunLogs) -> Self {
         let (conclusion, reason) = match &state.phase {
-            Phase::Done { end, .. } | Phase::Sealing { end } => (end.conclusion, end.reason.clone()),
+            RunPhase::Done { end, .. } | RunPhase::Finalizing { end } => (end.conclusion, end.reason.clone()),
             _ => (Conclusion::Failure, None),
         };
         let jobs: Vec<Value> = state.jobs.iter().map(|(key, job)| job_json(key, job, logs)).collect();
-        let reason = reason.as_ref().map(sentence);
+        let reason = reason.as_ref().map(ToString::to_string);
         let mut text = String::new();
         for job in state.jobs.values() {
             if let JobPhase::Done { conclusion, reason, report } = &job.phase {
                 // The tree has said it already.
                 if !logs.view.is_tree() {
-                    let why = reason.as_ref().map(|reason| format!(": {}", sentence(reason))).unwrap_or_default();
+                    let why = reason.as_ref().map(|reason| format!(": {}", reason)).unwrap_or_default();
                     text.push_str(&format!("{}: {}{why}\n", printable(&job.name), conclusion.as_str()));
                 }
                 report.iter().for_each(|report| text.push_str(&remarks(report)));
@@ -205,7 +205,7 @@ fn job_json(key: &str, job: &::domain::run::Job, logs: &RunLogs) -> Value {
         "matrix": job.cell.matrix,
         "conclusion": conclusion,
         "tolerated": job.tolerated,
-        "reason": reason.as_ref().map(sentence),
+        "reason": reason.as_ref().map(ToString::to_string),
         "outputs": report["outputs"],
         "steps": report["steps"],
         "environment": report["environment"],

@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, sync::Arc, time::Duration};
 
-use ::domain::run::{Job, JobPhase, State, Wait, sentence};
+use ::domain::run::{Job, JobPhase, RunState, WaitCondition};
 use parking_lot::Mutex;
 
 use crate::clock::now_ms;
@@ -72,7 +72,7 @@ impl View {
     }
 
     /// The run changed.
-    pub(super) fn state(&self, state: &State) {
+    pub(super) fn state(&self, state: &RunState) {
         self.on_screen(|screen| {
             screen.tree.keep(|key| state.jobs.contains_key(key));
             for (key, job) in &state.jobs {
@@ -109,12 +109,12 @@ impl View {
 fn job_mark(job: &Job) -> (StatusMark, String) {
     match &job.phase {
         JobPhase::Done { conclusion, reason, .. } => {
-            (StatusMark::of(conclusion.as_str()), reason.as_ref().map(sentence).unwrap_or_default())
+            (StatusMark::of(conclusion.as_str()), reason.as_ref().map(ToString::to_string).unwrap_or_default())
         }
         JobPhase::Running { .. } => (StatusMark::Running, String::new()),
         JobPhase::Cancelling { .. } => (StatusMark::Running, "is being cancelled".into()),
         JobPhase::Queued { reason, .. } => (StatusMark::Waiting, reason.clone()),
-        JobPhase::Waiting { on: Wait::Concurrency { group, .. }, .. } => {
+        JobPhase::Waiting { on: WaitCondition::Concurrency { group, .. }, .. } => {
             (StatusMark::Waiting, format!("waits for the concurrency group {group}"))
         }
         _ => (StatusMark::Waiting, String::new()),

@@ -6,7 +6,7 @@ use futures::{FutureExt, future::BoxFuture};
 use nostr::{Keys, PublicKey};
 
 use super::{log_publisher::LogPublisher, run_service::RunService};
-use domain::run::{Event, Origin, Request, Rerun, State};
+use domain::run::{RequestOrigin, Rerun, RunEvent, RunRequest, RunState};
 use logs::act;
 use nostr_client::{
     hive_ci::{self, Refusal, Secrets},
@@ -32,7 +32,7 @@ pub(super) struct Admission {
 
 impl Admission {
     /// Why an author may not run this; `None`: they may.
-    async fn objection(&self, request: &Request) -> Option<String> {
+    async fn objection(&self, request: &RunRequest) -> Option<String> {
         match self.policy.judge(&request.actor, None) {
             Judgement::Allowed => None,
             Judgement::Refused(reason) => Some(reason),
@@ -51,7 +51,11 @@ impl Admission {
 impl Admission {
     /// The earlier run that a request asks for again: one of ours, of the same workflow, that its author may read. What
     /// the request leaves open is taken from it. The inner error is for the author.
-    async fn rerun(&self, request: &mut Request, secrets: &Secrets) -> anyhow::Result<Result<Option<Rerun>, String>> {
+    async fn rerun(
+        &self,
+        request: &mut RunRequest,
+        secrets: &Secrets,
+    ) -> anyhow::Result<Result<Option<Rerun>, String>> {
         let Some(again) = request.again.clone() else { return Ok(Ok(None)) };
         let found = self.run_service.store().run_by_event(&again.previous).await?;
         // One answer for all that is not there for this author: it gives nothing away.
@@ -84,8 +88,8 @@ impl Admission {
 }
 
 /// Whether a run is what a request may ask for again.
-fn repeats(request: &Request, event: &str, earlier: &State) -> bool {
-    let asked = matches!(&earlier.request.origin, Origin::HiveCi { run_event, .. } if run_event == event);
+fn repeats(request: &RunRequest, event: &str, earlier: &RunState) -> bool {
+    let asked = matches!(&earlier.request.origin, RequestOrigin::HiveCi { run_event, .. } if run_event == event);
     let reader = Reader::Key(request.actor.clone());
     let theirs = [&earlier.request.actor, &earlier.request.repository.owner].contains(&&request.actor);
     asked
@@ -95,7 +99,7 @@ fn repeats(request: &Request, event: &str, earlier: &State) -> bool {
 }
 
 impl Desk for Admission {
-    fn accept(&self, mut request: Request, secrets: Secrets, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
+    fn accept(&self, mut request: RunRequest, secrets: Secrets, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
         async move {
             let permitted = match self.objection(&request).await {
                 Some(reason) => Err(reason),
@@ -140,9 +144,9 @@ impl Desk for Admission {
     fn cancel<'a>(&'a self, job_event: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
         async move {
             let Some(state) = self.run_service.store().run_by_event(job_event).await? else { return Ok(()) };
-            let ours = matches!(&state.request.origin, Origin::HiveCi { job_event: job, author, .. } if job == job_event && author == by);
+            let ours = matches!(&state.request.origin, RequestOrigin::HiveCi { job_event: job, author, .. } if job == job_event && author == by);
             if ours {
-                self.run_service.apply(&state.id, Event::Cancel { by: "its author".into() }, Vec::new()).await?;
+                self.run_service.apply(&state.id, RunEvent::Cancel { by: "its author".into() }, Vec::new()).await?;
             }
             Ok(())
         }
@@ -157,12 +161,12 @@ impl Desk for Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::run::{self, Rules, Visibility, testing};
+    use domain::run::{self, RunRules, Visibility, testing};
 
     #[test]
     fn a_run_is_repeated_in_its_own_repository_and_workflow_by_who_may_read_it() {
-        let mut earlier = run::create(testing::new_run(Rules::default(), false), 0).0;
-        earlier.request.origin = Origin::HiveCi {
+        let mut earlier = run::create(testing::new_run(RunRules::default(), false), 0).0;
+        earlier.request.origin = RequestOrigin::HiveCi {
             run_event: "event".into(),
             job_event: "job".into(),
             author: "author".into(),
@@ -176,10 +180,10 @@ mod tests {
         let mut foreign = same.clone();
         foreign.repository.address = "30617:other:repo".into();
         assert!(!repeats(&foreign, "event", &earlier));
-        let other = Request { workflow: "other.yml".into(), ..same.clone() };
+        let other = RunRequest { workflow: "other.yml".into(), ..same.clone() };
         assert!(!repeats(&other, "event", &earlier));
         earlier.visibility = Visibility::Readers(vec!["reader".into()]);
-        let by = |actor: &str| repeats(&Request { actor: actor.into(), ..same.clone() }, "event", &earlier);
+        let by = |actor: &str| repeats(&RunRequest { actor: actor.into(), ..same.clone() }, "event", &earlier);
         assert!(by(&earlier.request.actor) && by("reader") && !by("stranger"));
     }
 }

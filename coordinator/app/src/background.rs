@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{log_publisher::LogPublisher, planner::Planner, run_service::RunService, workflow_source::PlanError};
 use config::Config;
 use dispatch::Dispatch;
-use domain::run::{AttemptId, Event, Millis, Phase, SealedLog, State};
+use domain::run::{AttemptId, FinalizedLog, Millis, RunEvent, RunPhase, RunState};
 use store::{Change, Task, TaskKind};
 
 /// Workflows fetched and planned at the same time.
@@ -82,8 +82,8 @@ impl TaskRunner {
             TaskKind::Plan { tries } => {
                 let Ok(_turn) = self.plans.acquire().await else { return Ok(()) };
                 match self.planner.plan(&state).await {
-                    Ok(planned) => Event::Planned(Box::new(planned)),
-                    Err(PlanError::Author(message)) => Event::Unplannable { message },
+                    Ok(planned) => RunEvent::Planned(Box::new(planned)),
+                    Err(PlanError::Author(message)) => RunEvent::Unplannable { message },
                     Err(PlanError::NotYet(why)) => {
                         let now = self.run_service.now();
                         if now.saturating_sub(state.created_at) < self.config.source.wait.saturating_mul(1000) {
@@ -91,11 +91,11 @@ impl TaskRunner {
                             tracing::info!(run = state.id, why, "waits for its commit");
                             let kind = TaskKind::Plan { tries: tries.saturating_add(1) };
                             let later = Task { kind, due: now.saturating_add(wait), ..task.clone() };
-                            let delayed = Event::Delayed { reason: why };
+                            let delayed = RunEvent::Delayed { reason: why };
                             self.run_service.apply(&task.run, delayed, vec![Change::Task(later)]).await?;
                             return Ok(());
                         }
-                        Event::Unplannable { message: why }
+                        RunEvent::Unplannable { message: why }
                     }
                 }
             }
@@ -105,20 +105,20 @@ impl TaskRunner {
                 self.dispatch.cancel(&attempt, reason);
                 return Ok(store.commit(done).await?);
             }
-            TaskKind::Seal => Event::Sealed { log: self.seal(&state).await? },
-            TaskKind::Wake { job } => Event::Due { job: job.clone() },
-            TaskKind::Expire => Event::Expired,
+            TaskKind::FinalizeLog => RunEvent::LogFinalized { log: self.seal(&state).await? },
+            TaskKind::Wake { job } => RunEvent::Due { job: job.clone() },
+            TaskKind::Expire => RunEvent::Expired,
         };
         self.run_service.apply(&task.run, event, done).await?;
         Ok(())
     }
 
-    async fn seal(&self, state: &State) -> anyhow::Result<SealedLog> {
-        let Phase::Sealing { end } = &state.phase else { return Ok(SealedLog::default()) };
+    async fn seal(&self, state: &RunState) -> anyhow::Result<FinalizedLog> {
+        let RunPhase::Finalizing { end } = &state.phase else { return Ok(FinalizedLog::default()) };
         match self.archive.seal(state).await {
             Err(error) if self.run_service.now().saturating_sub(end.at) > WITHOUT_LOG => {
                 tracing::error!(run = state.id, "its result goes out without a log: {error:#}");
-                Ok(SealedLog::default())
+                Ok(FinalizedLog::default())
             }
             sealed => sealed,
         }

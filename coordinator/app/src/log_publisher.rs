@@ -10,7 +10,7 @@ use url::Url;
 
 use blobs::{Blobs, Deposit, client::Client};
 use config::Config;
-use domain::run::{Millis, SealedLog, State, Visibility};
+use domain::run::{FinalizedLog, Millis, RunState, Visibility};
 use logs::Logs;
 
 /// MIME type of every log.
@@ -33,7 +33,7 @@ pub(super) struct LogPublisher {
 
 impl LogPublisher {
     /// Stores the log of a run whose jobs ended.
-    pub(super) async fn seal(&self, state: &State) -> anyhow::Result<SealedLog> {
+    pub(super) async fn seal(&self, state: &RunState) -> anyhow::Result<FinalizedLog> {
         let page = format!("{}/runs/{}", self.public_url, state.id);
         let public = state.visibility == Visibility::Public;
         let whole = self.logs.full_text(&state.id).map_err(std::io::Error::other);
@@ -49,14 +49,14 @@ impl LogPublisher {
         };
         let servers = if public { &*self.servers } else { &[] };
         let (sha256, url) = self.put(&state.id, text, state.expires_at, servers).await?;
-        Ok(SealedLog { url, sha256, full_url })
+        Ok(FinalizedLog { url, sha256, full_url })
     }
 
     /// Stores a short text for somebody whose job never became a run.
-    pub(super) async fn note(&self, owner: &str, text: &str) -> anyhow::Result<SealedLog> {
+    pub(super) async fn note(&self, owner: &str, text: &str) -> anyhow::Result<FinalizedLog> {
         let expires_at = (self.clock)().saturating_add(self.config.keep_days.saturating_mul(DAY_MS));
         let (sha256, url) = self.put(owner, text.to_owned(), expires_at, &[]).await?;
-        Ok(SealedLog { url: url.clone(), sha256, full_url: url })
+        Ok(FinalizedLog { url: url.clone(), sha256, full_url: url })
     }
 
     async fn put(

@@ -14,7 +14,7 @@ use super::{
     run_service::RunService,
     workflow_source::{PlanError, WorkflowSource, utf8},
 };
-use domain::run::{Planned, State};
+use domain::run::{Planned, RunState};
 use planning::{self, Facts, Numbers, Step};
 use source::{
     Resolved, SourceError, Sources, Wanted,
@@ -35,7 +35,7 @@ pub(super) struct Planner {
 }
 
 impl Planner {
-    pub(super) async fn plan(&self, state: &State) -> Result<Planned, PlanError> {
+    pub(super) async fn plan(&self, state: &RunState) -> Result<Planned, PlanError> {
         let request = &state.request;
         let path = planning::workflow_path(&request.workflow).map_err(PlanError::Author)?.to_owned();
         let wanted = Wanted {
@@ -71,7 +71,7 @@ impl Planner {
                 Step::Planned(mut planned) => {
                     let commit = |(name, found): (String, Result<Found, String>)| Some((name, found.ok()?.commit));
                     planned.origins = origins.into_iter().filter_map(commit).collect();
-                    planned.supplied = files.used();
+                    planned.definitions = files.used();
                     return Ok(*planned);
                 }
                 Step::Needs(places) => {

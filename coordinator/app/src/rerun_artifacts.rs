@@ -10,7 +10,7 @@ use store::{Artifact, Batch, Blob, Change, Kept, Store};
 pub(super) async fn artifacts(store: &Store, rerun: &Rerun, run: &str, expires_at: Millis) -> anyhow::Result<Batch> {
     let mut batch = Batch::new();
     for earlier in store.artifacts(&rerun.previous).await? {
-        if !rerun.carried.contains_key(&earlier.job) {
+        if !rerun.reused.contains_key(&earlier.job) {
             continue;
         }
         // Without its bytes it has expired.
@@ -69,7 +69,7 @@ mod tests {
             number: 1,
             attempt: 2,
             jobs: vec!["test".into()],
-            carried: IndexMap::from([("build".into(), Job::blocked("build".into(), "", "build".into()))]),
+            reused: IndexMap::from([("build".into(), Job::blocked("build".into(), "", "build".into()))]),
             calls: IndexMap::new(),
             missing: Vec::new(),
         };

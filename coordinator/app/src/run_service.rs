@@ -9,8 +9,8 @@ use secrecy::{ExposeSecret, SecretString};
 use super::unit_of_work::UnitOfWork;
 use config::{self, Config, Definitions, RepositoryConfig, VisibilityConfig};
 use domain::run::{
-    self, Approvers, Effect, Event, Millis, New, Origin, Protection, Refused, Repository, Request, Rerun, Rules, State,
-    Update, Visibility,
+    self, Approvers, EnvironmentProtection, Millis, NewRun, Repository, RequestOrigin, Rerun, RunEffect, RunEvent,
+    RunRefusal, RunRequest, RunRules, RunState, RunUpdate, Visibility,
 };
 use domain::schedule::QueuedJob;
 use nostr_client::{
@@ -43,9 +43,9 @@ struct Inner {
 #[derive(Debug, Clone)]
 pub enum Applied {
     /// The run is now so.
-    Changed(Box<State>),
+    Changed(Box<RunState>),
     /// Nothing changed.
-    Unchanged(Refused),
+    Unchanged(RunRefusal),
 }
 
 impl RunService {
@@ -78,16 +78,16 @@ impl RunService {
     /// [`StoreError::Seen`] where it was taken in before; the store can't be written, or the secrets can't be sealed.
     pub async fn accept(
         &self,
-        request: Request,
+        request: RunRequest,
         rerun: Option<Rerun>,
         secrets: &Secrets,
         settle: Batch,
-    ) -> anyhow::Result<State> {
+    ) -> anyhow::Result<RunState> {
         let Inner { store, store_key, config, .. } = &*self.0;
         let now = self.now();
         let id = uuid::Uuid::now_v7().to_string();
         let counter = format!("runs of {} in {}", request.workflow, request.repository.address);
-        let new = New {
+        let new = NewRun {
             id: id.clone(),
             serial: store.next("run").await?,
             number: match &rerun {
@@ -126,7 +126,7 @@ impl RunService {
     ///
     /// # Errors
     /// There is no such run, or the store can't be read or written.
-    pub async fn apply(&self, id: &str, event: Event, also: Batch) -> anyhow::Result<Applied> {
+    pub async fn apply(&self, id: &str, event: RunEvent, also: Batch) -> anyhow::Result<Applied> {
         loop {
             let (applied, mut batch) = UnitOfWork::of(self, id, event.clone()).await?;
             batch.extend(also.iter().cloned());
@@ -152,9 +152,9 @@ impl RunService {
     }
 
     /// The key that signs the run's result, as long as it is kept.
-    pub(super) async fn publisher_of(&self, state: &State) -> anyhow::Result<Option<Keys>> {
+    pub(super) async fn publisher_of(&self, state: &RunState) -> anyhow::Result<Option<Keys>> {
         match &state.request.origin {
-            Origin::HiveCi { publisher: Some(_), .. } => self.publisher_key(&state.id).await,
+            RequestOrigin::HiveCi { publisher: Some(_), .. } => self.publisher_key(&state.id).await,
             _ => Ok(None),
         }
     }
@@ -172,8 +172,8 @@ impl RunService {
     /// The rows of a new version of a run and of the effects that come with it.
     pub(super) fn changes(
         &self,
-        state: &State,
-        effects: Vec<Effect>,
+        state: &RunState,
+        effects: Vec<RunEffect>,
         publisher: Option<&Keys>,
     ) -> anyhow::Result<Batch> {
         let (run, now) = (&state.id, self.now());
@@ -182,8 +182,8 @@ impl RunService {
         let mut batch = vec![Change::Run(Box::new(state.clone()))];
         for effect in effects {
             match effect {
-                Effect::Plan => batch.push(task("plan".into(), TaskKind::Plan { tries: 0 }, now)),
-                Effect::Queue { job, labels, avoid, .. } => batch.push(Change::Queue(QueuedJob {
+                RunEffect::Plan => batch.push(task("plan".into(), TaskKind::Plan { tries: 0 }, now)),
+                RunEffect::Queue { job, labels, avoid, .. } => batch.push(Change::Queue(QueuedJob {
                     run: run.clone(),
                     job,
                     labels,
@@ -191,21 +191,21 @@ impl RunService {
                     owner: state.request.repository.address.clone(),
                     since: now,
                 })),
-                Effect::Unqueue { job, .. } => batch.push(Change::Unqueue { run: run.clone(), job }),
-                Effect::Stop { job, attempt, worker, reason } => {
+                RunEffect::Unqueue { job, .. } => batch.push(Change::Unqueue { run: run.clone(), job }),
+                RunEffect::Stop { job, attempt, worker, reason } => {
                     let name = format!("stop {job} {attempt}");
                     batch.push(task(name, TaskKind::Stop { job, attempt, worker, reason }, now));
                 }
                 // The groups' rows are made beside these, by the cascade.
-                Effect::Join { .. } | Effect::Leave { .. } => {}
-                Effect::Wake { job, at } => {
+                RunEffect::Join { .. } | RunEffect::Leave { .. } => {}
+                RunEffect::Wake { job, at } => {
                     let name = format!("wake {job}");
                     batch.push(task(name, TaskKind::Wake { job }, at));
                 }
-                Effect::Timer { at } => batch.push(task("expire".into(), TaskKind::Expire, at)),
-                Effect::Publish(update) => batch.extend(self.publish(state, &update, publisher)?),
-                Effect::Seal => batch.push(task("seal".into(), TaskKind::Seal, now)),
-                Effect::EraseSecrets => {
+                RunEffect::Timer { at } => batch.push(task("expire".into(), TaskKind::Expire, at)),
+                RunEffect::Publish(update) => batch.extend(self.publish(state, &update, publisher)?),
+                RunEffect::FinalizeLog => batch.push(task("seal".into(), TaskKind::FinalizeLog, now)),
+                RunEffect::EraseSecrets => {
                     batch.push(Change::EraseSecrets { run: run.clone() });
                     batch.push(Change::TaskDone { id: format!("{run} expire") });
                 }
@@ -215,12 +215,12 @@ impl RunService {
     }
 
     /// What webhooks are told of a change.
-    pub(super) fn hooks(&self, before: Option<&State>, after: &State) -> Batch {
+    pub(super) fn hooks(&self, before: Option<&RunState>, after: &RunState) -> Batch {
         let config = &self.0.config;
         webhooks::told(&config.webhooks, before, after, &config.public_url, self.now())
     }
 
-    fn publish(&self, state: &State, update: &Update, publisher: Option<&Keys>) -> anyhow::Result<Batch> {
+    fn publish(&self, state: &RunState, update: &RunUpdate, publisher: Option<&Keys>) -> anyhow::Result<Batch> {
         let planned = state.planned.as_ref().map(|planned| planned.relays.as_slice()).unwrap_or_default();
         let relays = self.0.routes.to(&state.request, planned);
         let mut batch = Batch::new();
@@ -245,8 +245,8 @@ impl RunService {
         own.unwrap_or(self.0.config.definitions.policy)
     }
 
-    fn rules(&self, request: &Request) -> Rules {
-        Rules {
+    fn rules(&self, request: &RunRequest) -> RunRules {
+        RunRules {
             max_duration_ms: self.0.config.policy.max_duration.saturating_mul(1000),
             retry_started: self.0.config.retry.started,
             maintainers_read: self.repository(&request.repository).is_some_and(|found| found.maintainers),
@@ -255,12 +255,12 @@ impl RunService {
     }
 
     /// What protects environments of the request's repository, in the operator's order.
-    fn environments(&self, request: &Request) -> Vec<Protection> {
+    fn environments(&self, request: &RunRequest) -> Vec<EnvironmentProtection> {
         let named = planning::repository_name(&request.repository);
         let is_meant = |one: &&config::Environment| {
             one.repository == "*" || one.repository == request.repository.address || one.repository == named
         };
-        let protection = |one: &config::Environment| Protection {
+        let protection = |one: &config::Environment| EnvironmentProtection {
             name: one.name.clone(),
             approvers: match &one.approvers {
                 None => Approvers::Maintainers,
@@ -273,7 +273,7 @@ impl RunService {
         self.0.config.environments.iter().filter(is_meant).map(protection).collect()
     }
 
-    fn visibility(&self, request: &Request) -> Visibility {
+    fn visibility(&self, request: &RunRequest) -> Visibility {
         match self.repository(&request.repository) {
             Some(found) if found.visibility == VisibilityConfig::Readers => Visibility::Readers(keys(&found.readers)),
             _ => Visibility::Public,

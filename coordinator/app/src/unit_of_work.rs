@@ -8,68 +8,72 @@ use anyhow::Context;
 use super::run_service::{Applied, RunService};
 use domain::group::{
     self, Group, Member,
-    circle::{self, Search},
+    deadlock::{self, DeadlockSearch},
 };
-use domain::run::{self, Effect, Event, Phase, Refused, State};
+use domain::run::{self, RunEffect, RunEvent, RunPhase, RunRefusal, RunState};
 use store::{Batch, Change};
 
 /// Changes under way: rows as they will be, over those of the store.
 pub(super) struct UnitOfWork<'a> {
     run_service: &'a RunService,
-    runs: HashMap<String, State>,
+    runs: HashMap<String, RunState>,
     groups: HashMap<String, Group>,
-    news: VecDeque<(String, Event)>,
-    /// Jobs that asked for a group.
-    asked: Vec<(String, String)>,
+    events: VecDeque<(String, RunEvent)>,
+    /// Jobs that asked for a group and may still wait for it.
+    joined: Vec<(String, String)>,
     batch: Batch,
 }
 
 impl<'a> UnitOfWork<'a> {
     /// What becomes of the run, and everything there is to write. An event that is refused writes nothing.
-    pub(super) async fn of(run_service: &'a RunService, run: &str, event: Event) -> anyhow::Result<(Applied, Batch)> {
+    pub(super) async fn of(
+        run_service: &'a RunService,
+        run: &str,
+        event: RunEvent,
+    ) -> anyhow::Result<(Applied, Batch)> {
         let (runs, groups) = (HashMap::new(), HashMap::new());
-        let (news, asked) = (VecDeque::new(), Vec::new());
-        let mut this = Self { run_service, runs, groups, news, asked, batch: Batch::new() };
-        if let Err(refused) = this.tell(run, event).await? {
+        let (events, joined) = (VecDeque::new(), Vec::new());
+        let mut this = Self { run_service, runs, groups, events, joined, batch: Batch::new() };
+        if let Err(refused) = this.apply(run, event).await? {
             return Ok((Applied::Unchanged(refused), Batch::new()));
         }
         loop {
-            while let Some((run, event)) = this.news.pop_front() {
-                if let Err(refused) = this.tell(&run, event).await? {
-                    tracing::debug!(run, %refused, "news of a concurrency group changes nothing");
+            while let Some((run, event)) = this.events.pop_front() {
+                if let Err(refused) = this.apply(&run, event).await? {
+                    tracing::debug!(run, %refused, "an event of a concurrency group changes nothing");
                 }
             }
             // Only now is it known who still waits.
-            let Some((run, job)) = this.asked.pop() else { break };
-            if let Some(to) = this.closes_circle(&run, &job).await? {
-                this.news.push_back((run, Event::GivesWay { job, to }));
+            let Some((run, job)) = this.joined.pop() else { break };
+            if let Some(to) = this.would_deadlock(&run, &job).await? {
+                this.events.push_back((run, RunEvent::Preempted { job, to }));
             }
         }
         let state = this.runs.remove(run).with_context(|| format!("there is no run {run}"))?;
         Ok((Applied::Changed(Box::new(state)), this.batch))
     }
 
-    /// To what a job gives way whose ask closed a circle of waits.
-    async fn closes_circle(&mut self, run: &str, job: &str) -> anyhow::Result<Option<String>> {
+    /// Returns the lock holder that `job` must yield to, if waiting for it would deadlock.
+    async fn would_deadlock(&mut self, run: &str, job: &str) -> anyhow::Result<Option<String>> {
         let Some(state) = self.run(run).await? else { return Ok(None) };
         let Some(group) = state.jobs.get(job).and_then(run::Job::waits_for) else { return Ok(None) };
         let repository = &state.request.repository.address;
-        self.write_ledger(repository).await?;
+        self.lock_repository(repository).await?;
         let Some(first) = self.holder(repository, group).await? else { return Ok(None) };
-        let mut search = Search::new(&state, job);
-        let mut met = search.meets(&first);
+        let mut search = DeadlockSearch::new(&state, job);
+        let mut met = search.visit_holder(&first);
         while let Some(member) = search.next_holder().filter(|_| !met) {
             let Some(holding) = self.run(&member.run).await? else { continue };
             for waited in holding.waits_below(member.job.as_deref()) {
                 let holder = self.holder(repository, &waited).await?;
-                met |= holder.is_some_and(|holder| search.meets(&holder));
+                met |= holder.is_some_and(|holder| search.visit_holder(&holder));
             }
         }
-        Ok(met.then(|| circle::told(group, &first)))
+        Ok(met.then(|| deadlock::describe(group, &first)))
     }
 
-    async fn write_ledger(&mut self, repository: &str) -> anyhow::Result<()> {
-        let key = group::ledger(repository);
+    async fn lock_repository(&mut self, repository: &str) -> anyhow::Result<()> {
+        let key = group::deadlock_check_key(repository);
         if self.groups.contains_key(&key) {
             return Ok(());
         }
@@ -89,14 +93,14 @@ impl<'a> UnitOfWork<'a> {
     }
 
     /// A run as it will be.
-    async fn run(&self, id: &str) -> anyhow::Result<Option<State>> {
+    async fn run(&self, id: &str) -> anyhow::Result<Option<RunState>> {
         match self.runs.get(id) {
             Some(state) => Ok(Some(state.clone())),
             None => Ok(self.run_service.store().run(id).await?),
         }
     }
 
-    async fn tell(&mut self, run: &str, event: Event) -> anyhow::Result<Result<(), Refused>> {
+    async fn apply(&mut self, run: &str, event: RunEvent) -> anyhow::Result<Result<(), RunRefusal>> {
         let known = match self.runs.remove(run) {
             Some(state) => Some(state),
             None => self.run_service.store().run(run).await?,
@@ -111,18 +115,20 @@ impl<'a> UnitOfWork<'a> {
             }
         };
         let publisher = match &state.phase {
-            Phase::Done { .. } => self.run_service.publisher_of(&state).await?,
+            RunPhase::Done { .. } => self.run_service.publisher_of(&state).await?,
             _ => None,
         };
         for effect in &effects {
             let (event, name) = match effect {
-                Effect::Join { job, ask } => {
+                RunEffect::Join { job, ask } => {
                     let since = self.run_service.now();
                     let member = Member { run: state.id.clone(), serial: state.serial, job: job.clone(), since };
-                    self.asked.extend(job.iter().map(|job| (state.id.clone(), job.clone())));
-                    (group::Event::Asked { member, ask: ask.clone() }, &ask.group)
+                    self.joined.extend(job.iter().map(|job| (state.id.clone(), job.clone())));
+                    (group::GroupEvent::JoinRequested { member, ask: ask.clone() }, &ask.group)
                 }
-                Effect::Leave { job, group } => (group::Event::Left { run: state.id.clone(), job: job.clone() }, group),
+                RunEffect::Leave { job, group } => {
+                    (group::GroupEvent::Left { run: state.id.clone(), job: job.clone() }, group)
+                }
                 _ => continue,
             };
             self.group(&group::key(&state.request.repository.address, name), event).await?;
@@ -133,7 +139,7 @@ impl<'a> UnitOfWork<'a> {
         Ok(Ok(()))
     }
 
-    async fn group(&mut self, key: &str, event: group::Event) -> anyhow::Result<()> {
+    async fn group(&mut self, key: &str, event: group::GroupEvent) -> anyhow::Result<()> {
         let known = match self.groups.remove(key) {
             Some(group) => Some(group),
             None => self.run_service.store().group(key).await?,
@@ -143,7 +149,7 @@ impl<'a> UnitOfWork<'a> {
         let next = match group::advance(&group, event, self.run_service.now()) {
             Ok((next, effects)) => {
                 self.batch.push(Change::Group(next.clone()));
-                self.news.extend(effects.into_iter().map(group::Effect::told));
+                self.events.extend(effects.into_iter().map(group::GroupEffect::into_run_event));
                 next
             }
             Err(_) => group,

@@ -4,7 +4,7 @@ use anyhow::Context;
 use indexmap::IndexMap;
 
 use super::definitions::Definitions;
-use domain::run::Supplied;
+use domain::run::DefinitionOverride;
 use planning::own::{self, Own};
 use source::{Resolved, SourceError, Standing};
 
@@ -36,7 +36,7 @@ pub(super) struct WorkflowSource<'a> {
     /// What definitions may do, once it was asked for.
     policy: Option<config::Definitions>,
     /// What came from definitions, by path.
-    used: IndexMap<String, Supplied>,
+    used: IndexMap<String, DefinitionOverride>,
 }
 
 impl<'a> WorkflowSource<'a> {
@@ -62,12 +62,12 @@ impl<'a> WorkflowSource<'a> {
     }
 
     /// The definition that the file at a path came from.
-    pub(super) fn of(&self, path: &str) -> Option<&Supplied> {
+    pub(super) fn of(&self, path: &str) -> Option<&DefinitionOverride> {
         self.used.get(path)
     }
 
     /// All that came from definitions.
-    pub(super) fn used(self) -> Vec<Supplied> {
+    pub(super) fn used(self) -> Vec<DefinitionOverride> {
         self.used.into_values().collect()
     }
 
@@ -77,7 +77,7 @@ impl<'a> WorkflowSource<'a> {
         let found =
             found.map_err(|error| PlanError::NotYet(format!("its definitions can't be looked for: {error:#}")))?;
         let Some(definition) = found else { return Ok(None) };
-        let supplied = Supplied {
+        let supplied = DefinitionOverride {
             path: path.to_owned(),
             event: definition.event,
             author: definition.author,

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::Inner;
 use domain::schedule::QueuedJob;
-use domain::schedule::{self, Why};
+use domain::schedule::{self, WaitReason};
 
 /// Between tries to read the queue.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -82,7 +82,7 @@ async fn round(inner: &Inner, waits: &mut Waits) -> anyhow::Result<Option<Instan
 }
 
 /// Says why a job waits, once for each reason.
-async fn tell(inner: &Inner, waits: &mut Waits, job: &QueuedJob, why: &Why) -> anyhow::Result<()> {
+async fn tell(inner: &Inner, waits: &mut Waits, job: &QueuedJob, why: &WaitReason) -> anyhow::Result<()> {
     let reason = why.to_string();
     if waits.told.get(&key(job)) != Some(&reason) {
         inner.parts.runs.waits(&job.run, &job.job, &reason).await?;

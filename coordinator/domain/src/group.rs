@@ -8,7 +8,7 @@ use workflow::plan::{ConcurrencyRequest, QueueMode};
 
 use crate::run::{self, Millis};
 
-pub mod circle;
+pub mod deadlock;
 
 #[cfg(test)]
 mod simulation;
@@ -46,9 +46,9 @@ pub struct Member {
 
 /// What can happen to a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum GroupEvent {
     /// Somebody wants it.
-    Asked {
+    JoinRequested {
         /// Who.
         member: Member,
         /// How.
@@ -65,7 +65,7 @@ pub enum Event {
 
 /// News for a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
+pub enum GroupEffect {
     /// It may run.
     Granted(Member),
     /// It waits.
@@ -76,7 +76,7 @@ pub enum Effect {
         holder: Member,
     },
     /// It is to end.
-    GivesWay {
+    Preempted {
         /// Who.
         member: Member,
         /// To what, for people.
@@ -86,7 +86,7 @@ pub enum Effect {
 
 /// Why an event changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum GroupRefusal {
     /// It is a member already.
     #[error("known already")]
     Repeated,
@@ -102,7 +102,7 @@ pub fn key(repository: &str, group: &str) -> String {
 
 /// What the row is stored under that every ask of a job writes which has to wait: of two that close a circle together,
 /// the second sees the first. No group has an empty name.
-pub fn ledger(repository: &str) -> String {
+pub fn deadlock_check_key(repository: &str) -> String {
     key(repository, "")
 }
 
@@ -121,12 +121,12 @@ impl Group {
 /// The group after an event, and whom to tell what.
 ///
 /// # Errors
-/// [`Refused`] where the event changes nothing: nothing is to be stored or told.
-pub fn advance(group: &Group, event: Event, now: Millis) -> Result<(Group, Vec<Effect>), Refused> {
+/// [`GroupRefusal`] where the event changes nothing: nothing is to be stored or told.
+pub fn advance(group: &Group, event: GroupEvent, now: Millis) -> Result<(Group, Vec<GroupEffect>), GroupRefusal> {
     let mut next = group.clone();
     let effects = match event {
-        Event::Asked { member, ask } => next.asked(member, &ask)?,
-        Event::Left { run, job } => next.left(&run, job.as_deref(), now)?,
+        GroupEvent::JoinRequested { member, ask } => next.join(member, &ask)?,
+        GroupEvent::Left { run, job } => next.leave(&run, job.as_deref(), now)?,
     };
     if !group.untouched() {
         next.version += 1;
@@ -135,39 +135,39 @@ pub fn advance(group: &Group, event: Event, now: Millis) -> Result<(Group, Vec<E
 }
 
 impl Group {
-    fn asked(&mut self, member: Member, ask: &ConcurrencyRequest) -> Result<Vec<Effect>, Refused> {
+    fn join(&mut self, member: Member, ask: &ConcurrencyRequest) -> Result<Vec<GroupEffect>, GroupRefusal> {
         if self.holder.iter().chain(&self.pending).any(|known| known.is(&member.run, member.job.as_deref())) {
-            return Err(Refused::Repeated);
+            return Err(GroupRefusal::Repeated);
         }
         let Some(holder) = self.holder.clone() else {
             self.holder = Some(member.clone());
-            return Ok(vec![Effect::Granted(member)]);
+            return Ok(vec![GroupEffect::Granted(member)]);
         };
         let group = &ask.group;
         if ask.queue == QueueMode::Max && self.pending.len() >= LONGEST {
             let to = format!("the concurrency group {group}, for which {LONGEST} wait already");
-            return Ok(vec![Effect::GivesWay { member, to }]);
+            return Ok(vec![GroupEffect::Preempted { member, to }]);
         }
         let to = format!("run {} of the concurrency group {group}", member.serial);
         let mut effects = Vec::new();
         if ask.queue == QueueMode::Single {
             let replaced = self.pending.drain(..);
-            effects.extend(replaced.map(|member| Effect::GivesWay { member, to: to.clone() }));
+            effects.extend(replaced.map(|member| GroupEffect::Preempted { member, to: to.clone() }));
         }
         // The newcomer waits all the same: what is cancelled may take its time to clean up.
         if ask.cancel_in_progress {
-            effects.push(Effect::GivesWay { member: holder.clone(), to });
+            effects.push(GroupEffect::Preempted { member: holder.clone(), to });
         }
         self.pending.push(member.clone());
-        effects.push(Effect::Waits { member, holder });
+        effects.push(GroupEffect::Waits { member, holder });
         Ok(effects)
     }
 
-    fn left(&mut self, run: &str, job: Option<&str>, now: Millis) -> Result<Vec<Effect>, Refused> {
+    fn leave(&mut self, run: &str, job: Option<&str>, now: Millis) -> Result<Vec<GroupEffect>, GroupRefusal> {
         if !self.holder.as_ref().is_some_and(|holder| holder.is(run, job)) {
             let before = self.pending.len();
             self.pending.retain(|member| !member.is(run, job));
-            return if self.pending.len() < before { Ok(Vec::new()) } else { Err(Refused::Stranger) };
+            return if self.pending.len() < before { Ok(Vec::new()) } else { Err(GroupRefusal::Stranger) };
         }
         self.holder = None;
         if self.pending.is_empty() {
@@ -175,8 +175,9 @@ impl Group {
         }
         let next = Member { since: now, ..self.pending.remove(0) };
         self.holder = Some(next.clone());
-        let waiting = self.pending.iter().map(|member| Effect::Waits { member: member.clone(), holder: next.clone() });
-        Ok(std::iter::once(Effect::Granted(next.clone())).chain(waiting).collect())
+        let waiting =
+            self.pending.iter().map(|member| GroupEffect::Waits { member: member.clone(), holder: next.clone() });
+        Ok(std::iter::once(GroupEffect::Granted(next.clone())).chain(waiting).collect())
     }
 }
 
@@ -186,17 +187,17 @@ impl Member {
     }
 }
 
-impl Effect {
-    /// The news as the run hears it: its id, and the event.
-    pub fn told(self) -> (String, run::Event) {
+impl GroupEffect {
+    /// Returns the run that it is for, and the event to apply there.
+    pub fn into_run_event(self) -> (String, run::RunEvent) {
         match self {
-            Self::Granted(Member { run, job, .. }) => (run, run::Event::Granted { job }),
+            Self::Granted(Member { run, job, .. }) => (run, run::RunEvent::Granted { job }),
             Self::Waits { member: Member { run, job, .. }, holder } => {
-                (run, run::Event::HeldBy { job, serial: holder.serial })
+                (run, run::RunEvent::HeldBy { job, serial: holder.serial })
             }
-            Self::GivesWay { member: Member { run, job: None, .. }, to } => (run, run::Event::Cancel { by: to }),
-            Self::GivesWay { member: Member { run, job: Some(job), .. }, to } => {
-                (run, run::Event::GivesWay { job, to })
+            Self::Preempted { member: Member { run, job: None, .. }, to } => (run, run::RunEvent::Cancel { by: to }),
+            Self::Preempted { member: Member { run, job: Some(job), .. }, to } => {
+                (run, run::RunEvent::Preempted { job, to })
             }
         }
     }

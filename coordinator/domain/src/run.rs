@@ -7,13 +7,15 @@ mod advance;
 mod approval;
 mod calls;
 mod claim;
+mod definition_override;
 mod ending;
 mod evaluate;
 mod event;
+mod job_key;
 mod order;
 mod ready;
 mod rerun;
-mod supplied;
+mod transition;
 
 #[cfg(test)]
 mod properties;
@@ -26,26 +28,28 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use workflow::plan::{Conclusion, ConcurrencyRequest, JobReport, MatrixCell, Plan, Reason};
 
-pub use advance::{New, Refused, advance, create};
-pub use approval::{Approvers, Decision, Gate, Protection, Undecidable, Verdict, awaits};
-pub use calls::Call;
-pub use claim::held_by;
-pub use ending::sentence;
-pub use event::{Effect, Event, Update};
+pub use advance::{NewRun, RunRefusal, advance, create};
+pub use approval::{
+    ApprovalDecision, ApprovalError, ApprovalGate, ApprovalVerdict, Approvers, EnvironmentProtection,
+    describe_approval_wait,
+};
+pub use calls::CalledWorkflow;
+pub use claim::describe_group_wait;
+pub use definition_override::DefinitionOverride;
+pub use event::{RunEffect, RunEvent, RunUpdate};
 pub use order::order;
-pub use rerun::{Again, Carried, JobSet, Rerun};
-pub use supplied::Supplied;
+pub use rerun::{Rerun, RerunRequest, RerunScope, ReusedJob};
 
 /// Milliseconds since the Unix epoch.
 pub type Millis = u64;
 
 /// A verified, authorised ask to run something.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Request {
+pub struct RunRequest {
     /// Id of what asked: for Hive CI the id of the job event (5100). Unique in the store.
     pub id: String,
     /// Who asked how; what the answer needs.
-    pub origin: Origin,
+    pub origin: RequestOrigin,
     /// The repository.
     pub repository: Repository,
     /// Path of the workflow as the request wrote it; empty: none named.
@@ -67,7 +71,7 @@ pub struct Request {
     /// Inputs given with the request (CLI); `None`: the workflow's defaults.
     pub inputs: Option<IndexMap<String, String>>,
     /// Where it asks for an earlier run again.
-    pub again: Option<Again>,
+    pub again: Option<RerunRequest>,
     /// When it was seen.
     pub received_at: Millis,
 }
@@ -75,7 +79,7 @@ pub struct Request {
 /// The family of events a request came in, and what answering needs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
-pub enum Origin {
+pub enum RequestOrigin {
     /// A pair of Hive CI events (5401 and 5100).
     HiveCi {
         /// Id of the 5401.
@@ -135,8 +139,8 @@ pub struct Planned {
     #[serde(default)]
     pub origins: IndexMap<String, String>,
     /// Files that came from definitions.
-    #[serde(default)]
-    pub supplied: Vec<Supplied>,
+    #[serde(default, rename = "supplied")]
+    pub definitions: Vec<DefinitionOverride>,
     /// Notices for the run's log.
     pub notices: Vec<String>,
     /// Relays of the repository, for publishing.
@@ -158,7 +162,7 @@ pub enum Visibility {
 
 /// One execution of one workflow at one commit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct State {
+pub struct RunState {
     /// UUID v7.
     pub id: String,
     /// Grows by one with each change; a write with an old version is refused.
@@ -172,20 +176,20 @@ pub struct State {
     /// The run this one repeats, and what it keeps of it.
     pub rerun: Option<Rerun>,
     /// What asked for it.
-    pub request: Request,
+    pub request: RunRequest,
     /// What planning found; `None` until then.
     pub planned: Option<Planned>,
     /// Where it stands.
-    pub phase: Phase,
+    pub phase: RunPhase,
     /// Its concurrency group, where the workflow names one.
-    pub claim: Option<Claim>,
+    pub claim: Option<GroupClaim>,
     /// Jobs by key (`id`, or `id/<cell>`), in plan order.
     pub jobs: IndexMap<String, Job>,
     /// Called workflows under way or done, by the key their jobs' keys begin with.
     #[serde(default)]
-    pub calls: IndexMap<String, Call>,
+    pub calls: IndexMap<String, CalledWorkflow>,
     /// A cancel that was accepted.
-    pub cancelled: Option<Cancel>,
+    pub cancelled: Option<Cancellation>,
     /// When the run's own time was over, if it was.
     pub expired_at: Option<Millis>,
     /// Why it could not be planned, for its author: the run's log shows it.
@@ -199,10 +203,10 @@ pub struct State {
     #[serde(default)]
     pub secret_names: Vec<String>,
     /// The operator's rules when it was made.
-    pub rules: Rules,
+    pub rules: RunRules,
     /// Environments that the operator protects, the first that fits a job counts.
     #[serde(default)]
-    pub environments: Vec<Protection>,
+    pub environments: Vec<EnvironmentProtection>,
     /// Who may read it.
     pub visibility: Visibility,
     /// When its data may be removed.
@@ -223,7 +227,7 @@ pub struct State {
 
 /// Rules of the operator that a run keeps for its whole life.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rules {
+pub struct RunRules {
     /// Milliseconds from the first job's begin after which the run is ended; 0: no limit.
     pub max_duration_ms: Millis,
     /// What happens to a job whose worker was lost after its first step began.
@@ -251,34 +255,35 @@ pub enum RetryStarted {
 /// Where a run stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "phase")]
-pub enum Phase {
+pub enum RunPhase {
     /// Its files are being fetched and read.
     Planning,
     /// It waits for something named.
     Waiting {
         /// For what.
-        on: Wait,
+        on: WaitCondition,
     },
     /// Its jobs are queued or running.
     Active,
-    /// All jobs ended; the log is being closed.
-    Sealing {
+    /// All jobs ended; the log is being stored.
+    #[serde(rename = "sealing")]
+    Finalizing {
         /// How it will end.
-        end: End,
+        end: RunEnd,
     },
     /// Final.
     Done {
         /// How it ended.
-        end: End,
+        end: RunEnd,
         /// The stored log.
-        log: SealedLog,
+        log: FinalizedLog,
     },
 }
 
 /// What a run can wait for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "on")]
-pub enum Wait {
+pub enum WaitCondition {
     /// A concurrency group.
     Concurrency {
         /// Its name.
@@ -312,28 +317,31 @@ pub enum Wait {
 
 /// What a run or a job wants of a concurrency group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
+pub struct GroupClaim {
     /// The group, and how.
     pub ask: ConcurrencyRequest,
-    /// How far it came.
-    pub standing: Standing,
+    /// Whether the group was asked for, is waited for or held, or was given back.
+    #[serde(rename = "standing")]
+    pub state: ClaimState,
 }
 
-/// How far a claim on a concurrency group came.
+/// How far a claim on a concurrency group is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Standing {
-    /// The group was not asked yet.
-    Outside,
-    /// It waits or holds.
-    Inside,
-    /// The group is given back.
+pub enum ClaimState {
+    /// The group was not asked for yet.
+    #[serde(rename = "outside")]
+    NotRequested,
+    /// It waits for the group or holds it.
+    #[serde(rename = "inside")]
+    Joined,
+    /// The group was given back.
     Left,
 }
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct End {
+pub struct RunEnd {
     /// Conclusion.
     pub conclusion: Conclusion,
     /// Why, unless it succeeded.
@@ -346,7 +354,7 @@ pub struct End {
 
 /// The stored log of a run that ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SealedLog {
+pub struct FinalizedLog {
     /// URL of the text for the Hive CI viewer, its last segment the SHA-256; empty: none could be stored.
     pub url: String,
     /// SHA-256 of that text, hex.
@@ -361,8 +369,8 @@ pub struct Job {
     /// Id in its file, behind those of the calls it stands in: `build`, or `caller/build`.
     pub id: String,
     /// Key of the call it belongs to; empty: the run's own file.
-    #[serde(default)]
-    pub within: String,
+    #[serde(default, rename = "within")]
+    pub parent_call: String,
     /// Its cell.
     #[serde(rename = "leg")]
     pub cell: MatrixCell,
@@ -379,17 +387,18 @@ pub struct Job {
     /// How many cells of its matrix may run at a time; `None`: all.
     pub max_parallel: Option<usize>,
     /// Its concurrency group, where it names one.
-    pub claim: Option<Claim>,
+    pub claim: Option<GroupClaim>,
     /// What it deploys to, where it names an environment.
     #[serde(default)]
     pub environment: Option<String>,
     /// What held it back before it started, where its environment is protected.
     #[serde(default)]
-    pub gate: Option<Gate>,
+    pub gate: Option<ApprovalGate>,
     /// Where it stands.
     pub phase: JobPhase,
     /// Where it ran, if that was an earlier run.
-    pub carried: Option<Carried>,
+    #[serde(rename = "carried")]
+    pub reused: Option<ReusedJob>,
     /// Attempts so far: the last one is current.
     pub attempts: Vec<AttemptRecord>,
 }
@@ -407,7 +416,7 @@ pub enum JobPhase {
         /// Since when.
         since: Millis,
         /// For what.
-        on: Wait,
+        on: WaitCondition,
     },
     /// It waits for a worker.
     Queued {
@@ -467,7 +476,7 @@ pub struct AttemptRecord {
 
 /// A cancel that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cancel {
+pub struct Cancellation {
     /// Who, for people.
     pub by: String,
     /// When.

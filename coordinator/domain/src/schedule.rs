@@ -58,16 +58,16 @@ pub struct Assignment {
 
 /// What becomes of the queue: each job stands in exactly one of the two.
 #[derive(Debug, Default)]
-pub struct Decision {
+pub struct Schedule {
     /// To be offered now.
     pub assignments: Vec<Assignment>,
     /// The others, by position in the queue.
-    pub waiting: Vec<(usize, Why)>,
+    pub waiting: Vec<(usize, WaitReason)>,
 }
 
 /// Why a job still waits. Its text is for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Why {
+pub enum WaitReason {
     /// Nobody is there.
     NoWorker,
     /// None has the labels.
@@ -94,14 +94,14 @@ pub enum Why {
     },
 }
 
-impl Why {
+impl WaitReason {
     /// No worker, whatever it is doing, could take it.
     pub fn is_unmatched(&self) -> bool {
         matches!(self, Self::NoWorker | Self::NoLabels { .. })
     }
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoWorker => f.write_str("no worker is connected"),
@@ -122,7 +122,7 @@ impl fmt::Display for Why {
 }
 
 /// Assigns what can be assigned. `queue` is in the order of age.
-pub fn assign(queue: &[QueuedJob], workers: &[WorkerView]) -> Decision {
+pub fn assign(queue: &[QueuedJob], workers: &[WorkerView]) -> Schedule {
     let mut free: Vec<usize> = workers.iter().map(|w| w.slots.saturating_sub(w.busy.len())).collect();
     let mut running: HashMap<&str, usize> = HashMap::new();
     for owner in workers.iter().flat_map(|w| w.busy.iter().flatten()) {
@@ -139,7 +139,7 @@ pub fn assign(queue: &[QueuedJob], workers: &[WorkerView]) -> Decision {
         .collect();
 
     let mut fits: HashMap<&[String], Vec<usize>> = HashMap::new();
-    let mut decision = Decision::default();
+    let mut decision = Schedule::default();
     while let Some(Reverse((_, position, owner))) = turns.pop() {
         let Some(job) = queue.get(position) else { continue };
         let fitting = fits.entry(job.labels.as_slice()).or_insert_with(|| fitting(&job.labels, workers));
@@ -168,9 +168,9 @@ fn fitting(labels: &[String], workers: &[WorkerView]) -> Vec<usize> {
     workers.iter().enumerate().filter(|(_, worker)| fits(worker)).map(|(position, _)| position).collect()
 }
 
-fn choose(job: &QueuedJob, workers: &[WorkerView], fitting: &[usize], free: &[usize]) -> Result<usize, Why> {
+fn choose(job: &QueuedJob, workers: &[WorkerView], fitting: &[usize], free: &[usize]) -> Result<usize, WaitReason> {
     if workers.is_empty() {
-        return Err(Why::NoWorker);
+        return Err(WaitReason::NoWorker);
     }
     if fitting.is_empty() {
         return Err(no_labels(job, workers));
@@ -180,7 +180,7 @@ fn choose(job: &QueuedJob, workers: &[WorkerView], fitting: &[usize], free: &[us
         open().filter(|(_, w)| !avoid || !job.avoid.contains(&w.id)).map(|(_, w)| w.slots).sum()
     };
     if open().next().is_none() {
-        return Err(Why::Draining { workers: fitting.len() });
+        return Err(WaitReason::Draining { workers: fitting.len() });
     }
     let others = slots(true);
     let best = open()
@@ -190,18 +190,18 @@ fn choose(job: &QueuedJob, workers: &[WorkerView], fitting: &[usize], free: &[us
         .max();
     let all = slots(false);
     best.map(|(.., at)| at).ok_or(if others < all && others > 0 {
-        Why::Avoided { slots: others }
+        WaitReason::Avoided { slots: others }
     } else {
-        Why::Busy { slots: all }
+        WaitReason::Busy { slots: all }
     })
 }
 
-fn no_labels(job: &QueuedJob, workers: &[WorkerView]) -> Why {
+fn no_labels(job: &QueuedJob, workers: &[WorkerView]) -> WaitReason {
     let offered: BTreeSet<&String> = workers.iter().flat_map(|worker| &worker.labels).collect();
     let unknown: Vec<String> = job.labels.iter().filter(|label| !offered.contains(label)).cloned().collect();
     // Each label is offered by somebody, only not together: all of them are what is missing.
     let missing = if unknown.is_empty() { job.labels.clone() } else { unknown };
-    Why::NoLabels { missing, offered: offered.into_iter().cloned().collect() }
+    WaitReason::NoLabels { missing, offered: offered.into_iter().cloned().collect() }
 }
 
 #[cfg(test)]

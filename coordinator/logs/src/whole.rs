@@ -5,11 +5,11 @@ use futures::{Stream, stream};
 use workflow::plan::{Conclusion, Reason};
 
 use super::{Logs, Positions, act, record, text};
-use domain::run::{End, JobPhase, Phase, State};
+use domain::run::{JobPhase, RunEnd, RunPhase, RunState};
 
 impl Logs {
     /// The text for the viewer of a run whose jobs ended. `full_url` is named where lines are left out.
-    pub async fn act_text(&self, state: &State, full_url: &str) -> anyhow::Result<String> {
+    pub async fn act_text(&self, state: &RunState, full_url: &str) -> anyhow::Result<String> {
         let planned = state.planned.as_ref();
         let head = act::Head {
             workflow: planned.map_or(state.request.workflow.as_str(), |planned| &planned.plan.name),
@@ -19,8 +19,8 @@ impl Logs {
         };
         if state.jobs.is_empty() {
             let end = match &state.phase {
-                Phase::Sealing { end } | Phase::Done { end, .. } => Some(end),
-                Phase::Planning | Phase::Waiting { .. } | Phase::Active => None,
+                RunPhase::Finalizing { end } | RunPhase::Done { end, .. } => Some(end),
+                RunPhase::Planning | RunPhase::Waiting { .. } | RunPhase::Active => None,
             };
             let text = state.message.clone().unwrap_or_else(|| message(end));
             return Ok(act::render_message(&head, &text));
@@ -33,7 +33,7 @@ impl Logs {
                 self.each(&state.id, key, attempt.number, |records| printed.push(records)).await?;
             }
             let (conclusion, reason) = match &job.phase {
-                JobPhase::Done { conclusion, reason, .. } => (*conclusion, reason.as_ref().and_then(words)),
+                JobPhase::Done { conclusion, reason, .. } => (*conclusion, reason.as_ref().and_then(error_line)),
                 _ => (Conclusion::Cancelled, None),
             };
             jobs.push(act::JobLog {
@@ -65,29 +65,18 @@ impl Logs {
     }
 }
 
-fn message(end: Option<&End>) -> String {
+fn message(end: Option<&RunEnd>) -> String {
     match end {
-        Some(End { conclusion: Conclusion::Success | Conclusion::Skipped, .. }) => "Nothing was to be run.".into(),
-        Some(End { reason: Some(reason), .. }) => words(reason).unwrap_or_else(|| "The run failed.".into()),
+        Some(RunEnd { conclusion: Conclusion::Success | Conclusion::Skipped, .. }) => "Nothing was to be run.".into(),
+        Some(RunEnd { reason: Some(reason), .. }) => format!("The run failed: {reason}."),
         _ => "The run ended before any job was planned.".into(),
     }
 }
 
-/// A reason in words; `None` where the failed step has said it.
-fn words(reason: &Reason) -> Option<String> {
-    Some(match reason {
-        Reason::Step => return None,
-        Reason::Timeout => "The time limit was reached.".into(),
-        Reason::OutOfMemory => "The memory limit was reached.".into(),
-        Reason::Processes => "The limit of processes was reached.".into(),
-        Reason::Disk => "The disk limit was reached.".into(),
-        Reason::LogLimit => "The log limit was reached.".into(),
-        Reason::StartFailed(detail) => format!("The container did not start: {detail}"),
-        Reason::PullFailed(detail) => format!("The image could not be had: {detail}"),
-        Reason::SandboxLost(detail) => format!("The container was lost: {detail}"),
-        Reason::WorkerLost(detail) => format!("The worker was lost: {detail}"),
-        Reason::NoWorker(detail) => format!("No worker can take this job: {detail}"),
-        Reason::Cancelled(detail) => format!("Cancelled: {detail}"),
-        Reason::Invalid(detail) => detail.clone(),
-    })
+/// The line that ends a job's log; `None` for a failed step, whose own line says it.
+fn error_line(reason: &Reason) -> Option<String> {
+    match reason {
+        Reason::Step => None,
+        _ => Some(reason.to_string()),
+    }
 }

@@ -10,7 +10,7 @@ use nostr::{Event, EventId, Keys, PublicKey};
 use secrecy::SecretString;
 
 use config::Limits;
-use domain::run::{Millis, Origin, Request};
+use domain::run::{Millis, RequestOrigin, RunRequest};
 
 use super::{loom, tags};
 
@@ -122,8 +122,8 @@ impl Refusal {
 
     /// Refuses a request that was read well: policy, rate, or the same key a second time.
     /// `None` for a request that did not come as a Hive CI pair.
-    pub fn of_request(request: &Request, secrets: &Secrets, reason: impl Into<String>) -> Option<Self> {
-        let Origin::HiveCi { run_event, job_event, author, workflow, relays, .. } = &request.origin else {
+    pub fn of_request(request: &RunRequest, secrets: &Secrets, reason: impl Into<String>) -> Option<Self> {
+        let RequestOrigin::HiveCi { run_event, job_event, author, workflow, relays, .. } = &request.origin else {
             return None;
         };
         Some(Self {

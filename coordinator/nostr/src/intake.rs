@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use config::Config;
-use domain::run::{Millis, Request};
+use domain::run::{Millis, RunRequest};
 use store::{Batch, Change, Parked, Store, StoreError};
 
 use super::{
@@ -51,7 +51,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 pub trait Desk: Send + Sync + 'static {
     /// A request that was read well. `settle` belongs into the transaction that stores the run: it fails with
     /// [`StoreError::Seen`] where the request was taken in before, which is success.
-    fn accept(&self, request: Request, secrets: Secrets, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>>;
+    fn accept(&self, request: RunRequest, secrets: Secrets, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>>;
     /// A request that gets a reason instead of a run. `settle` as above, with the events of the answer.
     fn refuse(&self, refusal: Refusal, reach: Reach, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>>;
     /// Somebody asks to end the job of this event. Only its author may.

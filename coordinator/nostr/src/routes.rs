@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use nostr::{Event, Filter, Kind, PublicKey};
 use parking_lot::Mutex;
 
-use domain::run::{Millis, Origin, Request};
+use domain::run::{Millis, RequestOrigin, RunRequest};
 use store::RelayClass;
 
 use super::{
@@ -58,10 +58,10 @@ impl Routes {
 
     /// The relays of an answer to a request; `repository` are the relays of its announcement. Waits for nothing: an
     /// author whose relay list (NIP-65) is unknown is looked up for the next answer.
-    pub fn to(&self, request: &Request, repository: &[String]) -> Vec<(String, RelayClass)> {
+    pub fn to(&self, request: &RunRequest, repository: &[String]) -> Vec<(String, RelayClass)> {
         let (named, author): (&[String], _) = match &request.origin {
-            Origin::HiveCi { relays, author, .. } => (relays, Some(author)),
-            Origin::Api => (&[], None),
+            RequestOrigin::HiveCi { relays, author, .. } => (relays, Some(author)),
+            RequestOrigin::Api => (&[], None),
         };
         let read = author.map(|author| self.read_relays(author)).unwrap_or_default();
         let others = named.iter().chain(repository).chain(&request.repository.relays).chain(&read);

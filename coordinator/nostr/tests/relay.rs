@@ -8,7 +8,7 @@ use std::{
 };
 
 use config::{self, Config};
-use domain::run::{End, Millis, Request, SealedLog, Update};
+use domain::run::{FinalizedLog, Millis, RunEnd, RunRequest, RunUpdate};
 use futures::future::BoxFuture;
 use nostr::{Event, EventBuilder, Keys, Kind, PublicKey, Tag, nips::nip44, util::BoxedFuture};
 use nostr_client::{
@@ -123,7 +123,7 @@ struct TestDesk {
 }
 
 impl Desk for TestDesk {
-    fn accept(&self, request: Request, _: Secrets, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
+    fn accept(&self, request: RunRequest, _: Secrets, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
         Box::pin(async move {
             self.store.commit(settle).await?;
             self.live.lock().push(request.id.clone());
@@ -443,9 +443,9 @@ async fn t33_a_relay_that_comes_back_gets_the_same_events_in_order_and_delays_no
 }
 
 fn drafts_of_a_run(pool: &Keys, publisher: &Keys, author: &Keys, job: &Event) -> Vec<Draft> {
-    let request = Request {
+    let request = RunRequest {
         id: job.id.to_hex(),
-        origin: domain::run::Origin::HiveCi {
+        origin: domain::run::RequestOrigin::HiveCi {
             run_event: "ab".repeat(32),
             job_event: job.id.to_hex(),
             author: author.public_key().to_hex(),
@@ -467,10 +467,10 @@ fn drafts_of_a_run(pool: &Keys, publisher: &Keys, author: &Keys, job: &Event) ->
         received_at: now(),
     };
     let stamp = now() / 1000;
-    let end = End { conclusion: workflow::plan::Conclusion::Success, reason: None, exit_code: 0, at: now() };
-    let (log, supplied) = (SealedLog::default(), Vec::new());
-    let finished = Update::Finished { stamp: stamp + 2, end, log, duration_s: 1, supplied };
-    [Update::Queued { stamp }, Update::Running { stamp: stamp + 1 }, finished]
+    let end = RunEnd { conclusion: workflow::plan::Conclusion::Success, reason: None, exit_code: 0, at: now() };
+    let (log, definitions) = (FinalizedLog::default(), Vec::new());
+    let finished = RunUpdate::Finished { stamp: stamp + 2, end, log, duration_s: 1, definitions };
+    [RunUpdate::Queued { stamp }, RunUpdate::Running { stamp: stamp + 1 }, finished]
         .iter()
         .flat_map(|update| hive_ci::report("run", &request, update, &pool.public_key()))
         .collect()

@@ -19,7 +19,7 @@ use workflow::{
     plan::Plan,
 };
 
-use domain::run::{Planned, Repository, Request};
+use domain::run::{Planned, Repository, RunRequest};
 
 /// Where `github.server_url` and the like point: the services inside a job.
 pub const ORIGIN: &str = "http://ci.localhost:4480";
@@ -114,7 +114,7 @@ pub enum Step {
 /// # Errors
 /// A text for the author; its first line is the summary.
 pub fn plan(
-    request: &Request,
+    request: &RunRequest,
     facts: &Facts,
     file: Option<&str>,
     known: &CalledFiles,
@@ -211,7 +211,7 @@ pub fn assemble(graph: CallGraph, subject: &Subject, cause: Cause, numbers: Numb
         called,
         title,
         origins: IndexMap::new(),
-        supplied: Vec::new(),
+        definitions: Vec::new(),
         notices: Vec::new(),
         relays: Vec::new(),
         maintainers: Vec::new(),

@@ -3,16 +3,16 @@
 use indexmap::IndexMap;
 
 use super::*;
-use domain::run::Origin;
+use domain::run::RequestOrigin;
 
 const OWNER: &str = "3bf0c63fcb93463407af97a5e5ee64fa883d107ef9e558472c4eb9aaaefa459d";
 const AUTHOR: &str = "32e1827635450ebb3c5a7d12c1f8e7b2b514439ac10a67eef3d9fd9c5c68e245";
 const JOBS: &str = "jobs: {a: {runs-on: ubuntu-latest, steps: [{run: echo}]}}\n";
 
-fn request(trigger: Option<&str>) -> Request {
-    Request {
+fn request(trigger: Option<&str>) -> RunRequest {
+    RunRequest {
         id: "e".repeat(64),
-        origin: Origin::Api,
+        origin: RequestOrigin::Api,
         repository: Repository {
             address: format!("30617:{OWNER}:demo"),
             owner: OWNER.into(),
@@ -47,7 +47,7 @@ fn facts(reference: &str) -> Facts {
 const NUMBERS: Numbers = Numbers { serial: 70, number: 7, attempt: 2 };
 
 /// The plan of a workflow that calls no other.
-fn planned(request: &Request, facts: &Facts, file: Option<&str>, numbers: Numbers) -> Result<Planned, String> {
+fn planned(request: &RunRequest, facts: &Facts, file: Option<&str>, numbers: Numbers) -> Result<Planned, String> {
     match plan(request, facts, file, &CalledFiles::new(), numbers)? {
         Step::Planned(planned) => Ok(*planned),
         Step::Needs(places) => Err(format!("needs {places:?}")),
@@ -149,7 +149,7 @@ fn wrong_inputs_are_refused_by_name() {
         ("kin", "a", "the workflow declares no input \"kin\"; it declares: kind"),
     ] {
         let inputs = Some(IndexMap::from([(name.to_owned(), value.to_owned())]));
-        let asked = Request { inputs, ..request(None) };
+        let asked = RunRequest { inputs, ..request(None) };
         assert_eq!(planned(&asked, &facts("refs/heads/main"), Some(&on), NUMBERS).unwrap_err(), message);
     }
 }
@@ -191,7 +191,7 @@ fn a_broken_file_is_refused_with_line_and_column() {
 #[test]
 fn a_plan_keeps_what_it_calls_and_asks_for_what_it_does_not_have() {
     let text = "on: push\nrun-name: 'Deploy ${{ github.ref_name }}\n\n to ${{ vars.WHERE }}'\njobs: {a: {uses: ./.github/workflows/b.yml}}";
-    let asked = Request { env: IndexMap::from([("WHERE".into(), "here".into())]), ..request(Some("push")) };
+    let asked = RunRequest { env: IndexMap::from([("WHERE".into(), "here".into())]), ..request(Some("push")) };
     let facts = facts("refs/heads/main");
     let Ok(Step::Needs(places)) = plan(&asked, &facts, Some(text), &CalledFiles::new(), NUMBERS) else {
         unreachable!("a file is missing")

@@ -27,7 +27,7 @@ pub use self::{
     work::{ClaimLimit, ClaimRequest, ClaimedWork, LaneOrder, NewWork, WorkChange, WorkKind},
 };
 use domain::group::Group;
-use domain::run::{Millis, State, Visibility, Wait};
+use domain::run::{Millis, RunState, Visibility, WaitCondition};
 use domain::schedule::QueuedJob;
 
 /// Batches that may wait for the writer; a caller beyond that waits before its own is taken.
@@ -98,7 +98,7 @@ pub enum Change {
     },
     /// A new run, or a new version of one. A version that is not the stored one plus one (0 for a new run) fails the
     /// batch with [`StoreError::Stale`].
-    Run(Box<State>),
+    Run(Box<RunState>),
     /// A job waits for a worker.
     Queue(QueuedJob),
     /// It waits no longer.
@@ -218,8 +218,9 @@ pub enum TaskKind {
         /// For people.
         reason: String,
     },
-    /// Close and store the log.
-    Seal,
+    /// Close the log, and store and publish it.
+    #[serde(rename = "seal")]
+    FinalizeLog,
     /// Tell a job that the moment it waits for came.
     Wake {
         /// Job key.
@@ -379,8 +380,9 @@ pub enum Status {
     Queued,
     /// A job began.
     Running,
-    /// All jobs ended; its log is being closed.
-    Sealing,
+    /// All jobs ended; its log is being stored.
+    #[serde(rename = "sealing")]
+    Finalizing,
     /// Done, all went well.
     Success,
     /// Done, something failed.
@@ -423,7 +425,7 @@ pub struct Summary {
     /// How it stands.
     pub status: Status,
     /// What it waits for.
-    pub wait: Option<Wait>,
+    pub wait: Option<WaitCondition>,
     /// How it ended.
     pub conclusion: Option<String>,
     /// When it was made.

@@ -8,13 +8,13 @@ use super::{
     Blob, Millis, Outgoing, Parked, Pending, SealedSecrets, Store, StoreError, Task, WorkerRow, write::integer,
 };
 use domain::group::Group;
-use domain::run::State;
+use domain::run::RunState;
 
 type Found<T> = Result<T, StoreError>;
 
 impl Store {
     /// A run by its id.
-    pub async fn run(&self, id: &str) -> Found<Option<State>> {
+    pub async fn run(&self, id: &str) -> Found<Option<RunState>> {
         state(query_scalar("SELECT state FROM runs WHERE id = $1").bind(id).fetch_optional(&self.readers).await?)
     }
 
@@ -26,13 +26,13 @@ impl Store {
     }
 
     /// A run by `github.run_id`.
-    pub async fn run_by_serial(&self, serial: u64) -> Found<Option<State>> {
+    pub async fn run_by_serial(&self, serial: u64) -> Found<Option<RunState>> {
         let statement = query_scalar("SELECT state FROM runs WHERE serial = $1").bind(integer(serial));
         state(statement.fetch_optional(&self.readers).await?)
     }
 
     /// The newest run that an event asked for: the id of a 5401 or of a 5100, or of an API request.
-    pub async fn run_by_event(&self, event: &str) -> Found<Option<State>> {
+    pub async fn run_by_event(&self, event: &str) -> Found<Option<RunState>> {
         let statement = query_scalar(
             "SELECT state FROM runs WHERE request = $1 OR run_event = $1 OR job_event = $1
              ORDER BY serial DESC LIMIT 1",
@@ -258,7 +258,7 @@ fn rows<T>(found: impl IntoIterator<Item = AnyRow>, read: impl Fn(&AnyRow) -> Fo
     found.into_iter().map(|row| read(&row)).collect()
 }
 
-fn state(text: Option<String>) -> Found<Option<State>> {
+fn state(text: Option<String>) -> Found<Option<RunState>> {
     text.map(|text| json(&text)).transpose()
 }
 

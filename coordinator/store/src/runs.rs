@@ -7,7 +7,7 @@ use super::{
     read::natural,
     write::{fenced, integer},
 };
-use domain::run::{Origin, Phase, State, Visibility, Wait};
+use domain::run::{RequestOrigin, RunPhase, RunState, Visibility, WaitCondition};
 
 const LISTED: &str = "id, serial, number, attempt, previous, repository, workflow, name, commit_id, branch, event, \
                       actor, phase, status, wait_kind, wait_name, wait_until, wait_holder, conclusion, created_at, started_at, \
@@ -20,7 +20,7 @@ impl Status {
         (Self::Waiting, "waiting"),
         (Self::Queued, "queued"),
         (Self::Running, "running"),
-        (Self::Sealing, "sealing"),
+        (Self::Finalizing, "sealing"),
         (Self::Success, "success"),
         (Self::Failure, "failure"),
         (Self::Cancelled, "cancelled"),
@@ -39,16 +39,16 @@ impl Status {
     }
 
     /// How a run stands.
-    pub fn of(state: &State) -> Self {
+    pub fn of(state: &RunState) -> Self {
         use workflow::plan::Conclusion;
         match &state.phase {
-            Phase::Planning => Self::Planning,
-            Phase::Waiting { .. } => Self::Waiting,
-            Phase::Active if state.held_back().is_some() => Self::Waiting,
-            Phase::Active if state.started_at.is_none() => Self::Queued,
-            Phase::Active => Self::Running,
-            Phase::Sealing { .. } => Self::Sealing,
-            Phase::Done { end, .. } => match end.conclusion {
+            RunPhase::Planning => Self::Planning,
+            RunPhase::Waiting { .. } => Self::Waiting,
+            RunPhase::Active if state.held_back().is_some() => Self::Waiting,
+            RunPhase::Active if state.started_at.is_none() => Self::Queued,
+            RunPhase::Active => Self::Running,
+            RunPhase::Finalizing { .. } => Self::Finalizing,
+            RunPhase::Done { end, .. } => match end.conclusion {
                 Conclusion::Success => Self::Success,
                 Conclusion::Failure => Self::Failure,
                 Conclusion::Cancelled => Self::Cancelled,
@@ -160,7 +160,7 @@ impl Store {
     }
 
     /// Every run that has not ended: what a restart goes on with.
-    pub async fn unfinished(&self) -> Result<Vec<State>, StoreError> {
+    pub async fn unfinished(&self) -> Result<Vec<RunState>, StoreError> {
         let filter = Filter { unfinished: true, reader: Reader::Operator, ..Filter::default() };
         let (statement, conditions) = page_of("state", &filter, Page { before: None, limit: u32::MAX });
         let rows = conditions.rows(self, statement).await?;
@@ -200,11 +200,11 @@ fn summary(row: &AnyRow) -> Result<Summary, StoreError> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let name = row.try_get::<Option<String>, _>("wait_name")?.unwrap_or_default();
     let wait = match row.try_get::<Option<String>, _>("wait_kind")?.as_deref() {
-        Some("concurrency") => Some(Wait::Concurrency { group: name, holder: number("wait_holder")? }),
-        Some("quota") => Some(Wait::Quota { name }),
-        Some("approval") => Some(Wait::Approval { environment: name, approvers: Vec::new() }),
-        Some("files") => Some(Wait::Files { why: name }),
-        Some("timer") => Some(Wait::Timer { until: number("wait_until")?.unwrap_or_default() }),
+        Some("concurrency") => Some(WaitCondition::Concurrency { group: name, holder: number("wait_holder")? }),
+        Some("quota") => Some(WaitCondition::Quota { name }),
+        Some("approval") => Some(WaitCondition::Approval { environment: name, approvers: Vec::new() }),
+        Some("files") => Some(WaitCondition::Files { why: name }),
+        Some("timer") => Some(WaitCondition::Timer { until: number("wait_until")?.unwrap_or_default() }),
         _ => None,
     };
     Ok(Summary {
@@ -232,13 +232,13 @@ fn summary(row: &AnyRow) -> Result<Summary, StoreError> {
 }
 
 /// Writes a new run, or a new version of one.
-pub(super) async fn write(connection: &mut AnyConnection, state: &State) -> Result<(), StoreError> {
+pub(super) async fn write(connection: &mut AnyConnection, state: &RunState) -> Result<(), StoreError> {
     let statement = if state.version == 0 {
         let (run_event, job_event, publisher) = match &state.request.origin {
-            Origin::HiveCi { run_event, job_event, publisher, .. } => {
+            RequestOrigin::HiveCi { run_event, job_event, publisher, .. } => {
                 (Some(run_event), Some(job_event), publisher.as_ref())
             }
-            Origin::Api => (None, None, None),
+            RequestOrigin::Api => (None, None, None),
         };
         query(
             "INSERT INTO runs (id, version, phase, wait_kind, wait_name, wait_until, conclusion, visibility, readers,
@@ -284,7 +284,7 @@ pub(super) async fn fill(connection: &mut AnyConnection) -> Result<(), StoreErro
     for id in ids {
         let text: String =
             query_scalar("SELECT state FROM runs WHERE id = $1").bind(&id).fetch_one(&mut *connection).await?;
-        let state: State = serde_json::from_str(&text)?;
+        let state: RunState = serde_json::from_str(&text)?;
         let columns = Columns::of(&state);
         query(
             "UPDATE runs SET name = $2, commit_id = $3, branch = $4, event = $5, status = $6, started_at = $7,
@@ -316,11 +316,11 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn of(state: &'a State) -> Self {
+    fn of(state: &'a RunState) -> Self {
         let (request, planned) = (&state.request, state.planned.as_ref());
         let ended_at = match &state.phase {
-            Phase::Sealing { end } | Phase::Done { end, .. } => Some(integer(end.at)),
-            Phase::Planning | Phase::Waiting { .. } | Phase::Active => None,
+            RunPhase::Finalizing { end } | RunPhase::Done { end, .. } => Some(integer(end.at)),
+            RunPhase::Planning | RunPhase::Waiting { .. } | RunPhase::Active => None,
         };
         Self {
             name: planned.map_or(request.workflow.as_str(), |planned| &planned.plan.name),
@@ -343,18 +343,18 @@ type Statement<'q> = sqlx::query::Query<'q, sqlx::Any, <sqlx::Any as sqlx::Datab
 
 /// Binding what every write of a run writes.
 trait BindAll<'q>: Sized {
-    fn bind_all(self, state: &'q State) -> Result<Self, StoreError>;
+    fn bind_all(self, state: &'q RunState) -> Result<Self, StoreError>;
 }
 
 impl<'q> BindAll<'q> for Statement<'q> {
-    fn bind_all(self, state: &'q State) -> Result<Self, StoreError> {
+    fn bind_all(self, state: &'q RunState) -> Result<Self, StoreError> {
         let (wait_kind, wait_name, wait_until, wait_holder) = waiting(state);
         let (phase, conclusion) = match &state.phase {
-            Phase::Planning => ("planning", None),
-            Phase::Waiting { .. } => ("waiting", None),
-            Phase::Active => ("active", None),
-            Phase::Sealing { end } => ("sealing", Some(end.conclusion.as_str())),
-            Phase::Done { end, .. } => ("done", Some(end.conclusion.as_str())),
+            RunPhase::Planning => ("planning", None),
+            RunPhase::Waiting { .. } => ("waiting", None),
+            RunPhase::Active => ("active", None),
+            RunPhase::Finalizing { end } => ("sealing", Some(end.conclusion.as_str())),
+            RunPhase::Done { end, .. } => ("done", Some(end.conclusion.as_str())),
         };
         let (visibility, readers) = match &state.visibility {
             Visibility::Public => ("public", String::new()),
@@ -387,18 +387,18 @@ impl<'q> BindAll<'q> for Statement<'q> {
 type Waiting<'a> = (Option<&'static str>, Option<&'a str>, Option<i64>, Option<i64>);
 
 /// Kind, name, moment and holder of what a run waits for.
-fn waiting(state: &State) -> Waiting<'_> {
+fn waiting(state: &RunState) -> Waiting<'_> {
     let on = match &state.phase {
-        Phase::Planning => return (state.delayed.as_ref().map(|_| "files"), state.delayed.as_deref(), None, None),
-        Phase::Waiting { on } => Some(on),
+        RunPhase::Planning => return (state.delayed.as_ref().map(|_| "files"), state.delayed.as_deref(), None, None),
+        RunPhase::Waiting { on } => Some(on),
         _ => state.held_back(),
     };
     let Some(on) = on else { return (None, None, None, None) };
     match on {
-        Wait::Concurrency { group, holder } => (Some("concurrency"), Some(group), None, holder.map(integer)),
-        Wait::Quota { name } => (Some("quota"), Some(name), None, None),
-        Wait::Approval { environment, .. } => (Some("approval"), Some(environment), None, None),
-        Wait::Files { why } => (Some("files"), Some(why), None, None),
-        Wait::Timer { until } => (Some("timer"), None, Some(integer(*until)), None),
+        WaitCondition::Concurrency { group, holder } => (Some("concurrency"), Some(group), None, holder.map(integer)),
+        WaitCondition::Quota { name } => (Some("quota"), Some(name), None, None),
+        WaitCondition::Approval { environment, .. } => (Some("approval"), Some(environment), None, None),
+        WaitCondition::Files { why } => (Some("files"), Some(why), None, None),
+        WaitCondition::Timer { until } => (Some("timer"), None, Some(integer(*until)), None),
     }
 }

@@ -7,20 +7,20 @@ use std::{
 
 use super::*;
 use domain::group::Member;
-use domain::run::{End, Origin, Phase, Repository, SealedLog, Wait};
+use domain::run::{FinalizedLog, Repository, RequestOrigin, RunEnd, RunPhase, WaitCondition};
 use workflow::plan::Conclusion;
 
-fn run(id: &str, serial: u64) -> State {
-    State {
+fn run(id: &str, serial: u64) -> RunState {
+    RunState {
         id: id.into(),
         version: 0,
         serial,
         number: serial,
         attempt: 1,
         rerun: None,
-        request: domain::run::Request {
+        request: domain::run::RunRequest {
             id: format!("job-of-{id}"),
-            origin: Origin::HiveCi {
+            origin: RequestOrigin::HiveCi {
                 run_event: format!("run-of-{id}"),
                 job_event: format!("job-of-{id}"),
                 author: "author".into(),
@@ -42,7 +42,7 @@ fn run(id: &str, serial: u64) -> State {
             received_at: 1,
         },
         planned: None,
-        phase: Phase::Planning,
+        phase: RunPhase::Planning,
         claim: None,
         calls: Default::default(),
         jobs: indexmap::IndexMap::new(),
@@ -52,7 +52,7 @@ fn run(id: &str, serial: u64) -> State {
         delayed: None,
         secret_names: Vec::new(),
         secrets: false,
-        rules: domain::run::Rules::default(),
+        rules: domain::run::RunRules::default(),
         environments: Vec::new(),
         visibility: Visibility::Public,
         expires_at: 1000,
@@ -64,9 +64,9 @@ fn run(id: &str, serial: u64) -> State {
     }
 }
 
-fn done() -> Phase {
-    let end = End { conclusion: Conclusion::Success, reason: None, exit_code: 0, at: 9 };
-    Phase::Done { end, log: SealedLog::default() }
+fn done() -> RunPhase {
+    let end = RunEnd { conclusion: Conclusion::Success, reason: None, exit_code: 0, at: 9 };
+    RunPhase::Done { end, log: FinalizedLog::default() }
 }
 
 fn queued(job: &str, since: u64) -> QueuedJob {
@@ -146,7 +146,7 @@ async fn a_stale_version_of_a_run_is_refused() {
         assert!(matches!(result, Err(StoreError::Stale(_))), "version {wrong}: {result:?}");
     }
     state.version = 1;
-    state.phase = Phase::Active;
+    state.phase = RunPhase::Active;
     store.commit(vec![Change::Run(Box::new(state.clone()))]).await.unwrap();
     assert_eq!(store.run("r").await.unwrap(), Some(state));
     assert_eq!(store.run_version("r").await.unwrap(), Some(1));
@@ -158,7 +158,7 @@ async fn of_many_writers_of_one_version_exactly_one_wins_and_the_others_commits_
     let Opened { store, .. } = &open().await;
     store.commit(vec![Change::Run(Box::new(run("r", 1)))]).await.unwrap();
     let writers = (0..50).map(|index| {
-        let next = State { version: 1, ..run("r", 1) };
+        let next = RunState { version: 1, ..run("r", 1) };
         async move {
             let raced = store.commit(vec![Change::Run(Box::new(next))]);
             let own = store.commit(vec![Change::Queue(queued(&format!("{index:02}"), 1))]);
@@ -184,7 +184,7 @@ async fn runs_are_found_by_serial_event_and_filter_newest_first() {
     for state in [&run("a", 1), &private, &ended] {
         store.commit(vec![Change::Run(Box::new(state.clone()))]).await.unwrap();
     }
-    let id = |found: Option<State>| found.map(|state| state.id);
+    let id = |found: Option<RunState>| found.map(|state| state.id);
     assert_eq!(id(store.run_by_serial(2).await.unwrap()).as_deref(), Some("b"));
     assert_eq!(id(store.run_by_event("run-of-a").await.unwrap()).as_deref(), Some("a"));
     assert_eq!(id(store.run_by_event("job-of-c").await.unwrap()).as_deref(), Some("c"));
@@ -254,7 +254,7 @@ async fn what_changed_after_a_change_is_told_once_and_in_order() {
     }
     let seen = store.latest_change().await.unwrap();
     let mut next = run("a", 1);
-    (next.version, next.phase) = (1, Phase::Active);
+    (next.version, next.phase) = (1, RunPhase::Active);
     store.commit(vec![Change::Run(Box::new(next))]).await.unwrap();
     store.commit(vec![Change::Run(Box::new(run("c", 3)))]).await.unwrap();
     let changed = store.changed(&Filter::default(), seen, 10).await.unwrap();
@@ -269,15 +269,15 @@ async fn what_changed_after_a_change_is_told_once_and_in_order() {
 async fn every_phase_of_a_run_can_be_stored() {
     let Opened { store, .. } = &open().await;
     let waits = [
-        Wait::Concurrency { group: "g".into(), holder: None },
-        Wait::Quota { name: "q".into() },
-        Wait::Approval { environment: "production".into(), approvers: Vec::new() },
-        Wait::Timer { until: 5 },
+        WaitCondition::Concurrency { group: "g".into(), holder: None },
+        WaitCondition::Quota { name: "q".into() },
+        WaitCondition::Approval { environment: "production".into(), approvers: Vec::new() },
+        WaitCondition::Timer { until: 5 },
     ];
-    let end = End { conclusion: Conclusion::Failure, reason: None, exit_code: 1, at: 9 };
-    let phases = waits.map(|on| Phase::Waiting { on }).into_iter().chain([Phase::Sealing { end }, done()]);
+    let end = RunEnd { conclusion: Conclusion::Failure, reason: None, exit_code: 1, at: 9 };
+    let phases = waits.map(|on| RunPhase::Waiting { on }).into_iter().chain([RunPhase::Finalizing { end }, done()]);
     let mut state = run("r", 1);
-    state.request.origin = Origin::Api;
+    state.request.origin = RequestOrigin::Api;
     store.commit(vec![Change::Run(Box::new(state.clone()))]).await.unwrap();
     for phase in phases {
         state.version += 1;
@@ -291,10 +291,10 @@ async fn every_phase_of_a_run_can_be_stored() {
 async fn a_list_says_why_a_run_is_not_planned_yet() {
     let Opened { store, .. } = &open().await;
     let why = "no relay has the announcement".to_owned();
-    let state = State { delayed: Some(why.clone()), ..run("r", 1) };
+    let state = RunState { delayed: Some(why.clone()), ..run("r", 1) };
     store.commit(vec![Change::Run(Box::new(state))]).await.unwrap();
     let listed = store.list(&Filter::default(), Page { before: None, limit: 1 }).await.unwrap();
-    assert_eq!(listed.first().unwrap().wait, Some(Wait::Files { why }));
+    assert_eq!(listed.first().unwrap().wait, Some(WaitCondition::Files { why }));
 }
 
 #[tokio::test]
@@ -309,7 +309,7 @@ async fn the_queue_is_read_oldest_first_and_a_job_stands_in_it_once() {
 #[tokio::test]
 async fn tasks_become_due_and_end_once_done() {
     let Opened { store, .. } = &open().await;
-    let task = |id: &str, due| Task { id: id.into(), run: "r".into(), kind: TaskKind::Seal, due };
+    let task = |id: &str, due| Task { id: id.into(), run: "r".into(), kind: TaskKind::FinalizeLog, due };
     assert_eq!(store.next_task_due().await.unwrap(), None);
     store.commit(vec![Change::Task(task("late", 20)), Change::Task(task("soon", 10))]).await.unwrap();
     assert_eq!(store.next_task_due().await.unwrap(), Some(10));
@@ -446,7 +446,7 @@ async fn subscribers_learn_what_changed_after_it_is_readable() {
     let mut notices = store.subscribe();
     store.commit(vec![Change::Cursor { relay: "r".into(), seen: 1 }, Change::Queue(queued("a", 1))]).await.unwrap();
     assert_eq!(notices.recv().await.unwrap(), Notice::Queue);
-    let task = Task { id: "t".into(), run: "r".into(), kind: TaskKind::Seal, due: 0 };
+    let task = Task { id: "t".into(), run: "r".into(), kind: TaskKind::FinalizeLog, due: 0 };
     store
         .commit(vec![Change::Task(task), Change::Outbox(outgoing("e")), Change::Run(Box::new(run("r", 1)))])
         .await

@@ -25,9 +25,9 @@ pub enum WorkKind {
     Plan,
     /// Close, store and publish a run's log.
     FinalizeLog,
-    /// Deliver [`domain::run::Event::Due`] to a job at a moment.
+    /// Deliver [`domain::run::RunEvent::Due`] to a job at a moment.
     Wake,
-    /// Deliver [`domain::run::Event::Expired`] to a run at a moment.
+    /// Deliver [`domain::run::RunEvent::Expired`] to a run at a moment.
     Expire,
     /// Send one event to one relay; the lane is the relay.
     Publish,

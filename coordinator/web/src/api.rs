@@ -158,7 +158,7 @@ pub(super) async fn list(
 }
 
 /// A run by its id, its number in the pool, or an event's id, if this caller may see it.
-pub(super) async fn find(web: &Web, caller: &Caller, id: &str) -> Result<run::State, Refusal> {
+pub(super) async fn find(web: &Web, caller: &Caller, id: &str) -> Result<run::RunState, Refusal> {
     let mut found = web.store.run(id).await?;
     if found.is_none() {
         found = web.store.run_by_event(id).await?;

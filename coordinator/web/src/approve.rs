@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Problem, Refusal, Web, api, auth::Caller};
-use domain::run::{Undecidable, Verdict};
+use domain::run::{ApprovalError, ApprovalVerdict};
 
 /// Characters of a comment.
 const LONGEST: usize = 1000;
@@ -27,7 +27,7 @@ pub(super) struct Review {
     environment: Option<String>,
     /// `approved` or `rejected`.
     #[schema(value_type = String)]
-    verdict: Verdict,
+    verdict: ApprovalVerdict,
     /// For people; it stands in the run.
     #[serde(default)]
     comment: String,
@@ -64,8 +64,8 @@ pub(super) async fn approve(
     }
     let jobs = state.decidable(&key, job.as_deref(), environment.as_deref()).map_err(|why| {
         let status = match why {
-            Undecidable::NothingWaits(_) => StatusCode::CONFLICT,
-            Undecidable::NotAsked(..) => StatusCode::FORBIDDEN,
+            ApprovalError::NothingWaits(_) => StatusCode::CONFLICT,
+            ApprovalError::NotAsked(..) => StatusCode::FORBIDDEN,
         };
         Refusal::new(status, why.to_string())
     })?;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Refusal, Web, api, auth::Caller, links};
-use domain::run::{self, Carried, Millis};
+use domain::run::{self, Millis, ReusedJob};
 use store::Artifact;
 
 /// An artifact of a run.
@@ -24,7 +24,7 @@ pub(super) struct ArtifactView {
     pub(super) attempt: u32,
     /// The run whose job made it, if that was an earlier one.
     #[schema(value_type = Option<Object>)]
-    pub(super) carried_from: Option<Carried>,
+    pub(super) carried_from: Option<ReusedJob>,
     /// Bytes of its archive.
     pub(super) size: u64,
     pub(super) sha256: String,
@@ -38,7 +38,7 @@ pub(super) struct ArtifactView {
 }
 
 /// Those of a run, in the order in which they were made.
-pub(super) async fn of(web: &Web, caller: &Caller, state: &run::State) -> Result<Vec<ArtifactView>, Refusal> {
+pub(super) async fn of(web: &Web, caller: &Caller, state: &run::RunState) -> Result<Vec<ArtifactView>, Refusal> {
     let base = web.settings.public_url.as_str().trim_end_matches('/');
     let link = |artifact: &Artifact| {
         let path = format!("/api/runs/{}/artifacts/{}", state.id, artifact.id);
@@ -49,7 +49,7 @@ pub(super) async fn of(web: &Web, caller: &Caller, state: &run::State) -> Result
         link,
         id: artifact.id,
         name: artifact.name,
-        carried_from: state.jobs.get(&artifact.job).and_then(|job| job.carried.clone()),
+        carried_from: state.jobs.get(&artifact.job).and_then(|job| job.reused.clone()),
         job: artifact.job,
         attempt: artifact.attempt,
         size: artifact.size,

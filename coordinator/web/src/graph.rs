@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use domain::run::{Job, JobPhase, Millis, Phase, State};
+use domain::run::{Job, JobPhase, Millis, RunPhase, RunState};
 
 /// A box and the space around it, in pixels.
 const BOX: (usize, usize) = (190, 34);
@@ -47,7 +47,7 @@ pub(super) struct Edge {
 }
 
 impl Graph {
-    pub(super) fn of(state: &State) -> Self {
+    pub(super) fn of(state: &RunState) -> Self {
         let drawn = state.jobs.len().min(DRAWN);
         let place = |key: &&str| state.jobs.get_index_of(*key).filter(|at| *at < drawn);
         let needs: Vec<Vec<usize>> =
@@ -116,10 +116,10 @@ pub(super) struct Tick {
 }
 
 impl Times {
-    pub(super) fn of(state: &State, now: Millis) -> Self {
+    pub(super) fn of(state: &RunState, now: Millis) -> Self {
         let begin = state.created_at;
         let end = match &state.phase {
-            Phase::Sealing { end } | Phase::Done { end, .. } => end.at,
+            RunPhase::Finalizing { end } | RunPhase::Done { end, .. } => end.at,
             _ => now,
         };
         let whole = end.saturating_sub(begin).max(1);

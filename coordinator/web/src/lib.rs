@@ -48,7 +48,7 @@ use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use blobs::Blobs;
-use domain::run::{Millis, Verdict};
+use domain::run::{ApprovalVerdict, Millis};
 use logs::Logs;
 use store::{DefinitionRow, Store};
 
@@ -112,7 +112,7 @@ pub trait Control: Send + Sync {
         &'a self,
         run: &'a str,
         job: &'a str,
-        verdict: Verdict,
+        verdict: ApprovalVerdict,
         by: &'a str,
         comment: &'a str,
     ) -> BoxFuture<'a, anyhow::Result<bool>>;

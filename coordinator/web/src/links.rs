@@ -7,7 +7,7 @@ use axum::http::{Method, request::Parts};
 use ring::hmac;
 
 use super::{Web, auth::Caller};
-use domain::run::{State, Visibility};
+use domain::run::{RunState, Visibility};
 
 /// Seconds for which a link holds.
 const HOLDS: u64 = 3600;
@@ -23,7 +23,7 @@ pub(super) fn link(web: &Web, caller: &Caller, visibility: &Visibility, path: &s
 }
 
 /// Where the whole log of a run is, as text.
-pub(super) fn whole_log(web: &Web, caller: &Caller, run: &State) -> String {
+pub(super) fn whole_log(web: &Web, caller: &Caller, run: &RunState) -> String {
     link(web, caller, &run.visibility, &format!("/api/runs/{}/logs?format=text", run.id))
 }
 

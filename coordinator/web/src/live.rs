@@ -20,7 +20,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use utoipa::IntoParams;
 
 use super::{Asked, Refusal, Web, api, auth::Caller, view::RunView};
-use domain::run::Phase;
+use domain::run::RunPhase;
 use logs::{Piece, Positions, Tail, record};
 use store::Notice;
 
@@ -180,7 +180,7 @@ impl Follow {
             return Ok(());
         };
         self.version = Some(state.version);
-        if matches!(state.phase, Phase::Done { .. }) {
+        if matches!(state.phase, RunPhase::Done { .. }) {
             self.phase = Following::Draining;
         }
         self.ready.push_back(Event::default().event("run").json_data(RunView::from(state))?);

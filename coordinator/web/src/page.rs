@@ -18,7 +18,7 @@ use super::{
     view::{ApprovalView, AttemptView, JobView, RunSummary, RunView, size, time},
     whole::{self, CacheView},
 };
-use domain::run::{self, Origin, Supplied};
+use domain::run::{self, DefinitionOverride, RequestOrigin};
 use store::{Pending, Status};
 
 #[derive(Template)]
@@ -152,7 +152,7 @@ pub(super) async fn run(
 }
 
 /// The events that asked for a run: they were checked when they came, or there would be no run.
-fn asked(state: &run::State) -> Vec<Link> {
+fn asked(state: &run::RunState) -> Vec<Link> {
     let link = |kind, what, id: &String| Link {
         kind,
         what,
@@ -162,10 +162,10 @@ fn asked(state: &run::State) -> Vec<Link> {
         relays: String::new(),
     };
     match &state.request.origin {
-        Origin::HiveCi { run_event, job_event, .. } => {
+        RequestOrigin::HiveCi { run_event, job_event, .. } => {
             vec![link(5401, "workflow run", run_event), link(5100, "job", job_event)]
         }
-        Origin::Api => Vec::new(),
+        RequestOrigin::Api => Vec::new(),
     }
 }
 
@@ -315,7 +315,7 @@ impl RunView {
     }
 
     /// The page of the definition that a file came from.
-    fn definition_link(&self, file: &Supplied) -> String {
+    fn definition_link(&self, file: &DefinitionOverride) -> String {
         super::places::edit_page(&self.repository, &file.path, Some(&file.event))
     }
 

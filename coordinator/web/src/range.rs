@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Asked, Refusal, Web, api, auth::Caller};
-use domain::run::{JobPhase, State as Run};
+use domain::run::{JobPhase, RunState as Run};
 use logs::lines::{MOST_LINES, Numbered};
 
 /// Longest text that is searched for, in bytes.

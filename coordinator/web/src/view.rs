@@ -11,7 +11,8 @@ use super::{
     why,
 };
 use domain::run::{
-    self, AttemptRecord, Carried, End, Job, JobPhase, Millis, Origin, Phase, State, Supplied, Verdict, Wait,
+    self, ApprovalVerdict, AttemptRecord, DefinitionOverride, Job, JobPhase, Millis, RequestOrigin, ReusedJob, RunEnd,
+    RunPhase, RunState, WaitCondition,
 };
 use store::{Pending, Status, Summary};
 
@@ -42,7 +43,7 @@ pub(super) struct RunView {
     pub(super) commit: String,
     /// Workflow files that came from definitions (kind 35417), not from the commit.
     #[schema(value_type = Vec<Object>)]
-    pub(super) supplied: Vec<Supplied>,
+    pub(super) supplied: Vec<DefinitionOverride>,
     pub(super) reference: String,
     pub(super) event: String,
     /// As the request wrote it.
@@ -134,7 +135,7 @@ pub(super) struct JobView {
     pub(super) exit_code: Option<i32>,
     /// Where it ran, if that was an earlier run.
     #[schema(value_type = Option<Object>)]
-    pub(super) carried_from: Option<Carried>,
+    pub(super) carried_from: Option<ReusedJob>,
     pub(super) labels: Vec<String>,
     /// Number of the latest attempt.
     pub(super) attempt: u32,
@@ -180,10 +181,10 @@ impl ApprovalView {
         Some(Self {
             environment: job.environment.clone().unwrap_or_default(),
             approvers: gate.approvers.clone(),
-            waits: matches!(job.phase, JobPhase::Waiting { on: Wait::Approval { .. }, .. }),
+            waits: matches!(job.phase, JobPhase::Waiting { on: WaitCondition::Approval { .. }, .. }),
             verdict: said.map(|said| match said.verdict {
-                Verdict::Approved => "approved",
-                Verdict::Rejected => "rejected",
+                ApprovalVerdict::Approved => "approved",
+                ApprovalVerdict::Rejected => "rejected",
             }),
             by: said.map(|said| said.by.clone()),
             comment: said.map(|said| said.comment.clone()),
@@ -234,25 +235,27 @@ struct Answer {
     answer: String,
 }
 
-impl From<State> for RunView {
-    fn from(state: State) -> Self {
+impl From<RunState> for RunView {
+    fn from(state: RunState) -> Self {
         let held_back = state.held_back().map(wait);
         let whys: Vec<_> = state.jobs.keys().map(|key| why::job(&state, key)).collect();
         let (run_event, job_event, publisher) = match state.request.origin {
-            Origin::HiveCi { run_event, job_event, publisher, .. } => (Some(run_event), Some(job_event), publisher),
-            Origin::Api => (None, None, None),
+            RequestOrigin::HiveCi { run_event, job_event, publisher, .. } => {
+                (Some(run_event), Some(job_event), publisher)
+            }
+            RequestOrigin::Api => (None, None, None),
         };
         let (phase, waits, end, log) = match state.phase {
-            Phase::Planning => ("planning", state.delayed, None, None),
-            Phase::Waiting { on } => ("waiting", Some(wait(&on)), None, None),
-            Phase::Active => ("active", held_back, None, None),
-            Phase::Sealing { end } => ("sealing", None, Some(end), None),
-            Phase::Done { end, log } => ("done", None, Some(end), Some(log)),
+            RunPhase::Planning => ("planning", state.delayed, None, None),
+            RunPhase::Waiting { on } => ("waiting", Some(wait(&on)), None, None),
+            RunPhase::Active => ("active", held_back, None, None),
+            RunPhase::Finalizing { end } => ("sealing", None, Some(end), None),
+            RunPhase::Done { end, log } => ("done", None, Some(end), Some(log)),
         };
         let present = |text: &String| !text.is_empty();
-        let End { conclusion, reason, exit_code, at } = match end {
+        let RunEnd { conclusion, reason, exit_code, at } = match end {
             Some(end) => end,
-            None => End { conclusion: Conclusion::Skipped, reason: None, exit_code: 0, at: 0 },
+            None => RunEnd { conclusion: Conclusion::Skipped, reason: None, exit_code: 0, at: 0 },
         };
         let ended = matches!(phase, "sealing" | "done");
         let planned = state.planned.as_ref();
@@ -269,13 +272,13 @@ impl From<State> for RunView {
             secret_names: state.secret_names,
             repository: state.request.repository.address,
             name: planned.map_or_else(|| state.request.workflow.clone(), |planned| planned.plan.name.clone()),
-            supplied: planned.map(|planned| planned.supplied.clone()).unwrap_or_default(),
+            supplied: planned.map(|planned| planned.definitions.clone()).unwrap_or_default(),
             title: planned.and_then(|planned| planned.title.clone()),
             commit: planned.map_or(state.request.commit, |planned| planned.commit.clone()),
             reference: planned.map_or(state.request.branch, |planned| planned.reference.clone()),
             event: planned.map(|planned| planned.event.clone()).unwrap_or_default(),
             workflows: planned.map(|planned| planned.origins.clone()).unwrap_or_default(),
-            why: waits.clone().or_else(|| reason.as_ref().map(run::sentence)),
+            why: waits.clone().or_else(|| reason.as_ref().map(ToString::to_string)),
             workflow: state.request.workflow,
             trigger: state.request.trigger,
             actor: state.request.actor,
@@ -333,7 +336,7 @@ impl From<Summary> for RunSummary {
 fn waits(status: Status) -> Option<String> {
     match status {
         Status::Planning => Some("its files are being fetched and read".into()),
-        Status::Sealing => Some("its log is being closed".into()),
+        Status::Finalizing => Some("its log is being closed".into()),
         _ => None,
     }
 }
@@ -362,7 +365,7 @@ impl From<(String, Job)> for JobView {
             reason,
             why: None,
             exit_code: None,
-            carried_from: job.carried.clone(),
+            carried_from: job.reused.clone(),
             labels: job.labels,
             attempt: last.map_or(0, |attempt| attempt.number),
             worker: last.map(|attempt| attempt.worker.clone()),
@@ -401,7 +404,7 @@ impl JobView {
         if let (Some(waits), Some(why)) = (&mut self.waits, &why) {
             waits.clone_from(why);
         }
-        self.why = why.or_else(|| self.waits.clone()).or_else(|| self.reason.as_ref().map(run::sentence));
+        self.why = why.or_else(|| self.waits.clone()).or_else(|| self.reason.as_ref().map(ToString::to_string));
         self
     }
 }
@@ -413,7 +416,7 @@ impl From<AttemptRecord> for AttemptView {
             worker: attempt.worker,
             accepted_at: attempt.accepted_at,
             begun_at: attempt.begun_at,
-            lost: attempt.lost.as_ref().map(run::sentence),
+            lost: attempt.lost.as_ref().map(ToString::to_string),
         }
     }
 }
@@ -431,13 +434,13 @@ impl From<Pending> for EventView {
 }
 
 /// What a run waits for, as a sentence.
-pub(super) fn wait(on: &Wait) -> String {
+pub(super) fn wait(on: &WaitCondition) -> String {
     match on {
-        Wait::Concurrency { group, holder } => run::held_by(group, *holder),
-        Wait::Quota { name } => format!("waits for the quota {name}"),
-        Wait::Approval { environment, approvers } => run::awaits(environment, approvers),
-        Wait::Files { why } => why.clone(),
-        Wait::Timer { until } => format!("waits until {}", time(*until)),
+        WaitCondition::Concurrency { group, holder } => run::describe_group_wait(group, *holder),
+        WaitCondition::Quota { name } => format!("waits for the quota {name}"),
+        WaitCondition::Approval { environment, approvers } => run::describe_approval_wait(environment, approvers),
+        WaitCondition::Files { why } => why.clone(),
+        WaitCondition::Timer { until } => format!("waits until {}", time(*until)),
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     auth::Caller,
     view::{EventView, RunView},
 };
-use domain::run::{Millis, State};
+use domain::run::{Millis, RunState};
 use store::{CacheUse, Filter, Page, Status, Summary};
 
 /// Reruns that are named.
@@ -42,7 +42,7 @@ pub(super) struct CacheView {
 }
 
 /// The run as this caller may see it.
-pub(super) async fn run(web: &Web, caller: &Caller, state: State) -> Result<RunView, Refusal> {
+pub(super) async fn run(web: &Web, caller: &Caller, state: RunState) -> Result<RunView, Refusal> {
     let (id, store) = (state.id.clone(), &web.store);
     let artifacts = artifacts::of(web, caller, &state).await?;
     let caches = store.cache_uses(&id).await?.into_iter().map(CacheView::from).collect();
@@ -85,8 +85,8 @@ impl From<Summary> for RunLink {
     }
 }
 
-impl From<&State> for RunLink {
-    fn from(run: &State) -> Self {
+impl From<&RunState> for RunLink {
+    fn from(run: &RunState) -> Self {
         Self { id: run.id.clone(), serial: run.serial, attempt: run.attempt, status: Status::of(run).as_str() }
     }
 }

@@ -2,7 +2,7 @@
 
 use workflow::plan::Conclusion;
 
-use domain::run::{Job, JobPhase, State};
+use domain::run::{Job, JobPhase, RunState};
 
 /// What lets a condition hold although something before the job did not succeed.
 const STATUS: [&str; 3] = ["always()", "failure()", "cancelled()"];
@@ -10,7 +10,7 @@ const STATUS: [&str; 3] = ["always()", "failure()", "cancelled()"];
 const NAMED: usize = 5;
 
 /// Why a job that no reason of its own explains has not begun, or never did.
-pub(super) fn job(state: &State, key: &str) -> Option<String> {
+pub(super) fn job(state: &RunState, key: &str) -> Option<String> {
     let job = state.jobs.get(key)?;
     match &job.phase {
         JobPhase::Blocked => Some(blocked(state, key)),
@@ -23,7 +23,7 @@ pub(super) fn job(state: &State, key: &str) -> Option<String> {
     }
 }
 
-fn blocked(state: &State, key: &str) -> String {
+fn blocked(state: &RunState, key: &str) -> String {
     let open = needed(state, key, |need| need.conclusion().is_none());
     match open.is_empty() {
         true => "waits for the jobs it needs".into(),
@@ -31,7 +31,7 @@ fn blocked(state: &State, key: &str) -> String {
     }
 }
 
-fn left_out(state: &State, key: &str, job: &Job) -> String {
+fn left_out(state: &RunState, key: &str, job: &Job) -> String {
     let written = state.planned.as_ref().and_then(|planned| state.written(planned, job));
     let condition = written.and_then(|written| written.condition.as_deref());
     let decides = condition.is_some_and(|condition| STATUS.iter().any(|status| condition.contains(status)));
@@ -45,7 +45,7 @@ fn left_out(state: &State, key: &str, job: &Job) -> String {
 }
 
 /// Names of the jobs that one needs and that are so, and how they ended.
-fn needed(state: &State, key: &str, so: impl Fn(&Job) -> bool) -> Vec<String> {
+fn needed(state: &RunState, key: &str, so: impl Fn(&Job) -> bool) -> Vec<String> {
     let needs = state.needed_by(key).into_iter().filter_map(|need| state.jobs.get(need)).filter(|need| so(need));
     let named = needs.map(|need| match need.conclusion() {
         Some(how) => format!("{}, which ended as {}", need.name, how.as_str()),
@@ -66,20 +66,20 @@ mod tests {
     use workflow::plan::Conclusion;
 
     use domain::run::{
-        Event,
-        testing::{Tested, job, job_if},
+        RunEvent,
+        testing::{TestRun, job, job_if},
     };
 
     #[test]
     fn each_wait_and_each_job_left_out_says_why() {
-        let mut run = Tested::with(vec![
+        let mut run = TestRun::with(vec![
             ("build", job(&[])),
             ("test", job(&["build"])),
             ("deploy", job_if(&["build"], "github.ref == 'refs/heads/x'")),
             ("tell", job_if(&["test"], "always()")),
             ("last", job(&["tell", "test"])),
         ]);
-        let why = |run: &Tested, key: &str| job_why(run, key);
+        let why = |run: &TestRun, key: &str| job_why(run, key);
         assert_eq!(why(&run, "last").unwrap(), "waits for tell; test");
         assert_eq!(why(&run, "build"), None, "its phase has the reason");
         run.run("build", Conclusion::Success);
@@ -89,12 +89,12 @@ mod tests {
         assert_eq!(why(&run, "last").unwrap(), "left out: it needs test, which ended as failure");
         assert_eq!(why(&run, "tell"), None);
 
-        let mut run = Tested::with(vec![("build", job(&[])), ("test", job(&["build"]))]);
-        run.tell(Event::Cancel { by: "somebody".into() }).unwrap();
+        let mut run = TestRun::with(vec![("build", job(&[])), ("test", job(&["build"]))]);
+        run.apply(RunEvent::Cancel { by: "somebody".into() }).unwrap();
         assert_eq!(why(&run, "test").unwrap(), "left out: it needs build, which ended as cancelled");
     }
 
-    fn job_why(run: &Tested, key: &str) -> Option<String> {
+    fn job_why(run: &TestRun, key: &str) -> Option<String> {
         super::job(&run.state, key)
     }
 }

@@ -11,12 +11,12 @@ use sha2::{Digest, Sha256};
 pub use send::Sender;
 
 use config::{Webhook, WebhookEvent};
-use domain::run::{Job, JobPhase, Millis, Phase, State};
+use domain::run::{Job, JobPhase, Millis, RunPhase, RunState};
 use store::{Batch, Change, Delivery, DeliveryState, Hook, Status};
 
 /// What a change of a run, from `before` (`None`: a new run) to `after`, tells the places of `hooks`. `pool` is the base
 /// of links.
-pub fn told(hooks: &[Webhook], before: Option<&State>, after: &State, pool: &str, now: Millis) -> Batch {
+pub fn told(hooks: &[Webhook], before: Option<&RunState>, after: &RunState, pool: &str, now: Millis) -> Batch {
     if hooks.is_empty() {
         return Batch::new();
     }
@@ -45,7 +45,7 @@ pub fn told(hooks: &[Webhook], before: Option<&State>, after: &State, pool: &str
 
 type Happened<'a> = (WebhookEvent, Option<(&'a str, &'a Job)>);
 
-fn happened<'a>(before: Option<&State>, after: &'a State) -> Vec<Happened<'a>> {
+fn happened<'a>(before: Option<&RunState>, after: &'a RunState) -> Vec<Happened<'a>> {
     let Some(before) = before else { return vec![(WebhookEvent::RunQueued, None)] };
     let mut found = Vec::new();
     if before.started_at.is_none() && after.started_at.is_some() {
@@ -54,11 +54,11 @@ fn happened<'a>(before: Option<&State>, after: &'a State) -> Vec<Happened<'a>> {
     let done = |job: &Job| matches!(job.phase, JobPhase::Done { .. });
     for (key, job) in &after.jobs {
         // What a rerun carries over ended in an earlier run.
-        if done(job) && job.carried.is_none() && !before.jobs.get(key).is_some_and(done) {
+        if done(job) && job.reused.is_none() && !before.jobs.get(key).is_some_and(done) {
             found.push((WebhookEvent::JobCompleted, Some((key.as_str(), job))));
         }
     }
-    let over = |state: &State| matches!(state.phase, Phase::Done { .. });
+    let over = |state: &RunState| matches!(state.phase, RunPhase::Done { .. });
     if over(after) && !over(before) {
         found.push((WebhookEvent::RunCompleted, None));
     }
@@ -70,10 +70,10 @@ fn id(url: &str, run: &str, event: WebhookEvent, job: &str) -> String {
     hex::encode(digest).chars().take(32).collect()
 }
 
-fn body(id: &str, event: WebhookEvent, run: &State, job: Option<(&str, &Job)>, pool: &str, now: Millis) -> Value {
+fn body(id: &str, event: WebhookEvent, run: &RunState, job: Option<(&str, &Job)>, pool: &str, now: Millis) -> Value {
     let planned = run.planned.as_ref();
     let end = match &run.phase {
-        Phase::Sealing { end } | Phase::Done { end, .. } => Some(end),
+        RunPhase::Finalizing { end } | RunPhase::Done { end, .. } => Some(end),
         _ => None,
     };
     let job = job.map(|(key, job)| {
@@ -119,7 +119,7 @@ mod tests {
     use workflow::plan::Conclusion;
 
     use super::*;
-    use domain::run::testing::{Tested, job};
+    use domain::run::testing::{TestRun, job};
 
     fn hook(events: &[WebhookEvent]) -> Webhook {
         Webhook {
@@ -133,8 +133,8 @@ mod tests {
     #[test]
     fn each_thing_that_happens_is_told_once_and_the_same_thing_has_the_same_id() {
         let hooks = [hook(&[]), Webhook { url: "https://other.example".into(), ..hook(&[WebhookEvent::RunCompleted]) }];
-        let mut run = Tested::with(vec![("build", job(&[])), ("test", job(&["build"]))]);
-        let events = |before: Option<&State>, after: &State| -> Vec<(String, String)> {
+        let mut run = TestRun::with(vec![("build", job(&[])), ("test", job(&["build"]))]);
+        let events = |before: Option<&RunState>, after: &RunState| -> Vec<(String, String)> {
             let told = told(&hooks, before, after, "https://ci.example/", 7);
             let told = told.into_iter().map(|change| match change {
                 Change::Hook(Hook::Tell(one)) => (one.event, one.id),
@@ -149,14 +149,14 @@ mod tests {
         let attempt = run.accept("build", "w1");
         assert!(events(Some(&before), &run.state).is_empty());
         let before = run.state.clone();
-        run.tell(domain::run::Event::Begun { job: "build".into(), attempt }).unwrap();
+        run.apply(domain::run::RunEvent::Begun { job: "build".into(), attempt }).unwrap();
         assert_eq!(events(Some(&before), &run.state)[0].0, "run.running");
         let before = run.state.clone();
         run.finish("build", attempt, domain::run::testing::report(Conclusion::Failure, None));
         let names: Vec<_> = events(Some(&before), &run.state).into_iter().map(|(event, _)| event).collect();
         assert_eq!(names, ["job.completed", "job.completed"], "the one that failed and the one that is left out");
         let before = run.state.clone();
-        run.tell(domain::run::Event::Sealed { log: domain::run::SealedLog::default() }).unwrap();
+        run.apply(domain::run::RunEvent::LogFinalized { log: domain::run::FinalizedLog::default() }).unwrap();
         let ended = events(Some(&before), &run.state);
         assert_eq!(ended.len(), 2, "one for each place");
         assert_ne!(ended[0].1, ended[1].1);
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_body_says_which_run_and_job_and_how_it_ended() {
-        let mut run = Tested::with(vec![("build", job(&[]))]);
+        let mut run = TestRun::with(vec![("build", job(&[]))]);
         run.run("build", Conclusion::Success);
         let said = body(
             "id",

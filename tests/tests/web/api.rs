@@ -1,6 +1,6 @@
 //! The API: lists, lines of logs, the queue, server-sent events, and the document that describes it all.
 
-use domain::run::State;
+use domain::run::RunState;
 use domain::schedule::QueuedJob;
 use logs::record;
 use nostr::Keys;
@@ -12,7 +12,7 @@ use store::{Change, Delivery, DeliveryState, Hook};
 use super::{NOW, Server, ended, events, line, public, run, whole};
 
 /// A run with a job that runs on a worker.
-fn with_job(id: &str, serial: u64) -> State {
+fn with_job(id: &str, serial: u64) -> RunState {
     let mut state = run(id, serial, &Keys::generate(), &json!("public"));
     let attempt = json!({"number": 1, "worker": "w1", "accepted_at": NOW, "begun_at": NOW, "lost": null});
     let job = json!({
@@ -24,7 +24,7 @@ fn with_job(id: &str, serial: u64) -> State {
     state
 }
 
-fn queued(mut state: State, reason: &str) -> Vec<Change> {
+fn queued(mut state: RunState, reason: &str) -> Vec<Change> {
     let phase = json!({"phase": "queued", "since": NOW, "reason": reason});
     state.jobs[0].phase = serde_json::from_value(phase).unwrap();
     let queued = json!({"run": state.id, "job": "build", "labels": ["gpu"], "avoid": [], "owner": "o", "since": NOW});

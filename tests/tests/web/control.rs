@@ -1,6 +1,6 @@
 //! Stands behind the pages: notes what it was asked for, and answers with what these tests know.
 
-use domain::run::Verdict;
+use domain::run::ApprovalVerdict;
 use futures::{StreamExt, future::BoxFuture};
 use parking_lot::Mutex;
 use store::DefinitionRow;
@@ -77,7 +77,7 @@ impl Control for Asked {
         &'a self,
         run: &'a str,
         job: &'a str,
-        verdict: Verdict,
+        verdict: ApprovalVerdict,
         by: &'a str,
         comment: &'a str,
     ) -> BoxFuture<'a, anyhow::Result<bool>> {

@@ -1,6 +1,6 @@
 //! What belongs to a run: artifacts, caches, reruns, what was carried over, and why each job stands as it does.
 
-use domain::run::State;
+use domain::run::RunState;
 use nostr::Keys;
 use serde_json::{Value, json};
 use store::{Artifact, CacheOutcome, CacheUse, Change, Kept};
@@ -17,7 +17,7 @@ fn job(phase: &Value, more: &Value) -> Value {
 }
 
 /// A rerun of `first`: one job carried over, one that was tried again.
-pub(super) fn rerun(id: &str, serial: u64, visibility: &Value) -> State {
+pub(super) fn rerun(id: &str, serial: u64, visibility: &Value) -> RunState {
     let mut state = run(id, serial, &Keys::generate(), visibility);
     state.attempt = 2;
     state.rerun = serde_json::from_value(json!({
@@ -94,7 +94,7 @@ async fn a_rerun_shows_what_it_kept_used_and_carried_over_and_both_runs_lead_to_
     assert!(expected.iter().all(|(outcome, key)| caches.contains(&(outcome, key))), "{caches:?}");
     assert_eq!((&again["previous_run"]["serial"], &again["previous_run"]["status"]), (&json!(1), &json!("queued")));
     let test = &again["jobs"][1];
-    assert_eq!(test["attempts"][0]["lost"], "the image could not be had: no <net>");
+    assert_eq!(test["attempts"][0]["lost"], "the image could not be pulled: no <net>");
     let first: Value = server.get("/api/runs/first").await.json().await.unwrap();
     let reruns: Vec<_> = first["reruns"].as_array().unwrap().iter().map(|one| &one["id"]).collect();
     assert_eq!(reruns, ["again"], "one that is not open to the caller is not named");
@@ -107,7 +107,7 @@ async fn a_rerun_shows_what_it_kept_used_and_carried_over_and_both_runs_lead_to_
         "carried over from <a href=\"/runs/first\">run 1</a>",
         "its result is of <a href=\"/runs/first\">run 1</a>",
         "<a href=\"/runs/first\">run 1, attempt 1</a>",
-        "Attempt 1 on worker w1 was lost: the image could not be had: no &#60;net&#62;",
+        "Attempt 1 on worker w1 was lost: the image could not be pulled: no &#60;net&#62;",
         "<span class=\"state success\">hit</span></td><td class=\"any\">deps-2</td><td class=\"any\">deps-1</td><td>5.0 MiB",
     ] {
         assert!(page.contains(part), "{part}: {page}");

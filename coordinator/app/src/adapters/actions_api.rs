@@ -45,7 +45,7 @@ impl dispatch::Origin for Services {
 }
 
 /// What a run's job may have of caches and artifacts.
-fn who(state: &run::State, attempt: &AttemptId) -> Who {
+fn who(state: &run::RunState, attempt: &AttemptId) -> Who {
     let planned = state.planned.as_ref();
     let mut who = Who {
         run: attempt.run.clone(),

@@ -8,7 +8,7 @@ use workflow::plan::JobReport;
 use crate::run_service::{Applied, RunService};
 use dispatch::{Handout, Leased, Runs, Verdict};
 use domain::run::AttemptId;
-use domain::run::{self, Event, JobPhase, Millis, Refused, State};
+use domain::run::{self, JobPhase, Millis, RunEvent, RunRefusal, RunState};
 use domain::schedule::QueuedJob;
 use nostr::Keys;
 use nostr_client::hive_ci::PUBLISHER_SECRET;
@@ -26,7 +26,7 @@ impl Runs for RunService {
         worker: &'a str,
     ) -> BoxFuture<'a, anyhow::Result<Option<Handout>>> {
         async move {
-            let event = Event::Accepted { job: job.to_owned(), worker: worker.to_owned() };
+            let event = RunEvent::Accepted { job: job.to_owned(), worker: worker.to_owned() };
             match self.apply(run, event, Vec::new()).await? {
                 Applied::Changed(state) => self.handout(&state, job).await.map(Some),
                 Applied::Unchanged(_) => Ok(None),
@@ -51,42 +51,42 @@ impl Runs for RunService {
     }
 
     fn begun<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, anyhow::Result<Verdict>> {
-        let event = Event::Begun { job: attempt.job.clone(), attempt: attempt.number };
+        let event = RunEvent::Begun { job: attempt.job.clone(), attempt: attempt.number };
         self.told(&attempt.run, event).boxed()
     }
 
     fn finished<'a>(&'a self, attempt: &'a AttemptId, report: JobReport) -> BoxFuture<'a, anyhow::Result<Verdict>> {
         let report = Box::new(report);
-        let event = Event::Finished { job: attempt.job.clone(), attempt: attempt.number, report };
+        let event = RunEvent::Finished { job: attempt.job.clone(), attempt: attempt.number, report };
         self.told(&attempt.run, event).boxed()
     }
 
     fn lost<'a>(&'a self, attempt: &'a AttemptId, reason: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
-        let event = Event::Lost { job: attempt.job.clone(), attempt: attempt.number, reason: reason.to_owned() };
+        let event = RunEvent::Lost { job: attempt.job.clone(), attempt: attempt.number, reason: reason.to_owned() };
         async move { self.told(&attempt.run, event).await.map(|_| ()) }.boxed()
     }
 
     fn waits<'a>(&'a self, run: &'a str, job: &'a str, reason: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
-        let event = Event::Waits { job: job.to_owned(), reason: reason.to_owned() };
+        let event = RunEvent::Waits { job: job.to_owned(), reason: reason.to_owned() };
         async move { self.told(run, event).await.map(|_| ()) }.boxed()
     }
 
     fn unmatched<'a>(&'a self, run: &'a str, job: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
-        let event = Event::Unmatched { job: job.to_owned() };
+        let event = RunEvent::Unmatched { job: job.to_owned() };
         async move { self.told(run, event).await.map(|_| ()) }.boxed()
     }
 }
 
 impl RunService {
-    async fn told(&self, run: &str, event: Event) -> anyhow::Result<Verdict> {
+    async fn told(&self, run: &str, event: RunEvent) -> anyhow::Result<Verdict> {
         Ok(match self.apply(run, event, Vec::new()).await? {
-            Applied::Changed(_) | Applied::Unchanged(Refused::Repeated) => Verdict::Accepted,
-            Applied::Unchanged(Refused::Stale | Refused::Terminal) => Verdict::Stale,
+            Applied::Changed(_) | Applied::Unchanged(RunRefusal::Repeated) => Verdict::Accepted,
+            Applied::Unchanged(RunRefusal::Stale | RunRefusal::Terminal) => Verdict::Stale,
         })
     }
 
     /// What a worker gets: the run's secrets only where the commit is trusted, and never its publisher key.
-    async fn handout(&self, state: &State, key: &str) -> anyhow::Result<Handout> {
+    async fn handout(&self, state: &RunState, key: &str) -> anyhow::Result<Handout> {
         let order = run::order(state, key).with_context(|| format!("run {} has no job {key}", state.id))?;
         let secrets: Vec<(String, SecretString)> = if state.gives_secrets() {
             let mut values = self.secrets(&state.id).await?;
@@ -106,7 +106,7 @@ impl RunService {
 }
 
 /// Milliseconds the run may still take; 0: no limit.
-fn time_left(state: &State, now: Millis) -> u64 {
+fn time_left(state: &RunState, now: Millis) -> u64 {
     let limit = state.rules.max_duration_ms;
     match (limit, state.deadline(now)) {
         (0, _) => 0,
@@ -116,11 +116,11 @@ fn time_left(state: &State, now: Millis) -> u64 {
 }
 
 /// Attempts that are out.
-fn held(state: &State) -> impl Iterator<Item = Leased> {
+fn held(state: &RunState) -> impl Iterator<Item = Leased> {
     state.jobs.iter().filter_map(|(key, job)| {
         let cancelling = match &job.phase {
             JobPhase::Running { .. } => None,
-            JobPhase::Cancelling { reason, .. } => Some(run::sentence(reason)),
+            JobPhase::Cancelling { reason, .. } => Some(reason.to_string()),
             _ => return None,
         };
         let last = job.attempts.last()?;

@@ -6,7 +6,7 @@ use crate::{
 };
 use config::{self, Config};
 use dispatch::{Connected, Dispatch};
-use domain::run::{self, Millis, Verdict};
+use domain::run::{self, ApprovalVerdict, Millis};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 use nostr::Event;
 use nostr_client::{
@@ -143,7 +143,7 @@ impl Control for Operator {
 
     fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
         async move {
-            self.run_service.apply(run, run::Event::Cancel { by: by.to_owned() }, Vec::new()).await?;
+            self.run_service.apply(run, run::RunEvent::Cancel { by: by.to_owned() }, Vec::new()).await?;
             Ok(())
         }
         .boxed()
@@ -153,12 +153,12 @@ impl Control for Operator {
         &'a self,
         run: &'a str,
         job: &'a str,
-        verdict: Verdict,
+        verdict: ApprovalVerdict,
         by: &'a str,
         comment: &'a str,
     ) -> BoxFuture<'a, anyhow::Result<bool>> {
         let (job, by, comment) = (job.to_owned(), by.to_owned(), comment.to_owned());
-        let event = run::Event::Decided { job, verdict, by, comment };
+        let event = run::RunEvent::Decided { job, verdict, by, comment };
         async move { Ok(matches!(self.run_service.apply(run, event, Vec::new()).await?, Applied::Changed(_))) }.boxed()
     }
 

@@ -7,18 +7,18 @@ use proptest::prelude::*;
 use workflow::plan::{Conclusion, Reason};
 
 use super::{
-    circle::{self, Search},
+    deadlock::{self, DeadlockSearch},
     *,
 };
 use crate::run::{
-    Effect as Ask, JobPhase, New, Phase, Planned, Rules, SealedLog, State,
+    FinalizedLog, JobPhase, NewRun, Planned, RunEffect as Ask, RunPhase, RunRules, RunState,
     testing::{concurrency, job, new_run, planned, report},
 };
 
 /// A pool in memory: what the engine does with rows, done with maps.
 #[derive(Default)]
 struct World {
-    runs: BTreeMap<String, State>,
+    runs: BTreeMap<String, RunState>,
     groups: BTreeMap<String, Group>,
     now: Millis,
     /// Circles of waits that were broken.
@@ -26,7 +26,7 @@ struct World {
 }
 
 impl World {
-    fn tell(&mut self, run: &str, event: run::Event) {
+    fn apply(&mut self, run: &str, event: run::RunEvent) {
         let mut news = VecDeque::from([(run.to_owned(), event)]);
         let mut asked = Vec::new();
         loop {
@@ -34,7 +34,7 @@ impl World {
             let Some((run, job)) = asked.pop() else { break };
             if let Some(to) = self.circle(&run, &job) {
                 self.circles += 1;
-                news.push_back((run, run::Event::GivesWay { job, to }));
+                news.push_back((run, run::RunEvent::Preempted { job, to }));
             }
         }
     }
@@ -44,17 +44,17 @@ impl World {
         let state = &self.runs[run];
         let group = state.jobs.get(job)?.waits_for()?;
         let first = self.groups[group].holder.clone()?;
-        let mut search = Search::new(state, job);
-        let mut met = search.meets(&first);
+        let mut search = DeadlockSearch::new(state, job);
+        let mut met = search.visit_holder(&first);
         while let Some(member) = search.next_holder().filter(|_| !met) {
             for waited in self.runs[&member.run].waits_below(member.job.as_deref()) {
-                met |= self.groups[&waited].holder.as_ref().is_some_and(|holder| search.meets(holder));
+                met |= self.groups[&waited].holder.as_ref().is_some_and(|holder| search.visit_holder(holder));
             }
         }
-        met.then(|| circle::told(group, &first))
+        met.then(|| deadlock::describe(group, &first))
     }
 
-    fn spread(&mut self, news: &mut VecDeque<(String, run::Event)>, asked: &mut Vec<(String, String)>) {
+    fn spread(&mut self, news: &mut VecDeque<(String, run::RunEvent)>, asked: &mut Vec<(String, String)>) {
         while let Some((id, event)) = news.pop_front() {
             self.now += 1;
             let Some(state) = self.runs.get(&id) else { continue };
@@ -64,15 +64,15 @@ impl World {
                     Ask::Join { job, ask } => {
                         asked.extend(job.iter().map(|job| (id.clone(), job.clone())));
                         let member = Member { run: id.clone(), serial: state.serial, job, since: self.now };
-                        (ask.group.clone(), Event::Asked { member, ask })
+                        (ask.group.clone(), GroupEvent::JoinRequested { member, ask })
                     }
-                    Ask::Leave { job, group } => (group, Event::Left { run: id.clone(), job }),
+                    Ask::Leave { job, group } => (group, GroupEvent::Left { run: id.clone(), job }),
                     _ => continue,
                 };
                 let known = self.groups.entry(name.clone()).or_insert_with(|| Group::new(name));
                 if let Ok((next, effects)) = advance(known, event, self.now) {
                     *known = next;
-                    news.extend(effects.into_iter().map(Effect::told));
+                    news.extend(effects.into_iter().map(GroupEffect::into_run_event));
                 }
             }
             self.runs.insert(id, state);
@@ -81,10 +81,10 @@ impl World {
 
     /// What holds a group now: it may have a worker, or wait for one.
     fn holding(&self, group: &str) -> Vec<String> {
-        let claims = |claim: &Option<run::Claim>| claim.as_ref().is_some_and(|claim| claim.ask.group == group);
+        let claims = |claim: &Option<run::GroupClaim>| claim.as_ref().is_some_and(|claim| claim.ask.group == group);
         let mut found = Vec::new();
         for state in self.runs.values() {
-            if claims(&state.claim) && matches!(state.phase, Phase::Active) {
+            if claims(&state.claim) && matches!(state.phase, RunPhase::Active) {
                 found.push(state.id.clone());
             }
             for (key, job) in state.jobs.iter().filter(|(_, job)| claims(&job.claim)) {
@@ -135,21 +135,21 @@ fn plan_of(run: Option<(usize, bool, bool)>, claim: Option<(usize, bool, bool)>)
 }
 
 /// One more step of a run, as workers and the seal would take it.
-fn next(state: &State) -> Option<run::Event> {
-    if let Phase::Sealing { .. } = state.phase {
-        return Some(run::Event::Sealed { log: SealedLog::default() });
+fn next(state: &RunState) -> Option<run::RunEvent> {
+    if let RunPhase::Finalizing { .. } = state.phase {
+        return Some(run::RunEvent::LogFinalized { log: FinalizedLog::default() });
     }
     state.jobs.iter().find_map(|(key, job)| {
         let (job_key, attempt) = (key.clone(), job.attempts.last().map_or(1, |attempt| attempt.number));
         match &job.phase {
-            JobPhase::Queued { .. } => Some(run::Event::Accepted { job: job_key, worker: "w".into() }),
+            JobPhase::Queued { .. } => Some(run::RunEvent::Accepted { job: job_key, worker: "w".into() }),
             JobPhase::Running { .. } => {
                 let report = report(Conclusion::Success, None);
-                Some(run::Event::Finished { job: job_key, attempt, report })
+                Some(run::RunEvent::Finished { job: job_key, attempt, report })
             }
             JobPhase::Cancelling { .. } => {
                 let report = report(Conclusion::Cancelled, Some(Reason::Cancelled("stopped".into())));
-                Some(run::Event::Finished { job: job_key, attempt, report })
+                Some(run::RunEvent::Finished { job: job_key, attempt, report })
             }
             _ => None,
         }
@@ -160,14 +160,14 @@ fn next(state: &State) -> Option<run::Event> {
 fn arrives(world: &mut World, run: &str, job: &str) -> String {
     let serial = world.runs.len() as u64 + 1;
     let id = format!("r{serial}");
-    let made = New { id: id.clone(), serial, ..new_run(Rules::default(), false) };
+    let made = NewRun { id: id.clone(), serial, ..new_run(RunRules::default(), false) };
     world.runs.insert(id.clone(), run::create(made, world.now).0);
     let group = |name: &str| Some(concurrency(name, false, QueueMode::Max));
     let first = workflow::plan::Job { concurrency: group(job), ..job_of() };
     let mut made =
         planned(vec![("begin", job_of()), ("first", workflow::plan::Job { needs: vec!["begin".into()], ..first })]);
     made.plan.concurrency = group(run);
-    world.tell(&id, run::Event::Planned(Box::new(made)));
+    world.apply(&id, run::RunEvent::Planned(Box::new(made)));
     id
 }
 
@@ -177,7 +177,7 @@ fn job_of() -> workflow::plan::Job {
 
 fn goes(world: &mut World, id: &str) {
     let event = next(&world.runs[id]).unwrap();
-    world.tell(id, event);
+    world.apply(id, event);
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn of_runs_that_wait_for_each_other_in_a_circle_the_one_that_closes_it_gives_its
             goes(&mut world, &id);
         }
         for (id, run) in &world.runs {
-            let Phase::Done { end, .. } = &run.phase else { panic!("{id} never ended") };
+            let RunPhase::Done { end, .. } = &run.phase else { panic!("{id} never ended") };
             assert_eq!(end.conclusion == Conclusion::Success, id != last, "{id}");
         }
     }
@@ -222,7 +222,8 @@ fn a_wait_that_ends_by_itself_is_no_circle() {
     while let Some(id) = world.runs.iter().find_map(|(id, run)| next(run).map(|_| id.clone())) {
         goes(&mut world, &id);
     }
-    let ended = |run: &State| matches!(&run.phase, Phase::Done { end, .. } if end.conclusion == Conclusion::Success);
+    let ended =
+        |run: &RunState| matches!(&run.phase, RunPhase::Done { end, .. } if end.conclusion == Conclusion::Success);
     assert!(world.runs.values().all(ended));
 }
 
@@ -241,22 +242,22 @@ proptest! {
                 Some(Move::Arrives { run, job }) => {
                     let serial = world.runs.len() as u64 + 1;
                     let id = format!("r{serial:03}");
-                    let made = New { id: id.clone(), serial, ..new_run(Rules::default(), false) };
+                    let made = NewRun { id: id.clone(), serial, ..new_run(RunRules::default(), false) };
                     world.runs.insert(id.clone(), run::create(made, world.now).0);
-                    world.tell(&id, run::Event::Planned(Box::new(plan_of(run, job))));
+                    world.apply(&id, run::RunEvent::Planned(Box::new(plan_of(run, job))));
                 }
                 Some(Move::Cancelled(at)) if !ids.is_empty() => {
-                    world.tell(&ids[at % ids.len()], run::Event::Cancel { by: "somebody".into() });
+                    world.apply(&ids[at % ids.len()], run::RunEvent::Cancel { by: "somebody".into() });
                 }
                 Some(Move::Goes(at)) if !ids.is_empty() => {
                     let id = &ids[at % ids.len()];
                     if let Some(event) = next(&world.runs[id]) {
-                        world.tell(id, event);
+                        world.apply(id, event);
                     }
                 }
                 Some(_) => {}
                 None => match world.runs.iter().find_map(|(id, state)| Some((id.clone(), next(state)?))) {
-                    Some((id, event)) => world.tell(&id, event),
+                    Some((id, event)) => world.apply(&id, event),
                     None => break,
                 },
             }
@@ -270,7 +271,7 @@ proptest! {
             }
         }
         for state in world.runs.values() {
-            prop_assert!(matches!(state.phase, Phase::Done { .. }), "{} never ended: {:?}", state.id, state.phase);
+            prop_assert!(matches!(state.phase, RunPhase::Done { .. }), "{} never ended: {:?}", state.id, state.phase);
         }
         for group in world.groups.values() {
             prop_assert!(group.holder.is_none(), "never given back: {:?}", group);

@@ -11,44 +11,44 @@ fn member(serial: u64) -> Member {
     Member { run: format!("r{serial}"), serial, job: None, since: serial }
 }
 
-struct Tested {
+struct TestGroup {
     group: Group,
     told: Vec<String>,
 }
 
-impl Tested {
+impl TestGroup {
     fn new() -> Self {
         Self { group: Group::new(key("30617:o:r", "deploy")), told: Vec::new() }
     }
 
-    fn take(&mut self, event: Event) -> Result<(), Refused> {
+    fn take(&mut self, event: GroupEvent) -> Result<(), GroupRefusal> {
         let (group, effects) = advance(&self.group, event, 100)?;
         self.group = group;
         self.told = effects
             .into_iter()
             .map(|effect| match effect {
-                Effect::Granted(member) => format!("{} granted", member.run),
-                Effect::Waits { member, holder } => format!("{} waits for {}", member.run, holder.run),
-                Effect::GivesWay { member, to } => format!("{} gives way to {to}", member.run),
+                GroupEffect::Granted(member) => format!("{} granted", member.run),
+                GroupEffect::Waits { member, holder } => format!("{} waits for {}", member.run, holder.run),
+                GroupEffect::Preempted { member, to } => format!("{} gives way to {to}", member.run),
             })
             .collect();
         Ok(())
     }
 
     fn asks(&mut self, serial: u64, ask: ConcurrencyRequest) -> Vec<String> {
-        self.take(Event::Asked { member: member(serial), ask }).unwrap();
+        self.take(GroupEvent::JoinRequested { member: member(serial), ask }).unwrap();
         self.told.clone()
     }
 
     fn leaves(&mut self, serial: u64) -> Vec<String> {
-        self.take(Event::Left { run: format!("r{serial}"), job: None }).unwrap();
+        self.take(GroupEvent::Left { run: format!("r{serial}"), job: None }).unwrap();
         self.told.clone()
     }
 }
 
 #[test]
 fn one_holds_and_the_newest_waits_in_the_place_of_those_before() {
-    let mut group = Tested::new();
+    let mut group = TestGroup::new();
     let single = || ask(false, QueueMode::Single);
     assert_eq!(group.asks(1, single()), ["r1 granted"]);
     assert_eq!(group.asks(2, single()), ["r2 waits for r1"]);
@@ -60,7 +60,7 @@ fn one_holds_and_the_newest_waits_in_the_place_of_those_before() {
 
 #[test]
 fn cancel_in_progress_ends_the_holder_and_waits_until_it_is_gone() {
-    let mut group = Tested::new();
+    let mut group = TestGroup::new();
     group.asks(1, ask(false, QueueMode::Single));
     assert_eq!(
         group.asks(2, ask(true, QueueMode::Single)),
@@ -72,7 +72,7 @@ fn cancel_in_progress_ends_the_holder_and_waits_until_it_is_gone() {
 
 #[test]
 fn a_long_queue_keeps_a_hundred_in_order_and_turns_the_next_away() {
-    let mut group = Tested::new();
+    let mut group = TestGroup::new();
     let max = || ask(false, QueueMode::Max);
     group.asks(1, max());
     for serial in 2..102 {
@@ -89,17 +89,17 @@ fn a_long_queue_keeps_a_hundred_in_order_and_turns_the_next_away() {
 
 #[test]
 fn who_waits_may_go_and_nobody_enters_or_leaves_twice() {
-    let mut group = Tested::new();
+    let mut group = TestGroup::new();
     let max = || ask(false, QueueMode::Max);
     for serial in 1..4 {
         group.asks(serial, max());
     }
     let before = group.group.clone();
-    let again = |serial| Event::Asked { member: member(serial), ask: max() };
-    assert_eq!(group.take(again(1)), Err(Refused::Repeated));
-    assert_eq!(group.take(again(3)), Err(Refused::Repeated));
-    let stranger = Event::Left { run: "r1".into(), job: Some("a".into()) };
-    assert_eq!(group.take(stranger), Err(Refused::Stranger));
+    let again = |serial| GroupEvent::JoinRequested { member: member(serial), ask: max() };
+    assert_eq!(group.take(again(1)), Err(GroupRefusal::Repeated));
+    assert_eq!(group.take(again(3)), Err(GroupRefusal::Repeated));
+    let stranger = GroupEvent::Left { run: "r1".into(), job: Some("a".into()) };
+    assert_eq!(group.take(stranger), Err(GroupRefusal::Stranger));
     assert_eq!(group.group, before);
     assert_eq!(group.leaves(2), [""; 0]);
     assert_eq!(group.leaves(1), ["r3 granted"]);

@@ -4,8 +4,9 @@ use indexmap::IndexMap;
 use workflow::plan::{Conclusion, JobReport, Reason};
 
 use super::{
-    AttemptRecord, Cancel, Effect, Event, JobPhase, Millis, Phase, Planned, Protection, Request, Rerun, Rules,
-    SealedLog, State, Update, Visibility,
+    AttemptRecord, Cancellation, EnvironmentProtection, FinalizedLog, JobPhase, Millis, Planned, Rerun, RunEffect,
+    RunEvent, RunPhase, RunRequest, RunRules, RunState, RunUpdate, Visibility, ending::conclusion_of,
+    transition::Transition,
 };
 
 /// Attempts of one job before its start is given up (a start, a pull or a worker failed).
@@ -13,7 +14,7 @@ const ATTEMPTS: usize = 3;
 
 /// What a new run is made of.
 #[derive(Debug, Clone)]
-pub struct New {
+pub struct NewRun {
     /// UUID v7.
     pub id: String,
     /// `github.run_id`.
@@ -23,13 +24,13 @@ pub struct New {
     /// The run this one repeats.
     pub rerun: Option<Rerun>,
     /// What asked for it.
-    pub request: Request,
+    pub request: RunRequest,
     /// Names of the secrets that came with it.
     pub secrets: Vec<String>,
     /// The operator's rules.
-    pub rules: Rules,
+    pub rules: RunRules,
     /// Environments of its repository that the operator protects.
-    pub environments: Vec<Protection>,
+    pub environments: Vec<EnvironmentProtection>,
     /// Who may read it.
     pub visibility: Visibility,
     /// When its data may be removed.
@@ -38,7 +39,7 @@ pub struct New {
 
 /// Why an event changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum RunRefusal {
     /// It is about an attempt or a phase that is not current.
     #[error("not current")]
     Stale,
@@ -51,8 +52,8 @@ pub enum Refused {
 }
 
 /// A new run and what is to be done first.
-pub fn create(new: New, now: Millis) -> (State, Vec<Effect>) {
-    let state = State {
+pub fn create(new: NewRun, now: Millis) -> (RunState, Vec<RunEffect>) {
+    let state = RunState {
         id: new.id,
         version: 0,
         serial: new.serial,
@@ -61,7 +62,7 @@ pub fn create(new: New, now: Millis) -> (State, Vec<Effect>) {
         rerun: new.rerun,
         request: new.request,
         planned: None,
-        phase: Phase::Planning,
+        phase: RunPhase::Planning,
         claim: None,
         jobs: IndexMap::new(),
         calls: IndexMap::new(),
@@ -81,134 +82,113 @@ pub fn create(new: New, now: Millis) -> (State, Vec<Effect>) {
         paused_ms: 0,
         stamped_at: 0,
     };
-    let mut turn = Turn { state, now, effects: Vec::new() };
-    let stamp = turn.stamp();
-    turn.effects.push(Effect::Publish(Update::Queued { stamp }));
-    turn.effects.push(Effect::Plan);
-    (turn.state, turn.effects)
+    let mut transition = Transition { state, now, effects: Vec::new() };
+    let stamp = transition.stamp();
+    transition.effects.push(RunEffect::Publish(RunUpdate::Queued { stamp }));
+    transition.effects.push(RunEffect::Plan);
+    (transition.state, transition.effects)
 }
 
 /// The run after an event, and what is to be done about it.
 ///
 /// # Errors
-/// [`Refused`] where the event changes nothing: nothing is to be stored or done.
-pub fn advance(state: &State, event: Event, now: Millis) -> Result<(State, Vec<Effect>), Refused> {
-    let mut turn = Turn { state: state.clone(), now, effects: Vec::new() };
-    turn.take(event)?;
-    turn.settle();
-    turn.leave_groups();
-    turn.keep_time();
-    turn.state.version += 1;
-    Ok((turn.state, turn.effects))
+/// [`RunRefusal`] where the event changes nothing: nothing is to be stored or done.
+pub fn advance(state: &RunState, event: RunEvent, now: Millis) -> Result<(RunState, Vec<RunEffect>), RunRefusal> {
+    let mut transition = Transition { state: state.clone(), now, effects: Vec::new() };
+    transition.take(event)?;
+    transition.advance_ready();
+    transition.leave_groups();
+    transition.keep_time();
+    transition.state.version += 1;
+    Ok((transition.state, transition.effects))
 }
 
-/// One change under way.
-pub(super) struct Turn {
-    pub(super) state: State,
-    pub(super) now: Millis,
-    pub(super) effects: Vec<Effect>,
-}
-
-impl Turn {
-    fn take(&mut self, event: Event) -> Result<(), Refused> {
+impl Transition {
+    fn take(&mut self, event: RunEvent) -> Result<(), RunRefusal> {
         match event {
-            Event::Planned(planned) => self.planned(*planned),
-            Event::Unplannable { message } => self.unplannable(message),
-            Event::Delayed { reason } => self.delayed(reason),
-            Event::Accepted { job, worker } => self.accepted(&job, worker),
-            Event::Begun { job, attempt } => self.begun(&job, attempt),
-            Event::Finished { job, attempt, report } => self.finished(&job, attempt, report),
-            Event::Lost { job, attempt, reason } => self.lost(&job, attempt, reason),
-            Event::Waits { job, reason } => self.waits(&job, reason),
-            Event::Unmatched { job } => self.unmatched(&job),
-            Event::Cancel { by } => self.cancel(&by),
-            Event::Granted { job } => self.granted(job.as_deref()),
-            Event::HeldBy { job, serial } => self.held_by(job.as_deref(), serial),
-            Event::GivesWay { job, to } => self.gives_way(&job, &to),
-            Event::Decided { job, verdict, by, comment } => self.decided(&job, verdict, by, comment),
-            Event::Due { job } => self.due(&job),
-            Event::Expired => self.expire(),
-            Event::Sealed { log } => self.sealed(log),
+            RunEvent::Planned(planned) => self.planned(*planned),
+            RunEvent::Unplannable { message } => self.unplannable(message),
+            RunEvent::Delayed { reason } => self.delayed(reason),
+            RunEvent::Accepted { job, worker } => self.accepted(&job, worker),
+            RunEvent::Begun { job, attempt } => self.begun(&job, attempt),
+            RunEvent::Finished { job, attempt, report } => self.finished(&job, attempt, report),
+            RunEvent::Lost { job, attempt, reason } => self.lost(&job, attempt, reason),
+            RunEvent::Waits { job, reason } => self.waits(&job, reason),
+            RunEvent::Unmatched { job } => self.unmatched(&job),
+            RunEvent::Cancel { by } => self.cancel(&by),
+            RunEvent::Granted { job } => self.granted(job.as_deref()),
+            RunEvent::HeldBy { job, serial } => self.held_by(job.as_deref(), serial),
+            RunEvent::Preempted { job, to } => self.preempted(&job, &to),
+            RunEvent::Decided { job, verdict, by, comment } => self.decided(&job, verdict, by, comment),
+            RunEvent::Due { job } => self.due(&job),
+            RunEvent::Expired => self.expire(),
+            RunEvent::LogFinalized { log } => self.log_finalized(log),
         }
     }
 
-    /// Seconds for the next status event: they grow even where the clock doesn't.
-    pub(super) fn stamp(&mut self) -> u64 {
-        self.state.stamped_at = (self.now / 1000).max(self.state.stamped_at + 1);
-        self.state.stamped_at
-    }
-
-    /// Whether nothing more is to be tried: somebody cancelled, or the time is over.
-    pub(super) fn halted(&self) -> bool {
-        self.state.cancelled.is_some() || self.state.expired_at.is_some()
-    }
-
-    pub(super) fn over(&self) -> bool {
-        matches!(self.state.phase, Phase::Sealing { .. } | Phase::Done { .. })
-    }
-
-    fn planned(&mut self, planned: Planned) -> Result<(), Refused> {
-        if !matches!(self.state.phase, Phase::Planning) {
-            return Err(if self.over() { Refused::Terminal } else { Refused::Repeated });
+    fn planned(&mut self, planned: Planned) -> Result<(), RunRefusal> {
+        if !matches!(self.state.phase, RunPhase::Planning) {
+            return Err(if self.over() { RunRefusal::Terminal } else { RunRefusal::Repeated });
         }
-        self.lay_out(&planned);
+        self.expand_matrix(&planned);
         if let (Visibility::Readers(keys), true) = (&mut self.state.visibility, self.state.rules.maintainers_read) {
             keys.extend(planned.maintainers.iter().cloned());
         }
-        self.state.phase = Phase::Active;
+        self.state.phase = RunPhase::Active;
         self.claim_for_run(&planned);
         self.state.planned = Some(planned);
         Ok(())
     }
 
-    fn unplannable(&mut self, message: String) -> Result<(), Refused> {
-        if !matches!(self.state.phase, Phase::Planning) {
-            return Err(if self.over() { Refused::Terminal } else { Refused::Stale });
+    fn unplannable(&mut self, message: String) -> Result<(), RunRefusal> {
+        if !matches!(self.state.phase, RunPhase::Planning) {
+            return Err(if self.over() { RunRefusal::Terminal } else { RunRefusal::Stale });
         }
         self.refuse(message);
         Ok(())
     }
 
-    fn delayed(&mut self, reason: String) -> Result<(), Refused> {
-        if !matches!(self.state.phase, Phase::Planning) {
-            return Err(if self.over() { Refused::Terminal } else { Refused::Stale });
+    fn delayed(&mut self, reason: String) -> Result<(), RunRefusal> {
+        if !matches!(self.state.phase, RunPhase::Planning) {
+            return Err(if self.over() { RunRefusal::Terminal } else { RunRefusal::Stale });
         }
         if self.state.delayed.as_ref() == Some(&reason) {
-            return Err(Refused::Repeated);
+            return Err(RunRefusal::Repeated);
         }
         self.state.delayed = Some(reason);
         Ok(())
     }
 
-    fn accepted(&mut self, key: &str, worker: String) -> Result<(), Refused> {
+    fn accepted(&mut self, key: &str, worker: String) -> Result<(), RunRefusal> {
         let now = self.now;
-        let job = self.state.jobs.get_mut(key).ok_or(Refused::Stale)?;
+        let job = self.state.jobs.get_mut(key).ok_or(RunRefusal::Stale)?;
         if !matches!(job.phase, JobPhase::Queued { .. }) {
-            return Err(Refused::Stale);
+            return Err(RunRefusal::Stale);
         }
         let number = job.next_attempt();
         job.attempts.push(AttemptRecord { number, worker, accepted_at: now, begun_at: None, lost: None });
         job.phase = JobPhase::Running { since: now };
-        self.effects.push(Effect::Unqueue { job: key.to_owned(), attempt: number });
+        self.effects.push(RunEffect::Unqueue { job: key.to_owned(), attempt: number });
         Ok(())
     }
 
     /// The record of an attempt that is running now.
-    fn current(&mut self, key: &str, attempt: u32) -> Result<&mut AttemptRecord, Refused> {
-        let job = self.state.jobs.get_mut(key).ok_or(Refused::Stale)?;
-        let last = job.attempts.last_mut().filter(|a| a.number == attempt && a.lost.is_none()).ok_or(Refused::Stale)?;
+    fn current(&mut self, key: &str, attempt: u32) -> Result<&mut AttemptRecord, RunRefusal> {
+        let job = self.state.jobs.get_mut(key).ok_or(RunRefusal::Stale)?;
+        let last =
+            job.attempts.last_mut().filter(|a| a.number == attempt && a.lost.is_none()).ok_or(RunRefusal::Stale)?;
         match job.phase {
             JobPhase::Running { .. } | JobPhase::Cancelling { .. } => Ok(last),
-            JobPhase::Done { report: Some(_), .. } => Err(Refused::Repeated),
-            _ => Err(Refused::Stale),
+            JobPhase::Done { report: Some(_), .. } => Err(RunRefusal::Repeated),
+            _ => Err(RunRefusal::Stale),
         }
     }
 
-    fn begun(&mut self, key: &str, attempt: u32) -> Result<(), Refused> {
+    fn begun(&mut self, key: &str, attempt: u32) -> Result<(), RunRefusal> {
         let now = self.now;
         let record = self.current(key, attempt)?;
         if record.begun_at.is_some() {
-            return Err(Refused::Repeated);
+            return Err(RunRefusal::Repeated);
         }
         record.begun_at = Some(now);
         self.started();
@@ -222,21 +202,21 @@ impl Turn {
         }
         self.state.started_at = Some(self.now);
         let stamp = self.stamp();
-        self.effects.push(Effect::Publish(Update::Running { stamp }));
+        self.effects.push(RunEffect::Publish(RunUpdate::Running { stamp }));
         if let Some(at) = self.state.deadline(self.now) {
-            self.effects.push(Effect::Timer { at });
+            self.effects.push(RunEffect::Timer { at });
         }
     }
 
-    fn finished(&mut self, key: &str, attempt: u32, report: Box<JobReport>) -> Result<(), Refused> {
+    fn finished(&mut self, key: &str, attempt: u32, report: Box<JobReport>) -> Result<(), RunRefusal> {
         let now = self.now;
         let record = self.current(key, attempt)?;
         if report.started {
             record.begun_at.get_or_insert(now);
             self.started();
         }
-        if let Some(reason) = report.reason.clone().filter(|reason| self.tries_again(key, reason)) {
-            self.again(key, reason);
+        if let Some(reason) = report.reason.clone().filter(|reason| self.is_retried(key, reason)) {
+            self.retry(key, reason);
             return Ok(());
         }
         let ended_by_us = match self.state.jobs.get(key).map(|job| &job.phase) {
@@ -246,20 +226,20 @@ impl Turn {
             _ => None,
         };
         match ended_by_us {
-            Some(reason) => self.conclude(key, super::ending::conclusion_of(&reason), Some(reason), Some(report)),
+            Some(reason) => self.conclude(key, conclusion_of(&reason), Some(reason), Some(report)),
             None => self.conclude(key, report.conclusion, report.reason.clone(), Some(report)),
         }
         Ok(())
     }
 
-    fn lost(&mut self, key: &str, attempt: u32, text: String) -> Result<(), Refused> {
+    fn lost(&mut self, key: &str, attempt: u32, text: String) -> Result<(), RunRefusal> {
         self.current(key, attempt)?;
         let reason = Reason::WorkerLost(text);
-        if self.tries_again(key, &reason) {
-            self.again(key, reason);
+        if self.is_retried(key, &reason) {
+            self.retry(key, reason);
             return Ok(());
         }
-        let job = self.state.jobs.get_mut(key).ok_or(Refused::Stale)?;
+        let job = self.state.jobs.get_mut(key).ok_or(RunRefusal::Stale)?;
         if let Some(last) = job.attempts.last_mut() {
             last.lost = Some(reason.clone());
         }
@@ -267,12 +247,12 @@ impl Turn {
             JobPhase::Cancelling { reason, .. } => reason.clone(),
             _ => reason,
         };
-        self.conclude(key, super::ending::conclusion_of(&reason), Some(reason), None);
+        self.conclude(key, conclusion_of(&reason), Some(reason), None);
         Ok(())
     }
 
     /// Whether a job is handed out again after its current attempt ended for this reason.
-    fn tries_again(&self, key: &str, reason: &Reason) -> bool {
+    fn is_retried(&self, key: &str, reason: &Reason) -> bool {
         let Some(job) = self.state.jobs.get(key) else { return false };
         if self.halted() || !matches!(job.phase, JobPhase::Running { .. }) || job.attempts.len() >= ATTEMPTS {
             return false;
@@ -286,47 +266,47 @@ impl Turn {
         }
     }
 
-    fn again(&mut self, key: &str, reason: Reason) {
-        let waits = format!("attempt lost ({}), trying again", super::ending::sentence(&reason));
+    fn retry(&mut self, key: &str, reason: Reason) {
+        let waits = format!("attempt lost ({}), trying again", reason);
         if let Some(last) = self.state.jobs.get_mut(key).and_then(|job| job.attempts.last_mut()) {
             last.lost = Some(reason);
         }
         self.queue(key, waits);
     }
 
-    fn waits(&mut self, key: &str, text: String) -> Result<(), Refused> {
+    fn waits(&mut self, key: &str, text: String) -> Result<(), RunRefusal> {
         match self.state.jobs.get_mut(key).map(|job| &mut job.phase) {
             Some(JobPhase::Queued { reason, .. }) if *reason != text => {
                 *reason = text;
                 Ok(())
             }
-            Some(JobPhase::Queued { .. }) => Err(Refused::Repeated),
-            _ => Err(Refused::Stale),
+            Some(JobPhase::Queued { .. }) => Err(RunRefusal::Repeated),
+            _ => Err(RunRefusal::Stale),
         }
     }
 
-    fn unmatched(&mut self, key: &str) -> Result<(), Refused> {
-        let job = self.state.jobs.get(key).ok_or(Refused::Stale)?;
+    fn unmatched(&mut self, key: &str) -> Result<(), RunRefusal> {
+        let job = self.state.jobs.get(key).ok_or(RunRefusal::Stale)?;
         if !matches!(job.phase, JobPhase::Queued { .. }) {
-            return Err(Refused::Stale);
+            return Err(RunRefusal::Stale);
         }
         let text = format!("no worker of this pool has the labels {}", job.labels.join(", "));
-        self.effects.push(Effect::Unqueue { job: key.to_owned(), attempt: job.next_attempt() });
+        self.effects.push(RunEffect::Unqueue { job: key.to_owned(), attempt: job.next_attempt() });
         self.conclude(key, Conclusion::Failure, Some(Reason::NoWorker(text)), None);
         Ok(())
     }
 
-    fn cancel(&mut self, by: &str) -> Result<(), Refused> {
+    fn cancel(&mut self, by: &str) -> Result<(), RunRefusal> {
         if self.over() {
-            return Err(Refused::Terminal);
+            return Err(RunRefusal::Terminal);
         }
         if self.state.cancelled.is_some() {
-            return Err(Refused::Repeated);
+            return Err(RunRefusal::Repeated);
         }
-        self.state.cancelled = Some(Cancel { by: by.to_owned(), at: self.now });
+        self.state.cancelled = Some(Cancellation { by: by.to_owned(), at: self.now });
         let reason = Reason::Cancelled(format!("cancelled by {by}"));
-        if matches!(self.state.phase, Phase::Planning | Phase::Waiting { .. }) {
-            self.seal(Conclusion::Cancelled, Some(reason), 130);
+        if matches!(self.state.phase, RunPhase::Planning | RunPhase::Waiting { .. }) {
+            self.finalize(Conclusion::Cancelled, Some(reason), 130);
             return Ok(());
         }
         // GitHub docs, "Workflow cancellation reference": the condition of every job is evaluated once more, and a job
@@ -343,16 +323,16 @@ impl Turn {
         Ok(())
     }
 
-    fn expire(&mut self) -> Result<(), Refused> {
+    fn expire(&mut self) -> Result<(), RunRefusal> {
         if self.over() {
-            return Err(Refused::Terminal);
+            return Err(RunRefusal::Terminal);
         }
         if self.state.expired_at.is_some() {
-            return Err(Refused::Repeated);
+            return Err(RunRefusal::Repeated);
         }
         let due = self.state.deadline(self.now);
         if due.is_none_or(|due| self.now < due) {
-            return Err(Refused::Stale);
+            return Err(RunRefusal::Stale);
         }
         self.state.expired_at = Some(self.now);
         let keys: Vec<String> = self.state.jobs.keys().cloned().collect();
@@ -362,19 +342,25 @@ impl Turn {
         Ok(())
     }
 
-    fn sealed(&mut self, log: SealedLog) -> Result<(), Refused> {
+    fn log_finalized(&mut self, log: FinalizedLog) -> Result<(), RunRefusal> {
         let end = match &self.state.phase {
-            Phase::Sealing { end } => end.clone(),
-            Phase::Done { .. } => return Err(Refused::Repeated),
-            _ => return Err(Refused::Stale),
+            RunPhase::Finalizing { end } => end.clone(),
+            RunPhase::Done { .. } => return Err(RunRefusal::Repeated),
+            _ => return Err(RunRefusal::Stale),
         };
         let duration_s = self.state.started_at.map_or(0, |at| end.at.saturating_sub(at) / 1000);
         let stamp = self.stamp();
-        let supplied = self.state.planned.as_ref().map(|planned| planned.supplied.clone()).unwrap_or_default();
+        let definitions = self.state.planned.as_ref().map(|planned| planned.definitions.clone()).unwrap_or_default();
         let (ended, sealed) = (end.clone(), log.clone());
-        self.effects.push(Effect::Publish(Update::Finished { stamp, end: ended, log: sealed, duration_s, supplied }));
-        self.effects.push(Effect::EraseSecrets);
-        self.state.phase = Phase::Done { end, log };
+        self.effects.push(RunEffect::Publish(RunUpdate::Finished {
+            stamp,
+            end: ended,
+            log: sealed,
+            duration_s,
+            definitions,
+        }));
+        self.effects.push(RunEffect::EraseSecrets);
+        self.state.phase = RunPhase::Done { end, log };
         Ok(())
     }
 }

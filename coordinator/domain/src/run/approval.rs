@@ -9,7 +9,10 @@ use workflow::{
     plan::{Conclusion, Reason},
 };
 
-use super::{Effect, JobPhase, Millis, Phase, Planned, Refused, State, Visibility, Wait, advance::Turn};
+use super::{
+    JobPhase, Millis, Planned, RunEffect, RunPhase, RunRefusal, RunState, Visibility, WaitCondition,
+    transition::Transition,
+};
 
 /// How long an approval is waited for (GitHub docs: a job that nobody reviewed fails after 30 days).
 const PATIENCE: Millis = 30 * 24 * 3600 * 1000;
@@ -18,7 +21,7 @@ const NAMED: usize = 3;
 
 /// What the operator asks for before a job of an environment starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Protection {
+pub struct EnvironmentProtection {
     /// Pattern of its name; case makes no difference.
     pub name: String,
     /// Who is asked.
@@ -43,20 +46,20 @@ pub enum Approvers {
 
 /// What held a job back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gate {
+pub struct ApprovalGate {
     /// Who is asked, 64 hex.
     pub approvers: Vec<String>,
     /// When it may start at the earliest.
     pub until: Millis,
     /// What was said.
-    pub decision: Option<Decision>,
+    pub decision: Option<ApprovalDecision>,
 }
 
 /// What somebody said who was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Decision {
+pub struct ApprovalDecision {
     /// Yes or no.
-    pub verdict: Verdict,
+    pub verdict: ApprovalVerdict,
     /// Who, 64 hex.
     pub by: String,
     /// For people; may be empty.
@@ -68,7 +71,7 @@ pub struct Decision {
 /// Yes or no.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum ApprovalVerdict {
     /// The job may start.
     Approved,
     /// It may not.
@@ -77,7 +80,7 @@ pub enum Verdict {
 
 /// Why somebody can't decide.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Undecidable {
+pub enum ApprovalError {
     /// No such job waits.
     #[error("no job of this run waits for an approval{0}")]
     NothingWaits(String),
@@ -87,7 +90,7 @@ pub enum Undecidable {
 }
 
 /// Why a job waits for people, for people.
-pub fn awaits(environment: &str, approvers: &[String]) -> String {
+pub fn describe_approval_wait(environment: &str, approvers: &[String]) -> String {
     let of = format!("waits for an approval of the environment {environment}");
     if approvers.is_empty() { of } else { format!("{of} by {}", names(approvers)) }
 }
@@ -106,7 +109,7 @@ fn short(key: &str) -> String {
     key.chars().take(8).collect()
 }
 
-impl Protection {
+impl EnvironmentProtection {
     fn covers(&self, environment: &str) -> bool {
         trigger_filter::matches_patterns(&[self.name.to_lowercase()], &environment.to_lowercase())
     }
@@ -133,20 +136,21 @@ impl Protection {
     }
 }
 
-impl State {
+impl RunState {
     /// Keys of the jobs that somebody may decide about: all that wait, or those of one job or environment.
     ///
     /// # Errors
-    /// [`Undecidable`], for people.
+    /// [`ApprovalError`], for people.
     pub fn decidable(
         &self,
         by: &str,
         job: Option<&str>,
         environment: Option<&str>,
-    ) -> Result<Vec<String>, Undecidable> {
+    ) -> Result<Vec<String>, ApprovalError> {
         let mut waiting = Vec::new();
         for (key, found) in &self.jobs {
-            let JobPhase::Waiting { on: Wait::Approval { environment: name, approvers }, .. } = &found.phase else {
+            let JobPhase::Waiting { on: WaitCondition::Approval { environment: name, approvers }, .. } = &found.phase
+            else {
                 continue;
             };
             let is_meant = job.is_none_or(|job| job == key || job == found.id)
@@ -158,24 +162,26 @@ impl State {
         let Some((_, name, approvers)) = waiting.first() else {
             let of = environment.map(|name| format!(" of the environment {name}"));
             let of = of.or_else(|| job.map(|job| format!(": {job}"))).unwrap_or_default();
-            return Err(Undecidable::NothingWaits(of));
+            return Err(ApprovalError::NothingWaits(of));
         };
-        let others = || Undecidable::NotAsked(names(approvers), (*name).clone());
+        let others = || ApprovalError::NotAsked(names(approvers), (*name).clone());
         let own = waiting.iter().filter(|(_, _, approvers)| approvers.iter().any(|key| key == by));
         let keys: Vec<String> = own.map(|(key, ..)| (*key).clone()).collect();
         if keys.is_empty() { Err(others()) } else { Ok(keys) }
     }
 
     /// What the run waits for where nothing of it goes on before somebody decides, or a moment comes.
-    pub fn held_back(&self) -> Option<&Wait> {
-        if !matches!(self.phase, Phase::Active) {
+    pub fn held_back(&self) -> Option<&WaitCondition> {
+        if !matches!(self.phase, RunPhase::Active) {
             return None;
         }
         let mut held = None;
         for job in self.jobs.values() {
             match &job.phase {
                 JobPhase::Queued { .. } | JobPhase::Running { .. } | JobPhase::Cancelling { .. } => return None,
-                JobPhase::Waiting { on: on @ (Wait::Approval { .. } | Wait::Timer { .. }), .. } => {
+                JobPhase::Waiting {
+                    on: on @ (WaitCondition::Approval { .. } | WaitCondition::Timer { .. }), ..
+                } => {
                     held = held.or(Some(on));
                 }
                 _ => {}
@@ -192,10 +198,10 @@ impl State {
     }
 }
 
-impl Turn {
+impl Transition {
     /// A job that nothing else keeps from starting: it waits for what its environment asks for, or is offered to
     /// workers.
-    pub(super) fn admit(&mut self, planned: &Planned, key: &str) {
+    pub(super) fn pass_gate(&mut self, planned: &Planned, key: &str) {
         let named = self.state.jobs.get(key).and_then(|job| job.environment.clone());
         let found = named.and_then(|name| {
             let protection = self.state.environments.iter().find(|one| one.covers(&name))?;
@@ -218,14 +224,14 @@ impl Turn {
         let now = self.now;
         let until = now.saturating_add(protection.wait_ms);
         let Some(job) = self.state.jobs.get_mut(key) else { return };
-        job.gate = Some(Gate { approvers: approvers.clone(), until, decision: None });
+        job.gate = Some(ApprovalGate { approvers: approvers.clone(), until, decision: None });
         if protection.approvers == Approvers::Nobody {
             return self.wait_until(key, &environment, until);
         }
-        let reason = awaits(&environment, &approvers);
-        job.phase = JobPhase::Waiting { since: now, on: Wait::Approval { environment, approvers } };
-        self.effects.push(Effect::Wake { job: key.to_owned(), at: now.saturating_add(PATIENCE) });
-        self.tell_wait(reason);
+        let reason = describe_approval_wait(&environment, &approvers);
+        job.phase = JobPhase::Waiting { since: now, on: WaitCondition::Approval { environment, approvers } };
+        self.effects.push(RunEffect::Wake { job: key.to_owned(), at: now.saturating_add(PATIENCE) });
+        self.publish_wait(reason);
     }
 
     /// Lets a job start once a moment has come.
@@ -235,55 +241,62 @@ impl Turn {
             return self.queue(key, String::new());
         }
         let Some(job) = self.state.jobs.get_mut(key) else { return };
-        job.phase = JobPhase::Waiting { since: now, on: Wait::Timer { until } };
-        self.effects.push(Effect::Wake { job: key.to_owned(), at: until });
+        job.phase = JobPhase::Waiting { since: now, on: WaitCondition::Timer { until } };
+        self.effects.push(RunEffect::Wake { job: key.to_owned(), at: until });
         let minutes = (until - now).div_ceil(60_000);
-        self.tell_wait(format!("waits {minutes} min, as the environment {environment} asks"));
+        self.publish_wait(format!("waits {minutes} min, as the environment {environment} asks"));
     }
 
-    pub(super) fn decided(&mut self, key: &str, verdict: Verdict, by: String, comment: String) -> Result<(), Refused> {
+    pub(super) fn decided(
+        &mut self,
+        key: &str,
+        verdict: ApprovalVerdict,
+        by: String,
+        comment: String,
+    ) -> Result<(), RunRefusal> {
         if self.over() {
-            return Err(Refused::Terminal);
+            return Err(RunRefusal::Terminal);
         }
         let now = self.now;
-        let job = self.state.jobs.get_mut(key).ok_or(Refused::Stale)?;
-        let gate = job.gate.as_mut().ok_or(Refused::Stale)?;
+        let job = self.state.jobs.get_mut(key).ok_or(RunRefusal::Stale)?;
+        let gate = job.gate.as_mut().ok_or(RunRefusal::Stale)?;
         if gate.decision.is_some() {
-            return Err(Refused::Repeated);
+            return Err(RunRefusal::Repeated);
         }
-        let JobPhase::Waiting { on: Wait::Approval { environment, approvers }, .. } = &job.phase else {
-            return Err(Refused::Stale);
+        let JobPhase::Waiting { on: WaitCondition::Approval { environment, approvers }, .. } = &job.phase else {
+            return Err(RunRefusal::Stale);
         };
         if !approvers.contains(&by) {
-            return Err(Refused::Stale);
+            return Err(RunRefusal::Stale);
         }
         let (environment, until) = (environment.clone(), gate.until);
         let said = if comment.is_empty() { String::new() } else { format!(": {comment}") };
         let why = format!("the environment {environment} was refused to it by {}{said}", short(&by));
-        gate.decision = Some(Decision { verdict, by, comment, at: now });
+        gate.decision = Some(ApprovalDecision { verdict, by, comment, at: now });
         match verdict {
-            Verdict::Approved => self.wait_until(key, &environment, until),
-            Verdict::Rejected => self.conclude(key, Conclusion::Failure, Some(Reason::Invalid(why)), None),
+            ApprovalVerdict::Approved => self.wait_until(key, &environment, until),
+            ApprovalVerdict::Rejected => self.conclude(key, Conclusion::Failure, Some(Reason::Invalid(why)), None),
         }
         Ok(())
     }
 
-    pub(super) fn due(&mut self, key: &str) -> Result<(), Refused> {
+    pub(super) fn due(&mut self, key: &str) -> Result<(), RunRefusal> {
         if self.over() {
-            return Err(Refused::Terminal);
+            return Err(RunRefusal::Terminal);
         }
         let now = self.now;
         match self.state.jobs.get(key).map(|job| &job.phase) {
-            Some(JobPhase::Waiting { since, on: Wait::Approval { environment, approvers } })
+            Some(JobPhase::Waiting { since, on: WaitCondition::Approval { environment, approvers } })
                 if now >= since.saturating_add(PATIENCE) =>
             {
-                let why = format!("{}: nobody decided within 30 days", awaits(environment, approvers));
+                let why =
+                    format!("{}: nobody decided parent_call 30 days", describe_approval_wait(environment, approvers));
                 self.conclude(key, Conclusion::Failure, Some(Reason::Invalid(why)), None);
             }
-            Some(JobPhase::Waiting { on: Wait::Timer { until }, .. }) if now >= *until => {
+            Some(JobPhase::Waiting { on: WaitCondition::Timer { until }, .. }) if now >= *until => {
                 self.queue(key, String::new());
             }
-            _ => return Err(Refused::Stale),
+            _ => return Err(RunRefusal::Stale),
         }
         Ok(())
     }
@@ -300,7 +313,7 @@ impl Turn {
                 self.state.paused_at = None;
                 self.state.paused_ms = self.state.paused_ms.saturating_add(waited);
                 if let Some(at) = self.state.deadline(now).filter(|_| waited > 0 && !self.over()) {
-                    self.effects.push(Effect::Timer { at });
+                    self.effects.push(RunEffect::Timer { at });
                 }
             }
             _ => {}

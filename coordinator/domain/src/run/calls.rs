@@ -1,7 +1,7 @@
 //! Called workflows: their jobs are jobs of the run, each in the file it stands in.
 //!
 //! A job that calls a workflow is laid out as its cells like any other. Where a worker would get the cell of another job,
-//! a [`Call`] takes this one's place, and the called workflow's jobs are laid out below it. `within` is the key of the call that
+//! a [`CalledWorkflow`] takes this one's place, and the called workflow's jobs are laid out below it. `parent_call` is the key of the call that
 //! a job belongs to; empty: the run's own file.
 
 use indexmap::IndexMap;
@@ -15,11 +15,11 @@ use workflow::{
 };
 
 use super::{
-    Claim, Job, Planned, State,
-    advance::Turn,
+    GroupClaim, Job, Planned, RunState,
     ending::worse,
-    evaluate::Known,
-    ready::{invalid, known},
+    evaluate::{EvalContext, eval_context, invalid},
+    job_key::{job_id, job_key},
+    transition::Transition,
 };
 
 /// Jobs of a run. What is called can be counted before, matrices around it can't.
@@ -29,11 +29,12 @@ const MAX_KEY: usize = 180;
 
 /// A called workflow whose jobs are laid out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Call {
+pub struct CalledWorkflow {
     /// Id of the job that calls, behind those of the calls it stands in: `outer/inner`.
     pub id: String,
     /// Key of the call it stands in; empty: none.
-    pub within: String,
+    #[serde(rename = "within")]
+    pub parent_call: String,
     /// Which of [`Planned::called`].
     pub workflow: String,
     /// Display name.
@@ -46,49 +47,39 @@ pub struct Call {
     /// How many cells may be under way at a time; `None`: all.
     pub max_parallel: Option<usize>,
     /// Its concurrency group, where the caller names one.
-    pub claim: Option<Claim>,
+    pub claim: Option<GroupClaim>,
     /// The `inputs` context of the called workflow.
     pub inputs: Map<String, Value>,
     /// Why its jobs were ended before they all had run.
     pub ended: Option<Reason>,
 }
 
-/// Key of a job, or of a call, in the file `within`.
-pub(super) fn key(within: &str, id: &str) -> String {
-    if within.is_empty() { id.to_owned() } else { format!("{within}/{id}") }
-}
-
-/// An id as it stands in its own file.
-pub(super) fn local(id: &str) -> &str {
-    id.rsplit('/').next().unwrap_or(id)
-}
-
-impl State {
+impl RunState {
     /// The job as its file has it.
     pub fn written<'p>(&self, planned: &'p Planned, job: &Job) -> Option<&'p plan::Job> {
-        self.file(planned, &job.within)?.jobs.get(local(&job.id))
+        self.file(planned, &job.parent_call)?.jobs.get(job_id(&job.id))
     }
 
     /// The workflow that a job belongs to.
-    pub(super) fn file<'p>(&self, planned: &'p Planned, within: &str) -> Option<&'p Plan> {
-        if within.is_empty() {
+    pub(super) fn file<'p>(&self, planned: &'p Planned, parent_call: &str) -> Option<&'p Plan> {
+        if parent_call.is_empty() {
             return Some(&planned.plan);
         }
-        planned.called.get(&self.calls.get(within)?.workflow)
+        planned.called.get(&self.calls.get(parent_call)?.workflow)
     }
 
-    pub(super) fn inputs<'p>(&'p self, planned: &'p Planned, within: &str) -> &'p Map<String, Value> {
-        self.calls.get(within).map_or(&planned.inputs, |call| &call.inputs)
+    pub(super) fn inputs<'p>(&'p self, planned: &'p Planned, parent_call: &str) -> &'p Map<String, Value> {
+        self.calls.get(parent_call).map_or(&planned.inputs, |call| &call.inputs)
     }
 
-    /// Calls by a job of the file `within`, with their keys.
-    pub(super) fn calls_of(&self, within: &str, id: &str) -> impl Iterator<Item = (&String, &Call)> {
-        self.calls.iter().filter(move |(_, call)| call.within == within && local(&call.id) == id)
+    /// Calls by a job of the file `parent_call`, with their keys.
+    pub(super) fn calls_of(&self, parent_call: &str, id: &str) -> impl Iterator<Item = (&String, &CalledWorkflow)> {
+        self.calls.iter().filter(move |(_, call)| call.parent_call == parent_call && job_id(&call.id) == id)
     }
 
-    /// Entries of a job of the file `within`, with their keys.
-    pub(super) fn jobs_of(&self, within: &str, id: &str) -> impl Iterator<Item = (&String, &Job)> {
-        self.jobs.iter().filter(move |(_, job)| job.within == within && local(&job.id) == id)
+    /// Entries of a job of the file `parent_call`, with their keys.
+    pub(super) fn jobs_of(&self, parent_call: &str, id: &str) -> impl Iterator<Item = (&String, &Job)> {
+        self.jobs.iter().filter(move |(_, job)| job.parent_call == parent_call && job_id(&job.id) == id)
     }
 
     /// Entries at any depth below a call.
@@ -107,13 +98,13 @@ impl State {
     }
 
     /// Whether the jobs of a file are being ended: the run was cancelled, or a call they stand in.
-    pub(super) fn is_ending(&self, within: &str) -> bool {
-        let mut at = within;
+    pub(super) fn is_ending(&self, parent_call: &str) -> bool {
+        let mut at = parent_call;
         while let Some(call) = self.calls.get(at) {
             if call.ended.is_some() {
                 return true;
             }
-            at = &call.within;
+            at = &call.parent_call;
         }
         self.cancelled.is_some()
     }
@@ -122,18 +113,18 @@ impl State {
     /// caller.
     pub fn needed_by(&self, key: &str) -> Vec<&str> {
         let (Some(planned), Some(job)) = (&self.planned, self.jobs.get(key)) else { return Vec::new() };
-        let (mut within, mut id) = (job.within.as_str(), local(&job.id));
+        let (mut parent_call, mut id) = (job.parent_call.as_str(), job_id(&job.id));
         let mut found = Vec::new();
         loop {
-            let job = self.file(planned, within).and_then(|plan| plan.jobs.get(id));
+            let job = self.file(planned, parent_call).and_then(|plan| plan.jobs.get(id));
             let needs = job.map(|job| job.needs.as_slice()).unwrap_or_default();
             for need in needs {
-                found.extend(self.jobs_of(within, need).map(|(key, _)| key.as_str()));
-                let calls = self.calls_of(within, need);
+                found.extend(self.jobs_of(parent_call, need).map(|(key, _)| key.as_str()));
+                let calls = self.calls_of(parent_call, need);
                 found.extend(calls.flat_map(|(call, _)| self.below(call)).map(|(key, _)| key.as_str()));
             }
-            let Some(call) = self.calls.get(within).filter(|_| needs.is_empty()) else { return found };
-            (within, id) = (&call.within, local(&call.id));
+            let Some(call) = self.calls.get(parent_call).filter(|_| needs.is_empty()) else { return found };
+            (parent_call, id) = (&call.parent_call, job_id(&call.id));
         }
     }
 
@@ -147,10 +138,10 @@ impl State {
     /// runs.
     pub(super) fn groups_around(&self, key: &str) -> Vec<String> {
         let mut claims = vec![self.claim.as_ref()];
-        let mut at = self.jobs.get(key).map_or("", |job| job.within.as_str());
+        let mut at = self.jobs.get(key).map_or("", |job| job.parent_call.as_str());
         while let Some(call) = self.calls.get(at) {
             claims.push(call.claim.as_ref());
-            at = &call.within;
+            at = &call.parent_call;
         }
         claims.into_iter().flatten().map(|claim| claim.ask.group.to_lowercase()).collect()
     }
@@ -167,9 +158,9 @@ impl State {
         let jobs: Map<String, Value> = plan.jobs.keys().map(|id| (id.clone(), self.need(planned, key, id))).collect();
         let mut contexts = self.common(planned, key);
         contexts.insert("jobs".into(), jobs.into());
-        let known = Known { contexts, ..Known::default() };
+        let context = EvalContext { contexts, ..EvalContext::default() };
         let value = |(name, text): (&str, &String)| {
-            let value = known.ask(|scope| expression::interpolate_text(text, scope)).unwrap_or_default();
+            let value = context.evaluate(|scope| expression::interpolate_text(text, scope)).unwrap_or_default();
             (name.to_owned(), value)
         };
         call::outputs(trigger).map(value).collect()
@@ -179,31 +170,31 @@ impl State {
     pub fn secrets_of(&self, key: &str, all: Vec<(String, SecretString)>) -> Vec<(String, SecretString)> {
         let (Some(planned), Some(job)) = (&self.planned, self.jobs.get(key)) else { return Vec::new() };
         let mut chain = Vec::new();
-        let mut at = job.within.as_str();
+        let mut at = job.parent_call.as_str();
         while let Some(call) = self.calls.get(at) {
             chain.push(call);
-            at = &call.within;
+            at = &call.parent_call;
         }
-        chain.into_iter().rev().fold(all, |secrets, call| self.handed_on(planned, call, secrets))
+        chain.into_iter().rev().fold(all, |secrets, call| self.passed_on(planned, call, secrets))
     }
 
-    fn handed_on(
+    fn passed_on(
         &self,
         planned: &Planned,
-        call: &Call,
+        call: &CalledWorkflow,
         secrets: Vec<(String, SecretString)>,
     ) -> Vec<(String, SecretString)> {
-        let job = self.file(planned, &call.within).and_then(|plan| plan.jobs.get(local(&call.id)));
+        let job = self.file(planned, &call.parent_call).and_then(|plan| plan.jobs.get(job_id(&call.id)));
         let Some((job, JobContent::Call { secrets: Some(mapping), .. })) = job.map(|job| (job, &job.work)) else {
             return Vec::new();
         };
         let Some(mapping) = mapping.as_object() else { return secrets };
-        let mut known = known(self, planned, &call.within, local(&call.id), job);
-        known.add_matrix(&call.cell, call.fail_fast, call.max_parallel);
+        let mut context = eval_context(self, planned, &call.parent_call, job_id(&call.id), job);
+        context.add_matrix(&call.cell, call.fail_fast, call.max_parallel);
         let values = secrets.iter().map(|(name, value)| (name.clone(), value.expose_secret().into()));
-        known.contexts.insert("secrets".into(), values.collect::<Map<_, _>>().into());
+        context.contexts.insert("secrets".into(), values.collect::<Map<_, _>>().into());
         let one = |(name, tree): (&String, &Value)| {
-            let value = known.ask(|scope| expression::interpolate_tree(tree, scope)).ok()?;
+            let value = context.evaluate(|scope| expression::interpolate_tree(tree, scope)).ok()?;
             // A secret that is not there is empty, and an empty one is none.
             let text = Some(value.as_text().into_owned()).filter(|text| !text.is_empty())?;
             Some((name.clone(), SecretString::from(text)))
@@ -212,7 +203,7 @@ impl State {
     }
 }
 
-impl Turn {
+impl Transition {
     /// Puts the called workflow's jobs where the cell of a caller stood.
     pub(super) fn call(&mut self, planned: &Planned, key: &str) {
         match self.called(planned, key) {
@@ -227,7 +218,7 @@ impl Turn {
         }
     }
 
-    fn called(&self, planned: &Planned, key: &str) -> Result<(Call, Vec<(String, Job)>), Reason> {
+    fn called(&self, planned: &Planned, key: &str) -> Result<(CalledWorkflow, Vec<(String, Job)>), Reason> {
         let cell = self.state.jobs.get(key).ok_or_else(|| invalid(key, "uses", "the job is gone"))?;
         let wrong = |name: &str, why: &str| invalid(&cell.id, name, why);
         let job = self.state.written(planned, cell).ok_or_else(|| wrong("uses", "the job is gone"))?;
@@ -241,16 +232,16 @@ impl Turn {
         if plan.jobs.keys().any(|inner| key.len() + inner.len() > MAX_KEY) {
             return Err(wrong("uses", "the ids of all calls around a job are too long together: shorten them"));
         }
-        let mut known = known(&self.state, planned, &cell.within, local(&cell.id), job);
-        known.add_matrix(&cell.cell, cell.fail_fast, cell.max_parallel);
-        let inputs = known.ask(|scope| call::inputs(trigger, with, scope)).map_err(|why| wrong("with", &why))?;
+        let mut context = eval_context(&self.state, planned, &cell.parent_call, job_id(&cell.id), job);
+        context.add_matrix(&cell.cell, cell.fail_fast, cell.max_parallel);
+        let inputs = context.evaluate(|scope| call::inputs(trigger, with, scope)).map_err(|why| wrong("with", &why))?;
         let inner = |(id, job): (&String, &plan::Job)| {
             let name = format!("{} / {}", cell.name, job.name.as_ref().unwrap_or(id));
-            (self::key(key, id), Job::blocked(format!("{}/{id}", cell.id), key, name))
+            (job_key(key, id), Job::blocked(format!("{}/{id}", cell.id), key, name))
         };
-        let call = Call {
+        let call = CalledWorkflow {
             id: cell.id.clone(),
-            within: cell.within.clone(),
+            parent_call: cell.parent_call.clone(),
             workflow: uses.clone(),
             name: cell.name.clone(),
             cell: cell.cell.clone(),
@@ -277,21 +268,23 @@ impl Turn {
 
     /// Ends the other cells of calls that failed, where `fail-fast` says so.
     pub(super) fn fail_calls_fast(&mut self, planned: &Planned) {
-        let failed = |(key, call): &(&String, &Call)| {
+        let failed = |(key, call): &(&String, &CalledWorkflow)| {
             call.fail_fast && call.cell.total > 1 && self.state.call_result(key) == Some(Conclusion::Failure)
         };
-        let failed: Vec<Call> = self.state.calls.iter().filter(failed).map(|(_, call)| call.clone()).collect();
+        let failed: Vec<CalledWorkflow> =
+            self.state.calls.iter().filter(failed).map(|(_, call)| call.clone()).collect();
         for call in failed {
             let reason = Reason::Cancelled(format!("\"{}\" failed, and its matrix fails fast", call.name));
-            let id = local(&call.id);
-            let under_way =
-                |(key, other): &(&String, &Call)| other.ended.is_none() && self.state.call_result(key).is_none();
+            let id = job_id(&call.id);
+            let under_way = |(key, other): &(&String, &CalledWorkflow)| {
+                other.ended.is_none() && self.state.call_result(key).is_none()
+            };
             let others: Vec<String> =
-                self.state.calls_of(&call.within, id).filter(under_way).map(|(key, _)| key.clone()).collect();
+                self.state.calls_of(&call.parent_call, id).filter(under_way).map(|(key, _)| key.clone()).collect();
             for other in others {
                 self.end_call(planned, &other, &reason);
             }
-            let waiting: Vec<String> = self.state.jobs_of(&call.within, id).map(|(key, _)| key.clone()).collect();
+            let waiting: Vec<String> = self.state.jobs_of(&call.parent_call, id).map(|(key, _)| key.clone()).collect();
             for key in waiting {
                 self.stop(&key, reason.clone());
             }

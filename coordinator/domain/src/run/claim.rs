@@ -6,20 +6,22 @@ use workflow::{
 };
 
 use super::{
-    Claim, Effect, Job, JobPhase, Phase, Planned, Refused, Standing, State, Update, Wait,
-    advance::Turn,
-    evaluate::{Known, Status},
+    ClaimState, GroupClaim, Job, JobPhase, Planned, RunEffect, RunPhase, RunRefusal, RunState, RunUpdate,
+    WaitCondition,
+    evaluate::{EvalContext, StatusFunctions},
+    job_key::is_within,
+    transition::Transition,
 };
 
 /// Why something waits for a concurrency group, for people.
-pub fn held_by(group: &str, holder: Option<u64>) -> String {
+pub fn describe_group_wait(group: &str, holder: Option<u64>) -> String {
     match holder {
         Some(serial) => format!("held by run {serial} of the concurrency group {group}"),
         None => format!("waits for the concurrency group {group}"),
     }
 }
 
-impl State {
+impl RunState {
     /// Groups that something waits for before this run, or a call of it, gives its own group back. A job with steps
     /// waits for none while it holds one.
     pub fn waits_below(&self, holder: Option<&str>) -> Vec<String> {
@@ -34,42 +36,39 @@ impl State {
     }
 }
 
-fn is_within(key: &str, call: &str) -> bool {
-    key.strip_prefix(call).is_some_and(|rest| rest.starts_with('/'))
-}
-
 impl Job {
     /// The concurrency group that it waits for now.
     pub fn waits_for(&self) -> Option<&str> {
         match &self.phase {
-            JobPhase::Waiting { on: Wait::Concurrency { group, .. }, .. } => Some(group),
+            JobPhase::Waiting { on: WaitCondition::Concurrency { group, .. }, .. } => Some(group),
             _ => None,
         }
     }
 }
 
-impl Turn {
+impl Transition {
     /// A run whose workflow names a group waits for it before any of its jobs is looked at.
     pub(super) fn claim_for_run(&mut self, planned: &Planned) {
         let Some(concurrency) = &planned.plan.concurrency else { return };
-        let status = Status { success: true, failure: false, cancelled: false };
-        let known = Known { contexts: self.state.common(planned, ""), status };
-        match known.ask(|scope| github::job::concurrency(concurrency, scope)) {
+        let status = StatusFunctions { success: true, failure: false, cancelled: false };
+        let context = EvalContext { contexts: self.state.common(planned, ""), status };
+        match context.evaluate(|scope| github::job::concurrency(concurrency, scope)) {
             Ok(ask) => {
-                self.state.phase = Phase::Waiting { on: Wait::Concurrency { group: ask.group.clone(), holder: None } };
-                self.effects.push(Effect::Join { job: None, ask: ask.clone() });
-                self.state.claim = Some(Claim { ask, standing: Standing::Inside });
+                self.state.phase =
+                    RunPhase::Waiting { on: WaitCondition::Concurrency { group: ask.group.clone(), holder: None } };
+                self.effects.push(RunEffect::Join { job: None, ask: ask.clone() });
+                self.state.claim = Some(GroupClaim { ask, state: ClaimState::Joined });
             }
             Err(why) => self.refuse(format!("concurrency: {why}")),
         }
     }
 
     /// A job that may start: it asks for its group, or starts where it has none.
-    pub(super) fn enter(&mut self, planned: &Planned, key: &str) {
+    pub(super) fn acquire_group(&mut self, planned: &Planned, key: &str) {
         let now = self.now;
         let around = self.state.groups_around(key);
         let Some(job) = self.state.jobs.get_mut(key) else { return };
-        let Some(claim) = job.claim.as_mut().filter(|claim| claim.standing == Standing::Outside) else {
+        let Some(claim) = job.claim.as_mut().filter(|claim| claim.state == ClaimState::NotRequested) else {
             return self.start(planned, key);
         };
         let group = claim.ask.group.clone();
@@ -77,22 +76,22 @@ impl Turn {
             let why = format!("cancelled: it waits for the concurrency group {group}, which its own run holds");
             return self.conclude(key, Conclusion::Cancelled, Some(Reason::Cancelled(why)), None);
         }
-        claim.standing = Standing::Inside;
+        claim.state = ClaimState::Joined;
         let ask = claim.ask.clone();
-        job.phase = JobPhase::Waiting { since: now, on: Wait::Concurrency { group, holder: None } };
-        self.effects.push(Effect::Join { job: Some(key.to_owned()), ask });
+        job.phase = JobPhase::Waiting { since: now, on: WaitCondition::Concurrency { group, holder: None } };
+        self.effects.push(RunEffect::Join { job: Some(key.to_owned()), ask });
     }
 
-    pub(super) fn granted(&mut self, job: Option<&str>) -> Result<(), Refused> {
+    pub(super) fn granted(&mut self, job: Option<&str>) -> Result<(), RunRefusal> {
         match (job, self.waits_for_group(job)) {
-            (_, None) => return Err(Refused::Stale),
-            (None, Some(_)) => self.state.phase = Phase::Active,
+            (_, None) => return Err(RunRefusal::Stale),
+            (None, Some(_)) => self.state.phase = RunPhase::Active,
             (Some(key), Some(_)) => {
-                let Some(planned) = self.state.planned.take() else { return Err(Refused::Stale) };
+                let Some(planned) = self.state.planned.take() else { return Err(RunRefusal::Stale) };
                 match (self.state.calls_workflow(&planned, key), self.state.jobs.get_mut(key)) {
                     // Its workflow is laid out as soon as a slot is free.
                     (true, Some(job)) => job.phase = JobPhase::Held,
-                    _ => self.admit(&planned, key),
+                    _ => self.pass_gate(&planned, key),
                 }
                 self.state.planned = Some(planned);
             }
@@ -100,31 +99,33 @@ impl Turn {
         Ok(())
     }
 
-    pub(super) fn held_by(&mut self, job: Option<&str>, serial: u64) -> Result<(), Refused> {
-        let Some(Wait::Concurrency { group, holder }) = self.waits_for_group(job) else { return Err(Refused::Stale) };
+    pub(super) fn held_by(&mut self, job: Option<&str>, serial: u64) -> Result<(), RunRefusal> {
+        let Some(WaitCondition::Concurrency { group, holder }) = self.waits_for_group(job) else {
+            return Err(RunRefusal::Stale);
+        };
         let before = holder.replace(serial);
         if before == Some(serial) {
-            return Err(Refused::Repeated);
+            return Err(RunRefusal::Repeated);
         }
-        let reason = held_by(group, Some(serial));
+        let reason = describe_group_wait(group, Some(serial));
         // Relays hear of the wait once; the pages follow every change of the holder.
         if before.is_none() {
-            self.tell_wait(reason);
+            self.publish_wait(reason);
         }
         Ok(())
     }
 
     /// Tells the author why a run that has not begun waits; of one that has, the pages say it.
-    pub(super) fn tell_wait(&mut self, reason: String) {
+    pub(super) fn publish_wait(&mut self, reason: String) {
         if self.state.started_at.is_none() {
             let stamp = self.stamp();
-            self.effects.push(Effect::Publish(Update::Waiting { stamp, reason }));
+            self.effects.push(RunEffect::Publish(RunUpdate::Waiting { stamp, reason }));
         }
     }
 
-    pub(super) fn gives_way(&mut self, key: &str, to: &str) -> Result<(), Refused> {
+    pub(super) fn preempted(&mut self, key: &str, to: &str) -> Result<(), RunRefusal> {
         if self.over() {
-            return Err(Refused::Terminal);
+            return Err(RunRefusal::Terminal);
         }
         match self.state.jobs.get(key).map(|job| &job.phase) {
             Some(JobPhase::Waiting { .. } | JobPhase::Queued { .. } | JobPhase::Running { .. }) => {
@@ -132,20 +133,20 @@ impl Turn {
                 Ok(())
             }
             None if self.state.calls.contains_key(key) && self.state.call_result(key).is_none() => {
-                let Some(planned) = self.state.planned.take() else { return Err(Refused::Stale) };
+                let Some(planned) = self.state.planned.take() else { return Err(RunRefusal::Stale) };
                 self.end_call(&planned, key, &Reason::Cancelled(format!("cancelled by {to}")));
                 self.state.planned = Some(planned);
                 Ok(())
             }
-            _ => Err(Refused::Stale),
+            _ => Err(RunRefusal::Stale),
         }
     }
 
     /// What the run, or a job, waits for, if it is a group.
-    fn waits_for_group(&mut self, job: Option<&str>) -> Option<&mut Wait> {
+    fn waits_for_group(&mut self, job: Option<&str>) -> Option<&mut WaitCondition> {
         let on = match job {
             None => match &mut self.state.phase {
-                Phase::Waiting { on } => on,
+                RunPhase::Waiting { on } => on,
                 _ => return None,
             },
             Some(key) => match &mut self.state.jobs.get_mut(key)?.phase {
@@ -153,12 +154,12 @@ impl Turn {
                 _ => return None,
             },
         };
-        matches!(on, Wait::Concurrency { .. }).then_some(on)
+        matches!(on, WaitCondition::Concurrency { .. }).then_some(on)
     }
 
     /// Gives back the groups of what has ended, however it did.
     pub(super) fn leave_groups(&mut self) {
-        let over = matches!(self.state.phase, Phase::Sealing { .. } | Phase::Done { .. });
+        let over = matches!(self.state.phase, RunPhase::Finalizing { .. } | RunPhase::Done { .. });
         let calls: Vec<bool> = self.state.calls.keys().map(|key| self.state.call_result(key).is_some()).collect();
         let calls = self.state.calls.iter_mut().zip(calls);
         let calls = calls.map(|((key, call), ended)| (Some(key), over || ended, call.claim.as_mut()));
@@ -168,9 +169,9 @@ impl Turn {
             .iter_mut()
             .map(|(key, job)| (Some(key), over || matches!(job.phase, JobPhase::Done { .. }), job.claim.as_mut()));
         for (key, ended, claim) in jobs.chain(calls).chain(std::iter::once((None, over, self.state.claim.as_mut()))) {
-            if let Some(claim) = claim.filter(|claim| ended && claim.standing == Standing::Inside) {
-                claim.standing = Standing::Left;
-                self.effects.push(Effect::Leave { job: key.cloned(), group: claim.ask.group.clone() });
+            if let Some(claim) = claim.filter(|claim| ended && claim.state == ClaimState::Joined) {
+                claim.state = ClaimState::Left;
+                self.effects.push(RunEffect::Leave { job: key.cloned(), group: claim.ask.group.clone() });
             }
         }
     }

@@ -2,9 +2,9 @@
 
 use workflow::plan::{Conclusion, JobReport, MatrixCell, Reason};
 
-use super::{Effect, End, Job, JobPhase, Phase, State, advance::Turn};
+use super::{Job, JobPhase, RunEffect, RunEnd, RunPhase, RunState, job_key::job_id, transition::Transition};
 
-impl State {
+impl RunState {
     /// Whether a job may run twice: nothing it was given lets it change the world, or the operator allows it.
     pub(super) fn repeatable(&self) -> bool {
         match self.rules.retry_started {
@@ -19,11 +19,11 @@ impl State {
         self.secrets && self.planned.as_ref().is_some_and(|planned| planned.trusted)
     }
 
-    /// Result of a job of the file `within` over all its cells, as `needs.<id>.result` shows it; `None` while one is not
+    /// Result of a job of the file `parent_call` over all its cells, as `needs.<id>.result` shows it; `None` while one is not
     /// done. A tolerated failure counts as success (GitHub docs: `jobs.<job_id>.continue-on-error`).
-    pub(super) fn result(&self, within: &str, id: &str) -> Option<Conclusion> {
-        let jobs = self.jobs_of(within, id).map(|(_, job)| job.conclusion());
-        let calls = self.calls_of(within, id).map(|(key, _)| self.call_result(key));
+    pub(super) fn result(&self, parent_call: &str, id: &str) -> Option<Conclusion> {
+        let jobs = self.jobs_of(parent_call, id).map(|(_, job)| job.conclusion());
+        let calls = self.calls_of(parent_call, id).map(|(key, _)| self.call_result(key));
         let mut result = None;
         for one in jobs.chain(calls) {
             let one = one?;
@@ -52,10 +52,10 @@ impl Job {
     }
 
     /// An entry that waits for its needs.
-    pub fn blocked(id: String, within: &str, name: String) -> Self {
+    pub fn blocked(id: String, parent_call: &str, name: String) -> Self {
         Self {
             id,
-            within: within.to_owned(),
+            parent_call: parent_call.to_owned(),
             cell: MatrixCell { total: 1, ..MatrixCell::default() },
             name,
             labels: Vec::new(),
@@ -63,7 +63,7 @@ impl Job {
             tolerated: false,
             fail_fast: true,
             max_parallel: None,
-            carried: None,
+            reused: None,
             claim: None,
             environment: None,
             gate: None,
@@ -97,23 +97,6 @@ pub(super) fn conclusion_of(reason: &Reason) -> Conclusion {
     }
 }
 
-/// A reason in words, for people.
-pub fn sentence(reason: &Reason) -> String {
-    match reason {
-        Reason::Step => "a step failed".into(),
-        Reason::Timeout => "the time limit was reached".into(),
-        Reason::OutOfMemory => "out of memory".into(),
-        Reason::Processes => "the limit of processes was reached".into(),
-        Reason::Disk => "the disk limit was reached".into(),
-        Reason::LogLimit => "the log limit was reached".into(),
-        Reason::StartFailed(why) => format!("the container did not start: {why}"),
-        Reason::PullFailed(why) => format!("the image could not be had: {why}"),
-        Reason::SandboxLost(why) => format!("the container was lost: {why}"),
-        Reason::WorkerLost(why) => format!("the worker was lost: {why}"),
-        Reason::Invalid(why) | Reason::Cancelled(why) | Reason::NoWorker(why) => why.clone(),
-    }
-}
-
 /// Exit code of a failed job: the failed step's, 124 after a timeout, 125 where nothing was started.
 fn exit_code(job: &Job) -> i32 {
     let JobPhase::Done { reason, report, .. } = &job.phase else { return 1 };
@@ -124,7 +107,7 @@ fn exit_code(job: &Job) -> i32 {
     }
 }
 
-impl Turn {
+impl Transition {
     /// Ends a job for good, and with it the other cells where `fail-fast` says so.
     pub(super) fn conclude(
         &mut self,
@@ -138,10 +121,10 @@ impl Turn {
         if conclusion != Conclusion::Failure || job.tolerated || !job.fail_fast || job.cell.total < 2 {
             return;
         }
-        let (within, id, name) = (job.within.clone(), super::calls::local(&job.id).to_owned(), job.name.clone());
+        let (parent_call, id, name) = (job.parent_call.clone(), job_id(&job.id).to_owned(), job.name.clone());
         let others: Vec<String> = self
             .state
-            .jobs_of(&within, &id)
+            .jobs_of(&parent_call, &id)
             .filter(|(other, _)| *other != key)
             .map(|(other, _)| other.clone())
             .collect();
@@ -159,17 +142,17 @@ impl Turn {
             JobPhase::Blocked | JobPhase::Cancelling { .. } | JobPhase::Done { .. } => {}
             JobPhase::Running { .. } => {
                 if let Some(last) = job.attempts.last() {
-                    self.effects.push(Effect::Stop {
+                    self.effects.push(RunEffect::Stop {
                         job: key.to_owned(),
                         attempt: last.number,
                         worker: last.worker.clone(),
-                        reason: sentence(&reason),
+                        reason: reason.to_string(),
                     });
                 }
                 job.phase = JobPhase::Cancelling { since: now, reason };
             }
             JobPhase::Queued { .. } => {
-                self.effects.push(Effect::Unqueue { job: key.to_owned(), attempt: job.next_attempt() });
+                self.effects.push(RunEffect::Unqueue { job: key.to_owned(), attempt: job.next_attempt() });
                 job.phase = JobPhase::Done { conclusion: Conclusion::Cancelled, reason: Some(reason), report: None };
             }
             JobPhase::Held | JobPhase::Waiting { .. } => {
@@ -182,13 +165,13 @@ impl Turn {
     pub(super) fn refuse(&mut self, message: String) {
         let summary = message.lines().next().unwrap_or_default().to_owned();
         self.state.message = Some(message);
-        self.seal(Conclusion::Failure, Some(Reason::Invalid(summary)), 125);
+        self.finalize(Conclusion::Failure, Some(Reason::Invalid(summary)), 125);
     }
 
     /// Nothing runs any more: the log is closed, and the end is final.
-    pub(super) fn seal(&mut self, conclusion: Conclusion, reason: Option<Reason>, exit_code: i32) {
-        self.state.phase = Phase::Sealing { end: End { conclusion, reason, exit_code, at: self.now } };
-        self.effects.push(Effect::Seal);
+    pub(super) fn finalize(&mut self, conclusion: Conclusion, reason: Option<Reason>, exit_code: i32) {
+        self.state.phase = RunPhase::Finalizing { end: RunEnd { conclusion, reason, exit_code, at: self.now } };
+        self.effects.push(RunEffect::FinalizeLog);
     }
 
     /// Ends the run where all its jobs have.
@@ -198,7 +181,7 @@ impl Turn {
             return;
         }
         if self.state.expired_at.is_some() {
-            return self.seal(Conclusion::Failure, Some(Reason::Timeout), 124);
+            return self.finalize(Conclusion::Failure, Some(Reason::Timeout), 124);
         }
         let ended = |wanted| jobs.values().find(|job| job.conclusion() == Some(wanted));
         let reason = |job: &Job| match &job.phase {
@@ -208,18 +191,18 @@ impl Turn {
         let cancelled = ended(Conclusion::Cancelled);
         if let (Some(cancel), Some(_)) = (&self.state.cancelled, cancelled) {
             let reason = Reason::Cancelled(format!("cancelled by {}", cancel.by));
-            return self.seal(Conclusion::Cancelled, Some(reason), 130);
+            return self.finalize(Conclusion::Cancelled, Some(reason), 130);
         }
         if let Some(job) = ended(Conclusion::Failure) {
             let (reason, code) = (reason(job), exit_code(job));
-            return self.seal(Conclusion::Failure, reason, code);
+            return self.finalize(Conclusion::Failure, reason, code);
         }
         if let Some(job) = cancelled {
             let reason = reason(job);
             let code = if reason == Some(Reason::Timeout) { 124 } else { 130 };
-            return self.seal(Conclusion::Cancelled, reason, code);
+            return self.finalize(Conclusion::Cancelled, reason, code);
         }
         let skipped = jobs.values().all(|job| job.conclusion() == Some(Conclusion::Skipped));
-        self.seal(if skipped { Conclusion::Skipped } else { Conclusion::Success }, None, 0);
+        self.finalize(if skipped { Conclusion::Skipped } else { Conclusion::Success }, None, 0);
     }
 }

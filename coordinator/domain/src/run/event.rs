@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 use workflow::plan::{ConcurrencyRequest, JobReport};
 
-use super::{End, Millis, Planned, SealedLog, Supplied, Verdict};
+use super::{ApprovalVerdict, DefinitionOverride, FinalizedLog, Millis, Planned, RunEnd};
 
 /// Everything that can happen to a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "event")]
-pub enum Event {
+pub enum RunEvent {
     /// Its files were read.
     Planned(Box<Planned>),
     /// It can't be planned: the text says why, for the author.
@@ -83,7 +83,7 @@ pub enum Event {
         serial: u64,
     },
     /// A job is to make room in its concurrency group.
-    GivesWay {
+    Preempted {
         /// Job key.
         job: String,
         /// To what, for people.
@@ -94,30 +94,30 @@ pub enum Event {
         /// Job key.
         job: String,
         /// What they said.
-        verdict: Verdict,
+        verdict: ApprovalVerdict,
         /// Who, 64 hex.
         by: String,
         /// For people; may be empty.
         comment: String,
     },
-    /// The moment of an [`Effect::Wake`] came.
+    /// The moment of an [`RunEffect::Wake`] came.
     Due {
         /// Job key.
         job: String,
     },
-    /// The moment of an [`Effect::Timer`] came.
+    /// The moment of an [`RunEffect::Timer`] came.
     Expired,
     /// The log is stored.
-    Sealed {
+    LogFinalized {
         /// Where.
-        log: SealedLog,
+        log: FinalizedLog,
     },
 }
 
 /// What is to be done after a change, written with it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "effect")]
-pub enum Effect {
+pub enum RunEffect {
     /// Fetch and read the workflow.
     Plan,
     /// Offer a job to workers.
@@ -149,7 +149,7 @@ pub enum Effect {
         /// For people.
         reason: String,
     },
-    /// Ask for a concurrency group: [`Event::Granted`] or [`Event::HeldBy`] follows.
+    /// Ask for a concurrency group: [`RunEvent::Granted`] or [`RunEvent::HeldBy`] follows.
     Join {
         /// Job key; `None`: the run.
         job: Option<String>,
@@ -163,12 +163,12 @@ pub enum Effect {
         /// Its name.
         group: String,
     },
-    /// Send [`Event::Expired`] at a moment.
+    /// Send [`RunEvent::Expired`] at a moment.
     Timer {
         /// When.
         at: Millis,
     },
-    /// Send [`Event::Due`] at a moment; a later one takes the place of an earlier one.
+    /// Send [`RunEvent::Due`] at a moment; a later one takes the place of an earlier one.
     Wake {
         /// Job key.
         job: String,
@@ -176,9 +176,9 @@ pub enum Effect {
         at: Millis,
     },
     /// Tell the author.
-    Publish(Update),
-    /// Close and store the log.
-    Seal,
+    Publish(RunUpdate),
+    /// Close the log, and store and publish it.
+    FinalizeLog,
     /// Forget the run's secrets.
     EraseSecrets,
 }
@@ -186,7 +186,7 @@ pub enum Effect {
 /// What the author is told, in the order it happens. A dialect makes events of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "update")]
-pub enum Update {
+pub enum RunUpdate {
     /// Received, checked and stored.
     Queued {
         /// Seconds stamp of the status event.
@@ -209,13 +209,13 @@ pub enum Update {
         /// Seconds stamp of the status event.
         stamp: u64,
         /// How it ended.
-        end: End,
+        end: RunEnd,
         /// The stored log.
-        log: SealedLog,
+        log: FinalizedLog,
         /// Whole seconds from the first job's begin to the end; 0 where nothing ran.
         duration_s: u64,
         /// Definitions that it was made of.
         #[serde(default)]
-        supplied: Vec<Supplied>,
+        definitions: Vec<DefinitionOverride>,
     },
 }

@@ -5,23 +5,20 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use workflow::{
     github::workflow_ref::WorkflowRef,
-    plan::{self, JobOrder, MatrixCell, Plan, SourceRef},
+    plan::{self, JobOrder, Plan, SourceRef},
 };
 
-use super::{
-    Planned, State,
-    calls::{self, local},
-};
+use super::{CalledWorkflow, Planned, RunState, evaluate::strategy, job_key::job_id};
 
 /// The order for the current attempt of a job; `None` where the run has no such job or no plan.
-pub fn order(state: &State, key: &str) -> Option<JobOrder> {
+pub fn order(state: &RunState, key: &str) -> Option<JobOrder> {
     let planned = state.planned.as_ref()?;
     let job = state.jobs.get(key)?;
-    let file = state.file(planned, &job.within)?;
-    let id = local(&job.id);
+    let file = state.file(planned, &job.parent_call)?;
+    let id = job_id(&job.id);
     let written = file.jobs.get(id)?;
     let attempt = job.attempts.last().map_or(1, |attempt| attempt.number);
-    let mut contexts = state.contexts(planned, &job.within, id, written);
+    let mut contexts = state.contexts(planned, &job.parent_call, id, written);
     contexts.insert("matrix".into(), Value::Object(job.cell.matrix.clone()));
     contexts.insert("strategy".into(), strategy(&job.cell, job.fail_fast, job.max_parallel));
     contexts.insert("job".into(), identity(state, planned, file, key));
@@ -31,7 +28,7 @@ pub fn order(state: &State, key: &str) -> Option<JobOrder> {
     }
     if attempt > 1 {
         let why = job.attempts.iter().rev().find_map(|attempt| attempt.lost.as_ref());
-        let why = why.map(|reason| format!(": {}", super::ending::sentence(reason))).unwrap_or_default();
+        let why = why.map(|reason| format!(": {}", reason)).unwrap_or_default();
         notices.push(format!("This is attempt {attempt}; the one before was lost{why}."));
     }
     Some(JobOrder {
@@ -65,10 +62,10 @@ pub fn order(state: &State, key: &str) -> Option<JobOrder> {
 
 /// Who a job is, as its `job` context tells it (GitHub docs: contexts, job): the file that it stands in, which for a
 /// called workflow's job is the called one, and a number that no other job has.
-fn identity(state: &State, planned: &Planned, file: &Plan, key: &str) -> Value {
+fn identity(state: &RunState, planned: &Planned, file: &Plan, key: &str) -> Value {
     let text = |name: &str| planned.github.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let place = WorkflowRef::from_name(&file.path).unwrap_or_else(|_| WorkflowRef::local(&file.path));
-    let definition = planned.supplied.iter().find(|supplied| supplied.path == file.path);
+    let definition = planned.definitions.iter().find(|definition| definition.path == file.path);
     let own = text("repository");
     let (repository, name, commit) = match (place.remote.as_ref(), definition) {
         (Some(origin), _) => {
@@ -99,48 +96,45 @@ fn check_run_id(run: &str, key: &str) -> u64 {
     digest.iter().take(6).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// The `strategy` context of a cell (GitHub docs: contexts). Without `max-parallel` it is the number of cells.
-pub(super) fn strategy(cell: &MatrixCell, fail_fast: bool, max_parallel: Option<usize>) -> Value {
-    json!({
-        "fail-fast": fail_fast,
-        "job-index": cell.index,
-        "job-total": cell.total,
-        "max-parallel": max_parallel.unwrap_or(cell.total),
-    })
-}
-
-impl State {
-    /// `github`, `needs`, `inputs` and `vars` as a job of the file `within` sees them.
-    pub(super) fn contexts(&self, planned: &Planned, within: &str, id: &str, job: &plan::Job) -> Map<String, Value> {
-        let mut contexts = self.common(planned, within);
+impl RunState {
+    /// `github`, `needs`, `inputs` and `vars` as a job of the file `parent_call` sees them.
+    pub(super) fn contexts(
+        &self,
+        planned: &Planned,
+        parent_call: &str,
+        id: &str,
+        job: &plan::Job,
+    ) -> Map<String, Value> {
+        let mut contexts = self.common(planned, parent_call);
         if let Some(Value::Object(github)) = contexts.get_mut("github") {
             github.insert("job".into(), id.into());
         }
-        let needs = job.needs.iter().map(|need| (need.clone(), self.need(planned, within, need)));
+        let needs = job.needs.iter().map(|need| (need.clone(), self.need(planned, parent_call, need)));
         contexts.insert("needs".into(), needs.collect::<Map<_, _>>().into());
         contexts
     }
 
     /// What every job of a file sees alike: of the run's event whatever the file, and the file's own inputs.
-    pub(super) fn common(&self, planned: &Planned, within: &str) -> Map<String, Value> {
+    pub(super) fn common(&self, planned: &Planned, parent_call: &str) -> Map<String, Value> {
         let vars: Map<String, Value> =
             self.request.env.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
         let mut contexts = Map::new();
         contexts.insert("github".into(), planned.github.clone().into());
-        contexts.insert("inputs".into(), self.inputs(planned, within).clone().into());
+        contexts.insert("inputs".into(), self.inputs(planned, parent_call).clone().into());
         contexts.insert("vars".into(), vars.into());
         contexts
     }
 
     /// `needs.<id>`: of a matrix, the last cell to end that set an output to something wins.
-    pub(super) fn need(&self, planned: &Planned, within: &str, id: &str) -> Value {
+    pub(super) fn need(&self, planned: &Planned, parent_call: &str, id: &str) -> Value {
         let ended = |job: &super::Job| job.report().map_or(0, |report| report.finished_at_ms);
-        let own = self.jobs_of(within, id).filter_map(|(_, job)| Some((ended(job), job.report()?.outputs.clone())));
-        let of_call = |(key, _): (&String, &calls::Call)| {
+        let own =
+            self.jobs_of(parent_call, id).filter_map(|(_, job)| Some((ended(job), job.report()?.outputs.clone())));
+        let of_call = |(key, _): (&String, &CalledWorkflow)| {
             let last = self.below(key).map(|(_, job)| ended(job)).max().unwrap_or_default();
             (last, self.call_outputs(planned, key))
         };
-        let mut cells: Vec<_> = own.chain(self.calls_of(within, id).map(of_call)).collect();
+        let mut cells: Vec<_> = own.chain(self.calls_of(parent_call, id).map(of_call)).collect();
         cells.sort_by_key(|(ended, _)| *ended);
         let mut outputs: IndexMap<String, String> = IndexMap::new();
         for (name, value) in cells.into_iter().flat_map(|(_, outputs)| outputs) {
@@ -149,7 +143,7 @@ impl State {
                 *known = value;
             }
         }
-        let result = self.result(within, id).map(|result| result.as_str()).unwrap_or_default();
+        let result = self.result(parent_call, id).map(|result| result.as_str()).unwrap_or_default();
         json!({ "result": result, "outputs": outputs })
     }
 }

@@ -31,9 +31,13 @@ fn any_environment() -> impl Strategy<Value = Option<Value>> {
     prop::sample::select(vec![None, None, None, Some(json!("asked")), Some(json!("timed"))])
 }
 
-fn protections() -> Vec<Protection> {
-    let one =
-        |name: &str, approvers, wait_ms| Protection { name: name.into(), approvers, wait_ms, branches: Vec::new() };
+fn protections() -> Vec<EnvironmentProtection> {
+    let one = |name: &str, approvers, wait_ms| EnvironmentProtection {
+        name: name.into(),
+        approvers,
+        wait_ms,
+        branches: Vec::new(),
+    };
     vec![one("asked", Approvers::Maintainers, 5), one("timed", Approvers::Nobody, 10)]
 }
 
@@ -71,82 +75,84 @@ fn any_reason() -> impl Strategy<Value = Option<Reason>> {
     ])
 }
 
-fn any_event() -> impl Strategy<Value = Event> {
+fn any_event() -> impl Strategy<Value = RunEvent> {
     let key = || prop::sample::select(KEYS.to_vec()).prop_map(str::to_owned);
     let attempt = || 1..4_u32;
     prop_oneof![
         8 => (key(), prop::sample::select(vec!["w1", "w2"]))
-            .prop_map(|(job, worker)| Event::Accepted { job, worker: worker.into() }),
-        6 => (key(), attempt()).prop_map(|(job, attempt)| Event::Begun { job, attempt }),
+            .prop_map(|(job, worker)| RunEvent::Accepted { job, worker: worker.into() }),
+        6 => (key(), attempt()).prop_map(|(job, attempt)| RunEvent::Begun { job, attempt }),
         8 => (key(), attempt(), any_reason()).prop_map(|(job, attempt, reason)| {
             let conclusion = match &reason {
                 None => Conclusion::Success,
                 Some(Reason::Cancelled(_)) => Conclusion::Cancelled,
                 Some(_) => Conclusion::Failure,
             };
-            Event::Finished { job, attempt, report: report(conclusion, reason) }
+            RunEvent::Finished { job, attempt, report: report(conclusion, reason) }
         }),
-        4 => (key(), attempt()).prop_map(|(job, attempt)| Event::Lost { job, attempt, reason: "late".into() }),
-        1 => (key(), "[ab]").prop_map(|(job, reason)| Event::Waits { job, reason }),
-        1 => key().prop_map(|job| Event::Unmatched { job }),
-        1 => Just(Event::Cancel { by: "somebody".into() }),
-        3 => prop::option::of(key()).prop_map(|job| Event::Granted { job }),
-        1 => (prop::option::of(key()), 7..9_u64).prop_map(|(job, serial)| Event::HeldBy { job, serial }),
-        1 => (key(), "[ab]").prop_map(|(job, to)| Event::GivesWay { job, to }),
+        4 => (key(), attempt()).prop_map(|(job, attempt)| RunEvent::Lost { job, attempt, reason: "late".into() }),
+        1 => (key(), "[ab]").prop_map(|(job, reason)| RunEvent::Waits { job, reason }),
+        1 => key().prop_map(|job| RunEvent::Unmatched { job }),
+        1 => Just(RunEvent::Cancel { by: "somebody".into() }),
+        3 => prop::option::of(key()).prop_map(|job| RunEvent::Granted { job }),
+        1 => (prop::option::of(key()), 7..9_u64).prop_map(|(job, serial)| RunEvent::HeldBy { job, serial }),
+        1 => (key(), "[ab]").prop_map(|(job, to)| RunEvent::Preempted { job, to }),
         2 => (key(), any::<bool>(), "[ms]").prop_map(|(job, yes, by)| {
-            let verdict = if yes { Verdict::Approved } else { Verdict::Rejected };
-            Event::Decided { job, verdict, by, comment: String::new() }
+            let verdict = if yes { ApprovalVerdict::Approved } else { ApprovalVerdict::Rejected };
+            RunEvent::Decided { job, verdict, by, comment: String::new() }
         }),
-        1 => key().prop_map(|job| Event::Due { job }),
-        1 => Just(Event::Expired),
-        1 => Just(Event::Unplannable { message: "no".into() }),
-        1 => Just(Event::Sealed { log: SealedLog::default() }),
+        1 => key().prop_map(|job| RunEvent::Due { job }),
+        1 => Just(RunEvent::Expired),
+        1 => Just(RunEvent::Unplannable { message: "no".into() }),
+        1 => Just(RunEvent::LogFinalized { log: FinalizedLog::default() }),
     ]
 }
 
 /// What an effect asks for, so that asking twice shows.
-fn asked(effect: &Effect) -> String {
+fn asked(effect: &RunEffect) -> String {
     match effect {
-        Effect::Plan => "plan".into(),
-        Effect::Queue { job, attempt, .. } => format!("queue {job} {attempt}"),
-        Effect::Unqueue { job, attempt } => format!("unqueue {job} {attempt}"),
-        Effect::Stop { job, attempt, .. } => format!("stop {job} {attempt}"),
-        Effect::Join { job, .. } => format!("join {job:?}"),
-        Effect::Leave { job, .. } => format!("leave {job:?}"),
-        Effect::Timer { at } => format!("timer {at}"),
-        Effect::Wake { job, at } => format!("wake {job} {at}"),
-        Effect::Publish(Update::Queued { .. }) => "publish queued".into(),
-        Effect::Publish(Update::Waiting { reason, .. }) => format!("publish wait: {reason}"),
-        Effect::Publish(Update::Running { .. }) => "publish running".into(),
-        Effect::Publish(Update::Finished { .. }) => "publish finished".into(),
-        Effect::Seal => "seal".into(),
-        Effect::EraseSecrets => "erase secrets".into(),
+        RunEffect::Plan => "plan".into(),
+        RunEffect::Queue { job, attempt, .. } => format!("queue {job} {attempt}"),
+        RunEffect::Unqueue { job, attempt } => format!("unqueue {job} {attempt}"),
+        RunEffect::Stop { job, attempt, .. } => format!("stop {job} {attempt}"),
+        RunEffect::Join { job, .. } => format!("join {job:?}"),
+        RunEffect::Leave { job, .. } => format!("leave {job:?}"),
+        RunEffect::Timer { at } => format!("timer {at}"),
+        RunEffect::Wake { job, at } => format!("wake {job} {at}"),
+        RunEffect::Publish(RunUpdate::Queued { .. }) => "publish queued".into(),
+        RunEffect::Publish(RunUpdate::Waiting { reason, .. }) => format!("publish wait: {reason}"),
+        RunEffect::Publish(RunUpdate::Running { .. }) => "publish running".into(),
+        RunEffect::Publish(RunUpdate::Finished { .. }) => "publish finished".into(),
+        RunEffect::FinalizeLog => "seal".into(),
+        RunEffect::EraseSecrets => "erase secrets".into(),
     }
 }
 
 /// What the rest of the system sees to at last: a lease that nobody renews runs out, a job that nobody takes is given
 /// up, a log is sealed.
-fn next_certain_event(state: &State) -> Option<Event> {
+fn next_certain_event(state: &RunState) -> Option<RunEvent> {
     match &state.phase {
-        Phase::Planning => Some(Event::Unplannable { message: "gone".into() }),
-        Phase::Waiting { .. } => Some(Event::Granted { job: None }),
-        Phase::Active => state.jobs.iter().find_map(|(key, job)| match &job.phase {
-            JobPhase::Waiting { on: Wait::Concurrency { .. }, .. } => Some(Event::Granted { job: Some(key.clone()) }),
-            JobPhase::Waiting { on: Wait::Approval { .. }, .. } => {
-                let (verdict, by) = (Verdict::Approved, "m".to_owned());
-                Some(Event::Decided { job: key.clone(), verdict, by, comment: String::new() })
+        RunPhase::Planning => Some(RunEvent::Unplannable { message: "gone".into() }),
+        RunPhase::Waiting { .. } => Some(RunEvent::Granted { job: None }),
+        RunPhase::Active => state.jobs.iter().find_map(|(key, job)| match &job.phase {
+            JobPhase::Waiting { on: WaitCondition::Concurrency { .. }, .. } => {
+                Some(RunEvent::Granted { job: Some(key.clone()) })
             }
-            JobPhase::Waiting { .. } => Some(Event::Due { job: key.clone() }),
-            JobPhase::Queued { .. } => Some(Event::Unmatched { job: key.clone() }),
-            JobPhase::Running { .. } | JobPhase::Cancelling { .. } => Some(Event::Lost {
+            JobPhase::Waiting { on: WaitCondition::Approval { .. }, .. } => {
+                let (verdict, by) = (ApprovalVerdict::Approved, "m".to_owned());
+                Some(RunEvent::Decided { job: key.clone(), verdict, by, comment: String::new() })
+            }
+            JobPhase::Waiting { .. } => Some(RunEvent::Due { job: key.clone() }),
+            JobPhase::Queued { .. } => Some(RunEvent::Unmatched { job: key.clone() }),
+            JobPhase::Running { .. } | JobPhase::Cancelling { .. } => Some(RunEvent::Lost {
                 job: key.clone(),
                 attempt: job.attempts.last()?.number,
                 reason: "lease ran out".into(),
             }),
             _ => None,
         }),
-        Phase::Sealing { .. } => Some(Event::Sealed { log: SealedLog::default() }),
-        Phase::Done { .. } => None,
+        RunPhase::Finalizing { .. } => Some(RunEvent::LogFinalized { log: FinalizedLog::default() }),
+        RunPhase::Done { .. } => None,
     }
 }
 
@@ -161,18 +167,18 @@ proptest! {
         secrets in any::<bool>(),
         step in prop::sample::select(vec![0_u64, 10, 20_000]),
     ) {
-        let planned = Event::Planned(Box::new(plan));
+        let planned = RunEvent::Planned(Box::new(plan));
         events.insert(planned_at.min(events.len()), planned.clone());
         events.push(planned);
-        let rules = Rules { max_duration_ms: 60_000, ..Rules::default() };
-        let made = New { environments: protections(), ..new_run(rules, secrets) };
+        let rules = RunRules { max_duration_ms: 60_000, ..RunRules::default() };
+        let made = NewRun { environments: protections(), ..new_run(rules, secrets) };
         let (mut state, effects) = create(made, START);
         let mut now = START;
         let mut count: BTreeMap<String, u32> = BTreeMap::new();
         let mut stamps = Vec::new();
-        let mut note = |effects: &[Effect]| {
+        let mut note = |effects: &[RunEffect]| {
             for effect in effects {
-                if let Effect::Publish(Update::Queued { stamp } | Update::Waiting { stamp, .. } | Update::Running { stamp } | Update::Finished { stamp, .. }) = effect {
+                if let RunEffect::Publish(RunUpdate::Queued { stamp } | RunUpdate::Waiting { stamp, .. } | RunUpdate::Running { stamp } | RunUpdate::Finished { stamp, .. }) = effect {
                     stamps.push(*stamp);
                 }
                 *count.entry(asked(effect)).or_default() += 1;
@@ -190,17 +196,17 @@ proptest! {
             match advance(&state, event.clone(), now) {
                 Ok((after, effects)) => {
                     prop_assert_eq!(after.version, before.version + 1);
-                    prop_assert!(!matches!(before.phase, Phase::Done { .. }), "a run that ended was changed by {:?}", event);
+                    prop_assert!(!matches!(before.phase, RunPhase::Done { .. }), "a run that ended was changed by {:?}", event);
                     note(&effects);
                     state = after;
                 }
                 Err(_) => prop_assert_eq!(&before, &state),
             }
-            if let Phase::Done { end, .. } = &state.phase {
+            if let RunPhase::Done { end, .. } = &state.phase {
                 ends.push(end.clone());
             }
         }
-        prop_assert!(matches!(state.phase, Phase::Done { .. }), "never ended: {:?}", state.phase);
+        prop_assert!(matches!(state.phase, RunPhase::Done { .. }), "never ended: {:?}", state.phase);
         prop_assert!(ends.windows(2).all(|pair| pair[0] == pair[1]));
         let joins = count.keys().filter(|what| what.starts_with("join ") || what.starts_with("wake ")).count();
         for (what, times) in &count {

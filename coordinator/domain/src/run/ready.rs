@@ -4,22 +4,22 @@ use std::collections::BTreeSet;
 
 use workflow::{
     github,
-    plan::{self, Conclusion, JobContent, Plan, Reason},
+    plan::{self, Conclusion, JobContent, Reason},
 };
 
 use super::{
-    Claim, Effect, Job, JobPhase, Phase, Planned, Standing, State,
-    advance::Turn,
-    calls,
-    evaluate::{Known, Status},
-    rerun::Carrying,
+    ClaimState, GroupClaim, Job, JobPhase, Planned, RunEffect, RunPhase,
+    evaluate::{EvalContext, eval_context, invalid},
+    job_key::{job_id, job_key},
+    rerun::ReusedEntries,
+    transition::Transition,
 };
 
-impl Turn {
+impl Transition {
     /// Enters the plan's jobs, none of them started.
-    pub(super) fn lay_out(&mut self, planned: &Planned) {
+    pub(super) fn expand_matrix(&mut self, planned: &Planned) {
         for (id, job) in &planned.plan.jobs {
-            let Carrying { jobs, calls } = self.carried_job(id);
+            let ReusedEntries { jobs, calls } = self.reused_entries(id);
             if !jobs.is_empty() {
                 self.state.jobs.extend(jobs);
                 self.state.calls.extend(calls);
@@ -31,8 +31,8 @@ impl Turn {
     }
 
     /// Carries every job as far as it goes without news from outside, and ends the run where all have ended.
-    pub(super) fn settle(&mut self) {
-        if !matches!(self.state.phase, Phase::Active) {
+    pub(super) fn advance_ready(&mut self) {
+        if !matches!(self.state.phase, RunPhase::Active) {
             return;
         }
         // Taken out for the loop: the plan is large and only read.
@@ -51,39 +51,39 @@ impl Turn {
         self.fail_calls_fast(planned);
         let files: Vec<String> = std::iter::once(String::new()).chain(self.state.calls.keys().cloned()).collect();
         let mut changed = false;
-        for within in &files {
-            let Some(plan) = self.state.file(planned, within) else { continue };
+        for parent_call in &files {
+            let Some(plan) = self.state.file(planned, parent_call) else { continue };
             for (id, job) in &plan.jobs {
-                let key = calls::key(within, id);
+                let key = job_key(parent_call, id);
                 let blocked = self.state.jobs.get(&key).is_some_and(|job| matches!(job.phase, JobPhase::Blocked));
-                let open = self.state.result(within, id).is_none();
-                if blocked && job.needs.iter().all(|need| self.state.result(within, need).is_some()) {
-                    self.open(planned, within, id, job);
+                let open = self.state.result(parent_call, id).is_none();
+                if blocked && job.needs.iter().all(|need| self.state.result(parent_call, need).is_some()) {
+                    self.evaluate_job(planned, parent_call, id, job);
                 }
-                self.release(planned, within, id);
-                changed |= open && self.state.result(within, id).is_some();
+                self.start_held(planned, parent_call, id);
+                changed |= open && self.state.result(parent_call, id).is_some();
             }
         }
         changed || self.state.calls.len() + 1 > files.len()
     }
 
     /// A job whose needs are done: skipped, refused, or laid out as its cells.
-    fn open(&mut self, planned: &Planned, within: &str, id: &str, job: &plan::Job) {
-        let key = calls::key(within, id);
+    fn evaluate_job(&mut self, planned: &Planned, parent_call: &str, id: &str, job: &plan::Job) {
+        let key = job_key(parent_call, id);
         if self.state.expired_at.is_some() {
             return self.conclude(&key, Conclusion::Skipped, Some(Reason::Timeout), None);
         }
-        let known = known(&self.state, planned, within, id, job);
-        match known.ask(|scope| github::job::decide(job, scope)) {
+        let context = eval_context(&self.state, planned, parent_call, id, job);
+        match context.evaluate(|scope| github::job::decide(job, scope)) {
             Ok(true) => {}
             Ok(false) => return self.conclude(&key, Conclusion::Skipped, None, None),
             Err(why) => return self.conclude(&key, Conclusion::Failure, Some(invalid(&key, "if", &why)), None),
         }
-        if let Some(reason) = self.lacks_secret(planned, within, id, job) {
+        if let Some(reason) = self.lacks_secret(planned, parent_call, id, job) {
             return self.conclude(&key, Conclusion::Failure, Some(reason), None);
         }
         let Some(blocked) = self.state.jobs.get(&key) else { return };
-        match cells(blocked, &key, id, job, &known) {
+        match cells(blocked, &key, id, job, &context) {
             Ok(cells) => self.replace(&key, cells),
             Err(reason) => self.conclude(&key, Conclusion::Failure, Some(reason), None),
         }
@@ -93,19 +93,20 @@ impl Turn {
     fn replace(&mut self, id: &str, cells: Vec<(String, Job)>) {
         let Some((at, _, _)) = self.state.jobs.shift_remove_full(id) else { return };
         for (offset, (key, job)) in cells.into_iter().enumerate() {
-            let job = self.carried_cell(&key, job);
+            let job = self.reused_cell(&key, job);
             self.state.jobs.shift_insert(at + offset, key, job);
         }
     }
 
     /// Queues cells that were held, as many as `max-parallel` allows.
-    fn release(&mut self, planned: &Planned, within: &str, id: &str) {
-        let mut busy = self.state.calls_of(within, id).filter(|(key, _)| self.state.call_result(key).is_none()).count();
+    fn start_held(&mut self, planned: &Planned, parent_call: &str, id: &str) {
+        let mut busy =
+            self.state.calls_of(parent_call, id).filter(|(key, _)| self.state.call_result(key).is_none()).count();
         let mut held = Vec::new();
-        for (key, job) in self.state.jobs_of(within, id) {
+        for (key, job) in self.state.jobs_of(parent_call, id) {
             match job.phase {
                 JobPhase::Held => {
-                    let holds = job.claim.as_ref().is_some_and(|claim| claim.standing == Standing::Inside);
+                    let holds = job.claim.as_ref().is_some_and(|claim| claim.state == ClaimState::Joined);
                     held.push((!holds, key.clone(), job.max_parallel.unwrap_or(usize::MAX)));
                 }
                 JobPhase::Waiting { .. }
@@ -119,7 +120,7 @@ impl Turn {
         held.sort_by_key(|(holds_none, ..)| *holds_none);
         for (_, key, limit) in held {
             if busy < limit {
-                self.enter(planned, &key);
+                self.acquire_group(planned, &key);
                 let ended = self.state.jobs.get(&key).is_some_and(|job| job.conclusion().is_some());
                 busy += usize::from(!ended);
             }
@@ -130,7 +131,7 @@ impl Turn {
     pub(super) fn start(&mut self, planned: &Planned, key: &str) {
         match self.state.calls_workflow(planned, key) {
             true => self.call(planned, key),
-            false => self.admit(planned, key),
+            false => self.pass_gate(planned, key),
         }
     }
 
@@ -140,7 +141,7 @@ impl Turn {
         let Some(job) = self.state.jobs.get_mut(key) else { return };
         job.phase = JobPhase::Queued { since: now, reason };
         let avoid: BTreeSet<String> = job.attempts.iter().map(|attempt| attempt.worker.clone()).collect();
-        self.effects.push(Effect::Queue {
+        self.effects.push(RunEffect::Queue {
             job: key.to_owned(),
             attempt: job.next_attempt(),
             labels: job.labels.clone(),
@@ -152,47 +153,25 @@ impl Turn {
     pub(super) fn wanted_after_cancel(&self, planned: &Planned, key: &str) -> bool {
         let Some(job) = self.state.jobs.get(key) else { return false };
         let Some(written) = self.state.written(planned, job) else { return false };
-        let known = known(&self.state, planned, &job.within, calls::local(&job.id), written);
-        known.ask(|scope| github::job::decide(written, scope)).unwrap_or(false)
+        let context = eval_context(&self.state, planned, &job.parent_call, job_id(&job.id), written);
+        context.evaluate(|scope| github::job::decide(written, scope)).unwrap_or(false)
     }
-}
-
-pub(super) fn invalid(id: &str, key: &str, why: &str) -> Reason {
-    Reason::Invalid(format!("jobs.{id}.{key}: {why}"))
-}
-
-/// Every job of the same file that must end before this one, at any distance.
-fn ancestors<'a>(plan: &'a Plan, job: &'a plan::Job) -> BTreeSet<&'a str> {
-    let mut found = BTreeSet::new();
-    let mut open: Vec<&str> = job.needs.iter().map(String::as_str).collect();
-    while let Some(id) = open.pop() {
-        if found.insert(id) {
-            open.extend(plan.jobs.get(id).into_iter().flat_map(|job| job.needs.iter().map(String::as_str)));
-        }
-    }
-    found
-}
-
-/// What the job-level keys of a job may see (GitHub docs: context availability).
-pub(super) fn known(state: &State, planned: &Planned, within: &str, id: &str, job: &plan::Job) -> Known {
-    let cancelled = state.is_ending(within);
-    let before = state.file(planned, within).map(|plan| ancestors(plan, job)).unwrap_or_default();
-    let results: Vec<_> = before.into_iter().filter_map(|ancestor| state.result(within, ancestor)).collect();
-    let status = Status {
-        success: !cancelled && results.iter().all(|&result| result == Conclusion::Success),
-        failure: results.contains(&Conclusion::Failure),
-        cancelled,
-    };
-    Known { contexts: state.contexts(planned, within, id, job), status }
 }
 
 /// The cells of a job with their keys; a job without a matrix is its only cell, under its own key.
-fn cells(blocked: &Job, place: &str, id: &str, job: &plan::Job, known: &Known) -> Result<Vec<(String, Job)>, Reason> {
+fn cells(
+    blocked: &Job,
+    place: &str,
+    id: &str,
+    job: &plan::Job,
+    context: &EvalContext,
+) -> Result<Vec<(String, Job)>, Reason> {
     let wrong = |key: &'static str| move |why: String| invalid(place, key, &why);
-    let fail_fast = known.ask(|scope| github::job::fail_fast(job, scope)).map_err(wrong("strategy.fail-fast"))?;
+    let fail_fast =
+        context.evaluate(|scope| github::job::fail_fast(job, scope)).map_err(wrong("strategy.fail-fast"))?;
     let max_parallel =
-        known.ask(|scope| github::job::max_parallel(job, scope)).map_err(wrong("strategy.max-parallel"))?;
-    let cells = known.ask(|scope| github::matrix::expand(&job.strategy, scope)).map_err(wrong("strategy"))?;
+        context.evaluate(|scope| github::job::max_parallel(job, scope)).map_err(wrong("strategy.max-parallel"))?;
+    let cells = context.evaluate(|scope| github::matrix::expand(&job.strategy, scope)).map_err(wrong("strategy"))?;
     // What stands before the job's own name are those of the calls it stands in.
     let own = job.name.as_deref().unwrap_or(id);
     let outer = blocked.name.strip_suffix(own).unwrap_or_default();
@@ -201,8 +180,8 @@ fn cells(blocked: &Job, place: &str, id: &str, job: &plan::Job, known: &Known) -
         let phase = JobPhase::Held;
         let mut made = Job { cell, fail_fast, max_parallel, phase, ..blocked.clone() };
         let filled = match &job.work {
-            JobContent::Steps(_) => fill(&mut made, outer, id, job, known),
-            JobContent::Call { .. } => name(&mut made, outer, id, job, known).map(|_| ()),
+            JobContent::Steps(_) => fill(&mut made, outer, id, job, context),
+            JobContent::Call { .. } => name(&mut made, outer, id, job, context).map(|_| ()),
         };
         if let Err(reason) = filled {
             made.phase = JobPhase::Done { conclusion: Conclusion::Failure, reason: Some(reason), report: None };
@@ -213,35 +192,36 @@ fn cells(blocked: &Job, place: &str, id: &str, job: &plan::Job, known: &Known) -
 }
 
 /// The keys that steps and calls have alike; what the cell knows. What can't be evaluated fails this cell alone.
-fn name(made: &mut Job, outer: &str, id: &str, job: &plan::Job, known: &Known) -> Result<Known, Reason> {
-    let mut known = known.clone();
-    known.add_matrix(&made.cell, made.fail_fast, made.max_parallel);
-    let name = known.ask(|scope| Ok::<_, String>(github::display_name::job(id, job, &made.cell, scope)));
+fn name(made: &mut Job, outer: &str, id: &str, job: &plan::Job, context: &EvalContext) -> Result<EvalContext, Reason> {
+    let mut context = context.clone();
+    context.add_matrix(&made.cell, made.fail_fast, made.max_parallel);
+    let name = context.evaluate(|scope| Ok::<_, String>(github::display_name::job(id, job, &made.cell, scope)));
     made.name = format!("{outer}{}", name.map_err(|why| invalid(&made.id, "name", &why))?);
     if let Some(concurrency) = &job.concurrency {
-        let ask = known.ask(|scope| github::job::concurrency(concurrency, scope));
+        let ask = context.evaluate(|scope| github::job::concurrency(concurrency, scope));
         let ask = ask.map_err(|why| invalid(&made.id, "concurrency", &why))?;
-        made.claim = Some(Claim { ask, standing: Standing::Outside });
+        made.claim = Some(GroupClaim { ask, state: ClaimState::NotRequested });
     }
-    Ok(known)
+    Ok(context)
 }
 
 /// The keys of a job with steps.
-fn fill(made: &mut Job, outer: &str, id: &str, job: &plan::Job, known: &Known) -> Result<(), Reason> {
-    let known = name(made, outer, id, job, known)?;
+fn fill(made: &mut Job, outer: &str, id: &str, job: &plan::Job, context: &EvalContext) -> Result<(), Reason> {
+    let context = name(made, outer, id, job, context)?;
     let place = made.id.clone();
     let wrong = |key: &'static str| {
         let place = place.clone();
         move |why: String| invalid(&place, key, &why)
     };
     made.tolerated =
-        known.ask(|scope| github::job::continue_on_error(job, scope)).map_err(wrong("continue-on-error"))?;
-    let minutes = known.ask(|scope| github::job::timeout_minutes(job, scope)).map_err(wrong("timeout-minutes"))?;
+        context.evaluate(|scope| github::job::continue_on_error(job, scope)).map_err(wrong("continue-on-error"))?;
+    let minutes =
+        context.evaluate(|scope| github::job::timeout_minutes(job, scope)).map_err(wrong("timeout-minutes"))?;
     made.timeout_ms = (minutes * 60_000.0) as u64;
-    made.labels = known.ask(|scope| github::labels::of(job, scope)).map_err(wrong("runs-on"))?;
+    made.labels = context.evaluate(|scope| github::labels::of(job, scope)).map_err(wrong("runs-on"))?;
     if made.labels.is_empty() {
         return Err(wrong("runs-on")("it names no label".into()));
     }
-    made.environment = known.ask(|scope| github::job::environment(job, scope)).map_err(wrong("environment"))?;
+    made.environment = context.evaluate(|scope| github::job::environment(job, scope)).map_err(wrong("environment"))?;
     Ok(())
 }

@@ -9,24 +9,24 @@ use workflow::{
     plan::{self, Conclusion, JobContent, Plan, Reason},
 };
 
-use super::{Call, Job, JobPhase, Phase, Planned, State, advance::Turn};
+use super::{CalledWorkflow, Job, JobPhase, Planned, RunPhase, RunState, job_key::root_id, transition::Transition};
 
 /// Calls within calls that are looked through for names.
 const DEEPEST: usize = 10;
 
 /// What a request says of an earlier run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Again {
+pub struct RerunRequest {
     /// What asked for the earlier run: for Hive CI the id of its 5401.
     pub previous: String,
     /// What is to run.
-    pub jobs: JobSet,
+    pub jobs: RerunScope,
 }
 
 /// Jobs of an earlier run that are to run again, always with what depends on them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "set", content = "job")]
-pub enum JobSet {
+pub enum RerunScope {
     /// All.
     All,
     /// Those that failed or were cancelled.
@@ -47,36 +47,37 @@ pub struct Rerun {
     /// Ids of the jobs that run; empty: all.
     pub jobs: Vec<String>,
     /// What is carried over, by job key.
-    pub carried: IndexMap<String, Job>,
+    #[serde(rename = "carried")]
+    pub reused: IndexMap<String, Job>,
     /// Called workflows that the carried jobs belong to, by key.
-    pub calls: IndexMap<String, Call>,
+    pub calls: IndexMap<String, CalledWorkflow>,
     /// Names of secrets that the earlier run had and that did not come again.
     pub missing: Vec<String>,
 }
 
 /// Where a job ran whose result was carried over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Carried {
+pub struct ReusedJob {
     /// Run id.
     pub run: String,
     /// The run's number in the pool.
     pub serial: u64,
 }
 
-impl State {
+impl RunState {
     /// What a rerun of this run runs and carries over; `secrets` are the names that came with the rerun.
     ///
     /// # Errors
     /// It can't be rerun so: the text says why, for who asked.
-    pub fn rerun(&self, jobs: &JobSet, secrets: &[String]) -> Result<Rerun, String> {
+    pub fn rerun(&self, jobs: &RerunScope, secrets: &[String]) -> Result<Rerun, String> {
         let serial = self.serial;
-        if !matches!(self.phase, Phase::Done { .. }) {
+        if !matches!(self.phase, RunPhase::Done { .. }) {
             return Err(format!("run {serial} has not ended: wait for its end, or cancel it first"));
         }
         let plan = self.planned.as_ref().map(|planned| &planned.plan);
         let first: BTreeSet<&str> = match (jobs, plan) {
-            (JobSet::All, _) | (JobSet::Failed, None) => BTreeSet::new(),
-            (JobSet::Failed, Some(plan)) => {
+            (RerunScope::All, _) | (RerunScope::Failed, None) => BTreeSet::new(),
+            (RerunScope::Failed, Some(plan)) => {
                 let failed: BTreeSet<&str> =
                     plan.jobs.keys().map(String::as_str).filter(|id| !self.passed(id)).collect();
                 if failed.is_empty() {
@@ -84,7 +85,7 @@ impl State {
                 }
                 failed
             }
-            (JobSet::One(id), plan) => match plan.and_then(|plan| plan.jobs.get_key_value(id)) {
+            (RerunScope::One(id), plan) => match plan.and_then(|plan| plan.jobs.get_key_value(id)) {
                 Some((id, _)) => BTreeSet::from([id.as_str()]),
                 None => {
                     let known: Vec<&str> =
@@ -94,11 +95,11 @@ impl State {
             },
         };
         let again = plan.map(|plan| with_dependents(plan, first)).unwrap_or_default();
-        let carried = match again.is_empty() {
+        let reused = match again.is_empty() {
             true => IndexMap::new(),
-            false => self.carried(jobs, &again),
+            false => self.reused(jobs, &again),
         };
-        let calls = self.calls.iter().filter(|(_, call)| !again.contains(root(&call.id)));
+        let calls = self.calls.iter().filter(|(_, call)| !again.contains(root_id(&call.id)));
         let calls = calls.map(|(key, call)| (key.clone(), call.clone())).collect();
         let came = |name: &&String| secrets.iter().any(|came| came.eq_ignore_ascii_case(name));
         Ok(Rerun {
@@ -106,7 +107,7 @@ impl State {
             number: self.number,
             attempt: self.attempt.saturating_add(1),
             jobs: again.into_iter().map(str::to_owned).collect(),
-            carried,
+            reused,
             calls,
             missing: self.secret_names.iter().filter(|name| !came(name)).cloned().collect(),
         })
@@ -114,42 +115,37 @@ impl State {
 
     /// Whether all cells of a job, or all that it called, ended well, or were left out on purpose.
     fn passed(&self, id: &str) -> bool {
-        let mut cells = self.jobs.values().filter(|job| root(&job.id) == id).peekable();
+        let mut cells = self.jobs.values().filter(|job| root_id(&job.id) == id).peekable();
         cells.peek().is_some() && cells.all(Job::passed)
     }
 
     /// Jobs that keep their result: those outside of the set, and of a matrix that failed the cells that did not.
-    fn carried(&self, jobs: &JobSet, again: &BTreeSet<&str>) -> IndexMap<String, Job> {
+    fn reused(&self, jobs: &RerunScope, again: &BTreeSet<&str>) -> IndexMap<String, Job> {
         let needs_anew = |job: &Job| {
             let plan = self.planned.as_ref().map(|planned| &planned.plan);
             let needs = plan.and_then(|plan| plan.jobs.get(&job.id)).map(|job| job.needs.as_slice());
             needs.unwrap_or_default().iter().any(|need| again.contains(need.as_str()))
         };
-        let kept = |job: &Job| match again.contains(root(&job.id)) {
+        let kept = |job: &Job| match again.contains(root_id(&job.id)) {
             true => {
-                *jobs == JobSet::Failed
-                    && job.within.is_empty()
+                *jobs == RerunScope::Failed
+                    && job.parent_call.is_empty()
                     && job.cell.total > 1
                     && job.passed()
                     && !needs_anew(job)
             }
             false => true,
         };
-        let here = Carried { run: self.id.clone(), serial: self.serial };
+        let here = ReusedJob { run: self.id.clone(), serial: self.serial };
         let carry = |job: &Job| Job {
             claim: None,
             attempts: Vec::new(),
-            carried: Some(job.carried.clone().unwrap_or_else(|| here.clone())),
+            reused: Some(job.reused.clone().unwrap_or_else(|| here.clone())),
             ..job.clone()
         };
         let ended = self.jobs.iter().filter(|(_, job)| matches!(job.phase, JobPhase::Done { .. }));
         ended.filter(|(_, job)| kept(job)).map(|(key, job)| (key.clone(), carry(job))).collect()
     }
-}
-
-/// The job of the run's own file that a job or call stands in.
-fn root(id: &str) -> &str {
-    id.split('/').next().unwrap_or(id)
 }
 
 impl Job {
@@ -175,40 +171,48 @@ fn with_dependents<'a>(plan: &'a Plan, mut found: BTreeSet<&'a str>) -> BTreeSet
 
 /// What stands for a job that does not run again, by key.
 #[derive(Default)]
-pub(super) struct Carrying {
+pub(super) struct ReusedEntries {
     pub(super) jobs: Vec<(String, Job)>,
-    pub(super) calls: Vec<(String, Call)>,
+    pub(super) calls: Vec<(String, CalledWorkflow)>,
 }
 
-impl Turn {
+impl Transition {
     /// Entries of a job that does not run again; none where it does.
-    pub(super) fn carried_job(&self, id: &str) -> Carrying {
+    pub(super) fn reused_entries(&self, id: &str) -> ReusedEntries {
         let Some(rerun) = self.state.rerun.as_ref().filter(|rerun| !rerun.jobs.iter().any(|job| job == id)) else {
-            return Carrying::default();
+            return ReusedEntries::default();
         };
-        let jobs = rerun.carried.iter().filter(|(_, job)| root(&job.id) == id);
-        let calls = rerun.calls.iter().filter(|(_, call)| root(&call.id) == id);
-        Carrying {
+        let jobs = rerun.reused.iter().filter(|(_, job)| root_id(&job.id) == id);
+        let calls = rerun.calls.iter().filter(|(_, call)| root_id(&call.id) == id);
+        ReusedEntries {
             jobs: jobs.map(|(key, job)| (key.clone(), job.clone())).collect(),
             calls: calls.map(|(key, call)| (key.clone(), call.clone())).collect(),
         }
     }
 
     /// A cell as the earlier run left it, where that counts.
-    pub(super) fn carried_cell(&self, key: &str, made: Job) -> Job {
-        let earlier = self.state.rerun.as_ref().and_then(|rerun| rerun.carried.get(key));
+    pub(super) fn reused_cell(&self, key: &str, made: Job) -> Job {
+        let earlier = self.state.rerun.as_ref().and_then(|rerun| rerun.reused.get(key));
         earlier
-            .filter(|earlier| earlier.id == made.id && earlier.within == made.within && earlier.cell == made.cell)
+            .filter(|earlier| {
+                earlier.id == made.id && earlier.parent_call == made.parent_call && earlier.cell == made.cell
+            })
             .cloned()
             .unwrap_or(made)
     }
 
     /// Why a job can't run again: it uses a secret that the earlier run had and that did not come this time.
-    pub(super) fn lacks_secret(&self, planned: &Planned, within: &str, id: &str, job: &plan::Job) -> Option<Reason> {
+    pub(super) fn lacks_secret(
+        &self,
+        planned: &Planned,
+        parent_call: &str,
+        id: &str,
+        job: &plan::Job,
+    ) -> Option<Reason> {
         let missing = self.state.rerun.as_ref().map(|rerun| rerun.missing.as_slice())?;
         // Untrusted code got no secrets the first time either.
         // What a called workflow is handed on was looked at with its caller.
-        if missing.is_empty() || !planned.trusted || !within.is_empty() {
+        if missing.is_empty() || !planned.trusted || !parent_call.is_empty() {
             return None;
         }
         let named = secrets_of(planned, &planned.plan, job, 0);

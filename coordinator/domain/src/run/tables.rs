@@ -8,7 +8,7 @@ use super::{testing::*, *};
 
 #[test]
 fn a_job_starts_when_its_own_needs_are_done() {
-    let mut run = Tested::with(vec![("a", job(&[])), ("b", job(&[])), ("c", job(&["a"])), ("d", job(&["b", "c"]))]);
+    let mut run = TestRun::with(vec![("a", job(&[])), ("b", job(&[])), ("c", job(&["a"])), ("d", job(&["b", "c"]))]);
     assert_eq!(run.jobs(), "a=queued b=queued c=blocked d=blocked");
     run.run("a", Success);
     assert_eq!(run.jobs(), "a=success b=queued c=queued d=blocked");
@@ -34,7 +34,7 @@ fn conditions_see_every_ancestor() {
     for (a, condition, expected) in cases {
         let first = if a == Skipped { job_if(&[], "failure()") } else { job(&[]) };
         let last = Job { condition: condition.map(Into::into), ..job(&["b"]) };
-        let mut run = Tested::with(vec![("a", first), ("b", job(&["a"])), ("c", last)]);
+        let mut run = TestRun::with(vec![("a", first), ("b", job(&["a"])), ("c", last)]);
         if a == Failure {
             run.run("a", Failure);
         }
@@ -44,7 +44,7 @@ fn conditions_see_every_ancestor() {
 
 #[test]
 fn a_skipped_need_skips_even_behind_a_job_that_ran_anyway() {
-    let mut run = Tested::with(vec![
+    let mut run = TestRun::with(vec![
         ("off", job_if(&[], "failure()")),
         ("on", job_if(&["off"], "always()")),
         ("after", job(&["on"])),
@@ -56,12 +56,12 @@ fn a_skipped_need_skips_even_behind_a_job_that_ran_anyway() {
 
 #[test]
 fn a_run_whose_jobs_are_all_skipped_is_skipped() {
-    assert_eq!(Tested::with(vec![("a", job_if(&[], "failure()"))]).ended(), "skipped 0");
+    assert_eq!(TestRun::with(vec![("a", job_if(&[], "failure()"))]).ended(), "skipped 0");
 }
 
 #[test]
 fn a_matrix_becomes_cells_in_its_own_place() {
-    let run = Tested::with(vec![("a", job(&[])), ("m", cells(&[], json!({"x": [1, 2]}))), ("z", job(&["m"]))]);
+    let run = TestRun::with(vec![("a", job(&[])), ("m", cells(&[], json!({"x": [1, 2]}))), ("z", job(&["m"]))]);
     assert_eq!(run.jobs(), "a=queued m/0=queued m/1=queued z=blocked");
     assert_eq!(run.state.jobs["m/1"].cell.matrix["x"], json!(2));
 }
@@ -70,7 +70,7 @@ fn a_matrix_becomes_cells_in_its_own_place() {
 fn no_more_cells_run_than_max_parallel() {
     let mut matrix = cells(&[], json!({"x": [1, 2, 3]}));
     matrix.strategy.max_parallel = Some(json!(1));
-    let mut run = Tested::with(vec![("m", matrix)]);
+    let mut run = TestRun::with(vec![("m", matrix)]);
     assert_eq!(run.jobs(), "m/0=queued m/1=held m/2=held");
     run.run("m/0", Success);
     assert_eq!(run.jobs(), "m/0=success m/1=queued m/2=held");
@@ -84,7 +84,7 @@ fn one_failed_cell_ends_the_others_unless_told_not_to() {
     ] {
         let mut matrix = cells(&[], json!({"x": [1, 2, 3]}));
         matrix.strategy.fail_fast = fail_fast.map(|flag| json!(flag));
-        let mut run = Tested::with(vec![("m", matrix)]);
+        let mut run = TestRun::with(vec![("m", matrix)]);
         run.accept("m/1", "w2");
         run.run("m/0", Failure);
         assert_eq!(run.jobs(), others);
@@ -94,7 +94,7 @@ fn one_failed_cell_ends_the_others_unless_told_not_to() {
 
 #[test]
 fn a_run_with_a_failed_and_a_stopped_cell_has_failed() {
-    let mut run = Tested::with(vec![("m", cells(&[], json!({"x": [1, 2]})))]);
+    let mut run = TestRun::with(vec![("m", cells(&[], json!({"x": [1, 2]})))]);
     let attempt = run.accept("m/1", "w2");
     run.run("m/0", Failure);
     run.finish("m/1", attempt, report(Cancelled, Some(Reason::Cancelled("stopped".into()))));
@@ -105,7 +105,7 @@ fn a_run_with_a_failed_and_a_stopped_cell_has_failed() {
 #[test]
 fn a_tolerated_failure_fails_nothing_else() {
     let tolerated = Job { continue_on_error: Some(json!(true)), ..cells(&[], json!({"x": [1, 2]})) };
-    let mut run = Tested::with(vec![("m", tolerated), ("after", job(&["m"]))]);
+    let mut run = TestRun::with(vec![("m", tolerated), ("after", job(&["m"]))]);
     run.run("m/0", Failure);
     assert_eq!(run.jobs(), "m/0=failure m/1=queued after=blocked");
     run.run("m/1", Success);
@@ -117,7 +117,7 @@ fn a_tolerated_failure_fails_nothing_else() {
 
 #[test]
 fn outputs_of_cells_merge_and_the_last_one_set_wins() {
-    let mut run = Tested::with(vec![("m", cells(&[], json!({"x": [1, 2, 3]}))), ("after", job(&["m"]))]);
+    let mut run = TestRun::with(vec![("m", cells(&[], json!({"x": [1, 2, 3]}))), ("after", job(&["m"]))]);
     for (key, finished, value) in [("m/2", 1, "first"), ("m/0", 2, "second"), ("m/1", 3, "")] {
         let attempt = run.accept(key, "w1");
         let mut done = report(Success, None);
@@ -146,14 +146,14 @@ fn what_is_tried_again_and_what_is_not() {
         (Reason::OutOfMemory, true, false, RetryStarted::Always, 1),
     ];
     for (reason, begun, secrets, retry_started, attempts) in cases {
-        let rules = Rules { retry_started, ..Rules::default() };
-        let mut run = Tested::under(rules, secrets, planned(vec![("a", job(&[]))]));
+        let rules = RunRules { retry_started, ..RunRules::default() };
+        let mut run = TestRun::under(rules, secrets, planned(vec![("a", job(&[]))]));
         let mut worker = 0;
-        while matches!(run.state.phase, Phase::Active) {
+        while matches!(run.state.phase, RunPhase::Active) {
             worker += 1;
             let attempt = run.accept("a", &format!("w{worker}"));
             if begun {
-                run.tell(Event::Begun { job: "a".into(), attempt }).unwrap();
+                run.apply(RunEvent::Begun { job: "a".into(), attempt }).unwrap();
             }
             match &reason {
                 Reason::WorkerLost(_) => run.lose("a", attempt),
@@ -167,8 +167,8 @@ fn what_is_tried_again_and_what_is_not() {
 
 #[test]
 fn an_image_is_not_asked_for_again_where_there_is_one_worker_only() {
-    let rules = Rules { one_worker: true, ..Rules::default() };
-    let mut run = Tested::under(rules, false, planned(vec![("a", job(&[]))]));
+    let rules = RunRules { one_worker: true, ..RunRules::default() };
+    let mut run = TestRun::under(rules, false, planned(vec![("a", job(&[]))]));
     let attempt = run.accept("a", "w1");
     run.finish("a", attempt, report(Failure, Some(Reason::PullFailed("no".into()))));
     assert_eq!(run.jobs(), "a=failure");
@@ -176,11 +176,11 @@ fn an_image_is_not_asked_for_again_where_there_is_one_worker_only() {
 
 #[test]
 fn another_attempt_avoids_the_workers_that_lost_it() {
-    let mut run = Tested::with(vec![("a", job(&[]))]);
+    let mut run = TestRun::with(vec![("a", job(&[]))]);
     let attempt = run.accept("a", "w7");
     run.lose("a", attempt);
     let avoid = run.effects.iter().rev().find_map(|effect| match effect {
-        Effect::Queue { attempt: 2, avoid, .. } => Some(avoid.clone()),
+        RunEffect::Queue { attempt: 2, avoid, .. } => Some(avoid.clone()),
         _ => None,
     });
     assert_eq!(avoid.unwrap(), ["w7"]);
@@ -188,28 +188,28 @@ fn another_attempt_avoids_the_workers_that_lost_it() {
 
 #[test]
 fn an_old_attempt_changes_nothing() {
-    let mut run = Tested::with(vec![("a", job(&[]))]);
+    let mut run = TestRun::with(vec![("a", job(&[]))]);
     let old = run.accept("a", "w1");
     run.lose("a", old);
-    let late = Event::Finished { job: "a".into(), attempt: old, report: report(Success, None) };
-    assert_eq!(run.tell(late.clone()), Err(Refused::Stale));
+    let late = RunEvent::Finished { job: "a".into(), attempt: old, report: report(Success, None) };
+    assert_eq!(run.apply(late.clone()), Err(RunRefusal::Stale));
     run.accept("a", "w2");
-    assert_eq!(run.tell(late), Err(Refused::Stale));
+    assert_eq!(run.apply(late), Err(RunRefusal::Stale));
     assert_eq!(run.jobs(), "a=running");
 }
 
 #[test]
 fn a_result_told_twice_counts_once() {
-    let mut run = Tested::with(vec![("a", job(&[])), ("b", job(&[]))]);
+    let mut run = TestRun::with(vec![("a", job(&[])), ("b", job(&[]))]);
     let attempt = run.accept("a", "w1");
-    let result = Event::Finished { job: "a".into(), attempt, report: report(Success, None) };
-    run.tell(result.clone()).unwrap();
-    assert_eq!(run.tell(result), Err(Refused::Repeated));
+    let result = RunEvent::Finished { job: "a".into(), attempt, report: report(Success, None) };
+    run.apply(result.clone()).unwrap();
+    assert_eq!(run.apply(result), Err(RunRefusal::Repeated));
 }
 
 #[test]
 fn cancel_ends_what_waits_at_once_and_tells_what_runs() {
-    let mut run = Tested::with(vec![
+    let mut run = TestRun::with(vec![
         ("running", job(&[])),
         ("queued", job(&[])),
         ("stays", job_if(&[], "always()")),
@@ -217,7 +217,7 @@ fn cancel_ends_what_waits_at_once_and_tells_what_runs() {
         ("clean-up", job_if(&["running"], "cancelled()")),
     ]);
     let attempt = run.accept("running", "w1");
-    run.tell(Event::Cancel { by: "the author".into() }).unwrap();
+    run.apply(RunEvent::Cancel { by: "the author".into() }).unwrap();
     assert_eq!(run.jobs(), "running=cancelling queued=cancelled stays=queued later=blocked clean-up=blocked");
     assert_eq!(run.stops(), ["running/1@w1"]);
     run.finish("running", attempt, report(Cancelled, Some(Reason::Cancelled("stopped".into()))));
@@ -225,56 +225,58 @@ fn cancel_ends_what_waits_at_once_and_tells_what_runs() {
     run.run("stays", Success);
     run.run("clean-up", Success);
     assert_eq!(run.ended(), "cancelled 130");
-    assert_eq!(run.tell(Event::Cancel { by: "again".into() }), Err(Refused::Terminal));
+    assert_eq!(run.apply(RunEvent::Cancel { by: "again".into() }), Err(RunRefusal::Terminal));
 }
 
 #[test]
 fn a_run_can_be_cancelled_before_it_is_planned() {
-    let (state, _) = create(new_run(Rules::default(), false), START);
-    let (state, effects) = advance(&state, Event::Cancel { by: "the author".into() }, START + 1).unwrap();
-    assert_eq!(effects, [Effect::Seal]);
-    assert!(matches!(&state.phase, Phase::Sealing { end } if end.exit_code == 130 && end.conclusion == Cancelled));
-    let planned = Event::Planned(Box::new(planned(vec![("a", job(&[]))])));
-    assert_eq!(advance(&state, planned, START + 2).unwrap_err(), Refused::Terminal);
+    let (state, _) = create(new_run(RunRules::default(), false), START);
+    let (state, effects) = advance(&state, RunEvent::Cancel { by: "the author".into() }, START + 1).unwrap();
+    assert_eq!(effects, [RunEffect::FinalizeLog]);
+    assert!(
+        matches!(&state.phase, RunPhase::Finalizing { end } if end.exit_code == 130 && end.conclusion == Cancelled)
+    );
+    let planned = RunEvent::Planned(Box::new(planned(vec![("a", job(&[]))])));
+    assert_eq!(advance(&state, planned, START + 2).unwrap_err(), RunRefusal::Terminal);
 }
 
 #[test]
 fn what_cannot_be_planned_is_told_to_its_author() {
-    let (state, _) = create(new_run(Rules::default(), false), START);
+    let (state, _) = create(new_run(RunRules::default(), false), START);
     let message = "ci.yml:3:1: unknown key \"job\"\nDid you mean \"jobs\"?".to_owned();
-    let (state, effects) = advance(&state, Event::Unplannable { message: message.clone() }, START).unwrap();
-    assert_eq!(effects, [Effect::Seal]);
+    let (state, effects) = advance(&state, RunEvent::Unplannable { message: message.clone() }, START).unwrap();
+    assert_eq!(effects, [RunEffect::FinalizeLog]);
     assert_eq!(state.message, Some(message));
-    let Phase::Sealing { end } = &state.phase else { panic!("{:?}", state.phase) };
+    let RunPhase::Finalizing { end } = &state.phase else { panic!("{:?}", state.phase) };
     assert_eq!((end.conclusion, end.exit_code), (Failure, 125));
     assert_eq!(end.reason, Some(Reason::Invalid("ci.yml:3:1: unknown key \"job\"".into())));
 }
 
 #[test]
 fn why_files_cannot_be_had_yet_is_kept_and_told_to_no_relay() {
-    let (state, _) = create(new_run(Rules::default(), false), START);
-    let delayed = |why: &str| Event::Delayed { reason: why.to_owned() };
+    let (state, _) = create(new_run(RunRules::default(), false), START);
+    let delayed = |why: &str| RunEvent::Delayed { reason: why.to_owned() };
     let (state, effects) = advance(&state, delayed("no relay has it"), START).unwrap();
     assert_eq!(state.delayed.as_deref(), Some("no relay has it"));
     assert!(effects.is_empty(), "{effects:?}");
-    assert_eq!(advance(&state, delayed("no relay has it"), START), Err(Refused::Repeated));
+    assert_eq!(advance(&state, delayed("no relay has it"), START), Err(RunRefusal::Repeated));
     let (state, _) = advance(&state, delayed("no server answers"), START).unwrap();
     assert_eq!(state.delayed.as_deref(), Some("no server answers"));
-    let (state, _) = advance(&state, Event::Unplannable { message: "no".into() }, START).unwrap();
-    assert_eq!(advance(&state, delayed("late"), START), Err(Refused::Terminal));
+    let (state, _) = advance(&state, RunEvent::Unplannable { message: "no".into() }, START).unwrap();
+    assert_eq!(advance(&state, delayed("late"), START), Err(RunRefusal::Terminal));
 }
 
 #[test]
 fn a_run_past_its_time_is_stopped_and_starts_nothing_more() {
-    let rules = Rules { max_duration_ms: 60_000, ..Rules::default() };
+    let rules = RunRules { max_duration_ms: 60_000, ..RunRules::default() };
     let plan = planned(vec![("a", job(&[])), ("b", job_if(&["a"], "always()"))]);
-    let mut run = Tested::under(rules, false, plan);
+    let mut run = TestRun::under(rules, false, plan);
     let attempt = run.accept("a", "w1");
-    run.tell(Event::Begun { job: "a".into(), attempt }).unwrap();
-    assert!(run.effects.contains(&Effect::Timer { at: run.now + 60_000 }));
-    assert_eq!(run.tell(Event::Expired), Err(Refused::Stale), "too early");
+    run.apply(RunEvent::Begun { job: "a".into(), attempt }).unwrap();
+    assert!(run.effects.contains(&RunEffect::Timer { at: run.now + 60_000 }));
+    assert_eq!(run.apply(RunEvent::Expired), Err(RunRefusal::Stale), "too early");
     run.now += 60_000;
-    run.tell(Event::Expired).unwrap();
+    run.apply(RunEvent::Expired).unwrap();
     assert_eq!(run.stops(), ["a/1@w1"]);
     run.finish("a", attempt, report(Cancelled, Some(Reason::Cancelled("stopped".into()))));
     assert_eq!(run.jobs(), "a=failure b=skipped");
@@ -284,8 +286,8 @@ fn a_run_past_its_time_is_stopped_and_starts_nothing_more() {
 
 #[test]
 fn no_worker_with_the_labels_ends_the_job() {
-    let mut run = Tested::with(vec![("a", Job { runs_on: json!(["self-hosted", "gpu"]), ..job(&[]) })]);
-    run.tell(Event::Unmatched { job: "a".into() }).unwrap();
+    let mut run = TestRun::with(vec![("a", Job { runs_on: json!(["self-hosted", "gpu"]), ..job(&[]) })]);
+    run.apply(RunEvent::Unmatched { job: "a".into() }).unwrap();
     assert_eq!(run.ended(), "failure 125");
     let text = "no worker of this pool has the labels self-hosted, gpu";
     assert_eq!(run.end().reason, Some(Reason::NoWorker(text.into())));
@@ -293,24 +295,24 @@ fn no_worker_with_the_labels_ends_the_job() {
 
 #[test]
 fn updates_come_once_each_with_growing_stamps() {
-    let mut run = Tested::with(vec![("a", job(&[])), ("b", job(&[]))]);
+    let mut run = TestRun::with(vec![("a", job(&[])), ("b", job(&[]))]);
     run.now = START; // a clock that stands still, as far as whole seconds go
     let (a, b) = (run.accept("a", "w1"), run.accept("b", "w1"));
     run.now = START;
-    run.tell(Event::Begun { job: "a".into(), attempt: a }).unwrap();
-    run.tell(Event::Begun { job: "b".into(), attempt: b }).unwrap();
+    run.apply(RunEvent::Begun { job: "a".into(), attempt: a }).unwrap();
+    run.apply(RunEvent::Begun { job: "b".into(), attempt: b }).unwrap();
     run.finish("a", a, report(Success, None));
     run.finish("b", b, report(Success, None));
     run.now = START;
-    let log = SealedLog { sha256: "f".repeat(64), ..SealedLog::default() };
-    run.tell(Event::Sealed { log }).unwrap();
+    let log = FinalizedLog { sha256: "f".repeat(64), ..FinalizedLog::default() };
+    run.apply(RunEvent::LogFinalized { log }).unwrap();
     let stamps: Vec<(&str, u64)> = run
         .effects
         .iter()
         .filter_map(|effect| match effect {
-            Effect::Publish(Update::Queued { stamp }) => Some(("queued", *stamp)),
-            Effect::Publish(Update::Running { stamp }) => Some(("running", *stamp)),
-            Effect::Publish(Update::Finished { stamp, .. }) => Some(("finished", *stamp)),
+            RunEffect::Publish(RunUpdate::Queued { stamp }) => Some(("queued", *stamp)),
+            RunEffect::Publish(RunUpdate::Running { stamp }) => Some(("running", *stamp)),
+            RunEffect::Publish(RunUpdate::Finished { stamp, .. }) => Some(("finished", *stamp)),
             _ => None,
         })
         .collect();
@@ -327,7 +329,7 @@ fn exit_codes_say_how_a_job_failed() {
         (Reason::OutOfMemory, "failure 3"),
     ];
     for (reason, expected) in cases {
-        let mut run = Tested::with(vec![("a", job(&[]))]);
+        let mut run = TestRun::with(vec![("a", job(&[]))]);
         let attempt = run.accept("a", "w1");
         run.finish("a", attempt, report(Failure, Some(reason)));
         assert_eq!(run.ended(), expected);
@@ -337,7 +339,7 @@ fn exit_codes_say_how_a_job_failed() {
 #[test]
 fn secrets_are_for_trusted_commits_only() {
     for (trusted, notices) in [(true, 0), (false, 1)] {
-        let run = Tested::under(Rules::default(), true, Planned { trusted, ..planned(vec![("a", job(&[]))]) });
+        let run = TestRun::under(RunRules::default(), true, Planned { trusted, ..planned(vec![("a", job(&[]))]) });
         assert_eq!(run.state.gives_secrets(), trusted);
         assert_eq!(order(&run.state, "a").unwrap().notices.len(), notices);
     }
@@ -347,7 +349,7 @@ fn secrets_are_for_trusted_commits_only() {
 fn a_strategy_reads_like_github_in_the_order() {
     let matrix = cells(&[], json!({"x": [1, 2]}));
     let plain = Strategy { max_parallel: Some(json!(1)), fail_fast: Some(json!(false)), ..matrix.strategy.clone() };
-    let run = Tested::with(vec![("m", Job { strategy: plain, ..matrix })]);
+    let run = TestRun::with(vec![("m", Job { strategy: plain, ..matrix })]);
     assert_eq!(
         order(&run.state, "m/1").unwrap().contexts["strategy"],
         json!({"fail-fast": false, "job-index": 1, "job-total": 2, "max-parallel": 1})

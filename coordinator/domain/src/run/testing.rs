@@ -73,17 +73,17 @@ pub fn planned(jobs: Vec<(&str, Job)>) -> Planned {
         title: None,
         called: IndexMap::new(),
         origins: IndexMap::new(),
-        supplied: Vec::new(),
+        definitions: Vec::new(),
         notices: Vec::new(),
         relays: Vec::new(),
         maintainers: Vec::new(),
     }
 }
 
-pub fn request() -> Request {
-    Request {
+pub fn request() -> RunRequest {
+    RunRequest {
         id: "e".repeat(64),
-        origin: Origin::Api,
+        origin: RequestOrigin::Api,
         repository: Repository::default(),
         workflow: ".github/workflows/ci.yml".into(),
         commit: String::new(),
@@ -99,8 +99,8 @@ pub fn request() -> Request {
     }
 }
 
-pub fn new_run(rules: Rules, secrets: bool) -> New {
-    New {
+pub fn new_run(rules: RunRules, secrets: bool) -> NewRun {
+    NewRun {
         id: "run".into(),
         serial: 1,
         number: 1,
@@ -134,26 +134,26 @@ pub fn report(conclusion: Conclusion, reason: Option<Reason>) -> Box<JobReport> 
 }
 
 /// A run under test: every event is a second later than the one before, every effect is kept.
-pub struct Tested {
-    pub state: State,
+pub struct TestRun {
+    pub state: RunState,
     pub now: Millis,
-    pub effects: Vec<Effect>,
+    pub effects: Vec<RunEffect>,
 }
 
-impl Tested {
+impl TestRun {
     /// A run with this plan, jobs queued.
     pub fn with(jobs: Vec<(&str, Job)>) -> Self {
-        Self::under(Rules::default(), false, planned(jobs))
+        Self::under(RunRules::default(), false, planned(jobs))
     }
 
-    pub fn under(rules: Rules, secrets: bool, planned: Planned) -> Self {
+    pub fn under(rules: RunRules, secrets: bool, planned: Planned) -> Self {
         let (state, effects) = create(new_run(rules, secrets), START);
         let mut tested = Self { state, now: START, effects };
-        tested.tell(Event::Planned(Box::new(planned))).unwrap();
+        tested.apply(RunEvent::Planned(Box::new(planned))).unwrap();
         tested
     }
 
-    pub fn tell(&mut self, event: Event) -> Result<(), Refused> {
+    pub fn apply(&mut self, event: RunEvent) -> Result<(), RunRefusal> {
         self.now += 1000;
         let (state, effects) = advance(&self.state, event, self.now)?;
         self.state = state;
@@ -162,7 +162,7 @@ impl Tested {
     }
 
     pub fn accept(&mut self, job: &str, worker: &str) -> u32 {
-        self.tell(Event::Accepted { job: job.into(), worker: worker.into() }).unwrap();
+        self.apply(RunEvent::Accepted { job: job.into(), worker: worker.into() }).unwrap();
         self.state.jobs[job].attempts.len() as u32
     }
 
@@ -170,16 +170,16 @@ impl Tested {
     pub fn run(&mut self, job: &str, conclusion: Conclusion) {
         let reason = (conclusion == Conclusion::Failure).then_some(Reason::Step);
         let attempt = self.accept(job, "w1");
-        self.tell(Event::Begun { job: job.into(), attempt }).unwrap();
+        self.apply(RunEvent::Begun { job: job.into(), attempt }).unwrap();
         self.finish(job, attempt, report(conclusion, reason));
     }
 
     pub fn finish(&mut self, job: &str, attempt: u32, report: Box<JobReport>) {
-        self.tell(Event::Finished { job: job.into(), attempt, report }).unwrap();
+        self.apply(RunEvent::Finished { job: job.into(), attempt, report }).unwrap();
     }
 
     pub fn lose(&mut self, job: &str, attempt: u32) {
-        self.tell(Event::Lost { job: job.into(), attempt, reason: "lease ran out".into() }).unwrap();
+        self.apply(RunEvent::Lost { job: job.into(), attempt, reason: "lease ran out".into() }).unwrap();
     }
 
     /// `key=phase` of every job, in order: `blocked`, `held`, `waiting`, `queued`, `running`, `cancelling` or the conclusion.
@@ -197,9 +197,9 @@ impl Tested {
     }
 
     /// How it ended or will end.
-    pub fn end(&self) -> &End {
+    pub fn end(&self) -> &RunEnd {
         match &self.state.phase {
-            Phase::Sealing { end } | Phase::Done { end, .. } => end,
+            RunPhase::Finalizing { end } | RunPhase::Done { end, .. } => end,
             other => panic!("the run has not ended: {other:?}"),
         }
     }
@@ -214,7 +214,7 @@ impl Tested {
         self.effects
             .iter()
             .filter_map(|effect| match effect {
-                Effect::Stop { job, attempt, worker, .. } => Some(format!("{job}/{attempt}@{worker}")),
+                RunEffect::Stop { job, attempt, worker, .. } => Some(format!("{job}/{attempt}@{worker}")),
                 _ => None,
             })
             .collect()

@@ -68,7 +68,7 @@ fn a_worker_that_lost_the_job_gets_it_only_where_no_other_fits() {
     let mut both = [worker("a", 3, &["linux"]), worker("b", 1, &["linux"])];
     assert_eq!(given(&queue, &both), pairs(&[("1", "b")]));
     both[1].busy = vec![Some("x".into())];
-    assert_eq!(assign(&queue, &both).waiting, [(0, Why::Avoided { slots: 1 })]);
+    assert_eq!(assign(&queue, &both).waiting, [(0, WaitReason::Avoided { slots: 1 })]);
     both[1].draining = true;
     assert_eq!(given(&queue, &both), pairs(&[("1", "a")]));
 }

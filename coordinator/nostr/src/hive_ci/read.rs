@@ -6,7 +6,7 @@ use secrecy::SecretString;
 
 use crate::tags;
 use config::Limits;
-use domain::run::{Again, JobSet, Millis, Origin, Repository, Request};
+use domain::run::{Millis, Repository, RequestOrigin, RerunRequest, RerunScope, RunRequest};
 
 use super::{
     Ignored, PUBLISHER_SECRET, RUN, Refusal, RefusedRun, Rejection, Secrets, awaits, out_of_bounds, shape::Shape,
@@ -25,7 +25,7 @@ pub fn request(
     keys: &Keys,
     limits: &Limits,
     now: Millis,
-) -> Result<(Request, Secrets), Rejection> {
+) -> Result<(RunRequest, Secrets), Rejection> {
     if awaits(job, &keys.public_key(), limits, now)? != run.id {
         return Err(Rejection::Ignored(Ignored::ForeignRun));
     }
@@ -103,7 +103,7 @@ impl Pair<'_> {
         (!inputs.is_empty()).then_some(inputs)
     }
 
-    fn read(&self, publisher: Option<&Keys>) -> Result<(Request, Vec<(String, SecretString)>), String> {
+    fn read(&self, publisher: Option<&Keys>) -> Result<(RunRequest, Vec<(String, SecretString)>), String> {
         if tags::all(self.job, "payment").next().is_some() {
             return Err("this pool takes no payment, send the job without one".into());
         }
@@ -136,9 +136,9 @@ impl Pair<'_> {
         }
         let values = self.secrets(&mut notices)?;
         let relays = list(given.get("HIVE_CI_RELAYS"));
-        let request = Request {
+        let request = RunRequest {
             id: self.job.id.to_hex(),
-            origin: Origin::HiveCi {
+            origin: RequestOrigin::HiveCi {
                 run_event: self.run.id.to_hex(),
                 job_event: self.job.id.to_hex(),
                 author: self.job.pubkey.to_hex(),
@@ -163,7 +163,7 @@ impl Pair<'_> {
     }
 
     /// The earlier run that is asked for again, if any.
-    fn again(&self) -> Result<Option<Again>, String> {
+    fn again(&self) -> Result<Option<RerunRequest>, String> {
         let previous = tags::first(self.run, "previous");
         let asked = tags::all(self.run, "rerun").next();
         let (previous, asked) = match (previous, asked) {
@@ -172,14 +172,14 @@ impl Pair<'_> {
             _ => return Err("a rerun names the earlier run in `previous` and its jobs in `rerun`: give both".into()),
         };
         let jobs = match (asked.get(1).map(String::as_str), asked.get(2).filter(|job| !job.is_empty())) {
-            (Some("all"), None) => JobSet::All,
-            (Some("failed"), None) => JobSet::Failed,
-            (Some("job"), Some(job)) => JobSet::One(job.clone()),
+            (Some("all"), None) => RerunScope::All,
+            (Some("failed"), None) => RerunScope::Failed,
+            (Some("job"), Some(job)) => RerunScope::One(job.clone()),
             _ => return Err("the run's `rerun` is `all`, `failed`, or `job` with the job's id after it".into()),
         };
         let previous = EventId::from_hex(previous);
         let previous = previous.map_err(|_| "the run's `previous` is no event id (64 hex)".to_owned())?;
-        Ok(Some(Again { previous: previous.to_hex(), jobs }))
+        Ok(Some(RerunRequest { previous: previous.to_hex(), jobs }))
     }
 
     /// A Hive CI job has a known shape, or says whose run it is: users may edit what starts the script.

@@ -8,7 +8,7 @@ use nostr::{Keys, Kind, PublicKey, Tag, TagKind, Timestamp, UnsignedEvent, secp2
 use workflow::plan::{Conclusion, Reason};
 
 use crate::tags::tag;
-use domain::run::{End, Origin, Request, SealedLog, Supplied, Update};
+use domain::run::{DefinitionOverride, FinalizedLog, RequestOrigin, RunEnd, RunRequest, RunUpdate};
 use store::Signer;
 
 use super::{RESULT, RUN_RESULT, Refusal, STATUS};
@@ -80,9 +80,9 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn of(end: &End, supplied: &[Supplied]) -> Self {
+    fn of(end: &RunEnd, supplied: &[DefinitionOverride]) -> Self {
         let supplied = supplied.iter().map(definition).collect();
-        let error = end.reason.as_ref().map(|reason| explain(reason, end.exit_code));
+        let error = end.reason.as_ref().map(|reason| describe(reason, end.exit_code));
         match (end.conclusion, &end.reason) {
             (Conclusion::Success | Conclusion::Skipped, _) => {
                 Self { status: Status::Completed, exit_code: 0, run: "success", error: None, supplied }
@@ -106,25 +106,15 @@ impl Outcome {
 }
 
 /// A tag of our own: the path, the definition that stood for it, and its text's hash (`docs/definitions.md`).
-fn definition(of: &Supplied) -> Tag {
+fn definition(of: &DefinitionOverride) -> Tag {
     Tag::custom(TagKind::custom("definition"), [&of.path, &of.event, &of.sha256])
 }
 
-/// A reason as one line for people.
-fn explain(reason: &Reason, exit_code: i32) -> String {
+/// The `error` tag: one line.
+fn describe(reason: &Reason, exit_code: i32) -> String {
     match reason {
-        Reason::Step => format!("a step failed with exit code {exit_code}"),
-        Reason::Timeout => "the time was over".into(),
-        Reason::OutOfMemory => "the memory limit was hit".into(),
-        Reason::Processes => "the limit of processes was hit".into(),
-        Reason::Disk => "the disk limit was hit".into(),
-        Reason::LogLimit => "the log limit was hit".into(),
-        Reason::StartFailed(text) => format!("the container did not start: {text}"),
-        Reason::PullFailed(text) => format!("the image could not be had: {text}"),
-        Reason::SandboxLost(text) => format!("the container was lost: {text}"),
-        Reason::WorkerLost(text) => format!("worker lost: {text}"),
-        Reason::NoWorker(text) => format!("no worker: {text}"),
-        Reason::Invalid(text) | Reason::Cancelled(text) => text.clone(),
+        Reason::Step => format!("{reason} with exit code {exit_code}"),
+        _ => reason.to_string(),
     }
 }
 
@@ -191,21 +181,21 @@ struct Run<'a> {
 /// The events of one update, in the order in which relays must get them; none for a request that came another way.
 ///
 /// `run` is our id of the run, under which its publisher key is kept.
-pub fn report(run: &str, request: &Request, update: &Update, us: &PublicKey) -> Vec<Draft> {
-    let Origin::HiveCi { run_event, job_event, author, publisher, workflow, .. } = &request.origin else {
+pub fn report(run: &str, request: &RunRequest, update: &RunUpdate, us: &PublicKey) -> Vec<Draft> {
+    let RequestOrigin::HiveCi { run_event, job_event, author, publisher, workflow, .. } = &request.origin else {
         return Vec::new();
     };
-    let (Update::Queued { stamp }
-    | Update::Waiting { stamp, .. }
-    | Update::Running { stamp }
-    | Update::Finished { stamp, .. }) = update;
+    let (RunUpdate::Queued { stamp }
+    | RunUpdate::Waiting { stamp, .. }
+    | RunUpdate::Running { stamp }
+    | RunUpdate::Finished { stamp, .. }) = update;
     let answer = Answer { us, job: job_event, author, stamp: *stamp };
     match update {
-        Update::Queued { .. } => vec![answer.status(Status::Queued, None)],
-        Update::Waiting { reason, .. } => vec![answer.status(Status::Queued, Some(reason))],
-        Update::Running { .. } => vec![answer.status(Status::Running, None)],
-        Update::Finished { end, log, duration_s, supplied, .. } => {
-            let outcome = Outcome::of(end, supplied);
+        RunUpdate::Queued { .. } => vec![answer.status(Status::Queued, None)],
+        RunUpdate::Waiting { reason, .. } => vec![answer.status(Status::Queued, Some(reason))],
+        RunUpdate::Running { .. } => vec![answer.status(Status::Running, None)],
+        RunUpdate::Finished { end, log, duration_s, definitions, .. } => {
+            let outcome = Outcome::of(end, definitions);
             let mut drafts = vec![answer.result(&outcome, *duration_s, &log.url)];
             if let Some(publisher) = publisher.as_deref().and_then(|key| PublicKey::from_hex(key).ok()) {
                 let run = Run { id: run, event: run_event, workflow, publisher };
@@ -219,7 +209,7 @@ pub fn report(run: &str, request: &Request, update: &Update, us: &PublicKey) -> 
 
 /// The events of a refusal at `stamp` (seconds); the 5402 is signed already and left out without a log, which strict
 /// clients ask for.
-pub fn refusal_events(refusal: &Refusal, log: Option<&SealedLog>, stamp: u64, us: &PublicKey) -> Vec<Draft> {
+pub fn refusal_events(refusal: &Refusal, log: Option<&FinalizedLog>, stamp: u64, us: &PublicKey) -> Vec<Draft> {
     let outcome = Outcome {
         status: Status::Failed,
         exit_code: REFUSED,

@@ -4,7 +4,7 @@ use nostr::{EventBuilder, JsonUtil, Kind, Tag, Timestamp, nips::nip44};
 use secrecy::ExposeSecret;
 use workflow::plan::{Conclusion, Reason};
 
-use domain::run::{End, Origin, SealedLog, Update};
+use domain::run::{FinalizedLog, RequestOrigin, RunEnd, RunUpdate};
 use store::Signer;
 
 use super::*;
@@ -91,12 +91,12 @@ impl Sent {
         (signed(JOB, &job, &self.author, self.at), run)
     }
 
-    fn read(&self) -> Result<(Request, Secrets), Rejection> {
+    fn read(&self) -> Result<(RunRequest, Secrets), Rejection> {
         let (job, run) = self.pair();
         request(&job, &run, &self.pool, &Limits::default(), NOW)
     }
 
-    fn taken(&self) -> (Request, Secrets) {
+    fn taken(&self) -> (RunRequest, Secrets) {
         self.read().unwrap_or_else(|rejection| panic!("{rejection:?}"))
     }
 
@@ -117,13 +117,13 @@ fn kinds(drafts: &[Draft]) -> Vec<u16> {
     drafts.iter().map(|draft| draft.event.kind.as_u16()).collect()
 }
 
-fn ended(conclusion: Conclusion, reason: Option<Reason>, exit_code: i32) -> Update {
-    Update::Finished {
+fn ended(conclusion: Conclusion, reason: Option<Reason>, exit_code: i32) -> RunUpdate {
+    RunUpdate::Finished {
         stamp: 100,
-        end: End { conclusion, reason, exit_code, at: NOW },
-        log: SealedLog { url: format!("https://ci.example/{}", "a".repeat(64)), ..SealedLog::default() },
+        end: RunEnd { conclusion, reason, exit_code, at: NOW },
+        log: FinalizedLog { url: format!("https://ci.example/{}", "a".repeat(64)), ..FinalizedLog::default() },
         duration_s: 7,
-        supplied: Vec::new(),
+        definitions: Vec::new(),
     }
 }
 
@@ -142,7 +142,7 @@ fn t01_a_pair_as_budabit_sends_it_becomes_a_request() {
     assert_eq!(request.notices, Vec::<String>::new());
     assert_eq!(secrets.publisher.unwrap().public_key(), sent.publisher.public_key());
     assert!(secrets.values.is_empty(), "the publisher key is shown to no job");
-    let Origin::HiveCi { run_event, publisher, .. } = request.origin else { panic!() };
+    let RequestOrigin::HiveCi { run_event, publisher, .. } = request.origin else { panic!() };
     assert_eq!(run_event, run.id.to_hex());
     assert_eq!(publisher, Some(sent.publisher.public_key().to_hex()));
 }
@@ -230,7 +230,7 @@ fn t09_a_key_that_is_not_the_publisher_is_refused_without_5402() {
     let mut sent = Sent::budabit();
     sent.secret(PUBLISHER_SECRET, &Keys::generate().secret_key().to_secret_hex());
     let refusal = sent.refused();
-    let log = SealedLog { url: "https://ci.example/aa".into(), ..SealedLog::default() };
+    let log = FinalizedLog { url: "https://ci.example/aa".into(), ..FinalizedLog::default() };
     let drafts = refusal_events(&refusal, Some(&log), 50, &sent.pool.public_key());
     assert_eq!(kinds(&drafts), [RESULT, STATUS]);
     assert_eq!(values(&drafts[0], "success"), ["false"]);
@@ -273,7 +273,7 @@ fn a_payment_is_refused_and_its_token_repeated_nowhere() {
     sent.job.push(list(&["payment", "cashuBtoken"]));
     let refusal = sent.refused();
     assert_eq!(refusal.reason, "this pool takes no payment, send the job without one");
-    let log = SealedLog { url: format!("https://ci.example/{}", "a".repeat(64)), ..SealedLog::default() };
+    let log = FinalizedLog { url: format!("https://ci.example/{}", "a".repeat(64)), ..FinalizedLog::default() };
     let drafts = refusal_events(&refusal, Some(&log), 50, &sent.pool.public_key());
     assert_eq!(kinds(&drafts), [RESULT, RUN_RESULT, STATUS]);
     for draft in &drafts {
@@ -458,10 +458,10 @@ fn t26_updates_within_a_second_carry_growing_stamps() {
     let (request, _) = sent.taken();
     let us = sent.pool.public_key();
     let mut finished = ended(Conclusion::Success, None, 0);
-    if let Update::Finished { stamp, .. } = &mut finished {
+    if let RunUpdate::Finished { stamp, .. } = &mut finished {
         *stamp = 12;
     }
-    let updates = [Update::Queued { stamp: 10 }, Update::Running { stamp: 11 }, finished];
+    let updates = [RunUpdate::Queued { stamp: 10 }, RunUpdate::Running { stamp: 11 }, finished];
     let drafts: Vec<Draft> = updates.iter().flat_map(|update| report("run", &request, update, &us)).collect();
     let stamps = |kind: u16| -> Vec<u64> {
         drafts.iter().filter(|d| d.event.kind.as_u16() == kind).map(|d| d.event.created_at.as_secs()).collect()
@@ -476,6 +476,6 @@ fn a_request_that_policy_refuses_is_answered_with_its_publisher_key() {
     let (request, secrets) = sent.taken();
     let refusal = Refusal::of_request(&request, &secrets, "not on the list").unwrap();
     assert_eq!(refusal.run.unwrap().publisher.public_key(), sent.publisher.public_key());
-    let api = Request { origin: Origin::Api, ..request };
+    let api = RunRequest { origin: RequestOrigin::Api, ..request };
     assert!(Refusal::of_request(&api, &secrets, "x").is_none());
 }

@@ -18,49 +18,49 @@ fn deploy(needs: &[&str], environment: serde_json::Value) -> Job {
     Job { environment: Some(environment), ..job(needs) }
 }
 
-fn asks(approvers: Approvers) -> Protection {
-    Protection { name: "prod*".into(), approvers, wait_ms: 0, branches: Vec::new() }
+fn asks(approvers: Approvers) -> EnvironmentProtection {
+    EnvironmentProtection { name: "prod*".into(), approvers, wait_ms: 0, branches: Vec::new() }
 }
 
 /// A run of a repository that `m` and `n` maintain, under these protections.
-fn under(protections: Vec<Protection>, rules: Rules, jobs: Vec<(&str, Job)>) -> Tested {
-    let made = New { environments: protections, ..new_run(rules, false) };
+fn under(protections: Vec<EnvironmentProtection>, rules: RunRules, jobs: Vec<(&str, Job)>) -> TestRun {
+    let made = NewRun { environments: protections, ..new_run(rules, false) };
     let (state, effects) = create(made, START);
-    let mut tested = Tested { state, now: START, effects };
+    let mut tested = TestRun { state, now: START, effects };
     let planned = Planned { maintainers: vec![key("m"), key("n")], ..planned(jobs) };
-    tested.tell(Event::Planned(Box::new(planned))).unwrap();
+    tested.apply(RunEvent::Planned(Box::new(planned))).unwrap();
     tested
 }
 
-fn one(protection: Protection) -> Tested {
-    under(vec![protection], Rules::default(), vec![("a", deploy(&[], json!("production")))])
+fn one(protection: EnvironmentProtection) -> TestRun {
+    under(vec![protection], RunRules::default(), vec![("a", deploy(&[], json!("production")))])
 }
 
-fn said(job: &str, verdict: Verdict, by: &str) -> Event {
-    Event::Decided { job: job.into(), verdict, by: key(by), comment: "as agreed".into() }
+fn said(job: &str, verdict: ApprovalVerdict, by: &str) -> RunEvent {
+    RunEvent::Decided { job: job.into(), verdict, by: key(by), comment: "as agreed".into() }
 }
 
-fn queued(run: &Tested) -> usize {
-    run.effects.iter().filter(|effect| matches!(effect, Effect::Queue { .. })).count()
+fn queued(run: &TestRun) -> usize {
+    run.effects.iter().filter(|effect| matches!(effect, RunEffect::Queue { .. })).count()
 }
 
-fn wakes(run: &Tested) -> Vec<Millis> {
-    let wake = |effect: &Effect| match effect {
-        Effect::Wake { at, .. } => Some(*at),
+fn wakes(run: &TestRun) -> Vec<Millis> {
+    let wake = |effect: &RunEffect| match effect {
+        RunEffect::Wake { at, .. } => Some(*at),
         _ => None,
     };
     run.effects.iter().filter_map(wake).collect()
 }
 
-fn reasons(run: &Tested) -> Vec<String> {
-    let told = |effect: &Effect| match effect {
-        Effect::Publish(Update::Waiting { reason, .. }) => Some(reason.clone()),
+fn reasons(run: &TestRun) -> Vec<String> {
+    let told = |effect: &RunEffect| match effect {
+        RunEffect::Publish(RunUpdate::Waiting { reason, .. }) => Some(reason.clone()),
         _ => None,
     };
     run.effects.iter().filter_map(told).collect()
 }
 
-fn why(run: &Tested, job: &str) -> String {
+fn why(run: &TestRun, job: &str) -> String {
     match &run.state.jobs[job].phase {
         JobPhase::Done { reason: Some(Reason::Invalid(why) | Reason::Cancelled(why)), .. } => why.clone(),
         other => panic!("{other:?}"),
@@ -72,12 +72,16 @@ fn no_worker_hears_of_a_job_before_somebody_who_is_asked_has_approved_it() {
     let mut run = one(asks(Approvers::Maintainers));
     assert_eq!((run.jobs().as_str(), queued(&run)), ("a=waiting", 0));
     assert_eq!(reasons(&run), ["waits for an approval of the environment production by mmmmmmmm or nnnnnnnn"]);
-    assert_eq!(run.tell(said("a", Verdict::Approved, "x")), Err(Refused::Stale), "a stranger's word changes nothing");
-    run.tell(said("a", Verdict::Approved, "n")).unwrap();
+    assert_eq!(
+        run.apply(said("a", ApprovalVerdict::Approved, "x")),
+        Err(RunRefusal::Stale),
+        "a stranger's word changes nothing"
+    );
+    run.apply(said("a", ApprovalVerdict::Approved, "n")).unwrap();
     assert_eq!((run.jobs().as_str(), queued(&run)), ("a=queued", 1));
     let decision = run.state.jobs["a"].gate.clone().unwrap().decision.unwrap();
     assert_eq!((decision.by, decision.at, decision.comment.as_str()), (key("n"), run.now, "as agreed"));
-    assert_eq!(run.tell(said("a", Verdict::Rejected, "m")), Err(Refused::Repeated), "it is decided");
+    assert_eq!(run.apply(said("a", ApprovalVerdict::Rejected, "m")), Err(RunRefusal::Repeated), "it is decided");
     // An attempt that is lost needs no second word.
     run.accept("a", "w1");
     run.lose("a", 1);
@@ -88,7 +92,7 @@ fn no_worker_hears_of_a_job_before_somebody_who_is_asked_has_approved_it() {
 
 #[test]
 fn which_jobs_wait_depends_on_the_first_protection_that_fits_their_environment() {
-    let named = |name: &str, keys: &[&str]| Protection {
+    let named = |name: &str, keys: &[&str]| EnvironmentProtection {
         name: name.into(),
         ..asks(Approvers::Keys(keys.iter().map(|letter| key(letter)).collect()))
     };
@@ -96,23 +100,27 @@ fn which_jobs_wait_depends_on_the_first_protection_that_fits_their_environment()
     for (environment, asked) in
         [("production/eu", Some("e")), ("Production/US", Some("p")), ("staging", Some("s")), ("a/b", None), ("", None)]
     {
-        let run = under(all(), Rules::default(), vec![("a", deploy(&[], json!({"name": environment})))]);
+        let run = under(all(), RunRules::default(), vec![("a", deploy(&[], json!({"name": environment})))]);
         let gate = run.state.jobs["a"].gate.clone();
         assert_eq!(gate.map(|gate| gate.approvers), asked.map(|letter| vec![key(letter)]), "{environment}");
         assert_eq!(run.jobs(), if asked.is_some() { "a=waiting" } else { "a=queued" }, "{environment}");
     }
-    assert_eq!(under(all(), Rules::default(), vec![("a", job(&[]))]).jobs(), "a=queued", "no environment, no wait");
+    assert_eq!(under(all(), RunRules::default(), vec![("a", job(&[]))]).jobs(), "a=queued", "no environment, no wait");
 }
 
 #[test]
 fn a_rejection_fails_the_job_with_the_word_of_who_rejected_it() {
     let mut run = under(
         vec![asks(Approvers::Keys(vec![key("k")]))],
-        Rules::default(),
+        RunRules::default(),
         vec![("a", deploy(&[], json!("production"))), ("b", job(&["a"])), ("c", job_if(&["a"], "failure()"))],
     );
-    assert_eq!(run.tell(said("a", Verdict::Rejected, "m")), Err(Refused::Stale), "a maintainer is not asked here");
-    run.tell(said("a", Verdict::Rejected, "k")).unwrap();
+    assert_eq!(
+        run.apply(said("a", ApprovalVerdict::Rejected, "m")),
+        Err(RunRefusal::Stale),
+        "a maintainer is not asked here"
+    );
+    run.apply(said("a", ApprovalVerdict::Rejected, "k")).unwrap();
     assert_eq!(run.jobs(), "a=failure b=skipped c=queued");
     assert_eq!(why(&run, "a"), "the environment production was refused to it by kkkkkkkk: as agreed");
     run.run("c", Success);
@@ -122,35 +130,35 @@ fn a_rejection_fails_the_job_with_the_word_of_who_rejected_it() {
 #[test]
 fn a_wait_ends_with_a_cancel_and_after_thirty_days() {
     let mut run = one(asks(Approvers::Maintainers));
-    run.tell(Event::Cancel { by: "somebody".into() }).unwrap();
+    run.apply(RunEvent::Cancel { by: "somebody".into() }).unwrap();
     assert_eq!((run.jobs().as_str(), run.ended().as_str()), ("a=cancelled", "cancelled 130"));
-    assert_eq!(run.tell(said("a", Verdict::Approved, "m")), Err(Refused::Terminal));
+    assert_eq!(run.apply(said("a", ApprovalVerdict::Approved, "m")), Err(RunRefusal::Terminal));
 
     let mut run = one(asks(Approvers::Maintainers));
     let due = wakes(&run)[0];
     assert_eq!(due, run.now + 30 * DAY);
-    assert_eq!(run.tell(Event::Due { job: "a".into() }), Err(Refused::Stale), "too early");
+    assert_eq!(run.apply(RunEvent::Due { job: "a".into() }), Err(RunRefusal::Stale), "too early");
     run.now = due;
-    run.tell(Event::Due { job: "a".into() }).unwrap();
-    assert!(why(&run, "a").ends_with("nobody decided within 30 days"), "{}", why(&run, "a"));
+    run.apply(RunEvent::Due { job: "a".into() }).unwrap();
+    assert!(why(&run, "a").ends_with("nobody decided parent_call 30 days"), "{}", why(&run, "a"));
 }
 
 #[test]
 fn a_timer_holds_a_job_alone_or_beside_an_approval() {
-    let timer = |approvers| Protection { wait_ms: 600_000, ..asks(approvers) };
+    let timer = |approvers| EnvironmentProtection { wait_ms: 600_000, ..asks(approvers) };
     let mut run = one(timer(Approvers::Nobody));
     assert_eq!((run.jobs().as_str(), wakes(&run)), ("a=waiting", vec![run.now + 600_000]));
     assert_eq!(reasons(&run), ["waits 10 min, as the environment production asks"]);
-    assert_eq!(run.tell(said("a", Verdict::Approved, "m")), Err(Refused::Stale), "nobody is asked");
+    assert_eq!(run.apply(said("a", ApprovalVerdict::Approved, "m")), Err(RunRefusal::Stale), "nobody is asked");
     run.now += 600_000;
-    run.tell(Event::Due { job: "a".into() }).unwrap();
+    run.apply(RunEvent::Due { job: "a".into() }).unwrap();
     assert_eq!(run.jobs(), "a=queued");
 
     for (approved_after, becomes) in [(60_000, "a=waiting"), (700_000, "a=queued")] {
         let mut run = one(timer(Approvers::Maintainers));
         let until = run.now + 600_000;
         run.now += approved_after;
-        run.tell(said("a", Verdict::Approved, "m")).unwrap();
+        run.apply(said("a", ApprovalVerdict::Approved, "m")).unwrap();
         assert_eq!(run.jobs(), becomes);
         if becomes == "a=waiting" {
             assert_eq!(wakes(&run).last(), Some(&until), "from when it could have started");
@@ -160,7 +168,8 @@ fn a_timer_holds_a_job_alone_or_beside_an_approval() {
 
 #[test]
 fn only_named_branches_of_the_maintainers_state_are_deployed() {
-    let protection = || Protection { branches: vec!["main".into(), "v*".into()], ..asks(Approvers::Maintainers) };
+    let protection =
+        || EnvironmentProtection { branches: vec!["main".into(), "v*".into()], ..asks(Approvers::Maintainers) };
     for (reference, trusted, expected) in [
         ("refs/heads/main", true, "a=waiting"),
         ("refs/tags/v1.2", true, "a=waiting"),
@@ -168,16 +177,16 @@ fn only_named_branches_of_the_maintainers_state_are_deployed() {
         ("refs/heads/main", false, "a=failure"),
         ("refs/pull/1/merge", true, "a=failure"),
     ] {
-        let made = New { environments: vec![protection()], ..new_run(Rules::default(), false) };
+        let made = NewRun { environments: vec![protection()], ..new_run(RunRules::default(), false) };
         let (state, effects) = create(made, START);
-        let mut run = Tested { state, now: START, effects };
+        let mut run = TestRun { state, now: START, effects };
         let planned = Planned {
             reference: reference.into(),
             trusted,
             maintainers: vec![key("m")],
             ..planned(vec![("a", deploy(&[], json!("production")))])
         };
-        run.tell(Event::Planned(Box::new(planned))).unwrap();
+        run.apply(RunEvent::Planned(Box::new(planned))).unwrap();
         assert_eq!(run.jobs(), expected, "{reference} {trusted}");
     }
 }
@@ -188,11 +197,11 @@ fn the_name_is_worked_out_when_the_needs_are_done_and_each_cell_waits_for_itself
         environment: Some(json!("prod-${{ needs.a.result }}-${{ matrix.x }}")),
         ..cells(&["a"], json!({"x": [1, 2]}))
     };
-    let mut run = under(vec![asks(Approvers::Maintainers)], Rules::default(), vec![("a", job(&[])), ("b", cells)]);
+    let mut run = under(vec![asks(Approvers::Maintainers)], RunRules::default(), vec![("a", job(&[])), ("b", cells)]);
     run.run("a", Success);
     assert_eq!(run.jobs(), "a=success b/0=waiting b/1=waiting");
     assert_eq!(run.state.jobs["b/1"].environment.as_deref(), Some("prod-success-2"));
-    let decidable = |run: &Tested, by: &str, job, environment| run.state.decidable(&key(by), job, environment);
+    let decidable = |run: &TestRun, by: &str, job, environment| run.state.decidable(&key(by), job, environment);
     assert_eq!(decidable(&run, "m", None, None).unwrap(), ["b/0", "b/1"]);
     assert_eq!(decidable(&run, "m", Some("b"), None).unwrap(), ["b/0", "b/1"]);
     assert_eq!(decidable(&run, "m", None, Some("PROD-success-2")).unwrap(), ["b/1"]);
@@ -200,10 +209,10 @@ fn the_name_is_worked_out_when_the_needs_are_done_and_each_cell_waits_for_itself
     assert_eq!(refused, "only mmmmmmmm or nnnnnnnn may approve or reject the environment prod-success-1");
     let nothing = decidable(&run, "m", None, Some("other")).unwrap_err().to_string();
     assert_eq!(nothing, "no job of this run waits for an approval of the environment other");
-    run.tell(said("b/0", Verdict::Approved, "m")).unwrap();
+    run.apply(said("b/0", ApprovalVerdict::Approved, "m")).unwrap();
     assert_eq!(run.jobs(), "a=success b/0=queued b/1=waiting");
 
-    let wrong = under(vec![], Rules::default(), vec![("a", deploy(&[], json!("${{ fromJSON('x') }}")))]);
+    let wrong = under(vec![], RunRules::default(), vec![("a", deploy(&[], json!("${{ fromJSON('x') }}")))]);
     assert!(why(&wrong, "a").starts_with("jobs.a.environment: "), "{}", why(&wrong, "a"));
 }
 
@@ -211,43 +220,47 @@ fn the_name_is_worked_out_when_the_needs_are_done_and_each_cell_waits_for_itself
 fn a_job_has_its_group_before_it_asks_and_makes_room_while_it_waits() {
     let grouped =
         Job { concurrency: Some(concurrency("deploy", false, QueueMode::Single)), ..deploy(&[], json!("production")) };
-    let mut run = under(vec![asks(Approvers::Maintainers)], Rules::default(), vec![("a", grouped)]);
-    assert_eq!(run.tell(said("a", Verdict::Approved, "m")), Err(Refused::Stale), "it waits for its group first");
-    run.tell(Event::Granted { job: Some("a".into()) }).unwrap();
-    assert!(matches!(run.state.held_back(), Some(Wait::Approval { .. })));
-    run.tell(Event::GivesWay { job: "a".into(), to: "run 9".into() }).unwrap();
+    let mut run = under(vec![asks(Approvers::Maintainers)], RunRules::default(), vec![("a", grouped)]);
+    assert_eq!(
+        run.apply(said("a", ApprovalVerdict::Approved, "m")),
+        Err(RunRefusal::Stale),
+        "it waits for its group first"
+    );
+    run.apply(RunEvent::Granted { job: Some("a".into()) }).unwrap();
+    assert!(matches!(run.state.held_back(), Some(WaitCondition::Approval { .. })));
+    run.apply(RunEvent::Preempted { job: "a".into(), to: "run 9".into() }).unwrap();
     assert_eq!(run.end().conclusion, Cancelled);
     assert_eq!(why(&run, "a"), "cancelled by run 9");
 }
 
 #[test]
 fn waiting_for_people_takes_nothing_of_the_runs_time() {
-    let rules = Rules { max_duration_ms: 60_000, ..Rules::default() };
+    let rules = RunRules { max_duration_ms: 60_000, ..RunRules::default() };
     let jobs = vec![("a", job(&[])), ("b", deploy(&["a"], json!("production")))];
     let mut run = under(vec![asks(Approvers::Maintainers)], rules, jobs);
     run.run("a", Success);
     let began = run.state.started_at.unwrap();
     run.now = began + 5 * DAY;
-    assert_eq!(run.tell(Event::Expired), Err(Refused::Stale), "it still waits");
-    run.tell(said("b", Verdict::Approved, "m")).unwrap();
+    assert_eq!(run.apply(RunEvent::Expired), Err(RunRefusal::Stale), "it still waits");
+    run.apply(said("b", ApprovalVerdict::Approved, "m")).unwrap();
     let waited = run.state.paused_ms;
     let due = began + 60_000 + waited;
-    assert_eq!(run.effects.iter().filter(|effect| **effect == Effect::Timer { at: due }).count(), 1);
-    assert_eq!(run.tell(Event::Expired), Err(Refused::Stale));
+    assert_eq!(run.effects.iter().filter(|effect| **effect == RunEffect::Timer { at: due }).count(), 1);
+    assert_eq!(run.apply(RunEvent::Expired), Err(RunRefusal::Stale));
     run.now = due;
-    run.tell(Event::Expired).unwrap();
+    run.apply(RunEvent::Expired).unwrap();
     assert!(matches!(run.state.expired_at, Some(at) if at > due));
 }
 
 #[test]
 fn who_is_asked_about_a_private_run_may_see_it() {
-    let made = New {
+    let made = NewRun {
         environments: vec![asks(Approvers::Keys(vec![key("k")]))],
         visibility: Visibility::Readers(vec![key("r")]),
-        ..new_run(Rules::default(), false)
+        ..new_run(RunRules::default(), false)
     };
     let (state, effects) = create(made, START);
-    let mut run = Tested { state, now: START, effects };
-    run.tell(Event::Planned(Box::new(planned(vec![("a", deploy(&[], json!("production")))])))).unwrap();
+    let mut run = TestRun { state, now: START, effects };
+    run.apply(RunEvent::Planned(Box::new(planned(vec![("a", deploy(&[], json!("production")))])))).unwrap();
     assert_eq!(run.state.visibility, Visibility::Readers(vec![key("r"), key("k")]));
 }

@@ -23,7 +23,7 @@ jobs:
 ";
 
 /// A run of `jobs:` as written, with `b.yml` and `c.yml` to be called.
-fn run_of(jobs: &str, b: &str, c: &str) -> Tested {
+fn run_of(jobs: &str, b: &str, c: &str) -> TestRun {
     let own = WorkflowRef::local(TOP);
     let known = |name: &str, text: &str| {
         (own.resolve(&format!("./.github/workflows/{name}.yml")).unwrap(), Ok(text.to_owned()))
@@ -34,13 +34,13 @@ fn run_of(jobs: &str, b: &str, c: &str) -> Tested {
         panic!("{:?}", build(TOP, &text, &known, CALL_GRAPH_LIMITS))
     };
     let planned = Planned { plan: graph.plan, called: graph.called, ..planned(Vec::new()) };
-    Tested::under(Rules::default(), true, planned)
+    TestRun::under(RunRules::default(), true, planned)
 }
 
 const CALLS: &str =
     "  a: {uses: ./.github/workflows/b.yml, with: {n: 3}, secrets: inherit}\n  z: {runs-on: x, needs: a}\n";
 
-fn give(run: &mut Tested, job: &str, name: &str, value: &str) {
+fn give(run: &mut TestRun, job: &str, name: &str, value: &str) {
     let attempt = run.accept(job, "w1");
     let mut report = report(Success, None);
     report.outputs.insert(name.into(), value.into());
@@ -76,7 +76,7 @@ fn a_called_job_sees_its_own_files_inputs_and_environment_and_the_runs_event() {
     let mut planned = run_of(CALLS, INNER, INNER).state.planned.unwrap();
     planned.github.insert("event_name".into(), "push".into());
     planned.inputs.insert("n".into(), "of the run".into());
-    let run = Tested::under(Rules::default(), false, planned);
+    let run = TestRun::under(RunRules::default(), false, planned);
     let order = order(&run.state, "a/build").unwrap();
     assert_eq!((order.id.as_str(), order.key.as_str(), order.name.as_str()), ("build", "a/build", "a / build"));
     assert_eq!(order.contexts["inputs"], json!({"n": 3}));
@@ -98,7 +98,7 @@ fn a_job_is_told_which_file_it_stands_in_and_a_number_of_its_own() {
          ./.github/workflows/d.yml}}\n  r: {{uses: {remote}}}\n"
     );
     let GraphBuild::Done(Some(graph), _) = build(TOP, &text, &known, CALL_GRAPH_LIMITS) else { panic!("{text}") };
-    let definition = Supplied {
+    let definition = DefinitionOverride {
         path: ".github/workflows/d.yml".into(),
         event: "d".repeat(64),
         author: "a".repeat(64),
@@ -108,8 +108,8 @@ fn a_job_is_told_which_file_it_stands_in_and_a_number_of_its_own() {
     let mut planned = Planned { plan: graph.plan, called: graph.called, ..planned(Vec::new()) };
     planned.github.insert("repository".into(), "npub1x/demo".into());
     planned.origins.insert("o/r@v1".into(), "5".repeat(40));
-    planned.supplied.push(definition);
-    let run = Tested::under(Rules::default(), true, planned);
+    planned.definitions.push(definition);
+    let run = TestRun::under(RunRules::default(), true, planned);
     let told = |key: &str| order(&run.state, key).unwrap().contexts["job"].clone();
     let (commit, definition) = ("c".repeat(40), "d".repeat(64));
     for (key, reference, sha, repository, path) in [
@@ -234,7 +234,7 @@ jobs:
 ";
     let mut run = run_of("  a: {uses: ./.github/workflows/b.yml}\n", inner, INNER);
     let attempt = run.accept("a/build", "w1");
-    run.tell(Event::Cancel { by: "somebody".into() }).unwrap();
+    run.apply(RunEvent::Cancel { by: "somebody".into() }).unwrap();
     assert_eq!(run.jobs(), "a/build=cancelling a/clean=blocked");
     run.finish("a/build", attempt, report(Cancelled, Some(Reason::Cancelled("told".into()))));
     assert_eq!(run.jobs(), "a/build=cancelled a/clean=queued");
@@ -248,7 +248,7 @@ fn an_input_that_turns_out_wrong_fails_its_caller_with_the_reason() {
     let mut run = run_of(jobs, INNER, INNER);
     give(&mut run, "first", "n", "many");
     assert_eq!(run.jobs(), "first=success a=failure");
-    let reason = run.end().reason.as_ref().map(sentence).unwrap();
+    let reason = run.end().reason.as_ref().map(ToString::to_string).unwrap();
     assert_eq!(
         reason,
         "jobs.a.with: input \"n\" takes a number, not the text \"many\"; `fromJSON(…)` makes one of text"
@@ -263,7 +263,7 @@ fn a_called_job_has_only_the_secrets_its_caller_hands_on() {
         )
     };
     let all = || vec![("A".to_owned(), SecretString::from("one")), ("B".to_owned(), SecretString::from("two"))];
-    let seen = |run: &Tested, job: &str| -> Vec<String> {
+    let seen = |run: &TestRun, job: &str| -> Vec<String> {
         let secrets = run.state.secrets_of(job, all());
         secrets.iter().map(|(name, value)| format!("{name}={}", value.expose_secret())).collect()
     };
@@ -290,9 +290,9 @@ fn a_call_holds_its_concurrency_group_until_its_jobs_have_ended() {
     let jobs = "  a: {uses: ./.github/workflows/b.yml, concurrency: g}\n";
     let mut run = run_of(jobs, INNER, INNER);
     assert_eq!(run.jobs(), "a=waiting");
-    run.tell(Event::Granted { job: Some("a".into()) }).unwrap();
+    run.apply(RunEvent::Granted { job: Some("a".into()) }).unwrap();
     assert_eq!(run.jobs(), "a/build=queued a/test=blocked");
-    let left = |run: &Tested| run.effects.iter().any(|effect| matches!(effect, Effect::Leave { .. }));
+    let left = |run: &TestRun| run.effects.iter().any(|effect| matches!(effect, RunEffect::Leave { .. }));
     run.run("a/build", Success);
     assert!(!left(&run));
     run.run("a/test", Success);
@@ -302,8 +302,8 @@ fn a_call_holds_its_concurrency_group_until_its_jobs_have_ended() {
 #[test]
 fn a_call_gives_way_with_all_its_jobs() {
     let mut run = run_of("  a: {uses: ./.github/workflows/b.yml, concurrency: g}\n", INNER, INNER);
-    run.tell(Event::Granted { job: Some("a".into()) }).unwrap();
-    run.tell(Event::GivesWay { job: "a".into(), to: "run 2".into() }).unwrap();
+    run.apply(RunEvent::Granted { job: Some("a".into()) }).unwrap();
+    run.apply(RunEvent::Preempted { job: "a".into(), to: "run 2".into() }).unwrap();
     assert_eq!(run.jobs(), "a/build=cancelled a/test=skipped");
     assert_eq!(run.end().conclusion, Cancelled);
 }
@@ -312,6 +312,6 @@ fn a_call_gives_way_with_all_its_jobs() {
 fn a_job_in_a_call_does_not_wait_for_the_group_that_the_call_holds() {
     let inner = "on: workflow_call\njobs: {build: {runs-on: x, concurrency: G}}\n";
     let mut run = run_of("  a: {uses: ./.github/workflows/b.yml, concurrency: g}\n", inner, INNER);
-    run.tell(Event::Granted { job: Some("a".into()) }).unwrap();
+    run.apply(RunEvent::Granted { job: Some("a".into()) }).unwrap();
     assert_eq!(run.jobs(), "a/build=cancelled");
 }

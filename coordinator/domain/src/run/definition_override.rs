@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A workflow file that came from a definition (kind 35417), not from the commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Supplied {
+pub struct DefinitionOverride {
     /// Path that it stands for.
     pub path: String,
     /// Id of the definition's event, 64 hex.

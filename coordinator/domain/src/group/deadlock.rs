@@ -6,25 +6,25 @@
 //! nothing yet.
 
 use super::Member;
-use crate::run::State;
+use crate::run::RunState;
 
 /// Looks for a circle that a job's ask closes.
 #[derive(Debug)]
-pub struct Search<'a> {
-    state: &'a State,
+pub struct DeadlockSearch<'a> {
+    state: &'a RunState,
     job: &'a str,
     open: Vec<Member>,
     seen: Vec<Member>,
 }
 
-impl<'a> Search<'a> {
+impl<'a> DeadlockSearch<'a> {
     /// `state` is the run of the job that waits.
-    pub fn new(state: &'a State, job: &'a str) -> Self {
+    pub fn new(state: &'a RunState, job: &'a str) -> Self {
         Self { state, job, open: Vec::new(), seen: Vec::new() }
     }
 
     /// Something on the way waits for a group that this member holds. True: that closes the circle.
-    pub fn meets(&mut self, holder: &Member) -> bool {
+    pub fn visit_holder(&mut self, holder: &Member) -> bool {
         if holder.run == self.state.id && self.state.is_around(holder.job.as_deref(), self.job) {
             return true;
         }
@@ -35,15 +35,15 @@ impl<'a> Search<'a> {
         false
     }
 
-    /// Whose waits are to be looked at next: [`State::waits_below`] of its run names the groups, and
-    /// [`Search::meets`] wants each one's holder.
+    /// Whose waits are to be looked at next: [`RunState::waits_below`] of its run names the groups, and
+    /// [`DeadlockSearch::meets`] wants each one's holder.
     pub fn next_holder(&mut self) -> Option<Member> {
         self.open.pop()
     }
 }
 
 /// To what the job gives way, for people.
-pub fn told(group: &str, holder: &Member) -> String {
+pub fn describe(group: &str, holder: &Member) -> String {
     format!(
         "a circle of waits: run {} holds the concurrency group {group} and cannot end before this job, whose own run \
          holds a group that is waited for there",
