@@ -6,7 +6,7 @@
 use std::{env, error::Error, fs, path::PathBuf, process::Command};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    for path in ["build.rs", "init", "../proto/v1/init.proto", "../Cargo.lock"] {
+    for path in ["build.rs", "init", "../proto/v1/init.proto", "../proto/src/init_protocol.rs", "../Cargo.lock"] {
         println!("cargo::rerun-if-changed={path}");
     }
     let out = PathBuf::from(env::var("OUT_DIR")?);

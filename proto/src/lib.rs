@@ -14,14 +14,10 @@ pub mod init {
     tonic::include_proto!("longshore.init.v1");
 }
 
-/// Version of the conversation with `longshore-init`; both ends come from one build.
-pub const INIT_PROTOCOL: u32 = 2;
-/// Longest message between worker and init, in bytes.
-pub const INIT_MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
-/// Bytes of one tunnelled connection that may be under way in each direction.
-pub const TUNNEL_WINDOW: usize = 256 * 1024;
-/// Tunnelled connections of one container at a time.
-pub const TUNNEL_CONNECTIONS: usize = 32;
+mod init_protocol;
+
+pub use init_protocol::{INIT_MESSAGE_LIMIT, INIT_PROTOCOL, TUNNEL_CONNECTIONS, TUNNEL_WINDOW};
+
 /// Longest message between coordinator and worker, in bytes.
 pub const MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
 /// Largest log chunk, in bytes.

@@ -1,6 +1,6 @@
 //! One session with a coordinator: register, accept, renew, report, resume.
 //!
-//! [`attempts`] is what this worker runs, whatever becomes of sessions; [`session`] tells a coordinator of it and takes
+//! [`attempts`] is what this worker runs, independent of sessions; [`session`] reports it to a coordinator and takes
 //! orders; [`attempt`] runs one job beside it; [`journal`] is their memory on disk; [`actions_tunnel`] carries
 //! jobs' connections; [`connect`] knows TLS and
 //! the worker's identity.
@@ -8,26 +8,32 @@
 mod actions_tunnel;
 mod attempt;
 mod attempts;
+pub(crate) mod bulk;
 mod connect;
 mod journal;
 mod log_upload;
+mod reconnect;
+mod report;
 mod session;
+mod sweep;
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, time::Instant};
 
 use anyhow::Context as _;
 use futures::future::BoxFuture;
-use proto::worker::bulk_client::BulkClient;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
-use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tonic::transport::Endpoint;
 use tracing::{error, info, warn};
 use workflow::plan::JobReport;
 
-use self::{attempts::AttemptTable, connect::Identity, journal::Journal, session::SessionEnd};
+use self::{
+    attempts::AttemptTable, bulk::BulkServiceClient, connect::Identity, journal::Journal, reconnect::Reconnect,
+    session::SessionEnd,
+};
 use crate::{
     config::Config,
     fetch::{ActionStore, Mirrors, Sources},
@@ -35,9 +41,6 @@ use crate::{
     log::LogSink,
     sandbox::Sandbox,
 };
-
-/// Waits between two connections: doubled from the first to the last, a little random.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// The public key (hex) of an identity file; `None` where there is none that can be read.
 pub(crate) fn identity_of(file: &std::path::Path) -> Option<String> {
@@ -112,19 +115,6 @@ impl Executor for SandboxExecutor {
     }
 }
 
-/// The bulk service of the coordinator that the worker has a session with; `None` while it has none.
-pub(crate) type BulkClientWatch = watch::Receiver<Option<BulkServiceClient>>;
-/// Its client.
-pub(crate) type BulkServiceClient = BulkClient<Channel>;
-/// Where the bulk service is, for connections of their own.
-type BulkEndpoint = watch::Receiver<Option<Endpoint>>;
-
-/// What a coordinator says of a call that it refuses.
-#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
-pub(crate) fn refusal(status: tonic::Status) -> anyhow::Error {
-    anyhow::anyhow!("{}", status.message())
-}
-
 /// What all parts of a worker share.
 struct Worker {
     config: Config,
@@ -154,6 +144,7 @@ pub async fn run(
     let actions = ActionStore::new(config.data.join("actions"));
     let mirrors = Arc::new(Mirrors::new(config.data.join("mirrors"), actions));
     executor.sweep().await;
+    let _sweeping = AbortOnDropHandle::new(tokio::spawn(sweep::run(executor.clone())));
     let worker = Arc::new(Worker {
         identity,
         attempts: AttemptTable::default(),
@@ -165,37 +156,38 @@ pub async fn run(
         welcomed: Box::new(welcomed),
         config,
     });
-    attempt::resume(&worker)?;
+    attempt::resume(&worker).await?;
 
-    let mut wait = BACK_OFF.0;
-    // Why there is no session; the same is said once.
-    let mut said: Option<String> = None;
+    let mut reconnect = Reconnect::new();
+    // Why there is no session: a repeated reason is logged once.
+    let mut logged: Option<String> = None;
     loop {
         if worker.attempts.is_empty() && shutdown.drain.is_cancelled() {
             return Ok(());
         }
+        let began = Instant::now();
         let ended = session::run(&worker, &endpoint, &shutdown).await;
         worker.bulk.send_replace(None);
         worker.address.send_replace(None);
+        let lasted = matches!(ended, SessionEnd::Cut(_)).then(|| began.elapsed());
         match ended {
             SessionEnd::Done => return Ok(()),
             SessionEnd::Cut(reason) => {
                 warn!(reason, "the session with the coordinator ended; jobs go on, connecting again");
-                wait = BACK_OFF.0;
-                said = None;
+                logged = None;
             }
-            SessionEnd::Refused(reason) | SessionEnd::Unreachable(reason) if said.as_ref() == Some(&reason) => {}
+            SessionEnd::Refused(reason) | SessionEnd::Unreachable(reason) if logged.as_ref() == Some(&reason) => {}
             SessionEnd::Refused(reason) => {
                 error!(reason, "the coordinator refuses this worker; trying again");
-                said = Some(reason);
+                logged = Some(reason);
             }
             SessionEnd::Unreachable(reason) => {
                 warn!(coordinator = worker.config.coordinator, reason, "no session with a coordinator; trying again");
-                said = Some(reason);
+                logged = Some(reason);
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))) => {}
+            () = tokio::time::sleep(reconnect.wait(lasted)) => {}
             () = shutdown.stop.cancelled() => {
                 // Without a coordinator nobody hears of the results: the journal keeps them for the next start.
                 worker.attempts.kill_all();
@@ -203,6 +195,5 @@ pub async fn run(
                 return Ok(());
             }
         }
-        wait = (wait * 2).min(BACK_OFF.1);
     }
 }

@@ -4,6 +4,7 @@
 
 mod actions;
 mod checkout;
+mod checkout_options;
 mod mirror;
 mod submodules;
 mod work_tree;
@@ -17,7 +18,8 @@ use workflow::plan::SourceRef;
 
 pub use self::{
     actions::ActionStore,
-    checkout::{CheckoutArchive, CheckoutOptions, SparseCheckout, SubmoduleMode, checkout},
+    checkout::{CheckoutArchive, checkout},
+    checkout_options::{CheckoutOptions, SparseCheckout, SubmoduleMode},
     mirror::Mirrors,
 };
 use crate::github::uses::ActionRef;

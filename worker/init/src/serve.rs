@@ -20,7 +20,7 @@ use crate::{
     tunnel::Tunnel,
     users::{self, User},
     wire::{
-        self, File, PROTOCOL, Read, ReadResult, Ready, Unpack, Unpacked, failed, from_init::Message,
+        self, File, INIT_PROTOCOL, Read, ReadResult, Ready, Unpack, Unpacked, failed, from_init::Message,
         to_init::Message as To,
     },
 };
@@ -60,7 +60,7 @@ pub(crate) fn serve(place: &Place) -> io::Result<()> {
     let written = Arc::clone(&spool);
     thread::spawn(move || write_all(&written));
     let home = user.home.to_string_lossy().into_owned();
-    spool.answer(Message::Ready(Ready { nonce: place.nonce.clone(), protocol: PROTOCOL, home }));
+    spool.answer(Message::Ready(Ready { nonce: place.nonce.clone(), protocol: INIT_PROTOCOL, home }));
 
     let mut server = Server { place, user, spool, processes, tunnel: Arc::default(), transfers: HashMap::new() };
     let mut input = io::BufReader::with_capacity(64 << 10, io::stdin());

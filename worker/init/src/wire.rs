@@ -10,17 +10,13 @@ mod generated {
 }
 pub(crate) use generated::*;
 
-/// Version of the protocol told in `Ready`.
-pub(crate) const PROTOCOL: u32 = 2;
-/// Bytes of one message.
-pub(crate) const MESSAGE_LIMIT: usize = 16 << 20;
+#[path = "../../../proto/src/init_protocol.rs"]
+#[allow(unreachable_pub)]
+mod init_protocol;
+pub(crate) use init_protocol::{INIT_MESSAGE_LIMIT, INIT_PROTOCOL, TUNNEL_CONNECTIONS, TUNNEL_WINDOW};
+
 /// Bytes of all file contents in one message, which leaves room for the rest of it.
 pub(crate) const CONTENT_LIMIT: usize = 12 << 20;
-
-/// Bytes of one tunnelled connection that may be under way in each direction.
-pub(crate) const TUNNEL_WINDOW: usize = 256 << 10;
-/// Tunnelled connections at a time.
-pub(crate) const TUNNEL_CONNECTIONS: usize = 32;
 
 /// Reads the next message; `None` at the end of input.
 pub(crate) fn read(input: &mut impl io::Read) -> io::Result<Option<ToInit>> {
@@ -32,7 +28,7 @@ pub(crate) fn read(input: &mut impl io::Read) -> io::Result<Option<ToInit>> {
         }
         length |= usize::from(byte[0] & 0x7f) << shift;
         if byte[0] & 0x80 == 0 {
-            if length > MESSAGE_LIMIT {
+            if length > INIT_MESSAGE_LIMIT {
                 break;
             }
             let mut body = vec![0; length];

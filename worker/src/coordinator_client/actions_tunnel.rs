@@ -16,7 +16,7 @@ use tonic::{
 };
 use tracing::debug;
 
-use super::BulkEndpoint;
+use super::bulk::BulkEndpointWatch;
 use crate::job::Tunnel;
 
 /// Bytes of one message.
@@ -29,14 +29,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) struct ActionsTunnel(Arc<TunnelState>);
 
 struct TunnelState {
-    address: BulkEndpoint,
+    address: BulkEndpointWatch,
     attempt: Attempt,
     token: String,
     channel: Mutex<Option<(Endpoint, Channel)>>,
 }
 
 impl ActionsTunnel {
-    pub(super) fn new(address: BulkEndpoint, attempt: Attempt, token: String) -> Self {
+    pub(super) fn new(address: BulkEndpointWatch, attempt: Attempt, token: String) -> Self {
         Self(Arc::new(TunnelState { address, attempt, token, channel: Mutex::default() }))
     }
 }

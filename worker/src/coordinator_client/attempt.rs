@@ -17,6 +17,7 @@ use super::{
     attempts::AttemptHandles,
     journal::JournalEntry,
     log_upload::{self, LogUploadEnd},
+    report,
 };
 use crate::{
     job::{self, ProgressReporter},
@@ -32,19 +33,19 @@ pub(super) fn start(worker: &Arc<Worker>, job: Job) {
 
 /// Goes on with what an earlier life left: results are brought to their end; what was running is lost, and the
 /// coordinator learns that by not being told of it.
-pub(super) fn resume(worker: &Arc<Worker>) -> anyhow::Result<()> {
-    for entry in worker.journal.entries().context("journal")? {
+pub(super) async fn resume(worker: &Arc<Worker>) -> anyhow::Result<()> {
+    for entry in worker.journal.entries().await.context("journal")? {
         let attempt = entry.attempt();
         match entry.report() {
             Some(report) => {
                 let Some(handles) = worker.attempts.add(&attempt) else { continue };
                 worker.attempts.ended(&attempt);
-                let spool = Spool::open(worker.journal.spool(&attempt)).context("spool")?;
+                let spool = worker.journal.reopen(&attempt).await.context("spool")?;
                 tokio::spawn(resume_delivery(worker.clone(), entry, report, spool, handles));
             }
             None => {
                 warn!(run = attempt.run, job = attempt.job, "this worker ended while the job ran; the job is lost");
-                worker.journal.remove(&attempt);
+                worker.journal.remove(&attempt).await;
             }
         }
     }
@@ -67,7 +68,7 @@ async fn resume_delivery(
 
 async fn run(worker: Arc<Worker>, attempt: wire::Attempt, job: Job, handles: AttemptHandles) {
     let mut entry = JournalEntry::new(&attempt, &job.token);
-    let spool = match begin(&worker, &entry) {
+    let spool = match worker.journal.begin(entry.clone()).await {
         Ok(spool) => Arc::new(spool),
         Err(error) => {
             let text = format!("the worker's data folder can't be written: {error:#}");
@@ -85,7 +86,7 @@ async fn run(worker: Arc<Worker>, attempt: wire::Attempt, job: Job, handles: Att
         });
         let report = result(&attempt, &report, bytes, &sha256);
         entry.end(&report);
-        if let Err(error) = worker.journal.write(&entry) {
+        if let Err(error) = worker.journal.complete(entry).await {
             warn!(%error, "a result could not be written to the journal; it is kept in memory");
         }
         worker.attempts.ended(&attempt);
@@ -105,12 +106,7 @@ async fn run(worker: Arc<Worker>, attempt: wire::Attempt, job: Job, handles: Att
     deliver(&worker, report, handles, std::future::ready(shipped)).await;
 }
 
-fn begin(worker: &Worker, entry: &JournalEntry) -> std::io::Result<Spool> {
-    worker.journal.write(entry)?;
-    Spool::open(worker.journal.spool(&entry.attempt()))
-}
-
-/// Says the result once the log is there, and forgets the attempt once that is answered.
+/// Reports the result once the log is there, and forgets the attempt once that is answered.
 async fn deliver(
     worker: &Worker,
     report: Report,
@@ -134,7 +130,7 @@ async fn deliver(
             forgotten.await;
         }
     }
-    worker.journal.remove(&attempt);
+    worker.journal.remove(&attempt).await;
     worker.attempts.remove(&attempt);
 }
 
@@ -208,7 +204,7 @@ fn image(images: &BTreeMap<String, String>, labels: &[String]) -> String {
 fn result(attempt: &wire::Attempt, report: &JobReport, log_bytes: u64, log_sha256: &[u8]) -> Report {
     Report {
         attempt: Some(attempt.clone()),
-        report: serde_json::to_vec(report).unwrap_or_default().into(),
+        report: report::encode(report).into(),
         log_bytes,
         log_sha256: log_sha256.to_vec().into(),
     }

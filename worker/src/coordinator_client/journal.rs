@@ -1,16 +1,20 @@
 //! Remembers on disk which attempts this worker has, and results that nobody has taken yet.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use proto::worker::{Attempt, Result as Report};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tracing::warn;
+
+use crate::log::spool::Spool;
 
 /// One attempt in the journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,40 +66,91 @@ impl JournalEntry {
     }
 }
 
-/// Folders of journal entries and spools.
-pub(super) struct Journal {
+/// Folders of journal entries and spools. Every method leaves the disk to a thread that may block.
+#[derive(Debug, Clone)]
+pub(super) struct Journal(Arc<Folders>);
+
+#[derive(Debug)]
+struct Folders {
     entries: PathBuf,
     spools: PathBuf,
 }
 
 impl Journal {
+    /// Makes the folders where they are missing.
     pub(super) fn open(data: &Path) -> io::Result<Self> {
         let (entries, spools) = (data.join("journal"), data.join("spool"));
         for folder in [&entries, &spools] {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
-        Ok(Self { entries, spools })
+        Ok(Self(Arc::new(Folders { entries, spools })))
     }
 
-    /// Where the log of an attempt is kept until it is stored elsewhere.
-    pub(super) fn spool(&self, attempt: &Attempt) -> PathBuf {
+    /// Notes a new attempt and opens its spool. The entry may be lost with the machine's power: so is the attempt.
+    pub(super) async fn begin(&self, entry: JournalEntry) -> io::Result<Spool> {
+        self.blocking(move |folders| {
+            folders.write(&entry, false)?;
+            Spool::open(folders.spool(&entry.attempt()))
+        })
+        .await
+    }
+
+    /// Stores the end of an attempt; it survives a crash after this.
+    pub(super) async fn complete(&self, entry: JournalEntry) -> io::Result<()> {
+        self.blocking(move |folders| folders.write(&entry, true)).await
+    }
+
+    /// Opens the spool of an attempt that ended before this start.
+    pub(super) async fn reopen(&self, attempt: &Attempt) -> io::Result<Spool> {
+        let attempt = attempt.clone();
+        self.blocking(move |folders| Spool::open(folders.spool(&attempt))).await
+    }
+
+    /// Forgets an attempt and its spool.
+    pub(super) async fn remove(&self, attempt: &Attempt) {
+        let name = name(attempt);
+        let removed = self.blocking(move |folders| {
+            folders.remove(&name);
+            Ok(())
+        });
+        if let Err(error) = removed.await {
+            warn!(%error, "an attempt was not removed from the journal");
+        }
+    }
+
+    /// Entries of before this start. Files that can't be read, and spools without an entry, are removed.
+    pub(super) async fn entries(&self) -> io::Result<Vec<JournalEntry>> {
+        self.blocking(Folders::entries).await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Folders) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let folders = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || work(&folders)).await.map_err(io::Error::other)?
+    }
+}
+
+impl Folders {
+    fn spool(&self, attempt: &Attempt) -> PathBuf {
         self.spools.join(name(attempt))
     }
 
-    /// Stores an entry; it survives a crash after this.
-    pub(super) fn write(&self, entry: &JournalEntry) -> io::Result<()> {
+    fn write(&self, entry: &JournalEntry, durable: bool) -> io::Result<()> {
         let path = self.entries.join(name(&entry.attempt()));
         let fresh = path.with_extension("new");
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
         file.write_all(&serde_json::to_vec(entry)?)?;
-        file.sync_all()?;
+        if durable {
+            file.sync_all()?;
+        }
         fs::rename(&fresh, &path)?;
-        File::open(&self.entries)?.sync_all()
+        if durable { File::open(&self.entries)?.sync_all() } else { Ok(()) }
     }
 
-    /// Forgets an attempt and its spool.
-    pub(super) fn remove(&self, attempt: &Attempt) {
-        for path in [self.entries.join(name(attempt)), self.spool(attempt)] {
+    fn remove(&self, name: &str) {
+        for path in [self.entries.join(name), self.spools.join(name)] {
             if let Err(error) = fs::remove_file(&path)
                 && error.kind() != io::ErrorKind::NotFound
             {
@@ -104,21 +159,30 @@ impl Journal {
         }
     }
 
-    /// What an earlier life left. Entries that can't be read are told of and left out.
-    pub(super) fn entries(&self) -> io::Result<Vec<JournalEntry>> {
-        let mut entries = Vec::new();
+    fn entries(&self) -> io::Result<Vec<JournalEntry>> {
+        let mut entries: BTreeMap<String, JournalEntry> = BTreeMap::new();
         for file in fs::read_dir(&self.entries)? {
-            let path = file?.path();
-            if path.extension().is_some() {
-                fs::remove_file(&path)?;
+            let file = file?;
+            let name = file.file_name().to_string_lossy().into_owned();
+            if name.contains('.') {
+                fs::remove_file(file.path())?;
                 continue;
             }
-            match fs::read(&path).map_err(anyhow::Error::from).and_then(|d| Ok(serde_json::from_slice(&d)?)) {
-                Ok(entry) => entries.push(entry),
-                Err(error) => warn!(path = %path.display(), %error, "an entry of the journal can't be read"),
+            match fs::read(file.path()).map_err(anyhow::Error::from).and_then(|d| Ok(serde_json::from_slice(&d)?)) {
+                Ok(entry) => _ = entries.insert(name, entry),
+                Err(error) => {
+                    warn!(entry = name, %error, "an entry of the journal can't be read; its attempt is lost");
+                    self.remove(&name);
+                }
             }
         }
-        Ok(entries)
+        for file in fs::read_dir(&self.spools)? {
+            let name = file?.file_name().to_string_lossy().into_owned();
+            if !entries.contains_key(&name) {
+                self.remove(&name);
+            }
+        }
+        Ok(entries.into_values().collect())
     }
 }
 
@@ -133,32 +197,65 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    #[test]
-    fn entries_come_back_until_they_are_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let attempt = Attempt { run: "r".into(), job: "a/../b".into(), attempt: 2 };
-        let journal = Journal::open(folder.path()).unwrap();
-        let mut entry = JournalEntry::new(&attempt, "token");
-        journal.write(&entry).unwrap();
-        let report =
-            Report { attempt: Some(attempt.clone()), report: "{}".into(), log_bytes: 3, log_sha256: vec![1, 2].into() };
-        entry.end(&report);
-        journal.write(&entry).unwrap();
-
-        let journal = Journal::open(folder.path()).unwrap();
-        let entries = journal.entries().unwrap();
-        assert_eq!(entries, [entry]);
-        assert_eq!(entries[0].report(), Some(report));
-        journal.remove(&attempt);
-        assert!(journal.entries().unwrap().is_empty());
+    fn attempt() -> Attempt {
+        Attempt { run: "r".into(), job: "a/../b".into(), attempt: 2 }
     }
 
-    #[test]
-    fn what_was_half_written_is_as_if_it_never_was() {
+    #[tokio::test]
+    async fn entries_come_back_until_they_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::open(folder.path()).unwrap();
-        fs::write(folder.path().join("journal/abc.new"), "{").unwrap();
-        fs::write(folder.path().join("journal/def"), "{").unwrap();
-        assert!(journal.entries().unwrap().is_empty());
+        let mut entry = JournalEntry::new(&attempt(), "token");
+        journal.begin(entry.clone()).await.unwrap();
+        let report =
+            Report { attempt: Some(attempt()), report: "{}".into(), log_bytes: 3, log_sha256: vec![1, 2].into() };
+        entry.end(&report);
+        journal.complete(entry.clone()).await.unwrap();
+
+        let journal = Journal::open(folder.path()).unwrap();
+        let entries = journal.entries().await.unwrap();
+        assert_eq!(entries, [entry]);
+        assert_eq!(entries[0].report(), Some(report));
+        journal.remove(&attempt()).await;
+        assert!(journal.entries().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_was_half_written_is_as_if_it_never_was_and_takes_no_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(folder.path()).unwrap();
+        for (path, text) in [("journal/abc.new", "{"), ("journal/def", "{"), ("spool/def", "x"), ("spool/ghi", "x")] {
+            fs::write(folder.path().join(path), text).unwrap();
+        }
+        assert!(journal.entries().await.unwrap().is_empty());
+        for part in ["journal", "spool"] {
+            assert_eq!(fs::read_dir(folder.path().join(part)).unwrap().count(), 0, "{part}");
+        }
+    }
+
+    /// A pipe stands for a disk that answers late: nothing can be read from it before something is written.
+    #[test]
+    fn a_slow_disk_holds_up_no_other_task() {
+        let (done, finished) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let reopened = runtime.block_on(async {
+                let folder = tempfile::tempdir().unwrap();
+                let journal = Journal::open(folder.path()).unwrap();
+                let pipe = journal.0.spool(&attempt());
+                std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+                let reopening = tokio::spawn(async move { journal.reopen(&attempt()).await.map(drop) });
+                // Another task goes on: only it ends the wait, with the head of a record that is too long.
+                tokio::spawn(async move {
+                    File::options().read(true).write(true).open(pipe).unwrap().write_all(&[0xff; 10]).unwrap();
+                    reopening.await.unwrap()
+                })
+                .await
+                .unwrap()
+            });
+            done.send(reopened.is_err()).unwrap();
+        });
+        let failed = finished.recv_timeout(std::time::Duration::from_secs(20));
+        assert_eq!(failed, Ok(true), "a pipe is no spool, and the runtime was not held up");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use proto::worker::{Attempt, LogAck, LogChunk, LogClose, LogOpen, LogUp, bulk_client::BulkClient, log_up};
 use tokio::{
     sync::{mpsc, watch},
@@ -11,15 +12,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, transport::Channel};
 use tracing::debug;
 
-use super::BulkClientWatch;
+use super::bulk::BulkClientWatch;
 use crate::log::spool::{Spool, SpoolProgress};
 
 /// Small output waits at most this long for more, except the first of a burst, which goes at once.
 const BATCH_TIME: Duration = Duration::from_millis(100);
 /// This much does not wait for more: a full chunk.
 const BATCH_BYTES: u64 = proto::LOG_CHUNK_LIMIT as u64;
-/// Waits between two tries: doubled from the first to the last.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// The shortest and the longest wait between two tries; jitter adds up to as much again.
+const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// How shipping ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +36,9 @@ pub(crate) enum LogUploadEnd {
 /// Ships what the spool has and gets, until its end. Goes on after cuts from where the coordinator is.
 pub(crate) async fn run(spool: &Spool, mut bulk: BulkClientWatch, attempt: Attempt, token: String) -> LogUploadEnd {
     let (path, mut progress) = (spool.path(), spool.progress());
-    let mut wait = BACK_OFF.0;
+    let waits = ExponentialBuilder::default().with_min_delay(WAITS.0).with_max_delay(WAITS.1).without_max_times();
+    let waits = waits.with_jitter();
+    let mut wait = waits.build();
     loop {
         let client = match bulk.wait_for(Option::is_some).await {
             Ok(client) => client.clone(),
@@ -49,11 +52,10 @@ pub(crate) async fn run(spool: &Spool, mut bulk: BulkClientWatch, attempt: Attem
             Err(status) if is_final(&status) => return LogUploadEnd::Refused(status.message().to_owned()),
             Err(status) => debug!(reason = status.message(), "a log stream was cut; going on"),
         }
-        if begun.elapsed() > BACK_OFF.1 {
-            wait = BACK_OFF.0;
+        if begun.elapsed() > WAITS.1 {
+            wait = waits.build();
         }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(BACK_OFF.1);
+        tokio::time::sleep(wait.next().unwrap_or(WAITS.1)).await;
     }
 }
 

@@ -52,8 +52,10 @@ impl ActionStore {
             ensure!(length <= LARGEST, "its files have more than {} MiB", LARGEST >> 20);
             file.write_all(&piece).await.context("store of actions")?;
         }
-        file.flush().await.context("store of actions")?;
+        // On the disk before it has its name: after a crash nothing else may stand for the commit.
+        file.sync_all().await.context("store of actions")?;
         part.persist(self.path(commit)).context("store of actions")?;
+        tokio::fs::File::open(&self.folder).await?.sync_all().await.context("store of actions")?;
         trim(&self.folder, ROOM).context("store of actions")
     }
 

@@ -19,7 +19,7 @@ use workflow::plan::SourceRef;
 
 use super::{ActionStore, CommitQuery, FetchedAction, LocatedCommit, Sources, work_tree::WorkTree};
 use crate::{
-    coordinator_client::{BulkClientWatch, BulkServiceClient, refusal},
+    coordinator_client::bulk::{BulkClientWatch, BulkServiceClient, refusal},
     github::uses::ActionRef,
 };
 

@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use worker::sandbox::{ACTIONS_API_PORT, Machine, MachineSpec, ResourceLimits, Sandbox};
+use worker::sandbox::{ACTIONS_API_PORT, Machine, MachineSpec, ResourceLimits, Sandbox, docker::DockerConfig};
 
-use crate::fixture::{run, say, script, spec, with_docker};
+use crate::fixture::{run, say, script, spec, with_config, with_docker};
 
 #[test]
 fn attack_29_no_engine_is_in_reach() {
@@ -233,3 +233,20 @@ fn attack_63_the_services_that_actions_call_are_in_reach_of_their_own_job_alone(
 /// Listens until it is ended.
 const SERVE: &str = "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(Listen => 64, LocalPort => 8080) or die; \
                      $|++; print \"listening\\n\"; while (1) { $s->accept }'";
+
+#[test]
+fn attack_42_rules_that_a_restart_dropped_are_set_again_by_the_next_sweep() {
+    let block = std::net::Ipv4Addr::new(10, 214, 0, 0);
+    with_config(DockerConfig { addresses: (block, 16), ..DockerConfig::default() }, |docker| async move {
+        let jump = async |verb: &str| {
+            let rule = ["FORWARD", "-s", "10.214.0.0/16", "-j", "LONGSHORE"];
+            let command = ["-w", "-t", "mangle", verb];
+            let output = tokio::process::Command::new("iptables").args(command).args(rule).output().await.unwrap();
+            output.status.success()
+        };
+        assert!(jump("-C").await, "set at the start");
+        assert!(jump("-D").await);
+        docker.sweep().await.unwrap();
+        assert!(jump("-C").await, "set again");
+    });
+}

@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     DockerConfig, MachineSpec, ResourceLimits, SandboxError,
-    egress::{self, Egress},
+    egress::EgressRules,
     engine::{Engine, NONCE, status},
     image::{self, Image, Images},
     job_resources::{ContainerHandle, JobResources},
@@ -56,7 +56,7 @@ pub(super) struct Containers {
     pub(super) engine: Arc<Engine>,
     pub(super) images: Images,
     networks: Networks,
-    egress: Egress,
+    egress: EgressRules,
     /// Starts at a time. More only adds latency.
     starts: Semaphore,
     init_volume: OnceCell<String>,
@@ -78,21 +78,9 @@ enum Workspace {
 impl Containers {
     pub(super) async fn new(engine: Arc<Engine>, config: &DockerConfig) -> Result<Self, SandboxError> {
         let networks = Networks::new(Arc::clone(&engine), config.addresses).await?;
-        let network = networks.take().await?;
-        let closed = egress::close(config.addresses, &network).await;
-        networks.give_back(network);
-        let egress = match closed {
-            Ok(()) => Egress::Public,
-            Err(cause) => {
-                tracing::warn!(
-                    cause,
-                    "jobs get no network: the rules that protect this host cannot be set (needs root and iptables)"
-                );
-                Egress::Nothing
-            }
-        };
+        let egress = EgressRules::new(config.addresses);
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        Ok(Self {
+        let containers = Self {
             engine,
             images: Images::default(),
             networks,
@@ -101,7 +89,17 @@ impl Containers {
             init_volume: OnceCell::new(),
             live: Mutex::default(),
             removals: TaskTracker::new(),
-        })
+        };
+        containers.close_egress().await?;
+        Ok(containers)
+    }
+
+    /// Sees to it that the rules stand which keep jobs from this host and its private networks.
+    async fn close_egress(&self) -> Result<(), SandboxError> {
+        let network = self.networks.take().await?;
+        self.egress.ensure(&network).await;
+        self.networks.give_back(network);
+        Ok(())
     }
 
     /// Makes and starts a machine.
@@ -123,9 +121,9 @@ impl Containers {
 
     /// What the containers of a new job share. From here on dropping it removes what was made.
     async fn resources(self: &Arc<Self>) -> Result<Arc<JobResources>, SandboxError> {
-        let network = match self.egress {
-            Egress::Public => Some(self.networks.take().await?),
-            Egress::Nothing => None,
+        let network = match self.egress.are_set() {
+            true => Some(self.networks.take().await?),
+            false => None,
         };
         let nonce = hex::encode(rand::random::<[u8; 16]>());
         self.live().insert(nonce.clone());
@@ -295,7 +293,8 @@ impl Containers {
         Ok(name)
     }
 
-    /// Removes containers and volumes that carry our labels and that nobody holds; takes over empty networks.
+    /// Removes containers and volumes that carry our labels and that nobody holds; takes over empty networks, and sets the
+    /// rules of egress again where they are gone.
     pub(super) async fn sweep(&self) -> Result<usize, SandboxError> {
         let api = &self.engine.api;
         let mut swept = 0;
@@ -318,6 +317,7 @@ impl Containers {
             }
         }
         self.networks.adopt().await?;
+        self.close_egress().await?;
         image::sweep(&self.engine).await;
         Ok(swept)
     }

@@ -6,17 +6,56 @@
 //! network. So one job's network is closed to another's here as well. Rules are added where they are missing and never
 //! taken away, so that workers on one engine cannot open each other's networks.
 
-use std::{net::Ipv4Addr, path::Path};
+use std::{collections::BTreeSet, net::Ipv4Addr, path::Path};
 
+use parking_lot::Mutex;
 use tokio::process::Command;
 
-/// What a job may reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Egress {
-    /// Public addresses and the host's name servers.
-    Public,
-    /// Nothing: the rules cannot be set here.
-    Nothing,
+/// Keeps the rules of one address block. What a job may reach while they stand: public addresses and the host's name
+/// servers. While they do not: nothing.
+pub(super) struct EgressRules {
+    addresses: (Ipv4Addr, u8),
+    /// The rules as `iptables -S` lists them; `None`: they could not be set.
+    set: Mutex<Option<BTreeSet<String>>>,
+}
+
+impl EgressRules {
+    pub(super) fn new(addresses: (Ipv4Addr, u8)) -> Self {
+        Self { addresses, set: Mutex::new(None) }
+    }
+
+    /// Whether jobs may have a network.
+    pub(super) fn are_set(&self) -> bool {
+        self.set.lock().is_some()
+    }
+
+    /// Sets the rules where one of them is missing: a restart of the engine or of a firewall drops them. `network`: a
+    /// bridge of ours, which shows whether the engine is here at all.
+    pub(super) async fn ensure(&self, network: &str) {
+        let known = self.set.lock().clone();
+        if let Some(known) = known
+            && listed().await.is_ok_and(|listed| known.is_subset(&listed))
+        {
+            return;
+        }
+        let set = match close(self.addresses, network).await {
+            Ok(()) => listed().await,
+            Err(cause) => Err(cause),
+        };
+        if let Err(cause) = &set {
+            tracing::warn!(
+                cause,
+                "new jobs get no network: the rules that protect this host cannot be set (needs root and iptables)"
+            );
+        }
+        *self.set.lock() = set.ok();
+    }
+}
+
+/// Our rules as they stand.
+async fn listed() -> Result<BTreeSet<String>, String> {
+    let rules = iptables(&["-S"]).await?;
+    Ok(rules.lines().filter(|rule| rule.contains("LONGSHORE")).map(str::to_owned).collect())
 }
 
 /// Private, shared, link-local (cloud metadata), loopback, benchmark, multicast and reserved blocks (RFC 6890).
@@ -33,8 +72,7 @@ const CLOSED: [&str; 10] = [
     "240.0.0.0/4",
 ];
 
-/// Sets the rules for an address block. `network`: a bridge of ours, which shows whether the engine is here at all.
-pub(super) async fn close(addresses: (Ipv4Addr, u8), network: &str) -> Result<(), String> {
+async fn close(addresses: (Ipv4Addr, u8), network: &str) -> Result<(), String> {
     let bridge = format!("/sys/class/net/br-{}", network.get(..12).unwrap_or(network));
     if !Path::new(&bridge).exists() {
         return Err("the engine runs in another network namespace than this worker".into());
@@ -71,16 +109,17 @@ fn resolvers() -> Vec<String> {
 async fn ensure(how: &str, chain: &str, rule: &[&str]) -> Result<(), String> {
     let with = |verb| [&[verb, chain], rule].concat();
     match iptables(&with("-C")).await {
-        Ok(()) => Ok(()),
-        Err(_) => iptables(&with(how)).await,
+        Ok(_) => Ok(()),
+        Err(_) => iptables(&with(how)).await.map(drop),
     }
 }
 
-async fn iptables(arguments: &[&str]) -> Result<(), String> {
+/// Runs it on the table `mangle`; gives what it printed.
+async fn iptables(arguments: &[&str]) -> Result<String, String> {
     let output = Command::new("iptables").args(["-w", "-t", "mangle"]).args(arguments).output().await;
     let output = output.map_err(|error| format!("iptables does not start: {error}"))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     Err(format!("iptables {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim()))
 }

@@ -23,6 +23,8 @@ use crate::sandbox::{Credentials, ImageProgram, STAGE_IMAGE};
 
 /// Images of Docker actions that are kept for the next job that builds the same.
 const KEPT: usize = 50;
+/// Seconds after which no build still needs the image of an earlier stage: a build takes half an hour at most.
+const STAGE_AGE: i64 = 3600;
 
 /// What a machine needs to know of its image.
 #[derive(Debug, Default)]
@@ -203,15 +205,17 @@ pub(super) async fn commit(
     engine.api.commit_container(options, config).await.map(drop).map_err(|error| engine.error("keep an image", error))
 }
 
-/// Removes images that were kept: those between stages of a build, and all others but for the newest. One that is in
-/// use stays.
+/// Removes images that were kept: those between stages of a build that is over, and all others but for the newest. One
+/// that is in use stays.
 pub(super) async fn sweep(engine: &Engine) {
+    let since = jiff::Timestamp::now().as_second() - STAGE_AGE;
     let options = ListImagesOptionsBuilder::new().filters(&engine.ours()).build();
     let images = engine.api.list_images(Some(options)).await.unwrap_or_default();
     let is_stage = |image: &ImageSummary| image.repo_tags.iter().any(|tag| tag.starts_with(STAGE_IMAGE));
     let (stages, mut kept): (Vec<_>, Vec<_>) = images.into_iter().partition(is_stage);
     kept.sort_by_key(|image| std::cmp::Reverse(image.created));
-    for image in stages.into_iter().chain(kept.into_iter().skip(KEPT)) {
+    let old = stages.into_iter().filter(|stage| stage.created < since);
+    for image in old.chain(kept.into_iter().skip(KEPT)) {
         let _ = engine.api.remove_image(&image.id, None::<RemoveImageOptions>, None).await;
     }
 }

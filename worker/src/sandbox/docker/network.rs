@@ -2,7 +2,11 @@
 //!
 //! Making and removing one costs more than starting a container (94 and 207 ms), so they are kept.
 
-use std::{collections::HashSet, net::Ipv4Addr, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    net::Ipv4Addr,
+    sync::Arc,
+};
 
 use bollard::{
     models::{Ipam, IpamConfig, NetworkCreateRequest},
@@ -31,6 +35,8 @@ pub(super) struct Networks {
 struct NetworkTable {
     free: Vec<String>,
     held: HashSet<String>,
+    /// Names of networks that are being made: a sweep must not take one for a leftover.
+    making: HashSet<String>,
     next: u32,
 }
 
@@ -54,11 +60,7 @@ impl Networks {
         };
         match free {
             Some(id) => Ok(id),
-            None => {
-                let id = self.make().await?;
-                self.lock().held.insert(id.clone());
-                Ok(id)
-            }
+            None => self.make().await,
         }
     }
 
@@ -79,29 +81,30 @@ impl Networks {
     pub(super) async fn is_lost(&self, id: &str) -> bool {
         let Ok(there) = self.list().await else { return false };
         let mut state = self.lock();
-        state.free.retain(|free| there.contains(free));
-        !there.contains(id) && state.held.remove(id)
+        state.free.retain(|free| there.contains_key(free));
+        !there.contains_key(id) && state.held.remove(id)
     }
 
-    async fn list(&self) -> Result<HashSet<String>, SandboxError> {
+    /// Ids and names.
+    async fn list(&self) -> Result<HashMap<String, String>, SandboxError> {
         let options = ListNetworksOptionsBuilder::new().filters(&self.engine.ours()).build();
         let listed = self.engine.api.list_networks(Some(options)).await;
         let listed = listed.map_err(|error| self.engine.error("list networks", error))?;
-        Ok(listed.into_iter().filter_map(|network| network.id).collect())
+        Ok(listed.into_iter().filter_map(|network| Some((network.id?, network.name.unwrap_or_default()))).collect())
     }
 
     /// Takes empty networks that carry our labels and that nobody holds.
     pub(super) async fn adopt(&self) -> Result<usize, SandboxError> {
         let mut adopted = 0;
-        for id in self.list().await? {
-            if self.is_known(&id) {
+        for (id, name) in self.list().await? {
+            if self.is_known(&id, &name) {
                 continue;
             }
             // Another sweep may have removed it since.
             let Ok(network) = self.engine.api.inspect_network(&id, None::<InspectNetworkOptions>).await else {
                 continue;
             };
-            if network.containers.is_none_or(|containers| containers.is_empty()) && !self.is_known(&id) {
+            if network.containers.is_none_or(|containers| containers.is_empty()) && !self.is_known(&id, &name) {
                 self.lock().free.push(id);
                 adopted += 1;
             }
@@ -122,14 +125,24 @@ impl Networks {
         }
     }
 
+    /// Makes a network, which is held from then on.
     async fn make(&self) -> Result<String, SandboxError> {
+        let name = format!("longshore-{}", hex::encode(rand::random::<[u8; 8]>()));
+        self.lock().making.insert(name.clone());
+        let made = self.make_named(&name).await;
+        let mut state = self.lock();
+        state.making.remove(&name);
+        state.held.extend(made.as_ref().ok().cloned());
+        made
+    }
+
+    async fn make_named(&self, name: &str) -> Result<String, SandboxError> {
         let mut last = None;
         for _ in 0..TRIES {
             let (subnet, gateway) = self.next_subnet();
-            let name = format!("longshore-{}", hex::encode(rand::random::<[u8; 8]>()));
             let block = IpamConfig { subnet: Some(subnet), gateway: Some(gateway), ..IpamConfig::default() };
             let request = NetworkCreateRequest {
-                name,
+                name: name.to_owned(),
                 driver: Some("bridge".into()),
                 enable_ipv6: Some(false),
                 ipam: Some(Ipam { config: Some(vec![block]), ..Ipam::default() }),
@@ -162,9 +175,9 @@ impl Networks {
         (format!("{}/{PREFIX}", Ipv4Addr::from(network)), Ipv4Addr::from(network + 1).to_string())
     }
 
-    fn is_known(&self, id: &String) -> bool {
+    fn is_known(&self, id: &String, name: &String) -> bool {
         let state = self.lock();
-        state.held.contains(id) || state.free.contains(id)
+        state.held.contains(id) || state.free.contains(id) || state.making.contains(name)
     }
 
     fn lock(&self) -> MutexGuard<'_, NetworkTable> {
