@@ -247,7 +247,9 @@ mod tests {
                 let reopening = tokio::spawn(async move { journal.reopen(&attempt()).await.map(drop) });
                 // Another task goes on: only it ends the wait, with the head of a record that is too long.
                 tokio::spawn(async move {
-                    File::options().read(true).write(true).open(pipe).unwrap().write_all(&[0xff; 10]).unwrap();
+                    // Held until then: what is in a pipe that nobody holds is lost.
+                    let mut pipe = File::options().read(true).write(true).open(pipe).unwrap();
+                    pipe.write_all(&[0xff; 10]).unwrap();
                     reopening.await.unwrap()
                 })
                 .await
