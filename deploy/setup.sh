@@ -6,8 +6,9 @@
 # LONGSHORE_IMAGE=NAME         take this local image as runner image
 # LONGSHORE_DEBIAN_MIRROR=URL  where debootstrap gets its packages
 #
-# --tests brings what only the tests need besides: Chromium and its driver, for the tests of the dashboard, npm, and
-# schemathesis, which holds the API's description against the server.
+# --tests brings what only the tests need besides: Chromium and its driver, for the tests of the dashboard, npm,
+# schemathesis, which holds the API's description against the server, and the programs of PostgreSQL, of which the tests
+# start a private server.
 #
 # Exit codes: 0 all there; 1 something is missing, the last lines say what to do; 3 all but a Docker engine.
 set -euo pipefail
@@ -175,10 +176,22 @@ browser() {
     die "no Chromium with chromedriver: install both (Debian: chromium chromium-driver), or leave out --tests"
 }
 
+# The package would start a server of its own on Debian; the tests use its programs alone.
+postgres() {
+  have initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && return
+  say "the tests of the store need a PostgreSQL server"
+  if [ ! -e /etc/postgresql-common/createcluster.conf ] && can_root; then
+    as_root mkdir -p /etc/postgresql-common
+    echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
+  fi
+  apt_install postgresql ||
+    die "no PostgreSQL server: install it (Debian/Ubuntu: postgresql), or leave out --tests"
+}
+
 have git || apt_install git || die "git is missing: install it"
 compiler
 rust
-if [ "${1:-}" = --tests ]; then browser; packages; contract; fi
+if [ "${1:-}" = --tests ]; then browser; packages; contract; postgres; fi
 if [ "${LONGSHORE_NO_ENGINE:-}" = 1 ]; then
   say "LONGSHORE_NO_ENGINE=1: going without a Docker engine"
   exit 3

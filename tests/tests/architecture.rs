@@ -54,9 +54,10 @@ const PRODUCT: [&str; 6] = ["proto/src", "workflow/src", "coordinator", "worker/
 const LONGEST: usize = 600;
 
 /// A library, and the only places where it may be named.
-const LIBRARIES: [(&str, &[&str]); 6] = [
+const LIBRARIES: [(&str, &[&str]); 7] = [
     ("nostr_sdk", &["coordinator/nostr/tests", "cli/src/client"]),
-    ("sqlx", &["coordinator/store"]),
+    ("rusqlite", &["coordinator/store"]),
+    ("tokio_postgres", &["coordinator/store"]),
     ("tonic", &["coordinator/dispatch", "worker/src/coordinator_client", "proto/src"]),
     ("bollard", &["worker/src/sandbox/docker"]),
     ("askama", &["coordinator/web"]),

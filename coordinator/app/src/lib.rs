@@ -51,7 +51,7 @@ use nostr_client::{
     signers::Signers,
 };
 use source::Sources;
-use store::{Notice, Store, seal::StoreKey};
+use store::{ChangeNotification, Store, seal::StoreKey};
 use web::{self, Web};
 
 /// Stages get this long to end after the shutdown was asked for.
@@ -326,7 +326,8 @@ async fn watch_queue(store: Store, dispatch: Dispatch, load: watch::Sender<Load>
     dispatch.wake();
     loop {
         match notices.recv().await {
-            Ok(Notice::Queue | Notice::Runs) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+            Ok(ChangeNotification::Queue | ChangeNotification::Runs)
+            | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
             Ok(_) => continue,
             Err(tokio::sync::broadcast::error::RecvError::Closed) => anyhow::bail!("the store has stopped"),
         }

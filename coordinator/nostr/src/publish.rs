@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use domain::run::Millis;
-use store::{Change, Notice, Outgoing, Pending, RelayClass, Signer, Store};
+use store::{Change, ChangeNotification, Outgoing, Pending, RelayClass, Signer, Store};
 
 use super::{
     Clock,
@@ -147,7 +147,7 @@ impl<P: PublisherKeys> Publisher<P> {
                 inner.changed.notify_waiters();
                 tokio::select! {
                     notice = notices.recv() => match notice {
-                        Ok(Notice::Outbox) | Err(RecvError::Lagged(_)) => break,
+                        Ok(ChangeNotification::Outbox) | Err(RecvError::Lagged(_)) => break,
                         Ok(_) => {}
                         Err(RecvError::Closed) => anyhow::bail!("the store has stopped; restart the coordinator"),
                     },

@@ -24,7 +24,7 @@ use nostr_relay_builder::{
 };
 use nostr_sdk::Client;
 use parking_lot::Mutex;
-use store::{Batch, Notice, RelayClass, Store};
+use store::{Batch, ChangeNotification, RelayClass, Store};
 use tokio::sync::mpsc;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -433,7 +433,7 @@ async fn t33_a_relay_that_comes_back_gets_the_same_events_in_order_and_delays_no
     soon("the end of the outbox", async {
         while !store.outbox_pending().await.unwrap().is_empty() {
             tokio::select! {
-                notice = notices.recv() => drop::<Result<Notice, _>>(notice),
+                notice = notices.recv() => drop::<Result<ChangeNotification, _>>(notice),
                 () = tokio::time::sleep(Duration::from_millis(20)) => {}
             }
         }

@@ -1,8 +1,10 @@
 //! Workflow definitions: every version that came from somebody whose word counted, and whose word counts now.
 
-use sqlx::{AnyConnection, Row, any::AnyRow, query, query_scalar};
-
-use super::{Millis, Store, StoreError, write::integer};
+use super::{
+    Millis, Store, StoreError,
+    sql::{Connection, Row, query, query_scalar},
+    write::integer,
+};
 
 type Found<T> = Result<T, StoreError>;
 
@@ -64,8 +66,8 @@ impl Store {
     pub async fn maintainers(&self, repository: &str) -> Found<Option<Maintainers>> {
         let statement = query("SELECT keys, looked_at FROM maintainers WHERE repository = $1");
         let Some(row) = statement.bind(repository).fetch_optional(&self.readers).await? else { return Ok(None) };
-        let keys = serde_json::from_str(&row.try_get::<String, _>(0)?)?;
-        Ok(Some(Maintainers { keys, looked_at: row.try_get::<i64, _>(1)?.unsigned_abs() }))
+        let keys = serde_json::from_str(&row.get::<String>(0)?)?;
+        Ok(Some(Maintainers { keys, looked_at: row.get::<i64>(1)?.unsigned_abs() }))
     }
 
     /// All versions of a repository's definitions, or of one path of it, without their texts, whoever made them.
@@ -100,7 +102,7 @@ impl Store {
     }
 }
 
-pub(super) async fn apply(connection: &mut AnyConnection, looked: &Looked) -> Result<(), StoreError> {
+pub(super) async fn apply(connection: &mut Connection, looked: &Looked) -> Result<(), StoreError> {
     query(
         "INSERT INTO maintainers (repository, keys, looked_at) VALUES ($1, $2, $3)
          ON CONFLICT (repository) DO UPDATE SET keys = excluded.keys, looked_at = excluded.looked_at
@@ -127,14 +129,14 @@ pub(super) async fn apply(connection: &mut AnyConnection, looked: &Looked) -> Re
         .bind(i64::from(row.withdrawn))
         .bind(&row.signed)
         .bind(integer(row.seen_at));
-        if statement.execute(&mut *connection).await?.rows_affected() > 0 {
+        if statement.execute(&mut *connection).await? > 0 {
             prune(connection, row).await?;
         }
     }
     Ok(())
 }
 
-async fn prune(connection: &mut AnyConnection, row: &DefinitionRow) -> Result<(), StoreError> {
+async fn prune(connection: &mut Connection, row: &DefinitionRow) -> Result<(), StoreError> {
     for (path, keep) in [(row.path.as_str(), VERSIONS), ("", OF_AUTHOR)] {
         query(
             "DELETE FROM definitions WHERE repository = $1 AND author = $2 AND ($3 = '' OR path = $3) AND event NOT IN
@@ -151,18 +153,18 @@ async fn prune(connection: &mut AnyConnection, row: &DefinitionRow) -> Result<()
     Ok(())
 }
 
-fn definition(row: &AnyRow) -> Found<DefinitionRow> {
-    let natural = |column: usize| Ok::<_, StoreError>(row.try_get::<i64, _>(column)?.unsigned_abs());
+fn definition(row: &Row) -> Found<DefinitionRow> {
+    let natural = |column: usize| Ok::<_, StoreError>(row.get::<i64>(column)?.unsigned_abs());
     Ok(DefinitionRow {
-        event: row.try_get(0)?,
-        repository: row.try_get(1)?,
-        path: row.try_get(2)?,
-        author: row.try_get(3)?,
+        event: row.get(0)?,
+        repository: row.get(1)?,
+        path: row.get(2)?,
+        author: row.get(3)?,
         made_at: natural(4)?,
-        sha256: row.try_get(5)?,
+        sha256: row.get(5)?,
         size: natural(6)?,
         withdrawn: natural(7)? > 0,
-        signed: row.try_get(8)?,
+        signed: row.get(8)?,
         seen_at: natural(9)?,
     })
 }
@@ -194,15 +196,16 @@ mod tests {
         store.commit(vec![Change::Looked(looked)]).await.unwrap();
     }
 
-    #[tokio::test]
-    async fn versions_are_kept_each_once_and_nobody_pushes_out_anothers() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("db")).await.unwrap();
+    crate::testing::on_each_engine! {
+        versions_are_kept_each_once_and_nobody_pushes_out_anothers,
+    }
+
+    async fn versions_are_kept_each_once_and_nobody_pushes_out_anothers(store: &Store) {
         assert!(!store.knows_repository("30617:o:r").await.unwrap());
-        look(&store, &["owner", "other"], vec![version("owner", "a.yml", 1), version("owner", "b.yml", 2)], 5).await;
+        look(store, &["owner", "other"], vec![version("owner", "a.yml", 1), version("owner", "b.yml", 2)], 5).await;
         let flood: Vec<_> = (10..60).map(|at| version("other", "a.yml", at)).collect();
-        look(&store, &["owner", "other"], flood.clone(), 6).await;
-        look(&store, &["owner"], flood, 7).await;
+        look(store, &["owner", "other"], flood.clone(), 6).await;
+        look(store, &["owner"], flood, 7).await;
         let of_a = store.definitions("30617:o:r", Some("a.yml")).await.unwrap();
         assert_eq!(of_a.len(), 21);
         assert_eq!((of_a[0].made_at, of_a[20].author.as_str()), (59, "owner"));
@@ -211,7 +214,7 @@ mod tests {
         assert_eq!(store.definition("owner a.yml 1").await.unwrap().unwrap().signed, "{}");
 
         // A look that began earlier says nothing of who counts now.
-        look(&store, &["owner", "other"], Vec::new(), 6).await;
+        look(store, &["owner", "other"], Vec::new(), 6).await;
         let known = store.maintainers("30617:o:r").await.unwrap().unwrap();
         assert_eq!((known.keys, known.looked_at), (vec!["owner".to_owned()], 7));
         assert!(store.knows_repository("30617:o:r").await.unwrap());

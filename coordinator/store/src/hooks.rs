@@ -1,8 +1,11 @@
 //! Deliveries of webhooks: written with what they tell of, kept until they are done and for a while after.
 
-use sqlx::{AnyConnection, Row, any::AnyRow, query};
-
-use super::{Millis, Store, StoreError, read::natural, write::integer};
+use super::{
+    Millis, Store, StoreError,
+    read::natural,
+    sql::{Connection, Row, query},
+    write::integer,
+};
 
 type Found<T> = Result<T, StoreError>;
 
@@ -83,11 +86,11 @@ impl Store {
     /// Places that pending deliveries go to.
     pub async fn delivery_places(&self) -> Found<Vec<String>> {
         let found = query("SELECT DISTINCT url FROM hooks WHERE state = 'pending'").fetch_all(&self.readers).await?;
-        found.iter().map(|row| Ok(row.try_get(0)?)).collect()
+        found.iter().map(|row| row.get(0)).collect()
     }
 }
 
-pub(super) async fn apply(connection: &mut AnyConnection, change: &Hook) -> Result<(), StoreError> {
+pub(super) async fn apply(connection: &mut Connection, change: &Hook) -> Result<(), StoreError> {
     let statement = match change {
         Hook::Tell(one) => query(
             "INSERT INTO hooks (id, url, event, run, body, made_at, due, tries, state, answer)
@@ -117,20 +120,20 @@ pub(super) async fn apply(connection: &mut AnyConnection, change: &Hook) -> Resu
     Ok(())
 }
 
-fn delivery(row: &AnyRow) -> Found<Delivery> {
-    let word: String = row.try_get(8)?;
+fn delivery(row: &Row) -> Found<Delivery> {
+    let word: String = row.get(8)?;
     let state = DeliveryState::ALL.iter().find(|(_, known)| *known == word).map(|(state, _)| *state);
     Ok(Delivery {
-        id: row.try_get(0)?,
-        url: row.try_get(1)?,
-        event: row.try_get(2)?,
-        run: row.try_get(3)?,
-        body: row.try_get(4)?,
+        id: row.get(0)?,
+        url: row.get(1)?,
+        event: row.get(2)?,
+        run: row.get(3)?,
+        body: row.get(4)?,
         made_at: natural(row, 5)?,
         due: natural(row, 6)?,
         tries: u32::try_from(natural(row, 7)?).unwrap_or(u32::MAX),
         state: state
             .ok_or_else(|| StoreError::Database(format!("a stored delivery has the unknown state `{word}`")))?,
-        answer: row.try_get(9)?,
+        answer: row.get(9)?,
     })
 }

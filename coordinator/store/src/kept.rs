@@ -1,9 +1,12 @@
 //! Caches and artifacts: rows about blobs that jobs stored.
 
 use serde::{Deserialize, Serialize};
-use sqlx::{AnyConnection, Row, any::AnyRow, query};
 
-use super::{Millis, Store, StoreError, write::integer};
+use super::{
+    Millis, Store, StoreError,
+    sql::{Connection, Row, query},
+    write::integer,
+};
 
 type Found<T> = Result<T, StoreError>;
 
@@ -180,7 +183,7 @@ impl Store {
     }
 }
 
-pub(super) async fn apply(connection: &mut AnyConnection, change: &Kept) -> Result<(), StoreError> {
+pub(super) async fn apply(connection: &mut Connection, change: &Kept) -> Result<(), StoreError> {
     match change {
         Kept::Cache(cache) => {
             let statement = query(
@@ -196,7 +199,7 @@ pub(super) async fn apply(connection: &mut AnyConnection, change: &Kept) -> Resu
             .bind(integer(cache.size))
             .bind(integer(cache.made_at))
             .bind(integer(cache.used_at));
-            match statement.execute(connection).await?.rows_affected() {
+            match statement.execute(connection).await? {
                 0 => Err(StoreError::Stale(format!("the cache {}", cache.key))),
                 _ => Ok(()),
             }
@@ -243,7 +246,7 @@ pub(super) async fn apply(connection: &mut AnyConnection, change: &Kept) -> Resu
             .bind(integer(artifact.size))
             .bind(integer(artifact.made_at))
             .bind(integer(artifact.expires_at));
-            match statement.execute(connection).await?.rows_affected() {
+            match statement.execute(connection).await? {
                 0 => Err(StoreError::Stale(format!("the artifact {}", artifact.name))),
                 _ => Ok(()),
             }
@@ -255,50 +258,50 @@ pub(super) async fn apply(connection: &mut AnyConnection, change: &Kept) -> Resu
     }
 }
 
-fn cache(row: &AnyRow) -> Found<Cache> {
+fn cache(row: &Row) -> Found<Cache> {
     Ok(Cache {
         id: natural(row, 0)?,
-        repository: row.try_get(1)?,
-        scope: row.try_get(2)?,
-        key: row.try_get(3)?,
-        version: row.try_get(4)?,
-        sha256: row.try_get(5)?,
+        repository: row.get(1)?,
+        scope: row.get(2)?,
+        key: row.get(3)?,
+        version: row.get(4)?,
+        sha256: row.get(5)?,
         size: natural(row, 6)?,
         made_at: natural(row, 7)?,
         used_at: natural(row, 8)?,
     })
 }
 
-fn cache_use(row: &AnyRow) -> Found<CacheUse> {
-    let word: String = row.try_get(3)?;
+fn cache_use(row: &Row) -> Found<CacheUse> {
+    let word: String = row.get(3)?;
     let outcome = CacheOutcome::ALL.iter().find(|(_, known)| *known == word).map(|(outcome, _)| *outcome);
     Ok(CacheUse {
-        run: row.try_get(0)?,
-        job: row.try_get(1)?,
+        run: row.get(0)?,
+        job: row.get(1)?,
         attempt: u32::try_from(natural(row, 2)?).unwrap_or(u32::MAX),
         outcome: outcome
             .ok_or_else(|| StoreError::Database(format!("a stored use of a cache is unknown: `{word}`")))?,
-        key: row.try_get(4)?,
-        found: row.try_get(5)?,
+        key: row.get(4)?,
+        found: row.get(5)?,
         size: natural(row, 6)?,
         at: natural(row, 7)?,
     })
 }
 
-fn artifact(row: &AnyRow) -> Found<Artifact> {
+fn artifact(row: &Row) -> Found<Artifact> {
     Ok(Artifact {
         id: natural(row, 0)?,
-        run: row.try_get(1)?,
-        job: row.try_get(2)?,
+        run: row.get(1)?,
+        job: row.get(2)?,
         attempt: u32::try_from(natural(row, 3)?).unwrap_or(u32::MAX),
-        name: row.try_get(4)?,
-        sha256: row.try_get(5)?,
+        name: row.get(4)?,
+        sha256: row.get(5)?,
         size: natural(row, 6)?,
         made_at: natural(row, 7)?,
         expires_at: natural(row, 8)?,
     })
 }
 
-fn natural(row: &AnyRow, column: usize) -> Found<u64> {
-    Ok(row.try_get::<i64, _>(column)?.unsigned_abs())
+fn natural(row: &Row, column: usize) -> Found<u64> {
+    Ok(row.get::<i64>(column)?.unsigned_abs())
 }

@@ -1,25 +1,36 @@
-//! What must not be lost: one database, one writer, changes in batches.
+//! The database: what must not be lost, in SQLite or PostgreSQL.
 //!
-//! Callers hand a [`Batch`] of changes to [`Store::commit`]; a single writer task puts waiting batches into one
-//! transaction (group commit), and subscribers are told once. Statements are written for SQLite and PostgreSQL alike:
-//! columns are TEXT, BIGINT and BYTEA, placeholders `$1`.
+//! Callers hand a [`Batch`] of changes to [`Store::commit`]; a single writer puts waiting batches into one transaction
+//! (group commit), and subscribers are notified once. Statements have one text for both engines: columns are TEXT,
+//! BIGINT and BYTEA, placeholders `$1`.
 
+mod commit;
 mod definitions;
 mod hooks;
 mod kept;
+mod postgres;
 mod read;
 mod runs;
 mod schema;
 pub mod seal;
+mod sql;
+mod sqlite;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod work;
 mod write;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use sqlx::AnyPool;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, oneshot};
 
+use self::{
+    commit::{BatchUnit, ClosureUnit, Unit, Writer, stopped},
+    sql::{Connection, Readers},
+};
 pub use self::{
     definitions::{DefinitionRow, Looked, Maintainers},
     hooks::{Delivery, DeliveryState, Hook},
@@ -30,55 +41,95 @@ use domain::group::Group;
 use domain::run::{Millis, RunState, Visibility, WaitCondition};
 use domain::schedule::QueuedJob;
 
-/// Batches that may wait for the writer; a caller beyond that waits before its own is taken.
-const WAITING: usize = 1024;
-/// Notices a subscriber may lag behind; one that lags further is told so and looks at everything.
-const NOTICES: usize = 256;
+/// Notifications a subscriber may lag behind; one that lags further is told so and looks at everything.
+const NOTIFICATIONS: usize = 256;
 
 /// The database. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Store {
-    writer: mpsc::Sender<write::Request>,
-    readers: AnyPool,
-    notices: broadcast::Sender<Notice>,
+    writer: Writer,
+    readers: Readers,
+    notifications: broadcast::Sender<ChangeNotification>,
 }
 
 impl Store {
-    /// Opens the SQLite file at `path`, made and brought to the newest schema where needed, and starts the writer.
+    /// Opens the SQLite file at `path`, created and brought to the newest schema if need be, and starts the writer.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let (connection, readers) = schema::connect(path).await?;
-        let (writer, requests) = mpsc::channel(WAITING);
-        let notices = broadcast::Sender::new(NOTICES);
-        tokio::spawn(write::writer(connection, requests, notices.clone()));
-        Ok(Self { writer, readers, notices })
+        let path = path.to_owned();
+        let opened = tokio::task::spawn_blocking(move || Self::open_blocking(&path)).await;
+        opened.map_err(|error| StoreError::Database(format!("opening the database failed: {error}")))?
     }
 
-    /// Makes the changes true together. Once this returns `Ok` they survive a crash.
+    fn open_blocking(path: &Path) -> Result<Self, StoreError> {
+        let mut connection = sqlite::connect(path)?;
+        sqlite::complete(schema::migrate(&mut connection))??;
+        let readers = Readers::Sqlite(sqlite::ReaderThreads::start(path)?);
+        let notifications = broadcast::Sender::new(NOTIFICATIONS);
+        let writer = Writer::start_sqlite(connection, sqlite::Reopen(path.to_owned()), notifications.clone())?;
+        Ok(Self { writer, readers, notifications })
+    }
+
+    /// Opens the PostgreSQL database at `postgres://…`, brings it to the newest schema if need be, and starts the writer.
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        let pool = postgres::Pool::new(url)?;
+        let mut connection = Connection::Postgres(pool.connection().await?);
+        schema::migrate(&mut connection).await?;
+        let notifications = broadcast::Sender::new(NOTIFICATIONS);
+        let writer = Writer::start_postgres(pool.clone(), notifications.clone()).await;
+        Ok(Self { writer, readers: Readers::Postgres(pool), notifications })
+    }
+
+    /// An empty SQLite database in memory. Its reads and writes run on the calling thread and are complete at the first
+    /// poll: no thread, timer or runtime takes part, so a simulation repeats exactly.
+    pub fn in_memory() -> Result<Self, StoreError> {
+        let mut connection = sqlite::connect_in_memory()?;
+        sqlite::complete(schema::migrate(&mut connection))??;
+        let shared = Arc::new(Mutex::new(connection));
+        let notifications = broadcast::Sender::new(NOTIFICATIONS);
+        let writer = Writer::Inline(shared.clone(), notifications.clone());
+        Ok(Self { writer, readers: Readers::Inline(shared), notifications })
+    }
+
+    /// Commits the changes together. Once this returns `Ok` they survive a crash; on an error none of them is written.
     ///
     /// Dropping the future does not take the batch back.
     pub async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
         let (answer, answered) = oneshot::channel();
-        self.ask(write::Request::Commit { batch, answer }, answered).await
+        self.write(Box::new(BatchUnit { batch, answer }), answered).await
+    }
+
+    /// Runs statements in a transaction, and returns their result once it is committed. `changed` is what subscribers
+    /// are notified of. On an error nothing is written.
+    pub(crate) async fn transaction<F, T>(
+        &self,
+        changed: &'static [ChangeNotification],
+        work: F,
+    ) -> Result<T, StoreError>
+    where
+        F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        self.write(Box::new(ClosureUnit { work: Some(work), value: None, changed, answer }), answered).await
     }
 
     /// The next value of a counter, from 1; each is handed out once.
     pub async fn next(&self, counter: &str) -> Result<u64, StoreError> {
-        let (answer, answered) = oneshot::channel();
-        self.ask(write::Request::Next { counter: counter.to_owned(), answer }, answered).await
+        let counter = counter.to_owned();
+        self.transaction(&[], |connection| Box::pin(async move { commit::next(connection, &counter).await })).await
     }
 
-    /// What changed from now on. Whoever is told to have lagged looks at everything.
-    pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
-        self.notices.subscribe()
+    /// What changed from now on. A subscriber that lags looks at everything.
+    pub fn subscribe(&self) -> broadcast::Receiver<ChangeNotification> {
+        self.notifications.subscribe()
     }
 
-    async fn ask<T>(
+    async fn write<T>(
         &self,
-        request: write::Request,
+        unit: Box<dyn Unit>,
         answered: oneshot::Receiver<Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let stopped = || StoreError::Database("the writer has stopped; restart the coordinator".into());
-        self.writer.send(request).await.map_err(|_| stopped())?;
+        self.writer.commit(unit).await?;
         answered.await.map_err(|_| stopped())?
     }
 }
@@ -484,26 +535,52 @@ pub enum StoreError {
     Database(String),
 }
 
-/// What changed, for those who wait.
+/// A kind of rows that changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Notice {
-    /// The queue.
+pub enum ChangeNotification {
+    /// Jobs that wait for a worker.
     Queue,
-    /// The outbox.
+    /// Events to publish.
     Outbox,
     /// Tasks.
     Tasks,
-    /// Some run.
+    /// Runs.
     Runs,
-    /// New deliveries of webhooks.
+    /// Deliveries of webhooks.
     Hooks,
     /// Work was added, or is free again.
     Work,
 }
 
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
+impl ChangeNotification {
+    /// All of them, and how they are written in notifications between processes.
+    const ALL: [(Self, &'static str); 6] = [
+        (Self::Queue, "queue"),
+        (Self::Outbox, "outbox"),
+        (Self::Tasks, "tasks"),
+        (Self::Runs, "runs"),
+        (Self::Hooks, "hooks"),
+        (Self::Work, "work"),
+    ];
+
+    fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(change, _)| *change == self).map_or("", |(_, word)| word)
+    }
+
+    fn read(word: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, known)| *known == word).map(|(change, _)| *change)
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
         Self::Database(error.to_string())
+    }
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Database(postgres::describe(&error))
     }
 }
 

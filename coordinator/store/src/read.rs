@@ -1,14 +1,14 @@
 //! What the store is asked. Reads never wait for the writer.
 
-use domain::schedule::QueuedJob;
-use serde::de::DeserializeOwned;
-use sqlx::{Row, any::AnyRow, query, query_scalar};
-
 use super::{
-    Blob, Millis, Outgoing, Parked, Pending, SealedSecrets, Store, StoreError, Task, WorkerRow, write::integer,
+    Blob, Millis, Outgoing, Parked, Pending, SealedSecrets, Store, StoreError, Task, WorkerRow,
+    sql::{Row, query, query_scalar},
+    write::integer,
 };
 use domain::group::Group;
 use domain::run::RunState;
+use domain::schedule::QueuedJob;
+use serde::de::DeserializeOwned;
 
 type Found<T> = Result<T, StoreError>;
 
@@ -46,7 +46,7 @@ impl Store {
             "SELECT job_event FROM runs WHERE status IN ('planning', 'waiting', 'queued', 'running', 'sealing')
              AND job_event IS NOT NULL ORDER BY serial DESC LIMIT $1",
         );
-        Ok(statement.bind(i64::from(limit)).fetch_all(&self.readers).await?)
+        statement.bind(i64::from(limit)).fetch_all(&self.readers).await
     }
 
     /// Whether a key is or was the publisher of a run of this pool.
@@ -68,11 +68,11 @@ impl Store {
         let statement = query("SELECT run, job, labels, avoid, owner, since FROM queue ORDER BY since, run, job");
         rows(statement.fetch_all(&self.readers).await?, |row| {
             Ok(QueuedJob {
-                run: row.try_get(0)?,
-                job: row.try_get(1)?,
-                labels: json(row.try_get(2)?)?,
-                avoid: json(row.try_get(3)?)?,
-                owner: row.try_get(4)?,
+                run: row.get(0)?,
+                job: row.get(1)?,
+                labels: json(&row.get::<String>(2)?)?,
+                avoid: json(&row.get::<String>(3)?)?,
+                owner: row.get(4)?,
                 since: natural(row, 5)?,
             })
         })
@@ -82,7 +82,7 @@ impl Store {
     pub async fn tasks_due(&self, now: Millis) -> Found<Vec<Task>> {
         let statement = query("SELECT id, run, kind, due FROM tasks WHERE due <= $1 ORDER BY due, id");
         rows(statement.bind(integer(now)).fetch_all(&self.readers).await?, |row| {
-            Ok(Task { id: row.try_get(0)?, run: row.try_get(1)?, kind: json(row.try_get(2)?)?, due: natural(row, 3)? })
+            Ok(Task { id: row.get(0)?, run: row.get(1)?, kind: json(&row.get::<String>(2)?)?, due: natural(row, 3)? })
         })
     }
 
@@ -111,16 +111,16 @@ impl Store {
         self.outgoing(statement.bind(run).fetch_all(&self.readers).await?).await
     }
 
-    async fn outgoing(&self, found: Vec<AnyRow>) -> Found<Vec<Pending>> {
+    async fn outgoing(&self, found: Vec<Row>) -> Found<Vec<Pending>> {
         let mut pending = rows(found, |row| {
             let outgoing = Outgoing {
-                event: row.try_get(0)?,
-                sequence: row.try_get(1)?,
-                unsigned: row.try_get(2)?,
-                signature: row.try_get(3)?,
-                signer: json(row.try_get(4)?)?,
-                relays: json(row.try_get(5)?)?,
-                run: row.try_get(6)?,
+                event: row.get(0)?,
+                sequence: row.get(1)?,
+                unsigned: row.get(2)?,
+                signature: row.get(3)?,
+                signer: json(&row.get::<String>(4)?)?,
+                relays: json(&row.get::<String>(5)?)?,
+                run: row.get(6)?,
                 made_at: natural(row, 7)?,
             };
             Ok(Pending { outgoing, answers: Vec::new() })
@@ -128,7 +128,7 @@ impl Store {
         for entry in &mut pending {
             let statement = query("SELECT relay, answer FROM deliveries WHERE event = $1 ORDER BY at, relay");
             let found = statement.bind(&entry.outgoing.event).fetch_all(&self.readers).await?;
-            entry.answers = rows(found, |row| Ok((row.try_get(0)?, row.try_get(1)?)))?;
+            entry.answers = rows(found, |row| Ok((row.get(0)?, row.get(1)?)))?;
         }
         Ok(pending)
     }
@@ -142,10 +142,10 @@ impl Store {
         );
         let mut found: Option<SealedSecrets> = None;
         for row in statement.bind(run).fetch_all(&self.readers).await? {
-            let wrapped_key: Vec<u8> = row.try_get(0)?;
+            let wrapped_key: Vec<u8> = row.get(0)?;
             let secrets = found.get_or_insert_with(|| SealedSecrets { sealed: Vec::new(), wrapped_key });
-            if let Some(name) = row.try_get::<Option<String>, _>(1)? {
-                secrets.sealed.push((name, row.try_get(2)?));
+            if let Some(name) = row.get::<Option<String>>(1)? {
+                secrets.sealed.push((name, row.get(2)?));
             }
         }
         Ok(found)
@@ -211,10 +211,10 @@ impl Store {
         let found = statement.fetch_optional(&self.readers).await?;
         let mut groups = rows(found, |row| {
             Ok(Group {
-                key: row.try_get(0)?,
+                key: row.get(0)?,
                 version: natural(row, 1)?,
-                holder: row.try_get::<Option<String>, _>(2)?.map(|holder| json(&holder)).transpose()?,
-                pending: json(row.try_get(3)?)?,
+                holder: row.get::<Option<String>>(2)?.map(|holder| json(&holder)).transpose()?,
+                pending: json(&row.get::<String>(3)?)?,
             })
         })?;
         Ok(groups.pop())
@@ -226,10 +226,10 @@ impl Store {
             query("SELECT id, identity, name, labels, slots, seen_at, draining FROM workers ORDER BY name, id");
         rows(statement.fetch_all(&self.readers).await?, |row| {
             Ok(WorkerRow {
-                id: row.try_get(0)?,
-                identity: row.try_get(1)?,
-                name: row.try_get(2)?,
-                labels: json(row.try_get(3)?)?,
+                id: row.get(0)?,
+                identity: row.get(1)?,
+                name: row.get(2)?,
+                labels: json(&row.get::<String>(3)?)?,
                 slots: u32::try_from(natural(row, 4)?).unwrap_or(u32::MAX),
                 seen_at: natural(row, 5)?,
                 draining: natural(row, 6)? != 0,
@@ -238,23 +238,23 @@ impl Store {
     }
 }
 
-fn parked(row: &AnyRow) -> Found<Parked> {
-    Ok(Parked { id: row.try_get(0)?, waits_for: row.try_get(1)?, event: row.try_get(2)?, until: natural(row, 3)? })
+fn parked(row: &Row) -> Found<Parked> {
+    Ok(Parked { id: row.get(0)?, waits_for: row.get(1)?, event: row.get(2)?, until: natural(row, 3)? })
 }
 
-fn blob(row: &AnyRow) -> Found<Blob> {
+fn blob(row: &Row) -> Found<Blob> {
     Ok(Blob {
-        sha256: row.try_get(0)?,
-        owner: row.try_get(1)?,
+        sha256: row.get(0)?,
+        owner: row.get(1)?,
         size: natural(row, 2)?,
-        kind: row.try_get(3)?,
+        kind: row.get(3)?,
         public: natural(row, 4)? != 0,
         stored_at: natural(row, 5)?,
         expires_at: natural(row, 6)?,
     })
 }
 
-fn rows<T>(found: impl IntoIterator<Item = AnyRow>, read: impl Fn(&AnyRow) -> Found<T>) -> Found<Vec<T>> {
+fn rows<T>(found: impl IntoIterator<Item = Row>, read: impl Fn(&Row) -> Found<T>) -> Found<Vec<T>> {
     found.into_iter().map(|row| read(&row)).collect()
 }
 
@@ -262,8 +262,8 @@ fn state(text: Option<String>) -> Found<Option<RunState>> {
     text.map(|text| json(&text)).transpose()
 }
 
-pub(super) fn natural(row: &AnyRow, column: usize) -> Found<u64> {
-    Ok(row.try_get::<i64, _>(column)?.unsigned_abs())
+pub(super) fn natural(row: &Row, column: usize) -> Found<u64> {
+    Ok(row.get::<i64>(column)?.unsigned_abs())
 }
 
 fn json<T: DeserializeOwned>(text: &str) -> Found<T> {

@@ -1,10 +1,9 @@
 //! Runs as rows: written with the columns they are searched and listed by, and listed from those alone.
 
-use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow, query, query_scalar};
-
 use super::{
     Filter, Page, Reader, Status, Store, StoreError, Summary,
     read::natural,
+    sql::{Connection, Query, Row, Value, query, query_scalar},
     write::{fenced, integer},
 };
 use domain::run::{RequestOrigin, RunPhase, RunState, Visibility, WaitCondition};
@@ -64,11 +63,6 @@ struct Where {
     values: Vec<Value>,
 }
 
-enum Value {
-    Text(String),
-    Integer(i64),
-}
-
 impl Where {
     /// Only what is asked for becomes a condition: a placeholder for "any" would keep the index from being used.
     fn new(filter: &Filter) -> Self {
@@ -110,15 +104,8 @@ impl Where {
         self.text.push_str(&format!(" AND {condition}{}", self.values.len()));
     }
 
-    async fn rows(self, store: &Store, statement: String) -> Result<Vec<AnyRow>, StoreError> {
-        let mut statement = query(AssertSqlSafe(statement));
-        for value in self.values {
-            statement = match value {
-                Value::Text(text) => statement.bind(text),
-                Value::Integer(number) => statement.bind(number),
-            };
-        }
-        Ok(statement.fetch_all(&store.readers).await?)
+    async fn rows(self, store: &Store, statement: String) -> Result<Vec<Row>, StoreError> {
+        self.values.into_iter().fold(query(statement), Query::bind).fetch_all(&store.readers).await
     }
 }
 
@@ -164,7 +151,7 @@ impl Store {
         let filter = Filter { unfinished: true, reader: Reader::Operator, ..Filter::default() };
         let (statement, conditions) = page_of("state", &filter, Page { before: None, limit: u32::MAX });
         let rows = conditions.rows(self, statement).await?;
-        rows.iter().map(|row| Ok(serde_json::from_str(row.try_get(0)?)?)).collect()
+        rows.iter().map(|row| Ok(serde_json::from_str(&row.get::<String>(0)?)?)).collect()
     }
 
     /// Addresses of repositories that have runs, in order, from behind `after` on.
@@ -190,49 +177,48 @@ impl Store {
     pub(super) async fn explain(&self, filter: &Filter, page: Page) -> Result<String, StoreError> {
         let (statement, conditions) = page_of(LISTED, filter, page);
         let rows = conditions.rows(self, format!("EXPLAIN QUERY PLAN {statement}")).await?;
-        let steps: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get("detail")).collect();
+        let steps: Result<Vec<String>, _> = rows.iter().map(|row| row.get(3)).collect();
         Ok(steps?.join("; "))
     }
 }
 
-fn summary(row: &AnyRow) -> Result<Summary, StoreError> {
-    let number = |column: &str| row.try_get::<Option<i64>, _>(column).map(|found| found.map(i64::unsigned_abs));
-    let text = |column: &str| row.try_get::<String, _>(column);
-    let name = row.try_get::<Option<String>, _>("wait_name")?.unwrap_or_default();
-    let wait = match row.try_get::<Option<String>, _>("wait_kind")?.as_deref() {
-        Some("concurrency") => Some(WaitCondition::Concurrency { group: name, holder: number("wait_holder")? }),
+/// Reads the columns of [`LISTED`].
+fn summary(row: &Row) -> Result<Summary, StoreError> {
+    let name = row.get::<Option<String>>(15)?.unwrap_or_default();
+    let wait = match row.get::<Option<String>>(14)?.as_deref() {
+        Some("concurrency") => Some(WaitCondition::Concurrency { group: name, holder: row.get(17)? }),
         Some("quota") => Some(WaitCondition::Quota { name }),
         Some("approval") => Some(WaitCondition::Approval { environment: name, approvers: Vec::new() }),
         Some("files") => Some(WaitCondition::Files { why: name }),
-        Some("timer") => Some(WaitCondition::Timer { until: number("wait_until")?.unwrap_or_default() }),
+        Some("timer") => Some(WaitCondition::Timer { until: row.get::<Option<u64>>(16)?.unwrap_or_default() }),
         _ => None,
     };
     Ok(Summary {
-        id: text("id")?,
+        id: row.get(0)?,
         serial: natural(row, 1)?,
         number: natural(row, 2)?,
-        attempt: u32::try_from(natural(row, 3)?).unwrap_or(u32::MAX),
-        previous: row.try_get("previous")?,
-        repository: text("repository")?,
-        workflow: text("workflow")?,
-        name: text("name")?,
-        commit: text("commit_id")?,
-        branch: text("branch")?,
-        event: text("event")?,
-        actor: text("actor")?,
-        phase: text("phase")?,
-        status: Status::read(&text("status")?)?,
+        attempt: row.get(3)?,
+        previous: row.get(4)?,
+        repository: row.get(5)?,
+        workflow: row.get(6)?,
+        name: row.get(7)?,
+        commit: row.get(8)?,
+        branch: row.get(9)?,
+        event: row.get(10)?,
+        actor: row.get(11)?,
+        phase: row.get(12)?,
+        status: Status::read(&row.get::<String>(13)?)?,
         wait,
-        conclusion: row.try_get("conclusion")?,
-        created_at: number("created_at")?.unwrap_or_default(),
-        started_at: number("started_at")?,
-        ended_at: number("ended_at")?,
-        changed: number("changed")?.unwrap_or_default(),
+        conclusion: row.get(18)?,
+        created_at: natural(row, 19)?,
+        started_at: row.get(20)?,
+        ended_at: row.get(21)?,
+        changed: natural(row, 22)?,
     })
 }
 
 /// Writes a new run, or a new version of one.
-pub(super) async fn write(connection: &mut AnyConnection, state: &RunState) -> Result<(), StoreError> {
+pub(super) async fn write(connection: &mut Connection, state: &RunState) -> Result<(), StoreError> {
     let statement = if state.version == 0 {
         let (run_event, job_event, publisher) = match &state.request.origin {
             RequestOrigin::HiveCi { run_event, job_event, publisher, .. } => {
@@ -274,11 +260,11 @@ pub(super) async fn write(connection: &mut AnyConnection, state: &RunState) -> R
         )
         .bind_all(state)?
     };
-    fenced(statement.execute(connection).await?.rows_affected(), "run", &state.id)
+    fenced(statement.execute(connection).await?, "run", &state.id)
 }
 
 /// Fills the columns of rows that were written before there were such.
-pub(super) async fn fill(connection: &mut AnyConnection) -> Result<(), StoreError> {
+pub(super) async fn fill(connection: &mut Connection) -> Result<(), StoreError> {
     let ids: Vec<String> =
         query_scalar("SELECT id FROM runs WHERE status = '' ORDER BY serial").fetch_all(&mut *connection).await?;
     for id in ids {
@@ -339,15 +325,13 @@ fn short(reference: &str) -> &str {
     ["refs/heads/", "refs/tags/", "refs/"].iter().find_map(|folder| reference.strip_prefix(folder)).unwrap_or(reference)
 }
 
-type Statement<'q> = sqlx::query::Query<'q, sqlx::Any, <sqlx::Any as sqlx::Database>::Arguments>;
-
 /// Binding what every write of a run writes.
-trait BindAll<'q>: Sized {
-    fn bind_all(self, state: &'q RunState) -> Result<Self, StoreError>;
+trait BindAll: Sized {
+    fn bind_all(self, state: &RunState) -> Result<Self, StoreError>;
 }
 
-impl<'q> BindAll<'q> for Statement<'q> {
-    fn bind_all(self, state: &'q RunState) -> Result<Self, StoreError> {
+impl BindAll for Query {
+    fn bind_all(self, state: &RunState) -> Result<Self, StoreError> {
         let (wait_kind, wait_name, wait_until, wait_holder) = waiting(state);
         let (phase, conclusion) = match &state.phase {
             RunPhase::Planning => ("planning", None),

@@ -1,9 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
 
-use std::{
-    io::{BufRead, BufReader, Write},
-    process::{Command, Stdio},
-};
+mod file;
+mod server;
 
 use super::*;
 use domain::group::Member;
@@ -105,24 +103,32 @@ fn blob(owner: &str, public: bool, expires_at: u64) -> Blob {
     }
 }
 
-struct Opened {
-    store: Store,
-    folder: tempfile::TempDir,
-}
-
-async fn open() -> Opened {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(&folder.path().join("a b?#%.sqlite")).await.unwrap();
-    Opened { store, folder }
+crate::testing::on_each_engine! {
+    an_event_is_taken_in_once_and_its_batch_is_all_or_nothing,
+    a_stale_version_of_a_run_is_refused,
+    of_many_writers_of_one_version_exactly_one_wins_and_the_others_commits_stand,
+    runs_are_found_by_serial_event_and_filter_newest_first,
+    what_changed_after_a_change_is_told_once_and_in_order,
+    every_phase_of_a_run_can_be_stored,
+    a_list_says_why_a_run_is_not_planned_yet,
+    the_queue_is_read_oldest_first_and_a_job_stands_in_it_once,
+    tasks_become_due_and_end_once_done,
+    the_outbox_keeps_the_order_and_takes_a_signature_once,
+    secrets_are_kept_until_erased,
+    a_parked_half_is_found_by_what_it_waits_for_and_when_it_expires,
+    a_cursor_only_goes_forward,
+    stored_bytes_have_owners_each_with_an_expiry,
+    a_group_is_fenced_by_its_version,
+    a_worker_is_known_by_its_newest_row,
+    a_counter_gives_each_value_once,
+    subscribers_learn_what_changed_after_it_is_readable,
 }
 
 fn page(limit: u32) -> Page {
     Page { before: None, limit }
 }
 
-#[tokio::test]
-async fn an_event_is_taken_in_once_and_its_batch_is_all_or_nothing() {
-    let Opened { store, .. } = &open().await;
+async fn an_event_is_taken_in_once_and_its_batch_is_all_or_nothing(store: &Store) {
     let batch = |id: &str| vec![Change::Run(Box::new(run(id, 1))), Change::Seen { id: "event".into(), at: 1 }];
     store.commit(batch("first")).await.unwrap();
     let again = store.commit(batch("second")).await;
@@ -135,9 +141,7 @@ async fn an_event_is_taken_in_once_and_its_batch_is_all_or_nothing() {
     assert_eq!(store.queued().await.unwrap(), []);
 }
 
-#[tokio::test]
-async fn a_stale_version_of_a_run_is_refused() {
-    let Opened { store, .. } = &open().await;
+async fn a_stale_version_of_a_run_is_refused(store: &Store) {
     let mut state = run("r", 1);
     store.commit(vec![Change::Run(Box::new(state.clone()))]).await.unwrap();
     for wrong in [0, 2, 7] {
@@ -153,9 +157,7 @@ async fn a_stale_version_of_a_run_is_refused() {
     assert_eq!(store.run_version("none").await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn of_many_writers_of_one_version_exactly_one_wins_and_the_others_commits_stand() {
-    let Opened { store, .. } = &open().await;
+async fn of_many_writers_of_one_version_exactly_one_wins_and_the_others_commits_stand(store: &Store) {
     store.commit(vec![Change::Run(Box::new(run("r", 1)))]).await.unwrap();
     let writers = (0..50).map(|index| {
         let next = RunState { version: 1, ..run("r", 1) };
@@ -172,9 +174,7 @@ async fn of_many_writers_of_one_version_exactly_one_wins_and_the_others_commits_
     assert_eq!(store.queued().await.unwrap().len(), 50);
 }
 
-#[tokio::test]
-async fn runs_are_found_by_serial_event_and_filter_newest_first() {
-    let Opened { store, .. } = &open().await;
+async fn runs_are_found_by_serial_event_and_filter_newest_first(store: &Store) {
     let mut private = run("b", 2);
     private.visibility = Visibility::Readers(vec!["alice".into(), "bob".into()]);
     let mut ended = run("c", 3);
@@ -220,35 +220,7 @@ async fn runs_are_found_by_serial_event_and_filter_newest_first() {
     assert_eq!(unfinished, ["b", "a"]);
 }
 
-#[tokio::test]
-async fn every_list_is_a_walk_along_an_index() {
-    let Opened { store, .. } = &open().await;
-    let filter = |change: fn(&mut Filter)| {
-        let mut filter = Filter { reader: Reader::Operator, ..Filter::default() };
-        change(&mut filter);
-        filter
-    };
-    let cases = [
-        ("serial", filter(|_| {})),
-        ("runs_repository", filter(|filter| filter.repository = Some("a".into()))),
-        ("runs_workflow", filter(|filter| filter.workflow = Some("a".into()))),
-        ("runs_branch", filter(|filter| filter.branch = Some("a".into()))),
-        ("runs_status", filter(|filter| filter.status = Some(Status::Success))),
-        ("runs_actor", filter(|filter| filter.actor = Some("a".into()))),
-        ("runs_event", filter(|filter| filter.event = Some("a".into()))),
-    ];
-    for (index, filter) in cases {
-        for before in [None, Some(1000)] {
-            let plan = store.explain(&filter, Page { before, limit: 50 }).await.unwrap();
-            let expected = if index == "serial" { "USING INDEX sqlite_autoindex_runs" } else { index };
-            assert!(plan.contains(expected) && !plan.contains("TEMP B-TREE"), "{index} before {before:?}: {plan}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn what_changed_after_a_change_is_told_once_and_in_order() {
-    let Opened { store, .. } = &open().await;
+async fn what_changed_after_a_change_is_told_once_and_in_order(store: &Store) {
     for (id, serial) in [("a", 1), ("b", 2)] {
         store.commit(vec![Change::Run(Box::new(run(id, serial)))]).await.unwrap();
     }
@@ -265,9 +237,7 @@ async fn what_changed_after_a_change_is_told_once_and_in_order() {
     assert_eq!(store.repositories("", 5).await.unwrap(), ["30617:owner:repo"]);
 }
 
-#[tokio::test]
-async fn every_phase_of_a_run_can_be_stored() {
-    let Opened { store, .. } = &open().await;
+async fn every_phase_of_a_run_can_be_stored(store: &Store) {
     let waits = [
         WaitCondition::Concurrency { group: "g".into(), holder: None },
         WaitCondition::Quota { name: "q".into() },
@@ -287,9 +257,7 @@ async fn every_phase_of_a_run_can_be_stored() {
     }
 }
 
-#[tokio::test]
-async fn a_list_says_why_a_run_is_not_planned_yet() {
-    let Opened { store, .. } = &open().await;
+async fn a_list_says_why_a_run_is_not_planned_yet(store: &Store) {
     let why = "no relay has the announcement".to_owned();
     let state = RunState { delayed: Some(why.clone()), ..run("r", 1) };
     store.commit(vec![Change::Run(Box::new(state))]).await.unwrap();
@@ -297,18 +265,14 @@ async fn a_list_says_why_a_run_is_not_planned_yet() {
     assert_eq!(listed.first().unwrap().wait, Some(WaitCondition::Files { why }));
 }
 
-#[tokio::test]
-async fn the_queue_is_read_oldest_first_and_a_job_stands_in_it_once() {
-    let Opened { store, .. } = &open().await;
+async fn the_queue_is_read_oldest_first_and_a_job_stands_in_it_once(store: &Store) {
     let batch = [queued("b", 2), queued("a", 3), queued("c", 1), queued("a", 0)].map(Change::Queue);
     store.commit(batch.into()).await.unwrap();
     store.commit(vec![Change::Unqueue { run: "r".into(), job: "c".into() }]).await.unwrap();
     assert_eq!(store.queued().await.unwrap(), [queued("a", 0), queued("b", 2)]);
 }
 
-#[tokio::test]
-async fn tasks_become_due_and_end_once_done() {
-    let Opened { store, .. } = &open().await;
+async fn tasks_become_due_and_end_once_done(store: &Store) {
     let task = |id: &str, due| Task { id: id.into(), run: "r".into(), kind: TaskKind::FinalizeLog, due };
     assert_eq!(store.next_task_due().await.unwrap(), None);
     store.commit(vec![Change::Task(task("late", 20)), Change::Task(task("soon", 10))]).await.unwrap();
@@ -319,9 +283,7 @@ async fn tasks_become_due_and_end_once_done() {
     assert_eq!(store.tasks_due(30).await.unwrap(), [again]);
 }
 
-#[tokio::test]
-async fn the_outbox_keeps_the_order_and_takes_a_signature_once() {
-    let Opened { store, .. } = &open().await;
+async fn the_outbox_keeps_the_order_and_takes_a_signature_once(store: &Store) {
     store.commit(vec![Change::Outbox(outgoing("z")), Change::Outbox(outgoing("a"))]).await.unwrap();
     let signed = |signature: &str| Outgoing { signature: Some(signature.into()), ..outgoing("z") };
     store.commit(vec![Change::Outbox(signed("one")), Change::Outbox(signed("two"))]).await.unwrap();
@@ -340,9 +302,7 @@ async fn the_outbox_keeps_the_order_and_takes_a_signature_once() {
     assert_eq!(store.outbox_of("other").await.unwrap(), []);
 }
 
-#[tokio::test]
-async fn secrets_are_kept_until_erased() {
-    let Opened { store, .. } = &open().await;
+async fn secrets_are_kept_until_erased(store: &Store) {
     let secrets = |value: u8| SealedSecrets {
         sealed: vec![("A".into(), vec![value, 0]), ("B".into(), vec![])],
         wrapped_key: vec![value; 44],
@@ -357,9 +317,7 @@ async fn secrets_are_kept_until_erased() {
     assert_eq!(store.secrets("r").await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn a_parked_half_is_found_by_what_it_waits_for_and_when_it_expires() {
-    let Opened { store, .. } = &open().await;
+async fn a_parked_half_is_found_by_what_it_waits_for_and_when_it_expires(store: &Store) {
     let half = |id: &str, until| Parked { id: id.into(), waits_for: "other".into(), event: "{}".into(), until };
     store
         .commit(vec![Change::Park(half("a", 10)), Change::Park(half("b", 20)), Change::Park(half("a", 99))])
@@ -372,9 +330,7 @@ async fn a_parked_half_is_found_by_what_it_waits_for_and_when_it_expires() {
     assert_eq!(store.parked_for("other").await.unwrap(), [half("b", 20)]);
 }
 
-#[tokio::test]
-async fn a_cursor_only_goes_forward() {
-    let Opened { store, .. } = &open().await;
+async fn a_cursor_only_goes_forward(store: &Store) {
     assert_eq!(store.cursor("wss://a").await.unwrap(), None);
     for seen in [5, 9, 7] {
         store.commit(vec![Change::Cursor { relay: "wss://a".into(), seen }]).await.unwrap();
@@ -382,9 +338,7 @@ async fn a_cursor_only_goes_forward() {
     assert_eq!(store.cursor("wss://a").await.unwrap(), Some(9));
 }
 
-#[tokio::test]
-async fn stored_bytes_have_owners_each_with_an_expiry() {
-    let Opened { store, .. } = &open().await;
+async fn stored_bytes_have_owners_each_with_an_expiry(store: &Store) {
     let batch =
         [blob("x", true, 10), blob("x", false, 30), blob("x", false, 20), blob("y", false, 5)].map(Change::Blob);
     store.commit(batch.into()).await.unwrap();
@@ -396,9 +350,7 @@ async fn stored_bytes_have_owners_each_with_an_expiry() {
     assert_eq!(store.blob("aa").await.unwrap(), [blob("y", false, 5)]);
 }
 
-#[tokio::test]
-async fn a_group_is_fenced_by_its_version() {
-    let Opened { store, .. } = &open().await;
+async fn a_group_is_fenced_by_its_version(store: &Store) {
     let member = |run: &str| Member { run: run.into(), serial: 1, job: Some("a/0".into()), since: 5 };
     let group = |version, holder: &str| Group {
         key: "deploy".into(),
@@ -414,9 +366,7 @@ async fn a_group_is_fenced_by_its_version() {
     assert_eq!(store.group("deploy").await.unwrap(), Some(group(1, "b")));
 }
 
-#[tokio::test]
-async fn a_worker_is_known_by_its_newest_row() {
-    let Opened { store, .. } = &open().await;
+async fn a_worker_is_known_by_its_newest_row(store: &Store) {
     let row = |slots, draining| WorkerRow {
         id: "w".into(),
         identity: "key".into(),
@@ -430,9 +380,7 @@ async fn a_worker_is_known_by_its_newest_row() {
     assert_eq!(store.workers().await.unwrap(), [row(2, true)]);
 }
 
-#[tokio::test]
-async fn a_counter_gives_each_value_once() {
-    let Opened { store, .. } = &open().await;
+async fn a_counter_gives_each_value_once(store: &Store) {
     let values = futures::future::join_all((0..20).map(|_| store.next("serial"))).await;
     let mut values: Vec<_> = values.into_iter().map(Result::unwrap).collect();
     values.sort_unstable();
@@ -440,86 +388,17 @@ async fn a_counter_gives_each_value_once() {
     assert_eq!(store.next("other").await.unwrap(), 1);
 }
 
-#[tokio::test]
-async fn subscribers_learn_what_changed_after_it_is_readable() {
-    let Opened { store, .. } = &open().await;
+async fn subscribers_learn_what_changed_after_it_is_readable(store: &Store) {
     let mut notices = store.subscribe();
     store.commit(vec![Change::Cursor { relay: "r".into(), seen: 1 }, Change::Queue(queued("a", 1))]).await.unwrap();
-    assert_eq!(notices.recv().await.unwrap(), Notice::Queue);
+    assert_eq!(notices.recv().await.unwrap(), ChangeNotification::Queue);
     let task = Task { id: "t".into(), run: "r".into(), kind: TaskKind::FinalizeLog, due: 0 };
     store
         .commit(vec![Change::Task(task), Change::Outbox(outgoing("e")), Change::Run(Box::new(run("r", 1)))])
         .await
         .unwrap();
-    for expected in [Notice::Tasks, Notice::Outbox, Notice::Runs] {
+    for expected in [ChangeNotification::Tasks, ChangeNotification::Outbox, ChangeNotification::Runs] {
         assert_eq!(notices.recv().await.unwrap(), expected);
     }
     assert!(store.run("r").await.unwrap().is_some());
-}
-
-#[tokio::test]
-async fn a_database_of_a_newer_version_is_not_touched() {
-    let Opened { store, folder } = open().await;
-    sqlx::query("INSERT INTO schema_version (version) VALUES (99)").execute(&store.readers).await.unwrap();
-    drop(store);
-    let error = Store::open(&folder.path().join("a b?#%.sqlite")).await.unwrap_err().to_string();
-    assert!(error.contains("schema 99") && error.contains("newer version"), "{error}");
-}
-
-#[tokio::test]
-async fn a_missing_folder_is_named() {
-    let error = Store::open(Path::new("/nonexistent/place/store.sqlite")).await.unwrap_err().to_string();
-    assert!(error.contains("/nonexistent/place/store.sqlite") && error.contains("folder"), "{error}");
-}
-
-const CHILD: &str = "LONGSHORE_TEST_STORE";
-
-/// Commits without end and says on stdout what was acknowledged.
-async fn commit_until_killed(path: &Path) {
-    let store = Store::open(path).await.unwrap();
-    let writer = async |writer: usize| {
-        for count in 0.. {
-            let id = format!("{writer}-{count}");
-            let pair = vec![Change::Seen { id: id.clone(), at: 1 }, Change::Queue(queued(&id, 1))];
-            store.commit(pair).await.unwrap();
-            writeln!(std::io::stdout(), "stored {id}").unwrap();
-        }
-    };
-    futures::future::join_all((0..8).map(writer)).await;
-}
-
-#[tokio::test]
-async fn what_was_acknowledged_survives_kill_9_and_no_half_of_a_batch_does() {
-    if let Some(path) = std::env::var_os(CHILD) {
-        return commit_until_killed(Path::new(&path)).await;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("store.sqlite");
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "tests::what_was_acknowledged_survives_kill_9_and_no_half_of_a_batch_does"])
-        .args(["--nocapture", "--test-threads=1"])
-        .env(CHILD, &path)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let stored = |line: String| line.strip_prefix("stored ").map(str::to_owned);
-    let mut acknowledged: Vec<String> = lines.by_ref().filter_map(stored).take(200).collect();
-    assert_eq!(acknowledged.len(), 200, "the child ended early");
-    child.kill().unwrap();
-    child.wait().unwrap();
-    // A last line may have been cut by the kill; whole ones were acknowledged.
-    acknowledged.extend(lines.filter_map(stored));
-    acknowledged.pop();
-
-    let store = Store::open(&path).await.unwrap();
-    let jobs: std::collections::HashSet<_> =
-        store.queued().await.unwrap().into_iter().map(|queued| queued.job).collect();
-    for id in &acknowledged {
-        assert!(store.seen(id).await.unwrap() && jobs.contains(id), "{id} was acknowledged and is lost");
-    }
-    for id in &jobs {
-        assert!(store.seen(id).await.unwrap(), "half of the batch {id} was written");
-    }
-    store.commit(vec![Change::Seen { id: "after".into(), at: 2 }]).await.unwrap();
 }

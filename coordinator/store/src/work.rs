@@ -5,14 +5,13 @@
 //! longer delete it, so a timer that is armed anew is never lost.
 
 use serde::{Serialize, de::DeserializeOwned};
-use sqlx::{AnyConnection, Row, any::AnyRow, query, query_scalar};
 use strum::{EnumString, IntoStaticStr};
-use tokio::sync::oneshot;
 
 use super::{
     Change, Millis, Store, StoreError,
     read::natural,
-    write::{Request, integer},
+    sql::{Connection, Row, query, query_scalar},
+    write::integer,
 };
 
 type Found<T> = Result<T, StoreError>;
@@ -238,8 +237,7 @@ impl Store {
     /// # Errors
     /// The store can't be written.
     pub async fn claim_work(&self, request: ClaimRequest) -> Found<Vec<ClaimedWork>> {
-        let (answer, answered) = oneshot::channel();
-        self.ask(Request::Claim { request, answer }, answered).await
+        self.transaction(&[], |connection| Box::pin(async move { claim(connection, &request).await })).await
     }
 
     /// When the next row becomes due after `now`. Rows due before are claimed already, or wait for a free hand.
@@ -259,7 +257,7 @@ impl Store {
     }
 }
 
-pub(super) async fn apply(connection: &mut AnyConnection, change: &WorkChange) -> Result<(), StoreError> {
+pub(super) async fn apply(connection: &mut Connection, change: &WorkChange) -> Result<(), StoreError> {
     let statement = match change {
         WorkChange::Add(new) => query(
             "INSERT INTO work (id, kind, run, lane, payload, made_at, due, tries, claimed_by, claimed_until, failure)
@@ -307,7 +305,7 @@ pub(super) async fn apply(connection: &mut AnyConnection, change: &WorkChange) -
 }
 
 /// Claims what is due, kind by kind.
-pub(super) async fn claim(connection: &mut AnyConnection, request: &ClaimRequest) -> Found<Vec<ClaimedWork>> {
+pub(super) async fn claim(connection: &mut Connection, request: &ClaimRequest) -> Found<Vec<ClaimedWork>> {
     let mut all = Vec::new();
     for limit in request.limits.iter().filter(|limit| limit.limit > 0) {
         match limit.lanes {
@@ -337,7 +335,7 @@ pub(super) async fn claim(connection: &mut AnyConnection, request: &ClaimRequest
 }
 
 /// Lanes in which nothing is claimed, and whose first row (`InOrder`) or any row is due.
-async fn free_lanes(connection: &mut AnyConnection, limit: &ClaimLimit, now: Millis) -> Found<Vec<String>> {
+async fn free_lanes(connection: &mut Connection, limit: &ClaimLimit, now: Millis) -> Found<Vec<String>> {
     // Lanes are few and rows may be many: the index is stepped through from one lane to the next.
     let text = match limit.lanes {
         LaneOrder::InOrder { .. } => {
@@ -366,12 +364,12 @@ async fn free_lanes(connection: &mut AnyConnection, limit: &ClaimLimit, now: Mil
         }
     };
     let statement = query_scalar(text).bind(limit.kind.as_str()).bind(integer(now)).bind(i64::from(limit.limit));
-    Ok(statement.fetch_all(connection).await?)
+    statement.fetch_all(connection).await
 }
 
 /// First and last row to claim of a lane.
 async fn next_in_lane(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     limit: &ClaimLimit,
     lane: &str,
     now: Millis,
@@ -390,14 +388,14 @@ async fn next_in_lane(
         if natural(&row, 1)? > now {
             break;
         }
-        let sequence: i64 = row.try_get(0)?;
+        let sequence: i64 = row.get(0)?;
         span = Some(span.map_or([sequence; 2], |[first, _]: [i64; 2]| [first, sequence]));
     }
     Ok(span)
 }
 
 async fn take(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     request: &ClaimRequest,
     kind: WorkKind,
     lane: &str,
@@ -423,21 +421,21 @@ async fn take(
     Ok(rows)
 }
 
-fn claimed(row: &AnyRow) -> Found<ClaimedWork> {
-    let kind: String = row.try_get(2)?;
+fn claimed(row: &Row) -> Found<ClaimedWork> {
+    let kind: String = row.get(2)?;
     Ok(ClaimedWork {
         sequence: natural(row, 0)?,
-        id: row.try_get(1)?,
+        id: row.get(1)?,
         kind: kind
             .parse()
             .map_err(|_| StoreError::Database(format!("stored work has the kind `{kind}`: is this version older?")))?,
-        run: row.try_get(3)?,
-        lane: row.try_get(4)?,
-        payload: row.try_get(5)?,
+        run: row.get(3)?,
+        lane: row.get(4)?,
+        payload: row.get(5)?,
         made_at: natural(row, 6)?,
         due: natural(row, 7)?,
         tries: u32::try_from(natural(row, 8)?).unwrap_or(u32::MAX),
-        claim: row.try_get::<Option<String>, _>(9)?.unwrap_or_default(),
+        claim: row.get::<Option<String>>(9)?.unwrap_or_default(),
     })
 }
 

@@ -1,163 +1,28 @@
-//! The single writer: waiting batches become one transaction, each batch succeeds or fails for itself.
+//! The statements of each change.
 
-use domain::schedule::QueuedJob;
-use sqlx::{AnyConnection, Connection, Executor, query, query_scalar};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use domain::{group::Group, schedule::QueuedJob};
 
 use super::{
-    Batch, Blob, Change, Hook, Notice, Outgoing, Parked, StoreError, Task, WorkChange, WorkerRow, definitions, hooks,
-    kept, runs,
-    work::{self, ClaimRequest, ClaimedWork},
+    Blob, Change, ChangeNotification, Hook, Outgoing, Parked, StoreError, Task, WorkerRow,
+    commit::next,
+    definitions, hooks, kept, runs,
+    sql::{Connection, query},
+    work,
 };
-use domain::group::Group;
 
-/// Requests in one transaction: beyond that the first ones would wait too long.
-const GROUP: usize = 256;
-
-/// What the writer is asked for.
-#[derive(Debug)]
-pub(super) enum Request {
-    /// Make a batch true.
-    Commit {
-        /// The changes.
-        batch: Batch,
-        /// Told after the disk has it.
-        answer: oneshot::Sender<Result<(), StoreError>>,
-    },
-    /// Count one up.
-    Next {
-        /// Name of the counter.
-        counter: String,
-        /// Told after the disk has it.
-        answer: oneshot::Sender<Result<u64, StoreError>>,
-    },
-    /// Claim due work.
-    Claim {
-        /// How much of what.
-        request: ClaimRequest,
-        /// Told after the disk has it.
-        answer: oneshot::Sender<Result<Vec<ClaimedWork>, StoreError>>,
-    },
-}
-
-/// An answer that is held back until the transaction is on the disk.
-enum Held {
-    Commit(oneshot::Sender<Result<(), StoreError>>, Result<(), StoreError>),
-    Next(oneshot::Sender<Result<u64, StoreError>>, Result<u64, StoreError>),
-    Claim(oneshot::Sender<Result<Vec<ClaimedWork>, StoreError>>, Result<Vec<ClaimedWork>, StoreError>),
-}
-
-/// Runs until every `Store` is gone.
-pub(super) async fn writer(
-    mut connection: AnyConnection,
-    mut requests: mpsc::Receiver<Request>,
-    notices: broadcast::Sender<Notice>,
-) {
-    let mut waiting = Vec::with_capacity(GROUP);
-    while requests.recv_many(&mut waiting, GROUP).await > 0 {
-        let (held, changed, written) = transaction(&mut connection, waiting.drain(..)).await;
-        for answer in held {
-            answer.send(written.as_ref().err());
-        }
-        if written.is_ok() {
-            for notice in changed {
-                // Nobody may be listening.
-                let _ = notices.send(notice);
-            }
-        }
-    }
-}
-
-impl Held {
-    fn send(self, failed: Option<&sqlx::Error>) {
-        let failure = failed.map(|error| StoreError::Database(error.to_string()));
-        // The asker may have gone.
-        match self {
-            Self::Commit(answer, result) => drop(answer.send(failure.map_or(result, Err))),
-            Self::Next(answer, result) => drop(answer.send(failure.map_or(result, Err))),
-            Self::Claim(answer, result) => drop(answer.send(failure.map_or(result, Err))),
-        }
-    }
-}
-
-async fn transaction(
-    connection: &mut AnyConnection,
-    requests: impl Iterator<Item = Request>,
-) -> (Vec<Held>, Vec<Notice>, Result<(), sqlx::Error>) {
-    let (mut held, mut changed) = (Vec::new(), Vec::new());
-    let mut outer = match connection.begin().await {
-        Ok(outer) => outer,
-        Err(error) => {
-            held.extend(requests.map(|request| match request {
-                Request::Commit { answer, .. } => Held::Commit(answer, Ok(())),
-                Request::Next { answer, .. } => Held::Next(answer, Ok(0)),
-                Request::Claim { answer, .. } => Held::Claim(answer, Ok(Vec::new())),
-            }));
-            return (held, changed, Err(error));
-        }
-    };
-    for request in requests {
-        match request {
-            Request::Commit { batch, answer } => {
-                let result = Box::pin(savepoint(&mut outer, &batch)).await;
-                if result.is_ok() {
-                    for notice in batch.iter().filter_map(notice_of) {
-                        if !changed.contains(&notice) {
-                            changed.push(notice);
-                        }
-                    }
-                }
-                held.push(Held::Commit(answer, result));
-            }
-            Request::Next { counter, answer } => held.push(Held::Next(answer, next(&mut outer, &counter).await)),
-            Request::Claim { request, answer } => {
-                held.push(Held::Claim(answer, claim(&mut outer, &request).await));
-            }
-        }
-    }
-    (held, changed, outer.commit().await)
-}
-
-/// A failed batch leaves nothing behind and does not disturb the others of the transaction.
-async fn savepoint(connection: &mut AnyConnection, batch: &[Change]) -> Result<(), StoreError> {
-    connection.execute("SAVEPOINT batch").await?;
-    let mut result = Ok(());
-    for change in batch {
-        result = apply(connection, change).await;
-        if result.is_err() {
-            connection.execute("ROLLBACK TO SAVEPOINT batch").await?;
-            break;
-        }
-    }
-    connection.execute("RELEASE SAVEPOINT batch").await?;
-    result
-}
-
-/// A claim that fails takes nothing.
-async fn claim(connection: &mut AnyConnection, request: &ClaimRequest) -> Result<Vec<ClaimedWork>, StoreError> {
-    connection.execute("SAVEPOINT claim").await?;
-    let claimed = work::claim(connection, request).await;
-    if claimed.is_err() {
-        connection.execute("ROLLBACK TO SAVEPOINT claim").await?;
-    }
-    connection.execute("RELEASE SAVEPOINT claim").await?;
-    claimed
-}
-
-fn notice_of(change: &Change) -> Option<Notice> {
+/// What subscribers are told of a change.
+pub(super) fn notification_of(change: &Change) -> Option<ChangeNotification> {
     match change {
-        Change::Run(_) => Some(Notice::Runs),
-        Change::Queue(_) | Change::Unqueue { .. } => Some(Notice::Queue),
-        Change::Task(_) => Some(Notice::Tasks),
-        Change::Outbox(_) => Some(Notice::Outbox),
-        Change::Hook(Hook::Tell(_)) => Some(Notice::Hooks),
-        Change::Work(WorkChange::Renew { .. } | WorkChange::Complete { .. } | WorkChange::Remove { .. }) => None,
-        Change::Work(_) => Some(Notice::Work),
+        Change::Run(_) => Some(ChangeNotification::Runs),
+        Change::Queue(_) | Change::Unqueue { .. } => Some(ChangeNotification::Queue),
+        Change::Task(_) => Some(ChangeNotification::Tasks),
+        Change::Outbox(_) => Some(ChangeNotification::Outbox),
+        Change::Hook(Hook::Tell(_)) => Some(ChangeNotification::Hooks),
         _ => None,
     }
 }
 
-async fn apply(connection: &mut AnyConnection, change: &Change) -> Result<(), StoreError> {
+pub(super) async fn apply(connection: &mut Connection, change: &Change) -> Result<(), StoreError> {
     match change {
         Change::Seen { id, at } => seen(connection, id, *at).await,
         Change::Run(state) => runs::write(connection, state).await,
@@ -207,15 +72,15 @@ async fn apply(connection: &mut AnyConnection, change: &Change) -> Result<(), St
     }
 }
 
-async fn seen(connection: &mut AnyConnection, id: &str, at: u64) -> Result<(), StoreError> {
+async fn seen(connection: &mut Connection, id: &str, at: u64) -> Result<(), StoreError> {
     let statement = query("INSERT INTO seen (id, at) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING");
-    match statement.bind(id).bind(integer(at)).execute(connection).await?.rows_affected() {
+    match statement.bind(id).bind(integer(at)).execute(connection).await? {
         0 => Err(StoreError::Seen(id.to_owned())),
         _ => Ok(()),
     }
 }
 
-async fn group(connection: &mut AnyConnection, group: &Group) -> Result<(), StoreError> {
+async fn group(connection: &mut Connection, group: &Group) -> Result<(), StoreError> {
     let statement = if group.version == 0 {
         query(
             "INSERT INTO run_groups (name, version, holder, pending) VALUES ($1, $2, $3, $4)
@@ -229,10 +94,10 @@ async fn group(connection: &mut AnyConnection, group: &Group) -> Result<(), Stor
         .bind(integer(group.version))
         .bind(group.holder.as_ref().map(serde_json::to_string).transpose()?)
         .bind(serde_json::to_string(&group.pending)?);
-    fenced(statement.execute(connection).await?.rows_affected(), "group", &group.key)
+    fenced(statement.execute(connection).await?, "group", &group.key)
 }
 
-async fn queue(connection: &mut AnyConnection, queued: &QueuedJob) -> Result<(), StoreError> {
+async fn queue(connection: &mut Connection, queued: &QueuedJob) -> Result<(), StoreError> {
     let statement = query(
         "INSERT INTO queue (run, job, labels, avoid, owner, since) VALUES ($1, $2, $3, $4, $5, $6)
          ON CONFLICT (run, job) DO UPDATE SET labels = excluded.labels, avoid = excluded.avoid,
@@ -247,7 +112,7 @@ async fn queue(connection: &mut AnyConnection, queued: &QueuedJob) -> Result<(),
     done(statement.execute(connection).await)
 }
 
-async fn task(connection: &mut AnyConnection, task: &Task) -> Result<(), StoreError> {
+async fn task(connection: &mut Connection, task: &Task) -> Result<(), StoreError> {
     let statement = query(
         "INSERT INTO tasks (id, run, kind, due) VALUES ($1, $2, $3, $4)
          ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, due = excluded.due",
@@ -260,7 +125,7 @@ async fn task(connection: &mut AnyConnection, task: &Task) -> Result<(), StoreEr
 }
 
 /// A second write of an event adds its signature; everything else of it is final.
-async fn outbox(connection: &mut AnyConnection, outgoing: &Outgoing) -> Result<(), StoreError> {
+async fn outbox(connection: &mut Connection, outgoing: &Outgoing) -> Result<(), StoreError> {
     let sequence = next(connection, "outbox").await?;
     let statement = query(
         "INSERT INTO outbox (event, sequence, unsigned, signature, signer, relays, run, made_at, done)
@@ -279,7 +144,7 @@ async fn outbox(connection: &mut AnyConnection, outgoing: &Outgoing) -> Result<(
 }
 
 async fn secrets(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     run: &str,
     sealed: &[(String, Vec<u8>)],
     wrapped_key: &[u8],
@@ -305,7 +170,7 @@ async fn secrets(
     Ok(())
 }
 
-async fn park(connection: &mut AnyConnection, parked: &Parked) -> Result<(), StoreError> {
+async fn park(connection: &mut Connection, parked: &Parked) -> Result<(), StoreError> {
     let statement =
         query("INSERT INTO parked (id, waits_for, event, until) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING")
             .bind(&parked.id)
@@ -315,7 +180,7 @@ async fn park(connection: &mut AnyConnection, parked: &Parked) -> Result<(), Sto
     done(statement.execute(connection).await)
 }
 
-async fn blob(connection: &mut AnyConnection, blob: &Blob) -> Result<(), StoreError> {
+async fn blob(connection: &mut Connection, blob: &Blob) -> Result<(), StoreError> {
     let statement = query(
         "INSERT INTO blobs (sha256, owner, size, kind, public, stored_at, expires_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7)
@@ -334,7 +199,7 @@ async fn blob(connection: &mut AnyConnection, blob: &Blob) -> Result<(), StoreEr
     done(statement.execute(connection).await)
 }
 
-async fn worker(connection: &mut AnyConnection, row: &WorkerRow) -> Result<(), StoreError> {
+async fn worker(connection: &mut Connection, row: &WorkerRow) -> Result<(), StoreError> {
     let statement = query(
         "INSERT INTO workers (id, identity, name, labels, slots, seen_at, draining)
          VALUES ($1, $2, $3, $4, $5, $6, $7)
@@ -352,23 +217,12 @@ async fn worker(connection: &mut AnyConnection, row: &WorkerRow) -> Result<(), S
     done(statement.execute(connection).await)
 }
 
-async fn next(connection: &mut AnyConnection, counter: &str) -> Result<u64, StoreError> {
-    let value: i64 = query_scalar(
-        "INSERT INTO counters (name, value) VALUES ($1, 1)
-         ON CONFLICT (name) DO UPDATE SET value = counters.value + 1 RETURNING value",
-    )
-    .bind(counter)
-    .fetch_one(connection)
-    .await?;
-    Ok(value.unsigned_abs())
-}
-
 pub(super) fn fenced(rows: u64, what: &str, id: &str) -> Result<(), StoreError> {
     if rows == 0 { Err(StoreError::Stale(format!("{what} {id}"))) } else { Ok(()) }
 }
 
-fn done(result: Result<sqlx::any::AnyQueryResult, sqlx::Error>) -> Result<(), StoreError> {
-    result.map(drop).map_err(StoreError::from)
+fn done(result: Result<u64, StoreError>) -> Result<(), StoreError> {
+    result.map(drop)
 }
 
 /// BIGINT is signed; nothing that is counted here comes near the end of it.

@@ -16,7 +16,7 @@ use futures::{Stream, stream};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::{Asked, Refusal, Web, api::Wanted, auth::Caller, view::RunSummary};
-use store::{Filter, Notice, Summary};
+use store::{ChangeNotification, Filter, Summary};
 
 /// Changes that are read at once.
 const AT_ONCE: u32 = 100;
@@ -49,7 +49,7 @@ struct Follow {
     filter: Filter,
     /// Everything up to this change was told.
     after: u64,
-    notices: broadcast::Receiver<Notice>,
+    notices: broadcast::Receiver<ChangeNotification>,
     ready: VecDeque<Summary>,
 }
 
@@ -81,7 +81,7 @@ impl Follow {
             }
             loop {
                 match self.notices.recv().await {
-                    Ok(Notice::Runs) | Err(RecvError::Lagged(_)) => break,
+                    Ok(ChangeNotification::Runs) | Err(RecvError::Lagged(_)) => break,
                     Ok(_) => {}
                     Err(RecvError::Closed) => return Ok(None),
                 }

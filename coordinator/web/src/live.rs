@@ -22,7 +22,7 @@ use utoipa::IntoParams;
 use super::{Asked, Refusal, Web, api, auth::Caller, view::RunView};
 use domain::run::RunPhase;
 use logs::{Piece, Positions, Tail, record};
-use store::Notice;
+use store::ChangeNotification;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -108,7 +108,7 @@ struct Follow {
     /// Lines are told, not only that there are more.
     lines: bool,
     tail: Tail,
-    notices: broadcast::Receiver<Notice>,
+    notices: broadcast::Receiver<ChangeNotification>,
     ready: VecDeque<Event>,
 }
 
@@ -160,7 +160,7 @@ impl Follow {
             tokio::select! {
                 () = self.tail.wait() => return,
                 notice = self.notices.recv() => match notice {
-                    Ok(Notice::Runs) | Err(RecvError::Lagged(_)) => return,
+                    Ok(ChangeNotification::Runs) | Err(RecvError::Lagged(_)) => return,
                     Ok(_) => {}
                     Err(RecvError::Closed) => {
                         self.phase = Following::Draining;

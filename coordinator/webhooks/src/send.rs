@@ -9,7 +9,7 @@ use tokio::{sync::broadcast::error::RecvError, task::JoinSet};
 use config::Webhook;
 use domain::run::Millis;
 use network::{self, Reach};
-use store::{Change, Delivery, DeliveryState, Hook, Notice, Store, StoreError};
+use store::{Change, ChangeNotification, Delivery, DeliveryState, Hook, Store, StoreError};
 
 /// One try.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -93,7 +93,7 @@ impl Sender {
                 tokio::select! {
                     () = &mut until => break,
                     notice = notices.recv() => match notice {
-                        Ok(Notice::Hooks) | Err(RecvError::Lagged(_)) => break,
+                        Ok(ChangeNotification::Hooks) | Err(RecvError::Lagged(_)) => break,
                         Ok(_) => {}
                         Err(RecvError::Closed) => {
                             return Err(StoreError::Database("the store has stopped; restart the coordinator".into()));

@@ -17,7 +17,9 @@ use std::{
 use anyhow::Context as _;
 use domain::run::Millis;
 use futures::FutureExt as _;
-use store::{Batch, Change, ClaimLimit, ClaimRequest, ClaimedWork, LaneOrder, Notice, Store, WorkChange, WorkKind};
+use store::{
+    Batch, Change, ChangeNotification, ClaimLimit, ClaimRequest, ClaimedWork, LaneOrder, Store, WorkChange, WorkKind,
+};
 use tokio::{
     sync::broadcast::{self, error::RecvError},
     task::{Id, JoinSet},
@@ -167,10 +169,10 @@ impl WorkLoop {
 }
 
 /// Returns when work was added, or may have been.
-async fn work_added(notices: &mut broadcast::Receiver<Notice>) -> anyhow::Result<()> {
+async fn work_added(notices: &mut broadcast::Receiver<ChangeNotification>) -> anyhow::Result<()> {
     loop {
         match notices.recv().await {
-            Ok(Notice::Work) | Err(RecvError::Lagged(_)) => break,
+            Ok(ChangeNotification::Work) | Err(RecvError::Lagged(_)) => break,
             Ok(_) => {}
             Err(RecvError::Closed) => anyhow::bail!("the store has stopped; restart the coordinator"),
         }

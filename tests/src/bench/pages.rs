@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use fantoccini::Locator;
+use rusqlite::Connection;
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use super::{
     floor::Floor,
@@ -112,12 +112,12 @@ pub(super) async fn long_list(stage: &Stage, pairs: usize, report: &mut Report) 
     progress("a pool with 100,000 runs");
     let pool = stage.pool("history", 1, 0)?;
     stage.ended(&pool, Work::Echo).await?;
-    let pool = pool.between_lives(async |folder| fill(&database(folder), RUNS).await).await?;
-    let mut store = connect(&database(pool.folder())).await?;
+    let pool = pool.between_lives(async |folder| fill(&database(folder), RUNS)).await?;
+    let store = connect(&database(pool.folder()))?;
     let client = reqwest::Client::new();
     let mut all = Pairs::default();
     for round in 0..WARM_UPS + pairs {
-        let query = said(queried(&mut store).await);
+        let query = said(queried(&store));
         let page = said(listed(&client, pool.http()).await);
         say(round, pairs, "a list of 100,000 runs", &[&query, &page]);
         if round >= WARM_UPS {
@@ -179,10 +179,10 @@ async fn watched(browser: &Browser, stage: &Stage, on: &Running) -> Result<Durat
 }
 
 /// Copies a run that ended until the store has this many.
-pub(super) async fn fill(database: &Path, runs: usize) -> Result<()> {
-    let mut store = connect(database).await?;
-    let columns = sqlx::query("SELECT name FROM pragma_table_info('runs')").fetch_all(&mut store).await?;
-    let columns: Vec<String> = columns.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+pub(super) fn fill(database: &Path, runs: usize) -> Result<()> {
+    let store = connect(database)?;
+    let mut columns = store.prepare("SELECT name FROM pragma_table_info('runs')")?;
+    let columns = columns.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
     let value = |column: &String| match column.as_str() {
         "id" => "printf('%064x', i)".to_owned(),
         "serial" | "number" | "changed" => format!("{column} + i"),
@@ -195,8 +195,8 @@ pub(super) async fn fill(database: &Path, runs: usize) -> Result<()> {
         columns.join(", "),
         values.join(", ")
     );
-    sqlx::query(AssertSqlSafe(statement)).execute(&mut store).await?;
-    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM runs").fetch_one(&mut store).await?;
+    store.execute(&statement, [])?;
+    let count: i64 = store.query_row("SELECT count(*) FROM runs", [], |row| row.get(0))?;
     ensure!(usize::try_from(count)? == runs, "the store has {count} runs");
     Ok(())
 }
@@ -206,18 +206,23 @@ fn database(folder: &Path) -> PathBuf {
 }
 
 /// Through the same client library as the product.
-async fn connect(database: &Path) -> Result<SqliteConnection> {
-    let options = SqliteConnectOptions::new().filename(database);
-    SqliteConnection::connect_with(&options).await.with_context(|| format!("cannot open {}", database.display()))
+fn connect(database: &Path) -> Result<Connection> {
+    Connection::open(database).with_context(|| format!("cannot open {}", database.display()))
 }
 
-async fn queried(store: &mut SqliteConnection) -> Result<Duration> {
+fn queried(store: &Connection) -> Result<Duration> {
     let mut times = Vec::with_capacity(ASKED);
+    let mut statement = store.prepare(LISTED)?;
     for _ in 0..ASKED {
         let from = Instant::now();
-        let rows = sqlx::query(LISTED).fetch_all(&mut *store).await?;
+        let mut rows = statement.query([])?;
+        let mut count = 0;
+        while let Some(row) = rows.next()? {
+            row.get_ref(0)?;
+            count += 1;
+        }
         times.push(from.elapsed());
-        ensure!(rows.len() == 51, "the query gave {} rows", rows.len());
+        ensure!(count == 51, "the query gave {count} rows");
     }
     middle(&times)
 }

@@ -1,0 +1,336 @@
+//! Group commit: units of work that wait for the one writer become one transaction, each in a savepoint of its own.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::{
+    Batch, ChangeNotification, StoreError, postgres,
+    sql::{Connection, query},
+    sqlite, write,
+};
+
+/// Units of one transaction: beyond that the first ones would wait too long.
+const GROUP: usize = 256;
+/// Units that may wait for the writer; a caller beyond that waits before its own is taken.
+const WAITING: usize = 1024;
+/// How often the feed of PostgreSQL is connected again, and all is looked at even if nothing was announced.
+const LOOK_BEHIND: std::time::Duration = std::time::Duration::from_secs(30);
+/// Key of the advisory lock that a writing transaction holds.
+///
+/// With it the transactions of all coordinators on one database follow each other as they do in SQLite: counters are
+/// locked in no order that could deadlock, and `changed` grows in the order in which changes become visible.
+const WRITER_LOCK: i64 = 0x6c6f_6e67_7368;
+
+/// Statements that are committed together or not at all.
+pub(crate) trait Unit: Send {
+    /// Runs the statements; on an error those that ran already are rolled back.
+    fn run<'c>(&'c mut self, connection: &'c mut Connection) -> BoxFuture<'c, Result<(), StoreError>>;
+    /// Kinds of what it changes.
+    fn changed(&self) -> Vec<ChangeNotification>;
+    /// Called once the transaction has ended, and with it whether the unit is committed is certain.
+    fn finish(self: Box<Self>, result: Result<(), StoreError>);
+}
+
+/// The one place where the database is written.
+#[derive(Clone)]
+pub(crate) enum Writer {
+    /// A thread or task of its own that takes what waits as one group.
+    Queue(mpsc::Sender<Box<dyn Unit>>),
+    /// The calling thread, with the one connection of a database in memory.
+    Inline(Arc<Mutex<Connection>>, broadcast::Sender<ChangeNotification>),
+}
+
+impl Writer {
+    /// Writes on a thread of its own, to the SQLite file that `connection` has open.
+    pub(crate) fn start_sqlite(
+        mut connection: Connection,
+        reopen: sqlite::Reopen,
+        notifications: broadcast::Sender<ChangeNotification>,
+    ) -> Result<Self, StoreError> {
+        let (queue, mut units) = mpsc::channel::<Box<dyn Unit>>(WAITING);
+        sqlite::spawn("store-write".into(), move || {
+            let mut waiting = Vec::with_capacity(GROUP);
+            while units.blocking_recv_many(&mut waiting, GROUP) > 0 {
+                let outcome = reopen.ensure_idle(&mut connection).map(|()| {
+                    sqlite::complete(commit_group(&mut connection, &mut waiting, None)).unwrap_or_else(Outcome::failed)
+                });
+                let outcome = outcome.unwrap_or_else(Outcome::failed);
+                // Before anybody learns of a failure: what was told to have failed must not be committed later.
+                let idle = reopen.ensure_idle(&mut connection);
+                if let Err(error) = idle {
+                    tracing::error!("the database can't be opened again after a failed write: {error}");
+                }
+                outcome.finish(waiting.drain(..), &notifications);
+            }
+        })?;
+        Ok(Self::Queue(queue))
+    }
+
+    /// Writes to PostgreSQL from a task of its own, and follows what other coordinators write.
+    pub(crate) async fn start_postgres(
+        pool: postgres::Pool,
+        notifications: broadcast::Sender<ChangeNotification>,
+    ) -> Self {
+        let (queue, mut units) = mpsc::channel::<Box<dyn Unit>>(WAITING);
+        let own = rand::random();
+        let (ready, listening) = oneshot::channel();
+        let feed = tokio::spawn(follow(pool.clone(), own, ready, notifications.clone()));
+        // Where it can't listen it goes on: the feed is tried again, and everything is looked at now and then.
+        let _ = tokio::time::timeout(LOOK_BEHIND, listening).await;
+        tokio::spawn(async move {
+            let mut waiting = Vec::with_capacity(GROUP);
+            while units.recv_many(&mut waiting, GROUP).await > 0 {
+                let outcome = match pool.connection().await {
+                    Ok(client) => {
+                        let mut connection = Connection::Postgres(client);
+                        let outcome = commit_group(&mut connection, &mut waiting, Some(own)).await;
+                        if let (Err(_), Connection::Postgres(client)) = (&outcome.transaction, connection) {
+                            // In an unknown state: it is closed, and the server rolls back.
+                            drop(deadpool_postgres::Object::take(client));
+                        }
+                        outcome
+                    }
+                    Err(error) => Outcome::failed(error),
+                };
+                outcome.finish(waiting.drain(..), &notifications);
+            }
+            feed.abort();
+        });
+        Self::Queue(queue)
+    }
+
+    /// Commits a unit; returns once it is finished.
+    pub(crate) async fn commit(&self, unit: Box<dyn Unit>) -> Result<(), StoreError> {
+        match self {
+            Self::Queue(queue) => queue.send(unit).await.map_err(|_| stopped()),
+            Self::Inline(connection, notifications) => {
+                let mut group = vec![unit];
+                let outcome = {
+                    let mut connection = connection.lock();
+                    sqlite::complete(commit_group(&mut connection, &mut group, None))?
+                };
+                outcome.finish(group.into_iter(), notifications);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Queue(_) => "Writer::Queue",
+            Self::Inline(..) => "Writer::Inline",
+        })
+    }
+}
+
+/// The writer's thread or task ended before it answered.
+pub(crate) fn stopped() -> StoreError {
+    StoreError::Database("the writer has stopped; restart the coordinator".into())
+}
+
+/// How a group ended: each unit for itself, and the transaction, without which none counts.
+struct Outcome {
+    units: Vec<Result<(), StoreError>>,
+    transaction: Result<(), StoreError>,
+}
+
+impl Outcome {
+    fn failed(error: StoreError) -> Self {
+        Self { units: Vec::new(), transaction: Err(error) }
+    }
+
+    fn finish(self, units: impl Iterator<Item = Box<dyn Unit>>, notifications: &broadcast::Sender<ChangeNotification>) {
+        let failure = self.transaction.err().map(|error| error.to_string());
+        let mut results = self.units.into_iter();
+        let mut changed = Vec::new();
+        for unit in units {
+            let result = match &failure {
+                Some(text) => Err(StoreError::Database(text.clone())),
+                None => results.next().unwrap_or_else(|| Err(stopped())),
+            };
+            if result.is_ok() {
+                add(&mut changed, unit.changed());
+            }
+            unit.finish(result);
+        }
+        for change in changed {
+            // Nobody may be listening.
+            let _ = notifications.send(change);
+        }
+    }
+}
+
+fn add(changed: &mut Vec<ChangeNotification>, more: Vec<ChangeNotification>) {
+    for change in more {
+        if !changed.contains(&change) {
+            changed.push(change);
+        }
+    }
+}
+
+/// Runs a group in one transaction. `own` identifies this process to other coordinators on the same server.
+async fn commit_group(connection: &mut Connection, units: &mut [Box<dyn Unit>], own: Option<u64>) -> Outcome {
+    let mut results = Vec::with_capacity(units.len());
+    let transaction = run_group(connection, units, own, &mut results).await;
+    if transaction.is_err() {
+        // A transaction that ended by itself, as on a full disk, can't be rolled back again.
+        let _ = connection.run_script("ROLLBACK").await;
+    }
+    Outcome { units: results, transaction: transaction.map_err(explain) }
+}
+
+fn explain(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Database(text) => StoreError::Database(format!("nothing of the transaction was written: {text}")),
+        other => other,
+    }
+}
+
+async fn run_group(
+    connection: &mut Connection,
+    units: &mut [Box<dyn Unit>],
+    own: Option<u64>,
+    results: &mut Vec<Result<(), StoreError>>,
+) -> Result<(), StoreError> {
+    begin(connection).await?;
+    let mut changed = Vec::new();
+    for unit in units {
+        connection.run_script("SAVEPOINT unit").await?;
+        let result = unit.run(connection).await;
+        if result.is_ok() {
+            add(&mut changed, unit.changed());
+        } else {
+            ensure_in_transaction(connection, &result)?;
+            connection.run_script("ROLLBACK TO SAVEPOINT unit").await?;
+        }
+        connection.run_script("RELEASE SAVEPOINT unit").await?;
+        results.push(result);
+    }
+    if let (Connection::Postgres(client), Some(own), false) = (&mut *connection, own, changed.is_empty()) {
+        postgres::notify(client, own, &changed).await?;
+    }
+    connection.run_script("COMMIT").await
+}
+
+/// SQLite rolls the whole transaction back by itself on some errors. A savepoint after that would open a new one, and
+/// commit what the group's callers are told has failed.
+fn ensure_in_transaction(connection: &Connection, result: &Result<(), StoreError>) -> Result<(), StoreError> {
+    match (connection, result) {
+        (Connection::Sqlite(connection), Err(error)) if connection.is_autocommit() => {
+            Err(StoreError::Database(error.to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn begin(connection: &mut Connection) -> Result<(), StoreError> {
+    match connection {
+        Connection::Sqlite(_) => connection.run_script("BEGIN IMMEDIATE").await,
+        Connection::Postgres(_) => {
+            connection.run_script(&format!("BEGIN; SELECT pg_advisory_xact_lock({WRITER_LOCK})")).await
+        }
+    }
+}
+
+/// Passes on what other coordinators commit; now and then everything is announced, in case a notification was lost.
+/// `ready` is told when none can be missed any more.
+async fn follow(
+    pool: postgres::Pool,
+    own: u64,
+    ready: oneshot::Sender<()>,
+    notifications: broadcast::Sender<ChangeNotification>,
+) {
+    let mut ready = Some(ready);
+    let announce = |change| drop(notifications.send(change));
+    loop {
+        let listening = || match ready.take() {
+            Some(ready) => drop(ready.send(())),
+            // Anything may have changed since the connection before.
+            None => ChangeNotification::ALL.iter().for_each(|(change, _)| announce(*change)),
+        };
+        match tokio::time::timeout(LOOK_BEHIND, pool.listen(own, listening, announce)).await {
+            Ok(Err(error)) => tracing::warn!("changes of other coordinators are not announced: {error}"),
+            Ok(Ok(())) | Err(_) => continue,
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(rand::random_range(500..1500))).await;
+    }
+}
+
+/// A batch of changes.
+pub(crate) struct BatchUnit {
+    pub(crate) batch: Batch,
+    pub(crate) answer: oneshot::Sender<Result<(), StoreError>>,
+}
+
+impl Unit for BatchUnit {
+    fn run<'c>(&'c mut self, connection: &'c mut Connection) -> BoxFuture<'c, Result<(), StoreError>> {
+        Box::pin(async move {
+            for change in &self.batch {
+                write::apply(connection, change).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn changed(&self) -> Vec<ChangeNotification> {
+        let mut changed = Vec::new();
+        add(&mut changed, self.batch.iter().filter_map(write::notification_of).collect());
+        changed
+    }
+
+    fn finish(self: Box<Self>, result: Result<(), StoreError>) {
+        // The caller may have gone.
+        let _ = self.answer.send(result);
+    }
+}
+
+/// Statements of a closure, with a result.
+pub(crate) struct ClosureUnit<F, T> {
+    pub(crate) work: Option<F>,
+    pub(crate) value: Option<T>,
+    pub(crate) changed: &'static [ChangeNotification],
+    pub(crate) answer: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<F, T> Unit for ClosureUnit<F, T>
+where
+    F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, StoreError>> + Send,
+    T: Send,
+{
+    fn run<'c>(&'c mut self, connection: &'c mut Connection) -> BoxFuture<'c, Result<(), StoreError>> {
+        Box::pin(async move {
+            if let Some(work) = self.work.take() {
+                self.value = Some(work(connection).await?);
+            }
+            Ok(())
+        })
+    }
+
+    fn changed(&self) -> Vec<ChangeNotification> {
+        self.changed.to_vec()
+    }
+
+    fn finish(self: Box<Self>, result: Result<(), StoreError>) {
+        let Self { value, answer, .. } = *self;
+        // The caller may have gone.
+        let _ = answer.send(result.and_then(|()| value.ok_or_else(stopped)));
+    }
+}
+
+/// The next value of a counter, from 1.
+pub(crate) async fn next(connection: &mut Connection, counter: &str) -> Result<u64, StoreError> {
+    query(
+        "INSERT INTO counters (name, value) VALUES ($1, 1)
+         ON CONFLICT (name) DO UPDATE SET value = counters.value + 1 RETURNING value",
+    )
+    .bind(counter)
+    .fetch_optional(connection)
+    .await?
+    .ok_or_else(stopped)?
+    .get(0)
+}

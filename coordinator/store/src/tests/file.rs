@@ -1,0 +1,116 @@
+//! What holds for a SQLite file: its indexes, its versions, and what is left of it after a kill.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{Command, Stdio},
+};
+
+use super::*;
+
+/// The name has characters that an address would escape.
+const FILE: &str = "a b?#%.sqlite";
+
+async fn open() -> (Store, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join(FILE)).await.unwrap();
+    (store, folder)
+}
+
+#[tokio::test]
+async fn every_list_is_a_walk_along_an_index() {
+    let (store, _folder) = &open().await;
+    let filter = |change: fn(&mut Filter)| {
+        let mut filter = Filter { reader: Reader::Operator, ..Filter::default() };
+        change(&mut filter);
+        filter
+    };
+    let cases = [
+        ("serial", filter(|_| {})),
+        ("runs_repository", filter(|filter| filter.repository = Some("a".into()))),
+        ("runs_workflow", filter(|filter| filter.workflow = Some("a".into()))),
+        ("runs_branch", filter(|filter| filter.branch = Some("a".into()))),
+        ("runs_status", filter(|filter| filter.status = Some(Status::Success))),
+        ("runs_actor", filter(|filter| filter.actor = Some("a".into()))),
+        ("runs_event", filter(|filter| filter.event = Some("a".into()))),
+    ];
+    for (index, filter) in cases {
+        for before in [None, Some(1000)] {
+            let plan = store.explain(&filter, Page { before, limit: 50 }).await.unwrap();
+            let expected = if index == "serial" { "USING INDEX sqlite_autoindex_runs" } else { index };
+            assert!(plan.contains(expected) && !plan.contains("TEMP B-TREE"), "{index} before {before:?}: {plan}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_not_touched() {
+    let (store, folder) = open().await;
+    store
+        .transaction(&[], |connection| {
+            let newer = crate::sql::query("INSERT INTO schema_version (version) VALUES (99)");
+            Box::pin(newer.execute(connection))
+        })
+        .await
+        .unwrap();
+    drop(store);
+    let error = Store::open(&folder.path().join(FILE)).await.unwrap_err().to_string();
+    assert!(error.contains("schema 99") && error.contains("newer version"), "{error}");
+}
+
+#[tokio::test]
+async fn a_missing_folder_is_named() {
+    let error = Store::open(Path::new("/nonexistent/place/store.sqlite")).await.unwrap_err().to_string();
+    assert!(error.contains("/nonexistent/place/store.sqlite") && error.contains("folder"), "{error}");
+}
+
+const CHILD: &str = "LONGSHORE_TEST_STORE";
+
+/// Commits without end and says on stdout what was acknowledged.
+async fn commit_until_killed(path: &Path) {
+    let store = Store::open(path).await.unwrap();
+    let writer = async |writer: usize| {
+        for count in 0.. {
+            let id = format!("{writer}-{count}");
+            let pair = vec![Change::Seen { id: id.clone(), at: 1 }, Change::Queue(queued(&id, 1))];
+            store.commit(pair).await.unwrap();
+            writeln!(std::io::stdout(), "stored {id}").unwrap();
+        }
+    };
+    futures::future::join_all((0..8).map(writer)).await;
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_kill_9_and_no_half_of_a_batch_does() {
+    if let Some(path) = std::env::var_os(CHILD) {
+        return commit_until_killed(Path::new(&path)).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.sqlite");
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "tests::file::what_was_acknowledged_survives_kill_9_and_no_half_of_a_batch_does"])
+        .args(["--nocapture", "--test-threads=1"])
+        .env(CHILD, &path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let stored = |line: String| line.strip_prefix("stored ").map(str::to_owned);
+    let mut acknowledged: Vec<String> = lines.by_ref().filter_map(stored).take(200).collect();
+    assert_eq!(acknowledged.len(), 200, "the child ended early");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // A last line may have been cut by the kill; whole ones were acknowledged.
+    acknowledged.extend(lines.filter_map(stored));
+    acknowledged.pop();
+
+    let store = Store::open(&path).await.unwrap();
+    let jobs: std::collections::HashSet<_> =
+        store.queued().await.unwrap().into_iter().map(|queued| queued.job).collect();
+    for id in &acknowledged {
+        assert!(store.seen(id).await.unwrap() && jobs.contains(id), "{id} was acknowledged and is lost");
+    }
+    for id in &jobs {
+        assert!(store.seen(id).await.unwrap(), "half of the batch {id} was written");
+    }
+    store.commit(vec![Change::Seen { id: "after".into(), at: 2 }]).await.unwrap();
+}
