@@ -135,7 +135,9 @@ impl Desk for Admission {
             let relays = self.routes.of_refusal(&refusal, reach);
             let drafts = hive_ci::refusal_events(&refusal, log.as_ref(), self.run_service.now() / 1000, &us);
             let mut batch = settle;
-            batch.extend(drafts.iter().map(|draft| self.run_service.outgoing(draft, &relays, None)));
+            for draft in &drafts {
+                batch.extend(self.run_service.outgoing(draft, &relays, None)?);
+            }
             Ok(self.run_service.store().commit(batch).await?)
         }
         .boxed()

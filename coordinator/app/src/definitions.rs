@@ -135,7 +135,9 @@ impl Definitions {
         let to = self.relays_of(&standing);
         let looked = self.looked(&repository.address, &standing, vec![row(&definition, event, now)]);
         let draft = Draft { event: unsigned(event), signer: Signer::Coordinator, signature: Some(event.sig) };
-        self.run_service.store().commit(vec![looked, self.run_service.outgoing(&draft, &to, None)]).await?;
+        let mut batch = vec![looked];
+        batch.extend(self.run_service.outgoing(&draft, &to, None)?);
+        self.run_service.store().commit(batch).await?;
         Ok(Defined::Taken(to.into_iter().map(|(url, _)| url).collect()))
     }
 

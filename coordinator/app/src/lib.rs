@@ -104,7 +104,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     let lookup = RelayLookup { relays: relays.clone(), config: config.relays.clone() };
     let sources = Sources::new(config.data.join("mirrors"), config.source.clone(), Arc::new(lookup));
     let sources = Arc::new(sources.with_actions(config.actions.clone()));
-    let run_service = RunService::new(store.clone(), store_key, keys.public_key(), routes.clone(), config.clone(), now);
+    let run_service = RunService::new(store.clone(), store_key, keys.clone(), routes.clone(), config.clone(), now);
     let logs = Logs::new(config.data.join("logs"));
     let blobs = Blobs::open_alone(&config.data.join("blobs"), store.clone())?;
     let archive = LogPublisher {
@@ -182,8 +182,15 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     };
     stages.start("tasks", tasks.run(stop.clone()));
     stages.until_stopped("webhooks", webhooks::Sender::new(store.clone(), &config.webhooks, now).run());
-    let publisher = Publisher::new(keys.clone(), store.clone(), relays.clone(), run_service.clone(), now);
-    stages.until_stopped("publisher", publisher.run());
+    let publisher = Publisher::new(store.clone(), relays.clone(), now);
+    publisher.adopt_unsent(&keys, &run_service).await?;
+    let work = work::Config {
+        store: store.clone(),
+        coordinator: keys.public_key().to_hex(),
+        clock: now,
+        handlers: vec![Arc::new(publisher)],
+    };
+    stages.start("background work", work.build().run(stop.clone()));
     let reception = Admission {
         run_service: run_service.clone(),
         sources,

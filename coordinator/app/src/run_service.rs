@@ -33,7 +33,7 @@ pub struct RunService(Arc<Inner>);
 struct Inner {
     store: Store,
     store_key: StoreKey,
-    us: PublicKey,
+    keys: Keys,
     routes: Routes,
     config: Arc<Config>,
     clock: fn() -> Millis,
@@ -49,16 +49,16 @@ pub enum Applied {
 }
 
 impl RunService {
-    /// `us` is the coordinator's Nostr key; `routes` says where events go; `clock` gives Unix milliseconds.
+    /// `keys` are the coordinator's Nostr keys; `routes` says where events go; `clock` gives Unix milliseconds.
     pub fn new(
         store: Store,
         store_key: StoreKey,
-        us: PublicKey,
+        keys: Keys,
         routes: Routes,
         config: Arc<Config>,
         clock: fn() -> Millis,
     ) -> Self {
-        Self(Arc::new(Inner { store, store_key, us, routes, config, clock }))
+        Self(Arc::new(Inner { store, store_key, keys, routes, config, clock }))
     }
 
     /// The store.
@@ -224,19 +224,22 @@ impl RunService {
         let planned = state.planned.as_ref().map(|planned| planned.relays.as_slice()).unwrap_or_default();
         let relays = self.0.routes.to(&state.request, planned);
         let mut batch = Batch::new();
-        for mut draft in hive_ci::report(&state.id, &state.request, update, &self.0.us) {
+        for mut draft in hive_ci::report(&state.id, &state.request, update, &self.0.keys.public_key()) {
             // Signed now: the key is erased with this very transaction.
             if let (Signer::Publisher { .. }, Some(keys)) = (&draft.signer, publisher) {
                 draft.sign(keys).context("the publisher key does not sign the run's result")?;
             }
-            batch.push(self.outgoing(&draft, &relays, Some(&state.id)));
+            batch.extend(self.outgoing(&draft, &relays, Some(&state.id))?);
         }
         Ok(batch)
     }
 
-    /// An event of ours for the outbox.
-    pub fn outgoing(&self, draft: &Draft, relays: &[(String, RelayClass)], run: Option<&str>) -> Change {
-        publish::outgoing(draft, relays, run, self.now())
+    /// The rows of an event of ours and of its deliveries.
+    ///
+    /// # Errors
+    /// It can't be signed.
+    pub fn outgoing(&self, draft: &Draft, relays: &[(String, RelayClass)], run: Option<&str>) -> anyhow::Result<Batch> {
+        publish::outgoing(draft, &self.0.keys, relays, run, self.now())
     }
 
     /// What the operator lets definitions do in a repository.

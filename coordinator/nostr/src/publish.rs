@@ -1,331 +1,325 @@
-//! The outbox: events are signed once, and sent to each relay in the order they were made until it has them.
+//! Delivers our events: each is signed when it is made, and sent to each of its relays in the order of making until
+//! the relay has it.
 //!
-//! Each relay has a lane of its own, so that one that hangs delays no other. A lane reads the board, which holds what
-//! the store calls pending; what a lane learns is stored before the board forgets it.
+//! A delivery of one event to one relay is one row of work; the relay is its lane. What a relay answered is stored in
+//! the transaction that completes the row, so that nothing is left undone, whatever fails in between.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    str::FromStr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use futures::future::BoxFuture;
-use nostr::{Event, JsonUtil, Keys, UnsignedEvent, secp256k1::schnorr::Signature};
-use parking_lot::{Mutex, MutexGuard};
-use tokio::{
-    sync::{Notify, broadcast::error::RecvError},
-    task::JoinSet,
-    time::Instant,
+use futures::{
+    FutureExt,
+    future::{BoxFuture, join_all},
 };
+use nostr::{Event, Filter, JsonUtil, Keys, UnsignedEvent, secp256k1::schnorr::Signature};
+use serde::{Deserialize, Serialize};
 
 use domain::run::Millis;
-use store::{Change, ChangeNotification, Outgoing, Pending, RelayClass, Signer, Store};
+use store::{Batch, Change, ClaimedWork, LaneOrder, NewWork, Outgoing, RelayClass, Signer, Store, WorkKind};
+use work::{BackOff, Outcome, WorkHandler};
 
 use super::{
     Clock,
     hive_ci::Draft,
-    relays::{Answer, Relays},
+    relays::{Answer, RelayError, RelayLease, Relays},
 };
 
 /// Relays of others are given up after this (ms).
 const PATIENCE: Millis = 24 * 3_600_000;
-/// Waits between tries at a relay that does not take an event: the first, and the longest.
-const BACK_OFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
-/// A lane with nothing to send ends after this.
-const IDLE: Duration = Duration::from_secs(60);
+/// A relay that refused an event which none of our own relays has yet is asked again after this (ms).
+const REFUSED_AGAIN: Millis = 60_000;
+/// Relays written to at the same time.
+const RELAYS: u32 = 64;
+/// Events on their way to one relay.
+const IN_FLIGHT: u32 = 64;
+/// Waits between tries at a relay that does not take an event.
+const BACK_OFF: BackOff = BackOff { first: Duration::from_secs(1), longest: Duration::from_secs(60) };
+/// A connected relay that does not take an event after so many tries holds up no other event by it.
+const TRIES: u32 = 4;
+/// How long a relay may take to answer what it has.
+const LOOK_UP: Duration = Duration::from_secs(5);
+/// Ends the lane of what a relay refused, which holds up nothing else.
+const REFUSED: &str = " refused";
 
 /// Where publisher keys come from: the sealed secrets of runs.
 pub trait PublisherKeys: Send + Sync + 'static {
     /// The publisher key of a run; `None`: it had none, or it is erased.
+    ///
+    /// # Errors
+    /// It can't be read now.
     fn publisher<'a>(&'a self, run: &'a str) -> BoxFuture<'a, anyhow::Result<Option<Keys>>>;
 }
 
-/// A draft as the store keeps it. `run` is our id of the run it reports on.
-pub fn outgoing(draft: &Draft, relays: &[(String, RelayClass)], run: Option<&str>, now: Millis) -> Change {
-    let mut event = draft.event.clone();
-    Change::Outbox(Outgoing {
-        event: event.id().to_hex(),
+/// What is sent to one relay.
+#[derive(Debug, Serialize, Deserialize)]
+struct Delivery {
+    event: Event,
+    class: RelayClass,
+}
+
+/// The rows of a draft: the event, signed, and its delivery to each relay. `keys` are the coordinator's, `run` is our id
+/// of the run it reports on. Nothing where the publisher key that was to sign it is gone.
+///
+/// # Errors
+/// The key is not the event's, or its signature is false.
+pub fn outgoing(
+    draft: &Draft,
+    keys: &Keys,
+    relays: &[(String, RelayClass)],
+    run: Option<&str>,
+    now: Millis,
+) -> anyhow::Result<Batch> {
+    let mut unsigned = draft.event.clone();
+    let id = unsigned.id().to_hex();
+    let event = match (draft.signature, &draft.signer) {
+        (Some(signature), _) => unsigned.clone().add_signature(signature).context("a draft's signature is false")?,
+        (None, Signer::Coordinator) => unsigned.clone().sign_with_keys(keys)?,
+        (None, Signer::Publisher { run }) => {
+            tracing::error!(run, event = id, "the event is given up: its publisher key is erased");
+            return Ok(Batch::new());
+        }
+    };
+    let row = Outgoing {
+        event: id,
         sequence: 0,
-        unsigned: event.as_json(),
-        signature: draft.signature.map(|signature| signature.to_string()),
+        unsigned: unsigned.as_json(),
+        signature: Some(event.sig.to_string()),
         signer: draft.signer.clone(),
         relays: relays.to_vec(),
         run: run.map(str::to_owned),
         made_at: now,
-    })
+    };
+    let mut batch = vec![Change::Outbox(row.clone())];
+    batch.extend(deliveries(&row, &event, relays, now)?);
+    Ok(batch)
 }
 
-/// An event on its way.
-#[derive(Debug)]
-struct Entry {
-    event: Arc<Event>,
-    made_at: Millis,
-    /// Relays that still want it, and when each is tried next after a refusal.
-    left: HashMap<String, Target>,
-    /// Whether one of our own relays has it.
-    safe: bool,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Target {
-    class: RelayClass,
-    not_before: Option<Instant>,
-}
-
-impl Entry {
-    /// Whether a relay may be given up for good.
-    fn may_give_up(&self, class: RelayClass) -> bool {
-        class == RelayClass::Other || self.safe
+/// The work of delivering an event to relays.
+fn deliveries(row: &Outgoing, event: &Event, relays: &[(String, RelayClass)], now: Millis) -> anyhow::Result<Batch> {
+    // From here on the rows of work say what is left to do.
+    let mut batch = vec![Change::OutboxDone { event: row.event.clone() }];
+    for (relay, class) in relays {
+        let id = format!("publish {} {relay}", row.event);
+        let work = NewWork { made_at: row.made_at, ..NewWork::new(id, WorkKind::Publish, row.run.as_deref(), now) };
+        let work = work.in_lane(relay).with_payload(&Delivery { event: event.clone(), class: *class })?;
+        batch.push(work.into());
     }
+    Ok(batch)
 }
 
-/// What is pending, by order of making.
-type Board = BTreeMap<i64, Entry>;
-
-/// What a lane does next.
-enum Next {
-    Send(i64, Arc<Event>),
-    Wait(Instant),
-    Nothing,
-}
-
-/// Sends the outbox.
-pub struct Publisher<P> {
-    inner: Arc<Inner<P>>,
-}
-
-struct Inner<P> {
-    keys: Keys,
+/// Sends events to relays: the handler of [`WorkKind::Publish`].
+pub struct Publisher {
     store: Store,
     relays: Relays,
-    publishers: P,
     clock: Clock,
-    board: Mutex<Board>,
-    changed: Notify,
 }
 
-impl<P: PublisherKeys> Publisher<P> {
-    /// Joins what publishing needs; nothing is sent before [`Self::run`].
-    pub fn new(keys: Keys, store: Store, relays: Relays, publishers: P, clock: Clock) -> Self {
-        let (board, changed) = (Mutex::default(), Notify::new());
-        Self { inner: Arc::new(Inner { keys, store, relays, publishers, clock, board, changed }) }
+impl Publisher {
+    /// Joins what publishing needs.
+    pub fn new(store: Store, relays: Relays, clock: Clock) -> Self {
+        Self { store, relays, clock }
     }
 
-    /// Sends until dropped.
+    /// Makes rows of work of what an earlier version has not sent yet.
     ///
     /// # Errors
-    /// The store has stopped.
-    pub async fn run(self) -> anyhow::Result<()> {
-        let inner = self.inner;
-        let mut notices = inner.store.subscribe();
-        let mut known: HashSet<String> = HashSet::new();
-        let mut lanes = JoinSet::new();
-        let mut open = HashSet::new();
-        loop {
-            let pending = inner.store.outbox_pending().await?;
-            let now: HashSet<String> = pending.iter().map(|pending| pending.outgoing.event.clone()).collect();
-            for pending in pending {
-                if !known.contains(&pending.outgoing.event) {
-                    inner.take(pending).await?;
+    /// The store or a key can't be read now: nothing is lost, it is done at the next start.
+    pub async fn adopt_unsent(&self, keys: &Keys, publishers: &impl PublisherKeys) -> anyhow::Result<()> {
+        for pending in self.store.outbox_pending().await? {
+            let row = pending.outgoing;
+            let answered = |relay: &String| pending.answers.iter().any(|(from, _)| from == relay);
+            let left: Vec<_> = row.relays.iter().filter(|(relay, _)| !answered(relay)).cloned().collect();
+            let batch = match signed(&row, keys, publishers).await? {
+                Some(event) => {
+                    let signature = Some(event.sig.to_string());
+                    let mut batch = vec![Change::Outbox(Outgoing { signature, ..row.clone() })];
+                    batch.extend(deliveries(&row, &event, &left, (self.clock)())?);
+                    batch
                 }
-            }
-            known = now;
-            loop {
-                let wanted: HashSet<String> =
-                    inner.board().values().flat_map(|entry| entry.left.keys().cloned()).collect();
-                for relay in wanted {
-                    if open.insert(relay.clone()) {
-                        let inner = inner.clone();
-                        lanes.spawn(async move {
-                            inner.lane(&relay).await;
-                            relay
-                        });
-                    }
-                }
-                inner.changed.notify_waiters();
-                tokio::select! {
-                    notice = notices.recv() => match notice {
-                        Ok(ChangeNotification::Outbox) | Err(RecvError::Lagged(_)) => break,
-                        Ok(_) => {}
-                        Err(RecvError::Closed) => anyhow::bail!("the store has stopped; restart the coordinator"),
-                    },
-                    Some(ended) = lanes.join_next() => {
-                        open.remove(&ended.context("a sender of events ended badly")?);
-                    }
-                }
-            }
+                None => vec![Change::OutboxDone { event: row.event }],
+            };
+            self.store.commit(batch).await?;
         }
-    }
-}
-
-impl<P: PublisherKeys> Inner<P> {
-    fn board(&self) -> MutexGuard<'_, Board> {
-        self.board.lock()
-    }
-
-    /// Puts a pending event on the board, signed.
-    async fn take(&self, pending: Pending) -> anyhow::Result<()> {
-        let Pending { outgoing, answers } = pending;
-        let event = match self.signed(&outgoing).await {
-            Ok(event) => event,
-            Err(error) => {
-                tracing::error!(event = outgoing.event, "can't be signed and is given up: {error:#}");
-                self.store.commit(vec![Change::OutboxDone { event: outgoing.event }]).await?;
-                return Ok(());
-            }
-        };
-        let answered: HashMap<&str, &str> = answers.iter().map(|(r, a)| (r.as_str(), a.as_str())).collect();
-        let left = outgoing.relays.iter().filter(|(url, _)| !answered.contains_key(url.as_str()));
-        let entry = Entry {
-            event: Arc::new(event),
-            made_at: outgoing.made_at,
-            left: left.map(|(url, class)| (url.clone(), Target { class: *class, not_before: None })).collect(),
-            safe: outgoing
-                .relays
-                .iter()
-                .any(|(url, class)| *class == RelayClass::Own && answered.get(url.as_str()) == Some(&"")),
-        };
-        if entry.left.is_empty() {
-            self.store.commit(vec![Change::OutboxDone { event: outgoing.event }]).await?;
-            return Ok(());
-        }
-        self.board().insert(outgoing.sequence, entry);
         Ok(())
     }
 
-    /// The event with its stored signature, or signed now and the signature stored.
-    async fn signed(&self, outgoing: &Outgoing) -> anyhow::Result<Event> {
-        let unsigned = UnsignedEvent::from_json(&outgoing.unsigned).context("the stored event can't be read")?;
-        if let Some(signature) = &outgoing.signature {
-            return Ok(unsigned.add_signature(Signature::from_str(signature)?)?);
-        }
-        let event = match &outgoing.signer {
-            Signer::Coordinator => unsigned.sign_with_keys(&self.keys)?,
-            Signer::Publisher { run } => {
-                let keys = self.publishers.publisher(run).await?.context("its publisher key is erased")?;
-                unsigned.sign_with_keys(&keys)?
-            }
+    /// Sends the next events of one relay.
+    async fn deliver(&self, rows: Vec<ClaimedWork>) -> anyhow::Result<Outcome> {
+        let Some(first) = rows.first() else { return Ok(Outcome::Store(Batch::new())) };
+        let url = first.lane.strip_suffix(REFUSED).unwrap_or(&first.lane).to_owned();
+        let lease = match self.relays.lease(&url) {
+            Ok(lease) => lease,
+            Err(error @ RelayError::TooMany) => return Err(error.into()),
+            Err(error) => return Ok(Outcome::Store(self.give_up_all(&rows, &url, &error.to_string()))),
         };
-        let signature = Some(event.sig.to_string());
-        self.store.commit(vec![Change::Outbox(Outgoing { signature, ..outgoing.clone() })]).await?;
-        Ok(event)
-    }
-
-    /// Sends to one relay until it wants nothing for a while.
-    async fn lane(&self, relay: &str) {
-        let mut wait = BACK_OFF[0];
-        loop {
-            let mut changed = std::pin::pin!(self.changed.notified());
-            changed.as_mut().enable();
-            match self.next(relay) {
-                Next::Send(sequence, event) => match self.relays.send(relay, &event).await {
-                    Answer::Taken => {
-                        wait = BACK_OFF[0];
-                        self.settle(sequence, relay, "").await;
-                    }
-                    Answer::Refused(reason) => {
-                        tracing::warn!(relay, event = %event.id, reason, "a relay refused an event");
-                        self.refused(sequence, relay, &reason).await;
-                    }
-                    Answer::Later(reason) => {
-                        tracing::debug!(relay, event = %event.id, reason, "a relay does not take an event yet");
-                        self.give_up_old(relay, &reason).await;
-                        tokio::time::sleep(wait).await;
-                        wait = (wait * 2).min(BACK_OFF[1]);
-                    }
-                },
-                Next::Wait(until) => {
-                    tokio::select! {
-                        () = tokio::time::sleep_until(until) => {}
-                        () = changed => {}
-                    }
+        let (mut batch, mut readable) = (Batch::new(), Vec::new());
+        for row in rows {
+            match row.read_payload::<Delivery>() {
+                Ok(delivery) => readable.push((row, delivery)),
+                Err(error) => {
+                    tracing::error!(relay = url, row = row.id, %error, "a delivery can't be read and is given up");
+                    batch.push(row.complete());
                 }
-                Next::Nothing => {
-                    if tokio::time::timeout(IDLE, changed).await.is_err() && matches!(self.next(relay), Next::Nothing) {
-                        return;
+            }
+        }
+        let answers = send(&lease, &readable).await;
+        let mut held_back = false;
+        for ((row, delivery), answer) in readable.iter().zip(answers) {
+            let answer = match answer {
+                Some(Answer::Refused(_) | Answer::Later(_)) if has_newer(&lease, &delivery.event).await => {
+                    Some(Answer::Taken)
+                }
+                answer => answer,
+            };
+            match answer {
+                None => batch.push(row.release()),
+                Some(Answer::Taken) => batch.extend(self.settled(row, delivery, &url, "")),
+                Some(Answer::Refused(reason)) => batch.extend(self.refused(row, delivery, &url, &reason).await?),
+                Some(Answer::Later(reason)) => {
+                    let event = delivery.event.id;
+                    tracing::debug!(relay = url, %event, reason, "a relay does not take an event yet");
+                    let now = (self.clock)();
+                    if row.made_at.saturating_add(PATIENCE) < now && self.may_give_up(delivery).await? {
+                        batch.extend(self.settled(row, delivery, &url, &reason));
+                    } else if row.tries >= TRIES && lease.is_connected() && !reason.starts_with("rate-limited") {
+                        batch.push(self.aside(row, &url));
+                    } else if std::mem::replace(&mut held_back, true) {
+                        batch.push(row.release());
+                    } else {
+                        let wait = Millis::try_from(BACK_OFF.delay(row.tries).as_millis()).unwrap_or(Millis::MAX);
+                        batch.push(row.retry(now.saturating_add(wait), reason));
                     }
                 }
             }
         }
+        Ok(Outcome::Store(batch))
     }
 
-    /// The first event that a relay wants. One that it refused is asked for again later and holds up no other.
-    fn next(&self, relay: &str) -> Next {
-        let now = Instant::now();
-        let mut first = None;
-        for (sequence, entry) in &*self.board() {
-            match entry.left.get(relay).map(|target| target.not_before) {
-                None => {}
-                Some(Some(at)) if at > now => first = Some(first.map_or(at, |first: Instant| first.min(at))),
-                Some(_) => return Next::Send(*sequence, entry.event.clone()),
-            }
+    /// A relay's final answer; empty: it has the event.
+    fn settled(&self, row: &ClaimedWork, delivery: &Delivery, relay: &str, answer: &str) -> Batch {
+        let (event, at) = (delivery.event.id.to_hex(), (self.clock)());
+        let delivered = Change::Delivered { event, relay: relay.to_owned(), answer: answer.to_owned(), at };
+        vec![delivered, row.complete()]
+    }
+
+    /// A relay said no. That is final, unless it is one of our own and none of them has the event.
+    async fn refused(
+        &self,
+        row: &ClaimedWork,
+        delivery: &Delivery,
+        relay: &str,
+        reason: &str,
+    ) -> anyhow::Result<Batch> {
+        let event = delivery.event.id;
+        if self.may_give_up(delivery).await? {
+            tracing::warn!(relay, %event, reason, "a relay refused an event");
+            return Ok(self.settled(row, delivery, relay, reason));
         }
-        first.map_or(Next::Nothing, Next::Wait)
+        tracing::warn!(relay, %event, reason, "a relay refused an event that no other of ours has: it is asked again");
+        Ok(vec![self.aside(row, relay)])
     }
 
-    /// A relay's final answer: stored, then forgotten.
-    async fn settle(&self, sequence: i64, relay: &str, answer: &str) {
-        let Some((event, last)) = self.board().get(&sequence).map(|entry| {
-            let others = entry.left.iter().filter(|(url, _)| *url != relay);
-            (entry.event.id.to_hex(), others.count() == 0)
-        }) else {
-            return;
+    /// The same row in a lane where it holds up no other event.
+    fn aside(&self, row: &ClaimedWork, relay: &str) -> Change {
+        let again = NewWork {
+            id: row.id.clone(),
+            kind: row.kind,
+            run: row.run.clone(),
+            lane: format!("{relay}{REFUSED}"),
+            payload: row.payload.clone(),
+            made_at: row.made_at,
+            due: (self.clock)().saturating_add(REFUSED_AGAIN),
         };
-        let delivered = Change::Delivered {
-            event: event.clone(),
-            relay: relay.to_owned(),
-            answer: answer.to_owned(),
-            at: (self.clock)(),
-        };
-        let mut batch = vec![delivered];
-        if last {
-            batch.push(Change::OutboxDone { event });
-        }
-        if let Err(error) = self.store.commit(batch).await {
-            tracing::error!(relay, %error, "an answer was not stored, the event is sent again");
-            return tokio::time::sleep(BACK_OFF[0]).await;
-        }
-        let mut board = self.board();
-        if let Some(entry) = board.get_mut(&sequence) {
-            let target = entry.left.remove(relay);
-            entry.safe |= answer.is_empty() && target.is_some_and(|target| target.class == RelayClass::Own);
-            if entry.left.is_empty() {
-                board.remove(&sequence);
-            }
-        }
+        again.into()
     }
 
-    /// A relay said no. That is final unless it is the last hope of the event among our own.
-    async fn refused(&self, sequence: i64, relay: &str, reason: &str) {
-        let is_final = {
-            let mut board = self.board();
-            let Some(entry) = board.get_mut(&sequence) else { return };
-            let Some(class) = entry.left.get(relay).map(|target| target.class) else { return };
-            let is_final = entry.may_give_up(class);
-            if let Some(target) = entry.left.get_mut(relay) {
-                target.not_before = Some(Instant::now() + BACK_OFF[1]);
-            }
-            is_final
-        };
-        if is_final {
-            self.settle(sequence, relay, reason).await;
+    /// Whether it does no harm if a relay never gets an event.
+    async fn may_give_up(&self, delivery: &Delivery) -> anyhow::Result<bool> {
+        if delivery.class == RelayClass::Other {
+            return Ok(true);
         }
+        Ok(self.store.taken_by_own_relay(&delivery.event.id.to_hex()).await?)
     }
 
-    /// Gives up what a relay did not take in time.
-    async fn give_up_old(&self, relay: &str, reason: &str) {
-        let now = (self.clock)();
-        let old: Vec<i64> = self
-            .board()
-            .iter()
-            .filter(|(_, entry)| entry.made_at + PATIENCE < now)
-            .filter(|(_, entry)| entry.left.get(relay).is_some_and(|target| entry.may_give_up(target.class)))
-            .map(|(sequence, _)| *sequence)
-            .collect();
-        for sequence in old {
-            self.settle(sequence, relay, reason).await;
+    fn give_up_all(&self, rows: &[ClaimedWork], relay: &str, reason: &str) -> Batch {
+        let given_up = rows.iter().flat_map(|row| match row.read_payload::<Delivery>() {
+            Ok(delivery) => self.settled(row, &delivery, relay, reason),
+            Err(_) => vec![row.complete()],
+        });
+        given_up.collect()
+    }
+}
+
+impl WorkHandler for Publisher {
+    fn kind(&self) -> WorkKind {
+        WorkKind::Publish
+    }
+
+    fn parallelism(&self) -> u32 {
+        RELAYS
+    }
+
+    fn lanes(&self) -> LaneOrder {
+        LaneOrder::InOrder { batch: IN_FLIGHT }
+    }
+
+    fn back_off(&self) -> BackOff {
+        BACK_OFF
+    }
+
+    fn handle(&self, rows: Vec<ClaimedWork>) -> BoxFuture<'_, anyhow::Result<Outcome>> {
+        self.deliver(rows).boxed()
+    }
+}
+
+/// Whether a relay has a newer version of a replaceable event: then the older one is not to be taken any more.
+async fn has_newer(lease: &RelayLease, event: &Event) -> bool {
+    let filter = Filter::new().kind(event.kind).author(event.pubkey);
+    let filter = match event.tags.identifier() {
+        Some(identifier) if event.kind.is_addressable() => filter.identifier(identifier),
+        _ if event.kind.is_replaceable() => filter,
+        _ => return false,
+    };
+    let found = lease.fetch(filter, LOOK_UP).await.unwrap_or_default();
+    found.iter().any(|found| found.created_at > event.created_at)
+}
+
+/// Sends events in their order. After a failure one at a time, up to the first that the relay does not answer for good:
+/// `None` for those behind it.
+async fn send(lease: &RelayLease, rows: &[(ClaimedWork, Delivery)]) -> Vec<Option<Answer>> {
+    if rows.first().is_none_or(|(row, _)| row.tries <= 1) {
+        let sent = rows.iter().map(|(_, delivery)| lease.send(Arc::new(delivery.event.clone())).map(Some));
+        return join_all(sent).await;
+    }
+    let mut answers: Vec<Option<Answer>> = vec![None; rows.len()];
+    for (answer, (_, delivery)) in answers.iter_mut().zip(rows) {
+        let given = lease.send(Arc::new(delivery.event.clone())).await;
+        let wait = matches!(given, Answer::Later(_));
+        *answer = Some(given);
+        if wait {
+            break;
         }
     }
+    answers
+}
+
+/// A stored event with its signature. `None`: it can't be read, or its publisher key is erased.
+async fn signed(row: &Outgoing, keys: &Keys, publishers: &impl PublisherKeys) -> anyhow::Result<Option<Event>> {
+    let publisher = match (&row.signature, &row.signer) {
+        (None, Signer::Publisher { run }) => match publishers.publisher(run).await? {
+            Some(publisher) => Some(publisher),
+            None => {
+                tracing::error!(run, event = row.event, "the event is given up: its publisher key is erased");
+                return Ok(None);
+            }
+        },
+        _ => None,
+    };
+    let event = UnsignedEvent::from_json(&row.unsigned).map_err(anyhow::Error::from).and_then(|unsigned| {
+        Ok(match &row.signature {
+            Some(signature) => unsigned.add_signature(signature.parse::<Signature>()?)?,
+            None => unsigned.sign_with_keys(publisher.as_ref().unwrap_or(keys))?,
+        })
+    });
+    Ok(event.inspect_err(|error| tracing::error!(event = row.event, "the event is given up: {error:#}")).ok())
 }

@@ -255,6 +255,11 @@ impl RelayLease {
         &self.url
     }
 
+    /// Whether the relay is connected now.
+    pub fn is_connected(&self) -> bool {
+        self.state.borrow().connected
+    }
+
     /// Waits until the relay is connected.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ use nostr_relay_builder::{
 };
 use nostr_sdk::Client;
 use parking_lot::Mutex;
-use store::{Batch, ChangeNotification, RelayClass, Store};
+use store::{Batch, Notice, RelayClass, Store};
 use tokio::sync::mpsc;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -35,17 +35,6 @@ fn now() -> Millis {
 
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT, future).await.unwrap_or_else(|_| panic!("{what} took longer than {LIMIT:?}"))
-}
-
-/// Remembers what a relay was given, in order.
-#[derive(Debug, Clone)]
-struct Arrivals(mpsc::UnboundedSender<Event>);
-
-impl WritePolicy for Arrivals {
-    fn admit_event<'a>(&'a self, event: &'a Event, _: &'a SocketAddr) -> BoxedFuture<'a, PolicyResult> {
-        self.0.send(event.clone()).ok();
-        Box::pin(async { PolicyResult::Accept })
-    }
 }
 
 async fn relay() -> (LocalRelay, String) {
@@ -376,102 +365,4 @@ async fn a_relay_that_is_lost_and_back_is_known_as_such_and_hears_us_again() {
     })
     .await;
     assert!(relays.states()[0].error.is_some());
-}
-
-/// Holds the key of one run.
-struct OneKey(Keys);
-
-impl PublisherKeys for OneKey {
-    fn publisher<'a>(&'a self, run: &'a str) -> BoxFuture<'a, anyhow::Result<Option<Keys>>> {
-        Box::pin(async move { Ok((run == "run").then(|| self.0.clone())) })
-    }
-}
-
-#[tokio::test]
-async fn t33_a_relay_that_comes_back_gets_the_same_events_in_order_and_delays_no_other() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(&folder.path().join("db")).await.unwrap();
-    let (to_up, mut up) = mpsc::unbounded_channel();
-    let first = LocalRelay::new(RelayBuilder::default().write_policy(Arrivals(to_up)));
-    first.run().await.unwrap();
-    let up_url = first.url().await.to_string().trim_end_matches('/').to_owned();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let down_url = format!("ws://{free}");
-
-    let (pool, publisher, author) = (Keys::generate(), Keys::generate(), Keys::generate());
-    let (_, job) = pair(&author, &pool.public_key());
-    let drafts = drafts_of_a_run(&pool, &publisher, &author, &job);
-    let targets = [(up_url.clone(), RelayClass::Own), (down_url.clone(), RelayClass::Own)];
-    let batch: Batch = drafts.iter().map(|draft| outgoing(draft, &targets, Some("run"), now())).collect();
-    store.commit(batch).await.unwrap();
-    let ids: Vec<String> = drafts.iter().map(|draft| draft.event.clone().id().to_hex()).collect();
-
-    let config = config::Relays { write: vec![up_url, down_url], allow_private: true, ..config::Relays::default() };
-    let start = |keys: OneKey| {
-        let relays = Relays::new(&pool, &config);
-        tokio::spawn(Publisher::new(pool.clone(), store.clone(), relays, keys, now).run())
-    };
-    let sender = start(OneKey(publisher.clone()));
-    let mut taken = Vec::new();
-    for _ in &ids {
-        taken.push(soon("the relay that is up", up.recv()).await.unwrap());
-    }
-    assert_eq!(taken.iter().map(|event| event.id.to_hex()).collect::<Vec<_>>(), ids, "the other relay is still down");
-
-    // Killed, and the publisher key erased: what was signed is sent with the same id and signature.
-    sender.abort();
-    let mut notices = store.subscribe();
-    let sender = start(OneKey(Keys::generate()));
-    let (to_down, mut down) = mpsc::unbounded_channel();
-    let second = LocalRelay::new(RelayBuilder::default().port(free.port()).write_policy(Arrivals(to_down)));
-    second.run().await.unwrap();
-    let mut late = Vec::new();
-    for _ in &ids {
-        late.push(soon("the relay that came back", down.recv()).await.unwrap());
-    }
-    assert_eq!(late, taken);
-    soon("the end of the outbox", async {
-        while !store.outbox_pending().await.unwrap().is_empty() {
-            tokio::select! {
-                notice = notices.recv() => drop::<Result<ChangeNotification, _>>(notice),
-                () = tokio::time::sleep(Duration::from_millis(20)) => {}
-            }
-        }
-    })
-    .await;
-    sender.abort();
-}
-
-fn drafts_of_a_run(pool: &Keys, publisher: &Keys, author: &Keys, job: &Event) -> Vec<Draft> {
-    let request = RunRequest {
-        id: job.id.to_hex(),
-        origin: domain::run::RequestOrigin::HiveCi {
-            run_event: "ab".repeat(32),
-            job_event: job.id.to_hex(),
-            author: author.public_key().to_hex(),
-            publisher: Some(publisher.public_key().to_hex()),
-            workflow: ".github/workflows/ci.yml".into(),
-            relays: Vec::new(),
-        },
-        repository: domain::run::Repository::default(),
-        workflow: String::new(),
-        commit: String::new(),
-        branch: String::new(),
-        reference: None,
-        trigger: None,
-        actor: author.public_key().to_hex(),
-        env: indexmap::IndexMap::new(),
-        notices: Vec::new(),
-        inputs: None,
-        again: None,
-        received_at: now(),
-    };
-    let stamp = now() / 1000;
-    let end = RunEnd { conclusion: workflow::plan::Conclusion::Success, reason: None, exit_code: 0, at: now() };
-    let (log, definitions) = (FinalizedLog::default(), Vec::new());
-    let finished = RunUpdate::Finished { stamp: stamp + 2, end, log, duration_s: 1, definitions };
-    [RunUpdate::Queued { stamp }, RunUpdate::Running { stamp: stamp + 1 }, finished]
-        .iter()
-        .flat_map(|update| hive_ci::report("run", &request, update, &pool.public_key()))
-        .collect()
 }

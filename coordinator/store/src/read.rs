@@ -102,6 +102,20 @@ impl Store {
         self.outgoing(statement.fetch_all(&self.readers).await?).await
     }
 
+    /// Whether one of our own relays has an event.
+    pub async fn taken_by_own_relay(&self, event: &str) -> Found<bool> {
+        let relays: Option<String> = query_scalar("SELECT relays FROM outbox WHERE event = $1")
+            .bind(event)
+            .fetch_optional(&self.readers)
+            .await?;
+        let taken: Vec<String> = query_scalar("SELECT relay FROM deliveries WHERE event = $1 AND answer = ''")
+            .bind(event)
+            .fetch_all(&self.readers)
+            .await?;
+        let relays: Vec<(String, super::RelayClass)> = relays.as_deref().map_or_else(|| Ok(Vec::new()), json)?;
+        Ok(relays.iter().any(|(relay, class)| *class == super::RelayClass::Own && taken.contains(relay)))
+    }
+
     /// All events that report on a run, in the order they were made.
     pub async fn outbox_of(&self, run: &str) -> Found<Vec<Pending>> {
         let statement = query(
