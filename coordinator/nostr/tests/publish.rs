@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use domain::run::{RunEnd, Millis, RunRequest, FinalizedLog, RunUpdate};
+use domain::run::{FinalizedLog, Millis, RunEnd, RunRequest, RunUpdate};
 use futures::future::BoxFuture;
 use nostr::{Event, JsonUtil, Keys, util::BoxedFuture};
 use nostr_client::{

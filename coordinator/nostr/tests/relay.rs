@@ -2,29 +2,27 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use config::{self, Config};
-use domain::run::{FinalizedLog, Millis, RunEnd, RunRequest, RunUpdate};
+use domain::run::{Millis, RunRequest};
 use futures::future::BoxFuture;
-use nostr::{Event, EventBuilder, Keys, Kind, PublicKey, Tag, nips::nip44, util::BoxedFuture};
+use nostr::{Event, EventBuilder, Keys, Kind, PublicKey, Tag, nips::nip44};
 use nostr_client::{
-    hive_ci::{self, Draft, Refusal, Secrets},
+    hive_ci::{self, Refusal, Secrets},
     intake::{Desk, Intake, Reach},
     policy::Policy,
-    publish::{Publisher, PublisherKeys, outgoing},
     relays::{Answer, Relays},
 };
 use nostr_relay_builder::{
     LocalRelay, RelayBuilder,
-    builder::{PolicyResult, RateLimit, RelayBuilderNip42, RelayBuilderNip42Mode, WritePolicy},
+    builder::{RateLimit, RelayBuilderNip42, RelayBuilderNip42Mode},
 };
 use nostr_sdk::Client;
 use parking_lot::Mutex;
-use store::{Batch, Notice, RelayClass, Store};
+use store::{Batch, Store};
 use tokio::sync::mpsc;
 
 const LIMIT: Duration = Duration::from_secs(60);
