@@ -23,7 +23,7 @@ const PACKAGES: [(&str, &[&str]); 15] = [
     ("source", &["config", "domain", "network", "store", "workflow"]),
     ("planning", &["config", "domain", "workflow"]),
     ("nostr", &["config", "domain", "network", "store", "work", "workflow"]),
-    ("dispatch", &["domain", "proto", "store", "workflow"]),
+    ("dispatch", &["config", "domain", "logs", "proto", "store", "workflow"]),
     ("actions_api", &["blobs", "config", "domain", "store"]),
     ("webhooks", &["config", "domain", "network", "store", "work", "workflow"]),
     ("web", &["blobs", "domain", "logs", "store", "workflow"]),

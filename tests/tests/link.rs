@@ -17,14 +17,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dispatch::Terms;
-use pool::{Pool, Running, terms, within};
+use config::LeaseTimeouts;
+use pool::{Pool, Running, Terms, long_leases, terms, within};
 use proto::worker::{Accept, Cancelled, Register, from_worker, to_worker::Message};
 use proxy::Proxy;
 use raw::Raw;
 use script::Script;
 use tokio_util::sync::CancellationToken;
 use workflow::plan::Conclusion;
+
+fn with(timeouts: LeaseTimeouts) -> Terms {
+    Terms { timeouts, ..terms() }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_offered_job_runs_and_its_log_and_result_come_back() {
@@ -34,7 +38,6 @@ async fn an_offered_job_runs_and_its_log_and_result_come_back() {
     let report = pool.finished("build").await;
     assert_eq!(report.conclusion, Conclusion::Success);
     assert_eq!(pool.log("build", 1), ["line 0\n", "line 1\n", "line 2\n"].concat());
-    assert!(pool.log_closed("build", 1), "the log is whole before the result counts");
     assert_eq!(pool.begun("build"), 1);
     let data = worker.data.clone();
     worker.drain(Duration::from_secs(5)).await;
@@ -45,7 +48,7 @@ async fn an_offered_job_runs_and_its_log_and_result_come_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_offer_that_nobody_takes_goes_back_and_is_no_try() {
-    let pool = Pool::start(Terms { offer: Duration::from_millis(200), ..terms() }).await;
+    let pool = Pool::start(with(LeaseTimeouts { offer_ms: 200, ..terms().timeouts })).await;
     let mut worker = Raw::join(&pool, 1).await;
     pool.queue("build", &["ubuntu-latest"]);
     let first = worker.offer().await;
@@ -66,7 +69,7 @@ async fn an_offer_that_nobody_takes_goes_back_and_is_no_try() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_renews_keeps_its_lease_and_one_that_is_paused_past_it_is_refused() {
-    let pool = Pool::start(Terms { lease: Duration::from_millis(400), ..terms() }).await;
+    let pool = Pool::start(with(LeaseTimeouts { lease_ms: 400, ..terms().timeouts })).await;
     let mut worker = Raw::join(&pool, 1).await;
     pool.queue("build", &["ubuntu-latest"]);
     let attempt = worker.take().await.attempt.unwrap();
@@ -106,7 +109,7 @@ async fn a_restarted_coordinator_adopts_the_jobs_its_workers_still_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_that_was_made_while_the_coordinator_was_away_counts_after_both_restarted() {
-    let pool = Pool::start(Terms { lease: Duration::from_secs(30), ..terms() }).await;
+    let pool = Pool::start(long_leases()).await;
     let go = CancellationToken::new();
     let worker = pool.worker("one", Script::Until(go.clone())).await;
     pool.queue("build", &["ubuntu-latest"]);
@@ -126,7 +129,7 @@ async fn a_result_that_was_made_while_the_coordinator_was_away_counts_after_both
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_comes_back_without_its_job_has_lost_it_at_once() {
-    let pool = Pool::start(Terms { lease: Duration::from_secs(30), ..terms() }).await;
+    let pool = Pool::start(long_leases()).await;
     let mut worker = Raw::join(&pool, 1).await;
     pool.queue("build", &["ubuntu-latest"]);
     worker.take().await;
@@ -143,19 +146,51 @@ async fn a_cancel_ends_the_job_and_its_result_says_so() {
     let worker = pool.worker("one", Script::Wait).await;
     pool.queue("build", &["ubuntu-latest"]);
     pool.until("build", |course| course.begun == 1).await;
-    assert!(pool.dispatch.cancel(&pool.attempt("build", 1), "asked for"));
+    pool.cancel("build");
     assert_eq!(pool.finished("build").await.conclusion, Conclusion::Cancelled);
     worker.drain(Duration::from_secs(5)).await;
-    assert!(!pool.dispatch.cancel(&pool.attempt("build", 1), "asked for again"));
+    assert!(pool.memory.store.leases().await.unwrap().is_empty(), "nobody holds what is over");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_reaches_a_worker_that_was_apart_when_it_was_asked_for() {
+    let pool = Pool::start(long_leases()).await;
+    let mut worker = Raw::join(&pool, 1).await;
+    pool.queue("build", &["ubuntu-latest"]);
+    let attempt = worker.take().await.attempt.unwrap();
+    drop(worker);
+    pool.connected(0).await;
+    pool.cancel("build");
+    let running = Register { identity: raw::public(&raw::key(1)), running: vec![attempt.clone()], ..raw::register() };
+    let mut worker = Raw::register(&pool, &raw::key(1), running).await.unwrap();
+    let cancelled = worker.hear_until(|m| if let Message::Cancel(cancel) = m { cancel.attempt } else { None }).await;
+    assert_eq!(cancelled, attempt);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accepted_job_that_never_reaches_its_worker_is_lost_and_not_running_for_ever() {
+    let pool = Pool::start(terms()).await;
+    let mut worker = Raw::join(&pool, 1).await;
+    pool.memory.jobs.send_modify(|jobs| jobs.entry("build".into()).or_default().broken = true);
+    pool.queue("build", &["ubuntu-latest"]);
+    let offer = worker.offer().await;
+    worker.say(from_worker::Message::Accept(Accept { offer: offer.clone() })).await;
+    let withdrawn = worker.hear_until(|m| if let Message::Withdrawn(w) = m { Some(w.offer) } else { None }).await;
+    assert_eq!(withdrawn, offer, "a bug frees the offer");
+    let course = pool.until("build", |course| !course.lost.is_empty()).await;
+    assert_eq!(course.lost, ["worker raw: it was not heard of in time"]);
+    // The session goes on.
+    pool.queue("next", &["ubuntu-latest"]);
+    worker.take().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_that_is_not_confirmed_costs_the_slot_until_it_is() {
-    let pool = Pool::start(Terms { confirm: Duration::from_millis(300), ..terms() }).await;
+    let pool = Pool::start(with(LeaseTimeouts { confirm_ms: 300, ..terms().timeouts })).await;
     let mut worker = Raw::join(&pool, 1).await;
     pool.queue("build", &["ubuntu-latest"]);
     let attempt = worker.take().await.attempt.unwrap();
-    pool.dispatch.cancel(&pool.attempt("build", 1), "asked for");
+    pool.cancel("build");
     let course = pool.until("build", |course| !course.lost.is_empty()).await;
     assert_eq!(course.lost, ["worker raw: it did not confirm the cancel in time"]);
     let seat = pool.dispatch.workers().remove(0);
@@ -176,7 +211,7 @@ async fn a_restarted_coordinator_cancels_again_what_was_being_cancelled() {
     pool.queue("build", &["ubuntu-latest"]);
     pool.until("build", |course| course.begun == 1).await;
     let away = pool.go_away().await;
-    away.pool_memory().cancelling("build");
+    away.pool_memory().cancel("build", Duration::from_secs(60));
     let pool = away.come_back().await;
     assert_eq!(pool.finished("build").await.conclusion, Conclusion::Cancelled);
     worker.drain(Duration::from_secs(5)).await;
@@ -198,17 +233,17 @@ async fn a_drained_worker_gets_no_new_jobs() {
     let pool = Pool::start(terms()).await;
     let mut worker = Raw::join(&pool, 1).await;
     let id = worker.welcome.worker.clone();
-    assert!(pool.dispatch.drain(&id, true));
+    pool.dispatch.drain(&id, true).await.unwrap();
+    worker.hear_until(|message| matches!(message, Message::Drain(_)).then_some(())).await;
     pool.queue("build", &["ubuntu-latest"]);
     pool.until("build", |course| course.reason == "the only matching worker is draining").await;
-    assert!(pool.dispatch.drain(&id, false));
+    pool.dispatch.drain(&id, false).await.unwrap();
     worker.take().await;
-    assert!(!pool.dispatch.drain("nobody", true));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_is_whole_after_its_connection_was_cut_again_and_again() {
-    let pool = Pool::start(Terms { lease: Duration::from_secs(30), ..terms() }).await;
+    let pool = Pool::start(long_leases()).await;
     let proxy = Proxy::start(pool.port, 3 << 20, 4).await;
     pool.enrol(&pool.keys.worker_identity);
     let mut config = pool.config("one");
@@ -217,7 +252,6 @@ async fn a_log_is_whole_after_its_connection_was_cut_again_and_again() {
     pool.queue("build", &["ubuntu-latest"]);
     assert_eq!(pool.finished("build").await.conclusion, Conclusion::Success);
     assert_eq!(proxy.cuts.load(Ordering::SeqCst), 4);
-    assert!(pool.log_closed("build", 1), "length and hash are right");
     let log = pool.log("build", 1);
     assert_eq!(log.len(), 400 * 64 * 1024);
     assert!(log.starts_with("0000000000000000") && log.ends_with("00000399"));
@@ -227,7 +261,7 @@ async fn a_log_is_whole_after_its_connection_was_cut_again_and_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkout_brings_what_is_new_into_the_workers_mirror() {
-    let pool = Pool::start(Terms { lease: Duration::from_secs(30), ..terms() }).await;
+    let pool = Pool::start(long_leases()).await;
     let repository = tempfile::tempdir().unwrap();
     let commit = |name: &str| {
         std::fs::write(repository.path().join(name), name).unwrap();
@@ -260,7 +294,7 @@ async fn a_checkout_brings_what_is_new_into_the_workers_mirror() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn control_does_not_wait_behind_a_flood_of_log() {
-    let pool = Pool::start(Terms { lease: Duration::from_secs(30), ..terms() }).await;
+    let pool = Pool::start(long_leases()).await;
     let worker = pool.worker("one", Script::Flood(1600)).await;
     pool.queue("build", &["ubuntu-latest"]);
     pool.until("build", |course| course.begun == 1).await;
@@ -327,7 +361,7 @@ async fn features_are_those_that_both_ends_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_action_is_resolved_by_the_coordinator_and_its_files_are_sent_once() {
-    let pool = Pool::start(Terms { lease: Duration::from_secs(30), ..terms() }).await;
+    let pool = Pool::start(long_leases()).await;
     let worker = pool.worker("one", Script::Action).await;
     for job in ["build", "again"] {
         pool.queue(job, &["ubuntu-latest"]);

@@ -2,8 +2,6 @@
 
 pub(crate) mod actions_api;
 mod dispatch;
-pub(crate) mod log_sink;
 pub(crate) mod object_source;
 pub(crate) mod operator_api;
 pub(crate) mod relay_lookup;
-pub(crate) mod worker_auth;

@@ -7,8 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{log_publisher::LogPublisher, planner::Planner, run_service::RunService, workflow_source::PlanError};
 use config::Config;
-use dispatch::Dispatch;
-use domain::run::{AttemptId, FinalizedLog, Millis, RunEvent, RunPhase, RunState};
+use domain::run::{FinalizedLog, Millis, RunEvent, RunPhase, RunState};
 use store::{Change, Task, TaskKind};
 
 /// Workflows fetched and planned at the same time.
@@ -24,7 +23,6 @@ const LONGEST_WAIT: Millis = 30_000;
 #[derive(Clone)]
 pub(super) struct TaskRunner {
     pub(super) run_service: RunService,
-    pub(super) dispatch: Dispatch,
     pub(super) planner: Planner,
     pub(super) archive: LogPublisher,
     pub(super) config: Arc<Config>,
@@ -99,12 +97,8 @@ impl TaskRunner {
                     }
                 }
             }
-            TaskKind::Stop { job, attempt, reason, .. } => {
-                let attempt = AttemptId { run: task.run.clone(), job: job.clone(), number: *attempt };
-                // Where nobody holds it, its lease is running out already.
-                self.dispatch.cancel(&attempt, reason);
-                return Ok(store.commit(done).await?);
-            }
+            // Written by an older version: what is cancelled stands in the leases.
+            TaskKind::Stop { .. } => return Ok(store.commit(done).await?),
             TaskKind::FinalizeLog => RunEvent::LogFinalized { log: self.seal(&state).await? },
             TaskKind::Wake { job } => RunEvent::Due { job: job.clone() },
             TaskKind::Expire => RunEvent::Expired,

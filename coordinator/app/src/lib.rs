@@ -25,10 +25,7 @@ use url::Url;
 pub use run_service::{Applied, RunService};
 
 use self::{
-    adapters::{
-        actions_api::Services, log_sink::LogSink, object_source::ObjectSource, operator_api::Operator,
-        relay_lookup::RelayLookup, worker_auth::Enrolled,
-    },
+    adapters::{actions_api::Services, object_source::ObjectSource, operator_api::Operator, relay_lookup::RelayLookup},
     admission::Admission,
     background::TaskRunner,
     definitions::Definitions,
@@ -38,7 +35,7 @@ use self::{
 use actions_api::{Issuer, Origin};
 use blobs::{Blobs, client::Client};
 use config::{Config, keys};
-use dispatch::{Dispatch, Parts, ServerTls, Terms};
+use dispatch::{Dispatch, DispatchConfig, ServerTls};
 use domain::run::Millis;
 use logs::Logs;
 use nostr_client::{
@@ -121,17 +118,21 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     let issuer = Issuer::open(&config.data.join("oidc.key"), &public_url)?;
     let documents = issuer.documents();
     let origin = Origin::new(store.clone(), blobs.clone(), &key, config.kept.clone(), now).with_issuer(issuer);
-    let dispatch = Dispatch::open(Parts {
+    let dispatch = DispatchConfig {
+        store: store.clone(),
         runs: Arc::new(run_service.clone()),
-        logs: Arc::new(LogSink(logs.clone())),
+        logs: logs.clone(),
         objects: Arc::new(ObjectSource(sources.clone())),
-        origin: Arc::new(Services { origin: origin.clone(), store: store.clone() }),
-        enrolment: Arc::new(Enrolled { store: store.clone(), configured: config.workers.clone(), clock: now }),
+        actions_api: Arc::new(Services { origin: origin.clone(), store: store.clone() }),
+        configured_workers: config.workers.clone(),
+        coordinator: coordinator_id(&config.data)?,
         token_key: derive(&secret, b"attempt and enrolment tokens"),
         bulk_url: String::new(),
-        terms: Terms { unmatched: Duration::from_secs(config.queue.unmatched), ..Terms::default() },
-    })
-    .await?;
+        timeouts: config.lease_timeouts,
+        unmatched: Duration::from_secs(config.queue.unmatched),
+        clock: now,
+    }
+    .build();
     let policy = Policy::new(&config.policy)?;
     policy.load(&relays, &config.relays.read).await;
     let advertiser = Advertiser::new(keys.clone(), relays.clone(), config.clone(), now);
@@ -169,7 +170,6 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     stages.start("web", web::serve(http, web, stop.clone()));
     let tasks = TaskRunner {
         run_service: run_service.clone(),
-        dispatch: dispatch.clone(),
         planner: Planner {
             run_service: run_service.clone(),
             sources: sources.clone(),
@@ -204,7 +204,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     stages.until_stopped("blob expiry", expire(blobs, origin));
 
     let (load, watched) = watch::channel(Load::default());
-    stages.until_stopped("queue", watch_queue(store, dispatch, load));
+    stages.until_stopped("load", watch_load(store, dispatch, load));
     let advertised = advertiser.announce(*watched.borrow()).await?;
     stages.until_stopped("advertiser", async move {
         advertiser.run(watched).await;
@@ -327,22 +327,38 @@ fn derive(secret: &[u8; 32], purpose: &[u8]) -> [u8; 32] {
     key
 }
 
-/// Wakes dispatch when the queue changes, and keeps what is advertised true.
-async fn watch_queue(store: Store, dispatch: Dispatch, load: watch::Sender<Load>) -> anyhow::Result<()> {
-    let mut notices = store.subscribe();
-    dispatch.wake();
-    loop {
-        match notices.recv().await {
-            Ok(ChangeNotification::Queue | ChangeNotification::Runs)
-            | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
-            Ok(_) => continue,
-            Err(tokio::sync::broadcast::error::RecvError::Closed) => anyhow::bail!("the store has stopped"),
+/// Id of this coordinator in leases and claims: made once for its data folder.
+fn coordinator_id(data: &std::path::Path) -> anyhow::Result<String> {
+    let path = data.join("coordinator-id");
+    match std::fs::read_to_string(&path) {
+        Ok(id) if !id.trim().is_empty() => return Ok(id.trim().to_owned()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("{}: make it readable", path.display()));
         }
-        dispatch.wake();
-        let queued = u32::try_from(store.queued().await?.len()).unwrap_or(u32::MAX);
+        _ => {}
+    }
+    let id = uuid::Uuid::now_v7().simple().to_string();
+    std::fs::write(&path, &id).with_context(|| format!("{}: make its folder writable", path.display()))?;
+    Ok(id)
+}
+
+/// Keeps what is advertised true.
+async fn watch_load(store: Store, dispatch: Dispatch, load: watch::Sender<Load>) -> anyhow::Result<()> {
+    let mut notices = store.subscribe();
+    loop {
         let slots = dispatch.workers().iter().map(|worker| worker.slots).sum();
-        let now = Load { slots, queued };
+        let now = Load { slots, queued: u32::try_from(dispatch.queued()).unwrap_or(u32::MAX) };
         load.send_if_modified(|known| std::mem::replace(known, now) != now);
+        loop {
+            match notices.recv().await {
+                Ok(ChangeNotification::Queue) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => break,
+                Ok(_) => {}
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => anyhow::bail!("the store has stopped"),
+            }
+        }
+        // An advertisement is for people: what changes within a second is one change.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        notices = store.subscribe();
     }
 }
 

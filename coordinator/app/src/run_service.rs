@@ -9,8 +9,8 @@ use secrecy::{ExposeSecret, SecretString};
 use super::unit_of_work::UnitOfWork;
 use config::{self, Config, Definitions, RepositoryConfig, VisibilityConfig};
 use domain::run::{
-    self, Approvers, EnvironmentProtection, Millis, NewRun, Repository, RequestOrigin, Rerun, RunEffect, RunEvent,
-    RunRefusal, RunRequest, RunRules, RunState, RunUpdate, Visibility,
+    self, Approvers, AttemptId, EnvironmentProtection, Millis, NewRun, Repository, RequestOrigin, Rerun, RunEffect,
+    RunEvent, RunRefusal, RunRequest, RunRules, RunState, RunUpdate, Visibility,
 };
 use domain::schedule::QueuedJob;
 use nostr_client::{
@@ -19,7 +19,7 @@ use nostr_client::{
     routes::Routes,
 };
 use store::{
-    Batch, Change, RelayClass, Signer, Store, StoreError, Task, TaskKind,
+    Batch, Change, Lease, LeaseChange, RelayClass, Signer, Store, StoreError, Task, TaskKind,
     seal::{self, StoreKey},
 };
 
@@ -192,9 +192,14 @@ impl RunService {
                     since: now,
                 })),
                 RunEffect::Unqueue { job, .. } => batch.push(Change::Unqueue { run: run.clone(), job }),
-                RunEffect::Stop { job, attempt, worker, reason } => {
-                    let name = format!("stop {job} {attempt}");
-                    batch.push(task(name, TaskKind::Stop { job, attempt, worker, reason }, now));
+                RunEffect::Lease { job, attempt, worker } => batch.push(self.lease(state, job, attempt, worker).into()),
+                RunEffect::EndLease { job, attempt } => {
+                    batch.push(LeaseChange::End(attempt_id(run, job, attempt)).into());
+                }
+                RunEffect::Stop { job, attempt, reason, .. } => {
+                    let confirm_by = now.saturating_add(self.0.config.lease_timeouts.confirm_ms);
+                    let attempt = attempt_id(run, job, attempt);
+                    batch.push(LeaseChange::Cancel { attempt, reason, confirm_by }.into());
                 }
                 // The groups' rows are made beside these, by the cascade.
                 RunEffect::Join { .. } | RunEffect::Leave { .. } => {}
@@ -212,6 +217,18 @@ impl RunService {
             }
         }
         Ok(batch)
+    }
+
+    fn lease(&self, state: &RunState, job: String, attempt: u32, worker: String) -> LeaseChange {
+        let (repository, term) = (&state.request.repository.address, self.0.config.lease_timeouts.lease_ms);
+        LeaseChange::Begin(Lease {
+            attempt: attempt_id(&state.id, job, attempt),
+            worker,
+            repository: repository.clone(),
+            expires_at: self.now().saturating_add(term),
+            cancel_reason: None,
+            confirm_by: None,
+        })
     }
 
     /// What webhooks are told of a change.
@@ -289,6 +306,10 @@ impl RunService {
         let all = &self.0.config.repositories;
         all.get(&repository.address).or_else(|| all.get(&named)).or_else(|| all.get("*"))
     }
+}
+
+fn attempt_id(run: &str, job: String, number: u32) -> AttemptId {
+    AttemptId { run: run.to_owned(), job, number }
 }
 
 /// Keys as configured, in hex.

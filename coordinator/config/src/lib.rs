@@ -2,12 +2,15 @@
 
 mod check;
 pub mod keys;
+mod lease_timeouts;
 pub mod load;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
 use domain::run::RetryStarted;
 use serde::{Deserialize, Serialize};
+
+pub use self::lease_timeouts::LeaseTimeouts;
 
 /// A coordinator's configuration (TOML). Unknown keys are errors that name the nearest right one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -39,6 +42,9 @@ pub struct Config {
     pub policy: Policy,
     /// Queue limits.
     pub queue: Queue,
+    /// How long leases, offers and cancels last. Not documented: the defaults are right for a pool, tests want less.
+    #[serde(skip_serializing_if = "LeaseTimeouts::is_default")]
+    pub lease_timeouts: LeaseTimeouts,
     /// Retries.
     pub retry: Retry,
     /// Limits of what comes in.
@@ -375,6 +381,7 @@ impl Default for Config {
             relays: Relays::default(),
             policy: Policy { max_duration: 3600, ..Policy::default() },
             queue: Queue::default(),
+            lease_timeouts: LeaseTimeouts::default(),
             retry: Retry::default(),
             limits: Limits::default(),
             blossom: Blossom { max_blob: 64 << 20, max_total: 10 << 30, ..Blossom::default() },

@@ -31,10 +31,15 @@ pub(super) struct Caller {
 }
 
 /// Checks an attempt's token; an attempt that is over, or is another worker's, is refused the same way.
-pub(super) fn caller(inner: &Inner, attempt: Option<proto::worker::Attempt>, token: &str) -> Result<Caller, Status> {
+pub(super) async fn caller(
+    inner: &Inner,
+    attempt: Option<proto::worker::Attempt>,
+    token: &str,
+) -> Result<Caller, Status> {
     let attempt = attempt_id(attempt.ok_or_else(|| Status::invalid_argument("the call names no attempt"))?);
     let refused = || Status::permission_denied("the attempt is over, or the token is not its own: stop");
-    let (worker, repository) = inner.pool().holder(&attempt).ok_or_else(refused)?;
+    let holder = inner.holder(&attempt).await.map_err(|error| Status::unavailable(format!("{error:#}")))?;
+    let (worker, repository) = holder.ok_or_else(refused)?;
     if inner.tokens.is_attempt(token, &attempt, &worker) {
         Ok(Caller { attempt, worker, repository })
     } else {
@@ -58,13 +63,15 @@ async fn take(inner: &Inner, inbound: &mut Streaming<LogUp>, acks: &Acks) -> Res
     let Some(log_up::Message::Open(open)) = next(inbound).await? else {
         return Err(Status::invalid_argument("a log stream begins with LogOpen"));
     };
-    let caller = match caller(inner, open.attempt, &open.token) {
+    let caller = match caller(inner, open.attempt, &open.token).await {
         Ok(caller) => caller,
+        // The worker keeps its spool and comes again.
+        Err(status) if status.code() == tonic::Code::Unavailable => return Err(status),
         Err(_) => return stopped(acks).await,
     };
-    let logs = &inner.parts.logs;
-    let length = logs.open(&caller.attempt).await.map_err(storage)?;
-    let durable = logs.sync(&caller.attempt).await.map_err(storage)?;
+    let (logs, attempt) = (&inner.config.logs, &caller.attempt);
+    let length = logs.open(&attempt.run, &attempt.job, attempt.number).await.map_err(storage)?;
+    let durable = logs.sync(&attempt.run, &attempt.job, attempt.number).await.map_err(storage)?;
     send(acks, LogAck { received: length, durable, ..LogAck::default() }).await?;
 
     let (received, lengths) = watch::channel(length);
@@ -90,7 +97,7 @@ async fn take(inner: &Inner, inbound: &mut Streaming<LogUp>, acks: &Acks) -> Res
         Written::Stale => stopped(acks).await,
         Written::Closing(close) => {
             // A wrong total or hash does not mend itself: the worker must not try it again for ever.
-            let closed = logs.close(&caller.attempt, close.total, &close.sha256).await;
+            let closed = logs.close(&attempt.run, &attempt.job, attempt.number, close.total, &close.sha256).await;
             closed.map_err(|error| Status::data_loss(format!("the log can't be closed: {error:#}")))?;
             let total = close.total;
             send(acks, LogAck { received: total, durable: total, closed: true, ..LogAck::default() }).await
@@ -112,10 +119,12 @@ async fn append(inner: &Inner, caller: &Caller, chunk: LogChunk) -> Result<Optio
     if chunk.data.len() > proto::LOG_CHUNK_LIMIT {
         return Err(Status::invalid_argument(format!("a log chunk has at most {} bytes", proto::LOG_CHUNK_LIMIT)));
     }
-    if !inner.pool().holds(&caller.attempt, &caller.worker) {
+    let attempt = &caller.attempt;
+    if !inner.holds(attempt, &caller.worker).await.map_err(storage)? {
         return Ok(None);
     }
-    inner.parts.logs.append(&caller.attempt, chunk.offset, chunk.data).await.map(Some).map_err(storage)
+    let appended = inner.config.logs.append(&attempt.run, &attempt.job, attempt.number, chunk.offset, chunk.data).await;
+    appended.map(Some).map_err(storage)
 }
 
 /// Stores for good and says so, by clock, while chunks go on coming in. Ends where that fails.
@@ -130,7 +139,7 @@ async fn acknowledge(
         sleep_until(last + ACK_EVERY).await;
         last = Instant::now();
         let received = *lengths.borrow_and_update();
-        let durable = inner.parts.logs.sync(attempt).await.map_err(storage)?;
+        let durable = inner.config.logs.sync(&attempt.run, &attempt.job, attempt.number).await.map_err(storage)?;
         send(acks, LogAck { received: received.max(durable), durable, ..LogAck::default() }).await?;
     }
     Ok(())
@@ -157,28 +166,28 @@ type Parts = BoxStream<'static, Result<Part, Status>>;
 
 /// The objects of a commit, of the attempt's own repository or of one that was resolved.
 pub(super) async fn source(inner: &Inner, request: SourceRequest) -> Result<Parts, Status> {
-    let caller = caller(inner, request.attempt, &request.token)?;
+    let caller = caller(inner, request.attempt, &request.token).await?;
     let repository = if request.repository.is_empty() { caller.repository } else { request.repository };
     if repository.is_empty() {
         return Err(Status::not_found("the job has no repository"));
     }
     let commit = request.commit.clone();
     let wanted: Vec<String> = std::iter::once(request.commit).chain(request.also).collect();
-    let bundle = inner.parts.objects.bundle(&repository, &wanted, &request.have).await;
+    let bundle = inner.config.objects.bundle(&repository, &wanted, &request.have).await;
     bundle.map(parts).map_err(|error| Status::not_found(format!("commit {commit}: {error:#}")))
 }
 
 /// What a name in the attempt's workflow stands for.
 pub(super) async fn resolve(inner: &Inner, request: ResolveRequest) -> Result<Resolved, Status> {
-    let caller = caller(inner, request.attempt.clone(), &request.token)?;
-    let found = inner.parts.objects.resolve(&caller.repository, &request).await;
+    let caller = caller(inner, request.attempt.clone(), &request.token).await?;
+    let found = inner.config.objects.resolve(&caller.repository, &request).await;
     found.map_err(|error| Status::not_found(format!("{error:#}")))
 }
 
 /// The files of a commit that was resolved.
 pub(super) async fn archive(inner: &Inner, request: ArchiveRequest) -> Result<Parts, Status> {
-    caller(inner, request.attempt, &request.token)?;
-    let archive = inner.parts.objects.archive(&request.repository, &request.commit).await;
+    caller(inner, request.attempt, &request.token).await?;
+    let archive = inner.config.objects.archive(&request.repository, &request.commit).await;
     archive.map(parts).map_err(|error| Status::not_found(format!("commit {}: {error:#}", request.commit)))
 }
 

@@ -1,87 +1,80 @@
-//! Sessions with workers: offers, leases, logs, blobs. The only place that knows gRPC.
+//! The worker side of a coordinator: sessions, offers, leases, logs. The only place that knows gRPC.
 //!
-//! What it needs of the other stages it asks through the traits below; `serve` implements them. [`pool`] holds who is
-//! connected and who holds what, [`session`] speaks with one worker, [`bulk`] takes logs and gives objects, [`origin`]
-//! carries jobs' connections,
-//! [`hand_out`] offers queued jobs, [`deadline`] ends what was not renewed in time.
+//! The store decides who holds what: leases and orders to workers are its rows. Here is what a connection needs: the
+//! [`registry`] of connected workers and offers, a [`session`] with each worker and its [`store_loop`], the
+//! [`assigner`] that offers what the [`queue`] has, [`wait_reasons`] for what it can't, [`expiry`] of offers and
+//! leases, [`follow`] for orders that the store holds, [`bulk`] for logs and objects, and [`actions_connection`] for
+//! what jobs' actions call.
 
+mod actions_connection;
+mod assigner;
+mod auth;
 mod bulk;
-mod deadline;
-mod enrol;
-mod hand_out;
-mod origin;
-mod pool;
+mod expiry;
+mod follow;
+mod queue;
+mod registry;
 mod server;
 mod session;
+mod store_loop;
+mod tracked;
+mod wait_reasons;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use bytes::Bytes;
+use config::LeaseTimeouts;
+use domain::run::{AttemptId, Millis};
 use futures::{FutureExt as _, future::BoxFuture, stream::BoxStream};
-use parking_lot::{Mutex, MutexGuard};
+use logs::Logs;
+use parking_lot::Mutex;
 use proto::worker::{ResolveRequest, Resolved};
 use secrecy::SecretString;
+use store::{Store, WorkerChange};
 use tokio::{io::DuplexStream, net::TcpListener, sync::Notify, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use workflow::plan::{JobOrder, JobReport};
 
-use self::pool::Pool;
 pub use self::{
-    enrol::worker_id,
-    pool::Connected,
+    auth::worker_id,
+    registry::ConnectedWorker,
     server::ServerTls,
     session::{Inbound, Outbound},
 };
-use domain::run::AttemptId;
-use domain::run::Millis;
-use domain::schedule::QueuedJob;
-use store::WorkerRow;
+use self::{queue::QueueCache, registry::WorkerRegistry};
 
-/// How long things may take. All are measured on a monotonic clock.
-#[derive(Debug, Clone)]
-pub struct Terms {
-    /// A worker that is not heard of for this long has lost its attempts.
-    pub lease: Duration,
-    /// How often a worker renews.
-    pub renew: Duration,
-    /// An offer that is not accepted by then goes back to the queue; it is no try.
-    pub offer: Duration,
-    /// A cancel that is not confirmed by then costs the worker the slot.
-    pub confirm: Duration,
-    /// A job whose labels no worker has is given up then.
-    pub unmatched: Duration,
-}
-
-impl Default for Terms {
-    fn default() -> Self {
-        Self {
-            lease: Duration::from_secs(30),
-            renew: Duration::from_secs(10),
-            offer: Duration::from_secs(5),
-            confirm: Duration::from_secs(60),
-            unmatched: Duration::from_secs(3600),
-        }
-    }
-}
+/// Tasks get this long to end after the port was closed: what they have begun with the store is ended.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// What dispatch is made of.
-pub struct Parts {
+pub struct DispatchConfig {
+    /// Queue, leases, workers.
+    pub store: Store,
     /// The run side.
-    pub runs: Arc<dyn Runs>,
+    pub runs: Arc<dyn RunCommands>,
     /// Where log bytes go.
-    pub logs: Arc<dyn Logs>,
+    pub logs: Logs,
     /// Where repository objects come from.
-    pub objects: Arc<dyn Objects>,
+    pub objects: Arc<dyn SourceObjects>,
     /// The services that actions call.
-    pub origin: Arc<dyn Origin>,
-    /// Who may be a worker.
-    pub enrolment: Arc<dyn Enrolment>,
+    pub actions_api: Arc<dyn ActionsApi>,
+    /// Identities (Ed25519 public keys, hex) of workers that need no enrolment.
+    pub configured_workers: Vec<String>,
+    /// Id of this coordinator: the same after a restart, unlike any other's.
+    pub coordinator: String,
     /// Makes attempt and enrolment tokens; the same on every coordinator, e.g. derived from the store key.
     pub token_key: [u8; 32],
-    /// URL of the bulk service that workers are told; empty: where their session is.
+    /// URL of the bulk service that workers are given; empty: the address of their session.
     pub bulk_url: String,
-    /// How long things may take.
-    pub terms: Terms,
+    /// How long leases, offers and cancels last.
+    pub timeouts: LeaseTimeouts,
+    /// A job whose labels no worker of the pool has is given up after this.
+    pub unmatched: Duration,
+    /// Unix milliseconds.
+    pub clock: fn() -> Millis,
 }
 
 /// The worker side of a coordinator. Cloning is cheap.
@@ -89,47 +82,56 @@ pub struct Parts {
 pub struct Dispatch(Arc<Inner>);
 
 struct Inner {
-    parts: Parts,
-    tokens: enrol::Tokens,
-    pool: Mutex<Pool>,
+    config: DispatchConfig,
+    tokens: auth::Tokens,
+    registry: Mutex<WorkerRegistry>,
+    queue: Mutex<QueueCache>,
     /// The queue or the free slots changed.
-    wake: Notify,
-    /// There is an earlier deadline than the one waited for.
-    rearm: Notify,
+    assign: Notify,
+    /// There are offers to expire.
+    offered: Notify,
+    /// A worker was heard and the store did not take it: leases get full terms once it does.
+    renewals_failed: AtomicBool,
+    tasks: TaskTracker,
 }
 
 impl Inner {
-    fn pool(&self) -> MutexGuard<'_, Pool> {
-        self.pool.lock()
+    /// Who holds an attempt: as it is known here, or as the store says.
+    async fn holder(&self, attempt: &AttemptId) -> anyhow::Result<Option<(String, String)>> {
+        let known =
+            self.registry.lock().holder(attempt).map(|holder| (holder.worker.clone(), holder.repository.clone()));
+        match known {
+            Some(holder) => Ok(Some(holder)),
+            None => Ok(self.config.store.lease(attempt).await?.map(|lease| (lease.worker, lease.repository))),
+        }
     }
 
-    /// Changes the pool, then tells those who wait for what the change may have brought.
-    fn change<T>(&self, with: impl FnOnce(&mut Pool) -> T) -> T {
-        let (value, earlier) = {
-            let mut pool = self.pool();
-            let value = with(&mut pool);
-            (value, pool.take_earlier())
-        };
-        if earlier {
-            self.rearm.notify_one();
-        }
-        value
+    async fn holds(&self, attempt: &AttemptId, worker: &str) -> anyhow::Result<bool> {
+        Ok(self.holder(attempt).await?.is_some_and(|(holder, _)| holder == worker))
+    }
+}
+
+impl DispatchConfig {
+    /// The worker side; it serves nothing before [`Dispatch::serve`].
+    pub fn build(self) -> Dispatch {
+        Dispatch(Arc::new(Inner {
+            tokens: auth::Tokens::new(&self.token_key),
+            registry: Mutex::new(WorkerRegistry::new(self.timeouts)),
+            queue: Mutex::default(),
+            assign: Notify::new(),
+            offered: Notify::new(),
+            renewals_failed: AtomicBool::new(false),
+            tasks: TaskTracker::new(),
+            config: self,
+        }))
     }
 }
 
 impl Dispatch {
-    /// Reads which attempts are out, each with a full lease term from now: their workers may come back with them.
-    pub async fn open(parts: Parts) -> anyhow::Result<Self> {
-        let mut pool = Pool::new(parts.terms.clone());
-        let now = Instant::now();
-        for leased in parts.runs.leased().await? {
-            pool.restore(leased, now);
-        }
-        let tokens = enrol::Tokens::new(&parts.token_key);
-        Ok(Self(Arc::new(Inner { parts, tokens, pool: Mutex::new(pool), wake: Notify::new(), rearm: Notify::new() })))
-    }
-
     /// Takes sessions until `stop`; `tls` is `None` in `dev` alone.
+    ///
+    /// # Errors
+    /// The leases can't be read, or the port fails.
     pub async fn serve(
         &self,
         listener: TcpListener,
@@ -137,15 +139,28 @@ impl Dispatch {
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         let (inner, guard) = (&self.0, stop.clone().drop_guard());
+        let leases = inner.config.store.leases().await?;
+        inner.registry.lock().sync_leases(leases, Instant::now());
         let result =
             tokio::try_join!(server::serve(inner.clone(), listener, tls, stop.clone()), self.run(stop.clone()).map(Ok));
         drop(guard);
+        inner.tasks.close();
+        if tokio::time::timeout(GRACE, inner.tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = inner.tasks.len(), "sessions were cut off");
+        }
         result.map(|_| ())
     }
 
-    /// Assigns jobs and lets what is over expire, until `stop`: all but the port.
+    /// Assigns jobs, follows the store and lets what is over expire, until `stop`: all but the port.
     pub async fn run(&self, stop: CancellationToken) {
-        tokio::join!(hand_out::run(self.0.clone(), stop.clone()), deadline::run(self.0.clone(), stop));
+        let inner = &self.0;
+        tokio::join!(
+            assigner::run(inner.clone(), stop.clone()),
+            wait_reasons::run(inner.clone(), stop.clone()),
+            expiry::offers(inner.clone(), stop.clone()),
+            expiry::leases(inner.clone(), stop.clone()),
+            follow::run(inner.clone(), stop),
+        );
     }
 
     /// Serves one worker's session to its end, whatever carries its messages.
@@ -153,26 +168,23 @@ impl Dispatch {
         session::run(self.0.clone(), inbound, outbound, stop).await;
     }
 
-    /// The queue changed.
-    pub fn wake(&self) {
-        self.0.wake.notify_one();
+    /// Sets whether a worker takes new jobs. The coordinator that has its session sends the order.
+    ///
+    /// # Errors
+    /// The store can't be written.
+    pub async fn drain(&self, worker: &str, draining: bool) -> anyhow::Result<()> {
+        let change = WorkerChange::Draining { id: worker.to_owned(), draining };
+        Ok(self.0.config.store.commit(vec![change.into()]).await?)
     }
 
-    /// Asks the worker that holds an attempt to end it. False: nobody holds it.
-    pub fn cancel(&self, attempt: &AttemptId, reason: &str) -> bool {
-        self.0.change(|pool| pool.cancel(attempt, reason, Instant::now()))
+    /// Workers connected to this coordinator, by id.
+    pub fn workers(&self) -> Vec<ConnectedWorker> {
+        self.0.registry.lock().connected()
     }
 
-    /// Sets whether a worker takes new jobs. False: it is not connected.
-    pub fn drain(&self, worker: &str, draining: bool) -> bool {
-        let known = self.0.change(|pool| pool.drain(worker, draining));
-        self.wake();
-        known
-    }
-
-    /// Connected workers, by id.
-    pub fn workers(&self) -> Vec<Connected> {
-        self.0.pool().connected()
+    /// Jobs that wait for a worker.
+    pub fn queued(&self) -> usize {
+        self.0.queue.lock().len()
     }
 
     /// A one-time token with which one unknown worker can enrol until `until`.
@@ -193,82 +205,54 @@ fn attempt_id(message: proto::worker::Attempt) -> AttemptId {
 
 /// What a worker gets for an attempt.
 #[derive(Debug)]
-pub struct Handout {
+pub struct Assignment {
     /// The attempt that began.
     pub attempt: AttemptId,
     /// What to do.
     pub order: JobOrder,
     /// Values by name.
     pub secrets: Vec<(String, SecretString)>,
-    /// Further values to mask.
-    pub masks: Vec<SecretString>,
-    /// 0: none.
+    /// Milliseconds the run may still take; 0: no limit.
     pub time_limit_ms: u64,
 }
 
-/// An attempt that is out by the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leased {
-    /// The attempt.
-    pub attempt: AttemptId,
-    /// Id of its worker.
-    pub worker: String,
-    /// Address of its repository; empty: none.
-    pub repository: String,
-    /// It is being cancelled, with the reason.
-    pub cancelling: Option<String>,
-}
-
-/// The answer to a result.
+/// The answer to what a worker says of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Acknowledgement {
     /// It counts (now, or it did before).
     Accepted,
     /// The attempt is not current.
     Stale,
 }
 
-/// The run side, as dispatch sees it. All calls may be repeated.
-pub trait Runs: Send + Sync {
-    /// Jobs that wait, oldest first.
-    fn queued(&self) -> BoxFuture<'_, anyhow::Result<Vec<QueuedJob>>>;
-    /// A worker accepted a job: its next attempt begins. `None`: it waits no longer.
+/// What dispatch has runs do. Every call may be repeated.
+pub trait RunCommands: Send + Sync {
+    /// A worker accepted a job: its next attempt begins, with a lease in the same transaction. `None`: the job waits no
+    /// longer. After an error no attempt is left that nobody knows of: it did not begin, or is lost.
     fn begin<'a>(
         &'a self,
         run: &'a str,
         job: &'a str,
         worker: &'a str,
-    ) -> BoxFuture<'a, anyhow::Result<Option<Handout>>>;
-    /// Whether the attempt is current and held by this worker.
-    fn holds<'a>(&'a self, attempt: &'a AttemptId, worker: &'a str) -> BoxFuture<'a, anyhow::Result<bool>>;
-    /// Attempts that are current by the store: each gets a full lease term after a restart.
-    fn leased(&self) -> BoxFuture<'_, anyhow::Result<Vec<Leased>>>;
+    ) -> BoxFuture<'a, anyhow::Result<Option<Assignment>>>;
     /// The first step is about to start.
-    fn begun<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, anyhow::Result<Verdict>>;
-    /// The attempt ended.
-    fn finished<'a>(&'a self, attempt: &'a AttemptId, report: JobReport) -> BoxFuture<'a, anyhow::Result<Verdict>>;
-    /// The lease ran out, or the worker no longer has the attempt.
+    fn begun<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, anyhow::Result<Acknowledgement>>;
+    /// The attempt ended; so does its lease.
+    fn finished<'a>(
+        &'a self,
+        attempt: &'a AttemptId,
+        report: JobReport,
+    ) -> BoxFuture<'a, anyhow::Result<Acknowledgement>>;
+    /// The lease ran out, or the worker no longer has the attempt; the lease ends.
     fn lost<'a>(&'a self, attempt: &'a AttemptId, reason: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
-    /// Why a queued job still waits, for people.
-    fn waits<'a>(&'a self, run: &'a str, job: &'a str, reason: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
+    /// Why queued jobs of a run still wait: job key and a sentence for people.
+    fn wait_reasons<'a>(&'a self, run: &'a str, reasons: Vec<(String, String)>) -> BoxFuture<'a, anyhow::Result<()>>;
     /// No worker had the labels for the configured time.
     fn unmatched<'a>(&'a self, run: &'a str, job: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
 }
 
-/// Where log bytes go. `Bytes` are encoded records, see `worker.proto`.
-pub trait Logs: Send + Sync {
-    /// Bytes already there for the attempt.
-    fn open<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, anyhow::Result<u64>>;
-    /// Appends at an offset; a repeated range is skipped, a gap is an error. Returns the new length.
-    fn append<'a>(&'a self, attempt: &'a AttemptId, offset: u64, data: Bytes) -> BoxFuture<'a, anyhow::Result<u64>>;
-    /// Everything appended so far survives a crash after this returns. Returns the length.
-    fn sync<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, anyhow::Result<u64>>;
-    /// The log is complete: checks total and SHA-256.
-    fn close<'a>(&'a self, attempt: &'a AttemptId, total: u64, sha256: &'a [u8]) -> BoxFuture<'a, anyhow::Result<()>>;
-}
-
 /// Where repository objects come from.
-pub trait Objects: Send + Sync {
+pub trait SourceObjects: Send + Sync {
     /// A git bundle with commits (and tag objects) and their history, less what `have` reaches.
     fn bundle<'a>(
         &'a self,
@@ -277,7 +261,7 @@ pub trait Objects: Send + Sync {
         have: &'a [String],
     ) -> BoxFuture<'a, anyhow::Result<BoxStream<'static, std::io::Result<Bytes>>>>;
     /// What a workflow of the repository `own` means by a name; its objects are here afterwards.
-    fn resolve<'a>(&'a self, own: &'a str, asked: &'a ResolveRequest) -> BoxFuture<'a, anyhow::Result<Resolved>>;
+    fn resolve<'a>(&'a self, own: &'a str, request: &'a ResolveRequest) -> BoxFuture<'a, anyhow::Result<Resolved>>;
     /// The files of a commit that was resolved before, as tar.
     fn archive<'a>(
         &'a self,
@@ -287,9 +271,9 @@ pub trait Objects: Send + Sync {
 }
 
 /// The services that actions call.
-pub trait Origin: Send + Sync {
+pub trait ActionsApi: Send + Sync {
     /// What an attempt is given for them; `None`: it gets none.
-    fn access<'a>(&'a self, attempt: &'a AttemptId, order: &'a JobOrder) -> Option<Access>;
+    fn access<'a>(&'a self, attempt: &'a AttemptId, order: &'a JobOrder) -> Option<ActionsAccess>;
     /// Serves one connection of an attempt to its end. `held` says whether the attempt still is its worker's.
     fn serve(
         &self,
@@ -301,20 +285,9 @@ pub trait Origin: Send + Sync {
 
 /// What an attempt is given for the services that actions call.
 #[derive(Debug)]
-pub struct Access {
+pub struct ActionsAccess {
     /// Its token.
     pub token: SecretString,
     /// It may ask for OIDC tokens.
     pub id_token: bool,
-}
-
-/// Who may be a worker. The store's table of workers, and the configured identities.
-pub trait Enrolment: Send + Sync {
-    /// The worker with this identity (Ed25519 public key, hex), if it was enrolled or is configured.
-    fn known<'a>(&'a self, identity: &'a str) -> BoxFuture<'a, anyhow::Result<Option<WorkerRow>>>;
-    /// Enrols a worker with a one-time token whose id is `token`. False: the token was used before. Both are one
-    /// transaction.
-    fn enrol<'a>(&'a self, worker: &'a WorkerRow, token: &'a str) -> BoxFuture<'a, anyhow::Result<bool>>;
-    /// A known worker connected, as described.
-    fn seen<'a>(&'a self, worker: &'a WorkerRow) -> BoxFuture<'a, anyhow::Result<()>>;
 }

@@ -18,7 +18,7 @@ use tonic::{
     transport::{Identity, Server, ServerTlsConfig, server::TcpIncoming},
 };
 
-use super::{Inner, bulk, origin, session};
+use super::{Inner, actions_connection, bulk, session, tracked};
 
 /// Control messages to one worker that it has not read yet; past it the session is ended.
 const OUTBOX: usize = 256;
@@ -78,7 +78,8 @@ impl Workers for Service {
 
     async fn session(&self, request: Request<Streaming<FromWorker>>) -> Result<Response<Self::SessionStream>, Status> {
         let (out, stream) = mpsc::channel(OUTBOX);
-        tokio::spawn(session::run(self.inner.clone(), request.into_inner().boxed(), out, self.stop.clone()));
+        let session = session::run(self.inner.clone(), request.into_inner().boxed(), out, self.stop.clone());
+        tracked::spawn(&self.inner.tasks, "session of a worker", session);
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }
@@ -93,7 +94,8 @@ impl Bulk for Service {
 
     async fn logs(&self, request: Request<Streaming<LogUp>>) -> Result<Response<Self::LogsStream>, Status> {
         let (acks, stream) = mpsc::channel(4);
-        tokio::spawn(bulk::logs(self.inner.clone(), request.into_inner(), acks, self.stop.clone()));
+        let taking = bulk::logs(self.inner.clone(), request.into_inner(), acks, self.stop.clone());
+        tracked::spawn(&self.inner.tasks, "log stream", taking);
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -110,7 +112,7 @@ impl Bulk for Service {
     }
 
     async fn origin(&self, request: Request<Streaming<OriginUp>>) -> Result<Response<Parts>, Status> {
-        origin::serve(&self.inner, request.into_inner()).await.map(Response::new)
+        actions_connection::serve(&self.inner, request.into_inner()).await.map(Response::new)
     }
 
     async fn put_blob(&self, _: Request<Streaming<BlobUp>>) -> Result<Response<BlobStored>, Status> {

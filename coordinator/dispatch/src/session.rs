@@ -1,31 +1,28 @@
-//! Speaks with one worker.
-//!
-//! The reader answers renewals and confirmed cancels itself; what has to be stored goes to a clerk, so a slow store
-//! delays no renewal.
+//! One worker's session: reads its messages, answers renewals and confirmed cancels, and hands what changes runs to the
+//! session's [`store_loop`](super::store_loop).
+
+use std::{collections::HashSet, sync::Arc, sync::atomic::Ordering};
 
 use domain::run::AttemptId;
-use std::{collections::BTreeMap, sync::Arc};
-
-use anyhow::Context as _;
 use futures::{TryStreamExt as _, stream::BoxStream};
-use proto::worker::{
-    Accepted, FromWorker, Job, Register, Renewed, Result as Report, ToWorker, Welcome, Withdrawn, from_worker,
-    progress::What, to_worker::Message,
-};
-use secrecy::ExposeSecret as _;
+use proto::worker::{FromWorker, Register, Renewed, ToWorker, Welcome, from_worker, to_worker::Message};
+use store::{Lease, LeaseChange, Renewal};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tracing::{info, warn};
-use workflow::plan::JobReport;
 
 use super::{
-    Handout, Inner, Verdict, attempt_id, attempt_message, deadline, enrol,
-    pool::{Joining, Lost, stop_message},
+    Inner, attempt_id, attempt_message, auth,
+    expiry::after,
+    registry::{NewSession, stop_message},
+    store_loop, tracked,
 };
 
 /// Messages of one worker that wait for the store. Past it the worker waits too.
-const CLERK_QUEUE: usize = 256;
+const STORE_QUEUE: usize = 256;
+/// Attempts that one message may name.
+const ATTEMPTS: usize = 4096;
 
 /// Messages of one worker, in order; the end of the stream or an error ends its session.
 pub type Inbound = BoxStream<'static, Result<FromWorker, Status>>;
@@ -34,8 +31,8 @@ pub type Inbound = BoxStream<'static, Result<FromWorker, Status>>;
 pub type Outbound = mpsc::Sender<Result<ToWorker, Status>>;
 
 pub(super) async fn run(inner: Arc<Inner>, mut inbound: Inbound, out: Outbound, stop: CancellationToken) {
-    let (register, row) = match enrol::admit(&inner, &mut inbound, &out).await {
-        Ok(admitted) => admitted,
+    let (register, row) = match auth::authenticate(&inner, &mut inbound, &out).await {
+        Ok(authenticated) => authenticated,
         Err(status) => {
             warn!(reason = status.message(), "a worker was refused");
             _ = out.send(Err(status)).await;
@@ -44,31 +41,37 @@ pub(super) async fn run(inner: Arc<Inner>, mut inbound: Inbound, out: Outbound, 
     };
     let (worker, name) = (row.id.clone(), row.name.clone());
     let end = stop.child_token();
-    let joining = Joining { row, version: register.version.clone(), out: out.clone(), end: end.clone() };
-    let (said, welcome) = (said(&register), welcome(&inner, &register, &worker));
-    let session = match join(&inner, joining, &said, welcome, &stop).await {
-        Ok(generation) => Arc::new(Session { inner, worker, generation, stop }),
-        Err(error) => {
-            _ = out.send(Err(Status::unavailable(format!("{error:#}")))).await;
-            return;
-        }
-    };
+    // Before it joins: offers may follow at once, and Welcome comes first.
+    let welcome = Message::Welcome(welcome(&inner, &register, &worker));
+    _ = out.send(Ok(ToWorker { message: Some(welcome) })).await;
+    let new = NewSession { row, version: register.version.clone(), out: out.clone(), end: end.clone() };
+    let generation = inner.registry.lock().join(new);
+    let session = Arc::new(Session { inner, worker, generation });
+    if let Err(error) = session.settle(&named(&register), &name).await {
+        session.inner.registry.lock().leave(&session.worker, generation);
+        _ = out.send(Err(Status::unavailable(format!("leases can't be read: {error:#}")))).await;
+        return;
+    }
     info!(worker = session.worker, name, "worker connected");
-    let (clerk, work) = mpsc::channel(CLERK_QUEUE);
+    let (store_queue, work) = mpsc::channel(STORE_QUEUE);
     // A task of its own: what it has begun with the store it ends, whatever becomes of the session.
-    tokio::spawn(session.clone().clerk(work));
+    tracked::spawn(&session.inner.tasks, "store loop of a session", store_loop::run(session.clone(), work));
     tokio::select! {
         biased;
         () = end.cancelled() => {}
-        () = session.read(&mut inbound, clerk) => {}
+        ended = session.read(&mut inbound, store_queue) => if let Err(status) = ended {
+            warn!(worker = session.worker, name, reason = status.message(), code = ?status.code(),
+                "a message of the worker can't be read, or its connection broke");
+        },
     }
     info!(worker = session.worker, name, "worker disconnected");
-    session.inner.change(|pool| pool.leave(&session.worker, session.generation));
-    session.inner.wake.notify_one();
+    session.inner.registry.lock().leave(&session.worker, generation);
+    session.inner.assign.notify_one();
 }
 
-fn said(register: &Register) -> Vec<AttemptId> {
-    register.running.iter().chain(&register.finished).cloned().map(attempt_id).collect()
+/// Attempts that a worker brings along.
+fn named(register: &Register) -> Vec<AttemptId> {
+    register.running.iter().chain(&register.finished).take(ATTEMPTS).cloned().map(attempt_id).collect()
 }
 
 fn welcome(inner: &Inner, register: &Register, worker: &str) -> Welcome {
@@ -76,197 +79,117 @@ fn welcome(inner: &Inner, register: &Register, worker: &str) -> Welcome {
     let ms = |duration: std::time::Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
     Welcome {
         worker: worker.to_owned(),
-        bulk: inner.parts.bulk_url.clone(),
-        lease_ms: ms(inner.parts.terms.lease),
-        renew_ms: ms(inner.parts.terms.renew),
+        bulk: inner.config.bulk_url.clone(),
+        lease_ms: ms(inner.config.timeouts.lease()),
+        renew_ms: ms(inner.config.timeouts.renew()),
         features: common.map(ToString::to_string).collect(),
     }
 }
 
-/// Seats the worker and settles what it holds: adopted, stopped, or lost.
-async fn join(
-    inner: &Arc<Inner>,
-    joining: Joining,
-    said: &[AttemptId],
-    welcome: Welcome,
-    stop: &CancellationToken,
-) -> anyhow::Result<u64> {
-    let (worker, name, out) = (joining.row.id.clone(), joining.row.name.clone(), joining.out.clone());
-    // Before the seat: offers may follow at once, and Welcome comes first.
-    _ = out.send(Ok(ToWorker { message: Some(Message::Welcome(welcome)) })).await;
-    let (generation, claims) = inner.change(|pool| pool.join(joining, said, Instant::now()));
-    for attempt in claims.unknown {
-        let message = stop_message(&attempt, "the attempt is not current: it was lost or ended");
-        inner.pool().send(&worker, generation, message);
-    }
-    for attempt in claims.missing {
-        inner.change(|pool| pool.release(&attempt, &worker));
-        let reason = format!("worker {name} came back without it");
-        tokio::spawn(deadline::tell(inner.clone(), Lost { attempt, worker: worker.clone(), reason }, stop.clone()));
-    }
-    inner.pool().welcomed(&worker, generation);
-    inner.wake.notify_one();
-    Ok(generation)
-}
-
-struct Session {
-    inner: Arc<Inner>,
-    worker: String,
-    generation: u64,
-    stop: CancellationToken,
+/// A session that may be used.
+pub(super) struct Session {
+    pub(super) inner: Arc<Inner>,
+    pub(super) worker: String,
+    pub(super) generation: u64,
 }
 
 impl Session {
-    async fn read(&self, inbound: &mut Inbound, clerk: mpsc::Sender<from_worker::Message>) {
-        while let Ok(Some(FromWorker { message })) = inbound.try_next().await {
-            if !self.inner.pool().is_current(&self.worker, self.generation) {
+    /// Settles what the worker holds: leases it names are renewed, those it does not name are lost, and what it names
+    /// without a lease it is told to stop.
+    async fn settle(&self, named: &[AttemptId], name: &str) -> anyhow::Result<()> {
+        let store = &self.inner.config.store;
+        let renewed: HashSet<AttemptId> = self.renewed(named.to_vec()).await?.into_iter().collect();
+        let leases = store.leases_of(&self.worker).await?;
+        let (kept, missing): (Vec<Lease>, Vec<Lease>) =
+            leases.into_iter().partition(|lease| renewed.contains(&lease.attempt));
+        for attempt in named.iter().filter(|attempt| !renewed.contains(*attempt)) {
+            self.send(stop_message(attempt, "the attempt is not current: it was lost or ended"));
+        }
+        for lease in missing {
+            let reason = format!("worker {name} came back without it");
+            let attempt = &lease.attempt;
+            warn!(run = attempt.run, job = attempt.job, attempt = attempt.number, reason, "attempt lost");
+            if let Err(error) = self.inner.config.runs.lost(attempt, &reason).await {
+                warn!(run = attempt.run, job = attempt.job, "its loss can't be stored; its lease runs out: {error:#}");
+            }
+        }
+        self.inner.registry.lock().ready(&self.worker, self.generation, &kept, Instant::now());
+        self.inner.assign.notify_one();
+        Ok(())
+    }
+
+    /// Reads until the worker hangs up, or another session of it takes over.
+    async fn read(&self, inbound: &mut Inbound, store_queue: mpsc::Sender<from_worker::Message>) -> Result<(), Status> {
+        while let Some(FromWorker { message }) = inbound.try_next().await? {
+            if !self.inner.registry.lock().is_current(&self.worker, self.generation) {
+                return Ok(());
+            }
+            match message {
+                Some(from_worker::Message::Renew(renew)) => {
+                    self.renew(renew.attempts.into_iter().take(ATTEMPTS).map(attempt_id).collect()).await;
+                }
+                Some(from_worker::Message::Cancelled(cancelled)) => {
+                    if let Some(attempt) = cancelled.attempt.map(attempt_id) {
+                        self.confirm(attempt).await;
+                    }
+                }
+                Some(from_worker::Message::Capacity(capacity)) => {
+                    self.inner.registry.lock().capacity(&self.worker, self.generation, capacity);
+                    self.inner.assign.notify_one();
+                }
+                Some(other) => store_queue.send(other).await.map_err(|_| Status::cancelled("the session ended"))?,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn renewed(&self, attempts: Vec<AttemptId>) -> anyhow::Result<Vec<AttemptId>> {
+        let config = &self.inner.config;
+        let renewal = Renewal {
+            worker: self.worker.clone(),
+            coordinator: config.coordinator.clone(),
+            attempts,
+            expires_at: after((config.clock)(), config.timeouts.lease()),
+        };
+        Ok(config.store.renew_leases(renewal).await?)
+    }
+
+    async fn renew(&self, attempts: Vec<AttemptId>) {
+        let renewed: HashSet<AttemptId> = match self.renewed(attempts.clone()).await {
+            Ok(renewed) => renewed.into_iter().collect(),
+            Err(error) => {
+                // The worker was heard: no lease may run out for a store that did not write it down.
+                self.inner.renewals_failed.store(true, Ordering::Relaxed);
+                warn!(worker = self.worker, "leases can't be renewed: {error:#}");
                 return;
             }
-            let Some(message) = message else { continue };
-            match message {
-                from_worker::Message::Renew(renew) => {
-                    self.renew(renew.attempts.into_iter().map(attempt_id).collect());
-                }
-                from_worker::Message::Cancelled(cancelled) => {
-                    if let Some(attempt) = cancelled.attempt.map(attempt_id) {
-                        self.inner.change(|pool| pool.confirmed(&attempt, &self.worker, Instant::now()));
-                        self.inner.wake.notify_one();
-                    }
-                }
-                from_worker::Message::Capacity(capacity) => {
-                    self.inner.change(|pool| pool.capacity(&self.worker, self.generation, capacity));
-                    self.inner.wake.notify_one();
-                }
-                other => {
-                    if clerk.send(other).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    fn renew(&self, attempts: Vec<AttemptId>) {
-        let (held, stale) = self.inner.change(|pool| pool.renew(attempts, &self.worker, Instant::now()));
-        self.send(Message::Renewed(Renewed { attempts: held.iter().map(attempt_message).collect() }));
-        for attempt in stale {
-            self.refuse(&attempt);
-        }
-    }
-
-    async fn clerk(self: Arc<Self>, mut work: mpsc::Receiver<from_worker::Message>) {
-        while let Some(message) = work.recv().await {
-            let done = match message {
-                from_worker::Message::Accept(accept) => self.accept(&accept.offer).await,
-                from_worker::Message::Refuse(refuse) => {
-                    info!(worker = self.worker, reason = refuse.reason, "offer refused");
-                    self.inner.change(|pool| pool.close_offer(&refuse.offer, &self.worker));
-                    self.inner.wake.notify_one();
-                    Ok(())
-                }
-                from_worker::Message::Progress(progress) => self.progress(progress).await,
-                from_worker::Message::Result(report) => self.result(report).await,
-                _ => Ok(()),
-            };
-            if let Err(error) = done {
-                // The worker says it again: results until they are answered, offers by the next round.
-                warn!(worker = self.worker, error = format!("{error:#}"), "a worker's message could not be handled");
-            }
-        }
-    }
-
-    async fn accept(&self, offer: &str) -> anyhow::Result<()> {
-        let Some((run, job)) = self.inner.change(|pool| pool.accept(offer, &self.worker)) else {
-            self.send(Message::Withdrawn(Withdrawn { offer: offer.to_owned() }));
-            return Ok(());
         };
-        let begun = self.inner.parts.runs.begin(&run, &job, &self.worker).await;
-        let given = match begun {
-            Ok(Some(handout)) => self.hand_over(offer, handout),
-            Ok(None) | Err(_) => {
-                self.inner.change(|pool| pool.close_offer(offer, &self.worker));
-                self.send(Message::Withdrawn(Withdrawn { offer: offer.to_owned() }));
-                begun.map(|_| ()).context("an accepted job could not begin")
-            }
-        };
-        self.inner.wake.notify_one();
-        given
+        self.send(Message::Renewed(Renewed { attempts: renewed.iter().map(attempt_message).collect() }));
+        for attempt in attempts.iter().filter(|attempt| !renewed.contains(*attempt)) {
+            self.inner.registry.lock().release(attempt, &self.worker);
+            self.refuse(attempt);
+        }
     }
 
-    fn hand_over(&self, offer: &str, handout: Handout) -> anyhow::Result<()> {
-        let Handout { attempt, order, secrets, masks, time_limit_ms } = handout;
-        let repository = order.source.repository.clone();
-        let alive = self.inner.change(|pool| {
-            pool.close_offer(offer, &self.worker);
-            pool.begin(&attempt, &self.worker, self.generation, &repository, Instant::now())
-        });
-        if !alive {
-            let (worker, reason) = (self.worker.clone(), "its worker went away before it got the job".to_owned());
-            tokio::spawn(deadline::tell(self.inner.clone(), Lost { attempt, worker, reason }, self.stop.clone()));
-            return Ok(());
+    /// The processes of a cancelled attempt are gone.
+    async fn confirm(&self, attempt: AttemptId) {
+        let config = &self.inner.config;
+        self.inner.registry.lock().confirm(&attempt, &self.worker);
+        let expires_at = after((config.clock)(), config.timeouts.lease());
+        let confirmed = LeaseChange::Confirm { attempt, worker: self.worker.clone(), expires_at };
+        if let Err(error) = config.store.commit(vec![confirmed.into()]).await {
+            self.inner.renewals_failed.store(true, Ordering::Relaxed);
+            warn!(worker = self.worker, "a confirmed cancel can't be stored: {error}");
         }
-        let secrets: BTreeMap<_, _> =
-            secrets.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect();
-        let access = self.inner.parts.origin.access(&attempt, &order);
-        let id_token = access.as_ref().is_some_and(|access| access.id_token);
-        self.send(Message::Job(Job {
-            offer: offer.to_owned(),
-            attempt: Some(attempt_message(&attempt)),
-            order: serde_json::to_vec(&order).context("a job order as JSON")?.into(),
-            secrets: secrets.into_iter().collect(),
-            masks: masks.iter().map(|mask| mask.expose_secret().to_owned()).collect(),
-            time_limit_ms,
-            token: self.inner.tokens.attempt(&attempt, &self.worker),
-            runtime_token: access.map(|access| access.token.expose_secret().to_owned()).unwrap_or_default(),
-            id_token,
-        }));
-        Ok(())
+        self.inner.assign.notify_one();
     }
 
-    async fn progress(&self, progress: proto::worker::Progress) -> anyhow::Result<()> {
-        let Some(attempt) = progress.attempt.map(attempt_id) else { return Ok(()) };
-        if !self.inner.pool().holds(&attempt, &self.worker) {
-            self.refuse(&attempt);
-            return Ok(());
-        }
-        // Steps show in the log, by their marks; the run knows only whether one was about to start.
-        if let Some(What::Begun(_)) = progress.what
-            && self.inner.parts.runs.begun(&attempt).await? == Verdict::Stale
-        {
-            self.inner.change(|pool| pool.release(&attempt, &self.worker));
-            self.refuse(&attempt);
-        }
-        Ok(())
-    }
-
-    async fn result(&self, report: Report) -> anyhow::Result<()> {
-        let Some(attempt) = report.attempt.map(attempt_id) else { return Ok(()) };
-        let verdict = if self.inner.pool().holds(&attempt, &self.worker) {
-            match serde_json::from_slice::<JobReport>(&report.report) {
-                Ok(report) => self.inner.parts.runs.finished(&attempt, report).await?,
-                Err(error) => {
-                    let reason = format!("worker {} sent a report that can't be read: {error}", self.worker);
-                    self.inner.parts.runs.lost(&attempt, &reason).await?;
-                    Verdict::Stale
-                }
-            }
-        } else {
-            Verdict::Stale
-        };
-        self.inner.change(|pool| pool.release(&attempt, &self.worker));
-        self.inner.wake.notify_one();
-        match verdict {
-            Verdict::Accepted => self.send(Message::Accepted(Accepted { attempt: Some(attempt_message(&attempt)) })),
-            Verdict::Stale => self.refuse(&attempt),
-        }
-        Ok(())
-    }
-
-    fn refuse(&self, attempt: &AttemptId) {
+    pub(super) fn refuse(&self, attempt: &AttemptId) {
         self.send(stop_message(attempt, "the attempt is not this worker's, or is over"));
     }
 
-    fn send(&self, message: Message) {
-        self.inner.pool().send(&self.worker, self.generation, message);
+    pub(super) fn send(&self, message: Message) {
+        self.inner.registry.lock().send(&self.worker, self.generation, message);
     }
 }

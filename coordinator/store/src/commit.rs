@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
-    Batch, ChangeNotification, StoreError, postgres,
+    Batch, ChangeNotification, QueueChange, StoreError, postgres,
     sql::{Connection, query},
     sqlite, write,
 };
@@ -264,6 +264,7 @@ async fn follow(
 /// A batch of changes.
 pub(crate) struct BatchUnit {
     pub(crate) batch: Batch,
+    pub(crate) queue: broadcast::Sender<QueueChange>,
     pub(crate) answer: oneshot::Sender<Result<(), StoreError>>,
 }
 
@@ -284,6 +285,12 @@ impl Unit for BatchUnit {
     }
 
     fn finish(self: Box<Self>, result: Result<(), StoreError>) {
+        if result.is_ok() {
+            for change in self.batch.into_iter().filter_map(write::queue_change) {
+                // Nobody may be listening.
+                let _ = self.queue.send(change);
+            }
+        }
         // The caller may have gone.
         let _ = self.answer.send(result);
     }

@@ -8,6 +8,7 @@ mod commit;
 mod definitions;
 mod hooks;
 mod kept;
+mod leases;
 mod postgres;
 mod read;
 mod runs;
@@ -18,6 +19,7 @@ mod sqlite;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod work;
+mod workers;
 mod write;
 
 use std::{path::Path, sync::Arc};
@@ -35,7 +37,9 @@ pub use self::{
     definitions::{DefinitionRow, Looked, Maintainers},
     hooks::{Delivery, DeliveryState, Hook},
     kept::{Artifact, Cache, CacheOutcome, CacheUse, Kept},
+    leases::{Lease, LeaseChange, Renewal},
     work::{ClaimLimit, ClaimRequest, ClaimedWork, LaneOrder, NewWork, WorkChange, WorkKind},
+    workers::WorkerChange,
 };
 use domain::group::Group;
 use domain::run::{Millis, RunState, Visibility, WaitCondition};
@@ -44,11 +48,15 @@ use domain::schedule::QueuedJob;
 /// Notifications a subscriber may lag behind; one that lags further is told so and looks at everything.
 const NOTIFICATIONS: usize = 256;
 
+/// Changes of the queue a subscriber may lag behind before it reads the whole queue again.
+const QUEUE_CHANGES: usize = 8192;
+
 /// The database. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Store {
     writer: Writer,
     readers: Readers,
+    queue: broadcast::Sender<QueueChange>,
     notifications: broadcast::Sender<ChangeNotification>,
 }
 
@@ -66,7 +74,8 @@ impl Store {
         let readers = Readers::Sqlite(sqlite::ReaderThreads::start(path)?);
         let notifications = broadcast::Sender::new(NOTIFICATIONS);
         let writer = Writer::start_sqlite(connection, sqlite::Reopen(path.to_owned()), notifications.clone())?;
-        Ok(Self { writer, readers, notifications })
+        let queue = broadcast::Sender::new(QUEUE_CHANGES);
+        Ok(Self { writer, readers, queue, notifications })
     }
 
     /// Opens the PostgreSQL database at `postgres://…`, brings it to the newest schema if need be, and starts the writer.
@@ -76,7 +85,8 @@ impl Store {
         schema::migrate(&mut connection).await?;
         let notifications = broadcast::Sender::new(NOTIFICATIONS);
         let writer = Writer::start_postgres(pool.clone(), notifications.clone()).await;
-        Ok(Self { writer, readers: Readers::Postgres(pool), notifications })
+        let queue = broadcast::Sender::new(QUEUE_CHANGES);
+        Ok(Self { writer, readers: Readers::Postgres(pool), queue, notifications })
     }
 
     /// An empty SQLite database in memory. Its reads and writes run on the calling thread and are complete at the first
@@ -87,7 +97,8 @@ impl Store {
         let shared = Arc::new(Mutex::new(connection));
         let notifications = broadcast::Sender::new(NOTIFICATIONS);
         let writer = Writer::Inline(shared.clone(), notifications.clone());
-        Ok(Self { writer, readers: Readers::Inline(shared), notifications })
+        let queue = broadcast::Sender::new(QUEUE_CHANGES);
+        Ok(Self { writer, readers: Readers::Inline(shared), queue, notifications })
     }
 
     /// Commits the changes together. Once this returns `Ok` they survive a crash; on an error none of them is written.
@@ -95,7 +106,7 @@ impl Store {
     /// Dropping the future does not take the batch back.
     pub async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
         let (answer, answered) = oneshot::channel();
-        self.write(Box::new(BatchUnit { batch, answer }), answered).await
+        self.write(Box::new(BatchUnit { batch, queue: self.queue.clone(), answer }), answered).await
     }
 
     /// Runs statements in a transaction, and returns their result once it is committed. `changed` is what subscribers
@@ -117,6 +128,12 @@ impl Store {
     pub async fn next(&self, counter: &str) -> Result<u64, StoreError> {
         let counter = counter.to_owned();
         self.transaction(&[], |connection| Box::pin(async move { commit::next(connection, &counter).await })).await
+    }
+
+    /// Changes that this process makes to the queue from now on; those of other processes are only announced, as
+    /// [`ChangeNotification::Queue`]. A subscriber that lags reads the whole queue.
+    pub fn subscribe_queue(&self) -> broadcast::Receiver<QueueChange> {
+        self.queue.subscribe()
     }
 
     /// What changed from now on. A subscriber that lags looks at everything.
@@ -234,6 +251,10 @@ pub enum Change {
     Hook(Hook),
     /// Work to carry out after this commit, and what became of it.
     Work(WorkChange),
+    /// Attempts in the hands of workers.
+    Lease(LeaseChange),
+    /// Workers that were seen, or are to be drained.
+    Workers(WorkerChange),
 }
 
 /// Work to carry out after a commit.
@@ -550,17 +571,32 @@ pub enum ChangeNotification {
     Hooks,
     /// Work was added, or is free again.
     Work,
+    /// Leases are to be cancelled.
+    Leases,
+    /// Workers are to be drained, or no longer.
+    Workers,
+}
+
+/// A change of the queue, for a copy of it in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub enum QueueChange {
+    /// A job waits for a worker.
+    Added(Arc<QueuedJob>),
+    /// It waits no longer: run and job key.
+    Removed((String, String)),
 }
 
 impl ChangeNotification {
     /// All of them, and how they are written in notifications between processes.
-    const ALL: [(Self, &'static str); 6] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::Queue, "queue"),
         (Self::Outbox, "outbox"),
         (Self::Tasks, "tasks"),
         (Self::Runs, "runs"),
         (Self::Hooks, "hooks"),
         (Self::Work, "work"),
+        (Self::Leases, "leases"),
+        (Self::Workers, "workers"),
     ];
 
     fn as_str(self) -> &'static str {

@@ -1,13 +1,16 @@
 //! The statements of each change.
 
+use std::sync::Arc;
+
 use domain::{group::Group, schedule::QueuedJob};
 
 use super::{
-    Blob, Change, ChangeNotification, Hook, Outgoing, Parked, StoreError, Task, WorkerRow,
+    Blob, Change, ChangeNotification, Hook, LeaseChange, Outgoing, Parked, QueueChange, StoreError, Task, WorkChange,
+    WorkerChange, WorkerRow,
     commit::next,
-    definitions, hooks, kept, runs,
+    definitions, hooks, kept, leases, runs,
     sql::{Connection, query},
-    work,
+    work, workers,
 };
 
 /// What subscribers are told of a change.
@@ -18,6 +21,19 @@ pub(super) fn notification_of(change: &Change) -> Option<ChangeNotification> {
         Change::Task(_) => Some(ChangeNotification::Tasks),
         Change::Outbox(_) => Some(ChangeNotification::Outbox),
         Change::Hook(Hook::Tell(_)) => Some(ChangeNotification::Hooks),
+        Change::Work(WorkChange::Renew { .. } | WorkChange::Complete { .. } | WorkChange::Remove { .. }) => None,
+        Change::Work(_) => Some(ChangeNotification::Work),
+        Change::Lease(LeaseChange::Cancel { .. }) => Some(ChangeNotification::Leases),
+        Change::Workers(WorkerChange::Draining { .. }) => Some(ChangeNotification::Workers),
+        _ => None,
+    }
+}
+
+/// What a copy of the queue in memory has to follow.
+pub(super) fn queue_change(change: Change) -> Option<QueueChange> {
+    match change {
+        Change::Queue(job) => Some(QueueChange::Added(Arc::new(job))),
+        Change::Unqueue { run, job } => Some(QueueChange::Removed((run, job))),
         _ => None,
     }
 }
@@ -69,6 +85,8 @@ pub(super) async fn apply(connection: &mut Connection, change: &Change) -> Resul
         Change::Looked(looked) => definitions::apply(connection, looked).await,
         Change::Hook(change) => hooks::apply(connection, change).await,
         Change::Work(change) => work::apply(connection, change).await,
+        Change::Lease(change) => leases::apply(connection, change).await,
+        Change::Workers(change) => workers::apply(connection, change).await,
     }
 }
 

@@ -100,7 +100,7 @@ async fn attack_54_a_job_of_another_worker_and_an_old_attempt_are_refused() {
     assert_eq!((course.finished, course.begun, course.lost.len()), (0, 1, 0));
     assert_eq!(pool.log("build", 1), "waiting\n");
     assert_eq!(pool.dispatch.workers().len(), 2);
-    pool.dispatch.cancel(&pool.attempt("build", 1), "done");
+    pool.cancel("build");
     pool.finished("build").await;
     holder.drain(Duration::from_secs(5)).await;
 }

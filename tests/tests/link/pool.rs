@@ -9,16 +9,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use config::keys::{Keys, make_keys};
+use config::{
+    LeaseTimeouts,
+    keys::{Keys, make_keys},
+};
 use dispatch::{
-    Access, Dispatch, Enrolment, Handout, Leased, Logs, Objects, Origin, Parts, Runs, ServerTls, Terms, Verdict,
+    Acknowledgement, ActionsAccess, ActionsApi, Assignment, Dispatch, DispatchConfig, RunCommands, ServerTls,
+    SourceObjects,
 };
 use domain::{run::AttemptId, schedule::QueuedJob};
-use futures::{future::BoxFuture, stream::BoxStream};
+use futures::{FutureExt as _, future::BoxFuture, stream::BoxStream};
+use logs::Logs;
 use parking_lot::Mutex;
 use proto::worker::{ResolveRequest, Resolved};
-use sha2::{Digest as _, Sha256};
-use store::WorkerRow;
+use store::{Batch, Change, Lease, LeaseChange, Store, WorkerRow};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
     net::TcpListener,
@@ -31,15 +35,27 @@ use workflow::plan::{Defaults, Dialect, Env, EnvSource, Job, JobContent, JobOrde
 
 use super::script::Script;
 
-/// Terms short enough for tests; `offer` and `confirm` are far away unless a test is about them.
+/// How long things last in a test; `offer` and `confirm` are far away unless a test is about them.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms {
+    pub(crate) timeouts: LeaseTimeouts,
+    pub(crate) unmatched: Duration,
+}
+
 pub(crate) fn terms() -> Terms {
-    Terms {
-        lease: Duration::from_millis(1500),
-        renew: Duration::from_millis(300),
-        offer: Duration::from_secs(5),
-        confirm: Duration::from_secs(60),
-        unmatched: Duration::from_secs(3600),
-    }
+    let timeouts = LeaseTimeouts { lease_ms: 1500, renew_ms: 300, ..LeaseTimeouts::default() };
+    Terms { timeouts, unmatched: Duration::from_secs(3600) }
+}
+
+/// Terms with a lease of so many seconds.
+pub(crate) fn long_leases() -> Terms {
+    let timeouts = LeaseTimeouts { lease_ms: 30_000, ..terms().timeouts };
+    Terms { timeouts, ..terms() }
+}
+
+fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    since.as_millis().try_into().unwrap()
 }
 
 /// What one job went through.
@@ -56,15 +72,14 @@ pub(crate) struct Course {
     pub(crate) lost: Vec<String>,
     pub(crate) reason: String,
     pub(crate) unmatched: bool,
-    pub(crate) cancelling: Option<String>,
+    /// The assignment can't be made.
+    pub(crate) broken: bool,
 }
 
-/// The run side: enough of it to see what dispatch asks.
+/// The run side: enough of it to see what dispatch asks, over a real store.
 pub(crate) struct Memory {
+    pub(crate) store: Store,
     pub(crate) jobs: watch::Sender<HashMap<String, Course>>,
-    logs: Mutex<HashMap<AttemptId, (Vec<u8>, bool)>>,
-    pub(crate) workers: Mutex<HashMap<String, WorkerRow>>,
-    tokens: Mutex<Vec<String>>,
     /// Repository and commit of the jobs, where a test needs real ones, and how often they were asked for.
     pub(crate) source: Mutex<Option<(PathBuf, String)>>,
     pub(crate) bundles: Mutex<Vec<Vec<String>>>,
@@ -85,9 +100,19 @@ impl Memory {
         order
     }
 
-    /// Somebody cancels a job while no coordinator runs.
-    pub(crate) fn cancelling(&self, job: &str) {
-        self.change(job, |course| course.cancelling = Some("asked for".into()));
+    /// Commits to the database in memory, which is done at once.
+    pub(crate) fn commit(&self, batch: Batch) {
+        self.store.commit(batch).now_or_never().expect("a database in memory waits for nothing").unwrap();
+    }
+
+    /// Somebody cancels a job, whether a coordinator runs or not.
+    pub(crate) fn cancel(&self, job: &str, confirm: Duration) {
+        let confirm_by = now() + u64::try_from(confirm.as_millis()).unwrap();
+        self.commit(vec![LeaseChange::Cancel { attempt: id(job, 1), reason: "asked for".into(), confirm_by }.into()]);
+    }
+
+    fn end_lease(&self, attempt: &AttemptId) {
+        self.commit(vec![LeaseChange::End(attempt.clone()).into()]);
     }
 
     fn change<T>(&self, job: &str, with: impl FnOnce(&mut Course) -> T) -> T {
@@ -102,9 +127,9 @@ fn ready<'a, T: Send + 'a>(value: T) -> BoxFuture<'a, anyhow::Result<T>> {
 }
 
 /// Says to each connection which attempt it is, and whether that is still held.
-impl Origin for Memory {
-    fn access<'a>(&'a self, _: &'a AttemptId, _: &'a JobOrder) -> Option<Access> {
-        Some(Access { token: "runtime canary".to_owned().into(), id_token: false })
+impl ActionsApi for Memory {
+    fn access<'a>(&'a self, _: &'a AttemptId, _: &'a JobOrder) -> Option<ActionsAccess> {
+        Some(ActionsAccess { token: "runtime canary".to_owned().into(), id_token: false })
     }
 
     fn serve(
@@ -122,89 +147,70 @@ impl Origin for Memory {
     }
 }
 
-impl Runs for Memory {
-    fn queued(&self) -> BoxFuture<'_, anyhow::Result<Vec<QueuedJob>>> {
-        let jobs = self.jobs.borrow();
-        let waiting = jobs.iter().filter(|(_, course)| course.waiting);
-        ready(
-            waiting
-                .map(|(job, course)| QueuedJob {
-                    run: RUN.into(),
-                    job: job.clone(),
-                    labels: course.labels.clone(),
-                    avoid: Vec::new(),
-                    owner: "30617:owner:repo".into(),
-                    since: 0,
-                })
-                .collect(),
-        )
-    }
-
+impl RunCommands for Memory {
     fn begin<'a>(
         &'a self,
         _: &'a str,
         job: &'a str,
         worker: &'a str,
-    ) -> BoxFuture<'a, anyhow::Result<Option<Handout>>> {
-        ready(self.change(job, |course| {
+    ) -> BoxFuture<'a, anyhow::Result<Option<Assignment>>> {
+        let begun = self.change(job, |course| {
             if !course.waiting {
                 return None;
             }
             course.waiting = false;
             course.attempts += 1;
             course.held = Some((course.attempts, worker.to_owned()));
-            let attempt = AttemptId { run: RUN.into(), job: job.to_owned(), number: course.attempts };
-            Some(Handout {
-                order: self.order(job, course),
-                attempt,
-                secrets: vec![("TOKEN".into(), "canary".to_owned().into())],
-                masks: Vec::new(),
-                time_limit_ms: 0,
-            })
-        }))
+            let attempt = id(job, course.attempts);
+            let order = self.order(job, course);
+            let secrets = vec![("TOKEN".into(), "canary".to_owned().into())];
+            Some((Assignment { order, attempt, secrets, time_limit_ms: 0 }, course.broken))
+        });
+        let Some((assignment, broken)) = begun else { return ready(None) };
+        let lease = Lease {
+            attempt: assignment.attempt.clone(),
+            worker: worker.to_owned(),
+            repository: "30617:owner:repo".into(),
+            expires_at: now() + 1500,
+            cancel_reason: None,
+            confirm_by: None,
+        };
+        let unqueue = Change::Unqueue { run: RUN.into(), job: job.to_owned() };
+        self.commit(vec![unqueue, LeaseChange::Begin(lease).into()]);
+        // As a process that dies between the two would leave it.
+        assert!(!broken, "a bug after the commit");
+        ready(Some(assignment))
     }
 
-    fn holds<'a>(&'a self, attempt: &'a AttemptId, worker: &'a str) -> BoxFuture<'a, anyhow::Result<bool>> {
-        ready(self.change(&attempt.job, |c| c.held == Some((attempt.number, worker.to_owned()))))
-    }
-
-    fn leased(&self) -> BoxFuture<'_, anyhow::Result<Vec<Leased>>> {
-        let jobs = self.jobs.borrow();
-        let held = jobs.iter().filter_map(|(job, course)| Some((job, course, course.held.clone()?)));
-        ready(
-            held.map(|(job, course, (number, worker))| Leased {
-                attempt: AttemptId { run: RUN.into(), job: job.clone(), number },
-                worker,
-                repository: "30617:owner:repo".into(),
-                cancelling: course.cancelling.clone(),
-            })
-            .collect(),
-        )
-    }
-
-    fn begun<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, anyhow::Result<Verdict>> {
+    fn begun<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, anyhow::Result<Acknowledgement>> {
         ready(self.change(&attempt.job, |course| match &course.held {
             Some((number, _)) if *number == attempt.number => {
                 course.begun += 1;
-                Verdict::Accepted
+                Acknowledgement::Accepted
             }
-            _ => Verdict::Stale,
+            _ => Acknowledgement::Stale,
         }))
     }
 
-    fn finished<'a>(&'a self, attempt: &'a AttemptId, report: JobReport) -> BoxFuture<'a, anyhow::Result<Verdict>> {
+    fn finished<'a>(
+        &'a self,
+        attempt: &'a AttemptId,
+        report: JobReport,
+    ) -> BoxFuture<'a, anyhow::Result<Acknowledgement>> {
+        self.end_lease(attempt);
         ready(self.change(&attempt.job, |course| match &course.held {
             Some((number, _)) if *number == attempt.number => {
                 course.held = None;
                 course.finished += 1;
                 course.report = Some(report);
-                Verdict::Accepted
+                Acknowledgement::Accepted
             }
-            _ => Verdict::Stale,
+            _ => Acknowledgement::Stale,
         }))
     }
 
     fn lost<'a>(&'a self, attempt: &'a AttemptId, reason: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
+        self.end_lease(attempt);
         ready(self.change(&attempt.job, |course| {
             if course.held.as_ref().is_some_and(|(number, _)| *number == attempt.number) {
                 course.held = None;
@@ -213,11 +219,15 @@ impl Runs for Memory {
         }))
     }
 
-    fn waits<'a>(&'a self, _: &'a str, job: &'a str, reason: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
-        ready(self.change(job, |course| course.reason = reason.to_owned()))
+    fn wait_reasons<'a>(&'a self, _: &'a str, reasons: Vec<(String, String)>) -> BoxFuture<'a, anyhow::Result<()>> {
+        for (job, reason) in reasons {
+            self.change(&job, |course| course.reason = reason);
+        }
+        ready(())
     }
 
     fn unmatched<'a>(&'a self, _: &'a str, job: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
+        self.commit(vec![Change::Unqueue { run: RUN.into(), job: job.to_owned() }]);
         ready(self.change(job, |course| {
             course.waiting = false;
             course.unmatched = true;
@@ -225,35 +235,7 @@ impl Runs for Memory {
     }
 }
 
-impl Logs for Memory {
-    fn open<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, anyhow::Result<u64>> {
-        self.sync(attempt)
-    }
-
-    fn append<'a>(&'a self, attempt: &'a AttemptId, offset: u64, data: Bytes) -> BoxFuture<'a, anyhow::Result<u64>> {
-        let mut logs = self.logs.lock();
-        let (log, _) = logs.entry(attempt.clone()).or_default();
-        let Some(known) = (log.len() as u64).checked_sub(offset) else {
-            return Box::pin(std::future::ready(Err(anyhow::anyhow!("gap at {offset}, have {}", log.len()))));
-        };
-        log.extend_from_slice(&data[(known as usize).min(data.len())..]);
-        ready(log.len() as u64)
-    }
-
-    fn sync<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, anyhow::Result<u64>> {
-        ready(self.logs.lock().get(attempt).map_or(0, |(log, _)| log.len() as u64))
-    }
-
-    fn close<'a>(&'a self, attempt: &'a AttemptId, total: u64, sha256: &'a [u8]) -> BoxFuture<'a, anyhow::Result<()>> {
-        let mut logs = self.logs.lock();
-        let (log, closed) = logs.entry(attempt.clone()).or_default();
-        *closed = total == log.len() as u64 && Sha256::digest(&*log).as_slice() == sha256;
-        assert!(*closed, "total {total} of {}, or the hash, is wrong", log.len());
-        ready(())
-    }
-}
-
-impl Objects for Memory {
+impl SourceObjects for Memory {
     fn bundle<'a>(
         &'a self,
         repository: &'a str,
@@ -292,25 +274,8 @@ impl Objects for Memory {
     }
 }
 
-impl Enrolment for Memory {
-    fn known<'a>(&'a self, identity: &'a str) -> BoxFuture<'a, anyhow::Result<Option<WorkerRow>>> {
-        ready(self.workers.lock().get(identity).cloned())
-    }
-
-    fn enrol<'a>(&'a self, worker: &'a WorkerRow, token: &'a str) -> BoxFuture<'a, anyhow::Result<bool>> {
-        let mut tokens = self.tokens.lock();
-        let fresh = !tokens.iter().any(|used| used == token);
-        if fresh {
-            tokens.push(token.to_owned());
-            self.workers.lock().insert(worker.identity.clone(), worker.clone());
-        }
-        ready(fresh)
-    }
-
-    fn seen<'a>(&'a self, worker: &'a WorkerRow) -> BoxFuture<'a, anyhow::Result<()>> {
-        self.workers.lock().insert(worker.identity.clone(), worker.clone());
-        ready(())
-    }
+fn id(job: &str, number: u32) -> AttemptId {
+    AttemptId { run: RUN.into(), job: job.into(), number }
 }
 
 fn order(job: &str, course: &Course) -> JobOrder {
@@ -376,10 +341,8 @@ impl Pool {
         let folder = tempfile::tempdir().unwrap();
         let keys = make_keys(folder.path(), &["localhost".into(), "127.0.0.1".into()]).unwrap();
         let memory = Arc::new(Memory {
+            store: Store::in_memory().unwrap(),
             jobs: watch::Sender::new(HashMap::new()),
-            logs: Mutex::default(),
-            workers: Mutex::default(),
-            tokens: Mutex::default(),
             source: Mutex::default(),
             bundles: Mutex::default(),
             resolved: Mutex::default(),
@@ -397,17 +360,21 @@ impl Pool {
         listener: TcpListener,
     ) -> Self {
         let port = listener.local_addr().unwrap().port();
-        let parts = Parts {
+        let dispatch = DispatchConfig {
+            store: memory.store.clone(),
             runs: memory.clone(),
-            logs: memory.clone(),
+            logs: Logs::new(folder.path().join("logs")),
             objects: memory.clone(),
-            origin: memory.clone(),
-            enrolment: memory.clone(),
+            actions_api: memory.clone(),
+            configured_workers: Vec::new(),
+            coordinator: "c".into(),
             token_key: [9; 32],
             bulk_url: String::new(),
-            terms: terms.clone(),
-        };
-        let dispatch = Dispatch::open(parts).await.unwrap();
+            timeouts: terms.timeouts,
+            unmatched: terms.unmatched,
+            clock: now,
+        }
+        .build();
         let tls = ServerTls {
             certificate: std::fs::read(&keys.tls.certificate).unwrap(),
             key: std::fs::read(&keys.tls.key).unwrap().into(),
@@ -433,11 +400,19 @@ impl Pool {
     }
 
     pub(crate) fn queue(&self, job: &str, labels: &[&str]) {
+        let labels: Vec<String> = labels.iter().map(ToString::to_string).collect();
         self.memory.change(job, |course| {
             course.waiting = true;
-            course.labels = labels.iter().map(ToString::to_string).collect();
+            course.labels.clone_from(&labels);
         });
-        self.dispatch.wake();
+        self.memory.commit(vec![Change::Queue(QueuedJob {
+            run: RUN.into(),
+            job: job.to_owned(),
+            labels,
+            avoid: Vec::new(),
+            owner: "30617:owner:repo".into(),
+            since: 0,
+        })]);
     }
 
     /// The configuration of a worker with the pool's first identity.
@@ -455,7 +430,7 @@ impl Pool {
     /// Enrols the identity in a file.
     pub(crate) fn enrol(&self, identity: &str) {
         let row = WorkerRow {
-            id: String::new(),
+            id: dispatch::worker_id(&hex::decode(identity).unwrap()),
             identity: identity.to_owned(),
             name: String::new(),
             labels: Vec::new(),
@@ -463,7 +438,7 @@ impl Pool {
             seen_at: 0,
             draining: false,
         };
-        self.memory.workers.lock().insert(identity.to_owned(), row);
+        self.memory.commit(vec![Change::Worker(row)]);
     }
 
     /// A worker of the first identity, connected.
@@ -503,24 +478,21 @@ impl Pool {
         self.course(job).begun
     }
 
-    pub(crate) fn attempt(&self, job: &str, number: u32) -> AttemptId {
-        AttemptId { run: RUN.into(), job: job.into(), number }
+    /// Cancels the first attempt of a job.
+    pub(crate) fn cancel(&self, job: &str) {
+        self.memory.cancel(job, self.terms.timeouts.confirm());
     }
 
     /// The texts of a log's records.
     pub(crate) fn log(&self, job: &str, number: u32) -> String {
-        let logs = self.memory.logs.lock();
-        let mut rest = logs.get(&self.attempt(job, number)).map_or(&[][..], |(log, _)| log.as_slice());
-        let mut text = String::new();
+        let path = self.folder.path().join("logs").join(RUN).join(job).join(number.to_string());
+        let bytes = std::fs::read(path).unwrap_or_default();
+        let (mut rest, mut text) = (bytes.as_slice(), String::new());
         while !rest.is_empty() {
             let record = <proto::worker::LogRecord as prost::Message>::decode_length_delimited(&mut rest).unwrap();
             text.push_str(std::str::from_utf8(&record.text).unwrap());
         }
         text
-    }
-
-    pub(crate) fn log_closed(&self, job: &str, number: u32) -> bool {
-        self.memory.logs.lock().get(&self.attempt(job, number)).is_some_and(|(_, closed)| *closed)
     }
 }
 

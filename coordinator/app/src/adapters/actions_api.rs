@@ -1,7 +1,7 @@
 //! The services that actions call, for a job as it stands in the store.
 
 use actions_api::{Held, Origin, Who};
-use dispatch::Access;
+use dispatch::ActionsAccess;
 use domain::run::{self, AttemptId};
 use futures::{FutureExt, future::BoxFuture};
 use std::sync::Arc;
@@ -15,8 +15,8 @@ pub(crate) struct Services {
     pub(crate) store: Store,
 }
 
-impl dispatch::Origin for Services {
-    fn access<'a>(&'a self, attempt: &'a AttemptId, order: &'a JobOrder) -> Option<Access> {
+impl dispatch::ActionsApi for Services {
+    fn access<'a>(&'a self, attempt: &'a AttemptId, order: &'a JobOrder) -> Option<ActionsAccess> {
         let who = Who {
             run: attempt.run.clone(),
             job: attempt.job.clone(),
@@ -25,7 +25,7 @@ impl dispatch::Origin for Services {
             ..Who::default()
         };
         let id_token = order.source.trusted && actions_api::grants(order.job.permissions.as_ref());
-        Some(Access { token: self.origin.token(&who).into(), id_token })
+        Some(ActionsAccess { token: self.origin.token(&who).into(), id_token })
     }
 
     fn serve(&self, attempt: AttemptId, held: Held, connection: DuplexStream) -> BoxFuture<'static, ()> {

@@ -1,4 +1,4 @@
-//! What dispatch asks of the run side, answered by the engine.
+//! What dispatch has runs do: events of workers, and the assignment of an attempt.
 
 use anyhow::Context;
 use futures::future::{BoxFuture, FutureExt};
@@ -6,87 +6,87 @@ use secrecy::SecretString;
 use workflow::plan::JobReport;
 
 use crate::run_service::{Applied, RunService};
-use dispatch::{Handout, Leased, Runs, Verdict};
-use domain::run::AttemptId;
-use domain::run::{self, JobPhase, Millis, RunEvent, RunRefusal, RunState};
-use domain::schedule::QueuedJob;
+use dispatch::{Acknowledgement, Assignment, RunCommands};
+use domain::run::{self, AttemptId, Millis, RunEvent, RunRefusal, RunState};
 use nostr::Keys;
 use nostr_client::hive_ci::PUBLISHER_SECRET;
 use nostr_client::publish::PublisherKeys;
+use store::{Batch, LeaseChange};
 
-impl Runs for RunService {
-    fn queued(&self) -> BoxFuture<'_, anyhow::Result<Vec<QueuedJob>>> {
-        async { Ok(self.store().queued().await?) }.boxed()
-    }
-
+impl RunCommands for RunService {
     fn begin<'a>(
         &'a self,
         run: &'a str,
         job: &'a str,
         worker: &'a str,
-    ) -> BoxFuture<'a, anyhow::Result<Option<Handout>>> {
+    ) -> BoxFuture<'a, anyhow::Result<Option<Assignment>>> {
         async move {
             let event = RunEvent::Accepted { job: job.to_owned(), worker: worker.to_owned() };
-            match self.apply(run, event, Vec::new()).await? {
-                Applied::Changed(state) => self.handout(&state, job).await.map(Some),
-                Applied::Unchanged(_) => Ok(None),
+            let Applied::Changed(state) = self.apply(run, event, Vec::new()).await? else { return Ok(None) };
+            match self.assignment(&state, job).await {
+                Ok(assignment) => Ok(Some(assignment)),
+                Err(error) => {
+                    // The attempt began in the store, and nobody will ever run it: it ends now, and counts as a try.
+                    // If that can't be stored, its lease runs out.
+                    if let Some(attempt) = current_attempt(&state, job) {
+                        self.lost(&attempt, &format!("its assignment can't be made: {error:#}")).await?;
+                    }
+                    Err(error)
+                }
             }
         }
         .boxed()
     }
 
-    fn holds<'a>(&'a self, attempt: &'a AttemptId, worker: &'a str) -> BoxFuture<'a, anyhow::Result<bool>> {
-        async move {
-            let state = self.store().run(&attempt.run).await?;
-            Ok(state.is_some_and(|state| held(&state).any(|held| held.attempt == *attempt && held.worker == worker)))
-        }
-        .boxed()
-    }
-
-    fn leased(&self) -> BoxFuture<'_, anyhow::Result<Vec<Leased>>> {
-        async {
-            Ok(self.store().unfinished().await?.iter().flat_map(|state| held(state).collect::<Vec<_>>()).collect())
-        }
-        .boxed()
-    }
-
-    fn begun<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, anyhow::Result<Verdict>> {
+    fn begun<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, anyhow::Result<Acknowledgement>> {
         let event = RunEvent::Begun { job: attempt.job.clone(), attempt: attempt.number };
-        self.told(&attempt.run, event).boxed()
+        self.acknowledge(&attempt.run, event, Vec::new()).boxed()
     }
 
-    fn finished<'a>(&'a self, attempt: &'a AttemptId, report: JobReport) -> BoxFuture<'a, anyhow::Result<Verdict>> {
+    fn finished<'a>(
+        &'a self,
+        attempt: &'a AttemptId,
+        report: JobReport,
+    ) -> BoxFuture<'a, anyhow::Result<Acknowledgement>> {
         let report = Box::new(report);
         let event = RunEvent::Finished { job: attempt.job.clone(), attempt: attempt.number, report };
-        self.told(&attempt.run, event).boxed()
+        self.acknowledge(&attempt.run, event, Vec::new()).boxed()
     }
 
     fn lost<'a>(&'a self, attempt: &'a AttemptId, reason: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
         let event = RunEvent::Lost { job: attempt.job.clone(), attempt: attempt.number, reason: reason.to_owned() };
-        async move { self.told(&attempt.run, event).await.map(|_| ()) }.boxed()
+        async move {
+            // Whatever the run says of the attempt, nobody holds it.
+            let ended = vec![LeaseChange::End(attempt.clone()).into()];
+            match self.store().run_version(&attempt.run).await? {
+                Some(_) => self.acknowledge(&attempt.run, event, ended).await.map(|_| ()),
+                None => Ok(self.store().commit(ended).await?),
+            }
+        }
+        .boxed()
     }
 
-    fn waits<'a>(&'a self, run: &'a str, job: &'a str, reason: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
-        let event = RunEvent::Waits { job: job.to_owned(), reason: reason.to_owned() };
-        async move { self.told(run, event).await.map(|_| ()) }.boxed()
+    fn wait_reasons<'a>(&'a self, run: &'a str, reasons: Vec<(String, String)>) -> BoxFuture<'a, anyhow::Result<()>> {
+        let event = RunEvent::Waits { reasons };
+        async move { self.acknowledge(run, event, Vec::new()).await.map(|_| ()) }.boxed()
     }
 
     fn unmatched<'a>(&'a self, run: &'a str, job: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
         let event = RunEvent::Unmatched { job: job.to_owned() };
-        async move { self.told(run, event).await.map(|_| ()) }.boxed()
+        async move { self.acknowledge(run, event, Vec::new()).await.map(|_| ()) }.boxed()
     }
 }
 
 impl RunService {
-    async fn told(&self, run: &str, event: RunEvent) -> anyhow::Result<Verdict> {
-        Ok(match self.apply(run, event, Vec::new()).await? {
-            Applied::Changed(_) | Applied::Unchanged(RunRefusal::Repeated) => Verdict::Accepted,
-            Applied::Unchanged(RunRefusal::Stale | RunRefusal::Terminal) => Verdict::Stale,
+    async fn acknowledge(&self, run: &str, event: RunEvent, also: Batch) -> anyhow::Result<Acknowledgement> {
+        Ok(match self.apply(run, event, also).await? {
+            Applied::Changed(_) | Applied::Unchanged(RunRefusal::Repeated) => Acknowledgement::Accepted,
+            Applied::Unchanged(RunRefusal::Stale | RunRefusal::Terminal) => Acknowledgement::Stale,
         })
     }
 
     /// What a worker gets: the run's secrets only where the commit is trusted, and never its publisher key.
-    async fn handout(&self, state: &RunState, key: &str) -> anyhow::Result<Handout> {
+    async fn assignment(&self, state: &RunState, key: &str) -> anyhow::Result<Assignment> {
         let order = run::order(state, key).with_context(|| format!("run {} has no job {key}", state.id))?;
         let secrets: Vec<(String, SecretString)> = if state.gives_secrets() {
             let mut values = self.secrets(&state.id).await?;
@@ -95,14 +95,14 @@ impl RunService {
         } else {
             Vec::new()
         };
-        Ok(Handout {
-            attempt: AttemptId { run: state.id.clone(), job: key.to_owned(), number: order.attempt },
-            order,
-            secrets,
-            masks: Vec::new(),
-            time_limit_ms: time_left(state, self.now()),
-        })
+        let attempt = AttemptId { run: state.id.clone(), job: key.to_owned(), number: order.attempt };
+        Ok(Assignment { attempt, order, secrets, time_limit_ms: time_left(state, self.now()) })
     }
+}
+
+fn current_attempt(state: &RunState, job: &str) -> Option<AttemptId> {
+    let number = state.jobs.get(job)?.attempts.last()?.number;
+    Some(AttemptId { run: state.id.clone(), job: job.to_owned(), number })
 }
 
 /// Milliseconds the run may still take; 0: no limit.
@@ -113,24 +113,6 @@ fn time_left(state: &RunState, now: Millis) -> u64 {
         (limit, None) => limit,
         (_, Some(due)) => due.saturating_sub(now).max(1),
     }
-}
-
-/// Attempts that are out.
-fn held(state: &RunState) -> impl Iterator<Item = Leased> {
-    state.jobs.iter().filter_map(|(key, job)| {
-        let cancelling = match &job.phase {
-            JobPhase::Running { .. } => None,
-            JobPhase::Cancelling { reason, .. } => Some(reason.to_string()),
-            _ => return None,
-        };
-        let last = job.attempts.last()?;
-        Some(Leased {
-            attempt: AttemptId { run: state.id.clone(), job: key.clone(), number: last.number },
-            worker: last.worker.clone(),
-            repository: state.request.repository.address.clone(),
-            cancelling,
-        })
-    })
 }
 
 impl PublisherKeys for RunService {

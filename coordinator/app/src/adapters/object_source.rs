@@ -1,7 +1,7 @@
 //! Objects of repositories, as workers ask for them.
 
 use bytes::Bytes;
-use dispatch::Objects;
+use dispatch::SourceObjects;
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use proto::worker::{self as wire, ResolveRequest};
 use source::{
@@ -15,7 +15,7 @@ type Bytestream = BoxStream<'static, std::io::Result<Bytes>>;
 /// Repository objects for workers.
 pub(crate) struct ObjectSource(pub(crate) Arc<Sources>);
 
-impl Objects for ObjectSource {
+impl SourceObjects for ObjectSource {
     fn bundle<'a>(
         &'a self,
         repository: &'a str,

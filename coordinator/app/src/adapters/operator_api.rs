@@ -5,7 +5,7 @@ use crate::{
     run_service::{Applied, RunService},
 };
 use config::{self, Config};
-use dispatch::{Connected, Dispatch};
+use dispatch::{ConnectedWorker, Dispatch};
 use domain::run::{self, ApprovalVerdict, Millis};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 use nostr::Event;
@@ -17,7 +17,7 @@ use nostr_client::{
 };
 use source::{Sources, address::Address, definition};
 use std::sync::Arc;
-use store::{Change, DefinitionRow, WorkerRow};
+use store::DefinitionRow;
 use web::{Control, Defined, File, Load, NotCarried, Sent};
 
 /// How long an enrolment token is good.
@@ -63,7 +63,7 @@ impl Control for Operator {
     }
 
     fn loads(&self) -> Vec<Load> {
-        let load = |worker: Connected| Load {
+        let load = |worker: ConnectedWorker| Load {
             worker: worker.id,
             version: worker.version,
             busy: worker.busy,
@@ -163,15 +163,7 @@ impl Control for Operator {
     }
 
     fn drain<'a>(&'a self, worker: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
-        async move {
-            self.dispatch.drain(worker, true);
-            let row = self.run_service.store().workers().await?.into_iter().find(|row| row.id == worker);
-            if let Some(row) = row {
-                self.run_service.store().commit(vec![Change::Worker(WorkerRow { draining: true, ..row })]).await?;
-            }
-            Ok(())
-        }
-        .boxed()
+        self.dispatch.drain(worker, true).boxed()
     }
 }
 

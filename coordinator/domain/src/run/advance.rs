@@ -113,7 +113,7 @@ impl Transition {
             RunEvent::Begun { job, attempt } => self.begun(&job, attempt),
             RunEvent::Finished { job, attempt, report } => self.finished(&job, attempt, report),
             RunEvent::Lost { job, attempt, reason } => self.lost(&job, attempt, reason),
-            RunEvent::Waits { job, reason } => self.waits(&job, reason),
+            RunEvent::Waits { reasons } => self.waits(reasons),
             RunEvent::Unmatched { job } => self.unmatched(&job),
             RunEvent::Cancel { by } => self.cancel(&by),
             RunEvent::Granted { job } => self.granted(job.as_deref()),
@@ -166,9 +166,11 @@ impl Transition {
             return Err(RunRefusal::Stale);
         }
         let number = job.next_attempt();
-        job.attempts.push(AttemptRecord { number, worker, accepted_at: now, begun_at: None, lost: None });
+        let record = AttemptRecord { number, worker: worker.clone(), accepted_at: now, begun_at: None, lost: None };
+        job.attempts.push(record);
         job.phase = JobPhase::Running { since: now };
         self.effects.push(RunEffect::Unqueue { job: key.to_owned(), attempt: number });
+        self.effects.push(RunEffect::Lease { job: key.to_owned(), attempt: number, worker });
         Ok(())
     }
 
@@ -215,6 +217,7 @@ impl Transition {
             record.begun_at.get_or_insert(now);
             self.started();
         }
+        self.effects.push(RunEffect::EndLease { job: key.to_owned(), attempt });
         if let Some(reason) = report.reason.clone().filter(|reason| self.is_retried(key, reason)) {
             self.retry(key, reason);
             return Ok(());
@@ -234,6 +237,7 @@ impl Transition {
 
     fn lost(&mut self, key: &str, attempt: u32, text: String) -> Result<(), RunRefusal> {
         self.current(key, attempt)?;
+        self.effects.push(RunEffect::EndLease { job: key.to_owned(), attempt });
         let reason = Reason::WorkerLost(text);
         if self.is_retried(key, &reason) {
             self.retry(key, reason);
@@ -274,15 +278,17 @@ impl Transition {
         self.queue(key, waits);
     }
 
-    fn waits(&mut self, key: &str, text: String) -> Result<(), RunRefusal> {
-        match self.state.jobs.get_mut(key).map(|job| &mut job.phase) {
-            Some(JobPhase::Queued { reason, .. }) if *reason != text => {
+    fn waits(&mut self, reasons: Vec<(String, String)>) -> Result<(), RunRefusal> {
+        let mut refused = RunRefusal::Stale;
+        let mut changed = false;
+        for (key, text) in reasons {
+            if let Some(JobPhase::Queued { reason, .. }) = self.state.jobs.get_mut(&key).map(|job| &mut job.phase) {
+                changed |= *reason != text;
                 *reason = text;
-                Ok(())
+                refused = RunRefusal::Repeated;
             }
-            Some(JobPhase::Queued { .. }) => Err(RunRefusal::Repeated),
-            _ => Err(RunRefusal::Stale),
         }
+        if changed { Ok(()) } else { Err(refused) }
     }
 
     fn unmatched(&mut self, key: &str) -> Result<(), RunRefusal> {

@@ -53,12 +53,10 @@ pub enum RunEvent {
         /// For people.
         reason: String,
     },
-    /// Why a queued job still waits changed.
+    /// Why queued jobs still wait changed.
     Waits {
-        /// Job key.
-        job: String,
-        /// For people.
-        reason: String,
+        /// Job key and a sentence for people, of each.
+        reasons: Vec<(String, String)>,
     },
     /// No worker had the labels for the configured time.
     Unmatched {
@@ -138,7 +136,23 @@ pub enum RunEffect {
         /// Number of the attempt that began, or will not.
         attempt: u32,
     },
-    /// Tell a worker to end an attempt.
+    /// A worker holds an attempt from now on.
+    Lease {
+        /// Job key.
+        job: String,
+        /// Attempt.
+        attempt: u32,
+        /// Worker id.
+        worker: String,
+    },
+    /// The attempt is over: nobody holds it any longer.
+    EndLease {
+        /// Job key.
+        job: String,
+        /// Attempt.
+        attempt: u32,
+    },
+    /// Have the worker that holds an attempt end it.
     Stop {
         /// Job key.
         job: String,

@@ -91,7 +91,7 @@ fn any_event() -> impl Strategy<Value = RunEvent> {
             RunEvent::Finished { job, attempt, report: report(conclusion, reason) }
         }),
         4 => (key(), attempt()).prop_map(|(job, attempt)| RunEvent::Lost { job, attempt, reason: "late".into() }),
-        1 => (key(), "[ab]").prop_map(|(job, reason)| RunEvent::Waits { job, reason }),
+        1 => (key(), "[ab]").prop_map(|waits| RunEvent::Waits { reasons: vec![waits] }),
         1 => key().prop_map(|job| RunEvent::Unmatched { job }),
         1 => Just(RunEvent::Cancel { by: "somebody".into() }),
         3 => prop::option::of(key()).prop_map(|job| RunEvent::Granted { job }),
@@ -114,6 +114,8 @@ fn asked(effect: &RunEffect) -> String {
         RunEffect::Plan => "plan".into(),
         RunEffect::Queue { job, attempt, .. } => format!("queue {job} {attempt}"),
         RunEffect::Unqueue { job, attempt } => format!("unqueue {job} {attempt}"),
+        RunEffect::Lease { job, attempt, .. } => format!("lease {job} {attempt}"),
+        RunEffect::EndLease { job, attempt } => format!("end lease {job} {attempt}"),
         RunEffect::Stop { job, attempt, .. } => format!("stop {job} {attempt}"),
         RunEffect::Join { job, .. } => format!("join {job:?}"),
         RunEffect::Leave { job, .. } => format!("leave {job:?}"),

@@ -8,7 +8,7 @@ use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio_util::{io::ReaderStream, task::AbortOnDropHandle};
 use tonic::{Status, Streaming};
 
-use super::{Inner, bulk::caller};
+use super::{Inner, bulk::caller, tracked};
 
 /// Bytes of one message.
 const PIECE: usize = 64 * 1024;
@@ -20,13 +20,14 @@ pub(super) async fn serve(inner: &Arc<Inner>, mut up: Streaming<OriginUp>) -> Re
     let Some(OriginUp { message: Some(Message::Open(open)) }) = up.message().await? else {
         return Err(Status::invalid_argument("a connection begins with OriginOpen"));
     };
-    let caller = caller(inner, open.attempt, &open.token)?;
-    let (attempt, worker, pool) = (caller.attempt.clone(), caller.worker, Arc::clone(inner));
-    let held = Arc::new(move || pool.pool().holds(&attempt, &worker));
+    let caller = caller(inner, open.attempt, &open.token).await?;
+    let (attempt, worker, registry) = (caller.attempt.clone(), caller.worker, Arc::clone(inner));
+    let held = Arc::new(move || registry.registry.lock().holds(&attempt, &worker));
     let (near, far) = tokio::io::duplex(PIECE);
-    let serving = AbortOnDropHandle::new(tokio::spawn(inner.parts.origin.serve(caller.attempt, held, far)));
+    let serving = tracked::caught("connection of a job", inner.config.actions_api.serve(caller.attempt, held, far));
+    let serving = AbortOnDropHandle::new(inner.tasks.spawn(serving));
     let (reading, writing): (ReadHalf<_>, WriteHalf<_>) = tokio::io::split(near);
-    let carrying = AbortOnDropHandle::new(tokio::spawn(carry(up, writing)));
+    let carrying = AbortOnDropHandle::new(inner.tasks.spawn(tracked::caught("data of a job", carry(up, writing))));
     let down = ReaderStream::with_capacity(reading, PIECE).map(move |piece| {
         let _both = (&serving, &carrying);
         piece.map(|data| Part { data }).map_err(|error| Status::unavailable(error.to_string()))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use proto::worker::{Challenge, Register, ToWorker, from_worker, to_worker};
@@ -16,7 +16,7 @@ use super::{
 };
 use domain::run::AttemptId;
 use domain::run::Millis;
-use store::WorkerRow;
+use store::{Change, StoreError, WorkerRow};
 
 /// How long a worker may take to say who it is.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -74,7 +74,7 @@ fn enrolment_text(id: &str, until: Millis) -> Vec<u8> {
 }
 
 /// Register, challenge, proof; then the identity must be known or bring a token.
-pub(super) async fn admit(
+pub(super) async fn authenticate(
     inner: &Inner,
     inbound: &mut Inbound,
     out: &Outbound,
@@ -113,9 +113,8 @@ pub(super) async fn admit(
 struct Refused(String);
 
 async fn enrolled(inner: &Inner, register: &Register, id: &str) -> anyhow::Result<WorkerRow> {
-    let enrolment = &inner.parts.enrolment;
-    let known = enrolment.known(&register.identity).await.context("table of workers")?;
-    let now = now_ms();
+    let (store, now) = (&inner.config.store, (inner.config.clock)());
+    let known = store.workers().await?.into_iter().find(|row| row.identity == register.identity);
     let row = WorkerRow {
         id: id.to_owned(),
         identity: register.identity.clone(),
@@ -125,8 +124,8 @@ async fn enrolled(inner: &Inner, register: &Register, id: &str) -> anyhow::Resul
         seen_at: now,
         draining: known.as_ref().is_some_and(|row| row.draining),
     };
-    if known.is_some() {
-        enrolment.seen(&row).await.context("table of workers")?;
+    if known.is_some() || inner.config.configured_workers.contains(&register.identity) {
+        store.commit(vec![Change::Worker(row.clone())]).await?;
         return Ok(row);
     }
     ensure!(
@@ -140,11 +139,15 @@ async fn enrolled(inner: &Inner, register: &Register, id: &str) -> anyhow::Resul
     let token = inner.tokens.is_enrolment(&register.token, now).ok_or_else(|| {
         Refused("the enrolment token is not ours or ran out: `longshore workers token` prints a new one".into())
     })?;
-    ensure!(
-        enrolment.enrol(&row, &token).await.context("table of workers")?,
-        Refused("the enrolment token was used before: `longshore workers token` prints a new one".into())
-    );
-    Ok(row)
+    let used = Change::Seen { id: format!("enrolment {token}"), at: now };
+    match store.commit(vec![used, Change::Worker(row.clone())]).await {
+        Ok(()) => Ok(row),
+        Err(StoreError::Seen(_)) => {
+            Err(Refused("the enrolment token was used before: `longshore workers token` prints a new one".into())
+                .into())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn next(inbound: &mut Inbound) -> Result<Option<from_worker::Message>, Status> {
@@ -152,11 +155,6 @@ async fn next(inbound: &mut Inbound) -> Result<Option<from_worker::Message>, Sta
         .await
         .map_err(|_| Status::deadline_exceeded("the worker did not say who it is within 10 s"))??;
     Ok(message.and_then(|message| message.message))
-}
-
-/// Wall time, for stamps and for tokens that run out.
-fn now_ms() -> Millis {
-    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default()
 }
 
 #[cfg(test)]

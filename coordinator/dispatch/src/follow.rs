@@ -1,0 +1,73 @@
+//! Follows what the store says about workers: cancels of their leases, drains by the operator, and the other way round
+//! that the connected ones were seen.
+//!
+//! Orders to a worker are state and no messages: whichever coordinator has its session sends them, and sends them again
+//! in a new session, until the attempt is over or the worker is told otherwise.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use store::{Change, ChangeNotification, WorkerChange};
+use tokio::{
+    sync::broadcast::error::RecvError,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::Inner;
+
+/// The store is looked at this often whatever was announced, and connected workers are noted as seen.
+const LOOK: Duration = Duration::from_secs(30);
+
+pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) {
+    let mut changes = inner.config.store.subscribe();
+    let (mut everything, mut look) = (true, Instant::now());
+    loop {
+        if Instant::now() >= look {
+            (everything, look) = (true, Instant::now() + LOOK.mul_f64(rand::random_range(0.75..1.25)));
+        }
+        if let Err(error) = follow(&inner, everything).await {
+            warn!("orders to workers can't be read, trying again: {error:#}");
+            look = look.min(Instant::now() + Duration::from_secs(1));
+        }
+        everything = tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep_until(look) => true,
+            lagged = announced(&mut changes) => lagged,
+        };
+    }
+}
+
+/// Returns when leases or workers changed. True: something was missed.
+async fn announced(changes: &mut tokio::sync::broadcast::Receiver<ChangeNotification>) -> bool {
+    loop {
+        match changes.recv().await {
+            Ok(ChangeNotification::Leases | ChangeNotification::Workers) => return false,
+            Ok(_) => {}
+            Err(RecvError::Lagged(_)) => return true,
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+async fn follow(inner: &Inner, everything: bool) -> anyhow::Result<()> {
+    let store = &inner.config.store;
+    if everything {
+        let read_at = Instant::now();
+        let leases = store.leases().await?;
+        inner.registry.lock().sync_leases(leases, read_at);
+        let ids: Vec<String> = inner.registry.lock().connected().into_iter().map(|worker| worker.id).collect();
+        if !ids.is_empty() {
+            let at = (inner.config.clock)();
+            store.commit(vec![Change::Workers(WorkerChange::Seen { ids, at })]).await?;
+        }
+    }
+    let cancels = store.leases_to_cancel().await?;
+    inner.registry.lock().send_cancels(&cancels);
+    let workers = store.workers().await?;
+    let draining: HashSet<String> = workers.into_iter().filter(|row| row.draining).map(|row| row.id).collect();
+    if inner.registry.lock().set_draining(&draining) {
+        inner.assign.notify_one();
+    }
+    Ok(())
+}

@@ -1,0 +1,435 @@
+//! The workers that are connected to this coordinator, the offers made to them, and what is known of their leases.
+//!
+//! Sessions and offers live here alone. Leases live in the store; the copy here saves a query for each log chunk and is
+//! corrected by every renewal and by a regular look. No I/O except sends that succeed or end the session; time is
+//! passed in.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use config::LeaseTimeouts;
+use domain::{
+    run::AttemptId,
+    schedule::{QueuedJob, WorkerView},
+};
+use proto::worker::{Cancel, Drain, Offer, Stop, ToWorker, Withdrawn, to_worker::Message};
+use store::{Lease, WorkerRow};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::{attempt_message, session::Outbound};
+
+/// Time a cancelled job gets for its `always()` steps before everything is ended (ms).
+const GRACE_MS: u32 = 20_000;
+
+/// A connected worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectedWorker {
+    /// Id in the pool.
+    pub id: String,
+    /// Display name.
+    pub name: String,
+    /// Version of its program.
+    pub version: String,
+    /// What it offers.
+    pub labels: Vec<String>,
+    /// Jobs it takes at a time.
+    pub slots: u32,
+    /// Jobs it has or is offered.
+    pub busy: usize,
+    /// Slots lost to cancels that were not confirmed.
+    pub quarantined: usize,
+    /// It takes no new jobs.
+    pub draining: bool,
+}
+
+/// A session that begins.
+pub(super) struct NewSession {
+    pub(super) row: WorkerRow,
+    pub(super) version: String,
+    pub(super) out: Outbound,
+    /// Ends the session.
+    pub(super) end: CancellationToken,
+}
+
+struct WorkerSession {
+    generation: u64,
+    row: WorkerRow,
+    version: String,
+    labels: BTreeSet<String>,
+    out: Outbound,
+    end: CancellationToken,
+    /// Offers are made once its leases are settled.
+    ready: bool,
+    /// The worker drains itself; the operator's order stands in the row.
+    leaving: bool,
+    /// Cancels sent in this session.
+    cancels: HashSet<AttemptId>,
+    /// Attempts whose cancel was never confirmed: each blocks a slot until the worker says it is gone.
+    quarantine: HashSet<AttemptId>,
+}
+
+impl WorkerSession {
+    /// Never waits: a worker that does not read its few control messages is cut off and may come again.
+    fn send(&self, message: Message) {
+        if self.out.try_send(Ok(ToWorker { message: Some(message) })).is_err() {
+            self.end.cancel();
+        }
+    }
+}
+
+struct OpenOffer {
+    worker: String,
+    run: String,
+    job: String,
+    owner: String,
+    /// `None`: accepted, the attempt is about to begin.
+    until: Option<Instant>,
+}
+
+/// Who holds an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Holder {
+    pub(super) worker: String,
+    pub(super) repository: String,
+    known_since: Instant,
+}
+
+/// See the module.
+pub(super) struct WorkerRegistry {
+    timeouts: LeaseTimeouts,
+    sessions: HashMap<String, WorkerSession>,
+    offers: HashMap<String, OpenOffer>,
+    /// (run, job) of each offer.
+    offered: HashSet<(String, String)>,
+    held: HashMap<AttemptId, Holder>,
+    generations: u64,
+}
+
+impl WorkerRegistry {
+    pub(super) fn new(timeouts: LeaseTimeouts) -> Self {
+        Self {
+            timeouts,
+            sessions: HashMap::new(),
+            offers: HashMap::new(),
+            offered: HashSet::new(),
+            held: HashMap::new(),
+            generations: 0,
+        }
+    }
+
+    /// Takes over the leases of the store, as they were read after `read_at`.
+    pub(super) fn sync_leases(&mut self, leases: Vec<Lease>, read_at: Instant) {
+        let stored: HashSet<AttemptId> = leases.iter().map(|lease| lease.attempt.clone()).collect();
+        // One that began since it was read is missing there for that reason alone.
+        self.held.retain(|attempt, holder| holder.known_since >= read_at || stored.contains(attempt));
+        for lease in leases {
+            self.held.entry(lease.attempt).or_insert(Holder {
+                worker: lease.worker,
+                repository: lease.repository,
+                known_since: read_at,
+            });
+        }
+    }
+
+    /// A worker came. Its older session, if any, ends and is fenced by the generation that is returned. No offers are
+    /// made before [`Self::ready`].
+    pub(super) fn join(&mut self, new: NewSession) -> u64 {
+        self.generations += 1;
+        let id = new.row.id.clone();
+        let session = WorkerSession {
+            generation: self.generations,
+            labels: new.row.labels.iter().cloned().collect(),
+            row: new.row,
+            version: new.version,
+            out: new.out,
+            end: new.end,
+            ready: false,
+            leaving: false,
+            cancels: HashSet::new(),
+            quarantine: HashSet::new(),
+        };
+        if let Some(old) = self.sessions.insert(id.clone(), session) {
+            // Best effort: the text is for its operator, the end is what counts.
+            _ = old.out.try_send(Err(Status::aborted("another session of this worker began; one at a time")));
+            old.end.cancel();
+        }
+        self.withdraw_all(&id);
+        self.generations
+    }
+
+    /// What the worker holds is settled: these leases are its own, and it may get offers.
+    pub(super) fn ready(&mut self, worker: &str, generation: u64, leases: &[Lease], now: Instant) {
+        if !self.is_current(worker, generation) {
+            return;
+        }
+        self.held.retain(|_, holder| holder.worker != worker);
+        for lease in leases {
+            let repository = lease.repository.clone();
+            let holder = Holder { worker: worker.to_owned(), repository, known_since: now };
+            self.held.insert(lease.attempt.clone(), holder);
+        }
+        if let Some(session) = self.sessions.get_mut(worker) {
+            session.ready = true;
+            if session.row.draining {
+                session.send(drain_message());
+            }
+        }
+        self.send_cancels(leases);
+    }
+
+    /// A session ended. Its leases run on until their time is over.
+    pub(super) fn leave(&mut self, worker: &str, generation: u64) {
+        if self.is_current(worker, generation) {
+            self.sessions.remove(worker);
+            self.withdraw_all(worker);
+        }
+    }
+
+    fn withdraw_all(&mut self, worker: &str) {
+        let offered = &mut self.offered;
+        self.offers.retain(|_, offer| {
+            let stays = offer.worker != worker || offer.until.is_none();
+            if !stays {
+                offered.remove(&(offer.run.clone(), offer.job.clone()));
+            }
+            stays
+        });
+    }
+
+    fn current(&self, worker: &str, generation: u64) -> Option<&WorkerSession> {
+        self.sessions.get(worker).filter(|session| session.generation == generation)
+    }
+
+    pub(super) fn is_current(&self, worker: &str, generation: u64) -> bool {
+        self.current(worker, generation).is_some()
+    }
+
+    pub(super) fn send(&self, worker: &str, generation: u64, message: Message) {
+        if let Some(session) = self.current(worker, generation) {
+            session.send(message);
+        }
+    }
+
+    /// Whether the job is offered, or accepted and about to begin.
+    pub(super) fn is_offered(&self, job: &QueuedJob) -> bool {
+        self.offered.contains(&(job.run.clone(), job.job.clone()))
+    }
+
+    /// The connected workers as scheduling sees them, by id.
+    pub(super) fn views(&self) -> Vec<WorkerView> {
+        let mut busy: HashMap<&str, Vec<Option<String>>> = HashMap::new();
+        for offer in self.offers.values() {
+            busy.entry(&offer.worker).or_default().push(Some(offer.owner.clone()));
+        }
+        for holder in self.held.values() {
+            busy.entry(&holder.worker).or_default().push(Some(holder.repository.clone()));
+        }
+        for (id, session) in &self.sessions {
+            busy.entry(id).or_default().extend(session.quarantine.iter().map(|_| None));
+        }
+        let mut views: Vec<WorkerView> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.ready)
+            .map(|(id, session)| WorkerView {
+                id: id.clone(),
+                name: session.row.name.clone(),
+                labels: session.labels.clone(),
+                slots: session.row.slots as usize,
+                busy: busy.remove(id.as_str()).unwrap_or_default(),
+                draining: session.row.draining || session.leaving,
+            })
+            .collect();
+        views.sort_by(|a, b| a.id.cmp(&b.id));
+        views
+    }
+
+    pub(super) fn connected(&self) -> Vec<ConnectedWorker> {
+        let describe = |view: WorkerView| {
+            let session = self.sessions.get(&view.id)?;
+            Some(ConnectedWorker {
+                quarantined: session.quarantine.len(),
+                version: session.version.clone(),
+                labels: view.labels.into_iter().collect(),
+                slots: session.row.slots,
+                busy: view.busy.len().saturating_sub(session.quarantine.len()),
+                draining: view.draining,
+                name: view.name,
+                id: view.id,
+            })
+        };
+        self.views().into_iter().filter_map(describe).collect()
+    }
+
+    /// Offers a job; the offer's id must be new.
+    pub(super) fn offer(&mut self, id: String, job: &QueuedJob, worker: &str, now: Instant) {
+        let Some(session) = self.sessions.get(worker) else { return };
+        session.send(Message::Offer(Offer {
+            offer: id.clone(),
+            run: job.run.clone(),
+            job: job.job.clone(),
+            labels: job.labels.clone(),
+        }));
+        let offer = OpenOffer {
+            worker: worker.to_owned(),
+            run: job.run.clone(),
+            job: job.job.clone(),
+            owner: job.owner.clone(),
+            until: Some(now + self.timeouts.offer()),
+        };
+        self.offered.insert((job.run.clone(), job.job.clone()));
+        self.offers.insert(id, offer);
+    }
+
+    /// The worker accepts: from now the offer has no end of its own. Returns run and job, or `None` where it is void.
+    pub(super) fn accept(&mut self, offer: &str, worker: &str) -> Option<(String, String)> {
+        let offered = self.offers.get_mut(offer).filter(|open| open.worker == worker && open.until.is_some())?;
+        offered.until = None;
+        Some((offered.run.clone(), offered.job.clone()))
+    }
+
+    /// An offer is over: refused, or what it was for began or is gone.
+    pub(super) fn close_offer(&mut self, offer: &str, worker: &str) {
+        if self.offers.get(offer).is_some_and(|open| open.worker == worker)
+            && let Some(open) = self.offers.remove(offer)
+        {
+            self.offered.remove(&(open.run, open.job));
+        }
+    }
+
+    /// Withdraws offers that nobody took in time; says whether there were any.
+    pub(super) fn expire_offers(&mut self, now: Instant) -> bool {
+        let over = |offer: &OpenOffer| offer.until.is_some_and(|until| until <= now);
+        let expired: Vec<String> =
+            self.offers.iter().filter(|(_, offer)| over(offer)).map(|(id, _)| id.clone()).collect();
+        for id in &expired {
+            let Some(offer) = self.offers.remove(id) else { continue };
+            if let Some(session) = self.sessions.get(&offer.worker) {
+                session.send(Message::Withdrawn(Withdrawn { offer: id.clone() }));
+            }
+            self.offered.remove(&(offer.run, offer.job));
+        }
+        !expired.is_empty()
+    }
+
+    /// When the first open offer runs out.
+    pub(super) fn next_offer_end(&self) -> Option<Instant> {
+        self.offers.values().filter_map(|offer| offer.until).min()
+    }
+
+    /// The attempt began, and its lease is stored. False: the session that accepted it is gone, so the assignment
+    /// cannot be sent.
+    pub(super) fn begin(
+        &mut self,
+        attempt: &AttemptId,
+        worker: &str,
+        generation: u64,
+        repository: &str,
+        now: Instant,
+    ) -> bool {
+        let alive = self.is_current(worker, generation);
+        if alive {
+            let (worker, repository) = (worker.to_owned(), repository.to_owned());
+            self.held.insert(attempt.clone(), Holder { worker, repository, known_since: now });
+        }
+        alive
+    }
+
+    /// Who holds an attempt, as far as it is known here.
+    pub(super) fn holder(&self, attempt: &AttemptId) -> Option<&Holder> {
+        self.held.get(attempt)
+    }
+
+    /// Whether this worker holds the attempt, as far as it is known here.
+    pub(super) fn holds(&self, attempt: &AttemptId, worker: &str) -> bool {
+        self.held.get(attempt).is_some_and(|holder| holder.worker == worker)
+    }
+
+    /// The attempt is over, or no longer the worker's: its slot is free.
+    pub(super) fn release(&mut self, attempt: &AttemptId, worker: &str) {
+        if self.holds(attempt, worker) {
+            self.held.remove(attempt);
+        }
+        if let Some(session) = self.sessions.get_mut(worker) {
+            session.quarantine.remove(attempt);
+            session.cancels.remove(attempt);
+        }
+    }
+
+    /// A lease was not renewed, or (`unconfirmed`) its cancel not confirmed, in time: the worker is told to stop, and a
+    /// slot that may still be in use is not given away.
+    pub(super) fn lose(&mut self, attempt: &AttemptId, worker: &str, unconfirmed: bool, reason: &str) {
+        self.release(attempt, worker);
+        if let Some(session) = self.sessions.get_mut(worker) {
+            session.send(stop_message(attempt, reason));
+            if unconfirmed {
+                session.quarantine.insert(attempt.clone());
+            }
+        }
+    }
+
+    /// Sends the cancels of these leases to workers connected here, once in each session.
+    pub(super) fn send_cancels(&mut self, leases: &[Lease]) {
+        for lease in leases {
+            let (Some(reason), Some(_)) = (&lease.cancel_reason, lease.confirm_by) else { continue };
+            let Some(session) = self.sessions.get_mut(&lease.worker).filter(|session| session.ready) else { continue };
+            if session.cancels.insert(lease.attempt.clone()) {
+                session.send(cancel_message(&lease.attempt, reason));
+            }
+        }
+    }
+
+    /// The processes of a cancelled attempt are gone: its slot is not lost. The result may still be on its way.
+    pub(super) fn confirm(&mut self, attempt: &AttemptId, worker: &str) {
+        if let Some(session) = self.sessions.get_mut(worker) {
+            session.quarantine.remove(attempt);
+        }
+    }
+
+    /// Follows the operator's orders as the store has them. Says whether something changed.
+    pub(super) fn set_draining(&mut self, draining: &HashSet<String>) -> bool {
+        let mut changed = false;
+        for (id, session) in &mut self.sessions {
+            let now = draining.contains(id);
+            if session.row.draining != now {
+                (session.row.draining, changed) = (now, true);
+                if now && session.ready {
+                    session.send(drain_message());
+                }
+            }
+        }
+        changed
+    }
+
+    /// What the worker says it can take.
+    pub(super) fn capacity(&mut self, worker: &str, generation: u64, capacity: proto::worker::Capacity) {
+        let session = self.sessions.get_mut(worker).filter(|session| session.generation == generation);
+        let Some(session) = session else { return };
+        session.leaving = capacity.draining;
+        session.row.slots = capacity.slots;
+        if !capacity.labels.is_empty() {
+            session.labels = capacity.labels.into_iter().collect();
+        }
+    }
+
+    /// Display name of a worker.
+    pub(super) fn name_of(&self, worker: &str) -> String {
+        self.sessions.get(worker).map_or_else(|| worker.to_owned(), |session| session.row.name.clone())
+    }
+}
+
+pub(super) fn stop_message(attempt: &AttemptId, reason: &str) -> Message {
+    Message::Stop(Stop { attempt: Some(attempt_message(attempt)), reason: reason.to_owned() })
+}
+
+fn cancel_message(attempt: &AttemptId, reason: &str) -> Message {
+    Message::Cancel(Cancel { attempt: Some(attempt_message(attempt)), reason: reason.to_owned(), grace_ms: GRACE_MS })
+}
+
+fn drain_message() -> Message {
+    Message::Drain(Drain { reason: "drained by the operator".into() })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at once")]
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::*;
+
+struct Worker {
+    generation: u64,
+    inbox: mpsc::Receiver<Result<ToWorker, Status>>,
+    end: CancellationToken,
+}
+
+impl Worker {
+    /// What was sent, in words.
+    fn received(&mut self) -> Vec<String> {
+        let mut received = Vec::new();
+        while let Ok(message) = self.inbox.try_recv() {
+            received.push(match message.map(|message| message.message.unwrap()) {
+                Ok(Message::Offer(offer)) => format!("offer {}", offer.job),
+                Ok(Message::Withdrawn(withdrawn)) => format!("withdrawn {}", withdrawn.offer),
+                Ok(Message::Cancel(cancel)) => format!("cancel {}", cancel.attempt.unwrap().job),
+                Ok(Message::Stop(stop)) => format!("stop {}", stop.attempt.unwrap().job),
+                Ok(Message::Drain(_)) => "drain".into(),
+                Ok(other) => panic!("{other:?}"),
+                Err(status) => format!("ended {:?}", status.code()),
+            });
+        }
+        received
+    }
+}
+
+fn registry() -> WorkerRegistry {
+    WorkerRegistry::new(LeaseTimeouts::default())
+}
+
+fn join(registry: &mut WorkerRegistry, id: &str) -> Worker {
+    let (out, inbox) = mpsc::channel(4);
+    let end = CancellationToken::new();
+    let row = WorkerRow {
+        id: id.into(),
+        identity: String::new(),
+        name: format!("name of {id}"),
+        labels: vec!["x".into()],
+        slots: 2,
+        seen_at: 0,
+        draining: false,
+    };
+    let generation = registry.join(NewSession { row, version: "1".into(), out, end: end.clone() });
+    Worker { generation, inbox, end }
+}
+
+fn ready(registry: &mut WorkerRegistry, id: &str, leases: &[Lease]) -> Worker {
+    let worker = join(registry, id);
+    registry.ready(id, worker.generation, leases, Instant::now());
+    worker
+}
+
+fn job(name: &str) -> QueuedJob {
+    QueuedJob {
+        run: "r".into(),
+        job: name.into(),
+        labels: vec!["x".into()],
+        avoid: Vec::new(),
+        owner: "repo".into(),
+        since: 0,
+    }
+}
+
+fn attempt(name: &str) -> AttemptId {
+    AttemptId { run: "r".into(), job: name.into(), number: 1 }
+}
+
+fn lease(name: &str, worker: &str) -> Lease {
+    Lease {
+        attempt: attempt(name),
+        worker: worker.into(),
+        repository: "repo".into(),
+        expires_at: 0,
+        cancel_reason: None,
+        confirm_by: None,
+    }
+}
+
+fn cancelling(name: &str, worker: &str) -> Lease {
+    Lease { cancel_reason: Some("asked for".into()), confirm_by: Some(9), ..lease(name, worker) }
+}
+
+fn busy(registry: &WorkerRegistry) -> Vec<usize> {
+    registry.views().iter().map(|view| view.busy.len()).collect()
+}
+
+#[test]
+fn no_worker_is_offered_anything_before_its_leases_are_settled() {
+    let mut registry = registry();
+    let worker = join(&mut registry, "w");
+    assert!(registry.views().is_empty());
+    registry.ready("w", worker.generation, &[lease("old", "w")], Instant::now());
+    assert_eq!(busy(&registry), [1], "what it brought along takes a slot");
+}
+
+#[test]
+fn an_accepted_offer_does_not_run_out_and_one_that_is_closed_is_free_again() {
+    let (mut registry, now) = (registry(), Instant::now());
+    let mut worker = ready(&mut registry, "w", &[]);
+    registry.offer("1".into(), &job("a"), "w", now);
+    registry.offer("2".into(), &job("b"), "w", now);
+    assert_eq!((worker.received(), busy(&registry)), (vec!["offer a".into(), "offer b".into()], vec![2]));
+    assert!(registry.accept("1", "other").is_none(), "an offer is its worker's alone");
+    assert_eq!(registry.accept("1", "w").unwrap(), ("r".into(), "a".into()));
+    assert!(registry.accept("1", "w").is_none(), "once");
+
+    let over = now + Duration::from_secs(5);
+    assert_eq!(registry.next_offer_end(), Some(over));
+    assert!(!registry.expire_offers(over - Duration::from_millis(1)));
+    assert!(registry.expire_offers(over));
+    assert_eq!(worker.received(), ["withdrawn 2"]);
+    assert!(registry.accept("2", "w").is_none(), "too late");
+    assert!(registry.is_offered(&job("a")) && !registry.is_offered(&job("b")));
+    // Whatever went wrong when the attempt was to begin: the job is free to be offered again.
+    registry.close_offer("1", "w");
+    assert!(!registry.is_offered(&job("a")));
+    assert_eq!(busy(&registry), [0]);
+}
+
+#[test]
+fn a_newer_session_fences_the_older_one_and_what_it_accepted_does_not_begin() {
+    let (mut registry, now) = (registry(), Instant::now());
+    let mut old = ready(&mut registry, "w", &[]);
+    registry.offer("1".into(), &job("a"), "w", now);
+    registry.offer("2".into(), &job("b"), "w", now);
+    registry.accept("1", "w").unwrap();
+    old.received();
+    let new = ready(&mut registry, "w", &[]);
+    assert!(old.end.is_cancelled() && !new.end.is_cancelled());
+    assert_eq!(old.received(), ["ended Aborted"]);
+    assert!(!registry.is_offered(&job("b")), "open offers go back to the queue");
+    assert!(registry.is_offered(&job("a")), "one that is about to begin is not offered twice");
+    assert!(!registry.begin(&attempt("a"), "w", old.generation, "repo", now), "nobody would get the assignment");
+    assert!(!registry.holds(&attempt("a"), "w"));
+    registry.leave("w", old.generation);
+    assert!(registry.is_current("w", new.generation), "the old session's end is not the new one's");
+}
+
+#[test]
+fn a_cancel_is_sent_once_in_a_session_and_again_in_the_next() {
+    let mut registry = registry();
+    let mut worker = ready(&mut registry, "w", &[lease("a", "w")]);
+    registry.send_cancels(&[cancelling("a", "w"), cancelling("b", "elsewhere")]);
+    registry.send_cancels(&[cancelling("a", "w")]);
+    assert_eq!(worker.received(), ["cancel a"]);
+    let mut again = ready(&mut registry, "w", &[cancelling("a", "w")]);
+    assert_eq!(again.received(), ["cancel a"]);
+    let confirmed = Lease { confirm_by: None, ..cancelling("a", "w") };
+    let mut after = ready(&mut registry, "w", &[confirmed]);
+    assert!(after.received().is_empty(), "its processes are gone");
+}
+
+#[test]
+fn a_cancel_that_is_not_confirmed_costs_the_slot_until_it_is() {
+    let mut registry = registry();
+    let mut worker = ready(&mut registry, "w", &[lease("a", "w"), lease("b", "w")]);
+    registry.lose(&attempt("a"), "w", true, "it did not confirm the cancel in time");
+    registry.lose(&attempt("b"), "w", false, "it was not heard of in time");
+    assert_eq!(worker.received(), ["stop a", "stop b"]);
+    assert_eq!((registry.connected()[0].quarantined, registry.connected()[0].busy), (1, 0));
+    registry.confirm(&attempt("a"), "w");
+    assert_eq!(busy(&registry), [0]);
+}
+
+#[test]
+fn what_the_store_no_longer_has_is_forgotten_and_what_began_meanwhile_is_not() {
+    let (mut registry, before) = (registry(), Instant::now());
+    let read_at = before + Duration::from_secs(1);
+    let worker = ready(&mut registry, "w", &[lease("old", "w")]);
+    assert!(registry.begin(&attempt("new"), "w", worker.generation, "repo", read_at + Duration::from_secs(1)));
+    registry.sync_leases(vec![lease("other", "v")], read_at);
+    assert!(registry.holder(&attempt("old")).is_none(), "another process ended it");
+    assert!(registry.holds(&attempt("new"), "w") && registry.holds(&attempt("other"), "v"));
+}
+
+#[test]
+fn a_worker_that_does_not_read_is_cut_off() {
+    let (mut registry, now) = (registry(), Instant::now());
+    let worker = ready(&mut registry, "w", &[]);
+    for number in 0..5 {
+        assert!(!worker.end.is_cancelled());
+        registry.offer(number.to_string(), &job(&number.to_string()), "w", now);
+    }
+    assert!(worker.end.is_cancelled());
+}
+
+#[test]
+fn a_drained_worker_is_told_once_and_takes_no_jobs() {
+    let mut registry = registry();
+    let mut worker = ready(&mut registry, "w", &[]);
+    let draining = HashSet::from(["w".to_owned()]);
+    assert!(registry.set_draining(&draining) && !registry.set_draining(&draining));
+    assert_eq!(worker.received(), ["drain"]);
+    assert!(registry.views()[0].draining);
+    assert!(registry.set_draining(&HashSet::new()) && !registry.views()[0].draining);
+}

@@ -1,0 +1,165 @@
+//! Handles, one after the other, what a worker says that changes runs: accepted offers, progress, results.
+//!
+//! It goes on after its session ended: what was read is handled to its end.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use anyhow::Context as _;
+use proto::worker::{
+    Accepted, Job, Progress, Result as Report, Withdrawn, from_worker, progress::What, to_worker::Message,
+};
+use secrecy::ExposeSecret as _;
+use tokio::{sync::mpsc, time::Instant};
+use tracing::{info, warn};
+use workflow::plan::JobReport;
+
+use super::{Acknowledgement, Assignment, attempt_id, attempt_message, session::Session, tracked};
+
+pub(super) async fn run(session: Arc<Session>, mut messages: mpsc::Receiver<from_worker::Message>) {
+    while let Some(message) = messages.recv().await {
+        let done = match message {
+            from_worker::Message::Accept(accept) => session.accept(&accept.offer).await,
+            from_worker::Message::Refuse(refuse) => {
+                info!(worker = session.worker, reason = refuse.reason, "offer refused");
+                session.inner.registry.lock().close_offer(&refuse.offer, &session.worker);
+                session.inner.assign.notify_one();
+                Ok(())
+            }
+            from_worker::Message::Progress(progress) => {
+                tracked::caught("progress of a job", session.progress(progress)).await.unwrap_or(Ok(()))
+            }
+            from_worker::Message::Result(report) => {
+                tracked::caught("result of a job", session.result(report)).await.unwrap_or(Ok(()))
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = done {
+            // The worker repeats results until they are answered; jobs are offered again.
+            warn!(worker = session.worker, error = format!("{error:#}"), "a worker's message could not be handled");
+        }
+    }
+}
+
+impl Session {
+    async fn accept(&self, offer: &str) -> anyhow::Result<()> {
+        let Some((run, job)) = self.inner.registry.lock().accept(offer, &self.worker) else {
+            self.withdraw(offer);
+            return Ok(());
+        };
+        let beginning = self.inner.config.runs.begin(&run, &job, &self.worker);
+        let begun = tracked::caught("begin of an attempt", beginning).await;
+        let given = match begun.unwrap_or_else(|| Err(anyhow::anyhow!("beginning it ended in a bug"))) {
+            Ok(Some(assignment)) => self.hand_over(offer, assignment).await,
+            Ok(None) => {
+                self.withdraw(offer);
+                Ok(())
+            }
+            Err(error) => {
+                self.withdraw(offer);
+                Err(error.context("an accepted job could not begin"))
+            }
+        };
+        self.inner.assign.notify_one();
+        given
+    }
+
+    fn withdraw(&self, offer: &str) {
+        self.inner.registry.lock().close_offer(offer, &self.worker);
+        self.send(Message::Withdrawn(Withdrawn { offer: offer.to_owned() }));
+    }
+
+    /// Sends the assignment of an attempt whose lease is stored. What can't be sent is lost at once: nobody would ever
+    /// report on it.
+    async fn hand_over(&self, offer: &str, assignment: Assignment) -> anyhow::Result<()> {
+        let attempt = assignment.attempt.clone();
+        let repository = assignment.order.source.repository.clone();
+        let alive = {
+            let mut registry = self.inner.registry.lock();
+            registry.close_offer(offer, &self.worker);
+            registry.begin(&attempt, &self.worker, self.generation, &repository, Instant::now())
+        };
+        let lost = match self.message(offer, assignment).and_then(check_size) {
+            Ok(job) if alive => {
+                self.send(Message::Job(job));
+                return Ok(());
+            }
+            Ok(_) => "its worker went away before it got the job".to_owned(),
+            Err(error) => format!("the job can't be sent to a worker: {error:#}"),
+        };
+        warn!(run = attempt.run, job = attempt.job, attempt = attempt.number, reason = lost, "attempt lost");
+        self.inner.registry.lock().release(&attempt, &self.worker);
+        // If this can't be stored either, the lease runs out.
+        self.inner.config.runs.lost(&attempt, &lost).await
+    }
+
+    fn message(&self, offer: &str, assignment: Assignment) -> anyhow::Result<Job> {
+        let Assignment { attempt, order, secrets, time_limit_ms } = assignment;
+        let secrets: BTreeMap<_, _> =
+            secrets.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect();
+        let access = self.inner.config.actions_api.access(&attempt, &order);
+        let id_token = access.as_ref().is_some_and(|access| access.id_token);
+        Ok(Job {
+            offer: offer.to_owned(),
+            attempt: Some(attempt_message(&attempt)),
+            order: serde_json::to_vec(&order).context("a job order as JSON")?.into(),
+            secrets: secrets.into_iter().collect(),
+            masks: Vec::new(),
+            time_limit_ms,
+            token: self.inner.tokens.attempt(&attempt, &self.worker),
+            runtime_token: access.map(|access| access.token.expose_secret().to_owned()).unwrap_or_default(),
+            id_token,
+        })
+    }
+
+    async fn progress(&self, progress: Progress) -> anyhow::Result<()> {
+        let Some(attempt) = progress.attempt.map(attempt_id) else { return Ok(()) };
+        if !self.inner.holds(&attempt, &self.worker).await? {
+            self.refuse(&attempt);
+            return Ok(());
+        }
+        // Steps show in the log, by their marks; the run knows only whether one was about to start.
+        if let Some(What::Begun(_)) = progress.what
+            && self.inner.config.runs.begun(&attempt).await? == Acknowledgement::Stale
+        {
+            self.inner.registry.lock().release(&attempt, &self.worker);
+            self.refuse(&attempt);
+        }
+        Ok(())
+    }
+
+    async fn result(&self, report: Report) -> anyhow::Result<()> {
+        let Some(attempt) = report.attempt.map(attempt_id) else { return Ok(()) };
+        let acknowledgement = if self.inner.holds(&attempt, &self.worker).await? {
+            match serde_json::from_slice::<JobReport>(&report.report) {
+                Ok(report) => self.inner.config.runs.finished(&attempt, report).await?,
+                Err(error) => {
+                    let reason = format!("worker {} sent a report that can't be read: {error}", self.worker);
+                    self.inner.config.runs.lost(&attempt, &reason).await?;
+                    Acknowledgement::Stale
+                }
+            }
+        } else {
+            Acknowledgement::Stale
+        };
+        self.inner.registry.lock().release(&attempt, &self.worker);
+        self.inner.assign.notify_one();
+        match acknowledgement {
+            Acknowledgement::Accepted => {
+                self.send(Message::Accepted(Accepted { attempt: Some(attempt_message(&attempt)) }));
+            }
+            Acknowledgement::Stale => self.refuse(&attempt),
+        }
+        Ok(())
+    }
+}
+
+/// A message past the limit would end the session, and the job would be sent again for ever.
+fn check_size(job: Job) -> anyhow::Result<Job> {
+    let size = prost::Message::encoded_len(&job);
+    anyhow::ensure!(
+        size + 1024 <= proto::MESSAGE_LIMIT,
+        "its order has {size} bytes, more than {} are not sent: make its workflow, matrix or secrets smaller",
+        proto::MESSAGE_LIMIT
+    );
+    Ok(job)
+}
