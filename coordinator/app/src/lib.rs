@@ -98,7 +98,11 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     };
     let config = Arc::new(Config { public_url: public_url.clone(), ..config });
 
-    let store = Store::open(&config.data.join("longshore.db")).await?;
+    let store = match config.store.url.as_str() {
+        "" => Store::open(&config.data.join("longshore.db")).await?,
+        url => Box::pin(Store::connect(url)).await?,
+    };
+    let store = store.with_min_free(&config.data, config.store.min_free);
     let relays = Relays::new(&keys, &config.relays);
     let routes = Routes::new(relays.clone(), &config.relays, now);
     let lookup = RelayLookup { relays: relays.clone(), config: config.relays.clone() };

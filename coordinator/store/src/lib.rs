@@ -6,6 +6,7 @@
 
 mod commit;
 mod definitions;
+mod health;
 mod hooks;
 mod kept;
 mod postgres;
@@ -28,11 +29,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, oneshot};
 
 use self::{
-    commit::{BatchUnit, ClosureUnit, Unit, Writer, stopped},
+    commit::{BatchUnit, ClosureUnit, TransactionEnds, Unit, Writer, stopped},
     sql::{Connection, Readers},
 };
 pub use self::{
     definitions::{DefinitionRow, Looked, Maintainers},
+    health::StoreProblem,
     hooks::{Delivery, DeliveryState, Hook},
     kept::{Artifact, Cache, CacheOutcome, CacheUse, Kept},
     work::{ClaimLimit, ClaimRequest, ClaimedWork, LaneOrder, NewWork, WorkChange, WorkKind},
@@ -50,6 +52,7 @@ pub struct Store {
     writer: Writer,
     readers: Readers,
     notifications: broadcast::Sender<ChangeNotification>,
+    health: health::Health,
 }
 
 impl Store {
@@ -65,8 +68,10 @@ impl Store {
         sqlite::complete(schema::migrate(&mut connection))??;
         let readers = Readers::Sqlite(sqlite::ReaderThreads::start(path)?);
         let notifications = broadcast::Sender::new(NOTIFICATIONS);
-        let writer = Writer::start_sqlite(connection, sqlite::Reopen(path.to_owned()), notifications.clone())?;
-        Ok(Self { writer, readers, notifications })
+        let health = health::Health::default();
+        let ends = TransactionEnds { notifications: notifications.clone(), health: health.clone() };
+        let writer = Writer::start_sqlite(connection, sqlite::Reopen(path.to_owned()), ends)?;
+        Ok(Self { writer, readers, notifications, health })
     }
 
     /// Opens the PostgreSQL database at `postgres://…`, brings it to the newest schema if need be, and starts the writer.
@@ -75,8 +80,10 @@ impl Store {
         let mut connection = Connection::Postgres(pool.connection().await?);
         schema::migrate(&mut connection).await?;
         let notifications = broadcast::Sender::new(NOTIFICATIONS);
-        let writer = Writer::start_postgres(pool.clone(), notifications.clone()).await;
-        Ok(Self { writer, readers: Readers::Postgres(pool), notifications })
+        let health = health::Health::default();
+        let ends = TransactionEnds { notifications: notifications.clone(), health: health.clone() };
+        let writer = Writer::start_postgres(pool.clone(), ends).await;
+        Ok(Self { writer, readers: Readers::Postgres(pool), notifications, health })
     }
 
     /// An empty SQLite database in memory. Its reads and writes run on the calling thread and are complete at the first
@@ -86,8 +93,14 @@ impl Store {
         sqlite::complete(schema::migrate(&mut connection))??;
         let shared = Arc::new(Mutex::new(connection));
         let notifications = broadcast::Sender::new(NOTIFICATIONS);
-        let writer = Writer::Inline(shared.clone(), notifications.clone());
-        Ok(Self { writer, readers: Readers::Inline(shared), notifications })
+        let health = health::Health::default();
+        let ends = TransactionEnds { notifications: notifications.clone(), health: health.clone() };
+        Ok(Self {
+            writer: Writer::Inline(shared.clone(), ends),
+            readers: Readers::Inline(shared),
+            notifications,
+            health,
+        })
     }
 
     /// Commits the changes together. Once this returns `Ok` they survive a crash; on an error none of them is written.
