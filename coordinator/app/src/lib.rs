@@ -10,6 +10,7 @@ mod definitions;
 mod log_publisher;
 mod planner;
 mod rerun_artifacts;
+mod retention;
 mod run_service;
 mod unit_of_work;
 mod workflow_source;
@@ -50,6 +51,7 @@ use nostr_client::{
     routes::Routes,
     signers::Signers,
 };
+use retention::Retention;
 use source::Sources;
 use store::{ChangeNotification, Store, seal::StoreKey};
 use web::{self, Web};
@@ -150,7 +152,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     let definitions = Definitions::new(run_service.clone(), sources.clone(), policy.clone(), config.clone());
     let web = Web {
         store: store.clone(),
-        logs,
+        logs: logs.clone(),
         blobs: blobs.clone(),
         control: Arc::new(Operator {
             run_service: run_service.clone(),
@@ -205,7 +207,9 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     };
     let intake = Intake::new(keys.clone(), config.clone(), store.clone(), relays, policy, reception, now);
     stages.until_stopped("intake", intake.run());
-    stages.until_stopped("blob expiry", expire(blobs, origin));
+    let keep = config.keep_days.saturating_mul(24 * 3600 * 1000);
+    let retention = Retention { store: store.clone(), logs, blobs, keep };
+    stages.until_stopped("retention", expire(retention, origin));
 
     let (load, watched) = watch::channel(Load::default());
     stages.until_stopped("queue", watch_queue(store, dispatch, load));
@@ -350,14 +354,14 @@ async fn watch_queue(store: Store, dispatch: Dispatch, load: watch::Sender<Load>
     }
 }
 
-async fn expire(blobs: Blobs, origin: Origin) -> anyhow::Result<()> {
+async fn expire(retention: Retention, origin: Origin) -> anyhow::Result<()> {
     loop {
         let expired = async {
             origin.expire(now()).await?;
-            blobs.expire(now()).await
+            retention.sweep(now()).await
         };
         if let Err(error) = expired.await {
-            tracing::warn!("what expired was not removed: {error}");
+            tracing::warn!("what expired was not removed, and is tried again: {error:#}");
         }
         tokio::time::sleep(SWEEP).await;
     }

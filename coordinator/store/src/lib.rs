@@ -11,6 +11,7 @@ mod hooks;
 mod kept;
 mod postgres;
 mod read;
+mod retention;
 mod runs;
 mod schema;
 pub mod seal;
@@ -37,6 +38,7 @@ pub use self::{
     health::StoreProblem,
     hooks::{Delivery, DeliveryState, Hook},
     kept::{Artifact, Cache, CacheOutcome, CacheUse, Kept},
+    retention::{ExpiredRun, TableSize},
     work::{ClaimLimit, ClaimRequest, ClaimedWork, LaneOrder, NewWork, WorkChange, WorkKind},
 };
 use domain::group::Group;
