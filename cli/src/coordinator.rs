@@ -39,7 +39,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             stop.cancel();
         }
     });
-    let running = ::coordinator::start(config, stop).await.context("the coordinator did not start")?;
+    let running = Box::pin(::coordinator::start(config, stop)).await.context("the coordinator did not start")?;
     println!("pages on http://{}, workers on {}, key {}", running.http, running.grpc, running.pubkey);
     for (relay, answer) in &running.advertised {
         println!("{}", advertised(relay, answer));

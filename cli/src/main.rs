@@ -12,6 +12,7 @@ mod label_images;
 mod lint;
 mod manual;
 mod plan;
+mod store_size;
 mod terminal;
 mod worker;
 mod workflow_files;
@@ -66,6 +67,7 @@ enum Command {
     Verify(client::verify::Args),
     Keygen(client::keygen::Args),
     Doctor(doctor::Args),
+    Store(store_size::Args),
     Completions(manual::CompletionArgs),
     Man(manual::ManArgs),
 }
@@ -111,6 +113,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => client::verify::run(args).await,
         Command::Keygen(args) => client::keygen::run(&args),
         Command::Doctor(args) => doctor::run(args).await,
+        Command::Store(args) => store_size::run(args).await,
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::pages(&args),
     }

@@ -117,7 +117,7 @@ public_url = {public_url}
 grpc = "0.0.0.0:7443"
 # Identities of workers. Others join with a one-time token: `longshore workers token`.
 workers = {workers}
-# Days that a run's log and blobs are kept.
+# Days that a run is kept, with its log and blobs.
 keep_days = 90
 
 # Who steers the pool in the page and sees every run: npub or hex.
@@ -158,6 +158,12 @@ max_duration = 3600
 unmatched = 3600
 # Seconds that the first half of a request waits for the other.
 pair = 600
+
+[store]
+# The database: postgres://USER:PASSWORD@HOST/DATABASE; empty: a SQLite file in the data folder.
+url = ""
+# Bytes that must be free on the disk of the data folder. With less, new runs are refused and /readyz says so.
+min_free = 67_108_864
 
 # What jobs leave for later ones, and for people.
 [kept]

@@ -31,6 +31,13 @@ pub(super) struct Admission {
 }
 
 impl Admission {
+    /// Why nobody may begin a run now: the room that is left belongs to those that run.
+    fn low_space(&self) -> Option<String> {
+        let problem = self.run_service.store().low_space()?;
+        tracing::warn!("a request is refused: {problem}");
+        Some("this pool is short of disk space and takes no new runs: ask its operator, or try again later".into())
+    }
+
     /// Why an author may not run this; `None`: they may.
     async fn objection(&self, request: &RunRequest) -> Option<String> {
         match self.policy.judge(&request.actor, None) {
@@ -101,7 +108,7 @@ fn repeats(request: &RunRequest, event: &str, earlier: &RunState) -> bool {
 impl Desk for Admission {
     fn accept(&self, mut request: RunRequest, secrets: Secrets, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
         async move {
-            let permitted = match self.objection(&request).await {
+            let permitted = match self.objection(&request).await.or_else(|| self.low_space()) {
                 Some(reason) => Err(reason),
                 None => self.rerun(&mut request, &secrets).await?,
             };

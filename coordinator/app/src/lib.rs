@@ -10,6 +10,7 @@ mod definitions;
 mod log_publisher;
 mod planner;
 mod rerun_artifacts;
+mod retention;
 mod run_service;
 mod unit_of_work;
 mod workflow_source;
@@ -47,6 +48,7 @@ use nostr_client::{
     routes::Routes,
     signers::Signers,
 };
+use retention::Retention;
 use source::Sources;
 use store::{ChangeNotification, Store, seal::StoreKey};
 use web::{self, Web};
@@ -95,7 +97,11 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     };
     let config = Arc::new(Config { public_url: public_url.clone(), ..config });
 
-    let store = Store::open(&config.data.join("longshore.db")).await?;
+    let store = match config.store.url.as_str() {
+        "" => Store::open(&config.data.join("longshore.db")).await?,
+        url => Box::pin(Store::connect(url)).await?,
+    };
+    let store = store.with_min_free(&config.data, config.store.min_free);
     let relays = Relays::new(&keys, &config.relays);
     let routes = Routes::new(relays.clone(), &config.relays, now);
     let lookup = RelayLookup { relays: relays.clone(), config: config.relays.clone() };
@@ -147,7 +153,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     let definitions = Definitions::new(run_service.clone(), sources.clone(), policy.clone(), config.clone());
     let web = Web {
         store: store.clone(),
-        logs,
+        logs: logs.clone(),
         blobs: blobs.clone(),
         control: Arc::new(Operator {
             run_service: run_service.clone(),
@@ -201,7 +207,9 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     };
     let intake = Intake::new(keys.clone(), config.clone(), store.clone(), relays, policy, reception, now);
     stages.until_stopped("intake", intake.run());
-    stages.until_stopped("blob expiry", expire(blobs, origin));
+    let keep = config.keep_days.saturating_mul(24 * 3600 * 1000);
+    let retention = Retention { store: store.clone(), logs, blobs, keep };
+    stages.until_stopped("retention", expire(retention, origin));
 
     let (load, watched) = watch::channel(Load::default());
     stages.until_stopped("load", watch_load(store, dispatch, load));
@@ -362,14 +370,14 @@ async fn watch_load(store: Store, dispatch: Dispatch, load: watch::Sender<Load>)
     }
 }
 
-async fn expire(blobs: Blobs, origin: Origin) -> anyhow::Result<()> {
+async fn expire(retention: Retention, origin: Origin) -> anyhow::Result<()> {
     loop {
         let expired = async {
             origin.expire(now()).await?;
-            blobs.expire(now()).await
+            retention.sweep(now()).await
         };
         if let Err(error) = expired.await {
-            tracing::warn!("what expired was not removed: {error}");
+            tracing::warn!("what expired was not removed, and is tried again: {error:#}");
         }
         tokio::time::sleep(SWEEP).await;
     }

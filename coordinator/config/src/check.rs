@@ -38,6 +38,19 @@ impl Config {
             "relays.read is empty: name at least one relay that job events come from"
         );
         ensure!(!self.relays.write.is_empty(), "relays.write is empty: name at least one relay that takes results");
+        let url = &self.store.url;
+        ensure!(
+            url.is_empty() || url.starts_with("postgres://") || url.starts_with("postgresql://"),
+            "store.url is no address of a database: write it as postgres://USER:PASSWORD@HOST/DATABASE, or leave it \
+             empty for a SQLite file in the data folder"
+        );
+        ensure!(
+            self.keep_days.saturating_mul(24 * 3600) >= self.limits.age,
+            "keep_days = {} is shorter than limits.age = {} s: a request that is forgotten could be taken in again; \
+             raise keep_days or lower limits.age",
+            self.keep_days,
+            self.limits.age
+        );
         for base in &self.actions.bases {
             let parsed = url::Url::parse(base).ok();
             let known = parsed.is_some_and(|url| matches!(url.scheme(), "https" | "http" | "file"));

@@ -70,6 +70,31 @@ pub struct Config {
     pub keep_days: u64,
     /// Places that are told of runs over HTTP.
     pub webhooks: Vec<Webhook>,
+    /// The database, and the room it needs.
+    pub store: StoreConfig,
+}
+
+/// The database, and the room it needs.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// `postgres://USER:PASSWORD@HOST/DATABASE`; empty: a SQLite file in the data folder.
+    pub url: String,
+    /// Bytes that must be free in the file system of the data folder; with less, new runs are refused.
+    pub min_free: u64,
+}
+
+impl std::fmt::Debug for StoreConfig {
+    /// Without the address, which may have a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreConfig").field("min_free", &self.min_free).finish_non_exhaustive()
+    }
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { url: String::new(), min_free: 64 << 20 }
+    }
 }
 
 /// A place that is told of runs over HTTP.
@@ -394,6 +419,7 @@ impl Default for Config {
             workers: Vec::new(),
             keep_days: 90,
             webhooks: Vec::new(),
+            store: StoreConfig::default(),
         }
     }
 }

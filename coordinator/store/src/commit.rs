@@ -7,7 +7,9 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
-    Batch, ChangeNotification, QueueChange, StoreError, postgres,
+    Batch, ChangeNotification, QueueChange, StoreError,
+    health::Health,
+    postgres,
     sql::{Connection, query},
     sqlite, write,
 };
@@ -40,7 +42,14 @@ pub(crate) enum Writer {
     /// A thread or task of its own that takes what waits as one group.
     Queue(mpsc::Sender<Box<dyn Unit>>),
     /// The calling thread, with the one connection of a database in memory.
-    Inline(Arc<Mutex<Connection>>, broadcast::Sender<ChangeNotification>),
+    Inline(Arc<Mutex<Connection>>, TransactionEnds),
+}
+
+/// Who learns how transactions end.
+#[derive(Debug, Clone)]
+pub(crate) struct TransactionEnds {
+    pub(crate) notifications: broadcast::Sender<ChangeNotification>,
+    pub(crate) health: Health,
 }
 
 impl Writer {
@@ -48,7 +57,7 @@ impl Writer {
     pub(crate) fn start_sqlite(
         mut connection: Connection,
         reopen: sqlite::Reopen,
-        notifications: broadcast::Sender<ChangeNotification>,
+        ends: TransactionEnds,
     ) -> Result<Self, StoreError> {
         let (queue, mut units) = mpsc::channel::<Box<dyn Unit>>(WAITING);
         sqlite::spawn("store-write".into(), move || {
@@ -63,21 +72,18 @@ impl Writer {
                 if let Err(error) = idle {
                     tracing::error!("the database can't be opened again after a failed write: {error}");
                 }
-                outcome.finish(waiting.drain(..), &notifications);
+                outcome.finish(waiting.drain(..), &ends);
             }
         })?;
         Ok(Self::Queue(queue))
     }
 
     /// Writes to PostgreSQL from a task of its own, and follows what other coordinators write.
-    pub(crate) async fn start_postgres(
-        pool: postgres::Pool,
-        notifications: broadcast::Sender<ChangeNotification>,
-    ) -> Self {
+    pub(crate) async fn start_postgres(pool: postgres::Pool, ends: TransactionEnds) -> Self {
         let (queue, mut units) = mpsc::channel::<Box<dyn Unit>>(WAITING);
         let own = rand::random();
         let (ready, listening) = oneshot::channel();
-        let feed = tokio::spawn(follow(pool.clone(), own, ready, notifications.clone()));
+        let feed = tokio::spawn(follow(pool.clone(), own, ready, ends.notifications.clone()));
         // Where it can't listen it goes on: the feed is tried again, and everything is looked at now and then.
         let _ = tokio::time::timeout(LOOK_BEHIND, listening).await;
         tokio::spawn(async move {
@@ -95,7 +101,7 @@ impl Writer {
                     }
                     Err(error) => Outcome::failed(error),
                 };
-                outcome.finish(waiting.drain(..), &notifications);
+                outcome.finish(waiting.drain(..), &ends);
             }
             feed.abort();
         });
@@ -106,13 +112,13 @@ impl Writer {
     pub(crate) async fn commit(&self, unit: Box<dyn Unit>) -> Result<(), StoreError> {
         match self {
             Self::Queue(queue) => queue.send(unit).await.map_err(|_| stopped()),
-            Self::Inline(connection, notifications) => {
+            Self::Inline(connection, ends) => {
                 let mut group = vec![unit];
                 let outcome = {
                     let mut connection = connection.lock();
                     sqlite::complete(commit_group(&mut connection, &mut group, None))?
                 };
-                outcome.finish(group.into_iter(), notifications);
+                outcome.finish(group.into_iter(), ends);
                 Ok(())
             }
         }
@@ -144,7 +150,8 @@ impl Outcome {
         Self { units: Vec::new(), transaction: Err(error) }
     }
 
-    fn finish(self, units: impl Iterator<Item = Box<dyn Unit>>, notifications: &broadcast::Sender<ChangeNotification>) {
+    fn finish(self, units: impl Iterator<Item = Box<dyn Unit>>, ends: &TransactionEnds) {
+        ends.health.note(&self.transaction);
         let failure = self.transaction.err().map(|error| error.to_string());
         let mut results = self.units.into_iter();
         let mut changed = Vec::new();
@@ -160,7 +167,7 @@ impl Outcome {
         }
         for change in changed {
             // Nobody may be listening.
-            let _ = notifications.send(change);
+            let _ = ends.notifications.send(change);
         }
     }
 }

@@ -6,11 +6,13 @@
 
 mod commit;
 mod definitions;
+mod health;
 mod hooks;
 mod kept;
 mod leases;
 mod postgres;
 mod read;
+mod retention;
 mod runs;
 mod schema;
 pub mod seal;
@@ -30,14 +32,16 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, oneshot};
 
 use self::{
-    commit::{BatchUnit, ClosureUnit, Unit, Writer, stopped},
+    commit::{BatchUnit, ClosureUnit, TransactionEnds, Unit, Writer, stopped},
     sql::{Connection, Readers},
 };
 pub use self::{
     definitions::{DefinitionRow, Looked, Maintainers},
+    health::StoreProblem,
     hooks::{Delivery, DeliveryState, Hook},
     kept::{Artifact, Cache, CacheOutcome, CacheUse, Kept},
     leases::{Lease, LeaseChange, Renewal},
+    retention::{ExpiredRun, TableSize},
     work::{ClaimLimit, ClaimRequest, ClaimedWork, LaneOrder, NewWork, WorkChange, WorkKind},
     workers::WorkerChange,
 };
@@ -58,6 +62,7 @@ pub struct Store {
     readers: Readers,
     queue: broadcast::Sender<QueueChange>,
     notifications: broadcast::Sender<ChangeNotification>,
+    health: health::Health,
 }
 
 impl Store {
@@ -73,9 +78,11 @@ impl Store {
         sqlite::complete(schema::migrate(&mut connection))??;
         let readers = Readers::Sqlite(sqlite::ReaderThreads::start(path)?);
         let notifications = broadcast::Sender::new(NOTIFICATIONS);
-        let writer = Writer::start_sqlite(connection, sqlite::Reopen(path.to_owned()), notifications.clone())?;
+        let health = health::Health::default();
+        let ends = TransactionEnds { notifications: notifications.clone(), health: health.clone() };
+        let writer = Writer::start_sqlite(connection, sqlite::Reopen(path.to_owned()), ends)?;
         let queue = broadcast::Sender::new(QUEUE_CHANGES);
-        Ok(Self { writer, readers, queue, notifications })
+        Ok(Self { writer, readers, queue, notifications, health })
     }
 
     /// Opens the PostgreSQL database at `postgres://…`, brings it to the newest schema if need be, and starts the writer.
@@ -84,9 +91,11 @@ impl Store {
         let mut connection = Connection::Postgres(pool.connection().await?);
         schema::migrate(&mut connection).await?;
         let notifications = broadcast::Sender::new(NOTIFICATIONS);
-        let writer = Writer::start_postgres(pool.clone(), notifications.clone()).await;
+        let health = health::Health::default();
+        let ends = TransactionEnds { notifications: notifications.clone(), health: health.clone() };
+        let writer = Writer::start_postgres(pool.clone(), ends).await;
         let queue = broadcast::Sender::new(QUEUE_CHANGES);
-        Ok(Self { writer, readers: Readers::Postgres(pool), queue, notifications })
+        Ok(Self { writer, readers: Readers::Postgres(pool), queue, notifications, health })
     }
 
     /// An empty SQLite database in memory. Its reads and writes run on the calling thread and are complete at the first
@@ -96,9 +105,15 @@ impl Store {
         sqlite::complete(schema::migrate(&mut connection))??;
         let shared = Arc::new(Mutex::new(connection));
         let notifications = broadcast::Sender::new(NOTIFICATIONS);
-        let writer = Writer::Inline(shared.clone(), notifications.clone());
-        let queue = broadcast::Sender::new(QUEUE_CHANGES);
-        Ok(Self { writer, readers: Readers::Inline(shared), queue, notifications })
+        let health = health::Health::default();
+        let ends = TransactionEnds { notifications: notifications.clone(), health: health.clone() };
+        Ok(Self {
+            writer: Writer::Inline(shared.clone(), ends),
+            readers: Readers::Inline(shared),
+            queue: broadcast::Sender::new(QUEUE_CHANGES),
+            notifications,
+            health,
+        })
     }
 
     /// Commits the changes together. Once this returns `Ok` they survive a crash; on an error none of them is written.

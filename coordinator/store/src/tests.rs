@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
 
 mod file;
+mod retention;
 mod server;
 
 use super::*;

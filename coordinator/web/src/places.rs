@@ -26,6 +26,7 @@ const RECENT: u32 = 30;
 #[template(path = "pool.html")]
 struct Pool<'a> {
     pool: &'a str,
+    problem: Option<String>,
     workers: Vec<WorkerView>,
     queue: QueueView,
 }
@@ -87,7 +88,8 @@ struct Checked {
 
 pub(super) async fn pool(State(web): State<Web>, caller: Caller) -> Result<Html<String>, Unseen> {
     let (workers, queue) = (pool::all(&web).await?, pool::waiting(&web, &caller).await?);
-    rendered(&Pool { pool: &web.settings.name, workers, queue })
+    let problem = web.store.problem().await?.map(|problem| problem.to_string());
+    rendered(&Pool { pool: &web.settings.name, problem, workers, queue })
 }
 
 pub(super) async fn repositories(

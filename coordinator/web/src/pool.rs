@@ -178,8 +178,10 @@ pub(super) async fn enrolment_token(State(web): State<Web>, caller: Caller) -> R
     Ok(web.control.enrolment_token())
 }
 
-/// Ready once the database answers.
+/// Ready while the database can be read and written, and the disk has room.
 pub(super) async fn ready(State(web): State<Web>) -> Result<&'static str, Refusal> {
-    web.store.next_task_due().await?;
-    Ok("ready")
+    match web.store.problem().await? {
+        None => Ok("ready"),
+        Some(problem) => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, problem.to_string())),
+    }
 }

@@ -63,6 +63,69 @@ async fn a_missing_folder_is_named() {
     assert!(error.contains("/nonexistent/place/store.sqlite") && error.contains("folder"), "{error}");
 }
 
+/// A file system of its own, which ends with it.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("tmpfs"), folder.path(), Some("tmpfs"), flags, Some("size=4m")).unwrap();
+        Self(folder)
+    }
+
+    /// Takes every byte that is left.
+    fn fill(&self) -> std::path::PathBuf {
+        let path = self.0.path().join("filler");
+        let mut file = std::fs::File::create(&path).unwrap();
+        for size in [1 << 16, 1 << 12, 1] {
+            while file.write_all(&vec![0; size]).is_ok() {}
+        }
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_was_full_is_written_again_and_nothing_that_failed_is_there() {
+    // Only root may mount.
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let disk = SmallDisk::mount();
+    let store = Store::open(&disk.0.path().join(FILE)).await.unwrap().with_min_free(disk.0.path(), 1 << 20);
+    assert_eq!(store.problem().await.unwrap(), None);
+    let filler = disk.fill();
+    let (mut stored, mut failed) = (Vec::new(), Vec::new());
+    for round in 0..20 {
+        // Several wait at once: they are one group, and SQLite rolls back all of it.
+        let ids: Vec<_> = (0..8).map(|number| format!("{round}-{number}")).collect();
+        let large = |id: &String| vec![Change::Queue(QueuedJob { owner: "o".repeat(20_000), ..queued(id, 1) })];
+        let results = futures::future::join_all(ids.iter().map(|id| store.commit(large(id)))).await;
+        for (id, result) in ids.into_iter().zip(results) {
+            if result.is_ok() { stored.push(id) } else { failed.push(id) }
+        }
+    }
+    assert!(!failed.is_empty(), "the disk was never full");
+    let problem = store.problem().await.unwrap();
+    assert!(matches!(&problem, Some(StoreProblem::Failing { error, .. }) if error.contains("full")), "{problem:?}");
+    assert!(matches!(store.low_space(), Some(StoreProblem::LowSpace { .. })));
+
+    std::fs::remove_file(filler).unwrap();
+    assert_eq!(store.problem().await.unwrap(), None);
+    store.commit(vec![Change::Queue(queued("after", 2))]).await.unwrap();
+    let mut jobs: Vec<_> = store.queued().await.unwrap().into_iter().map(|queued| queued.job).collect();
+    jobs.sort();
+    stored.push("after".into());
+    stored.sort();
+    assert_eq!(jobs, stored, "what was told to have failed is not there, and everything else is");
+}
+
 const CHILD: &str = "LONGSHORE_TEST_STORE";
 
 /// Commits without end and says on stdout what was acknowledged.

@@ -1,0 +1,152 @@
+//! Removing what is past its retention, and how much room everything takes.
+
+use super::{
+    Millis, Store, StoreError,
+    sql::{Connection, Query, Readers, query, query_scalar},
+};
+
+/// Rows that one transaction removes of a table: more would keep other writers waiting.
+const BATCH: u64 = 1000;
+
+/// Statements that remove a run with all its rows; each has the run's id as `$1`. The run itself is last.
+const OF_RUN: [&str; 12] = [
+    "DELETE FROM deliveries WHERE event IN (SELECT event FROM outbox WHERE run = $1)",
+    "DELETE FROM outbox WHERE run = $1",
+    "DELETE FROM hooks WHERE run = $1",
+    "DELETE FROM cache_uses WHERE run = $1",
+    "DELETE FROM artifacts WHERE run = $1",
+    "DELETE FROM queue WHERE run = $1",
+    "DELETE FROM tasks WHERE run = $1",
+    "DELETE FROM work WHERE run = $1",
+    "DELETE FROM secrets WHERE run = $1",
+    "DELETE FROM run_keys WHERE run = $1",
+    "DELETE FROM blobs WHERE owner = $1",
+    "DELETE FROM runs WHERE id = $1",
+];
+
+/// Statements that remove rows older than `$1` that belong to no run that is kept, at most `$2` of them.
+const OLD: [&str; 5] = [
+    "DELETE FROM seen WHERE id IN (SELECT id FROM seen WHERE at < $1 ORDER BY at LIMIT $2)",
+    "DELETE FROM outbox WHERE event IN (SELECT event FROM outbox WHERE made_at < $1 AND done = 1
+         AND (run IS NULL OR NOT EXISTS (SELECT 1 FROM runs WHERE runs.id = outbox.run)) LIMIT $2)",
+    "DELETE FROM hooks WHERE id IN (SELECT id FROM hooks WHERE made_at < $1 AND state <> 'pending'
+         AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.id = hooks.run) LIMIT $2)",
+    // The newest version of a path by its author counts, however old it is.
+    "DELETE FROM definitions WHERE event IN (SELECT event FROM definitions WHERE seen_at < $1 AND EXISTS
+         (SELECT 1 FROM definitions AS newer WHERE newer.repository = definitions.repository
+          AND newer.path = definitions.path AND newer.author = definitions.author
+          AND newer.made_at > definitions.made_at) LIMIT $2)",
+    "DELETE FROM deliveries WHERE event IN (SELECT event FROM deliveries WHERE at < $1
+         AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.event = deliveries.event) LIMIT $2)",
+];
+
+/// Removes at most `$1` groups that nobody holds or waits for. One that is used again begins anew: a stale write of its
+/// earlier life finds another version and fails.
+const UNUSED_GROUPS: &str = "DELETE FROM run_groups WHERE name IN
+    (SELECT name FROM run_groups WHERE holder IS NULL AND pending = '[]' LIMIT $1)";
+
+/// A run that may be removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpiredRun {
+    /// Run id.
+    pub id: String,
+    /// Address of its repository.
+    pub repository: String,
+    /// Commit; empty if it was never known.
+    pub commit: String,
+}
+
+/// Room that a table takes, with its indexes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableSize {
+    /// Name of the table.
+    pub name: String,
+    /// Rows.
+    pub rows: u64,
+    /// Bytes on the disk.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Ended runs whose time is over and of which nothing is left to be done or sent, the oldest first.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn runs_expired(&self, now: Millis, limit: u32) -> Result<Vec<ExpiredRun>, StoreError> {
+        let statement = query(
+            "SELECT id, repository, commit_id FROM runs WHERE expires_at <= $1 AND phase = 'done'
+                 AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.run = runs.id AND outbox.done = 0)
+                 AND NOT EXISTS (SELECT 1 FROM work WHERE work.run = runs.id)
+             ORDER BY expires_at LIMIT $2",
+        );
+        let found = statement.bind(now).bind(limit).fetch_all(&self.readers).await?;
+        found
+            .iter()
+            .map(|row| Ok(ExpiredRun { id: row.get(0)?, repository: row.get(1)?, commit: row.get(2)? }))
+            .collect()
+    }
+
+    /// Removes a run with all its rows, in one transaction. Logs and the bytes of blobs are the caller's to remove
+    /// before: a crash between leaves the run, and the next sweep finds it again.
+    ///
+    /// # Errors
+    /// The store can't be written; nothing is removed then.
+    pub async fn remove_run(&self, run: &str) -> Result<(), StoreError> {
+        let run = run.to_owned();
+        self.transaction(&[], |connection| Box::pin(async move { remove_run(connection, &run).await })).await
+    }
+
+    /// Removes what is older than `before` and belongs to no run that is kept: ids of requests, refusals, deliveries,
+    /// earlier versions of definitions, and groups that nobody holds or waits for. Returns the number of rows.
+    ///
+    /// # Errors
+    /// The store can't be written; what earlier transactions removed stays removed.
+    pub async fn remove_old(&self, before: Millis) -> Result<u64, StoreError> {
+        let mut all = 0;
+        let old = OLD.map(|text| (text, Some(before)));
+        for (text, before) in old.into_iter().chain([(UNUSED_GROUPS, None)]) {
+            loop {
+                let statement = before.into_iter().fold(query(text), Query::bind).bind(BATCH);
+                let removed = self.transaction(&[], |connection| Box::pin(statement.execute(connection))).await?;
+                all += removed;
+                if removed < BATCH {
+                    break;
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Room that each table takes, the largest first.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn table_sizes(&self) -> Result<Vec<TableSize>, StoreError> {
+        let text = match &self.readers {
+            Readers::Postgres(_) => {
+                "SELECT CAST(relname AS TEXT), pg_total_relation_size(oid) FROM pg_class
+                 WHERE relkind = 'r' AND relnamespace = CAST(current_schema() AS regnamespace) ORDER BY relname"
+            }
+            Readers::Sqlite(_) | Readers::Inline(_) => {
+                "SELECT m.tbl_name, sum(s.pgsize) FROM dbstat s JOIN sqlite_master m ON m.name = s.name
+                 WHERE m.tbl_name NOT LIKE 'sqlite_%' GROUP BY m.tbl_name ORDER BY m.tbl_name"
+            }
+        };
+        let mut sizes = Vec::new();
+        for row in query(text).fetch_all(&self.readers).await? {
+            let (name, bytes) = (row.get::<String>(0)?, row.get(1)?);
+            // The name is one of our own schema.
+            let count = query_scalar(format!("SELECT count(*) FROM {name}"));
+            sizes.push(TableSize { rows: count.fetch_one(&self.readers).await?, name, bytes });
+        }
+        sizes.sort_by(|one, other| other.bytes.cmp(&one.bytes).then_with(|| one.name.cmp(&other.name)));
+        Ok(sizes)
+    }
+}
+
+async fn remove_run(connection: &mut Connection, run: &str) -> Result<(), StoreError> {
+    for text in OF_RUN {
+        query(text).bind(run).execute(connection).await?;
+    }
+    Ok(())
+}
