@@ -341,7 +341,8 @@ impl<D: RequestHandler> Inner<D> {
         let relays: Vec<RelayLease> = urls.filter_map(|url| self.relays.lease(&url).ok()).collect();
         let looks = relays.iter().map(|relay| relay.fetch(Filter::new().id(id), AT_ONCE_LOOK_UP));
         let looks: FuturesUnordered<_> = looks.collect();
-        let mut found = looks.filter_map(|found| std::future::ready(found.ok()?.pop())).boxed();
+        let mut found =
+            looks.filter_map(|found| std::future::ready(found.ok().and_then(|mut found| found.pop()))).boxed();
         found.next().await
     }
 
