@@ -10,7 +10,7 @@ use domain::run::{RequestOrigin, Rerun, RunEvent, RunRequest, RunState};
 use logs::act;
 use nostr_client::{
     hive_ci::{self, Refusal, Secrets},
-    intake::{Desk, Reach},
+    intake::{Audience, RequestHandler},
     policy::{Judgement, Policy},
     routes::Routes,
 };
@@ -105,7 +105,7 @@ fn repeats(request: &RunRequest, event: &str, earlier: &RunState) -> bool {
         && (theirs || reader.may_read(&earlier.visibility))
 }
 
-impl Desk for Admission {
+impl RequestHandler for Admission {
     fn accept(&self, mut request: RunRequest, secrets: Secrets, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
         async move {
             let permitted = match self.objection(&request).await.or_else(|| self.low_space()) {
@@ -116,7 +116,7 @@ impl Desk for Admission {
                 Ok(rerun) => rerun,
                 Err(reason) => {
                     return match Refusal::of_request(&request, &secrets, reason) {
-                        Some(refusal) => self.refuse(refusal, Reach::Everywhere, settle).await,
+                        Some(refusal) => self.refuse(refusal, Audience::Everywhere, settle).await,
                         None => Ok(()),
                     };
                 }
@@ -128,7 +128,7 @@ impl Desk for Admission {
         .boxed()
     }
 
-    fn refuse(&self, refusal: Refusal, reach: Reach, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
+    fn refuse(&self, refusal: Refusal, audience: Audience, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
         async move {
             // Only a 5402 names a log, and only with the publisher key there is one.
             let log = match &refusal.run {
@@ -139,7 +139,7 @@ impl Desk for Admission {
                 None => None,
             };
             let us: PublicKey = self.keys.public_key();
-            let relays = self.routes.of_refusal(&refusal, reach);
+            let relays = self.routes.of_refusal(&refusal, audience);
             let drafts = hive_ci::refusal_events(&refusal, log.as_ref(), self.run_service.now() / 1000, &us);
             let mut batch = settle;
             for draft in &drafts {

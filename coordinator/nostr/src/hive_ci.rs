@@ -6,7 +6,7 @@
 //! `failed`, or `job` with a job's id after it. The pair is otherwise a press like any other: the commit may be left
 //! empty, secrets come anew. A status may say in `reason`, a tag of our own too, what the run waits for.
 
-use nostr::{Event, EventId, Keys, PublicKey};
+use nostr::{Event, EventId, Filter, Keys, Kind, PublicKey};
 use secrecy::SecretString;
 
 use config::Limits;
@@ -34,6 +34,9 @@ pub const RUN_RESULT: u16 = 5402;
 /// Cancel of a job.
 pub const CANCEL: u16 = 5102;
 
+/// Jobs that one event can cancel.
+const CANCELLED: usize = 32;
+
 /// Name of the secret that holds the run's publisher key. It signs the run's 5402 and is shown to no job.
 pub const PUBLISHER_SECRET: &str = "HIVE_CI_NSEC";
 
@@ -57,6 +60,12 @@ pub enum Ignored {
     ForeignRun,
     /// Its id or signature is wrong.
     Forged,
+    /// It was answered before this database knew of it.
+    Answered,
+    /// Too many jobs wait for their runs, of its author or in sum.
+    TooMany,
+    /// Too many refusals or cancels at a time.
+    OverRate,
 }
 
 /// A job that is answered and not run.
@@ -166,6 +175,26 @@ pub fn awaits(job: &Event, us: &PublicKey, limits: &Limits, now: Millis) -> Resu
     }
 }
 
+/// What asks a relay for our final answers to job events.
+pub fn answer_filters(us: &PublicKey, jobs: &[EventId]) -> [Filter; 2] {
+    let by_us = |kind: u16| Filter::new().kind(Kind::from(kind)).author(*us);
+    let ids = jobs.iter().map(EventId::to_hex);
+    [by_us(STATUS).identifiers(ids), by_us(RESULT).events(jobs.iter().copied())]
+}
+
+/// The job event that an event of ours is the final answer to, if it is one.
+pub fn answered_job(event: &Event, us: &PublicKey) -> Option<EventId> {
+    if event.pubkey != *us {
+        return None;
+    }
+    let job = match event.kind.as_u16() {
+        STATUS if report::is_final(tags::first(event, "status")?) => tags::first(event, "d")?,
+        RESULT => tags::first(event, "e")?,
+        _ => return None,
+    };
+    EventId::from_hex(job).ok()
+}
+
 /// Limits that hold for each event, looked at before anything else is read.
 fn out_of_bounds(event: &Event, limits: &Limits, now: Millis) -> Option<String> {
     let seconds = now / 1000;
@@ -196,7 +225,8 @@ fn out_of_bounds(event: &Event, limits: &Limits, now: Millis) -> Option<String> 
 /// checks that its author is the author of this event.
 pub fn cancels(event: &Event, us: &PublicKey) -> Vec<String> {
     let jobs = || {
-        tags::all(event, "e").filter_map(|tag| tag.get(1)).filter(|id| EventId::from_hex(id).is_ok()).cloned().collect()
+        let named = tags::all(event, "e").filter_map(|tag| tag.get(1)).filter(|id| EventId::from_hex(id).is_ok());
+        named.take(CANCELLED).cloned().collect()
     };
     match event.kind.as_u16() {
         CANCEL if tags::only(event, "p") == Some(us.to_hex().as_str()) => jobs(),

@@ -1,17 +1,18 @@
 //! From relays to requests: verified, once each, within the author's rate.
 //!
 //! One reader for each relay hands what it hears to a bounded queue; a slow or flooding relay waits in its own turn.
-//! A job event waits in the store for its run event, whichever came first; both orders end in [`Desk::accept`].
+//! A job event whose run event is not there yet waits in the store; both orders end in [`RequestHandler::accept`].
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     num::NonZeroU32,
     sync::Arc,
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use anyhow::Context;
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use nostr::{Event, EventId, Filter, JsonUtil, Keys, Kind, PublicKey};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{
@@ -23,13 +24,15 @@ use config::Config;
 use domain::run::{Millis, RunRequest};
 use store::{Batch, Change, Parked, Store, StoreError};
 
+use self::pending::{PendingJob, PendingJobs};
 use super::{
-    Clock,
+    Clock, history,
     hive_ci::{self, Ignored, Refusal, Rejection, Secrets},
     policy::Policy,
     relays::{RelayLease, Relays, normal},
 };
 
+mod pending;
 mod reader;
 
 /// Events that wait for a free hand.
@@ -40,6 +43,14 @@ const AT_ONCE: usize = 64;
 const RECENT: usize = 8192;
 /// A run event that did not come is asked for again after this.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// How long a look for a run event holds up its job at first.
+const AT_ONCE_LOOK_UP: Duration = Duration::from_millis(300);
+/// Refusals in a second; what comes beyond is not answered.
+const REFUSALS: NonZeroU32 = NonZeroU32::new(50).unwrap();
+/// Jobs given up at a time.
+const GIVEN_UP: usize = 64;
+/// Rate limiters forget authors that were quiet this often.
+const SHRINK: Duration = Duration::from_secs(60);
 /// What is followed is looked at again no sooner than this.
 const FOLLOW: Duration = Duration::from_secs(1);
 /// How long a relay may take to answer whether it has a run event.
@@ -47,13 +58,13 @@ const LOOK_UP: Duration = Duration::from_secs(8);
 /// A request that could not be stored is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Where intake hands things in; `serve` implements it. Every call may be repeated.
-pub trait Desk: Send + Sync + 'static {
+/// What intake hands requests to. Every call may be repeated.
+pub trait RequestHandler: Send + Sync + 'static {
     /// A request that was read well. `settle` belongs into the transaction that stores the run: it fails with
     /// [`StoreError::Seen`] where the request was taken in before, which is success.
     fn accept(&self, request: RunRequest, secrets: Secrets, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>>;
     /// A request that gets a reason instead of a run. `settle` as above, with the events of the answer.
-    fn refuse(&self, refusal: Refusal, reach: Reach, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>>;
+    fn refuse(&self, refusal: Refusal, audience: Audience, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>>;
     /// Somebody asks to end the job of this event. Only its author may.
     fn cancel<'a>(&'a self, job_event: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
     /// Job events whose runs have not ended, newest first.
@@ -62,45 +73,30 @@ pub trait Desk: Send + Sync + 'static {
 
 /// How far a refusal goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
+pub enum Audience {
     /// To all relays of an answer.
     Everywhere,
     /// To our own relays: its author sends too much.
     OwnRelays,
 }
 
-/// A job event that waits for its run event.
-#[derive(Debug, Clone)]
-struct Waiting {
-    run: EventId,
-    author: PublicKey,
-    named: Vec<String>,
-    until: Millis,
-}
-
 /// Remembers the newest ids, forgetting the older half at a time.
-#[derive(Debug)]
-struct Recent<V> {
-    new: HashMap<EventId, V>,
-    old: HashMap<EventId, V>,
+#[derive(Debug, Default)]
+struct RecentIds {
+    new: HashSet<EventId>,
+    old: HashSet<EventId>,
 }
 
-impl<V> Default for Recent<V> {
-    fn default() -> Self {
-        Self { new: HashMap::new(), old: HashMap::new() }
-    }
-}
-
-impl<V> Recent<V> {
-    fn insert(&mut self, id: EventId, value: V) {
+impl RecentIds {
+    fn insert(&mut self, id: EventId) {
         if self.new.len() >= RECENT {
             self.old = std::mem::take(&mut self.new);
         }
-        self.new.insert(id, value);
+        self.new.insert(id);
     }
 
-    fn get(&self, id: &EventId) -> Option<&V> {
-        self.new.get(id).or_else(|| self.old.get(id))
+    fn contains(&self, id: &EventId) -> bool {
+        self.new.contains(id) || self.old.contains(id)
     }
 
     fn remove(&mut self, id: &EventId) {
@@ -111,10 +107,10 @@ impl<V> Recent<V> {
 
 #[derive(Debug, Default)]
 struct Memory {
-    known: Recent<()>,
-    runs: Recent<Event>,
-    waiting: HashMap<EventId, Waiting>,
-    pairing: HashSet<EventId>,
+    known: RecentIds,
+    pending: PendingJobs,
+    /// Jobs that are being taken in.
+    matching: HashSet<EventId>,
 }
 
 /// How many events were not answered, by reason. Clones count together.
@@ -138,10 +134,17 @@ struct Inner<D> {
     store: Store,
     relays: Relays,
     policy: Policy,
-    desk: D,
+    handler: D,
     clock: Clock,
-    rate: DefaultKeyedRateLimiter<PublicKey>,
-    told: DefaultKeyedRateLimiter<PublicKey>,
+    /// Jobs, and cancels, of each author.
+    jobs_rate: DefaultKeyedRateLimiter<PublicKey>,
+    cancels_rate: DefaultKeyedRateLimiter<PublicKey>,
+    /// Answers to an author who sends too much.
+    warnings_rate: DefaultKeyedRateLimiter<PublicKey>,
+    /// Refusals to all authors together.
+    refusals_rate: DefaultDirectRateLimiter,
+    /// A request that is older may have been answered before the database was made or restored.
+    started: Millis,
     memory: Mutex<Memory>,
     counted: Counted,
     /// Job events whose deletion is a cancel, as the readers ask for them.
@@ -163,7 +166,7 @@ pub struct Intake<D> {
     arrivals: mpsc::Receiver<Arrival>,
 }
 
-impl<D: Desk> Intake<D> {
+impl<D: RequestHandler> Intake<D> {
     /// Joins what intake needs; nothing is heard before [`Self::run`].
     pub fn new(
         keys: Keys,
@@ -171,7 +174,7 @@ impl<D: Desk> Intake<D> {
         store: Store,
         relays: Relays,
         policy: Policy,
-        desk: D,
+        handler: D,
         clock: Clock,
     ) -> Self {
         let (events, arrivals) = mpsc::channel(QUEUE);
@@ -182,10 +185,13 @@ impl<D: Desk> Intake<D> {
             store,
             relays,
             policy,
-            desk,
+            handler,
             clock,
-            rate: RateLimiter::keyed(Quota::per_minute(per_minute)),
-            told: RateLimiter::keyed(Quota::per_minute(NonZeroU32::MIN)),
+            jobs_rate: RateLimiter::keyed(Quota::per_minute(per_minute)),
+            cancels_rate: RateLimiter::keyed(Quota::per_minute(per_minute)),
+            warnings_rate: RateLimiter::keyed(Quota::per_minute(NonZeroU32::MIN)),
+            refusals_rate: RateLimiter::direct(Quota::per_second(REFUSALS)),
+            started: clock(),
             memory: Mutex::default(),
             counted: Counted::default(),
             follow: watch::Sender::new(Vec::new()),
@@ -221,6 +227,7 @@ impl<D: Desk> Intake<D> {
             tasks.spawn(reader::keep_reading(inner.clone(), url));
         }
         let hands = Arc::new(Semaphore::new(AT_ONCE));
+        let mut shrink = tokio::time::interval(SHRINK);
         loop {
             let next = inner.next_expiry();
             tokio::select! {
@@ -233,6 +240,12 @@ impl<D: Desk> Intake<D> {
                     });
                 }
                 () = tokio::time::sleep(next) => inner.expire().await,
+                _ = shrink.tick() => {
+                    for rate in [&inner.jobs_rate, &inner.cancels_rate, &inner.warnings_rate] {
+                        rate.retain_recent();
+                        rate.shrink_to_fit();
+                    }
+                }
                 Some(ended) = tasks.join_next() => {
                     if let Err(error) = ended {
                         tracing::error!(%error, "an intake task ended");
@@ -243,7 +256,7 @@ impl<D: Desk> Intake<D> {
     }
 }
 
-impl<D: Desk> Inner<D> {
+impl<D: RequestHandler> Inner<D> {
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock()
     }
@@ -255,13 +268,13 @@ impl<D: Desk> Inner<D> {
 
     async fn handle(self: Arc<Self>, Arrival { relay, event }: Arrival) {
         // A known id is the event we know, or a forgery of it.
-        if self.memory().known.get(&event.id).is_some() {
+        if self.memory().known.contains(&event.id) {
             return;
         }
         if event.verify().is_err() {
             return self.count(&event, Ignored::Forged);
         }
-        self.memory().known.insert(event.id, ());
+        self.memory().known.insert(event.id);
         let id = event.id;
         let done = match event.kind.as_u16() {
             hive_ci::JOB => self.job(&relay, event.clone()).await,
@@ -292,94 +305,131 @@ impl<D: Desk> Inner<D> {
             }
             other => other,
         };
-        if self.store.seen(&job.id.to_hex()).await? {
+        // A job that waits is looked for already.
+        if self.memory().pending.contains(&job.id) || self.store.seen(&job.id.to_hex()).await? {
             return Ok(());
         }
-        let waits = self.memory().waiting.contains_key(&job.id);
-        if !waits && self.rate.check_key(&job.pubkey).is_err() {
-            return self.over_rate(&job).await;
-        }
         let cursor = Change::Cursor { relay: relay.to_owned(), seen: job.created_at.as_secs().min(now / 1000) };
+        let settle = |mut batch: Batch| {
+            batch.push(cursor.clone());
+            batch
+        };
+        if self.jobs_rate.check_key(&job.pubkey).is_err() {
+            return self.over_rate(&job, settle(self.settle(&job))).await;
+        }
         let awaited = match awaited {
             Ok(run) => run,
-            Err(rejection) => {
-                self.store.commit(vec![cursor]).await?;
-                return self.reject(&job, rejection).await;
-            }
+            Err(rejection) => return self.reject(&job, rejection, settle(self.settle(&job))).await,
         };
-        let known = || self.memory().runs.get(&awaited).cloned();
-        if !waits && known().is_none() {
-            let until = now + self.config.queue.pair * 1000;
-            let parked = Parked { id: job.id.to_hex(), waits_for: awaited.to_hex(), event: job.as_json(), until };
-            self.store.commit(vec![cursor, Change::Park(parked)]).await?;
-            self.wait_for(&job, awaited, until);
-        } else {
-            self.store.commit(vec![cursor]).await?;
+        if let Some(run) = self.find_run(awaited).await {
+            return self.match_run(&job, &run, settle(self.settle(&job))).await;
         }
-        // Looked at again: the run may have come while the job was being parked.
-        match known() {
-            Some(run) => self.pair(&job, &run).await,
-            None => Ok(()),
+        if !self.memory().pending.has_room(&job.pubkey) {
+            self.count(&job, Ignored::TooMany);
+            return Ok(());
         }
+        let until = now + self.config.queue.pair * 1000;
+        let parked = Parked { id: job.id.to_hex(), waits_for: awaited.to_hex(), event: job.as_json(), until };
+        self.store.commit(settle(vec![Change::Park(parked)])).await?;
+        self.wait_for(&job, awaited, until);
+        Ok(())
+    }
+
+    /// A run event that one of our read relays has already, as clients send it before its job.
+    async fn find_run(&self, id: EventId) -> Option<Event> {
+        let urls = self.config.relays.read.iter().filter_map(|url| normal(url));
+        let relays: Vec<RelayLease> = urls.filter_map(|url| self.relays.lease(&url).ok()).collect();
+        let looks = relays.iter().map(|relay| relay.fetch(Filter::new().id(id), AT_ONCE_LOOK_UP));
+        let looks: FuturesUnordered<_> = looks.collect();
+        let mut found =
+            looks.filter_map(|found| std::future::ready(found.ok().and_then(|mut found| found.pop()))).boxed();
+        found.next().await
     }
 
     /// Beyond the rate: one answer for each author and window.
-    async fn over_rate(&self, job: &Event) -> anyhow::Result<()> {
-        self.rate.retain_recent();
-        self.told.retain_recent();
-        if self.told.check_key(&job.pubkey).is_err() {
-            let seen = Change::Seen { id: job.id.to_hex(), at: (self.clock)() };
-            return settled(self.store.commit(vec![seen]).await.map_err(Into::into));
+    async fn over_rate(&self, job: &Event, settle: Batch) -> anyhow::Result<()> {
+        if self.warnings_rate.check_key(&job.pubkey).is_err() {
+            self.count(job, Ignored::OverRate);
+            return settled(self.store.commit(settle).await.map_err(Into::into));
         }
         let rate = self.config.limits.author_per_minute;
         let refusal = Refusal::of_job(job, format!("more than {rate} jobs in a minute: send this one again later"));
-        settled(self.desk.refuse(refusal, Reach::OwnRelays, self.settle(job)).await)
+        self.refuse(job, refusal, Audience::OwnRelays, settle).await
     }
 
     async fn run(&self, run: Event) -> anyhow::Result<()> {
-        self.memory().runs.insert(run.id, run.clone());
         for parked in self.store.parked_for(&run.id.to_hex()).await? {
-            self.pair(&Event::from_json(&parked.event)?, &run).await?;
+            let job = Event::from_json(&parked.event)?;
+            self.match_run(&job, &run, self.settle(&job)).await?;
         }
         Ok(())
     }
 
     /// Takes a job in with its run. Both may come at one moment, and each finds the other: then it is done once, so that
     /// no number of a run is given to nothing.
-    async fn pair(&self, job: &Event, run: &Event) -> anyhow::Result<()> {
-        if !self.memory().pairing.insert(job.id) {
+    async fn match_run(&self, job: &Event, run: &Event, settle: Batch) -> anyhow::Result<()> {
+        if !self.memory().matching.insert(job.id) {
             return Ok(());
         }
-        let paired = self.take_in(job, run).await;
-        self.memory().pairing.remove(&job.id);
-        paired?;
-        self.memory().waiting.remove(&job.id);
+        let taken = self.take_in(job, run, settle).await;
+        self.memory().matching.remove(&job.id);
+        taken?;
+        self.memory().pending.remove(&job.id);
         self.changed.notify_one();
         Ok(())
     }
 
-    async fn take_in(&self, job: &Event, run: &Event) -> anyhow::Result<()> {
+    async fn take_in(&self, job: &Event, run: &Event, settle: Batch) -> anyhow::Result<()> {
         if self.store.seen(&job.id.to_hex()).await? {
             return Ok(());
         }
+        if self.was_answered(job).await? {
+            tracing::info!(job = %job.id, "answered before, as our relays know: this database is newer or restored");
+            return self.reject(job, Rejection::Ignored(Ignored::Answered), settle).await;
+        }
         let read = hive_ci::request(job, run, &self.keys, &self.config.limits, (self.clock)());
         match read {
-            Ok((request, secrets)) => settled(self.desk.accept(request, secrets, self.settle(job)).await),
-            Err(rejection) => self.reject(job, rejection).await,
+            Ok((request, secrets)) => settled(self.handler.accept(request, secrets, settle).await),
+            Err(rejection) => self.reject(job, rejection, settle).await,
         }
     }
 
-    async fn reject(&self, job: &Event, rejection: Rejection) -> anyhow::Result<()> {
+    /// Whether a job from before our start has its final answer at our relays.
+    async fn was_answered(&self, job: &Event) -> anyhow::Result<bool> {
+        // Clocks of authors may be ahead.
+        let newest = (self.started / 1000).saturating_add(self.config.limits.ahead);
+        if job.created_at.as_secs() > newest {
+            return Ok(false);
+        }
+        let us = self.keys.public_key();
+        let found = history::answered(&self.relays, &self.config.relays, &us, &[job.id], LOOK_UP).await;
+        let found = found.context("whether the request was answered before can't be found out")?;
+        Ok(found.contains(&job.id))
+    }
+
+    async fn reject(&self, job: &Event, rejection: Rejection, settle: Batch) -> anyhow::Result<()> {
         match rejection {
             Rejection::Ignored(why) => {
                 self.count(job, why);
-                settled(self.store.commit(self.settle(job)).await.map_err(Into::into))
+                settled(self.store.commit(settle).await.map_err(Into::into))
             }
-            Rejection::Refused(refusal) => {
-                tracing::info!(job = %job.id, reason = %refusal.reason, "refused");
-                settled(self.desk.refuse(*refusal, Reach::Everywhere, self.settle(job)).await)
-            }
+            Rejection::Refused(refusal) => self.refuse(job, *refusal, Audience::Everywhere, settle).await,
         }
+    }
+
+    /// Answers with a reason, as far as there are not too many of them.
+    async fn refuse(&self, job: &Event, refusal: Refusal, audience: Audience, settle: Batch) -> anyhow::Result<()> {
+        if self.refusals_rate.check().is_err() {
+            self.count(job, Ignored::OverRate);
+            return settled(self.store.commit(settle).await.map_err(Into::into));
+        }
+        // A job of an earlier time may be one that was answered otherwise.
+        if self.was_answered(job).await? {
+            self.count(job, Ignored::Answered);
+            return settled(self.store.commit(settle).await.map_err(Into::into));
+        }
+        tracing::info!(job = %job.id, reason = %refusal.reason, "refused");
+        settled(self.handler.refuse(refusal, audience, settle).await)
     }
 
     /// What makes this the only time that a job is taken in.
@@ -389,26 +439,34 @@ impl<D: Desk> Inner<D> {
     }
 
     async fn cancel(&self, event: &Event) -> anyhow::Result<()> {
-        for id in hive_ci::cancels(event, &self.keys.public_key()) {
-            let waiting =
-                EventId::from_hex(&id).ok().and_then(|id| Some((id, self.memory().waiting.get(&id)?.clone())));
-            match waiting {
+        let jobs = hive_ci::cancels(event, &self.keys.public_key());
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        if self.cancels_rate.check_key(&event.pubkey).is_err() {
+            self.count(event, Ignored::OverRate);
+            return Ok(());
+        }
+        for id in jobs {
+            let pending = EventId::from_hex(&id).ok();
+            let pending = pending.and_then(|id| Some((id, self.memory().pending.get(&id)?.clone())));
+            match pending {
                 Some((id, job)) if job.author == event.pubkey => {
                     self.give_up(id, &job, "cancelled by its author before its run was found".into()).await?;
                 }
                 Some(_) => {}
-                None => self.desk.cancel(&id, &event.pubkey.to_hex()).await?,
+                None => self.handler.cancel(&id, &event.pubkey.to_hex()).await?,
             }
         }
         Ok(())
     }
 
-    async fn give_up(&self, id: EventId, job: &Waiting, reason: String) -> anyhow::Result<()> {
+    async fn give_up(&self, id: EventId, job: &PendingJob, reason: String) -> anyhow::Result<()> {
         let (author, relays) = (job.author.to_hex(), job.named.clone());
         let refusal = Refusal { job: id.to_hex(), author, reason, run: None, relays };
         let settle = vec![Change::Seen { id: id.to_hex(), at: (self.clock)() }, Change::Unpark { id: id.to_hex() }];
-        settled(self.desk.refuse(refusal, Reach::Everywhere, settle).await)?;
-        self.memory().waiting.remove(&id);
+        settled(self.handler.refuse(refusal, Audience::Everywhere, settle).await)?;
+        self.memory().pending.remove(&id);
         Ok(())
     }
 
@@ -417,8 +475,7 @@ impl<D: Desk> Inner<D> {
         let named = hive_ci::relays_named(job);
         let read = self.config.relays.read.iter().filter_map(|url| normal(url));
         let asked: indexmap::IndexSet<String> = read.chain(named.iter().filter_map(|url| normal(url))).collect();
-        let waiting = Waiting { run, author: job.pubkey, named, until };
-        self.memory().waiting.insert(job.id, waiting);
+        self.memory().pending.insert(job.id, PendingJob { run, author: job.pubkey, named, until });
         let (inner, id, left) = (self.clone(), job.id, until.saturating_sub((self.clock)()));
         tokio::spawn(async move {
             let looked = inner.look_for(asked, id, run);
@@ -432,18 +489,12 @@ impl<D: Desk> Inner<D> {
     /// The run event of a job that waits, once one of these relays has it; `None`: the job waits no longer.
     async fn look_for(&self, urls: indexmap::IndexSet<String>, job: EventId, run: EventId) -> Option<Event> {
         let relays: Vec<RelayLease> = urls.iter().filter_map(|url| self.relays.lease(url).ok()).collect();
-        let first = |mut found: Vec<Event>| found.pop();
-        while self.memory().waiting.contains_key(&job) {
-            let looks = relays.iter().map(|relay| async move {
-                match relay.fetch(Filter::new().id(run), LOOK_UP).await.map(first) {
-                    Ok(Some(found)) => Some(found),
-                    _ => relay.watch(run).await,
-                }
-            });
+        while self.memory().pending.contains(&job) {
+            let looks = relays.iter().map(|relay| relay.watch(run));
             let looks: FuturesUnordered<_> = looks.collect();
             let found = looks.filter_map(std::future::ready).boxed();
-            if let Ok(Some(found)) = tokio::time::timeout(ASK_AGAIN, found.into_future().map(|(found, _)| found)).await
-            {
+            // Asked again from time to time: a relay may have forgotten the subscription.
+            if let Ok((Some(found), _)) = tokio::time::timeout(ASK_AGAIN, found.into_future()).await {
                 return Some(found);
             }
         }
@@ -454,7 +505,7 @@ impl<D: Desk> Inner<D> {
     async fn follow_live(&self) {
         loop {
             self.changed.notified().await;
-            match self.desk.live().await {
+            match self.handler.live().await {
                 Ok(live) => {
                     let jobs = live.iter().filter_map(|id| EventId::from_hex(id).ok());
                     let jobs: Vec<EventId> = jobs.take(reader::FOLLOWED).collect();
@@ -472,32 +523,29 @@ impl<D: Desk> Inner<D> {
 
     /// How long until the first waiting job is given up.
     fn next_expiry(&self) -> Duration {
-        let first = self.memory().waiting.values().map(|waiting| waiting.until).min();
+        let first = self.memory().pending.next_deadline();
         let left = first.map_or(3_600_000, |until| until.saturating_sub((self.clock)()));
         Duration::from_millis(left.clamp(10, 3_600_000))
     }
 
     async fn expire(&self) {
         let now = (self.clock)();
-        let over: Vec<(EventId, Waiting)> = self
-            .memory()
-            .waiting
-            .iter()
-            .filter(|(_, job)| job.until <= now)
-            .map(|(id, job)| (*id, job.clone()))
-            .collect();
+        let over = self.memory().pending.expired(now, GIVEN_UP);
         for (id, job) in over {
             let minutes = self.config.queue.pair.div_ceil(60);
             let reason = format!(
-                "the run of this job (kind 5401, {}) came to none of our relays within {minutes} minutes: publish it to \
+                "the run of this job (kind {}, {}) came to none of our relays within {minutes} minutes: publish it to \
                  them and send the job again",
+                hive_ci::RUN,
                 job.run
             );
-            if let Err(error) = self.give_up(id, &job, reason).await {
-                tracing::error!(job = %id, "not given up yet: {error:#}");
-                if let Some(waiting) = self.memory().waiting.get_mut(&id) {
-                    waiting.until = now + AGAIN.as_secs() * 1000;
-                }
+            let given_up = match self.refusals_rate.check() {
+                Ok(()) => self.give_up(id, &job, reason).await,
+                Err(_) => Err(anyhow::anyhow!("too many refusals at a time")),
+            };
+            if let Err(error) = given_up {
+                tracing::warn!(job = %id, "not given up yet: {error:#}");
+                self.memory().pending.postpone(&id, now + AGAIN.as_secs() * 1000);
             }
         }
     }

@@ -4,6 +4,7 @@
 //! unsigned events ([`hive_ci::report`]). [`intake`] brings events to the dialects, [`publish`] takes theirs away.
 
 pub mod advertise;
+pub mod history;
 pub mod hive_ci;
 pub mod intake;
 pub mod loom;

@@ -11,7 +11,7 @@ use store::RelayClass;
 use super::{
     Clock,
     hive_ci::Refusal,
-    intake::Reach,
+    intake::Audience,
     relays::{Relays, normal},
     tags,
 };
@@ -69,10 +69,10 @@ impl Routes {
     }
 
     /// The relays of a refusal.
-    pub fn of_refusal(&self, refusal: &Refusal, reach: Reach) -> Vec<(String, RelayClass)> {
-        match reach {
-            Reach::OwnRelays => self.own(),
-            Reach::Everywhere => {
+    pub fn of_refusal(&self, refusal: &Refusal, audience: Audience) -> Vec<(String, RelayClass)> {
+        match audience {
+            Audience::OwnRelays => self.own(),
+            Audience::Everywhere => {
                 let read = self.read_relays(&refusal.author);
                 self.merge(refusal.relays.iter().chain(&read))
             }

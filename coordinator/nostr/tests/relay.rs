@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use nostr::{Event, EventBuilder, Keys, Kind, PublicKey, Tag, nips::nip44};
 use nostr_client::{
     hive_ci::{self, Refusal, Secrets},
-    intake::{Desk, Intake, Reach},
+    intake::{Audience, Intake, RequestHandler},
     policy::Policy,
     relays::{Answer, Relays},
 };
@@ -98,18 +98,18 @@ fn pair_with(author: &Keys, pool: &PublicKey, more: &[&[&str]]) -> (Event, Event
 #[derive(Debug, PartialEq, Eq)]
 enum Handed {
     Accepted(String),
-    Refused(String, Reach),
+    Refused(String, Audience),
     Cancelled(String, String),
 }
 
 /// Stores as `serve` does and tells the test.
-struct TestDesk {
+struct TestHandler {
     store: Store,
     handed: mpsc::UnboundedSender<Handed>,
     live: Arc<Mutex<Vec<String>>>,
 }
 
-impl Desk for TestDesk {
+impl RequestHandler for TestHandler {
     fn accept(&self, request: RunRequest, _: Secrets, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
         Box::pin(async move {
             self.store.commit(settle).await?;
@@ -119,10 +119,10 @@ impl Desk for TestDesk {
         })
     }
 
-    fn refuse(&self, refusal: Refusal, reach: Reach, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
+    fn refuse(&self, refusal: Refusal, audience: Audience, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
         Box::pin(async move {
             self.store.commit(settle).await?;
-            self.handed.send(Handed::Refused(refusal.reason, reach)).ok();
+            self.handed.send(Handed::Refused(refusal.reason, audience)).ok();
             Ok(())
         })
     }
@@ -147,10 +147,10 @@ struct Heard {
 impl Heard {
     fn start(pool: &Keys, config: Config, store: &Store) -> Self {
         let (sender, handed) = mpsc::unbounded_channel();
-        let desk = TestDesk { store: store.clone(), handed: sender, live: Arc::default() };
+        let handler = TestHandler { store: store.clone(), handed: sender, live: Arc::default() };
         let relays = Relays::new(pool, &config.relays);
         let policy = Policy::new(&config.policy).unwrap();
-        let intake = Intake::new(pool.clone(), Arc::new(config), store.clone(), relays, policy, desk, now);
+        let intake = Intake::new(pool.clone(), Arc::new(config), store.clone(), relays, policy, handler, now);
         let task = tokio::spawn(async move { intake.run().await.unwrap() });
         Self { handed, task }
     }
@@ -244,8 +244,8 @@ async fn t11_a_job_whose_run_never_comes_is_refused_and_beyond_the_rate_one_answ
         jobs.push(job);
     }
     let mut answers = [heard.next().await, heard.next().await];
-    answers.sort_by_key(|answer| matches!(answer, Handed::Refused(_, Reach::OwnRelays)));
-    let [Handed::Refused(lost, Reach::Everywhere), Handed::Refused(rate, Reach::OwnRelays)] = answers else {
+    answers.sort_by_key(|answer| matches!(answer, Handed::Refused(_, Audience::OwnRelays)));
+    let [Handed::Refused(lost, Audience::Everywhere), Handed::Refused(rate, Audience::OwnRelays)] = answers else {
         panic!("{answers:?}")
     };
     assert!(lost.contains("came to none of our relays"), "{lost}");
@@ -260,6 +260,59 @@ async fn t11_a_job_whose_run_never_comes_is_refused_and_beyond_the_rate_one_answ
     .await;
     assert!(heard.handed.try_recv().is_err(), "the third is not answered");
     heard.task.abort();
+}
+
+#[tokio::test]
+async fn a_request_that_was_answered_is_never_run_again_by_a_new_or_restored_database() {
+    let (_relay, url) = relay().await;
+    let urls = [url];
+    let (pool, author) = (Keys::generate(), Keys::generate());
+    let us = pool.public_key();
+    let ended = |job: &Event, status: &str| {
+        let id = job.id.to_hex();
+        let tags = tags([&["d", &id], &["e", &id], &["p", &author.public_key().to_hex()], &["status", status]]);
+        EventBuilder::new(Kind::from(hive_ci::STATUS), "").tags(tags).sign_with_keys(&pool).unwrap()
+    };
+    let (run, answered) = pair(&author, &us);
+    let (lost_run, lost) = pair(&author, &us);
+    let stranger = Keys::generate();
+    let forged = EventBuilder::new(Kind::from(hive_ci::RESULT), "")
+        .tags(tags([&["e", &lost.id.to_hex()]]))
+        .sign_with_keys(&stranger)
+        .unwrap();
+    for event in [&run, &answered, &ended(&answered, "completed"), &lost_run, &lost, &ended(&lost, "running"), &forged]
+    {
+        publish(&urls, event).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("db")).await.unwrap();
+    let mut heard = Heard::start(&pool, hearing(urls.to_vec()), &store);
+    // A database that lost everything: what has no final answer is taken in, what has one is not.
+    assert_eq!(heard.next().await, Handed::Accepted(lost.id.to_hex()));
+    soon("the answered one", async {
+        while !store.seen(&answered.id.to_hex()).await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert!(heard.handed.try_recv().is_err(), "the answered one is not handed in");
+    heard.task.abort();
+}
+
+#[tokio::test]
+async fn a_request_from_history_waits_while_no_relay_of_ours_can_say_whether_it_was_answered() {
+    let (_relay, url) = relay().await;
+    let (pool, author) = (Keys::generate(), Keys::generate());
+    let jobs = [pair(&author, &pool.public_key()).1.id];
+    let ours =
+        |write: &str| config::Relays { write: vec![write.into()], allow_private: true, ..config::Relays::default() };
+    let ask = async |config: config::Relays| {
+        let relays = Relays::new(&pool, &config);
+        let wait = Duration::from_millis(500);
+        nostr_client::history::answered(&relays, &config, &pool.public_key(), &jobs, wait).await
+    };
+    assert!(ask(ours("ws://127.0.0.1:1")).await.is_err());
+    assert!(ask(ours(&url)).await.unwrap().is_empty());
 }
 
 #[tokio::test]

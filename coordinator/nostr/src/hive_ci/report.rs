@@ -68,6 +68,11 @@ impl Status {
     }
 }
 
+/// Whether the word of a status says that nothing follows.
+pub(super) fn is_final(word: &str) -> bool {
+    [Status::Completed, Status::Failed, Status::Cancelled, Status::Timeout].iter().any(|end| end.as_str() == word)
+}
+
 /// What the clients are told of an end.
 struct Outcome {
     status: Status,

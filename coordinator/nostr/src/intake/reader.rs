@@ -6,7 +6,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use nostr::{Event, EventId, Filter, Kind};
 use tokio::{task::JoinSet, time::Instant};
 
-use super::{Arrival, Desk, Inner, jobs};
+use super::{Arrival, Inner, RequestHandler, jobs};
 use crate::relays::{Delivery, Subscription};
 
 /// How far before the newest event of a relay is read again (s): events of different authors come out of order.
@@ -21,7 +21,7 @@ const QUEUE: usize = 1024;
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
 /// Hands on what one relay gives until intake ends. A reader that fails is started again.
-pub(super) async fn keep_reading<D: Desk>(inner: Arc<Inner<D>>, url: String) {
+pub(super) async fn keep_reading<D: RequestHandler>(inner: Arc<Inner<D>>, url: String) {
     let mut waits = waits();
     loop {
         // Ends with this task, which intake ends.
@@ -40,7 +40,7 @@ pub(super) async fn keep_reading<D: Desk>(inner: Arc<Inner<D>>, url: String) {
 }
 
 /// Reads until the intake ends, which is success.
-async fn read<D: Desk>(inner: Arc<Inner<D>>, url: String) -> anyhow::Result<()> {
+async fn read<D: RequestHandler>(inner: Arc<Inner<D>>, url: String) -> anyhow::Result<()> {
     let relay = inner.relays.lease(&url)?;
     let mut follow = inner.follow.subscribe();
     let mut jobs = Reading::new(relay.subscribe("jobs", wanted(&inner, &url).await, QUEUE).await);
@@ -136,7 +136,7 @@ fn waits() -> ExponentialBackoff {
 }
 
 /// Jobs since the last one seen, and the policy's list.
-async fn wanted<D: Desk>(inner: &Inner<D>, url: &str) -> Vec<Filter> {
+async fn wanted<D: RequestHandler>(inner: &Inner<D>, url: &str) -> Vec<Filter> {
     let now = (inner.clock)() / 1000;
     let oldest = now.saturating_sub(inner.config.limits.age);
     let since = match inner.store.cursor(url).await {
