@@ -48,8 +48,8 @@ pub(crate) struct Args {
     #[arg(long = "image", value_name = "LABEL=IMAGE", value_parser = pair)]
     images: Vec<(String, String)>,
     /// Where jobs run: `docker`, or `host`: on this machine, as you, with no isolation
-    #[arg(long, default_value = "docker", value_parser = ["docker", "host"])]
-    sandbox: String,
+    #[arg(long, default_value = "docker")]
+    sandbox: worker::sandbox::SandboxKind,
     /// Seconds a run may take
     #[arg(long, value_name = "SECONDS")]
     max_duration: Option<u64>,
@@ -82,7 +82,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     // Before anything listens: without an engine nothing else is worth starting.
     let worker = WorkerConfig { identity_file: keys.worker.clone(), ..worker_config(&args, &data).await };
-    if args.sandbox == "host" {
+    if !args.sandbox.is_isolated() {
         eprintln!("dev: --sandbox host: steps run as processes of this machine, with your rights and your files");
     }
     let sandbox = worker::sandbox(&worker).await?;
@@ -232,7 +232,7 @@ async fn worker_config(args: &Args, data: &Path) -> WorkerConfig {
         name: "dev".into(),
         slots: args.slots,
         data: data.join("worker"),
-        sandbox: args.sandbox.clone(),
+        sandbox: args.sandbox,
         ..WorkerConfig::default()
     };
     config.pool.size = args.warm;

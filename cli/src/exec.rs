@@ -93,8 +93,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", default_value = "local", help_heading = "Event")]
     actor: String,
     /// Where steps run: docker, or host for processes of this machine without any isolation
-    #[arg(long, default_value = "docker", value_parser = ["docker", "host"], help_heading = "Place")]
-    sandbox: String,
+    #[arg(long, default_value = "docker", help_heading = "Place")]
+    sandbox: worker::sandbox::SandboxKind,
     /// What lies in the workspace when a job starts: tree (the commit's files) or empty (until actions/checkout)
     #[arg(long, default_value = "tree", value_parser = ["tree", "empty"], help_heading = "Place")]
     workspace: String,
@@ -202,13 +202,13 @@ fn complaints(findings: &[Diagnostic], path: &str, text: &str) -> String {
 }
 
 async fn execute(args: &Args, checkout: &Checkout, planned: Planned, sources: Arc<ExecSources>) -> Result<ExitCode> {
-    let mut config = worker::config::Config { sandbox: args.sandbox.clone(), ..worker::config::Config::default() };
+    let mut config = worker::config::Config { sandbox: args.sandbox, ..worker::config::Config::default() };
     config.name = format!("exec-{}", std::process::id());
     config.pool.size = 0;
     label_images::use_present_images(&mut config, &args.images).await;
     config.labels.extend(args.images.iter().cloned());
     config.node.clone_from(&args.node);
-    if args.sandbox == "host" {
+    if !args.sandbox.is_isolated() {
         tracing::warn!("--sandbox host: steps run as processes of this machine, with your rights and your files");
     }
     if let Some(folder) = &args.artifacts {

@@ -9,7 +9,7 @@ const SET_UP: &str = "longshore/ubuntu:dev";
 /// image) says nothing of ubuntu-latest.
 pub(crate) async fn use_present_images(config: &mut Config, named: &[(String, String)]) {
     let Some(default) = config.labels.get("ubuntu-latest").cloned() else { return };
-    if config.sandbox != "docker" || named.iter().any(|(label, _)| label == "ubuntu-latest") {
+    if !config.sandbox.needs_docker_engine() || named.iter().any(|(label, _)| label == "ubuntu-latest") {
         return;
     }
     // An engine that does not answer is complained of where it is used.

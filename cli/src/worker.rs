@@ -35,7 +35,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let (slots, coordinator) = (config.slots, config.coordinator.clone());
     let sandbox = worker::sandbox(&config).await?;
     println!("connecting to {coordinator}");
-    let ready = format!("ready: {slots} slots, sandbox {}, coordinator {coordinator}", sandbox.name());
+    let ready = format!("ready: {slots} slots, sandbox {}, coordinator {coordinator}", sandbox.kind());
     // Jobs go on where nobody reads it any more.
     let welcomed = move || drop(writeln!(std::io::stdout(), "{ready}"));
     worker::run(config, sandbox, Shutdown::from_signals()?, welcomed).await?;

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, path::PathBu
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::sandbox::SandboxKind;
+
 /// A worker's configuration (TOML). Unknown keys are errors.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -20,7 +22,7 @@ pub struct Config {
     /// Runner labels and the image each stands for.
     pub labels: BTreeMap<String, String>,
     /// `docker`, or `host` for trusted use without isolation.
-    pub sandbox: String,
+    pub sandbox: SandboxKind,
     /// Warm containers.
     pub pool: WarmPoolConfig,
     /// Limits of one job.
@@ -70,11 +72,6 @@ impl Config {
     pub fn check(&self) -> anyhow::Result<Vec<String>> {
         ensure!(self.slots > 0, "slots = 0: a worker needs at least one");
         ensure!(!self.labels.is_empty(), "labels is empty: name at least one, e.g. ubuntu-latest = \"IMAGE\"");
-        ensure!(
-            matches!(self.sandbox.as_str(), "docker" | "host"),
-            "sandbox = \"{}\": it is \"docker\", or \"host\" for trusted jobs without isolation",
-            self.sandbox
-        );
         if let Some(node) = &self.node {
             let there = node.is_file();
             ensure!(there, "node = \"{}\": there is no such file; name the program of Node.js itself", node.display());
@@ -88,7 +85,7 @@ impl Config {
             let path = self.identity_file.display();
             warnings.push(format!("{path} can be read by others (mode {:03o}): run `chmod 600 {path}`", mode & 0o777));
         }
-        if self.sandbox == "host" {
+        if !self.sandbox.is_isolated() {
             warnings.push("sandbox = \"host\": jobs run on this machine without any isolation".to_owned());
         }
         Ok(warnings)
@@ -104,7 +101,7 @@ impl Default for Config {
             slots: 2,
             data: "/var/lib/longshore/worker".into(),
             labels: ["ubuntu-latest", "ubuntu-24.04", "ubuntu-22.04"].map(|l| (l.to_owned(), image.clone())).into(),
-            sandbox: "docker".into(),
+            sandbox: SandboxKind::default(),
             pool: WarmPoolConfig::default(),
             limits: JobLimits::default(),
             node: None,

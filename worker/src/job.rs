@@ -15,7 +15,7 @@ use crate::{
         LogSink,
         mask::{MaskOutcome, Masker},
     },
-    sandbox::{Machine, MachineSpec, Sandbox, SandboxError},
+    sandbox::{JobSpec, Machine, MachineSpec, Sandbox, SandboxError, service::ServiceSpec},
 };
 
 mod actions;
@@ -171,8 +171,14 @@ impl Job {
         }
         let mut contexts = Contexts::new(&attempt);
         let spec = self.spec(&mut contexts).await.map_err(Reason::Invalid)?;
-        self.log.notice(STEP_SETUP, &format!("Image: {} ({})", spec.image, self.sandbox.name())).await;
+        self.log.notice(STEP_SETUP, &format!("Image: {} ({})", spec.image, self.sandbox.kind())).await;
         let environment = spec.environment.clone();
+        let services = match &order.job.services {
+            Some(services) => services::plan(self, &contexts, services, &self.plain_spec()).await,
+            None => Ok(Vec::new()),
+        };
+        let services = services.map_err(Reason::Invalid)?;
+        let spec = JobSpec { machine: spec, services: led_to(&services, contexts.in_container) };
         let machine = tokio::select! {
             machine = self.sandbox.acquire(spec) => machine.map_err(failed_start)?,
             cause = self.deadline.interrupted(None) => return Err(match cause {
@@ -191,10 +197,8 @@ impl Job {
                     .map_err(|error| error.to_string())?;
                 contexts.actions_api = Some((Arc::new(way), access.clone()));
             }
-            contexts.enter(self.sandbox.name(), machine.as_ref(), environment).await?;
-            if let Some(services) = &order.job.services {
-                services::start(self, &mut contexts, machine.as_ref(), services, &self.plain_spec()).await?;
-            }
+            contexts.enter(self.sandbox.kind(), machine.as_ref(), environment).await?;
+            services::wait_until_ready(self, &mut contexts, machine.as_ref(), &services).await?;
             actions.prepare(self, machine.as_ref(), steps).await
         };
         let prepared = tokio::select! {
@@ -312,6 +316,13 @@ impl Job {
             mask(text);
         }
     }
+}
+
+/// A job in a container of its own reaches services by their names (GitHub docs, "About service containers"): its
+/// localhost leads nowhere.
+fn led_to(services: &[ServiceSpec], in_container: bool) -> Vec<ServiceSpec> {
+    let led = |spec: &ServiceSpec| if in_container { Vec::new() } else { spec.ports.clone() };
+    services.iter().map(|spec| ServiceSpec { ports: led(spec), ..spec.clone() }).collect()
 }
 
 fn failed_start(error: SandboxError) -> Reason {

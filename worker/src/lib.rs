@@ -20,7 +20,7 @@ use crate::{
     config::Config,
     coordinator_client::{SandboxExecutor, Shutdown},
     sandbox::{
-        ResourceLimits, Sandbox,
+        ResourceLimits, Sandbox, SandboxKind,
         docker::{DockerConfig, DockerSandbox},
         host::HostSandbox,
     },
@@ -47,7 +47,7 @@ pub async fn run(
 
 /// The back end that a configuration asks for.
 pub async fn sandbox(config: &Config) -> anyhow::Result<Arc<dyn Sandbox>> {
-    if config.sandbox == "host" {
+    if config.sandbox == SandboxKind::Host {
         return Ok(HostSandbox::new().context("the host sandbox")?);
     }
     let limits = ResourceLimits {

@@ -1,5 +1,8 @@
 //! Where a job's steps run: one container for a job (`docker`), or processes of this machine (`host`).
 //!
+//! A [`Sandbox`] makes a [`Machine`] for each job: the place where its processes run. One that is a container among
+//! others is a [`ContainerHost`] too, which services and Docker actions need.
+//!
 //! Contract of a back end:
 //! - `acquire` gives a machine that nobody used before, with an empty workspace; it may come from a warm pool.
 //! - Several processes may run at once, each signalled by the handle of its command; `signal` and `destroy` may come at
@@ -23,10 +26,11 @@ use secrecy::{ExposeSecret as _, SecretString};
 pub mod docker;
 pub mod host;
 mod init_client;
+mod kind;
 pub mod service;
 mod tunnel;
 
-pub use self::tunnel::LoopbackPort;
+pub use self::{kind::SandboxKind, tunnel::LoopbackPort};
 use service::{Service, ServiceSpec};
 
 /// Name of a machine's own loopback, for the services that actions call: actions take `*.localhost` for GitHub itself.
@@ -213,16 +217,55 @@ pub enum SandboxError {
     Refused(String),
 }
 
-/// A way to run jobs.
+impl SandboxError {
+    /// Says of what the error is, in front of a refusal's own words.
+    fn context(self, what: &str) -> Self {
+        match self {
+            Self::Refused(text) => Self::Refused(format!("{what}: {text}")),
+            Self::Start(text) => Self::Start(format!("{what}: {text}")),
+            error => error,
+        }
+    }
+}
+
+/// What a job needs: its own place, and the services beside it. All of it is known before anything is made.
+#[derive(Debug, Clone, Default)]
+pub struct JobSpec {
+    /// The job's own machine.
+    pub machine: MachineSpec,
+    /// Containers that serve the job, in the order of their start.
+    pub services: Vec<ServiceSpec>,
+}
+
+impl From<MachineSpec> for JobSpec {
+    fn from(machine: MachineSpec) -> Self {
+        Self { machine, services: Vec::new() }
+    }
+}
+
+/// Folders of a job as its steps see them, absolute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobPaths {
+    /// `GITHUB_WORKSPACE`.
+    pub workspace: String,
+    /// Scripts, command files and event payloads.
+    pub temp: String,
+}
+
+/// A back end: makes places for jobs.
 pub trait Sandbox: Send + Sync {
-    /// `docker` or `host`.
-    fn name(&self) -> &'static str;
+    /// Which one it is.
+    fn kind(&self) -> SandboxKind;
     /// What its operator should know of it.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
-    /// A fresh machine, running, its workspace empty.
-    fn acquire(&self, spec: MachineSpec) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>>;
+    /// The paths of every machine, where they are the same for all; `None`: each has its own.
+    fn paths(&self) -> Option<JobPaths> {
+        None
+    }
+    /// A fresh machine, running, its workspace empty, and its services started.
+    fn acquire(&self, spec: JobSpec) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>>;
     /// Removes everything of this worker that no live machine holds; called at start and every minute.
     fn sweep(&self) -> BoxFuture<'_, Result<usize, SandboxError>>;
     /// Fills the warm pool for these images; returns at once.
@@ -231,14 +274,12 @@ pub trait Sandbox: Send + Sync {
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
-/// A running place for one job.
+/// A running place for the processes of one job.
 pub trait Machine: Send + Sync {
     /// Image digest (`sha256:…`), where known.
     fn image_digest(&self) -> Option<String>;
     /// Environment that the image sets, PATH among it.
     fn image_environment(&self) -> Vec<(String, String)>;
-    /// What the image itself would run.
-    fn image_program(&self) -> ImageProgram;
     /// Absolute path of the workspace as steps see it.
     fn workspace(&self) -> String;
     /// Absolute path of a directory for scripts, command files and event payloads, as steps see it.
@@ -265,26 +306,47 @@ pub trait Machine: Send + Sync {
     -> BoxFuture<'a, Result<Vec<(String, Bytes)>, SandboxError>>;
     /// GitHub's `hashFiles` below the workspace; `None` where nothing matches.
     fn hash_files<'a>(&'a self, patterns: &'a [String]) -> BoxFuture<'a, Result<Option<String>, SandboxError>>;
-    /// Starts a further container that processes of this machine reach by its name.
-    fn start_service(&self, spec: ServiceSpec) -> BoxFuture<'_, Result<Arc<dyn Service>, SandboxError>>;
-    /// Makes ports of the machine's own localhost lead elsewhere in its network: (port, address, port there).
-    fn forward<'a>(&'a self, routes: &'a [(u16, String, u16)]) -> BoxFuture<'a, Result<(), SandboxError>>;
-    /// A further machine of the job, in its network. It shares the workspace, at [`SHARED_WORKSPACE`] too, or has none.
-    fn create_container(
-        &self,
-        spec: MachineSpec,
-        workspace: bool,
-    ) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>>;
-    /// A file or folder as a tar archive, whose names begin with its own; at most `limit` bytes.
-    fn pack<'a>(&'a self, path: &'a str, limit: usize) -> BoxFuture<'a, Result<Vec<u8>, SandboxError>>;
-    /// Keeps the machine's files, without volumes, as an image of this worker: `localhost/…`.
-    fn commit_image<'a>(&'a self, name: &'a str, program: &'a ImageProgram) -> BoxFuture<'a, Result<(), SandboxError>>;
     /// Bytes of disk that the job's machines and services use; `None` where that cannot be seen.
     fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>, SandboxError>>;
     /// Absolute path of `longshore-init` as processes of the machine see it: it packs files for the worker.
     fn init_path(&self) -> String;
     /// Opens the port on its loopback where its programs reach the services that actions call.
     fn listen(&self) -> BoxFuture<'_, Result<LoopbackPort, SandboxError>>;
+    /// The containers around it; `None`: this back end has none.
+    fn containers(&self) -> Option<&dyn ContainerHost> {
+        None
+    }
     /// Ends and removes it, and its services.
     fn destroy(&self) -> BoxFuture<'_, ()>;
+}
+
+impl dyn Machine + '_ {
+    /// The containers around it, for something that cannot do without: `what` needs them.
+    pub fn need_containers(&self, what: &str) -> Result<&dyn ContainerHost, SandboxError> {
+        self.containers().ok_or_else(|| no_containers(what))
+    }
+}
+
+/// What a machine can do that is a container itself, among others of its job.
+pub trait ContainerHost: Send + Sync {
+    /// The services of its job, in the order of its [`JobSpec`].
+    fn services(&self) -> Vec<Arc<dyn Service>>;
+    /// A further machine of the job, in its network. It shares the workspace, at [`SHARED_WORKSPACE`] too, or has none.
+    fn create_container(
+        &self,
+        spec: MachineSpec,
+        workspace: bool,
+    ) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>>;
+    /// What the machine's image itself would run.
+    fn image_program(&self) -> ImageProgram;
+    /// A file or folder of the machine as a tar archive, whose names begin with its own; at most `limit` bytes.
+    fn pack<'a>(&'a self, path: &'a str, limit: usize) -> BoxFuture<'a, Result<Vec<u8>, SandboxError>>;
+    /// Stores the machine's files, without volumes, as an image of this worker: `localhost/…`.
+    fn commit_image<'a>(&'a self, name: &'a str, program: &'a ImageProgram) -> BoxFuture<'a, Result<(), SandboxError>>;
+}
+
+fn no_containers(what: &str) -> SandboxError {
+    SandboxError::Refused(format!(
+        "{what} needs containers, which the back end `host` has not: use a worker with Docker"
+    ))
 }

@@ -75,7 +75,7 @@ fn configuration(file: &Path, needs: &mut Requirements) -> Result<(&'static str,
         let loaded = load(&worker::config::Config::complete(), &given)?;
         let mut warnings = loaded.config.check()?;
         warnings.extend(loaded.warnings);
-        if loaded.config.sandbox == "docker" {
+        if loaded.config.sandbox.needs_docker_engine() {
             needs.engine = true;
             needs.images.extend(loaded.config.labels.into_values());
         }

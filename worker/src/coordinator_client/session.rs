@@ -94,7 +94,7 @@ impl Session {
             running,
             finished,
             architecture: std::env::consts::ARCH.to_owned(),
-            sandbox: config.sandbox.clone(),
+            sandbox: config.sandbox.to_string(),
             token: config.token.clone().unwrap_or_default(),
         }
     }

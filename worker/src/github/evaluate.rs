@@ -42,8 +42,8 @@ pub struct Evaluator<'a> {
     pub contexts: Object,
     /// What the status functions say.
     pub status: JobStatus,
-    /// Where `hashFiles` looks.
-    pub machine: &'a dyn Machine,
+    /// Where `hashFiles` looks; `None`: there is no machine yet.
+    pub machine: Option<&'a dyn Machine>,
 }
 
 impl Evaluator<'_> {
@@ -135,7 +135,10 @@ impl Evaluator<'_> {
                     let Some(patterns) = host.wanted() else {
                         return Err(error);
                     };
-                    let hash = self.machine.hash_files(&patterns).await.map_err(|e| e.to_string());
+                    let hash = match self.machine {
+                        Some(machine) => machine.hash_files(&patterns).await.map_err(|e| e.to_string()),
+                        None => Err("there is no workspace yet".to_owned()),
+                    };
                     host.lock().insert(patterns, Some(hash.map(Option::unwrap_or_default)));
                 }
                 result => return result,

@@ -21,7 +21,7 @@ use crate::{
         evaluate::{Evaluator, JobStatus},
         uses::ActionRef,
     },
-    sandbox::Machine,
+    sandbox::{JobPaths, Machine, SandboxKind},
 };
 
 /// Names of the contexts of a step (GitHub docs, "Contexts reference").
@@ -165,26 +165,36 @@ impl Contexts {
         interpolate_tree(tree, &scope).map_err(|error| error.to_string())
     }
 
-    /// The machine is there: what depends on it becomes known.
-    pub(super) async fn enter(
-        &mut self,
-        sandbox: &str,
-        machine: &dyn Machine,
-        container_env: BTreeMap<String, String>,
-    ) -> Result<(), String> {
-        self.github.insert("workspace".into(), machine.workspace().into());
-        self.github.insert("event_path".into(), format!("{}/_github_workflow/event.json", machine.temp()).into());
-        self.temp = machine.temp();
-        let mut runner = runner(sandbox, machine);
+    /// What depends on the paths of the job becomes known.
+    pub(super) fn locate(&mut self, sandbox: SandboxKind, paths: &JobPaths) {
+        self.github.insert("workspace".into(), paths.workspace.clone().into());
+        self.github.insert("event_path".into(), format!("{}/_github_workflow/event.json", paths.temp).into());
+        self.temp.clone_from(&paths.temp);
+        let mut runner = runner(sandbox, paths);
         if self.asks_for_debug() {
             runner.insert("debug".into(), "1".into());
         }
         self.defaults = environment::defaults(&self.github, &runner);
         self.base.insert("runner", Value::from_json(&runner.into()));
         self.base.insert("github", Value::from_json(&self.github.clone().into()));
+    }
+
+    /// The machine is there: what depends on it becomes known.
+    pub(super) async fn enter(
+        &mut self,
+        sandbox: SandboxKind,
+        machine: &dyn Machine,
+        container_env: BTreeMap<String, String>,
+    ) -> Result<(), String> {
+        self.locate(sandbox, &JobPaths { workspace: machine.workspace(), temp: machine.temp() });
         self.machine.insert("HOME".into(), machine.home());
         self.machine.extend(machine.image_environment());
         self.machine.extend(container_env);
+        self.evaluate_env(Some(machine)).await
+    }
+
+    /// Evaluates `env` of request, workflow and job, each of which sees those before it.
+    pub(super) async fn evaluate_env(&mut self, machine: Option<&dyn Machine>) -> Result<(), String> {
         for index in 0..self.sources.len() {
             let Some(source) = self.sources.get(index).cloned() else {
                 break;
@@ -240,7 +250,7 @@ impl Contexts {
         env: &IndexMap<String, String>,
         action: &str,
         status: JobStatus,
-        machine: &'a dyn Machine,
+        machine: impl Into<Option<&'a dyn Machine>>,
     ) -> Evaluator<'a> {
         let mut contexts = self.base.clone();
         contexts.insert("github", self.github_for(place, action, status));
@@ -261,7 +271,7 @@ impl Contexts {
         job.insert("container", Value::from_json(&container));
         job.insert("services", Value::from_json(&self.services.clone().into()));
         contexts.insert("job", job);
-        Evaluator { contexts, status, machine }
+        Evaluator { contexts, status, machine: machine.into() }
     }
 
     /// What programs of actions are told besides: steps of `run:` are not, as on GitHub.
@@ -334,8 +344,8 @@ impl Contexts {
     }
 }
 
-fn runner(sandbox: &str, machine: &dyn Machine) -> Map<String, serde_json::Value> {
-    let os = if sandbox == "host" && cfg!(target_os = "macos") { "macOS" } else { "Linux" };
+fn runner(sandbox: SandboxKind, paths: &JobPaths) -> Map<String, serde_json::Value> {
+    let os = if sandbox == SandboxKind::Host && cfg!(target_os = "macos") { "macOS" } else { "Linux" };
     let arch = if cfg!(target_arch = "aarch64") { "ARM64" } else { "X64" };
     let values = [
         ("os", os),
@@ -345,7 +355,7 @@ fn runner(sandbox: &str, machine: &dyn Machine) -> Map<String, serde_json::Value
         ("tool_cache", "/opt/hostedtoolcache"),
     ];
     let mut runner: Map<_, _> = values.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
-    runner.insert("temp".into(), machine.temp().into());
-    runner.insert("workspace".into(), machine.workspace().into());
+    runner.insert("temp".into(), paths.temp.clone().into());
+    runner.insert("workspace".into(), paths.workspace.clone().into());
     runner
 }

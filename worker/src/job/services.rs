@@ -31,16 +31,20 @@ struct StartedService {
     service: Arc<dyn Service>,
 }
 
-/// Starts the job's services. When it returns, all are healthy, and the `job` context knows them.
-pub(super) async fn start(
+/// Reads the job's services, before the job has a place: `contexts` lacks what only a running machine knows.
+pub(super) async fn plan(
     job: &Job,
-    contexts: &mut Contexts,
-    machine: &dyn Machine,
+    contexts: &Contexts,
     tree: &Tree,
     plain: &MachineSpec,
-) -> Result<(), String> {
-    let services = match contexts.before_steps(tree).map_err(|error| format!("services: {error}"))? {
-        Value::Null => return Ok(()),
+) -> Result<Vec<ServiceSpec>, String> {
+    let mut early = contexts.clone();
+    if let Some(paths) = job.sandbox.paths() {
+        early.locate(job.sandbox.kind(), &paths);
+    }
+    early.evaluate_env(None).await?;
+    let services = match early.before_steps(tree).map_err(|error| format!("services: {error}"))? {
+        Value::Null => return Ok(Vec::new()),
         Value::Object(services) => services,
         other => return Err(format!("services must be a mapping, not {}", other.kind_name())),
     };
@@ -52,23 +56,27 @@ pub(super) async fn start(
         }
     }
     let ports = near_ports(&wanted)?;
-    let mut started = Vec::new();
+    let mut specs = Vec::new();
     for ((spec, _), ports) in wanted.into_iter().zip(ports) {
-        let (name, image) = (spec.name.clone(), spec.machine.image.clone());
-        job.log.notice(STEP_SETUP, &format!("Service {name}: starting {image}")).await;
-        let service = machine.start_service(spec).await.map_err(|error| format!("services.{name}: {error}"))?;
-        started.push(StartedService { name, ports, service });
+        job.log.notice(STEP_SETUP, &format!("Service {}: starting {}", spec.name, spec.machine.image)).await;
+        specs.push(ServiceSpec { ports, ..spec });
     }
-    let routes: Vec<_> = started
+    Ok(specs)
+}
+
+/// Waits for the job's services. When it returns, all are healthy, and the `job` context knows them.
+pub(super) async fn wait_until_ready(
+    job: &Job,
+    contexts: &mut Contexts,
+    machine: &dyn Machine,
+    specs: &[ServiceSpec],
+) -> Result<(), String> {
+    let services = machine.containers().map(|containers| containers.services()).unwrap_or_default();
+    let started: Vec<_> = specs
         .iter()
-        .flat_map(|StartedService { ports, service, .. }| {
-            ports.iter().map(|(near, far)| (*near, service.address().to_owned(), *far))
-        })
+        .zip(services)
+        .map(|(spec, service)| StartedService { name: spec.name.clone(), ports: spec.ports.clone(), service })
         .collect();
-    // A job in a container of its own reaches services by their names (GitHub docs, "About service containers").
-    if !contexts.in_container && !routes.is_empty() {
-        machine.forward(&routes).await.map_err(|error| format!("services: {error}"))?;
-    }
     wait(job, &started).await?;
     contexts.services = started.iter().map(|started| (started.name.clone(), context(started))).collect();
     Ok(())

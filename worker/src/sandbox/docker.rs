@@ -1,16 +1,21 @@
 //! Jobs in containers of a Docker Engine (API 1.41 or later).
 //!
-//! [`DockerSandbox`] holds what a worker owns on the engine. `container` makes machines, `service` their services, `resources`
-//! keeps what the containers of one job share and removes it with them, `network` keeps networks, `disk` counts, `egress` closes
-//! private addresses to them, `image` finds or pulls images, `pool` keeps warm machines.
+//! [`DockerSandbox`] holds what a worker owns on the engine. `container` starts containers, `machine` runs processes in
+//! them, `service` starts services; `job_resources` is what the containers of one job share, `cleanup` removes it with
+//! the last of them; `network` keeps networks, `disk` counts, `egress` closes private addresses to jobs, `image` finds or
+//! pulls images, `warm_pool` keeps warm machines.
 
+mod cleanup;
 mod container;
+mod container_handle;
 mod disk;
 mod egress;
 mod engine;
 mod engine_info;
+mod hardening;
 mod image;
 mod job_resources;
+mod layout;
 mod machine;
 mod network;
 mod service;
@@ -22,7 +27,7 @@ use futures::{FutureExt, future::BoxFuture};
 
 pub use self::engine_info::{EngineInfo, engine_info};
 use self::{container::Containers, engine::Engine, warm_pool::WarmPool};
-use super::{Machine, MachineSpec, ResourceLimits, Sandbox, SandboxError};
+use super::{JobPaths, JobSpec, Machine, MachineSpec, ResourceLimits, Sandbox, SandboxError, SandboxKind};
 
 /// What a worker may set for its engine.
 #[derive(Debug, Clone)]
@@ -72,20 +77,26 @@ impl DockerSandbox {
 }
 
 impl Sandbox for DockerSandbox {
-    fn name(&self) -> &'static str {
-        "docker"
+    fn kind(&self) -> SandboxKind {
+        SandboxKind::Docker
+    }
+
+    fn paths(&self) -> Option<JobPaths> {
+        Some(JobPaths { workspace: layout::WORKSPACE.into(), temp: layout::TEMP.into() })
     }
 
     fn warnings(&self) -> Vec<String> {
         self.containers.engine.escapes.clone()
     }
 
-    fn acquire(&self, spec: MachineSpec) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>> {
+    fn acquire(&self, spec: JobSpec) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>> {
         async move {
-            let machine = match self.pool.take(&spec) {
+            let machine = match self.pool.take(&spec.machine) {
                 Some(machine) => machine,
-                None => self.pool.make_for_job(&spec).await?,
+                None => self.pool.make_for_job(&spec.machine).await?,
             };
+            // Dropped where a service does not start, the machine is removed with all that did.
+            machine.start_services(&spec.services).await?;
             Ok(machine as Arc<dyn Machine>)
         }
         .boxed()

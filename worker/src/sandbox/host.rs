@@ -13,10 +13,8 @@ use tokio::process::Child;
 use tokio_util::io::ReaderStream;
 
 use super::{
-    Command, INIT, ImageProgram, LoopbackPort, Machine, MachineSpec, OutputSink, ProcessExit, ProcessHandle, Sandbox,
-    SandboxError,
-    init_client::InitClient,
-    service::{Service, ServiceSpec},
+    Command, INIT, JobSpec, LoopbackPort, Machine, MachineSpec, OutputSink, ProcessExit, ProcessHandle, Sandbox,
+    SandboxError, SandboxKind, init_client::InitClient, no_containers,
 };
 
 /// Runs jobs as processes of this machine.
@@ -64,12 +62,18 @@ impl HostSandbox {
 }
 
 impl Sandbox for HostSandbox {
-    fn name(&self) -> &'static str {
-        "host"
+    fn kind(&self) -> SandboxKind {
+        SandboxKind::Host
     }
 
-    fn acquire(&self, spec: MachineSpec) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>> {
-        self.make(spec).boxed()
+    fn acquire(&self, spec: JobSpec) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>> {
+        async move {
+            match spec.services.first() {
+                Some(service) => Err(no_containers(&format!("services.{0}: service {0}", service.name))),
+                None => self.make(spec.machine).await,
+            }
+        }
+        .boxed()
     }
 
     /// Nothing to sweep: init ends with its worker, and takes all with it.
@@ -108,10 +112,6 @@ impl Machine for HostMachine {
     /// The worker's PATH; nothing else of its environment is meant for jobs.
     fn image_environment(&self) -> Vec<(String, String)> {
         std::env::var("PATH").map(|path| ("PATH".to_owned(), path)).into_iter().collect()
-    }
-
-    fn image_program(&self) -> ImageProgram {
-        ImageProgram::default()
     }
 
     fn workspace(&self) -> String {
@@ -159,34 +159,6 @@ impl Machine for HostMachine {
         self.init.hash(&self.workspace, patterns).boxed()
     }
 
-    fn start_service(&self, spec: ServiceSpec) -> BoxFuture<'_, Result<Arc<dyn Service>, SandboxError>> {
-        std::future::ready(Err(no_containers(&format!("service {}", spec.name)))).boxed()
-    }
-
-    fn forward<'a>(&'a self, _routes: &'a [(u16, String, u16)]) -> BoxFuture<'a, Result<(), SandboxError>> {
-        std::future::ready(Err(no_containers("a forwarded port"))).boxed()
-    }
-
-    fn create_container(
-        &self,
-        _spec: MachineSpec,
-        _workspace: bool,
-    ) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>> {
-        std::future::ready(Err(no_containers("a Docker action"))).boxed()
-    }
-
-    fn pack<'a>(&'a self, _path: &'a str, _limit: usize) -> BoxFuture<'a, Result<Vec<u8>, SandboxError>> {
-        std::future::ready(Err(no_containers("a Docker action"))).boxed()
-    }
-
-    fn commit_image<'a>(
-        &'a self,
-        _name: &'a str,
-        _program: &'a ImageProgram,
-    ) -> BoxFuture<'a, Result<(), SandboxError>> {
-        std::future::ready(Err(no_containers("a Docker action"))).boxed()
-    }
-
     fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>, SandboxError>> {
         std::future::ready(Ok(None)).boxed()
     }
@@ -211,10 +183,4 @@ impl Machine for HostMachine {
         }
         .boxed()
     }
-}
-
-fn no_containers(what: &str) -> SandboxError {
-    SandboxError::Refused(format!(
-        "{what} needs containers, which the back end `host` has not: use a worker with Docker"
-    ))
 }

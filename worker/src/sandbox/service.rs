@@ -21,6 +21,8 @@ pub struct ServiceSpec {
     pub command: Vec<String>,
     /// What it asks for beyond the image's own check; `None`: that alone.
     pub health: Option<HealthCheck>,
+    /// Ports of the job's localhost that lead to it, each with the service's own port.
+    pub ports: Vec<(u16, u16)>,
 }
 
 /// A health check; what is `None` or empty is the image's or the engine's.

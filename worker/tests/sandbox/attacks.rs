@@ -9,7 +9,7 @@ use crate::fixture::{run, say, script, spec, with_config, with_docker};
 #[test]
 fn attack_29_no_engine_is_in_reach() {
     with_docker(|docker| async move {
-        let machine = docker.acquire(spec()).await.unwrap();
+        let machine = docker.acquire(spec().into()).await.unwrap();
         let found = say(&*machine, "find / -xdev -name 'docker*.sock' -o -xdev -name 'containerd*.sock'; ls /run /var/run | grep -i sock || true").await;
         assert_eq!(found, "");
         let gateway = say(&*machine, GATEWAY).await;
@@ -24,7 +24,7 @@ fn attack_33_values_reach_the_container_unchanged() {
     with_docker(|docker| async move {
         let environment =
             [("A".to_owned(), "x\n-e B=1\n--privileged".to_owned()), ("C".to_owned(), "-e D=2".to_owned())];
-        let machine = docker.acquire(MachineSpec { environment: environment.into(), ..spec() }).await.unwrap();
+        let machine = docker.acquire(MachineSpec { environment: environment.into(), ..spec() }.into()).await.unwrap();
         let id = say(&*machine, "hostname").await;
         let api = bollard::Docker::connect_with_local_defaults().unwrap().negotiate_version().await.unwrap();
         let container = api.inspect_container(id.trim(), None).await.unwrap();
@@ -40,7 +40,7 @@ fn attack_33_values_reach_the_container_unchanged() {
 #[test]
 fn a_root_step_cannot_speak_for_init_or_listen_to_it() {
     with_docker(|docker| async move {
-        let machine = docker.acquire(spec()).await.unwrap();
+        let machine = docker.acquire(spec().into()).await.unwrap();
         let text = "id -u; for file in fd/0 fd/1 fd/2 mem environ maps; do
             (echo forged > /proc/1/$file) 2>/dev/null && echo wrote $file
             timeout 2 head -c 1 /proc/1/$file > /workspace/got 2>/dev/null; [ -s /workspace/got ] && echo read $file
@@ -53,7 +53,7 @@ fn a_root_step_cannot_speak_for_init_or_listen_to_it() {
 #[test]
 fn attack_35_root_has_no_more_than_the_short_list() {
     with_docker(|docker| async move {
-        let machine = docker.acquire(spec()).await.unwrap();
+        let machine = docker.acquire(spec().into()).await.unwrap();
         // CHOWN 0, DAC_OVERRIDE 1, FOWNER 3, FSETID 4, KILL 5, SETGID 6, SETUID 7, NET_BIND_SERVICE 10, SYS_CHROOT 18.
         let mask: u64 = [0, 1, 3, 4, 5, 6, 7, 10, 18].iter().map(|bit| 1_u64 << bit).sum();
         let status = say(&*machine, "grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status").await;
@@ -76,13 +76,13 @@ async fn small(docker: &dyn Sandbox) -> Arc<dyn Machine> {
         open_files: 256,
         ..ResourceLimits::default()
     };
-    docker.acquire(MachineSpec { limits, ..spec() }).await.unwrap()
+    docker.acquire(MachineSpec { limits, ..spec() }.into()).await.unwrap()
 }
 
 #[test]
 fn attack_36_a_greedy_job_hits_its_own_limits_and_its_neighbour_runs() {
     with_docker(|docker| async move {
-        let neighbour = docker.acquire(spec()).await.unwrap();
+        let neighbour = docker.acquire(spec().into()).await.unwrap();
         let alive = async || assert_eq!(say(&*neighbour, "echo $((6*7))").await, "42\n");
 
         let machine = small(&*docker).await;
@@ -120,7 +120,7 @@ fn attack_36_a_greedy_job_hits_its_own_limits_and_its_neighbour_runs() {
 #[test]
 fn attack_37_nothing_outlives_the_job() {
     with_docker(|docker| async move {
-        let machine = docker.acquire(spec()).await.unwrap();
+        let machine = docker.acquire(spec().into()).await.unwrap();
         let mark = format!("100{}", rand::random::<u32>());
         say(&*machine, &format!("setsid nohup sleep {mark} > /dev/null 2>&1 < /dev/null &")).await;
         // The shell does not wait for what it starts.
@@ -156,8 +156,8 @@ async fn reaches(machine: &dyn Machine, address: &str, port: u16) -> bool {
 #[test]
 fn attack_42_a_job_cannot_reach_the_host_or_another_job() {
     with_docker(|docker| async move {
-        let machine = docker.acquire(spec()).await.unwrap();
-        let other = docker.acquire(spec()).await.unwrap();
+        let machine = docker.acquire(spec().into()).await.unwrap();
+        let other = docker.acquire(spec().into()).await.unwrap();
         // Stands for the coordinator's gRPC port: listens on every address of the host.
         let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -190,8 +190,8 @@ fn attack_42_a_job_cannot_reach_the_host_or_another_job() {
 #[test]
 fn attack_42_two_jobs_stay_apart_while_networks_come_and_go() {
     with_docker(|docker| async move {
-        let machine = docker.acquire(spec()).await.unwrap();
-        let other = docker.acquire(spec()).await.unwrap();
+        let machine = docker.acquire(spec().into()).await.unwrap();
+        let other = docker.acquire(spec().into()).await.unwrap();
         let address = say(&*other, "hostname -i").await;
         let output = crate::fixture::Collected::default();
         let serving = other.run(script(SERVE), &output);
@@ -206,7 +206,7 @@ fn attack_42_two_jobs_stay_apart_while_networks_come_and_go() {
             loop {
                 tokio::select! {
                     tried = &mut tried => return tried,
-                    made = docker.acquire(spec()) => drop(made.unwrap()),
+                    made = docker.acquire(spec().into()) => drop(made.unwrap()),
                 }
             }
         };
@@ -220,8 +220,8 @@ fn attack_42_two_jobs_stay_apart_while_networks_come_and_go() {
 #[test]
 fn attack_63_the_services_that_actions_call_are_in_reach_of_their_own_job_alone() {
     with_docker(|docker| async move {
-        let machine = docker.acquire(spec()).await.unwrap();
-        let other = docker.acquire(spec()).await.unwrap();
+        let machine = docker.acquire(spec().into()).await.unwrap();
+        let other = docker.acquire(spec().into()).await.unwrap();
         let _port = machine.listen().await.unwrap();
         let address = say(&*machine, "hostname -i").await;
         assert!(reaches(&*machine, "127.0.0.1", ACTIONS_API_PORT).await, "the job itself gets through");

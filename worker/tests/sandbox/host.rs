@@ -8,7 +8,7 @@ use crate::fixture::{run, script};
 fn processes_of_this_machine_run_and_end_with_their_machine() {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let host = HostSandbox::new().unwrap();
-        let machine = host.acquire(MachineSpec::default()).await.unwrap();
+        let machine = host.acquire(MachineSpec::default().into()).await.unwrap();
         let step = |text: &str| Command { directory: machine.workspace(), ..script(text) };
         let (exit, out, _) =
             run(&*machine, step("pwd; touch file; setsid sleep 1000 > /dev/null 2>&1 & echo $!; exit 4"))

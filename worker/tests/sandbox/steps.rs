@@ -17,7 +17,7 @@ use crate::fixture::{Collected, PATH, image, run, say, script, spec, with_config
 fn a_step_has_exactly_its_environment_directory_user_and_input() {
     with_docker(|docker| async move {
         let environment = [("CONTAINER".to_owned(), "1".to_owned())].into();
-        let machine = docker.acquire(MachineSpec { environment, ..spec() }).await.unwrap();
+        let machine = docker.acquire(MachineSpec { environment, ..spec() }.into()).await.unwrap();
         let command = Command {
             argv: ["/usr/bin/env", "-0"].map(String::from).to_vec(),
             environment: [("A", "1"), ("NEWLINE", "a\nb=c"), ("-e", "-e X=1"), ("EMPTY", "")]
@@ -43,7 +43,7 @@ fn a_step_has_exactly_its_environment_directory_user_and_input() {
 #[test]
 fn output_comes_in_order_and_ends_with_the_code_or_signal() {
     with_docker(|docker| async move {
-        let machine = docker.acquire(spec()).await.unwrap();
+        let machine = docker.acquire(spec().into()).await.unwrap();
         let (exit, out, err) =
             run(&*machine, script("for i in $(seq 1000); do echo $i; echo e$i >&2; done; exit 7")).await.unwrap();
         assert_eq!((exit.code, exit.signal, exit.out_of_memory), (7, 0, false));
@@ -57,7 +57,7 @@ fn output_comes_in_order_and_ends_with_the_code_or_signal() {
 #[test]
 fn a_signal_reaches_the_whole_group_of_the_running_step() {
     with_docker(|docker| async move {
-        let machine = docker.acquire(spec()).await.unwrap();
+        let machine = docker.acquire(spec().into()).await.unwrap();
         let output = Collected::default();
         let command = script("trap 'echo terminated; exit 3' TERM; sleep 1000 & echo child $!; wait");
         let process = command.handle.clone();
@@ -77,7 +77,7 @@ fn a_signal_reaches_the_whole_group_of_the_running_step() {
 #[test]
 fn processes_run_at_once_each_with_its_own_output_and_signals() {
     with_docker(|docker| async move {
-        let machine = docker.acquire(spec()).await.unwrap();
+        let machine = docker.acquire(spec().into()).await.unwrap();
         assert_eq!(say(&*machine, "mkfifo /workspace/go").await, "");
         let first = script("trap 'echo first ended; exit 3' TERM; echo first; while true; do sleep 0.1; done");
         let (first_handle, out_one, out_two) = (first.handle.clone(), Collected::default(), Collected::default());
@@ -97,7 +97,7 @@ fn processes_run_at_once_each_with_its_own_output_and_signals() {
 #[test]
 fn many_that_print_less_than_what_is_kept_hold_nobody_up() {
     with_docker(|docker| async move {
-        let machine = docker.acquire(spec()).await.unwrap();
+        let machine = docker.acquire(spec().into()).await.unwrap();
         // Together more than the first process keeps, none of them enough to be told alone.
         let one = || async {
             let text =
@@ -114,7 +114,7 @@ fn many_that_print_less_than_what_is_kept_hold_nobody_up() {
 #[test]
 fn a_step_given_up_on_is_killed_and_the_next_one_runs() {
     with_docker(|docker| async move {
-        let machine = docker.acquire(spec()).await.unwrap();
+        let machine = docker.acquire(spec().into()).await.unwrap();
         let output = Collected::default();
         {
             let running = machine.run(script("echo $$; sleep 1000"), &output);
@@ -140,7 +140,7 @@ fn a_step_given_up_on_is_killed_and_the_next_one_runs() {
 #[test]
 fn a_program_or_user_that_is_not_there_is_named() {
     with_docker(|docker| async move {
-        let machine = docker.acquire(spec()).await.unwrap();
+        let machine = docker.acquire(spec().into()).await.unwrap();
         let error = run(&*machine, Command { argv: vec!["no-such".into()], ..script("") }).await.unwrap_err();
         assert!(
             matches!(&error, SandboxError::NotFound(text) if text.contains("no-such") && text.contains(PATH)),
@@ -155,7 +155,7 @@ fn a_program_or_user_that_is_not_there_is_named() {
 #[test]
 fn files_go_in_before_a_step_and_come_out_after_it() {
     with_docker(|docker| async move {
-        let machine = docker.acquire(spec()).await.unwrap();
+        let machine = docker.acquire(spec().into()).await.unwrap();
         let path = |name: &str| format!("{}/{name}", machine.temp());
         let command = Command {
             files: vec![(path("a/run.sh"), "echo value > \"$1\"; ln -s /etc/passwd \"$2\"".into(), 0o755)],
@@ -176,7 +176,7 @@ fn files_go_in_before_a_step_and_come_out_after_it() {
 #[test]
 fn an_archive_is_unpacked_below_its_directory_and_nowhere_else() {
     with_docker(|docker| async move {
-        let machine = docker.acquire(spec()).await.unwrap();
+        let machine = docker.acquire(spec().into()).await.unwrap();
         let big = vec![b'x'; 3 << 20];
         let mut archive = tar::Builder::new(Vec::new());
         let mut add = |name: &str, kind: tar::EntryType, content: &[u8], link: &str| {
@@ -230,7 +230,7 @@ fn an_archive_is_unpacked_below_its_directory_and_nowhere_else() {
 #[test]
 fn hash_files_is_githubs() {
     with_docker(|docker| async move {
-        let machine = docker.acquire(spec()).await.unwrap();
+        let machine = docker.acquire(spec().into()).await.unwrap();
         say(&*machine, "mkdir a; printf 1 > a/x.lock; printf 2 > b.lock; ln -s /etc/passwd c.lock").await;
         let mut total = Sha256::new();
         total.update(Sha256::digest("1"));
@@ -254,7 +254,7 @@ impl OutputSink for Stuck {
 #[test]
 fn a_slow_sink_slows_the_step_and_fills_no_memory() {
     with_docker(|docker| async move {
-        let machine = docker.acquire(spec()).await.unwrap();
+        let machine = docker.acquire(spec().into()).await.unwrap();
         let sink = Stuck(tokio::sync::Semaphore::new(0));
         // The step notes how much it could write; with the sink stuck this has to come to rest.
         let text =
@@ -296,7 +296,7 @@ impl OutputSink for Counting {
 #[test]
 fn a_hundred_megabytes_of_output_arrive_whole() {
     with_docker(|docker| async move {
-        let machine = docker.acquire(spec()).await.unwrap();
+        let machine = docker.acquire(spec().into()).await.unwrap();
         let sink = Counting::default();
         let text = "yes 0123456789012345678901234567890123456789012345678 | head -c 100000000";
         assert_eq!(machine.run(script(text), &sink).await.unwrap().code, 0);
@@ -307,7 +307,7 @@ fn a_hundred_megabytes_of_output_arrive_whole() {
 #[test]
 fn what_a_step_leaves_running_does_not_hold_it_up_and_goes_on() {
     with_docker(|docker| async move {
-        let machine = docker.acquire(spec()).await.unwrap();
+        let machine = docker.acquire(spec().into()).await.unwrap();
         let text = "(while :; do echo noise; sleep 0.05; done) & echo $! > /workspace/pid";
         let ended = tokio::time::timeout(Duration::from_secs(30), run(&*machine, script(text))).await;
         assert_eq!(ended.expect("the step ends").unwrap().0.code, 0);
@@ -323,7 +323,7 @@ fn warm_machines_are_used_once() {
         docker.warm(&[image()]);
         let mut seen = std::collections::HashSet::new();
         for _ in 0..3 {
-            let machine = docker.acquire(spec()).await.unwrap();
+            let machine = docker.acquire(spec().into()).await.unwrap();
             assert_eq!(say(&*machine, "ls -A /workspace").await, "");
             say(&*machine, "touch /workspace/used").await;
             assert!(seen.insert(say(&*machine, "hostname").await));
@@ -338,9 +338,9 @@ fn sweeping_removes_what_no_machine_holds() {
     with_docker(|docker| async move {
         let config = DockerConfig { worker, ..DockerConfig::default() };
         let first = DockerSandbox::connect(config.clone()).await.unwrap();
-        let machine = first.acquire(spec()).await.unwrap();
+        let machine = first.acquire(spec().into()).await.unwrap();
         assert_eq!(first.sweep().await.unwrap(), 0);
-        let neighbour = docker.acquire(spec()).await.unwrap();
+        let neighbour = docker.acquire(spec().into()).await.unwrap();
         // A second process of the same name knows nothing of the first one's machine.
         let second = DockerSandbox::connect(config).await.unwrap();
         let lost = run(&*machine, script("sleep 1000")).await.unwrap_err();
@@ -366,7 +366,7 @@ fn a_network_that_somebody_removed_is_made_anew() {
         for network in kept {
             api.remove_network(&network.id.unwrap()).await.unwrap();
         }
-        let machine = docker.acquire(spec()).await.unwrap();
+        let machine = docker.acquire(spec().into()).await.unwrap();
         assert_eq!(say(&*machine, "echo here").await, "here\n");
         drop(machine);
         docker.close().await;
@@ -377,7 +377,7 @@ fn a_network_that_somebody_removed_is_made_anew() {
 fn an_image_or_engine_that_is_not_there_is_named_with_a_remedy() {
     with_docker(|docker| async move {
         let image = "localhost/longshore-absent:1";
-        let error = docker.acquire(MachineSpec { image: image.into(), ..spec() }).await.err().unwrap();
+        let error = docker.acquire(MachineSpec { image: image.into(), ..spec() }.into()).await.err().unwrap();
         assert!(error.to_string().contains(image) && error.to_string().contains("docker load"), "{error}");
         let config = DockerConfig { socket: Some("/nonexistent/docker.sock".into()), ..DockerConfig::default() };
         let error = DockerSandbox::connect(config).await.err().unwrap();

@@ -17,6 +17,8 @@ use crate::{
     sandbox::{ImageProgram, Machine, MachineSpec, SHARED_WORKSPACE},
 };
 
+/// What needs containers, in messages.
+pub(super) const DOCKER_ACTION: &str = "a Docker action";
 /// Home of Docker actions, which those of one job share.
 const HOME: &str = "/github/home";
 /// Where the event's payload lies in their machines, as GitHub has it.
@@ -53,7 +55,8 @@ impl StepRunner<'_> {
             for arg in &docker.args {
                 args.push(evaluator.text(arg).await.map_err(|error| said(&error))?);
             }
-            let argv = argv(docker, hook, args, inputs, &machine.image_program()).map_err(|error| said(&error))?;
+            let image = machine.need_containers(DOCKER_ACTION).map_err(|error| said(&error))?.image_program();
+            let argv = argv(docker, hook, args, inputs, &image).map_err(|error| said(&error))?;
             for (name, value) in inputs {
                 own.insert(format!("INPUT_{}", name.replace(' ', "_").to_uppercase()), value.clone());
             }
@@ -106,7 +109,8 @@ impl StepRunner<'_> {
         if image.is_empty() || image.starts_with('-') || image.contains(char::is_whitespace) {
             return Err(said(&format!("`{image}` is no image reference")));
         }
-        let making = self.machine.create_container(self.spec_of_action(image.to_owned()), true);
+        let containers = self.machine.need_containers(DOCKER_ACTION).map_err(|error| said(&error))?;
+        let making = containers.create_container(self.spec_of_action(image.to_owned()), true);
         tokio::select! {
             machine = making => machine.map_err(|error| said(&error)),
             _ = self.job.deadline.interrupted(None) => Err(said(&"the job ended while its container was made")),

@@ -12,14 +12,16 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, timeout_at};
 
-use super::{LoadedAction, build_context::BuildContext, dockerignore::DockerIgnore};
+use super::{LoadedAction, build_context::BuildContext, docker::DOCKER_ACTION, dockerignore::DockerIgnore};
 use crate::{
     github::dockerfile::{self, BuildStage, CommandForm, CopyInstruction, Dockerfile, Instruction, expand},
     job::{
         log_writer::LogWriter,
         steps::{StepRunner, StepScope},
     },
-    sandbox::{Command, ImageProgram, Machine, MachineSpec, OutputSink, OutputStream, STAGE_IMAGE, SandboxError},
+    sandbox::{
+        Command, ContainerHost, ImageProgram, Machine, MachineSpec, OutputSink, OutputStream, STAGE_IMAGE, SandboxError,
+    },
 };
 
 /// Longest build.
@@ -43,7 +45,8 @@ impl StepRunner<'_> {
         let (folder, name) = file.rsplit_once('/').unwrap_or(("", file));
         let folder = format!("{}/{folder}", loaded.folder);
         let folder = folder.trim_end_matches('/');
-        let packed = self.machine.pack(folder, CONTEXT).await.map_err(|error| error.to_string())?;
+        let containers = self.machine.need_containers(DOCKER_ACTION).map_err(|error| error.to_string())?;
+        let packed = containers.pack(folder, CONTEXT).await.map_err(|error| error.to_string())?;
         let mut context = BuildContext::read(packed, ".git").map_err(|error| format!("{folder}: {error}"))?;
         let text = context.text(name).ok_or_else(|| format!("there is no {file} in the action"))?;
         let dockerfile = dockerfile::parse(&text).map_err(|problem| format!("{file}: {problem}"))?;
@@ -57,7 +60,7 @@ impl StepRunner<'_> {
         }
         let image = self.name_for(&context, &text);
         let spec = self.spec_of_action(image.clone());
-        match self.machine.create_container(spec.clone(), true).await {
+        match containers.create_container(spec.clone(), true).await {
             Err(SandboxError::Image { .. }) => {}
             made => return made.map_err(|error| error.to_string()),
         }
@@ -66,7 +69,7 @@ impl StepRunner<'_> {
         let end = Instant::now() + LIMIT;
         let building = {
             let build = Build {
-                job: self.machine,
+                job: containers,
                 plain: MachineSpec { user: "0:0".into(), ..self.job.plain_spec() },
                 log: &self.job.log,
                 step,
@@ -82,7 +85,7 @@ impl StepRunner<'_> {
         };
         self.job.log.notice(step, "##[endgroup]").await;
         building.map_err(|problem| format!("{file}: {problem}"))?;
-        self.machine.create_container(spec, true).await.map_err(|error| error.to_string())
+        containers.create_container(spec, true).await.map_err(|error| error.to_string())
     }
 
     /// Named by what a build sees, and by its Dockerfile, which it may not see.
@@ -100,7 +103,7 @@ impl StepRunner<'_> {
 }
 
 struct Build<'a> {
-    job: &'a dyn Machine,
+    job: &'a dyn ContainerHost,
     plain: MachineSpec,
     log: &'a LogWriter,
     step: i32,
@@ -133,7 +136,8 @@ impl Build<'_> {
             self.built.push(built);
         }
         let last = self.built.last().ok_or("it has no stage")?;
-        last.machine.commit_image(image, &last.program).await.map_err(|error| error.to_string())
+        let containers = last.machine.need_containers(DOCKER_ACTION).map_err(|error| error.to_string())?;
+        containers.commit_image(image, &last.program).await.map_err(|error| error.to_string())
     }
 
     async fn stage(&self, stage: &BuildStage, global: &HashMap<String, String>) -> Result<Built, String> {
@@ -148,7 +152,8 @@ impl Build<'_> {
                 // What it made goes on in a container of its own.
                 let name = format!("{STAGE_IMAGE}:{}", hex::encode(rand::random::<[u8; 16]>()));
                 let failed = |error: SandboxError| error.to_string();
-                earlier.machine.commit_image(&name, &earlier.program).await.map_err(failed)?;
+                let containers = earlier.machine.need_containers(DOCKER_ACTION).map_err(failed)?;
+                containers.commit_image(&name, &earlier.program).await.map_err(failed)?;
                 let machine = self.machine(&name).await?;
                 (machine, earlier.program.clone(), earlier.shell.clone())
             }
@@ -157,7 +162,8 @@ impl Build<'_> {
                     return Err(format!("FROM `{base}` names no image"));
                 }
                 let machine = self.machine(&base).await?;
-                let program = machine.image_program();
+                let containers = machine.need_containers(DOCKER_ACTION).map_err(|error| error.to_string())?;
+                let program = containers.image_program();
                 (machine, program, ["/bin/sh", "-c"].map(String::from).to_vec())
             }
         };
@@ -242,7 +248,8 @@ impl Build<'_> {
                 let machine = self.source_of(&expanded(from)?).await?;
                 for source in sources {
                     let path = absolute("/", &source);
-                    let packed = machine.pack(&path, CONTEXT).await.map_err(|error| error.to_string())?;
+                    let containers = machine.need_containers(DOCKER_ACTION).map_err(|error| error.to_string())?;
+                    let packed = containers.pack(&path, CONTEXT).await.map_err(|error| error.to_string())?;
                     let tree = BuildContext::read(packed, "").map_err(|error| format!("{path}: {error}"))?;
                     let name = path.rsplit('/').next().unwrap_or_default();
                     let placed = match tree.is_file() && is_folder {

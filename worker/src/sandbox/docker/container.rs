@@ -1,37 +1,31 @@
 //! Makes containers, removes them off the critical path, and sweeps what nobody holds.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bollard::{
     body_full,
     container::LogOutput,
-    models::{
-        ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
-        VolumeCreateRequest,
-    },
+    models::{ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, VolumeCreateRequest},
     query_parameters::{
         AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
-        ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions, StartContainerOptions,
+        ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
         UploadToContainerOptionsBuilder,
     },
 };
 use futures::{StreamExt, stream};
-use parking_lot::{Mutex, MutexGuard};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, Semaphore};
-use tokio_util::task::TaskTracker;
 
 use super::{
-    DockerConfig, MachineSpec, ResourceLimits, SandboxError,
+    DockerConfig, MachineSpec, SandboxError,
+    cleanup::Cleanup,
+    container_handle::ContainerHandle,
     egress::EgressRules,
-    engine::{Engine, NONCE, status},
+    engine::{Engine, NONCE},
+    hardening::{hardened, mount, variables},
     image::{self, Image, Images},
-    job_resources::{ContainerHandle, JobResources},
-    machine::{DockerMachine, TEMP, WORKSPACE},
+    job_resources::JobResources,
+    layout::{INIT_DIRECTORY, INIT_NAME, INIT_PATH, TEMP, WORKSPACE},
     network::Networks,
 };
 use crate::sandbox::{
@@ -39,15 +33,8 @@ use crate::sandbox::{
     init_client::{InitClient, InitReader},
 };
 
-/// Our first process, as it stands in a container.
-pub(super) const INIT_PATH: &str = "/longshore/bin/longshore-init";
-const INIT_DIRECTORY: &str = "/longshore/bin";
-const INIT_NAME: &str = "longshore-init";
 /// From the start of a container to the first word of its first process.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
-/// What root in a container keeps: enough to install packages, change owners and switch users, nothing for the host.
-const CAPABILITIES: [&str; 9] =
-    ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID", "SYS_CHROOT"];
 /// Bytes of what a failing first process says.
 const COMPLAINT_LIMIT: usize = 4096;
 
@@ -55,14 +42,20 @@ const COMPLAINT_LIMIT: usize = 4096;
 pub(super) struct Containers {
     pub(super) engine: Arc<Engine>,
     pub(super) images: Images,
-    networks: Networks,
+    pub(super) cleanup: Arc<Cleanup>,
     egress: EgressRules,
     /// Starts at a time. More only adds latency.
     starts: Semaphore,
     init_volume: OnceCell<String>,
-    /// Nonces of machines that must not be swept.
-    live: Mutex<HashSet<String>>,
-    pub(super) removals: TaskTracker,
+}
+
+/// A container whose first process answers.
+pub(super) struct StartedContainer {
+    pub(super) handle: ContainerHandle,
+    pub(super) image: Arc<Image>,
+    pub(super) init: InitClient,
+    /// Home directory of its user.
+    pub(super) home: String,
 }
 
 /// What a machine has of its job's workspace.
@@ -80,15 +73,14 @@ impl Containers {
         let networks = Networks::new(Arc::clone(&engine), config.addresses).await?;
         let egress = EgressRules::new(config.addresses);
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let cleanup = Arc::new(Cleanup::new(Arc::clone(&engine), networks));
         let containers = Self {
             engine,
             images: Images::default(),
-            networks,
+            cleanup,
             egress,
             starts: Semaphore::new(2 * cores),
             init_volume: OnceCell::new(),
-            live: Mutex::default(),
-            removals: TaskTracker::new(),
         };
         containers.close_egress().await?;
         Ok(containers)
@@ -96,14 +88,14 @@ impl Containers {
 
     /// Sees to it that the rules stand which keep jobs from this host and its private networks.
     async fn close_egress(&self) -> Result<(), SandboxError> {
-        let network = self.networks.take().await?;
+        let network = self.cleanup.networks.take().await?;
         self.egress.ensure(&network).await;
-        self.networks.give_back(network);
+        self.cleanup.networks.give_back(network);
         Ok(())
     }
 
     /// Makes and starts a machine.
-    pub(super) async fn make(self: &Arc<Self>, spec: &MachineSpec) -> Result<Arc<DockerMachine>, SandboxError> {
+    pub(super) async fn make(&self, spec: &MachineSpec) -> Result<StartedContainer, SandboxError> {
         let image = self.images.find(&self.engine, &spec.image, spec.credentials.as_ref()).await?;
         let init = self.init_volume.get_or_try_init(|| self.fill_init_volume(&spec.image)).await?;
         let _start = self.starts.acquire().await.map_err(|_| SandboxError::Start("the worker is closing".into()))?;
@@ -111,7 +103,7 @@ impl Containers {
         let made = self.create(&resources, spec, Workspace::Own, &image, init).await;
         // Somebody may have removed it from the engine (`docker network prune`).
         if let (Err(_), Some(network)) = (&made, &resources.network)
-            && self.networks.is_lost(network).await
+            && self.cleanup.networks.is_lost(network).await
         {
             let resources = self.resources().await?;
             return self.create(&resources, spec, Workspace::Own, &image, init).await;
@@ -120,14 +112,12 @@ impl Containers {
     }
 
     /// What the containers of a new job share. From here on dropping it removes what was made.
-    async fn resources(self: &Arc<Self>) -> Result<Arc<JobResources>, SandboxError> {
+    async fn resources(&self) -> Result<Arc<JobResources>, SandboxError> {
         let network = match self.egress.are_set() {
-            true => Some(self.networks.take().await?),
+            true => Some(self.cleanup.networks.take().await?),
             false => None,
         };
-        let nonce = hex::encode(rand::random::<[u8; 16]>());
-        self.live().insert(nonce.clone());
-        Ok(JobResources::new(Arc::clone(self), nonce, network))
+        Ok(JobResources::new(Arc::clone(&self.cleanup), network))
     }
 
     /// Makes and starts a further machine of a job.
@@ -136,7 +126,7 @@ impl Containers {
         resources: &Arc<JobResources>,
         spec: &MachineSpec,
         workspace: bool,
-    ) -> Result<Arc<DockerMachine>, SandboxError> {
+    ) -> Result<StartedContainer, SandboxError> {
         let image = self.images.find(&self.engine, &spec.image, spec.credentials.as_ref()).await?;
         let init = self.init_volume.get_or_try_init(|| self.fill_init_volume(&spec.image)).await?;
         let workspace = if workspace { Workspace::Shared } else { Workspace::None };
@@ -150,12 +140,12 @@ impl Containers {
         workspace: Workspace,
         image: &Arc<Image>,
         init: &str,
-    ) -> Result<Arc<DockerMachine>, SandboxError> {
-        let handle = resources.reserve();
+    ) -> Result<StartedContainer, SandboxError> {
+        let handle = ContainerHandle::new(resources);
         let (init, home) = tokio::time::timeout(READY_TIMEOUT, self.start(&handle, spec, workspace, image, init))
             .await
             .unwrap_or_else(|_| Err(SandboxError::Start(format!("not ready after {} s", READY_TIMEOUT.as_secs()))))?;
-        Ok(Arc::new(DockerMachine::new(handle, Arc::clone(image), init, home)))
+        Ok(StartedContainer { handle, image: Arc::clone(image), init, home })
     }
 
     async fn start(
@@ -261,9 +251,8 @@ impl Containers {
         let api = &self.engine.api;
         let error = |error| self.engine.error("bring longshore-init to the engine", error);
         let hash = hex::encode(Sha256::digest(INIT));
-        let nonce = hex::encode(rand::random::<[u8; 8]>());
+        let nonce = self.cleanup.new_nonce();
         let name = format!("longshore-init-{}-{nonce}", hash.get(..12).unwrap_or(&hash));
-        self.live().insert(nonce.clone());
         let labels = self.engine.labels(Some(&nonce));
         let volume = VolumeCreateRequest {
             name: Some(name.clone()),
@@ -301,22 +290,22 @@ impl Containers {
         let options = ListContainersOptionsBuilder::new().all(true).filters(&self.engine.ours()).build();
         let containers = api.list_containers(Some(options)).await;
         for container in containers.map_err(|error| self.engine.error("list containers", error))? {
-            if self.is_live(container.labels.as_ref().and_then(|labels| labels.get(NONCE))) {
+            if self.cleanup.is_live(container.labels.as_ref().and_then(|labels| labels.get(NONCE))) {
                 continue;
             }
             if let Some(id) = container.id {
-                swept += usize::from(self.remove_container(&id).await);
+                swept += usize::from(self.cleanup.remove_container(&id).await);
             }
         }
         let options = ListVolumesOptionsBuilder::new().filters(&self.engine.ours()).build();
         let volumes =
             api.list_volumes(Some(options)).await.map_err(|error| self.engine.error("list volumes", error))?;
         for volume in volumes.volumes.unwrap_or_default() {
-            if !self.is_live(volume.labels.get(NONCE)) {
-                swept += usize::from(self.remove_volume(&volume.name).await);
+            if !self.cleanup.is_live(volume.labels.get(NONCE)) {
+                swept += usize::from(self.cleanup.remove_volume(&volume.name).await);
             }
         }
-        self.networks.adopt().await?;
+        self.cleanup.networks.adopt().await?;
         self.close_egress().await?;
         image::sweep(&self.engine).await;
         Ok(swept)
@@ -325,90 +314,12 @@ impl Containers {
     /// Waits for removals, then removes networks and volumes that only a living worker needs.
     pub(super) async fn close(&self) {
         self.starts.close();
-        self.removals.close();
-        self.removals.wait().await;
+        self.cleanup.removals.close();
+        self.cleanup.removals.wait().await;
         if let Some(volume) = self.init_volume.get() {
-            self.remove_volume(volume).await;
+            self.cleanup.remove_volume(volume).await;
         }
-        self.networks.close().await;
-    }
-
-    pub(super) async fn remove_container(&self, name: &str) -> bool {
-        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-        gone("container", name, self.engine.api.remove_container(name, Some(options)).await)
-    }
-
-    async fn remove_volume(&self, name: &str) -> bool {
-        gone("volume", name, self.engine.api.remove_volume(name, None::<RemoveVolumeOptions>).await)
-    }
-
-    /// Removes what a job's containers shared. `clean`: none of them is left.
-    pub(super) async fn clear(&self, nonce: String, network: Option<String>, clean: bool) {
-        let options = ListVolumesOptionsBuilder::new().filters(&self.engine.of(&nonce)).build();
-        let listed = self.engine.api.list_volumes(Some(options)).await.unwrap_or_default();
-        for volume in listed.volumes.unwrap_or_default() {
-            self.remove_volume(&volume.name).await;
-        }
-        if let Some(network) = network {
-            match clean {
-                true => self.networks.give_back(network),
-                false => self.networks.forget(&network),
-            }
-        }
-        self.live().remove(&nonce);
-    }
-
-    fn is_live(&self, nonce: Option<&String>) -> bool {
-        nonce.is_some_and(|nonce| self.live().contains(nonce))
-    }
-
-    fn live(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.live.lock()
-    }
-}
-
-fn gone(kind: &str, name: &str, removed: Result<(), bollard::errors::Error>) -> bool {
-    match removed {
-        Ok(()) => true,
-        Err(error) if status(&error) == Some(404) => true,
-        Err(error) => {
-            tracing::warn!(kind, name, %error, "not removed; the next sweep tries again");
-            false
-        }
-    }
-}
-
-/// What every container of a job may do and use.
-pub(super) fn hardened(network: Option<&str>, limits: &ResourceLimits) -> HostConfig {
-    let number = |value: u64| Some(i64::try_from(value).unwrap_or(i64::MAX));
-    HostConfig {
-        network_mode: Some(network.unwrap_or("none").to_owned()),
-        cap_drop: Some(vec!["ALL".into()]),
-        cap_add: Some(CAPABILITIES.map(String::from).to_vec()),
-        security_opt: Some(vec!["no-new-privileges".into()]),
-        ipc_mode: Some("private".into()),
-        memory: number(limits.memory),
-        // The same as memory: no swap on top of it.
-        memory_swap: number(limits.memory),
-        nano_cpus: number(limits.cpu_millis.saturating_mul(1_000_000)),
-        pids_limit: number(limits.processes),
-        shm_size: number(limits.shared_memory),
-        ..HostConfig::default()
-    }
-}
-
-pub(super) fn variables(environment: &BTreeMap<String, String>) -> Vec<String> {
-    environment.iter().map(|(name, value)| format!("{name}={value}")).collect()
-}
-
-pub(super) fn mount(volume: &str, target: &str, read_only: bool) -> Mount {
-    Mount {
-        typ: Some(MountType::VOLUME),
-        source: Some(volume.to_owned()),
-        target: Some(target.to_owned()),
-        read_only: Some(read_only),
-        volume_options: Some(MountVolumeOptions { no_copy: Some(true), ..MountVolumeOptions::default() }),
-        ..Mount::default()
+        self.cleanup.networks.close().await;
     }
 }
 

@@ -5,11 +5,11 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use super::container::Containers;
+use super::cleanup::Cleanup;
 
 /// Network, workspace and volumes of one job; dropped with its last container, they are removed.
 pub(super) struct JobResources {
-    pub(super) containers: Arc<Containers>,
+    cleanup: Arc<Cleanup>,
     /// On the label of everything of the job.
     pub(super) nonce: String,
     /// `None`: the job has none.
@@ -20,8 +20,10 @@ pub(super) struct JobResources {
 }
 
 impl JobResources {
-    pub(super) fn new(containers: Arc<Containers>, nonce: String, network: Option<String>) -> Arc<Self> {
-        Arc::new(Self { containers, nonce, network, made: 0.into(), left: false.into() })
+    /// `network`: taken from those of the worker.
+    pub(super) fn new(cleanup: Arc<Cleanup>, network: Option<String>) -> Arc<Self> {
+        let nonce = cleanup.new_nonce();
+        Arc::new(Self { cleanup, nonce, network, made: 0.into(), left: false.into() })
     }
 
     /// Name of the workspace volume, and of the first container.
@@ -34,13 +36,24 @@ impl JobResources {
         format!("{}-{name}", self.name())
     }
 
-    /// A place for one more container.
-    pub(super) fn reserve(self: &Arc<Self>) -> ContainerHandle {
-        let name = match self.made.fetch_add(1, Ordering::Relaxed) {
+    /// Name of a further container.
+    pub(super) fn next_name(&self) -> String {
+        match self.made.fetch_add(1, Ordering::Relaxed) {
             0 => self.name(),
             number => format!("{}.{number}", self.name()),
+        }
+    }
+
+    /// Removes a container in the background; what the job's containers share goes after it.
+    pub(super) fn remove(self: &Arc<Self>, container: String) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let resources = Arc::clone(self);
+        let removal = async move {
+            if !resources.cleanup.remove_container(&container).await {
+                resources.left.store(true, Ordering::Relaxed);
+            }
         };
-        ContainerHandle { resources: Arc::clone(self), name }
+        self.cleanup.removals.spawn_on(removal, &runtime);
     }
 }
 
@@ -49,27 +62,8 @@ impl Drop for JobResources {
         // Without a runtime the process is ending; the next one sweeps.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (nonce, network) = (std::mem::take(&mut self.nonce), self.network.take());
-        let (containers, clean) = (Arc::clone(&self.containers), !*self.left.get_mut());
-        let clear = async move { containers.clear(nonce, network, clean).await };
-        self.containers.removals.spawn_on(clear, &runtime);
-    }
-}
-
-/// One container; dropped, it is removed.
-pub(super) struct ContainerHandle {
-    pub(super) resources: Arc<JobResources>,
-    pub(super) name: String,
-}
-
-impl Drop for ContainerHandle {
-    fn drop(&mut self) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (resources, name) = (Arc::clone(&self.resources), std::mem::take(&mut self.name));
-        let removal = async move {
-            if !resources.containers.remove_container(&name).await {
-                resources.left.store(true, Ordering::Relaxed);
-            }
-        };
-        self.resources.containers.removals.spawn_on(removal, &runtime);
+        let (cleanup, clean) = (Arc::clone(&self.cleanup), !*self.left.get_mut());
+        let clear = async move { cleanup.clear(nonce, network, clean).await };
+        self.cleanup.removals.spawn_on(clear, &runtime);
     }
 }

@@ -7,25 +7,23 @@ use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::{
-    container::INIT_PATH,
+    container::{Containers, StartedContainer},
+    container_handle::ContainerHandle,
     disk,
     image::{self, Image},
-    job_resources::{ContainerHandle, JobResources},
+    job_resources::JobResources,
+    layout::{INIT_PATH, TEMP, WORKSPACE},
     service::{self, DockerService},
 };
 use crate::sandbox::{
-    ACTIONS_API_PORT, Command, ImageProgram, LoopbackPort, Machine, MachineSpec, OutputSink, OutputStream, ProcessExit,
-    ProcessHandle, SandboxError,
+    ACTIONS_API_PORT, Command, ContainerHost, ImageProgram, LoopbackPort, Machine, MachineSpec, OutputSink,
+    OutputStream, ProcessExit, ProcessHandle, SandboxError,
     init_client::InitClient,
     service::{Service, ServiceSpec},
 };
 
-/// Workspace of a job, a volume.
-pub(super) const WORKSPACE: &str = "/workspace";
-/// Scripts, command files, event payloads.
-pub(super) const TEMP: &str = "/longshore/temp";
-
 pub(super) struct DockerMachine {
+    containers: Arc<Containers>,
     /// Taken by `destroy`.
     living: Mutex<Option<Living>>,
     image: Arc<Image>,
@@ -39,9 +37,37 @@ struct Living {
 }
 
 impl DockerMachine {
-    pub(super) fn new(handle: ContainerHandle, image: Arc<Image>, init: InitClient, home: String) -> Self {
-        let living = Living { handle, services: Vec::new() };
-        Self { living: Mutex::new(Some(living)), image, init, home }
+    pub(super) fn new(containers: &Arc<Containers>, started: StartedContainer) -> Arc<Self> {
+        let StartedContainer { handle, image, init, home } = started;
+        let living = Mutex::new(Some(Living { handle, services: Vec::new() }));
+        Arc::new(Self { containers: Arc::clone(containers), living, image, init, home })
+    }
+
+    /// Starts services, and leads ports of the machine's localhost to them.
+    pub(super) async fn start_services(&self, specs: &[ServiceSpec]) -> Result<(), SandboxError> {
+        let mut routes = Vec::new();
+        for (number, spec) in specs.iter().enumerate() {
+            let (resources, _) = self.resources()?;
+            let started = service::start(&self.containers, &resources, number, spec).await;
+            let service = started.map_err(|error| error.context(&format!("services.{}", spec.name)))?;
+            routes.extend(spec.ports.iter().map(|(near, far)| format!("{near}={}:{far}", service.address())));
+            self.lock().as_mut().ok_or_else(gone)?.services.push(service);
+        }
+        if routes.is_empty() { Ok(()) } else { self.forward(routes).await }
+    }
+
+    async fn forward(&self, routes: Vec<String>) -> Result<(), SandboxError> {
+        let command = Command {
+            argv: [INIT_PATH, "forward"].map(String::from).into_iter().chain(routes).collect(),
+            directory: "/".into(),
+            // Low ports are root's.
+            user: "0:0".into(),
+            ..Command::default()
+        };
+        let output = HelperOutput::default();
+        let exit = self.init.run(command, &output).await?;
+        let text = output.0.into_inner();
+        if exit.code == 0 { Ok(()) } else { Err(SandboxError::Refused(format!("services: {}", text.trim()))) }
     }
 
     pub(super) fn is_lost(&self) -> bool {
@@ -66,10 +92,6 @@ impl Machine for DockerMachine {
 
     fn image_environment(&self) -> Vec<(String, String)> {
         self.image.program.environment.clone()
-    }
-
-    fn image_program(&self) -> ImageProgram {
-        self.image.program.clone()
     }
 
     fn workspace(&self) -> String {
@@ -117,67 +139,6 @@ impl Machine for DockerMachine {
         self.init.hash(WORKSPACE, patterns).boxed()
     }
 
-    fn start_service(&self, spec: ServiceSpec) -> BoxFuture<'_, Result<Arc<dyn Service>, SandboxError>> {
-        async move {
-            let (resources, number) = {
-                let living = self.lock();
-                let living = living.as_ref().ok_or_else(gone)?;
-                (Arc::clone(&living.handle.resources), living.services.len())
-            };
-            let service = service::start(&resources, number, &spec).await?;
-            self.lock().as_mut().ok_or_else(gone)?.services.push(Arc::clone(&service));
-            Ok(service as Arc<dyn Service>)
-        }
-        .boxed()
-    }
-
-    fn forward<'a>(&'a self, routes: &'a [(u16, String, u16)]) -> BoxFuture<'a, Result<(), SandboxError>> {
-        async move {
-            let routes = routes.iter().map(|(port, address, to)| format!("{port}={address}:{to}"));
-            let command = Command {
-                argv: [INIT_PATH, "forward"].map(String::from).into_iter().chain(routes).collect(),
-                directory: "/".into(),
-                // Low ports are root's.
-                user: "0:0".into(),
-                ..Command::default()
-            };
-            let said = HelperOutput::default();
-            let exit = self.init.run(command, &said).await?;
-            let said = said.0.into_inner();
-            if exit.code == 0 { Ok(()) } else { Err(SandboxError::Refused(said.trim().to_owned())) }
-        }
-        .boxed()
-    }
-
-    fn create_container(
-        &self,
-        spec: MachineSpec,
-        workspace: bool,
-    ) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>> {
-        async move {
-            let (resources, _) = self.resources()?;
-            let machine = resources.containers.create_additional(&resources, &spec, workspace).await?;
-            Ok(machine as Arc<dyn Machine>)
-        }
-        .boxed()
-    }
-
-    fn pack<'a>(&'a self, path: &'a str, limit: usize) -> BoxFuture<'a, Result<Vec<u8>, SandboxError>> {
-        async move {
-            let (resources, name) = self.resources()?;
-            image::pack(&resources.containers.engine, &name, path, limit).await
-        }
-        .boxed()
-    }
-
-    fn commit_image<'a>(&'a self, name: &'a str, program: &'a ImageProgram) -> BoxFuture<'a, Result<(), SandboxError>> {
-        async move {
-            let (resources, container) = self.resources()?;
-            image::commit(&resources.containers.engine, &container, name, program).await
-        }
-        .boxed()
-    }
-
     fn init_path(&self) -> String {
         INIT_PATH.into()
     }
@@ -187,7 +148,7 @@ impl Machine for DockerMachine {
             // Not held while it is counted: the job may end.
             let (engine, nonce) = {
                 let (resources, _) = self.resources()?;
-                (Arc::clone(&resources.containers.engine), resources.nonce.clone())
+                (Arc::clone(&self.containers.engine), resources.nonce.clone())
             };
             disk::used(&engine, &nonce).await
         }
@@ -198,10 +159,58 @@ impl Machine for DockerMachine {
         self.init.listen(ACTIONS_API_PORT).boxed()
     }
 
+    fn containers(&self) -> Option<&dyn ContainerHost> {
+        Some(self)
+    }
+
     /// Returns at once: removing takes the engine 100 ms, and nobody has to wait for it. `Sandbox::close` does.
     fn destroy(&self) -> BoxFuture<'_, ()> {
         drop(self.lock().take());
         std::future::ready(()).boxed()
+    }
+}
+
+impl ContainerHost for DockerMachine {
+    fn services(&self) -> Vec<Arc<dyn Service>> {
+        let living = self.lock();
+        let services = living.iter().flat_map(|living| &living.services);
+        services.map(|service| Arc::clone(service) as Arc<dyn Service>).collect()
+    }
+
+    fn image_program(&self) -> ImageProgram {
+        self.image.program.clone()
+    }
+
+    fn create_container(
+        &self,
+        spec: MachineSpec,
+        workspace: bool,
+    ) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>> {
+        async move {
+            let (resources, _) = self.resources()?;
+            let machine = DockerMachine::new(
+                &self.containers,
+                self.containers.create_additional(&resources, &spec, workspace).await?,
+            );
+            Ok(machine as Arc<dyn Machine>)
+        }
+        .boxed()
+    }
+
+    fn pack<'a>(&'a self, path: &'a str, limit: usize) -> BoxFuture<'a, Result<Vec<u8>, SandboxError>> {
+        async move {
+            let (_, name) = self.resources()?;
+            image::pack(&self.containers.engine, &name, path, limit).await
+        }
+        .boxed()
+    }
+
+    fn commit_image<'a>(&'a self, name: &'a str, program: &'a ImageProgram) -> BoxFuture<'a, Result<(), SandboxError>> {
+        async move {
+            let (_, container) = self.resources()?;
+            image::commit(&self.containers.engine, &container, name, program).await
+        }
+        .boxed()
     }
 }
 

@@ -15,8 +15,10 @@ use bollard::{
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 
 use super::{
-    container::{Containers, hardened, mount, variables},
-    job_resources::{ContainerHandle, JobResources},
+    container::Containers,
+    container_handle::ContainerHandle,
+    hardening::{hardened, mount, variables},
+    job_resources::JobResources,
 };
 use crate::sandbox::{
     SandboxError,
@@ -33,6 +35,7 @@ const SHOWN: usize = 16 << 10;
 const KEPT: &str = "1m";
 
 pub(super) struct DockerService {
+    containers: Arc<Containers>,
     handle: ContainerHandle,
     id: String,
     network: String,
@@ -41,11 +44,11 @@ pub(super) struct DockerService {
 
 /// Makes and starts a service.
 pub(super) async fn start(
+    containers: &Arc<Containers>,
     resources: &Arc<JobResources>,
     number: usize,
     spec: &ServiceSpec,
 ) -> Result<Arc<DockerService>, SandboxError> {
-    let containers = &resources.containers;
     let ServiceSpec { name, machine, .. } = spec;
     let Some(network) = &resources.network else {
         let remedy = "run the worker as root with iptables";
@@ -58,7 +61,7 @@ pub(super) async fn start(
     containers.make_volumes(resources, &machine.volumes).await?;
     let api = &containers.engine.api;
     let failed = |what: &str, error| containers.engine.error(&format!("service {name}: {what}"), error);
-    let handle = resources.reserve();
+    let handle = ContainerHandle::new(resources);
     let options = CreateContainerOptionsBuilder::new().name(&handle.name).build();
     let body = body(containers, resources, network, spec);
     api.create_container(Some(options), body).await.map_err(|error| failed("create", error))?;
@@ -68,7 +71,13 @@ pub(super) async fn start(
     let data = data.map_err(|error| failed("inspect", error))?;
     let endpoints = data.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
     let address = endpoints.into_values().find_map(|endpoint| endpoint.ip_address).unwrap_or_default();
-    Ok(Arc::new(DockerService { handle, id: data.id.unwrap_or_default(), network: network.clone(), address }))
+    Ok(Arc::new(DockerService {
+        containers: Arc::clone(containers),
+        handle,
+        id: data.id.unwrap_or_default(),
+        network: network.clone(),
+        address,
+    }))
 }
 
 fn body(containers: &Containers, resources: &JobResources, network: &str, spec: &ServiceSpec) -> ContainerCreateBody {
@@ -132,7 +141,7 @@ impl Service for DockerService {
 
     fn state(&self) -> BoxFuture<'_, Result<ServiceState, SandboxError>> {
         async move {
-            let engine = &self.handle.resources.containers.engine;
+            let engine = &self.containers.engine;
             let data = engine.api.inspect_container(&self.handle.name, None::<InspectContainerOptions>).await;
             let state = data.map_err(|error| engine.error("look at a service", error))?.state.unwrap_or_default();
             if state.status != Some(ContainerStateStatusEnum::RUNNING) {
@@ -151,7 +160,7 @@ impl Service for DockerService {
     fn last_lines(&self) -> BoxFuture<'_, String> {
         async move {
             let options = LogsOptionsBuilder::new().stdout(true).stderr(true).tail(LINES).build();
-            let mut output = self.handle.resources.containers.engine.api.logs(&self.handle.name, Some(options));
+            let mut output = self.containers.engine.api.logs(&self.handle.name, Some(options));
             let mut text = Vec::new();
             while let Some(Ok(piece)) = output.next().await {
                 match piece {

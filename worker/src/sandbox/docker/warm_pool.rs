@@ -65,7 +65,7 @@ impl WarmPool {
     /// A new machine for a job that waits.
     pub(super) async fn make_for_job(&self, spec: &MachineSpec) -> Result<Arc<DockerMachine>, SandboxError> {
         let _awaited = Awaited::new(&self.awaited);
-        self.containers.make(spec).await
+        Ok(DockerMachine::new(&self.containers, self.containers.make(spec).await?))
     }
 
     pub(super) fn close(&self) {
@@ -92,7 +92,7 @@ impl WarmPool {
                 // The sender lives in the pool, which this task holds.
                 let _ = awaited.wait_for(|count| *count == 0).await;
                 match pool.containers.make(&pool.plain(&image)).await {
-                    Ok(machine) => pool.put(&image, machine),
+                    Ok(started) => pool.put(&image, DockerMachine::new(&pool.containers, started)),
                     Err(error) => {
                         tracing::warn!(image, %error, "no warm container; the next job of this image tries again");
                         pool.lock().filling.remove(&image);
