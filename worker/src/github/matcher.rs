@@ -361,7 +361,7 @@ fn portable(text: &str) -> String {
             }
             continue;
         };
-        let beyond = if matches!(place, ClassPosition::RangeEnd) { Place::Fresh } else { Place::After };
+        let beyond = if matches!(place, ClassPosition::RangeEnd) { ClassPosition::Fresh } else { ClassPosition::After };
         class = match (char, place) {
             (']', _) => {
                 out.push(']');
