@@ -6,6 +6,7 @@ pub(crate) mod artifacts;
 pub(crate) mod cancel;
 pub(crate) mod definition;
 pub(crate) mod event_chain;
+pub(crate) mod hive_ci;
 pub(crate) mod key_file;
 pub(crate) mod keygen;
 pub(crate) mod logs;

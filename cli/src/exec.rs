@@ -340,7 +340,7 @@ fn secrets(args: &Args) -> Result<BTreeMap<String, SecretString>> {
         ensure!(!name.contains('='), "--secret takes a name alone: a value on the command line is seen by everybody");
         let value = match std::env::var(name) {
             Ok(value) => value,
-            Err(_) => ask(name)?,
+            Err(_) => prompt(name)?,
         };
         secrets.insert(name.clone(), SecretString::from(value));
     }
@@ -348,7 +348,7 @@ fn secrets(args: &Args) -> Result<BTreeMap<String, SecretString>> {
 }
 
 #[allow(clippy::print_stderr)]
-fn ask(name: &str) -> Result<String> {
+fn prompt(name: &str) -> Result<String> {
     ensure!(std::io::stdin().is_terminal(), "--secret {name}: the environment has no {name}, and nobody can be asked");
     eprint!("{name}: ");
     let mut line = String::new();

@@ -4,6 +4,7 @@ mod client;
 mod clock;
 mod coordinator;
 mod data_lock;
+#[cfg(feature = "dev")]
 mod dev;
 mod doctor;
 mod eval;
@@ -48,6 +49,7 @@ struct Cli {
 enum Command {
     Coordinator(coordinator::Args),
     Worker(worker::Args),
+    #[cfg(feature = "dev")]
     Dev(dev::Args),
     Exec(Box<exec::Args>),
     Lint(lint::Args),
@@ -72,11 +74,23 @@ enum Command {
     Man(manual::ManArgs),
 }
 
+impl Command {
+    /// Whether there are jobs to bring to an end before the process may end.
+    fn runs_jobs(&self) -> bool {
+        match self {
+            Self::Coordinator(_) | Self::Worker(_) | Self::Exec(_) => true,
+            #[cfg(feature = "dev")]
+            Self::Dev(_) => true,
+            _ => false,
+        }
+    }
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let command = Cli::parse().command;
     log_to_stderr();
-    if !matches!(command, Command::Coordinator(_) | Command::Worker(_) | Command::Dev(_) | Command::Exec(_)) {
+    if !command.runs_jobs() {
         exit_on_closed_pipe();
     }
     // One provider for every TLS user of the process; a second call would be the only way to fail.
@@ -94,6 +108,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Coordinator(args) => coordinator::run(args).await,
         Command::Worker(args) => worker::run(args).await,
+        #[cfg(feature = "dev")]
         Command::Dev(args) => dev::run(args).await,
         Command::Exec(args) => exec::run(*args).await,
         Command::Lint(args) => lint::run(&args).await,

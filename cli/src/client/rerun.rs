@@ -3,12 +3,14 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use nostr::{Event, EventId, Filter, Keys, PublicKey};
+use nostr::{Event, EventId, Filter, PublicKey};
 use serde_json::Value;
 
 use super::{
     api::ServerArgs,
-    event_chain, key_file, relay,
+    event_chain,
+    hive_ci::RerunRequest,
+    key_file, relay,
     show::text,
     submit::{self, WaitArgs},
 };
@@ -49,7 +51,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let secrets = args.secrets(&earlier)?;
     let pool = event_chain::tag_value(&job, "p");
     let pool = PublicKey::from_hex(&pool).with_context(|| format!("the earlier job names no pool: {pool:?}"))?;
-    let (run, job) = RerunEvents { args: &args, keys: &keys, pool, earlier: &earlier }.pair(&run, &job, &secrets)?;
+    let commit = text(&earlier, "commit");
+    let request = RerunRequest { pool, run: &run, job: &job, commit: &commit, jobs: args.jobs(), secrets: &secrets };
+    let (run, job) = request.sign(&keys)?;
     submit::publish(client, run, job, pool, &args.server, &args.watch).await
 }
 
@@ -87,42 +91,4 @@ impl Args {
             None => vec!["rerun".into(), "all".into()],
         }
     }
-}
-
-struct RerunEvents<'a> {
-    args: &'a Args,
-    keys: &'a Keys,
-    pool: PublicKey,
-    earlier: &'a Value,
-}
-
-impl RerunEvents<'_> {
-    /// The earlier pair as its new author signs it, with a publisher key of its own.
-    fn pair(&self, run: &Event, job: &Event, secrets: &[(String, String)]) -> Result<(Event, Event)> {
-        let publisher = Keys::generate();
-        let kept = ["a", "workflow", "trigger", "branch", "ref", "t", "input"];
-        let mut tags: Vec<Vec<String>> = copied(run, |tag| kept.contains(&tag[0].as_str()));
-        tags.push(vec!["triggered-by".into(), self.keys.public_key().to_hex()]);
-        tags.push(vec!["publisher".into(), publisher.public_key().to_hex()]);
-        tags.push(vec!["commit".into(), text(self.earlier, "commit")]);
-        tags.push(vec!["previous".into(), run.id.to_hex()]);
-        tags.push(self.args.jobs());
-        let run = submit::sign(self.keys, 5401, tags)?;
-        let own_id = |tag: &[String]| tag[0] == "env" && tag.get(1).is_some_and(|name| name == "HIVE_CI_RUN_ID");
-        let kept = ["p", "cmd", "args", "env"];
-        let mut tags = copied(job, |tag| kept.contains(&tag[0].as_str()) && !own_id(tag));
-        tags.insert(1, vec!["e".into(), run.id.to_hex()]);
-        tags.push(vec!["env".into(), "HIVE_CI_RUN_ID".into(), run.id.to_hex()]);
-        let nsec = ("HIVE_CI_NSEC".to_owned(), publisher.secret_key().to_secret_hex());
-        for (name, value) in std::iter::once(&nsec).chain(secrets) {
-            tags.push(submit::secret_tag(self.keys, &self.pool, name, value)?);
-        }
-        Ok((run.clone(), submit::sign(self.keys, 5100, tags)?))
-    }
-}
-
-/// Tags as they stand in an event, those that count.
-fn copied(event: &Event, counts: impl Fn(&[String]) -> bool) -> Vec<Vec<String>> {
-    let tags = event.tags.iter().map(|tag| tag.as_slice());
-    tags.filter(|tag| !tag.is_empty() && counts(tag)).map(<[String]>::to_vec).collect()
 }

@@ -4,15 +4,13 @@ use std::{pin::pin, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use domain::run::Repository;
-use nostr::{
-    Event, EventBuilder, Filter, FromBech32, JsonUtil as _, Keys, Kind, PublicKey, Tag, ToBech32, nips::nip44,
-};
+use nostr::{Event, Filter, FromBech32 as _, JsonUtil as _, Keys, Kind, PublicKey, ToBech32 as _};
 use nostr_sdk::{Client, RelayPoolNotification};
 use planning::workflow_path;
 use source::address::Address;
 use tokio::time::Instant;
 
-use super::{api::ServerArgs, event_chain, key_file, relay, run_status::RunStatus, with_reason};
+use super::{api::ServerArgs, event_chain, hive_ci::RunRequest, key_file, relay, run_status::RunStatus, with_reason};
 use crate::terminal::printable::printable;
 
 /// Ask a pool to run a workflow
@@ -100,8 +98,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         args.commit
     );
     let keys = args.server.keys()?.context(key_file::NO_KEY)?;
-    let publisher = Keys::generate();
-    let (run, job) = pair(&args, &keys, &publisher, pool)?;
+    let (run, job) = args.events(&keys, pool)?;
     let client = relay::connect(&args.relays).await?;
     publish(client, run, job, pool, &args.server, &args.watch).await
 }
@@ -261,72 +258,34 @@ pub(crate) fn repository(address: &str) -> Result<Repository> {
     }
 }
 
-fn pair(args: &Args, keys: &Keys, publisher: &Keys, pool: PublicKey) -> Result<(Event, Event)> {
-    let repository = repository(&args.repository)?;
-    let author = keys.public_key().to_hex();
-    let mut tags = vec![
-        vec!["a".to_owned(), repository.address.clone()],
-        vec!["workflow".into(), args.workflow.clone()],
-        vec!["triggered-by".into(), author],
-        vec!["publisher".into(), publisher.public_key().to_hex()],
-        vec!["trigger".into(), args.trigger.clone()],
-        vec!["branch".into(), args.branch.clone()],
-        vec!["commit".into(), args.commit.clone()],
-        vec!["t".into(), "hive-ci".into()],
-    ];
-    for item in &args.inputs {
-        let (name, value) = name_and_value("--input", item)?;
-        tags.push(vec!["input".into(), name.to_owned(), value.to_owned()]);
+impl Args {
+    /// The run (5401) and job (5100) events of this request.
+    fn events(&self, keys: &Keys, pool: PublicKey) -> Result<(Event, Event)> {
+        let mut secrets = Vec::new();
+        for name in &self.secrets {
+            ensure!(!name.contains('='), "--secret takes a name; its value comes from the environment");
+            let value =
+                std::env::var(name).with_context(|| format!("--secret {name}: the environment has no {name}"))?;
+            secrets.push((name.clone(), value));
+        }
+        let request = RunRequest {
+            pool,
+            repository: &repository(&self.repository)?,
+            workflow: &self.workflow,
+            trigger: &self.trigger,
+            branch: &self.branch,
+            commit: &self.commit,
+            inputs: self.inputs.iter().map(|item| name_and_value("--input", item)).collect::<Result<_>>()?,
+            env: self.env.iter().map(|item| name_and_value("--env", item)).collect::<Result<_>>()?,
+            secrets: &secrets,
+            relays: &self.relays,
+        };
+        request.sign(keys)
     }
-    let run = sign(keys, 5401, tags)?;
-    let owner = npub(&PublicKey::from_hex(&repository.owner)?);
-    // The address may name relays that know the repository, which are not those of the pool.
-    let relays = args.relays.iter().chain(repository.relays.iter().filter(|relay| !args.relays.contains(relay)));
-    let hints = relays.map(|relay| url::form_urlencoded::byte_serialize(relay.as_bytes()).collect::<String>());
-    let place = std::iter::once(owner).chain(hints).chain(std::iter::once(repository.identifier.clone()));
-    let mut tags = vec![
-        vec!["p".to_owned(), pool.to_hex()],
-        vec!["e".into(), run.id.to_hex()],
-        vec!["cmd".into(), "bash".into()],
-        vec![
-            "args".into(),
-            "-c".into(),
-            "echo 'this job wants a runner that runs workflows itself' >&2; exit 1".into(),
-        ],
-    ];
-    let mut env = |name: &str, value: String| tags.push(vec!["env".into(), name.to_owned(), value]);
-    env("HIVE_CI_RUN_ID", run.id.to_hex());
-    env("HIVE_CI_REPOSITORY", format!("nostr://{}", place.collect::<Vec<_>>().join("/")));
-    env("HIVE_CI_WORKFLOW", args.workflow.clone());
-    env("HIVE_CI_BRANCH", args.branch.clone());
-    env("HIVE_CI_COMMIT", args.commit.clone());
-    env("HIVE_CI_RELAYS", args.relays.join(","));
-    for item in &args.env {
-        let (name, value) = name_and_value("--env", item)?;
-        env(name, value.to_owned());
-    }
-    tags.push(secret_tag(keys, &pool, "HIVE_CI_NSEC", &publisher.secret_key().to_secret_hex())?);
-    for name in &args.secrets {
-        ensure!(!name.contains('='), "--secret takes a name; its value comes from the environment");
-        let value = std::env::var(name).with_context(|| format!("--secret {name}: the environment has no {name}"))?;
-        tags.push(secret_tag(keys, &pool, name, &value)?);
-    }
-    Ok((run.clone(), sign(keys, 5100, tags)?))
 }
 
 /// Name and value of what a flag was given.
 fn name_and_value<'a>(flag: &str, item: &'a str) -> Result<(&'a str, &'a str)> {
     let pair = item.split_once('=').filter(|(name, _)| !name.is_empty());
     pair.with_context(|| format!("{flag} {item:?}: expected NAME=VALUE"))
-}
-
-/// A secret for the pool alone.
-pub(crate) fn secret_tag(keys: &Keys, pool: &PublicKey, name: &str, value: &str) -> Result<Vec<String>> {
-    let sealed = nip44::encrypt(keys.secret_key(), pool, value, nip44::Version::V2);
-    Ok(vec!["secret".into(), name.to_owned(), sealed.with_context(|| format!("cannot encrypt {name}"))?])
-}
-
-pub(crate) fn sign(keys: &Keys, kind: u16, tags: Vec<Vec<String>>) -> Result<Event> {
-    let tags = tags.into_iter().map(Tag::parse).collect::<Result<Vec<_>, _>>().context("a tag is empty")?;
-    EventBuilder::new(Kind::from(kind), "").tags(tags).sign_with_keys(keys).context("cannot sign")
 }

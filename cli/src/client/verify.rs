@@ -52,7 +52,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         None => Vec::new(),
     };
     if !args.relays.is_empty() || args.events.is_none() {
-        events.extend(ask(&args.relays, id).await?);
+        events.extend(fetch_chain(&args.relays, id).await?);
     }
     let chain = EventChain::assemble(events, &id.to_hex()).map_err(anyhow::Error::msg)?;
     let mut checks = chain.check();
@@ -106,7 +106,7 @@ fn read_events(path: &PathBuf) -> Result<Vec<Event>> {
         .collect()
 }
 
-async fn ask(relays: &[String], id: EventId) -> Result<Vec<Event>> {
+async fn fetch_chain(relays: &[String], id: EventId) -> Result<Vec<Event>> {
     let client = relay::connect(relays).await?;
     let mut events = relay::find(&client, vec![Filter::new().id(id)]).await?;
     let Some(first) = events.first() else {

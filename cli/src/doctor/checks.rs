@@ -13,7 +13,7 @@ use ::config::{
 };
 use anyhow::{Context as _, Result};
 use futures::future::join_all;
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use worker::sandbox::docker::engine_info;
 
 use super::{Finding, Health};
@@ -161,12 +161,37 @@ fn silent(purposes: &[(&str, &BTreeSet<String>)], answering: &[&String]) -> Vec<
     dead.map(finding).collect()
 }
 
+/// Whether the coordinator is ready, by its own account (`/readyz`): what it can't do now, and what it warns of.
 pub(super) async fn coordinator(server: &ApiClient) -> Finding {
-    match server.get_text("/readyz").await {
-        Ok(_) => Finding::good("coordinator", format!("{} is ready", server.base())),
+    let asked = async {
+        let response = server.try_send(Method::GET, "/readyz", &[]).await?;
+        let status = response.status();
+        anyhow::Ok((status, response.text().await?))
+    };
+    match asked.await {
+        Ok((status, report)) => readiness(server.base(), status, &report),
         Err(error) => {
             let remedy = "start one (longshore dev, longshore coordinator) or name it with --server; exec needs none";
             Finding::note("coordinator", format!("{error:#}"), remedy)
+        }
+    }
+}
+
+/// Judges a readiness report: its first line says whether requests are served, each other line names a problem.
+fn readiness(base: &str, status: StatusCode, report: &str) -> Finding {
+    let what = "coordinator";
+    let problems: Vec<&str> = report.lines().skip(1).filter(|line| !line.trim().is_empty()).collect();
+    let problems = problems.join("; ");
+    match (status.is_success(), problems.is_empty()) {
+        (true, true) => Finding::good(what, format!("{base} is ready")),
+        (true, false) => {
+            let remedy = "it works; mend this before it becomes worse (docs/operations.md)";
+            Finding::note(what, format!("{base} is ready, with warnings: {problems}"), remedy)
+        }
+        (false, _) => {
+            let cause = if problems.is_empty() { format!("it answers {status}") } else { problems };
+            let remedy = "mend this; it goes on by itself, without a restart (docs/operations.md)";
+            Finding::wrong(what, format!("{base} is not ready: {cause}"), remedy)
         }
     }
 }
@@ -223,7 +248,20 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_off_is_told_with_its_direction() {
+    fn a_full_disk_is_wrong_and_a_lost_relay_a_note() {
+        let judged = |status, report| {
+            let finding = readiness("http://c", status, report);
+            (finding.state, finding.found)
+        };
+        assert_eq!(judged(StatusCode::OK, "ready\n"), (Health::Good, "http://c is ready".into()));
+        let (state, found) = judged(StatusCode::OK, "ready\nrelay wss://a: lost since 12:00\n");
+        assert!(state == Health::Note && found.contains("relay wss://a: lost"), "{found}");
+        let (state, found) = judged(StatusCode::SERVICE_UNAVAILABLE, "not ready\nthe disk is full\n");
+        assert!(state == Health::Wrong && found.contains("the disk is full"), "{found}");
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_shown_with_its_direction() {
         let then = UNIX_EPOCH + Duration::from_secs(1_000_000);
         for (theirs, state, text) in [(0, Health::Good, "as that of"), (90, Health::Wrong, "behind")] {
             let finding = judge("wss://r", then + Duration::from_secs(theirs), then);

@@ -333,7 +333,7 @@ fn relative(file: &str, from: &str, workspace: &str) -> Option<String> {
 
 /// Where in a class of an expression the next character stands.
 #[derive(Clone, Copy)]
-enum Place {
+enum ClassPosition {
     /// It begins something new; a `-` is itself.
     Fresh,
     /// After a character; a `-` may begin a range.
@@ -354,22 +354,22 @@ fn portable(text: &str) -> String {
                 // An escape that means nothing is the character itself there.
                 '\\' => out.extend(chars.next()),
                 '[' => {
-                    class = Some(Place::Fresh);
+                    class = Some(ClassPosition::Fresh);
                     out.extend(chars.next_if_eq(&'^'));
                 }
                 _ => {}
             }
             continue;
         };
-        let beyond = if matches!(place, Place::RangeEnd) { Place::Fresh } else { Place::After };
+        let beyond = if matches!(place, ClassPosition::RangeEnd) { ClassPosition::Fresh } else { ClassPosition::After };
         class = match (char, place) {
             (']', _) => {
                 out.push(']');
                 None
             }
-            ('-', Place::After) if chars.peek() != Some(&']') => {
+            ('-', ClassPosition::After) if chars.peek() != Some(&']') => {
                 out.push('-');
-                Some(Place::RangeEnd)
+                Some(ClassPosition::RangeEnd)
             }
             ('\\', _) => {
                 let escaped = chars.next();
@@ -377,7 +377,7 @@ fn portable(text: &str) -> String {
                 out.extend(escaped);
                 // A class in a class begins no range.
                 let many = escaped.is_some_and(|escaped| "dDsSwW".contains(escaped));
-                Some(if many { Place::Fresh } else { beyond })
+                Some(if many { ClassPosition::Fresh } else { beyond })
             }
             ('[' | '&' | '~' | '-', _) => {
                 out.push('\\');

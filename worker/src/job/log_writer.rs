@@ -203,7 +203,7 @@ impl LogTask {
                         open.time_ms = time_ms;
                         while !data.is_empty() {
                             data = data.split_off(open.parser.take(stream, &data, &self.masker));
-                            self.bring(open).await;
+                            self.add_matcher_file(open).await;
                         }
                         self.collect(open);
                         open.due = open.parser.waits().then(|| open.due.unwrap_or_else(|| Instant::now() + PROMPT));
@@ -213,7 +213,7 @@ impl LogTask {
                     let parsed = match open.remove(&output) {
                         Some(mut open) => {
                             open.parser.finish(&self.masker);
-                            self.bring(&mut open).await;
+                            self.add_matcher_file(&mut open).await;
                             self.collect(&mut open);
                             open.parser.into_parsed(&mut self.matchers)
                         }
@@ -245,7 +245,7 @@ impl LogTask {
     }
 
     /// Reads the file that the last line wants. Without a machine, or in bad time, there is none.
-    async fn bring(&self, open: &mut OpenProcess) {
+    async fn add_matcher_file(&self, open: &mut OpenProcess) {
         let Some(path) = open.parser.wanted() else { return };
         let paths = [absolute(open.parser.workspace(), path)];
         let read = async { Some(self.machine.as_ref()?.read(&paths, MATCHER_FILE).await) };
@@ -256,7 +256,7 @@ impl LogTask {
             Ok(Some(Err(error))) => Err(error.to_string()),
             Ok(None) | Err(_) => Err("it could not be read".to_owned()),
         };
-        open.parser.bring(content.as_deref().map_err(Clone::clone), &self.masker);
+        open.parser.add_matcher_file(content.as_deref().map_err(Clone::clone), &self.masker);
     }
 
     fn collect(&mut self, open: &mut OpenProcess) {

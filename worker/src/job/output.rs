@@ -151,8 +151,8 @@ impl OutputParser {
         &self.options.workspace
     }
 
-    /// Gives the wanted file.
-    pub(super) fn bring(&mut self, content: Result<&[u8], String>, masker: &Masker) {
+    /// Adds the matchers of the file that the last `add-matcher` command named, or reports why there are none.
+    pub(super) fn add_matcher_file(&mut self, content: Result<&[u8], String>, masker: &Masker) {
         let Some(path) = self.wants.take() else { return };
         let added = content.and_then(|content| self.matchers.add(content));
         if let Err(why) = added {
@@ -251,7 +251,7 @@ impl OutputParser {
         match self.gate.read(text) {
             OutputLine::Output => match self.problem(text) {
                 Some(annotation) => {
-                    self.say(stream, masker, &format!("##[{}]{text}", annotation.level));
+                    self.write_line(stream, masker, &format!("##[{}]{text}", annotation.level));
                     self.annotate(annotation);
                 }
                 None => self.side(stream).show(masker, line),
@@ -271,14 +271,14 @@ impl OutputParser {
         }
     }
 
-    fn say(&mut self, stream: OutputStream, masker: &Masker, text: &str) {
+    fn write_line(&mut self, stream: OutputStream, masker: &Masker, text: &str) {
         self.side(stream).show(masker, format!("{text}\n").as_bytes());
     }
 
     fn refuse(&mut self, stream: OutputStream, masker: &Masker, why: &str) {
         self.parsed.failed = true;
         self.annotate(Annotation { level: "error".into(), message: why.to_owned(), ..Annotation::default() });
-        self.say(stream, masker, &format!("##[error]{why}"));
+        self.write_line(stream, masker, &format!("##[error]{why}"));
     }
 
     fn annotate(&mut self, annotation: Annotation) {
@@ -292,21 +292,23 @@ impl OutputParser {
         if self.echo
             && !matches!(name.as_str(), "add-mask" | "echo" | "debug" | "group" | "error" | "warning" | "notice")
         {
-            self.say(stream, masker, line);
+            self.write_line(stream, masker, line);
         }
         match name.as_str() {
             "add-mask" => match masker.add(&command.data) {
                 MaskOutcome::Masked => {}
-                MaskOutcome::Empty => self.say(stream, masker, "##[warning]add-mask without a value masks nothing"),
+                MaskOutcome::Empty => {
+                    self.write_line(stream, masker, "##[warning]add-mask without a value masks nothing")
+                }
                 MaskOutcome::TooShort => {
-                    self.say(stream, masker, "##[warning]add-mask: values of one or two bytes are not masked");
+                    self.write_line(stream, masker, "##[warning]add-mask: values of one or two bytes are not masked");
                 }
             },
-            "group" => self.say(stream, masker, &format!("##[group]{}", command.data)),
-            "endgroup" => self.say(stream, masker, "##[endgroup]"),
-            "debug" if self.options.debug => self.say(stream, masker, &format!("##[debug]{}", command.data)),
+            "group" => self.write_line(stream, masker, &format!("##[group]{}", command.data)),
+            "endgroup" => self.write_line(stream, masker, "##[endgroup]"),
+            "debug" if self.options.debug => self.write_line(stream, masker, &format!("##[debug]{}", command.data)),
             "error" | "warning" | "notice" => {
-                self.say(stream, masker, &format!("##[{name}]{}", command.data));
+                self.write_line(stream, masker, &format!("##[{name}]{}", command.data));
                 self.annotate(annotation(name, command));
             }
             "echo" => self.echo = command.data.trim().eq_ignore_ascii_case("on"),
@@ -356,7 +358,7 @@ impl OutputParser {
         let file = if name == "set-output" { "GITHUB_OUTPUT" } else { "GITHUB_STATE" };
         if !self.deprecated {
             self.deprecated = true;
-            self.say(
+            self.write_line(
                 stream,
                 masker,
                 &format!("##[warning]the command {name} is deprecated: write to the file ${file} instead"),

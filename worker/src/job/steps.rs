@@ -193,7 +193,7 @@ impl<'a> StepRunner<'a> {
         duration: Duration,
     ) {
         self.count(&ran);
-        let report = self.tell(index, mark, id, &ran, duration).await;
+        let report = self.report_step(index, mark, id, &ran, duration).await;
         self.reports.push(Some(report));
     }
 
@@ -204,8 +204,8 @@ impl<'a> StepRunner<'a> {
         }
     }
 
-    /// A step ended: what log, observer and report hear of it.
-    async fn tell(
+    /// Records the end of a step in the log, for the observer and in the report.
+    async fn report_step(
         &self,
         index: i32,
         mark: &str,

@@ -25,11 +25,11 @@ pub const SHORTEST: usize = 3;
 /// The secrets of one job. Cheap to share; secrets may be added while streams run.
 #[derive(Default)]
 pub struct Masker {
-    known: RwLock<Known>,
+    known: RwLock<KnownSecrets>,
 }
 
 #[derive(Default)]
-struct Known {
+struct KnownSecrets {
     patterns: Vec<Zeroizing<Vec<u8>>>,
     automaton: Arc<Automaton>,
     /// Counts the changes, so that streams notice a new automaton.

@@ -21,10 +21,10 @@ pub fn parse(text: &str) -> Result<Expression, ExpressionError> {
 /// # Errors
 /// As [`parse`], and the first name that is unknown.
 pub fn parse_known(text: &str, contexts: &[&str], functions: &[&str]) -> Result<Expression, ExpressionError> {
-    Parser::new(text, Some(Known { contexts, functions })).parse()
+    Parser::new(text, Some(KnownNames { contexts, functions })).parse()
 }
 
-struct Known<'k> {
+struct KnownNames<'k> {
     contexts: &'k [&'k str],
     functions: &'k [&'k str],
 }
@@ -57,14 +57,14 @@ enum Waiting<'t> {
 
 struct Parser<'t> {
     text: &'t str,
-    known: Option<Known<'t>>,
+    known: Option<KnownNames<'t>>,
     operands: Vec<Operand>,
     waiting: Vec<Waiting<'t>>,
     function: Option<Token<'t>>,
 }
 
 impl<'t> Parser<'t> {
-    fn new(text: &'t str, known: Option<Known<'t>>) -> Self {
+    fn new(text: &'t str, known: Option<KnownNames<'t>>) -> Self {
         Self { text, known, operands: Vec::new(), waiting: Vec::new(), function: None }
     }
 

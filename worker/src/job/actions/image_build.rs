@@ -142,7 +142,7 @@ impl Build<'_> {
 
     async fn stage(&self, stage: &BuildStage, global: &HashMap<String, String>) -> Result<Built, String> {
         let base = expand(&stage.base, &|name| global.get(name).cloned())?;
-        self.say(&format!("FROM {base}")).await;
+        self.write_line(&format!("FROM {base}")).await;
         if base == "scratch" {
             return Err("FROM scratch is not supported: begin with an image, however small".into());
         }
@@ -169,7 +169,7 @@ impl Build<'_> {
         };
         let mut built = Built { name: stage.name.clone(), machine, program, args: HashMap::new(), shell };
         for (text, step) in &stage.steps {
-            self.say(text).await;
+            self.write_line(text).await;
             self.apply(&mut built, step, global).await.map_err(|problem| format!("{text}: {problem}"))?;
         }
         Ok(built)
@@ -307,7 +307,7 @@ impl Build<'_> {
         }
     }
 
-    async fn say(&self, text: &str) {
+    async fn write_line(&self, text: &str) {
         self.log.notice(self.step, &format!("| {text}")).await;
     }
 }

@@ -146,7 +146,7 @@ impl StepRunner<'_> {
 
     /// The step ended: log and observer hear of it now, the job when it waits.
     async fn leave(self, index: i32, id: Option<String>, ran: FinishedStep, began: Instant) -> BackgroundResult {
-        let report = self.tell(index, &format!("Main {}", ran.name), id, &ran, began.elapsed()).await;
+        let report = self.report_step(index, &format!("Main {}", ran.name), id, &ran, began.elapsed()).await;
         BackgroundResult {
             ran,
             report,
