@@ -27,7 +27,7 @@ pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) {
             // Subscribed before: what changes while this is read is applied afterwards.
             look = Instant::now()
                 + match read(&inner, &inner.config.store).await {
-                    Ok(()) => LOOK.mul_f64(rand::random_range(0.75..1.25)),
+                    Ok(()) => LOOK.mul_f64(0.75 + fastrand::f64() / 2.0),
                     Err(error) => {
                         warn!("the queue can't be read, trying again: {error:#}");
                         STORE_BACK_OFF
@@ -36,6 +36,7 @@ pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) {
         }
         assign(&inner);
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = inner.assign.notified() => {}
             () = tokio::time::sleep_until(look) => {}

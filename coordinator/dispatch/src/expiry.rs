@@ -24,6 +24,7 @@ pub(super) async fn offers(inner: Arc<Inner>, stop: CancellationToken) {
     loop {
         let next = inner.registry.lock().next_offer_end();
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             // Every offer lasts equally long, so a new one never ends before the one that is waited for.
             () = inner.offered.notified(), if next.is_none() => continue,
@@ -52,6 +53,7 @@ pub(super) async fn leases(inner: Arc<Inner>, stop: CancellationToken) {
             }
         };
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep(planned) => {}
         }

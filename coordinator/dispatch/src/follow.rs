@@ -24,13 +24,14 @@ pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) {
     let (mut everything, mut look) = (true, Instant::now());
     loop {
         if Instant::now() >= look {
-            (everything, look) = (true, Instant::now() + LOOK.mul_f64(rand::random_range(0.75..1.25)));
+            (everything, look) = (true, Instant::now() + LOOK.mul_f64(0.75 + fastrand::f64() / 2.0));
         }
         if let Err(error) = follow(&inner, everything).await {
             warn!("orders to workers can't be read, trying again: {error:#}");
             look = look.min(Instant::now() + Duration::from_secs(1));
         }
         everything = tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = sleep_until(look) => true,
             lagged = announced(&mut changes) => lagged,

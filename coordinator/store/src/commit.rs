@@ -42,7 +42,46 @@ pub(crate) enum Writer {
     /// A thread or task of its own that takes what waits as one group.
     Queue(mpsc::Sender<Box<dyn Unit>>),
     /// The calling thread, with the one connection of a database in memory.
-    Inline(Arc<Mutex<Connection>>, TransactionEnds),
+    Inline(InlineWriter),
+}
+
+/// Writes to a database in memory on the calling thread.
+#[derive(Clone)]
+pub(crate) struct InlineWriter {
+    pub(crate) connection: Arc<Mutex<Connection>>,
+    pub(crate) ends: TransactionEnds,
+    /// What a simulation has under it.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) disk: Option<Arc<dyn crate::testing::Disk>>,
+}
+
+impl InlineWriter {
+    pub(crate) fn new(connection: Arc<Mutex<Connection>>, ends: TransactionEnds) -> Self {
+        Self {
+            connection,
+            ends,
+            #[cfg(any(test, feature = "testing"))]
+            disk: None,
+        }
+    }
+
+    fn commit(&self, group: &mut Vec<Box<dyn Unit>>) -> Result<Outcome, StoreError> {
+        let mut connection = self.connection.lock();
+        sqlite::complete(commit_group(&mut connection, group, None))
+    }
+
+    /// The same on a simulated disk, in a task of its own: as with a real writer, a caller that goes away takes nothing
+    /// back.
+    #[cfg(any(test, feature = "testing"))]
+    async fn commit_on(self, disk: Arc<dyn crate::testing::Disk>, unit: Box<dyn Unit>) {
+        let mut group = vec![unit];
+        let outcome = match disk.write().await {
+            Ok(()) => self.commit(&mut group).unwrap_or_else(Outcome::failed),
+            Err(error) => Outcome::failed(error),
+        };
+        disk.written().await;
+        outcome.finish(group.into_iter(), &self.ends);
+    }
 }
 
 /// Who learns how transactions end.
@@ -112,15 +151,29 @@ impl Writer {
     pub(crate) async fn commit(&self, unit: Box<dyn Unit>) -> Result<(), StoreError> {
         match self {
             Self::Queue(queue) => queue.send(unit).await.map_err(|_| stopped()),
-            Self::Inline(connection, ends) => {
+            Self::Inline(inline) => {
+                #[cfg(any(test, feature = "testing"))]
+                if let Some(disk) = &inline.disk {
+                    tokio::spawn(inline.clone().commit_on(disk.clone(), unit));
+                    return Ok(());
+                }
                 let mut group = vec![unit];
-                let outcome = {
-                    let mut connection = connection.lock();
-                    sqlite::complete(commit_group(&mut connection, &mut group, None))?
-                };
-                outcome.finish(group.into_iter(), ends);
+                inline.commit(&mut group)?.finish(group.into_iter(), &inline.ends);
                 Ok(())
             }
+        }
+    }
+
+    /// A writer of another process to the same database in memory, on this disk.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn reopen(
+        &self,
+        notifications: broadcast::Sender<ChangeNotification>,
+        disk: Arc<dyn crate::testing::Disk>,
+    ) -> Self {
+        match self {
+            Self::Inline(inline) => Self::Inline(InlineWriter { notifications, disk: Some(disk), ..inline.clone() }),
+            Self::Queue(_) => self.clone(),
         }
     }
 }
@@ -129,7 +182,7 @@ impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Queue(_) => "Writer::Queue",
-            Self::Inline(..) => "Writer::Inline",
+            Self::Inline(_) => "Writer::Inline",
         })
     }
 }

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, oneshot};
 
 use self::{
-    commit::{BatchUnit, ClosureUnit, TransactionEnds, Unit, Writer, stopped},
+    commit::{BatchUnit, ClosureUnit, InlineWriter, TransactionEnds, Unit, Writer, stopped},
     sql::{Connection, Readers},
 };
 pub use self::{
@@ -108,7 +108,7 @@ impl Store {
         let health = health::Health::default();
         let ends = TransactionEnds { notifications: notifications.clone(), health: health.clone() };
         Ok(Self {
-            writer: Writer::Inline(shared.clone(), ends),
+            writer: Writer::Inline(InlineWriter::new(shared.clone(), ends)),
             readers: Readers::Inline(shared),
             queue: broadcast::Sender::new(QUEUE_CHANGES),
             notifications,

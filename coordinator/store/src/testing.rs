@@ -1,7 +1,12 @@
-//! A private PostgreSQL server for tests, of the distribution's package, shared by all tests of one process.
+//! For tests: a simulated disk, and a private PostgreSQL server of the distribution's package, shared by all tests of one
+//! process.
 //!
 //! It listens on a Unix socket in a temporary folder of its own. A shell that waits for its standard input to end
 //! stops it and removes the folder, so that it goes with the process that started it, however that ends.
+
+mod disk;
+
+pub use disk::Disk;
 
 use std::{
     io,

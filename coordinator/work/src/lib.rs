@@ -91,6 +91,7 @@ impl WorkLoop {
                 }
             };
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep_until(Instant::now() + next) => {}
                 added = work_added(&mut notices), if failures == 0 => added?,
@@ -189,6 +190,7 @@ async fn work_added(notices: &mut broadcast::Receiver<ChangeNotification>) -> an
 async fn perform(store: Store, clock: fn() -> Millis, handler: Arc<dyn WorkHandler>, rows: Vec<ClaimedWork>) {
     let handled = AssertUnwindSafe(async { handler.handle(rows.clone()).await }).catch_unwind();
     let handled = tokio::select! {
+        biased;
         handled = handled => handled,
         () = keep_claimed(&store, clock, &rows) => return,
     };

@@ -32,7 +32,7 @@ const KIND: u16 = 5999;
 pub(super) async fn measure(scale: Scale, report: &mut Report) -> Result<()> {
     let jobs = scale.count(JOBS, 10);
     progress(&format!("G2: {jobs} jobs, one at a time"));
-    let cluster = Cluster::start(Setup { workers: 1, subscriptions: None, legs: &[1] }).await?;
+    let cluster = Cluster::start(Setup::new(1, &[1])).await?;
     let fleet = cluster.fleet(0..1).await?;
     fleet.set(Duty::Work(Duration::ZERO));
     let mut publisher = Publisher::connect(cluster.relay()).await?;

@@ -40,6 +40,24 @@ pub(super) struct Setup {
     pub(super) subscriptions: Option<usize>,
     /// Legs of the matrix in each workflow.
     pub(super) legs: &'static [usize],
+    /// Where the coordinator keeps its state.
+    pub(super) database: Database,
+}
+
+impl Setup {
+    /// With SQLite, and a relay that grants any number of subscriptions.
+    pub(super) fn new(workers: usize, legs: &'static [usize]) -> Self {
+        Self { workers, subscriptions: None, legs, database: Database::Sqlite }
+    }
+}
+
+/// What a coordinator keeps its state in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Database {
+    /// SQLite, as it is unless configured otherwise.
+    Sqlite,
+    /// A PostgreSQL server of this process.
+    Postgres,
 }
 
 /// Path of the workflow whose matrix has this many legs.
@@ -74,6 +92,10 @@ impl Cluster {
         let pool = Pool::create(&folder.path().join("pool"), std::slice::from_ref(&relay.url))?
             .with("LONGSHORE_LIMITS_AUTHOR_PER_MINUTE", "1000000")
             .with("LONGSHORE_WORKERS", &identities);
+        let pool = match setup.database {
+            Database::Sqlite => pool,
+            Database::Postgres => pool.with("LONGSHORE_STORE_URL", &store::testing::postgres_database().await?),
+        };
         let coordinator = Some(pool.coordinator()?);
         Ok(Self { world, coordinator, pool, relay, folder, client: reqwest::Client::new() })
     }

@@ -10,7 +10,7 @@ use nostr::Event;
 
 use super::{
     celery,
-    cluster::{Cluster, Setup},
+    cluster::{Cluster, Database, Setup},
     fleet::{Duty, Fleet, Records},
     pairs::millis,
     progress,
@@ -46,7 +46,8 @@ pub(super) async fn measure(scale: Scale, report: &mut Report) -> Result<()> {
     let time = TIME.map(|time| scale.time(time));
     let runs = scale.count(PROVIDED, 100) * usize::try_from((time[0] + time[1]).as_secs())? / LEGS;
     progress(&format!("G8: {workers} workers, {runs} runs of {LEGS} jobs, {} s", time[0].as_secs()));
-    let mut cluster = Cluster::start(Setup { workers, subscriptions: None, legs: &[LEGS] }).await?;
+    let setup = Setup::new(workers, &[LEGS]);
+    let mut cluster = Cluster::start(setup).await?;
     let requests = cluster.queue(LEGS, runs).await.context("the jobs could not be queued")?;
     // From here on events of ours are written and stay.
     cluster.end_relay()?;
@@ -82,7 +83,24 @@ pub(super) async fn measure(scale: Scale, report: &mut Report) -> Result<()> {
     let wrong = wrong.map_err(|error| format!("{error:#}"));
     report.number("G8 jobs lost or done twice", "jobs", Bound::AtMost(0.0), wrong, None);
     fleet.disconnect().await;
+    drop(cluster);
+
+    let setup = Setup { database: Database::Postgres, ..setup };
+    match Box::pin(on_postgres(setup, runs, time[0])).await {
+        Ok(rate) => report.number("G8 the same on PostgreSQL", "jobs/s", Bound::Information, Ok(rate), None),
+        Err(error) => report.note(format!("G8: PostgreSQL could not be measured: {error:#}")),
+    }
     Ok(())
+}
+
+async fn on_postgres(setup: Setup, runs: usize, time: Duration) -> Result<f64> {
+    let mut cluster = Cluster::start(setup).await?;
+    cluster.queue(LEGS, runs).await?;
+    cluster.end_relay()?;
+    let fleet = cluster.fleet(0..setup.workers).await?;
+    let rate = stretch(&fleet, Duty::Work(Duration::ZERO), time, runs * LEGS).await?.rate();
+    fleet.disconnect().await;
+    Ok(rate)
 }
 
 /// Works for a time, or until `most` jobs are done; ends what is under way.

@@ -35,7 +35,7 @@ pub(super) async fn killed(scale: Scale, report: &mut Report) -> Result<()> {
     let waiting = scale.count(WAITING, LEGS).div_ceil(LEGS) * LEGS;
     progress(&format!("G12: killed with {running} running jobs"));
     let kills = scale.count(KILLS, 1);
-    let mut cluster = Cluster::start(Setup { workers: running + kills, subscriptions: None, legs: &[LEGS] }).await?;
+    let mut cluster = Cluster::start(Setup::new(running + kills, &[LEGS])).await?;
     cluster.queue(LEGS, (running + waiting) / LEGS).await?;
     let fleet = cluster.fleet(0..running).await?;
     fleet.set(Duty::Hold);
@@ -78,7 +78,7 @@ pub(super) async fn killed(scale: Scale, report: &mut Report) -> Result<()> {
 pub(super) async fn history(scale: Scale, report: &mut Report) -> Result<()> {
     let [ended, unfinished] = HISTORY.map(|runs| scale.count(runs, 20));
     progress(&format!("a start with {ended} ended and {unfinished} unfinished runs"));
-    let mut cluster = Cluster::start(Setup { workers: 1, subscriptions: None, legs: &[1] }).await?;
+    let mut cluster = Cluster::start(Setup::new(1, &[1])).await?;
     let fleet = cluster.fleet(0..1).await?;
     fleet.set(Duty::Work(Duration::ZERO));
     raw_relay::publish_groups(cluster.relay(), &cluster.requests(1, 1)?).await?;

@@ -30,7 +30,7 @@ const WATCHED: Duration = Duration::from_secs(60);
 pub(super) async fn connections(scale: Scale, report: &mut Report) -> Result<()> {
     let workers = scale.count(WORKERS, 20);
     progress(&format!("G9 and G11: {workers} idle workers"));
-    let cluster = Cluster::start(Setup { workers, subscriptions: None, legs: &[1] }).await?;
+    let cluster = Cluster::start(Setup::new(workers, &[1])).await?;
     let process = cluster.coordinator()?;
     let mut fleets = vec![cluster.fleet(0..1).await?];
     tokio::time::sleep(scale.time(REST)).await;
@@ -57,7 +57,7 @@ pub(super) async fn connections(scale: Scale, report: &mut Report) -> Result<()>
 
 /// Memory after many ended runs, beside that after a tenth of them.
 pub(super) async fn ended_runs(scale: Scale, report: &mut Report) -> Result<()> {
-    let cluster = Cluster::start(Setup { workers: 100, subscriptions: None, legs: &[1] }).await?;
+    let cluster = Cluster::start(Setup::new(100, &[1])).await?;
     let fleet = cluster.fleet(0..100).await?;
     fleet.set(Duty::Work(Duration::ZERO));
     let process = cluster.coordinator()?;

@@ -66,7 +66,7 @@ pub(super) async fn host(scale: Scale, report: &mut Report) -> Result<()> {
 pub(super) async fn simulated(scale: Scale, report: &mut Report) -> Result<()> {
     progress("runs, simulated workers");
     let runs = scale.count(RUNS, 8);
-    let cluster = Cluster::start(Setup { workers: WORKERS, subscriptions: None, legs: &[1] }).await?;
+    let cluster = Cluster::start(Setup::new(WORKERS, &[1])).await?;
     let fleet = cluster.fleet(0..WORKERS).await?;
     fleet.set(Duty::Work(Duration::ZERO));
     round(cluster.relay(), cluster.requests(1, 8)?).await.context("a first few runs")?;
@@ -84,7 +84,7 @@ pub(super) async fn subscriptions(scale: Scale, report: &mut Report) -> Result<(
     progress(&format!("{runs} requests at once, through a relay with 20 subscriptions"));
     let mut times = Vec::new();
     for subscriptions in [None, Some(20)] {
-        let cluster = Cluster::start(Setup { workers: WORKERS, subscriptions, legs: &[1] }).await?;
+        let cluster = Cluster::start(Setup { subscriptions, ..Setup::new(WORKERS, &[1]) }).await?;
         let fleet = cluster.fleet(0..WORKERS).await?;
         fleet.set(Duty::Work(Duration::ZERO));
         round(cluster.relay(), cluster.requests(1, 8)?).await.context("a first few runs")?;
@@ -104,7 +104,7 @@ pub(super) async fn subscriptions(scale: Scale, report: &mut Report) -> Result<(
 /// What a job costs in a large matrix, beside one in a small matrix.
 pub(super) async fn matrices(scale: Scale, report: &mut Report) -> Result<()> {
     progress("jobs of large and of small matrices");
-    let cluster = Cluster::start(Setup { workers: WORKERS, subscriptions: None, legs: &LEGS }).await?;
+    let cluster = Cluster::start(Setup::new(WORKERS, &LEGS)).await?;
     let fleet = cluster.fleet(0..WORKERS).await?;
     let jobs = scale.count(JOBS, LEGS[0]);
     matrix(&cluster, &fleet, LEGS[1], 2).await?;

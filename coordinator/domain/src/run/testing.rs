@@ -10,6 +10,20 @@ use workflow::plan::{
 
 use super::*;
 
+thread_local! {
+    static FENCED: std::cell::Cell<bool> = const { std::cell::Cell::new(true) };
+}
+
+/// Whether reports of attempts that are not current are refused. A simulation switches it off, on its own thread, to see
+/// that it would notice.
+pub fn set_fenced(fenced: bool) {
+    FENCED.set(fenced);
+}
+
+pub fn is_fenced() -> bool {
+    FENCED.get()
+}
+
 /// When the tests' runs are made, in Unix milliseconds.
 pub const START: Millis = 1_700_000_000_000;
 

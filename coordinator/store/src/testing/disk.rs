@@ -1,0 +1,42 @@
+//! A database in memory on a disk that a simulation decides over, and that outlives the process which has it open.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use crate::{Store, StoreError, commit::Writer, sql::Connection};
+
+/// The disk under a database in memory.
+pub trait Disk: Send + Sync {
+    /// Called before a unit is written. An error is the unit's, and nothing is written; a future that never ends is a
+    /// process that was killed before.
+    fn write(&self) -> BoxFuture<'static, Result<(), StoreError>>;
+    /// Called after a unit is committed and before anybody learns of it. A future that never ends is a process that was
+    /// killed in between.
+    fn written(&self) -> BoxFuture<'static, ()>;
+}
+
+impl Store {
+    /// The same database in memory as a new process opens it: with subscribers of its own, on this disk.
+    #[must_use]
+    pub fn reopen_on(&self, disk: Arc<dyn Disk>) -> Self {
+        let notifications = tokio::sync::broadcast::Sender::new(crate::NOTIFICATIONS);
+        let writer = self.writer.reopen(notifications.clone(), disk);
+        let queue = tokio::sync::broadcast::Sender::new(crate::QUEUE_CHANGES);
+        Self { writer, readers: self.readers.clone(), queue, notifications }
+    }
+
+    /// Runs a script of SQL on a database in memory, e.g. to damage what is written.
+    ///
+    /// # Errors
+    /// The script is wrong, or the database is not in memory.
+    pub fn execute_script(&self, script: &str) -> Result<(), StoreError> {
+        let Writer::Inline(inline) = &self.writer else {
+            return Err(StoreError::Database("the database is not in memory".into()));
+        };
+        match &*inline.connection.lock() {
+            Connection::Sqlite(connection) => Ok(connection.execute_batch(script)?),
+            Connection::Postgres(_) => Err(StoreError::Database("the database is not in memory".into())),
+        }
+    }
+}
