@@ -119,14 +119,17 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("LONGSHORE_LOG")
         .unwrap_or_else(|_| EnvFilter::new("info,nostr_relay_pool=off,nostr_relay_builder=off"));
-    tracing_subscriber::fmt()
+    let logger = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .with_target(false)
         // Where standard error is gone there is nowhere to say so.
-        .log_internal_errors(false)
-        .init();
+        .log_internal_errors(false);
+    match std::env::var("LONGSHORE_LOG_FORMAT").as_deref() {
+        Ok("json") => logger.json().with_ansi(false).init(),
+        _ => logger.init(),
+    }
 }
 
 /// The code with which a shell shows that a program ended at a closed pipe: 128 and SIGPIPE.

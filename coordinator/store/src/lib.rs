@@ -4,6 +4,7 @@
 //! (group commit), and subscribers are notified once. Statements have one text for both engines: columns are TEXT,
 //! BIGINT and BYTEA, placeholders `$1`.
 
+mod backlog;
 mod commit;
 mod definitions;
 mod hooks;
@@ -27,15 +28,16 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, oneshot};
 
-use self::{
-    commit::{BatchUnit, ClosureUnit, Unit, Writer, stopped},
-    sql::{Connection, Readers},
-};
 pub use self::{
+    backlog::Backlog,
     definitions::{DefinitionRow, Looked, Maintainers},
     hooks::{Delivery, DeliveryState, Hook},
     kept::{Artifact, Cache, CacheOutcome, CacheUse, Kept},
     work::{ClaimLimit, ClaimRequest, ClaimedWork, LaneOrder, NewWork, WorkChange, WorkKind},
+};
+use self::{
+    commit::{BatchUnit, ClosureUnit, Unit, Writer, stopped},
+    sql::{Connection, Readers},
 };
 use domain::group::Group;
 use domain::run::{Millis, RunState, Visibility, WaitCondition};
