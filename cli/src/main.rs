@@ -79,7 +79,13 @@ async fn main() -> ExitCode {
     }
     // One provider for every TLS user of the process; a second call would be the only way to fail.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match run(command).await {
+    let ended = match telemetry::start() {
+        Ok(()) => run(command).await,
+        Err(error) => Err(error),
+    };
+    // It blocks until the spans are sent, by tasks of this runtime.
+    let _ = tokio::task::spawn_blocking(telemetry::stop).await;
+    match ended {
         Ok(code) => code,
         Err(error) => {
             print_error(&error);

@@ -12,6 +12,7 @@ mod metrics;
 mod planner;
 mod rerun_artifacts;
 mod run_service;
+mod run_trace;
 mod unit_of_work;
 mod workflow_source;
 

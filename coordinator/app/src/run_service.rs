@@ -125,7 +125,7 @@ impl RunService {
         batch.extend(self.changes(&state, effects, None)?);
         batch.extend(self.hooks(None, &state));
         store.commit(batch).await?;
-        self.0.metrics.record(&[Observed::of(None, &state)], self.now());
+        self.0.metrics.record(vec![Observed::of(None, &state, now)], now);
         Ok(state)
     }
 
@@ -143,7 +143,7 @@ impl RunService {
             }
             match self.0.store.commit(batch).await {
                 Ok(()) => {
-                    self.0.metrics.record(&observed, self.now());
+                    self.0.metrics.record(observed, self.now());
                     return Ok(applied);
                 }
                 // Somebody else told it something meanwhile: what follows is decided anew.

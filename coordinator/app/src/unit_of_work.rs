@@ -139,7 +139,7 @@ impl<'a> UnitOfWork<'a> {
         }
         self.batch.extend(self.run_service.changes(&state, effects, publisher.as_ref())?);
         self.batch.extend(self.run_service.hooks(Some(&before), &state));
-        self.observed.push(Observed::of(Some(&before), &state));
+        self.observed.push(Observed::of(Some(&before), &state, self.run_service.now()));
         self.runs.insert(run.to_owned(), state);
         Ok(Ok(()))
     }

@@ -7,7 +7,9 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::run_trace;
 use domain::run::{Job, JobPhase, Millis, RunPhase, RunState};
+use telemetry::Span;
 use workflow::plan::Conclusion;
 
 /// Upper bounds in seconds: a millisecond to two hours.
@@ -66,8 +68,8 @@ impl RunMetrics {
         this
     }
 
-    /// Counts what was committed.
-    pub(crate) fn record(&self, observed: &[Observed], now: Millis) {
+    /// Counts what was committed, and exports its spans.
+    pub(crate) fn record(&self, observed: Vec<Observed>, now: Millis) {
         for one in observed {
             for phase in &one.phases {
                 self.reached(phase, one.received_at, now);
@@ -78,6 +80,7 @@ impl RunMetrics {
             for conclusion in &one.jobs_ended {
                 self.jobs_ended.get_or_create(&by_conclusion(*conclusion)).inc();
             }
+            one.spans.into_iter().for_each(telemetry::emit);
         }
     }
 
@@ -87,18 +90,20 @@ impl RunMetrics {
     }
 }
 
-/// What a change of a run is to the metrics, once it is committed.
-#[derive(Debug, PartialEq)]
+/// What a change of a run is to metrics and traces, once it is committed.
+#[derive(Debug)]
 pub(crate) struct Observed {
     received_at: Millis,
     phases: Vec<&'static str>,
     ended: Option<Conclusion>,
     jobs_ended: Vec<Conclusion>,
+    spans: Vec<Span>,
 }
 
 impl Observed {
-    /// Compares a run with its version before the change, none for a new run. Pure.
-    pub(crate) fn of(before: Option<&RunState>, after: &RunState) -> Self {
+    /// Compares a run with its version before the change, none for a new run.
+    pub(crate) fn of(before: Option<&RunState>, after: &RunState, now: Millis) -> Self {
+        let traced = before.filter(|_| telemetry::is_exporting());
         let is_new = |(_, is_reached): &(&str, IsReached)| is_reached(after) && !before.is_some_and(is_reached);
         let had_ended = |key: &String| before.and_then(|before| job_end(before.jobs.get(key)?)).is_some();
         let jobs = after.jobs.iter().filter(|(key, _)| !had_ended(key));
@@ -107,6 +112,7 @@ impl Observed {
             phases: PHASES.iter().filter(|phase| is_new(phase)).map(|(phase, _)| *phase).collect(),
             ended: run_end(after).filter(|_| before.and_then(run_end).is_none()),
             jobs_ended: jobs.filter_map(|(_, job)| job_end(job)).collect(),
+            spans: traced.map(|before| run_trace::spans(before, after, now)).unwrap_or_default(),
         }
     }
 }
@@ -143,11 +149,11 @@ mod tests {
         let mut registry = Registry::default();
         let metrics = RunMetrics::new(&mut registry);
         let mut run = Tested::with(vec![("build", job(&[])), ("test", job(&["build"]))]);
-        metrics.record(&[Observed::of(None, &run.state)], START + 2000);
+        metrics.record(vec![Observed::of(None, &run.state, START)], START + 2000);
         let mut before = run.state.clone();
         for job in ["build", "test"] {
             run.run(job, Conclusion::Success);
-            metrics.record(&[Observed::of(Some(&before), &run.state)], START + 4000);
+            metrics.record(vec![Observed::of(Some(&before), &run.state, START)], START + 4000);
             before = run.state.clone();
         }
         let mut text = String::new();
