@@ -354,3 +354,10 @@ async fn readiness_is_a_status_with_its_reasons_and_a_warning_is_no_failure() {
     server.asked.1.lock().failures = vec!["the disk is full".into()];
     assert_eq!(ask().await, (503, "not ready\nthe disk is full\nthe relay wss://a is lost\n".to_owned()));
 }
+
+#[tokio::test]
+async fn the_pool_page_shows_a_lost_relay_and_why() {
+    let server = Server::start().await;
+    let page = server.get("/pool").await.text().await.unwrap();
+    assert!(page.contains("wss://relay.example") && page.contains(">lost</span> &#60;b&#62;it does not answer"), "{page}");
+}
