@@ -75,17 +75,17 @@ fn concluded(span: Span, conclusion: Conclusion) -> Span {
 mod tests {
     use domain::run::{
         RunEvent,
-        testing::{Tested, job},
+        testing::{TestRun, job},
     };
 
     use super::*;
 
     #[test]
     fn a_job_that_was_lost_once_has_two_attempts_in_the_trace_of_its_run() {
-        let mut run = Tested::with(vec![("build", job(&[]))]);
+        let mut run = TestRun::with(vec![("build", job(&[]))]);
         let mut names = Vec::new();
         let mut before = run.state.clone();
-        let mut step = |run: &Tested| {
+        let mut step = |run: &TestRun| {
             names.extend(
                 spans(&before, &run.state, run.now).iter().map(|span| (span.name().to_owned(), span.duration_ms())),
             );

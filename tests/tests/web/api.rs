@@ -359,5 +359,8 @@ async fn readiness_is_a_status_with_its_reasons_and_a_warning_is_no_failure() {
 async fn the_pool_page_shows_a_lost_relay_and_why() {
     let server = Server::start().await;
     let page = server.get("/pool").await.text().await.unwrap();
-    assert!(page.contains("wss://relay.example") && page.contains(">lost</span> &#60;b&#62;it does not answer"), "{page}");
+    assert!(
+        page.contains("wss://relay.example") && page.contains(">lost</span> &#60;b&#62;it does not answer"),
+        "{page}"
+    );
 }

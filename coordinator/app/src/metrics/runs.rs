@@ -139,7 +139,7 @@ fn job_end(job: &Job) -> Option<Conclusion> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
 
-    use domain::run::testing::{START, Tested, job};
+    use domain::run::testing::{START, TestRun, job};
     use prometheus_client::encoding::text::encode;
 
     use super::*;
@@ -148,7 +148,7 @@ mod tests {
     fn a_run_is_timed_from_its_request_to_each_phase_once_and_counted_when_it_is_done() {
         let mut registry = Registry::default();
         let metrics = RunMetrics::new(&mut registry);
-        let mut run = Tested::with(vec![("build", job(&[])), ("test", job(&["build"]))]);
+        let mut run = TestRun::with(vec![("build", job(&[])), ("test", job(&["build"]))]);
         metrics.record(vec![Observed::of(None, &run.state, START)], START + 2000);
         let mut before = run.state.clone();
         for job in ["build", "test"] {

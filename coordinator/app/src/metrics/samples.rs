@@ -15,7 +15,7 @@ use prometheus_client::{
 use dispatch::{Connected, Dispatch};
 use domain::{
     run::Millis,
-    schedule::{self, QueuedJob, Why, WorkerView},
+    schedule::{self, QueuedJob, WaitReason, WorkerView},
 };
 use logs::Logs;
 use nostr_client::{intake::Counted, relays::Relays};
@@ -28,7 +28,7 @@ type Seconds = Gauge<f64, AtomicU64>;
 /// Sizes of folders are measured this often: every file is looked at.
 const MEASURED: Duration = Duration::from_secs(600);
 
-/// Why jobs wait, as label values.
+/// WaitReason jobs wait, as label values.
 const REASONS: [&str; 6] = ["unassigned", "no_worker", "no_labels", "draining", "busy", "avoided"];
 
 /// Where the samples come from.
@@ -188,13 +188,13 @@ fn view(worker: &Connected) -> WorkerView {
     }
 }
 
-fn label(why: &Why) -> &'static str {
+fn label(why: &WaitReason) -> &'static str {
     match why {
-        Why::NoWorker => "no_worker",
-        Why::NoLabels { .. } => "no_labels",
-        Why::Draining { .. } => "draining",
-        Why::Busy { .. } => "busy",
-        Why::Avoided { .. } => "avoided",
+        WaitReason::NoWorker => "no_worker",
+        WaitReason::NoLabels { .. } => "no_labels",
+        WaitReason::Draining { .. } => "draining",
+        WaitReason::Busy { .. } => "busy",
+        WaitReason::Avoided { .. } => "avoided",
     }
 }
 
