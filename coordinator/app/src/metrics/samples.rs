@@ -28,7 +28,7 @@ type Seconds = Gauge<f64, AtomicU64>;
 /// Sizes of folders are measured this often: every file is looked at.
 const MEASURED: Duration = Duration::from_secs(600);
 
-/// WaitReason jobs wait, as label values.
+/// Why jobs wait, as label values.
 const REASONS: [&str; 6] = ["unassigned", "no_worker", "no_labels", "draining", "busy", "avoided"];
 
 /// Where the samples come from.
