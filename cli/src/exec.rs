@@ -16,7 +16,7 @@ use std::{
     sync::Arc,
 };
 
-use actions_api::Origin;
+use actions_api::ActionsApi;
 use anyhow::{Context, Result, bail, ensure};
 use blobs::Blobs;
 use config::Kept;
@@ -251,7 +251,7 @@ async fn execute(args: &Args, checkout: &Checkout, planned: Planned, sources: Ar
 }
 
 /// Brings a run's artifacts out.
-async fn unpack(origin: &Origin, run: &str, folder: &Path) -> Result<()> {
+async fn unpack(origin: &ActionsApi, run: &str, folder: &Path) -> Result<()> {
     let shown = folder.display();
     match origin.unpack(run, folder).await.with_context(|| format!("--artifacts {shown}"))?.join(", ").as_str() {
         "" => tracing::info!("no job uploaded an artifact"),
@@ -261,13 +261,14 @@ async fn unpack(origin: &Origin, run: &str, folder: &Path) -> Result<()> {
 }
 
 /// The services that actions call; caches and artifacts are kept beside what was fetched.
-async fn services(cache: &Path) -> Result<Origin> {
+async fn services(cache: &Path) -> Result<ActionsApi> {
     let folder = cache.join("kept");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let store = Store::open(&folder.join("longshore.db")).await?;
     let blobs = Blobs::open(&folder.join("blobs"), store.clone())?;
     let now = || u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
-    let origin = Origin::new(store, blobs.clone(), &rand::random(), Kept { artifact_days: 7, ..Kept::default() }, now);
+    let origin =
+        ActionsApi::new(store, blobs.clone(), &rand::random(), Kept { artifact_days: 7, ..Kept::default() }, now);
     origin.expire(now()).await?;
     blobs.expire(now()).await?;
     Ok(origin)

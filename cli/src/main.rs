@@ -95,7 +95,13 @@ async fn main() -> ExitCode {
     }
     // One provider for every TLS user of the process; a second call would be the only way to fail.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match run(command).await {
+    let ended = match telemetry::start() {
+        Ok(()) => Box::pin(run(command)).await,
+        Err(error) => Err(error),
+    };
+    // It blocks until the spans are sent, by tasks of this runtime.
+    let _ = tokio::task::spawn_blocking(telemetry::stop).await;
+    match ended {
         Ok(code) => code,
         Err(error) => {
             print_error(&error);
@@ -110,7 +116,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Worker(args) => worker::run(args).await,
         #[cfg(feature = "dev")]
         Command::Dev(args) => dev::run(args).await,
-        Command::Exec(args) => exec::run(*args).await,
+        Command::Exec(args) => Box::pin(exec::run(*args)).await,
         Command::Lint(args) => lint::run(&args).await,
         Command::Plan(args) => plan::run(&args).await,
         Command::Eval(args) => eval::run(&args),
@@ -137,14 +143,17 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("LONGSHORE_LOG")
         .unwrap_or_else(|_| EnvFilter::new("info,nostr_relay_pool=off,nostr_relay_builder=off"));
-    tracing_subscriber::fmt()
+    let logger = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .with_target(false)
         // Where standard error is gone there is nowhere to say so.
-        .log_internal_errors(false)
-        .init();
+        .log_internal_errors(false);
+    match std::env::var("LONGSHORE_LOG_FORMAT").as_deref() {
+        Ok("json") => logger.json().with_ansi(false).init(),
+        _ => logger.init(),
+    }
 }
 
 /// The code with which a shell shows that a program ended at a closed pipe: 128 and SIGPIPE.

@@ -1,7 +1,7 @@
 //! The log that the product renders, read by the viewer's parser.
 #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
 
-use logs::act::{Head, JobLog, LIMIT, Printed, job_label, render, render_message};
+use logs::act_format::{Head, JobLog, LIMIT, Printed, job_label, render, render_message};
 use longshore_tests::oracle::act_log::{ParsedJob, Status, parse};
 use proto::worker::{LogRecord, LogStream, Mark};
 use serde_json::json;

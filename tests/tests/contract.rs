@@ -1,7 +1,7 @@
 //! The API's description, held against the server by schemathesis, which makes requests up from it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at once")]
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use longshore_tests::harness::{pool::Dev, world::World};
 
@@ -43,4 +43,42 @@ async fn no_request_that_the_description_allows_or_forbids_gets_an_answer_that_i
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("Tested: "), "{said}");
+}
+
+/// Names in the first column of the table of metrics.
+fn documented() -> BTreeSet<String> {
+    let page = include_str!("../../docs/operations.md");
+    let names = page.lines().filter_map(|line| line.strip_prefix("| `longshore_")?.split('`').next());
+    names.map(|name| format!("longshore_{name}")).collect()
+}
+
+/// Names as Prometheus stores them: a counter's samples end in `_total`.
+fn served(text: &str) -> BTreeSet<String> {
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    types.map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() }).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_of_a_running_pool_are_those_of_the_table_and_count_its_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev::start(&folder.path().join("data"), &["--sandbox", "host"]).unwrap();
+    let world = World::new(&dev.relay, &[(PATH, WORKFLOW)]).await.unwrap();
+    let (run, job) = world.send(&world.press(dev.pubkey, PATH)).await.unwrap();
+    world.listener.end(&run, &job, Duration::from_secs(120)).await.unwrap();
+
+    let answer = reqwest::get(format!("{}/metrics", dev.http)).await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let text = answer.text().await.unwrap();
+    assert_eq!(served(&text), documented(), "docs/operations.md lists what `/metrics` has");
+    for sample in [
+        "longshore_runs_ended_total{conclusion=\"success\"} 1",
+        "longshore_jobs_ended_total{conclusion=\"success\"} 1",
+        "longshore_run_phase_seconds_count{phase=\"finished\"} 1",
+        "longshore_workers 1",
+        "longshore_queue_jobs{reason=\"busy\"} 0",
+    ] {
+        assert!(text.lines().any(|line| line == sample), "{sample}\n{text}");
+    }
+    let ready = reqwest::get(format!("{}/readyz", dev.http)).await.unwrap();
+    assert_eq!((ready.status().as_u16(), ready.text().await.unwrap().as_str()), (200, "ready\n"));
 }

@@ -30,16 +30,23 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use store::{Change, Store, WorkerRow};
-use web::{Settings, Web, router};
+use web::{Config, Settings, router};
 
 use control::Asked;
 
 const NOW: u64 = 1_800_000_000_000;
 
+/// What the pages show.
+struct Stored {
+    store: Store,
+    logs: Logs,
+    blobs: Blobs,
+}
+
 struct Server {
     url: String,
     http: reqwest::Client,
-    web: Web,
+    web: Stored,
     asked: Arc<Asked>,
     operator: Keys,
     writer: Keys,
@@ -70,15 +77,12 @@ impl Server {
             keep: 1000,
             now: || NOW,
         };
-        let web = Web {
-            logs: Logs::new(folder.path().join("logs")),
-            blobs: Blobs::open(&folder.path().join("blobs"), store.clone()).unwrap(),
-            store,
-            control: asked.clone(),
-            settings: Arc::new(settings),
-        };
-        tokio::spawn(axum::serve(listener, router(web.clone())).into_future());
-        Self { url, http: reqwest::Client::new(), web, asked, operator, writer, _folder: folder }
+        let logs = Logs::new(folder.path().join("logs"));
+        let blobs = Blobs::open(&folder.path().join("blobs"), store.clone()).unwrap();
+        let stored = Stored { store: store.clone(), logs: logs.clone(), blobs: blobs.clone() };
+        let web = Config { store, logs, blobs, control: asked.clone(), metrics: asked.clone(), settings }.build();
+        tokio::spawn(axum::serve(listener, router(web)).into_future());
+        Self { url, http: reqwest::Client::new(), web: stored, asked, operator, writer, _folder: folder }
     }
 
     async fn call(&self, method: Method, path: &str, signer: Option<&Keys>) -> Response {

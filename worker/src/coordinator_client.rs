@@ -7,6 +7,7 @@
 
 mod actions_tunnel;
 mod attempt;
+mod attempt_trace;
 mod attempts;
 pub(crate) mod bulk;
 mod connect;

@@ -94,11 +94,6 @@ impl ApiClient {
         response.json().await.with_context(|| format!("{}{path}: the answer is not what this version reads", self.base))
     }
 
-    /// Reads a text.
-    pub(crate) async fn get_text(&self, path: &str) -> Result<String> {
-        self.send(Method::GET, path, &[]).await?.text().await.context("the answer broke off")
-    }
-
     /// The coordinator's address.
     pub(crate) fn base(&self) -> &str {
         &self.base

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ::logs::beside::Beside;
+use ::logs::concurrent::ConcurrentSteps;
 use anyhow::{Result, bail};
 use futures::StreamExt as _;
 use reqwest::Method;
@@ -120,7 +120,7 @@ struct LogPrinter {
     follow: bool,
     names: BTreeMap<String, String>,
     /// By job and attempt: what prints at once.
-    beside: BTreeMap<(String, u32), Beside>,
+    beside: BTreeMap<(String, u32), ConcurrentSteps>,
     /// The run as it was told last.
     last: Option<RunState>,
     /// Whether any line was shown.

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use actions_api::{Origin, Who};
+use actions_api::{ActionsApi, JobIdentity};
 use anyhow::{Context, Result};
 use domain::group::{self, Group, Member};
 use domain::run::{
@@ -51,7 +51,7 @@ pub(super) struct LocalRun {
     pub(super) view: ViewMode,
     pub(super) config: Config,
     /// The services that actions call.
-    pub(super) origin: Origin,
+    pub(super) origin: ActionsApi,
 }
 
 /// An update from a running job.
@@ -181,16 +181,16 @@ impl LocalRunner {
 
     fn access(&self, order: &JobOrder) -> ActionsApiAccess {
         let planned = &self.work.planned;
-        let who = Who {
+        let who = JobIdentity {
             run: order.run.clone(),
             job: order.key.clone(),
             attempt: order.attempt,
             repository: self.work.repository.clone(),
             reference: planned.reference.clone(),
-            bases: Who::bases_of(&planned.github),
+            bases: JobIdentity::bases_of(&planned.github),
             // It is the user's own checkout.
             trusted: true,
-            ..Who::default()
+            ..JobIdentity::default()
         };
         let token = self.work.origin.token(&who).into();
         let tunnel = Arc::new(LocalTunnel { origin: self.work.origin.clone(), who: Arc::new(who) });
@@ -233,8 +233,8 @@ impl LocalRunner {
 
 /// The services for actions in this process, reached without a network.
 struct LocalTunnel {
-    origin: Origin,
-    who: Arc<Who>,
+    origin: ActionsApi,
+    who: Arc<JobIdentity>,
 }
 
 impl Tunnel for LocalTunnel {

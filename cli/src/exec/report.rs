@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use domain::run::{JobPhase, RunPhase, RunState};
-use logs::beside::Beside;
+use logs::concurrent::ConcurrentSteps;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use worker::log::Record;
@@ -40,7 +40,7 @@ struct LogText {
     all: String,
     /// The unended line of each step and stream.
     open: BTreeMap<(i32, i32), Vec<u8>>,
-    beside: Beside,
+    beside: ConcurrentSteps,
 }
 
 impl RunLogs {

@@ -77,12 +77,12 @@ pub enum Existing {
 /// # Errors
 /// It can't be read, unpacks to too much, or its files can't be written.
 pub fn unpack_archive(archive: File, limit: u64, existing: Existing, folder: &Path) -> Result<(), ArchiveError> {
-    write(Bounded::new(BufReader::new(archive)), limit, existing, folder)
+    write(BoundedReader::new(BufReader::new(archive)), limit, existing, folder)
 }
 
 /// A file of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct FileEntry {
     /// Its place in the archive.
     pub(super) index: usize,
     /// Its path, which leads nowhere else.
@@ -104,7 +104,7 @@ impl Archives {
     }
 
     /// The files of an archive of this size, which together unpack to `limit` bytes at most.
-    pub(super) async fn entries(&self, sha256: &str, size: u64, limit: u64) -> Result<Vec<Entry>, ArchiveError> {
+    pub(super) async fn entries(&self, sha256: &str, size: u64, limit: u64) -> Result<Vec<FileEntry>, ArchiveError> {
         let stored = self.stored(sha256, size);
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let listed = tokio::task::spawn_blocking(move || {
@@ -156,8 +156,8 @@ impl Archives {
         Ok((length, ReceiverStream::new(unpacked)))
     }
 
-    fn stored(&self, sha256: &str, size: u64) -> Bounded<Stored> {
-        Bounded::new(Stored {
+    fn stored(&self, sha256: &str, size: u64) -> BoundedReader<StoredFile> {
+        BoundedReader::new(StoredFile {
             blobs: self.blobs.clone(),
             handle: Handle::current(),
             sha256: sha256.to_owned(),
@@ -172,7 +172,7 @@ fn unreadable(error: impl std::fmt::Display) -> ArchiveError {
     ArchiveError::Unreadable(error.to_string())
 }
 
-fn list<R: Read + Seek>(archive: &ZipArchive<R>, limit: u64) -> Result<Vec<Entry>, ArchiveError> {
+fn list<R: Read + Seek>(archive: &ZipArchive<R>, limit: u64) -> Result<Vec<FileEntry>, ArchiveError> {
     let (mut entries, mut total) = (Vec::with_capacity(archive.len()), 0_u64);
     for index in 0..archive.len() {
         let entry = archive.by_index_data(index).map_err(unreadable)?;
@@ -183,14 +183,14 @@ fn list<R: Read + Seek>(archive: &ZipArchive<R>, limit: u64) -> Result<Vec<Entry
         if total > limit {
             return Err(ArchiveError::TooLarge(limit));
         }
-        entries.push(Entry { index, path, size: entry.size() });
+        entries.push(FileEntry { index, path, size: entry.size() });
     }
     Ok(entries)
 }
 
 /// Writes of each file exactly what the directory says that it has, however much there is.
 fn write<R: Read + Seek>(
-    source: Bounded<R>,
+    source: BoundedReader<R>,
     limit: u64,
     existing: Existing,
     folder: &Path,
@@ -225,7 +225,7 @@ fn write<R: Read + Seek>(
             _ => Ok(()),
         }
     };
-    for Entry { index, path, size } in entries {
+    for FileEntry { index, path, size } in entries {
         let to = folder.join(path);
         copy(index, size, &to).map_err(|cause| ArchiveError::Unwritten { path: to.display().to_string(), cause })?;
     }
@@ -233,7 +233,12 @@ fn write<R: Read + Seek>(
 }
 
 /// Unpacks exactly what the directory says that a file has, however much there is.
-fn unpack(stored: Bounded<Stored>, index: usize, length: u64, give: impl Fn(Bytes) -> bool) -> io::Result<()> {
+fn unpack(
+    stored: BoundedReader<StoredFile>,
+    index: usize,
+    length: u64,
+    give: impl Fn(Bytes) -> bool,
+) -> io::Result<()> {
     let left = Arc::clone(&stored.left);
     let mut archive = ZipArchive::new(stored).map_err(io::Error::other)?;
     // The directory is read.
@@ -257,19 +262,19 @@ fn unpack(stored: Bounded<Stored>, index: usize, length: u64, give: impl Fn(Byte
 }
 
 /// An archive of which no more is read than a directory may have, until that is known.
-struct Bounded<R> {
+struct BoundedReader<R> {
     inner: R,
     /// Bytes that may still be asked for.
     left: Arc<AtomicU64>,
 }
 
-impl<R> Bounded<R> {
+impl<R> BoundedReader<R> {
     fn new(inner: R) -> Self {
         Self { inner, left: Arc::new(AtomicU64::new(DIRECTORY)) }
     }
 }
 
-impl<R: Read> Read for Bounded<R> {
+impl<R: Read> Read for BoundedReader<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(into)?;
         let left = self.left.load(Ordering::Relaxed);
@@ -281,14 +286,14 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
-impl<R: Seek> Seek for Bounded<R> {
+impl<R: Seek> Seek for BoundedReader<R> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.inner.seek(to)
     }
 }
 
-/// Stored bytes as a file.
-struct Stored {
+/// StoredFile bytes as a file.
+struct StoredFile {
     blobs: Blobs,
     handle: Handle,
     sha256: String,
@@ -298,7 +303,7 @@ struct Stored {
     ahead: (u64, Bytes),
 }
 
-impl Stored {
+impl StoredFile {
     /// What stands at the place that is read next, at least one byte of it unless that is the end.
     fn here(&mut self) -> io::Result<Bytes> {
         let (from, bytes) = &self.ahead;
@@ -324,7 +329,7 @@ impl Stored {
     }
 }
 
-impl Read for Stored {
+impl Read for StoredFile {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let here = self.here()?;
         let read = here.len().min(into.len());
@@ -334,7 +339,7 @@ impl Read for Stored {
     }
 }
 
-impl Seek for Stored {
+impl Seek for StoredFile {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let at = match to {
             SeekFrom::Start(at) => Some(at),

@@ -7,7 +7,7 @@ use axum::{Json, extract::State, http::HeaderMap};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Authorized, COUNTED, DAY, Origin, Refusal, Who, base, cache::number, storage::Kind, token};
+use super::{ActionsApi, Authorized, DAY, JobIdentity, Refusal, base, cache::number, storage::UploadKind, token};
 use domain::run::Millis;
 use store::{Artifact, Blob, Change, Kept, StoreError};
 
@@ -17,7 +17,7 @@ const ARTIFACTS: usize = 500;
 const NAME: usize = 256;
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Named {
+pub(super) struct ArtifactRequest {
     #[serde(alias = "workflowRunBackendId")]
     workflow_run_backend_id: String,
     #[serde(default)]
@@ -39,7 +39,7 @@ pub fn owner(id: u64) -> String {
     format!("artifact:{id}")
 }
 
-impl Origin {
+impl ActionsApi {
     /// Unpacks the artifacts of a run, each into a folder of its name below this one, and gives their names. Only what
     /// is a file in them, and lies in there, comes out.
     ///
@@ -56,14 +56,14 @@ impl Origin {
         Ok(names)
     }
 
-    async fn artifact(&self, who: &Who, name: &str) -> Result<Option<Artifact>, StoreError> {
-        Ok(self.store.artifacts(&who.run).await?.into_iter().find(|artifact| artifact.name == name))
+    async fn artifact(&self, identity: &JobIdentity, name: &str) -> Result<Option<Artifact>, StoreError> {
+        Ok(self.store.artifacts(&identity.run).await?.into_iter().find(|artifact| artifact.name == name))
     }
 
     /// The artifact whose place a new one would take: that of an earlier attempt of the same job.
-    async fn replaced(&self, who: &Who, name: &str) -> Result<Option<Artifact>, Refusal> {
-        match self.artifact(who, name).await? {
-            Some(found) if found.job == who.job && found.attempt < who.attempt => Ok(Some(found)),
+    async fn replaced(&self, identity: &JobIdentity, name: &str) -> Result<Option<Artifact>, Refusal> {
+        match self.artifact(identity, name).await? {
+            Some(found) if found.job == identity.job && found.attempt < identity.attempt => Ok(Some(found)),
             Some(_) => Err(Refusal::exists("an artifact with this name already exists on the workflow run")),
             None => Ok(None),
         }
@@ -74,11 +74,10 @@ impl Origin {
         Ok(self.blobs.delete(&artifact.sha256, &owner(artifact.id)).await?)
     }
 
-    async fn keep_artifact(&self, who: &Who, name: &str, blob: Blob, until: u64) -> Result<u64, Refusal> {
-        if let Some(earlier) = self.replaced(who, name).await? {
-            self.remove_artifact(&earlier).await?;
-        }
-        let others = self.store.artifacts(&who.run).await?;
+    async fn keep_artifact(&self, identity: &JobIdentity, name: &str, blob: Blob, until: u64) -> Result<u64, Refusal> {
+        let earlier = self.replaced(identity, name).await?;
+        let mut others = self.store.artifacts(&identity.run).await?;
+        others.retain(|other| earlier.as_ref().is_none_or(|earlier| other.id != earlier.id));
         let total = others.iter().map(|other| other.size).sum::<u64>().saturating_add(blob.size);
         if total > self.limits.artifact_bytes || others.len() >= ARTIFACTS {
             self.blobs.delete(&blob.sha256, &blob.owner).await?;
@@ -88,9 +87,9 @@ impl Origin {
         let id = self.store.next("artifacts").await?;
         let artifact = Artifact {
             id,
-            run: who.run.clone(),
-            job: who.job.clone(),
-            attempt: who.attempt,
+            run: identity.run.clone(),
+            job: identity.job.clone(),
+            attempt: identity.attempt,
             name: name.to_owned(),
             sha256: blob.sha256.clone(),
             size: blob.size,
@@ -100,21 +99,23 @@ impl Origin {
         // It goes with its row.
         let kept = Blob { owner: owner(id), expires_at: i64::MAX.unsigned_abs(), ..blob.clone() };
         let gone = Change::BlobGone { sha256: blob.sha256, owner: blob.owner };
-        self.store.commit(vec![Change::Kept(Kept::Artifact(artifact)), Change::Blob(kept), gone]).await?;
+        // The earlier one goes with the new one's coming: a crash leaves one of them.
+        let mut batch: Vec<Change> =
+            earlier.iter().map(|earlier| Change::Kept(Kept::ArtifactGone { id: earlier.id })).collect();
+        batch.extend([Change::Kept(Kept::Artifact(artifact)), Change::Blob(kept), gone]);
+        self.store.commit(batch).await?;
+        if let Some(earlier) = earlier {
+            self.blobs.delete(&earlier.sha256, &owner(earlier.id)).await?;
+        }
         Ok(id)
     }
 
-    fn expect(&self, who: &Who, name: &str, until: Millis) {
-        let mut expiries = self.expiries.lock();
-        if expiries.len() >= COUNTED {
-            expiries.clear();
-        }
-        expiries.insert(format!("{} {name}", who.text()), until);
+    fn expect(&self, identity: &JobIdentity, name: &str, until: Millis) {
+        self.expiries.insert(format!("{} {name}", identity.text()), until);
     }
 
-    fn expected(&self, who: &Who, name: &str) -> Option<Millis> {
-        let mut expiries = self.expiries.lock();
-        expiries.remove(&format!("{} {name}", who.text()))
+    fn expected(&self, identity: &JobIdentity, name: &str) -> Option<Millis> {
+        self.expiries.remove(&format!("{} {name}", identity.text()))
     }
 
     /// When an artifact goes: as its job wants it, and not later than the operator does.
@@ -136,62 +137,62 @@ fn check(name: &str) -> Result<(), Refusal> {
 }
 
 /// A run sees its own artifacts and no other's.
-fn own(who: &Who, named: &Named) -> Result<(), Refusal> {
-    if named.workflow_run_backend_id == who.run {
+fn own(identity: &JobIdentity, named: &ArtifactRequest) -> Result<(), Refusal> {
+    if named.workflow_run_backend_id == identity.run {
         return Ok(());
     }
     Err(Refusal::missing("a job sees the artifacts of its own run only"))
 }
 
 pub(super) async fn create(
-    State(origin): State<Origin>,
-    Authorized(who): Authorized,
+    State(api): State<ActionsApi>,
+    Authorized(identity): Authorized,
     headers: HeaderMap,
-    Json(named): Json<Named>,
+    Json(named): Json<ArtifactRequest>,
 ) -> Result<Json<Value>, Refusal> {
-    own(&who, &named)?;
+    own(&identity, &named)?;
     check(&named.name)?;
-    origin.replaced(&who, &named.name).await?;
-    origin.expect(&who, &named.name, origin.until(named.expires_at.as_deref()));
-    let url = origin.upload_url(&base(&headers), &who, Kind::Artifact, &named.name);
+    api.replaced(&identity, &named.name).await?;
+    api.expect(&identity, &named.name, api.until(named.expires_at.as_deref()));
+    let url = api.upload_url(&base(&headers), &identity, UploadKind::Artifact, &named.name);
     Ok(Json(json!({ "ok": true, "signed_upload_url": url })))
 }
 
 pub(super) async fn finalize(
-    State(origin): State<Origin>,
-    Authorized(who): Authorized,
-    Json(named): Json<Named>,
+    State(api): State<ActionsApi>,
+    Authorized(identity): Authorized,
+    Json(named): Json<ArtifactRequest>,
 ) -> Result<Json<Value>, Refusal> {
-    own(&who, &named)?;
+    own(&identity, &named)?;
     check(&named.name)?;
-    let uploaded = origin.uploaded(&who, Kind::Artifact, &named.name).await?;
+    let uploaded = api.uploaded(&identity, UploadKind::Artifact, &named.name).await?;
     let blob = uploaded.ok_or_else(|| Refusal::missing("nothing was uploaded for this artifact"))?;
     let size = named.size.as_ref().and_then(number);
     let hash = named.hash.as_deref().map(|hash| hash.trim_start_matches("sha256:"));
     if size.is_some_and(|size| size != blob.size) || hash.is_some_and(|hash| !hash.eq_ignore_ascii_case(&blob.sha256)) {
         return Err(Refusal::invalid("what came in is not what was announced: its size or SHA-256 differs"));
     }
-    let until = origin.expected(&who, &named.name).unwrap_or_else(|| origin.until(None));
-    let id = origin.keep_artifact(&who, &named.name, blob, until).await?;
+    let until = api.expected(&identity, &named.name).unwrap_or_else(|| api.until(None));
+    let id = api.keep_artifact(&identity, &named.name, blob, until).await?;
     Ok(Json(json!({ "ok": true, "artifact_id": id.to_string() })))
 }
 
 pub(super) async fn list(
-    State(origin): State<Origin>,
-    Authorized(who): Authorized,
-    Json(named): Json<Named>,
+    State(api): State<ActionsApi>,
+    Authorized(identity): Authorized,
+    Json(named): Json<ArtifactRequest>,
 ) -> Result<Json<Value>, Refusal> {
-    own(&who, &named)?;
+    own(&identity, &named)?;
     let id = named.id_filter.as_ref().and_then(number);
-    let artifacts = origin.store.artifacts(&who.run).await?.into_iter().filter(|artifact| {
+    let artifacts = api.store.artifacts(&identity.run).await?.into_iter().filter(|artifact| {
         named.name_filter.as_ref().is_none_or(|name| *name == artifact.name) && id.is_none_or(|id| id == artifact.id)
     });
     let shown: Vec<Value> = artifacts
         .map(|artifact| {
             let made = i64::try_from(artifact.made_at).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
             json!({
-                "workflow_run_backend_id": who.run,
-                "workflow_job_run_backend_id": token::backend_job(&who),
+                "workflow_run_backend_id": identity.run,
+                "workflow_job_run_backend_id": token::backend_job(&identity),
                 "database_id": artifact.id.to_string(),
                 "name": artifact.name,
                 "size": artifact.size.to_string(),
@@ -204,26 +205,26 @@ pub(super) async fn list(
 }
 
 pub(super) async fn url(
-    State(origin): State<Origin>,
-    Authorized(who): Authorized,
+    State(api): State<ActionsApi>,
+    Authorized(identity): Authorized,
     headers: HeaderMap,
-    Json(named): Json<Named>,
+    Json(named): Json<ArtifactRequest>,
 ) -> Result<Json<Value>, Refusal> {
-    own(&who, &named)?;
-    let found = origin.artifact(&who, &named.name).await?;
+    own(&identity, &named)?;
+    let found = api.artifact(&identity, &named.name).await?;
     let found = found.ok_or_else(|| Refusal::missing(format!("the run has no artifact {}", named.name)))?;
-    let url = origin.download_url(&base(&headers), &who, &found.sha256, "artifact.zip");
+    let url = api.download_url(&base(&headers), &identity, &found.sha256, "artifact.zip");
     Ok(Json(json!({ "signed_url": url })))
 }
 
 pub(super) async fn delete(
-    State(origin): State<Origin>,
-    Authorized(who): Authorized,
-    Json(named): Json<Named>,
+    State(api): State<ActionsApi>,
+    Authorized(identity): Authorized,
+    Json(named): Json<ArtifactRequest>,
 ) -> Result<Json<Value>, Refusal> {
-    own(&who, &named)?;
-    let found = origin.artifact(&who, &named.name).await?;
+    own(&identity, &named)?;
+    let found = api.artifact(&identity, &named.name).await?;
     let found = found.ok_or_else(|| Refusal::missing(format!("the run has no artifact {}", named.name)))?;
-    origin.remove_artifact(&found).await?;
+    api.remove_artifact(&found).await?;
     Ok(Json(json!({ "ok": true, "artifact_id": found.id.to_string() })))
 }

@@ -7,7 +7,7 @@ use axum::{Json, extract::State, http::HeaderMap};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Authorized, Origin, Refusal, Who, base, storage::Kind};
+use super::{ActionsApi, Authorized, JobIdentity, Refusal, base, storage::UploadKind};
 use blobs::BlobError;
 use domain::run::Millis;
 use store::{Blob, Cache, CacheOutcome, CacheUse, Change, Kept, StoreError};
@@ -16,9 +16,11 @@ use store::{Blob, Cache, CacheOutcome, CacheUse, Change, Kept, StoreError};
 const KEY: usize = 512;
 /// Keys of one look-up; GitHub's limit.
 const KEYS: usize = 10;
+/// Entries read at once to make room.
+const EVICTED: u32 = 100;
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct CacheRequest {
     key: String,
     version: String,
     #[serde(default, alias = "sizeBytes")]
@@ -32,21 +34,26 @@ pub(super) fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
 
-impl Origin {
+impl ActionsApi {
     /// The entry that a run gets for a key, the exact one before others. What came of it becomes part of the result.
-    pub(super) async fn restore(&self, who: &Who, keys: &[&str], version: &str) -> Result<Option<Cache>, StoreError> {
-        if who.repository.is_empty() {
+    pub(super) async fn restore(
+        &self,
+        identity: &JobIdentity,
+        keys: &[&str],
+        version: &str,
+    ) -> Result<Option<Cache>, StoreError> {
+        if identity.repository.is_empty() {
             return Ok(None);
         }
         let now = self.now();
         let unused = now.saturating_sub(self.limits.cache_days.saturating_mul(super::DAY));
-        let mut entries = self.store.caches(&who.repository).await?;
+        let mut entries = self.store.caches(&identity.repository).await?;
         entries.retain(|entry| entry.version == version && entry.used_at >= unused);
-        let found = best(&entries, who, keys).cloned();
+        let found = best(&entries, identity, keys).cloned();
         let key = keys.first().copied().unwrap_or_default();
         let mut batch = vec![match &found {
-            Some(entry) => used(who, CacheOutcome::Hit, key, Some(entry), now),
-            None => used(who, CacheOutcome::Miss, key, None, now),
+            Some(entry) => used(identity, CacheOutcome::Hit, key, Some(entry), now),
+            None => used(identity, CacheOutcome::Miss, key, None, now),
         }];
         batch.extend(found.iter().map(|entry| Change::Kept(Kept::CacheUsed { id: entry.id, at: now })));
         self.store.commit(batch).await?;
@@ -59,13 +66,19 @@ impl Origin {
     }
 
     /// Makes an uploaded blob an entry, then makes room.
-    pub(super) async fn keep_cache(&self, who: &Who, key: &str, version: &str, blob: Blob) -> Result<u64, Refusal> {
+    pub(super) async fn keep_cache(
+        &self,
+        identity: &JobIdentity,
+        key: &str,
+        version: &str,
+        blob: Blob,
+    ) -> Result<u64, Refusal> {
         let id = self.store.next("caches").await?;
         let now = self.now();
         let entry = Cache {
             id,
-            repository: who.repository.clone(),
-            scope: who.reference.clone(),
+            repository: identity.repository.clone(),
+            scope: identity.reference.clone(),
             key: key.to_owned(),
             version: version.to_owned(),
             sha256: blob.sha256.clone(),
@@ -76,49 +89,53 @@ impl Origin {
         // It goes with its entry, not by a time of its own.
         let kept = Blob { owner: owner(id), expires_at: i64::MAX.unsigned_abs(), ..blob.clone() };
         let gone = Change::BlobGone { sha256: blob.sha256, owner: blob.owner };
-        let saved = used(who, CacheOutcome::Saved, key, Some(&entry), now);
+        let saved = used(identity, CacheOutcome::Saved, key, Some(&entry), now);
         self.store.commit(vec![Change::Kept(Kept::Cache(entry)), Change::Blob(kept), gone, saved]).await?;
-        self.make_room(&who.repository).await?;
+        self.make_room(&identity.repository).await?;
         Ok(id)
     }
 
     async fn make_room(&self, repository: &str) -> Result<(), Refusal> {
-        let mut entries = self.store.caches(repository).await?;
-        entries.sort_by_key(|entry| (entry.used_at, entry.id));
-        let mut total: u64 = entries.iter().map(|entry| entry.size).sum();
-        for entry in entries {
-            if total <= self.limits.cache_bytes {
+        let mut total = self.store.caches_total(repository).await?;
+        while total > self.limits.cache_bytes {
+            let oldest = self.store.caches_least_used(repository, EVICTED).await?;
+            if oldest.is_empty() {
                 break;
             }
-            total -= entry.size;
-            self.remove_cache(&entry).await?;
+            for entry in oldest {
+                if total <= self.limits.cache_bytes {
+                    break;
+                }
+                total = total.saturating_sub(entry.size);
+                self.remove_cache(&entry).await?;
+            }
         }
         Ok(())
     }
 
     /// Why an attempt may not save this entry.
-    pub(super) async fn saves(&self, who: &Who, key: &str, version: &str) -> Result<(), Refusal> {
+    pub(super) async fn saves(&self, identity: &JobIdentity, key: &str, version: &str) -> Result<(), Refusal> {
         let refused = |reason: &str| Refusal::new(axum::http::StatusCode::FORBIDDEN, "permission_denied", reason);
         if key.is_empty() || key.len() > KEY || key.contains(',') || version.is_empty() || version.len() > KEY {
             return Err(Refusal::invalid("a cache's key has 1 to 512 bytes and no comma"));
         }
-        if who.repository.is_empty() {
+        if identity.repository.is_empty() {
             return Err(refused("the job has no repository, so no caches"));
         }
-        if !who.trusted {
+        if !identity.trusted {
             return Err(refused("caches are read-only here: the commit is not in the maintainers' state"));
         }
-        let entries = self.store.caches(&who.repository).await?;
-        let there = entries.iter().any(|e| e.scope == who.reference && e.key == key && e.version == version);
+        let entries = self.store.caches(&identity.repository).await?;
+        let there = entries.iter().any(|e| e.scope == identity.reference && e.key == key && e.version == version);
         if there { Err(Refusal::exists(format!("cache {key} exists already; entries never change"))) } else { Ok(()) }
     }
 }
 
-fn used(who: &Who, outcome: CacheOutcome, key: &str, entry: Option<&Cache>, at: Millis) -> Change {
+fn used(identity: &JobIdentity, outcome: CacheOutcome, key: &str, entry: Option<&Cache>, at: Millis) -> Change {
     Change::Kept(Kept::CacheUse(CacheUse {
-        run: who.run.clone(),
-        job: who.job.clone(),
-        attempt: who.attempt,
+        run: identity.run.clone(),
+        job: identity.job.clone(),
+        attempt: identity.attempt,
         outcome,
         // A look-up's key has no limit of its own.
         key: key.chars().take(KEY).collect(),
@@ -129,8 +146,8 @@ fn used(who: &Who, outcome: CacheOutcome, key: &str, entry: Option<&Cache>, at: 
 }
 
 /// Of entries, the newest first: by scope, then exactly, then by prefix, then by the next key.
-fn best<'e>(entries: &'e [Cache], who: &Who, keys: &[&str]) -> Option<&'e Cache> {
-    std::iter::once(&who.reference).chain(&who.bases).find_map(|scope| {
+fn best<'e>(entries: &'e [Cache], identity: &JobIdentity, keys: &[&str]) -> Option<&'e Cache> {
+    std::iter::once(&identity.reference).chain(&identity.bases).find_map(|scope| {
         let mine = || entries.iter().filter(move |entry| entry.scope == *scope);
         keys.iter().find_map(|key| {
             mine().find(|entry| entry.key == *key).or_else(|| mine().find(|entry| entry.key.starts_with(key)))
@@ -144,50 +161,50 @@ fn owner(id: u64) -> String {
 }
 
 /// Name of an upload.
-fn name(entry: &Entry) -> String {
+fn name(entry: &CacheRequest) -> String {
     format!("{}:{} {}", entry.key.len(), entry.key, entry.version)
 }
 
 pub(super) async fn create(
-    State(origin): State<Origin>,
-    Authorized(who): Authorized,
+    State(api): State<ActionsApi>,
+    Authorized(identity): Authorized,
     headers: HeaderMap,
-    Json(entry): Json<Entry>,
+    Json(entry): Json<CacheRequest>,
 ) -> Result<Json<Value>, Refusal> {
-    if let Err(refusal) = origin.saves(&who, &entry.key, &entry.version).await {
+    if let Err(refusal) = api.saves(&identity, &entry.key, &entry.version).await {
         // The toolkit takes this for what it is: a warning, not an error of the job.
         return Ok(Json(json!({ "ok": false, "message": refusal.reason })));
     }
-    let url = origin.upload_url(&base(&headers), &who, Kind::Cache, &name(&entry));
+    let url = api.upload_url(&base(&headers), &identity, UploadKind::Cache, &name(&entry));
     Ok(Json(json!({ "ok": true, "signed_upload_url": url })))
 }
 
 pub(super) async fn finalize(
-    State(origin): State<Origin>,
-    Authorized(who): Authorized,
-    Json(entry): Json<Entry>,
+    State(api): State<ActionsApi>,
+    Authorized(identity): Authorized,
+    Json(entry): Json<CacheRequest>,
 ) -> Result<Json<Value>, Refusal> {
-    origin.saves(&who, &entry.key, &entry.version).await?;
-    let uploaded = origin.uploaded(&who, Kind::Cache, &name(&entry)).await?;
+    api.saves(&identity, &entry.key, &entry.version).await?;
+    let uploaded = api.uploaded(&identity, UploadKind::Cache, &name(&entry)).await?;
     let blob = uploaded.ok_or_else(|| Refusal::missing("nothing was uploaded for this entry"))?;
     if entry.size_bytes.as_ref().and_then(number).is_some_and(|size| size != blob.size) {
         return Err(Refusal::invalid(format!("{} bytes came in, others were announced", blob.size)));
     }
-    let id = origin.keep_cache(&who, &entry.key, &entry.version, blob).await?;
+    let id = api.keep_cache(&identity, &entry.key, &entry.version, blob).await?;
     Ok(Json(json!({ "ok": true, "entry_id": id.to_string() })))
 }
 
 pub(super) async fn find(
-    State(origin): State<Origin>,
-    Authorized(who): Authorized,
+    State(api): State<ActionsApi>,
+    Authorized(identity): Authorized,
     headers: HeaderMap,
-    Json(entry): Json<Entry>,
+    Json(entry): Json<CacheRequest>,
 ) -> Result<Json<Value>, Refusal> {
     let keys: Vec<&str> =
         std::iter::once(&entry.key).chain(&entry.restore_keys).map(String::as_str).take(KEYS).collect();
-    let Some(found) = origin.restore(&who, &keys, &entry.version).await? else {
+    let Some(found) = api.restore(&identity, &keys, &entry.version).await? else {
         return Ok(Json(json!({ "ok": false })));
     };
-    let url = origin.download_url(&base(&headers), &who, &found.sha256, "cache");
+    let url = api.download_url(&base(&headers), &identity, &found.sha256, "cache");
     Ok(Json(json!({ "ok": true, "signed_download_url": url, "matched_key": found.key })))
 }

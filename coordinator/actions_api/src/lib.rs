@@ -2,22 +2,19 @@
 //!
 //! One HTTP origin, reached only through a job's own tunnel: a connection belongs to one attempt from its first byte, and
 //! the attempt's token must be shown besides. [`cache`] and [`artifact`] speak twirp as GitHub's toolkit does,
-//! [`earlier`] and [`container`] the protocols before it, [`storage`]
+//! [`cache_v1`] and [`artifact_v3`] the protocols before it, [`storage`]
 //! takes and gives bytes as Azure's blob service does, [`token`] makes and checks what is signed, [`oidc`] tells others who a job is.
 
 mod archive;
 mod artifact;
+mod artifact_v3;
 mod cache;
-mod container;
-mod earlier;
+mod cache_v1;
 mod oidc;
 mod storage;
 mod token;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json, Router,
@@ -41,13 +38,18 @@ use blobs::{BlobError, Blobs};
 use domain::run::Millis;
 use store::{Change, Kept, Store, StoreError};
 
-/// Attempts whose uploads are counted, and artifacts that are uploaded, at a time.
-const COUNTED: usize = 4096;
+/// Attempts whose uploads are counted, and artifacts that are being uploaded; beyond that the one that was idle longest
+/// is forgotten.
+const COUNTED: u64 = 65_536;
+/// Caches of protocol version 1 that are being uploaded at a time.
+const RESERVED: usize = 4096;
+/// What is known of an attempt that sends nothing is forgotten after this; its uploads are, too.
+const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 const DAY: Millis = 24 * 3600 * 1000;
 
 /// The services. Clones share them.
 #[derive(Clone)]
-pub struct Origin {
+pub struct ActionsApi {
     store: Store,
     archives: archive::Archives,
     blobs: Blobs,
@@ -56,16 +58,16 @@ pub struct Origin {
     clock: fn() -> Millis,
     issuer: Option<Arc<Issuer>>,
     /// Caches that are uploaded by the earlier protocol.
-    reserved: Arc<Mutex<BTreeMap<u64, earlier::Reserved>>>,
+    reserved: Arc<Mutex<BTreeMap<u64, cache_v1::ReservedCache>>>,
     /// Bytes that each attempt sent.
-    received: Arc<Mutex<HashMap<String, u64>>>,
+    received: moka::sync::Cache<String, u64>,
     /// When artifacts go that are being uploaded. Lost by a restart, they go when the operator's time is over.
-    expiries: Arc<Mutex<HashMap<String, Millis>>>,
+    expiries: moka::sync::Cache<String, Millis>,
 }
 
 /// Whose job calls.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Who {
+pub struct JobIdentity {
     /// Run id.
     pub run: String,
     /// Job key.
@@ -86,7 +88,7 @@ pub struct Who {
     pub github: serde_json::Map<String, serde_json::Value>,
 }
 
-impl Who {
+impl JobIdentity {
     /// Refs whose caches a run may restore besides its own, by its `github` context: the base of a pull request, and
     /// the default branch.
     pub fn bases_of(github: &serde_json::Map<String, serde_json::Value>) -> Vec<String> {
@@ -103,16 +105,16 @@ impl Who {
 }
 
 /// Whether the attempt still is its worker's.
-pub type Held = Arc<dyn Fn() -> bool + Send + Sync>;
+pub type LeaseCheck = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// A connection's attempt.
 #[derive(Clone)]
 struct Caller {
-    who: Arc<Who>,
-    held: Held,
+    identity: Arc<JobIdentity>,
+    held: LeaseCheck,
 }
 
-impl Origin {
+impl ActionsApi {
     /// Services over a store and its blobs. `key` signs tokens and URLs: the same on every coordinator.
     pub fn new(store: Store, blobs: Blobs, key: &[u8; 32], limits: config::Kept, clock: fn() -> Millis) -> Self {
         let tokens = Arc::new(Tokens::new(key));
@@ -125,22 +127,22 @@ impl Origin {
             clock,
             issuer: None,
             reserved: Arc::default(),
-            received: Arc::default(),
-            expiries: Arc::default(),
+            received: least_recently_used(),
+            expiries: least_recently_used(),
         }
     }
 
     /// `ACTIONS_RUNTIME_TOKEN` of an attempt.
-    pub fn token(&self, who: &Who) -> String {
-        self.tokens.runtime(who)
+    pub fn token(&self, identity: &JobIdentity) -> String {
+        self.tokens.runtime(identity)
     }
 
     /// Serves one connection of an attempt to its end.
-    pub async fn serve<S>(&self, who: Arc<Who>, held: Held, stream: S)
+    pub async fn serve<S>(&self, identity: Arc<JobIdentity>, held: LeaseCheck, stream: S)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let router = self.router().layer(Extension(Caller { who, held }));
+        let router = self.router().layer(Extension(Caller { identity, held }));
         let serving = hyper::server::conn::http1::Builder::new()
             .half_close(true)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
@@ -160,14 +162,14 @@ impl Origin {
             .route("/twirp/github.actions.results.api.v1.ArtifactService/GetSignedArtifactURL", post(artifact::url))
             .route("/twirp/github.actions.results.api.v1.ArtifactService/DeleteArtifact", post(artifact::delete))
             .route("/storage/{kind}/{id}/{name}", axum::routing::put(storage::put).get(storage::get))
-            .route("/_apis/artifactcache/cache", axum::routing::get(earlier::find))
-            .route("/_apis/artifactcache/caches", post(earlier::reserve))
-            .route("/_apis/artifactcache/caches/{id}", axum::routing::patch(earlier::chunk).post(earlier::commit))
+            .route("/_apis/artifactcache/cache", axum::routing::get(cache_v1::find))
+            .route("/_apis/artifactcache/caches", post(cache_v1::reserve))
+            .route("/_apis/artifactcache/caches/{id}", axum::routing::patch(cache_v1::chunk).post(cache_v1::commit))
             .route("/_apis/pipelines/workflows/{run}/artifacts", {
-                axum::routing::get(container::list).post(container::upload).patch(container::upload)
+                axum::routing::get(artifact_v3::list).post(artifact_v3::upload).patch(artifact_v3::upload)
             })
-            .route("/_apis/resources/Containers/{id}", axum::routing::get(container::items))
-            .route("/_apis/resources/Containers/{id}/items/{index}", axum::routing::get(container::content))
+            .route("/_apis/resources/Containers/{id}", axum::routing::get(artifact_v3::items))
+            .route("/_apis/resources/Containers/{id}/items/{index}", axum::routing::get(artifact_v3::content))
             .route("/oidc/token", axum::routing::get(oidc::token))
             .route("/api/{*path}", any(github))
             .fallback(nothing)
@@ -188,14 +190,12 @@ impl Origin {
     }
 
     /// Counts bytes of an attempt; false: it sent more than it may keep.
-    fn receives(&self, who: &Who, bytes: u64) -> bool {
-        let mut received = self.received.lock();
-        if received.len() >= COUNTED {
-            received.clear();
-        }
-        let sum = received.entry(who.text()).or_default();
-        *sum = sum.saturating_add(bytes);
-        *sum <= self.limits.cache_bytes.saturating_add(self.limits.artifact_bytes)
+    fn receives(&self, identity: &JobIdentity, bytes: u64) -> bool {
+        let sum = self
+            .received
+            .entry(identity.text())
+            .and_upsert_with(|known| known.map_or(0, moka::Entry::into_value).saturating_add(bytes));
+        sum.into_value() <= self.limits.cache_bytes.saturating_add(self.limits.artifact_bytes)
     }
 
     fn now(&self) -> Millis {
@@ -203,18 +203,23 @@ impl Origin {
     }
 }
 
-/// A caller that showed its attempt's token.
-struct Authorized(Arc<Who>);
+fn least_recently_used<V: Clone + Send + Sync + 'static>() -> moka::sync::Cache<String, V> {
+    let cache = moka::sync::Cache::builder().max_capacity(COUNTED).time_to_idle(FORGOTTEN);
+    cache.eviction_policy(moka::policy::EvictionPolicy::lru()).build()
+}
 
-impl FromRequestParts<Origin> for Authorized {
+/// A caller that showed its attempt's token.
+struct Authorized(Arc<JobIdentity>);
+
+impl FromRequestParts<ActionsApi> for Authorized {
     type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, origin: &Origin) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, api: &ActionsApi) -> Result<Self, Refusal> {
         let caller = caller(parts)?;
         let shown = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = shown.and_then(|value| value.split_once(' ')).map(|(_, token)| token.trim());
-        if token.is_some_and(|token| origin.tokens.is_runtime(token, &caller.who)) {
-            return Ok(Self(caller.who));
+        if token.is_some_and(|token| api.tokens.is_runtime(token, &caller.identity)) {
+            return Ok(Self(caller.identity));
         }
         Err(Refusal::unauthorized("send the ACTIONS_RUNTIME_TOKEN of this very job as `Authorization: Bearer`"))
     }
@@ -309,7 +314,7 @@ async fn github() -> Response {
     (StatusCode::NOT_IMPLEMENTED, Json(json!({ "message": message }))).into_response()
 }
 
-async fn nothing(State(_): State<Origin>) -> Refusal {
+async fn nothing(State(_): State<ActionsApi>) -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, "bad_route", "no such service here: caches and artifacts are what there is")
 }
 

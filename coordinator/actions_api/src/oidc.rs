@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{Authorized, Origin, Refusal, Who};
+use super::{ActionsApi, Authorized, JobIdentity, Refusal};
 use domain::run::Millis;
 
 /// Seconds a token is good.
@@ -95,11 +95,11 @@ impl Issuer {
         [("openid-configuration".to_owned(), configuration), ("jwks".to_owned(), json!({ "keys": [key] }))]
     }
 
-    fn token(&self, who: &Who, audience: Option<&str>, now: Millis) -> Result<String, Refusal> {
-        let text = |name: &str| who.github.get(name).and_then(Value::as_str).unwrap_or_default();
+    fn token(&self, identity: &JobIdentity, audience: Option<&str>, now: Millis) -> Result<String, Refusal> {
+        let text = |name: &str| identity.github.get(name).and_then(Value::as_str).unwrap_or_default();
         let repository = text("repository");
         let mut claims: Map<String, Value> =
-            CLAIMS.iter().filter_map(|name| Some(((*name).to_owned(), who.github.get(*name)?.clone()))).collect();
+            CLAIMS.iter().filter_map(|name| Some(((*name).to_owned(), identity.github.get(*name)?.clone()))).collect();
         let now = now / 1000;
         let subject = match text("event_name") {
             "pull_request" => format!("repo:{repository}:pull_request"),
@@ -114,7 +114,7 @@ impl Issuer {
             ("nbf", now.saturating_sub(60).into()),
             ("exp", now.saturating_add(LIFE).into()),
             ("jti", uuid::Uuid::now_v7().to_string().into()),
-            ("repository_address", who.repository.as_str().into()),
+            ("repository_address", identity.repository.as_str().into()),
         ] {
             claims.insert(name.to_owned(), value);
         }
@@ -136,7 +136,7 @@ pub fn grants(permissions: Option<&Value>) -> bool {
     }
 }
 
-impl Origin {
+impl ActionsApi {
     /// With an issuer of OIDC tokens.
     pub fn with_issuer(self, issuer: Issuer) -> Self {
         Self { issuer: Some(Arc::new(issuer)), ..self }
@@ -144,23 +144,23 @@ impl Origin {
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Asked {
+pub(super) struct TokenQuery {
     audience: Option<String>,
 }
 
 pub(super) async fn token(
-    State(origin): State<Origin>,
-    Authorized(who): Authorized,
-    Query(asked): Query<Asked>,
+    State(api): State<ActionsApi>,
+    Authorized(identity): Authorized,
+    Query(asked): Query<TokenQuery>,
 ) -> Result<Json<Value>, Refusal> {
     let refused = |reason: &str| Refusal::new(axum::http::StatusCode::FORBIDDEN, "permission_denied", reason);
-    let issuer = origin.issuer.as_ref().ok_or_else(|| refused("there is no OIDC issuer here: a pool has one"))?;
-    if !who.id_token {
+    let issuer = api.issuer.as_ref().ok_or_else(|| refused("there is no OIDC issuer here: a pool has one"))?;
+    if !identity.id_token {
         return Err(refused("the job needs `permissions: id-token: write`, and a commit of the maintainers'"));
     }
     if asked.audience.as_ref().is_some_and(|audience| audience.len() > AUDIENCE) {
         return Err(Refusal::invalid("the audience is too long"));
     }
-    let value = issuer.token(&who, asked.audience.as_deref(), origin.now())?;
+    let value = issuer.token(&identity, asked.audience.as_deref(), api.now())?;
     Ok(Json(json!({ "value": value })))
 }

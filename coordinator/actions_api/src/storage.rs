@@ -13,7 +13,7 @@ use axum::{
 use futures::TryStreamExt as _;
 use serde::Deserialize;
 
-use super::{DAY, Origin, Refusal, Who, caller};
+use super::{ActionsApi, DAY, JobIdentity, Refusal, caller};
 use blobs::Deposit;
 use store::Blob;
 
@@ -24,12 +24,12 @@ const BLOCK_LIST: usize = 8 << 20;
 
 /// Which kind of thing is uploaded; it decides the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum UploadKind {
     Cache,
     Artifact,
 }
 
-impl Kind {
+impl UploadKind {
     fn word(self) -> &'static str {
         match self {
             Self::Cache => "cache",
@@ -43,35 +43,40 @@ impl Kind {
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Asked {
+pub(super) struct StorageQuery {
     sig: String,
     comp: Option<String>,
     blockid: Option<String>,
 }
 
-impl Origin {
+impl ActionsApi {
     /// Where an attempt sends the bytes of something it named.
-    pub(super) fn upload_url(&self, base: &str, who: &Who, kind: Kind, name: &str) -> String {
-        let path = format!("/storage/{}/{}/upload", kind.word(), self.tokens.upload(who, kind.word(), name));
-        format!("{base}{path}?sig={}", self.tokens.path(who, "put", &path))
+    pub(super) fn upload_url(&self, base: &str, identity: &JobIdentity, kind: UploadKind, name: &str) -> String {
+        let path = format!("/storage/{}/{}/upload", kind.word(), self.tokens.upload(identity, kind.word(), name));
+        format!("{base}{path}?sig={}", self.tokens.path(identity, "put", &path))
     }
 
     /// Where an attempt gets stored bytes.
-    pub(super) fn download_url(&self, base: &str, who: &Who, sha256: &str, name: &str) -> String {
+    pub(super) fn download_url(&self, base: &str, identity: &JobIdentity, sha256: &str, name: &str) -> String {
         let path = format!("/storage/blob/{sha256}/{name}");
-        format!("{base}{path}?sig={}", self.tokens.path(who, "get", &path))
+        format!("{base}{path}?sig={}", self.tokens.path(identity, "get", &path))
     }
 
     /// What was uploaded under a name.
-    pub(super) async fn uploaded(&self, who: &Who, kind: Kind, name: &str) -> Result<Option<Blob>, Refusal> {
-        let owner = owner(&self.tokens.upload(who, kind.word(), name));
+    pub(super) async fn uploaded(
+        &self,
+        identity: &JobIdentity,
+        kind: UploadKind,
+        name: &str,
+    ) -> Result<Option<Blob>, Refusal> {
+        let owner = owner(&self.tokens.upload(identity, kind.word(), name));
         Ok(self.store.blobs_of(&owner, 1).await?.into_iter().next())
     }
 
-    fn limit(&self, kind: Kind) -> u64 {
+    fn limit(&self, kind: UploadKind) -> u64 {
         match kind {
-            Kind::Cache => self.limits.cache_bytes,
-            Kind::Artifact => self.limits.artifact_bytes,
+            UploadKind::Cache => self.limits.cache_bytes,
+            UploadKind::Artifact => self.limits.artifact_bytes,
         }
     }
 }
@@ -82,19 +87,19 @@ fn owner(upload: &str) -> String {
 }
 
 pub(super) async fn put(
-    State(origin): State<Origin>,
+    State(api): State<ActionsApi>,
     Path((kind, id, _)): Path<(String, String, String)>,
-    Query(asked): Query<Asked>,
+    Query(asked): Query<StorageQuery>,
     parts: Parts,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let who = caller(&parts)?.who;
-    if !origin.tokens.is_path(&asked.sig, &who, "put", parts.uri.path()) {
+    let identity = caller(&parts)?.identity;
+    if !api.tokens.is_path(&asked.sig, &identity, "put", parts.uri.path()) {
         return Err(Refusal::unauthorized("the URL is not one that this job was given"));
     }
-    let kind = Kind::parse(&kind).ok_or_else(|| Refusal::missing("nothing is uploaded here"))?;
-    let limit = origin.limit(kind);
-    let (counting, counted) = (origin.clone(), who.clone());
+    let kind = UploadKind::parse(&kind).ok_or_else(|| Refusal::missing("nothing is uploaded here"))?;
+    let limit = api.limit(kind);
+    let (counting, counted) = (api.clone(), identity.clone());
     let bytes = |body: Body| {
         body.into_data_stream().map_err(std::io::Error::other).and_then(move |piece| {
             let within = counting.receives(&counted, piece.len() as u64);
@@ -102,7 +107,7 @@ pub(super) async fn put(
             std::future::ready(if within { Ok(piece) } else { Err(refused()) })
         })
     };
-    let now = origin.now();
+    let now = api.now();
     let deposit = Deposit {
         kind: "application/octet-stream".into(),
         owner: owner(&id),
@@ -114,19 +119,19 @@ pub(super) async fn put(
     };
     match asked.comp.as_deref() {
         None => {
-            forget(&origin, &id).await?;
-            origin.blobs.put(bytes(body), deposit).await?;
+            forget(&api, &id).await?;
+            api.blobs.put(bytes(body), deposit).await?;
         }
         Some("block") => {
             let block = asked.blockid.ok_or_else(|| Refusal::invalid("Put Block needs `blockid`"))?;
-            origin.blobs.stage(&id, &block, bytes(body), limit).await?;
+            api.blobs.stage(&id, &block, bytes(body), limit).await?;
         }
         Some("blocklist") => {
             let list =
                 to_bytes(body, BLOCK_LIST).await.map_err(|_| Refusal::too_large("the block list is too long"))?;
             let blocks = block_list(&String::from_utf8_lossy(&list))?;
-            forget(&origin, &id).await?;
-            let put = origin.blobs.put_staged(&id, &blocks, deposit).await?;
+            forget(&api, &id).await?;
+            let put = api.blobs.put_staged(&id, &blocks, deposit).await?;
             put.ok_or_else(|| {
                 Refusal::new(StatusCode::BAD_REQUEST, "InvalidBlockList", "a block of the list is missing")
             })?;
@@ -146,10 +151,10 @@ pub(super) async fn put(
 }
 
 /// A second upload takes the place of the first.
-async fn forget(origin: &Origin, upload: &str) -> Result<(), Refusal> {
+async fn forget(api: &ActionsApi, upload: &str) -> Result<(), Refusal> {
     let owner = owner(upload);
-    for earlier in origin.store.blobs_of(&owner, 16).await? {
-        origin.blobs.delete(&earlier.sha256, &owner).await?;
+    for earlier in api.store.blobs_of(&owner, 16).await? {
+        api.blobs.delete(&earlier.sha256, &owner).await?;
     }
     Ok(())
 }
@@ -175,20 +180,20 @@ fn block_list(xml: &str) -> Result<Vec<String>, Refusal> {
 }
 
 pub(super) async fn get(
-    State(origin): State<Origin>,
+    State(api): State<ActionsApi>,
     Path((kind, sha256, _)): Path<(String, String, String)>,
-    Query(asked): Query<Asked>,
+    Query(asked): Query<StorageQuery>,
     parts: Parts,
 ) -> Result<Response, Refusal> {
-    let who = caller(&parts)?.who;
-    if kind != "blob" || !origin.tokens.is_path(&asked.sig, &who, "get", parts.uri.path()) {
+    let identity = caller(&parts)?.identity;
+    if kind != "blob" || !api.tokens.is_path(&asked.sig, &identity, "get", parts.uri.path()) {
         return Err(Refusal::unauthorized("the URL is not one that this job was given"));
     }
     let gone = || Refusal::missing("the bytes were removed meanwhile");
-    let size = origin.store.blob(&sha256).await?.first().ok_or_else(gone)?.size;
+    let size = api.store.blob(&sha256).await?.first().ok_or_else(gone)?.size;
     let range = range(&parts.headers, size)?;
     let length = range.as_ref().map_or(size, |range| range.end - range.start);
-    let body = origin.blobs.get(&sha256, range.clone().filter(|_| length > 0)).await?.ok_or_else(gone)?;
+    let body = api.blobs.get(&sha256, range.clone().filter(|_| length > 0)).await?.ok_or_else(gone)?;
     let mut response = Body::from_stream(body).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_LENGTH, length.into());

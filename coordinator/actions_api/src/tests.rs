@@ -5,13 +5,14 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-mod containers;
+mod artifact_v3;
+mod limits;
 
 const CACHE: &str = "twirp/github.actions.results.api.v1.CacheService";
 const ARTIFACT: &str = "twirp/github.actions.results.api.v1.ArtifactService";
 
 struct World {
-    origin: Origin,
+    api: ActionsApi,
     folder: tempfile::TempDir,
     http: reqwest::Client,
 }
@@ -24,8 +25,8 @@ struct Job<'w> {
     run: String,
 }
 
-fn who(run: &str, reference: &str, trusted: bool) -> Who {
-    Who {
+fn identity(run: &str, reference: &str, trusted: bool) -> JobIdentity {
+    JobIdentity {
         run: run.into(),
         job: "build".into(),
         attempt: 1,
@@ -33,7 +34,7 @@ fn who(run: &str, reference: &str, trusted: bool) -> Who {
         reference: reference.into(),
         bases: vec!["refs/heads/main".into()],
         trusted,
-        ..Who::default()
+        ..JobIdentity::default()
     }
 }
 
@@ -44,22 +45,22 @@ impl World {
         let blobs = Blobs::open(&folder.path().join("blobs"), store.clone()).unwrap();
         let now = || u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap();
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self { origin: Origin::new(store, blobs, &[7; 32], limits, now), folder, http: reqwest::Client::new() }
+        Self { api: ActionsApi::new(store, blobs, &[7; 32], limits, now), folder, http: reqwest::Client::new() }
     }
 
-    async fn job(&self, who: Who) -> Job<'_> {
-        self.job_held(who, Arc::new(|| true)).await
+    async fn job(&self, identity: JobIdentity) -> Job<'_> {
+        self.job_held(identity, Arc::new(|| true)).await
     }
 
-    async fn job_held(&self, who: Who, held: Held) -> Job<'_> {
+    async fn job_held(&self, identity: JobIdentity, held: LeaseCheck) -> Job<'_> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (token, run) = (self.origin.token(&who), who.run.clone());
-        let (origin, who) = (self.origin.clone(), Arc::new(who));
+        let (token, run) = (self.api.token(&identity), identity.run.clone());
+        let (api, identity) = (self.api.clone(), Arc::new(identity));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (origin, who, held) = (origin.clone(), who.clone(), held.clone());
-                tokio::spawn(async move { origin.serve(who, held, stream).await });
+                let (api, identity, held) = (api.clone(), identity.clone(), held.clone());
+                tokio::spawn(async move { api.serve(identity, held, stream).await });
             }
         });
         Job { world: self, url, token, run }
@@ -118,9 +119,9 @@ impl Job<'_> {
 #[tokio::test]
 async fn a_cache_is_found_in_its_own_ref_first_then_in_the_base_exactly_first_then_the_newest() {
     let world = World::new(config::Kept::default()).await;
-    let main = world.job(who("r1", "refs/heads/main", true)).await;
-    let branch = world.job(who("r2", "refs/heads/topic", true)).await;
-    let other = world.job(who("r3", "refs/heads/other", true)).await;
+    let main = world.job(identity("r1", "refs/heads/main", true)).await;
+    let branch = world.job(identity("r2", "refs/heads/topic", true)).await;
+    let other = world.job(identity("r3", "refs/heads/other", true)).await;
     assert_eq!(main.restore(&["deps-1"]).await, None);
     main.save("deps-1", "one").await.unwrap();
     main.save("deps-2", "two").await.unwrap();
@@ -132,20 +133,21 @@ async fn a_cache_is_found_in_its_own_ref_first_then_in_the_base_exactly_first_th
     assert_eq!(other.restore(&["deps-0"]).await, None, "another branch's caches are not its own");
     assert!(main.save("deps-1", "again").await.unwrap_err().contains("never change"));
     assert_eq!(main.restore(&["deps-1"]).await, found("deps-1", "one"));
-    let elsewhere = world.job(Who { repository: "30617:bb:repo".into(), ..who("r4", "refs/heads/main", true) }).await;
+    let elsewhere =
+        world.job(JobIdentity { repository: "30617:bb:repo".into(), ..identity("r4", "refs/heads/main", true) }).await;
     assert_eq!(elsewhere.restore(&["deps-1"]).await, None);
 }
 
 #[tokio::test]
 async fn what_a_job_asked_of_caches_is_part_of_its_runs_result() {
     let world = World::new(config::Kept::default()).await;
-    let job = world.job(Who { attempt: 2, ..who("r1", "refs/heads/main", true) }).await;
+    let job = world.job(JobIdentity { attempt: 2, ..identity("r1", "refs/heads/main", true) }).await;
     job.restore(&["deps-1"]).await;
     job.save("deps-1", "12345").await.unwrap();
     for _ in 0..2 {
         job.restore(&["deps-2", "deps-"]).await;
     }
-    let uses = world.origin.store.cache_uses("r1").await.unwrap();
+    let uses = world.api.store.cache_uses("r1").await.unwrap();
     let told: Vec<_> =
         uses.iter().map(|used| (used.outcome.as_str(), used.key.as_str(), used.found.as_deref(), used.size)).collect();
     assert!(uses.iter().all(|used| used.attempt == 2));
@@ -158,17 +160,13 @@ async fn what_a_job_asked_of_caches_is_part_of_its_runs_result() {
     for number in 0..120 {
         job.restore(&[&format!("other-{number}")]).await;
     }
-    assert_eq!(
-        world.origin.store.cache_uses("r1").await.unwrap().len(),
-        100,
-        "a job can't fill the store with questions"
-    );
+    assert_eq!(world.api.store.cache_uses("r1").await.unwrap().len(), 100, "a job can't fill the store with questions");
 }
 
 #[tokio::test]
 async fn the_earlier_protocol_saves_and_restores_the_same_entries_in_chunks() {
     let world = World::new(config::Kept::default()).await;
-    let job = world.job(who("r1", "refs/heads/main", true)).await;
+    let job = world.job(identity("r1", "refs/heads/main", true)).await;
     let base = format!("{}/_apis/artifactcache", job.url);
     let send = async |request: reqwest::RequestBuilder| request.bearer_auth(&job.token).send().await.unwrap();
     let wanted = format!("{base}/cache?keys=deps-2,deps-&version=v");
@@ -188,7 +186,7 @@ async fn the_earlier_protocol_saves_and_restores_the_same_entries_in_chunks() {
     let bytes = reqwest::get(found["archiveLocation"].as_str().unwrap()).await.unwrap().text().await.unwrap();
     assert_eq!(bytes, "abcdef");
     assert_eq!(job.restore(&["deps-1"]).await.unwrap().1, "abcdef");
-    let stranger = world.job(who("r2", "refs/heads/topic", false)).await;
+    let stranger = world.job(identity("r2", "refs/heads/topic", false)).await;
     let refused = world.http.post(format!("{}/_apis/artifactcache/caches", stranger.url)).bearer_auth(&stranger.token);
     let refused = refused.json(&json!({"key": "deps-3", "version": "v"})).send().await.unwrap();
     assert_eq!(refused.status(), 403);
@@ -197,10 +195,10 @@ async fn the_earlier_protocol_saves_and_restores_the_same_entries_in_chunks() {
 #[tokio::test]
 async fn attack_19_an_untrusted_run_restores_from_its_base_and_saves_nothing() {
     let world = World::new(config::Kept::default()).await;
-    let main = world.job(who("r1", "refs/heads/main", true)).await;
+    let main = world.job(identity("r1", "refs/heads/main", true)).await;
     main.save("deps", "good").await.unwrap();
     for reference in ["refs/heads/main", "refs/pull/1/head"] {
-        let stranger = world.job(who("r2", reference, false)).await;
+        let stranger = world.job(identity("r2", reference, false)).await;
         assert_eq!(stranger.restore(&["deps"]).await.unwrap().1, "good");
         assert!(stranger.save("deps-new", "evil").await.unwrap_err().contains("read-only"));
         // Not by the second half of the protocol either.
@@ -213,7 +211,7 @@ async fn attack_19_an_untrusted_run_restores_from_its_base_and_saves_nothing() {
 #[tokio::test]
 async fn what_was_not_used_for_longest_makes_room() {
     let world = World::new(config::Kept { cache_bytes: 25, ..config::Kept::default() }).await;
-    let job = world.job(who("r1", "refs/heads/main", true)).await;
+    let job = world.job(identity("r1", "refs/heads/main", true)).await;
     job.save("a", "0123456789").await.unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     job.save("b", "abcdefghij").await.unwrap();
@@ -223,20 +221,20 @@ async fn what_was_not_used_for_longest_makes_room() {
     assert_eq!(job.restore(&["b"]).await, None);
     assert!(job.restore(&["a"]).await.is_some() && job.restore(&["c"]).await.is_some());
     assert_eq!(world.files(), 2);
-    world.origin.expire(u64::MAX).await.unwrap();
+    world.api.expire(u64::MAX).await.unwrap();
     assert_eq!((job.restore(&["a"]).await, world.files()), (None, 0));
 }
 
 #[tokio::test]
 async fn attack_45_an_upload_has_a_limit_and_leaves_nothing_behind() {
     let world = World::new(config::Kept { cache_bytes: 100, artifact_bytes: 100, ..config::Kept::default() }).await;
-    let job = world.job(who("r1", "refs/heads/main", true)).await;
+    let job = world.job(identity("r1", "refs/heads/main", true)).await;
     let (_, made) = job.ask(CACHE, "CreateCacheEntry", json!({"key": "k", "version": "v"})).await;
     let url = made["signed_upload_url"].as_str().unwrap().to_owned();
     assert_eq!(job.put(&url, "x".repeat(101)).await, 413);
     assert_eq!(job.upload("a", &"x".repeat(60)).await.0, 200);
     assert_eq!(job.upload("b", &"y".repeat(40)).await.0, 404, "one attempt sends so much, refused uploads counted");
-    let next = world.job(Who { job: "other".into(), ..who("r1", "refs/heads/main", true) }).await;
+    let next = world.job(JobIdentity { job: "other".into(), ..identity("r1", "refs/heads/main", true) }).await;
     assert_eq!(next.upload("c", &"z".repeat(60)).await.0, 413, "one run keeps so much");
     assert_eq!(world.files(), 1);
 }
@@ -244,7 +242,7 @@ async fn attack_45_an_upload_has_a_limit_and_leaves_nothing_behind() {
 #[tokio::test]
 async fn attack_43_an_artifact_has_no_name_that_leads_elsewhere() {
     let world = World::new(config::Kept::default()).await;
-    let job = world.job(who("r1", "refs/heads/main", true)).await;
+    let job = world.job(identity("r1", "refs/heads/main", true)).await;
     for name in ["", ".", "..", "../x", "a/b", "a\\b", "c:d", "a\nb", &"x".repeat(257)] {
         assert_eq!(job.upload(name, "x").await.0, 400, "{name:?}");
     }
@@ -254,18 +252,18 @@ async fn attack_43_an_artifact_has_no_name_that_leads_elsewhere() {
 #[tokio::test]
 async fn an_artifact_belongs_to_its_run_and_its_name_is_taken_once_but_for_a_later_attempt_of_its_job() {
     let world = World::new(config::Kept::default()).await;
-    let job = world.job(who("r1", "refs/heads/main", true)).await;
+    let job = world.job(identity("r1", "refs/heads/main", true)).await;
     assert_eq!(job.upload("report", "first").await.0, 200);
     assert_eq!(job.upload("report", "again").await.0, 409);
-    let sibling = world.job(Who { job: "test".into(), ..who("r1", "refs/heads/main", true) }).await;
+    let sibling = world.job(JobIdentity { job: "test".into(), ..identity("r1", "refs/heads/main", true) }).await;
     assert_eq!(sibling.upload("report", "other").await.0, 409);
-    let later = world.job(Who { attempt: 2, ..who("r1", "refs/heads/main", true) }).await;
+    let later = world.job(JobIdentity { attempt: 2, ..identity("r1", "refs/heads/main", true) }).await;
     assert_eq!(later.upload("report", "second").await.0, 200);
     let named = json!({"workflow_run_backend_id": "r1", "name": "report"});
     let (_, found) = sibling.ask(ARTIFACT, "GetSignedArtifactURL", named.clone()).await;
     let bytes = reqwest::get(found["signed_url"].as_str().unwrap()).await.unwrap().text().await.unwrap();
     assert_eq!(bytes, "second");
-    let stranger = world.job(who("r2", "refs/heads/main", true)).await;
+    let stranger = world.job(identity("r2", "refs/heads/main", true)).await;
     assert_eq!(stranger.ask(ARTIFACT, "GetSignedArtifactURL", named).await.0, 404);
 }
 
@@ -274,7 +272,7 @@ async fn tokens_and_urls_serve_their_own_attempt_while_it_is_held() {
     let world = World::new(config::Kept::default()).await;
     let held = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let told = held.clone();
-    let whose = who("r1", "refs/heads/main", true);
+    let whose = identity("r1", "refs/heads/main", true);
     let held_by = Arc::new(move || told.load(std::sync::atomic::Ordering::SeqCst));
     let job = world.job_held(whose.clone(), held_by).await;
     job.save("k", "bytes").await.unwrap();
@@ -282,7 +280,7 @@ async fn tokens_and_urls_serve_their_own_attempt_while_it_is_held() {
     let (_, found) = job.ask(CACHE, "GetCacheEntryDownloadURL", entry.clone()).await;
     let url = found["signed_download_url"].as_str().unwrap().to_owned();
 
-    let neighbour = world.job(Who { job: "other".into(), ..whose }).await;
+    let neighbour = world.job(JobIdentity { job: "other".into(), ..whose }).await;
     let borrowed = Job { token: job.token.clone(), url: neighbour.url.clone(), run: "r1".into(), world: &world };
     assert_eq!(borrowed.ask(CACHE, "GetCacheEntryDownloadURL", entry.clone()).await.0, 401);
     let moved = url.replace(&job.url, &neighbour.url);
@@ -301,7 +299,7 @@ async fn tokens_and_urls_serve_their_own_attempt_while_it_is_held() {
 #[tokio::test]
 async fn githubs_api_is_refused_with_what_to_do() {
     let world = World::new(config::Kept::default()).await;
-    let job = world.job(who("r1", "refs/heads/main", true)).await;
+    let job = world.job(identity("r1", "refs/heads/main", true)).await;
     let answer = reqwest::get(format!("{}/api/v3/repos/a/b", job.url)).await.unwrap();
     assert_eq!(answer.status(), 501);
     assert!(answer.text().await.unwrap().contains("https://api.github.com"));
@@ -315,10 +313,10 @@ async fn a_job_that_may_gets_a_token_that_the_published_key_proves() {
     let [(_, configuration), (_, keys)] = issuer.documents();
     assert_eq!(Issuer::open(&file, "https://ci.example").unwrap().documents()[1].1, keys, "the key is kept");
     let mut world = World::new(config::Kept::default()).await;
-    world.origin = world.origin.with_issuer(issuer);
+    world.api = world.api.with_issuer(issuer);
     let github = json!({"repository": "a/b", "repository_owner": "a", "ref": "refs/heads/main", "event_name": "push"});
     let github = github.as_object().unwrap().clone();
-    let may = Who { id_token: true, github: github.clone(), ..who("r1", "refs/heads/main", true) };
+    let may = JobIdentity { id_token: true, github: github.clone(), ..identity("r1", "refs/heads/main", true) };
     let job = world.job(may).await;
     let ask = async |job: &Job<'_>, query: &str| {
         let request = job.world.http.get(format!("{}/oidc/token?api-version=2.0{query}", job.url));
@@ -345,7 +343,7 @@ async fn a_job_that_may_gets_a_token_that_the_published_key_proves() {
     );
     assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 300);
     assert_eq!(ask(&job, "").await.0, 200);
-    let other = world.job(Who { github, ..who("r2", "refs/heads/main", true) }).await;
+    let other = world.job(JobIdentity { github, ..identity("r2", "refs/heads/main", true) }).await;
     assert_eq!(ask(&other, "").await.0, 403);
 }
 

@@ -7,7 +7,7 @@ use nostr::{Keys, PublicKey};
 
 use super::{log_publisher::LogPublisher, run_service::RunService};
 use domain::run::{RequestOrigin, Rerun, RunEvent, RunRequest, RunState};
-use logs::act;
+use logs::act_format;
 use nostr_client::{
     hive_ci::{self, Refusal, Secrets},
     intake::{Audience, RequestHandler},
@@ -133,8 +133,8 @@ impl RequestHandler for Admission {
             // Only a 5402 names a log, and only with the publisher key there is one.
             let log = match &refusal.run {
                 Some(run) => {
-                    let head = act::Head { workflow: &run.workflow, commit: "", reference: "", full_url: "" };
-                    Some(self.archive.note(&refusal.job, &act::render_message(&head, &refusal.reason)).await?)
+                    let head = act_format::Head { workflow: &run.workflow, commit: "", reference: "", full_url: "" };
+                    Some(self.archive.note(&refusal.job, &act_format::render_message(&head, &refusal.reason)).await?)
                 }
                 None => None,
             };

@@ -8,10 +8,12 @@ mod admission;
 mod background;
 mod definitions;
 mod log_publisher;
+mod metrics;
 mod planner;
 mod rerun_artifacts;
 mod retention;
 mod run_service;
+mod run_trace;
 mod unit_of_work;
 mod workflow_source;
 
@@ -31,9 +33,10 @@ use self::{
     background::TaskRunner,
     definitions::Definitions,
     log_publisher::LogPublisher,
+    metrics::Metrics,
     planner::Planner,
 };
-use actions_api::{Issuer, Origin};
+use actions_api::{ActionsApi, Issuer};
 use blobs::{Blobs, client::Client};
 use config::{Config, keys};
 use dispatch::{Dispatch, DispatchConfig, ServerTls};
@@ -51,7 +54,6 @@ use nostr_client::{
 use retention::Retention;
 use source::Sources;
 use store::{ChangeNotification, Store, seal::StoreKey};
-use web::{self, Web};
 
 /// Stages get this long to end after the shutdown was asked for.
 const GRACE: Duration = Duration::from_secs(10);
@@ -107,7 +109,9 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     let lookup = RelayLookup { relays: relays.clone(), config: config.relays.clone() };
     let sources = Sources::new(config.data.join("mirrors"), config.source.clone(), Arc::new(lookup));
     let sources = Arc::new(sources.with_actions(config.actions.clone()));
-    let run_service = RunService::new(store.clone(), store_key, keys.clone(), routes.clone(), config.clone(), now);
+    let mut registry = metrics::registry();
+    let run_service =
+        RunService::new(store.clone(), store_key, keys.clone(), routes.clone(), config.clone(), &mut registry, now);
     let logs = Logs::new(config.data.join("logs"));
     let blobs = Blobs::open_alone(&config.data.join("blobs"), store.clone())?;
     let archive = LogPublisher {
@@ -123,7 +127,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     let key = derive(&secret, b"tokens and URLs of jobs' services");
     let issuer = Issuer::open(&config.data.join("oidc.key"), &public_url)?;
     let documents = issuer.documents();
-    let origin = Origin::new(store.clone(), blobs.clone(), &key, config.kept.clone(), now).with_issuer(issuer);
+    let origin = ActionsApi::new(store.clone(), blobs.clone(), &key, config.kept.clone(), now).with_issuer(issuer);
     let dispatch = DispatchConfig {
         store: store.clone(),
         runs: Arc::new(run_service.clone()),
@@ -151,35 +155,12 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         stages.start("worker port", async move { dispatch.serve(grpc, tls, stop).await });
     }
     let definitions = Definitions::new(run_service.clone(), sources.clone(), policy.clone(), config.clone());
-    let web = Web {
-        store: store.clone(),
-        logs: logs.clone(),
-        blobs: blobs.clone(),
-        control: Arc::new(Operator {
-            run_service: run_service.clone(),
-            dispatch: dispatch.clone(),
-            sources: sources.clone(),
-            policy: policy.clone(),
-            relays: relays.clone(),
-            signers: Signers::new(&config.relays),
-            config: config.clone(),
-            definitions: definitions.clone(),
-        }),
-        settings: Arc::new(settings(
-            &config,
-            &keys,
-            derive(&secret, b"links into private runs"),
-            &public_url,
-            documents,
-        )?),
-    };
-    stages.start("web", web::serve(http, web, stop.clone()));
     let tasks = TaskRunner {
         run_service: run_service.clone(),
         planner: Planner {
             run_service: run_service.clone(),
             sources: sources.clone(),
-            definitions,
+            definitions: definitions.clone(),
             config: config.clone(),
         },
         archive: archive.clone(),
@@ -199,13 +180,44 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     stages.start("background work", work.build().run(stop.clone()));
     let reception = Admission {
         run_service: run_service.clone(),
-        sources,
+        sources: sources.clone(),
         policy: policy.clone(),
         routes,
         archive,
         keys: keys.clone(),
     };
-    let intake = Intake::new(keys.clone(), config.clone(), store.clone(), relays, policy, reception, now);
+    let intake =
+        Intake::new(keys.clone(), config.clone(), store.clone(), relays.clone(), policy.clone(), reception, now);
+    let web = web::Config {
+        store: store.clone(),
+        logs: logs.clone(),
+        blobs: blobs.clone(),
+        control: Arc::new(Operator {
+            run_service: run_service.clone(),
+            dispatch: dispatch.clone(),
+            sources: sources.clone(),
+            policy: policy.clone(),
+            relays: relays.clone(),
+            signers: Signers::new(&config.relays),
+            config: config.clone(),
+            definitions: definitions.clone(),
+        }),
+        metrics: Arc::new(Metrics::new(
+            registry,
+            metrics::Sources {
+                store: store.clone(),
+                dispatch: dispatch.clone(),
+                relays: relays.clone(),
+                ignored: intake.counted(),
+                logs: logs.clone(),
+                data: config.data.clone(),
+                clock: now,
+            },
+        )),
+        settings: settings(&config, &keys, derive(&secret, b"links into private runs"), &public_url, documents)?,
+    }
+    .build();
+    stages.start("web", web::serve(http, web, stop.clone()));
     stages.until_stopped("intake", intake.run());
     let keep = config.keep_days.saturating_mul(24 * 3600 * 1000);
     let retention = Retention { store: store.clone(), logs, blobs, keep };
@@ -370,7 +382,7 @@ async fn watch_load(store: Store, dispatch: Dispatch, load: watch::Sender<Load>)
     }
 }
 
-async fn expire(retention: Retention, origin: Origin) -> anyhow::Result<()> {
+async fn expire(retention: Retention, origin: ActionsApi) -> anyhow::Result<()> {
     loop {
         let expired = async {
             origin.expire(now()).await?;

@@ -4,9 +4,13 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use nostr::{Keys, PublicKey};
+use prometheus_client::registry::Registry;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::unit_of_work::UnitOfWork;
+use super::{
+    metrics::runs::{Observed, RunMetrics},
+    unit_of_work::UnitOfWork,
+};
 use config::{self, Config, Definitions, RepositoryConfig, VisibilityConfig};
 use domain::run::{
     self, Approvers, AttemptId, EnvironmentProtection, Millis, NewRun, Repository, RequestOrigin, Rerun, RunEffect,
@@ -36,6 +40,7 @@ struct Inner {
     keys: Keys,
     routes: Routes,
     config: Arc<Config>,
+    metrics: RunMetrics,
     clock: fn() -> Millis,
 }
 
@@ -56,9 +61,11 @@ impl RunService {
         keys: Keys,
         routes: Routes,
         config: Arc<Config>,
+        registry: &mut Registry,
         clock: fn() -> Millis,
     ) -> Self {
-        Self(Arc::new(Inner { store, store_key, keys, routes, config, clock }))
+        let metrics = RunMetrics::new(registry);
+        Self(Arc::new(Inner { store, store_key, keys, routes, config, metrics, clock }))
     }
 
     /// The store.
@@ -118,6 +125,7 @@ impl RunService {
         batch.extend(self.changes(&state, effects, None)?);
         batch.extend(self.hooks(None, &state));
         store.commit(batch).await?;
+        self.0.metrics.record(vec![Observed::of(None, &state, now)], now);
         Ok(state)
     }
 
@@ -128,13 +136,16 @@ impl RunService {
     /// There is no such run, or the store can't be read or written.
     pub async fn apply(&self, id: &str, event: RunEvent, also: Batch) -> anyhow::Result<Applied> {
         loop {
-            let (applied, mut batch) = UnitOfWork::of(self, id, event.clone()).await?;
+            let (applied, mut batch, observed) = UnitOfWork::of(self, id, event.clone()).await?;
             batch.extend(also.iter().cloned());
             if batch.is_empty() {
                 return Ok(applied);
             }
             match self.0.store.commit(batch).await {
-                Ok(()) => return Ok(applied),
+                Ok(()) => {
+                    self.0.metrics.record(observed, self.now());
+                    return Ok(applied);
+                }
                 // Somebody else told it something meanwhile: what follows is decided anew.
                 Err(StoreError::Stale(_)) => {}
                 Err(error) => return Err(error.into()),

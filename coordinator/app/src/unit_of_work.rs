@@ -5,7 +5,10 @@ use std::collections::{HashMap, VecDeque};
 
 use anyhow::Context;
 
-use super::run_service::{Applied, RunService};
+use super::{
+    metrics::runs::Observed,
+    run_service::{Applied, RunService},
+};
 use domain::group::{
     self, Group, Member,
     deadlock::{self, DeadlockSearch},
@@ -22,6 +25,7 @@ pub(super) struct UnitOfWork<'a> {
     /// Jobs that asked for a group and may still wait for it.
     joined: Vec<(String, String)>,
     batch: Batch,
+    observed: Vec<Observed>,
 }
 
 impl<'a> UnitOfWork<'a> {
@@ -30,12 +34,12 @@ impl<'a> UnitOfWork<'a> {
         run_service: &'a RunService,
         run: &str,
         event: RunEvent,
-    ) -> anyhow::Result<(Applied, Batch)> {
+    ) -> anyhow::Result<(Applied, Batch, Vec<Observed>)> {
         let (runs, groups) = (HashMap::new(), HashMap::new());
         let (events, joined) = (VecDeque::new(), Vec::new());
-        let mut this = Self { run_service, runs, groups, events, joined, batch: Batch::new() };
+        let mut this = Self { run_service, runs, groups, events, joined, batch: Batch::new(), observed: Vec::new() };
         if let Err(refused) = this.apply(run, event).await? {
-            return Ok((Applied::Unchanged(refused), Batch::new()));
+            return Ok((Applied::Unchanged(refused), Batch::new(), Vec::new()));
         }
         loop {
             while let Some((run, event)) = this.events.pop_front() {
@@ -50,7 +54,7 @@ impl<'a> UnitOfWork<'a> {
             }
         }
         let state = this.runs.remove(run).with_context(|| format!("there is no run {run}"))?;
-        Ok((Applied::Changed(Box::new(state)), this.batch))
+        Ok((Applied::Changed(Box::new(state)), this.batch, this.observed))
     }
 
     /// Returns the lock holder that `job` must yield to, if waiting for it would deadlock.
@@ -135,6 +139,7 @@ impl<'a> UnitOfWork<'a> {
         }
         self.batch.extend(self.run_service.changes(&state, effects, publisher.as_ref())?);
         self.batch.extend(self.run_service.hooks(Some(&before), &state));
+        self.observed.push(Observed::of(Some(&before), &state, self.run_service.now()));
         self.runs.insert(run.to_owned(), state);
         Ok(Ok(()))
     }

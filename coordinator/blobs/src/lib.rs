@@ -1,4 +1,8 @@
 //! Bytes named by their SHA-256, kept in object storage, with their owners in the store.
+//!
+//! Storage and store share no transaction. A put copies its bytes into place, commits the row, and copies again where the
+//! object is gone; a removal moves the object aside first and looks for rows after that. However the two interleave, an
+//! object that has a row stays. An object without a row, left by a crash, is collected by the next sweep.
 
 pub mod client;
 
@@ -20,8 +24,14 @@ const PARTS: usize = 4;
 /// Milliseconds after which a part that nobody put together is removed.
 const STAGED: Millis = 24 * 3600 * 1000;
 
+/// Milliseconds after which an object without a row is removed: until then its put may still commit one.
+const UNCOMMITTED: Millis = 3600 * 1000;
+
 /// Folder of what is coming in.
 const INCOMING: &str = "incoming";
+
+/// Folder of objects whose removal is not decided yet, each named `<sha256>.<unique>`.
+const REMOVING: &str = "removing";
 
 /// Stored bytes. Clones share them.
 #[derive(Debug, Clone)]
@@ -79,9 +89,6 @@ pub enum BlobError {
     /// The sender broke off.
     #[error("the upload broke off: {0}")]
     Body(#[source] std::io::Error),
-    /// They were removed while they came in.
-    #[error("the blob was removed meanwhile, send it again")]
-    Removed,
     /// The object storage.
     #[error("blob storage: {0}")]
     Storage(#[from] object_store::Error),
@@ -127,7 +134,8 @@ impl Blobs {
             return Err(BlobError::Mismatch(sha256));
         }
         let known = !self.store.blob(&sha256).await?.is_empty();
-        self.objects.rename(&incoming, &place(&sha256)).await?;
+        let place = place(&sha256);
+        self.objects.copy(&incoming, &place).await?;
         let blob = Blob {
             sha256,
             size: received.size,
@@ -138,13 +146,14 @@ impl Blobs {
             expires_at: deposit.expires_at,
         };
         self.store.commit(vec![Change::Blob(blob.clone())]).await?;
-        // A removal by the last other owner may have come between.
-        match self.objects.head(&place(&blob.sha256)).await {
-            Ok(_) if known => Ok(Put::Known(blob)),
-            Ok(_) => Ok(Put::New(blob)),
-            Err(object_store::Error::NotFound { .. }) => Err(BlobError::Removed),
-            Err(error) => Err(error.into()),
+        // A removal may have moved the first copy aside before the row was there; from now on none does.
+        match self.objects.head(&place).await {
+            Ok(_) => {}
+            Err(object_store::Error::NotFound { .. }) => self.objects.copy(&incoming, &place).await?,
+            Err(error) => return Err(error.into()),
         }
+        self.objects.delete(&incoming).await?;
+        Ok(if known { Put::Known(blob) } else { Put::New(blob) })
     }
 
     /// Stores bytes that are in memory.
@@ -249,13 +258,26 @@ impl Blobs {
     pub async fn delete(&self, sha256: &str, owner: &str) -> Result<(), BlobError> {
         let gone = Change::BlobGone { sha256: sha256.to_owned(), owner: owner.to_owned() };
         self.store.commit(vec![gone]).await?;
-        if self.store.blob(sha256).await?.is_empty() {
-            match self.objects.delete(&place(sha256)).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
+        if self.store.blob(sha256).await?.is_empty() { self.discard(sha256).await } else { Ok(()) }
+    }
+
+    /// Removes an object, unless a row for it turns up after it was moved aside.
+    async fn discard(&self, sha256: &str) -> Result<(), BlobError> {
+        let aside = Path::from_iter([REMOVING, &format!("{sha256}.{}", uuid::Uuid::now_v7())]);
+        match self.objects.rename(&place(sha256), &aside).await {
+            Ok(()) => self.decide(&aside, sha256).await,
+            Err(error) => missing_is_fine(error),
         }
-        Ok(())
+    }
+
+    /// What becomes of an object that was moved aside.
+    async fn decide(&self, aside: &Path, sha256: &str) -> Result<(), BlobError> {
+        let decided = if self.store.blob(sha256).await?.is_empty() {
+            self.objects.delete(aside).await
+        } else {
+            self.objects.rename(aside, &place(sha256)).await
+        };
+        decided.or_else(missing_is_fine)
     }
 
     /// Removes what nobody needs any more.
@@ -263,7 +285,42 @@ impl Blobs {
         for blob in self.store.blobs_expired(now).await? {
             self.delete(&blob.sha256, &blob.owner).await?;
         }
-        self.unstage(None, now.saturating_sub(STAGED)).await
+        self.unstage(None, now.saturating_sub(STAGED)).await?;
+        self.collect(now.saturating_sub(UNCOMMITTED)).await
+    }
+
+    /// Removes objects without a row that came before a time, and decides about those that a crash left aside.
+    async fn collect(&self, before: Millis) -> Result<(), BlobError> {
+        let mut aside = self.objects.list(Some(&Path::from(REMOVING)));
+        while let Some(object) = aside.try_next().await? {
+            if let Some((sha256, _)) = object.location.filename().and_then(|name| name.split_once('.')) {
+                self.decide(&object.location, sha256).await?;
+            }
+        }
+        for folder in 0..=u8::MAX {
+            let folder = hex::encode([folder]);
+            let found: Vec<_> = self.objects.list(Some(&Path::from(folder.as_str()))).try_collect().await?;
+            if found.is_empty() {
+                continue;
+            }
+            let known = self.store.blob_hashes(&folder).await?;
+            for object in found {
+                let since = Millis::try_from(object.last_modified.timestamp_millis()).unwrap_or(0);
+                if let Some(sha256) = object.location.filename().filter(|name| since < before && !known.contains(*name))
+                {
+                    self.discard(sha256).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Another removal was faster.
+fn missing_is_fine<E: From<object_store::Error>>(error: object_store::Error) -> Result<(), E> {
+    match error {
+        object_store::Error::NotFound { .. } => Ok(()),
+        error => Err(error.into()),
     }
 }
 
@@ -339,6 +396,44 @@ mod tests {
         blobs.expire(100).await.unwrap();
         assert_eq!(read(&blobs, &sha256, None).await, None);
         assert_eq!(files(&folder.path().join("blobs")), Vec::<std::path::PathBuf>::new());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn bytes_that_one_owner_gives_up_while_another_stores_them_stay() {
+        let (_folder, blobs) = blobs().await;
+        for round in 0..300_u32 {
+            let bytes = Bytes::from(round.to_string());
+            let sha256 = hex::encode(Sha256::digest(&bytes));
+            blobs.put_bytes(bytes.clone(), deposit("a")).await.unwrap();
+            let (put, deleted) = tokio::join!(
+                tokio::spawn({
+                    let (blobs, bytes) = (blobs.clone(), bytes.clone());
+                    async move { blobs.put_bytes(bytes, deposit("b")).await }
+                }),
+                tokio::spawn({
+                    let (blobs, sha256) = (blobs.clone(), sha256.clone());
+                    async move { blobs.delete(&sha256, "a").await }
+                }),
+            );
+            put.unwrap().unwrap();
+            deleted.unwrap().unwrap();
+            assert_eq!(read(&blobs, &sha256, None).await.as_deref(), Some(bytes.as_ref()), "round {round}");
+        }
+    }
+
+    #[tokio::test]
+    async fn objects_without_a_row_are_collected_once_no_put_can_be_under_way_and_others_stay() {
+        let (folder, blobs) = blobs().await;
+        let kept = blobs.put_bytes(Bytes::from_static(b"kept"), deposit("a")).await.unwrap().blob().sha256.clone();
+        let orphan = "ab".repeat(32);
+        let cut_off = Path::from(format!("{REMOVING}/{kept}.1"));
+        blobs.objects.put(&place(&orphan), "left by a crash".into()).await.unwrap();
+        blobs.objects.rename(&place(&kept), &cut_off).await.unwrap();
+        blobs.collect(0).await.unwrap();
+        assert!(read(&blobs, &orphan, None).await.is_some(), "its row may be on its way");
+        assert_eq!(read(&blobs, &kept, None).await.unwrap(), b"kept", "a removal that broke off is taken back");
+        blobs.collect(Millis::MAX).await.unwrap();
+        assert_eq!(files(&folder.path().join("blobs")), [folder.path().join(format!("blobs/{}", place(&kept)))]);
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use std::{fs, net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::{Config, Environment, Policy, Tls, keys};
+use super::{Config, Environment, Policy, RepositoryConfig, Tls, VisibilityConfig, keys};
 
 impl Config {
     /// A configuration with a value for every optional key; tells `load` which keys there are.
@@ -61,6 +61,9 @@ impl Config {
         }
         for environment in &self.environments {
             environment.check()?;
+        }
+        for (name, repository) in &self.repositories {
+            repository.check(name)?;
         }
         let mut places = std::collections::HashSet::new();
         for hook in &self.webhooks {
@@ -128,6 +131,25 @@ impl Environment {
     }
 }
 
+impl RepositoryConfig {
+    fn check(&self, name: &str) -> anyhow::Result<()> {
+        let is_private = self.visibility == VisibilityConfig::Readers;
+        for key in &self.readers {
+            let parsed = nostr::PublicKey::parse(key);
+            ensure!(parsed.is_ok(), "repositories.{name}: the reader `{key}` is no key: give npub1… or 64 hex");
+        }
+        ensure!(
+            is_private || self.readers.is_empty(),
+            "repositories.{name}: its runs are public, so `readers` keeps nobody out: set `visibility = \"readers\"`"
+        );
+        ensure!(
+            self.list.is_none(),
+            "repositories.{name}.list: lists of readers are not read: name each key in `readers`, or set `maintainers`"
+        );
+        Ok(())
+    }
+}
+
 fn readable(key: &str, path: &PathBuf) -> anyhow::Result<()> {
     fs::read(path).map(drop).with_context(|| format!("{key} {}: `longshore keygen` makes it", path.display()))
 }
@@ -146,6 +168,12 @@ mod tests {
             wait_minutes: 0,
             branches: Vec::new(),
         });
+    }
+
+    fn private(c: &mut Config, spoil: fn(&mut RepositoryConfig)) {
+        let mut repository = RepositoryConfig { visibility: VisibilityConfig::Readers, ..RepositoryConfig::default() };
+        spoil(&mut repository);
+        c.repositories.insert("*".into(), repository);
     }
 
     #[test]
@@ -173,7 +201,18 @@ mod tests {
         };
         good.webhooks = vec![hook("https://h.example/x", "0123456789abcdef")];
         assert!(!format!("{good:?}").contains("0123456789abcdef"), "a secret is not shown");
-        let cases: [(Break, &str); 16] = [
+        let cases: [(Break, &str); 19] = [
+            (|c| private(c, |r| r.readers.push("bob".into())), "npub1"),
+            (|c| private(c, |r| r.list = Some("30000:aa:team".into())), "name each key in `readers`"),
+            (
+                |c| {
+                    private(c, |r| {
+                        r.visibility = VisibilityConfig::Public;
+                        r.readers.push("aa".repeat(32));
+                    });
+                },
+                "visibility",
+            ),
             (|c| c.webhooks[0].url = "h.example".into(), "https://HOST/PATH"),
             (|c| c.webhooks[0].secret = "short".into(), "openssl rand"),
             (|c| c.webhooks.push(c.webhooks[0].clone()), "named twice"),

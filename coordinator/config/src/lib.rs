@@ -255,7 +255,7 @@ pub struct RepositoryConfig {
     pub readers: Vec<String>,
     /// With `readers`: the repository's maintainers too.
     pub maintainers: bool,
-    /// With `readers`: address of an NIP-51 list.
+    /// Address of an NIP-51 list; refused at the start, as lists of readers are not read.
     pub list: Option<String>,
     /// What definitions may do here; without it what `[definitions]` says.
     pub definitions: Option<Definitions>,

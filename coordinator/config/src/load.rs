@@ -8,8 +8,20 @@ use toml::{Table, Value};
 /// Variables of the environment begin with this: `LONGSHORE_RELAYS_READ=wss://a,wss://b` sets `relays.read`.
 pub const PREFIX: &str = "LONGSHORE_";
 /// Names of the environment that are no keys: flags of other verbs, tests.
-const OTHER: &[&str] =
-    &["CONFIG", "NO_ENGINE", "SEED", "SERVER", "KEY", "LOG", "TEST", "NSEC", "POOL", "RELAY", "REPOSITORY"];
+const OTHER: &[&str] = &[
+    "CONFIG",
+    "NO_ENGINE",
+    "SEED",
+    "SERVER",
+    "KEY",
+    "LOG",
+    "LOG_FORMAT",
+    "TEST",
+    "NSEC",
+    "POOL",
+    "RELAY",
+    "REPOSITORY",
+];
 
 /// What is wrong with a configuration: where, what, and what would be right.
 #[derive(Debug, thiserror::Error)]

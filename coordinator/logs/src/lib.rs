@@ -3,28 +3,30 @@
 //! A file holds length-delimited `LogRecord` messages (worker.proto), `data/logs/<run>/<job>/<attempt>`. Readers read
 //! files and are woken by a counter, so a slow one costs nobody anything.
 
-pub mod act;
-pub mod beside;
+pub mod act_format;
+pub mod concurrent;
+mod full_text;
+mod growth;
 pub mod lines;
 mod name;
+mod open_segments;
 pub mod record;
 mod segment;
 mod steps;
 mod tail;
 pub mod text;
-mod whole;
 
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use anyhow::Context;
 use bytes::Bytes;
-use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::watch;
 
+use growth::Followed;
+use open_segments::OpenSegments;
 use segment::Segment;
 pub use tail::{Piece, Positions, Tail};
 
@@ -32,29 +34,30 @@ pub use tail::{Piece, Positions, Tail};
 #[derive(Debug, Clone)]
 pub struct Logs {
     folder: PathBuf,
-    open: Arc<Mutex<HashMap<Key, Arc<Mutex<Segment>>>>>,
-    runs: Arc<Mutex<HashMap<String, watch::Sender<u64>>>>,
+    open: Arc<OpenSegments>,
+    followed: Followed,
 }
 
+/// Run id, job key and attempt.
 type Key = (String, String, u32);
 
 impl Logs {
     /// Logs below `folder`, which is made with the first of them.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), open: Arc::default(), runs: Arc::default() }
+        Self { folder: folder.into(), open: Arc::new(OpenSegments::new(Instant::now())), followed: Followed::default() }
     }
 
     /// Bytes already there for an attempt.
     pub async fn open(&self, run: &str, job: &str, attempt: u32) -> anyhow::Result<u64> {
         let length = self.with(run, job, attempt, |segment| Ok(segment.length())).await?;
-        self.wake(run);
+        self.followed.grew(run, job, attempt, length);
         Ok(length)
     }
 
     /// Appends at an offset; a repeated range is skipped, a gap is an error. Returns the new length.
     pub async fn append(&self, run: &str, job: &str, attempt: u32, offset: u64, data: Bytes) -> anyhow::Result<u64> {
         let length = self.with(run, job, attempt, move |segment| segment.append(offset, &data)).await?;
-        self.wake(run);
+        self.followed.grew(run, job, attempt, length);
         Ok(length)
     }
 
@@ -68,8 +71,7 @@ impl Logs {
     pub async fn close(&self, run: &str, job: &str, attempt: u32, total: u64, sha256: &[u8]) -> anyhow::Result<()> {
         let expected = sha256.to_vec();
         self.with(run, job, attempt, move |segment| segment.close(total, &expected)).await?;
-        lock(&self.open).remove(&(run.to_owned(), job.to_owned(), attempt));
-        self.wake(run);
+        self.open.close(&(run.to_owned(), job.to_owned(), attempt));
         let path = self.path(run, job, attempt)?;
         // Whoever reads lines makes up for it: nobody waits for the index here.
         tokio::spawn(async move {
@@ -80,11 +82,20 @@ impl Logs {
         Ok(())
     }
 
+    /// Logs that are open for writing.
+    pub fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Runs whose logs somebody follows.
+    pub fn followed_count(&self) -> usize {
+        self.followed.len()
+    }
+
     /// Follows the logs of a run from `from` on.
     pub fn tail(&self, run: &str, from: Positions) -> Tail {
         let folder = self.folder.join(name::escape(run));
-        let changes = lock(&self.runs).entry(run.to_owned()).or_insert_with(|| watch::Sender::new(0)).subscribe();
-        Tail::new(folder, from, changes)
+        Tail::new(folder, from, self.followed.follow(run))
     }
 
     /// The attempts of a run that have a log: job key, number and bytes.
@@ -114,7 +125,7 @@ impl Logs {
 
     /// Removes the logs of a run, for good.
     pub async fn remove(&self, run: &str) -> anyhow::Result<()> {
-        lock(&self.open).retain(|(of, _, _), _| of != run);
+        self.open.close_run(run);
         let folder = self.folder.join(name::escape(run));
         match tokio::fs::remove_dir_all(&folder).await {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -135,41 +146,14 @@ impl Logs {
         let key = (run.to_owned(), job.to_owned(), attempt);
         let path = self.path(run, job, attempt)?;
         let open = Arc::clone(&self.open);
-        tokio::task::spawn_blocking(move || {
-            let known = lock(&open).get(&key).map(Arc::clone);
-            let segment = match known {
-                Some(segment) => segment,
-                None => {
-                    let opened = Arc::new(Mutex::new(Segment::open(&path)?));
-                    // Another opened it meanwhile: one writer only, or their offsets would part.
-                    Arc::clone(lock(&open).entry(key).or_insert(opened))
-                }
-            };
-            work(&mut lock(&segment))
-        })
-        .await
-        .context("the log's thread ended")?
+        tokio::task::spawn_blocking(move || work(&mut open.get(key, &path, Instant::now())?.lock()))
+            .await
+            .context("the log's thread ended")?
     }
 
     fn path(&self, run: &str, job: &str, attempt: u32) -> anyhow::Result<PathBuf> {
         Ok(name::path(&self.folder, run, job)?.join(attempt.to_string()))
     }
-
-    fn wake(&self, run: &str) {
-        let mut runs = lock(&self.runs);
-        if let Some(changes) = runs.get(run) {
-            if changes.receiver_count() == 0 {
-                runs.remove(run);
-            } else {
-                changes.send_modify(|count| *count = count.wrapping_add(1));
-            }
-        }
-    }
-}
-
-/// A panic elsewhere leaves these values whole: each is changed in one step.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }
 
 /// A folder for whose new entries a crash must not matter.

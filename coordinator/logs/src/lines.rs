@@ -9,7 +9,7 @@ use anyhow::Context;
 use proto::worker::{LogRecord, LogStream};
 use serde::{Deserialize, Serialize};
 
-use super::{Logs, beside::Beside, record, steps::Joiners, tail};
+use super::{Logs, concurrent::ConcurrentSteps, record, steps::Joiners, tail};
 
 /// Lines given at once.
 pub const MOST_LINES: u64 = 5000;
@@ -42,7 +42,7 @@ pub struct Numbered {
     /// For a `mark`: how the step ended, and after how many milliseconds; none where it begins.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<(String, u64)>,
-    /// Name of the step, where steps print beside each other.
+    /// Name of the step, where steps print at the same time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub within: Option<String>,
 }
@@ -165,7 +165,7 @@ pub(super) struct Point {
     /// Lines that ended before it.
     lines: u64,
     joiners: Joiners,
-    beside: Beside,
+    concurrent: ConcurrentSteps,
     /// Steps that began since the point before it: line and name.
     steps: Vec<(u64, String)>,
 }
@@ -175,13 +175,13 @@ struct Scan {
     offset: u64,
     lines: u64,
     joiners: Joiners,
-    beside: Beside,
+    concurrent: ConcurrentSteps,
 }
 
 impl Scan {
     fn from(point: Option<&Point>) -> Self {
-        let Point { offset, lines, joiners, beside, .. } = point.cloned().unwrap_or_default();
-        Self { offset, lines, joiners, beside }
+        let Point { offset, lines, joiners, concurrent, .. } = point.cloned().unwrap_or_default();
+        Self { offset, lines, joiners, concurrent }
     }
 
     /// Reads one piece. False: there is no more now.
@@ -196,9 +196,9 @@ impl Scan {
 
     fn take(&mut self, record: &LogRecord, emit: &mut impl FnMut(Numbered)) {
         let stream = record.stream();
-        let Self { lines, joiners, beside, .. } = self;
+        let Self { lines, joiners, concurrent, .. } = self;
         if let Some(mark) = &record.mark {
-            beside.mark(record.step, &mark.name, mark.ended);
+            concurrent.mark(record.step, &mark.name, mark.ended);
         }
         let mut line = |time_ms, text: String, ended, within| {
             *lines += 1;
@@ -211,7 +211,7 @@ impl Scan {
                 line(record.time_ms, mark.name.clone(), ended, None);
             }
             _ => {
-                let within = beside.name(record.step);
+                let within = concurrent.name(record.step);
                 joiners.push(record, |time_ms, text| line(time_ms, text, None, within.map(str::to_owned)));
             }
         }
@@ -219,7 +219,7 @@ impl Scan {
 
     /// Gives what has no line end.
     fn finish(&mut self, emit: &mut impl FnMut(Numbered)) {
-        let Self { lines, joiners, beside, .. } = self;
+        let Self { lines, joiners, concurrent, .. } = self;
         joiners.flush(|step, time_ms, text| {
             *lines += 1;
             emit(Numbered {
@@ -229,7 +229,7 @@ impl Scan {
                 stream: "stdout",
                 text: cut(text),
                 ended: None,
-                within: beside.name(step).map(str::to_owned),
+                within: concurrent.name(step).map(str::to_owned),
             });
         });
     }
@@ -251,7 +251,7 @@ pub(super) async fn index(path: &Path) -> anyhow::Result<Vec<Point>> {
 
 /// The points of a log, and the place behind all that is there.
 async fn indexed(path: &Path) -> anyhow::Result<(Vec<Point>, Scan)> {
-    let stored = beside(path);
+    let stored = index_path(path);
     let length = match tokio::fs::metadata(path).await {
         Ok(found) => found.len(),
         Err(_) => return Ok((Vec::new(), Scan::from(None))),
@@ -281,7 +281,7 @@ async fn indexed(path: &Path) -> anyhow::Result<(Vec<Point>, Scan)> {
                 offset: scan.offset,
                 lines: scan.lines,
                 joiners: scan.joiners.clone(),
-                beside: scan.beside.clone(),
+                concurrent: scan.concurrent.clone(),
                 steps,
             });
         }
@@ -306,7 +306,7 @@ async fn keep(stored: &Path, points: &[Point]) -> anyhow::Result<()> {
     written.await?
 }
 
-fn beside(path: &Path) -> PathBuf {
+fn index_path(path: &Path) -> PathBuf {
     path.with_extension("lines")
 }
 

@@ -81,11 +81,14 @@ impl Segment {
         );
         let known = usize::try_from(self.length - offset).unwrap_or(usize::MAX);
         let Some(new) = data.get(known..).filter(|new| !new.is_empty()) else { return Ok(self.length) };
-        // A failed write may have left a part behind, so each starts where the last good one ended.
-        self.file
-            .seek(SeekFrom::Start(self.length))
-            .and_then(|_| self.file.write_all(new))
-            .with_context(|| format!("can't write the log {}: is the disk full?", self.path.display()))?;
+        let written = self.file.seek(SeekFrom::Start(self.length)).and_then(|_| self.file.write_all(new));
+        if let Err(error) = written {
+            // Readers take the file's end for what was accepted, so a part that was written goes. Where it can't, the
+            // next append writes over it.
+            let _ = self.file.set_len(self.length);
+            let what = format!("can't write the log {}: is the disk full?", self.path.display());
+            return Err(anyhow::Error::new(error).context(what));
+        }
         self.hash.update(new);
         self.length += new.len() as u64;
         Ok(self.length)
@@ -112,5 +115,42 @@ impl Segment {
             hex::encode(hash)
         );
         self.written()?.sync().map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
+
+    use std::process::Command;
+
+    use super::*;
+
+    /// Set for the process that may write files of 4 KiB only.
+    const LIMITED: &str = "LONGSHORE_TEST_LIMITED_FOLDER";
+
+    #[test]
+    fn an_append_that_fails_halfway_leaves_nothing_of_it_in_the_file() {
+        if let Some(folder) = std::env::var_os(LIMITED) {
+            return append_beyond_the_limit(Path::new(&folder));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let this = "segment::tests::an_append_that_fails_halfway_leaves_nothing_of_it_in_the_file";
+        // The limit gives an error instead of a signal only to a process that ignores the signal.
+        let limited = "trap '' XFSZ; ulimit -f 8; exec \"$0\" --exact \"$1\"";
+        let mut process = Command::new("sh");
+        process.args(["-c", limited]).arg(std::env::current_exe().unwrap()).arg(this).env(LIMITED, folder.path());
+        let output = process.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+
+    fn append_beyond_the_limit(folder: &Path) {
+        let path = folder.join("segment");
+        let mut segment = Segment::open(&path).unwrap();
+        assert_eq!(segment.append(0, &[b'a'; 3000]).unwrap(), 3000);
+        let full = segment.append(3000, &[b'b'; 3000]).unwrap_err();
+        assert!(full.to_string().contains("is the disk full?"), "{full:#}");
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 3000);
+        assert_eq!(segment.append(3000, b"c").unwrap(), 3001, "it goes on once there is room");
     }
 }

@@ -9,7 +9,8 @@ use proto::{
 use serde::{Deserialize, Serialize};
 use workflow::plan::Conclusion;
 
-use super::act::LIMIT;
+/// The Hive CI viewer's limit: a log is shorter than this, in bytes. Of one step no more is kept.
+pub const LIMIT: usize = 1024 * 1024;
 
 /// One step as it was printed.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
-//! Following a run's logs: reads from the files, waits for a counter.
+//! Following a run's logs: reads from the files, waits until one of them grew.
 
 use std::{
-    collections::BTreeMap,
     io::{ErrorKind, SeekFrom},
+    ops::Bound,
     path::{Path, PathBuf},
 };
 
@@ -11,17 +11,19 @@ use bytes::Bytes;
 use tokio::{
     fs,
     io::{AsyncReadExt, AsyncSeekExt},
-    sync::watch,
 };
 
-use super::{name, record};
+use super::{
+    growth::{Attempt, Follower, Lengths},
+    name, record,
+};
 
 /// Bytes read at once. A record that is longer is read whole.
 pub(super) const PIECE: u64 = 256 * 1024;
 
 /// Job key and attempt, with the bytes already read of it. Text form: `Last-Event-ID` of the live log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Positions(BTreeMap<(String, u32), u64>);
+pub struct Positions(Lengths);
 
 impl Positions {
     /// Reads what `to_string` wrote; text of another origin is the beginning.
@@ -68,12 +70,16 @@ pub struct Piece {
 pub struct Tail {
     folder: PathBuf,
     positions: Positions,
-    changes: watch::Receiver<u64>,
+    growth: Follower,
+    /// Bytes known to be there; `None`: the folder was not listed yet.
+    lengths: Option<Lengths>,
+    /// Whose piece was given last. The next one is of an attempt behind it: one that prints without end holds none up.
+    last: Attempt,
 }
 
 impl Tail {
-    pub(super) fn new(folder: PathBuf, positions: Positions, changes: watch::Receiver<u64>) -> Self {
-        Self { folder, positions, changes }
+    pub(super) fn new(folder: PathBuf, positions: Positions, growth: Follower) -> Self {
+        Self { folder, positions, growth, lengths: None, last: Attempt::default() }
     }
 
     /// How far it has read.
@@ -83,18 +89,31 @@ impl Tail {
 
     /// The next piece that is there; `None`: nothing new now.
     pub async fn read(&mut self) -> anyhow::Result<Option<Piece>> {
-        // What is written from here on wakes the next wait.
-        self.changes.borrow_and_update();
-        for (job, attempt, length) in attempts(self.folder.clone()).await? {
-            let offset = self.positions.0.get(&(job.clone(), attempt)).copied().unwrap_or(0);
+        let mut lengths = match self.lengths.take() {
+            Some(lengths) => lengths,
+            // What is appended from here on is told by the growth: the folder is listed once.
+            None => listed(self.folder.clone()).await?,
+        };
+        self.growth.update(&mut lengths);
+        let piece = self.next(&lengths).await;
+        self.lengths = Some(lengths);
+        piece
+    }
+
+    async fn next(&mut self, lengths: &Lengths) -> anyhow::Result<Option<Piece>> {
+        let behind = lengths.range((Bound::Excluded(&self.last), Bound::Unbounded));
+        for (attempt, &length) in behind.chain(lengths.range(..=&self.last)) {
+            let offset = self.positions.0.get(attempt).copied().unwrap_or(0);
             if offset >= length {
                 continue;
             }
-            let path = self.folder.join(name::escape(&job)).join(attempt.to_string());
+            let (job, number) = attempt;
+            let path = self.folder.join(name::escape(job)).join(number.to_string());
             let bytes = whole_records(&path, offset, length).await?;
             if !bytes.is_empty() {
-                self.positions.0.insert((job.clone(), attempt), offset + bytes.len() as u64);
-                return Ok(Some(Piece { job, attempt, offset, bytes }));
+                self.positions.0.insert(attempt.clone(), offset + bytes.len() as u64);
+                self.last.clone_from(attempt);
+                return Ok(Some(Piece { job: job.clone(), attempt: *number, offset, bytes }));
             }
         }
         Ok(None)
@@ -102,11 +121,12 @@ impl Tail {
 
     /// Waits until there may be more.
     pub async fn wait(&mut self) {
-        // The sender goes only when nobody listens any more.
-        if self.changes.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        self.growth.changed().await;
     }
+}
+
+async fn listed(folder: PathBuf) -> anyhow::Result<Lengths> {
+    Ok(attempts(folder).await?.into_iter().map(|(job, attempt, length)| ((job, attempt), length)).collect())
 }
 
 /// The whole records from `offset` on that fit one piece, at least one if there is one; none behind `end`.

@@ -109,3 +109,32 @@ async fn the_full_text_has_every_attempt_in_order() {
         format!("==== a, attempt 1\n{time} lost\n==== a, attempt 2\n{time} retried\n==== b, attempt 1\n{time} first\n");
     assert_eq!(text, expected);
 }
+
+#[tokio::test]
+async fn a_job_that_prints_without_end_holds_no_later_one_up() {
+    let (_folder, logs) = logs();
+    let line = Bytes::from(record::encode(&[record("line\n")]));
+    let mut tail = logs.tail("run", Positions::default());
+    let mut offset = logs.append("run", "a", 1, 0, line.clone()).await.unwrap();
+    assert_eq!(tail.read().await.unwrap().unwrap().job, "a");
+    logs.append("run", "b", 1, 0, line.clone()).await.unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        offset = logs.append("run", "a", 1, offset, line.clone()).await.unwrap();
+        seen.push(tail.read().await.unwrap().unwrap().job);
+    }
+    assert_eq!(seen, ["b", "a"]);
+}
+
+#[tokio::test]
+async fn nothing_is_kept_open_for_a_run_that_ended_and_nobody_follows() {
+    let (_folder, logs) = logs();
+    for run in 0..10 {
+        let run = run.to_string();
+        let mut viewer = logs.tail(&run, Positions::default());
+        logs.append(&run, "build", 1, 0, Bytes::from_static(b"")).await.unwrap();
+        viewer.read().await.unwrap();
+        logs.close(&run, "build", 1, 0, &Sha256::digest(b"")).await.unwrap();
+    }
+    assert_eq!((logs.open_count(), logs.followed_count()), (0, 0));
+}

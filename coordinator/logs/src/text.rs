@@ -2,13 +2,13 @@
 
 use proto::worker::{LogRecord, LogStream};
 
-use super::{beside::Beside, steps::Joiners};
+use super::{concurrent::ConcurrentSteps, steps::Joiners};
 
 /// Writes the records of one attempt as they come. Colours are kept as printed.
 #[derive(Debug, Default)]
 pub struct Writer {
     joiners: Joiners,
-    beside: Beside,
+    concurrent: ConcurrentSteps,
     stamp: Stamp,
 }
 
@@ -21,11 +21,11 @@ impl Writer {
     /// The lines that these records complete.
     pub fn write(&mut self, records: &[LogRecord]) -> String {
         let mut text = String::new();
-        let Self { joiners, beside, stamp } = self;
+        let Self { joiners, concurrent, stamp } = self;
         let mut line = |time_ms, content: &str| stamp.line(&mut text, time_ms, content);
         for record in records {
             if let Some(mark) = &record.mark {
-                beside.mark(record.step, &mark.name, mark.ended);
+                concurrent.mark(record.step, &mark.name, mark.ended);
             }
             match (&record.mark, record.stream()) {
                 (Some(mark), LogStream::Mark) if mark.ended => {
@@ -34,7 +34,7 @@ impl Writer {
                 }
                 (Some(mark), LogStream::Mark) => line(record.time_ms, &format!("---- {}", mark.name)),
                 _ => {
-                    let name = beside.name(record.step);
+                    let name = concurrent.name(record.step);
                     joiners.push(record, |time_ms, content| line(time_ms, &within(name, content)));
                 }
             }
@@ -45,8 +45,8 @@ impl Writer {
     /// What was left without a line end.
     pub fn finish(&mut self) -> String {
         let mut text = String::new();
-        let Self { joiners, beside, stamp } = self;
-        joiners.flush(|step, time_ms, content| stamp.line(&mut text, time_ms, &within(beside.name(step), content)));
+        let Self { joiners, concurrent, stamp } = self;
+        joiners.flush(|step, time_ms, content| stamp.line(&mut text, time_ms, &within(concurrent.name(step), content)));
         text
     }
 }

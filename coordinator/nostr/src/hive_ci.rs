@@ -50,7 +50,8 @@ pub enum Rejection {
 }
 
 /// Why an event is not answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Ignored {
     /// Its `p` is not exactly our key.
     NotOurs,

@@ -166,13 +166,9 @@ impl Writer {
 
     /// A writer of another process to the same database in memory, on this disk.
     #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn reopen(
-        &self,
-        notifications: broadcast::Sender<ChangeNotification>,
-        disk: Arc<dyn crate::testing::Disk>,
-    ) -> Self {
+    pub(crate) fn reopen(&self, ends: TransactionEnds, disk: Arc<dyn crate::testing::Disk>) -> Self {
         match self {
-            Self::Inline(inline) => Self::Inline(InlineWriter { notifications, disk: Some(disk), ..inline.clone() }),
+            Self::Inline(inline) => Self::Inline(InlineWriter { ends, disk: Some(disk), ..inline.clone() }),
             Self::Queue(_) => self.clone(),
         }
     }

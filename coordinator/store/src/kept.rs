@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Millis, Store, StoreError,
-    sql::{Connection, Row, query},
+    sql::{Connection, Row, query, query_scalar},
     write::integer,
 };
 
@@ -139,6 +139,24 @@ impl Store {
              WHERE repository = $1 ORDER BY made_at DESC, id DESC LIMIT $2",
         );
         let found = statement.bind(repository).bind(ROWS).fetch_all(&self.readers).await?;
+        found.iter().map(cache).collect()
+    }
+
+    /// Bytes of all entries of a repository.
+    pub async fn caches_total(&self, repository: &str) -> Found<u64> {
+        // PostgreSQL sums BIGINT to NUMERIC.
+        let statement = query_scalar("SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM caches WHERE repository = $1");
+        let total: i64 = statement.bind(repository).fetch_one(&self.readers).await?;
+        Ok(total.unsigned_abs())
+    }
+
+    /// Entries of a repository, the one that was unused longest first.
+    pub async fn caches_least_used(&self, repository: &str, limit: u32) -> Found<Vec<Cache>> {
+        let statement = query(
+            "SELECT id, repository, scope, name, version, sha256, size, made_at, used_at FROM caches
+             WHERE repository = $1 ORDER BY used_at, id LIMIT $2",
+        );
+        let found = statement.bind(repository).bind(i64::from(limit)).fetch_all(&self.readers).await?;
         found.iter().map(cache).collect()
     }
 

@@ -4,6 +4,7 @@
 //! (group commit), and subscribers are notified once. Statements have one text for both engines: columns are TEXT,
 //! BIGINT and BYTEA, placeholders `$1`.
 
+mod backlog;
 mod commit;
 mod definitions;
 mod health;
@@ -31,11 +32,8 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, oneshot};
 
-use self::{
-    commit::{BatchUnit, ClosureUnit, InlineWriter, TransactionEnds, Unit, Writer, stopped},
-    sql::{Connection, Readers},
-};
 pub use self::{
+    backlog::Backlog,
     definitions::{DefinitionRow, Looked, Maintainers},
     health::StoreProblem,
     hooks::{Delivery, DeliveryState, Hook},
@@ -44,6 +42,10 @@ pub use self::{
     retention::{ExpiredRun, TableSize},
     work::{ClaimLimit, ClaimRequest, ClaimedWork, LaneOrder, NewWork, WorkChange, WorkKind},
     workers::WorkerChange,
+};
+use self::{
+    commit::{BatchUnit, ClosureUnit, InlineWriter, TransactionEnds, Unit, Writer, stopped},
+    sql::{Connection, Readers},
 };
 use domain::group::Group;
 use domain::run::{Millis, RunState, Visibility, WaitCondition};

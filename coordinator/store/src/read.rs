@@ -1,5 +1,7 @@
 //! What the store is asked. Reads never wait for the writer.
 
+use std::collections::HashSet;
+
 use super::{
     Blob, Millis, Outgoing, Parked, Pending, SealedSecrets, Store, StoreError, Task, WorkerRow,
     sql::{Row, query, query_scalar},
@@ -211,12 +213,22 @@ impl Store {
         rows(statement.bind(integer(now)).fetch_all(&self.readers).await?, blob)
     }
 
-    /// Bytes stored altogether, each owner's counted.
-    pub async fn blobs_total(&self) -> Found<u64> {
+    /// Bytes that people uploaded: theirs are the rows whose owner is a public key (64 hex).
+    pub async fn uploads_total(&self) -> Found<u64> {
         // PostgreSQL sums BIGINT to NUMERIC.
         let total: i64 =
-            query_scalar("SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM blobs").fetch_one(&self.readers).await?;
+            query_scalar("SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM blobs WHERE length(owner) = 64")
+                .fetch_one(&self.readers)
+                .await?;
         Ok(total.unsigned_abs())
+    }
+
+    /// Hashes (64 hex) of stored bytes that begin with two hex digits.
+    pub async fn blob_hashes(&self, prefix: &str) -> Found<HashSet<String>> {
+        // `g` comes after every hex digit.
+        let statement = query_scalar("SELECT DISTINCT sha256 FROM blobs WHERE sha256 >= $1 AND sha256 < $2");
+        let found: Vec<String> = statement.bind(prefix).bind(format!("{prefix}g")).fetch_all(&self.readers).await?;
+        Ok(found.into_iter().collect())
     }
 
     /// A concurrency group, by [`domain::group::key`].

@@ -346,7 +346,12 @@ async fn stored_bytes_have_owners_each_with_an_expiry(store: &Store) {
     assert_eq!(store.blob("aa").await.unwrap(), [blob("x", true, 30), blob("y", false, 5)]);
     assert_eq!(store.blobs_of("y", 9).await.unwrap(), [blob("y", false, 5)]);
     assert_eq!(store.blobs_expired(29).await.unwrap(), [blob("y", false, 5)]);
-    assert_eq!(store.blobs_total().await.unwrap(), 20);
+    assert_eq!(store.uploads_total().await.unwrap(), 0, "neither owner is a public key");
+    store.commit(vec![Change::Blob(blob(&"ab".repeat(32), true, 30))]).await.unwrap();
+    assert_eq!(store.uploads_total().await.unwrap(), 10);
+    store.commit(vec![Change::BlobGone { sha256: "aa".into(), owner: "ab".repeat(32) }]).await.unwrap();
+    assert_eq!(store.blob_hashes("aa").await.unwrap(), ["aa".to_owned()].into());
+    assert_eq!(store.blob_hashes("ab").await.unwrap(), [].into());
     store.commit(vec![Change::BlobGone { sha256: "aa".into(), owner: "x".into() }]).await.unwrap();
     assert_eq!(store.blob("aa").await.unwrap(), [blob("y", false, 5)]);
 }

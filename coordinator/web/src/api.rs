@@ -9,12 +9,11 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
-    Asked, Refusal, Web,
+    QueryParams, Refusal, Web,
     auth::Caller,
-    view::{RunSummary, RunView},
-    whole,
+    dto::{RunSummary, RunView},
+    run_detail, run_lookup,
 };
-use domain::run;
 use store::{Filter, Page, Reader, Status};
 
 /// Runs on one page of a list.
@@ -24,7 +23,7 @@ pub(super) const PAGE: u32 = 50;
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(default)]
-pub(super) struct Wanted {
+pub(super) struct RunQuery {
     /// Address of the repository.
     pub(super) repository: Option<String>,
     /// Path of the workflow, or the name of a file in `.github/workflows`.
@@ -50,7 +49,7 @@ pub(super) struct Wanted {
     pub(super) limit: Option<u32>,
 }
 
-impl Wanted {
+impl RunQuery {
     /// The filter for this caller. A form sends empty fields: they ask for nothing.
     pub(super) fn filter(&self, caller: &Caller) -> Result<Filter, Refusal> {
         let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
@@ -145,7 +144,7 @@ fn is_address(text: &str) -> bool {
 pub(super) async fn list(
     web: &Web,
     caller: &Caller,
-    wanted: &Wanted,
+    wanted: &RunQuery,
 ) -> Result<(Vec<RunSummary>, Option<u64>), Refusal> {
     let limit = wanted.limit();
     // One more than is shown: there is a next page only if it has something.
@@ -157,27 +156,15 @@ pub(super) async fn list(
     Ok((found.into_iter().map(RunSummary::from).collect(), next))
 }
 
-/// A run by its id, its number in the pool, or an event's id, if this caller may see it.
-pub(super) async fn find(web: &Web, caller: &Caller, id: &str) -> Result<run::RunState, Refusal> {
-    let mut found = web.store.run(id).await?;
-    if found.is_none() {
-        found = web.store.run_by_event(id).await?;
-    }
-    if let (None, Ok(serial)) = (&found, id.parse()) {
-        found = web.store.run_by_serial(serial).await?;
-    }
-    found.filter(|state| caller.reader.may_read(&state.visibility)).ok_or_else(|| Refusal::no_run(caller))
-}
-
 /// Runs, newest first.
-#[utoipa::path(get, path = "/api/runs", tag = "runs", params(Wanted), responses(
+#[utoipa::path(get, path = "/api/runs", tag = "runs", params(RunQuery), responses(
     (status = 200, body = [RunSummary], headers(("link" = String, description = "The next page, where there is one"))),
     (status = 400, body = super::Problem),
 ))]
 pub(super) async fn runs(
     State(web): State<Web>,
     caller: Caller,
-    Asked(wanted): Asked<Wanted>,
+    QueryParams(wanted): QueryParams<RunQuery>,
 ) -> Result<(HeaderMap, Json<Vec<RunSummary>>), Refusal> {
     let (runs, next) = list(&web, &caller, &wanted).await?;
     let mut headers = HeaderMap::new();
@@ -199,8 +186,8 @@ pub(super) async fn run(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<RunView>, Refusal> {
-    let state = find(&web, &caller, &id).await?;
-    Ok(Json(whole::run(&web, &caller, state).await?))
+    let state = run_lookup::find(&web, &caller, &id).await?;
+    Ok(Json(run_detail::run(&web, &caller, state).await?))
 }
 
 /// Ends a run. For its author, the repository's maintainers and the operator.
@@ -214,7 +201,7 @@ pub(super) async fn cancel(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Refusal> {
     let key = caller.signed()?.to_owned();
-    let state = find(&web, &caller, &id).await?;
+    let state = run_lookup::find(&web, &caller, &id).await?;
     let maintains = state.planned.as_ref().is_some_and(|planned| planned.maintainers.contains(&key));
     let owns = state.request.actor == key || state.request.repository.owner == key;
     if !(maintains || owns || caller.reader == Reader::Operator) {

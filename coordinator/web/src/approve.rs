@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Problem, Refusal, Web, api, auth::Caller};
+use super::{Problem, Refusal, Web, auth::Caller, run_lookup};
 use domain::run::{ApprovalError, ApprovalVerdict};
 
 /// Characters of a comment.
@@ -55,7 +55,7 @@ pub(super) async fn approve(
     body: Bytes,
 ) -> Result<Json<Reviewed>, Refusal> {
     let key = caller.signed_with(&body)?.to_owned();
-    let state = api::find(&web, &caller, &id).await?;
+    let state = run_lookup::find(&web, &caller, &id).await?;
     let bad = |reason: String| Refusal::new(StatusCode::BAD_REQUEST, reason);
     let Review { job, environment, verdict, comment } = serde_json::from_slice(&body)
         .map_err(|error| bad(format!("send {{\"environment\": …, \"verdict\": \"approved\"}}: {error}")))?;

@@ -1,5 +1,6 @@
 //! Artifacts of a run: what there is, and the archives.
 
+use super::{Refusal, Web, auth::Caller, dto::ArtifactView, links, run_lookup};
 use axum::{
     Json,
     body::Body,
@@ -7,42 +8,15 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
-use utoipa::ToSchema;
-
-use super::{Refusal, Web, api, auth::Caller, links};
-use domain::run::{self, Millis, ReusedJob};
+use domain::run;
 use store::Artifact;
-
-/// An artifact of a run.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ArtifactView {
-    pub(super) id: u64,
-    pub(super) name: String,
-    /// Key of the job that made it.
-    pub(super) job: String,
-    pub(super) attempt: u32,
-    /// The run whose job made it, if that was an earlier one.
-    #[schema(value_type = Option<Object>)]
-    pub(super) carried_from: Option<ReusedJob>,
-    /// Bytes of its archive.
-    pub(super) size: u64,
-    pub(super) sha256: String,
-    pub(super) made_at: Millis,
-    pub(super) expires_at: Millis,
-    /// Where its archive is; of a private run for an hour, for this caller.
-    pub(super) url: String,
-    /// The same on the page's host.
-    #[serde(skip)]
-    pub(super) link: String,
-}
 
 /// Those of a run, in the order in which they were made.
 pub(super) async fn of(web: &Web, caller: &Caller, state: &run::RunState) -> Result<Vec<ArtifactView>, Refusal> {
     let base = web.settings.public_url.as_str().trim_end_matches('/');
     let link = |artifact: &Artifact| {
         let path = format!("/api/runs/{}/artifacts/{}", state.id, artifact.id);
-        links::link(web, caller, &state.visibility, &path)
+        links::link(web, caller.key.as_deref(), &state.visibility, &path)
     };
     let view = |(link, artifact): (String, Artifact)| ArtifactView {
         url: format!("{base}{link}"),
@@ -70,7 +44,7 @@ pub(super) async fn list(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Vec<ArtifactView>>, Refusal> {
-    let state = api::find(&web, &caller, &id).await?;
+    let state = run_lookup::find(&web, &caller, &id).await?;
     Ok(Json(of(&web, &caller, &state).await?))
 }
 
@@ -84,7 +58,7 @@ pub(super) async fn download(
     caller: Caller,
     Path((id, wanted)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
-    let state = api::find(&web, &caller, &id).await?;
+    let state = run_lookup::find(&web, &caller, &id).await?;
     let all = current(&web, &state.id).await?;
     // A name may look like the id of another.
     let by_id = all.iter().find(|artifact| artifact.id.to_string() == wanted);

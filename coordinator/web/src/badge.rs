@@ -5,7 +5,7 @@ use axum::{extract::State, http::header, response::IntoResponse};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{Asked, Refusal, Web};
+use super::{QueryParams, Refusal, Web};
 use store::{Filter, Page, Reader};
 
 /// Runs that are looked through for one that ended.
@@ -14,7 +14,7 @@ const LOOKED_AT: u32 = 20;
 /// Whose badge.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Of {
+pub(super) struct BadgeQuery {
     /// Address of the repository.
     repository: String,
     /// Path of the workflow; otherwise any.
@@ -35,11 +35,14 @@ struct Badge<'a> {
 }
 
 /// A badge (SVG) of public runs.
-#[utoipa::path(get, path = "/api/badge.svg", tag = "runs", params(Of), responses(
+#[utoipa::path(get, path = "/api/badge.svg", tag = "runs", params(BadgeQuery), responses(
     (status = 200, body = String, content_type = "image/svg+xml"),
     (status = 400, body = super::Problem),
 ))]
-pub(super) async fn badge(State(web): State<Web>, Asked(of): Asked<Of>) -> Result<impl IntoResponse, Refusal> {
+pub(super) async fn badge(
+    State(web): State<Web>,
+    QueryParams(of): QueryParams<BadgeQuery>,
+) -> Result<impl IntoResponse, Refusal> {
     let label: String = of.workflow.as_deref().and_then(|path| path.rsplit('/').next()).unwrap_or("ci").into();
     let filter = Filter {
         repository: Some(of.repository),

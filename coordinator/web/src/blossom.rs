@@ -17,7 +17,7 @@ use tower_http::cors::{Any, CorsLayer};
 use super::{
     Refusal, Web,
     auth::{Caller, Token},
-    page,
+    html,
 };
 use blobs::{BlobError, Deposit, Put};
 use store::Blob;
@@ -62,14 +62,14 @@ async fn fetch(
 ) -> Result<Response, Refusal> {
     let sha256 = match hash(&name) {
         Ok(sha256) => sha256,
-        Err(refusal) => return Ok(page::refused(&headers, refusal)),
+        Err(refusal) => return Ok(html::refused(&headers, refusal)),
     };
     let blob = readable(&web, &caller, &sha256).await?;
     let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok()).map(|text| range(text, blob.size));
     let (status, part) = match range {
-        None | Some(Asked::Nonsense) => (StatusCode::OK, None),
-        Some(Asked::Part(part)) => (StatusCode::PARTIAL_CONTENT, Some(part)),
-        Some(Asked::Beyond) => {
+        None | Some(RangeRequest::Nonsense) => (StatusCode::OK, None),
+        Some(RangeRequest::Part(part)) => (StatusCode::PARTIAL_CONTENT, Some(part)),
+        Some(RangeRequest::Beyond) => {
             let refusal = Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, "the range lies beyond the blob");
             let size = HeaderValue::from_str(&format!("bytes */{}", blob.size))?;
             return Ok(([(header::CONTENT_RANGE, size)], refusal).into_response());
@@ -113,7 +113,7 @@ async fn readable(web: &Web, caller: &Caller, sha256: &str) -> Result<Blob, Refu
 async fn upload(State(web): State<Web>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let token = writer(&web, &headers).await?;
     let announced = announced(&headers, &token)?;
-    admit(&web, length(&headers, header::CONTENT_LENGTH.as_str())).await?;
+    let room = admit(&web, length(&headers, header::CONTENT_LENGTH.as_str())).await?;
     let now = (web.settings.now)();
     let deposit = Deposit {
         kind: text(&headers, header::CONTENT_TYPE.as_str()).unwrap_or("application/octet-stream").to_owned(),
@@ -122,7 +122,7 @@ async fn upload(State(web): State<Web>, headers: HeaderMap, body: Body) -> Resul
         now,
         expires_at: now + web.settings.keep,
         allowed: announced,
-        limit: web.settings.max_blob,
+        limit: room,
     };
     let stream = body.into_data_stream().map_err(std::io::Error::other);
     match web.blobs.put(stream, deposit).await {
@@ -130,9 +130,7 @@ async fn upload(State(web): State<Web>, headers: HeaderMap, body: Body) -> Resul
         Ok(Put::Known(blob)) => Ok(Json(Descriptor::new(&web, blob)).into_response()),
         Err(error @ BlobError::TooLarge(_)) => Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())),
         Err(error @ BlobError::Mismatch(_)) => Err(Refusal::new(StatusCode::CONFLICT, error.to_string())),
-        Err(error @ (BlobError::Body(_) | BlobError::Removed)) => {
-            Err(Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))
-        }
+        Err(error @ BlobError::Body(_)) => Err(Refusal::new(StatusCode::BAD_REQUEST, error.to_string())),
         Err(error) => Err(error.into()),
     }
 }
@@ -150,7 +148,7 @@ async fn mirror() -> Refusal {
 }
 
 #[derive(Debug, Deserialize)]
-struct Cursor {
+struct ListQuery {
     cursor: Option<String>,
     limit: Option<u32>,
 }
@@ -159,7 +157,7 @@ async fn list(
     State(web): State<Web>,
     caller: Caller,
     Path(key): Path<String>,
-    Query(cursor): Query<Cursor>,
+    Query(cursor): Query<ListQuery>,
 ) -> Result<Json<Vec<Descriptor>>, Refusal> {
     let own = caller.key.as_ref() == Some(&key);
     let rows = web.store.blobs_of(&key, LIST).await?;
@@ -210,16 +208,18 @@ fn announced(headers: &HeaderMap, token: &Token) -> Result<Vec<String>, Refusal>
     }
 }
 
-async fn admit(web: &Web, size: Option<u64>) -> Result<(), Refusal> {
+/// Whether an upload of a declared size is accepted. Returns the most bytes it may have.
+async fn admit(web: &Web, size: Option<u64>) -> Result<u64, Refusal> {
     let size = size.unwrap_or(0);
     if size > web.settings.max_blob {
         let reason = format!("at most {} bytes in one blob", web.settings.max_blob);
         return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, reason));
     }
-    if web.store.blobs_total().await?.saturating_add(size) > web.settings.max_total {
+    let room = web.settings.max_total.saturating_sub(web.store.uploads_total().await?);
+    if size > room || room == 0 {
         return Err(Refusal::new(StatusCode::INSUFFICIENT_STORAGE, "this server's room for blobs is full"));
     }
-    Ok(())
+    Ok(room.min(web.settings.max_blob))
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -244,24 +244,24 @@ fn no_blob() -> Refusal {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Asked {
+enum RangeRequest {
     Part(Range<u64>),
     Beyond,
     /// Several parts, or another unit: the whole is a right answer (RFC 9110, 14.2).
     Nonsense,
 }
 
-fn range(text: &str, size: u64) -> Asked {
+fn range(text: &str, size: u64) -> RangeRequest {
     let Some((first, last)) = text.strip_prefix("bytes=").and_then(|text| text.trim().split_once('-')) else {
-        return Asked::Nonsense;
+        return RangeRequest::Nonsense;
     };
     let part = match (first.parse::<u64>(), last.parse::<u64>()) {
         (Ok(first), Ok(last)) if first <= last => first..last.saturating_add(1).min(size),
         (Ok(first), Err(_)) if last.is_empty() => first..size,
         (Err(_), Ok(count)) if first.is_empty() => size.saturating_sub(count)..size,
-        _ => return Asked::Nonsense,
+        _ => return RangeRequest::Nonsense,
     };
-    if part.is_empty() { Asked::Beyond } else { Asked::Part(part) }
+    if part.is_empty() { RangeRequest::Beyond } else { RangeRequest::Part(part) }
 }
 
 #[cfg(test)]
@@ -271,17 +271,17 @@ mod tests {
     #[test]
     fn a_range_is_one_part_within_the_blob() {
         let cases = [
-            ("bytes=0-4", Asked::Part(0..5)),
-            ("bytes=5-", Asked::Part(5..10)),
-            ("bytes=-3", Asked::Part(7..10)),
-            ("bytes=-99", Asked::Part(0..10)),
-            ("bytes=8-99", Asked::Part(8..10)),
-            ("bytes=10-", Asked::Beyond),
-            ("bytes=-0", Asked::Beyond),
-            ("bytes=5-2", Asked::Nonsense),
-            ("bytes=0-1,3-4", Asked::Nonsense),
-            ("lines=0-1", Asked::Nonsense),
-            ("bytes=0-18446744073709551615", Asked::Part(0..10)),
+            ("bytes=0-4", RangeRequest::Part(0..5)),
+            ("bytes=5-", RangeRequest::Part(5..10)),
+            ("bytes=-3", RangeRequest::Part(7..10)),
+            ("bytes=-99", RangeRequest::Part(0..10)),
+            ("bytes=8-99", RangeRequest::Part(8..10)),
+            ("bytes=10-", RangeRequest::Beyond),
+            ("bytes=-0", RangeRequest::Beyond),
+            ("bytes=5-2", RangeRequest::Nonsense),
+            ("bytes=0-1,3-4", RangeRequest::Nonsense),
+            ("lines=0-1", RangeRequest::Nonsense),
+            ("bytes=0-18446744073709551615", RangeRequest::Part(0..10)),
         ];
         for (text, expected) in cases {
             assert_eq!(range(text, 10), expected, "{text}");

@@ -2,7 +2,7 @@
 //!
 //! `run`: a run that is new or changed, its id the change's number, to resume from.
 
-use std::{collections::VecDeque, convert::Infallible};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
 use axum::{
     extract::State,
@@ -15,45 +15,45 @@ use axum::{
 use futures::{Stream, stream};
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use super::{Asked, Refusal, Web, api::Wanted, auth::Caller, view::RunSummary};
-use store::{ChangeNotification, Filter, Summary};
+use super::{QueryParams, Refusal, Web, api::RunQuery, auth::Caller, dto::RunSummary};
+use store::{Filter, Summary};
 
 /// Changes that are read at once.
 const AT_ONCE: u32 = 100;
 
 /// Runs as they change. The filter's status is left aside: a run that leaves a list is told too.
-#[utoipa::path(get, path = "/api/changes", tag = "runs", params(Wanted), responses(
+#[utoipa::path(get, path = "/api/changes", tag = "runs", params(RunQuery), responses(
     (status = 200, description = "Events `run` with a RunSummary each; resumes from `Last-Event-ID`",
         content_type = "text/event-stream", body = String),
 ))]
 pub(super) async fn changes(
     State(web): State<Web>,
     caller: Caller,
-    Asked(wanted): Asked<Wanted>,
+    QueryParams(wanted): QueryParams<RunQuery>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Refusal> {
-    // Listening first: what changes after the number was read is told.
-    let notices = web.store.subscribe();
+    // Followed first: what changes after the number was read is told.
+    let changes = web.feed.follow().await?;
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
     let after = match last {
         Some(last) => last,
         None => web.store.latest_change().await?,
     };
     let filter = Filter { status: None, unfinished: false, ..wanted.filter(&caller)? };
-    let follow = Follow { web, filter, after, notices, ready: VecDeque::new() };
+    let follow = ListFollower { web, filter, after, changes, ready: VecDeque::new() };
     Ok(([("x-accel-buffering", "no")], Sse::new(follow.events()).keep_alive(KeepAlive::default())))
 }
 
-struct Follow {
+struct ListFollower {
     web: Web,
     filter: Filter,
     /// Everything up to this change was told.
     after: u64,
-    notices: broadcast::Receiver<ChangeNotification>,
+    changes: broadcast::Receiver<Arc<[Summary]>>,
     ready: VecDeque<Summary>,
 }
 
-impl Follow {
+impl ListFollower {
     fn events(self) -> impl Stream<Item = Result<Event, Infallible>> {
         stream::unfold(self, async |mut follow| match follow.next().await {
             Ok(event) => event.map(|event| (Ok(event), follow)),
@@ -80,12 +80,25 @@ impl Follow {
                 continue;
             }
             loop {
-                match self.notices.recv().await {
-                    Ok(ChangeNotification::Runs) | Err(RecvError::Lagged(_)) => break,
-                    Ok(_) => {}
+                match self.changes.recv().await {
+                    Ok(changed) if changed.iter().all(|run| !may_match(&self.filter, run)) => {}
+                    Ok(_) | Err(RecvError::Lagged(_)) => break,
                     Err(RecvError::Closed) => return Ok(None),
                 }
             }
         }
     }
+}
+
+/// Whether a run could be in a list, by what a summary tells. The store decides about the rest: who may read it, and
+/// what asked for it.
+fn may_match(filter: &Filter, run: &Summary) -> bool {
+    let fields = [
+        (&filter.repository, &run.repository),
+        (&filter.workflow, &run.workflow),
+        (&filter.branch, &run.branch),
+        (&filter.event, &run.event),
+        (&filter.actor, &run.actor),
+    ];
+    fields.into_iter().all(|(wanted, field)| wanted.as_ref().is_none_or(|wanted| wanted == field))
 }

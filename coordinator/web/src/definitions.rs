@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use workflow::{diagnostic::Diagnostic, github::outline::Outline};
 
 use super::{
-    Asked, Defined, Refusal, Web,
+    Defined, QueryParams, Refusal, Web,
     diff::{self, DiffLine},
 };
 use domain::run::Millis;
@@ -70,7 +70,7 @@ pub(super) struct DefinitionDiff {
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(default)]
-pub(super) struct Since {
+pub(super) struct DiffQuery {
     /// Event of the version to compare with; without it the one before.
     from: Option<String>,
 }
@@ -191,13 +191,13 @@ pub(super) async fn one(State(web): State<Web>, Path(event): Path<String>) -> Re
 
 /// What changed in a version since another one of the same path.
 #[utoipa::path(get, path = "/api/definitions/{event}/diff", tag = "definitions",
-    params(("event" = String, Path), Since), responses(
+    params(("event" = String, Path), DiffQuery), responses(
     (status = 200, body = DefinitionDiff), (status = 400, body = super::Problem), (status = 404, body = super::Problem),
 ))]
 pub(super) async fn diff(
     State(web): State<Web>,
     Path(event): Path<String>,
-    Asked(Since { from }): Asked<Since>,
+    QueryParams(DiffQuery { from }): QueryParams<DiffQuery>,
 ) -> Result<Json<DefinitionDiff>, Refusal> {
     let newer = find(&web, &event).await?;
     let older = match &from {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use similar::{ChangeTag, TextDiff};
 use utoipa::ToSchema;
 
-use super::view::straight;
+use super::dto::straight;
 
 /// Unchanged lines shown around a change.
 const AROUND: usize = 3;

@@ -11,13 +11,13 @@ use nostr::{Kind, nips::nip01::Coordinate};
 use serde::Deserialize;
 
 use super::{
-    Asked, Refusal, Web, api,
+    QueryParams, Refusal, Web, api,
     auth::Caller,
     definitions::{self, DefinitionView, Preview},
     diff::{self, DiffLine},
-    page::{Unseen, rendered, repository_name},
-    places,
-    view::time,
+    dto::time,
+    html::{HtmlError, rendered, repository_name},
+    repositories,
 };
 use store::{Filter, Page};
 
@@ -29,7 +29,7 @@ const NAME: &str = ".github/workflows/ci.yml";
 /// Which file, and which version of it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Wanted {
+pub(super) struct EditQuery {
     path: String,
     version: String,
     /// Compare the version with this one.
@@ -74,8 +74,8 @@ pub(super) async fn page(
     State(web): State<Web>,
     caller: Caller,
     Path(address): Path<String>,
-    Asked(wanted): Asked<Wanted>,
-) -> Result<Html<String>, Unseen> {
+    QueryParams(wanted): QueryParams<EditQuery>,
+) -> Result<Html<String>, HtmlError> {
     if !Coordinate::parse(&address).is_ok_and(|known| known.kind == Kind::GitRepoAnnouncement) {
         let reason = "write the repository as 30617:KEY:NAME, the key in hex";
         return Err(Refusal::new(StatusCode::NOT_FOUND, reason).into());
@@ -122,8 +122,9 @@ pub(super) async fn page(
     };
     let (newest, in_force) =
         (of_path().next().map_or(0, |version| version.created_at), counts.is_some_and(|one| !one.withdrawn));
-    let shown =
-        |event: &str| (places::edit_page(&address, &path, Some(event)), definitions::before(&versions, &path, event));
+    let shown = |event: &str| {
+        (repositories::edit_page(&address, &path, Some(event)), definitions::before(&versions, &path, event))
+    };
     let links: Vec<_> = of_path().map(|version| shown(&version.event)).collect();
     let versions = versions.into_iter().filter(|version| version.path == path).zip(links);
     let versions = versions.map(|(view, (page, before))| {
@@ -134,7 +135,7 @@ pub(super) async fn page(
     let (shown_path, shown_text) = (path.clone(), text.clone());
     let preview = tokio::task::spawn_blocking(move || definitions::look(&shown_path, &shown_text));
     let preview = preview.await.map_err(Refusal::from)?;
-    let (name, back) = (repository_name(&address), places::page(&address));
+    let (name, back) = (repository_name(&address), repositories::page(&address));
     let address = address.as_str();
     let pool = &web.settings.name;
     rendered(&Edit {

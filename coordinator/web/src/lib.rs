@@ -12,20 +12,24 @@ mod blossom;
 mod changes;
 mod definitions;
 mod diff;
+mod dto;
 mod edit;
 mod graph;
+mod health;
 mod hooks;
+mod html;
 mod links;
 mod live;
+mod log_page;
 mod markdown;
 mod page;
-mod places;
 mod pool;
 mod range;
+mod repositories;
+mod run_detail;
+mod run_feed;
+mod run_lookup;
 mod signer;
-mod view;
-mod viewer;
-mod whole;
 mod why;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -52,6 +56,8 @@ use domain::run::{ApprovalVerdict, Millis};
 use logs::Logs;
 use store::{DefinitionRow, Store};
 
+use run_feed::RunFeed;
+
 /// Nothing but our own style and script; a page is framed by nobody.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
                       form-action 'self'; frame-ancestors 'none'";
@@ -59,9 +65,8 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
 /// How long readers of live logs get at shutdown.
 const LAST_READERS: Duration = Duration::from_secs(1);
 
-/// What the handlers need.
-#[derive(Clone)]
-pub struct Web {
+/// What pages and API are built from.
+pub struct Config {
     /// Runs, workers, blob rows.
     pub store: Store,
     /// Live and stored logs.
@@ -70,8 +75,38 @@ pub struct Web {
     pub blobs: Blobs,
     /// Carries out what a request asks for.
     pub control: Arc<dyn Control>,
+    /// Renders what `/metrics` answers.
+    pub metrics: Arc<dyn Metrics>,
     /// What the operator set.
-    pub settings: Arc<Settings>,
+    pub settings: Settings,
+}
+
+impl Config {
+    /// The state of the handlers.
+    pub fn build(self) -> Web {
+        let Self { store, logs, blobs, control, metrics, settings } = self;
+        let feed = RunFeed::new(store.clone());
+        Web { store, logs, blobs, control, metrics, settings: Arc::new(settings), feed, queue: pool::QueueCache::new() }
+    }
+}
+
+/// What the handlers need. Clones share it.
+#[derive(Clone)]
+pub struct Web {
+    store: Store,
+    logs: Logs,
+    blobs: Blobs,
+    control: Arc<dyn Control>,
+    metrics: Arc<dyn Metrics>,
+    settings: Arc<Settings>,
+    feed: RunFeed,
+    queue: pool::QueueCache,
+}
+
+/// Where the numbers of `/metrics` come from.
+pub trait Metrics: Send + Sync {
+    /// All of them, as OpenMetrics text.
+    fn render(&self) -> BoxFuture<'_, anyhow::Result<String>>;
 }
 
 /// What the operator set.
@@ -122,6 +157,10 @@ pub trait Control: Send + Sync {
     fn enrolment_token(&self) -> String;
     /// What each connected worker does.
     fn loads(&self) -> Vec<Load>;
+    /// The relays that the operator named, as far as they are used.
+    fn relays(&self) -> Vec<RelayView>;
+    /// Whether events are taken in and results go out.
+    fn readiness(&self) -> BoxFuture<'_, Readiness>;
     /// Sends events of one author, whose signatures were checked, to the relays that the pool hears.
     fn publish<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, anyhow::Result<Sent>>;
     /// Versions of a repository's workflow definitions whose authors count, and whether each is in force; by path, the
@@ -134,15 +173,38 @@ pub trait Control: Send + Sync {
     /// Keeps and publishes a definition, whose signature was checked, for its author.
     fn define<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, anyhow::Result<Defined>>;
     /// Sends a sealed message, whose signature was checked, to somebody's remote signer at a relay.
-    fn carry<'a>(&'a self, relay: &'a str, event: &'a Event) -> BoxFuture<'a, Result<(), NotCarried>>;
+    fn send_to_signer<'a>(&'a self, relay: &'a str, event: &'a Event)
+    -> BoxFuture<'a, Result<(), OperatorActionError>>;
     /// Sealed messages to a key at a relay, from now on.
     fn answers<'a>(
         &'a self,
         relay: &'a str,
         key: &'a str,
-    ) -> BoxFuture<'a, Result<BoxStream<'static, Event>, NotCarried>>;
+    ) -> BoxFuture<'a, Result<BoxStream<'static, Event>, OperatorActionError>>;
     /// The workflow files of a repository at a commit, as far as they are here: nothing is fetched.
     fn workflows<'a>(&'a self, repository: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<File>>>;
+}
+
+/// A relay that the operator named.
+#[derive(Debug, Clone)]
+pub struct RelayView {
+    /// Its URL.
+    pub url: String,
+    /// Whether it is connected now.
+    pub connected: bool,
+    /// Since when, in milliseconds since the Unix epoch.
+    pub since: Millis,
+    /// Why it is not, for people.
+    pub error: Option<String>,
+}
+
+/// Whether events are taken in and results go out. The texts are for people.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness {
+    /// What keeps it from that; empty: it is ready.
+    pub failures: Vec<String>,
+    /// What is amiss, but does not keep it from that.
+    pub warnings: Vec<String>,
 }
 
 /// What became of events.
@@ -173,7 +235,7 @@ pub enum Defined {
 
 /// Why nothing is carried between a page and its signer; the text is for people.
 #[derive(Debug, Clone)]
-pub enum NotCarried {
+pub enum OperatorActionError {
     /// It is none of what is carried.
     Wrong(String),
     /// Too much at a time.
@@ -221,19 +283,20 @@ pub fn router(web: Web) -> Router {
     Router::new()
         .route("/", get(page::runs))
         .route("/runs/{id}", get(page::run))
-        .route("/runs/{id}/log", get(viewer::log))
-        .route("/pool", get(places::pool))
-        .route("/repositories", get(places::repositories))
-        .route("/repositories/{address}", get(places::repository))
+        .route("/runs/{id}/log", get(log_page::log))
+        .route("/pool", get(repositories::pool))
+        .route("/repositories", get(repositories::repositories))
+        .route("/repositories/{address}", get(repositories::repository))
         .route("/repositories/{address}/edit", get(edit::page))
         .route("/assets/{*name}", get(page::asset))
         .merge(api)
         .route("/api/openapi.json", get(async move || Json(document)))
         .route("/.well-known/{name}", get(page::well_known))
-        .route("/healthz", get(async || "ok"))
-        .route("/readyz", get(pool::ready))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
         .merge(blossom::routes())
-        .fallback(page::nothing)
+        .fallback(html::nothing)
         .layer(header(header::CONTENT_SECURITY_POLICY, POLICY))
         .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(header(header::REFERRER_POLICY, "no-referrer"))
@@ -247,7 +310,7 @@ pub fn router(web: Web) -> Router {
         description = "Runs of a pool, their logs, its workers and its queue. Who signs a \
         request with NIP-98 sees the private runs that the key may read."
     ),
-    components(schemas(view::RunView))
+    components(schemas(dto::RunView))
 )]
 struct Document;
 
@@ -322,9 +385,9 @@ impl IntoResponse for Refusal {
 }
 
 /// What a query asks for; one that can't be read is refused like everything else.
-struct Asked<T>(T);
+struct QueryParams<T>(T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryParams<T> {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {

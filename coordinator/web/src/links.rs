@@ -6,15 +6,15 @@
 use axum::http::{Method, request::Parts};
 use ring::hmac;
 
-use super::{Web, auth::Caller};
+use super::Web;
 use domain::run::{RunState, Visibility};
 
 /// Seconds for which a link holds.
 const HOLDS: u64 = 3600;
 
-/// The link for this caller: as it is where everybody may follow it.
-pub(super) fn link(web: &Web, caller: &Caller, visibility: &Visibility, path: &str) -> String {
-    let (Visibility::Readers(_), Some(reader)) = (visibility, &caller.key) else { return path.to_owned() };
+/// The link for a reader (64 hex): the path itself where everybody may follow it.
+pub(super) fn link(web: &Web, reader: Option<&str>, visibility: &Visibility, path: &str) -> String {
+    let (Visibility::Readers(_), Some(reader)) = (visibility, reader) else { return path.to_owned() };
     let until = (web.settings.now)() / 1000 + HOLDS;
     let joint = if path.contains('?') { '&' } else { '?' };
     let signed = format!("{path}{joint}until={until}&reader={reader}");
@@ -22,9 +22,9 @@ pub(super) fn link(web: &Web, caller: &Caller, visibility: &Visibility, path: &s
     format!("{signed}&sig={}", hex::encode(signature))
 }
 
-/// Where the whole log of a run is, as text.
-pub(super) fn whole_log(web: &Web, caller: &Caller, run: &RunState) -> String {
-    link(web, caller, &run.visibility, &format!("/api/runs/{}/logs?format=text", run.id))
+/// Where the full log of a run is, as text.
+pub(super) fn full_log(web: &Web, reader: Option<&str>, run: &RunState) -> String {
+    link(web, reader, &run.visibility, &format!("/api/runs/{}/logs?format=text", run.id))
 }
 
 /// The reader that a followed link was made for; `None`: it is no such link. `Err`: it counts no longer.

@@ -3,7 +3,7 @@
 //! `run`: the run, whenever it changed. `log`: lines of one attempt, with an id to resume from. `end`: nothing more
 //! comes. With `?format=changes` a `log` tells only that there is more, for those who read lines by their number. A slow reader is not waited for: what it has not taken is read from the files when it asks.
 
-use std::{collections::VecDeque, convert::Infallible};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
 use axum::{
     body::Body,
@@ -16,13 +16,16 @@ use axum::{
 };
 use futures::{Stream, stream};
 use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::broadcast::{
+    self,
+    error::{RecvError, TryRecvError},
+};
 use utoipa::IntoParams;
 
-use super::{Asked, Refusal, Web, api, auth::Caller, view::RunView};
+use super::{QueryParams, Refusal, Web, auth::Caller, dto::RunView, run_lookup};
 use domain::run::RunPhase;
 use logs::{Piece, Positions, Tail, record};
-use store::ChangeNotification;
+use store::Summary;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -36,7 +39,7 @@ enum Format {
 /// In which form.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Wanted {
+pub(super) struct LogQuery {
     /// `events` (server-sent, with all lines), `changes` (server-sent, without them) or `text` (what is there now).
     #[serde(default)]
     #[param(value_type = Option<String>)]
@@ -58,7 +61,7 @@ struct Lines<'a> {
 }
 
 /// The log: followed to its end, or with `?format=text` everything that is there now.
-#[utoipa::path(get, path = "/api/runs/{id}/logs", tag = "logs", params(("id" = String, Path), Wanted), responses(
+#[utoipa::path(get, path = "/api/runs/{id}/logs", tag = "logs", params(("id" = String, Path), LogQuery), responses(
     (status = 200, description = "Events `run` (a RunView), `log` and `end`; resumes from `Last-Event-ID`", content(
         (String = "text/event-stream"), (String = "text/plain"),
     )),
@@ -68,12 +71,12 @@ pub(super) async fn logs(
     State(web): State<Web>,
     caller: Caller,
     Path(id): Path<String>,
-    Asked(wanted): Asked<Wanted>,
+    QueryParams(wanted): QueryParams<LogQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    // Listening first: what changes after the run was read is told.
-    let notices = web.store.subscribe();
-    let run = api::find(&web, &caller, &id).await?;
+    // Followed first: what changes after the run was read is told.
+    let changes = web.feed.follow().await?;
+    let run = run_lookup::find(&web, &caller, &id).await?;
     if let Format::Text = wanted.format {
         let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
         return Ok((plain, Body::from_stream(web.logs.full_text(&run.id))).into_response());
@@ -85,14 +88,14 @@ pub(super) async fn logs(
         None => Positions::behind(web.logs.attempts(&run.id).await?),
     };
     let tail = web.logs.tail(&run.id, from);
-    let follow = Follow {
+    let follow = LogFollower {
         web,
         run: run.id,
-        version: None,
+        stale: true,
         phase: Following::Open,
         lines,
         tail,
-        notices,
+        changes,
         ready: VecDeque::new(),
     };
     let sse = Sse::new(follow.events()).keep_alive(KeepAlive::default());
@@ -100,15 +103,16 @@ pub(super) async fn logs(
     Ok(([("x-accel-buffering", "no")], sse).into_response())
 }
 
-struct Follow {
+struct LogFollower {
     web: Web,
     run: String,
-    version: Option<u64>,
+    /// The run may have changed since it was read.
+    stale: bool,
     phase: Following,
     /// Lines are told, not only that there are more.
     lines: bool,
     tail: Tail,
-    notices: broadcast::Receiver<ChangeNotification>,
+    changes: broadcast::Receiver<Arc<[Summary]>>,
     ready: VecDeque<Event>,
 }
 
@@ -122,7 +126,7 @@ enum Following {
     Ended,
 }
 
-impl Follow {
+impl LogFollower {
     fn events(self) -> impl Stream<Item = Result<Event, Infallible>> {
         stream::unfold(self, async |mut follow| {
             let event = follow.next().await.unwrap_or_else(|error| {
@@ -159,9 +163,12 @@ impl Follow {
         loop {
             tokio::select! {
                 () = self.tail.wait() => return,
-                notice = self.notices.recv() => match notice {
-                    Ok(ChangeNotification::Runs) | Err(RecvError::Lagged(_)) => return,
-                    Ok(_) => {}
+                changed = self.changes.recv() => match changed {
+                    Ok(changed) if changed.iter().all(|run| run.id != self.run) => {}
+                    Ok(_) | Err(RecvError::Lagged(_)) => {
+                        self.stale = true;
+                        return;
+                    }
                     Err(RecvError::Closed) => {
                         self.phase = Following::Draining;
                         return;
@@ -172,19 +179,30 @@ impl Follow {
     }
 
     async fn reload(&mut self) -> anyhow::Result<()> {
-        if self.phase != Following::Open || self.web.store.run_version(&self.run).await? == self.version {
+        self.collect_changes();
+        if self.phase != Following::Open || !std::mem::take(&mut self.stale) {
             return Ok(());
         }
         let Some(state) = self.web.store.run(&self.run).await? else {
             self.phase = Following::Draining;
             return Ok(());
         };
-        self.version = Some(state.version);
         if matches!(state.phase, RunPhase::Done { .. }) {
             self.phase = Following::Draining;
         }
         self.ready.push_back(Event::default().event("run").json_data(RunView::from(state))?);
         Ok(())
+    }
+
+    /// Takes what came while lines were given: a log that never pauses must not hide that the run changed.
+    fn collect_changes(&mut self) {
+        loop {
+            match self.changes.try_recv() {
+                Ok(changed) => self.stale |= changed.iter().any(|run| run.id == self.run),
+                Err(TryRecvError::Lagged(_)) => self.stale = true,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+            }
+        }
     }
 
     fn log(&self, piece: &Piece) -> anyhow::Result<Event> {

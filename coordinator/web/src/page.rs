@@ -3,20 +3,19 @@
 use askama::Template;
 use axum::{
     extract::{Path, State},
-    http::{HeaderMap, StatusCode, header},
-    response::{Html, IntoResponse, Response},
+    http::{StatusCode, header},
+    response::{Html, IntoResponse},
 };
 use nostr::{Event, JsonUtil};
 use workflow::plan::Conclusion;
 
 use super::{
-    Asked, Refusal, Web, api,
-    artifacts::ArtifactView,
+    QueryParams, Refusal, Web, api,
     auth::Caller,
+    dto::{ApprovalView, ArtifactView, AttemptView, CacheView, JobView, RunSummary, RunView, size, time},
     graph::{Graph, Times, span},
-    links, markdown,
-    view::{ApprovalView, AttemptView, JobView, RunSummary, RunView, size, time},
-    whole::{self, CacheView},
+    html::{HtmlError, rendered, repository_name},
+    links, markdown, run_detail, run_lookup,
 };
 use domain::run::{self, DefinitionOverride, RequestOrigin};
 use store::{Pending, Status};
@@ -26,7 +25,7 @@ use store::{Pending, Status};
 struct Runs<'a> {
     pool: &'a str,
     runs: Vec<RunSummary>,
-    wanted: api::Wanted,
+    wanted: api::RunQuery,
     statuses: [&'static str; 9],
     /// Of this page and of the next one.
     query: String,
@@ -50,19 +49,11 @@ struct Run<'a> {
     times: Times,
     /// Name of the job and HTML.
     summaries: Vec<(String, String)>,
-    chain: Vec<Link>,
-}
-
-#[derive(Template)]
-#[template(path = "refused.html")]
-struct Refused<'a> {
-    reason: &'a str,
-    /// It may be there for others.
-    hidden: bool,
+    chain: Vec<ChainLink>,
 }
 
 /// An event of a run's chain.
-struct Link {
+struct ChainLink {
     kind: u16,
     what: &'static str,
     id: String,
@@ -72,49 +63,11 @@ struct Link {
     relays: String,
 }
 
-/// A refusal as a page.
-pub(super) struct Unseen(Refusal);
-
-impl<E: Into<Refusal>> From<E> for Unseen {
-    fn from(refusal: E) -> Self {
-        Self(refusal.into())
-    }
-}
-
-impl IntoResponse for Unseen {
-    fn into_response(self) -> Response {
-        let hidden = self.0.status == StatusCode::NOT_FOUND;
-        let page = Refused { reason: &self.0.reason, hidden }.render();
-        (self.0.status, Html(page.unwrap_or_else(|_| "This page is not there.".to_owned()))).into_response()
-    }
-}
-
-/// An address of nothing.
-pub(super) async fn nothing(headers: HeaderMap) -> Response {
-    refused(&headers, Refusal::new(StatusCode::NOT_FOUND, "there is nothing at this address"))
-}
-
-/// That there is nothing, as whoever asked reads it: browsers, which know nothing of blobs, get a page.
-pub(super) fn refused(headers: &HeaderMap, refusal: Refusal) -> Response {
-    let accepts = headers.get(header::ACCEPT).and_then(|accepts| accepts.to_str().ok());
-    if accepts.is_some_and(|kinds| kinds.contains("text/html")) {
-        let page = Refused { reason: "There is no such page.", hidden: false }.render();
-        (refusal.status, Html(page.unwrap_or_else(|_| "There is no such page.".to_owned()))).into_response()
-    } else {
-        refusal.into_response()
-    }
-}
-
-/// A rendered page.
-pub(super) fn rendered(page: &impl Template) -> Result<Html<String>, Unseen> {
-    Ok(Html(page.render().map_err(Refusal::from)?))
-}
-
 pub(super) async fn runs(
     State(web): State<Web>,
     caller: Caller,
-    Asked(wanted): Asked<api::Wanted>,
-) -> Result<(StatusCode, Html<String>), Unseen> {
+    QueryParams(wanted): QueryParams<api::RunQuery>,
+) -> Result<(StatusCode, Html<String>), HtmlError> {
     // Read first: what changes after it is told to the live list. A list by status says nothing of all others.
     let latest = match wanted.is_by_status() {
         true => Some(web.store.latest_change().await.map_err(Refusal::from)?),
@@ -138,22 +91,22 @@ pub(super) async fn run(
     State(web): State<Web>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Html<String>, Unseen> {
-    let state = api::find(&web, &caller, &id).await?;
+) -> Result<Html<String>, HtmlError> {
+    let state = run_lookup::find(&web, &caller, &id).await?;
     let outbox = web.store.outbox_of(&state.id).await.map_err(Refusal::from)?;
-    let chain = asked(&state).into_iter().chain(outbox.into_iter().map(Link::from)).collect();
+    let chain = asked(&state).into_iter().chain(outbox.into_iter().map(ChainLink::from)).collect();
     let (graph, times) = (Graph::of(&state), Times::of(&state, (web.settings.now)()));
     let (version, message) = (state.version, state.message.clone());
-    let text = links::whole_log(&web, &caller, &state);
-    let run = whole::run(&web, &caller, state).await?;
+    let text = links::full_log(&web, caller.key.as_deref(), &state);
+    let run = run_detail::run(&web, &caller, state).await?;
     let summaries = run.jobs.iter().filter(|job| !job.summary.is_empty());
     let summaries = summaries.map(|job| (job.name.clone(), markdown::render(&job.summary))).collect();
     rendered(&Run { pool: &web.settings.name, run, version, text, message, graph, times, summaries, chain })
 }
 
 /// The events that asked for a run: they were checked when they came, or there would be no run.
-fn asked(state: &run::RunState) -> Vec<Link> {
-    let link = |kind, what, id: &String| Link {
+fn asked(state: &run::RunState) -> Vec<ChainLink> {
+    let link = |kind, what, id: &String| ChainLink {
         kind,
         what,
         id: id.clone(),
@@ -169,7 +122,7 @@ fn asked(state: &run::RunState) -> Vec<Link> {
     }
 }
 
-impl From<Pending> for Link {
+impl From<Pending> for ChainLink {
     /// The signature is checked here and now, over the bytes that went out.
     fn from(Pending { outgoing, answers }: Pending) -> Self {
         let mut event: serde_json::Value = serde_json::from_str(&outgoing.unsigned).unwrap_or_default();
@@ -242,7 +195,7 @@ assets! {
     "noble/secp256k1/index.js" as "text/javascript; charset=utf-8",
 }
 
-impl api::Wanted {
+impl api::RunQuery {
     fn repository(&self) -> &str {
         self.repository.as_deref().unwrap_or_default()
     }
@@ -311,12 +264,12 @@ impl RunView {
     }
 
     fn repository_link(&self) -> String {
-        super::places::page(&self.repository)
+        super::repositories::page(&self.repository)
     }
 
     /// The page of the definition that a file came from.
     fn definition_link(&self, file: &DefinitionOverride) -> String {
-        super::places::edit_page(&self.repository, &file.path, Some(&file.event))
+        super::repositories::edit_page(&self.repository, &file.path, Some(&file.event))
     }
 
     /// The page of a job's log, at a step where one is named.
@@ -375,14 +328,6 @@ impl ApprovalView {
         let comment = self.comment.as_ref().filter(|text| !text.is_empty());
         let comment = comment.map(|text| format!(": {text}")).unwrap_or_default();
         Some(format!("{verdict} by {by} at {} UTC{comment}", time(at)))
-    }
-}
-
-/// A repository's address for people: its name, and the beginning of its owner's key.
-pub(super) fn repository_name(address: &str) -> String {
-    match address.splitn(3, ':').collect::<Vec<_>>()[..] {
-        [_, owner, name] => format!("{name} of {}", owner.chars().take(8).collect::<String>()),
-        _ => address.to_owned(),
     }
 }
 

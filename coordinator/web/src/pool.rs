@@ -1,6 +1,6 @@
 //! Workers and the queue: who is there, and why what waits still waits.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -10,14 +10,16 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Load, Refusal, Web, auth::Caller, view};
-use domain::run::{JobPhase, Millis};
-use store::{Filter, Page, Reader, Status};
+use super::{Load, Refusal, Web, auth::Caller, dto};
+use domain::run::{JobPhase, Millis, RunPhase, Visibility};
+use store::{Filter, Page, Reader, Status, Store, StoreError};
 
 /// Entries of the queue that are shown.
 const SHOWN: usize = 200;
 /// Unfinished runs that are looked at for them, the newest first.
 const RUNS: u32 = 300;
+/// One reading of the queue serves everybody for this long.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// A worker.
 #[derive(Debug, Serialize, ToSchema)]
@@ -46,7 +48,7 @@ pub(super) struct QueueView {
 }
 
 /// A job or a run that waits.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct Waiting {
     /// Id of the run.
     pub(super) run: String,
@@ -82,53 +84,78 @@ pub(super) async fn all(web: &Web) -> Result<Vec<WorkerView>, Refusal> {
     Ok(workers.collect())
 }
 
-/// What waits, as far as this caller may see it.
-pub(super) async fn waiting(web: &Web, caller: &Caller) -> Result<QueueView, Refusal> {
-    let mut queued = web.store.queued().await?.len();
-    let filter = Filter { unfinished: true, reader: caller.reader.clone(), ..Filter::default() };
-    let page = Page { before: None, limit: RUNS };
-    let mut entries = Vec::new();
-    for run in web.store.list(&filter, page).await? {
-        // What a job of it waits for is said with the job.
-        if let Some(wait) = run.wait.as_ref().filter(|_| matches!(run.phase.as_str(), "planning" | "waiting")) {
-            entries.push(Waiting {
-                reason: view::wait(wait),
-                run: run.id,
+/// The queue as it was at one moment. Reading it reads the states of runs, so one reading serves everybody for a while.
+pub(super) struct QueueSnapshot {
+    /// The longest wait first.
+    entries: Vec<(Visibility, Waiting)>,
+    /// Jobs that wait besides.
+    others: usize,
+}
+
+/// Readings of the queue. Clones share them, and requests at the same time share one.
+#[derive(Clone)]
+pub(super) struct QueueCache(moka::future::Cache<(), Arc<QueueSnapshot>>);
+
+impl QueueCache {
+    pub(super) fn new() -> Self {
+        Self(moka::future::Cache::builder().max_capacity(1).time_to_live(FRESH).build())
+    }
+
+    async fn read(&self, store: &Store) -> Result<Arc<QueueSnapshot>, Refusal> {
+        let read = async { Ok::<_, StoreError>(Arc::new(QueueSnapshot::read(store).await?)) };
+        Ok(self.0.try_get_with((), read).await?)
+    }
+}
+
+impl QueueSnapshot {
+    async fn read(store: &Store) -> Result<Self, StoreError> {
+        let mut others = store.queued().await?.len();
+        let filter = Filter { unfinished: true, reader: Reader::Operator, ..Filter::default() };
+        let mut entries = Vec::new();
+        for run in store.list(&filter, Page { before: None, limit: RUNS }).await? {
+            if !matches!(run.status, Status::Planning | Status::Waiting | Status::Queued | Status::Running) {
+                continue;
+            }
+            // It may have ended meanwhile.
+            let Some(state) = store.run(&run.id).await? else { continue };
+            let waiting = |job, labels, since, reason| Waiting {
+                run: run.id.clone(),
                 serial: run.serial,
-                repository: run.repository,
-                workflow: run.name,
-                job: None,
-                labels: Vec::new(),
-                since: run.created_at,
-            });
-        } else if matches!(run.status, Status::Queued | Status::Running | Status::Waiting)
-            && let Some(state) = web.store.run(&run.id).await?
-        {
+                repository: run.repository.clone(),
+                workflow: run.name.clone(),
+                job,
+                labels,
+                since,
+                reason,
+            };
+            if let (RunPhase::Planning | RunPhase::Waiting { .. }, Some(wait)) = (&state.phase, &run.wait) {
+                let entry = waiting(None, Vec::new(), run.created_at, dto::wait(wait));
+                entries.push((state.visibility.clone(), entry));
+            }
             for job in state.jobs.values() {
                 let (since, reason) = match &job.phase {
                     JobPhase::Queued { since, reason } => {
-                        queued = queued.saturating_sub(1);
+                        others = others.saturating_sub(1);
                         (*since, if reason.is_empty() { "it was queued just now".to_owned() } else { reason.clone() })
                     }
-                    JobPhase::Waiting { since, on } => (*since, view::wait(on)),
+                    JobPhase::Waiting { since, on } => (*since, dto::wait(on)),
                     _ => continue,
                 };
-                entries.push(Waiting {
-                    run: run.id.clone(),
-                    serial: run.serial,
-                    repository: run.repository.clone(),
-                    workflow: run.name.clone(),
-                    job: Some(job.name.clone()),
-                    labels: job.labels.clone(),
-                    since,
-                    reason,
-                });
+                let entry = waiting(Some(job.name.clone()), job.labels.clone(), since, reason);
+                entries.push((state.visibility.clone(), entry));
             }
         }
+        entries.sort_by_key(|(_, entry)| (entry.since, entry.serial));
+        Ok(Self { entries, others })
     }
-    entries.sort_by_key(|entry| (entry.since, entry.serial));
-    let others = queued + entries.len().saturating_sub(SHOWN);
-    entries.truncate(SHOWN);
+}
+
+/// What waits, as far as this caller may see it.
+pub(super) async fn waiting(web: &Web, caller: &Caller) -> Result<QueueView, Refusal> {
+    let snapshot = web.queue.read(&web.store).await?;
+    let open = snapshot.entries.iter().filter(|(visibility, _)| caller.reader.may_read(visibility));
+    let entries: Vec<Waiting> = open.take(SHOWN).map(|(_, entry)| entry.clone()).collect();
+    let others = snapshot.others + (snapshot.entries.len() - entries.len());
     Ok(QueueView { entries, others })
 }
 
@@ -176,12 +203,4 @@ pub(super) async fn enrolment_token(State(web): State<Web>, caller: Caller) -> R
         return Err(Refusal::new(StatusCode::FORBIDDEN, "only the operator may let workers in"));
     }
     Ok(web.control.enrolment_token())
-}
-
-/// Ready while the database can be read and written, and the disk has room.
-pub(super) async fn ready(State(web): State<Web>) -> Result<&'static str, Refusal> {
-    match web.store.problem().await? {
-        None => Ok("ready"),
-        Some(problem) => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, problem.to_string())),
-    }
 }

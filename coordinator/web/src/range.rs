@@ -8,7 +8,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Asked, Refusal, Web, api, auth::Caller};
+use super::{QueryParams, Refusal, Web, auth::Caller, run_lookup};
 use domain::run::{JobPhase, RunState as Run};
 use logs::lines::{MOST_LINES, Numbered};
 
@@ -18,7 +18,7 @@ const LONGEST: usize = 200;
 /// Which lines.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Wanted {
+pub(super) struct LineQuery {
     /// Key of the job.
     job: String,
     /// Its attempt; otherwise the latest.
@@ -32,7 +32,7 @@ pub(super) struct Wanted {
 /// Where a text is looked for.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Search {
+pub(super) struct SearchQuery {
     /// Key of the job.
     job: String,
     /// Its attempt; otherwise the latest.
@@ -87,16 +87,16 @@ pub(super) struct Found {
 }
 
 /// Lines of a job's log by number.
-#[utoipa::path(get, path = "/api/runs/{id}/lines", tag = "logs", params(("id" = String, Path), Wanted), responses(
+#[utoipa::path(get, path = "/api/runs/{id}/lines", tag = "logs", params(("id" = String, Path), LineQuery), responses(
     (status = 200, body = Lines), (status = 400, body = super::Problem), (status = 404, body = super::Problem),
 ))]
 pub(super) async fn lines(
     State(web): State<Web>,
     caller: Caller,
     Path(id): Path<String>,
-    Asked(wanted): Asked<Wanted>,
+    QueryParams(wanted): QueryParams<LineQuery>,
 ) -> Result<Json<Lines>, Refusal> {
-    let run = api::find(&web, &caller, &id).await?;
+    let run = run_lookup::find(&web, &caller, &id).await?;
     let (attempt, complete) = attempt(&run, &wanted.job, wanted.attempt)?;
     let from = wanted.from.unwrap_or(1).max(1);
     let to = wanted.to.unwrap_or_else(|| from.saturating_add(MOST_LINES - 1));
@@ -105,20 +105,20 @@ pub(super) async fn lines(
 }
 
 /// Numbers of the lines of a job's log that contain a text.
-#[utoipa::path(get, path = "/api/runs/{id}/search", tag = "logs", params(("id" = String, Path), Search), responses(
+#[utoipa::path(get, path = "/api/runs/{id}/search", tag = "logs", params(("id" = String, Path), SearchQuery), responses(
     (status = 200, body = Found), (status = 400, body = super::Problem), (status = 404, body = super::Problem),
 ))]
 pub(super) async fn search(
     State(web): State<Web>,
     caller: Caller,
     Path(id): Path<String>,
-    Asked(wanted): Asked<Search>,
+    QueryParams(wanted): QueryParams<SearchQuery>,
 ) -> Result<Json<Found>, Refusal> {
     if wanted.text.is_empty() || wanted.text.len() > LONGEST {
         let reason = format!("search for a text of 1 to {LONGEST} bytes");
         return Err(Refusal::new(StatusCode::BAD_REQUEST, reason));
     }
-    let run = api::find(&web, &caller, &id).await?;
+    let run = run_lookup::find(&web, &caller, &id).await?;
     let (attempt, _) = attempt(&run, &wanted.job, wanted.attempt)?;
     let from = wanted.from.unwrap_or(1).max(1);
     let found = web.logs.search(&run.id, &wanted.job, attempt, &wanted.text, from).await?;

@@ -17,7 +17,7 @@ use nostr::{Event, JsonUtil};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Asked, NotCarried, Refusal, Web};
+use super::{OperatorActionError, QueryParams, Refusal, Web};
 
 /// Bytes of a request.
 const LONGEST: usize = 128 * 1024;
@@ -42,19 +42,19 @@ pub(super) struct Carried {
 /// Which answers.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Wanted {
+pub(super) struct AnswerQuery {
     /// The signer's relay.
     relay: String,
     /// The page's key, 64 hex.
     key: String,
 }
 
-impl From<NotCarried> for Refusal {
-    fn from(not: NotCarried) -> Self {
+impl From<OperatorActionError> for Refusal {
+    fn from(not: OperatorActionError) -> Self {
         let (status, reason) = match not {
-            NotCarried::Wrong(reason) => (StatusCode::BAD_REQUEST, reason),
-            NotCarried::Busy(reason) => (StatusCode::TOO_MANY_REQUESTS, reason),
-            NotCarried::Relay(reason) => (StatusCode::BAD_GATEWAY, reason),
+            OperatorActionError::Wrong(reason) => (StatusCode::BAD_REQUEST, reason),
+            OperatorActionError::Busy(reason) => (StatusCode::TOO_MANY_REQUESTS, reason),
+            OperatorActionError::Relay(reason) => (StatusCode::BAD_GATEWAY, reason),
         };
         Self::new(status, reason)
     }
@@ -74,19 +74,19 @@ pub(super) async fn messages(State(web): State<Web>, body: Bytes) -> Result<(Sta
         serde_json::from_slice(&body).map_err(|error| bad(format!("send {{\"relay\": …, \"event\": …}}: {error}")))?;
     let event = Event::from_json(event.to_string()).map_err(|_| bad("`event` is no Nostr event".into()))?;
     event.verify().map_err(|_| bad("the signature of the event does not fit".into()))?;
-    web.control.carry(&relay, &event).await?;
+    web.control.send_to_signer(&relay, &event).await?;
     Ok((StatusCode::ACCEPTED, Json(Carried { event: event.id.to_hex() })))
 }
 
 /// Answers of a remote signer to a page's key (NIP-46): `ready` once they are listened for, then an `answer` each.
-#[utoipa::path(get, path = "/api/signer/answers", tag = "actions", params(Wanted), responses(
+#[utoipa::path(get, path = "/api/signer/answers", tag = "actions", params(AnswerQuery), responses(
     (status = 200, description = "Events `ready` and `answer` (a Nostr event)", content_type = "text/event-stream",
         body = String),
     (status = 400, body = super::Problem), (status = 429, body = super::Problem), (status = 502, body = super::Problem),
 ))]
 pub(super) async fn answers(
     State(web): State<Web>,
-    Asked(Wanted { relay, key }): Asked<Wanted>,
+    QueryParams(AnswerQuery { relay, key }): QueryParams<AnswerQuery>,
 ) -> Result<impl IntoResponse, Refusal> {
     let answers = web.control.answers(&relay, &key).await?;
     let ready = sse::Event::default().event("ready").data("{}");

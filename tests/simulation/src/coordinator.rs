@@ -14,6 +14,7 @@ use logs::Logs;
 use nostr::Keys;
 use nostr_client::{hive_ci::Secrets, relays::Relays, routes::Routes};
 use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
 use proto::worker::{ResolveRequest, Resolved};
 use store::{Change, ChangeNotification, ClaimedWork, LaneOrder, Store, Task, TaskKind, WorkKind, seal::StoreKey};
 use tokio::{io::DuplexStream, sync::broadcast::Receiver};
@@ -100,7 +101,15 @@ impl Machinery {
         let relays = Relays::new(&self.keys, &config.relays);
         let routes = Routes::new(relays, &config.relays, clock::now);
         let key = StoreKey::from_hex(&"5".repeat(64))?;
-        let run_service = RunService::new(store.clone(), key, self.keys.clone(), routes, config.clone(), clock::now);
+        let run_service = RunService::new(
+            store.clone(),
+            key,
+            self.keys.clone(),
+            routes,
+            config.clone(),
+            &mut Registry::default(),
+            clock::now,
+        );
         let dispatch = DispatchConfig {
             store: store.clone(),
             runs: Arc::new(run_service.clone()),

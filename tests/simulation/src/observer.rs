@@ -118,7 +118,7 @@ impl Observer {
     }
 
     /// Something must not be. The first counts.
-    pub(crate) fn violated(&self, what: String) {
+    pub(crate) fn violated(&self, what: impl Into<String>) {
         let mut seen = self.0.lock();
         let at = clock::elapsed().as_secs_f64();
         seen.violation.get_or_insert_with(|| format!("after {at:.3} s: {what}"));

@@ -340,3 +340,27 @@ async fn every_answer_is_as_the_document_says() {
         assert!(wrong.is_empty(), "{path}: {wrong:?}\n{answer:#}");
     }
 }
+
+#[tokio::test]
+async fn readiness_is_a_status_with_its_reasons_and_a_warning_is_no_failure() {
+    let server = Server::start().await;
+    let ask = async || {
+        let answer = server.get("/readyz").await;
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    assert_eq!(ask().await, (200, "ready\n".to_owned()));
+    server.asked.1.lock().warnings = vec!["the relay wss://a is lost".into()];
+    assert_eq!(ask().await, (200, "ready\nthe relay wss://a is lost\n".to_owned()));
+    server.asked.1.lock().failures = vec!["the disk is full".into()];
+    assert_eq!(ask().await, (503, "not ready\nthe disk is full\nthe relay wss://a is lost\n".to_owned()));
+}
+
+#[tokio::test]
+async fn the_pool_page_shows_a_lost_relay_and_why() {
+    let server = Server::start().await;
+    let page = server.get("/pool").await.text().await.unwrap();
+    assert!(
+        page.contains("wss://relay.example") && page.contains(">lost</span> &#60;b&#62;it does not answer"),
+        "{page}"
+    );
+}

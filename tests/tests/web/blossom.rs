@@ -97,6 +97,17 @@ async fn uploads_have_limits_that_a_precheck_tells() {
     assert_eq!((check("1000").await, check("1001").await), (200, 413));
     let big: &[u8] = &[0; 1001];
     assert_eq!(server.put(big, Some(token(&server.writer, "upload", &hash(big)))).await.status(), 413);
+    // What jobs keep has limits of its own and takes no room from uploads.
+    let cache = Deposit {
+        kind: String::new(),
+        owner: "cache:1".into(),
+        public: false,
+        now: NOW,
+        expires_at: u64::MAX >> 1,
+        allowed: vec![],
+        limit: 9000,
+    };
+    server.web.blobs.put_bytes(vec![7; 9000].into(), cache).await.unwrap();
     for index in 0..5_u8 {
         let body: &'static [u8] = vec![index; 1000].leak();
         assert_eq!(server.put(body, Some(token(&server.writer, "upload", &hash(body)))).await.status(), 201);

@@ -4,14 +4,14 @@ use domain::run::ApprovalVerdict;
 use futures::{StreamExt, future::BoxFuture};
 use parking_lot::Mutex;
 use store::DefinitionRow;
-use web::{Control, Defined, File, Load, NotCarried, Sent};
+use web::{Control, Defined, File, Load, Metrics, OperatorActionError, Readiness, RelayView, Sent};
 
 use super::definitions;
 
 type Answers = futures::stream::BoxStream<'static, nostr::Event>;
 
 #[derive(Default)]
-pub(super) struct Asked(pub(super) Mutex<Vec<String>>);
+pub(super) struct Asked(pub(super) Mutex<Vec<String>>, pub(super) Mutex<Readiness>);
 
 impl Control for Asked {
     fn enrolment_token(&self) -> String {
@@ -22,19 +22,33 @@ impl Control for Asked {
         vec![Load { worker: "w1".into(), version: "1.2.3".into(), busy: 1, draining: false }]
     }
 
+    fn relays(&self) -> Vec<RelayView> {
+        let error = Some("<b>it does not answer".to_owned());
+        vec![RelayView { url: "wss://relay.example".into(), connected: false, since: 0, error }]
+    }
+
+    fn readiness(&self) -> BoxFuture<'_, Readiness> {
+        let readiness = self.1.lock().clone();
+        Box::pin(async { readiness })
+    }
+
     fn publish<'a>(&'a self, events: &'a [nostr::Event]) -> BoxFuture<'a, anyhow::Result<Sent>> {
         self.0.lock().extend(events.iter().map(|event| format!("publish {}", event.kind)));
         Box::pin(async { Ok(Sent::Taken(vec!["wss://relay.example".into()])) })
     }
 
-    fn carry<'a>(&'a self, relay: &'a str, event: &'a nostr::Event) -> BoxFuture<'a, Result<(), NotCarried>> {
+    fn send_to_signer<'a>(
+        &'a self,
+        relay: &'a str,
+        event: &'a nostr::Event,
+    ) -> BoxFuture<'a, Result<(), OperatorActionError>> {
         self.0.lock().push(format!("carry {} to {relay}", event.kind));
-        let refused = relay.starts_with("ws://127.").then(|| NotCarried::Wrong("not a public address".into()));
+        let refused = relay.starts_with("ws://127.").then(|| OperatorActionError::Wrong("not a public address".into()));
         Box::pin(async { refused.map_or(Ok(()), Err) })
     }
 
-    fn answers<'a>(&'a self, relay: &'a str, _: &'a str) -> BoxFuture<'a, Result<Answers, NotCarried>> {
-        let busy = relay.contains("busy").then(|| NotCarried::Busy("wait a minute".into()));
+    fn answers<'a>(&'a self, relay: &'a str, _: &'a str) -> BoxFuture<'a, Result<Answers, OperatorActionError>> {
+        let busy = relay.contains("busy").then(|| OperatorActionError::Busy("wait a minute".into()));
         Box::pin(async { busy.map_or_else(|| Ok(futures::stream::empty().boxed()), Err) })
     }
 
@@ -88,5 +102,11 @@ impl Control for Asked {
     fn drain<'a>(&'a self, worker: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
         self.0.lock().push(format!("drain {worker}"));
         Box::pin(async { Ok(()) })
+    }
+}
+
+impl Metrics for Asked {
+    fn render(&self) -> BoxFuture<'_, anyhow::Result<String>> {
+        Box::pin(async { Ok("# EOF\n".to_owned()) })
     }
 }

@@ -14,6 +14,7 @@ use workflow::plan::{Conclusion, JobOrder, JobReport, Reason};
 
 use super::{
     Worker, actions_tunnel,
+    attempt_trace::AttemptTrace,
     attempts::AttemptHandles,
     journal::JournalEntry,
     log_upload::{self, LogUploadEnd},
@@ -172,7 +173,8 @@ async fn execute(
         cancel: handles.cancel.clone(),
         kill: handles.kill.clone(),
     };
-    let observer = Arc::new(ProgressSender { worker: worker.clone(), attempt: attempt.clone() });
+    let trace = AttemptTrace::new(attempt.clone(), now_ms());
+    let observer = Arc::new(ProgressSender { worker: worker.clone(), attempt: attempt.clone(), trace });
     // A task of its own: a bug in it must cost one job, not the worker.
     let mut task = tokio::spawn(worker.executor.execute(work, sources, spool, observer));
     let limit = match job.time_limit_ms {
@@ -232,6 +234,7 @@ fn failed(reason: Reason) -> JobReport {
 struct ProgressSender {
     worker: Arc<Worker>,
     attempt: wire::Attempt,
+    trace: AttemptTrace,
 }
 
 impl ProgressSender {
@@ -242,10 +245,12 @@ impl ProgressSender {
 
 impl ProgressReporter for ProgressSender {
     fn begun(&self, image_digest: Option<String>) {
+        self.trace.begun(now_ms());
         self.report(What::Begun(Begun { at_ms: now_ms(), image_digest: image_digest.unwrap_or_default() }));
     }
 
     fn step(&self, index: u32, name: &str, state: &str, outcome: &str) {
+        self.trace.step(index, name, state, now_ms());
         self.report(What::Step(StepChanged {
             step: index,
             name: name.to_owned(),

@@ -1,6 +1,6 @@
 //! The services that actions call, for a job as it stands in the store.
 
-use actions_api::{Held, Origin, Who};
+use actions_api::{ActionsApi, JobIdentity, LeaseCheck};
 use dispatch::ActionsAccess;
 use domain::run::{self, AttemptId};
 use futures::{FutureExt, future::BoxFuture};
@@ -11,24 +11,24 @@ use workflow::plan::JobOrder;
 
 /// Jobs' connections are served for the run as it stands in the store.
 pub(crate) struct Services {
-    pub(crate) origin: Origin,
+    pub(crate) origin: ActionsApi,
     pub(crate) store: Store,
 }
 
 impl dispatch::ActionsApi for Services {
     fn access<'a>(&'a self, attempt: &'a AttemptId, order: &'a JobOrder) -> Option<ActionsAccess> {
-        let who = Who {
+        let who = JobIdentity {
             run: attempt.run.clone(),
             job: attempt.job.clone(),
             attempt: attempt.number,
             repository: order.source.repository.clone(),
-            ..Who::default()
+            ..JobIdentity::default()
         };
         let id_token = order.source.trusted && actions_api::grants(order.job.permissions.as_ref());
         Some(ActionsAccess { token: self.origin.token(&who).into(), id_token })
     }
 
-    fn serve(&self, attempt: AttemptId, held: Held, connection: DuplexStream) -> BoxFuture<'static, ()> {
+    fn serve(&self, attempt: AttemptId, held: LeaseCheck, connection: DuplexStream) -> BoxFuture<'static, ()> {
         let (origin, store) = (self.origin.clone(), self.store.clone());
         async move {
             match store.run(&attempt.run).await {
@@ -45,19 +45,19 @@ impl dispatch::ActionsApi for Services {
 }
 
 /// What a run's job may have of caches and artifacts.
-fn who(state: &run::RunState, attempt: &AttemptId) -> Who {
+fn who(state: &run::RunState, attempt: &AttemptId) -> JobIdentity {
     let planned = state.planned.as_ref();
-    let mut who = Who {
+    let mut who = JobIdentity {
         run: attempt.run.clone(),
         job: attempt.job.clone(),
         attempt: attempt.number,
         repository: state.request.repository.address.clone(),
-        ..Who::default()
+        ..JobIdentity::default()
     };
     if let Some(planned) = planned {
         who.reference.clone_from(&planned.reference);
         who.trusted = planned.trusted;
-        who.bases = Who::bases_of(&planned.github);
+        who.bases = JobIdentity::bases_of(&planned.github);
         who.github.clone_from(&planned.github);
         let order = run::order(state, &attempt.job);
         let permissions = order.as_ref().and_then(|order| order.job.permissions.as_ref());

@@ -11,14 +11,14 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 use nostr::Event;
 use nostr_client::{
     policy::{Judgement, Policy},
-    relays::{Answer, Relays},
+    relays::{Answer, RelayState, Relays, normal},
     signers::{Objection, Signers},
     tags,
 };
 use source::{Sources, address::Address, definition};
 use std::sync::Arc;
 use store::DefinitionRow;
-use web::{Control, Defined, File, Load, NotCarried, Sent};
+use web::{Control, Defined, File, Load, OperatorActionError, Readiness, RelayView, Sent};
 
 /// How long an enrolment token is good.
 const TOKEN_MS: Millis = 3_600_000;
@@ -57,6 +57,27 @@ impl Operator {
     }
 }
 
+/// What relays keep the pool from: one that is lost is a warning, unless there is no other for what it is used for.
+fn relay_readiness(config: &config::Relays, states: &[RelayState]) -> Readiness {
+    let lost = |url: &str| {
+        let state = states.iter().find(|state| state.url == url)?;
+        (!state.connected).then_some(state.error.as_deref()?)
+    };
+    let mut readiness = Readiness::default();
+    for (urls, use_of) in [(&config.read, "job events come from"), (&config.write, "results go to")] {
+        let urls: Vec<String> = urls.iter().filter_map(|url| normal(url)).collect();
+        if !urls.is_empty() && urls.iter().all(|url| lost(url).is_some()) {
+            readiness.failures.push(format!("no relay that {use_of} is connected: {}", urls.join(", ")));
+        }
+    }
+    for state in states.iter().filter(|state| state.named) {
+        if let Some(error) = lost(&state.url) {
+            readiness.warnings.push(format!("the relay {} is lost: {error}", state.url));
+        }
+    }
+    readiness
+}
+
 impl Control for Operator {
     fn enrolment_token(&self) -> String {
         self.dispatch.enrolment_token(self.run_service.now().saturating_add(TOKEN_MS))
@@ -70,6 +91,25 @@ impl Control for Operator {
             draining: worker.draining,
         };
         self.dispatch.workers().into_iter().map(load).collect()
+    }
+
+    fn relays(&self) -> Vec<RelayView> {
+        let named = self.relays.states().into_iter().filter(|relay| relay.named);
+        let view = |RelayState { url, connected, since, error, .. }| RelayView { url, connected, since, error };
+        named.map(view).collect()
+    }
+
+    fn readiness(&self) -> BoxFuture<'_, Readiness> {
+        async {
+            let mut readiness = relay_readiness(&self.config.relays, &self.relays.states());
+            match self.run_service.store().problem().await {
+                Ok(None) => {}
+                Ok(Some(problem)) => readiness.failures.push(problem.to_string()),
+                Err(error) => readiness.failures.push(format!("the database does not answer: {error}")),
+            }
+            readiness
+        }
+        .boxed()
     }
 
     fn publish<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, anyhow::Result<Sent>> {
@@ -100,7 +140,11 @@ impl Control for Operator {
         .boxed()
     }
 
-    fn carry<'a>(&'a self, relay: &'a str, event: &'a Event) -> BoxFuture<'a, Result<(), NotCarried>> {
+    fn send_to_signer<'a>(
+        &'a self,
+        relay: &'a str,
+        event: &'a Event,
+    ) -> BoxFuture<'a, Result<(), OperatorActionError>> {
         async move { self.signers.send(relay, event).await.map_err(|why| operator_error(&why)) }.boxed()
     }
 
@@ -108,7 +152,7 @@ impl Control for Operator {
         &'a self,
         relay: &'a str,
         key: &'a str,
-    ) -> BoxFuture<'a, Result<BoxStream<'static, Event>, NotCarried>> {
+    ) -> BoxFuture<'a, Result<BoxStream<'static, Event>, OperatorActionError>> {
         async move { Ok(self.signers.answers(relay, key).await.map_err(|why| operator_error(&why))?.boxed()) }.boxed()
     }
 
@@ -168,11 +212,39 @@ impl Control for Operator {
 }
 
 /// Why a remote signer could not be reached, as the API answers it.
-fn operator_error(objection: &Objection) -> NotCarried {
+fn operator_error(objection: &Objection) -> OperatorActionError {
     let reason = objection.to_string();
     match objection {
-        Objection::Wrong(_) => NotCarried::Wrong(reason),
-        Objection::Busy(_) => NotCarried::Busy(reason),
-        Objection::Relay(_) => NotCarried::Relay(reason),
+        Objection::Wrong(_) => OperatorActionError::Wrong(reason),
+        Objection::Busy(_) => OperatorActionError::Busy(reason),
+        Objection::Relay(_) => OperatorActionError::Relay(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_relay_is_a_warning_and_the_last_one_of_its_use_a_failure() {
+        let config = config::Relays {
+            read: vec!["wss://a.example".into(), "wss://b.example".into()],
+            write: vec!["wss://a.example".into()],
+            ..config::Relays::default()
+        };
+        let state = |url: &str, error: Option<&str>| RelayState {
+            url: url.into(),
+            named: true,
+            connected: error.is_none(),
+            since: 0,
+            error: error.map(str::to_owned),
+        };
+        let both = |a, b| relay_readiness(&config, &[state("wss://a.example", a), state("wss://b.example", b)]);
+        assert!(both(None, None).failures.is_empty() && both(None, None).warnings.is_empty());
+        let one = both(None, Some("it does not answer"));
+        assert_eq!(one.failures, Vec::<String>::new());
+        assert_eq!(one.warnings, ["the relay wss://b.example is lost: it does not answer"]);
+        let writer = both(Some("it does not answer"), None);
+        assert_eq!(writer.failures, ["no relay that results go to is connected: wss://a.example"]);
     }
 }

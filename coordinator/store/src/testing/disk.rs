@@ -21,9 +21,11 @@ impl Store {
     #[must_use]
     pub fn reopen_on(&self, disk: Arc<dyn Disk>) -> Self {
         let notifications = tokio::sync::broadcast::Sender::new(crate::NOTIFICATIONS);
-        let writer = self.writer.reopen(notifications.clone(), disk);
+        let health = crate::health::Health::default();
+        let ends = crate::commit::TransactionEnds { notifications: notifications.clone(), health: health.clone() };
+        let writer = self.writer.reopen(ends, disk);
         let queue = tokio::sync::broadcast::Sender::new(crate::QUEUE_CHANGES);
-        Self { writer, readers: self.readers.clone(), queue, notifications }
+        Self { writer, readers: self.readers.clone(), queue, notifications, health }
     }
 
     /// Runs a script of SQL on a database in memory, e.g. to damage what is written.

@@ -13,15 +13,15 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Authorized, Origin, Refusal, Who,
-    archive::{ArchiveError, Entry},
+    ActionsApi, Authorized, JobIdentity, Refusal,
+    archive::{ArchiveError, FileEntry},
     base,
 };
 use store::Artifact;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Within {
+pub(super) struct ItemQuery {
     item_path: Option<String>,
 }
 
@@ -40,28 +40,28 @@ impl From<ArchiveError> for Refusal {
     }
 }
 
-impl Origin {
-    async fn container(&self, who: &Who, id: u64) -> Result<Artifact, Refusal> {
-        let found = self.store.artifacts(&who.run).await?.into_iter().find(|artifact| artifact.id == id);
+impl ActionsApi {
+    async fn container(&self, identity: &JobIdentity, id: u64) -> Result<Artifact, Refusal> {
+        let found = self.store.artifacts(&identity.run).await?.into_iter().find(|artifact| artifact.id == id);
         found.ok_or_else(|| Refusal::missing("the run has no such artifact"))
     }
 }
 
 /// Only the artifacts of the job's own run.
-fn own(who: &Who, run: &str) -> Result<(), Refusal> {
-    match who.github.get("run_id").map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned)) {
+fn own(identity: &JobIdentity, run: &str) -> Result<(), Refusal> {
+    match identity.github.get("run_id").map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned)) {
         Some(id) if id != run => Err(Refusal::missing(format!("artifacts of another run ({run}) are not given"))),
         _ => Ok(()),
     }
 }
 
 pub(super) async fn list(
-    State(origin): State<Origin>,
-    Authorized(who): Authorized,
+    State(api): State<ActionsApi>,
+    Authorized(identity): Authorized,
     Path(run): Path<String>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Refusal> {
-    own(&who, &run)?;
+    own(&identity, &run)?;
     let base = base(&headers);
     let shown = |artifact: &Artifact| {
         let resource = format!("{base}/_apis/resources/Containers/{}", artifact.id);
@@ -70,25 +70,25 @@ pub(super) async fn list(
             "name": artifact.name, "url": resource, "fileContainerResourceUrl": resource,
         })
     };
-    let artifacts: Vec<Value> = origin.store.artifacts(&who.run).await?.iter().map(shown).collect();
+    let artifacts: Vec<Value> = api.store.artifacts(&identity.run).await?.iter().map(shown).collect();
     Ok(Json(json!({ "count": artifacts.len(), "value": artifacts })))
 }
 
 pub(super) async fn items(
-    State(origin): State<Origin>,
-    Authorized(who): Authorized,
+    State(api): State<ActionsApi>,
+    Authorized(identity): Authorized,
     Path(id): Path<u64>,
-    Query(within): Query<Within>,
+    Query(within): Query<ItemQuery>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Refusal> {
-    let artifact = origin.container(&who, id).await?;
+    let artifact = api.container(&identity, id).await?;
     if within.item_path.is_some_and(|wanted| wanted != artifact.name) {
         return Err(Refusal::missing("list an artifact by its name"));
     }
-    let limit = origin.limits.artifact_bytes;
-    let entries = origin.archives.entries(&artifact.sha256, artifact.size, limit).await?;
+    let limit = api.limits.artifact_bytes;
+    let entries = api.archives.entries(&artifact.sha256, artifact.size, limit).await?;
     let base = base(&headers);
-    let shown = |entry: &Entry| {
+    let shown = |entry: &FileEntry| {
         json!({
             "containerId": id, "path": format!("{}/{}", artifact.name, entry.path), "itemType": "file",
             "status": "created", "fileLength": entry.size, "contentId": "",
@@ -100,13 +100,13 @@ pub(super) async fn items(
 }
 
 pub(super) async fn content(
-    State(origin): State<Origin>,
-    Authorized(who): Authorized,
+    State(api): State<ActionsApi>,
+    Authorized(identity): Authorized,
     Path((id, index)): Path<(u64, usize)>,
 ) -> Result<Response, Refusal> {
-    let artifact = origin.container(&who, id).await?;
-    let limit = origin.limits.artifact_bytes;
-    let (length, pieces) = origin.archives.file(&artifact.sha256, artifact.size, index, limit).await?;
+    let artifact = api.container(&identity, id).await?;
+    let limit = api.limits.artifact_bytes;
+    let (length, pieces) = api.archives.file(&artifact.sha256, artifact.size, index, limit).await?;
     let mut response = Body::from_stream(pieces).into_response();
     response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));

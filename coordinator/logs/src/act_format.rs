@@ -8,12 +8,9 @@ mod label;
 
 use workflow::plan::Conclusion;
 
-pub use super::steps::Printed;
+pub use super::steps::{LIMIT, Printed};
 use super::steps::{SETUP, Step};
 pub use label::{job_label, workflow_label};
-
-/// The viewer's limit: a log is shorter than this. Bytes.
-pub const LIMIT: usize = 1024 * 1024;
 
 /// What is printed once for a run.
 #[derive(Debug, Clone, Copy)]

@@ -1,4 +1,4 @@
-//! Whose line it is, where steps print beside each other. Pure.
+//! Whose line it is, where steps print at the same time. Pure.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,13 @@ const MOST: usize = 64;
 
 /// The steps of one attempt that began and have not ended.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Beside {
+pub struct ConcurrentSteps {
     open: BTreeMap<i32, String>,
     /// The one that began last: lines behind its heading are its own.
     last: i32,
 }
 
-impl Beside {
+impl ConcurrentSteps {
     /// A step begins, or ends.
     pub fn mark(&mut self, step: i32, name: &str, ended: bool) {
         if ended {
@@ -41,15 +41,19 @@ mod tests {
 
     #[test]
     fn a_line_carries_its_step_where_another_could_have_printed_it() {
-        let mut beside = Beside::default();
-        beside.mark(0, "Main server", false);
-        assert_eq!(beside.name(0), None, "it is alone");
-        beside.mark(1, "Main tests", false);
-        assert_eq!((beside.name(0), beside.name(1)), (Some("server"), Some("tests")));
-        beside.mark(1, "Main tests", true);
-        assert_eq!((beside.name(0), beside.name(1)), (Some("server"), None), "the other's heading stands before it");
-        beside.mark(0, "Main server", true);
-        beside.mark(2, "Main last", false);
-        assert_eq!((beside.name(2), beside.name(0)), (None, None));
+        let mut concurrent = ConcurrentSteps::default();
+        concurrent.mark(0, "Main server", false);
+        assert_eq!(concurrent.name(0), None, "it is alone");
+        concurrent.mark(1, "Main tests", false);
+        assert_eq!((concurrent.name(0), concurrent.name(1)), (Some("server"), Some("tests")));
+        concurrent.mark(1, "Main tests", true);
+        assert_eq!(
+            (concurrent.name(0), concurrent.name(1)),
+            (Some("server"), None),
+            "the other's heading stands before it"
+        );
+        concurrent.mark(0, "Main server", true);
+        concurrent.mark(2, "Main last", false);
+        assert_eq!((concurrent.name(2), concurrent.name(0)), (None, None));
     }
 }

@@ -1,45 +1,15 @@
 //! A run with all that belongs to it: what its jobs kept, its events, the run it repeats and those that repeat it.
 
-use serde::Serialize;
-use utoipa::ToSchema;
-
 use super::{
     Refusal, Web, artifacts,
     auth::Caller,
-    view::{EventView, RunView},
+    dto::{CacheView, EventView, RunLink, RunView},
 };
-use domain::run::{Millis, RunState};
+use domain::run::RunState;
 use store::{CacheUse, Filter, Page, Status, Summary};
 
 /// Reruns that are named.
 const RERUNS: u32 = 50;
-
-/// Another run of the same chain of reruns.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct RunLink {
-    pub(super) id: String,
-    pub(super) serial: u64,
-    pub(super) attempt: u32,
-    /// One word for how it stands.
-    pub(super) status: &'static str,
-}
-
-/// A job's call for a cache.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct CacheView {
-    /// Key of the job.
-    pub(super) job: String,
-    pub(super) attempt: u32,
-    /// `hit`, `miss` or `saved`.
-    pub(super) outcome: &'static str,
-    /// The first key that was asked for, or the one that was saved.
-    pub(super) key: String,
-    /// The key of what was given.
-    pub(super) found: Option<String>,
-    /// Bytes.
-    pub(super) size: u64,
-    pub(super) at: Millis,
-}
 
 /// The run as this caller may see it.
 pub(super) async fn run(web: &Web, caller: &Caller, state: RunState) -> Result<RunView, Refusal> {

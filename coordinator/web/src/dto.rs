@@ -5,11 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use workflow::plan::{Annotation, Conclusion, Environment, Reason};
 
-use super::{
-    artifacts::ArtifactView,
-    whole::{CacheView, RunLink},
-    why,
-};
+use super::why;
 use domain::run::{
     self, ApprovalVerdict, AttemptRecord, DefinitionOverride, Job, JobPhase, Millis, RequestOrigin, ReusedJob, RunEnd,
     RunPhase, RunState, WaitCondition,
@@ -116,6 +112,56 @@ pub(super) struct RunSummary {
     pub(super) ended_at: Option<Millis>,
     /// Number of its latest change in the pool: the id of its server-sent event.
     pub(super) change: u64,
+}
+
+/// Another run of the same chain of reruns.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RunLink {
+    pub(super) id: String,
+    pub(super) serial: u64,
+    pub(super) attempt: u32,
+    /// One word for how it stands.
+    pub(super) status: &'static str,
+}
+
+/// A job's call for a cache.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct CacheView {
+    /// Key of the job.
+    pub(super) job: String,
+    pub(super) attempt: u32,
+    /// `hit`, `miss` or `saved`.
+    pub(super) outcome: &'static str,
+    /// The first key that was asked for, or the one that was saved.
+    pub(super) key: String,
+    /// The key of what was given.
+    pub(super) found: Option<String>,
+    /// Bytes.
+    pub(super) size: u64,
+    pub(super) at: Millis,
+}
+
+/// An artifact of a run.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ArtifactView {
+    pub(super) id: u64,
+    pub(super) name: String,
+    /// Key of the job that made it.
+    pub(super) job: String,
+    pub(super) attempt: u32,
+    /// The run whose job made it, if that was an earlier one.
+    #[schema(value_type = Option<Object>)]
+    pub(super) carried_from: Option<ReusedJob>,
+    /// Bytes of its archive.
+    pub(super) size: u64,
+    pub(super) sha256: String,
+    pub(super) made_at: Millis,
+    pub(super) expires_at: Millis,
+    /// Where its archive is; of a private run for an hour, for this caller.
+    pub(super) url: String,
+    /// The same on the page's host.
+    #[serde(skip)]
+    pub(super) link: String,
 }
 
 /// A job of a run.

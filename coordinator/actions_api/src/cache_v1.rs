@@ -13,7 +13,7 @@ use futures::TryStreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Authorized, COUNTED, DAY, Origin, Refusal, base};
+use super::{ActionsApi, Authorized, DAY, RESERVED, Refusal, base};
 use blobs::Deposit;
 
 /// Chunks of one upload.
@@ -21,9 +21,9 @@ const CHUNKS: usize = 10_000;
 
 /// An entry that is being uploaded. Lost by a restart, its upload fails, and its job goes on without.
 #[derive(Debug)]
-pub(super) struct Reserved {
+pub(super) struct ReservedCache {
     /// The attempt.
-    who: String,
+    identity: String,
     key: String,
     version: String,
     /// First byte and bytes of each chunk.
@@ -31,86 +31,91 @@ pub(super) struct Reserved {
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Wanted {
+pub(super) struct LookupQuery {
     keys: String,
     version: String,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct ReserveRequest {
     key: String,
     version: String,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Committed {
+pub(super) struct CommitRequest {
     size: Option<u64>,
 }
 
-impl Origin {
+impl ActionsApi {
     /// Name of an upload's parts.
     fn parts(id: u64) -> String {
         format!("reserved-{id}")
     }
 
-    fn with_reserved<T>(&self, who: &str, id: u64, with: impl FnOnce(&mut Reserved) -> T) -> Result<T, Refusal> {
+    fn with_reserved<T>(
+        &self,
+        identity: &str,
+        id: u64,
+        with: impl FnOnce(&mut ReservedCache) -> T,
+    ) -> Result<T, Refusal> {
         let mut reserved = self.reserved.lock();
-        let found = reserved.get_mut(&id).filter(|entry| entry.who == who);
+        let found = reserved.get_mut(&id).filter(|entry| entry.identity == identity);
         found.map(with).ok_or_else(|| Refusal::missing("this job reserved no such cache"))
     }
 }
 
 pub(super) async fn find(
-    State(origin): State<Origin>,
-    Authorized(who): Authorized,
-    Query(wanted): Query<Wanted>,
+    State(api): State<ActionsApi>,
+    Authorized(identity): Authorized,
+    Query(wanted): Query<LookupQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let keys: Vec<&str> = wanted.keys.split(',').take(10).collect();
-    let Some(found) = origin.restore(&who, &keys, &wanted.version).await? else {
+    let Some(found) = api.restore(&identity, &keys, &wanted.version).await? else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
-    let url = origin.download_url(&base(&headers), &who, &found.sha256, "cache");
+    let url = api.download_url(&base(&headers), &identity, &found.sha256, "cache");
     Ok(Json(json!({ "result": "hit", "archiveLocation": url, "cacheKey": found.key, "scope": found.scope }))
         .into_response())
 }
 
 pub(super) async fn reserve(
-    State(origin): State<Origin>,
-    Authorized(who): Authorized,
-    Json(entry): Json<Entry>,
+    State(api): State<ActionsApi>,
+    Authorized(identity): Authorized,
+    Json(entry): Json<ReserveRequest>,
 ) -> Result<(StatusCode, Json<Value>), Refusal> {
-    origin.saves(&who, &entry.key, &entry.version).await?;
-    let id = origin.store.next("reserved caches").await?;
-    let mut reserved = origin.reserved.lock();
-    if reserved.len() >= COUNTED {
+    api.saves(&identity, &entry.key, &entry.version).await?;
+    let id = api.store.next("reserved caches").await?;
+    let mut reserved = api.reserved.lock();
+    if reserved.len() >= RESERVED {
         reserved.pop_first();
     }
-    let Entry { key, version } = entry;
-    reserved.insert(id, Reserved { who: who.text(), key, version, chunks: BTreeMap::new() });
+    let ReserveRequest { key, version } = entry;
+    reserved.insert(id, ReservedCache { identity: identity.text(), key, version, chunks: BTreeMap::new() });
     Ok((StatusCode::CREATED, Json(json!({ "cacheId": id }))))
 }
 
 pub(super) async fn chunk(
-    State(origin): State<Origin>,
-    Authorized(who): Authorized,
+    State(api): State<ActionsApi>,
+    Authorized(identity): Authorized,
     Path(id): Path<u64>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Refusal> {
-    origin.with_reserved(&who.text(), id, |_| ())?;
+    api.with_reserved(&identity.text(), id, |_| ())?;
     let range = headers.get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
     let start = range.and_then(|text| text.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok());
     let start = start.ok_or_else(|| Refusal::invalid("a chunk needs `Content-Range: bytes FROM-TO/*`"))?;
-    let (counting, counted) = (origin.clone(), who.clone());
+    let (counting, counted) = (api.clone(), identity.clone());
     let bytes = body.into_data_stream().map_err(std::io::Error::other).and_then(move |piece| {
         let within = counting.receives(&counted, piece.len() as u64);
         let refused = || std::io::Error::other("this job sent more than one job may keep");
         std::future::ready(if within { Ok(piece) } else { Err(refused()) })
     });
-    let limit = origin.limits.cache_bytes;
-    let size = origin.blobs.stage(&Origin::parts(id), &start.to_string(), bytes, limit).await?;
-    origin.with_reserved(&who.text(), id, |entry| {
+    let limit = api.limits.cache_bytes;
+    let size = api.blobs.stage(&ActionsApi::parts(id), &start.to_string(), bytes, limit).await?;
+    api.with_reserved(&identity.text(), id, |entry| {
         if entry.chunks.len() >= CHUNKS {
             return Err(Refusal::too_large("an upload has at most 10,000 chunks"));
         }
@@ -120,14 +125,15 @@ pub(super) async fn chunk(
 }
 
 pub(super) async fn commit(
-    State(origin): State<Origin>,
-    Authorized(who): Authorized,
+    State(api): State<ActionsApi>,
+    Authorized(identity): Authorized,
     Path(id): Path<u64>,
-    Json(committed): Json<Committed>,
+    Json(committed): Json<CommitRequest>,
 ) -> Result<StatusCode, Refusal> {
-    let (key, version, chunks) = origin
-        .with_reserved(&who.text(), id, |entry| (entry.key.clone(), entry.version.clone(), entry.chunks.clone()))?;
-    origin.saves(&who, &key, &version).await?;
+    let (key, version, chunks) = api.with_reserved(&identity.text(), id, |entry| {
+        (entry.key.clone(), entry.version.clone(), entry.chunks.clone())
+    })?;
+    api.saves(&identity, &key, &version).await?;
     let mut end = 0;
     for (start, size) in &chunks {
         if *start != end {
@@ -139,19 +145,19 @@ pub(super) async fn commit(
         return Err(Refusal::invalid(format!("{end} bytes came in, others were announced")));
     }
     let parts: Vec<String> = chunks.keys().map(ToString::to_string).collect();
-    let now = origin.now();
+    let now = api.now();
     let deposit = Deposit {
         kind: "application/octet-stream".into(),
-        owner: format!("upload:{}", Origin::parts(id)),
+        owner: format!("upload:{}", ActionsApi::parts(id)),
         public: false,
         now,
         expires_at: now.saturating_add(DAY),
         allowed: Vec::new(),
-        limit: origin.limits.cache_bytes,
+        limit: api.limits.cache_bytes,
     };
-    let put = origin.blobs.put_staged(&Origin::parts(id), &parts, deposit).await?;
+    let put = api.blobs.put_staged(&ActionsApi::parts(id), &parts, deposit).await?;
     let put = put.ok_or_else(|| Refusal::missing("a chunk was removed meanwhile"))?;
-    origin.keep_cache(&who, &key, &version, put.blob().clone()).await?;
-    origin.reserved.lock().remove(&id);
+    api.keep_cache(&identity, &key, &version, put.blob().clone()).await?;
+    api.reserved.lock().remove(&id);
     Ok(StatusCode::NO_CONTENT)
 }

@@ -8,12 +8,11 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    Asked, Refusal, Web, api,
+    QueryParams, Refusal, Web,
     auth::Caller,
-    links,
-    page::{Unseen, rendered},
-    range,
-    view::{time, turns},
+    dto::{time, turns},
+    html::{HtmlError, rendered},
+    links, range, run_lookup,
 };
 use logs::lines::Numbered;
 
@@ -22,7 +21,7 @@ const PAGE: u64 = 500;
 
 /// Which lines are shown.
 #[derive(Debug, Deserialize)]
-pub(super) struct Wanted {
+pub(super) struct LogPageQuery {
     job: String,
     attempt: Option<u32>,
     /// The first one.
@@ -55,9 +54,9 @@ pub(super) async fn log(
     State(web): State<Web>,
     caller: Caller,
     Path(id): Path<String>,
-    Asked(wanted): Asked<Wanted>,
-) -> Result<Html<String>, Unseen> {
-    let run = api::find(&web, &caller, &id).await?;
+    QueryParams(wanted): QueryParams<LogPageQuery>,
+) -> Result<Html<String>, HtmlError> {
+    let run = run_lookup::find(&web, &caller, &id).await?;
     let (attempt, complete) = range::attempt(&run, &wanted.job, wanted.attempt)?;
     let (job, logs) = (&wanted.job, &web.logs);
     let mut here = wanted.line.unwrap_or(0);
@@ -70,7 +69,7 @@ pub(super) async fn log(
     rendered(&Log {
         pool: &web.settings.name,
         run: &run.id,
-        text: links::whole_log(&web, &caller, &run),
+        text: links::full_log(&web, caller.key.as_deref(), &run),
         serial: run.serial,
         job,
         name: run.jobs.get(job).map_or("", |job| &job.name),

@@ -8,12 +8,12 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    Asked, File, Refusal, Web, api,
+    File, QueryParams, Refusal, RelayView, Web, api,
     auth::Caller,
     definitions::{self, Finding, Preview},
-    page::{Unseen, rendered, repository_name},
+    dto::{RunSummary, straight, time},
+    html::{HtmlError, rendered, repository_name},
     pool::{self, QueueView, WorkerView},
-    view::{RunSummary, straight, time},
 };
 use store::{Filter, Page};
 
@@ -28,13 +28,20 @@ struct Pool<'a> {
     pool: &'a str,
     problem: Option<String>,
     workers: Vec<WorkerView>,
+    relays: Vec<RelayView>,
     queue: QueueView,
+}
+
+impl RelayView {
+    fn since(&self) -> String {
+        time(self.since)
+    }
 }
 
 /// Where a list goes on.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct From {
+pub(super) struct RepositoriesQuery {
     after: String,
 }
 
@@ -42,12 +49,12 @@ pub(super) struct From {
 #[template(path = "repositories.html")]
 struct Repositories<'a> {
     pool: &'a str,
-    rows: Vec<(Link, RunSummary)>,
+    rows: Vec<(RepositoryLink, RunSummary)>,
     next: Option<String>,
 }
 
 /// A repository for people, and its page.
-struct Link {
+struct RepositoryLink {
     name: String,
     page: String,
 }
@@ -55,7 +62,7 @@ struct Link {
 /// Which commit.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct At {
+pub(super) struct RepositoryQuery {
     at: String,
 }
 
@@ -86,24 +93,24 @@ struct Checked {
     text: String,
 }
 
-pub(super) async fn pool(State(web): State<Web>, caller: Caller) -> Result<Html<String>, Unseen> {
+pub(super) async fn pool(State(web): State<Web>, caller: Caller) -> Result<Html<String>, HtmlError> {
     let (workers, queue) = (pool::all(&web).await?, pool::waiting(&web, &caller).await?);
     let problem = web.store.problem().await?.map(|problem| problem.to_string());
-    rendered(&Pool { pool: &web.settings.name, problem, workers, queue })
+    rendered(&Pool { pool: &web.settings.name, problem, workers, relays: web.control.relays(), queue })
 }
 
 pub(super) async fn repositories(
     State(web): State<Web>,
     caller: Caller,
-    Asked(from): Asked<From>,
-) -> Result<Html<String>, Unseen> {
+    QueryParams(from): QueryParams<RepositoriesQuery>,
+) -> Result<Html<String>, HtmlError> {
     let found = web.store.repositories(&from.after, PAGE).await.map_err(Refusal::from)?;
     let next = found.last().filter(|_| found.len() == PAGE).cloned();
     let mut rows = Vec::new();
     for address in found {
         // One whose runs are all private is not told of.
         if let Some(latest) = recent(&web, &caller, &address, 1).await?.pop() {
-            rows.push((Link { name: repository_name(&address), page: page(&address) }, latest));
+            rows.push((RepositoryLink { name: repository_name(&address), page: page(&address) }, latest));
         }
     }
     let next =
@@ -115,8 +122,8 @@ pub(super) async fn repository(
     State(web): State<Web>,
     caller: Caller,
     Path(address): Path<String>,
-    Asked(At { at: wanted }): Asked<At>,
-) -> Result<Html<String>, Unseen> {
+    QueryParams(RepositoryQuery { at: wanted }): QueryParams<RepositoryQuery>,
+) -> Result<Html<String>, HtmlError> {
     let runs = recent(&web, &caller, &address, RECENT).await?;
     let Some(newest) = runs.first() else {
         let reason = "no run of such a repository is open to you";
@@ -143,7 +150,7 @@ pub(super) async fn repository(
         None => (String::new(), at.clone()),
     };
     let files = web.control.workflows(&address, &at).await.map_err(Refusal::from)?.into_iter().map(check).collect();
-    let query = api::Wanted { repository: Some(address.clone()), ..api::Wanted::default() }.query(None);
+    let query = api::RunQuery { repository: Some(address.clone()), ..api::RunQuery::default() }.query(None);
     let (name, edit) = (repository_name(&address), format!("{}/edit", page(&address)));
     let (pool, address) = (&web.settings.name, address.as_str());
     rendered(&Repository { pool, name, address, runs, branches, at, reference, files, query, edit })

@@ -1,17 +1,19 @@
 //! The texts of a whole run: for the Hive CI viewer, and complete.
 
+use std::path::PathBuf;
+
 use bytes::Bytes;
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt, TryFutureExt, TryStreamExt, stream};
 use workflow::plan::{Conclusion, Reason};
 
-use super::{Logs, Positions, act, record, text};
+use super::{Logs, act_format, name, record, tail, text};
 use domain::run::{JobPhase, RunEnd, RunPhase, RunState};
 
 impl Logs {
     /// The text for the viewer of a run whose jobs ended. `full_url` is named where lines are left out.
     pub async fn act_text(&self, state: &RunState, full_url: &str) -> anyhow::Result<String> {
         let planned = state.planned.as_ref();
-        let head = act::Head {
+        let head = act_format::Head {
             workflow: planned.map_or(state.request.workflow.as_str(), |planned| &planned.plan.name),
             commit: planned.map_or(state.request.commit.as_str(), |planned| &planned.commit),
             reference: planned.map_or("", |planned| &planned.reference),
@@ -23,12 +25,12 @@ impl Logs {
                 RunPhase::Planning | RunPhase::Waiting { .. } | RunPhase::Active => None,
             };
             let text = state.message.clone().unwrap_or_else(|| message(end));
-            return Ok(act::render_message(&head, &text));
+            return Ok(act_format::render_message(&head, &text));
         }
         let mut jobs = Vec::with_capacity(state.jobs.len());
         for (key, job) in &state.jobs {
             let raw = planned.and_then(|planned| state.written(planned, job)?.name.as_deref());
-            let mut printed = act::Printed::default();
+            let mut printed = act_format::Printed::default();
             if let Some(attempt) = job.attempts.last() {
                 self.each(&state.id, key, attempt.number, |records| printed.push(records)).await?;
             }
@@ -36,33 +38,41 @@ impl Logs {
                 JobPhase::Done { conclusion, reason, .. } => (*conclusion, reason.as_ref().and_then(error_line)),
                 _ => (Conclusion::Cancelled, None),
             };
-            jobs.push(act::JobLog {
-                label: act::job_label(&job.id, raw, &job.name, &job.cell),
+            jobs.push(act_format::JobLog {
+                label: act_format::job_label(&job.id, raw, &job.name, &job.cell),
                 conclusion,
                 reason,
                 printed,
             });
         }
-        Ok(act::render(&head, jobs))
+        Ok(act_format::render(&head, jobs))
     }
 
-    /// Every line of every attempt so far, as it is read.
+    /// Every line of every attempt so far, one attempt after the other, as it is read.
     pub fn full_text(&self, run: &str) -> impl Stream<Item = anyhow::Result<Bytes>> + Send + use<> {
-        let tail = self.tail(run, Positions::default());
-        let start = Some((tail, text::Writer::default(), None::<(String, u32)>));
-        stream::try_unfold(start, async |state| {
-            let Some((mut tail, mut writer, last)) = state else { return Ok(None) };
-            let Some(piece) = tail.read().await? else { return Ok(Some((writer.finish().into(), None))) };
-            let of = (piece.job, piece.attempt);
-            let mut part = String::new();
-            if last.as_ref() != Some(&of) {
-                part.push_str(&writer.finish());
-                part.push_str(&text::Writer::heading(&of.0, of.1));
-            }
-            part.push_str(&writer.write(&record::decode(&piece.bytes).records));
-            Ok(Some((Bytes::from(part), Some((tail, writer, Some(of))))))
-        })
+        let folder = self.folder.join(name::escape(run));
+        let listed = tail::attempts(folder.clone());
+        let attempts = listed.map_ok(|attempts| stream::iter(attempts.into_iter().map(Ok))).try_flatten_stream();
+        let text = move |(job, attempt, length): (String, u32, u64)| {
+            let path = folder.join(name::escape(&job)).join(attempt.to_string());
+            let heading = (length > 0).then(|| Ok(text::Writer::heading(&job, attempt).into()));
+            stream::iter(heading).chain(attempt_lines(path, length))
+        };
+        attempts.map_ok(text).try_flatten()
     }
+}
+
+/// The lines in the first `length` bytes of an attempt's log.
+fn attempt_lines(path: PathBuf, length: u64) -> impl Stream<Item = anyhow::Result<Bytes>> + Send {
+    stream::try_unfold(Some((path, 0, text::Writer::default())), move |state| async move {
+        let Some((path, offset, mut writer)) = state else { return Ok(None) };
+        let piece = tail::whole_records(&path, offset, length).await?;
+        if piece.is_empty() {
+            return Ok(Some((writer.finish().into(), None)));
+        }
+        let part = writer.write(&record::decode(&piece).records);
+        Ok(Some((Bytes::from(part), Some((path, offset + piece.len() as u64, writer)))))
+    })
 }
 
 fn message(end: Option<&RunEnd>) -> String {

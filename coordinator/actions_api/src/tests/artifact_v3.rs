@@ -43,7 +43,7 @@ fn id(answer: &(u16, Value)) -> u64 {
 #[tokio::test]
 async fn an_artifact_is_listed_and_read_file_by_file() {
     let world = World::new(config::Kept::default()).await;
-    let job = world.job(who("r1", "refs/heads/main", true)).await;
+    let job = world.job(identity("r1", "refs/heads/main", true)).await;
     let large: Vec<u8> = (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect();
     let bytes = zipped(&[("a.txt", b"one".to_vec()), ("sub/large", large.clone()), ("empty", Vec::new())]);
     let artifact = id(&job.upload("report", &bytes).await);
@@ -66,7 +66,7 @@ async fn an_artifact_is_listed_and_read_file_by_file() {
 async fn attack_45_an_archive_that_unpacks_to_too_much_or_lies_about_it_is_refused_or_breaks_off() {
     let limits = config::Kept { artifact_bytes: 1 << 20, ..config::Kept::default() };
     let world = World::new(limits).await;
-    let job = world.job(who("r1", "refs/heads/main", true)).await;
+    let job = world.job(identity("r1", "refs/heads/main", true)).await;
     let bomb = zipped(&[("zeros", vec![0; 2 << 20])]);
     assert!(bomb.len() < 10_000);
     let artifact = id(&job.upload("bomb", &bomb).await);
@@ -86,7 +86,7 @@ async fn attack_45_an_archive_that_unpacks_to_too_much_or_lies_about_it_is_refus
     let names: Vec<String> = (0..20_000).map(|number| format!("{number:0>500}")).collect();
     let many: Vec<(&str, Vec<u8>)> = names.iter().map(|name| (name.as_str(), Vec::new())).collect();
     let world = World::new(config::Kept::default()).await;
-    let job = world.job(who("r1", "refs/heads/main", true)).await;
+    let job = world.job(identity("r1", "refs/heads/main", true)).await;
     let artifact = id(&job.upload("many", zipped(&many)).await);
     let why = job.files(artifact).await.unwrap_err();
     assert!(why.contains("directory has more than"), "{why}");
@@ -97,7 +97,7 @@ async fn attack_45_an_archive_that_unpacks_to_too_much_or_lies_about_it_is_refus
 #[tokio::test]
 async fn attack_43_no_path_in_an_archive_leads_out_of_where_it_is_unpacked() {
     let world = World::new(config::Kept::default()).await;
-    let job = world.job(who("r1", "refs/heads/main", true)).await;
+    let job = world.job(identity("r1", "refs/heads/main", true)).await;
     let bytes = zipped(&[
         ("../up", b"x".to_vec()),
         ("/etc/passwd", b"x".to_vec()),
@@ -113,7 +113,8 @@ async fn attack_43_no_path_in_an_archive_leads_out_of_where_it_is_unpacked() {
 #[tokio::test]
 async fn attack_43_artifacts_come_out_each_in_its_own_folder_and_nowhere_else() {
     let world = World::new(config::Kept::default()).await;
-    let (job, other) = (world.job(who("r1", "refs/heads/main", true)).await, world.job(who("r2", "", true)).await);
+    let (job, other) =
+        (world.job(identity("r1", "refs/heads/main", true)).await, world.job(identity("r2", "", true)).await);
     let mut archive = ZipWriter::new(std::io::Cursor::new(Vec::new()));
     archive.add_symlink("out", "..", SimpleFileOptions::default()).unwrap();
     for name in ["../up", "a/../../up", "out/through", "sub/fine"] {
@@ -125,7 +126,7 @@ async fn attack_43_artifacts_come_out_each_in_its_own_folder_and_nowhere_else() 
     id(&other.upload("foreign", zipped(&[("a", b"x".to_vec())])).await);
 
     let folder = world.folder.path().join("artifacts/here");
-    assert_eq!(world.origin.unpack("r1", &folder).await.unwrap(), ["report", "more"]);
+    assert_eq!(world.api.unpack("r1", &folder).await.unwrap(), ["report", "more"]);
     let within = |folder: &std::path::Path| {
         let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         entries.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>()
@@ -166,7 +167,7 @@ async fn uploads_by_earlier_versions_and_artifacts_of_other_runs_are_refused_wit
     let world = World::new(config::Kept::default()).await;
     let of_run = |id: &str, run: &str| {
         let github = json!({"run_id": id}).as_object().unwrap().clone();
-        Who { github, ..who(run, "refs/heads/main", true) }
+        JobIdentity { github, ..identity(run, "refs/heads/main", true) }
     };
     let (job, other) = (world.job(of_run("7", "r1")).await, world.job(of_run("8", "r2")).await);
     let artifact = id(&job.upload("report", zipped(&[("a", b"x".to_vec())])).await);

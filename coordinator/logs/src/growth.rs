@@ -1,0 +1,92 @@
+//! Tells those who follow a run which of its logs grew. Nothing is kept of a run that nobody follows.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// Job key and attempt.
+pub(super) type Attempt = (String, u32);
+/// Bytes there are of each attempt.
+pub(super) type Lengths = BTreeMap<Attempt, u64>;
+
+/// The runs that are followed. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Followed(Arc<Mutex<HashMap<String, watch::Sender<Lengths>>>>);
+
+impl Followed {
+    /// An attempt's log has this many bytes now.
+    pub(super) fn grew(&self, run: &str, job: &str, attempt: u32, length: u64) {
+        if let Some(lengths) = self.0.lock().get(run) {
+            lengths.send_modify(|lengths| {
+                lengths.insert((job.to_owned(), attempt), length);
+            });
+        }
+    }
+
+    /// What grows from now on.
+    pub(super) fn follow(&self, run: &str) -> Follower {
+        let mut runs = self.0.lock();
+        let lengths = runs.entry(run.to_owned()).or_insert_with(|| watch::Sender::new(Lengths::new())).subscribe();
+        Follower { run: run.to_owned(), lengths, followed: self.clone() }
+    }
+
+    /// Runs that somebody follows.
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+}
+
+/// One who follows a run until it is dropped.
+#[derive(Debug)]
+pub(super) struct Follower {
+    run: String,
+    lengths: watch::Receiver<Lengths>,
+    followed: Followed,
+}
+
+impl Follower {
+    /// Takes over what grew since the last call.
+    pub(super) fn update(&mut self, known: &mut Lengths) {
+        if self.lengths.has_changed().unwrap_or(false) {
+            known.extend(self.lengths.borrow_and_update().iter().map(|(attempt, length)| (attempt.clone(), *length)));
+        }
+    }
+
+    /// Waits until something grew since the last update.
+    pub(super) async fn changed(&mut self) {
+        // The sender stays as long as this follower does.
+        if self.lengths.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.lengths.mark_changed();
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let mut runs = self.followed.0.lock();
+        // The last one, as this one is counted still.
+        if runs.get(&self.run).is_some_and(|lengths| lengths.receiver_count() <= 1) {
+            runs.remove(&self.run);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_of_a_run_whose_last_follower_went() {
+        let followed = Followed::default();
+        let (first, second) = (followed.follow("run"), followed.follow("run"));
+        drop(first);
+        assert_eq!(followed.len(), 1);
+        drop(second);
+        assert_eq!(followed.len(), 0);
+    }
+}
