@@ -5,14 +5,17 @@ use std::{sync::Arc, time::Duration};
 use domain::schedule;
 use store::{QueueChange, Store};
 use tokio::{
-    sync::broadcast::{Receiver, error::RecvError},
+    sync::broadcast::{
+        Receiver,
+        error::{RecvError, TryRecvError},
+    },
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::Inner;
+use super::{Inner, queue::QueueCache};
 
 /// The whole queue is read this often, whatever was announced: other processes announce nothing here.
 const LOOK: Duration = Duration::from_secs(30);
@@ -27,20 +30,28 @@ pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) {
             // Subscribed before: what changes while this is read is applied afterwards.
             look = Instant::now()
                 + match read(&inner, &inner.config.store).await {
-                    Ok(()) => LOOK.mul_f64(0.75 + fastrand::f64() / 2.0),
+                    Ok(()) => LOOK.mul_f64(rand::random_range(0.75..1.25)),
                     Err(error) => {
                         warn!("the queue can't be read, trying again: {error:#}");
                         STORE_BACK_OFF
                     }
                 };
         }
+        // Whoever closed an offer has committed what became of its job: without that it would be offered again.
+        if !follow(&inner, &mut changes) {
+            look = Instant::now();
+            continue;
+        }
         assign(&inner);
         tokio::select! {
-            biased;
             () = stop.cancelled() => return,
             () = inner.assign.notified() => {}
             () = tokio::time::sleep_until(look) => {}
-            changed = next_changes(&inner, &mut changes) => if !changed { look = Instant::now() },
+            changed = changes.recv() => match changed {
+                Ok(change) => apply(&mut inner.queue.lock(), change),
+                Err(RecvError::Lagged(_)) => look = Instant::now(),
+                Err(RecvError::Closed) => return,
+            },
         }
     }
 }
@@ -51,24 +62,22 @@ async fn read(inner: &Inner, store: &Store) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Applies what changed. False: something was missed.
-async fn next_changes(inner: &Inner, changes: &mut Receiver<QueueChange>) -> bool {
-    let mut next = match changes.recv().await {
-        Ok(change) => change,
-        Err(RecvError::Lagged(_)) => return false,
-        Err(RecvError::Closed) => std::future::pending().await,
-    };
+/// Applies what has changed so far. False: something was missed.
+fn follow(inner: &Inner, changes: &mut Receiver<QueueChange>) -> bool {
     let mut queue = inner.queue.lock();
     loop {
-        match next {
-            QueueChange::Added(job) => queue.insert(job.as_ref().clone()),
-            QueueChange::Removed(id) => queue.remove(&id),
+        match changes.try_recv() {
+            Ok(change) => apply(&mut queue, change),
+            Err(TryRecvError::Lagged(_)) => return false,
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return true,
         }
-        next = match changes.try_recv() {
-            Ok(change) => change,
-            Err(tokio::sync::broadcast::error::TryRecvError::Lagged(_)) => return false,
-            Err(_) => return true,
-        };
+    }
+}
+
+fn apply(queue: &mut QueueCache, change: QueueChange) {
+    match change {
+        QueueChange::Added(job) => queue.insert(job.as_ref().clone()),
+        QueueChange::Removed(id) => queue.remove(&id),
     }
 }
 

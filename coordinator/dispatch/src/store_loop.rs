@@ -46,7 +46,8 @@ impl Session {
             self.withdraw(offer);
             return Ok(());
         };
-        let beginning = self.inner.config.runs.begin(&run, &job, &self.worker);
+        // Whatever a bug does, the offer must not stay accepted for ever.
+        let beginning = async { self.inner.config.runs.begin(&run, &job, &self.worker).await };
         let begun = tracked::caught("begin of an attempt", beginning).await;
         let given = match begun.unwrap_or_else(|| Err(anyhow::anyhow!("beginning it ended in a bug"))) {
             Ok(Some(assignment)) => self.hand_over(offer, assignment).await,
