@@ -306,7 +306,8 @@ impl<D: RequestHandler> Inner<D> {
             other => other,
         };
         // A job that waits is looked for already.
-        if self.memory().pending.contains(&job.id) || self.store.seen(&job.id.to_hex()).await? {
+        let waits = self.memory().pending.contains(&job.id);
+        if waits || self.store.seen(&job.id.to_hex()).await? {
             return Ok(());
         }
         let cursor = Change::Cursor { relay: relay.to_owned(), seen: job.created_at.as_secs().min(now / 1000) };

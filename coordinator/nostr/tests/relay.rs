@@ -408,9 +408,10 @@ async fn a_relay_that_is_lost_and_back_is_known_as_such_and_hears_us_again() {
     assert!(state.connected && state.error.is_none(), "{state:?}");
     let filter = nostr::Filter::new().kind(Kind::RelayList);
     assert_eq!(lease.fetch(filter.clone(), LIMIT).await.unwrap(), []);
-    relay.shutdown();
     soon("the loss", async {
         while relays.states()[0].connected {
+            // The relay tells only those of its tasks that are waiting at this moment.
+            relay.shutdown();
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     })
