@@ -5,7 +5,7 @@ use super::{Millis, Store, StoreError, read::natural, sql::query, write::integer
 /// Work of one kind that is not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backlog {
-    /// `outbox`, `webhooks`, or a kind of task.
+    /// A kind of work, `tasks`, or `webhooks`.
     pub kind: String,
     /// Rows.
     pub pending: u64,
@@ -20,8 +20,6 @@ impl Store {
             "SELECT kind, count(*), min(CASE WHEN due <= $1 THEN due END) FROM work GROUP BY kind
              UNION ALL
              SELECT 'tasks', count(*), min(CASE WHEN due <= $1 THEN due END) FROM tasks
-             UNION ALL
-             SELECT 'outbox', count(*), min(made_at) FROM outbox WHERE done = 0
              UNION ALL
              SELECT 'webhooks', count(*), min(CASE WHEN due <= $1 THEN due END) FROM hooks WHERE state = 'pending'",
         );
