@@ -116,10 +116,26 @@ fn a_protocols_name_stands_in_its_module_and_in_configuration_alone() {
 }
 
 #[test]
+fn the_documents_name_files_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let code = Regex::new(r"`((?:proto|workflow|coordinator|worker|cli|tests|docs|deploy)/[^`\s]*)`").unwrap();
+    let link = Regex::new(r"\]\(([^)#:]+)\)").unwrap();
+    let mut missing = BTreeSet::new();
+    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        let text = std::fs::read_to_string(root.join(document)).unwrap();
+        let named = code.captures_iter(&text).chain(link.captures_iter(&text)).map(|found| found[1].to_owned());
+        let gone = named.flat_map(|path| alternatives(&path)).filter(|path| !root.join(path).exists());
+        missing.extend(gone.map(|path| format!("{document}: {path}")));
+    }
+    assert!(missing.is_empty(), "{}", lines(&missing));
+}
+
+#[test]
 fn definitions_are_told_from_uses() {
     let text = "pub(crate) struct Seat<'a> {\n  desk: Desk,\n}\n// struct Board\nfn tell() { let lane = 1; }\nmod ship;\n    pub async fn hear() {}\n";
     let found: Vec<_> = definitions_in("worker/src/link.rs", text).into_iter().map(|one| one.name).collect();
     assert_eq!(found, ["link", "Seat", "tell", "ship", "hear"]);
+    assert_eq!(alternatives("a/{b,c}.rs"), ["a/b.rs", "a/c.rs"]);
     assert_eq!(package("coordinator/store/src/read.rs"), "coordinator/store");
     assert_eq!(package("worker/init/src/main.rs"), "worker/init");
 }
@@ -128,6 +144,14 @@ fn definitions_are_told_from_uses() {
 fn joins(line: &str) -> bool {
     let line = line.trim();
     ["mod hive_ci;", "pub mod hive_ci;", "pub(crate) mod hive_ci;"].contains(&line) || line.contains("hive_ci::")
+}
+
+/// The paths that one with alternatives in braces stands for.
+fn alternatives(path: &str) -> Vec<String> {
+    match path.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?))) {
+        Some((before, (list, after))) => list.split(',').map(|one| format!("{before}{one}{after}")).collect(),
+        None => vec![path.to_owned()],
+    }
 }
 
 /// Whether a file holds tests, or what only tests use.
