@@ -37,14 +37,14 @@ pub(crate) fn hash(base: &Path, patterns: &[String]) -> io::Result<Option<Vec<u8
 }
 
 /// Tells of everything that matches, a folder before what it holds.
-pub(crate) fn find(base: &Path, patterns: &[String], told: &mut Told<'_>) -> io::Result<()> {
+pub(crate) fn find(base: &Path, patterns: &[String], visit: &mut Visitor<'_>) -> io::Result<()> {
     let base = base.canonicalize().map_err(context(base.display()))?;
     let lines = patterns.iter().flat_map(|pattern| pattern.lines()).map(str::trim);
     let mut rules = Vec::new();
     for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
         rules.extend(Rule::parse(line, &base)?);
     }
-    let mut walk = Walk { base: &base, rules: &rules, told };
+    let mut walk = Walk { base: &base, rules: &rules, visit };
     for root in roots(&rules) {
         let mut path = base.clone();
         path.extend(&root);
@@ -54,7 +54,7 @@ pub(crate) fn find(base: &Path, patterns: &[String], told: &mut Told<'_>) -> io:
 }
 
 /// Hears of a match: its path, and what it is itself.
-pub(crate) type Told<'t> = dyn FnMut(&Path, &fs::Metadata) -> io::Result<()> + 't;
+pub(crate) type Visitor<'t> = dyn FnMut(&Path, &fs::Metadata) -> io::Result<()> + 't;
 
 /// Where walks begin: the literal beginnings of patterns, in their order, without those below another.
 fn roots(rules: &[Rule]) -> Vec<Vec<String>> {
@@ -72,7 +72,7 @@ fn roots(rules: &[Rule]) -> Vec<Vec<String>> {
 struct Walk<'a, 't> {
     base: &'a Path,
     rules: &'a [Rule],
-    told: &'a mut Told<'t>,
+    visit: &'a mut Visitor<'t>,
 }
 
 impl Walk<'_, '_> {
@@ -85,7 +85,7 @@ impl Walk<'_, '_> {
             return Ok(());
         }
         if self.matches(path) {
-            (self.told)(path, &data)?;
+            (self.visit)(path, &data)?;
         }
         if data.is_dir() {
             let mut entries: Vec<PathBuf> =

@@ -193,23 +193,18 @@ impl InitClient {
         loop {
             let (sequence, message) = request.answer().await?;
             match message {
-                // Also covers what a process that was given up on had sent: init holds no room for it any more.
-                Message::Started(_) => self.acknowledge(sequence).await?,
                 Message::Output(piece) => {
                     let stream = match piece.stream() {
                         proto::init::Stream::Stderr => OutputStream::Stderr,
                         _ => OutputStream::Stdout,
                     };
                     output.write(stream, piece.data, piece.time_ms).await;
-                    let due = self.shared.lock().taken(sequence);
-                    if let Some(sequence) = due {
-                        self.send(To::Ack(Ack { sequence })).await?;
-                    }
+                    self.acknowledge_some(sequence).await?;
                 }
                 Message::Exited(exited) => {
                     // Nothing is running for the drop guard to kill.
                     running.handle.set(0);
-                    self.acknowledge(sequence).await?;
+                    self.acknowledge_some(sequence).await?;
                     let (too_long, files): (Vec<_>, Vec<_>) = exited.files.into_iter().partition(|file| file.too_long);
                     return Ok(ProcessExit {
                         code: exited.code,
@@ -317,6 +312,16 @@ impl InitClient {
     pub(super) async fn acknowledge(&self, sequence: u64) -> Result<(), SandboxError> {
         let sequence = self.shared.lock().consumed(sequence);
         self.send(To::Ack(Ack { sequence })).await
+    }
+
+    /// As [`Self::acknowledge`], for messages of which there are many: init hears of them together, so that a step costs
+    /// one message to init.
+    async fn acknowledge_some(&self, sequence: u64) -> Result<(), SandboxError> {
+        let due = self.shared.lock().taken(sequence);
+        match due {
+            Some(sequence) => self.send(To::Ack(Ack { sequence })).await,
+            None => Ok(()),
+        }
     }
 
     pub(super) async fn send(&self, message: To) -> Result<(), SandboxError> {
@@ -428,7 +433,6 @@ fn refusal(failed: Failed) -> SandboxError {
 pub(super) fn unexpected(message: &Message) -> SandboxError {
     let kind = match message {
         Message::Ready(_) => "Ready",
-        Message::Started(_) => "Started",
         Message::Output(_) => "Output",
         Message::Exited(_) => "Exited",
         Message::Failed(_) => "Failed",
@@ -446,7 +450,6 @@ pub(super) fn unexpected(message: &Message) -> SandboxError {
 fn request_of(message: &Message) -> u64 {
     match message {
         Message::Ready(_) => 0,
-        Message::Started(started) => started.process,
         Message::Output(output) => output.process,
         Message::Exited(exited) => exited.process,
         Message::Unpacked(unpacked) => unpacked.transfer,
