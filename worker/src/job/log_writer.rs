@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     output::{OutputParser, ParsedOutput, ParserOptions},
-    steps::absolute,
+    paths::absolute,
 };
 use crate::{
     github::matcher::Matchers,

@@ -95,6 +95,11 @@ impl PendingMessages {
     /// As [`Self::consumed`], for a message of many: `None` while init may as well keep it for now.
     pub(super) fn taken(&mut self, sequence: u64) -> Option<u64> {
         self.done(sequence);
+        self.due()
+    }
+
+    /// What init is to be told that it may forget, where that is much: the rest of a process that was given up on, too.
+    fn due(&mut self) -> Option<u64> {
         let through = self.through();
         let some = self.kept.first_key_value().is_some_and(|(first, _)| *first <= through);
         (some && self.kept_bytes >= ACKNOWLEDGE).then(|| self.forgotten(through))?;
@@ -135,9 +140,15 @@ impl InitClient {
         let shared = Arc::new(ClientShared { state: Mutex::default(), lost: OnceLock::new() });
         let marker = Bytes::from_owner(rand::random::<[u8; 32]>());
         let (outgoing, mut messages) = mpsc::channel::<ToInit>(OUTGOING);
+        let acknowledging = Arc::clone(&shared);
         let writing = tokio::spawn(async move {
             while let Some(message) = messages.recv().await {
-                let bytes = message.encode_length_delimited_to_vec();
+                let mut bytes = message.encode_length_delimited_to_vec();
+                // Nobody else may be left to say it.
+                if let Some(sequence) = acknowledging.lock().due() {
+                    let ack = ToInit { message: Some(To::Ack(Ack { sequence })) };
+                    bytes.extend_from_slice(&ack.encode_length_delimited_to_vec());
+                }
                 // Whoever waits for an answer hears from the reading task what went wrong.
                 if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
                     return;
