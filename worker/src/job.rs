@@ -20,14 +20,18 @@ use crate::{
 
 mod actions;
 mod actions_api;
+mod command_files;
 mod container;
 mod contexts;
 mod deadline;
 mod disk;
 mod log_writer;
 mod output;
+mod paths;
 mod process;
 mod services;
+mod step;
+mod step_env;
 mod steps;
 
 use actions::{LoadedActions, PreStep};

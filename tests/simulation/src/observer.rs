@@ -121,7 +121,7 @@ impl Observer {
     pub(crate) fn violated(&self, what: impl Into<String>) {
         let mut seen = self.0.lock();
         let at = clock::elapsed().as_secs_f64();
-        seen.violation.get_or_insert_with(|| format!("after {at:.3} s: {what}"));
+        seen.violation.get_or_insert_with(|| format!("after {at:.3} s: {}", what.into()));
     }
 
     pub(crate) fn is_violated(&self) -> bool {

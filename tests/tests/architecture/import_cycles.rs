@@ -26,19 +26,7 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("coordinator/web/src", &["api", "artifacts", "view", "whole"]),
     ("coordinator/web/src", &["auth", "links"]),
     ("coordinator/web/src", &["page", "places"]),
-    (
-        "worker/src",
-        &[
-            "job/actions/cache",
-            "job/actions/checkout",
-            "job/actions/pre_post",
-            "job/contexts",
-            "job/deadline",
-            "job/log_writer",
-            "job/process",
-            "job/steps",
-        ],
-    ),
+    ("worker/src", &["job/actions/cache", "job/actions/checkout", "job/actions/pre_post", "job/steps"]),
     ("workflow/src", &["expression/compare", "expression/value"]),
 ];
 

@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     if let Err(error) = limit_open_files(open_files) {
         return refuse(&format!("cannot limit open files to {open_files}: {error}"));
     }
-    match serve::serve(&serve::JobSetup { nonce, user, workspace: workspace.into(), temp: temp.into() }) {
+    match serve::serve(&serve::InitOptions { nonce, user, workspace: workspace.into(), temp: temp.into() }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(&error.to_string()),
     }

@@ -30,7 +30,7 @@ use crate::{
     files,
     spool::Spool,
     users::{self, User},
-    wire::{Exited, Output, Start, Started, Stream, context, from_init::Message},
+    wire::{Exited, Output, Start, Stream, context, from_init::Message},
 };
 
 /// Bytes read at once.
@@ -94,7 +94,6 @@ impl Processes {
         };
         drop(command);
         let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), "500");
-        spool.answer(Message::Started(Started { process }));
         if let Some(mut stdin) = child.stdin.take() {
             // A process may end without reading its input.
             thread::spawn(move || drop(stdin.write_all(&input)));

@@ -29,7 +29,7 @@ use crate::{
 const PIECES: usize = 16;
 
 /// Where this program stands, from its arguments.
-pub(crate) struct JobSetup {
+pub(crate) struct InitOptions {
     /// Repeated in `Ready`.
     pub(crate) nonce: String,
     /// User of steps that name none; empty: ours.
@@ -41,17 +41,17 @@ pub(crate) struct JobSetup {
 }
 
 /// Serves until told to shut down; see [`crate`] for the end of input.
-pub(crate) fn serve(setup: &JobSetup) -> io::Result<()> {
+pub(crate) fn serve(options: &InitOptions) -> io::Result<()> {
     let first = std::process::id() == 1;
     if !first {
         // Without a container around us, what steps leave behind has to come back to us.
         nix::sys::prctl::set_child_subreaper(true)?;
     }
-    let user = users::find(&setup.user)?;
-    files::make_directory(&setup.workspace, &user)?;
-    files::own(&setup.workspace, &user)?;
-    files::make_directory(&setup.temp, &user)?;
-    fs::set_permissions(&setup.temp, fs::Permissions::from_mode(0o1777))?;
+    let user = users::find(&options.user)?;
+    files::make_directory(&options.workspace, &user)?;
+    files::own(&options.workspace, &user)?;
+    files::make_directory(&options.temp, &user)?;
+    fs::set_permissions(&options.temp, fs::Permissions::from_mode(0o1777))?;
 
     let spool = Arc::new(Spool::new());
     let processes = Arc::new(Processes::new());
@@ -60,9 +60,9 @@ pub(crate) fn serve(setup: &JobSetup) -> io::Result<()> {
     let written = Arc::clone(&spool);
     thread::spawn(move || write_all(&written));
     let home = user.home.to_string_lossy().into_owned();
-    spool.answer(Message::Ready(Ready { nonce: setup.nonce.clone(), protocol: INIT_PROTOCOL, home }));
+    spool.answer(Message::Ready(Ready { nonce: options.nonce.clone(), protocol: INIT_PROTOCOL, home }));
 
-    let mut server = Server { setup, user, spool, processes, tunnel: Arc::default(), transfers: HashMap::new() };
+    let mut server = Server { options, user, spool, processes, tunnel: Arc::default(), transfers: HashMap::new() };
     let mut input = io::BufReader::with_capacity(64 << 10, io::stdin());
     let grace = loop {
         match wire::read(&mut input)? {
@@ -91,7 +91,7 @@ fn write_all(spool: &Spool) {
 }
 
 struct Server<'a> {
-    setup: &'a JobSetup,
+    options: &'a InitOptions,
     user: User,
     spool: Arc<Spool>,
     processes: Arc<Processes>,
@@ -104,7 +104,7 @@ impl Server<'_> {
         match message {
             To::Start(start) => {
                 let process = start.process;
-                if let Err(error) = self.processes.start(start, &self.setup.user, &self.spool) {
+                if let Err(error) = self.processes.start(start, &self.options.user, &self.spool) {
                     self.spool.answer(wire::failed(failed::Of::Process(process), &error));
                 }
             }

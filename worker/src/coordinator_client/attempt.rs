@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use proto::worker::{self as wire, Begun, Job, Progress, Result as Report, StepChanged, progress::What};
+use proto::worker::{self as wire, Begun, Job, Progress, Result as Report, progress::What};
 use secrecy::SecretString;
 use tracing::{info, warn};
 use workflow::plan::{Conclusion, JobOrder, JobReport, Reason};
@@ -249,15 +249,9 @@ impl ProgressReporter for ProgressSender {
         self.report(What::Begun(Begun { at_ms: now_ms(), image_digest: image_digest.unwrap_or_default() }));
     }
 
-    fn step(&self, index: u32, name: &str, state: &str, outcome: &str) {
+    /// The coordinator reads steps from the marks in the log.
+    fn step(&self, index: u32, name: &str, state: &str, _outcome: &str) {
         self.trace.step(index, name, state, now_ms());
-        self.report(What::Step(StepChanged {
-            step: index,
-            name: name.to_owned(),
-            state: state.to_owned(),
-            outcome: outcome.to_owned(),
-            at_ms: now_ms(),
-        }));
     }
 }
 

@@ -27,7 +27,9 @@ pub(super) use self::{
 };
 use super::{
     contexts::StepFrame,
-    steps::{StepResult, StepRunner, StepScope, absolute, remember},
+    paths::absolute,
+    step::{StepResult, StepScope},
+    steps::{StepRunner, remember},
 };
 use crate::{
     github::{
@@ -103,16 +105,16 @@ impl StepRunner<'_> {
         for (name, value) in &given {
             shown.push_str(&format!("\n| {name}: {}", value.replace('\n', "\n|   ")));
         }
-        self.job.log.notice(scope.index, &shown).await;
+        self.env.job.log.notice(scope.index, &shown).await;
         match Uses::parse(uses)? {
             Uses::BuiltIn(name) => self.built_in(&name, step, &given, scope).await,
             Uses::Local(folder) => {
-                let folder = absolute(&self.machine.workspace(), &folder).trim_end_matches('/').to_owned();
-                let loaded = LoadedAction::read(self.machine, uses, folder, None).await?;
+                let folder = absolute(&self.env.machine.workspace(), &folder).trim_end_matches('/').to_owned();
+                let loaded = LoadedAction::read(self.env.machine, uses, folder, None).await?;
                 self.act(step, loaded, &given, scope).await
             }
             Uses::Remote(remote) => {
-                let loaded = self.actions.load(self.job, self.machine, uses, &remote, scope.index).await?;
+                let loaded = self.actions.load(self.env.job, self.env.machine, uses, &remote, scope.index).await?;
                 self.act(step, loaded, &given, scope).await
             }
             Uses::Image(_) => {
@@ -168,7 +170,7 @@ impl StepRunner<'_> {
                 if let (Some(_), None) = (runs.pre(), &loaded.remote) {
                     let said =
                         format!("##[warning]{}: what a local action runs before the job is left out", loaded.uses);
-                    self.job.log.notice(scope.index, &said).await;
+                    self.env.job.log.notice(scope.index, &said).await;
                 }
                 let place = (scope.depth > 0).then(|| scope.place.clone());
                 self.register(step, &loaded, &scope.key, scope.action.clone(), place, scope.depth).await;
@@ -183,7 +185,7 @@ impl StepRunner<'_> {
 
     /// `with:`, evaluated.
     async fn given(&self, with: &Env, scope: &StepScope<'_>) -> Result<IndexMap<String, String>, String> {
-        let evaluator = self.evaluator(scope);
+        let evaluator = self.env.evaluator(scope);
         let mut given = IndexMap::new();
         for (name, text) in with {
             given.insert(name.clone(), evaluator.text(text).await?);
@@ -210,7 +212,7 @@ impl StepRunner<'_> {
         scope: &StepScope<'_>,
     ) -> Result<IndexMap<String, String>, String> {
         let LoadedAction { uses, action, .. } = loaded;
-        let evaluator = self.evaluator(scope);
+        let evaluator = self.env.evaluator(scope);
         let mut inputs = IndexMap::new();
         for (name, input) in &action.inputs {
             let given = given.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
@@ -239,7 +241,7 @@ impl StepRunner<'_> {
                 Some((_, input)) => input.deprecation.as_ref().map(|why| format!("##[warning]input {name}: {why}")),
             };
             if let Some(said) = said {
-                self.job.log.notice(scope.index, &said).await;
+                self.env.job.log.notice(scope.index, &said).await;
             }
         }
     }
@@ -282,8 +284,13 @@ impl StepRunner<'_> {
             }
             remember(&mut place, step.id.as_deref(), &ran);
         }
-        let evaluator =
-            self.contexts.evaluator(&place, &IndexMap::new(), &scope.action, self.status_of(status), self.machine);
+        let evaluator = self.env.contexts.evaluator(
+            &place,
+            &IndexMap::new(),
+            &scope.action,
+            self.env.status_of(status),
+            self.env.machine,
+        );
         for (name, text) in &loaded.action.outputs {
             end.outputs
                 .insert(name.clone(), evaluator.text(text).await.map_err(|error| format!("output {name}: {error}"))?);

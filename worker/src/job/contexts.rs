@@ -13,7 +13,7 @@ use workflow::{
 use super::{
     JobAttempt,
     actions_api::{ActionsApiAccess, ServicePort},
-    process::command_file,
+    command_files::command_file,
 };
 use crate::{
     github::{

@@ -5,6 +5,7 @@
 use std::{
     collections::HashMap,
     io,
+    ops::ControlFlow,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -24,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     output::{OutputParser, ParsedOutput, ParserOptions},
-    steps::absolute,
+    paths::absolute,
 };
 use crate::{
     github::matcher::Matchers,
@@ -37,6 +38,8 @@ const PROMPT: Duration = Duration::from_millis(100);
 /// Longest file of problem matchers, in bytes, and how long it may take to come.
 const MATCHER_FILE: u64 = 1 << 20;
 const READ: Duration = Duration::from_secs(10);
+/// Records that go to the sink together, at most.
+const BATCH: usize = 64;
 /// Longest text of one record, in bytes.
 pub(super) const RECORD_TEXT: usize = 64 * 1024;
 
@@ -94,7 +97,7 @@ impl LogWriter {
         self.send(LogEvent::Reader(machine)).await;
     }
 
-    /// The process ended: everything it printed is in the log, and this is what it said.
+    /// The process ended: everything it printed is on its way into the log, and this is what its commands set.
     pub(super) async fn close(&self, output: ProcessLog) -> ParsedOutput {
         let (answer, parsed) = oneshot::channel();
         self.send(LogEvent::Close { output: output.number, answer }).await;
@@ -191,57 +194,70 @@ impl LogTask {
                     continue;
                 }
             };
-            let Some(event) = event else { break };
-            match event {
-                LogEvent::Open { output, step, options } => {
-                    let parser = OutputParser::new(options, &self.matchers);
-                    open.insert(output, OpenProcess { step, time_ms: 0, due: None, parser });
+            let mut next = event;
+            if next.is_none() {
+                break;
+            }
+            // What waits already goes to the sink together: a step's few words are one write, not five.
+            while let Some(event) = next {
+                if self.take(event, &mut open).await.is_break() {
+                    return;
                 }
-                LogEvent::Reader(machine) => self.machine = Some(machine),
-                LogEvent::Output { output, stream, mut data, time_ms } => {
-                    if let Some(open) = open.get_mut(&output) {
-                        open.time_ms = time_ms;
-                        while !data.is_empty() {
-                            data = data.split_off(open.parser.take(stream, &data, &self.masker));
-                            self.add_matcher_file(open).await;
-                        }
-                        self.collect(open);
-                        open.due = open.parser.waits().then(|| open.due.unwrap_or_else(|| Instant::now() + PROMPT));
-                    }
-                }
-                LogEvent::Close { output, answer } => {
-                    let parsed = match open.remove(&output) {
-                        Some(mut open) => {
-                            open.parser.finish(&self.masker);
-                            self.add_matcher_file(&mut open).await;
-                            self.collect(&mut open);
-                            open.parser.into_parsed(&mut self.matchers)
-                        }
-                        None => ParsedOutput::default(),
-                    };
-                    self.flush().await;
-                    let _ = answer.send(parsed);
-                    continue;
-                }
-                LogEvent::Notice { step, mut text } => {
-                    text.push('\n');
-                    self.text(step, LogStream::Notice, now_ms(), text.into());
-                }
-                LogEvent::Mark { step, mark } => self.batch.push(Record {
-                    time_ms: now_ms(),
-                    step,
-                    stream: LogStream::Mark.into(),
-                    mark: Some(mark),
-                    ..Record::default()
-                }),
-                LogEvent::End(answer) => {
-                    self.flush().await;
-                    let _ = answer.send(self.sink.finish().await);
-                    break;
-                }
+                next = if self.batch.len() < BATCH { queue.try_recv().ok() } else { None };
             }
             self.flush().await;
         }
+    }
+
+    /// Turns an event into records. Breaks at the end of the log.
+    async fn take(&mut self, event: LogEvent, open: &mut HashMap<u64, OpenProcess>) -> ControlFlow<()> {
+        match event {
+            LogEvent::Open { output, step, options } => {
+                let parser = OutputParser::new(options, &self.matchers);
+                open.insert(output, OpenProcess { step, time_ms: 0, due: None, parser });
+            }
+            LogEvent::Reader(machine) => self.machine = Some(machine),
+            LogEvent::Output { output, stream, mut data, time_ms } => {
+                if let Some(open) = open.get_mut(&output) {
+                    open.time_ms = time_ms;
+                    while !data.is_empty() {
+                        data = data.split_off(open.parser.take(stream, &data, &self.masker));
+                        self.add_matcher_file(open).await;
+                    }
+                    self.collect(open);
+                    open.due = open.parser.waits().then(|| open.due.unwrap_or_else(|| Instant::now() + PROMPT));
+                }
+            }
+            LogEvent::Close { output, answer } => {
+                let parsed = match open.remove(&output) {
+                    Some(mut open) => {
+                        open.parser.finish(&self.masker);
+                        self.add_matcher_file(&mut open).await;
+                        self.collect(&mut open);
+                        open.parser.into_parsed(&mut self.matchers)
+                    }
+                    None => ParsedOutput::default(),
+                };
+                let _ = answer.send(parsed);
+            }
+            LogEvent::Notice { step, mut text } => {
+                text.push('\n');
+                self.text(step, LogStream::Notice, now_ms(), text.into());
+            }
+            LogEvent::Mark { step, mark } => self.batch.push(Record {
+                time_ms: now_ms(),
+                step,
+                stream: LogStream::Mark.into(),
+                mark: Some(mark),
+                ..Record::default()
+            }),
+            LogEvent::End(answer) => {
+                self.flush().await;
+                let _ = answer.send(self.sink.finish().await);
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     /// Reads the file that the last line wants. Without a machine, or in bad time, there is none.

@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use indexmap::IndexMap;
 use tokio::time::{Instant, sleep};
-use workflow::plan::Annotation;
 
 use super::{
+    command_files::CommandFiles,
     deadline::{Interrupt, StopCause},
     output::ParserOptions,
-    steps::StepRunner,
+    step_env::{SUMMARY, StepEnv},
 };
 use crate::{
     github::files::{self, CommandFile},
@@ -20,12 +20,6 @@ use crate::{
 /// What a process that must end is sent, and how long each has to work (GitHub's runner: 7.5 s, then 2.5 s).
 const SIGNALS: [(i32, Duration); 3] =
     [(2, Duration::from_millis(7500)), (15, Duration::from_millis(2500)), (9, Duration::from_secs(10))];
-/// Longest step summary, in bytes (GitHub docs, "Job summaries").
-const SUMMARY: usize = 1 << 20;
-/// Summaries of one job together, in bytes: they travel with its report.
-const SUMMARIES: usize = 4 << 20;
-/// Annotations of one job.
-const ANNOTATIONS: usize = 1000;
 
 /// One process to run.
 pub(super) struct ProcessSpec {
@@ -68,44 +62,7 @@ pub(super) struct ProcessResult {
     pub(super) failed: bool,
 }
 
-/// The command files of one process.
-struct CommandFiles {
-    env: String,
-    output: String,
-    state: String,
-    path: String,
-    summary: String,
-}
-
-impl CommandFiles {
-    fn new(temp: &str, number: &str) -> Self {
-        let file = |kind: &str| command_file(temp, kind, number);
-        Self {
-            env: file("set_env"),
-            output: file("set_output"),
-            state: file("save_state"),
-            path: file("add_path"),
-            summary: file("step_summary"),
-        }
-    }
-
-    fn entries(&self) -> [(&'static str, &str); 5] {
-        [
-            ("GITHUB_ENV", &self.env),
-            ("GITHUB_OUTPUT", &self.output),
-            ("GITHUB_STATE", &self.state),
-            ("GITHUB_PATH", &self.path),
-            ("GITHUB_STEP_SUMMARY", &self.summary),
-        ]
-    }
-}
-
-/// Where the command files of a process lie.
-pub(super) fn command_file(temp: &str, kind: &str, number: &str) -> String {
-    format!("{temp}/_runner_file_commands/{kind}_{number}")
-}
-
-impl StepRunner<'_> {
+impl StepEnv<'_> {
     /// Runs a process with the command files around it.
     pub(super) async fn process(&mut self, mut process: ProcessSpec) -> ProcessResult {
         let beside = process.machine.take();
@@ -250,30 +207,6 @@ impl StepRunner<'_> {
             self.error(format!("{name} cannot be set by GITHUB_ENV: it would run code in every later step"));
         }
         Ok(())
-    }
-
-    pub(super) fn summarise(&mut self, text: &str) {
-        if text.len() > SUMMARY {
-            self.error(format!("the step summary has {} bytes and is left out; it may have {SUMMARY}", text.len()));
-            return;
-        }
-        if self.summary.len() + text.len() > SUMMARIES {
-            self.error(format!("the step summary is left out: those of a job may have {SUMMARIES} bytes together"));
-            return;
-        }
-        if !self.summary.is_empty() && !self.summary.ends_with('\n') {
-            self.summary.push('\n');
-        }
-        self.summary.push_str(text);
-    }
-
-    pub(super) fn annotate(&mut self, annotations: Vec<Annotation>) {
-        let room = ANNOTATIONS.saturating_sub(self.annotations.len());
-        self.annotations.extend(annotations.into_iter().take(room));
-    }
-
-    pub(super) fn error(&mut self, message: String) {
-        self.annotations.push(Annotation { level: "error".into(), message, ..Annotation::default() });
     }
 }
 

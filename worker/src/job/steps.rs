@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use tokio::time::Instant;
 use workflow::{
     expression::{Object, Value},
-    plan::{Annotation, Conclusion, Environment, JobReport, Reason, Step, StepAction, StepEntry, StepReport, Tree},
+    plan::{Conclusion, Environment, JobReport, Reason, Step, StepAction, StepEntry, StepReport, Tree},
 };
 
 use self::background::Background;
@@ -18,8 +18,11 @@ use super::{
     actions::{LoadedActions, PostStep, PreStep},
     contexts::{Contexts, StepFrame},
     deadline::StopCause,
+    paths::absolute,
     process::{ProcessEnd, ProcessResult, ProcessSpec},
     reason_of,
+    step::{FinishedStep, StepResult, StepScope},
+    step_env::StepEnv,
 };
 use crate::{
     github::{
@@ -32,20 +35,13 @@ use crate::{
 
 /// Runs the steps of one job.
 pub(super) struct StepRunner<'a> {
-    pub(super) job: &'a mut Job,
-    pub(super) machine: &'a dyn Machine,
-    pub(super) contexts: Contexts,
+    pub(super) env: StepEnv<'a>,
     pub(super) actions: LoadedActions,
     pub(super) posts: Vec<PostStep>,
     /// What actions saved for their later programs, by [`StepScope::key`].
     pub(super) states: HashMap<String, IndexMap<String, String>>,
     /// The worker's Node.js in the machine, once it was needed.
     pub(super) node: Option<String>,
-    pub(super) annotations: Vec<Annotation>,
-    pub(super) summary: String,
-    pub(super) started: bool,
-    /// The event's payload lies in the job's machine.
-    pub(super) has_event: bool,
     pub(super) has_bash: bool,
     status: JobStatus,
     /// `None`: the step runs in the background.
@@ -57,51 +53,6 @@ pub(super) struct StepRunner<'a> {
     next: i32,
 }
 
-/// How a step ended, before `continue-on-error`.
-pub(super) struct StepResult {
-    pub(super) outcome: Conclusion,
-    pub(super) exit_code: Option<i32>,
-    pub(super) outputs: IndexMap<String, String>,
-}
-
-impl StepResult {
-    pub(super) fn new(outcome: Conclusion) -> Self {
-        Self { outcome, exit_code: None, outputs: IndexMap::new() }
-    }
-}
-
-/// Where a step stands and what it runs with.
-pub(super) struct StepScope<'s> {
-    /// Number of the step of the job that this is, or is part of.
-    pub(super) index: i32,
-    /// Its way from the job's steps through composite actions, e.g. `3/0`.
-    pub(super) key: String,
-    pub(super) place: &'s StepFrame,
-    pub(super) env: IndexMap<String, String>,
-    /// `github.action`.
-    pub(super) action: String,
-    /// Before the step, of the job or the composite action.
-    pub(super) status: JobStatus,
-    pub(super) deadline: Option<Instant>,
-    /// How many composite actions are around it.
-    pub(super) depth: usize,
-}
-
-impl<'s> StepScope<'s> {
-    /// Of a step of the job itself.
-    fn new(index: i32, place: &'s StepFrame, status: JobStatus) -> Self {
-        let (key, env, action) = (index.to_string(), IndexMap::new(), String::new());
-        Self { index, key, place, env, action, status, deadline: None, depth: 0 }
-    }
-}
-
-/// A step that ended.
-pub(super) struct FinishedStep {
-    pub(super) name: String,
-    pub(super) end: StepResult,
-    pub(super) conclusion: Conclusion,
-}
-
 impl<'a> StepRunner<'a> {
     pub(super) fn new(
         job: &'a mut Job,
@@ -110,18 +61,12 @@ impl<'a> StepRunner<'a> {
         actions: LoadedActions,
     ) -> Self {
         Self {
-            job,
-            machine: machine.as_ref(),
+            env: StepEnv::new(job, machine.as_ref(), contexts),
             background: Background::new(machine),
-            contexts,
             actions,
             posts: Vec::new(),
             states: HashMap::new(),
             node: None,
-            annotations: Vec::new(),
-            summary: String::new(),
-            started: false,
-            has_event: false,
             has_bash: true,
             status: JobStatus::Success,
             reports: Vec::new(),
@@ -171,16 +116,11 @@ impl<'a> StepRunner<'a> {
     }
 
     pub(super) fn job_status(&self) -> JobStatus {
-        self.status_of(self.status)
-    }
-
-    /// What the status functions say: a job that ends early is cancelled for every step that still runs.
-    pub(super) fn status_of(&self, status: JobStatus) -> JobStatus {
-        if self.job.deadline.ended.is_some() { JobStatus::Cancelled } else { status }
+        self.env.status_of(self.status)
     }
 
     pub(super) fn is_over(&mut self) -> bool {
-        self.job.deadline.is_over() || matches!(self.reason, Some(Reason::SandboxLost(_)))
+        self.env.job.deadline.is_over() || matches!(self.reason, Some(Reason::SandboxLost(_)))
     }
 
     /// A step of the job ended: what it means for the job, in its log and in its report.
@@ -214,8 +154,8 @@ impl<'a> StepRunner<'a> {
         duration: Duration,
     ) -> StepReport {
         let (conclusion, outcome) = (ran.conclusion.as_str(), ran.end.outcome.as_str());
-        self.job.log.end_of(index, mark, conclusion, outcome, duration).await;
-        self.observe(index, &ran.name, conclusion, outcome);
+        self.env.job.log.end_of(index, mark, conclusion, outcome, duration).await;
+        self.env.observe(index, &ran.name, conclusion, outcome);
         StepReport {
             id,
             name: ran.name.clone(),
@@ -225,11 +165,6 @@ impl<'a> StepRunner<'a> {
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             outputs: ran.end.outputs.clone(),
         }
-    }
-
-    pub(super) fn observe(&self, index: i32, name: &str, state: &str, outcome: &str) {
-        let name = self.job.masker.text(name);
-        self.job.observer.step(index.unsigned_abs(), &name, state, outcome);
     }
 
     /// Runs one step of the job or of a composite action.
@@ -242,7 +177,7 @@ impl<'a> StepRunner<'a> {
                 conclusion: Conclusion::Skipped,
             };
         }
-        scope.status = self.status_of(scope.status);
+        scope.status = self.env.status_of(scope.status);
         let (runs, problem) = match self.prepare(step, step.condition.as_deref(), &mut scope).await {
             Ok(runs) => (runs, None),
             Err(problem) => (true, Some(problem)),
@@ -254,14 +189,14 @@ impl<'a> StepRunner<'a> {
                 conclusion: Conclusion::Skipped,
             };
         }
-        let evaluator = self.evaluator(&scope);
+        let evaluator = self.env.evaluator(&scope);
         let name = evaluator.text(&plain_name(step)).await.unwrap_or(raw);
         if scope.depth == 0 {
-            self.job.log.begin(scope.index, &format!("Main {name}")).await;
-            self.observe(scope.index, &name, "running", "");
+            self.env.job.log.begin(scope.index, &format!("Main {name}")).await;
+            self.env.observe(scope.index, &name, "running", "");
         }
         let end = match problem {
-            Some(problem) => self.refuse(scope.index, &problem).await,
+            Some(problem) => self.env.refuse(scope.index, &problem).await,
             None => self.perform(step, &scope).await,
         };
         let conclusion = self.conclusion(step.continue_on_error.as_ref(), &end, &scope).await;
@@ -276,11 +211,11 @@ impl<'a> StepRunner<'a> {
         scope: &StepScope<'_>,
     ) -> Conclusion {
         if end.outcome == Conclusion::Failure && !self.is_over() {
-            match self.evaluator(scope).truth("continue-on-error", tolerant).await {
+            match self.env.evaluator(scope).truth("continue-on-error", tolerant).await {
                 Ok(true) => return Conclusion::Success,
                 Ok(false) => {}
                 Err(problem) => {
-                    self.refuse(scope.index, &problem).await;
+                    self.env.refuse(scope.index, &problem).await;
                 }
             }
         }
@@ -294,8 +229,8 @@ impl<'a> StepRunner<'a> {
         condition: Option<&str>,
         scope: &mut StepScope<'_>,
     ) -> Result<bool, String> {
-        scope.env = self.evaluator(scope).env(&step.env).await?;
-        let evaluator = self.evaluator(scope);
+        scope.env = self.env.evaluator(scope).env(&step.env).await?;
+        let evaluator = self.env.evaluator(scope);
         if !evaluator.condition(condition).await? {
             return Ok(false);
         }
@@ -304,13 +239,6 @@ impl<'a> StepRunner<'a> {
             scope.deadline = Some(scope.deadline.map_or(deadline, |outer| outer.min(deadline)));
         }
         Ok(true)
-    }
-
-    /// A step that cannot run fails with a message that stands in log and annotations.
-    pub(super) async fn refuse(&mut self, index: i32, problem: &str) -> StepResult {
-        self.job.log.notice(index, &format!("##[error]{problem}")).await;
-        self.error(problem.to_owned());
-        StepResult::new(Conclusion::Failure)
     }
 
     async fn perform(&mut self, step: &Step, scope: &StepScope<'_>) -> StepResult {
@@ -322,7 +250,7 @@ impl<'a> StepRunner<'a> {
         };
         match result {
             Ok(end) => end,
-            Err(problem) => self.refuse(scope.index, &problem).await,
+            Err(problem) => self.env.refuse(scope.index, &problem).await,
         }
     }
 
@@ -333,11 +261,11 @@ impl<'a> StepRunner<'a> {
         directory: Option<&str>,
         scope: &StepScope<'_>,
     ) -> Result<StepResult, String> {
-        let attempt = Arc::clone(&self.job.attempt);
+        let attempt = Arc::clone(&self.env.job.attempt);
         let defaults = [&attempt.order.job.defaults, &attempt.order.workflow_defaults];
         // A composite action's steps name their shell and start in the workspace.
         let defaults = if scope.depth == 0 { defaults.as_slice() } else { &[] };
-        let evaluator = self.evaluator(scope);
+        let evaluator = self.env.evaluator(scope);
         let script = evaluator.text(script).await?;
         let shell = shell.or_else(|| defaults.iter().find_map(|defaults| defaults.shell.as_deref()));
         let directory =
@@ -347,30 +275,30 @@ impl<'a> StepRunner<'a> {
             None => None,
         };
         let directory = match directory {
-            Some(directory) => absolute(&self.machine.workspace(), &evaluator.text(directory).await?),
-            None => self.machine.workspace(),
+            Some(directory) => absolute(&self.env.machine.workspace(), &evaluator.text(directory).await?),
+            None => self.env.machine.workspace(),
         };
         loop {
             let by_default = named.is_none();
             let shell =
-                named.clone().unwrap_or_else(|| Shell::default_for(self.has_bash && !self.contexts.in_container));
-            self.job.log.notice(scope.index, &echo(&script, &shell.shown(), &scope.env)).await;
-            let name = shell.file(&format!("step_{}", self.contexts.number()));
-            let path = format!("{}/{name}", self.machine.temp());
+                named.clone().unwrap_or_else(|| Shell::default_for(self.has_bash && !self.env.contexts.in_container));
+            self.env.job.log.notice(scope.index, &echo(&script, &shell.shown(), &scope.env)).await;
+            let name = shell.file(&format!("step_{}", self.env.contexts.number()));
+            let path = format!("{}/{name}", self.env.machine.temp());
             let process = ProcessSpec {
                 step: scope.index,
                 machine: None,
                 argv: shell.command(&path),
-                environment: self.contexts.environment(scope.place, &scope.env, &scope.action),
+                environment: self.env.contexts.environment(scope.place, &scope.env, &scope.action),
                 directory: directory.clone(),
                 files: vec![(path, Bytes::from(shell.content(&script)), 0o755)],
                 search_path: String::new(),
                 deadline: scope.deadline,
             };
-            let done = self.process(process).await;
+            let done = self.env.process(process).await;
             if by_default
                 && self.has_bash
-                && !self.contexts.in_container
+                && !self.env.contexts.in_container
                 && matches!(done.ended, ProcessEnd::NotFound(_))
             {
                 self.has_bash = false;
@@ -404,7 +332,7 @@ impl<'a> StepRunner<'a> {
                 if matches!(cause, StopCause::Cancelled | StopCause::Killed | StopCause::Timeout) {
                     end.outcome = Conclusion::Cancelled;
                 }
-                let alone = cause == StopCause::Cancelled && !self.job.attempt.cancel.is_cancelled();
+                let alone = cause == StopCause::Cancelled && !self.env.job.attempt.cancel.is_cancelled();
                 if alone { "The step was cancelled." } else { "The step was ended: the job ends." }.to_owned()
             }
             ProcessEnd::NotFound(text) => {
@@ -417,18 +345,18 @@ impl<'a> StepRunner<'a> {
                 text
             }
         };
-        self.job.log.notice(index, &format!("##[error]{said}")).await;
+        self.env.job.log.notice(index, &format!("##[error]{said}")).await;
         end
     }
 
     async fn finish(mut self, place: &StepFrame, report: &mut JobReport) {
         let status = self.job_status();
-        let evaluator = self.contexts.evaluator(place, &IndexMap::new(), "", status, self.machine);
-        let order = Arc::clone(&self.job.attempt);
+        let evaluator = self.env.contexts.evaluator(place, &IndexMap::new(), "", status, self.env.machine);
+        let order = Arc::clone(&self.env.job.attempt);
         let mut problems = Vec::new();
         for (name, text) in &order.order.job.outputs {
             match evaluator.text(text).await {
-                Ok(value) if self.job.masker.finds(&value) || self.job.masker.finds(name) => {
+                Ok(value) if self.env.job.masker.finds(&value) || self.env.job.masker.finds(name) => {
                     problems.push(format!("##[warning]job output {name} is left out: it may hold a secret"));
                 }
                 Ok(value) => {
@@ -448,10 +376,10 @@ impl<'a> StepRunner<'a> {
             }
         }
         for problem in problems {
-            self.job.log.notice(proto::STEP_CLEANUP, &problem).await;
+            self.env.job.log.notice(proto::STEP_CLEANUP, &problem).await;
         }
-        self.job.deadline.is_over();
-        let ended = self.job.deadline.ended;
+        self.env.job.deadline.is_over();
+        let ended = self.env.job.deadline.ended;
         report.conclusion = match ended {
             Some(StopCause::Cancelled | StopCause::Killed) => Conclusion::Cancelled,
             Some(StopCause::Timeout | StopCause::LogLimit | StopCause::LogBroken | StopCause::DiskLimit) => {
@@ -469,14 +397,10 @@ impl<'a> StepRunner<'a> {
         };
         report.exit_code = if report.conclusion == Conclusion::Success { 0 } else { self.exit_code.max(1) };
         report.steps = self.reports.into_iter().flatten().collect();
-        report.annotations = self.annotations;
-        report.summary = self.summary;
-        report.started = self.started;
+        report.annotations = self.env.annotations;
+        report.summary = self.env.summary;
+        report.started = self.env.started;
         report.actions = self.actions.commits;
-    }
-
-    pub(super) fn evaluator(&self, scope: &StepScope<'_>) -> Evaluator<'a> {
-        self.contexts.evaluator(scope.place, &scope.env, &scope.action, scope.status, self.machine)
     }
 
     /// Number of a step that is not one of the job's own.
@@ -506,10 +430,6 @@ pub(super) fn plain_name(step: &Step) -> String {
             script.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("run").to_owned()
         }
     }
-}
-
-pub(super) fn absolute(workspace: &str, path: &str) -> String {
-    if path.starts_with('/') { path.to_owned() } else { format!("{workspace}/{path}") }
 }
 
 /// `environment:` evaluated at the job's end, when its steps' outputs are known; one without a name is none.

@@ -95,6 +95,11 @@ impl PendingMessages {
     /// As [`Self::consumed`], for a message of many: `None` while init may as well keep it for now.
     pub(super) fn taken(&mut self, sequence: u64) -> Option<u64> {
         self.done(sequence);
+        self.due()
+    }
+
+    /// What init is to be told that it may forget, where that is much: the rest of a process that was given up on, too.
+    fn due(&mut self) -> Option<u64> {
         let through = self.through();
         let some = self.kept.first_key_value().is_some_and(|(first, _)| *first <= through);
         (some && self.kept_bytes >= ACKNOWLEDGE).then(|| self.forgotten(through))?;
@@ -135,9 +140,15 @@ impl InitClient {
         let shared = Arc::new(ClientShared { state: Mutex::default(), lost: OnceLock::new() });
         let marker = Bytes::from_owner(rand::random::<[u8; 32]>());
         let (outgoing, mut messages) = mpsc::channel::<ToInit>(OUTGOING);
+        let acknowledging = Arc::clone(&shared);
         let writing = tokio::spawn(async move {
             while let Some(message) = messages.recv().await {
-                let bytes = message.encode_length_delimited_to_vec();
+                let mut bytes = message.encode_length_delimited_to_vec();
+                // Nobody else may be left to say it.
+                if let Some(sequence) = acknowledging.lock().due() {
+                    let ack = ToInit { message: Some(To::Ack(Ack { sequence })) };
+                    bytes.extend_from_slice(&ack.encode_length_delimited_to_vec());
+                }
                 // Whoever waits for an answer hears from the reading task what went wrong.
                 if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
                     return;
@@ -193,23 +204,18 @@ impl InitClient {
         loop {
             let (sequence, message) = request.answer().await?;
             match message {
-                // Also covers what a process that was given up on had sent: init holds no room for it any more.
-                Message::Started(_) => self.acknowledge(sequence).await?,
                 Message::Output(piece) => {
                     let stream = match piece.stream() {
                         proto::init::Stream::Stderr => OutputStream::Stderr,
                         _ => OutputStream::Stdout,
                     };
                     output.write(stream, piece.data, piece.time_ms).await;
-                    let due = self.shared.lock().taken(sequence);
-                    if let Some(sequence) = due {
-                        self.send(To::Ack(Ack { sequence })).await?;
-                    }
+                    self.acknowledge_some(sequence).await?;
                 }
                 Message::Exited(exited) => {
                     // Nothing is running for the drop guard to kill.
                     running.handle.set(0);
-                    self.acknowledge(sequence).await?;
+                    self.acknowledge_some(sequence).await?;
                     let (too_long, files): (Vec<_>, Vec<_>) = exited.files.into_iter().partition(|file| file.too_long);
                     return Ok(ProcessExit {
                         code: exited.code,
@@ -317,6 +323,16 @@ impl InitClient {
     pub(super) async fn acknowledge(&self, sequence: u64) -> Result<(), SandboxError> {
         let sequence = self.shared.lock().consumed(sequence);
         self.send(To::Ack(Ack { sequence })).await
+    }
+
+    /// As [`Self::acknowledge`], for messages of which there are many: init hears of them together, so that a step costs
+    /// one message to init.
+    async fn acknowledge_some(&self, sequence: u64) -> Result<(), SandboxError> {
+        let due = self.shared.lock().taken(sequence);
+        match due {
+            Some(sequence) => self.send(To::Ack(Ack { sequence })).await,
+            None => Ok(()),
+        }
     }
 
     pub(super) async fn send(&self, message: To) -> Result<(), SandboxError> {
@@ -428,7 +444,6 @@ fn refusal(failed: Failed) -> SandboxError {
 pub(super) fn unexpected(message: &Message) -> SandboxError {
     let kind = match message {
         Message::Ready(_) => "Ready",
-        Message::Started(_) => "Started",
         Message::Output(_) => "Output",
         Message::Exited(_) => "Exited",
         Message::Failed(_) => "Failed",
@@ -446,7 +461,6 @@ pub(super) fn unexpected(message: &Message) -> SandboxError {
 fn request_of(message: &Message) -> u64 {
     match message {
         Message::Ready(_) => 0,
-        Message::Started(started) => started.process,
         Message::Output(output) => output.process,
         Message::Exited(exited) => exited.process,
         Message::Unpacked(unpacked) => unpacked.transfer,

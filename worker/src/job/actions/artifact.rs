@@ -18,7 +18,9 @@ use super::{
 };
 use crate::job::{
     actions_api::{ActionsApiAccess, ActionsApiClient},
-    steps::{StepResult, StepRunner, StepScope, absolute},
+    paths::absolute,
+    step::{StepResult, StepScope},
+    steps::StepRunner,
 };
 
 /// Pieces of an archive on their way.
@@ -68,7 +70,7 @@ impl StepRunner<'_> {
         };
         let upload = ArtifactUpload {
             name: if input("name").is_empty() { "artifact".to_owned() } else { input("name").to_owned() },
-            patterns: workspace_tar::patterns(self.machine, input("path"))?,
+            patterns: workspace_tar::patterns(self.env.machine, input("path"))?,
             shown: input("path").lines().map(str::trim).collect::<Vec<_>>().join(", "),
             if_none: if_none.to_owned(),
             days: number("retention-days", 0)?,
@@ -77,7 +79,7 @@ impl StepRunner<'_> {
             hidden: flag("include-hidden-files", input("include-hidden-files"), false)?,
         };
         let access = self.access()?;
-        let (machine, run) = (self.machine, self.job.attempt.order.run.clone());
+        let (machine, run) = (self.env.machine, self.env.job.attempt.order.run.clone());
         let uploaded = match self.timed(scope, send(&access, machine, &run, &upload)).await {
             Ok(uploaded) => uploaded?,
             Err(end) => return Ok(end),
@@ -88,20 +90,21 @@ impl StepRunner<'_> {
                 format!("No files were found with the provided path: {}. No artifacts will be uploaded.", upload.shown);
             match upload.if_none.as_str() {
                 "error" => return Err(said),
-                "warn" => self.job.log.notice(scope.index, &format!("##[warning]{said}")).await,
-                _ => self.job.log.notice(scope.index, &said).await,
+                "warn" => self.env.job.log.notice(scope.index, &format!("##[warning]{said}")).await,
+                _ => self.env.job.log.notice(scope.index, &said).await,
             }
             return Ok(end);
         };
-        let server = self.contexts.github_text("server_url");
-        let (repository, serial) = (self.contexts.github_text("repository"), self.contexts.github_text("run_id"));
+        let server = self.env.contexts.github_text("server_url");
+        let (repository, serial) =
+            (self.env.contexts.github_text("repository"), self.env.contexts.github_text("run_id"));
         let url = format!("{server}/{repository}/actions/runs/{serial}/artifacts/{id}");
         let files = if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
         let said = format!(
             "Artifact {} has been successfully uploaded: {files}, {size} bytes, SHA-256 {digest}, artifact ID {id}",
             upload.name
         );
-        self.job.log.notice(scope.index, &said).await;
+        self.env.job.log.notice(scope.index, &said).await;
         end.outputs.insert("artifact-id".into(), id);
         end.outputs.insert("artifact-url".into(), url);
         end.outputs.insert("artifact-digest".into(), digest);
@@ -116,9 +119,9 @@ impl StepRunner<'_> {
         let input = |name: &str| {
             inputs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.trim())
         };
-        let run = self.job.attempt.order.run.clone();
+        let run = self.env.job.attempt.order.run.clone();
         let other = input("run-id");
-        if !input("github-token").is_empty() && !other.is_empty() && other != self.contexts.github_text("run_id") {
+        if !input("github-token").is_empty() && !other.is_empty() && other != self.env.contexts.github_text("run_id") {
             return Err(
                 "artifacts of other runs cannot be had here: remove `run-id`, or fetch them by the API of the \
                         coordinator in a step"
@@ -139,12 +142,12 @@ impl StepRunner<'_> {
             }
         };
         let place = match input("path").strip_prefix('~') {
-            Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("{}{rest}", self.machine.home()),
-            _ => absolute(&self.machine.workspace(), input("path")),
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("{}{rest}", self.env.machine.home()),
+            _ => absolute(&self.env.machine.workspace(), input("path")),
         };
         let place = place.trim_end_matches('/').to_owned();
         let access = self.access()?;
-        let machine = self.machine;
+        let machine = self.env.machine;
         let work = async {
             let client = ActionsApiClient(&access);
             let listed = client.call("ArtifactService/ListArtifacts", &json!({"workflow_run_backend_id": run})).await?;
@@ -183,10 +186,10 @@ impl StepRunner<'_> {
         };
         for entry in skipped {
             let said = format!("##[warning]{entry}: left out, only files and folders are unpacked");
-            self.job.log.notice(scope.index, &said).await;
+            self.env.job.log.notice(scope.index, &said).await;
         }
         let said = format!("Total of {} artifact(s) downloaded: {}", names.len(), names.join(", "));
-        self.job.log.notice(scope.index, &said).await;
+        self.env.job.log.notice(scope.index, &said).await;
         let mut end = StepResult::new(Conclusion::Success);
         end.outputs.insert("download-path".into(), place);
         Ok(end)
@@ -194,7 +197,7 @@ impl StepRunner<'_> {
 
     /// The services, where there are any.
     pub(super) fn access(&self) -> Result<ActionsApiAccess, String> {
-        let access = self.job.attempt.actions_api.clone();
+        let access = self.env.job.attempt.actions_api.clone();
         access.ok_or_else(|| "this worker's coordinator keeps no caches and artifacts".into())
     }
 }

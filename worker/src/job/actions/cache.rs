@@ -15,7 +15,8 @@ use super::{
 };
 use crate::job::{
     actions_api::{ActionsApiAccess, ActionsApiClient},
-    steps::{StepResult, StepRunner, StepScope},
+    step::{StepResult, StepScope},
+    steps::StepRunner,
 };
 
 /// Pieces of an archive on their way.
@@ -76,7 +77,7 @@ impl StepRunner<'_> {
     ) -> Result<(StepResult, Option<CacheSave>), String> {
         let asked = CacheInputs::read(inputs)?;
         let access = self.access()?;
-        let machine = self.machine;
+        let machine = self.env.machine;
         let work = async {
             let entry = json!({
                 "key": asked.key, "restore_keys": asked.restore_keys, "version": version(&asked.path),
@@ -99,7 +100,7 @@ impl StepRunner<'_> {
             Ok(found) => found,
             Err(problem) => {
                 let said = format!("##[warning]Failed to restore: {problem}");
-                self.job.log.notice(scope.index, &said).await;
+                self.env.job.log.notice(scope.index, &said).await;
                 None
             }
         };
@@ -117,7 +118,7 @@ impl StepRunner<'_> {
                 } else {
                     "Cache restored from key"
                 };
-                self.job.log.notice(scope.index, &format!("{word}: {key}")).await;
+                self.env.job.log.notice(scope.index, &format!("{word}: {key}")).await;
                 end.outputs.insert("cache-hit".into(), exact.to_string());
                 end.outputs.insert("cache-matched-key".into(), key.clone());
             }
@@ -128,7 +129,7 @@ impl StepRunner<'_> {
                 ));
             }
             None => {
-                self.job.log.notice(scope.index, &format!("Cache not found for input keys: {keys}")).await;
+                self.env.job.log.notice(scope.index, &format!("Cache not found for input keys: {keys}")).await;
             }
         }
         let saving = (!exact).then_some(CacheSave { key: asked.key, path: asked.path });
@@ -147,7 +148,7 @@ impl StepRunner<'_> {
 
     pub(super) async fn save_cache(&mut self, saving: &CacheSave, scope: &StepScope<'_>) -> Result<StepResult, String> {
         let access = self.access()?;
-        let machine = self.machine;
+        let machine = self.env.machine;
         let saved = match self.timed(scope, save(&access, machine, saving)).await {
             Ok(saved) => saved,
             Err(end) => return Ok(end),
@@ -156,7 +157,7 @@ impl StepRunner<'_> {
             Ok(()) => format!("Cache saved with key: {}", saving.key),
             Err(problem) => format!("##[warning]Failed to save: {problem}"),
         };
-        self.job.log.notice(scope.index, &said).await;
+        self.env.job.log.notice(scope.index, &said).await;
         Ok(StepResult::new(Conclusion::Success))
     }
 }

@@ -13,7 +13,9 @@ use crate::{
     github::{untrusted_checkout, uses},
     job::{
         deadline::{Interrupt, StopCause},
-        steps::{StepResult, StepRunner, StepScope, absolute},
+        paths::absolute,
+        step::{StepResult, StepScope},
+        steps::StepRunner,
     },
 };
 
@@ -34,10 +36,10 @@ impl StepRunner<'_> {
             inputs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.trim())
         };
         if !flag("allow-unsafe-pr-checkout", input("allow-unsafe-pr-checkout"), false)? {
-            let github = |key: &str| self.contexts.github_text(key);
+            let github = |key: &str| self.env.contexts.github_text(key);
             untrusted_checkout::check(
                 github("event_name"),
-                self.contexts.payload(),
+                self.env.contexts.payload(),
                 github("repository"),
                 input("repository"),
                 input("ref"),
@@ -46,15 +48,15 @@ impl StepRunner<'_> {
         }
         let wanted = self.wanted(&input).map_err(|problem| format!("actions/checkout: {problem}"))?;
         for (name, why) in NEEDLESS.iter().filter(|(name, _)| !input(name).is_empty()) {
-            self.job.log.notice(scope.index, &format!("actions/checkout: `{name}` is ignored: {why}")).await;
+            self.env.job.log.notice(scope.index, &format!("actions/checkout: `{name}` is ignored: {why}")).await;
         }
         let path = uses::inside(input("path")).filter(|_| !input("path").starts_with('/'));
         let path = path.ok_or("actions/checkout: `path` must stay in the workspace")?;
-        let directory = absolute(&self.machine.workspace(), &path).trim_end_matches('/').to_owned();
+        let directory = absolute(&self.env.machine.workspace(), &path).trim_end_matches('/').to_owned();
         let clean = flag("clean", input("clean"), true)?;
-        let attempt = Arc::clone(&self.job.attempt);
-        let sources = Arc::clone(&self.job.sources);
-        let machine = self.machine;
+        let attempt = Arc::clone(&self.env.job.attempt);
+        let sources = Arc::clone(&self.env.job.sources);
+        let machine = self.env.machine;
         let work = async {
             let out = fetch::checkout(sources.as_ref(), &attempt.order.source, &wanted).await;
             let out = out.map_err(|error| format!("actions/checkout: {error:#}"))?;
@@ -68,7 +70,7 @@ impl StepRunner<'_> {
         };
         let named = if reference.is_empty() { String::new() } else { format!(" ({reference})") };
         notes.push(format!("Checked out {commit}{named} to {directory}"));
-        self.job.log.notice(scope.index, &notes.join("\n")).await;
+        self.env.job.log.notice(scope.index, &notes.join("\n")).await;
         let mut end = StepResult::new(Conclusion::Success);
         // GitHub's gives the ref as it was asked for.
         let asked = if wanted.reference.is_empty() { &reference } else { &wanted.reference };
@@ -86,12 +88,12 @@ impl StepRunner<'_> {
     ) -> Result<Result<T, String>, StepResult> {
         let interrupt = tokio::select! {
             result = work => return Ok(result),
-            interrupt = self.job.deadline.interrupt(scope.deadline) => interrupt,
+            interrupt = self.env.job.deadline.interrupt(scope.deadline) => interrupt,
         };
         match interrupt {
             Interrupt::Step => Ok(Err("the step's time is over".into())),
             Interrupt::Job(cause) => {
-                self.job.deadline.end(cause);
+                self.env.job.deadline.end(cause);
                 let gone = matches!(cause, StopCause::Cancelled | StopCause::Killed | StopCause::Timeout);
                 Err(StepResult::new(if gone { Conclusion::Cancelled } else { Conclusion::Failure }))
             }
@@ -99,7 +101,7 @@ impl StepRunner<'_> {
     }
 
     fn wanted<'i>(&self, input: &impl Fn(&str) -> &'i str) -> Result<CheckoutOptions, String> {
-        let (own, server) = (self.contexts.github_text("repository"), self.contexts.github_text("server_url"));
+        let (own, server) = (self.env.contexts.github_text("repository"), self.env.contexts.github_text("server_url"));
         let (mut repository, other) =
             (input("repository").to_owned(), input("github-server-url").trim_end_matches('/'));
         let mut remote = format!("{server}/{}", if repository.is_empty() { own } else { &repository });
@@ -110,7 +112,7 @@ impl StepRunner<'_> {
         } else if repository.eq_ignore_ascii_case(own) {
             repository.clear();
         }
-        if repository.is_empty() && self.job.attempt.order.source.repository.is_empty() {
+        if repository.is_empty() && self.env.job.attempt.order.source.repository.is_empty() {
             return Err("this job has no repository".into());
         }
         if flag("lfs", input("lfs"), false)? {

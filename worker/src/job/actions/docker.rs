@@ -12,7 +12,8 @@ use crate::{
     job::{
         actions_api::ServicePort,
         process::ProcessSpec,
-        steps::{StepResult, StepRunner, StepScope},
+        step::{StepResult, StepScope},
+        steps::StepRunner,
     },
     sandbox::{ImageProgram, Machine, MachineSpec, SHARED_WORKSPACE},
 };
@@ -36,7 +37,7 @@ impl StepRunner<'_> {
     ) -> Result<StepResult, String> {
         let said = |error: &dyn std::fmt::Display| format!("{}: {error}", loaded.uses);
         let machine = self.machine_for(loaded, docker, scope).await?;
-        let way = match &self.contexts.actions_api {
+        let way = match &self.env.contexts.actions_api {
             Some((_, services)) => {
                 let way = ServicePort::open(services, machine.as_ref()).await.map_err(|error| said(&error))?;
                 let variables = way.variables(services);
@@ -46,7 +47,8 @@ impl StepRunner<'_> {
         };
         let ended = async {
             let place = loaded.place(scope.place.env.clone(), Some(context(inputs)));
-            let evaluator = self.contexts.evaluator(&place, &scope.env, &scope.action, scope.status, self.machine);
+            let evaluator =
+                self.env.contexts.evaluator(&place, &scope.env, &scope.action, scope.status, self.env.machine);
             let mut own = scope.env.clone();
             for (name, value) in &docker.env {
                 own.insert(name.clone(), evaluator.text(value).await.map_err(|error| said(&error))?);
@@ -63,7 +65,7 @@ impl StepRunner<'_> {
             let state = self.states.get(&scope.key).into_iter().flatten();
             own.extend(state.map(|(name, value)| (format!("STATE_{name}"), value.clone())));
             let image = machine.image_environment().into_iter().collect();
-            let mut environment = self.contexts.environment_over(image, &place, &own, &scope.action);
+            let mut environment = self.env.contexts.environment_over(image, &place, &own, &scope.action);
             environment.extend(way.iter().flat_map(|(_, variables)| variables.clone()));
             for (name, value) in [
                 ("HOME", HOME),
@@ -73,7 +75,7 @@ impl StepRunner<'_> {
             ] {
                 environment.insert(name.to_owned(), value.to_owned());
             }
-            let (_, event) = self.contexts.event();
+            let (_, event) = self.env.contexts.event();
             let process = ProcessSpec {
                 step: scope.index,
                 machine: Some(Arc::clone(&machine)),
@@ -84,7 +86,7 @@ impl StepRunner<'_> {
                 search_path: String::new(),
                 deadline: scope.deadline,
             };
-            let mut done = self.process(process).await;
+            let mut done = self.env.process(process).await;
             self.states.entry(scope.key.clone()).or_default().extend(std::mem::take(&mut done.state));
             Ok(self.judge(done, scope.index).await)
         }
@@ -109,17 +111,17 @@ impl StepRunner<'_> {
         if image.is_empty() || image.starts_with('-') || image.contains(char::is_whitespace) {
             return Err(said(&format!("`{image}` is no image reference")));
         }
-        let containers = self.machine.need_containers(DOCKER_ACTION).map_err(|error| said(&error))?;
+        let containers = self.env.machine.need_containers(DOCKER_ACTION).map_err(|error| said(&error))?;
         let making = containers.create_container(self.spec_of_action(image.to_owned()), true);
         tokio::select! {
             machine = making => machine.map_err(|error| said(&error)),
-            _ = self.job.deadline.interrupted(None) => Err(said(&"the job ended while its container was made")),
+            _ = self.env.job.deadline.interrupted(None) => Err(said(&"the job ended while its container was made")),
         }
     }
 
     pub(super) fn spec_of_action(&self, image: String) -> MachineSpec {
         let volumes = vec![("_github_home".into(), HOME.into())];
-        MachineSpec { image, volumes, ..self.job.plain_spec() }
+        MachineSpec { image, volumes, ..self.env.job.plain_spec() }
     }
 }
 

@@ -15,10 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{LoadedAction, build_context::BuildContext, docker::DOCKER_ACTION, dockerignore::DockerIgnore};
 use crate::{
     github::dockerfile::{self, BuildStage, CommandForm, CopyInstruction, Dockerfile, Instruction, expand},
-    job::{
-        log_writer::LogWriter,
-        steps::{StepRunner, StepScope},
-    },
+    job::{log_writer::LogWriter, step::StepScope, steps::StepRunner},
     sandbox::{
         Command, ContainerHost, ImageProgram, Machine, MachineSpec, OutputSink, OutputStream, STAGE_IMAGE, SandboxError,
     },
@@ -45,7 +42,7 @@ impl StepRunner<'_> {
         let (folder, name) = file.rsplit_once('/').unwrap_or(("", file));
         let folder = format!("{}/{folder}", loaded.folder);
         let folder = folder.trim_end_matches('/');
-        let containers = self.machine.need_containers(DOCKER_ACTION).map_err(|error| error.to_string())?;
+        let containers = self.env.machine.need_containers(DOCKER_ACTION).map_err(|error| error.to_string())?;
         let packed = containers.pack(folder, CONTEXT).await.map_err(|error| error.to_string())?;
         let mut context = BuildContext::read(packed, ".git").map_err(|error| format!("{folder}: {error}"))?;
         let text = context.text(name).ok_or_else(|| format!("there is no {file} in the action"))?;
@@ -65,13 +62,13 @@ impl StepRunner<'_> {
             made => return made.map_err(|error| error.to_string()),
         }
         let step = scope.index;
-        self.job.log.notice(step, &format!("##[group]Build {file}")).await;
+        self.env.job.log.notice(step, &format!("##[group]Build {file}")).await;
         let end = Instant::now() + LIMIT;
         let building = {
             let build = Build {
                 job: containers,
-                plain: MachineSpec { user: "0:0".into(), ..self.job.plain_spec() },
-                log: &self.job.log,
+                plain: MachineSpec { user: "0:0".into(), ..self.env.job.plain_spec() },
+                log: &self.env.job.log,
                 step,
                 context: &context,
                 built: Vec::new(),
@@ -80,17 +77,17 @@ impl StepRunner<'_> {
                 timeout_at(scope.deadline.map_or(end, |deadline| deadline.min(end)), build.run(&dockerfile, &image));
             tokio::select! {
                 built = building => built.unwrap_or_else(|_| Err("the build took too long".into())),
-                _ = self.job.deadline.interrupted(None) => Err("the job ended while its image was built".into()),
+                _ = self.env.job.deadline.interrupted(None) => Err("the job ended while its image was built".into()),
             }
         };
-        self.job.log.notice(step, "##[endgroup]").await;
+        self.env.job.log.notice(step, "##[endgroup]").await;
         building.map_err(|problem| format!("{file}: {problem}"))?;
         containers.create_container(spec, true).await.map_err(|error| error.to_string())
     }
 
     /// Named by what a build sees, and by its Dockerfile, which it may not see.
     fn name_for(&self, context: &BuildContext, dockerfile: &str) -> String {
-        let source = &self.job.attempt.order.source;
+        let source = &self.env.job.attempt.order.source;
         let mut hash = Sha256::new();
         // What an untrusted run builds serves no trusted one: its services may answer for others.
         for part in [source.repository.as_str(), if source.trusted { "trusted" } else { "" }, dockerfile] {

@@ -8,7 +8,8 @@ use crate::{
     github::uses,
     job::{
         process::{ProcessEnd, ProcessSpec},
-        steps::{StepResult, StepRunner, StepScope},
+        step::{StepResult, StepScope},
+        steps::StepRunner,
     },
 };
 
@@ -33,20 +34,20 @@ impl StepRunner<'_> {
         let place = loaded.place(scope.place.env.clone(), None);
         loop {
             let node = self.node.clone().unwrap_or_else(|| "node".to_owned());
-            let mut environment = self.contexts.environment(&place, &own, &scope.action);
-            environment.extend(self.contexts.for_actions());
+            let mut environment = self.env.contexts.environment(&place, &own, &scope.action);
+            environment.extend(self.env.contexts.for_actions());
             let process = ProcessSpec {
                 step: scope.index,
                 machine: None,
                 argv: vec![node, format!("{}/{inside}", loaded.folder)],
                 environment,
-                directory: self.machine.workspace(),
+                directory: self.env.machine.workspace(),
                 files: Vec::new(),
                 // Steps may put other versions of Node.js on the path, for themselves.
-                search_path: self.contexts.own_path(),
+                search_path: self.env.contexts.own_path(),
                 deadline: scope.deadline,
             };
-            let mut done = self.process(process).await;
+            let mut done = self.env.process(process).await;
             if matches!(done.ended, ProcessEnd::NotFound(_)) && self.node.is_none() {
                 self.node = Some(self.bring_node(loaded, using).await?);
                 continue;
@@ -58,20 +59,20 @@ impl StepRunner<'_> {
 
     /// Brings the worker's own Node.js into a machine that has none.
     async fn bring_node(&self, loaded: &LoadedAction, using: &str) -> Result<String, String> {
-        let attempt = &self.job.attempt;
+        let attempt = &self.env.job.attempt;
         let Some(path) = &attempt.node else {
             return Err(format!(
                 "{}: `using: {using}` needs the program `node`, which the image {} does not have; use an image with \
                  Node.js, or name one in the worker's configuration (`node`)",
                 loaded.uses,
-                self.job.image()
+                self.env.job.image()
             ));
         };
         let said = |error: &dyn std::fmt::Display| format!("node of the worker ({}): {error}", path.display());
         let archive = fetch::program_archive(path, "node").map_err(|error| said(&error))?;
         // Steps that run at once bring it each for themselves, until one was waited for.
-        let folder = format!("{}/_node_{}", folder(self.machine), self.contexts.number());
-        self.machine.unpack(&folder, true, archive).await.map_err(|error| said(&error))?;
+        let folder = format!("{}/_node_{}", folder(self.env.machine), self.env.contexts.number());
+        self.env.machine.unpack(&folder, true, archive).await.map_err(|error| said(&error))?;
         Ok(format!("{folder}/node"))
     }
 }

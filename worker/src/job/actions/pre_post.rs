@@ -9,7 +9,8 @@ use crate::{
     github::action::{ActionHook, ActionRuns},
     job::{
         contexts::StepFrame,
-        steps::{FinishedStep, StepResult, StepRunner, StepScope, plain_name},
+        step::{FinishedStep, StepResult, StepScope},
+        steps::{StepRunner, plain_name},
     },
 };
 
@@ -53,7 +54,7 @@ impl StepRunner<'_> {
         let mut place = StepFrame::default();
         for (step, loaded) in around {
             let scope = self.scope(index, &pre.key, &place, action.clone(), around.len());
-            let env = self.evaluator(&scope).env(&step.env).await.unwrap_or_default();
+            let env = self.env.evaluator(&scope).env(&step.env).await.unwrap_or_default();
             // What cannot be evaluated yet is said where its step runs.
             let inputs = self.inputs_of(step, loaded, &scope).await.unwrap_or_default();
             let env = place.env.iter().map(|(name, value)| (name.clone(), value.clone())).chain(env).collect();
@@ -134,19 +135,19 @@ impl StepRunner<'_> {
             let end = StepResult::new(Conclusion::Skipped);
             return FinishedStep { name: name.to_owned(), end, conclusion: Conclusion::Skipped };
         }
-        self.job.log.begin(scope.index, name).await;
-        self.observe(scope.index, name, "running", "");
+        self.env.job.log.begin(scope.index, name).await;
+        self.env.observe(scope.index, name, "running", "");
         let ended = match saving {
             Some(saving) => self.save_cache(saving, &scope).await,
             None => {
                 let said = "Cache hit occurred on the primary key, not saving cache.";
-                self.job.log.notice(scope.index, said).await;
+                self.env.job.log.notice(scope.index, said).await;
                 Ok(StepResult::new(Conclusion::Success))
             }
         };
         let end = match ended {
             Ok(end) => end,
-            Err(problem) => self.refuse(scope.index, &problem).await,
+            Err(problem) => self.env.refuse(scope.index, &problem).await,
         };
         let conclusion = self.conclusion(step.continue_on_error.as_ref(), &end, &scope).await;
         FinishedStep { name: name.to_owned(), end, conclusion }
@@ -174,8 +175,8 @@ impl StepRunner<'_> {
         if prepared == Ok(false) {
             return skipped();
         }
-        self.job.log.begin(scope.index, name).await;
-        self.observe(scope.index, name, "running", "");
+        self.env.job.log.begin(scope.index, name).await;
+        self.env.observe(scope.index, name, "running", "");
         let ended = match prepared {
             Ok(_) => match self.inputs_of(step, loaded, &scope).await {
                 Ok(inputs) => match &loaded.action.runs {
@@ -189,7 +190,7 @@ impl StepRunner<'_> {
         };
         let end = match ended {
             Ok(end) => end,
-            Err(problem) => self.refuse(scope.index, &problem).await,
+            Err(problem) => self.env.refuse(scope.index, &problem).await,
         };
         let conclusion = self.conclusion(step.continue_on_error.as_ref(), &end, &scope).await;
         FinishedStep { name: name.to_owned(), end, conclusion }
@@ -197,7 +198,7 @@ impl StepRunner<'_> {
 
     async fn name_of(&self, step: &Step, place: &StepFrame) -> String {
         let plain = plain_name(step);
-        let evaluator = self.contexts.evaluator(place, &IndexMap::new(), "", self.job_status(), self.machine);
+        let evaluator = self.env.contexts.evaluator(place, &IndexMap::new(), "", self.job_status(), self.env.machine);
         evaluator.text(&plain).await.unwrap_or(plain)
     }
 

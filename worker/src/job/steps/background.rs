@@ -15,12 +15,13 @@ use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use workflow::plan::{Annotation, Conclusion, Control, ControlAction, Reason, Step, StepReport, Tree};
 
-use super::{FinishedStep, PostStep, StepResult, StepRunner, StepScope, plain_name, remember};
+use super::{PostStep, StepRunner, plain_name, remember};
 use crate::{
     job::{
         actions::LoadedActions,
         contexts::{StepAdditions, StepFrame},
         deadline::Interrupt,
+        step::{FinishedStep, StepResult, StepScope},
     },
     sandbox::Machine,
 };
@@ -97,23 +98,23 @@ impl Background {
 impl StepRunner<'_> {
     /// Starts a step of the job and goes on.
     pub(super) async fn start(&mut self, index: i32, step: &Step, action: String, place: &StepFrame) {
-        let cancel = self.job.deadline.cancel.child_token();
-        let mut job = self.job.clone();
+        let cancel = self.env.job.deadline.cancel.child_token();
+        let mut job = self.env.job.clone();
         job.deadline.cancel = cancel.clone();
         let machine = Arc::clone(&self.background.machine);
         // Asked for here, not in the task: turns come in the order of the steps.
         let mut slot = Box::pin(Arc::clone(&self.background.slots).acquire_owned());
         let at_once = futures::poll!(&mut slot);
-        let (contexts, actions) = (self.contexts.fork(index), self.actions.fork(&index.to_string()));
+        let (contexts, actions) = (self.env.contexts.fork(index), self.actions.fork(&index.to_string()));
         let (states, node, status) = (self.states.clone(), self.node.clone(), self.status);
-        let (has_event, has_bash) = (self.has_event, self.has_bash);
+        let (has_event, has_bash) = (self.env.has_event, self.has_bash);
         let raw = plain_name(step);
-        let name = self.evaluator(&StepScope::new(index, place, status)).text(&raw).await.unwrap_or(raw);
+        let name = self.env.evaluator(&StepScope::new(index, place, status)).text(&raw).await.unwrap_or(raw);
         let (step, place) = (step.clone(), place.clone());
         let running = tokio::spawn(async move {
             let mut runner = StepRunner::new(&mut job, &machine, contexts, actions);
             (runner.states, runner.node, runner.status) = (states, node, status);
-            (runner.has_event, runner.has_bash) = (has_event, has_bash);
+            (runner.env.has_event, runner.has_bash) = (has_event, has_bash);
             let slot = match at_once {
                 Poll::Ready(slot) => slot.ok(),
                 Poll::Pending => tokio::select! {
@@ -139,8 +140,8 @@ impl StepRunner<'_> {
 
     /// Waits for what ends a step that has no turn yet.
     async fn withdrawn(&mut self) {
-        if let Interrupt::Job(cause) = self.job.deadline.interrupt(None).await {
-            self.job.deadline.end(cause);
+        if let Interrupt::Job(cause) = self.env.job.deadline.interrupt(None).await {
+            self.env.job.deadline.end(cause);
         }
     }
 
@@ -150,14 +151,14 @@ impl StepRunner<'_> {
         BackgroundResult {
             ran,
             report,
-            added: self.contexts.into_added(),
+            added: self.env.contexts.into_added(),
             actions: self.actions,
             posts: self.posts,
             states: self.states,
             node: self.node,
-            annotations: self.annotations,
-            summary: self.summary,
-            started: self.started,
+            annotations: self.env.annotations,
+            summary: self.env.summary,
+            started: self.env.started,
             reason: self.reason,
         }
     }
@@ -182,15 +183,15 @@ impl StepRunner<'_> {
         if let Some(report) = self.reports.get_mut(step.report) {
             *report = Some(left.report);
         }
-        self.contexts.merge(left.added);
+        self.env.contexts.merge(left.added);
         self.actions.merge(left.actions);
         self.states.extend(left.states);
         self.node = self.node.take().or(left.node);
-        self.annotate(left.annotations);
+        self.env.annotate(left.annotations);
         if !left.summary.is_empty() {
-            self.summarise(&left.summary);
+            self.env.summarise(&left.summary);
         }
-        self.started |= left.started;
+        self.env.started |= left.started;
         if matches!(left.reason, Some(Reason::SandboxLost(_) | Reason::OutOfMemory)) {
             self.reason = left.reason;
         }
@@ -209,7 +210,7 @@ impl StepRunner<'_> {
             ControlAction::WaitAll => (self.background.running(), false),
             ControlAction::Cancel(step) => (vec![number(step)], true),
         };
-        let evaluator = self.evaluator(&StepScope::new(index, place, self.job_status()));
+        let evaluator = self.env.evaluator(&StepScope::new(index, place, self.job_status()));
         let name = evaluator.text(&control.name).await.unwrap_or_else(|_| control.name.clone());
         let gathering = Gathering { index, name, steps, cancels, tolerant: control.continue_on_error.as_ref() };
         self.gather(gathering, control.id.as_deref(), place).await;
@@ -230,11 +231,11 @@ impl StepRunner<'_> {
         let Gathering { index, name, steps, cancels, tolerant } = gathering;
         let began = Instant::now();
         let mark = format!("Main {name}");
-        self.job.log.begin(index, &mark).await;
-        self.observe(index, &name, "running", "");
+        self.env.job.log.begin(index, &mark).await;
+        self.env.observe(index, &name, "running", "");
         let verb = if cancels { "Cancelling" } else { "Waiting for" };
         let said = format!("{verb} steps in the background: {}", self.background.names(&steps));
-        self.job.log.notice(index, &said).await;
+        self.env.job.log.notice(index, &said).await;
         if cancels {
             let running = steps.iter().filter_map(|step| self.background.steps.get(step));
             running.for_each(|step| step.cancel.cancel());
@@ -256,7 +257,7 @@ impl StepRunner<'_> {
                 _ => {}
             }
             let said = format!("{}: {}", step.name, conclusion.as_str());
-            self.job.log.notice(index, &said).await;
+            self.env.job.log.notice(index, &said).await;
         }
         let before = place.clone();
         let scope = StepScope::new(index, &before, self.job_status());
