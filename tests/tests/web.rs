@@ -21,7 +21,7 @@ use std::sync::Arc;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use blobs::Blobs;
 use bytes::Bytes;
-use domain::run::RunState;
+use domain::run::{RunDocument, RunState};
 use futures::StreamExt;
 use logs::{Logs, record};
 use nostr::{EventBuilder, JsonUtil, Keys, Kind, Tag, Timestamp};
@@ -29,7 +29,7 @@ use proto::worker::LogRecord;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use store::{Change, Store, WorkerRow};
+use store::{Change, Store, StoredReport, WorkerRow};
 use web::{Config, Settings, router};
 
 use control::Asked;
@@ -133,7 +133,7 @@ fn hash(bytes: &[u8]) -> String {
 
 fn run(id: &str, serial: u64, author: &Keys, visibility: &Value) -> RunState {
     let author = author.public_key().to_hex();
-    serde_json::from_value(json!({
+    let document = json!({
         "id": id, "version": 0, "serial": serial, "number": 1, "attempt": 1, "previous": null,
         "request": {
             "id": format!("job-{id}"),
@@ -147,12 +147,12 @@ fn run(id: &str, serial: u64, author: &Keys, visibility: &Value) -> RunState {
         "expires_at": NOW, "created_at": NOW, "started_at": null, "stamped_at": 0, "expired_at": null, "message": null,
         "secrets": false,
         "rules": {"max_duration_ms": 0, "retry_started": "harmless", "maintainers_read": false},
-    }))
-    .unwrap()
+    });
+    RunDocument::read(document).unwrap().state
 }
 
 fn public(id: &str, serial: u64, author: &Keys) -> Change {
-    Change::Run(Box::new(run(id, serial, author, &json!("public"))))
+    Change::Run(store::RunChange::whole(run(id, serial, author, &json!("public"))))
 }
 
 fn ended(mut state: RunState) -> Change {
@@ -162,7 +162,7 @@ fn ended(mut state: RunState) -> Change {
         "end": {"conclusion": "success", "reason": null, "exit_code": 0, "at": NOW},
     }))
     .unwrap();
-    Change::Run(Box::new(state))
+    Change::Run(store::RunChange::whole(state))
 }
 
 fn line(text: &str) -> Bytes {
@@ -227,10 +227,14 @@ async fn annotations_summaries_and_commits_of_actions_stand_in_the_answer_and_on
     let job = json!({
         "id": "build", "leg": {"matrix": {}, "index": 0, "total": 1}, "name": "build", "labels": [], "timeout_ms": 0,
         "tolerated": false, "fail_fast": true, "max_parallel": null, "attempts": [],
-        "phase": {"phase": "done", "conclusion": "failure", "reason": {"kind": "step"}, "report": report},
+        "phase": {"phase": "done", "conclusion": "failure", "reason": {"kind": "step"}, "outcome": {
+            "attempt": 1, "exit_code": 1, "outputs": {}, "started_at": 0, "finished_at": 0,
+        }},
     });
-    state.jobs.insert("build".into(), serde_json::from_value(job).unwrap());
-    server.commit(vec![Change::Run(Box::new(state))]).await;
+    state.jobs.insert("build".into(), Arc::new(serde_json::from_value(job).unwrap()));
+    let report = serde_json::from_value(report).unwrap();
+    let report = StoredReport { run: "a".into(), job: "build".into(), attempt: 1, report };
+    server.commit(vec![Change::Run(store::RunChange::whole(state)), Change::Report(report)]).await;
     let answer: Value = server.get("/api/runs/a").await.json().await.unwrap();
     let job = &answer["jobs"][0];
     assert_eq!((&job["annotations"][0]["line"], &job["annotations"][0]["level"]), (&json!(7), &json!("error")));
@@ -263,7 +267,7 @@ async fn a_private_run_answers_its_readers_alone_and_others_as_if_it_were_not_th
     let server = Server::start().await;
     let (reader, stranger) = (Keys::generate(), Keys::generate());
     let visibility = json!({ "readers": [reader.public_key().to_hex()] });
-    server.commit(vec![Change::Run(Box::new(run("p", 7, &stranger, &visibility)))]).await;
+    server.commit(vec![Change::Run(store::RunChange::whole(run("p", 7, &stranger, &visibility)))]).await;
     server.web.logs.append("p", "build", 1, 0, line("secret line\n")).await.unwrap();
     for path in ["/runs/p", "/api/runs/p", "/api/runs/7", "/api/runs/job-p", "/api/runs/p/logs?format=text"] {
         let missing = server.get(&path.replace('p', "q").replace("q7", "9")).await.status();
@@ -347,7 +351,7 @@ async fn a_run_is_cancelled_by_its_author_or_the_operator_and_a_worker_drained_b
 async fn a_live_log_comes_as_it_is_written_resumes_and_ends_with_the_run() {
     let server = Server::start().await;
     let state = run("a", 1, &Keys::generate(), &json!("public"));
-    server.commit(vec![Change::Run(Box::new(state.clone()))]).await;
+    server.commit(vec![Change::Run(store::RunChange::whole(state.clone()))]).await;
     let length = server.web.logs.append("a", "build", 1, 0, line("one\n")).await.unwrap();
     let live = server.get("/api/runs/a/logs").await;
     let first = events(live, 2).await;

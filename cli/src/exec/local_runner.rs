@@ -68,6 +68,8 @@ struct LocalRunner {
     queue: VecDeque<(String, Vec<String>)>,
     running: HashMap<String, CancellationToken>,
     groups: HashMap<String, Group>,
+    /// Reports of jobs that ended, by job key.
+    reports: HashMap<String, Box<JobReport>>,
     kill: CancellationToken,
     logs: Arc<RunLogs>,
     updates: mpsc::UnboundedSender<JobUpdate>,
@@ -84,9 +86,11 @@ pub(super) async fn run_to_end(
     let (state, _) = run::create(new_run(&work), now_ms());
     let logs = Arc::new(RunLogs::new(work.view));
     let planned = work.planned.clone();
-    let (queue, running, groups) = (VecDeque::new(), HashMap::new(), HashMap::new());
+    let (queue, running) = (VecDeque::new(), HashMap::new());
+    let (groups, reports) = (HashMap::new(), HashMap::new());
     let kill = CancellationToken::new();
-    let mut driver = LocalRunner { work, sandbox, sources, state, queue, running, groups, kill, logs, updates };
+    let mut driver =
+        LocalRunner { work, sandbox, sources, state, queue, running, groups, reports, kill, logs, updates };
     driver.apply(RunEvent::Planned(Box::new(planned)));
     let mut interrupts = 0;
     loop {
@@ -115,7 +119,7 @@ pub(super) async fn run_to_end(
         }
     }
     driver.logs.view.end();
-    Ok(RunReport::of(&driver.state, &driver.logs))
+    Ok(RunReport::of(&driver.state, &driver.reports, &driver.logs))
 }
 
 impl LocalRunner {
@@ -140,6 +144,7 @@ impl LocalRunner {
                 RunEffect::Leave { job, group } => {
                     self.group(&group, group::GroupEvent::Left { run: self.state.id.clone(), job });
                 }
+                RunEffect::StoreReport { job, report, .. } => drop(self.reports.insert(job, report)),
                 RunEffect::FinalizeLog => self.apply(RunEvent::LogFinalized { log: FinalizedLog::default() }),
                 _ => {}
             }

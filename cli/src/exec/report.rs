@@ -1,7 +1,7 @@
 //! What `exec` prints: the log as it comes, and the result for people or as JSON.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     io::{self, ErrorKind, Write as _},
     process::ExitCode,
     sync::Arc,
@@ -129,22 +129,23 @@ impl RunReport {
     }
 
     /// A run that ended.
-    pub(super) fn of(state: &RunState, logs: &RunLogs) -> Self {
+    pub(super) fn of(state: &RunState, reports: &HashMap<String, Box<JobReport>>, logs: &RunLogs) -> Self {
         let (conclusion, reason) = match &state.phase {
             RunPhase::Done { end, .. } | RunPhase::Finalizing { end } => (end.conclusion, end.reason.clone()),
             _ => (Conclusion::Failure, None),
         };
-        let jobs: Vec<Value> = state.jobs.iter().map(|(key, job)| job_json(key, job, logs)).collect();
+        let jobs: Vec<Value> =
+            state.jobs.iter().map(|(key, job)| job_json(key, job, reports.get(key).map(AsRef::as_ref), logs)).collect();
         let reason = reason.as_ref().map(ToString::to_string);
         let mut text = String::new();
-        for job in state.jobs.values() {
-            if let JobPhase::Done { conclusion, reason, report } = &job.phase {
+        for (key, job) in &state.jobs {
+            if let JobPhase::Done { conclusion, reason, .. } = &job.phase {
                 // The tree has said it already.
                 if !logs.view.is_tree() {
                     let why = reason.as_ref().map(|reason| format!(": {}", reason)).unwrap_or_default();
                     text.push_str(&format!("{}: {}{why}\n", printable(&job.name), conclusion.as_str()));
                 }
-                report.iter().for_each(|report| text.push_str(&remarks(report)));
+                reports.get(key).into_iter().for_each(|report| text.push_str(&remarks(report)));
             }
         }
         text.push_str(conclusion.as_str());
@@ -192,10 +193,10 @@ fn remarks(report: &JobReport) -> String {
     text
 }
 
-fn job_json(key: &str, job: &::domain::run::Job, logs: &RunLogs) -> Value {
-    let (conclusion, reason, report) = match &job.phase {
-        JobPhase::Done { conclusion, reason, report } => (Some(conclusion.as_str()), reason.clone(), report.clone()),
-        _ => (None, None, None),
+fn job_json(key: &str, job: &::domain::run::Job, report: Option<&JobReport>, logs: &RunLogs) -> Value {
+    let (conclusion, reason) = match &job.phase {
+        JobPhase::Done { conclusion, reason, .. } => (Some(conclusion.as_str()), reason.clone()),
+        _ => (None, None),
     };
     let report = report.map(|report| serde_json::to_value(report).unwrap_or_default()).unwrap_or_default();
     json!({

@@ -113,7 +113,10 @@ fn job_mark(job: &Job) -> (StatusMark, String) {
         }
         JobPhase::Running { .. } => (StatusMark::Running, String::new()),
         JobPhase::Cancelling { .. } => (StatusMark::Running, "is being cancelled".into()),
-        JobPhase::Queued { reason, .. } => (StatusMark::Waiting, reason.clone()),
+        JobPhase::Queued { .. } => {
+            let lost = job.attempts.last().and_then(|attempt| attempt.lost.as_ref());
+            (StatusMark::Waiting, lost.map(|reason| format!("trying again: {reason}")).unwrap_or_default())
+        }
         JobPhase::Waiting { on: WaitCondition::Concurrency { group, .. }, .. } => {
             (StatusMark::Waiting, format!("waits for the concurrency group {group}"))
         }

@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn a_run_is_repeated_in_its_own_repository_and_workflow_by_who_may_read_it() {
         let mut earlier = run::create(testing::new_run(RunRules::default(), false), 0).0;
-        earlier.request.origin = RequestOrigin::HiveCi {
+        std::sync::Arc::make_mut(&mut earlier.request).origin = RequestOrigin::HiveCi {
             run_event: "event".into(),
             job_event: "job".into(),
             author: "author".into(),

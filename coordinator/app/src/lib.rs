@@ -7,13 +7,17 @@ mod adapters;
 mod admission;
 mod background;
 mod definitions;
+mod effects;
 mod log_publisher;
 mod metrics;
 mod planner;
+mod repository_policy;
 mod rerun_artifacts;
 mod retention;
+mod run_secrets;
 mod run_service;
 mod run_trace;
+mod state_cache;
 mod unit_of_work;
 mod workflow_source;
 

@@ -1,26 +1,90 @@
-//! An event for a run with all that follows from it at once: concurrency groups change, and other runs with them. One
-//! batch, so that no crash shows a group and a run that disagree.
+//! One event for a run, with everything that follows from it at once: concurrency groups change, and other runs with
+//! them. All of it is one batch, so that no crash shows a group and a run that disagree.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use anyhow::Context;
 
 use super::{
+    effects::{RowMaker, RunTransition},
     metrics::runs::Observed,
-    run_service::{Applied, RunService},
+    run_secrets::RunSecrets,
+    state_cache::{StateCache, WriteSet, Written},
 };
-use domain::group::{
-    self, Group, Member,
-    deadlock::{self, DeadlockSearch},
+use domain::{
+    group::{
+        self, Group, GroupEffect, GroupEvent, Member,
+        deadlock::{self, DeadlockSearch},
+    },
+    run::{self, Millis, RunEffect, RunEvent, RunPhase, RunRefusal, RunState},
 };
-use domain::run::{self, RunEffect, RunEvent, RunPhase, RunRefusal, RunState};
-use store::{Batch, Change};
+use store::{Batch, Change, Store};
 
-/// Changes under way: rows as they will be, over those of the store.
-pub(super) struct UnitOfWork<'a> {
-    run_service: &'a RunService,
-    runs: HashMap<String, RunState>,
-    groups: HashMap<String, Group>,
+/// Where a unit of work reads from, and what makes its rows.
+pub(super) struct Sources<'a> {
+    pub(super) store: &'a Store,
+    pub(super) cache: &'a StateCache,
+    pub(super) secrets: &'a RunSecrets,
+    pub(super) rows: &'a RowMaker,
+    pub(super) now: Millis,
+}
+
+/// What became of an event.
+pub(super) enum Outcome {
+    /// The run changes, and perhaps others.
+    Commit(Changes),
+    /// The event changes nothing; `version` is the run's version that says so.
+    Refused { refusal: RunRefusal, version: u64 },
+}
+
+/// What is to be written.
+pub(super) struct Changes {
+    /// The run as it will be.
+    pub(super) state: Arc<RunState>,
+    pub(super) set: WriteSet,
+    pub(super) batch: Batch,
+    /// What metrics and traces record once it is committed.
+    pub(super) observed: Vec<Observed>,
+}
+
+/// Computes what an event changes. Nothing is written.
+///
+/// # Errors
+/// There is no such run, the store can't be read, or a result can't be signed.
+pub(super) async fn compute(sources: &Sources<'_>, run: &str, event: RunEvent) -> anyhow::Result<Outcome> {
+    let (set, events, joined) = (WriteSet::default(), VecDeque::new(), Vec::new());
+    let mut unit =
+        UnitOfWork { sources, set, read: HashMap::new(), events, joined, batch: Batch::new(), observed: Vec::new() };
+    if let Err(refusal) = unit.apply(run, event).await? {
+        let version = unit.run(run).await?.map_or(0, |state| state.version);
+        return Ok(Outcome::Refused { refusal, version });
+    }
+    loop {
+        while let Some((run, event)) = unit.events.pop_front() {
+            if let Err(refused) = unit.apply(&run, event).await? {
+                tracing::debug!(run, %refused, "an event of a concurrency group changes nothing");
+            }
+        }
+        // Only now is it known who still waits.
+        let Some((run, job)) = unit.joined.pop() else { break };
+        if let Some(to) = unit.would_deadlock(&run, &job).await? {
+            unit.events.push_back((run, RunEvent::Preempted { job, to }));
+        }
+    }
+    let state = unit.run(run).await?.with_context(|| format!("there is no run {run}"))?;
+    Ok(Outcome::Commit(Changes { state, set: unit.set, batch: unit.batch, observed: unit.observed }))
+}
+
+/// Changes under way: rows as they will be, over those of the cache and the store.
+struct UnitOfWork<'a> {
+    sources: &'a Sources<'a>,
+    set: WriteSet,
+    /// Runs that were read and not changed.
+    read: HashMap<String, Arc<RunState>>,
+    /// Events that follow, with the run they are for.
     events: VecDeque<(String, RunEvent)>,
     /// Jobs that asked for a group and may still wait for it.
     joined: Vec<(String, String)>,
@@ -28,39 +92,68 @@ pub(super) struct UnitOfWork<'a> {
     observed: Vec<Observed>,
 }
 
-impl<'a> UnitOfWork<'a> {
-    /// What becomes of the run, and everything there is to write. An event that is refused writes nothing.
-    pub(super) async fn of(
-        run_service: &'a RunService,
-        run: &str,
-        event: RunEvent,
-    ) -> anyhow::Result<(Applied, Batch, Vec<Observed>)> {
-        let (runs, groups) = (HashMap::new(), HashMap::new());
-        let (events, joined) = (VecDeque::new(), Vec::new());
-        let mut this = Self { run_service, runs, groups, events, joined, batch: Batch::new(), observed: Vec::new() };
-        if let Err(refused) = this.apply(run, event).await? {
-            return Ok((Applied::Unchanged(refused), Batch::new(), Vec::new()));
-        }
-        loop {
-            while let Some((run, event)) = this.events.pop_front() {
-                if let Err(refused) = this.apply(&run, event).await? {
-                    tracing::debug!(run, %refused, "an event of a concurrency group changes nothing");
+impl UnitOfWork<'_> {
+    async fn apply(&mut self, id: &str, event: RunEvent) -> anyhow::Result<Result<(), RunRefusal>> {
+        let now = self.sources.now;
+        let before = self.run(id).await?.with_context(|| format!("there is no run {id}"))?;
+        let (state, effects) = match run::advance(&before, event, now) {
+            Ok(next) => next,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let after = Arc::new(state);
+        let publisher = match &after.phase {
+            RunPhase::Done { .. } => self.sources.secrets.publisher_of(&after).await?,
+            _ => None,
+        };
+        for effect in &effects {
+            let (event, name) = match effect {
+                RunEffect::Join { job, ask } => {
+                    let member = Member { run: after.id.clone(), serial: after.serial, job: job.clone(), since: now };
+                    self.joined.extend(job.iter().map(|job| (after.id.clone(), job.clone())));
+                    (GroupEvent::JoinRequested { member, ask: ask.clone() }, &ask.group)
                 }
-            }
-            // Only now is it known who still waits.
-            let Some((run, job)) = this.joined.pop() else { break };
-            if let Some(to) = this.would_deadlock(&run, &job).await? {
-                this.events.push_back((run, RunEvent::Preempted { job, to }));
-            }
+                RunEffect::Leave { job, group } => {
+                    (GroupEvent::Left { run: after.id.clone(), job: job.clone() }, group)
+                }
+                _ => continue,
+            };
+            self.advance_group(&group::key(&after.request.repository.address, name), event).await?;
         }
-        let state = this.runs.remove(run).with_context(|| format!("there is no run {run}"))?;
-        Ok((Applied::Changed(Box::new(state)), this.batch, this.observed))
+        let first = match self.set.runs.remove(id) {
+            Some(written) => written.before,
+            None => Some(before.clone()),
+        };
+        self.read.remove(id);
+        self.set.runs.insert(id.to_owned(), Written::new(first, after.clone()));
+        self.observed.push(Observed::of(Some(&before), &after, now));
+        let transition = RunTransition { before: Some(before), after, effects, publisher };
+        self.batch.extend(self.sources.rows.rows(transition, now)?);
+        Ok(Ok(()))
+    }
+
+    async fn advance_group(&mut self, key: &str, event: GroupEvent) -> anyhow::Result<()> {
+        let known = self.group(key).await?;
+        let group = known.clone().unwrap_or_else(|| Arc::new(Group::new(key.to_owned())));
+        // Refused: it was preempted, and had left the group with that.
+        let Ok((next, effects)) = group::advance(&group, event, self.sources.now) else { return Ok(()) };
+        self.events.extend(effects.into_iter().map(GroupEffect::into_run_event));
+        self.write_group(known, next);
+        Ok(())
+    }
+
+    fn write_group(&mut self, known: Option<Arc<Group>>, next: Group) {
+        let first = match self.set.groups.remove(&next.key) {
+            Some(written) => written.before,
+            None => known,
+        };
+        self.batch.push(Change::Group(next.clone()));
+        self.set.groups.insert(next.key.clone(), Written::new(first, Arc::new(next)));
     }
 
     /// Returns the lock holder that `job` must yield to, if waiting for it would deadlock.
     async fn would_deadlock(&mut self, run: &str, job: &str) -> anyhow::Result<Option<String>> {
         let Some(state) = self.run(run).await? else { return Ok(None) };
-        let Some(group) = state.jobs.get(job).and_then(run::Job::waits_for) else { return Ok(None) };
+        let Some(group) = state.jobs.get(job).and_then(|job| job.waits_for()) else { return Ok(None) };
         let repository = &state.request.repository.address;
         self.lock_repository(repository).await?;
         let Some(first) = self.holder(repository, group).await? else { return Ok(None) };
@@ -76,90 +169,51 @@ impl<'a> UnitOfWork<'a> {
         Ok(met.then(|| deadlock::describe(group, &first)))
     }
 
+    /// Writes a row that all deadlock checks of a repository write: of two at once, one is refused and sees the other.
     async fn lock_repository(&mut self, repository: &str) -> anyhow::Result<()> {
         let key = group::deadlock_check_key(repository);
-        if self.groups.contains_key(&key) {
+        if self.set.groups.contains_key(&key) {
             return Ok(());
         }
-        let known = self.run_service.store().group(&key).await?;
-        let next = known.map_or_else(|| Group::new(key.clone()), |known| Group { version: known.version + 1, ..known });
-        self.batch.push(Change::Group(next.clone()));
-        self.groups.insert(key, next);
+        let known = self.group(&key).await?;
+        let next = match &known {
+            Some(known) => Group { version: known.version + 1, ..Group::clone(known) },
+            None => Group::new(key),
+        };
+        self.write_group(known, next);
         Ok(())
     }
 
-    async fn holder(&mut self, repository: &str, group: &str) -> anyhow::Result<Option<Member>> {
-        let key = group::key(repository, group);
-        match self.groups.get(&key) {
-            Some(group) => Ok(group.holder.clone()),
-            None => Ok(self.run_service.store().group(&key).await?.and_then(|group| group.holder)),
+    async fn holder(&self, repository: &str, group: &str) -> anyhow::Result<Option<Member>> {
+        Ok(self.group(&group::key(repository, group)).await?.and_then(|group| group.holder.clone()))
+    }
+
+    /// A group as it will be.
+    async fn group(&self, key: &str) -> anyhow::Result<Option<Arc<Group>>> {
+        if let Some(written) = self.set.groups.get(key) {
+            return Ok(Some(written.after.clone()));
+        }
+        match self.sources.cache.group(key) {
+            Some(group) => Ok(Some(group)),
+            None => Ok(self.sources.store.group(key).await?.map(Arc::new)),
         }
     }
 
     /// A run as it will be.
-    async fn run(&self, id: &str) -> anyhow::Result<Option<RunState>> {
-        match self.runs.get(id) {
-            Some(state) => Ok(Some(state.clone())),
-            None => Ok(self.run_service.store().run(id).await?),
+    async fn run(&mut self, id: &str) -> anyhow::Result<Option<Arc<RunState>>> {
+        if let Some(state) = self.set.runs.get(id).map(|written| &written.after).or_else(|| self.read.get(id)) {
+            return Ok(Some(state.clone()));
         }
-    }
-
-    async fn apply(&mut self, run: &str, event: RunEvent) -> anyhow::Result<Result<(), RunRefusal>> {
-        let known = match self.runs.remove(run) {
+        let state = match self.sources.cache.run(id) {
             Some(state) => Some(state),
-            None => self.run_service.store().run(run).await?,
+            None => self.sources.store.run(id).await?.map(Arc::new),
         };
-        let state = known.with_context(|| format!("there is no run {run}"))?;
-        let before = state;
-        let (state, effects) = match run::advance(&before, event, self.run_service.now()) {
-            Ok(next) => next,
-            Err(refused) => {
-                self.runs.insert(run.to_owned(), before);
-                return Ok(Err(refused));
-            }
-        };
-        let publisher = match &state.phase {
-            RunPhase::Done { .. } => self.run_service.publisher_of(&state).await?,
-            _ => None,
-        };
-        for effect in &effects {
-            let (event, name) = match effect {
-                RunEffect::Join { job, ask } => {
-                    let since = self.run_service.now();
-                    let member = Member { run: state.id.clone(), serial: state.serial, job: job.clone(), since };
-                    self.joined.extend(job.iter().map(|job| (state.id.clone(), job.clone())));
-                    (group::GroupEvent::JoinRequested { member, ask: ask.clone() }, &ask.group)
-                }
-                RunEffect::Leave { job, group } => {
-                    (group::GroupEvent::Left { run: state.id.clone(), job: job.clone() }, group)
-                }
-                _ => continue,
-            };
-            self.group(&group::key(&state.request.repository.address, name), event).await?;
+        if let Some(state) = &state {
+            self.read.insert(id.to_owned(), state.clone());
         }
-        self.batch.extend(self.run_service.changes(&state, effects, publisher.as_ref())?);
-        self.batch.extend(self.run_service.hooks(Some(&before), &state));
-        self.observed.push(Observed::of(Some(&before), &state, self.run_service.now()));
-        self.runs.insert(run.to_owned(), state);
-        Ok(Ok(()))
-    }
-
-    async fn group(&mut self, key: &str, event: group::GroupEvent) -> anyhow::Result<()> {
-        let known = match self.groups.remove(key) {
-            Some(group) => Some(group),
-            None => self.run_service.store().group(key).await?,
-        };
-        let group = known.unwrap_or_else(|| Group::new(key.to_owned()));
-        // Refused: it gave way, and had left the group with that.
-        let next = match group::advance(&group, event, self.run_service.now()) {
-            Ok((next, effects)) => {
-                self.batch.push(Change::Group(next.clone()));
-                self.events.extend(effects.into_iter().map(group::GroupEffect::into_run_event));
-                next
-            }
-            Err(_) => group,
-        };
-        self.groups.insert(key.to_owned(), next);
-        Ok(())
+        Ok(state)
     }
 }
+
+#[cfg(test)]
+mod tests;

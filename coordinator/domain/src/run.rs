@@ -8,7 +8,9 @@ mod approval;
 mod calls;
 mod claim;
 mod definition_override;
+mod document;
 mod ending;
+mod environment;
 mod evaluate;
 mod event;
 mod job_key;
@@ -18,33 +20,41 @@ mod rerun;
 mod transition;
 
 #[cfg(test)]
+mod parts;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tables;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+use std::sync::Arc;
+
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
-use workflow::plan::{Conclusion, ConcurrencyRequest, JobReport, MatrixCell, Plan, Reason};
+use workflow::plan::{Conclusion, ConcurrencyRequest, MatrixCell, Plan, Reason};
 
-pub use advance::{NewRun, RunRefusal, advance, create};
-pub use approval::{
-    ApprovalDecision, ApprovalError, ApprovalGate, ApprovalVerdict, Approvers, EnvironmentProtection,
-    describe_approval_wait,
-};
+pub use advance::{NewRun, advance, create};
+pub use approval::describe_approval_wait;
 pub use calls::CalledWorkflow;
 pub use claim::describe_group_wait;
 pub use definition_override::DefinitionOverride;
-pub use event::{RunEffect, RunEvent, RunUpdate};
+pub use document::RunDocument;
+pub use environment::{
+    ApprovalDecision, ApprovalError, ApprovalGate, ApprovalVerdict, Approvers, EnvironmentProtection,
+};
+pub use event::{RunEffect, RunEvent, RunRefusal, RunUpdate};
 pub use order::order;
 pub use rerun::{Rerun, RerunRequest, RerunScope, ReusedJob};
+
+/// Bytes of all outputs that the jobs of one run may hand to other jobs, names and values together.
+pub const MAX_OUTPUTS: usize = 4 << 20;
 
 /// Milliseconds since the Unix epoch.
 pub type Millis = u64;
 
-/// A verified, authorised ask to run something.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A verified, authorised request to run something.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunRequest {
     /// Id of what asked: for Hive CI the id of the job event (5100). Unique in the store.
     pub id: String,
@@ -77,7 +87,7 @@ pub struct RunRequest {
 }
 
 /// The family of events a request came in, and what answering needs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum RequestOrigin {
     /// A pair of Hive CI events (5401 and 5100).
@@ -96,6 +106,7 @@ pub enum RequestOrigin {
         relays: Vec<String>,
     },
     /// The coordinator's own API.
+    #[default]
     Api,
 }
 
@@ -161,6 +172,11 @@ pub enum Visibility {
 }
 
 /// One execution of one workflow at one commit.
+///
+/// The large parts are shared between versions, so that a transition costs what it changes: what is set once stands
+/// behind an [`Arc`], and so does each job and each called workflow. Two versions of a run differ in a part exactly
+/// where the pointers differ ([`Arc::ptr_eq`]): the store writes those alone. Serialized, a run is its head, without
+/// these parts: each is a row of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
     /// UUID v7.
@@ -174,20 +190,24 @@ pub struct RunState {
     /// `github.run_attempt`, from 1.
     pub attempt: u32,
     /// The run this one repeats, and what it keeps of it.
-    pub rerun: Option<Rerun>,
+    #[serde(skip)]
+    pub rerun: Option<Arc<Rerun>>,
     /// What asked for it.
-    pub request: RunRequest,
+    #[serde(skip)]
+    pub request: Arc<RunRequest>,
     /// What planning found; `None` until then.
-    pub planned: Option<Planned>,
+    #[serde(skip)]
+    pub planned: Option<Arc<Planned>>,
     /// Where it stands.
     pub phase: RunPhase,
     /// Its concurrency group, where the workflow names one.
     pub claim: Option<GroupClaim>,
     /// Jobs by key (`id`, or `id/<cell>`), in plan order.
-    pub jobs: IndexMap<String, Job>,
+    #[serde(skip)]
+    pub jobs: IndexMap<String, Arc<Job>>,
     /// Called workflows under way or done, by the key their jobs' keys begin with.
-    #[serde(default)]
-    pub calls: IndexMap<String, CalledWorkflow>,
+    #[serde(skip)]
+    pub calls: IndexMap<String, Arc<CalledWorkflow>>,
     /// A cancel that was accepted.
     pub cancelled: Option<Cancellation>,
     /// When the run's own time was over, if it was.
@@ -420,10 +440,8 @@ pub enum JobPhase {
     },
     /// It waits for a worker.
     Queued {
-        /// Since when.
+        /// Since when. Why it still waits stands in the queue, where the scheduler writes it.
         since: Millis,
-        /// For people: why it still waits.
-        reason: String,
     },
     /// A worker has it.
     Running {
@@ -443,9 +461,24 @@ pub enum JobPhase {
         conclusion: Conclusion,
         /// Why, unless it succeeded.
         reason: Option<Reason>,
-        /// The accepted report; none where nothing ran.
-        report: Option<Box<JobReport>>,
+        /// What is kept of the accepted report; `None` where nothing ran.
+        outcome: Option<Box<JobOutcome>>,
     },
+}
+
+/// What a run keeps of an accepted report. The report itself is stored beside the run ([`RunEffect::StoreReport`]).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobOutcome {
+    /// The attempt that reported it, from 1.
+    pub attempt: u32,
+    /// Exit code of the step that failed; 0 on success.
+    pub exit_code: i32,
+    /// Outputs that another job may read. They count towards [`MAX_OUTPUTS`].
+    pub outputs: IndexMap<String, String>,
+    /// When the attempt started.
+    pub started_at: Millis,
+    /// When the attempt ended.
+    pub finished_at: Millis,
 }
 
 /// (run, job, attempt): what a lease is for. The number is the fencing token.

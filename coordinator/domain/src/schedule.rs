@@ -28,6 +28,20 @@ pub struct QueuedJob {
     pub owner: String,
     /// Since when.
     pub since: Millis,
+    /// Why it still waits, for people; empty: not known yet.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// Why a queued job still waits, where that changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitUpdate {
+    /// Run id.
+    pub run: String,
+    /// Job key.
+    pub job: String,
+    /// For people.
+    pub reason: String,
 }
 
 /// A connected worker, as scheduling sees it.

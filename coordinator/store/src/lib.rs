@@ -13,7 +13,10 @@ mod kept;
 mod leases;
 mod postgres;
 mod read;
+mod reports;
 mod retention;
+mod run_list;
+mod run_parts;
 mod runs;
 mod schema;
 pub mod seal;
@@ -39,7 +42,10 @@ pub use self::{
     hooks::{Delivery, DeliveryState, Hook},
     kept::{Artifact, Cache, CacheOutcome, CacheUse, Kept},
     leases::{Lease, LeaseChange, Renewal},
+    reports::StoredReport,
     retention::{ExpiredRun, TableSize},
+    run_list::{Filter, Page, Reader, Status, Summary},
+    run_parts::RunChange,
     work::{ClaimLimit, ClaimRequest, ClaimedWork, LaneOrder, NewWork, WorkChange, WorkKind},
     workers::WorkerChange,
 };
@@ -48,8 +54,8 @@ use self::{
     sql::{Connection, Readers},
 };
 use domain::group::Group;
-use domain::run::{Millis, RunState, Visibility, WaitCondition};
-use domain::schedule::QueuedJob;
+use domain::run::Millis;
+use domain::schedule::{QueuedJob, WaitUpdate};
 
 /// Notifications a subscriber may lag behind; one that lags further is told so and looks at everything.
 const NOTIFICATIONS: usize = 256;
@@ -183,9 +189,13 @@ pub enum Change {
     },
     /// A new run, or a new version of one. A version that is not the stored one plus one (0 for a new run) fails the
     /// batch with [`StoreError::Stale`].
-    Run(Box<RunState>),
+    Run(RunChange),
     /// A job waits for a worker.
     Queue(QueuedJob),
+    /// Why queued jobs still wait.
+    WaitReasons(Vec<WaitUpdate>),
+    /// The accepted report of a job's attempt.
+    Report(StoredReport),
     /// It waits no longer.
     Unqueue {
         /// Run id.
@@ -432,133 +442,6 @@ pub struct SealedSecrets {
     pub wrapped_key: Vec<u8>,
 }
 
-/// Which runs are asked for.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// Address of the repository.
-    pub repository: Option<String>,
-    /// Path of the workflow as the request wrote it.
-    pub workflow: Option<String>,
-    /// Short name of the branch or tag.
-    pub branch: Option<String>,
-    /// Name of the GitHub event.
-    pub event: Option<String>,
-    /// Id of what asked for it.
-    pub request: Option<String>,
-    /// Id of the run that it repeats.
-    pub previous: Option<String>,
-    /// How it stands.
-    pub status: Option<Status>,
-    /// Author, 64 hex.
-    pub actor: Option<String>,
-    /// Only those that have not ended.
-    pub unfinished: bool,
-    /// For whom.
-    pub reader: Reader,
-}
-
-/// How a run stands, in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// Its files are being fetched and read.
-    Planning,
-    /// It waits for something named.
-    Waiting,
-    /// No job of it has begun.
-    Queued,
-    /// A job began.
-    Running,
-    /// All jobs ended; its log is being stored.
-    #[serde(rename = "sealing")]
-    Finalizing,
-    /// Done, all went well.
-    Success,
-    /// Done, something failed.
-    Failure,
-    /// Done, somebody ended it.
-    Cancelled,
-    /// Done, nothing was to be run.
-    Skipped,
-}
-
-/// A run as lists show it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Summary {
-    /// UUID v7.
-    pub id: String,
-    /// Unique in the store.
-    pub serial: u64,
-    /// Counts the runs of one workflow of one repository.
-    pub number: u64,
-    /// From 1.
-    pub attempt: u32,
-    /// The run it repeats.
-    pub previous: Option<String>,
-    /// Address of the repository.
-    pub repository: String,
-    /// Path of the workflow as the request wrote it.
-    pub workflow: String,
-    /// The workflow's name, once planned.
-    pub name: String,
-    /// Commit; empty: not known yet.
-    pub commit: String,
-    /// Short name of the branch or tag.
-    pub branch: String,
-    /// Name of the GitHub event, once planned.
-    pub event: String,
-    /// Author, 64 hex.
-    pub actor: String,
-    /// Where it stands: `planning`, `waiting`, `active`, `sealing` or `done`.
-    pub phase: String,
-    /// How it stands.
-    pub status: Status,
-    /// What it waits for.
-    pub wait: Option<WaitCondition>,
-    /// How it ended.
-    pub conclusion: Option<String>,
-    /// When it was made.
-    pub created_at: Millis,
-    /// When its first job began.
-    pub started_at: Option<Millis>,
-    /// When its last job ended.
-    pub ended_at: Option<Millis>,
-    /// Number of its latest change.
-    pub changed: u64,
-}
-
-/// Who reads a list of runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Reader {
-    /// Nobody in particular: public runs.
-    #[default]
-    Anyone,
-    /// A key (64 hex): public runs and those it may read.
-    Key(String),
-    /// The operator, or the program itself: all.
-    Operator,
-}
-
-impl Reader {
-    /// Whether this reader may see what has this visibility.
-    pub fn may_read(&self, visibility: &Visibility) -> bool {
-        match (visibility, self) {
-            (Visibility::Public, _) | (Visibility::Readers(_), Self::Operator) => true,
-            (Visibility::Readers(readers), Self::Key(key)) => readers.contains(key),
-            (Visibility::Readers(_), Self::Anyone) => false,
-        }
-    }
-}
-
-/// A part of a list, newest first.
-#[derive(Debug, Clone, Copy)]
-pub struct Page {
-    /// Only runs with a smaller serial.
-    pub before: Option<u64>,
-    /// At most this many.
-    pub limit: u32,
-}
-
 /// Why a batch was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -568,6 +451,14 @@ pub enum StoreError {
     /// The run or group was changed meanwhile: load it again.
     #[error("{0} was changed meanwhile")]
     Stale(String),
+    /// A row holds what this version can't read.
+    #[error("{row} can't be read: {reason}. Was it written by a newer version? Start that one, or restore a backup")]
+    Unreadable {
+        /// What it is of, with its id.
+        row: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The database.
     #[error("store: {0}")]
     Database(String),

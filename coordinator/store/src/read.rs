@@ -1,9 +1,9 @@
 //! What the store is asked. Reads never wait for the writer.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::{
-    Blob, Millis, Outgoing, Parked, Pending, SealedSecrets, Store, StoreError, Task, WorkerRow,
+    Blob, Millis, Outgoing, Parked, Pending, SealedSecrets, Store, StoreError, Task, WorkerRow, run_parts,
     sql::{Row, query, query_scalar},
     write::integer,
 };
@@ -17,7 +17,7 @@ type Found<T> = Result<T, StoreError>;
 impl Store {
     /// A run by its id.
     pub async fn run(&self, id: &str) -> Found<Option<RunState>> {
-        state(query_scalar("SELECT state FROM runs WHERE id = $1").bind(id).fetch_optional(&self.readers).await?)
+        run_parts::read(self, id).await
     }
 
     /// Version of a run: whether it changed costs less to ask than the run.
@@ -29,17 +29,17 @@ impl Store {
 
     /// A run by `github.run_id`.
     pub async fn run_by_serial(&self, serial: u64) -> Found<Option<RunState>> {
-        let statement = query_scalar("SELECT state FROM runs WHERE serial = $1").bind(integer(serial));
-        state(statement.fetch_optional(&self.readers).await?)
+        let statement = query_scalar("SELECT id FROM runs WHERE serial = $1").bind(integer(serial));
+        self.run_of(statement.fetch_optional(&self.readers).await?).await
     }
 
     /// The newest run that an event asked for: the id of a 5401 or of a 5100, or of an API request.
     pub async fn run_by_event(&self, event: &str) -> Found<Option<RunState>> {
         let statement = query_scalar(
-            "SELECT state FROM runs WHERE request = $1 OR run_event = $1 OR job_event = $1
+            "SELECT id FROM runs WHERE request = $1 OR run_event = $1 OR job_event = $1
              ORDER BY serial DESC LIMIT 1",
         );
-        state(statement.bind(event).fetch_optional(&self.readers).await?)
+        self.run_of(statement.bind(event).fetch_optional(&self.readers).await?).await
     }
 
     /// Job events of runs that have not ended, the newest first.
@@ -49,6 +49,25 @@ impl Store {
              AND job_event IS NOT NULL ORDER BY serial DESC LIMIT $1",
         );
         statement.bind(i64::from(limit)).fetch_all(&self.readers).await
+    }
+
+    async fn run_of(&self, id: Option<String>) -> Found<Option<RunState>> {
+        match id {
+            Some(id) => run_parts::read(self, &id).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Number of the latest change of a run, of why its jobs wait too: whether a page of it is up to date.
+    pub async fn run_change(&self, id: &str) -> Found<Option<u64>> {
+        query_scalar("SELECT changed FROM runs WHERE id = $1").bind(id).fetch_optional(&self.readers).await
+    }
+
+    /// Why the queued jobs of a run still wait, for people, by job key.
+    pub async fn wait_reasons(&self, run: &str) -> Found<HashMap<String, String>> {
+        let statement = query("SELECT job, reason FROM queue WHERE run = $1").bind(run);
+        let found = statement.fetch_all(&self.readers).await?;
+        found.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
     }
 
     /// Whether a key is or was the publisher of a run of this pool.
@@ -67,7 +86,8 @@ impl Store {
 
     /// Jobs that wait for a worker, oldest first.
     pub async fn queued(&self) -> Found<Vec<QueuedJob>> {
-        let statement = query("SELECT run, job, labels, avoid, owner, since FROM queue ORDER BY since, run, job");
+        let statement =
+            query("SELECT run, job, labels, avoid, owner, since, reason FROM queue ORDER BY since, run, job");
         rows(statement.fetch_all(&self.readers).await?, |row| {
             Ok(QueuedJob {
                 run: row.get(0)?,
@@ -76,6 +96,7 @@ impl Store {
                 avoid: json(&row.get::<String>(3)?)?,
                 owner: row.get(4)?,
                 since: natural(row, 5)?,
+                reason: row.get(6)?,
             })
         })
     }
@@ -282,10 +303,6 @@ fn blob(row: &Row) -> Found<Blob> {
 
 fn rows<T>(found: impl IntoIterator<Item = Row>, read: impl Fn(&Row) -> Found<T>) -> Found<Vec<T>> {
     found.into_iter().map(|row| read(&row)).collect()
-}
-
-fn state(text: Option<String>) -> Found<Option<RunState>> {
-    text.map(|text| json(&text)).transpose()
 }
 
 pub(super) fn natural(row: &Row, column: usize) -> Found<u64> {

@@ -9,7 +9,7 @@ use super::{
 const BATCH: u64 = 1000;
 
 /// Statements that remove a run with all its rows; each has the run's id as `$1`. The run itself is last.
-const OF_RUN: [&str; 12] = [
+const OF_RUN: [&str; 16] = [
     "DELETE FROM deliveries WHERE event IN (SELECT event FROM outbox WHERE run = $1)",
     "DELETE FROM outbox WHERE run = $1",
     "DELETE FROM hooks WHERE run = $1",
@@ -21,6 +21,10 @@ const OF_RUN: [&str; 12] = [
     "DELETE FROM secrets WHERE run = $1",
     "DELETE FROM run_keys WHERE run = $1",
     "DELETE FROM blobs WHERE owner = $1",
+    "DELETE FROM job_reports WHERE run = $1",
+    "DELETE FROM run_jobs WHERE run = $1",
+    "DELETE FROM run_calls WHERE run = $1",
+    "DELETE FROM run_parts WHERE run = $1",
     "DELETE FROM runs WHERE id = $1",
 ];
 

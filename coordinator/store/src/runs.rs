@@ -1,8 +1,9 @@
 //! Runs as rows: written with the columns they are searched and listed by, and listed from those alone.
 
 use super::{
-    Filter, Page, Reader, Status, Store, StoreError, Summary,
+    Filter, Page, Reader, RunChange, Status, Store, StoreError, Summary,
     read::natural,
+    run_parts,
     sql::{Connection, Query, Row, Value, query, query_scalar},
     write::{fenced, integer},
 };
@@ -146,12 +147,22 @@ impl Store {
         Ok(latest.unsigned_abs())
     }
 
-    /// Every run that has not ended: what a restart goes on with.
+    /// Every run that has not ended, the newest first. One that can't be read is named in the log and left out: it must
+    /// not keep the others from going on.
     pub async fn unfinished(&self) -> Result<Vec<RunState>, StoreError> {
         let filter = Filter { unfinished: true, reader: Reader::Operator, ..Filter::default() };
-        let (statement, conditions) = page_of("state", &filter, Page { before: None, limit: u32::MAX });
+        let (statement, conditions) = page_of("id", &filter, Page { before: None, limit: u32::MAX });
         let rows = conditions.rows(self, statement).await?;
-        rows.iter().map(|row| Ok(serde_json::from_str(&row.get::<String>(0)?)?)).collect()
+        let mut found = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id: String = row.get(0)?;
+            match self.run(&id).await {
+                Ok(state) => found.extend(state),
+                Err(error @ StoreError::Unreadable { .. }) => tracing::error!(run = id, "the run is left out: {error}"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
     }
 
     /// Addresses of repositories that have runs, in order, from behind `after` on.
@@ -218,24 +229,40 @@ fn summary(row: &Row) -> Result<Summary, StoreError> {
 }
 
 /// Writes a new run, or a new version of one.
-pub(super) async fn write(connection: &mut Connection, state: &RunState) -> Result<(), StoreError> {
-    let statement = if state.version == 0 {
-        let (run_event, job_event, publisher) = match &state.request.origin {
-            RequestOrigin::HiveCi { run_event, job_event, publisher, .. } => {
-                (Some(run_event), Some(job_event), publisher.as_ref())
-            }
-            RequestOrigin::Api => (None, None, None),
-        };
-        query(
-            "INSERT INTO runs (id, version, phase, wait_kind, wait_name, wait_until, conclusion, visibility, readers,
-                 expires_at, name, commit_id, branch, event, status, started_at, ended_at, state, wait_holder, changed,
-                 serial, number, attempt, previous, request, run_event, job_event, publisher, repository, workflow, actor,
-                 created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-                 (SELECT coalesce(max(changed), 0) + 1 FROM runs), $20, $21, $22, $23, $24, $25, $26, $27, $28, $29,
-                 $30, $31)
-             ON CONFLICT (id) DO NOTHING",
-        )
+pub(super) async fn write(connection: &mut Connection, change: &RunChange) -> Result<(), StoreError> {
+    let state = &*change.after;
+    let mut before = change.before.as_deref();
+    if state.version == 0 {
+        let inserted = insert(state)?.execute(&mut *connection).await?;
+        fenced(inserted, "run", &state.id)?;
+    } else if update(state, run_parts::STATE_VERSION)?.execute(&mut *connection).await? == 0 {
+        // A row of an older form has no parts yet, so all of them are written.
+        run_parts::move_reports(connection, &state.id).await?;
+        let updated = update(state, run_parts::STATE_VERSION - 1)?.execute(&mut *connection).await?;
+        fenced(updated, "run", &state.id)?;
+        before = None;
+    }
+    run_parts::write(connection, before, state).await
+}
+
+fn insert(state: &RunState) -> Result<Query, StoreError> {
+    let (run_event, job_event, publisher) = match &state.request.origin {
+        RequestOrigin::HiveCi { run_event, job_event, publisher, .. } => {
+            (Some(run_event), Some(job_event), publisher.as_ref())
+        }
+        RequestOrigin::Api => (None, None, None),
+    };
+    let statement = query(
+        "INSERT INTO runs (id, version, phase, wait_kind, wait_name, wait_until, conclusion, visibility, readers,
+             expires_at, name, commit_id, branch, event, status, started_at, ended_at, state, wait_holder,
+             state_version, changed, serial, number, attempt, previous, request, run_event, job_event, publisher,
+             repository, workflow, actor, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+             (SELECT coalesce(max(changed), 0) + 1 FROM runs), $21, $22, $23, $24, $25, $26, $27, $28, $29, $30,
+             $31, $32)
+         ON CONFLICT (id) DO NOTHING",
+    );
+    Ok(statement
         .bind_all(state)?
         .bind(integer(state.serial))
         .bind(integer(state.number))
@@ -248,19 +275,20 @@ pub(super) async fn write(connection: &mut Connection, state: &RunState) -> Resu
         .bind(&state.request.repository.address)
         .bind(&state.request.workflow)
         .bind(&state.request.actor)
-        .bind(integer(state.created_at))
-    } else {
-        query(
-            "UPDATE runs SET version = $2, phase = $3, wait_kind = $4, wait_name = $5, wait_until = $6,
-                 conclusion = $7, visibility = $8, readers = $9, expires_at = $10, name = $11, commit_id = $12,
-                 branch = $13, event = $14, status = $15, started_at = $16, ended_at = $17, state = $18,
-                 wait_holder = $19,
-                 changed = (SELECT coalesce(max(changed), 0) + 1 FROM runs)
-             WHERE id = $1 AND version = $2 - 1",
-        )
-        .bind_all(state)?
-    };
-    fenced(statement.execute(connection).await?, "run", &state.id)
+        .bind(integer(state.created_at)))
+}
+
+/// Replaces the version before, where its row has the form `state_version`.
+fn update(state: &RunState, state_version: i64) -> Result<Query, StoreError> {
+    let statement = query(
+        "UPDATE runs SET version = $2, phase = $3, wait_kind = $4, wait_name = $5, wait_until = $6,
+             conclusion = $7, visibility = $8, readers = $9, expires_at = $10, name = $11, commit_id = $12,
+             branch = $13, event = $14, status = $15, started_at = $16, ended_at = $17, state = $18,
+             wait_holder = $19, state_version = $20,
+             changed = (SELECT coalesce(max(changed), 0) + 1 FROM runs)
+         WHERE id = $1 AND version = $2 - 1 AND state_version = $21",
+    );
+    Ok(statement.bind_all(state)?.bind(state_version))
 }
 
 /// Fills the columns of rows that were written before there were such.
@@ -270,7 +298,7 @@ pub(super) async fn fill(connection: &mut Connection) -> Result<(), StoreError> 
     for id in ids {
         let text: String =
             query_scalar("SELECT state FROM runs WHERE id = $1").bind(&id).fetch_one(&mut *connection).await?;
-        let state: RunState = serde_json::from_str(&text)?;
+        let state = run_parts::document(&text)?.state;
         let columns = Columns::of(&state);
         query(
             "UPDATE runs SET name = $2, commit_id = $3, branch = $4, event = $5, status = $6, started_at = $7,
@@ -364,7 +392,8 @@ impl BindAll for Query {
             .bind(columns.started_at)
             .bind(columns.ended_at)
             .bind(serde_json::to_string(state)?)
-            .bind(wait_holder))
+            .bind(wait_holder)
+            .bind(run_parts::STATE_VERSION))
     }
 }
 

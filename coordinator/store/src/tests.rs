@@ -1,12 +1,15 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
 
 mod file;
+mod parts;
 mod retention;
 mod server;
 
 use super::*;
 use domain::group::Member;
-use domain::run::{FinalizedLog, Repository, RequestOrigin, RunEnd, RunPhase, WaitCondition};
+use domain::run::{
+    FinalizedLog, Job, Repository, RequestOrigin, RunEnd, RunPhase, RunState, Visibility, WaitCondition,
+};
 use workflow::plan::Conclusion;
 
 fn run(id: &str, serial: u64) -> RunState {
@@ -17,7 +20,7 @@ fn run(id: &str, serial: u64) -> RunState {
         number: serial,
         attempt: 1,
         rerun: None,
-        request: domain::run::RunRequest {
+        request: Arc::new(domain::run::RunRequest {
             id: format!("job-of-{id}"),
             origin: RequestOrigin::HiveCi {
                 run_event: format!("run-of-{id}"),
@@ -39,7 +42,7 @@ fn run(id: &str, serial: u64) -> RunState {
             inputs: None,
             again: None,
             received_at: 1,
-        },
+        }),
         planned: None,
         phase: RunPhase::Planning,
         claim: None,
@@ -70,6 +73,7 @@ fn done() -> RunPhase {
 
 fn queued(job: &str, since: u64) -> QueuedJob {
     QueuedJob {
+        reason: String::new(),
         run: "r".into(),
         job: job.into(),
         labels: vec!["linux".into()],
@@ -130,7 +134,7 @@ fn page(limit: u32) -> Page {
 }
 
 async fn an_event_is_taken_in_once_and_its_batch_is_all_or_nothing(store: &Store) {
-    let batch = |id: &str| vec![Change::Run(Box::new(run(id, 1))), Change::Seen { id: "event".into(), at: 1 }];
+    let batch = |id: &str| vec![Change::Run(RunChange::whole(run(id, 1))), Change::Seen { id: "event".into(), at: 1 }];
     store.commit(batch("first")).await.unwrap();
     let again = store.commit(batch("second")).await;
     assert!(matches!(again, Err(StoreError::Database(_) | StoreError::Seen(_))), "{again:?}");
@@ -144,26 +148,26 @@ async fn an_event_is_taken_in_once_and_its_batch_is_all_or_nothing(store: &Store
 
 async fn a_stale_version_of_a_run_is_refused(store: &Store) {
     let mut state = run("r", 1);
-    store.commit(vec![Change::Run(Box::new(state.clone()))]).await.unwrap();
+    store.commit(vec![Change::Run(RunChange::whole(state.clone()))]).await.unwrap();
     for wrong in [0, 2, 7] {
         state.version = wrong;
-        let result = store.commit(vec![Change::Run(Box::new(state.clone()))]).await;
+        let result = store.commit(vec![Change::Run(RunChange::whole(state.clone()))]).await;
         assert!(matches!(result, Err(StoreError::Stale(_))), "version {wrong}: {result:?}");
     }
     state.version = 1;
     state.phase = RunPhase::Active;
-    store.commit(vec![Change::Run(Box::new(state.clone()))]).await.unwrap();
+    store.commit(vec![Change::Run(RunChange::whole(state.clone()))]).await.unwrap();
     assert_eq!(store.run("r").await.unwrap(), Some(state));
     assert_eq!(store.run_version("r").await.unwrap(), Some(1));
     assert_eq!(store.run_version("none").await.unwrap(), None);
 }
 
 async fn of_many_writers_of_one_version_exactly_one_wins_and_the_others_commits_stand(store: &Store) {
-    store.commit(vec![Change::Run(Box::new(run("r", 1)))]).await.unwrap();
+    store.commit(vec![Change::Run(RunChange::whole(run("r", 1)))]).await.unwrap();
     let writers = (0..50).map(|index| {
         let next = RunState { version: 1, ..run("r", 1) };
         async move {
-            let raced = store.commit(vec![Change::Run(Box::new(next))]);
+            let raced = store.commit(vec![Change::Run(RunChange::whole(next))]);
             let own = store.commit(vec![Change::Queue(queued(&format!("{index:02}"), 1))]);
             let (raced, own) = tokio::join!(raced, own);
             own.unwrap();
@@ -180,10 +184,10 @@ async fn runs_are_found_by_serial_event_and_filter_newest_first(store: &Store) {
     private.visibility = Visibility::Readers(vec!["alice".into(), "bob".into()]);
     let mut ended = run("c", 3);
     ended.phase = done();
-    ended.request.repository.address = "30617:owner:other".into();
-    ended.request.actor = "somebody".into();
+    Arc::make_mut(&mut ended.request).repository.address = "30617:owner:other".into();
+    Arc::make_mut(&mut ended.request).actor = "somebody".into();
     for state in [&run("a", 1), &private, &ended] {
-        store.commit(vec![Change::Run(Box::new(state.clone()))]).await.unwrap();
+        store.commit(vec![Change::Run(RunChange::whole(state.clone()))]).await.unwrap();
     }
     let id = |found: Option<RunState>| found.map(|state| state.id);
     assert_eq!(id(store.run_by_serial(2).await.unwrap()).as_deref(), Some("b"));
@@ -223,13 +227,13 @@ async fn runs_are_found_by_serial_event_and_filter_newest_first(store: &Store) {
 
 async fn what_changed_after_a_change_is_told_once_and_in_order(store: &Store) {
     for (id, serial) in [("a", 1), ("b", 2)] {
-        store.commit(vec![Change::Run(Box::new(run(id, serial)))]).await.unwrap();
+        store.commit(vec![Change::Run(RunChange::whole(run(id, serial)))]).await.unwrap();
     }
     let seen = store.latest_change().await.unwrap();
     let mut next = run("a", 1);
     (next.version, next.phase) = (1, RunPhase::Active);
-    store.commit(vec![Change::Run(Box::new(next))]).await.unwrap();
-    store.commit(vec![Change::Run(Box::new(run("c", 3)))]).await.unwrap();
+    store.commit(vec![Change::Run(RunChange::whole(next))]).await.unwrap();
+    store.commit(vec![Change::Run(RunChange::whole(run("c", 3)))]).await.unwrap();
     let changed = store.changed(&Filter::default(), seen, 10).await.unwrap();
     let told: Vec<_> = changed.iter().map(|run| (run.id.as_str(), run.status)).collect();
     assert_eq!(told, [("a", Status::Queued), ("c", Status::Planning)]);
@@ -248,12 +252,12 @@ async fn every_phase_of_a_run_can_be_stored(store: &Store) {
     let end = RunEnd { conclusion: Conclusion::Failure, reason: None, exit_code: 1, at: 9 };
     let phases = waits.map(|on| RunPhase::Waiting { on }).into_iter().chain([RunPhase::Finalizing { end }, done()]);
     let mut state = run("r", 1);
-    state.request.origin = RequestOrigin::Api;
-    store.commit(vec![Change::Run(Box::new(state.clone()))]).await.unwrap();
+    Arc::make_mut(&mut state.request).origin = RequestOrigin::Api;
+    store.commit(vec![Change::Run(RunChange::whole(state.clone()))]).await.unwrap();
     for phase in phases {
         state.version += 1;
         state.phase = phase;
-        store.commit(vec![Change::Run(Box::new(state.clone()))]).await.unwrap();
+        store.commit(vec![Change::Run(RunChange::whole(state.clone()))]).await.unwrap();
         assert_eq!(store.run("r").await.unwrap().as_ref(), Some(&state));
     }
 }
@@ -261,7 +265,7 @@ async fn every_phase_of_a_run_can_be_stored(store: &Store) {
 async fn a_list_says_why_a_run_is_not_planned_yet(store: &Store) {
     let why = "no relay has the announcement".to_owned();
     let state = RunState { delayed: Some(why.clone()), ..run("r", 1) };
-    store.commit(vec![Change::Run(Box::new(state))]).await.unwrap();
+    store.commit(vec![Change::Run(RunChange::whole(state))]).await.unwrap();
     let listed = store.list(&Filter::default(), Page { before: None, limit: 1 }).await.unwrap();
     assert_eq!(listed.first().unwrap().wait, Some(WaitCondition::Files { why }));
 }
@@ -400,7 +404,7 @@ async fn subscribers_learn_what_changed_after_it_is_readable(store: &Store) {
     assert_eq!(notices.recv().await.unwrap(), ChangeNotification::Queue);
     let task = Task { id: "t".into(), run: "r".into(), kind: TaskKind::FinalizeLog, due: 0 };
     store
-        .commit(vec![Change::Task(task), Change::Outbox(outgoing("e")), Change::Run(Box::new(run("r", 1)))])
+        .commit(vec![Change::Task(task), Change::Outbox(outgoing("e")), Change::Run(RunChange::whole(run("r", 1)))])
         .await
         .unwrap();
     for expected in [ChangeNotification::Tasks, ChangeNotification::Outbox, ChangeNotification::Runs] {

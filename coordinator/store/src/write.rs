@@ -1,14 +1,17 @@
 //! The statements of each change.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use domain::{group::Group, schedule::QueuedJob};
+use domain::{
+    group::Group,
+    schedule::{QueuedJob, WaitUpdate},
+};
 
 use super::{
     Blob, Change, ChangeNotification, Hook, LeaseChange, Outgoing, Parked, QueueChange, StoreError, Task, WorkChange,
     WorkerChange, WorkerRow,
     commit::next,
-    definitions, hooks, kept, leases, runs,
+    definitions, hooks, kept, leases, reports, runs,
     sql::{Connection, query},
     work, workers,
 };
@@ -16,7 +19,7 @@ use super::{
 /// What subscribers are told of a change.
 pub(super) fn notification_of(change: &Change) -> Option<ChangeNotification> {
     match change {
-        Change::Run(_) => Some(ChangeNotification::Runs),
+        Change::Run(_) | Change::WaitReasons(_) => Some(ChangeNotification::Runs),
         Change::Queue(_) | Change::Unqueue { .. } => Some(ChangeNotification::Queue),
         Change::Task(_) => Some(ChangeNotification::Tasks),
         Change::Outbox(_) => Some(ChangeNotification::Outbox),
@@ -41,7 +44,11 @@ pub(super) fn queue_change(change: Change) -> Option<QueueChange> {
 pub(super) async fn apply(connection: &mut Connection, change: &Change) -> Result<(), StoreError> {
     match change {
         Change::Seen { id, at } => seen(connection, id, *at).await,
-        Change::Run(state) => runs::write(connection, state).await,
+        Change::Run(change) => runs::write(connection, change).await,
+        Change::WaitReasons(updates) => wait_reasons(connection, updates).await,
+        Change::Report(report) => {
+            reports::write(connection, &report.run, &report.job, report.attempt, &report.report).await
+        }
         Change::Queue(queued) => queue(connection, queued).await,
         Change::Unqueue { run, job } => {
             let statement = query("DELETE FROM queue WHERE run = $1 AND job = $2").bind(run).bind(job);
@@ -117,17 +124,35 @@ async fn group(connection: &mut Connection, group: &Group) -> Result<(), StoreEr
 
 async fn queue(connection: &mut Connection, queued: &QueuedJob) -> Result<(), StoreError> {
     let statement = query(
-        "INSERT INTO queue (run, job, labels, avoid, owner, since) VALUES ($1, $2, $3, $4, $5, $6)
+        "INSERT INTO queue (run, job, labels, avoid, owner, since, reason) VALUES ($1, $2, $3, $4, $5, $6, $7)
          ON CONFLICT (run, job) DO UPDATE SET labels = excluded.labels, avoid = excluded.avoid,
-             owner = excluded.owner, since = excluded.since",
+             owner = excluded.owner, since = excluded.since, reason = excluded.reason",
     )
     .bind(&queued.run)
     .bind(&queued.job)
     .bind(serde_json::to_string(&queued.labels)?)
     .bind(serde_json::to_string(&queued.avoid)?)
     .bind(&queued.owner)
-    .bind(integer(queued.since));
+    .bind(integer(queued.since))
+    .bind(&queued.reason);
     done(statement.execute(connection).await)
+}
+
+/// Pages of the runs concerned are told: the runs count as changed, though no version of them is new.
+async fn wait_reasons(connection: &mut Connection, updates: &[WaitUpdate]) -> Result<(), StoreError> {
+    let mut runs: BTreeSet<&str> = BTreeSet::new();
+    for WaitUpdate { run, job, reason } in updates {
+        let statement = query("UPDATE queue SET reason = $3 WHERE run = $1 AND job = $2").bind(run).bind(job);
+        if statement.bind(reason).execute(&mut *connection).await? > 0 {
+            runs.insert(run);
+        }
+    }
+    for run in runs {
+        let statement =
+            query("UPDATE runs SET changed = (SELECT coalesce(max(changed), 0) + 1 FROM runs) WHERE id = $1");
+        statement.bind(run).execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 async fn task(connection: &mut Connection, task: &Task) -> Result<(), StoreError> {

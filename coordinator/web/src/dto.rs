@@ -1,11 +1,13 @@
 //! A run as the API and the pages show it: no secrets, no internals. Pure.
 
+use std::sync::Arc;
+
 use indexmap::IndexMap;
 use serde::Serialize;
 use utoipa::ToSchema;
-use workflow::plan::{Annotation, Conclusion, Environment, Reason};
+use workflow::plan::{Annotation, Conclusion, Environment, JobReport, Reason};
 
-use super::why;
+use super::{job_details::JobDetails, why};
 use domain::run::{
     self, ApprovalVerdict, AttemptRecord, DefinitionOverride, Job, JobPhase, Millis, RequestOrigin, ReusedJob, RunEnd,
     RunPhase, RunState, WaitCondition,
@@ -281,11 +283,13 @@ struct Answer {
     answer: String,
 }
 
-impl From<RunState> for RunView {
-    fn from(state: RunState) -> Self {
+impl RunView {
+    /// The run with the details of its jobs.
+    pub(super) fn new(state: RunState, mut details: JobDetails) -> Self {
         let held_back = state.held_back().map(wait);
         let whys: Vec<_> = state.jobs.keys().map(|key| why::job(&state, key)).collect();
-        let (run_event, job_event, publisher) = match state.request.origin {
+        let request = Arc::unwrap_or_clone(state.request);
+        let (run_event, job_event, publisher) = match request.origin {
             RequestOrigin::HiveCi { run_event, job_event, publisher, .. } => {
                 (Some(run_event), Some(job_event), publisher)
             }
@@ -305,29 +309,32 @@ impl From<RunState> for RunView {
         };
         let ended = matches!(phase, "sealing" | "done");
         let planned = state.planned.as_ref();
-        let jobs = state.jobs.into_iter().zip(whys).map(|(job, why)| JobView::from(job).because(why));
+        let jobs = state.jobs.into_iter().zip(whys).map(|((key, job), why)| {
+            let (report, waits) = (details.reports.remove(&key), details.wait_reasons.remove(&key));
+            JobView::new(key, Arc::unwrap_or_clone(job), report, waits).because(why)
+        });
         Self {
             id: state.id,
             version: state.version,
             serial: state.serial,
             number: state.number,
             attempt: state.attempt,
-            previous: state.rerun.map(|rerun| rerun.previous),
+            previous: state.rerun.as_ref().map(|rerun| rerun.previous.clone()),
             previous_run: None,
             reruns: None,
             secret_names: state.secret_names,
-            repository: state.request.repository.address,
-            name: planned.map_or_else(|| state.request.workflow.clone(), |planned| planned.plan.name.clone()),
+            repository: request.repository.address,
+            name: planned.map_or_else(|| request.workflow.clone(), |planned| planned.plan.name.clone()),
             supplied: planned.map(|planned| planned.definitions.clone()).unwrap_or_default(),
             title: planned.and_then(|planned| planned.title.clone()),
-            commit: planned.map_or(state.request.commit, |planned| planned.commit.clone()),
-            reference: planned.map_or(state.request.branch, |planned| planned.reference.clone()),
+            commit: planned.map_or(request.commit, |planned| planned.commit.clone()),
+            reference: planned.map_or(request.branch, |planned| planned.reference.clone()),
             event: planned.map(|planned| planned.event.clone()).unwrap_or_default(),
             workflows: planned.map(|planned| planned.origins.clone()).unwrap_or_default(),
             why: waits.clone().or_else(|| reason.as_ref().map(ToString::to_string)),
-            workflow: state.request.workflow,
-            trigger: state.request.trigger,
-            actor: state.request.actor,
+            workflow: request.workflow,
+            trigger: request.trigger,
+            actor: request.actor,
             run_event,
             job_event,
             publisher,
@@ -336,7 +343,7 @@ impl From<RunState> for RunView {
             conclusion: ended.then_some(conclusion),
             reason,
             exit_code: ended.then_some(exit_code),
-            received_at: state.request.received_at,
+            received_at: request.received_at,
             created_at: state.created_at,
             started_at: state.started_at,
             ended_at: ended.then_some(at),
@@ -387,19 +394,17 @@ fn waits(status: Status) -> Option<String> {
     }
 }
 
-impl From<(String, Job)> for JobView {
-    fn from((key, job): (String, Job)) -> Self {
+impl JobView {
+    fn new(key: String, job: Job, report: Option<JobReport>, wait_reason: Option<String>) -> Self {
         let approval = ApprovalView::of(&job);
-        let (phase, waits, conclusion, reason, report) = match job.phase {
-            JobPhase::Blocked => ("blocked", Some("waits for the jobs it needs".into()), None, None, None),
-            JobPhase::Held => {
-                ("held", Some("waits for other legs of its matrix (max-parallel)".into()), None, None, None)
-            }
-            JobPhase::Waiting { on, .. } => ("waiting", Some(wait(&on)), None, None, None),
-            JobPhase::Queued { reason, .. } => ("queued", Some(reason), None, None, None),
-            JobPhase::Running { .. } => ("running", None, None, None, None),
-            JobPhase::Cancelling { reason, .. } => ("cancelling", None, None, Some(reason), None),
-            JobPhase::Done { conclusion, reason, report } => ("done", None, Some(conclusion), reason, report),
+        let (phase, waits, conclusion, reason) = match job.phase {
+            JobPhase::Blocked => ("blocked", Some("waits for the jobs it needs".into()), None, None),
+            JobPhase::Held => ("held", Some("waits for other legs of its matrix (max-parallel)".into()), None, None),
+            JobPhase::Waiting { on, .. } => ("waiting", Some(wait(&on)), None, None),
+            JobPhase::Queued { .. } => ("queued", Some(wait_reason.unwrap_or_default()), None, None),
+            JobPhase::Running { .. } => ("running", None, None, None),
+            JobPhase::Cancelling { reason, .. } => ("cancelling", None, None, Some(reason)),
+            JobPhase::Done { conclusion, reason, .. } => ("done", None, Some(conclusion), reason),
         };
         let last = job.attempts.last();
         let mut view = Self {

@@ -132,7 +132,7 @@ impl Times {
             let Some(last) = job.attempts.last() else { continue };
             let started = last.begun_at.unwrap_or(last.accepted_at);
             let ended = match &job.phase {
-                JobPhase::Done { report: Some(report), .. } => report.finished_at_ms,
+                JobPhase::Done { outcome: Some(outcome), .. } => outcome.finished_at,
                 JobPhase::Done { .. } => end,
                 _ => now,
             };

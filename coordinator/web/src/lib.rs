@@ -18,6 +18,7 @@ mod graph;
 mod health;
 mod hooks;
 mod html;
+mod job_details;
 mod links;
 mod live;
 mod log_page;

@@ -22,7 +22,7 @@ use tokio::sync::broadcast::{
 };
 use utoipa::IntoParams;
 
-use super::{QueryParams, Refusal, Web, auth::Caller, dto::RunView, run_lookup};
+use super::{QueryParams, Refusal, Web, auth::Caller, dto::RunView, job_details::JobDetails, run_lookup};
 use domain::run::RunPhase;
 use logs::{Piece, Positions, Tail, record};
 use store::Summary;
@@ -190,7 +190,8 @@ impl LogFollower {
         if matches!(state.phase, RunPhase::Done { .. }) {
             self.phase = Following::Draining;
         }
-        self.ready.push_back(Event::default().event("run").json_data(RunView::from(state))?);
+        let details = JobDetails::read(&self.web.store, &state).await?;
+        self.ready.push_back(Event::default().event("run").json_data(RunView::new(state, details))?);
         Ok(())
     }
 

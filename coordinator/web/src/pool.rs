@@ -132,11 +132,13 @@ impl QueueSnapshot {
                 let entry = waiting(None, Vec::new(), run.created_at, dto::wait(wait));
                 entries.push((state.visibility.clone(), entry));
             }
-            for job in state.jobs.values() {
+            let reasons = store.wait_reasons(&run.id).await?;
+            for (key, job) in &state.jobs {
                 let (since, reason) = match &job.phase {
-                    JobPhase::Queued { since, reason } => {
+                    JobPhase::Queued { since } => {
                         others = others.saturating_sub(1);
-                        (*since, if reason.is_empty() { "it was queued just now".to_owned() } else { reason.clone() })
+                        let reason = reasons.get(key).filter(|reason| !reason.is_empty()).cloned();
+                        (*since, reason.unwrap_or_else(|| "it was queued just now".to_owned()))
                     }
                     JobPhase::Waiting { since, on } => (*since, dto::wait(on)),
                     _ => continue,

@@ -5,6 +5,8 @@
 
 mod send;
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -51,11 +53,11 @@ fn happened<'a>(before: Option<&RunState>, after: &'a RunState) -> Vec<Happened<
     if before.started_at.is_none() && after.started_at.is_some() {
         found.push((WebhookEvent::RunRunning, None));
     }
-    let done = |job: &Job| matches!(job.phase, JobPhase::Done { .. });
+    let done = |job: &Arc<Job>| matches!(job.phase, JobPhase::Done { .. });
     for (key, job) in &after.jobs {
         // What a rerun carries over ended in an earlier run.
         if done(job) && job.reused.is_none() && !before.jobs.get(key).is_some_and(done) {
-            found.push((WebhookEvent::JobCompleted, Some((key.as_str(), job))));
+            found.push((WebhookEvent::JobCompleted, Some((key.as_str(), &**job))));
         }
     }
     let over = |state: &RunState| matches!(state.phase, RunPhase::Done { .. });
@@ -170,7 +172,7 @@ mod tests {
             "id",
             WebhookEvent::JobCompleted,
             &run.state,
-            run.state.jobs.get("build").map(|job| ("build", job)),
+            run.state.jobs.get("build").map(|job| ("build", &**job)),
             "https://ci.example/",
             7,
         );

@@ -26,10 +26,12 @@ const WITHOUT_REASON: Duration = Duration::from_secs(90);
 pub(crate) async fn always(machinery: &Machinery) -> Result<()> {
     for asked in machinery.relay.published_requests() {
         let Some(state) = machinery.store.run_by_event(&asked.request.id).await? else { continue };
+        let reasons = machinery.store.wait_reasons(&state.id).await?;
         for (key, job) in &state.jobs {
-            if let JobPhase::Queued { since, reason } = &job.phase {
+            if let JobPhase::Queued { since } = &job.phase {
                 let waited = Duration::from_millis(clock::now().saturating_sub(*since));
-                if waited > WITHOUT_REASON && reason.is_empty() && machinery.observer.is_calm() {
+                let is_explained = reasons.get(key).is_some_and(|reason| !reason.is_empty());
+                if waited > WITHOUT_REASON && !is_explained && machinery.observer.is_calm() {
                     let run = machinery.observer.run(&state.id);
                     machinery.observer.violated(format!("{run} {key} waits for {waited:?} and nothing says why"));
                 }

@@ -1,5 +1,7 @@
 //! The API: lists, lines of logs, the queue, server-sent events, and the document that describes it all.
 
+use std::sync::Arc;
+
 use domain::run::RunState;
 use domain::schedule::QueuedJob;
 use logs::record;
@@ -20,16 +22,16 @@ fn with_job(id: &str, serial: u64) -> RunState {
         "timeout_ms": 0, "tolerated": false, "fail_fast": true, "max_parallel": null, "attempts": [attempt],
         "phase": {"phase": "running", "since": NOW},
     });
-    state.jobs.insert("build".into(), serde_json::from_value(job).unwrap());
+    state.jobs.insert("build".into(), Arc::new(serde_json::from_value(job).unwrap()));
     state
 }
 
 fn queued(mut state: RunState, reason: &str) -> Vec<Change> {
-    let phase = json!({"phase": "queued", "since": NOW, "reason": reason});
-    state.jobs[0].phase = serde_json::from_value(phase).unwrap();
-    let queued = json!({"run": state.id, "job": "build", "labels": ["gpu"], "avoid": [], "owner": "o", "since": NOW});
+    let phase = json!({"phase": "queued", "since": NOW});
+    Arc::make_mut(&mut state.jobs[0]).phase = serde_json::from_value(phase).unwrap();
+    let queued = json!({"run": state.id, "job": "build", "labels": ["gpu"], "avoid": [], "owner": "o", "since": NOW, "reason": reason});
     let queued: QueuedJob = serde_json::from_value(queued).unwrap();
-    vec![Change::Run(Box::new(state)), Change::Queue(queued)]
+    vec![Change::Run(store::RunChange::whole(state)), Change::Queue(queued)]
 }
 
 async fn ids(server: &Server, path: &str) -> Vec<String> {
@@ -78,8 +80,8 @@ async fn what_a_filter_cannot_mean_is_told_and_a_mere_file_is_a_workflow() {
     let server = Server::start().await;
     let author = Keys::generate();
     let mut state = run("a", 1, &author, &json!("public"));
-    state.request.workflow = ".github/workflows/ci.yml".into();
-    server.commit(vec![Change::Run(Box::new(state))]).await;
+    Arc::make_mut(&mut state.request).workflow = ".github/workflows/ci.yml".into();
+    server.commit(vec![Change::Run(store::RunChange::whole(state))]).await;
     for path in ["/api/runs?workflow=ci.yml", "/api/runs?workflow=.github/workflows/ci.yml"] {
         assert_eq!(ids(&server, path).await, ["a"], "{path}");
     }
@@ -121,7 +123,7 @@ async fn what_is_not_there_is_said_to_who_asked() {
 #[tokio::test]
 async fn lines_of_a_log_are_had_by_number_and_found_by_text() {
     let server = Server::start().await;
-    server.commit(vec![Change::Run(Box::new(with_job("a", 1)))]).await;
+    server.commit(vec![Change::Run(store::RunChange::whole(with_job("a", 1)))]).await;
     let mark = Mark { name: "Main build".into(), ..Mark::default() };
     let mark = LogRecord { time_ms: NOW, step: 0, stream: 4, text: Default::default(), mark: Some(mark) };
     let begun = server.web.logs.append("a", "build", 1, 0, record::encode(&[mark]).into()).await.unwrap();
@@ -154,7 +156,7 @@ async fn the_queue_says_why_each_job_waits_and_hides_private_runs() {
     let mut held = run("g", 3, &Keys::generate(), &json!("public"));
     held.phase =
         serde_json::from_value(json!({"phase": "waiting", "on": {"on": "concurrency", "group": "deploy"}})).unwrap();
-    server.commit(vec![Change::Run(Box::new(held))]).await;
+    server.commit(vec![Change::Run(store::RunChange::whole(held))]).await;
     let queue: Value = server.get("/api/queue").await.json().await.unwrap();
     let reasons: Vec<_> = queue["entries"].as_array().unwrap().iter().map(|entry| entry["reason"].clone()).collect();
     let expected =
@@ -176,7 +178,7 @@ async fn a_live_list_tells_what_changed_and_resumes_behind_what_was_told() {
     let told = events(live, 1).await;
     let stands: Vec<_> = told.iter().map(|(event, _, run)| (event.as_str(), &run["id"], &run["status"])).collect();
     assert_eq!(stands, [("run", &json!("a"), &json!("success"))], "also what leaves the list");
-    server.commit(vec![Change::Run(Box::new(run("p", 3, &author, &json!({"readers": []}))))]).await;
+    server.commit(vec![Change::Run(store::RunChange::whole(run("p", 3, &author, &json!({"readers": []}))))]).await;
     server.commit(vec![public("b", 4, &author)]).await;
     let resume = server.http.get(format!("{}/api/changes", server.url)).header("last-event-id", &told[0].1);
     let rest = events(resume.send().await.unwrap(), 1).await;
@@ -187,7 +189,7 @@ async fn a_live_list_tells_what_changed_and_resumes_behind_what_was_told() {
 async fn changes_of_a_log_are_told_without_its_lines() {
     let server = Server::start().await;
     let state = with_job("a", 1);
-    server.commit(vec![Change::Run(Box::new(state.clone()))]).await;
+    server.commit(vec![Change::Run(store::RunChange::whole(state.clone()))]).await;
     let length = server.web.logs.append("a", "build", 1, 0, line("old\n")).await.unwrap();
     let live = server.get("/api/runs/a/logs?format=changes").await;
     let reader = tokio::spawn(events(live, usize::MAX));
@@ -264,10 +266,10 @@ async fn every_answer_is_as_the_document_says() {
     let server = Server::start().await;
     server.commit(queued(with_job("q", 1), "all slots are busy")).await;
     let finished = run("a", 2, &Keys::generate(), &json!("public"));
-    server.commit(vec![Change::Run(Box::new(finished.clone()))]).await;
+    server.commit(vec![Change::Run(store::RunChange::whole(finished.clone()))]).await;
     server.commit(vec![ended(finished)]).await;
     server.commit(vec![public("first", 3, &Keys::generate())]).await;
-    server.commit(vec![Change::Run(Box::new(whole::rerun("again", 4, &json!("public"))))]).await;
+    server.commit(vec![Change::Run(store::RunChange::whole(whole::rerun("again", 4, &json!("public"))))]).await;
     server.commit(whole::left("again")).await;
     let row = json!({"id": "w1", "identity": "k", "name": "one", "labels": ["x"], "slots": 1, "seen_at": 1, "draining": false});
     server.commit(vec![Change::Worker(serde_json::from_value(row).unwrap())]).await;

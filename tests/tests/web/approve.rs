@@ -1,5 +1,7 @@
 //! Approving and rejecting what an environment holds back: who may, and what the signature has to cover.
 
+use std::sync::Arc;
+
 use nostr::Keys;
 use reqwest::Response;
 use serde_json::{Value, json};
@@ -19,8 +21,8 @@ async fn waiting(server: &Server, approver: &str) {
         "gate": {"approvers": [approver], "until": NOW, "decision": null},
         "phase": {"phase": "waiting", "since": NOW, "on": on},
     });
-    state.jobs.insert("deploy".into(), serde_json::from_value(job).unwrap());
-    server.commit(vec![Change::Run(Box::new(state))]).await;
+    state.jobs.insert("deploy".into(), Arc::new(serde_json::from_value(job).unwrap()));
+    server.commit(vec![Change::Run(store::RunChange::whole(state))]).await;
 }
 
 /// Sends one body with the signature of another.

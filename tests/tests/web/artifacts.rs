@@ -1,5 +1,7 @@
 //! Artifacts of a run, for those who may see it.
 
+use std::sync::Arc;
+
 use blobs::Deposit;
 use bytes::Bytes;
 use nostr::Keys;
@@ -40,7 +42,7 @@ async fn artifacts_are_listed_and_given_to_those_who_may_see_their_run_until_the
             expires_at,
         }))
     };
-    server.commit(vec![Change::Run(Box::new(run("p", 1, &author, &hidden)))]).await;
+    server.commit(vec![Change::Run(store::RunChange::whole(run("p", 1, &author, &hidden)))]).await;
     server.commit(vec![artifact(1, "report", NOW + 1), artifact(2, "old", NOW)]).await;
     let ask = async |keys: Option<&Keys>, path: &str| server.call(Method::GET, path, keys).await;
     let listed: Value = ask(Some(&author), "/api/runs/p/artifacts").await.json().await.unwrap();
@@ -68,8 +70,8 @@ async fn a_link_into_a_private_run_leads_to_what_it_names_and_nowhere_else() {
     let server = Server::start().await;
     let reader = Keys::generate();
     let hidden = json!({"readers": [reader.public_key().to_hex()]});
-    server.commit(vec![Change::Run(Box::new(run("p", 1, &Keys::generate(), &hidden)))]).await;
-    server.commit(vec![Change::Run(Box::new(run("q", 2, &Keys::generate(), &hidden)))]).await;
+    server.commit(vec![Change::Run(store::RunChange::whole(run("p", 1, &Keys::generate(), &hidden)))]).await;
+    server.commit(vec![Change::Run(store::RunChange::whole(run("q", 2, &Keys::generate(), &hidden)))]).await;
     let page = server.call(Method::GET, "/runs/p", Some(&reader)).await.text().await.unwrap();
     let link = page.split("<a href=\"").find_map(|rest| rest.strip_prefix("/api/runs/p/logs?format=text")).unwrap();
     let link = format!("/api/runs/p/logs?format=text{}", link.split('"').next().unwrap()).replace("&#38;", "&");
@@ -88,7 +90,9 @@ async fn a_link_into_a_private_run_leads_to_what_it_names_and_nowhere_else() {
         assert_eq!(server.get(&wrong).await.status(), StatusCode::UNAUTHORIZED, "{what}");
     }
     assert_eq!(server.call(Method::POST, &link, None).await.status(), StatusCode::METHOD_NOT_ALLOWED);
-    server.commit(vec![Change::Run(Box::new(run("open", 3, &Keys::generate(), &json!("public"))))]).await;
+    server
+        .commit(vec![Change::Run(store::RunChange::whole(run("open", 3, &Keys::generate(), &json!("public"))))])
+        .await;
     let page = server.call(Method::GET, "/runs/open", Some(&reader)).await.text().await.unwrap();
     assert!(page.contains("href=\"/api/runs/open/logs?format=text\"") && !page.contains("sig="), "{page}");
 }
@@ -99,8 +103,8 @@ async fn a_private_run_stands_on_no_page_and_in_no_list_of_those_who_may_not_rea
     let (reader, stranger) = (Keys::generate(), Keys::generate());
     let hidden = json!({"readers": [reader.public_key().to_hex()]});
     let mut state = run("p", 7, &stranger, &hidden);
-    state.request.repository.address = "30617:o:hidden-place".into();
-    server.commit(vec![Change::Run(Box::new(state))]).await;
+    Arc::make_mut(&mut state.request).repository.address = "30617:o:hidden-place".into();
+    server.commit(vec![Change::Run(store::RunChange::whole(state))]).await;
     let pages = ["/", "/repositories", "/api/runs", "/api/runs?repository=30617:o:hidden-place"];
     for path in pages {
         for (keys, sees) in

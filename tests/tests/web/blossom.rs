@@ -120,7 +120,7 @@ async fn a_private_runs_blob_is_open_to_its_readers_alone() {
     let server = Server::start().await;
     let reader = Keys::generate();
     let visibility = json!({ "readers": [reader.public_key().to_hex()] });
-    server.commit(vec![Change::Run(Box::new(run("p", 1, &Keys::generate(), &visibility)))]).await;
+    server.commit(vec![Change::Run(store::RunChange::whole(run("p", 1, &Keys::generate(), &visibility)))]).await;
     let deposit = Deposit {
         kind: "text/plain".into(),
         owner: "p".into(),

@@ -1,5 +1,7 @@
 //! What belongs to a run: artifacts, caches, reruns, what was carried over, and why each job stands as it does.
 
+use std::sync::Arc;
+
 use domain::run::RunState;
 use nostr::Keys;
 use serde_json::{Value, json};
@@ -20,12 +22,14 @@ fn job(phase: &Value, more: &Value) -> Value {
 pub(super) fn rerun(id: &str, serial: u64, visibility: &Value) -> RunState {
     let mut state = run(id, serial, &Keys::generate(), visibility);
     state.attempt = 2;
-    state.rerun = serde_json::from_value(json!({
-        "previous": "first", "number": 1, "attempt": 2, "jobs": ["test"], "carried": {}, "calls": {}, "missing": [],
-    }))
-    .unwrap();
+    state.rerun = Some(Arc::new(
+        serde_json::from_value(json!({
+            "previous": "first", "number": 1, "attempt": 2, "jobs": ["test"], "carried": {}, "calls": {}, "missing": [],
+        }))
+        .unwrap(),
+    ));
     let carried = json!({"id": "build", "name": "Build", "carried": {"run": "first", "serial": 1}});
-    let done = json!({"phase": "done", "conclusion": "success", "reason": null, "report": null});
+    let done = json!({"phase": "done", "conclusion": "success", "reason": null, "outcome": null});
     let attempts = json!([
         {"number": 1, "worker": "w1", "accepted_at": NOW, "begun_at": null, "lost": {"kind": "pull_failed", "detail": "no <net>"}},
         {"number": 2, "worker": "w2", "accepted_at": NOW, "begun_at": NOW, "lost": null},
@@ -35,7 +39,7 @@ pub(super) fn rerun(id: &str, serial: u64, visibility: &Value) -> RunState {
         ("build", job(&done, &carried)),
         ("test", job(&running, &json!({"id": "test", "name": "Test", "attempts": attempts}))),
     ];
-    state.jobs.extend(jobs.map(|(key, job)| (key.to_owned(), serde_json::from_value(job).unwrap())));
+    state.jobs.extend(jobs.map(|(key, job)| (key.to_owned(), Arc::new(serde_json::from_value(job).unwrap()))));
     state
 }
 
@@ -79,9 +83,9 @@ pub(super) fn left(id: &str) -> Vec<Change> {
 async fn a_rerun_shows_what_it_kept_used_and_carried_over_and_both_runs_lead_to_each_other() {
     let server = Server::start().await;
     let first = run("first", 1, &Keys::generate(), &json!("public"));
-    server.commit(vec![Change::Run(Box::new(first))]).await;
-    server.commit(vec![Change::Run(Box::new(rerun("again", 2, &json!("public"))))]).await;
-    server.commit(vec![Change::Run(Box::new(rerun("hidden", 3, &json!({"readers": []}))))]).await;
+    server.commit(vec![Change::Run(store::RunChange::whole(first))]).await;
+    server.commit(vec![Change::Run(store::RunChange::whole(rerun("again", 2, &json!("public"))))]).await;
+    server.commit(vec![Change::Run(store::RunChange::whole(rerun("hidden", 3, &json!({"readers": []}))))]).await;
     server.commit(left("again")).await;
 
     let again: Value = server.get("/api/runs/again").await.json().await.unwrap();

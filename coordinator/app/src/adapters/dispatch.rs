@@ -8,6 +8,7 @@ use workflow::plan::JobReport;
 use crate::run_service::{Applied, RunService};
 use dispatch::{Acknowledgement, Assignment, RunCommands};
 use domain::run::{self, AttemptId, Millis, RunEvent, RunRefusal, RunState};
+use domain::schedule::WaitUpdate;
 use nostr::Keys;
 use nostr_client::hive_ci::PUBLISHER_SECRET;
 use nostr_client::publish::PublisherKeys;
@@ -67,8 +68,8 @@ impl RunCommands for RunService {
     }
 
     fn wait_reasons<'a>(&'a self, run: &'a str, reasons: Vec<(String, String)>) -> BoxFuture<'a, anyhow::Result<()>> {
-        let event = RunEvent::Waits { reasons };
-        async move { self.acknowledge(run, event, Vec::new()).await.map(|_| ()) }.boxed()
+        let update = |(job, reason)| WaitUpdate { run: run.to_owned(), job, reason };
+        self.set_wait_reasons(reasons.into_iter().map(update).collect()).boxed()
     }
 
     fn unmatched<'a>(&'a self, run: &'a str, job: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {

@@ -1,11 +1,13 @@
 //! What each event changes.
 
+use std::sync::Arc;
+
 use indexmap::IndexMap;
 use workflow::plan::{Conclusion, JobReport, Reason};
 
 use super::{
     AttemptRecord, Cancellation, EnvironmentProtection, FinalizedLog, JobPhase, Millis, Planned, Rerun, RunEffect,
-    RunEvent, RunPhase, RunRequest, RunRules, RunState, RunUpdate, Visibility, ending::conclusion_of,
+    RunEvent, RunPhase, RunRefusal, RunRequest, RunRules, RunState, RunUpdate, Visibility, ending::conclusion_of,
     transition::Transition,
 };
 
@@ -37,20 +39,6 @@ pub struct NewRun {
     pub expires_at: Millis,
 }
 
-/// Why an event changes nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RunRefusal {
-    /// It is about an attempt or a phase that is not current.
-    #[error("not current")]
-    Stale,
-    /// It was taken before.
-    #[error("known already")]
-    Repeated,
-    /// The run has ended.
-    #[error("the run has ended")]
-    Terminal,
-}
-
 /// A new run and what is to be done first.
 pub fn create(new: NewRun, now: Millis) -> (RunState, Vec<RunEffect>) {
     let state = RunState {
@@ -59,8 +47,8 @@ pub fn create(new: NewRun, now: Millis) -> (RunState, Vec<RunEffect>) {
         serial: new.serial,
         number: new.rerun.as_ref().map_or(new.number, |rerun| rerun.number),
         attempt: new.rerun.as_ref().map_or(1, |rerun| rerun.attempt),
-        rerun: new.rerun,
-        request: new.request,
+        rerun: new.rerun.map(Arc::new),
+        request: Arc::new(new.request),
         planned: None,
         phase: RunPhase::Planning,
         claim: None,
@@ -113,7 +101,6 @@ impl Transition {
             RunEvent::Begun { job, attempt } => self.begun(&job, attempt),
             RunEvent::Finished { job, attempt, report } => self.finished(&job, attempt, report),
             RunEvent::Lost { job, attempt, reason } => self.lost(&job, attempt, reason),
-            RunEvent::Waits { reasons } => self.waits(reasons),
             RunEvent::Unmatched { job } => self.unmatched(&job),
             RunEvent::Cancel { by } => self.cancel(&by),
             RunEvent::Granted { job } => self.granted(job.as_deref()),
@@ -136,7 +123,7 @@ impl Transition {
         }
         self.state.phase = RunPhase::Active;
         self.claim_for_run(&planned);
-        self.state.planned = Some(planned);
+        self.state.planned = Some(Arc::new(planned));
         Ok(())
     }
 
@@ -161,7 +148,7 @@ impl Transition {
 
     fn accepted(&mut self, key: &str, worker: String) -> Result<(), RunRefusal> {
         let now = self.now;
-        let job = self.state.jobs.get_mut(key).ok_or(RunRefusal::Stale)?;
+        let job = self.job_mut(key).ok_or(RunRefusal::Stale)?;
         if !matches!(job.phase, JobPhase::Queued { .. }) {
             return Err(RunRefusal::Stale);
         }
@@ -176,7 +163,7 @@ impl Transition {
 
     /// The record of an attempt that is running now.
     fn current(&mut self, key: &str, attempt: u32) -> Result<&mut AttemptRecord, RunRefusal> {
-        let job = self.state.jobs.get_mut(key).ok_or(RunRefusal::Stale)?;
+        let job = self.job_mut(key).ok_or(RunRefusal::Stale)?;
         #[cfg(any(test, feature = "testing"))]
         if !super::testing::is_fenced() {
             return job.attempts.iter_mut().find(|a| a.number == attempt).ok_or(RunRefusal::Stale);
@@ -185,7 +172,7 @@ impl Transition {
             job.attempts.last_mut().filter(|a| a.number == attempt && a.lost.is_none()).ok_or(RunRefusal::Stale)?;
         match job.phase {
             JobPhase::Running { .. } | JobPhase::Cancelling { .. } => Ok(last),
-            JobPhase::Done { report: Some(_), .. } => Err(RunRefusal::Repeated),
+            JobPhase::Done { outcome: Some(_), .. } => Err(RunRefusal::Repeated),
             _ => Err(RunRefusal::Stale),
         }
     }
@@ -232,10 +219,17 @@ impl Transition {
             }
             _ => None,
         };
-        match ended_by_us {
-            Some(reason) => self.conclude(key, conclusion_of(&reason), Some(reason), Some(report)),
-            None => self.conclude(key, report.conclusion, report.reason.clone(), Some(report)),
-        }
+        let (conclusion, reason) = match ended_by_us {
+            Some(reason) => (conclusion_of(&reason), Some(reason)),
+            None => (report.conclusion, report.reason.clone()),
+        };
+        let (outcome, too_large) = self.outcome_of(key, attempt, &report);
+        let (conclusion, reason) = match too_large {
+            Some(why) => (Conclusion::Failure, Some(why)),
+            None => (conclusion, reason),
+        };
+        self.conclude(key, conclusion, reason, Some(Box::new(outcome)));
+        self.effects.push(RunEffect::StoreReport { job: key.to_owned(), attempt, report });
         Ok(())
     }
 
@@ -247,7 +241,7 @@ impl Transition {
             self.retry(key, reason);
             return Ok(());
         }
-        let job = self.state.jobs.get_mut(key).ok_or(RunRefusal::Stale)?;
+        let job = self.job_mut(key).ok_or(RunRefusal::Stale)?;
         if let Some(last) = job.attempts.last_mut() {
             last.lost = Some(reason.clone());
         }
@@ -276,23 +270,10 @@ impl Transition {
 
     fn retry(&mut self, key: &str, reason: Reason) {
         let waits = format!("attempt lost ({}), trying again", reason);
-        if let Some(last) = self.state.jobs.get_mut(key).and_then(|job| job.attempts.last_mut()) {
+        if let Some(last) = self.job_mut(key).and_then(|job| job.attempts.last_mut()) {
             last.lost = Some(reason);
         }
         self.queue(key, waits);
-    }
-
-    fn waits(&mut self, reasons: Vec<(String, String)>) -> Result<(), RunRefusal> {
-        let mut refused = RunRefusal::Stale;
-        let mut changed = false;
-        for (key, text) in reasons {
-            if let Some(JobPhase::Queued { reason, .. }) = self.state.jobs.get_mut(&key).map(|job| &mut job.phase) {
-                changed |= *reason != text;
-                *reason = text;
-                refused = RunRefusal::Repeated;
-            }
-        }
-        if changed { Ok(()) } else { Err(refused) }
     }
 
     fn unmatched(&mut self, key: &str) -> Result<(), RunRefusal> {
@@ -322,14 +303,12 @@ impl Transition {
         // GitHub docs, "Workflow cancellation reference": the condition of every job is evaluated once more, and a job
         // whose condition still holds (`always()`, `cancelled()`) goes on.
         let keys: Vec<String> = self.state.jobs.keys().cloned().collect();
-        // Taken out for the loop: the plan is large and only read.
-        let planned = self.state.planned.take();
+        let planned = self.state.planned.clone();
         for key in keys {
             if !planned.as_ref().is_some_and(|planned| self.wanted_after_cancel(planned, &key)) {
                 self.stop(&key, reason.clone());
             }
         }
-        self.state.planned = planned;
         Ok(())
     }
 

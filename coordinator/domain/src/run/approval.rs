@@ -3,91 +3,20 @@
 //! A job is held back once nothing else keeps it from starting: it has its concurrency group and its place among the
 //! cells of its matrix. No worker hears of it before.
 
-use serde::{Deserialize, Serialize};
 use workflow::{
     github::trigger_filter,
     plan::{Conclusion, Reason},
 };
 
 use super::{
-    JobPhase, Millis, Planned, RunEffect, RunPhase, RunRefusal, RunState, Visibility, WaitCondition,
-    transition::Transition,
+    ApprovalDecision, ApprovalError, ApprovalGate, ApprovalVerdict, Approvers, EnvironmentProtection, JobPhase, Millis,
+    Planned, RunEffect, RunPhase, RunRefusal, RunState, Visibility, WaitCondition, transition::Transition,
 };
 
 /// How long an approval is waited for (GitHub docs: a job that nobody reviewed fails after 30 days).
 const PATIENCE: Millis = 30 * 24 * 3600 * 1000;
 /// Approvers named in a sentence.
 const NAMED: usize = 3;
-
-/// What the operator asks for before a job of an environment starts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EnvironmentProtection {
-    /// Pattern of its name; case makes no difference.
-    pub name: String,
-    /// Who is asked.
-    pub approvers: Approvers,
-    /// Milliseconds that a job waits at least.
-    pub wait_ms: Millis,
-    /// Patterns of the branches and tags that may be deployed; empty: all.
-    pub branches: Vec<String>,
-}
-
-/// Who is asked before a job starts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "who", content = "keys")]
-pub enum Approvers {
-    /// The repository's maintainers.
-    Maintainers,
-    /// These keys, 64 hex.
-    Keys(Vec<String>),
-    /// Nobody.
-    Nobody,
-}
-
-/// What held a job back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ApprovalGate {
-    /// Who is asked, 64 hex.
-    pub approvers: Vec<String>,
-    /// When it may start at the earliest.
-    pub until: Millis,
-    /// What was said.
-    pub decision: Option<ApprovalDecision>,
-}
-
-/// What somebody said who was asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ApprovalDecision {
-    /// Yes or no.
-    pub verdict: ApprovalVerdict,
-    /// Who, 64 hex.
-    pub by: String,
-    /// For people; may be empty.
-    pub comment: String,
-    /// When.
-    pub at: Millis,
-}
-
-/// Yes or no.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ApprovalVerdict {
-    /// The job may start.
-    Approved,
-    /// It may not.
-    Rejected,
-}
-
-/// Why somebody can't decide.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ApprovalError {
-    /// No such job waits.
-    #[error("no job of this run waits for an approval{0}")]
-    NothingWaits(String),
-    /// Others are asked.
-    #[error("only {0} may approve or reject the environment {1}")]
-    NotAsked(String, String),
-}
 
 /// Why a job waits for people, for people.
 pub fn describe_approval_wait(environment: &str, approvers: &[String]) -> String {
@@ -223,7 +152,7 @@ impl Transition {
         }
         let now = self.now;
         let until = now.saturating_add(protection.wait_ms);
-        let Some(job) = self.state.jobs.get_mut(key) else { return };
+        let Some(job) = self.job_mut(key) else { return };
         job.gate = Some(ApprovalGate { approvers: approvers.clone(), until, decision: None });
         if protection.approvers == Approvers::Nobody {
             return self.wait_until(key, &environment, until);
@@ -240,7 +169,7 @@ impl Transition {
         if until <= now {
             return self.queue(key, String::new());
         }
-        let Some(job) = self.state.jobs.get_mut(key) else { return };
+        let Some(job) = self.job_mut(key) else { return };
         job.phase = JobPhase::Waiting { since: now, on: WaitCondition::Timer { until } };
         self.effects.push(RunEffect::Wake { job: key.to_owned(), at: until });
         let minutes = (until - now).div_ceil(60_000);
@@ -258,7 +187,7 @@ impl Transition {
             return Err(RunRefusal::Terminal);
         }
         let now = self.now;
-        let job = self.state.jobs.get_mut(key).ok_or(RunRefusal::Stale)?;
+        let job = self.job_mut(key).ok_or(RunRefusal::Stale)?;
         let gate = job.gate.as_mut().ok_or(RunRefusal::Stale)?;
         if gate.decision.is_some() {
             return Err(RunRefusal::Repeated);

@@ -4,6 +4,8 @@
 //! a [`CalledWorkflow`] takes this one's place, and the called workflow's jobs are laid out below it. `parent_call` is the key of the call that
 //! a job belongs to; empty: the run's own file.
 
+use std::sync::Arc;
+
 use indexmap::IndexMap;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -73,17 +75,21 @@ impl RunState {
     }
 
     /// Calls by a job of the file `parent_call`, with their keys.
-    pub(super) fn calls_of(&self, parent_call: &str, id: &str) -> impl Iterator<Item = (&String, &CalledWorkflow)> {
+    pub(super) fn calls_of(
+        &self,
+        parent_call: &str,
+        id: &str,
+    ) -> impl Iterator<Item = (&String, &Arc<CalledWorkflow>)> {
         self.calls.iter().filter(move |(_, call)| call.parent_call == parent_call && job_id(&call.id) == id)
     }
 
     /// Entries of a job of the file `parent_call`, with their keys.
-    pub(super) fn jobs_of(&self, parent_call: &str, id: &str) -> impl Iterator<Item = (&String, &Job)> {
+    pub(super) fn jobs_of(&self, parent_call: &str, id: &str) -> impl Iterator<Item = (&String, &Arc<Job>)> {
         self.jobs.iter().filter(move |(_, job)| job.parent_call == parent_call && job_id(&job.id) == id)
     }
 
     /// Entries at any depth below a call.
-    pub(super) fn below(&self, call: &str) -> impl Iterator<Item = (&String, &Job)> {
+    pub(super) fn below(&self, call: &str) -> impl Iterator<Item = (&String, &Arc<Job>)> {
         self.jobs.iter().filter(move |(key, _)| key.strip_prefix(call).is_some_and(|rest| rest.starts_with('/')))
     }
 
@@ -210,9 +216,9 @@ impl Transition {
             Ok((call, jobs)) => {
                 let Some((at, ..)) = self.state.jobs.shift_remove_full(key) else { return };
                 for (offset, (key, job)) in jobs.into_iter().enumerate() {
-                    self.state.jobs.shift_insert(at + offset, key, job);
+                    self.state.jobs.shift_insert(at + offset, key, Arc::new(job));
                 }
-                self.state.calls.insert(key.to_owned(), call);
+                self.state.calls.insert(key.to_owned(), Arc::new(call));
             }
             Err(reason) => self.conclude(key, Conclusion::Failure, Some(reason), None),
         }
@@ -256,7 +262,7 @@ impl Transition {
 
     /// Sees to it that the jobs below a call end; what waits in it is left to its own condition.
     pub(super) fn end_call(&mut self, planned: &Planned, key: &str, reason: &Reason) {
-        let Some(call) = self.state.calls.get_mut(key) else { return };
+        let Some(call) = self.state.calls.get_mut(key).map(Arc::make_mut) else { return };
         call.ended = Some(reason.clone());
         let below: Vec<String> = self.state.below(key).map(|(key, _)| key.clone()).collect();
         for key in below {
@@ -268,15 +274,15 @@ impl Transition {
 
     /// Ends the other cells of calls that failed, where `fail-fast` says so.
     pub(super) fn fail_calls_fast(&mut self, planned: &Planned) {
-        let failed = |(key, call): &(&String, &CalledWorkflow)| {
+        let failed = |(key, call): &(&String, &Arc<CalledWorkflow>)| {
             call.fail_fast && call.cell.total > 1 && self.state.call_result(key) == Some(Conclusion::Failure)
         };
-        let failed: Vec<CalledWorkflow> =
+        let failed: Vec<Arc<CalledWorkflow>> =
             self.state.calls.iter().filter(failed).map(|(_, call)| call.clone()).collect();
         for call in failed {
             let reason = Reason::Cancelled(format!("\"{}\" failed, and its matrix fails fast", call.name));
             let id = job_id(&call.id);
-            let under_way = |(key, other): &(&String, &CalledWorkflow)| {
+            let under_way = |(key, other): &(&String, &Arc<CalledWorkflow>)| {
                 other.ended.is_none() && self.state.call_result(key).is_none()
             };
             let others: Vec<String> =

@@ -1,5 +1,7 @@
 //! What a run and its jobs do about concurrency groups: ask, wait, make room, give back.
 
+use std::sync::Arc;
+
 use workflow::{
     github,
     plan::{Conclusion, Reason},
@@ -67,7 +69,7 @@ impl Transition {
     pub(super) fn acquire_group(&mut self, planned: &Planned, key: &str) {
         let now = self.now;
         let around = self.state.groups_around(key);
-        let Some(job) = self.state.jobs.get_mut(key) else { return };
+        let Some(job) = self.job_mut(key) else { return };
         let Some(claim) = job.claim.as_mut().filter(|claim| claim.state == ClaimState::NotRequested) else {
             return self.start(planned, key);
         };
@@ -87,13 +89,12 @@ impl Transition {
             (_, None) => return Err(RunRefusal::Stale),
             (None, Some(_)) => self.state.phase = RunPhase::Active,
             (Some(key), Some(_)) => {
-                let Some(planned) = self.state.planned.take() else { return Err(RunRefusal::Stale) };
-                match (self.state.calls_workflow(&planned, key), self.state.jobs.get_mut(key)) {
+                let Some(planned) = self.state.planned.clone() else { return Err(RunRefusal::Stale) };
+                match (self.state.calls_workflow(&planned, key), self.job_mut(key)) {
                     // Its workflow is laid out as soon as a slot is free.
                     (true, Some(job)) => job.phase = JobPhase::Held,
                     _ => self.pass_gate(&planned, key),
                 }
-                self.state.planned = Some(planned);
             }
         }
         Ok(())
@@ -133,9 +134,8 @@ impl Transition {
                 Ok(())
             }
             None if self.state.calls.contains_key(key) && self.state.call_result(key).is_none() => {
-                let Some(planned) = self.state.planned.take() else { return Err(RunRefusal::Stale) };
+                let Some(planned) = self.state.planned.clone() else { return Err(RunRefusal::Stale) };
                 self.end_call(&planned, key, &Reason::Cancelled(format!("cancelled by {to}")));
-                self.state.planned = Some(planned);
                 Ok(())
             }
             _ => Err(RunRefusal::Stale),
@@ -149,7 +149,7 @@ impl Transition {
                 RunPhase::Waiting { on } => on,
                 _ => return None,
             },
-            Some(key) => match &mut self.state.jobs.get_mut(key)?.phase {
+            Some(key) => match &mut self.job_mut(key)?.phase {
                 JobPhase::Waiting { on, .. } => on,
                 _ => return None,
             },
@@ -159,22 +159,34 @@ impl Transition {
 
     /// Gives back the groups of what has ended, however it did.
     pub(super) fn leave_groups(&mut self) {
-        let over = matches!(self.state.phase, RunPhase::Finalizing { .. } | RunPhase::Done { .. });
-        let calls: Vec<bool> = self.state.calls.keys().map(|key| self.state.call_result(key).is_some()).collect();
-        let calls = self.state.calls.iter_mut().zip(calls);
-        let calls = calls.map(|((key, call), ended)| (Some(key), over || ended, call.claim.as_mut()));
-        let jobs = self
-            .state
-            .jobs
-            .iter_mut()
-            .map(|(key, job)| (Some(key), over || matches!(job.phase, JobPhase::Done { .. }), job.claim.as_mut()));
-        for (key, ended, claim) in jobs.chain(calls).chain(std::iter::once((None, over, self.state.claim.as_mut()))) {
-            if let Some(claim) = claim.filter(|claim| ended && claim.state == ClaimState::Joined) {
-                claim.state = ClaimState::Left;
-                self.effects.push(RunEffect::Leave { job: key.cloned(), group: claim.ask.group.clone() });
-            }
+        let over = self.over();
+        let joined = |claim: &Option<GroupClaim>| claim.as_ref().is_some_and(|claim| claim.state == ClaimState::Joined);
+        let done = |job: &Job| over || matches!(job.phase, JobPhase::Done { .. });
+        let jobs = self.state.jobs.iter().filter(|(_, job)| joined(&job.claim) && done(job));
+        let jobs: Vec<String> = jobs.map(|(key, _)| key.clone()).collect();
+        let ended = |key: &str| over || self.state.call_result(key).is_some();
+        let calls = self.state.calls.iter().filter(|(key, call)| joined(&call.claim) && ended(key));
+        let calls: Vec<String> = calls.map(|(key, _)| key.clone()).collect();
+        let mut left = Vec::new();
+        for key in jobs {
+            let claim = self.job_mut(&key).and_then(|job| job.claim.as_mut());
+            left.extend(claim.map(|claim| (Some(key), leave(claim))));
         }
+        for key in calls {
+            let claim = self.state.calls.get_mut(&key).and_then(|call| Arc::make_mut(call).claim.as_mut());
+            left.extend(claim.map(|claim| (Some(key), leave(claim))));
+        }
+        if over && joined(&self.state.claim) {
+            left.extend(self.state.claim.as_mut().map(|claim| (None, leave(claim))));
+        }
+        self.effects.extend(left.into_iter().map(|(job, group)| RunEffect::Leave { job, group }));
     }
+}
+
+/// Marks a claim as given back, and returns the group's name.
+fn leave(claim: &mut GroupClaim) -> String {
+    claim.state = ClaimState::Left;
+    claim.ask.group.clone()
 }
 
 #[cfg(test)]

@@ -1,8 +1,14 @@
 //! How jobs and runs end: conclusions, stops, exit codes.
 
+use std::sync::Arc;
+
+use indexmap::IndexMap;
 use workflow::plan::{Conclusion, JobReport, MatrixCell, Reason};
 
-use super::{Job, JobPhase, RunEffect, RunEnd, RunPhase, RunState, job_key::job_id, transition::Transition};
+use super::{
+    Job, JobOutcome, JobPhase, MAX_OUTPUTS, RunEffect, RunEnd, RunPhase, RunState, job_key::job_id,
+    transition::Transition,
+};
 
 impl RunState {
     /// Whether a job may run twice: nothing it was given lets it change the world, or the operator allows it.
@@ -17,6 +23,15 @@ impl RunState {
     /// Whether this run's jobs are given its secrets: only code the maintainers stand for gets them.
     pub fn gives_secrets(&self) -> bool {
         self.secrets && self.planned.as_ref().is_some_and(|planned| planned.trusted)
+    }
+
+    /// Whether another job, or the caller of its workflow, may read a job's outputs.
+    fn outputs_are_read(&self, key: &str) -> bool {
+        let (Some(planned), Some(job)) = (&self.planned, self.jobs.get(key)) else { return false };
+        let id = job_id(&job.id);
+        let file = self.file(planned, &job.parent_call);
+        !job.parent_call.is_empty()
+            || file.is_some_and(|plan| plan.jobs.values().any(|other| other.needs.iter().any(|need| need == id)))
     }
 
     /// Result of a job of the file `parent_call` over all its cells, as `needs.<id>.result` shows it; `None` while one is not
@@ -43,10 +58,10 @@ impl Job {
         }
     }
 
-    /// The accepted report, where a worker gave one.
-    pub fn report(&self) -> Option<&JobReport> {
+    /// What is kept of the accepted report, where a worker sent one.
+    pub fn outcome(&self) -> Option<&JobOutcome> {
         match &self.phase {
-            JobPhase::Done { report, .. } => report.as_deref(),
+            JobPhase::Done { outcome, .. } => outcome.as_deref(),
             _ => None,
         }
     }
@@ -97,27 +112,58 @@ pub(super) fn conclusion_of(reason: &Reason) -> Conclusion {
     }
 }
 
+/// Bytes of outputs, names and values.
+fn size(outputs: &IndexMap<String, String>) -> usize {
+    outputs.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
 /// Exit code of a failed job: the failed step's, 124 after a timeout, 125 where nothing was started.
 fn exit_code(job: &Job) -> i32 {
-    let JobPhase::Done { reason, report, .. } = &job.phase else { return 1 };
+    let JobPhase::Done { reason, outcome, .. } = &job.phase else { return 1 };
     match reason {
         Some(Reason::Timeout) => 124,
         Some(Reason::StartFailed(_) | Reason::PullFailed(_) | Reason::NoWorker(_) | Reason::Invalid(_)) => 125,
-        _ => report.as_ref().map(|report| report.exit_code).filter(|&code| code != 0).unwrap_or(1),
+        _ => outcome.as_ref().map(|outcome| outcome.exit_code).filter(|&code| code != 0).unwrap_or(1),
     }
 }
 
 impl Transition {
+    /// Returns what the run keeps of a report: outputs only where another job may read them. With it comes why the job
+    /// fails, where the run's outputs would be larger than [`MAX_OUTPUTS`].
+    pub(super) fn outcome_of(&self, key: &str, attempt: u32, report: &JobReport) -> (JobOutcome, Option<Reason>) {
+        let mut outcome = JobOutcome {
+            attempt,
+            exit_code: report.exit_code,
+            outputs: IndexMap::new(),
+            started_at: report.started_at_ms,
+            finished_at: report.finished_at_ms,
+        };
+        if !self.state.outputs_are_read(key) {
+            return (outcome, None);
+        }
+        let kept = self.state.jobs.values().filter_map(|job| job.outcome()).map(|outcome| size(&outcome.outputs));
+        if kept.sum::<usize>() + size(&report.outputs) <= MAX_OUTPUTS {
+            outcome.outputs.clone_from(&report.outputs);
+            return (outcome, None);
+        }
+        let why = format!(
+            "its outputs and those of the run's other jobs are larger than {} MiB together: hand large values on as \
+             artifacts",
+            MAX_OUTPUTS >> 20
+        );
+        (outcome, Some(Reason::Invalid(why)))
+    }
+
     /// Ends a job for good, and with it the other cells where `fail-fast` says so.
     pub(super) fn conclude(
         &mut self,
         key: &str,
         conclusion: Conclusion,
         reason: Option<Reason>,
-        report: Option<Box<JobReport>>,
+        outcome: Option<Box<JobOutcome>>,
     ) {
-        let Some(job) = self.state.jobs.get_mut(key) else { return };
-        job.phase = JobPhase::Done { conclusion, reason, report };
+        let Some(job) = self.job_mut(key) else { return };
+        job.phase = JobPhase::Done { conclusion, reason, outcome };
         if conclusion != Conclusion::Failure || job.tolerated || !job.fail_fast || job.cell.total < 2 {
             return;
         }
@@ -137,7 +183,11 @@ impl Transition {
     /// its own condition.
     pub(super) fn stop(&mut self, key: &str, reason: Reason) {
         let now = self.now;
-        let Some(job) = self.state.jobs.get_mut(key) else { return };
+        let ends = |job: &Arc<Job>| {
+            !matches!(job.phase, JobPhase::Blocked | JobPhase::Cancelling { .. } | JobPhase::Done { .. })
+        };
+        // What stays as it is must stay shared.
+        let Some(job) = self.state.jobs.get_mut(key).filter(|job| ends(job)).map(Arc::make_mut) else { return };
         match &job.phase {
             JobPhase::Blocked | JobPhase::Cancelling { .. } | JobPhase::Done { .. } => {}
             JobPhase::Running { .. } => {
@@ -153,10 +203,10 @@ impl Transition {
             }
             JobPhase::Queued { .. } => {
                 self.effects.push(RunEffect::Unqueue { job: key.to_owned(), attempt: job.next_attempt() });
-                job.phase = JobPhase::Done { conclusion: Conclusion::Cancelled, reason: Some(reason), report: None };
+                job.phase = JobPhase::Done { conclusion: Conclusion::Cancelled, reason: Some(reason), outcome: None };
             }
             JobPhase::Held | JobPhase::Waiting { .. } => {
-                job.phase = JobPhase::Done { conclusion: Conclusion::Cancelled, reason: Some(reason), report: None };
+                job.phase = JobPhase::Done { conclusion: Conclusion::Cancelled, reason: Some(reason), outcome: None };
             }
         }
     }

@@ -53,11 +53,6 @@ pub enum RunEvent {
         /// For people.
         reason: String,
     },
-    /// Why queued jobs still wait changed.
-    Waits {
-        /// Job key and a sentence for people, of each.
-        reasons: Vec<(String, String)>,
-    },
     /// No worker had the labels for the configured time.
     Unmatched {
         /// Job key.
@@ -112,6 +107,20 @@ pub enum RunEvent {
     },
 }
 
+/// Why an event changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RunRefusal {
+    /// It is about an attempt or a phase that is not current.
+    #[error("not current")]
+    Stale,
+    /// It was taken before.
+    #[error("known already")]
+    Repeated,
+    /// The run has ended.
+    #[error("the run has ended")]
+    Terminal,
+}
+
 /// What is to be done after a change, written with it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "effect")]
@@ -128,6 +137,8 @@ pub enum RunEffect {
         labels: Vec<String>,
         /// A worker that must not get it if another can (it lost or failed to start it).
         avoid: Vec<String>,
+        /// Why it waits, for people; empty: it was not offered to anybody yet.
+        reason: String,
     },
     /// Take a job out of the queue.
     Unqueue {
@@ -176,6 +187,15 @@ pub enum RunEffect {
         job: Option<String>,
         /// Its name.
         group: String,
+    },
+    /// Store the report of a job's final attempt, beside the run.
+    StoreReport {
+        /// Job key.
+        job: String,
+        /// Attempt.
+        attempt: u32,
+        /// The report, as the worker sent it.
+        report: Box<JobReport>,
     },
     /// Send [`RunEvent::Expired`] at a moment.
     Timer {

@@ -1,5 +1,7 @@
 //! What a worker is told about a job, secrets aside.
 
+use std::sync::Arc;
+
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -127,10 +129,10 @@ impl RunState {
 
     /// `needs.<id>`: of a matrix, the last cell to end that set an output to something wins.
     pub(super) fn need(&self, planned: &Planned, parent_call: &str, id: &str) -> Value {
-        let ended = |job: &super::Job| job.report().map_or(0, |report| report.finished_at_ms);
+        let ended = |job: &super::Job| job.outcome().map_or(0, |outcome| outcome.finished_at);
         let own =
-            self.jobs_of(parent_call, id).filter_map(|(_, job)| Some((ended(job), job.report()?.outputs.clone())));
-        let of_call = |(key, _): (&String, &CalledWorkflow)| {
+            self.jobs_of(parent_call, id).filter_map(|(_, job)| Some((ended(job), job.outcome()?.outputs.clone())));
+        let of_call = |(key, _): (&String, &Arc<CalledWorkflow>)| {
             let last = self.below(key).map(|(_, job)| ended(job)).max().unwrap_or_default();
             (last, self.call_outputs(planned, key))
         };

@@ -91,7 +91,6 @@ fn any_event() -> impl Strategy<Value = RunEvent> {
             RunEvent::Finished { job, attempt, report: report(conclusion, reason) }
         }),
         4 => (key(), attempt()).prop_map(|(job, attempt)| RunEvent::Lost { job, attempt, reason: "late".into() }),
-        1 => (key(), "[ab]").prop_map(|waits| RunEvent::Waits { reasons: vec![waits] }),
         1 => key().prop_map(|job| RunEvent::Unmatched { job }),
         1 => Just(RunEvent::Cancel { by: "somebody".into() }),
         3 => prop::option::of(key()).prop_map(|job| RunEvent::Granted { job }),
@@ -111,6 +110,7 @@ fn any_event() -> impl Strategy<Value = RunEvent> {
 /// What an effect asks for, so that asking twice shows.
 fn asked(effect: &RunEffect) -> String {
     match effect {
+        RunEffect::StoreReport { job, attempt, .. } => format!("report {job} {attempt}"),
         RunEffect::Plan => "plan".into(),
         RunEffect::Queue { job, attempt, .. } => format!("queue {job} {attempt}"),
         RunEffect::Unqueue { job, attempt } => format!("unqueue {job} {attempt}"),

@@ -1,6 +1,6 @@
 //! Which jobs start: needs, conditions, matrices, `max-parallel`.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use workflow::{
     github,
@@ -21,12 +21,12 @@ impl Transition {
         for (id, job) in &planned.plan.jobs {
             let ReusedEntries { jobs, calls } = self.reused_entries(id);
             if !jobs.is_empty() {
-                self.state.jobs.extend(jobs);
-                self.state.calls.extend(calls);
+                self.state.jobs.extend(jobs.into_iter().map(|(key, job)| (key, Arc::new(job))));
+                self.state.calls.extend(calls.into_iter().map(|(key, call)| (key, Arc::new(call))));
                 continue;
             }
             let name = job.name.clone().unwrap_or_else(|| id.clone());
-            self.state.jobs.insert(id.clone(), Job::blocked(id.clone(), "", name));
+            self.state.jobs.insert(id.clone(), Arc::new(Job::blocked(id.clone(), "", name)));
         }
     }
 
@@ -35,11 +35,9 @@ impl Transition {
         if !matches!(self.state.phase, RunPhase::Active) {
             return;
         }
-        // Taken out for the loop: the plan is large and only read.
-        let Some(planned) = self.state.planned.take() else { return };
+        let Some(planned) = self.state.planned.clone() else { return };
         let empty = planned.plan.jobs.is_empty();
         while !empty && self.start_ready(&planned) {}
-        self.state.planned = Some(planned);
         if empty {
             return self.refuse("the workflow has no jobs".to_owned());
         }
@@ -94,7 +92,7 @@ impl Transition {
         let Some((at, _, _)) = self.state.jobs.shift_remove_full(id) else { return };
         for (offset, (key, job)) in cells.into_iter().enumerate() {
             let job = self.reused_cell(&key, job);
-            self.state.jobs.shift_insert(at + offset, key, job);
+            self.state.jobs.shift_insert(at + offset, key, Arc::new(job));
         }
     }
 
@@ -138,14 +136,15 @@ impl Transition {
     /// Offers a job to workers, those that lost it last.
     pub(super) fn queue(&mut self, key: &str, reason: String) {
         let now = self.now;
-        let Some(job) = self.state.jobs.get_mut(key) else { return };
-        job.phase = JobPhase::Queued { since: now, reason };
+        let Some(job) = self.state.jobs.get_mut(key).map(Arc::make_mut) else { return };
+        job.phase = JobPhase::Queued { since: now };
         let avoid: BTreeSet<String> = job.attempts.iter().map(|attempt| attempt.worker.clone()).collect();
         self.effects.push(RunEffect::Queue {
             job: key.to_owned(),
             attempt: job.next_attempt(),
             labels: job.labels.clone(),
             avoid: avoid.into_iter().collect(),
+            reason,
         });
     }
 
@@ -184,7 +183,7 @@ fn cells(
             JobContent::Call { .. } => name(&mut made, outer, id, job, context).map(|_| ()),
         };
         if let Err(reason) = filled {
-            made.phase = JobPhase::Done { conclusion: Conclusion::Failure, reason: Some(reason), report: None };
+            made.phase = JobPhase::Done { conclusion: Conclusion::Failure, reason: Some(reason), outcome: None };
         }
         (key, made)
     });

@@ -100,7 +100,7 @@ impl RunState {
             false => self.reused(jobs, &again),
         };
         let calls = self.calls.iter().filter(|(_, call)| !again.contains(root_id(&call.id)));
-        let calls = calls.map(|(key, call)| (key.clone(), call.clone())).collect();
+        let calls = calls.map(|(key, call)| (key.clone(), CalledWorkflow::clone(call))).collect();
         let came = |name: &&String| secrets.iter().any(|came| came.eq_ignore_ascii_case(name));
         Ok(Rerun {
             previous: self.id.clone(),
@@ -116,7 +116,7 @@ impl RunState {
     /// Whether all cells of a job, or all that it called, ended well, or were left out on purpose.
     fn passed(&self, id: &str) -> bool {
         let mut cells = self.jobs.values().filter(|job| root_id(&job.id) == id).peekable();
-        cells.peek().is_some() && cells.all(Job::passed)
+        cells.peek().is_some() && cells.all(|job| job.passed())
     }
 
     /// Jobs that keep their result: those outside of the set, and of a matrix that failed the cells that did not.

@@ -1,6 +1,8 @@
 //! A run while one event is applied to it: the state as it will be, and the effects so far.
 
-use super::{Millis, RunEffect, RunPhase, RunState};
+use std::sync::Arc;
+
+use super::{Job, Millis, RunEffect, RunPhase, RunState};
 
 /// A transition under way. The other modules of the run extend it, each with the part of the rules it is about.
 pub(super) struct Transition {
@@ -10,6 +12,11 @@ pub(super) struct Transition {
 }
 
 impl Transition {
+    /// A job, to be changed: no other version of the run sees the change.
+    pub(super) fn job_mut(&mut self, key: &str) -> Option<&mut Job> {
+        self.state.jobs.get_mut(key).map(Arc::make_mut)
+    }
+
     /// Seconds for the next status event: they grow even where the clock doesn't.
     pub(super) fn stamp(&mut self) -> u64 {
         self.state.stamped_at = (self.now / 1000).max(self.state.stamped_at + 1);

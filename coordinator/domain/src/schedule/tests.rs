@@ -12,6 +12,7 @@ fn job(name: &str, owner: &str, labels: &[&str]) -> QueuedJob {
         avoid: Vec::new(),
         owner: owner.into(),
         since: 0,
+        reason: String::new(),
     }
 }
 

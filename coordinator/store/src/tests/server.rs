@@ -21,7 +21,7 @@ async fn two_coordinators_count_and_number_changes_as_one_does() {
     let pairs = (0..40_u64).map(|index| {
         let store = stores[usize::try_from(index % 2).unwrap()].clone();
         async move {
-            let new = Change::Run(Box::new(run(&format!("{index}"), index)));
+            let new = Change::Run(RunChange::whole(run(&format!("{index}"), index)));
             let mut batch = vec![new, Change::Outbox(outgoing(&format!("e{index}")))];
             if index % 2 == 0 {
                 batch.reverse();

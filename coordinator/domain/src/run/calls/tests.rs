@@ -1,6 +1,8 @@
 //! What a run does with the workflows it calls.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::sync::Arc;
+
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use workflow::{
@@ -73,7 +75,7 @@ fn a_called_job_starts_after_what_its_caller_needs() {
 
 #[test]
 fn a_called_job_sees_its_own_files_inputs_and_environment_and_the_runs_event() {
-    let mut planned = run_of(CALLS, INNER, INNER).state.planned.unwrap();
+    let mut planned = Arc::unwrap_or_clone(run_of(CALLS, INNER, INNER).state.planned.unwrap());
     planned.github.insert("event_name".into(), "push".into());
     planned.inputs.insert("n".into(), "of the run".into());
     let run = TestRun::under(RunRules::default(), false, planned);

@@ -1,0 +1,137 @@
+//! Rows of transitions: a new version of a run, and what is to be done after it.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use nostr::Keys;
+
+use config::Config;
+use domain::{
+    run::{AttemptId, Millis, RunEffect, RunState, RunUpdate},
+    schedule::QueuedJob,
+};
+use nostr_client::{hive_ci, publish, routes::Routes};
+use store::{Batch, Change, Lease, LeaseChange, RunChange, Signer, StoredReport, Task, TaskKind};
+
+/// Turns transitions into rows. It reads nothing and writes nothing itself.
+#[derive(Clone)]
+pub(super) struct RowMaker {
+    /// The coordinator's Nostr keys.
+    pub(super) keys: Keys,
+    pub(super) routes: Routes,
+    pub(super) config: Arc<Config>,
+}
+
+/// A transition of one run.
+pub(super) struct RunTransition {
+    /// The version before; `None` for a new run.
+    pub(super) before: Option<Arc<RunState>>,
+    pub(super) after: Arc<RunState>,
+    pub(super) effects: Vec<RunEffect>,
+    /// The key that signs the run's result, where the run came with one and has ended.
+    pub(super) publisher: Option<Keys>,
+}
+
+impl RowMaker {
+    /// Returns the rows of a transition, webhooks and events for relays among them. Rows of concurrency groups are not:
+    /// they depend on other runs.
+    ///
+    /// # Errors
+    /// An event can't be signed.
+    pub(super) fn rows(&self, transition: RunTransition, now: Millis) -> anyhow::Result<Batch> {
+        let RunTransition { before, after, effects, publisher } = transition;
+        let config = &self.config;
+        let hooks = webhooks::told(&config.webhooks, before.as_deref(), &after, &config.public_url, now);
+        let mut batch = vec![Change::Run(RunChange { before, after: after.clone() })];
+        for effect in effects {
+            self.effect(&after, effect, publisher.as_ref(), now, &mut batch)?;
+        }
+        batch.extend(hooks);
+        Ok(batch)
+    }
+
+    fn effect(
+        &self,
+        state: &RunState,
+        effect: RunEffect,
+        publisher: Option<&Keys>,
+        now: Millis,
+        batch: &mut Batch,
+    ) -> anyhow::Result<()> {
+        let run = &state.id;
+        let task =
+            |name: String, kind, due| Change::Task(Task { id: format!("{run} {name}"), run: run.clone(), kind, due });
+        match effect {
+            RunEffect::Plan => batch.push(task("plan".into(), TaskKind::Plan { tries: 0 }, now)),
+            RunEffect::Queue { job, labels, avoid, reason, .. } => batch.push(Change::Queue(QueuedJob {
+                run: run.clone(),
+                job,
+                labels,
+                avoid,
+                owner: state.request.repository.address.clone(),
+                since: now,
+                reason,
+            })),
+            RunEffect::Unqueue { job, .. } => batch.push(Change::Unqueue { run: run.clone(), job }),
+            RunEffect::Lease { job, attempt, worker } => {
+                let expires_at = now.saturating_add(self.config.lease_timeouts.lease_ms);
+                batch.push(
+                    LeaseChange::Begin(Lease {
+                        attempt: AttemptId { run: run.clone(), job, number: attempt },
+                        worker,
+                        repository: state.request.repository.address.clone(),
+                        expires_at,
+                        cancel_reason: None,
+                        confirm_by: None,
+                    })
+                    .into(),
+                );
+            }
+            RunEffect::EndLease { job, attempt } => {
+                batch.push(LeaseChange::End(AttemptId { run: run.clone(), job, number: attempt }).into());
+            }
+            RunEffect::Stop { job, attempt, reason, .. } => {
+                let confirm_by = now.saturating_add(self.config.lease_timeouts.confirm_ms);
+                let attempt = AttemptId { run: run.clone(), job, number: attempt };
+                batch.push(LeaseChange::Cancel { attempt, reason, confirm_by }.into());
+            }
+            RunEffect::StoreReport { job, attempt, report } => {
+                batch.push(Change::Report(StoredReport { run: run.clone(), job, attempt, report }));
+            }
+            // The unit of work advances the groups.
+            RunEffect::Join { .. } | RunEffect::Leave { .. } => {}
+            RunEffect::Wake { job, at } => {
+                let name = format!("wake {job}");
+                batch.push(task(name, TaskKind::Wake { job }, at));
+            }
+            RunEffect::Timer { at } => batch.push(task("expire".into(), TaskKind::Expire, at)),
+            RunEffect::Publish(update) => batch.extend(self.events(state, &update, publisher, now)?),
+            RunEffect::FinalizeLog => batch.push(task("seal".into(), TaskKind::FinalizeLog, now)),
+            RunEffect::EraseSecrets => {
+                batch.push(Change::EraseSecrets { run: run.clone() });
+                batch.push(Change::TaskDone { id: format!("{run} expire") });
+            }
+        }
+        Ok(())
+    }
+
+    fn events(
+        &self,
+        state: &RunState,
+        update: &RunUpdate,
+        publisher: Option<&Keys>,
+        now: Millis,
+    ) -> anyhow::Result<Batch> {
+        let planned = state.planned.as_ref().map(|planned| planned.relays.as_slice()).unwrap_or_default();
+        let relays = self.routes.to(&state.request, planned);
+        let mut batch = Batch::new();
+        for mut draft in hive_ci::report(&state.id, &state.request, update, &self.keys.public_key()) {
+            // Signed now: the key is erased with this very transaction.
+            if let (Signer::Publisher { .. }, Some(keys)) = (&draft.signer, publisher) {
+                draft.sign(keys).context("the publisher key does not sign the run's result")?;
+            }
+            batch.extend(publish::outgoing(&draft, &self.keys, &relays, Some(&state.id), now)?);
+        }
+        Ok(batch)
+    }
+}

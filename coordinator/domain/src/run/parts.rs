@@ -1,0 +1,106 @@
+//! What a transition costs and keeps: parts that do not change are shared, reports stand beside the run.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use serde_json::json;
+use workflow::plan::{Conclusion, Reason};
+
+use super::{
+    testing::{TestRun, cells, job, planned, report},
+    *,
+};
+
+fn outputs(size: usize) -> IndexMap<String, String> {
+    IndexMap::from([("v".to_owned(), "x".repeat(size))])
+}
+
+/// A worker runs the job and reports outputs of this size.
+fn finish_with(run: &mut TestRun, key: &str, size: usize) {
+    let attempt = run.accept(key, "w");
+    let mut done = report(Conclusion::Success, None);
+    (done.outputs, done.summary) = (outputs(size), "# long".into());
+    run.finish(key, attempt, done);
+}
+
+#[test]
+fn an_event_of_one_job_copies_that_job_alone() {
+    let mut run = TestRun::with(vec![("m", cells(&[], json!({"n": (0..250).collect::<Vec<_>>()})))]);
+    let before = run.state.clone();
+    run.accept("m/7", "w");
+    let changed = |key: &&String| !Arc::ptr_eq(&before.jobs[*key], &run.state.jobs[*key]);
+    assert_eq!(run.state.jobs.keys().filter(changed).collect::<Vec<_>>(), ["m/7"]);
+    assert!(Arc::ptr_eq(before.planned.as_ref().unwrap(), run.state.planned.as_ref().unwrap()));
+    assert!(Arc::ptr_eq(&before.request, &run.state.request));
+    assert!(matches!(before.jobs["m/7"].phase, JobPhase::Queued { .. }), "the version before stays as it was");
+}
+
+#[test]
+fn a_cancel_copies_no_job_that_has_ended() {
+    let mut run = TestRun::with(vec![("a", job(&[])), ("b", job(&[]))]);
+    run.run("a", Conclusion::Success);
+    let before = run.state.clone();
+    run.apply(RunEvent::Cancel { by: "somebody".into() }).unwrap();
+    assert!(Arc::ptr_eq(&before.jobs["a"], &run.state.jobs["a"]));
+}
+
+#[test]
+fn a_report_is_stored_beside_the_run_once_and_outputs_stay_where_a_job_reads_them() {
+    let mut run = TestRun::with(vec![("read", job(&[])), ("unread", job(&["read"]))]);
+    finish_with(&mut run, "read", 3);
+    finish_with(&mut run, "unread", 3);
+    let kept = |key: &str| run.state.jobs[key].outcome().unwrap().outputs.clone();
+    assert_eq!((kept("read"), kept("unread")), (outputs(3), IndexMap::new()));
+    let stored = |effect: &RunEffect| match effect {
+        RunEffect::StoreReport { job, attempt, report } => Some((job.clone(), *attempt, report.summary.clone())),
+        _ => None,
+    };
+    let stored: Vec<_> = run.effects.iter().filter_map(stored).collect();
+    assert_eq!(stored, [("read".to_owned(), 1, "# long".to_owned()), ("unread".to_owned(), 1, "# long".to_owned())]);
+    let head = serde_json::to_string(&run.state).unwrap();
+    assert!(!head.contains("unread") && head.len() < 1500, "the head holds no jobs: {head}");
+}
+
+#[test]
+fn outputs_that_are_too_large_together_fail_the_job_that_exceeds_and_say_what_to_do() {
+    let mut run = TestRun::with(vec![("a", job(&[])), ("b", job(&[])), ("c", job(&["a", "b"]))]);
+    finish_with(&mut run, "a", MAX_OUTPUTS - 1);
+    finish_with(&mut run, "b", 1);
+    assert_eq!(run.jobs(), "a=success b=failure c=skipped");
+    let JobPhase::Done { reason: Some(Reason::Invalid(why)), outcome: Some(outcome), .. } = &run.state.jobs["b"].phase
+    else {
+        panic!("{:?}", run.state.jobs["b"]);
+    };
+    assert!(why.contains("4 MiB") && why.contains("artifacts"), "{why}");
+    assert!(outcome.outputs.is_empty());
+}
+
+#[test]
+fn a_run_of_form_1_is_read_with_its_reports_and_jobs() {
+    let mut run = TestRun::under(RunRules::default(), false, planned(vec![("a", job(&[])), ("b", job(&["a"]))]));
+    finish_with(&mut run, "a", 3);
+    let state = &run.state;
+    let mut document = serde_json::to_value(state).unwrap();
+    let mut jobs = serde_json::Map::new();
+    for (key, job) in &state.jobs {
+        let mut job = serde_json::to_value(&**job).unwrap();
+        if job["phase"].as_object_mut().unwrap().remove("outcome").is_some() {
+            let mut accepted = report(Conclusion::Success, None);
+            accepted.outputs = outputs(3);
+            job["phase"]["report"] = serde_json::to_value(accepted).unwrap();
+        }
+        jobs.insert(key.clone(), job);
+    }
+    jobs["b"]["phase"]["reason"] = json!("no worker is connected");
+    document["jobs"] = jobs.into();
+    document["calls"] = json!({});
+    document["rerun"] = json!(null);
+    document["request"] = serde_json::to_value(&*state.request).unwrap();
+    document["planned"] = serde_json::to_value(state.planned.as_deref()).unwrap();
+    let read = RunDocument::read(document).unwrap();
+    assert_eq!(&read.state, state);
+    let [(key, attempt, report)] = &read.reports[..] else { panic!("{:?}", read.reports) };
+    assert_eq!((key.as_str(), *attempt, &report.outputs), ("a", 1, &outputs(3)));
+}

@@ -1,0 +1,88 @@
+//! Reports of jobs, beside their runs: pages and the API read them, transitions of a run don't.
+
+use std::collections::{HashMap, HashSet};
+
+use domain::run::{RunDocument, RunState};
+use workflow::plan::JobReport;
+
+use super::{
+    Store, StoreError,
+    sql::{Connection, query, query_scalar},
+};
+
+/// The report of a job's attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredReport {
+    /// Run id.
+    pub run: String,
+    /// Job key.
+    pub job: String,
+    /// From 1.
+    pub attempt: u32,
+    /// The report, as the worker sent it.
+    pub report: Box<JobReport>,
+}
+
+impl Store {
+    /// Reports of a run's jobs by job key, those of reused jobs among them.
+    pub async fn reports_of(&self, state: &RunState) -> Result<HashMap<String, JobReport>, StoreError> {
+        let place = |(key, attempt): (&String, u32), run: &str| (run.to_owned(), key.clone(), attempt);
+        let reported = state.jobs.iter().filter_map(|(key, job)| {
+            let run = job.reused.as_ref().map_or(state.id.as_str(), |reused| reused.run.as_str());
+            Some(place((key, job.outcome()?.attempt), run))
+        });
+        let wanted: HashSet<(String, String, u32)> = reported.collect();
+        let runs: HashSet<&String> = wanted.iter().map(|(run, ..)| run).collect();
+        let mut found = HashMap::new();
+        for run in runs {
+            for (job, attempt, report) in self.reports_of_run(run).await? {
+                if wanted.contains(&(run.clone(), job.clone(), attempt)) {
+                    found.insert(job, report);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    async fn reports_of_run(&self, run: &str) -> Result<Vec<(String, u32, JobReport)>, StoreError> {
+        let statement = query("SELECT job, attempt, report FROM job_reports WHERE run = $1").bind(run);
+        let mut found = Vec::new();
+        for row in statement.fetch_all(&self.readers).await? {
+            found.push((row.get(0)?, row.get(1)?, serde_json::from_str(&row.get::<String>(2)?)?));
+        }
+        if found.is_empty() {
+            // A run that ended before reports had a table of their own.
+            let statement = query_scalar("SELECT state FROM runs WHERE id = $1 AND state_version = 1").bind(run);
+            let whole: Option<String> = statement.fetch_optional(&self.readers).await?;
+            found.extend(
+                whole
+                    .map(|text| serde_json::from_str(&text).and_then(RunDocument::read))
+                    .transpose()?
+                    .into_iter()
+                    .flat_map(|of| of.reports),
+            );
+        }
+        Ok(found)
+    }
+}
+
+/// Stores the report of an attempt.
+pub(super) async fn write(
+    connection: &mut Connection,
+    run: &str,
+    job: &str,
+    attempt: u32,
+    report: &JobReport,
+) -> Result<(), StoreError> {
+    query(
+        "INSERT INTO job_reports (run, job, attempt, report) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (run, job, attempt) DO UPDATE SET report = excluded.report",
+    )
+    .bind(run)
+    .bind(job)
+    .bind(attempt)
+    .bind(serde_json::to_string(report)?)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
