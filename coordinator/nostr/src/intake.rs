@@ -118,9 +118,11 @@ struct Memory {
 pub struct Counted(Arc<Mutex<BTreeMap<Ignored, u64>>>);
 
 impl Counted {
-    /// The numbers now.
+    /// The numbers now, of every reason.
     pub fn now(&self) -> BTreeMap<Ignored, u64> {
-        self.0.lock().clone()
+        let counted = self.0.lock();
+        let number = |why: &Ignored| (*why, counted.get(why).copied().unwrap_or_default());
+        <Ignored as strum::VariantArray>::VARIANTS.iter().map(number).collect()
     }
 
     fn add(&self, why: Ignored) {
