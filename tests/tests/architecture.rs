@@ -8,9 +8,6 @@ use std::{
 
 use regex::Regex;
 
-#[path = "architecture/circles.rs"]
-mod circles;
-
 #[path = "architecture/import_cycles.rs"]
 mod import_cycles;
 
@@ -108,42 +105,6 @@ fn each_library_is_known_to_the_modules_that_are_made_for_it() {
         }
     }
     assert!(wrong.is_empty(), "{}", lines(&wrong));
-}
-
-/// Packages in which no files import each other in a circle.
-const WITHOUT_CIRCLES: [&str; 11] = [
-    "workflow",
-    "cli",
-    "worker/init",
-    "coordinator/domain",
-    "coordinator/config",
-    "coordinator/work",
-    "coordinator/source",
-    "coordinator/planning",
-    "coordinator/blobs",
-    "coordinator/actions_api",
-    "coordinator/webhooks",
-];
-
-#[test]
-fn files_do_not_import_each_other_in_a_circle() {
-    for package in WITHOUT_CIRCLES {
-        let source = format!("{package}/src/");
-        let is_test = |path: &str| path.contains("/tests/") || path.ends_with("/tests.rs");
-        let files = rust_files(&[&source]).into_iter().filter(|(path, _)| !is_test(path));
-        let files: Vec<_> = files.map(|(path, text)| (path[source.len()..].to_owned(), text)).collect();
-        let found = circles::circles(&files);
-        assert!(found.is_empty(), "{package}: {found:?}");
-    }
-    let file = |path: &str, text: &str| (path.to_owned(), text.to_owned());
-    let files = [
-        file("lib.rs", "mod a; mod b;"),
-        file("a.rs", "use super::{b::{One, Two}, c};"),
-        file("b.rs", "use crate::c::Three;"),
-        file("c.rs", "fn c() { crate::a::two() }"),
-        file("a/below.rs", "use super::One;"),
-    ];
-    assert_eq!(circles::circles(&files), [["a", "b", "c"]]);
 }
 
 #[test]
