@@ -7,6 +7,7 @@
 
 mod ast;
 mod builtin;
+mod case_fold;
 mod compare;
 mod evaluate;
 mod evaluated;

@@ -26,7 +26,6 @@ const KNOWN: &[(&str, &[&str])] = &[
     ),
     ("coordinator/store/src", &["postgres", "sql", "sqlite"]),
     ("worker/src", &["job/actions/cache", "job/actions/checkout", "job/actions/pre_post", "job/steps"]),
-    ("workflow/src", &["expression/compare", "expression/value"]),
 ];
 
 static USE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\buse\s+([^;]*);").unwrap());

@@ -2,31 +2,11 @@
 //!
 //! GitHub docs, "Operators": operands of different types are coerced to numbers, NaN compares false with everything.
 
-use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::Value;
-
-/// Text in the form in which GitHub compares it: each character in upper case where that is one character. No letter
-/// outside ASCII becomes one inside, so `ı` is not `I`.
-pub(super) fn fold(text: &str) -> Cow<'_, str> {
-    if text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_lowercase()) {
-        return Cow::Borrowed(text);
-    }
-    Cow::Owned(text.chars().map(fold_char).collect())
-}
-
-fn fold_char(character: char) -> char {
-    if character.is_ascii() {
-        return character.to_ascii_uppercase();
-    }
-    let mut upper = character.to_uppercase();
-    match (upper.next(), upper.next()) {
-        (Some(upper), None) if !upper.is_ascii() => upper,
-        _ => character,
-    }
-}
+use super::case_fold::fold_char;
 
 pub(super) fn equal(left: &Value, right: &Value) -> bool {
     match (left, right) {

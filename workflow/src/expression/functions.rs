@@ -2,7 +2,7 @@
 
 use super::ast::ExpressionNode;
 use super::builtin::Builtin;
-use super::compare::fold;
+use super::case_fold::fold;
 use super::evaluated::{Evaluate, Evaluated};
 use super::{ExpressionError, ExpressionErrorKind, Value, compare, json};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::compare::fold;
+use super::case_fold::fold;
 use super::number;
 
 /// A value of the language. Clones share text and collections.
