@@ -3,6 +3,7 @@
 mod file;
 mod retention;
 mod server;
+mod upgrade;
 
 use super::*;
 use domain::group::Member;
