@@ -4,6 +4,7 @@ mod file;
 mod parts;
 mod retention;
 mod server;
+mod upgrade;
 
 use super::*;
 use domain::group::Member;
