@@ -1,7 +1,8 @@
-//! Joins the stages: what comes in becomes a run, what a run asks for is done. Start reading here.
+//! Joins the subsystems of a coordinator: requests become runs, and the effects of runs are carried out. Start reading here.
 //!
-//! [`engine`] is the only writer of runs, `cascade` what one event changes at once. `desk` takes requests in, `runs` answers workers, `tasks` does what follows,
-//! `definitions` and `supply` give plans the files that are events, `archive` keeps the logs, `joints` holds the small things that one stage asks of another.
+//! `admission` takes requests, `run_service` is the only writer of runs and `unit_of_work` collects what one event changes
+//! together. `background` carries out stored work, `planner` turns requests into plans, `log_publisher` finalizes and
+//! publishes logs. `adapters` has one file for each thing that one subsystem needs of another.
 
 mod adapters;
 mod admission;
