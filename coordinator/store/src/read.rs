@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use super::{
     Blob, Millis, Outgoing, Parked, Pending, SealedSecrets, Store, StoreError, Task, WorkerRow,
+    columns::{integer, natural},
     sql::{Row, query, query_scalar},
-    write::integer,
 };
 use domain::group::Group;
 use domain::run::RunState;
@@ -286,10 +286,6 @@ fn rows<T>(found: impl IntoIterator<Item = Row>, read: impl Fn(&Row) -> Found<T>
 
 fn state(text: Option<String>) -> Found<Option<RunState>> {
     text.map(|text| json(&text)).transpose()
-}
-
-pub(super) fn natural(row: &Row, column: usize) -> Found<u64> {
-    Ok(row.get::<i64>(column)?.unsigned_abs())
 }
 
 fn json<T: DeserializeOwned>(text: &str) -> Found<T> {

@@ -2,9 +2,8 @@
 
 use super::{
     Filter, Page, Reader, Status, Store, StoreError, Summary,
-    read::natural,
+    columns::{fenced, integer, natural},
     sql::{Connection, Query, Row, Value, query, query_scalar},
-    write::{fenced, integer},
 };
 use domain::run::{RequestOrigin, RunPhase, RunState, Visibility, WaitCondition};
 

@@ -21,7 +21,6 @@ const KNOWN: &[(&str, &[&str])] = &[
     ),
     ("coordinator/logs/src", &["act", "steps"]),
     ("coordinator/nostr/src", &["intake", "policy", "routes"]),
-    ("coordinator/store/src", &["commit", "definitions", "hooks", "kept", "read", "runs", "work", "write"]),
     ("coordinator/store/src", &["postgres", "sql", "sqlite"]),
     ("coordinator/web/src", &["api", "artifacts", "view", "whole"]),
     ("coordinator/web/src", &["auth", "links"]),
