@@ -88,6 +88,7 @@ mod tests {
             avoid: Vec::new(),
             owner: owner.into(),
             since,
+            reason: String::new(),
         }
     }
 

@@ -1,6 +1,10 @@
 //! How much stored work is not done yet, by kind: what metrics show.
 
-use super::{Millis, Store, StoreError, read::natural, sql::query, write::integer};
+use super::{
+    Millis, Store, StoreError,
+    columns::{integer, natural},
+    sql::query,
+};
 
 /// Work of one kind that is not done.
 #[derive(Debug, Clone, PartialEq, Eq)]

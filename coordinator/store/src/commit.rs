@@ -7,11 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
-    Batch, ChangeNotification, QueueChange, StoreError,
-    health::Health,
-    postgres,
-    sql::{Connection, query},
-    sqlite, write,
+    Batch, ChangeNotification, QueueChange, StoreError, health::Health, postgres, sql::Connection, sqlite, write,
 };
 
 /// Units of one transaction: beyond that the first ones would wait too long.
@@ -52,7 +48,7 @@ pub(crate) struct InlineWriter {
     pub(crate) ends: TransactionEnds,
     /// What a simulation has under it.
     #[cfg(any(test, feature = "testing"))]
-    pub(crate) disk: Option<Arc<dyn crate::testing::Disk>>,
+    pub(crate) disk: Option<Arc<dyn crate::disk::Disk>>,
 }
 
 impl InlineWriter {
@@ -73,7 +69,7 @@ impl InlineWriter {
     /// The same on a simulated disk, in a task of its own: as with a real writer, a caller that goes away takes nothing
     /// back.
     #[cfg(any(test, feature = "testing"))]
-    async fn commit_on(self, disk: Arc<dyn crate::testing::Disk>, unit: Box<dyn Unit>) {
+    async fn commit_on(self, disk: Arc<dyn crate::disk::Disk>, unit: Box<dyn Unit>) {
         let mut group = vec![unit];
         let outcome = match disk.write().await {
             Ok(()) => self.commit(&mut group).unwrap_or_else(Outcome::failed),
@@ -166,7 +162,7 @@ impl Writer {
 
     /// A writer of another process to the same database in memory, on this disk.
     #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn reopen(&self, ends: TransactionEnds, disk: Arc<dyn crate::testing::Disk>) -> Self {
+    pub(crate) fn reopen(&self, ends: TransactionEnds, disk: Arc<dyn crate::disk::Disk>) -> Self {
         match self {
             Self::Inline(inline) => Self::Inline(InlineWriter { ends, disk: Some(disk), ..inline.clone() }),
             Self::Queue(_) => self.clone(),
@@ -383,17 +379,4 @@ where
         // The caller may have gone.
         let _ = answer.send(result.and_then(|()| value.ok_or_else(stopped)));
     }
-}
-
-/// The next value of a counter, from 1.
-pub(crate) async fn next(connection: &mut Connection, counter: &str) -> Result<u64, StoreError> {
-    query(
-        "INSERT INTO counters (name, value) VALUES ($1, 1)
-         ON CONFLICT (name) DO UPDATE SET value = counters.value + 1 RETURNING value",
-    )
-    .bind(counter)
-    .fetch_optional(connection)
-    .await?
-    .ok_or_else(stopped)?
-    .get(0)
 }

@@ -2,8 +2,8 @@
 
 use super::{
     Millis, Store, StoreError,
+    columns::integer,
     sql::{Connection, Row, query, query_scalar},
-    write::integer,
 };
 
 type Found<T> = Result<T, StoreError>;

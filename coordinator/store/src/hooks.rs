@@ -2,9 +2,8 @@
 
 use super::{
     Millis, Store, StoreError,
-    read::natural,
+    columns::{integer, natural},
     sql::{Connection, Row, query},
-    write::integer,
 };
 
 type Found<T> = Result<T, StoreError>;

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Millis, Store, StoreError,
+    columns::{integer, natural},
     sql::{Connection, Row, query, query_scalar},
-    write::integer,
 };
 
 type Found<T> = Result<T, StoreError>;
@@ -318,8 +318,4 @@ fn artifact(row: &Row) -> Found<Artifact> {
         made_at: natural(row, 7)?,
         expires_at: natural(row, 8)?,
     })
-}
-
-fn natural(row: &Row, column: usize) -> Found<u64> {
-    Ok(row.get::<i64>(column)?.unsigned_abs())
 }

@@ -5,12 +5,18 @@
 //! BIGINT and BYTEA, placeholders `$1`.
 
 mod backlog;
+mod columns;
 mod commit;
+mod counters;
 mod definitions;
+#[cfg(any(test, feature = "testing"))]
+mod disk;
+mod error;
 mod health;
 mod hooks;
 mod kept;
 mod leases;
+mod notification;
 mod postgres;
 mod read;
 mod reports;
@@ -38,10 +44,12 @@ use tokio::sync::{broadcast, oneshot};
 pub use self::{
     backlog::Backlog,
     definitions::{DefinitionRow, Looked, Maintainers},
+    error::StoreError,
     health::StoreProblem,
     hooks::{Delivery, DeliveryState, Hook},
     kept::{Artifact, Cache, CacheOutcome, CacheUse, Kept},
     leases::{Lease, LeaseChange, Renewal},
+    notification::{ChangeNotification, QueueChange},
     reports::StoredReport,
     retention::{ExpiredRun, TableSize},
     run_list::{Filter, Page, Reader, Status, Summary},
@@ -150,7 +158,7 @@ impl Store {
     /// The next value of a counter, from 1; each is handed out once.
     pub async fn next(&self, counter: &str) -> Result<u64, StoreError> {
         let counter = counter.to_owned();
-        self.transaction(&[], |connection| Box::pin(async move { commit::next(connection, &counter).await })).await
+        self.transaction(&[], |connection| Box::pin(async move { counters::next(connection, &counter).await })).await
     }
 
     /// Changes that this process makes to the queue from now on; those of other processes are only announced, as
@@ -440,98 +448,6 @@ pub struct SealedSecrets {
     pub sealed: Vec<(String, Vec<u8>)>,
     /// The data key, wrapped by the store key.
     pub wrapped_key: Vec<u8>,
-}
-
-/// Why a batch was not written.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The event is known already.
-    #[error("event {0} was taken in before")]
-    Seen(String),
-    /// The run or group was changed meanwhile: load it again.
-    #[error("{0} was changed meanwhile")]
-    Stale(String),
-    /// A row holds what this version can't read.
-    #[error("{row} can't be read: {reason}. Was it written by a newer version? Start that one, or restore a backup")]
-    Unreadable {
-        /// What it is of, with its id.
-        row: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The database.
-    #[error("store: {0}")]
-    Database(String),
-}
-
-/// A kind of rows that changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChangeNotification {
-    /// Jobs that wait for a worker.
-    Queue,
-    /// Events to publish.
-    Outbox,
-    /// Tasks.
-    Tasks,
-    /// Runs.
-    Runs,
-    /// Deliveries of webhooks.
-    Hooks,
-    /// Work was added, or is free again.
-    Work,
-    /// Leases are to be cancelled.
-    Leases,
-    /// Workers are to be drained, or no longer.
-    Workers,
-}
-
-/// A change of the queue, for a copy of it in memory.
-#[derive(Debug, Clone, PartialEq)]
-pub enum QueueChange {
-    /// A job waits for a worker.
-    Added(Arc<QueuedJob>),
-    /// It waits no longer: run and job key.
-    Removed((String, String)),
-}
-
-impl ChangeNotification {
-    /// All of them, and how they are written in notifications between processes.
-    const ALL: [(Self, &'static str); 8] = [
-        (Self::Queue, "queue"),
-        (Self::Outbox, "outbox"),
-        (Self::Tasks, "tasks"),
-        (Self::Runs, "runs"),
-        (Self::Hooks, "hooks"),
-        (Self::Work, "work"),
-        (Self::Leases, "leases"),
-        (Self::Workers, "workers"),
-    ];
-
-    fn as_str(self) -> &'static str {
-        Self::ALL.iter().find(|(change, _)| *change == self).map_or("", |(_, word)| word)
-    }
-
-    fn read(word: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(_, known)| *known == word).map(|(change, _)| *change)
-    }
-}
-
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Database(error.to_string())
-    }
-}
-
-impl From<tokio_postgres::Error> for StoreError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Self::Database(postgres::describe(&error))
-    }
-}
-
-impl From<serde_json::Error> for StoreError {
-    fn from(error: serde_json::Error) -> Self {
-        Self::Database(format!("a stored row can't be read, was it written by a newer version? {error}"))
-    }
 }
 
 #[cfg(test)]

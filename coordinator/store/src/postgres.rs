@@ -13,6 +13,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     ChangeNotification, StoreError,
+    error::{causes, describe},
     sql::{Row, Value},
 };
 
@@ -199,25 +200,4 @@ fn read(row: &tokio_postgres::Row) -> Result<Row, StoreError> {
         })
     };
     row.columns().iter().enumerate().map(value).collect::<Result<_, _>>().map(Row)
-}
-
-/// The server's own words; the library's are "db error".
-pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(failure) => format!("{} ({})", failure.message(), failure.code().code()),
-        None => causes(error),
-    }
-}
-
-fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }

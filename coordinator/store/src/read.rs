@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    Blob, Millis, Outgoing, Parked, Pending, SealedSecrets, Store, StoreError, Task, WorkerRow, run_parts,
+    Blob, Millis, Outgoing, Parked, Pending, SealedSecrets, Store, StoreError, Task, WorkerRow,
+    columns::{integer, natural},
+    run_parts,
     sql::{Row, query, query_scalar},
-    write::integer,
 };
 use domain::group::Group;
 use domain::run::RunState;
@@ -303,10 +304,6 @@ fn blob(row: &Row) -> Found<Blob> {
 
 fn rows<T>(found: impl IntoIterator<Item = Row>, read: impl Fn(&Row) -> Found<T>) -> Found<Vec<T>> {
     found.into_iter().map(|row| read(&row)).collect()
-}
-
-pub(super) fn natural(row: &Row, column: usize) -> Found<u64> {
-    Ok(row.get::<i64>(column)?.unsigned_abs())
 }
 
 fn json<T: DeserializeOwned>(text: &str) -> Found<T> {

@@ -2,10 +2,9 @@
 
 use super::{
     Filter, Page, Reader, RunChange, Status, Store, StoreError, Summary,
-    read::natural,
+    columns::{fenced, integer, natural},
     run_parts,
     sql::{Connection, Query, Row, Value, query, query_scalar},
-    write::{fenced, integer},
 };
 use domain::run::{RequestOrigin, RunPhase, RunState, Visibility, WaitCondition};
 

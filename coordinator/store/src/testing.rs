@@ -6,7 +6,7 @@
 
 mod disk;
 
-pub use disk::Disk;
+pub use crate::disk::Disk;
 
 use std::{
     io,

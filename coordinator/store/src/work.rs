@@ -9,9 +9,8 @@ use strum::{EnumString, IntoStaticStr};
 
 use super::{
     Change, Millis, Store, StoreError,
-    read::natural,
+    columns::{integer, natural},
     sql::{Connection, Row, query, query_scalar},
-    write::integer,
 };
 
 type Found<T> = Result<T, StoreError>;

@@ -10,7 +10,8 @@ use domain::{
 use super::{
     Blob, Change, ChangeNotification, Hook, LeaseChange, Outgoing, Parked, QueueChange, StoreError, Task, WorkChange,
     WorkerChange, WorkerRow,
-    commit::next,
+    columns::{fenced, integer},
+    counters::next,
     definitions, hooks, kept, leases, reports, runs,
     sql::{Connection, query},
     work, workers,
@@ -260,15 +261,6 @@ async fn worker(connection: &mut Connection, row: &WorkerRow) -> Result<(), Stor
     done(statement.execute(connection).await)
 }
 
-pub(super) fn fenced(rows: u64, what: &str, id: &str) -> Result<(), StoreError> {
-    if rows == 0 { Err(StoreError::Stale(format!("{what} {id}"))) } else { Ok(()) }
-}
-
 fn done(result: Result<u64, StoreError>) -> Result<(), StoreError> {
     result.map(drop)
-}
-
-/// BIGINT is signed; nothing that is counted here comes near the end of it.
-pub(super) fn integer(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }

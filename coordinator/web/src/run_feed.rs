@@ -106,7 +106,7 @@ mod tests {
         let feed = RunFeed::new(store.clone());
         let (mut state, _) = domain::run::create(new_run(RunRules::default(), false), START);
         let mut change = async || {
-            store.commit(vec![Change::Run(Box::new(state.clone()))]).await.unwrap();
+            store.commit(vec![Change::Run(store::RunChange::whole(state.clone()))]).await.unwrap();
             state.version += 1;
         };
         let (mut first, mut second) = (feed.follow().await.unwrap(), feed.follow().await.unwrap());

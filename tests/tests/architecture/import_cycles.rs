@@ -20,10 +20,6 @@ const KNOWN: &[(&str, &[&str])] = &[
         &["run/advance", "run/approval", "run/calls", "run/ending", "run/event", "run/rerun", "run/transition"],
     ),
     ("coordinator/nostr/src", &["intake", "policy", "routes"]),
-    (
-        "coordinator/store/src",
-        &["commit", "definitions", "hooks", "kept", "read", "runs", "testing/disk", "work", "write"],
-    ),
     ("coordinator/store/src", &["postgres", "sql", "sqlite"]),
     ("worker/src", &["job/actions/cache", "job/actions/checkout", "job/actions/pre_post", "job/steps"]),
 ];

@@ -412,6 +412,7 @@ impl Pool {
             avoid: Vec::new(),
             owner: "30617:owner:repo".into(),
             since: 0,
+            reason: String::new(),
         })]);
     }
 

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at once")]
 
+use prometheus_client::registry::Registry;
 use std::sync::Arc;
 
 use config::Config;
@@ -35,7 +36,7 @@ impl World {
         let service = || {
             let routes = Routes::new(Relays::new(&keys, &config.relays), &config.relays, now);
             let key = StoreKey::from_hex(&"ab".repeat(32)).unwrap();
-            RunService::new(store.clone(), key, keys.clone(), routes, config.clone(), now)
+            RunService::new(store.clone(), key, keys.clone(), routes, config.clone(), &mut Registry::default(), now)
         };
         Self { service: service(), other: service(), store }
     }

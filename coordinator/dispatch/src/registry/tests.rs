@@ -65,6 +65,7 @@ fn job(name: &str) -> QueuedJob {
         avoid: Vec::new(),
         owner: "repo".into(),
         since: 0,
+        reason: String::new(),
     }
 }
 

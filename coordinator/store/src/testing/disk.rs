@@ -2,19 +2,7 @@
 
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
-
-use crate::{Store, StoreError, commit::Writer, sql::Connection};
-
-/// The disk under a database in memory.
-pub trait Disk: Send + Sync {
-    /// Called before a unit is written. An error is the unit's, and nothing is written; a future that never ends is a
-    /// process that was killed before.
-    fn write(&self) -> BoxFuture<'static, Result<(), StoreError>>;
-    /// Called after a unit is committed and before anybody learns of it. A future that never ends is a process that was
-    /// killed in between.
-    fn written(&self) -> BoxFuture<'static, ()>;
-}
+use crate::{Store, StoreError, commit::Writer, disk::Disk, sql::Connection};
 
 impl Store {
     /// The same database in memory as a new process opens it: with subscribers of its own, on this disk.

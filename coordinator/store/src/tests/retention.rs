@@ -1,7 +1,7 @@
 //! What is removed once its time is over, and what is not.
 
 use super::*;
-use crate::{CacheOutcome, CacheUse, Kept, NewWork, WorkKind};
+use crate::{CacheOutcome, CacheUse, Kept, NewWork, RunChange, WorkKind};
 
 crate::testing::on_each_engine! {
     a_run_goes_with_all_its_rows_once_its_time_is_over,
@@ -11,10 +11,10 @@ crate::testing::on_each_engine! {
 }
 
 async fn ended(store: &Store, id: &str, serial: u64) {
-    store.commit(vec![Change::Run(Box::new(run(id, serial)))]).await.unwrap();
+    store.commit(vec![Change::Run(RunChange::whole(run(id, serial)))]).await.unwrap();
     let mut state = run(id, serial);
     (state.version, state.phase) = (1, done());
-    store.commit(vec![Change::Run(Box::new(state))]).await.unwrap();
+    store.commit(vec![Change::Run(RunChange::whole(state))]).await.unwrap();
 }
 
 async fn expired(store: &Store, now: Millis) -> Vec<String> {
@@ -31,7 +31,7 @@ async fn rows(store: &Store) -> u64 {
 }
 
 async fn a_run_goes_with_all_its_rows_once_its_time_is_over(store: &Store) {
-    store.commit(vec![Change::Run(Box::new(run("unfinished", 9)))]).await.unwrap();
+    store.commit(vec![Change::Run(RunChange::whole(run("unfinished", 9)))]).await.unwrap();
     let kept = rows(store).await;
     ended(store, "r", 1).await;
     let used = CacheUse {
