@@ -1,5 +1,5 @@
 //! One worker's session: reads its messages, answers renewals and confirmed cancels, and hands what changes runs to the
-//! session's [`store_loop`](super::store_loop).
+//! session's [`store_loop`].
 
 use std::{collections::HashSet, sync::Arc, sync::atomic::Ordering};
 

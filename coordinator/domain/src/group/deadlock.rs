@@ -35,14 +35,14 @@ impl<'a> DeadlockSearch<'a> {
         false
     }
 
-    /// Whose waits are to be looked at next: [`RunState::waits_below`] of its run names the groups, and
-    /// [`DeadlockSearch::meets`] wants each one's holder.
+    /// The next member whose waits are followed: [`RunState::waits_below`] of its run names the groups, and the holder of
+    /// each is given to [`DeadlockSearch::visit_holder`].
     pub fn next_holder(&mut self) -> Option<Member> {
         self.open.pop()
     }
 }
 
-/// To what the job gives way, for people.
+/// Describes the lock holder that the job yields to.
 pub fn describe(group: &str, holder: &Member) -> String {
     format!(
         "a circle of waits: run {} holds the concurrency group {group} and cannot end before this job, whose own run \
