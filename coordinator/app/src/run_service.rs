@@ -23,7 +23,7 @@ use nostr_client::{
     routes::Routes,
 };
 use store::{
-    Batch, Change, Lease, LeaseChange, RelayClass, Signer, Store, StoreError, Task, TaskKind,
+    Batch, Change, Lease, LeaseChange, NewWork, RelayClass, Signer, Store, StoreError, WorkChange, WorkKind,
     seal::{self, StoreKey},
 };
 
@@ -188,12 +188,11 @@ impl RunService {
         publisher: Option<&Keys>,
     ) -> anyhow::Result<Batch> {
         let (run, now) = (&state.id, self.now());
-        let task =
-            |name: String, kind, due| Change::Task(Task { id: format!("{run} {name}"), run: run.clone(), kind, due });
+        let work = |name: &str, kind| NewWork::new(format!("{run} {name}"), kind, Some(run), now);
         let mut batch = vec![Change::Run(Box::new(state.clone()))];
         for effect in effects {
             match effect {
-                RunEffect::Plan => batch.push(task("plan".into(), TaskKind::Plan { tries: 0 }, now)),
+                RunEffect::Plan => batch.push(work("plan", WorkKind::Plan).into()),
                 RunEffect::Queue { job, labels, avoid, .. } => batch.push(Change::Queue(QueuedJob {
                     run: run.clone(),
                     job,
@@ -215,15 +214,15 @@ impl RunService {
                 // The groups' rows are made beside these, by the cascade.
                 RunEffect::Join { .. } | RunEffect::Leave { .. } => {}
                 RunEffect::Wake { job, at } => {
-                    let name = format!("wake {job}");
-                    batch.push(task(name, TaskKind::Wake { job }, at));
+                    let wake = work(&format!("wake {job}"), WorkKind::Wake).due_at(at);
+                    batch.push(wake.with_payload(&serde_json::json!({ "job": job }))?.into());
                 }
-                RunEffect::Timer { at } => batch.push(task("expire".into(), TaskKind::Expire, at)),
+                RunEffect::Timer { at } => batch.push(work("expire", WorkKind::Expire).due_at(at).into()),
                 RunEffect::Publish(update) => batch.extend(self.publish(state, &update, publisher)?),
-                RunEffect::FinalizeLog => batch.push(task("seal".into(), TaskKind::FinalizeLog, now)),
+                RunEffect::FinalizeLog => batch.push(work("finalize log", WorkKind::FinalizeLog).into()),
                 RunEffect::EraseSecrets => {
                     batch.push(Change::EraseSecrets { run: run.clone() });
-                    batch.push(Change::TaskDone { id: format!("{run} expire") });
+                    batch.push(Change::Work(WorkChange::Remove { id: format!("{run} expire") }));
                 }
             }
         }

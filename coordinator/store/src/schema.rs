@@ -25,6 +25,7 @@ const SHARED: &[&str] = &[
     include_str!("../migrations/0020_work.sql"),
     include_str!("../migrations/0021_leases.sql"),
     include_str!("../migrations/0040_retention.sql"),
+    include_str!("../migrations/0041_tasks_become_work.sql"),
 ];
 
 /// What SQLite files of earlier versions carry over after a shared script, by its number.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use domain::{group::Group, schedule::QueuedJob};
 
 use super::{
-    Blob, Change, ChangeNotification, Hook, LeaseChange, Outgoing, Parked, QueueChange, StoreError, Task, WorkChange,
+    Blob, Change, ChangeNotification, Hook, LeaseChange, Outgoing, Parked, QueueChange, StoreError, WorkChange,
     WorkerChange, WorkerRow,
     commit::next,
     definitions, hooks, kept, leases, runs,
@@ -18,7 +18,6 @@ pub(super) fn notification_of(change: &Change) -> Option<ChangeNotification> {
     match change {
         Change::Run(_) => Some(ChangeNotification::Runs),
         Change::Queue(_) | Change::Unqueue { .. } => Some(ChangeNotification::Queue),
-        Change::Task(_) => Some(ChangeNotification::Tasks),
         Change::Outbox(_) => Some(ChangeNotification::Outbox),
         Change::Hook(Hook::Tell(_)) => Some(ChangeNotification::Hooks),
         Change::Work(WorkChange::Renew { .. } | WorkChange::Complete { .. } | WorkChange::Remove { .. }) => None,
@@ -47,8 +46,6 @@ pub(super) async fn apply(connection: &mut Connection, change: &Change) -> Resul
             let statement = query("DELETE FROM queue WHERE run = $1 AND job = $2").bind(run).bind(job);
             done(statement.execute(connection).await)
         }
-        Change::Task(wanted) => task(connection, wanted).await,
-        Change::TaskDone { id } => done(query("DELETE FROM tasks WHERE id = $1").bind(id).execute(connection).await),
         Change::Outbox(outgoing) => outbox(connection, outgoing).await,
         Change::Delivered { event, relay, answer, at } => {
             let statement = query(
@@ -127,18 +124,6 @@ async fn queue(connection: &mut Connection, queued: &QueuedJob) -> Result<(), St
     .bind(serde_json::to_string(&queued.avoid)?)
     .bind(&queued.owner)
     .bind(integer(queued.since));
-    done(statement.execute(connection).await)
-}
-
-async fn task(connection: &mut Connection, task: &Task) -> Result<(), StoreError> {
-    let statement = query(
-        "INSERT INTO tasks (id, run, kind, due) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, due = excluded.due",
-    )
-    .bind(&task.id)
-    .bind(&task.run)
-    .bind(serde_json::to_string(&task.kind)?)
-    .bind(integer(task.due));
     done(statement.execute(connection).await)
 }
 
