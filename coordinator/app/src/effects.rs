@@ -11,7 +11,9 @@ use domain::{
     schedule::QueuedJob,
 };
 use nostr_client::{hive_ci, publish, routes::Routes};
-use store::{Batch, Change, Lease, LeaseChange, RunChange, Signer, StoredReport, Task, TaskKind};
+use store::{
+    Batch, Change, Lease, LeaseChange, NewWork, RunChange, Signer, StoredReport, WorkChange, WorkKind,
+};
 
 /// Turns transitions into rows. It reads nothing and writes nothing itself.
 #[derive(Clone)]
@@ -59,10 +61,9 @@ impl RowMaker {
         batch: &mut Batch,
     ) -> anyhow::Result<()> {
         let run = &state.id;
-        let task =
-            |name: String, kind, due| Change::Task(Task { id: format!("{run} {name}"), run: run.clone(), kind, due });
+        let work = |name: &str, kind| NewWork::new(format!("{run} {name}"), kind, Some(run), now);
         match effect {
-            RunEffect::Plan => batch.push(task("plan".into(), TaskKind::Plan { tries: 0 }, now)),
+            RunEffect::Plan => batch.push(work("plan", WorkKind::Plan).into()),
             RunEffect::Queue { job, labels, avoid, reason, .. } => batch.push(Change::Queue(QueuedJob {
                 run: run.clone(),
                 job,
@@ -101,15 +102,15 @@ impl RowMaker {
             // The unit of work advances the groups.
             RunEffect::Join { .. } | RunEffect::Leave { .. } => {}
             RunEffect::Wake { job, at } => {
-                let name = format!("wake {job}");
-                batch.push(task(name, TaskKind::Wake { job }, at));
+                let wake = work(&format!("wake {job}"), WorkKind::Wake).due_at(at);
+                batch.push(wake.with_payload(&serde_json::json!({ "job": job }))?.into());
             }
-            RunEffect::Timer { at } => batch.push(task("expire".into(), TaskKind::Expire, at)),
+            RunEffect::Timer { at } => batch.push(work("expire", WorkKind::Expire).due_at(at).into()),
             RunEffect::Publish(update) => batch.extend(self.events(state, &update, publisher, now)?),
-            RunEffect::FinalizeLog => batch.push(task("seal".into(), TaskKind::FinalizeLog, now)),
+            RunEffect::FinalizeLog => batch.push(work("finalize log", WorkKind::FinalizeLog).into()),
             RunEffect::EraseSecrets => {
                 batch.push(Change::EraseSecrets { run: run.clone() });
-                batch.push(Change::TaskDone { id: format!("{run} expire") });
+                batch.push(Change::Work(WorkChange::Remove { id: format!("{run} expire") }));
             }
         }
         Ok(())

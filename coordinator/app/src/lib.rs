@@ -35,7 +35,7 @@ pub use run_service::{Applied, RunService};
 use self::{
     adapters::{actions_api::Services, object_source::ObjectSource, operator_api::Operator, relay_lookup::RelayLookup},
     admission::Admission,
-    background::TaskRunner,
+    background::RunWork,
     definitions::Definitions,
     log_publisher::LogPublisher,
     metrics::Metrics,
@@ -133,6 +133,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     let issuer = Issuer::open(&config.data.join("oidc.key"), &public_url)?;
     let documents = issuer.documents();
     let origin = ActionsApi::new(store.clone(), blobs.clone(), &key, config.kept.clone(), now).with_issuer(issuer);
+    let coordinator = coordinator_id(&config.data)?;
     let dispatch = DispatchConfig {
         store: store.clone(),
         runs: Arc::new(run_service.clone()),
@@ -140,7 +141,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         objects: Arc::new(ObjectSource(sources.clone())),
         actions_api: Arc::new(Services { origin: origin.clone(), store: store.clone() }),
         configured_workers: config.workers.clone(),
-        coordinator: coordinator_id(&config.data)?,
+        coordinator: coordinator.clone(),
         token_key: derive(&secret, b"attempt and enrolment tokens"),
         bulk_url: String::new(),
         timeouts: config.lease_timeouts,
@@ -160,7 +161,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         stages.start("worker port", async move { dispatch.serve(grpc, tls, stop).await });
     }
     let definitions = Definitions::new(run_service.clone(), sources.clone(), policy.clone(), config.clone());
-    let tasks = TaskRunner {
+    let run_work = RunWork {
         run_service: run_service.clone(),
         planner: Planner {
             run_service: run_service.clone(),
@@ -168,20 +169,15 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
             definitions: definitions.clone(),
             config: config.clone(),
         },
-        archive: archive.clone(),
+        log_publisher: archive.clone(),
         config: config.clone(),
-        plans: TaskRunner::limit(),
     };
-    stages.start("tasks", tasks.run(stop.clone()));
     stages.until_stopped("webhooks", webhooks::Sender::new(store.clone(), &config.webhooks, now).run());
     let publisher = Publisher::new(store.clone(), relays.clone(), now);
     publisher.adopt_unsent(&keys, &run_service).await?;
-    let work = work::Config {
-        store: store.clone(),
-        coordinator: keys.public_key().to_hex(),
-        clock: now,
-        handlers: vec![Arc::new(publisher)],
-    };
+    let mut handlers = run_work.handlers();
+    handlers.push(Arc::new(publisher));
+    let work = work::Config { store: store.clone(), coordinator, clock: now, handlers };
     stages.start("background work", work.build().run(stop.clone()));
     let reception = Admission {
         run_service: run_service.clone(),
@@ -258,7 +254,7 @@ impl Running {
     }
 }
 
-/// TaskRunner that end together.
+/// Stages that end together.
 struct Stages {
     tracker: TaskTracker,
     failures: tokio::sync::mpsc::Sender<anyhow::Error>,

@@ -9,7 +9,7 @@ use super::{
 /// Work of one kind that is not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backlog {
-    /// A kind of work, `tasks`, or `webhooks`.
+    /// A kind of work, or `webhooks`.
     pub kind: String,
     /// Rows.
     pub pending: u64,
@@ -22,8 +22,6 @@ impl Store {
     pub async fn backlog(&self, now: Millis) -> Result<Vec<Backlog>, StoreError> {
         let statement = query(
             "SELECT kind, count(*), min(CASE WHEN due <= $1 THEN due END) FROM work GROUP BY kind
-             UNION ALL
-             SELECT 'tasks', count(*), min(CASE WHEN due <= $1 THEN due END) FROM tasks
              UNION ALL
              SELECT 'webhooks', count(*), min(CASE WHEN due <= $1 THEN due END) FROM hooks WHERE state = 'pending'",
         );

@@ -211,13 +211,6 @@ pub enum Change {
         /// Job key.
         job: String,
     },
-    /// Work to carry out after this commit, until done; survives restarts.
-    Task(Task),
-    /// That work is done.
-    TaskDone {
-        /// Id of the task.
-        id: String,
-    },
     /// An event to publish; its id is final.
     Outbox(Outgoing),
     /// A relay said yes, or finally no, to an event.
@@ -290,51 +283,6 @@ pub enum Change {
     Lease(LeaseChange),
     /// Workers that were seen, or are to be drained.
     Workers(WorkerChange),
-}
-
-/// Work to carry out after a commit.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Task {
-    /// Unique: run id and kind, so that asking twice is one task.
-    pub id: String,
-    /// Run id.
-    pub run: String,
-    /// What.
-    pub kind: TaskKind,
-    /// Not before.
-    pub due: Millis,
-}
-
-/// What a task does.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "task")]
-pub enum TaskKind {
-    /// Fetch and plan.
-    Plan {
-        /// Tries so far.
-        tries: u32,
-    },
-    /// Tell a worker to end an attempt.
-    Stop {
-        /// Job key.
-        job: String,
-        /// Attempt.
-        attempt: u32,
-        /// Worker id.
-        worker: String,
-        /// For people.
-        reason: String,
-    },
-    /// Close the log, and store and publish it.
-    #[serde(rename = "seal")]
-    FinalizeLog,
-    /// Tell a job that the moment it waits for came.
-    Wake {
-        /// Job key.
-        job: String,
-    },
-    /// Tell the run that its time is over.
-    Expire,
 }
 
 /// Who signs an outgoing event.

@@ -11,8 +11,6 @@ pub enum ChangeNotification {
     Queue,
     /// Events to publish.
     Outbox,
-    /// Tasks.
-    Tasks,
     /// Runs.
     Runs,
     /// Deliveries of webhooks.
@@ -36,10 +34,9 @@ pub enum QueueChange {
 
 impl ChangeNotification {
     /// All of them, and how they are written in notifications between processes.
-    pub(crate) const ALL: [(Self, &'static str); 8] = [
+    pub(crate) const ALL: [(Self, &'static str); 7] = [
         (Self::Queue, "queue"),
         (Self::Outbox, "outbox"),
-        (Self::Tasks, "tasks"),
         (Self::Runs, "runs"),
         (Self::Hooks, "hooks"),
         (Self::Work, "work"),

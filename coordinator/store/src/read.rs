@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    Blob, Millis, Outgoing, Parked, Pending, SealedSecrets, Store, StoreError, Task, WorkerRow,
+    Blob, Millis, Outgoing, Parked, Pending, SealedSecrets, Store, StoreError, WorkerRow,
     columns::{integer, natural},
     run_parts,
     sql::{Row, query, query_scalar},
@@ -100,21 +100,6 @@ impl Store {
                 reason: row.get(6)?,
             })
         })
-    }
-
-    /// Tasks whose time has come, the longest due first.
-    pub async fn tasks_due(&self, now: Millis) -> Found<Vec<Task>> {
-        let statement = query("SELECT id, run, kind, due FROM tasks WHERE due <= $1 ORDER BY due, id");
-        rows(statement.bind(integer(now)).fetch_all(&self.readers).await?, |row| {
-            Ok(Task { id: row.get(0)?, run: row.get(1)?, kind: json(&row.get::<String>(2)?)?, due: natural(row, 3)? })
-        })
-    }
-
-    /// When the next task is due: what a timer is set to.
-    pub async fn next_task_due(&self) -> Found<Option<Millis>> {
-        let due: Option<i64> =
-            query_scalar("SELECT due FROM tasks ORDER BY due LIMIT 1").fetch_optional(&self.readers).await?;
-        Ok(due.map(i64::unsigned_abs))
     }
 
     /// Outgoing events that are not done, in the order they were made, with the answers so far.

@@ -9,14 +9,13 @@ use super::{
 const BATCH: u64 = 1000;
 
 /// Statements that remove a run with all its rows; each has the run's id as `$1`. The run itself is last.
-const OF_RUN: [&str; 16] = [
+const OF_RUN: [&str; 15] = [
     "DELETE FROM deliveries WHERE event IN (SELECT event FROM outbox WHERE run = $1)",
     "DELETE FROM outbox WHERE run = $1",
     "DELETE FROM hooks WHERE run = $1",
     "DELETE FROM cache_uses WHERE run = $1",
     "DELETE FROM artifacts WHERE run = $1",
     "DELETE FROM queue WHERE run = $1",
-    "DELETE FROM tasks WHERE run = $1",
     "DELETE FROM work WHERE run = $1",
     "DELETE FROM secrets WHERE run = $1",
     "DELETE FROM run_keys WHERE run = $1",

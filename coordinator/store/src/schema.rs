@@ -26,6 +26,7 @@ const SHARED: &[&str] = &[
     include_str!("../migrations/0021_leases.sql"),
     include_str!("../migrations/0040_retention.sql"),
     include_str!("../migrations/0010_run_parts.sql"),
+    include_str!("../migrations/0041_tasks_become_work.sql"),
 ];
 
 /// What SQLite files of earlier versions carry over after a shared script, by its number.

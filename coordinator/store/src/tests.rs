@@ -118,7 +118,6 @@ crate::testing::on_each_engine! {
     every_phase_of_a_run_can_be_stored,
     a_list_says_why_a_run_is_not_planned_yet,
     the_queue_is_read_oldest_first_and_a_job_stands_in_it_once,
-    tasks_become_due_and_end_once_done,
     the_outbox_keeps_the_order_and_takes_a_signature_once,
     secrets_are_kept_until_erased,
     a_parked_half_is_found_by_what_it_waits_for_and_when_it_expires,
@@ -278,17 +277,6 @@ async fn the_queue_is_read_oldest_first_and_a_job_stands_in_it_once(store: &Stor
     assert_eq!(store.queued().await.unwrap(), [queued("a", 0), queued("b", 2)]);
 }
 
-async fn tasks_become_due_and_end_once_done(store: &Store) {
-    let task = |id: &str, due| Task { id: id.into(), run: "r".into(), kind: TaskKind::FinalizeLog, due };
-    assert_eq!(store.next_task_due().await.unwrap(), None);
-    store.commit(vec![Change::Task(task("late", 20)), Change::Task(task("soon", 10))]).await.unwrap();
-    assert_eq!(store.next_task_due().await.unwrap(), Some(10));
-    assert_eq!(store.tasks_due(10).await.unwrap(), [task("soon", 10)]);
-    let again = Task { kind: TaskKind::Plan { tries: 1 }, ..task("soon", 30) };
-    store.commit(vec![Change::Task(again.clone()), Change::TaskDone { id: "late".into() }]).await.unwrap();
-    assert_eq!(store.tasks_due(30).await.unwrap(), [again]);
-}
-
 async fn the_outbox_keeps_the_order_and_takes_a_signature_once(store: &Store) {
     store.commit(vec![Change::Outbox(outgoing("z")), Change::Outbox(outgoing("a"))]).await.unwrap();
     let signed = |signature: &str| Outgoing { signature: Some(signature.into()), ..outgoing("z") };
@@ -403,12 +391,12 @@ async fn subscribers_learn_what_changed_after_it_is_readable(store: &Store) {
     let mut notices = store.subscribe();
     store.commit(vec![Change::Cursor { relay: "r".into(), seen: 1 }, Change::Queue(queued("a", 1))]).await.unwrap();
     assert_eq!(notices.recv().await.unwrap(), ChangeNotification::Queue);
-    let task = Task { id: "t".into(), run: "r".into(), kind: TaskKind::FinalizeLog, due: 0 };
+    let work = NewWork::new("w", WorkKind::FinalizeLog, Some("r"), 0);
     store
-        .commit(vec![Change::Task(task), Change::Outbox(outgoing("e")), Change::Run(RunChange::whole(run("r", 1)))])
+        .commit(vec![work.into(), Change::Outbox(outgoing("e")), Change::Run(RunChange::whole(run("r", 1)))])
         .await
         .unwrap();
-    for expected in [ChangeNotification::Tasks, ChangeNotification::Outbox, ChangeNotification::Runs] {
+    for expected in [ChangeNotification::Work, ChangeNotification::Outbox, ChangeNotification::Runs] {
         assert_eq!(notices.recv().await.unwrap(), expected);
     }
     assert!(store.run("r").await.unwrap().is_some());

@@ -8,7 +8,7 @@ use domain::{
 };
 
 use super::{
-    Blob, Change, ChangeNotification, Hook, LeaseChange, Outgoing, Parked, QueueChange, StoreError, Task, WorkChange,
+    Blob, Change, ChangeNotification, Hook, LeaseChange, Outgoing, Parked, QueueChange, StoreError, WorkChange,
     WorkerChange, WorkerRow,
     columns::{fenced, integer},
     counters::next,
@@ -22,7 +22,6 @@ pub(super) fn notification_of(change: &Change) -> Option<ChangeNotification> {
     match change {
         Change::Run(_) | Change::WaitReasons(_) => Some(ChangeNotification::Runs),
         Change::Queue(_) | Change::Unqueue { .. } => Some(ChangeNotification::Queue),
-        Change::Task(_) => Some(ChangeNotification::Tasks),
         Change::Outbox(_) => Some(ChangeNotification::Outbox),
         Change::Hook(Hook::Tell(_)) => Some(ChangeNotification::Hooks),
         Change::Work(WorkChange::Renew { .. } | WorkChange::Complete { .. } | WorkChange::Remove { .. }) => None,
@@ -55,8 +54,6 @@ pub(super) async fn apply(connection: &mut Connection, change: &Change) -> Resul
             let statement = query("DELETE FROM queue WHERE run = $1 AND job = $2").bind(run).bind(job);
             done(statement.execute(connection).await)
         }
-        Change::Task(wanted) => task(connection, wanted).await,
-        Change::TaskDone { id } => done(query("DELETE FROM tasks WHERE id = $1").bind(id).execute(connection).await),
         Change::Outbox(outgoing) => outbox(connection, outgoing).await,
         Change::Delivered { event, relay, answer, at } => {
             let statement = query(
@@ -154,18 +151,6 @@ async fn wait_reasons(connection: &mut Connection, updates: &[WaitUpdate]) -> Re
         statement.bind(run).execute(&mut *connection).await?;
     }
     Ok(())
-}
-
-async fn task(connection: &mut Connection, task: &Task) -> Result<(), StoreError> {
-    let statement = query(
-        "INSERT INTO tasks (id, run, kind, due) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, due = excluded.due",
-    )
-    .bind(&task.id)
-    .bind(&task.run)
-    .bind(serde_json::to_string(&task.kind)?)
-    .bind(integer(task.due));
-    done(statement.execute(connection).await)
 }
 
 /// A second write of an event adds its signature; everything else of it is final.

@@ -16,8 +16,8 @@ use nostr_client::{hive_ci::Secrets, relays::Relays, routes::Routes};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use proto::worker::{ResolveRequest, Resolved};
-use store::{Change, ChangeNotification, ClaimedWork, LaneOrder, Store, Task, TaskKind, WorkKind, seal::StoreKey};
-use tokio::{io::DuplexStream, sync::broadcast::Receiver};
+use store::{Change, ClaimedWork, LaneOrder, Store, WorkKind, seal::StoreKey};
+use tokio::io::DuplexStream;
 use tokio_util::sync::CancellationToken;
 use work::{Outcome, WorkHandler};
 use workflow::plan::JobOrder;
@@ -35,8 +35,6 @@ const COORDINATOR: &str = "simulated";
 const RELAY: &str = "wss://relay.example/";
 /// Waits after an error.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How often everything is looked at, whatever was announced.
-const LOOK: Duration = Duration::from_secs(30);
 
 /// Where workers find the coordinator: nothing listens while there is none.
 #[derive(Clone, Default)]
@@ -130,16 +128,15 @@ impl Machinery {
         let running = Running { store, run_service, relay: self.relay.clone(), observer: self.observer.clone() };
         let assigning = (dispatch.clone(), stop.clone());
         spawn(&killed, async move { assigning.0.run(assigning.1).await });
-        let work = work::Config {
-            store: running.store.clone(),
-            coordinator: COORDINATOR.into(),
-            clock: clock::now,
-            handlers: vec![Arc::new(Deliveries { relay: self.relay.clone() })],
-        };
+        let kinds = [WorkKind::Plan, WorkKind::FinalizeLog, WorkKind::Wake, WorkKind::Expire];
+        let of_runs = kinds.map(|kind| Arc::new(RunWork { kind, running: running.clone() }) as Arc<dyn WorkHandler>);
+        let mut handlers = Vec::from(of_runs);
+        handlers.push(Arc::new(Deliveries { relay: self.relay.clone() }));
+        let work =
+            work::Config { store: running.store.clone(), coordinator: COORDINATOR.into(), clock: clock::now, handlers };
         let (work, stopped) = (work.build(), stop.clone());
         spawn(&killed, async move { _ = work.run(stopped).await });
-        spawn(&killed, running.clone().take_in());
-        spawn(&killed, running.carry_out());
+        spawn(&killed, running.take_in());
         *self.address.0.lock() = Some((dispatch, stop.clone(), killed.clone()));
         Ok(Life { run_service: taking, stop, killed, address: self.address.clone() })
     }
@@ -158,13 +155,6 @@ struct Running {
     run_service: RunService,
     relay: Relay,
     observer: Observer,
-}
-
-/// Returns once something changed in the store, or after a time.
-async fn changed(changes: &mut Receiver<ChangeNotification>, wait: Duration) {
-    let _ = tokio::time::timeout(wait, changes.recv()).await;
-    // What came meanwhile is looked at with it.
-    while changes.try_recv().is_ok() {}
 }
 
 impl Running {
@@ -198,35 +188,12 @@ impl Running {
         Ok(())
     }
 
-    /// Does what runs ask for, in the order of being due.
-    async fn carry_out(self) {
-        let mut changes = self.store.subscribe();
-        loop {
-            let done = self.carry_out_due().await;
-            if let Err(error) = &done {
-                self.observer.note(&format!("work is tried again: {error:#}"));
-            }
-            let wait = match (done, self.store.next_task_due().await) {
-                (Ok(()), Ok(Some(due))) => Duration::from_millis(due.saturating_sub(clock::now()).max(1)).min(LOOK),
-                (Ok(()), Ok(None)) => LOOK,
-                _ => AGAIN,
-            };
-            changed(&mut changes, wait).await;
-        }
-    }
-
-    async fn carry_out_due(&self) -> Result<()> {
-        for task in self.store.tasks_due(clock::now()).await? {
-            self.carry_out_task(&task).await?;
-        }
-        Ok(())
-    }
-
-    async fn carry_out_task(&self, task: &Task) -> Result<()> {
-        let done = vec![Change::TaskDone { id: task.id.clone() }];
-        let Some(state) = self.store.run(&task.run).await? else { return Ok(self.store.commit(done).await?) };
-        let event = match &task.kind {
-            TaskKind::Plan { .. } => {
+    async fn perform(&self, row: &ClaimedWork) -> Result<Outcome> {
+        let done = vec![row.complete()];
+        let run = row.run.as_deref().unwrap_or_default();
+        let Some(state) = self.store.run(run).await? else { return Ok(Outcome::Store(done)) };
+        let event = match row.kind {
+            WorkKind::Plan => {
                 let requests = self.relay.requests();
                 let asked = requests.borrow().iter().find(|asked| asked.request.id == state.request.id).cloned();
                 match asked.context("the request is there")?.planned {
@@ -234,13 +201,36 @@ impl Running {
                     None => RunEvent::Unplannable { message: "the workflow is wrong".into() },
                 }
             }
-            TaskKind::Stop { .. } => return Ok(self.store.commit(done).await?),
-            TaskKind::FinalizeLog => RunEvent::LogFinalized { log: FinalizedLog::default() },
-            TaskKind::Wake { job } => RunEvent::Due { job: job.clone() },
-            TaskKind::Expire => RunEvent::Expired,
+            WorkKind::FinalizeLog => RunEvent::LogFinalized { log: FinalizedLog::default() },
+            WorkKind::Wake => {
+                let payload: serde_json::Value = row.read_payload()?;
+                RunEvent::Due { job: payload["job"].as_str().context("a wake-up names a job")?.to_owned() }
+            }
+            WorkKind::Expire => RunEvent::Expired,
+            WorkKind::Publish | WorkKind::Webhook | WorkKind::Retain => anyhow::bail!("it is no work of a run"),
         };
-        self.run_service.apply(&task.run, event, done).await?;
-        Ok(())
+        self.run_service.apply(run, event, done).await?;
+        Ok(Outcome::Stored)
+    }
+}
+
+/// Does what runs ask for, as the product's own handlers do with real sources and logs.
+struct RunWork {
+    kind: WorkKind,
+    running: Running,
+}
+
+impl WorkHandler for RunWork {
+    fn kind(&self) -> WorkKind {
+        self.kind
+    }
+
+    fn parallelism(&self) -> u32 {
+        8
+    }
+
+    fn handle(&self, rows: Vec<ClaimedWork>) -> BoxFuture<'_, anyhow::Result<Outcome>> {
+        async move { self.running.perform(rows.first().context("a claim has a row")?).await }.boxed()
     }
 }
 
