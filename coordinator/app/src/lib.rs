@@ -11,6 +11,7 @@ mod log_publisher;
 mod metrics;
 mod planner;
 mod rerun_artifacts;
+mod restored;
 mod retention;
 mod run_service;
 mod run_trace;
@@ -112,6 +113,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     let mut registry = metrics::registry();
     let run_service =
         RunService::new(store.clone(), store_key, keys.clone(), routes.clone(), config.clone(), &mut registry, now);
+    restored::end_answered(&run_service, &relays, &config.relays, &keys.public_key()).await?;
     let logs = Logs::new(config.data.join("logs"));
     let blobs = Blobs::open_alone(&config.data.join("blobs"), store.clone())?;
     let archive = LogPublisher {

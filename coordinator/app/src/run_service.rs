@@ -153,6 +153,26 @@ impl RunService {
         }
     }
 
+    /// Ends a run that was answered before this database knew of it, without a second answer.
+    ///
+    /// # Errors
+    /// The store can't be read or written.
+    pub(super) async fn end_answered(&self, id: &str) -> anyhow::Result<()> {
+        while let Some(mut state) = self.0.store.run(id).await? {
+            if !state.answered {
+                (state.answered, state.version) = (true, state.version + 1);
+                match self.0.store.commit(vec![Change::Run(Box::new(state))]).await {
+                    Err(StoreError::Stale(_)) => continue,
+                    written => written?,
+                }
+            }
+            let by = "its answer, which an earlier database of this pool gave".to_owned();
+            self.apply(id, RunEvent::Cancel { by }, Vec::new()).await?;
+            break;
+        }
+        Ok(())
+    }
+
     /// Values that came with a run's request, the publisher key among them; empty once erased.
     ///
     /// # Errors
@@ -249,6 +269,9 @@ impl RunService {
     }
 
     fn publish(&self, state: &RunState, update: &RunUpdate, publisher: Option<&Keys>) -> anyhow::Result<Batch> {
+        if state.answered {
+            return Ok(Batch::new());
+        }
         let planned = state.planned.as_ref().map(|planned| planned.relays.as_slice()).unwrap_or_default();
         let relays = self.0.routes.to(&state.request, planned);
         let mut batch = Batch::new();

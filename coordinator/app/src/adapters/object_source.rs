@@ -6,7 +6,7 @@ use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use proto::worker::{self as wire, ResolveRequest};
 use source::{
     Sources,
-    outside::{Asked, Need},
+    outside::{FetchDepth, RepositoryRequest},
 };
 use std::sync::Arc;
 
@@ -25,20 +25,24 @@ impl SourceObjects for ObjectSource {
         async move { Ok(self.0.bundle(repository, wanted, have).await?) }.boxed()
     }
 
-    fn resolve<'a>(&'a self, own: &'a str, asked: &'a ResolveRequest) -> BoxFuture<'a, anyhow::Result<wire::Resolved>> {
+    fn resolve<'a>(
+        &'a self,
+        own: &'a str,
+        asked: &'a ResolveRequest,
+    ) -> BoxFuture<'a, anyhow::Result<wire::ResolvedRevision>> {
         async move {
             let lock = match asked.need() {
-                wire::Need::Tree => self.0.lock_of(own, &asked.commit).await?,
+                wire::FetchDepth::Tree => self.0.lock_of(own, &asked.commit).await?,
                 _ => None,
             };
             let need = match asked.need() {
-                wire::Need::Tree => Need::Tree(lock.as_ref()),
-                wire::Need::Everything => Need::Everything,
-                wire::Need::History | wire::Need::Unspecified => Need::History,
+                wire::FetchDepth::Tree => FetchDepth::Tree(lock.as_ref()),
+                wire::FetchDepth::Everything => FetchDepth::Everything,
+                wire::FetchDepth::History | wire::FetchDepth::Unspecified => FetchDepth::History,
             };
             let repository = if asked.repository.is_empty() { own } else { &asked.repository };
-            let found = self.0.find(&Asked { repository, reference: &asked.reference, need }).await?;
-            Ok(wire::Resolved {
+            let found = self.0.find(&RepositoryRequest { repository, reference: &asked.reference, need }).await?;
+            Ok(wire::ResolvedRevision {
                 repository: found.key,
                 commit: found.commit,
                 reference: found.reference,
