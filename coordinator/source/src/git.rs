@@ -181,9 +181,11 @@ impl Mirror {
             let wanted = git2::Oid::from_str(&commit)?;
             // One walk from all tips, which does not go beyond the commit itself.
             let mut walk = repository.revwalk()?;
-            let tips = tips.iter().filter_map(|tip| git2::Oid::from_str(&peel(repository, tip).ok()?).ok());
-            for tip in tips {
-                walk.push(tip)?;
+            for tip in tips.iter().filter_map(|tip| peel(repository, tip).ok()) {
+                if tip == commit {
+                    return Ok(true);
+                }
+                walk.push(git2::Oid::from_str(&tip)?)?;
             }
             for parent in repository.find_commit(wanted)?.parent_ids() {
                 walk.hide(parent)?;
