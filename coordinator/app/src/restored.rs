@@ -66,15 +66,10 @@ mod tests {
         let (keys, config) = (Keys::generate(), Arc::new(Config::default()));
         let routes = Routes::new(Relays::new(&keys, &config.relays), &config.relays, || testing::START);
         let key = StoreKey::from_hex(&"11".repeat(32)).unwrap();
-        let service = RunService::new(
-            store.clone(),
-            key,
-            keys.clone(),
-            routes,
-            config,
-            &mut super::super::metrics::registry(),
-            || testing::START,
-        );
+        let service =
+            RunService::new(store.clone(), key, keys.clone(), routes, config, &mut crate::metrics::registry(), || {
+                testing::START
+            });
         let mut ended = Vec::new();
         for (number, answered) in [(1, true), (2, false)] {
             let mut request = testing::request();
