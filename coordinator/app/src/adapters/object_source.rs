@@ -25,24 +25,20 @@ impl SourceObjects for ObjectSource {
         async move { Ok(self.0.bundle(repository, wanted, have).await?) }.boxed()
     }
 
-    fn resolve<'a>(
-        &'a self,
-        own: &'a str,
-        asked: &'a ResolveRequest,
-    ) -> BoxFuture<'a, anyhow::Result<wire::ResolvedRevision>> {
+    fn resolve<'a>(&'a self, own: &'a str, asked: &'a ResolveRequest) -> BoxFuture<'a, anyhow::Result<wire::Resolved>> {
         async move {
             let lock = match asked.need() {
-                wire::FetchDepth::Tree => self.0.lock_of(own, &asked.commit).await?,
+                wire::Need::Tree => self.0.lock_of(own, &asked.commit).await?,
                 _ => None,
             };
             let need = match asked.need() {
-                wire::FetchDepth::Tree => FetchDepth::Tree(lock.as_ref()),
-                wire::FetchDepth::Everything => FetchDepth::Everything,
-                wire::FetchDepth::History | wire::FetchDepth::Unspecified => FetchDepth::History,
+                wire::Need::Tree => FetchDepth::Tree(lock.as_ref()),
+                wire::Need::Everything => FetchDepth::Everything,
+                wire::Need::History | wire::Need::Unspecified => FetchDepth::History,
             };
             let repository = if asked.repository.is_empty() { own } else { &asked.repository };
             let found = self.0.find(&RepositoryRequest { repository, reference: &asked.reference, need }).await?;
-            Ok(wire::ResolvedRevision {
+            Ok(wire::Resolved {
                 repository: found.key,
                 commit: found.commit,
                 reference: found.reference,
