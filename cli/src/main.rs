@@ -115,7 +115,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Coordinator(args) => coordinator::run(args).await,
         Command::Worker(args) => worker::run(args).await,
         #[cfg(feature = "dev")]
-        Command::Dev(args) => dev::run(args).await,
+        Command::Dev(args) => Box::pin(dev::run(args)).await,
         Command::Exec(args) => Box::pin(exec::run(*args)).await,
         Command::Lint(args) => lint::run(&args).await,
         Command::Plan(args) => plan::run(&args).await,

@@ -8,14 +8,14 @@ use futures::{StreamExt, future::BoxFuture};
 use longshore_tests::harness::git::{Repository, Server};
 use nostr::{Event, EventBuilder, Filter, JsonUtil, Keys, Kind, Tag, Timestamp, ToBech32, filter::MatchEventOptions};
 use source::{
-    Lookup, SourceError, Sources, Wanted,
-    outside::{Asked, Need},
+    EventQuery, Revision, SourceError, Sources,
+    outside::{FetchDepth, RepositoryRequest},
 };
 
 /// Events as a relay would give them.
 struct Events(Vec<Event>);
 
-impl Lookup for Events {
+impl EventQuery for Events {
     fn find<'a>(&'a self, _: &'a [String], filter: Filter) -> BoxFuture<'a, Vec<Event>> {
         let found = self.0.iter().filter(|event| filter.match_event(event, MatchEventOptions::new())).cloned();
         let found = found.collect();
@@ -82,7 +82,7 @@ async fn t57_the_announced_commit_is_built_from_the_second_clone_url() {
     let w = world().await;
     let events = vec![w.announced(&["old.git", "new.git"]), w.state(&w.owner, 2, &w.c1)];
     let sources = sources(&w.mirrors(), events, true);
-    let resolved = sources.resolve(&address(&w.owner), &Wanted::default()).await.unwrap();
+    let resolved = sources.resolve(&address(&w.owner), &Revision::default()).await.unwrap();
     assert_eq!(resolved.commit, w.c1);
     assert_eq!(resolved.reference, "refs/heads/main");
     assert!(resolved.trusted);
@@ -96,11 +96,11 @@ async fn t58_a_state_that_precedes_its_objects_is_asked_for_again() {
     let c2 = w.repository.commit("third", &[("ci.yml", "three")]).unwrap();
     let events = vec![w.announced(&["new.git"]), w.state(&w.owner, 2, &c2)];
     let sources = sources(&w.mirrors(), events, true);
-    let error = sources.resolve(&address(&w.owner), &Wanted::default()).await.unwrap_err();
+    let error = sources.resolve(&address(&w.owner), &Revision::default()).await.unwrap_err();
     assert!(matches!(error, SourceError::NotYet(_)), "{error}");
     assert!(error.to_string().contains(&c2), "{error}");
     w.repository.publish(&w.server.folder, "new.git").unwrap();
-    assert_eq!(sources.resolve(&address(&w.owner), &Wanted::default()).await.unwrap().commit, c2);
+    assert_eq!(sources.resolve(&address(&w.owner), &Revision::default()).await.unwrap().commit, c2);
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn t59_a_strangers_or_former_maintainers_state_is_ignored() {
     let former = event(&w.owner, 30617, 0, &[&["d", "my-repo"], &["maintainers", &stranger.public_key().to_hex()]]);
     let events = vec![former, w.announced(&["new.git"]), w.state(&w.owner, 2, &w.c0), w.state(&stranger, 99, &w.c1)];
     let sources = sources(&w.mirrors(), events, true);
-    assert_eq!(sources.resolve(&address(&w.owner), &Wanted::default()).await.unwrap().commit, w.c0);
+    assert_eq!(sources.resolve(&address(&w.owner), &Revision::default()).await.unwrap().commit, w.c0);
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn t67_a_commit_is_trusted_as_tip_or_ancestor_of_the_state_only() {
     let events = vec![w.announced(&["new.git"]), w.state(&w.owner, 2, &w.c1)];
     let sources = sources(&w.mirrors(), events, true);
     for (commit, trusted) in [(&w.c1, true), (&w.c0, true), (&side, false)] {
-        let wanted = Wanted { commit: commit.clone(), ..Wanted::default() };
+        let wanted = Revision { commit: commit.clone(), ..Revision::default() };
         let resolved = sources.resolve(&address(&w.owner), &wanted).await.unwrap();
         assert_eq!((&resolved.commit, resolved.trusted), (commit, trusted));
     }
@@ -135,7 +135,7 @@ async fn a_branch_that_the_state_does_not_name_is_not_built_as_another() {
     let events = vec![w.announced(&["new.git"]), event(&w.owner, 30618, 2, trunk)];
     let sources = sources(&w.mirrors(), events, true);
     let resolve = async |branch: &str| {
-        let wanted = Wanted { branch: branch.into(), ..Wanted::default() };
+        let wanted = Revision { branch: branch.into(), ..Revision::default() };
         sources.resolve(&address(&w.owner), &wanted).await
     };
     let error = resolve("topic").await.unwrap_err();
@@ -153,7 +153,7 @@ async fn attack_60_a_clone_url_on_loopback_is_never_asked() {
     let w = world().await;
     let events = vec![w.announced(&["new.git"]), w.state(&w.owner, 2, &w.c1)];
     let sources = sources(&w.mirrors(), events, false);
-    let error = sources.resolve(&address(&w.owner), &Wanted::default()).await.unwrap_err();
+    let error = sources.resolve(&address(&w.owner), &Revision::default()).await.unwrap_err();
     assert!(error.to_string().contains("not a public address"), "{error}");
 }
 
@@ -163,7 +163,7 @@ async fn a_bundle_carries_a_commit_with_its_history() {
     let events = vec![w.announced(&["new.git"]), w.state(&w.owner, 2, &w.c1)];
     let sources = sources(&w.mirrors(), events, true);
     let address = address(&w.owner);
-    sources.resolve(&address, &Wanted::default()).await.unwrap();
+    sources.resolve(&address, &Revision::default()).await.unwrap();
     let mut stream = sources.bundle(&address.address, std::slice::from_ref(&w.c1), &[]).await.unwrap();
     let file = w.folder.path().join("bundle");
     let mut bytes = Vec::new();
@@ -192,7 +192,10 @@ async fn an_action_on_nostr_is_what_its_maintainers_name() {
     let actions = config::Actions { bases: Vec::new(), mirrors };
     let sources = sources(&w.mirrors(), events, true).with_actions(actions);
     let find = async |repository: &str, reference: &str| {
-        sources.find(&Asked { repository, reference, need: Need::Tree(None) }).await.map(|found| found.commit)
+        sources
+            .find(&RepositoryRequest { repository, reference, need: FetchDepth::Tree(None) })
+            .await
+            .map(|found| found.commit)
     };
     for repository in [&format!("{npub}/my-repo"), &format!("nostr://{npub}/my-repo"), "Acme/Tool"] {
         for (reference, commit) in [("v1", &w.c0), ("main", &w.c1), ("refs/heads/main", &w.c1), (&w.c0, &w.c0)] {
@@ -206,7 +209,8 @@ async fn an_action_on_nostr_is_what_its_maintainers_name() {
             assert!(error.contains(part), "{repository}@{reference}: {error}");
         }
     }
-    let asked = Asked { repository: &format!("{npub}/my-repo"), reference: "main", need: Need::Everything };
+    let asked =
+        RepositoryRequest { repository: &format!("{npub}/my-repo"), reference: "main", need: FetchDepth::Everything };
     let found = sources.find(&asked).await.unwrap();
     let expected = [("refs/heads/main", &w.c1), ("refs/tags/v1", &w.c0)];
     assert_eq!(found.refs, expected.map(|(name, commit)| (name.to_owned(), commit.clone())));
@@ -227,11 +231,14 @@ async fn attack_60_what_a_workflow_names_is_fetched_from_public_servers_alone() 
         (true, "../srv", "names no repository"),
     ] {
         let sources = sources(&w.mirrors(), Vec::new(), private).with_actions(actions.clone());
-        let error =
-            sources.find(&Asked { repository: name, reference: "main", need: Need::History }).await.unwrap_err();
+        let error = sources
+            .find(&RepositoryRequest { repository: name, reference: "main", need: FetchDepth::History })
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains(part), "{name}: {error}");
     }
     let sources = sources(&w.mirrors(), Vec::new(), true).with_actions(actions);
-    let found = sources.find(&Asked { repository: &new, reference: "", need: Need::History }).await.unwrap();
+    let found =
+        sources.find(&RepositoryRequest { repository: &new, reference: "", need: FetchDepth::History }).await.unwrap();
     assert_eq!((found.commit, found.reference.as_str()), (w.c1.clone(), "refs/heads/main"));
 }

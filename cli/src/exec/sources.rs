@@ -7,9 +7,9 @@ use futures::{FutureExt as _, future::BoxFuture};
 use nostr::{Event, Filter, Keys};
 use nostr_client::relays::Relays;
 use source::{
-    Lookup, Sources as Outside,
+    EventQuery, Sources as Outside,
     lock::Lock,
-    outside::{Asked, Need},
+    outside::{FetchDepth, RepositoryRequest},
 };
 use worker::{
     fetch::{CommitQuery, FetchedAction, LocalRepository, LocatedCommit, Sources},
@@ -54,9 +54,9 @@ impl ExecSources {
         commit: Option<String>,
         path: &str,
     ) -> Result<(String, String)> {
-        let need = Need::Tree(self.lock.as_ref().filter(|_| commit.is_none()));
+        let need = FetchDepth::Tree(self.lock.as_ref().filter(|_| commit.is_none()));
         let reference = commit.as_deref().unwrap_or(&origin.reference);
-        let found = self.outside.find(&Asked { repository: &origin.repository, reference, need }).await?;
+        let found = self.outside.find(&RepositoryRequest { repository: &origin.repository, reference, need }).await?;
         let bytes = self.outside.file(&found, path, LIMITS.bytes).await?;
         let bytes = bytes.with_context(|| format!("{origin} has no {path} at commit {}", found.commit))?;
         Ok((found.commit, String::from_utf8(bytes).with_context(|| format!("{path} of {origin} is not UTF-8"))?))
@@ -69,8 +69,8 @@ impl Sources for ExecSources {
             if wanted.repository.is_empty() {
                 return self.own.locate(source, wanted).await;
             }
-            let need = if wanted.everything { Need::Everything } else { Need::History };
-            let asked = Asked { repository: &wanted.repository, reference: &wanted.reference, need };
+            let need = if wanted.everything { FetchDepth::Everything } else { FetchDepth::History };
+            let asked = RepositoryRequest { repository: &wanted.repository, reference: &wanted.reference, need };
             let found = self.outside.find(&asked).await?;
             Ok(LocatedCommit {
                 path: self.outside.folder(&found.key).await?,
@@ -86,8 +86,8 @@ impl Sources for ExecSources {
 
     fn action<'a>(&'a self, _: &'a SourceRef, action: &'a ActionRef) -> BoxFuture<'a, Result<FetchedAction>> {
         async move {
-            let need = Need::Tree(self.lock.as_ref());
-            let asked = Asked { repository: &action.repository, reference: &action.reference, need };
+            let need = FetchDepth::Tree(self.lock.as_ref());
+            let asked = RepositoryRequest { repository: &action.repository, reference: &action.reference, need };
             let found = self.outside.find(&asked).await?;
             let archive = self.outside.archive(&found.key, &found.commit).await?;
             Ok(FetchedAction { commit: found.commit, notes: found.notes, archive })
@@ -101,7 +101,7 @@ struct Asking {
     relays: Vec<String>,
 }
 
-impl Lookup for Asking {
+impl EventQuery for Asking {
     fn find<'a>(&'a self, relays: &'a [String], filter: Filter) -> BoxFuture<'a, Vec<Event>> {
         async move {
             let config = config::Relays { allow_private: true, ..config::Relays::default() };

@@ -11,7 +11,7 @@ use logs::act_format;
 use nostr_client::{
     hive_ci::{self, Refusal, Secrets},
     intake::{Audience, RequestHandler},
-    policy::{Judgement, Policy},
+    policy::Policy,
     routes::Routes,
 };
 use source::Sources;
@@ -38,24 +38,6 @@ impl Admission {
         Some("this pool is short of disk space and takes no new runs: ask its operator, or try again later".into())
     }
 
-    /// Why an author may not run this; `None`: they may.
-    async fn objection(&self, request: &RunRequest) -> Option<String> {
-        match self.policy.judge(&request.actor, None) {
-            Judgement::Allowed => None,
-            Judgement::Refused(reason) => Some(reason),
-            Judgement::AskMaintainers => {
-                let maintainers = self.sources.maintainers(&request.repository).await;
-                match self.policy.judge(&request.actor, Some(&maintainers)) {
-                    Judgement::Allowed => None,
-                    Judgement::Refused(reason) => Some(reason),
-                    Judgement::AskMaintainers => Some("the maintainers of the repository are not known".into()),
-                }
-            }
-        }
-    }
-}
-
-impl Admission {
     /// The earlier run that a request asks for again: one of ours, of the same workflow, that its author may read. What
     /// the request leaves open is taken from it. The inner error is for the author.
     async fn rerun(
@@ -108,7 +90,9 @@ fn repeats(request: &RunRequest, event: &str, earlier: &RunState) -> bool {
 impl RequestHandler for Admission {
     fn accept(&self, mut request: RunRequest, secrets: Secrets, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
         async move {
-            let permitted = match self.objection(&request).await.or_else(|| self.low_space()) {
+            let maintainers = || self.sources.maintainers(&request.repository);
+            let allowed = self.policy.decide(&request.actor, maintainers).await;
+            let permitted = match allowed.err().or_else(|| self.low_space()) {
                 Some(reason) => Err(reason),
                 None => self.rerun(&mut request, &secrets).await?,
             };

@@ -12,13 +12,9 @@ use workflow::diagnostic::{self, Diagnostic};
 use super::run_service::RunService;
 use config::Config;
 use domain::run::{Millis, Repository};
-use nostr_client::{
-    hive_ci::Draft,
-    policy::{Judgement, Policy},
-    relays,
-};
+use nostr_client::{hive_ci::Draft, policy::Policy, relays};
 use source::{
-    Sources, Standing,
+    MaintainerSet, Sources,
     address::Address,
     definition::{Claim, Definition, in_force},
 };
@@ -56,7 +52,7 @@ impl Definitions {
         &self,
         repository: &str,
         path: &str,
-        standing: &Standing,
+        standing: &MaintainerSet,
     ) -> anyhow::Result<Option<Definition>> {
         self.look(repository, Some(path), standing).await?;
         let store = self.run_service.store();
@@ -118,12 +114,9 @@ impl Definitions {
         if !standing.maintainers.contains(&definition.author) {
             return Ok(Defined::Refused("only owner and maintainers of the repository define its workflows".into()));
         }
-        match self.policy.judge(&definition.author, Some(&standing.maintainers)) {
-            Judgement::Allowed => {}
-            Judgement::Refused(reason) => return Ok(Defined::Refused(reason)),
-            Judgement::AskMaintainers => {
-                return Ok(Defined::Refused("the maintainers of the repository are not known".into()));
-            }
+        let maintainers = || std::future::ready(standing.maintainers.clone());
+        if let Err(reason) = self.policy.decide(&definition.author, maintainers).await {
+            return Ok(Defined::Refused(reason));
         }
         self.look(&repository.address, Some(&definition.path), &standing).await?;
         let rows = self.run_service.store().definitions(&repository.address, Some(&definition.path)).await?;
@@ -142,14 +135,14 @@ impl Definitions {
     }
 
     /// Asks relays and keeps what they have.
-    async fn look(&self, repository: &str, path: Option<&str>, standing: &Standing) -> anyhow::Result<()> {
+    async fn look(&self, repository: &str, path: Option<&str>, standing: &MaintainerSet) -> anyhow::Result<()> {
         let found = self.sources.definitions(repository, path, standing).await;
         let now = self.run_service.now();
         let rows = found.iter().map(|(definition, event)| row(definition, event, now)).collect();
         Ok(self.run_service.store().commit(vec![self.looked(repository, standing, rows)]).await?)
     }
 
-    fn looked(&self, repository: &str, standing: &Standing, found: Vec<DefinitionRow>) -> Change {
+    fn looked(&self, repository: &str, standing: &MaintainerSet, found: Vec<DefinitionRow>) -> Change {
         Change::Looked(Looked {
             repository: repository.to_owned(),
             maintainers: standing.maintainers.clone(),
@@ -195,7 +188,7 @@ impl Definitions {
     }
 
     /// Our own relays and those of the repository; none of them has to take it for ever.
-    fn relays_of(&self, standing: &Standing) -> Vec<(String, RelayClass)> {
+    fn relays_of(&self, standing: &MaintainerSet) -> Vec<(String, RelayClass)> {
         let ours = self.config.relays.write.iter().chain(&self.config.relays.read);
         let all: indexmap::IndexSet<String> =
             ours.chain(&standing.relays).filter_map(|url| relays::normal(url)).collect();

@@ -11,9 +11,7 @@ use domain::{
     schedule::QueuedJob,
 };
 use nostr_client::{hive_ci, publish, routes::Routes};
-use store::{
-    Batch, Change, Lease, LeaseChange, NewWork, RunChange, Signer, StoredReport, WorkChange, WorkKind,
-};
+use store::{Batch, Change, Lease, LeaseChange, NewWork, RunChange, Signer, StoredReport, WorkChange, WorkKind};
 
 /// Turns transitions into rows. It reads nothing and writes nothing itself.
 #[derive(Clone)]
@@ -123,6 +121,10 @@ impl RowMaker {
         publisher: Option<&Keys>,
         now: Millis,
     ) -> anyhow::Result<Batch> {
+        // Relays hold the answer that an earlier database of this pool gave.
+        if state.answered {
+            return Ok(Batch::new());
+        }
         let planned = state.planned.as_ref().map(|planned| planned.relays.as_slice()).unwrap_or_default();
         let relays = self.routes.to(&state.request, planned);
         let mut batch = Batch::new();

@@ -14,6 +14,7 @@ mod metrics;
 mod planner;
 mod repository_policy;
 mod rerun_artifacts;
+mod restored;
 mod retention;
 mod run_secrets;
 mod run_service;
@@ -117,6 +118,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     let mut registry = metrics::registry();
     let run_service =
         RunService::new(store.clone(), store_key, keys.clone(), routes.clone(), config.clone(), &mut registry, now);
+    restored::end_answered(&run_service, &relays, &config.relays, &keys.public_key()).await?;
     let logs = Logs::new(config.data.join("logs"));
     let blobs = Blobs::open_alone(&config.data.join("blobs"), store.clone())?;
     let archive = LogPublisher {

@@ -17,13 +17,13 @@ use super::{
 use domain::run::{Planned, RunState};
 use planning::{self, Facts, Numbers, Step};
 use source::{
-    Resolved, SourceError, Sources, Wanted,
+    ResolvedRevision, Revision, SourceError, Sources,
     lock::Lock,
-    outside::{Asked, Found, Need},
+    outside::{FetchDepth, RepositoryRequest, RepositorySnapshot},
 };
 
 /// Repositories of called workflows, each resolved once for a plan: all its files are of one commit.
-type Origins = IndexMap<String, Result<Found, String>>;
+type Origins = IndexMap<String, Result<RepositorySnapshot, String>>;
 
 /// Makes plans of requests.
 #[derive(Clone)]
@@ -38,7 +38,7 @@ impl Planner {
     pub(super) async fn plan(&self, state: &RunState) -> Result<Planned, PlanError> {
         let request = &state.request;
         let path = planning::workflow_path(&request.workflow).map_err(PlanError::Author)?.to_owned();
-        let wanted = Wanted {
+        let wanted = Revision {
             commit: request.commit.clone(),
             branch: request.branch.clone(),
             reference: request.reference.clone(),
@@ -69,7 +69,8 @@ impl Planner {
         loop {
             match planning::plan(request, &facts, text.as_deref(), &known, numbers).map_err(PlanError::Author)? {
                 Step::Planned(mut planned) => {
-                    let commit = |(name, found): (String, Result<Found, String>)| Some((name, found.ok()?.commit));
+                    let commit =
+                        |(name, found): (String, Result<RepositorySnapshot, String>)| Some((name, found.ok()?.commit));
                     planned.origins = origins.into_iter().filter_map(commit).collect();
                     planned.definitions = files.used();
                     return Ok(*planned);
@@ -87,7 +88,7 @@ impl Planner {
     /// The text of a called workflow, or why there is none.
     async fn called(
         &self,
-        own: &Resolved,
+        own: &ResolvedRevision,
         files: &mut WorkflowSource<'_>,
         place: &WorkflowRef,
         origins: &mut Origins,
@@ -99,8 +100,8 @@ impl Planner {
         let name = remote.to_string();
         if !origins.contains_key(&name) {
             let lock: Option<Lock> = self.sources.lock_of(&own.repository.address, &own.commit).await?;
-            let need = Need::Tree(lock.as_ref());
-            let asked = Asked { repository: &remote.repository, reference: &remote.reference, need };
+            let need = FetchDepth::Tree(lock.as_ref());
+            let asked = RepositoryRequest { repository: &remote.repository, reference: &remote.reference, need };
             let found = match self.sources.find(&asked).await {
                 Ok(found) => Ok(found),
                 Err(SourceError::Refused(why)) => Err(why),

@@ -24,7 +24,7 @@ use nostr_client::{
     publish,
     routes::Routes,
 };
-use store::{Batch, Change, RelayClass, Store, StoreError, seal::StoreKey};
+use store::{Batch, Change, RelayClass, RunChange, Store, StoreError, seal::StoreKey};
 
 /// Milliseconds of a day.
 const DAY_MS: Millis = 24 * 3600 * 1000;
@@ -180,6 +180,26 @@ impl RunService {
     /// The store can't be written.
     pub async fn set_wait_reasons(&self, updates: Vec<WaitUpdate>) -> anyhow::Result<()> {
         Ok(self.0.store.commit(vec![Change::WaitReasons(updates)]).await?)
+    }
+
+    /// Ends a run that was answered before this database knew of it, without a second answer.
+    ///
+    /// # Errors
+    /// The store can't be read or written.
+    pub(super) async fn end_answered(&self, id: &str) -> anyhow::Result<()> {
+        while let Some(mut state) = self.0.store.run(id).await? {
+            if !state.answered {
+                (state.answered, state.version) = (true, state.version + 1);
+                match self.0.store.commit(vec![Change::Run(RunChange::whole(state))]).await {
+                    Err(StoreError::Stale(_)) => continue,
+                    written => written?,
+                }
+            }
+            let by = "its answer, which an earlier database of this pool gave".to_owned();
+            self.apply(id, RunEvent::Cancel { by }, Vec::new()).await?;
+            break;
+        }
+        Ok(())
     }
 
     /// Values that came with a run's request, the publisher key among them; empty once erased.

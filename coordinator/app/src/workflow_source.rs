@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use super::definitions::Definitions;
 use domain::run::DefinitionOverride;
 use planning::own::{self, Own};
-use source::{Resolved, SourceError, Standing};
+use source::{MaintainerSet, ResolvedRevision, SourceError};
 
 /// Why there is no plan.
 pub(super) enum PlanError {
@@ -32,7 +32,7 @@ pub(super) struct WorkflowSource<'a> {
     operator: config::Definitions,
     /// Bytes of one file.
     limit: usize,
-    found: &'a Resolved,
+    found: &'a ResolvedRevision,
     /// What definitions may do, once it was asked for.
     policy: Option<config::Definitions>,
     /// What came from definitions, by path.
@@ -44,7 +44,7 @@ impl<'a> WorkflowSource<'a> {
         definitions: Definitions,
         operator: config::Definitions,
         limit: usize,
-        found: &'a Resolved,
+        found: &'a ResolvedRevision,
     ) -> Self {
         Self { definitions, operator, limit, found, policy: None, used: IndexMap::new() }
     }
@@ -72,7 +72,7 @@ impl<'a> WorkflowSource<'a> {
     }
 
     async fn defined(&mut self, path: &str, replaces: bool) -> Result<Option<String>, PlanError> {
-        let standing = Standing { maintainers: self.found.maintainers.clone(), relays: self.found.relays.clone() };
+        let standing = MaintainerSet { maintainers: self.found.maintainers.clone(), relays: self.found.relays.clone() };
         let found = self.definitions.at(&self.found.repository.address, path, &standing).await;
         let found =
             found.map_err(|error| PlanError::NotYet(format!("its definitions can't be looked for: {error:#}")))?;
@@ -108,7 +108,7 @@ impl<'a> WorkflowSource<'a> {
     }
 }
 
-async fn read(found: Resolved, path: String, limit: usize) -> Result<Option<Vec<u8>>, PlanError> {
+async fn read(found: ResolvedRevision, path: String, limit: usize) -> Result<Option<Vec<u8>>, PlanError> {
     let read = tokio::task::spawn_blocking(move || found.file(&path, limit)).await.context("reading was ended");
     match read {
         Err(error) => Err(PlanError::NotYet(format!("{error:#}"))),

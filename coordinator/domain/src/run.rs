@@ -210,6 +210,9 @@ pub struct RunState {
     pub calls: IndexMap<String, Arc<CalledWorkflow>>,
     /// A cancel that was accepted.
     pub cancelled: Option<Cancellation>,
+    /// Its author has had a final answer already, which this database lost: nothing more is published of it.
+    #[serde(default)]
+    pub answered: bool,
     /// When the run's own time was over, if it was.
     pub expired_at: Option<Millis>,
     /// Why it could not be planned, for its author: the run's log shows it.

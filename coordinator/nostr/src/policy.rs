@@ -11,17 +11,6 @@ use super::{relays::Relays, routes::newest, tags};
 /// How long relays may take to give the list.
 const WAIT: Duration = Duration::from_secs(10);
 
-/// A decision about an author.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Judgement {
-    /// May run.
-    Allowed,
-    /// It depends on who maintains the repository: ask again with them.
-    AskMaintainers,
-    /// May not, with the reason for the author.
-    Refused(String),
-}
-
 /// The configured policy. Clones share the list.
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -58,16 +47,21 @@ impl Policy {
         })
     }
 
-    /// Whether `author` (64 hex) may run; `maintainers` (64 hex each) of the repository once they are known.
-    pub fn judge(&self, author: &str, maintainers: Option<&[String]>) -> Judgement {
-        if self.everyone || self.keys.contains(author) || self.listed(author) {
-            return Judgement::Allowed;
+    /// Whether `author` (64 hex) may run. `maintainers` of the repository (64 hex each) are looked up only where it
+    /// depends on them.
+    ///
+    /// # Errors
+    /// They may not: the reason, for the author.
+    pub async fn decide<F: Future<Output = Vec<String>>>(
+        &self,
+        author: &str,
+        maintainers: impl FnOnce() -> F,
+    ) -> Result<(), String> {
+        let named = self.everyone || self.keys.contains(author) || self.listed(author);
+        if named || self.maintainers && maintainers().await.iter().any(|key| key == author) {
+            return Ok(());
         }
-        match maintainers {
-            None if self.maintainers => Judgement::AskMaintainers,
-            Some(keys) if self.maintainers && keys.iter().any(|key| key == author) => Judgement::Allowed,
-            _ => Judgement::Refused(format!("{author} may not run here: ask the operator of this pool to add the key")),
-        }
+        Err(format!("{author} may not run here: ask the operator of this pool to add the key"))
     }
 
     fn listed(&self, author: &str) -> bool {
@@ -125,8 +119,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn each_rule_of_the_policy_lets_its_own_in() {
+    #[tokio::test]
+    async fn each_rule_of_the_policy_lets_its_own_in_and_maintainers_are_asked_for_only_where_they_decide() {
         let (named, maintainer, stranger) = (Keys::generate(), Keys::generate(), Keys::generate());
         let hex = |keys: &Keys| keys.public_key().to_hex();
         let policy = Policy::new(&config::Policy {
@@ -135,19 +129,19 @@ mod tests {
             ..config::Policy::default()
         })
         .unwrap();
-        let maintainers = [hex(&maintainer)];
-        assert_eq!(policy.judge(&hex(&named), None), Judgement::Allowed);
-        assert_eq!(policy.judge(&hex(&maintainer), None), Judgement::AskMaintainers);
-        assert_eq!(policy.judge(&hex(&maintainer), Some(&maintainers)), Judgement::Allowed);
-        assert!(matches!(policy.judge(&hex(&stranger), Some(&maintainers)), Judgement::Refused(_)));
+        let maintainers = || std::future::ready(vec![hex(&maintainer)]);
+        let never = || async { unreachable!("the maintainers do not matter") };
+        assert_eq!(policy.decide(&hex(&named), never).await, Ok(()));
+        assert_eq!(policy.decide(&hex(&maintainer), maintainers).await, Ok(()));
+        assert!(policy.decide(&hex(&stranger), maintainers).await.is_err());
         let nobody = Policy::new(&config::Policy::default()).unwrap();
-        assert!(matches!(nobody.judge(&hex(&named), None), Judgement::Refused(_)));
+        assert!(nobody.decide(&hex(&named), never).await.is_err());
         let everyone = Policy::new(&config::Policy { everyone: true, ..config::Policy::default() }).unwrap();
-        assert_eq!(everyone.judge(&hex(&stranger), None), Judgement::Allowed);
+        assert_eq!(everyone.decide(&hex(&stranger), never).await, Ok(()));
     }
 
-    #[test]
-    fn t53_a_newer_list_holds_for_the_next_job() {
+    #[tokio::test]
+    async fn t53_a_newer_list_holds_for_the_next_job() {
         let (operator, user) = (Keys::generate(), Keys::generate());
         let policy = Policy::new(&config::Policy {
             list: Some(format!("30000:{}:friends", operator.public_key())),
@@ -163,15 +157,15 @@ mod tests {
                 .unwrap()
         };
         let user = user.public_key();
-        let judged = || policy.judge(&user.to_hex(), None);
+        let may_run = async || policy.decide(&user.to_hex(), || std::future::ready(Vec::new())).await.is_ok();
         assert!(!policy.offer(list(&Keys::generate(), 9, &[user])), "somebody else's list of the same name");
-        assert!(matches!(judged(), Judgement::Refused(_)));
+        assert!(!may_run().await);
         assert!(policy.offer(list(&operator, 5, &[user])));
-        assert_eq!(judged(), Judgement::Allowed);
+        assert!(may_run().await);
         assert!(!policy.offer(list(&operator, 4, &[])), "an older list");
-        assert_eq!(judged(), Judgement::Allowed);
+        assert!(may_run().await);
         assert!(policy.offer(list(&operator, 6, &[])));
-        assert!(matches!(judged(), Judgement::Refused(_)));
+        assert!(!may_run().await);
     }
 
     #[test]

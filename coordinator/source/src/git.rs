@@ -1,6 +1,7 @@
 //! Bare mirrors: the network side through the `git` program, objects through `git2`.
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -132,36 +133,66 @@ impl Mirror {
         &self.path
     }
 
+    /// Reads the mirror on a thread that may block.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&git2::Repository) -> Result<T, git2::Error> + Send + 'static,
+    ) -> Result<T, GitError> {
+        let path = self.path.clone();
+        let done = tokio::task::spawn_blocking(move || read(&git2::Repository::open_bare(path)?)).await;
+        done.map_err(|error| GitError(format!("reading a mirror was ended: {error}")))?
+            .map_err(|error| GitError(error.message().to_owned()))
+    }
+
     /// The commit that an object id stands for: itself, or what a tag object points at.
-    pub fn peel(&self, object: &str) -> Option<String> {
-        let repository = git2::Repository::open_bare(&self.path).ok()?;
-        let object = repository.revparse_single(&format!("{object}^{{commit}}")).ok()?;
-        Some(object.id().to_string())
+    pub async fn peel(&self, object: &str) -> Option<String> {
+        let object = object.to_owned();
+        self.read(move |repository| peel(repository, &object)).await.ok()
+    }
+
+    /// Those of the object ids that stand for a commit which is here.
+    pub async fn present(&self, objects: Vec<String>) -> HashSet<String> {
+        let present = self.read(move |repository| {
+            Ok(objects.into_iter().filter(|object| peel(repository, object).is_ok()).collect())
+        });
+        present.await.unwrap_or_default()
     }
 
     /// The only commit whose id begins with these hex digits.
-    pub fn complete(&self, prefix: &str) -> Option<String> {
-        (prefix.len() >= 7 && prefix.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| self.peel(prefix))?
+    pub async fn complete(&self, prefix: &str) -> Option<String> {
+        let may_be = prefix.len() >= 7 && prefix.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if may_be { self.peel(prefix).await } else { None }
     }
 
     /// Makes sure a commit stays: refs keep it from being collected.
-    pub fn keep(&self, commit: &str) -> Result<(), GitError> {
-        let keep = || {
-            let repository = git2::Repository::open_bare(&self.path)?;
-            let id = git2::Oid::from_str(commit)?;
-            repository.reference(&format!("refs/longshore/{commit}"), id, true, "built").map(drop)
-        };
-        keep().map_err(|error: git2::Error| GitError(format!("cannot keep commit {commit}: {}", error.message())))
+    pub async fn keep(&self, commit: &str) -> Result<(), GitError> {
+        let id = commit.to_owned();
+        let kept = self.read(move |repository| {
+            let name = format!("refs/longshore/{id}");
+            repository.reference(&name, git2::Oid::from_str(&id)?, true, "built").map(drop)
+        });
+        kept.await.map_err(|error| GitError(format!("cannot keep commit {commit}: {error}")))
     }
 
     /// Whether `commit` is one of `tips` or an ancestor of one that is here.
-    pub fn reaches(&self, tips: &[String], commit: &str) -> bool {
-        let Ok(repository) = git2::Repository::open_bare(&self.path) else { return false };
-        let Ok(wanted) = git2::Oid::from_str(commit) else { return false };
-        tips.iter()
-            .filter_map(|tip| self.peel(tip))
-            .filter_map(|tip| git2::Oid::from_str(&tip).ok())
-            .any(|tip| tip == wanted || repository.graph_descendant_of(tip, wanted).unwrap_or(false))
+    pub async fn is_ancestor_of_any(&self, tips: &[String], commit: &str) -> bool {
+        let (tips, commit) = (tips.to_vec(), commit.to_owned());
+        let found = self.read(move |repository| {
+            let wanted = git2::Oid::from_str(&commit)?;
+            // One walk from all tips, which does not go beyond the commit itself.
+            let mut walk = repository.revwalk()?;
+            for tip in tips.iter().filter_map(|tip| peel(repository, tip).ok()) {
+                if tip == commit {
+                    return Ok(true);
+                }
+                walk.push(git2::Oid::from_str(&tip)?)?;
+            }
+            for parent in repository.find_commit(wanted)?.parent_ids() {
+                walk.hide(parent)?;
+            }
+            Ok(walk.any(|id| id.is_ok_and(|id| id == wanted)))
+        });
+        found.await.unwrap_or(false)
     }
 
     /// A file at a commit; `None` where there is none. Symbolic links are not followed.
@@ -200,11 +231,14 @@ impl Mirror {
     }
 
     /// The commit's message and author, for the event payload.
-    pub fn describe(&self, commit: &str) -> Option<(String, String)> {
-        let repository = git2::Repository::open_bare(&self.path).ok()?;
-        let found = repository.find_commit(git2::Oid::from_str(commit).ok()?).ok()?;
-        let author = String::from_utf8_lossy(found.author().name_bytes()).into_owned();
-        Some((String::from_utf8_lossy(found.message_bytes()).into_owned(), author))
+    pub async fn describe(&self, commit: &str) -> Option<(String, String)> {
+        let commit = commit.to_owned();
+        let found = self.read(move |repository| {
+            let found = repository.find_commit(git2::Oid::from_str(&commit)?)?;
+            let author = String::from_utf8_lossy(found.author().name_bytes()).into_owned();
+            Ok((String::from_utf8_lossy(found.message_bytes()).into_owned(), author))
+        });
+        found.await.ok()
     }
 
     /// A bundle of commits (and tag objects) with their history, less what `have` reaches.
@@ -216,17 +250,17 @@ impl Mirror {
         let mut command = self.bare_command();
         command.arg("--git-dir").arg(&self.path).args(["bundle", "create", "--quiet", "-"]);
         for id in wanted {
-            self.keep(id)?;
+            self.keep(id).await?;
             command.arg(format!("refs/longshore/{id}"));
         }
-        let known = have.iter().filter(|id| is_object_id(id) && !wanted.contains(id) && self.peel(id).is_some());
-        command.args(known.map(|id| format!("^{id}")));
+        let known = have.iter().filter(|id| is_object_id(id) && !wanted.contains(id)).cloned().collect();
+        command.args(self.present(known).await.iter().map(|id| format!("^{id}")));
         stream(command, "git bundle")
     }
 
     /// The files of a commit as tar, as the repository's `export-ignore` attributes leave them.
     pub async fn archive(&self, commit: &str) -> Result<BoxStream<'static, std::io::Result<Bytes>>, GitError> {
-        self.keep(commit)?;
+        self.keep(commit).await?;
         let mut command = self.bare_command();
         command.arg("--git-dir").arg(&self.path).args(["archive", "--format=tar", commit]);
         stream(command, "git archive")
@@ -264,6 +298,10 @@ impl Mirror {
         let lines: Vec<&str> = complaint.lines().filter(|line| !line.trim().is_empty()).collect();
         Err(GitError(lines.join("; ")))
     }
+}
+
+fn peel(repository: &git2::Repository, object: &str) -> Result<String, git2::Error> {
+    Ok(repository.revparse_single(&format!("{object}^{{commit}}"))?.id().to_string())
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]

@@ -2,7 +2,7 @@
 //!
 //! [`address`] reads what the request names, [`announcement`] decides whose word counts, [`network`] decides where a
 //! clone URL may lead, [`git`] brings the objects. [`outside`] does the same for repositories that workflows name, under
-//! the [`lock`]. [`definition`] reads workflow files that are events. Relays are asked through [`Lookup`]: this stage knows none.
+//! the [`lock`]. [`definition`] reads workflow files that are events. Relays are asked through [`EventQuery`]: this stage knows none.
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
 use nostr::{Alphabet, Event, Filter, Kind, PublicKey, SingleLetterTag};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use self::{
     announcement::{Announcement, State},
@@ -36,7 +37,7 @@ const CLONES: usize = 12;
 const DEFINITIONS: usize = 200;
 
 /// Asks relays for stored events.
-pub trait Lookup: Send + Sync {
+pub trait EventQuery: Send + Sync {
     /// Events that match, from these relays and those the operator configured; empty where none answers.
     fn find<'a>(&'a self, relays: &'a [String], filter: Filter) -> BoxFuture<'a, Vec<Event>>;
     /// Relays an author writes to (NIP-65).
@@ -45,7 +46,7 @@ pub trait Lookup: Send + Sync {
 
 /// What a request wants built.
 #[derive(Debug, Clone, Default)]
-pub struct Wanted {
+pub struct Revision {
     /// Full or unique short commit id; empty: what the ref names.
     pub commit: String,
     /// Short branch or tag name; empty: the default branch.
@@ -56,7 +57,7 @@ pub struct Wanted {
 
 /// A commit that is here, and what is known of it.
 #[derive(Debug, Clone)]
-pub struct Resolved {
+pub struct ResolvedRevision {
     /// The repository.
     pub repository: Repository,
     /// Full commit id.
@@ -92,21 +93,21 @@ pub struct Sources {
     folder: PathBuf,
     settings: config::Source,
     actions: config::Actions,
-    lookup: Arc<dyn Lookup>,
+    lookup: Arc<dyn EventQuery>,
     /// One fetch at a time for each repository: a second request finds the objects there.
     busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 /// Whose word counts for a repository, and where it is published.
 #[derive(Debug, Clone, Default)]
-pub struct Standing {
+pub struct MaintainerSet {
     /// 64 hex, owner included.
     pub maintainers: Vec<String>,
     /// Relays, hints among them.
     pub relays: Vec<String>,
 }
 
-struct Facts {
+struct RepositoryMetadata {
     announcements: Vec<Event>,
     maintainers: Vec<String>,
     relays: Vec<String>,
@@ -115,7 +116,7 @@ struct Facts {
 
 impl Sources {
     /// Mirrors live below `folder`.
-    pub fn new(folder: PathBuf, settings: config::Source, lookup: Arc<dyn Lookup>) -> Self {
+    pub fn new(folder: PathBuf, settings: config::Source, lookup: Arc<dyn EventQuery>) -> Self {
         let actions = config::Actions::default();
         Self { folder, settings, actions, lookup, busy: Mutex::new(HashMap::new()) }
     }
@@ -135,9 +136,9 @@ impl Sources {
     ///
     /// # Errors
     /// No relay has its announcement.
-    pub async fn standing(&self, repository: &Repository) -> Result<Standing, SourceError> {
+    pub async fn standing(&self, repository: &Repository) -> Result<MaintainerSet, SourceError> {
         let facts = self.announcements(repository).await?;
-        Ok(Standing { maintainers: facts.maintainers, relays: facts.relays })
+        Ok(MaintainerSet { maintainers: facts.maintainers, relays: facts.relays })
     }
 
     /// Workflow definitions of a repository, or of one path of it, by those whose word counts, as relays have them now.
@@ -146,7 +147,7 @@ impl Sources {
         &self,
         repository: &str,
         path: Option<&str>,
-        standing: &Standing,
+        standing: &MaintainerSet,
     ) -> Vec<(Definition, Event)> {
         let authors = standing.maintainers.iter().filter_map(|key| PublicKey::from_hex(key).ok());
         let filter = Filter::new()
@@ -174,23 +175,23 @@ impl Sources {
     }
 
     /// Finds the commit, proves it, and brings its objects.
-    pub async fn resolve(&self, repository: &Repository, wanted: &Wanted) -> Result<Resolved, SourceError> {
+    pub async fn resolve(&self, repository: &Repository, wanted: &Revision) -> Result<ResolvedRevision, SourceError> {
         let facts = self.announcements(repository).await?;
         let state = facts.state.clone().unwrap_or_default();
         let mirror = self.mirror(&repository.address).await?;
-        let (commit, reference) = self.target(&state, wanted, &mirror)?;
+        let (commit, reference) = self.target(&state, wanted, &mirror).await?;
 
-        let turn = self.turn(&repository.address);
-        let _turn = turn.lock().await;
-        let commit = self.bring(&facts, &mirror, &commit, &reference).await?;
+        let lock = self.repository_lock(&repository.address);
+        let _held = lock.lock().await;
+        let commit = self.fetch_commit(&facts, &mirror, &commit, &reference).await?;
         let tips: Vec<String> = state.targets().map(|(_, target)| target.to_owned()).take(TIPS).collect();
-        let mut trusted = mirror.reaches(&tips, &commit);
-        if !trusted && self.bring_tips(&facts, &mirror, &tips).await {
-            trusted = mirror.reaches(&tips, &commit);
+        let mut trusted = mirror.is_ancestor_of_any(&tips, &commit).await;
+        if !trusted && self.fetch_tips(&facts, &mirror, &tips).await {
+            trusted = mirror.is_ancestor_of_any(&tips, &commit).await;
         }
-        Ok(Resolved {
+        Ok(ResolvedRevision {
             repository: repository.clone(),
-            description: mirror.describe(&commit),
+            description: mirror.describe(&commit).await,
             commit,
             reference,
             default_branch: state.default_branch().map(str::to_owned),
@@ -210,14 +211,16 @@ impl Sources {
         limit: usize,
     ) -> Result<Vec<(String, String)>, SourceError> {
         let mirror = self.mirror(repository).await?;
-        let mut files = Vec::new();
-        for path in mirror.names(commit, folders) {
+        let commit = commit.to_owned();
+        let folders: Vec<String> = folders.iter().map(|folder| (*folder).to_owned()).collect();
+        let read = tokio::task::spawn_blocking(move || {
+            let folders: Vec<&str> = folders.iter().map(String::as_str).collect();
+            let paths = mirror.names(&commit, &folders).into_iter();
             // One that is too long is refused where it is run; here the others still count.
-            if let Ok(Some(bytes)) = mirror.file(commit, &path, limit) {
-                files.push((path, String::from_utf8_lossy(&bytes).into_owned()));
-            }
-        }
-        Ok(files)
+            let files = paths.filter_map(|path| Some((mirror.file(&commit, &path, limit).ok()??, path)));
+            files.map(|(bytes, path)| (path, String::from_utf8_lossy(&bytes).into_owned())).collect()
+        });
+        read.await.map_err(|error| SourceError::NotYet(format!("reading the repository was ended: {error}")))
     }
 
     /// A git bundle of objects that were resolved before, less what `have` reaches.
@@ -241,14 +244,20 @@ impl Sources {
         Reach { private: self.settings.allow_private, file: self.settings.allow_file }
     }
 
-    fn turn(&self, repository: &str) -> Arc<tokio::sync::Mutex<()>> {
+    fn repository_lock(&self, repository: &str) -> Arc<tokio::sync::Mutex<()>> {
         let mut busy = self.busy.lock();
-        busy.retain(|_, turn| Arc::strong_count(turn) > 1);
+        busy.retain(|_, lock| Arc::strong_count(lock) > 1);
         busy.entry(repository.to_owned()).or_default().clone()
     }
 
+    /// When the clone URLs of a repository have had their time: servers that never finish must not hold up the plans of
+    /// others.
+    fn deadline(&self) -> Instant {
+        Instant::now() + Duration::from_secs(self.settings.command).saturating_mul(2)
+    }
+
     /// Announcements, maintainers and state, as the repository's relays have them now.
-    async fn announcements(&self, repository: &Repository) -> Result<Facts, SourceError> {
+    async fn announcements(&self, repository: &Repository) -> Result<RepositoryMetadata, SourceError> {
         let owner = PublicKey::from_hex(&repository.owner)
             .map_err(|_| SourceError::Refused(format!("the owner {} is no public key", repository.owner)))?;
         let mut relays = repository.relays.clone();
@@ -299,11 +308,11 @@ impl Sources {
             is_of(event, Kind::RepoState, &repository.identifier) && maintainers.contains(&event.pubkey.to_hex())
         });
         let state = announcement::newest(&states).map(State::read);
-        Ok(Facts { announcements, maintainers, relays, state })
+        Ok(RepositoryMetadata { announcements, maintainers, relays, state })
     }
 
     /// The commit (or object) and ref that a request means.
-    fn target(&self, state: &State, wanted: &Wanted, mirror: &Mirror) -> Result<(String, String), SourceError> {
+    async fn target(&self, state: &State, wanted: &Revision, mirror: &Mirror) -> Result<(String, String), SourceError> {
         let refused = |error: address::BadName| SourceError::Refused(error.to_string());
         let named = match (&wanted.reference, wanted.branch.as_str()) {
             (Some(full), _) => Some(address::check_ref(full).map_err(refused)?.to_owned()),
@@ -335,7 +344,7 @@ impl Sources {
         }
         let commit = match address::check_commit(&wanted.commit) {
             Ok(commit) => commit,
-            Err(error) => mirror.complete(&wanted.commit).ok_or_else(|| refused(error))?,
+            Err(error) => mirror.complete(&wanted.commit).await.ok_or_else(|| refused(error))?,
         };
         let reference = named
             .or_else(|| state.ref_of(&commit).map(str::to_owned))
@@ -345,18 +354,23 @@ impl Sources {
     }
 
     /// Brings exactly this object, from the first clone URL that has it; gives the commit it stands for.
-    async fn bring(
+    async fn fetch_commit(
         &self,
-        facts: &Facts,
+        facts: &RepositoryMetadata,
         mirror: &Mirror,
         object: &str,
         reference: &str,
     ) -> Result<String, SourceError> {
-        if let Some(commit) = mirror.peel(object) {
+        if let Some(commit) = mirror.peel(object).await {
             return Ok(commit);
         }
         let mut complaints = Vec::new();
+        let until = self.deadline();
         for url in facts.clone_urls() {
+            if Instant::now() >= until {
+                complaints.push("the others were not tried: these took too long".into());
+                break;
+            }
             let checked = match network::check_clone(&url, self.reach()).await {
                 Ok(checked) => checked,
                 Err(error) => {
@@ -364,12 +378,18 @@ impl Sources {
                     continue;
                 }
             };
-            let mut outcome = mirror.fetch_commits(&checked, &[object.to_owned()]).await;
-            if outcome.is_err() {
-                outcome = mirror.fetch_ref(&checked, reference).await;
-            }
+            let fetched = async {
+                match mirror.fetch_commits(&checked, &[object.to_owned()]).await {
+                    Ok(()) => Ok(()),
+                    Err(_) => mirror.fetch_ref(&checked, reference).await,
+                }
+            };
+            let Ok(outcome) = tokio::time::timeout_at(until, fetched).await else {
+                complaints.push(format!("{url}: it took too long"));
+                break;
+            };
             // Whatever else the server has: only the wanted object counts.
-            match (mirror.peel(object), outcome) {
+            match (mirror.peel(object).await, outcome) {
                 (Some(commit), _) => return Ok(commit),
                 (None, Ok(())) => complaints.push(format!("{url} has {reference} at another commit")),
                 (None, Err(error)) => complaints.push(format!("{url}: {error}")),
@@ -382,29 +402,34 @@ impl Sources {
     }
 
     /// Brings the tips of the state for the proof of ancestry; true where something new may have come.
-    async fn bring_tips(&self, facts: &Facts, mirror: &Mirror, tips: &[String]) -> bool {
-        let missing: Vec<String> = tips.iter().filter(|tip| mirror.peel(tip).is_none()).cloned().collect();
+    async fn fetch_tips(&self, facts: &RepositoryMetadata, mirror: &Mirror, tips: &[String]) -> bool {
+        let present = mirror.present(tips.to_vec()).await;
+        let missing: Vec<String> = tips.iter().filter(|tip| !present.contains(*tip)).cloned().collect();
         if missing.is_empty() {
             return false;
         }
-        for url in facts.clone_urls() {
-            let Ok(checked) = network::check_clone(&url, self.reach()).await else { continue };
-            if mirror.fetch_commits(&checked, &missing).await.is_ok() {
-                return true;
+        let fetched = async {
+            for url in facts.clone_urls() {
+                let Ok(checked) = network::check_clone(&url, self.reach()).await else { continue };
+                if mirror.fetch_commits(&checked, &missing).await.is_ok() {
+                    break;
+                }
             }
-        }
+        };
+        // What came before the time was over counts.
+        let _ = tokio::time::timeout_at(self.deadline(), fetched).await;
         true
     }
 }
 
-impl Resolved {
+impl ResolvedRevision {
     /// A file at the commit; `None` where there is none.
     pub fn file(&self, path: &str, limit: usize) -> Result<Option<Vec<u8>>, SourceError> {
         self.mirror.file(&self.commit, path, limit).map_err(|error| SourceError::Refused(error.to_string()))
     }
 }
 
-impl Facts {
+impl RepositoryMetadata {
     /// Clone URLs of all maintainers, the owner's first, each once.
     fn clone_urls(&self) -> Vec<String> {
         let mut urls: Vec<String> = Vec::new();

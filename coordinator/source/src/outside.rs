@@ -6,24 +6,24 @@
 
 use url::Url;
 
-use super::{Facts, SourceError, Sources, address, address::Address, git::Mirror, lock::Lock};
+use super::{RepositoryMetadata, SourceError, Sources, address, address::Address, git::Mirror, lock::Lock};
 use domain::run::Repository;
 use network::{self, Checked, Reach};
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct RepositoryRequest<'a> {
     /// As written: `owner/repo`, `npub1…/repo`, `naddr1…`, `nostr://…`, `30617:…` or a URL.
     pub repository: &'a str,
     /// As written: branch, tag, full ref or full commit id; empty: the default branch.
     pub reference: &'a str,
     /// What of it.
-    pub need: Need<'a>,
+    pub need: FetchDepth<'a>,
 }
 
 /// How much of a repository is needed.
 #[derive(Debug, Clone, Copy)]
-pub enum Need<'a> {
+pub enum FetchDepth<'a> {
     /// The files at the commit, for an action, which the lock file must allow where there is one.
     Tree(Option<&'a Lock>),
     /// The commit with its history.
@@ -34,14 +34,14 @@ pub enum Need<'a> {
 
 /// A commit that was found and whose objects are here.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct RepositorySnapshot {
     /// Names its mirror, for [`Sources::bundle`] and [`Sources::archive`].
     pub key: String,
     /// Full id.
     pub commit: String,
     /// Full name of the ref; empty: a commit was asked for.
     pub reference: String,
-    /// With [`Need::Everything`]: branches and tags, and the object of each.
+    /// With [`FetchDepth::Everything`]: branches and tags, and the object of each.
     pub refs: Vec<(String, String)>,
     /// URL or address it came from.
     pub origin: String,
@@ -66,13 +66,13 @@ struct Target {
 
 impl Sources {
     /// Finds what a workflow names and brings its objects.
-    pub async fn find(&self, asked: &Asked<'_>) -> Result<Found, SourceError> {
+    pub async fn find(&self, asked: &RepositoryRequest<'_>) -> Result<RepositorySnapshot, SourceError> {
         let mut notes = Vec::new();
         let found = match self.place(asked.repository, &mut notes)? {
             Place::Nostr(repository) => self.find_announced(&repository, asked, notes).await?,
             Place::Git(urls, reach) => self.find_served(&urls, reach, asked, notes).await?,
         };
-        if let Need::Tree(Some(lock)) = asked.need {
+        if let FetchDepth::Tree(Some(lock)) = asked.need {
             lock.check(asked.repository, asked.reference, &found.commit)
                 .map_err(|error| SourceError::Refused(error.to_string()))?;
         }
@@ -89,7 +89,12 @@ impl Sources {
     }
 
     /// A file of a commit that was found; `None` where there is none.
-    pub async fn file(&self, found: &Found, path: &str, limit: usize) -> Result<Option<Vec<u8>>, SourceError> {
+    pub async fn file(
+        &self,
+        found: &RepositorySnapshot,
+        path: &str,
+        limit: usize,
+    ) -> Result<Option<Vec<u8>>, SourceError> {
         self.mirror(&found.key).await?.file(&found.commit, path, limit).map_err(refused)
     }
 
@@ -100,8 +105,10 @@ impl Sources {
 
     /// The lock file of a commit that is here; without one nothing is locked.
     pub async fn lock_of(&self, repository: &str, commit: &str) -> Result<Option<Lock>, SourceError> {
-        let text =
-            self.mirror(repository).await?.file(commit, super::lock::PATH, super::lock::LIMIT).map_err(refused)?;
+        let (mirror, commit) = (self.mirror(repository).await?, commit.to_owned());
+        let read = move || mirror.file(&commit, super::lock::PATH, super::lock::LIMIT);
+        let read = tokio::task::spawn_blocking(read).await;
+        let text = read.map_err(|error| SourceError::NotYet(error.to_string()))?.map_err(refused)?;
         let read = |text: Vec<u8>| Lock::read(&String::from_utf8_lossy(&text));
         text.map(read).transpose().map_err(|error| SourceError::Refused(error.to_string()))
     }
@@ -172,9 +179,9 @@ impl Sources {
         &self,
         urls: &[String],
         reach: Reach,
-        asked: &Asked<'_>,
+        asked: &RepositoryRequest<'_>,
         mut notes: Vec<String>,
-    ) -> Result<Found, SourceError> {
+    ) -> Result<RepositorySnapshot, SourceError> {
         for url in urls {
             let from =
                 network::check_clone(url, reach).await.map_err(|error| SourceError::Refused(error.to_string()))?;
@@ -195,22 +202,27 @@ impl Sources {
     }
 
     /// `None`: the server has no such repository.
-    async fn find_at(&self, from: &Checked, reach: Reach, asked: &Asked<'_>) -> Result<Option<Found>, SourceError> {
+    async fn find_at(
+        &self,
+        from: &Checked,
+        reach: Reach,
+        asked: &RepositoryRequest<'_>,
+    ) -> Result<Option<RepositorySnapshot>, SourceError> {
         let origin = origin(&from.url);
         // Shallow and whole objects do not mix: a commit whose parents were left out would look complete.
         let key = match asked.need {
-            Need::Tree(_) => format!("tree {origin}"),
-            Need::History | Need::Everything => origin.clone(),
+            FetchDepth::Tree(_) => format!("tree {origin}"),
+            FetchDepth::History | FetchDepth::Everything => origin.clone(),
         };
-        let turn = self.turn(&key);
-        let _turn = turn.lock().await;
+        let lock = self.repository_lock(&key);
+        let _held = lock.lock().await;
         let limit = std::time::Duration::from_secs(self.settings.command);
         let mirror = Mirror::open(&self.folder, &key, reach, limit).await.map_err(refused)?;
-        let everything = matches!(asked.need, Need::Everything);
+        let everything = matches!(asked.need, FetchDepth::Everything);
         let names = if everything { Vec::new() } else { names(asked.reference)? };
         let pinned = address::check_commit(asked.reference).ok();
         let listed = match (&pinned, everything) {
-            (Some(commit), false) if mirror.peel(commit).is_some() => Vec::new(),
+            (Some(commit), false) if mirror.peel(commit).await.is_some() => Vec::new(),
             _ => match mirror.list(from, &names).await {
                 Ok(listed) => listed,
                 Err(error) if is_absent(&error.to_string()) => return Ok(None),
@@ -226,37 +238,39 @@ impl Sources {
         if everything {
             mirror.fetch_everything(from).await.map_err(refused)?;
         }
-        if mirror.peel(&target.object).is_none() {
+        if mirror.peel(&target.object).await.is_none() {
             match asked.need {
-                Need::Tree(_) => mirror.fetch_tree(from, &target.object, &target.name).await,
-                Need::History | Need::Everything => {
+                FetchDepth::Tree(_) => mirror.fetch_tree(from, &target.object, &target.name).await,
+                FetchDepth::History | FetchDepth::Everything => {
                     mirror.fetch_commits(from, std::slice::from_ref(&target.object)).await
                 }
             }
             .map_err(refused)?;
         }
-        let Some(commit) = mirror.peel(&target.object) else {
+        let Some(commit) = mirror.peel(&target.object).await else {
             return Err(SourceError::Refused(format!("{origin} does not give commit {}", target.object)));
         };
-        let kept = |(name, object): &(String, String)| {
-            (name.starts_with("refs/heads/") || name.starts_with("refs/tags/"))
-                && address::check_ref(name).is_ok()
-                && mirror.peel(object).is_some()
-        };
-        let refs = if everything { listed.into_iter().filter(kept).collect() } else { Vec::new() };
-        Ok(Some(Found { key, commit, reference: target.name, refs, origin, notes: Vec::new() }))
+        let mut refs = Vec::new();
+        if everything {
+            let is_named = |name: &str| name.starts_with("refs/heads/") || name.starts_with("refs/tags/");
+            refs = listed;
+            refs.retain(|(name, _)| is_named(name) && address::check_ref(name).is_ok());
+            let present = mirror.present(refs.iter().map(|(_, object)| object.clone()).collect()).await;
+            refs.retain(|(_, object)| present.contains(object));
+        }
+        Ok(Some(RepositorySnapshot { key, commit, reference: target.name, refs, origin, notes: Vec::new() }))
     }
 
     async fn find_announced(
         &self,
         repository: &Repository,
-        asked: &Asked<'_>,
+        asked: &RepositoryRequest<'_>,
         mut notes: Vec<String>,
-    ) -> Result<Found, SourceError> {
+    ) -> Result<RepositorySnapshot, SourceError> {
         let facts = self.announcements(repository).await?;
         let mirror = self.mirror(&repository.address).await?;
-        let turn = self.turn(&repository.address);
-        let _turn = turn.lock().await;
+        let lock = self.repository_lock(&repository.address);
+        let _held = lock.lock().await;
         let state = facts.state.clone().unwrap_or_default();
         let pinned = address::check_commit(asked.reference).ok();
         let named = match asked.reference {
@@ -275,28 +289,32 @@ impl Sources {
             return Err(SourceError::Refused(message));
         };
         let reference = named.unwrap_or_default();
-        let known = mirror.peel(&object);
+        let known = mirror.peel(&object).await;
         let commit = match &known {
             Some(commit) => commit.clone(),
-            None => self.bring(&facts, &mirror, &object, &reference).await?,
+            None => self.fetch_commit(&facts, &mirror, &object, &reference).await?,
         };
         let tips: Vec<String> = state.targets().map(|(_, target)| target.to_owned()).take(super::TIPS).collect();
-        let everything = matches!(asked.need, Need::Everything);
-        let strict = matches!(asked.need, Need::Tree(_)) || known.is_none();
-        if everything || (strict && !mirror.reaches(&tips, &commit)) {
-            self.bring_tips(&facts, &mirror, &tips).await;
+        let everything = matches!(asked.need, FetchDepth::Everything);
+        let strict = matches!(asked.need, FetchDepth::Tree(_)) || known.is_none();
+        if everything || (strict && !mirror.is_ancestor_of_any(&tips, &commit).await) {
+            self.fetch_tips(&facts, &mirror, &tips).await;
         }
-        if strict && !mirror.reaches(&tips, &commit) {
+        if strict && !mirror.is_ancestor_of_any(&tips, &commit).await {
             // Servers give objects of forks too: only the maintainers' word makes a commit the repository's own.
             let message =
                 format!("commit {commit} is in no branch or tag that the maintainers of {} name", asked.repository);
             return Err(SourceError::Refused(message));
         }
-        let all = state.targets().filter(|(_, object)| everything && mirror.peel(object).is_some());
-        let refs = all.map(|(name, object)| (name.to_owned(), object.to_owned())).collect();
+        let mut refs: Vec<(String, String)> = Vec::new();
+        if everything {
+            refs.extend(state.targets().map(|(name, object)| (name.to_owned(), object.to_owned())));
+            let present = mirror.present(refs.iter().map(|(_, object)| object.clone()).collect()).await;
+            refs.retain(|(_, object)| present.contains(object));
+        }
         notes.push(format!("{}: the maintainers' state", asked.repository));
-        let origin = Facts::clone_urls(&facts).first().cloned().unwrap_or_default();
-        Ok(Found { key: repository.address.clone(), commit, reference, refs, origin, notes })
+        let origin = RepositoryMetadata::clone_urls(&facts).first().cloned().unwrap_or_default();
+        Ok(RepositorySnapshot { key: repository.address.clone(), commit, reference, refs, origin, notes })
     }
 }
 
@@ -337,11 +355,15 @@ fn target(listed: &[(String, String)], reference: &str) -> Option<Target> {
     candidates.into_iter().find_map(|name| object(&name).map(|object| Target { name, object }))
 }
 
-/// How git says that a server has no such repository, or none for everybody.
+/// Whether git says that a server has no such repository, or none for everybody. Any other failure must not make the
+/// next server be asked: the name would mean something else for as long as the first one is overloaded.
 fn is_absent(complaint: &str) -> bool {
-    ["not found", "could not read Username", "does not exist", "The requested URL returned error: 403"]
-        .iter()
-        .any(|part| complaint.contains(part))
+    complaint.split("; ").any(|line| {
+        let Some(line) = line.trim().strip_prefix("fatal: ") else { return false };
+        line.starts_with("repository '") && line.trim_end_matches('/').ends_with("' not found")
+            || line.starts_with("could not read Username for '")
+            || line.ends_with("' does not appear to be a git repository")
+    })
 }
 
 /// One name for one place.
@@ -379,6 +401,22 @@ mod tests {
             assert_eq!((target.name.as_str(), target.object.as_str()), (name, object), "{reference}");
         }
         assert!(target(&all, "v2").is_none());
+    }
+
+    #[test]
+    fn another_server_is_asked_only_where_this_one_has_no_such_repository() {
+        for (complaint, absent) in [
+            ("fatal: repository 'https://example.org/a/b/' not found", true),
+            ("remote: Repository not found.; fatal: repository 'https://example.org/a/b/' not found", true),
+            ("fatal: could not read Username for 'https://example.org': terminal prompts disabled", true),
+            ("fatal: '/srv/none.git' does not appear to be a git repository; fatal: Could not read from remote", true),
+            ("fatal: unable to access 'https://example.org/a/b/': The requested URL returned error: 403", false),
+            ("fatal: unable to access 'https://example.org/a/b/': The requested URL returned error: 429", false),
+            ("fatal: unable to access 'https://example.org/not found/': Could not resolve host", false),
+            ("remote: rate limit exceeded, token not found; fatal: the remote end hung up", false),
+        ] {
+            assert_eq!(is_absent(complaint), absent, "{complaint}");
+        }
     }
 
     #[test]

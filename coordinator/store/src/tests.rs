@@ -15,6 +15,7 @@ use workflow::plan::Conclusion;
 
 fn run(id: &str, serial: u64) -> RunState {
     RunState {
+        answered: false,
         id: id.into(),
         version: 0,
         serial,

@@ -6,7 +6,7 @@ use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use proto::worker::{self as wire, ResolveRequest};
 use source::{
     Sources,
-    outside::{Asked, Need},
+    outside::{FetchDepth, RepositoryRequest},
 };
 use std::sync::Arc;
 
@@ -32,12 +32,12 @@ impl SourceObjects for ObjectSource {
                 _ => None,
             };
             let need = match asked.need() {
-                wire::Need::Tree => Need::Tree(lock.as_ref()),
-                wire::Need::Everything => Need::Everything,
-                wire::Need::History | wire::Need::Unspecified => Need::History,
+                wire::Need::Tree => FetchDepth::Tree(lock.as_ref()),
+                wire::Need::Everything => FetchDepth::Everything,
+                wire::Need::History | wire::Need::Unspecified => FetchDepth::History,
             };
             let repository = if asked.repository.is_empty() { own } else { &asked.repository };
-            let found = self.0.find(&Asked { repository, reference: &asked.reference, need }).await?;
+            let found = self.0.find(&RepositoryRequest { repository, reference: &asked.reference, need }).await?;
             Ok(wire::Resolved {
                 repository: found.key,
                 commit: found.commit,

@@ -10,7 +10,7 @@ use domain::run::{self, ApprovalVerdict, Millis};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 use nostr::Event;
 use nostr_client::{
-    policy::{Judgement, Policy},
+    policy::Policy,
     relays::{Answer, RelayState, Relays, normal},
     signers::{Objection, Signers},
     tags,
@@ -39,21 +39,16 @@ impl Operator {
     /// Why the author of these events may not have them published here; `None`: they may.
     async fn objection(&self, events: &[Event]) -> Option<String> {
         let author = events.first()?.pubkey.to_hex();
-        let mut judgement = self.policy.judge(&author, None);
-        if judgement == Judgement::AskMaintainers {
+        let maintainers = || async {
             let mut maintainers = Vec::new();
             for address in events.iter().filter_map(|event| tags::first(event, "a")) {
                 if let Ok(Address::Known(repository)) = Address::parse(address) {
                     maintainers.extend(self.sources.maintainers(&repository).await);
                 }
             }
-            judgement = self.policy.judge(&author, Some(&maintainers));
-        }
-        match judgement {
-            Judgement::Allowed => None,
-            Judgement::Refused(reason) => Some(reason),
-            Judgement::AskMaintainers => Some("the maintainers of the repository are not known".into()),
-        }
+            maintainers
+        };
+        self.policy.decide(&author, maintainers).await.err()
     }
 }
 

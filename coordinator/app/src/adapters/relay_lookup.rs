@@ -3,7 +3,7 @@
 use futures::{FutureExt, future::BoxFuture};
 use nostr::{Event, Filter, Kind, PublicKey};
 use nostr_client::{relays::Relays, tags};
-use source::Lookup;
+use source::{EventQuery, announcement::newest};
 use std::time::Duration;
 
 /// How long relays may take to say what they have of a repository.
@@ -28,7 +28,7 @@ impl RelayLookup {
     }
 }
 
-impl Lookup for RelayLookup {
+impl EventQuery for RelayLookup {
     fn find<'a>(&'a self, relays: &'a [String], filter: Filter) -> BoxFuture<'a, Vec<Event>> {
         async move {
             let urls = self.with_ours(relays);
@@ -43,8 +43,8 @@ impl Lookup for RelayLookup {
             let urls = self.with_ours(&self.config.index);
             let filter = Filter::new().kind(Kind::RelayList).author(key);
             let found = self.relays.fetch(&urls, &filter, LOOK_UP).await;
-            let newest = found.into_iter().max_by_key(|event| (event.created_at, std::cmp::Reverse(event.id)));
-            let tags = newest.iter().flat_map(|event| tags::all(event, "r"));
+            let newest = newest(&found);
+            let tags = newest.into_iter().flat_map(|event| tags::all(event, "r"));
             tags.filter(|tag| tag.get(2).is_none_or(|use_| use_ == "write"))
                 .filter_map(|tag| nostr_client::relays::normal(tag.get(1)?))
                 .take(8)

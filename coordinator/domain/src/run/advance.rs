@@ -55,6 +55,7 @@ pub fn create(new: NewRun, now: Millis) -> (RunState, Vec<RunEffect>) {
         jobs: IndexMap::new(),
         calls: IndexMap::new(),
         cancelled: None,
+        answered: false,
         expired_at: None,
         message: None,
         delayed: None,

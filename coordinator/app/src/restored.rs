@@ -1,0 +1,100 @@
+//! A database that was restored from a copy would go on with runs that were answered after the copy was made: those are
+//! ended at the start, before anything is handed out.
+
+use std::{collections::HashMap, time::Duration};
+
+use nostr::{EventId, PublicKey};
+use nostr_client::{history, relays::Relays};
+
+use super::run_service::RunService;
+
+/// How long the start waits for relays. With a database that was not restored, nothing is lost if none answers.
+const WAIT: Duration = Duration::from_millis(1500);
+/// Unfinished runs that are asked for.
+const RUNS: u32 = 100_000;
+
+/// Ends unfinished runs whose final answers our relays have.
+///
+/// # Errors
+/// The store can't be read or written.
+pub(super) async fn end_answered(
+    run_service: &RunService,
+    relays: &Relays,
+    config: &config::Relays,
+    us: &PublicKey,
+) -> anyhow::Result<()> {
+    let store = run_service.store();
+    let events = store.live_job_events(RUNS).await?;
+    let jobs: HashMap<EventId, String> =
+        events.into_iter().filter_map(|event| Some((EventId::from_hex(&event).ok()?, event))).collect();
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    let asked: Vec<EventId> = jobs.keys().copied().collect();
+    let answered = match history::answered(relays, config, us, &asked, WAIT).await {
+        Ok(answered) => answered,
+        Err(error) => {
+            tracing::warn!("whether unfinished runs were answered before can't be found out: {error}");
+            return Ok(());
+        }
+    };
+    for event in answered.iter().filter_map(|id| jobs.get(id)) {
+        let Some(state) = store.run_by_event(event).await? else { continue };
+        tracing::warn!(run = state.id, serial = state.serial, "answered before, as our relays know: it is ended");
+        run_service.end_answered(&state.id).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use config::Config;
+    use domain::run::{RequestOrigin, RunPhase, testing};
+    use nostr::Keys;
+    use nostr_client::{hive_ci::Secrets, routes::Routes};
+    use store::{Store, seal::StoreKey};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_run_that_was_answered_before_ends_without_a_second_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db")).await.unwrap();
+        let (keys, config) = (Keys::generate(), Arc::new(Config::default()));
+        let routes = Routes::new(Relays::new(&keys, &config.relays), &config.relays, || testing::START);
+        let key = StoreKey::from_hex(&"11".repeat(32)).unwrap();
+        let service =
+            RunService::new(store.clone(), key, keys.clone(), routes, config, &mut crate::metrics::registry(), || {
+                testing::START
+            });
+        let mut ended = Vec::new();
+        for (number, answered) in [(1, true), (2, false)] {
+            let mut request = testing::request();
+            request.id = format!("{number:064}");
+            request.origin = RequestOrigin::HiveCi {
+                run_event: "ab".repeat(32),
+                job_event: request.id.clone(),
+                author: keys.public_key().to_hex(),
+                publisher: None,
+                workflow: String::new(),
+                relays: Vec::new(),
+            };
+            let run = service.accept(request, None, &Secrets::default(), Vec::new()).await.unwrap();
+            let before = store.outbox_of(&run.id).await.unwrap().len();
+            if answered {
+                service.end_answered(&run.id).await.unwrap();
+            } else {
+                let event = domain::run::RunEvent::Cancel { by: "its author".into() };
+                service.apply(&run.id, event, Vec::new()).await.unwrap();
+            }
+            let state = store.run(&run.id).await.unwrap().unwrap();
+            assert!(!matches!(state.phase, RunPhase::Planning), "{:?}", state.phase);
+            ended.push((store.outbox_of(&run.id).await.unwrap().len() - before, state.answered));
+        }
+        assert_eq!(ended[0], (0, true));
+        assert!(!ended[1].1);
+    }
+}
