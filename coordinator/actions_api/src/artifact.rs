@@ -189,14 +189,13 @@ pub(super) async fn list(
     });
     let shown: Vec<Value> = artifacts
         .map(|artifact| {
-            let made = i64::try_from(artifact.made_at).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
             json!({
                 "workflow_run_backend_id": identity.run,
                 "workflow_job_run_backend_id": token::backend_job(&identity),
                 "database_id": artifact.id.to_string(),
                 "name": artifact.name,
                 "size": artifact.size.to_string(),
-                "created_at": made.unwrap_or_default().to_string(),
+                "created_at": json_timestamp(artifact.made_at),
                 "digest": format!("sha256:{}", artifact.sha256),
             })
         })
@@ -227,4 +226,23 @@ pub(super) async fn delete(
     let found = found.ok_or_else(|| Refusal::missing(format!("the run has no artifact {}", named.name)))?;
     api.remove_artifact(&found).await?;
     Ok(Json(json!({ "ok": true, "artifact_id": found.id.to_string() })))
+}
+
+/// A moment in Unix milliseconds as JSON of protobuf has it (protobuf.dev: ProtoJSON, `Timestamp`): clients refuse a
+/// fraction of one or two digits, which is what a format without trailing zeros gives one time in ten.
+fn json_timestamp(at: u64) -> String {
+    let at = i64::try_from(at).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    at.unwrap_or_default().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::json_timestamp;
+
+    #[test]
+    fn a_moment_has_three_digits_of_its_second_whatever_they_are() {
+        assert_eq!(json_timestamp(1_700_000_000_120), "2023-11-14T22:13:20.120Z");
+        assert_eq!(json_timestamp(1_700_000_000_000), "2023-11-14T22:13:20.000Z");
+        assert_eq!(json_timestamp(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
+    }
 }
