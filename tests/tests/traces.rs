@@ -64,7 +64,7 @@ async fn a_job_event_is_one_tree_of_spans_through_coordinator_and_worker() {
         ("build", Some("CI")),
         ("attempt 1", Some("build")),
         ("prepare", Some("attempt 1")),
-        ("Main say hi", Some("attempt 1")),
+        ("say hi", Some("attempt 1")),
     ];
     let parents = || {
         let spans = collector.0.lock();
