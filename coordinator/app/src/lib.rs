@@ -181,7 +181,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     handlers.push(Arc::new(publisher));
     let work = work::Config { store: store.clone(), coordinator, clock: now, handlers };
     stages.start("background work", work.build().run(stop.clone()));
-    let reception = Admission {
+    let admission = Admission {
         run_service: run_service.clone(),
         sources: sources.clone(),
         policy: policy.clone(),
@@ -190,7 +190,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         keys: keys.clone(),
     };
     let intake =
-        Intake::new(keys.clone(), config.clone(), store.clone(), relays.clone(), policy.clone(), reception, now);
+        Intake::new(keys.clone(), config.clone(), store.clone(), relays.clone(), policy.clone(), admission, now);
     let web = web::Config {
         store: store.clone(),
         logs: logs.clone(),

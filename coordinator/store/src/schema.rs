@@ -22,15 +22,15 @@ const NUMBERED: (&str, &str) =
 
 /// Scripts for both engines, the first of them number 7. The number of the last one that ran stands in `schema_version`.
 const SHARED: &[&str] = &[
-    include_str!("../migrations/0020_work.sql"),
-    include_str!("../migrations/0021_leases.sql"),
-    include_str!("../migrations/0040_retention.sql"),
+    include_str!("../migrations/0007_work.sql"),
+    include_str!("../migrations/0008_leases.sql"),
+    include_str!("../migrations/0009_retention.sql"),
     include_str!("../migrations/0010_run_parts.sql"),
-    include_str!("../migrations/0041_tasks_become_work.sql"),
+    include_str!("../migrations/0011_tasks_become_work.sql"),
 ];
 
 /// What SQLite files of earlier versions carry over after a shared script, by its number.
-const SQLITE_CARRIED: &[(u64, &str)] = &[(8, include_str!("../migrations/0021_leases_carried.sql"))];
+const SQLITE_CARRIED: &[(u64, &str)] = &[(8, include_str!("../migrations/0008_leases_carried.sql"))];
 
 /// Key of the advisory lock under which a PostgreSQL database is migrated.
 const MIGRATION_LOCK: i64 = 0x6c6f_6e67_736d;
