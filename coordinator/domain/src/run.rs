@@ -314,11 +314,6 @@ pub enum WaitCondition {
         /// Number of the run that holds it; `None`: not known yet.
         holder: Option<u64>,
     },
-    /// A quota of its author or repository.
-    Quota {
-        /// Which.
-        name: String,
-    },
     /// Somebody's approval of an environment.
     Approval {
         /// Its name.

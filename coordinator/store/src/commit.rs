@@ -97,13 +97,17 @@ impl Writer {
         let (queue, mut units) = mpsc::channel::<Box<dyn Unit>>(WAITING);
         sqlite::spawn("store-write".into(), move || {
             let mut waiting = Vec::with_capacity(GROUP);
+            let ensure_idle = |connection: &mut Connection| match connection {
+                Connection::Sqlite(connection) => reopen.ensure_idle(connection),
+                Connection::Postgres(_) => Ok(()),
+            };
             while units.blocking_recv_many(&mut waiting, GROUP) > 0 {
-                let outcome = reopen.ensure_idle(&mut connection).map(|()| {
+                let outcome = ensure_idle(&mut connection).map(|()| {
                     sqlite::complete(commit_group(&mut connection, &mut waiting, None)).unwrap_or_else(Outcome::failed)
                 });
                 let outcome = outcome.unwrap_or_else(Outcome::failed);
                 // Before anybody learns of a failure: what was told to have failed must not be committed later.
-                let idle = reopen.ensure_idle(&mut connection);
+                let idle = ensure_idle(&mut connection);
                 if let Err(error) = idle {
                     tracing::error!("the database can't be opened again after a failed write: {error}");
                 }

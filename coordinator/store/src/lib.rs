@@ -21,6 +21,7 @@ mod postgres;
 mod read;
 mod reports;
 mod retention;
+mod row;
 mod run_list;
 mod run_parts;
 mod runs;
@@ -52,7 +53,7 @@ pub use self::{
     notification::{ChangeNotification, QueueChange},
     reports::StoredReport,
     retention::{ExpiredRun, TableSize},
-    run_list::{Filter, Page, Reader, Status, Summary},
+    run_list::{Filter, Page, PhaseName, Reader, Status, Summary},
     run_parts::RunChange,
     work::{ClaimLimit, ClaimRequest, ClaimedWork, LaneOrder, NewWork, WorkChange, WorkKind},
     workers::WorkerChange,
@@ -90,7 +91,7 @@ impl Store {
     }
 
     fn open_blocking(path: &Path) -> Result<Self, StoreError> {
-        let mut connection = sqlite::connect(path)?;
+        let mut connection = Connection::Sqlite(sqlite::connect(path)?);
         sqlite::complete(schema::migrate(&mut connection))??;
         let readers = Readers::Sqlite(sqlite::ReaderThreads::start(path)?);
         let notifications = broadcast::Sender::new(NOTIFICATIONS);
@@ -117,7 +118,7 @@ impl Store {
     /// An empty SQLite database in memory. Its reads and writes run on the calling thread and are complete at the first
     /// poll: no thread, timer or runtime takes part, so a simulation repeats exactly.
     pub fn in_memory() -> Result<Self, StoreError> {
-        let mut connection = sqlite::connect_in_memory()?;
+        let mut connection = Connection::Sqlite(sqlite::connect_in_memory()?);
         sqlite::complete(schema::migrate(&mut connection))??;
         let shared = Arc::new(Mutex::new(connection));
         let notifications = broadcast::Sender::new(NOTIFICATIONS);

@@ -14,7 +14,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::{
     ChangeNotification, StoreError,
     error::{causes, describe},
-    sql::{Row, Value},
+    row::{Row, Value},
 };
 
 /// Connections of one coordinator; one of them writes.

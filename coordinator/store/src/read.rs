@@ -255,20 +255,29 @@ impl Store {
 
     /// Enrolled workers, by name.
     pub async fn workers(&self) -> Found<Vec<WorkerRow>> {
-        let statement =
-            query("SELECT id, identity, name, labels, slots, seen_at, draining FROM workers ORDER BY name, id");
-        rows(statement.fetch_all(&self.readers).await?, |row| {
-            Ok(WorkerRow {
-                id: row.get(0)?,
-                identity: row.get(1)?,
-                name: row.get(2)?,
-                labels: json(&row.get::<String>(3)?)?,
-                slots: u32::try_from(natural(row, 4)?).unwrap_or(u32::MAX),
-                seen_at: natural(row, 5)?,
-                draining: natural(row, 6)? != 0,
-            })
-        })
+        let statement = query(format!("SELECT {WORKER_COLUMNS} FROM workers ORDER BY name, id"));
+        rows(statement.fetch_all(&self.readers).await?, worker)
     }
+
+    /// An enrolled worker by its id.
+    pub async fn worker(&self, id: &str) -> Found<Option<WorkerRow>> {
+        let statement = query(format!("SELECT {WORKER_COLUMNS} FROM workers WHERE id = $1")).bind(id);
+        statement.fetch_optional(&self.readers).await?.as_ref().map(worker).transpose()
+    }
+}
+
+const WORKER_COLUMNS: &str = "id, identity, name, labels, slots, seen_at, draining";
+
+fn worker(row: &Row) -> Found<WorkerRow> {
+    Ok(WorkerRow {
+        id: row.get(0)?,
+        identity: row.get(1)?,
+        name: row.get(2)?,
+        labels: json(&row.get::<String>(3)?)?,
+        slots: u32::try_from(natural(row, 4)?).unwrap_or(u32::MAX),
+        seen_at: natural(row, 5)?,
+        draining: natural(row, 6)? != 0,
+    })
 }
 
 fn parked(row: &Row) -> Found<Parked> {

@@ -1,7 +1,8 @@
-//! Lists of runs: what is asked for, for whom, and what is shown of each run.
+//! Lists of runs: which runs are requested, by whom, and what is shown of each run.
 
 use domain::run::{Millis, Visibility, WaitCondition};
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
 /// Which runs are asked for.
 #[derive(Debug, Clone, Default)]
@@ -28,9 +29,10 @@ pub struct Filter {
     pub reader: Reader,
 }
 
-/// How a run stands, in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// The status of a run: its phase, divided by what has begun and by how it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, EnumString, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Status {
     /// Its files are being fetched and read.
     Planning,
@@ -42,6 +44,7 @@ pub enum Status {
     Running,
     /// All jobs ended; its log is being stored.
     #[serde(rename = "sealing")]
+    #[strum(serialize = "sealing")]
     Finalizing,
     /// Done, all went well.
     Success,
@@ -51,6 +54,23 @@ pub enum Status {
     Cancelled,
     /// Done, nothing was to be run.
     Skipped,
+}
+
+/// The phase of a run (`domain::run::RunPhase`) by its name alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
+pub enum PhaseName {
+    /// Its files are being fetched and read.
+    Planning,
+    /// It waits for something named.
+    Waiting,
+    /// Its jobs are queued or running.
+    Active,
+    /// All jobs ended; the log is being stored.
+    #[strum(serialize = "sealing")]
+    Finalizing,
+    /// Final.
+    Done,
 }
 
 /// A run as lists show it.
@@ -80,9 +100,9 @@ pub struct Summary {
     pub event: String,
     /// Author, 64 hex.
     pub actor: String,
-    /// Where it stands: `planning`, `waiting`, `active`, `sealing` or `done`.
-    pub phase: String,
-    /// How it stands.
+    /// Its phase.
+    pub phase: PhaseName,
+    /// Its status.
     pub status: Status,
     /// What it waits for.
     pub wait: Option<WaitCondition>,

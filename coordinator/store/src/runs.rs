@@ -1,43 +1,33 @@
-//! Runs as rows: written with the columns they are searched and listed by, and listed from those alone.
+//! Runs as rows: written with the columns that lists and searches use, and listed from those columns alone.
+
+use std::str::FromStr;
 
 use super::{
-    Filter, Page, Reader, RunChange, Status, Store, StoreError, Summary,
+    Filter, Page, PhaseName, Reader, RunChange, Status, Store, StoreError, Summary,
     columns::{fenced, integer, natural},
     run_parts,
     sql::{Connection, Query, Row, Value, query, query_scalar},
 };
 use domain::run::{RequestOrigin, RunPhase, RunState, Visibility, WaitCondition};
+use strum::VariantArray;
+use workflow::git_ref;
 
 const LISTED: &str = "id, serial, number, attempt, previous, repository, workflow, name, commit_id, branch, event, \
                       actor, phase, status, wait_kind, wait_name, wait_until, wait_holder, conclusion, created_at, started_at, \
                       ended_at, changed";
 
 impl Status {
-    /// All of them, as they are written.
-    pub const ALL: [(Self, &'static str); 9] = [
-        (Self::Planning, "planning"),
-        (Self::Waiting, "waiting"),
-        (Self::Queued, "queued"),
-        (Self::Running, "running"),
-        (Self::Finalizing, "sealing"),
-        (Self::Success, "success"),
-        (Self::Failure, "failure"),
-        (Self::Cancelled, "cancelled"),
-        (Self::Skipped, "skipped"),
-    ];
+    /// Every status.
+    pub fn all() -> &'static [Self] {
+        Self::VARIANTS
+    }
 
-    /// In one word.
+    /// As it is stored and shown.
     pub fn as_str(self) -> &'static str {
-        Self::ALL.iter().find(|(status, _)| *status == self).map_or("", |(_, word)| word)
+        self.into()
     }
 
-    fn read(text: &str) -> Result<Self, StoreError> {
-        let found = Self::ALL.iter().find(|(_, word)| *word == text);
-        let unknown = || StoreError::Database(format!("a stored run has the unknown status `{text}`"));
-        found.map(|(status, _)| *status).ok_or_else(unknown)
-    }
-
-    /// How a run stands.
+    /// The status of a run.
     pub fn of(state: &RunState) -> Self {
         use workflow::plan::Conclusion;
         match &state.phase {
@@ -57,6 +47,18 @@ impl Status {
     }
 }
 
+impl PhaseName {
+    fn of(phase: &RunPhase) -> Self {
+        match phase {
+            RunPhase::Planning => Self::Planning,
+            RunPhase::Waiting { .. } => Self::Waiting,
+            RunPhase::Active => Self::Active,
+            RunPhase::Finalizing { .. } => Self::Finalizing,
+            RunPhase::Done { .. } => Self::Done,
+        }
+    }
+}
+
 /// A condition on rows, with the values of its placeholders.
 struct Where {
     text: String,
@@ -64,7 +66,7 @@ struct Where {
 }
 
 impl Where {
-    /// Only what is asked for becomes a condition: a placeholder for "any" would keep the index from being used.
+    /// Only given fields become conditions: with a placeholder for "any" the index would not be used.
     fn new(filter: &Filter) -> Self {
         let mut conditions = Self { text: String::new(), values: Vec::new() };
         let columns = [
@@ -197,7 +199,6 @@ fn summary(row: &Row) -> Result<Summary, StoreError> {
     let name = row.get::<Option<String>>(15)?.unwrap_or_default();
     let wait = match row.get::<Option<String>>(14)?.as_deref() {
         Some("concurrency") => Some(WaitCondition::Concurrency { group: name, holder: row.get(17)? }),
-        Some("quota") => Some(WaitCondition::Quota { name }),
         Some("approval") => Some(WaitCondition::Approval { environment: name, approvers: Vec::new() }),
         Some("files") => Some(WaitCondition::Files { why: name }),
         Some("timer") => Some(WaitCondition::Timer { until: row.get::<Option<u64>>(16)?.unwrap_or_default() }),
@@ -216,8 +217,8 @@ fn summary(row: &Row) -> Result<Summary, StoreError> {
         branch: row.get(9)?,
         event: row.get(10)?,
         actor: row.get(11)?,
-        phase: row.get(12)?,
-        status: Status::read(&row.get::<String>(13)?)?,
+        phase: named(row, 12)?,
+        status: named(row, 13)?,
         wait,
         conclusion: row.get(18)?,
         created_at: natural(row, 19)?,
@@ -225,6 +226,12 @@ fn summary(row: &Row) -> Result<Summary, StoreError> {
         ended_at: row.get(21)?,
         changed: natural(row, 22)?,
     })
+}
+
+/// Reads a column that holds the name of an enum's variant.
+fn named<T: FromStr>(row: &Row, column: usize) -> Result<T, StoreError> {
+    let name: String = row.get(column)?;
+    name.parse().map_err(|_| StoreError::Database(format!("a stored run has the unknown status `{name}`")))
 }
 
 /// Writes a new run, or a new version of one.
@@ -347,9 +354,10 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// A ref without the folder it stands in.
+/// A ref's short name, without `refs/` for refs that are neither branches nor tags.
 fn short(reference: &str) -> &str {
-    ["refs/heads/", "refs/tags/", "refs/"].iter().find_map(|folder| reference.strip_prefix(folder)).unwrap_or(reference)
+    let name = git_ref::short_name(reference);
+    name.strip_prefix("refs/").unwrap_or(name)
 }
 
 /// Binding what every write of a run writes.
@@ -360,13 +368,11 @@ trait BindAll: Sized {
 impl BindAll for Query {
     fn bind_all(self, state: &RunState) -> Result<Self, StoreError> {
         let (wait_kind, wait_name, wait_until, wait_holder) = waiting(state);
-        let (phase, conclusion) = match &state.phase {
-            RunPhase::Planning => ("planning", None),
-            RunPhase::Waiting { .. } => ("waiting", None),
-            RunPhase::Active => ("active", None),
-            RunPhase::Finalizing { end } => ("sealing", Some(end.conclusion.as_str())),
-            RunPhase::Done { end, .. } => ("done", Some(end.conclusion.as_str())),
+        let conclusion = match &state.phase {
+            RunPhase::Planning | RunPhase::Waiting { .. } | RunPhase::Active => None,
+            RunPhase::Finalizing { end } | RunPhase::Done { end, .. } => Some(end.conclusion.as_str()),
         };
+        let phase: &str = PhaseName::of(&state.phase).into();
         let (visibility, readers) = match &state.visibility {
             Visibility::Public => ("public", String::new()),
             Visibility::Readers(keys) => ("readers", keys.join(" ")),
@@ -408,7 +414,6 @@ fn waiting(state: &RunState) -> Waiting<'_> {
     let Some(on) = on else { return (None, None, None, None) };
     match on {
         WaitCondition::Concurrency { group, holder } => (Some("concurrency"), Some(group), None, holder.map(integer)),
-        WaitCondition::Quota { name } => (Some("quota"), Some(name), None, None),
         WaitCondition::Approval { environment, .. } => (Some("approval"), Some(environment), None, None),
         WaitCondition::Files { why } => (Some("files"), Some(why), None, None),
         WaitCondition::Timer { until } => (Some("timer"), None, Some(integer(*until)), None),

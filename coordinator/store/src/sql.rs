@@ -1,4 +1,4 @@
-//! Statements for both engines: one text with `$1` placeholders, values of three types, rows of owned values.
+//! Statements for both engines: one text with `$1` placeholders.
 //!
 //! A statement runs on a [`Connection`], which is inside a transaction of the writer, or on the [`Readers`].
 
@@ -6,20 +6,8 @@ use std::{borrow::Cow, sync::Arc};
 
 use parking_lot::Mutex;
 
+pub(crate) use super::row::{FromValue, Row, Value};
 use super::{StoreError, postgres, sqlite};
-
-/// A value of a column: TEXT, BIGINT or BYTEA.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Value {
-    Null,
-    Integer(i64),
-    Text(String),
-    Bytes(Vec<u8>),
-}
-
-/// A row of a result.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Row(pub(crate) Vec<Value>);
 
 /// A statement and the values of its placeholders.
 #[derive(Debug)]
@@ -152,150 +140,5 @@ impl Connection {
             Self::Sqlite(connection) => Ok(connection.execute_batch(script)?),
             Self::Postgres(client) => Ok(client.batch_execute(script).await?),
         }
-    }
-}
-
-impl Row {
-    /// A column, counted from 0.
-    pub(crate) fn get<T: FromValue>(&self, column: usize) -> Result<T, StoreError> {
-        let missing = || StoreError::Database(format!("a row has no column {column}"));
-        T::from_value(self.0.get(column).cloned().ok_or_else(missing)?)
-    }
-
-    fn first<T: FromValue>(self) -> Result<T, StoreError> {
-        let missing = || StoreError::Database("a row has no column".into());
-        T::from_value(self.0.into_iter().next().ok_or_else(missing)?)
-    }
-}
-
-/// What a column is read as.
-pub(crate) trait FromValue: Sized {
-    fn from_value(value: Value) -> Result<Self, StoreError>;
-}
-
-fn unexpected(wanted: &str, value: &Value) -> StoreError {
-    let found = match value {
-        Value::Null => "NULL",
-        Value::Integer(_) => "BIGINT",
-        Value::Text(_) => "TEXT",
-        Value::Bytes(_) => "BYTEA",
-    };
-    StoreError::Database(format!("a column holds {found} and not {wanted}"))
-}
-
-impl FromValue for String {
-    fn from_value(value: Value) -> Result<Self, StoreError> {
-        match value {
-            Value::Text(text) => Ok(text),
-            other => Err(unexpected("TEXT", &other)),
-        }
-    }
-}
-
-impl FromValue for i64 {
-    fn from_value(value: Value) -> Result<Self, StoreError> {
-        match value {
-            Value::Integer(number) => Ok(number),
-            other => Err(unexpected("BIGINT", &other)),
-        }
-    }
-}
-
-impl FromValue for u64 {
-    fn from_value(value: Value) -> Result<Self, StoreError> {
-        let number = i64::from_value(value)?;
-        Self::try_from(number).map_err(|_| StoreError::Database(format!("a column holds the negative {number}")))
-    }
-}
-
-impl FromValue for u32 {
-    fn from_value(value: Value) -> Result<Self, StoreError> {
-        let number = i64::from_value(value)?;
-        Self::try_from(number).map_err(|_| StoreError::Database(format!("a column holds {number}, beyond 32 bits")))
-    }
-}
-
-impl FromValue for bool {
-    fn from_value(value: Value) -> Result<Self, StoreError> {
-        Ok(i64::from_value(value)? != 0)
-    }
-}
-
-impl FromValue for Vec<u8> {
-    fn from_value(value: Value) -> Result<Self, StoreError> {
-        match value {
-            Value::Bytes(bytes) => Ok(bytes),
-            other => Err(unexpected("BYTEA", &other)),
-        }
-    }
-}
-
-impl<T: FromValue> FromValue for Option<T> {
-    fn from_value(value: Value) -> Result<Self, StoreError> {
-        match value {
-            Value::Null => Ok(None),
-            other => T::from_value(other).map(Some),
-        }
-    }
-}
-
-impl From<&str> for Value {
-    fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
-    }
-}
-
-impl From<String> for Value {
-    fn from(text: String) -> Self {
-        Self::Text(text)
-    }
-}
-
-impl From<&String> for Value {
-    fn from(text: &String) -> Self {
-        Self::Text(text.clone())
-    }
-}
-
-impl From<i64> for Value {
-    fn from(number: i64) -> Self {
-        Self::Integer(number)
-    }
-}
-
-impl From<u64> for Value {
-    /// BIGINT is signed; nothing that is counted here comes near the end of it.
-    fn from(number: u64) -> Self {
-        Self::Integer(i64::try_from(number).unwrap_or(i64::MAX))
-    }
-}
-
-impl From<u32> for Value {
-    fn from(number: u32) -> Self {
-        Self::Integer(i64::from(number))
-    }
-}
-
-impl From<bool> for Value {
-    fn from(flag: bool) -> Self {
-        Self::Integer(i64::from(flag))
-    }
-}
-
-impl From<&[u8]> for Value {
-    fn from(bytes: &[u8]) -> Self {
-        Self::Bytes(bytes.to_vec())
-    }
-}
-
-impl From<Vec<u8>> for Value {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self::Bytes(bytes)
-    }
-}
-
-impl<T: Into<Self>> From<Option<T>> for Value {
-    fn from(value: Option<T>) -> Self {
-        value.map_or(Self::Null, Into::into)
     }
 }

@@ -9,12 +9,15 @@ use std::{
 
 use futures::FutureExt;
 use parking_lot::Mutex;
-use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{
+    Connection,
+    types::{ToSqlOutput, ValueRef},
+};
 use tokio::sync::oneshot;
 
 use super::{
     StoreError,
-    sql::{Connection, Row, Value},
+    row::{Row, Value},
 };
 
 /// Reading connections. In WAL mode they block nobody.
@@ -33,7 +36,7 @@ const SETTINGS: &str = "
 
 /// Opens a connection to the file, which is created if need be.
 pub(crate) fn connect(path: &Path) -> Result<Connection, StoreError> {
-    let connection = rusqlite::Connection::open(path).and_then(|connection| {
+    let connection = Connection::open(path).and_then(|connection| {
         connection.execute_batch(SETTINGS)?;
         Ok(connection)
     });
@@ -44,14 +47,14 @@ pub(crate) fn connect(path: &Path) -> Result<Connection, StoreError> {
         ))
     })?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
-    Ok(Connection::Sqlite(connection))
+    Ok(connection)
 }
 
 /// Opens a database in memory.
 pub(crate) fn connect_in_memory() -> Result<Connection, StoreError> {
-    let connection = rusqlite::Connection::open_in_memory()?;
+    let connection = Connection::open_in_memory()?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
-    Ok(Connection::Sqlite(connection))
+    Ok(connection)
 }
 
 /// Completes a future that runs statements of SQLite: they never wait, so one poll is enough.
@@ -60,14 +63,14 @@ pub(crate) fn complete<T>(future: impl Future<Output = T>) -> Result<T, StoreErr
 }
 
 /// Runs a statement; returns the number of rows that it wrote.
-pub(crate) fn execute(connection: &rusqlite::Connection, text: &str, values: &[Value]) -> Result<u64, StoreError> {
+pub(crate) fn execute(connection: &Connection, text: &str, values: &[Value]) -> Result<u64, StoreError> {
     let mut statement = connection.prepare_cached(text)?;
     bind(&mut statement, values)?;
     Ok(statement.raw_execute()? as u64)
 }
 
 /// Runs a statement; returns all its rows.
-pub(crate) fn fetch(connection: &rusqlite::Connection, text: &str, values: &[Value]) -> Result<Vec<Row>, StoreError> {
+pub(crate) fn fetch(connection: &Connection, text: &str, values: &[Value]) -> Result<Vec<Row>, StoreError> {
     let mut statement = connection.prepare_cached(text)?;
     bind(&mut statement, values)?;
     let columns = statement.column_count();
@@ -134,7 +137,7 @@ impl ReaderThreads {
         let received = Arc::new(Mutex::new(received));
         for number in 0..READERS {
             let (received, connection) = (received.clone(), connect(path)?);
-            connection_query_only(&connection)?;
+            connection.execute_batch("PRAGMA query_only = ON")?;
             spawn(format!("store-read-{number}"), move || read_requests(&received, &connection))?;
         }
         Ok(Self { requests })
@@ -149,15 +152,7 @@ impl ReaderThreads {
     }
 }
 
-fn connection_query_only(connection: &Connection) -> Result<(), StoreError> {
-    match connection {
-        Connection::Sqlite(connection) => Ok(connection.execute_batch("PRAGMA query_only = ON")?),
-        Connection::Postgres(_) => Ok(()),
-    }
-}
-
 fn read_requests(requests: &Mutex<mpsc::Receiver<Read>>, connection: &Connection) {
-    let Connection::Sqlite(connection) = connection else { return };
     loop {
         // The guard is dropped with this statement: the next free thread waits in its place.
         let next = requests.lock().recv();
@@ -182,14 +177,12 @@ pub(crate) struct Reopen(pub(crate) PathBuf);
 impl Reopen {
     /// Ends what is left of a transaction; only a connection outside of one may go on.
     pub(crate) fn ensure_idle(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        if let Connection::Sqlite(current) = connection {
-            if !current.is_autocommit() {
-                // Fails where SQLite rolled back by itself; the state after it is what counts.
-                let _ = current.execute_batch("ROLLBACK");
-            }
-            if !current.is_autocommit() {
-                *connection = connect(&self.0)?;
-            }
+        if !connection.is_autocommit() {
+            // Fails where SQLite rolled back by itself; the state after it is what counts.
+            let _ = connection.execute_batch("ROLLBACK");
+        }
+        if !connection.is_autocommit() {
+            *connection = connect(&self.0)?;
         }
         Ok(())
     }

@@ -246,7 +246,6 @@ async fn what_changed_after_a_change_is_told_once_and_in_order(store: &Store) {
 async fn every_phase_of_a_run_can_be_stored(store: &Store) {
     let waits = [
         WaitCondition::Concurrency { group: "g".into(), holder: None },
-        WaitCondition::Quota { name: "q".into() },
         WaitCondition::Approval { environment: "production".into(), approvers: Vec::new() },
         WaitCondition::Timer { until: 5 },
     ];
