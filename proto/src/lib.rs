@@ -1,4 +1,4 @@
-//! What is said between Longshore's processes: generated types, and the limits both ends keep.
+//! The messages between Longshore's processes: generated types, and the limits that both ends check.
 //!
 //! No I/O of its own. The `.proto` files in `v1/` are the documentation of the messages.
 
@@ -24,8 +24,6 @@ pub const MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
 pub const LOG_CHUNK_LIMIT: usize = 256 * 1024;
 /// What a worker signs, followed by the nonce of the challenge.
 pub const SESSION_CONTEXT: &[u8] = b"longshore worker session";
-/// Parts of the worker protocol that this build speaks; a session uses those that both ends name.
-pub const FEATURES: &[&str] = &["logs", "origin", "resolve", "source"];
 /// `LogRecord.step` of what happens before the first step.
 pub const STEP_SETUP: i32 = -1;
 /// `LogRecord.step` of what happens after the last step.

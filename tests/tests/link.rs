@@ -76,8 +76,7 @@ async fn a_worker_that_renews_keeps_its_lease_and_one_that_is_paused_past_it_is_
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(900) {
         worker.renew(std::slice::from_ref(&attempt)).await;
-        let renewed = worker.hear_until(|m| if let Message::Renewed(r) = m { Some(r.attempts) } else { None }).await;
-        assert_eq!(renewed.len(), 1);
+        worker.hear_until(|message| matches!(message, Message::Renewed(_)).then_some(())).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(pool.course("build").lost.is_empty(), "renewed for longer than the lease");
@@ -337,26 +336,6 @@ async fn round_trip(worker: &mut Raw) -> Duration {
 fn median(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn features_are_those_that_both_ends_name() {
-    let pool = Pool::start(terms()).await;
-    pool.enrol(&raw::public(&raw::key(1)));
-    for (theirs, common) in [
-        (vec![], vec![]),
-        (vec!["logs", "from-the-future"], vec!["logs"]),
-        (vec!["source", "logs"], vec!["logs", "source"]),
-    ] {
-        let register = Register {
-            identity: raw::public(&raw::key(1)),
-            features: theirs.into_iter().map(str::to_owned).collect(),
-            version: "99.0.0".into(),
-            ..raw::register()
-        };
-        let worker = Raw::register(&pool, &raw::key(1), register).await.unwrap();
-        assert_eq!(worker.welcome.features, common);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,8 +47,6 @@ pub struct JobAttempt {
     pub order: JobOrder,
     /// `secrets` context.
     pub secrets: BTreeMap<String, SecretString>,
-    /// Further values to mask.
-    pub masks: Vec<SecretString>,
     /// Image for the job where it names no container.
     pub image: String,
     /// What the job may use.
@@ -68,7 +66,7 @@ pub struct JobAttempt {
 /// Hears of what an attempt reaches.
 pub trait ProgressReporter: Send + Sync {
     /// The machine runs, the first step is about to start.
-    fn begun(&self, image_digest: Option<String>);
+    fn begun(&self);
     /// A step changed: index, name, `running` or its conclusion, and its outcome.
     fn step(&self, index: u32, name: &str, state: &str, outcome: &str);
 }
@@ -144,7 +142,7 @@ impl Job {
             Ok(Ready { machine, contexts, actions, pres }) => {
                 let _watch = disk::watch(Arc::clone(&machine), attempt.limits.disk, self.deadline.full.clone());
                 report.image = machine.image_digest();
-                self.observer.begun(report.image.clone());
+                self.observer.begun();
                 if let JobContent::Steps(steps) = &attempt.order.job.work {
                     StepRunner::new(&mut self, &machine, contexts, actions).run(steps, pres, &mut report).await;
                 }
@@ -238,7 +236,7 @@ impl Job {
 
     async fn learn_secrets(&self) {
         let token = self.attempt.actions_api.as_ref().map(|access| &access.token);
-        let secrets = self.attempt.secrets.values().chain(&self.attempt.masks).chain(token);
+        let secrets = self.attempt.secrets.values().chain(token);
         let values: Vec<_> = secrets.map(SecretString::expose_secret).collect();
         let added = self.masker.add_all(values);
         for (name, _) in self.attempt.secrets.keys().zip(added).filter(|(_, added)| *added == MaskOutcome::TooShort) {

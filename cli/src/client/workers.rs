@@ -61,13 +61,15 @@ fn print_list(workers: &Value) {
         Column::text("NAME"),
         Column::number("SLOTS"),
         Column::whole("STATE"),
+        Column::whole("SANDBOX"),
         Column::text("LABELS"),
     ];
     let row = |worker: &Value| {
         let labels = worker["labels"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let state = if worker["draining"].as_bool() == Some(true) { "draining" } else { "" };
         let labels = printable(&labels.collect::<Vec<_>>().join(", "));
-        vec![text(worker, "id"), text(worker, "name"), worker["slots"].to_string(), state.to_owned(), labels]
+        let slots = worker["slots"].to_string();
+        vec![text(worker, "id"), text(worker, "name"), slots, state.to_owned(), text(worker, "sandbox"), labels]
     };
     let rows: Vec<_> = workers.as_array().into_iter().flatten().map(row).collect();
     print!("{}", table(&columns, &rows, width()));

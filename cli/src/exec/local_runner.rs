@@ -208,7 +208,6 @@ impl LocalRunner {
         self.running.insert(key.clone(), cancel.clone());
         let attempt = job::JobAttempt {
             secrets: self.state.secrets_of(&key, self.work.secrets.clone().into_iter().collect()).into_iter().collect(),
-            masks: Vec::new(),
             image,
             limits: self.work.config.limits.clone(),
             node: self.work.config.node.clone(),
@@ -258,7 +257,7 @@ struct UpdateSender {
 }
 
 impl ProgressReporter for UpdateSender {
-    fn begun(&self, _: Option<String>) {
+    fn begun(&self) {
         let _ = self.updates.send(JobUpdate::Begun { job: self.job.clone(), attempt: self.attempt });
     }
     fn step(&self, index: u32, name: &str, state: &str, _: &str) {

@@ -17,39 +17,39 @@ use uuid::Uuid;
 
 use super::{Inner, queue::QueueCache};
 
-/// The whole queue is read this often, whatever was announced: other processes announce nothing here.
-const LOOK: Duration = Duration::from_secs(30);
+/// The whole queue is read this often: the changes of other processes are not announced here.
+const READ_INTERVAL: Duration = Duration::from_secs(30);
 /// Wait after the store failed.
 const STORE_BACK_OFF: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) {
     let mut changes = inner.config.store.subscribe_queue();
-    let mut look = Instant::now();
+    let mut next_read = Instant::now();
     loop {
-        if Instant::now() >= look {
-            // Subscribed before: what changes while this is read is applied afterwards.
-            look = Instant::now()
+        if Instant::now() >= next_read {
+            // Changes since the subscription are applied afterwards.
+            next_read = Instant::now()
                 + match read(&inner, &inner.config.store).await {
-                    Ok(()) => LOOK.mul_f64(rand::random_range(0.75..1.25)),
+                    Ok(()) => READ_INTERVAL.mul_f64(rand::random_range(0.75..1.25)),
                     Err(error) => {
                         warn!("the queue can't be read, trying again: {error:#}");
                         STORE_BACK_OFF
                     }
                 };
         }
-        // Whoever closed an offer has committed what became of its job: without that it would be offered again.
+        // An offer is closed after the commit about its job: applied here, that keeps the job from being offered again.
         if !follow(&inner, &mut changes) {
-            look = Instant::now();
+            next_read = Instant::now();
             continue;
         }
         assign(&inner);
         tokio::select! {
             () = stop.cancelled() => return,
             () = inner.assign.notified() => {}
-            () = tokio::time::sleep_until(look) => {}
+            () = tokio::time::sleep_until(next_read) => {}
             changed = changes.recv() => match changed {
                 Ok(change) => apply(&mut inner.queue.lock(), change),
-                Err(RecvError::Lagged(_)) => look = Instant::now(),
+                Err(RecvError::Lagged(_)) => next_read = Instant::now(),
                 Err(RecvError::Closed) => return,
             },
         }
@@ -62,7 +62,7 @@ async fn read(inner: &Inner, store: &Store) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Applies what has changed so far. False: something was missed.
+/// Applies the announced changes. False: some were missed.
 fn follow(inner: &Inner, changes: &mut Receiver<QueueChange>) -> bool {
     let mut queue = inner.queue.lock();
     loop {
@@ -81,7 +81,7 @@ fn apply(queue: &mut QueueCache, change: QueueChange) {
     }
 }
 
-/// Offers what can be assigned now. Costs what is free, not what waits.
+/// Offers what can be assigned now. Its cost grows with the free slots, not with the queue.
 fn assign(inner: &Inner) {
     let now = Instant::now();
     let mut registry = inner.registry.lock();

@@ -1,4 +1,4 @@
-//! Who a worker is, and the tokens it is given: identities, challenges, attempt and enrolment tokens.
+//! Authentication of workers: identities, challenges, attempt tokens and enrolment tokens.
 
 use std::time::Duration;
 
@@ -12,13 +12,12 @@ use tonic::Status;
 
 use super::{
     Inner,
-    session::{Inbound, Outbound},
+    connection::{WorkerInbound, WorkerOutbound},
 };
-use domain::run::AttemptId;
-use domain::run::Millis;
+use domain::run::{AttemptId, Millis};
 use store::{Change, StoreError, WorkerRow};
 
-/// How long a worker may take to say who it is.
+/// Longest wait for each message of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Id of a worker in the pool: the first 16 hex of its identity's SHA-256.
@@ -49,7 +48,7 @@ impl Tokens {
         format!("{id}.{until}.{tag}")
     }
 
-    /// The token's id, if we made it and it has not run out.
+    /// The id of an enrolment token of ours that has not run out.
     pub(super) fn is_enrolment(&self, token: &str, now: Millis) -> Option<String> {
         let mut parts = token.trim().splitn(3, '.');
         let (id, until, tag) = (parts.next()?, parts.next()?.parse().ok()?, hex::decode(parts.next()?).ok()?);
@@ -58,7 +57,7 @@ impl Tokens {
     }
 }
 
-/// Fields with their lengths before them, so that no two attempts have the same text.
+/// Each field is preceded by its length, so that no two attempts have the same text.
 fn attempt_text(attempt: &AttemptId, worker: &str) -> Vec<u8> {
     let number = attempt.number.to_string();
     let mut text = b"attempt".to_vec();
@@ -73,11 +72,11 @@ fn enrolment_text(id: &str, until: Millis) -> Vec<u8> {
     format!("enrolment {id} {until}").into_bytes()
 }
 
-/// Register, challenge, proof; then the identity must be known or bring a token.
+/// The handshake: Register, Challenge, Proof. The identity must be enrolled or configured, or bring an enrolment token.
 pub(super) async fn authenticate(
     inner: &Inner,
-    inbound: &mut Inbound,
-    out: &Outbound,
+    inbound: &mut WorkerInbound,
+    out: &WorkerOutbound,
 ) -> Result<(Register, WorkerRow), Status> {
     let Some(from_worker::Message::Register(register)) = next(inbound).await? else {
         return Err(Status::invalid_argument("a session begins with Register"));
@@ -107,14 +106,14 @@ pub(super) async fn authenticate(
     Ok((register, row))
 }
 
-/// Why an identity is not let in.
+/// Why a worker may not join, with what its operator can do.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Refused(String);
 
 async fn enrolled(inner: &Inner, register: &Register, id: &str) -> anyhow::Result<WorkerRow> {
     let (store, now) = (&inner.config.store, (inner.config.clock)());
-    let known = store.workers().await?.into_iter().find(|row| row.identity == register.identity);
+    let known = store.worker(id).await?.filter(|row| row.identity == register.identity);
     let row = WorkerRow {
         id: id.to_owned(),
         identity: register.identity.clone(),
@@ -150,10 +149,10 @@ async fn enrolled(inner: &Inner, register: &Register, id: &str) -> anyhow::Resul
     }
 }
 
-async fn next(inbound: &mut Inbound) -> Result<Option<from_worker::Message>, Status> {
+async fn next(inbound: &mut WorkerInbound) -> Result<Option<from_worker::Message>, Status> {
     let message = tokio::time::timeout(HANDSHAKE, inbound.try_next())
         .await
-        .map_err(|_| Status::deadline_exceeded("the worker did not say who it is within 10 s"))??;
+        .map_err(|_| Status::deadline_exceeded("the worker sent no message of the handshake within 10 s"))??;
     Ok(message.and_then(|message| message.message))
 }
 

@@ -1,10 +1,12 @@
-//! Takes logs and gives repository objects, each for an attempt whose token the caller shows.
+//! Receives logs and serves repository objects, for the attempt whose token a call carries.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
-use proto::worker::{ArchiveRequest, LogAck, LogChunk, LogUp, Part, ResolveRequest, Resolved, SourceRequest, log_up};
+use proto::worker::{
+    ArchiveRequest, DataChunk, LogAck, LogChunk, LogRequest, ResolveRequest, Resolved, SourceRequest, log_request,
+};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
@@ -13,24 +15,25 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use tracing::debug;
 
-use super::{Inner, attempt_id};
+use super::{Inner, messages::attempt_id};
 use domain::run::AttemptId;
 
-/// At most one acknowledgement in this time, each after what was received is stored for good.
+/// Shortest time between two acknowledgements, each of which needs an fsync.
 const ACK_EVERY: Duration = Duration::from_millis(100);
-/// Largest piece of a bundle.
-const PART: usize = 256 * 1024;
+/// Largest chunk of a bundle or an archive, in bytes.
+const CHUNK: usize = 256 * 1024;
 
 type Acks = mpsc::Sender<Result<LogAck, Status>>;
 
-/// Who calls: the attempt's worker, and the attempt's repository.
+/// The attempt that a call is for, its worker and its repository.
 pub(super) struct Caller {
     pub(super) attempt: AttemptId,
     pub(super) worker: String,
     repository: String,
 }
 
-/// Checks an attempt's token; an attempt that is over, or is another worker's, is refused the same way.
+/// Checks the token of a call. An attempt that is over, or another worker's, gets the same error: a caller learns
+/// nothing about attempts that are not its own.
 pub(super) async fn caller(
     inner: &Inner,
     attempt: Option<proto::worker::Attempt>,
@@ -47,11 +50,11 @@ pub(super) async fn caller(
     }
 }
 
-/// One log stream, to its end.
-pub(super) async fn logs(inner: Arc<Inner>, mut inbound: Streaming<LogUp>, acks: Acks, stop: CancellationToken) {
+/// Receives one log stream, to its end.
+pub(super) async fn logs(inner: Arc<Inner>, mut inbound: Streaming<LogRequest>, acks: Acks, stop: CancellationToken) {
     let outcome = tokio::select! {
         outcome = take(&inner, &mut inbound, &acks) => outcome,
-        () = stop.cancelled() => Err(Status::unavailable("the coordinator is going down")),
+        () = stop.cancelled() => Err(Status::unavailable("the coordinator is shutting down")),
     };
     if let Err(status) = outcome {
         debug!(reason = status.message(), "a log stream ended");
@@ -59,13 +62,13 @@ pub(super) async fn logs(inner: Arc<Inner>, mut inbound: Streaming<LogUp>, acks:
     }
 }
 
-async fn take(inner: &Inner, inbound: &mut Streaming<LogUp>, acks: &Acks) -> Result<(), Status> {
-    let Some(log_up::Message::Open(open)) = next(inbound).await? else {
+async fn take(inner: &Inner, inbound: &mut Streaming<LogRequest>, acks: &Acks) -> Result<(), Status> {
+    let Some(log_request::Message::Open(open)) = next(inbound).await? else {
         return Err(Status::invalid_argument("a log stream begins with LogOpen"));
     };
     let caller = match caller(inner, open.attempt, &open.token).await {
         Ok(caller) => caller,
-        // The worker keeps its spool and comes again.
+        // The worker keeps its spool and tries again.
         Err(status) if status.code() == tonic::Code::Unavailable => return Err(status),
         Err(_) => return stopped(acks).await,
     };
@@ -78,16 +81,16 @@ async fn take(inner: &Inner, inbound: &mut Streaming<LogUp>, acks: &Acks) -> Res
     let writing = async {
         loop {
             let chunk = match next(inbound).await? {
-                Some(log_up::Message::Chunk(chunk)) => chunk,
-                Some(log_up::Message::Close(close)) => return Ok(Written::Closing(close)),
-                Some(log_up::Message::Open(_)) => return Err(Status::invalid_argument("LogOpen comes once")),
+                Some(log_request::Message::Chunk(chunk)) => chunk,
+                Some(log_request::Message::Close(close)) => return Ok(Written::Closing(close)),
+                Some(log_request::Message::Open(_)) => return Err(Status::invalid_argument("LogOpen comes once")),
                 None => return Ok(Written::Left),
             };
             let Some(length) = append(inner, &caller, chunk).await? else { return Ok(Written::Stale) };
             received.send_replace(length);
         }
     };
-    // The end does not wait for the clock of the acknowledgements: its own covers everything.
+    // The close has an acknowledgement of its own, so it does not wait for ACK_EVERY.
     let written = tokio::select! {
         written = writing => written?,
         failed = acknowledge(inner, &caller.attempt, lengths, acks) => return failed,
@@ -96,7 +99,7 @@ async fn take(inner: &Inner, inbound: &mut Streaming<LogUp>, acks: &Acks) -> Res
         Written::Left => Ok(()),
         Written::Stale => stopped(acks).await,
         Written::Closing(close) => {
-            // A wrong total or hash does not mend itself: the worker must not try it again for ever.
+            // A wrong total or hash stays wrong: DATA_LOSS tells the worker not to retry.
             let closed = logs.close(&attempt.run, &attempt.job, attempt.number, close.total, &close.sha256).await;
             closed.map_err(|error| Status::data_loss(format!("the log can't be closed: {error:#}")))?;
             let total = close.total;
@@ -108,7 +111,7 @@ async fn take(inner: &Inner, inbound: &mut Streaming<LogUp>, acks: &Acks) -> Res
 enum Written {
     /// The worker closed the log.
     Closing(proto::worker::LogClose),
-    /// The connection went away.
+    /// The connection was lost.
     Left,
     /// The attempt is no longer the worker's.
     Stale,
@@ -127,7 +130,8 @@ async fn append(inner: &Inner, caller: &Caller, chunk: LogChunk) -> Result<Optio
     appended.map(Some).map_err(storage)
 }
 
-/// Stores for good and says so, by clock, while chunks go on coming in. Ends where that fails.
+/// Syncs the log to the disk and acknowledges it, at most every [`ACK_EVERY`], while further chunks arrive. Returns only
+/// when that fails.
 async fn acknowledge(
     inner: &Inner,
     attempt: &AttemptId,
@@ -153,8 +157,8 @@ async fn send(acks: &Acks, ack: LogAck) -> Result<(), Status> {
     acks.send(Ok(ack)).await.map_err(|_| Status::cancelled("the worker went away"))
 }
 
-async fn next(inbound: &mut Streaming<LogUp>) -> Result<Option<log_up::Message>, Status> {
-    Ok(inbound.message().await?.and_then(|up| up.message))
+async fn next(inbound: &mut Streaming<LogRequest>) -> Result<Option<log_request::Message>, Status> {
+    Ok(inbound.message().await?.and_then(|request| request.message))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
@@ -162,10 +166,10 @@ fn storage(error: anyhow::Error) -> Status {
     Status::unavailable(format!("the log can't be stored: {error:#}"))
 }
 
-type Parts = BoxStream<'static, Result<Part, Status>>;
+type Chunks = BoxStream<'static, Result<DataChunk, Status>>;
 
 /// The objects of a commit, of the attempt's own repository or of one that was resolved.
-pub(super) async fn source(inner: &Inner, request: SourceRequest) -> Result<Parts, Status> {
+pub(super) async fn source(inner: &Inner, request: SourceRequest) -> Result<Chunks, Status> {
     let caller = caller(inner, request.attempt, &request.token).await?;
     let repository = if request.repository.is_empty() { caller.repository } else { request.repository };
     if repository.is_empty() {
@@ -174,7 +178,7 @@ pub(super) async fn source(inner: &Inner, request: SourceRequest) -> Result<Part
     let commit = request.commit.clone();
     let wanted: Vec<String> = std::iter::once(request.commit).chain(request.also).collect();
     let bundle = inner.config.objects.bundle(&repository, &wanted, &request.have).await;
-    bundle.map(parts).map_err(|error| Status::not_found(format!("commit {commit}: {error:#}")))
+    bundle.map(chunks).map_err(|error| Status::not_found(format!("commit {commit}: {error:#}")))
 }
 
 /// What a name in the attempt's workflow stands for.
@@ -185,23 +189,23 @@ pub(super) async fn resolve(inner: &Inner, request: ResolveRequest) -> Result<Re
 }
 
 /// The files of a commit that was resolved.
-pub(super) async fn archive(inner: &Inner, request: ArchiveRequest) -> Result<Parts, Status> {
+pub(super) async fn archive(inner: &Inner, request: ArchiveRequest) -> Result<Chunks, Status> {
     caller(inner, request.attempt, &request.token).await?;
     let archive = inner.config.objects.archive(&request.repository, &request.commit).await;
-    archive.map(parts).map_err(|error| Status::not_found(format!("commit {}: {error:#}", request.commit)))
+    archive.map(chunks).map_err(|error| Status::not_found(format!("commit {}: {error:#}", request.commit)))
 }
 
-fn parts(pieces: BoxStream<'static, std::io::Result<Bytes>>) -> Parts {
+fn chunks(pieces: BoxStream<'static, std::io::Result<Bytes>>) -> Chunks {
     let cut = pieces.flat_map(|piece| {
-        let pieces: Vec<Result<Part, Status>> = match piece {
-            Ok(data) => split(data).map(|data| Ok(Part { data })).collect(),
+        let chunks: Vec<Result<DataChunk, Status>> = match piece {
+            Ok(data) => split(data).map(|data| Ok(DataChunk { data })).collect(),
             Err(error) => vec![Err(Status::unavailable(format!("the objects broke off: {error}")))],
         };
-        futures::stream::iter(pieces)
+        futures::stream::iter(chunks)
     });
     cut.boxed()
 }
 
 fn split(mut data: Bytes) -> impl Iterator<Item = Bytes> {
-    std::iter::from_fn(move || (!data.is_empty()).then(|| data.split_to(data.len().min(PART))))
+    std::iter::from_fn(move || (!data.is_empty()).then(|| data.split_to(data.len().min(CHUNK))))
 }

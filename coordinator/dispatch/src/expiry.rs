@@ -1,7 +1,7 @@
-//! Ends offers and leases whose time is over.
+//! Ends offers and leases that ran out.
 //!
-//! A lease may only run out in time in which its worker could have been heard: after a start, a pause of the process, a
-//! clock that was set or a store that took no renewals, every lease gets a full term.
+//! Only time counts in which the coordinator could have received a renewal: after a start, a pause of the process, a step
+//! of the clock or a failure of the store, every lease gets a full term.
 
 use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
@@ -14,19 +14,19 @@ use tracing::warn;
 
 use super::Inner;
 
-/// Losses that are stored at the same time: their commits share transactions.
+/// Lost attempts that are stored at the same time: their commits share transactions.
 const AT_ONCE: usize = 32;
 /// Wait after the store failed.
 const STORE_BACK_OFF: Duration = Duration::from_secs(1);
 
-/// Withdraws offers that nobody took in time.
+/// Withdraws offers that were not accepted in time.
 pub(super) async fn offers(inner: Arc<Inner>, stop: CancellationToken) {
     loop {
         let next = inner.registry.lock().next_offer_end();
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            // Every offer lasts equally long, so a new one never ends before the one that is waited for.
+            // All offers last equally long, so a new one never ends before the one that is waited for.
             () = inner.offered.notified(), if next.is_none() => continue,
             () = async { match next { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {}
         }
@@ -36,7 +36,7 @@ pub(super) async fn offers(inner: Arc<Inner>, stop: CancellationToken) {
     }
 }
 
-/// Loses attempts whose lease ran out, or whose cancel was not confirmed.
+/// Ends attempts as lost whose lease ran out, or whose cancel was not confirmed in time.
 pub(super) async fn leases(inner: Arc<Inner>, stop: CancellationToken) {
     let timeouts = inner.config.timeouts;
     let mut presence = Presence::new(timeouts.lease() / 4);
@@ -44,7 +44,7 @@ pub(super) async fn leases(inner: Arc<Inner>, stop: CancellationToken) {
     loop {
         let missed = inner.renewals_failed.swap(false, Ordering::Relaxed);
         let gap = presence.observe((inner.config.clock)(), Instant::now(), planned);
-        planned = match look(&inner, missed || gap).await {
+        planned = match expire(&inner, missed || gap).await {
             Ok(wait) => wait,
             Err(error) => {
                 warn!("leases can't be read or ended, trying again: {error:#}");
@@ -60,8 +60,8 @@ pub(super) async fn leases(inner: Arc<Inner>, stop: CancellationToken) {
     }
 }
 
-/// One pass. Returns when the next one is due.
-async fn look(inner: &Arc<Inner>, full_terms: bool) -> anyhow::Result<Duration> {
+/// One pass. Returns the time until the next one.
+async fn expire(inner: &Arc<Inner>, full_terms: bool) -> anyhow::Result<Duration> {
     let (store, timeouts) = (&inner.config.store, inner.config.timeouts);
     let now = (inner.config.clock)();
     if full_terms {
@@ -87,7 +87,7 @@ async fn lose(inner: &Inner, lease: Lease, now: Millis) -> anyhow::Result<()> {
     let reason = format!("worker {name}: {why}");
     let attempt = &lease.attempt;
     warn!(run = attempt.run, job = attempt.job, attempt = attempt.number, worker = lease.worker, why, "attempt lost");
-    // Before it is stored, and again if that fails: a stop may be repeated, a slot in use must not be given away.
+    // Before it is stored: Stop may be repeated, and a slot in use must not be assigned again.
     inner.registry.lock().lose(attempt, &lease.worker, unconfirmed, why);
     inner.config.runs.lost(attempt, &reason).await
 }
@@ -96,7 +96,7 @@ pub(super) fn after(now: Millis, duration: Duration) -> Millis {
     now.saturating_add(Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX))
 }
 
-/// Notices time in which this process could not hear anybody.
+/// Detects time in which this process received nothing.
 struct Presence {
     tolerance: Duration,
     last: Option<(Millis, Instant)>,
@@ -107,8 +107,8 @@ impl Presence {
         Self { tolerance, last: None }
     }
 
-    /// Whether more time went by since the last call than was `planned`, or the clock was set in between. True for the
-    /// first call: nothing was heard before the start.
+    /// Whether clearly more time than `planned` has passed since the last call, or the clock was set. True for the first
+    /// call: nothing was received before the start.
     fn observe(&mut self, wall: Millis, monotonic: Instant, planned: Duration) -> bool {
         let Some((last_wall, last)) = self.last.replace((wall, monotonic)) else { return true };
         let passed = monotonic.saturating_duration_since(last);

@@ -1,17 +1,18 @@
 //! The worker side of a coordinator: sessions, offers, leases, logs. The only place that knows gRPC.
 //!
-//! The store decides who holds what: leases and orders to workers are its rows. Here is what a connection needs: the
-//! [`registry`] of connected workers and offers, a [`session`] with each worker and its [`store_loop`], the
-//! [`assigner`] that offers what the [`queue`] has, [`wait_reasons`] for what it can't, [`expiry`] of offers and
-//! leases, [`follow`] for orders that the store holds, [`bulk`] for logs and objects, and [`actions_connection`] for
-//! what jobs' actions call.
+//! The store decides which worker holds what: leases and commands to workers are its rows. Here are the [`registry`] of
+//! connected workers and offers, a [`session`] with each worker and its [`store_loop`], the [`assigner`] that offers the
+//! jobs of the [`queue`], [`wait_reasons`] for those that can't be offered, [`expiry`] of offers and leases,
+//! [`worker_commands`] for cancels and drains, [`bulk`] for logs and objects, and [`actions_connection`] for the services
+//! that actions call.
 
 mod actions_connection;
 mod assigner;
 mod auth;
 mod bulk;
+mod connection;
 mod expiry;
-mod follow;
+mod messages;
 mod queue;
 mod registry;
 mod server;
@@ -19,6 +20,7 @@ mod session;
 mod store_loop;
 mod tracked;
 mod wait_reasons;
+mod worker_commands;
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
@@ -40,20 +42,20 @@ use workflow::plan::{JobOrder, JobReport};
 
 pub use self::{
     auth::worker_id,
-    registry::ConnectedWorker,
+    connection::{WorkerInbound, WorkerOutbound},
+    registry::{ConnectedWorker, WorkerProgram},
     server::ServerTls,
-    session::{Inbound, Outbound},
 };
 use self::{queue::QueueCache, registry::WorkerRegistry};
 
-/// Tasks get this long to end after the port was closed: what they have begun with the store is ended.
+/// How long tasks may take to end their work with the store after the port was closed.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// What dispatch is made of.
 pub struct DispatchConfig {
     /// Queue, leases, workers.
     pub store: Store,
-    /// The run side.
+    /// The run service.
     pub runs: Arc<dyn RunCommands>,
     /// Where log bytes go.
     pub logs: Logs,
@@ -90,13 +92,13 @@ struct Inner {
     assign: Notify,
     /// There are offers to expire.
     offered: Notify,
-    /// A worker was heard and the store did not take it: leases get full terms once it does.
+    /// A renewal could not be stored: leases get full terms once the store works again.
     renewals_failed: AtomicBool,
     tasks: TaskTracker,
 }
 
 impl Inner {
-    /// Who holds an attempt: as it is known here, or as the store says.
+    /// Worker and repository of an attempt's lease, as known here or else by the store.
     async fn holder(&self, attempt: &AttemptId) -> anyhow::Result<Option<(String, String)>> {
         let known =
             self.registry.lock().holder(attempt).map(|holder| (holder.worker.clone(), holder.repository.clone()));
@@ -154,7 +156,7 @@ impl Dispatch {
         result.map(|_| ())
     }
 
-    /// Reads who holds what: before the first session, and before [`Self::run`].
+    /// Reads the leases: before the first session, and before [`Self::run`].
     ///
     /// # Errors
     /// The store can't be read.
@@ -164,7 +166,7 @@ impl Dispatch {
         Ok(())
     }
 
-    /// Assigns jobs, follows the store and lets what is over expire, until `stop`: all but the port.
+    /// Everything but the port, until `stop`: assignment, expiry, wait reasons and commands to workers.
     pub async fn run(&self, stop: CancellationToken) {
         let inner = &self.0;
         tokio::join!(
@@ -172,16 +174,16 @@ impl Dispatch {
             wait_reasons::run(inner.clone(), stop.clone()),
             expiry::offers(inner.clone(), stop.clone()),
             expiry::leases(inner.clone(), stop.clone()),
-            follow::run(inner.clone(), stop),
+            worker_commands::run(inner.clone(), stop),
         );
     }
 
-    /// Serves one worker's session to its end, whatever carries its messages.
-    pub async fn session(&self, inbound: Inbound, outbound: Outbound, stop: CancellationToken) {
+    /// Serves one worker's session to its end, over any transport.
+    pub async fn session(&self, inbound: WorkerInbound, outbound: WorkerOutbound, stop: CancellationToken) {
         session::run(self.0.clone(), inbound, outbound, stop).await;
     }
 
-    /// Sets whether a worker takes new jobs. The coordinator that has its session sends the order.
+    /// Sets whether a worker takes new jobs. The coordinator that has its session sends the command.
     ///
     /// # Errors
     /// The store can't be written.
@@ -206,17 +208,7 @@ impl Dispatch {
     }
 }
 
-/// An attempt as messages name it.
-fn attempt_message(id: &AttemptId) -> proto::worker::Attempt {
-    proto::worker::Attempt { run: id.run.clone(), job: id.job.clone(), attempt: id.number }
-}
-
-/// The attempt that a message names.
-fn attempt_id(message: proto::worker::Attempt) -> AttemptId {
-    AttemptId { run: message.run, job: message.job, number: message.attempt }
-}
-
-/// What a worker gets for an attempt.
+/// A job that a worker accepted, with what it needs to run it.
 #[derive(Debug)]
 pub struct Assignment {
     /// The attempt that began.
@@ -229,19 +221,19 @@ pub struct Assignment {
     pub time_limit_ms: u64,
 }
 
-/// The answer to what a worker says of an attempt.
+/// Whether what a worker reports about an attempt counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acknowledgement {
-    /// It counts (now, or it did before).
+    /// It counts; also for a repeated report.
     Accepted,
     /// The attempt is not current.
     Stale,
 }
 
-/// What dispatch has runs do. Every call may be repeated.
+/// Commands of dispatch to the run service. Every call may be repeated.
 pub trait RunCommands: Send + Sync {
-    /// A worker accepted a job: its next attempt begins, with a lease in the same transaction. `None`: the job waits no
-    /// longer. After an error no attempt is left that nobody knows of: it did not begin, or is lost.
+    /// A worker accepted a job: its next attempt begins, with a lease in the same transaction. `None`: the job no longer
+    /// waits. After an error the attempt did not begin, or is lost.
     fn begin<'a>(
         &'a self,
         run: &'a str,
@@ -285,7 +277,7 @@ pub trait SourceObjects: Send + Sync {
 
 /// The services that actions call.
 pub trait ActionsApi: Send + Sync {
-    /// What an attempt is given for them; `None`: it gets none.
+    /// An attempt's access to them; `None`: it gets none.
     fn access<'a>(&'a self, attempt: &'a AttemptId, order: &'a JobOrder) -> Option<ActionsAccess>;
     /// Serves one connection of an attempt to its end. `held` says whether the attempt still is its worker's.
     fn serve(
@@ -296,7 +288,7 @@ pub trait ActionsApi: Send + Sync {
     ) -> BoxFuture<'static, ()>;
 }
 
-/// What an attempt is given for the services that actions call.
+/// An attempt's access to the services that actions call.
 #[derive(Debug)]
 pub struct ActionsAccess {
     /// Its token.

@@ -1,13 +1,13 @@
-//! The queue as scheduling sees it: a copy of the store's, kept up to date by its changes and checked by a slow look.
+//! The queue as scheduling sees it: a copy of the store's, updated by announced changes and by regular reads.
 //!
-//! Jobs that differ in run and age alone form a group. A round looks at as many jobs of each group as there are free
-//! slots, so it costs what it assigns and not what waits.
+//! Jobs that differ in run and age alone form a group. A round considers as many jobs of each group as there are free
+//! slots, so its cost does not grow with the queue.
 
 use std::collections::{BTreeMap, HashMap, btree_map::Entry};
 
 use domain::{run::Millis, schedule::QueuedJob};
 
-/// What scheduling tells jobs apart by: owner, labels, workers to avoid.
+/// The properties of a job that scheduling looks at: owner, labels, workers to avoid.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct GroupKey {
     owner: String,
@@ -21,7 +21,7 @@ type Position = (Millis, String, String);
 /// (run, job).
 pub(super) type JobId = (String, String);
 
-/// See the module.
+/// Queued jobs by group and age.
 #[derive(Debug, Default)]
 pub(super) struct QueueCache {
     groups: BTreeMap<GroupKey, BTreeMap<Position, QueuedJob>>,

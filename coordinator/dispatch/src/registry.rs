@@ -1,8 +1,7 @@
 //! The workers that are connected to this coordinator, the offers made to them, and what is known of their leases.
 //!
-//! Sessions and offers live here alone. Leases live in the store; the copy here saves a query for each log chunk and is
-//! corrected by every renewal and by a regular look. No I/O except sends that succeed or end the session; time is
-//! passed in.
+//! Sessions and offers exist here alone. Leases are rows of the store; the copy here saves a query for each log chunk, and
+//! every renewal and a regular read of the store correct it. No I/O except sends that never wait; time is an argument.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -11,16 +10,16 @@ use domain::{
     run::AttemptId,
     schedule::{QueuedJob, WorkerView},
 };
-use proto::worker::{Cancel, Drain, Offer, Stop, ToWorker, Withdrawn, to_worker::Message};
+use proto::worker::{Offer, Register, ToWorker, Withdrawn, to_worker::Message};
 use store::{Lease, WorkerRow};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{attempt_message, session::Outbound};
+use super::{connection::WorkerOutbound, messages};
 
-/// Time a cancelled job gets for its `always()` steps before everything is ended (ms).
-const GRACE_MS: u32 = 20_000;
+/// Characters that are kept of what a worker says about its program.
+const PROGRAM_TEXT: usize = 64;
 
 /// A connected worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,9 +28,9 @@ pub struct ConnectedWorker {
     pub id: String,
     /// Display name.
     pub name: String,
-    /// Version of its program.
-    pub version: String,
-    /// What it offers.
+    /// What it runs.
+    pub program: WorkerProgram,
+    /// Labels of jobs that it takes.
     pub labels: Vec<String>,
     /// Jobs it takes at a time.
     pub slots: u32,
@@ -43,11 +42,33 @@ pub struct ConnectedWorker {
     pub draining: bool,
 }
 
+/// What a worker says about its program; shown to people, never decided on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WorkerProgram {
+    /// Version of the program.
+    pub version: String,
+    /// CPU architecture of its machine, e.g. `x86_64`.
+    pub architecture: String,
+    /// What its jobs run in: `docker` or `host`.
+    pub sandbox: String,
+}
+
+impl WorkerProgram {
+    pub(super) fn of(register: &Register) -> Self {
+        let limited = |text: &str| text.chars().take(PROGRAM_TEXT).collect();
+        Self {
+            version: limited(&register.version),
+            architecture: limited(&register.architecture),
+            sandbox: limited(&register.sandbox),
+        }
+    }
+}
+
 /// A session that begins.
 pub(super) struct NewSession {
     pub(super) row: WorkerRow,
-    pub(super) version: String,
-    pub(super) out: Outbound,
+    pub(super) program: WorkerProgram,
+    pub(super) out: WorkerOutbound,
     /// Ends the session.
     pub(super) end: CancellationToken,
 }
@@ -55,9 +76,9 @@ pub(super) struct NewSession {
 struct WorkerSession {
     generation: u64,
     row: WorkerRow,
-    version: String,
+    program: WorkerProgram,
     labels: BTreeSet<String>,
-    out: Outbound,
+    out: WorkerOutbound,
     end: CancellationToken,
     /// Offers are made once its leases are settled.
     ready: bool,
@@ -70,7 +91,7 @@ struct WorkerSession {
 }
 
 impl WorkerSession {
-    /// Never waits: a worker that does not read its few control messages is cut off and may come again.
+    /// Never waits: the session of a worker that does not read its messages is ended.
     fn send(&self, message: Message) {
         if self.out.try_send(Ok(ToWorker { message: Some(message) })).is_err() {
             self.end.cancel();
@@ -87,7 +108,7 @@ struct OpenOffer {
     until: Option<Instant>,
 }
 
-/// Who holds an attempt.
+/// The worker that holds the lease of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Holder {
     pub(super) worker: String,
@@ -95,7 +116,7 @@ pub(super) struct Holder {
     known_since: Instant,
 }
 
-/// See the module.
+/// Sessions, offers and known leases.
 pub(super) struct WorkerRegistry {
     timeouts: LeaseTimeouts,
     sessions: HashMap<String, WorkerSession>,
@@ -118,10 +139,10 @@ impl WorkerRegistry {
         }
     }
 
-    /// Takes over the leases of the store, as they were read after `read_at`.
+    /// Replaces the known leases by those of the store, read after `read_at`.
     pub(super) fn sync_leases(&mut self, leases: Vec<Lease>, read_at: Instant) {
         let stored: HashSet<AttemptId> = leases.iter().map(|lease| lease.attempt.clone()).collect();
-        // One that began since it was read is missing there for that reason alone.
+        // Attempts that began since then are not among them.
         self.held.retain(|attempt, holder| holder.known_since >= read_at || stored.contains(attempt));
         for lease in leases {
             self.held.entry(lease.attempt).or_insert(Holder {
@@ -132,8 +153,8 @@ impl WorkerRegistry {
         }
     }
 
-    /// A worker came. Its older session, if any, ends and is fenced by the generation that is returned. No offers are
-    /// made before [`Self::ready`].
+    /// A worker connected. Its older session, if any, ends and is fenced by the generation that is returned. No offers
+    /// are made before [`Self::ready`].
     pub(super) fn join(&mut self, new: NewSession) -> u64 {
         self.generations += 1;
         let id = new.row.id.clone();
@@ -141,7 +162,7 @@ impl WorkerRegistry {
             generation: self.generations,
             labels: new.row.labels.iter().cloned().collect(),
             row: new.row,
-            version: new.version,
+            program: new.program,
             out: new.out,
             end: new.end,
             ready: false,
@@ -150,7 +171,7 @@ impl WorkerRegistry {
             quarantine: HashSet::new(),
         };
         if let Some(old) = self.sessions.insert(id.clone(), session) {
-            // Best effort: the text is for its operator, the end is what counts.
+            // Best effort: the reason helps its operator, the end of the session is what counts.
             _ = old.out.try_send(Err(Status::aborted("another session of this worker began; one at a time")));
             old.end.cancel();
         }
@@ -172,13 +193,13 @@ impl WorkerRegistry {
         if let Some(session) = self.sessions.get_mut(worker) {
             session.ready = true;
             if session.row.draining {
-                session.send(drain_message());
+                session.send(messages::drain());
             }
         }
         self.send_cancels(leases);
     }
 
-    /// A session ended. Its leases run on until their time is over.
+    /// A session ended. Its leases stay until they run out.
     pub(super) fn leave(&mut self, worker: &str, generation: u64) {
         if self.is_current(worker, generation) {
             self.sessions.remove(worker);
@@ -250,7 +271,7 @@ impl WorkerRegistry {
             let session = self.sessions.get(&view.id)?;
             Some(ConnectedWorker {
                 quarantined: session.quarantine.len(),
-                version: session.version.clone(),
+                program: session.program.clone(),
                 labels: view.labels.into_iter().collect(),
                 slots: session.row.slots,
                 busy: view.busy.len().saturating_sub(session.quarantine.len()),
@@ -265,12 +286,7 @@ impl WorkerRegistry {
     /// Offers a job; the offer's id must be new.
     pub(super) fn offer(&mut self, id: String, job: &QueuedJob, worker: &str, now: Instant) {
         let Some(session) = self.sessions.get(worker) else { return };
-        session.send(Message::Offer(Offer {
-            offer: id.clone(),
-            run: job.run.clone(),
-            job: job.job.clone(),
-            labels: job.labels.clone(),
-        }));
+        session.send(Message::Offer(Offer { offer: id.clone() }));
         let offer = OpenOffer {
             worker: worker.to_owned(),
             run: job.run.clone(),
@@ -289,7 +305,7 @@ impl WorkerRegistry {
         Some((offered.run.clone(), offered.job.clone()))
     }
 
-    /// An offer is over: refused, or what it was for began or is gone.
+    /// An offer is over: it was refused, or its job began or no longer waits.
     pub(super) fn close_offer(&mut self, offer: &str, worker: &str) {
         if self.offers.get(offer).is_some_and(|open| open.worker == worker)
             && let Some(open) = self.offers.remove(offer)
@@ -298,7 +314,7 @@ impl WorkerRegistry {
         }
     }
 
-    /// Withdraws offers that nobody took in time; says whether there were any.
+    /// Withdraws offers that were not accepted in time; returns whether there were any.
     pub(super) fn expire_offers(&mut self, now: Instant) -> bool {
         let over = |offer: &OpenOffer| offer.until.is_some_and(|until| until <= now);
         let expired: Vec<String> =
@@ -357,12 +373,12 @@ impl WorkerRegistry {
         }
     }
 
-    /// A lease was not renewed, or (`unconfirmed`) its cancel not confirmed, in time: the worker is told to stop, and a
-    /// slot that may still be in use is not given away.
+    /// A lease was not renewed, or (`unconfirmed`) its cancel not confirmed, in time: the worker gets Stop, and a slot
+    /// that may still be in use is not assigned again.
     pub(super) fn lose(&mut self, attempt: &AttemptId, worker: &str, unconfirmed: bool, reason: &str) {
         self.release(attempt, worker);
         if let Some(session) = self.sessions.get_mut(worker) {
-            session.send(stop_message(attempt, reason));
+            session.send(messages::stop(attempt, reason));
             if unconfirmed {
                 session.quarantine.insert(attempt.clone());
             }
@@ -375,7 +391,7 @@ impl WorkerRegistry {
             let (Some(reason), Some(_)) = (&lease.cancel_reason, lease.confirm_by) else { continue };
             let Some(session) = self.sessions.get_mut(&lease.worker).filter(|session| session.ready) else { continue };
             if session.cancels.insert(lease.attempt.clone()) {
-                session.send(cancel_message(&lease.attempt, reason));
+                session.send(messages::cancel(&lease.attempt, reason));
             }
         }
     }
@@ -387,7 +403,7 @@ impl WorkerRegistry {
         }
     }
 
-    /// Follows the operator's orders as the store has them. Says whether something changed.
+    /// Applies the operator's drains as the store has them; returns whether one changed.
     pub(super) fn set_draining(&mut self, draining: &HashSet<String>) -> bool {
         let mut changed = false;
         for (id, session) in &mut self.sessions {
@@ -395,21 +411,17 @@ impl WorkerRegistry {
             if session.row.draining != now {
                 (session.row.draining, changed) = (now, true);
                 if now && session.ready {
-                    session.send(drain_message());
+                    session.send(messages::drain());
                 }
             }
         }
         changed
     }
 
-    /// What the worker says it can take.
-    pub(super) fn capacity(&mut self, worker: &str, generation: u64, capacity: proto::worker::Capacity) {
-        let session = self.sessions.get_mut(worker).filter(|session| session.generation == generation);
-        let Some(session) = session else { return };
-        session.leaving = capacity.draining;
-        session.row.slots = capacity.slots;
-        if !capacity.labels.is_empty() {
-            session.labels = capacity.labels.into_iter().collect();
+    /// The worker takes no new jobs by its own decision, or takes them again.
+    pub(super) fn set_leaving(&mut self, worker: &str, generation: u64, leaving: bool) {
+        if let Some(session) = self.sessions.get_mut(worker).filter(|session| session.generation == generation) {
+            session.leaving = leaving;
         }
     }
 
@@ -417,18 +429,6 @@ impl WorkerRegistry {
     pub(super) fn name_of(&self, worker: &str) -> String {
         self.sessions.get(worker).map_or_else(|| worker.to_owned(), |session| session.row.name.clone())
     }
-}
-
-pub(super) fn stop_message(attempt: &AttemptId, reason: &str) -> Message {
-    Message::Stop(Stop { attempt: Some(attempt_message(attempt)), reason: reason.to_owned() })
-}
-
-fn cancel_message(attempt: &AttemptId, reason: &str) -> Message {
-    Message::Cancel(Cancel { attempt: Some(attempt_message(attempt)), reason: reason.to_owned(), grace_ms: GRACE_MS })
-}
-
-fn drain_message() -> Message {
-    Message::Drain(Drain { reason: "drained by the operator".into() })
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use futures::{Stream, StreamExt as _};
 use proto::worker::{
-    ArchiveRequest, BlobRequest, BlobStored, BlobUp, FromWorker, LogAck, LogUp, OriginUp, Part, ResolveRequest,
-    Resolved, SourceRequest, ToWorker,
+    ActionsApiRequest, ArchiveRequest, DataChunk, FromWorker, LogAck, LogRequest, ResolveRequest, Resolved,
+    SourceRequest, ToWorker,
     bulk_server::{Bulk, BulkServer},
     workers_server::{Workers, WorkersServer},
 };
@@ -20,11 +20,11 @@ use tonic::{
 
 use super::{Inner, actions_connection, bulk, session, tracked};
 
-/// Control messages to one worker that it has not read yet; past it the session is ended.
+/// Control messages that wait for one worker to read them; with more the session is ended.
 const OUTBOX: usize = 256;
-/// HTTP/2 window of a connection and of a stream: a log goes at wire speed with half a megabyte under way.
+/// HTTP/2 window of a connection and of a stream, in bytes: enough for a log at wire speed.
 const WINDOW: u32 = 4 * 1024 * 1024;
-/// A silent connection is asked after this long, and given up after as long again.
+/// Idle time before an HTTP/2 ping, and the time its answer may take.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// Certificate chain and private key of the worker port, PEM.
@@ -70,7 +70,7 @@ struct Service {
     stop: CancellationToken,
 }
 
-type Parts = Pin<Box<dyn Stream<Item = Result<Part, Status>> + Send>>;
+type Chunks = Pin<Box<dyn Stream<Item = Result<DataChunk, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Workers for Service {
@@ -87,12 +87,11 @@ impl Workers for Service {
 #[tonic::async_trait]
 impl Bulk for Service {
     type LogsStream = ReceiverStream<Result<LogAck, Status>>;
-    type SourceStream = Parts;
-    type ArchiveStream = Parts;
-    type GetBlobStream = Parts;
-    type OriginStream = Parts;
+    type SourceStream = Chunks;
+    type ArchiveStream = Chunks;
+    type ActionsApiStream = Chunks;
 
-    async fn logs(&self, request: Request<Streaming<LogUp>>) -> Result<Response<Self::LogsStream>, Status> {
+    async fn logs(&self, request: Request<Streaming<LogRequest>>) -> Result<Response<Self::LogsStream>, Status> {
         let (acks, stream) = mpsc::channel(4);
         let taking = bulk::logs(self.inner.clone(), request.into_inner(), acks, self.stop.clone());
         tracked::spawn(&self.inner.tasks, "log stream", taking);
@@ -111,15 +110,7 @@ impl Bulk for Service {
         bulk::archive(&self.inner, request.into_inner()).await.map(Response::new)
     }
 
-    async fn origin(&self, request: Request<Streaming<OriginUp>>) -> Result<Response<Parts>, Status> {
+    async fn actions_api(&self, request: Request<Streaming<ActionsApiRequest>>) -> Result<Response<Chunks>, Status> {
         actions_connection::serve(&self.inner, request.into_inner()).await.map(Response::new)
-    }
-
-    async fn put_blob(&self, _: Request<Streaming<BlobUp>>) -> Result<Response<BlobStored>, Status> {
-        Err(Status::unimplemented("this coordinator takes no blobs: it does not name the feature `blobs`"))
-    }
-
-    async fn get_blob(&self, _: Request<BlobRequest>) -> Result<Response<Self::GetBlobStream>, Status> {
-        Err(Status::unimplemented("this coordinator gives no blobs: it does not name the feature `blobs`"))
     }
 }

@@ -1,11 +1,11 @@
-//! One worker's session: reads its messages, answers renewals and confirmed cancels, and hands what changes runs to the
-//! session's [`store_loop`].
+//! One worker's session: reads its messages, answers renewals and confirmed cancels, and queues what changes runs for
+//! the session's [`store_loop`].
 
 use std::{collections::HashSet, sync::Arc, sync::atomic::Ordering};
 
 use domain::run::AttemptId;
-use futures::{TryStreamExt as _, stream::BoxStream};
-use proto::worker::{FromWorker, Register, Renewed, ToWorker, Welcome, from_worker, to_worker::Message};
+use futures::TryStreamExt as _;
+use proto::worker::{Draining, FromWorker, Register, Renewed, ToWorker, Welcome, from_worker, to_worker::Message};
 use store::{Lease, LeaseChange, Renewal};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -13,24 +13,20 @@ use tonic::Status;
 use tracing::{info, warn};
 
 use super::{
-    Inner, attempt_id, attempt_message, auth,
+    Inner, auth,
+    connection::{Session, WorkerInbound, WorkerOutbound},
     expiry::after,
-    registry::{NewSession, stop_message},
+    messages::{self, attempt_id},
+    registry::{NewSession, WorkerProgram},
     store_loop, tracked,
 };
 
-/// Messages of one worker that wait for the store. Past it the worker waits too.
+/// Messages of one worker that wait for the store; with more, nothing is read from the worker.
 const STORE_QUEUE: usize = 256;
-/// Attempts that one message may name.
+/// Attempts of one message that are looked at.
 const ATTEMPTS: usize = 4096;
 
-/// Messages of one worker, in order; the end of the stream or an error ends its session.
-pub type Inbound = BoxStream<'static, Result<FromWorker, Status>>;
-
-/// Where messages to one worker go.
-pub type Outbound = mpsc::Sender<Result<ToWorker, Status>>;
-
-pub(super) async fn run(inner: Arc<Inner>, mut inbound: Inbound, out: Outbound, stop: CancellationToken) {
+pub(super) async fn run(inner: Arc<Inner>, mut inbound: WorkerInbound, out: WorkerOutbound, stop: CancellationToken) {
     let (register, row) = match auth::authenticate(&inner, &mut inbound, &out).await {
         Ok(authenticated) => authenticated,
         Err(status) => {
@@ -42,9 +38,9 @@ pub(super) async fn run(inner: Arc<Inner>, mut inbound: Inbound, out: Outbound, 
     let (worker, name) = (row.id.clone(), row.name.clone());
     let end = stop.child_token();
     // Before it joins: offers may follow at once, and Welcome comes first.
-    let welcome = Message::Welcome(welcome(&inner, &register, &worker));
+    let welcome = Message::Welcome(welcome(&inner, &worker));
     _ = out.send(Ok(ToWorker { message: Some(welcome) })).await;
-    let new = NewSession { row, version: register.version.clone(), out: out.clone(), end: end.clone() };
+    let new = NewSession { row, program: WorkerProgram::of(&register), out: out.clone(), end: end.clone() };
     let generation = inner.registry.lock().join(new);
     let session = Arc::new(Session { inner, worker, generation });
     if let Err(error) = session.settle(&named(&register), &name).await {
@@ -54,7 +50,7 @@ pub(super) async fn run(inner: Arc<Inner>, mut inbound: Inbound, out: Outbound, 
     }
     info!(worker = session.worker, name, "worker connected");
     let (store_queue, work) = mpsc::channel(STORE_QUEUE);
-    // A task of its own: what it has begun with the store it ends, whatever becomes of the session.
+    // A task of its own: messages that were read are handled even if the session ends.
     tracked::spawn(&session.inner.tasks, "store loop of a session", store_loop::run(session.clone(), work));
     tokio::select! {
         biased;
@@ -69,33 +65,24 @@ pub(super) async fn run(inner: Arc<Inner>, mut inbound: Inbound, out: Outbound, 
     session.inner.assign.notify_one();
 }
 
-/// Attempts that a worker brings along.
+/// Attempts that a worker still has from earlier sessions.
 fn named(register: &Register) -> Vec<AttemptId> {
     register.running.iter().chain(&register.finished).take(ATTEMPTS).cloned().map(attempt_id).collect()
 }
 
-fn welcome(inner: &Inner, register: &Register, worker: &str) -> Welcome {
-    let common = proto::FEATURES.iter().filter(|ours| register.features.iter().any(|theirs| theirs == *ours));
+fn welcome(inner: &Inner, worker: &str) -> Welcome {
     let ms = |duration: std::time::Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
     Welcome {
         worker: worker.to_owned(),
         bulk: inner.config.bulk_url.clone(),
         lease_ms: ms(inner.config.timeouts.lease()),
         renew_ms: ms(inner.config.timeouts.renew()),
-        features: common.map(ToString::to_string).collect(),
     }
 }
 
-/// A session that may be used.
-pub(super) struct Session {
-    pub(super) inner: Arc<Inner>,
-    pub(super) worker: String,
-    pub(super) generation: u64,
-}
-
 impl Session {
-    /// Settles what the worker holds: leases it names are renewed, those it does not name are lost, and what it names
-    /// without a lease it is told to stop.
+    /// Settles what the worker holds: leases of attempts that it names are renewed, other leases are lost, and attempts
+    /// without a lease are answered with Stop.
     async fn settle(&self, named: &[AttemptId], name: &str) -> anyhow::Result<()> {
         let store = &self.inner.config.store;
         let renewed: HashSet<AttemptId> = self.renewed(named.to_vec()).await?.into_iter().collect();
@@ -103,7 +90,7 @@ impl Session {
         let (kept, missing): (Vec<Lease>, Vec<Lease>) =
             leases.into_iter().partition(|lease| renewed.contains(&lease.attempt));
         for attempt in named.iter().filter(|attempt| !renewed.contains(*attempt)) {
-            self.send(stop_message(attempt, "the attempt is not current: it was lost or ended"));
+            self.send(messages::stop(attempt, "the attempt is not current: it was lost or ended"));
         }
         for lease in missing {
             let reason = format!("worker {name} came back without it");
@@ -118,8 +105,12 @@ impl Session {
         Ok(())
     }
 
-    /// Reads until the worker hangs up, or another session of it takes over.
-    async fn read(&self, inbound: &mut Inbound, store_queue: mpsc::Sender<from_worker::Message>) -> Result<(), Status> {
+    /// Reads until the worker disconnects, or a newer session of it replaces this one.
+    async fn read(
+        &self,
+        inbound: &mut WorkerInbound,
+        store_queue: mpsc::Sender<from_worker::Message>,
+    ) -> Result<(), Status> {
         while let Some(FromWorker { message }) = inbound.try_next().await? {
             if !self.inner.registry.lock().is_current(&self.worker, self.generation) {
                 return Ok(());
@@ -133,8 +124,8 @@ impl Session {
                         self.confirm(attempt).await;
                     }
                 }
-                Some(from_worker::Message::Capacity(capacity)) => {
-                    self.inner.registry.lock().capacity(&self.worker, self.generation, capacity);
+                Some(from_worker::Message::Draining(Draining { draining })) => {
+                    self.inner.registry.lock().set_leaving(&self.worker, self.generation, draining);
                     self.inner.assign.notify_one();
                 }
                 Some(other) => store_queue.send(other).await.map_err(|_| Status::cancelled("the session ended"))?,
@@ -159,16 +150,16 @@ impl Session {
         let renewed: HashSet<AttemptId> = match self.renewed(attempts.clone()).await {
             Ok(renewed) => renewed.into_iter().collect(),
             Err(error) => {
-                // The worker was heard: no lease may run out for a store that did not write it down.
+                // The worker did renew: a lease must not run out because the store failed.
                 self.inner.renewals_failed.store(true, Ordering::Relaxed);
                 warn!(worker = self.worker, "leases can't be renewed: {error:#}");
                 return;
             }
         };
-        self.send(Message::Renewed(Renewed { attempts: renewed.iter().map(attempt_message).collect() }));
+        self.send(Message::Renewed(Renewed {}));
         for attempt in attempts.iter().filter(|attempt| !renewed.contains(*attempt)) {
             self.inner.registry.lock().release(attempt, &self.worker);
-            self.refuse(attempt);
+            self.stop(attempt);
         }
     }
 
@@ -183,13 +174,5 @@ impl Session {
             warn!(worker = self.worker, "a confirmed cancel can't be stored: {error}");
         }
         self.inner.assign.notify_one();
-    }
-
-    pub(super) fn refuse(&self, attempt: &AttemptId) {
-        self.send(stop_message(attempt, "the attempt is not this worker's, or is over"));
-    }
-
-    pub(super) fn send(&self, message: Message) {
-        self.inner.registry.lock().send(&self.worker, self.generation, message);
     }
 }

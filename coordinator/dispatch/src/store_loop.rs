@@ -1,19 +1,22 @@
-//! Handles, one after the other, what a worker says that changes runs: accepted offers, progress, results.
+//! Handles the messages of a worker that change runs, in order: accepted offers, started jobs, results.
 //!
-//! It goes on after its session ended: what was read is handled to its end.
+//! It outlives its session until every message that was read is handled.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context as _;
-use proto::worker::{
-    Accepted, Job, Progress, Result as Report, Withdrawn, from_worker, progress::What, to_worker::Message,
-};
+use proto::worker::{Accepted, Begun, Job, Result as Report, Withdrawn, from_worker, to_worker::Message};
 use secrecy::ExposeSecret as _;
 use tokio::{sync::mpsc, time::Instant};
 use tracing::{info, warn};
 use workflow::plan::JobReport;
 
-use super::{Acknowledgement, Assignment, attempt_id, attempt_message, session::Session, tracked};
+use super::{
+    Acknowledgement, Assignment,
+    connection::Session,
+    messages::{attempt_id, attempt_message},
+    tracked,
+};
 
 pub(super) async fn run(session: Arc<Session>, mut messages: mpsc::Receiver<from_worker::Message>) {
     while let Some(message) = messages.recv().await {
@@ -25,8 +28,8 @@ pub(super) async fn run(session: Arc<Session>, mut messages: mpsc::Receiver<from
                 session.inner.assign.notify_one();
                 Ok(())
             }
-            from_worker::Message::Progress(progress) => {
-                tracked::caught("progress of a job", session.progress(progress)).await.unwrap_or(Ok(()))
+            from_worker::Message::Begun(begun) => {
+                tracked::caught("begin of a job", session.begun(begun)).await.unwrap_or(Ok(()))
             }
             from_worker::Message::Result(report) => {
                 tracked::caught("result of a job", session.result(report)).await.unwrap_or(Ok(()))
@@ -46,11 +49,11 @@ impl Session {
             self.withdraw(offer);
             return Ok(());
         };
-        // Whatever a bug does, the offer must not stay accepted for ever.
+        // A panic must not leave the offer accepted for ever.
         let beginning = async { self.inner.config.runs.begin(&run, &job, &self.worker).await };
         let begun = tracked::caught("begin of an attempt", beginning).await;
-        let given = match begun.unwrap_or_else(|| Err(anyhow::anyhow!("beginning it ended in a bug"))) {
-            Ok(Some(assignment)) => self.hand_over(offer, assignment).await,
+        let delivered = match begun.unwrap_or_else(|| Err(anyhow::anyhow!("beginning it ended in a bug"))) {
+            Ok(Some(assignment)) => self.deliver(offer, assignment).await,
             Ok(None) => {
                 self.withdraw(offer);
                 Ok(())
@@ -61,7 +64,7 @@ impl Session {
             }
         };
         self.inner.assign.notify_one();
-        given
+        delivered
     }
 
     fn withdraw(&self, offer: &str) {
@@ -69,9 +72,9 @@ impl Session {
         self.send(Message::Withdrawn(Withdrawn { offer: offer.to_owned() }));
     }
 
-    /// Sends the assignment of an attempt whose lease is stored. What can't be sent is lost at once: nobody would ever
-    /// report on it.
-    async fn hand_over(&self, offer: &str, assignment: Assignment) -> anyhow::Result<()> {
+    /// Sends the assignment of an attempt whose lease is stored. If it can't be sent the attempt is lost at once, since no
+    /// worker would ever report on it.
+    async fn deliver(&self, offer: &str, assignment: Assignment) -> anyhow::Result<()> {
         let attempt = assignment.attempt.clone();
         let repository = assignment.order.source.repository.clone();
         let alive = {
@@ -104,7 +107,6 @@ impl Session {
             attempt: Some(attempt_message(&attempt)),
             order: serde_json::to_vec(&order).context("a job order as JSON")?.into(),
             secrets: secrets.into_iter().collect(),
-            masks: Vec::new(),
             time_limit_ms,
             token: self.inner.tokens.attempt(&attempt, &self.worker),
             runtime_token: access.map(|access| access.token.expose_secret().to_owned()).unwrap_or_default(),
@@ -112,18 +114,15 @@ impl Session {
         })
     }
 
-    async fn progress(&self, progress: Progress) -> anyhow::Result<()> {
-        let Some(attempt) = progress.attempt.map(attempt_id) else { return Ok(()) };
+    async fn begun(&self, begun: Begun) -> anyhow::Result<()> {
+        let Some(attempt) = begun.attempt.map(attempt_id) else { return Ok(()) };
         if !self.inner.holds(&attempt, &self.worker).await? {
-            self.refuse(&attempt);
+            self.stop(&attempt);
             return Ok(());
         }
-        // Steps show in the log, by their marks; the run knows only whether one was about to start.
-        if let Some(What::Begun(_)) = progress.what
-            && self.inner.config.runs.begun(&attempt).await? == Acknowledgement::Stale
-        {
+        if self.inner.config.runs.begun(&attempt).await? == Acknowledgement::Stale {
             self.inner.registry.lock().release(&attempt, &self.worker);
-            self.refuse(&attempt);
+            self.stop(&attempt);
         }
         Ok(())
     }
@@ -148,13 +147,13 @@ impl Session {
             Acknowledgement::Accepted => {
                 self.send(Message::Accepted(Accepted { attempt: Some(attempt_message(&attempt)) }));
             }
-            Acknowledgement::Stale => self.refuse(&attempt),
+            Acknowledgement::Stale => self.stop(&attempt),
         }
         Ok(())
     }
 }
 
-/// A message past the limit would end the session, and the job would be sent again for ever.
+/// A message beyond the limit would end the session, and the job would be assigned again for ever.
 fn check_size(job: Job) -> anyhow::Result<Job> {
     let size = prost::Message::encoded_len(&job);
     anyhow::ensure!(

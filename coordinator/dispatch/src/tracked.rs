@@ -1,4 +1,4 @@
-//! Tasks of dispatch: tracked until they end, and a panic is logged instead of lost.
+//! Tasks that are awaited at shutdown and whose panics are logged.
 
 use std::{any::Any, future::Future, panic::AssertUnwindSafe};
 

@@ -1,7 +1,7 @@
-//! Tells runs why their jobs still wait, and gives up jobs that no worker of the pool could take.
+//! Stores why jobs still wait, and gives up jobs that no worker of the pool could take.
 //!
-//! Beside the assigner and at its own slow pace: what is shown to people must not delay an offer. Reasons are found for
-//! each group of like jobs and stored for each run at once, and only those that changed.
+//! Apart from the assigner and at a slow pace: what is shown to people must not delay an offer. A reason is found once for
+//! each group of like jobs, and only changed reasons are stored, all of a run at once.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -20,18 +20,19 @@ use tracing::warn;
 
 use super::{Inner, queue::JobId};
 
-/// Between two passes: a job that waits shorter needs no reason.
-const PACE: Duration = Duration::from_secs(1);
-/// Runs whose reasons are stored in one pass: a flood of waiting jobs takes its turn.
+/// Time between two passes: a job that waits less needs no reason.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Most runs whose reasons are stored in one pass.
 const RUNS: usize = 50;
-/// A worker that another coordinator saw within this time counts as there (ms).
-const SEEN_LATELY: Millis = 10 * 60_000;
+/// A worker that another coordinator saw within this time counts as connected (ms).
+const SEEN_WITHIN: Millis = 10 * 60_000;
 
-/// What is known of jobs that wait.
+/// What was found in earlier passes.
 #[derive(Default)]
-struct Told {
+struct KnownReasons {
+    /// The reason that is stored for a job.
     reasons: HashMap<JobId, String>,
-    /// Since when no worker has had the labels.
+    /// Since when no worker of the pool has had the labels.
     unmatched: HashMap<JobId, Instant>,
 }
 
@@ -44,9 +45,9 @@ struct Findings {
 }
 
 pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) {
-    let mut told = Told::default();
-    let pace = PACE.min(inner.config.unmatched / 4).max(Duration::from_millis(20));
-    let mut ticks = tokio::time::interval(pace);
+    let mut known = KnownReasons::default();
+    let interval = INTERVAL.min(inner.config.unmatched / 4).max(Duration::from_millis(20));
+    let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -55,7 +56,7 @@ pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) {
             _ = ticks.tick() => {}
         }
         if inner.queue.lock().len() == 0 {
-            told = Told::default();
+            known = KnownReasons::default();
             continue;
         }
         let stored = match inner.config.store.workers().await {
@@ -68,36 +69,36 @@ pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) {
         let found = {
             let (workers, queue) = (inner.registry.lock().views(), inner.queue.lock());
             let now = (inner.config.clock)();
-            told.reasons.retain(|job, _| queue.contains(job));
-            told.unmatched.retain(|job, _| queue.contains(job));
-            told.look(queue.groups(), &workers, &elsewhere(&stored, &workers, now), inner.config.unmatched)
+            known.reasons.retain(|job, _| queue.contains(job));
+            known.unmatched.retain(|job, _| queue.contains(job));
+            known.update(queue.groups(), &workers, &elsewhere(&stored, &workers, now), inner.config.unmatched)
         };
-        if let Err(error) = store(&inner, &mut told, found).await {
+        if let Err(error) = store(&inner, &mut known, found).await {
             warn!("why jobs wait can't be stored: {error:#}");
         }
     }
 }
 
-async fn store(inner: &Inner, told: &mut Told, found: Findings) -> anyhow::Result<()> {
+async fn store(inner: &Inner, known: &mut KnownReasons, found: Findings) -> anyhow::Result<()> {
     for (run, job) in found.given_up {
         inner.config.runs.unmatched(&run, &job).await?;
     }
     for (run, reasons) in found.reasons.into_iter().take(RUNS) {
         inner.config.runs.wait_reasons(&run, reasons.clone()).await?;
-        told.reasons.extend(reasons.into_iter().map(|(job, reason)| ((run.clone(), job), reason)));
+        known.reasons.extend(reasons.into_iter().map(|(job, reason)| ((run.clone(), job), reason)));
     }
     Ok(())
 }
 
 /// Workers of the pool that are connected to other coordinators, or were here lately.
 fn elsewhere(stored: &[WorkerRow], here: &[WorkerView], now: Millis) -> Vec<HashSet<String>> {
-    let lately = |row: &&WorkerRow| row.seen_at.saturating_add(SEEN_LATELY) > now;
+    let lately = |row: &&WorkerRow| row.seen_at.saturating_add(SEEN_WITHIN) > now;
     let there = |row: &&WorkerRow| !here.iter().any(|view| view.id == row.id);
     stored.iter().filter(lately).filter(there).map(|row| row.labels.iter().cloned().collect()).collect()
 }
 
-impl Told {
-    fn look<'a>(
+impl KnownReasons {
+    fn update<'a>(
         &mut self,
         groups: impl Iterator<Item = (&'a QueuedJob, impl Iterator<Item = &'a QueuedJob>)>,
         workers: &[WorkerView],

@@ -8,8 +8,8 @@ use domain::run::testing;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use proto::worker::{
-    Accept, Attempt, Begun, Cancelled, FromWorker, Progress, Proof, Register, Renew, Result as Report, ToWorker,
-    from_worker::Message as Up, progress::What, to_worker::Message as Down,
+    Accept, Attempt, Begun, Cancelled, FromWorker, Proof, Register, Renew, Result as Report, ToWorker,
+    from_worker::Message as Up, to_worker::Message as Down,
 };
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use tokio::{
@@ -202,7 +202,6 @@ impl Worker {
             identity: self.identity(),
             name: format!("worker-{}", self.number),
             version: "0".into(),
-            features: vec!["logs".into()],
             labels: vec!["ubuntu-latest".into()],
             slots: SLOTS,
             running: of(false),
@@ -311,8 +310,7 @@ impl Worker {
         for entry in self.journal.lock().iter_mut().filter(|entry| !entry.finished) {
             if !entry.begun && entry.begins <= now {
                 entry.begun = true;
-                let what = Some(What::Begun(Begun { at_ms: 0, image_digest: String::new() }));
-                messages.push(Up::Progress(Progress { attempt: Some(entry.attempt.clone()), what }));
+                messages.push(Up::Begun(Begun { attempt: Some(entry.attempt.clone()) }));
             }
             if entry.ends <= now {
                 entry.finished = true;
@@ -341,7 +339,7 @@ impl Worker {
 
 fn result(entry: &Entry) -> Result<Up> {
     let report = Bytes::from(serde_json::to_vec(&entry.report)?);
-    Ok(Up::Result(Report { attempt: Some(entry.attempt.clone()), report, ..Report::default() }))
+    Ok(Up::Result(Report { attempt: Some(entry.attempt.clone()), report }))
 }
 
 fn failure(reason: Reason, started: bool) -> JobReport {

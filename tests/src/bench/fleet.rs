@@ -15,9 +15,8 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use proto::worker::{
-    Accept, Attempt, Begun, Cancelled, Capacity, FromWorker, Progress, Proof, Refuse, Register, Renew,
-    Result as Report, ToWorker, from_worker::Message as Up, progress::What, to_worker::Message as Down,
-    workers_client::WorkersClient,
+    Accept, Attempt, Begun, Cancelled, Draining, FromWorker, Proof, Refuse, Register, Renew, Result as Report,
+    ToWorker, from_worker::Message as Up, to_worker::Message as Down, workers_client::WorkersClient,
 };
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use tokio::{
@@ -298,7 +297,6 @@ impl Worker {
             identity: hex::encode(self.key.public_key()),
             name: format!("simulated-{}", self.number),
             version: env!("CARGO_PKG_VERSION").into(),
-            features: vec!["logs".into()],
             labels: vec![LABEL.into()],
             slots: self.slots,
             running: self.running.iter().map(|(attempt, _)| attempt.clone()).collect(),
@@ -334,9 +332,7 @@ impl Worker {
         for attempt in &self.finished {
             session.send(self.result(attempt)).await?;
         }
-        let busy = u32::try_from(self.running.len()).unwrap_or(u32::MAX);
-        let draining = duty == Duty::Idle;
-        session.send(Up::Capacity(Capacity { slots: self.slots, busy, draining, labels: Vec::new() })).await
+        session.send(Up::Draining(Draining { draining: duty == Duty::Idle })).await
     }
 
     async fn handle(&mut self, session: &Session<'_>, message: Down) -> Result<()> {
@@ -371,7 +367,7 @@ impl Worker {
                 self.running.retain(|(running, _)| *running != attempt);
                 session.send(Up::Cancelled(Cancelled { attempt: Some(attempt.clone()) })).await?;
                 let report = serde_json::to_vec(&JobReport { conclusion: Conclusion::Cancelled, ..success() })?.into();
-                session.send(Up::Result(Report { attempt: Some(attempt), report, ..Report::default() })).await
+                session.send(Up::Result(Report { attempt: Some(attempt), report })).await
             }
             Down::Stop(stop) => {
                 let held = self.running.len() + self.finished.len();
@@ -399,8 +395,7 @@ impl Worker {
             Duty::Work(time) => time.mul_f64(if time.is_zero() { 1.0 } else { rand::random_range(0.9..1.1) }),
             Duty::Idle | Duty::Hold => Duration::ZERO,
         };
-        let what = Some(What::Begun(Begun { at_ms: 0, image_digest: String::new() }));
-        session.send(Up::Progress(Progress { attempt: Some(attempt.clone()), what })).await?;
+        session.send(Up::Begun(Begun { attempt: Some(attempt.clone()) })).await?;
         self.running.push((attempt, now + time));
         Ok(())
     }
@@ -420,7 +415,7 @@ impl Worker {
     }
 
     fn result(&self, attempt: &Attempt) -> Up {
-        Up::Result(Report { attempt: Some(attempt.clone()), report: self.report.clone(), ..Report::default() })
+        Up::Result(Report { attempt: Some(attempt.clone()), report: self.report.clone() })
     }
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use proto::worker::{
-    Attempt, Begun, OriginOpen, OriginUp, Progress, Register, SourceRequest, from_worker, origin_up::Message,
-    progress::What, to_worker,
+    ActionsApiOpen, ActionsApiRequest, Attempt, Begun, Register, SourceRequest, actions_api_request::Message,
+    from_worker, to_worker,
 };
 use tonic::Code;
 
@@ -81,12 +81,7 @@ async fn attack_54_a_job_of_another_worker_and_an_old_attempt_are_refused() {
     for attempt in [of(1), of(0), of(2)] {
         thief.report(&attempt).await;
         assert_eq!(thief.stopped().await, attempt);
-        thief
-            .say(from_worker::Message::Progress(Progress {
-                attempt: Some(attempt.clone()),
-                what: Some(What::Begun(Begun::default())),
-            }))
-            .await;
+        thief.say(from_worker::Message::Begun(Begun { attempt: Some(attempt.clone()) })).await;
         assert_eq!(thief.stopped().await, attempt);
         thief.renew(std::slice::from_ref(&attempt)).await;
         assert_eq!(thief.stopped().await, attempt);
@@ -144,11 +139,11 @@ async fn a_connection_of_a_job_is_carried_for_its_own_attempt_alone() {
     assert_eq!((job.runtime_token.as_str(), job.id_token), ("runtime canary", false));
     let attempt = job.attempt.unwrap();
     let asking = |attempt: &Attempt, token: &str| {
-        let open = OriginOpen { attempt: Some(attempt.clone()), token: token.to_owned() };
+        let open = ActionsApiOpen { attempt: Some(attempt.clone()), token: token.to_owned() };
         let messages = [Message::Open(open), Message::Data("ask".into())];
-        tokio_stream::iter(messages.map(|message| OriginUp { message: Some(message) }))
+        tokio_stream::iter(messages.map(|message| ActionsApiRequest { message: Some(message) }))
     };
-    let mut answer = worker.bulk.origin(asking(&attempt, &job.token)).await.unwrap().into_inner();
+    let mut answer = worker.bulk.actions_api(asking(&attempt, &job.token)).await.unwrap().into_inner();
     let mut said = Vec::new();
     while let Some(part) = answer.message().await.unwrap() {
         said.extend_from_slice(&part.data);
@@ -157,11 +152,11 @@ async fn a_connection_of_a_job_is_carried_for_its_own_attempt_alone() {
 
     let other = Attempt { attempt: 2, ..attempt.clone() };
     for (attempt, token) in [(&attempt, "wrong"), (&other, job.token.as_str())] {
-        let refused = worker.bulk.origin(asking(attempt, token)).await.expect_err("it is refused");
+        let refused = worker.bulk.actions_api(asking(attempt, token)).await.expect_err("it is refused");
         assert_eq!(refused.code(), Code::PermissionDenied);
     }
     worker.report(&attempt).await;
     worker.hear_until(|message| matches!(message, to_worker::Message::Accepted(_)).then_some(())).await;
-    let refused = worker.bulk.origin(asking(&attempt, &job.token)).await.expect_err("the attempt is over");
+    let refused = worker.bulk.actions_api(asking(&attempt, &job.token)).await.expect_err("the attempt is over");
     assert_eq!(refused.code(), Code::PermissionDenied);
 }

@@ -3,8 +3,8 @@
 use std::{path::Path, time::Duration};
 
 use proto::worker::{
-    Accept, Attempt, FromWorker, LogOpen, LogUp, Proof, Register, Renew, Result as Report, ToWorker, Welcome,
-    bulk_client::BulkClient, from_worker, log_up, to_worker::Message, workers_client::WorkersClient,
+    Accept, Attempt, FromWorker, LogOpen, LogRequest, Proof, Register, Renew, Result as Report, ToWorker, Welcome,
+    bulk_client::BulkClient, from_worker, log_request, to_worker::Message, workers_client::WorkersClient,
 };
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use tokio::sync::mpsc;
@@ -116,7 +116,6 @@ impl Raw {
         self.say(from_worker::Message::Result(Report {
             attempt: Some(attempt.clone()),
             report: report.to_string().into(),
-            ..Report::default()
         }))
         .await;
     }
@@ -125,7 +124,7 @@ impl Raw {
     pub(crate) async fn open_log(&mut self, attempt: &Attempt, token: &str) -> proto::worker::LogAck {
         let open = LogOpen { attempt: Some(attempt.clone()), token: token.to_owned() };
         let (out, stream) = mpsc::channel(1);
-        out.send(LogUp { message: Some(log_up::Message::Open(open)) }).await.unwrap();
+        out.send(LogRequest { message: Some(log_request::Message::Open(open)) }).await.unwrap();
         let mut acks = self.bulk.logs(ReceiverStream::new(stream)).await.unwrap().into_inner();
         within("an acknowledgement", acks.message()).await.unwrap().unwrap()
     }
@@ -148,7 +147,6 @@ pub(crate) fn register() -> Register {
         version: "0".into(),
         labels: vec!["ubuntu-latest".into()],
         slots: 2,
-        features: vec!["logs".into()],
         ..Register::default()
     }
 }

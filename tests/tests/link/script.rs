@@ -41,7 +41,7 @@ impl Executor for Script {
     ) -> BoxFuture<'static, JobReport> {
         let script = self.clone();
         Box::pin(async move {
-            observer.begun(None);
+            observer.begun();
             let line = |text: String| LogRecord { text: text.into(), ..LogRecord::default() };
             let mut conclusion = Conclusion::Success;
             match script {

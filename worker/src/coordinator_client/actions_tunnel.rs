@@ -4,7 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
-use proto::worker::{Attempt, OriginOpen, OriginUp, bulk_client::BulkClient, origin_up::Message};
+use proto::worker::{
+    ActionsApiOpen, ActionsApiRequest, Attempt, actions_api_request::Message, bulk_client::BulkClient,
+};
 use tokio::{
     io::{AsyncWriteExt as _, DuplexStream},
     sync::Mutex,
@@ -73,14 +75,14 @@ impl TunnelState {
     async fn carry(&self, connection: DuplexStream) -> Result<(), Status> {
         let mut client = BulkClient::new(self.channel().await?).max_decoding_message_size(proto::MESSAGE_LIMIT);
         let (reading, mut writing) = tokio::io::split(connection);
-        let open = OriginOpen { attempt: Some(self.attempt.clone()), token: self.token.clone() };
-        let open = OriginUp { message: Some(Message::Open(open)) };
-        let data = |data: Bytes| OriginUp { message: Some(Message::Data(data)) };
+        let open = ActionsApiOpen { attempt: Some(self.attempt.clone()), token: self.token.clone() };
+        let open = ActionsApiRequest { message: Some(Message::Open(open)) };
+        let data = |data: Bytes| ActionsApiRequest { message: Some(Message::Data(data)) };
         let pieces = ReaderStream::with_capacity(reading, MESSAGE_BYTES);
         // A side that breaks ends its direction; the coordinator sees a request that is cut off.
         let pieces = pieces.take_while(|piece| std::future::ready(piece.is_ok())).filter_map(async |piece| piece.ok());
         let up = futures::stream::iter([open]).chain(pieces.map(data));
-        let mut down = client.origin(up).await?.into_inner();
+        let mut down = client.actions_api(up).await?.into_inner();
         let broken = |error: std::io::Error| Status::cancelled(error.to_string());
         while let Some(part) = down.message().await? {
             writing.write_all(&part.data).await.map_err(broken)?;

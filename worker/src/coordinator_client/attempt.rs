@@ -3,11 +3,11 @@
 use std::{
     collections::BTreeMap,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use anyhow::Context as _;
-use proto::worker::{self as wire, Begun, Job, Progress, Result as Report, progress::What};
+use proto::worker::{self as wire, Job, Result as Report};
 use secrecy::SecretString;
 use tracing::{info, warn};
 use workflow::plan::{Conclusion, JobOrder, JobReport, Reason};
@@ -74,18 +74,17 @@ async fn run(worker: Arc<Worker>, attempt: wire::Attempt, job: Job, handles: Att
         Err(error) => {
             let text = format!("the worker's data folder can't be written: {error:#}");
             worker.attempts.ended(&attempt);
-            let report = result(&attempt, &failed(Reason::StartFailed(text)), 0, &[]);
+            let report = result(&attempt, &failed(Reason::StartFailed(text)));
             return deliver(&worker, report, handles, std::future::ready(LogUploadEnd::Closed)).await;
         }
     };
     let shipping = log_upload::run(&spool, worker.bulk.subscribe(), attempt.clone(), job.token.clone());
     let working = async {
         let report = execute(&worker, &attempt, job, &handles, spool.clone()).await;
-        let (bytes, sha256) = spool.finish().await.unwrap_or_else(|error| {
+        if let Err(error) = spool.finish().await {
             warn!(%error, "the end of a log could not be written");
-            Default::default()
-        });
-        let report = result(&attempt, &report, bytes, &sha256);
+        }
+        let report = result(&attempt, &report);
         entry.end(&report);
         if let Err(error) = worker.journal.complete(entry).await {
             warn!(%error, "a result could not be written to the journal; it is kept in memory");
@@ -164,7 +163,6 @@ async fn execute(
     let work = job::JobAttempt {
         order,
         secrets: job.secrets.into_iter().map(|(name, value)| (name, SecretString::from(value))).collect(),
-        masks: job.masks.into_iter().map(SecretString::from).collect(),
         image,
         limits: worker.config.limits.clone(),
         node: worker.config.node.clone(),
@@ -203,13 +201,8 @@ fn image(images: &BTreeMap<String, String>, labels: &[String]) -> String {
     named.or_else(|| images.values().next()).cloned().unwrap_or_default()
 }
 
-fn result(attempt: &wire::Attempt, report: &JobReport, log_bytes: u64, log_sha256: &[u8]) -> Report {
-    Report {
-        attempt: Some(attempt.clone()),
-        report: report::encode(report).into(),
-        log_bytes,
-        log_sha256: log_sha256.to_vec().into(),
-    }
+fn result(attempt: &wire::Attempt, report: &JobReport) -> Report {
+    Report { attempt: Some(attempt.clone()), report: report::encode(report).into() }
 }
 
 fn failed(reason: Reason) -> JobReport {
@@ -237,16 +230,10 @@ struct ProgressSender {
     trace: AttemptTrace,
 }
 
-impl ProgressSender {
-    fn report(&self, what: What) {
-        self.worker.attempts.progress(Progress { attempt: Some(self.attempt.clone()), what: Some(what) });
-    }
-}
-
 impl ProgressReporter for ProgressSender {
-    fn begun(&self, image_digest: Option<String>) {
+    fn begun(&self) {
         self.trace.begun(now_ms());
-        self.report(What::Begun(Begun { at_ms: now_ms(), image_digest: image_digest.unwrap_or_default() }));
+        self.worker.attempts.begun(&self.attempt);
     }
 
     /// The coordinator reads steps from the marks in the log.
@@ -256,8 +243,7 @@ impl ProgressReporter for ProgressSender {
 }
 
 fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    workflow::time::unix_millis(SystemTime::now())
 }
 
 #[cfg(test)]

@@ -1,17 +1,15 @@
-//! What this worker runs: the state that outlives sessions. Attempts write to it, the session tells it on.
+//! The attempts of this worker: state that outlives sessions. Attempts write to it, the session sends it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     time::{Duration, Instant},
 };
 
 use parking_lot::{Mutex, MutexGuard};
-use proto::worker::{Attempt, Cancelled, FromWorker, Progress, Result as Report, from_worker::Message};
+use proto::worker::{Attempt, Begun, Cancelled, FromWorker, Result as Report, from_worker::Message};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// Progress messages kept of an attempt's steps at most; a session that is away longer misses the oldest.
-const PROGRESS_LIMIT: usize = 1024;
 /// A result that got no answer is sent again after this long.
 const RESEND_AFTER: Duration = Duration::from_secs(20);
 
@@ -40,13 +38,14 @@ enum Phase {
 struct AttemptEntry {
     handles: AttemptHandles,
     phase: Phase,
-    progress: VecDeque<Progress>,
+    /// Its first step is about to start, and no session was told.
+    begun: bool,
     /// A cancel came, with its grace; confirmed once the processes are gone.
     cancelling: bool,
     confirm: bool,
 }
 
-/// See the module.
+/// The attempts of this worker, by id.
 #[derive(Debug, Default)]
 pub(super) struct AttemptTable {
     entries: Mutex<HashMap<Attempt, AttemptEntry>>,
@@ -77,14 +76,9 @@ impl AttemptTable {
         Some(entry.handles.clone())
     }
 
-    pub(super) fn progress(&self, progress: Progress) {
-        let Some(attempt) = progress.attempt.clone() else { return };
-        self.with(&attempt, |entry| {
-            if entry.progress.len() == PROGRESS_LIMIT {
-                entry.progress.pop_front();
-            }
-            entry.progress.push_back(progress);
-        });
+    /// Its first step is about to start.
+    pub(super) fn begun(&self, attempt: &Attempt) {
+        self.with(attempt, |entry| entry.begun = true);
         self.changed.notify_one();
     }
 
@@ -173,19 +167,19 @@ impl AttemptTable {
         self.changed.notify_one();
     }
 
-    /// Tells what is pending, the most urgent first, until `send` has no room. A result follows its progress.
+    /// Sends what is pending, the most urgent first, until `send` has no room. A result follows its `Begun`.
     pub(super) fn flush(&self, now: Instant, mut send: impl FnMut(FromWorker) -> bool) {
         let mut entries = self.entries();
         let mut send = |message| send(FromWorker { message: Some(message) });
         for (attempt, entry) in entries.iter_mut().filter(|(_, entry)| entry.confirm) {
             entry.confirm = !send(Message::Cancelled(Cancelled { attempt: Some(attempt.clone()) }));
         }
-        for entry in entries.values_mut() {
-            while let Some(progress) = entry.progress.front() {
-                if !send(Message::Progress(progress.clone())) {
+        for (attempt, entry) in entries.iter_mut() {
+            if entry.begun {
+                if !send(Message::Begun(Begun { attempt: Some(attempt.clone()) })) {
                     return;
                 }
-                entry.progress.pop_front();
+                entry.begun = false;
             }
             if let Phase::Reported(report, sent) = &mut entry.phase
                 && sent.is_none_or(|sent| now.duration_since(sent) >= RESEND_AFTER)
@@ -219,9 +213,9 @@ mod tests {
     fn a_result_is_said_once_in_a_session_and_again_where_no_answer_came() {
         let (attempts, now) = (AttemptTable::default(), Instant::now());
         attempts.add(&attempt(1)).unwrap();
-        attempts.progress(Progress { attempt: Some(attempt(1)), what: None });
+        attempts.begun(&attempt(1));
         attempts.report(Report { attempt: Some(attempt(1)), ..Report::default() });
-        assert!(matches!(flushed(&attempts, now)[..], [Message::Progress(_), Message::Result(_)]));
+        assert!(matches!(flushed(&attempts, now)[..], [Message::Begun(_), Message::Result(_)]));
         assert!(flushed(&attempts, now).is_empty());
         assert!(matches!(flushed(&attempts, now + RESEND_AFTER)[..], [Message::Result(_)]));
         attempts.mark_unreported();
@@ -237,9 +231,9 @@ mod tests {
         attempts.cancel(&attempt(1)).unwrap();
         assert!(handles.cancel.is_cancelled() && !handles.kill.is_cancelled());
         assert!(flushed(&attempts, now).is_empty());
-        attempts.progress(Progress { attempt: Some(attempt(1)), what: None });
+        attempts.begun(&attempt(1));
         attempts.ended(&attempt(1));
-        assert!(matches!(flushed(&attempts, now)[..], [Message::Cancelled(_), Message::Progress(_)]));
+        assert!(matches!(flushed(&attempts, now)[..], [Message::Cancelled(_), Message::Begun(_)]));
         assert!(attempts.cancel(&attempt(2)).is_none());
     }
 
@@ -247,7 +241,7 @@ mod tests {
     fn what_finds_no_room_is_told_later() {
         let attempts = AttemptTable::default();
         attempts.add(&attempt(1)).unwrap();
-        attempts.progress(Progress { attempt: Some(attempt(1)), what: None });
+        attempts.begun(&attempt(1));
         attempts.flush(Instant::now(), |_| false);
         assert_eq!(flushed(&attempts, Instant::now()).len(), 1);
     }

@@ -24,22 +24,14 @@ pub(super) struct JournalEntry {
     attempt: u32,
     /// For the bulk service.
     pub(super) token: String,
-    /// Set once its processes are gone.
-    ended: Option<End>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct End {
-    /// `JobReport` as JSON text.
-    report: String,
-    log_bytes: u64,
-    log_sha256: String,
+    /// `JobReport` as JSON text; set once its processes are gone.
+    report: Option<String>,
 }
 
 impl JournalEntry {
     pub(super) fn new(attempt: &Attempt, token: &str) -> Self {
         let Attempt { run, job, attempt } = attempt.clone();
-        Self { run, job, attempt, token: token.to_owned(), ended: None }
+        Self { run, job, attempt, token: token.to_owned(), report: None }
     }
 
     pub(super) fn attempt(&self) -> Attempt {
@@ -47,22 +39,13 @@ impl JournalEntry {
     }
 
     pub(super) fn end(&mut self, report: &Report) {
-        self.ended = Some(End {
-            report: String::from_utf8_lossy(&report.report).into_owned(),
-            log_bytes: report.log_bytes,
-            log_sha256: hex::encode(&report.log_sha256),
-        });
+        self.report = Some(String::from_utf8_lossy(&report.report).into_owned());
     }
 
     /// The result, where there is one.
     pub(super) fn report(&self) -> Option<Report> {
-        let end = self.ended.as_ref()?;
-        Some(Report {
-            attempt: Some(self.attempt()),
-            report: end.report.clone().into(),
-            log_bytes: end.log_bytes,
-            log_sha256: hex::decode(&end.log_sha256).ok()?.into(),
-        })
+        let report = self.report.clone()?;
+        Some(Report { attempt: Some(self.attempt()), report: report.into() })
     }
 }
 
@@ -207,8 +190,7 @@ mod tests {
         let journal = Journal::open(folder.path()).unwrap();
         let mut entry = JournalEntry::new(&attempt(), "token");
         journal.begin(entry.clone()).await.unwrap();
-        let report =
-            Report { attempt: Some(attempt()), report: "{}".into(), log_bytes: 3, log_sha256: vec![1, 2].into() };
+        let report = Report { attempt: Some(attempt()), report: "{}".into() };
         entry.end(&report);
         journal.complete(entry.clone()).await.unwrap();
 

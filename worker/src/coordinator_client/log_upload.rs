@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use proto::worker::{Attempt, LogAck, LogChunk, LogClose, LogOpen, LogUp, bulk_client::BulkClient, log_up};
+use proto::worker::{Attempt, LogAck, LogChunk, LogClose, LogOpen, LogRequest, bulk_client::BulkClient, log_request};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, timeout_at},
@@ -72,7 +72,7 @@ async fn stream(
 ) -> Result<LogUploadEnd, Status> {
     // Four chunks under way fill the wire; more would only sit in memory.
     let (out, stream) = mpsc::channel(4);
-    send_message(&out, log_up::Message::Open(open)).await?;
+    send_message(&out, log_request::Message::Open(open)).await?;
     let mut acks = client.logs(ReceiverStream::new(stream)).await?.into_inner();
     let first = ack(&mut acks).await?;
     if first.stop {
@@ -102,22 +102,22 @@ async fn stream(
 
 /// Sends everything from `offset` on as it comes, then the close.
 async fn send(
-    out: mpsc::Sender<LogUp>,
+    out: mpsc::Sender<LogRequest>,
     path: &Path,
     progress: &mut watch::Receiver<SpoolProgress>,
     mut offset: u64,
-) -> Result<mpsc::Sender<LogUp>, Status> {
+) -> Result<mpsc::Sender<LogRequest>, Status> {
     let mut next = Instant::now();
     loop {
         let there = wait_for_batch(progress, offset, next).await?;
         if there.bytes > offset {
             let data = read(path, offset).await?;
             let length = data.len() as u64;
-            send_message(&out, log_up::Message::Chunk(LogChunk { offset, data: data.into() })).await?;
+            send_message(&out, log_request::Message::Chunk(LogChunk { offset, data: data.into() })).await?;
             offset += length;
             next = Instant::now() + BATCH_TIME;
         } else if let Some(sha256) = there.sha256 {
-            send_message(&out, log_up::Message::Close(LogClose { total: there.bytes, sha256 })).await?;
+            send_message(&out, log_request::Message::Close(LogClose { total: there.bytes, sha256 })).await?;
             return Ok(out);
         }
     }
@@ -149,9 +149,9 @@ async fn read(path: &Path, offset: u64) -> Result<Vec<u8>, Status> {
     data.map_err(|error| Status::internal(format!("spool: {error}")))
 }
 
-async fn send_message(out: &mpsc::Sender<LogUp>, message: log_up::Message) -> Result<(), Status> {
-    let up = LogUp { message: Some(message) };
-    out.send(up).await.map_err(|_| Status::cancelled("the connection broke"))
+async fn send_message(out: &mpsc::Sender<LogRequest>, message: log_request::Message) -> Result<(), Status> {
+    let request = LogRequest { message: Some(message) };
+    out.send(request).await.map_err(|_| Status::cancelled("the connection broke"))
 }
 
 async fn ack(acks: &mut Streaming<LogAck>) -> Result<LogAck, Status> {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use proto::worker::{
-    Accept, Capacity, FromWorker, Proof, Refuse, Register, Renew, ToWorker, Welcome, bulk_client::BulkClient,
+    Accept, Draining, FromWorker, Proof, Refuse, Register, Renew, ToWorker, Welcome, bulk_client::BulkClient,
     from_worker, to_worker, workers_client::WorkersClient,
 };
 use tokio::{
@@ -88,7 +88,6 @@ impl Session {
             identity: self.worker.identity.public(),
             name: config.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            features: proto::FEATURES.iter().map(ToString::to_string).collect(),
             labels: config.labels.keys().cloned().collect(),
             slots: config.slots,
             running,
@@ -137,7 +136,7 @@ impl Session {
         let mut last_message = tokio::time::Instant::now();
         let worker = self.worker.clone();
         if self.draining {
-            self.send(self.capacity())?;
+            self.send(draining())?;
         }
         loop {
             if self.draining && worker.attempts.is_empty() && self.accepted.is_empty() {
@@ -164,7 +163,7 @@ impl Session {
                 () = shutdown.drain.cancelled(), if !self.draining => {
                     info!("draining: no new jobs, the worker ends when the running ones are done");
                     self.draining = true;
-                    self.send(self.capacity())?;
+                    self.send(draining())?;
                 }
                 () = shutdown.stop.cancelled(), if !worker.attempts.held().0.is_empty() => {
                     worker.attempts.kill_all();
@@ -234,15 +233,6 @@ impl Session {
         }
     }
 
-    fn capacity(&self) -> from_worker::Message {
-        from_worker::Message::Capacity(Capacity {
-            slots: self.worker.config.slots,
-            busy: u32::try_from(self.worker.attempts.held().0.len()).unwrap_or(u32::MAX),
-            draining: self.draining,
-            labels: self.worker.config.labels.keys().cloned().collect(),
-        })
-    }
-
     /// Control messages never wait: a coordinator that does not read them is as good as gone.
     fn send(&self, message: from_worker::Message) -> Result<(), Status> {
         self.out.try_send(FromWorker { message: Some(message) }).map_err(|error| match error {
@@ -250,6 +240,10 @@ impl Session {
             TrySendError::Closed(_) => Status::unavailable("the connection broke"),
         })
     }
+}
+
+fn draining() -> from_worker::Message {
+    from_worker::Message::Draining(Draining { draining: true })
 }
 
 fn refusal(status: &Status) -> SessionEnd {

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use parking_lot::Mutex as State;
-use proto::worker::{ArchiveRequest, Attempt, Need, ResolveRequest, Resolved, SourceRequest};
+use proto::worker::{ArchiveRequest, Attempt, FetchDepth, ResolveRequest, Resolved, SourceRequest};
 use sha2::{Digest as _, Sha256};
 use tokio::{io::AsyncWriteExt as _, process::Command, sync::Mutex};
 use workflow::plan::SourceRef;
@@ -103,8 +103,8 @@ impl Sources for AttemptSources {
             }
             let as_job = own && wanted.reference.is_empty();
             let reference = if as_job { &source.commit } else { &wanted.reference };
-            let need = if wanted.everything { Need::Everything } else { Need::History };
-            let found = self.resolve(source, &wanted.repository, reference, need).await?;
+            let depth = if wanted.everything { FetchDepth::AllRefs } else { FetchDepth::History };
+            let found = self.resolve(source, &wanted.repository, reference, depth).await?;
             let also: Vec<String> = found.refs.values().cloned().collect();
             let objects =
                 Objects { repository: &found.repository, asked: &found.repository, commit: &found.commit, also: &also };
@@ -127,7 +127,7 @@ impl Sources for AttemptSources {
         action: &'a ActionRef,
     ) -> BoxFuture<'a, anyhow::Result<FetchedAction>> {
         async move {
-            let found = self.resolve(source, &action.repository, &action.reference, Need::Tree).await?;
+            let found = self.resolve(source, &action.repository, &action.reference, FetchDepth::Tree).await?;
             check_id(&found.commit)?;
             let store = &self.mirrors.actions;
             let repository_lock = self.mirrors.repository_lock(&found.commit);
@@ -166,7 +166,7 @@ impl AttemptSources {
         source: &SourceRef,
         repository: &str,
         reference: &str,
-        need: Need,
+        depth: FetchDepth,
     ) -> anyhow::Result<Resolved> {
         let request = ResolveRequest {
             attempt: Some(self.attempt.clone()),
@@ -174,7 +174,7 @@ impl AttemptSources {
             commit: source.commit.clone(),
             repository: repository.to_owned(),
             reference: reference.to_owned(),
-            need: need.into(),
+            depth: depth.into(),
         };
         Ok(self.client().await?.resolve(request).await.map_err(refusal)?.into_inner())
     }

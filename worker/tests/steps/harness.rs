@@ -159,7 +159,6 @@ impl Run {
         let attempt = JobAttempt {
             order: self.order,
             secrets: self.secrets,
-            masks: Vec::new(),
             image: self.image,
             limits: self.limits,
             node: self.node,
@@ -179,6 +178,6 @@ impl Run {
 struct Silent;
 
 impl ProgressReporter for Silent {
-    fn begun(&self, _image_digest: Option<String>) {}
+    fn begun(&self) {}
     fn step(&self, _index: u32, _name: &str, _state: &str, _outcome: &str) {}
 }

@@ -27,14 +27,14 @@ impl SourceObjects for ObjectSource {
 
     fn resolve<'a>(&'a self, own: &'a str, asked: &'a ResolveRequest) -> BoxFuture<'a, anyhow::Result<wire::Resolved>> {
         async move {
-            let lock = match asked.need() {
-                wire::Need::Tree => self.0.lock_of(own, &asked.commit).await?,
+            let lock = match asked.depth() {
+                wire::FetchDepth::Tree => self.0.lock_of(own, &asked.commit).await?,
                 _ => None,
             };
-            let need = match asked.need() {
-                wire::Need::Tree => FetchDepth::Tree(lock.as_ref()),
-                wire::Need::Everything => FetchDepth::Everything,
-                wire::Need::History | wire::Need::Unspecified => FetchDepth::History,
+            let need = match asked.depth() {
+                wire::FetchDepth::Tree => FetchDepth::Tree(lock.as_ref()),
+                wire::FetchDepth::AllRefs => FetchDepth::Everything,
+                wire::FetchDepth::History | wire::FetchDepth::Unspecified => FetchDepth::History,
             };
             let repository = if asked.repository.is_empty() { own } else { &asked.repository };
             let found = self.0.find(&RepositoryRequest { repository, reference: &asked.reference, need }).await?;

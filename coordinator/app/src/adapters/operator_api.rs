@@ -18,7 +18,7 @@ use nostr_client::{
 use source::{Sources, address::Address, definition};
 use std::sync::Arc;
 use store::DefinitionRow;
-use web::{Control, Defined, File, Load, OperatorActionError, Readiness, RelayView, Sent};
+use web::{Control, Defined, File, OperatorActionError, Readiness, RelayView, Sent, WorkerConnection};
 
 /// How long an enrolment token is good.
 const TOKEN_MS: Millis = 3_600_000;
@@ -78,14 +78,16 @@ impl Control for Operator {
         self.dispatch.enrolment_token(self.run_service.now().saturating_add(TOKEN_MS))
     }
 
-    fn loads(&self) -> Vec<Load> {
-        let load = |worker: ConnectedWorker| Load {
+    fn workers(&self) -> Vec<WorkerConnection> {
+        let connection = |worker: ConnectedWorker| WorkerConnection {
             worker: worker.id,
-            version: worker.version,
+            version: worker.program.version,
+            architecture: worker.program.architecture,
+            sandbox: worker.program.sandbox,
             busy: worker.busy,
             draining: worker.draining,
         };
-        self.dispatch.workers().into_iter().map(load).collect()
+        self.dispatch.workers().into_iter().map(connection).collect()
     }
 
     fn relays(&self) -> Vec<RelayView> {

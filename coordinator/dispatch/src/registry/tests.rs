@@ -13,12 +13,12 @@ struct Worker {
 }
 
 impl Worker {
-    /// What was sent, in words.
+    /// What was sent since the last call, as short texts.
     fn received(&mut self) -> Vec<String> {
         let mut received = Vec::new();
         while let Ok(message) = self.inbox.try_recv() {
             received.push(match message.map(|message| message.message.unwrap()) {
-                Ok(Message::Offer(offer)) => format!("offer {}", offer.job),
+                Ok(Message::Offer(offer)) => format!("offer {}", offer.offer),
                 Ok(Message::Withdrawn(withdrawn)) => format!("withdrawn {}", withdrawn.offer),
                 Ok(Message::Cancel(cancel)) => format!("cancel {}", cancel.attempt.unwrap().job),
                 Ok(Message::Stop(stop)) => format!("stop {}", stop.attempt.unwrap().job),
@@ -47,7 +47,7 @@ fn join(registry: &mut WorkerRegistry, id: &str) -> Worker {
         seen_at: 0,
         draining: false,
     };
-    let generation = registry.join(NewSession { row, version: "1".into(), out, end: end.clone() });
+    let generation = registry.join(NewSession { row, program: WorkerProgram::default(), out, end: end.clone() });
     Worker { generation, inbox, end }
 }
 
@@ -93,22 +93,22 @@ fn busy(registry: &WorkerRegistry) -> Vec<usize> {
 }
 
 #[test]
-fn no_worker_is_offered_anything_before_its_leases_are_settled() {
+fn a_worker_gets_no_offer_before_its_leases_are_settled() {
     let mut registry = registry();
     let worker = join(&mut registry, "w");
     assert!(registry.views().is_empty());
     registry.ready("w", worker.generation, &[lease("old", "w")], Instant::now());
-    assert_eq!(busy(&registry), [1], "what it brought along takes a slot");
+    assert_eq!(busy(&registry), [1], "a lease from an earlier session takes a slot");
 }
 
 #[test]
-fn an_accepted_offer_does_not_run_out_and_one_that_is_closed_is_free_again() {
+fn an_accepted_offer_does_not_run_out_and_a_closed_one_frees_its_job() {
     let (mut registry, now) = (registry(), Instant::now());
     let mut worker = ready(&mut registry, "w", &[]);
     registry.offer("1".into(), &job("a"), "w", now);
     registry.offer("2".into(), &job("b"), "w", now);
-    assert_eq!((worker.received(), busy(&registry)), (vec!["offer a".into(), "offer b".into()], vec![2]));
-    assert!(registry.accept("1", "other").is_none(), "an offer is its worker's alone");
+    assert_eq!((worker.received(), busy(&registry)), (vec!["offer 1".into(), "offer 2".into()], vec![2]));
+    assert!(registry.accept("1", "other").is_none(), "another worker can't accept it");
     assert_eq!(registry.accept("1", "w").unwrap(), ("r".into(), "a".into()));
     assert!(registry.accept("1", "w").is_none(), "once");
 
@@ -119,14 +119,14 @@ fn an_accepted_offer_does_not_run_out_and_one_that_is_closed_is_free_again() {
     assert_eq!(worker.received(), ["withdrawn 2"]);
     assert!(registry.accept("2", "w").is_none(), "too late");
     assert!(registry.is_offered(&job("a")) && !registry.is_offered(&job("b")));
-    // Whatever went wrong when the attempt was to begin: the job is free to be offered again.
+    // The attempt could not begin: the job may be offered again.
     registry.close_offer("1", "w");
     assert!(!registry.is_offered(&job("a")));
     assert_eq!(busy(&registry), [0]);
 }
 
 #[test]
-fn a_newer_session_fences_the_older_one_and_what_it_accepted_does_not_begin() {
+fn a_newer_session_fences_the_older_one_and_jobs_it_accepted_do_not_begin() {
     let (mut registry, now) = (registry(), Instant::now());
     let mut old = ready(&mut registry, "w", &[]);
     registry.offer("1".into(), &job("a"), "w", now);
@@ -159,7 +159,7 @@ fn a_cancel_is_sent_once_in_a_session_and_again_in_the_next() {
 }
 
 #[test]
-fn a_cancel_that_is_not_confirmed_costs_the_slot_until_it_is() {
+fn a_slot_stays_blocked_until_the_cancel_of_its_job_is_confirmed() {
     let mut registry = registry();
     let mut worker = ready(&mut registry, "w", &[lease("a", "w"), lease("b", "w")]);
     registry.lose(&attempt("a"), "w", true, "it did not confirm the cancel in time");
@@ -171,7 +171,7 @@ fn a_cancel_that_is_not_confirmed_costs_the_slot_until_it_is() {
 }
 
 #[test]
-fn what_the_store_no_longer_has_is_forgotten_and_what_began_meanwhile_is_not() {
+fn a_lease_that_the_store_no_longer_has_is_dropped_and_one_that_began_since_is_kept() {
     let (mut registry, before) = (registry(), Instant::now());
     let read_at = before + Duration::from_secs(1);
     let worker = ready(&mut registry, "w", &[lease("old", "w")]);
@@ -182,7 +182,7 @@ fn what_the_store_no_longer_has_is_forgotten_and_what_began_meanwhile_is_not() {
 }
 
 #[test]
-fn a_worker_that_does_not_read_is_cut_off() {
+fn a_worker_that_does_not_read_its_messages_is_disconnected() {
     let (mut registry, now) = (registry(), Instant::now());
     let worker = ready(&mut registry, "w", &[]);
     for number in 0..5 {
@@ -193,7 +193,7 @@ fn a_worker_that_does_not_read_is_cut_off() {
 }
 
 #[test]
-fn a_drained_worker_is_told_once_and_takes_no_jobs() {
+fn a_drained_worker_is_informed_once_and_takes_no_jobs() {
     let mut registry = registry();
     let mut worker = ready(&mut registry, "w", &[]);
     let draining = HashSet::from(["w".to_owned()]);
@@ -201,4 +201,57 @@ fn a_drained_worker_is_told_once_and_takes_no_jobs() {
     assert_eq!(worker.received(), ["drain"]);
     assert!(registry.views()[0].draining);
     assert!(registry.set_draining(&HashSet::new()) && !registry.views()[0].draining);
+}
+
+#[test]
+fn a_refused_offer_frees_its_job_and_its_slot() {
+    let (mut registry, now) = (registry(), Instant::now());
+    ready(&mut registry, "w", &[]);
+    registry.offer("1".into(), &job("a"), "w", now);
+    registry.close_offer("1", "other");
+    assert!(registry.is_offered(&job("a")), "another worker can't refuse it");
+    registry.close_offer("1", "w");
+    assert!(!registry.is_offered(&job("a")));
+    assert_eq!(busy(&registry), [0]);
+}
+
+#[test]
+fn an_accepted_job_holds_a_slot_until_its_attempt_is_over() {
+    let (mut registry, now) = (registry(), Instant::now());
+    let worker = ready(&mut registry, "w", &[]);
+    registry.offer("1".into(), &job("a"), "w", now);
+    registry.accept("1", "w").unwrap();
+    registry.close_offer("1", "w");
+    assert!(registry.begin(&attempt("a"), "w", worker.generation, "repo", now));
+    assert!(registry.holds(&attempt("a"), "w") && !registry.holds(&attempt("a"), "v"));
+    registry.release(&attempt("a"), "v");
+    assert_eq!(busy(&registry), [1], "another worker can't release it");
+    registry.release(&attempt("a"), "w");
+    assert_eq!((busy(&registry), registry.holder(&attempt("a"))), (vec![0], None));
+}
+
+#[test]
+fn a_worker_that_disconnects_keeps_its_leases_and_loses_its_open_offers() {
+    let (mut registry, now) = (registry(), Instant::now());
+    let worker = ready(&mut registry, "w", &[lease("a", "w")]);
+    registry.offer("1".into(), &job("b"), "w", now);
+    registry.leave("w", worker.generation);
+    assert!(registry.connected().is_empty());
+    assert!(!registry.is_offered(&job("b")), "it goes back to the queue at once");
+    assert!(registry.holds(&attempt("a"), "w"), "the lease runs on, the worker may come back");
+    let again = ready(&mut registry, "w", &[lease("a", "w")]);
+    assert_eq!((busy(&registry), registry.is_current("w", again.generation)), (vec![1], true));
+}
+
+#[test]
+fn a_worker_that_drains_itself_takes_no_jobs_in_this_session() {
+    let mut registry = registry();
+    let worker = ready(&mut registry, "w", &[]);
+    registry.set_leaving("w", worker.generation - 1, true);
+    assert!(!registry.views()[0].draining, "an older session says nothing about this one");
+    registry.set_leaving("w", worker.generation, true);
+    assert!(registry.views()[0].draining);
+    assert!(!registry.set_draining(&HashSet::new()) && registry.views()[0].draining, "the operator did not drain it");
+    ready(&mut registry, "w", &[]);
+    assert!(!registry.views()[0].draining);
 }

@@ -1,8 +1,8 @@
-//! Follows what the store says about workers: cancels of their leases, drains by the operator, and the other way round
-//! that the connected ones were seen.
+//! Sends the commands to workers that the store holds: cancels of their leases, and drains by the operator. Also stores
+//! that the connected workers were seen.
 //!
-//! Orders to a worker are state and no messages: whichever coordinator has its session sends them, and sends them again
-//! in a new session, until the attempt is over or the worker is told otherwise.
+//! A command is state of a row: whichever coordinator has the worker's session sends it, again in each new session, until
+//! the attempt is over or the row changes.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -16,30 +16,30 @@ use tracing::warn;
 
 use super::Inner;
 
-/// The store is looked at this often whatever was announced, and connected workers are noted as seen.
-const LOOK: Duration = Duration::from_secs(30);
+/// The store is read this often even if no change was announced, and connected workers are stored as seen.
+const READ_INTERVAL: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) {
     let mut changes = inner.config.store.subscribe();
-    let (mut everything, mut look) = (true, Instant::now());
+    let (mut everything, mut next_read) = (true, Instant::now());
     loop {
-        if Instant::now() >= look {
-            (everything, look) = (true, Instant::now() + LOOK.mul_f64(0.75 + fastrand::f64() / 2.0));
+        if Instant::now() >= next_read {
+            (everything, next_read) = (true, Instant::now() + READ_INTERVAL.mul_f64(0.75 + fastrand::f64() / 2.0));
         }
-        if let Err(error) = follow(&inner, everything).await {
-            warn!("orders to workers can't be read, trying again: {error:#}");
-            look = look.min(Instant::now() + Duration::from_secs(1));
+        if let Err(error) = apply(&inner, everything).await {
+            warn!("commands to workers can't be read, trying again: {error:#}");
+            next_read = next_read.min(Instant::now() + Duration::from_secs(1));
         }
         everything = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            () = sleep_until(look) => true,
+            () = sleep_until(next_read) => true,
             lagged = announced(&mut changes) => lagged,
         };
     }
 }
 
-/// Returns when leases or workers changed. True: something was missed.
+/// Returns when leases or workers changed. True: a change was missed.
 async fn announced(changes: &mut tokio::sync::broadcast::Receiver<ChangeNotification>) -> bool {
     loop {
         match changes.recv().await {
@@ -51,7 +51,7 @@ async fn announced(changes: &mut tokio::sync::broadcast::Receiver<ChangeNotifica
     }
 }
 
-async fn follow(inner: &Inner, everything: bool) -> anyhow::Result<()> {
+async fn apply(inner: &Inner, everything: bool) -> anyhow::Result<()> {
     let store = &inner.config.store;
     if everything {
         let read_at = Instant::now();
