@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
 /// The image that stands for `ubuntu-latest`; the set-up script provides it.
 pub const IMAGE: &str = "longshore/ubuntu:dev";
@@ -25,6 +26,35 @@ pub fn available(test: &str) -> bool {
         let _ = writeln!(file, "{test}");
     }
     false
+}
+
+/// Removes what a worker has left on the machine's engine when it is dropped: a worker that was killed, or did not end
+/// in time, can't.
+#[derive(Debug)]
+pub struct EngineCleanup {
+    /// Public key of the worker, hex.
+    identity: String,
+}
+
+impl EngineCleanup {
+    /// For the worker with this identity file.
+    pub fn of(identity_file: &Path) -> Result<Self> {
+        let seed = hex::decode(std::fs::read_to_string(identity_file)?.trim())?;
+        let key = Ed25519KeyPair::from_seed_unchecked(&seed).ok().context("an identity is 32 bytes in hex")?;
+        Ok(Self { identity: hex::encode(key.public_key()) })
+    }
+}
+
+impl Drop for EngineCleanup {
+    fn drop(&mut self) {
+        let filter = format!("--filter label=longshore.pool={}", self.identity);
+        let remove = format!(
+            "docker ps -aq {filter} | xargs -r docker rm -fv && docker volume ls -q {filter} | xargs -r docker volume rm \
+             && docker network ls -q {filter} | xargs -r docker network rm"
+        );
+        // Without an engine nothing was left on it.
+        let _ = Command::new("bash").args(["-c", &remove]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
 }
 
 /// A Docker engine of the test's own: data root, socket and network namespace apart from the machine's.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use nostr::{Keys, PublicKey};
 
 use super::{
-    engine::IMAGE,
+    engine::{EngineCleanup, IMAGE},
     process::{Process, binary, free_port},
 };
 
@@ -28,6 +28,7 @@ pub struct Dev {
     pub http: String,
     /// Its key.
     pub pubkey: PublicKey,
+    _cleanup: EngineCleanup,
 }
 
 impl Dev {
@@ -42,7 +43,9 @@ impl Dev {
         let line = process.line(START, |line| line.starts_with('{') && line.contains("\"relay\""))?;
         let ready: serde_json::Value = serde_json::from_str(&line)?;
         let text = |key: &str| ready[key].as_str().map(str::to_owned).with_context(|| format!("no {key} in {line}"));
-        Ok(Self { process, relay: text("relay")?, http: text("http")?, pubkey: PublicKey::from_hex(&text("pubkey")?)? })
+        let pubkey = PublicKey::from_hex(&text("pubkey")?)?;
+        let cleanup = EngineCleanup::of(&data.join("keys/worker.key"))?;
+        Ok(Self { process, relay: text("relay")?, http: text("http")?, pubkey, _cleanup: cleanup })
     }
 }
 
@@ -59,6 +62,7 @@ pub struct Pool {
     environment: Vec<(String, String)>,
     grpc: String,
     lives: AtomicU32,
+    _cleanup: EngineCleanup,
 }
 
 impl Pool {
@@ -97,6 +101,7 @@ impl Pool {
             environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
             grpc,
             lives: AtomicU32::new(0),
+            _cleanup: EngineCleanup::of(&folder.join("worker.key"))?,
         })
     }
 

@@ -112,7 +112,8 @@ impl Sandbox for DockerSandbox {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
-            self.pool.close();
+            self.containers.stop_starts();
+            self.pool.close().await;
             self.containers.close().await;
         }
         .boxed()

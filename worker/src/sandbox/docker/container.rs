@@ -15,6 +15,7 @@ use bollard::{
 use futures::{StreamExt, stream};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     DockerConfig, MachineSpec, SandboxError,
@@ -46,6 +47,8 @@ pub(super) struct Containers {
     egress: EgressRules,
     /// Starts at a time. More only adds latency.
     starts: Semaphore,
+    /// Cancelled: no machine is started any more.
+    closing: CancellationToken,
     init_volume: OnceCell<String>,
 }
 
@@ -80,6 +83,7 @@ impl Containers {
             cleanup,
             egress,
             starts: Semaphore::new(2 * cores),
+            closing: CancellationToken::new(),
             init_volume: OnceCell::new(),
         };
         containers.close_egress().await?;
@@ -96,9 +100,14 @@ impl Containers {
 
     /// Makes and starts a machine.
     pub(super) async fn make(&self, spec: &MachineSpec) -> Result<StartedContainer, SandboxError> {
-        let image = self.images.find(&self.engine, &spec.image, spec.credentials.as_ref()).await?;
+        let closing = || SandboxError::Start("the worker is closing".into());
+        // A pull may take minutes, and nothing is left of one that is cut off.
+        let image = tokio::select! {
+            image = self.images.find(&self.engine, &spec.image, spec.credentials.as_ref()) => image?,
+            () = self.closing.cancelled() => return Err(closing()),
+        };
         let init = self.init_volume.get_or_try_init(|| self.fill_init_volume(&spec.image)).await?;
-        let _start = self.starts.acquire().await.map_err(|_| SandboxError::Start("the worker is closing".into()))?;
+        let _start = self.starts.acquire().await.map_err(|_| closing())?;
         let resources = self.resources().await?;
         let made = self.create(&resources, spec, Workspace::Own, &image, init).await;
         // Somebody may have removed it from the engine (`docker network prune`).
@@ -311,9 +320,14 @@ impl Containers {
         Ok(swept)
     }
 
+    /// Lets no further machine be started.
+    pub(super) fn stop_starts(&self) {
+        self.closing.cancel();
+        self.starts.close();
+    }
+
     /// Waits for removals, then removes networks and volumes that only a living worker needs.
     pub(super) async fn close(&self) {
-        self.starts.close();
         self.cleanup.removals.close();
         self.cleanup.removals.wait().await;
         if let Some(volume) = self.init_volume.get() {

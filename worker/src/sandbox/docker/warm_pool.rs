@@ -7,6 +7,7 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
 use super::{MachineSpec, ResourceLimits, SandboxError, container::Containers, machine::DockerMachine};
 
@@ -18,6 +19,8 @@ pub(super) struct WarmPool {
     state: Mutex<WarmMachines>,
     /// Machines that jobs wait for: refilling yields to them.
     awaited: watch::Sender<usize>,
+    /// Tasks that start machines.
+    refills: TaskTracker,
 }
 
 #[derive(Default)]
@@ -30,7 +33,14 @@ struct WarmMachines {
 
 impl WarmPool {
     pub(super) fn new(containers: Arc<Containers>, size: usize, limits: ResourceLimits) -> Self {
-        Self { containers, size, limits, state: Mutex::default(), awaited: watch::Sender::new(0) }
+        Self {
+            containers,
+            size,
+            limits,
+            state: Mutex::default(),
+            awaited: watch::Sender::new(0),
+            refills: TaskTracker::new(),
+        }
     }
 
     /// Keeps machines of these images ready, and no others.
@@ -68,13 +78,16 @@ impl WarmPool {
         Ok(DockerMachine::new(&self.containers, self.containers.make(spec).await?))
     }
 
-    pub(super) fn close(&self) {
+    /// Drops all machines, and waits for those that are being started: one that nobody waits for would outlive the process.
+    pub(super) async fn close(&self) {
         let ready = {
             let mut state = self.lock();
             state.closed = true;
             std::mem::take(&mut state.ready)
         };
         drop(ready);
+        self.refills.close();
+        self.refills.wait().await;
     }
 
     fn plain(&self, image: &str) -> MachineSpec {
@@ -86,7 +99,7 @@ impl WarmPool {
             return;
         }
         let (pool, image) = (Arc::clone(self), image.to_owned());
-        tokio::spawn(async move {
+        drop(self.refills.spawn(async move {
             let mut awaited = pool.awaited.subscribe();
             while pool.is_short_of(&image) {
                 // The sender lives in the pool, which this task holds.
@@ -94,13 +107,16 @@ impl WarmPool {
                 match pool.containers.make(&pool.plain(&image)).await {
                     Ok(started) => pool.put(&image, DockerMachine::new(&pool.containers, started)),
                     Err(error) => {
-                        tracing::warn!(image, %error, "no warm container; the next job of this image tries again");
-                        pool.lock().filling.remove(&image);
+                        let mut state = pool.lock();
+                        state.filling.remove(&image);
+                        if !state.closed {
+                            tracing::warn!(image, %error, "no warm container; the next job of this image tries again");
+                        }
                         return;
                     }
                 }
             }
-        });
+        }));
     }
 
     /// Also ends the refilling, under the same lock, so that a machine taken right after starts another.
