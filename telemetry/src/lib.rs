@@ -1,7 +1,7 @@
 //! Spans of job events, exported by OTLP (OpenTelemetry) over gRPC.
 //!
-//! Trace and span ids are derived from the ids of run, job and attempt. So coordinators and workers contribute to one
-//! tree without telling each other anything, and a restart in between changes nothing. Spans are made when they end.
+//! Trace and span ids are derived from the ids of run, job and attempt, so coordinators and workers contribute to one
+//! trace without exchanging ids, also across restarts. A span is created when it ends.
 
 use std::{
     sync::OnceLock,
@@ -20,9 +20,9 @@ use opentelemetry_sdk::{
 };
 use sha2::{Digest, Sha256};
 
-/// Where to: the variables of the OpenTelemetry specification, e.g. `http://collector:4317`.
+/// Variables with the endpoint, by the OpenTelemetry specification, e.g. `http://collector:4317`.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
-/// `service.name`, unless `OTEL_SERVICE_NAME` says another.
+/// `service.name`, unless `OTEL_SERVICE_NAME` is set.
 const SERVICE: &str = "longshore";
 
 static PROCESSOR: OnceLock<BatchSpanProcessor> = OnceLock::new();
@@ -32,13 +32,13 @@ static PROCESSOR: OnceLock<BatchSpanProcessor> = OnceLock::new();
 pub enum SpanKey<'a> {
     /// The whole run: the root of its trace.
     Run,
-    /// A stretch of the run, e.g. `plan`.
+    /// A part of the run, e.g. `plan`.
     RunPart(&'a str),
     /// A job, by its key.
     Job(&'a str),
     /// An attempt of a job, from 1.
     Attempt(&'a str, u32),
-    /// A stretch of an attempt, e.g. a step.
+    /// A part of an attempt, e.g. a step.
     AttemptPart(&'a str, u32, &'a str),
 }
 
@@ -65,7 +65,7 @@ impl SpanKey<'_> {
     }
 }
 
-/// A stretch of time that ended.
+/// A span that ended.
 #[derive(Debug, Clone)]
 pub struct Span(SpanData);
 
@@ -91,14 +91,14 @@ impl Span {
         })
     }
 
-    /// Adds what is known of it.
+    /// Adds an attribute.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.0.attributes.push(KeyValue::new(name, value.into()));
         self
     }
 
-    /// It failed, for a reason.
+    /// Marks it as failed.
     #[must_use]
     pub fn failed(mut self, reason: impl Into<String>) -> Self {
         self.0.status = Status::error(reason.into());
@@ -110,16 +110,16 @@ impl Span {
         &self.0.name
     }
 
-    /// Milliseconds that it took.
+    /// Its duration in milliseconds.
     pub fn duration_ms(&self) -> u128 {
         self.0.end_time.duration_since(self.0.start_time).unwrap_or_default().as_millis()
     }
 }
 
-/// Begins to export where an endpoint is set, for the whole process. Without one, spans cost nothing.
+/// Starts the export for the whole process, if an endpoint is set. Without one, spans cost nothing.
 ///
 /// # Errors
-/// The endpoint is no address. Call it within a Tokio runtime.
+/// The endpoint is not a URL. Call it within a Tokio runtime.
 pub fn start() -> anyhow::Result<()> {
     if ENDPOINTS.iter().all(|name| std::env::var_os(name).is_none()) {
         return Ok(());
@@ -138,27 +138,27 @@ pub fn start() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether spans go anywhere.
+/// Whether spans are exported.
 pub fn is_exporting() -> bool {
     PROCESSOR.get().is_some()
 }
 
-/// Hands a span to the exporter. It is dropped where too many wait.
+/// Exports a span. It is dropped if too many wait.
 pub fn emit(span: Span) {
     if let Some(processor) = PROCESSOR.get() {
         processor.on_end(span.0);
     }
 }
 
-/// Sends what still waits. Blocks for some seconds at most.
+/// Sends the spans that still wait. Blocks for some seconds at most.
 pub fn stop() {
     if let Some(processor) = PROCESSOR.get() {
-        // There is nobody left to tell: the collector does not answer, or it was stopped before.
+        // The collector does not answer, or the export was stopped before: nothing can be done at the end.
         let _ = processor.shutdown_with_timeout(Duration::from_secs(3));
     }
 }
 
-/// A run's id is a UUID: as many bits as a trace's. Any other text is hashed.
+/// A run's id is a UUID, which has as many bits as a trace id. Any other text is hashed.
 fn trace_id(run: &str) -> TraceId {
     match uuid::Uuid::parse_str(run) {
         Ok(id) => TraceId::from_bytes(*id.as_bytes()),

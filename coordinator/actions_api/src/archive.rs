@@ -1,7 +1,7 @@
-//! Reads archives in place, stored ones and downloaded ones, within bounds: what they hold was written by jobs.
+//! Reads zip archives in place, stored and downloaded ones, within limits: their content comes from jobs.
 //!
-//! The directory at an archive's end is read whole, one entry is unpacked as it is asked for, or all into a folder;
-//! nothing is kept.
+//! The central directory is read whole; a file is unpacked when it is requested, or all files into a folder. Nothing is
+//! cached.
 
 use std::{
     fs::{File, OpenOptions},
@@ -26,13 +26,13 @@ use zip::ZipArchive;
 
 use blobs::Blobs;
 
-/// Bytes of a directory; each entry has some fifty beside its name.
+/// Most bytes of a central directory; each entry takes some fifty and its name.
 const DIRECTORY: u64 = 8 << 20;
 /// Bytes that are read ahead.
 const AHEAD: u64 = 256 << 10;
-/// Bytes of a piece that is given on.
+/// Bytes of one piece of an unpacked file.
 const PIECE: usize = 64 << 10;
-/// Entries that are unpacked at a time.
+/// Files that are unpacked at the same time.
 const AT_ONCE: usize = 8;
 /// How long a reader may leave an unpacked piece waiting.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Why an archive is not read.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// It is none, or a broken one.
+    /// It is not an archive, or a broken one.
     #[error("it is no ZIP archive that can be read: {0}")]
     Unreadable(String),
     /// It would unpack to more than is allowed.
@@ -49,25 +49,25 @@ pub enum ArchiveError {
     /// It has no such entry.
     #[error("the archive has no such file")]
     Missing,
-    /// A file of it would take the place of another.
+    /// One of its files would replace another one.
     #[error("{0} is there already")]
     Occupied(String),
-    /// A file of it did not come out.
+    /// One of its files could not be written.
     #[error("{path}: {cause}")]
     Unwritten {
-        /// Where it should stand.
+        /// Path of the file.
         path: String,
         /// What went wrong.
         cause: io::Error,
     },
 }
 
-/// What becomes of a file that stands where one of an archive shall.
+/// What happens to an existing file in the place of an unpacked one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
-    /// It stays, and nothing is unpacked.
+    /// It is kept, and nothing is unpacked.
     Kept,
-    /// It goes.
+    /// It is replaced.
     Replaced,
 }
 
@@ -83,11 +83,11 @@ pub fn unpack_archive(archive: File, limit: u64, existing: Existing, folder: &Pa
 /// A file of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FileEntry {
-    /// Its place in the archive.
+    /// Its index in the archive.
     pub(super) index: usize,
-    /// Its path, which leads nowhere else.
+    /// Its path, relative and without `..`.
     pub(super) path: String,
-    /// Bytes, unpacked.
+    /// Unpacked bytes.
     pub(super) size: u64,
 }
 
@@ -131,7 +131,7 @@ impl Archives {
         written.await.map_err(unreadable)?
     }
 
-    /// What one file of it holds, and how many bytes that is.
+    /// The content of one file, and its length in bytes.
     pub(super) async fn file(
         &self,
         sha256: &str,
@@ -147,7 +147,7 @@ impl Archives {
         let handle = Handle::current();
         tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            // A reader that went away, or does not read, ends it.
+            // Ends where the reader is gone, or does not read.
             let give = |piece| handle.block_on(pieces.send_timeout(piece, PATIENCE)).is_ok();
             if let Err(error) = unpack(stored, index, length, |bytes| give(Ok(bytes))) {
                 give(Err(error));
@@ -176,7 +176,7 @@ fn list<R: Read + Seek>(archive: &ZipArchive<R>, limit: u64) -> Result<Vec<FileE
     let (mut entries, mut total) = (Vec::with_capacity(archive.len()), 0_u64);
     for index in 0..archive.len() {
         let entry = archive.by_index_data(index).map_err(unreadable)?;
-        // A path that leads elsewhere, or is no text, is nobody's file.
+        // A path that leads out of the folder, or is not UTF-8, is skipped.
         let Some(path) = entry.enclosed_name().filter(|_| entry.is_file() && !entry.is_symlink()) else { continue };
         let Some(path) = path.to_str().map(str::to_owned) else { continue };
         total = total.saturating_add(entry.size());
@@ -188,7 +188,7 @@ fn list<R: Read + Seek>(archive: &ZipArchive<R>, limit: u64) -> Result<Vec<FileE
     Ok(entries)
 }
 
-/// Writes of each file exactly what the directory says that it has, however much there is.
+/// Writes of each file as many bytes as the directory says, however many there are.
 fn write<R: Read + Seek>(
     source: BoundedReader<R>,
     limit: u64,
@@ -201,7 +201,7 @@ fn write<R: Read + Seek>(
     // The directory is read.
     left.store(u64::MAX, Ordering::Relaxed);
     if existing == Existing::Kept {
-        // Before anything is written: all of it comes out, or none.
+        // Checked before anything is written: all files are unpacked, or none.
         let mut places = entries.iter().map(|entry| folder.join(&entry.path));
         if let Some(occupied) = places.find(|place| place.symlink_metadata().is_ok()) {
             return Err(ArchiveError::Occupied(occupied.display().to_string()));
@@ -209,7 +209,7 @@ fn write<R: Read + Seek>(
     }
     let mut copy = |index, size, to: &Path| -> io::Result<()> {
         std::fs::create_dir_all(to.parent().unwrap_or(folder))?;
-        // Removed, not written over: a link there would be the way to another file.
+        // Removed, not overwritten: through a link another file would be written.
         if existing == Existing::Replaced
             && let Err(error) = std::fs::remove_file(to)
             && error.kind() != io::ErrorKind::NotFound
@@ -232,7 +232,7 @@ fn write<R: Read + Seek>(
     Ok(())
 }
 
-/// Unpacks exactly what the directory says that a file has, however much there is.
+/// Unpacks as many bytes as the directory says that the file has, however many there are.
 fn unpack(
     stored: BoundedReader<StoredFile>,
     index: usize,
@@ -254,7 +254,7 @@ fn unpack(
         piece.truncate(read);
         sent += read as u64;
         if !give(piece.into()) {
-            // Nobody reads any more.
+            // The reader is gone.
             return Ok(());
         }
     }
@@ -264,7 +264,7 @@ fn unpack(
 /// An archive of which no more is read than a directory may have, until that is known.
 struct BoundedReader<R> {
     inner: R,
-    /// Bytes that may still be asked for.
+    /// Bytes that may still be read.
     left: Arc<AtomicU64>,
 }
 
@@ -292,19 +292,19 @@ impl<R: Seek> Seek for BoundedReader<R> {
     }
 }
 
-/// StoredFile bytes as a file.
+/// Stored bytes as a file.
 struct StoredFile {
     blobs: Blobs,
     handle: Handle,
     sha256: String,
     size: u64,
     at: u64,
-    /// What was read last, and where it stands.
+    /// The piece that was read last, and its offset.
     ahead: (u64, Bytes),
 }
 
 impl StoredFile {
-    /// What stands at the place that is read next, at least one byte of it unless that is the end.
+    /// The bytes at the current position; none at the end.
     fn here(&mut self) -> io::Result<Bytes> {
         let (from, bytes) = &self.ahead;
         let known = self.at.checked_sub(*from).and_then(|skip| usize::try_from(skip).ok());

@@ -1,4 +1,4 @@
-//! Artifacts, version 4 of the protocol: one archive for each name, open to all jobs of the run.
+//! Artifacts, version 4 of the protocol: one archive for each name, readable by all jobs of the run.
 
 use std::path::Path;
 
@@ -7,11 +7,12 @@ use axum::{Json, extract::State, http::HeaderMap};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ActionsApi, Authorized, DAY, JobIdentity, Refusal, base, cache::number, storage::UploadKind, token};
+use super::{ActionsApi, Authorized, JobIdentity, Refusal, base, cache::number, storage::UploadKind, token};
 use domain::run::Millis;
 use store::{Artifact, Blob, Change, Kept, StoreError};
+use workflow::time::DAY_MS;
 
-/// Artifacts of one run; GitHub has this limit for a job.
+/// Most artifacts of one run; GitHub's limit for a job.
 const ARTIFACTS: usize = 500;
 /// Longest name, in bytes.
 const NAME: usize = 256;
@@ -60,7 +61,7 @@ impl ActionsApi {
         Ok(self.store.artifacts(&identity.run).await?.into_iter().find(|artifact| artifact.name == name))
     }
 
-    /// The artifact whose place a new one would take: that of an earlier attempt of the same job.
+    /// The artifact that a new one would replace: that of an earlier attempt of the same job.
     async fn replaced(&self, identity: &JobIdentity, name: &str) -> Result<Option<Artifact>, Refusal> {
         match self.artifact(identity, name).await? {
             Some(found) if found.job == identity.job && found.attempt < identity.attempt => Ok(Some(found)),
@@ -96,10 +97,10 @@ impl ActionsApi {
             made_at: self.now(),
             expires_at: until,
         };
-        // It goes with its row.
+        // Its lifetime is that of the row.
         let kept = Blob { owner: owner(id), expires_at: i64::MAX.unsigned_abs(), ..blob.clone() };
         let gone = Change::BlobGone { sha256: blob.sha256, owner: blob.owner };
-        // The earlier one goes with the new one's coming: a crash leaves one of them.
+        // One transaction replaces the earlier one: a crash leaves one of them.
         let mut batch: Vec<Change> =
             earlier.iter().map(|earlier| Change::Kept(Kept::ArtifactGone { id: earlier.id })).collect();
         batch.extend([Change::Kept(Kept::Artifact(artifact)), Change::Blob(kept), gone]);
@@ -118,16 +119,16 @@ impl ActionsApi {
         self.expiries.remove(&format!("{} {name}", identity.text()))
     }
 
-    /// When an artifact goes: as its job wants it, and not later than the operator does.
+    /// When an artifact expires: as its job asks, at most after the operator's limit.
     fn until(&self, asked: Option<&str>) -> Millis {
-        let latest = self.now().saturating_add(self.limits.artifact_days.saturating_mul(DAY));
+        let latest = self.now().saturating_add(self.limits.artifact_days.saturating_mul(DAY_MS));
         let asked = asked.and_then(|text| text.parse::<jiff::Timestamp>().ok());
         let asked = asked.and_then(|stamp| u64::try_from(stamp.as_millisecond()).ok());
         asked.map_or(latest, |asked| asked.min(latest))
     }
 }
 
-/// Names become names of files: those that would lead elsewhere are refused, as the toolkit does.
+/// Names become file names: those with separators and the like are refused, as the toolkit does.
 fn check(name: &str) -> Result<(), Refusal> {
     let plain = !name.chars().any(|c| c.is_control() || "\"\\/:<>|*?".contains(c));
     if !plain || name.is_empty() || name.len() > NAME || name == "." || name == ".." {
@@ -136,7 +137,7 @@ fn check(name: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A run sees its own artifacts and no other's.
+/// A job may use the artifacts of its own run alone.
 fn own(identity: &JobIdentity, named: &ArtifactRequest) -> Result<(), Refusal> {
     if named.workflow_run_backend_id == identity.run {
         return Ok(());

@@ -1,6 +1,6 @@
-//! Artifacts as clients before version 4 read them: an artifact is a container of files, each had by its own address.
+//! Downloads of artifacts by clients before version 4: an artifact is a container of files, each with its own URL.
 //!
-//! What was uploaded by version 4 is given so, unpacked file by file. Uploads by the earlier versions are refused.
+//! The files come out of the archives that version 4 uploads. Uploads by the earlier versions are refused.
 
 use axum::{
     Json,

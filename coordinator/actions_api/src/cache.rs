@@ -11,6 +11,7 @@ use super::{ActionsApi, Authorized, JobIdentity, Refusal, base, storage::UploadK
 use blobs::BlobError;
 use domain::run::Millis;
 use store::{Blob, Cache, CacheOutcome, CacheUse, Change, Kept, StoreError};
+use workflow::time::DAY_MS;
 
 /// Longest key, in bytes; GitHub's limit.
 const KEY: usize = 512;
@@ -29,13 +30,13 @@ pub(super) struct CacheRequest {
     restore_keys: Vec<String>,
 }
 
-/// A number as protobuf's JSON has it: in a text, or plain.
+/// A number in the JSON form of protobuf: as text, or plain.
 pub(super) fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
 
 impl ActionsApi {
-    /// The entry that a run gets for a key, the exact one before others. What came of it becomes part of the result.
+    /// Looks up the entry for a key; an exact match comes first. The outcome is stored as part of the run.
     pub(super) async fn restore(
         &self,
         identity: &JobIdentity,
@@ -46,7 +47,7 @@ impl ActionsApi {
             return Ok(None);
         }
         let now = self.now();
-        let unused = now.saturating_sub(self.limits.cache_days.saturating_mul(super::DAY));
+        let unused = now.saturating_sub(self.limits.cache_days.saturating_mul(DAY_MS));
         let mut entries = self.store.caches(&identity.repository).await?;
         entries.retain(|entry| entry.version == version && entry.used_at >= unused);
         let found = best(&entries, identity, keys).cloned();
@@ -65,7 +66,7 @@ impl ActionsApi {
         self.blobs.delete(&entry.sha256, &owner(entry.id)).await
     }
 
-    /// Makes an uploaded blob an entry, then makes room.
+    /// Makes an uploaded blob an entry, then evicts old entries beyond the limit.
     pub(super) async fn keep_cache(
         &self,
         identity: &JobIdentity,
@@ -86,7 +87,7 @@ impl ActionsApi {
             made_at: now,
             used_at: now,
         };
-        // It goes with its entry, not by a time of its own.
+        // Its lifetime is that of the entry.
         let kept = Blob { owner: owner(id), expires_at: i64::MAX.unsigned_abs(), ..blob.clone() };
         let gone = Change::BlobGone { sha256: blob.sha256, owner: blob.owner };
         let saved = used(identity, CacheOutcome::Saved, key, Some(&entry), now);
@@ -137,7 +138,7 @@ fn used(identity: &JobIdentity, outcome: CacheOutcome, key: &str, entry: Option<
         job: identity.job.clone(),
         attempt: identity.attempt,
         outcome,
-        // A look-up's key has no limit of its own.
+        // GitHub sets no limit for the keys of a look-up.
         key: key.chars().take(KEY).collect(),
         found: entry.map(|entry| entry.key.clone()),
         size: entry.map_or(0, |entry| entry.size),
@@ -145,7 +146,7 @@ fn used(identity: &JobIdentity, outcome: CacheOutcome, key: &str, entry: Option<
     }))
 }
 
-/// Of entries, the newest first: by scope, then exactly, then by prefix, then by the next key.
+/// The match among entries, newest first: for each scope an exact match, then by prefix, key after key.
 fn best<'e>(entries: &'e [Cache], identity: &JobIdentity, keys: &[&str]) -> Option<&'e Cache> {
     std::iter::once(&identity.reference).chain(&identity.bases).find_map(|scope| {
         let mine = || entries.iter().filter(move |entry| entry.scope == *scope);
@@ -172,7 +173,7 @@ pub(super) async fn create(
     Json(entry): Json<CacheRequest>,
 ) -> Result<Json<Value>, Refusal> {
     if let Err(refusal) = api.saves(&identity, &entry.key, &entry.version).await {
-        // The toolkit takes this for what it is: a warning, not an error of the job.
+        // The toolkit reports this as a warning, not as an error of the job.
         return Ok(Json(json!({ "ok": false, "message": refusal.reason })));
     }
     let url = api.upload_url(&base(&headers), &identity, UploadKind::Cache, &name(&entry));

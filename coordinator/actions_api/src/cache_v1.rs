@@ -1,4 +1,4 @@
-//! Caches by version 1 of the protocol, for actions and tools that do not speak the newer one. The entries are the same.
+//! Caches, version 1 of the protocol, for actions and tools without version 2. The entries are the same.
 
 use std::collections::BTreeMap;
 
@@ -13,13 +13,14 @@ use futures::TryStreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ActionsApi, Authorized, DAY, RESERVED, Refusal, base};
+use super::{ActionsApi, Authorized, RESERVED, Refusal, base};
 use blobs::Deposit;
+use workflow::time::DAY_MS;
 
-/// Chunks of one upload.
+/// Most chunks of one upload.
 const CHUNKS: usize = 10_000;
 
-/// An entry that is being uploaded. Lost by a restart, its upload fails, and its job goes on without.
+/// An unfinished upload. A restart loses it: its upload fails, and the job goes on without the cache.
 #[derive(Debug)]
 pub(super) struct ReservedCache {
     /// The attempt.
@@ -151,7 +152,7 @@ pub(super) async fn commit(
         owner: format!("upload:{}", ActionsApi::parts(id)),
         public: false,
         now,
-        expires_at: now.saturating_add(DAY),
+        expires_at: now.saturating_add(DAY_MS),
         allowed: Vec::new(),
         limit: api.limits.cache_bytes,
     };

@@ -1,9 +1,9 @@
-//! The services that actions call: caches, artifacts, and what stands in for GitHub's own.
+//! The services that actions call: caches, artifacts and OIDC tokens, with the protocols of GitHub's.
 //!
-//! One HTTP origin, reached only through a job's own tunnel: a connection belongs to one attempt from its first byte, and
-//! the attempt's token must be shown besides. [`cache`] and [`artifact`] speak twirp as GitHub's toolkit does,
-//! [`cache_v1`] and [`artifact_v3`] the protocols before it, [`storage`]
-//! takes and gives bytes as Azure's blob service does, [`token`] makes and checks what is signed, [`oidc`] tells others who a job is.
+//! One HTTP origin, reached only through a job's own tunnel: a connection belongs to one attempt, and every request must
+//! carry the attempt's token as well. [`cache`] and [`artifact`] speak twirp as GitHub's toolkit does, [`cache_v1`] and
+//! [`artifact_v3`] the protocols before it. [`storage`] stores bytes in the protocol of Azure's blob service, [`token`]
+//! makes and checks signed tokens, [`oidc`] issues ID tokens.
 
 mod archive;
 mod artifact;
@@ -37,15 +37,15 @@ pub use self::{
 use blobs::{BlobError, Blobs};
 use domain::run::Millis;
 use store::{Change, Kept, Store, StoreError};
+use workflow::{git_ref, time::DAY_MS};
 
-/// Attempts whose uploads are counted, and artifacts that are being uploaded; beyond that the one that was idle longest
-/// is forgotten.
+/// Most attempts whose uploads are counted, and most unfinished artifacts; beyond it the one that was idle longest is
+/// dropped.
 const COUNTED: u64 = 65_536;
-/// Caches of protocol version 1 that are being uploaded at a time.
+/// Most unfinished uploads of caches by version 1 of the protocol.
 const RESERVED: usize = 4096;
-/// What is known of an attempt that sends nothing is forgotten after this; its uploads are, too.
-const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
-const DAY: Millis = 24 * 3600 * 1000;
+/// Idle time after which the counters and unfinished uploads of an attempt are dropped.
+const FORGOTTEN: Duration = Duration::from_millis(DAY_MS);
 
 /// The services. Clones share them.
 #[derive(Clone)]
@@ -57,15 +57,15 @@ pub struct ActionsApi {
     limits: config::Kept,
     clock: fn() -> Millis,
     issuer: Option<Arc<Issuer>>,
-    /// Caches that are uploaded by the earlier protocol.
+    /// Unfinished uploads of caches by version 1 of the protocol.
     reserved: Arc<Mutex<BTreeMap<u64, cache_v1::ReservedCache>>>,
-    /// Bytes that each attempt sent.
+    /// Bytes that each attempt uploaded.
     received: moka::sync::Cache<String, u64>,
-    /// When artifacts go that are being uploaded. Lost by a restart, they go when the operator's time is over.
+    /// Expiry that jobs asked for unfinished artifacts. After a restart such an artifact gets the operator's default.
     expiries: moka::sync::Cache<String, Millis>,
 }
 
-/// Whose job calls.
+/// The job that a connection belongs to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JobIdentity {
     /// Run id.
@@ -74,17 +74,17 @@ pub struct JobIdentity {
     pub job: String,
     /// Attempt.
     pub attempt: u32,
-    /// Address of the repository; empty: none, and so no caches.
+    /// Address of the repository; empty: it has none, and so no caches.
     pub repository: String,
     /// Full ref it runs on: where it saves caches, and where they are looked for first.
     pub reference: String,
-    /// Full refs whose caches it may restore besides, the nearest first.
+    /// Further full refs whose caches it may restore, in the order of look-ups.
     pub bases: Vec<String>,
-    /// Its commit is the maintainers': it may save caches.
+    /// Its commit is in the maintainers' state, so it may save caches.
     pub trusted: bool,
-    /// It may ask for OIDC tokens.
+    /// It may request OIDC tokens.
     pub id_token: bool,
-    /// The run's `github` context: what a token says of it.
+    /// The run's `github` context, for the claims of OIDC tokens.
     pub github: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -95,16 +95,16 @@ impl JobIdentity {
         let default = github.get("event").and_then(|event| event["repository"]["default_branch"].as_str());
         let base = github.get("base_ref").and_then(serde_json::Value::as_str);
         let names = base.into_iter().chain(default).filter(|name| !name.is_empty());
-        names.map(|name| format!("refs/heads/{}", name.trim_start_matches("refs/heads/"))).collect()
+        names.map(|name| format!("refs/heads/{}", git_ref::short_name(name))).collect()
     }
 
-    /// Names the attempt in what is signed. Fields with their lengths before them: no two attempts have the same.
+    /// The attempt as signed text. Each field is preceded by its length, so that no two attempts have the same text.
     fn text(&self) -> String {
         format!("{}:{}/{}:{}/{}", self.run.len(), self.run, self.job.len(), self.job, self.attempt)
     }
 }
 
-/// Whether the attempt still is its worker's.
+/// Whether the worker still holds the attempt.
 pub type LeaseCheck = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// A connection's attempt.
@@ -176,9 +176,9 @@ impl ActionsApi {
             .with_state(self.clone())
     }
 
-    /// Removes what was not used for long, and artifacts whose time is over.
+    /// Removes caches that were not used for long, and expired artifacts.
     pub async fn expire(&self, now: Millis) -> Result<(), BlobError> {
-        let unused = now.saturating_sub(self.limits.cache_days.saturating_mul(DAY));
+        let unused = now.saturating_sub(self.limits.cache_days.saturating_mul(DAY_MS));
         for entry in self.store.caches_unused(unused).await? {
             self.remove_cache(&entry).await?;
         }
@@ -189,7 +189,7 @@ impl ActionsApi {
         Ok(())
     }
 
-    /// Counts bytes of an attempt; false: it sent more than it may keep.
+    /// Counts uploaded bytes of an attempt; false: they exceed its limit.
     fn receives(&self, identity: &JobIdentity, bytes: u64) -> bool {
         let sum = self
             .received
@@ -208,7 +208,7 @@ fn least_recently_used<V: Clone + Send + Sync + 'static>() -> moka::sync::Cache<
     cache.eviction_policy(moka::policy::EvictionPolicy::lru()).build()
 }
 
-/// A caller that showed its attempt's token.
+/// A request with the token of its attempt.
 struct Authorized(Arc<JobIdentity>);
 
 impl FromRequestParts<ActionsApi> for Authorized {
@@ -225,7 +225,7 @@ impl FromRequestParts<ActionsApi> for Authorized {
     }
 }
 
-/// The connection's attempt, while it is held.
+/// The attempt of the connection, while its lease is held.
 fn caller(parts: &Parts) -> Result<Caller, Refusal> {
     let caller = parts.extensions.get::<Caller>().cloned();
     let caller = caller.ok_or_else(|| Refusal::unauthorized("the connection belongs to no job"))?;
@@ -236,13 +236,13 @@ fn caller(parts: &Parts) -> Result<Caller, Refusal> {
     }
 }
 
-/// Base of URLs for this caller: as it reached us.
+/// Base of URLs for this caller, from its `Host` header.
 fn base(headers: &HeaderMap) -> String {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("ci.localhost:4480");
     format!("http://{host}")
 }
 
-/// Why a call is refused, as twirp says it.
+/// An error of a call, in the form of twirp.
 #[derive(Debug)]
 struct Refusal {
     status: StatusCode,
@@ -301,13 +301,13 @@ impl From<StoreError> for Refusal {
     }
 }
 
-/// What went wrong on our side is for our log.
+/// An internal error is logged; the caller learns only that there was one.
 fn internal(error: &dyn std::fmt::Display) -> Refusal {
     tracing::error!("a service of jobs failed: {error}");
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this failed on the coordinator; its log says why")
 }
 
-/// GitHub's own API is not here.
+/// Answers calls of GitHub's REST API, which does not exist here.
 async fn github() -> Response {
     let message = "This is not GitHub: the job's token cannot call GitHub's API here. Give the step a token of your own \
                    as a secret and set GITHUB_API_URL to https://api.github.com for it, or remove the call.";

@@ -1,7 +1,7 @@
-//! Tokens by which others know a job (OpenID Connect), as GitHub's issuer makes them.
+//! ID tokens of jobs (OpenID Connect), with the claims of GitHub's.
 //!
-//! Source of the rules: GitHub docs, "OpenID Connect reference". Whoever is shown a token finds the issuer's documents on
-//! the coordinator's public address.
+//! Source of the rules: GitHub docs, "OpenID Connect reference". The issuer's documents, by which others verify tokens, are
+//! served below the coordinator's public URL.
 
 use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc};
 
@@ -22,11 +22,11 @@ use sha2::{Digest as _, Sha256};
 use super::{ActionsApi, Authorized, JobIdentity, Refusal};
 use domain::run::Millis;
 
-/// Seconds a token is good.
+/// Seconds for which a token is valid.
 const LIFE: u64 = 300;
 /// Longest audience, in bytes.
 const AUDIENCE: usize = 1024;
-/// What of the `github` context stands in a token under the same name.
+/// Fields of the `github` context that are claims of the same name.
 const CLAIMS: &[&str] = &[
     "actor",
     "base_ref",
@@ -53,7 +53,7 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// The issuer at a public URL, with the key in a file; the file is made where there is none.
+    /// The issuer at a public URL, with the key in a file, which is created if it is missing.
     pub fn open(file: &Path, url: &str) -> anyhow::Result<Self> {
         let place = || format!("key of the OIDC issuer {}", file.display());
         let pkcs8 = match std::fs::read(file) {
@@ -74,7 +74,7 @@ impl Issuer {
         Ok(Self { url: url.trim_end_matches('/').to_owned(), key, id })
     }
 
-    /// The documents that others ask for, by their names below `/.well-known/`.
+    /// The documents for verifiers, by their names below `/.well-known/`.
     pub fn documents(&self) -> [(String, Value); 2] {
         let configuration = json!({
             "issuer": self.url,
@@ -85,7 +85,7 @@ impl Issuer {
             "id_token_signing_alg_values_supported": ["ES256"],
             "scopes_supported": ["openid"],
         });
-        // An uncompressed point: a byte that says so, then its two coordinates.
+        // An uncompressed point (SEC 1, 2.3.3): the byte 4, then both coordinates.
         let point = self.key.public_key().as_ref();
         let half = |from, to| URL_SAFE_NO_PAD.encode(point.get(from..to).unwrap_or_default());
         let key = json!({
@@ -127,7 +127,7 @@ impl Issuer {
     }
 }
 
-/// Whether a job's `permissions:` let it ask for tokens. Where nothing is said it may not, as on GitHub.
+/// Whether a job's `permissions:` allow ID tokens; without `permissions:` they don't, as on GitHub.
 pub fn grants(permissions: Option<&Value>) -> bool {
     match permissions {
         Some(Value::String(all)) => all == "write-all",

@@ -1,28 +1,28 @@
-//! Takes and gives bytes as Azure's blob service does, as far as GitHub's toolkit and its kin use it.
+//! Uploads and downloads of bytes in the protocol of Azure's blob service, as far as GitHub's toolkit and similar clients
+//! use it.
 //!
 //! Source of the rules: Azure's documentation of "Put Blob", "Put Block", "Put Block List" and "Get Blob".
-
-use std::ops::Range;
 
 use axum::{
     body::{Body, to_bytes},
     extract::{Path, Query, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use futures::TryStreamExt as _;
 use serde::Deserialize;
 
-use super::{ActionsApi, DAY, JobIdentity, Refusal, caller};
-use blobs::Deposit;
+use super::{ActionsApi, JobIdentity, Refusal, caller};
+use blobs::{ByteRange, Deposit, content_range};
 use store::Blob;
+use workflow::time::DAY_MS;
 
 /// Blocks of one upload: Azure's own limit.
 const BLOCKS: usize = 50_000;
 /// Bytes of a list of blocks.
 const BLOCK_LIST: usize = 8 << 20;
 
-/// Which kind of thing is uploaded; it decides the limit.
+/// What is uploaded; it decides the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UploadKind {
     Cache,
@@ -30,15 +30,15 @@ pub(super) enum UploadKind {
 }
 
 impl UploadKind {
-    fn word(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Cache => "cache",
             Self::Artifact => "artifact",
         }
     }
 
-    fn parse(word: &str) -> Option<Self> {
-        [Self::Cache, Self::Artifact].into_iter().find(|kind| kind.word() == word)
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Cache, Self::Artifact].into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
@@ -50,13 +50,13 @@ pub(super) struct StorageQuery {
 }
 
 impl ActionsApi {
-    /// Where an attempt sends the bytes of something it named.
+    /// URL for the upload of a named cache or artifact.
     pub(super) fn upload_url(&self, base: &str, identity: &JobIdentity, kind: UploadKind, name: &str) -> String {
-        let path = format!("/storage/{}/{}/upload", kind.word(), self.tokens.upload(identity, kind.word(), name));
+        let path = format!("/storage/{}/{}/upload", kind.as_str(), self.tokens.upload(identity, kind.as_str(), name));
         format!("{base}{path}?sig={}", self.tokens.path(identity, "put", &path))
     }
 
-    /// Where an attempt gets stored bytes.
+    /// URL for the download of stored bytes.
     pub(super) fn download_url(&self, base: &str, identity: &JobIdentity, sha256: &str, name: &str) -> String {
         let path = format!("/storage/blob/{sha256}/{name}");
         format!("{base}{path}?sig={}", self.tokens.path(identity, "get", &path))
@@ -69,7 +69,7 @@ impl ActionsApi {
         kind: UploadKind,
         name: &str,
     ) -> Result<Option<Blob>, Refusal> {
-        let owner = owner(&self.tokens.upload(identity, kind.word(), name));
+        let owner = owner(&self.tokens.upload(identity, kind.as_str(), name));
         Ok(self.store.blobs_of(&owner, 1).await?.into_iter().next())
     }
 
@@ -81,7 +81,7 @@ impl ActionsApi {
     }
 }
 
-/// Owner of bytes that came in and belong to nothing yet.
+/// Owner of uploaded bytes that belong to no cache or artifact yet.
 fn owner(upload: &str) -> String {
     format!("upload:{upload}")
 }
@@ -113,7 +113,7 @@ pub(super) async fn put(
         owner: owner(&id),
         public: false,
         now,
-        expires_at: now.saturating_add(DAY),
+        expires_at: now.saturating_add(DAY_MS),
         allowed: Vec::new(),
         limit,
     };
@@ -150,7 +150,7 @@ pub(super) async fn put(
     Ok(response)
 }
 
-/// A second upload takes the place of the first.
+/// Removes an earlier upload of the same name.
 async fn forget(api: &ActionsApi, upload: &str) -> Result<(), Refusal> {
     let owner = owner(upload);
     for earlier in api.store.blobs_of(&owner, 16).await? {
@@ -164,7 +164,7 @@ fn block_list(xml: &str) -> Result<Vec<String>, Refusal> {
     let mut blocks = Vec::new();
     let mut rest = xml;
     while let Some((_, after)) = rest.split_once('<') {
-        let wrong = || Refusal::invalid("the block list is no XML that is understood");
+        let wrong = || Refusal::invalid("the block list is not valid XML");
         let (tag, after) = after.split_once('>').ok_or_else(wrong)?;
         rest = after;
         if matches!(tag, "Latest" | "Uncommitted" | "Committed") {
@@ -191,9 +191,18 @@ pub(super) async fn get(
     }
     let gone = || Refusal::missing("the bytes were removed meanwhile");
     let size = api.store.blob(&sha256).await?.first().ok_or_else(gone)?.size;
-    let range = range(&parts.headers, size)?;
-    let length = range.as_ref().map_or(size, |range| range.end - range.start);
-    let body = api.blobs.get(&sha256, range.clone().filter(|_| length > 0)).await?.ok_or_else(gone)?;
+    // Azure's clients have a header of their own.
+    let range = parts.headers.get("x-ms-range").or_else(|| parts.headers.get(header::RANGE));
+    let part = match ByteRange::parse(range.and_then(|value| value.to_str().ok()), size) {
+        ByteRange::Whole => None,
+        ByteRange::Part(part) => Some(part),
+        ByteRange::Unsatisfiable => {
+            let reason = "the range lies beyond the bytes";
+            return Err(Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, "out_of_range", reason));
+        }
+    };
+    let length = part.as_ref().map_or(size, |part| part.end - part.start);
+    let body = api.blobs.get(&sha256, part.clone()).await?.ok_or_else(gone)?;
     let mut response = Body::from_stream(body).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_LENGTH, length.into());
@@ -202,32 +211,11 @@ pub(super) async fn get(
     headers.insert("x-ms-blob-type", HeaderValue::from_static("BlockBlob"));
     let kind = if parts.uri.path().ends_with(".zip") { "application/zip" } else { "application/octet-stream" };
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    if let Some(range) = range {
-        let said = format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1));
-        if let Ok(said) = HeaderValue::from_str(&said) {
-            headers.insert(header::CONTENT_RANGE, said);
+    if let Some(part) = part {
+        if let Ok(value) = HeaderValue::from_str(&content_range(&part, size)) {
+            headers.insert(header::CONTENT_RANGE, value);
         }
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
     Ok(response)
-}
-
-/// The one range that is asked for. Azure's clients have a header of their own.
-fn range(headers: &HeaderMap, size: u64) -> Result<Option<Range<u64>>, Refusal> {
-    let text = headers.get("x-ms-range").or_else(|| headers.get(header::RANGE)).and_then(|value| value.to_str().ok());
-    let Some((from, to)) = text.and_then(|text| text.strip_prefix("bytes=")).and_then(|text| text.split_once('-'))
-    else {
-        return Ok(None);
-    };
-    let beyond = || Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, "out_of_range", "the range lies beyond the bytes");
-    let Ok(start) = from.trim().parse::<u64>() else {
-        // The last so many.
-        let last: u64 = to.trim().parse().map_err(|_| beyond())?;
-        return Ok(Some(size.saturating_sub(last)..size));
-    };
-    let end = match to.trim() {
-        "" => size,
-        to => to.parse::<u64>().map_err(|_| beyond())?.saturating_add(1).min(size),
-    };
-    if start >= end { Err(beyond()) } else { Ok(Some(start..end)) }
 }

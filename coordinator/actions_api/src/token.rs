@@ -1,4 +1,4 @@
-//! What is signed: the token of an attempt, and URLs that need no other proof.
+//! Signed tokens: the runtime token of an attempt, and URLs that authorize a request by themselves.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::hmac;
@@ -14,7 +14,7 @@ impl Tokens {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key))
     }
 
-    /// A JSON web token: GitHub's toolkit reads from its `scp` which run and job it speaks for.
+    /// A JSON web token: GitHub's toolkit reads run and job from its `scp`.
     pub(super) fn runtime(&self, identity: &JobIdentity) -> String {
         let scope = format!("Actions.Results:{}:{}", identity.run, backend_job(identity));
         let claims = json!({ "scp": scope, "iss": "longshore", "att": identity.text() });
@@ -23,7 +23,7 @@ impl Tokens {
         format!("{text}.{}", encode(signature.as_ref()))
     }
 
-    /// Whether a token is this attempt's: there is one for each, so it is made again.
+    /// Whether a token is this attempt's: each attempt has exactly one, so it is computed again.
     pub(super) fn is_runtime(&self, token: &str, identity: &JobIdentity) -> bool {
         let Some((text, signature)) = token.rsplit_once('.') else { return false };
         let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return false };
@@ -32,7 +32,7 @@ impl Tokens {
             && hmac::verify(&self.0, text.as_bytes(), &signature).is_ok()
     }
 
-    /// Proof that this attempt was given a path for a purpose.
+    /// Signature of a path for a purpose (`put` or `get`), for this attempt.
     pub(super) fn path(&self, identity: &JobIdentity, purpose: &str, path: &str) -> String {
         encode(hmac::sign(&self.0, signed(identity, purpose, path).as_bytes()).as_ref())
     }
@@ -48,7 +48,7 @@ impl Tokens {
     }
 }
 
-/// A job's name for the toolkit: colons and blanks part its scopes, so it is a hash.
+/// A job's name in the token's scopes: a hash, since colons and blanks separate scopes.
 pub(super) fn backend_job(identity: &JobIdentity) -> String {
     use sha2::Digest as _;
     hex::encode(sha2::Sha256::digest(identity.text())).chars().take(32).collect()

@@ -15,22 +15,22 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use url::Url;
 
-/// One try at one server: a hanging one must not hold a result up.
+/// Time limit of one try at one server: a hanging server must not delay a result.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest answer that is read, in bytes.
 const ANSWER: usize = 64 * 1024;
-/// Seconds for which an upload token holds.
+/// Seconds for which an upload token is valid.
 const TOKEN: u64 = 300;
 
-/// Speaks to Blossom servers. Clones share what is known of them.
+/// A client of Blossom servers. Clones share what is known of the servers.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
-    /// What each server took last, by origin.
+    /// The encoding that each server accepted last, by origin.
     encodings: Arc<Mutex<HashMap<String, Encoding>>>,
 }
 
-/// How the token is written. BUD-11 says the first; older servers know the second alone.
+/// Encoding of the token. BUD-11 asks for the first; older servers know the second alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Encoding {
     UrlSafe,
@@ -53,7 +53,7 @@ struct Descriptor {
 }
 
 impl Client {
-    /// A client of its own connections; it follows no redirects, a token is for one server.
+    /// A client that follows no redirects: a token is for one server.
     pub fn new() -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
             .timeout(TIMEOUT)
@@ -63,7 +63,7 @@ impl Client {
         Ok(Self { http, encodings: Arc::default() })
     }
 
-    /// Puts bytes on the first server that takes them; the errors of those before it are for the log.
+    /// Uploads bytes to the first server that accepts them; returns the errors of the servers before it as well.
     pub async fn upload_any(
         &self,
         servers: &[Url],
@@ -84,7 +84,7 @@ impl Client {
         anyhow::bail!("no Blossom server took the blob: {}", errors.join("; "))
     }
 
-    /// Puts bytes on one server, with the other encoding after a 401; the URL ends in their hash. `now` in seconds.
+    /// Uploads bytes to one server, with the other encoding after a 401; the URL ends in their hash. `now` in seconds.
     pub async fn upload(
         &self,
         server: &Url,
@@ -99,7 +99,7 @@ impl Client {
         let origin = server.origin().ascii_serialization();
         let mut encoding = self.lock().get(&origin).copied().unwrap_or(Encoding::UrlSafe);
         let mut response = self.put(server, bytes, kind, &sha256, &token, encoding).await?;
-        // Also where one was taken before: a token without padding reads alike in both.
+        // Also where one was accepted before: a token without padding is the same in both.
         if response.status() == StatusCode::UNAUTHORIZED {
             encoding = encoding.other();
             response = self.put(server, bytes, kind, &sha256, &token, encoding).await?;

@@ -4,6 +4,7 @@
 //! object is gone; a removal moves the object aside first and looks for rows after that. However the two interleave, an
 //! object that has a row stays. An object without a row, left by a crash, is collected by the next sweep.
 
+mod byte_range;
 pub mod client;
 
 use std::{ops::Range, path::Path as FilePath, sync::Arc};
@@ -15,19 +16,21 @@ use object_store::{
 };
 use sha2::{Digest, Sha256};
 
+pub use byte_range::{ByteRange, content_range};
 use domain::run::Millis;
 use store::{Blob, Change, Store, StoreError};
+use workflow::time::DAY_MS;
 
-/// Parts of one upload that may be on their way to the storage at once.
+/// Parts of one upload that are written to the storage at the same time.
 const PARTS: usize = 4;
 
-/// Milliseconds after which a part that nobody put together is removed.
-const STAGED: Millis = 24 * 3600 * 1000;
+/// Milliseconds after which a staged part that belongs to no blob yet is removed.
+const STAGED: Millis = DAY_MS;
 
-/// Milliseconds after which an object without a row is removed: until then its put may still commit one.
+/// Milliseconds after which an object without a row is removed; before, its `put` may still be about to commit the row.
 const UNCOMMITTED: Millis = 3600 * 1000;
 
-/// Folder of what is coming in.
+/// Folder of uploads that are not complete.
 const INCOMING: &str = "incoming";
 
 /// Folder of objects whose removal is not decided yet, each named `<sha256>.<unique>`.
@@ -40,31 +43,31 @@ pub struct Blobs {
     store: Store,
 }
 
-/// What is said about bytes that come in.
+/// What is known of bytes before they are stored.
 #[derive(Debug, Clone)]
 pub struct Deposit {
     /// MIME type.
     pub kind: String,
     /// Run id, or a pubkey.
     pub owner: String,
-    /// Open to everybody.
+    /// Whether everybody may read them.
     pub public: bool,
     /// Now.
     pub now: Millis,
-    /// May be removed then.
+    /// When they may be removed.
     pub expires_at: Millis,
-    /// Hashes (hex) of which one must be theirs; empty: any.
+    /// The SHA-256 (hex) must be one of these; empty: any.
     pub allowed: Vec<String>,
     /// Most bytes.
     pub limit: u64,
 }
 
-/// Whether the bytes were there before.
+/// Whether the bytes were stored before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Put {
     /// They are new.
     New(Blob),
-    /// This owner or another had them stored.
+    /// They were stored already, by this owner or another.
     Known(Blob),
 }
 
@@ -86,7 +89,7 @@ pub enum BlobError {
     /// Not what was announced.
     #[error("the bytes have the SHA-256 {0}, which was not announced")]
     Mismatch(String),
-    /// The sender broke off.
+    /// The upload was cut off.
     #[error("the upload broke off: {0}")]
     Body(#[source] std::io::Error),
     /// The object storage.
@@ -98,7 +101,7 @@ pub enum BlobError {
 }
 
 impl Blobs {
-    /// The same for the only process that uses the folder: what was coming in when an earlier one ended goes.
+    /// The same for the only process that uses the folder: unfinished uploads of an earlier process are removed.
     pub fn open_alone(folder: &FilePath, store: Store) -> anyhow::Result<Self> {
         let incoming = folder.join(INCOMING);
         match std::fs::remove_dir_all(&incoming) {
@@ -110,7 +113,7 @@ impl Blobs {
         }
     }
 
-    /// Blobs in `folder`, which is made where it is missing.
+    /// Blobs in `folder`, which is created if it is missing.
     pub fn open(folder: &FilePath, store: Store) -> anyhow::Result<Self> {
         use anyhow::Context;
         std::fs::create_dir_all(folder)
@@ -121,7 +124,7 @@ impl Blobs {
         Ok(Self { objects: Arc::new(objects), store })
     }
 
-    /// Stores what the stream gives. Nobody sees it before its hash is checked.
+    /// Stores the bytes of a stream. They are not readable before their hash is checked.
     pub async fn put<S>(&self, body: S, deposit: Deposit) -> Result<Put, BlobError>
     where
         S: Stream<Item = std::io::Result<Bytes>> + Send,
@@ -146,7 +149,7 @@ impl Blobs {
             expires_at: deposit.expires_at,
         };
         self.store.commit(vec![Change::Blob(blob.clone())]).await?;
-        // A removal may have moved the first copy aside before the row was there; from now on none does.
+        // A removal may have moved the first copy aside before the row existed; from now on none does.
         match self.objects.head(&place).await {
             Ok(_) => {}
             Err(object_store::Error::NotFound { .. }) => self.objects.copy(&incoming, &place).await?,
@@ -161,7 +164,7 @@ impl Blobs {
         self.put(futures::stream::iter([Ok(bytes)]), deposit).await
     }
 
-    /// Takes one part of what is put together later with [`Blobs::put_staged`]. Returns its bytes.
+    /// Stores one part of a blob that [`Blobs::put_staged`] completes. Returns its length in bytes.
     pub async fn stage<S>(&self, upload: &str, part: &str, body: S, limit: u64) -> Result<u64, BlobError>
     where
         S: Stream<Item = std::io::Result<Bytes>> + Send,
@@ -172,7 +175,7 @@ impl Blobs {
         Ok(received.size)
     }
 
-    /// Stores staged parts one behind the other; `None`: one of them is missing.
+    /// Stores staged parts, in this order, as one blob; `None`: one of them is missing.
     pub async fn put_staged(&self, upload: &str, parts: &[String], deposit: Deposit) -> Result<Option<Put>, BlobError> {
         let mut places = Vec::with_capacity(parts.len());
         for part in parts {
@@ -189,7 +192,7 @@ impl Blobs {
         Ok(Some(put))
     }
 
-    /// Removes staged parts: those of one upload, or all that came before a time.
+    /// Removes staged parts: those of one upload, or all that are older than a time.
     async fn unstage(&self, upload: Option<&str>, before: Millis) -> Result<(), BlobError> {
         let folder = upload.map_or_else(|| Path::from("staged"), |upload| Path::from_iter(["staged", upload]));
         let mut parts = self.objects.list(Some(&folder));
@@ -240,7 +243,7 @@ impl Blobs {
         }
     }
 
-    /// Gives stored bytes, or a part of them; `None`: there are none.
+    /// Reads stored bytes, or a part of them; `None`: there are none.
     pub async fn get(
         &self,
         sha256: &str,
@@ -254,14 +257,14 @@ impl Blobs {
         }
     }
 
-    /// An owner gives bytes up; they go with their last owner.
+    /// Removes an owner's row; the bytes are removed with the last row.
     pub async fn delete(&self, sha256: &str, owner: &str) -> Result<(), BlobError> {
         let gone = Change::BlobGone { sha256: sha256.to_owned(), owner: owner.to_owned() };
         self.store.commit(vec![gone]).await?;
         if self.store.blob(sha256).await?.is_empty() { self.discard(sha256).await } else { Ok(()) }
     }
 
-    /// Removes an object, unless a row for it turns up after it was moved aside.
+    /// Removes an object, unless a row for it appears after it was moved aside.
     async fn discard(&self, sha256: &str) -> Result<(), BlobError> {
         let aside = Path::from_iter([REMOVING, &format!("{sha256}.{}", uuid::Uuid::now_v7())]);
         match self.objects.rename(&place(sha256), &aside).await {
@@ -270,7 +273,7 @@ impl Blobs {
         }
     }
 
-    /// What becomes of an object that was moved aside.
+    /// Removes an object that was moved aside, or moves it back if there is a row for it.
     async fn decide(&self, aside: &Path, sha256: &str) -> Result<(), BlobError> {
         let decided = if self.store.blob(sha256).await?.is_empty() {
             self.objects.delete(aside).await
@@ -280,7 +283,7 @@ impl Blobs {
         decided.or_else(missing_is_fine)
     }
 
-    /// Removes what nobody needs any more.
+    /// Removes expired blobs, abandoned parts and objects without a row.
     pub async fn expire(&self, now: Millis) -> Result<(), BlobError> {
         for blob in self.store.blobs_expired(now).await? {
             self.delete(&blob.sha256, &blob.owner).await?;
@@ -289,7 +292,7 @@ impl Blobs {
         self.collect(now.saturating_sub(UNCOMMITTED)).await
     }
 
-    /// Removes objects without a row that came before a time, and decides about those that a crash left aside.
+    /// Removes objects without a row that are older than a time, and decides about those that a crash left aside.
     async fn collect(&self, before: Millis) -> Result<(), BlobError> {
         let mut aside = self.objects.list(Some(&Path::from(REMOVING)));
         while let Some(object) = aside.try_next().await? {
@@ -316,7 +319,7 @@ impl Blobs {
     }
 }
 
-/// Another removal was faster.
+/// Ignores that an object is missing: another removal was faster.
 fn missing_is_fine<E: From<object_store::Error>>(error: object_store::Error) -> Result<(), E> {
     match error {
         object_store::Error::NotFound { .. } => Ok(()),
@@ -329,18 +332,18 @@ struct Received {
     size: u64,
 }
 
-/// What one object holds.
+/// Bytes that were written to one object.
 fn part(objects: Arc<dyn ObjectStore>, place: Path) -> BoxStream<'static, std::io::Result<Bytes>> {
     let found = async move { objects.get(&place).await.map(|found| found.into_stream()) };
     found.try_flatten_stream().map_err(std::io::Error::other).boxed()
 }
 
-/// Parts have names of the sender's: only their hashes become names of files.
+/// Names of parts come from the sender: only their hashes become file names.
 fn staged(upload: &str, part: &str) -> Path {
     Path::from_iter(["staged", upload, &hex::encode(Sha256::digest(part))])
 }
 
-/// Two levels: folders with very many entries are slow.
+/// Path of a blob, in two levels: folders with very many entries are slow.
 fn place(sha256: &str) -> Path {
     Path::from_iter([sha256.get(..2).unwrap_or("00"), sha256])
 }

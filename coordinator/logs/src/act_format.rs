@@ -1,6 +1,6 @@
-//! The log in the text form that the Hive CI viewer reads: that of nektos/act. Pure.
+//! The log in the text form of nektos/act, which web clients parse. Pure.
 //!
-//! The viewer parses lines `[workflow/job] content`; a line without that prefix joins the job before it, and emoji in
+//! Their viewer reads lines `[workflow/job] content`; a line without that prefix joins the job before it, and emoji in
 //! the content are markers. So every line gets the prefix, and output that looks like a marker is defused.
 
 mod cut;

@@ -1,17 +1,17 @@
-//! Whose line it is, where steps print at the same time. Pure.
+//! Which step a line belongs to, where several steps print at the same time. Pure.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Steps that are known to run at once; of more the lines carry no name.
+/// Most steps that are followed at the same time; lines of further ones carry no name.
 const MOST: usize = 64;
 
 /// The steps of one attempt that began and have not ended.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ConcurrentSteps {
     open: BTreeMap<i32, String>,
-    /// The one that began last: lines behind its heading are its own.
+    /// The step that began last: its lines follow its heading.
     last: i32,
 }
 
@@ -28,7 +28,7 @@ impl ConcurrentSteps {
         }
     }
 
-    /// The name to show with a line of a step; `None`: its place tells whose it is.
+    /// The name to show with a line of a step; `None`: the heading above the line names it.
     pub fn name(&self, step: i32) -> Option<&str> {
         let alone = self.open.len() <= 1 && step == self.last;
         self.open.get(&step).filter(|_| !alone).map(String::as_str)

@@ -1,4 +1,4 @@
-//! The texts of a whole run: for the Hive CI viewer, and complete.
+//! The log of a run as text: complete, or in the form of act, shortened for its viewer.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, TryFutureExt, TryStreamExt, stream};
 use workflow::plan::{Conclusion, Reason};
 
-use super::{Logs, act_format, name, record, tail, text};
+use super::{Logs, act_format, name, plain_text::PlainTextWriter, record, tail};
 use domain::run::{JobPhase, RunEnd, RunPhase, RunState};
 
 impl Logs {
@@ -55,7 +55,7 @@ impl Logs {
         let attempts = listed.map_ok(|attempts| stream::iter(attempts.into_iter().map(Ok))).try_flatten_stream();
         let text = move |(job, attempt, length): (String, u32, u64)| {
             let path = folder.join(name::escape(&job)).join(attempt.to_string());
-            let heading = (length > 0).then(|| Ok(text::Writer::heading(&job, attempt).into()));
+            let heading = (length > 0).then(|| Ok(PlainTextWriter::heading(&job, attempt).into()));
             stream::iter(heading).chain(attempt_lines(path, length))
         };
         attempts.map_ok(text).try_flatten()
@@ -64,7 +64,7 @@ impl Logs {
 
 /// The lines in the first `length` bytes of an attempt's log.
 fn attempt_lines(path: PathBuf, length: u64) -> impl Stream<Item = anyhow::Result<Bytes>> + Send {
-    stream::try_unfold(Some((path, 0, text::Writer::default())), move |state| async move {
+    stream::try_unfold(Some((path, 0, PlainTextWriter::default())), move |state| async move {
         let Some((path, offset, mut writer)) = state else { return Ok(None) };
         let piece = tail::whole_records(&path, offset, length).await?;
         if piece.is_empty() {

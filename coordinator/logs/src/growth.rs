@@ -1,4 +1,4 @@
-//! Tells those who follow a run which of its logs grew. Nothing is kept of a run that nobody follows.
+//! Notifies the followers of a run that its logs grew. Runs without followers take no memory.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -49,7 +49,7 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Takes over what grew since the last call.
+    /// Updates the known lengths with those that grew since the last call.
     pub(super) fn update(&mut self, known: &mut Lengths) {
         if self.lengths.has_changed().unwrap_or(false) {
             known.extend(self.lengths.borrow_and_update().iter().map(|(attempt, length)| (attempt.clone(), *length)));

@@ -1,7 +1,7 @@
-//! What jobs print: kept in one append-only file for each attempt, followed live, and rendered as text.
+//! Logs of jobs: one append-only file for each attempt, followed live, and rendered as text.
 //!
-//! A file holds length-delimited `LogRecord` messages (worker.proto), `data/logs/<run>/<job>/<attempt>`. Readers read
-//! files and are woken by a counter, so a slow one costs nobody anything.
+//! The file `data/logs/<run>/<job>/<attempt>` holds length-delimited `LogRecord` messages (worker.proto). Readers read the
+//! file and are woken when it grew, so a slow reader delays neither the writer nor other readers.
 
 pub mod act_format;
 pub mod concurrent;
@@ -10,11 +10,11 @@ mod growth;
 pub mod lines;
 mod name;
 mod open_segments;
+mod plain_text;
 pub mod record;
 mod segment;
 mod steps;
 mod tail;
-pub mod text;
 
 use std::{
     path::{Path, PathBuf},
@@ -42,12 +42,12 @@ pub struct Logs {
 type Key = (String, String, u32);
 
 impl Logs {
-    /// Logs below `folder`, which is made with the first of them.
+    /// Logs below `folder`, which is created with the first log.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into(), open: Arc::new(OpenSegments::new(Instant::now())), followed: Followed::default() }
     }
 
-    /// Bytes already there for an attempt.
+    /// Opens an attempt's log for appending; returns its length in bytes.
     pub async fn open(&self, run: &str, job: &str, attempt: u32) -> anyhow::Result<u64> {
         let length = self.with(run, job, attempt, |segment| Ok(segment.length())).await?;
         self.followed.grew(run, job, attempt, length);
@@ -61,7 +61,7 @@ impl Logs {
         Ok(length)
     }
 
-    /// Everything appended so far survives a crash after this returns. Returns the length.
+    /// Everything appended so far survives a crash after this returns. Returns its length in bytes.
     pub async fn sync(&self, run: &str, job: &str, attempt: u32) -> anyhow::Result<u64> {
         let written = self.with(run, job, attempt, Segment::written).await?;
         tokio::task::spawn_blocking(move || written.sync()).await.context("the log's thread ended")?
@@ -73,9 +73,9 @@ impl Logs {
         self.with(run, job, attempt, move |segment| segment.close(total, &expected)).await?;
         self.open.close(&(run.to_owned(), job.to_owned(), attempt));
         let path = self.path(run, job, attempt)?;
-        // Whoever reads lines makes up for it: nobody waits for the index here.
+        // Not awaited: a reader of lines builds the index where it is missing.
         tokio::spawn(async move {
-            if let Err(error) = lines::index(&path).await {
+            if let Err(error) = lines::update_index(&path).await {
                 tracing::debug!("the lines of {} are not indexed: {error:#}", path.display());
             }
         });
@@ -87,7 +87,7 @@ impl Logs {
         self.open.len()
     }
 
-    /// Runs whose logs somebody follows.
+    /// Runs whose logs are followed.
     pub fn followed_count(&self) -> usize {
         self.followed.len()
     }
@@ -103,7 +103,7 @@ impl Logs {
         tail::attempts(self.folder.join(name::escape(run))).await
     }
 
-    /// Gives the records of one attempt piece by piece; none where nothing was printed.
+    /// Passes the records of one attempt to `take`, piece by piece.
     pub async fn each(
         &self,
         run: &str,
@@ -135,7 +135,7 @@ impl Logs {
         }
     }
 
-    /// Does file work on a thread that may wait for the disk.
+    /// Works with an open segment on a thread that may block.
     async fn with<T: Send + 'static>(
         &self,
         run: &str,
@@ -156,7 +156,7 @@ impl Logs {
     }
 }
 
-/// A folder for whose new entries a crash must not matter.
+/// Makes new entries of a folder survive a crash.
 fn sync_folder(folder: &Path) -> std::io::Result<()> {
     std::fs::File::open(folder)?.sync_all()
 }

@@ -1,35 +1,26 @@
-//! Lines of one attempt by their number, without reading what is before them.
-//!
-//! Beside a log stands an index of points, one for each piece that was read: how many lines end before it, and what had
-//! begun of the next ones. It is made from the log alone, by whoever reads lines, and may be missing or behind.
+//! Lines of an attempt's log by their number, by the step that begins with them, and by a text that they contain.
 
-use std::path::{Path, PathBuf};
+mod index;
 
-use anyhow::Context;
-use proto::worker::{LogRecord, LogStream};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::{Logs, concurrent::ConcurrentSteps, record, steps::Joiners, tail};
+pub(super) use self::index::update_index;
+use self::index::{LogScan, indexed};
+use super::Logs;
 
-/// Lines given at once.
+/// Most lines of one answer.
 pub const MOST_LINES: u64 = 5000;
-/// Bytes of text given at once, unless a single line has more.
+/// Most bytes of text of one answer, unless its first line alone has more.
 const MOST_BYTES: usize = 2 << 20;
-/// Bytes shown of one line.
-const LONGEST: usize = 32 << 10;
-/// A point that would carry more begun lines than this is left out.
-const MOST_PENDING: usize = 64 << 10;
-/// Bytes of a log that are searched at once.
+/// Bytes of a log that one search reads, at least.
 const SEARCHED: u64 = 32 << 20;
-/// Steps that are remembered between two points.
-const MOST_STEPS: usize = 1000;
-/// Lines found at once.
+/// Most lines that one search returns.
 const MOST_FOUND: usize = 1000;
 
-/// A whole line.
+/// A complete line of a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Numbered {
-    /// From 1, in the order in which lines were ended.
+pub struct NumberedLine {
+    /// From 1, in the order in which lines were completed.
     pub number: u64,
     /// Milliseconds since the Unix epoch.
     pub time_ms: u64,
@@ -37,9 +28,9 @@ pub struct Numbered {
     pub step: i32,
     /// `stdout`, `stderr`, `notice` or `mark`.
     pub stream: &'static str,
-    /// As printed, colours included, without the line's end; a very long line is cut.
+    /// As printed, colours included, without the line end; cut after 32 KiB.
     pub text: String,
-    /// For a `mark`: how the step ended, and after how many milliseconds; none where it begins.
+    /// For a `mark` that ends a step: its conclusion and its milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<(String, u64)>,
     /// Name of the step, where steps print at the same time.
@@ -47,34 +38,34 @@ pub struct Numbered {
     pub within: Option<String>,
 }
 
-impl Numbered {
-    /// A step begins here.
+impl NumberedLine {
+    /// Whether a step begins with it.
     fn begins(&self) -> bool {
         self.stream == "mark" && self.ended.is_none()
     }
 }
 
-/// Some lines.
+/// Consecutive lines of a log.
 #[derive(Debug, Default)]
-pub struct Range {
-    /// Lines there are now.
+pub struct LineRange {
+    /// Lines of the whole log so far.
     pub total: u64,
-    /// The first of them that were asked for.
-    pub lines: Vec<Numbered>,
+    /// The requested lines, or the first of them.
+    pub lines: Vec<NumberedLine>,
 }
 
-/// Where a text was found.
+/// The lines that contain a text.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Found {
-    /// Numbers of lines.
+pub struct LineMatches {
+    /// Their numbers.
     pub lines: Vec<u64>,
-    /// The line to go on from, where not all were looked at.
+    /// The line to continue the search from; `None`: the end was reached.
     pub next: Option<u64>,
 }
 
 impl Logs {
-    /// Lines `from` to `to`, both included, as many as fit one answer. `ended`: nothing more will be printed, so what
-    /// has no line end is a line too.
+    /// Lines `from` to `to`, both included, as many as fit one answer. `ended`: nothing more will be printed, so output
+    /// without a line end counts as a line.
     pub async fn lines(
         &self,
         run: &str,
@@ -82,20 +73,20 @@ impl Logs {
         attempt: u32,
         ended: bool,
         (from, to): (u64, u64),
-    ) -> anyhow::Result<Range> {
+    ) -> anyhow::Result<LineRange> {
         let path = self.path(run, job, attempt)?;
         let (points, mut end) = indexed(&path).await?;
-        let mut range = Range::default();
+        let mut range = LineRange::default();
         let to = to.min(from.saturating_add(MOST_LINES - 1));
         let mut bytes = 0;
-        let mut keep = |line: Numbered| {
+        let mut keep = |line: NumberedLine| {
             let fits = bytes == 0 || bytes < MOST_BYTES;
             if (from..=to).contains(&line.number) && fits {
                 bytes += line.text.len();
                 range.lines.push(line);
             }
         };
-        let mut scan = Scan::from(points.iter().rfind(|point| point.lines < from.max(1)));
+        let mut scan = LogScan::from(points.iter().rfind(|point| point.lines < from.max(1)));
         while scan.lines < to && scan.next(&path, &mut keep).await? {}
         if scan.offset >= end.offset {
             end = scan;
@@ -112,14 +103,14 @@ impl Logs {
         let path = self.path(run, job, attempt)?;
         let main = format!("Main {name}");
         let is_it = |mark: &str| mark == name || mark == main;
-        let points = index(&path).await?;
+        let points = update_index(&path).await?;
         let known = points.iter().flat_map(|point| &point.steps).find(|(_, known)| is_it(known));
         if let Some((line, _)) = known {
             return Ok(Some(*line));
         }
         let mut found = None;
-        let mut scan = Scan::from(points.last());
-        let mut keep = |line: Numbered| {
+        let mut scan = LogScan::from(points.last());
+        let mut keep = |line: NumberedLine| {
             if line.begins() && is_it(&line.text) {
                 found.get_or_insert(line.number);
             }
@@ -128,15 +119,22 @@ impl Logs {
         Ok(found)
     }
 
-    /// Lines from `from` on that contain a text, in any case of its letters.
-    pub async fn search(&self, run: &str, job: &str, attempt: u32, text: &str, from: u64) -> anyhow::Result<Found> {
+    /// Lines from `from` on that contain a text, ignoring case.
+    pub async fn search(
+        &self,
+        run: &str,
+        job: &str,
+        attempt: u32,
+        text: &str,
+        from: u64,
+    ) -> anyhow::Result<LineMatches> {
         let path = self.path(run, job, attempt)?;
         let wanted = text.to_lowercase();
-        let points = index(&path).await?;
-        let mut scan = Scan::from(points.iter().rfind(|point| point.lines < from.max(1)));
+        let points = update_index(&path).await?;
+        let mut scan = LogScan::from(points.iter().rfind(|point| point.lines < from.max(1)));
         let begin = scan.offset;
-        let mut found = Found::default();
-        let mut keep = |line: Numbered| {
+        let mut found = LineMatches::default();
+        let mut keep = |line: NumberedLine| {
             if line.number >= from && line.text.to_lowercase().contains(&wanted) {
                 found.lines.push(line.number);
             }
@@ -158,165 +156,15 @@ impl Logs {
     }
 }
 
-/// A place in a log from which lines can be read.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(super) struct Point {
-    offset: u64,
-    /// Lines that ended before it.
-    lines: u64,
-    joiners: Joiners,
-    concurrent: ConcurrentSteps,
-    /// Steps that began since the point before it: line and name.
-    steps: Vec<(u64, String)>,
-}
-
-/// Reading lines onwards from a point.
-struct Scan {
-    offset: u64,
-    lines: u64,
-    joiners: Joiners,
-    concurrent: ConcurrentSteps,
-}
-
-impl Scan {
-    fn from(point: Option<&Point>) -> Self {
-        let Point { offset, lines, joiners, concurrent, .. } = point.cloned().unwrap_or_default();
-        Self { offset, lines, joiners, concurrent }
-    }
-
-    /// Reads one piece. False: there is no more now.
-    async fn next(&mut self, path: &Path, emit: &mut impl FnMut(Numbered)) -> anyhow::Result<bool> {
-        let piece = tail::whole_records(path, self.offset, u64::MAX).await?;
-        for record in record::decode(&piece).records {
-            self.take(&record, emit);
-        }
-        self.offset += piece.len() as u64;
-        Ok(!piece.is_empty())
-    }
-
-    fn take(&mut self, record: &LogRecord, emit: &mut impl FnMut(Numbered)) {
-        let stream = record.stream();
-        let Self { lines, joiners, concurrent, .. } = self;
-        if let Some(mark) = &record.mark {
-            concurrent.mark(record.step, &mark.name, mark.ended);
-        }
-        let mut line = |time_ms, text: String, ended, within| {
-            *lines += 1;
-            let stream = record::word(stream);
-            emit(Numbered { number: *lines, time_ms, step: record.step, stream, text: cut(text), ended, within });
-        };
-        match (&record.mark, stream) {
-            (Some(mark), LogStream::Mark) => {
-                let ended = mark.ended.then(|| (mark.conclusion.clone(), mark.duration_ms));
-                line(record.time_ms, mark.name.clone(), ended, None);
-            }
-            _ => {
-                let within = concurrent.name(record.step);
-                joiners.push(record, |time_ms, text| line(time_ms, text, None, within.map(str::to_owned)));
-            }
-        }
-    }
-
-    /// Gives what has no line end.
-    fn finish(&mut self, emit: &mut impl FnMut(Numbered)) {
-        let Self { lines, joiners, concurrent, .. } = self;
-        joiners.flush(|step, time_ms, text| {
-            *lines += 1;
-            emit(Numbered {
-                number: *lines,
-                time_ms,
-                step,
-                stream: "stdout",
-                text: cut(text),
-                ended: None,
-                within: concurrent.name(step).map(str::to_owned),
-            });
-        });
-    }
-}
-
-fn cut(mut text: String) -> String {
-    if text.len() > LONGEST {
-        let end = (0..=LONGEST).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-        text.truncate(end);
-        text.push_str(" … (cut; the whole log has it)");
-    }
-    text
-}
-
-/// The points of a log, those that were missing made and kept.
-pub(super) async fn index(path: &Path) -> anyhow::Result<Vec<Point>> {
-    Ok(indexed(path).await?.0)
-}
-
-/// The points of a log, and the place behind all that is there.
-async fn indexed(path: &Path) -> anyhow::Result<(Vec<Point>, Scan)> {
-    let stored = index_path(path);
-    let length = match tokio::fs::metadata(path).await {
-        Ok(found) => found.len(),
-        Err(_) => return Ok((Vec::new(), Scan::from(None))),
-    };
-    // An index that can't be read is made anew.
-    let known = tokio::fs::read(&stored).await.ok().and_then(|text| serde_json::from_slice(&text).ok());
-    let mut points: Vec<Point> = known.unwrap_or_default();
-    points.retain(|point| point.offset <= length);
-    let before = points.len();
-    let mut scan = Scan::from(points.last());
-    let mut steps = Vec::new();
-    loop {
-        let begin = scan.offset;
-        let mut keep = |line: Numbered| {
-            if line.begins() && steps.len() < MOST_STEPS {
-                steps.push((line.number, line.text));
-            }
-        };
-        if !scan.next(path, &mut keep).await? {
-            break;
-        }
-        // A short piece is the end as it is now: a point for each would pile up while the log grows.
-        let whole = scan.offset - begin >= tail::PIECE / 2;
-        if whole && scan.joiners.pending() <= MOST_PENDING {
-            let steps = std::mem::take(&mut steps);
-            points.push(Point {
-                offset: scan.offset,
-                lines: scan.lines,
-                joiners: scan.joiners.clone(),
-                concurrent: scan.concurrent.clone(),
-                steps,
-            });
-        }
-    }
-    if points.len() > before {
-        keep(&stored, &points).await.with_context(|| format!("can't keep the index {}", stored.display()))?;
-    }
-    Ok((points, scan))
-}
-
-/// Written aside and moved: a reader sees a whole index, whoever writes it.
-async fn keep(stored: &Path, points: &[Point]) -> anyhow::Result<()> {
-    let folder = stored.parent().context("a log stands in a folder")?.to_owned();
-    let text = serde_json::to_vec(points)?;
-    let stored = stored.to_owned();
-    let written = tokio::task::spawn_blocking(move || -> anyhow::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        std::io::Write::write_all(&mut file, &text)?;
-        file.persist(stored)?;
-        Ok(())
-    });
-    written.await?
-}
-
-fn index_path(path: &Path) -> PathBuf {
-    path.with_extension("lines")
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
 
     use bytes::Bytes;
+    use proto::worker::{LogRecord, LogStream};
 
-    use super::*;
+    use super::{index::LONGEST, *};
+    use crate::{record, tail};
 
     fn printed(stream: LogStream, text: &str) -> LogRecord {
         LogRecord { time_ms: 5, step: 0, stream: stream.into(), text: text.to_owned().into(), mark: None }
@@ -340,10 +188,10 @@ mod tests {
         let logs = Logs::new(folder.path());
         write(&logs, 0, &chunks(100_000)).await;
         let path = logs.path("run", "job", 1).unwrap();
-        let points = index(&path).await.unwrap();
+        let points = update_index(&path).await.unwrap();
         assert!(points.len() > 5, "{}", points.len());
         assert!(points.windows(2).all(|pair| pair[1].offset - pair[0].offset <= tail::PIECE), "a step is one piece");
-        assert_eq!(index(&path).await.unwrap().len(), points.len(), "kept");
+        assert_eq!(update_index(&path).await.unwrap().len(), points.len(), "kept");
         for from in [1, 2, 777, 50_000, 99_999] {
             let range = logs.lines("run", "job", 1, false, (from, from + 1)).await.unwrap();
             let texts: Vec<_> = range.lines.iter().map(|line| (line.number, line.text.as_str())).collect();
@@ -372,7 +220,10 @@ mod tests {
             ]);
         }
         write(&logs, 0, &records).await;
-        assert!(!index(&logs.path("run", "job", 1).unwrap()).await.unwrap().is_empty(), "it is read from points");
+        assert!(
+            !update_index(&logs.path("run", "job", 1).unwrap()).await.unwrap().is_empty(),
+            "it is read from points"
+        );
         let range = logs.lines("run", "job", 1, false, (30_003, 30_004)).await.unwrap();
         let seen: Vec<_> = range.lines.iter().map(|line| (line.within.as_deref(), line.text.as_str())).collect();
         assert_eq!(seen, [(Some("tests"), "test 15000"), (Some("server"), "from the server 15000")]);
@@ -400,7 +251,7 @@ mod tests {
         let logs = Logs::new(folder.path());
         write(&logs, 0, &chunks(30_000)).await;
         let found = logs.search("run", "job", 1, "LINE 29999 ", 1).await.unwrap();
-        assert_eq!(found, Found { lines: vec![29_999], next: None });
+        assert_eq!(found, LineMatches { lines: vec![29_999], next: None });
         let many = logs.search("run", "job", 1, "line", 5).await.unwrap();
         assert_eq!((many.lines.len(), many.lines[0], many.next), (MOST_FOUND, 5, Some(5 + MOST_FOUND as u64)));
         let none = logs.lines("run", "other", 1, true, (1, 10)).await.unwrap();

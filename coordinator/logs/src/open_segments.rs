@@ -1,7 +1,7 @@
-//! The segments that are written now.
+//! The segments that are open for writing.
 //!
-//! A segment whose attempt was lost is never closed by its worker. So one that nobody wrote for a while is closed here;
-//! the next append opens and hashes it again.
+//! The worker of a lost attempt never closes its segment, so idle segments are closed here; the next append opens and
+//! hashes the file again.
 
 use std::{
     collections::HashMap,
@@ -49,12 +49,12 @@ impl OpenSegments {
         let mut table = self.0.lock();
         if now.saturating_duration_since(table.swept) >= SWEEP {
             table.swept = now;
-            // One that somebody holds is being written: a second one of the same file would write over it.
+            // One that is held is being written: a second writer of the same file would overwrite it.
             table.segments.retain(|_, entry| {
                 Arc::strong_count(&entry.segment) > 1 || now.saturating_duration_since(entry.used) < IDLE
             });
         }
-        // Another thread may have opened it meanwhile: there is one writer of a file, or their offsets would part.
+        // Another thread may have opened it meanwhile: a file must have one writer, for its offset.
         let entry =
             table.segments.entry(key).or_insert_with(|| Entry { segment: Arc::new(Mutex::new(opened)), used: now });
         Ok(Arc::clone(&entry.segment))

@@ -1,13 +1,13 @@
-//! Log records as bytes, and back. Bytes come from workers and are taken as hostile.
+//! Encodes and decodes log records. The bytes come from workers, which may be hostile.
 
 use prost::Message;
 use proto::worker::{LogRecord, LogStream};
 use serde::Serialize;
 
-/// A record that says to be longer than this is none.
+/// Longest record, in bytes.
 const LONGEST: usize = proto::MESSAGE_LIMIT;
 
-/// What could be read.
+/// Records read from bytes.
 #[derive(Debug, Default)]
 pub struct Decoded {
     /// The records.
@@ -16,8 +16,8 @@ pub struct Decoded {
     pub taken: usize,
 }
 
-/// Reads whole records from the front. Bytes that can be no record end the log: everything after them is taken and
-/// nothing is made of it.
+/// Reads whole records from the front. Bytes that can't be a record end the log: they and everything after them count as
+/// taken and are ignored.
 pub fn decode(bytes: &[u8]) -> Decoded {
     let mut decoded = Decoded::default();
     let mut rest = bytes;
@@ -40,13 +40,13 @@ pub fn decode(bytes: &[u8]) -> Decoded {
     decoded
 }
 
-/// Records as they stand in a file.
+/// Records in the form of a log file.
 pub fn encode(records: &[LogRecord]) -> Vec<u8> {
     records.iter().flat_map(Message::encode_length_delimited_to_vec).collect()
 }
 
 /// A stream as the API names it.
-pub(super) fn word(stream: LogStream) -> &'static str {
+pub(super) fn stream_name(stream: LogStream) -> &'static str {
     match stream {
         LogStream::Stdout | LogStream::Unspecified => "stdout",
         LogStream::Stderr => "stderr",
@@ -92,7 +92,7 @@ impl<'a> From<&'a LogRecord> for Line<'a> {
         Self {
             time_ms: record.time_ms,
             step: record.step,
-            stream: word(record.stream()),
+            stream: stream_name(record.stream()),
             text: String::from_utf8_lossy(&record.text),
             mark: record.mark.as_ref().map(|mark| Mark {
                 name: &mark.name,

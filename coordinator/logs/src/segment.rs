@@ -18,7 +18,7 @@ pub(super) struct Segment {
     hash: Sha256,
 }
 
-/// The beginning of a segment.
+/// The content of a segment at some moment.
 #[derive(Debug)]
 pub(super) struct Written {
     file: File,
@@ -35,7 +35,7 @@ impl Written {
 }
 
 impl Segment {
-    /// Opens or makes the file; what is in it is hashed again.
+    /// Opens or creates the file and hashes its content.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let explained = || format!("can't open the log {}: is the data folder writable?", path.display());
         let fresh = !path.exists();
@@ -83,8 +83,8 @@ impl Segment {
         let Some(new) = data.get(known..).filter(|new| !new.is_empty()) else { return Ok(self.length) };
         let written = self.file.seek(SeekFrom::Start(self.length)).and_then(|_| self.file.write_all(new));
         if let Err(error) = written {
-            // Readers take the file's end for what was accepted, so a part that was written goes. Where it can't, the
-            // next append writes over it.
+            // Readers take all of the file as accepted, so a part that was written is cut off; if that fails too, the
+            // next append overwrites it.
             let _ = self.file.set_len(self.length);
             let what = format!("can't write the log {}: is the disk full?", self.path.display());
             return Err(anyhow::Error::new(error).context(what));
@@ -94,7 +94,7 @@ impl Segment {
         Ok(self.length)
     }
 
-    /// What is there now, to be put on the disk while more is appended.
+    /// The current content, to be synced while more is appended.
     pub(super) fn written(&mut self) -> anyhow::Result<Written> {
         let explained = || format!("can't put the log {} on the disk", self.path.display());
         let file = self.file.try_clone().with_context(explained)?;

@@ -9,7 +9,7 @@ use proto::{
 use serde::{Deserialize, Serialize};
 use workflow::plan::Conclusion;
 
-/// The Hive CI viewer's limit: a log is shorter than this, in bytes. Of one step no more is kept.
+/// The viewer of the act format takes logs shorter than this, in bytes. Of one step no more is kept.
 pub const LIMIT: usize = 1024 * 1024;
 
 /// One step as it was printed.
@@ -18,7 +18,7 @@ pub(super) struct Step {
     index: i32,
     pub(super) name: String,
     pub(super) lines: Lines,
-    /// How it ended and after how many milliseconds; `None`: nobody said.
+    /// Its conclusion and its milliseconds; `None`: the log has no end of it.
     pub(super) end: Option<(Conclusion, u64)>,
     first_ms: u64,
     last_ms: u64,

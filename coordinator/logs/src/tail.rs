@@ -26,7 +26,7 @@ pub(super) const PIECE: u64 = 256 * 1024;
 pub struct Positions(Lengths);
 
 impl Positions {
-    /// Reads what `to_string` wrote; text of another origin is the beginning.
+    /// Reads what `to_string` wrote; any other text stands for the beginning.
     pub fn parse(text: &str) -> Self {
         let entry = |entry: &str| {
             let mut parts = entry.split('.');
@@ -36,7 +36,7 @@ impl Positions {
         Self(text.split(',').filter_map(entry).collect())
     }
 
-    /// Behind what these attempts have.
+    /// The ends of these logs.
     pub fn behind(attempts: Vec<(String, u32, u64)>) -> Self {
         Self(attempts.into_iter().map(|(job, attempt, length)| ((job, attempt), length)).collect())
     }
@@ -73,7 +73,8 @@ pub struct Tail {
     growth: Follower,
     /// Bytes known to be there; `None`: the folder was not listed yet.
     lengths: Option<Lengths>,
-    /// Whose piece was given last. The next one is of an attempt behind it: one that prints without end holds none up.
+    /// The attempt of the last piece. The next piece is of another one, if possible: an attempt that prints without end
+    /// must not delay the others.
     last: Attempt,
 }
 
@@ -91,7 +92,7 @@ impl Tail {
     pub async fn read(&mut self) -> anyhow::Result<Option<Piece>> {
         let mut lengths = match self.lengths.take() {
             Some(lengths) => lengths,
-            // What is appended from here on is told by the growth: the folder is listed once.
+            // Later appends are announced by `growth`, so the folder is listed once.
             None => listed(self.folder.clone()).await?,
         };
         self.growth.update(&mut lengths);

@@ -1,4 +1,4 @@
-//! What people do here, each by a signature: events that the pool publishes for them, and who they are to it.
+//! Signed actions of people: events that the pool publishes for them, and what the pool knows about a signer.
 
 use axum::{
     Json,
@@ -13,12 +13,12 @@ use utoipa::ToSchema;
 use super::{Refusal, Web, auth::Caller};
 use store::Reader;
 
-/// Kinds that are published for their authors: run, job, cancel.
+/// Kinds of events that are published for their authors: run, job, cancel.
 const KINDS: [u16; 3] = [5401, 5100, 5102];
-/// Events in one request.
+/// Most events in one request.
 const AT_ONCE: usize = 8;
 
-/// Who the pool is, for a page that makes events for it.
+/// What a page needs to make events for this pool.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PoolView {
     name: String,
@@ -26,11 +26,11 @@ pub(super) struct PoolView {
     pubkey: String,
     /// Base of the URLs that NIP-98 signs.
     url: String,
-    /// Relays it hears, where results will be found.
+    /// Relays that it reads; results are published there too.
     relays: Vec<String>,
 }
 
-/// Who somebody is to the pool.
+/// What the pool knows about a signer.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Me {
     /// 64 hex.
@@ -38,7 +38,7 @@ pub(super) struct Me {
     operator: bool,
 }
 
-/// A key of one run, with which its result will be signed.
+/// The key with which the result of one run will be signed.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PublisherKey {
     /// 64 hex.
@@ -55,7 +55,7 @@ pub(super) struct Signed {
     events: Vec<serde_json::Value>,
 }
 
-/// What became of signed events.
+/// The outcome of publishing signed events.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Published {
     /// Their ids, in the order given.
@@ -64,7 +64,7 @@ pub(super) struct Published {
     relays: Vec<String>,
 }
 
-/// What a page needs to make events for this pool.
+/// The pool's key, relays and base URL, for making events.
 #[utoipa::path(get, path = "/api/pool", tag = "pool", responses((status = 200, body = PoolView)))]
 pub(super) async fn pool(State(web): State<Web>) -> Json<PoolView> {
     let settings = &web.settings;
@@ -76,7 +76,7 @@ pub(super) async fn pool(State(web): State<Web>) -> Json<PoolView> {
     })
 }
 
-/// Who the signer of this request is.
+/// Identifies the signer of this request.
 #[utoipa::path(get, path = "/api/me", tag = "actions", responses(
     (status = 200, body = Me), (status = 401, body = super::Problem),
 ))]
@@ -85,7 +85,7 @@ pub(super) async fn me(caller: Caller) -> Result<Json<Me>, Refusal> {
     Ok(Json(Me { key, operator: caller.reader == Reader::Operator }))
 }
 
-/// A fresh key for the result of one run. Nothing of it is kept: it comes back sealed in the job's event.
+/// A fresh key for the result of one run. It is not stored: the job's event brings it back, encrypted.
 #[utoipa::path(post, path = "/api/publisher", tag = "actions", responses((status = 200, body = PublisherKey)))]
 pub(super) async fn publisher() -> (HeaderMap, Json<PublisherKey>) {
     let keys = Keys::generate();

@@ -16,10 +16,10 @@ use super::{
 };
 use store::{Filter, Page, Reader, Status};
 
-/// Runs on one page of a list.
+/// Most runs on one page of a list.
 pub(super) const PAGE: u32 = 50;
 
-/// Which runs are listed.
+/// Which runs are requested.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(default)]
@@ -43,21 +43,20 @@ pub(super) struct RunQuery {
     pub(super) previous: Option<String>,
     /// Only runs that have not ended.
     pub(super) unfinished: bool,
-    /// The page's place: only runs with a smaller serial. `Link: <…>; rel="next"` has the next one.
+    /// Position of the page: only runs with a smaller serial. `Link: <…>; rel="next"` has that of the next page.
     pub(super) before: Option<u64>,
     /// Runs on the page, 50 at most.
     pub(super) limit: Option<u32>,
 }
 
 impl RunQuery {
-    /// The filter for this caller. A form sends empty fields: they ask for nothing.
+    /// The filter for this caller. Empty fields, as a form sends them, count as missing.
     pub(super) fn filter(&self, caller: &Caller) -> Result<Filter, Refusal> {
         let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
         let bad = |reason: String| Refusal::new(StatusCode::BAD_REQUEST, reason);
         let status = given(&self.status).map(|word| {
-            let found = Status::ALL.iter().find(|(_, known)| *known == word);
-            found.map(|(status, _)| *status).ok_or_else(|| {
-                let known = Status::ALL.map(|(_, word)| word).join(", ");
+            word.parse::<Status>().map_err(|_| {
+                let known = Status::all().iter().map(|status| status.as_str()).collect::<Vec<_>>().join(", ");
                 bad(format!("no run has the status `{word}`: ask for {known}"))
             })
         });
@@ -84,12 +83,12 @@ impl RunQuery {
         })
     }
 
-    /// Whether how a run stands decides if it is listed.
+    /// Whether it depends on a run's status if it is listed.
     pub(super) fn is_by_status(&self) -> bool {
         self.unfinished || self.status.as_ref().is_some_and(|status| !status.is_empty())
     }
 
-    /// Path of the workflow; a mere file is one of GitHub's folder. Empty: of any.
+    /// Path of the workflow; a file name alone stands for one in `.github/workflows`. Empty: any.
     pub(super) fn path(&self) -> String {
         match self.workflow.as_deref().unwrap_or_default() {
             name if name.ends_with(".yml") || name.ends_with(".yaml") => match name.contains('/') {
@@ -100,7 +99,7 @@ impl RunQuery {
         }
     }
 
-    /// The same list as the address of another page.
+    /// Query string of another page of the same list.
     pub(super) fn query(&self, before: Option<u64>) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         let fields = [
@@ -135,7 +134,7 @@ impl RunQuery {
     }
 }
 
-/// Written as the address of a repository, 30617:KEY:NAME.
+/// Whether a text has the form of a repository's address, 30617:KEY:NAME.
 fn is_address(text: &str) -> bool {
     text.strip_prefix("30617:").is_some_and(|rest| rest.contains(':'))
 }
@@ -147,7 +146,7 @@ pub(super) async fn list(
     wanted: &RunQuery,
 ) -> Result<(Vec<RunSummary>, Option<u64>), Refusal> {
     let limit = wanted.limit();
-    // One more than is shown: there is a next page only if it has something.
+    // One more than is shown tells whether there is a next page.
     let page = Page { before: wanted.before, limit: limit + 1 };
     let mut found = web.store.list(&wanted.filter(caller)?, page).await?;
     let more = found.len() > limit as usize;

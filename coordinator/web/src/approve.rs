@@ -1,4 +1,4 @@
-//! Approving and rejecting what an environment holds back.
+//! Approves and rejects jobs that wait for an environment's approval.
 
 use axum::{
     Json,
@@ -12,10 +12,10 @@ use utoipa::ToSchema;
 use super::{Problem, Refusal, Web, auth::Caller, run_lookup};
 use domain::run::{ApprovalError, ApprovalVerdict};
 
-/// Characters of a comment.
+/// Most characters of a comment.
 const LONGEST: usize = 1000;
 
-/// What somebody says about jobs that wait for an approval. Without job and environment: about all they are asked for.
+/// A decision about jobs that wait for an approval. Without job and environment: about all that the signer may decide.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Review {
@@ -28,20 +28,20 @@ pub(super) struct Review {
     /// `approved` or `rejected`.
     #[schema(value_type = String)]
     verdict: ApprovalVerdict,
-    /// For people; it stands in the run.
+    /// Comment, stored with the run.
     #[serde(default)]
     comment: String,
 }
 
-/// What was decided.
+/// The outcome.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Reviewed {
     /// Keys of the jobs.
     jobs: Vec<String>,
 }
 
-/// Lets jobs start that wait for an approval, or fails them. For those whom the environment asks. The signature must
-/// cover the body (NIP-98, `payload`).
+/// Approves jobs that wait for an approval, or rejects them, which fails them. For the approvers of the environment. The
+/// signature must cover the body (NIP-98, `payload`).
 #[utoipa::path(post, path = "/api/runs/{id}/approve", tag = "runs", params(("id" = String, Path)), request_body = Review,
     responses(
         (status = 200, body = Reviewed), (status = 400, body = Problem), (status = 401, body = Problem),

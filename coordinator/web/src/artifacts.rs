@@ -1,4 +1,4 @@
-//! Artifacts of a run: what there is, and the archives.
+//! Artifacts of a run: their list, and their archives.
 
 use super::{Refusal, Web, auth::Caller, dto::ArtifactView, links, run_lookup};
 use axum::{
@@ -11,7 +11,7 @@ use axum::{
 use domain::run;
 use store::Artifact;
 
-/// Those of a run, in the order in which they were made.
+/// Artifacts of a run, in the order in which they were made.
 pub(super) async fn of(web: &Web, caller: &Caller, state: &run::RunState) -> Result<Vec<ArtifactView>, Refusal> {
     let base = web.settings.public_url.as_str().trim_end_matches('/');
     let link = |artifact: &Artifact| {
@@ -35,7 +35,7 @@ pub(super) async fn of(web: &Web, caller: &Caller, state: &run::RunState) -> Res
     Ok(all.map(|artifact| (link(&artifact), artifact)).map(view).collect())
 }
 
-/// Those of a run that this caller may see, in the order in which they were made.
+/// Artifacts of a run, in the order in which they were made.
 #[utoipa::path(get, path = "/api/runs/{id}/artifacts", tag = "runs", params(("id" = String, Path)), responses(
     (status = 200, body = Vec<ArtifactView>), (status = 404, body = super::Problem),
 ))]
@@ -48,7 +48,7 @@ pub(super) async fn list(
     Ok(Json(of(&web, &caller, &state).await?))
 }
 
-/// The archive of one, by its id or its name.
+/// The archive of an artifact, by its id or its name.
 #[utoipa::path(get, path = "/api/runs/{id}/artifacts/{artifact}", tag = "runs",
     params(("id" = String, Path), ("artifact" = String, Path)), responses(
     (status = 200, content_type = "application/zip"), (status = 404, body = super::Problem),
@@ -60,7 +60,7 @@ pub(super) async fn download(
 ) -> Result<Response, Refusal> {
     let state = run_lookup::find(&web, &caller, &id).await?;
     let all = current(&web, &state.id).await?;
-    // A name may look like the id of another.
+    // An artifact's name may look like the id of another one.
     let by_id = all.iter().find(|artifact| artifact.id.to_string() == wanted);
     let found = by_id.or_else(|| all.iter().find(|artifact| artifact.name == wanted));
     let gone = || Refusal::new(StatusCode::NOT_FOUND, "the run has no such artifact, or its time is over");
@@ -71,7 +71,7 @@ pub(super) async fn download(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/zip"));
     headers.insert(header::CONTENT_LENGTH, artifact.size.into());
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-    // Names have no quotes; one that a header cannot hold is not said.
+    // Names have no quotes; one that a header can't hold is left out.
     let named = HeaderValue::from_str(&format!("attachment; filename=\"{}.zip\"", artifact.name));
     let plain = HeaderValue::from_static("attachment; filename=\"artifact.zip\"");
     let named = named.ok().filter(|_| artifact.name.is_ascii()).unwrap_or(plain);

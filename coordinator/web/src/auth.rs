@@ -1,4 +1,4 @@
-//! Who asks: NIP-98 for pages and API, kind 24242 (BUD-11) for blobs.
+//! Authentication of callers: NIP-98 for pages and API, kind 24242 (BUD-11) for blobs.
 
 use axum::{
     extract::FromRequestParts,
@@ -24,14 +24,14 @@ const PADDING: GeneralPurposeConfig =
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, PADDING);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, PADDING);
 
-/// Who made a request.
+/// The caller of a request.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
     /// 64 hex; `None`: nobody signed.
     pub(super) key: Option<String>,
     /// SHA-256 of the body that was signed for, hex.
     payload: Option<String>,
-    /// What it may read.
+    /// Which runs it may read.
     pub(super) reader: Reader,
 }
 
@@ -45,7 +45,7 @@ impl Caller {
         Self { key, payload: None, reader }
     }
 
-    /// The key, where it signed this very body: the signature of an address alone could be sent again with another.
+    /// The key, if the signature covers this body: one that covers the URL alone could be replayed with another body.
     pub(super) fn signed_with(&self, body: &[u8]) -> Result<&str, Refusal> {
         let key = self.signed()?;
         let hash = hex::encode(Sha256::digest(body));
@@ -55,7 +55,7 @@ impl Caller {
         }
     }
 
-    /// The key, or the demand to sign.
+    /// The key; an error if the request is not signed.
     pub(super) fn signed(&self) -> Result<&str, Refusal> {
         self.key.as_deref().ok_or_else(|| unauthorized("sign the request (NIP-98, kind 27235)"))
     }
@@ -108,7 +108,7 @@ pub(super) struct Token {
 }
 
 impl Token {
-    /// The token of a request that needs one.
+    /// The token of a request; an error if there is none.
     pub(super) fn of(web: &Web, headers: &HeaderMap, verb: &str) -> Result<Self, Refusal> {
         let event = event(headers)?.ok_or_else(|| unauthorized("this needs a token (BUD-11, kind 24242)"))?;
         Self::read(web, &event, verb)
@@ -170,7 +170,7 @@ fn tag<'a>(event: &'a Event, name: &'a str) -> Option<&'a str> {
     tags(event, name).next()
 }
 
-/// The beginning of a key (64 hex), as people know it.
+/// The first characters of a key (64 hex) as npub.
 pub(super) fn short(key: &str) -> String {
     let npub = PublicKey::from_hex(key).ok().and_then(|key| key.to_bech32().ok());
     format!("{}...", npub.as_deref().unwrap_or(key).chars().take(16).collect::<String>())

@@ -1,4 +1,4 @@
-//! A badge: how the latest run that ended went, as a small picture.
+//! A badge: an SVG image with the outcome of the latest run that ended.
 
 use askama::Template;
 use axum::{extract::State, http::header, response::IntoResponse};
@@ -8,10 +8,10 @@ use utoipa::IntoParams;
 use super::{QueryParams, Refusal, Web};
 use store::{Filter, Page, Reader};
 
-/// Runs that are looked through for one that ended.
+/// Most runs that are searched for one that ended.
 const LOOKED_AT: u32 = 20;
 
-/// Whose badge.
+/// Which runs the badge is about.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct BadgeQuery {
@@ -28,7 +28,7 @@ pub(super) struct BadgeQuery {
 struct Badge<'a> {
     label: &'a str,
     word: &'a str,
-    /// Widths in pixels.
+    /// Widths of the two halves, in pixels.
     left: usize,
     right: usize,
     colour: &'static str,

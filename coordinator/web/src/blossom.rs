@@ -1,7 +1,5 @@
 //! The Blossom endpoint at the root: BUD-01, 02, 06, 11 and 12. Mirroring (BUD-04) is answered with 501.
 
-use std::ops::Range;
-
 use axum::{
     Json, Router,
     body::Body,
@@ -19,12 +17,12 @@ use super::{
     auth::{Caller, Token},
     html,
 };
-use blobs::{BlobError, Deposit, Put};
+use blobs::{BlobError, ByteRange, Deposit, Put, content_range};
 use store::Blob;
 
-/// Entries of one list.
+/// Most entries of one list.
 const LIST: u32 = 1000;
-/// An uploaded page runs nothing in our origin.
+/// Content security policy of blobs: an uploaded page runs no script in our origin.
 const INERT: &str = "default-src 'none'; sandbox";
 
 pub(super) fn routes() -> Router<Web> {
@@ -65,11 +63,10 @@ async fn fetch(
         Err(refusal) => return Ok(html::refused(&headers, refusal)),
     };
     let blob = readable(&web, &caller, &sha256).await?;
-    let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok()).map(|text| range(text, blob.size));
-    let (status, part) = match range {
-        None | Some(RangeRequest::Nonsense) => (StatusCode::OK, None),
-        Some(RangeRequest::Part(part)) => (StatusCode::PARTIAL_CONTENT, Some(part)),
-        Some(RangeRequest::Beyond) => {
+    let (status, part) = match ByteRange::parse(text(&headers, header::RANGE.as_str()), blob.size) {
+        ByteRange::Whole => (StatusCode::OK, None),
+        ByteRange::Part(part) => (StatusCode::PARTIAL_CONTENT, Some(part)),
+        ByteRange::Unsatisfiable => {
             let refusal = Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, "the range lies beyond the blob");
             let size = HeaderValue::from_str(&format!("bytes */{}", blob.size))?;
             return Ok(([(header::CONTENT_RANGE, size)], refusal).into_response());
@@ -88,8 +85,7 @@ async fn fetch(
     let cache = if blob.public { "public, max-age=31536000, immutable" } else { "private, no-store" };
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
     if let Some(part) = part {
-        let text = format!("bytes {}-{}/{}", part.start, part.end - 1, blob.size);
-        fields.insert(header::CONTENT_RANGE, HeaderValue::from_str(&text)?);
+        fields.insert(header::CONTENT_RANGE, HeaderValue::from_str(&content_range(&part, blob.size))?);
     }
     Ok(response)
 }
@@ -135,7 +131,7 @@ async fn upload(State(web): State<Web>, headers: HeaderMap, body: Body) -> Resul
     }
 }
 
-/// Says whether an upload would be taken.
+/// Whether an upload would be accepted (BUD-06).
 async fn precheck(State(web): State<Web>, headers: HeaderMap) -> Result<StatusCode, Refusal> {
     let token = writer(&web, &headers).await?;
     announced(&headers, &token)?;
@@ -241,50 +237,4 @@ fn hash(name: &str) -> Result<String, Refusal> {
 
 fn no_blob() -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, "no such blob, or it is not open to you")
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum RangeRequest {
-    Part(Range<u64>),
-    Beyond,
-    /// Several parts, or another unit: the whole is a right answer (RFC 9110, 14.2).
-    Nonsense,
-}
-
-fn range(text: &str, size: u64) -> RangeRequest {
-    let Some((first, last)) = text.strip_prefix("bytes=").and_then(|text| text.trim().split_once('-')) else {
-        return RangeRequest::Nonsense;
-    };
-    let part = match (first.parse::<u64>(), last.parse::<u64>()) {
-        (Ok(first), Ok(last)) if first <= last => first..last.saturating_add(1).min(size),
-        (Ok(first), Err(_)) if last.is_empty() => first..size,
-        (Err(_), Ok(count)) if first.is_empty() => size.saturating_sub(count)..size,
-        _ => return RangeRequest::Nonsense,
-    };
-    if part.is_empty() { RangeRequest::Beyond } else { RangeRequest::Part(part) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_range_is_one_part_within_the_blob() {
-        let cases = [
-            ("bytes=0-4", RangeRequest::Part(0..5)),
-            ("bytes=5-", RangeRequest::Part(5..10)),
-            ("bytes=-3", RangeRequest::Part(7..10)),
-            ("bytes=-99", RangeRequest::Part(0..10)),
-            ("bytes=8-99", RangeRequest::Part(8..10)),
-            ("bytes=10-", RangeRequest::Beyond),
-            ("bytes=-0", RangeRequest::Beyond),
-            ("bytes=5-2", RangeRequest::Nonsense),
-            ("bytes=0-1,3-4", RangeRequest::Nonsense),
-            ("lines=0-1", RangeRequest::Nonsense),
-            ("bytes=0-18446744073709551615", RangeRequest::Part(0..10)),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(range(text, 10), expected, "{text}");
-        }
-    }
 }

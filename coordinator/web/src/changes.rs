@@ -1,6 +1,6 @@
-//! The list of runs as it changes, over server-sent events.
+//! Changes of the list of runs, over server-sent events.
 //!
-//! `run`: a run that is new or changed, its id the change's number, to resume from.
+//! Event `run`: a run that is new or changed; the event's id is the number of the change, to resume from.
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
@@ -18,10 +18,10 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use super::{QueryParams, Refusal, Web, api::RunQuery, auth::Caller, dto::RunSummary};
 use store::{Filter, Summary};
 
-/// Changes that are read at once.
+/// Most changes read at once.
 const AT_ONCE: u32 = 100;
 
-/// Runs as they change. The filter's status is left aside: a run that leaves a list is told too.
+/// Runs as they change. The filter's status is ignored, so that a run which leaves a list is sent as well.
 #[utoipa::path(get, path = "/api/changes", tag = "runs", params(RunQuery), responses(
     (status = 200, description = "Events `run` with a RunSummary each; resumes from `Last-Event-ID`",
         content_type = "text/event-stream", body = String),
@@ -32,7 +32,7 @@ pub(super) async fn changes(
     QueryParams(wanted): QueryParams<RunQuery>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Refusal> {
-    // Followed first: what changes after the number was read is told.
+    // Subscribed before the number is read: no change in between is missed.
     let changes = web.feed.follow().await?;
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
     let after = match last {
@@ -47,7 +47,7 @@ pub(super) async fn changes(
 struct ListFollower {
     web: Web,
     filter: Filter,
-    /// Everything up to this change was told.
+    /// Number of the last change that was sent.
     after: u64,
     changes: broadcast::Receiver<Arc<[Summary]>>,
     ready: VecDeque<Summary>,
@@ -90,8 +90,8 @@ impl ListFollower {
     }
 }
 
-/// Whether a run could be in a list, by what a summary tells. The store decides about the rest: who may read it, and
-/// what asked for it.
+/// Whether a run could be in a list, by the fields of its summary. The store checks the others: its readers and its
+/// request.
 fn may_match(filter: &Filter, run: &Summary) -> bool {
     let fields = [
         (&filter.repository, &run.repository),

@@ -1,5 +1,5 @@
-//! Workflow definitions over the API: versions, what changed between two, a look at a text before it is signed, and
-//! taking in what was signed.
+//! Workflow definitions over the API: their versions, the difference between two, a check of a text before it is signed,
+//! and the publication of a signed one.
 
 use axum::{
     Json,
@@ -19,7 +19,7 @@ use super::{
 use domain::run::Millis;
 use store::DefinitionRow;
 
-/// Bytes of a text that is looked at.
+/// Most bytes of a text to check.
 const LONGEST: usize = 128 * 1024;
 
 /// A version of a workflow definition.
@@ -28,21 +28,21 @@ pub(super) struct DefinitionView {
     /// Id of its event (kind 35417), 64 hex.
     pub(super) event: String,
     pub(super) repository: String,
-    /// Path that it stands for.
+    /// Path of the workflow file that it replaces.
     pub(super) path: String,
     /// 64 hex.
     pub(super) author: String,
-    /// Seconds, as its author dated it.
+    /// Unix seconds, by its author's clock.
     pub(super) created_at: u64,
-    /// Of its text, hex.
+    /// SHA-256 of its text, hex.
     pub(super) sha256: String,
     /// Bytes of its text.
     pub(super) size: u64,
-    /// It takes away what stood there.
+    /// It withdraws the definition of the path.
     pub(super) withdrawn: bool,
-    /// It is the one that counts for its path.
+    /// It is the version in force for its path.
     pub(super) in_force: bool,
-    /// When the pool saw it first.
+    /// When the pool received it.
     pub(super) seen_at: Millis,
 }
 
@@ -56,7 +56,7 @@ pub(super) struct DefinitionText {
     signed: serde_json::Value,
 }
 
-/// What changed between two versions.
+/// The difference between two versions.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct DefinitionDiff {
     /// Event of the older one; none: it is the first.
@@ -66,7 +66,7 @@ pub(super) struct DefinitionDiff {
     lines: Vec<DiffLine>,
 }
 
-/// What is compared.
+/// Which versions are compared.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(default)]
@@ -75,33 +75,33 @@ pub(super) struct DiffQuery {
     from: Option<String>,
 }
 
-/// A text to look at.
+/// A text to check.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Draft {
-    /// Address of the repository: then the answer has the tags to sign.
+    /// Address of the repository; with it the answer has the tags to sign.
     repository: Option<String>,
-    /// Where the file would lie.
+    /// Path of the workflow file.
     path: String,
-    /// The file.
+    /// Its text.
     text: String,
-    /// Withdraw what stands there; then there is no text.
+    /// Withdraw the definition of the path; there is no text then.
     #[serde(default)]
     withdraw: bool,
 }
 
-/// What is wrong in a text, and what it would run.
+/// Findings about a text, and the jobs it would run.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Preview {
     pub(super) findings: Vec<Finding>,
-    /// None where an error stands in the way.
+    /// Missing if there is an error.
     #[schema(value_type = Option<Object>)]
     pub(super) outline: Option<Outline>,
     /// Tags of the event of kind 35417 to sign; its content is the text.
     tags: Option<Vec<Vec<String>>>,
 }
 
-/// Something wrong in a file.
+/// A finding about a file.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Finding {
     /// `error` or `warning`.
@@ -111,7 +111,7 @@ pub(super) struct Finding {
     /// From 1, in characters.
     pub(super) column: usize,
     pub(super) message: String,
-    /// What to do about it; may be empty.
+    /// How to fix it; may be empty.
     pub(super) help: String,
 }
 
@@ -123,12 +123,12 @@ pub(super) struct SignedDefinition {
     event: serde_json::Value,
 }
 
-/// A definition that was taken in.
+/// A definition that was accepted.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Accepted {
     /// Its id.
     event: String,
-    /// Relays that it goes to.
+    /// Relays that it is sent to.
     relays: Vec<String>,
 }
 
@@ -189,7 +189,7 @@ pub(super) async fn one(State(web): State<Web>, Path(event): Path<String>) -> Re
     Ok(Json(DefinitionText { definition: DefinitionView::of(row, in_force), text, signed }))
 }
 
-/// What changed in a version since another one of the same path.
+/// The difference of a version to another one of the same path.
 #[utoipa::path(get, path = "/api/definitions/{event}/diff", tag = "definitions",
     params(("event" = String, Path), DiffQuery), responses(
     (status = 200, body = DefinitionDiff), (status = 400, body = super::Problem), (status = 404, body = super::Problem),
@@ -221,7 +221,7 @@ pub(super) fn before(all: &[DefinitionView], path: &str, event: &str) -> Option<
     of_path.next().map(|version| version.event.clone())
 }
 
-/// What is wrong in a workflow text, and the jobs it would run. Nothing is kept.
+/// Checks a workflow text: findings, and the jobs it would run. Nothing is stored.
 #[utoipa::path(post, path = "/api/preview", tag = "definitions", request_body = Draft, responses(
     (status = 200, body = Preview), (status = 400, body = super::Problem), (status = 413, body = super::Problem),
 ))]
@@ -246,15 +246,15 @@ pub(super) async fn preview(State(web): State<Web>, body: Bytes) -> Result<Json<
     Ok(Json(Preview { tags, ..looked }))
 }
 
-/// What is wrong in a text, and what it would run.
+/// Findings about a text, and the jobs it would run.
 pub(super) fn look(path: &str, text: &str) -> Preview {
     let (plan, findings) = workflow::github::parse(path, text);
     let outline = plan.as_ref().map(workflow::github::outline::outline);
     Preview { findings: findings.into_iter().map(Finding::from).collect(), outline, tags: None }
 }
 
-/// Takes in a signed definition and sends it to the repository's relays. The event's signature is the authority: its
-/// author must be owner or maintainer, and may run here.
+/// Stores a signed definition and sends it to the repository's relays. The event's signature authorizes it: its author
+/// must be owner or maintainer of the repository, and may run here.
 #[utoipa::path(post, path = "/api/definitions", tag = "definitions", request_body = SignedDefinition, responses(
     (status = 202, body = Accepted), (status = 400, body = super::Problem), (status = 403, body = super::Problem),
     (status = 409, body = super::Problem), (status = 422, body = super::Problem),

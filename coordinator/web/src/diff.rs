@@ -1,4 +1,4 @@
-//! What changed between two texts, line by line. Pure.
+//! The difference between two texts, line by line. Pure.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::dto::straight;
 
 /// Unchanged lines shown around a change.
 const AROUND: usize = 3;
-/// Texts made to be hard to compare get a coarser answer after this.
+/// Time after which texts that are hard to compare get a coarser result.
 const EFFORT: Duration = Duration::from_millis(200);
 
 /// A line of one text or of both.
@@ -22,12 +22,12 @@ pub(super) struct DiffLine {
 }
 
 impl DiffLine {
-    /// As a page shows it.
+    /// CSS class.
     pub(super) fn shown(&self) -> String {
         straight(&self.text)
     }
 
-    /// What stands before it, for those who do not see colours.
+    /// The sign before it, for readers without colours.
     pub(super) fn sign(&self) -> &'static str {
         match self.change {
             "added" => "+",

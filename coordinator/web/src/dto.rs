@@ -1,4 +1,4 @@
-//! A run as the API and the pages show it: no secrets, no internals. Pure.
+//! Runs as the API and the pages show them, without secrets and internals. Pure.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub(super) struct RunView {
     /// Runs that repeat this one, the oldest first; only where one run was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reruns: Option<Vec<RunLink>>,
-    /// Names of the secrets that came with the request: a rerun has to bring them again.
+    /// Names of the secrets of the request; a rerun must bring them again.
     pub(super) secret_names: Vec<String>,
     pub(super) repository: String,
     pub(super) workflow: String,
@@ -44,7 +44,7 @@ pub(super) struct RunView {
     pub(super) supplied: Vec<DefinitionOverride>,
     pub(super) reference: String,
     pub(super) event: String,
-    /// As the request wrote it.
+    /// As written in the request.
     pub(super) trigger: Option<String>,
     pub(super) actor: String,
     pub(super) run_event: Option<String>,
@@ -58,10 +58,10 @@ pub(super) struct RunView {
     pub(super) conclusion: Option<Conclusion>,
     #[schema(value_type = Option<Object>)]
     pub(super) reason: Option<Reason>,
-    /// Why it waits, or ended as it did, for people.
+    /// Why it waits, or ended without success, for people.
     pub(super) why: Option<String>,
     pub(super) exit_code: Option<i32>,
-    /// When the coordinator heard the request.
+    /// When the coordinator received the request.
     pub(super) received_at: Millis,
     pub(super) created_at: Millis,
     pub(super) started_at: Option<Millis>,
@@ -76,7 +76,7 @@ pub(super) struct RunView {
     /// Artifacts, those of carried-over jobs among them; only where one run was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) artifacts: Option<Vec<ArtifactView>>,
-    /// What its jobs asked of caches; only where one run was asked for.
+    /// Caches that its jobs restored and saved; only where one run was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) caches: Option<Vec<CacheView>>,
     /// Events that report on it; only where one run was asked for.
@@ -103,8 +103,8 @@ pub(super) struct RunSummary {
     pub(super) event: String,
     pub(super) actor: String,
     /// `planning`, `waiting`, `active`, `sealing`, `done`.
-    pub(super) phase: String,
-    /// One word for how it stands: `planning`, `waiting`, `queued`, `running`, `sealing`, or its conclusion.
+    pub(super) phase: &'static str,
+    /// `planning`, `waiting`, `queued`, `running`, `sealing`, or its conclusion.
     pub(super) status: &'static str,
     /// What it waits for, for people.
     pub(super) waits: Option<String>,
@@ -122,11 +122,11 @@ pub(super) struct RunLink {
     pub(super) id: String,
     pub(super) serial: u64,
     pub(super) attempt: u32,
-    /// One word for how it stands.
+    /// As in a list.
     pub(super) status: &'static str,
 }
 
-/// A job's call for a cache.
+/// A job's access to a cache.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct CacheView {
     /// Key of the job.
@@ -134,9 +134,9 @@ pub(super) struct CacheView {
     pub(super) attempt: u32,
     /// `hit`, `miss` or `saved`.
     pub(super) outcome: &'static str,
-    /// The first key that was asked for, or the one that was saved.
+    /// The first key of the look-up, or the saved key.
     pub(super) key: String,
-    /// The key of what was given.
+    /// The key of the entry that was found.
     pub(super) found: Option<String>,
     /// Bytes.
     pub(super) size: u64,
@@ -161,7 +161,7 @@ pub(super) struct ArtifactView {
     pub(super) expires_at: Millis,
     /// Where its archive is; of a private run for an hour, for this caller.
     pub(super) url: String,
-    /// The same on the page's host.
+    /// The same as a path.
     #[serde(skip)]
     pub(super) link: String,
 }
@@ -178,7 +178,7 @@ pub(super) struct JobView {
     pub(super) conclusion: Option<Conclusion>,
     #[schema(value_type = Option<Object>)]
     pub(super) reason: Option<Reason>,
-    /// Why it waits, was left out, or ended as it did, for people.
+    /// Why it waits, was skipped, or ended without success, for people.
     pub(super) why: Option<String>,
     pub(super) exit_code: Option<i32>,
     /// Where it ran, if that was an earlier run.
@@ -197,7 +197,7 @@ pub(super) struct JobView {
     /// What it deploys to.
     #[schema(value_type = Option<Object>)]
     pub(super) environment: Option<Environment>,
-    /// Who was asked before it started, and what they said, where its environment asks somebody.
+    /// The approval that its environment requires.
     pub(super) approval: Option<ApprovalView>,
     pub(super) steps: Vec<StepView>,
     #[schema(value_type = Vec<Object>)]
@@ -212,7 +212,7 @@ pub(super) struct ApprovalView {
     pub(super) environment: String,
     /// Keys (64 hex), one of which is enough.
     pub(super) approvers: Vec<String>,
-    /// It is waited for now.
+    /// The job waits for it now.
     pub(super) waits: bool,
     /// `approved` or `rejected`.
     pub(super) verdict: Option<&'static str>,
@@ -241,7 +241,7 @@ impl ApprovalView {
     }
 }
 
-/// One hand-out of a job to a worker.
+/// One attempt of a job on a worker.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AttemptView {
     /// From 1.
@@ -374,7 +374,7 @@ impl From<Summary> for RunSummary {
             event: run.event,
             actor: run.actor,
             waits: run.wait.as_ref().map(wait).or_else(|| waits(run.status)),
-            phase: run.phase,
+            phase: run.phase.into(),
             status: run.status.as_str(),
             conclusion: run.conclusion,
             created_at: run.created_at,
@@ -385,7 +385,7 @@ impl From<Summary> for RunSummary {
     }
 }
 
-/// What a run waits for that waits for nothing it could name.
+/// What a run waits for by its status alone.
 fn waits(status: Status) -> Option<String> {
     match status {
         Status::Planning => Some("its files are being fetched and read".into()),
@@ -450,7 +450,7 @@ impl JobView {
 }
 
 impl JobView {
-    /// With what only the whole run tells of it.
+    /// With what follows from the whole run.
     fn because(mut self, why: Option<String>) -> Self {
         if let (Some(waits), Some(why)) = (&mut self.waits, &why) {
             waits.clone_from(why);
@@ -488,19 +488,18 @@ impl From<Pending> for EventView {
 pub(super) fn wait(on: &WaitCondition) -> String {
     match on {
         WaitCondition::Concurrency { group, holder } => run::describe_group_wait(group, *holder),
-        WaitCondition::Quota { name } => format!("waits for the quota {name}"),
         WaitCondition::Approval { environment, approvers } => run::describe_approval_wait(environment, approvers),
         WaitCondition::Files { why } => why.clone(),
         WaitCondition::Timer { until } => format!("waits until {}", time(*until)),
     }
 }
 
-/// Letters that turn the direction of the text around them.
+/// Characters that change the direction of the text around them (attack: Trojan Source).
 pub(super) fn turns(letter: char) -> bool {
     matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A file's text for people who judge it by what they see: such letters are shown to be there.
+/// A file's text for people who judge it by its looks: such characters become visible.
 pub(super) fn straight(text: &str) -> String {
     text.chars().map(|letter| if turns(letter) { char::REPLACEMENT_CHARACTER } else { letter }).collect()
 }

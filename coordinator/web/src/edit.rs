@@ -1,5 +1,4 @@
-//! The page where a repository's workflow definitions are written: a text, what it would run, its versions, and what
-//! changed between them.
+//! The editor of a repository's workflow definitions: a text, the jobs it would run, its versions and their differences.
 
 use askama::Template;
 use axum::{
@@ -21,12 +20,12 @@ use super::{
 };
 use store::{Filter, Page};
 
-/// What a new file begins with.
+/// Text of a new file.
 const START: &str = "name: CI\non: [push, workflow_dispatch]\njobs:\n  build:\n    runs-on: ubuntu-latest\n    steps:\n      - uses: actions/checkout@v4\n      - run: echo \"it works\"\n";
-/// Where it lies.
+/// Path of a new file.
 const NAME: &str = ".github/workflows/ci.yml";
 
-/// Which file, and which version of it.
+/// Which file and which version are edited.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct EditQuery {
@@ -43,15 +42,15 @@ struct Edit<'a> {
     name: String,
     address: &'a str,
     back: String,
-    /// Where workflow files are known.
+    /// Paths of known workflow files.
     paths: Vec<String>,
     path: String,
     text: String,
-    /// Where the text is from, for people.
+    /// Source of the text, for people.
     origin: String,
     preview: Preview,
     versions: Vec<Shown>,
-    /// Seconds stamp of the newest version of this path: the next one must be later.
+    /// Unix seconds of the newest version of this path: the next one must be later.
     newest: u64,
     in_force: bool,
     compared: Option<Compared>,

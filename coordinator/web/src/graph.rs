@@ -1,4 +1,4 @@
-//! Pictures of a run: which job needs which, and when each waited and ran. Pure; the page draws them as SVG.
+//! Charts of a run: its jobs by their needs, and by the time they waited and ran. Pure; the page draws them as SVG.
 
 use std::collections::HashMap;
 
@@ -7,13 +7,13 @@ use domain::run::{Job, JobPhase, Millis, RunPhase, RunState};
 /// A box and the space around it, in pixels.
 const BOX: (usize, usize) = (190, 34);
 const STEP: (usize, usize) = (250, 46);
-/// Letters that fit a box.
+/// Characters that fit a box.
 const LETTERS: usize = 23;
-/// Jobs that are drawn; a larger run has its list.
+/// Most jobs of a drawing; a larger run is shown as a list only.
 const DRAWN: usize = 200;
-/// Lines between them that are drawn.
+/// Most lines of a drawing.
 const EDGES: usize = 2000;
-/// Where bars begin, and how long the longest is.
+/// Left edge of the bars, and width of the longest one, in pixels.
 const NAMES: usize = 200;
 const BARS: usize = 700;
 const ROW: usize = 22;
@@ -30,7 +30,7 @@ pub(super) struct Graph {
 /// A job.
 #[derive(Debug)]
 pub(super) struct Box {
-    /// Its place in the run's list.
+    /// Its position in the run's list.
     pub(super) index: usize,
     pub(super) name: String,
     pub(super) label: String,
@@ -52,7 +52,7 @@ impl Graph {
         let place = |key: &&str| state.jobs.get_index_of(*key).filter(|at| *at < drawn);
         let needs: Vec<Vec<usize>> =
             state.jobs.keys().take(drawn).map(|key| state.needed_by(key).iter().filter_map(place).collect()).collect();
-        // Needs come before what needs them, or the plan would have been refused; what is not so stands left.
+        // A plan has no cycles, so needs come first; a job of which that is not true is drawn on the left.
         let mut columns = vec![0; drawn];
         for _ in 0..drawn {
             let before = columns.clone();
@@ -100,7 +100,7 @@ pub(super) struct Row {
     pub(super) name: String,
     pub(super) label: String,
     pub(super) word: &'static str,
-    /// In words.
+    /// As text.
     pub(super) text: String,
     pub(super) y: usize,
     /// Begin and width.
@@ -156,7 +156,7 @@ impl Times {
     }
 }
 
-/// The next time that people count in.
+/// The next round unit of time.
 fn round(millis: Millis) -> Millis {
     const SECOND: Millis = 1_000;
     const MINUTE: Millis = 60 * SECOND;

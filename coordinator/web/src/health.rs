@@ -1,4 +1,4 @@
-//! What other machines ask about this one: whether it lives, whether it is ready, and its numbers.
+//! Liveness, readiness and metrics, for other machines.
 
 use axum::{
     extract::State,
@@ -8,7 +8,7 @@ use axum::{
 
 use super::{Refusal, Web};
 
-/// OpenMetrics 1.0, as Prometheus asks for it.
+/// Content type of OpenMetrics 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The process answers.
@@ -16,8 +16,8 @@ pub(super) async fn alive() -> &'static str {
     "ok"
 }
 
-/// 200 while events are taken in and results go out, else 503; one reason a line. A lost relay is a reason, but no
-/// failure, as long as another one is there.
+/// 200 while events are received and results are sent, else 503; one reason a line. A lost relay is listed, but is no
+/// failure while another one is connected.
 pub(super) async fn ready(State(web): State<Web>) -> Response {
     let readiness = web.control.readiness().await;
     let status = if readiness.failures.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

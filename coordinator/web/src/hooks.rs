@@ -8,7 +8,7 @@ use super::{Refusal, Web, auth::Caller};
 use domain::run::Millis;
 use store::{Delivery, Reader};
 
-/// Deliveries that are shown.
+/// Most deliveries of an answer.
 const SHOWN: u32 = 200;
 
 /// A delivery of a webhook.
@@ -24,9 +24,9 @@ pub(super) struct DeliveryView {
     tries: u32,
     /// `pending`, `delivered` or `given_up`.
     state: &'static str,
-    /// What the last try brought, for people.
+    /// Result of the last try, for people.
     answer: String,
-    /// While it is pending: when it is tried next.
+    /// Time of the next try, while it is pending.
     due: Millis,
 }
 

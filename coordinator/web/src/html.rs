@@ -1,4 +1,4 @@
-//! What every page needs: rendering, refusals as pages, names for people.
+//! Shared parts of the pages: rendering, errors, display names.
 
 use askama::Template;
 use axum::{
@@ -12,11 +12,11 @@ use super::Refusal;
 #[template(path = "refused.html")]
 struct Refused<'a> {
     reason: &'a str,
-    /// It may be there for others.
+    /// Whether it may exist for other readers.
     hidden: bool,
 }
 
-/// A refusal as a page.
+/// An error as a page.
 pub(super) struct HtmlError(Refusal);
 
 impl<E: Into<Refusal>> From<E> for HtmlError {
@@ -33,12 +33,12 @@ impl IntoResponse for HtmlError {
     }
 }
 
-/// An address of nothing.
+/// The page for a URL without content.
 pub(super) async fn nothing(headers: HeaderMap) -> Response {
     refused(&headers, Refusal::new(StatusCode::NOT_FOUND, "there is nothing at this address"))
 }
 
-/// That there is nothing, as whoever asked reads it: browsers, which know nothing of blobs, get a page.
+/// A refusal in the form the client expects: a page for browsers, the header of Blossom for others.
 pub(super) fn refused(headers: &HeaderMap, refusal: Refusal) -> Response {
     let accepts = headers.get(header::ACCEPT).and_then(|accepts| accepts.to_str().ok());
     if accepts.is_some_and(|kinds| kinds.contains("text/html")) {

@@ -1,4 +1,4 @@
-//! What pages show of a run's jobs that stands beside the run: reports, and why queued jobs still wait.
+//! Details of a run's jobs that are stored apart from the run: reports, and why queued jobs wait.
 
 use std::collections::HashMap;
 

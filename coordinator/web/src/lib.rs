@@ -1,6 +1,6 @@
 //! Pages, API, live logs and the Blossom endpoint. The only place that knows HTML.
 //!
-//! Whoever may not read a run gets the same answer as for a run that does not exist.
+//! A caller who may not read a run gets the same answer as for a run that does not exist.
 
 mod actions;
 mod api;
@@ -21,11 +21,11 @@ mod html;
 mod job_details;
 mod links;
 mod live;
+mod log_lines;
 mod log_page;
 mod markdown;
 mod page;
 mod pool;
-mod range;
 mod repositories;
 mod run_detail;
 mod run_feed;
@@ -59,14 +59,14 @@ use store::{DefinitionRow, Store};
 
 use run_feed::RunFeed;
 
-/// Nothing but our own style and script; a page is framed by nobody.
+/// Content security policy: only our own style and script, and no page in a frame.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
                       form-action 'self'; frame-ancestors 'none'";
 
-/// How long readers of live logs get at shutdown.
+/// How long live logs go on at shutdown.
 const LAST_READERS: Duration = Duration::from_secs(1);
 
-/// What pages and API are built from.
+/// The parts that pages and API are built from.
 pub struct Config {
     /// Runs, workers, blob rows.
     pub store: Store,
@@ -74,11 +74,11 @@ pub struct Config {
     pub logs: Logs,
     /// Stored bytes.
     pub blobs: Blobs,
-    /// Carries out what a request asks for.
+    /// Performs what requests ask for.
     pub control: Arc<dyn Control>,
     /// Renders what `/metrics` answers.
     pub metrics: Arc<dyn Metrics>,
-    /// What the operator set.
+    /// Settings of the operator.
     pub settings: Settings,
 }
 
@@ -104,13 +104,13 @@ pub struct Web {
     queue: pool::QueueCache,
 }
 
-/// Where the numbers of `/metrics` come from.
+/// Source of `/metrics`.
 pub trait Metrics: Send + Sync {
     /// All of them, as OpenMetrics text.
     fn render(&self) -> BoxFuture<'_, anyhow::Result<String>>;
 }
 
-/// What the operator set.
+/// Settings of the operator.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Name of the pool.
@@ -119,7 +119,7 @@ pub struct Settings {
     pub public_url: Url,
     /// The pool's key, 64 hex.
     pub pubkey: String,
-    /// Relays it hears.
+    /// Relays that it reads.
     pub relays: Vec<String>,
     /// Keys (64 hex) that may read everything, cancel and drain.
     pub operators: Vec<String>,
@@ -127,11 +127,11 @@ pub struct Settings {
     pub writers: Vec<String>,
     /// Signs links into private runs.
     pub link_key: [u8; 32],
-    /// Documents of other stages, by their names below `/.well-known/`.
+    /// Documents of other packages, by their names below `/.well-known/`.
     pub well_known: BTreeMap<String, serde_json::Value>,
-    /// Bytes of one upload.
+    /// Most bytes of one upload.
     pub max_blob: u64,
-    /// Bytes of all uploads.
+    /// Most bytes of all uploads.
     pub max_total: u64,
     /// Milliseconds an upload is kept.
     pub keep: Millis,
@@ -139,11 +139,11 @@ pub struct Settings {
     pub now: fn() -> Millis,
 }
 
-/// What a request can make happen.
+/// Actions of requests that other packages perform.
 pub trait Control: Send + Sync {
     /// Ends a run. Repeating it is harmless.
     fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
-    /// Tells a job what somebody who is asked says of it; whether that counts.
+    /// Records an approver's decision about a job; returns whether it counts.
     fn decide<'a>(
         &'a self,
         run: &'a str,
@@ -156,37 +156,37 @@ pub trait Control: Send + Sync {
     fn drain<'a>(&'a self, worker: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
     /// A token with which one new worker can join, good for an hour.
     fn enrolment_token(&self) -> String;
-    /// What each connected worker does.
-    fn loads(&self) -> Vec<Load>;
-    /// The relays that the operator named, as far as they are used.
+    /// The workers connected to this coordinator.
+    fn workers(&self) -> Vec<WorkerConnection>;
+    /// The configured relays that are in use.
     fn relays(&self) -> Vec<RelayView>;
-    /// Whether events are taken in and results go out.
+    /// Whether events are received and results are sent.
     fn readiness(&self) -> BoxFuture<'_, Readiness>;
-    /// Sends events of one author, whose signatures were checked, to the relays that the pool hears.
+    /// Sends events of one author, whose signatures were checked, to the relays that the pool reads.
     fn publish<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, anyhow::Result<Sent>>;
     /// Versions of a repository's workflow definitions whose authors count, and whether each is in force; by path, the
     /// newest first.
     fn definitions<'a>(&'a self, repository: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<(DefinitionRow, bool)>>>;
     /// One version, if its author counts.
     fn definition<'a>(&'a self, event: &'a str) -> BoxFuture<'a, anyhow::Result<Option<DefinitionRow>>>;
-    /// The tags of a definition of this text; without one it withdraws what stands there. The error is for people.
+    /// The tags of a definition with this text; without a text, of a withdrawal. The error is for people.
     fn definition_tags(&self, repository: &str, path: &str, text: Option<&str>) -> Result<Vec<Vec<String>>, String>;
-    /// Keeps and publishes a definition, whose signature was checked, for its author.
+    /// Stores and publishes a definition whose signature was checked.
     fn define<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, anyhow::Result<Defined>>;
-    /// Sends a sealed message, whose signature was checked, to somebody's remote signer at a relay.
+    /// Sends an encrypted message, whose signature was checked, to a remote signer at a relay.
     fn send_to_signer<'a>(&'a self, relay: &'a str, event: &'a Event)
     -> BoxFuture<'a, Result<(), OperatorActionError>>;
-    /// Sealed messages to a key at a relay, from now on.
+    /// Encrypted messages to a key at a relay, from now on.
     fn answers<'a>(
         &'a self,
         relay: &'a str,
         key: &'a str,
     ) -> BoxFuture<'a, Result<BoxStream<'static, Event>, OperatorActionError>>;
-    /// The workflow files of a repository at a commit, as far as they are here: nothing is fetched.
+    /// The workflow files of a repository at a commit, if the commit is in the mirror: nothing is fetched.
     fn workflows<'a>(&'a self, repository: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<File>>>;
 }
 
-/// A relay that the operator named.
+/// A relay of the configuration.
 #[derive(Debug, Clone)]
 pub struct RelayView {
     /// Its URL.
@@ -195,53 +195,53 @@ pub struct RelayView {
     pub connected: bool,
     /// Since when, in milliseconds since the Unix epoch.
     pub since: Millis,
-    /// Why it is not, for people.
+    /// Why it is not connected, for people.
     pub error: Option<String>,
 }
 
-/// Whether events are taken in and results go out. The texts are for people.
+/// Whether events are received and results are sent. The texts are for people.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    /// What keeps it from that; empty: it is ready.
+    /// Reasons why not; empty: it is ready.
     pub failures: Vec<String>,
-    /// What is amiss, but does not keep it from that.
+    /// Other problems.
     pub warnings: Vec<String>,
 }
 
-/// What became of events.
+/// The outcome of sending events.
 #[derive(Debug, Clone)]
 pub enum Sent {
-    /// These relays took all.
+    /// These relays accepted all.
     Taken(Vec<String>),
     /// Their author may not run here; the text says why.
     Refused(String),
-    /// No relay took them; the text says what they answered.
+    /// No relay accepted them; the text says what they answered.
     NoRelay(String),
 }
 
-/// What became of a workflow definition.
+/// The outcome of publishing a workflow definition.
 #[derive(Debug, Clone)]
 pub enum Defined {
-    /// It is kept, and on its way to these relays.
+    /// It is stored and will be sent to these relays.
     Taken(Vec<String>),
-    /// It is not written as definitions are.
+    /// It does not have the form of a definition.
     Malformed(String),
-    /// Its text is no workflow; one finding a line.
+    /// Its text is not a valid workflow; one finding a line.
     Faulty(String),
-    /// Its author may not; the text says why.
+    /// Its author may not define workflows; the text says why.
     Refused(String),
-    /// This one is newer, so nothing would change.
+    /// This version is newer, so nothing would change.
     Older(String),
 }
 
-/// Why nothing is carried between a page and its signer; the text is for people.
+/// Why a message between a page and its signer is not forwarded; the text is for people.
 #[derive(Debug, Clone)]
 pub enum OperatorActionError {
-    /// It is none of what is carried.
+    /// It is not such a message.
     Wrong(String),
-    /// Too much at a time.
+    /// Too many messages at a time.
     Busy(String),
-    /// The relay does not take it.
+    /// The relay does not accept it.
     Relay(String),
 }
 
@@ -254,23 +254,27 @@ pub struct File {
     pub text: String,
 }
 
-/// What a connected worker does.
+/// A connected worker.
 #[derive(Debug, Clone)]
-pub struct Load {
+pub struct WorkerConnection {
     /// Its id in the pool.
     pub worker: String,
     /// Version of its program.
     pub version: String,
+    /// CPU architecture of its machine.
+    pub architecture: String,
+    /// What its jobs run in: `docker` or `host`.
+    pub sandbox: String,
     /// Jobs it has or is offered.
     pub busy: usize,
     /// It takes no new jobs.
     pub draining: bool,
 }
 
-/// Serves until told to stop.
+/// Serves until `stop`.
 pub async fn serve(listener: TcpListener, web: Web, stop: CancellationToken) -> anyhow::Result<()> {
     let graceful = axum::serve(listener, router(web)).with_graceful_shutdown(stop.clone().cancelled_owned());
-    // Live logs never end by themselves: a reader must not hold the shutdown up.
+    // Live logs do not end by themselves: a reader must not delay the shutdown.
     tokio::select! {
         served = graceful => Ok(served?),
         () = async { stop.cancelled().await; tokio::time::sleep(LAST_READERS).await } => Ok(()),
@@ -315,7 +319,7 @@ pub fn router(web: Web) -> Router {
 )]
 struct Document;
 
-/// The API: a route is documented where its handler is.
+/// The API; each route is documented at its handler.
 fn api() -> OpenApiRouter<Web> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(api::runs))
@@ -325,8 +329,8 @@ fn api() -> OpenApiRouter<Web> {
         .routes(routes!(artifacts::list))
         .routes(routes!(artifacts::download))
         .routes(routes!(live::logs))
-        .routes(routes!(range::lines))
-        .routes(routes!(range::search))
+        .routes(routes!(log_lines::lines))
+        .routes(routes!(log_lines::search))
         .routes(routes!(changes::changes))
         .routes(routes!(badge::badge))
         .routes(routes!(pool::queue))
@@ -347,14 +351,14 @@ fn api() -> OpenApiRouter<Web> {
         .routes(routes!(hooks::deliveries))
 }
 
-/// An answer that says what is wrong.
+/// The body of an error.
 #[derive(Debug, Serialize, ToSchema)]
 struct Problem {
-    /// Cause and remedy, for people.
+    /// Cause, and what to do, for people.
     error: String,
 }
 
-/// Why a request is not answered: for people, and in `X-Reason` for Blossom clients.
+/// An error of a request: for people, and in `X-Reason` for Blossom clients.
 #[derive(Debug)]
 struct Refusal {
     status: StatusCode,
@@ -385,7 +389,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// What a query asks for; one that can't be read is refused like everything else.
+/// A query string; an invalid one gives an error in the form of all others.
 struct QueryParams<T>(T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryParams<T> {
@@ -397,7 +401,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryParams<T>
     }
 }
 
-/// What went wrong on our side is for our log; a stranger learns only that it did.
+/// An internal error is logged; the caller learns only that there was one.
 impl<E: Into<anyhow::Error>> From<E> for Refusal {
     fn from(error: E) -> Self {
         tracing::error!("a request failed: {:#}", error.into());

@@ -1,7 +1,7 @@
-//! Links into private runs: a browser that follows one sends no token, so the link says who may, for an hour.
+//! Signed links into private runs, valid for an hour: a browser that follows a link sends no token.
 //!
-//! The signature covers the path, the query and the reader. Whoever is given such a link can follow it, as with any
-//! link that a reader passes on; what it leads to is the one thing that it names.
+//! The signature covers the path, the query and the reader. Anybody who has such a link can follow it, to the one thing
+//! that it names.
 
 use axum::http::{Method, request::Parts};
 use ring::hmac;
@@ -9,10 +9,10 @@ use ring::hmac;
 use super::Web;
 use domain::run::{RunState, Visibility};
 
-/// Seconds for which a link holds.
+/// Seconds for which a link is valid.
 const HOLDS: u64 = 3600;
 
-/// The link for a reader (64 hex): the path itself where everybody may follow it.
+/// The link for a reader (64 hex); the path itself if everybody may follow it.
 pub(super) fn link(web: &Web, reader: Option<&str>, visibility: &Visibility, path: &str) -> String {
     let (Visibility::Readers(_), Some(reader)) = (visibility, reader) else { return path.to_owned() };
     let until = (web.settings.now)() / 1000 + HOLDS;
@@ -22,12 +22,12 @@ pub(super) fn link(web: &Web, reader: Option<&str>, visibility: &Visibility, pat
     format!("{signed}&sig={}", hex::encode(signature))
 }
 
-/// Where the full log of a run is, as text.
+/// URL of the full log of a run as text.
 pub(super) fn full_log(web: &Web, reader: Option<&str>, run: &RunState) -> String {
     link(web, reader, &run.visibility, &format!("/api/runs/{}/logs?format=text", run.id))
 }
 
-/// The reader that a followed link was made for; `None`: it is no such link. `Err`: it counts no longer.
+/// The reader that a link was made for; `None`: it is not signed. `Err`: it is no longer valid.
 pub(super) fn reader(web: &Web, parts: &Parts) -> Result<Option<String>, ()> {
     let whole = parts.uri.path_and_query().map_or("", |path| path.as_str());
     let Some((signed, signature)) = whole.rsplit_once("&sig=").filter(|_| parts.method == Method::GET) else {

@@ -1,7 +1,8 @@
 //! A run's log and state as they change, over server-sent events.
 //!
 //! `run`: the run, whenever it changed. `log`: lines of one attempt, with an id to resume from. `end`: nothing more
-//! comes. With `?format=changes` a `log` tells only that there is more, for those who read lines by their number. A slow reader is not waited for: what it has not taken is read from the files when it asks.
+//! follows. With `?format=changes` a `log` says only that there is more, for clients that read lines by number. Nothing is
+//! buffered for a slow reader: lines are read from the files when it takes them.
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
@@ -36,7 +37,7 @@ enum Format {
     Text,
 }
 
-/// In which form.
+/// The form of the answer.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct LogQuery {
@@ -46,7 +47,7 @@ pub(super) struct LogQuery {
     format: Format,
 }
 
-/// There is more of a log.
+/// A log has grown.
 #[derive(Debug, Serialize)]
 struct More<'a> {
     job: &'a str,
@@ -74,7 +75,7 @@ pub(super) async fn logs(
     QueryParams(wanted): QueryParams<LogQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    // Followed first: what changes after the run was read is told.
+    // Subscribed before the run is read: no change in between is missed.
     let changes = web.feed.follow().await?;
     let run = run_lookup::find(&web, &caller, &id).await?;
     if let Format::Text = wanted.format {
@@ -99,7 +100,7 @@ pub(super) async fn logs(
         ready: VecDeque::new(),
     };
     let sse = Sse::new(follow.events()).keep_alive(KeepAlive::default());
-    // A proxy that buffers would hold the lines back.
+    // A buffering proxy would delay the lines.
     Ok(([("x-accel-buffering", "no")], sse).into_response())
 }
 
@@ -109,7 +110,7 @@ struct LogFollower {
     /// The run may have changed since it was read.
     stale: bool,
     phase: Following,
-    /// Lines are told, not only that there are more.
+    /// Whether lines are sent, not only that there are more.
     lines: bool,
     tail: Tail,
     changes: broadcast::Receiver<Arc<[Summary]>>,
@@ -120,9 +121,9 @@ struct LogFollower {
 enum Following {
     /// The run goes on.
     Open,
-    /// The run ended: what is in the files is all.
+    /// The run ended: the files are complete.
     Draining,
-    /// All was given.
+    /// Everything was sent.
     Ended,
 }
 
@@ -195,7 +196,7 @@ impl LogFollower {
         Ok(())
     }
 
-    /// Takes what came while lines were given: a log that never pauses must not hide that the run changed.
+    /// Takes changes that came while lines were sent: a log that never pauses must not hide that the run changed.
     fn collect_changes(&mut self) {
         loop {
             match self.changes.try_recv() {

@@ -12,9 +12,9 @@ use super::{
     auth::Caller,
     dto::{time, turns},
     html::{HtmlError, rendered},
-    links, range, run_lookup,
+    links, log_lines, run_lookup,
 };
-use logs::lines::Numbered;
+use logs::lines::NumberedLine;
 
 /// Lines on one page.
 const PAGE: u64 = 500;
@@ -47,7 +47,7 @@ struct Log<'a> {
     complete: bool,
     from: u64,
     here: u64,
-    lines: Vec<Numbered>,
+    lines: Vec<NumberedLine>,
 }
 
 pub(super) async fn log(
@@ -57,7 +57,7 @@ pub(super) async fn log(
     QueryParams(wanted): QueryParams<LogPageQuery>,
 ) -> Result<Html<String>, HtmlError> {
     let run = run_lookup::find(&web, &caller, &id).await?;
-    let (attempt, complete) = range::attempt(&run, &wanted.job, wanted.attempt)?;
+    let (attempt, complete) = log_lines::attempt(&run, &wanted.job, wanted.attempt)?;
     let (job, logs) = (&wanted.job, &web.logs);
     let mut here = wanted.line.unwrap_or(0);
     if let Some(step) = &wanted.step {
@@ -108,8 +108,8 @@ trait Shown {
     fn clock(&self) -> String;
 }
 
-impl Shown for Numbered {
-    /// What is shown where nothing draws colours: the text without its codes.
+impl Shown for NumberedLine {
+    /// The text without control sequences.
     fn plain(&self) -> String {
         let text = strip_ansi(&self.text);
         match &self.ended {
@@ -118,7 +118,7 @@ impl Shown for Numbered {
         }
     }
 
-    /// The step, where steps print beside each other.
+    /// The step, where several print at the same time.
     fn beside(&self) -> String {
         self.within.as_deref().map(|step| format!("[{}] ", strip_ansi(step))).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! Summaries of jobs as HTML that can do nothing: no script, no style, no picture, nothing fetched from anywhere.
+//! Summaries of jobs as harmless HTML: no scripts, styles or images, and nothing that loads from elsewhere.
 
 use std::collections::HashSet;
 

@@ -26,13 +26,13 @@ struct Runs<'a> {
     pool: &'a str,
     runs: Vec<RunSummary>,
     wanted: api::RunQuery,
-    statuses: [&'static str; 9],
-    /// Of this page and of the next one.
+    statuses: &'static [Status],
+    /// Query strings of this page and of the next one.
     query: String,
     next: Option<String>,
-    /// Number of the latest change that the list has.
+    /// Number of the latest change in the list.
     change: u64,
-    /// What of the filter can't be read.
+    /// Why the filter is invalid.
     problem: Option<String>,
 }
 
@@ -42,12 +42,12 @@ struct Run<'a> {
     pool: &'a str,
     run: RunView,
     version: u64,
-    /// Where its whole log is.
+    /// URL of its whole log.
     text: String,
     message: Option<String>,
     graph: Graph,
     times: Times,
-    /// Name of the job and HTML.
+    /// Names of jobs, with their summaries as HTML.
     summaries: Vec<(String, String)>,
     chain: Vec<ChainLink>,
 }
@@ -57,7 +57,7 @@ struct ChainLink {
     kind: u16,
     what: &'static str,
     id: String,
-    /// In words, and as a class of the page.
+    /// As text, and as a CSS class.
     signature: &'static str,
     class: &'static str,
     relays: String,
@@ -68,7 +68,7 @@ pub(super) async fn runs(
     caller: Caller,
     QueryParams(wanted): QueryParams<api::RunQuery>,
 ) -> Result<(StatusCode, Html<String>), HtmlError> {
-    // Read first: what changes after it is told to the live list. A list by status says nothing of all others.
+    // Read first: later changes are sent to the live list.
     let latest = match wanted.is_by_status() {
         true => Some(web.store.latest_change().await.map_err(Refusal::from)?),
         false => None,
@@ -81,7 +81,7 @@ pub(super) async fn runs(
         Err(refusal) => return Err(refusal.into()),
     };
     let (query, next) = (wanted.query(None), next.map(|next| wanted.query(Some(next))));
-    let statuses = Status::ALL.map(|(_, word)| word);
+    let statuses = Status::all();
     let change = latest.or_else(|| runs.iter().map(|run| run.change).max()).unwrap_or(0);
     let pool = &web.settings.name;
     Ok((status, rendered(&Runs { pool, runs, wanted, statuses, query, next, change, problem })?))
@@ -245,7 +245,7 @@ impl RunSummary {
 }
 
 impl RunView {
-    /// One word for how it stands.
+    /// Its status.
     fn word(&self) -> &'static str {
         self.conclusion.map_or(self.phase, Conclusion::as_str)
     }
@@ -284,12 +284,12 @@ impl RunView {
 }
 
 impl JobView {
-    /// One word for how it stands.
+    /// Its status.
     fn word(&self) -> &'static str {
         self.conclusion.map_or(self.phase, Conclusion::as_str)
     }
 
-    /// What needs somebody's eyes is open from the start.
+    /// Whether its details are open from the start.
     fn is_open(&self) -> bool {
         self.conclusion == Some(Conclusion::Failure) || self.approval.as_ref().is_some_and(|approval| approval.waits)
     }
@@ -315,7 +315,7 @@ impl CacheView {
         if self.size == 0 { String::new() } else { size(self.size) }
     }
 
-    /// How the page paints the outcome.
+    /// CSS class of the outcome.
     fn class(&self) -> &'static str {
         if self.outcome == "miss" { "skipped" } else { "success" }
     }
@@ -323,7 +323,7 @@ impl CacheView {
 
 impl ApprovalView {
     /// What was decided, by whom and when.
-    fn said(&self) -> Option<String> {
+    fn describe(&self) -> Option<String> {
         let (verdict, by, at) = (self.verdict?, self.by.as_ref()?, self.at?);
         let comment = self.comment.as_ref().filter(|text| !text.is_empty());
         let comment = comment.map(|text| format!(": {text}")).unwrap_or_default();
@@ -331,7 +331,7 @@ impl ApprovalView {
     }
 }
 
-/// A document that programs look for at a fixed place.
+/// A document at a well-known path (RFC 8615).
 pub(super) async fn well_known(
     axum::extract::State(web): State<Web>,
     axum::extract::Path(name): axum::extract::Path<String>,

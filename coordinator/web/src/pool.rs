@@ -1,4 +1,4 @@
-//! Workers and the queue: who is there, and why what waits still waits.
+//! The pool: its workers, and the queue with the reason why each entry waits.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -10,18 +10,18 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Load, Refusal, Web, auth::Caller, dto};
+use super::{Refusal, Web, WorkerConnection, auth::Caller, dto};
 use domain::run::{JobPhase, Millis, RunPhase, Visibility};
 use store::{Filter, Page, Reader, Status, Store, StoreError};
 
-/// Entries of the queue that are shown.
+/// Most entries of the queue in an answer.
 const SHOWN: usize = 200;
-/// Unfinished runs that are looked at for them, the newest first.
+/// Most unfinished runs whose jobs are looked at for it, the newest first.
 const RUNS: u32 = 300;
-/// One reading of the queue serves everybody for this long.
+/// How long one reading of the queue serves all callers.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// A worker.
+/// An enrolled worker.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct WorkerView {
     pub(super) id: String,
@@ -31,19 +31,23 @@ pub(super) struct WorkerView {
     pub(super) slots: u32,
     /// Jobs it has now.
     pub(super) busy: usize,
-    /// Of its program, while it is connected.
+    /// Version of its program, while it is connected.
     pub(super) version: Option<String>,
+    /// CPU architecture of its machine, while it is connected.
+    pub(super) architecture: Option<String>,
+    /// What its jobs run in, `docker` or `host`, while it is connected.
+    pub(super) sandbox: Option<String>,
     pub(super) connected: bool,
     pub(super) draining: bool,
     pub(super) seen_at: Millis,
 }
 
-/// What waits.
+/// The queue.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct QueueView {
     /// The longest wait first.
     pub(super) entries: Vec<Waiting>,
-    /// How many more wait: those of private runs, and those behind the first.
+    /// How many further entries there are: those of private runs, and those beyond the limit.
     pub(super) others: usize,
 }
 
@@ -65,15 +69,17 @@ pub(super) struct Waiting {
 
 /// Every enrolled worker, connected or not.
 pub(super) async fn all(web: &Web) -> Result<Vec<WorkerView>, Refusal> {
-    let mut loads: HashMap<String, Load> =
-        web.control.loads().into_iter().map(|load| (load.worker.clone(), load)).collect();
+    let mut connections: HashMap<String, WorkerConnection> =
+        web.control.workers().into_iter().map(|connection| (connection.worker.clone(), connection)).collect();
     let workers = web.store.workers().await?.into_iter().map(|row| {
-        let load = loads.remove(&row.id);
+        let connection = connections.remove(&row.id);
         WorkerView {
-            busy: load.as_ref().map_or(0, |load| load.busy),
-            connected: load.is_some(),
-            draining: row.draining || load.as_ref().is_some_and(|load| load.draining),
-            version: load.map(|load| load.version),
+            busy: connection.as_ref().map_or(0, |connection| connection.busy),
+            connected: connection.is_some(),
+            draining: row.draining || connection.as_ref().is_some_and(|connection| connection.draining),
+            architecture: connection.as_ref().map(|connection| connection.architecture.clone()),
+            sandbox: connection.as_ref().map(|connection| connection.sandbox.clone()),
+            version: connection.map(|connection| connection.version),
             id: row.id,
             name: row.name,
             labels: row.labels,
@@ -84,11 +90,11 @@ pub(super) async fn all(web: &Web) -> Result<Vec<WorkerView>, Refusal> {
     Ok(workers.collect())
 }
 
-/// The queue as it was at one moment. Reading it reads the states of runs, so one reading serves everybody for a while.
+/// The queue at one moment. Reading it reads the states of many runs, so one reading serves all callers for a while.
 pub(super) struct QueueSnapshot {
     /// The longest wait first.
     entries: Vec<(Visibility, Waiting)>,
-    /// Jobs that wait besides.
+    /// Further jobs that wait.
     others: usize,
 }
 
@@ -152,7 +158,7 @@ impl QueueSnapshot {
     }
 }
 
-/// What waits, as far as this caller may see it.
+/// The queue, as far as this caller may see it.
 pub(super) async fn waiting(web: &Web, caller: &Caller) -> Result<QueueView, Refusal> {
     let snapshot = web.queue.read(&web.store).await?;
     let open = snapshot.entries.iter().filter(|(visibility, _)| caller.reader.may_read(visibility));
@@ -167,13 +173,13 @@ pub(super) async fn workers(State(web): State<Web>) -> Result<Json<Vec<WorkerVie
     Ok(Json(all(&web).await?))
 }
 
-/// What waits, and why.
+/// The queue: what waits, and why.
 #[utoipa::path(get, path = "/api/queue", tag = "pool", responses((status = 200, body = QueueView)))]
 pub(super) async fn queue(State(web): State<Web>, caller: Caller) -> Result<Json<QueueView>, Refusal> {
     Ok(Json(waiting(&web, &caller).await?))
 }
 
-/// A worker takes no new jobs. For the operator.
+/// Drains a worker: it takes no new jobs. For the operator.
 #[utoipa::path(post, path = "/api/workers/{id}/drain", tag = "pool", params(("id" = String, Path)), responses(
     (status = 202, description = "It drains"), (status = 401, body = super::Problem),
     (status = 403, body = super::Problem), (status = 404, body = super::Problem),
@@ -187,7 +193,7 @@ pub(super) async fn drain(
     if caller.reader != Reader::Operator {
         return Err(Refusal::new(StatusCode::FORBIDDEN, "only the operator may drain a worker"));
     }
-    if !web.store.workers().await?.iter().any(|row| row.id == id) {
+    if web.store.worker(&id).await?.is_none() {
         return Err(Refusal::new(StatusCode::NOT_FOUND, "no such worker: `longshore workers` lists them"));
     }
     web.control.drain(&id).await?;

@@ -17,9 +17,9 @@ use super::{
 };
 use store::{Filter, Page};
 
-/// Repositories on one page.
+/// Most repositories on one page.
 const PAGE: usize = 50;
-/// Runs of a repository that are looked at.
+/// Most runs of a repository that are looked at.
 const RECENT: u32 = 30;
 
 #[derive(Template)]
@@ -38,7 +38,7 @@ impl RelayView {
     }
 }
 
-/// Where a list goes on.
+/// Position in a list.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct RepositoriesQuery {
@@ -53,13 +53,13 @@ struct Repositories<'a> {
     next: Option<String>,
 }
 
-/// A repository for people, and its page.
+/// A repository's display name and page.
 struct RepositoryLink {
     name: String,
     page: String,
 }
 
-/// Which commit.
+/// Which commit is shown.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct RepositoryQuery {
@@ -108,7 +108,7 @@ pub(super) async fn repositories(
     let next = found.last().filter(|_| found.len() == PAGE).cloned();
     let mut rows = Vec::new();
     for address in found {
-        // One whose runs are all private is not told of.
+        // A repository whose runs are all private is not listed.
         if let Some(latest) = recent(&web, &caller, &address, 1).await?.pop() {
             rows.push((RepositoryLink { name: repository_name(&address), page: page(&address) }, latest));
         }
@@ -130,7 +130,7 @@ pub(super) async fn repository(
         return Err(Refusal::new(axum::http::StatusCode::NOT_FOUND, reason).into());
     };
     let mut branches: Vec<(String, String)> = Vec::new();
-    // What was run again is where its branch was once.
+    // A rerun is of an older commit of its branch.
     for run in runs.iter().filter(|run| !run.commit.is_empty() && run.previous.is_none()) {
         if !branches.iter().any(|(branch, _)| *branch == run.branch) {
             branches.push((run.branch.clone(), run.commit.clone()));

@@ -1,4 +1,4 @@
-//! A run with all that belongs to it: what its jobs kept, its events, the run it repeats and those that repeat it.
+//! A run with all that belongs to it: caches, artifacts and events, the run it repeats and those that repeat it.
 
 use super::{
     Refusal, Web, artifacts,
@@ -9,7 +9,7 @@ use super::{
 use domain::run::RunState;
 use store::{CacheUse, Filter, Page, Status, Summary};
 
-/// Reruns that are named.
+/// Most reruns that are listed.
 const RERUNS: u32 = 50;
 
 /// The run as this caller may see it.

@@ -1,4 +1,4 @@
-//! Which runs changed, read from the store once for all who follow runs.
+//! Changed runs, read from the store once for all followers.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use store::{ChangeNotification, Filter, Reader, Store, StoreError, Summary};
 
-/// Changes that are read at once.
+/// Most changes read at once.
 const BATCH: u32 = 100;
-/// Batches a follower may lag behind; one that lags further looks at everything.
+/// Batches that a follower may lag behind; one that lags further reads everything.
 const LAG: usize = 64;
 
-/// Hands changed runs to followers. Clones share one reader, which exists while there are followers.
+/// Sends changed runs to followers. Clones share one reader, which exists while there are followers.
 #[derive(Debug, Clone)]
 pub(super) struct RunFeed {
     store: Store,
@@ -55,7 +55,7 @@ impl RunFeed {
             match notices.recv().await {
                 Ok(ChangeNotification::Runs) | Err(RecvError::Lagged(_)) => {}
                 Ok(_) => continue,
-                // The followers hear of it by themselves.
+                // The followers see the end of the channel.
                 Err(RecvError::Closed) => return,
             }
             {
@@ -76,7 +76,7 @@ impl RunFeed {
                 let more = changed.len() == BATCH as usize;
                 after = changed.last().map_or(after, |run| run.changed);
                 if !changed.is_empty() {
-                    // Without followers there is nobody to tell.
+                    // Fails where no follower is left.
                     let _ = self.shared.followers.send(changed.into());
                 }
                 if !more {

@@ -1,4 +1,4 @@
-//! Finds the run that a request is about. Who may not read it gets the same answer as for a run that does not exist.
+//! Finds the run that a request is about. A caller who may not read it gets the same answer as for a missing run.
 
 use super::{Refusal, Web, auth::Caller};
 use domain::run;

@@ -1,4 +1,4 @@
-//! Sealed messages between a page and its remote signer (NIP-46): carried for the page, which speaks to us alone.
+//! Forwards encrypted messages between a page and its remote signer (NIP-46): a page connects to this server alone.
 
 use std::convert::Infallible;
 
@@ -19,7 +19,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{OperatorActionError, QueryParams, Refusal, Web};
 
-/// Bytes of a request.
+/// Most bytes of a request.
 const LONGEST: usize = 128 * 1024;
 
 /// A page's message.
@@ -32,14 +32,14 @@ pub(super) struct Message {
     event: serde_json::Value,
 }
 
-/// That a message was taken.
+/// A message that was sent.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Carried {
+pub(super) struct SentMessage {
     /// Id of the event.
     event: String,
 }
 
-/// Which answers.
+/// Which answers are requested.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct AnswerQuery {
@@ -62,10 +62,10 @@ impl From<OperatorActionError> for Refusal {
 
 /// Sends a sealed message to a remote signer (NIP-46), for a page that listens for the answer.
 #[utoipa::path(post, path = "/api/signer/messages", tag = "actions", request_body = Message, responses(
-    (status = 202, body = Carried), (status = 400, body = super::Problem), (status = 429, body = super::Problem),
+    (status = 202, body = SentMessage), (status = 400, body = super::Problem), (status = 429, body = super::Problem),
     (status = 502, body = super::Problem),
 ))]
-pub(super) async fn messages(State(web): State<Web>, body: Bytes) -> Result<(StatusCode, Json<Carried>), Refusal> {
+pub(super) async fn messages(State(web): State<Web>, body: Bytes) -> Result<(StatusCode, Json<SentMessage>), Refusal> {
     let bad = |reason: String| Refusal::new(StatusCode::BAD_REQUEST, reason);
     if body.len() > LONGEST {
         return Err(bad(format!("a message has at most {LONGEST} bytes")));
@@ -75,7 +75,7 @@ pub(super) async fn messages(State(web): State<Web>, body: Bytes) -> Result<(Sta
     let event = Event::from_json(event.to_string()).map_err(|_| bad("`event` is no Nostr event".into()))?;
     event.verify().map_err(|_| bad("the signature of the event does not fit".into()))?;
     web.control.send_to_signer(&relay, &event).await?;
-    Ok((StatusCode::ACCEPTED, Json(Carried { event: event.id.to_hex() })))
+    Ok((StatusCode::ACCEPTED, Json(SentMessage { event: event.id.to_hex() })))
 }
 
 /// Answers of a remote signer to a page's key (NIP-46): `ready` once they are listened for, then an `answer` each.

@@ -1,15 +1,15 @@
-//! Why a job waits, or was left out, as sentences. Pure.
+//! Why a job waits or was skipped, as sentences. Pure.
 
 use workflow::plan::Conclusion;
 
 use domain::run::{Job, JobPhase, RunState};
 
-/// What lets a condition hold although something before the job did not succeed.
+/// Functions by which a condition can hold although a needed job did not succeed.
 const STATUS: [&str; 3] = ["always()", "failure()", "cancelled()"];
-/// Names in one sentence.
+/// Most names in one sentence.
 const NAMED: usize = 5;
 
-/// Why a job that no reason of its own explains has not begun, or never did.
+/// Why a job without a reason of its own has not begun, or was skipped.
 pub(super) fn job(state: &RunState, key: &str) -> Option<String> {
     let job = state.jobs.get(key)?;
     match &job.phase {
@@ -44,7 +44,7 @@ fn left_out(state: &RunState, key: &str, job: &Job) -> String {
     }
 }
 
-/// Names of the jobs that one needs and that are so, and how they ended.
+/// Names of the needed jobs for which `so` holds, with their conclusions.
 fn needed(state: &RunState, key: &str, so: impl Fn(&Job) -> bool) -> Vec<String> {
     let needs = state.needed_by(key).into_iter().filter_map(|need| state.jobs.get(need)).filter(|need| so(need));
     let named = needs.map(|need| match need.conclusion() {

@@ -4,22 +4,22 @@ use proto::worker::{LogRecord, LogStream};
 
 use super::{concurrent::ConcurrentSteps, steps::Joiners};
 
-/// Writes the records of one attempt as they come. Colours are kept as printed.
+/// Renders the records of one attempt as they come. Colours are kept as printed.
 #[derive(Debug, Default)]
-pub struct Writer {
+pub(super) struct PlainTextWriter {
     joiners: Joiners,
     concurrent: ConcurrentSteps,
-    stamp: Stamp,
+    stamp: Timestamp,
 }
 
-impl Writer {
+impl PlainTextWriter {
     /// The line before an attempt's first record.
-    pub fn heading(job: &str, attempt: u32) -> String {
+    pub(super) fn heading(job: &str, attempt: u32) -> String {
         format!("==== {job}, attempt {attempt}\n")
     }
 
     /// The lines that these records complete.
-    pub fn write(&mut self, records: &[LogRecord]) -> String {
+    pub(super) fn write(&mut self, records: &[LogRecord]) -> String {
         let mut text = String::new();
         let Self { joiners, concurrent, stamp } = self;
         let mut line = |time_ms, content: &str| stamp.line(&mut text, time_ms, content);
@@ -35,38 +35,39 @@ impl Writer {
                 (Some(mark), LogStream::Mark) => line(record.time_ms, &format!("---- {}", mark.name)),
                 _ => {
                     let name = concurrent.name(record.step);
-                    joiners.push(record, |time_ms, content| line(time_ms, &within(name, content)));
+                    joiners.push(record, |time_ms, content| line(time_ms, &with_step(name, content)));
                 }
             }
         }
         text
     }
 
-    /// What was left without a line end.
-    pub fn finish(&mut self) -> String {
+    /// The output that has no line end.
+    pub(super) fn finish(&mut self) -> String {
         let mut text = String::new();
         let Self { joiners, concurrent, stamp } = self;
-        joiners.flush(|step, time_ms, content| stamp.line(&mut text, time_ms, &within(concurrent.name(step), content)));
+        joiners
+            .flush(|step, time_ms, content| stamp.line(&mut text, time_ms, &with_step(concurrent.name(step), content)));
         text
     }
 }
 
-/// A line with its step, where that is to be said.
-fn within(step: Option<&str>, line: String) -> String {
+/// A line, preceded by its step where several run at the same time.
+fn with_step(step: Option<&str>, line: String) -> String {
     match step {
         Some(step) => format!("[{step}] {line}"),
         None => line,
     }
 }
 
-/// The time before a line. Lines printed together share it, and making it costs more than the line.
+/// The time before a line. Formatting it costs more than the line, so lines of the same millisecond share it.
 #[derive(Debug, Default)]
-struct Stamp {
+struct Timestamp {
     time_ms: u64,
     text: String,
 }
 
-impl Stamp {
+impl Timestamp {
     fn line(&mut self, text: &mut String, time_ms: u64, content: &str) {
         if self.text.is_empty() || self.time_ms != time_ms {
             let time = i64::try_from(time_ms).ok().and_then(|time| jiff::Timestamp::from_millisecond(time).ok());
@@ -95,7 +96,7 @@ mod tests {
             mark: Some(Mark { name: format!("Main {name}"), ..Mark::default() }),
             ..of(step, record(1000, LogStream::Mark, ""))
         };
-        let mut writer = Writer::default();
+        let mut writer = PlainTextWriter::default();
         let text = writer.write(&[
             begin(0, "a"),
             of(0, record(1000, LogStream::Stdout, "of ")),
@@ -120,7 +121,7 @@ mod tests {
             }),
             ..record(1000, LogStream::Mark, "")
         };
-        let mut writer = Writer::default();
+        let mut writer = PlainTextWriter::default();
         let text = writer.write(&[
             mark(false, ""),
             record(1001, LogStream::Stdout, "out "),

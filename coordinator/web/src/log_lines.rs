@@ -1,4 +1,4 @@
-//! Lines of a log by number, and where a text stands in it.
+//! The API for lines of a log: by number, and by a text that they contain.
 
 use axum::{
     Json,
@@ -10,12 +10,12 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{QueryParams, Refusal, Web, auth::Caller, run_lookup};
 use domain::run::{JobPhase, RunState as Run};
-use logs::lines::{MOST_LINES, Numbered};
+use logs::lines::{MOST_LINES, NumberedLine};
 
-/// Longest text that is searched for, in bytes.
+/// Longest text to search for, in bytes.
 const LONGEST: usize = 200;
 
-/// Which lines.
+/// Which lines are requested.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct LineQuery {
@@ -29,7 +29,7 @@ pub(super) struct LineQuery {
     to: Option<u64>,
 }
 
-/// Where a text is looked for.
+/// Which lines are searched, and for what.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct SearchQuery {
@@ -37,7 +37,7 @@ pub(super) struct SearchQuery {
     job: String,
     /// Its attempt; otherwise the latest.
     attempt: Option<u32>,
-    /// What to look for, in any case of its letters.
+    /// The text; case is ignored.
     text: String,
     /// The first line to look at.
     from: Option<u64>,
@@ -53,7 +53,7 @@ pub(super) struct Lines {
     /// No more will come.
     complete: bool,
     #[schema(value_type = Vec<Line>)]
-    lines: Vec<Numbered>,
+    lines: Vec<NumberedLine>,
 }
 
 /// One line.
@@ -71,18 +71,18 @@ struct Line {
     /// For a mark that ends a step: its conclusion and milliseconds.
     #[schema(value_type = Option<Vec<serde_json::Value>>, required = false)]
     ended: Option<(String, u64)>,
-    /// Name of the step, where steps print beside each other.
+    /// Name of the step, where several steps print at the same time.
     #[schema(required = false)]
     within: Option<String>,
 }
 
-/// Where a text was found.
+/// The lines that contain a text.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Found {
+pub(super) struct Matches {
     attempt: u32,
     /// Numbers of lines.
     lines: Vec<u64>,
-    /// The line to go on from, where the answer does not reach the end.
+    /// The line to continue the search from, where the answer does not reach the end.
     next: Option<u64>,
 }
 
@@ -106,14 +106,14 @@ pub(super) async fn lines(
 
 /// Numbers of the lines of a job's log that contain a text.
 #[utoipa::path(get, path = "/api/runs/{id}/search", tag = "logs", params(("id" = String, Path), SearchQuery), responses(
-    (status = 200, body = Found), (status = 400, body = super::Problem), (status = 404, body = super::Problem),
+    (status = 200, body = Matches), (status = 400, body = super::Problem), (status = 404, body = super::Problem),
 ))]
 pub(super) async fn search(
     State(web): State<Web>,
     caller: Caller,
     Path(id): Path<String>,
     QueryParams(wanted): QueryParams<SearchQuery>,
-) -> Result<Json<Found>, Refusal> {
+) -> Result<Json<Matches>, Refusal> {
     if wanted.text.is_empty() || wanted.text.len() > LONGEST {
         let reason = format!("search for a text of 1 to {LONGEST} bytes");
         return Err(Refusal::new(StatusCode::BAD_REQUEST, reason));
@@ -122,7 +122,7 @@ pub(super) async fn search(
     let (attempt, _) = attempt(&run, &wanted.job, wanted.attempt)?;
     let from = wanted.from.unwrap_or(1).max(1);
     let found = web.logs.search(&run.id, &wanted.job, attempt, &wanted.text, from).await?;
-    Ok(Json(Found { attempt, lines: found.lines, next: found.next }))
+    Ok(Json(Matches { attempt, lines: found.lines, next: found.next }))
 }
 
 /// The attempt that is meant, and whether its log is complete.
