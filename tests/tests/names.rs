@@ -26,13 +26,10 @@ const HIVE_CI: [&str; 4] =
     ["coordinator/nostr/src/hive_ci", "coordinator/nostr/tests", "coordinator/config", "cli/src/client/hive_ci"];
 
 /// Folders whose names are still being replaced.
-const PENDING: [&str; 12] = [
-    "coordinator/actions_api",
+const PENDING: [&str; 9] = [
     "coordinator/app",
     "coordinator/config",
-    "coordinator/dispatch",
     "coordinator/domain",
-    "coordinator/logs",
     "coordinator/nostr",
     "coordinator/planning",
     "coordinator/source",

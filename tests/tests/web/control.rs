@@ -4,7 +4,7 @@ use domain::run::ApprovalVerdict;
 use futures::{StreamExt, future::BoxFuture};
 use parking_lot::Mutex;
 use store::DefinitionRow;
-use web::{Control, Defined, File, Load, Metrics, OperatorActionError, Readiness, RelayView, Sent};
+use web::{Control, Defined, File, Metrics, OperatorActionError, Readiness, RelayView, Sent, WorkerConnection};
 
 use super::definitions;
 
@@ -18,8 +18,15 @@ impl Control for Asked {
         "token".into()
     }
 
-    fn loads(&self) -> Vec<Load> {
-        vec![Load { worker: "w1".into(), version: "1.2.3".into(), busy: 1, draining: false }]
+    fn workers(&self) -> Vec<WorkerConnection> {
+        vec![WorkerConnection {
+            worker: "w1".into(),
+            version: "1.2.3".into(),
+            architecture: "x86_64".into(),
+            sandbox: "docker".into(),
+            busy: 1,
+            draining: false,
+        }]
     }
 
     fn relays(&self) -> Vec<RelayView> {
