@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use bollard::query_parameters::ListNetworksOptionsBuilder;
+use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use sha2::{Digest, Sha256};
@@ -328,6 +328,29 @@ fn warm_machines_are_used_once() {
             say(&*machine, "touch /workspace/used").await;
             assert!(seen.insert(say(&*machine, "hostname").await));
             machine.destroy().await;
+        }
+    });
+}
+
+#[test]
+fn a_worker_that_closes_while_a_warm_machine_starts_leaves_nothing_on_the_engine() {
+    let worker = format!("test-closing-{:016x}", rand::random::<u64>());
+    let ours = HashMap::from([("label".to_owned(), vec![format!("longshore.worker={worker}")])]);
+    with_docker(|_| async move {
+        let api = bollard::Docker::connect_with_local_defaults().unwrap().negotiate_version().await.unwrap();
+        for wait in [0, 50, 200, 500] {
+            let config = DockerConfig { worker: worker.clone(), pool_size: 1, ..DockerConfig::default() };
+            let docker = DockerSandbox::connect(config).await.unwrap();
+            docker.warm(&[image()]);
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            docker.close().await;
+            let containers = ListContainersOptionsBuilder::new().all(true).filters(&ours).build();
+            assert_eq!(api.list_containers(Some(containers)).await.unwrap(), [], "after {wait} ms");
+            let volumes = ListVolumesOptionsBuilder::new().filters(&ours).build();
+            let volumes = api.list_volumes(Some(volumes)).await.unwrap().volumes.unwrap_or_default();
+            assert_eq!(volumes, [], "after {wait} ms");
+            let networks = ListNetworksOptionsBuilder::new().filters(&ours).build();
+            assert_eq!(api.list_networks(Some(networks)).await.unwrap(), [], "after {wait} ms");
         }
     });
 }
