@@ -26,7 +26,7 @@ const HIVE_CI: [&str; 4] =
     ["coordinator/nostr/src/hive_ci", "coordinator/nostr/tests", "coordinator/config", "cli/src/client/hive_ci"];
 
 /// Folders whose names are still being replaced.
-const PENDING: [&str; 12] = [
+const PENDING: [&str; 11] = [
     "coordinator/actions_api",
     "coordinator/app",
     "coordinator/config",
@@ -38,7 +38,6 @@ const PENDING: [&str; 12] = [
     "coordinator/source",
     "coordinator/store",
     "coordinator/web",
-    "coordinator/webhooks",
 ];
 
 /// What a definition is.
