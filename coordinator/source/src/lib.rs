@@ -2,7 +2,7 @@
 //!
 //! [`address`] reads what the request names, [`announcement`] decides whose word counts, [`network`] decides where a
 //! clone URL may lead, [`git`] brings the objects. [`outside`] does the same for repositories that workflows name, under
-//! the [`lock`]. [`definition`] reads workflow files that are events. [`maintenance`] keeps mirrors small. Relays are asked
+//! the [`lock`]. [`definition`] reads workflow files that are events. `maintenance` keeps mirrors small. Relays are asked
 //! through [`EventQuery`]: this stage knows none.
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};

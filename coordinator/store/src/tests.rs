@@ -132,6 +132,7 @@ crate::testing::on_each_engine! {
     subscribers_learn_what_changed_after_it_is_readable,
     a_transaction_that_breaks_writes_nothing_and_the_store_goes_on,
     a_full_disk_is_a_problem_that_is_told,
+    what_is_asked_of_relays_depends_on_what_has_not_ended,
 }
 
 fn page(limit: u32) -> Page {
@@ -428,4 +429,20 @@ async fn a_full_disk_is_a_problem_that_is_told(store: &Store) {
     assert!(matches!(full.problem().await.unwrap(), Some(StoreProblem::LowSpace { min_free: u64::MAX, .. })));
     assert!(full.low_space().is_some_and(|problem| problem.to_string().contains("make room there")));
     assert_eq!(store.clone().with_min_free(folder.path(), 0).problem().await.unwrap(), None);
+}
+
+async fn what_is_asked_of_relays_depends_on_what_has_not_ended(store: &Store) {
+    for (id, serial, phase) in [("a", 1, RunPhase::Planning), ("b", 2, RunPhase::Planning), ("c", 3, done())] {
+        store.commit(vec![Change::Run(RunChange::whole(RunState { phase, ..run(id, serial) }))]).await.unwrap();
+    }
+    assert_eq!(store.live_job_events(9).await.unwrap(), ["job-of-b", "job-of-a"]);
+    assert_eq!(store.live_job_events(1).await.unwrap(), ["job-of-b"]);
+    let relays = vec![("wss://a".into(), RelayClass::Own), ("wss://b".into(), RelayClass::Other)];
+    store.commit(vec![Change::Outbox(Outgoing { relays, ..outgoing("e") })]).await.unwrap();
+    for (relay, answer, taken) in [("wss://b", "", false), ("wss://a", "blocked", false), ("wss://a", "", true)] {
+        let (relay, answer) = (relay.to_owned(), answer.to_owned());
+        store.commit(vec![Change::Delivered { event: "e".into(), relay, answer, at: 1 }]).await.unwrap();
+        assert_eq!(store.taken_by_own_relay("e").await.unwrap(), taken);
+    }
+    assert!(!store.taken_by_own_relay("unknown").await.unwrap());
 }
