@@ -269,7 +269,7 @@ async fn services(cache: &Path) -> Result<ActionsApi> {
     let now = || u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
     let origin =
         ActionsApi::new(store, blobs.clone(), &rand::random(), Kept { artifact_days: 7, ..Kept::default() }, now);
-    origin.expire(now()).await?;
+    origin.expire(now(), config::Retention::default().cache_bytes).await?;
     blobs.expire(now()).await?;
     Ok(origin)
 }

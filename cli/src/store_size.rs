@@ -1,13 +1,10 @@
 //! `longshore store`: what the coordinator keeps, and how much room it takes.
 
-use std::{
-    io::Write as _,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, ensure};
 use config::{Config, load};
+use coordinator::DiskUsage;
 use serde_json::json;
 use store::Store;
 
@@ -37,32 +34,53 @@ struct SizeArgs {
     json: bool,
 }
 
-/// Folders of the data folder that grow.
-const FOLDERS: [&str; 3] = ["blobs", "logs", "mirrors"];
+/// Room that something takes, and may take.
+struct Usage {
+    name: &'static str,
+    bytes: u64,
+    limit: Option<u64>,
+}
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Action::Size(args) = args.action;
     let environment = std::env::vars().collect();
     let given = load::Given { file: args.config.as_deref(), environment, sets: &args.sets, ..Default::default() };
     let config: Config = load::load(&Config::complete(), &given)?.config;
-    let tables = open(&config).await?.table_sizes().await?;
-    let folders: Vec<(&str, u64)> = FOLDERS.iter().map(|name| (*name, folder_size(&config.data.join(name)))).collect();
+    let store = open(&config).await?;
+    let tables = store.table_sizes().await?;
+    let usages = usages(&config, store.caches_total(None).await?);
     let mut text = String::new();
     if args.json {
         let tables: Vec<_> =
             tables.iter().map(|table| json!({"name": table.name, "rows": table.rows, "bytes": table.bytes})).collect();
-        let folders: Vec<_> = folders.iter().map(|(name, bytes)| json!({"name": name, "bytes": bytes})).collect();
-        text = format!("{:#}\n", json!({"tables": tables, "folders": folders}));
+        let usages: Vec<_> = usages
+            .iter()
+            .map(|usage| json!({"name": usage.name, "bytes": usage.bytes, "limit": usage.limit}))
+            .collect();
+        text = format!("{:#}\n", json!({"tables": tables, "folders": usages}));
     } else {
         for table in &tables {
             text.push_str(&format!("{:>14} bytes {:>10} rows  table {}\n", table.bytes, table.rows, table.name));
         }
-        for (name, bytes) in &folders {
-            text.push_str(&format!("{bytes:>14} bytes {:>10}       folder {name}\n", ""));
+        for Usage { name, bytes, limit } in &usages {
+            let limit = limit.map_or_else(String::new, |limit| format!(", limit {limit}"));
+            text.push_str(&format!("{bytes:>14} bytes {:>10}       {name}{limit}\n", ""));
         }
     }
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What grows in the data folder. Caches are blobs: their bytes are among those.
+fn usages(config: &Config, caches: u64) -> [Usage; 4] {
+    let folder = |name, limit| Usage { name, bytes: DiskUsage::of(&config.data.join(name)).bytes, limit };
+    let limits = &config.retention;
+    [
+        folder("blobs", None),
+        Usage { name: "caches", bytes: caches, limit: Some(limits.cache_bytes) },
+        folder("logs", Some(limits.log_bytes)),
+        folder("mirrors", Some(limits.mirror_bytes)),
+    ]
 }
 
 async fn open(config: &Config) -> anyhow::Result<Store> {
@@ -72,15 +90,4 @@ async fn open(config: &Config) -> anyhow::Result<Store> {
     let file = config.data.join("longshore.db");
     ensure!(file.exists(), "{} is not there: name the coordinator's configuration with --config", file.display());
     Store::open(&file).await.with_context(|| format!("{}: can't be read", file.display()))
-}
-
-/// Bytes of the files in a folder and below; what vanishes meanwhile does not count.
-fn folder_size(folder: &Path) -> u64 {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let size = |entry: std::fs::DirEntry| match entry.metadata() {
-        Ok(found) if found.is_dir() => folder_size(&entry.path()),
-        Ok(found) => found.len(),
-        Err(_) => 0,
-    };
-    entries.map(size).sum()
 }

@@ -26,7 +26,8 @@ const HIVE_CI: [&str; 4] =
     ["coordinator/nostr/src/hive_ci", "coordinator/nostr/tests", "coordinator/config", "cli/src/client/hive_ci"];
 
 /// Folders whose names are still being replaced.
-const PENDING: [&str; 9] = [
+const PENDING: [&str; 11] = [
+    "coordinator/actions_api",
     "coordinator/app",
     "coordinator/config",
     "coordinator/domain",
@@ -35,7 +36,6 @@ const PENDING: [&str; 9] = [
     "coordinator/source",
     "coordinator/store",
     "coordinator/web",
-    "coordinator/webhooks",
 ];
 
 /// What a definition is.

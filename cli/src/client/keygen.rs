@@ -174,6 +174,13 @@ cache_days = 7
 artifact_bytes = 10_737_418_240
 artifact_days = 90
 
+# Bytes that everything of a kind may take. Beyond them the oldest goes, whatever its age: logs of the runs that ended
+# longest ago, mirrors and caches of all repositories that were unused longest.
+[retention]
+log_bytes = 21_474_836_480
+mirror_bytes = 21_474_836_480
+cache_bytes = 53_687_091_200
+
 [retry]
 # A job whose worker was lost after its first step began is tried again: "harmless" (only where it was given no
 # secret), "always" or "never".

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use super::{ActionsApi, Authorized, JobIdentity, Refusal, base, cache::number, storage::UploadKind, token};
 use domain::run::Millis;
-use store::{Artifact, Blob, Change, Kept, StoreError};
+use store::{Artifact, ArtifactChange, Blob, Change, StoreError};
 use workflow::time::DAY_MS;
 
-/// Most artifacts of one run; GitHub's limit for a job.
-const ARTIFACTS: usize = 500;
+/// Artifacts of one run; GitHub has this limit for a job.
+const ARTIFACTS: u64 = 500;
 /// Longest name, in bytes.
 const NAME: usize = 256;
 
@@ -71,16 +71,17 @@ impl ActionsApi {
     }
 
     async fn remove_artifact(&self, artifact: &Artifact) -> Result<(), Refusal> {
-        self.store.commit(vec![Change::Kept(Kept::ArtifactGone { id: artifact.id })]).await?;
+        self.store.commit(vec![Change::Artifact(ArtifactChange::Remove { id: artifact.id })]).await?;
         Ok(self.blobs.delete(&artifact.sha256, &owner(artifact.id)).await?)
     }
 
     async fn keep_artifact(&self, identity: &JobIdentity, name: &str, blob: Blob, until: u64) -> Result<u64, Refusal> {
         let earlier = self.replaced(identity, name).await?;
-        let mut others = self.store.artifacts(&identity.run).await?;
-        others.retain(|other| earlier.as_ref().is_none_or(|earlier| other.id != earlier.id));
-        let total = others.iter().map(|other| other.size).sum::<u64>().saturating_add(blob.size);
-        if total > self.limits.artifact_bytes || others.len() >= ARTIFACTS {
+        let (stored, bytes) = self.store.artifacts_total(&identity.run).await?;
+        let others = stored.saturating_sub(earlier.iter().len() as u64);
+        let replaced = earlier.as_ref().map_or(0, |earlier| earlier.size);
+        let total = bytes.saturating_sub(replaced).saturating_add(blob.size);
+        if total > self.limits.artifact_bytes || others >= ARTIFACTS {
             self.blobs.delete(&blob.sha256, &blob.owner).await?;
             let said = format!("a run keeps at most {ARTIFACTS} artifacts and {} bytes", self.limits.artifact_bytes);
             return Err(Refusal::too_large(said));
@@ -102,8 +103,8 @@ impl ActionsApi {
         let gone = Change::BlobGone { sha256: blob.sha256, owner: blob.owner };
         // One transaction replaces the earlier one: a crash leaves one of them.
         let mut batch: Vec<Change> =
-            earlier.iter().map(|earlier| Change::Kept(Kept::ArtifactGone { id: earlier.id })).collect();
-        batch.extend([Change::Kept(Kept::Artifact(artifact)), Change::Blob(kept), gone]);
+            earlier.iter().map(|earlier| Change::Artifact(ArtifactChange::Remove { id: earlier.id })).collect();
+        batch.extend([Change::Artifact(ArtifactChange::Add(artifact)), Change::Blob(kept), gone]);
         self.store.commit(batch).await?;
         if let Some(earlier) = earlier {
             self.blobs.delete(&earlier.sha256, &owner(earlier.id)).await?;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{ActionsApi, Authorized, JobIdentity, Refusal, base, storage::UploadKind};
 use blobs::BlobError;
 use domain::run::Millis;
-use store::{Blob, Cache, CacheOutcome, CacheUse, Change, Kept, StoreError};
+use store::{Blob, Cache, CacheChange, CacheOutcome, CacheUse, Change, StoreError};
 use workflow::time::DAY_MS;
 
 /// Longest key, in bytes; GitHub's limit.
@@ -48,21 +48,38 @@ impl ActionsApi {
         }
         let now = self.now();
         let unused = now.saturating_sub(self.limits.cache_days.saturating_mul(DAY_MS));
-        let mut entries = self.store.caches(&identity.repository).await?;
-        entries.retain(|entry| entry.version == version && entry.used_at >= unused);
-        let found = best(&entries, identity, keys).cloned();
+        let found = self.best(identity, keys, version, unused).await?;
         let key = keys.first().copied().unwrap_or_default();
         let mut batch = vec![match &found {
             Some(entry) => used(identity, CacheOutcome::Hit, key, Some(entry), now),
             None => used(identity, CacheOutcome::Miss, key, None, now),
         }];
-        batch.extend(found.iter().map(|entry| Change::Kept(Kept::CacheUsed { id: entry.id, at: now })));
+        batch.extend(found.iter().map(|entry| Change::Cache(CacheChange::Touch { id: entry.id, at: now })));
         self.store.commit(batch).await?;
         Ok(found)
     }
 
+    /// By scope, then by key.
+    async fn best(
+        &self,
+        identity: &JobIdentity,
+        keys: &[&str],
+        version: &str,
+        since: Millis,
+    ) -> Result<Option<Cache>, StoreError> {
+        for scope in std::iter::once(&identity.reference).chain(&identity.bases) {
+            for key in keys {
+                let found = self.store.cache_for(&identity.repository, scope, version, key, since).await?;
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(None)
+    }
+
     pub(super) async fn remove_cache(&self, entry: &Cache) -> Result<(), BlobError> {
-        self.store.commit(vec![Change::Kept(Kept::CacheGone { id: entry.id })]).await?;
+        self.store.commit(vec![Change::Cache(CacheChange::Remove { id: entry.id })]).await?;
         self.blobs.delete(&entry.sha256, &owner(entry.id)).await
     }
 
@@ -91,20 +108,21 @@ impl ActionsApi {
         let kept = Blob { owner: owner(id), expires_at: i64::MAX.unsigned_abs(), ..blob.clone() };
         let gone = Change::BlobGone { sha256: blob.sha256, owner: blob.owner };
         let saved = used(identity, CacheOutcome::Saved, key, Some(&entry), now);
-        self.store.commit(vec![Change::Kept(Kept::Cache(entry)), Change::Blob(kept), gone, saved]).await?;
-        self.make_room(&identity.repository).await?;
+        self.store.commit(vec![Change::Cache(CacheChange::Add(entry)), Change::Blob(kept), gone, saved]).await?;
+        self.make_room(Some(&identity.repository), self.limits.cache_bytes).await?;
         Ok(id)
     }
 
-    async fn make_room(&self, repository: &str) -> Result<(), Refusal> {
+    /// Removes entries of a repository, or of all, until they take no more than a limit.
+    pub(super) async fn make_room(&self, repository: Option<&str>, limit: u64) -> Result<(), BlobError> {
         let mut total = self.store.caches_total(repository).await?;
-        while total > self.limits.cache_bytes {
+        while total > limit {
             let oldest = self.store.caches_least_used(repository, EVICTED).await?;
             if oldest.is_empty() {
                 break;
             }
             for entry in oldest {
-                if total <= self.limits.cache_bytes {
+                if total <= limit {
                     break;
                 }
                 total = total.saturating_sub(entry.size);
@@ -126,14 +144,14 @@ impl ActionsApi {
         if !identity.trusted {
             return Err(refused("caches are read-only here: the commit is not in the maintainers' state"));
         }
-        let entries = self.store.caches(&identity.repository).await?;
-        let there = entries.iter().any(|e| e.scope == identity.reference && e.key == key && e.version == version);
+        let found = self.store.cache_for(&identity.repository, &identity.reference, version, key, 0).await?;
+        let there = found.is_some_and(|entry| entry.key == key);
         if there { Err(Refusal::exists(format!("cache {key} exists already; entries never change"))) } else { Ok(()) }
     }
 }
 
 fn used(identity: &JobIdentity, outcome: CacheOutcome, key: &str, entry: Option<&Cache>, at: Millis) -> Change {
-    Change::Kept(Kept::CacheUse(CacheUse {
+    Change::Cache(CacheChange::Use(CacheUse {
         run: identity.run.clone(),
         job: identity.job.clone(),
         attempt: identity.attempt,
@@ -144,16 +162,6 @@ fn used(identity: &JobIdentity, outcome: CacheOutcome, key: &str, entry: Option<
         size: entry.map_or(0, |entry| entry.size),
         at,
     }))
-}
-
-/// The match among entries, newest first: for each scope an exact match, then by prefix, key after key.
-fn best<'e>(entries: &'e [Cache], identity: &JobIdentity, keys: &[&str]) -> Option<&'e Cache> {
-    std::iter::once(&identity.reference).chain(&identity.bases).find_map(|scope| {
-        let mine = || entries.iter().filter(move |entry| entry.scope == *scope);
-        keys.iter().find_map(|key| {
-            mine().find(|entry| entry.key == *key).or_else(|| mine().find(|entry| entry.key.starts_with(key)))
-        })
-    })
 }
 
 /// Owner of an entry's bytes.

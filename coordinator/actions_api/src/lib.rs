@@ -36,7 +36,7 @@ pub use self::{
 };
 use blobs::{BlobError, Blobs};
 use domain::run::Millis;
-use store::{Change, Kept, Store, StoreError};
+use store::{ArtifactChange, Change, Store, StoreError};
 use workflow::{git_ref, time::DAY_MS};
 
 /// Most attempts whose uploads are counted, and most unfinished artifacts; beyond it the one that was idle longest is
@@ -176,14 +176,16 @@ impl ActionsApi {
             .with_state(self.clone())
     }
 
-    /// Removes caches that were not used for long, and expired artifacts.
-    pub async fn expire(&self, now: Millis) -> Result<(), BlobError> {
+    /// Removes caches that were not used for long, then those beyond `limit` bytes of all repositories, and artifacts
+    /// whose time is over.
+    pub async fn expire(&self, now: Millis, limit: u64) -> Result<(), BlobError> {
         let unused = now.saturating_sub(self.limits.cache_days.saturating_mul(DAY_MS));
         for entry in self.store.caches_unused(unused).await? {
             self.remove_cache(&entry).await?;
         }
+        self.make_room(None, limit).await?;
         for artifact in self.store.artifacts_expired(now).await? {
-            self.store.commit(vec![Change::Kept(Kept::ArtifactGone { id: artifact.id })]).await?;
+            self.store.commit(vec![Change::Artifact(ArtifactChange::Remove { id: artifact.id })]).await?;
             self.blobs.delete(&artifact.sha256, &artifact::owner(artifact.id)).await?;
         }
         Ok(())

@@ -221,7 +221,7 @@ async fn what_was_not_used_for_longest_makes_room() {
     assert_eq!(job.restore(&["b"]).await, None);
     assert!(job.restore(&["a"]).await.is_some() && job.restore(&["c"]).await.is_some());
     assert_eq!(world.files(), 2);
-    world.api.expire(u64::MAX).await.unwrap();
+    world.api.expire(u64::MAX, u64::MAX).await.unwrap();
     assert_eq!((job.restore(&["a"]).await, world.files()), (None, 0));
 }
 

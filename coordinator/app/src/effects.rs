@@ -41,12 +41,12 @@ impl RowMaker {
     pub(super) fn rows(&self, transition: RunTransition, now: Millis) -> anyhow::Result<Batch> {
         let RunTransition { before, after, effects, publisher } = transition;
         let config = &self.config;
-        let hooks = webhooks::told(&config.webhooks, before.as_deref(), &after, &config.public_url, now);
+        let told = webhooks::deliveries(&config.webhooks, before.as_deref(), &after, &config.public_url, now);
         let mut batch = vec![Change::Run(RunChange { before, after: after.clone() })];
         for effect in effects {
             self.effect(&after, effect, publisher.as_ref(), now, &mut batch)?;
         }
-        batch.extend(hooks);
+        batch.extend(told);
         Ok(batch)
     }
 

@@ -8,6 +8,7 @@ mod adapters;
 mod admission;
 mod background;
 mod definitions;
+mod disk_usage;
 mod effects;
 mod log_publisher;
 mod metrics;
@@ -31,6 +32,7 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
+pub use disk_usage::DiskUsage;
 pub use run_service::{Applied, RunService};
 
 use self::{
@@ -57,14 +59,12 @@ use nostr_client::{
     routes::Routes,
     signers::Signers,
 };
-use retention::Retention;
 use source::Sources;
 use store::{ChangeNotification, Store, seal::StoreKey};
+use work::WorkHandler;
 
 /// Stages get this long to end after the shutdown was asked for.
 const GRACE: Duration = Duration::from_secs(10);
-/// Expired blobs are looked for this often.
-const SWEEP: Duration = Duration::from_secs(3600);
 
 /// A coordinator that listens.
 pub struct Running {
@@ -174,11 +174,22 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         log_publisher: archive.clone(),
         config: config.clone(),
     };
-    stages.until_stopped("webhooks", webhooks::Sender::new(store.clone(), &config.webhooks, now).run());
     let publisher = Publisher::new(store.clone(), relays.clone(), now);
     publisher.adopt_unsent(&keys, &run_service).await?;
+    let webhooks = webhooks::Config { webhooks: config.webhooks.clone(), clock: now }.build();
+    let retention = retention::Config {
+        store: store.clone(),
+        logs: logs.clone(),
+        blobs: blobs.clone(),
+        actions_api: origin,
+        sources: sources.clone(),
+        limits: config.retention,
+        keep: config.keep_days.saturating_mul(24 * 3600 * 1000),
+        clock: now,
+    }
+    .build();
     let mut handlers = run_work.handlers();
-    handlers.push(Arc::new(publisher));
+    handlers.extend([Arc::new(publisher) as Arc<dyn WorkHandler>, Arc::new(webhooks), Arc::new(retention)]);
     let work = work::Config { store: store.clone(), coordinator, clock: now, handlers };
     stages.start("background work", work.build().run(stop.clone()));
     let admission = Admission {
@@ -222,9 +233,6 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     .build();
     stages.start("web", web::serve(http, web, stop.clone()));
     stages.until_stopped("intake", intake.run());
-    let keep = config.keep_days.saturating_mul(24 * 3600 * 1000);
-    let retention = Retention { store: store.clone(), logs, blobs, keep };
-    stages.until_stopped("retention", expire(retention, origin));
 
     let (load, watched) = watch::channel(Load::default());
     stages.until_stopped("load", watch_load(store, dispatch, load));
@@ -382,18 +390,5 @@ async fn watch_load(store: Store, dispatch: Dispatch, load: watch::Sender<Load>)
         // An advertisement is for people: what changes within a second is one change.
         tokio::time::sleep(Duration::from_secs(1)).await;
         notices = store.subscribe();
-    }
-}
-
-async fn expire(retention: Retention, origin: ActionsApi) -> anyhow::Result<()> {
-    loop {
-        let expired = async {
-            origin.expire(now()).await?;
-            retention.sweep(now()).await
-        };
-        if let Err(error) = expired.await {
-            tracing::warn!("what expired was not removed, and is tried again: {error:#}");
-        }
-        tokio::time::sleep(SWEEP).await;
     }
 }

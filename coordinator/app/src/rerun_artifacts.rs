@@ -1,7 +1,7 @@
 //! Artifacts of jobs that a rerun carries over: rows of the new run about the same bytes.
 
 use domain::run::{Millis, Rerun};
-use store::{Artifact, Batch, Blob, Change, Kept, Store};
+use store::{Artifact, ArtifactChange, Batch, Blob, Change, Store};
 
 /// What gives the run `run` the artifacts of the jobs that it carries over, until it expires itself.
 ///
@@ -21,7 +21,7 @@ pub(super) async fn artifacts(store: &Store, rerun: &Rerun, run: &str, expires_a
             expires_at: i64::MAX.unsigned_abs(),
             ..blob
         }));
-        batch.push(Change::Kept(Kept::Artifact(Artifact { id, run: run.to_owned(), expires_at, ..earlier })));
+        batch.push(Change::Artifact(ArtifactChange::Add(Artifact { id, run: run.to_owned(), expires_at, ..earlier })));
     }
     Ok(batch)
 }
@@ -62,7 +62,7 @@ mod tests {
                 expires_at: 9,
             };
             store.next("artifacts").await.unwrap();
-            store.commit(vec![Change::Blob(blob), Change::Kept(Kept::Artifact(artifact))]).await.unwrap();
+            store.commit(vec![Change::Blob(blob), Change::Artifact(ArtifactChange::Add(artifact))]).await.unwrap();
         }
         let rerun = Rerun {
             previous: "first".into(),

@@ -1,30 +1,84 @@
-//! Removes what is past its retention: runs with their rows, logs and blobs, and what belongs to no run.
+//! Removes what is past its retention, as work of the store: runs with their rows, logs and blobs, what belongs to no run,
+//! and the oldest of what takes more room than it may.
 
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use futures::{FutureExt as _, future::BoxFuture};
+use serde::Deserialize;
+
+use super::disk_usage::DiskUsage;
+use actions_api::ActionsApi;
 use blobs::Blobs;
 use domain::run::Millis;
 use logs::Logs;
-use store::{Change, ExpiredRun, Kept, Store};
+use source::Sources;
+use store::{ArtifactChange, ClaimedWork, ExpiredRun, NewWork, Store, WorkKind};
+use work::{BackOff, Outcome, WorkHandler};
 
 /// Runs of one look at the store.
 const RUNS: u32 = 100;
 /// Blobs of one run that are looked at together.
 const BLOBS: u32 = 1000;
+/// Time between the end of a part and its next turn (ms).
+const PAUSE: Millis = 3_600_000;
+/// Waits after a failure.
+const BACK_OFF: BackOff = BackOff { first: Duration::from_secs(60), longest: Duration::from_secs(3600) };
 
-/// What is kept, and for how long.
-pub(super) struct Retention {
+/// What retention works with.
+pub(super) struct Config {
     pub(super) store: Store,
     pub(super) logs: Logs,
     pub(super) blobs: Blobs,
+    pub(super) actions_api: ActionsApi,
+    pub(super) sources: Arc<Sources>,
+    /// How much room may be taken.
+    pub(super) limits: config::Retention,
     /// Milliseconds that a run is kept.
     pub(super) keep: Millis,
+    pub(super) clock: fn() -> Millis,
+}
+
+/// The handler of [`WorkKind::Retain`].
+pub(super) struct Retention(Config);
+
+/// What one row of work is for. The rows are there from the start, and each is done again after a pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Part {
+    Runs,
+    Logs,
+    Caches,
+    Mirrors,
+}
+
+impl Config {
+    /// The handler.
+    pub(super) fn build(self) -> Retention {
+        Retention(self)
+    }
 }
 
 impl Retention {
-    /// Removes everything whose time is over. What fails is left for the next sweep.
-    pub(super) async fn sweep(&self, now: Millis) -> anyhow::Result<()> {
+    async fn perform(&self, row: ClaimedWork) -> anyhow::Result<Outcome> {
+        let now = (self.0.clock)();
+        match row.read_payload()? {
+            Part::Runs => self.expire_runs(now).await?,
+            Part::Logs => self.limit_logs().await?,
+            Part::Caches => self.0.actions_api.expire(now, self.0.limits.cache_bytes).await?,
+            Part::Mirrors => self.keep_mirrors_small().await?,
+        }
+        let due = (self.0.clock)().saturating_add(PAUSE);
+        let again = NewWork { lane: row.lane, payload: row.payload, ..NewWork::new(row.id, row.kind, None, now) };
+        Ok(Outcome::Store(vec![again.due_at(due).into()]))
+    }
+
+    /// Removes everything whose time is over. What fails is left for the next turn.
+    async fn expire_runs(&self, now: Millis) -> anyhow::Result<()> {
+        let Config { store, blobs, keep, .. } = &self.0;
         let mut removed = 0;
         loop {
-            let expired = self.store.runs_expired(now, RUNS).await?;
+            let expired = store.runs_expired(now, RUNS).await?;
             for run in &expired {
                 self.remove(run).await?;
             }
@@ -33,64 +87,119 @@ impl Retention {
                 break;
             }
         }
-        let rows = self.store.remove_old(now.saturating_sub(self.keep)).await?;
+        let rows = store.remove_old(now.saturating_sub(*keep)).await?;
         if removed > 0 || rows > 0 {
             tracing::info!(runs = removed, rows, "removed what is past its retention");
         }
-        self.blobs.expire(now).await?;
-        Ok(())
+        Ok(blobs.expire(now).await?)
     }
 
-    /// The rows go last: until then a sweep that was cut off is repeated.
+    /// The rows go last: until then a removal that was cut off is repeated.
     async fn remove(&self, run: &ExpiredRun) -> anyhow::Result<()> {
-        self.logs.remove(&run.id).await?;
+        let Config { store, logs, blobs, sources, .. } = &self.0;
+        logs.remove(&run.id).await?;
         // The bytes of an artifact belong to it alone: without its row nobody would find them.
         loop {
-            let artifacts = self.store.artifacts(&run.id).await?;
+            let artifacts = store.artifacts(&run.id).await?;
             if artifacts.is_empty() {
                 break;
             }
             for artifact in artifacts {
-                self.blobs.delete(&artifact.sha256, &actions_api::artifact_owner(artifact.id)).await?;
-                self.store.commit(vec![Change::Kept(Kept::ArtifactGone { id: artifact.id })]).await?;
+                blobs.delete(&artifact.sha256, &actions_api::artifact_owner(artifact.id)).await?;
+                store.commit(vec![ArtifactChange::Remove { id: artifact.id }.into()]).await?;
             }
         }
         loop {
-            let owned = self.store.blobs_of(&run.id, BLOBS).await?;
+            let owned = store.blobs_of(&run.id, BLOBS).await?;
             for blob in &owned {
-                self.blobs.delete(&blob.sha256, &blob.owner).await?;
+                blobs.delete(&blob.sha256, &blob.owner).await?;
             }
             if owned.len() < BLOBS as usize {
                 break;
             }
         }
-        self.store.remove_run(&run.id).await?;
+        if !run.commit.is_empty() {
+            sources.forget(&run.repository, &run.commit, store.commit_is_shared(run)).await?;
+        }
+        store.remove_run(&run.id).await?;
+        Ok(())
+    }
+
+    /// Removes the logs of runs that ended longest ago, until all fit.
+    async fn limit_logs(&self) -> anyhow::Result<()> {
+        let Config { store, logs, limits, .. } = &self.0;
+        let listed = logs.clone();
+        let measured = tokio::task::spawn_blocking(move || {
+            let folders = listed.folders().into_iter();
+            folders.map(|(run, folder)| (DiskUsage::of(&folder), run)).collect::<Vec<_>>()
+        });
+        let mut oldest_first = measured.await?;
+        oldest_first.sort_by_key(|(usage, _)| usage.written_at);
+        let mut total: u64 = oldest_first.iter().map(|(usage, _)| usage.bytes).sum();
+        // Asked after the look: whatever was there belongs to one of these, or to a run that has ended.
+        let unfinished: HashSet<String> = store.unfinished().await?.into_iter().map(|run| run.id).collect();
+        for (usage, run) in oldest_first {
+            if total <= limits.log_bytes {
+                break;
+            }
+            if !unfinished.contains(&run) {
+                logs.remove(&run).await?;
+                total = total.saturating_sub(usage.bytes);
+                tracing::info!(run, "its log is removed: logs take more than retention.log_bytes");
+            }
+        }
+        Ok(())
+    }
+
+    /// Packs mirrors, then removes those that were unused longest, until all fit.
+    async fn keep_mirrors_small(&self) -> anyhow::Result<()> {
+        let Config { store, sources, limits, .. } = &self.0;
+        let listed = sources.clone();
+        for mirror in tokio::task::spawn_blocking(move || listed.mirrors()).await? {
+            if let Err(error) = sources.pack(&mirror).await {
+                tracing::warn!("a mirror is not packed, and tried again another time: {error}");
+            }
+        }
+        let listed = sources.clone();
+        let measured = tokio::task::spawn_blocking(move || {
+            let mirrors = listed.mirrors().into_iter();
+            mirrors.map(|mirror| (DiskUsage::of(&mirror.path).bytes, mirror)).collect::<Vec<_>>()
+        });
+        let unused_longest_first = measured.await?;
+        let mut total: u64 = unused_longest_first.iter().map(|(bytes, _)| bytes).sum();
+        let unfinished = store.unfinished().await?.into_iter();
+        let needed: HashSet<String> = unfinished.map(|run| Sources::mirror_name(&run.repository)).collect();
+        for (bytes, mirror) in unused_longest_first {
+            if total <= limits.mirror_bytes {
+                break;
+            }
+            if !needed.contains(&mirror.name) && sources.remove_mirror(&mirror).await? {
+                total = total.saturating_sub(bytes);
+                tracing::info!(mirror = mirror.name, "removed: mirrors take more than retention.mirror_bytes");
+            }
+        }
         Ok(())
     }
 }
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
+impl WorkHandler for Retention {
+    fn kind(&self) -> WorkKind {
+        WorkKind::Retain
+    }
 
-    #[tokio::test]
-    async fn nothing_is_left_of_a_run_whose_time_is_over() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("store.db")).await.unwrap();
-        let logs = Logs::new(folder.path().join("logs"));
-        let blobs = Blobs::open_alone(&folder.path().join("blobs"), store.clone()).unwrap();
-        let retention = Retention { store: store.clone(), logs, blobs: blobs.clone(), keep: 1000 };
-        let log = folder.path().join("logs/r/a");
-        std::fs::create_dir_all(&log).unwrap();
-        let id = |id: &str, at| store::Change::Seen { id: id.into(), at };
-        store.commit(vec![id("old", 10), id("new", 5000)]).await.unwrap();
-        retention
-            .remove(&ExpiredRun { id: "r".into(), repository: String::new(), commit: String::new() })
-            .await
-            .unwrap();
-        assert!(!log.exists());
-        retention.sweep(5000).await.unwrap();
-        assert!(!store.seen("old").await.unwrap() && store.seen("new").await.unwrap());
+    /// Every part at once: packing mirrors may take long.
+    fn parallelism(&self) -> u32 {
+        4
+    }
+
+    fn back_off(&self) -> BackOff {
+        BACK_OFF
+    }
+
+    fn handle(&self, rows: Vec<ClaimedWork>) -> BoxFuture<'_, anyhow::Result<Outcome>> {
+        async move { self.perform(rows.into_iter().next().context("a claim has a row")?).await }.boxed()
     }
 }
+
+#[cfg(test)]
+mod tests;

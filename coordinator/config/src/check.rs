@@ -4,7 +4,7 @@ use std::{fs, net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::{Config, Environment, Policy, RepositoryConfig, Tls, VisibilityConfig, keys};
+use super::{Config, Environment, Policy, RepositoryConfig, Retention, Tls, VisibilityConfig, keys};
 
 impl Config {
     /// A configuration with a value for every optional key; tells `load` which keys there are.
@@ -51,6 +51,10 @@ impl Config {
             self.keep_days,
             self.limits.age
         );
+        let Retention { log_bytes, mirror_bytes, cache_bytes } = self.retention;
+        for (key, bytes) in [("log_bytes", log_bytes), ("mirror_bytes", mirror_bytes), ("cache_bytes", cache_bytes)] {
+            ensure!(bytes > 0, "retention.{key} = 0 would remove everything at once: give the bytes that it may take");
+        }
         for base in &self.actions.bases {
             let parsed = url::Url::parse(base).ok();
             let known = parsed.is_some_and(|url| matches!(url.scheme(), "https" | "http" | "file"));
@@ -201,7 +205,8 @@ mod tests {
         };
         good.webhooks = vec![hook("https://h.example/x", "0123456789abcdef")];
         assert!(!format!("{good:?}").contains("0123456789abcdef"), "a secret is not shown");
-        let cases: [(Break, &str); 19] = [
+        let cases: [(Break, &str); 20] = [
+            (|c| c.retention.log_bytes = 0, "give the bytes"),
             (|c| private(c, |r| r.readers.push("bob".into())), "npub1"),
             (|c| private(c, |r| r.list = Some("30000:aa:team".into())), "name each key in `readers`"),
             (

@@ -68,6 +68,8 @@ pub struct Config {
     pub workers: Vec<String>,
     /// Days a run's log and blobs are kept.
     pub keep_days: u64,
+    /// Room that logs, mirrors and caches may take.
+    pub retention: Retention,
     /// Places that are told of runs over HTTP.
     pub webhooks: Vec<Webhook>,
     /// The database, and the room it needs.
@@ -378,6 +380,24 @@ pub struct Kept {
     pub artifact_days: u64,
 }
 
+/// Room that everything of a kind may take, in bytes; beyond it the oldest goes, whatever its age.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Logs in the data folder: those of the runs that ended longest ago go first.
+    pub log_bytes: u64,
+    /// Mirrors of repositories: those that were unused longest go first.
+    pub mirror_bytes: u64,
+    /// Caches of all repositories: those that were unused longest go first.
+    pub cache_bytes: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { log_bytes: 20 << 30, mirror_bytes: 20 << 30, cache_bytes: 50 << 30 }
+    }
+}
+
 impl Default for Kept {
     fn default() -> Self {
         Self { cache_bytes: 10 << 30, cache_days: 7, artifact_bytes: 10 << 30, artifact_days: 90 }
@@ -418,6 +438,7 @@ impl Default for Config {
             kept: Kept::default(),
             workers: Vec::new(),
             keep_days: 90,
+            retention: Retention::default(),
             webhooks: Vec::new(),
             store: StoreConfig::default(),
         }

@@ -123,6 +123,13 @@ impl Logs {
         }
     }
 
+    /// Runs that have logs, and the folder of each.
+    pub fn folders(&self) -> Vec<(String, PathBuf)> {
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let run = |entry: std::fs::DirEntry| Some((name::unescape(entry.file_name().to_str()?)?, entry.path()));
+        entries.filter_map(run).collect()
+    }
+
     /// Removes the logs of a run, for good.
     pub async fn remove(&self, run: &str) -> anyhow::Result<()> {
         self.open.close_run(run);

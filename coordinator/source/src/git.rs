@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     path::{Path, PathBuf},
     process::Stdio,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -24,8 +24,15 @@ const COMPLAINT: u64 = 4096;
 /// Bytes of its output that are kept, and refs read from it.
 const OUTPUT: u64 = 4 << 20;
 const REFS: usize = 5000;
+/// Packing may take so many times longer than any other command.
+const PACKING: u32 = 5;
+/// Refs that keep what runs need.
+const KEPT: &str = "refs/longshore/";
 /// Files of one folder that are listed.
 const NAMES: usize = 200;
+
+/// The file of a mirror that tells by its time when the mirror was used.
+pub(super) const HEAD: &str = "HEAD";
 
 /// One repository's objects on this machine.
 #[derive(Debug, Clone)]
@@ -41,12 +48,19 @@ pub struct Mirror {
 pub struct GitError(String);
 
 impl Mirror {
+    /// Name of the folder of a repository's mirror.
+    pub fn name(repository: &str) -> String {
+        format!("{}.git", hex::encode(Sha256::digest(repository.as_bytes())))
+    }
+
     /// The mirror of a repository below `folder`, made if it is not there. Named by the hash of the repository's
     /// address: nothing from outside becomes part of a path.
     pub async fn open(folder: &Path, repository: &str, reach: Reach, limit: Duration) -> Result<Self, GitError> {
-        let name = format!("{}.git", hex::encode(Sha256::digest(repository.as_bytes())));
-        let mirror = Self { path: folder.join(name), reach, limit };
-        if !mirror.path.join("HEAD").exists() {
+        let mirror = Self { path: folder.join(Self::name(repository)), reach, limit };
+        if let Ok(head) = std::fs::File::open(mirror.path.join(HEAD)) {
+            // When it was used last. Where that can't be written it is removed sooner, and fetched again.
+            let _ = head.set_modified(SystemTime::now());
+        } else {
             std::fs::create_dir_all(folder)
                 .map_err(|error| GitError(format!("cannot make the folder {}: {error}", folder.display())))?;
             let mut command = mirror.bare_command();
@@ -54,6 +68,11 @@ impl Mirror {
             mirror.run(command).await?;
         }
         Ok(mirror)
+    }
+
+    /// A mirror that is there, for what needs no network.
+    pub(super) fn stored(path: PathBuf, limit: Duration) -> Self {
+        Self { path, reach: Reach::default(), limit }
     }
 
     /// Fetches objects by id and keeps them. The URL was checked; its host is not resolved again.
@@ -168,10 +187,39 @@ impl Mirror {
     pub async fn keep(&self, commit: &str) -> Result<(), GitError> {
         let id = commit.to_owned();
         let kept = self.read(move |repository| {
-            let name = format!("refs/longshore/{id}");
-            repository.reference(&name, git2::Oid::from_str(&id)?, true, "built").map(drop)
+            let (name, id) = (format!("{KEPT}{id}"), git2::Oid::from_str(&id)?);
+            match repository.refname_to_id(&name) {
+                Ok(known) if known == id => Ok(()),
+                _ => repository.reference(&name, id, true, "built").map(drop),
+            }
         });
         kept.await.map_err(|error| GitError(format!("cannot keep commit {commit}: {error}")))
+    }
+
+    /// Lets a commit go: refs that kept it, or a tag of it, are removed.
+    pub async fn forget(&self, commit: &str) -> Result<(), GitError> {
+        let id = commit.to_owned();
+        let forgotten = self.read(move |repository| {
+            let mut gone = Vec::new();
+            for reference in repository.references_glob(&format!("{KEPT}*"))? {
+                let reference = reference?;
+                if reference.peel_to_commit().is_ok_and(|commit| commit.id().to_string() == id) {
+                    gone.push(reference);
+                }
+            }
+            gone.iter_mut().try_for_each(git2::Reference::delete)
+        });
+        forgotten.await.map_err(|error| GitError(format!("cannot let commit {commit} go: {error}")))
+    }
+
+    /// Packs all objects into one file, and removes those that no ref keeps any more. Nothing may be fetched meanwhile.
+    pub async fn pack(&self) -> Result<(), GitError> {
+        let mut command = self.bare_command();
+        // A machine that builds must not feel it.
+        command.args(["-c", "pack.threads=1", "-c", "pack.windowMemory=64m"]);
+        command.arg("--git-dir").arg(&self.path).args(["gc", "--quiet", "--prune=1.hour.ago"]);
+        let patient = Self { limit: self.limit.saturating_mul(PACKING), ..self.clone() };
+        patient.run(command).await.map(drop)
     }
 
     /// Whether `commit` is one of `tips` or an ancestor of one that is here.

@@ -2,7 +2,8 @@
 //!
 //! [`address`] reads what the request names, [`announcement`] decides whose word counts, [`network`] decides where a
 //! clone URL may lead, [`git`] brings the objects. [`outside`] does the same for repositories that workflows name, under
-//! the [`lock`]. [`definition`] reads workflow files that are events. Relays are asked through [`EventQuery`]: this stage knows none.
+//! the [`lock`]. [`definition`] reads workflow files that are events. `maintenance` keeps mirrors small. Relays are asked
+//! through [`EventQuery`]: this stage knows none.
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -25,7 +26,10 @@ pub mod announcement;
 pub mod definition;
 pub mod git;
 pub mod lock;
+mod maintenance;
 pub mod outside;
+
+pub use self::maintenance::StoredMirror;
 
 /// Tips of the state fetched to prove that a commit is an ancestor of one.
 const TIPS: usize = 50;
@@ -94,7 +98,8 @@ pub struct Sources {
     settings: config::Source,
     actions: config::Actions,
     lookup: Arc<dyn EventQuery>,
-    /// One fetch at a time for each repository: a second request finds the objects there.
+    /// By the name of a mirror: one fetch at a time, so that a second request finds the objects there, and no packing or
+    /// removal meanwhile.
     busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -178,12 +183,12 @@ impl Sources {
     pub async fn resolve(&self, repository: &Repository, wanted: &Revision) -> Result<ResolvedRevision, SourceError> {
         let facts = self.announcements(repository).await?;
         let state = facts.state.clone().unwrap_or_default();
+        let lock = self.repository_lock(&Mirror::name(&repository.address));
+        let _held = lock.lock().await;
         let mirror = self.mirror(&repository.address).await?;
         let (commit, reference) = self.target(&state, wanted, &mirror).await?;
-
-        let lock = self.repository_lock(&repository.address);
-        let _held = lock.lock().await;
         let commit = self.fetch_commit(&facts, &mirror, &commit, &reference).await?;
+        mirror.keep(&commit).await.map_err(|error| SourceError::NotYet(error.to_string()))?;
         let tips: Vec<String> = state.targets().map(|(_, target)| target.to_owned()).take(TIPS).collect();
         let mut trusted = mirror.is_ancestor_of_any(&tips, &commit).await;
         if !trusted && self.fetch_tips(&facts, &mirror, &tips).await {
@@ -244,10 +249,11 @@ impl Sources {
         Reach { private: self.settings.allow_private, file: self.settings.allow_file }
     }
 
-    fn repository_lock(&self, repository: &str) -> Arc<tokio::sync::Mutex<()>> {
+    /// The lock of a mirror, by its name.
+    fn repository_lock(&self, mirror: &str) -> Arc<tokio::sync::Mutex<()>> {
         let mut busy = self.busy.lock();
         busy.retain(|_, lock| Arc::strong_count(lock) > 1);
-        busy.entry(repository.to_owned()).or_default().clone()
+        busy.entry(mirror.to_owned()).or_default().clone()
     }
 
     /// When the clone URLs of a repository have had their time: servers that never finish must not hold up the plans of

@@ -214,7 +214,7 @@ impl Sources {
             FetchDepth::Tree(_) => format!("tree {origin}"),
             FetchDepth::History | FetchDepth::Everything => origin.clone(),
         };
-        let lock = self.repository_lock(&key);
+        let lock = self.repository_lock(&Mirror::name(&key));
         let _held = lock.lock().await;
         let limit = std::time::Duration::from_secs(self.settings.command);
         let mirror = Mirror::open(&self.folder, &key, reach, limit).await.map_err(refused)?;
@@ -268,9 +268,9 @@ impl Sources {
         mut notes: Vec<String>,
     ) -> Result<RepositorySnapshot, SourceError> {
         let facts = self.announcements(repository).await?;
-        let mirror = self.mirror(&repository.address).await?;
-        let lock = self.repository_lock(&repository.address);
+        let lock = self.repository_lock(&Mirror::name(&repository.address));
         let _held = lock.lock().await;
+        let mirror = self.mirror(&repository.address).await?;
         let state = facts.state.clone().unwrap_or_default();
         let pinned = address::check_commit(asked.reference).ok();
         let named = match asked.reference {

@@ -9,7 +9,7 @@ use super::{
 /// Work of one kind that is not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backlog {
-    /// A kind of work, or `webhooks`.
+    /// The kind, in one word.
     pub kind: String,
     /// Rows.
     pub pending: u64,
@@ -20,11 +20,7 @@ pub struct Backlog {
 impl Store {
     /// Everything that is not done, by kind. A kind without rows may be missing.
     pub async fn backlog(&self, now: Millis) -> Result<Vec<Backlog>, StoreError> {
-        let statement = query(
-            "SELECT kind, count(*), min(CASE WHEN due <= $1 THEN due END) FROM work GROUP BY kind
-             UNION ALL
-             SELECT 'webhooks', count(*), min(CASE WHEN due <= $1 THEN due END) FROM hooks WHERE state = 'pending'",
-        );
+        let statement = query("SELECT kind, count(*), min(CASE WHEN due <= $1 THEN due END) FROM work GROUP BY kind");
         let rows = statement.bind(integer(now)).fetch_all(&self.readers).await?;
         let backlog = rows.iter().map(|row| {
             Ok(Backlog {

@@ -4,7 +4,9 @@
 //! (group commit), and subscribers are notified once. Statements have one text for both engines: columns are TEXT,
 //! BIGINT and BYTEA, placeholders `$1`.
 
+mod artifacts;
 mod backlog;
+mod caches;
 mod columns;
 mod commit;
 mod counters;
@@ -13,8 +15,6 @@ mod definitions;
 mod disk;
 mod error;
 mod health;
-mod hooks;
-mod kept;
 mod leases;
 mod notification;
 mod postgres;
@@ -31,6 +31,7 @@ mod sql;
 mod sqlite;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod webhook_deliveries;
 mod work;
 mod workers;
 mod write;
@@ -43,18 +44,19 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, oneshot};
 
 pub use self::{
+    artifacts::{Artifact, ArtifactChange},
     backlog::Backlog,
+    caches::{Cache, CacheChange, CacheOutcome, CacheUse},
     definitions::{DefinitionRow, Looked, Maintainers},
     error::StoreError,
     health::StoreProblem,
-    hooks::{Delivery, DeliveryState, Hook},
-    kept::{Artifact, Cache, CacheOutcome, CacheUse, Kept},
     leases::{Lease, LeaseChange, Renewal},
     notification::{ChangeNotification, QueueChange},
     reports::StoredReport,
-    retention::{ExpiredRun, TableSize},
+    retention::{ExpiredRun, TableSize, UnfinishedRun},
     run_list::{Filter, Page, PhaseName, Reader, Status, Summary},
     run_parts::RunChange,
+    webhook_deliveries::{DeliveryState, NewWebhookDelivery, WebhookDelivery, WebhookDeliveryChange},
     work::{ClaimLimit, ClaimRequest, ClaimedWork, LaneOrder, NewWork, WorkChange, WorkKind},
     workers::WorkerChange,
 };
@@ -272,12 +274,14 @@ pub enum Change {
     Group(Group),
     /// A worker was enrolled or seen.
     Worker(WorkerRow),
-    /// Caches and artifacts.
-    Kept(Kept),
+    /// What jobs saved for later jobs.
+    Cache(CacheChange),
+    /// What jobs made.
+    Artifact(ArtifactChange),
     /// Definitions of a repository's workflows, and whose count.
     Looked(Looked),
     /// Deliveries of webhooks.
-    Hook(Hook),
+    WebhookDelivery(WebhookDeliveryChange),
     /// Work to carry out after this commit, and what became of it.
     Work(WorkChange),
     /// Attempts in the hands of workers.

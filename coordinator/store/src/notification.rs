@@ -13,8 +13,6 @@ pub enum ChangeNotification {
     Outbox,
     /// Runs.
     Runs,
-    /// Deliveries of webhooks.
-    Hooks,
     /// Work was added, or is free again.
     Work,
     /// Leases are to be cancelled.
@@ -34,11 +32,10 @@ pub enum QueueChange {
 
 impl ChangeNotification {
     /// All of them, and how they are written in notifications between processes.
-    pub(crate) const ALL: [(Self, &'static str); 7] = [
+    pub(crate) const ALL: [(Self, &'static str); 6] = [
         (Self::Queue, "queue"),
         (Self::Outbox, "outbox"),
         (Self::Runs, "runs"),
-        (Self::Hooks, "hooks"),
         (Self::Work, "work"),
         (Self::Leases, "leases"),
         (Self::Workers, "workers"),

@@ -12,7 +12,7 @@ const BATCH: u64 = 1000;
 const OF_RUN: [&str; 15] = [
     "DELETE FROM deliveries WHERE event IN (SELECT event FROM outbox WHERE run = $1)",
     "DELETE FROM outbox WHERE run = $1",
-    "DELETE FROM hooks WHERE run = $1",
+    "DELETE FROM webhook_deliveries WHERE run = $1",
     "DELETE FROM cache_uses WHERE run = $1",
     "DELETE FROM artifacts WHERE run = $1",
     "DELETE FROM queue WHERE run = $1",
@@ -32,8 +32,8 @@ const OLD: [&str; 5] = [
     "DELETE FROM seen WHERE id IN (SELECT id FROM seen WHERE at < $1 ORDER BY at LIMIT $2)",
     "DELETE FROM outbox WHERE event IN (SELECT event FROM outbox WHERE made_at < $1 AND done = 1
          AND (run IS NULL OR NOT EXISTS (SELECT 1 FROM runs WHERE runs.id = outbox.run)) LIMIT $2)",
-    "DELETE FROM hooks WHERE id IN (SELECT id FROM hooks WHERE made_at < $1 AND state <> 'pending'
-         AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.id = hooks.run) LIMIT $2)",
+    "DELETE FROM webhook_deliveries WHERE id IN (SELECT id FROM webhook_deliveries AS d WHERE made_at < $1
+         AND state <> 'pending' AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.id = d.run) LIMIT $2)",
     // The newest version of a path by its author counts, however old it is.
     "DELETE FROM definitions WHERE event IN (SELECT event FROM definitions WHERE seen_at < $1 AND EXISTS
          (SELECT 1 FROM definitions AS newer WHERE newer.repository = definitions.repository
@@ -43,10 +43,13 @@ const OLD: [&str; 5] = [
          AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.event = deliveries.event) LIMIT $2)",
 ];
 
-/// Removes at most `$1` groups that nobody holds or waits for. One that is used again begins anew: a stale write of its
-/// earlier life finds another version and fails.
-const UNUSED_GROUPS: &str = "DELETE FROM run_groups WHERE name IN
-    (SELECT name FROM run_groups WHERE holder IS NULL AND pending = '[]' LIMIT $1)";
+/// Removes at most `$1` groups that nobody held, waited for or wrote since [`MARK_IDLE_GROUPS`] ran before. One that is
+/// used again begins anew at version 0: an event that read its earlier life would have to be under way for as long as
+/// retention rests to meet the same version again.
+const IDLE_GROUPS: &str = "DELETE FROM run_groups WHERE name IN
+    (SELECT name FROM run_groups WHERE holder IS NULL AND pending = '[]' AND idle_version = version LIMIT $1)";
+const MARK_IDLE_GROUPS: &str = "UPDATE run_groups SET idle_version = version
+    WHERE holder IS NULL AND pending = '[]' AND (idle_version IS NULL OR idle_version <> version)";
 
 /// A run that may be removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +60,15 @@ pub struct ExpiredRun {
     pub repository: String,
     /// Commit; empty if it was never known.
     pub commit: String,
+}
+
+/// A run that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnfinishedRun {
+    /// Run id.
+    pub id: String,
+    /// Address of its repository.
+    pub repository: String,
 }
 
 /// Room that a table takes, with its indexes.
@@ -71,7 +83,8 @@ pub struct TableSize {
 }
 
 impl Store {
-    /// Ended runs whose time is over and of which nothing is left to be done or sent, the oldest first.
+    /// Ended runs whose time is over and of which nothing is left to be done or sent, the oldest first. Where another
+    /// run of the repository is being planned, which may find the commit of one, they come later.
     ///
     /// # Errors
     /// The store can't be read.
@@ -80,6 +93,8 @@ impl Store {
             "SELECT id, repository, commit_id FROM runs WHERE expires_at <= $1 AND phase = 'done'
                  AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.run = runs.id AND outbox.done = 0)
                  AND NOT EXISTS (SELECT 1 FROM work WHERE work.run = runs.id)
+                 AND NOT EXISTS (SELECT 1 FROM runs AS other
+                     WHERE other.repository = runs.repository AND other.status = 'planning')
              ORDER BY expires_at LIMIT $2",
         );
         let found = statement.bind(now).bind(limit).fetch_all(&self.readers).await?;
@@ -87,6 +102,31 @@ impl Store {
             .iter()
             .map(|row| Ok(ExpiredRun { id: row.get(0)?, repository: row.get(1)?, commit: row.get(2)? }))
             .collect()
+    }
+
+    /// Whether another run has the commit of a run, or is being planned and may find it.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn commit_is_shared(&self, run: &ExpiredRun) -> Result<bool, StoreError> {
+        let statement = query(
+            "SELECT id FROM runs WHERE repository = $1 AND id <> $2 AND (commit_id = $3 OR status = 'planning') LIMIT 1",
+        );
+        let statement = statement.bind(&run.repository).bind(&run.id).bind(&run.commit);
+        Ok(statement.fetch_optional(&self.readers).await?.is_some())
+    }
+
+    /// Every run that has not ended, the newest first.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn unfinished(&self) -> Result<Vec<UnfinishedRun>, StoreError> {
+        let statement = query(
+            "SELECT id, repository FROM runs
+             WHERE status IN ('planning', 'waiting', 'queued', 'running', 'sealing') ORDER BY serial DESC",
+        );
+        let rows = statement.fetch_all(&self.readers).await?;
+        rows.iter().map(|row| Ok(UnfinishedRun { id: row.get(0)?, repository: row.get(1)? })).collect()
     }
 
     /// Removes a run with all its rows, in one transaction. Logs and the bytes of blobs are the caller's to remove
@@ -99,25 +139,33 @@ impl Store {
         self.transaction(&[], |connection| Box::pin(async move { remove_run(connection, &run).await })).await
     }
 
-    /// Removes what is older than `before` and belongs to no run that is kept: ids of requests, refusals, deliveries,
-    /// earlier versions of definitions, and groups that nobody holds or waits for. Returns the number of rows.
+    /// Removes what is older than `before` and belongs to no run that is kept: ids of requests, refusals, deliveries and
+    /// earlier versions of definitions. Groups go too that nobody held, waited for or wrote since the call before.
+    /// Returns the number of rows.
     ///
     /// # Errors
     /// The store can't be written; what earlier transactions removed stays removed.
     pub async fn remove_old(&self, before: Millis) -> Result<u64, StoreError> {
         let mut all = 0;
-        let old = OLD.map(|text| (text, Some(before)));
-        for (text, before) in old.into_iter().chain([(UNUSED_GROUPS, None)]) {
-            loop {
-                let statement = before.into_iter().fold(query(text), Query::bind).bind(BATCH);
-                let removed = self.transaction(&[], |connection| Box::pin(statement.execute(connection))).await?;
-                all += removed;
-                if removed < BATCH {
-                    break;
-                }
+        for text in OLD {
+            all += self.remove_in_batches(|| query(text).bind(before)).await?;
+        }
+        all += self.remove_in_batches(|| query(IDLE_GROUPS)).await?;
+        self.transaction(&[], |connection| Box::pin(query(MARK_IDLE_GROUPS).execute(connection))).await?;
+        Ok(all)
+    }
+
+    /// Runs a statement, whose last placeholder is the most rows that it removes, until it finds no more.
+    async fn remove_in_batches(&self, statement: impl Fn() -> Query) -> Result<u64, StoreError> {
+        let mut all = 0;
+        loop {
+            let statement = statement().bind(BATCH);
+            let removed = self.transaction(&[], |connection| Box::pin(statement.execute(connection))).await?;
+            all += removed;
+            if removed < BATCH {
+                return Ok(all);
             }
         }
-        Ok(all)
     }
 
     /// Room that each table takes, the largest first.

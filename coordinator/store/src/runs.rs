@@ -148,24 +148,6 @@ impl Store {
         Ok(latest.unsigned_abs())
     }
 
-    /// Every run that has not ended, the newest first. One that can't be read is named in the log and left out: it must
-    /// not keep the others from going on.
-    pub async fn unfinished(&self) -> Result<Vec<RunState>, StoreError> {
-        let filter = Filter { unfinished: true, reader: Reader::Operator, ..Filter::default() };
-        let (statement, conditions) = page_of("id", &filter, Page { before: None, limit: u32::MAX });
-        let rows = conditions.rows(self, statement).await?;
-        let mut found = Vec::with_capacity(rows.len());
-        for row in rows {
-            let id: String = row.get(0)?;
-            match self.run(&id).await {
-                Ok(state) => found.extend(state),
-                Err(error @ StoreError::Unreadable { .. }) => tracing::error!(run = id, "the run is left out: {error}"),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(found)
-    }
-
     /// Addresses of repositories that have runs, in order, from behind `after` on.
     pub async fn repositories(&self, after: &str, limit: usize) -> Result<Vec<String>, StoreError> {
         let mut found: Vec<String> = Vec::new();

@@ -27,6 +27,8 @@ const SHARED: &[&str] = &[
     include_str!("../migrations/0009_retention.sql"),
     include_str!("../migrations/0010_run_parts.sql"),
     include_str!("../migrations/0011_tasks_become_work.sql"),
+    include_str!("../migrations/0012_webhooks_become_work.sql"),
+    include_str!("../migrations/0013_retention_becomes_work.sql"),
 ];
 
 /// What SQLite files of earlier versions carry over after a shared script, by its number.
@@ -37,6 +39,11 @@ const MIGRATION_LOCK: i64 = 0x6c6f_6e67_736d;
 
 /// Runs the scripts that the database lacks, in one transaction.
 pub(super) async fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    migrate_to(connection, (SQLITE_FIRST.len() + SHARED.len()) as u64).await
+}
+
+/// The same for a version whose newest script has this number.
+pub(super) async fn migrate_to(connection: &mut Connection, newest: u64) -> Result<(), StoreError> {
     // Another process may open the same database now: one of them migrates, the other finds it done.
     match connection {
         Connection::Sqlite(_) => connection.run_script("BEGIN IMMEDIATE").await?,
@@ -44,16 +51,15 @@ pub(super) async fn migrate(connection: &mut Connection) -> Result<(), StoreErro
             connection.run_script(&format!("BEGIN; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")).await?;
         }
     }
-    let result = run_missing(connection).await;
+    let result = run_missing(connection, newest).await;
     connection.run_script(if result.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
     result
 }
 
-async fn run_missing(connection: &mut Connection) -> Result<(), StoreError> {
+async fn run_missing(connection: &mut Connection, newest: u64) -> Result<(), StoreError> {
     connection.run_script("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)").await?;
     let version: u64 =
         query_scalar("SELECT coalesce(max(version), 0) FROM schema_version").fetch_one(&mut *connection).await?;
-    let newest = (SQLITE_FIRST.len() + SHARED.len()) as u64;
     if version > newest {
         return Err(StoreError::Database(format!(
             "the database has schema {version}, this version knows {newest}: start the newer version that wrote it"
@@ -64,7 +70,8 @@ async fn run_missing(connection: &mut Connection) -> Result<(), StoreError> {
         Connection::Postgres(_) => vec![(SQLITE_FIRST.len() as u64, POSTGRES_FIRST)],
     };
     let shared = (SQLITE_FIRST.len() as u64 + 1..).zip(SHARED.iter().copied());
-    for (number, script) in first.into_iter().chain(shared).filter(|(number, _)| *number > version) {
+    let missing = version + 1..=newest;
+    for (number, script) in first.into_iter().chain(shared).filter(|(number, _)| missing.contains(number)) {
         match connection {
             Connection::Sqlite(_) => {
                 connection.run_script(script).await?;

@@ -98,6 +98,15 @@ impl Query {
     pub(crate) async fn fetch_optional<'c>(self, on: impl Into<Executor<'c>>) -> Result<Option<Row>, StoreError> {
         Ok(self.fetch_all(on).await?.into_iter().next())
     }
+
+    /// The first row of a statement that always gives one.
+    pub(crate) async fn fetch_one<'c>(self, on: impl Into<Executor<'c>>) -> Result<Row, StoreError> {
+        self.fetch_optional(on).await?.ok_or_else(without_row)
+    }
+}
+
+fn without_row() -> StoreError {
+    StoreError::Database("a statement that always gives a row gave none".into())
 }
 
 impl ScalarQuery {
@@ -121,8 +130,7 @@ impl ScalarQuery {
 
     /// The first column of the first row.
     pub(crate) async fn fetch_one<'c, T: FromValue>(self, on: impl Into<Executor<'c>>) -> Result<T, StoreError> {
-        let found = self.fetch_optional(on).await?;
-        found.ok_or_else(|| StoreError::Database("a statement that always gives a row gave none".into()))
+        self.fetch_optional(on).await?.ok_or_else(without_row)
     }
 }
 

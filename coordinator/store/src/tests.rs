@@ -1,10 +1,12 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
 
+mod caches;
 mod file;
 mod parts;
 mod retention;
 mod server;
 mod upgrade;
+mod webhooks;
 
 use super::*;
 use domain::group::Member;
@@ -128,6 +130,9 @@ crate::testing::on_each_engine! {
     a_worker_is_known_by_its_newest_row,
     a_counter_gives_each_value_once,
     subscribers_learn_what_changed_after_it_is_readable,
+    a_transaction_that_breaks_writes_nothing_and_the_store_goes_on,
+    a_full_disk_is_a_problem_that_is_told,
+    what_is_asked_of_relays_depends_on_what_has_not_ended,
 }
 
 fn page(limit: u32) -> Page {
@@ -222,7 +227,7 @@ async fn runs_are_found_by_serial_event_and_filter_newest_first(store: &Store) {
         let found: Vec<_> = store.list(&filter, page).await.unwrap().into_iter().map(|run| run.id).collect();
         assert_eq!(found, expected, "{what}");
     }
-    let unfinished: Vec<_> = store.unfinished().await.unwrap().into_iter().map(|state| state.id).collect();
+    let unfinished: Vec<_> = store.unfinished().await.unwrap().into_iter().map(|run| run.id).collect();
     assert_eq!(unfinished, ["b", "a"]);
 }
 
@@ -400,4 +405,43 @@ async fn subscribers_learn_what_changed_after_it_is_readable(store: &Store) {
         assert_eq!(notices.recv().await.unwrap(), expected);
     }
     assert!(store.run("r").await.unwrap().is_some());
+}
+
+async fn a_transaction_that_breaks_writes_nothing_and_the_store_goes_on(store: &Store) {
+    let broken = store.transaction(&[], |connection| {
+        Box::pin(async move {
+            let statement = crate::sql::query("INSERT INTO cursors (relay, seen) VALUES ('lost', 1)");
+            statement.execute(&mut *connection).await?;
+            connection.run_script("ROLLBACK").await
+        })
+    });
+    let error = broken.await.unwrap_err().to_string();
+    assert!(error.contains("nothing of the transaction was written"), "{error}");
+    assert_eq!(store.problem().await.unwrap(), None, "it tried again, and could write");
+    store.commit(vec![Change::Cursor { relay: "kept".into(), seen: 1 }]).await.unwrap();
+    assert_eq!((store.cursor("lost").await.unwrap(), store.cursor("kept").await.unwrap()), (None, Some(1)));
+}
+
+async fn a_full_disk_is_a_problem_that_is_told(store: &Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let full = store.clone().with_min_free(folder.path(), u64::MAX);
+    assert!(matches!(full.problem().await.unwrap(), Some(StoreProblem::LowSpace { min_free: u64::MAX, .. })));
+    assert!(full.low_space().is_some_and(|problem| problem.to_string().contains("make room there")));
+    assert_eq!(store.clone().with_min_free(folder.path(), 0).problem().await.unwrap(), None);
+}
+
+async fn what_is_asked_of_relays_depends_on_what_has_not_ended(store: &Store) {
+    for (id, serial, phase) in [("a", 1, RunPhase::Planning), ("b", 2, RunPhase::Planning), ("c", 3, done())] {
+        store.commit(vec![Change::Run(RunChange::whole(RunState { phase, ..run(id, serial) }))]).await.unwrap();
+    }
+    assert_eq!(store.live_job_events(9).await.unwrap(), ["job-of-b", "job-of-a"]);
+    assert_eq!(store.live_job_events(1).await.unwrap(), ["job-of-b"]);
+    let relays = vec![("wss://a".into(), RelayClass::Own), ("wss://b".into(), RelayClass::Other)];
+    store.commit(vec![Change::Outbox(Outgoing { relays, ..outgoing("e") })]).await.unwrap();
+    for (relay, answer, taken) in [("wss://b", "", false), ("wss://a", "blocked", false), ("wss://a", "", true)] {
+        let (relay, answer) = (relay.to_owned(), answer.to_owned());
+        store.commit(vec![Change::Delivered { event: "e".into(), relay, answer, at: 1 }]).await.unwrap();
+        assert_eq!(store.taken_by_own_relay("e").await.unwrap(), taken);
+    }
+    assert!(!store.taken_by_own_relay("unknown").await.unwrap());
 }

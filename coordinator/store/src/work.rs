@@ -31,7 +31,7 @@ pub enum WorkKind {
     Publish,
     /// Send one delivery to one webhook; the lane is its URL.
     Webhook,
-    /// Remove what is past its retention.
+    /// Remove what is past its retention. Its rows are there from the start, and added again where others complete.
     Retain,
 }
 

@@ -8,13 +8,13 @@ use domain::{
 };
 
 use super::{
-    Blob, Change, ChangeNotification, Hook, LeaseChange, Outgoing, Parked, QueueChange, StoreError, WorkChange,
-    WorkerChange, WorkerRow,
+    Blob, Change, ChangeNotification, LeaseChange, Outgoing, Parked, QueueChange, StoreError, WebhookDeliveryChange,
+    WorkChange, WorkerChange, WorkerRow, artifacts, caches,
     columns::{fenced, integer},
     counters::next,
-    definitions, hooks, kept, leases, reports, runs,
+    definitions, leases, reports, runs,
     sql::{Connection, query},
-    work, workers,
+    webhook_deliveries, work, workers,
 };
 
 /// What subscribers are told of a change.
@@ -23,7 +23,7 @@ pub(super) fn notification_of(change: &Change) -> Option<ChangeNotification> {
         Change::Run(_) | Change::WaitReasons(_) => Some(ChangeNotification::Runs),
         Change::Queue(_) | Change::Unqueue { .. } => Some(ChangeNotification::Queue),
         Change::Outbox(_) => Some(ChangeNotification::Outbox),
-        Change::Hook(Hook::Tell(_)) => Some(ChangeNotification::Hooks),
+        Change::WebhookDelivery(WebhookDeliveryChange::Add(_)) => Some(ChangeNotification::Work),
         Change::Work(WorkChange::Renew { .. } | WorkChange::Complete { .. } | WorkChange::Remove { .. }) => None,
         Change::Work(_) => Some(ChangeNotification::Work),
         Change::Lease(LeaseChange::Cancel { .. }) => Some(ChangeNotification::Leases),
@@ -86,9 +86,10 @@ pub(super) async fn apply(connection: &mut Connection, change: &Change) -> Resul
         }
         Change::Group(wanted) => group(connection, wanted).await,
         Change::Worker(row) => worker(connection, row).await,
-        Change::Kept(change) => kept::apply(connection, change).await,
+        Change::Cache(change) => caches::apply(connection, change).await,
+        Change::Artifact(change) => artifacts::apply(connection, change).await,
         Change::Looked(looked) => definitions::apply(connection, looked).await,
-        Change::Hook(change) => hooks::apply(connection, change).await,
+        Change::WebhookDelivery(change) => webhook_deliveries::apply(connection, change).await,
         Change::Work(change) => work::apply(connection, change).await,
         Change::Lease(change) => leases::apply(connection, change).await,
         Change::Workers(change) => workers::apply(connection, change).await,

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::{Refusal, Web, auth::Caller};
 use domain::run::Millis;
-use store::{Delivery, Reader};
+use store::{Reader, WebhookDelivery};
 
 /// Most deliveries of an answer.
 const SHOWN: u32 = 200;
@@ -26,8 +26,8 @@ pub(super) struct DeliveryView {
     state: &'static str,
     /// Result of the last try, for people.
     answer: String,
-    /// Time of the next try, while it is pending.
-    due: Millis,
+    /// When it is tried next; `null`: it is tried no more.
+    due: Option<Millis>,
 }
 
 /// The newest deliveries of webhooks. For the operator.
@@ -40,11 +40,11 @@ pub(super) async fn deliveries(State(web): State<Web>, caller: Caller) -> Result
     if caller.reader != Reader::Operator {
         return Err(Refusal::new(StatusCode::FORBIDDEN, "only the operator may see webhooks"));
     }
-    Ok(Json(web.store.deliveries(SHOWN).await?.into_iter().map(DeliveryView::from).collect()))
+    Ok(Json(web.store.webhook_deliveries(SHOWN).await?.into_iter().map(DeliveryView::from).collect()))
 }
 
-impl From<Delivery> for DeliveryView {
-    fn from(one: Delivery) -> Self {
+impl From<WebhookDelivery> for DeliveryView {
+    fn from(one: WebhookDelivery) -> Self {
         Self {
             id: one.id,
             url: one.url,

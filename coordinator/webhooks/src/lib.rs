@@ -1,45 +1,43 @@
 //! Webhooks: what becomes of runs and jobs is told over HTTP to the places that the operator names.
 //!
-//! A delivery is written with the change that it tells of, so a kill loses none. Its id is made of what it tells, so
-//! that whoever gets it twice knows it again.
+//! A delivery is a row of work, written with the change that it tells of, so a kill loses none. Its id is made of what
+//! it tells, so that whoever gets it twice knows it again.
 
-mod send;
+mod sender;
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-pub use send::Sender;
+pub use sender::{Config, Sender};
 
 use config::{Webhook, WebhookEvent};
 use domain::run::{Job, JobPhase, Millis, RunPhase, RunState};
-use store::{Batch, Change, Delivery, DeliveryState, Hook, Status};
+use store::{Batch, NewWebhookDelivery, Status, WebhookDeliveryChange};
 
-/// What a change of a run, from `before` (`None`: a new run) to `after`, tells the places of `hooks`. `pool` is the base
-/// of links.
-pub fn told(hooks: &[Webhook], before: Option<&RunState>, after: &RunState, pool: &str, now: Millis) -> Batch {
-    if hooks.is_empty() {
+/// The deliveries of a change of a run, from `before` (`None`: a new run) to `after`, to the places of `webhooks`. `pool`
+/// is the base of links.
+pub fn deliveries(webhooks: &[Webhook], before: Option<&RunState>, after: &RunState, pool: &str, now: Millis) -> Batch {
+    if webhooks.is_empty() {
         return Batch::new();
     }
     let mut batch = Batch::new();
     for (event, job) in happened(before, after) {
-        for hook in hooks.iter().filter(|hook| hook.events.is_empty() || hook.events.contains(&event)) {
+        let wants = |webhook: &&Webhook| webhook.events.is_empty() || webhook.events.contains(&event);
+        for webhook in webhooks.iter().filter(wants) {
             let key = job.map_or("", |(key, _)| key);
-            let id = id(&hook.url, &after.id, event, key);
+            let id = id(&webhook.url, &after.id, event, key);
             let body = body(&id, event, after, job, pool, now).to_string();
-            batch.push(Change::Hook(Hook::Tell(Delivery {
+            let new = NewWebhookDelivery {
                 id,
-                url: hook.url.clone(),
+                url: webhook.url.clone(),
                 event: event.as_str().to_owned(),
                 run: after.id.clone(),
                 body,
                 made_at: now,
-                due: now,
-                tries: 0,
-                state: DeliveryState::Pending,
-                answer: String::new(),
-            })));
+            };
+            batch.push(WebhookDeliveryChange::Add(new).into());
         }
     }
     batch
@@ -118,6 +116,7 @@ fn body(id: &str, event: WebhookEvent, run: &RunState, job: Option<(&str, &Job)>
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
+    use store::Change;
     use workflow::plan::Conclusion;
 
     use super::*;
@@ -137,9 +136,9 @@ mod tests {
         let hooks = [hook(&[]), Webhook { url: "https://other.example".into(), ..hook(&[WebhookEvent::RunCompleted]) }];
         let mut run = TestRun::with(vec![("build", job(&[])), ("test", job(&["build"]))]);
         let events = |before: Option<&RunState>, after: &RunState| -> Vec<(String, String)> {
-            let told = told(&hooks, before, after, "https://ci.example/", 7);
+            let told = deliveries(&hooks, before, after, "https://ci.example/", 7);
             let told = told.into_iter().map(|change| match change {
-                Change::Hook(Hook::Tell(one)) => (one.event, one.id),
+                Change::WebhookDelivery(WebhookDeliveryChange::Add(new)) => (new.event, new.id),
                 other => panic!("{other:?}"),
             });
             told.collect()

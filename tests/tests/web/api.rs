@@ -9,7 +9,7 @@ use nostr::Keys;
 use proto::worker::{LogRecord, Mark};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use store::{Change, Delivery, DeliveryState, Hook};
+use store::{Change, DeliveryState, NewWebhookDelivery, WebhookDeliveryChange};
 
 use super::{NOW, Server, ended, events, line, public, run, whole};
 
@@ -219,22 +219,19 @@ async fn a_badge_shows_the_latest_end_of_public_runs() {
 #[tokio::test]
 async fn deliveries_of_webhooks_are_shown_to_the_operator_alone() {
     let server = Server::start().await;
-    let delivery = |id: &str, made_at: u64, state: DeliveryState, answer: &str| {
-        Change::Hook(Hook::Tell(Delivery {
+    let delivery = |id: &str, made_at: u64| {
+        Change::from(WebhookDeliveryChange::Add(NewWebhookDelivery {
             id: id.into(),
             url: "https://h.example/token".into(),
             event: "run.completed".into(),
             run: "r".into(),
             body: "{}".into(),
             made_at,
-            due: NOW,
-            tries: 3,
-            state,
-            answer: answer.into(),
         }))
     };
-    let given_up = delivery("a", NOW - 1, DeliveryState::GivenUp, "503 Service Unavailable");
-    server.commit(vec![given_up, delivery("b", NOW, DeliveryState::Pending, "")]).await;
+    let (state, answer) = (DeliveryState::GivenUp, "503 Service Unavailable".to_owned());
+    let given_up = WebhookDeliveryChange::End { id: "a".into(), state, tries: 3, answer };
+    server.commit(vec![delivery("a", NOW - 1), given_up.into(), delivery("b", NOW)]).await;
     let ask = async |keys: Option<&Keys>| server.call(Method::GET, "/api/webhooks", keys).await;
     assert_eq!(ask(None).await.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(ask(Some(&Keys::generate())).await.status(), StatusCode::FORBIDDEN);

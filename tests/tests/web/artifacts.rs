@@ -7,7 +7,7 @@ use bytes::Bytes;
 use nostr::Keys;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use store::{Artifact, Change, Kept};
+use store::{Artifact, ArtifactChange, Change};
 
 use super::{NOW, Server, run};
 
@@ -30,7 +30,7 @@ async fn artifacts_are_listed_and_given_to_those_who_may_see_their_run_until_the
     let artifact = |id: u64, name: &str, expires_at: u64| {
         let (run, job, name) = ("p".to_owned(), "build".to_owned(), name.to_owned());
         let sha256 = sha256.clone();
-        Change::Kept(Kept::Artifact(Artifact {
+        Change::Artifact(ArtifactChange::Add(Artifact {
             id,
             run,
             job,

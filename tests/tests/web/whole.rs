@@ -5,7 +5,7 @@ use std::sync::Arc;
 use domain::run::RunState;
 use nostr::Keys;
 use serde_json::{Value, json};
-use store::{Artifact, CacheOutcome, CacheUse, Change, Kept};
+use store::{Artifact, ArtifactChange, CacheChange, CacheOutcome, CacheUse, Change};
 
 use super::{NOW, Server, run};
 
@@ -46,7 +46,7 @@ pub(super) fn rerun(id: &str, serial: u64, visibility: &Value) -> RunState {
 /// What the jobs of [`rerun`] left.
 pub(super) fn left(id: &str) -> Vec<Change> {
     let artifact = |number: u64, job: &str, name: &str| {
-        Change::Kept(Kept::Artifact(Artifact {
+        Change::Artifact(ArtifactChange::Add(Artifact {
             id: number,
             run: id.into(),
             job: job.into(),
@@ -59,7 +59,7 @@ pub(super) fn left(id: &str) -> Vec<Change> {
         }))
     };
     let used = |outcome, key: &str, found: Option<&str>| {
-        Change::Kept(Kept::CacheUse(CacheUse {
+        Change::Cache(CacheChange::Use(CacheUse {
             run: id.into(),
             job: "test".into(),
             attempt: 2,

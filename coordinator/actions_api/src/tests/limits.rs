@@ -1,6 +1,6 @@
 //! What one job may send and one repository may keep, in sum.
 
-use store::Cache;
+use store::{Cache, CacheChange, Change};
 
 use super::*;
 
@@ -49,10 +49,24 @@ async fn a_repository_keeps_no_more_than_its_limit_in_however_many_entries() {
         made_at: id,
         used_at: id,
     };
-    let many = (1_000_000..1_002_100).map(|id| Change::Kept(Kept::Cache(entry(id)))).collect();
+    let many = (1_000_000..1_002_100).map(|id| Change::Cache(CacheChange::Add(entry(id)))).collect();
     world.api.store.commit(many).await.unwrap();
     world.job(identity("r1", "refs/heads/main", true)).await.save("new", "x").await.unwrap();
-    assert_eq!(world.api.store.caches_total("30617:aa:repo").await.unwrap(), 2050);
-    let oldest = world.api.store.caches_least_used("30617:aa:repo", 1).await.unwrap();
+    assert_eq!(world.api.store.caches_total(Some("30617:aa:repo")).await.unwrap(), 2050);
+    let oldest = world.api.store.caches_least_used(Some("30617:aa:repo"), 1).await.unwrap();
     assert_eq!(oldest[0].key, "1000051", "those that were unused longest went");
+}
+
+#[tokio::test]
+async fn all_repositories_keep_no_more_than_their_limit_and_what_was_unused_longest_goes() {
+    let world = World::new(config::Kept::default()).await;
+    let job = world.job(identity("r1", "refs/heads/main", true)).await;
+    for key in ["first", "second", "third"] {
+        job.save(key, "0123456789").await.unwrap();
+    }
+    let now = world.api.now();
+    world.api.expire(now, 30).await.unwrap();
+    assert_eq!(world.api.store.caches_total(None).await.unwrap(), 30, "they have room");
+    world.api.expire(now, 25).await.unwrap();
+    assert_eq!(world.api.store.caches_total(None).await.unwrap(), 20);
 }

@@ -12,6 +12,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::disk_usage::DiskUsage;
 use dispatch::{ConnectedWorker, Dispatch};
 use domain::{
     run::Millis,
@@ -232,22 +233,8 @@ fn measure(data: PathBuf) -> tokio::sync::watch::Receiver<Sizes> {
 }
 
 fn folder_sizes(data: &Path) -> Sizes {
-    let database: u64 = ["longshore.db", "longshore.db-wal"].iter().map(|name| size(&data.join(name))).sum();
-    let folders = ["logs", "blobs", "mirrors"].map(|folder| (folder, size(&data.join(folder))));
+    let database: u64 =
+        ["longshore.db", "longshore.db-wal"].iter().map(|name| DiskUsage::of(&data.join(name)).bytes).sum();
+    let folders = ["logs", "blobs", "mirrors"].map(|folder| (folder, DiskUsage::of(&data.join(folder)).bytes));
     [("database", database)].into_iter().chain(folders).collect()
-}
-
-/// Bytes of a file, or of all files below a folder; what goes meanwhile counts nothing.
-fn size(path: &Path) -> u64 {
-    let mut bytes = 0;
-    let mut left = vec![path.to_owned()];
-    while let Some(path) = left.pop() {
-        let Ok(found) = std::fs::symlink_metadata(&path) else { continue };
-        if found.is_dir() {
-            left.extend(std::fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
-        } else {
-            bytes += found.len();
-        }
-    }
-    bytes
 }

@@ -1,12 +1,15 @@
 //! What is removed once its time is over, and what is not.
 
 use super::*;
-use crate::{CacheOutcome, CacheUse, Kept, NewWork, RunChange, WorkKind};
+use crate::{CacheChange, CacheOutcome, CacheUse, NewWebhookDelivery, NewWork, RunChange, WorkKind};
 
 crate::testing::on_each_engine! {
     a_run_goes_with_all_its_rows_once_its_time_is_over,
     a_run_stays_while_something_of_it_is_left_to_send_or_do,
     ids_of_requests_and_refusals_go_by_their_age_alone,
+    a_commit_is_shared_while_another_run_has_it_or_may_find_it,
+    earlier_versions_of_definitions_go_by_their_age_and_the_newest_stays,
+    a_group_goes_once_it_was_idle_for_a_whole_pause_of_retention,
     every_table_has_a_size,
 }
 
@@ -31,7 +34,8 @@ async fn rows(store: &Store) -> u64 {
 }
 
 async fn a_run_goes_with_all_its_rows_once_its_time_is_over(store: &Store) {
-    store.commit(vec![Change::Run(RunChange::whole(run("unfinished", 9)))]).await.unwrap();
+    let unfinished = RunState { phase: RunPhase::Active, ..run("unfinished", 9) };
+    store.commit(vec![Change::Run(RunChange::whole(unfinished))]).await.unwrap();
     let kept = rows(store).await;
     ended(store, "r", 1).await;
     let used = CacheUse {
@@ -44,6 +48,14 @@ async fn a_run_goes_with_all_its_rows_once_its_time_is_over(store: &Store) {
         size: 1,
         at: 1,
     };
+    let told = NewWebhookDelivery {
+        id: "told".into(),
+        url: "https://h.example".into(),
+        event: "run.completed".into(),
+        run: "r".into(),
+        body: "{}".into(),
+        made_at: 1,
+    };
     let batch = vec![
         Change::Outbox(outgoing("e")),
         Change::Delivered { event: "e".into(), relay: "wss://a".into(), answer: String::new(), at: 1 },
@@ -51,7 +63,9 @@ async fn a_run_goes_with_all_its_rows_once_its_time_is_over(store: &Store) {
         Change::Queue(queued("a", 1)),
         Change::Secrets { run: "r".into(), sealed: vec![("A".into(), vec![1])], wrapped_key: vec![2] },
         Change::Blob(blob("r", true, 2000)),
-        Change::Kept(Kept::CacheUse(used)),
+        CacheChange::Use(used).into(),
+        crate::WebhookDeliveryChange::Add(told).into(),
+        Change::Work(crate::WorkChange::Remove { id: "told".into() }),
     ];
     store.commit(batch).await.unwrap();
     assert_eq!(expired(store, 999).await, Vec::<String>::new());
@@ -88,6 +102,69 @@ async fn ids_of_requests_and_refusals_go_by_their_age_alone(store: &Store) {
     let pending: Vec<_> = store.outbox_pending().await.unwrap().into_iter().map(|entry| entry.outgoing.event).collect();
     assert_eq!(pending, ["unsent"]);
     assert_eq!(store.remove_old(20).await.unwrap(), 0);
+}
+
+async fn a_commit_is_shared_while_another_run_has_it_or_may_find_it(store: &Store) {
+    let with_commit = |id: &str, serial: u64, commit: &str| {
+        let mut state = run(id, serial);
+        Arc::make_mut(&mut state.request).commit = commit.into();
+        state
+    };
+    let end = async |id: &str, serial: u64, commit: &str| {
+        let state = with_commit(id, serial, commit);
+        store.commit(vec![Change::Run(RunChange::whole(state.clone()))]).await.unwrap();
+        let ended = RunState { version: 1, phase: done(), ..state };
+        store.commit(vec![Change::Run(RunChange::whole(ended))]).await.unwrap();
+    };
+    end("a", 1, "c1").await;
+    end("b", 2, "c1").await;
+    end("c", 3, "c2").await;
+    let shared = async |id: &str, commit: &str| {
+        let run = ExpiredRun { id: id.into(), repository: "30617:owner:repo".into(), commit: commit.into() };
+        store.commit_is_shared(&run).await.unwrap()
+    };
+    assert!(shared("a", "c1").await && !shared("c", "c2").await);
+    store.commit(vec![Change::Run(RunChange::whole(run("planned", 4)))]).await.unwrap();
+    assert!(shared("c", "c2").await, "the plan of another run may be about to name it");
+    assert_eq!(expired(store, 5000).await, Vec::<String>::new());
+}
+
+async fn earlier_versions_of_definitions_go_by_their_age_and_the_newest_stays(store: &Store) {
+    let version = |event: &str, made_at: u64| crate::DefinitionRow {
+        event: event.into(),
+        repository: "30617:o:r".into(),
+        path: "a.yml".into(),
+        author: "o".into(),
+        made_at,
+        sha256: String::new(),
+        size: 1,
+        withdrawn: false,
+        signed: "{}".into(),
+        seen_at: made_at,
+    };
+    let found = vec![version("first", 10), version("second", 20), version("third", 30)];
+    let looked = Looked { repository: "30617:o:r".into(), maintainers: vec!["o".into()], found, at: 30 };
+    store.commit(vec![Change::Looked(looked)]).await.unwrap();
+    assert_eq!(store.remove_old(20).await.unwrap(), 1);
+    assert_eq!(store.remove_old(5000).await.unwrap(), 1);
+    let left: Vec<_> = store.definitions("30617:o:r", None).await.unwrap().into_iter().map(|row| row.event).collect();
+    assert_eq!(left, ["third"]);
+}
+
+async fn a_group_goes_once_it_was_idle_for_a_whole_pause_of_retention(store: &Store) {
+    let group = |key: &str, version, holder: Option<&str>| {
+        let holder = holder.map(|run| Member { run: run.into(), serial: 1, job: None, since: 5 });
+        Change::Group(Group { key: key.into(), version, holder, pending: Vec::new() })
+    };
+    store.commit(vec![group("held", 0, Some("r")), group("idle", 0, None), group("used", 0, None)]).await.unwrap();
+    assert_eq!(store.remove_old(0).await.unwrap(), 0);
+    store.commit(vec![group("used", 1, None)]).await.unwrap();
+    assert_eq!(store.remove_old(0).await.unwrap(), 1);
+    assert_eq!(store.group("idle").await.unwrap(), None);
+    assert!(store.group("held").await.unwrap().is_some() && store.group("used").await.unwrap().is_some());
+    let stale = store.commit(vec![group("idle", 1, Some("r"))]).await;
+    assert!(matches!(stale, Err(StoreError::Stale(_))), "an event that read its earlier life is refused");
+    store.commit(vec![group("idle", 0, Some("r"))]).await.unwrap();
 }
 
 async fn every_table_has_a_size(store: &Store) {

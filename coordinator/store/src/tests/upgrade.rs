@@ -12,8 +12,8 @@ async fn check(path: &Path) {
     let runs = store.list(&operator, page(9)).await.unwrap();
     let found: Vec<_> = runs.iter().map(|run| (run.serial, run.status)).collect();
     assert_eq!(found, [(3, Status::Queued), (2, Status::Running), (1, Status::Success)]);
-    let unfinished: Vec<_> = store.unfinished().await.unwrap().into_iter().map(|state| state.serial).collect();
-    assert_eq!(unfinished, [3, 2]);
+    let unfinished: Vec<_> = store.unfinished().await.unwrap().into_iter().map(|run| run.id).collect();
+    assert_eq!(unfinished, [runs[0].id.as_str(), &runs[1].id]);
 
     let queued = store.queued().await.unwrap();
     assert_eq!(queued.iter().map(|job| job.run.as_str()).collect::<Vec<_>>(), [runs[0].id.as_str()]);

@@ -1,9 +1,7 @@
-//! Caches and artifacts: rows about blobs that jobs stored.
-
-use serde::{Deserialize, Serialize};
+//! Caches: what jobs saved for later jobs, as rows about blobs, and what jobs asked of them.
 
 use super::{
-    Millis, Store, StoreError,
+    Change, Millis, Store, StoreError,
     columns::{integer, natural},
     sql::{Connection, Row, query, query_scalar},
 };
@@ -36,29 +34,6 @@ pub struct Cache {
     pub made_at: Millis,
     /// Last restored or made.
     pub used_at: Millis,
-}
-
-/// What a run's job made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Artifact {
-    /// Unique in the pool.
-    pub id: u64,
-    /// Run id.
-    pub run: String,
-    /// Job key.
-    pub job: String,
-    /// The job's attempt that made it.
-    pub attempt: u32,
-    /// Unique in the run.
-    pub name: String,
-    /// Hex.
-    pub sha256: String,
-    /// Bytes.
-    pub size: u64,
-    /// Since when.
-    pub made_at: Millis,
-    /// Removed then.
-    pub expires_at: Millis,
 }
 
 /// What came of a job's call for a cache.
@@ -102,13 +77,13 @@ pub struct CacheUse {
     pub at: Millis,
 }
 
-/// A change of caches or artifacts.
+/// A change of caches.
 #[derive(Debug, Clone)]
-pub enum Kept {
+pub enum CacheChange {
     /// A new entry. One that is there already fails the batch with [`StoreError::Stale`]: they never change.
-    Cache(Cache),
+    Add(Cache),
     /// An entry was used.
-    CacheUsed {
+    Touch {
         /// Its id.
         id: u64,
         /// When.
@@ -116,48 +91,74 @@ pub enum Kept {
     },
     /// A job asked for an entry, or saved one. The same a second time changes nothing; of one attempt only the first
     /// hundred are kept.
-    CacheUse(CacheUse),
+    Use(CacheUse),
     /// An entry goes.
-    CacheGone {
-        /// Its id.
-        id: u64,
-    },
-    /// A new artifact. One of this name in the run fails the batch with [`StoreError::Stale`].
-    Artifact(Artifact),
-    /// An artifact goes.
-    ArtifactGone {
+    Remove {
         /// Its id.
         id: u64,
     },
 }
 
+impl From<CacheChange> for Change {
+    fn from(change: CacheChange) -> Self {
+        Self::Cache(change)
+    }
+}
+
 impl Store {
-    /// Entries of a repository, the newest first.
-    pub async fn caches(&self, repository: &str) -> Found<Vec<Cache>> {
+    /// The entry of a repository and ref that a key stands for: the one with just this key, else the newest whose key
+    /// begins with it. One that was not used since `since` does not count.
+    pub async fn cache_for(
+        &self,
+        repository: &str,
+        scope: &str,
+        version: &str,
+        key: &str,
+        since: Millis,
+    ) -> Found<Option<Cache>> {
         let statement = query(
             "SELECT id, repository, scope, name, version, sha256, size, made_at, used_at FROM caches
-             WHERE repository = $1 ORDER BY made_at DESC, id DESC LIMIT $2",
-        );
-        let found = statement.bind(repository).bind(ROWS).fetch_all(&self.readers).await?;
-        found.iter().map(cache).collect()
+             WHERE repository = $1 AND scope = $2 AND version = $3 AND used_at >= $4
+                 AND substr(name, 1, length(CAST($5 AS TEXT))) = $5
+             ORDER BY CASE WHEN name = $5 THEN 0 ELSE 1 END, made_at DESC, id DESC LIMIT 1",
+        )
+        .bind(repository)
+        .bind(scope)
+        .bind(version)
+        .bind(integer(since))
+        .bind(key);
+        statement.fetch_optional(&self.readers).await?.as_ref().map(cache).transpose()
     }
 
-    /// Bytes of all entries of a repository.
-    pub async fn caches_total(&self, repository: &str) -> Found<u64> {
+    /// Bytes of all entries of a repository; `None`: of all repositories.
+    pub async fn caches_total(&self, repository: Option<&str>) -> Found<u64> {
         // PostgreSQL sums BIGINT to NUMERIC.
-        let statement = query_scalar("SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM caches WHERE repository = $1");
-        let total: i64 = statement.bind(repository).fetch_one(&self.readers).await?;
-        Ok(total.unsigned_abs())
+        let statement = match repository {
+            Some(repository) => {
+                query_scalar("SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM caches WHERE repository = $1")
+                    .bind(repository)
+            }
+            None => query_scalar("SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM caches"),
+        };
+        statement.fetch_one(&self.readers).await
     }
 
-    /// Entries of a repository, the one that was unused longest first.
-    pub async fn caches_least_used(&self, repository: &str, limit: u32) -> Found<Vec<Cache>> {
-        let statement = query(
-            "SELECT id, repository, scope, name, version, sha256, size, made_at, used_at FROM caches
-             WHERE repository = $1 ORDER BY used_at, id LIMIT $2",
-        );
-        let found = statement.bind(repository).bind(i64::from(limit)).fetch_all(&self.readers).await?;
-        found.iter().map(cache).collect()
+    /// Entries of a repository, or of all, the one that was unused longest first.
+    pub async fn caches_least_used(&self, repository: Option<&str>, limit: u32) -> Found<Vec<Cache>> {
+        let statement = match repository {
+            Some(repository) => query(
+                "SELECT id, repository, scope, name, version, sha256, size, made_at, used_at FROM caches
+                 WHERE repository = $2 ORDER BY used_at, id LIMIT $1",
+            )
+            .bind(limit)
+            .bind(repository),
+            None => query(
+                "SELECT id, repository, scope, name, version, sha256, size, made_at, used_at FROM caches
+                 ORDER BY used_at, id LIMIT $1",
+            )
+            .bind(limit),
+        };
+        statement.fetch_all(&self.readers).await?.iter().map(cache).collect()
     }
 
     /// Entries that were not used since then.
@@ -179,31 +180,11 @@ impl Store {
         let found = statement.bind(run).bind(ROWS).fetch_all(&self.readers).await?;
         found.iter().map(cache_use).collect()
     }
-
-    /// Artifacts of a run, in the order in which they were made.
-    pub async fn artifacts(&self, run: &str) -> Found<Vec<Artifact>> {
-        let statement = query(
-            "SELECT id, run, job, attempt, name, sha256, size, made_at, expires_at FROM artifacts
-             WHERE run = $1 ORDER BY made_at, id LIMIT $2",
-        );
-        let found = statement.bind(run).bind(ROWS).fetch_all(&self.readers).await?;
-        found.iter().map(artifact).collect()
-    }
-
-    /// Artifacts whose time is over.
-    pub async fn artifacts_expired(&self, now: Millis) -> Found<Vec<Artifact>> {
-        let statement = query(
-            "SELECT id, run, job, attempt, name, sha256, size, made_at, expires_at FROM artifacts
-             WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2",
-        );
-        let found = statement.bind(integer(now)).bind(ROWS).fetch_all(&self.readers).await?;
-        found.iter().map(artifact).collect()
-    }
 }
 
-pub(super) async fn apply(connection: &mut Connection, change: &Kept) -> Result<(), StoreError> {
+pub(super) async fn apply(connection: &mut Connection, change: &CacheChange) -> Result<(), StoreError> {
     match change {
-        Kept::Cache(cache) => {
+        CacheChange::Add(cache) => {
             let statement = query(
                 "INSERT INTO caches (id, repository, scope, name, version, sha256, size, made_at, used_at)
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
@@ -222,12 +203,12 @@ pub(super) async fn apply(connection: &mut Connection, change: &Kept) -> Result<
                 _ => Ok(()),
             }
         }
-        Kept::CacheUsed { id, at } => {
+        CacheChange::Touch { id, at } => {
             let statement = query("UPDATE caches SET used_at = $2 WHERE id = $1 AND used_at < $2");
             statement.bind(integer(*id)).bind(integer(*at)).execute(connection).await?;
             Ok(())
         }
-        Kept::CacheUse(used) => {
+        CacheChange::Use(used) => {
             let statement = query(
                 "INSERT INTO cache_uses (run, job, attempt, outcome, name, found, size, at)
                  SELECT $1, $2, $3, $4, $5, $6, $7, $8
@@ -246,31 +227,8 @@ pub(super) async fn apply(connection: &mut Connection, change: &Kept) -> Result<
             statement.execute(connection).await?;
             Ok(())
         }
-        Kept::CacheGone { id } => {
+        CacheChange::Remove { id } => {
             query("DELETE FROM caches WHERE id = $1").bind(integer(*id)).execute(connection).await?;
-            Ok(())
-        }
-        Kept::Artifact(artifact) => {
-            let statement = query(
-                "INSERT INTO artifacts (id, run, job, attempt, name, sha256, size, made_at, expires_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
-            )
-            .bind(integer(artifact.id))
-            .bind(&artifact.run)
-            .bind(&artifact.job)
-            .bind(i64::from(artifact.attempt))
-            .bind(&artifact.name)
-            .bind(&artifact.sha256)
-            .bind(integer(artifact.size))
-            .bind(integer(artifact.made_at))
-            .bind(integer(artifact.expires_at));
-            match statement.execute(connection).await? {
-                0 => Err(StoreError::Stale(format!("the artifact {}", artifact.name))),
-                _ => Ok(()),
-            }
-        }
-        Kept::ArtifactGone { id } => {
-            query("DELETE FROM artifacts WHERE id = $1").bind(integer(*id)).execute(connection).await?;
             Ok(())
         }
     }
@@ -303,19 +261,5 @@ fn cache_use(row: &Row) -> Found<CacheUse> {
         found: row.get(5)?,
         size: natural(row, 6)?,
         at: natural(row, 7)?,
-    })
-}
-
-fn artifact(row: &Row) -> Found<Artifact> {
-    Ok(Artifact {
-        id: natural(row, 0)?,
-        run: row.get(1)?,
-        job: row.get(2)?,
-        attempt: u32::try_from(natural(row, 3)?).unwrap_or(u32::MAX),
-        name: row.get(4)?,
-        sha256: row.get(5)?,
-        size: natural(row, 6)?,
-        made_at: natural(row, 7)?,
-        expires_at: natural(row, 8)?,
     })
 }

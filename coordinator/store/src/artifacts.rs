@@ -1,0 +1,126 @@
+//! Artifacts: what the jobs of a run made, as rows about blobs.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Change, Millis, Store, StoreError,
+    columns::{integer, natural},
+    sql::{Connection, Row, query},
+};
+
+type Found<T> = Result<T, StoreError>;
+
+/// Most rows of one answer.
+const ROWS: i64 = 2000;
+
+/// What a run's job made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// Unique in the pool.
+    pub id: u64,
+    /// Run id.
+    pub run: String,
+    /// Job key.
+    pub job: String,
+    /// The job's attempt that made it.
+    pub attempt: u32,
+    /// Unique in the run.
+    pub name: String,
+    /// Hex.
+    pub sha256: String,
+    /// Bytes.
+    pub size: u64,
+    /// Since when.
+    pub made_at: Millis,
+    /// Removed then.
+    pub expires_at: Millis,
+}
+
+/// A change of artifacts.
+#[derive(Debug, Clone)]
+pub enum ArtifactChange {
+    /// A new artifact. One of this name in the run fails the batch with [`StoreError::Stale`].
+    Add(Artifact),
+    /// An artifact goes.
+    Remove {
+        /// Its id.
+        id: u64,
+    },
+}
+
+impl From<ArtifactChange> for Change {
+    fn from(change: ArtifactChange) -> Self {
+        Self::Artifact(change)
+    }
+}
+
+impl Store {
+    /// Artifacts of a run, in the order in which they were made.
+    pub async fn artifacts(&self, run: &str) -> Found<Vec<Artifact>> {
+        let statement = query(
+            "SELECT id, run, job, attempt, name, sha256, size, made_at, expires_at FROM artifacts
+             WHERE run = $1 ORDER BY made_at, id LIMIT $2",
+        );
+        let found = statement.bind(run).bind(ROWS).fetch_all(&self.readers).await?;
+        found.iter().map(artifact).collect()
+    }
+
+    /// Number and bytes of a run's artifacts.
+    pub async fn artifacts_total(&self, run: &str) -> Found<(u64, u64)> {
+        // PostgreSQL sums BIGINT to NUMERIC.
+        let statement = query("SELECT count(*), CAST(coalesce(sum(size), 0) AS BIGINT) FROM artifacts WHERE run = $1");
+        let row = statement.bind(run).fetch_one(&self.readers).await?;
+        Ok((row.get(0)?, row.get(1)?))
+    }
+
+    /// Artifacts whose time is over.
+    pub async fn artifacts_expired(&self, now: Millis) -> Found<Vec<Artifact>> {
+        let statement = query(
+            "SELECT id, run, job, attempt, name, sha256, size, made_at, expires_at FROM artifacts
+             WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2",
+        );
+        let found = statement.bind(integer(now)).bind(ROWS).fetch_all(&self.readers).await?;
+        found.iter().map(artifact).collect()
+    }
+}
+
+pub(super) async fn apply(connection: &mut Connection, change: &ArtifactChange) -> Result<(), StoreError> {
+    match change {
+        ArtifactChange::Add(artifact) => {
+            let statement = query(
+                "INSERT INTO artifacts (id, run, job, attempt, name, sha256, size, made_at, expires_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
+            )
+            .bind(integer(artifact.id))
+            .bind(&artifact.run)
+            .bind(&artifact.job)
+            .bind(i64::from(artifact.attempt))
+            .bind(&artifact.name)
+            .bind(&artifact.sha256)
+            .bind(integer(artifact.size))
+            .bind(integer(artifact.made_at))
+            .bind(integer(artifact.expires_at));
+            match statement.execute(connection).await? {
+                0 => Err(StoreError::Stale(format!("the artifact {}", artifact.name))),
+                _ => Ok(()),
+            }
+        }
+        ArtifactChange::Remove { id } => {
+            query("DELETE FROM artifacts WHERE id = $1").bind(integer(*id)).execute(connection).await.map(drop)
+        }
+    }
+}
+
+fn artifact(row: &Row) -> Found<Artifact> {
+    Ok(Artifact {
+        id: natural(row, 0)?,
+        run: row.get(1)?,
+        job: row.get(2)?,
+        attempt: u32::try_from(natural(row, 3)?).unwrap_or(u32::MAX),
+        name: row.get(4)?,
+        sha256: row.get(5)?,
+        size: natural(row, 6)?,
+        made_at: natural(row, 7)?,
+        expires_at: natural(row, 8)?,
+    })
+}
