@@ -14,7 +14,6 @@ use super::{code, lines, rust_files};
 /// Loops that still stand: the package's sources and the files of one loop. Remove an entry with the loop it names.
 const KNOWN: &[(&str, &[&str])] = &[
     ("coordinator/dispatch/src", &["auth", "registry", "session", "store_loop"]),
-    ("coordinator/nostr/src", &["intake", "policy", "routes"]),
     ("coordinator/store/src", &["postgres", "sql", "sqlite"]),
     ("worker/src", &["job/actions/cache", "job/actions/checkout", "job/actions/pre_post", "job/steps"]),
 ];

@@ -50,7 +50,7 @@ impl Question {
 }
 
 #[derive(Debug)]
-struct Asked {
+struct OpenQuery {
     questions: Vec<Question>,
     seen: HashSet<EventId>,
     forged: usize,
@@ -74,7 +74,7 @@ pub(super) enum Ended {
 pub(super) struct Queries {
     limits: ConnectionLimits,
     waiting: IndexMap<Filter, Question>,
-    asked: HashMap<SubscriptionId, Asked>,
+    asked: HashMap<SubscriptionId, OpenQuery>,
     number: u64,
 }
 
@@ -149,7 +149,7 @@ impl Queries {
         }
         self.number += 1;
         let id = SubscriptionId::new(format!("q{}", self.number));
-        self.asked.insert(id.clone(), Asked { questions, seen: HashSet::new(), forged: 0 });
+        self.asked.insert(id.clone(), OpenQuery { questions, seen: HashSet::new(), forged: 0 });
         Some((id, filters))
     }
 
@@ -211,7 +211,7 @@ impl Queries {
 
     /// The connection is lost: all is asked again on the next one.
     pub(super) fn disconnected(&mut self) {
-        let asked: Vec<Asked> = self.asked.drain().map(|(_, asked)| asked).collect();
+        let asked: Vec<OpenQuery> = self.asked.drain().map(|(_, asked)| asked).collect();
         for question in asked.into_iter().flat_map(|asked| asked.questions) {
             self.queue(question);
         }
