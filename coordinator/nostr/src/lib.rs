@@ -1,7 +1,7 @@
 //! Relays, intake and publishing: the only place that knows relays.
 //!
-//! [`protocol`] says what a family of events is to the rest; each is one module, so far [`hive_ci`]. [`intake`] brings
-//! events to it, [`outbox`] stores what it answers, [`publish`] sends that.
+//! [`protocol`] says what a family of events is to the rest; each family is one module. [`intake`] brings events to it,
+//! [`outbox`] stores what it answers, [`publish`] sends that.
 
 pub mod advertise;
 pub mod delivery;
