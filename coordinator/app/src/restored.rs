@@ -78,7 +78,7 @@ mod tests {
         for (number, answered) in [(1, true), (2, false)] {
             let mut request = testing::request();
             request.id = format!("{number:064}");
-            request.origin = RequestOrigin::Nostr(NostrOrigin {
+            request.origin = RequestOrigin::from(NostrOrigin {
                 protocol: nostr_client::hive_ci::HiveCi.name().into(),
                 request: OriginEvent { kind: 5100, id: request.id.clone() },
                 run: Some(OriginEvent { kind: 5401, id: "ab".repeat(32) }),

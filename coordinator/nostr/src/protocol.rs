@@ -11,7 +11,7 @@ use nostr::{
 use secrecy::SecretString;
 
 use config::Limits;
-use domain::run::{FinalizedLog, Millis, NostrOrigin, RequestOrigin, RunRequest, RunUpdate};
+use domain::run::{FinalizedLog, Millis, NostrOrigin, RunRequest, RunUpdate};
 use store::Signer;
 
 /// A family of events that asks for runs and is answered.
@@ -175,7 +175,7 @@ impl Refusal {
     /// Refuses a request that was read well: policy, rate, or the same key a second time. `None` for one that did not
     /// come as an event.
     pub fn of_request(request: &RunRequest, secrets: &Secrets, reason: impl Into<String>) -> Option<Self> {
-        let RequestOrigin::Nostr(origin) = &request.origin else { return None };
+        let origin = request.origin.nostr()?;
         let relays = origin.relays.iter().chain(&request.repository.relays).cloned().collect();
         Some(Self {
             origin: NostrOrigin { relays, ..origin.clone() },

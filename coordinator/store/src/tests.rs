@@ -25,7 +25,7 @@ fn run(id: &str, serial: u64) -> RunState {
         rerun: None,
         request: Arc::new(domain::run::RunRequest {
             id: format!("job-of-{id}"),
-            origin: RequestOrigin::Nostr(NostrOrigin {
+            origin: RequestOrigin::from(NostrOrigin {
                 protocol: "pairs".into(),
                 request: OriginEvent { kind: 5100, id: format!("job-of-{id}") },
                 run: Some(OriginEvent { kind: 5401, id: format!("run-of-{id}") }),

@@ -24,7 +24,7 @@ pub(crate) fn request(random: &mut Random, author: &Keys) -> Asked {
     let (run_event, job_event) = (id(random), id(random));
     let author = author.public_key().to_hex();
     let base = testing::request();
-    let origin = RequestOrigin::Nostr(NostrOrigin {
+    let origin = RequestOrigin::from(NostrOrigin {
         protocol: "hive_ci".into(),
         request: OriginEvent { kind: 5100, id: job_event.clone() },
         run: Some(OriginEvent { kind: 5401, id: run_event }),

@@ -28,6 +28,9 @@ use crate::{adapters::relay_lookup::RelayLookup, now};
 #[derive(Debug)]
 struct Bell;
 
+/// Tags with one value.
+type Pairs<'a> = &'a [(&'a str, &'a str)];
+
 /// Asks for the run of a workflow, or for the end of what it names.
 const RING: u16 = 7401;
 /// Answers in the tone that was asked for.
@@ -72,7 +75,7 @@ impl Protocol for Bell {
         };
         let request = RunRequest {
             id: event.id.to_hex(),
-            origin: RequestOrigin::Nostr(self.origin(event)),
+            origin: self.origin(event).into(),
             workflow: workflow.to_owned(),
             actor: event.pubkey.to_hex(),
             received_at: context.now,
@@ -185,7 +188,7 @@ impl Pool {
     }
 
     /// Publishes a request to the pool.
-    async fn send(&self, author: &Keys, more: &[(&str, &str)]) -> Event {
+    async fn send(&self, author: &Keys, more: Pairs<'_>) -> Event {
         let more = more.iter().map(|(name, value)| Tag::custom(TagKind::custom(*name), [*value]));
         let event = EventBuilder::new(Kind::from(RING), "")
             .tag(Tag::public_key(self.keys.public_key()))
@@ -224,7 +227,7 @@ async fn soon<T>(look: impl AsyncFn() -> Option<T>) -> T {
 #[tokio::test]
 async fn a_protocol_needs_its_own_module_alone_to_be_heard_answered_and_published() {
     let (pool, author) = (Pool::start().await, Keys::generate());
-    let cases: [(&[(&str, &str)], &str, &str); 3] = [
+    let cases: [(Pairs<'_>, &str, &str); 3] = [
         (&[("workflow", "ci.yml")], "queued", "plain"),
         (&[("workflow", "ci.yml"), ("tone", "low")], "queued", "low"),
         (&[("tone", "high")], "name a workflow", "high"),
@@ -247,7 +250,7 @@ async fn a_protocol_needs_its_own_module_alone_to_be_heard_answered_and_publishe
 #[test]
 fn a_run_is_repeated_in_its_own_repository_and_workflow_by_who_may_read_it() {
     let mut earlier = run::create(testing::new_run(RunRules::default(), false), 0).0;
-    std::sync::Arc::make_mut(&mut earlier.request).origin = RequestOrigin::Nostr(NostrOrigin {
+    std::sync::Arc::make_mut(&mut earlier.request).origin = RequestOrigin::from(NostrOrigin {
         protocol: "pairs".into(),
         request: OriginEvent { kind: 5100, id: "job".into() },
         run: Some(OriginEvent { kind: 5401, id: "event".into() }),

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 #[serde(rename_all = "snake_case", tag = "kind", from = "StoredOrigin")]
 pub enum RequestOrigin {
     /// Events of a protocol on Nostr.
-    Nostr(NostrOrigin),
+    Nostr(Box<NostrOrigin>),
     /// The coordinator's own API.
     #[default]
     Api,
@@ -21,6 +21,12 @@ impl RequestOrigin {
             Self::Nostr(origin) => Some(origin),
             Self::Api => None,
         }
+    }
+}
+
+impl From<NostrOrigin> for RequestOrigin {
+    fn from(origin: NostrOrigin) -> Self {
+        Self::Nostr(Box::new(origin))
     }
 }
 
@@ -64,10 +70,10 @@ pub struct OriginEvent {
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 enum StoredOrigin {
-    Nostr(NostrOrigin),
+    Nostr(Box<NostrOrigin>),
     Api,
     #[serde(untagged)]
-    Pair(PairOrigin),
+    Pair(Box<PairOrigin>),
 }
 
 /// The form of earlier versions, whose only protocol made a run of two events: its name stood as the kind.
@@ -88,7 +94,7 @@ impl From<StoredOrigin> for RequestOrigin {
         match stored {
             StoredOrigin::Nostr(origin) => Self::Nostr(origin),
             StoredOrigin::Api => Self::Api,
-            StoredOrigin::Pair(pair) => Self::Nostr(NostrOrigin {
+            StoredOrigin::Pair(pair) => Self::from(NostrOrigin {
                 protocol: pair.kind,
                 request: OriginEvent { kind: 5100, id: pair.job_event },
                 run: Some(OriginEvent { kind: 5401, id: pair.run_event }),
@@ -128,7 +134,7 @@ mod tests {
             relays: vec!["wss://relay.example".into()],
             details: json!({"workflow": "ci.yml"}),
         };
-        assert_eq!(origin, RequestOrigin::Nostr(expected));
+        assert_eq!(origin, expected.into());
     }
 
     #[test]
@@ -144,7 +150,7 @@ mod tests {
         };
         assert_eq!(alone.run_event().id, "e");
         let with_details = NostrOrigin { details: json!({"kind": 1}), ..alone.clone() };
-        for origin in [RequestOrigin::Api, RequestOrigin::Nostr(alone), RequestOrigin::Nostr(with_details)] {
+        for origin in [RequestOrigin::Api, alone.into(), with_details.into()] {
             assert_eq!(read(serde_json::to_value(&origin).unwrap()), origin);
         }
         assert!(serde_json::from_value::<RequestOrigin>(json!({"kind": "nostr"})).is_err());

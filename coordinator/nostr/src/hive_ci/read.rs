@@ -159,7 +159,7 @@ impl Pair<'_> {
         let relays = list(given.get("HIVE_CI_RELAYS"));
         let request = RunRequest {
             id: self.job.id.to_hex(),
-            origin: RequestOrigin::Nostr(NostrOrigin { relays, ..origin_of_pair(self.job, self.run, publisher) }),
+            origin: RequestOrigin::from(NostrOrigin { relays, ..origin_of_pair(self.job, self.run, publisher) }),
             repository,
             workflow: or_given("workflow", "HIVE_CI_WORKFLOW"),
             commit,
