@@ -26,12 +26,10 @@ const HIVE_CI: [&str; 4] =
     ["coordinator/nostr/src/hive_ci", "coordinator/nostr/tests", "coordinator/config", "cli/src/client/hive_ci"];
 
 /// Folders whose names are still being replaced.
-const PENDING: [&str; 11] = [
-    "coordinator/actions_api",
+const PENDING: [&str; 6] = [
     "coordinator/app",
     "coordinator/config",
     "coordinator/domain",
-    "coordinator/nostr",
     "coordinator/planning",
     "coordinator/source",
     "coordinator/store",

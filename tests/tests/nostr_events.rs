@@ -11,8 +11,9 @@ use longshore_tests::oracle::{
 };
 use nostr::{Event, EventBuilder, Keys, Kind, Tag, Timestamp, nips::nip44};
 use nostr_client::{
-    advertise::{Load, Price, advertisement},
-    hive_ci::{self, Draft, Refusal, refusal_events, report, request},
+    advertise::{PoolLoad, Price, advertisement},
+    hive_ci::HiveCi,
+    protocol::{Draft, Protocol, ReadContext, Refusal, Secrets},
 };
 use store::Signer;
 use workflow::plan::{Conclusion, Reason};
@@ -25,7 +26,7 @@ struct Fixture {
     run: Event,
     job: Event,
     request: RunRequest,
-    secrets: hive_ci::Secrets,
+    secrets: Secrets,
     followed: Followed,
 }
 
@@ -65,7 +66,9 @@ impl Fixture {
                 &["secret", "HIVE_CI_NSEC", &sealed],
             ],
         );
-        let (request, secrets) = request(&job, &run, &pool, &Limits::default(), NOW * 1000).unwrap();
+        let limits = Limits::default();
+        let context = ReadContext { keys: &pool, limits: &limits, now: NOW * 1000 };
+        let (request, secrets) = HiveCi.request(&job, Some(&run), &context).unwrap();
         let followed = Followed {
             run: run.id.to_hex(),
             job: job.id.to_hex(),
@@ -97,7 +100,8 @@ impl Fixture {
         };
         let finished = RunUpdate::Finished { stamp: NOW + 2, end, log, duration_s: 93, definitions: Vec::new() };
         let updates = [RunUpdate::Queued { stamp: NOW }, RunUpdate::Running { stamp: NOW + 1 }, finished];
-        let drafts = updates.iter().flat_map(|update| report("run", &self.request, update, &self.pool.public_key()));
+        let (origin, us) = (self.request.origin.nostr().unwrap(), self.pool.public_key());
+        let drafts = updates.iter().flat_map(|update| HiveCi.report("run", origin, update, &us));
         drafts.map(|draft| self.sign(&draft)).collect()
     }
 
@@ -242,7 +246,7 @@ fn t09_t11_a_refusal_is_a_failure_for_every_client() {
     let refusal = Refusal::of_request(&fixture.request, &fixture.secrets, "not on the list").unwrap();
     let (run, job, requester) = (fixture.run.id.to_hex(), fixture.job.id.to_hex(), fixture.job.pubkey.to_hex());
     for (log, inferred) in [(Some(log()), false), (None, true)] {
-        let drafts = refusal_events(&refusal, log.as_ref(), NOW, &fixture.pool.public_key());
+        let drafts = HiveCi.refuse(&refusal, log.as_ref(), NOW, &fixture.pool.public_key());
         let events: Vec<Event> = drafts.iter().map(|draft| fixture.sign(draft)).collect();
         let shown = fixture.shown(&events.iter().collect::<Vec<_>>()).shown();
         assert_eq!((shown.status, shown.inferred), (Status::Failure, inferred));
@@ -258,7 +262,7 @@ fn advertised(price: Option<&Price>) -> Event {
     let mut config = Config { name: "pool-1".into(), description: "a pool".into(), ..Config::default() };
     config.relays.read = vec!["wss://relay.example".into()];
     config.policy.list = Some(format!("30000:{}:friends", "ab".repeat(32)));
-    advertisement(&config, Load { slots: 16, queued: 2 }, price).sign_with_keys(&Keys::generate()).unwrap()
+    advertisement(&config, PoolLoad { slots: 16, queued: 2 }, price).sign_with_keys(&Keys::generate()).unwrap()
 }
 
 #[test]

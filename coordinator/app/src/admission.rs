@@ -3,21 +3,21 @@
 use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
-use nostr::{Keys, PublicKey};
+use nostr::{EventId, PublicKey};
 
 use super::{log_publisher::LogPublisher, run_service::RunService};
-use domain::run::{RequestOrigin, Rerun, RunEvent, RunRequest, RunState};
+use domain::run::{Rerun, RunEvent, RunRequest, RunState};
 use logs::act_format;
 use nostr_client::{
-    hive_ci::{self, Refusal, Secrets},
-    intake::{Audience, RequestHandler},
+    delivery::Audience,
+    intake::RequestHandler,
     policy::Policy,
-    routes::Routes,
+    protocol::{Refusal, Secrets},
 };
 use source::Sources;
 use store::{Batch, Reader};
 
-/// Job events are heard for at most this many unfinished runs.
+/// Deletions are heard for at most this many unfinished runs.
 const LIVE: u32 = 400;
 
 /// Takes requests in.
@@ -25,9 +25,7 @@ pub(super) struct Admission {
     pub(super) run_service: RunService,
     pub(super) sources: Arc<Sources>,
     pub(super) policy: Policy,
-    pub(super) routes: Routes,
     pub(super) archive: LogPublisher,
-    pub(super) keys: Keys,
 }
 
 impl Admission {
@@ -78,7 +76,7 @@ impl Admission {
 
 /// Whether a run is what a request may ask for again.
 fn repeats(request: &RunRequest, event: &str, earlier: &RunState) -> bool {
-    let asked = matches!(&earlier.request.origin, RequestOrigin::HiveCi { run_event, .. } if run_event == event);
+    let asked = earlier.request.origin.nostr().is_some_and(|origin| origin.run_event().id == event);
     let reader = Reader::Key(request.actor.clone());
     let theirs = [&earlier.request.actor, &earlier.request.repository.owner].contains(&&request.actor);
     asked
@@ -114,31 +112,30 @@ impl RequestHandler for Admission {
 
     fn refuse(&self, refusal: Refusal, audience: Audience, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
         async move {
-            // Only a 5402 names a log, and only with the publisher key there is one.
-            let log = match &refusal.run {
-                Some(run) => {
-                    let head = act_format::Head { workflow: &run.workflow, commit: "", reference: "", full_url: "" };
-                    Some(self.archive.note(&refusal.job, &act_format::render_message(&head, &refusal.reason)).await?)
+            // Only what a publisher key signs names a log.
+            let log = match &refusal.publisher {
+                Some(_) => {
+                    let workflow = &refusal.workflow;
+                    let head = act_format::Head { workflow, commit: "", reference: "", full_url: "" };
+                    let text = act_format::render_message(&head, &refusal.reason);
+                    Some(self.archive.note(&refusal.origin.request.id, &text).await?)
                 }
                 None => None,
             };
-            let us: PublicKey = self.keys.public_key();
-            let relays = self.routes.of_refusal(&refusal, audience);
-            let drafts = hive_ci::refusal_events(&refusal, log.as_ref(), self.run_service.now() / 1000, &us);
+            let now = self.run_service.now();
             let mut batch = settle;
-            for draft in &drafts {
-                batch.extend(self.run_service.outgoing(draft, &relays, None)?);
-            }
+            batch.extend(self.run_service.outbox().refusal(&refusal, audience, log.as_ref(), now)?);
             Ok(self.run_service.store().commit(batch).await?)
         }
         .boxed()
     }
 
-    fn cancel<'a>(&'a self, job_event: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
+    fn cancel(&self, request: EventId, by: PublicKey) -> BoxFuture<'_, anyhow::Result<()>> {
         async move {
-            let Some(state) = self.run_service.store().run_by_event(job_event).await? else { return Ok(()) };
-            let ours = matches!(&state.request.origin, RequestOrigin::HiveCi { job_event: job, author, .. } if job == job_event && author == by);
-            if ours {
+            let (request, by) = (request.to_hex(), by.to_hex());
+            let Some(state) = self.run_service.store().run_by_event(&request).await? else { return Ok(()) };
+            let origin = state.request.origin.nostr();
+            if origin.is_some_and(|origin| origin.request.id == request && origin.author == by) {
                 self.run_service.apply(&state.id, RunEvent::Cancel { by: "its author".into() }, Vec::new()).await?;
             }
             Ok(())
@@ -146,37 +143,14 @@ impl RequestHandler for Admission {
         .boxed()
     }
 
-    fn live(&self) -> BoxFuture<'_, anyhow::Result<Vec<String>>> {
-        async move { Ok(self.run_service.store().live_job_events(LIVE).await?) }.boxed()
+    fn live(&self) -> BoxFuture<'_, anyhow::Result<Vec<EventId>>> {
+        async move {
+            let live = self.run_service.store().live_job_events(LIVE).await?;
+            Ok(live.iter().filter_map(|id| EventId::from_hex(id).ok()).collect())
+        }
+        .boxed()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use domain::run::{self, RunRules, Visibility, testing};
-
-    #[test]
-    fn a_run_is_repeated_in_its_own_repository_and_workflow_by_who_may_read_it() {
-        let mut earlier = run::create(testing::new_run(RunRules::default(), false), 0).0;
-        std::sync::Arc::make_mut(&mut earlier.request).origin = RequestOrigin::HiveCi {
-            run_event: "event".into(),
-            job_event: "job".into(),
-            author: "author".into(),
-            publisher: None,
-            workflow: String::new(),
-            relays: Vec::new(),
-        };
-        let same = testing::request();
-        assert!(repeats(&same, "event", &earlier));
-        assert!(!repeats(&same, "job", &earlier), "only the run's own event names it");
-        let mut foreign = same.clone();
-        foreign.repository.address = "30617:other:repo".into();
-        assert!(!repeats(&foreign, "event", &earlier));
-        let other = RunRequest { workflow: "other.yml".into(), ..same.clone() };
-        assert!(!repeats(&other, "event", &earlier));
-        earlier.visibility = Visibility::Readers(vec!["reader".into()]);
-        let by = |actor: &str| repeats(&RunRequest { actor: actor.into(), ..same.clone() }, "event", &earlier);
-        assert!(by(&earlier.request.actor) && by("reader") && !by("stranger"));
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ use workflow::diagnostic::{self, Diagnostic};
 use super::run_service::RunService;
 use config::Config;
 use domain::run::{Millis, Repository};
-use nostr_client::{hive_ci::Draft, policy::Policy, relays};
+use nostr_client::{policy::Policy, protocol::Draft, relays};
 use source::{
     MaintainerSet, Sources,
     address::Address,
@@ -129,7 +129,7 @@ impl Definitions {
         let looked = self.looked(&repository.address, &standing, vec![row(&definition, event, now)]);
         let draft = Draft { event: unsigned(event), signer: Signer::Coordinator, signature: Some(event.sig) };
         let mut batch = vec![looked];
-        batch.extend(self.run_service.outgoing(&draft, &to, None)?);
+        batch.extend(self.run_service.outbox().event(&draft, &to, None, now)?);
         self.run_service.store().commit(batch).await?;
         Ok(Defined::Taken(to.into_iter().map(|(url, _)| url).collect()))
     }

@@ -2,23 +2,20 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
 use nostr::Keys;
 
 use config::Config;
 use domain::{
-    run::{AttemptId, Millis, RunEffect, RunState, RunUpdate},
+    run::{AttemptId, Millis, RunEffect, RunState},
     schedule::QueuedJob,
 };
-use nostr_client::{hive_ci, publish, routes::Routes};
-use store::{Batch, Change, Lease, LeaseChange, NewWork, RunChange, Signer, StoredReport, WorkChange, WorkKind};
+use nostr_client::outbox::Outbox;
+use store::{Batch, Change, Lease, LeaseChange, NewWork, RunChange, StoredReport, WorkChange, WorkKind};
 
 /// Turns transitions into rows. It reads nothing and writes nothing itself.
 #[derive(Clone)]
 pub(super) struct RowMaker {
-    /// The coordinator's Nostr keys.
-    pub(super) keys: Keys,
-    pub(super) routes: Routes,
+    pub(super) outbox: Outbox,
     pub(super) config: Arc<Config>,
 }
 
@@ -104,7 +101,7 @@ impl RowMaker {
                 batch.push(wake.with_payload(&serde_json::json!({ "job": job }))?.into());
             }
             RunEffect::Timer { at } => batch.push(work("expire", WorkKind::Expire).due_at(at).into()),
-            RunEffect::Publish(update) => batch.extend(self.events(state, &update, publisher, now)?),
+            RunEffect::Publish(update) => batch.extend(self.outbox.update(state, &update, publisher, now)?),
             RunEffect::FinalizeLog => batch.push(work("finalize log", WorkKind::FinalizeLog).into()),
             RunEffect::EraseSecrets => {
                 batch.push(Change::EraseSecrets { run: run.clone() });
@@ -112,29 +109,5 @@ impl RowMaker {
             }
         }
         Ok(())
-    }
-
-    fn events(
-        &self,
-        state: &RunState,
-        update: &RunUpdate,
-        publisher: Option<&Keys>,
-        now: Millis,
-    ) -> anyhow::Result<Batch> {
-        // Relays hold the answer that an earlier database of this pool gave.
-        if state.answered {
-            return Ok(Batch::new());
-        }
-        let planned = state.planned.as_ref().map(|planned| planned.relays.as_slice()).unwrap_or_default();
-        let relays = self.routes.to(&state.request, planned);
-        let mut batch = Batch::new();
-        for mut draft in hive_ci::report(&state.id, &state.request, update, &self.keys.public_key()) {
-            // Signed now: the key is erased with this very transaction.
-            if let (Signer::Publisher { .. }, Some(keys)) = (&draft.signer, publisher) {
-                draft.sign(keys).context("the publisher key does not sign the run's result")?;
-            }
-            batch.extend(publish::outgoing(&draft, &self.keys, &relays, Some(&state.id), now)?);
-        }
-        Ok(batch)
     }
 }

@@ -51,13 +51,15 @@ use dispatch::{Dispatch, DispatchConfig, ServerTls};
 use domain::run::Millis;
 use logs::Logs;
 use nostr_client::{
-    advertise::{Advertiser, Load},
-    intake::Intake,
+    advertise::{Advertiser, PoolLoad},
+    delivery::DeliveryPlan,
+    intake::IntakeConfig,
+    outbox::Outbox,
     policy::Policy,
+    protocol::Protocols,
     publish::Publisher,
     relays::{Answer, Relays},
-    routes::Routes,
-    signers::Signers,
+    remote_signer::RemoteSigners,
 };
 use source::Sources;
 use store::{ChangeNotification, Store, seal::StoreKey};
@@ -65,6 +67,8 @@ use work::WorkHandler;
 
 /// Stages get this long to end after the shutdown was asked for.
 const GRACE: Duration = Duration::from_secs(10);
+/// The families of events that are listened for and answered.
+const PROTOCOLS: Protocols = Protocols::new(&[&nostr_client::hive_ci::HiveCi]);
 
 /// A coordinator that listens.
 pub struct Running {
@@ -111,13 +115,13 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     };
     let store = store.with_min_free(&config.data, config.store.min_free);
     let relays = Relays::new(&keys, &config.relays);
-    let routes = Routes::new(relays.clone(), &config.relays, now);
+    let delivery = DeliveryPlan::new(relays.clone(), &config.relays, now);
+    let outbox = Outbox::new(keys.clone(), PROTOCOLS, delivery);
     let lookup = RelayLookup { relays: relays.clone(), config: config.relays.clone() };
     let sources = Sources::new(config.data.join("mirrors"), config.source.clone(), Arc::new(lookup));
     let sources = Arc::new(sources.with_actions(config.actions.clone()));
     let mut registry = metrics::registry();
-    let run_service =
-        RunService::new(store.clone(), store_key, keys.clone(), routes.clone(), config.clone(), &mut registry, now);
+    let run_service = RunService::new(store.clone(), store_key, outbox, config.clone(), &mut registry, now);
     restored::end_answered(&run_service, &relays, &config.relays, &keys.public_key()).await?;
     let logs = Logs::new(config.data.join("logs"));
     let blobs = Blobs::open_alone(&config.data.join("blobs"), store.clone())?;
@@ -192,16 +196,19 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     handlers.extend([Arc::new(publisher) as Arc<dyn WorkHandler>, Arc::new(webhooks), Arc::new(retention)]);
     let work = work::Config { store: store.clone(), coordinator, clock: now, handlers };
     stages.start("background work", work.build().run(stop.clone()));
-    let admission = Admission {
-        run_service: run_service.clone(),
-        sources: sources.clone(),
-        policy: policy.clone(),
-        routes,
-        archive,
+    let admission =
+        Admission { run_service: run_service.clone(), sources: sources.clone(), policy: policy.clone(), archive };
+    let intake = IntakeConfig {
         keys: keys.clone(),
-    };
-    let intake =
-        Intake::new(keys.clone(), config.clone(), store.clone(), relays.clone(), policy.clone(), admission, now);
+        config: config.clone(),
+        store: store.clone(),
+        relays: relays.clone(),
+        policy: policy.clone(),
+        protocols: PROTOCOLS,
+        handler: admission,
+        clock: now,
+    }
+    .build();
     let web = web::Config {
         store: store.clone(),
         logs: logs.clone(),
@@ -212,7 +219,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
             sources: sources.clone(),
             policy: policy.clone(),
             relays: relays.clone(),
-            signers: Signers::new(&config.relays),
+            signers: RemoteSigners::new(&config.relays),
             config: config.clone(),
             definitions: definitions.clone(),
         }),
@@ -234,7 +241,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     stages.start("web", web::serve(http, web, stop.clone()));
     stages.until_stopped("intake", intake.run());
 
-    let (load, watched) = watch::channel(Load::default());
+    let (load, watched) = watch::channel(PoolLoad::default());
     stages.until_stopped("load", watch_load(store, dispatch, load));
     let advertised = advertiser.announce(*watched.borrow()).await?;
     stages.until_stopped("advertiser", async move {
@@ -374,11 +381,11 @@ fn coordinator_id(data: &std::path::Path) -> anyhow::Result<String> {
 }
 
 /// Keeps what is advertised true.
-async fn watch_load(store: Store, dispatch: Dispatch, load: watch::Sender<Load>) -> anyhow::Result<()> {
+async fn watch_load(store: Store, dispatch: Dispatch, load: watch::Sender<PoolLoad>) -> anyhow::Result<()> {
     let mut notices = store.subscribe();
     loop {
         let slots = dispatch.workers().iter().map(|worker| worker.slots).sum();
-        let now = Load { slots, queued: u32::try_from(dispatch.queued()).unwrap_or(u32::MAX) };
+        let now = PoolLoad { slots, queued: u32::try_from(dispatch.queued()).unwrap_or(u32::MAX) };
         load.send_if_modified(|known| std::mem::replace(known, now) != now);
         loop {
             match notices.recv().await {

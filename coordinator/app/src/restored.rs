@@ -23,7 +23,7 @@ pub(super) async fn end_answered(
     config: &config::Relays,
     us: &PublicKey,
 ) -> anyhow::Result<()> {
-    let store = run_service.store();
+    let (store, protocols) = (run_service.store(), run_service.outbox().protocols());
     let events = store.live_job_events(RUNS).await?;
     let jobs: HashMap<EventId, String> =
         events.into_iter().filter_map(|event| Some((EventId::from_hex(&event).ok()?, event))).collect();
@@ -31,7 +31,7 @@ pub(super) async fn end_answered(
         return Ok(());
     }
     let asked: Vec<EventId> = jobs.keys().copied().collect();
-    let answered = match history::answered(relays, config, us, &asked, WAIT).await {
+    let answered = match history::answered(relays, config, protocols, us, &asked, WAIT).await {
         Ok(answered) => answered,
         Err(error) => {
             tracing::warn!("whether unfinished runs were answered before can't be found out: {error}");
@@ -52,9 +52,13 @@ mod tests {
     use std::sync::Arc;
 
     use config::Config;
-    use domain::run::{RequestOrigin, RunPhase, testing};
+    use domain::run::{NostrOrigin, OriginEvent, RequestOrigin, RunPhase, testing};
     use nostr::Keys;
-    use nostr_client::{hive_ci::Secrets, routes::Routes};
+    use nostr_client::{
+        delivery::DeliveryPlan,
+        outbox::Outbox,
+        protocol::{Protocol, Protocols, Secrets},
+    };
     use store::{Store, seal::StoreKey};
 
     use super::*;
@@ -64,24 +68,25 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("db")).await.unwrap();
         let (keys, config) = (Keys::generate(), Arc::new(Config::default()));
-        let routes = Routes::new(Relays::new(&keys, &config.relays), &config.relays, || testing::START);
+        let delivery = DeliveryPlan::new(Relays::new(&keys, &config.relays), &config.relays, || testing::START);
+        let protocols = Protocols::new(&[&nostr_client::hive_ci::HiveCi]);
+        let outbox = Outbox::new(keys.clone(), protocols, delivery);
         let key = StoreKey::from_hex(&"11".repeat(32)).unwrap();
         let service =
-            RunService::new(store.clone(), key, keys.clone(), routes, config, &mut crate::metrics::registry(), || {
-                testing::START
-            });
+            RunService::new(store.clone(), key, outbox, config, &mut crate::metrics::registry(), || testing::START);
         let mut ended = Vec::new();
         for (number, answered) in [(1, true), (2, false)] {
             let mut request = testing::request();
             request.id = format!("{number:064}");
-            request.origin = RequestOrigin::HiveCi {
-                run_event: "ab".repeat(32),
-                job_event: request.id.clone(),
+            request.origin = RequestOrigin::from(NostrOrigin {
+                protocol: nostr_client::hive_ci::HiveCi.name().into(),
+                request: OriginEvent { kind: 5100, id: request.id.clone() },
+                run: Some(OriginEvent { kind: 5401, id: "ab".repeat(32) }),
                 author: keys.public_key().to_hex(),
                 publisher: None,
-                workflow: String::new(),
                 relays: Vec::new(),
-            };
+                details: serde_json::Value::Null,
+            });
             let run = service.accept(request, None, &Secrets::default(), Vec::new()).await.unwrap();
             let before = store.outbox_of(&run.id).await.unwrap().len();
             if answered {

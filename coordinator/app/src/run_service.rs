@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use nostr::Keys;
 use prometheus_client::registry::Registry;
-use secrecy::SecretString;
 
 use super::{
     effects::{RowMaker, RunTransition},
@@ -19,12 +17,8 @@ use domain::{
     run::{self, Millis, NewRun, Repository, Rerun, RunEvent, RunRefusal, RunRequest, RunState},
     schedule::WaitUpdate,
 };
-use nostr_client::{
-    hive_ci::{Draft, Secrets},
-    publish,
-    routes::Routes,
-};
-use store::{Batch, Change, RelayClass, RunChange, Store, StoreError, seal::StoreKey};
+use nostr_client::{outbox::Outbox, protocol::Secrets};
+use store::{Batch, Change, RunChange, Store, StoreError, seal::StoreKey};
 
 /// Milliseconds of a day.
 const DAY_MS: Millis = 24 * 3600 * 1000;
@@ -53,18 +47,17 @@ pub enum Applied {
 }
 
 impl RunService {
-    /// `keys` are the coordinator's Nostr keys; `routes` says where events go; `clock` gives Unix milliseconds.
+    /// `outbox` makes the events that report on runs; `clock` gives Unix milliseconds.
     pub fn new(
         store: Store,
         store_key: StoreKey,
-        keys: Keys,
-        routes: Routes,
+        outbox: Outbox,
         config: Arc<Config>,
         registry: &mut Registry,
         clock: fn() -> Millis,
     ) -> Self {
-        let secrets = RunSecrets { store: store.clone(), store_key };
-        let rows = RowMaker { keys, routes, config: config.clone() };
+        let secrets = RunSecrets { store: store.clone(), protocols: outbox.protocols(), store_key };
+        let rows = RowMaker { outbox, config: config.clone() };
         let (cache, metrics) = (StateCache::default(), RunMetrics::new(registry));
         Self(Arc::new(Inner { store, cache, secrets, rows, config, metrics, clock }))
     }
@@ -118,7 +111,7 @@ impl RunService {
         if let Some(rerun) = &after.rerun {
             batch.extend(super::rerun_artifacts::artifacts(store, rerun, &after.id, after.expires_at).await?);
         }
-        batch.extend(self.0.secrets.seal(&after.id, secrets)?);
+        batch.extend(self.0.secrets.seal(&after, secrets)?);
         let transition = RunTransition { before: None, after: after.clone(), effects, publisher: None };
         batch.extend(self.0.rows.rows(transition, now)?);
         store.commit(batch).await?;
@@ -202,28 +195,17 @@ impl RunService {
         Ok(())
     }
 
-    /// Values that came with a run's request, the publisher key among them; empty once erased.
+    /// What came encrypted with a run's request; empty once erased.
     ///
     /// # Errors
-    /// They can't be read, or not be opened with this store key.
-    pub async fn secrets(&self, run: &str) -> anyhow::Result<Vec<(String, SecretString)>> {
+    /// It can't be read, or not be opened with this store key.
+    pub async fn secrets(&self, run: &str) -> anyhow::Result<Secrets> {
         self.0.secrets.open(run).await
     }
 
-    /// The publisher key that came with a run's request; `None` once erased.
-    ///
-    /// # Errors
-    /// As [`Self::secrets`].
-    pub async fn publisher_key(&self, run: &str) -> anyhow::Result<Option<Keys>> {
-        self.0.secrets.publisher_key(run).await
-    }
-
-    /// The rows of an event of ours and of its deliveries.
-    ///
-    /// # Errors
-    /// It can't be signed.
-    pub fn outgoing(&self, draft: &Draft, relays: &[(String, RelayClass)], run: Option<&str>) -> anyhow::Result<Batch> {
-        publish::outgoing(draft, &self.0.rows.keys, relays, run, self.now())
+    /// Makes the events that go to relays.
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.0.rows.outbox
     }
 
     /// What the operator lets definitions do in a repository.

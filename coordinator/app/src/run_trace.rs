@@ -2,7 +2,7 @@
 //!
 //! Workers add what happened in an attempt; the ids fit by construction.
 
-use domain::run::{Job, JobPhase, Millis, RequestOrigin, RunPhase, RunState};
+use domain::run::{Job, JobPhase, Millis, RunPhase, RunState};
 use telemetry::{Span, SpanKey};
 use workflow::plan::Conclusion;
 
@@ -24,8 +24,8 @@ pub(crate) fn spans(before: &RunState, after: &RunState, now: Millis) -> Vec<Spa
         let mut run = Span::new(&after.id, SpanKey::Run, name, (request.received_at, now))
             .with("longshore.repository", &request.repository.address)
             .with("longshore.conclusion", end.conclusion.as_str());
-        if let RequestOrigin::HiveCi { job_event, .. } = &request.origin {
-            run = run.with("longshore.event", job_event);
+        if let Some(origin) = request.origin.nostr() {
+            run = run.with("longshore.event", &origin.request.id);
         }
         spans.push(concluded(run, end.conclusion));
     }

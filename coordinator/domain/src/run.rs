@@ -15,6 +15,7 @@ mod evaluate;
 mod event;
 mod job_key;
 mod order;
+mod origin;
 mod ready;
 mod rerun;
 mod transition;
@@ -45,6 +46,7 @@ pub use environment::{
 };
 pub use event::{RunEffect, RunEvent, RunRefusal, RunUpdate};
 pub use order::order;
+pub use origin::{NostrOrigin, OriginEvent, RequestOrigin};
 pub use rerun::{Rerun, RerunRequest, RerunScope, ReusedJob};
 
 /// Bytes of all outputs that the jobs of one run may hand to other jobs, names and values together.
@@ -56,7 +58,7 @@ pub type Millis = u64;
 /// A verified, authorised request to run something.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunRequest {
-    /// Id of what asked: for Hive CI the id of the job event (5100). Unique in the store.
+    /// Id of what asked: of an event, or made for a request of the API. Unique in the store.
     pub id: String,
     /// Who asked how; what the answer needs.
     pub origin: RequestOrigin,
@@ -84,30 +86,6 @@ pub struct RunRequest {
     pub again: Option<RerunRequest>,
     /// When it was seen.
     pub received_at: Millis,
-}
-
-/// The family of events a request came in, and what answering needs.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind")]
-pub enum RequestOrigin {
-    /// A pair of Hive CI events (5401 and 5100).
-    HiveCi {
-        /// Id of the 5401.
-        run_event: String,
-        /// Id of the 5100.
-        job_event: String,
-        /// Author of both.
-        author: String,
-        /// `publisher` of the 5401, where its secret key came and fits; `None`: no 5402 can be signed.
-        publisher: Option<String>,
-        /// `workflow` exactly as in the 5401.
-        workflow: String,
-        /// Relays the job names.
-        relays: Vec<String>,
-    },
-    /// The coordinator's own API.
-    #[default]
-    Api,
 }
 
 /// A repository on Nostr, or a folder in `dev`.
@@ -373,7 +351,7 @@ pub struct RunEnd {
 /// The stored log of a run that ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FinalizedLog {
-    /// URL of the text for the Hive CI viewer, its last segment the SHA-256; empty: none could be stored.
+    /// URL of the text for the clients' log viewer, its last segment the SHA-256; empty: none could be stored.
     pub url: String,
     /// SHA-256 of that text, hex.
     pub sha256: String,

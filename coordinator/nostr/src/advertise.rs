@@ -27,7 +27,7 @@ const SOFTWARE: [(&str, &str); 4] = [("act", "0.2.89"), ("git", "2.45"), ("docke
 
 /// What changes in an advertisement.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Load {
+pub struct PoolLoad {
     /// Slots of all workers.
     pub slots: u32,
     /// Jobs that wait.
@@ -44,7 +44,7 @@ pub struct Price {
 }
 
 /// The advertisement, unsigned. A pool without a price has no price tag: some clients take a rate of 0 for malformed.
-pub fn advertisement(config: &Config, load: Load, price: Option<&Price>) -> EventBuilder {
+pub fn advertisement(config: &Config, load: PoolLoad, price: Option<&Price>) -> EventBuilder {
     let content = serde_json::json!({
         "name": config.name,
         "description": config.description,
@@ -99,14 +99,14 @@ impl Advertiser {
     ///
     /// # Errors
     /// The key can't sign.
-    pub async fn announce(&self, load: Load) -> anyhow::Result<Vec<(String, Answer)>> {
+    pub async fn announce(&self, load: PoolLoad) -> anyhow::Result<Vec<(String, Answer)>> {
         let both = (self.publish(relay_list(&self.config)), self.publish(advertisement(&self.config, load, None)));
         let (_, answers) = tokio::try_join!(both.0, both.1)?;
         Ok(answers)
     }
 
     /// Publishes the advertisement again every 90 seconds, and soon after a change, until the sender is gone.
-    pub async fn run(&self, mut load: watch::Receiver<Load>) {
+    pub async fn run(&self, mut load: watch::Receiver<PoolLoad>) {
         let mut next = Instant::now() + EVERY;
         loop {
             tokio::select! {

@@ -3,17 +3,17 @@
 use std::{collections::HashSet, time::Duration};
 
 use futures::future::join_all;
-use nostr::{EventId, PublicKey};
+use nostr::{Event, EventId, PublicKey};
 
 use crate::{
-    hive_ci,
+    protocol::Protocols,
     relays::{RelayError, Relays, normal},
 };
 
 /// Requests asked for in one filter; each has a few answers at most.
 const REQUESTS: usize = 100;
 
-/// Asks our own relays for final answers to these job events. One relay that answers is enough: each of our relays
+/// Asks our own relays for final answers to these requests. One relay that answers is enough: each of our relays
 /// gets every answer.
 ///
 /// # Errors
@@ -21,12 +21,16 @@ const REQUESTS: usize = 100;
 pub async fn answered(
     relays: &Relays,
     config: &config::Relays,
+    protocols: Protocols,
     us: &PublicKey,
-    jobs: &[EventId],
+    requests: &[EventId],
     wait: Duration,
 ) -> Result<HashSet<EventId>, RelayError> {
     let urls: HashSet<String> = config.write.iter().chain(&config.read).filter_map(|url| normal(url)).collect();
-    let filters: Vec<_> = jobs.chunks(REQUESTS).flat_map(|jobs| hive_ci::answer_filters(us, jobs)).collect();
+    let filters: Vec<_> = protocols
+        .iter()
+        .flat_map(|protocol| requests.chunks(REQUESTS).flat_map(move |some| protocol.answer_filters(us, some)))
+        .collect();
     let asked = urls.iter().map(|url| {
         let filters = &filters;
         async move {
@@ -41,13 +45,14 @@ pub async fn answered(
         match answer {
             Ok(events) => {
                 heard = true;
-                found.extend(events.iter().flatten().filter_map(|event| hive_ci::answered_job(event, us)));
+                let answered = |event: &Event| protocols.iter().find_map(|protocol| protocol.answered(event, us));
+                found.extend(events.iter().flatten().filter_map(answered));
             }
             Err(error) => failure = Some(error),
         }
     }
     match failure {
         Some(error) if !heard => Err(error),
-        _ => Ok(found.into_iter().filter(|id| jobs.contains(id)).collect()),
+        _ => Ok(found.into_iter().filter(|id| requests.contains(id)).collect()),
     }
 }

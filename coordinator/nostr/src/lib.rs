@@ -1,18 +1,19 @@
 //! Relays, intake and publishing: the only place that knows relays.
 //!
-//! Each dialect is one module with two pure functions: event → request ([`hive_ci::request`]) and run update →
-//! unsigned events ([`hive_ci::report`]). [`intake`] brings events to the dialects, [`publish`] takes theirs away.
+//! [`protocol`] says what a family of events is to the rest; each family is one module. [`intake`] brings events to it,
+//! [`outbox`] stores what it answers, [`publish`] sends that.
 
 pub mod advertise;
+pub mod delivery;
 pub mod history;
 pub mod hive_ci;
 pub mod intake;
-pub mod loom;
+pub mod outbox;
 pub mod policy;
+pub mod protocol;
 pub mod publish;
 pub mod relays;
-pub mod routes;
-pub mod signers;
+pub mod remote_signer;
 pub mod tags;
 
 /// Where the time comes from: milliseconds since the Unix epoch.

@@ -6,7 +6,7 @@ use anyhow::Context;
 use nostr::{Event, Filter, FromBech32, Kind, PublicKey, nips::nip01::Coordinate, nips::nip19::Nip19Coordinate};
 use parking_lot::RwLock;
 
-use super::{relays::Relays, routes::newest, tags};
+use super::{delivery::newest, relays::Relays, tags};
 
 /// How long relays may take to give the list.
 const WAIT: Duration = Duration::from_secs(10);

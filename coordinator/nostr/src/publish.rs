@@ -20,7 +20,7 @@ use work::{BackOff, Outcome, WorkHandler};
 
 use super::{
     Clock,
-    hive_ci::Draft,
+    protocol::Draft,
     relays::{Answer, RelayError, RelayLease, Relays},
 };
 

@@ -1,6 +1,6 @@
 //! Tags of an event, read by name and written by name.
 
-use nostr::{Event, Tag, TagKind};
+use nostr::{Event, EventId, Tag, TagKind};
 
 /// The tags of this name, each as `[name, value, …]`.
 pub fn all<'a>(event: &'a Event, name: &'a str) -> impl Iterator<Item = &'a [String]> {
@@ -17,6 +17,11 @@ pub fn only<'a>(event: &'a Event, name: &'a str) -> Option<&'a str> {
     let mut tags = all(event, name);
     let tag = tags.next()?;
     if tags.next().is_some() { None } else { tag.get(1).map(String::as_str) }
+}
+
+/// Ids of the events that the `e` tags name; what is no id is left out.
+pub fn events(event: &Event) -> impl Iterator<Item = EventId> {
+    all(event, "e").filter_map(|tag| EventId::from_hex(tag.get(1)?).ok())
 }
 
 /// A tag with one value.

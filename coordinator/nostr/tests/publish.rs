@@ -10,11 +10,12 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use domain::run::{FinalizedLog, Millis, RunEnd, RunRequest, RunUpdate};
+use domain::run::{FinalizedLog, Millis, NostrOrigin, OriginEvent, RunEnd, RunUpdate};
 use futures::future::BoxFuture;
 use nostr::{Event, JsonUtil, Keys, util::BoxedFuture};
 use nostr_client::{
-    hive_ci::{self, Draft},
+    hive_ci::HiveCi,
+    protocol::{Draft, Protocol},
     publish::{Publisher, PublisherKeys, outgoing},
     relays::Relays,
 };
@@ -262,36 +263,21 @@ async fn no_event_of_an_earlier_version_is_given_up_for_a_passing_error() {
 
 /// All events of one run, in their order; the result is signed by the run's publisher.
 fn events_of_a_run(pool: &Keys, publisher: &Keys) -> Vec<Draft> {
-    let job = publisher.public_key().to_hex();
-    let request = RunRequest {
-        id: job.clone(),
-        origin: domain::run::RequestOrigin::HiveCi {
-            run_event: "ab".repeat(32),
-            job_event: job,
-            author: "ef".repeat(32),
-            publisher: Some(publisher.public_key().to_hex()),
-            workflow: ".github/workflows/ci.yml".into(),
-            relays: Vec::new(),
-        },
-        repository: domain::run::Repository::default(),
-        workflow: String::new(),
-        commit: String::new(),
-        branch: String::new(),
-        reference: None,
-        trigger: None,
-        actor: "ef".repeat(32),
-        env: indexmap::IndexMap::new(),
-        notices: Vec::new(),
-        inputs: None,
-        again: None,
-        received_at: now(),
+    let origin = NostrOrigin {
+        protocol: HiveCi.name().into(),
+        request: OriginEvent { kind: 5100, id: publisher.public_key().to_hex() },
+        run: Some(OriginEvent { kind: 5401, id: "ab".repeat(32) }),
+        author: "ef".repeat(32),
+        publisher: Some(publisher.public_key().to_hex()),
+        relays: Vec::new(),
+        details: serde_json::json!({"workflow": ".github/workflows/ci.yml"}),
     };
     let stamp = now() / 1000;
     let end = RunEnd { conclusion: workflow::plan::Conclusion::Success, reason: None, exit_code: 0, at: now() };
     let (log, definitions) = (FinalizedLog::default(), Vec::new());
     let finished = RunUpdate::Finished { stamp: stamp + 2, end, log, duration_s: 1, definitions };
     let updates = [RunUpdate::Queued { stamp }, RunUpdate::Running { stamp: stamp + 1 }, finished];
-    let reports = updates.iter().flat_map(|update| hive_ci::report("run", &request, update, &pool.public_key()));
+    let reports = updates.iter().flat_map(|update| HiveCi.report("run", &origin, update, &pool.public_key()));
     let mut drafts: Vec<Draft> = reports.collect();
     for draft in drafts.iter_mut().filter(|draft| matches!(draft.signer, Signer::Publisher { .. })) {
         draft.sign(publisher).unwrap();

@@ -9,11 +9,13 @@ use std::{
 use config::{self, Config};
 use domain::run::{Millis, RunRequest};
 use futures::future::BoxFuture;
-use nostr::{Event, EventBuilder, Keys, Kind, PublicKey, Tag, nips::nip44};
+use nostr::{Event, EventBuilder, EventId, Keys, Kind, PublicKey, Tag, nips::nip44};
 use nostr_client::{
-    hive_ci::{self, Refusal, Secrets},
-    intake::{Audience, Intake, RequestHandler},
+    delivery::Audience,
+    hive_ci::{self, HiveCi},
+    intake::{IntakeConfig, RequestHandler},
     policy::Policy,
+    protocol::{Protocols, Refusal, Secrets},
     relays::{Answer, Relays},
 };
 use nostr_relay_builder::{
@@ -25,6 +27,7 @@ use parking_lot::Mutex;
 use store::{Batch, Store};
 use tokio::sync::mpsc;
 
+const PROTOCOLS: Protocols = Protocols::new(&[&HiveCi]);
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn now() -> Millis {
@@ -99,21 +102,21 @@ fn pair_with(author: &Keys, pool: &PublicKey, more: &[&[&str]]) -> (Event, Event
 enum Handed {
     Accepted(String),
     Refused(String, Audience),
-    Cancelled(String, String),
+    Cancelled(EventId, PublicKey),
 }
 
 /// Stores as `serve` does and tells the test.
 struct TestHandler {
     store: Store,
     handed: mpsc::UnboundedSender<Handed>,
-    live: Arc<Mutex<Vec<String>>>,
+    live: Arc<Mutex<Vec<EventId>>>,
 }
 
 impl RequestHandler for TestHandler {
     fn accept(&self, request: RunRequest, _: Secrets, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
         Box::pin(async move {
             self.store.commit(settle).await?;
-            self.live.lock().push(request.id.clone());
+            self.live.lock().push(EventId::from_hex(&request.id)?);
             self.handed.send(Handed::Accepted(request.id)).ok();
             Ok(())
         })
@@ -127,14 +130,14 @@ impl RequestHandler for TestHandler {
         })
     }
 
-    fn cancel<'a>(&'a self, job_event: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
+    fn cancel(&self, request: EventId, by: PublicKey) -> BoxFuture<'_, anyhow::Result<()>> {
         Box::pin(async move {
-            self.handed.send(Handed::Cancelled(job_event.into(), by.into())).ok();
+            self.handed.send(Handed::Cancelled(request, by)).ok();
             Ok(())
         })
     }
 
-    fn live(&self) -> BoxFuture<'_, anyhow::Result<Vec<String>>> {
+    fn live(&self) -> BoxFuture<'_, anyhow::Result<Vec<EventId>>> {
         Box::pin(async { Ok(self.live.lock().clone()) })
     }
 }
@@ -150,7 +153,17 @@ impl Heard {
         let handler = TestHandler { store: store.clone(), handed: sender, live: Arc::default() };
         let relays = Relays::new(pool, &config.relays);
         let policy = Policy::new(&config.policy).unwrap();
-        let intake = Intake::new(pool.clone(), Arc::new(config), store.clone(), relays, policy, handler, now);
+        let intake = IntakeConfig {
+            keys: pool.clone(),
+            config: Arc::new(config),
+            store: store.clone(),
+            relays,
+            policy,
+            protocols: PROTOCOLS,
+            handler,
+            clock: now,
+        }
+        .build();
         let task = tokio::spawn(async move { intake.run().await.unwrap() });
         Self { handed, task }
     }
@@ -212,17 +225,17 @@ async fn t29_t31_cancels_by_5102_and_by_deletion_are_heard() {
     publish(&urls, &run).await;
     publish(&urls, &job).await;
     assert_eq!(heard.next().await, Handed::Accepted(job.id.to_hex()));
-    let (id, by) = (job.id.to_hex(), author.public_key().to_hex());
+    let (id, by) = (job.id.to_hex(), author.public_key());
     let cancel = EventBuilder::new(Kind::from(hive_ci::CANCEL), "")
         .tags(tags([&["e", &id], &["p", &pool.public_key().to_hex()]]))
         .sign_with_keys(&author)
         .unwrap();
     publish(&urls, &cancel).await;
-    assert_eq!(heard.next().await, Handed::Cancelled(id.clone(), by.clone()));
+    assert_eq!(heard.next().await, Handed::Cancelled(job.id, by));
     let deletion =
         EventBuilder::new(Kind::EventDeletion, "").tags(tags([&["e", &id]])).sign_with_keys(&author).unwrap();
     publish(&urls, &deletion).await;
-    assert_eq!(heard.next().await, Handed::Cancelled(id, by));
+    assert_eq!(heard.next().await, Handed::Cancelled(job.id, by));
     heard.task.abort();
 }
 
@@ -309,7 +322,7 @@ async fn a_request_from_history_waits_while_no_relay_of_ours_can_say_whether_it_
     let ask = async |config: config::Relays| {
         let relays = Relays::new(&pool, &config);
         let wait = Duration::from_millis(500);
-        nostr_client::history::answered(&relays, &config, &pool.public_key(), &jobs, wait).await
+        nostr_client::history::answered(&relays, &config, PROTOCOLS, &pool.public_key(), &jobs, wait).await
     };
     assert!(ask(ours("ws://127.0.0.1:1")).await.is_err());
     assert!(ask(ours(&url)).await.unwrap().is_empty());

@@ -296,7 +296,7 @@ pub enum Change {
 pub enum Signer {
     /// The coordinator's key.
     Coordinator,
-    /// The publisher key that came with a run's request: the secret `HIVE_CI_NSEC` of that run.
+    /// The publisher key that came with a run's request, among that run's secrets.
     Publisher {
         /// Run id.
         run: String,

@@ -34,7 +34,7 @@ impl Store {
         self.run_of(statement.fetch_optional(&self.readers).await?).await
     }
 
-    /// The newest run that an event asked for: the id of a 5401 or of a 5100, or of an API request.
+    /// The newest run that was asked for by this: the id of either of its events, or of a request of the API.
     pub async fn run_by_event(&self, event: &str) -> Found<Option<RunState>> {
         let statement = query_scalar(
             "SELECT id FROM runs WHERE request = $1 OR run_event = $1 OR job_event = $1

@@ -8,7 +8,7 @@ use super::{
     run_parts,
     sql::{Connection, Query, Row, Value, query, query_scalar},
 };
-use domain::run::{RequestOrigin, RunPhase, RunState, Visibility, WaitCondition};
+use domain::run::{RunPhase, RunState, Visibility, WaitCondition};
 use strum::VariantArray;
 use workflow::git_ref;
 
@@ -234,12 +234,9 @@ pub(super) async fn write(connection: &mut Connection, change: &RunChange) -> Re
 }
 
 fn insert(state: &RunState) -> Result<Query, StoreError> {
-    let (run_event, job_event, publisher) = match &state.request.origin {
-        RequestOrigin::HiveCi { run_event, job_event, publisher, .. } => {
-            (Some(run_event), Some(job_event), publisher.as_ref())
-        }
-        RequestOrigin::Api => (None, None, None),
-    };
+    let origin = state.request.origin.nostr();
+    let run_event = origin.and_then(|origin| origin.run.as_ref()).map(|event| &event.id);
+    let job_event = origin.map(|origin| &origin.request.id);
     let statement = query(
         "INSERT INTO runs (id, version, phase, wait_kind, wait_name, wait_until, conclusion, visibility, readers,
              expires_at, name, commit_id, branch, event, status, started_at, ended_at, state, wait_holder,
@@ -259,7 +256,7 @@ fn insert(state: &RunState) -> Result<Query, StoreError> {
         .bind(&state.request.id)
         .bind(run_event)
         .bind(job_event)
-        .bind(publisher)
+        .bind(origin.and_then(|origin| origin.publisher.as_ref()))
         .bind(&state.request.repository.address)
         .bind(&state.request.workflow)
         .bind(&state.request.actor)

@@ -11,7 +11,8 @@ mod webhooks;
 use super::*;
 use domain::group::Member;
 use domain::run::{
-    FinalizedLog, Job, Repository, RequestOrigin, RunEnd, RunPhase, RunState, Visibility, WaitCondition,
+    FinalizedLog, Job, NostrOrigin, OriginEvent, Repository, RequestOrigin, RunEnd, RunPhase, RunState, Visibility,
+    WaitCondition,
 };
 use workflow::plan::Conclusion;
 
@@ -26,14 +27,15 @@ fn run(id: &str, serial: u64) -> RunState {
         rerun: None,
         request: Arc::new(domain::run::RunRequest {
             id: format!("job-of-{id}"),
-            origin: RequestOrigin::HiveCi {
-                run_event: format!("run-of-{id}"),
-                job_event: format!("job-of-{id}"),
+            origin: RequestOrigin::from(NostrOrigin {
+                protocol: "pairs".into(),
+                request: OriginEvent { kind: 5100, id: format!("job-of-{id}") },
+                run: Some(OriginEvent { kind: 5401, id: format!("run-of-{id}") }),
                 author: "author".into(),
                 publisher: Some(format!("publisher-of-{id}")),
-                workflow: "ci.yml".into(),
                 relays: vec![],
-            },
+                details: serde_json::Value::Null,
+            }),
             repository: Repository { address: "30617:owner:repo".into(), ..Repository::default() },
             workflow: "ci.yml".into(),
             commit: String::new(),

@@ -290,8 +290,8 @@ impl RunView {
         let whys: Vec<_> = state.jobs.keys().map(|key| why::job(&state, key)).collect();
         let request = Arc::unwrap_or_clone(state.request);
         let (run_event, job_event, publisher) = match request.origin {
-            RequestOrigin::HiveCi { run_event, job_event, publisher, .. } => {
-                (Some(run_event), Some(job_event), publisher)
+            RequestOrigin::Nostr(origin) => {
+                (origin.run.map(|event| event.id), Some(origin.request.id), origin.publisher)
             }
             RequestOrigin::Api => (None, None, None),
         };

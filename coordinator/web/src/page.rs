@@ -17,7 +17,7 @@ use super::{
     html::{HtmlError, rendered, repository_name},
     links, markdown, run_detail, run_lookup,
 };
-use domain::run::{self, DefinitionOverride, RequestOrigin};
+use domain::run::{self, DefinitionOverride, OriginEvent};
 use store::{Pending, Status};
 
 #[derive(Template)]
@@ -106,19 +106,28 @@ pub(super) async fn run(
 
 /// The events that asked for a run: they were checked when they came, or there would be no run.
 fn asked(state: &run::RunState) -> Vec<ChainLink> {
-    let link = |kind, what, id: &String| ChainLink {
-        kind,
-        what,
-        id: id.clone(),
+    let origin = state.request.origin.nostr();
+    let events = origin.into_iter().flat_map(|origin| origin.run.iter().chain([&origin.request]));
+    let link = |event: &OriginEvent| ChainLink {
+        kind: event.kind,
+        what: describe(event.kind),
+        id: event.id.clone(),
         signature: "checked when it came",
         class: "success",
         relays: String::new(),
     };
-    match &state.request.origin {
-        RequestOrigin::HiveCi { run_event, job_event, .. } => {
-            vec![link(5401, "workflow run", run_event), link(5100, "job", job_event)]
-        }
-        RequestOrigin::Api => Vec::new(),
+    events.map(link).collect()
+}
+
+/// What an event of this kind is, for people.
+fn describe(kind: u16) -> &'static str {
+    match kind {
+        5100 => "job",
+        5101 => "job result",
+        5401 => "workflow run",
+        5402 => "workflow result",
+        30100 => "job status",
+        _ => "",
     }
 }
 
@@ -138,15 +147,9 @@ impl From<Pending> for ChainLink {
                 if valid { ("valid", "success") } else { ("does not fit", "failure") }
             }
         };
-        let what = match kind {
-            5101 => "job result",
-            5402 => "workflow result",
-            30100 => "job status",
-            _ => "",
-        };
         let taken: Vec<_> =
             answers.into_iter().filter(|(_, answer)| answer.is_empty()).map(|(relay, _)| relay).collect();
-        Self { kind, what, id: outgoing.event, signature, class, relays: taken.join(", ") }
+        Self { kind, what: describe(kind), id: outgoing.event, signature, class, relays: taken.join(", ") }
     }
 }
 

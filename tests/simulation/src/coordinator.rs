@@ -12,7 +12,12 @@ use domain::run::{AttemptId, FinalizedLog, RunEvent, RunRequest};
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use logs::Logs;
 use nostr::Keys;
-use nostr_client::{hive_ci::Secrets, relays::Relays, routes::Routes};
+use nostr_client::{
+    delivery::DeliveryPlan,
+    outbox::Outbox,
+    protocol::{Protocols, Secrets},
+    relays::Relays,
+};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use proto::worker::{ResolveRequest, Resolved};
@@ -97,17 +102,12 @@ impl Machinery {
             ..Config::default()
         });
         let relays = Relays::new(&self.keys, &config.relays);
-        let routes = Routes::new(relays, &config.relays, clock::now);
+        let delivery = DeliveryPlan::new(relays, &config.relays, clock::now);
+        let protocols = Protocols::new(&[&nostr_client::hive_ci::HiveCi]);
+        let outbox = Outbox::new(self.keys.clone(), protocols, delivery);
         let key = StoreKey::from_hex(&"5".repeat(64))?;
-        let run_service = RunService::new(
-            store.clone(),
-            key,
-            self.keys.clone(),
-            routes,
-            config.clone(),
-            &mut Registry::default(),
-            clock::now,
-        );
+        let run_service =
+            RunService::new(store.clone(), key, outbox, config.clone(), &mut Registry::default(), clock::now);
         let dispatch = DispatchConfig {
             store: store.clone(),
             runs: Arc::new(run_service.clone()),

@@ -1,6 +1,6 @@
 //! What is asked of the pool: requests with workflows of many shapes.
 
-use domain::run::{Planned, RequestOrigin, RunRequest, testing};
+use domain::run::{NostrOrigin, OriginEvent, Planned, RequestOrigin, RunRequest, testing};
 use nostr::Keys;
 use serde_json::json;
 use workflow::plan::{Concurrency, Job, QueueMode, Strategy};
@@ -24,14 +24,15 @@ pub(crate) fn request(random: &mut Random, author: &Keys) -> Asked {
     let (run_event, job_event) = (id(random), id(random));
     let author = author.public_key().to_hex();
     let base = testing::request();
-    let origin = RequestOrigin::HiveCi {
-        run_event,
-        job_event: job_event.clone(),
+    let origin = RequestOrigin::from(NostrOrigin {
+        protocol: "hive_ci".into(),
+        request: OriginEvent { kind: 5100, id: job_event.clone() },
+        run: Some(OriginEvent { kind: 5401, id: run_event }),
         author: author.clone(),
         publisher: None,
-        workflow: base.workflow.clone(),
         relays: Vec::new(),
-    };
+        details: json!({ "workflow": base.workflow.clone() }),
+    });
     let request = RunRequest { id: job_event, origin, actor: author, received_at: clock::now(), ..base };
     let planned = (!random.percent(5)).then(|| plan(random));
     Asked { request, planned }

@@ -13,7 +13,6 @@ use super::{code, lines, rust_files};
 
 /// Loops that still stand: the package's sources and the files of one loop. Remove an entry with the loop it names.
 const KNOWN: &[(&str, &[&str])] = &[
-    ("coordinator/nostr/src", &["intake", "policy", "routes"]),
     ("worker/src", &["job/actions/cache", "job/actions/checkout", "job/actions/pre_post", "job/steps"]),
 ];
 

@@ -10,7 +10,6 @@ use dispatch::{Acknowledgement, Assignment, RunCommands};
 use domain::run::{self, AttemptId, Millis, RunEvent, RunRefusal, RunState};
 use domain::schedule::WaitUpdate;
 use nostr::Keys;
-use nostr_client::hive_ci::PUBLISHER_SECRET;
 use nostr_client::publish::PublisherKeys;
 use store::{Batch, LeaseChange};
 
@@ -90,9 +89,7 @@ impl RunService {
     async fn assignment(&self, state: &RunState, key: &str) -> anyhow::Result<Assignment> {
         let order = run::order(state, key).with_context(|| format!("run {} has no job {key}", state.id))?;
         let secrets: Vec<(String, SecretString)> = if state.gives_secrets() {
-            let mut values = self.secrets(&state.id).await?;
-            values.retain(|(name, _)| name != PUBLISHER_SECRET);
-            state.secrets_of(key, values)
+            state.secrets_of(key, self.secrets(&state.id).await?.values)
         } else {
             Vec::new()
         };
@@ -118,6 +115,6 @@ fn time_left(state: &RunState, now: Millis) -> u64 {
 
 impl PublisherKeys for RunService {
     fn publisher<'a>(&'a self, run: &'a str) -> BoxFuture<'a, anyhow::Result<Option<Keys>>> {
-        self.publisher_key(run).boxed()
+        async move { Ok(self.secrets(run).await?.publisher) }.boxed()
     }
 }

@@ -12,7 +12,7 @@ use nostr::Event;
 use nostr_client::{
     policy::Policy,
     relays::{Answer, RelayState, Relays, normal},
-    signers::{Objection, Signers},
+    remote_signer::{Objection, RemoteSigners},
     tags,
 };
 use source::{Sources, address::Address, definition};
@@ -30,7 +30,7 @@ pub(crate) struct Operator {
     pub(crate) sources: Arc<Sources>,
     pub(crate) policy: Policy,
     pub(crate) relays: Relays,
-    pub(crate) signers: Signers,
+    pub(crate) signers: RemoteSigners,
     pub(crate) config: Arc<Config>,
     pub(crate) definitions: Definitions,
 }

@@ -9,7 +9,12 @@ use domain::run::{
     testing::{concurrency, job, planned, report, request},
 };
 use nostr::Keys;
-use nostr_client::{hive_ci::Secrets, relays::Relays, routes::Routes};
+use nostr_client::{
+    delivery::DeliveryPlan,
+    outbox::Outbox,
+    protocol::{Protocols, Secrets},
+    relays::Relays,
+};
 use store::{Batch, Change, Store, seal::StoreKey};
 use workflow::plan::{Conclusion, QueueMode};
 
@@ -34,9 +39,10 @@ impl World {
         let config = Arc::new(Config::default());
         let keys = Keys::generate();
         let service = || {
-            let routes = Routes::new(Relays::new(&keys, &config.relays), &config.relays, now);
+            let delivery = DeliveryPlan::new(Relays::new(&keys, &config.relays), &config.relays, now);
+            let outbox = Outbox::new(keys.clone(), Protocols::new(&[]), delivery);
             let key = StoreKey::from_hex(&"ab".repeat(32)).unwrap();
-            RunService::new(store.clone(), key, keys.clone(), routes, config.clone(), &mut Registry::default(), now)
+            RunService::new(store.clone(), key, outbox, config.clone(), &mut Registry::default(), now)
         };
         Self { service: service(), other: service(), store }
     }

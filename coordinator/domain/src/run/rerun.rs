@@ -17,7 +17,7 @@ const DEEPEST: usize = 10;
 /// What a request says of an earlier run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RerunRequest {
-    /// What asked for the earlier run: for Hive CI the id of its 5401.
+    /// Id of the event by which the earlier run is named.
     pub previous: String,
     /// What is to run.
     pub jobs: RerunScope,

@@ -4,13 +4,14 @@ use indexmap::IndexMap;
 use nostr::{Event, EventId, Keys, PublicKey, SecretKey, nips::nip44};
 use secrecy::SecretString;
 
-use crate::tags;
-use config::Limits;
-use domain::run::{Millis, Repository, RequestOrigin, RerunRequest, RerunScope, RunRequest};
-
-use super::{
-    Ignored, PUBLISHER_SECRET, RUN, Refusal, RefusedRun, Rejection, Secrets, awaits, out_of_bounds, shape::Shape,
+use crate::{
+    protocol::{Ignored, Protocol, ReadContext, Refusal, Rejection, Secrets},
+    tags,
 };
+use config::Limits;
+use domain::run::{NostrOrigin, OriginEvent, Repository, RequestOrigin, RerunRequest, RerunScope, RunRequest};
+
+use super::{HiveCi, JOB, PUBLISHER_SECRET, RUN, awaits, out_of_bounds, shape::Shape};
 
 /// At most so many relays of a job are kept.
 const RELAYS: usize = 16;
@@ -19,20 +20,16 @@ const RELAYS: usize = 16;
 ///
 /// # Errors
 /// See [`Rejection`]. A refusal carries the publisher key where it came and fits.
-pub fn request(
-    job: &Event,
-    run: &Event,
-    keys: &Keys,
-    limits: &Limits,
-    now: Millis,
-) -> Result<(RunRequest, Secrets), Rejection> {
-    if awaits(job, &keys.public_key(), limits, now)? != run.id {
+pub(super) fn request(job: &Event, run: &Event, context: &ReadContext<'_>) -> Result<(RunRequest, Secrets), Rejection> {
+    if awaits(job, context)? != run.id {
         return Err(Rejection::Ignored(Ignored::ForeignRun));
     }
     let refuse = |reason: String, publisher: Option<Keys>| {
         Err(Rejection::Refused(Box::new(Refusal {
-            run: publisher.map(|publisher| RefusedRun { event: run.id.to_hex(), workflow: workflow(run), publisher }),
-            ..Refusal::of_job(job, reason)
+            origin: origin_of_pair(job, run, publisher.as_ref()),
+            workflow: workflow(run).to_owned(),
+            publisher,
+            reason,
         })))
     };
     if run.kind.as_u16() != RUN {
@@ -41,11 +38,11 @@ pub fn request(
     if run.pubkey != job.pubkey {
         return Err(Rejection::Ignored(Ignored::ForeignRun));
     }
-    let publisher = match publisher(job, run, keys) {
+    let publisher = match publisher(job, run, context.keys) {
         Ok(publisher) => publisher,
         Err(reason) => return refuse(reason, None),
     };
-    let pair = Pair { job, run, keys, limits, now };
+    let pair = Pair { job, run, context };
     match pair.read(publisher.as_ref()) {
         Ok((request, values)) => Ok((request, Secrets { publisher, values })),
         Err(reason) => refuse(reason, publisher),
@@ -72,8 +69,32 @@ fn publisher(job: &Event, run: &Event, keys: &Keys) -> Result<Option<Keys>, Stri
     }
 }
 
-fn workflow(run: &Event) -> String {
-    tags::first(run, "workflow").unwrap_or_default().to_owned()
+/// What answering a job needs, as far as the job says it.
+pub(super) fn origin(job: &Event) -> NostrOrigin {
+    NostrOrigin {
+        protocol: HiveCi.name().to_owned(),
+        request: OriginEvent { kind: JOB, id: job.id.to_hex() },
+        run: None,
+        author: job.pubkey.to_hex(),
+        publisher: None,
+        relays: relays_named(job),
+        details: serde_json::Value::Null,
+    }
+}
+
+/// What answering a job with its run needs: a 5402 repeats the run's `workflow`.
+fn origin_of_pair(job: &Event, run: &Event, publisher: Option<&Keys>) -> NostrOrigin {
+    NostrOrigin {
+        run: Some(OriginEvent { kind: RUN, id: run.id.to_hex() }),
+        publisher: publisher.map(|keys| keys.public_key().to_hex()),
+        details: serde_json::json!({ "workflow": workflow(run) }),
+        ..origin(job)
+    }
+}
+
+/// `workflow` exactly as in the run.
+fn workflow(run: &Event) -> &str {
+    tags::first(run, "workflow").unwrap_or_default()
 }
 
 fn decrypt(tag: &[String], author: &PublicKey, keys: &Keys) -> Result<String, String> {
@@ -90,16 +111,14 @@ type Pairs = IndexMap<String, String>;
 struct Pair<'a> {
     job: &'a Event,
     run: &'a Event,
-    keys: &'a Keys,
-    limits: &'a Limits,
-    now: Millis,
+    context: &'a ReadContext<'a>,
 }
 
 impl Pair<'_> {
     /// Inputs of a dispatch: tags `input` of the run, a name and a value each. The workflow's rules are theirs.
     fn inputs(&self) -> Option<Pairs> {
         let pair = |tag: &[String]| Some((tag.get(1)?.clone(), tag.get(2)?.clone()));
-        let inputs: Pairs = tags::all(self.run, "input").filter_map(pair).take(self.limits.env_pairs).collect();
+        let inputs: Pairs = tags::all(self.run, "input").filter_map(pair).take(self.context.limits.env_pairs).collect();
         (!inputs.is_empty()).then_some(inputs)
     }
 
@@ -108,7 +127,9 @@ impl Pair<'_> {
             return Err("this pool takes no payment, send the job without one".into());
         }
         // The run's age is the job's business: a rerun makes both anew, and the job was looked at.
-        if let Some(reason) = out_of_bounds(self.run, &Limits { age: u64::MAX, ..self.limits.clone() }, self.now) {
+        if let Some(reason) =
+            out_of_bounds(self.run, &Limits { age: u64::MAX, ..self.context.limits.clone() }, self.context.now)
+        {
             return Err(reason);
         }
         let mut notices = Vec::new();
@@ -138,14 +159,7 @@ impl Pair<'_> {
         let relays = list(given.get("HIVE_CI_RELAYS"));
         let request = RunRequest {
             id: self.job.id.to_hex(),
-            origin: RequestOrigin::HiveCi {
-                run_event: self.run.id.to_hex(),
-                job_event: self.job.id.to_hex(),
-                author: self.job.pubkey.to_hex(),
-                publisher: publisher.map(|keys| keys.public_key().to_hex()),
-                workflow: workflow(self.run),
-                relays,
-            },
+            origin: RequestOrigin::from(NostrOrigin { relays, ..origin_of_pair(self.job, self.run, publisher) }),
             repository,
             workflow: or_given("workflow", "HIVE_CI_WORKFLOW"),
             commit,
@@ -157,7 +171,7 @@ impl Pair<'_> {
             notices,
             inputs: self.inputs(),
             again: self.again()?,
-            received_at: self.now,
+            received_at: self.context.now,
         };
         Ok((request, values))
     }
@@ -226,15 +240,18 @@ impl Pair<'_> {
     /// The `HIVE_CI_` values, and what is left for the workflow.
     fn env(&self, notices: &mut Vec<String>) -> Result<(Pairs, Pairs), String> {
         let pairs = tags::all(self.job, "env").count();
-        if pairs > self.limits.env_pairs {
-            return Err(format!("the job has {pairs} env pairs, this pool takes at most {}", self.limits.env_pairs));
+        if pairs > self.context.limits.env_pairs {
+            return Err(format!(
+                "the job has {pairs} env pairs, this pool takes at most {}",
+                self.context.limits.env_pairs
+            ));
         }
         let (mut given, mut env) = (IndexMap::new(), IndexMap::new());
         for tag in tags::all(self.job, "env") {
             let name = tag.get(1).map(String::as_str).unwrap_or_default();
             let value = tag.get(2).cloned().unwrap_or_default();
-            if value.len() > self.limits.env_value {
-                return Err(too_long("env", name, value.len(), self.limits.env_value));
+            if value.len() > self.context.limits.env_value {
+                return Err(too_long("env", name, value.len(), self.context.limits.env_value));
             }
             if name.starts_with("HIVE_CI_") {
                 given.insert(name.to_owned(), value);
@@ -249,8 +266,11 @@ impl Pair<'_> {
 
     fn secrets(&self, notices: &mut Vec<String>) -> Result<Vec<(String, SecretString)>, String> {
         let count = tags::all(self.job, "secret").count();
-        if count > self.limits.env_pairs {
-            return Err(format!("the job has {count} secrets, this pool takes at most {}", self.limits.env_pairs));
+        if count > self.context.limits.env_pairs {
+            return Err(format!(
+                "the job has {count} secrets, this pool takes at most {}",
+                self.context.limits.env_pairs
+            ));
         }
         let mut values: IndexMap<String, SecretString> = IndexMap::new();
         for tag in tags::all(self.job, "secret") {
@@ -262,9 +282,9 @@ impl Pair<'_> {
                 notices.push(notice);
                 continue;
             }
-            let value = decrypt(tag, &self.job.pubkey, self.keys)?;
-            if value.len() > self.limits.env_value {
-                return Err(too_long("secret", name, value.len(), self.limits.env_value));
+            let value = decrypt(tag, &self.job.pubkey, self.context.keys)?;
+            if value.len() > self.context.limits.env_value {
+                return Err(too_long("secret", name, value.len(), self.context.limits.env_value));
             }
             if value.contains('\0') {
                 return Err(format!("the secret {name} holds the character U+0000, which no environment can hold"));
@@ -324,7 +344,7 @@ fn distinct(urls: impl IntoIterator<Item = String>) -> Vec<String> {
 }
 
 /// Relays that a job names, where its run event may be found.
-pub fn relays_named(job: &Event) -> Vec<String> {
+fn relays_named(job: &Event) -> Vec<String> {
     let given =
         |name: &str| tags::all(job, "env").find(|tag| tag.get(1).is_some_and(|n| n == name)).and_then(|tag| tag.get(2));
     let hint = tags::all(job, "e").filter_map(|tag| tag.get(2)).filter(|hint| is_relay(hint)).cloned();

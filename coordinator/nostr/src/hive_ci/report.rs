@@ -4,45 +4,20 @@
 //! 5101, 5402, terminal 30100: a client that sees a failed 5402 first would take back a token that was already spent,
 //! and one that sees `completed` first has no word for it.
 
-use nostr::{Keys, Kind, PublicKey, Tag, TagKind, Timestamp, UnsignedEvent, secp256k1::schnorr::Signature};
+use nostr::{PublicKey, Tag, TagKind};
 use workflow::plan::{Conclusion, Reason};
 
-use crate::tags::tag;
-use domain::run::{DefinitionOverride, FinalizedLog, RequestOrigin, RunEnd, RunRequest, RunUpdate};
+use crate::{
+    protocol::{Draft, Refusal},
+    tags::tag,
+};
+use domain::run::{DefinitionOverride, FinalizedLog, NostrOrigin, RunEnd, RunUpdate};
 use store::Signer;
 
-use super::{RESULT, RUN_RESULT, Refusal, STATUS};
+use super::{RESULT, RUN_RESULT, STATUS};
 
 /// Exit code of a job that was refused.
 const REFUSED: i32 = 125;
-
-/// An event to publish, its id final.
-#[derive(Debug, Clone)]
-pub struct Draft {
-    /// The event.
-    pub event: UnsignedEvent,
-    /// Who signs.
-    pub signer: Signer,
-    /// The signature, where the key is at hand only now.
-    pub signature: Option<Signature>,
-}
-
-impl Draft {
-    fn new(author: &PublicKey, stamp: u64, kind: u16, tags: Vec<Tag>, signer: Signer) -> Self {
-        let mut event = UnsignedEvent::new(*author, Timestamp::from(stamp), Kind::from(kind), tags, "");
-        event.ensure_id();
-        Self { event, signer, signature: None }
-    }
-
-    /// Signs now: for a key that is about to be forgotten.
-    ///
-    /// # Errors
-    /// The key is not the event's.
-    pub fn sign(&mut self, keys: &Keys) -> Result<(), nostr::event::Error> {
-        self.signature = Some(self.event.clone().sign_with_keys(keys)?.sig);
-        Ok(())
-    }
-}
 
 /// Status words that all clients know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,19 +98,19 @@ fn describe(reason: &Reason, exit_code: i32) -> String {
     }
 }
 
-/// The answer's addressee and its run.
+/// Who answers what.
 struct Answer<'a> {
     us: &'a PublicKey,
-    job: &'a str,
-    author: &'a str,
+    origin: &'a NostrOrigin,
     stamp: u64,
 }
 
 impl Answer<'_> {
     /// `reason`, beyond what clients ask for, says why it waits.
     fn status(&self, status: Status, reason: Option<&str>) -> Draft {
+        let job = &self.origin.request.id;
         let mut tags =
-            vec![tag("d", self.job), tag("e", self.job), tag("p", self.author), tag("status", status.as_str())];
+            vec![tag("d", job), tag("e", job), tag("p", &self.origin.author), tag("status", status.as_str())];
         tags.extend(reason.map(|reason| tag("reason", reason)));
         Draft::new(self.us, self.stamp, STATUS, tags, Signer::Coordinator)
     }
@@ -143,8 +118,8 @@ impl Answer<'_> {
     fn result(&self, outcome: &Outcome, duration_s: u64, log: &str) -> Draft {
         let success = matches!(outcome.status, Status::Completed);
         let mut tags = vec![
-            tag("e", self.job),
-            tag("p", self.author),
+            tag("e", &self.origin.request.id),
+            tag("p", &self.origin.author),
             tag("success", success.to_string()),
             tag("exit_code", outcome.exit_code.to_string()),
             tag("duration", duration_s.to_string()),
@@ -157,9 +132,11 @@ impl Answer<'_> {
         Draft::new(self.us, self.stamp, RESULT, tags, Signer::Coordinator)
     }
 
-    fn run_result(&self, run: &Run<'_>, outcome: &Outcome, duration_s: u64, log: &str) -> Draft {
+    /// `None`: no publisher key can sign it. `run` is our id of the run.
+    fn run_result(&self, run: &str, outcome: &Outcome, duration_s: u64, log: &str) -> Option<Draft> {
+        let publisher = PublicKey::from_hex(self.origin.publisher.as_deref()?).ok()?;
         let mut tags = vec![
-            tag("e", run.event),
+            tag("e", &self.origin.run_event().id),
             tag("status", outcome.run),
             tag("exit_code", outcome.exit_code.to_string()),
             tag("duration", duration_s.to_string()),
@@ -167,34 +144,20 @@ impl Answer<'_> {
         if !log.is_empty() {
             tags.push(tag("log_url", log));
         }
-        if !run.workflow.is_empty() {
-            tags.push(tag("workflow", run.workflow));
-        }
+        let workflow = self.origin.details.get("workflow").and_then(serde_json::Value::as_str);
+        tags.extend(workflow.filter(|name| !name.is_empty()).map(|name| tag("workflow", name)));
         tags.extend(outcome.supplied.iter().cloned());
-        Draft::new(&run.publisher, self.stamp, RUN_RESULT, tags, Signer::Publisher { run: run.id.to_owned() })
+        Some(Draft::new(&publisher, self.stamp, RUN_RESULT, tags, Signer::Publisher { run: run.to_owned() }))
     }
 }
 
-struct Run<'a> {
-    /// Our id of it.
-    id: &'a str,
-    event: &'a str,
-    workflow: &'a str,
-    publisher: PublicKey,
-}
-
-/// The events of one update, in the order in which relays must get them; none for a request that came another way.
-///
-/// `run` is our id of the run, under which its publisher key is kept.
-pub fn report(run: &str, request: &RunRequest, update: &RunUpdate, us: &PublicKey) -> Vec<Draft> {
-    let RequestOrigin::HiveCi { run_event, job_event, author, publisher, workflow, .. } = &request.origin else {
-        return Vec::new();
-    };
+/// The events of one update, in the order in which relays must get them.
+pub(super) fn report(run: &str, origin: &NostrOrigin, update: &RunUpdate, us: &PublicKey) -> Vec<Draft> {
     let (RunUpdate::Queued { stamp }
     | RunUpdate::Waiting { stamp, .. }
     | RunUpdate::Running { stamp }
     | RunUpdate::Finished { stamp, .. }) = update;
-    let answer = Answer { us, job: job_event, author, stamp: *stamp };
+    let answer = Answer { us, origin, stamp: *stamp };
     match update {
         RunUpdate::Queued { .. } => vec![answer.status(Status::Queued, None)],
         RunUpdate::Waiting { reason, .. } => vec![answer.status(Status::Queued, Some(reason))],
@@ -202,19 +165,15 @@ pub fn report(run: &str, request: &RunRequest, update: &RunUpdate, us: &PublicKe
         RunUpdate::Finished { end, log, duration_s, definitions, .. } => {
             let outcome = Outcome::of(end, definitions);
             let mut drafts = vec![answer.result(&outcome, *duration_s, &log.url)];
-            if let Some(publisher) = publisher.as_deref().and_then(|key| PublicKey::from_hex(key).ok()) {
-                let run = Run { id: run, event: run_event, workflow, publisher };
-                drafts.push(answer.run_result(&run, &outcome, *duration_s, &log.url));
-            }
+            drafts.extend(answer.run_result(run, &outcome, *duration_s, &log.url));
             drafts.push(answer.status(outcome.status, None));
             drafts
         }
     }
 }
 
-/// The events of a refusal at `stamp` (seconds); the 5402 is signed already and left out without a log, which strict
-/// clients ask for.
-pub fn refusal_events(refusal: &Refusal, log: Option<&FinalizedLog>, stamp: u64, us: &PublicKey) -> Vec<Draft> {
+/// The events of a refusal; the 5402 is signed already and left out without a log, which strict clients ask for.
+pub(super) fn refusal(refusal: &Refusal, log: Option<&FinalizedLog>, stamp: u64, us: &PublicKey) -> Vec<Draft> {
     let outcome = Outcome {
         status: Status::Failed,
         exit_code: REFUSED,
@@ -223,16 +182,12 @@ pub fn refusal_events(refusal: &Refusal, log: Option<&FinalizedLog>, stamp: u64,
         supplied: Vec::new(),
     };
     let url = log.map(|log| log.url.as_str()).unwrap_or_default();
-    let answer = Answer { us, job: &refusal.job, author: &refusal.author, stamp };
+    let answer = Answer { us, origin: &refusal.origin, stamp };
     let mut drafts = vec![answer.result(&outcome, 0, url)];
-    if let (Some(run), false) = (&refusal.run, url.is_empty()) {
-        let about =
-            Run { id: &refusal.job, event: &run.event, workflow: &run.workflow, publisher: run.publisher.public_key() };
-        let mut draft = answer.run_result(&about, &outcome, 0, url);
+    if let (Some(keys), false) = (&refusal.publisher, url.is_empty()) {
+        let draft = answer.run_result(&refusal.origin.request.id, &outcome, 0, url);
         // The event names this very key as its author, so signing can't fail; unsigned it would never leave.
-        if draft.sign(&run.publisher).is_ok() {
-            drafts.push(draft);
-        }
+        drafts.extend(draft.and_then(|mut draft| draft.sign(keys).is_ok().then_some(draft)));
     }
     drafts.push(answer.status(Status::Failed, None));
     drafts

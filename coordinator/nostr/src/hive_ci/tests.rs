@@ -1,10 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use nostr::{EventBuilder, JsonUtil, Kind, Tag, Timestamp, nips::nip44};
+use nostr::{EventBuilder, JsonUtil, Keys, Kind, Tag, Timestamp, nips::nip44};
 use secrecy::ExposeSecret;
 use workflow::plan::{Conclusion, Reason};
 
-use domain::run::{FinalizedLog, RequestOrigin, RunEnd, RunUpdate};
+use domain::run::{FinalizedLog, OriginEvent, RequestOrigin, RunEnd, RunUpdate};
 use store::Signer;
 
 use super::*;
@@ -93,7 +93,9 @@ impl Sent {
 
     fn read(&self) -> Result<(RunRequest, Secrets), Rejection> {
         let (job, run) = self.pair();
-        request(&job, &run, &self.pool, &Limits::default(), NOW)
+        let limits = Limits::default();
+        let context = ReadContext { keys: &self.pool, limits: &limits, now: NOW };
+        HiveCi.request(&job, Some(&run), &context)
     }
 
     fn taken(&self) -> (RunRequest, Secrets) {
@@ -106,6 +108,11 @@ impl Sent {
             other => panic!("not refused: {other:?}"),
         }
     }
+}
+
+/// What is published about a run.
+fn report(run: &str, request: &RunRequest, update: &RunUpdate, us: &PublicKey) -> Vec<Draft> {
+    HiveCi.report(run, request.origin.nostr().unwrap(), update, us)
 }
 
 fn values(draft: &Draft, name: &str) -> Vec<String> {
@@ -142,9 +149,10 @@ fn t01_a_pair_as_budabit_sends_it_becomes_a_request() {
     assert_eq!(request.notices, Vec::<String>::new());
     assert_eq!(secrets.publisher.unwrap().public_key(), sent.publisher.public_key());
     assert!(secrets.values.is_empty(), "the publisher key is shown to no job");
-    let RequestOrigin::HiveCi { run_event, publisher, .. } = request.origin else { panic!() };
-    assert_eq!(run_event, run.id.to_hex());
-    assert_eq!(publisher, Some(sent.publisher.public_key().to_hex()));
+    let origin = request.origin.nostr().unwrap();
+    assert_eq!(origin.request, OriginEvent { kind: JOB, id: job.id.to_hex() });
+    assert_eq!(origin.run, Some(OriginEvent { kind: RUN, id: run.id.to_hex() }));
+    assert_eq!(origin.publisher, Some(sent.publisher.public_key().to_hex()));
 }
 
 #[test]
@@ -231,7 +239,7 @@ fn t09_a_key_that_is_not_the_publisher_is_refused_without_5402() {
     sent.secret(PUBLISHER_SECRET, &Keys::generate().secret_key().to_secret_hex());
     let refusal = sent.refused();
     let log = FinalizedLog { url: "https://ci.example/aa".into(), ..FinalizedLog::default() };
-    let drafts = refusal_events(&refusal, Some(&log), 50, &sent.pool.public_key());
+    let drafts = HiveCi.refuse(&refusal, Some(&log), 50, &sent.pool.public_key());
     assert_eq!(kinds(&drafts), [RESULT, STATUS]);
     assert_eq!(values(&drafts[0], "success"), ["false"]);
     assert!(values(&drafts[0], "error")[0].contains("publisher"));
@@ -274,7 +282,7 @@ fn a_payment_is_refused_and_its_token_repeated_nowhere() {
     let refusal = sent.refused();
     assert_eq!(refusal.reason, "this pool takes no payment, send the job without one");
     let log = FinalizedLog { url: format!("https://ci.example/{}", "a".repeat(64)), ..FinalizedLog::default() };
-    let drafts = refusal_events(&refusal, Some(&log), 50, &sent.pool.public_key());
+    let drafts = HiveCi.refuse(&refusal, Some(&log), 50, &sent.pool.public_key());
     assert_eq!(kinds(&drafts), [RESULT, RUN_RESULT, STATUS]);
     for draft in &drafts {
         assert!(!draft.event.as_json().contains("cashuB"));
@@ -285,7 +293,7 @@ fn a_payment_is_refused_and_its_token_repeated_nowhere() {
     assert_eq!(values(&drafts[1], "status"), ["failure"]);
     let signature = drafts[1].signature.unwrap();
     drafts[1].event.clone().add_signature(signature).unwrap().verify().unwrap();
-    assert_eq!(kinds(&refusal_events(&refusal, None, 50, &sent.pool.public_key())), [RESULT, STATUS]);
+    assert_eq!(kinds(&HiveCi.refuse(&refusal, None, 50, &sent.pool.public_key())), [RESULT, STATUS]);
 }
 
 #[test]
@@ -361,7 +369,7 @@ fn a_run_that_names_something_wrong_is_refused_with_cause() {
         let mut sent = Sent::budabit();
         Sent::set(&mut sent.run, tag);
         assert!(sent.refused().reason.contains(text), "{tag:?}: {}", sent.refused().reason);
-        assert!(sent.refused().run.is_some(), "its 5402 can be signed");
+        assert!(sent.refused().publisher.is_some(), "its 5402 can be signed");
     }
     let mut zero = Sent::budabit();
     zero.job.push(list(&["env", "X", "a\0b"]));
@@ -373,25 +381,29 @@ fn a_plain_loom_command_is_refused_with_what_to_do() {
     let mut sent = Sent::budabit();
     sent.job.retain(|tag| tag[0] != "e");
     let job = signed(JOB, &sent.job, &sent.author, sent.at);
-    let Err(Rejection::Refused(refusal)) = awaits(&job, &sent.pool.public_key(), &Limits::default(), NOW) else {
-        panic!()
-    };
+    let limits = Limits::default();
+    let context = ReadContext { keys: &sent.pool, limits: &limits, now: NOW };
+    let EventMeaning::Rejected(Rejection::Refused(refusal)) = HiveCi.read(&job, &context) else { panic!() };
     assert!(refusal.reason.contains("plain Loom commands (`bash`)") && refusal.reason.contains("5401"));
 }
 
 #[test]
 fn a_cancel_names_jobs_and_must_be_ours() {
-    let (keys, us, job) = (Keys::generate(), Keys::generate().public_key(), "ab".repeat(32));
-    let p = list(&["p", &us.to_hex()]);
-    let cases: [(u16, Vec<Vec<String>>, usize); 5] = [
-        (CANCEL, vec![list(&["e", &job]), p.clone()], 1),
-        (CANCEL, vec![list(&["e", &job])], 0),
-        (5, vec![list(&["e", &job]), list(&["e", &"cd".repeat(32)]), list(&["k", "5100"])], 2),
-        (5, vec![list(&["e", "zz"])], 0),
-        (1, vec![list(&["e", &job]), p], 0),
+    let (author, pool, job) = (Keys::generate(), Keys::generate(), "ab".repeat(32));
+    let limits = Limits::default();
+    let context = ReadContext { keys: &pool, limits: &limits, now: NOW };
+    let p = list(&["p", &pool.public_key().to_hex()]);
+    let cases = [
+        (vec![list(&["e", &job]), p.clone()], 1),
+        (vec![list(&["e", &job]), list(&["e", &"cd".repeat(32)]), p.clone()], 2),
+        (vec![list(&["e", "zz"]), p], 0),
+        (vec![list(&["e", &job])], 0),
     ];
-    for (kind, tags, expected) in cases {
-        assert_eq!(cancels(&signed(kind, &tags, &keys, 1), &us).len(), expected, "kind {kind} {tags:?}");
+    for (tags, expected) in cases {
+        match HiveCi.read(&signed(CANCEL, &tags, &author, 1), &context) {
+            EventMeaning::Cancel(jobs) => assert_eq!(jobs.len(), expected, "{tags:?}"),
+            other => panic!("{other:?}"),
+        }
     }
 }
 
@@ -475,7 +487,20 @@ fn a_request_that_policy_refuses_is_answered_with_its_publisher_key() {
     let sent = Sent::budabit();
     let (request, secrets) = sent.taken();
     let refusal = Refusal::of_request(&request, &secrets, "not on the list").unwrap();
-    assert_eq!(refusal.run.unwrap().publisher.public_key(), sent.publisher.public_key());
+    assert_eq!(refusal.publisher.unwrap().public_key(), sent.publisher.public_key());
     let api = RunRequest { origin: RequestOrigin::Api, ..request };
     assert!(Refusal::of_request(&api, &secrets, "x").is_none());
+}
+
+#[test]
+fn a_run_that_an_earlier_version_stored_is_answered_as_before() {
+    let sent = Sent::budabit();
+    let (request, _) = sent.taken();
+    let origin = request.origin.nostr().unwrap();
+    let stored = serde_json::json!({
+        "kind": "hive_ci", "run_event": origin.run_event().id, "job_event": origin.request.id,
+        "author": origin.author, "publisher": origin.publisher, "workflow": ".github/workflows/ci.yml",
+        "relays": origin.relays,
+    });
+    assert_eq!(serde_json::from_value::<RequestOrigin>(stored).unwrap(), request.origin);
 }

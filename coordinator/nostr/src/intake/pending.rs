@@ -1,63 +1,64 @@
-//! Jobs that wait for their run event, bounded for each author and in sum.
+//! Requests that wait for their partner, bounded for each author and in sum.
 
 use std::collections::{BTreeSet, HashMap};
 
-use domain::run::Millis;
+use domain::run::{Millis, NostrOrigin};
 use nostr::{EventId, PublicKey};
 
-/// Jobs that wait at a time.
+/// Requests that wait at a time.
 const ALL: usize = 4096;
-/// Jobs of one author that wait at a time.
+/// Requests of one author that wait at a time.
 const OF_AUTHOR: usize = 512;
 
-/// A job event that waits for its run event.
+/// A request that waits for its partner.
 #[derive(Debug, Clone)]
-pub(super) struct PendingJob {
-    pub(super) run: EventId,
+pub(super) struct PendingRequest {
     pub(super) author: PublicKey,
-    /// Relays that the job names.
-    pub(super) named: Vec<String>,
+    /// What refusing it needs.
+    pub(super) origin: NostrOrigin,
+    /// Why it is refused if its partner does not come.
+    pub(super) missing: String,
     /// When it is given up.
     pub(super) until: Millis,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct PendingJobs {
-    jobs: HashMap<EventId, PendingJob>,
+pub(super) struct PendingRequests {
+    requests: HashMap<EventId, PendingRequest>,
     deadlines: BTreeSet<(Millis, EventId)>,
     of_author: HashMap<PublicKey, usize>,
 }
 
-impl PendingJobs {
-    /// Whether another job of this author may wait.
+impl PendingRequests {
+    /// Whether another request of this author may wait.
     pub(super) fn has_room(&self, author: &PublicKey) -> bool {
-        self.jobs.len() < ALL && self.of_author.get(author).is_none_or(|count| *count < OF_AUTHOR)
+        self.requests.len() < ALL && self.of_author.get(author).is_none_or(|count| *count < OF_AUTHOR)
     }
 
-    pub(super) fn insert(&mut self, id: EventId, job: PendingJob) {
+    pub(super) fn insert(&mut self, id: EventId, request: PendingRequest) {
         self.remove(&id);
-        self.deadlines.insert((job.until, id));
-        *self.of_author.entry(job.author).or_default() += 1;
-        self.jobs.insert(id, job);
+        self.deadlines.insert((request.until, id));
+        *self.of_author.entry(request.author).or_default() += 1;
+        self.requests.insert(id, request);
     }
 
     pub(super) fn remove(&mut self, id: &EventId) {
-        let Some(job) = self.jobs.remove(id) else { return };
-        self.deadlines.remove(&(job.until, *id));
-        if let Some(count) = self.of_author.get_mut(&job.author) {
+        let Some(request) = self.requests.remove(id) else { return };
+        self.deadlines.remove(&(request.until, *id));
+        if let Some(count) = self.of_author.get_mut(&request.author) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                self.of_author.remove(&job.author);
+                self.of_author.remove(&request.author);
             }
         }
     }
 
-    pub(super) fn get(&self, id: &EventId) -> Option<&PendingJob> {
-        self.jobs.get(id)
+    pub(super) fn get(&self, id: &EventId) -> Option<&PendingRequest> {
+        self.requests.get(id)
     }
 
     pub(super) fn contains(&self, id: &EventId) -> bool {
-        self.jobs.contains_key(id)
+        self.requests.contains_key(id)
     }
 
     /// When the first of them is given up.
@@ -65,22 +66,23 @@ impl PendingJobs {
         self.deadlines.first().map(|(until, _)| *until)
     }
 
-    /// Jobs whose time is over, the oldest first.
-    pub(super) fn expired(&self, now: Millis, most: usize) -> Vec<(EventId, PendingJob)> {
+    /// Requests whose time is over, the oldest first.
+    pub(super) fn expired(&self, now: Millis, most: usize) -> Vec<(EventId, PendingRequest)> {
         let over = self.deadlines.iter().take_while(|(until, _)| *until <= now).take(most);
-        over.filter_map(|(_, id)| Some((*id, self.jobs.get(id)?.clone()))).collect()
+        over.filter_map(|(_, id)| Some((*id, self.requests.get(id)?.clone()))).collect()
     }
 
-    /// Gives a job up later.
+    /// Gives a request up later.
     pub(super) fn postpone(&mut self, id: &EventId, until: Millis) {
-        if let Some(job) = self.jobs.get(id).cloned() {
-            self.insert(*id, PendingJob { until, ..job });
+        if let Some(request) = self.requests.get(id).cloned() {
+            self.insert(*id, PendingRequest { until, ..request });
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use domain::run::OriginEvent;
     use nostr::Keys;
 
     use super::*;
@@ -91,23 +93,32 @@ mod tests {
         EventId::from_byte_array(bytes)
     }
 
-    fn job(author: PublicKey, until: Millis) -> PendingJob {
-        PendingJob { run: id(0), author, named: Vec::new(), until }
+    fn request(author: PublicKey, until: Millis) -> PendingRequest {
+        let origin = NostrOrigin {
+            protocol: "any".into(),
+            request: OriginEvent { kind: 1, id: String::new() },
+            run: None,
+            author: author.to_hex(),
+            publisher: None,
+            relays: Vec::new(),
+            details: serde_json::Value::Null,
+        };
+        PendingRequest { author, origin, missing: String::new(), until }
     }
 
     #[test]
     fn one_author_leaves_room_for_others_and_all_together_are_bounded() {
-        let mut pending = PendingJobs::default();
+        let mut pending = PendingRequests::default();
         let (greedy, other) = (Keys::generate().public_key(), Keys::generate().public_key());
         let mut number = 0;
         while pending.has_room(&greedy) {
-            pending.insert(id(number), job(greedy, 5));
+            pending.insert(id(number), request(greedy, 5));
             number += 1;
         }
         assert_eq!(number, OF_AUTHOR);
         assert!(pending.has_room(&other));
         while number < ALL {
-            pending.insert(id(number), job(Keys::generate().public_key(), 5));
+            pending.insert(id(number), request(Keys::generate().public_key(), 5));
             number += 1;
         }
         assert!(!pending.has_room(&other));
@@ -116,13 +127,13 @@ mod tests {
     }
 
     #[test]
-    fn jobs_are_given_up_in_the_order_of_their_deadlines() {
-        let mut pending = PendingJobs::default();
+    fn requests_are_given_up_in_the_order_of_their_deadlines() {
+        let mut pending = PendingRequests::default();
         let author = Keys::generate().public_key();
         for (number, until) in [(1, 30), (2, 10), (3, 20)] {
-            pending.insert(id(number), job(author, until));
+            pending.insert(id(number), request(author, until));
         }
-        let expired = |pending: &PendingJobs, now| -> Vec<EventId> {
+        let expired = |pending: &PendingRequests, now| -> Vec<EventId> {
             pending.expired(now, 9).into_iter().map(|(id, _)| id).collect()
         };
         assert_eq!(pending.next_deadline(), Some(10));

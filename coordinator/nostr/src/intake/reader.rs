@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use nostr::{Event, EventId, Filter, Kind};
+use nostr::{Event, EventId, Filter, Kind, Timestamp};
 use tokio::{task::JoinSet, time::Instant};
 
-use super::{Arrival, Inner, RequestHandler, jobs};
+use super::{Arrival, Inner, RequestHandler};
 use crate::relays::{Delivery, Subscription};
 
 /// How far before the newest event of a relay is read again (s): events of different authors come out of order.
@@ -43,17 +43,17 @@ pub(super) async fn keep_reading<D: RequestHandler>(inner: Arc<Inner<D>>, url: S
 async fn read<D: RequestHandler>(inner: Arc<Inner<D>>, url: String) -> anyhow::Result<()> {
     let relay = inner.relays.lease(&url)?;
     let mut follow = inner.follow.subscribe();
-    let mut jobs = Reading::new(relay.subscribe("jobs", wanted(&inner, &url).await, QUEUE).await);
+    let mut requests = Reading::new(relay.subscribe("jobs", wanted(&inner, &url).await, QUEUE).await);
     let mut deletions: Option<Reading> = None;
     loop {
         tokio::select! {
-            event = jobs.next(&url) => match event? {
+            event = requests.next(&url) => match event? {
                 Some(event) => {
                     if inner.events.send(Arrival { relay: url.clone(), event }).await.is_err() {
                         return Ok(());
                     }
                 }
-                None => jobs.subscription.replace(wanted(&inner, &url).await).await,
+                None => requests.subscription.replace(wanted(&inner, &url).await).await,
             },
             event = next(&mut deletions, &url) => match event? {
                 Some(event) => {
@@ -135,7 +135,7 @@ fn waits() -> ExponentialBackoff {
     waits.without_max_times().build()
 }
 
-/// Jobs since the last one seen, and the policy's list.
+/// Requests since the last one seen, and the policy's list.
 async fn wanted<D: RequestHandler>(inner: &Inner<D>, url: &str) -> Vec<Filter> {
     let now = (inner.clock)() / 1000;
     let oldest = now.saturating_sub(inner.config.limits.age);
@@ -146,12 +146,13 @@ async fn wanted<D: RequestHandler>(inner: &Inner<D>, url: &str) -> Vec<Filter> {
             oldest
         }
     };
-    let mut filters = vec![jobs(inner.keys.public_key(), since)];
+    let (us, since) = (inner.keys.public_key(), Timestamp::from(since));
+    let mut filters: Vec<Filter> = inner.protocols.iter().flat_map(|protocol| protocol.filters(&us, since)).collect();
     filters.extend(inner.policy.filter());
     filters
 }
 
-/// Deletions of jobs that have not ended (NIP-09).
-fn deletions_of(jobs: &[EventId]) -> Vec<Filter> {
-    jobs.chunks(VALUES).map(|jobs| Filter::new().kind(Kind::EventDeletion).events(jobs.iter().copied())).collect()
+/// Deletions of requests whose runs have not ended (NIP-09).
+fn deletions_of(requests: &[EventId]) -> Vec<Filter> {
+    requests.chunks(VALUES).map(|some| Filter::new().kind(Kind::EventDeletion).events(some.iter().copied())).collect()
 }

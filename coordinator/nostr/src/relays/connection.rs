@@ -87,7 +87,7 @@ enum Opened {
 }
 
 #[derive(Debug)]
-struct Standing {
+struct OpenSubscription {
     filters: Vec<Filter>,
     to: mpsc::Sender<Delivery>,
     opened: Opened,
@@ -95,7 +95,7 @@ struct Standing {
     missed: bool,
 }
 
-impl Standing {
+impl OpenSubscription {
     fn deliver(&mut self, delivery: Delivery) {
         if self.missed && self.to.try_send(Delivery::Interrupted).is_ok() {
             self.missed = false;
@@ -120,7 +120,7 @@ pub(super) struct Connection {
     commands: mpsc::Receiver<Command>,
     state: watch::Sender<RelayState>,
     queries: Queries,
-    standing: HashMap<SubscriptionId, Standing>,
+    standing: HashMap<SubscriptionId, OpenSubscription>,
     watched: Watched,
     sending: HashMap<EventId, Sending>,
     unsent: VecDeque<EventId>,
@@ -290,7 +290,7 @@ impl Connection {
                 }
             },
             Command::Subscribe { id, filters, to } => {
-                self.standing.insert(id, Standing { filters, to, opened: Opened::Due, missed: false });
+                self.standing.insert(id, OpenSubscription { filters, to, opened: Opened::Due, missed: false });
             }
         }
     }
@@ -323,7 +323,7 @@ impl Connection {
         let (limits, mut stated) = oneshot::channel();
         let mut stated_wanted = true;
         helpers.spawn(async move {
-            let _ = limits.send(ConnectionLimits::ask(checked).await);
+            let _ = limits.send(ConnectionLimits::fetch(checked).await);
         });
         let mut tick = tokio::time::interval(TICK);
         let (mut heard, mut pinged) = (Instant::now(), Instant::now());

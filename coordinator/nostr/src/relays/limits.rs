@@ -57,7 +57,7 @@ impl ConnectionLimits {
     }
 
     /// Asks a relay for its information document; the defaults where it has none.
-    pub(super) async fn ask(relay: Checked) -> Self {
+    pub(super) async fn fetch(relay: Checked) -> Self {
         match document(relay).await {
             Ok(document) => Self::read(&document),
             Err(error) => {

@@ -50,7 +50,7 @@ impl Question {
 }
 
 #[derive(Debug)]
-struct Asked {
+struct OpenQuery {
     questions: Vec<Question>,
     seen: HashSet<EventId>,
     forged: usize,
@@ -74,7 +74,7 @@ pub(super) enum Ended {
 pub(super) struct Queries {
     limits: ConnectionLimits,
     waiting: IndexMap<Filter, Question>,
-    asked: HashMap<SubscriptionId, Asked>,
+    asked: HashMap<SubscriptionId, OpenQuery>,
     number: u64,
 }
 
@@ -149,7 +149,7 @@ impl Queries {
         }
         self.number += 1;
         let id = SubscriptionId::new(format!("q{}", self.number));
-        self.asked.insert(id.clone(), Asked { questions, seen: HashSet::new(), forged: 0 });
+        self.asked.insert(id.clone(), OpenQuery { questions, seen: HashSet::new(), forged: 0 });
         Some((id, filters))
     }
 
@@ -211,7 +211,7 @@ impl Queries {
 
     /// The connection is lost: all is asked again on the next one.
     pub(super) fn disconnected(&mut self) {
-        let asked: Vec<Asked> = self.asked.drain().map(|(_, asked)| asked).collect();
+        let asked: Vec<OpenQuery> = self.asked.drain().map(|(_, asked)| asked).collect();
         for question in asked.into_iter().flat_map(|asked| asked.questions) {
             self.queue(question);
         }
@@ -318,7 +318,7 @@ mod tests {
         Filter::new().kind(Kind::RelayList).author(*author)
     }
 
-    fn ask(queries: &mut Queries, filter: Filter) -> oneshot::Receiver<Result<Vec<Event>, RelayError>> {
+    fn query(queries: &mut Queries, filter: Filter) -> oneshot::Receiver<Result<Vec<Event>, RelayError>> {
         let (reply, answer) = oneshot::channel();
         queries.add(filter, reply);
         answer
@@ -332,7 +332,7 @@ mod tests {
     fn a_thousand_questions_become_one_subscription_and_each_gets_its_own_events() {
         let mut queries = queries(20, 10);
         let keys: Vec<Keys> = (0..1000).map(|_| Keys::generate()).collect();
-        let mut answers: Vec<_> = keys.iter().map(|key| ask(&mut queries, list(&key.public_key()))).collect();
+        let mut answers: Vec<_> = keys.iter().map(|key| query(&mut queries, list(&key.public_key()))).collect();
         let (id, filters) = queries.next_subscription(3).unwrap();
         assert_eq!(filters.len(), 10);
         assert!(filters.iter().all(|filter| filter.authors.as_ref().unwrap().len() == 100));
@@ -352,9 +352,9 @@ mod tests {
         let mut queries = queries(20, 10);
         let key = Keys::generate();
         let filter = list(&key.public_key());
-        let (mut one, mut two) = (ask(&mut queries, filter.clone()), ask(&mut queries, filter.clone()));
+        let (mut one, mut two) = (query(&mut queries, filter.clone()), query(&mut queries, filter.clone()));
         let (first, _) = queries.next_subscription(0).unwrap();
-        let mut late = ask(&mut queries, filter);
+        let mut late = query(&mut queries, filter);
         let (second, filters) = queries.next_subscription(0).unwrap();
         assert_eq!(filters.len(), 1);
         queries.end_of_stored(&first);
@@ -368,7 +368,7 @@ mod tests {
     fn never_more_subscriptions_are_open_than_the_relay_allows_with_the_standing_ones() {
         let mut queries = queries(5, 1);
         let filter = |number: usize| Filter::new().kind(Kind::TextNote).limit(number + 1);
-        let _answers: Vec<_> = (0..10).map(|number| ask(&mut queries, filter(number))).collect();
+        let _answers: Vec<_> = (0..10).map(|number| query(&mut queries, filter(number))).collect();
         let open: Vec<_> = std::iter::from_fn(|| queries.next_subscription(3)).collect();
         assert_eq!(open.len(), 2);
         queries.end_of_stored(&open[0].0);
@@ -380,7 +380,7 @@ mod tests {
     fn what_a_relay_had_no_room_for_is_asked_again_once_another_subscription_has_ended() {
         let mut queries = queries(20, 1);
         let filter = |number: usize| Filter::new().kind(Kind::TextNote).limit(number + 1);
-        let mut answers: Vec<_> = (0..3).map(|number| ask(&mut queries, filter(number))).collect();
+        let mut answers: Vec<_> = (0..3).map(|number| query(&mut queries, filter(number))).collect();
         let open: Vec<_> = std::iter::from_fn(|| queries.next_subscription(1)).map(|(id, _)| id).collect();
         assert_eq!(open.len(), 3);
         assert_eq!(queries.closed(&open[2], "rate-limited: too many REQs"), Ended::NoRoom);
@@ -397,7 +397,7 @@ mod tests {
     fn a_filter_that_a_relay_refuses_fails_alone() {
         let mut queries = queries(20, 10);
         let filter = |number: usize| Filter::new().kind(Kind::TextNote).limit(number + 1);
-        let mut answers: Vec<_> = (0..2).map(|number| ask(&mut queries, filter(number))).collect();
+        let mut answers: Vec<_> = (0..2).map(|number| query(&mut queries, filter(number))).collect();
         let (id, filters) = queries.next_subscription(0).unwrap();
         assert_eq!(filters.len(), 2);
         queries.closed(&id, "error: filter too broad");
@@ -414,7 +414,7 @@ mod tests {
     fn events_that_were_not_asked_for_or_are_forged_are_left_out() {
         let mut queries = queries(20, 10);
         let key = Keys::generate();
-        let mut answer = ask(&mut queries, list(&key.public_key()));
+        let mut answer = query(&mut queries, list(&key.public_key()));
         let (id, _) = queries.next_subscription(0).unwrap();
         let mut forged = event(&key, Kind::RelayList);
         forged.content = "other".into();

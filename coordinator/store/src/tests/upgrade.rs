@@ -26,7 +26,11 @@ async fn check(path: &Path) {
     assert!(unsent.iter().all(|entry| entry.outgoing.signature.is_some() && entry.answers.len() == 1), "{unsent:?}");
     for run in &runs[..2] {
         assert!(store.secrets(&run.id).await.unwrap().is_some(), "the key of an unfinished run's publisher is there");
-        assert!(store.seen(&store.run(&run.id).await.unwrap().unwrap().request.id).await.unwrap());
+        let request = store.run(&run.id).await.unwrap().unwrap().request;
+        assert!(store.seen(&request.id).await.unwrap());
+        let origin = request.origin.nostr().unwrap();
+        assert_eq!(origin.request.id, request.id, "what asked is known as it is today");
+        assert_eq!(store.run_by_event(&origin.run_event().id).await.unwrap().unwrap().id, run.id);
     }
 }
 

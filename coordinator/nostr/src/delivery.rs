@@ -5,13 +5,12 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use nostr::{Event, Filter, Kind, PublicKey};
 use parking_lot::Mutex;
 
-use domain::run::{Millis, RequestOrigin, RunRequest};
+use domain::run::{Millis, RunState};
 use store::RelayClass;
 
 use super::{
     Clock,
-    hive_ci::Refusal,
-    intake::Audience,
+    protocol::Refusal,
     relays::{Relays, normal},
     tags,
 };
@@ -27,23 +26,33 @@ const AUTHORS: usize = 10_000;
 /// How long relays may take to answer.
 const WAIT: Duration = Duration::from_secs(5);
 
+/// How far a refusal goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// To all relays of an answer.
+    Everywhere,
+    /// To our own relays: its author sends too much.
+    OwnRelays,
+}
+
 /// Finds the relays of an answer. Clones share what is known.
 #[derive(Debug, Clone)]
-pub struct Routes {
+pub struct DeliveryPlan {
     relays: Relays,
     own: Vec<String>,
     asked: Vec<String>,
     clock: Clock,
-    authors: Arc<Mutex<HashMap<String, Known>>>,
+    authors: Arc<Mutex<HashMap<String, AuthorRelays>>>,
 }
 
+/// The relays that an author reads, as they were at a time.
 #[derive(Debug, Clone)]
-struct Known {
+struct AuthorRelays {
     read: Vec<String>,
     at: Millis,
 }
 
-impl Routes {
+impl DeliveryPlan {
     /// `config` names our own relays.
     pub fn new(relays: Relays, config: &config::Relays, clock: Clock) -> Self {
         let own = config.write.iter().filter_map(|url| normal(url)).collect();
@@ -56,16 +65,15 @@ impl Routes {
         self.own.iter().map(|url| (url.clone(), RelayClass::Own)).collect()
     }
 
-    /// The relays of an answer to a request; `repository` are the relays of its announcement. Waits for nothing: an
-    /// author whose relay list (NIP-65) is unknown is looked up for the next answer.
-    pub fn to(&self, request: &RunRequest, repository: &[String]) -> Vec<(String, RelayClass)> {
-        let (named, author): (&[String], _) = match &request.origin {
-            RequestOrigin::HiveCi { relays, author, .. } => (relays, Some(author)),
-            RequestOrigin::Api => (&[], None),
+    /// The relays of an answer about a run: those that its request names, its repository's, and its author's. Waits for
+    /// nothing: an author whose relay list (NIP-65) is unknown is looked up for the next answer.
+    pub fn of_run(&self, run: &RunState) -> Vec<(String, RelayClass)> {
+        let (named, read) = match run.request.origin.nostr() {
+            Some(origin) => (origin.relays.as_slice(), self.read_relays(&origin.author)),
+            None => (&[][..], Vec::new()),
         };
-        let read = author.map(|author| self.read_relays(author)).unwrap_or_default();
-        let others = named.iter().chain(repository).chain(&request.repository.relays).chain(&read);
-        self.merge(others)
+        let announced = run.planned.as_ref().map(|planned| planned.relays.as_slice()).unwrap_or_default();
+        self.merge(named.iter().chain(announced).chain(&run.request.repository.relays).chain(&read))
     }
 
     /// The relays of a refusal.
@@ -73,8 +81,8 @@ impl Routes {
         match audience {
             Audience::OwnRelays => self.own(),
             Audience::Everywhere => {
-                let read = self.read_relays(&refusal.author);
-                self.merge(refusal.relays.iter().chain(&read))
+                let read = self.read_relays(&refusal.origin.author);
+                self.merge(refusal.origin.relays.iter().chain(&read))
             }
         }
     }
@@ -101,7 +109,7 @@ impl Routes {
                 authors.clear();
             }
             let read = known.as_ref().map(|known| known.read.clone()).unwrap_or_default();
-            authors.insert(author.to_owned(), Known { read, at: now });
+            authors.insert(author.to_owned(), AuthorRelays { read, at: now });
             tokio::spawn(self.clone().look_up(author.to_owned()));
         }
         known.map(|known| known.read).unwrap_or_default()
@@ -114,7 +122,7 @@ impl Routes {
         let Some(newest) = newest(found, &key) else { return };
         let read = read_relays(&newest);
         let at = (self.clock)();
-        self.authors.lock().insert(author, Known { read, at });
+        self.authors.lock().insert(author, AuthorRelays { read, at });
     }
 }
 
@@ -168,9 +176,9 @@ mod tests {
     #[tokio::test]
     async fn others_are_capped_and_our_own_come_first() {
         let config = config::Relays { write: vec!["wss://own.example/".into()], ..config::Relays::default() };
-        let routes = Routes::new(Relays::new(&Keys::generate(), &config), &config, || 0);
+        let plan = DeliveryPlan::new(Relays::new(&Keys::generate(), &config), &config, || 0);
         let many: Vec<String> = (0..40).map(|n| format!("wss://r{n}.example")).chain(["http://x".into()]).collect();
-        let to = routes.merge(many.iter().chain(["wss://own.example".to_owned()].iter()));
+        let to = plan.merge(many.iter().chain(["wss://own.example".to_owned()].iter()));
         assert_eq!(to.len(), 1 + OTHERS);
         assert_eq!(to[0], ("wss://own.example".to_owned(), RelayClass::Own));
         assert!(to[1..].iter().all(|(_, class)| *class == RelayClass::Other));

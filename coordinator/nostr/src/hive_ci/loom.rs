@@ -2,10 +2,10 @@
 
 use nostr::Event;
 
-use super::tags;
+use crate::tags;
 
 /// Why a job without a run is not run here.
-pub fn refusal(job: &Event) -> String {
+pub(super) fn refusal(job: &Event) -> String {
     let command = tags::first(job, "cmd").unwrap_or_default();
     let command: String = command.chars().filter(|c| !c.is_control()).take(40).collect();
     format!(

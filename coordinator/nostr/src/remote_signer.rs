@@ -57,7 +57,7 @@ pub enum Objection {
 
 /// The relays of signers. Clones share them.
 #[derive(Clone)]
-pub struct Signers(Arc<Inner>);
+pub struct RemoteSigners(Arc<Inner>);
 
 struct Inner {
     relays: Relays,
@@ -70,7 +70,7 @@ struct Inner {
     all: DefaultDirectRateLimiter,
 }
 
-impl Signers {
+impl RemoteSigners {
     /// Connections of their own, under a key of nobody: what signers' relays do must not touch the pool's.
     pub fn new(config: &config::Relays) -> Self {
         Self(Arc::new(Inner {
@@ -203,7 +203,7 @@ mod tests {
 
     #[tokio::test]
     async fn attack_60_no_relay_in_the_operators_network_is_dialled_for_a_page() {
-        let signers = Signers::new(&config::Relays::default());
+        let signers = RemoteSigners::new(&config::Relays::default());
         let key = Keys::generate().public_key().to_hex();
         for relay in [
             "ws://127.0.0.1:7000",
@@ -222,7 +222,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_small_messages_to_one_signer_are_carried_and_only_where_a_page_listens() {
-        let signers = Signers::new(&config::Relays::default());
+        let signers = RemoteSigners::new(&config::Relays::default());
         let cases = [
             (message(Kind::TextNote, "x", 1), "kind 24133"),
             (message(KIND, "x", 0), "one `p` tag"),
@@ -238,7 +238,7 @@ mod tests {
 
     #[tokio::test]
     async fn so_many_pages_listen_and_no_more_until_one_goes() {
-        let signers = Signers::new(&config::Relays::default());
+        let signers = RemoteSigners::new(&config::Relays::default());
         let mut pages = Vec::new();
         for number in 0..PAGES {
             pages.push(signers.listen("wss://1.1.1.1".into(), number.to_string()).unwrap());

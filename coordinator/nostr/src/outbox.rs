@@ -1,0 +1,105 @@
+//! Rows of what a protocol answers: each event signed, and its delivery to the relays that it goes to.
+
+use anyhow::Context;
+use nostr::Keys;
+
+use domain::run::{FinalizedLog, Millis, NostrOrigin, RunState, RunUpdate};
+use store::{Batch, RelayClass, Signer};
+
+use super::{
+    delivery::{Audience, DeliveryPlan},
+    protocol::{Draft, Protocol, Protocols, Refusal},
+    publish,
+};
+
+/// Turns answers into rows. It reads nothing and writes nothing itself.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    keys: Keys,
+    protocols: Protocols,
+    delivery: DeliveryPlan,
+}
+
+impl Outbox {
+    /// `keys` are the coordinator's, which sign what no publisher key signs.
+    pub fn new(keys: Keys, protocols: Protocols, delivery: DeliveryPlan) -> Self {
+        Self { keys, protocols, delivery }
+    }
+
+    /// The protocols whose answers are made here.
+    pub fn protocols(&self) -> Protocols {
+        self.protocols
+    }
+
+    /// The answers to an update of a run; none where it was not asked for by an event. `publisher` is the run's publisher
+    /// key where that signs now.
+    ///
+    /// # Errors
+    /// An event can't be signed.
+    pub fn update(
+        &self,
+        state: &RunState,
+        update: &RunUpdate,
+        publisher: Option<&Keys>,
+        now: Millis,
+    ) -> anyhow::Result<Batch> {
+        // Relays may hold the answer that an earlier database of this pool gave.
+        let Some(origin) = state.request.origin.nostr().filter(|_| !state.answered) else { return Ok(Batch::new()) };
+        let Some(protocol) = self.protocol(origin) else { return Ok(Batch::new()) };
+        let relays = self.delivery.of_run(state);
+        let mut batch = Batch::new();
+        for mut draft in protocol.report(&state.id, origin, update, &self.keys.public_key()) {
+            // Signed now: the key is erased with this very transaction.
+            if let (Signer::Publisher { .. }, Some(keys)) = (&draft.signer, publisher) {
+                draft.sign(keys).context("the publisher key does not sign the run's result")?;
+            }
+            batch.extend(self.event(&draft, &relays, Some(&state.id), now)?);
+        }
+        Ok(batch)
+    }
+
+    /// The answers to a refused request; `log` is where the reason can be read, if anywhere.
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    pub fn refusal(
+        &self,
+        refusal: &Refusal,
+        audience: Audience,
+        log: Option<&FinalizedLog>,
+        now: Millis,
+    ) -> anyhow::Result<Batch> {
+        let origin = &refusal.origin;
+        let Some(protocol) = self.protocol(origin) else { return Ok(Batch::new()) };
+        let relays = self.delivery.of_refusal(refusal, audience);
+        let mut batch = Batch::new();
+        for draft in protocol.refuse(refusal, log, now / 1000, &self.keys.public_key()) {
+            batch.extend(self.event(&draft, &relays, None, now)?);
+        }
+        Ok(batch)
+    }
+
+    /// The rows of one event; `run` is our id of the run it reports on.
+    ///
+    /// # Errors
+    /// It can't be signed.
+    pub fn event(
+        &self,
+        draft: &Draft,
+        relays: &[(String, RelayClass)],
+        run: Option<&str>,
+        now: Millis,
+    ) -> anyhow::Result<Batch> {
+        publish::outgoing(draft, &self.keys, relays, run, now)
+    }
+
+    /// `None` for what a version with other protocols has stored: it goes on unanswered.
+    fn protocol(&self, origin: &NostrOrigin) -> Option<&'static dyn Protocol> {
+        let protocol = self.protocols.of(origin);
+        if protocol.is_none() {
+            let (name, request) = (&origin.protocol, &origin.request.id);
+            tracing::error!(request, "a request of the protocol `{name}` is not answered: this version has none of it");
+        }
+        protocol
+    }
+}
