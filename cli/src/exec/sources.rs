@@ -11,10 +11,7 @@ use source::{
     lock::Lock,
     outside::{FetchDepth, RepositoryRequest},
 };
-use worker::{
-    fetch::{CommitQuery, FetchedAction, LocalRepository, LocatedCommit, Sources},
-    github::uses::ActionRef,
-};
+use worker::fetch::{ActionRef, CommitQuery, FetchedAction, LocalRepository, LocatedCommit, Sources};
 use workflow::{
     dialect::workflow_ref::RemoteRepository,
     plan::{Dialect, SourceRef},
