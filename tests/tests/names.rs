@@ -26,7 +26,7 @@ const HIVE_CI: [&str; 4] =
     ["coordinator/nostr/src/hive_ci", "coordinator/nostr/tests", "coordinator/config", "cli/src/client/hive_ci"];
 
 /// Folders whose names are still being replaced.
-const PENDING: [&str; 12] = [
+const PENDING: [&str; 11] = [
     "coordinator/actions_api",
     "coordinator/app",
     "coordinator/config",
@@ -34,7 +34,6 @@ const PENDING: [&str; 12] = [
     "coordinator/domain",
     "coordinator/logs",
     "coordinator/nostr",
-    "coordinator/planning",
     "coordinator/source",
     "coordinator/store",
     "coordinator/web",

@@ -16,7 +16,6 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("coordinator/dispatch/src", &["auth", "registry", "session", "store_loop"]),
     ("coordinator/nostr/src", &["intake", "policy", "routes"]),
     ("coordinator/store/src", &["postgres", "sql", "sqlite"]),
-    ("worker/src", &["job/actions/cache", "job/actions/checkout", "job/actions/pre_post", "job/steps"]),
 ];
 
 static USE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\buse\s+([^;]*);").unwrap());
