@@ -7,6 +7,7 @@ pub(crate) mod line_reader;
 pub(crate) mod shell;
 pub(crate) mod step_contexts;
 pub(crate) mod step_dialect;
+pub(crate) mod step_values;
 
 use std::sync::Arc;
 

@@ -148,7 +148,9 @@ fn imported(module: &Module, code: &str) -> Vec<Module> {
             expand(&format!("self::{tree}"), &[], &mut found);
         }
     }
-    found.extend(INLINE.find_iter(code).map(|path| path.as_str().split("::").map(str::to_owned).collect()));
+    // Of `use crate::a::{b, c}` the part before the brace is no import of its own.
+    let inline = USE.replace_all(code, "");
+    found.extend(INLINE.find_iter(&inline).map(|path| path.as_str().split("::").map(str::to_owned).collect()));
     found.into_iter().filter_map(|path| absolute(module, &path)).collect()
 }
 

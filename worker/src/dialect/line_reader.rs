@@ -1,6 +1,6 @@
 //! What a language reads in the output of one process, line by line.
 
-use super::step_dialect::StepValues;
+use super::step_values::StepValues;
 use crate::log::mask::Masker;
 
 /// Longest line that is put together again where parts of it were shown before its end, in bytes.

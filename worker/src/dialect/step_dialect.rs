@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use indexmap::IndexMap;
 use secrecy::SecretString;
-use workflow::plan::{Annotation, JobOrder, StepEntry};
+use workflow::plan::{JobOrder, StepEntry};
 
-use super::{line_reader::LineReader, shell::Shell, step_contexts::StepContexts};
+use super::{line_reader::LineReader, shell::Shell, step_contexts::StepContexts, step_values::StepValues};
 
 /// The rules of a language, with what its steps share.
 pub(crate) trait StepDialect: Send + Sync {
@@ -41,23 +41,4 @@ pub(crate) struct StepFile {
     pub(crate) path: String,
     /// It is text for people: too much of it is left out, and fails nothing.
     pub(crate) is_summary: bool,
-}
-
-/// What a process leaves for its job and the steps after it, by what it prints or by a file.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct StepValues {
-    /// Outputs of its step.
-    pub(crate) outputs: IndexMap<String, String>,
-    /// For later programs of the same action.
-    pub(crate) state: IndexMap<String, String>,
-    /// Variables of the steps after it.
-    pub(crate) env: IndexMap<String, String>,
-    /// Folders for the search path of the steps after it.
-    pub(crate) paths: Vec<String>,
-    /// Messages for people.
-    pub(crate) annotations: Vec<Annotation>,
-    /// Markdown for people.
-    pub(crate) summary: String,
-    /// Something could not be carried out: the step fails.
-    pub(crate) failed: bool,
 }

@@ -3,7 +3,7 @@
 use workflow::plan::Annotation;
 
 use super::files::{self, CommandFile, CommandFileError};
-use crate::dialect::step_dialect::{StepFile, StepValues};
+use crate::dialect::{step_dialect::StepFile, step_values::StepValues};
 
 /// Variables and what the files behind them are called.
 const FILES: [(&str, &str); 5] = [

@@ -13,7 +13,7 @@ use super::{
     matcher::Matchers,
 };
 use crate::{
-    dialect::{line_reader::LineReader, step_dialect::StepValues},
+    dialect::{line_reader::LineReader, step_values::StepValues},
     log::mask::{MaskOutcome, Masker},
 };
 

@@ -12,7 +12,8 @@ use crate::dialect::{
     line_reader::LineReader,
     shell::Shell,
     step_contexts::StepContexts,
-    step_dialect::{StepDialect, StepFile, StepValues},
+    step_dialect::{StepDialect, StepFile},
+    step_values::StepValues,
 };
 
 /// The rules, with the problem matchers that outlive their step.

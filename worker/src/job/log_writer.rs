@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{output::OutputParser, paths::absolute};
 use crate::{
-    dialect::{line_reader::LineReader, step_dialect::StepValues},
+    dialect::{line_reader::LineReader, step_values::StepValues},
     log::{LogSink, Record, mask::Masker},
     sandbox::{Machine, OutputSink, OutputStream},
 };

@@ -5,7 +5,7 @@ use memchr::{memchr, memrchr};
 use crate::{
     dialect::{
         line_reader::{LONGEST_REJOINED, LineReader},
-        step_dialect::StepValues,
+        step_values::StepValues,
     },
     log::mask::{self, Masker},
     sandbox::OutputStream,

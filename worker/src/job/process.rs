@@ -11,7 +11,7 @@ use super::{
     step_env::{SUMMARY, StepEnv},
 };
 use crate::{
-    dialect::step_dialect::{StepFile, StepValues},
+    dialect::{step_dialect::StepFile, step_values::StepValues},
     sandbox::{Command, Machine, ProcessExit, SandboxError},
 };
 

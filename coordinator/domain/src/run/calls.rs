@@ -11,7 +11,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use workflow::{
-    dialect::job_instance::{JobKeyError, PassedSecrets},
+    dialect::{
+        job_context::{InstanceContext, JobContext},
+        job_instance::{JobKeyError, PassedSecrets},
+    },
     plan::{self, Conclusion, JobContent, MatrixCell, Plan, Reason},
 };
 
@@ -183,6 +186,18 @@ impl RunState {
                 named.into_iter().map(|(name, value)| (name, SecretString::from(value))).collect()
             }
         }
+    }
+}
+
+impl CalledWorkflow {
+    /// The context of the job that calls it, and which instance of that job it is.
+    pub(super) fn caller<'r>(
+        &'r self,
+        state: &'r RunState,
+        planned: &'r Planned,
+    ) -> Option<(JobContext<'r>, InstanceContext<'r>)> {
+        let instance = InstanceContext { cell: &self.cell, fail_fast: self.fail_fast, max_parallel: self.max_parallel };
+        Some((state.job_context(planned, &self.parent_call, job_id(&self.id))?, instance))
     }
 }
 

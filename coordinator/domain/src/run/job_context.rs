@@ -1,6 +1,6 @@
 //! What a run tells the language of its workflow about a job: how the jobs before it ended, and what they left.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use indexmap::IndexMap;
 use workflow::{
@@ -11,7 +11,7 @@ use workflow::{
     plan::{self, Conclusion, Plan, Reason},
 };
 
-use super::{CalledWorkflow, Job, Planned, RunState, job_key::job_id};
+use super::{Job, Planned, RunState};
 
 impl RunState {
     /// What every job of the file `parent_call` may see. `None`: there is no such file.
@@ -54,11 +54,11 @@ impl RunState {
         let ended = |job: &Job| job.outcome().map_or(0, |outcome| outcome.finished_at);
         let own =
             self.jobs_of(parent_call, id).filter_map(|(_, job)| Some((ended(job), job.outcome()?.outputs.clone())));
-        let of_call = |(key, _): (&String, &Arc<CalledWorkflow>)| {
+        let of_calls = self.calls_of(parent_call, id).map(|(key, _)| {
             let last = self.below(key).map(|(_, job)| ended(job)).max().unwrap_or_default();
             (last, self.call_outputs(planned, key))
-        };
-        let mut instances: Vec<_> = own.chain(self.calls_of(parent_call, id).map(of_call)).collect();
+        });
+        let mut instances: Vec<_> = own.chain(of_calls).collect();
         instances.sort_by_key(|(ended, _)| *ended);
         let mut outputs: IndexMap<String, String> = IndexMap::new();
         for (name, value) in instances.into_iter().flat_map(|(_, outputs)| outputs) {
@@ -75,18 +75,6 @@ impl Job {
     /// Which instance of the job as written it is.
     pub(super) fn instance(&self) -> InstanceContext<'_> {
         InstanceContext { cell: &self.cell, fail_fast: self.fail_fast, max_parallel: self.max_parallel }
-    }
-}
-
-impl CalledWorkflow {
-    /// The context of the job that calls it, and which instance of that job it is.
-    pub(super) fn caller<'r>(
-        &'r self,
-        state: &'r RunState,
-        planned: &'r Planned,
-    ) -> Option<(JobContext<'r>, InstanceContext<'r>)> {
-        let instance = InstanceContext { cell: &self.cell, fail_fast: self.fail_fast, max_parallel: self.max_parallel };
-        Some((state.job_context(planned, &self.parent_call, job_id(&self.id))?, instance))
     }
 }
 
