@@ -184,7 +184,7 @@ impl LineReader for CommandReader {
 
     fn skips_line(&self, line: &[u8]) -> bool {
         let begins = line.trim_ascii_start().starts_with(b"::");
-        !begins && !(line.contains(&b'#') && line.windows(3).any(|three| three == b"##["))
+        !(begins || line.contains(&b'#') && line.windows(3).any(|three| three == b"##["))
     }
 
     fn may_begin(&self, start: &[u8]) -> bool {

@@ -41,7 +41,7 @@ const BATCH: usize = 64;
 pub(super) const RECORD_TEXT: usize = 64 * 1024;
 
 enum LogEvent {
-    Open { output: u64, step: i32, parser: OutputParser },
+    Open { output: u64, step: i32, reader: Box<dyn LineReader>, workspace: String },
     Reader(Arc<dyn Machine>),
     Output { output: u64, stream: OutputStream, data: Bytes, time_ms: u64 },
     Close { output: u64, answer: oneshot::Sender<StepValues> },
@@ -84,8 +84,7 @@ impl LogWriter {
     /// Where a process's output goes until [`Self::close`]; several may be open at once.
     pub(super) async fn open(&self, step: i32, reader: Box<dyn LineReader>, workspace: String) -> ProcessLog {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let parser = OutputParser::new(reader, workspace);
-        self.send(LogEvent::Open { output: number, step, parser }).await;
+        self.send(LogEvent::Open { output: number, step, reader, workspace }).await;
         ProcessLog { number, events: self.events.clone() }
     }
 
@@ -207,7 +206,8 @@ impl LogTask {
     /// Turns an event into records. Breaks at the end of the log.
     async fn take(&mut self, event: LogEvent, open: &mut HashMap<u64, OpenProcess>) -> ControlFlow<()> {
         match event {
-            LogEvent::Open { output, step, parser } => {
+            LogEvent::Open { output, step, reader, workspace } => {
+                let parser = OutputParser::new(reader, workspace);
                 open.insert(output, OpenProcess { step, time_ms: 0, due: None, parser });
             }
             LogEvent::Reader(machine) => self.machine = Some(machine),
