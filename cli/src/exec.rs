@@ -22,16 +22,15 @@ use blobs::Blobs;
 use config::Kept;
 use domain::run::Planned;
 use indexmap::IndexMap;
-use planning::{self, Cause, Numbers, Subject};
 use secrecy::SecretString;
 use store::Store;
 use workflow::{
     diagnostic::{Colour, Diagnostic, render},
-    github::{
-        EVENTS,
-        trigger_filter::{self, TriggerDecision, TriggerEvent},
-        workflow_dispatch::start_event,
+    dialect::{
+        run_start::{RunNumbers, RunTrigger, Subject},
+        trigger::{TriggerDecision, TriggerEvent},
     },
+    plan::Dialect,
 };
 
 use self::{checkout::Checkout, interrupt::InterruptSignals, report::RunReport, sources::ExecSources, view::ViewMode};
@@ -134,8 +133,9 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     ensure!(args.jobs > 0, "--jobs must be at least 1");
-    if let Some(event) = args.event.as_deref().filter(|event| !EVENTS.contains(event)) {
-        bail!("--event {event}: unknown event; there are {}", EVENTS.join(", "));
+    let events: Vec<&str> = Dialect::ALL.into_iter().flat_map(Dialect::events).copied().collect();
+    if let Some(event) = args.event.as_deref().filter(|event| !events.contains(event)) {
+        bail!("--event {event}: unknown event; there are {}", events.join(", "));
     }
     let checkout = Checkout::open(&args.directory, args.reference.as_deref())?;
     let path = checkout.workflow(args.workflow.as_deref())?;
@@ -149,7 +149,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     if let Some(id) = &args.job {
         only(&mut graph.plan, id)?;
     }
-    let event = args.event.clone().unwrap_or_else(|| start_event(&graph.plan, None).event);
+    let dialect = graph.plan.dialect;
+    let event = args.event.clone().unwrap_or_else(|| dialect.start_event(&graph.plan, None));
     if args.event.is_some() {
         let changed = checkout.changed_paths();
         let event = TriggerEvent {
@@ -159,7 +160,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             changed_paths: changed.as_deref(),
             action: None,
         };
-        if let TriggerDecision::Ignored(reason) = trigger_filter::decide(&graph.plan, &event) {
+        if let TriggerDecision::Ignored(reason) = dialect.decide_trigger(&graph.plan, &event) {
             return RunReport::untriggered(&reason).print(args.json);
         }
     }
@@ -175,11 +176,12 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         reference: checkout.reference.clone(),
         default_branch: None,
         description: checkout.description.clone(),
+        definition: None,
     };
     let inputs = (!args.inputs.is_empty()).then(|| pairs("--input", &args.inputs)).transpose()?;
-    let numbers = Numbers { serial: 1, number: 1, attempt: 1 };
-    let cause = Cause { event, inputs, vars: pairs("--var", &args.vars)?, payload };
-    let planned = match planning::assemble(graph, &subject, cause, numbers) {
+    let numbers = RunNumbers { serial: 1, number: 1, attempt: 1 };
+    let trigger = RunTrigger { event, inputs, vars: pairs("--var", &args.vars)?, payload };
+    let planned = match planning::assemble(graph, &subject, trigger, numbers) {
         Ok(planned) => Planned { origins, ..planned },
         Err(message) => return RunReport::invalid(message).print(args.json),
     };

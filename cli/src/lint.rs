@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use workflow::{
     diagnostic::{Colour, Diagnostic, has_errors},
-    github::workflow_ref::WORKFLOW_FOLDERS,
+    dialect::workflow_folders,
 };
 
 use crate::{
@@ -69,16 +69,16 @@ fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
             files.push(path.clone());
             continue;
         }
-        let found: Vec<PathBuf> = if WORKFLOW_FOLDERS.iter().any(|folder| path.ends_with(folder)) {
+        let found: Vec<PathBuf> = if workflow_folders().iter().any(|folder| path.ends_with(folder)) {
             workflows(path)
         } else {
-            WORKFLOW_FOLDERS.iter().flat_map(|folder| workflows(&path.join(folder))).collect()
+            workflow_folders().into_iter().flat_map(|folder| workflows(&path.join(folder))).collect()
         };
         ensure!(
             !found.is_empty(),
             "{}: no workflow files there, nor in its {}",
             path.display(),
-            WORKFLOW_FOLDERS.join(", ")
+            workflow_folders().join(", ")
         );
         files.extend(found);
     }

@@ -5,10 +5,7 @@ use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 use anyhow::{Context, Result, ensure};
 use workflow::{
     diagnostic::Colour,
-    github::{
-        call_graph::CallGraph,
-        outline::{JobOutline, outline},
-    },
+    dialect::{call_graph::CallGraph, outline::JobOutline},
     plan::Plan,
 };
 
@@ -58,7 +55,7 @@ pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
         println!("{plan:#}");
         return Ok(ExitCode::SUCCESS);
     }
-    let head = outline(&graph.plan);
+    let head = graph.plan.dialect.outline(&graph.plan);
     println!("{}", printable(&format!("{} ({}) on {}", head.name, file, head.on.join(", "))));
     let columns = [Column::text("JOB"), Column::number("STEPS"), Column::number("LEGS"), Column::text("NEEDS")];
     let mut rows = Vec::new();
@@ -69,7 +66,7 @@ pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
 
 /// A row for each job, those of a called workflow below their caller. A graph has no circles and a bound for all jobs.
 fn add_rows(plan: &Plan, graph: &CallGraph, within: &str, rows: &mut Vec<Vec<String>>) {
-    for job in outline(plan).jobs {
+    for job in plan.dialect.outline(plan).jobs {
         let JobOutline { id, needs, steps, calls, legs } = job;
         let key = format!("{within}{id}");
         let needs: Vec<String> = needs.iter().map(|need| format!("{within}{need}")).collect();

@@ -9,10 +9,12 @@ use anyhow::{Context, Result};
 use indexmap::IndexMap;
 use workflow::{
     diagnostic::{Colour, Diagnostic, Severity, render},
-    github::{
-        call_graph::{self, CallGraph, CalledFiles, GraphBuild, UnavailableFile},
-        workflow_ref::{WORKFLOW_FOLDERS, WorkflowRef},
+    dialect::{
+        call_graph::{CallGraph, CalledFiles, GraphBuild, UnavailableFile},
+        workflow_folders,
+        workflow_ref::WorkflowRef,
     },
+    plan::Dialect,
 };
 
 use crate::terminal::printable::printable_lines;
@@ -23,9 +25,9 @@ pub(crate) async fn read(
     text: &str,
     mut find: impl AsyncFnMut(&WorkflowRef) -> Result<String, UnavailableFile>,
 ) -> (Option<CallGraph>, Vec<Diagnostic>) {
-    let mut known = CalledFiles::new();
+    let (dialect, mut known) = (Dialect::of_any_path(path), CalledFiles::new());
     loop {
-        match call_graph::build(path, text, &known, call_graph::CALL_GRAPH_LIMITS) {
+        match dialect.load(path, text, &known) {
             GraphBuild::Done(graph, findings) => return (graph.map(|all| *all), findings),
             GraphBuild::NeedsFiles(places) => {
                 for place in places {
@@ -116,8 +118,8 @@ impl EnclosingCheckout {
     fn around(file: &Path) -> Option<Self> {
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let folder = folder.canonicalize().ok()?;
-        let above = |known: &&str| folder.ancestors().nth(Path::new(known).components().count()).map(Path::to_owned);
-        let of_workflows = WORKFLOW_FOLDERS.iter().find(|known| folder.ends_with(known)).and_then(above);
+        let above = |known: &str| folder.ancestors().nth(Path::new(known).components().count()).map(Path::to_owned);
+        let of_workflows = workflow_folders().into_iter().find(|known| folder.ends_with(known)).and_then(above);
         let of_git = || git2::Repository::discover(&folder).ok()?.workdir()?.canonicalize().ok();
         let root = of_workflows.or_else(of_git)?;
         let path = folder.strip_prefix(&root).ok()?.join(file.file_name()?);

@@ -67,6 +67,16 @@ const LIBRARIES: [(&str, &[&str]); 8] = [
     ("axum", &["coordinator/web", "coordinator/actions_api"]),
 ];
 
+/// Where the modules of a workflow language may be named: these modules, the seams to them, and what `uses:` does, which
+/// is GitHub's.
+const LANGUAGES: [&str; 5] = [
+    "workflow/src/github",
+    "workflow/src/dialect",
+    "worker/src/github",
+    "worker/src/dialect",
+    "worker/src/job/actions",
+];
+
 #[test]
 fn packages_of_the_coordinator_depend_on_lower_ones_alone() {
     let ours: BTreeSet<String> =
@@ -90,6 +100,19 @@ fn packages_of_the_coordinator_depend_on_lower_ones_alone() {
         wrong.extend(beyond.map(|name| format!("coordinator/{folder} → {name}")));
     }
     assert!(wrong.is_empty(), "only app joins the packages:\n{}", lines(&wrong));
+}
+
+#[test]
+fn a_workflow_language_is_known_to_its_own_modules_and_the_seams_to_them() {
+    let mut wrong = BTreeSet::new();
+    for (path, text) in rust_files(&PRODUCT) {
+        if !LANGUAGES.iter().any(|place| is_within(&path, place)) && names_language(&code(&text)) {
+            wrong.insert(path);
+        }
+    }
+    assert!(wrong.is_empty(), "these name a workflow language where they may ask `dialect`:\n{}", lines(&wrong));
+    assert!(names_language("use workflow::{github, plan};") && names_language("crate::github::uses::inside(x)"));
+    assert!(!names_language("let folder = \".github/workflows\"; planned.insert(\"github\", 1);"));
 }
 
 #[test]
@@ -160,6 +183,13 @@ fn what_belongs_to_a_place_is_told_apart() {
 /// Whether the code names a library; another whose name begins alike does not count.
 fn names(code: &str, library: &str) -> bool {
     Regex::new(&format!(r"\b{library}\b")).unwrap().is_match(code)
+}
+
+/// Whether the code names a module of a workflow language.
+fn names_language(code: &str) -> bool {
+    let path = r"\b(?:github|gitlab)::|::(?:github|gitlab)\b";
+    let import = r"\buse [a-z]+::\{[^;]*\b(?:github|gitlab)\b[^;]*;";
+    Regex::new(&format!("{path}|{import}")).unwrap().is_match(code)
 }
 
 /// The text without comments that begin a line or follow a blank.

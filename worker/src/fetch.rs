@@ -22,7 +22,6 @@ pub use self::{
     checkout_options::{CheckoutOptions, SparseCheckout, SubmoduleMode},
     mirror::Mirrors,
 };
-use crate::github::uses::ActionRef;
 
 /// A tar archive as it comes.
 pub type Archive = BoxStream<'static, std::io::Result<Bytes>>;
@@ -58,6 +57,29 @@ pub struct LocatedCommit {
     pub origin: String,
     /// How it was found, for the log.
     pub notes: Vec<String>,
+}
+
+/// An action of another repository.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ActionRef {
+    /// As written, `owner/repo` or a Nostr address.
+    pub repository: String,
+    /// Folder in the repository; empty: its root.
+    pub path: String,
+    /// Branch, tag or commit, as written.
+    pub reference: String,
+}
+
+impl ActionRef {
+    /// `owner/repo@ref`: what is resolved to a commit.
+    pub fn name(&self) -> String {
+        format!("{}@{}", self.repository, self.reference)
+    }
+
+    /// Where the repository lies below the folder of actions: `owner/repo/ref`.
+    pub fn folder(&self) -> String {
+        format!("{}/{}", self.repository.replace(':', "_").replace("//", "/"), self.reference)
+    }
 }
 
 /// The files of an action's repository.

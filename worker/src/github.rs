@@ -1,13 +1,16 @@
 //! What GitHub's rules make of a step: its commands, files, shell, environment and actions.
 
 pub mod action;
+mod command_files;
 pub mod commands;
+pub(crate) mod contexts;
 pub mod dockerfile;
-pub mod environment;
-pub mod evaluate;
+mod environment;
 pub mod files;
-pub mod matcher;
-pub mod names;
-pub mod shell;
+mod line_reader;
+mod matcher;
+mod names;
+mod shell;
+pub(crate) mod steps;
 pub mod untrusted_checkout;
 pub mod uses;

@@ -10,6 +10,7 @@ use workflow::plan::{Conclusion, JobContent, JobOrder, JobReport, Reason};
 
 use crate::{
     config::JobLimits,
+    dialect::{self, step_dialect::StepDialect},
     fetch::{self, CheckoutOptions, Sources},
     log::{
         LogSink,
@@ -20,11 +21,11 @@ use crate::{
 
 mod actions;
 mod actions_api;
-mod command_files;
 mod container;
 mod contexts;
 mod deadline;
 mod disk;
+mod evaluate;
 mod log_writer;
 mod output;
 mod paths;
@@ -83,7 +84,8 @@ pub async fn execute(
     let masker = Arc::new(Masker::default());
     let (log, writer) = LogWriter::start(sink, Arc::clone(&masker), attempt.limits.log, stop.clone());
     let deadline = Deadline::new(&attempt, stop);
-    let job = Job { attempt: Arc::new(attempt), sandbox, sources, observer, log, masker, deadline };
+    let dialect = dialect::of(attempt.order.dialect);
+    let job = Job { attempt: Arc::new(attempt), dialect, sandbox, sources, observer, log, masker, deadline };
     let report = Box::pin(job.run()).await;
     // The writer ends with the log; only a panic in it could be seen here, and the report stands without it.
     let _ = writer.await;
@@ -103,6 +105,8 @@ struct Ready {
 #[derive(Clone)]
 struct Job {
     attempt: Arc<JobAttempt>,
+    /// The rules of its workflow's language.
+    dialect: Arc<dyn StepDialect>,
     sandbox: Arc<dyn Sandbox>,
     sources: Arc<dyn Sources>,
     observer: Arc<dyn ProgressReporter>,
@@ -171,7 +175,7 @@ impl Job {
         for notice in &order.notices {
             self.log.notice(STEP_SETUP, notice).await;
         }
-        let mut contexts = Contexts::new(&attempt);
+        let mut contexts = Contexts::new(&attempt, self.dialect.as_ref());
         let spec = self.spec(&mut contexts).await.map_err(Reason::Invalid)?;
         self.log.notice(STEP_SETUP, &format!("Image: {} ({})", spec.image, self.sandbox.kind())).await;
         let environment = spec.environment.clone();

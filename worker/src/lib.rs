@@ -1,11 +1,12 @@
 //! Who does: takes jobs from a coordinator and runs their steps.
 //!
-//! A job meets the modules in this order: [`coordinator_client`] receives it, [`job`] runs it, [`github`] turns each step into a
-//! command, [`mod@sandbox`] runs the command, [`log`] masks, numbers and ships what it printed. [`fetch`] brings images
-//! and repositories. [`config`] is what an operator may set.
+//! A job meets the modules in this order: [`coordinator_client`] receives it, [`job`] runs it, [`github`] says behind the
+//! seam `dialect` how a step becomes a command, [`mod@sandbox`] runs the command, [`log`] masks, numbers and ships what
+//! it printed. [`fetch`] brings images and repositories. [`config`] is what an operator may set.
 
 pub mod config;
 pub mod coordinator_client;
+mod dialect;
 pub mod fetch;
 pub mod github;
 pub mod job;

@@ -1,24 +1,30 @@
 //! GitHub Actions workflow files: reading, checking, planning.
 //!
 //! [`parse`] holds a file against the [`schema`] ([`check`]), then against the [`rules`] no shape can express, and
-//! [`build`]s the plan. [`call_graph`] does so for a file and every workflow it calls. The other modules answer questions about a plan while
-//! it runs, each a pure function of the plan and an expression [`Scope`](crate::expression::Scope).
+//! [`build`]s the plan. [`call_graph`] does so for a file and every workflow it calls. The other modules answer what
+//! [`dialect`](crate::dialect) asks about a plan: how a run of it begins ([`run_start`]), and what becomes of its jobs
+//! ([`instances`], [`call`]).
 
 mod build;
-pub mod call;
+pub(crate) mod call;
 pub mod call_graph;
 mod check;
-pub mod display_name;
-pub mod job;
-pub mod labels;
+pub(crate) mod contexts;
+mod display_name;
+mod event_payload;
+pub(crate) mod instances;
+mod job;
+mod labels;
 pub mod matrix;
-pub mod outline;
+pub(crate) mod named_secrets;
+pub(crate) mod outline;
 pub mod permissions;
 mod report;
 mod rules;
+pub(crate) mod run_start;
 mod schema;
-pub mod trigger_filter;
-pub mod workflow_dispatch;
+pub(crate) mod trigger_filter;
+pub(crate) mod workflow_dispatch;
 pub mod workflow_ref;
 
 use crate::diagnostic::Diagnostic;
@@ -27,7 +33,8 @@ use crate::yaml::{self, MergeKeys, YamlLimits, YamlNode};
 
 use report::Report;
 
-pub use schema::EVENTS;
+pub use run_start::ORIGIN;
+pub(crate) use schema::EVENTS;
 
 /// GitHub's own depth limit for a workflow file.
 pub const LIMITS: YamlLimits = YamlLimits { bytes: 1 << 20, depth: 50, nodes: 200_000 };

@@ -32,14 +32,13 @@ impl Default for EnvSource {
     }
 }
 
-/// Which language the file was written in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// The language a workflow is written in: a plan names its own. What it means stands in [`dialect`](crate::dialect).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dialect {
-    /// GitHub Actions.
+    /// GitHub Actions; also for a file of which nothing tells the language.
+    #[default]
     Github,
-    /// GitLab CI.
-    Gitlab,
 }
 
 /// A workflow that was read and checked.

@@ -16,7 +16,8 @@ use source::{
 };
 use workflow::{
     diagnostic::{Colour, has_errors, render},
-    github::workflow_ref,
+    dialect::workflow_folders,
+    plan::Dialect,
 };
 
 use super::{
@@ -107,8 +108,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         DefinitionVerb::Publish { file, path, target } => {
             let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
             let path = path.unwrap_or_else(|| path_of(&file));
-            workflow_ref::check_path(&path).map_err(anyhow::Error::msg)?;
-            let (_, findings) = workflow::github::parse(&path, &text);
+            let dialect = Dialect::of_path(&path).map_err(anyhow::Error::msg)?;
+            let (_, findings) = dialect.parse(&path, &text);
             if !findings.is_empty() {
                 println!("{}", render(&findings, &text, Colour::Plain));
             }
@@ -118,7 +119,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             target.publish(&path, Some(&text), true).await
         }
         DefinitionVerb::Withdraw { path, force, target } => {
-            workflow_ref::check_path(&path).map_err(anyhow::Error::msg)?;
+            Dialect::of_path(&path).map_err(anyhow::Error::msg)?;
             target.publish(&path, None, force).await
         }
         DefinitionVerb::List { repository, query } => {
@@ -236,9 +237,8 @@ fn signed(keys: &Keys, repository: &str, path: &str, text: Option<&str>, at: Tim
 /// Where a file of a checkout lies in its repository.
 fn path_of(file: &Path) -> String {
     let text = file.to_string_lossy().replace('\\', "/");
-    let inside = workflow_ref::WORKFLOW_FOLDERS
-        .iter()
-        .filter_map(|folder| text.rfind(&format!("{folder}/")).map(|at| &text[at..]));
+    let folders = workflow_folders().into_iter();
+    let inside = folders.filter_map(|folder| text.rfind(&format!("{folder}/")).map(|at| &text[at..]));
     let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     inside.min_by_key(|path| path.len()).map_or_else(|| format!(".github/workflows/{name}"), str::to_owned)
 }

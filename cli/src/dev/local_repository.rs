@@ -15,7 +15,7 @@ use nostr::{EventBuilder, Keys, Kind, Tag, Timestamp};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tracing::warn;
-use workflow::github::workflow_ref::WORKFLOW_FOLDERS;
+use workflow::dialect::workflow_folders;
 
 use crate::{
     client::relay::{self, Relays},
@@ -96,7 +96,7 @@ impl AnnouncedRepository {
     /// Its workflow files, as they lie in the work tree.
     pub(super) fn workflows(&self) -> Vec<String> {
         let root = &self.local.root;
-        let found = WORKFLOW_FOLDERS.iter().flat_map(|folder| workflows(&root.join(folder)));
+        let found = workflow_folders().into_iter().flat_map(|folder| workflows(&root.join(folder)));
         found.filter_map(|path| Some(path.strip_prefix(root).ok()?.to_string_lossy().into_owned())).collect()
     }
 

@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use workflow::{
     diagnostic::Diagnostic,
-    github::{
+    dialect::{
         call_graph::{CallGraph, UnavailableFile},
         workflow_ref::WorkflowRef,
     },

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use ::source::lock::{self, Lock};
-use workflow::github::workflow_ref::WORKFLOW_FOLDERS;
+use workflow::dialect::workflow_folders;
 
 use crate::workflow_files::workflows;
 
@@ -76,13 +76,13 @@ impl Checkout {
         }
         match &self.found()[..] {
             [only] => Ok(only.clone()),
-            [] => bail!("{} has no workflow files in {}", self.root.display(), WORKFLOW_FOLDERS.join(", ")),
+            [] => bail!("{} has no workflow files in {}", self.root.display(), workflow_folders().join(", ")),
             several => bail!("name one of the workflows with -W: {}", several.join(", ")),
         }
     }
 
     fn found(&self) -> Vec<String> {
-        let found = WORKFLOW_FOLDERS.iter().flat_map(|folder| workflows(&self.root.join(folder)));
+        let found = workflow_folders().into_iter().flat_map(|folder| workflows(&self.root.join(folder)));
         found.filter_map(|path| Some(path.strip_prefix(&self.root).ok()?.to_string_lossy().into_owned())).collect()
     }
 

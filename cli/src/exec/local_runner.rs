@@ -192,7 +192,7 @@ impl LocalRunner {
             attempt: order.attempt,
             repository: self.work.repository.clone(),
             reference: planned.reference.clone(),
-            bases: JobIdentity::bases_of(&planned.github),
+            bases: JobIdentity::bases_of(&planned.context),
             // It is the user's own checkout.
             trusted: true,
             ..JobIdentity::default()

@@ -11,13 +11,10 @@ use source::{
     lock::Lock,
     outside::{FetchDepth, RepositoryRequest},
 };
-use worker::{
-    fetch::{CommitQuery, FetchedAction, LocalRepository, LocatedCommit, Sources},
-    github::uses::ActionRef,
-};
+use worker::fetch::{ActionRef, CommitQuery, FetchedAction, LocalRepository, LocatedCommit, Sources};
 use workflow::{
-    github::{LIMITS, workflow_ref::RemoteRepository},
-    plan::SourceRef,
+    dialect::workflow_ref::RemoteRepository,
+    plan::{Dialect, SourceRef},
 };
 
 /// How long relays may take to say what they have of a repository.
@@ -57,7 +54,7 @@ impl ExecSources {
         let need = FetchDepth::Tree(self.lock.as_ref().filter(|_| commit.is_none()));
         let reference = commit.as_deref().unwrap_or(&origin.reference);
         let found = self.outside.find(&RepositoryRequest { repository: &origin.repository, reference, need }).await?;
-        let bytes = self.outside.file(&found, path, LIMITS.bytes).await?;
+        let bytes = self.outside.file(&found, path, Dialect::of_any_path(path).max_file_bytes()).await?;
         let bytes = bytes.with_context(|| format!("{origin} has no {path} at commit {}", found.commit))?;
         Ok((found.commit, String::from_utf8(bytes).with_context(|| format!("{path} of {origin} is not UTF-8"))?))
     }

@@ -7,7 +7,10 @@ use futures::FutureExt;
 use nostr::{Event, JsonUtil, UnsignedEvent};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use workflow::diagnostic::{self, Diagnostic};
+use workflow::{
+    diagnostic::{self, Diagnostic},
+    plan::Dialect,
+};
 
 use super::run_service::RunService;
 use config::Config;
@@ -98,7 +101,7 @@ impl Definitions {
             return Ok(Defined::Malformed(why.into()));
         }
         if let Some(text) = &definition.text {
-            let (_, findings) = workflow::github::parse(&definition.path, text);
+            let (_, findings) = Dialect::of_any_path(&definition.path).parse(&definition.path, text);
             if diagnostic::has_errors(&findings) {
                 return Ok(Defined::Faulty(findings.iter().map(Diagnostic::to_string).collect::<Vec<_>>().join("\n")));
             }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use config::Config;
 use indexmap::IndexMap;
-use workflow::github::{
+use workflow::dialect::{
     call_graph::{CalledFiles, UnavailableFile},
+    run_start::RunNumbers,
     workflow_ref::WorkflowRef,
 };
 
@@ -15,7 +16,7 @@ use super::{
     workflow_source::{PlanError, WorkflowSource, utf8},
 };
 use domain::run::{Planned, RunState};
-use planning::{self, Facts, Numbers, Step};
+use planning::{self, PlanOutcome, RepositoryMetadata};
 use source::{
     ResolvedRevision, Revision, SourceError, Sources,
     lock::Lock,
@@ -54,7 +55,7 @@ impl Planner {
             Some(text) => Some(text.map_err(|why| PlanError::Author(format!("{path}: {why}")))?),
             None => None,
         };
-        let facts = Facts {
+        let metadata = RepositoryMetadata {
             commit: found.commit.clone(),
             reference: found.reference.clone(),
             default_branch: found.default_branch.clone(),
@@ -64,18 +65,18 @@ impl Planner {
             relays: found.relays.clone(),
             definition: files.of(&path).map(|supplied| supplied.event.clone()),
         };
-        let numbers = Numbers { serial: state.serial, number: state.number, attempt: state.attempt };
+        let numbers = RunNumbers { serial: state.serial, number: state.number, attempt: state.attempt };
         let (mut known, mut origins) = (CalledFiles::new(), Origins::new());
         loop {
-            match planning::plan(request, &facts, text.as_deref(), &known, numbers).map_err(PlanError::Author)? {
-                Step::Planned(mut planned) => {
+            match planning::plan(request, &metadata, text.as_deref(), &known, numbers).map_err(PlanError::Author)? {
+                PlanOutcome::Planned(mut planned) => {
                     let commit =
                         |(name, found): (String, Result<RepositorySnapshot, String>)| Some((name, found.ok()?.commit));
                     planned.origins = origins.into_iter().filter_map(commit).collect();
                     planned.definitions = files.used();
                     return Ok(*planned);
                 }
-                Step::Needs(places) => {
+                PlanOutcome::NeedsFiles(places) => {
                     for place in places {
                         let text = self.called(&found, &mut files, &place, &mut origins).await?;
                         known.insert(place, text.map_err(UnavailableFile::Missing));

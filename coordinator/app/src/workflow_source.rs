@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 
 use super::definitions::Definitions;
 use domain::run::DefinitionOverride;
-use planning::own::{self, Own};
+use planning::repository_config::{self, RepositoryConfig};
 use source::{MaintainerSet, ResolvedRevision, SourceError};
 
 /// Why there is no plan.
@@ -97,10 +97,10 @@ impl<'a> WorkflowSource<'a> {
         let mut own = None;
         if operator != config::Definitions::Off
             && self.found.trusted
-            && let Some(bytes) = read(self.found.clone(), own::PATH.to_owned(), self.limit).await?
+            && let Some(bytes) = read(self.found.clone(), repository_config::PATH.to_owned(), self.limit).await?
         {
-            let text = utf8(bytes).map_err(|why| PlanError::Author(format!("{}: {why}", own::PATH)))?;
-            own = Own::read(&text).map_err(PlanError::Author)?.definitions;
+            let text = utf8(bytes).map_err(|why| PlanError::Author(format!("{}: {why}", repository_config::PATH)))?;
+            own = RepositoryConfig::read(&text).map_err(PlanError::Author)?.definitions;
         }
         let policy = operator.with(own);
         self.policy = Some(policy);

@@ -11,8 +11,8 @@ mod definition_override;
 mod document;
 mod ending;
 mod environment;
-mod evaluate;
 mod event;
+mod job_context;
 mod job_key;
 mod order;
 mod origin;
@@ -110,12 +110,13 @@ pub struct Planned {
     pub reference: String,
     /// Whether the commit stands in the maintainers' state.
     pub trusted: bool,
-    /// Name of the GitHub event.
+    /// Name of the event, in the words of the workflow's language.
     pub event: String,
     /// Inputs, typed.
     pub inputs: serde_json::Map<String, serde_json::Value>,
-    /// The `github` context, without `job`-level names and without secrets.
-    pub github: serde_json::Map<String, serde_json::Value>,
+    /// What the expressions of its workflow see of the run, without what differs between jobs and without secrets.
+    #[serde(rename = "github")]
+    pub context: serde_json::Map<String, serde_json::Value>,
     /// The workflow.
     pub plan: Plan,
     /// `run-name:` evaluated.
@@ -161,11 +162,11 @@ pub struct RunState {
     pub id: String,
     /// Grows by one with each change; a write with an old version is refused.
     pub version: u64,
-    /// `github.run_id`: unique in the store.
+    /// Unique in the store.
     pub serial: u64,
-    /// `github.run_number`: counts the runs of one workflow of one repository.
+    /// Counts the runs of one workflow of one repository.
     pub number: u64,
-    /// `github.run_attempt`, from 1.
+    /// From 1; a rerun has the next.
     pub attempt: u32,
     /// The run this one repeats, and what it keeps of it.
     #[serde(skip)]

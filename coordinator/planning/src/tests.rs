@@ -2,6 +2,8 @@
 
 use indexmap::IndexMap;
 
+use serde_json::{Value, json};
+
 use super::*;
 use domain::run::RequestOrigin;
 
@@ -33,30 +35,35 @@ fn request(trigger: Option<&str>) -> RunRequest {
     }
 }
 
-fn facts(reference: &str) -> Facts {
-    Facts {
+fn metadata(reference: &str) -> RepositoryMetadata {
+    RepositoryMetadata {
         commit: "c".repeat(40),
         reference: reference.into(),
         default_branch: Some("refs/heads/trunk".into()),
         description: Some(("Fix it\n\nWell.".into(), "Ann".into())),
         trusted: true,
-        ..Facts::default()
+        ..RepositoryMetadata::default()
     }
 }
 
-const NUMBERS: Numbers = Numbers { serial: 70, number: 7, attempt: 2 };
+const NUMBERS: RunNumbers = RunNumbers { serial: 70, number: 7, attempt: 2 };
 
 /// The plan of a workflow that calls no other.
-fn planned(request: &RunRequest, facts: &Facts, file: Option<&str>, numbers: Numbers) -> Result<Planned, String> {
-    match plan(request, facts, file, &CalledFiles::new(), numbers)? {
-        Step::Planned(planned) => Ok(*planned),
-        Step::Needs(places) => Err(format!("needs {places:?}")),
+fn planned(
+    request: &RunRequest,
+    metadata: &RepositoryMetadata,
+    file: Option<&str>,
+    numbers: RunNumbers,
+) -> Result<Planned, String> {
+    match plan(request, metadata, file, &CalledFiles::new(), numbers)? {
+        PlanOutcome::Planned(planned) => Ok(*planned),
+        PlanOutcome::NeedsFiles(places) => Err(format!("needs {places:?}")),
     }
 }
 
 fn press(on: &str, trigger: Option<&str>) -> Planned {
     let text = format!("on: {on}\n{JOBS}");
-    planned(&request(trigger), &facts("refs/heads/main"), Some(&text), NUMBERS).unwrap()
+    planned(&request(trigger), &metadata("refs/heads/main"), Some(&text), NUMBERS).unwrap()
 }
 
 #[test]
@@ -78,13 +85,13 @@ fn a_press_means_the_event_the_request_or_the_file_names() {
     for (on, trigger, event) in cases {
         let planned = press(on, trigger);
         assert_eq!(planned.event, event, "on: {on}, trigger {trigger:?}");
-        assert_eq!(planned.github["event_name"], event);
+        assert_eq!(planned.context["event_name"], event);
     }
 }
 
 #[test]
 fn the_github_context_says_whose_repository_and_press_it_is() {
-    let github = press("push", Some("push")).github;
+    let github = press("push", Some("push")).context;
     let (owner, author) = (npub(OWNER), npub(AUTHOR));
     let expected = [
         ("repository", format!("{owner}/demo")),
@@ -113,20 +120,20 @@ fn the_github_context_says_whose_repository_and_press_it_is() {
 #[test]
 fn a_tag_is_a_tag() {
     let text = format!("on: push\n{JOBS}");
-    let github = planned(&request(Some("push")), &facts("refs/tags/v1"), Some(&text), NUMBERS).unwrap().github;
+    let github = planned(&request(Some("push")), &metadata("refs/tags/v1"), Some(&text), NUMBERS).unwrap().context;
     assert_eq!([&github["ref"], &github["ref_name"], &github["ref_type"]], ["refs/tags/v1", "v1", "tag"]);
 }
 
 #[test]
 fn payloads_have_the_shape_of_their_event() {
-    let push = press("push", Some("push")).github;
+    let push = press("push", Some("push")).context;
     assert_eq!(push["event"]["after"], "c".repeat(40));
     assert_eq!(push["event"]["head_commit"]["message"], "Fix it\n\nWell.");
     assert_eq!(push["event"]["repository"]["default_branch"], "trunk");
-    let pull = press("pull_request", None).github;
+    let pull = press("pull_request", None).context;
     assert_eq!(pull["event"]["pull_request"]["base"]["ref"], "trunk");
     assert_eq!([&pull["head_ref"], &pull["base_ref"]], ["main", "trunk"]);
-    let schedule = press("{schedule: [{cron: '1 2 * * *'}]}", Some("schedule")).github;
+    let schedule = press("{schedule: [{cron: '1 2 * * *'}]}", Some("schedule")).context;
     assert_eq!(schedule["event"]["schedule"], "1 2 * * *");
 }
 
@@ -138,7 +145,7 @@ fn inputs_have_their_defaults_and_types() {
     let expected = json!({"flag": true, "count": 3, "kind": "a", "text": "hi", "none": ""});
     assert_eq!(Value::Object(planned.inputs), expected);
     let texts = json!({"flag": "true", "count": "3", "kind": "a", "text": "hi", "none": ""});
-    assert_eq!(planned.github["event"]["inputs"], texts);
+    assert_eq!(planned.context["event"]["inputs"], texts);
 }
 
 #[test]
@@ -150,7 +157,7 @@ fn wrong_inputs_are_refused_by_name() {
     ] {
         let inputs = Some(IndexMap::from([(name.to_owned(), value.to_owned())]));
         let asked = RunRequest { inputs, ..request(None) };
-        assert_eq!(planned(&asked, &facts("refs/heads/main"), Some(&on), NUMBERS).unwrap_err(), message);
+        assert_eq!(planned(&asked, &metadata("refs/heads/main"), Some(&on), NUMBERS).unwrap_err(), message);
     }
 }
 
@@ -176,7 +183,7 @@ fn only_workflow_files_of_the_repository_can_be_named() {
 
 #[test]
 fn a_missing_file_is_named_with_its_commit() {
-    let message = planned(&request(None), &facts("refs/heads/main"), None, NUMBERS).unwrap_err();
+    let message = planned(&request(None), &metadata("refs/heads/main"), None, NUMBERS).unwrap_err();
     let first = message.lines().next().unwrap();
     assert_eq!(first, format!("the workflow .github/workflows/ci.yml does not exist at commit {}", "c".repeat(40)));
 }
@@ -184,7 +191,7 @@ fn a_missing_file_is_named_with_its_commit() {
 #[test]
 fn a_broken_file_is_refused_with_line_and_column() {
     let text = format!("on: push\njobz: {{}}\n{JOBS}");
-    let message = planned(&request(None), &facts("refs/heads/main"), Some(&text), NUMBERS).unwrap_err();
+    let message = planned(&request(None), &metadata("refs/heads/main"), Some(&text), NUMBERS).unwrap_err();
     assert!(message.starts_with(".github/workflows/ci.yml:2:1: error: "), "{message}");
 }
 
@@ -192,13 +199,13 @@ fn a_broken_file_is_refused_with_line_and_column() {
 fn a_plan_keeps_what_it_calls_and_asks_for_what_it_does_not_have() {
     let text = "on: push\nrun-name: 'Deploy ${{ github.ref_name }}\n\n to ${{ vars.WHERE }}'\njobs: {a: {uses: ./.github/workflows/b.yml}}";
     let asked = RunRequest { env: IndexMap::from([("WHERE".into(), "here".into())]), ..request(Some("push")) };
-    let facts = facts("refs/heads/main");
-    let Ok(Step::Needs(places)) = plan(&asked, &facts, Some(text), &CalledFiles::new(), NUMBERS) else {
+    let metadata = metadata("refs/heads/main");
+    let Ok(PlanOutcome::NeedsFiles(places)) = plan(&asked, &metadata, Some(text), &CalledFiles::new(), NUMBERS) else {
         unreachable!("a file is missing")
     };
     assert_eq!(places, [WorkflowRef::local(".github/workflows/b.yml")]);
     let known = CalledFiles::from([(places[0].clone(), Ok(format!("on: workflow_call\n{JOBS}")))]);
-    let Ok(Step::Planned(planned)) = plan(&asked, &facts, Some(text), &known, NUMBERS) else {
+    let Ok(PlanOutcome::Planned(planned)) = plan(&asked, &metadata, Some(text), &known, NUMBERS) else {
         unreachable!("nothing is missing")
     };
     assert_eq!(planned.called.keys().collect::<Vec<_>>(), [".github/workflows/b.yml"]);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use nostr::Event;
 use sha2::{Digest, Sha256};
+use workflow::plan::Dialect;
 
 use super::{
     address::Address,
@@ -60,7 +61,7 @@ impl Definition {
         if path.len() > PATH {
             return bad(format!("its path is longer than {PATH} bytes"));
         }
-        workflow::github::workflow_ref::check_path(path).map_err(Defect)?;
+        Dialect::of_path(path).map_err(Defect)?;
         if only(event, "d")? != identifier(repository, path) {
             return bad("its `d` must be the repository's address, a colon, and the path".into());
         }

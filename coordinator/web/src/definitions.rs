@@ -10,7 +10,7 @@ use bytes::Bytes;
 use nostr::{Event, JsonUtil};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::{IntoParams, ToSchema};
-use workflow::{diagnostic::Diagnostic, github::outline::Outline};
+use workflow::{diagnostic::Diagnostic, dialect::outline::Outline, plan::Dialect};
 
 use super::{
     Defined, QueryParams, Refusal, Web,
@@ -248,8 +248,8 @@ pub(super) async fn preview(State(web): State<Web>, body: Bytes) -> Result<Json<
 
 /// Findings about a text, and the jobs it would run.
 pub(super) fn look(path: &str, text: &str) -> Preview {
-    let (plan, findings) = workflow::github::parse(path, text);
-    let outline = plan.as_ref().map(workflow::github::outline::outline);
+    let (plan, findings) = Dialect::of_any_path(path).parse(path, text);
+    let outline = plan.as_ref().map(|plan| plan.dialect.outline(plan));
     Preview { findings: findings.into_iter().map(Finding::from).collect(), outline, tags: None }
 }
 

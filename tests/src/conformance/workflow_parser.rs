@@ -7,11 +7,15 @@ use anyhow::{Context, Result, bail, ensure};
 use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::Value;
+use workflow::dialect::{
+    call_graph::{CallGraph, CalledFiles, GraphBuild},
+    workflow_ref::WorkflowRef,
+};
 use workflow::github::{
     self,
-    call_graph::{CALL_GRAPH_LIMITS, CallGraph, CallGraphLimits, CalledFiles, GraphBuild, build},
+    call_graph::{CALL_GRAPH_LIMITS, CallGraphLimits, build},
     permissions::DefaultPermissions,
-    workflow_ref::WorkflowRef,
+    workflow_ref::resolve,
 };
 use workflow::plan::{ControlAction, Job, JobContent, Plan, StepAction, StepEntry};
 use workflow::yaml::{self, MergeKeys, YamlLimits};
@@ -69,7 +73,7 @@ fn judge(folder: &Path, case: &Case) -> Result<()> {
 /// Called workflows, each a document with its name and one with its text.
 fn known(path: &str, documents: &[String]) -> CalledFiles {
     let named = |pair: &[String]| match pair {
-        [name, text] => Some((WorkflowRef::local(path).resolve(name.trim()).ok()?, Ok(text.clone()))),
+        [name, text] => Some((resolve(&WorkflowRef::local(path), name.trim()).ok()?, Ok(text.clone()))),
         _ => None,
     };
     documents.chunks(2).filter_map(named).collect()

@@ -12,9 +12,7 @@ use regex::Regex;
 use super::{code, lines, rust_files};
 
 /// Loops that still stand: the package's sources and the files of one loop. Remove an entry with the loop it names.
-const KNOWN: &[(&str, &[&str])] = &[
-    ("worker/src", &["job/actions/cache", "job/actions/checkout", "job/actions/pre_post", "job/steps"]),
-];
+const KNOWN: &[(&str, &[&str])] = &[];
 
 static USE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\buse\s+([^;]*);").unwrap());
 static CHILD: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"(?m)^\s*(?:pub(?:\([^)]*\))? )?mod (\w+);").unwrap());
@@ -146,7 +144,9 @@ fn imported(module: &Module, code: &str) -> Vec<Module> {
             expand(&format!("self::{tree}"), &[], &mut found);
         }
     }
-    found.extend(INLINE.find_iter(code).map(|path| path.as_str().split("::").map(str::to_owned).collect()));
+    // Of `use crate::a::{b, c}` the part before the brace is no import of its own.
+    let inline = USE.replace_all(code, "");
+    found.extend(INLINE.find_iter(&inline).map(|path| path.as_str().split("::").map(str::to_owned).collect()));
     found.into_iter().filter_map(|path| absolute(module, &path)).collect()
 }
 

@@ -17,11 +17,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::{io::AsyncWriteExt as _, process::Command, sync::Mutex};
 use workflow::plan::SourceRef;
 
-use super::{ActionStore, CommitQuery, FetchedAction, LocatedCommit, Sources, work_tree::WorkTree};
-use crate::{
-    coordinator_client::bulk::{BulkClientWatch, BulkServiceClient, refusal},
-    github::uses::ActionRef,
-};
+use super::{ActionRef, ActionStore, CommitQuery, FetchedAction, LocatedCommit, Sources, work_tree::WorkTree};
+use crate::coordinator_client::bulk::{BulkClientWatch, BulkServiceClient, refusal};
 
 /// Commits that are named to the coordinator as already here.
 const HAVE: usize = 64;

@@ -1,10 +1,11 @@
-//! The variables that every step has, and the order in which the rest is laid over them.
+//! The variables that every step has, and what is missing in the `github` context.
 //!
 //! Source of the rules: GitHub docs, "Variables reference: default environment variables".
 
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
+use workflow::github::ORIGIN;
 
 /// Keys of the `github` context that are also variables, upper-cased behind `GITHUB_`.
 const FROM_CONTEXT: &[&str] = &[
@@ -43,7 +44,7 @@ const FROM_CONTEXT: &[&str] = &[
 ];
 
 /// The default variables, from the `github` and `runner` contexts.
-pub fn defaults(github: &Map<String, Value>, runner: &Map<String, Value>) -> IndexMap<String, String> {
+pub(super) fn defaults(github: &Map<String, Value>, runner: &Map<String, Value>) -> IndexMap<String, String> {
     let mut variables = IndexMap::new();
     variables.insert("CI".to_owned(), "true".to_owned());
     variables.insert("GITHUB_ACTIONS".to_owned(), "true".to_owned());
@@ -59,16 +60,16 @@ pub fn defaults(github: &Map<String, Value>, runner: &Map<String, Value>) -> Ind
 }
 
 /// Fills what the request left open in the `github` context, so that URLs and names are never empty.
-pub fn complete(github: &mut Map<String, Value>) {
+pub(super) fn complete(github: &mut Map<String, Value>) {
     let mut fill = |key: &str, value: &str| {
         let entry = github.entry(key).or_insert(Value::Null);
         if entry.is_null() {
             *entry = value.into();
         }
     };
-    fill("server_url", "http://ci.localhost:4480");
-    fill("api_url", "http://ci.localhost:4480/api/v3");
-    fill("graphql_url", "http://ci.localhost:4480/api/graphql");
+    fill("server_url", ORIGIN);
+    fill("api_url", &format!("{ORIGIN}/api/v3"));
+    fill("graphql_url", &format!("{ORIGIN}/api/graphql"));
     fill("retention_days", "90");
     fill("ref_protected", "false");
     fill("token", "");
@@ -91,13 +92,6 @@ fn number(name: &str) -> String {
     (bits >> 11).to_string()
 }
 
-/// A search path: what steps added comes first, the newest before the others, then what the machine has.
-pub fn search_path(added: &[String], machine: &str) -> String {
-    let machine =
-        if machine.is_empty() { "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" } else { machine };
-    added.iter().rev().map(String::as_str).chain([machine]).collect::<Vec<_>>().join(":")
-}
-
 fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -110,11 +104,6 @@ fn text(value: &Value) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
-
-    #[test]
-    fn later_paths_come_first() {
-        assert_eq!(search_path(&["/a".into(), "/b".into()], "/bin"), "/b:/a:/bin");
-    }
 
     #[test]
     fn contexts_become_variables() {

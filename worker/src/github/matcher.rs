@@ -10,6 +10,8 @@ use regex::{Captures, Regex, RegexBuilder};
 use serde::Deserialize;
 use workflow::plan::Annotation;
 
+use crate::dialect::line_reader::LONGEST_REJOINED;
+
 /// Matchers of a job.
 const MATCHERS: usize = 50;
 /// Patterns of a matcher.
@@ -17,11 +19,11 @@ const PATTERNS: usize = 20;
 /// Bytes of a compiled pattern.
 const COMPILED: usize = 1 << 20;
 /// Longest line that is looked at, in bytes.
-pub const LINE: usize = 16 * 1024;
+const LINE: usize = LONGEST_REJOINED;
 
 /// The matchers of a job, the newest first, and what they wait for.
 #[derive(Debug, Clone, Default)]
-pub struct Matchers {
+pub(super) struct Matchers {
     active: Vec<Matcher>,
 }
 
@@ -102,13 +104,13 @@ struct Groups {
 
 impl Matchers {
     /// Whether no line needs to be looked at.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.active.is_empty()
     }
 
     /// Adds the matchers of a file; one with a known owner takes the other's place. Gives their owners. The error says
     /// what is wrong with the file.
-    pub fn add(&mut self, text: &[u8]) -> Result<Vec<String>, String> {
+    pub(super) fn add(&mut self, text: &[u8]) -> Result<Vec<String>, String> {
         let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
         let file: File = serde_json::from_slice(text).map_err(|error| error.to_string())?;
         let matchers = file.problem_matcher.into_iter().map(Matcher::read).collect::<Result<Vec<_>, _>>()?;
@@ -124,12 +126,12 @@ impl Matchers {
     }
 
     /// Removes the matcher of an owner.
-    pub fn remove(&mut self, owner: &str) {
+    pub(super) fn remove(&mut self, owner: &str) {
         self.active.retain(|matcher| !matcher.owner.eq_ignore_ascii_case(owner));
     }
 
     /// Takes over what a step made of a copy, which was `before`: steps may run at once, each with a copy of its own.
-    pub fn learn(&mut self, before: &Self, after: Self) {
+    pub(super) fn learn(&mut self, before: &Self, after: Self) {
         let holds = |matchers: &Self, one: &Matcher| matchers.active.iter().any(|other| one.is_copy_of(other));
         self.active.retain(|own| !holds(before, own) || holds(&after, own));
         for matcher in after.active.into_iter().rev() {
@@ -144,14 +146,14 @@ impl Matchers {
     }
 
     /// A new step begins: what was found so far belongs to the one before.
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         for matcher in &mut self.active {
             matcher.found.fill(None);
         }
     }
 
     /// Looks at a line of output, without colours. `workspace` is cut off file names.
-    pub fn look(&mut self, line: &str, workspace: &str) -> Option<Annotation> {
+    pub(super) fn look(&mut self, line: &str, workspace: &str) -> Option<Annotation> {
         if line.len() > LINE {
             return None;
         }

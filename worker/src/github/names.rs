@@ -6,10 +6,11 @@ use std::collections::HashSet;
 
 use workflow::plan::{ControlAction, StepAction, StepEntry};
 
-use super::uses::{ActionRef, Uses};
+use super::uses::Uses;
+use crate::fetch::ActionRef;
 
 /// A name for each step: its id, else one made of what it runs, numbered from the second on.
-pub fn names(entries: &[StepEntry]) -> Vec<String> {
+pub(super) fn names(entries: &[StepEntry]) -> Vec<String> {
     let id = |entry: &StepEntry| match entry {
         StepEntry::Step(step) => step.id.clone(),
         StepEntry::Control(control) => control.id.clone(),

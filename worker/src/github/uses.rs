@@ -5,6 +5,8 @@
 
 use workflow::github::workflow_ref::split_uses;
 
+use crate::fetch::ActionRef;
+
 /// Actions that this worker does itself. A fork or mirror of one has another name, and is fetched.
 const BUILT_IN: &[&str] = &[
     "actions/checkout",
@@ -26,17 +28,6 @@ pub enum Uses {
     BuiltIn(String),
     /// An action of another repository.
     Remote(ActionRef),
-}
-
-/// An action of another repository.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ActionRef {
-    /// As written, `owner/repo` or a Nostr address.
-    pub repository: String,
-    /// Folder in the repository; empty: its root.
-    pub path: String,
-    /// Branch, tag or commit, as written.
-    pub reference: String,
 }
 
 impl Uses {
@@ -65,18 +56,6 @@ impl Uses {
             return Ok(Self::BuiltIn(whole));
         }
         Ok(Self::Remote(ActionRef { repository, path, reference: reference.to_owned() }))
-    }
-}
-
-impl ActionRef {
-    /// `owner/repo@ref`: what is resolved to a commit.
-    pub fn name(&self) -> String {
-        format!("{}@{}", self.repository, self.reference)
-    }
-
-    /// Where the repository lies below the folder of actions: `owner/repo/ref`.
-    pub fn folder(&self) -> String {
-        format!("{}/{}", self.repository.replace(':', "_").replace("//", "/"), self.reference)
     }
 }
 

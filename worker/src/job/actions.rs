@@ -10,12 +10,14 @@ mod docker;
 mod dockerignore;
 mod image_build;
 mod node;
+mod post_step;
 mod pre_post;
 mod workspace_tar;
 
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use serde_json::{Map, Value};
 use workflow::{
     expression::Object,
     plan::{Conclusion, Env, Step, StepAction},
@@ -23,19 +25,20 @@ use workflow::{
 
 pub(super) use self::{
     action_loader::{LoadedActions, PreStep},
-    pre_post::PostStep,
+    post_step::PostStep,
 };
 use super::{
-    contexts::StepFrame,
     paths::absolute,
     step::{StepResult, StepScope},
     steps::{StepRunner, remember},
 };
 use crate::{
+    dialect::step_contexts::{ActionFolder, JobStatus, StepFrame},
+    fetch::ActionRef,
     github::{
         action::{self, Action, ActionRuns},
-        evaluate::JobStatus,
-        uses::{ActionRef, Uses},
+        contexts::github_context,
+        uses::Uses,
     },
     sandbox::Machine,
 };
@@ -82,13 +85,13 @@ impl LoadedAction {
 
     /// Where the action's own steps and programs are evaluated.
     fn place(&self, env: IndexMap<String, String>, inputs: Option<Object>) -> StepFrame {
-        StepFrame {
-            steps: Object::new(),
-            inputs,
-            env,
-            action_path: Some(self.folder.clone()),
-            remote: self.remote.clone(),
-        }
+        let remote = self.remote.as_ref();
+        let action = ActionFolder {
+            path: self.folder.clone(),
+            repository: remote.map(|remote| remote.repository.clone()).unwrap_or_default(),
+            reference: remote.map(|remote| remote.reference.clone()).unwrap_or_default(),
+        };
+        StepFrame { steps: Object::new(), inputs, env, action: Some(action) }
     }
 }
 
@@ -123,6 +126,11 @@ impl StepRunner<'_> {
                 Box::pin(self.act(step, loaded, &given, scope)).await
             }
         }
+    }
+
+    /// The job's `github` context.
+    fn github(&self) -> Map<String, Value> {
+        github_context(&self.env.job.attempt.order)
     }
 
     /// An action that the worker does itself.
@@ -297,6 +305,11 @@ impl StepRunner<'_> {
         }
         Ok(end)
     }
+}
+
+/// A text of a context; empty where it has none.
+fn text<'c>(context: &'c Map<String, Value>, key: &str) -> &'c str {
+    context.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// Inputs as the context `inputs`.

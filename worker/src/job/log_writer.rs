@@ -1,4 +1,4 @@
-//! The one writer of a job's log: cuts output into lines, hears commands, masks, makes records, keeps the limit.
+//! The one writer of a job's log: cuts output into lines, reads them, masks, makes records, keeps the limit.
 //!
 //! A task owns all of it; what it is told comes through a bounded queue, so a slow sink slows the step.
 
@@ -23,20 +23,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    output::{OutputParser, ParsedOutput, ParserOptions},
-    paths::absolute,
-};
+use super::{output::OutputParser, paths::absolute};
 use crate::{
-    github::matcher::Matchers,
+    dialect::{line_reader::LineReader, step_values::StepValues},
     log::{LogSink, Record, mask::Masker},
     sandbox::{Machine, OutputSink, OutputStream},
 };
 
 /// A started line waits this long for its end before it is shown as it is.
 const PROMPT: Duration = Duration::from_millis(100);
-/// Longest file of problem matchers, in bytes, and how long it may take to come.
-const MATCHER_FILE: u64 = 1 << 20;
+/// Longest file that a line may want, in bytes, and how long it may take to come.
+const WANTED_FILE: u64 = 1 << 20;
 const READ: Duration = Duration::from_secs(10);
 /// Records that go to the sink together, at most.
 const BATCH: usize = 64;
@@ -44,10 +41,10 @@ const BATCH: usize = 64;
 pub(super) const RECORD_TEXT: usize = 64 * 1024;
 
 enum LogEvent {
-    Open { output: u64, step: i32, options: ParserOptions },
+    Open { output: u64, step: i32, reader: Box<dyn LineReader>, workspace: String },
     Reader(Arc<dyn Machine>),
     Output { output: u64, stream: OutputStream, data: Bytes, time_ms: u64 },
-    Close { output: u64, answer: oneshot::Sender<ParsedOutput> },
+    Close { output: u64, answer: oneshot::Sender<StepValues> },
     Notice { step: i32, text: String },
     Mark { step: i32, mark: Mark },
     End(oneshot::Sender<io::Result<(u64, Bytes)>>),
@@ -79,16 +76,15 @@ impl LogWriter {
             stop,
             failed: false,
             batch: Vec::new(),
-            matchers: Matchers::default(),
             machine: None,
         };
         (Self { events, masker, next: Arc::default() }, tokio::spawn(writer.run(queue)))
     }
 
     /// Where a process's output goes until [`Self::close`]; several may be open at once.
-    pub(super) async fn open(&self, step: i32, options: ParserOptions) -> ProcessLog {
+    pub(super) async fn open(&self, step: i32, reader: Box<dyn LineReader>, workspace: String) -> ProcessLog {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.send(LogEvent::Open { output: number, step, options }).await;
+        self.send(LogEvent::Open { output: number, step, reader, workspace }).await;
         ProcessLog { number, events: self.events.clone() }
     }
 
@@ -97,11 +93,11 @@ impl LogWriter {
         self.send(LogEvent::Reader(machine)).await;
     }
 
-    /// The process ended: everything it printed is on its way into the log, and this is what its commands set.
-    pub(super) async fn close(&self, output: ProcessLog) -> ParsedOutput {
-        let (answer, parsed) = oneshot::channel();
+    /// The process ended: everything it printed is on its way into the log, and this is what it said by that.
+    pub(super) async fn close(&self, output: ProcessLog) -> StepValues {
+        let (answer, values) = oneshot::channel();
         self.send(LogEvent::Close { output: output.number, answer }).await;
-        parsed.await.unwrap_or_default()
+        values.await.unwrap_or_default()
     }
 
     /// Longshore says something; several lines are fine.
@@ -170,8 +166,6 @@ struct LogTask {
     stop: LogStop,
     failed: bool,
     batch: Vec<Record>,
-    /// Problem matchers that outlive their step.
-    matchers: Matchers,
     machine: Option<Arc<dyn Machine>>,
 }
 
@@ -212,8 +206,8 @@ impl LogTask {
     /// Turns an event into records. Breaks at the end of the log.
     async fn take(&mut self, event: LogEvent, open: &mut HashMap<u64, OpenProcess>) -> ControlFlow<()> {
         match event {
-            LogEvent::Open { output, step, options } => {
-                let parser = OutputParser::new(options, &self.matchers);
+            LogEvent::Open { output, step, reader, workspace } => {
+                let parser = OutputParser::new(reader, workspace);
                 open.insert(output, OpenProcess { step, time_ms: 0, due: None, parser });
             }
             LogEvent::Reader(machine) => self.machine = Some(machine),
@@ -222,23 +216,23 @@ impl LogTask {
                     open.time_ms = time_ms;
                     while !data.is_empty() {
                         data = data.split_off(open.parser.take(stream, &data, &self.masker));
-                        self.add_matcher_file(open).await;
+                        self.give_wanted_file(open).await;
                     }
                     self.collect(open);
                     open.due = open.parser.waits().then(|| open.due.unwrap_or_else(|| Instant::now() + PROMPT));
                 }
             }
             LogEvent::Close { output, answer } => {
-                let parsed = match open.remove(&output) {
+                let values = match open.remove(&output) {
                     Some(mut open) => {
                         open.parser.finish(&self.masker);
-                        self.add_matcher_file(&mut open).await;
+                        self.give_wanted_file(&mut open).await;
                         self.collect(&mut open);
-                        open.parser.into_parsed(&mut self.matchers)
+                        open.parser.into_values()
                     }
-                    None => ParsedOutput::default(),
+                    None => StepValues::default(),
                 };
-                let _ = answer.send(parsed);
+                let _ = answer.send(values);
             }
             LogEvent::Notice { step, mut text } => {
                 text.push('\n');
@@ -261,10 +255,10 @@ impl LogTask {
     }
 
     /// Reads the file that the last line wants. Without a machine, or in bad time, there is none.
-    async fn add_matcher_file(&self, open: &mut OpenProcess) {
+    async fn give_wanted_file(&self, open: &mut OpenProcess) {
         let Some(path) = open.parser.wanted() else { return };
         let paths = [absolute(open.parser.workspace(), path)];
-        let read = async { Some(self.machine.as_ref()?.read(&paths, MATCHER_FILE).await) };
+        let read = async { Some(self.machine.as_ref()?.read(&paths, WANTED_FILE).await) };
         let content = match tokio::time::timeout(READ, read).await {
             Ok(Some(Ok(files))) => {
                 files.into_iter().next().map(|(_, content)| content).ok_or("there is no such file".into())
@@ -272,7 +266,7 @@ impl LogTask {
             Ok(Some(Err(error))) => Err(error.to_string()),
             Ok(None) | Err(_) => Err("it could not be read".to_owned()),
         };
-        open.parser.add_matcher_file(content.as_deref().map_err(Clone::clone), &self.masker);
+        open.parser.give_file(content.as_deref().map_err(Clone::clone), &self.masker);
     }
 
     fn collect(&mut self, open: &mut OpenProcess) {

@@ -1,44 +1,20 @@
-//! Listens to one process: its lines, the commands among them, and what of it may be shown already.
+//! Follows the output of one process: what of it is a line that the language reads, and what may be shown already.
 
-use std::borrow::Cow;
-
-use indexmap::IndexMap;
-use memchr::{memchr, memmem, memrchr};
-use workflow::plan::Annotation;
+use memchr::{memchr, memrchr};
 
 use crate::{
-    github::{
-        commands::{CommandGate, OutputLine, WorkflowCommand, may_become},
-        files,
-        matcher::{self, Matchers},
+    dialect::{
+        line_reader::{LONGEST_REJOINED, LineReader},
+        step_values::StepValues,
     },
-    log::mask::{self, MaskOutcome, Masker},
+    log::mask::{self, Masker},
     sandbox::OutputStream,
 };
 
 /// Longest line that is still read as a command, in bytes.
 const COMMAND_LIMIT: usize = 1 << 20;
-/// Annotations kept for one process.
-const ANNOTATIONS: usize = 50;
-/// Outputs and state set by commands of one process, in bytes.
-const VALUES: usize = 1 << 20;
 /// A started line that is no command is passed on from this length, in bytes.
 const PIECE: usize = 64 * 1024;
-/// A stop-commands token of more bytes than this is masked, as on GitHub: who reads the log could end the pause.
-const SHORT_TOKEN: usize = 6;
-
-/// What a process said by commands.
-#[derive(Debug, Default)]
-pub(super) struct ParsedOutput {
-    pub(super) outputs: IndexMap<String, String>,
-    pub(super) state: IndexMap<String, String>,
-    pub(super) annotations: Vec<Annotation>,
-    /// Set by `set-env` and `add-path`, where the step allows them.
-    pub(super) env: IndexMap<String, String>,
-    pub(super) paths: Vec<String>,
-    /// A command could not be carried out: the step fails.
-    pub(super) failed: bool,
-}
 
 #[derive(Default)]
 struct StreamState {
@@ -46,7 +22,7 @@ struct StreamState {
     started: Vec<u8>,
     /// The start of the current line was passed on: its rest is plain.
     inside: bool,
-    /// What of the current line was passed on and may still be a problem.
+    /// What of the current line was passed on and is still read at its end.
     passed: Vec<u8>,
     mask: mask::MaskStream,
     /// Masked text.
@@ -55,63 +31,30 @@ struct StreamState {
     prompted: bool,
 }
 
-/// What a step is parsed with.
-#[derive(Debug, Default)]
-pub(super) struct ParserOptions {
-    /// `::debug::` is shown.
-    pub(super) debug: bool,
-    /// The step opted into `set-env` and `add-path`.
-    pub(super) unsecure: bool,
-    /// Path that file names of problems are cut by.
-    pub(super) workspace: String,
-}
-
 pub(super) struct OutputParser {
-    sides: [StreamState; 2],
-    options: ParserOptions,
-    matchers: Matchers,
-    /// As they were when the process began.
-    matchers_before: Matchers,
-    gate: CommandGate,
-    parsed: ParsedOutput,
-    echo: bool,
-    values: usize,
-    deprecated: bool,
-    /// A file of problem matchers to be read before the next line is looked at.
-    wants: Option<String>,
+    stdout: StreamState,
+    stderr: StreamState,
+    reader: Box<dyn LineReader>,
+    workspace: String,
 }
 
 impl OutputParser {
-    /// Listens with a copy of the job's matchers.
-    pub(super) fn new(options: ParserOptions, matchers: &Matchers) -> Self {
-        let matchers_before = matchers.clone();
-        let mut matchers = matchers.clone();
-        matchers.reset();
-        Self {
-            sides: Default::default(),
-            echo: options.debug,
-            options,
-            matchers,
-            matchers_before,
-            gate: CommandGate::default(),
-            parsed: ParsedOutput::default(),
-            values: 0,
-            deprecated: false,
-            wants: None,
-        }
+    /// Follows a process whose lines go to a reader; files that it wants are named as seen from the workspace.
+    pub(super) fn new(reader: Box<dyn LineReader>, workspace: String) -> Self {
+        Self { stdout: StreamState::default(), stderr: StreamState::default(), reader, workspace }
     }
 
     /// Takes output. Gives how much of it: less than all where a file is wanted first, see [`Self::wanted`].
     pub(super) fn take(&mut self, stream: OutputStream, data: &[u8], masker: &Masker) -> usize {
-        let (mut rest, mut looked) = (data, !self.matchers.is_empty());
-        while !rest.is_empty() && self.wants.is_none() {
-            let plain = self.matchers.is_empty();
-            let side = self.side(stream);
-            // Whole lines without anything like a command go at once: looking at each costs more than all the rest.
+        let (mut rest, mut looked) = (data, self.reader.reads_all());
+        while !rest.is_empty() && self.reader.wanted_file().is_none() {
+            let all = self.reader.reads_all();
+            let (side, reader) = self.side(stream);
+            // Whole lines without anything to read go at once: looking at each costs more than all the rest.
             if !looked && !side.inside && side.started.is_empty() {
                 looked = true;
                 let (lines, after) = rest.split_at(memrchr(b'\n', rest).map_or(0, |at| at + 1));
-                if !lines.is_empty() && memmem::find(lines, b"::").is_none() && memmem::find(lines, b"##[").is_none() {
+                if !lines.is_empty() && reader.skips(lines) {
                     side.show(masker, lines);
                     rest = after;
                     continue;
@@ -126,8 +69,7 @@ impl OutputParser {
                 self.passed(stream, part, ended);
                 continue;
             }
-            let side = self.side(stream);
-            if side.started.is_empty() && ended && !suspicious(part) && plain {
+            if side.started.is_empty() && ended && !all && reader.skips_line(part) {
                 side.show(masker, part);
                 continue;
             }
@@ -136,63 +78,61 @@ impl OutputParser {
                 let line = std::mem::take(&mut side.started);
                 self.line(stream, &line, masker);
             } else {
-                side.pass_on(masker, PIECE, plain);
+                side.pass_on(reader.as_ref(), masker, PIECE);
             }
         }
         data.len() - rest.len()
     }
 
-    /// A file of problem matchers that is wanted before more is taken.
+    /// A file that is wanted before more is taken.
     pub(super) fn wanted(&self) -> Option<&str> {
-        self.wants.as_deref()
+        self.reader.wanted_file()
     }
 
     pub(super) fn workspace(&self) -> &str {
-        &self.options.workspace
+        &self.workspace
     }
 
-    /// Adds the matchers of the file that the last `add-matcher` command named, or reports why there are none.
-    pub(super) fn add_matcher_file(&mut self, content: Result<&[u8], String>, masker: &Masker) {
-        let Some(path) = self.wants.take() else { return };
-        let added = content.and_then(|content| self.matchers.add(content));
-        if let Err(why) = added {
-            self.refuse(OutputStream::Stdout, masker, &format!("add-matcher {path}: {why}"));
+    /// Gives the reader the file that it wanted, or why there is none.
+    pub(super) fn give_file(&mut self, content: Result<&[u8], String>, masker: &Masker) {
+        if let Some(said) = self.reader.take_file(content) {
+            self.stdout.show(masker, said.as_bytes());
         }
     }
 
     /// The prompt timer: what was started is shown as far as it can be no command and no secret.
     pub(super) fn prompt(&mut self, masker: &Masker) {
-        let plain = self.matchers.is_empty();
-        for side in &mut self.sides {
-            side.pass_on(masker, 0, plain);
+        for side in [&mut self.stdout, &mut self.stderr] {
+            side.pass_on(self.reader.as_ref(), masker, 0);
             side.prompted = true;
         }
     }
 
     /// Whether text waits that the prompt timer may show.
     pub(super) fn waits(&self) -> bool {
-        self.sides.iter().any(|side| !side.out.is_empty() || (!side.started.is_empty() && !may_become(&side.started)))
+        [&self.stdout, &self.stderr]
+            .into_iter()
+            .any(|side| !side.out.is_empty() || (!side.started.is_empty() && !self.reader.may_begin(&side.started)))
     }
 
     /// The process ended.
     pub(super) fn finish(&mut self, masker: &Masker) {
         for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-            let line = std::mem::take(&mut self.side(stream).started);
+            let line = std::mem::take(&mut self.side(stream).0.started);
             if !line.is_empty() {
                 self.line(stream, &line, masker);
             }
             self.passed(stream, b"", true);
-            let side = self.side(stream);
-            let StreamState { mask, out, .. } = side;
+            let StreamState { mask, out, prompted, .. } = self.side(stream).0;
             mask.finish(out);
-            side.prompted = true;
+            *prompted = true;
         }
     }
 
     /// Text that may be shown now.
     pub(super) fn ready(&mut self) -> Vec<(OutputStream, Vec<u8>)> {
         let mut ready = Vec::new();
-        for (side, stream) in self.sides.iter_mut().zip([OutputStream::Stdout, OutputStream::Stderr]) {
+        for (side, stream) in [(&mut self.stdout, OutputStream::Stdout), (&mut self.stderr, OutputStream::Stderr)] {
             let upto = if side.prompted || side.out.len() >= PIECE {
                 side.out.len()
             } else {
@@ -207,176 +147,41 @@ impl OutputParser {
         ready
     }
 
-    /// What was parsed. The job's matchers learn what the process made of them.
-    pub(super) fn into_parsed(self, matchers: &mut Matchers) -> ParsedOutput {
-        matchers.learn(&self.matchers_before, self.matchers);
-        self.parsed
+    /// What the process said.
+    pub(super) fn into_values(self) -> StepValues {
+        self.reader.finish()
     }
 
-    /// More of a line whose beginning was passed on. At its end it can still be a problem.
+    /// More of a line whose beginning was passed on. At its end it is still read.
     fn passed(&mut self, stream: OutputStream, part: &[u8], ended: bool) {
-        let side = self.side(stream);
+        let (side, reader) = self.side(stream);
         if side.passed.is_empty() {
             return;
         }
-        if side.passed.len() <= matcher::LINE {
+        if side.passed.len() <= LONGEST_REJOINED {
             side.passed.extend_from_slice(part);
         }
         if ended {
             let line = std::mem::take(&mut side.passed);
-            if let Some(annotation) = self.problem(&String::from_utf8_lossy(&line)) {
-                self.annotate(annotation);
-            }
+            reader.shown_line(&String::from_utf8_lossy(&line));
         }
     }
 
-    fn problem(&mut self, line: &str) -> Option<Annotation> {
-        if self.matchers.is_empty() {
-            return None;
-        }
-        self.matchers.look(&colourless(line.trim_end_matches(['\r', '\n'])), &self.options.workspace)
-    }
-
-    fn side(&mut self, stream: OutputStream) -> &mut StreamState {
-        let [stdout, stderr] = &mut self.sides;
-        match stream {
-            OutputStream::Stdout => stdout,
-            OutputStream::Stderr => stderr,
-        }
+    fn side(&mut self, stream: OutputStream) -> (&mut StreamState, &mut Box<dyn LineReader>) {
+        let side = match stream {
+            OutputStream::Stdout => &mut self.stdout,
+            OutputStream::Stderr => &mut self.stderr,
+        };
+        (side, &mut self.reader)
     }
 
     fn line(&mut self, stream: OutputStream, line: &[u8], masker: &Masker) {
+        let (side, reader) = self.side(stream);
         let text = String::from_utf8_lossy(line);
-        let text = text.trim_end_matches(['\r', '\n']);
-        match self.gate.read(text) {
-            OutputLine::Output => match self.problem(text) {
-                Some(annotation) => {
-                    self.write_line(stream, masker, &format!("##[{}]{text}", annotation.level));
-                    self.annotate(annotation);
-                }
-                None => self.side(stream).show(masker, line),
-            },
-            OutputLine::Switched => {
-                if let Some(token) = self.gate.token().filter(|token| token.len() > SHORT_TOKEN) {
-                    masker.add(token);
-                }
-                self.side(stream).show(masker, line);
-            }
-            OutputLine::BadToken => self.refuse(
-                stream,
-                masker,
-                "stop-commands needs a token that is not empty and no command's name, best a random one",
-            ),
-            OutputLine::Command(command) => self.command(stream, text, command, masker),
+        match reader.line(text.trim_end_matches(['\r', '\n']), masker) {
+            Some(said) => side.show(masker, said.as_bytes()),
+            None => side.show(masker, line),
         }
-    }
-
-    fn write_line(&mut self, stream: OutputStream, masker: &Masker, text: &str) {
-        self.side(stream).show(masker, format!("{text}\n").as_bytes());
-    }
-
-    fn refuse(&mut self, stream: OutputStream, masker: &Masker, why: &str) {
-        self.parsed.failed = true;
-        self.annotate(Annotation { level: "error".into(), message: why.to_owned(), ..Annotation::default() });
-        self.write_line(stream, masker, &format!("##[error]{why}"));
-    }
-
-    fn annotate(&mut self, annotation: Annotation) {
-        if self.parsed.annotations.len() < ANNOTATIONS {
-            self.parsed.annotations.push(annotation);
-        }
-    }
-
-    fn command(&mut self, stream: OutputStream, line: &str, command: WorkflowCommand, masker: &Masker) {
-        let name = command.name.to_ascii_lowercase();
-        if self.echo
-            && !matches!(name.as_str(), "add-mask" | "echo" | "debug" | "group" | "error" | "warning" | "notice")
-        {
-            self.write_line(stream, masker, line);
-        }
-        match name.as_str() {
-            "add-mask" => match masker.add(&command.data) {
-                MaskOutcome::Masked => {}
-                MaskOutcome::Empty => {
-                    self.write_line(stream, masker, "##[warning]add-mask without a value masks nothing")
-                }
-                MaskOutcome::TooShort => {
-                    self.write_line(stream, masker, "##[warning]add-mask: values of one or two bytes are not masked");
-                }
-            },
-            "group" => self.write_line(stream, masker, &format!("##[group]{}", command.data)),
-            "endgroup" => self.write_line(stream, masker, "##[endgroup]"),
-            "debug" if self.options.debug => self.write_line(stream, masker, &format!("##[debug]{}", command.data)),
-            "error" | "warning" | "notice" => {
-                self.write_line(stream, masker, &format!("##[{name}]{}", command.data));
-                self.annotate(annotation(name, command));
-            }
-            "echo" => self.echo = command.data.trim().eq_ignore_ascii_case("on"),
-            "set-output" | "save-state" => self.value(stream, &name, command, masker),
-            "set-env" | "add-path" if self.options.unsecure => self.unsecure(stream, &name, command, masker),
-            "set-env" | "add-path" => {
-                let file = if name == "set-env" { "GITHUB_ENV" } else { "GITHUB_PATH" };
-                self.refuse(
-                    stream,
-                    masker,
-                    &format!("the command {name} is disabled: write to the file ${file} instead"),
-                );
-            }
-            "add-matcher" => self.wants = Some(command.data),
-            "remove-matcher" => match command.properties.get("owner") {
-                Some(owner) => self.matchers.remove(owner),
-                None => self.refuse(stream, masker, "remove-matcher needs an owner: ::remove-matcher owner=NAME::"),
-            },
-            // Debug lines that are off, and paths of repositories.
-            _ => {}
-        }
-    }
-
-    /// `set-env` and `add-path` of a step that opted into them.
-    fn unsecure(&mut self, stream: OutputStream, name: &str, command: WorkflowCommand, masker: &Masker) {
-        self.values += command.data.len();
-        if self.values > VALUES {
-            return self.refuse(
-                stream,
-                masker,
-                &format!("values set by {name} are longer than {VALUES} bytes together"),
-            );
-        }
-        match command.properties.get("name") {
-            _ if name == "add-path" => self.parsed.paths.push(command.data),
-            Some(key) if files::REFUSED.iter().any(|refused| refused.eq_ignore_ascii_case(key)) => {
-                self.refuse(stream, masker, &format!("{key} cannot be set for later steps"));
-            }
-            Some(key) => {
-                self.parsed.env.insert(key.clone(), command.data);
-            }
-            None => self.refuse(stream, masker, "the command set-env needs a name: ::set-env name=NAME::VALUE"),
-        }
-    }
-
-    fn value(&mut self, stream: OutputStream, name: &str, command: WorkflowCommand, masker: &Masker) {
-        let file = if name == "set-output" { "GITHUB_OUTPUT" } else { "GITHUB_STATE" };
-        if !self.deprecated {
-            self.deprecated = true;
-            self.write_line(
-                stream,
-                masker,
-                &format!("##[warning]the command {name} is deprecated: write to the file ${file} instead"),
-            );
-        }
-        let Some(key) = command.properties.get("name").cloned() else {
-            return self.refuse(stream, masker, &format!("the command {name} needs a name: ::{name} name=NAME::VALUE"));
-        };
-        self.values += key.len() + command.data.len();
-        if self.values > VALUES {
-            return self.refuse(
-                stream,
-                masker,
-                &format!("values set by {name} are longer than {VALUES} bytes together"),
-            );
-        }
-        let target = if name == "set-output" { &mut self.parsed.outputs } else { &mut self.parsed.state };
-        target.insert(key, command.data);
     }
 }
 
@@ -386,53 +191,16 @@ impl StreamState {
     }
 
     /// Passes the started line on unless it may be a command, from a length on.
-    fn pass_on(&mut self, masker: &Masker, from: usize, plain: bool) {
-        let command = may_become(&self.started) && self.started.len() < COMMAND_LIMIT;
+    fn pass_on(&mut self, reader: &dyn LineReader, masker: &Masker, from: usize) {
+        let command = reader.may_begin(&self.started) && self.started.len() < COMMAND_LIMIT;
         if self.started.is_empty() || self.started.len() < from || command {
             return;
         }
         let started = std::mem::take(&mut self.started);
         self.inside = true;
         self.show(masker, &started);
-        if !plain {
+        if reader.reads_all() {
             self.passed = started;
         }
-    }
-}
-
-/// Whether a line may be a command at all; most are not, and are never looked at twice.
-fn suspicious(line: &[u8]) -> bool {
-    line.trim_ascii_start().starts_with(b"::") || (line.contains(&b'#') && line.windows(3).any(|three| three == b"##["))
-}
-
-/// A line without its colours: what programs print for a terminal.
-fn colourless(line: &str) -> Cow<'_, str> {
-    if !line.contains('\x1b') {
-        return Cow::Borrowed(line);
-    }
-    let mut plain = String::with_capacity(line.len());
-    let mut rest = line;
-    while let Some((before, after)) = rest.split_once("\x1b[") {
-        plain.push_str(before);
-        let end = after.char_indices().find(|(_, c)| !(c.is_ascii_digit() || *c == ';'));
-        let end = end.map_or(after.len(), |(at, last)| at + last.len_utf8());
-        rest = after.get(end..).unwrap_or_default();
-    }
-    plain.push_str(rest);
-    Cow::Owned(plain)
-}
-
-fn annotation(level: String, command: WorkflowCommand) -> Annotation {
-    let text = |key: &str| command.properties.get(key).cloned();
-    let number = |key: &str| text(key).and_then(|value| value.trim().parse().ok());
-    Annotation {
-        level,
-        title: text("title"),
-        file: text("file"),
-        line: number("line"),
-        end_line: number("endLine"),
-        column: number("col"),
-        end_column: number("endColumn"),
-        message: command.data,
     }
 }

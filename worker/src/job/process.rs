@@ -7,13 +7,11 @@ use indexmap::IndexMap;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    command_files::CommandFiles,
     deadline::{Interrupt, StopCause},
-    output::ParserOptions,
     step_env::{SUMMARY, StepEnv},
 };
 use crate::{
-    github::files::{self, CommandFile},
+    dialect::{step_dialect::StepFile, step_values::StepValues},
     sandbox::{Command, Machine, ProcessExit, SandboxError},
 };
 
@@ -63,50 +61,49 @@ pub(super) struct ProcessResult {
 }
 
 impl StepEnv<'_> {
-    /// Runs a process with the command files around it.
+    /// Runs a process with the files around it that it may leave values in.
     pub(super) async fn process(&mut self, mut process: ProcessSpec) -> ProcessResult {
         let beside = process.machine.take();
         let machine = beside.as_deref().unwrap_or(self.machine);
-        let files = CommandFiles::new(&machine.temp(), &self.contexts.number());
+        let files = self.job.dialect.step_files(&machine.temp(), &self.contexts.number());
         self.contexts.count();
-        for (name, path) in files.entries() {
-            process.environment.insert(name.to_owned(), path.to_owned());
-            process.files.push((path.to_owned(), Bytes::new(), 0o666));
+        for StepFile { variable, path, .. } in &files {
+            process.environment.insert((*variable).to_owned(), path.clone());
+            process.files.push((path.clone(), Bytes::new(), 0o666));
         }
         if !self.has_event || beside.is_some() {
-            let (path, content) = self.contexts.event();
-            process.files.push((path, content.into(), 0o644));
+            let event = self.contexts.event_file();
+            process.files.extend(event.map(|(path, content)| (path, content.into(), 0o644)));
         }
-        let is = |name: &str, wanted: &str| process.environment.get(name).is_some_and(|value| value == wanted);
-        let options = ParserOptions {
-            debug: is("RUNNER_DEBUG", "1"),
-            unsecure: is("ACTIONS_ALLOW_UNSECURE_COMMANDS", "true"),
-            workspace: self.machine.workspace(),
-        };
+        let workspace = self.machine.workspace();
+        let reader = self.job.dialect.line_reader(&process.environment, &workspace);
         let command = Command {
             argv: process.argv,
             environment: process.environment.into_iter().collect(),
             directory: process.directory,
             search_path: process.search_path,
             files: process.files,
-            collect: files.entries().map(|(_, path)| path.to_owned()).into(),
+            collect: files.iter().map(|file| file.path.clone()).collect(),
             ..Command::default()
         };
-        let output = self.job.log.open(process.step, options).await;
+        let output = self.job.log.open(process.step, reader, workspace).await;
         let ended = self.until_end(machine, command, &output, process.deadline).await;
-        let parsed = self.job.log.close(output).await;
+        let said = self.job.log.close(output).await;
         self.started = true;
         self.has_event |= beside.is_none();
-        let mut done = ProcessResult { ended, outputs: parsed.outputs, state: parsed.state, failed: parsed.failed };
-        self.contexts.add_env(parsed.env);
-        parsed.paths.iter().for_each(|path| self.contexts.add_path(path));
-        self.annotate(parsed.annotations);
+        let mut done = ProcessResult { ended, outputs: IndexMap::new(), state: IndexMap::new(), failed: false };
+        self.take_over(said, &mut done);
         if let ProcessEnd::Exit(exit) = &mut done.ended {
             let collected = std::mem::take(&mut exit.files);
             let too_long = std::mem::take(&mut exit.too_long);
-            self.read_files(&files, collected, &mut done, process.step).await;
-            for path in too_long {
-                self.too_long(&files, &path, &mut done, process.step).await;
+            let of = |path: &str| files.iter().find(|file| file.path == path);
+            for (path, content) in collected.into_iter().filter(|(_, content)| !content.is_empty()) {
+                if let Some(file) = of(&path) {
+                    self.read_file(file, &content, &mut done, process.step).await;
+                }
+            }
+            for file in too_long.iter().filter_map(|path| of(path)) {
+                self.too_long(file, &mut done, process.step).await;
             }
         }
         done
@@ -157,56 +154,36 @@ impl StepEnv<'_> {
         ProcessEnd::Lost("a process did not end when it was killed".into())
     }
 
-    async fn read_files(
-        &mut self,
-        files: &CommandFiles,
-        collected: Vec<(String, Bytes)>,
-        done: &mut ProcessResult,
-        step: i32,
-    ) {
-        for (path, content) in collected {
-            if content.is_empty() {
-                continue;
-            }
-            let text = String::from_utf8_lossy(&content);
-            let result = if path == files.env {
-                self.set_env(&text)
-            } else if path == files.output {
-                files::parse(CommandFile::Output, &text).map(|values| done.outputs.extend(values.set))
-            } else if path == files.state {
-                files::parse(CommandFile::State, &text).map(|values| done.state.extend(values.set))
-            } else if path == files.path {
-                files::paths(&text).iter().for_each(|path| self.contexts.add_path(path));
-                Ok(())
-            } else {
-                self.summarise(&text);
-                Ok(())
-            };
-            if let Err(error) = result {
-                let message = error.to_string();
-                self.refuse(step, &message).await;
+    async fn read_file(&mut self, file: &StepFile, content: &[u8], done: &mut ProcessResult, step: i32) {
+        match self.job.dialect.read_step_file(file, &String::from_utf8_lossy(content)) {
+            Ok(values) => self.take_over(values, done),
+            Err(problem) => {
+                self.refuse(step, &problem).await;
                 done.failed = true;
             }
         }
     }
 
     /// A file was more than can be read. A summary is only left out, as on GitHub.
-    async fn too_long(&mut self, files: &CommandFiles, path: &str, done: &mut ProcessResult, step: i32) {
-        if path == files.summary {
+    async fn too_long(&mut self, file: &StepFile, done: &mut ProcessResult, step: i32) {
+        if file.is_summary {
             return self.error(format!("the step summary is left out; it may have {SUMMARY} bytes"));
         }
-        let name = files.entries().into_iter().find(|(_, known)| *known == path).map_or("", |(name, _)| name);
-        self.refuse(step, &format!("what the step wrote to ${name} is too long")).await;
+        self.refuse(step, &format!("what the step wrote to ${} is too long", file.variable)).await;
         done.failed = true;
     }
 
-    fn set_env(&mut self, text: &str) -> Result<(), files::CommandFileError> {
-        let values = files::parse(CommandFile::Env, text)?;
-        self.contexts.add_env(values.set);
-        for name in values.refused {
-            self.error(format!("{name} cannot be set by GITHUB_ENV: it would run code in every later step"));
+    /// What a process left holds for its step, and for those after it.
+    fn take_over(&mut self, values: StepValues, done: &mut ProcessResult) {
+        done.outputs.extend(values.outputs);
+        done.state.extend(values.state);
+        done.failed |= values.failed;
+        self.contexts.add_env(values.env);
+        values.paths.iter().for_each(|path| self.contexts.add_path(path));
+        self.annotate(values.annotations);
+        if !values.summary.is_empty() {
+            self.summarise(&values.summary);
         }
-        Ok(())
     }
 }
 

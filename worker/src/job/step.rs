@@ -4,8 +4,7 @@ use indexmap::IndexMap;
 use tokio::time::Instant;
 use workflow::plan::Conclusion;
 
-use super::contexts::StepFrame;
-use crate::github::evaluate::JobStatus;
+use crate::dialect::step_contexts::{JobStatus, StepFrame};
 
 /// How a step ended, before `continue-on-error`.
 pub(super) struct StepResult {
@@ -28,7 +27,7 @@ pub(super) struct StepScope<'s> {
     pub(super) key: String,
     pub(super) place: &'s StepFrame,
     pub(super) env: IndexMap<String, String>,
-    /// `github.action`.
+    /// What its programs are told that it is called.
     pub(super) action: String,
     /// Before the step, of the job or the composite action.
     pub(super) status: JobStatus,

@@ -5,12 +5,10 @@ use workflow::plan::{Annotation, Conclusion};
 use super::{
     Job,
     contexts::Contexts,
+    evaluate::Evaluator,
     step::{StepResult, StepScope},
 };
-use crate::{
-    github::evaluate::{Evaluator, JobStatus},
-    sandbox::Machine,
-};
+use crate::{dialect::step_contexts::JobStatus, sandbox::Machine};
 
 /// Longest step summary, in bytes (GitHub docs, "Job summaries").
 pub(super) const SUMMARY: usize = 1 << 20;

@@ -16,8 +16,9 @@ use self::background::Background;
 use super::{
     Job,
     actions::{LoadedActions, PostStep, PreStep},
-    contexts::{Contexts, StepFrame},
+    contexts::Contexts,
     deadline::StopCause,
+    evaluate::Evaluator,
     paths::absolute,
     process::{ProcessEnd, ProcessResult, ProcessSpec},
     reason_of,
@@ -25,11 +26,7 @@ use super::{
     step_env::StepEnv,
 };
 use crate::{
-    github::{
-        evaluate::{Evaluator, JobStatus},
-        names::names,
-        shell::Shell,
-    },
+    dialect::step_contexts::{JobStatus, StepFrame},
     sandbox::Machine,
 };
 
@@ -79,7 +76,7 @@ impl<'a> StepRunner<'a> {
     /// Runs the job's steps and the programs of actions around them, and evaluates the job's outputs.
     pub(super) async fn run(mut self, entries: &[StepEntry], pres: Vec<PreStep>, report: &mut JobReport) {
         let mut place = StepFrame::default();
-        let names = names(entries);
+        let names = self.env.job.dialect.step_names(entries);
         self.next = i32::try_from(entries.len()).unwrap_or(i32::MAX);
         self.pres(pres, &names).await;
         for ((index, entry), action) in (0..).zip(entries).zip(names) {
@@ -271,7 +268,7 @@ impl<'a> StepRunner<'a> {
         let directory =
             directory.or_else(|| defaults.iter().find_map(|defaults| defaults.working_directory.as_deref()));
         let named = match shell {
-            Some(shell) => Some(Shell::named(&evaluator.text(shell).await?)?),
+            Some(shell) => Some(self.env.job.dialect.shell(&evaluator.text(shell).await?)?),
             None => None,
         };
         let directory = match directory {
@@ -280,8 +277,8 @@ impl<'a> StepRunner<'a> {
         };
         loop {
             let by_default = named.is_none();
-            let shell =
-                named.clone().unwrap_or_else(|| Shell::default_for(self.has_bash && !self.env.contexts.in_container));
+            let has_bash = self.has_bash && !self.env.contexts.in_container;
+            let shell = named.clone().unwrap_or_else(|| self.env.job.dialect.default_shell(has_bash));
             self.env.job.log.notice(scope.index, &echo(&script, &shell.shown(), &scope.env)).await;
             let name = shell.file(&format!("step_{}", self.env.contexts.number()));
             let path = format!("{}/{name}", self.env.machine.temp());

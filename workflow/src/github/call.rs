@@ -3,26 +3,73 @@
 use indexmap::IndexMap;
 use serde_json::{Map, Value as Json};
 
+use crate::dialect::job_context::{InstanceContext, JobContext, JobResult, RunContext};
+use crate::dialect::job_instance::{JobKeyError, PassedSecrets};
 use crate::expression::{self, Scope, Value};
-use crate::plan::{Input, Plan, Text, Tree, Trigger};
+use crate::plan::{Input, JobContent, Plan, Text, Tree, Trigger};
 use crate::yaml::YamlNode;
 
+use super::contexts::{self, EvalContext};
 use super::report::Report;
 
+/// The `inputs` context of the workflow that a job calls.
+pub(crate) fn inputs(
+    called: &Plan,
+    job: &JobContext<'_>,
+    instance: &InstanceContext<'_>,
+) -> Result<Map<String, Json>, JobKeyError> {
+    let (JobContent::Call { with, .. }, Some(trigger)) = (&job.job.work, trigger(called)) else {
+        return Err(JobKeyError::new("uses", format_args!("{} can't be called by another workflow", called.path)));
+    };
+    let known = EvalContext::of_instance(job, instance);
+    known.evaluate(|scope| given(trigger, with, scope)).map_err(|why| JobKeyError::new("with", why))
+}
+
+/// The secrets that a job hands to the workflow it calls.
+pub(crate) fn secrets(
+    job: &JobContext<'_>,
+    instance: &InstanceContext<'_>,
+    all: impl FnOnce() -> Map<String, Json>,
+) -> PassedSecrets {
+    let JobContent::Call { secrets: Some(mapping), .. } = &job.job.work else {
+        return PassedSecrets::Named(Vec::new());
+    };
+    // `secrets: inherit`
+    let Some(mapping) = mapping.as_object() else { return PassedSecrets::All };
+    let mut known = EvalContext::of_instance(job, instance);
+    known.insert("secrets", all());
+    let one = |(name, tree): (&String, &Tree)| {
+        let value = known.evaluate(|scope| expression::interpolate_tree(tree, scope)).ok()?;
+        // A secret that is not there is empty, and an empty one is none.
+        let text = Some(value.as_text().into_owned()).filter(|text| !text.is_empty())?;
+        Some((name.clone(), text))
+    };
+    PassedSecrets::Named(mapping.iter().filter_map(one).collect())
+}
+
+/// The outputs of a called workflow, of what came of its jobs.
+pub(crate) fn outputs(run: &RunContext<'_>, job: impl Fn(&str) -> JobResult) -> IndexMap<String, String> {
+    let declared: Vec<_> = trigger(run.file).into_iter().flat_map(declared_outputs).collect();
+    if declared.is_empty() {
+        return IndexMap::new();
+    }
+    let jobs = run.file.jobs.keys().map(|id| (id.clone(), contexts::result(&job(id))));
+    let mut known = EvalContext::of_run(run);
+    known.insert("jobs", jobs.collect());
+    let value = |(name, text): (&str, &Text)| {
+        let value = known.evaluate(|scope| expression::interpolate_text(text, scope)).unwrap_or_default();
+        (name.to_owned(), value)
+    };
+    declared.into_iter().map(value).collect()
+}
+
 /// What a workflow says about being called; `None`: it can't be.
-pub fn trigger(called: &Plan) -> Option<&Trigger> {
+fn trigger(called: &Plan) -> Option<&Trigger> {
     called.on.get("workflow_call")
 }
 
-/// The `inputs` context of a called workflow: `with:` evaluated where the job stands, else the defaults.
-///
-/// # Errors
-/// A wrong expression, or a value that is not of the declared type.
-pub fn inputs(
-    trigger: &Trigger,
-    with: &IndexMap<String, Tree>,
-    scope: &Scope<'_>,
-) -> Result<Map<String, Json>, String> {
+/// `with:` evaluated where the job stands, else the defaults.
+fn given(trigger: &Trigger, with: &IndexMap<String, Tree>, scope: &Scope<'_>) -> Result<Map<String, Json>, String> {
     let evaluated = |tree: &Tree, name: &str| {
         expression::interpolate_tree(tree, scope).map_err(|error| format!("input \"{name}\": {error}"))
     };
@@ -61,7 +108,7 @@ fn typed(name: &str, input: &Input, value: &Value) -> Result<Json, String> {
 }
 
 /// Names and texts of `on.workflow_call.outputs`.
-pub fn outputs(trigger: &Trigger) -> impl Iterator<Item = (&str, &Text)> {
+fn declared_outputs(trigger: &Trigger) -> impl Iterator<Item = (&str, &Text)> {
     let declared = trigger.call.get("outputs").and_then(Tree::as_object).into_iter().flatten();
     declared.filter_map(|(name, output)| match output.get("value") {
         Some(Tree::String(value)) => Some((name.as_str(), value)),
@@ -69,7 +116,7 @@ pub fn outputs(trigger: &Trigger) -> impl Iterator<Item = (&str, &Text)> {
     })
 }
 
-fn secrets(trigger: &Trigger) -> impl Iterator<Item = (&str, bool)> {
+fn declared_secrets(trigger: &Trigger) -> impl Iterator<Item = (&str, bool)> {
     let declared = trigger.call.get("secrets").and_then(Tree::as_object).into_iter().flatten();
     declared.map(|(name, secret)| (name.as_str(), secret.get("required") == Some(&Tree::Bool(true))))
 }
@@ -101,11 +148,11 @@ pub(super) fn check(job: &YamlNode, uses: &YamlNode, called: &Plan, report: &mut
     let given = given.map(YamlNode::entries).unwrap_or_default();
     for (name, _) in given {
         let Some(text) = name.text() else { continue };
-        if !secrets(trigger).any(|(known, _)| known.eq_ignore_ascii_case(text)) {
-            undeclared("secret", name, secrets(trigger).map(|(name, _)| name), place, report);
+        if !declared_secrets(trigger).any(|(known, _)| known.eq_ignore_ascii_case(text)) {
+            undeclared("secret", name, declared_secrets(trigger).map(|(name, _)| name), place, report);
         }
     }
-    for (name, _) in secrets(trigger).filter(|(_, required)| *required) {
+    for (name, _) in declared_secrets(trigger).filter(|(_, required)| *required) {
         if !has(given, name) {
             let message = format!("{place} needs the secret `{name}`: give it under `secrets:`, or `secrets: inherit`");
             report.error(uses.span, message);

@@ -1,17 +1,18 @@
 //! A workflow and all workflows it calls, at any depth: which files are needed, and whether callers and called agree.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use indexmap::IndexMap;
 
 use crate::diagnostic::{self, Diagnostic};
+use crate::dialect::call_graph::{CallGraph, CalledFiles, GraphBuild, UnavailableFile};
+use crate::dialect::workflow_ref::WorkflowRef;
 use crate::plan::{JobContent, Plan};
 use crate::yaml::{YamlLimits, YamlNode};
 
 use super::permissions::{DefaultPermissions, Permissions};
 use super::report::Report;
-use super::workflow_ref::WorkflowRef;
-use super::{call, read};
+use super::{call, read, workflow_ref};
 
 /// How large a call graph may be (GitHub docs: "Reuse workflows", limitations).
 #[derive(Debug, Clone, Copy)]
@@ -36,37 +37,6 @@ pub const CALL_GRAPH_LIMITS: CallGraphLimits = CallGraphLimits {
     file: super::LIMITS,
     permissions: DefaultPermissions::Permissive,
 };
-
-/// Texts of called files; an error where there is none.
-pub type CalledFiles = BTreeMap<WorkflowRef, Result<String, UnavailableFile>>;
-
-/// Why the text of a called file is not available.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum UnavailableFile {
-    /// It can't be read, so its caller can't run: an error.
-    Missing(String),
-    /// It was left out on purpose; its caller is not checked against it: a warning.
-    Skipped(String),
-}
-
-/// The result of one call of [`build`].
-#[derive(Debug)]
-pub enum GraphBuild {
-    /// Call [`build`] again with these files as well.
-    NeedsFiles(Vec<WorkflowRef>),
-    /// Every file was read. There is a graph unless a diagnostic is an error.
-    Done(Option<Box<CallGraph>>, Vec<Diagnostic>),
-}
-
-/// A workflow and all workflows it calls.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CallGraph {
-    /// The workflow itself. In it and in the workflows it calls, `uses:` of a job is a key of [`CallGraph::called`],
-    /// or refers to a file that was left out.
-    pub plan: Plan,
-    /// Called workflows by the text of their [`WorkflowRef`].
-    pub called: IndexMap<String, Plan>,
-}
 
 /// Reads a workflow file and the called files that are known. Call it again with the files it needs until it is done:
 /// each round needs at least one new file, and all rounds together at most [`CallGraphLimits::files`].
@@ -115,7 +85,7 @@ impl<'a> Builder<'a> {
             let mut report = Report::new(&file.plan.path, text);
             for (id, uses) in callers(file.root.as_ref()) {
                 let written = uses.text().unwrap_or_default();
-                let target = match place.resolve(written) {
+                let target = match workflow_ref::resolve(&place, written) {
                     Ok(target) => target,
                     Err(why) => {
                         report.error(uses.span, why);
@@ -328,7 +298,7 @@ mod tests {
 
     fn known(files: &[(&str, &str)]) -> CalledFiles {
         let own = WorkflowRef::local("");
-        files.iter().map(|(uses, text)| (own.resolve(uses).unwrap(), Ok((*text).to_owned()))).collect()
+        files.iter().map(|(uses, text)| (workflow_ref::resolve(&own, uses).unwrap(), Ok((*text).to_owned()))).collect()
     }
 
     fn read(text: &str, files: &[(&str, &str)]) -> Result<CallGraph, Vec<String>> {

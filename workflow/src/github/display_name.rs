@@ -1,16 +1,16 @@
-//! Display names of jobs and steps. A name is always one line, whatever the author wrote.
+//! Display names of jobs. A name is always one line, whatever the author wrote.
 
 use serde_json::Value as Json;
 
 use crate::expression::{self, Scope, Value};
-use crate::plan::{Job, MatrixCell, Step, StepAction};
+use crate::plan::{Job, MatrixCell};
 
 /// Characters of a name (GitHub cuts there too).
 const MAX: usize = 100;
 
 /// The display name of one matrix cell of a job: `name:` evaluated, or the id, followed by the matrix values in
 /// brackets unless `name:` contains an expression. A `name:` that fails to evaluate is used verbatim.
-pub fn job(id: &str, job: &Job, cell: &MatrixCell, scope: &Scope<'_>) -> String {
+pub(super) fn job(id: &str, job: &Job, cell: &MatrixCell, scope: &Scope<'_>) -> String {
     let name = match &job.name {
         Some(name) if name.contains("${{") => {
             let value = expression::interpolate_text(name, scope).unwrap_or_else(|_| name.clone());
@@ -24,23 +24,6 @@ pub fn job(id: &str, job: &Job, cell: &MatrixCell, scope: &Scope<'_>) -> String 
     if values.is_empty() { one_line(name) } else { one_line(&format!("{name} ({})", values.join(", "))) }
 }
 
-/// A step's name: `name:` evaluated, or `uses:`, or the first line of `run:`. A name that can't be evaluated stands as
-/// it was written.
-pub fn step(step: &Step, scope: &Scope<'_>) -> String {
-    let written = match (&step.name, &step.action) {
-        (Some(name), _) => name,
-        (None, StepAction::Uses { uses, .. }) => return one_line(uses),
-        (None, StepAction::Run { script, .. }) => script,
-    };
-    let value = expression::interpolate_text(written, scope).unwrap_or_else(|_| written.clone());
-    one_line(value.trim().lines().next().unwrap_or_default())
-}
-
-/// A step's heading in the log, as readers of act's logs know it.
-pub fn log_heading(name: &str) -> String {
-    format!("Main {name}")
-}
-
 fn scalars(value: &Json, values: &mut Vec<String>) {
     match value {
         Json::Array(items) => items.iter().for_each(|item| scalars(item, values)),
@@ -51,7 +34,7 @@ fn scalars(value: &Json, values: &mut Vec<String>) {
 }
 
 /// A text as a name: one line, no longer than GitHub has it.
-pub fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     let line: Vec<&str> =
         text.split(|character: char| character.is_control()).filter(|part| !part.is_empty()).collect();
     let line = line.join(" ");
@@ -63,7 +46,6 @@ pub fn one_line(text: &str) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::panic)]
 mod tests {
     use serde_json::json;
 
@@ -87,24 +69,5 @@ mod tests {
         let name =
             with_contexts(&json!({}), |scope| super::job("a", &job_of("runs-on: x"), &MatrixCell::default(), scope));
         assert_eq!(name, "a");
-    }
-
-    #[test]
-    fn a_steps_name_is_one_line_whatever_it_runs() {
-        for (keys, expected) in [
-            ("{run: \"\\n  cargo test\\ncargo fmt\"}", "cargo test"),
-            ("{run: a, name: \"x\\r\\ny\"}", "x"),
-            ("{uses: actions/checkout@v4}", "actions/checkout@v4"),
-            ("{uses: actions/checkout@v4, name: 'Get ${{ github.ref }}'}", "Get main"),
-            ("{run: 'echo ${{ steps.later }}'}", "echo ${{ steps.later }}"),
-        ] {
-            let job = job_of(&format!("runs-on: x\nsteps: [{keys}]"));
-            let crate::plan::JobContent::Steps(steps) = &job.work else { panic!("the job has steps") };
-            let names: Vec<_> = with_contexts(&json!({"github": {"ref": "main"}}), |scope| {
-                steps.iter().filter_map(crate::plan::StepEntry::step).map(|one| step(one, scope)).collect()
-            });
-            assert_eq!(names, [expected]);
-        }
-        assert_eq!(log_heading("cargo test"), "Main cargo test");
     }
 }

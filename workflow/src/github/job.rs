@@ -1,18 +1,16 @@
 //! A job's own keys, evaluated. The contexts each may use are those of GitHub docs, "Contexts".
 
-use indexmap::IndexMap;
-
 use crate::expression::{self, ExpressionError, ExpressionErrorKind, Scope, Value};
-use crate::plan::{Concurrency, ConcurrencyRequest, EnvSource, Job, QueueMode, Tree};
+use crate::plan::{Concurrency, ConcurrencyRequest, Job, QueueMode, Tree};
 
 /// `timeout-minutes` where a job has none (GitHub docs: `jobs.<job_id>.timeout-minutes`).
-pub const DEFAULT_TIMEOUT_MINUTES: f64 = 360.0;
+const DEFAULT_TIMEOUT_MINUTES: f64 = 360.0;
 
 /// Whether a job's `if:` lets it run; without one, whether `success()` holds.
 ///
 /// # Errors
 /// A wrong condition, or [`ExpressionErrorKind::Pending`].
-pub fn decide(job: &Job, scope: &Scope<'_>) -> Result<bool, ExpressionError> {
+pub(super) fn decide(job: &Job, scope: &Scope<'_>) -> Result<bool, ExpressionError> {
     let condition = job.condition.as_deref().unwrap_or("success()");
     expression::condition(condition, scope).map_err(|error| at("if", &error))
 }
@@ -21,7 +19,7 @@ pub fn decide(job: &Job, scope: &Scope<'_>) -> Result<bool, ExpressionError> {
 ///
 /// # Errors
 /// A wrong expression, or a value that is no boolean.
-pub fn continue_on_error(job: &Job, scope: &Scope<'_>) -> Result<bool, ExpressionError> {
+pub(super) fn continue_on_error(job: &Job, scope: &Scope<'_>) -> Result<bool, ExpressionError> {
     boolean("continue-on-error", job.continue_on_error.as_ref(), false, scope)
 }
 
@@ -29,7 +27,7 @@ pub fn continue_on_error(job: &Job, scope: &Scope<'_>) -> Result<bool, Expressio
 ///
 /// # Errors
 /// A wrong expression, or a value that is no boolean.
-pub fn fail_fast(job: &Job, scope: &Scope<'_>) -> Result<bool, ExpressionError> {
+pub(super) fn fail_fast(job: &Job, scope: &Scope<'_>) -> Result<bool, ExpressionError> {
     boolean("fail-fast", job.strategy.fail_fast.as_ref(), true, scope)
 }
 
@@ -37,7 +35,7 @@ pub fn fail_fast(job: &Job, scope: &Scope<'_>) -> Result<bool, ExpressionError> 
 ///
 /// # Errors
 /// A wrong expression, or a value that is no number.
-pub fn max_parallel(job: &Job, scope: &Scope<'_>) -> Result<Option<usize>, ExpressionError> {
+pub(super) fn max_parallel(job: &Job, scope: &Scope<'_>) -> Result<Option<usize>, ExpressionError> {
     let Some(tree) = &job.strategy.max_parallel else {
         return Ok(None);
     };
@@ -52,7 +50,7 @@ pub fn max_parallel(job: &Job, scope: &Scope<'_>) -> Result<Option<usize>, Expre
 ///
 /// # Errors
 /// A wrong expression, or a value that is no number above zero.
-pub fn timeout_minutes(job: &Job, scope: &Scope<'_>) -> Result<f64, ExpressionError> {
+pub(super) fn timeout_minutes(job: &Job, scope: &Scope<'_>) -> Result<f64, ExpressionError> {
     let Some(tree) = &job.timeout_minutes else {
         return Ok(DEFAULT_TIMEOUT_MINUTES);
     };
@@ -60,41 +58,11 @@ pub fn timeout_minutes(job: &Job, scope: &Scope<'_>) -> Result<f64, ExpressionEr
     if minutes > 0.0 { Ok(minutes) } else { Err(wrong("timeout-minutes", "takes a number above zero")) }
 }
 
-/// The job's outputs as text.
-///
-/// # Errors
-/// The first wrong expression, with the output's name.
-pub fn outputs(job: &Job, scope: &Scope<'_>) -> Result<IndexMap<String, String>, ExpressionError> {
-    let output = |(name, text): (&String, &String)| {
-        let value =
-            expression::interpolate_text(text, scope).map_err(|error| at(&format!("outputs.{name}"), &error))?;
-        Ok((name.clone(), value))
-    };
-    job.outputs.iter().map(output).collect()
-}
-
-/// Names and values of an `env:`.
-///
-/// # Errors
-/// A wrong expression, or one that yields no mapping.
-pub fn env(source: &EnvSource, scope: &Scope<'_>) -> Result<IndexMap<String, String>, ExpressionError> {
-    let tree = match source {
-        EnvSource::Expression(text) => Tree::String(text.clone()),
-        EnvSource::Map(map) => map.iter().map(|(name, text)| (name.clone(), Tree::String(text.clone()))).collect(),
-    };
-    match expression::interpolate_tree(&tree, scope).map_err(|error| at("env", &error))? {
-        Value::Object(object) => {
-            Ok(object.iter().map(|(name, value)| (name.to_owned(), value.as_text().into_owned())).collect())
-        }
-        other => Err(wrong("env", &format!("takes a mapping, not {}", other.kind_name()))),
-    }
-}
-
 /// A concurrency group as a run or job asks for it.
 ///
 /// # Errors
 /// A wrong expression, an empty name, a `cancel-in-progress` that is no boolean, or one that contradicts `queue: max`.
-pub fn concurrency(concurrency: &Concurrency, scope: &Scope<'_>) -> Result<ConcurrencyRequest, ExpressionError> {
+pub(super) fn concurrency(concurrency: &Concurrency, scope: &Scope<'_>) -> Result<ConcurrencyRequest, ExpressionError> {
     let group =
         expression::interpolate_text(&concurrency.group, scope).map_err(|error| at("concurrency.group", &error))?;
     if group.is_empty() {
@@ -111,7 +79,7 @@ pub fn concurrency(concurrency: &Concurrency, scope: &Scope<'_>) -> Result<Concu
 ///
 /// # Errors
 /// A wrong expression.
-pub fn environment(job: &Job, scope: &Scope<'_>) -> Result<Option<String>, ExpressionError> {
+pub(super) fn environment(job: &Job, scope: &Scope<'_>) -> Result<Option<String>, ExpressionError> {
     let name = match &job.environment {
         Some(Tree::Object(keys)) => keys.get("name").and_then(Tree::as_str),
         Some(tree) => tree.as_str(),
@@ -233,20 +201,13 @@ mod tests {
     }
 
     #[test]
-    fn outputs_environment_and_groups_are_text() {
-        let keys = "runs-on: x\noutputs: {n: '${{ steps.a.outputs.n }}'}\nenv: {A: 1.10, B: '${{ matrix.v }}'}\nconcurrency: {group: 'g-${{ matrix.v }}', cancel-in-progress: true}";
-        let job = job_of(keys);
-        let contexts = json!({"steps": {"a": {"outputs": {"n": 3}}}, "matrix": {"v": 2}});
-        with_contexts(&contexts, |scope| {
-            assert_eq!(outputs(&job, scope).unwrap(), IndexMap::from([("n".to_owned(), "3".to_owned())]));
-            let expected = IndexMap::from([("A".to_owned(), "1.1".to_owned()), ("B".to_owned(), "2".to_owned())]);
-            assert_eq!(env(&job.env, scope).unwrap(), expected);
-            let asked = concurrency(job.concurrency.as_ref().unwrap(), scope).unwrap();
-            assert_eq!(
-                asked,
-                ConcurrencyRequest { group: "g-2".into(), cancel_in_progress: true, queue: QueueMode::Single }
-            );
+    fn a_group_is_named_by_an_expression() {
+        let job = job_of("runs-on: x\nconcurrency: {group: 'g-${{ matrix.v }}', cancel-in-progress: true}");
+        let asked = with_contexts(&json!({"matrix": {"v": 2}}), |scope| {
+            concurrency(job.concurrency.as_ref().unwrap(), scope).unwrap()
         });
+        let expected = ConcurrencyRequest { group: "g-2".into(), cancel_in_progress: true, queue: QueueMode::Single };
+        assert_eq!(asked, expected);
     }
 
     #[test]

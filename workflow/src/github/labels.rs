@@ -8,7 +8,7 @@ use crate::plan::Job;
 ///
 /// # Errors
 /// A wrong expression, or a value that is neither text, a list of text, nor `{group, labels}`.
-pub fn of(job: &Job, scope: &Scope<'_>) -> Result<Vec<String>, ExpressionError> {
+pub(super) fn of(job: &Job, scope: &Scope<'_>) -> Result<Vec<String>, ExpressionError> {
     let value = expression::interpolate_tree(&job.runs_on, scope)?;
     let mut labels = Vec::new();
     match &value {

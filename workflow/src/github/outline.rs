@@ -1,40 +1,13 @@
-//! A static summary of a workflow: its jobs, as far as they are known without running anything.
+//! The static summary of a workflow, see [`Outline`].
 
-use serde::Serialize;
-
+use crate::dialect::outline::{JobOutline, Outline};
 use crate::expression::{EvaluationLimits, NoHostFunctions, Object, Scope};
 use crate::plan::{JobContent, Plan};
 
 use super::matrix;
 
-/// A static summary of a workflow.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Outline {
-    /// Its name.
-    pub name: String,
-    /// Events that it is for.
-    pub on: Vec<String>,
-    /// Its jobs in their order.
-    pub jobs: Vec<JobOutline>,
-}
-
-/// A static summary of a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct JobOutline {
-    /// Its id.
-    pub id: String,
-    /// Jobs that it waits for.
-    pub needs: Vec<String>,
-    /// Number of its steps; none where it calls a workflow.
-    pub steps: Option<usize>,
-    /// The workflow that it calls.
-    pub calls: Option<String>,
-    /// Cells of its matrix; none where the number is known only at run time.
-    pub legs: Option<usize>,
-}
-
 /// What a plan would run.
-pub fn outline(plan: &Plan) -> Outline {
+pub(crate) fn outline(plan: &Plan) -> Outline {
     let contexts = Object::new();
     let scope = Scope { contexts: &contexts, functions: &NoHostFunctions, limits: EvaluationLimits::default() };
     let jobs = plan.jobs.iter().map(|(id, job)| {

@@ -4,7 +4,7 @@
 mod events;
 mod jobs;
 
-pub use self::events::EVENTS;
+pub(crate) use self::events::EVENTS;
 
 /// What may stand at one position. Scalars, lists and mappings never overlap, so each kind has at most one form.
 #[derive(Debug)]

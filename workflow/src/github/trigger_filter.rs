@@ -1,42 +1,12 @@
 //! Whether an event starts a workflow (GitHub docs: "Workflow syntax", `on`).
 
-mod glob;
-
+use crate::dialect::trigger::{TriggerDecision, TriggerEvent};
+use crate::git_ref;
+use crate::name_pattern::NamePatterns;
 use crate::plan::{Plan, Trigger};
 
-use glob::Patterns;
-
-/// Something that happened.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct TriggerEvent<'a> {
-    /// `push`, `pull_request`, …
-    pub name: &'a str,
-    /// Full name of the ref it is about: `refs/heads/main`.
-    pub reference: &'a str,
-    /// Short name of the branch a pull request wants to go into.
-    pub base_ref: Option<&'a str>,
-    /// Paths it changes; `None` where they are not known: then they hold nothing back.
-    pub changed_paths: Option<&'a [String]>,
-    /// Activity type, such as `opened`; `None` where it is not known.
-    pub action: Option<&'a str>,
-}
-
-/// Whether a workflow runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TriggerDecision {
-    /// It does.
-    Starts,
-    /// It does not, for this reason.
-    Ignored(String),
-}
-
-/// Whether a list of patterns takes a name: the last one that matches decides.
-pub fn matches_patterns(patterns: &[String], name: &str) -> bool {
-    Patterns::new(patterns).matches(name)
-}
-
 /// Whether `event` starts the workflow.
-pub fn decide(plan: &Plan, event: &TriggerEvent<'_>) -> TriggerDecision {
+pub(crate) fn decide(plan: &Plan, event: &TriggerEvent<'_>) -> TriggerDecision {
     let Some(trigger) = plan.on.get(event.name) else {
         return TriggerDecision::Ignored(format!("the workflow is not for the event `{}`", event.name));
     };
@@ -53,7 +23,7 @@ fn refusal(trigger: &Trigger, event: &TriggerEvent<'_>) -> Option<String> {
             let base = event.base_ref?;
             named(trigger, "branches", base).or_else(|| paths(trigger, event))
         }
-        "workflow_run" | "merge_group" => named(trigger, "branches", short(event.reference)),
+        "workflow_run" | "merge_group" => named(trigger, "branches", git_ref::short_name(event.reference)),
         _ => None,
     })
 }
@@ -82,35 +52,31 @@ fn pushed(trigger: &Trigger, event: &TriggerEvent<'_>) -> Option<String> {
     }
     match (for_branches, for_tags) {
         (false, true) => Some("the workflow is for tags, and this is a branch".to_owned()),
-        _ => named(trigger, "branches", short(event.reference)).or_else(|| paths(trigger, event)),
+        _ => named(trigger, "branches", git_ref::short_name(event.reference)).or_else(|| paths(trigger, event)),
     }
-}
-
-fn short(reference: &str) -> &str {
-    ["refs/heads/", "refs/tags/"].iter().find_map(|prefix| reference.strip_prefix(prefix)).unwrap_or(reference)
 }
 
 /// `branches` and `branches-ignore`, or the same for tags.
 fn named(trigger: &Trigger, key: &str, name: &str) -> Option<String> {
     if let Some(wanted) = trigger.filters.get(key)
-        && !Patterns::new(wanted).matches(name)
+        && !NamePatterns::new(wanted).matches(name)
     {
         return Some(format!("`{name}` is not among `{key}`"));
     }
     let ignore = format!("{key}-ignore");
     let ignored = trigger.filters.get(&ignore)?;
-    Patterns::new(ignored).matches(name).then(|| format!("`{name}` is among `{ignore}`"))
+    NamePatterns::new(ignored).matches(name).then(|| format!("`{name}` is among `{ignore}`"))
 }
 
 fn paths(trigger: &Trigger, event: &TriggerEvent<'_>) -> Option<String> {
     let changed = event.changed_paths?;
     if let Some(wanted) = trigger.filters.get("paths") {
-        let wanted = Patterns::new(wanted);
+        let wanted = NamePatterns::new(wanted);
         if !changed.iter().any(|path| wanted.matches(path)) {
             return Some("no changed file is among `paths`".to_owned());
         }
     }
-    let ignored = Patterns::new(trigger.filters.get("paths-ignore")?);
+    let ignored = NamePatterns::new(trigger.filters.get("paths-ignore")?);
     let all = changed.iter().all(|path| ignored.matches(path));
     all.then(|| "every changed file is among `paths-ignore`".to_owned())
 }

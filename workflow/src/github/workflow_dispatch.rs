@@ -1,38 +1,67 @@
-//! The event a run starts with when somebody asks for it by hand, and the defaults of its inputs.
+//! The event a run starts with when somebody asks for it by hand, and its inputs.
 
+use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
-use crate::plan::{Input, Plan};
-
-/// The event a run starts with.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StartEvent {
-    /// Name of the event.
-    pub event: String,
-    /// The `inputs` context.
-    pub inputs: Map<String, Value>,
-}
+use crate::plan::{Input, Plan, Trigger};
 
 /// The event a manual request stands for. `push`, `pull_request` and `schedule` are themselves; anything else is
-/// `workflow_dispatch` where the file declares it, with its inputs at their defaults, or else the file's only event,
-/// or else `push`.
-pub fn start_event(plan: &Plan, trigger: Option<&str>) -> StartEvent {
-    let event = match trigger {
+/// `workflow_dispatch` where the file declares it, or else the file's only event, or else `push`.
+pub(crate) fn start_event<'a>(plan: &'a Plan, trigger: Option<&'a str>) -> &'a str {
+    match trigger {
         Some(named @ ("push" | "pull_request" | "schedule")) => named,
         _ if plan.on.contains_key("workflow_dispatch") => "workflow_dispatch",
         _ => match plan.on.keys().collect::<Vec<_>>().as_slice() {
             [only] => only,
             _ => "push",
         },
-    };
-    let declared = plan.on.get(event).filter(|_| event == "workflow_dispatch");
-    let inputs =
-        declared.map(|trigger| trigger.inputs.iter().map(|(name, input)| (name.clone(), default_input(input))));
-    StartEvent { event: event.to_owned(), inputs: inputs.map(Iterator::collect).unwrap_or_default() }
+    }
+}
+
+/// The `inputs` context: what was given, else the defaults, each in its declared type.
+///
+/// # Errors
+/// A value that its declaration does not allow, or a name that is not declared.
+pub(super) fn inputs(
+    trigger: &Trigger,
+    given: Option<&IndexMap<String, String>>,
+) -> Result<Map<String, Value>, String> {
+    if let Some(name) =
+        given.into_iter().flatten().map(|(name, _)| name).find(|name| !trigger.inputs.contains_key(*name))
+    {
+        let known: Vec<&str> = trigger.inputs.keys().map(String::as_str).collect();
+        return Err(format!("the workflow declares no input \"{name}\"; it declares: {}", known.join(", ")));
+    }
+    let mut inputs = Map::new();
+    for (name, input) in &trigger.inputs {
+        let given = given.and_then(|given| given.get(name)).cloned();
+        // A pressed button brings no answers: then the input is what GitHub's form would begin with.
+        let value = given.unwrap_or_else(|| match default_input(input) {
+            Value::String(text) => text,
+            Value::Null => String::new(),
+            other => other.to_string(),
+        });
+        let wrong = |wanted: &str| format!("input \"{name}\" must be {wanted}, it is \"{value}\"");
+        let typed = match input.kind.as_str() {
+            "boolean" => match value.as_str() {
+                "true" => Value::Bool(true),
+                "false" => Value::Bool(false),
+                _ => return Err(wrong("true or false")),
+            },
+            "number" if value.is_empty() => Value::Null,
+            "number" => value.parse::<serde_json::Number>().map(Value::Number).map_err(|_| wrong("a number"))?,
+            "choice" if !input.options.contains(&value) => {
+                return Err(wrong(&format!("one of {}", input.options.join(", "))));
+            }
+            _ => Value::String(value),
+        };
+        inputs.insert(name.clone(), typed);
+    }
+    Ok(inputs)
 }
 
 /// The value of an input that the request does not set (GitHub docs: `on.workflow_dispatch.inputs`).
-pub fn default_input(input: &Input) -> Value {
+fn default_input(input: &Input) -> Value {
     match (&input.default, input.kind.as_str()) {
         (Some(default), _) => default.clone(),
         (None, "boolean") => Value::Bool(false),
@@ -59,7 +88,7 @@ mod tests {
             ("[pull_request, release]", Some("whatever"), "push"),
         ] {
             let plan = plan_of(&format!("on: {on}\njobs: {{a: {{runs-on: x}}}}"));
-            assert_eq!(start_event(&plan, trigger).event, expected, "{on} {trigger:?}");
+            assert_eq!(start_event(&plan, trigger), expected, "{on} {trigger:?}");
         }
     }
 
@@ -70,7 +99,6 @@ mod tests {
              d: {type: number, default: 3}, e: {}}}}\njobs: {a: {runs-on: x}}",
         );
         let expected = json!({"a": "x", "b": false, "c": "p", "d": 3, "e": ""});
-        assert_eq!(Value::Object(start_event(&plan, None).inputs), expected);
-        assert!(start_event(&plan, Some("push")).inputs.is_empty());
+        assert_eq!(inputs(&plan.on["workflow_dispatch"], None).map(Value::Object), Ok(expected));
     }
 }

@@ -57,8 +57,8 @@ fn who(state: &run::RunState, attempt: &AttemptId) -> JobIdentity {
     if let Some(planned) = planned {
         who.reference.clone_from(&planned.reference);
         who.trusted = planned.trusted;
-        who.bases = JobIdentity::bases_of(&planned.github);
-        who.github.clone_from(&planned.github);
+        who.bases = JobIdentity::bases_of(&planned.context);
+        who.github.clone_from(&planned.context);
         let order = run::order(state, &attempt.job);
         let permissions = order.as_ref().and_then(|order| order.job.permissions.as_ref());
         who.id_token = planned.trusted && actions_api::grants(permissions);

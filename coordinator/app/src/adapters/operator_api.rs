@@ -19,6 +19,7 @@ use source::{Sources, address::Address, definition};
 use std::sync::Arc;
 use store::DefinitionRow;
 use web::{Control, Defined, File, OperatorActionError, Readiness, RelayView, Sent, WorkerConnection};
+use workflow::{dialect::workflow_folders, plan::Dialect};
 
 /// How long an enrolment token is good.
 const TOKEN_MS: Millis = 3_600_000;
@@ -156,10 +157,7 @@ impl Control for Operator {
     fn workflows<'a>(&'a self, repository: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<File>>> {
         async move {
             let limit = self.config.limits.workflow_bytes;
-            let found = self
-                .sources
-                .stored_files(repository, commit, &workflow::github::workflow_ref::WORKFLOW_FOLDERS, limit)
-                .await?;
+            let found = self.sources.stored_files(repository, commit, &workflow_folders(), limit).await?;
             Ok(found.into_iter().map(|(path, text)| File { path, text }).collect())
         }
         .boxed()
@@ -174,7 +172,7 @@ impl Control for Operator {
     }
 
     fn definition_tags(&self, repository: &str, path: &str, text: Option<&str>) -> Result<Vec<Vec<String>>, String> {
-        workflow::github::workflow_ref::check_path(path)?;
+        Dialect::of_path(path)?;
         Ok(definition::tags(repository, path, text))
     }
 

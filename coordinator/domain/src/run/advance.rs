@@ -19,9 +19,9 @@ const ATTEMPTS: usize = 3;
 pub struct NewRun {
     /// UUID v7.
     pub id: String,
-    /// `github.run_id`.
+    /// Unique in the store.
     pub serial: u64,
-    /// `github.run_number`; a rerun keeps that of the earlier run.
+    /// Number among the runs of its workflow; a rerun keeps that of the earlier run.
     pub number: u64,
     /// The run this one repeats.
     pub rerun: Option<Rerun>,

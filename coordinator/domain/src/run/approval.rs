@@ -4,8 +4,10 @@
 //! cells of its matrix. No worker hears of it before.
 
 use workflow::{
-    github::trigger_filter,
+    git_ref,
+    name_pattern::NamePatterns,
     plan::{Conclusion, Reason},
+    time::DAY_MS,
 };
 
 use super::{
@@ -14,7 +16,7 @@ use super::{
 };
 
 /// How long an approval is waited for (GitHub docs: a job that nobody reviewed fails after 30 days).
-const PATIENCE: Millis = 30 * 24 * 3600 * 1000;
+const PATIENCE: Millis = 30 * DAY_MS;
 /// Approvers named in a sentence.
 const NAMED: usize = 3;
 
@@ -40,7 +42,7 @@ fn short(key: &str) -> String {
 
 impl EnvironmentProtection {
     fn covers(&self, environment: &str) -> bool {
-        trigger_filter::matches_patterns(&[self.name.to_lowercase()], &environment.to_lowercase())
+        NamePatterns::new(&[self.name.to_lowercase()]).matches(&environment.to_lowercase())
     }
 
     /// Why this commit may not be deployed at all.
@@ -56,12 +58,10 @@ impl EnvironmentProtection {
                  maintainers' state"
             ));
         }
-        let folders = ["refs/heads/", "refs/tags/"];
-        let name = folders.iter().find_map(|folder| planned.reference.strip_prefix(folder));
-        match name.filter(|name| trigger_filter::matches_patterns(&self.branches, name)) {
-            Some(_) => None,
-            None => Some(format!("the environment {environment} takes {allowed} only, this is {}", planned.reference)),
-        }
+        let reference = &planned.reference;
+        let is_allowed = git_ref::is_branch_or_tag(reference)
+            && NamePatterns::new(&self.branches).matches(git_ref::short_name(reference));
+        (!is_allowed).then(|| format!("the environment {environment} takes {allowed} only, this is {reference}"))
     }
 }
 

@@ -11,15 +11,17 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use workflow::{
-    expression,
-    github::call,
+    dialect::{
+        job_context::{InstanceContext, JobContext},
+        job_instance::{JobKeyError, PassedSecrets},
+    },
     plan::{self, Conclusion, JobContent, MatrixCell, Plan, Reason},
 };
 
 use super::{
     GroupClaim, Job, Planned, RunState,
     ending::worse,
-    evaluate::{EvalContext, eval_context, invalid},
+    job_context::invalid,
     job_key::{job_id, job_key},
     transition::Transition,
 };
@@ -152,24 +154,10 @@ impl RunState {
         claims.into_iter().flatten().map(|claim| claim.ask.group.to_lowercase()).collect()
     }
 
-    /// Outputs of a called workflow. One that can't be evaluated is empty, as one whose job did not run.
+    /// Outputs of a called workflow.
     pub(super) fn call_outputs(&self, planned: &Planned, key: &str) -> IndexMap<String, String> {
-        let called = self.calls.get(key).and_then(|call| planned.called.get(&call.workflow));
-        let Some((plan, trigger)) = called.and_then(|plan| Some((plan, call::trigger(plan)?))) else {
-            return IndexMap::new();
-        };
-        if call::outputs(trigger).next().is_none() {
-            return IndexMap::new();
-        }
-        let jobs: Map<String, Value> = plan.jobs.keys().map(|id| (id.clone(), self.need(planned, key, id))).collect();
-        let mut contexts = self.common(planned, key);
-        contexts.insert("jobs".into(), jobs.into());
-        let context = EvalContext { contexts, ..EvalContext::default() };
-        let value = |(name, text): (&str, &String)| {
-            let value = context.evaluate(|scope| expression::interpolate_text(text, scope)).unwrap_or_default();
-            (name.to_owned(), value)
-        };
-        call::outputs(trigger).map(value).collect()
+        let Some(run) = self.run_context(planned, key) else { return IndexMap::new() };
+        run.file.dialect.call_outputs(&run, |id| self.job_result(planned, key, id))
     }
 
     /// Which of the run's secrets a job sees, and under which names: a called workflow has those its caller hands on.
@@ -190,22 +178,26 @@ impl RunState {
         call: &CalledWorkflow,
         secrets: Vec<(String, SecretString)>,
     ) -> Vec<(String, SecretString)> {
-        let job = self.file(planned, &call.parent_call).and_then(|plan| plan.jobs.get(job_id(&call.id)));
-        let Some((job, JobContent::Call { secrets: Some(mapping), .. })) = job.map(|job| (job, &job.work)) else {
-            return Vec::new();
-        };
-        let Some(mapping) = mapping.as_object() else { return secrets };
-        let mut context = eval_context(self, planned, &call.parent_call, job_id(&call.id), job);
-        context.add_matrix(&call.cell, call.fail_fast, call.max_parallel);
-        let values = secrets.iter().map(|(name, value)| (name.clone(), value.expose_secret().into()));
-        context.contexts.insert("secrets".into(), values.collect::<Map<_, _>>().into());
-        let one = |(name, tree): (&String, &Value)| {
-            let value = context.evaluate(|scope| expression::interpolate_tree(tree, scope)).ok()?;
-            // A secret that is not there is empty, and an empty one is none.
-            let text = Some(value.as_text().into_owned()).filter(|text| !text.is_empty())?;
-            Some((name.clone(), SecretString::from(text)))
-        };
-        mapping.iter().filter_map(one).collect()
+        let Some((context, instance)) = call.caller(self, planned) else { return Vec::new() };
+        let all = || secrets.iter().map(|(name, value)| (name.clone(), value.expose_secret().into())).collect();
+        match context.run.file.dialect.call_secrets(&context, &instance, all) {
+            PassedSecrets::All => secrets,
+            PassedSecrets::Named(named) => {
+                named.into_iter().map(|(name, value)| (name, SecretString::from(value))).collect()
+            }
+        }
+    }
+}
+
+impl CalledWorkflow {
+    /// The context of the job that calls it, and which instance of that job it is.
+    pub(super) fn caller<'r>(
+        &'r self,
+        state: &'r RunState,
+        planned: &'r Planned,
+    ) -> Option<(JobContext<'r>, InstanceContext<'r>)> {
+        let instance = InstanceContext { cell: &self.cell, fail_fast: self.fail_fast, max_parallel: self.max_parallel };
+        Some((state.job_context(planned, &self.parent_call, job_id(&self.id))?, instance))
     }
 }
 
@@ -225,22 +217,21 @@ impl Transition {
     }
 
     fn called(&self, planned: &Planned, key: &str) -> Result<(CalledWorkflow, Vec<(String, Job)>), Reason> {
-        let cell = self.state.jobs.get(key).ok_or_else(|| invalid(key, "uses", "the job is gone"))?;
-        let wrong = |name: &str, why: &str| invalid(&cell.id, name, why);
-        let job = self.state.written(planned, cell).ok_or_else(|| wrong("uses", "the job is gone"))?;
-        let JobContent::Call { uses, with, .. } = &job.work else { return Err(wrong("uses", "the job calls nothing")) };
-        let missing = || wrong("uses", &format!("the workflow {uses} was not read"));
-        let plan = planned.called.get(uses).ok_or_else(missing)?;
-        let trigger = call::trigger(plan).ok_or_else(missing)?;
+        let wrong = |id: &str, why: &str| invalid(id, &JobKeyError::new("uses", why));
+        let cell = self.state.jobs.get(key).ok_or_else(|| wrong(key, "the job is gone"))?;
+        let wrong = |why: &str| wrong(&cell.id, why);
+        let context = self.state.job_context(planned, &cell.parent_call, job_id(&cell.id));
+        let context = context.ok_or_else(|| wrong("the job is gone"))?;
+        let JobContent::Call { uses, .. } = &context.job.work else { return Err(wrong("the job calls nothing")) };
+        let plan = planned.called.get(uses).ok_or_else(|| wrong(&format!("the workflow {uses} was not read")))?;
         if self.state.jobs.len() + plan.jobs.len() > MAX_JOBS {
-            return Err(wrong("uses", &format!("the run would have more than {MAX_JOBS} jobs")));
+            return Err(wrong(&format!("the run would have more than {MAX_JOBS} jobs")));
         }
         if plan.jobs.keys().any(|inner| key.len() + inner.len() > MAX_KEY) {
-            return Err(wrong("uses", "the ids of all calls around a job are too long together: shorten them"));
+            return Err(wrong("the ids of all calls around a job are too long together: shorten them"));
         }
-        let mut context = eval_context(&self.state, planned, &cell.parent_call, job_id(&cell.id), job);
-        context.add_matrix(&cell.cell, cell.fail_fast, cell.max_parallel);
-        let inputs = context.evaluate(|scope| call::inputs(trigger, with, scope)).map_err(|why| wrong("with", &why))?;
+        let inputs = plan.dialect.call_inputs(plan, &context, &cell.instance());
+        let inputs = inputs.map_err(|error| invalid(&cell.id, &error))?;
         let inner = |(id, job): (&String, &plan::Job)| {
             let name = format!("{} / {}", cell.name, job.name.as_ref().unwrap_or(id));
             (job_key(key, id), Job::blocked(format!("{}/{id}", cell.id), key, name))

@@ -2,17 +2,11 @@
 
 use std::sync::Arc;
 
-use workflow::{
-    github,
-    plan::{Conclusion, Reason},
-};
+use workflow::plan::{Conclusion, Reason};
 
 use super::{
     ClaimState, GroupClaim, Job, JobPhase, Planned, RunEffect, RunPhase, RunRefusal, RunState, RunUpdate,
-    WaitCondition,
-    evaluate::{EvalContext, StatusFunctions},
-    job_key::is_within,
-    transition::Transition,
+    WaitCondition, job_key::is_within, transition::Transition,
 };
 
 /// Why something waits for a concurrency group, for people.
@@ -51,11 +45,10 @@ impl Job {
 impl Transition {
     /// A run whose workflow names a group waits for it before any of its jobs is looked at.
     pub(super) fn claim_for_run(&mut self, planned: &Planned) {
-        let Some(concurrency) = &planned.plan.concurrency else { return };
-        let status = StatusFunctions { success: true, failure: false, cancelled: false };
-        let context = EvalContext { contexts: self.state.common(planned, ""), status };
-        match context.evaluate(|scope| github::job::concurrency(concurrency, scope)) {
-            Ok(ask) => {
+        let Some(run) = self.state.run_context(planned, "") else { return };
+        match run.file.dialect.run_concurrency(&run) {
+            Ok(None) => {}
+            Ok(Some(ask)) => {
                 self.state.phase =
                     RunPhase::Waiting { on: WaitCondition::Concurrency { group: ask.group.clone(), holder: None } };
                 self.effects.push(RunEffect::Join { job: None, ask: ask.clone() });

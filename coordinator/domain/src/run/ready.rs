@@ -3,13 +3,13 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use workflow::{
-    github,
-    plan::{self, Conclusion, JobContent, Reason},
+    dialect::job_instance::JobInstance,
+    plan::{Conclusion, Reason},
 };
 
 use super::{
     ClaimState, GroupClaim, Job, JobPhase, Planned, RunEffect, RunPhase,
-    evaluate::{EvalContext, eval_context, invalid},
+    job_context::invalid,
     job_key::{job_id, job_key},
     rerun::ReusedEntries,
     transition::Transition,
@@ -56,7 +56,7 @@ impl Transition {
                 let blocked = self.state.jobs.get(&key).is_some_and(|job| matches!(job.phase, JobPhase::Blocked));
                 let open = self.state.result(parent_call, id).is_none();
                 if blocked && job.needs.iter().all(|need| self.state.result(parent_call, need).is_some()) {
-                    self.evaluate_job(planned, parent_call, id, job);
+                    self.evaluate_job(planned, parent_call, id);
                 }
                 self.start_held(planned, parent_call, id);
                 changed |= open && self.state.result(parent_call, id).is_some();
@@ -65,26 +65,47 @@ impl Transition {
         changed || self.state.calls.len() + 1 > files.len()
     }
 
-    /// A job whose needs are done: skipped, refused, or laid out as its cells.
-    fn evaluate_job(&mut self, planned: &Planned, parent_call: &str, id: &str, job: &plan::Job) {
+    /// A job whose needs are done: skipped, refused, or laid out as its instances.
+    fn evaluate_job(&mut self, planned: &Planned, parent_call: &str, id: &str) {
         let key = job_key(parent_call, id);
         if self.state.expired_at.is_some() {
             return self.conclude(&key, Conclusion::Skipped, Some(Reason::Timeout), None);
         }
-        let context = eval_context(&self.state, planned, parent_call, id, job);
-        match context.evaluate(|scope| github::job::decide(job, scope)) {
-            Ok(true) => {}
-            Ok(false) => return self.conclude(&key, Conclusion::Skipped, None, None),
-            Err(why) => return self.conclude(&key, Conclusion::Failure, Some(invalid(&key, "if", &why)), None),
-        }
-        if let Some(reason) = self.lacks_secret(planned, parent_call, id, job) {
-            return self.conclude(&key, Conclusion::Failure, Some(reason), None);
-        }
-        let Some(blocked) = self.state.jobs.get(&key) else { return };
-        match cells(blocked, &key, id, job, &context) {
-            Ok(cells) => self.replace(&key, cells),
+        match self.instances(planned, parent_call, id, &key) {
+            Ok(Some(instances)) => self.replace(&key, instances),
+            Ok(None) => self.conclude(&key, Conclusion::Skipped, None, None),
             Err(reason) => self.conclude(&key, Conclusion::Failure, Some(reason), None),
         }
+    }
+
+    /// The instances of a job with their keys. `None`: it is skipped.
+    fn instances(
+        &self,
+        planned: &Planned,
+        parent_call: &str,
+        id: &str,
+        key: &str,
+    ) -> Result<Option<Vec<(String, Job)>>, Reason> {
+        let context = self.state.job_context(planned, parent_call, id);
+        let (Some(context), Some(blocked)) = (context, self.state.jobs.get(key)) else { return Ok(None) };
+        let dialect = context.run.file.dialect;
+        if !dialect.decide_job(&context).map_err(|error| invalid(key, &error))? {
+            return Ok(None);
+        }
+        if let Some(reason) = self.lacks_secret(planned, parent_call, id, context.job) {
+            return Err(reason);
+        }
+        let expansion = dialect.expand_job(&context).map_err(|error| invalid(key, &error))?;
+        let (fail_fast, max_parallel) = (expansion.fail_fast, expansion.max_parallel);
+        // What stands before the job's own name are those of the calls it stands in.
+        let own = context.job.name.as_deref().unwrap_or(id);
+        let outer = blocked.name.strip_suffix(own).unwrap_or_default();
+        let keyed = expansion.instances.into_iter().map(|instance| {
+            let key = if expansion.numbered { format!("{key}/{}", instance.cell.index) } else { key.to_owned() };
+            let blocked = Job { fail_fast, max_parallel, ..Job::clone(blocked) };
+            (key, held(blocked, outer, instance))
+        });
+        Ok(Some(keyed.collect()))
     }
 
     /// Puts the cells where the job stood.
@@ -151,76 +172,29 @@ impl Transition {
     /// Whether a job goes on although the run was cancelled: its own condition still holds.
     pub(super) fn wanted_after_cancel(&self, planned: &Planned, key: &str) -> bool {
         let Some(job) = self.state.jobs.get(key) else { return false };
-        let Some(written) = self.state.written(planned, job) else { return false };
-        let context = eval_context(&self.state, planned, &job.parent_call, job_id(&job.id), written);
-        context.evaluate(|scope| github::job::decide(written, scope)).unwrap_or(false)
+        let context = self.state.job_context(planned, &job.parent_call, job_id(&job.id));
+        context.is_some_and(|context| context.run.file.dialect.decide_job(&context) == Ok(true))
     }
 }
 
-/// The cells of a job with their keys; a job without a matrix is its only cell, under its own key.
-fn cells(
-    blocked: &Job,
-    place: &str,
-    id: &str,
-    job: &plan::Job,
-    context: &EvalContext,
-) -> Result<Vec<(String, Job)>, Reason> {
-    let wrong = |key: &'static str| move |why: String| invalid(place, key, &why);
-    let fail_fast =
-        context.evaluate(|scope| github::job::fail_fast(job, scope)).map_err(wrong("strategy.fail-fast"))?;
-    let max_parallel =
-        context.evaluate(|scope| github::job::max_parallel(job, scope)).map_err(wrong("strategy.max-parallel"))?;
-    let cells = context.evaluate(|scope| github::matrix::expand(&job.strategy, scope)).map_err(wrong("strategy"))?;
-    // What stands before the job's own name are those of the calls it stands in.
-    let own = job.name.as_deref().unwrap_or(id);
-    let outer = blocked.name.strip_suffix(own).unwrap_or_default();
-    let keyed = cells.into_iter().map(|cell| {
-        let key = if job.strategy.matrix.is_some() { format!("{place}/{}", cell.index) } else { place.to_owned() };
-        let phase = JobPhase::Held;
-        let mut made = Job { cell, fail_fast, max_parallel, phase, ..blocked.clone() };
-        let filled = match &job.work {
-            JobContent::Steps(_) => fill(&mut made, outer, id, job, context),
-            JobContent::Call { .. } => name(&mut made, outer, id, job, context).map(|_| ()),
-        };
-        if let Err(reason) = filled {
-            made.phase = JobPhase::Done { conclusion: Conclusion::Failure, reason: Some(reason), outcome: None };
+/// An instance that waits for its turn; one that can't run has ended.
+fn held(blocked: Job, outer: &str, instance: JobInstance) -> Job {
+    let phase = match &instance.invalid {
+        None => JobPhase::Held,
+        Some(error) => {
+            let reason = Some(invalid(&blocked.id, error));
+            JobPhase::Done { conclusion: Conclusion::Failure, reason, outcome: None }
         }
-        (key, made)
-    });
-    Ok(keyed.collect())
-}
-
-/// The keys that steps and calls have alike; what the cell knows. What can't be evaluated fails this cell alone.
-fn name(made: &mut Job, outer: &str, id: &str, job: &plan::Job, context: &EvalContext) -> Result<EvalContext, Reason> {
-    let mut context = context.clone();
-    context.add_matrix(&made.cell, made.fail_fast, made.max_parallel);
-    let name = context.evaluate(|scope| Ok::<_, String>(github::display_name::job(id, job, &made.cell, scope)));
-    made.name = format!("{outer}{}", name.map_err(|why| invalid(&made.id, "name", &why))?);
-    if let Some(concurrency) = &job.concurrency {
-        let ask = context.evaluate(|scope| github::job::concurrency(concurrency, scope));
-        let ask = ask.map_err(|why| invalid(&made.id, "concurrency", &why))?;
-        made.claim = Some(GroupClaim { ask, state: ClaimState::NotRequested });
-    }
-    Ok(context)
-}
-
-/// The keys of a job with steps.
-fn fill(made: &mut Job, outer: &str, id: &str, job: &plan::Job, context: &EvalContext) -> Result<(), Reason> {
-    let context = name(made, outer, id, job, context)?;
-    let place = made.id.clone();
-    let wrong = |key: &'static str| {
-        let place = place.clone();
-        move |why: String| invalid(&place, key, &why)
     };
-    made.tolerated =
-        context.evaluate(|scope| github::job::continue_on_error(job, scope)).map_err(wrong("continue-on-error"))?;
-    let minutes =
-        context.evaluate(|scope| github::job::timeout_minutes(job, scope)).map_err(wrong("timeout-minutes"))?;
-    made.timeout_ms = (minutes * 60_000.0) as u64;
-    made.labels = context.evaluate(|scope| github::labels::of(job, scope)).map_err(wrong("runs-on"))?;
-    if made.labels.is_empty() {
-        return Err(wrong("runs-on")("it names no label".into()));
+    Job {
+        cell: instance.cell,
+        name: format!("{outer}{}", instance.name),
+        labels: instance.labels,
+        timeout_ms: instance.timeout_ms,
+        tolerated: instance.tolerated,
+        claim: instance.concurrency.map(|ask| GroupClaim { ask, state: ClaimState::NotRequested }),
+        environment: instance.environment,
+        phase,
+        ..blocked
     }
-    made.environment = context.evaluate(|scope| github::job::environment(job, scope)).map_err(wrong("environment"))?;
-    Ok(())
 }

@@ -4,15 +4,9 @@ use std::collections::BTreeSet;
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
-use workflow::{
-    expression::{self, NamedEntries},
-    plan::{self, Conclusion, JobContent, Plan, Reason},
-};
+use workflow::plan::{self, Conclusion, Plan, Reason};
 
 use super::{CalledWorkflow, Job, JobPhase, Planned, RunPhase, RunState, job_key::root_id, transition::Transition};
-
-/// Calls within calls that are looked through for names.
-const DEEPEST: usize = 10;
 
 /// What a request says of an earlier run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,9 +34,9 @@ pub enum RerunScope {
 pub struct Rerun {
     /// Id of the earlier run.
     pub previous: String,
-    /// `github.run_number`: a rerun keeps it.
+    /// Number among the runs of its workflow: a rerun keeps it.
     pub number: u64,
-    /// `github.run_attempt`.
+    /// Its attempt.
     pub attempt: u32,
     /// Ids of the jobs that run; empty: all.
     pub jobs: Vec<String>,
@@ -215,7 +209,7 @@ impl Transition {
         if missing.is_empty() || !planned.trusted || !parent_call.is_empty() {
             return None;
         }
-        let named = secrets_of(planned, &planned.plan, job, 0);
+        let named = planned.plan.dialect.named_secrets(&planned.plan, job, &planned.called);
         let lacking: Vec<&str> = missing.iter().map(String::as_str).filter(|name| named.has(name)).collect();
         (!lacking.is_empty()).then(|| {
             let names = lacking.join(", ");
@@ -225,26 +219,6 @@ impl Transition {
             ))
         })
     }
-}
-
-/// Secrets that a job of the file `plan` names, those that its workflow gives to every job among them, and of what it
-/// calls where it hands all on.
-fn secrets_of(planned: &Planned, plan: &Plan, job: &plan::Job, depth: usize) -> NamedEntries {
-    let mut named = NamedEntries::default();
-    for tree in [serde_json::to_value(job), serde_json::to_value(&plan.env)].iter().flatten() {
-        named.extend(expression::named_in(tree, "secrets"));
-    }
-    if let JobContent::Call { uses, secrets: Some(secrets), .. } = &job.work
-        && *secrets == "inherit"
-    {
-        match planned.called.get(uses).filter(|_| depth < DEEPEST) {
-            Some(called) => {
-                called.jobs.values().for_each(|job| named.extend(secrets_of(planned, called, job, depth + 1)))
-            }
-            None => named = NamedEntries::All,
-        }
-    }
-    named
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ pub fn planned(jobs: Vec<(&str, Job)>) -> Planned {
         trusted: true,
         event: "push".into(),
         inputs: serde_json::Map::new(),
-        github: serde_json::Map::new(),
+        context: serde_json::Map::new(),
         plan: Plan {
             dialect: Dialect::Github,
             path: ".github/workflows/ci.yml".into(),

@@ -8,10 +8,8 @@ use workflow::plan::{Step, StepAction, StepEntry};
 
 use super::{DEPTH, LoadedAction};
 use crate::{
-    github::{
-        action::ActionRuns,
-        uses::{ActionRef, Uses},
-    },
+    fetch::ActionRef,
+    github::{action::ActionRuns, uses::Uses},
     job::Job,
     sandbox::Machine,
 };

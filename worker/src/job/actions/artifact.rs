@@ -14,6 +14,7 @@ use workflow::plan::Conclusion;
 use super::{
     artifact_zip::{self, ZippedArtifact},
     checkout::flag,
+    text,
     workspace_tar::{self, PackMode},
 };
 use crate::job::{
@@ -95,9 +96,8 @@ impl StepRunner<'_> {
             }
             return Ok(end);
         };
-        let server = self.env.contexts.github_text("server_url");
-        let (repository, serial) =
-            (self.env.contexts.github_text("repository"), self.env.contexts.github_text("run_id"));
+        let github = self.github();
+        let [server, repository, serial] = ["server_url", "repository", "run_id"].map(|key| text(&github, key));
         let url = format!("{server}/{repository}/actions/runs/{serial}/artifacts/{id}");
         let files = if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
         let said = format!(
@@ -121,7 +121,7 @@ impl StepRunner<'_> {
         };
         let run = self.env.job.attempt.order.run.clone();
         let other = input("run-id");
-        if !input("github-token").is_empty() && !other.is_empty() && other != self.env.contexts.github_text("run_id") {
+        if !input("github-token").is_empty() && !other.is_empty() && other != text(&self.github(), "run_id") {
             return Err(
                 "artifacts of other runs cannot be had here: remove `run-id`, or fetch them by the API of the \
                         coordinator in a step"

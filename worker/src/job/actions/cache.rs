@@ -11,6 +11,7 @@ use workflow::plan::Conclusion;
 
 use super::{
     checkout::flag,
+    post_step::CacheSave,
     workspace_tar::{self, PackMode},
 };
 use crate::job::{
@@ -21,13 +22,6 @@ use crate::job::{
 
 /// Pieces of an archive on their way.
 const PIECES: usize = 4;
-
-/// What a post step saves.
-#[derive(Debug, Clone)]
-pub(super) struct CacheSave {
-    key: String,
-    path: String,
-}
 
 struct CacheInputs {
     key: String,

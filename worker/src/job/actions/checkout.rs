@@ -6,8 +6,10 @@
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use serde_json::Value;
 use workflow::plan::Conclusion;
 
+use super::text;
 use crate::{
     fetch::{self, CheckoutOptions, SparseCheckout, SubmoduleMode},
     github::{untrusted_checkout, uses},
@@ -36,11 +38,11 @@ impl StepRunner<'_> {
             inputs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.trim())
         };
         if !flag("allow-unsafe-pr-checkout", input("allow-unsafe-pr-checkout"), false)? {
-            let github = |key: &str| self.env.contexts.github_text(key);
+            let github = self.github();
             untrusted_checkout::check(
-                github("event_name"),
-                self.env.contexts.payload(),
-                github("repository"),
+                text(&github, "event_name"),
+                github.get("event").unwrap_or(&Value::Null),
+                text(&github, "repository"),
                 input("repository"),
                 input("ref"),
             )
@@ -101,7 +103,8 @@ impl StepRunner<'_> {
     }
 
     fn wanted<'i>(&self, input: &impl Fn(&str) -> &'i str) -> Result<CheckoutOptions, String> {
-        let (own, server) = (self.env.contexts.github_text("repository"), self.env.contexts.github_text("server_url"));
+        let github = self.github();
+        let [own, server] = ["repository", "server_url"].map(|key| text(&github, key));
         let (mut repository, other) =
             (input("repository").to_owned(), input("github-server-url").trim_end_matches('/'));
         let mut remote = format!("{server}/{}", if repository.is_empty() { own } else { &repository });

@@ -75,14 +75,14 @@ impl StepRunner<'_> {
             ] {
                 environment.insert(name.to_owned(), value.to_owned());
             }
-            let (_, event) = self.env.contexts.event();
+            let event = self.env.contexts.event_file();
             let process = ProcessSpec {
                 step: scope.index,
                 machine: Some(Arc::clone(&machine)),
                 argv,
                 environment,
                 directory: SHARED_WORKSPACE.into(),
-                files: vec![(EVENT.into(), event.into(), 0o644)],
+                files: event.into_iter().map(|(_, content)| (EVENT.into(), content.into(), 0o644)).collect(),
                 search_path: String::new(),
                 deadline: scope.deadline,
             };

@@ -4,37 +4,18 @@ use indexmap::IndexMap;
 use tokio::time::Instant;
 use workflow::plan::{Conclusion, Step};
 
-use super::{LoadedAction, PreStep, cache::CacheSave, context};
+use super::{
+    LoadedAction, PreStep, context,
+    post_step::{After, CacheSave, PostStep},
+};
 use crate::{
+    dialect::step_contexts::StepFrame,
     github::action::{ActionHook, ActionRuns},
     job::{
-        contexts::StepFrame,
         step::{FinishedStep, StepResult, StepScope},
         steps::{StepRunner, plain_name},
     },
 };
-
-/// An action's `post:` program, which runs after the job's steps.
-pub(in crate::job) struct PostStep {
-    name: String,
-    /// As `StepScope::key` of its step.
-    pub(in crate::job) key: String,
-    step: Step,
-    after: After,
-    /// `github.action`.
-    action: String,
-    /// Where its step stands; `None`: among the job's.
-    place: Option<StepFrame>,
-    depth: usize,
-}
-
-/// What runs after the job's steps.
-enum After {
-    /// A program of an action.
-    Program { loaded: LoadedAction, hook: ActionHook },
-    /// The worker saves a cache, or says why not.
-    Save(Option<CacheSave>),
-}
 
 impl StepRunner<'_> {
     /// Runs the programs that come before the job's steps, in the order of the steps. `names` are those of the steps.

@@ -17,9 +17,10 @@ use workflow::plan::{Annotation, Conclusion, Control, ControlAction, Reason, Ste
 
 use super::{PostStep, StepRunner, plain_name, remember};
 use crate::{
+    dialect::step_contexts::StepFrame,
     job::{
         actions::LoadedActions,
-        contexts::{StepAdditions, StepFrame},
+        contexts::StepAdditions,
         deadline::Interrupt,
         step::{FinishedStep, StepResult, StepScope},
     },

@@ -12,7 +12,7 @@ pub(super) static ON: Rule =
 static EVENT: Rule = Rule::scalar(ScalarRule::Words(EVENTS));
 
 /// Every event GitHub knows.
-pub const EVENTS: &[&str] = &[
+pub(crate) const EVENTS: &[&str] = &[
     "branch_protection_rule",
     "check_run",
     "check_suite",

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use workflow::{
-    github::{
-        call_graph::{CALL_GRAPH_LIMITS, CalledFiles, GraphBuild, build},
-        workflow_ref::WorkflowRef,
+    dialect::{
+        call_graph::{CallGraph, CalledFiles, GraphBuild},
+        workflow_ref::{RemoteRepository, WorkflowRef},
     },
-    plan::Conclusion::*,
+    plan::{Conclusion::*, Dialect},
 };
 
 use super::super::{testing::*, *};
@@ -24,17 +24,21 @@ jobs:
   test: {runs-on: x, needs: build}
 ";
 
+/// Text of [`TOP`] with what it calls.
+fn graph(text: &str, known: &CalledFiles) -> CallGraph {
+    match Dialect::default().load(TOP, text, known) {
+        GraphBuild::Done(Some(graph), _) => *graph,
+        other => panic!("{other:?}"),
+    }
+}
+
 /// A run of `jobs:` as written, with `b.yml` and `c.yml` to be called.
 fn run_of(jobs: &str, b: &str, c: &str) -> TestRun {
-    let own = WorkflowRef::local(TOP);
-    let known = |name: &str, text: &str| {
-        (own.resolve(&format!("./.github/workflows/{name}.yml")).unwrap(), Ok(text.to_owned()))
-    };
+    let known =
+        |name: &str, text: &str| (WorkflowRef::local(&format!(".github/workflows/{name}.yml")), Ok(text.to_owned()));
     let known = CalledFiles::from([known("b", b), known("c", c)]);
     let text = format!("on: push\nenv: {{WHERE: top}}\njobs:\n{jobs}");
-    let GraphBuild::Done(Some(graph), _) = build(TOP, &text, &known, CALL_GRAPH_LIMITS) else {
-        panic!("{:?}", build(TOP, &text, &known, CALL_GRAPH_LIMITS))
-    };
+    let graph = graph(&text, &known);
     let planned = Planned { plan: graph.plan, called: graph.called, ..planned(Vec::new()) };
     TestRun::under(RunRules::default(), true, planned)
 }
@@ -76,7 +80,7 @@ fn a_called_job_starts_after_what_its_caller_needs() {
 #[test]
 fn a_called_job_sees_its_own_files_inputs_and_environment_and_the_runs_event() {
     let mut planned = Arc::unwrap_or_clone(run_of(CALLS, INNER, INNER).state.planned.unwrap());
-    planned.github.insert("event_name".into(), "push".into());
+    planned.context.insert("event_name".into(), "push".into());
     planned.inputs.insert("n".into(), "of the run".into());
     let run = TestRun::under(RunRules::default(), false, planned);
     let order = order(&run.state, "a/build").unwrap();
@@ -89,17 +93,19 @@ fn a_called_job_sees_its_own_files_inputs_and_environment_and_the_runs_event() {
 /// GitHub docs, "Contexts reference": the properties of `job`.
 #[test]
 fn a_job_is_told_which_file_it_stands_in_and_a_number_of_its_own() {
-    let (own, remote) = (WorkflowRef::local(TOP), "o/r/.github/workflows/b.yml@v1");
+    let remote = "o/r/.github/workflows/b.yml@v1";
+    let own = WorkflowRef::local(".github/workflows/b.yml");
+    let other = RemoteRepository { repository: "o/r".into(), reference: "v1".into() };
     let known = CalledFiles::from([
-        (own.resolve("./.github/workflows/b.yml").unwrap(), Ok(INNER.to_owned())),
-        (own.resolve("./.github/workflows/d.yml").unwrap(), Ok(INNER.to_owned())),
-        (own.resolve(remote).unwrap(), Ok(INNER.to_owned())),
+        (own.clone(), Ok(INNER.to_owned())),
+        (WorkflowRef::local(".github/workflows/d.yml"), Ok(INNER.to_owned())),
+        (WorkflowRef { remote: Some(other), ..own }, Ok(INNER.to_owned())),
     ]);
     let text = format!(
         "on: push\njobs:\n  z: {{runs-on: x}}\n  a: {{uses: ./.github/workflows/b.yml}}\n  d: {{uses: \
          ./.github/workflows/d.yml}}\n  r: {{uses: {remote}}}\n"
     );
-    let GraphBuild::Done(Some(graph), _) = build(TOP, &text, &known, CALL_GRAPH_LIMITS) else { panic!("{text}") };
+    let graph = graph(&text, &known);
     let definition = DefinitionOverride {
         path: ".github/workflows/d.yml".into(),
         event: "d".repeat(64),
@@ -108,7 +114,7 @@ fn a_job_is_told_which_file_it_stands_in_and_a_number_of_its_own() {
         replaces: false,
     };
     let mut planned = Planned { plan: graph.plan, called: graph.called, ..planned(Vec::new()) };
-    planned.github.insert("repository".into(), "npub1x/demo".into());
+    planned.context.insert("repository".into(), "npub1x/demo".into());
     planned.origins.insert("o/r@v1".into(), "5".repeat(40));
     planned.definitions.push(definition);
     let run = TestRun::under(RunRules::default(), true, planned);

@@ -46,7 +46,7 @@ fn granted(job: Option<&str>) -> RunEvent {
 #[test]
 fn a_run_asks_for_its_group_first_and_gives_it_back_with_its_last_job() {
     let mut made = grouped("ci-${{ github.ref }}-${{ vars.STAGE }}");
-    made.github.insert("ref".into(), "refs/heads/main".into());
+    made.context.insert("ref".into(), "refs/heads/main".into());
     let mut run = TestRun::under(RunRules::default(), false, made);
     assert_eq!(run.jobs(), "a=blocked");
     assert_eq!(joins(&run), [(None, "ci-refs/heads/main-".to_owned())]);

@@ -12,43 +12,21 @@ use workflow::{
     plan::{EnvSource, Tree},
 };
 
-use crate::sandbox::Machine;
-
-/// How a job (or a composite action) stands, as the status functions see it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobStatus {
-    /// Nothing failed yet.
-    Success,
-    /// A step failed.
-    Failure,
-    /// The job was cancelled, or its time is over.
-    Cancelled,
-}
-
-impl JobStatus {
-    /// The word of `job.status`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Failure => "failure",
-            Self::Cancelled => "cancelled",
-        }
-    }
-}
+use crate::{dialect::step_contexts::JobStatus, sandbox::Machine};
 
 /// Contexts and functions for one step.
-pub struct Evaluator<'a> {
+pub(super) struct Evaluator<'a> {
     /// Contexts by name.
-    pub contexts: Object,
+    pub(super) contexts: Object,
     /// What the status functions say.
-    pub status: JobStatus,
+    pub(super) status: JobStatus,
     /// Where `hashFiles` looks; `None`: there is no machine yet.
-    pub machine: Option<&'a dyn Machine>,
+    pub(super) machine: Option<&'a dyn Machine>,
 }
 
 impl Evaluator<'_> {
     /// Text with expressions.
-    pub async fn text(&self, text: &str) -> Result<String, String> {
+    pub(super) async fn text(&self, text: &str) -> Result<String, String> {
         if !text.contains("${{") {
             return Ok(text.to_owned());
         }
@@ -56,20 +34,20 @@ impl Evaluator<'_> {
     }
 
     /// An `if:`; a missing one is `success()`.
-    pub async fn condition(&self, condition: Option<&str>) -> Result<bool, String> {
+    pub(super) async fn condition(&self, condition: Option<&str>) -> Result<bool, String> {
         let text = condition.unwrap_or("success()");
         self.settle(|scope| expression::condition(text, scope)).await.map_err(|error| shown(text, &error))
     }
 
     /// A YAML value with expressions in it.
-    pub async fn tree(&self, tree: &Tree) -> Result<Value, String> {
+    pub(super) async fn tree(&self, tree: &Tree) -> Result<Value, String> {
         self.settle(|scope| expression::interpolate_tree(tree, scope))
             .await
             .map_err(|error| shown(&tree.to_string(), &error))
     }
 
     /// A boolean, or an expression that yields one; `name` stands in the message.
-    pub async fn truth(&self, name: &str, tree: Option<&Tree>) -> Result<bool, String> {
+    pub(super) async fn truth(&self, name: &str, tree: Option<&Tree>) -> Result<bool, String> {
         match tree {
             None => Ok(false),
             Some(tree) => match self.tree(tree).await? {
@@ -83,7 +61,7 @@ impl Evaluator<'_> {
     }
 
     /// A number of minutes as milliseconds.
-    pub async fn minutes(&self, name: &str, tree: Option<&Tree>) -> Result<Option<u64>, String> {
+    pub(super) async fn minutes(&self, name: &str, tree: Option<&Tree>) -> Result<Option<u64>, String> {
         let Some(tree) = tree else { return Ok(None) };
         let value = self.tree(tree).await?;
         let minutes = value.to_number();
@@ -98,7 +76,7 @@ impl Evaluator<'_> {
     }
 
     /// An `env:` mapping.
-    pub async fn env(&self, source: &EnvSource) -> Result<IndexMap<String, String>, String> {
+    pub(super) async fn env(&self, source: &EnvSource) -> Result<IndexMap<String, String>, String> {
         let mut env = IndexMap::new();
         match source {
             EnvSource::Map(map) => {

@@ -1,9 +1,10 @@
-//! GitHub's patterns for branches, tags and paths (GitHub docs: "Filter pattern cheat sheet").
+//! Patterns for the names of branches, tags, paths and environments, by GitHub's rules (GitHub docs: "Filter pattern
+//! cheat sheet").
 
 use std::ops::RangeInclusive;
 
 /// A list of patterns. The last one that matches decides; one that begins with `!` decides against.
-pub(super) struct Patterns(Vec<(Verdict, Glob)>);
+pub struct NamePatterns(Vec<(Verdict, Glob)>);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -11,8 +12,9 @@ enum Verdict {
     Out,
 }
 
-impl Patterns {
-    pub(super) fn new(patterns: &[String]) -> Self {
+impl NamePatterns {
+    /// Reads patterns; any text is one.
+    pub fn new(patterns: &[String]) -> Self {
         let read = |pattern: &String| match pattern.strip_prefix('!') {
             Some(pattern) => (Verdict::Out, Glob::new(pattern)),
             None => (Verdict::In, Glob::new(pattern)),
@@ -20,7 +22,8 @@ impl Patterns {
         Self(patterns.iter().map(read).collect())
     }
 
-    pub(super) fn matches(&self, name: &str) -> bool {
+    /// Whether the list takes a name.
+    pub fn matches(&self, name: &str) -> bool {
         let last = self.0.iter().rev().find(|(_, glob)| glob.matches(name));
         last.is_some_and(|(verdict, _)| *verdict == Verdict::In)
     }
@@ -212,7 +215,8 @@ mod tests {
 
     #[test]
     fn the_last_pattern_that_matches_decides() {
-        let patterns = |list: &[&str]| Patterns::new(&list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+        let patterns =
+            |list: &[&str]| NamePatterns::new(&list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
         assert!(patterns(&["releases/**", "!releases/**-alpha", "releases/x-alpha"]).matches("releases/x-alpha"));
         assert!(!patterns(&["releases/**", "!releases/**-alpha"]).matches("releases/beta/3-alpha"));
         assert!(!patterns(&["!main"]).matches("develop"), "a list of exceptions alone takes nothing");

@@ -1,10 +1,10 @@
-//! What a workflow sees of the event that started it: `github.event` and `inputs`.
+//! What a workflow sees of the event that started it: `github.event`.
 
-use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
-use workflow::{github::workflow_dispatch::default_input, plan::Trigger};
 
-use super::Subject;
+use crate::dialect::run_start::Subject;
+use crate::git_ref;
+use crate::plan::Trigger;
 
 /// The id that stands for "no commit before" in a push.
 const NO_COMMIT: &str = "0000000000000000000000000000000000000000";
@@ -17,7 +17,7 @@ pub(super) fn payload(event: &str, subject: &Subject, trigger: Option<&Trigger>,
         "name": subject.repository.rsplit('/').next().unwrap_or_default(),
         "full_name": subject.repository,
         "owner": { "login": subject.owner, "name": subject.owner },
-        "default_branch": subject.default_branch(),
+        "default_branch": default_branch(subject),
         "private": false,
     });
     let commit = json!({
@@ -38,8 +38,8 @@ pub(super) fn payload(event: &str, subject: &Subject, trigger: Option<&Trigger>,
                 "number": number,
                 "pull_request": {
                     "number": number,
-                    "head": { "ref": subject.short_reference(), "sha": subject.commit, "repo": repository },
-                    "base": { "ref": subject.default_branch(), "repo": repository },
+                    "head": { "ref": short_reference(subject), "sha": subject.commit, "repo": repository },
+                    "base": { "ref": default_branch(subject), "repo": repository },
                     "title": message.lines().next().unwrap_or_default(),
                     "body": null, "labels": [],
                     "user": sender, "draft": false, "merged": false, "state": "open",
@@ -49,8 +49,8 @@ pub(super) fn payload(event: &str, subject: &Subject, trigger: Option<&Trigger>,
         "release" => json!({
             "action": "published",
             "release": {
-                "tag_name": tag.unwrap_or(subject.short_reference()),
-                "name": tag.unwrap_or(subject.short_reference()),
+                "tag_name": tag.unwrap_or(short_reference(subject)),
+                "name": tag.unwrap_or(short_reference(subject)),
                 "target_commitish": subject.commit,
                 "body": message,
                 "draft": false,
@@ -60,9 +60,9 @@ pub(super) fn payload(event: &str, subject: &Subject, trigger: Option<&Trigger>,
             },
         }),
         "create" => json!({
-            "ref": subject.short_reference(),
+            "ref": short_reference(subject),
             "ref_type": if tag.is_some() { "tag" } else { "branch" },
-            "master_branch": subject.default_branch(),
+            "master_branch": default_branch(subject),
             "pusher_type": "user",
         }),
         "schedule" => json!({
@@ -81,6 +81,18 @@ pub(super) fn payload(event: &str, subject: &Subject, trigger: Option<&Trigger>,
     payload
 }
 
+/// `github.ref_name`.
+pub(super) fn short_reference(subject: &Subject) -> &str {
+    let name = &subject.reference;
+    name.strip_prefix("refs/pull/").unwrap_or_else(|| git_ref::short_name(name))
+}
+
+/// The default branch's short name.
+pub(super) fn default_branch(subject: &Subject) -> &str {
+    let name = subject.default_branch.as_deref().unwrap_or("main");
+    git_ref::branch(name).unwrap_or(name)
+}
+
 /// The number in `refs/pull/7/merge`.
 fn request_number(reference: &str) -> Option<u64> {
     reference.strip_prefix("refs/pull/")?.split('/').next()?.parse().ok()
@@ -93,48 +105,6 @@ fn text(value: &Value) -> Value {
         Value::Null => "".into(),
         other => other.to_string().into(),
     }
-}
-
-/// The `inputs` context: what was given, else the defaults, each in its declared type.
-///
-/// # Errors
-/// A value that its declaration does not allow, or a name that is not declared.
-pub(super) fn inputs(
-    trigger: &Trigger,
-    given: Option<&IndexMap<String, String>>,
-) -> Result<Map<String, Value>, String> {
-    if let Some(name) =
-        given.into_iter().flatten().map(|(name, _)| name).find(|name| !trigger.inputs.contains_key(*name))
-    {
-        let known: Vec<&str> = trigger.inputs.keys().map(String::as_str).collect();
-        return Err(format!("the workflow declares no input \"{name}\"; it declares: {}", known.join(", ")));
-    }
-    let mut inputs = Map::new();
-    for (name, input) in &trigger.inputs {
-        let given = given.and_then(|given| given.get(name)).cloned();
-        // A pressed button brings no answers: then the input is what GitHub's form would begin with.
-        let value = given.unwrap_or_else(|| match default_input(input) {
-            Value::String(text) => text,
-            Value::Null => String::new(),
-            other => other.to_string(),
-        });
-        let wrong = |wanted: &str| format!("input \"{name}\" must be {wanted}, it is \"{value}\"");
-        let typed = match input.kind.as_str() {
-            "boolean" => match value.as_str() {
-                "true" => Value::Bool(true),
-                "false" => Value::Bool(false),
-                _ => return Err(wrong("true or false")),
-            },
-            "number" if value.is_empty() => Value::Null,
-            "number" => value.parse::<serde_json::Number>().map(Value::Number).map_err(|_| wrong("a number"))?,
-            "choice" if !input.options.contains(&value) => {
-                return Err(wrong(&format!("one of {}", input.options.join(", "))));
-            }
-            _ => Value::String(value),
-        };
-        inputs.insert(name.clone(), typed);
-    }
-    Ok(inputs)
 }
 
 #[cfg(test)]

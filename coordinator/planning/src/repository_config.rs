@@ -12,12 +12,12 @@ const LIMITS: YamlLimits = YamlLimits { bytes: 64 * 1024, depth: 10, nodes: 1000
 
 /// A repository's own configuration.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Own {
+pub struct RepositoryConfig {
     /// What definitions may do; `None`: as the pool has it.
     pub definitions: Option<Definitions>,
 }
 
-impl Own {
+impl RepositoryConfig {
     /// Reads the file.
     ///
     /// # Errors
@@ -63,7 +63,7 @@ mod tests {
             ("definitions: missing-only", Some(Definitions::MissingOnly)),
             ("definitions: 'override'", Some(Definitions::Override)),
         ] {
-            assert_eq!(Own::read(text).unwrap().definitions, definitions, "{text}");
+            assert_eq!(RepositoryConfig::read(text).unwrap().definitions, definitions, "{text}");
         }
         for (text, place) in [
             ("definitions: all", ":1:14: error: `definitions` is"),
@@ -72,7 +72,7 @@ mod tests {
             ("off", ":1:1: error: expected keys"),
             ("a: [", "error"),
         ] {
-            let error = Own::read(text).unwrap_err();
+            let error = RepositoryConfig::read(text).unwrap_err();
             assert!(error.starts_with(PATH) && error.contains(place), "{text}: {error}");
         }
     }

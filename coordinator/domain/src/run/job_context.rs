@@ -1,0 +1,96 @@
+//! What a run tells the language of its workflow about a job: how the jobs before it ended, and what they left.
+
+use std::collections::BTreeSet;
+
+use indexmap::IndexMap;
+use workflow::{
+    dialect::{
+        job_context::{InstanceContext, JobContext, JobResult, ResultsBefore, RunContext},
+        job_instance::JobKeyError,
+    },
+    plan::{self, Conclusion, Plan, Reason},
+};
+
+use super::{Job, Planned, RunState};
+
+impl RunState {
+    /// What every job of the file `parent_call` may see. `None`: there is no such file.
+    pub(super) fn run_context<'r>(&'r self, planned: &'r Planned, parent_call: &str) -> Option<RunContext<'r>> {
+        Some(RunContext {
+            file: self.file(planned, parent_call)?,
+            context: &planned.context,
+            inputs: self.inputs(planned, parent_call),
+            vars: &self.request.env,
+        })
+    }
+
+    /// What the keys of a job of the file `parent_call` may see. `None`: there is no such job.
+    pub(super) fn job_context<'r>(
+        &'r self,
+        planned: &'r Planned,
+        parent_call: &str,
+        id: &'r str,
+    ) -> Option<JobContext<'r>> {
+        let run = self.run_context(planned, parent_call)?;
+        let job = run.file.jobs.get(id)?;
+        let needs = job.needs.iter().map(|need| (need.clone(), self.job_result(planned, parent_call, need)));
+        Some(JobContext { run, id, job, needs: needs.collect(), before: self.before(run.file, parent_call, job) })
+    }
+
+    /// How the jobs before a job ended. A job that ends early is cancelled for those that still start.
+    fn before(&self, file: &Plan, parent_call: &str, job: &plan::Job) -> ResultsBefore {
+        let cancelled = self.is_ending(parent_call);
+        let results: Vec<_> =
+            ancestors(file, job).into_iter().filter_map(|ancestor| self.result(parent_call, ancestor)).collect();
+        ResultsBefore {
+            success: !cancelled && results.iter().all(|&result| result == Conclusion::Success),
+            failure: results.contains(&Conclusion::Failure),
+            cancelled,
+        }
+    }
+
+    /// What others see of a job: of its instances, the last one to end that set an output to something wins.
+    pub(super) fn job_result(&self, planned: &Planned, parent_call: &str, id: &str) -> JobResult {
+        let ended = |job: &Job| job.outcome().map_or(0, |outcome| outcome.finished_at);
+        let own =
+            self.jobs_of(parent_call, id).filter_map(|(_, job)| Some((ended(job), job.outcome()?.outputs.clone())));
+        let of_calls = self.calls_of(parent_call, id).map(|(key, _)| {
+            let last = self.below(key).map(|(_, job)| ended(job)).max().unwrap_or_default();
+            (last, self.call_outputs(planned, key))
+        });
+        let mut instances: Vec<_> = own.chain(of_calls).collect();
+        instances.sort_by_key(|(ended, _)| *ended);
+        let mut outputs: IndexMap<String, String> = IndexMap::new();
+        for (name, value) in instances.into_iter().flat_map(|(_, outputs)| outputs) {
+            let known = outputs.entry(name).or_default();
+            if !value.is_empty() {
+                *known = value;
+            }
+        }
+        JobResult { result: self.result(parent_call, id), outputs }
+    }
+}
+
+impl Job {
+    /// Which instance of the job as written it is.
+    pub(super) fn instance(&self) -> InstanceContext<'_> {
+        InstanceContext { cell: &self.cell, fail_fast: self.fail_fast, max_parallel: self.max_parallel }
+    }
+}
+
+/// Why a job can't run: one of its keys has no value.
+pub(super) fn invalid(id: &str, error: &JobKeyError) -> Reason {
+    Reason::Invalid(format!("jobs.{id}.{error}"))
+}
+
+/// Every job of the same file that must end before this one, at any distance.
+fn ancestors<'a>(file: &'a Plan, job: &'a plan::Job) -> BTreeSet<&'a str> {
+    let mut found = BTreeSet::new();
+    let mut open: Vec<&str> = job.needs.iter().map(String::as_str).collect();
+    while let Some(id) = open.pop() {
+        if found.insert(id) {
+            open.extend(file.jobs.get(id).into_iter().flat_map(|job| job.needs.iter().map(String::as_str)));
+        }
+    }
+    found
+}
