@@ -19,6 +19,9 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The caller could not make the changes that were to be written.
+    #[error("{0}")]
+    Unmade(String),
     /// The database.
     #[error("store: {0}")]
     Database(String),

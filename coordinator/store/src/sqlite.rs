@@ -47,6 +47,15 @@ pub(crate) fn connect(path: &Path) -> Result<Connection, StoreError> {
     Ok(Connection::Sqlite(connection))
 }
 
+/// Leaves it to [`super::durability`] to bring commits to the disk. A checkpoint still syncs what it copies, before and
+/// after (SQLite docs: PRAGMA synchronous, NORMAL).
+pub(crate) fn leave_syncs(connection: &Connection) -> Result<(), StoreError> {
+    match connection {
+        Connection::Sqlite(connection) => Ok(connection.execute_batch("PRAGMA synchronous = NORMAL")?),
+        Connection::Postgres(_) => Ok(()),
+    }
+}
+
 /// Opens a database in memory.
 pub(crate) fn connect_in_memory() -> Result<Connection, StoreError> {
     let connection = rusqlite::Connection::open_in_memory()?;
@@ -189,6 +198,7 @@ impl Reopen {
             }
             if !current.is_autocommit() {
                 *connection = connect(&self.0)?;
+                leave_syncs(connection)?;
             }
         }
         Ok(())

@@ -188,7 +188,13 @@ async fn work_added(notices: &mut broadcast::Receiver<ChangeNotification>) -> an
 
 /// Does claimed rows and stores what became of them, whatever the handler does.
 async fn perform(store: Store, clock: fn() -> Millis, handler: Arc<dyn WorkHandler>, rows: Vec<ClaimedWork>) {
-    let handled = AssertUnwindSafe(async { handler.handle(rows.clone()).await }).catch_unwind();
+    let handling = async {
+        if handler.acts_outside() {
+            store.synced().await?;
+        }
+        handler.handle(rows.clone()).await
+    };
+    let handled = AssertUnwindSafe(handling).catch_unwind();
     let handled = tokio::select! {
         biased;
         handled = handled => handled,
