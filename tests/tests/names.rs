@@ -26,7 +26,7 @@ const HIVE_CI: [&str; 4] =
     ["coordinator/nostr/src/hive_ci", "coordinator/nostr/tests", "coordinator/config", "cli/src/client/hive_ci"];
 
 /// Folders whose names are still being replaced.
-const PENDING: [&str; 5] = [
+const PENDING: [&str; 6] = [
     "coordinator/app",
     "coordinator/config",
     "coordinator/domain",

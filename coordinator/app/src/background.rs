@@ -112,6 +112,14 @@ impl WorkHandler for RunWorkHandler {
         self.parallelism
     }
 
+    fn acts_outside(&self) -> bool {
+        match self.kind {
+            // Plans and timers end in the store alone.
+            WorkKind::Plan | WorkKind::Wake | WorkKind::Expire => false,
+            WorkKind::FinalizeLog | WorkKind::Publish | WorkKind::Webhook | WorkKind::Retain => true,
+        }
+    }
+
     fn back_off(&self) -> BackOff {
         BACK_OFF
     }

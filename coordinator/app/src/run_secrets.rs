@@ -3,7 +3,7 @@
 use nostr::Keys;
 use secrecy::ExposeSecret;
 
-use domain::run::RunState;
+use domain::run::{RunRequest, RunState};
 use nostr_client::protocol::{Protocols, Secrets};
 use store::{
     Change, Store,
@@ -23,8 +23,8 @@ impl RunSecrets {
     ///
     /// # Errors
     /// The values can't be sealed.
-    pub(super) fn seal(&self, state: &RunState, secrets: &Secrets) -> anyhow::Result<Option<Change>> {
-        let protocol = state.request.origin.nostr().and_then(|origin| self.protocols.of(origin));
+    pub(super) fn seal(&self, run: &str, request: &RunRequest, secrets: &Secrets) -> anyhow::Result<Option<Change>> {
+        let protocol = request.origin.nostr().and_then(|origin| self.protocols.of(origin));
         let mut values = secrets.values.clone();
         if let (Some(keys), Some(protocol)) = (&secrets.publisher, protocol)
             && let Some(name) = protocol.publisher_secret()
@@ -34,8 +34,8 @@ impl RunSecrets {
         if values.is_empty() {
             return Ok(None);
         }
-        let (sealed, wrapped_key) = seal::seal(&self.store_key, &state.id, &values)?;
-        Ok(Some(Change::Secrets { run: state.id.clone(), sealed, wrapped_key }))
+        let (sealed, wrapped_key) = seal::seal(&self.store_key, run, &values)?;
+        Ok(Some(Change::Secrets { run: run.to_owned(), sealed, wrapped_key }))
     }
 
     /// What came with a run's request; empty once erased.

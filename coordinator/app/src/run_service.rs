@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use anyhow::Context;
 use prometheus_client::registry::Registry;
 
 use super::{
@@ -85,36 +86,50 @@ impl RunService {
         secrets: &Secrets,
         settle: Batch,
     ) -> anyhow::Result<Arc<RunState>> {
-        let Inner { store, config, .. } = &*self.0;
+        let Inner { store, config, rows, .. } = &*self.0;
         let now = self.now();
         let id = uuid::Uuid::now_v7().to_string();
-        let counter = format!("runs of {} in {}", request.workflow, request.repository.address);
+        let expires_at = now.saturating_add(config.keep_days.saturating_mul(DAY_MS));
+        let mut counters = vec!["run".to_owned()];
+        if rerun.is_none() {
+            counters.push(format!("runs of {} in {}", request.workflow, request.repository.address));
+        }
+        let mut batch = settle;
+        if let Some(rerun) = &rerun {
+            batch.extend(super::rerun_artifacts::artifacts(store, rerun, &id, expires_at).await?);
+        }
+        batch.extend(self.0.secrets.seal(&id, &request, secrets)?);
         let policy = RepositoryPolicy::new(config, &request.repository);
         let new = NewRun {
             id,
-            serial: store.next("run").await?,
-            number: match &rerun {
-                Some(rerun) => rerun.number,
-                None => store.next(&counter).await?,
-            },
+            serial: 0,
+            number: rerun.as_ref().map_or(0, |rerun| rerun.number),
             rerun,
             secrets: secrets.names(),
             rules: policy.rules(),
             environments: policy.environments(),
             visibility: policy.visibility(),
-            expires_at: now.saturating_add(config.keep_days.saturating_mul(DAY_MS)),
+            expires_at,
             request,
         };
-        let (state, effects) = run::create(new, now);
-        let after = Arc::new(state);
-        let mut batch = settle;
-        if let Some(rerun) = &after.rerun {
-            batch.extend(super::rerun_artifacts::artifacts(store, rerun, &after.id, after.expires_at).await?);
-        }
-        batch.extend(self.0.secrets.seal(&after, secrets)?);
-        let transition = RunTransition { before: None, after: after.clone(), effects, publisher: None };
-        batch.extend(self.0.rows.rows(transition, now)?);
-        store.commit(batch).await?;
+        let (created, run) = tokio::sync::oneshot::channel();
+        let rows = rows.clone();
+        // Where events go is refreshed by tasks.
+        let runtime = tokio::runtime::Handle::current();
+        let numbered = move |numbers: &[u64]| {
+            let _runtime = runtime.enter();
+            let serial = numbers.first().copied().unwrap_or_default();
+            let number = numbers.get(1).copied().unwrap_or(new.number);
+            let (state, effects) = run::create(NewRun { serial, number, ..new }, now);
+            let after = Arc::new(state);
+            let transition = RunTransition { before: None, after: after.clone(), effects, publisher: None };
+            batch.extend(rows.rows(transition, now).map_err(|error| format!("{error:#}"))?);
+            // Whoever waited for it may have gone; the run is stored all the same.
+            let _ = created.send(after);
+            Ok(batch)
+        };
+        store.commit_numbered(counters, numbered).await?;
+        let after = run.await.context("a run that was created is not told of")?;
         self.0.metrics.record(vec![Observed::of(None, &after, now)], now);
         Ok(after)
     }

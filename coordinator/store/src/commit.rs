@@ -7,7 +7,8 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
-    Batch, ChangeNotification, QueueChange, StoreError, health::Health, postgres, sql::Connection, sqlite, write,
+    Batch, ChangeNotification, QueueChange, StoreError, counters, durability::WalSync, health::Health, postgres,
+    sql::Connection, sqlite, write,
 };
 
 /// Units of one transaction: beyond that the first ones would wait too long.
@@ -28,7 +29,9 @@ pub(crate) trait Unit: Send {
     fn run<'c>(&'c mut self, connection: &'c mut Connection) -> BoxFuture<'c, Result<(), StoreError>>;
     /// Kinds of what it changes.
     fn changed(&self) -> Vec<ChangeNotification>;
-    /// Called once the transaction has ended, and with it whether the unit is committed is certain.
+    /// Called once what it wrote can be read; a power failure may still undo it.
+    fn visible(&mut self) {}
+    /// Called once the transaction has ended and, where it was committed, survives whatever happens.
     fn finish(self: Box<Self>, result: Result<(), StoreError>);
 }
 
@@ -75,8 +78,9 @@ impl InlineWriter {
             Ok(()) => self.commit(&mut group).unwrap_or_else(Outcome::failed),
             Err(error) => Outcome::failed(error),
         };
+        let ended = outcome.announce(group, 0, &self.ends);
         disk.written().await;
-        outcome.finish(group.into_iter(), &self.ends);
+        ended.finish(&self.ends);
     }
 }
 
@@ -88,15 +92,16 @@ pub(crate) struct TransactionEnds {
 }
 
 impl Writer {
-    /// Writes on a thread of its own, to the SQLite file that `connection` has open.
+    /// Writes on a thread of its own, to the SQLite file that `connection` has open; `sync` answers the callers.
     pub(crate) fn start_sqlite(
         mut connection: Connection,
         reopen: sqlite::Reopen,
+        sync: WalSync,
         ends: TransactionEnds,
     ) -> Result<Self, StoreError> {
         let (queue, mut units) = mpsc::channel::<Box<dyn Unit>>(WAITING);
         sqlite::spawn("store-write".into(), move || {
-            let mut waiting = Vec::with_capacity(GROUP);
+            let mut waiting = Vec::new();
             let ensure_idle = |connection: &mut Connection| match connection {
                 Connection::Sqlite(connection) => reopen.ensure_idle(connection),
                 Connection::Postgres(_) => Ok(()),
@@ -111,7 +116,12 @@ impl Writer {
                 if let Err(error) = idle {
                     tracing::error!("the database can't be opened again after a failed write: {error}");
                 }
-                outcome.finish(waiting.drain(..), &ends);
+                let units = std::mem::take(&mut waiting);
+                if outcome.transaction.is_err() {
+                    outcome.announce(units, 0, &ends).finish(&ends);
+                } else if !sync.finish_synced(outcome.announce(units, sync.next_number(), &ends), &ends) {
+                    return;
+                }
             }
         })?;
         Ok(Self::Queue(queue))
@@ -126,7 +136,7 @@ impl Writer {
         // Where it can't listen it goes on: the feed is tried again, and everything is looked at now and then.
         let _ = tokio::time::timeout(LOOK_BEHIND, listening).await;
         tokio::spawn(async move {
-            let mut waiting = Vec::with_capacity(GROUP);
+            let mut waiting = Vec::new();
             while units.recv_many(&mut waiting, GROUP).await > 0 {
                 let outcome = match pool.connection().await {
                     Ok(client) => {
@@ -140,7 +150,7 @@ impl Writer {
                     }
                     Err(error) => Outcome::failed(error),
                 };
-                outcome.finish(waiting.drain(..), &ends);
+                outcome.announce(std::mem::take(&mut waiting), 0, &ends).finish(&ends);
             }
             feed.abort();
         });
@@ -150,7 +160,7 @@ impl Writer {
     /// Commits a unit; returns once it is finished.
     pub(crate) async fn commit(&self, unit: Box<dyn Unit>) -> Result<(), StoreError> {
         match self {
-            Self::Queue(queue) => queue.send(unit).await.map_err(|_| stopped()),
+            Self::Queue(queue) => queue.send(unit).await.map_err(|_| StoreError::Stopped),
             Self::Inline(inline) => {
                 #[cfg(any(test, feature = "testing"))]
                 if let Some(disk) = &inline.disk {
@@ -158,7 +168,7 @@ impl Writer {
                     return Ok(());
                 }
                 let mut group = vec![unit];
-                inline.commit(&mut group)?.finish(group.into_iter(), &inline.ends);
+                inline.commit(&mut group)?.announce(group, 0, &inline.ends).finish(&inline.ends);
                 Ok(())
             }
         }
@@ -183,11 +193,6 @@ impl std::fmt::Debug for Writer {
     }
 }
 
-/// The writer's thread or task ended before it answered.
-pub(crate) fn stopped() -> StoreError {
-    StoreError::Database("the writer has stopped; restart the coordinator".into())
-}
-
 /// How a group ended: each unit for itself, and the transaction, without which none counts.
 struct Outcome {
     units: Vec<Result<(), StoreError>>,
@@ -199,25 +204,53 @@ impl Outcome {
         Self { units: Vec::new(), transaction: Err(error) }
     }
 
-    fn finish(self, units: impl Iterator<Item = Box<dyn Unit>>, ends: &TransactionEnds) {
-        ends.health.note(&self.transaction);
-        let failure = self.transaction.err().map(|error| error.to_string());
-        let mut results = self.units.into_iter();
+    /// Tells subscribers what can be read now. `number` is that of the transaction.
+    fn announce(self, mut units: Vec<Box<dyn Unit>>, number: u64, ends: &TransactionEnds) -> Ended {
         let mut changed = Vec::new();
-        for unit in units {
-            let result = match &failure {
-                Some(text) => Err(StoreError::Database(text.clone())),
-                None => results.next().unwrap_or_else(|| Err(stopped())),
-            };
-            if result.is_ok() {
+        if self.transaction.is_ok() {
+            for (unit, _) in units.iter_mut().zip(&self.units).filter(|(_, result)| result.is_ok()) {
                 add(&mut changed, unit.changed());
+                unit.visible();
             }
-            unit.finish(result);
         }
         for change in changed {
             // Nobody may be listening.
             let _ = ends.notifications.send(change);
         }
+        Ended { units, outcome: self, number }
+    }
+}
+
+/// A group whose transaction has ended, and whose callers wait for an answer.
+pub(crate) struct Ended {
+    units: Vec<Box<dyn Unit>>,
+    outcome: Outcome,
+    number: u64,
+}
+
+impl Ended {
+    /// Counted by the writer.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Answers everybody.
+    pub(crate) fn finish(self, ends: &TransactionEnds) {
+        ends.health.note(&self.outcome.transaction);
+        let failure = self.outcome.transaction.err().map(|error| error.to_string());
+        let mut results = self.outcome.units.into_iter();
+        for unit in self.units {
+            unit.finish(match &failure {
+                Some(text) => Err(StoreError::Database(text.clone())),
+                None => results.next().unwrap_or(Err(StoreError::Stopped)),
+            });
+        }
+    }
+
+    /// Answers everybody that it is not known whether the disk has the transaction.
+    pub(crate) fn fail(mut self, error: &str, ends: &TransactionEnds) {
+        self.outcome.transaction = Err(StoreError::Database(error.to_owned()));
+        self.finish(ends);
     }
 }
 
@@ -319,14 +352,31 @@ async fn follow(
 
 /// A batch of changes.
 pub(crate) struct BatchUnit {
+    /// Makes more changes, which carry numbers.
+    pub(crate) numbered: Option<Numbered>,
     pub(crate) batch: Batch,
     pub(crate) queue: broadcast::Sender<QueueChange>,
     pub(crate) answer: oneshot::Sender<Result<(), StoreError>>,
 }
 
+type MakeBatch = Box<dyn FnOnce(&[u64]) -> Result<Batch, String> + Send>;
+
+/// Changes that are made of the next values of counters.
+pub(crate) struct Numbered {
+    pub(crate) counters: Vec<String>,
+    pub(crate) make: MakeBatch,
+}
+
 impl Unit for BatchUnit {
     fn run<'c>(&'c mut self, connection: &'c mut Connection) -> BoxFuture<'c, Result<(), StoreError>> {
         Box::pin(async move {
+            if let Some(Numbered { counters, make }) = self.numbered.take() {
+                let mut numbers = Vec::with_capacity(counters.len());
+                for counter in &counters {
+                    numbers.push(counters::next(connection, counter).await?);
+                }
+                self.batch.extend(make(&numbers).map_err(StoreError::Unmade)?);
+            }
             for change in &self.batch {
                 write::apply(connection, change).await?;
             }
@@ -340,16 +390,26 @@ impl Unit for BatchUnit {
         changed
     }
 
-    fn finish(self: Box<Self>, result: Result<(), StoreError>) {
-        if result.is_ok() {
-            for change in self.batch.into_iter().filter_map(write::queue_change) {
-                // Nobody may be listening.
-                let _ = self.queue.send(change);
-            }
+    fn visible(&mut self) {
+        for change in std::mem::take(&mut self.batch).into_iter().filter_map(write::queue_change) {
+            // Nobody may be listening.
+            let _ = self.queue.send(change);
         }
+    }
+
+    fn finish(self: Box<Self>, result: Result<(), StoreError>) {
         // The caller may have gone.
         let _ = self.answer.send(result);
     }
+}
+
+/// When a caller gets its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AnswerWhen {
+    /// Once others see what it wrote. A power failure may undo it; an end of the process does not.
+    Visible,
+    /// Once it survives whatever happens.
+    Durable,
 }
 
 /// Statements of a closure, with a result.
@@ -357,7 +417,8 @@ pub(crate) struct ClosureUnit<F, T> {
     pub(crate) work: Option<F>,
     pub(crate) value: Option<T>,
     pub(crate) changed: &'static [ChangeNotification],
-    pub(crate) answer: oneshot::Sender<Result<T, StoreError>>,
+    pub(crate) when: AnswerWhen,
+    pub(crate) answer: Option<oneshot::Sender<Result<T, StoreError>>>,
 }
 
 impl<F, T> Unit for ClosureUnit<F, T>
@@ -378,9 +439,19 @@ where
         self.changed.to_vec()
     }
 
+    fn visible(&mut self) {
+        if self.when == AnswerWhen::Visible
+            && let Some(answer) = self.answer.take()
+        {
+            // The caller may have gone.
+            let _ = answer.send(self.value.take().ok_or(StoreError::Stopped));
+        }
+    }
+
     fn finish(self: Box<Self>, result: Result<(), StoreError>) {
         let Self { value, answer, .. } = *self;
-        // The caller may have gone.
-        let _ = answer.send(result.and_then(|()| value.ok_or_else(stopped)));
+        if let Some(answer) = answer {
+            let _ = answer.send(result.and_then(|()| value.ok_or(StoreError::Stopped)));
+        }
     }
 }

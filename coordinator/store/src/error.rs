@@ -19,6 +19,12 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The caller could not make the changes that were to be written.
+    #[error("{0}")]
+    Unmade(String),
+    /// The threads or tasks of the store have ended.
+    #[error("the store has stopped; restart the coordinator")]
+    Stopped,
     /// The database.
     #[error("store: {0}")]
     Database(String),

@@ -13,6 +13,7 @@ mod counters;
 mod definitions;
 #[cfg(any(test, feature = "testing"))]
 mod disk;
+mod durability;
 mod error;
 mod health;
 mod leases;
@@ -61,7 +62,8 @@ pub use self::{
     workers::WorkerChange,
 };
 use self::{
-    commit::{BatchUnit, ClosureUnit, InlineWriter, TransactionEnds, Unit, Writer, stopped},
+    commit::{AnswerWhen, BatchUnit, ClosureUnit, InlineWriter, Numbered, TransactionEnds, Unit, Writer},
+    durability::{Durability, WalSync},
     sql::{Connection, Readers},
 };
 use domain::group::Group;
@@ -82,6 +84,7 @@ pub struct Store {
     queue: broadcast::Sender<QueueChange>,
     notifications: broadcast::Sender<ChangeNotification>,
     health: health::Health,
+    durability: Durability,
 }
 
 impl Store {
@@ -99,9 +102,13 @@ impl Store {
         let notifications = broadcast::Sender::new(NOTIFICATIONS);
         let health = health::Health::default();
         let ends = TransactionEnds { notifications: notifications.clone(), health: health.clone() };
-        let writer = Writer::start_sqlite(connection, sqlite::Reopen(path.to_owned()), ends)?;
+        let (sync, durability) = WalSync::start(path, ends.clone())?;
+        if let Connection::Sqlite(connection) = &connection {
+            sqlite::leave_syncs(connection)?;
+        }
+        let writer = Writer::start_sqlite(connection, sqlite::Reopen(path.to_owned()), sync, ends)?;
         let queue = broadcast::Sender::new(QUEUE_CHANGES);
-        Ok(Self { writer, readers, queue, notifications, health })
+        Ok(Self { writer, readers, queue, notifications, health, durability })
     }
 
     /// Opens the PostgreSQL database at `postgres://…`, brings it to the newest schema if need be, and starts the writer.
@@ -114,7 +121,8 @@ impl Store {
         let ends = TransactionEnds { notifications: notifications.clone(), health: health.clone() };
         let writer = Writer::start_postgres(pool.clone(), ends).await;
         let queue = broadcast::Sender::new(QUEUE_CHANGES);
-        Ok(Self { writer, readers: Readers::Postgres(pool), queue, notifications, health })
+        let (readers, durability) = (Readers::Postgres(pool), Durability::immediate());
+        Ok(Self { writer, readers, queue, notifications, health, durability })
     }
 
     /// An empty SQLite database in memory. Its reads and writes run on the calling thread and are complete at the first
@@ -132,6 +140,7 @@ impl Store {
             queue: broadcast::Sender::new(QUEUE_CHANGES),
             notifications,
             health,
+            durability: Durability::immediate(),
         })
     }
 
@@ -140,7 +149,32 @@ impl Store {
     /// Dropping the future does not take the batch back.
     pub async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
         let (answer, answered) = oneshot::channel();
-        self.write(Box::new(BatchUnit { batch, queue: self.queue.clone(), answer }), answered).await
+        self.write(Box::new(BatchUnit { numbered: None, batch, queue: self.queue.clone(), answer }), answered).await
+    }
+
+    /// Commits the changes that `make` returns for the next value of each counter, from 1, in one transaction with the
+    /// counters. `make` runs on the writer's thread: it computes, and waits for nothing.
+    ///
+    /// # Errors
+    /// As [`Self::commit`]; [`StoreError::Unmade`] where `make` fails.
+    pub async fn commit_numbered(
+        &self,
+        counters: Vec<String>,
+        make: impl FnOnce(&[u64]) -> Result<Batch, String> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let numbered = Some(Numbered { counters, make: Box::new(make) });
+        let unit = BatchUnit { numbered, batch: Batch::new(), queue: self.queue.clone(), answer };
+        self.write(Box::new(unit), answered).await
+    }
+
+    /// Waits until all that can be read now survives a power failure. Whoever acts on the outside world by what was
+    /// read, and not by an answer to a commit of its own, waits for this first.
+    ///
+    /// # Errors
+    /// The store has stopped.
+    pub async fn synced(&self) -> Result<(), StoreError> {
+        self.durability.reached().await
     }
 
     /// Runs statements in a transaction, and returns their result once it is committed. `changed` is what subscribers
@@ -154,8 +188,23 @@ impl Store {
         F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
         T: Send + 'static,
     {
+        self.answered(AnswerWhen::Durable, changed, work).await
+    }
+
+    /// The same; `when` says what the result waits for.
+    pub(crate) async fn answered<F, T>(
+        &self,
+        when: AnswerWhen,
+        changed: &'static [ChangeNotification],
+        work: F,
+    ) -> Result<T, StoreError>
+    where
+        F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
+        T: Send + 'static,
+    {
         let (answer, answered) = oneshot::channel();
-        self.write(Box::new(ClosureUnit { work: Some(work), value: None, changed, answer }), answered).await
+        let unit = ClosureUnit { work: Some(work), value: None, changed, when, answer: Some(answer) };
+        self.write(Box::new(unit), answered).await
     }
 
     /// The next value of a counter, from 1; each is handed out once.
@@ -180,8 +229,15 @@ impl Store {
         unit: Box<dyn Unit>,
         answered: oneshot::Receiver<Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        self.writer.commit(unit).await?;
-        answered.await.map_err(|_| stopped())?
+        let written = async {
+            self.writer.commit(unit).await?;
+            answered.await.map_err(|_| StoreError::Stopped)?
+        };
+        let written = written.await;
+        if let Err(StoreError::Stopped) = written {
+            self.health.note(&Err(StoreError::Stopped));
+        }
+        written
     }
 }
 

@@ -10,6 +10,7 @@ use strum::{EnumString, IntoStaticStr};
 use super::{
     Change, Millis, Store, StoreError,
     columns::{integer, natural},
+    commit::AnswerWhen,
     sql::{Connection, Row, query, query_scalar},
 };
 
@@ -231,12 +232,14 @@ pub struct ClaimRequest {
 }
 
 impl Store {
-    /// Claims due work. Rows of one lane come in the order of making.
+    /// Claims due work. Rows of one lane come in the order of making. A power failure may undo the claim and what the
+    /// rows rest on: who acts outside by them waits for [`Store::synced`] first.
     ///
     /// # Errors
     /// The store can't be written.
     pub async fn claim_work(&self, request: ClaimRequest) -> Found<Vec<ClaimedWork>> {
-        self.transaction(&[], |connection| Box::pin(async move { claim(connection, &request).await })).await
+        let when = AnswerWhen::Visible;
+        self.answered(when, &[], |connection| Box::pin(async move { claim(connection, &request).await })).await
     }
 
     /// When the next row becomes due after `now`. Rows due before are claimed already, or wait for a free hand.

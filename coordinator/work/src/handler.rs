@@ -18,6 +18,12 @@ pub trait WorkHandler: Send + Sync {
         LaneOrder::Independent
     }
 
+    /// Whether handling a row has an effect that a power failure does not undo together with the row: an event sent, a
+    /// file removed. What the row rests on is on the disk then before it is handled.
+    fn acts_outside(&self) -> bool {
+        true
+    }
+
     /// Waits after a failure.
     fn back_off(&self) -> BackOff {
         BackOff::default()

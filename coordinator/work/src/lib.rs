@@ -18,7 +18,8 @@ use anyhow::Context as _;
 use domain::run::Millis;
 use futures::FutureExt as _;
 use store::{
-    Batch, Change, ChangeNotification, ClaimLimit, ClaimRequest, ClaimedWork, LaneOrder, Store, WorkChange, WorkKind,
+    Batch, Change, ChangeNotification, ClaimLimit, ClaimRequest, ClaimedWork, LaneOrder, Store, StoreError, WorkChange,
+    WorkKind,
 };
 use tokio::{
     sync::broadcast::{self, error::RecvError},
@@ -83,10 +84,11 @@ impl WorkLoop {
                     (failures, fresh) = (0, false);
                     next
                 }
+                Err(StoreError::Stopped) => return Err(StoreError::Stopped.into()),
                 Err(error) => {
                     failures += 1;
                     let wait = STORE_BACK_OFF.delay(failures);
-                    tracing::warn!("work can't be claimed, trying again in {wait:?}: {error:#}");
+                    tracing::warn!("work can't be claimed, trying again in {wait:?}: {error}");
                     wait
                 }
             };
@@ -110,7 +112,7 @@ impl WorkLoop {
     }
 
     /// Claims what is due for free hands. Returns how long nothing else becomes due.
-    async fn round(&mut self, fresh: bool) -> anyhow::Result<Duration> {
+    async fn round(&mut self, fresh: bool) -> Result<Duration, StoreError> {
         let (store, coordinator) = (&self.config.store, &self.config.coordinator);
         if fresh {
             let coordinator = coordinator.clone();
@@ -188,7 +190,13 @@ async fn work_added(notices: &mut broadcast::Receiver<ChangeNotification>) -> an
 
 /// Does claimed rows and stores what became of them, whatever the handler does.
 async fn perform(store: Store, clock: fn() -> Millis, handler: Arc<dyn WorkHandler>, rows: Vec<ClaimedWork>) {
-    let handled = AssertUnwindSafe(async { handler.handle(rows.clone()).await }).catch_unwind();
+    let handling = async {
+        if handler.acts_outside() {
+            store.synced().await?;
+        }
+        handler.handle(rows.clone()).await
+    };
+    let handled = AssertUnwindSafe(handling).catch_unwind();
     let handled = tokio::select! {
         biased;
         handled = handled => handled,

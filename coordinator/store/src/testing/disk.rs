@@ -13,7 +13,8 @@ impl Store {
         let ends = crate::commit::TransactionEnds { notifications: notifications.clone(), health: health.clone() };
         let writer = self.writer.reopen(ends, disk);
         let queue = tokio::sync::broadcast::Sender::new(crate::QUEUE_CHANGES);
-        Self { writer, readers: self.readers.clone(), queue, notifications, health }
+        let durability = self.durability.clone();
+        Self { writer, readers: self.readers.clone(), queue, notifications, health, durability }
     }
 
     /// Runs a script of SQL on a database in memory, e.g. to damage what is written.

@@ -92,7 +92,7 @@ async fn are_sent(store: &Store) {
 async fn deliveries_that_an_earlier_version_left_in_a_file_are_sent() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.db");
-    leave_deliveries(&mut crate::sqlite::connect(&path).unwrap()).await;
+    leave_deliveries(&mut crate::sql::Connection::Sqlite(crate::sqlite::connect(&path).unwrap())).await;
     are_sent(&Store::open(&path).await.unwrap()).await;
 }
 
