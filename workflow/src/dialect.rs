@@ -1,7 +1,7 @@
 //! The one seam between a workflow language and everything that runs workflows.
 //!
 //! Whoever has a plan asks its [`Dialect`]; whoever has only a path asks [`Dialect::of_path`] first. Another language is
-//! a module beside [`github`](crate::github) and an arm in each function here. The modules below hold what is asked and
+//! a module beside [`github`] and an arm in each function here. The modules below hold what is asked and
 //! answered, and know no language.
 
 pub mod call_graph;

@@ -24,6 +24,9 @@ use workflow::time::DAY_MS;
 /// Parts of one upload that are written to the storage at the same time.
 const PARTS: usize = 4;
 
+/// Bytes up to which a body is held in memory and written once, straight to its place.
+const SMALL: usize = 256 * 1024;
+
 /// Milliseconds after which a staged part that belongs to no blob yet is removed.
 const STAGED: Millis = DAY_MS;
 
@@ -129,16 +132,47 @@ impl Blobs {
     where
         S: Stream<Item = std::io::Result<Bytes>> + Send,
     {
+        let mut body = std::pin::pin!(body);
+        let (mut first, mut length) = (Vec::new(), 0);
+        while length <= SMALL {
+            match body.next().await {
+                Some(Ok(bytes)) => {
+                    length += bytes.len();
+                    first.push(bytes);
+                }
+                Some(Err(error)) => return Err(BlobError::Body(error)),
+                None => return self.put_bytes(first.concat().into(), deposit).await,
+            }
+        }
         let incoming = Path::from(format!("{INCOMING}/{}", uuid::Uuid::now_v7()));
+        let body = futures::stream::iter(first.into_iter().map(Ok)).chain(body);
         let received = Box::pin(self.receive(body, &incoming, deposit.limit)).await?;
+        let put = self.settle(received, deposit, &Content::Received(&incoming)).await;
+        self.objects.delete(&incoming).await?;
+        put
+    }
+
+    /// Stores bytes that are in memory.
+    pub async fn put_bytes(&self, bytes: Bytes, deposit: Deposit) -> Result<Put, BlobError> {
+        let size = bytes.len() as u64;
+        if size > deposit.limit {
+            return Err(BlobError::TooLarge(deposit.limit));
+        }
+        let received = Received { hash: Sha256::digest(&bytes).into(), size };
+        self.settle(received, deposit, &Content::Held(bytes)).await
+    }
+
+    /// Brings bytes to their place, and commits the row.
+    async fn settle(&self, received: Received, deposit: Deposit, bytes: &Content<'_>) -> Result<Put, BlobError> {
         let sha256 = hex::encode(received.hash);
         if !deposit.allowed.is_empty() && !deposit.allowed.contains(&sha256) {
-            self.objects.delete(&incoming).await?;
             return Err(BlobError::Mismatch(sha256));
         }
-        let known = !self.store.blob(&sha256).await?.is_empty();
+        let known = self.store.has_blob(&sha256).await?;
         let place = place(&sha256);
-        self.objects.copy(&incoming, &place).await?;
+        if !known || !self.exists(&place).await? {
+            self.write(bytes, &place).await?;
+        }
         let blob = Blob {
             sha256,
             size: received.size,
@@ -150,18 +184,26 @@ impl Blobs {
         };
         self.store.commit(vec![Change::Blob(blob.clone())]).await?;
         // A removal may have moved the first copy aside before the row existed; from now on none does.
-        match self.objects.head(&place).await {
-            Ok(_) => {}
-            Err(object_store::Error::NotFound { .. }) => self.objects.copy(&incoming, &place).await?,
-            Err(error) => return Err(error.into()),
+        if !self.exists(&place).await? {
+            self.write(bytes, &place).await?;
         }
-        self.objects.delete(&incoming).await?;
         Ok(if known { Put::Known(blob) } else { Put::New(blob) })
     }
 
-    /// Stores bytes that are in memory.
-    pub async fn put_bytes(&self, bytes: Bytes, deposit: Deposit) -> Result<Put, BlobError> {
-        self.put(futures::stream::iter([Ok(bytes)]), deposit).await
+    async fn exists(&self, place: &Path) -> Result<bool, BlobError> {
+        match self.objects.head(place).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn write(&self, bytes: &Content<'_>, place: &Path) -> Result<(), BlobError> {
+        match bytes {
+            Content::Held(bytes) => self.objects.put(place, bytes.clone().into()).await.map(drop)?,
+            Content::Received(incoming) => self.objects.copy(incoming, place).await?,
+        }
+        Ok(())
     }
 
     /// Stores one part of a blob that [`Blobs::put_staged`] completes. Returns its length in bytes.
@@ -261,7 +303,7 @@ impl Blobs {
     pub async fn delete(&self, sha256: &str, owner: &str) -> Result<(), BlobError> {
         let gone = Change::BlobGone { sha256: sha256.to_owned(), owner: owner.to_owned() };
         self.store.commit(vec![gone]).await?;
-        if self.store.blob(sha256).await?.is_empty() { self.discard(sha256).await } else { Ok(()) }
+        if self.store.has_blob(sha256).await? { Ok(()) } else { self.discard(sha256).await }
     }
 
     /// Removes an object, unless a row for it appears after it was moved aside.
@@ -275,10 +317,10 @@ impl Blobs {
 
     /// Removes an object that was moved aside, or moves it back if there is a row for it.
     async fn decide(&self, aside: &Path, sha256: &str) -> Result<(), BlobError> {
-        let decided = if self.store.blob(sha256).await?.is_empty() {
-            self.objects.delete(aside).await
-        } else {
+        let decided = if self.store.has_blob(sha256).await? {
             self.objects.rename(aside, &place(sha256)).await
+        } else {
+            self.objects.delete(aside).await
         };
         decided.or_else(missing_is_fine)
     }
@@ -325,6 +367,14 @@ fn missing_is_fine<E: From<object_store::Error>>(error: object_store::Error) -> 
         object_store::Error::NotFound { .. } => Ok(()),
         error => Err(error.into()),
     }
+}
+
+/// Where the bytes of a blob are before they are at their place.
+enum Content<'a> {
+    /// In memory.
+    Held(Bytes),
+    /// Received as this object.
+    Received(&'a Path),
 }
 
 struct Received {

@@ -78,7 +78,7 @@ impl InlineWriter {
             Ok(()) => self.commit(&mut group).unwrap_or_else(Outcome::failed),
             Err(error) => Outcome::failed(error),
         };
-        let ended = outcome.announce(group, 0, &self.ends);
+        let ended = outcome.announce(group, &self.ends);
         disk.written().await;
         ended.finish(&self.ends);
     }
@@ -118,8 +118,12 @@ impl Writer {
                 }
                 let units = std::mem::take(&mut waiting);
                 if outcome.transaction.is_err() {
-                    outcome.announce(units, 0, &ends).finish(&ends);
-                } else if !sync.finish_synced(outcome.announce(units, sync.next_number(), &ends), &ends) {
+                    outcome.announce(units, &ends).finish(&ends);
+                    continue;
+                }
+                let number = sync.next_number();
+                let (ended, ends) = (outcome.announce(units, &ends), ends.clone());
+                if !sync.answer_synced(number, Box::new(move |synced| ended.finish_synced(synced, &ends))) {
                     return;
                 }
             }
@@ -150,7 +154,7 @@ impl Writer {
                     }
                     Err(error) => Outcome::failed(error),
                 };
-                outcome.announce(std::mem::take(&mut waiting), 0, &ends).finish(&ends);
+                outcome.announce(std::mem::take(&mut waiting), &ends).finish(&ends);
             }
             feed.abort();
         });
@@ -168,7 +172,7 @@ impl Writer {
                     return Ok(());
                 }
                 let mut group = vec![unit];
-                inline.commit(&mut group)?.announce(group, 0, &inline.ends).finish(&inline.ends);
+                inline.commit(&mut group)?.announce(group, &inline.ends).finish(&inline.ends);
                 Ok(())
             }
         }
@@ -204,8 +208,8 @@ impl Outcome {
         Self { units: Vec::new(), transaction: Err(error) }
     }
 
-    /// Tells subscribers what can be read now. `number` is that of the transaction.
-    fn announce(self, mut units: Vec<Box<dyn Unit>>, number: u64, ends: &TransactionEnds) -> Ended {
+    /// Tells subscribers what can be read now.
+    fn announce(self, mut units: Vec<Box<dyn Unit>>, ends: &TransactionEnds) -> Ended {
         let mut changed = Vec::new();
         if self.transaction.is_ok() {
             for (unit, _) in units.iter_mut().zip(&self.units).filter(|(_, result)| result.is_ok()) {
@@ -217,25 +221,19 @@ impl Outcome {
             // Nobody may be listening.
             let _ = ends.notifications.send(change);
         }
-        Ended { units, outcome: self, number }
+        Ended { units, outcome: self }
     }
 }
 
 /// A group whose transaction has ended, and whose callers wait for an answer.
-pub(crate) struct Ended {
+struct Ended {
     units: Vec<Box<dyn Unit>>,
     outcome: Outcome,
-    number: u64,
 }
 
 impl Ended {
-    /// Counted by the writer.
-    pub(crate) fn number(&self) -> u64 {
-        self.number
-    }
-
     /// Answers everybody.
-    pub(crate) fn finish(self, ends: &TransactionEnds) {
+    fn finish(self, ends: &TransactionEnds) {
         ends.health.note(&self.outcome.transaction);
         let failure = self.outcome.transaction.err().map(|error| error.to_string());
         let mut results = self.outcome.units.into_iter();
@@ -247,9 +245,9 @@ impl Ended {
         }
     }
 
-    /// Answers everybody that it is not known whether the disk has the transaction.
-    pub(crate) fn fail(mut self, error: &str, ends: &TransactionEnds) {
-        self.outcome.transaction = Err(StoreError::Database(error.to_owned()));
+    /// The same, where the transaction was committed and `synced` says whether the disk has it.
+    fn finish_synced(mut self, synced: Result<(), StoreError>, ends: &TransactionEnds) {
+        self.outcome.transaction = synced;
         self.finish(ends);
     }
 }
@@ -289,21 +287,21 @@ async fn run_group(
     begin(connection).await?;
     let mut changed = Vec::new();
     for unit in units {
-        connection.run_script("SAVEPOINT unit").await?;
+        connection.run("SAVEPOINT unit").await?;
         let result = unit.run(connection).await;
         if result.is_ok() {
             add(&mut changed, unit.changed());
         } else {
             ensure_in_transaction(connection, &result)?;
-            connection.run_script("ROLLBACK TO SAVEPOINT unit").await?;
+            connection.run("ROLLBACK TO SAVEPOINT unit").await?;
         }
-        connection.run_script("RELEASE SAVEPOINT unit").await?;
+        connection.run("RELEASE SAVEPOINT unit").await?;
         results.push(result);
     }
     if let (Connection::Postgres(client), Some(own), false) = (&mut *connection, own, changed.is_empty()) {
         postgres::notify(client, own, &changed).await?;
     }
-    connection.run_script("COMMIT").await
+    connection.run("COMMIT").await
 }
 
 /// SQLite rolls the whole transaction back by itself on some errors. A savepoint after that would open a new one, and
@@ -319,7 +317,7 @@ fn ensure_in_transaction(connection: &Connection, result: &Result<(), StoreError
 
 async fn begin(connection: &mut Connection) -> Result<(), StoreError> {
     match connection {
-        Connection::Sqlite(_) => connection.run_script("BEGIN IMMEDIATE").await,
+        Connection::Sqlite(_) => connection.run("BEGIN IMMEDIATE").await,
         Connection::Postgres(_) => {
             connection.run_script(&format!("BEGIN; SELECT pg_advisory_xact_lock({WRITER_LOCK})")).await
         }

@@ -16,15 +16,14 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{
-    StoreError,
-    commit::{Ended, TransactionEnds},
-    sqlite,
-};
+use super::{StoreError, sqlite};
 
-/// Transactions that have ended and wait for the disk.
+/// Answers the callers of a transaction, which is on the disk or for which that is not known.
+pub(crate) type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// Transactions that are committed and wait for the disk.
 pub(crate) struct WalSync {
-    ended: mpsc::Sender<Ended>,
+    waiting: mpsc::Sender<(u64, Answer)>,
     committed: Arc<AtomicU64>,
 }
 
@@ -37,43 +36,42 @@ pub(crate) struct Durability {
 
 impl WalSync {
     /// Starts the thread that syncs the log of the SQLite file at `path`.
-    pub(crate) fn start(path: &Path, ends: TransactionEnds) -> Result<(Self, Durability), StoreError> {
+    pub(crate) fn start(path: &Path) -> Result<(Self, Durability), StoreError> {
         let mut name = path.as_os_str().to_owned();
         name.push("-wal");
         let log = File::options().write(true).create(true).truncate(false).open(&name);
         let log = log.map_err(|error| StoreError::Database(format!("can't open {}: {error}", name.display())))?;
         let committed = Arc::new(AtomicU64::new(0));
         let (synced, receiver) = watch::channel(0);
-        let (ended, waiting) = mpsc::channel::<Ended>();
+        let (waiting, transactions) = mpsc::channel::<(u64, Answer)>();
         sqlite::spawn("store-sync".into(), move || {
-            while let Ok(first) = waiting.recv() {
-                let group: Vec<Ended> = std::iter::once(first).chain(waiting.try_iter()).collect();
+            while let Ok(first) = transactions.recv() {
+                let group: Vec<_> = std::iter::once(first).chain(transactions.try_iter()).collect();
                 if let Err(error) = log.sync_data() {
-                    let error = format!("the disk does not keep what was written: {error}; restart the coordinator");
-                    group.into_iter().for_each(|ended| ended.fail(&error, &ends));
+                    let text = format!("the disk does not keep what was written: {error}; restart the coordinator");
+                    group.into_iter().for_each(|(_, answer)| answer(Err(StoreError::Database(text.clone()))));
                     // With this thread the writer ends as well.
                     return;
                 }
-                let number = group.iter().map(Ended::number).max().unwrap_or_default();
-                synced.send_replace(number);
-                group.into_iter().for_each(|ended| ended.finish(&ends));
+                synced.send_replace(group.iter().map(|(number, _)| *number).max().unwrap_or_default());
+                group.into_iter().for_each(|(_, answer)| answer(Ok(())));
             }
         })?;
         let durability = Durability { committed: committed.clone(), synced: receiver };
-        Ok((Self { ended, committed }, durability))
+        Ok((Self { waiting, committed }, durability))
     }
 
-    /// The number of the transaction that ends now.
+    /// Numbers the transaction that was committed now, before anybody learns of it.
     pub(crate) fn next_number(&self) -> u64 {
         self.committed.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// Answers a transaction's callers once it is on the disk. False: nothing gets there any more.
-    pub(crate) fn finish_synced(&self, ended: Ended, ends: &TransactionEnds) -> bool {
-        match self.ended.send(ended) {
+    /// Calls `answer` once the transaction with this number is on the disk. False: none gets there any more.
+    pub(crate) fn answer_synced(&self, number: u64, answer: Answer) -> bool {
+        match self.waiting.send((number, answer)) {
             Ok(()) => true,
-            Err(mpsc::SendError(ended)) => {
-                ended.fail(&StoreError::Stopped.to_string(), ends);
+            Err(mpsc::SendError((_, answer))) => {
+                answer(Err(StoreError::Stopped));
                 false
             }
         }

@@ -102,7 +102,7 @@ impl Store {
         let notifications = broadcast::Sender::new(NOTIFICATIONS);
         let health = health::Health::default();
         let ends = TransactionEnds { notifications: notifications.clone(), health: health.clone() };
-        let (sync, durability) = WalSync::start(path, ends.clone())?;
+        let (sync, durability) = WalSync::start(path)?;
         if let Connection::Sqlite(connection) = &connection {
             sqlite::leave_syncs(connection)?;
         }
@@ -191,8 +191,21 @@ impl Store {
         self.answered(AnswerWhen::Durable, changed, work).await
     }
 
-    /// The same; `when` says what the result waits for.
-    pub(crate) async fn answered<F, T>(
+    /// The same, but the result waits for no disk: a power failure may undo what was written, and an end of the process
+    /// does not.
+    pub(crate) async fn transaction_visible<F, T>(
+        &self,
+        changed: &'static [ChangeNotification],
+        work: F,
+    ) -> Result<T, StoreError>
+    where
+        F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.answered(AnswerWhen::Visible, changed, work).await
+    }
+
+    async fn answered<F, T>(
         &self,
         when: AnswerWhen,
         changed: &'static [ChangeNotification],

@@ -193,6 +193,13 @@ impl Store {
         Ok(seen.map(i64::unsigned_abs))
     }
 
+    /// Whether anybody owns the bytes with this hash.
+    pub async fn has_blob(&self, sha256: &str) -> Found<bool> {
+        let statement = query_scalar("SELECT 1 FROM blobs WHERE sha256 = $1 LIMIT 1").bind(sha256);
+        let found: Option<i64> = statement.fetch_optional(&self.readers).await?;
+        Ok(found.is_some())
+    }
+
     /// Stored bytes by their hash, one entry for each owner.
     pub async fn blob(&self, sha256: &str) -> Found<Vec<Blob>> {
         let statement = query(

@@ -142,6 +142,14 @@ impl Connection {
         }
     }
 
+    /// Runs one statement without values that returns no rows, prepared once.
+    pub(crate) async fn run(&mut self, statement: &'static str) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(connection) => sqlite::execute(connection, statement, &[]).map(drop),
+            Self::Postgres(client) => Ok(client.batch_execute(statement).await?),
+        }
+    }
+
     /// Runs statements without values, separated by semicolons.
     pub(crate) async fn run_script(&mut self, script: &str) -> Result<(), StoreError> {
         match self {

@@ -10,7 +10,6 @@ use strum::{EnumString, IntoStaticStr};
 use super::{
     Change, Millis, Store, StoreError,
     columns::{integer, natural},
-    commit::AnswerWhen,
     sql::{Connection, Row, query, query_scalar},
 };
 
@@ -238,8 +237,7 @@ impl Store {
     /// # Errors
     /// The store can't be written.
     pub async fn claim_work(&self, request: ClaimRequest) -> Found<Vec<ClaimedWork>> {
-        let when = AnswerWhen::Visible;
-        self.answered(when, &[], |connection| Box::pin(async move { claim(connection, &request).await })).await
+        self.transaction_visible(&[], |connection| Box::pin(async move { claim(connection, &request).await })).await
     }
 
     /// When the next row becomes due after `now`. Rows due before are claimed already, or wait for a free hand.

@@ -10,6 +10,10 @@ use std::{
 use clap::Parser;
 use longshore_simulation::{Sabotage, explain, simulate};
 
+/// As in the product.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Simulates pools whose network, disk, clocks and processes fail
 #[derive(Debug, Parser)]
 struct Args {
