@@ -373,7 +373,10 @@ impl Unit for BatchUnit {
                 for counter in &counters {
                     numbers.push(counters::next(connection, counter).await?);
                 }
-                self.batch.extend(make(&numbers).map_err(StoreError::Unmade)?);
+                // A bug in the caller's part is no end of the writer.
+                let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| make(&numbers)));
+                let made = made.unwrap_or_else(|_| Err("making the changes ended in a bug".into()));
+                self.batch.extend(made.map_err(StoreError::Unmade)?);
             }
             for change in &self.batch {
                 write::apply(connection, change).await?;

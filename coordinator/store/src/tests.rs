@@ -131,6 +131,8 @@ crate::testing::on_each_engine! {
     a_group_is_fenced_by_its_version,
     a_worker_is_known_by_its_newest_row,
     a_counter_gives_each_value_once,
+    numbers_of_changes_that_can_not_be_made_are_given_to_the_next,
+    what_can_be_read_is_on_the_disk_once_the_store_is_synced,
     subscribers_learn_what_changed_after_it_is_readable,
     a_transaction_that_breaks_writes_nothing_and_the_store_goes_on,
     a_full_disk_is_a_problem_that_is_told,
@@ -392,6 +394,39 @@ async fn a_counter_gives_each_value_once(store: &Store) {
     values.sort_unstable();
     assert_eq!(values, (1..=20).collect::<Vec<_>>());
     assert_eq!(store.next("other").await.unwrap(), 1);
+}
+
+async fn numbers_of_changes_that_can_not_be_made_are_given_to_the_next(store: &Store) {
+    let counters = || vec!["runs".to_owned(), "runs of ci.yml".to_owned()];
+    let failed = store.commit_numbered(counters(), |_| Err("no key".into())).await;
+    assert!(matches!(failed, Err(StoreError::Unmade(text)) if text == "no key"));
+    let failed = store.commit_numbered(counters(), |_| panic!("a bug")).await;
+    assert!(matches!(failed, Err(StoreError::Unmade(_))));
+    let made = store.commit_numbered(counters(), |numbers| {
+        assert_eq!(numbers, [1, 1]);
+        Ok(vec![Change::Cursor { relay: "r".into(), seen: numbers[0] }])
+    });
+    made.await.unwrap();
+    assert_eq!(store.cursor("r").await.unwrap(), Some(1));
+    assert_eq!(store.next("runs").await.unwrap(), 2);
+}
+
+async fn what_can_be_read_is_on_the_disk_once_the_store_is_synced(store: &Store) {
+    store.synced().await.unwrap();
+    store.commit(vec![Change::Cursor { relay: "r".into(), seen: 1 }]).await.unwrap();
+    let visible = store
+        .transaction_visible(&[], |connection| Box::pin(async move { counters::next(connection, "visible").await }));
+    assert_eq!(visible.await.unwrap(), 1);
+    store.synced().await.unwrap();
+    // A transaction that fails as a whole is none that is waited for.
+    let broken = store.transaction::<_, ()>(&[], |connection| {
+        Box::pin(async move {
+            connection.run_script("ROLLBACK").await?;
+            Err(StoreError::Stale("r".into()))
+        })
+    });
+    assert!(broken.await.is_err());
+    store.synced().await.unwrap();
 }
 
 async fn subscribers_learn_what_changed_after_it_is_readable(store: &Store) {

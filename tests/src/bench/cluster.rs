@@ -18,8 +18,10 @@ use crate::harness::{
     world::{Relay, World},
 };
 
-/// For requests to become jobs, however many there are.
-const PLANNED: Duration = Duration::from_secs(600);
+/// For requests to become jobs.
+const PLANNED: Duration = Duration::from_secs(120);
+/// Requests that are sent before their jobs are waited for.
+const AT_ONCE: usize = 500;
 
 /// Relay, repository and coordinator.
 pub(super) struct Cluster {
@@ -122,17 +124,22 @@ impl Cluster {
     /// Publishes requests, and waits until all their jobs are in the queue: no worker may take jobs meanwhile.
     pub(super) async fn queue(&self, legs: usize, count: usize) -> Result<Vec<Vec<Event>>> {
         let requests = self.requests(legs, count)?;
-        let before = self.queued().await?;
-        raw_relay::publish_groups(&self.relay.url, &requests).await?;
-        let until = Instant::now() + PLANNED;
-        loop {
-            let queued = self.queued().await?;
-            if queued == before + legs * count {
-                return Ok(requests);
+        let mut expected = self.queued().await?;
+        // A relay drops events for a subscriber that is far behind.
+        for some in requests.chunks(AT_ONCE) {
+            raw_relay::publish_groups(&self.relay.url, some).await?;
+            expected += legs * some.len();
+            let until = Instant::now() + PLANNED;
+            loop {
+                let queued = self.queued().await?;
+                if queued == expected {
+                    break;
+                }
+                ensure!(Instant::now() < until, "{queued} of {expected} jobs are queued");
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            ensure!(Instant::now() < until, "{queued} of {} jobs are queued", before + legs * count);
-            tokio::time::sleep(Duration::from_millis(250)).await;
         }
+        Ok(requests)
     }
 
     /// Jobs that wait for a worker.

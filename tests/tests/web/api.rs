@@ -9,7 +9,7 @@ use nostr::Keys;
 use proto::worker::{LogRecord, Mark};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use store::{Change, DeliveryState, NewWebhookDelivery, WebhookDeliveryChange};
+use store::{Change, DeliveryState, NewWebhookDelivery, WebhookDeliveryChange, WorkChange};
 
 use super::{NOW, Server, ended, events, line, public, run, whole};
 
@@ -231,7 +231,8 @@ async fn deliveries_of_webhooks_are_shown_to_the_operator_alone() {
     };
     let (state, answer) = (DeliveryState::GivenUp, "503 Service Unavailable".to_owned());
     let given_up = WebhookDeliveryChange::End { id: "a".into(), state, tries: 3, answer };
-    server.commit(vec![delivery("a", NOW - 1), given_up.into(), delivery("b", NOW)]).await;
+    let done = Change::Work(WorkChange::Remove { id: "a".into() });
+    server.commit(vec![delivery("a", NOW - 1), given_up.into(), done, delivery("b", NOW)]).await;
     let ask = async |keys: Option<&Keys>| server.call(Method::GET, "/api/webhooks", keys).await;
     assert_eq!(ask(None).await.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(ask(Some(&Keys::generate())).await.status(), StatusCode::FORBIDDEN);

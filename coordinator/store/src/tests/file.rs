@@ -17,6 +17,16 @@ async fn open() -> (Store, tempfile::TempDir) {
 }
 
 #[tokio::test]
+async fn a_store_whose_writer_ended_says_so_and_takes_nothing() {
+    let (store, _folder) = open().await;
+    let bug = store.transaction::<_, ()>(&[], |_| Box::pin(async { panic!("a bug") }));
+    assert!(matches!(bug.await, Err(StoreError::Stopped)));
+    assert!(matches!(store.commit(Vec::new()).await, Err(StoreError::Stopped)));
+    let problem = store.problem().await.unwrap().unwrap();
+    assert!(problem.to_string().contains("restart the coordinator"), "{problem}");
+}
+
+#[tokio::test]
 async fn every_list_is_a_walk_along_an_index() {
     let (store, _folder) = &open().await;
     let filter = |change: fn(&mut Filter)| {
