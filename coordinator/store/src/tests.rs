@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, reason = "a test may stop at once")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may stop at once")]
 
 mod caches;
 mod file;
