@@ -156,12 +156,19 @@ impl RefsState {
     }
 }
 
+/// Whether refs may have moved. Looking at them opens files, which is an event as well: by it we would look for ever.
+fn may_move_refs(event: &notify::Result<notify::Event>) -> bool {
+    !matches!(event, Ok(event) if event.kind.is_access() && !event.need_rescan())
+}
+
 /// Hears of every change to the refs: in `refs`, and in `HEAD` and `packed-refs` beside it.
 fn watch(folder: &Path) -> Result<(mpsc::Receiver<()>, RecommendedWatcher)> {
     let (notify, moved) = mpsc::channel(1);
-    // Full: that something moved is known already.
-    let mut watcher = notify::recommended_watcher(move |_| {
-        let _ = notify.try_send(());
+    let mut watcher = notify::recommended_watcher(move |event| {
+        if may_move_refs(&event) {
+            // Full: that something moved is known already.
+            let _ = notify.try_send(());
+        }
     })?;
     let places = [(folder.to_owned(), RecursiveMode::NonRecursive), (folder.join("refs"), RecursiveMode::Recursive)];
     for (place, mode) in places {
@@ -194,6 +201,8 @@ pub(super) fn owner(path: &Path) -> Result<Keys> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
+
     use super::*;
 
     #[test]
@@ -203,5 +212,19 @@ mod tests {
         assert_eq!(named("/srv/git/tool.git/"), "tool.git");
         assert_eq!(named("/srv/tool/.git/"), "tool");
         assert_eq!(named("/"), "repository");
+    }
+
+    #[tokio::test]
+    async fn refs_are_looked_at_when_they_move_and_not_because_they_were_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Repository::init_bare(folder.path()).unwrap();
+        let author = git2::Signature::now("a", "a@example.org").unwrap();
+        let tree = repository.find_tree(repository.treebuilder(None).unwrap().write().unwrap()).unwrap();
+        let (mut moved, _watcher) = watch(folder.path()).unwrap();
+        RefsState::of(&repository).unwrap();
+        let looked = tokio::time::timeout(QUIET * 3, moved.recv()).await;
+        assert!(looked.is_err(), "a look is no move");
+        repository.commit(Some("refs/heads/main"), &author, &author, "m", &tree, &[]).unwrap();
+        assert_eq!(moved.recv().await, Some(()));
     }
 }

@@ -7,8 +7,12 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
-    Batch, ChangeNotification, QueueChange, StoreError, counters, durability::{Answer, WalSync}, health::Health, postgres,
-    sql::Connection, sqlite, write,
+    Batch, ChangeNotification, QueueChange, StoreError, counters,
+    durability::{Answer, WalSync},
+    health::Health,
+    postgres,
+    sql::Connection,
+    sqlite, write,
 };
 
 /// Units of one transaction: beyond that the first ones would wait too long.

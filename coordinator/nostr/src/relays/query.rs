@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use indexmap::IndexMap;
-use nostr::{Alphabet, Event, EventId, Filter, Kind, SubscriptionId, filter::MatchEventOptions, SingleLetterTag};
+use nostr::{Alphabet, Event, EventId, Filter, Kind, SingleLetterTag, SubscriptionId, filter::MatchEventOptions};
 use tokio::sync::oneshot;
 
 use super::{RelayError, limits::ConnectionLimits};
