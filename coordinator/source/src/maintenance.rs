@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    SourceError, Sources,
+    RepositoryMirrors, SourceError,
     git::{GitError, HEAD, Mirror},
 };
 
@@ -34,7 +34,7 @@ pub struct StoredMirror {
     pub used_at: SystemTime,
 }
 
-impl Sources {
+impl RepositoryMirrors {
     /// Name of the mirror of a repository.
     pub fn mirror_name(repository: &str) -> String {
         Mirror::name(repository)
