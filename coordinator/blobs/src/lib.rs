@@ -320,6 +320,8 @@ impl Blobs {
         let decided = if self.store.has_blob(sha256).await? {
             self.objects.rename(aside, &place(sha256)).await
         } else {
+            // The last owner's row is gone after a power failure too.
+            self.store.synced().await?;
             self.objects.delete(aside).await
         };
         decided.or_else(missing_is_fine)

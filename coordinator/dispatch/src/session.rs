@@ -5,7 +5,9 @@ use std::{collections::HashSet, sync::Arc, sync::atomic::Ordering};
 
 use domain::run::AttemptId;
 use futures::TryStreamExt as _;
-use proto::worker::{Draining, FromWorker, Register, Renewed, ToWorker, Welcome, from_worker, to_worker::Message};
+use proto::worker::{
+    Attempt, Draining, FromWorker, Register, Renew, Renewed, ToWorker, Welcome, from_worker, to_worker::Message,
+};
 use store::{Lease, LeaseChange, Renewal};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +18,7 @@ use super::{
     Inner, auth,
     connection::{Session, WorkerInbound, WorkerOutbound},
     expiry::after,
-    messages::{self, attempt_id},
+    messages::{self, attempt_id, attempt_message},
     registry::{NewSession, WorkerProgram},
     tracked, worker_messages,
 };
@@ -117,7 +119,13 @@ impl Session {
             }
             match message {
                 Some(from_worker::Message::Renew(renew)) => {
-                    self.renew(renew.attempts.into_iter().take(ATTEMPTS).map(attempt_id).collect()).await;
+                    let attempts = renew.attempts.into_iter().take(ATTEMPTS).map(attempt_id).collect();
+                    let missing = self.renew(attempts).await;
+                    if !missing.is_empty() {
+                        // Behind a result that is being stored: its lease is gone, and its answer is no Stop.
+                        let ended = from_worker::Message::Renew(Renew { attempts: missing });
+                        store_queue.send(ended).await.map_err(|_| Status::cancelled("the session ended"))?;
+                    }
                 }
                 Some(from_worker::Message::Cancelled(cancelled)) => {
                     if let Some(attempt) = cancelled.attempt.map(attempt_id) {
@@ -146,21 +154,19 @@ impl Session {
         Ok(config.store.renew_leases(renewal).await?)
     }
 
-    async fn renew(&self, attempts: Vec<AttemptId>) {
+    /// Renews leases; returns the attempts that have none.
+    async fn renew(&self, attempts: Vec<AttemptId>) -> Vec<Attempt> {
         let renewed: HashSet<AttemptId> = match self.renewed(attempts.clone()).await {
             Ok(renewed) => renewed.into_iter().collect(),
             Err(error) => {
                 // The worker did renew: a lease must not run out because the store failed.
                 self.inner.renewals_failed.store(true, Ordering::Relaxed);
                 warn!(worker = self.worker, "leases can't be renewed: {error:#}");
-                return;
+                return Vec::new();
             }
         };
         self.send(Message::Renewed(Renewed {}));
-        for attempt in attempts.iter().filter(|attempt| !renewed.contains(*attempt)) {
-            self.inner.registry.lock().release(attempt, &self.worker);
-            self.stop(attempt);
-        }
+        attempts.iter().filter(|attempt| !renewed.contains(*attempt)).map(attempt_message).collect()
     }
 
     /// The processes of a cancelled attempt are gone.

@@ -64,8 +64,10 @@ async fn apply(inner: &Inner, everything: bool) -> anyhow::Result<()> {
         }
     }
     let cancels = store.leases_to_cancel().await?;
-    inner.registry.lock().send_cancels(&cancels);
     let workers = store.workers().await?;
+    // No worker stops for what a power failure undoes.
+    store.synced().await?;
+    inner.registry.lock().send_cancels(&cancels);
     let draining: HashSet<String> = workers.into_iter().filter(|row| row.draining).map(|row| row.id).collect();
     if inner.registry.lock().set_draining(&draining) {
         inner.assign.notify_one();

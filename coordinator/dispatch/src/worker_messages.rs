@@ -34,6 +34,14 @@ pub(super) async fn run(session: Arc<Session>, mut messages: mpsc::Receiver<from
             from_worker::Message::Result(report) => {
                 tracked::caught("result of a job", session.result(report)).await.unwrap_or(Ok(()))
             }
+            // The session found that these have no lease.
+            from_worker::Message::Renew(ended) => {
+                for attempt in ended.attempts.into_iter().map(attempt_id) {
+                    session.inner.registry.lock().release(&attempt, &session.worker);
+                    session.stop(&attempt);
+                }
+                Ok(())
+            }
             _ => Ok(()),
         };
         if let Err(error) = done {

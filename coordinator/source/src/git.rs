@@ -24,8 +24,8 @@ const COMPLAINT: u64 = 4096;
 /// Bytes of its output that are kept, and refs read from it.
 const OUTPUT: u64 = 4 << 20;
 const REFS: usize = 5000;
-/// Packing may take so many times longer than any other command.
-const PACKING: u32 = 5;
+/// Packing may take so many times longer than any other command. Runs of the repository wait for it.
+const PACKING: u32 = 2;
 /// Refs that keep what runs need.
 const KEPT: &str = "refs/longshore/";
 /// Files of one folder that are listed.

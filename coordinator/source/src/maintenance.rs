@@ -34,6 +34,21 @@ pub struct StoredMirror {
     pub used_at: SystemTime,
 }
 
+/// Removes lock files of git in a mirror whose lock is ours: a git that was killed left them, and every change of refs
+/// would fail for ever.
+fn remove_stale_locks(mirror: &Path) {
+    let kept = std::fs::read_dir(mirror.join("refs/longshore")).into_iter().flatten().flatten();
+    let refs = kept.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "lock"));
+    let own = ["packed-refs.lock", "shallow.lock", "gc.pid"].map(|name| mirror.join(name));
+    for path in refs.chain(own) {
+        match std::fs::remove_file(&path) {
+            Ok(()) => tracing::warn!("removed {}, which a git that was killed left", path.display()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!("{} can't be removed: {error}", path.display()),
+        }
+    }
+}
+
 impl RepositoryMirrors {
     /// Name of the mirror of a repository.
     pub fn mirror_name(repository: &str) -> String {
@@ -73,6 +88,7 @@ impl RepositoryMirrors {
         if !path.join(HEAD).exists() || is_shared.await.map_err(|error| not_now(&error))? {
             return Ok(());
         }
+        remove_stale_locks(&path);
         self.stored(&name).forget(commit).await.map_err(|error| not_now(&error))?;
         // What no ref keeps any more goes with the next packing.
         match std::fs::remove_file(path.join(PACKED)) {
@@ -93,6 +109,7 @@ impl RepositoryMirrors {
         if modified(&marker).is_some_and(|packed| packed >= mirror.used_at || age(packed) < PACKED_EVERY) {
             return Ok(false);
         }
+        remove_stale_locks(&mirror.path);
         // First: one that can't be packed is not tried again at once.
         let marked = std::fs::File::create(&marker).map_err(|error| error.to_string());
         let packed = self.stored(&mirror.name).pack().await.map_err(|error: GitError| error.to_string());

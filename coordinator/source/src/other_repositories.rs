@@ -250,6 +250,8 @@ impl RepositoryMirrors {
         let Some(commit) = mirror.peel(&target.object).await else {
             return Err(SourceError::Refused(format!("{origin} does not give commit {}", target.object)));
         };
+        // Packing removes what no ref holds, and a branch may move before the files are asked for.
+        mirror.keep(&commit).await.map_err(refused)?;
         let mut refs = Vec::new();
         if everything {
             let is_named = |name: &str| name.starts_with("refs/heads/") || name.starts_with("refs/tags/");

@@ -7,8 +7,12 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
-    Batch, ChangeNotification, QueueChange, StoreError, counters, durability::WalSync, health::Health, postgres,
-    sql::Connection, sqlite, write,
+    Batch, ChangeNotification, QueueChange, StoreError, counters,
+    durability::{Answer, WalSync},
+    health::Health,
+    postgres,
+    sql::Connection,
+    sqlite, write,
 };
 
 /// Units of one transaction: beyond that the first ones would wait too long.
@@ -107,6 +111,7 @@ impl Writer {
                 Connection::Postgres(_) => Ok(()),
             };
             while units.blocking_recv_many(&mut waiting, GROUP) > 0 {
+                let number = sync.next_number();
                 let outcome = ensure_idle(&mut connection).map(|()| {
                     sqlite::complete(commit_group(&mut connection, &mut waiting, None)).unwrap_or_else(Outcome::failed)
                 });
@@ -117,13 +122,16 @@ impl Writer {
                     tracing::error!("the database can't be opened again after a failed write: {error}");
                 }
                 let units = std::mem::take(&mut waiting);
-                if outcome.transaction.is_err() {
-                    outcome.announce(units, &ends).finish(&ends);
-                    continue;
-                }
-                let number = sync.next_number();
-                let (ended, ends) = (outcome.announce(units, &ends), ends.clone());
-                if !sync.answer_synced(number, Box::new(move |synced| ended.finish_synced(synced, &ends))) {
+                let committed = outcome.transaction.is_ok();
+                let ended = outcome.announce(units, &ends);
+                let answer: Answer = if committed {
+                    let ends = ends.clone();
+                    Box::new(move |synced| ended.finish_synced(synced, &ends))
+                } else {
+                    ended.finish(&ends);
+                    Box::new(|_| ())
+                };
+                if !sync.answer_synced(number, answer) {
                     return;
                 }
             }

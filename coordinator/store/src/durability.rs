@@ -37,10 +37,12 @@ pub(crate) struct Durability {
 impl WalSync {
     /// Starts the thread that syncs the log of the SQLite file at `path`.
     pub(crate) fn start(path: &Path) -> Result<(Self, Durability), StoreError> {
-        let mut name = path.as_os_str().to_owned();
+        // SQLite has the log beside the file itself, not beside a link to it.
+        let failed = |error| StoreError::Database(format!("can't open the log of {}: {error}", path.display()));
+        let mut name = std::fs::canonicalize(path).map_err(failed)?.into_os_string();
         name.push("-wal");
-        let log = File::options().write(true).create(true).truncate(false).open(&name);
-        let log = log.map_err(|error| StoreError::Database(format!("can't open {}: {error}", name.display())))?;
+        // It is there since the first statement: another one would be synced for nothing.
+        let log = File::options().write(true).open(&name).map_err(failed)?;
         let committed = Arc::new(AtomicU64::new(0));
         let (synced, receiver) = watch::channel(0);
         let (waiting, transactions) = mpsc::channel::<(u64, Answer)>();
@@ -61,7 +63,7 @@ impl WalSync {
         Ok((Self { waiting, committed }, durability))
     }
 
-    /// Numbers the transaction that was committed now, before anybody learns of it.
+    /// Numbers the transaction that is about to be committed, so that nobody reads what has no number yet.
     pub(crate) fn next_number(&self) -> u64 {
         self.committed.fetch_add(1, Ordering::AcqRel) + 1
     }

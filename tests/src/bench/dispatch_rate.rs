@@ -24,7 +24,9 @@ const LEGS: usize = 20;
 /// The clock of the first part, and of the part at half its rate.
 const TIME: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(20)];
 /// Jobs a second that are there to be done; a coordinator that does more is measured until they are done.
-const PROVIDED: usize = 2500;
+const PROVIDED: usize = 3500;
+/// The same on PostgreSQL.
+const PROVIDED_POSTGRES: usize = 1500;
 
 /// What one stretch of work gave.
 struct Stretch {
@@ -86,6 +88,7 @@ pub(super) async fn measure(scale: Scale, report: &mut Report) -> Result<()> {
     drop(cluster);
 
     let setup = Setup { database: Database::Postgres, ..setup };
+    let runs = scale.count(PROVIDED_POSTGRES, 100) * usize::try_from(time[0].as_secs())? / LEGS;
     match Box::pin(on_postgres(setup, runs, time[0])).await {
         Ok(rate) => report.number("G8 the same on PostgreSQL", "jobs/s", Bound::Information, Ok(rate), None),
         Err(error) => report.note(format!("G8: PostgreSQL could not be measured: {error:#}")),

@@ -196,6 +196,8 @@ pub(super) fn fill(database: &Path, runs: usize) -> Result<()> {
         values.join(", ")
     );
     store.execute(&statement, [])?;
+    // Or the next run would have the serial of one of these.
+    store.execute("UPDATE counters SET value = (SELECT max(serial) FROM runs) WHERE name = 'run'", [])?;
     let count: i64 = store.query_row("SELECT count(*) FROM runs", [], |row| row.get(0))?;
     ensure!(usize::try_from(count)? == runs, "the store has {count} runs");
     Ok(())

@@ -103,9 +103,9 @@ impl Protocol for HiveCi {
     }
 
     fn answer_filters(&self, us: &PublicKey, requests: &[EventId]) -> Vec<Filter> {
-        let by_us = |kind: u16| Filter::new().kind(Kind::from(kind)).author(*us);
-        let ids = requests.iter().map(EventId::to_hex);
-        vec![by_us(STATUS).identifiers(ids), by_us(RESULT).events(requests.iter().copied())]
+        // Both carry the job in `e`. Not by the status's `d`: some relays look at one `d` of a filter alone.
+        let kinds = [STATUS, RESULT].map(Kind::from);
+        vec![Filter::new().kinds(kinds).author(*us).events(requests.iter().copied())]
     }
 
     fn answered(&self, event: &Event, us: &PublicKey) -> Option<EventId> {

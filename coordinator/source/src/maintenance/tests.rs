@@ -94,6 +94,25 @@ async fn a_commit_goes_with_its_last_run_and_its_objects_with_the_next_packing()
     assert!(!world.sources.pack(&world.stored()).await.unwrap(), "it is packed");
 }
 
+#[tokio::test]
+async fn locks_that_a_killed_git_left_hold_up_neither_forgetting_nor_packing() {
+    let world = World::new();
+    let commit = world.commit("a");
+    let mirror = world.fetch(std::slice::from_ref(&commit)).await;
+    mirror.keep(&commit).await.unwrap();
+    let stored = world.stored();
+    let leave = || {
+        for lock in ["packed-refs.lock".to_owned(), format!("refs/longshore/{commit}.lock")] {
+            std::fs::write(stored.path.join(lock), "").unwrap();
+        }
+    };
+    leave();
+    world.sources.forget(REPOSITORY, &commit, std::future::ready(Ok(false))).await.unwrap();
+    assert_eq!(refs(&stored), Vec::<String>::new());
+    leave();
+    assert!(world.sources.pack(&world.stored()).await.unwrap());
+}
+
 fn walk(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()

@@ -388,6 +388,22 @@ fn a_plain_loom_command_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn answers_to_many_requests_are_asked_for_by_what_every_relay_looks_up() {
+    let us = Keys::generate();
+    let requests = [EventId::all_zeros(), signed(JOB, &[], &us, 1).id];
+    let filters = HiveCi.answer_filters(&us.public_key(), &requests);
+    for kind in [STATUS, RESULT] {
+        for request in &requests {
+            let answer = signed(kind, &[list(&["e", &request.to_hex()]), list(&["d", &request.to_hex()])], &us, 2);
+            let matches = |filter: &Filter| filter.match_event(&answer, nostr::filter::MatchEventOptions::new());
+            assert!(filters.iter().any(matches), "{kind}");
+        }
+    }
+    let d = nostr::SingleLetterTag::lowercase(nostr::Alphabet::D);
+    assert!(!filters.iter().any(|filter| filter.generic_tags.contains_key(&d)), "a relay may look at one `d` alone");
+}
+
+#[test]
 fn a_cancel_names_jobs_and_must_be_ours() {
     let (author, pool, job) = (Keys::generate(), Keys::generate(), "ab".repeat(32));
     let limits = Limits::default();
