@@ -19,7 +19,7 @@ use std::{
 use actions_api::ActionsApi;
 use anyhow::{Context, Result, bail, ensure};
 use blobs::Blobs;
-use config::Kept;
+use config::CacheAndArtifactLimits;
 use domain::run::Planned;
 use indexmap::IndexMap;
 use secrecy::SecretString;
@@ -269,8 +269,13 @@ async fn services(cache: &Path) -> Result<ActionsApi> {
     let store = Store::open(&folder.join("longshore.db")).await?;
     let blobs = Blobs::open(&folder.join("blobs"), store.clone())?;
     let now = || u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
-    let origin =
-        ActionsApi::new(store, blobs.clone(), &rand::random(), Kept { artifact_days: 7, ..Kept::default() }, now);
+    let origin = ActionsApi::new(
+        store,
+        blobs.clone(),
+        &rand::random(),
+        CacheAndArtifactLimits { artifact_days: 7, ..CacheAndArtifactLimits::default() },
+        now,
+    );
     origin.expire(now(), config::Retention::default().cache_bytes).await?;
     blobs.expire(now()).await?;
     Ok(origin)

@@ -22,18 +22,15 @@ const HOMONYMS: [(&str, &str, &str); 1] =
     [("cli", "Args", "clap's convention: the arguments of one command, always named with the command's module")];
 
 /// Places where a protocol's name belongs.
-const HIVE_CI: [&str; 4] =
-    ["coordinator/nostr/src/hive_ci", "coordinator/nostr/tests", "coordinator/config", "cli/src/client/hive_ci"];
+const HIVE_CI: [&str; 4] = [
+    "coordinator/nostr/src/protocol/hive_ci",
+    "coordinator/nostr/tests",
+    "coordinator/config",
+    "cli/src/client/hive_ci",
+];
 
 /// Folders whose names are still being replaced.
-const PENDING: [&str; 6] = [
-    "coordinator/app",
-    "coordinator/config",
-    "coordinator/domain",
-    "coordinator/source",
-    "coordinator/store",
-    "coordinator/web",
-];
+const PENDING: [&str; 1] = ["coordinator/store"];
 
 /// What a definition is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,7 +148,7 @@ fn alternatives(path: &str) -> Vec<String> {
 /// Whether a file holds tests, or what only tests use.
 fn is_test(path: &str) -> bool {
     let stem = Path::new(path).file_stem().unwrap().to_string_lossy().into_owned();
-    path.contains("/tests/") || ["tests", "tables", "testing", "properties", "simulation"].contains(&stem.as_str())
+    path.contains("/tests/") || ["tests", "testing", "properties", "simulation"].contains(&stem.as_str())
 }
 
 /// The workspace package that a file belongs to.

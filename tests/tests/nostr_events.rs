@@ -12,8 +12,7 @@ use longshore_tests::oracle::{
 use nostr::{Event, EventBuilder, Keys, Kind, Tag, Timestamp, nips::nip44};
 use nostr_client::{
     advertise::{PoolLoad, Price, advertisement},
-    hive_ci::HiveCi,
-    protocol::{Draft, Protocol, ReadContext, Refusal, Secrets},
+    protocol::{Draft, Protocol, ReadContext, Refusal, Secrets, hive_ci::HiveCi},
 };
 use store::Signer;
 use workflow::plan::{Conclusion, Reason};

@@ -8,8 +8,8 @@ use futures::{StreamExt, future::BoxFuture};
 use longshore_tests::harness::git::{Repository, Server};
 use nostr::{Event, EventBuilder, Filter, JsonUtil, Keys, Kind, Tag, Timestamp, ToBech32, filter::MatchEventOptions};
 use source::{
-    EventQuery, Revision, SourceError, Sources,
-    outside::{FetchDepth, RepositoryRequest},
+    EventQuery, RepositoryMirrors, Revision, SourceError,
+    other_repositories::{FetchDepth, RepositoryRequest},
 };
 
 /// Events as a relay would give them.
@@ -32,9 +32,9 @@ fn event(keys: &Keys, kind: u16, at: u64, tags: &[&[&str]]) -> Event {
     builder.sign_with_keys(keys).unwrap()
 }
 
-fn sources(folder: &Path, events: Vec<Event>, allow_private: bool) -> Sources {
+fn sources(folder: &Path, events: Vec<Event>, allow_private: bool) -> RepositoryMirrors {
     let settings = config::Source { allow_private, ..config::Source::default() };
-    Sources::new(folder.to_owned(), settings, Arc::new(Events(events)))
+    RepositoryMirrors::new(folder.to_owned(), settings, Arc::new(Events(events)))
 }
 
 fn address(owner: &Keys) -> Address {

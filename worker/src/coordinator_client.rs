@@ -37,7 +37,7 @@ use self::{
 };
 use crate::{
     config::Config,
-    fetch::{ActionStore, Mirrors, Sources},
+    fetch::{ActionStore, Mirrors, RepositoryFetcher},
     job::{self, ProgressReporter},
     log::LogSink,
     sandbox::Sandbox,
@@ -83,7 +83,7 @@ pub trait Executor: Send + Sync {
     fn execute(
         &self,
         attempt: job::JobAttempt,
-        sources: Arc<dyn Sources>,
+        sources: Arc<dyn RepositoryFetcher>,
         sink: Arc<dyn LogSink>,
         observer: Arc<dyn ProgressReporter>,
     ) -> BoxFuture<'static, JobReport>;
@@ -98,7 +98,7 @@ impl Executor for SandboxExecutor {
     fn execute(
         &self,
         attempt: job::JobAttempt,
-        sources: Arc<dyn Sources>,
+        sources: Arc<dyn RepositoryFetcher>,
         sink: Arc<dyn LogSink>,
         observer: Arc<dyn ProgressReporter>,
     ) -> BoxFuture<'static, JobReport> {

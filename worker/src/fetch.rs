@@ -1,6 +1,6 @@
 //! Brings what a job needs: repositories into local mirrors, checked-out trees and actions as archives.
 //!
-//! A [`Sources`] finds commits; [`checkout()`] makes a work tree of one, submodules included.
+//! A [`RepositoryFetcher`] finds commits; [`checkout()`] makes a work tree of one, submodules included.
 
 mod actions;
 mod checkout;
@@ -93,7 +93,7 @@ pub struct FetchedAction {
 }
 
 /// Where a job's repository, and what its workflow names, come from.
-pub trait Sources: Send + Sync {
+pub trait RepositoryFetcher: Send + Sync {
     /// Finds a commit and brings its objects.
     fn locate<'a>(
         &'a self,
@@ -159,7 +159,7 @@ impl LocalRepository {
     }
 }
 
-impl Sources for LocalRepository {
+impl RepositoryFetcher for LocalRepository {
     fn locate<'a>(
         &'a self,
         source: &'a SourceRef,

@@ -11,7 +11,7 @@ use workflow::plan::{Conclusion, JobContent, JobOrder, JobReport, Reason};
 use crate::{
     config::JobLimits,
     dialect::{self, step_dialect::StepDialect},
-    fetch::{self, CheckoutOptions, Sources},
+    fetch::{self, CheckoutOptions, RepositoryFetcher},
     log::{
         LogSink,
         mask::{MaskOutcome, Masker},
@@ -76,7 +76,7 @@ pub trait ProgressReporter: Send + Sync {
 pub async fn execute(
     attempt: JobAttempt,
     sandbox: Arc<dyn Sandbox>,
-    sources: Arc<dyn Sources>,
+    sources: Arc<dyn RepositoryFetcher>,
     sink: Arc<dyn LogSink>,
     observer: Arc<dyn ProgressReporter>,
 ) -> JobReport {
@@ -108,7 +108,7 @@ struct Job {
     /// The rules of its workflow's language.
     dialect: Arc<dyn StepDialect>,
     sandbox: Arc<dyn Sandbox>,
-    sources: Arc<dyn Sources>,
+    sources: Arc<dyn RepositoryFetcher>,
     observer: Arc<dyn ProgressReporter>,
     log: LogWriter,
     masker: Arc<Masker>,

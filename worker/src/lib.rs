@@ -48,9 +48,13 @@ pub async fn run(
 
 /// The back end that a configuration asks for.
 pub async fn sandbox(config: &Config) -> anyhow::Result<Arc<dyn Sandbox>> {
-    if config.sandbox == SandboxKind::Host {
-        return Ok(HostSandbox::new().context("the host sandbox")?);
-    }
+    Ok(match config.sandbox {
+        SandboxKind::Docker => DockerSandbox::connect(docker_config(config)).await.context("the docker sandbox")?,
+        SandboxKind::Host => HostSandbox::new().context("the host sandbox")?,
+    })
+}
+
+fn docker_config(config: &Config) -> DockerConfig {
     let limits = ResourceLimits {
         memory: config.limits.memory,
         processes: config.limits.processes,
@@ -59,7 +63,5 @@ pub async fn sandbox(config: &Config) -> anyhow::Result<Arc<dyn Sandbox>> {
     let name = if config.name.is_empty() { "worker" } else { &config.name };
     // Names may repeat; machines are told apart by who made them.
     let pool = coordinator_client::identity_of(&config.identity_file).unwrap_or_else(|| "local".into());
-    let docker =
-        DockerConfig { worker: name.to_owned(), pool, pool_size: config.pool.size, limits, ..DockerConfig::default() };
-    Ok(DockerSandbox::connect(docker).await.context("the docker sandbox")?)
+    DockerConfig { worker: name.to_owned(), pool, pool_size: config.pool.size, limits, ..DockerConfig::default() }
 }

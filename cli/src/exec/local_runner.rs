@@ -19,7 +19,7 @@ use tokio::{io::DuplexStream, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 use worker::{
     config::Config,
-    fetch::Sources,
+    fetch::RepositoryFetcher,
     job::{self, ActionsApiAccess, ProgressReporter, Tunnel},
     log::spool::RecordCallback,
     sandbox::Sandbox,
@@ -63,7 +63,7 @@ enum JobUpdate {
 struct LocalRunner {
     work: LocalRun,
     sandbox: Arc<dyn Sandbox>,
-    sources: Arc<dyn Sources>,
+    sources: Arc<dyn RepositoryFetcher>,
     state: RunState,
     queue: VecDeque<(String, Vec<String>)>,
     running: HashMap<String, CancellationToken>,
@@ -79,7 +79,7 @@ struct LocalRunner {
 pub(super) async fn run_to_end(
     work: LocalRun,
     sandbox: Arc<dyn Sandbox>,
-    sources: Arc<dyn Sources>,
+    sources: Arc<dyn RepositoryFetcher>,
     interrupt: &mut InterruptSignals,
 ) -> Result<RunReport> {
     let (updates, mut received) = mpsc::unbounded_channel();

@@ -7,11 +7,11 @@ use futures::{FutureExt as _, future::BoxFuture};
 use nostr::{Event, Filter, Keys};
 use nostr_client::relays::Relays;
 use source::{
-    EventQuery, Sources as Outside,
+    EventQuery, RepositoryMirrors,
     lock::Lock,
-    outside::{FetchDepth, RepositoryRequest},
+    other_repositories::{FetchDepth, RepositoryRequest},
 };
-use worker::fetch::{ActionRef, CommitQuery, FetchedAction, LocalRepository, LocatedCommit, Sources};
+use worker::fetch::{ActionRef, CommitQuery, FetchedAction, LocalRepository, LocatedCommit, RepositoryFetcher};
 use workflow::{
     dialect::workflow_ref::RemoteRepository,
     plan::{Dialect, SourceRef},
@@ -23,7 +23,7 @@ const LOOK_UP: std::time::Duration = std::time::Duration::from_secs(8);
 /// The checkout and what its workflow names.
 pub(super) struct ExecSources {
     own: LocalRepository,
-    outside: Outside,
+    outside: RepositoryMirrors,
     lock: Option<Lock>,
 }
 
@@ -38,7 +38,7 @@ impl ExecSources {
     ) -> Self {
         let settings = config::Source { allow_private: true, allow_file: true, ..config::Source::default() };
         let lookup = Arc::new(Asking { relays });
-        let outside = Outside::new(cache.join("mirrors"), settings, lookup).with_actions(actions);
+        let outside = RepositoryMirrors::new(cache.join("mirrors"), settings, lookup).with_actions(actions);
         Self { own: LocalRepository::new(root), outside, lock }
     }
 }
@@ -60,7 +60,7 @@ impl ExecSources {
     }
 }
 
-impl Sources for ExecSources {
+impl RepositoryFetcher for ExecSources {
     fn locate<'a>(&'a self, source: &'a SourceRef, wanted: &'a CommitQuery) -> BoxFuture<'a, Result<LocatedCommit>> {
         async move {
             if wanted.repository.is_empty() {

@@ -54,7 +54,7 @@ pub struct ActionsApi {
     archives: archive::Archives,
     blobs: Blobs,
     tokens: Arc<Tokens>,
-    limits: config::Kept,
+    limits: config::CacheAndArtifactLimits,
     clock: fn() -> Millis,
     issuer: Option<Arc<Issuer>>,
     /// Unfinished uploads of caches by version 1 of the protocol.
@@ -116,7 +116,13 @@ struct Caller {
 
 impl ActionsApi {
     /// Services over a store and its blobs. `key` signs tokens and URLs: the same on every coordinator.
-    pub fn new(store: Store, blobs: Blobs, key: &[u8; 32], limits: config::Kept, clock: fn() -> Millis) -> Self {
+    pub fn new(
+        store: Store,
+        blobs: Blobs,
+        key: &[u8; 32],
+        limits: config::CacheAndArtifactLimits,
+        clock: fn() -> Millis,
+    ) -> Self {
         let tokens = Arc::new(Tokens::new(key));
         Self {
             store,

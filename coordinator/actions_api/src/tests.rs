@@ -39,7 +39,7 @@ fn identity(run: &str, reference: &str, trusted: bool) -> JobIdentity {
 }
 
 impl World {
-    async fn new(limits: config::Kept) -> Self {
+    async fn new(limits: config::CacheAndArtifactLimits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store.sqlite")).await.unwrap();
         let blobs = Blobs::open(&folder.path().join("blobs"), store.clone()).unwrap();
@@ -118,7 +118,7 @@ impl Job<'_> {
 
 #[tokio::test]
 async fn a_cache_is_found_in_its_own_ref_first_then_in_the_base_exactly_first_then_the_newest() {
-    let world = World::new(config::Kept::default()).await;
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
     let main = world.job(identity("r1", "refs/heads/main", true)).await;
     let branch = world.job(identity("r2", "refs/heads/topic", true)).await;
     let other = world.job(identity("r3", "refs/heads/other", true)).await;
@@ -140,7 +140,7 @@ async fn a_cache_is_found_in_its_own_ref_first_then_in_the_base_exactly_first_th
 
 #[tokio::test]
 async fn what_a_job_asked_of_caches_is_part_of_its_runs_result() {
-    let world = World::new(config::Kept::default()).await;
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
     let job = world.job(JobIdentity { attempt: 2, ..identity("r1", "refs/heads/main", true) }).await;
     job.restore(&["deps-1"]).await;
     job.save("deps-1", "12345").await.unwrap();
@@ -165,7 +165,7 @@ async fn what_a_job_asked_of_caches_is_part_of_its_runs_result() {
 
 #[tokio::test]
 async fn the_earlier_protocol_saves_and_restores_the_same_entries_in_chunks() {
-    let world = World::new(config::Kept::default()).await;
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
     let job = world.job(identity("r1", "refs/heads/main", true)).await;
     let base = format!("{}/_apis/artifactcache", job.url);
     let send = async |request: reqwest::RequestBuilder| request.bearer_auth(&job.token).send().await.unwrap();
@@ -194,7 +194,7 @@ async fn the_earlier_protocol_saves_and_restores_the_same_entries_in_chunks() {
 
 #[tokio::test]
 async fn attack_19_an_untrusted_run_restores_from_its_base_and_saves_nothing() {
-    let world = World::new(config::Kept::default()).await;
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
     let main = world.job(identity("r1", "refs/heads/main", true)).await;
     main.save("deps", "good").await.unwrap();
     for reference in ["refs/heads/main", "refs/pull/1/head"] {
@@ -210,7 +210,9 @@ async fn attack_19_an_untrusted_run_restores_from_its_base_and_saves_nothing() {
 
 #[tokio::test]
 async fn what_was_not_used_for_longest_makes_room() {
-    let world = World::new(config::Kept { cache_bytes: 25, ..config::Kept::default() }).await;
+    let world =
+        World::new(config::CacheAndArtifactLimits { cache_bytes: 25, ..config::CacheAndArtifactLimits::default() })
+            .await;
     let job = world.job(identity("r1", "refs/heads/main", true)).await;
     job.save("a", "0123456789").await.unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(2)).await;
@@ -227,7 +229,12 @@ async fn what_was_not_used_for_longest_makes_room() {
 
 #[tokio::test]
 async fn attack_45_an_upload_has_a_limit_and_leaves_nothing_behind() {
-    let world = World::new(config::Kept { cache_bytes: 100, artifact_bytes: 100, ..config::Kept::default() }).await;
+    let world = World::new(config::CacheAndArtifactLimits {
+        cache_bytes: 100,
+        artifact_bytes: 100,
+        ..config::CacheAndArtifactLimits::default()
+    })
+    .await;
     let job = world.job(identity("r1", "refs/heads/main", true)).await;
     let (_, made) = job.ask(CACHE, "CreateCacheEntry", json!({"key": "k", "version": "v"})).await;
     let url = made["signed_upload_url"].as_str().unwrap().to_owned();
@@ -241,7 +248,7 @@ async fn attack_45_an_upload_has_a_limit_and_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn attack_43_an_artifact_has_no_name_that_leads_elsewhere() {
-    let world = World::new(config::Kept::default()).await;
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
     let job = world.job(identity("r1", "refs/heads/main", true)).await;
     for name in ["", ".", "..", "../x", "a/b", "a\\b", "c:d", "a\nb", &"x".repeat(257)] {
         assert_eq!(job.upload(name, "x").await.0, 400, "{name:?}");
@@ -251,7 +258,7 @@ async fn attack_43_an_artifact_has_no_name_that_leads_elsewhere() {
 
 #[tokio::test]
 async fn an_artifact_belongs_to_its_run_and_its_name_is_taken_once_but_for_a_later_attempt_of_its_job() {
-    let world = World::new(config::Kept::default()).await;
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
     let job = world.job(identity("r1", "refs/heads/main", true)).await;
     assert_eq!(job.upload("report", "first").await.0, 200);
     assert_eq!(job.upload("report", "again").await.0, 409);
@@ -269,7 +276,7 @@ async fn an_artifact_belongs_to_its_run_and_its_name_is_taken_once_but_for_a_lat
 
 #[tokio::test]
 async fn tokens_and_urls_serve_their_own_attempt_while_it_is_held() {
-    let world = World::new(config::Kept::default()).await;
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
     let held = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let told = held.clone();
     let whose = identity("r1", "refs/heads/main", true);
@@ -298,7 +305,7 @@ async fn tokens_and_urls_serve_their_own_attempt_while_it_is_held() {
 
 #[tokio::test]
 async fn githubs_api_is_refused_with_what_to_do() {
-    let world = World::new(config::Kept::default()).await;
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
     let job = world.job(identity("r1", "refs/heads/main", true)).await;
     let answer = reqwest::get(format!("{}/api/v3/repos/a/b", job.url)).await.unwrap();
     assert_eq!(answer.status(), 501);
@@ -312,7 +319,7 @@ async fn a_job_that_may_gets_a_token_that_the_published_key_proves() {
     let issuer = Issuer::open(&file, "https://ci.example/").unwrap();
     let [(_, configuration), (_, keys)] = issuer.documents();
     assert_eq!(Issuer::open(&file, "https://ci.example").unwrap().documents()[1].1, keys, "the key is kept");
-    let mut world = World::new(config::Kept::default()).await;
+    let mut world = World::new(config::CacheAndArtifactLimits::default()).await;
     world.api = world.api.with_issuer(issuer);
     let github = json!({"repository": "a/b", "repository_owner": "a", "ref": "refs/heads/main", "event_name": "push"});
     let github = github.as_object().unwrap().clone();

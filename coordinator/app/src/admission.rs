@@ -14,7 +14,7 @@ use nostr_client::{
     policy::Policy,
     protocol::{Refusal, Secrets},
 };
-use source::Sources;
+use source::RepositoryMirrors;
 use store::{Batch, Reader};
 
 /// Deletions are heard for at most this many unfinished runs.
@@ -23,7 +23,7 @@ const LIVE: u32 = 400;
 /// Takes requests in.
 pub(super) struct Admission {
     pub(super) run_service: RunService,
-    pub(super) sources: Arc<Sources>,
+    pub(super) sources: Arc<RepositoryMirrors>,
     pub(super) policy: Policy,
     pub(super) archive: LogPublisher,
 }

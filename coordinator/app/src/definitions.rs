@@ -17,12 +17,12 @@ use config::Config;
 use domain::run::{Millis, Repository};
 use nostr_client::{policy::Policy, protocol::Draft, relays};
 use source::{
-    MaintainerSet, Sources,
+    MaintainerSet, RepositoryMirrors,
     address::Address,
     definition::{Claim, Definition, in_force},
 };
 use store::{Change, DefinitionRow, Looked, RelayClass, Signer};
-use web::Defined;
+use web::DefinitionOutcome;
 
 /// What relays said so long ago is asked again when somebody wants to see it (ms).
 const FRESH: Millis = 10_000;
@@ -37,7 +37,7 @@ const RELAYS: usize = 16;
 #[derive(Clone)]
 pub(super) struct Definitions {
     run_service: RunService,
-    sources: Arc<Sources>,
+    sources: Arc<RepositoryMirrors>,
     policy: Policy,
     config: Arc<Config>,
     looks: Arc<Semaphore>,
@@ -46,7 +46,12 @@ pub(super) struct Definitions {
 }
 
 impl Definitions {
-    pub(super) fn new(run_service: RunService, sources: Arc<Sources>, policy: Policy, config: Arc<Config>) -> Self {
+    pub(super) fn new(
+        run_service: RunService,
+        sources: Arc<RepositoryMirrors>,
+        policy: Policy,
+        config: Arc<Config>,
+    ) -> Self {
         Self { run_service, sources, policy, config, looks: Arc::new(Semaphore::new(LOOKS)), busy: Arc::default() }
     }
 
@@ -90,43 +95,47 @@ impl Definitions {
     }
 
     /// Takes a definition in from its author, and sends it to the repository's relays. The signature was checked.
-    pub(super) async fn define(&self, event: &Event) -> anyhow::Result<Defined> {
+    pub(super) async fn define(&self, event: &Event) -> anyhow::Result<DefinitionOutcome> {
         let definition = match Definition::read(event) {
             Ok(definition) => definition,
-            Err(defect) => return Ok(Defined::Malformed(defect.to_string())),
+            Err(defect) => return Ok(DefinitionOutcome::Malformed(defect.to_string())),
         };
         let now = self.run_service.now();
         if definition.made_at > (now / 1000).saturating_add(self.config.limits.ahead) {
             let why = "the definition is dated ahead of time: set the clock that it was made with";
-            return Ok(Defined::Malformed(why.into()));
+            return Ok(DefinitionOutcome::Malformed(why.into()));
         }
         if let Some(text) = &definition.text {
             let (_, findings) = Dialect::of_any_path(&definition.path).parse(&definition.path, text);
             if diagnostic::has_errors(&findings) {
-                return Ok(Defined::Faulty(findings.iter().map(Diagnostic::to_string).collect::<Vec<_>>().join("\n")));
+                return Ok(DefinitionOutcome::Faulty(
+                    findings.iter().map(Diagnostic::to_string).collect::<Vec<_>>().join("\n"),
+                ));
             }
         }
         let repository = match Address::parse(&definition.repository) {
             Ok(Address::Known(repository)) => repository,
-            _ => return Ok(Defined::Malformed("its `a` names no repository".into())),
+            _ => return Ok(DefinitionOutcome::Malformed("its `a` names no repository".into())),
         };
         let standing = match self.sources.standing(&repository).await {
             Ok(standing) => standing,
-            Err(error) => return Ok(Defined::Refused(error.to_string())),
+            Err(error) => return Ok(DefinitionOutcome::Refused(error.to_string())),
         };
         if !standing.maintainers.contains(&definition.author) {
-            return Ok(Defined::Refused("only owner and maintainers of the repository define its workflows".into()));
+            return Ok(DefinitionOutcome::Refused(
+                "only owner and maintainers of the repository define its workflows".into(),
+            ));
         }
         let maintainers = || std::future::ready(standing.maintainers.clone());
         if let Err(reason) = self.policy.decide(&definition.author, maintainers).await {
-            return Ok(Defined::Refused(reason));
+            return Ok(DefinitionOutcome::Refused(reason));
         }
         self.look(&repository.address, Some(&definition.path), &standing).await?;
         let rows = self.run_service.store().definitions(&repository.address, Some(&definition.path)).await?;
         if let Some(newer) = in_force(rows, &standing.maintainers).remove(&definition.path)
             && newer.precedence() < definition.precedence()
         {
-            return Ok(Defined::Older(newer.event));
+            return Ok(DefinitionOutcome::Older(newer.event));
         }
         let to = self.relays_of(&standing);
         let looked = self.looked(&repository.address, &standing, vec![row(&definition, event, now)]);
@@ -134,7 +143,7 @@ impl Definitions {
         let mut batch = vec![looked];
         batch.extend(self.run_service.outbox().event(&draft, &to, None, now)?);
         self.run_service.store().commit(batch).await?;
-        Ok(Defined::Taken(to.into_iter().map(|(url, _)| url).collect()))
+        Ok(DefinitionOutcome::Taken(to.into_iter().map(|(url, _)| url).collect()))
     }
 
     /// Asks relays and keeps what they have.

@@ -9,7 +9,7 @@ mod admission;
 mod background;
 mod definitions;
 mod disk_usage;
-mod effects;
+mod effect_rows;
 mod log_publisher;
 mod metrics;
 mod planner;
@@ -31,6 +31,9 @@ use nostr::{Keys, PublicKey};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
+
+// `run_service` knows it by this name.
+use effect_rows as effects;
 
 pub use disk_usage::DiskUsage;
 pub use run_service::{Applied, RunService};
@@ -61,14 +64,14 @@ use nostr_client::{
     relays::{Answer, Relays},
     remote_signer::RemoteSigners,
 };
-use source::Sources;
+use source::RepositoryMirrors;
 use store::{ChangeNotification, Store, seal::StoreKey};
 use work::WorkHandler;
 
 /// Stages get this long to end after the shutdown was asked for.
 const GRACE: Duration = Duration::from_secs(10);
 /// The families of events that are listened for and answered.
-const PROTOCOLS: Protocols = Protocols::new(&[&nostr_client::hive_ci::HiveCi]);
+const PROTOCOLS: Protocols = Protocols::new(&[&nostr_client::protocol::hive_ci::HiveCi]);
 
 /// A coordinator that listens.
 pub struct Running {
@@ -118,7 +121,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     let delivery = DeliveryPlan::new(relays.clone(), &config.relays, now);
     let outbox = Outbox::new(keys.clone(), PROTOCOLS, delivery);
     let lookup = RelayLookup { relays: relays.clone(), config: config.relays.clone() };
-    let sources = Sources::new(config.data.join("mirrors"), config.source.clone(), Arc::new(lookup));
+    let sources = RepositoryMirrors::new(config.data.join("mirrors"), config.source.clone(), Arc::new(lookup));
     let sources = Arc::new(sources.with_actions(config.actions.clone()));
     let mut registry = metrics::registry();
     let run_service = RunService::new(store.clone(), store_key, outbox, config.clone(), &mut registry, now);
@@ -225,7 +228,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         }),
         metrics: Arc::new(Metrics::new(
             registry,
-            metrics::Sources {
+            metrics::SampleInputs {
                 store: store.clone(),
                 dispatch: dispatch.clone(),
                 relays: relays.clone(),

@@ -9,8 +9,8 @@ use futures::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 
+pub(crate) use samples::SampleInputs;
 use samples::Samples;
-pub(crate) use samples::Sources;
 
 /// Prefix of every name.
 const PREFIX: &str = "longshore";
@@ -28,7 +28,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// Takes over a registry that every subsystem has put its metrics into.
-    pub(crate) fn new(mut registry: Registry, sources: Sources) -> Self {
+    pub(crate) fn new(mut registry: Registry, sources: SampleInputs) -> Self {
         let samples = Samples::new(&mut registry, sources);
         Self { registry: Mutex::new(registry), samples }
     }

@@ -18,9 +18,9 @@ use super::{
 use domain::run::{Planned, RunState};
 use planning::{self, PlanOutcome, RepositoryMetadata};
 use source::{
-    ResolvedRevision, Revision, SourceError, Sources,
+    RepositoryMirrors, ResolvedRevision, Revision, SourceError,
     lock::Lock,
-    outside::{FetchDepth, RepositoryRequest, RepositorySnapshot},
+    other_repositories::{FetchDepth, RepositoryRequest, RepositorySnapshot},
 };
 
 /// Repositories of called workflows, each resolved once for a plan: all its files are of one commit.
@@ -30,7 +30,7 @@ type Origins = IndexMap<String, Result<RepositorySnapshot, String>>;
 #[derive(Clone)]
 pub(super) struct Planner {
     pub(super) run_service: RunService,
-    pub(super) sources: Arc<Sources>,
+    pub(super) sources: Arc<RepositoryMirrors>,
     pub(super) definitions: Definitions,
     pub(super) config: Arc<Config>,
 }

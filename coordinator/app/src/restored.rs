@@ -69,7 +69,7 @@ mod tests {
         let store = Store::open(&folder.path().join("db")).await.unwrap();
         let (keys, config) = (Keys::generate(), Arc::new(Config::default()));
         let delivery = DeliveryPlan::new(Relays::new(&keys, &config.relays), &config.relays, || testing::START);
-        let protocols = Protocols::new(&[&nostr_client::hive_ci::HiveCi]);
+        let protocols = Protocols::new(&[&nostr_client::protocol::hive_ci::HiveCi]);
         let outbox = Outbox::new(keys.clone(), protocols, delivery);
         let key = StoreKey::from_hex(&"11".repeat(32)).unwrap();
         let service =
@@ -79,7 +79,7 @@ mod tests {
             let mut request = testing::request();
             request.id = format!("{number:064}");
             request.origin = RequestOrigin::from(NostrOrigin {
-                protocol: nostr_client::hive_ci::HiveCi.name().into(),
+                protocol: nostr_client::protocol::hive_ci::HiveCi.name().into(),
                 request: OriginEvent { kind: 5100, id: request.id.clone() },
                 run: Some(OriginEvent { kind: 5401, id: "ab".repeat(32) }),
                 author: keys.public_key().to_hex(),

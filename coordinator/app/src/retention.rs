@@ -12,7 +12,7 @@ use actions_api::ActionsApi;
 use blobs::Blobs;
 use domain::run::Millis;
 use logs::Logs;
-use source::Sources;
+use source::RepositoryMirrors;
 use store::{ArtifactChange, ClaimedWork, ExpiredRun, NewWork, Store, WorkKind};
 use work::{BackOff, Outcome, WorkHandler};
 
@@ -31,7 +31,7 @@ pub(super) struct Config {
     pub(super) logs: Logs,
     pub(super) blobs: Blobs,
     pub(super) actions_api: ActionsApi,
-    pub(super) sources: Arc<Sources>,
+    pub(super) sources: Arc<RepositoryMirrors>,
     /// How much room may be taken.
     pub(super) limits: config::Retention,
     /// Milliseconds that a run is kept.
@@ -178,7 +178,7 @@ impl Retention {
         let unused_longest_first = measured.await?;
         let mut total: u64 = unused_longest_first.iter().map(|(bytes, _)| bytes).sum();
         let unfinished = store.unfinished().await?.into_iter();
-        let needed: HashSet<String> = unfinished.map(|run| Sources::mirror_name(&run.repository)).collect();
+        let needed: HashSet<String> = unfinished.map(|run| RepositoryMirrors::mirror_name(&run.repository)).collect();
         for (bytes, mirror) in unused_longest_first {
             if total <= limits.mirror_bytes {
                 break;

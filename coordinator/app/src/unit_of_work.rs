@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 
 use super::{
-    effects::{RowMaker, RunTransition},
+    effect_rows::{RowMaker, RunTransition},
     metrics::runs::Observed,
     run_secrets::RunSecrets,
     state_cache::{StateCache, WriteSet, Written},

@@ -63,7 +63,7 @@ pub struct Config {
     /// Workflow files that are events.
     pub definitions: DefinitionsConfig,
     /// Caches and artifacts of jobs.
-    pub kept: Kept,
+    pub kept: CacheAndArtifactLimits,
     /// Enrolled workers: Ed25519 public keys (hex), beside those enrolled by token.
     pub workers: Vec<String>,
     /// Days a run's log and blobs are kept.
@@ -369,7 +369,7 @@ pub struct Actions {
 /// Caches and artifacts of jobs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Kept {
+pub struct CacheAndArtifactLimits {
     /// Bytes of all caches of one repository; beyond them the least recently used go.
     pub cache_bytes: u64,
     /// Days a cache is kept without being used.
@@ -398,7 +398,7 @@ impl Default for Retention {
     }
 }
 
-impl Default for Kept {
+impl Default for CacheAndArtifactLimits {
     fn default() -> Self {
         Self { cache_bytes: 10 << 30, cache_days: 7, artifact_bytes: 10 << 30, artifact_days: 90 }
     }
@@ -435,7 +435,7 @@ impl Default for Config {
             source: Source::default(),
             actions: Actions::default(),
             definitions: DefinitionsConfig::default(),
-            kept: Kept::default(),
+            kept: CacheAndArtifactLimits::default(),
             workers: Vec::new(),
             keep_days: 90,
             retention: Retention::default(),

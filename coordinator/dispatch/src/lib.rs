@@ -1,7 +1,7 @@
 //! The worker side of a coordinator: sessions, offers, leases, logs. The only place that knows gRPC.
 //!
 //! The store decides which worker holds what: leases and commands to workers are its rows. Here are the [`registry`] of
-//! connected workers and offers, a [`session`] with each worker and its [`store_loop`], the [`assigner`] that offers the
+//! connected workers and offers, a [`session`] with each worker and its [`worker_messages`], the [`assigner`] that offers the
 //! jobs of the [`queue`], [`wait_reasons`] for those that can't be offered, [`expiry`] of offers and leases,
 //! [`worker_commands`] for cancels and drains, [`bulk`] for logs and objects, and [`actions_connection`] for the services
 //! that actions call.
@@ -17,10 +17,10 @@ mod queue;
 mod registry;
 mod server;
 mod session;
-mod store_loop;
 mod tracked;
 mod wait_reasons;
 mod worker_commands;
+mod worker_messages;
 
 use std::{
     sync::{Arc, atomic::AtomicBool},

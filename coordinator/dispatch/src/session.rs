@@ -1,5 +1,5 @@
 //! One worker's session: reads its messages, answers renewals and confirmed cancels, and queues what changes runs for
-//! the session's [`store_loop`].
+//! the session's [`worker_messages`].
 
 use std::{collections::HashSet, sync::Arc, sync::atomic::Ordering};
 
@@ -20,7 +20,7 @@ use super::{
     expiry::after,
     messages::{self, attempt_id, attempt_message},
     registry::{NewSession, WorkerProgram},
-    store_loop, tracked,
+    tracked, worker_messages,
 };
 
 /// Messages of one worker that wait for the store; with more, nothing is read from the worker.
@@ -53,7 +53,7 @@ pub(super) async fn run(inner: Arc<Inner>, mut inbound: WorkerInbound, out: Work
     info!(worker = session.worker, name, "worker connected");
     let (store_queue, work) = mpsc::channel(STORE_QUEUE);
     // A task of its own: messages that were read are handled even if the session ends.
-    tracked::spawn(&session.inner.tasks, "store loop of a session", store_loop::run(session.clone(), work));
+    tracked::spawn(&session.inner.tasks, "messages of a worker", worker_messages::run(session.clone(), work));
     tokio::select! {
         biased;
         () = end.cancelled() => {}

@@ -13,7 +13,7 @@ pub mod deadlock;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
-mod tables;
+mod tests;
 
 /// How many may wait under `queue: max` (GitHub docs: control workflow concurrency).
 pub const LONGEST: usize = 100;

@@ -6,7 +6,8 @@
 mod advance;
 mod approval;
 mod calls;
-mod claim;
+mod concurrency;
+mod create;
 mod definition_override;
 mod document;
 mod ending;
@@ -18,16 +19,13 @@ mod order;
 mod origin;
 mod ready;
 mod rerun;
+mod retry;
 mod transition;
 
-#[cfg(test)]
-mod parts;
-#[cfg(test)]
-mod properties;
-#[cfg(test)]
-mod tables;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -35,10 +33,11 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use workflow::plan::{Conclusion, ConcurrencyRequest, MatrixCell, Plan, Reason};
 
-pub use advance::{NewRun, advance, create};
+pub use advance::advance;
 pub use approval::describe_approval_wait;
 pub use calls::CalledWorkflow;
-pub use claim::describe_group_wait;
+pub use concurrency::describe_group_wait;
+pub use create::{NewRun, create};
 pub use definition_override::DefinitionOverride;
 pub use document::RunDocument;
 pub use environment::{

@@ -15,7 +15,7 @@ pub struct Reach {
 
 /// A URL that was checked, with the addresses its host stood for at that moment.
 #[derive(Debug, Clone)]
-pub struct Checked {
+pub struct CheckedUrl {
     /// The URL.
     pub url: Url,
     /// To be used instead of resolving again: a second answer might differ from the checked one.
@@ -48,27 +48,27 @@ pub enum Forbidden {
 }
 
 /// Checks a clone URL: http(s) without credentials, every address of its host public; `file://` where allowed.
-pub async fn check_clone(text: &str, reach: Reach) -> Result<Checked, Forbidden> {
+pub async fn check_clone(text: &str, reach: Reach) -> Result<CheckedUrl, Forbidden> {
     let url = Url::parse(text).map_err(|_| Forbidden::NoUrl(text.to_owned()))?;
     if url.scheme() == "file" && reach.file {
-        return Ok(Checked { url, addresses: Vec::new() });
+        return Ok(CheckedUrl { url, addresses: Vec::new() });
     }
     check_web(url.as_str(), reach).await
 }
 
 /// Checks the address of a web server in the same way.
-pub async fn check_web(text: &str, reach: Reach) -> Result<Checked, Forbidden> {
+pub async fn check_web(text: &str, reach: Reach) -> Result<CheckedUrl, Forbidden> {
     let url = Url::parse(text).map_err(|_| Forbidden::NoUrl(text.to_owned()))?;
     check(url, &["https", "http"], "http and https", reach).await
 }
 
 /// Checks a relay URL in the same way.
-pub async fn check_relay(text: &str, reach: Reach) -> Result<Checked, Forbidden> {
+pub async fn check_relay(text: &str, reach: Reach) -> Result<CheckedUrl, Forbidden> {
     let url = Url::parse(text).map_err(|_| Forbidden::NoUrl(text.to_owned()))?;
     check(url, &["wss", "ws"], "ws and wss", reach).await
 }
 
-async fn check(url: Url, schemes: &[&str], named: &'static str, reach: Reach) -> Result<Checked, Forbidden> {
+async fn check(url: Url, schemes: &[&str], named: &'static str, reach: Reach) -> Result<CheckedUrl, Forbidden> {
     let shown = url.to_string();
     if !schemes.contains(&url.scheme()) {
         return Err(Forbidden::Protocol(shown, named));
@@ -97,7 +97,7 @@ async fn check(url: Url, schemes: &[&str], named: &'static str, reach: Reach) ->
     {
         return Err(Forbidden::Private { url: shown, address });
     }
-    Ok(Checked { url, addresses })
+    Ok(CheckedUrl { url, addresses })
 }
 
 /// Whether an address is on the public internet (IANA special-purpose registries).

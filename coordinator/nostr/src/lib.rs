@@ -1,12 +1,11 @@
 //! Relays, intake and publishing: the only place that knows relays.
 //!
-//! [`protocol`] says what a family of events is to the rest; each family is one module. [`intake`] brings events to it,
-//! [`outbox`] stores what it answers, [`publish`] sends that.
+//! [`protocol`] says what a family of events is to the rest; each family is one module in it. [`intake`] brings events to
+//! it, [`outbox`] makes and signs what it answers, [`publish`] sends that.
 
 pub mod advertise;
 pub mod delivery;
 pub mod history;
-pub mod hive_ci;
 pub mod intake;
 pub mod outbox;
 pub mod policy;

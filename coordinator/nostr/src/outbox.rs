@@ -1,16 +1,23 @@
 //! Rows of what a protocol answers: each event signed, and its delivery to the relays that it goes to.
 
 use anyhow::Context;
-use nostr::Keys;
+use nostr::{Event, JsonUtil, Keys};
+use serde::{Deserialize, Serialize};
 
 use domain::run::{FinalizedLog, Millis, NostrOrigin, RunState, RunUpdate};
-use store::{Batch, RelayClass, Signer};
+use store::{Batch, Change, NewWork, Outgoing, RelayClass, Signer, WorkKind};
 
 use super::{
     delivery::{Audience, DeliveryPlan},
     protocol::{Draft, Protocol, Protocols, Refusal},
-    publish,
 };
+
+/// What is sent to one relay.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct EventDelivery {
+    pub(crate) event: Event,
+    pub(crate) class: RelayClass,
+}
 
 /// Turns answers into rows. It reads nothing and writes nothing itself.
 #[derive(Debug, Clone)]
@@ -90,7 +97,7 @@ impl Outbox {
         run: Option<&str>,
         now: Millis,
     ) -> anyhow::Result<Batch> {
-        publish::outgoing(draft, &self.keys, relays, run, now)
+        outgoing(draft, &self.keys, relays, run, now)
     }
 
     /// `None` for what a version with other protocols has stored: it goes on unanswered.
@@ -102,4 +109,59 @@ impl Outbox {
         }
         protocol
     }
+}
+
+/// The rows of a draft: the event, signed, and its delivery to each relay. `keys` are the coordinator's, `run` is our id
+/// of the run it reports on. Nothing where the publisher key that was to sign it is gone.
+///
+/// # Errors
+/// The key is not the event's, or its signature is false.
+pub fn outgoing(
+    draft: &Draft,
+    keys: &Keys,
+    relays: &[(String, RelayClass)],
+    run: Option<&str>,
+    now: Millis,
+) -> anyhow::Result<Batch> {
+    let mut unsigned = draft.event.clone();
+    let id = unsigned.id().to_hex();
+    let event = match (draft.signature, &draft.signer) {
+        (Some(signature), _) => unsigned.clone().add_signature(signature).context("a draft's signature is false")?,
+        (None, Signer::Coordinator) => unsigned.clone().sign_with_keys(keys)?,
+        (None, Signer::Publisher { run }) => {
+            tracing::error!(run, event = id, "the event is given up: its publisher key is erased");
+            return Ok(Batch::new());
+        }
+    };
+    let row = Outgoing {
+        event: id,
+        sequence: 0,
+        unsigned: unsigned.as_json(),
+        signature: Some(event.sig.to_string()),
+        signer: draft.signer.clone(),
+        relays: relays.to_vec(),
+        run: run.map(str::to_owned),
+        made_at: now,
+    };
+    let mut batch = vec![Change::Outbox(row.clone())];
+    batch.extend(deliveries(&row, &event, relays, now)?);
+    Ok(batch)
+}
+
+/// The work of delivering an event to relays.
+pub(crate) fn deliveries(
+    row: &Outgoing,
+    event: &Event,
+    relays: &[(String, RelayClass)],
+    now: Millis,
+) -> anyhow::Result<Batch> {
+    // From here on the rows of work say what is left to do.
+    let mut batch = vec![Change::OutboxDone { event: row.event.clone() }];
+    for (relay, class) in relays {
+        let id = format!("publish {} {relay}", row.event);
+        let work = NewWork { made_at: row.made_at, ..NewWork::new(id, WorkKind::Publish, row.run.as_deref(), now) };
+        let work = work.in_lane(relay).with_payload(&EventDelivery { event: event.clone(), class: *class })?;
+        batch.push(work.into());
+    }
+    Ok(batch)
 }

@@ -1,7 +1,7 @@
 //! What a family of events is to the pool: which events ask for a run or its end, and which events answer. Pure.
 //!
-//! A protocol is a module with one implementation of [`Protocol`]. Intake brings events to it, the outbox stores what it
-//! answers; neither knows its kinds or tags.
+//! A protocol is a module of this one with one implementation of [`Protocol`]. Intake brings events to it, the
+//! outbox stores what it answers; neither knows its kinds or tags.
 
 use std::fmt;
 
@@ -13,6 +13,8 @@ use secrecy::SecretString;
 use config::Limits;
 use domain::run::{FinalizedLog, Millis, NostrOrigin, RunRequest, RunUpdate};
 use store::Signer;
+
+pub mod hive_ci;
 
 /// A family of events that asks for runs and is answered.
 pub trait Protocol: fmt::Debug + Send + Sync + 'static {

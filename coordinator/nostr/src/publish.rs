@@ -6,13 +6,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Context;
 use futures::{
     FutureExt,
     future::{BoxFuture, join_all},
 };
 use nostr::{Event, Filter, JsonUtil, Keys, UnsignedEvent, secp256k1::schnorr::Signature};
-use serde::{Deserialize, Serialize};
 
 use domain::run::Millis;
 use store::{Batch, Change, ClaimedWork, LaneOrder, NewWork, Outgoing, RelayClass, Signer, Store, WorkKind};
@@ -20,7 +18,7 @@ use work::{BackOff, Outcome, WorkHandler};
 
 use super::{
     Clock,
-    protocol::Draft,
+    outbox::{EventDelivery, deliveries},
     relays::{Answer, RelayError, RelayLease, Relays},
 };
 
@@ -48,63 +46,6 @@ pub trait PublisherKeys: Send + Sync + 'static {
     /// # Errors
     /// It can't be read now.
     fn publisher<'a>(&'a self, run: &'a str) -> BoxFuture<'a, anyhow::Result<Option<Keys>>>;
-}
-
-/// What is sent to one relay.
-#[derive(Debug, Serialize, Deserialize)]
-struct Delivery {
-    event: Event,
-    class: RelayClass,
-}
-
-/// The rows of a draft: the event, signed, and its delivery to each relay. `keys` are the coordinator's, `run` is our id
-/// of the run it reports on. Nothing where the publisher key that was to sign it is gone.
-///
-/// # Errors
-/// The key is not the event's, or its signature is false.
-pub fn outgoing(
-    draft: &Draft,
-    keys: &Keys,
-    relays: &[(String, RelayClass)],
-    run: Option<&str>,
-    now: Millis,
-) -> anyhow::Result<Batch> {
-    let mut unsigned = draft.event.clone();
-    let id = unsigned.id().to_hex();
-    let event = match (draft.signature, &draft.signer) {
-        (Some(signature), _) => unsigned.clone().add_signature(signature).context("a draft's signature is false")?,
-        (None, Signer::Coordinator) => unsigned.clone().sign_with_keys(keys)?,
-        (None, Signer::Publisher { run }) => {
-            tracing::error!(run, event = id, "the event is given up: its publisher key is erased");
-            return Ok(Batch::new());
-        }
-    };
-    let row = Outgoing {
-        event: id,
-        sequence: 0,
-        unsigned: unsigned.as_json(),
-        signature: Some(event.sig.to_string()),
-        signer: draft.signer.clone(),
-        relays: relays.to_vec(),
-        run: run.map(str::to_owned),
-        made_at: now,
-    };
-    let mut batch = vec![Change::Outbox(row.clone())];
-    batch.extend(deliveries(&row, &event, relays, now)?);
-    Ok(batch)
-}
-
-/// The work of delivering an event to relays.
-fn deliveries(row: &Outgoing, event: &Event, relays: &[(String, RelayClass)], now: Millis) -> anyhow::Result<Batch> {
-    // From here on the rows of work say what is left to do.
-    let mut batch = vec![Change::OutboxDone { event: row.event.clone() }];
-    for (relay, class) in relays {
-        let id = format!("publish {} {relay}", row.event);
-        let work = NewWork { made_at: row.made_at, ..NewWork::new(id, WorkKind::Publish, row.run.as_deref(), now) };
-        let work = work.in_lane(relay).with_payload(&Delivery { event: event.clone(), class: *class })?;
-        batch.push(work.into());
-    }
-    Ok(batch)
 }
 
 /// Sends events to relays: the handler of [`WorkKind::Publish`].
@@ -154,7 +95,7 @@ impl Publisher {
         };
         let (mut batch, mut readable) = (Batch::new(), Vec::new());
         for row in rows {
-            match row.read_payload::<Delivery>() {
+            match row.read_payload::<EventDelivery>() {
                 Ok(delivery) => readable.push((row, delivery)),
                 Err(error) => {
                     tracing::error!(relay = url, row = row.id, %error, "a delivery can't be read and is given up");
@@ -196,7 +137,7 @@ impl Publisher {
     }
 
     /// A relay's final answer; empty: it has the event.
-    fn settled(&self, row: &ClaimedWork, delivery: &Delivery, relay: &str, answer: &str) -> Batch {
+    fn settled(&self, row: &ClaimedWork, delivery: &EventDelivery, relay: &str, answer: &str) -> Batch {
         let (event, at) = (delivery.event.id.to_hex(), (self.clock)());
         let delivered = Change::Delivered { event, relay: relay.to_owned(), answer: answer.to_owned(), at };
         vec![delivered, row.complete()]
@@ -206,7 +147,7 @@ impl Publisher {
     async fn refused(
         &self,
         row: &ClaimedWork,
-        delivery: &Delivery,
+        delivery: &EventDelivery,
         relay: &str,
         reason: &str,
     ) -> anyhow::Result<Batch> {
@@ -234,7 +175,7 @@ impl Publisher {
     }
 
     /// Whether it does no harm if a relay never gets an event.
-    async fn may_give_up(&self, delivery: &Delivery) -> anyhow::Result<bool> {
+    async fn may_give_up(&self, delivery: &EventDelivery) -> anyhow::Result<bool> {
         if delivery.class == RelayClass::Other {
             return Ok(true);
         }
@@ -242,7 +183,7 @@ impl Publisher {
     }
 
     fn give_up_all(&self, rows: &[ClaimedWork], relay: &str, reason: &str) -> Batch {
-        let given_up = rows.iter().flat_map(|row| match row.read_payload::<Delivery>() {
+        let given_up = rows.iter().flat_map(|row| match row.read_payload::<EventDelivery>() {
             Ok(delivery) => self.settled(row, &delivery, relay, reason),
             Err(_) => vec![row.complete()],
         });
@@ -286,7 +227,7 @@ async fn has_newer(lease: &RelayLease, event: &Event) -> bool {
 
 /// Sends events in their order. After a failure one at a time, up to the first that the relay does not answer for good:
 /// `None` for those behind it.
-async fn send(lease: &RelayLease, rows: &[(ClaimedWork, Delivery)]) -> Vec<Option<Answer>> {
+async fn send(lease: &RelayLease, rows: &[(ClaimedWork, EventDelivery)]) -> Vec<Option<Answer>> {
     if rows.first().is_none_or(|(row, _)| row.tries <= 1) {
         let sent = rows.iter().map(|(_, delivery)| lease.send(Arc::new(delivery.event.clone())).map(Some));
         return join_all(sent).await;

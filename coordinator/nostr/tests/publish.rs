@@ -14,9 +14,9 @@ use domain::run::{FinalizedLog, Millis, NostrOrigin, OriginEvent, RunEnd, RunUpd
 use futures::future::BoxFuture;
 use nostr::{Event, JsonUtil, Keys, util::BoxedFuture};
 use nostr_client::{
-    hive_ci::HiveCi,
-    protocol::{Draft, Protocol},
-    publish::{Publisher, PublisherKeys, outgoing},
+    outbox::outgoing,
+    protocol::{Draft, Protocol, hive_ci::HiveCi},
+    publish::{Publisher, PublisherKeys},
     relays::Relays,
 };
 use nostr_relay_builder::{

@@ -12,10 +12,12 @@ use futures::future::BoxFuture;
 use nostr::{Event, EventBuilder, EventId, Keys, Kind, PublicKey, Tag, nips::nip44};
 use nostr_client::{
     delivery::Audience,
-    hive_ci::{self, HiveCi},
     intake::{IntakeConfig, RequestHandler},
     policy::Policy,
-    protocol::{Protocols, Refusal, Secrets},
+    protocol::{
+        Protocols, Refusal, Secrets,
+        hive_ci::{self, HiveCi},
+    },
     relays::{Answer, Relays},
 };
 use nostr_relay_builder::{

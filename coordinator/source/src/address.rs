@@ -47,7 +47,7 @@ impl Address {
         }
         let coordinate = Coordinate::parse(bare)
             .map_err(|_| bad("expected naddr1…, nostr://<npub>/<identifier> or 30617:<key>:<identifier>"))?;
-        // Older Hive CI runs point at the state (30618) of the same repository.
+        // Runs of older clients point at the state (30618) of the same repository.
         if !matches!(coordinate.kind, Kind::GitRepoAnnouncement | Kind::RepoState) {
             return Err(bad("its kind is neither 30617 nor 30618"));
         }

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::io::ReaderStream;
 
 use super::address::is_object_id;
-use network::{Checked, Reach};
+use network::{CheckedUrl, Reach};
 
 /// Bytes of git's complaints that are kept.
 const COMPLAINT: u64 = 4096;
@@ -76,18 +76,18 @@ impl Mirror {
     }
 
     /// Fetches objects by id and keeps them. The URL was checked; its host is not resolved again.
-    pub async fn fetch_commits(&self, from: &Checked, commits: &[String]) -> Result<(), GitError> {
+    pub async fn fetch_commits(&self, from: &CheckedUrl, commits: &[String]) -> Result<(), GitError> {
         let specs = commits.iter().filter(|id| is_object_id(id)).map(|id| format!("+{id}:refs/longshore/{id}"));
         self.fetch(from, specs.collect()).await
     }
 
     /// Fetches a ref (checked by its caller) below `refs/fetched/`, for servers that give no object by id.
-    pub async fn fetch_ref(&self, from: &Checked, name: &str) -> Result<(), GitError> {
+    pub async fn fetch_ref(&self, from: &CheckedUrl, name: &str) -> Result<(), GitError> {
         self.fetch(from, vec![format!("+{name}:refs/fetched/{}", name.trim_start_matches("refs/"))]).await
     }
 
     /// Fetches one commit without its history, by id, else by the ref that names it.
-    pub async fn fetch_tree(&self, from: &Checked, commit: &str, reference: &str) -> Result<(), GitError> {
+    pub async fn fetch_tree(&self, from: &CheckedUrl, commit: &str, reference: &str) -> Result<(), GitError> {
         let by_id = self.fetch_to_depth(from, vec![format!("+{commit}:refs/longshore/{commit}")], Some(1)).await;
         if by_id.is_ok() || reference.is_empty() {
             return by_id;
@@ -96,7 +96,7 @@ impl Mirror {
     }
 
     /// Fetches every branch and tag below `refs/fetched/`.
-    pub async fn fetch_everything(&self, from: &Checked) -> Result<(), GitError> {
+    pub async fn fetch_everything(&self, from: &CheckedUrl) -> Result<(), GitError> {
         let specs = ["heads", "tags"].map(|kind| format!("+refs/{kind}/*:refs/fetched/{kind}/*"));
         self.fetch(from, specs.into()).await
     }
@@ -104,7 +104,7 @@ impl Mirror {
     /// Refs of another server that fit one of the names, which were checked by the caller, with what each stands for.
     /// An annotated tag comes twice: `refs/tags/v1` and `refs/tags/v1^{}`, its commit. The branch that HEAD names comes
     /// before the others.
-    pub async fn list(&self, from: &Checked, names: &[String]) -> Result<Vec<(String, String)>, GitError> {
+    pub async fn list(&self, from: &CheckedUrl, names: &[String]) -> Result<Vec<(String, String)>, GitError> {
         let mut command = self.network_command(from);
         command.args(["ls-remote", "--quiet", "--symref", "--", from.url.as_str()]).args(names);
         let text = self.run(command).await?;
@@ -120,11 +120,11 @@ impl Mirror {
         Ok(refs)
     }
 
-    async fn fetch(&self, from: &Checked, specs: Vec<String>) -> Result<(), GitError> {
+    async fn fetch(&self, from: &CheckedUrl, specs: Vec<String>) -> Result<(), GitError> {
         self.fetch_to_depth(from, specs, None).await
     }
 
-    async fn fetch_to_depth(&self, from: &Checked, specs: Vec<String>, depth: Option<u32>) -> Result<(), GitError> {
+    async fn fetch_to_depth(&self, from: &CheckedUrl, specs: Vec<String>, depth: Option<u32>) -> Result<(), GitError> {
         if specs.is_empty() {
             return Ok(());
         }
@@ -136,7 +136,7 @@ impl Mirror {
     }
 
     /// git that connects to the address which was checked.
-    fn network_command(&self, from: &Checked) -> Command {
+    fn network_command(&self, from: &CheckedUrl) -> Command {
         let mut command = self.bare_command();
         command.arg("--git-dir").arg(&self.path);
         if let (Some(host), false) = (from.url.host_str(), from.addresses.is_empty()) {

@@ -1,7 +1,7 @@
 //! From a repository address to proven files at a commit.
 //!
 //! [`address`] reads what the request names, [`announcement`] decides whose word counts, [`network`] decides where a
-//! clone URL may lead, [`git`] brings the objects. [`outside`] does the same for repositories that workflows name, under
+//! clone URL may lead, [`git`] brings the objects. [`other_repositories`] does the same for repositories that workflows name, under
 //! the [`lock`]. [`definition`] reads workflow files that are events. `maintenance` keeps mirrors small. Relays are asked
 //! through [`EventQuery`]: this stage knows none.
 
@@ -27,7 +27,7 @@ pub mod definition;
 pub mod git;
 pub mod lock;
 mod maintenance;
-pub mod outside;
+pub mod other_repositories;
 
 pub use self::maintenance::StoredMirror;
 
@@ -93,7 +93,7 @@ pub enum SourceError {
 }
 
 /// Finds repositories and keeps their mirrors.
-pub struct Sources {
+pub struct RepositoryMirrors {
     folder: PathBuf,
     settings: config::Source,
     actions: config::Actions,
@@ -119,7 +119,7 @@ struct RepositoryMetadata {
     state: Option<State>,
 }
 
-impl Sources {
+impl RepositoryMirrors {
     /// Mirrors live below `folder`.
     pub fn new(folder: PathBuf, settings: config::Source, lookup: Arc<dyn EventQuery>) -> Self {
         let actions = config::Actions::default();

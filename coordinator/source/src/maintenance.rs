@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    SourceError, Sources,
+    RepositoryMirrors, SourceError,
     git::{GitError, HEAD, Mirror},
 };
 
@@ -49,7 +49,7 @@ fn remove_stale_locks(mirror: &Path) {
     }
 }
 
-impl Sources {
+impl RepositoryMirrors {
     /// Name of the mirror of a repository.
     pub fn mirror_name(repository: &str) -> String {
         Mirror::name(repository)

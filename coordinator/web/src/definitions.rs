@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use workflow::{diagnostic::Diagnostic, dialect::outline::Outline, plan::Dialect};
 
 use super::{
-    Defined, QueryParams, Refusal, Web,
+    DefinitionOutcome, QueryParams, Refusal, Web,
     diff::{self, DiffLine},
 };
 use domain::run::Millis;
@@ -266,11 +266,13 @@ pub(super) async fn define(State(web): State<Web>, body: Bytes) -> Result<(Statu
     event.verify().map_err(|_| bad("the event's signature does not fit"))?;
     let refused = |status, reason: String| Err(Refusal::new(status, reason));
     match web.control.define(&event).await? {
-        Defined::Taken(relays) => Ok((StatusCode::ACCEPTED, Json(Accepted { event: event.id.to_hex(), relays }))),
-        Defined::Malformed(why) => refused(StatusCode::BAD_REQUEST, why),
-        Defined::Refused(why) => refused(StatusCode::FORBIDDEN, why),
-        Defined::Faulty(why) => refused(StatusCode::UNPROCESSABLE_ENTITY, why),
-        Defined::Older(newer) => {
+        DefinitionOutcome::Taken(relays) => {
+            Ok((StatusCode::ACCEPTED, Json(Accepted { event: event.id.to_hex(), relays })))
+        }
+        DefinitionOutcome::Malformed(why) => refused(StatusCode::BAD_REQUEST, why),
+        DefinitionOutcome::Refused(why) => refused(StatusCode::FORBIDDEN, why),
+        DefinitionOutcome::Faulty(why) => refused(StatusCode::UNPROCESSABLE_ENTITY, why),
+        DefinitionOutcome::Older(newer) => {
             let reason = format!("a newer definition counts already, {newer}: look at it, then publish again");
             refused(StatusCode::CONFLICT, reason)
         }

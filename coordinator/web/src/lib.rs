@@ -172,7 +172,7 @@ pub trait Control: Send + Sync {
     /// The tags of a definition with this text; without a text, of a withdrawal. The error is for people.
     fn definition_tags(&self, repository: &str, path: &str, text: Option<&str>) -> Result<Vec<Vec<String>>, String>;
     /// Stores and publishes a definition whose signature was checked.
-    fn define<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, anyhow::Result<Defined>>;
+    fn define<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, anyhow::Result<DefinitionOutcome>>;
     /// Sends an encrypted message, whose signature was checked, to a remote signer at a relay.
     fn send_to_signer<'a>(&'a self, relay: &'a str, event: &'a Event)
     -> BoxFuture<'a, Result<(), OperatorActionError>>;
@@ -221,7 +221,7 @@ pub enum Sent {
 
 /// The outcome of publishing a workflow definition.
 #[derive(Debug, Clone)]
-pub enum Defined {
+pub enum DefinitionOutcome {
     /// It is stored and will be sent to these relays.
     Taken(Vec<String>),
     /// It does not have the form of a definition.

@@ -78,7 +78,7 @@ struct Repository<'a> {
     at: String,
     /// What a run of them is asked for by: a branch, or where `at` is the newest of none, the commit.
     reference: (String, String),
-    files: Vec<Checked>,
+    files: Vec<CheckedFile>,
     /// Query of the list of its runs, and of its badge.
     query: String,
     /// Where its workflow definitions are written.
@@ -86,7 +86,7 @@ struct Repository<'a> {
 }
 
 /// A workflow file and what is wrong in it.
-struct Checked {
+struct CheckedFile {
     path: String,
     jobs: usize,
     findings: Vec<Finding>,
@@ -179,10 +179,10 @@ pub(super) fn edit_page(address: &str, path: &str, version: Option<&str>) -> Str
     format!("{}/edit?{}", page(address), query.finish())
 }
 
-fn check(file: File) -> Checked {
+fn check(file: File) -> CheckedFile {
     let Preview { findings, outline, .. } = definitions::look(&file.path, &file.text);
     let jobs = outline.map_or(0, |outline| outline.jobs.len());
-    Checked { jobs, findings, path: file.path, text: straight(&file.text) }
+    CheckedFile { jobs, findings, path: file.path, text: straight(&file.text) }
 }
 
 impl WorkerView {

@@ -103,7 +103,7 @@ impl Machinery {
         });
         let relays = Relays::new(&self.keys, &config.relays);
         let delivery = DeliveryPlan::new(relays, &config.relays, clock::now);
-        let protocols = Protocols::new(&[&nostr_client::hive_ci::HiveCi]);
+        let protocols = Protocols::new(&[&nostr_client::protocol::hive_ci::HiveCi]);
         let outbox = Outbox::new(self.keys.clone(), protocols, delivery);
         let key = StoreKey::from_hex(&"5".repeat(64))?;
         let run_service =

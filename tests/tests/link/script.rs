@@ -7,7 +7,7 @@ use proto::worker::LogRecord;
 use tokio_util::sync::CancellationToken;
 use worker::{
     coordinator_client::Executor,
-    fetch::{CheckoutOptions, Sources, checkout},
+    fetch::{CheckoutOptions, RepositoryFetcher, checkout},
     github::uses::Uses,
     job::{self, ProgressReporter},
     log::LogSink,
@@ -35,7 +35,7 @@ impl Executor for Script {
     fn execute(
         &self,
         attempt: job::JobAttempt,
-        sources: Arc<dyn Sources>,
+        sources: Arc<dyn RepositoryFetcher>,
         sink: Arc<dyn LogSink>,
         observer: Arc<dyn ProgressReporter>,
     ) -> BoxFuture<'static, JobReport> {

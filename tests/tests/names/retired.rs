@@ -16,7 +16,7 @@ pub(super) const MODULES: &[(&str, &str, &str)] = &[
     ("pool", "coordinator/dispatch", "worker_registry"),
     ("deadline", "coordinator", "expiry"),
     ("enrol", "", "auth"),
-    ("clerk", "", "store_loop"),
+    ("clerk", "", "worker_messages"),
     ("follow", "coordinator/dispatch", "worker_commands"),
     ("origin", "", "actions_api"),
     ("earlier", "", "cache_v1"),
@@ -52,6 +52,10 @@ pub(super) const MODULES: &[(&str, &str, &str)] = &[
     ("circle", "", "deadlock"),
     ("foreign", "", "untrusted_checkout"),
     ("bring", "", "action_loader"),
+    ("store_loop", "", "worker_messages"),
+    ("outside", "", "other_repositories"),
+    ("effects", "coordinator/app", "effect_rows"),
+    ("claim", "coordinator/domain", "concurrency"),
 ];
 
 /// Types.
@@ -66,7 +70,9 @@ pub(super) const TYPES: &[(&str, &str, &str)] = &[
     ("Archive", "coordinator/app", "LogPublisher"),
     ("Pool", "coordinator/dispatch", "WorkerRegistry"),
     ("Enrolled", "", "AuthenticatedWorker"),
-    ("Kept", "", "an artifact's or a cache's row"),
+    ("Kept", "", "CacheAndArtifactLimits, an artifact's or a cache's row"),
+    ("Checked", "", "CheckedUrl, CheckedFile"),
+    ("Defined", "", "DefinitionOutcome"),
     ("Hearing", "", "OutputParser"),
     ("Heard", "", "Parsed"),
     ("Manner", "", "ParserOptions"),
@@ -163,4 +169,7 @@ pub(super) const FUNCTIONS: &[(&str, &str, &str)] = &[
 ];
 
 /// Definitions under a retired name that is the field's own word where they stand: name, place, reason.
-pub(super) const EXCEPTIONS: &[(&str, &str, &str)] = &[];
+pub(super) const EXCEPTIONS: &[(&str, &str, &str)] = &[
+    ("origin", "coordinator/domain/src/run", "where a request came from; the retired one named an HTTP origin"),
+    ("runs", "coordinator/app/src/metrics", "the metrics of runs, in the folder of metrics"),
+];

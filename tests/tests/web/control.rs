@@ -4,7 +4,9 @@ use domain::run::ApprovalVerdict;
 use futures::{StreamExt, future::BoxFuture};
 use parking_lot::Mutex;
 use store::DefinitionRow;
-use web::{Control, Defined, File, Metrics, OperatorActionError, Readiness, RelayView, Sent, WorkerConnection};
+use web::{
+    Control, DefinitionOutcome, File, Metrics, OperatorActionError, Readiness, RelayView, Sent, WorkerConnection,
+};
 
 use super::definitions;
 
@@ -84,9 +86,9 @@ impl Control for Asked {
         Ok(vec![vec!["path".into(), path.into()]])
     }
 
-    fn define<'a>(&'a self, event: &'a nostr::Event) -> BoxFuture<'a, anyhow::Result<Defined>> {
+    fn define<'a>(&'a self, event: &'a nostr::Event) -> BoxFuture<'a, anyhow::Result<DefinitionOutcome>> {
         self.0.lock().push(format!("define {}", event.kind));
-        Box::pin(async { Ok(Defined::Taken(vec!["wss://relay.example".into()])) })
+        Box::pin(async { Ok(DefinitionOutcome::Taken(vec!["wss://relay.example".into()])) })
     }
 
     fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {

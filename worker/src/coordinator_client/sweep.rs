@@ -28,7 +28,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        fetch::Sources,
+        fetch::RepositoryFetcher,
         job::{JobAttempt, ProgressReporter},
         log::LogSink,
     };
@@ -40,7 +40,7 @@ mod tests {
         fn execute(
             &self,
             _: JobAttempt,
-            _: Arc<dyn Sources>,
+            _: Arc<dyn RepositoryFetcher>,
             _: Arc<dyn LogSink>,
             _: Arc<dyn ProgressReporter>,
         ) -> BoxFuture<'static, JobReport> {

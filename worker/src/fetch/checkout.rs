@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use workflow::plan::SourceRef;
 
 use super::{
-    Archive, CheckoutOptions, CommitQuery, LocatedCommit, Sources, SubmoduleMode, submodules,
+    Archive, CheckoutOptions, CommitQuery, LocatedCommit, RepositoryFetcher, SubmoduleMode, submodules,
     work_tree::{WorkTree, stream},
 };
 
@@ -23,7 +23,7 @@ pub struct CheckoutArchive {
 /// Checks out a commit. The new `.git` has no hooks and no credentials; branches stand below `refs/remotes/origin`, as
 /// `actions/checkout` leaves them.
 pub async fn checkout(
-    sources: &dyn Sources,
+    sources: &dyn RepositoryFetcher,
     source: &SourceRef,
     wanted: &CheckoutOptions,
 ) -> anyhow::Result<CheckoutArchive> {

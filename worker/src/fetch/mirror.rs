@@ -17,7 +17,9 @@ use sha2::{Digest as _, Sha256};
 use tokio::{io::AsyncWriteExt as _, process::Command, sync::Mutex};
 use workflow::plan::SourceRef;
 
-use super::{ActionRef, ActionStore, CommitQuery, FetchedAction, LocatedCommit, Sources, work_tree::WorkTree};
+use super::{
+    ActionRef, ActionStore, CommitQuery, FetchedAction, LocatedCommit, RepositoryFetcher, work_tree::WorkTree,
+};
 use crate::coordinator_client::bulk::{BulkClientWatch, BulkServiceClient, refusal};
 
 /// Commits that are named to the coordinator as already here.
@@ -39,13 +41,13 @@ impl Mirrors {
         Self { folder, actions, busy: State::default() }
     }
 
-    /// Sources of one attempt, which may ask for its own repository alone.
+    /// What fetches for one attempt, which may ask for its own repository alone.
     pub(crate) fn for_attempt(
         self: Arc<Self>,
         bulk: BulkClientWatch,
         attempt: Attempt,
         token: String,
-    ) -> Arc<dyn Sources> {
+    ) -> Arc<dyn RepositoryFetcher> {
         Arc::new(AttemptSources { mirrors: self, bulk, attempt, token })
     }
 
@@ -77,7 +79,7 @@ struct Objects<'a> {
     also: &'a [String],
 }
 
-impl Sources for AttemptSources {
+impl RepositoryFetcher for AttemptSources {
     fn locate<'a>(
         &'a self,
         source: &'a SourceRef,

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 use futures::{FutureExt as _, future::BoxFuture};
 use workflow::plan::SourceRef;
 
-use super::{CheckoutOptions, CommitQuery, LocatedCommit, Sources, SubmoduleMode, work_tree::WorkTree};
+use super::{CheckoutOptions, CommitQuery, LocatedCommit, RepositoryFetcher, SubmoduleMode, work_tree::WorkTree};
 
 /// Submodules in submodules.
 const DEPTH: usize = 10;
@@ -27,7 +27,7 @@ struct Entry {
 
 /// Checks out the submodules of a work tree whose commit is `located`.
 pub(super) async fn add(
-    sources: &dyn Sources,
+    sources: &dyn RepositoryFetcher,
     source: &SourceRef,
     tree: &WorkTree,
     located: &LocatedCommit,
@@ -39,7 +39,7 @@ pub(super) async fn add(
 }
 
 struct Adding<'a> {
-    sources: &'a dyn Sources,
+    sources: &'a dyn RepositoryFetcher,
     source: &'a SourceRef,
     wanted: &'a CheckoutOptions,
     notes: &'a mut Vec<String>,

@@ -42,7 +42,7 @@ fn id(answer: &(u16, Value)) -> u64 {
 
 #[tokio::test]
 async fn an_artifact_is_listed_and_read_file_by_file() {
-    let world = World::new(config::Kept::default()).await;
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
     let job = world.job(identity("r1", "refs/heads/main", true)).await;
     let large: Vec<u8> = (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect();
     let bytes = zipped(&[("a.txt", b"one".to_vec()), ("sub/large", large.clone()), ("empty", Vec::new())]);
@@ -64,7 +64,8 @@ async fn an_artifact_is_listed_and_read_file_by_file() {
 
 #[tokio::test]
 async fn attack_45_an_archive_that_unpacks_to_too_much_or_lies_about_it_is_refused_or_breaks_off() {
-    let limits = config::Kept { artifact_bytes: 1 << 20, ..config::Kept::default() };
+    let limits =
+        config::CacheAndArtifactLimits { artifact_bytes: 1 << 20, ..config::CacheAndArtifactLimits::default() };
     let world = World::new(limits).await;
     let job = world.job(identity("r1", "refs/heads/main", true)).await;
     let bomb = zipped(&[("zeros", vec![0; 2 << 20])]);
@@ -85,7 +86,7 @@ async fn attack_45_an_archive_that_unpacks_to_too_much_or_lies_about_it_is_refus
 
     let names: Vec<String> = (0..20_000).map(|number| format!("{number:0>500}")).collect();
     let many: Vec<(&str, Vec<u8>)> = names.iter().map(|name| (name.as_str(), Vec::new())).collect();
-    let world = World::new(config::Kept::default()).await;
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
     let job = world.job(identity("r1", "refs/heads/main", true)).await;
     let artifact = id(&job.upload("many", zipped(&many)).await);
     let why = job.files(artifact).await.unwrap_err();
@@ -96,7 +97,7 @@ async fn attack_45_an_archive_that_unpacks_to_too_much_or_lies_about_it_is_refus
 
 #[tokio::test]
 async fn attack_43_no_path_in_an_archive_leads_out_of_where_it_is_unpacked() {
-    let world = World::new(config::Kept::default()).await;
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
     let job = world.job(identity("r1", "refs/heads/main", true)).await;
     let bytes = zipped(&[
         ("../up", b"x".to_vec()),
@@ -112,7 +113,7 @@ async fn attack_43_no_path_in_an_archive_leads_out_of_where_it_is_unpacked() {
 
 #[tokio::test]
 async fn attack_43_artifacts_come_out_each_in_its_own_folder_and_nowhere_else() {
-    let world = World::new(config::Kept::default()).await;
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
     let (job, other) =
         (world.job(identity("r1", "refs/heads/main", true)).await, world.job(identity("r2", "", true)).await);
     let mut archive = ZipWriter::new(std::io::Cursor::new(Vec::new()));
@@ -164,7 +165,7 @@ fn what_is_unpacked_takes_no_files_place_unless_that_is_wanted_and_goes_through_
 
 #[tokio::test]
 async fn uploads_by_earlier_versions_and_artifacts_of_other_runs_are_refused_with_what_to_do() {
-    let world = World::new(config::Kept::default()).await;
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
     let of_run = |id: &str, run: &str| {
         let github = json!({"run_id": id}).as_object().unwrap().clone();
         JobIdentity { github, ..identity(run, "refs/heads/main", true) }

@@ -6,7 +6,11 @@ use super::*;
 
 #[tokio::test]
 async fn what_other_attempts_send_does_not_give_a_job_its_quota_back() {
-    let limits = config::Kept { cache_bytes: 10, artifact_bytes: 10, ..config::Kept::default() };
+    let limits = config::CacheAndArtifactLimits {
+        cache_bytes: 10,
+        artifact_bytes: 10,
+        ..config::CacheAndArtifactLimits::default()
+    };
     let world = World::new(limits).await;
     let greedy = identity("greedy", "refs/heads/main", true);
     assert!(world.api.receives(&greedy, 20));
@@ -19,7 +23,9 @@ async fn what_other_attempts_send_does_not_give_a_job_its_quota_back() {
 
 #[tokio::test]
 async fn a_refused_artifact_leaves_the_one_of_the_earlier_attempt() {
-    let world = World::new(config::Kept { artifact_bytes: 8, ..config::Kept::default() }).await;
+    let world =
+        World::new(config::CacheAndArtifactLimits { artifact_bytes: 8, ..config::CacheAndArtifactLimits::default() })
+            .await;
     let first = world.job(identity("r1", "refs/heads/main", true)).await;
     assert_eq!(first.upload("report", "first").await.0, 200);
     assert_eq!(first.upload("other", "123").await.0, 200);
@@ -37,7 +43,9 @@ async fn a_refused_artifact_leaves_the_one_of_the_earlier_attempt() {
 
 #[tokio::test]
 async fn a_repository_keeps_no_more_than_its_limit_in_however_many_entries() {
-    let world = World::new(config::Kept { cache_bytes: 2050, ..config::Kept::default() }).await;
+    let world =
+        World::new(config::CacheAndArtifactLimits { cache_bytes: 2050, ..config::CacheAndArtifactLimits::default() })
+            .await;
     let entry = |id: u64| Cache {
         id,
         repository: "30617:aa:repo".into(),
@@ -59,7 +67,7 @@ async fn a_repository_keeps_no_more_than_its_limit_in_however_many_entries() {
 
 #[tokio::test]
 async fn all_repositories_keep_no_more_than_their_limit_and_what_was_unused_longest_goes() {
-    let world = World::new(config::Kept::default()).await;
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
     let job = world.job(identity("r1", "refs/heads/main", true)).await;
     for key in ["first", "second", "third"] {
         job.save(key, "0123456789").await.unwrap();

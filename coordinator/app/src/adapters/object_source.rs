@@ -5,15 +5,15 @@ use dispatch::SourceObjects;
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use proto::worker::{self as wire, ResolveRequest};
 use source::{
-    Sources,
-    outside::{FetchDepth, RepositoryRequest},
+    RepositoryMirrors,
+    other_repositories::{FetchDepth, RepositoryRequest},
 };
 use std::sync::Arc;
 
 type Bytestream = BoxStream<'static, std::io::Result<Bytes>>;
 
 /// Repository objects for workers.
-pub(crate) struct ObjectSource(pub(crate) Arc<Sources>);
+pub(crate) struct ObjectSource(pub(crate) Arc<RepositoryMirrors>);
 
 impl SourceObjects for ObjectSource {
     fn bundle<'a>(

@@ -15,10 +15,10 @@ use nostr_client::{
     remote_signer::{Objection, RemoteSigners},
     tags,
 };
-use source::{Sources, address::Address, definition};
+use source::{RepositoryMirrors, address::Address, definition};
 use std::sync::Arc;
 use store::DefinitionRow;
-use web::{Control, Defined, File, OperatorActionError, Readiness, RelayView, Sent, WorkerConnection};
+use web::{Control, DefinitionOutcome, File, OperatorActionError, Readiness, RelayView, Sent, WorkerConnection};
 use workflow::{dialect::workflow_folders, plan::Dialect};
 
 /// How long an enrolment token is good.
@@ -28,7 +28,7 @@ const TOKEN_MS: Millis = 3_600_000;
 pub(crate) struct Operator {
     pub(crate) run_service: RunService,
     pub(crate) dispatch: Dispatch,
-    pub(crate) sources: Arc<Sources>,
+    pub(crate) sources: Arc<RepositoryMirrors>,
     pub(crate) policy: Policy,
     pub(crate) relays: Relays,
     pub(crate) signers: RemoteSigners,
@@ -176,7 +176,7 @@ impl Control for Operator {
         Ok(definition::tags(repository, path, text))
     }
 
-    fn define<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, anyhow::Result<Defined>> {
+    fn define<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, anyhow::Result<DefinitionOutcome>> {
         self.definitions.define(event).boxed()
     }
 

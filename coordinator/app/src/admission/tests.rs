@@ -9,10 +9,9 @@ use domain::run::{
 use nostr::{Event, EventBuilder, Filter, Keys, Kind, Tag, TagKind, Timestamp};
 use nostr_client::{
     delivery::DeliveryPlan,
-    hive_ci::HiveCi,
     intake::IntakeConfig,
     outbox::Outbox,
-    protocol::{Draft, EventMeaning, Protocol, Protocols, ReadContext, Rejection},
+    protocol::{Draft, EventMeaning, Protocol, Protocols, ReadContext, Rejection, hive_ci::HiveCi},
     publish::Publisher,
     relays::Relays,
     tags,
@@ -152,7 +151,8 @@ impl Pool {
         let key = StoreKey::from_hex(&"11".repeat(32)).unwrap();
         let service = RunService::new(store.clone(), key, outbox, config.clone(), &mut crate::metrics::registry(), now);
         let lookup = RelayLookup { relays: relays.clone(), config: config.relays.clone() };
-        let sources = source::Sources::new(folder.path().join("mirrors"), config.source.clone(), Arc::new(lookup));
+        let sources =
+            source::RepositoryMirrors::new(folder.path().join("mirrors"), config.source.clone(), Arc::new(lookup));
         let archive = LogPublisher {
             blobs: blobs::Blobs::open_alone(&folder.path().join("blobs"), store.clone()).unwrap(),
             logs: logs::Logs::new(folder.path().join("logs")),

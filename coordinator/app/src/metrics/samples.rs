@@ -33,7 +33,7 @@ const MEASURED: Duration = Duration::from_secs(600);
 const REASONS: [&str; 6] = ["unassigned", "no_worker", "no_labels", "draining", "busy", "avoided"];
 
 /// Where the samples come from.
-pub(crate) struct Sources {
+pub(crate) struct SampleInputs {
     pub(crate) store: Store,
     pub(crate) dispatch: Dispatch,
     pub(crate) relays: Relays,
@@ -45,7 +45,7 @@ pub(crate) struct Sources {
 }
 
 pub(super) struct Samples {
-    sources: Sources,
+    sources: SampleInputs,
     queued: Family<Label, Gauge>,
     waited: Family<Label, Seconds>,
     workers: Gauge,
@@ -65,7 +65,7 @@ pub(super) struct Samples {
 type Sizes = BTreeMap<&'static str, u64>;
 
 impl Samples {
-    pub(super) fn new(registry: &mut Registry, sources: Sources) -> Self {
+    pub(super) fn new(registry: &mut Registry, sources: SampleInputs) -> Self {
         let measured = measure(sources.data.clone());
         let this = Self {
             sources,
@@ -116,7 +116,7 @@ impl Samples {
 
     /// Sets every gauge to what is so now.
     pub(super) async fn take(&self) -> anyhow::Result<()> {
-        let Sources { store, dispatch, relays, ignored, logs, data, clock } = &self.sources;
+        let SampleInputs { store, dispatch, relays, ignored, logs, data, clock } = &self.sources;
         let now = clock();
         let workers = dispatch.workers();
         self.queue(&store.queued().await?, &workers, now);

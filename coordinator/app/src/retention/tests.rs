@@ -40,8 +40,10 @@ impl World {
         let store = Store::open(&folder.path().join("store.db")).await.unwrap();
         let blobs = Blobs::open_alone(&folder.path().join("blobs"), store.clone()).unwrap();
         let clock: fn() -> Millis = || NOW;
-        let actions_api = ActionsApi::new(store.clone(), blobs.clone(), &[0; 32], config::Kept::default(), clock);
-        let sources = Sources::new(folder.path().join("mirrors"), config::Source::default(), Arc::new(Nobody));
+        let actions_api =
+            ActionsApi::new(store.clone(), blobs.clone(), &[0; 32], config::CacheAndArtifactLimits::default(), clock);
+        let sources =
+            RepositoryMirrors::new(folder.path().join("mirrors"), config::Source::default(), Arc::new(Nobody));
         let retention = Config {
             store: store.clone(),
             logs: Logs::new(folder.path().join("logs")),

@@ -2,81 +2,12 @@
 
 use std::sync::Arc;
 
-use indexmap::IndexMap;
 use workflow::plan::{Conclusion, JobReport, Reason};
 
 use super::{
-    AttemptRecord, Cancellation, EnvironmentProtection, FinalizedLog, JobPhase, Millis, Planned, Rerun, RunEffect,
-    RunEvent, RunPhase, RunRefusal, RunRequest, RunRules, RunState, RunUpdate, Visibility, ending::conclusion_of,
-    transition::Transition,
+    AttemptRecord, Cancellation, FinalizedLog, JobPhase, Millis, Planned, RunEffect, RunEvent, RunPhase, RunRefusal,
+    RunState, RunUpdate, Visibility, ending::conclusion_of, transition::Transition,
 };
-
-/// Attempts of one job before its start is given up (a start, a pull or a worker failed).
-const ATTEMPTS: usize = 3;
-
-/// What a new run is made of.
-#[derive(Debug, Clone)]
-pub struct NewRun {
-    /// UUID v7.
-    pub id: String,
-    /// Unique in the store.
-    pub serial: u64,
-    /// Number among the runs of its workflow; a rerun keeps that of the earlier run.
-    pub number: u64,
-    /// The run this one repeats.
-    pub rerun: Option<Rerun>,
-    /// What asked for it.
-    pub request: RunRequest,
-    /// Names of the secrets that came with it.
-    pub secrets: Vec<String>,
-    /// The operator's rules.
-    pub rules: RunRules,
-    /// Environments of its repository that the operator protects.
-    pub environments: Vec<EnvironmentProtection>,
-    /// Who may read it.
-    pub visibility: Visibility,
-    /// When its data may be removed.
-    pub expires_at: Millis,
-}
-
-/// A new run and what is to be done first.
-pub fn create(new: NewRun, now: Millis) -> (RunState, Vec<RunEffect>) {
-    let state = RunState {
-        id: new.id,
-        version: 0,
-        serial: new.serial,
-        number: new.rerun.as_ref().map_or(new.number, |rerun| rerun.number),
-        attempt: new.rerun.as_ref().map_or(1, |rerun| rerun.attempt),
-        rerun: new.rerun.map(Arc::new),
-        request: Arc::new(new.request),
-        planned: None,
-        phase: RunPhase::Planning,
-        claim: None,
-        jobs: IndexMap::new(),
-        calls: IndexMap::new(),
-        cancelled: None,
-        answered: false,
-        expired_at: None,
-        message: None,
-        delayed: None,
-        secrets: !new.secrets.is_empty(),
-        secret_names: new.secrets,
-        rules: new.rules,
-        environments: new.environments,
-        visibility: new.visibility,
-        expires_at: new.expires_at,
-        created_at: now,
-        started_at: None,
-        paused_at: None,
-        paused_ms: 0,
-        stamped_at: 0,
-    };
-    let mut transition = Transition { state, now, effects: Vec::new() };
-    let stamp = transition.stamp();
-    transition.effects.push(RunEffect::Publish(RunUpdate::Queued { stamp }));
-    transition.effects.push(RunEffect::Plan);
-    (transition.state, transition.effects)
-}
 
 /// The run after an event, and what is to be done about it.
 ///
@@ -252,29 +183,6 @@ impl Transition {
         };
         self.conclude(key, conclusion_of(&reason), Some(reason), None);
         Ok(())
-    }
-
-    /// Whether a job is handed out again after its current attempt ended for this reason.
-    fn is_retried(&self, key: &str, reason: &Reason) -> bool {
-        let Some(job) = self.state.jobs.get(key) else { return false };
-        if self.halted() || !matches!(job.phase, JobPhase::Running { .. }) || job.attempts.len() >= ATTEMPTS {
-            return false;
-        }
-        let started = job.attempts.last().is_some_and(|a| a.begun_at.is_some());
-        match reason {
-            Reason::StartFailed(_) => !started,
-            Reason::PullFailed(_) => !started && !self.state.rules.one_worker,
-            Reason::WorkerLost(_) | Reason::SandboxLost(_) => !started || self.state.repeatable(),
-            _ => false,
-        }
-    }
-
-    fn retry(&mut self, key: &str, reason: Reason) {
-        let waits = format!("attempt lost ({}), trying again", reason);
-        if let Some(last) = self.job_mut(key).and_then(|job| job.attempts.last_mut()) {
-            last.lost = Some(reason);
-        }
-        self.queue(key, waits);
     }
 
     fn unmatched(&mut self, key: &str) -> Result<(), RunRefusal> {

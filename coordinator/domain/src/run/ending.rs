@@ -11,15 +11,6 @@ use super::{
 };
 
 impl RunState {
-    /// Whether a job may run twice: nothing it was given lets it change the world, or the operator allows it.
-    pub(super) fn repeatable(&self) -> bool {
-        match self.rules.retry_started {
-            super::RetryStarted::Always => true,
-            super::RetryStarted::Never => false,
-            super::RetryStarted::Harmless => !self.gives_secrets(),
-        }
-    }
-
     /// Whether this run's jobs are given its secrets: only code the maintainers stand for gets them.
     pub fn gives_secrets(&self) -> bool {
         self.secrets && self.planned.as_ref().is_some_and(|planned| planned.trusted)

@@ -217,7 +217,7 @@ pub enum RunEffect {
     EraseSecrets,
 }
 
-/// What the author is told, in the order it happens. A dialect makes events of it.
+/// What the author is told, in the order it happens. A protocol makes events of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "update")]
 pub enum RunUpdate {

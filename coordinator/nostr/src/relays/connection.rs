@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use network::{Checked, Reach};
+use network::{CheckedUrl, Reach};
 
 use super::{
     Answer, Delivery, RelayError, RelayState, answer,
@@ -315,7 +315,7 @@ impl Connection {
     }
 
     /// Uses a connection until it is lost. `None`: nobody holds it any more.
-    async fn online(&mut self, socket: Socket, checked: Checked) -> Option<Lost> {
+    async fn online(&mut self, socket: Socket, checked: CheckedUrl) -> Option<Lost> {
         let (sink, mut incoming) = socket.split();
         let (outgoing, messages) = mpsc::channel(UNREAD);
         let mut helpers = JoinSet::new();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use network::Checked;
+use network::CheckedUrl;
 use serde::Deserialize;
 
 /// How long the information document may take.
@@ -57,7 +57,7 @@ impl ConnectionLimits {
     }
 
     /// Asks a relay for its information document; the defaults where it has none.
-    pub(super) async fn fetch(relay: Checked) -> Self {
+    pub(super) async fn fetch(relay: CheckedUrl) -> Self {
         match document(relay).await {
             Ok(document) => Self::read(&document),
             Err(error) => {
@@ -68,8 +68,8 @@ impl ConnectionLimits {
     }
 }
 
-async fn document(relay: Checked) -> Result<Vec<u8>, reqwest::Error> {
-    let Checked { url, addresses } = relay;
+async fn document(relay: CheckedUrl) -> Result<Vec<u8>, reqwest::Error> {
+    let CheckedUrl { url, addresses } = relay;
     let host = url.host_str().unwrap_or_default().to_owned();
     // `Url` does not change between special schemes and others, but ws and http are both special.
     let mut page = url.clone();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use network::Checked;
+use network::CheckedUrl;
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, client_async_tls_with_config,
@@ -31,7 +31,7 @@ pub(super) enum ConnectError {
 }
 
 /// Connects to one of the addresses, tried in their order.
-pub(super) async fn connect(to: &Checked) -> Result<Socket, ConnectError> {
+pub(super) async fn connect(to: &CheckedUrl) -> Result<Socket, ConnectError> {
     let connecting = async {
         let stream = TcpStream::connect(&to.addresses[..]).await?;
         // A message right after another would otherwise wait 40 ms for an acknowledgement.

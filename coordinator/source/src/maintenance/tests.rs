@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use network::{Checked, Reach};
+use network::{CheckedUrl, Reach};
 
 use super::*;
 
@@ -25,7 +25,7 @@ impl crate::EventQuery for Nobody {
 struct World {
     folder: tempfile::TempDir,
     upstream: git2::Repository,
-    sources: Sources,
+    sources: RepositoryMirrors,
 }
 
 impl World {
@@ -33,7 +33,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let upstream = git2::Repository::init_bare(folder.path().join("upstream")).unwrap();
         let settings = config::Source { allow_file: true, ..config::Source::default() };
-        let sources = Sources::new(folder.path().join("mirrors"), settings, Arc::new(Nobody));
+        let sources = RepositoryMirrors::new(folder.path().join("mirrors"), settings, Arc::new(Nobody));
         Self { folder, upstream, sources }
     }
 
@@ -49,7 +49,7 @@ impl World {
 
     async fn fetch(&self, commits: &[String]) -> Mirror {
         let url = format!("file://{}", self.folder.path().join("upstream").display());
-        let from: Checked = network::check_clone(&url, Reach { private: false, file: true }).await.unwrap();
+        let from: CheckedUrl = network::check_clone(&url, Reach { private: false, file: true }).await.unwrap();
         let mirror = self.sources.mirror(REPOSITORY).await.unwrap();
         mirror.fetch_commits(&from, commits).await.unwrap();
         mirror
@@ -78,7 +78,7 @@ async fn a_commit_goes_with_its_last_run_and_its_objects_with_the_next_packing()
     let (gone, kept) = (world.commit("gone"), world.commit("kept"));
     let mirror = world.fetch(&[gone.clone(), kept.clone()]).await;
     let stored = world.stored();
-    assert_eq!(stored.name, Sources::mirror_name(REPOSITORY));
+    assert_eq!(stored.name, RepositoryMirrors::mirror_name(REPOSITORY));
     world.sources.forget(REPOSITORY, &gone, async { Ok(true) }).await.unwrap();
     assert_eq!(refs(&stored).len(), 2, "another run has it");
     world.sources.forget(REPOSITORY, &gone, async { Ok(false) }).await.unwrap();
@@ -144,7 +144,7 @@ async fn mirrors_are_listed_by_their_last_use() {
         set_age(&mirror.path().join(HEAD), Duration::from_secs(3600 * hours));
     }
     let listed = |world: &World| world.sources.mirrors().into_iter().map(|mirror| mirror.name).collect::<Vec<_>>();
-    assert_eq!(listed(&world), ["b", "c", "a"].map(Sources::mirror_name));
+    assert_eq!(listed(&world), ["b", "c", "a"].map(RepositoryMirrors::mirror_name));
     world.sources.mirror("b").await.unwrap();
-    assert_eq!(listed(&world), ["c", "a", "b"].map(Sources::mirror_name), "it was used again");
+    assert_eq!(listed(&world), ["c", "a", "b"].map(RepositoryMirrors::mirror_name), "it was used again");
 }

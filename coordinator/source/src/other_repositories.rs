@@ -6,9 +6,9 @@
 
 use url::Url;
 
-use super::{RepositoryMetadata, SourceError, Sources, address, address::Address, git::Mirror, lock::Lock};
+use super::{RepositoryMetadata, RepositoryMirrors, SourceError, address, address::Address, git::Mirror, lock::Lock};
 use domain::run::Repository;
-use network::{self, Checked, Reach};
+use network::{self, CheckedUrl, Reach};
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +35,7 @@ pub enum FetchDepth<'a> {
 /// A commit that was found and whose objects are here.
 #[derive(Debug, Clone)]
 pub struct RepositorySnapshot {
-    /// Names its mirror, for [`Sources::bundle`] and [`Sources::archive`].
+    /// Names its mirror, for [`RepositoryMirrors::bundle`] and [`RepositoryMirrors::archive`].
     pub key: String,
     /// Full id.
     pub commit: String,
@@ -50,7 +50,7 @@ pub struct RepositorySnapshot {
 }
 
 /// What a name may mean.
-enum Place {
+enum RepositoryOrigin {
     Nostr(Repository),
     /// URLs in the order in which they are asked.
     Git(Vec<String>, Reach),
@@ -64,13 +64,13 @@ struct Target {
     object: String,
 }
 
-impl Sources {
+impl RepositoryMirrors {
     /// Finds what a workflow names and brings its objects.
     pub async fn find(&self, asked: &RepositoryRequest<'_>) -> Result<RepositorySnapshot, SourceError> {
         let mut notes = Vec::new();
-        let found = match self.place(asked.repository, &mut notes)? {
-            Place::Nostr(repository) => self.find_announced(&repository, asked, notes).await?,
-            Place::Git(urls, reach) => self.find_served(&urls, reach, asked, notes).await?,
+        let found = match self.origin_of(asked.repository, &mut notes)? {
+            RepositoryOrigin::Nostr(repository) => self.find_announced(&repository, asked, notes).await?,
+            RepositoryOrigin::Git(urls, reach) => self.find_served(&urls, reach, asked, notes).await?,
         };
         if let FetchDepth::Tree(Some(lock)) = asked.need {
             lock.check(asked.repository, asked.reference, &found.commit)
@@ -113,13 +113,13 @@ impl Sources {
         text.map(read).transpose().map_err(|error| SourceError::Refused(error.to_string()))
     }
 
-    fn place(&self, name: &str, notes: &mut Vec<String>) -> Result<Place, SourceError> {
+    fn origin_of(&self, name: &str, notes: &mut Vec<String>) -> Result<RepositoryOrigin, SourceError> {
         let configured = Reach { private: self.settings.allow_private, file: self.settings.allow_file };
         if let Some((_, target)) = self.actions.mirrors.iter().find(|(key, _)| self.is_named(key, name)) {
             notes.push(format!("{name}: the configured mirror {target}"));
             return Ok(match Address::parse(target) {
-                Ok(Address::Known(repository)) => Place::Nostr(repository),
-                _ => Place::Git(vec![target.clone()], configured),
+                Ok(Address::Known(repository)) => RepositoryOrigin::Nostr(repository),
+                _ => RepositoryOrigin::Git(vec![target.clone()], configured),
             });
         }
         if let Some(place) = self.itself(name)? {
@@ -139,7 +139,7 @@ impl Sources {
             return Err(SourceError::Refused(message));
         }
         let urls = self.actions.bases.iter().map(|base| format!("{}/{name}", base.trim_end_matches('/')));
-        Ok(Place::Git(urls.collect(), configured))
+        Ok(RepositoryOrigin::Git(urls.collect(), configured))
     }
 
     /// Whether a name, or a URL at one of the bases, is that of a configured mirror.
@@ -150,9 +150,9 @@ impl Sources {
     }
 
     /// A name that says itself where it leads.
-    fn itself(&self, name: &str) -> Result<Option<Place>, SourceError> {
+    fn itself(&self, name: &str) -> Result<Option<RepositoryOrigin>, SourceError> {
         let nostr = |text: &str| match Address::parse(text) {
-            Ok(Address::Known(repository)) => Ok(Some(Place::Nostr(repository))),
+            Ok(Address::Known(repository)) => Ok(Some(RepositoryOrigin::Nostr(repository))),
             Ok(Address::Named { .. }) => {
                 Err(SourceError::Refused(format!("{name}: write the owner as npub1…, not as an internet identifier")))
             }
@@ -167,7 +167,7 @@ impl Sources {
         if name.starts_with("https://") || name.starts_with("http://") {
             // What a repository names itself never leads into our own files.
             let reach = Reach { private: self.settings.allow_private, file: false };
-            return Ok(Some(Place::Git(vec![name.to_owned()], reach)));
+            return Ok(Some(RepositoryOrigin::Git(vec![name.to_owned()], reach)));
         }
         if name.contains(':') {
             return Err(SourceError::Refused(format!("{name}: only http and https URLs and Nostr addresses are used")));
@@ -204,7 +204,7 @@ impl Sources {
     /// `None`: the server has no such repository.
     async fn find_at(
         &self,
-        from: &Checked,
+        from: &CheckedUrl,
         reach: Reach,
         asked: &RepositoryRequest<'_>,
     ) -> Result<Option<RepositorySnapshot>, SourceError> {

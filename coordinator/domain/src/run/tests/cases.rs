@@ -4,7 +4,7 @@
 use serde_json::json;
 use workflow::plan::{Conclusion::*, Job, Reason, Strategy};
 
-use super::{testing::*, *};
+use crate::run::{testing::*, *};
 
 #[test]
 fn a_job_starts_when_its_own_needs_are_done() {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use workflow::plan::{Conclusion, Concurrency, Job, QueueMode, Reason};
 
-use super::{testing::*, *};
+use crate::run::{testing::*, *};
 
 const KEYS: [&str; 6] = ["j0", "j1", "j1/0", "j1/1", "j2", "j3"];
 

@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use serde_json::json;
 use workflow::plan::{Conclusion, Reason};
 
-use super::{
+use crate::run::{
     testing::{TestRun, cells, job, planned, report},
     *,
 };
