@@ -24,17 +24,17 @@ async fn a_pool_on_postgresql_runs_jobs_and_goes_on_after_a_kill() {
     let coordinator = pool.coordinator().unwrap();
     let worker = pool.worker(&[("LONGSHORE_SANDBOX", "host")]).unwrap();
     let first = world.send(&world.press(pool.pubkey, FILE)).await.unwrap();
-    let answers = world.client.end(&first.0, &first.1, LIMIT).await.unwrap();
+    let answers = world.listener.end(&first.0, &first.1, LIMIT).await.unwrap();
     assert_eq!(tag(answers.only(kind::RESULT).unwrap(), "success"), "true");
 
     // A run that waits for a worker when the coordinator dies is taken up by its next life.
     drop(worker);
     let second = world.send(&world.press(pool.pubkey, FILE)).await.unwrap();
-    world.client.status(&second.1, "queued", LIMIT).await.unwrap();
+    world.listener.status(&second.1, "queued", LIMIT).await.unwrap();
     coordinator.kill().unwrap();
     let _coordinator = pool.coordinator().unwrap();
     let _worker = pool.worker(&[("LONGSHORE_SANDBOX", "host")]).unwrap();
-    let answers = world.client.end(&second.0, &second.1, LIMIT).await.unwrap();
+    let answers = world.listener.end(&second.0, &second.1, LIMIT).await.unwrap();
     assert_eq!(tag(answers.only(kind::RESULT).unwrap(), "success"), "true");
 
     let runs: serde_json::Value = reqwest::get(format!("{}/api/runs", pool.http)).await.unwrap().json().await.unwrap();

@@ -21,7 +21,7 @@ use source::{
     address::Address,
     definition::{Claim, Definition, in_force},
 };
-use store::{Change, DefinitionRow, Looked, RelayClass, Signer};
+use store::{Change, DefinitionRow, DefinitionScan, RelayClass, Signer};
 use web::DefinitionOutcome;
 
 /// What relays said so long ago is asked again when somebody wants to see it (ms).
@@ -155,7 +155,7 @@ impl Definitions {
     }
 
     fn looked(&self, repository: &str, standing: &MaintainerSet, found: Vec<DefinitionRow>) -> Change {
-        Change::Looked(Looked {
+        Change::DefinitionScan(DefinitionScan {
             repository: repository.to_owned(),
             maintainers: standing.maintainers.clone(),
             found,

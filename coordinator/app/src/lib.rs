@@ -32,9 +32,6 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
-// `run_service` knows it by this name.
-use effect_rows as effects;
-
 pub use disk_usage::DiskUsage;
 pub use run_service::{Applied, RunService};
 

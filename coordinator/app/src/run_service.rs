@@ -6,7 +6,7 @@ use anyhow::Context;
 use prometheus_client::registry::Registry;
 
 use super::{
-    effects::{RowMaker, RunTransition},
+    effect_rows::{RowMaker, RunTransition},
     metrics::runs::{Observed, RunMetrics},
     repository_policy::RepositoryPolicy,
     run_secrets::RunSecrets,

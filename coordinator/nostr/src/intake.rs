@@ -23,7 +23,7 @@ use tokio::{
 
 use config::Config;
 use domain::run::{Millis, RunRequest};
-use store::{Batch, Change, Parked, Store, StoreError};
+use store::{Batch, Change, PendingEvent, Store, StoreError};
 
 use self::{pending::PendingRequests, recent_ids::RecentIds};
 use super::{
@@ -335,8 +335,8 @@ impl<D: RequestHandler> Inner<D> {
         }
         let until = now + self.config.queue.pair * 1000;
         let (id, waits_for) = (request.id.to_hex(), partner.to_hex());
-        let parked = Parked { id, waits_for, event: request.as_json(), until };
-        self.store.commit(settle(vec![Change::Park(parked)])).await?;
+        let parked = PendingEvent { id, waits_for, event: request.as_json(), until };
+        self.store.commit(settle(vec![Change::AddPending(parked)])).await?;
         self.wait_for(request, partner, until);
         Ok(())
     }
@@ -446,7 +446,7 @@ impl<D: RequestHandler> Inner<D> {
     /// What makes this the only time that a request is taken in.
     fn settle(&self, request: EventId) -> Batch {
         let id = request.to_hex();
-        vec![Change::Seen { id: id.clone(), at: (self.clock)() }, Change::Unpark { id }]
+        vec![Change::Seen { id: id.clone(), at: (self.clock)() }, Change::RemovePending { id }]
     }
 
     async fn cancel(&self, event: &Event, requests: Vec<EventId>) -> anyhow::Result<()> {

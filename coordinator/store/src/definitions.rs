@@ -41,7 +41,7 @@ pub struct DefinitionRow {
 
 /// What a look at a repository's definitions found.
 #[derive(Debug, Clone)]
-pub struct Looked {
+pub struct DefinitionScan {
     /// Address of the repository.
     pub repository: String,
     /// Whose definitions count from now on, 64 hex.
@@ -102,7 +102,7 @@ impl Store {
     }
 }
 
-pub(super) async fn apply(connection: &mut Connection, looked: &Looked) -> Result<(), StoreError> {
+pub(super) async fn apply(connection: &mut Connection, looked: &DefinitionScan) -> Result<(), StoreError> {
     query(
         "INSERT INTO maintainers (repository, keys, looked_at) VALUES ($1, $2, $3)
          ON CONFLICT (repository) DO UPDATE SET keys = excluded.keys, looked_at = excluded.looked_at
@@ -192,8 +192,8 @@ mod tests {
 
     async fn look(store: &Store, maintainers: &[&str], found: Vec<DefinitionRow>, at: Millis) {
         let maintainers = maintainers.iter().map(ToString::to_string).collect();
-        let looked = Looked { repository: "30617:o:r".into(), maintainers, found, at };
-        store.commit(vec![Change::Looked(looked)]).await.unwrap();
+        let looked = DefinitionScan { repository: "30617:o:r".into(), maintainers, found, at };
+        store.commit(vec![Change::DefinitionScan(looked)]).await.unwrap();
     }
 
     crate::testing::on_each_engine! {

@@ -48,7 +48,7 @@ pub use self::{
     artifacts::{Artifact, ArtifactChange},
     backlog::Backlog,
     caches::{Cache, CacheChange, CacheOutcome, CacheUse},
-    definitions::{DefinitionRow, Looked, Maintainers},
+    definitions::{DefinitionRow, DefinitionScan, Maintainers},
     error::StoreError,
     health::StoreProblem,
     leases::{Lease, LeaseChange, Renewal},
@@ -316,9 +316,9 @@ pub enum Change {
         run: String,
     },
     /// Half of a pair of events arrived first; it waits for the other half.
-    Park(Parked),
+    AddPending(PendingEvent),
     /// The waiting half was used or given up.
-    Unpark {
+    RemovePending {
         /// Event id.
         id: String,
     },
@@ -348,7 +348,7 @@ pub enum Change {
     /// What jobs made.
     Artifact(ArtifactChange),
     /// Definitions of a repository's workflows, and whose count.
-    Looked(Looked),
+    DefinitionScan(DefinitionScan),
     /// Deliveries of webhooks.
     WebhookDelivery(WebhookDeliveryChange),
     /// Work to carry out after this commit, and what became of it.
@@ -405,7 +405,7 @@ pub enum RelayClass {
 
 /// A parked half.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Parked {
+pub struct PendingEvent {
     /// Its event id.
     pub id: String,
     /// Id of the event it waits for.

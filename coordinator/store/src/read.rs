@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    Blob, Millis, Outgoing, Parked, Pending, SealedSecrets, Store, StoreError, WorkerRow,
+    Blob, Millis, Outgoing, Pending, PendingEvent, SealedSecrets, Store, StoreError, WorkerRow,
     columns::{integer, natural},
     run_parts,
     sql::{Row, query, query_scalar},
@@ -175,13 +175,13 @@ impl Store {
     }
 
     /// Halves that wait for this event.
-    pub async fn parked_for(&self, event: &str) -> Found<Vec<Parked>> {
+    pub async fn parked_for(&self, event: &str) -> Found<Vec<PendingEvent>> {
         let statement = query("SELECT id, waits_for, event, until FROM parked WHERE waits_for = $1 ORDER BY id");
         rows(statement.bind(event).fetch_all(&self.readers).await?, parked)
     }
 
     /// Halves that waited long enough.
-    pub async fn parked_expired(&self, now: Millis) -> Found<Vec<Parked>> {
+    pub async fn parked_expired(&self, now: Millis) -> Found<Vec<PendingEvent>> {
         let statement = query("SELECT id, waits_for, event, until FROM parked WHERE until <= $1 ORDER BY until, id");
         rows(statement.bind(integer(now)).fetch_all(&self.readers).await?, parked)
     }
@@ -287,8 +287,8 @@ fn worker(row: &Row) -> Found<WorkerRow> {
     })
 }
 
-fn parked(row: &Row) -> Found<Parked> {
-    Ok(Parked { id: row.get(0)?, waits_for: row.get(1)?, event: row.get(2)?, until: natural(row, 3)? })
+fn parked(row: &Row) -> Found<PendingEvent> {
+    Ok(PendingEvent { id: row.get(0)?, waits_for: row.get(1)?, event: row.get(2)?, until: natural(row, 3)? })
 }
 
 fn blob(row: &Row) -> Found<Blob> {

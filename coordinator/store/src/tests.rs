@@ -321,15 +321,19 @@ async fn secrets_are_kept_until_erased(store: &Store) {
 }
 
 async fn a_parked_half_is_found_by_what_it_waits_for_and_when_it_expires(store: &Store) {
-    let half = |id: &str, until| Parked { id: id.into(), waits_for: "other".into(), event: "{}".into(), until };
+    let half = |id: &str, until| PendingEvent { id: id.into(), waits_for: "other".into(), event: "{}".into(), until };
     store
-        .commit(vec![Change::Park(half("a", 10)), Change::Park(half("b", 20)), Change::Park(half("a", 99))])
+        .commit(vec![
+            Change::AddPending(half("a", 10)),
+            Change::AddPending(half("b", 20)),
+            Change::AddPending(half("a", 99)),
+        ])
         .await
         .unwrap();
     assert_eq!(store.parked_for("other").await.unwrap(), [half("a", 10), half("b", 20)]);
     assert_eq!(store.parked_for("nothing").await.unwrap(), []);
     assert_eq!(store.parked_expired(10).await.unwrap(), [half("a", 10)]);
-    store.commit(vec![Change::Unpark { id: "a".into() }]).await.unwrap();
+    store.commit(vec![Change::RemovePending { id: "a".into() }]).await.unwrap();
     assert_eq!(store.parked_for("other").await.unwrap(), [half("b", 20)]);
 }
 

@@ -8,8 +8,8 @@ use domain::{
 };
 
 use super::{
-    Blob, Change, ChangeNotification, LeaseChange, Outgoing, Parked, QueueChange, StoreError, WebhookDeliveryChange,
-    WorkChange, WorkerChange, WorkerRow, artifacts, caches,
+    Blob, Change, ChangeNotification, LeaseChange, Outgoing, PendingEvent, QueueChange, StoreError,
+    WebhookDeliveryChange, WorkChange, WorkerChange, WorkerRow, artifacts, caches,
     columns::{fenced, integer},
     counters::next,
     definitions, leases, reports, runs,
@@ -70,8 +70,10 @@ pub(super) async fn apply(connection: &mut Connection, change: &Change) -> Resul
             query("DELETE FROM secrets WHERE run = $1").bind(run).execute(&mut *connection).await?;
             done(query("DELETE FROM run_keys WHERE run = $1").bind(run).execute(connection).await)
         }
-        Change::Park(parked) => park(connection, parked).await,
-        Change::Unpark { id } => done(query("DELETE FROM parked WHERE id = $1").bind(id).execute(connection).await),
+        Change::AddPending(parked) => park(connection, parked).await,
+        Change::RemovePending { id } => {
+            done(query("DELETE FROM parked WHERE id = $1").bind(id).execute(connection).await)
+        }
         Change::Cursor { relay, seen } => {
             let statement = query(
                 "INSERT INTO cursors (relay, seen) VALUES ($1, $2)
@@ -88,7 +90,7 @@ pub(super) async fn apply(connection: &mut Connection, change: &Change) -> Resul
         Change::Worker(row) => worker(connection, row).await,
         Change::Cache(change) => caches::apply(connection, change).await,
         Change::Artifact(change) => artifacts::apply(connection, change).await,
-        Change::Looked(looked) => definitions::apply(connection, looked).await,
+        Change::DefinitionScan(looked) => definitions::apply(connection, looked).await,
         Change::WebhookDelivery(change) => webhook_deliveries::apply(connection, change).await,
         Change::Work(change) => work::apply(connection, change).await,
         Change::Lease(change) => leases::apply(connection, change).await,
@@ -200,7 +202,7 @@ async fn secrets(
     Ok(())
 }
 
-async fn park(connection: &mut Connection, parked: &Parked) -> Result<(), StoreError> {
+async fn park(connection: &mut Connection, parked: &PendingEvent) -> Result<(), StoreError> {
     let statement =
         query("INSERT INTO parked (id, waits_for, event, until) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING")
             .bind(&parked.id)

@@ -108,7 +108,7 @@ fn ended(row: &ClaimedWork, state: DeliveryState, answer: &str) -> Batch {
 /// What the place answered; the error says why it does not count.
 async fn post(webhook: &Webhook, event: &str, row: &ClaimedWork) -> Result<String, String> {
     let reach = Reach { private: webhook.allow_private, file: false };
-    // Looked at for each try: a name may lead elsewhere later.
+    // DefinitionScan at for each try: a name may lead elsewhere later.
     let checked = network::check_web(&webhook.url, reach)
         .await
         .map_err(|error| format!("{error}: set `allow_private = true` for this webhook if it should lead there"))?;

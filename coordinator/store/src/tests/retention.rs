@@ -143,8 +143,8 @@ async fn earlier_versions_of_definitions_go_by_their_age_and_the_newest_stays(st
         seen_at: made_at,
     };
     let found = vec![version("first", 10), version("second", 20), version("third", 30)];
-    let looked = Looked { repository: "30617:o:r".into(), maintainers: vec!["o".into()], found, at: 30 };
-    store.commit(vec![Change::Looked(looked)]).await.unwrap();
+    let looked = DefinitionScan { repository: "30617:o:r".into(), maintainers: vec!["o".into()], found, at: 30 };
+    store.commit(vec![Change::DefinitionScan(looked)]).await.unwrap();
     assert_eq!(store.remove_old(20).await.unwrap(), 1);
     assert_eq!(store.remove_old(5000).await.unwrap(), 1);
     let left: Vec<_> = store.definitions("30617:o:r", None).await.unwrap().into_iter().map(|row| row.event).collect();
