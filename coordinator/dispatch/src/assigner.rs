@@ -30,7 +30,7 @@ pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) {
             // Changes since the subscription are applied afterwards.
             next_read = Instant::now()
                 + match read(&inner, &inner.config.store).await {
-                    Ok(()) => READ_INTERVAL.mul_f64(rand::random_range(0.75..1.25)),
+                    Ok(()) => READ_INTERVAL.mul_f64(0.75 + fastrand::f64() / 2.0),
                     Err(error) => {
                         warn!("the queue can't be read, trying again: {error:#}");
                         STORE_BACK_OFF
@@ -44,6 +44,7 @@ pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) {
         }
         assign(&inner);
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = inner.assign.notified() => {}
             () = tokio::time::sleep_until(next_read) => {}
