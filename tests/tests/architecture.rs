@@ -77,6 +77,13 @@ const LANGUAGES: [&str; 5] = [
     "worker/src/job/actions",
 ];
 
+/// Packages that a simulation runs: a seed decides all that happens in them.
+const SIMULATED: [&str; 4] =
+    ["coordinator/domain/src", "coordinator/work/src", "coordinator/dispatch/src", "tests/simulation"];
+/// Files of these that draw what nobody may guess.
+const CHANCE: [&str; 3] =
+    ["coordinator/dispatch/src/auth.rs", "coordinator/dispatch/src/lib.rs", "tests/simulation/src/random.rs"];
+
 #[test]
 fn packages_of_the_coordinator_depend_on_lower_ones_alone() {
     let ours: BTreeSet<String> =
@@ -128,6 +135,19 @@ fn each_library_is_known_to_the_modules_that_are_made_for_it() {
         }
     }
     assert!(wrong.is_empty(), "{}", lines(&wrong));
+}
+
+#[test]
+fn nothing_that_is_simulated_decides_by_chance() {
+    let mut wrong = BTreeSet::new();
+    for (path, text) in rust_files(&SIMULATED) {
+        if !CHANCE.contains(&path.as_str()) && is_by_chance(&code(&text)) {
+            wrong.insert(path);
+        }
+    }
+    assert!(wrong.is_empty(), "draw from `fastrand`, and begin `select!` with `biased`:\n{}", lines(&wrong));
+    assert!(is_by_chance("rand::random_range(0..2)") && is_by_chance("tokio::select! {\n    () = stopped => {}"));
+    assert!(!is_by_chance("fastrand::f64()") && !is_by_chance("tokio::select! {\n    biased;\n    () = stopped => {}"));
 }
 
 #[test]
@@ -183,6 +203,13 @@ fn what_belongs_to_a_place_is_told_apart() {
 /// Whether the code names a library; another whose name begins alike does not count.
 fn names(code: &str, library: &str) -> bool {
     Regex::new(&format!(r"\b{library}\b")).unwrap().is_match(code)
+}
+
+/// Whether the code takes a decision that a seed of the simulation doesn't.
+fn is_by_chance(code: &str) -> bool {
+    let branches = Regex::new(r"\bselect! \{\s*(\w*)").unwrap();
+    let unordered = branches.captures_iter(code).any(|found| &found[1] != "biased");
+    unordered || Regex::new(r"\brand::").unwrap().is_match(code)
 }
 
 /// Whether the code names a module of a workflow language.

@@ -10,7 +10,7 @@ use super::{
     metrics::runs::{Observed, RunMetrics},
     repository_policy::RepositoryPolicy,
     run_secrets::RunSecrets,
-    state_cache::StateCache,
+    state_cache::{Snapshot, StateCache, WriteSet},
     unit_of_work::{self, Outcome, Sources},
 };
 use config::{Config, Definitions};
@@ -143,11 +143,10 @@ impl RunService {
         let Inner { store, cache, secrets, rows, .. } = &*self.0;
         loop {
             let sources = Sources { store, cache, secrets, rows, now: self.now() };
-            let mut changes = match unit_of_work::compute(&sources, id, event.clone()).await? {
+            let changes = match unit_of_work::compute(&sources, id, event.clone()).await? {
                 Outcome::Commit(changes) => changes,
-                Outcome::Refused { refusal, version } => {
-                    if !self.is_stored(id, version).await? {
-                        cache.forget(id);
+                Outcome::Refused { refusal, read } => {
+                    if !self.is_stored(&read).await? {
                         continue;
                     }
                     if !also.is_empty() {
@@ -156,14 +155,12 @@ impl RunService {
                     return Ok(Applied::Unchanged(refusal));
                 }
             };
-            if !cache.publish(&mut changes.set) {
+            if !cache.publish(&changes.set) {
                 continue;
             }
             let mut batch = changes.batch;
             batch.extend(also.iter().cloned());
-            let written = store.commit(batch).await;
-            cache.finish(&changes.set, written.is_ok());
-            match written {
+            match self.write(changes.set, batch).await {
                 Ok(()) => {
                     self.0.metrics.record(changes.observed, self.now());
                     return Ok(Applied::Changed(changes.state));
@@ -175,11 +172,33 @@ impl RunService {
         }
     }
 
-    /// Whether the stored version of a run is this one, once every commit that is under way has ended. A refusal may be
-    /// acted on only then: what it says was done before must not be lost with a failed commit.
-    async fn is_stored(&self, id: &str, version: u64) -> anyhow::Result<bool> {
-        self.0.store.commit(Batch::new()).await?;
-        Ok(self.0.store.run_version(id).await? == Some(version))
+    /// Commits published versions. In a task of its own: a caller that goes away leaves no commit without its end.
+    async fn write(&self, set: WriteSet, batch: Batch) -> Result<(), StoreError> {
+        let this = self.clone();
+        let writing = tokio::spawn(async move {
+            let written = this.0.store.commit(batch).await;
+            this.0.cache.finish(&set, written.is_ok());
+            written
+        });
+        writing.await.unwrap_or(Err(StoreError::Stopped))
+    }
+
+    /// Whether what was read is the stored version, and survives a power failure. A refusal may be acted on only then:
+    /// what it says was done before must not be lost with a failed commit, or be older than what another process wrote.
+    async fn is_stored(&self, read: &Snapshot<RunState>) -> anyhow::Result<bool> {
+        let Inner { store, cache, .. } = &*self.0;
+        let (id, version) = (&read.state.id, read.state.version);
+        if let Some(lineage) = read.lineage
+            && !cache.is_committed(id, lineage, version).await
+        {
+            return Ok(false);
+        }
+        store.synced().await?;
+        let is_newest = store.run_version(id).await? == Some(version);
+        if !is_newest {
+            cache.forget(id);
+        }
+        Ok(is_newest)
     }
 
     /// Writes why queued jobs still wait. One transaction, whatever their number.

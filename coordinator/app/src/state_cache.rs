@@ -1,21 +1,32 @@
 //! The newest versions of active runs and groups that this process wrote, so that an event does not read the whole run
 //! again, and need not wait for the commit of the event before it.
 //!
-//! The store is the truth: it refuses a version that does not follow the stored one, and whoever is refused forgets the
-//! entry and reads again. An entry whose commit is under way is never dropped for room: until then the store would
-//! show an older version.
+//! The store is the truth: it refuses a version that does not follow the stored one. It compares numbers alone, so nothing
+//! is read from it while versions that were computed from a failed one are still on their way there: an entry of which a
+//! commit failed is not used any more, and goes with the last of its commits.
 
 use std::{collections::HashMap, sync::Arc};
 
-use domain::{group::Group, run::RunState};
+use domain::{
+    group::Group,
+    run::{RunPhase, RunState},
+};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 /// Jobs of all cached runs together: about 1 KiB each, so at most some 100 MiB.
 const MAX_JOBS: usize = 100_000;
 
 /// Runs and groups by their keys. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct StateCache(Arc<Mutex<Inner>>);
+pub(super) struct StateCache(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    inner: Mutex<Inner>,
+    /// Told whenever a commit has ended.
+    ended: Notify,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -31,54 +42,98 @@ struct Entry<T> {
     newest: Arc<T>,
     /// Commits that are under way.
     commits: u32,
-    /// Tells this entry from one of the same key that was forgotten before.
-    lineage: u64,
+    /// The newest version whose commit has ended well.
+    committed: u64,
+    /// A commit failed: nothing may be computed from it.
+    failed: bool,
+    /// Tells this entry from an earlier one of the same key.
+    lineage: Lineage,
     used: u64,
 }
 
+/// Identifies an entry.
+type Lineage = u64;
+
+/// A version as it was read.
+#[derive(Debug)]
+pub(super) struct Snapshot<T> {
+    pub(super) state: Arc<T>,
+    /// The entry that it is of; `None`: it was read from the store.
+    pub(super) lineage: Option<Lineage>,
+}
+
+impl<T> Clone for Snapshot<T> {
+    fn clone(&self) -> Self {
+        Self { state: self.state.clone(), lineage: self.lineage }
+    }
+}
+
+impl<T> Snapshot<T> {
+    /// What the store has.
+    pub(super) fn stored(state: T) -> Self {
+        Self { state: Arc::new(state), lineage: None }
+    }
+}
+
 /// A new version of a run or group, and the one that it was computed from.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Written<T> {
-    pub(super) before: Option<Arc<T>>,
+    /// `None`: it is the first.
+    pub(super) before: Option<Snapshot<T>>,
     pub(super) after: Arc<T>,
-    /// Set by [`StateCache::publish`].
-    lineage: u64,
 }
 
 impl<T> Written<T> {
-    /// A new version that was computed from `before`; `None`: it is the first.
-    pub(super) fn new(before: Option<Arc<T>>, after: Arc<T>) -> Self {
-        Self { before, after, lineage: 0 }
+    /// The new version, as the rest of its unit of work reads it.
+    pub(super) fn snapshot(&self) -> Snapshot<T> {
+        let lineage = self.before.as_ref().and_then(|before| before.lineage);
+        Snapshot { state: self.after.clone(), lineage }
     }
 }
 
 /// What a unit of work writes.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct WriteSet {
     pub(super) runs: HashMap<String, Written<RunState>>,
     pub(super) groups: HashMap<String, Written<Group>>,
 }
 
 impl StateCache {
-    /// The newest version of a run.
-    pub(super) fn run(&self, id: &str) -> Option<Arc<RunState>> {
-        let mut inner = self.0.lock();
-        inner.clock += 1;
-        let now = inner.clock;
-        let entry = inner.runs.get_mut(id)?;
-        entry.used = now;
-        Some(entry.newest.clone())
+    /// The newest version of a run. `None`: the store has it.
+    pub(super) async fn run(&self, id: &str) -> Option<Snapshot<RunState>> {
+        self.usable(|inner| {
+            inner.clock += 1;
+            let now = inner.clock;
+            inner.runs.get_mut(id).map(|entry| {
+                entry.used = now;
+                entry.snapshot()
+            })
+        })
+        .await
     }
 
-    /// The newest version of a group whose commit is under way.
-    pub(super) fn group(&self, key: &str) -> Option<Arc<Group>> {
-        self.0.lock().groups.get(key).map(|entry| entry.newest.clone())
+    /// The newest version of a group whose commit is under way. `None`: the store has it.
+    pub(super) async fn group(&self, key: &str) -> Option<Snapshot<Group>> {
+        self.usable(|inner| inner.groups.get(key).map(Entry::snapshot)).await
+    }
+
+    /// What `look` finds, once it is no entry of which a commit failed.
+    async fn usable<T>(&self, mut look: impl FnMut(&mut Inner) -> Option<Option<Snapshot<T>>>) -> Option<Snapshot<T>> {
+        loop {
+            let ended = self.0.ended.notified();
+            match look(&mut self.0.inner.lock()) {
+                None => return None,
+                Some(Some(snapshot)) => return Some(snapshot),
+                Some(None) => {}
+            }
+            ended.await;
+        }
     }
 
     /// Makes new versions the newest, all or none. False: another unit of work was faster, and this one must be computed
     /// again. Otherwise [`Self::finish`] must follow.
-    pub(super) fn publish(&self, set: &mut WriteSet) -> bool {
-        let mut inner = self.0.lock();
+    pub(super) fn publish(&self, set: &WriteSet) -> bool {
+        let mut inner = self.0.inner.lock();
         if !set.runs.iter().all(|(key, written)| follows(&inner.runs, key, written))
             || !set.groups.iter().all(|(key, written)| follows(&inner.groups, key, written))
         {
@@ -86,38 +141,58 @@ impl StateCache {
         }
         inner.clock += 1;
         let now = inner.clock;
-        for (key, written) in &mut set.runs {
+        for (key, written) in &set.runs {
             let before = inner.runs.get(key).map_or(0, |entry| weight(&entry.newest));
             inner.jobs = inner.jobs - before + weight(&written.after);
             insert(&mut inner.runs, key, written, now);
         }
-        for (key, written) in &mut set.groups {
+        for (key, written) in &set.groups {
             insert(&mut inner.groups, key, written, now);
         }
         inner.make_room();
         true
     }
 
-    /// Ends a commit. What failed is forgotten at once: nothing may be computed from it. Runs that need no more events are
-    /// forgotten too.
+    /// Ends a commit.
     pub(super) fn finish(&self, set: &WriteSet, committed: bool) {
-        let mut inner = self.0.lock();
+        let mut inner = self.0.inner.lock();
         for (key, written) in &set.runs {
-            let over = matches!(written.after.phase, domain::run::RunPhase::Done { .. });
-            if let Some(entry) = release(&mut inner.runs, key, written.lineage, committed, !over) {
+            let committed = committed.then_some(written.after.version);
+            // Runs that have ended need no more events.
+            let keep = |state: &RunState| !matches!(state.phase, RunPhase::Done { .. });
+            if let Some(entry) = end_commit(&mut inner.runs, key, committed, keep) {
                 inner.jobs -= weight(&entry.newest);
             }
         }
         for (key, written) in &set.groups {
             // Between commits groups are read from the store.
-            release(&mut inner.groups, key, written.lineage, committed, false);
+            end_commit(&mut inner.groups, key, committed.then_some(written.after.version), |_| false);
+        }
+        drop(inner);
+        self.0.ended.notify_waiters();
+    }
+
+    /// Waits for the end of the commit that wrote a version of a run. False: it failed, or its end is not known any more.
+    pub(super) async fn is_committed(&self, id: &str, lineage: Lineage, version: u64) -> bool {
+        loop {
+            let ended = self.0.ended.notified();
+            match self.0.inner.lock().runs.get(id).filter(|entry| entry.lineage == lineage) {
+                None => return false,
+                Some(entry) if entry.committed >= version => return true,
+                Some(_) => {}
+            }
+            ended.await;
         }
     }
 
     /// Forgets a run that turned out to be older than the stored one.
     pub(super) fn forget(&self, id: &str) {
-        let mut inner = self.0.lock();
-        if let Some(entry) = inner.runs.remove(id) {
+        let mut inner = self.0.inner.lock();
+        let Some(entry) = inner.runs.get_mut(id) else { return };
+        entry.failed = true;
+        if entry.commits == 0
+            && let Some(entry) = inner.runs.remove(id)
+        {
             inner.jobs -= weight(&entry.newest);
         }
     }
@@ -135,42 +210,51 @@ impl Inner {
     }
 }
 
+impl<T> Entry<T> {
+    /// Its newest version, unless a commit of it failed.
+    fn snapshot(&self) -> Option<Snapshot<T>> {
+        (!self.failed).then(|| Snapshot { state: self.newest.clone(), lineage: Some(self.lineage) })
+    }
+}
+
 fn weight(state: &RunState) -> usize {
     1 + state.jobs.len()
 }
 
-/// Whether a version was computed from the newest that is known.
+/// Whether a version was computed from the newest there is. What was read from the store is compared there.
 fn follows<T>(known: &HashMap<String, Entry<T>>, key: &str, written: &Written<T>) -> bool {
     match (known.get(key), &written.before) {
-        (Some(entry), Some(before)) => Arc::ptr_eq(&entry.newest, before),
+        (Some(entry), Some(before)) => !entry.failed && Arc::ptr_eq(&entry.newest, &before.state),
         (Some(_), None) => false,
-        (None, _) => true,
+        (None, before) => before.as_ref().is_none_or(|before| before.lineage.is_none()),
     }
 }
 
-fn insert<T>(known: &mut HashMap<String, Entry<T>>, key: &str, written: &mut Written<T>, now: u64) {
+fn insert<T>(known: &mut HashMap<String, Entry<T>>, key: &str, written: &Written<T>, now: u64) {
     let newest = written.after.clone();
-    let entry = known.entry(key.to_owned()).or_insert_with(|| Entry {
-        newest: newest.clone(),
-        commits: 0,
-        lineage: now,
-        used: now,
-    });
+    let first = || Entry { newest: newest.clone(), commits: 0, committed: 0, failed: false, lineage: now, used: now };
+    let entry = known.entry(key.to_owned()).or_insert_with(first);
     entry.newest = newest;
     entry.commits += 1;
     entry.used = now;
-    written.lineage = entry.lineage;
 }
 
-/// Counts a commit off, and returns the entry if that removed it.
-fn release<T>(
+/// Counts a commit off, and returns the entry if that removed it. `committed`: the version, unless it failed.
+fn end_commit<T>(
     known: &mut HashMap<String, Entry<T>>,
     key: &str,
-    lineage: u64,
-    committed: bool,
-    keep: bool,
+    committed: Option<u64>,
+    keep: impl Fn(&T) -> bool,
 ) -> Option<Entry<T>> {
-    let entry = known.get_mut(key).filter(|entry| entry.lineage == lineage)?;
+    let entry = known.get_mut(key)?;
     entry.commits = entry.commits.saturating_sub(1);
-    if committed && (keep || entry.commits > 0) { None } else { known.remove(key) }
+    match committed {
+        Some(version) => entry.committed = entry.committed.max(version),
+        None => entry.failed = true,
+    }
+    let is_over = entry.commits == 0 && (entry.failed || !keep(&entry.newest));
+    if is_over { known.remove(key) } else { None }
 }
+
+#[cfg(test)]
+mod tests;

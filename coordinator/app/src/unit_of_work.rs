@@ -12,7 +12,7 @@ use super::{
     effect_rows::{RowMaker, RunTransition},
     metrics::runs::Observed,
     run_secrets::RunSecrets,
-    state_cache::{StateCache, WriteSet, Written},
+    state_cache::{Snapshot, StateCache, WriteSet, Written},
 };
 use domain::{
     group::{
@@ -36,8 +36,8 @@ pub(super) struct Sources<'a> {
 pub(super) enum Outcome {
     /// The run changes, and perhaps others.
     Commit(Changes),
-    /// The event changes nothing; `version` is the run's version that says so.
-    Refused { refusal: RunRefusal, version: u64 },
+    /// The event changes nothing, as `read` says.
+    Refused { refusal: RunRefusal, read: Snapshot<RunState> },
 }
 
 /// What is to be written.
@@ -59,8 +59,8 @@ pub(super) async fn compute(sources: &Sources<'_>, run: &str, event: RunEvent) -
     let mut unit =
         UnitOfWork { sources, set, read: HashMap::new(), events, joined, batch: Batch::new(), observed: Vec::new() };
     if let Err(refusal) = unit.apply(run, event).await? {
-        let version = unit.run(run).await?.map_or(0, |state| state.version);
-        return Ok(Outcome::Refused { refusal, version });
+        let read = unit.snapshot(run).await?.with_context(|| format!("there is no run {run}"))?;
+        return Ok(Outcome::Refused { refusal, read });
     }
     loop {
         while let Some((run, event)) = unit.events.pop_front() {
@@ -83,7 +83,7 @@ struct UnitOfWork<'a> {
     sources: &'a Sources<'a>,
     set: WriteSet,
     /// Runs that were read and not changed.
-    read: HashMap<String, Arc<RunState>>,
+    read: HashMap<String, Snapshot<RunState>>,
     /// Events that follow, with the run they are for.
     events: VecDeque<(String, RunEvent)>,
     /// Jobs that asked for a group and may still wait for it.
@@ -95,8 +95,8 @@ struct UnitOfWork<'a> {
 impl UnitOfWork<'_> {
     async fn apply(&mut self, id: &str, event: RunEvent) -> anyhow::Result<Result<(), RunRefusal>> {
         let now = self.sources.now;
-        let before = self.run(id).await?.with_context(|| format!("there is no run {id}"))?;
-        let (state, effects) = match run::advance(&before, event, now) {
+        let read = self.snapshot(id).await?.with_context(|| format!("there is no run {id}"))?;
+        let (state, effects) = match run::advance(&read.state, event, now) {
             Ok(next) => next,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -119,12 +119,13 @@ impl UnitOfWork<'_> {
             };
             self.advance_group(&group::key(&after.request.repository.address, name), event).await?;
         }
+        let before = read.state.clone();
         let first = match self.set.runs.remove(id) {
             Some(written) => written.before,
-            None => Some(before.clone()),
+            None => Some(read),
         };
         self.read.remove(id);
-        self.set.runs.insert(id.to_owned(), Written::new(first, after.clone()));
+        self.set.runs.insert(id.to_owned(), Written { before: first, after: after.clone() });
         self.observed.push(Observed::of(Some(&before), &after, now));
         let transition = RunTransition { before: Some(before), after, effects, publisher };
         self.batch.extend(self.sources.rows.rows(transition, now)?);
@@ -133,21 +134,22 @@ impl UnitOfWork<'_> {
 
     async fn advance_group(&mut self, key: &str, event: GroupEvent) -> anyhow::Result<()> {
         let known = self.group(key).await?;
-        let group = known.clone().unwrap_or_else(|| Arc::new(Group::new(key.to_owned())));
+        let first = Group::new(key.to_owned());
+        let group = known.as_ref().map_or(&first, |known| &known.state);
         // Refused: it was preempted, and had left the group with that.
-        let Ok((next, effects)) = group::advance(&group, event, self.sources.now) else { return Ok(()) };
+        let Ok((next, effects)) = group::advance(group, event, self.sources.now) else { return Ok(()) };
         self.events.extend(effects.into_iter().map(GroupEffect::into_run_event));
         self.write_group(known, next);
         Ok(())
     }
 
-    fn write_group(&mut self, known: Option<Arc<Group>>, next: Group) {
-        let first = match self.set.groups.remove(&next.key) {
+    fn write_group(&mut self, known: Option<Snapshot<Group>>, next: Group) {
+        let before = match self.set.groups.remove(&next.key) {
             Some(written) => written.before,
             None => known,
         };
         self.batch.push(Change::Group(next.clone()));
-        self.set.groups.insert(next.key.clone(), Written::new(first, Arc::new(next)));
+        self.set.groups.insert(next.key.clone(), Written { before, after: Arc::new(next) });
     }
 
     /// Returns the lock holder that `job` must yield to, if waiting for it would deadlock.
@@ -177,7 +179,7 @@ impl UnitOfWork<'_> {
         }
         let known = self.group(&key).await?;
         let next = match &known {
-            Some(known) => Group { version: known.version + 1, ..Group::clone(known) },
+            Some(known) => Group { version: known.state.version + 1, ..Group::clone(&known.state) },
             None => Group::new(key),
         };
         self.write_group(known, next);
@@ -185,33 +187,40 @@ impl UnitOfWork<'_> {
     }
 
     async fn holder(&self, repository: &str, group: &str) -> anyhow::Result<Option<Member>> {
-        Ok(self.group(&group::key(repository, group)).await?.and_then(|group| group.holder.clone()))
+        Ok(self.group(&group::key(repository, group)).await?.and_then(|group| group.state.holder.clone()))
     }
 
     /// A group as it will be.
-    async fn group(&self, key: &str) -> anyhow::Result<Option<Arc<Group>>> {
+    async fn group(&self, key: &str) -> anyhow::Result<Option<Snapshot<Group>>> {
         if let Some(written) = self.set.groups.get(key) {
-            return Ok(Some(written.after.clone()));
+            return Ok(Some(written.snapshot()));
         }
-        match self.sources.cache.group(key) {
+        match self.sources.cache.group(key).await {
             Some(group) => Ok(Some(group)),
-            None => Ok(self.sources.store.group(key).await?.map(Arc::new)),
+            None => Ok(self.sources.store.group(key).await?.map(Snapshot::stored)),
         }
     }
 
     /// A run as it will be.
     async fn run(&mut self, id: &str) -> anyhow::Result<Option<Arc<RunState>>> {
-        if let Some(state) = self.set.runs.get(id).map(|written| &written.after).or_else(|| self.read.get(id)) {
-            return Ok(Some(state.clone()));
+        Ok(self.snapshot(id).await?.map(|snapshot| snapshot.state))
+    }
+
+    async fn snapshot(&mut self, id: &str) -> anyhow::Result<Option<Snapshot<RunState>>> {
+        if let Some(written) = self.set.runs.get(id) {
+            return Ok(Some(written.snapshot()));
         }
-        let state = match self.sources.cache.run(id) {
-            Some(state) => Some(state),
-            None => self.sources.store.run(id).await?.map(Arc::new),
+        if let Some(read) = self.read.get(id) {
+            return Ok(Some(read.clone()));
+        }
+        let read = match self.sources.cache.run(id).await {
+            Some(read) => Some(read),
+            None => self.sources.store.run(id).await?.map(Snapshot::stored),
         };
-        if let Some(state) = &state {
-            self.read.insert(id.to_owned(), state.clone());
+        if let Some(read) = &read {
+            self.read.insert(id.to_owned(), read.clone());
         }
-        Ok(state)
+        Ok(read)
     }
 }
 

@@ -53,6 +53,7 @@ pub(super) async fn caller(
 /// Receives one log stream, to its end.
 pub(super) async fn logs(inner: Arc<Inner>, mut inbound: Streaming<LogRequest>, acks: Acks, stop: CancellationToken) {
     let outcome = tokio::select! {
+        biased;
         outcome = take(&inner, &mut inbound, &acks) => outcome,
         () = stop.cancelled() => Err(Status::unavailable("the coordinator is shutting down")),
     };
@@ -92,6 +93,7 @@ async fn take(inner: &Inner, inbound: &mut Streaming<LogRequest>, acks: &Acks) -
     };
     // The close has an acknowledgement of its own, so it does not wait for ACK_EVERY.
     let written = tokio::select! {
+        biased;
         written = writing => written?,
         failed = acknowledge(inner, &caller.attempt, lengths, acks) => return failed,
     };

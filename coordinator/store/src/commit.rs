@@ -53,38 +53,12 @@ pub(crate) enum Writer {
 pub(crate) struct InlineWriter {
     pub(crate) connection: Arc<Mutex<Connection>>,
     pub(crate) ends: TransactionEnds,
-    /// What a simulation has under it.
-    #[cfg(any(test, feature = "testing"))]
-    pub(crate) disk: Option<Arc<dyn crate::disk::Disk>>,
 }
 
 impl InlineWriter {
-    pub(crate) fn new(connection: Arc<Mutex<Connection>>, ends: TransactionEnds) -> Self {
-        Self {
-            connection,
-            ends,
-            #[cfg(any(test, feature = "testing"))]
-            disk: None,
-        }
-    }
-
-    fn commit(&self, group: &mut Vec<Box<dyn Unit>>) -> Result<Outcome, StoreError> {
+    fn commit(&self, group: &mut [Box<dyn Unit>]) -> Outcome {
         let mut connection = self.connection.lock();
-        sqlite::complete(commit_group(&mut connection, group, None))
-    }
-
-    /// The same on a simulated disk, in a task of its own: as with a real writer, a caller that goes away takes nothing
-    /// back.
-    #[cfg(any(test, feature = "testing"))]
-    async fn commit_on(self, disk: Arc<dyn crate::disk::Disk>, unit: Box<dyn Unit>) {
-        let mut group = vec![unit];
-        let outcome = match disk.write().await {
-            Ok(()) => self.commit(&mut group).unwrap_or_else(Outcome::failed),
-            Err(error) => Outcome::failed(error),
-        };
-        let ended = outcome.announce(group, &self.ends);
-        disk.written().await;
-        ended.finish(&self.ends);
+        sqlite::complete(commit_group(&mut connection, group, None)).unwrap_or_else(Outcome::failed)
     }
 }
 
@@ -169,29 +143,45 @@ impl Writer {
         Self::Queue(queue)
     }
 
-    /// Commits a unit; returns once it is finished.
+    /// Writes to a database in memory on a simulated disk, as the writer of a file does: in the order of asking, what
+    /// waits as one group, and answered in that order while the next group is written already.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn start_simulated(inline: InlineWriter, disk: Arc<dyn crate::disk::Disk>) -> Self {
+        let (queue, mut units) = mpsc::channel::<Box<dyn Unit>>(WAITING);
+        let (written, mut groups) = mpsc::unbounded_channel::<Ended>();
+        let (ends, sync) = (inline.ends.clone(), disk.clone());
+        tokio::spawn(async move {
+            while let Some(first) = groups.recv().await {
+                let mut synced = vec![first];
+                synced.extend(std::iter::from_fn(|| groups.try_recv().ok()));
+                sync.written().await;
+                synced.into_iter().for_each(|group| group.finish(&ends));
+            }
+        });
+        tokio::spawn(async move {
+            let mut waiting = Vec::new();
+            while units.recv_many(&mut waiting, GROUP).await > 0 {
+                let outcome = match disk.write().await {
+                    Ok(()) => inline.commit(&mut waiting),
+                    Err(error) => Outcome::failed(error),
+                };
+                if written.send(outcome.announce(std::mem::take(&mut waiting), &inline.ends)).is_err() {
+                    return;
+                }
+            }
+        });
+        Self::Queue(queue)
+    }
+
+    /// Commits a unit; it is told how that ends.
     pub(crate) async fn commit(&self, unit: Box<dyn Unit>) -> Result<(), StoreError> {
         match self {
             Self::Queue(queue) => queue.send(unit).await.map_err(|_| StoreError::Stopped),
             Self::Inline(inline) => {
-                #[cfg(any(test, feature = "testing"))]
-                if let Some(disk) = &inline.disk {
-                    tokio::spawn(inline.clone().commit_on(disk.clone(), unit));
-                    return Ok(());
-                }
                 let mut group = vec![unit];
-                inline.commit(&mut group)?.announce(group, &inline.ends).finish(&inline.ends);
+                inline.commit(&mut group).announce(group, &inline.ends).finish(&inline.ends);
                 Ok(())
             }
-        }
-    }
-
-    /// A writer of another process to the same database in memory, on this disk.
-    #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn reopen(&self, ends: TransactionEnds, disk: Arc<dyn crate::disk::Disk>) -> Self {
-        match self {
-            Self::Inline(inline) => Self::Inline(InlineWriter { ends, disk: Some(disk), ..inline.clone() }),
-            Self::Queue(_) => self.clone(),
         }
     }
 }

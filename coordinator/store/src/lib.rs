@@ -135,7 +135,7 @@ impl Store {
         let health = health::Health::default();
         let ends = TransactionEnds { notifications: notifications.clone(), health: health.clone() };
         Ok(Self {
-            writer: Writer::Inline(InlineWriter::new(shared.clone(), ends)),
+            writer: Writer::Inline(InlineWriter { connection: shared.clone(), ends }),
             readers: Readers::Inline(shared),
             queue: broadcast::Sender::new(QUEUE_CHANGES),
             notifications,

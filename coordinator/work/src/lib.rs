@@ -119,7 +119,7 @@ impl WorkLoop {
             store.commit(vec![Change::Work(WorkChange::ReleaseClaimsOf { coordinator })]).await?;
         }
         let now = (self.config.clock)();
-        let limits: Vec<ClaimLimit> = self.handlers.values().map(|handler| self.limit(handler.as_ref())).collect();
+        let limits: Vec<ClaimLimit> = self.config.handlers.iter().map(|handler| self.limit(handler.as_ref())).collect();
         if limits.iter().any(|limit| limit.limit > 0) {
             let claim = format!("{coordinator}/{}", uuid::Uuid::now_v7().simple());
             let until = now.saturating_add(millis(CLAIM));

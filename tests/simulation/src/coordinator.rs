@@ -95,7 +95,7 @@ impl Machinery {
     /// Starts a process.
     pub(crate) async fn start(&self) -> Result<Life> {
         let (stop, killed) = (CancellationToken::new(), CancellationToken::new());
-        let store = self.store.reopen_on(Arc::new(self.disk.mount(killed.clone())));
+        let store = self.store.reopen_on(Arc::new(self.disk.mount(killed.clone())))?;
         let config = Arc::new(Config {
             relays: config::Relays { write: vec![RELAY.into()], ..config::Relays::default() },
             policy: config::Policy { max_duration: 1500, ..config::Policy::default() },
