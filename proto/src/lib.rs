@@ -14,8 +14,10 @@ pub mod init {
     tonic::include_proto!("longshore.init.v1");
 }
 
+mod codec;
 mod init_protocol;
 
+pub use codec::StreamCodec;
 pub use init_protocol::{INIT_MESSAGE_LIMIT, INIT_PROTOCOL, TUNNEL_CONNECTIONS, TUNNEL_WINDOW};
 
 /// Longest message between coordinator and worker, in bytes.

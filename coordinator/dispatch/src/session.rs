@@ -29,7 +29,8 @@ const STORE_QUEUE: usize = 256;
 const ATTEMPTS: usize = 4096;
 
 pub(super) async fn run(inner: Arc<Inner>, mut inbound: WorkerInbound, out: WorkerOutbound, stop: CancellationToken) {
-    let (register, row) = match auth::authenticate(&inner, &mut inbound, &out).await {
+    // What happens once, or seldom, is boxed: a session that only waits has no room for it.
+    let (register, row) = match Box::pin(auth::authenticate(&inner, &mut inbound, &out)).await {
         Ok(authenticated) => authenticated,
         Err(status) => {
             warn!(reason = status.message(), "a worker was refused");
@@ -45,7 +46,7 @@ pub(super) async fn run(inner: Arc<Inner>, mut inbound: WorkerInbound, out: Work
     let new = NewSession { row, program: WorkerProgram::of(&register), out: out.clone(), end: end.clone() };
     let generation = inner.registry.lock().join(new);
     let session = Arc::new(Session { inner, worker, generation });
-    if let Err(error) = session.settle(&named(&register), &name).await {
+    if let Err(error) = Box::pin(session.settle(&named(&register), &name)).await {
         session.inner.registry.lock().leave(&session.worker, generation);
         _ = out.send(Err(Status::unavailable(format!("leases can't be read: {error:#}")))).await;
         return;
@@ -111,7 +112,7 @@ impl Session {
     async fn read(
         &self,
         inbound: &mut WorkerInbound,
-        store_queue: mpsc::Sender<from_worker::Message>,
+        store_queue: mpsc::Sender<Box<from_worker::Message>>,
     ) -> Result<(), Status> {
         while let Some(FromWorker { message }) = inbound.try_next().await? {
             if !self.inner.registry.lock().is_current(&self.worker, self.generation) {
@@ -120,23 +121,26 @@ impl Session {
             match message {
                 Some(from_worker::Message::Renew(renew)) => {
                     let attempts = renew.attempts.into_iter().take(ATTEMPTS).map(attempt_id).collect();
-                    let missing = self.renew(attempts).await;
+                    let missing = Box::pin(self.renew(attempts)).await;
                     if !missing.is_empty() {
                         // Behind a result that is being stored: its lease is gone, and its answer is no Stop.
                         let ended = from_worker::Message::Renew(Renew { attempts: missing });
-                        store_queue.send(ended).await.map_err(|_| Status::cancelled("the session ended"))?;
+                        store_queue.send(Box::new(ended)).await.map_err(|_| Status::cancelled("the session ended"))?;
                     }
                 }
                 Some(from_worker::Message::Cancelled(cancelled)) => {
                     if let Some(attempt) = cancelled.attempt.map(attempt_id) {
-                        self.confirm(attempt).await;
+                        Box::pin(self.confirm(attempt)).await;
                     }
                 }
                 Some(from_worker::Message::Draining(Draining { draining })) => {
                     self.inner.registry.lock().set_leaving(&self.worker, self.generation, draining);
                     self.inner.assign.notify_one();
                 }
-                Some(other) => store_queue.send(other).await.map_err(|_| Status::cancelled("the session ended"))?,
+                Some(other) => {
+                    let other = Box::new(other);
+                    store_queue.send(other).await.map_err(|_| Status::cancelled("the session ended"))?;
+                }
                 None => {}
             }
         }

@@ -7,20 +7,19 @@ use tokio_util::task::TaskTracker;
 
 /// Spawns a task that is waited for at shutdown.
 pub(super) fn spawn(tracker: &TaskTracker, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-    drop(tracker.spawn(async move {
-        _ = caught(name, task).await;
-    }));
+    drop(tracker.spawn(caught(name, task).map(drop)));
 }
 
 /// Awaits something that may panic; the panic is logged and `None` returned.
-pub(super) async fn caught<T>(name: &str, task: impl Future<Output = T>) -> Option<T> {
-    match AssertUnwindSafe(task).catch_unwind().await {
+// No `async fn`: its future would have room for the task twice, and a session with each worker is one.
+pub(super) fn caught<T>(name: &str, task: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
+    AssertUnwindSafe(task).catch_unwind().map(move |ended| match ended {
         Ok(value) => Some(value),
         Err(panic) => {
             tracing::error!(task = name, "ended by a bug: {}", text_of(&*panic));
             None
         }
-    }
+    })
 }
 
 fn text_of(panic: &(dyn Any + Send)) -> &str {

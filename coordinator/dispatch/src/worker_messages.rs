@@ -18,33 +18,10 @@ use super::{
     tracked,
 };
 
-pub(super) async fn run(session: Arc<Session>, mut messages: mpsc::Receiver<from_worker::Message>) {
+pub(super) async fn run(session: Arc<Session>, mut messages: mpsc::Receiver<Box<from_worker::Message>>) {
     while let Some(message) = messages.recv().await {
-        let done = match message {
-            from_worker::Message::Accept(accept) => session.accept(&accept.offer).await,
-            from_worker::Message::Refuse(refuse) => {
-                info!(worker = session.worker, reason = refuse.reason, "offer refused");
-                session.inner.registry.lock().close_offer(&refuse.offer, &session.worker);
-                session.inner.assign.notify_one();
-                Ok(())
-            }
-            from_worker::Message::Begun(begun) => {
-                tracked::caught("begin of a job", session.begun(begun)).await.unwrap_or(Ok(()))
-            }
-            from_worker::Message::Result(report) => {
-                tracked::caught("result of a job", session.result(report)).await.unwrap_or(Ok(()))
-            }
-            // The session found that these have no lease.
-            from_worker::Message::Renew(ended) => {
-                for attempt in ended.attempts.into_iter().map(attempt_id) {
-                    session.inner.registry.lock().release(&attempt, &session.worker);
-                    session.stop(&attempt);
-                }
-                Ok(())
-            }
-            _ => Ok(()),
-        };
-        if let Err(error) = done {
+        // Boxed, as are the messages in the queue: most workers are idle, and have room for neither then.
+        if let Err(error) = Box::pin(session.handle(*message)).await {
             // The worker repeats results until they are answered; jobs are offered again.
             warn!(worker = session.worker, error = format!("{error:#}"), "a worker's message could not be handled");
         }
@@ -52,6 +29,33 @@ pub(super) async fn run(session: Arc<Session>, mut messages: mpsc::Receiver<from
 }
 
 impl Session {
+    async fn handle(&self, message: from_worker::Message) -> anyhow::Result<()> {
+        match message {
+            from_worker::Message::Accept(accept) => self.accept(&accept.offer).await,
+            from_worker::Message::Refuse(refuse) => {
+                info!(worker = self.worker, reason = refuse.reason, "offer refused");
+                self.inner.registry.lock().close_offer(&refuse.offer, &self.worker);
+                self.inner.assign.notify_one();
+                Ok(())
+            }
+            from_worker::Message::Begun(begun) => {
+                tracked::caught("begin of a job", self.begun(begun)).await.unwrap_or(Ok(()))
+            }
+            from_worker::Message::Result(report) => {
+                tracked::caught("result of a job", self.result(report)).await.unwrap_or(Ok(()))
+            }
+            // The session found that these have no lease.
+            from_worker::Message::Renew(ended) => {
+                for attempt in ended.attempts.into_iter().map(attempt_id) {
+                    self.inner.registry.lock().release(&attempt, &self.worker);
+                    self.stop(&attempt);
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn accept(&self, offer: &str) -> anyhow::Result<()> {
         let Some((run, job)) = self.inner.registry.lock().accept(offer, &self.worker) else {
             self.withdraw(offer);
