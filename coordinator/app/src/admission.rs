@@ -104,7 +104,12 @@ impl RequestHandler for Admission {
                 }
             };
             let state = self.run_service.accept(request, rerun, &secrets, settle).await?;
-            tracing::info!(run = state.id, serial = state.serial, workflow = state.request.workflow, "accepted");
+            tracing::info!(
+                run = state.id.as_str(),
+                serial = state.serial,
+                workflow = state.request.workflow,
+                "accepted"
+            );
             Ok(())
         }
         .boxed()

@@ -37,7 +37,7 @@ impl LogPublisher {
         let page = format!("{}/runs/{}", self.public_url, state.id);
         let public = state.visibility == Visibility::Public;
         let whole = self.logs.full_text(&state.id).map_err(std::io::Error::other);
-        let whole = self.blobs.put(whole, self.deposit(&state.id, public, state.expires_at)).await;
+        let whole = self.blobs.put(whole, self.deposit(state.id.as_str(), public, state.expires_at)).await;
         let full_url = match public {
             true => self.url(&whole.context("the complete log can't be stored")?.blob().sha256),
             // Nobody may fetch it by its hash; the page asks who is there.
@@ -48,7 +48,7 @@ impl LogPublisher {
             false => format!("This run is not public. Its page: {page}"),
         };
         let servers = if public { &*self.servers } else { &[] };
-        let (sha256, url) = self.put(&state.id, text, state.expires_at, servers).await?;
+        let (sha256, url) = self.put(state.id.as_str(), text, state.expires_at, servers).await?;
         Ok(FinalizedLog { url, sha256, full_url })
     }
 

@@ -1,5 +1,7 @@
 //! Rows of a result: values of the three types that both engines share, and what a column is read as.
 
+use domain::id::{JobKey, RunId};
+
 use super::StoreError;
 
 /// A value of a column: TEXT, BIGINT or BYTEA.
@@ -49,6 +51,18 @@ impl FromValue for String {
             Value::Text(text) => Ok(text),
             other => Err(unexpected("TEXT", &other)),
         }
+    }
+}
+
+impl FromValue for RunId {
+    fn from_value(value: Value) -> Result<Self, StoreError> {
+        String::from_value(value).map(Self::from)
+    }
+}
+
+impl FromValue for JobKey {
+    fn from_value(value: Value) -> Result<Self, StoreError> {
+        String::from_value(value).map(Self::from)
     }
 }
 
@@ -114,6 +128,18 @@ impl From<String> for Value {
 impl From<&String> for Value {
     fn from(text: &String) -> Self {
         Self::Text(text.clone())
+    }
+}
+
+impl From<&RunId> for Value {
+    fn from(id: &RunId) -> Self {
+        id.as_str().into()
+    }
+}
+
+impl From<&JobKey> for Value {
+    fn from(key: &JobKey) -> Self {
+        key.as_str().into()
     }
 }
 

@@ -98,7 +98,7 @@ async fn readable(web: &Web, caller: &Caller, sha256: &str) -> Result<Blob, Refu
     }
     for row in rows {
         let owns = caller.key.as_ref() == Some(&row.owner);
-        let run = web.store.run(&row.owner).await?;
+        let run = web.store.run(&row.owner.as_str().into()).await?;
         if owns || run.is_some_and(|state| caller.reader.may_read(&state.visibility)) {
             return Ok(row);
         }

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use workflow::plan::{Annotation, Conclusion, Environment, JobReport, Reason};
 
 use super::{job_details::JobDetails, why};
+use domain::id::{JobKey, RunId};
 use domain::run::{
     self, ApprovalVerdict, AttemptRecord, DefinitionOverride, Job, JobPhase, Millis, RequestOrigin, ReusedJob, RunEnd,
     RunPhase, RunState, WaitCondition,
@@ -17,14 +18,16 @@ use store::{Pending, Status, Summary};
 /// A run.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RunView {
-    pub(super) id: String,
+    #[schema(value_type = String)]
+    pub(super) id: RunId,
     /// Grows by one with each change.
     pub(super) version: u64,
     pub(super) serial: u64,
     pub(super) number: u64,
     pub(super) attempt: u32,
     /// Id of the run that this one repeats.
-    pub(super) previous: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub(super) previous: Option<RunId>,
     /// That run, where the caller may see it; only where one run was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) previous_run: Option<RunLink>,
@@ -87,13 +90,15 @@ pub(super) struct RunView {
 /// A run as lists show it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RunSummary {
-    pub(super) id: String,
+    #[schema(value_type = String)]
+    pub(super) id: RunId,
     /// Unique in the pool.
     pub(super) serial: u64,
     /// Counts the runs of one workflow.
     pub(super) number: u64,
     pub(super) attempt: u32,
-    pub(super) previous: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub(super) previous: Option<RunId>,
     pub(super) repository: String,
     pub(super) workflow: String,
     pub(super) name: String,
@@ -119,7 +124,8 @@ pub(super) struct RunSummary {
 /// Another run of the same chain of reruns.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RunLink {
-    pub(super) id: String,
+    #[schema(value_type = String)]
+    pub(super) id: RunId,
     pub(super) serial: u64,
     pub(super) attempt: u32,
     /// As in a list.
@@ -130,7 +136,8 @@ pub(super) struct RunLink {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct CacheView {
     /// Key of the job.
-    pub(super) job: String,
+    #[schema(value_type = String)]
+    pub(super) job: JobKey,
     pub(super) attempt: u32,
     /// `hit`, `miss` or `saved`.
     pub(super) outcome: &'static str,
@@ -149,7 +156,8 @@ pub(super) struct ArtifactView {
     pub(super) id: u64,
     pub(super) name: String,
     /// Key of the job that made it.
-    pub(super) job: String,
+    #[schema(value_type = String)]
+    pub(super) job: JobKey,
     pub(super) attempt: u32,
     /// The run whose job made it, if that was an earlier one.
     #[schema(value_type = Option<Object>)]
@@ -169,7 +177,8 @@ pub(super) struct ArtifactView {
 /// A job of a run.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct JobView {
-    pub(super) key: String,
+    #[schema(value_type = String)]
+    pub(super) key: JobKey,
     pub(super) name: String,
     /// `blocked`, `held`, `waiting`, `queued`, `running`, `cancelling`, `done`.
     pub(super) phase: &'static str,
@@ -395,7 +404,7 @@ fn waits(status: Status) -> Option<String> {
 }
 
 impl JobView {
-    fn new(key: String, job: Job, report: Option<JobReport>, wait_reason: Option<String>) -> Self {
+    fn new(key: JobKey, job: Job, report: Option<JobReport>, wait_reason: Option<String>) -> Self {
         let approval = ApprovalView::of(&job);
         let (phase, waits, conclusion, reason) = match job.phase {
             JobPhase::Blocked => ("blocked", Some("waits for the jobs it needs".into()), None, None),

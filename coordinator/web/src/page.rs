@@ -278,7 +278,7 @@ impl RunView {
     /// The page of a job's log, at a step where one is named.
     fn log_link(&self, job: &JobView, attempt: &u32, step: Option<&str>) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query.append_pair("job", &job.key).append_pair("attempt", &attempt.to_string());
+        query.append_pair("job", job.key.as_str()).append_pair("attempt", &attempt.to_string());
         if let Some(step) = step {
             query.append_pair("step", step);
         }

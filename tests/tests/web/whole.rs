@@ -39,7 +39,7 @@ pub(super) fn rerun(id: &str, serial: u64, visibility: &Value) -> RunState {
         ("build", job(&done, &carried)),
         ("test", job(&running, &json!({"id": "test", "name": "Test", "attempts": attempts}))),
     ];
-    state.jobs.extend(jobs.map(|(key, job)| (key.to_owned(), Arc::new(serde_json::from_value(job).unwrap()))));
+    state.jobs.extend(jobs.map(|(key, job)| (key.into(), Arc::new(serde_json::from_value(job).unwrap()))));
     state
 }
 
