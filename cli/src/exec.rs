@@ -173,7 +173,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         repository: args.repository.clone(),
         owner: args.repository.split('/').next().unwrap_or_default().to_owned(),
         actor: args.actor.clone(),
-        commit: checkout.commit.clone(),
+        commit: checkout.commit.to_string(),
         reference: checkout.reference.clone(),
         default_branch: None,
         description: checkout.description.clone(),

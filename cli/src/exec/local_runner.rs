@@ -272,7 +272,7 @@ fn new_run(work: &LocalRun) -> NewRun {
         origin: run::RequestOrigin::Api,
         repository: Repository { address: "local".into(), ..Repository::default() },
         workflow: work.planned.plan.path.clone(),
-        commit: work.planned.commit.clone(),
+        commit: work.planned.commit.to_string(),
         branch: String::new(),
         reference: Some(work.planned.reference.clone()),
         trigger: None,

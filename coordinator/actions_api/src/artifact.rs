@@ -172,7 +172,9 @@ pub(super) async fn finalize(
     let blob = uploaded.ok_or_else(|| Refusal::missing("nothing was uploaded for this artifact"))?;
     let size = named.size.as_ref().and_then(number);
     let hash = named.hash.as_deref().map(|hash| hash.trim_start_matches("sha256:"));
-    if size.is_some_and(|size| size != blob.size) || hash.is_some_and(|hash| !hash.eq_ignore_ascii_case(&blob.sha256)) {
+    if size.is_some_and(|size| size != blob.size)
+        || hash.is_some_and(|hash| !hash.eq_ignore_ascii_case(blob.sha256.as_str()))
+    {
         return Err(Refusal::invalid("what came in is not what was announced: its size or SHA-256 differs"));
     }
     let until = api.expected(&identity, &named.name).unwrap_or_else(|| api.until(None));

@@ -33,7 +33,7 @@ mod tests {
     use indexmap::IndexMap;
 
     use super::*;
-    use domain::id::JobKey;
+    use domain::id::{BlobHash, JobKey};
     use domain::run::Job;
 
     #[tokio::test]
@@ -41,7 +41,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store.db")).await.unwrap();
         for (id, job) in [(1, "build"), (2, "test")] {
-            let sha256 = job.repeat(3);
+            let sha256 = BlobHash::of(job.as_bytes());
             let owner = actions_api::artifact_owner(id);
             let blob = Blob {
                 sha256: sha256.clone(),

@@ -33,7 +33,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use workflow::plan::{Conclusion, ConcurrencyRequest, MatrixCell, Plan, Reason};
 
-use crate::id::{JobKey, RunId};
+use crate::id::{BlobHash, CommitId, JobKey, RunId, empty_if_none};
 
 pub use advance::advance;
 pub use approval::describe_approval_wait;
@@ -105,8 +105,8 @@ pub struct Repository {
 /// What planning found out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Planned {
-    /// Full commit id.
-    pub commit: String,
+    /// The commit.
+    pub commit: CommitId,
     /// Full ref.
     pub reference: String,
     /// Whether the commit stands in the maintainers' state.
@@ -355,8 +355,9 @@ pub struct RunEnd {
 pub struct FinalizedLog {
     /// URL of the text for the clients' log viewer, its last segment the SHA-256; empty: none could be stored.
     pub url: String,
-    /// SHA-256 of that text, hex.
-    pub sha256: String,
+    /// SHA-256 of that text; `None`: none could be stored.
+    #[serde(with = "empty_if_none")]
+    pub sha256: Option<BlobHash>,
     /// URL of the complete text.
     pub full_url: String,
 }

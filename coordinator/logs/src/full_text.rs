@@ -16,7 +16,7 @@ impl Logs {
         let planned = state.planned.as_ref();
         let head = act_format::Head {
             workflow: planned.map_or(state.request.workflow.as_str(), |planned| &planned.plan.name),
-            commit: planned.map_or(state.request.commit.as_str(), |planned| &planned.commit),
+            commit: planned.map_or(state.request.commit.as_str(), |planned| planned.commit.as_str()),
             reference: planned.map_or("", |planned| &planned.reference),
             full_url,
         };

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use domain::id::{JobKey, RunId};
+use domain::id::{BlobHash, JobKey, RunId};
 
 use super::{
     Change, Millis, Store, StoreError,
@@ -28,8 +28,8 @@ pub struct Artifact {
     pub attempt: u32,
     /// Unique in the run.
     pub name: String,
-    /// Hex.
-    pub sha256: String,
+    /// Hash of its archive.
+    pub sha256: BlobHash,
     /// Bytes.
     pub size: u64,
     /// Since when.

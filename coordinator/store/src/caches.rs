@@ -1,6 +1,6 @@
 //! Caches: what jobs saved for later jobs, as rows about blobs, and what jobs asked of them.
 
-use domain::id::{JobKey, RunId};
+use domain::id::{BlobHash, JobKey, RunId};
 
 use super::{
     Change, Millis, Store, StoreError,
@@ -29,7 +29,7 @@ pub struct Cache {
     /// Of what it is made, as its maker hashes that: only the same version is restored.
     pub version: String,
     /// Hex.
-    pub sha256: String,
+    pub sha256: BlobHash,
     /// Bytes.
     pub size: u64,
     /// Since when.

@@ -67,7 +67,7 @@ use self::{
     sql::{Connection, Readers},
 };
 use domain::group::Group;
-use domain::id::{JobKey, RunId};
+use domain::id::{BlobHash, JobKey, RunId};
 use domain::run::Millis;
 use domain::schedule::{QueuedJob, WaitUpdate};
 
@@ -334,8 +334,8 @@ pub enum Change {
     Blob(Blob),
     /// An owner gave stored bytes up.
     BlobGone {
-        /// Hex.
-        sha256: String,
+        /// Which.
+        sha256: BlobHash,
         /// Run id, or a pubkey.
         owner: String,
     },
@@ -420,8 +420,8 @@ pub struct PendingEvent {
 /// Stored bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blob {
-    /// Hex.
-    pub sha256: String,
+    /// Their hash.
+    pub sha256: BlobHash,
     /// Bytes.
     pub size: u64,
     /// MIME type.

@@ -9,7 +9,7 @@ use super::{
     sql::{Row, query, query_scalar},
 };
 use domain::group::Group;
-use domain::id::{JobKey, RunId};
+use domain::id::{BlobHash, JobKey, RunId};
 use domain::run::RunState;
 use domain::schedule::QueuedJob;
 use serde::de::DeserializeOwned;
@@ -195,14 +195,14 @@ impl Store {
     }
 
     /// Whether anybody owns the bytes with this hash.
-    pub async fn has_blob(&self, sha256: &str) -> Found<bool> {
+    pub async fn has_blob(&self, sha256: &BlobHash) -> Found<bool> {
         let statement = query_scalar("SELECT 1 FROM blobs WHERE sha256 = $1 LIMIT 1").bind(sha256);
         let found: Option<i64> = statement.fetch_optional(&self.readers).await?;
         Ok(found.is_some())
     }
 
     /// Stored bytes by their hash, one entry for each owner.
-    pub async fn blob(&self, sha256: &str) -> Found<Vec<Blob>> {
+    pub async fn blob(&self, sha256: &BlobHash) -> Found<Vec<Blob>> {
         let statement = query(
             "SELECT sha256, owner, size, kind, public, stored_at, expires_at FROM blobs WHERE sha256 = $1
              ORDER BY stored_at, owner",
@@ -239,10 +239,10 @@ impl Store {
     }
 
     /// Hashes (64 hex) of stored bytes that begin with two hex digits.
-    pub async fn blob_hashes(&self, prefix: &str) -> Found<HashSet<String>> {
+    pub async fn blob_hashes(&self, prefix: &str) -> Found<HashSet<BlobHash>> {
         // `g` comes after every hex digit.
         let statement = query_scalar("SELECT DISTINCT sha256 FROM blobs WHERE sha256 >= $1 AND sha256 < $2");
-        let found: Vec<String> = statement.bind(prefix).bind(format!("{prefix}g")).fetch_all(&self.readers).await?;
+        let found: Vec<BlobHash> = statement.bind(prefix).bind(format!("{prefix}g")).fetch_all(&self.readers).await?;
         Ok(found.into_iter().collect())
     }
 

@@ -1,6 +1,6 @@
 //! Rows of a result: values of the three types that both engines share, and what a column is read as.
 
-use domain::id::{JobKey, RunId};
+use domain::id::{BlobHash, JobKey, RunId};
 
 use super::StoreError;
 
@@ -54,17 +54,25 @@ impl FromValue for String {
     }
 }
 
-impl FromValue for RunId {
-    fn from_value(value: Value) -> Result<Self, StoreError> {
-        String::from_value(value).map(Self::from)
-    }
+/// Ids in columns of TEXT: a text that is no such id is an error.
+macro_rules! id_columns {
+    ($($id:ty),+) => {$(
+        impl FromValue for $id {
+            fn from_value(value: Value) -> Result<Self, StoreError> {
+                let text = String::from_value(value)?;
+                Self::try_from(text).map_err(|error| StoreError::Database(format!("a column holds {error}")))
+            }
+        }
+
+        impl From<&$id> for Value {
+            fn from(id: &$id) -> Self {
+                id.as_str().into()
+            }
+        }
+    )+};
 }
 
-impl FromValue for JobKey {
-    fn from_value(value: Value) -> Result<Self, StoreError> {
-        String::from_value(value).map(Self::from)
-    }
-}
+id_columns!(RunId, JobKey, BlobHash);
 
 impl FromValue for i64 {
     fn from_value(value: Value) -> Result<Self, StoreError> {
@@ -128,18 +136,6 @@ impl From<String> for Value {
 impl From<&String> for Value {
     fn from(text: &String) -> Self {
         Self::Text(text.clone())
-    }
-}
-
-impl From<&RunId> for Value {
-    fn from(id: &RunId) -> Self {
-        id.as_str().into()
-    }
-}
-
-impl From<&JobKey> for Value {
-    fn from(key: &JobKey) -> Self {
-        key.as_str().into()
     }
 }
 

@@ -325,7 +325,7 @@ impl<'a> Columns<'a> {
         };
         Self {
             name: planned.map_or(request.workflow.as_str(), |planned| &planned.plan.name),
-            commit: planned.map_or(request.commit.as_str(), |planned| &planned.commit),
+            commit: planned.map_or(request.commit.as_str(), |planned| planned.commit.as_str()),
             branch: planned.map_or(request.branch.as_str(), |planned| short(&planned.reference)),
             event: planned.map_or("", |planned| planned.event.as_str()),
             status: Status::of(state).as_str(),

@@ -9,6 +9,7 @@ mod upgrade;
 mod webhooks;
 
 use super::*;
+use domain::id::BlobHash;
 use domain::group::Member;
 use domain::run::{
     FinalizedLog, Job, NostrOrigin, OriginEvent, Repository, RequestOrigin, RunEnd, RunPhase, RunState, Visibility,
@@ -102,16 +103,13 @@ fn outgoing(event: &str) -> Outgoing {
     }
 }
 
+/// The hash that all bytes of these tests have.
+fn hash() -> BlobHash {
+    "aa".repeat(32).parse().unwrap()
+}
+
 fn blob(owner: &str, public: bool, expires_at: u64) -> Blob {
-    Blob {
-        sha256: "aa".into(),
-        size: 10,
-        kind: "text/plain".into(),
-        owner: owner.into(),
-        public,
-        stored_at: 1,
-        expires_at,
-    }
+    Blob { sha256: hash(), size: 10, kind: "text/plain".into(), owner: owner.into(), public, stored_at: 1, expires_at }
 }
 
 crate::testing::on_each_engine! {
@@ -349,17 +347,17 @@ async fn stored_bytes_have_owners_each_with_an_expiry(store: &Store) {
     let batch =
         [blob("x", true, 10), blob("x", false, 30), blob("x", false, 20), blob("y", false, 5)].map(Change::Blob);
     store.commit(batch.into()).await.unwrap();
-    assert_eq!(store.blob("aa").await.unwrap(), [blob("x", true, 30), blob("y", false, 5)]);
+    assert_eq!(store.blob(&hash()).await.unwrap(), [blob("x", true, 30), blob("y", false, 5)]);
     assert_eq!(store.blobs_of("y", 9).await.unwrap(), [blob("y", false, 5)]);
     assert_eq!(store.blobs_expired(29).await.unwrap(), [blob("y", false, 5)]);
     assert_eq!(store.uploads_total().await.unwrap(), 0, "neither owner is a public key");
     store.commit(vec![Change::Blob(blob(&"ab".repeat(32), true, 30))]).await.unwrap();
     assert_eq!(store.uploads_total().await.unwrap(), 10);
-    store.commit(vec![Change::BlobGone { sha256: "aa".into(), owner: "ab".repeat(32) }]).await.unwrap();
-    assert_eq!(store.blob_hashes("aa").await.unwrap(), ["aa".to_owned()].into());
+    store.commit(vec![Change::BlobGone { sha256: hash(), owner: "ab".repeat(32) }]).await.unwrap();
+    assert_eq!(store.blob_hashes("aa").await.unwrap(), [hash()].into());
     assert_eq!(store.blob_hashes("ab").await.unwrap(), [].into());
-    store.commit(vec![Change::BlobGone { sha256: "aa".into(), owner: "x".into() }]).await.unwrap();
-    assert_eq!(store.blob("aa").await.unwrap(), [blob("y", false, 5)]);
+    store.commit(vec![Change::BlobGone { sha256: hash(), owner: "x".into() }]).await.unwrap();
+    assert_eq!(store.blob(&hash()).await.unwrap(), [blob("y", false, 5)]);
 }
 
 async fn a_group_is_fenced_by_its_version(store: &Store) {

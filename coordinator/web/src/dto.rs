@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use workflow::plan::{Annotation, Conclusion, Environment, JobReport, Reason};
 
 use super::{job_details::JobDetails, why};
-use domain::id::{JobKey, RunId};
+use domain::id::{BlobHash, JobKey, RunId};
 use domain::run::{
     self, ApprovalVerdict, AttemptRecord, DefinitionOverride, Job, JobPhase, Millis, RequestOrigin, ReusedJob, RunEnd,
     RunPhase, RunState, WaitCondition,
@@ -70,7 +70,8 @@ pub(super) struct RunView {
     pub(super) started_at: Option<Millis>,
     pub(super) ended_at: Option<Millis>,
     pub(super) log_url: Option<String>,
-    pub(super) log_sha256: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub(super) log_sha256: Option<BlobHash>,
     pub(super) full_log_url: Option<String>,
     /// Repositories that called workflows come from: `owner/repo@ref` and the commit it stood for.
     #[schema(value_type = std::collections::HashMap<String, String>)]
@@ -164,7 +165,8 @@ pub(super) struct ArtifactView {
     pub(super) carried_from: Option<ReusedJob>,
     /// Bytes of its archive.
     pub(super) size: u64,
-    pub(super) sha256: String,
+    #[schema(value_type = String)]
+    pub(super) sha256: BlobHash,
     pub(super) made_at: Millis,
     pub(super) expires_at: Millis,
     /// Where its archive is; of a private run for an hour, for this caller.
@@ -336,7 +338,7 @@ impl RunView {
             name: planned.map_or_else(|| request.workflow.clone(), |planned| planned.plan.name.clone()),
             supplied: planned.map(|planned| planned.definitions.clone()).unwrap_or_default(),
             title: planned.and_then(|planned| planned.title.clone()),
-            commit: planned.map_or(request.commit, |planned| planned.commit.clone()),
+            commit: planned.map_or(request.commit, |planned| planned.commit.to_string()),
             reference: planned.map_or(request.branch, |planned| planned.reference.clone()),
             event: planned.map(|planned| planned.event.clone()).unwrap_or_default(),
             workflows: planned.map(|planned| planned.origins.clone()).unwrap_or_default(),
@@ -357,7 +359,7 @@ impl RunView {
             started_at: state.started_at,
             ended_at: ended.then_some(at),
             log_url: log.as_ref().map(|log| log.url.clone()).filter(present),
-            log_sha256: log.as_ref().map(|log| log.sha256.clone()).filter(present),
+            log_sha256: log.as_ref().and_then(|log| log.sha256.clone()),
             full_log_url: log.map(|log| log.full_url).filter(present),
             jobs: jobs.collect(),
             artifacts: None,

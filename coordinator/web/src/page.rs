@@ -17,6 +17,7 @@ use super::{
     html::{HtmlError, rendered, repository_name},
     links, markdown, run_detail, run_lookup,
 };
+use domain::id::BlobHash;
 use domain::run::{self, DefinitionOverride, OriginEvent};
 use store::{Pending, Status};
 
@@ -263,7 +264,7 @@ impl RunView {
     }
 
     fn sha256(&self) -> &str {
-        self.log_sha256.as_deref().unwrap_or_default()
+        self.log_sha256.as_ref().map(BlobHash::as_str).unwrap_or_default()
     }
 
     fn repository_link(&self) -> String {

@@ -99,7 +99,7 @@ fn body(id: &str, event: WebhookEvent, run: &RunState, job: Option<(&JobKey, &Jo
             "repository": run.request.repository.address,
             "workflow": run.request.workflow,
             "name": planned.map(|planned| &planned.plan.name),
-            "commit": planned.map_or(&run.request.commit, |planned| &planned.commit),
+            "commit": planned.map_or(run.request.commit.as_str(), |planned| planned.commit.as_str()),
             "reference": planned.map_or(&run.request.branch, |planned| &planned.reference),
             "event": planned.map(|planned| &planned.event),
             "actor": run.request.actor,

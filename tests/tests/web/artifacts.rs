@@ -22,7 +22,7 @@ async fn artifacts_are_listed_and_given_to_those_who_may_see_their_run_until_the
         public: false,
         now: NOW,
         expires_at: NOW + 1000,
-        allowed: Vec::new(),
+        allowed: None,
         limit: 100,
     };
     let sha256 =

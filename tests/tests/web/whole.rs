@@ -52,7 +52,7 @@ pub(super) fn left(id: &str) -> Vec<Change> {
             job: job.into(),
             attempt: 1,
             name: name.into(),
-            sha256: "ab".repeat(32),
+            sha256: "ab".repeat(32).parse().unwrap(),
             size: 1536,
             made_at: NOW,
             expires_at: NOW + 1,

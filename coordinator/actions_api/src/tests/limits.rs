@@ -52,7 +52,7 @@ async fn a_repository_keeps_no_more_than_its_limit_in_however_many_entries() {
         scope: "refs/heads/main".into(),
         key: id.to_string(),
         version: "v".into(),
-        sha256: format!("{id:064x}"),
+        sha256: format!("{id:064x}").parse().unwrap(),
         size: 1,
         made_at: id,
         used_at: id,

@@ -19,7 +19,7 @@ pub fn order(state: &RunState, key: &JobKey) -> Option<JobOrder> {
     let (file, written) = (context.run.file, context.job);
     let definition = planned.definitions.iter().find(|definition| definition.path == file.path);
     let origin = JobOrigin {
-        commit: &planned.commit,
+        commit: planned.commit.as_str(),
         reference: &planned.reference,
         definition: definition.map(|definition| definition.event.as_str()),
         remotes: &planned.origins,
@@ -57,7 +57,7 @@ pub fn order(state: &RunState, key: &JobKey) -> Option<JobOrder> {
         timeout_ms: job.timeout_ms,
         source: SourceRef {
             repository: state.request.repository.address.clone(),
-            commit: planned.commit.clone(),
+            commit: planned.commit.to_string(),
             reference: planned.reference.clone(),
             trusted: planned.trusted,
         },

@@ -304,7 +304,7 @@ fn updates_come_once_each_with_growing_stamps() {
     run.finish("a", a, report(Success, None));
     run.finish("b", b, report(Success, None));
     run.now = START;
-    let log = FinalizedLog { sha256: "f".repeat(64), ..FinalizedLog::default() };
+    let log = FinalizedLog { sha256: "f".repeat(64).parse().ok(), ..FinalizedLog::default() };
     run.apply(RunEvent::LogFinalized { log }).unwrap();
     let stamps: Vec<(&str, u64)> = run
         .effects
