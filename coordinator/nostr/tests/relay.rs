@@ -216,6 +216,24 @@ async fn t11_t12_a_pair_is_taken_once_in_either_order_from_every_relay_and_after
 }
 
 #[tokio::test]
+async fn two_jobs_of_one_run_that_is_on_a_relay_of_others_are_both_taken_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("db")).await.unwrap();
+    let ((_ours, ours), (_others, others)) = (relay().await, relay().await);
+    let (pool, author) = (Keys::generate(), Keys::generate());
+    let mut heard = Heard::start(&pool, hearing(vec![ours.clone()]), &store);
+    let (run, first) = pair_with(&author, &pool.public_key(), &[&["env", "HIVE_CI_RELAYS", &others]]);
+    let again = EventBuilder::new(Kind::from(hive_ci::JOB), "again").tags(first.tags.clone());
+    let second = again.sign_with_keys(&author).unwrap();
+    publish(&[others], &run).await;
+    for job in [first, second] {
+        publish(std::slice::from_ref(&ours), &job).await;
+        assert_eq!(heard.next().await, Handed::Accepted(job.id.to_hex()));
+    }
+    heard.task.abort();
+}
+
+#[tokio::test]
 async fn t29_t31_cancels_by_5102_and_by_deletion_are_heard() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("db")).await.unwrap();

@@ -11,6 +11,7 @@ use futures::FutureExt;
 use parking_lot::Mutex;
 use rusqlite::{
     Connection,
+    config::DbConfig,
     types::{ToSqlOutput, ValueRef},
 };
 use tokio::sync::oneshot;
@@ -50,8 +51,15 @@ pub(crate) fn connect(path: &Path) -> Result<Connection, StoreError> {
             path.display()
         ))
     })?;
-    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    prepare_statements(&connection)?;
     Ok(connection)
+}
+
+/// Each statement is compiled once for a connection, whatever its values (SQLite docs: SQLITE_DBCONFIG_ENABLE_QPSG).
+fn prepare_statements(connection: &Connection) -> Result<(), StoreError> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(())
 }
 
 /// Leaves it to [`super::durability`] to bring commits to the disk. A checkpoint still syncs what it copies, before and
@@ -63,7 +71,7 @@ pub(crate) fn leave_syncs(connection: &Connection) -> Result<(), StoreError> {
 /// Opens a database in memory.
 pub(crate) fn connect_in_memory() -> Result<Connection, StoreError> {
     let connection = Connection::open_in_memory()?;
-    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    prepare_statements(&connection)?;
     Ok(connection)
 }
 

@@ -7,6 +7,7 @@ mod groups;
 mod kills;
 mod rerun;
 mod storage;
+mod upgrade;
 
 use std::time::Duration;
 

@@ -55,6 +55,8 @@ impl<D: RequestHandler> Inner<D> {
             let looked = inner.look_for(asked, id, partner);
             // Closed only when intake itself ended.
             if let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(left), looked).await {
+                // Another request may have had it as its partner before.
+                inner.memory().known.remove(&event.id);
                 inner.events.send(Arrival { relay: String::new(), event }).await.ok();
             }
         });
