@@ -20,6 +20,7 @@ use actions_api::ActionsApi;
 use anyhow::{Context, Result, bail, ensure};
 use blobs::Blobs;
 use config::CacheAndArtifactLimits;
+use domain::id::RunId;
 use domain::run::Planned;
 use indexmap::IndexMap;
 use secrecy::SecretString;
@@ -172,7 +173,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         repository: args.repository.clone(),
         owner: args.repository.split('/').next().unwrap_or_default().to_owned(),
         actor: args.actor.clone(),
-        commit: checkout.commit.clone(),
+        commit: checkout.commit.to_string(),
         reference: checkout.reference.clone(),
         default_branch: None,
         description: checkout.description.clone(),
@@ -220,7 +221,7 @@ async fn execute(args: &Args, checkout: &Checkout, planned: Planned, sources: Ar
     }
     let origin = services(&args.cache.clone().unwrap_or_else(cache)).await?;
     let work = local_runner::LocalRun {
-        run: uuid::Uuid::now_v7().to_string(),
+        run: uuid::Uuid::now_v7().to_string().into(),
         planned,
         vars: pairs("--var", &args.vars)?,
         secrets: secrets(args)?,
@@ -253,7 +254,7 @@ async fn execute(args: &Args, checkout: &Checkout, planned: Planned, sources: Ar
 }
 
 /// Brings a run's artifacts out.
-async fn unpack(origin: &ActionsApi, run: &str, folder: &Path) -> Result<()> {
+async fn unpack(origin: &ActionsApi, run: &RunId, folder: &Path) -> Result<()> {
     let shown = folder.display();
     match origin.unpack(run, folder).await.with_context(|| format!("--artifacts {shown}"))?.join(", ").as_str() {
         "" => tracing::info!("no job uploaded an artifact"),

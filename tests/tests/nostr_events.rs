@@ -100,7 +100,7 @@ impl Fixture {
         let finished = RunUpdate::Finished { stamp: NOW + 2, end, log, duration_s: 93, definitions: Vec::new() };
         let updates = [RunUpdate::Queued { stamp: NOW }, RunUpdate::Running { stamp: NOW + 1 }, finished];
         let (origin, us) = (self.request.origin.nostr().unwrap(), self.pool.public_key());
-        let drafts = updates.iter().flat_map(|update| HiveCi.report("run", origin, update, &us));
+        let drafts = updates.iter().flat_map(|update| HiveCi.report(&"run".into(), origin, update, &us));
         drafts.map(|draft| self.sign(&draft)).collect()
     }
 

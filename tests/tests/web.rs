@@ -268,7 +268,7 @@ async fn a_private_run_answers_its_readers_alone_and_others_as_if_it_were_not_th
     let (reader, stranger) = (Keys::generate(), Keys::generate());
     let visibility = json!({ "readers": [reader.public_key().to_hex()] });
     server.commit(vec![Change::Run(store::RunChange::whole(run("p", 7, &stranger, &visibility)))]).await;
-    server.web.logs.append("p", "build", 1, 0, line("secret line\n")).await.unwrap();
+    server.web.logs.append(&"p".into(), &"build".into(), 1, 0, line("secret line\n")).await.unwrap();
     for path in ["/runs/p", "/api/runs/p", "/api/runs/7", "/api/runs/job-p", "/api/runs/p/logs?format=text"] {
         let missing = server.get(&path.replace('p', "q").replace("q7", "9")).await.status();
         assert_eq!(missing, StatusCode::NOT_FOUND, "{path}");
@@ -352,7 +352,7 @@ async fn a_live_log_comes_as_it_is_written_resumes_and_ends_with_the_run() {
     let server = Server::start().await;
     let state = run("a", 1, &Keys::generate(), &json!("public"));
     server.commit(vec![Change::Run(store::RunChange::whole(state.clone()))]).await;
-    let length = server.web.logs.append("a", "build", 1, 0, line("one\n")).await.unwrap();
+    let length = server.web.logs.append(&"a".into(), &"build".into(), 1, 0, line("one\n")).await.unwrap();
     let live = server.get("/api/runs/a/logs").await;
     let first = events(live, 2).await;
     assert_eq!((first[0].0.as_str(), &first[0].2["phase"]), ("run", &json!("active")));
@@ -361,7 +361,7 @@ async fn a_live_log_comes_as_it_is_written_resumes_and_ends_with_the_run() {
     let request = server.http.get(format!("{}/api/runs/a/logs", server.url)).header("last-event-id", &first[1].1);
     let resumed = request.send().await.unwrap();
     let reader = tokio::spawn(events(resumed, usize::MAX));
-    server.web.logs.append("a", "build", 1, length, line("two\n")).await.unwrap();
+    server.web.logs.append(&"a".into(), &"build".into(), 1, length, line("two\n")).await.unwrap();
     server.commit(vec![ended(state)]).await;
     let rest = reader.await.unwrap();
     let logs: Vec<_> =
@@ -382,7 +382,7 @@ async fn a_reader_that_does_not_read_keeps_no_writer_waiting() {
     let big = line(&"x".repeat(200_000));
     let mut offset = 0;
     for _ in 0..100 {
-        offset = server.web.logs.append("a", "build", 1, offset, big.clone()).await.unwrap();
+        offset = server.web.logs.append(&"a".into(), &"build".into(), 1, offset, big.clone()).await.unwrap();
     }
     let read = events(idle, 101).await;
     assert_eq!(read.iter().filter(|(event, ..)| event == "log").count(), 100);

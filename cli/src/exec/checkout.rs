@@ -7,14 +7,16 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use ::source::lock::{self, Lock};
 use workflow::dialect::workflow_folders;
 
+use domain::id::CommitId;
+
 use crate::workflow_files::workflows;
 
 /// A checkout and the commit that is run.
 pub(super) struct Checkout {
     /// The work tree.
     pub(super) root: PathBuf,
-    /// Full commit id.
-    pub(super) commit: String,
+    /// The commit.
+    pub(super) commit: CommitId,
     /// Full ref.
     pub(super) reference: String,
     /// Message and author of the commit.
@@ -56,7 +58,7 @@ impl Checkout {
         }
         let author = String::from_utf8_lossy(commit.author().name_bytes()).into_owned();
         let description = Some((String::from_utf8_lossy(commit.message_bytes()).into_owned(), author));
-        let id = commit.id().to_string();
+        let id = commit.id().to_string().parse()?;
         Ok(Self { root, commit: id, reference, description })
     }
 
@@ -94,7 +96,7 @@ impl Checkout {
     /// The lock file of actions at the commit.
     pub(super) fn lock(&self) -> Result<Option<Lock>> {
         let repository = git2::Repository::open(&self.root)?;
-        let tree = repository.find_commit(git2::Oid::from_str(&self.commit)?)?.tree()?;
+        let tree = repository.find_commit(git2::Oid::from_str(self.commit.as_str())?)?.tree()?;
         let Ok(entry) = tree.get_path(Path::new(lock::PATH)) else { return Ok(None) };
         let blob =
             entry.to_object(&repository)?.peel_to_blob().with_context(|| format!("{} is no file", lock::PATH))?;
@@ -104,7 +106,7 @@ impl Checkout {
     /// What the commit changed against its first parent; `None` where it has none.
     pub(super) fn changed_paths(&self) -> Option<Vec<String>> {
         let repository = git2::Repository::open(&self.root).ok()?;
-        let commit = repository.find_commit(git2::Oid::from_str(&self.commit).ok()?).ok()?;
+        let commit = repository.find_commit(git2::Oid::from_str(self.commit.as_str()).ok()?).ok()?;
         let before = commit.parent(0).ok()?.tree().ok()?;
         let diff = repository.diff_tree_to_tree(Some(&before), Some(&commit.tree().ok()?), None).ok()?;
         let files = diff.deltas().flat_map(|delta| [delta.old_file().path(), delta.new_file().path()]);

@@ -8,6 +8,7 @@ use std::{
 use actions_api::{ActionsApi, JobIdentity};
 use anyhow::{Context, Result};
 use domain::group::{self, Group, Member};
+use domain::id::{JobKey, RunId};
 use domain::run::{
     self, FinalizedLog, NewRun, Planned, Repository, RunEffect, RunEvent, RunPhase, RunRequest, RunRules, RunState,
     Visibility,
@@ -37,7 +38,7 @@ use super::{
 /// A plan and what it is run with.
 pub(super) struct LocalRun {
     /// The run's id.
-    pub(super) run: String,
+    pub(super) run: RunId,
     pub(super) planned: Planned,
     pub(super) vars: IndexMap<String, String>,
     pub(super) secrets: BTreeMap<String, SecretString>,
@@ -56,8 +57,8 @@ pub(super) struct LocalRun {
 
 /// An update from a running job.
 enum JobUpdate {
-    Begun { job: String, attempt: u32 },
-    Finished { job: String, attempt: u32, report: Box<JobReport> },
+    Begun { job: JobKey, attempt: u32 },
+    Finished { job: JobKey, attempt: u32, report: Box<JobReport> },
 }
 
 struct LocalRunner {
@@ -65,11 +66,11 @@ struct LocalRunner {
     sandbox: Arc<dyn Sandbox>,
     sources: Arc<dyn RepositoryFetcher>,
     state: RunState,
-    queue: VecDeque<(String, Vec<String>)>,
-    running: HashMap<String, CancellationToken>,
+    queue: VecDeque<(JobKey, Vec<String>)>,
+    running: HashMap<JobKey, CancellationToken>,
     groups: HashMap<String, Group>,
     /// Reports of jobs that ended, by job key.
-    reports: HashMap<String, Box<JobReport>>,
+    reports: HashMap<JobKey, Box<JobReport>>,
     kill: CancellationToken,
     logs: Arc<RunLogs>,
     updates: mpsc::UnboundedSender<JobUpdate>,
@@ -187,8 +188,8 @@ impl LocalRunner {
     fn access(&self, order: &JobOrder) -> ActionsApiAccess {
         let planned = &self.work.planned;
         let who = JobIdentity {
-            run: order.run.clone(),
-            job: order.key.clone(),
+            run: order.run.as_str().into(),
+            job: order.key.as_str().into(),
             attempt: order.attempt,
             repository: self.work.repository.clone(),
             reference: planned.reference.clone(),
@@ -202,7 +203,7 @@ impl LocalRunner {
         ActionsApiAccess { token, id_token: false, tunnel }
     }
 
-    fn start(&mut self, key: String, image: String) {
+    fn start(&mut self, key: JobKey, image: String) {
         let Some(order) = run::order(&self.state, &key) else { return };
         let cancel = CancellationToken::new();
         self.running.insert(key.clone(), cancel.clone());
@@ -218,7 +219,7 @@ impl LocalRunner {
             order,
         };
         let number = attempt.order.attempt;
-        let lines = self.logs.job(&key, &attempt.order.name);
+        let lines = self.logs.job(key.as_str(), &attempt.order.name);
         let sink = Arc::new(RecordCallback::new(move |record| lines.take(&record)));
         let observer = Arc::new(UpdateSender {
             job: key.clone(),
@@ -250,7 +251,7 @@ impl Tunnel for LocalTunnel {
 }
 
 struct UpdateSender {
-    job: String,
+    job: JobKey,
     attempt: u32,
     updates: mpsc::UnboundedSender<JobUpdate>,
     logs: Arc<RunLogs>,
@@ -261,7 +262,7 @@ impl ProgressReporter for UpdateSender {
         let _ = self.updates.send(JobUpdate::Begun { job: self.job.clone(), attempt: self.attempt });
     }
     fn step(&self, index: u32, name: &str, state: &str, _: &str) {
-        self.logs.view.step(&self.job, index, name, state);
+        self.logs.view.step(self.job.as_str(), index, name, state);
     }
 }
 
@@ -271,7 +272,7 @@ fn new_run(work: &LocalRun) -> NewRun {
         origin: run::RequestOrigin::Api,
         repository: Repository { address: "local".into(), ..Repository::default() },
         workflow: work.planned.plan.path.clone(),
-        commit: work.planned.commit.clone(),
+        commit: work.planned.commit.to_string(),
         branch: String::new(),
         reference: Some(work.planned.reference.clone()),
         trigger: None,

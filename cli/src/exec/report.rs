@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use domain::id::JobKey;
 use domain::run::{JobPhase, RunPhase, RunState};
 use logs::concurrent::ConcurrentSteps;
 use parking_lot::Mutex;
@@ -129,7 +130,7 @@ impl RunReport {
     }
 
     /// A run that ended.
-    pub(super) fn of(state: &RunState, reports: &HashMap<String, Box<JobReport>>, logs: &RunLogs) -> Self {
+    pub(super) fn of(state: &RunState, reports: &HashMap<JobKey, Box<JobReport>>, logs: &RunLogs) -> Self {
         let (conclusion, reason) = match &state.phase {
             RunPhase::Done { end, .. } | RunPhase::Finalizing { end } => (end.conclusion, end.reason.clone()),
             _ => (Conclusion::Failure, None),
@@ -193,7 +194,7 @@ fn remarks(report: &JobReport) -> String {
     text
 }
 
-fn job_json(key: &str, job: &::domain::run::Job, report: Option<&JobReport>, logs: &RunLogs) -> Value {
+fn job_json(key: &JobKey, job: &::domain::run::Job, report: Option<&JobReport>, logs: &RunLogs) -> Value {
     let (conclusion, reason) = match &job.phase {
         JobPhase::Done { conclusion, reason, .. } => (Some(conclusion.as_str()), reason.clone()),
         _ => (None, None),
@@ -214,6 +215,6 @@ fn job_json(key: &str, job: &::domain::run::Job, report: Option<&JobReport>, log
         "summary": report["summary"],
         "actions": report["actions"],
         "attempts": job.attempts.len(),
-        "log": logs.text(key),
+        "log": logs.text(key.as_str()),
     })
 }

@@ -56,7 +56,10 @@ impl ExecSources {
         let found = self.outside.find(&RepositoryRequest { repository: &origin.repository, reference, need }).await?;
         let bytes = self.outside.file(&found, path, Dialect::of_any_path(path).max_file_bytes()).await?;
         let bytes = bytes.with_context(|| format!("{origin} has no {path} at commit {}", found.commit))?;
-        Ok((found.commit, String::from_utf8(bytes).with_context(|| format!("{path} of {origin} is not UTF-8"))?))
+        Ok((
+            found.commit.to_string(),
+            String::from_utf8(bytes).with_context(|| format!("{path} of {origin} is not UTF-8"))?,
+        ))
     }
 }
 
@@ -71,7 +74,7 @@ impl RepositoryFetcher for ExecSources {
             let found = self.outside.find(&asked).await?;
             Ok(LocatedCommit {
                 path: self.outside.folder(&found.key).await?,
-                commit: found.commit,
+                commit: found.commit.to_string(),
                 reference: found.reference,
                 refs: found.refs,
                 origin: found.origin,
@@ -86,8 +89,8 @@ impl RepositoryFetcher for ExecSources {
             let need = FetchDepth::Tree(self.lock.as_ref());
             let asked = RepositoryRequest { repository: &action.repository, reference: &action.reference, need };
             let found = self.outside.find(&asked).await?;
-            let archive = self.outside.archive(&found.key, &found.commit).await?;
-            Ok(FetchedAction { commit: found.commit, notes: found.notes, archive })
+            let archive = self.outside.archive(&found.key, found.commit.as_str()).await?;
+            Ok(FetchedAction { commit: found.commit.to_string(), notes: found.notes, archive })
         }
         .boxed()
     }

@@ -77,10 +77,10 @@ impl View {
             screen.tree.keep(|key| state.jobs.contains_key(key));
             for (key, job) in &state.jobs {
                 if matches!(job.phase, JobPhase::Queued { .. }) {
-                    screen.tree.restart(key);
+                    screen.tree.restart(key.as_str());
                 }
                 let (mark, note) = job_mark(job);
-                screen.tree.job(key, &job.name, mark, &note, now_ms());
+                screen.tree.job(key.as_str(), &job.name, mark, &note, now_ms());
             }
         });
     }

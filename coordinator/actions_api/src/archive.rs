@@ -3,6 +3,8 @@
 //! The central directory is read whole; a file is unpacked when it is requested, or all files into a folder. Nothing is
 //! cached.
 
+use domain::id::BlobHash;
+
 use std::{
     fs::{File, OpenOptions},
     io::{self, BufReader, Read, Seek, SeekFrom},
@@ -104,7 +106,12 @@ impl Archives {
     }
 
     /// The files of an archive of this size, which together unpack to `limit` bytes at most.
-    pub(super) async fn entries(&self, sha256: &str, size: u64, limit: u64) -> Result<Vec<FileEntry>, ArchiveError> {
+    pub(super) async fn entries(
+        &self,
+        sha256: &BlobHash,
+        size: u64,
+        limit: u64,
+    ) -> Result<Vec<FileEntry>, ArchiveError> {
         let stored = self.stored(sha256, size);
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let listed = tokio::task::spawn_blocking(move || {
@@ -117,7 +124,7 @@ impl Archives {
     /// Writes the files of an archive, which together unpack to `limit` bytes at most, into a folder.
     pub(super) async fn unpack(
         &self,
-        sha256: &str,
+        sha256: &BlobHash,
         size: u64,
         limit: u64,
         folder: PathBuf,
@@ -134,7 +141,7 @@ impl Archives {
     /// The content of one file, and its length in bytes.
     pub(super) async fn file(
         &self,
-        sha256: &str,
+        sha256: &BlobHash,
         size: u64,
         index: usize,
         limit: u64,
@@ -156,11 +163,11 @@ impl Archives {
         Ok((length, ReceiverStream::new(unpacked)))
     }
 
-    fn stored(&self, sha256: &str, size: u64) -> BoundedReader<StoredFile> {
+    fn stored(&self, sha256: &BlobHash, size: u64) -> BoundedReader<StoredFile> {
         BoundedReader::new(StoredFile {
             blobs: self.blobs.clone(),
             handle: Handle::current(),
-            sha256: sha256.to_owned(),
+            sha256: sha256.clone(),
             size,
             at: 0,
             ahead: (0, Bytes::new()),
@@ -296,7 +303,7 @@ impl<R: Seek> Seek for BoundedReader<R> {
 struct StoredFile {
     blobs: Blobs,
     handle: Handle,
-    sha256: String,
+    sha256: BlobHash,
     size: u64,
     at: u64,
     /// The piece that was read last, and its offset.

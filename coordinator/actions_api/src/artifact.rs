@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{ActionsApi, Authorized, JobIdentity, Refusal, base, cache::number, storage::UploadKind, token};
+use domain::id::RunId;
 use domain::run::Millis;
 use store::{Artifact, ArtifactChange, Blob, Change, StoreError};
 use workflow::time::DAY_MS;
@@ -46,7 +47,7 @@ impl ActionsApi {
     ///
     /// # Errors
     /// One of them can't be read, or its files can't be written.
-    pub async fn unpack(&self, run: &str, folder: &Path) -> anyhow::Result<Vec<String>> {
+    pub async fn unpack(&self, run: &RunId, folder: &Path) -> anyhow::Result<Vec<String>> {
         let (limit, mut names) = (self.limits.artifact_bytes, Vec::new());
         for Artifact { name, sha256, size, .. } in self.store.artifacts(run).await? {
             // Names that lead elsewhere did not come in.
@@ -140,7 +141,7 @@ fn check(name: &str) -> Result<(), Refusal> {
 
 /// A job may use the artifacts of its own run alone.
 fn own(identity: &JobIdentity, named: &ArtifactRequest) -> Result<(), Refusal> {
-    if named.workflow_run_backend_id == identity.run {
+    if identity.run == named.workflow_run_backend_id.as_str() {
         return Ok(());
     }
     Err(Refusal::missing("a job sees the artifacts of its own run only"))
@@ -171,7 +172,9 @@ pub(super) async fn finalize(
     let blob = uploaded.ok_or_else(|| Refusal::missing("nothing was uploaded for this artifact"))?;
     let size = named.size.as_ref().and_then(number);
     let hash = named.hash.as_deref().map(|hash| hash.trim_start_matches("sha256:"));
-    if size.is_some_and(|size| size != blob.size) || hash.is_some_and(|hash| !hash.eq_ignore_ascii_case(&blob.sha256)) {
+    if size.is_some_and(|size| size != blob.size)
+        || hash.is_some_and(|hash| !hash.eq_ignore_ascii_case(blob.sha256.as_str()))
+    {
         return Err(Refusal::invalid("what came in is not what was announced: its size or SHA-256 differs"));
     }
     let until = api.expected(&identity, &named.name).unwrap_or_else(|| api.until(None));

@@ -153,7 +153,7 @@ pub(super) async fn commit(
         public: false,
         now,
         expires_at: now.saturating_add(DAY_MS),
-        allowed: Vec::new(),
+        allowed: None,
         limit: api.limits.cache_bytes,
     };
     let put = api.blobs.put_staged(&ActionsApi::parts(id), &parts, deposit).await?;

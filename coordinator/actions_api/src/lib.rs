@@ -35,6 +35,7 @@ pub use self::{
     oidc::{Issuer, grants},
 };
 use blobs::{BlobError, Blobs};
+use domain::id::{JobKey, RunId};
 use domain::run::Millis;
 use store::{ArtifactChange, Change, Store, StoreError};
 use workflow::{git_ref, time::DAY_MS};
@@ -69,9 +70,9 @@ pub struct ActionsApi {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JobIdentity {
     /// Run id.
-    pub run: String,
+    pub run: RunId,
     /// Job key.
-    pub job: String,
+    pub job: JobKey,
     /// Attempt.
     pub attempt: u32,
     /// Address of the repository; empty: it has none, and so no caches.
@@ -100,7 +101,7 @@ impl JobIdentity {
 
     /// The attempt as signed text. Each field is preceded by its length, so that no two attempts have the same text.
     fn text(&self) -> String {
-        format!("{}:{}/{}:{}/{}", self.run.len(), self.run, self.job.len(), self.job, self.attempt)
+        format!("{}:{}/{}:{}/{}", self.run.as_str().len(), self.run, self.job.as_str().len(), self.job, self.attempt)
     }
 }
 

@@ -12,6 +12,8 @@ use axum::{
 use futures::TryStreamExt as _;
 use serde::Deserialize;
 
+use domain::id::BlobHash;
+
 use super::{ActionsApi, JobIdentity, Refusal, caller};
 use blobs::{ByteRange, Deposit, content_range};
 use store::Blob;
@@ -57,7 +59,7 @@ impl ActionsApi {
     }
 
     /// URL for the download of stored bytes.
-    pub(super) fn download_url(&self, base: &str, identity: &JobIdentity, sha256: &str, name: &str) -> String {
+    pub(super) fn download_url(&self, base: &str, identity: &JobIdentity, sha256: &BlobHash, name: &str) -> String {
         let path = format!("/storage/blob/{sha256}/{name}");
         format!("{base}{path}?sig={}", self.tokens.path(identity, "get", &path))
     }
@@ -114,7 +116,7 @@ pub(super) async fn put(
         public: false,
         now,
         expires_at: now.saturating_add(DAY_MS),
-        allowed: Vec::new(),
+        allowed: None,
         limit,
     };
     match asked.comp.as_deref() {
@@ -190,6 +192,7 @@ pub(super) async fn get(
         return Err(Refusal::unauthorized("the URL is not one that this job was given"));
     }
     let gone = || Refusal::missing("the bytes were removed meanwhile");
+    let sha256: BlobHash = sha256.parse().map_err(|_| gone())?;
     let size = api.store.blob(&sha256).await?.first().ok_or_else(gone)?.size;
     // Azure's clients have a header of their own.
     let range = parts.headers.get("x-ms-range").or_else(|| parts.headers.get(header::RANGE));

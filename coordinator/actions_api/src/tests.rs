@@ -3,6 +3,8 @@
 use serde_json::Value;
 use tokio::net::TcpListener;
 
+use domain::id::RunId;
+
 use super::*;
 
 mod artifact_v3;
@@ -22,7 +24,7 @@ struct Job<'w> {
     world: &'w World,
     url: String,
     token: String,
-    run: String,
+    run: RunId,
 }
 
 fn identity(run: &str, reference: &str, trusted: bool) -> JobIdentity {
@@ -147,7 +149,7 @@ async fn what_a_job_asked_of_caches_is_part_of_its_runs_result() {
     for _ in 0..2 {
         job.restore(&["deps-2", "deps-"]).await;
     }
-    let uses = world.api.store.cache_uses("r1").await.unwrap();
+    let uses = world.api.store.cache_uses(&"r1".into()).await.unwrap();
     let told: Vec<_> =
         uses.iter().map(|used| (used.outcome.as_str(), used.key.as_str(), used.found.as_deref(), used.size)).collect();
     assert!(uses.iter().all(|used| used.attempt == 2));
@@ -160,7 +162,11 @@ async fn what_a_job_asked_of_caches_is_part_of_its_runs_result() {
     for number in 0..120 {
         job.restore(&[&format!("other-{number}")]).await;
     }
-    assert_eq!(world.api.store.cache_uses("r1").await.unwrap().len(), 100, "a job can't fill the store with questions");
+    assert_eq!(
+        world.api.store.cache_uses(&"r1".into()).await.unwrap().len(),
+        100,
+        "a job can't fill the store with questions"
+    );
 }
 
 #[tokio::test]

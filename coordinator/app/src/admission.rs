@@ -53,13 +53,13 @@ impl Admission {
             )));
         };
         if let Some(planned) = &earlier.planned {
-            if !planned.commit.starts_with(&request.commit) {
+            if !planned.commit.as_str().starts_with(&request.commit) {
                 return Ok(Err(format!(
                     "a rerun is of the commit {}, the run names {}: leave it empty, or press \"run\" instead",
                     planned.commit, request.commit
                 )));
             }
-            request.commit.clone_from(&planned.commit);
+            request.commit = planned.commit.to_string();
             if request.branch.is_empty() && request.reference.is_none() {
                 request.reference = Some(planned.reference.clone());
             }
@@ -104,7 +104,12 @@ impl RequestHandler for Admission {
                 }
             };
             let state = self.run_service.accept(request, rerun, &secrets, settle).await?;
-            tracing::info!(run = state.id, serial = state.serial, workflow = state.request.workflow, "accepted");
+            tracing::info!(
+                run = state.id.as_str(),
+                serial = state.serial,
+                workflow = state.request.workflow,
+                "accepted"
+            );
             Ok(())
         }
         .boxed()

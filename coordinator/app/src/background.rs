@@ -55,7 +55,7 @@ impl RunWork {
 
     async fn perform(&self, row: &ClaimedWork) -> anyhow::Result<Outcome> {
         let done = vec![row.complete()];
-        let run = row.run.as_deref().unwrap_or_default();
+        let Some(run) = &row.run else { return Ok(Outcome::Store(done)) };
         let Some(state) = self.run_service.store().run(run).await? else { return Ok(Outcome::Store(done)) };
         let event = match row.kind {
             WorkKind::Plan => match self.planner.plan(&state).await {
@@ -67,7 +67,7 @@ impl RunWork {
             WorkKind::FinalizeLog => RunEvent::LogFinalized { log: self.finalize(&state).await? },
             WorkKind::Wake => {
                 let payload: serde_json::Value = row.read_payload()?;
-                let job = payload["job"].as_str().context("a wake-up names no job")?.to_owned();
+                let job = payload["job"].as_str().context("a wake-up names no job")?.into();
                 RunEvent::Due { job }
             }
             WorkKind::Expire => RunEvent::Expired,
@@ -84,7 +84,7 @@ impl RunWork {
     }
 
     async fn delay(&self, row: &ClaimedWork, state: &RunState, why: String) -> anyhow::Result<Outcome> {
-        tracing::info!(run = state.id, why, "waits for its commit");
+        tracing::info!(run = state.id.as_str(), why, "waits for its commit");
         let wait = (1000_u64 << row.tries.saturating_sub(1).min(10)).min(LONGEST_WAIT);
         let again = row.retry(self.run_service.now().saturating_add(wait), why.as_str());
         self.run_service.apply(&state.id, RunEvent::Delayed { reason: why }, vec![again]).await?;
@@ -95,7 +95,7 @@ impl RunWork {
         let RunPhase::Finalizing { end } = &state.phase else { return Ok(FinalizedLog::default()) };
         match self.log_publisher.seal(state).await {
             Err(error) if self.run_service.now().saturating_sub(end.at) > WITHOUT_LOG => {
-                tracing::error!(run = state.id, "its result goes out without a log: {error:#}");
+                tracing::error!(run = state.id.as_str(), "its result goes out without a log: {error:#}");
                 Ok(FinalizedLog::default())
             }
             finalized => finalized,

@@ -10,6 +10,7 @@ use url::Url;
 
 use blobs::{Blobs, Deposit, client::Client};
 use config::Config;
+use domain::id::BlobHash;
 use domain::run::{FinalizedLog, Millis, RunState, Visibility};
 use logs::Logs;
 
@@ -37,7 +38,7 @@ impl LogPublisher {
         let page = format!("{}/runs/{}", self.public_url, state.id);
         let public = state.visibility == Visibility::Public;
         let whole = self.logs.full_text(&state.id).map_err(std::io::Error::other);
-        let whole = self.blobs.put(whole, self.deposit(&state.id, public, state.expires_at)).await;
+        let whole = self.blobs.put(whole, self.deposit(state.id.as_str(), public, state.expires_at)).await;
         let full_url = match public {
             true => self.url(&whole.context("the complete log can't be stored")?.blob().sha256),
             // Nobody may fetch it by its hash; the page asks who is there.
@@ -48,15 +49,15 @@ impl LogPublisher {
             false => format!("This run is not public. Its page: {page}"),
         };
         let servers = if public { &*self.servers } else { &[] };
-        let (sha256, url) = self.put(&state.id, text, state.expires_at, servers).await?;
-        Ok(FinalizedLog { url, sha256, full_url })
+        let (sha256, url) = self.put(state.id.as_str(), text, state.expires_at, servers).await?;
+        Ok(FinalizedLog { url, sha256: Some(sha256), full_url })
     }
 
     /// Stores a short text for somebody whose job never became a run.
     pub(super) async fn note(&self, owner: &str, text: &str) -> anyhow::Result<FinalizedLog> {
         let expires_at = (self.clock)().saturating_add(self.config.keep_days.saturating_mul(DAY_MS));
         let (sha256, url) = self.put(owner, text.to_owned(), expires_at, &[]).await?;
-        Ok(FinalizedLog { url: url.clone(), sha256, full_url: url })
+        Ok(FinalizedLog { url: url.clone(), sha256: Some(sha256), full_url: url })
     }
 
     async fn put(
@@ -65,7 +66,7 @@ impl LogPublisher {
         text: String,
         expires_at: Millis,
         servers: &[Url],
-    ) -> anyhow::Result<(String, String)> {
+    ) -> anyhow::Result<(BlobHash, String)> {
         let bytes = Bytes::from(text);
         let stored = self.blobs.put_bytes(bytes.clone(), self.deposit(owner, true, expires_at)).await;
         let sha256 = stored.context("the log can't be stored")?.blob().sha256.clone();
@@ -82,7 +83,7 @@ impl LogPublisher {
         Ok((sha256, url))
     }
 
-    fn url(&self, sha256: &str) -> String {
+    fn url(&self, sha256: &BlobHash) -> String {
         format!("{}/{sha256}", self.public_url)
     }
 
@@ -93,7 +94,7 @@ impl LogPublisher {
             public,
             now: (self.clock)(),
             expires_at,
-            allowed: Vec::new(),
+            allowed: None,
             limit: u64::MAX,
         }
     }

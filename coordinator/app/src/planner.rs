@@ -70,8 +70,9 @@ impl Planner {
         loop {
             match planning::plan(request, &metadata, text.as_deref(), &known, numbers).map_err(PlanError::Author)? {
                 PlanOutcome::Planned(mut planned) => {
-                    let commit =
-                        |(name, found): (String, Result<RepositorySnapshot, String>)| Some((name, found.ok()?.commit));
+                    let commit = |(name, found): (String, Result<RepositorySnapshot, String>)| {
+                        Some((name, found.ok()?.commit.to_string()))
+                    };
                     planned.origins = origins.into_iter().filter_map(commit).collect();
                     planned.definitions = files.used();
                     return Ok(*planned);
@@ -100,7 +101,7 @@ impl Planner {
         };
         let name = remote.to_string();
         if !origins.contains_key(&name) {
-            let lock: Option<Lock> = self.sources.lock_of(&own.repository.address, &own.commit).await?;
+            let lock: Option<Lock> = self.sources.lock_of(&own.repository.address, own.commit.as_str()).await?;
             let need = FetchDepth::Tree(lock.as_ref());
             let asked = RepositoryRequest { repository: &remote.repository, reference: &remote.reference, need };
             let found = match self.sources.find(&asked).await {

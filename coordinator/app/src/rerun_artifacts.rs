@@ -1,5 +1,6 @@
 //! Artifacts of jobs that a rerun carries over: rows of the new run about the same bytes.
 
+use domain::id::RunId;
 use domain::run::{Millis, Rerun};
 use store::{Artifact, ArtifactChange, Batch, Blob, Change, Store};
 
@@ -7,7 +8,7 @@ use store::{Artifact, ArtifactChange, Batch, Blob, Change, Store};
 ///
 /// # Errors
 /// The store can't be read.
-pub(super) async fn artifacts(store: &Store, rerun: &Rerun, run: &str, expires_at: Millis) -> anyhow::Result<Batch> {
+pub(super) async fn artifacts(store: &Store, rerun: &Rerun, run: &RunId, expires_at: Millis) -> anyhow::Result<Batch> {
     let mut batch = Batch::new();
     for earlier in store.artifacts(&rerun.previous).await? {
         if !rerun.reused.contains_key(&earlier.job) {
@@ -21,7 +22,7 @@ pub(super) async fn artifacts(store: &Store, rerun: &Rerun, run: &str, expires_a
             expires_at: i64::MAX.unsigned_abs(),
             ..blob
         }));
-        batch.push(Change::Artifact(ArtifactChange::Add(Artifact { id, run: run.to_owned(), expires_at, ..earlier })));
+        batch.push(Change::Artifact(ArtifactChange::Add(Artifact { id, run: run.clone(), expires_at, ..earlier })));
     }
     Ok(batch)
 }
@@ -32,6 +33,7 @@ mod tests {
     use indexmap::IndexMap;
 
     use super::*;
+    use domain::id::{BlobHash, JobKey};
     use domain::run::Job;
 
     #[tokio::test]
@@ -39,7 +41,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store.db")).await.unwrap();
         for (id, job) in [(1, "build"), (2, "test")] {
-            let sha256 = job.repeat(3);
+            let sha256 = BlobHash::of(job.as_bytes());
             let owner = actions_api::artifact_owner(id);
             let blob = Blob {
                 sha256: sha256.clone(),
@@ -69,12 +71,15 @@ mod tests {
             number: 1,
             attempt: 2,
             jobs: vec!["test".into()],
-            reused: IndexMap::from([("build".into(), Job::blocked("build".into(), "", "build".into()))]),
+            reused: IndexMap::from([(
+                "build".into(),
+                Job::blocked("build".into(), &JobKey::default(), "build".into()),
+            )]),
             calls: IndexMap::new(),
             missing: Vec::new(),
         };
-        store.commit(artifacts(&store, &rerun, "second", 50).await.unwrap()).await.unwrap();
-        let kept = store.artifacts("second").await.unwrap();
+        store.commit(artifacts(&store, &rerun, &"second".into(), 50).await.unwrap()).await.unwrap();
+        let kept = store.artifacts(&"second".into()).await.unwrap();
         assert_eq!(
             kept.iter().map(|kept| (kept.name.as_str(), kept.expires_at)).collect::<Vec<_>>(),
             [("of-build", 50)]
@@ -87,6 +92,6 @@ mod tests {
                 .iter()
                 .any(|blob| blob.owner == actions_api::artifact_owner(kept[0].id))
         );
-        assert_eq!(store.artifacts("first").await.unwrap().len(), 2);
+        assert_eq!(store.artifacts(&"first".into()).await.unwrap().len(), 2);
     }
 }

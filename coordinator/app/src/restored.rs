@@ -40,7 +40,11 @@ pub(super) async fn end_answered(
     };
     for event in answered.iter().filter_map(|id| jobs.get(id)) {
         let Some(state) = store.run_by_event(event).await? else { continue };
-        tracing::warn!(run = state.id, serial = state.serial, "answered before, as our relays know: it is ended");
+        tracing::warn!(
+            run = state.id.as_str(),
+            serial = state.serial,
+            "answered before, as our relays know: it is ended"
+        );
         run_service.end_answered(&state.id).await?;
     }
     Ok(())

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::disk_usage::DiskUsage;
 use actions_api::ActionsApi;
 use blobs::Blobs;
+use domain::id::RunId;
 use domain::run::Millis;
 use logs::Logs;
 use source::RepositoryMirrors;
@@ -84,7 +85,7 @@ impl Retention {
                 // One that can't be removed now keeps no other.
                 match self.remove(run).await {
                     Ok(()) => removed += 1,
-                    Err(error) => tracing::warn!(run = run.id, "an expired run is not removed yet: {error:#}"),
+                    Err(error) => tracing::warn!(run = run.id.as_str(), "an expired run is not removed yet: {error:#}"),
                 }
             }
             if expired.len() < RUNS as usize || removed == before {
@@ -114,7 +115,7 @@ impl Retention {
             }
         }
         loop {
-            let owned = store.blobs_of(&run.id, BLOBS).await?;
+            let owned = store.blobs_of(run.id.as_str(), BLOBS).await?;
             for blob in &owned {
                 blobs.delete(&blob.sha256, &blob.owner).await?;
             }
@@ -126,7 +127,7 @@ impl Retention {
             let forgotten = sources.forget(&run.repository, &run.commit, store.commit_is_shared(run)).await;
             if let Err(error) = forgotten {
                 // The limit of all mirrors bounds what stays.
-                tracing::warn!(run = run.id, "its commit stays in its mirror: {error:#}");
+                tracing::warn!(run = run.id.as_str(), "its commit stays in its mirror: {error:#}");
             }
         }
         store.remove_run(&run.id).await?;
@@ -145,7 +146,7 @@ impl Retention {
         oldest_first.sort_by_key(|(usage, _)| usage.written_at);
         let mut total: u64 = oldest_first.iter().map(|(usage, _)| usage.bytes).sum();
         // Asked after the look: whatever was there belongs to one of these, or to a run that has ended.
-        let unfinished: HashSet<String> = store.unfinished().await?.into_iter().map(|run| run.id).collect();
+        let unfinished: HashSet<RunId> = store.unfinished().await?.into_iter().map(|run| run.id).collect();
         // A run that has ended has ended after a power failure too.
         store.synced().await?;
         for (usage, run) in oldest_first {
@@ -155,7 +156,7 @@ impl Retention {
             if !unfinished.contains(&run) {
                 logs.remove(&run).await?;
                 total = total.saturating_sub(usage.bytes);
-                tracing::info!(run, "its log is removed: logs take more than retention.log_bytes");
+                tracing::info!(run = run.as_str(), "its log is removed: logs take more than retention.log_bytes");
             }
         }
         Ok(())

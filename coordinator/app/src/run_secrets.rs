@@ -3,6 +3,7 @@
 use nostr::Keys;
 use secrecy::ExposeSecret;
 
+use domain::id::RunId;
 use domain::run::{RunRequest, RunState};
 use nostr_client::protocol::{Protocols, Secrets};
 use store::{
@@ -23,7 +24,7 @@ impl RunSecrets {
     ///
     /// # Errors
     /// The values can't be sealed.
-    pub(super) fn seal(&self, run: &str, request: &RunRequest, secrets: &Secrets) -> anyhow::Result<Option<Change>> {
+    pub(super) fn seal(&self, run: &RunId, request: &RunRequest, secrets: &Secrets) -> anyhow::Result<Option<Change>> {
         let protocol = request.origin.nostr().and_then(|origin| self.protocols.of(origin));
         let mut values = secrets.values.clone();
         if let (Some(keys), Some(protocol)) = (&secrets.publisher, protocol)
@@ -35,14 +36,14 @@ impl RunSecrets {
             return Ok(None);
         }
         let (sealed, wrapped_key) = seal::seal(&self.store_key, run, &values)?;
-        Ok(Some(Change::Secrets { run: run.to_owned(), sealed, wrapped_key }))
+        Ok(Some(Change::Secrets { run: run.clone(), sealed, wrapped_key }))
     }
 
     /// What came with a run's request; empty once erased.
     ///
     /// # Errors
     /// It can't be read, or not be opened with this store key.
-    pub(super) async fn open(&self, run: &str) -> anyhow::Result<Secrets> {
+    pub(super) async fn open(&self, run: &RunId) -> anyhow::Result<Secrets> {
         let Some(found) = self.store.secrets(run).await? else { return Ok(Secrets::default()) };
         let mut secrets = Secrets::default();
         for (name, value) in seal::open(&self.store_key, run, &found.sealed, &found.wrapped_key)? {

@@ -15,6 +15,7 @@ use super::{
 };
 use config::{Config, Definitions};
 use domain::{
+    id::RunId,
     run::{self, Millis, NewRun, Repository, Rerun, RunEvent, RunRefusal, RunRequest, RunState},
     schedule::WaitUpdate,
 };
@@ -88,7 +89,7 @@ impl RunService {
     ) -> anyhow::Result<Arc<RunState>> {
         let Inner { store, config, rows, .. } = &*self.0;
         let now = self.now();
-        let id = uuid::Uuid::now_v7().to_string();
+        let id = RunId::from(uuid::Uuid::now_v7().to_string());
         let expires_at = now.saturating_add(config.keep_days.saturating_mul(DAY_MS));
         let mut counters = vec!["run".to_owned()];
         if rerun.is_none() {
@@ -139,7 +140,7 @@ impl RunService {
     ///
     /// # Errors
     /// There is no such run, or the store can't be read or written.
-    pub async fn apply(&self, id: &str, event: RunEvent, also: Batch) -> anyhow::Result<Applied> {
+    pub async fn apply(&self, id: &RunId, event: RunEvent, also: Batch) -> anyhow::Result<Applied> {
         let Inner { store, cache, secrets, rows, .. } = &*self.0;
         loop {
             let sources = Sources { store, cache, secrets, rows, now: self.now() };
@@ -213,7 +214,7 @@ impl RunService {
     ///
     /// # Errors
     /// The store can't be read or written.
-    pub(super) async fn end_answered(&self, id: &str) -> anyhow::Result<()> {
+    pub(super) async fn end_answered(&self, id: &RunId) -> anyhow::Result<()> {
         while let Some(mut state) = self.0.store.run(id).await? {
             if !state.answered {
                 (state.answered, state.version) = (true, state.version + 1);
@@ -233,7 +234,7 @@ impl RunService {
     ///
     /// # Errors
     /// It can't be read, or not be opened with this store key.
-    pub async fn secrets(&self, run: &str) -> anyhow::Result<Secrets> {
+    pub async fn secrets(&self, run: &RunId) -> anyhow::Result<Secrets> {
         self.0.secrets.open(run).await
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Workers add what happened in an attempt; the ids fit by construction.
 
+use domain::id::{JobKey, RunId};
 use domain::run::{Job, JobPhase, Millis, RunPhase, RunState};
 use telemetry::{Span, SpanKey};
 use workflow::plan::Conclusion;
@@ -11,7 +12,7 @@ pub(crate) fn spans(before: &RunState, after: &RunState, now: Millis) -> Vec<Spa
     let mut spans = Vec::new();
     if before.planned.is_none() && after.planned.is_some() {
         let times = (after.request.received_at, now);
-        spans.push(Span::new(&after.id, SpanKey::RunPart("plan"), "plan", times));
+        spans.push(Span::new(after.id.as_str(), SpanKey::RunPart("plan"), "plan", times));
     }
     for (key, job) in &after.jobs {
         if let Some(before) = before.jobs.get(key) {
@@ -21,7 +22,7 @@ pub(crate) fn spans(before: &RunState, after: &RunState, now: Millis) -> Vec<Spa
     if let (RunPhase::Done { end, .. }, false) = (&after.phase, matches!(before.phase, RunPhase::Done { .. })) {
         let request = &after.request;
         let name = after.planned.as_ref().map_or(request.workflow.as_str(), |planned| &planned.plan.name);
-        let mut run = Span::new(&after.id, SpanKey::Run, name, (request.received_at, now))
+        let mut run = Span::new(after.id.as_str(), SpanKey::Run, name, (request.received_at, now))
             .with("longshore.repository", &request.repository.address)
             .with("longshore.conclusion", end.conclusion.as_str());
         if let Some(origin) = request.origin.nostr() {
@@ -32,13 +33,13 @@ pub(crate) fn spans(before: &RunState, after: &RunState, now: Millis) -> Vec<Spa
     spans
 }
 
-fn job_spans(run: &str, key: &str, (before, after): (&Job, &Job), now: Millis, spans: &mut Vec<Span>) {
+fn job_spans(run: &RunId, key: &JobKey, (before, after): (&Job, &Job), now: Millis, spans: &mut Vec<Span>) {
     for (index, attempt) in after.attempts.iter().enumerate() {
         let times = (attempt.accepted_at, now);
         let span = || {
             let name = format!("attempt {}", attempt.number);
-            let span = Span::new(run, SpanKey::Attempt(key, attempt.number), name, times);
-            span.with("longshore.job", key).with("longshore.worker", &attempt.worker)
+            let span = Span::new(run.as_str(), SpanKey::Attempt(key.as_str(), attempt.number), name, times);
+            span.with("longshore.job", key.as_str()).with("longshore.worker", &attempt.worker)
         };
         let was_lost = before.attempts.get(index).is_some_and(|attempt| attempt.lost.is_some());
         if attempt.lost.is_some() && !was_lost {
@@ -49,11 +50,11 @@ fn job_spans(run: &str, key: &str, (before, after): (&Job, &Job), now: Millis, s
     }
     if let (JobPhase::Queued { since, .. }, true) = (&before.phase, after.attempts.len() > before.attempts.len()) {
         let part = format!("queued {key} {}", after.attempts.len());
-        spans.push(Span::new(run, SpanKey::RunPart(&part), format!("queued {}", after.name), (*since, now)));
+        spans.push(Span::new(run.as_str(), SpanKey::RunPart(&part), format!("queued {}", after.name), (*since, now)));
     }
     if let (Some(conclusion), None, Some(first)) = (end(after), end(before), after.attempts.first()) {
-        let job = Span::new(run, SpanKey::Job(key), &after.name, (first.accepted_at, now));
-        spans.push(concluded(job.with("longshore.job", key), conclusion));
+        let job = Span::new(run.as_str(), SpanKey::Job(key.as_str()), &after.name, (first.accepted_at, now));
+        spans.push(concluded(job.with("longshore.job", key.as_str()), conclusion));
     }
 }
 

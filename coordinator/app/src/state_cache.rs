@@ -5,10 +5,11 @@
 //! is read from it while versions that were computed from a failed one are still on their way there: an entry of which a
 //! commit failed is not used any more, and goes with the last of its commits.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, hash::Hash, sync::Arc};
 
 use domain::{
     group::Group,
+    id::RunId,
     run::{RunPhase, RunState},
 };
 use parking_lot::Mutex;
@@ -30,7 +31,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Inner {
-    runs: HashMap<String, Entry<RunState>>,
+    runs: HashMap<RunId, Entry<RunState>>,
     groups: HashMap<String, Entry<Group>>,
     /// Jobs of the cached runs, each run counted as one more.
     jobs: usize,
@@ -94,13 +95,13 @@ impl<T> Written<T> {
 /// What a unit of work writes.
 #[derive(Debug, Default)]
 pub(super) struct WriteSet {
-    pub(super) runs: HashMap<String, Written<RunState>>,
+    pub(super) runs: HashMap<RunId, Written<RunState>>,
     pub(super) groups: HashMap<String, Written<Group>>,
 }
 
 impl StateCache {
     /// The newest version of a run. `None`: the store has it.
-    pub(super) async fn run(&self, id: &str) -> Option<Snapshot<RunState>> {
+    pub(super) async fn run(&self, id: &RunId) -> Option<Snapshot<RunState>> {
         self.usable(|inner| {
             inner.clock += 1;
             let now = inner.clock;
@@ -173,7 +174,7 @@ impl StateCache {
     }
 
     /// Waits for the end of the commit that wrote a version of a run. False: it failed, or its end is not known any more.
-    pub(super) async fn is_committed(&self, id: &str, lineage: Lineage, version: u64) -> bool {
+    pub(super) async fn is_committed(&self, id: &RunId, lineage: Lineage, version: u64) -> bool {
         loop {
             let ended = self.0.ended.notified();
             match self.0.inner.lock().runs.get(id).filter(|entry| entry.lineage == lineage) {
@@ -186,7 +187,7 @@ impl StateCache {
     }
 
     /// Forgets a run that turned out to be older than the stored one.
-    pub(super) fn forget(&self, id: &str) {
+    pub(super) fn forget(&self, id: &RunId) {
         let mut inner = self.0.inner.lock();
         let Some(entry) = inner.runs.get_mut(id) else { return };
         entry.failed = true;
@@ -222,7 +223,7 @@ fn weight(state: &RunState) -> usize {
 }
 
 /// Whether a version was computed from the newest there is. What was read from the store is compared there.
-fn follows<T>(known: &HashMap<String, Entry<T>>, key: &str, written: &Written<T>) -> bool {
+fn follows<K: Clone + Eq + Hash, T>(known: &HashMap<K, Entry<T>>, key: &K, written: &Written<T>) -> bool {
     match (known.get(key), &written.before) {
         (Some(entry), Some(before)) => !entry.failed && Arc::ptr_eq(&entry.newest, &before.state),
         (Some(_), None) => false,
@@ -230,19 +231,19 @@ fn follows<T>(known: &HashMap<String, Entry<T>>, key: &str, written: &Written<T>
     }
 }
 
-fn insert<T>(known: &mut HashMap<String, Entry<T>>, key: &str, written: &Written<T>, now: u64) {
+fn insert<K: Clone + Eq + Hash, T>(known: &mut HashMap<K, Entry<T>>, key: &K, written: &Written<T>, now: u64) {
     let newest = written.after.clone();
     let first = || Entry { newest: newest.clone(), commits: 0, committed: 0, failed: false, lineage: now, used: now };
-    let entry = known.entry(key.to_owned()).or_insert_with(first);
+    let entry = known.entry(key.clone()).or_insert_with(first);
     entry.newest = newest;
     entry.commits += 1;
     entry.used = now;
 }
 
 /// Counts a commit off, and returns the entry if that removed it. `committed`: the version, unless it failed.
-fn end_commit<T>(
-    known: &mut HashMap<String, Entry<T>>,
-    key: &str,
+fn end_commit<K: Clone + Eq + Hash, T>(
+    known: &mut HashMap<K, Entry<T>>,
+    key: &K,
     committed: Option<u64>,
     keep: impl Fn(&T) -> bool,
 ) -> Option<Entry<T>> {

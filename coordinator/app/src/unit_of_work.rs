@@ -19,6 +19,7 @@ use domain::{
         self, Group, GroupEffect, GroupEvent, Member,
         deadlock::{self, DeadlockSearch},
     },
+    id::{JobKey, RunId},
     run::{self, Millis, RunEffect, RunEvent, RunPhase, RunRefusal, RunState},
 };
 use store::{Batch, Change, Store};
@@ -54,7 +55,7 @@ pub(super) struct Changes {
 ///
 /// # Errors
 /// There is no such run, the store can't be read, or a result can't be signed.
-pub(super) async fn compute(sources: &Sources<'_>, run: &str, event: RunEvent) -> anyhow::Result<Outcome> {
+pub(super) async fn compute(sources: &Sources<'_>, run: &RunId, event: RunEvent) -> anyhow::Result<Outcome> {
     let (set, events, joined) = (WriteSet::default(), VecDeque::new(), Vec::new());
     let mut unit =
         UnitOfWork { sources, set, read: HashMap::new(), events, joined, batch: Batch::new(), observed: Vec::new() };
@@ -65,7 +66,7 @@ pub(super) async fn compute(sources: &Sources<'_>, run: &str, event: RunEvent) -
     loop {
         while let Some((run, event)) = unit.events.pop_front() {
             if let Err(refused) = unit.apply(&run, event).await? {
-                tracing::debug!(run, %refused, "an event of a concurrency group changes nothing");
+                tracing::debug!(run = run.as_str(), %refused, "an event of a concurrency group changes nothing");
             }
         }
         // Only now is it known who still waits.
@@ -83,17 +84,17 @@ struct UnitOfWork<'a> {
     sources: &'a Sources<'a>,
     set: WriteSet,
     /// Runs that were read and not changed.
-    read: HashMap<String, Snapshot<RunState>>,
+    read: HashMap<RunId, Snapshot<RunState>>,
     /// Events that follow, with the run they are for.
-    events: VecDeque<(String, RunEvent)>,
+    events: VecDeque<(RunId, RunEvent)>,
     /// Jobs that asked for a group and may still wait for it.
-    joined: Vec<(String, String)>,
+    joined: Vec<(RunId, JobKey)>,
     batch: Batch,
     observed: Vec<Observed>,
 }
 
 impl UnitOfWork<'_> {
-    async fn apply(&mut self, id: &str, event: RunEvent) -> anyhow::Result<Result<(), RunRefusal>> {
+    async fn apply(&mut self, id: &RunId, event: RunEvent) -> anyhow::Result<Result<(), RunRefusal>> {
         let now = self.sources.now;
         let read = self.snapshot(id).await?.with_context(|| format!("there is no run {id}"))?;
         let (state, effects) = match run::advance(&read.state, event, now) {
@@ -125,7 +126,7 @@ impl UnitOfWork<'_> {
             None => Some(read),
         };
         self.read.remove(id);
-        self.set.runs.insert(id.to_owned(), Written { before: first, after: after.clone() });
+        self.set.runs.insert(id.clone(), Written { before: first, after: after.clone() });
         self.observed.push(Observed::of(Some(&before), &after, now));
         let transition = RunTransition { before: Some(before), after, effects, publisher };
         self.batch.extend(self.sources.rows.rows(transition, now)?);
@@ -153,7 +154,7 @@ impl UnitOfWork<'_> {
     }
 
     /// Returns the lock holder that `job` must yield to, if waiting for it would deadlock.
-    async fn would_deadlock(&mut self, run: &str, job: &str) -> anyhow::Result<Option<String>> {
+    async fn would_deadlock(&mut self, run: &RunId, job: &JobKey) -> anyhow::Result<Option<String>> {
         let Some(state) = self.run(run).await? else { return Ok(None) };
         let Some(group) = state.jobs.get(job).and_then(|job| job.waits_for()) else { return Ok(None) };
         let repository = &state.request.repository.address;
@@ -163,7 +164,7 @@ impl UnitOfWork<'_> {
         let mut met = search.visit_holder(&first);
         while let Some(member) = search.next_holder().filter(|_| !met) {
             let Some(holding) = self.run(&member.run).await? else { continue };
-            for waited in holding.waits_below(member.job.as_deref()) {
+            for waited in holding.waits_below(member.job.as_ref()) {
                 let holder = self.holder(repository, &waited).await?;
                 met |= holder.is_some_and(|holder| search.visit_holder(&holder));
             }
@@ -202,11 +203,11 @@ impl UnitOfWork<'_> {
     }
 
     /// A run as it will be.
-    async fn run(&mut self, id: &str) -> anyhow::Result<Option<Arc<RunState>>> {
+    async fn run(&mut self, id: &RunId) -> anyhow::Result<Option<Arc<RunState>>> {
         Ok(self.snapshot(id).await?.map(|snapshot| snapshot.state))
     }
 
-    async fn snapshot(&mut self, id: &str) -> anyhow::Result<Option<Snapshot<RunState>>> {
+    async fn snapshot(&mut self, id: &RunId) -> anyhow::Result<Option<Snapshot<RunState>>> {
         if let Some(written) = self.set.runs.get(id) {
             return Ok(Some(written.snapshot()));
         }
@@ -218,7 +219,7 @@ impl UnitOfWork<'_> {
             None => self.sources.store.run(id).await?.map(Snapshot::stored),
         };
         if let Some(read) = &read {
-            self.read.insert(id.to_owned(), read.clone());
+            self.read.insert(id.clone(), read.clone());
         }
         Ok(read)
     }

@@ -17,6 +17,7 @@ use object_store::{
 use sha2::{Digest, Sha256};
 
 pub use byte_range::{ByteRange, content_range};
+use domain::id::BlobHash;
 use domain::run::Millis;
 use store::{Blob, Change, Store, StoreError};
 use workflow::time::DAY_MS;
@@ -59,8 +60,8 @@ pub struct Deposit {
     pub now: Millis,
     /// When they may be removed.
     pub expires_at: Millis,
-    /// The SHA-256 (hex) must be one of these; empty: any.
-    pub allowed: Vec<String>,
+    /// Their hash must be one of these; `None`: any.
+    pub allowed: Option<Vec<BlobHash>>,
     /// Most bytes.
     pub limit: u64,
 }
@@ -91,7 +92,7 @@ pub enum BlobError {
     TooLarge(u64),
     /// Not what was announced.
     #[error("the bytes have the SHA-256 {0}, which was not announced")]
-    Mismatch(String),
+    Mismatch(BlobHash),
     /// The upload was cut off.
     #[error("the upload broke off: {0}")]
     Body(#[source] std::io::Error),
@@ -158,14 +159,14 @@ impl Blobs {
         if size > deposit.limit {
             return Err(BlobError::TooLarge(deposit.limit));
         }
-        let received = Received { hash: Sha256::digest(&bytes).into(), size };
+        let received = Received { hash: BlobHash::of(&bytes), size };
         self.settle(received, deposit, &Content::Held(bytes)).await
     }
 
     /// Brings bytes to their place, and commits the row.
     async fn settle(&self, received: Received, deposit: Deposit, bytes: &Content<'_>) -> Result<Put, BlobError> {
-        let sha256 = hex::encode(received.hash);
-        if !deposit.allowed.is_empty() && !deposit.allowed.contains(&sha256) {
+        let sha256 = received.hash;
+        if deposit.allowed.is_some_and(|allowed| !allowed.contains(&sha256)) {
             return Err(BlobError::Mismatch(sha256));
         }
         let known = self.store.has_blob(&sha256).await?;
@@ -280,7 +281,7 @@ impl Blobs {
             }
             None => {
                 upload.finish().await?;
-                Ok(Received { hash: hash.finalize().into(), size })
+                Ok(Received { hash: <[u8; 32]>::from(hash.finalize()).into(), size })
             }
         }
     }
@@ -288,7 +289,7 @@ impl Blobs {
     /// Reads stored bytes, or a part of them; `None`: there are none.
     pub async fn get(
         &self,
-        sha256: &str,
+        sha256: &BlobHash,
         range: Option<Range<u64>>,
     ) -> Result<Option<BoxStream<'static, std::io::Result<Bytes>>>, BlobError> {
         let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
@@ -300,14 +301,14 @@ impl Blobs {
     }
 
     /// Removes an owner's row; the bytes are removed with the last row.
-    pub async fn delete(&self, sha256: &str, owner: &str) -> Result<(), BlobError> {
-        let gone = Change::BlobGone { sha256: sha256.to_owned(), owner: owner.to_owned() };
+    pub async fn delete(&self, sha256: &BlobHash, owner: &str) -> Result<(), BlobError> {
+        let gone = Change::BlobGone { sha256: sha256.clone(), owner: owner.to_owned() };
         self.store.commit(vec![gone]).await?;
         if self.store.has_blob(sha256).await? { Ok(()) } else { self.discard(sha256).await }
     }
 
     /// Removes an object, unless a row for it appears after it was moved aside.
-    async fn discard(&self, sha256: &str) -> Result<(), BlobError> {
+    async fn discard(&self, sha256: &BlobHash) -> Result<(), BlobError> {
         let aside = Path::from_iter([REMOVING, &format!("{sha256}.{}", uuid::Uuid::now_v7())]);
         match self.objects.rename(&place(sha256), &aside).await {
             Ok(()) => self.decide(&aside, sha256).await,
@@ -316,7 +317,7 @@ impl Blobs {
     }
 
     /// Removes an object that was moved aside, or moves it back if there is a row for it.
-    async fn decide(&self, aside: &Path, sha256: &str) -> Result<(), BlobError> {
+    async fn decide(&self, aside: &Path, sha256: &BlobHash) -> Result<(), BlobError> {
         let decided = if self.store.has_blob(sha256).await? {
             self.objects.rename(aside, &place(sha256)).await
         } else {
@@ -340,8 +341,10 @@ impl Blobs {
     async fn collect(&self, before: Millis) -> Result<(), BlobError> {
         let mut aside = self.objects.list(Some(&Path::from(REMOVING)));
         while let Some(object) = aside.try_next().await? {
-            if let Some((sha256, _)) = object.location.filename().and_then(|name| name.split_once('.')) {
-                self.decide(&object.location, sha256).await?;
+            let Some((name, _)) = object.location.filename().and_then(|name| name.split_once('.')) else { continue };
+            match name.parse() {
+                Ok(sha256) => self.decide(&object.location, &sha256).await?,
+                Err(_) => self.objects.delete(&object.location).await.or_else(missing_is_fine::<BlobError>)?,
             }
         }
         for folder in 0..=u8::MAX {
@@ -353,9 +356,13 @@ impl Blobs {
             let known = self.store.blob_hashes(&folder).await?;
             for object in found {
                 let since = Millis::try_from(object.last_modified.timestamp_millis()).unwrap_or(0);
-                if let Some(sha256) = object.location.filename().filter(|name| since < before && !known.contains(*name))
-                {
-                    self.discard(sha256).await?;
+                let Some(name) = object.location.filename().filter(|name| since < before && !known.contains(*name))
+                else {
+                    continue;
+                };
+                match name.parse() {
+                    Ok(sha256) => self.discard(&sha256).await?,
+                    Err(_) => self.objects.delete(&object.location).await.or_else(missing_is_fine::<BlobError>)?,
                 }
             }
         }
@@ -380,7 +387,7 @@ enum Content<'a> {
 }
 
 struct Received {
-    hash: [u8; 32],
+    hash: BlobHash,
     size: u64,
 }
 
@@ -396,8 +403,9 @@ fn staged(upload: &str, part: &str) -> Path {
 }
 
 /// Path of a blob, in two levels: folders with very many entries are slow.
-fn place(sha256: &str) -> Path {
-    Path::from_iter([sha256.get(..2).unwrap_or("00"), sha256])
+fn place(sha256: &BlobHash) -> Path {
+    let name = sha256.as_str();
+    Path::from_iter([name.get(..2).unwrap_or("00"), name])
 }
 
 #[cfg(test)]
@@ -413,7 +421,7 @@ mod tests {
             public: true,
             now: 1,
             expires_at: 100,
-            allowed: vec![],
+            allowed: None,
             limit: 1000,
         }
     }
@@ -425,7 +433,7 @@ mod tests {
         (folder, blobs)
     }
 
-    async fn read(blobs: &Blobs, sha256: &str, range: Option<Range<u64>>) -> Option<Vec<u8>> {
+    async fn read(blobs: &Blobs, sha256: &BlobHash, range: Option<Range<u64>>) -> Option<Vec<u8>> {
         let parts: Vec<Bytes> = blobs.get(sha256, range).await.unwrap()?.try_collect().await.unwrap();
         Some(parts.concat())
     }
@@ -441,7 +449,7 @@ mod tests {
         let put = blobs.put_bytes(Bytes::from_static(b"hello blob"), deposit("a")).await.unwrap();
         let sha256 = put.blob().sha256.clone();
         assert!(matches!(put, Put::New(_)));
-        assert_eq!(sha256, hex::encode(Sha256::digest(b"hello blob")));
+        assert_eq!(sha256, BlobHash::of(b"hello blob"));
         let again = blobs.put_bytes(Bytes::from_static(b"hello blob"), deposit("b")).await.unwrap();
         assert!(matches!(again, Put::Known(_)));
         assert_eq!(read(&blobs, &sha256, None).await.unwrap(), b"hello blob");
@@ -458,7 +466,7 @@ mod tests {
         let (_folder, blobs) = blobs().await;
         for round in 0..300_u32 {
             let bytes = Bytes::from(round.to_string());
-            let sha256 = hex::encode(Sha256::digest(&bytes));
+            let sha256 = BlobHash::of(&bytes);
             blobs.put_bytes(bytes.clone(), deposit("a")).await.unwrap();
             let (put, deleted) = tokio::join!(
                 tokio::spawn({
@@ -480,7 +488,7 @@ mod tests {
     async fn objects_without_a_row_are_collected_once_no_put_can_be_under_way_and_others_stay() {
         let (folder, blobs) = blobs().await;
         let kept = blobs.put_bytes(Bytes::from_static(b"kept"), deposit("a")).await.unwrap().blob().sha256.clone();
-        let orphan = "ab".repeat(32);
+        let orphan = BlobHash::of(b"orphan");
         let cut_off = Path::from(format!("{REMOVING}/{kept}.1"));
         blobs.objects.put(&place(&orphan), "left by a crash".into()).await.unwrap();
         blobs.objects.rename(&place(&kept), &cut_off).await.unwrap();
@@ -496,7 +504,7 @@ mod tests {
         let (folder, blobs) = blobs().await;
         let large = blobs.put_bytes(vec![0; 1001].into(), deposit("a")).await;
         assert!(matches!(large, Err(BlobError::TooLarge(1000))));
-        let announced = Deposit { allowed: vec!["00".repeat(32)], ..deposit("a") };
+        let announced = Deposit { allowed: Some(vec![BlobHash::of(b"other")]), ..deposit("a") };
         assert!(matches!(blobs.put_bytes(Bytes::from_static(b"x"), announced).await, Err(BlobError::Mismatch(_))));
         let body = futures::stream::iter([Ok(Bytes::from_static(b"x")), Err(std::io::Error::other("gone"))]);
         assert!(matches!(blobs.put(body, deposit("a")).await, Err(BlobError::Body(_))));

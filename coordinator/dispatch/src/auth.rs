@@ -61,7 +61,7 @@ impl Tokens {
 fn attempt_text(attempt: &AttemptId, worker: &str) -> Vec<u8> {
     let number = attempt.number.to_string();
     let mut text = b"attempt".to_vec();
-    for field in [attempt.run.as_str(), &attempt.job, &number, worker] {
+    for field in [attempt.run.as_str(), attempt.job.as_str(), &number, worker] {
         text.extend((field.len() as u64).to_be_bytes());
         text.extend(field.as_bytes());
     }

@@ -86,7 +86,14 @@ async fn lose(inner: &Inner, lease: Lease, now: Millis) -> anyhow::Result<()> {
     let name = inner.registry.lock().name_of(&lease.worker);
     let reason = format!("worker {name}: {why}");
     let attempt = &lease.attempt;
-    warn!(run = attempt.run, job = attempt.job, attempt = attempt.number, worker = lease.worker, why, "attempt lost");
+    warn!(
+        run = attempt.run.as_str(),
+        job = attempt.job.as_str(),
+        attempt = attempt.number,
+        worker = lease.worker,
+        why,
+        "attempt lost"
+    );
     // Before it is stored: Stop may be repeated, and a slot in use must not be assigned again.
     inner.registry.lock().lose(attempt, &lease.worker, unconfirmed, why);
     inner.config.runs.lost(attempt, &reason).await

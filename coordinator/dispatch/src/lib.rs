@@ -29,6 +29,7 @@ use std::{
 
 use bytes::Bytes;
 use config::LeaseTimeouts;
+use domain::id::{JobKey, RunId};
 use domain::run::{AttemptId, Millis};
 use futures::{FutureExt as _, future::BoxFuture, stream::BoxStream};
 use logs::Logs;
@@ -236,8 +237,8 @@ pub trait RunCommands: Send + Sync {
     /// waits. After an error the attempt did not begin, or is lost.
     fn begin<'a>(
         &'a self,
-        run: &'a str,
-        job: &'a str,
+        run: &'a RunId,
+        job: &'a JobKey,
         worker: &'a str,
     ) -> BoxFuture<'a, anyhow::Result<Option<Assignment>>>;
     /// The first step is about to start.
@@ -251,9 +252,9 @@ pub trait RunCommands: Send + Sync {
     /// The lease ran out, or the worker no longer has the attempt; the lease ends.
     fn lost<'a>(&'a self, attempt: &'a AttemptId, reason: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
     /// Why queued jobs of a run still wait: job key and a sentence for people.
-    fn wait_reasons<'a>(&'a self, run: &'a str, reasons: Vec<(String, String)>) -> BoxFuture<'a, anyhow::Result<()>>;
+    fn wait_reasons<'a>(&'a self, run: &'a RunId, reasons: Vec<(JobKey, String)>) -> BoxFuture<'a, anyhow::Result<()>>;
     /// No worker had the labels for the configured time.
-    fn unmatched<'a>(&'a self, run: &'a str, job: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
+    fn unmatched<'a>(&'a self, run: &'a RunId, job: &'a JobKey) -> BoxFuture<'a, anyhow::Result<()>>;
 }
 
 /// Where repository objects come from.

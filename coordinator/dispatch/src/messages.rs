@@ -7,11 +7,11 @@ use proto::worker::{Attempt, Cancel, Drain, Stop, to_worker::Message};
 const GRACE_MS: u32 = 20_000;
 
 pub(super) fn attempt_message(id: &AttemptId) -> Attempt {
-    Attempt { run: id.run.clone(), job: id.job.clone(), attempt: id.number }
+    Attempt { run: id.run.to_string(), job: id.job.to_string(), attempt: id.number }
 }
 
 pub(super) fn attempt_id(message: Attempt) -> AttemptId {
-    AttemptId { run: message.run, job: message.job, number: message.attempt }
+    AttemptId { run: message.run.into(), job: message.job.into(), number: message.attempt }
 }
 
 pub(super) fn stop(attempt: &AttemptId, reason: &str) -> Message {

@@ -5,7 +5,11 @@
 
 use std::collections::{BTreeMap, HashMap, btree_map::Entry};
 
-use domain::{run::Millis, schedule::QueuedJob};
+use domain::{
+    id::{JobKey, RunId},
+    run::Millis,
+    schedule::QueuedJob,
+};
 
 /// The properties of a job that scheduling looks at: owner, labels, workers to avoid.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,10 +20,10 @@ struct GroupKey {
 }
 
 /// Age and id: the order within a group.
-type Position = (Millis, String, String);
+type Position = (Millis, RunId, JobKey);
 
 /// (run, job).
-pub(super) type JobId = (String, String);
+pub(super) type JobId = (RunId, JobKey);
 
 /// Queued jobs by group and age.
 #[derive(Debug, Default)]

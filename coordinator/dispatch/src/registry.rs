@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use config::LeaseTimeouts;
 use domain::{
+    id::{JobKey, RunId},
     run::AttemptId,
     schedule::{QueuedJob, WorkerView},
 };
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{connection::WorkerOutbound, messages};
+use super::{connection::WorkerOutbound, messages, queue::JobId};
 
 /// Characters that are kept of what a worker says about its program.
 const PROGRAM_TEXT: usize = 64;
@@ -105,8 +106,8 @@ impl WorkerSession {
 
 struct OpenOffer {
     worker: String,
-    run: String,
-    job: String,
+    run: RunId,
+    job: JobKey,
     owner: String,
     /// `None`: accepted, the attempt is about to begin.
     until: Option<Instant>,
@@ -125,8 +126,8 @@ pub(super) struct WorkerRegistry {
     timeouts: LeaseTimeouts,
     sessions: HashMap<String, WorkerSession>,
     offers: HashMap<String, OpenOffer>,
-    /// (run, job) of each offer.
-    offered: HashSet<(String, String)>,
+    /// The job of each offer.
+    offered: HashSet<JobId>,
     held: HashMap<AttemptId, Holder>,
     generations: u64,
 }
@@ -318,7 +319,7 @@ impl WorkerRegistry {
     }
 
     /// The worker accepts: from now the offer has no end of its own. Returns run and job, or `None` where it is void.
-    pub(super) fn accept(&mut self, offer: &str, worker: &str) -> Option<(String, String)> {
+    pub(super) fn accept(&mut self, offer: &str, worker: &str) -> Option<JobId> {
         let offered = self.offers.get_mut(offer).filter(|open| open.worker == worker && open.until.is_some())?;
         offered.until = None;
         Some((offered.run.clone(), offered.job.clone()))

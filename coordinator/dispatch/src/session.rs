@@ -98,9 +98,19 @@ impl Session {
         for lease in missing {
             let reason = format!("worker {name} came back without it");
             let attempt = &lease.attempt;
-            warn!(run = attempt.run, job = attempt.job, attempt = attempt.number, reason, "attempt lost");
+            warn!(
+                run = attempt.run.as_str(),
+                job = attempt.job.as_str(),
+                attempt = attempt.number,
+                reason,
+                "attempt lost"
+            );
             if let Err(error) = self.inner.config.runs.lost(attempt, &reason).await {
-                warn!(run = attempt.run, job = attempt.job, "its loss can't be stored; its lease runs out: {error:#}");
+                warn!(
+                    run = attempt.run.as_str(),
+                    job = attempt.job.as_str(),
+                    "its loss can't be stored; its lease runs out: {error:#}"
+                );
             }
         }
         self.inner.registry.lock().ready(&self.worker, self.generation, &kept, Instant::now());

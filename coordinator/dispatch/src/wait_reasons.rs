@@ -10,6 +10,7 @@ use std::{
 };
 
 use domain::{
+    id::{JobKey, RunId},
     run::Millis,
     schedule::{self, QueuedJob, WaitReason, WorkerView},
 };
@@ -40,7 +41,7 @@ struct KnownReasons {
 #[derive(Default)]
 struct Findings {
     /// By run: job and reason, where it changed.
-    reasons: BTreeMap<String, Vec<(String, String)>>,
+    reasons: BTreeMap<RunId, Vec<(JobKey, String)>>,
     given_up: Vec<JobId>,
 }
 

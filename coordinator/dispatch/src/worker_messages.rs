@@ -102,7 +102,13 @@ impl Session {
             Ok(_) => "its worker went away before it got the job".to_owned(),
             Err(error) => format!("the job can't be sent to a worker: {error:#}"),
         };
-        warn!(run = attempt.run, job = attempt.job, attempt = attempt.number, reason = lost, "attempt lost");
+        warn!(
+            run = attempt.run.as_str(),
+            job = attempt.job.as_str(),
+            attempt = attempt.number,
+            reason = lost,
+            "attempt lost"
+        );
         self.inner.registry.lock().release(&attempt, &self.worker);
         // If this can't be stored either, the lease runs out.
         self.inner.config.runs.lost(&attempt, &lost).await

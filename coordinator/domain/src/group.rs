@@ -6,7 +6,10 @@
 use serde::{Deserialize, Serialize};
 use workflow::plan::{ConcurrencyRequest, QueueMode};
 
-use crate::run::{self, Millis};
+use crate::{
+    id::{JobKey, RunId},
+    run::{self, Millis},
+};
 
 pub mod deadlock;
 
@@ -35,11 +38,11 @@ pub struct Group {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// Run id.
-    pub run: String,
+    pub run: RunId,
     /// The run's number in the pool, for people.
     pub serial: u64,
     /// Job key; `None`: the whole run.
-    pub job: Option<String>,
+    pub job: Option<JobKey>,
     /// Since when it holds the group or waits for it.
     pub since: Millis,
 }
@@ -57,9 +60,9 @@ pub enum GroupEvent {
     /// Somebody needs it no longer, or waits for it no longer.
     Left {
         /// Run id.
-        run: String,
-        /// Job key.
-        job: Option<String>,
+        run: RunId,
+        /// Job key; `None`: the whole run.
+        job: Option<JobKey>,
     },
 }
 
@@ -126,7 +129,7 @@ pub fn advance(group: &Group, event: GroupEvent, now: Millis) -> Result<(Group, 
     let mut next = group.clone();
     let effects = match event {
         GroupEvent::JoinRequested { member, ask } => next.join(member, &ask)?,
-        GroupEvent::Left { run, job } => next.leave(&run, job.as_deref(), now)?,
+        GroupEvent::Left { run, job } => next.leave(&run, job.as_ref(), now)?,
     };
     if !group.untouched() {
         next.version += 1;
@@ -136,7 +139,7 @@ pub fn advance(group: &Group, event: GroupEvent, now: Millis) -> Result<(Group, 
 
 impl Group {
     fn join(&mut self, member: Member, ask: &ConcurrencyRequest) -> Result<Vec<GroupEffect>, GroupRefusal> {
-        if self.holder.iter().chain(&self.pending).any(|known| known.is(&member.run, member.job.as_deref())) {
+        if self.holder.iter().chain(&self.pending).any(|known| known.is(&member.run, member.job.as_ref())) {
             return Err(GroupRefusal::Repeated);
         }
         let Some(holder) = self.holder.clone() else {
@@ -163,7 +166,7 @@ impl Group {
         Ok(effects)
     }
 
-    fn leave(&mut self, run: &str, job: Option<&str>, now: Millis) -> Result<Vec<GroupEffect>, GroupRefusal> {
+    fn leave(&mut self, run: &RunId, job: Option<&JobKey>, now: Millis) -> Result<Vec<GroupEffect>, GroupRefusal> {
         if !self.holder.as_ref().is_some_and(|holder| holder.is(run, job)) {
             let before = self.pending.len();
             self.pending.retain(|member| !member.is(run, job));
@@ -182,14 +185,14 @@ impl Group {
 }
 
 impl Member {
-    fn is(&self, run: &str, job: Option<&str>) -> bool {
-        self.run == run && self.job.as_deref() == job
+    fn is(&self, run: &RunId, job: Option<&JobKey>) -> bool {
+        self.run == *run && self.job.as_ref() == job
     }
 }
 
 impl GroupEffect {
     /// Returns the run that it is for, and the event to apply there.
-    pub fn into_run_event(self) -> (String, run::RunEvent) {
+    pub fn into_run_event(self) -> (RunId, run::RunEvent) {
         match self {
             Self::Granted(Member { run, job, .. }) => (run, run::RunEvent::Granted { job }),
             Self::Waits { member: Member { run, job, .. }, holder } => {

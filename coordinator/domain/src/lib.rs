@@ -4,5 +4,6 @@
 //! effects are values that the caller writes and carries out.
 
 pub mod group;
+pub mod id;
 pub mod run;
 pub mod schedule;

@@ -14,7 +14,7 @@ mod ending;
 mod environment;
 mod event;
 mod job_context;
-mod job_key;
+mod job_id;
 mod order;
 mod origin;
 mod ready;
@@ -32,6 +32,8 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use workflow::plan::{Conclusion, ConcurrencyRequest, MatrixCell, Plan, Reason};
+
+use crate::id::{BlobHash, CommitId, JobKey, RunId, empty_if_none};
 
 pub use advance::advance;
 pub use approval::describe_approval_wait;
@@ -103,8 +105,8 @@ pub struct Repository {
 /// What planning found out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Planned {
-    /// Full commit id.
-    pub commit: String,
+    /// The commit.
+    pub commit: CommitId,
     /// Full ref.
     pub reference: String,
     /// Whether the commit stands in the maintainers' state.
@@ -158,7 +160,7 @@ pub enum Visibility {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
     /// UUID v7.
-    pub id: String,
+    pub id: RunId,
     /// Grows by one with each change; a write with an old version is refused.
     pub version: u64,
     /// Unique in the store.
@@ -182,10 +184,10 @@ pub struct RunState {
     pub claim: Option<GroupClaim>,
     /// Jobs by key (`id`, or `id/<cell>`), in plan order.
     #[serde(skip)]
-    pub jobs: IndexMap<String, Arc<Job>>,
+    pub jobs: IndexMap<JobKey, Arc<Job>>,
     /// Called workflows under way or done, by the key their jobs' keys begin with.
     #[serde(skip)]
-    pub calls: IndexMap<String, Arc<CalledWorkflow>>,
+    pub calls: IndexMap<JobKey, Arc<CalledWorkflow>>,
     /// A cancel that was accepted.
     pub cancelled: Option<Cancellation>,
     /// Its author has had a final answer already, which this database lost: nothing more is published of it.
@@ -353,8 +355,9 @@ pub struct RunEnd {
 pub struct FinalizedLog {
     /// URL of the text for the clients' log viewer, its last segment the SHA-256; empty: none could be stored.
     pub url: String,
-    /// SHA-256 of that text, hex.
-    pub sha256: String,
+    /// SHA-256 of that text; `None`: none could be stored.
+    #[serde(with = "empty_if_none")]
+    pub sha256: Option<BlobHash>,
     /// URL of the complete text.
     pub full_url: String,
 }
@@ -366,7 +369,7 @@ pub struct Job {
     pub id: String,
     /// Key of the call it belongs to; empty: the run's own file.
     #[serde(default, rename = "within")]
-    pub parent_call: String,
+    pub parent_call: JobKey,
     /// Its cell.
     #[serde(rename = "leg")]
     pub cell: MatrixCell,
@@ -461,9 +464,9 @@ pub struct JobOutcome {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AttemptId {
     /// Run id.
-    pub run: String,
+    pub run: RunId,
     /// Job key.
-    pub job: String,
+    pub job: JobKey,
     /// From 1.
     pub number: u32,
 }

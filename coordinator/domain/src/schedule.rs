@@ -11,15 +11,18 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::run::Millis;
+use crate::{
+    id::{JobKey, RunId},
+    run::Millis,
+};
 
 /// A job in the queue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct QueuedJob {
     /// Run id.
-    pub run: String,
+    pub run: RunId,
     /// Job key.
-    pub job: String,
+    pub job: JobKey,
     /// Labels a worker must have.
     pub labels: Vec<String>,
     /// Worker ids to avoid where another can take it.
@@ -37,9 +40,9 @@ pub struct QueuedJob {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaitUpdate {
     /// Run id.
-    pub run: String,
+    pub run: RunId,
     /// Job key.
-    pub job: String,
+    pub job: JobKey,
     /// For people.
     pub reason: String,
 }

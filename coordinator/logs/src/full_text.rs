@@ -7,6 +7,7 @@ use futures::{Stream, StreamExt, TryFutureExt, TryStreamExt, stream};
 use workflow::plan::{Conclusion, Reason};
 
 use super::{Logs, act_format, name, plain_text::PlainTextWriter, record, tail};
+use domain::id::{JobKey, RunId};
 use domain::run::{JobPhase, RunEnd, RunPhase, RunState};
 
 impl Logs {
@@ -15,7 +16,7 @@ impl Logs {
         let planned = state.planned.as_ref();
         let head = act_format::Head {
             workflow: planned.map_or(state.request.workflow.as_str(), |planned| &planned.plan.name),
-            commit: planned.map_or(state.request.commit.as_str(), |planned| &planned.commit),
+            commit: planned.map_or(state.request.commit.as_str(), |planned| planned.commit.as_str()),
             reference: planned.map_or("", |planned| &planned.reference),
             full_url,
         };
@@ -49,12 +50,12 @@ impl Logs {
     }
 
     /// Every line of every attempt so far, one attempt after the other, as it is read.
-    pub fn full_text(&self, run: &str) -> impl Stream<Item = anyhow::Result<Bytes>> + Send + use<> {
-        let folder = self.folder.join(name::escape(run));
+    pub fn full_text(&self, run: &RunId) -> impl Stream<Item = anyhow::Result<Bytes>> + Send + use<> {
+        let folder = self.folder.join(name::escape(run.as_str()));
         let listed = tail::attempts(folder.clone());
         let attempts = listed.map_ok(|attempts| stream::iter(attempts.into_iter().map(Ok))).try_flatten_stream();
-        let text = move |(job, attempt, length): (String, u32, u64)| {
-            let path = folder.join(name::escape(&job)).join(attempt.to_string());
+        let text = move |(job, attempt, length): (JobKey, u32, u64)| {
+            let path = folder.join(name::escape(job.as_str())).join(attempt.to_string());
             let heading = (length > 0).then(|| Ok(PlainTextWriter::heading(&job, attempt).into()));
             stream::iter(heading).chain(attempt_lines(path, length))
         };

@@ -1,5 +1,7 @@
 //! Notifies the followers of a run that its logs grew. Runs without followers take no memory.
 
+use domain::id::{JobKey, RunId};
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -9,29 +11,29 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// Job key and attempt.
-pub(super) type Attempt = (String, u32);
+pub(super) type Attempt = (JobKey, u32);
 /// Bytes there are of each attempt.
 pub(super) type Lengths = BTreeMap<Attempt, u64>;
 
 /// The runs that are followed. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Followed(Arc<Mutex<HashMap<String, watch::Sender<Lengths>>>>);
+pub(super) struct Followed(Arc<Mutex<HashMap<RunId, watch::Sender<Lengths>>>>);
 
 impl Followed {
     /// An attempt's log has this many bytes now.
-    pub(super) fn grew(&self, run: &str, job: &str, attempt: u32, length: u64) {
+    pub(super) fn grew(&self, run: &RunId, job: &JobKey, attempt: u32, length: u64) {
         if let Some(lengths) = self.0.lock().get(run) {
             lengths.send_modify(|lengths| {
-                lengths.insert((job.to_owned(), attempt), length);
+                lengths.insert((job.clone(), attempt), length);
             });
         }
     }
 
     /// What grows from now on.
-    pub(super) fn follow(&self, run: &str) -> Follower {
+    pub(super) fn follow(&self, run: &RunId) -> Follower {
         let mut runs = self.0.lock();
-        let lengths = runs.entry(run.to_owned()).or_insert_with(|| watch::Sender::new(Lengths::new())).subscribe();
-        Follower { run: run.to_owned(), lengths, followed: self.clone() }
+        let lengths = runs.entry(run.clone()).or_insert_with(|| watch::Sender::new(Lengths::new())).subscribe();
+        Follower { run: run.clone(), lengths, followed: self.clone() }
     }
 
     /// Runs that somebody follows.
@@ -43,7 +45,7 @@ impl Followed {
 /// One who follows a run until it is dropped.
 #[derive(Debug)]
 pub(super) struct Follower {
-    run: String,
+    run: RunId,
     lengths: watch::Receiver<Lengths>,
     followed: Followed,
 }
@@ -83,7 +85,7 @@ mod tests {
     #[test]
     fn nothing_is_left_of_a_run_whose_last_follower_went() {
         let followed = Followed::default();
-        let (first, second) = (followed.follow("run"), followed.follow("run"));
+        let (first, second) = (followed.follow(&"run".into()), followed.follow(&"run".into()));
         drop(first);
         assert_eq!(followed.len(), 1);
         drop(second);

@@ -16,6 +16,8 @@ mod segment;
 mod steps;
 mod tail;
 
+use domain::id::{JobKey, RunId};
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -39,7 +41,7 @@ pub struct Logs {
 }
 
 /// Run id, job key and attempt.
-type Key = (String, String, u32);
+type Key = (RunId, JobKey, u32);
 
 impl Logs {
     /// Logs below `folder`, which is created with the first log.
@@ -48,30 +50,44 @@ impl Logs {
     }
 
     /// Opens an attempt's log for appending; returns its length in bytes.
-    pub async fn open(&self, run: &str, job: &str, attempt: u32) -> anyhow::Result<u64> {
+    pub async fn open(&self, run: &RunId, job: &JobKey, attempt: u32) -> anyhow::Result<u64> {
         let length = self.with(run, job, attempt, |segment| Ok(segment.length())).await?;
         self.followed.grew(run, job, attempt, length);
         Ok(length)
     }
 
     /// Appends at an offset; a repeated range is skipped, a gap is an error. Returns the new length.
-    pub async fn append(&self, run: &str, job: &str, attempt: u32, offset: u64, data: Bytes) -> anyhow::Result<u64> {
+    pub async fn append(
+        &self,
+        run: &RunId,
+        job: &JobKey,
+        attempt: u32,
+        offset: u64,
+        data: Bytes,
+    ) -> anyhow::Result<u64> {
         let length = self.with(run, job, attempt, move |segment| segment.append(offset, &data)).await?;
         self.followed.grew(run, job, attempt, length);
         Ok(length)
     }
 
     /// Everything appended so far survives a crash after this returns. Returns its length in bytes.
-    pub async fn sync(&self, run: &str, job: &str, attempt: u32) -> anyhow::Result<u64> {
+    pub async fn sync(&self, run: &RunId, job: &JobKey, attempt: u32) -> anyhow::Result<u64> {
         let written = self.with(run, job, attempt, Segment::written).await?;
         tokio::task::spawn_blocking(move || written.sync()).await.context("the log's thread ended")?
     }
 
     /// The log is complete: checks total and SHA-256, and puts the file on the disk.
-    pub async fn close(&self, run: &str, job: &str, attempt: u32, total: u64, sha256: &[u8]) -> anyhow::Result<()> {
+    pub async fn close(
+        &self,
+        run: &RunId,
+        job: &JobKey,
+        attempt: u32,
+        total: u64,
+        sha256: &[u8],
+    ) -> anyhow::Result<()> {
         let expected = sha256.to_vec();
         self.with(run, job, attempt, move |segment| segment.close(total, &expected)).await?;
-        self.open.close(&(run.to_owned(), job.to_owned(), attempt));
+        self.open.close(&(run.clone(), job.clone(), attempt));
         let path = self.path(run, job, attempt)?;
         // Not awaited: a reader of lines builds the index where it is missing.
         tokio::spawn(async move {
@@ -93,21 +109,21 @@ impl Logs {
     }
 
     /// Follows the logs of a run from `from` on.
-    pub fn tail(&self, run: &str, from: Positions) -> Tail {
-        let folder = self.folder.join(name::escape(run));
+    pub fn tail(&self, run: &RunId, from: Positions) -> Tail {
+        let folder = self.folder.join(name::escape(run.as_str()));
         Tail::new(folder, from, self.followed.follow(run))
     }
 
     /// The attempts of a run that have a log: job key, number and bytes.
-    pub async fn attempts(&self, run: &str) -> anyhow::Result<Vec<(String, u32, u64)>> {
-        tail::attempts(self.folder.join(name::escape(run))).await
+    pub async fn attempts(&self, run: &RunId) -> anyhow::Result<Vec<(JobKey, u32, u64)>> {
+        tail::attempts(self.folder.join(name::escape(run.as_str()))).await
     }
 
     /// Passes the records of one attempt to `take`, piece by piece.
     pub async fn each(
         &self,
-        run: &str,
-        job: &str,
+        run: &RunId,
+        job: &JobKey,
         attempt: u32,
         mut take: impl FnMut(&[proto::worker::LogRecord]),
     ) -> anyhow::Result<()> {
@@ -124,16 +140,16 @@ impl Logs {
     }
 
     /// Runs that have logs, and the folder of each.
-    pub fn folders(&self) -> Vec<(String, PathBuf)> {
+    pub fn folders(&self) -> Vec<(RunId, PathBuf)> {
         let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let run = |entry: std::fs::DirEntry| Some((name::unescape(entry.file_name().to_str()?)?, entry.path()));
+        let run = |entry: std::fs::DirEntry| Some((name::unescape(entry.file_name().to_str()?)?.into(), entry.path()));
         entries.filter_map(run).collect()
     }
 
     /// Removes the logs of a run, for good.
-    pub async fn remove(&self, run: &str) -> anyhow::Result<()> {
+    pub async fn remove(&self, run: &RunId) -> anyhow::Result<()> {
         self.open.close_run(run);
-        let folder = self.folder.join(name::escape(run));
+        let folder = self.folder.join(name::escape(run.as_str()));
         match tokio::fs::remove_dir_all(&folder).await {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("can't remove the logs in {}", folder.display()))
@@ -145,12 +161,12 @@ impl Logs {
     /// Works with an open segment on a thread that may block.
     async fn with<T: Send + 'static>(
         &self,
-        run: &str,
-        job: &str,
+        run: &RunId,
+        job: &JobKey,
         attempt: u32,
         work: impl FnOnce(&mut Segment) -> anyhow::Result<T> + Send + 'static,
     ) -> anyhow::Result<T> {
-        let key = (run.to_owned(), job.to_owned(), attempt);
+        let key = (run.clone(), job.clone(), attempt);
         let path = self.path(run, job, attempt)?;
         let open = Arc::clone(&self.open);
         tokio::task::spawn_blocking(move || work(&mut open.get(key, &path, Instant::now())?.lock()))
@@ -158,7 +174,7 @@ impl Logs {
             .context("the log's thread ended")?
     }
 
-    fn path(&self, run: &str, job: &str, attempt: u32) -> anyhow::Result<PathBuf> {
+    fn path(&self, run: &RunId, job: &JobKey, attempt: u32) -> anyhow::Result<PathBuf> {
         Ok(name::path(&self.folder, run, job)?.join(attempt.to_string()))
     }
 }

@@ -6,6 +6,8 @@ use serde::Serialize;
 
 pub(super) use self::index::update_index;
 use self::index::{LogScan, indexed};
+use domain::id::{JobKey, RunId};
+
 use super::Logs;
 
 /// Most lines of one answer.
@@ -68,8 +70,8 @@ impl Logs {
     /// without a line end counts as a line.
     pub async fn lines(
         &self,
-        run: &str,
-        job: &str,
+        run: &RunId,
+        job: &JobKey,
         attempt: u32,
         ended: bool,
         (from, to): (u64, u64),
@@ -99,7 +101,7 @@ impl Logs {
     }
 
     /// The line with which a step begins, named as its report or its mark names it; `None`: the log has no such step.
-    pub async fn step(&self, run: &str, job: &str, attempt: u32, name: &str) -> anyhow::Result<Option<u64>> {
+    pub async fn step(&self, run: &RunId, job: &JobKey, attempt: u32, name: &str) -> anyhow::Result<Option<u64>> {
         let path = self.path(run, job, attempt)?;
         let main = format!("Main {name}");
         let is_it = |mark: &str| mark == name || mark == main;
@@ -122,8 +124,8 @@ impl Logs {
     /// Lines from `from` on that contain a text, ignoring case.
     pub async fn search(
         &self,
-        run: &str,
-        job: &str,
+        run: &RunId,
+        job: &JobKey,
         attempt: u32,
         text: &str,
         from: u64,
@@ -171,7 +173,7 @@ mod tests {
     }
 
     async fn write(logs: &Logs, offset: u64, records: &[LogRecord]) -> u64 {
-        logs.append("run", "job", 1, offset, Bytes::from(record::encode(records))).await.unwrap()
+        logs.append(&"run".into(), &"job".into(), 1, offset, Bytes::from(record::encode(records))).await.unwrap()
     }
 
     /// Chunks of output as a pipe gives them, cut anywhere, with errors between.
@@ -187,13 +189,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let logs = Logs::new(folder.path());
         write(&logs, 0, &chunks(100_000)).await;
-        let path = logs.path("run", "job", 1).unwrap();
+        let path = logs.path(&"run".into(), &"job".into(), 1).unwrap();
         let points = update_index(&path).await.unwrap();
         assert!(points.len() > 5, "{}", points.len());
         assert!(points.windows(2).all(|pair| pair[1].offset - pair[0].offset <= tail::PIECE), "a step is one piece");
         assert_eq!(update_index(&path).await.unwrap().len(), points.len(), "kept");
         for from in [1, 2, 777, 50_000, 99_999] {
-            let range = logs.lines("run", "job", 1, false, (from, from + 1)).await.unwrap();
+            let range = logs.lines(&"run".into(), &"job".into(), 1, false, (from, from + 1)).await.unwrap();
             let texts: Vec<_> = range.lines.iter().map(|line| (line.number, line.text.as_str())).collect();
             let expected = [from, from + 1].map(|line| (line, format!("line {line} of a long log")));
             assert_eq!(texts, expected.each_ref().map(|(line, text)| (*line, text.as_str())));
@@ -221,10 +223,10 @@ mod tests {
         }
         write(&logs, 0, &records).await;
         assert!(
-            !update_index(&logs.path("run", "job", 1).unwrap()).await.unwrap().is_empty(),
+            !update_index(&logs.path(&"run".into(), &"job".into(), 1).unwrap()).await.unwrap().is_empty(),
             "it is read from points"
         );
-        let range = logs.lines("run", "job", 1, false, (30_003, 30_004)).await.unwrap();
+        let range = logs.lines(&"run".into(), &"job".into(), 1, false, (30_003, 30_004)).await.unwrap();
         let seen: Vec<_> = range.lines.iter().map(|line| (line.within.as_deref(), line.text.as_str())).collect();
         assert_eq!(seen, [(Some("tests"), "test 15000"), (Some("server"), "from the server 15000")]);
     }
@@ -236,7 +238,7 @@ mod tests {
         let end =
             write(&logs, 0, &[printed(LogStream::Stdout, "first\nsec"), printed(LogStream::Stderr, "error\n")]).await;
         let texts = async |ended| {
-            let range = logs.lines("run", "job", 1, ended, (1, 10)).await.unwrap();
+            let range = logs.lines(&"run".into(), &"job".into(), 1, ended, (1, 10)).await.unwrap();
             range.lines.into_iter().map(|line| line.text).collect::<Vec<_>>()
         };
         assert_eq!(texts(false).await, ["first", "error"]);
@@ -250,11 +252,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let logs = Logs::new(folder.path());
         write(&logs, 0, &chunks(30_000)).await;
-        let found = logs.search("run", "job", 1, "LINE 29999 ", 1).await.unwrap();
+        let found = logs.search(&"run".into(), &"job".into(), 1, "LINE 29999 ", 1).await.unwrap();
         assert_eq!(found, LineMatches { lines: vec![29_999], next: None });
-        let many = logs.search("run", "job", 1, "line", 5).await.unwrap();
+        let many = logs.search(&"run".into(), &"job".into(), 1, "line", 5).await.unwrap();
         assert_eq!((many.lines.len(), many.lines[0], many.next), (MOST_FOUND, 5, Some(5 + MOST_FOUND as u64)));
-        let none = logs.lines("run", "other", 1, true, (1, 10)).await.unwrap();
+        let none = logs.lines(&"run".into(), &"other".into(), 1, true, (1, 10)).await.unwrap();
         assert_eq!((none.total, none.lines.len()), (0, 0));
     }
 
@@ -263,7 +265,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let logs = Logs::new(folder.path());
         write(&logs, 0, &[printed(LogStream::Stdout, &"ä".repeat(200_000))]).await;
-        let range = logs.lines("run", "job", 1, true, (1, 10)).await.unwrap();
+        let range = logs.lines(&"run".into(), &"job".into(), 1, true, (1, 10)).await.unwrap();
         assert!(range.total == 1 && range.lines[0].text.len() < LONGEST + 100);
     }
 }

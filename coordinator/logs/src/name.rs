@@ -1,5 +1,7 @@
 //! Job keys as folder names, and back.
 
+use domain::id::{JobKey, RunId};
+
 use std::{
     fmt::Write,
     path::{Path, PathBuf},
@@ -9,8 +11,8 @@ use std::{
 const LONGEST: usize = 255;
 
 /// The folder of a job's log.
-pub(super) fn path(folder: &Path, run: &str, job: &str) -> anyhow::Result<PathBuf> {
-    let (run, job) = (escape(run), escape(job));
+pub(super) fn path(folder: &Path, run: &RunId, job: &JobKey) -> anyhow::Result<PathBuf> {
+    let (run, job) = (escape(run.as_str()), escape(job.as_str()));
     anyhow::ensure!(
         (1..=LONGEST).contains(&run.len()) && (1..=LONGEST).contains(&job.len()),
         "the job key is empty or too long for a log: at most {LONGEST} bytes, escaped; give the job a shorter id"
@@ -57,7 +59,7 @@ mod tests {
     #[test]
     fn a_job_key_stays_in_its_folder_and_comes_back() {
         for key in ["build", "test/2", "../../etc", "a b:c %", "ünï", ".", ".."] {
-            let path = path(Path::new("/logs"), "run", key).unwrap();
+            let path = path(Path::new("/logs"), &"run".into(), &key.into()).unwrap();
             assert_eq!(path.parent(), Some(Path::new("/logs/run")), "{key}");
             let name = path.file_name().and_then(|name| name.to_str()).unwrap();
             assert_eq!(unescape(name).as_deref(), Some(key));
@@ -66,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_key_that_no_folder_can_have_is_refused() {
-        assert!(path(Path::new("/logs"), "run", "").is_err());
-        assert!(path(Path::new("/logs"), "run", &"x".repeat(300)).is_err());
+        assert!(path(Path::new("/logs"), &"run".into(), &"".into()).is_err());
+        assert!(path(Path::new("/logs"), &"run".into(), &"x".repeat(300).into()).is_err());
     }
 }

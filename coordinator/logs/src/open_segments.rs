@@ -12,6 +12,8 @@ use std::{
 
 use parking_lot::Mutex;
 
+use domain::id::RunId;
+
 use super::{Key, segment::Segment};
 
 /// A segment that was not used for this long is closed.
@@ -64,7 +66,7 @@ impl OpenSegments {
         self.0.lock().segments.remove(key);
     }
 
-    pub(super) fn close_run(&self, run: &str) {
+    pub(super) fn close_run(&self, run: &RunId) {
         self.0.lock().segments.retain(|(of, _, _), _| of != run);
     }
 

@@ -2,6 +2,8 @@
 
 use proto::worker::{LogRecord, LogStream};
 
+use domain::id::JobKey;
+
 use super::{concurrent::ConcurrentSteps, steps::Joiners};
 
 /// Renders the records of one attempt as they come. Colours are kept as printed.
@@ -14,7 +16,7 @@ pub(super) struct PlainTextWriter {
 
 impl PlainTextWriter {
     /// The line before an attempt's first record.
-    pub(super) fn heading(job: &str, attempt: u32) -> String {
+    pub(super) fn heading(job: &JobKey, attempt: u32) -> String {
         format!("==== {job}, attempt {attempt}\n")
     }
 

@@ -13,6 +13,8 @@ use tokio::{
     io::{AsyncReadExt, AsyncSeekExt},
 };
 
+use domain::id::JobKey;
+
 use super::{
     growth::{Attempt, Follower, Lengths},
     name, record,
@@ -30,14 +32,14 @@ impl Positions {
     pub fn parse(text: &str) -> Self {
         let entry = |entry: &str| {
             let mut parts = entry.split('.');
-            let job = name::unescape(parts.next()?)?;
+            let job = name::unescape(parts.next()?)?.into();
             Some(((job, parts.next()?.parse().ok()?), parts.next()?.parse().ok()?))
         };
         Self(text.split(',').filter_map(entry).collect())
     }
 
     /// The ends of these logs.
-    pub fn behind(attempts: Vec<(String, u32, u64)>) -> Self {
+    pub fn behind(attempts: Vec<(JobKey, u32, u64)>) -> Self {
         Self(attempts.into_iter().map(|(job, attempt, length)| ((job, attempt), length)).collect())
     }
 }
@@ -46,7 +48,7 @@ impl std::fmt::Display for Positions {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (index, ((job, attempt), offset)) in self.0.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
-            write!(formatter, "{comma}{}.{attempt}.{offset}", name::escape(job))?;
+            write!(formatter, "{comma}{}.{attempt}.{offset}", name::escape(job.as_str()))?;
         }
         Ok(())
     }
@@ -56,7 +58,7 @@ impl std::fmt::Display for Positions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
     /// Job key.
-    pub job: String,
+    pub job: JobKey,
     /// From 1.
     pub attempt: u32,
     /// Where it begins.
@@ -109,7 +111,7 @@ impl Tail {
                 continue;
             }
             let (job, number) = attempt;
-            let path = self.folder.join(name::escape(job)).join(number.to_string());
+            let path = self.folder.join(name::escape(job.as_str())).join(number.to_string());
             let bytes = whole_records(&path, offset, length).await?;
             if !bytes.is_empty() {
                 self.positions.0.insert(attempt.clone(), offset + bytes.len() as u64);
@@ -154,16 +156,16 @@ pub(super) async fn whole_records(path: &Path, offset: u64, end: u64) -> anyhow:
 }
 
 /// Job key, attempt and bytes of each log in a run's folder, by job and attempt.
-pub(super) async fn attempts(folder: PathBuf) -> anyhow::Result<Vec<(String, u32, u64)>> {
+pub(super) async fn attempts(folder: PathBuf) -> anyhow::Result<Vec<(JobKey, u32, u64)>> {
     let shown = folder.display().to_string();
     let listing = tokio::task::spawn_blocking(move || list(&folder)).await.context("the log's thread ended")?;
     listing.with_context(|| format!("can't list the logs in {shown}"))
 }
 
-fn list(folder: &Path) -> std::io::Result<Vec<(String, u32, u64)>> {
+fn list(folder: &Path) -> std::io::Result<Vec<(JobKey, u32, u64)>> {
     let mut found = Vec::new();
     for job in entries(folder)? {
-        let Some(key) = job.file_name().to_str().and_then(name::unescape) else { continue };
+        let Some(key) = job.file_name().to_str().and_then(name::unescape).map(JobKey::from) else { continue };
         for attempt in entries(&job.path())? {
             let number = attempt.file_name().to_str().and_then(|name| name.parse().ok());
             if let (Some(number), Ok(metadata)) = (number, attempt.metadata()) {

@@ -4,6 +4,7 @@ use anyhow::Context;
 use nostr::{Event, JsonUtil, Keys};
 use serde::{Deserialize, Serialize};
 
+use domain::id::RunId;
 use domain::run::{FinalizedLog, Millis, NostrOrigin, RunState, RunUpdate};
 use store::{Batch, Change, NewWork, Outgoing, RelayClass, Signer, WorkKind};
 
@@ -94,7 +95,7 @@ impl Outbox {
         &self,
         draft: &Draft,
         relays: &[(String, RelayClass)],
-        run: Option<&str>,
+        run: Option<&RunId>,
         now: Millis,
     ) -> anyhow::Result<Batch> {
         outgoing(draft, &self.keys, relays, run, now)
@@ -120,7 +121,7 @@ pub fn outgoing(
     draft: &Draft,
     keys: &Keys,
     relays: &[(String, RelayClass)],
-    run: Option<&str>,
+    run: Option<&RunId>,
     now: Millis,
 ) -> anyhow::Result<Batch> {
     let mut unsigned = draft.event.clone();
@@ -129,7 +130,7 @@ pub fn outgoing(
         (Some(signature), _) => unsigned.clone().add_signature(signature).context("a draft's signature is false")?,
         (None, Signer::Coordinator) => unsigned.clone().sign_with_keys(keys)?,
         (None, Signer::Publisher { run }) => {
-            tracing::error!(run, event = id, "the event is given up: its publisher key is erased");
+            tracing::error!(run = run.as_str(), event = id, "the event is given up: its publisher key is erased");
             return Ok(Batch::new());
         }
     };
@@ -140,7 +141,7 @@ pub fn outgoing(
         signature: Some(event.sig.to_string()),
         signer: draft.signer.clone(),
         relays: relays.to_vec(),
-        run: run.map(str::to_owned),
+        run: run.cloned(),
         made_at: now,
     };
     let mut batch = vec![Change::Outbox(row.clone())];
@@ -159,7 +160,7 @@ pub(crate) fn deliveries(
     let mut batch = vec![Change::OutboxDone { event: row.event.clone() }];
     for (relay, class) in relays {
         let id = format!("publish {} {relay}", row.event);
-        let work = NewWork { made_at: row.made_at, ..NewWork::new(id, WorkKind::Publish, row.run.as_deref(), now) };
+        let work = NewWork { made_at: row.made_at, ..NewWork::new(id, WorkKind::Publish, row.run.as_ref(), now) };
         let work = work.in_lane(relay).with_payload(&EventDelivery { event: event.clone(), class: *class })?;
         batch.push(work.into());
     }

@@ -11,6 +11,7 @@ use nostr::{
 use secrecy::SecretString;
 
 use config::Limits;
+use domain::id::RunId;
 use domain::run::{FinalizedLog, Millis, NostrOrigin, RunRequest, RunUpdate};
 use store::Signer;
 
@@ -55,7 +56,7 @@ pub trait Protocol: fmt::Debug + Send + Sync + 'static {
 
     /// The answers to one update of a run, in the order in which relays must get them. `run` is our id of it, under which
     /// its publisher key is kept.
-    fn report(&self, run: &str, origin: &NostrOrigin, update: &RunUpdate, us: &PublicKey) -> Vec<Draft>;
+    fn report(&self, run: &RunId, origin: &NostrOrigin, update: &RunUpdate, us: &PublicKey) -> Vec<Draft>;
 
     /// The answers to a refused request at `stamp` (seconds). What the publisher key signs is signed already; `log` is
     /// where the reason can be read, where such an event is among them.

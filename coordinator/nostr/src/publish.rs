@@ -12,6 +12,7 @@ use futures::{
 };
 use nostr::{Event, Filter, JsonUtil, Keys, UnsignedEvent, secp256k1::schnorr::Signature};
 
+use domain::id::RunId;
 use domain::run::Millis;
 use store::{Batch, Change, ClaimedWork, LaneOrder, NewWork, Outgoing, RelayClass, Signer, Store, WorkKind};
 use work::{BackOff, Outcome, WorkHandler};
@@ -45,7 +46,7 @@ pub trait PublisherKeys: Send + Sync + 'static {
     ///
     /// # Errors
     /// It can't be read now.
-    fn publisher<'a>(&'a self, run: &'a str) -> BoxFuture<'a, anyhow::Result<Option<Keys>>>;
+    fn publisher<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, anyhow::Result<Option<Keys>>>;
 }
 
 /// Sends events to relays: the handler of [`WorkKind::Publish`].
@@ -250,7 +251,11 @@ async fn signed(row: &Outgoing, keys: &Keys, publishers: &impl PublisherKeys) ->
         (None, Signer::Publisher { run }) => match publishers.publisher(run).await? {
             Some(publisher) => Some(publisher),
             None => {
-                tracing::error!(run, event = row.event, "the event is given up: its publisher key is erased");
+                tracing::error!(
+                    run = run.as_str(),
+                    event = row.event,
+                    "the event is given up: its publisher key is erased"
+                );
                 return Ok(None);
             }
         },

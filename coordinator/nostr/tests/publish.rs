@@ -10,6 +10,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use domain::id::RunId;
 use domain::run::{FinalizedLog, Millis, NostrOrigin, OriginEvent, RunEnd, RunUpdate};
 use futures::future::BoxFuture;
 use nostr::{Event, JsonUtil, Keys, util::BoxedFuture};
@@ -104,7 +105,7 @@ impl Pool {
 
     async fn commit(&self, drafts: &[Draft], relays: &[(String, RelayClass)]) -> Vec<String> {
         for draft in drafts {
-            let batch = outgoing(draft, &self.keys, relays, Some("run"), now()).unwrap();
+            let batch = outgoing(draft, &self.keys, relays, Some(&"run".into()), now()).unwrap();
             self.store.commit(batch).await.unwrap();
         }
         drafts.iter().map(|draft| draft.event.clone().id().to_hex()).collect()
@@ -127,7 +128,7 @@ impl Pool {
 
     async fn all_done(&self) {
         soon("the last delivery", async {
-            while !self.store.work_of("run").await.unwrap().is_empty() {
+            while !self.store.work_of(&"run".into()).await.unwrap().is_empty() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         })
@@ -135,7 +136,7 @@ impl Pool {
     }
 
     async fn answers(&self) -> Vec<(String, String)> {
-        let events = self.store.outbox_of("run").await.unwrap();
+        let events = self.store.outbox_of(&"run".into()).await.unwrap();
         events.into_iter().flat_map(|event| event.answers).collect()
     }
 }
@@ -192,7 +193,7 @@ async fn what_a_relay_refused_is_final_once_another_of_ours_has_it_and_holds_up_
     let (stop, sender) = pool.start();
     // Nobody has it: it waits in a lane of its own, and later events are sent meanwhile.
     soon("the refusal", async {
-        while !pool.store.work_of("run").await.unwrap().iter().any(|row| row.due > row.made_at + 10_000) {
+        while !pool.store.work_of(&"run".into()).await.unwrap().iter().any(|row| row.due > row.made_at + 10_000) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     })
@@ -206,7 +207,7 @@ async fn what_a_relay_refused_is_final_once_another_of_ours_has_it_and_holds_up_
     })
     .await;
     assert_eq!(pool.answers().await, [(taking.url.clone(), String::new())]);
-    let left = pool.store.work_of("run").await.unwrap();
+    let left = pool.store.work_of(&"run".into()).await.unwrap();
     assert!(left.len() == 1 && left[0].id.contains(&alone[0]), "{left:?}");
     stop.cancel();
     sender.await.unwrap();
@@ -220,10 +221,10 @@ struct KeyAfterFailure {
 }
 
 impl PublisherKeys for KeyAfterFailure {
-    fn publisher<'a>(&'a self, run: &'a str) -> BoxFuture<'a, anyhow::Result<Option<Keys>>> {
+    fn publisher<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, anyhow::Result<Option<Keys>>> {
         Box::pin(async move {
             anyhow::ensure!(self.failed.swap(true, Ordering::SeqCst), "the store is busy");
-            Ok((run == "run").then(|| self.key.clone()))
+            Ok((*run == "run").then(|| self.key.clone()))
         })
     }
 }
@@ -256,7 +257,10 @@ async fn no_event_of_an_earlier_version_is_given_up_for_a_passing_error() {
     assert_eq!(relay.take(ids.len()).await, ids);
     pool.all_done().await;
     publisher().adopt_unsent(&pool.keys, &keys).await.unwrap();
-    assert!(pool.store.work_of("run").await.unwrap().is_empty(), "what was sent is not sent again after a restart");
+    assert!(
+        pool.store.work_of(&"run".into()).await.unwrap().is_empty(),
+        "what was sent is not sent again after a restart"
+    );
     stop.cancel();
     sender.await.unwrap();
 }
@@ -277,7 +281,7 @@ fn events_of_a_run(pool: &Keys, publisher: &Keys) -> Vec<Draft> {
     let (log, definitions) = (FinalizedLog::default(), Vec::new());
     let finished = RunUpdate::Finished { stamp: stamp + 2, end, log, duration_s: 1, definitions };
     let updates = [RunUpdate::Queued { stamp }, RunUpdate::Running { stamp: stamp + 1 }, finished];
-    let reports = updates.iter().flat_map(|update| HiveCi.report("run", &origin, update, &pool.public_key()));
+    let reports = updates.iter().flat_map(|update| HiveCi.report(&"run".into(), &origin, update, &pool.public_key()));
     let mut drafts: Vec<Draft> = reports.collect();
     for draft in drafts.iter_mut().filter(|draft| matches!(draft.signer, Signer::Publisher { .. })) {
         draft.sign(publisher).unwrap();

@@ -17,13 +17,14 @@ use workflow::{
     plan::Dialect,
 };
 
+use domain::id::{CommitId, MalformedId};
 use domain::run::{Planned, Repository, RunRequest};
 
 /// What the source stage knows of a repository and the commit, beside its files.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct RepositoryMetadata {
-    /// Full commit id.
-    pub commit: String,
+    /// The commit.
+    pub commit: CommitId,
     /// Full ref.
     pub reference: String,
     /// The default branch's full ref, where known.
@@ -87,7 +88,7 @@ pub fn plan(
         repository: repository_name(&request.repository),
         owner: npub(&request.repository.owner),
         actor: npub(&request.actor),
-        commit: metadata.commit.clone(),
+        commit: metadata.commit.to_string(),
         reference: metadata.reference.clone(),
         default_branch: metadata.default_branch.clone(),
         description: metadata.description.clone(),
@@ -135,7 +136,7 @@ fn line(diagnostic: &Diagnostic) -> String {
 /// A parsed workflow with the contexts of what starts it; trusted, and known to nobody else.
 ///
 /// # Errors
-/// Inputs that the workflow does not allow.
+/// Inputs that the workflow does not allow, or a subject whose commit is no commit id.
 pub fn assemble(
     graph: CallGraph,
     subject: &Subject,
@@ -145,7 +146,7 @@ pub fn assemble(
     let CallGraph { plan, called } = graph;
     let RunStart { inputs, context, title } = plan.dialect.start(&plan, subject, &trigger, numbers)?;
     Ok(Planned {
-        commit: subject.commit.clone(),
+        commit: subject.commit.parse().map_err(|error: MalformedId| error.to_string())?,
         reference: subject.reference.clone(),
         trusted: true,
         event: trigger.event,

@@ -37,12 +37,14 @@ fn request(trigger: Option<&str>) -> RunRequest {
 
 fn metadata(reference: &str) -> RepositoryMetadata {
     RepositoryMetadata {
-        commit: "c".repeat(40),
+        commit: "c".repeat(40).parse().unwrap(),
         reference: reference.into(),
         default_branch: Some("refs/heads/trunk".into()),
         description: Some(("Fix it\n\nWell.".into(), "Ann".into())),
         trusted: true,
-        ..RepositoryMetadata::default()
+        maintainers: Vec::new(),
+        relays: Vec::new(),
+        definition: None,
     }
 }
 

@@ -16,6 +16,8 @@ use tokio::{
 };
 use tokio_util::io::ReaderStream;
 
+use domain::id::CommitId;
+
 use super::address::is_object_id;
 use network::{CheckedUrl, Reach};
 
@@ -164,9 +166,9 @@ impl Mirror {
     }
 
     /// The commit that an object id stands for: itself, or what a tag object points at.
-    pub async fn peel(&self, object: &str) -> Option<String> {
+    pub async fn peel(&self, object: &str) -> Option<CommitId> {
         let object = object.to_owned();
-        self.read(move |repository| peel(repository, &object)).await.ok()
+        self.read(move |repository| peel(repository, &object)).await.ok()?.parse().ok()
     }
 
     /// Those of the object ids that stand for a commit which is here.
@@ -178,7 +180,7 @@ impl Mirror {
     }
 
     /// The only commit whose id begins with these hex digits.
-    pub async fn complete(&self, prefix: &str) -> Option<String> {
+    pub async fn complete(&self, prefix: &str) -> Option<CommitId> {
         let may_be = prefix.len() >= 7 && prefix.bytes().all(|byte| byte.is_ascii_hexdigit());
         if may_be { self.peel(prefix).await } else { None }
     }

@@ -18,6 +18,7 @@ use self::{
     definition::{Claim, Definition},
     git::Mirror,
 };
+use domain::id::CommitId;
 use domain::run::Repository;
 use network::{self, Reach};
 
@@ -64,8 +65,8 @@ pub struct Revision {
 pub struct ResolvedRevision {
     /// The repository.
     pub repository: Repository,
-    /// Full commit id.
-    pub commit: String,
+    /// The commit.
+    pub commit: CommitId,
     /// Full ref.
     pub reference: String,
     /// The default branch's full ref, where known.
@@ -188,15 +189,15 @@ impl RepositoryMirrors {
         let mirror = self.mirror(&repository.address).await?;
         let (commit, reference) = self.target(&state, wanted, &mirror).await?;
         let commit = self.fetch_commit(&facts, &mirror, &commit, &reference).await?;
-        mirror.keep(&commit).await.map_err(|error| SourceError::NotYet(error.to_string()))?;
+        mirror.keep(commit.as_str()).await.map_err(|error| SourceError::NotYet(error.to_string()))?;
         let tips: Vec<String> = state.targets().map(|(_, target)| target.to_owned()).take(TIPS).collect();
-        let mut trusted = mirror.is_ancestor_of_any(&tips, &commit).await;
+        let mut trusted = mirror.is_ancestor_of_any(&tips, commit.as_str()).await;
         if !trusted && self.fetch_tips(&facts, &mirror, &tips).await {
-            trusted = mirror.is_ancestor_of_any(&tips, &commit).await;
+            trusted = mirror.is_ancestor_of_any(&tips, commit.as_str()).await;
         }
         Ok(ResolvedRevision {
             repository: repository.clone(),
-            description: mirror.describe(&commit).await,
+            description: mirror.describe(commit.as_str()).await,
             commit,
             reference,
             default_branch: state.default_branch().map(str::to_owned),
@@ -350,7 +351,7 @@ impl RepositoryMirrors {
         }
         let commit = match address::check_commit(&wanted.commit) {
             Ok(commit) => commit,
-            Err(error) => mirror.complete(&wanted.commit).await.ok_or_else(|| refused(error))?,
+            Err(error) => mirror.complete(&wanted.commit).await.ok_or_else(|| refused(error))?.to_string(),
         };
         let reference = named
             .or_else(|| state.ref_of(&commit).map(str::to_owned))
@@ -366,7 +367,7 @@ impl RepositoryMirrors {
         mirror: &Mirror,
         object: &str,
         reference: &str,
-    ) -> Result<String, SourceError> {
+    ) -> Result<CommitId, SourceError> {
         if let Some(commit) = mirror.peel(object).await {
             return Ok(commit);
         }
@@ -431,7 +432,7 @@ impl RepositoryMirrors {
 impl ResolvedRevision {
     /// A file at the commit; `None` where there is none.
     pub fn file(&self, path: &str, limit: usize) -> Result<Option<Vec<u8>>, SourceError> {
-        self.mirror.file(&self.commit, path, limit).map_err(|error| SourceError::Refused(error.to_string()))
+        self.mirror.file(self.commit.as_str(), path, limit).map_err(|error| SourceError::Refused(error.to_string()))
     }
 }
 

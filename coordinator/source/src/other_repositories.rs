@@ -7,6 +7,7 @@
 use url::Url;
 
 use super::{RepositoryMetadata, RepositoryMirrors, SourceError, address, address::Address, git::Mirror, lock::Lock};
+use domain::id::CommitId;
 use domain::run::Repository;
 use network::{self, CheckedUrl, Reach};
 
@@ -37,8 +38,8 @@ pub enum FetchDepth<'a> {
 pub struct RepositorySnapshot {
     /// Names its mirror, for [`RepositoryMirrors::bundle`] and [`RepositoryMirrors::archive`].
     pub key: String,
-    /// Full id.
-    pub commit: String,
+    /// The commit.
+    pub commit: CommitId,
     /// Full name of the ref; empty: a commit was asked for.
     pub reference: String,
     /// With [`FetchDepth::Everything`]: branches and tags, and the object of each.
@@ -73,7 +74,7 @@ impl RepositoryMirrors {
             RepositoryOrigin::Git(urls, reach) => self.find_served(&urls, reach, asked, notes).await?,
         };
         if let FetchDepth::Tree(Some(lock)) = asked.need {
-            lock.check(asked.repository, asked.reference, &found.commit)
+            lock.check(asked.repository, asked.reference, found.commit.as_str())
                 .map_err(|error| SourceError::Refused(error.to_string()))?;
         }
         Ok(found)
@@ -95,7 +96,7 @@ impl RepositoryMirrors {
         path: &str,
         limit: usize,
     ) -> Result<Option<Vec<u8>>, SourceError> {
-        self.mirror(&found.key).await?.file(&found.commit, path, limit).map_err(refused)
+        self.mirror(&found.key).await?.file(found.commit.as_str(), path, limit).map_err(refused)
     }
 
     /// Where the objects of something found lie on this machine.
@@ -251,7 +252,7 @@ impl RepositoryMirrors {
             return Err(SourceError::Refused(format!("{origin} does not give commit {}", target.object)));
         };
         // Packing removes what no ref holds, and a branch may move before the files are asked for.
-        mirror.keep(&commit).await.map_err(refused)?;
+        mirror.keep(commit.as_str()).await.map_err(refused)?;
         let mut refs = Vec::new();
         if everything {
             let is_named = |name: &str| name.starts_with("refs/heads/") || name.starts_with("refs/tags/");
@@ -299,10 +300,10 @@ impl RepositoryMirrors {
         let tips: Vec<String> = state.targets().map(|(_, target)| target.to_owned()).take(super::TIPS).collect();
         let everything = matches!(asked.need, FetchDepth::Everything);
         let strict = matches!(asked.need, FetchDepth::Tree(_)) || known.is_none();
-        if everything || (strict && !mirror.is_ancestor_of_any(&tips, &commit).await) {
+        if everything || (strict && !mirror.is_ancestor_of_any(&tips, commit.as_str()).await) {
             self.fetch_tips(&facts, &mirror, &tips).await;
         }
-        if strict && !mirror.is_ancestor_of_any(&tips, &commit).await {
+        if strict && !mirror.is_ancestor_of_any(&tips, commit.as_str()).await {
             // Servers give objects of forks too: only the maintainers' word makes a commit the repository's own.
             let message =
                 format!("commit {commit} is in no branch or tag that the maintainers of {} name", asked.repository);

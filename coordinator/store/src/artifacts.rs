@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use domain::id::{BlobHash, JobKey, RunId};
+
 use super::{
     Change, Millis, Store, StoreError,
     columns::{integer, natural},
@@ -19,15 +21,15 @@ pub struct Artifact {
     /// Unique in the pool.
     pub id: u64,
     /// Run id.
-    pub run: String,
+    pub run: RunId,
     /// Job key.
-    pub job: String,
+    pub job: JobKey,
     /// The job's attempt that made it.
     pub attempt: u32,
     /// Unique in the run.
     pub name: String,
-    /// Hex.
-    pub sha256: String,
+    /// Hash of its archive.
+    pub sha256: BlobHash,
     /// Bytes.
     pub size: u64,
     /// Since when.
@@ -56,7 +58,7 @@ impl From<ArtifactChange> for Change {
 
 impl Store {
     /// Artifacts of a run, in the order in which they were made.
-    pub async fn artifacts(&self, run: &str) -> Found<Vec<Artifact>> {
+    pub async fn artifacts(&self, run: &RunId) -> Found<Vec<Artifact>> {
         let statement = query(
             "SELECT id, run, job, attempt, name, sha256, size, made_at, expires_at FROM artifacts
              WHERE run = $1 ORDER BY made_at, id LIMIT $2",
@@ -66,7 +68,7 @@ impl Store {
     }
 
     /// Number and bytes of a run's artifacts.
-    pub async fn artifacts_total(&self, run: &str) -> Found<(u64, u64)> {
+    pub async fn artifacts_total(&self, run: &RunId) -> Found<(u64, u64)> {
         // PostgreSQL sums BIGINT to NUMERIC.
         let statement = query("SELECT count(*), CAST(coalesce(sum(size), 0) AS BIGINT) FROM artifacts WHERE run = $1");
         let row = statement.bind(run).fetch_one(&self.readers).await?;

@@ -1,5 +1,7 @@
 //! Caches: what jobs saved for later jobs, as rows about blobs, and what jobs asked of them.
 
+use domain::id::{BlobHash, JobKey, RunId};
+
 use super::{
     Change, Millis, Store, StoreError,
     columns::{integer, natural},
@@ -27,7 +29,7 @@ pub struct Cache {
     /// Of what it is made, as its maker hashes that: only the same version is restored.
     pub version: String,
     /// Hex.
-    pub sha256: String,
+    pub sha256: BlobHash,
     /// Bytes.
     pub size: u64,
     /// Since when.
@@ -60,9 +62,9 @@ impl CacheOutcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheUse {
     /// Run id.
-    pub run: String,
+    pub run: RunId,
     /// Job key.
-    pub job: String,
+    pub job: JobKey,
     /// The job's attempt.
     pub attempt: u32,
     /// What came of it.
@@ -172,7 +174,7 @@ impl Store {
     }
 
     /// What the jobs of a run asked of caches, in that order.
-    pub async fn cache_uses(&self, run: &str) -> Found<Vec<CacheUse>> {
+    pub async fn cache_uses(&self, run: &RunId) -> Found<Vec<CacheUse>> {
         let statement = query(
             "SELECT run, job, attempt, outcome, name, found, size, at FROM cache_uses
              WHERE run = $1 ORDER BY at, job, name LIMIT $2",

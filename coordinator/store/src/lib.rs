@@ -67,6 +67,7 @@ use self::{
     sql::{Connection, Readers},
 };
 use domain::group::Group;
+use domain::id::{BlobHash, JobKey, RunId};
 use domain::run::Millis;
 use domain::schedule::{QueuedJob, WaitUpdate};
 
@@ -279,9 +280,9 @@ pub enum Change {
     /// It waits no longer.
     Unqueue {
         /// Run id.
-        run: String,
+        run: RunId,
         /// Job key.
-        job: String,
+        job: JobKey,
     },
     /// An event to publish; its id is final.
     Outbox(Outgoing),
@@ -304,7 +305,7 @@ pub enum Change {
     /// Values of a run, sealed under the run's data key.
     Secrets {
         /// Run id.
-        run: String,
+        run: RunId,
         /// Name and sealed value.
         sealed: Vec<(String, Vec<u8>)>,
         /// The data key, wrapped by the store key.
@@ -313,7 +314,7 @@ pub enum Change {
     /// Forget the run's values and key.
     EraseSecrets {
         /// Run id.
-        run: String,
+        run: RunId,
     },
     /// Half of a pair of events arrived first; it waits for the other half.
     AddPending(PendingEvent),
@@ -333,8 +334,8 @@ pub enum Change {
     Blob(Blob),
     /// An owner gave stored bytes up.
     BlobGone {
-        /// Hex.
-        sha256: String,
+        /// Which.
+        sha256: BlobHash,
         /// Run id, or a pubkey.
         owner: String,
     },
@@ -368,7 +369,7 @@ pub enum Signer {
     /// The publisher key that came with a run's request, among that run's secrets.
     Publisher {
         /// Run id.
-        run: String,
+        run: RunId,
     },
 }
 
@@ -388,7 +389,7 @@ pub struct Outgoing {
     /// Where to: relay URL and class.
     pub relays: Vec<(String, RelayClass)>,
     /// The run it reports on, if any.
-    pub run: Option<String>,
+    pub run: Option<RunId>,
     /// When it was made.
     pub made_at: Millis,
 }
@@ -419,8 +420,8 @@ pub struct PendingEvent {
 /// Stored bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blob {
-    /// Hex.
-    pub sha256: String,
+    /// Their hash.
+    pub sha256: BlobHash,
     /// Bytes.
     pub size: u64,
     /// MIME type.

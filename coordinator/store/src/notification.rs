@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use domain::id::{JobKey, RunId};
 use domain::schedule::QueuedJob;
 
 /// A kind of rows that changed.
@@ -27,7 +28,7 @@ pub enum QueueChange {
     /// A job waits for a worker.
     Added(Arc<QueuedJob>),
     /// It waits no longer: run and job key.
-    Removed((String, String)),
+    Removed((RunId, JobKey)),
 }
 
 impl ChangeNotification {

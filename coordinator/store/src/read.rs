@@ -9,6 +9,7 @@ use super::{
     sql::{Row, query, query_scalar},
 };
 use domain::group::Group;
+use domain::id::{BlobHash, JobKey, RunId};
 use domain::run::RunState;
 use domain::schedule::QueuedJob;
 use serde::de::DeserializeOwned;
@@ -17,12 +18,12 @@ type Found<T> = Result<T, StoreError>;
 
 impl Store {
     /// A run by its id.
-    pub async fn run(&self, id: &str) -> Found<Option<RunState>> {
+    pub async fn run(&self, id: &RunId) -> Found<Option<RunState>> {
         run_parts::read(self, id).await
     }
 
     /// Version of a run: whether it changed costs less to ask than the run.
-    pub async fn run_version(&self, id: &str) -> Found<Option<u64>> {
+    pub async fn run_version(&self, id: &RunId) -> Found<Option<u64>> {
         let version: Option<i64> =
             query_scalar("SELECT version FROM runs WHERE id = $1").bind(id).fetch_optional(&self.readers).await?;
         Ok(version.map(i64::unsigned_abs))
@@ -52,7 +53,7 @@ impl Store {
         statement.bind(i64::from(limit)).fetch_all(&self.readers).await
     }
 
-    async fn run_of(&self, id: Option<String>) -> Found<Option<RunState>> {
+    async fn run_of(&self, id: Option<RunId>) -> Found<Option<RunState>> {
         match id {
             Some(id) => run_parts::read(self, &id).await,
             None => Ok(None),
@@ -60,12 +61,12 @@ impl Store {
     }
 
     /// Number of the latest change of a run, of why its jobs wait too: whether a page of it is up to date.
-    pub async fn run_change(&self, id: &str) -> Found<Option<u64>> {
+    pub async fn run_change(&self, id: &RunId) -> Found<Option<u64>> {
         query_scalar("SELECT changed FROM runs WHERE id = $1").bind(id).fetch_optional(&self.readers).await
     }
 
     /// Why the queued jobs of a run still wait, for people, by job key.
-    pub async fn wait_reasons(&self, run: &str) -> Found<HashMap<String, String>> {
+    pub async fn wait_reasons(&self, run: &RunId) -> Found<HashMap<JobKey, String>> {
         let statement = query("SELECT job, reason FROM queue WHERE run = $1").bind(run);
         let found = statement.fetch_all(&self.readers).await?;
         found.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
@@ -126,7 +127,7 @@ impl Store {
     }
 
     /// All events that report on a run, in the order they were made.
-    pub async fn outbox_of(&self, run: &str) -> Found<Vec<Pending>> {
+    pub async fn outbox_of(&self, run: &RunId) -> Found<Vec<Pending>> {
         let statement = query(
             "SELECT event, sequence, unsigned, signature, signer, relays, run, made_at FROM outbox
              WHERE run = $1 ORDER BY sequence",
@@ -157,7 +158,7 @@ impl Store {
     }
 
     /// A run's sealed values; `None` once erased, or where it had none.
-    pub async fn secrets(&self, run: &str) -> Found<Option<SealedSecrets>> {
+    pub async fn secrets(&self, run: &RunId) -> Found<Option<SealedSecrets>> {
         // One statement: an erasure between two would show a key without its values.
         let statement = query(
             "SELECT k.wrapped, s.name, s.sealed FROM run_keys k LEFT JOIN secrets s ON s.run = k.run
@@ -194,14 +195,14 @@ impl Store {
     }
 
     /// Whether anybody owns the bytes with this hash.
-    pub async fn has_blob(&self, sha256: &str) -> Found<bool> {
+    pub async fn has_blob(&self, sha256: &BlobHash) -> Found<bool> {
         let statement = query_scalar("SELECT 1 FROM blobs WHERE sha256 = $1 LIMIT 1").bind(sha256);
         let found: Option<i64> = statement.fetch_optional(&self.readers).await?;
         Ok(found.is_some())
     }
 
     /// Stored bytes by their hash, one entry for each owner.
-    pub async fn blob(&self, sha256: &str) -> Found<Vec<Blob>> {
+    pub async fn blob(&self, sha256: &BlobHash) -> Found<Vec<Blob>> {
         let statement = query(
             "SELECT sha256, owner, size, kind, public, stored_at, expires_at FROM blobs WHERE sha256 = $1
              ORDER BY stored_at, owner",
@@ -238,10 +239,10 @@ impl Store {
     }
 
     /// Hashes (64 hex) of stored bytes that begin with two hex digits.
-    pub async fn blob_hashes(&self, prefix: &str) -> Found<HashSet<String>> {
+    pub async fn blob_hashes(&self, prefix: &str) -> Found<HashSet<BlobHash>> {
         // `g` comes after every hex digit.
         let statement = query_scalar("SELECT DISTINCT sha256 FROM blobs WHERE sha256 >= $1 AND sha256 < $2");
-        let found: Vec<String> = statement.bind(prefix).bind(format!("{prefix}g")).fetch_all(&self.readers).await?;
+        let found: Vec<BlobHash> = statement.bind(prefix).bind(format!("{prefix}g")).fetch_all(&self.readers).await?;
         Ok(found.into_iter().collect())
     }
 

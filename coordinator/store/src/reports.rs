@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use domain::id::{JobKey, RunId};
 use domain::run::{RunDocument, RunState};
 use workflow::plan::JobReport;
 
@@ -14,9 +15,9 @@ use super::{
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredReport {
     /// Run id.
-    pub run: String,
+    pub run: RunId,
     /// Job key.
-    pub job: String,
+    pub job: JobKey,
     /// From 1.
     pub attempt: u32,
     /// The report, as the worker sent it.
@@ -25,14 +26,13 @@ pub struct StoredReport {
 
 impl Store {
     /// Reports of a run's jobs by job key, those of reused jobs among them.
-    pub async fn reports_of(&self, state: &RunState) -> Result<HashMap<String, JobReport>, StoreError> {
-        let place = |(key, attempt): (&String, u32), run: &str| (run.to_owned(), key.clone(), attempt);
+    pub async fn reports_of(&self, state: &RunState) -> Result<HashMap<JobKey, JobReport>, StoreError> {
         let reported = state.jobs.iter().filter_map(|(key, job)| {
-            let run = job.reused.as_ref().map_or(state.id.as_str(), |reused| reused.run.as_str());
-            Some(place((key, job.outcome()?.attempt), run))
+            let run = job.reused.as_ref().map_or(&state.id, |reused| &reused.run);
+            Some((run.clone(), key.clone(), job.outcome()?.attempt))
         });
-        let wanted: HashSet<(String, String, u32)> = reported.collect();
-        let runs: HashSet<&String> = wanted.iter().map(|(run, ..)| run).collect();
+        let wanted: HashSet<(RunId, JobKey, u32)> = reported.collect();
+        let runs: HashSet<&RunId> = wanted.iter().map(|(run, ..)| run).collect();
         let mut found = HashMap::new();
         for run in runs {
             for (job, attempt, report) in self.reports_of_run(run).await? {
@@ -44,7 +44,7 @@ impl Store {
         Ok(found)
     }
 
-    async fn reports_of_run(&self, run: &str) -> Result<Vec<(String, u32, JobReport)>, StoreError> {
+    async fn reports_of_run(&self, run: &RunId) -> Result<Vec<(JobKey, u32, JobReport)>, StoreError> {
         let statement = query("SELECT job, attempt, report FROM job_reports WHERE run = $1").bind(run);
         let mut found = Vec::new();
         for row in statement.fetch_all(&self.readers).await? {
@@ -69,8 +69,8 @@ impl Store {
 /// Stores the report of an attempt.
 pub(super) async fn write(
     connection: &mut Connection,
-    run: &str,
-    job: &str,
+    run: &RunId,
+    job: &JobKey,
     attempt: u32,
     report: &JobReport,
 ) -> Result<(), StoreError> {

@@ -1,5 +1,7 @@
 //! Removing what is past its retention, and how much room everything takes.
 
+use domain::id::RunId;
+
 use super::{
     Millis, Store, StoreError,
     sql::{Connection, Query, Readers, query, query_scalar},
@@ -55,7 +57,7 @@ const MARK_IDLE_GROUPS: &str = "UPDATE run_groups SET idle_version = version
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExpiredRun {
     /// Run id.
-    pub id: String,
+    pub id: RunId,
     /// Address of its repository.
     pub repository: String,
     /// Commit; empty if it was never known.
@@ -66,7 +68,7 @@ pub struct ExpiredRun {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnfinishedRun {
     /// Run id.
-    pub id: String,
+    pub id: RunId,
     /// Address of its repository.
     pub repository: String,
 }
@@ -134,8 +136,8 @@ impl Store {
     ///
     /// # Errors
     /// The store can't be written; nothing is removed then.
-    pub async fn remove_run(&self, run: &str) -> Result<(), StoreError> {
-        let run = run.to_owned();
+    pub async fn remove_run(&self, run: &RunId) -> Result<(), StoreError> {
+        let run = run.clone();
         self.transaction(&[], |connection| Box::pin(async move { remove_run(connection, &run).await })).await
     }
 
@@ -195,7 +197,7 @@ impl Store {
     }
 }
 
-async fn remove_run(connection: &mut Connection, run: &str) -> Result<(), StoreError> {
+async fn remove_run(connection: &mut Connection, run: &RunId) -> Result<(), StoreError> {
     for text in OF_RUN {
         query(text).bind(run).execute(connection).await?;
     }

@@ -1,5 +1,7 @@
 //! Rows of a result: values of the three types that both engines share, and what a column is read as.
 
+use domain::id::{BlobHash, JobKey, RunId};
+
 use super::StoreError;
 
 /// A value of a column: TEXT, BIGINT or BYTEA.
@@ -51,6 +53,26 @@ impl FromValue for String {
         }
     }
 }
+
+/// Ids in columns of TEXT: a text that is no such id is an error.
+macro_rules! id_columns {
+    ($($id:ty),+) => {$(
+        impl FromValue for $id {
+            fn from_value(value: Value) -> Result<Self, StoreError> {
+                let text = String::from_value(value)?;
+                Self::try_from(text).map_err(|error| StoreError::Database(format!("a column holds {error}")))
+            }
+        }
+
+        impl From<&$id> for Value {
+            fn from(id: &$id) -> Self {
+                id.as_str().into()
+            }
+        }
+    )+};
+}
+
+id_columns!(RunId, JobKey, BlobHash);
 
 impl FromValue for i64 {
     fn from_value(value: Value) -> Result<Self, StoreError> {

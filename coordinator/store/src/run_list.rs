@@ -1,5 +1,6 @@
 //! Lists of runs: which runs are requested, by whom, and what is shown of each run.
 
+use domain::id::RunId;
 use domain::run::{Millis, Visibility, WaitCondition};
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantArray};
@@ -18,7 +19,7 @@ pub struct Filter {
     /// Id of what asked for it.
     pub request: Option<String>,
     /// Id of the run that it repeats.
-    pub previous: Option<String>,
+    pub previous: Option<RunId>,
     /// How it stands.
     pub status: Option<Status>,
     /// Author, 64 hex.
@@ -77,7 +78,7 @@ pub enum PhaseName {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// UUID v7.
-    pub id: String,
+    pub id: RunId,
     /// Unique in the store.
     pub serial: u64,
     /// Counts the runs of one workflow of one repository.
@@ -85,7 +86,7 @@ pub struct Summary {
     /// From 1.
     pub attempt: u32,
     /// The run it repeats.
-    pub previous: Option<String>,
+    pub previous: Option<RunId>,
     /// Address of the repository.
     pub repository: String,
     /// Path of the workflow as the request wrote it.

@@ -5,6 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use domain::id::{JobKey, RunId};
 use domain::run::{CalledWorkflow, Job, Planned, Rerun, RunDocument, RunRequest, RunState};
 use indexmap::IndexMap;
 use serde::{Serialize, de::DeserializeOwned};
@@ -109,7 +110,7 @@ fn changed<'a, T>(before: Option<&Arc<T>>, after: Option<&'a Arc<T>>) -> Option<
     before.is_none_or(|before| !Arc::ptr_eq(before, after)).then_some(after)
 }
 
-async fn part(connection: &mut Connection, run: &str, name: &str, body: &impl Serialize) -> Result<(), StoreError> {
+async fn part(connection: &mut Connection, run: &RunId, name: &str, body: &impl Serialize) -> Result<(), StoreError> {
     let statement = query(
         "INSERT INTO run_parts (run, part, body) VALUES ($1, $2, $3)
          ON CONFLICT (run, part) DO UPDATE SET body = excluded.body",
@@ -121,9 +122,9 @@ async fn part(connection: &mut Connection, run: &str, name: &str, body: &impl Se
 async fn entries<T: Serialize>(
     connection: &mut Connection,
     table: EntryTable,
-    run: &str,
-    before: Option<&IndexMap<String, Arc<T>>>,
-    after: &IndexMap<String, Arc<T>>,
+    run: &RunId,
+    before: Option<&IndexMap<JobKey, Arc<T>>>,
+    after: &IndexMap<JobKey, Arc<T>>,
 ) -> Result<(), StoreError> {
     let mut found = 0;
     for (position, (key, entry)) in after.iter().enumerate() {
@@ -150,7 +151,7 @@ async fn entries<T: Serialize>(
 }
 
 /// Moves the reports of a run whose row is of an older form to their own table: the row is about to be replaced.
-pub(super) async fn move_reports(connection: &mut Connection, run: &str) -> Result<(), StoreError> {
+pub(super) async fn move_reports(connection: &mut Connection, run: &RunId) -> Result<(), StoreError> {
     let text: Option<String> = query_scalar("SELECT state FROM runs WHERE id = $1 AND state_version < $2")
         .bind(run)
         .bind(STATE_VERSION)
@@ -164,7 +165,7 @@ pub(super) async fn move_reports(connection: &mut Connection, run: &str) -> Resu
 }
 
 /// Reads a run.
-pub(super) async fn read(store: &Store, id: &str) -> Result<Option<RunState>, StoreError> {
+pub(super) async fn read(store: &Store, id: &RunId) -> Result<Option<RunState>, StoreError> {
     let rows = query(SELECT_PARTS).bind(id).fetch_all(&store.readers).await?;
     if rows.is_empty() {
         return Ok(None);
@@ -185,8 +186,8 @@ fn assemble(rows: &[Row]) -> Result<RunState, StoreError> {
         match row.get::<i64>(0)? {
             0 => head = Some((row.get::<i64>(2)?, body)),
             1 => drop(parts.insert(name, body)),
-            2 => drop(jobs.insert(name, Arc::new(json::<Job>(&body)?))),
-            _ => drop(calls.insert(name, Arc::new(json::<CalledWorkflow>(&body)?))),
+            2 => drop(jobs.insert(JobKey::from(name), Arc::new(json::<Job>(&body)?))),
+            _ => drop(calls.insert(JobKey::from(name), Arc::new(json::<CalledWorkflow>(&body)?))),
         }
     }
     let unreadable = |reason: String| StoreError::Unreadable { row: String::new(), reason };

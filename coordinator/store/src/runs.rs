@@ -76,12 +76,14 @@ impl Where {
             ("event", &filter.event),
             ("actor", &filter.actor),
             ("request", &filter.request),
-            ("previous", &filter.previous),
         ];
         for (column, wanted) in columns {
             if let Some(wanted) = wanted {
                 conditions.and(&format!("{column} = $"), Value::Text(wanted.clone()));
             }
+        }
+        if let Some(previous) = &filter.previous {
+            conditions.and("previous = $", previous.into());
         }
         if let Some(status) = filter.status {
             conditions.and("status = $", Value::Text(status.as_str().to_owned()));
@@ -222,12 +224,12 @@ pub(super) async fn write(connection: &mut Connection, change: &RunChange) -> Re
     let mut before = change.before.as_deref();
     if state.version == 0 {
         let inserted = insert(state)?.execute(&mut *connection).await?;
-        fenced(inserted, "run", &state.id)?;
+        fenced(inserted, "run", state.id.as_str())?;
     } else if update(state, run_parts::STATE_VERSION)?.execute(&mut *connection).await? == 0 {
         // A row of an older form has no parts yet, so all of them are written.
         run_parts::move_reports(connection, &state.id).await?;
         let updated = update(state, run_parts::STATE_VERSION - 1)?.execute(&mut *connection).await?;
-        fenced(updated, "run", &state.id)?;
+        fenced(updated, "run", state.id.as_str())?;
         before = None;
     }
     run_parts::write(connection, before, state).await
@@ -323,7 +325,7 @@ impl<'a> Columns<'a> {
         };
         Self {
             name: planned.map_or(request.workflow.as_str(), |planned| &planned.plan.name),
-            commit: planned.map_or(request.commit.as_str(), |planned| &planned.commit),
+            commit: planned.map_or(request.commit.as_str(), |planned| planned.commit.as_str()),
             branch: planned.map_or(request.branch.as_str(), |planned| short(&planned.reference)),
             event: planned.map_or("", |planned| planned.event.as_str()),
             status: Status::of(state).as_str(),

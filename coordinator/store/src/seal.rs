@@ -3,6 +3,8 @@
 //! ChaCha20-Poly1305 with a random nonce before the ciphertext. The run's id and the value's name are authenticated,
 //! so that a sealed value can't be moved to another run or name.
 
+use domain::id::RunId;
+
 use ring::{
     aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     rand::{SecureRandom, SystemRandom},
@@ -49,7 +51,7 @@ impl StoreKey {
 pub type Sealed = (Vec<(String, Vec<u8>)>, Vec<u8>);
 
 /// Seals a run's values under a new data key.
-pub fn seal(store_key: &StoreKey, run: &str, values: &[(String, SecretString)]) -> Result<Sealed, SealError> {
+pub fn seal(store_key: &StoreKey, run: &RunId, values: &[(String, SecretString)]) -> Result<Sealed, SealError> {
     let data_key = random::<KEY_BYTES>()?;
     let cipher = cipher(run, data_key.as_slice())?;
     let sealed = values.iter().map(|(name, value)| {
@@ -63,11 +65,11 @@ pub fn seal(store_key: &StoreKey, run: &str, values: &[(String, SecretString)]) 
 /// Opens what [`seal`] made for this run.
 pub fn open(
     store_key: &StoreKey,
-    run: &str,
+    run: &RunId,
     sealed: &[(String, Vec<u8>)],
     wrapped_key: &[u8],
 ) -> Result<Vec<(String, SecretString)>, SealError> {
-    let broken = || SealError::Broken(run.to_owned());
+    let broken = || SealError::Broken(run.to_string());
     let data_key = decrypt(&wrapper(run, store_key)?, &key_aad(run), wrapped_key).ok_or_else(broken)?;
     let cipher = cipher(run, &data_key)?;
     let values = sealed.iter().map(|(name, bytes)| {
@@ -78,12 +80,12 @@ pub fn open(
     values.collect()
 }
 
-fn wrapper(run: &str, store_key: &StoreKey) -> Result<LessSafeKey, SealError> {
+fn wrapper(run: &RunId, store_key: &StoreKey) -> Result<LessSafeKey, SealError> {
     cipher(run, store_key.0.expose_secret())
 }
 
-fn cipher(run: &str, key: &[u8]) -> Result<LessSafeKey, SealError> {
-    let key = UnboundKey::new(&CHACHA20_POLY1305, key).map_err(|_| SealError::Broken(run.to_owned()))?;
+fn cipher(run: &RunId, key: &[u8]) -> Result<LessSafeKey, SealError> {
+    let key = UnboundKey::new(&CHACHA20_POLY1305, key).map_err(|_| SealError::Broken(run.to_string()))?;
     Ok(LessSafeKey::new(key))
 }
 
@@ -106,12 +108,12 @@ fn decrypt(cipher: &LessSafeKey, aad: &[u8], sealed: &[u8]) -> Option<Zeroizing<
     Some(body)
 }
 
-fn value_aad(run: &str, name: &str) -> Vec<u8> {
-    [b"value\0", run.as_bytes(), b"\0", name.as_bytes()].concat()
+fn value_aad(run: &RunId, name: &str) -> Vec<u8> {
+    [b"value\0", run.as_str().as_bytes(), b"\0", name.as_bytes()].concat()
 }
 
-fn key_aad(run: &str) -> Vec<u8> {
-    [b"key\0", run.as_bytes()].concat()
+fn key_aad(run: &RunId) -> Vec<u8> {
+    [b"key\0", run.as_str().as_bytes()].concat()
 }
 
 fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, SealError> {
@@ -137,35 +139,35 @@ mod tests {
     #[test]
     fn what_was_sealed_opens_with_the_same_key_for_the_same_run_only() {
         let store_key = key();
-        let (sealed, wrapped) = seal(&store_key, "run-1", &values()).unwrap();
-        let opened = open(&store_key, "run-1", &sealed, &wrapped).unwrap();
+        let (sealed, wrapped) = seal(&store_key, &"run-1".into(), &values()).unwrap();
+        let opened = open(&store_key, &"run-1".into(), &sealed, &wrapped).unwrap();
         let plain = |list: &[(String, SecretString)]| {
             list.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect::<Vec<_>>()
         };
         assert_eq!(plain(&opened), plain(&values()));
         let broken = |run: &str| Some(SealError::Broken(run.into()));
-        assert_eq!(open(&key(), "run-1", &sealed, &wrapped).err(), broken("run-1"));
-        assert_eq!(open(&store_key, "run-2", &sealed, &wrapped).err(), broken("run-2"));
+        assert_eq!(open(&key(), &"run-1".into(), &sealed, &wrapped).err(), broken("run-1"));
+        assert_eq!(open(&store_key, &"run-2".into(), &sealed, &wrapped).err(), broken("run-2"));
     }
 
     #[test]
     fn a_sealed_value_cant_take_another_name_or_be_changed() {
         let store_key = key();
-        let (sealed, wrapped) = seal(&store_key, "run", &values()).unwrap();
+        let (sealed, wrapped) = seal(&store_key, &"run".into(), &values()).unwrap();
         let mut renamed = sealed.clone();
         renamed[0].0 = "OTHER".into();
-        assert!(open(&store_key, "run", &renamed, &wrapped).is_err());
+        assert!(open(&store_key, &"run".into(), &renamed, &wrapped).is_err());
         for position in 0..sealed[0].1.len() {
             let mut changed = sealed.clone();
             changed[0].1[position] ^= 1;
-            assert!(open(&store_key, "run", &changed, &wrapped).is_err(), "byte {position}");
+            assert!(open(&store_key, &"run".into(), &changed, &wrapped).is_err(), "byte {position}");
         }
-        assert!(open(&store_key, "run", &sealed, &wrapped[..5]).is_err());
+        assert!(open(&store_key, &"run".into(), &sealed, &wrapped[..5]).is_err());
     }
 
     #[test]
     fn no_plain_text_stands_in_what_is_stored() {
-        let (sealed, _) = seal(&key(), "run", &[("A".into(), "canary-4711".into())]).unwrap();
+        let (sealed, _) = seal(&key(), &"run".into(), &[("A".into(), "canary-4711".into())]).unwrap();
         assert!(!sealed[0].1.windows(11).any(|window| window == b"canary-4711"));
     }
 

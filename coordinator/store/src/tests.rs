@@ -9,6 +9,7 @@ mod upgrade;
 mod webhooks;
 
 use super::*;
+use domain::id::BlobHash;
 use domain::group::Member;
 use domain::run::{
     FinalizedLog, Job, NostrOrigin, OriginEvent, Repository, RequestOrigin, RunEnd, RunPhase, RunState, Visibility,
@@ -102,16 +103,13 @@ fn outgoing(event: &str) -> Outgoing {
     }
 }
 
+/// The hash that all bytes of these tests have.
+fn hash() -> BlobHash {
+    "aa".repeat(32).parse().unwrap()
+}
+
 fn blob(owner: &str, public: bool, expires_at: u64) -> Blob {
-    Blob {
-        sha256: "aa".into(),
-        size: 10,
-        kind: "text/plain".into(),
-        owner: owner.into(),
-        public,
-        stored_at: 1,
-        expires_at,
-    }
+    Blob { sha256: hash(), size: 10, kind: "text/plain".into(), owner: owner.into(), public, stored_at: 1, expires_at }
 }
 
 crate::testing::on_each_engine! {
@@ -148,7 +146,7 @@ async fn an_event_is_taken_in_once_and_its_batch_is_all_or_nothing(store: &Store
     store.commit(batch("first")).await.unwrap();
     let again = store.commit(batch("second")).await;
     assert!(matches!(again, Err(StoreError::Database(_) | StoreError::Seen(_))), "{again:?}");
-    assert_eq!(store.run("second").await.unwrap(), None);
+    assert_eq!(store.run(&"second".into()).await.unwrap(), None);
     assert!(store.seen("event").await.unwrap());
     assert!(!store.seen("other").await.unwrap());
     let seen = store.commit(vec![Change::Queue(queued("a", 1)), Change::Seen { id: "event".into(), at: 2 }]).await;
@@ -167,9 +165,9 @@ async fn a_stale_version_of_a_run_is_refused(store: &Store) {
     state.version = 1;
     state.phase = RunPhase::Active;
     store.commit(vec![Change::Run(RunChange::whole(state.clone()))]).await.unwrap();
-    assert_eq!(store.run("r").await.unwrap(), Some(state));
-    assert_eq!(store.run_version("r").await.unwrap(), Some(1));
-    assert_eq!(store.run_version("none").await.unwrap(), None);
+    assert_eq!(store.run(&"r".into()).await.unwrap(), Some(state));
+    assert_eq!(store.run_version(&"r".into()).await.unwrap(), Some(1));
+    assert_eq!(store.run_version(&"none".into()).await.unwrap(), None);
 }
 
 async fn of_many_writers_of_one_version_exactly_one_wins_and_the_others_commits_stand(store: &Store) {
@@ -200,9 +198,9 @@ async fn runs_are_found_by_serial_event_and_filter_newest_first(store: &Store) {
         store.commit(vec![Change::Run(RunChange::whole(state.clone()))]).await.unwrap();
     }
     let id = |found: Option<RunState>| found.map(|state| state.id);
-    assert_eq!(id(store.run_by_serial(2).await.unwrap()).as_deref(), Some("b"));
-    assert_eq!(id(store.run_by_event("run-of-a").await.unwrap()).as_deref(), Some("a"));
-    assert_eq!(id(store.run_by_event("job-of-c").await.unwrap()).as_deref(), Some("c"));
+    assert_eq!(id(store.run_by_serial(2).await.unwrap()), Some("b".into()));
+    assert_eq!(id(store.run_by_event("run-of-a").await.unwrap()), Some("a".into()));
+    assert_eq!(id(store.run_by_event("job-of-c").await.unwrap()), Some("c".into()));
     assert_eq!(id(store.run_by_event("nothing").await.unwrap()), None);
     assert!(store.is_publisher("publisher-of-a").await.unwrap());
     assert!(!store.is_publisher("alice").await.unwrap());
@@ -267,7 +265,7 @@ async fn every_phase_of_a_run_can_be_stored(store: &Store) {
         state.version += 1;
         state.phase = phase;
         store.commit(vec![Change::Run(RunChange::whole(state.clone()))]).await.unwrap();
-        assert_eq!(store.run("r").await.unwrap().as_ref(), Some(&state));
+        assert_eq!(store.run(&"r".into()).await.unwrap().as_ref(), Some(&state));
     }
 }
 
@@ -301,8 +299,8 @@ async fn the_outbox_keeps_the_order_and_takes_a_signature_once(store: &Store) {
     assert_eq!(Outgoing { sequence: 0, ..pending[1].outgoing.clone() }, outgoing("a"));
     store.commit(vec![Change::OutboxDone { event: "z".into() }]).await.unwrap();
     assert_eq!(store.outbox_pending().await.unwrap().len(), 1);
-    assert_eq!(store.outbox_of("r").await.unwrap().len(), 2);
-    assert_eq!(store.outbox_of("other").await.unwrap(), []);
+    assert_eq!(store.outbox_of(&"r".into()).await.unwrap().len(), 2);
+    assert_eq!(store.outbox_of(&"other".into()).await.unwrap(), []);
 }
 
 async fn secrets_are_kept_until_erased(store: &Store) {
@@ -311,13 +309,13 @@ async fn secrets_are_kept_until_erased(store: &Store) {
         wrapped_key: vec![value; 44],
     };
     let change = |SealedSecrets { sealed, wrapped_key }| Change::Secrets { run: "r".into(), sealed, wrapped_key };
-    assert_eq!(store.secrets("r").await.unwrap(), None);
+    assert_eq!(store.secrets(&"r".into()).await.unwrap(), None);
     for value in [1, 2] {
         store.commit(vec![change(secrets(value))]).await.unwrap();
-        assert_eq!(store.secrets("r").await.unwrap(), Some(secrets(value)));
+        assert_eq!(store.secrets(&"r".into()).await.unwrap(), Some(secrets(value)));
     }
     store.commit(vec![Change::EraseSecrets { run: "r".into() }]).await.unwrap();
-    assert_eq!(store.secrets("r").await.unwrap(), None);
+    assert_eq!(store.secrets(&"r".into()).await.unwrap(), None);
 }
 
 async fn a_parked_half_is_found_by_what_it_waits_for_and_when_it_expires(store: &Store) {
@@ -349,17 +347,17 @@ async fn stored_bytes_have_owners_each_with_an_expiry(store: &Store) {
     let batch =
         [blob("x", true, 10), blob("x", false, 30), blob("x", false, 20), blob("y", false, 5)].map(Change::Blob);
     store.commit(batch.into()).await.unwrap();
-    assert_eq!(store.blob("aa").await.unwrap(), [blob("x", true, 30), blob("y", false, 5)]);
+    assert_eq!(store.blob(&hash()).await.unwrap(), [blob("x", true, 30), blob("y", false, 5)]);
     assert_eq!(store.blobs_of("y", 9).await.unwrap(), [blob("y", false, 5)]);
     assert_eq!(store.blobs_expired(29).await.unwrap(), [blob("y", false, 5)]);
     assert_eq!(store.uploads_total().await.unwrap(), 0, "neither owner is a public key");
     store.commit(vec![Change::Blob(blob(&"ab".repeat(32), true, 30))]).await.unwrap();
     assert_eq!(store.uploads_total().await.unwrap(), 10);
-    store.commit(vec![Change::BlobGone { sha256: "aa".into(), owner: "ab".repeat(32) }]).await.unwrap();
-    assert_eq!(store.blob_hashes("aa").await.unwrap(), ["aa".to_owned()].into());
+    store.commit(vec![Change::BlobGone { sha256: hash(), owner: "ab".repeat(32) }]).await.unwrap();
+    assert_eq!(store.blob_hashes("aa").await.unwrap(), [hash()].into());
     assert_eq!(store.blob_hashes("ab").await.unwrap(), [].into());
-    store.commit(vec![Change::BlobGone { sha256: "aa".into(), owner: "x".into() }]).await.unwrap();
-    assert_eq!(store.blob("aa").await.unwrap(), [blob("y", false, 5)]);
+    store.commit(vec![Change::BlobGone { sha256: hash(), owner: "x".into() }]).await.unwrap();
+    assert_eq!(store.blob(&hash()).await.unwrap(), [blob("y", false, 5)]);
 }
 
 async fn a_group_is_fenced_by_its_version(store: &Store) {
@@ -437,7 +435,7 @@ async fn subscribers_learn_what_changed_after_it_is_readable(store: &Store) {
     let mut notices = store.subscribe();
     store.commit(vec![Change::Cursor { relay: "r".into(), seen: 1 }, Change::Queue(queued("a", 1))]).await.unwrap();
     assert_eq!(notices.recv().await.unwrap(), ChangeNotification::Queue);
-    let work = NewWork::new("w", WorkKind::FinalizeLog, Some("r"), 0);
+    let work = NewWork::new("w", WorkKind::FinalizeLog, Some(&"r".into()), 0);
     store
         .commit(vec![work.into(), Change::Outbox(outgoing("e")), Change::Run(RunChange::whole(run("r", 1)))])
         .await
@@ -445,7 +443,7 @@ async fn subscribers_learn_what_changed_after_it_is_readable(store: &Store) {
     for expected in [ChangeNotification::Work, ChangeNotification::Outbox, ChangeNotification::Runs] {
         assert_eq!(notices.recv().await.unwrap(), expected);
     }
-    assert!(store.run("r").await.unwrap().is_some());
+    assert!(store.run(&"r".into()).await.unwrap().is_some());
 }
 
 async fn a_transaction_that_breaks_writes_nothing_and_the_store_goes_on(store: &Store) {

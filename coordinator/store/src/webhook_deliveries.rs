@@ -2,6 +2,8 @@
 
 use strum::{EnumString, IntoStaticStr};
 
+use domain::id::RunId;
+
 use super::{
     Change, Millis, NewWork, Store, StoreError, WorkChange, WorkKind,
     columns::{integer, natural},
@@ -19,7 +21,7 @@ pub struct NewWebhookDelivery {
     /// Which event.
     pub event: String,
     /// Run id.
-    pub run: String,
+    pub run: RunId,
     /// JSON; the payload of its row of work.
     pub body: String,
     /// When it happened.
@@ -36,7 +38,7 @@ pub struct WebhookDelivery {
     /// As in [`NewWebhookDelivery`].
     pub event: String,
     /// As in [`NewWebhookDelivery`].
-    pub run: String,
+    pub run: RunId,
     /// As in [`NewWebhookDelivery`].
     pub made_at: Millis,
     /// Tries, one that is under way included.

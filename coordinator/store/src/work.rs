@@ -7,6 +7,8 @@
 use serde::{Serialize, de::DeserializeOwned};
 use strum::{EnumString, IntoStaticStr};
 
+use domain::id::RunId;
+
 use super::{
     Change, Millis, Store, StoreError,
     columns::{integer, natural},
@@ -50,7 +52,7 @@ pub struct NewWork {
     /// Which handler does it.
     pub kind: WorkKind,
     /// The run it belongs to, if any: removed with that run.
-    pub run: Option<String>,
+    pub run: Option<RunId>,
     /// Rows of one kind and lane are done one after the other where the handler asks for it; empty: none.
     pub lane: String,
     /// JSON for the handler; may be empty.
@@ -63,9 +65,9 @@ pub struct NewWork {
 
 impl NewWork {
     /// Work without lane or payload, due at once.
-    pub fn new(id: impl Into<String>, kind: WorkKind, run: Option<&str>, now: Millis) -> Self {
+    pub fn new(id: impl Into<String>, kind: WorkKind, run: Option<&RunId>, now: Millis) -> Self {
         let (lane, payload) = Default::default();
-        Self { id: id.into(), kind, run: run.map(str::to_owned), lane, payload, made_at: now, due: now }
+        Self { id: id.into(), kind, run: run.cloned(), lane, payload, made_at: now, due: now }
     }
 
     /// The same with a payload as JSON.
@@ -98,7 +100,7 @@ pub struct ClaimedWork {
     /// As in [`NewWork`].
     pub kind: WorkKind,
     /// As in [`NewWork`].
-    pub run: Option<String>,
+    pub run: Option<RunId>,
     /// As in [`NewWork`].
     pub lane: String,
     /// As in [`NewWork`].
@@ -248,7 +250,7 @@ impl Store {
     }
 
     /// Rows that belong to a run, in the order of making.
-    pub async fn work_of(&self, run: &str) -> Found<Vec<ClaimedWork>> {
+    pub async fn work_of(&self, run: &RunId) -> Found<Vec<ClaimedWork>> {
         let found = query(
             "SELECT sequence, id, kind, run, lane, payload, made_at, due, tries, claimed_by FROM work
              WHERE run = $1 ORDER BY sequence",

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use domain::{
     group::Group,
+    id::RunId,
     schedule::{QueuedJob, WaitUpdate},
 };
 
@@ -141,7 +142,7 @@ async fn queue(connection: &mut Connection, queued: &QueuedJob) -> Result<(), St
 
 /// Pages of the runs concerned are told: the runs count as changed, though no version of them is new.
 async fn wait_reasons(connection: &mut Connection, updates: &[WaitUpdate]) -> Result<(), StoreError> {
-    let mut runs: BTreeSet<&str> = BTreeSet::new();
+    let mut runs: BTreeSet<&RunId> = BTreeSet::new();
     for WaitUpdate { run, job, reason } in updates {
         let statement = query("UPDATE queue SET reason = $3 WHERE run = $1 AND job = $2").bind(run).bind(job);
         if statement.bind(reason).execute(&mut *connection).await? > 0 {
@@ -177,7 +178,7 @@ async fn outbox(connection: &mut Connection, outgoing: &Outgoing) -> Result<(), 
 
 async fn secrets(
     connection: &mut Connection,
-    run: &str,
+    run: &RunId,
     sealed: &[(String, Vec<u8>)],
     wrapped_key: &[u8],
 ) -> Result<(), StoreError> {

@@ -8,6 +8,8 @@ use axum::{
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use domain::id::RunId;
+
 use super::{
     QueryParams, Refusal, Web,
     auth::Caller,
@@ -75,7 +77,7 @@ impl RunQuery {
             branch: given(&self.branch),
             event: given(&self.event),
             request: given(&self.request),
-            previous: given(&self.previous),
+            previous: given(&self.previous).map(RunId::from),
             status: status.transpose()?,
             actor: actor.transpose()?,
             unfinished: self.unfinished,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Problem, Refusal, Web, auth::Caller, run_lookup};
+use domain::id::JobKey;
 use domain::run::{ApprovalError, ApprovalVerdict};
 
 /// Most characters of a comment.
@@ -37,7 +38,8 @@ pub(super) struct Review {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Reviewed {
     /// Keys of the jobs.
-    jobs: Vec<String>,
+    #[schema(value_type = Vec<String>)]
+    jobs: Vec<JobKey>,
 }
 
 /// Approves jobs that wait for an approval, or rejects them, which fails them. For the approvers of the environment. The

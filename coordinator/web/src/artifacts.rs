@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use domain::id::RunId;
 use domain::run;
 use store::Artifact;
 
@@ -79,7 +80,7 @@ pub(super) async fn download(
     Ok(response)
 }
 
-async fn current(web: &Web, run: &str) -> Result<Vec<Artifact>, Refusal> {
+async fn current(web: &Web, run: &RunId) -> Result<Vec<Artifact>, Refusal> {
     let now = (web.settings.now)();
     let mut artifacts = web.store.artifacts(run).await?;
     artifacts.retain(|artifact| artifact.expires_at > now);

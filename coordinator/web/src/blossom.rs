@@ -12,6 +12,8 @@ use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use tower_http::cors::{Any, CorsLayer};
 
+use domain::id::BlobHash;
+
 use super::{
     Refusal, Web,
     auth::{Caller, Token},
@@ -38,7 +40,7 @@ pub(super) fn routes() -> Router<Web> {
 #[derive(Debug, Serialize)]
 struct Descriptor {
     url: String,
-    sha256: String,
+    sha256: BlobHash,
     size: u64,
     #[serde(rename = "type")]
     kind: String,
@@ -91,14 +93,14 @@ async fn fetch(
 }
 
 /// The row by which this caller may read the bytes: a public one, its own, or that of a run it may see.
-async fn readable(web: &Web, caller: &Caller, sha256: &str) -> Result<Blob, Refusal> {
+async fn readable(web: &Web, caller: &Caller, sha256: &BlobHash) -> Result<Blob, Refusal> {
     let rows = web.store.blob(sha256).await?;
     if let Some(row) = rows.iter().find(|row| row.public) {
         return Ok(row.clone());
     }
     for row in rows {
         let owns = caller.key.as_ref() == Some(&row.owner);
-        let run = web.store.run(&row.owner).await?;
+        let run = web.store.run(&row.owner.as_str().into()).await?;
         if owns || run.is_some_and(|state| caller.reader.may_read(&state.visibility)) {
             return Ok(row);
         }
@@ -117,7 +119,7 @@ async fn upload(State(web): State<Web>, headers: HeaderMap, body: Body) -> Resul
         public: true,
         now,
         expires_at: now + web.settings.keep,
-        allowed: announced,
+        allowed: Some(announced),
         limit: room,
     };
     let stream = body.into_data_stream().map_err(std::io::Error::other);
@@ -157,9 +159,9 @@ async fn list(
 ) -> Result<Json<Vec<Descriptor>>, Refusal> {
     let own = caller.key.as_ref() == Some(&key);
     let rows = web.store.blobs_of(&key, LIST).await?;
-    let skip = cursor
-        .cursor
-        .map_or(0, |last| rows.iter().position(|row| row.sha256 == last).map_or(rows.len(), |position| position + 1));
+    let skip = cursor.cursor.map_or(0, |last| {
+        rows.iter().position(|row| row.sha256 == last.as_str()).map_or(rows.len(), |position| position + 1)
+    });
     let shown = rows.into_iter().skip(skip).filter(|row| row.public || own);
     let limit = cursor.limit.unwrap_or(LIST).min(LIST) as usize;
     Ok(Json(shown.take(limit).map(|row| Descriptor::new(&web, row)).collect()))
@@ -168,7 +170,7 @@ async fn list(
 async fn remove(State(web): State<Web>, Path(name): Path<String>, headers: HeaderMap) -> Result<StatusCode, Refusal> {
     let sha256 = hash(&name)?;
     let token = Token::of(&web, &headers, "delete")?;
-    if !token.hashes.contains(&sha256) {
+    if !token.hashes.iter().any(|hash| sha256 == hash.as_str()) {
         return Err(Refusal::new(StatusCode::UNAUTHORIZED, "the token is for another blob"));
     }
     let rows = web.store.blob(&sha256).await?;
@@ -193,13 +195,15 @@ async fn writer(web: &Web, headers: &HeaderMap) -> Result<Token, Refusal> {
 }
 
 /// The hashes that the body may have: the one announced, or those of the token.
-fn announced(headers: &HeaderMap, token: &Token) -> Result<Vec<String>, Refusal> {
+fn announced(headers: &HeaderMap, token: &Token) -> Result<Vec<BlobHash>, Refusal> {
+    // Another `x` than a hash fits no bytes.
+    let parsed = |hash: &String| hash.parse().ok();
     if token.hashes.is_empty() {
         return Err(Refusal::new(StatusCode::UNAUTHORIZED, "the token names no blob (`x`)"));
     }
     match text(headers, "x-sha-256").map(str::to_lowercase) {
-        None => Ok(token.hashes.clone()),
-        Some(hash) if token.hashes.contains(&hash) => Ok(vec![hash]),
+        None => Ok(token.hashes.iter().filter_map(parsed).collect()),
+        Some(hash) if token.hashes.contains(&hash) => Ok(parsed(&hash).into_iter().collect()),
         Some(_) => Err(Refusal::new(StatusCode::UNAUTHORIZED, "the token is for another blob than X-SHA-256")),
     }
 }
@@ -227,12 +231,10 @@ fn length(headers: &HeaderMap, name: &str) -> Option<u64> {
 }
 
 /// The hash of `<sha256>[.ext]`.
-fn hash(name: &str) -> Result<String, Refusal> {
+fn hash(name: &str) -> Result<BlobHash, Refusal> {
     let hash = name.split('.').next().unwrap_or_default().to_lowercase();
-    if hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Ok(hash);
-    }
-    Err(Refusal::new(StatusCode::NOT_FOUND, "there is nothing here: a blob is named by its SHA-256"))
+    let nothing = |_| Refusal::new(StatusCode::NOT_FOUND, "there is nothing here: a blob is named by its SHA-256");
+    hash.parse().map_err(nothing)
 }
 
 fn no_blob() -> Refusal {

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use workflow::plan::{Annotation, Conclusion, Environment, JobReport, Reason};
 
 use super::{job_details::JobDetails, why};
+use domain::id::{BlobHash, JobKey, RunId};
 use domain::run::{
     self, ApprovalVerdict, AttemptRecord, DefinitionOverride, Job, JobPhase, Millis, RequestOrigin, ReusedJob, RunEnd,
     RunPhase, RunState, WaitCondition,
@@ -17,14 +18,16 @@ use store::{Pending, Status, Summary};
 /// A run.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RunView {
-    pub(super) id: String,
+    #[schema(value_type = String)]
+    pub(super) id: RunId,
     /// Grows by one with each change.
     pub(super) version: u64,
     pub(super) serial: u64,
     pub(super) number: u64,
     pub(super) attempt: u32,
     /// Id of the run that this one repeats.
-    pub(super) previous: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub(super) previous: Option<RunId>,
     /// That run, where the caller may see it; only where one run was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) previous_run: Option<RunLink>,
@@ -67,7 +70,8 @@ pub(super) struct RunView {
     pub(super) started_at: Option<Millis>,
     pub(super) ended_at: Option<Millis>,
     pub(super) log_url: Option<String>,
-    pub(super) log_sha256: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub(super) log_sha256: Option<BlobHash>,
     pub(super) full_log_url: Option<String>,
     /// Repositories that called workflows come from: `owner/repo@ref` and the commit it stood for.
     #[schema(value_type = std::collections::HashMap<String, String>)]
@@ -87,13 +91,15 @@ pub(super) struct RunView {
 /// A run as lists show it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RunSummary {
-    pub(super) id: String,
+    #[schema(value_type = String)]
+    pub(super) id: RunId,
     /// Unique in the pool.
     pub(super) serial: u64,
     /// Counts the runs of one workflow.
     pub(super) number: u64,
     pub(super) attempt: u32,
-    pub(super) previous: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub(super) previous: Option<RunId>,
     pub(super) repository: String,
     pub(super) workflow: String,
     pub(super) name: String,
@@ -119,7 +125,8 @@ pub(super) struct RunSummary {
 /// Another run of the same chain of reruns.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RunLink {
-    pub(super) id: String,
+    #[schema(value_type = String)]
+    pub(super) id: RunId,
     pub(super) serial: u64,
     pub(super) attempt: u32,
     /// As in a list.
@@ -130,7 +137,8 @@ pub(super) struct RunLink {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct CacheView {
     /// Key of the job.
-    pub(super) job: String,
+    #[schema(value_type = String)]
+    pub(super) job: JobKey,
     pub(super) attempt: u32,
     /// `hit`, `miss` or `saved`.
     pub(super) outcome: &'static str,
@@ -149,14 +157,16 @@ pub(super) struct ArtifactView {
     pub(super) id: u64,
     pub(super) name: String,
     /// Key of the job that made it.
-    pub(super) job: String,
+    #[schema(value_type = String)]
+    pub(super) job: JobKey,
     pub(super) attempt: u32,
     /// The run whose job made it, if that was an earlier one.
     #[schema(value_type = Option<Object>)]
     pub(super) carried_from: Option<ReusedJob>,
     /// Bytes of its archive.
     pub(super) size: u64,
-    pub(super) sha256: String,
+    #[schema(value_type = String)]
+    pub(super) sha256: BlobHash,
     pub(super) made_at: Millis,
     pub(super) expires_at: Millis,
     /// Where its archive is; of a private run for an hour, for this caller.
@@ -169,7 +179,8 @@ pub(super) struct ArtifactView {
 /// A job of a run.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct JobView {
-    pub(super) key: String,
+    #[schema(value_type = String)]
+    pub(super) key: JobKey,
     pub(super) name: String,
     /// `blocked`, `held`, `waiting`, `queued`, `running`, `cancelling`, `done`.
     pub(super) phase: &'static str,
@@ -327,7 +338,7 @@ impl RunView {
             name: planned.map_or_else(|| request.workflow.clone(), |planned| planned.plan.name.clone()),
             supplied: planned.map(|planned| planned.definitions.clone()).unwrap_or_default(),
             title: planned.and_then(|planned| planned.title.clone()),
-            commit: planned.map_or(request.commit, |planned| planned.commit.clone()),
+            commit: planned.map_or(request.commit, |planned| planned.commit.to_string()),
             reference: planned.map_or(request.branch, |planned| planned.reference.clone()),
             event: planned.map(|planned| planned.event.clone()).unwrap_or_default(),
             workflows: planned.map(|planned| planned.origins.clone()).unwrap_or_default(),
@@ -348,7 +359,7 @@ impl RunView {
             started_at: state.started_at,
             ended_at: ended.then_some(at),
             log_url: log.as_ref().map(|log| log.url.clone()).filter(present),
-            log_sha256: log.as_ref().map(|log| log.sha256.clone()).filter(present),
+            log_sha256: log.as_ref().and_then(|log| log.sha256.clone()),
             full_log_url: log.map(|log| log.full_url).filter(present),
             jobs: jobs.collect(),
             artifacts: None,
@@ -395,7 +406,7 @@ fn waits(status: Status) -> Option<String> {
 }
 
 impl JobView {
-    fn new(key: String, job: Job, report: Option<JobReport>, wait_reason: Option<String>) -> Self {
+    fn new(key: JobKey, job: Job, report: Option<JobReport>, wait_reason: Option<String>) -> Self {
         let approval = ApprovalView::of(&job);
         let (phase, waits, conclusion, reason) = match job.phase {
             JobPhase::Blocked => ("blocked", Some("waits for the jobs it needs".into()), None, None),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use domain::id::JobKey;
 use domain::run::{Job, JobPhase, Millis, RunPhase, RunState};
 
 /// A box and the space around it, in pixels.
@@ -49,7 +50,7 @@ pub(super) struct Edge {
 impl Graph {
     pub(super) fn of(state: &RunState) -> Self {
         let drawn = state.jobs.len().min(DRAWN);
-        let place = |key: &&str| state.jobs.get_index_of(*key).filter(|at| *at < drawn);
+        let place = |key: &&JobKey| state.jobs.get_index_of(*key).filter(|at| *at < drawn);
         let needs: Vec<Vec<usize>> =
             state.jobs.keys().take(drawn).map(|key| state.needed_by(key).iter().filter_map(place).collect()).collect();
         // A plan has no cycles, so needs come first; a job of which that is not true is drawn on the left.

@@ -5,6 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Refusal, Web, auth::Caller};
+use domain::id::RunId;
 use domain::run::Millis;
 use store::{Reader, WebhookDelivery};
 
@@ -19,7 +20,8 @@ pub(super) struct DeliveryView {
     /// `run.queued`, `run.running`, `run.completed` or `job.completed`.
     event: String,
     /// Id of the run.
-    run: String,
+    #[schema(value_type = String)]
+    run: RunId,
     made_at: Millis,
     tries: u32,
     /// `pending`, `delivered` or `given_up`.

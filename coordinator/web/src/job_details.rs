@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use domain::id::JobKey;
 use domain::run::{JobPhase, RunState};
 use store::{Store, StoreError};
 use workflow::plan::JobReport;
@@ -10,9 +11,9 @@ use workflow::plan::JobReport;
 #[derive(Debug, Default)]
 pub(super) struct JobDetails {
     /// Accepted reports.
-    pub(super) reports: HashMap<String, JobReport>,
+    pub(super) reports: HashMap<JobKey, JobReport>,
     /// Why queued jobs still wait, for people.
-    pub(super) wait_reasons: HashMap<String, String>,
+    pub(super) wait_reasons: HashMap<JobKey, String>,
 }
 
 impl JobDetails {

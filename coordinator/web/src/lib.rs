@@ -53,6 +53,7 @@ use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use blobs::Blobs;
+use domain::id::{JobKey, RunId};
 use domain::run::{ApprovalVerdict, Millis};
 use logs::Logs;
 use store::{DefinitionRow, Store};
@@ -142,12 +143,12 @@ pub struct Settings {
 /// Actions of requests that other packages perform.
 pub trait Control: Send + Sync {
     /// Ends a run. Repeating it is harmless.
-    fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
+    fn cancel<'a>(&'a self, run: &'a RunId, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
     /// Records an approver's decision about a job; returns whether it counts.
     fn decide<'a>(
         &'a self,
-        run: &'a str,
-        job: &'a str,
+        run: &'a RunId,
+        job: &'a JobKey,
         verdict: ApprovalVerdict,
         by: &'a str,
         comment: &'a str,

@@ -24,6 +24,7 @@ use tokio::sync::broadcast::{
 use utoipa::IntoParams;
 
 use super::{QueryParams, Refusal, Web, auth::Caller, dto::RunView, job_details::JobDetails, run_lookup};
+use domain::id::{JobKey, RunId};
 use domain::run::RunPhase;
 use logs::{Piece, Positions, Tail, record};
 use store::Summary;
@@ -50,13 +51,13 @@ pub(super) struct LogQuery {
 /// A log has grown.
 #[derive(Debug, Serialize)]
 struct More<'a> {
-    job: &'a str,
+    job: &'a JobKey,
     attempt: u32,
 }
 
 #[derive(Debug, Serialize)]
 struct Lines<'a> {
-    job: &'a str,
+    job: &'a JobKey,
     attempt: u32,
     lines: Vec<record::Line<'a>>,
 }
@@ -106,7 +107,7 @@ pub(super) async fn logs(
 
 struct LogFollower {
     web: Web,
-    run: String,
+    run: RunId,
     /// The run may have changed since it was read.
     stale: bool,
     phase: Following,

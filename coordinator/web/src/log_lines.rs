@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{QueryParams, Refusal, Web, auth::Caller, run_lookup};
+use domain::id::JobKey;
 use domain::run::{JobPhase, RunState as Run};
 use logs::lines::{MOST_LINES, NumberedLine};
 
@@ -20,7 +21,8 @@ const LONGEST: usize = 200;
 #[into_params(parameter_in = Query)]
 pub(super) struct LineQuery {
     /// Key of the job.
-    job: String,
+    #[param(value_type = String)]
+    job: JobKey,
     /// Its attempt; otherwise the latest.
     attempt: Option<u32>,
     /// The first line, from 1.
@@ -34,7 +36,8 @@ pub(super) struct LineQuery {
 #[into_params(parameter_in = Query)]
 pub(super) struct SearchQuery {
     /// Key of the job.
-    job: String,
+    #[param(value_type = String)]
+    job: JobKey,
     /// Its attempt; otherwise the latest.
     attempt: Option<u32>,
     /// The text; case is ignored.
@@ -46,7 +49,8 @@ pub(super) struct SearchQuery {
 /// Lines of one attempt.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Lines {
-    job: String,
+    #[schema(value_type = String)]
+    job: JobKey,
     attempt: u32,
     /// Lines there are now.
     total: u64,
@@ -126,7 +130,7 @@ pub(super) async fn search(
 }
 
 /// The attempt that is meant, and whether its log is complete.
-pub(super) fn attempt(run: &Run, job: &str, wanted: Option<u32>) -> Result<(u32, bool), Refusal> {
+pub(super) fn attempt(run: &Run, job: &JobKey, wanted: Option<u32>) -> Result<(u32, bool), Refusal> {
     let no_job = || Refusal::new(StatusCode::NOT_FOUND, "the run has no such job: its keys stand in /api/runs/{id}");
     let job = run.jobs.get(job).ok_or_else(no_job)?;
     let last = job.attempts.last().map_or(1, |attempt| attempt.number);

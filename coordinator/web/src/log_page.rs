@@ -7,6 +7,8 @@ use axum::{
 };
 use serde::Deserialize;
 
+use domain::id::{JobKey, RunId};
+
 use super::{
     QueryParams, Refusal, Web,
     auth::Caller,
@@ -22,7 +24,7 @@ const PAGE: u64 = 500;
 /// Which lines are shown.
 #[derive(Debug, Deserialize)]
 pub(super) struct LogPageQuery {
-    job: String,
+    job: JobKey,
     attempt: Option<u32>,
     /// The first one.
     from: Option<u64>,
@@ -36,11 +38,11 @@ pub(super) struct LogPageQuery {
 #[template(path = "log.html")]
 struct Log<'a> {
     pool: &'a str,
-    run: &'a str,
+    run: &'a RunId,
     /// Where the run's whole log is.
     text: String,
     serial: u64,
-    job: &'a str,
+    job: &'a JobKey,
     name: &'a str,
     attempt: u32,
     total: u64,
@@ -86,7 +88,7 @@ impl Log<'_> {
     /// Address of the page that begins with a line.
     fn page(&self, from: u64) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query.append_pair("job", self.job).append_pair("attempt", &self.attempt.to_string());
+        query.append_pair("job", self.job.as_str()).append_pair("attempt", &self.attempt.to_string());
         query.append_pair("from", &from.to_string());
         format!("/runs/{}/log?{}", self.run, query.finish())
     }

@@ -17,6 +17,7 @@ use super::{
     html::{HtmlError, rendered, repository_name},
     links, markdown, run_detail, run_lookup,
 };
+use domain::id::BlobHash;
 use domain::run::{self, DefinitionOverride, OriginEvent};
 use store::{Pending, Status};
 
@@ -263,7 +264,7 @@ impl RunView {
     }
 
     fn sha256(&self) -> &str {
-        self.log_sha256.as_deref().unwrap_or_default()
+        self.log_sha256.as_ref().map(BlobHash::as_str).unwrap_or_default()
     }
 
     fn repository_link(&self) -> String {
@@ -278,7 +279,7 @@ impl RunView {
     /// The page of a job's log, at a step where one is named.
     fn log_link(&self, job: &JobView, attempt: &u32, step: Option<&str>) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query.append_pair("job", &job.key).append_pair("attempt", &attempt.to_string());
+        query.append_pair("job", job.key.as_str()).append_pair("attempt", &attempt.to_string());
         if let Some(step) = step {
             query.append_pair("step", step);
         }

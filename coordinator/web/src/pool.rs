@@ -11,6 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Refusal, Web, WorkerConnection, auth::Caller, dto};
+use domain::id::RunId;
 use domain::run::{JobPhase, Millis, RunPhase, Visibility};
 use store::{Filter, Page, Reader, Status, Store, StoreError};
 
@@ -55,7 +56,8 @@ pub(super) struct QueueView {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct Waiting {
     /// Id of the run.
-    pub(super) run: String,
+    #[schema(value_type = String)]
+    pub(super) run: RunId,
     pub(super) serial: u64,
     pub(super) repository: String,
     pub(super) workflow: String,

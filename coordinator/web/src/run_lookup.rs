@@ -5,7 +5,7 @@ use domain::run;
 
 /// A run by its id, its number in the pool, or an event's id, if this caller may see it.
 pub(super) async fn find(web: &Web, caller: &Caller, id: &str) -> Result<run::RunState, Refusal> {
-    let mut found = web.store.run(id).await?;
+    let mut found = web.store.run(&id.into()).await?;
     if found.is_none() {
         found = web.store.run_by_event(id).await?;
     }

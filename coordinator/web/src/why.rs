@@ -2,6 +2,7 @@
 
 use workflow::plan::Conclusion;
 
+use domain::id::JobKey;
 use domain::run::{Job, JobPhase, RunState};
 
 /// Functions by which a condition can hold although a needed job did not succeed.
@@ -10,7 +11,7 @@ const STATUS: [&str; 3] = ["always()", "failure()", "cancelled()"];
 const NAMED: usize = 5;
 
 /// Why a job without a reason of its own has not begun, or was skipped.
-pub(super) fn job(state: &RunState, key: &str) -> Option<String> {
+pub(super) fn job(state: &RunState, key: &JobKey) -> Option<String> {
     let job = state.jobs.get(key)?;
     match &job.phase {
         JobPhase::Blocked => Some(blocked(state, key)),
@@ -23,7 +24,7 @@ pub(super) fn job(state: &RunState, key: &str) -> Option<String> {
     }
 }
 
-fn blocked(state: &RunState, key: &str) -> String {
+fn blocked(state: &RunState, key: &JobKey) -> String {
     let open = needed(state, key, |need| need.conclusion().is_none());
     match open.is_empty() {
         true => "waits for the jobs it needs".into(),
@@ -31,7 +32,7 @@ fn blocked(state: &RunState, key: &str) -> String {
     }
 }
 
-fn left_out(state: &RunState, key: &str, job: &Job) -> String {
+fn left_out(state: &RunState, key: &JobKey, job: &Job) -> String {
     let written = state.planned.as_ref().and_then(|planned| state.written(planned, job));
     let condition = written.and_then(|written| written.condition.as_deref());
     let decides = condition.is_some_and(|condition| STATUS.iter().any(|status| condition.contains(status)));
@@ -45,7 +46,7 @@ fn left_out(state: &RunState, key: &str, job: &Job) -> String {
 }
 
 /// Names of the needed jobs for which `so` holds, with their conclusions.
-fn needed(state: &RunState, key: &str, so: impl Fn(&Job) -> bool) -> Vec<String> {
+fn needed(state: &RunState, key: &JobKey, so: impl Fn(&Job) -> bool) -> Vec<String> {
     let needs = state.needed_by(key).into_iter().filter_map(|need| state.jobs.get(need)).filter(|need| so(need));
     let named = needs.map(|need| match need.conclusion() {
         Some(how) => format!("{}, which ended as {}", need.name, how.as_str()),
@@ -95,6 +96,6 @@ mod tests {
     }
 
     fn job_why(run: &TestRun, key: &str) -> Option<String> {
-        super::job(&run.state, key)
+        super::job(&run.state, &key.into())
     }
 }

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 pub use sender::{Config, Sender};
 
 use config::{Webhook, WebhookEvent};
+use domain::id::{JobKey, RunId};
 use domain::run::{Job, JobPhase, Millis, RunPhase, RunState};
 use store::{Batch, NewWebhookDelivery, Status, WebhookDeliveryChange};
 
@@ -26,7 +27,7 @@ pub fn deliveries(webhooks: &[Webhook], before: Option<&RunState>, after: &RunSt
     for (event, job) in happened(before, after) {
         let wants = |webhook: &&Webhook| webhook.events.is_empty() || webhook.events.contains(&event);
         for webhook in webhooks.iter().filter(wants) {
-            let key = job.map_or("", |(key, _)| key);
+            let key = job.map_or("", |(key, _)| key.as_str());
             let id = id(&webhook.url, &after.id, event, key);
             let body = body(&id, event, after, job, pool, now).to_string();
             let new = NewWebhookDelivery {
@@ -43,7 +44,7 @@ pub fn deliveries(webhooks: &[Webhook], before: Option<&RunState>, after: &RunSt
     batch
 }
 
-type Happened<'a> = (WebhookEvent, Option<(&'a str, &'a Job)>);
+type Happened<'a> = (WebhookEvent, Option<(&'a JobKey, &'a Job)>);
 
 fn happened<'a>(before: Option<&RunState>, after: &'a RunState) -> Vec<Happened<'a>> {
     let Some(before) = before else { return vec![(WebhookEvent::RunQueued, None)] };
@@ -55,7 +56,7 @@ fn happened<'a>(before: Option<&RunState>, after: &'a RunState) -> Vec<Happened<
     for (key, job) in &after.jobs {
         // What a rerun carries over ended in an earlier run.
         if done(job) && job.reused.is_none() && !before.jobs.get(key).is_some_and(done) {
-            found.push((WebhookEvent::JobCompleted, Some((key.as_str(), &**job))));
+            found.push((WebhookEvent::JobCompleted, Some((key, &**job))));
         }
     }
     let over = |state: &RunState| matches!(state.phase, RunPhase::Done { .. });
@@ -65,12 +66,12 @@ fn happened<'a>(before: Option<&RunState>, after: &'a RunState) -> Vec<Happened<
     found
 }
 
-fn id(url: &str, run: &str, event: WebhookEvent, job: &str) -> String {
+fn id(url: &str, run: &RunId, event: WebhookEvent, job: &str) -> String {
     let digest = Sha256::digest(format!("{url}\n{run}\n{}\n{job}", event.as_str()));
     hex::encode(digest).chars().take(32).collect()
 }
 
-fn body(id: &str, event: WebhookEvent, run: &RunState, job: Option<(&str, &Job)>, pool: &str, now: Millis) -> Value {
+fn body(id: &str, event: WebhookEvent, run: &RunState, job: Option<(&JobKey, &Job)>, pool: &str, now: Millis) -> Value {
     let planned = run.planned.as_ref();
     let end = match &run.phase {
         RunPhase::Finalizing { end } | RunPhase::Done { end, .. } => Some(end),
@@ -98,7 +99,7 @@ fn body(id: &str, event: WebhookEvent, run: &RunState, job: Option<(&str, &Job)>
             "repository": run.request.repository.address,
             "workflow": run.request.workflow,
             "name": planned.map(|planned| &planned.plan.name),
-            "commit": planned.map_or(&run.request.commit, |planned| &planned.commit),
+            "commit": planned.map_or(run.request.commit.as_str(), |planned| planned.commit.as_str()),
             "reference": planned.map_or(&run.request.branch, |planned| &planned.reference),
             "event": planned.map(|planned| &planned.event),
             "actor": run.request.actor,
@@ -171,7 +172,7 @@ mod tests {
             "id",
             WebhookEvent::JobCompleted,
             &run.state,
-            run.state.jobs.get("build").map(|job| ("build", &**job)),
+            run.state.jobs.iter().next().map(|(key, job)| (key, &**job)),
             "https://ci.example/",
             7,
         );

@@ -8,6 +8,7 @@ use ring::hmac;
 use serde::Deserialize;
 
 use config::Webhook;
+use domain::id::RunId;
 use domain::run::Millis;
 use network::{self, Reach};
 use store::{Batch, ClaimedWork, DeliveryState, LaneOrder, WebhookDeliveryChange, WorkKind};
@@ -62,10 +63,19 @@ impl Sender {
         let wait = Millis::try_from(BACK_OFF.delay(row.tries).as_millis()).unwrap_or(Millis::MAX);
         let due = (self.0.clock)().saturating_add(wait);
         if due >= row.made_at.saturating_add(PATIENCE) {
-            tracing::warn!(delivery = row.id, run = row.run, "a webhook is given up: {reason}");
+            tracing::warn!(
+                delivery = row.id,
+                run = row.run.as_ref().map(RunId::as_str),
+                "a webhook is given up: {reason}"
+            );
             return ended(row, DeliveryState::GivenUp, &reason);
         }
-        tracing::warn!(delivery = row.id, run = row.run, tries = row.tries, "a webhook was not taken: {reason}");
+        tracing::warn!(
+            delivery = row.id,
+            run = row.run.as_ref().map(RunId::as_str),
+            tries = row.tries,
+            "a webhook was not taken: {reason}"
+        );
         vec![row.retry(due, reason)]
     }
 }

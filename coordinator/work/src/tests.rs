@@ -86,12 +86,12 @@ impl Running {
     }
 
     async fn rows(&self) -> Vec<ClaimedWork> {
-        self.store.work_of("r").await.unwrap()
+        self.store.work_of(&"r".into()).await.unwrap()
     }
 }
 
 fn task(id: &str, kind: WorkKind) -> NewWork {
-    NewWork::new(id, kind, Some("r"), now())
+    NewWork::new(id, kind, Some(&"r".into()), now())
 }
 
 async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
@@ -109,7 +109,7 @@ async fn work_that_is_due_is_done_once_and_its_row_is_gone() {
     assert_eq!(done, ["a", "b"]);
     running.stop.cancel();
     within("the end", running.task).await.unwrap().unwrap();
-    let rows = running.store.work_of("r").await.unwrap();
+    let rows = running.store.work_of(&"r".into()).await.unwrap();
     // An outcome that the shutdown cut off is done again; it is never half done.
     assert!(rows.iter().all(|row| row.claim.is_empty()));
     assert!(seen.try_recv().is_err());

@@ -184,13 +184,13 @@ impl Running {
         }
         let settle = vec![Change::Seen { id: request.id.clone(), at: clock::now() }];
         let made = self.run_service.accept(request.clone(), None, &Secrets::default(), settle).await?;
-        self.observer.note(&format!("{} is accepted", self.observer.run(&made.id)));
+        self.observer.note(&format!("{} is accepted", self.observer.run(made.id.as_str())));
         Ok(())
     }
 
     async fn perform(&self, row: &ClaimedWork) -> Result<Outcome> {
         let done = vec![row.complete()];
-        let run = row.run.as_deref().unwrap_or_default();
+        let Some(run) = &row.run else { return Ok(Outcome::Store(done)) };
         let Some(state) = self.store.run(run).await? else { return Ok(Outcome::Store(done)) };
         let event = match row.kind {
             WorkKind::Plan => {
@@ -204,7 +204,7 @@ impl Running {
             WorkKind::FinalizeLog => RunEvent::LogFinalized { log: FinalizedLog::default() },
             WorkKind::Wake => {
                 let payload: serde_json::Value = row.read_payload()?;
-                RunEvent::Due { job: payload["job"].as_str().context("a wake-up names a job")?.to_owned() }
+                RunEvent::Due { job: payload["job"].as_str().context("a wake-up names a job")?.into() }
             }
             WorkKind::Expire => RunEvent::Expired,
             WorkKind::Publish | WorkKind::Webhook | WorkKind::Retain => anyhow::bail!("it is no work of a run"),

@@ -32,7 +32,7 @@ pub(crate) async fn always(machinery: &Machinery) -> Result<()> {
                 let waited = Duration::from_millis(clock::now().saturating_sub(*since));
                 let is_explained = reasons.get(key).is_some_and(|reason| !reason.is_empty());
                 if waited > WITHOUT_REASON && !is_explained && machinery.observer.is_calm() {
-                    let run = machinery.observer.run(&state.id);
+                    let run = machinery.observer.run(state.id.as_str());
                     machinery.observer.violated(format!("{run} {key} waits for {waited:?} and nothing says why"));
                 }
             }
@@ -50,7 +50,7 @@ pub(crate) async fn at_the_end(machinery: &Machinery, workers: &[Arc<Worker>]) -
             violated("a request has no run".into());
             continue;
         };
-        let run = machinery.observer.run(&state.id);
+        let run = machinery.observer.run(state.id.as_str());
         if !matches!(state.phase, RunPhase::Done { .. }) {
             violated(format!("{run} never ended: {:?}, its jobs: {}", state.phase, jobs(&state)));
             continue;
@@ -79,7 +79,7 @@ pub(crate) async fn at_the_end(machinery: &Machinery, workers: &[Arc<Worker>]) -
     for name in workload::groups() {
         let key = group::key(&domain::run::testing::request().repository.address, name);
         if let Some(holder) = machinery.store.group(&key).await?.and_then(|group| group.holder) {
-            let run = machinery.observer.run(&holder.run);
+            let run = machinery.observer.run(holder.run.as_str());
             violated(format!("the group {name} is still held by {run}"));
         }
     }
@@ -140,8 +140,9 @@ fn attempts_count_once(machinery: &Machinery, run: &str, state: &RunState) -> Op
         }
     }
     let acknowledged = machinery.observer.acknowledgements();
-    for ((_, key, number), report) in acknowledged.iter().filter(|((id, ..), _)| *id == state.id) {
-        let attempt = state.jobs.get(key).and_then(|job| job.attempts.iter().find(|attempt| attempt.number == *number));
+    for ((_, key, number), report) in acknowledged.iter().filter(|((id, ..), _)| state.id == id.as_str()) {
+        let attempt =
+            state.jobs.get(key.as_str()).and_then(|job| job.attempts.iter().find(|attempt| attempt.number == *number));
         let Some(attempt) = attempt else {
             return Some(format!("{run} {key} attempt {number} was acknowledged and is not known"));
         };
@@ -165,7 +166,7 @@ fn only_disturbed_workers_lose(
     for (key, job) in &state.jobs {
         for attempt in &job.attempts {
             // One that never reached its worker is lost with the session that it was meant for.
-            let reached = machinery.observer.was_assigned(&(state.id.clone(), key.clone(), attempt.number));
+            let reached = machinery.observer.was_assigned(&(state.id.to_string(), key.to_string(), attempt.number));
             let by_loss = reached && matches!(attempt.lost, Some(Reason::WorkerLost(_)));
             let worker = workers.iter().find(|worker| worker.id() == attempt.worker);
             if by_loss && worker.is_some_and(|worker| !worker.is_disturbed()) {

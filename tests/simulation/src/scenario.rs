@@ -299,7 +299,7 @@ impl World {
         let Some(asked) = requests.get(self.random.index(requests.len())) else { return Ok(()) };
         let run = self.machinery.store.run_by_event(&asked.request.id).await?;
         if let (Some(state), Some(life)) = (run, &self.life) {
-            self.observer.note(&format!("{} is cancelled", self.observer.run(&state.id)));
+            self.observer.note(&format!("{} is cancelled", self.observer.run(state.id.as_str())));
             let cancel = RunEvent::Cancel { by: "its author".into() };
             // A full disk refuses that too; whoever asked may ask again.
             let _ = life.run_service.apply(&state.id, cancel, Vec::new()).await;

@@ -17,6 +17,7 @@ use dispatch::{
     Acknowledgement, ActionsAccess, ActionsApi, Assignment, Dispatch, DispatchConfig, RunCommands, ServerTls,
     SourceObjects,
 };
+use domain::id::{JobKey, RunId};
 use domain::{run::AttemptId, schedule::QueuedJob};
 use futures::{FutureExt as _, future::BoxFuture, stream::BoxStream};
 use logs::Logs;
@@ -150,19 +151,19 @@ impl ActionsApi for Memory {
 impl RunCommands for Memory {
     fn begin<'a>(
         &'a self,
-        _: &'a str,
-        job: &'a str,
+        _: &'a RunId,
+        job: &'a JobKey,
         worker: &'a str,
     ) -> BoxFuture<'a, anyhow::Result<Option<Assignment>>> {
-        let begun = self.change(job, |course| {
+        let begun = self.change(job.as_str(), |course| {
             if !course.waiting {
                 return None;
             }
             course.waiting = false;
             course.attempts += 1;
             course.held = Some((course.attempts, worker.to_owned()));
-            let attempt = id(job, course.attempts);
-            let order = self.order(job, course);
+            let attempt = id(job.as_str(), course.attempts);
+            let order = self.order(job.as_str(), course);
             let secrets = vec![("TOKEN".into(), "canary".to_owned().into())];
             Some((Assignment { order, attempt, secrets, time_limit_ms: 0 }, course.broken))
         });
@@ -175,7 +176,7 @@ impl RunCommands for Memory {
             cancel_reason: None,
             confirm_by: None,
         };
-        let unqueue = Change::Unqueue { run: RUN.into(), job: job.to_owned() };
+        let unqueue = Change::Unqueue { run: RUN.into(), job: job.clone() };
         self.commit(vec![unqueue, LeaseChange::Begin(lease).into()]);
         // As a process that dies between the two would leave it.
         assert!(!broken, "a bug after the commit");
@@ -183,7 +184,7 @@ impl RunCommands for Memory {
     }
 
     fn begun<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, anyhow::Result<Acknowledgement>> {
-        ready(self.change(&attempt.job, |course| match &course.held {
+        ready(self.change(attempt.job.as_str(), |course| match &course.held {
             Some((number, _)) if *number == attempt.number => {
                 course.begun += 1;
                 Acknowledgement::Accepted
@@ -198,7 +199,7 @@ impl RunCommands for Memory {
         report: JobReport,
     ) -> BoxFuture<'a, anyhow::Result<Acknowledgement>> {
         self.end_lease(attempt);
-        ready(self.change(&attempt.job, |course| match &course.held {
+        ready(self.change(attempt.job.as_str(), |course| match &course.held {
             Some((number, _)) if *number == attempt.number => {
                 course.held = None;
                 course.finished += 1;
@@ -211,7 +212,7 @@ impl RunCommands for Memory {
 
     fn lost<'a>(&'a self, attempt: &'a AttemptId, reason: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
         self.end_lease(attempt);
-        ready(self.change(&attempt.job, |course| {
+        ready(self.change(attempt.job.as_str(), |course| {
             if course.held.as_ref().is_some_and(|(number, _)| *number == attempt.number) {
                 course.held = None;
                 course.lost.push(reason.to_owned());
@@ -219,16 +220,16 @@ impl RunCommands for Memory {
         }))
     }
 
-    fn wait_reasons<'a>(&'a self, _: &'a str, reasons: Vec<(String, String)>) -> BoxFuture<'a, anyhow::Result<()>> {
+    fn wait_reasons<'a>(&'a self, _: &'a RunId, reasons: Vec<(JobKey, String)>) -> BoxFuture<'a, anyhow::Result<()>> {
         for (job, reason) in reasons {
-            self.change(&job, |course| course.reason = reason);
+            self.change(job.as_str(), |course| course.reason = reason);
         }
         ready(())
     }
 
-    fn unmatched<'a>(&'a self, _: &'a str, job: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
-        self.commit(vec![Change::Unqueue { run: RUN.into(), job: job.to_owned() }]);
-        ready(self.change(job, |course| {
+    fn unmatched<'a>(&'a self, _: &'a RunId, job: &'a JobKey) -> BoxFuture<'a, anyhow::Result<()>> {
+        self.commit(vec![Change::Unqueue { run: RUN.into(), job: job.clone() }]);
+        ready(self.change(job.as_str(), |course| {
             course.waiting = false;
             course.unmatched = true;
         }))
@@ -407,7 +408,7 @@ impl Pool {
         });
         self.memory.commit(vec![Change::Queue(QueuedJob {
             run: RUN.into(),
-            job: job.to_owned(),
+            job: job.into(),
             labels,
             avoid: Vec::new(),
             owner: "30617:owner:repo".into(),

@@ -126,9 +126,10 @@ async fn lines_of_a_log_are_had_by_number_and_found_by_text() {
     server.commit(vec![Change::Run(store::RunChange::whole(with_job("a", 1)))]).await;
     let mark = Mark { name: "Main build".into(), ..Mark::default() };
     let mark = LogRecord { time_ms: NOW, step: 0, stream: 4, text: Default::default(), mark: Some(mark) };
-    let begun = server.web.logs.append("a", "build", 1, 0, record::encode(&[mark]).into()).await.unwrap();
+    let begun =
+        server.web.logs.append(&"a".into(), &"build".into(), 1, 0, record::encode(&[mark]).into()).await.unwrap();
     let text: String = (2..=2000).map(|number| format!("line {number} <b>\n")).collect();
-    server.web.logs.append("a", "build", 1, begun, line(&text)).await.unwrap();
+    server.web.logs.append(&"a".into(), &"build".into(), 1, begun, line(&text)).await.unwrap();
 
     let lines: Value = server.get("/api/runs/a/lines?job=build&from=1999&to=2005").await.json().await.unwrap();
     assert_eq!((&lines["total"], &lines["complete"], &lines["attempt"]), (&json!(2000), &json!(false), &json!(1)));
@@ -190,10 +191,10 @@ async fn changes_of_a_log_are_told_without_its_lines() {
     let server = Server::start().await;
     let state = with_job("a", 1);
     server.commit(vec![Change::Run(store::RunChange::whole(state.clone()))]).await;
-    let length = server.web.logs.append("a", "build", 1, 0, line("old\n")).await.unwrap();
+    let length = server.web.logs.append(&"a".into(), &"build".into(), 1, 0, line("old\n")).await.unwrap();
     let live = server.get("/api/runs/a/logs?format=changes").await;
     let reader = tokio::spawn(events(live, usize::MAX));
-    server.web.logs.append("a", "build", 1, length, line("new\n")).await.unwrap();
+    server.web.logs.append(&"a".into(), &"build".into(), 1, length, line("new\n")).await.unwrap();
     server.commit(vec![ended(state)]).await;
     let told = reader.await.unwrap();
     let logs: Vec<_> = told.iter().filter(|(event, ..)| event == "log").map(|(.., data)| data.clone()).collect();
@@ -271,7 +272,7 @@ async fn every_answer_is_as_the_document_says() {
     server.commit(whole::left("again")).await;
     let row = json!({"id": "w1", "identity": "k", "name": "one", "labels": ["x"], "slots": 1, "seen_at": 1, "draining": false});
     server.commit(vec![Change::Worker(serde_json::from_value(row).unwrap())]).await;
-    server.web.logs.append("q", "build", 1, 0, line("one\n")).await.unwrap();
+    server.web.logs.append(&"q".into(), &"build".into(), 1, 0, line("one\n")).await.unwrap();
 
     let mut document: Value = server.get("/api/openapi.json").await.json().await.unwrap();
     strict(&mut document);

@@ -22,13 +22,13 @@ async fn artifacts_are_listed_and_given_to_those_who_may_see_their_run_until_the
         public: false,
         now: NOW,
         expires_at: NOW + 1000,
-        allowed: Vec::new(),
+        allowed: None,
         limit: 100,
     };
     let sha256 =
         server.web.blobs.put_bytes(Bytes::from_static(b"zipped"), deposit).await.unwrap().blob().sha256.clone();
     let artifact = |id: u64, name: &str, expires_at: u64| {
-        let (run, job, name) = ("p".to_owned(), "build".to_owned(), name.to_owned());
+        let (run, job, name) = ("p".into(), "build".into(), name.to_owned());
         let sha256 = sha256.clone();
         Change::Artifact(ArtifactChange::Add(Artifact {
             id,

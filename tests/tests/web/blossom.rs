@@ -104,7 +104,7 @@ async fn uploads_have_limits_that_a_precheck_tells() {
         public: false,
         now: NOW,
         expires_at: u64::MAX >> 1,
-        allowed: vec![],
+        allowed: None,
         limit: 9000,
     };
     server.web.blobs.put_bytes(vec![7; 9000].into(), cache).await.unwrap();
@@ -127,7 +127,7 @@ async fn a_private_runs_blob_is_open_to_its_readers_alone() {
         public: false,
         now: NOW,
         expires_at: NOW,
-        allowed: vec![],
+        allowed: None,
         limit: 100,
     };
     server.web.blobs.put_bytes(Bytes::from_static(b"private"), deposit).await.unwrap();

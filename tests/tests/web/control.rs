@@ -1,5 +1,6 @@
 //! Stands behind the pages: notes what it was asked for, and answers with what these tests know.
 
+use domain::id::{JobKey, RunId};
 use domain::run::ApprovalVerdict;
 use futures::{StreamExt, future::BoxFuture};
 use parking_lot::Mutex;
@@ -91,15 +92,15 @@ impl Control for Asked {
         Box::pin(async { Ok(DefinitionOutcome::Taken(vec!["wss://relay.example".into()])) })
     }
 
-    fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
+    fn cancel<'a>(&'a self, run: &'a RunId, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
         self.0.lock().push(format!("cancel {run} by {by}"));
         Box::pin(async { Ok(()) })
     }
 
     fn decide<'a>(
         &'a self,
-        run: &'a str,
-        job: &'a str,
+        run: &'a RunId,
+        job: &'a JobKey,
         verdict: ApprovalVerdict,
         by: &'a str,
         comment: &'a str,

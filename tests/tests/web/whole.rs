@@ -39,7 +39,7 @@ pub(super) fn rerun(id: &str, serial: u64, visibility: &Value) -> RunState {
         ("build", job(&done, &carried)),
         ("test", job(&running, &json!({"id": "test", "name": "Test", "attempts": attempts}))),
     ];
-    state.jobs.extend(jobs.map(|(key, job)| (key.to_owned(), Arc::new(serde_json::from_value(job).unwrap()))));
+    state.jobs.extend(jobs.map(|(key, job)| (key.into(), Arc::new(serde_json::from_value(job).unwrap()))));
     state
 }
 
@@ -52,7 +52,7 @@ pub(super) fn left(id: &str) -> Vec<Change> {
             job: job.into(),
             attempt: 1,
             name: name.into(),
-            sha256: "ab".repeat(32),
+            sha256: "ab".repeat(32).parse().unwrap(),
             size: 1536,
             made_at: NOW,
             expires_at: NOW + 1,

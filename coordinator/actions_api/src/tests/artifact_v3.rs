@@ -127,7 +127,7 @@ async fn attack_43_artifacts_come_out_each_in_its_own_folder_and_nowhere_else() 
     id(&other.upload("foreign", zipped(&[("a", b"x".to_vec())])).await);
 
     let folder = world.folder.path().join("artifacts/here");
-    assert_eq!(world.api.unpack("r1", &folder).await.unwrap(), ["report", "more"]);
+    assert_eq!(world.api.unpack(&"r1".into(), &folder).await.unwrap(), ["report", "more"]);
     let within = |folder: &std::path::Path| {
         let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         entries.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>()

@@ -31,13 +31,13 @@ async fn a_refused_artifact_leaves_the_one_of_the_earlier_attempt() {
     assert_eq!(first.upload("other", "123").await.0, 200);
     let second = world.job(JobIdentity { attempt: 2, ..identity("r1", "refs/heads/main", true) }).await;
     assert_eq!(second.upload("report", "1234567").await.0, 413, "with the other it is too much");
-    let kept = world.api.store.artifacts("r1").await.unwrap();
+    let kept = world.api.store.artifacts(&"r1".into()).await.unwrap();
     assert_eq!(
         kept.iter().map(|artifact| (artifact.name.as_str(), artifact.size)).collect::<Vec<_>>(),
         [("report", 5), ("other", 3)]
     );
     assert_eq!(second.upload("report", "again").await.0, 200, "the earlier one's place is free for it");
-    let kept = world.api.store.artifacts("r1").await.unwrap();
+    let kept = world.api.store.artifacts(&"r1".into()).await.unwrap();
     assert_eq!(kept.iter().map(|artifact| artifact.attempt).collect::<Vec<_>>(), [1, 2]);
 }
 
@@ -52,7 +52,7 @@ async fn a_repository_keeps_no_more_than_its_limit_in_however_many_entries() {
         scope: "refs/heads/main".into(),
         key: id.to_string(),
         version: "v".into(),
-        sha256: format!("{id:064x}"),
+        sha256: format!("{id:064x}").parse().unwrap(),
         size: 1,
         made_at: id,
         used_at: id,

@@ -7,6 +7,7 @@ use workflow::plan::JobReport;
 
 use crate::run_service::{Applied, RunService};
 use dispatch::{Acknowledgement, Assignment, RunCommands};
+use domain::id::{JobKey, RunId};
 use domain::run::{self, AttemptId, Millis, RunEvent, RunRefusal, RunState};
 use domain::schedule::WaitUpdate;
 use nostr::Keys;
@@ -16,12 +17,12 @@ use store::{Batch, LeaseChange};
 impl RunCommands for RunService {
     fn begin<'a>(
         &'a self,
-        run: &'a str,
-        job: &'a str,
+        run: &'a RunId,
+        job: &'a JobKey,
         worker: &'a str,
     ) -> BoxFuture<'a, anyhow::Result<Option<Assignment>>> {
         async move {
-            let event = RunEvent::Accepted { job: job.to_owned(), worker: worker.to_owned() };
+            let event = RunEvent::Accepted { job: job.clone(), worker: worker.to_owned() };
             let Applied::Changed(state) = self.apply(run, event, Vec::new()).await? else { return Ok(None) };
             match self.assignment(&state, job).await {
                 Ok(assignment) => Ok(Some(assignment)),
@@ -66,19 +67,19 @@ impl RunCommands for RunService {
         .boxed()
     }
 
-    fn wait_reasons<'a>(&'a self, run: &'a str, reasons: Vec<(String, String)>) -> BoxFuture<'a, anyhow::Result<()>> {
-        let update = |(job, reason)| WaitUpdate { run: run.to_owned(), job, reason };
+    fn wait_reasons<'a>(&'a self, run: &'a RunId, reasons: Vec<(JobKey, String)>) -> BoxFuture<'a, anyhow::Result<()>> {
+        let update = |(job, reason)| WaitUpdate { run: run.clone(), job, reason };
         self.set_wait_reasons(reasons.into_iter().map(update).collect()).boxed()
     }
 
-    fn unmatched<'a>(&'a self, run: &'a str, job: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
-        let event = RunEvent::Unmatched { job: job.to_owned() };
+    fn unmatched<'a>(&'a self, run: &'a RunId, job: &'a JobKey) -> BoxFuture<'a, anyhow::Result<()>> {
+        let event = RunEvent::Unmatched { job: job.clone() };
         async move { self.acknowledge(run, event, Vec::new()).await.map(|_| ()) }.boxed()
     }
 }
 
 impl RunService {
-    async fn acknowledge(&self, run: &str, event: RunEvent, also: Batch) -> anyhow::Result<Acknowledgement> {
+    async fn acknowledge(&self, run: &RunId, event: RunEvent, also: Batch) -> anyhow::Result<Acknowledgement> {
         Ok(match self.apply(run, event, also).await? {
             Applied::Changed(_) | Applied::Unchanged(RunRefusal::Repeated) => Acknowledgement::Accepted,
             Applied::Unchanged(RunRefusal::Stale | RunRefusal::Terminal) => Acknowledgement::Stale,
@@ -86,21 +87,21 @@ impl RunService {
     }
 
     /// What a worker gets: the run's secrets only where the commit is trusted, and never its publisher key.
-    async fn assignment(&self, state: &RunState, key: &str) -> anyhow::Result<Assignment> {
+    async fn assignment(&self, state: &RunState, key: &JobKey) -> anyhow::Result<Assignment> {
         let order = run::order(state, key).with_context(|| format!("run {} has no job {key}", state.id))?;
         let secrets: Vec<(String, SecretString)> = if state.gives_secrets() {
             state.secrets_of(key, self.secrets(&state.id).await?.values)
         } else {
             Vec::new()
         };
-        let attempt = AttemptId { run: state.id.clone(), job: key.to_owned(), number: order.attempt };
+        let attempt = AttemptId { run: state.id.clone(), job: key.clone(), number: order.attempt };
         Ok(Assignment { attempt, order, secrets, time_limit_ms: time_left(state, self.now()) })
     }
 }
 
-fn current_attempt(state: &RunState, job: &str) -> Option<AttemptId> {
+fn current_attempt(state: &RunState, job: &JobKey) -> Option<AttemptId> {
     let number = state.jobs.get(job)?.attempts.last()?.number;
-    Some(AttemptId { run: state.id.clone(), job: job.to_owned(), number })
+    Some(AttemptId { run: state.id.clone(), job: job.clone(), number })
 }
 
 /// Milliseconds the run may still take; 0: no limit.
@@ -114,7 +115,7 @@ fn time_left(state: &RunState, now: Millis) -> u64 {
 }
 
 impl PublisherKeys for RunService {
-    fn publisher<'a>(&'a self, run: &'a str) -> BoxFuture<'a, anyhow::Result<Option<Keys>>> {
+    fn publisher<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, anyhow::Result<Option<Keys>>> {
         async move { Ok(self.secrets(run).await?.publisher) }.boxed()
     }
 }

@@ -40,7 +40,7 @@ impl SourceObjects for ObjectSource {
             let found = self.0.find(&RepositoryRequest { repository, reference: &asked.reference, need }).await?;
             Ok(wire::Resolved {
                 repository: found.key,
-                commit: found.commit,
+                commit: found.commit.to_string(),
                 reference: found.reference,
                 refs: found.refs.into_iter().collect(),
                 origin: found.origin,

@@ -6,6 +6,7 @@ use crate::{
 };
 use config::{self, Config};
 use dispatch::{ConnectedWorker, Dispatch};
+use domain::id::{JobKey, RunId};
 use domain::run::{self, ApprovalVerdict, Millis};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 use nostr::Event;
@@ -180,7 +181,7 @@ impl Control for Operator {
         self.definitions.define(event).boxed()
     }
 
-    fn cancel<'a>(&'a self, run: &'a str, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
+    fn cancel<'a>(&'a self, run: &'a RunId, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
         async move {
             self.run_service.apply(run, run::RunEvent::Cancel { by: by.to_owned() }, Vec::new()).await?;
             Ok(())
@@ -190,8 +191,8 @@ impl Control for Operator {
 
     fn decide<'a>(
         &'a self,
-        run: &'a str,
-        job: &'a str,
+        run: &'a RunId,
+        job: &'a JobKey,
         verdict: ApprovalVerdict,
         by: &'a str,
         comment: &'a str,

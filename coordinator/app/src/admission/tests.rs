@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use config::Config;
+use domain::id::RunId;
 use domain::run::{
     self, FinalizedLog, NostrOrigin, OriginEvent, RequestOrigin, RunRules, RunUpdate, Visibility, testing,
 };
@@ -99,7 +100,7 @@ impl Protocol for Bell {
         String::new()
     }
 
-    fn report(&self, _: &str, origin: &NostrOrigin, update: &RunUpdate, us: &PublicKey) -> Vec<Draft> {
+    fn report(&self, _: &RunId, origin: &NostrOrigin, update: &RunUpdate, us: &PublicKey) -> Vec<Draft> {
         match update {
             RunUpdate::Queued { stamp } => Self::chime(origin, "queued", *stamp, us),
             _ => Vec::new(),

@@ -8,6 +8,7 @@ use prometheus_client::{
 };
 
 use crate::run_trace;
+use domain::id::JobKey;
 use domain::run::{Job, JobPhase, Millis, RunPhase, RunState};
 use telemetry::Span;
 use workflow::plan::Conclusion;
@@ -105,7 +106,7 @@ impl Observed {
     pub(crate) fn of(before: Option<&RunState>, after: &RunState, now: Millis) -> Self {
         let traced = before.filter(|_| telemetry::is_exporting());
         let is_new = |(_, is_reached): &(&str, IsReached)| is_reached(after) && !before.is_some_and(is_reached);
-        let had_ended = |key: &String| before.and_then(|before| job_end(before.jobs.get(key)?)).is_some();
+        let had_ended = |key: &JobKey| before.and_then(|before| job_end(before.jobs.get(key)?)).is_some();
         let jobs = after.jobs.iter().filter(|(key, _)| !had_ended(key));
         Self {
             received_at: after.request.received_at,

@@ -138,7 +138,7 @@ async fn logs_beyond_their_limit_go_the_oldest_first_and_those_of_unfinished_run
     let logs = [world.log("running", 9), world.log("older", 3), world.log("newer", 2)];
     world.turn(NOW).await;
     assert_eq!(logs.map(|log| log.exists()), [true, false, true]);
-    assert!(world.store.run("older").await.unwrap().is_some(), "the run itself stays");
+    assert!(world.store.run(&"older".into()).await.unwrap().is_some(), "the run itself stays");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use prometheus_client::registry::Registry;
 use std::sync::Arc;
 
 use config::Config;
+use domain::id::{JobKey, RunId};
 use domain::run::{
     JobPhase, Millis, RunEvent, RunPhase, RunRefusal, RunState, WaitCondition,
     testing::{concurrency, job, planned, report, request},
@@ -48,7 +49,7 @@ impl World {
     }
 
     /// A run of two jobs one after the other, in a concurrency group of the run where one is named.
-    async fn run(&self, group: Option<&str>) -> String {
+    async fn run(&self, group: Option<&str>) -> RunId {
         let mut plan = planned(vec![("a", job(&[])), ("b", job(&["a"]))]);
         plan.plan.concurrency = group.map(|group| concurrency(group, false, QueueMode::Max));
         let accepted = self.service.accept(request(), None, &Secrets::default(), Batch::new()).await.unwrap();
@@ -56,15 +57,15 @@ impl World {
         accepted.id.clone()
     }
 
-    async fn apply(&self, run: &str, event: RunEvent) -> Applied {
+    async fn apply(&self, run: &RunId, event: RunEvent) -> Applied {
         self.service.apply(run, event, Batch::new()).await.unwrap()
     }
 
-    async fn stored(&self, run: &str) -> RunState {
+    async fn stored(&self, run: &RunId) -> RunState {
         self.store.run(run).await.unwrap().unwrap()
     }
 
-    async fn queued(&self) -> Vec<(String, String)> {
+    async fn queued(&self) -> Vec<(RunId, JobKey)> {
         self.store.queued().await.unwrap().into_iter().map(|queued| (queued.run, queued.job)).collect()
     }
 }
@@ -81,10 +82,10 @@ fn finished(job: &str) -> RunEvent {
 async fn an_event_is_stored_with_everything_that_follows_from_it() {
     let world = World::new();
     let run = world.run(None).await;
-    assert_eq!(world.queued().await, [(run.clone(), "a".to_owned())]);
+    assert_eq!(world.queued().await, [(run.clone(), "a".into())]);
     world.apply(&run, accepted("a")).await;
     let Applied::Changed(state) = world.apply(&run, finished("a")).await else { panic!() };
-    assert_eq!(world.queued().await, [(run.clone(), "b".to_owned())]);
+    assert_eq!(world.queued().await, [(run.clone(), "b".into())]);
     let stored = world.stored(&run).await;
     assert_eq!(stored, *state, "what was answered is what a restart reads");
     let reports = world.store.reports_of(&stored).await.unwrap();
@@ -102,7 +103,7 @@ async fn a_group_goes_from_run_to_run_in_one_transaction() {
     world.apply(&first, RunEvent::Cancel { by: "somebody".into() }).await;
     assert!(matches!(world.stored(&first).await.phase, RunPhase::Finalizing { .. }));
     assert!(matches!(world.stored(&second).await.phase, RunPhase::Active));
-    assert_eq!(world.queued().await, [(second, "a".to_owned())], "the first one's job is queued no more");
+    assert_eq!(world.queued().await, [(second, "a".into())], "the first one's job is queued no more");
 }
 
 #[tokio::test]
@@ -148,5 +149,5 @@ async fn events_of_one_run_at_once_are_all_applied() {
     assert!(applied.iter().all(|applied| matches!(applied, Applied::Changed(_))));
     let stored = world.stored(&wide.id).await;
     assert!(stored.jobs.values().all(|job| matches!(job.phase, JobPhase::Running { .. })));
-    assert_eq!(world.queued().await, [(run, "a".to_owned())]);
+    assert_eq!(world.queued().await, [(run, "a".into())]);
 }

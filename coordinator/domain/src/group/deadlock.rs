@@ -6,29 +6,29 @@
 //! nothing yet.
 
 use super::Member;
-use crate::run::RunState;
+use crate::{id::JobKey, run::RunState};
 
 /// Looks for a circle that a job's ask closes.
 #[derive(Debug)]
 pub struct DeadlockSearch<'a> {
     state: &'a RunState,
-    job: &'a str,
+    job: &'a JobKey,
     open: Vec<Member>,
     seen: Vec<Member>,
 }
 
 impl<'a> DeadlockSearch<'a> {
     /// `state` is the run of the job that waits.
-    pub fn new(state: &'a RunState, job: &'a str) -> Self {
+    pub fn new(state: &'a RunState, job: &'a JobKey) -> Self {
         Self { state, job, open: Vec::new(), seen: Vec::new() }
     }
 
     /// Something on the way waits for a group that this member holds. True: that closes the circle.
     pub fn visit_holder(&mut self, holder: &Member) -> bool {
-        if holder.run == self.state.id && self.state.is_around(holder.job.as_deref(), self.job) {
+        if holder.run == self.state.id && self.state.is_around(holder.job.as_ref(), self.job) {
             return true;
         }
-        if !self.seen.iter().any(|seen| seen.is(&holder.run, holder.job.as_deref())) {
+        if !self.seen.iter().any(|seen| seen.is(&holder.run, holder.job.as_ref())) {
             self.seen.push(holder.clone());
             self.open.push(holder.clone());
         }

@@ -18,7 +18,7 @@ use crate::run::{
 /// A pool in memory: what the engine does with rows, done with maps.
 #[derive(Default)]
 struct World {
-    runs: BTreeMap<String, RunState>,
+    runs: BTreeMap<RunId, RunState>,
     groups: BTreeMap<String, Group>,
     now: Millis,
     /// Circles of waits that were broken.
@@ -26,8 +26,8 @@ struct World {
 }
 
 impl World {
-    fn apply(&mut self, run: &str, event: run::RunEvent) {
-        let mut news = VecDeque::from([(run.to_owned(), event)]);
+    fn apply(&mut self, run: &RunId, event: run::RunEvent) {
+        let mut news = VecDeque::from([(run.clone(), event)]);
         let mut asked = Vec::new();
         loop {
             self.spread(&mut news, &mut asked);
@@ -40,21 +40,21 @@ impl World {
     }
 
     /// To what a job gives way whose ask closed a circle.
-    fn circle(&self, run: &str, job: &str) -> Option<String> {
+    fn circle(&self, run: &RunId, job: &JobKey) -> Option<String> {
         let state = &self.runs[run];
         let group = state.jobs.get(job)?.waits_for()?;
         let first = self.groups[group].holder.clone()?;
         let mut search = DeadlockSearch::new(state, job);
         let mut met = search.visit_holder(&first);
         while let Some(member) = search.next_holder().filter(|_| !met) {
-            for waited in self.runs[&member.run].waits_below(member.job.as_deref()) {
+            for waited in self.runs[&member.run].waits_below(member.job.as_ref()) {
                 met |= self.groups[&waited].holder.as_ref().is_some_and(|holder| search.visit_holder(holder));
             }
         }
         met.then(|| deadlock::describe(group, &first))
     }
 
-    fn spread(&mut self, news: &mut VecDeque<(String, run::RunEvent)>, asked: &mut Vec<(String, String)>) {
+    fn spread(&mut self, news: &mut VecDeque<(RunId, run::RunEvent)>, asked: &mut Vec<(RunId, JobKey)>) {
         while let Some((id, event)) = news.pop_front() {
             self.now += 1;
             let Some(state) = self.runs.get(&id) else { continue };
@@ -85,7 +85,7 @@ impl World {
         let mut found = Vec::new();
         for state in self.runs.values() {
             if claims(&state.claim) && matches!(state.phase, RunPhase::Active) {
-                found.push(state.id.clone());
+                found.push(state.id.to_string());
             }
             for (key, job) in state.jobs.iter().filter(|(_, job)| claims(&job.claim)) {
                 let busy = matches!(
@@ -157,9 +157,9 @@ fn next(state: &RunState) -> Option<run::RunEvent> {
 }
 
 /// A run that holds one group, and whose first job asks for another.
-fn arrives(world: &mut World, run: &str, job: &str) -> String {
+fn arrives(world: &mut World, run: &str, job: &str) -> RunId {
     let serial = world.runs.len() as u64 + 1;
-    let id = format!("r{serial}");
+    let id = RunId::from(format!("r{serial}"));
     let made = NewRun { id: id.clone(), serial, ..new_run(RunRules::default(), false) };
     world.runs.insert(id.clone(), run::create(made, world.now).0);
     let group = |name: &str| Some(concurrency(name, false, QueueMode::Max));
@@ -175,7 +175,7 @@ fn job_of() -> workflow::plan::Job {
     job(&[])
 }
 
-fn goes(world: &mut World, id: &str) {
+fn goes(world: &mut World, id: &RunId) {
     let event = next(&world.runs[id]).unwrap();
     world.apply(id, event);
 }
@@ -237,11 +237,11 @@ proptest! {
         let mut world = World { now: 1_700_000_000_000, ..World::default() };
         let mut all = moves.into_iter();
         for _ in 0..3_000 {
-            let ids: Vec<String> = world.runs.keys().cloned().collect();
+            let ids: Vec<RunId> = world.runs.keys().cloned().collect();
             match all.next() {
                 Some(Move::Arrives { run, job }) => {
                     let serial = world.runs.len() as u64 + 1;
-                    let id = format!("r{serial:03}");
+                    let id = RunId::from(format!("r{serial:03}"));
                     let made = NewRun { id: id.clone(), serial, ..new_run(RunRules::default(), false) };
                     world.runs.insert(id.clone(), run::create(made, world.now).0);
                     world.apply(&id, run::RunEvent::Planned(Box::new(plan_of(run, job))));

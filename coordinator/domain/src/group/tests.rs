@@ -8,7 +8,7 @@ fn ask(cancel_in_progress: bool, queue: QueueMode) -> ConcurrencyRequest {
 }
 
 fn member(serial: u64) -> Member {
-    Member { run: format!("r{serial}"), serial, job: None, since: serial }
+    Member { run: format!("r{serial}").into(), serial, job: None, since: serial }
 }
 
 struct TestGroup {
@@ -41,7 +41,7 @@ impl TestGroup {
     }
 
     fn leaves(&mut self, serial: u64) -> Vec<String> {
-        self.take(GroupEvent::Left { run: format!("r{serial}"), job: None }).unwrap();
+        self.take(GroupEvent::Left { run: format!("r{serial}").into(), job: None }).unwrap();
         self.told.clone()
     }
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use workflow::plan::{Conclusion, JobReport, Reason};
 
+use crate::id::JobKey;
+
 use super::{
     AttemptRecord, Cancellation, FinalizedLog, JobPhase, Millis, Planned, RunEffect, RunEvent, RunPhase, RunRefusal,
     RunState, RunUpdate, Visibility, ending::conclusion_of, transition::Transition,
@@ -35,8 +37,8 @@ impl Transition {
             RunEvent::Lost { job, attempt, reason } => self.lost(&job, attempt, reason),
             RunEvent::Unmatched { job } => self.unmatched(&job),
             RunEvent::Cancel { by } => self.cancel(&by),
-            RunEvent::Granted { job } => self.granted(job.as_deref()),
-            RunEvent::HeldBy { job, serial } => self.held_by(job.as_deref(), serial),
+            RunEvent::Granted { job } => self.granted(job.as_ref()),
+            RunEvent::HeldBy { job, serial } => self.held_by(job.as_ref(), serial),
             RunEvent::Preempted { job, to } => self.preempted(&job, &to),
             RunEvent::Decided { job, verdict, by, comment } => self.decided(&job, verdict, by, comment),
             RunEvent::Due { job } => self.due(&job),
@@ -78,7 +80,7 @@ impl Transition {
         Ok(())
     }
 
-    fn accepted(&mut self, key: &str, worker: String) -> Result<(), RunRefusal> {
+    fn accepted(&mut self, key: &JobKey, worker: String) -> Result<(), RunRefusal> {
         let now = self.now;
         let job = self.job_mut(key).ok_or(RunRefusal::Stale)?;
         if !matches!(job.phase, JobPhase::Queued { .. }) {
@@ -88,13 +90,13 @@ impl Transition {
         let record = AttemptRecord { number, worker: worker.clone(), accepted_at: now, begun_at: None, lost: None };
         job.attempts.push(record);
         job.phase = JobPhase::Running { since: now };
-        self.effects.push(RunEffect::Unqueue { job: key.to_owned(), attempt: number });
-        self.effects.push(RunEffect::Lease { job: key.to_owned(), attempt: number, worker });
+        self.effects.push(RunEffect::Unqueue { job: key.clone(), attempt: number });
+        self.effects.push(RunEffect::Lease { job: key.clone(), attempt: number, worker });
         Ok(())
     }
 
     /// The record of an attempt that is running now.
-    fn current(&mut self, key: &str, attempt: u32) -> Result<&mut AttemptRecord, RunRefusal> {
+    fn current(&mut self, key: &JobKey, attempt: u32) -> Result<&mut AttemptRecord, RunRefusal> {
         let job = self.job_mut(key).ok_or(RunRefusal::Stale)?;
         #[cfg(any(test, feature = "testing"))]
         if !super::testing::is_fenced() {
@@ -109,7 +111,7 @@ impl Transition {
         }
     }
 
-    fn begun(&mut self, key: &str, attempt: u32) -> Result<(), RunRefusal> {
+    fn begun(&mut self, key: &JobKey, attempt: u32) -> Result<(), RunRefusal> {
         let now = self.now;
         let record = self.current(key, attempt)?;
         if record.begun_at.is_some() {
@@ -133,14 +135,14 @@ impl Transition {
         }
     }
 
-    fn finished(&mut self, key: &str, attempt: u32, report: Box<JobReport>) -> Result<(), RunRefusal> {
+    fn finished(&mut self, key: &JobKey, attempt: u32, report: Box<JobReport>) -> Result<(), RunRefusal> {
         let now = self.now;
         let record = self.current(key, attempt)?;
         if report.started {
             record.begun_at.get_or_insert(now);
             self.started();
         }
-        self.effects.push(RunEffect::EndLease { job: key.to_owned(), attempt });
+        self.effects.push(RunEffect::EndLease { job: key.clone(), attempt });
         if let Some(reason) = report.reason.clone().filter(|reason| self.is_retried(key, reason)) {
             self.retry(key, reason);
             return Ok(());
@@ -161,13 +163,13 @@ impl Transition {
             None => (conclusion, reason),
         };
         self.conclude(key, conclusion, reason, Some(Box::new(outcome)));
-        self.effects.push(RunEffect::StoreReport { job: key.to_owned(), attempt, report });
+        self.effects.push(RunEffect::StoreReport { job: key.clone(), attempt, report });
         Ok(())
     }
 
-    fn lost(&mut self, key: &str, attempt: u32, text: String) -> Result<(), RunRefusal> {
+    fn lost(&mut self, key: &JobKey, attempt: u32, text: String) -> Result<(), RunRefusal> {
         self.current(key, attempt)?;
-        self.effects.push(RunEffect::EndLease { job: key.to_owned(), attempt });
+        self.effects.push(RunEffect::EndLease { job: key.clone(), attempt });
         let reason = Reason::WorkerLost(text);
         if self.is_retried(key, &reason) {
             self.retry(key, reason);
@@ -185,13 +187,13 @@ impl Transition {
         Ok(())
     }
 
-    fn unmatched(&mut self, key: &str) -> Result<(), RunRefusal> {
+    fn unmatched(&mut self, key: &JobKey) -> Result<(), RunRefusal> {
         let job = self.state.jobs.get(key).ok_or(RunRefusal::Stale)?;
         if !matches!(job.phase, JobPhase::Queued { .. }) {
             return Err(RunRefusal::Stale);
         }
         let text = format!("no worker of this pool has the labels {}", job.labels.join(", "));
-        self.effects.push(RunEffect::Unqueue { job: key.to_owned(), attempt: job.next_attempt() });
+        self.effects.push(RunEffect::Unqueue { job: key.clone(), attempt: job.next_attempt() });
         self.conclude(key, Conclusion::Failure, Some(Reason::NoWorker(text)), None);
         Ok(())
     }
@@ -211,7 +213,7 @@ impl Transition {
         }
         // GitHub docs, "Workflow cancellation reference": the condition of every job is evaluated once more, and a job
         // whose condition still holds (`always()`, `cancelled()`) goes on.
-        let keys: Vec<String> = self.state.jobs.keys().cloned().collect();
+        let keys: Vec<JobKey> = self.state.jobs.keys().cloned().collect();
         let planned = self.state.planned.clone();
         for key in keys {
             if !planned.as_ref().is_some_and(|planned| self.wanted_after_cancel(planned, &key)) {
@@ -233,7 +235,7 @@ impl Transition {
             return Err(RunRefusal::Stale);
         }
         self.state.expired_at = Some(self.now);
-        let keys: Vec<String> = self.state.jobs.keys().cloned().collect();
+        let keys: Vec<JobKey> = self.state.jobs.keys().cloned().collect();
         for key in keys {
             self.stop(&key, Reason::Timeout);
         }

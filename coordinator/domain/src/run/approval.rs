@@ -10,6 +10,8 @@ use workflow::{
     time::DAY_MS,
 };
 
+use crate::id::JobKey;
+
 use super::{
     ApprovalDecision, ApprovalError, ApprovalGate, ApprovalVerdict, Approvers, EnvironmentProtection, JobPhase, Millis,
     Planned, RunEffect, RunPhase, RunRefusal, RunState, Visibility, WaitCondition, transition::Transition,
@@ -75,14 +77,14 @@ impl RunState {
         by: &str,
         job: Option<&str>,
         environment: Option<&str>,
-    ) -> Result<Vec<String>, ApprovalError> {
+    ) -> Result<Vec<JobKey>, ApprovalError> {
         let mut waiting = Vec::new();
         for (key, found) in &self.jobs {
             let JobPhase::Waiting { on: WaitCondition::Approval { environment: name, approvers }, .. } = &found.phase
             else {
                 continue;
             };
-            let is_meant = job.is_none_or(|job| job == key || job == found.id)
+            let is_meant = job.is_none_or(|job| key == job || job == found.id)
                 && environment.is_none_or(|wanted| wanted.eq_ignore_ascii_case(name));
             if is_meant {
                 waiting.push((key, name, approvers));
@@ -95,7 +97,7 @@ impl RunState {
         };
         let others = || ApprovalError::NotAsked(names(approvers), (*name).clone());
         let own = waiting.iter().filter(|(_, _, approvers)| approvers.iter().any(|key| key == by));
-        let keys: Vec<String> = own.map(|(key, ..)| (*key).clone()).collect();
+        let keys: Vec<JobKey> = own.map(|(key, ..)| (*key).clone()).collect();
         if keys.is_empty() { Err(others()) } else { Ok(keys) }
     }
 
@@ -130,7 +132,7 @@ impl RunState {
 impl Transition {
     /// A job that nothing else keeps from starting: it waits for what its environment asks for, or is offered to
     /// workers.
-    pub(super) fn pass_gate(&mut self, planned: &Planned, key: &str) {
+    pub(super) fn pass_gate(&mut self, planned: &Planned, key: &JobKey) {
         let named = self.state.jobs.get(key).and_then(|job| job.environment.clone());
         let found = named.and_then(|name| {
             let protection = self.state.environments.iter().find(|one| one.covers(&name))?;
@@ -159,26 +161,26 @@ impl Transition {
         }
         let reason = describe_approval_wait(&environment, &approvers);
         job.phase = JobPhase::Waiting { since: now, on: WaitCondition::Approval { environment, approvers } };
-        self.effects.push(RunEffect::Wake { job: key.to_owned(), at: now.saturating_add(PATIENCE) });
+        self.effects.push(RunEffect::Wake { job: key.clone(), at: now.saturating_add(PATIENCE) });
         self.publish_wait(reason);
     }
 
     /// Lets a job start once a moment has come.
-    fn wait_until(&mut self, key: &str, environment: &str, until: Millis) {
+    fn wait_until(&mut self, key: &JobKey, environment: &str, until: Millis) {
         let now = self.now;
         if until <= now {
             return self.queue(key, String::new());
         }
         let Some(job) = self.job_mut(key) else { return };
         job.phase = JobPhase::Waiting { since: now, on: WaitCondition::Timer { until } };
-        self.effects.push(RunEffect::Wake { job: key.to_owned(), at: until });
+        self.effects.push(RunEffect::Wake { job: key.clone(), at: until });
         let minutes = (until - now).div_ceil(60_000);
         self.publish_wait(format!("waits {minutes} min, as the environment {environment} asks"));
     }
 
     pub(super) fn decided(
         &mut self,
-        key: &str,
+        key: &JobKey,
         verdict: ApprovalVerdict,
         by: String,
         comment: String,
@@ -209,7 +211,7 @@ impl Transition {
         Ok(())
     }
 
-    pub(super) fn due(&mut self, key: &str) -> Result<(), RunRefusal> {
+    pub(super) fn due(&mut self, key: &JobKey) -> Result<(), RunRefusal> {
         if self.over() {
             return Err(RunRefusal::Terminal);
         }

@@ -18,12 +18,10 @@ use workflow::{
     plan::{self, Conclusion, JobContent, MatrixCell, Plan, Reason},
 };
 
+use crate::id::JobKey;
+
 use super::{
-    GroupClaim, Job, Planned, RunState,
-    ending::worse,
-    job_context::invalid,
-    job_key::{job_id, job_key},
-    transition::Transition,
+    GroupClaim, Job, Planned, RunState, ending::worse, job_context::invalid, job_id::job_id, transition::Transition,
 };
 
 /// Jobs of a run. What is called can be counted before, matrices around it can't.
@@ -38,7 +36,7 @@ pub struct CalledWorkflow {
     pub id: String,
     /// Key of the call it stands in; empty: none.
     #[serde(rename = "within")]
-    pub parent_call: String,
+    pub parent_call: JobKey,
     /// Which of [`Planned::called`].
     pub workflow: String,
     /// Display name.
@@ -65,38 +63,38 @@ impl RunState {
     }
 
     /// The workflow that a job belongs to.
-    pub(super) fn file<'p>(&self, planned: &'p Planned, parent_call: &str) -> Option<&'p Plan> {
+    pub(super) fn file<'p>(&self, planned: &'p Planned, parent_call: &JobKey) -> Option<&'p Plan> {
         if parent_call.is_empty() {
             return Some(&planned.plan);
         }
         planned.called.get(&self.calls.get(parent_call)?.workflow)
     }
 
-    pub(super) fn inputs<'p>(&'p self, planned: &'p Planned, parent_call: &str) -> &'p Map<String, Value> {
+    pub(super) fn inputs<'p>(&'p self, planned: &'p Planned, parent_call: &JobKey) -> &'p Map<String, Value> {
         self.calls.get(parent_call).map_or(&planned.inputs, |call| &call.inputs)
     }
 
     /// Calls by a job of the file `parent_call`, with their keys.
     pub(super) fn calls_of(
         &self,
-        parent_call: &str,
+        parent_call: &JobKey,
         id: &str,
-    ) -> impl Iterator<Item = (&String, &Arc<CalledWorkflow>)> {
-        self.calls.iter().filter(move |(_, call)| call.parent_call == parent_call && job_id(&call.id) == id)
+    ) -> impl Iterator<Item = (&JobKey, &Arc<CalledWorkflow>)> {
+        self.calls.iter().filter(move |(_, call)| call.parent_call == *parent_call && job_id(&call.id) == id)
     }
 
     /// Entries of a job of the file `parent_call`, with their keys.
-    pub(super) fn jobs_of(&self, parent_call: &str, id: &str) -> impl Iterator<Item = (&String, &Arc<Job>)> {
-        self.jobs.iter().filter(move |(_, job)| job.parent_call == parent_call && job_id(&job.id) == id)
+    pub(super) fn jobs_of(&self, parent_call: &JobKey, id: &str) -> impl Iterator<Item = (&JobKey, &Arc<Job>)> {
+        self.jobs.iter().filter(move |(_, job)| job.parent_call == *parent_call && job_id(&job.id) == id)
     }
 
     /// Entries at any depth below a call.
-    pub(super) fn below(&self, call: &str) -> impl Iterator<Item = (&String, &Arc<Job>)> {
-        self.jobs.iter().filter(move |(key, _)| key.strip_prefix(call).is_some_and(|rest| rest.starts_with('/')))
+    pub(super) fn below(&self, call: &JobKey) -> impl Iterator<Item = (&JobKey, &Arc<Job>)> {
+        self.jobs.iter().filter(move |(key, _)| key.is_within(call))
     }
 
     /// How a call ended: as its jobs did. `None`: one of them has not.
-    pub(super) fn call_result(&self, key: &str) -> Option<Conclusion> {
+    pub(super) fn call_result(&self, key: &JobKey) -> Option<Conclusion> {
         let mut result = Conclusion::Skipped;
         for (_, job) in self.below(key) {
             result = worse(job.conclusion()?, result);
@@ -106,7 +104,7 @@ impl RunState {
     }
 
     /// Whether the jobs of a file are being ended: the run was cancelled, or a call they stand in.
-    pub(super) fn is_ending(&self, parent_call: &str) -> bool {
+    pub(super) fn is_ending(&self, parent_call: &JobKey) -> bool {
         let mut at = parent_call;
         while let Some(call) = self.calls.get(at) {
             if call.ended.is_some() {
@@ -119,17 +117,17 @@ impl RunState {
 
     /// Keys of the entries that must end before a job may start. One that needs none in its own file starts with its
     /// caller.
-    pub fn needed_by(&self, key: &str) -> Vec<&str> {
+    pub fn needed_by(&self, key: &JobKey) -> Vec<&JobKey> {
         let (Some(planned), Some(job)) = (&self.planned, self.jobs.get(key)) else { return Vec::new() };
-        let (mut parent_call, mut id) = (job.parent_call.as_str(), job_id(&job.id));
+        let (mut parent_call, mut id) = (&job.parent_call, job_id(&job.id));
         let mut found = Vec::new();
         loop {
             let job = self.file(planned, parent_call).and_then(|plan| plan.jobs.get(id));
             let needs = job.map(|job| job.needs.as_slice()).unwrap_or_default();
             for need in needs {
-                found.extend(self.jobs_of(parent_call, need).map(|(key, _)| key.as_str()));
+                found.extend(self.jobs_of(parent_call, need).map(|(key, _)| key));
                 let calls = self.calls_of(parent_call, need);
-                found.extend(calls.flat_map(|(call, _)| self.below(call)).map(|(key, _)| key.as_str()));
+                found.extend(calls.flat_map(|(call, _)| self.below(call)).map(|(key, _)| key));
             }
             let Some(call) = self.calls.get(parent_call).filter(|_| needs.is_empty()) else { return found };
             (parent_call, id) = (&call.parent_call, job_id(&call.id));
@@ -137,34 +135,34 @@ impl RunState {
     }
 
     /// Whether an entry is a job that calls a workflow.
-    pub(super) fn calls_workflow(&self, planned: &Planned, key: &str) -> bool {
+    pub(super) fn calls_workflow(&self, planned: &Planned, key: &JobKey) -> bool {
         let job = self.jobs.get(key).and_then(|job| self.written(planned, job));
         job.is_some_and(|job| matches!(job.work, JobContent::Call { .. }))
     }
 
     /// Concurrency groups, in lower case, of the run and of the calls that a job stands in: they hold them while it
     /// runs.
-    pub(super) fn groups_around(&self, key: &str) -> Vec<String> {
+    pub(super) fn groups_around(&self, key: &JobKey) -> Vec<String> {
         let mut claims = vec![self.claim.as_ref()];
-        let mut at = self.jobs.get(key).map_or("", |job| job.parent_call.as_str());
-        while let Some(call) = self.calls.get(at) {
+        let mut at = self.jobs.get(key).map(|job| &job.parent_call);
+        while let Some(call) = at.and_then(|at| self.calls.get(at)) {
             claims.push(call.claim.as_ref());
-            at = &call.parent_call;
+            at = Some(&call.parent_call);
         }
         claims.into_iter().flatten().map(|claim| claim.ask.group.to_lowercase()).collect()
     }
 
     /// Outputs of a called workflow.
-    pub(super) fn call_outputs(&self, planned: &Planned, key: &str) -> IndexMap<String, String> {
+    pub(super) fn call_outputs(&self, planned: &Planned, key: &JobKey) -> IndexMap<String, String> {
         let Some(run) = self.run_context(planned, key) else { return IndexMap::new() };
         run.file.dialect.call_outputs(&run, |id| self.job_result(planned, key, id))
     }
 
     /// Which of the run's secrets a job sees, and under which names: a called workflow has those its caller hands on.
-    pub fn secrets_of(&self, key: &str, all: Vec<(String, SecretString)>) -> Vec<(String, SecretString)> {
+    pub fn secrets_of(&self, key: &JobKey, all: Vec<(String, SecretString)>) -> Vec<(String, SecretString)> {
         let (Some(planned), Some(job)) = (&self.planned, self.jobs.get(key)) else { return Vec::new() };
         let mut chain = Vec::new();
-        let mut at = job.parent_call.as_str();
+        let mut at = &job.parent_call;
         while let Some(call) = self.calls.get(at) {
             chain.push(call);
             at = &call.parent_call;
@@ -203,22 +201,22 @@ impl CalledWorkflow {
 
 impl Transition {
     /// Puts the called workflow's jobs where the cell of a caller stood.
-    pub(super) fn call(&mut self, planned: &Planned, key: &str) {
+    pub(super) fn call(&mut self, planned: &Planned, key: &JobKey) {
         match self.called(planned, key) {
             Ok((call, jobs)) => {
                 let Some((at, ..)) = self.state.jobs.shift_remove_full(key) else { return };
                 for (offset, (key, job)) in jobs.into_iter().enumerate() {
                     self.state.jobs.shift_insert(at + offset, key, Arc::new(job));
                 }
-                self.state.calls.insert(key.to_owned(), Arc::new(call));
+                self.state.calls.insert(key.clone(), Arc::new(call));
             }
             Err(reason) => self.conclude(key, Conclusion::Failure, Some(reason), None),
         }
     }
 
-    fn called(&self, planned: &Planned, key: &str) -> Result<(CalledWorkflow, Vec<(String, Job)>), Reason> {
+    fn called(&self, planned: &Planned, key: &JobKey) -> Result<(CalledWorkflow, Vec<(JobKey, Job)>), Reason> {
         let wrong = |id: &str, why: &str| invalid(id, &JobKeyError::new("uses", why));
-        let cell = self.state.jobs.get(key).ok_or_else(|| wrong(key, "the job is gone"))?;
+        let cell = self.state.jobs.get(key).ok_or_else(|| wrong(key.as_str(), "the job is gone"))?;
         let wrong = |why: &str| wrong(&cell.id, why);
         let context = self.state.job_context(planned, &cell.parent_call, job_id(&cell.id));
         let context = context.ok_or_else(|| wrong("the job is gone"))?;
@@ -227,14 +225,14 @@ impl Transition {
         if self.state.jobs.len() + plan.jobs.len() > MAX_JOBS {
             return Err(wrong(&format!("the run would have more than {MAX_JOBS} jobs")));
         }
-        if plan.jobs.keys().any(|inner| key.len() + inner.len() > MAX_KEY) {
+        if plan.jobs.keys().any(|inner| key.as_str().len() + inner.len() > MAX_KEY) {
             return Err(wrong("the ids of all calls around a job are too long together: shorten them"));
         }
         let inputs = plan.dialect.call_inputs(plan, &context, &cell.instance());
         let inputs = inputs.map_err(|error| invalid(&cell.id, &error))?;
         let inner = |(id, job): (&String, &plan::Job)| {
             let name = format!("{} / {}", cell.name, job.name.as_ref().unwrap_or(id));
-            (job_key(key, id), Job::blocked(format!("{}/{id}", cell.id), key, name))
+            (key.child(id), Job::blocked(format!("{}/{id}", cell.id), key, name))
         };
         let call = CalledWorkflow {
             id: cell.id.clone(),
@@ -252,10 +250,10 @@ impl Transition {
     }
 
     /// Sees to it that the jobs below a call end; what waits in it is left to its own condition.
-    pub(super) fn end_call(&mut self, planned: &Planned, key: &str, reason: &Reason) {
+    pub(super) fn end_call(&mut self, planned: &Planned, key: &JobKey, reason: &Reason) {
         let Some(call) = self.state.calls.get_mut(key).map(Arc::make_mut) else { return };
         call.ended = Some(reason.clone());
-        let below: Vec<String> = self.state.below(key).map(|(key, _)| key.clone()).collect();
+        let below: Vec<JobKey> = self.state.below(key).map(|(key, _)| key.clone()).collect();
         for key in below {
             if !self.wanted_after_cancel(planned, &key) {
                 self.stop(&key, reason.clone());
@@ -265,7 +263,7 @@ impl Transition {
 
     /// Ends the other cells of calls that failed, where `fail-fast` says so.
     pub(super) fn fail_calls_fast(&mut self, planned: &Planned) {
-        let failed = |(key, call): &(&String, &Arc<CalledWorkflow>)| {
+        let failed = |(key, call): &(&JobKey, &Arc<CalledWorkflow>)| {
             call.fail_fast && call.cell.total > 1 && self.state.call_result(key) == Some(Conclusion::Failure)
         };
         let failed: Vec<Arc<CalledWorkflow>> =
@@ -273,15 +271,15 @@ impl Transition {
         for call in failed {
             let reason = Reason::Cancelled(format!("\"{}\" failed, and its matrix fails fast", call.name));
             let id = job_id(&call.id);
-            let under_way = |(key, other): &(&String, &Arc<CalledWorkflow>)| {
+            let under_way = |(key, other): &(&JobKey, &Arc<CalledWorkflow>)| {
                 other.ended.is_none() && self.state.call_result(key).is_none()
             };
-            let others: Vec<String> =
+            let others: Vec<JobKey> =
                 self.state.calls_of(&call.parent_call, id).filter(under_way).map(|(key, _)| key.clone()).collect();
             for other in others {
                 self.end_call(planned, &other, &reason);
             }
-            let waiting: Vec<String> = self.state.jobs_of(&call.parent_call, id).map(|(key, _)| key.clone()).collect();
+            let waiting: Vec<JobKey> = self.state.jobs_of(&call.parent_call, id).map(|(key, _)| key.clone()).collect();
             for key in waiting {
                 self.stop(&key, reason.clone());
             }

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use workflow::plan::{Conclusion, Reason};
 
+use crate::id::JobKey;
+
 use super::{
     ClaimState, GroupClaim, Job, JobPhase, Planned, RunEffect, RunPhase, RunRefusal, RunState, RunUpdate,
-    WaitCondition, job_key::is_within, transition::Transition,
+    WaitCondition, transition::Transition,
 };
 
 /// Why something waits for a concurrency group, for people.
@@ -20,15 +22,15 @@ pub fn describe_group_wait(group: &str, holder: Option<u64>) -> String {
 impl RunState {
     /// Groups that something waits for before this run, or a call of it, gives its own group back. A job with steps
     /// waits for none while it holds one.
-    pub fn waits_below(&self, holder: Option<&str>) -> Vec<String> {
-        let is_below = |key: &str| holder.is_none_or(|holder| is_within(key, holder));
+    pub fn waits_below(&self, holder: Option<&JobKey>) -> Vec<String> {
+        let is_below = |key: &JobKey| holder.is_none_or(|holder| key.is_within(holder));
         let jobs = self.jobs.iter().filter(|(key, _)| is_below(key));
         jobs.filter_map(|(_, job)| job.waits_for()).map(str::to_owned).collect()
     }
 
     /// Whether a member of a group, the run or a call, holds it until this job has ended.
-    pub fn is_around(&self, holder: Option<&str>, job: &str) -> bool {
-        holder.is_none_or(|holder| is_within(job, holder))
+    pub fn is_around(&self, holder: Option<&JobKey>, job: &JobKey) -> bool {
+        holder.is_none_or(|holder| job.is_within(holder))
     }
 }
 
@@ -45,7 +47,7 @@ impl Job {
 impl Transition {
     /// A run whose workflow names a group waits for it before any of its jobs is looked at.
     pub(super) fn claim_for_run(&mut self, planned: &Planned) {
-        let Some(run) = self.state.run_context(planned, "") else { return };
+        let Some(run) = self.state.run_context(planned, &JobKey::default()) else { return };
         match run.file.dialect.run_concurrency(&run) {
             Ok(None) => {}
             Ok(Some(ask)) => {
@@ -59,7 +61,7 @@ impl Transition {
     }
 
     /// A job that may start: it asks for its group, or starts where it has none.
-    pub(super) fn acquire_group(&mut self, planned: &Planned, key: &str) {
+    pub(super) fn acquire_group(&mut self, planned: &Planned, key: &JobKey) {
         let now = self.now;
         let around = self.state.groups_around(key);
         let Some(job) = self.job_mut(key) else { return };
@@ -74,10 +76,10 @@ impl Transition {
         claim.state = ClaimState::Joined;
         let ask = claim.ask.clone();
         job.phase = JobPhase::Waiting { since: now, on: WaitCondition::Concurrency { group, holder: None } };
-        self.effects.push(RunEffect::Join { job: Some(key.to_owned()), ask });
+        self.effects.push(RunEffect::Join { job: Some(key.clone()), ask });
     }
 
-    pub(super) fn granted(&mut self, job: Option<&str>) -> Result<(), RunRefusal> {
+    pub(super) fn granted(&mut self, job: Option<&JobKey>) -> Result<(), RunRefusal> {
         match (job, self.waits_for_group(job)) {
             (_, None) => return Err(RunRefusal::Stale),
             (None, Some(_)) => self.state.phase = RunPhase::Active,
@@ -93,7 +95,7 @@ impl Transition {
         Ok(())
     }
 
-    pub(super) fn held_by(&mut self, job: Option<&str>, serial: u64) -> Result<(), RunRefusal> {
+    pub(super) fn held_by(&mut self, job: Option<&JobKey>, serial: u64) -> Result<(), RunRefusal> {
         let Some(WaitCondition::Concurrency { group, holder }) = self.waits_for_group(job) else {
             return Err(RunRefusal::Stale);
         };
@@ -117,7 +119,7 @@ impl Transition {
         }
     }
 
-    pub(super) fn preempted(&mut self, key: &str, to: &str) -> Result<(), RunRefusal> {
+    pub(super) fn preempted(&mut self, key: &JobKey, to: &str) -> Result<(), RunRefusal> {
         if self.over() {
             return Err(RunRefusal::Terminal);
         }
@@ -136,7 +138,7 @@ impl Transition {
     }
 
     /// What the run, or a job, waits for, if it is a group.
-    fn waits_for_group(&mut self, job: Option<&str>) -> Option<&mut WaitCondition> {
+    fn waits_for_group(&mut self, job: Option<&JobKey>) -> Option<&mut WaitCondition> {
         let on = match job {
             None => match &mut self.state.phase {
                 RunPhase::Waiting { on } => on,
@@ -156,10 +158,10 @@ impl Transition {
         let joined = |claim: &Option<GroupClaim>| claim.as_ref().is_some_and(|claim| claim.state == ClaimState::Joined);
         let done = |job: &Job| over || matches!(job.phase, JobPhase::Done { .. });
         let jobs = self.state.jobs.iter().filter(|(_, job)| joined(&job.claim) && done(job));
-        let jobs: Vec<String> = jobs.map(|(key, _)| key.clone()).collect();
-        let ended = |key: &str| over || self.state.call_result(key).is_some();
+        let jobs: Vec<JobKey> = jobs.map(|(key, _)| key.clone()).collect();
+        let ended = |key: &JobKey| over || self.state.call_result(key).is_some();
         let calls = self.state.calls.iter().filter(|(key, call)| joined(&call.claim) && ended(key));
-        let calls: Vec<String> = calls.map(|(key, _)| key.clone()).collect();
+        let calls: Vec<JobKey> = calls.map(|(key, _)| key.clone()).collect();
         let mut left = Vec::new();
         for key in jobs {
             let claim = self.job_mut(&key).and_then(|job| job.claim.as_mut());

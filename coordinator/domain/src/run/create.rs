@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+use crate::id::RunId;
+
 use super::{
     EnvironmentProtection, Millis, Rerun, RunEffect, RunPhase, RunRequest, RunRules, RunState, RunUpdate, Visibility,
     transition::Transition,
@@ -13,7 +15,7 @@ use super::{
 #[derive(Debug, Clone)]
 pub struct NewRun {
     /// UUID v7.
-    pub id: String,
+    pub id: RunId,
     /// Unique in the store.
     pub serial: u64,
     /// Number among the runs of its workflow; a rerun keeps that of the earlier run.

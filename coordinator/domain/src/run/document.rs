@@ -9,6 +9,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use workflow::plan::JobReport;
 
+use crate::id::JobKey;
+
 use super::{Job, JobOutcome, RunState};
 
 /// A run that was read from a document, and what is no part of its state any more.
@@ -17,7 +19,7 @@ pub struct RunDocument {
     /// The run.
     pub state: RunState,
     /// Reports of its jobs: job key, attempt and report.
-    pub reports: Vec<(String, u32, JobReport)>,
+    pub reports: Vec<(JobKey, u32, JobReport)>,
 }
 
 impl RunDocument {
@@ -33,13 +35,13 @@ impl RunDocument {
             let (job, report) = with_outcome(job)?;
             let job: Job = serde_json::from_value(job)?;
             if let (Some(report), Some(outcome)) = (report, job.outcome()) {
-                reports.push((key.clone(), outcome.attempt, report));
+                reports.push((key.as_str().into(), outcome.attempt, report));
             }
-            jobs.insert(key, Arc::new(job));
+            jobs.insert(JobKey::from(key), Arc::new(job));
         }
         let mut calls = IndexMap::new();
         for (key, call) in entries(document.remove("calls")) {
-            calls.insert(key, Arc::new(serde_json::from_value(call)?));
+            calls.insert(JobKey::from(key), Arc::new(serde_json::from_value(call)?));
         }
         let request = Arc::new(value(document.remove("request"))?);
         let planned = value::<Option<_>>(document.remove("planned"))?.map(Arc::new);

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use workflow::plan::{Conclusion, JobReport, MatrixCell, Reason};
 
+use crate::id::JobKey;
+
 use super::{
-    Job, JobOutcome, JobPhase, MAX_OUTPUTS, RunEffect, RunEnd, RunPhase, RunState, job_key::job_id,
+    Job, JobOutcome, JobPhase, MAX_OUTPUTS, RunEffect, RunEnd, RunPhase, RunState, job_id::job_id,
     transition::Transition,
 };
 
@@ -17,7 +19,7 @@ impl RunState {
     }
 
     /// Whether another job, or the caller of its workflow, may read a job's outputs.
-    fn outputs_are_read(&self, key: &str) -> bool {
+    fn outputs_are_read(&self, key: &JobKey) -> bool {
         let (Some(planned), Some(job)) = (&self.planned, self.jobs.get(key)) else { return false };
         let id = job_id(&job.id);
         let file = self.file(planned, &job.parent_call);
@@ -27,7 +29,7 @@ impl RunState {
 
     /// Result of a job of the file `parent_call` over all its cells, as `needs.<id>.result` shows it; `None` while one is not
     /// done. A tolerated failure counts as success (GitHub docs: `jobs.<job_id>.continue-on-error`).
-    pub(super) fn result(&self, parent_call: &str, id: &str) -> Option<Conclusion> {
+    pub(super) fn result(&self, parent_call: &JobKey, id: &str) -> Option<Conclusion> {
         let jobs = self.jobs_of(parent_call, id).map(|(_, job)| job.conclusion());
         let calls = self.calls_of(parent_call, id).map(|(key, _)| self.call_result(key));
         let mut result = None;
@@ -58,10 +60,10 @@ impl Job {
     }
 
     /// An entry that waits for its needs.
-    pub fn blocked(id: String, parent_call: &str, name: String) -> Self {
+    pub fn blocked(id: String, parent_call: &JobKey, name: String) -> Self {
         Self {
             id,
-            parent_call: parent_call.to_owned(),
+            parent_call: parent_call.clone(),
             cell: MatrixCell { total: 1, ..MatrixCell::default() },
             name,
             labels: Vec::new(),
@@ -121,7 +123,7 @@ fn exit_code(job: &Job) -> i32 {
 impl Transition {
     /// Returns what the run keeps of a report: outputs only where another job may read them. With it comes why the job
     /// fails, where the run's outputs would be larger than [`MAX_OUTPUTS`].
-    pub(super) fn outcome_of(&self, key: &str, attempt: u32, report: &JobReport) -> (JobOutcome, Option<Reason>) {
+    pub(super) fn outcome_of(&self, key: &JobKey, attempt: u32, report: &JobReport) -> (JobOutcome, Option<Reason>) {
         let mut outcome = JobOutcome {
             attempt,
             exit_code: report.exit_code,
@@ -148,7 +150,7 @@ impl Transition {
     /// Ends a job for good, and with it the other cells where `fail-fast` says so.
     pub(super) fn conclude(
         &mut self,
-        key: &str,
+        key: &JobKey,
         conclusion: Conclusion,
         reason: Option<Reason>,
         outcome: Option<Box<JobOutcome>>,
@@ -159,7 +161,7 @@ impl Transition {
             return;
         }
         let (parent_call, id, name) = (job.parent_call.clone(), job_id(&job.id).to_owned(), job.name.clone());
-        let others: Vec<String> = self
+        let others: Vec<JobKey> = self
             .state
             .jobs_of(&parent_call, &id)
             .filter(|(other, _)| *other != key)
@@ -172,7 +174,7 @@ impl Transition {
 
     /// Sees to it that a job ends: at once where no worker has it. What has not begun to wait for its needs is left to
     /// its own condition.
-    pub(super) fn stop(&mut self, key: &str, reason: Reason) {
+    pub(super) fn stop(&mut self, key: &JobKey, reason: Reason) {
         let now = self.now;
         let ends = |job: &Arc<Job>| {
             !matches!(job.phase, JobPhase::Blocked | JobPhase::Cancelling { .. } | JobPhase::Done { .. })
@@ -184,7 +186,7 @@ impl Transition {
             JobPhase::Running { .. } => {
                 if let Some(last) = job.attempts.last() {
                     self.effects.push(RunEffect::Stop {
-                        job: key.to_owned(),
+                        job: key.clone(),
                         attempt: last.number,
                         worker: last.worker.clone(),
                         reason: reason.to_string(),
@@ -193,7 +195,7 @@ impl Transition {
                 job.phase = JobPhase::Cancelling { since: now, reason };
             }
             JobPhase::Queued { .. } => {
-                self.effects.push(RunEffect::Unqueue { job: key.to_owned(), attempt: job.next_attempt() });
+                self.effects.push(RunEffect::Unqueue { job: key.clone(), attempt: job.next_attempt() });
                 job.phase = JobPhase::Done { conclusion: Conclusion::Cancelled, reason: Some(reason), outcome: None };
             }
             JobPhase::Held | JobPhase::Waiting { .. } => {

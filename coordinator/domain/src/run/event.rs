@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use workflow::plan::{ConcurrencyRequest, JobReport};
 
+use crate::id::JobKey;
+
 use super::{ApprovalVerdict, DefinitionOverride, FinalizedLog, Millis, Planned, RunEnd};
 
 /// Everything that can happen to a run.
@@ -24,21 +26,21 @@ pub enum RunEvent {
     /// A worker accepted a job; a new attempt begins.
     Accepted {
         /// Job key.
-        job: String,
+        job: JobKey,
         /// Worker id.
         worker: String,
     },
     /// The first step of an attempt is about to start.
     Begun {
         /// Job key.
-        job: String,
+        job: JobKey,
         /// Attempt.
         attempt: u32,
     },
     /// A worker reported the end of an attempt.
     Finished {
         /// Job key.
-        job: String,
+        job: JobKey,
         /// Attempt.
         attempt: u32,
         /// Its report.
@@ -47,7 +49,7 @@ pub enum RunEvent {
     /// A lease ran out, or the worker says it no longer has the attempt.
     Lost {
         /// Job key.
-        job: String,
+        job: JobKey,
         /// Attempt.
         attempt: u32,
         /// For people.
@@ -56,7 +58,7 @@ pub enum RunEvent {
     /// No worker had the labels for the configured time.
     Unmatched {
         /// Job key.
-        job: String,
+        job: JobKey,
     },
     /// Somebody who may asked to end it.
     Cancel {
@@ -66,26 +68,26 @@ pub enum RunEvent {
     /// A concurrency group is this run's now, or this job's.
     Granted {
         /// Job key; `None`: the run.
-        job: Option<String>,
+        job: Option<JobKey>,
     },
     /// Somebody else holds the group that this run waits for, or this job.
     HeldBy {
         /// Job key; `None`: the run.
-        job: Option<String>,
+        job: Option<JobKey>,
         /// Number of the run that holds it.
         serial: u64,
     },
     /// A job is to make room in its concurrency group.
     Preempted {
         /// Job key.
-        job: String,
+        job: JobKey,
         /// To what, for people.
         to: String,
     },
     /// Somebody who was asked said whether a job may start.
     Decided {
         /// Job key.
-        job: String,
+        job: JobKey,
         /// What they said.
         verdict: ApprovalVerdict,
         /// Who, 64 hex.
@@ -96,7 +98,7 @@ pub enum RunEvent {
     /// The moment of an [`RunEffect::Wake`] came.
     Due {
         /// Job key.
-        job: String,
+        job: JobKey,
     },
     /// The moment of an [`RunEffect::Timer`] came.
     Expired,
@@ -130,7 +132,7 @@ pub enum RunEffect {
     /// Offer a job to workers.
     Queue {
         /// Job key.
-        job: String,
+        job: JobKey,
         /// Number of the attempt that is to begin.
         attempt: u32,
         /// Labels.
@@ -143,14 +145,14 @@ pub enum RunEffect {
     /// Take a job out of the queue.
     Unqueue {
         /// Job key.
-        job: String,
+        job: JobKey,
         /// Number of the attempt that began, or will not.
         attempt: u32,
     },
     /// A worker holds an attempt from now on.
     Lease {
         /// Job key.
-        job: String,
+        job: JobKey,
         /// Attempt.
         attempt: u32,
         /// Worker id.
@@ -159,14 +161,14 @@ pub enum RunEffect {
     /// The attempt is over: nobody holds it any longer.
     EndLease {
         /// Job key.
-        job: String,
+        job: JobKey,
         /// Attempt.
         attempt: u32,
     },
     /// Have the worker that holds an attempt end it.
     Stop {
         /// Job key.
-        job: String,
+        job: JobKey,
         /// Attempt.
         attempt: u32,
         /// Worker id.
@@ -177,21 +179,21 @@ pub enum RunEffect {
     /// Ask for a concurrency group: [`RunEvent::Granted`] or [`RunEvent::HeldBy`] follows.
     Join {
         /// Job key; `None`: the run.
-        job: Option<String>,
+        job: Option<JobKey>,
         /// The group, and how.
         ask: ConcurrencyRequest,
     },
     /// Give a concurrency group back, or wait for it no longer.
     Leave {
         /// Job key; `None`: the run.
-        job: Option<String>,
+        job: Option<JobKey>,
         /// Its name.
         group: String,
     },
     /// Store the report of a job's final attempt, beside the run.
     StoreReport {
         /// Job key.
-        job: String,
+        job: JobKey,
         /// Attempt.
         attempt: u32,
         /// The report, as the worker sent it.
@@ -205,7 +207,7 @@ pub enum RunEffect {
     /// Send [`RunEvent::Due`] at a moment; a later one takes the place of an earlier one.
     Wake {
         /// Job key.
-        job: String,
+        job: JobKey,
         /// When.
         at: Millis,
     },

@@ -11,11 +11,13 @@ use workflow::{
     plan::{self, Conclusion, Plan, Reason},
 };
 
+use crate::id::JobKey;
+
 use super::{Job, Planned, RunState};
 
 impl RunState {
     /// What every job of the file `parent_call` may see. `None`: there is no such file.
-    pub(super) fn run_context<'r>(&'r self, planned: &'r Planned, parent_call: &str) -> Option<RunContext<'r>> {
+    pub(super) fn run_context<'r>(&'r self, planned: &'r Planned, parent_call: &JobKey) -> Option<RunContext<'r>> {
         Some(RunContext {
             file: self.file(planned, parent_call)?,
             context: &planned.context,
@@ -28,7 +30,7 @@ impl RunState {
     pub(super) fn job_context<'r>(
         &'r self,
         planned: &'r Planned,
-        parent_call: &str,
+        parent_call: &JobKey,
         id: &'r str,
     ) -> Option<JobContext<'r>> {
         let run = self.run_context(planned, parent_call)?;
@@ -38,7 +40,7 @@ impl RunState {
     }
 
     /// How the jobs before a job ended. A job that ends early is cancelled for those that still start.
-    fn before(&self, file: &Plan, parent_call: &str, job: &plan::Job) -> ResultsBefore {
+    fn before(&self, file: &Plan, parent_call: &JobKey, job: &plan::Job) -> ResultsBefore {
         let cancelled = self.is_ending(parent_call);
         let results: Vec<_> =
             ancestors(file, job).into_iter().filter_map(|ancestor| self.result(parent_call, ancestor)).collect();
@@ -50,7 +52,7 @@ impl RunState {
     }
 
     /// What others see of a job: of its instances, the last one to end that set an output to something wins.
-    pub(super) fn job_result(&self, planned: &Planned, parent_call: &str, id: &str) -> JobResult {
+    pub(super) fn job_result(&self, planned: &Planned, parent_call: &JobKey, id: &str) -> JobResult {
         let ended = |job: &Job| job.outcome().map_or(0, |outcome| outcome.finished_at);
         let own =
             self.jobs_of(parent_call, id).filter_map(|(_, job)| Some((ended(job), job.outcome()?.outputs.clone())));

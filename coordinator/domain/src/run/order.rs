@@ -6,10 +6,12 @@ use workflow::{
     plan::{self, JobOrder, SourceRef},
 };
 
-use super::{RunState, job_key::job_id};
+use crate::id::{JobKey, RunId};
+
+use super::{RunState, job_id::job_id};
 
 /// The order for the current attempt of a job; `None` where the run has no such job or no plan.
-pub fn order(state: &RunState, key: &str) -> Option<JobOrder> {
+pub fn order(state: &RunState, key: &JobKey) -> Option<JobOrder> {
     let planned = state.planned.as_ref()?;
     let job = state.jobs.get(key)?;
     let id = job_id(&job.id);
@@ -17,7 +19,7 @@ pub fn order(state: &RunState, key: &str) -> Option<JobOrder> {
     let (file, written) = (context.run.file, context.job);
     let definition = planned.definitions.iter().find(|definition| definition.path == file.path);
     let origin = JobOrigin {
-        commit: &planned.commit,
+        commit: planned.commit.as_str(),
         reference: &planned.reference,
         definition: definition.map(|definition| definition.event.as_str()),
         remotes: &planned.origins,
@@ -35,8 +37,8 @@ pub fn order(state: &RunState, key: &str) -> Option<JobOrder> {
         notices.push(format!("This is attempt {attempt}; the one before was lost{why}."));
     }
     Some(JobOrder {
-        run: state.id.clone(),
-        key: key.to_owned(),
+        run: state.id.to_string(),
+        key: key.to_string(),
         id: id.to_owned(),
         name: job.name.clone(),
         attempt,
@@ -55,7 +57,7 @@ pub fn order(state: &RunState, key: &str) -> Option<JobOrder> {
         timeout_ms: job.timeout_ms,
         source: SourceRef {
             repository: state.request.repository.address.clone(),
-            commit: planned.commit.clone(),
+            commit: planned.commit.to_string(),
             reference: planned.reference.clone(),
             trusted: planned.trusted,
         },
@@ -64,7 +66,7 @@ pub fn order(state: &RunState, key: &str) -> Option<JobOrder> {
 }
 
 /// A number that no other job has, short enough that every JSON reader keeps it exactly.
-fn job_number(run: &str, key: &str) -> u64 {
+fn job_number(run: &RunId, key: &JobKey) -> u64 {
     let digest = Sha256::digest(format!("{run}/{key}"));
     digest.iter().take(6).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

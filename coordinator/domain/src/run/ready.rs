@@ -7,12 +7,11 @@ use workflow::{
     plan::{Conclusion, Reason},
 };
 
+use crate::id::JobKey;
+
 use super::{
-    ClaimState, GroupClaim, Job, JobPhase, Planned, RunEffect, RunPhase,
-    job_context::invalid,
-    job_key::{job_id, job_key},
-    rerun::ReusedEntries,
-    transition::Transition,
+    ClaimState, GroupClaim, Job, JobPhase, Planned, RunEffect, RunPhase, job_context::invalid, job_id::job_id,
+    rerun::ReusedEntries, transition::Transition,
 };
 
 impl Transition {
@@ -26,7 +25,8 @@ impl Transition {
                 continue;
             }
             let name = job.name.clone().unwrap_or_else(|| id.clone());
-            self.state.jobs.insert(id.clone(), Arc::new(Job::blocked(id.clone(), "", name)));
+            let job = Job::blocked(id.clone(), &JobKey::default(), name);
+            self.state.jobs.insert(id.as_str().into(), Arc::new(job));
         }
     }
 
@@ -47,12 +47,12 @@ impl Transition {
     /// One pass over the jobs; whether something happened in it that may let others start.
     fn start_ready(&mut self, planned: &Planned) -> bool {
         self.fail_calls_fast(planned);
-        let files: Vec<String> = std::iter::once(String::new()).chain(self.state.calls.keys().cloned()).collect();
+        let files: Vec<JobKey> = std::iter::once(JobKey::default()).chain(self.state.calls.keys().cloned()).collect();
         let mut changed = false;
         for parent_call in &files {
             let Some(plan) = self.state.file(planned, parent_call) else { continue };
             for (id, job) in &plan.jobs {
-                let key = job_key(parent_call, id);
+                let key = parent_call.child(id);
                 let blocked = self.state.jobs.get(&key).is_some_and(|job| matches!(job.phase, JobPhase::Blocked));
                 let open = self.state.result(parent_call, id).is_none();
                 if blocked && job.needs.iter().all(|need| self.state.result(parent_call, need).is_some()) {
@@ -66,8 +66,8 @@ impl Transition {
     }
 
     /// A job whose needs are done: skipped, refused, or laid out as its instances.
-    fn evaluate_job(&mut self, planned: &Planned, parent_call: &str, id: &str) {
-        let key = job_key(parent_call, id);
+    fn evaluate_job(&mut self, planned: &Planned, parent_call: &JobKey, id: &str) {
+        let key = parent_call.child(id);
         if self.state.expired_at.is_some() {
             return self.conclude(&key, Conclusion::Skipped, Some(Reason::Timeout), None);
         }
@@ -82,26 +82,26 @@ impl Transition {
     fn instances(
         &self,
         planned: &Planned,
-        parent_call: &str,
+        parent_call: &JobKey,
         id: &str,
-        key: &str,
-    ) -> Result<Option<Vec<(String, Job)>>, Reason> {
+        key: &JobKey,
+    ) -> Result<Option<Vec<(JobKey, Job)>>, Reason> {
         let context = self.state.job_context(planned, parent_call, id);
         let (Some(context), Some(blocked)) = (context, self.state.jobs.get(key)) else { return Ok(None) };
         let dialect = context.run.file.dialect;
-        if !dialect.decide_job(&context).map_err(|error| invalid(key, &error))? {
+        if !dialect.decide_job(&context).map_err(|error| invalid(key.as_str(), &error))? {
             return Ok(None);
         }
         if let Some(reason) = self.lacks_secret(planned, parent_call, id, context.job) {
             return Err(reason);
         }
-        let expansion = dialect.expand_job(&context).map_err(|error| invalid(key, &error))?;
+        let expansion = dialect.expand_job(&context).map_err(|error| invalid(key.as_str(), &error))?;
         let (fail_fast, max_parallel) = (expansion.fail_fast, expansion.max_parallel);
         // What stands before the job's own name are those of the calls it stands in.
         let own = context.job.name.as_deref().unwrap_or(id);
         let outer = blocked.name.strip_suffix(own).unwrap_or_default();
         let keyed = expansion.instances.into_iter().map(|instance| {
-            let key = if expansion.numbered { format!("{key}/{}", instance.cell.index) } else { key.to_owned() };
+            let key = if expansion.numbered { format!("{key}/{}", instance.cell.index).into() } else { key.clone() };
             let blocked = Job { fail_fast, max_parallel, ..Job::clone(blocked) };
             (key, held(blocked, outer, instance))
         });
@@ -109,8 +109,8 @@ impl Transition {
     }
 
     /// Puts the cells where the job stood.
-    fn replace(&mut self, id: &str, cells: Vec<(String, Job)>) {
-        let Some((at, _, _)) = self.state.jobs.shift_remove_full(id) else { return };
+    fn replace(&mut self, key: &JobKey, cells: Vec<(JobKey, Job)>) {
+        let Some((at, _, _)) = self.state.jobs.shift_remove_full(key) else { return };
         for (offset, (key, job)) in cells.into_iter().enumerate() {
             let job = self.reused_cell(&key, job);
             self.state.jobs.shift_insert(at + offset, key, Arc::new(job));
@@ -118,7 +118,7 @@ impl Transition {
     }
 
     /// Queues cells that were held, as many as `max-parallel` allows.
-    fn start_held(&mut self, planned: &Planned, parent_call: &str, id: &str) {
+    fn start_held(&mut self, planned: &Planned, parent_call: &JobKey, id: &str) {
         let mut busy =
             self.state.calls_of(parent_call, id).filter(|(key, _)| self.state.call_result(key).is_none()).count();
         let mut held = Vec::new();
@@ -147,7 +147,7 @@ impl Transition {
     }
 
     /// A job that nothing keeps from starting: its workflow is laid out, or workers are asked.
-    pub(super) fn start(&mut self, planned: &Planned, key: &str) {
+    pub(super) fn start(&mut self, planned: &Planned, key: &JobKey) {
         match self.state.calls_workflow(planned, key) {
             true => self.call(planned, key),
             false => self.pass_gate(planned, key),
@@ -155,13 +155,13 @@ impl Transition {
     }
 
     /// Offers a job to workers, those that lost it last.
-    pub(super) fn queue(&mut self, key: &str, reason: String) {
+    pub(super) fn queue(&mut self, key: &JobKey, reason: String) {
         let now = self.now;
         let Some(job) = self.state.jobs.get_mut(key).map(Arc::make_mut) else { return };
         job.phase = JobPhase::Queued { since: now };
         let avoid: BTreeSet<String> = job.attempts.iter().map(|attempt| attempt.worker.clone()).collect();
         self.effects.push(RunEffect::Queue {
-            job: key.to_owned(),
+            job: key.clone(),
             attempt: job.next_attempt(),
             labels: job.labels.clone(),
             avoid: avoid.into_iter().collect(),
@@ -170,7 +170,7 @@ impl Transition {
     }
 
     /// Whether a job goes on although the run was cancelled: its own condition still holds.
-    pub(super) fn wanted_after_cancel(&self, planned: &Planned, key: &str) -> bool {
+    pub(super) fn wanted_after_cancel(&self, planned: &Planned, key: &JobKey) -> bool {
         let Some(job) = self.state.jobs.get(key) else { return false };
         let context = self.state.job_context(planned, &job.parent_call, job_id(&job.id));
         context.is_some_and(|context| context.run.file.dialect.decide_job(&context) == Ok(true))

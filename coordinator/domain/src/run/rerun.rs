@@ -6,7 +6,9 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use workflow::plan::{self, Conclusion, Plan, Reason};
 
-use super::{CalledWorkflow, Job, JobPhase, Planned, RunPhase, RunState, job_key::root_id, transition::Transition};
+use crate::id::{JobKey, RunId};
+
+use super::{CalledWorkflow, Job, JobPhase, Planned, RunPhase, RunState, job_id::root_id, transition::Transition};
 
 /// What a request says of an earlier run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +35,7 @@ pub enum RerunScope {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rerun {
     /// Id of the earlier run.
-    pub previous: String,
+    pub previous: RunId,
     /// Number among the runs of its workflow: a rerun keeps it.
     pub number: u64,
     /// Its attempt.
@@ -42,9 +44,9 @@ pub struct Rerun {
     pub jobs: Vec<String>,
     /// What is carried over, by job key.
     #[serde(rename = "carried")]
-    pub reused: IndexMap<String, Job>,
+    pub reused: IndexMap<JobKey, Job>,
     /// Called workflows that the carried jobs belong to, by key.
-    pub calls: IndexMap<String, CalledWorkflow>,
+    pub calls: IndexMap<JobKey, CalledWorkflow>,
     /// Names of secrets that the earlier run had and that did not come again.
     pub missing: Vec<String>,
 }
@@ -53,7 +55,7 @@ pub struct Rerun {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReusedJob {
     /// Run id.
-    pub run: String,
+    pub run: RunId,
     /// The run's number in the pool.
     pub serial: u64,
 }
@@ -114,7 +116,7 @@ impl RunState {
     }
 
     /// Jobs that keep their result: those outside of the set, and of a matrix that failed the cells that did not.
-    fn reused(&self, jobs: &RerunScope, again: &BTreeSet<&str>) -> IndexMap<String, Job> {
+    fn reused(&self, jobs: &RerunScope, again: &BTreeSet<&str>) -> IndexMap<JobKey, Job> {
         let needs_anew = |job: &Job| {
             let plan = self.planned.as_ref().map(|planned| &planned.plan);
             let needs = plan.and_then(|plan| plan.jobs.get(&job.id)).map(|job| job.needs.as_slice());
@@ -166,8 +168,8 @@ fn with_dependents<'a>(plan: &'a Plan, mut found: BTreeSet<&'a str>) -> BTreeSet
 /// What stands for a job that does not run again, by key.
 #[derive(Default)]
 pub(super) struct ReusedEntries {
-    pub(super) jobs: Vec<(String, Job)>,
-    pub(super) calls: Vec<(String, CalledWorkflow)>,
+    pub(super) jobs: Vec<(JobKey, Job)>,
+    pub(super) calls: Vec<(JobKey, CalledWorkflow)>,
 }
 
 impl Transition {
@@ -185,7 +187,7 @@ impl Transition {
     }
 
     /// A cell as the earlier run left it, where that counts.
-    pub(super) fn reused_cell(&self, key: &str, made: Job) -> Job {
+    pub(super) fn reused_cell(&self, key: &JobKey, made: Job) -> Job {
         let earlier = self.state.rerun.as_ref().and_then(|rerun| rerun.reused.get(key));
         earlier
             .filter(|earlier| {
@@ -199,7 +201,7 @@ impl Transition {
     pub(super) fn lacks_secret(
         &self,
         planned: &Planned,
-        parent_call: &str,
+        parent_call: &JobKey,
         id: &str,
         job: &plan::Job,
     ) -> Option<Reason> {

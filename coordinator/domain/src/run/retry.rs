@@ -2,6 +2,8 @@
 
 use workflow::plan::Reason;
 
+use crate::id::JobKey;
+
 use super::{JobPhase, RetryStarted, RunState, transition::Transition};
 
 /// Attempts of one job before its start is given up (a start, a pull or a worker failed).
@@ -20,7 +22,7 @@ impl RunState {
 
 impl Transition {
     /// Whether a job is handed out again after its current attempt ended for this reason.
-    pub(super) fn is_retried(&self, key: &str, reason: &Reason) -> bool {
+    pub(super) fn is_retried(&self, key: &JobKey, reason: &Reason) -> bool {
         let Some(job) = self.state.jobs.get(key) else { return false };
         if self.halted() || !matches!(job.phase, JobPhase::Running { .. }) || job.attempts.len() >= ATTEMPTS {
             return false;
@@ -35,7 +37,7 @@ impl Transition {
     }
 
     /// Notes why the current attempt was lost, and queues the job again.
-    pub(super) fn retry(&mut self, key: &str, reason: Reason) {
+    pub(super) fn retry(&mut self, key: &JobKey, reason: Reason) {
         let waits = format!("attempt lost ({}), trying again", reason);
         if let Some(last) = self.job_mut(key).and_then(|job| job.attempts.last_mut()) {
             last.lost = Some(reason);

@@ -66,7 +66,7 @@ pub fn cells(needs: &[&str], matrix: Value) -> Job {
 
 pub fn planned(jobs: Vec<(&str, Job)>) -> Planned {
     Planned {
-        commit: "c".repeat(40),
+        commit: "c".repeat(40).parse().unwrap(),
         reference: "refs/heads/main".into(),
         trusted: true,
         event: "push".into(),

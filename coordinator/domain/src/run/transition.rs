@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::id::JobKey;
+
 use super::{Job, Millis, RunEffect, RunPhase, RunState};
 
 /// A transition under way. The other modules of the run extend it, each with the part of the rules it is about.
@@ -13,7 +15,7 @@ pub(super) struct Transition {
 
 impl Transition {
     /// A job, to be changed: no other version of the run sees the change.
-    pub(super) fn job_mut(&mut self, key: &str) -> Option<&mut Job> {
+    pub(super) fn job_mut(&mut self, key: &JobKey) -> Option<&mut Job> {
         self.state.jobs.get_mut(key).map(Arc::make_mut)
     }
 

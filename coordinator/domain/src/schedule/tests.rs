@@ -28,7 +28,7 @@ fn worker(id: &str, slots: usize, labels: &[&str]) -> WorkerView {
 
 fn given(queue: &[QueuedJob], workers: &[WorkerView]) -> Vec<(String, String)> {
     let decision = assign(queue, workers);
-    decision.assignments.into_iter().map(|a| (queue[a.job].job.clone(), a.worker)).collect()
+    decision.assignments.into_iter().map(|a| (queue[a.job].job.to_string(), a.worker)).collect()
 }
 
 fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {

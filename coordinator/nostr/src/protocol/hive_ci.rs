@@ -13,6 +13,7 @@ use crate::{
     tags,
 };
 use config::Limits;
+use domain::id::RunId;
 use domain::run::{FinalizedLog, Millis, NostrOrigin, RunRequest, RunUpdate};
 
 mod loom;
@@ -94,7 +95,7 @@ impl Protocol for HiveCi {
         Some(PUBLISHER_SECRET)
     }
 
-    fn report(&self, run: &str, origin: &NostrOrigin, update: &RunUpdate, us: &PublicKey) -> Vec<Draft> {
+    fn report(&self, run: &RunId, origin: &NostrOrigin, update: &RunUpdate, us: &PublicKey) -> Vec<Draft> {
         report::report(run, origin, update, us)
     }
 

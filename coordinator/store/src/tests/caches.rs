@@ -17,7 +17,7 @@ fn entry(id: u64, key: &str) -> Cache {
         scope: "refs/heads/main".into(),
         key: key.into(),
         version: "v".into(),
-        sha256: format!("{id:064x}"),
+        sha256: format!("{id:064x}").parse().unwrap(),
         size: 10,
         made_at: id,
         used_at: id,
@@ -72,7 +72,7 @@ async fn what_a_job_asked_of_caches_is_kept_once(store: &Store) {
     };
     let uses = [("npm-", CacheOutcome::Hit), ("npm-", CacheOutcome::Hit), ("npm-2", CacheOutcome::Saved)];
     store.commit(uses.map(|(key, outcome)| CacheChange::Use(asked(key, outcome)).into()).into()).await.unwrap();
-    let stored = store.cache_uses("r").await.unwrap();
+    let stored = store.cache_uses(&"r".into()).await.unwrap();
     assert_eq!(stored, [asked("npm-", CacheOutcome::Hit), asked("npm-2", CacheOutcome::Saved)]);
 }
 
@@ -83,7 +83,7 @@ async fn an_artifact_is_unique_in_its_run_and_goes_by_its_time(store: &Store) {
         job: "a".into(),
         attempt: 1,
         name: name.into(),
-        sha256: "aa".into(),
+        sha256: hash(),
         size: 10,
         made_at: id,
         expires_at: 100 + id,
@@ -92,10 +92,10 @@ async fn an_artifact_is_unique_in_its_run_and_goes_by_its_time(store: &Store) {
     store.commit(batch).await.unwrap();
     let again = store.commit(vec![ArtifactChange::Add(artifact(3, "a")).into()]).await;
     assert!(matches!(again, Err(StoreError::Stale(_))), "{again:?}");
-    assert_eq!(store.artifacts("r").await.unwrap(), [artifact(1, "a"), artifact(2, "b")]);
-    assert_eq!(store.artifacts_total("r").await.unwrap(), (2, 20));
-    assert_eq!(store.artifacts_total("none").await.unwrap(), (0, 0));
+    assert_eq!(store.artifacts(&"r".into()).await.unwrap(), [artifact(1, "a"), artifact(2, "b")]);
+    assert_eq!(store.artifacts_total(&"r".into()).await.unwrap(), (2, 20));
+    assert_eq!(store.artifacts_total(&"none".into()).await.unwrap(), (0, 0));
     assert_eq!(store.artifacts_expired(101).await.unwrap(), [artifact(1, "a")]);
     store.commit(vec![ArtifactChange::Remove { id: 1 }.into()]).await.unwrap();
-    assert_eq!(store.artifacts("r").await.unwrap(), [artifact(2, "b")]);
+    assert_eq!(store.artifacts(&"r".into()).await.unwrap(), [artifact(2, "b")]);
 }

@@ -129,7 +129,7 @@ async fn a_disk_that_was_full_is_written_again_and_nothing_that_failed_is_there(
     std::fs::remove_file(filler).unwrap();
     assert_eq!(store.problem().await.unwrap(), None);
     store.commit(vec![Change::Queue(queued("after", 2))]).await.unwrap();
-    let mut jobs: Vec<_> = store.queued().await.unwrap().into_iter().map(|queued| queued.job).collect();
+    let mut jobs: Vec<_> = store.queued().await.unwrap().into_iter().map(|queued| queued.job.to_string()).collect();
     jobs.sort();
     stored.push("after".into());
     stored.sort();
@@ -178,7 +178,7 @@ async fn what_was_acknowledged_survives_kill_9_and_no_half_of_a_batch_does() {
 
     let store = Store::open(&path).await.unwrap();
     let jobs: std::collections::HashSet<_> =
-        store.queued().await.unwrap().into_iter().map(|queued| queued.job).collect();
+        store.queued().await.unwrap().into_iter().map(|queued| queued.job.to_string()).collect();
     for id in &acknowledged {
         assert!(store.seen(id).await.unwrap() && jobs.contains(id), "{id} was acknowledged and is lost");
     }

@@ -39,7 +39,7 @@ async fn stored(store: &Store) -> TestRun {
 
 async fn a_version_writes_the_rows_of_the_jobs_that_it_changes_alone(store: &Store) {
     let mut run = stored(store).await;
-    assert_eq!(store.run("run").await.unwrap().as_ref(), Some(&run.state));
+    assert_eq!(store.run(&"run".into()).await.unwrap().as_ref(), Some(&run.state));
     execute(store, "UPDATE run_jobs SET state = 'untouched' WHERE job = 'b'").await;
     execute(store, "UPDATE run_parts SET body = 'untouched'").await;
     let before = run.state.clone();
@@ -61,7 +61,7 @@ async fn entries_that_go_and_move_are_read_as_they_were_written(store: &Store) {
     let twin = Arc::new(Job::clone(&moved));
     next.jobs.insert("c".into(), twin);
     commit(store, Some(&run.state), &next).await;
-    let read = store.run("run").await.unwrap().unwrap();
+    let read = store.run(&"run".into()).await.unwrap().unwrap();
     assert_eq!(read.jobs.keys().collect::<Vec<_>>(), ["b", "c"]);
     assert_eq!(read, next);
 }
@@ -71,9 +71,9 @@ fn document(run: &TestRun, accepted: &Value) -> String {
     let mut document = serde_json::to_value(&run.state).unwrap();
     let mut jobs: Value = json!({});
     for (key, job) in &run.state.jobs {
-        jobs[key] = serde_json::to_value(&**job).unwrap();
-        if jobs[key]["phase"].as_object_mut().unwrap().remove("outcome").is_some() {
-            jobs[key]["phase"]["report"] = accepted.clone();
+        jobs[key.as_str()] = serde_json::to_value(&**job).unwrap();
+        if jobs[key.as_str()]["phase"].as_object_mut().unwrap().remove("outcome").is_some() {
+            jobs[key.as_str()]["phase"]["report"] = accepted.clone();
         }
     }
     document["jobs"] = jobs;
@@ -97,7 +97,7 @@ async fn a_run_of_form_1_is_read_and_taken_apart_by_its_next_write(store: &Store
         })
     });
     work.await.unwrap();
-    let read = store.run("run").await.unwrap().unwrap();
+    let read = store.run(&"run".into()).await.unwrap().unwrap();
     assert_eq!(read, run.state);
     let reports = store.reports_of(&read).await.unwrap();
     assert_eq!(reports.get("a"), Some(&*accepted));
@@ -106,7 +106,7 @@ async fn a_run_of_form_1_is_read_and_taken_apart_by_its_next_write(store: &Store
     commit(store, Some(&read), &next).await;
     let forms: Vec<i64> = query_scalar("SELECT state_version FROM runs").fetch_all(&store.readers).await.unwrap();
     assert_eq!(forms, [2]);
-    let read = store.run("run").await.unwrap().unwrap();
+    let read = store.run(&"run".into()).await.unwrap().unwrap();
     assert_eq!(read, next);
     assert!(matches!(read.jobs["b"].phase, JobPhase::Running { .. }));
     assert_eq!(store.reports_of(&read).await.unwrap().get("a"), Some(&*accepted), "reports move along");
@@ -119,9 +119,9 @@ async fn a_run_that_cannot_be_read_says_why_and_the_others_go_on(store: &Store) 
     execute(store, "UPDATE runs SET state = '{' WHERE id = 'broken'").await;
     execute(store, "UPDATE runs SET state_version = 99 WHERE id = 'newer'").await;
     assert_eq!(store.unfinished().await.unwrap().len(), 3, "heads alone are read");
-    assert!(store.run("sound").await.unwrap().is_some());
+    assert!(store.run(&"sound".into()).await.unwrap().is_some());
     for (id, why) in [("broken", "run broken can't be read"), ("newer", "it has form 99, this version reads 2")] {
-        let error = store.run(id).await.unwrap_err().to_string();
+        let error = store.run(&id.into()).await.unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
     }
 }
@@ -129,11 +129,11 @@ async fn a_run_that_cannot_be_read_says_why_and_the_others_go_on(store: &Store) 
 async fn why_jobs_wait_is_written_for_all_at_once_and_counts_as_a_change(store: &Store) {
     commit(store, None, &run("r", 1)).await;
     store.commit(vec![Change::Queue(queued("a", 1)), Change::Queue(queued("b", 2))]).await.unwrap();
-    let before = store.run_change("r").await.unwrap();
+    let before = store.run_change(&"r".into()).await.unwrap();
     let update = |job: &str| WaitUpdate { run: "r".into(), job: job.into(), reason: format!("{job} waits") };
     store.commit(vec![Change::WaitReasons(vec![update("a"), update("b"), update("gone")])]).await.unwrap();
-    let reasons = store.wait_reasons("r").await.unwrap();
+    let reasons = store.wait_reasons(&"r".into()).await.unwrap();
     assert_eq!((reasons.len(), reasons["a"].as_str(), reasons["b"].as_str()), (2, "a waits", "b waits"));
-    assert!(store.run_change("r").await.unwrap() > before);
-    assert_eq!(store.run_version("r").await.unwrap(), Some(0), "no version of the run is new");
+    assert!(store.run_change(&"r".into()).await.unwrap() > before);
+    assert_eq!(store.run_version(&"r".into()).await.unwrap(), Some(0), "no version of the run is new");
 }

@@ -21,7 +21,7 @@ async fn ended(store: &Store, id: &str, serial: u64) {
 }
 
 async fn expired(store: &Store, now: Millis) -> Vec<String> {
-    store.runs_expired(now, 10).await.unwrap().into_iter().map(|run| run.id).collect()
+    store.runs_expired(now, 10).await.unwrap().into_iter().map(|run| run.id.to_string()).collect()
 }
 
 async fn rows(store: &Store) -> u64 {
@@ -70,16 +70,16 @@ async fn a_run_goes_with_all_its_rows_once_its_time_is_over(store: &Store) {
     store.commit(batch).await.unwrap();
     assert_eq!(expired(store, 999).await, Vec::<String>::new());
     assert_eq!(expired(store, 1000).await, ["r"]);
-    store.remove_run("r").await.unwrap();
+    store.remove_run(&"r".into()).await.unwrap();
     assert_eq!(rows(store).await, kept);
-    assert!(store.run("unfinished").await.unwrap().is_some());
+    assert!(store.run(&"unfinished".into()).await.unwrap().is_some());
 }
 
 async fn a_run_stays_while_something_of_it_is_left_to_send_or_do(store: &Store) {
     ended(store, "r", 1).await;
     store.commit(vec![Change::Outbox(outgoing("e"))]).await.unwrap();
     assert_eq!(expired(store, 5000).await, Vec::<String>::new());
-    let work = NewWork::new("w", WorkKind::FinalizeLog, Some("r"), 1);
+    let work = NewWork::new("w", WorkKind::FinalizeLog, Some(&"r".into()), 1);
     store.commit(vec![Change::OutboxDone { event: "e".into() }, work.into()]).await.unwrap();
     assert_eq!(expired(store, 5000).await, Vec::<String>::new());
     store.commit(vec![Change::Work(crate::WorkChange::Remove { id: "w".into() })]).await.unwrap();

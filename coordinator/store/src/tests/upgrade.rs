@@ -13,7 +13,7 @@ async fn check(path: &Path) {
     let found: Vec<_> = runs.iter().map(|run| (run.serial, run.status)).collect();
     assert_eq!(found, [(3, Status::Queued), (2, Status::Running), (1, Status::Success)]);
     let unfinished: Vec<_> = store.unfinished().await.unwrap().into_iter().map(|run| run.id).collect();
-    assert_eq!(unfinished, [runs[0].id.as_str(), &runs[1].id]);
+    assert_eq!(unfinished, [runs[0].id.clone(), runs[1].id.clone()]);
 
     let queued = store.queued().await.unwrap();
     assert_eq!(queued.iter().map(|job| job.run.as_str()).collect::<Vec<_>>(), [runs[0].id.as_str()]);

@@ -60,7 +60,7 @@ async fn a_delivery_is_a_record_and_a_row_of_work_until_it_ends(store: &Store) {
 }
 
 async fn all_work_that_is_left_is_counted_by_kind(store: &Store) {
-    let wake = NewWork::new("w", WorkKind::Wake, Some("r"), 5).due_at(90);
+    let wake = NewWork::new("w", WorkKind::Wake, Some(&"r".into()), 5).due_at(90);
     store.commit(vec![told("a", 5), told("b", 7), wake.into()]).await.unwrap();
     let backlog = store.backlog(50).await.unwrap();
     let of = |kind: &str| {

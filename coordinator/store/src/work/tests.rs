@@ -11,7 +11,7 @@ crate::testing::on_each_engine! {
 }
 
 fn row(id: &str, lane: &str, due: Millis) -> Change {
-    NewWork::new(id, WorkKind::Publish, Some("r"), 0).in_lane(lane).due_at(due).into()
+    NewWork::new(id, WorkKind::Publish, Some(&"r".into()), 0).in_lane(lane).due_at(due).into()
 }
 
 async fn claim(store: &Store, lanes: LaneOrder, number: u32, now: Millis) -> Vec<ClaimedWork> {
@@ -43,15 +43,15 @@ async fn an_outcome_counts_for_the_claim_that_still_holds_alone(store: &Store) {
     let old = claim(store, LaneOrder::Independent, 1, 0).await.remove(0);
     let new = claim(store, LaneOrder::Independent, 2, 200).await.remove(0);
     store.commit(vec![old.complete(), old.retry(9999, "too late"), old.release()]).await.unwrap();
-    let stored = store.work_of("r").await.unwrap();
+    let stored = store.work_of(&"r".into()).await.unwrap();
     assert_eq!((stored[0].claim.as_str(), stored[0].due, stored[0].tries), ("c/2", 0, 2));
     // Added again while it is under way: the timer that was armed anew stays.
     store.commit(vec![row("a", "", 500), new.complete()]).await.unwrap();
-    let stored = store.work_of("r").await.unwrap();
+    let stored = store.work_of(&"r".into()).await.unwrap();
     assert_eq!((stored[0].claim.as_str(), stored[0].due, stored[0].tries), ("", 500, 0));
     let last = claim(store, LaneOrder::Independent, 3, 500).await.remove(0);
     store.commit(vec![last.complete()]).await.unwrap();
-    assert!(store.work_of("r").await.unwrap().is_empty());
+    assert!(store.work_of(&"r".into()).await.unwrap().is_empty());
 }
 
 async fn a_renewed_claim_lasts_longer_and_that_of_a_dead_process_is_freed_at_its_next_start(store: &Store) {

@@ -196,7 +196,7 @@ async fn what_is_not_taken_for_a_day_or_goes_where_none_is_configured_is_given_u
     let gone = comes_to(&store, "removed", |one| one.state == DeliveryState::GivenUp).await;
     assert_eq!(gone.answer, "its webhook is no longer configured");
     assert!(removed.got().is_empty());
-    assert!(store.work_of("r").await.unwrap().is_empty(), "nothing is left to do");
+    assert!(store.work_of(&"r".into()).await.unwrap().is_empty(), "nothing is left to do");
 }
 
 #[tokio::test]

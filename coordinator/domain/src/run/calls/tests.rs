@@ -62,11 +62,11 @@ fn a_called_workflows_jobs_are_jobs_of_the_run() {
     assert_eq!(run.jobs(), "a/build=success a/test=queued z=blocked");
     run.run("a/test", Success);
     assert_eq!(run.jobs(), "a/build=success a/test=success z=queued");
-    let order = order(&run.state, "z").unwrap();
+    let order = order(&run.state, &"z".into()).unwrap();
     assert_eq!(order.contexts["needs"]["a"], json!({"result": "success", "outputs": {"o": "five of 3"}}));
     run.run("z", Success);
     assert_eq!(run.ended(), "success 0");
-    assert_eq!(run.state.needed_by("z"), ["a/build", "a/test"]);
+    assert_eq!(run.state.needed_by(&"z".into()), ["a/build", "a/test"]);
 }
 
 #[test]
@@ -74,7 +74,10 @@ fn a_called_job_starts_after_what_its_caller_needs() {
     let mut run = run_of("  y: {runs-on: x}\n  a: {needs: y, uses: ./.github/workflows/b.yml}\n", INNER, INNER);
     assert_eq!(run.jobs(), "y=queued a=blocked");
     run.run("y", Success);
-    assert_eq!((run.state.needed_by("a/build"), run.state.needed_by("a/test")), (vec!["y"], vec!["a/build"]));
+    assert_eq!(
+        (run.state.needed_by(&"a/build".into()), run.state.needed_by(&"a/test".into())),
+        (vec![&"y".into()], vec![&"a/build".into()])
+    );
 }
 
 #[test]
@@ -83,7 +86,7 @@ fn a_called_job_sees_its_own_files_inputs_and_environment_and_the_runs_event() {
     planned.context.insert("event_name".into(), "push".into());
     planned.inputs.insert("n".into(), "of the run".into());
     let run = TestRun::under(RunRules::default(), false, planned);
-    let order = order(&run.state, "a/build").unwrap();
+    let order = order(&run.state, &"a/build".into()).unwrap();
     assert_eq!((order.id.as_str(), order.key.as_str(), order.name.as_str()), ("build", "a/build", "a / build"));
     assert_eq!(order.contexts["inputs"], json!({"n": 3}));
     assert_eq!(order.contexts["github"], json!({"event_name": "push", "job": "build"}));
@@ -118,7 +121,7 @@ fn a_job_is_told_which_file_it_stands_in_and_a_number_of_its_own() {
     planned.origins.insert("o/r@v1".into(), "5".repeat(40));
     planned.definitions.push(definition);
     let run = TestRun::under(RunRules::default(), true, planned);
-    let told = |key: &str| order(&run.state, key).unwrap().contexts["job"].clone();
+    let told = |key: &str| order(&run.state, &key.into()).unwrap().contexts["job"].clone();
     let (commit, definition) = ("c".repeat(40), "d".repeat(64));
     for (key, reference, sha, repository, path) in [
         ("z", "npub1x/demo/.github/workflows/ci.yml@refs/heads/main", &commit, "npub1x/demo", TOP),
@@ -148,7 +151,7 @@ fn a_job_is_told_which_file_it_stands_in_and_a_number_of_its_own() {
         assert_eq!(number, told(key)["check_run_id"]);
     }
     let numbers: std::collections::BTreeSet<u64> =
-        run.state.jobs.keys().filter_map(|key| told(key)["check_run_id"].as_u64()).collect();
+        run.state.jobs.keys().filter_map(|key| told(key.as_str())["check_run_id"].as_u64()).collect();
     assert_eq!(numbers.len(), run.state.jobs.len());
 }
 
@@ -173,7 +176,7 @@ fn a_caller_that_is_skipped_is_one_job_and_has_no_outputs() {
         INNER,
     );
     assert_eq!(run.jobs(), "a=skipped z=skipped y=queued");
-    let order = order(&run.state, "y").unwrap();
+    let order = order(&run.state, &"y".into()).unwrap();
     assert_eq!(order.contexts["needs"]["a"], json!({"result": "skipped", "outputs": {}}));
     run.run("y", Success);
     assert_eq!(run.ended(), "success 0");
@@ -191,7 +194,7 @@ jobs: {deep: {name: Deep, uses: ./.github/workflows/c.yml, with: {n: '${{ inputs
     assert_eq!(run.state.jobs["a/deep/build"].name, "a / Deep / build");
     give(&mut run, "a/deep/build", "o", "x");
     run.run("a/deep/test", Success);
-    let order = order(&run.state, "z").unwrap();
+    let order = order(&run.state, &"z".into()).unwrap();
     assert_eq!(order.contexts["needs"]["a"]["outputs"], json!({"up": "<x of 9>"}));
 }
 
@@ -207,7 +210,7 @@ fn a_matrix_of_calls_has_a_workflow_for_each_leg() {
     assert_eq!(run.jobs(), "a/0/build=success a/0/test=success a/1/build=queued a/1/test=blocked z=blocked");
     give(&mut run, "a/1/build", "o", "second");
     run.run("a/1/test", Success);
-    let order = order(&run.state, "z").unwrap();
+    let order = order(&run.state, &"z".into()).unwrap();
     assert_eq!(order.contexts["needs"]["a"]["outputs"], json!({"o": "second of 2"}));
 }
 
@@ -272,7 +275,7 @@ fn a_called_job_has_only_the_secrets_its_caller_hands_on() {
     };
     let all = || vec![("A".to_owned(), SecretString::from("one")), ("B".to_owned(), SecretString::from("two"))];
     let seen = |run: &TestRun, job: &str| -> Vec<String> {
-        let secrets = run.state.secrets_of(job, all());
+        let secrets = run.state.secrets_of(&job.into(), all());
         secrets.iter().map(|(name, value)| format!("{name}={}", value.expose_secret())).collect()
     };
     for (outer, inner, expected) in [

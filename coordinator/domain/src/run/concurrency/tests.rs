@@ -15,7 +15,7 @@ fn job_in(group: &str) -> Job {
     Job { concurrency: Some(concurrency(group, false, QueueMode::Single)), ..job(&[]) }
 }
 
-fn joins(run: &TestRun) -> Vec<(Option<String>, String)> {
+fn joins(run: &TestRun) -> Vec<(Option<JobKey>, String)> {
     let joined = |effect: &RunEffect| match effect {
         RunEffect::Join { job, ask } => Some((job.clone(), ask.group.clone())),
         _ => None,
@@ -23,7 +23,7 @@ fn joins(run: &TestRun) -> Vec<(Option<String>, String)> {
     run.effects.iter().filter_map(joined).collect()
 }
 
-fn leaves(run: &TestRun) -> Vec<(Option<String>, String)> {
+fn leaves(run: &TestRun) -> Vec<(Option<JobKey>, String)> {
     let left = |effect: &RunEffect| match effect {
         RunEffect::Leave { job, group } => Some((job.clone(), group.clone())),
         _ => None,
@@ -87,7 +87,7 @@ fn a_job_asks_when_its_needs_are_done_and_each_cell_for_itself() {
     let mut run = TestRun::with(vec![("a", job(&[])), ("b", cells)]);
     assert_eq!(joins(&run), []);
     run.run("a", Success);
-    let asked = [(Some("b/0".to_owned()), "success-one".to_owned()), (Some("b/1".into()), "success-two".into())];
+    let asked = [(Some(JobKey::from("b/0")), "success-one".to_owned()), (Some("b/1".into()), "success-two".into())];
     assert_eq!(joins(&run), asked);
     assert_eq!(run.jobs(), "a=success b/0=waiting b/1=waiting");
     run.apply(granted(Some("b/1"))).unwrap();
@@ -108,7 +108,7 @@ fn a_job_that_gives_way_while_it_runs_keeps_its_group_until_its_worker_confirms(
     assert_eq!(leaves(&run), []);
     let stopped = report(Conclusion::Cancelled, Some(Reason::Cancelled("stopped".into())));
     run.finish("a", 1, stopped);
-    assert_eq!(leaves(&run), [(Some("a".to_owned()), "g".to_owned())]);
+    assert_eq!(leaves(&run), [(Some("a".into()), "g".to_owned())]);
     assert_eq!(run.end().reason, Some(Reason::Cancelled("cancelled by run 3 of the concurrency group g".into())));
 }
 

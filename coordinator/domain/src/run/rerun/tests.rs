@@ -66,7 +66,7 @@ fn failed_runs_the_cells_that_failed_and_what_waited_for_them() {
 fn one_job_runs_with_what_depends_on_it_and_sees_the_outputs_of_the_others() {
     let mut run = again(&earlier(), pipeline(), &RerunScope::One("test".into()));
     assert_eq!(run.jobs(), "build=success test/0=queued test/1=queued deploy=blocked lint=success");
-    let order = order(&run.state, "test/0").unwrap();
+    let order = order(&run.state, &"test/0".into()).unwrap();
     assert_eq!(order.contexts["needs"]["build"], json!({"result": "success", "outputs": {"tag": "v1"}}));
     run.run("test/0", Success);
     run.run("test/1", Success);

@@ -109,7 +109,7 @@ fn a_tolerated_failure_fails_nothing_else() {
     run.run("m/0", Failure);
     assert_eq!(run.jobs(), "m/0=failure m/1=queued after=blocked");
     run.run("m/1", Success);
-    let order = order(&run.state, "after").unwrap();
+    let order = order(&run.state, &"after".into()).unwrap();
     assert_eq!(order.contexts["needs"]["m"]["result"], json!("success"));
     run.run("after", Success);
     assert_eq!(run.ended(), "success 0");
@@ -125,7 +125,7 @@ fn outputs_of_cells_merge_and_the_last_one_set_wins() {
         done.outputs.insert("v".into(), value.into());
         run.finish(key, attempt, done);
     }
-    assert_eq!(order(&run.state, "after").unwrap().contexts["needs"]["m"]["outputs"], json!({"v": "second"}));
+    assert_eq!(order(&run.state, &"after".into()).unwrap().contexts["needs"]["m"]["outputs"], json!({"v": "second"}));
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn updates_come_once_each_with_growing_stamps() {
     run.finish("a", a, report(Success, None));
     run.finish("b", b, report(Success, None));
     run.now = START;
-    let log = FinalizedLog { sha256: "f".repeat(64), ..FinalizedLog::default() };
+    let log = FinalizedLog { sha256: "f".repeat(64).parse().ok(), ..FinalizedLog::default() };
     run.apply(RunEvent::LogFinalized { log }).unwrap();
     let stamps: Vec<(&str, u64)> = run
         .effects
@@ -341,7 +341,7 @@ fn secrets_are_for_trusted_commits_only() {
     for (trusted, notices) in [(true, 0), (false, 1)] {
         let run = TestRun::under(RunRules::default(), true, Planned { trusted, ..planned(vec![("a", job(&[]))]) });
         assert_eq!(run.state.gives_secrets(), trusted);
-        assert_eq!(order(&run.state, "a").unwrap().notices.len(), notices);
+        assert_eq!(order(&run.state, &"a".into()).unwrap().notices.len(), notices);
     }
 }
 
@@ -351,7 +351,7 @@ fn a_strategy_reads_like_github_in_the_order() {
     let plain = Strategy { max_parallel: Some(json!(1)), fail_fast: Some(json!(false)), ..matrix.strategy.clone() };
     let run = TestRun::with(vec![("m", Job { strategy: plain, ..matrix })]);
     assert_eq!(
-        order(&run.state, "m/1").unwrap().contexts["strategy"],
+        order(&run.state, &"m/1".into()).unwrap().contexts["strategy"],
         json!({"fail-fast": false, "job-index": 1, "job-total": 2, "max-parallel": 1})
     );
 }

@@ -76,7 +76,7 @@ fn any_reason() -> impl Strategy<Value = Option<Reason>> {
 }
 
 fn any_event() -> impl Strategy<Value = RunEvent> {
-    let key = || prop::sample::select(KEYS.to_vec()).prop_map(str::to_owned);
+    let key = || prop::sample::select(KEYS.to_vec()).prop_map(JobKey::from);
     let attempt = || 1..4_u32;
     prop_oneof![
         8 => (key(), prop::sample::select(vec!["w1", "w2"]))

@@ -30,7 +30,7 @@ fn an_event_of_one_job_copies_that_job_alone() {
     let mut run = TestRun::with(vec![("m", cells(&[], json!({"n": (0..250).collect::<Vec<_>>()})))]);
     let before = run.state.clone();
     run.accept("m/7", "w");
-    let changed = |key: &&String| !Arc::ptr_eq(&before.jobs[*key], &run.state.jobs[*key]);
+    let changed = |key: &&JobKey| !Arc::ptr_eq(&before.jobs[*key], &run.state.jobs[*key]);
     assert_eq!(run.state.jobs.keys().filter(changed).collect::<Vec<_>>(), ["m/7"]);
     assert!(Arc::ptr_eq(before.planned.as_ref().unwrap(), run.state.planned.as_ref().unwrap()));
     assert!(Arc::ptr_eq(&before.request, &run.state.request));
@@ -58,7 +58,7 @@ fn a_report_is_stored_beside_the_run_once_and_outputs_stay_where_a_job_reads_the
         _ => None,
     };
     let stored: Vec<_> = run.effects.iter().filter_map(stored).collect();
-    assert_eq!(stored, [("read".to_owned(), 1, "# long".to_owned()), ("unread".to_owned(), 1, "# long".to_owned())]);
+    assert_eq!(stored, [("read".into(), 1, "# long".to_owned()), ("unread".into(), 1, "# long".to_owned())]);
     let head = serde_json::to_string(&run.state).unwrap();
     assert!(!head.contains("unread") && head.len() < 1500, "the head holds no jobs: {head}");
 }
@@ -91,7 +91,7 @@ fn a_run_of_form_1_is_read_with_its_reports_and_jobs() {
             accepted.outputs = outputs(3);
             job["phase"]["report"] = serde_json::to_value(accepted).unwrap();
         }
-        jobs.insert(key.clone(), job);
+        jobs.insert(key.to_string(), job);
     }
     jobs["b"]["phase"]["reason"] = json!("no worker is connected");
     document["jobs"] = jobs.into();

@@ -11,6 +11,7 @@ use crate::{
     protocol::{Draft, Refusal},
     tags::tag,
 };
+use domain::id::RunId;
 use domain::run::{DefinitionOverride, FinalizedLog, NostrOrigin, RunEnd, RunUpdate};
 use store::Signer;
 
@@ -133,7 +134,7 @@ impl Answer<'_> {
     }
 
     /// `None`: no publisher key can sign it. `run` is our id of the run.
-    fn run_result(&self, run: &str, outcome: &Outcome, duration_s: u64, log: &str) -> Option<Draft> {
+    fn run_result(&self, run: &RunId, outcome: &Outcome, duration_s: u64, log: &str) -> Option<Draft> {
         let publisher = PublicKey::from_hex(self.origin.publisher.as_deref()?).ok()?;
         let mut tags = vec![
             tag("e", &self.origin.run_event().id),
@@ -147,12 +148,12 @@ impl Answer<'_> {
         let workflow = self.origin.details.get("workflow").and_then(serde_json::Value::as_str);
         tags.extend(workflow.filter(|name| !name.is_empty()).map(|name| tag("workflow", name)));
         tags.extend(outcome.supplied.iter().cloned());
-        Some(Draft::new(&publisher, self.stamp, RUN_RESULT, tags, Signer::Publisher { run: run.to_owned() }))
+        Some(Draft::new(&publisher, self.stamp, RUN_RESULT, tags, Signer::Publisher { run: run.clone() }))
     }
 }
 
 /// The events of one update, in the order in which relays must get them.
-pub(super) fn report(run: &str, origin: &NostrOrigin, update: &RunUpdate, us: &PublicKey) -> Vec<Draft> {
+pub(super) fn report(run: &RunId, origin: &NostrOrigin, update: &RunUpdate, us: &PublicKey) -> Vec<Draft> {
     let (RunUpdate::Queued { stamp }
     | RunUpdate::Waiting { stamp, .. }
     | RunUpdate::Running { stamp }
@@ -185,7 +186,9 @@ pub(super) fn refusal(refusal: &Refusal, log: Option<&FinalizedLog>, stamp: u64,
     let answer = Answer { us, origin: &refusal.origin, stamp };
     let mut drafts = vec![answer.result(&outcome, 0, url)];
     if let (Some(keys), false) = (&refusal.publisher, url.is_empty()) {
-        let draft = answer.run_result(&refusal.origin.request.id, &outcome, 0, url);
+        // It is signed here, so nobody looks for the key of this run, which was never made.
+        let run = refusal.origin.request.id.as_str().into();
+        let draft = answer.run_result(&run, &outcome, 0, url);
         // The event names this very key as its author, so signing can't fail; unsigned it would never leave.
         drafts.extend(draft.and_then(|mut draft| draft.sign(keys).is_ok().then_some(draft)));
     }

@@ -112,7 +112,7 @@ impl Sent {
 
 /// What is published about a run.
 fn report(run: &str, request: &RunRequest, update: &RunUpdate, us: &PublicKey) -> Vec<Draft> {
-    HiveCi.report(run, request.origin.nostr().unwrap(), update, us)
+    HiveCi.report(&run.into(), request.origin.nostr().unwrap(), update, us)
 }
 
 fn values(draft: &Draft, name: &str) -> Vec<String> {
