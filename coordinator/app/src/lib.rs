@@ -10,6 +10,7 @@ mod background;
 mod definitions;
 mod disk_usage;
 mod effect_rows;
+mod listener;
 mod log_publisher;
 mod metrics;
 mod planner;
@@ -28,7 +29,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use nostr::{Keys, PublicKey};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
@@ -40,6 +41,7 @@ use self::{
     admission::Admission,
     background::RunWork,
     definitions::Definitions,
+    listener::listen,
     log_publisher::LogPublisher,
     metrics::Metrics,
     planner::Planner,
@@ -299,11 +301,6 @@ impl Stages {
         let stop = self.stop.clone();
         self.start(name, async move { stop.run_until_cancelled(work).await.unwrap_or(Ok(())) });
     }
-}
-
-async fn listen(key: &str, address: &str) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await;
-    listener.with_context(|| format!("{key} = \"{address}\": cannot listen there; is another process using the port?"))
 }
 
 fn tls(config: &Config) -> anyhow::Result<Option<ServerTls>> {
