@@ -86,13 +86,15 @@ fn apply(queue: &mut QueueCache, change: QueueChange) {
 fn assign(inner: &Inner) {
     let now = Instant::now();
     let mut registry = inner.registry.lock();
-    let workers = registry.views();
-    let open = |worker: &&domain::schedule::WorkerView| !worker.draining;
-    let free: usize = workers.iter().filter(open).map(|worker| worker.slots.saturating_sub(worker.busy.len())).sum();
+    let free = registry.free_slots();
     if free == 0 {
         return;
     }
     let candidates = inner.queue.lock().candidates(free, |job| registry.is_offered(job));
+    if candidates.is_empty() {
+        return;
+    }
+    let workers = registry.views();
     for assignment in schedule::assign(&candidates, &workers).assignments {
         if let Some(job) = candidates.get(assignment.job) {
             registry.offer(Uuid::now_v7().to_string(), job, &assignment.worker, now);

@@ -91,6 +91,10 @@ struct WorkerSession {
 }
 
 impl WorkerSession {
+    fn is_draining(&self) -> bool {
+        self.row.draining || self.leaving
+    }
+
     /// Never waits: the session of a worker that does not read its messages is ended.
     fn send(&self, message: Message) {
         if self.out.try_send(Ok(ToWorker { message: Some(message) })).is_err() {
@@ -237,6 +241,21 @@ impl WorkerRegistry {
         self.offered.contains(&(job.run.clone(), job.job.clone()))
     }
 
+    /// Slots of workers that take jobs now: whether it is worth while to make the [`Self::views`] of all.
+    pub(super) fn free_slots(&self) -> usize {
+        let mut busy: HashMap<&str, usize> = HashMap::new();
+        let offered = self.offers.values().map(|offer| &offer.worker);
+        for worker in offered.chain(self.held.values().map(|holder| &holder.worker)) {
+            *busy.entry(worker).or_default() += 1;
+        }
+        let open = self.sessions.iter().filter(|(_, session)| session.ready && !session.is_draining());
+        let free = |(id, session): (&String, &WorkerSession)| {
+            let busy = busy.get(id.as_str()).copied().unwrap_or_default() + session.quarantine.len();
+            (session.row.slots as usize).saturating_sub(busy)
+        };
+        open.map(free).sum()
+    }
+
     /// The connected workers as scheduling sees them, by id.
     pub(super) fn views(&self) -> Vec<WorkerView> {
         let mut busy: HashMap<&str, Vec<Option<String>>> = HashMap::new();
@@ -259,7 +278,7 @@ impl WorkerRegistry {
                 labels: session.labels.clone(),
                 slots: session.row.slots as usize,
                 busy: busy.remove(id.as_str()).unwrap_or_default(),
-                draining: session.row.draining || session.leaving,
+                draining: session.is_draining(),
             })
             .collect();
         views.sort_by(|a, b| a.id.cmp(&b.id));
