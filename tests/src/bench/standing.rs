@@ -65,9 +65,11 @@ pub(super) async fn ended_runs(scale: Scale, report: &mut Report) -> Result<()> 
     for ended in ENDED.map(|ended| scale.count(ended, 20)) {
         while fleet.accepted() < ended {
             let runs = PORTION.min(ended - fleet.accepted());
+            // Read before: the first results are accepted while the last requests are published.
+            let all = fleet.accepted() + runs;
             progress(&format!("G9: {} of {ended} runs ended", fleet.accepted()));
             raw_relay::publish_groups(cluster.relay(), &cluster.requests(1, runs)?).await?;
-            fleet.until_accepted(fleet.accepted() + runs, Duration::from_secs(600)).await?;
+            fleet.until_accepted(all, Duration::from_secs(600)).await?;
         }
         cluster.until_idle(Duration::from_secs(120)).await?;
         tokio::time::sleep(scale.time(REST)).await;
