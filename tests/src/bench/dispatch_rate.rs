@@ -23,7 +23,8 @@ const WORKERS: usize = 1000;
 const LEGS: usize = 20;
 /// The clock of the first part, and of the part at half its rate.
 const TIME: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(20)];
-/// Jobs a second that are there to be done; a coordinator that does more is measured until they are done.
+/// Jobs a second that are there to be done in the first part, and half as many in the second; a coordinator that does more
+/// is measured until they are done.
 const PROVIDED: usize = 3500;
 /// The same on PostgreSQL.
 const PROVIDED_POSTGRES: usize = 1500;
@@ -46,7 +47,9 @@ impl Stretch {
 pub(super) async fn measure(scale: Scale, report: &mut Report) -> Result<()> {
     let workers = scale.count(WORKERS, 20);
     let time = TIME.map(|time| scale.time(time));
-    let runs = scale.count(PROVIDED, 100) * usize::try_from((time[0] + time[1]).as_secs())? / LEGS;
+    let rate = scale.count(PROVIDED, 200);
+    let (full, half) = (provided(rate, time[0]), provided(rate / 2, time[1]));
+    let runs = full + half;
     progress(&format!("G8: {workers} workers, {runs} runs of {LEGS} jobs, {} s", time[0].as_secs()));
     let setup = Setup::new(workers, &[LEGS]);
     let mut cluster = Cluster::start(setup).await?;
@@ -55,7 +58,7 @@ pub(super) async fn measure(scale: Scale, report: &mut Report) -> Result<()> {
     cluster.end_relay()?;
     let fleet = cluster.fleet(0..workers).await?;
 
-    let full = stretch(&fleet, Duty::Work(Duration::ZERO), time[0], runs * LEGS).await?;
+    let full = stretch(&fleet, Duty::Work(Duration::ZERO), time[0], full * LEGS).await?;
     let what = "G8 jobs assigned, accepted and completed";
     report.number(what, "jobs/s", Bound::AtLeast(2000.0), Ok(full.rate()), None);
     if let Some(theirs) = celery::rate(cluster.folder(), scale.count(2000, 100)).await {
@@ -71,9 +74,8 @@ pub(super) async fn measure(scale: Scale, report: &mut Report) -> Result<()> {
         report.note("G8: celery and redis-server are not both on PATH".into());
     }
 
-    let left = runs * LEGS - full.jobs;
     let pause = Duration::from_secs_f64(f64::from(u32::try_from(workers)?) / (full.rate() / 2.0));
-    let half = stretch(&fleet, Duty::Work(pause), time[1], left).await?;
+    let half = stretch(&fleet, Duty::Work(pause), time[1], half * LEGS).await?;
     let mut hand_outs = half.records.hand_outs.clone();
     hand_outs.sort();
     let p99 = hand_outs.get((hand_outs.len() * 99).div_ceil(100).saturating_sub(1)).copied();
@@ -88,12 +90,17 @@ pub(super) async fn measure(scale: Scale, report: &mut Report) -> Result<()> {
     drop(cluster);
 
     let setup = Setup { database: Database::Postgres, ..setup };
-    let runs = scale.count(PROVIDED_POSTGRES, 100) * usize::try_from(time[0].as_secs())? / LEGS;
+    let runs = provided(scale.count(PROVIDED_POSTGRES, 100), time[0]);
     match Box::pin(on_postgres(setup, runs, time[0])).await {
         Ok(rate) => report.number("G8 the same on PostgreSQL", "jobs/s", Bound::Information, Ok(rate), None),
         Err(error) => report.note(format!("G8: PostgreSQL could not be measured: {error:#}")),
     }
     Ok(())
+}
+
+/// Runs that are enough for this many jobs a second.
+fn provided(rate: usize, time: Duration) -> usize {
+    rate * usize::try_from(time.as_secs()).unwrap_or_default() / LEGS
 }
 
 async fn on_postgres(setup: Setup, runs: usize, time: Duration) -> Result<f64> {

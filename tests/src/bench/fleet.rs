@@ -33,7 +33,7 @@ use workflow::plan::{Conclusion, JobReport};
 /// Label that every workflow here asks for.
 const LABEL: &str = "ubuntu-latest";
 /// Between two tries to connect, in milliseconds, drawn anew each time: what the product's worker begins with.
-const RECONNECT_MS: std::ops::Range<u64> = 50..100;
+const RECONNECT_MS: std::ops::Range<u64> = 100..200;
 
 /// What the workers do with jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -332,6 +332,10 @@ impl Worker {
         for attempt in &self.finished {
             session.send(self.result(attempt)).await?;
         }
+        // While a worker takes no jobs its slots wait for none.
+        self.free.clear();
+        // All workers at once would be a burst of jobs, and their ends, equally far off, another and another.
+        tokio::time::sleep(time.mul_f64(rand::random())).await;
         session.send(Up::Draining(Draining { draining: duty == Duty::Idle })).await
     }
 
