@@ -9,8 +9,8 @@ mod upgrade;
 mod webhooks;
 
 use super::*;
-use domain::id::BlobHash;
 use domain::group::Member;
+use domain::id::BlobHash;
 use domain::run::{
     FinalizedLog, Job, NostrOrigin, OriginEvent, Repository, RequestOrigin, RunEnd, RunPhase, RunState, Visibility,
     WaitCondition,

@@ -75,6 +75,7 @@ async fn attack_54_a_job_of_another_worker_and_an_old_attempt_are_refused() {
     let holder = pool.worker("holder", Script::Wait).await;
     pool.queue("build", &["ubuntu-latest"]);
     pool.until("build", |course| course.begun == 1).await;
+    pool.until_logged("build", 1, "waiting\n").await;
     let mut thief = Raw::join(&pool, 1).await;
 
     let of = |attempt: u32| Attempt { run: "run".into(), job: "build".into(), attempt };

@@ -485,6 +485,16 @@ impl Pool {
         self.memory.cancel(job, self.terms.timeouts.confirm());
     }
 
+    /// Waits until a log says this.
+    pub(crate) async fn until_logged(&self, job: &str, number: u32, text: &str) {
+        within("a log", async {
+            while self.log(job, number) != text {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+
     /// The texts of a log's records.
     pub(crate) fn log(&self, job: &str, number: u32) -> String {
         let path = self.folder.path().join("logs").join(RUN).join(job).join(number.to_string());

@@ -19,6 +19,9 @@ const VALUES: usize = 100;
 const QUEUE: usize = 1024;
 /// Waits before a subscription is tried again that the relay ended: the first, and the longest.
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+/// A subscription is opened again after this without a cause: a relay that had too many events for us at a time has left
+/// some out, and tells nobody. What is known already costs a look at its id.
+const LOOK_BEHIND: Duration = Duration::from_secs(300);
 
 /// Hands on what one relay gives until intake ends. A reader that fails is started again.
 pub(super) async fn keep_reading<D: RequestHandler>(inner: Arc<Inner<D>>, url: String) {
@@ -81,22 +84,21 @@ async fn read<D: RequestHandler>(inner: Arc<Inner<D>>, url: String) -> anyhow::R
     }
 }
 
-/// A subscription that is opened again whenever it was interrupted.
+/// A subscription that is opened again whenever it was interrupted, and now and then.
 struct Reading {
     subscription: Subscription,
     waits: ExponentialBackoff,
-    again: Option<Instant>,
+    again: Instant,
 }
 
 impl Reading {
     fn new(subscription: Subscription) -> Self {
-        Self { subscription, waits: waits(), again: None }
+        Self { subscription, waits: waits(), again: look_behind() }
     }
 
     /// The next event; `None`: it is time to subscribe again.
     async fn next(&mut self, url: &str) -> anyhow::Result<Option<Event>> {
         loop {
-            let again = self.again.unwrap_or_else(Instant::now);
             tokio::select! {
                 delivery = self.subscription.next() => match delivery {
                     Some(Delivery::Event(event)) => {
@@ -109,12 +111,12 @@ impl Reading {
                         if !reason.is_empty() {
                             tracing::warn!(relay = url, reason, "the relay ended a subscription, it is opened again");
                         }
-                        self.again = Some(Instant::now() + self.waits.next().unwrap_or(AGAIN[1]));
+                        self.again = Instant::now() + self.waits.next().unwrap_or(AGAIN[1]);
                     }
                     None => anyhow::bail!("the connection has ended"),
                 },
-                () = tokio::time::sleep_until(again), if self.again.is_some() => {
-                    self.again = None;
+                () = tokio::time::sleep_until(self.again) => {
+                    self.again = look_behind();
                     return Ok(None);
                 }
             }
@@ -127,6 +129,11 @@ async fn next(reading: &mut Option<Reading>, url: &str) -> anyhow::Result<Option
         Some(reading) => reading.next(url).await,
         None => std::future::pending().await,
     }
+}
+
+/// All readers at once would be a burst.
+fn look_behind() -> Instant {
+    Instant::now() + LOOK_BEHIND.mul_f64(0.75 + fastrand::f64() / 2.0)
 }
 
 fn waits() -> ExponentialBackoff {
@@ -155,4 +162,25 @@ async fn wanted<D: RequestHandler>(inner: &Inner<D>, url: &str) -> Vec<Filter> {
 /// Deletions of requests whose runs have not ended (NIP-09).
 fn deletions_of(requests: &[EventId]) -> Vec<Filter> {
     requests.chunks(VALUES).map(|some| Filter::new().kind(Kind::EventDeletion).events(some.iter().copied())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
+
+    use nostr::Keys;
+
+    use super::*;
+    use crate::relays::Relays;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_silent_relay_left_out_is_asked_for_again() {
+        let config = config::Relays { allow_private: true, ..config::Relays::default() };
+        let relay = Relays::new(&Keys::generate(), &config).lease("ws://127.0.0.1:1").unwrap();
+        let mut reading = Reading::new(relay.subscribe("jobs", vec![Filter::new()], QUEUE).await);
+        for _ in 0..3 {
+            let next = tokio::time::timeout(2 * LOOK_BEHIND, reading.next("")).await;
+            assert_eq!(next.unwrap().unwrap(), None, "it is time to subscribe again");
+        }
+    }
 }
