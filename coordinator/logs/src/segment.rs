@@ -4,6 +4,10 @@ use std::{
     fs::{File, OpenOptions},
     io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use anyhow::Context;
@@ -16,6 +20,8 @@ pub(super) struct Segment {
     path: PathBuf,
     length: u64,
     hash: Sha256,
+    /// Bytes that are on the disk.
+    durable: Arc<AtomicU64>,
 }
 
 /// The content of a segment at some moment.
@@ -24,12 +30,21 @@ pub(super) struct Written {
     file: File,
     length: u64,
     path: PathBuf,
+    durable: Arc<AtomicU64>,
 }
 
 impl Written {
+    /// Its length, where all of it is on the disk already.
+    pub(super) fn durable(&self) -> Option<u64> {
+        (self.durable.load(Ordering::Acquire) >= self.length).then_some(self.length)
+    }
+
     /// Survives a crash after this returns. Returns its length.
     pub(super) fn sync(&self) -> anyhow::Result<u64> {
-        self.file.sync_data().with_context(|| format!("can't put the log {} on the disk", self.path.display()))?;
+        if self.durable().is_none() {
+            self.file.sync_data().with_context(|| format!("can't put the log {} on the disk", self.path.display()))?;
+            self.durable.fetch_max(self.length, Ordering::Release);
+        }
         Ok(self.length)
     }
 }
@@ -54,19 +69,11 @@ impl Segment {
                 super::sync_folder(folder).with_context(explained)?;
             }
         }
-        let mut hash = Sha256::new();
-        let mut length = 0;
-        let mut buffer = vec![0; 256 * 1024];
-        loop {
-            match file.read(&mut buffer).with_context(explained)? {
-                0 => break,
-                count => {
-                    hash.update(buffer.get(..count).unwrap_or_default());
-                    length += count as u64;
-                }
-            }
-        }
-        Ok(Self { file, path: path.to_owned(), length, hash })
+        let (hash, length) = match fresh {
+            true => (Sha256::new(), 0),
+            false => hashed(&mut file).with_context(explained)?,
+        };
+        Ok(Self { file, path: path.to_owned(), length, hash, durable: Arc::default() })
     }
 
     pub(super) fn length(&self) -> u64 {
@@ -98,7 +105,7 @@ impl Segment {
     pub(super) fn written(&mut self) -> anyhow::Result<Written> {
         let explained = || format!("can't put the log {} on the disk", self.path.display());
         let file = self.file.try_clone().with_context(explained)?;
-        Ok(Written { file, length: self.length, path: self.path.clone() })
+        Ok(Written { file, length: self.length, path: self.path.clone(), durable: Arc::clone(&self.durable) })
     }
 
     pub(super) fn close(&mut self, total: u64, sha256: &[u8]) -> anyhow::Result<()> {
@@ -115,6 +122,21 @@ impl Segment {
             hex::encode(hash)
         );
         self.written()?.sync().map(drop)
+    }
+}
+
+/// Hash and length of a file.
+fn hashed(file: &mut File) -> std::io::Result<(Sha256, u64)> {
+    let (mut hash, mut length) = (Sha256::new(), 0);
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok((hash, length)),
+            count => {
+                hash.update(buffer.get(..count).unwrap_or_default());
+                length += count as u64;
+            }
+        }
     }
 }
 

@@ -4,11 +4,13 @@ use std::{
     collections::HashSet,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
@@ -16,7 +18,7 @@ use tokio::{
 };
 use tokio_util::io::ReaderStream;
 
-use domain::id::CommitId;
+use domain::id::{CommitId, MalformedId};
 
 use super::address::is_object_id;
 use network::{CheckedUrl, Reach};
@@ -42,6 +44,43 @@ pub struct Mirror {
     path: PathBuf,
     reach: Reach,
     limit: Duration,
+    opened: OpenRepository,
+}
+
+/// What is known of a commit that is here.
+#[derive(Debug)]
+pub struct KnownCommit {
+    /// Full id.
+    pub commit: CommitId,
+    /// Whether it is one of the tips or an ancestor of one that is here.
+    pub reached: bool,
+    /// Its message and the name of its author, for the event payload.
+    pub description: Option<(String, String)>,
+}
+
+/// The repository, once something was read of it: opening it costs more than most reads.
+#[derive(Clone, Default)]
+struct OpenRepository(Arc<Mutex<Option<git2::Repository>>>);
+
+impl std::fmt::Debug for OpenRepository {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("OpenRepository")
+    }
+}
+
+impl OpenRepository {
+    fn read<T>(
+        &self,
+        path: &Path,
+        read: impl FnOnce(&git2::Repository) -> Result<T, git2::Error>,
+    ) -> Result<T, git2::Error> {
+        let mut opened = self.0.lock();
+        let repository = match opened.take() {
+            Some(repository) => repository,
+            None => git2::Repository::open_bare(path)?,
+        };
+        read(opened.insert(repository))
+    }
 }
 
 /// What went wrong with git, for people.
@@ -58,7 +97,8 @@ impl Mirror {
     /// The mirror of a repository below `folder`, made if it is not there. Named by the hash of the repository's
     /// address: nothing from outside becomes part of a path.
     pub async fn open(folder: &Path, repository: &str, reach: Reach, limit: Duration) -> Result<Self, GitError> {
-        let mirror = Self { path: folder.join(Self::name(repository)), reach, limit };
+        let path = folder.join(Self::name(repository));
+        let mirror = Self { path, reach, limit, opened: OpenRepository::default() };
         if let Ok(head) = std::fs::File::open(mirror.path.join(HEAD)) {
             // When it was used last. Where that can't be written it is removed sooner, and fetched again.
             let _ = head.set_modified(SystemTime::now());
@@ -74,7 +114,7 @@ impl Mirror {
 
     /// A mirror that is there, for what needs no network.
     pub(super) fn stored(path: PathBuf, limit: Duration) -> Self {
-        Self { path, reach: Reach::default(), limit }
+        Self { path, reach: Reach::default(), limit, opened: OpenRepository::default() }
     }
 
     /// Fetches objects by id and keeps them. The URL was checked; its host is not resolved again.
@@ -159,8 +199,8 @@ impl Mirror {
         &self,
         read: impl FnOnce(&git2::Repository) -> Result<T, git2::Error> + Send + 'static,
     ) -> Result<T, GitError> {
-        let path = self.path.clone();
-        let done = tokio::task::spawn_blocking(move || read(&git2::Repository::open_bare(path)?)).await;
+        let (path, opened) = (self.path.clone(), self.opened.clone());
+        let done = tokio::task::spawn_blocking(move || opened.read(&path, read)).await;
         done.map_err(|error| GitError(format!("reading a mirror was ended: {error}")))?
             .map_err(|error| GitError(error.message().to_owned()))
     }
@@ -188,14 +228,23 @@ impl Mirror {
     /// Makes sure a commit stays: refs keep it from being collected.
     pub async fn keep(&self, commit: &str) -> Result<(), GitError> {
         let id = commit.to_owned();
-        let kept = self.read(move |repository| {
-            let (name, id) = (format!("{KEPT}{id}"), git2::Oid::from_str(&id)?);
-            match repository.refname_to_id(&name) {
-                Ok(known) if known == id => Ok(()),
-                _ => repository.reference(&name, id, true, "built").map(drop),
-            }
-        });
+        let kept = self.read(move |repository| keep(repository, &id));
         kept.await.map_err(|error| GitError(format!("cannot keep commit {commit}: {error}")))
+    }
+
+    /// Keeps the commit that an object id stands for, as [`Self::keep`] does, and tells what is known of it; `None`: it
+    /// is not here.
+    pub async fn keep_known(&self, object: &str, tips: &[String]) -> Result<Option<KnownCommit>, GitError> {
+        let (id, tips) = (object.to_owned(), tips.to_vec());
+        let known = self.read(move |repository| {
+            let Ok(commit) = peel(repository, &id) else { return Ok(None) };
+            keep(repository, &commit)?;
+            let reached = is_ancestor_of_any(repository, &tips, &commit).unwrap_or(false);
+            let description = describe(repository, &commit).ok();
+            let commit = commit.parse().map_err(|error: MalformedId| git2::Error::from_str(&error.to_string()))?;
+            Ok(Some(KnownCommit { commit, reached, description }))
+        });
+        known.await.map_err(|error| GitError(format!("cannot keep commit {object}: {error}")))
     }
 
     /// Lets a commit go: refs that kept it, or a tag of it, are removed.
@@ -227,46 +276,29 @@ impl Mirror {
     /// Whether `commit` is one of `tips` or an ancestor of one that is here.
     pub async fn is_ancestor_of_any(&self, tips: &[String], commit: &str) -> bool {
         let (tips, commit) = (tips.to_vec(), commit.to_owned());
-        let found = self.read(move |repository| {
-            let wanted = git2::Oid::from_str(&commit)?;
-            // One walk from all tips, which does not go beyond the commit itself.
-            let mut walk = repository.revwalk()?;
-            for tip in tips.iter().filter_map(|tip| peel(repository, tip).ok()) {
-                if tip == commit {
-                    return Ok(true);
-                }
-                walk.push(git2::Oid::from_str(&tip)?)?;
-            }
-            for parent in repository.find_commit(wanted)?.parent_ids() {
-                walk.hide(parent)?;
-            }
-            Ok(walk.any(|id| id.is_ok_and(|id| id == wanted)))
-        });
-        found.await.unwrap_or(false)
+        self.read(move |repository| is_ancestor_of_any(repository, &tips, &commit)).await.unwrap_or(false)
     }
 
     /// A file at a commit; `None` where there is none. Symbolic links are not followed.
     pub fn file(&self, commit: &str, path: &str, limit: usize) -> Result<Option<Vec<u8>>, GitError> {
-        let context = |error: git2::Error| GitError(format!("cannot read {path} at {commit}: {}", error.message()));
-        let repository = git2::Repository::open_bare(&self.path).map_err(context)?;
-        let id = git2::Oid::from_str(commit).map_err(context)?;
-        let tree = repository.find_commit(id).and_then(|commit| commit.tree()).map_err(context)?;
-        let Ok(entry) = tree.get_path(Path::new(path)) else { return Ok(None) };
-        if entry.kind() != Some(git2::ObjectType::Blob) || entry.filemode() == 0o120_000 {
-            return Ok(None);
-        }
-        let (size, _) = repository.odb().and_then(|odb| odb.read_header(entry.id())).map_err(context)?;
-        if size > limit {
-            return Err(GitError(format!("{path} has {size} bytes, the limit is {limit}")));
-        }
-        let blob = repository.find_blob(entry.id()).map_err(context)?;
-        Ok(Some(blob.content().to_vec()))
+        let found = self.opened.read(&self.path, |repository| {
+            let tree = repository.find_commit(git2::Oid::from_str(commit)?)?.tree()?;
+            let Ok(entry) = tree.get_path(Path::new(path)) else { return Ok(Ok(None)) };
+            if entry.kind() != Some(git2::ObjectType::Blob) || entry.filemode() == 0o120_000 {
+                return Ok(Ok(None));
+            }
+            let (size, _) = repository.odb()?.read_header(entry.id())?;
+            if size > limit {
+                return Ok(Err(GitError(format!("{path} has {size} bytes, the limit is {limit}"))));
+            }
+            Ok(Ok(Some(repository.find_blob(entry.id())?.content().to_vec())))
+        });
+        found.map_err(|error| GitError(format!("cannot read {path} at {commit}: {}", error.message())))?
     }
 
     /// Paths of the YAML files directly in these folders at a commit; none where the commit is not here.
     pub fn names(&self, commit: &str, folders: &[&str]) -> Vec<String> {
-        let found = || {
-            let repository = git2::Repository::open_bare(&self.path)?;
+        let found = self.opened.read(&self.path, |repository| {
             let tree = repository.find_commit(git2::Oid::from_str(commit)?)?.tree()?;
             let mut paths = Vec::new();
             for folder in folders {
@@ -275,20 +307,9 @@ impl Mirror {
                 let names = inside.iter().filter_map(|entry| Some(format!("{folder}/{}", entry.name().ok()?)));
                 paths.extend(names.filter(|path| path.ends_with(".yml") || path.ends_with(".yaml")).take(NAMES));
             }
-            Ok::<_, git2::Error>(paths)
-        };
-        found().unwrap_or_default()
-    }
-
-    /// The commit's message and author, for the event payload.
-    pub async fn describe(&self, commit: &str) -> Option<(String, String)> {
-        let commit = commit.to_owned();
-        let found = self.read(move |repository| {
-            let found = repository.find_commit(git2::Oid::from_str(&commit)?)?;
-            let author = String::from_utf8_lossy(found.author().name_bytes()).into_owned();
-            Ok((String::from_utf8_lossy(found.message_bytes()).into_owned(), author))
+            Ok(paths)
         });
-        found.await.ok()
+        found.unwrap_or_default()
     }
 
     /// A bundle of commits (and tag objects) with their history, less what `have` reaches.
@@ -348,6 +369,36 @@ impl Mirror {
         let lines: Vec<&str> = complaint.lines().filter(|line| !line.trim().is_empty()).collect();
         Err(GitError(lines.join("; ")))
     }
+}
+
+fn keep(repository: &git2::Repository, commit: &str) -> Result<(), git2::Error> {
+    let (name, id) = (format!("{KEPT}{commit}"), git2::Oid::from_str(commit)?);
+    match repository.refname_to_id(&name) {
+        Ok(known) if known == id => Ok(()),
+        _ => repository.reference(&name, id, true, "built").map(drop),
+    }
+}
+
+fn is_ancestor_of_any(repository: &git2::Repository, tips: &[String], commit: &str) -> Result<bool, git2::Error> {
+    let wanted = git2::Oid::from_str(commit)?;
+    // One walk from all tips, which does not go beyond the commit itself.
+    let mut walk = repository.revwalk()?;
+    for tip in tips.iter().filter_map(|tip| peel(repository, tip).ok()) {
+        if tip == commit {
+            return Ok(true);
+        }
+        walk.push(git2::Oid::from_str(&tip)?)?;
+    }
+    for parent in repository.find_commit(wanted)?.parent_ids() {
+        walk.hide(parent)?;
+    }
+    Ok(walk.any(|id| id.is_ok_and(|id| id == wanted)))
+}
+
+fn describe(repository: &git2::Repository, commit: &str) -> Result<(String, String), git2::Error> {
+    let found = repository.find_commit(git2::Oid::from_str(commit)?)?;
+    let author = String::from_utf8_lossy(found.author().name_bytes()).into_owned();
+    Ok((String::from_utf8_lossy(found.message_bytes()).into_owned(), author))
 }
 
 fn peel(repository: &git2::Repository, object: &str) -> Result<String, git2::Error> {

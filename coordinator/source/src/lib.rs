@@ -5,10 +5,15 @@
 //! the [`lock`]. [`definition`] reads workflow files that are events. `maintenance` keeps mirrors small. Relays are asked
 //! through [`EventQuery`]: this stage knows none.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
-use futures::{future::BoxFuture, stream::BoxStream};
+use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use nostr::{Alphabet, Event, Filter, Kind, PublicKey, SingleLetterTag};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -16,7 +21,7 @@ use tokio::time::Instant;
 use self::{
     announcement::{Announcement, State},
     definition::{Claim, Definition},
-    git::Mirror,
+    git::{KnownCommit, Mirror},
 };
 use domain::id::CommitId;
 use domain::run::Repository;
@@ -187,21 +192,28 @@ impl RepositoryMirrors {
         let lock = self.repository_lock(&Mirror::name(&repository.address));
         let _held = lock.lock().await;
         let mirror = self.mirror(&repository.address).await?;
-        let (commit, reference) = self.target(&state, wanted, &mirror).await?;
-        let commit = self.fetch_commit(&facts, &mirror, &commit, &reference).await?;
-        mirror.keep(commit.as_str()).await.map_err(|error| SourceError::NotYet(error.to_string()))?;
+        let (object, reference) = self.target(&state, wanted, &mirror).await?;
         let tips: Vec<String> = state.targets().map(|(_, target)| target.to_owned()).take(TIPS).collect();
-        let mut trusted = mirror.is_ancestor_of_any(&tips, commit.as_str()).await;
-        if !trusted && self.fetch_tips(&facts, &mirror, &tips).await {
-            trusted = mirror.is_ancestor_of_any(&tips, commit.as_str()).await;
+        let not_yet = |error: git::GitError| SourceError::NotYet(error.to_string());
+        let known = match mirror.keep_known(&object, &tips).await.map_err(not_yet)? {
+            Some(known) => known,
+            None => {
+                let commit = self.fetch_commit(&facts, &mirror, &object, &reference).await?;
+                let fetched = mirror.keep_known(commit.as_str(), &tips).await.map_err(not_yet)?;
+                fetched.ok_or_else(|| SourceError::NotYet(format!("commit {commit} went away again")))?
+            }
+        };
+        let KnownCommit { commit, mut reached, description } = known;
+        if !reached && self.fetch_tips(&facts, &mirror, &tips).await {
+            reached = mirror.is_ancestor_of_any(&tips, commit.as_str()).await;
         }
         Ok(ResolvedRevision {
             repository: repository.clone(),
-            description: mirror.describe(commit.as_str()).await,
+            description,
             commit,
             reference,
             default_branch: state.default_branch().map(str::to_owned),
-            trusted,
+            trusted: reached,
             maintainers: facts.maintainers,
             relays: facts.relays,
             mirror,
@@ -267,53 +279,56 @@ impl RepositoryMirrors {
     async fn announcements(&self, repository: &Repository) -> Result<RepositoryMetadata, SourceError> {
         let owner = PublicKey::from_hex(&repository.owner)
             .map_err(|_| SourceError::Refused(format!("the owner {} is no public key", repository.owner)))?;
-        let mut relays = repository.relays.clone();
-        relays.extend(self.lookup.write_relays(&repository.owner).await);
-        let by = |authors: Vec<PublicKey>, kind: Kind| {
-            Filter::new().kind(kind).authors(authors).identifier(&repository.identifier)
-        };
-        let mut announcements = self.lookup.find(&relays, by(vec![owner], Kind::GitRepoAnnouncement)).await;
-        announcements.retain(|event| is_of(event, Kind::GitRepoAnnouncement, &repository.identifier));
-        if announcements.iter().all(|event| event.pubkey != owner) {
-            return Err(SourceError::NotYet(format!(
-                "no relay has the announcement (30617) of {}: publish it, or name one of its relays in the request",
-                repository.address
-            )));
-        }
-        let mut maintainers;
-        loop {
+        let mut relays = Vec::new();
+        add_relays(&mut relays, &repository.relays);
+        let mut maintainers = BTreeSet::from([repository.owner.clone()]);
+        let mut announcements: Vec<Event> = Vec::new();
+        let mut more = self.lookup.write_relays(&repository.owner);
+        let mut rounds = 0;
+        // All that is known is asked at once, and again only where the answers name relays or maintainers besides.
+        let states = loop {
+            rounds += 1;
+            let authors: Vec<PublicKey> = maintainers.iter().filter_map(|key| PublicKey::from_hex(key).ok()).collect();
+            let by = |kind: Kind| Filter::new().kind(kind).authors(authors.clone()).identifier(&repository.identifier);
+            let of = |event: &Event, kind: Kind| {
+                is_of(event, kind, &repository.identifier) && authors.contains(&event.pubkey)
+            };
+            let (written, found, mut states) = tokio::join!(
+                more,
+                self.lookup.find(&relays, by(Kind::GitRepoAnnouncement)),
+                self.lookup.find(&relays, by(Kind::RepoState)),
+            );
+            more = std::future::ready(Vec::new()).boxed();
+            for event in found.into_iter().filter(|event| of(event, Kind::GitRepoAnnouncement)) {
+                if announcements.iter().all(|known| known.id != event.id) {
+                    announcements.push(event);
+                }
+            }
+            let (asked, asked_relays) = (maintainers, relays.len());
             maintainers = announcement::maintainers(
                 &repository.owner,
                 &repository.identifier,
                 &announcements,
                 self.settings.recursive_maintainers,
             );
-            let known: Vec<String> = announcements.iter().map(|event| event.pubkey.to_hex()).collect();
-            let unknown: Vec<PublicKey> = maintainers
-                .iter()
-                .filter(|key| !known.contains(key))
-                .filter_map(|key| PublicKey::from_hex(key).ok())
-                .collect();
-            add_relays(&mut relays, &announcements, &maintainers.iter().cloned().collect::<Vec<_>>());
-            if unknown.is_empty() {
-                break;
+            add_relays(&mut relays, &written);
+            for author in &maintainers {
+                let own = announcements.iter().filter(|event| event.pubkey.to_hex() == *author);
+                add_relays(&mut relays, &announcement::newest(own).map(Announcement::read).unwrap_or_default().relays);
             }
-            let before = announcements.len();
-            let more = self.lookup.find(&relays, by(unknown, Kind::GitRepoAnnouncement)).await;
-            announcements.extend(more.into_iter().filter(|event| {
-                is_of(event, Kind::GitRepoAnnouncement, &repository.identifier)
-                    && maintainers.contains(&event.pubkey.to_hex())
-            }));
-            if announcements.len() == before {
-                break;
+            if relays.len() == asked_relays && maintainers.is_subset(&asked) || rounds == announcement::MAINTAINERS {
+                states.retain(|event| of(event, Kind::RepoState) && maintainers.contains(&event.pubkey.to_hex()));
+                break states;
             }
+        };
+        announcements.retain(|event| maintainers.contains(&event.pubkey.to_hex()));
+        if announcements.iter().all(|event| event.pubkey != owner) {
+            return Err(SourceError::NotYet(format!(
+                "no relay has the announcement (30617) of {}: publish it, or name one of its relays in the request",
+                repository.address
+            )));
         }
         let maintainers: Vec<String> = maintainers.into_iter().collect();
-        let authors = maintainers.iter().filter_map(|key| PublicKey::from_hex(key).ok()).collect();
-        let mut states = self.lookup.find(&relays, by(authors, Kind::RepoState)).await;
-        states.retain(|event| {
-            is_of(event, Kind::RepoState, &repository.identifier) && maintainers.contains(&event.pubkey.to_hex())
-        });
         let state = announcement::newest(&states).map(State::read);
         Ok(RepositoryMetadata { announcements, maintainers, relays, state })
     }
@@ -467,14 +482,10 @@ fn is_of(event: &Event, kind: Kind, identifier: &str) -> bool {
     event.kind == kind && event.tags.identifier() == Some(identifier)
 }
 
-fn add_relays(relays: &mut Vec<String>, announcements: &[Event], maintainers: &[String]) {
-    for author in maintainers {
-        let own = announcements.iter().filter(|event| event.pubkey.to_hex() == *author);
-        for relay in announcement::newest(own).map(Announcement::read).unwrap_or_default().relays {
-            let relay = relay.trim_end_matches('/').to_owned();
-            if !relays.contains(&relay) && relays.len() < announcement::MAINTAINERS {
-                relays.push(relay);
-            }
+fn add_relays(relays: &mut Vec<String>, more: &[String]) {
+    for relay in more.iter().map(|relay| relay.trim_end_matches('/')) {
+        if relays.len() < announcement::MAINTAINERS && relays.iter().all(|known| known != relay) {
+            relays.push(relay.to_owned());
         }
     }
 }

@@ -72,7 +72,7 @@ impl Journal {
     /// Notes a new attempt and opens its spool. The entry may be lost with the machine's power: so is the attempt.
     pub(super) async fn begin(&self, entry: JournalEntry) -> io::Result<Spool> {
         self.blocking(move |folders| {
-            folders.write(&entry, false)?;
+            folders.begin(&entry)?;
             Spool::open(folders.spool(&entry.attempt()))
         })
         .await
@@ -80,7 +80,7 @@ impl Journal {
 
     /// Stores the end of an attempt; it survives a crash after this.
     pub(super) async fn complete(&self, entry: JournalEntry) -> io::Result<()> {
-        self.blocking(move |folders| folders.write(&entry, true)).await
+        self.blocking(move |folders| folders.complete(&entry)).await
     }
 
     /// Opens the spool of an attempt that ended before this start.
@@ -120,16 +120,21 @@ impl Folders {
         self.spools.join(name(attempt))
     }
 
-    fn write(&self, entry: &JournalEntry, durable: bool) -> io::Result<()> {
-        let path = self.entries.join(name(&entry.attempt()));
-        let fresh = path.with_extension("new");
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(&serde_json::to_vec(entry)?)?;
-        if durable {
-            file.sync_all()?;
-        }
-        fs::rename(&fresh, &path)?;
-        if durable { File::open(&self.entries)?.sync_all() } else { Ok(()) }
+    fn begin(&self, entry: &JournalEntry) -> io::Result<()> {
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(self.entry(entry))?;
+        file.write_all(&line(entry)?)
+    }
+
+    /// Adds the end to the file: what is cut off by a crash leaves the line before it.
+    fn complete(&self, entry: &JournalEntry) -> io::Result<()> {
+        let mut file = File::options().append(true).create(true).mode(0o600).open(self.entry(entry))?;
+        file.write_all(&line(entry)?)?;
+        file.sync_all()?;
+        File::open(&self.entries)?.sync_all()
+    }
+
+    fn entry(&self, entry: &JournalEntry) -> PathBuf {
+        self.entries.join(name(&entry.attempt()))
     }
 
     fn remove(&self, name: &str) {
@@ -151,7 +156,7 @@ impl Folders {
                 fs::remove_file(file.path())?;
                 continue;
             }
-            match fs::read(file.path()).map_err(anyhow::Error::from).and_then(|d| Ok(serde_json::from_slice(&d)?)) {
+            match fs::read(file.path()).map_err(anyhow::Error::from).and_then(|data| last(&data)) {
                 Ok(entry) => _ = entries.insert(name, entry),
                 Err(error) => {
                     warn!(entry = name, %error, "an entry of the journal can't be read; its attempt is lost");
@@ -166,6 +171,23 @@ impl Folders {
             }
         }
         Ok(entries.into_values().collect())
+    }
+}
+
+/// A state of an entry, behind those before it.
+fn line(entry: &JournalEntry) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(entry)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// The last state of an entry that was written whole.
+fn last(data: &[u8]) -> anyhow::Result<JournalEntry> {
+    let mut states = data.split(|byte| *byte == b'\n').rev().filter(|line| !line.is_empty());
+    let newest = serde_json::from_slice(states.next().unwrap_or_default());
+    match states.next() {
+        Some(before) if newest.is_err() => Ok(serde_json::from_slice(before)?),
+        _ => Ok(newest?),
     }
 }
 
@@ -200,6 +222,17 @@ mod tests {
         assert_eq!(entries[0].report(), Some(report));
         journal.remove(&attempt()).await;
         assert!(journal.entries().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_end_that_was_half_written_leaves_the_attempt_without_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(folder.path()).unwrap();
+        let entry = JournalEntry::new(&attempt(), "token");
+        journal.begin(entry.clone()).await.unwrap();
+        let mut file = File::options().append(true).open(journal.0.entry(&entry)).unwrap();
+        file.write_all(b"{\"run\":\"r\",\"rep").unwrap();
+        assert_eq!(journal.entries().await.unwrap(), [entry]);
     }
 
     #[tokio::test]

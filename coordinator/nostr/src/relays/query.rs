@@ -7,7 +7,10 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use indexmap::IndexMap;
-use nostr::{Alphabet, Event, EventId, Filter, Kind, SingleLetterTag, SubscriptionId, filter::MatchEventOptions};
+use nostr::{
+    Alphabet, Event, EventId, Filter, Kind, SingleLetterTag, SubscriptionId, filter::MatchEventOptions,
+    secp256k1::schnorr::Signature,
+};
 use tokio::sync::oneshot;
 
 use super::{RelayError, limits::ConnectionLimits};
@@ -18,6 +21,8 @@ const VALUES: usize = 100;
 const EVENTS: usize = 10_000;
 /// Events with a false signature after which a subscription is not listened to any more.
 const FORGED: usize = 20;
+/// Signatures that are remembered as true.
+const VERIFIED: usize = 1024;
 /// How often a relay may refuse a filter that stands alone.
 const REFUSALS: u8 = 3;
 
@@ -75,12 +80,14 @@ pub(super) struct Queries {
     limits: ConnectionLimits,
     waiting: IndexMap<Filter, Question>,
     asked: HashMap<SubscriptionId, OpenQuery>,
+    /// Signatures that were found true: each plan asks for the same announcement and the same state again.
+    verified: HashSet<(EventId, Signature)>,
     number: u64,
 }
 
 impl Queries {
     pub(super) fn new(limits: ConnectionLimits) -> Self {
-        Self { limits, waiting: IndexMap::new(), asked: HashMap::new(), number: 0 }
+        Self { limits, waiting: IndexMap::new(), asked: HashMap::new(), verified: HashSet::new(), number: 0 }
     }
 
     pub(super) fn set_limits(&mut self, limits: ConnectionLimits) {
@@ -165,9 +172,17 @@ impl Queries {
         if wanted.is_empty() {
             return true;
         }
-        if event.verify().is_err() {
-            asked.forged += 1;
-            return true;
+        let signed = (event.id, event.sig);
+        let known = self.verified.contains(&signed) && event.verify_id();
+        if !known {
+            if event.verify().is_err() {
+                asked.forged += 1;
+                return true;
+            }
+            if self.verified.len() >= VERIFIED {
+                self.verified.clear();
+            }
+            self.verified.insert(signed);
         }
         asked.seen.insert(event.id);
         for question in &mut wanted {
@@ -427,6 +442,23 @@ mod tests {
         }
         queries.end_of_stored(&id);
         assert_eq!(answer.try_recv().unwrap(), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn an_event_that_was_verified_is_forged_all_the_same_with_another_content_or_signature() {
+        let mut queries = queries(20, 10);
+        let key = Keys::generate();
+        let genuine = event(&key, Kind::RelayList);
+        let (mut changed, mut signed_by_another) = (genuine.clone(), genuine.clone());
+        changed.content = "other".into();
+        signed_by_another.sig = event(&Keys::generate(), Kind::RelayList).sig;
+        for (sent, expected) in [(&genuine, 1), (&changed, 0), (&signed_by_another, 0), (&genuine, 1)] {
+            let mut answer = query(&mut queries, list(&key.public_key()));
+            let (id, _) = queries.next_subscription(0).unwrap();
+            queries.event(&id, sent);
+            queries.end_of_stored(&id);
+            assert_eq!(answer.try_recv().unwrap().unwrap().len(), expected, "{sent:?}");
+        }
     }
 
     #[test]
