@@ -44,7 +44,7 @@ pub(super) async fn caller(
     let holder = inner.holder(&attempt).await.map_err(|error| Status::unavailable(format!("{error:#}")))?;
     let (worker, repository) = holder.ok_or_else(refused)?;
     if inner.tokens.is_attempt(token, &attempt, &worker) {
-        Ok(Caller { attempt, worker, repository })
+        Ok(Caller { attempt, worker, repository: repository.to_string() })
     } else {
         Err(refused())
     }

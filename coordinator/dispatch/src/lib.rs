@@ -100,12 +100,12 @@ struct Inner {
 
 impl Inner {
     /// Worker and repository of an attempt's lease, as known here or else by the store.
-    async fn holder(&self, attempt: &AttemptId) -> anyhow::Result<Option<(String, String)>> {
+    async fn holder(&self, attempt: &AttemptId) -> anyhow::Result<Option<(String, Arc<str>)>> {
         let known =
             self.registry.lock().holder(attempt).map(|holder| (holder.worker.clone(), holder.repository.clone()));
         match known {
             Some(holder) => Ok(Some(holder)),
-            None => Ok(self.config.store.lease(attempt).await?.map(|lease| (lease.worker, lease.repository))),
+            None => Ok(self.config.store.lease(attempt).await?.map(|lease| (lease.worker, lease.repository.into()))),
         }
     }
 

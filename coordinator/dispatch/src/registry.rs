@@ -3,7 +3,10 @@
 //! Sessions and offers exist here alone. Leases are rows of the store; the copy here saves a query for each log chunk, and
 //! every renewal and a regular read of the store correct it. No I/O except sends that never wait; time is an argument.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use config::LeaseTimeouts;
 use domain::{
@@ -76,9 +79,10 @@ pub(super) struct NewSession {
 
 struct WorkerSession {
     generation: u64,
+    id: Arc<str>,
     row: WorkerRow,
     program: WorkerProgram,
-    labels: BTreeSet<String>,
+    labels: Arc<BTreeSet<String>>,
     out: WorkerOutbound,
     end: CancellationToken,
     /// Offers are made once its leases are settled.
@@ -108,7 +112,7 @@ struct OpenOffer {
     worker: String,
     run: RunId,
     job: JobKey,
-    owner: String,
+    owner: Arc<str>,
     /// `None`: accepted, the attempt is about to begin.
     until: Option<Instant>,
 }
@@ -117,14 +121,14 @@ struct OpenOffer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Holder {
     pub(super) worker: String,
-    pub(super) repository: String,
+    pub(super) repository: Arc<str>,
     known_since: Instant,
 }
 
 /// Sessions, offers and known leases.
 pub(super) struct WorkerRegistry {
     timeouts: LeaseTimeouts,
-    sessions: HashMap<String, WorkerSession>,
+    sessions: BTreeMap<String, WorkerSession>,
     offers: HashMap<String, OpenOffer>,
     /// The job of each offer.
     offered: HashSet<JobId>,
@@ -136,7 +140,7 @@ impl WorkerRegistry {
     pub(super) fn new(timeouts: LeaseTimeouts) -> Self {
         Self {
             timeouts,
-            sessions: HashMap::new(),
+            sessions: BTreeMap::new(),
             offers: HashMap::new(),
             offered: HashSet::new(),
             held: HashMap::new(),
@@ -152,7 +156,7 @@ impl WorkerRegistry {
         for lease in leases {
             self.held.entry(lease.attempt).or_insert(Holder {
                 worker: lease.worker,
-                repository: lease.repository,
+                repository: lease.repository.into(),
                 known_since: read_at,
             });
         }
@@ -165,7 +169,8 @@ impl WorkerRegistry {
         let id = new.row.id.clone();
         let session = WorkerSession {
             generation: self.generations,
-            labels: new.row.labels.iter().cloned().collect(),
+            id: id.as_str().into(),
+            labels: Arc::new(new.row.labels.iter().cloned().collect()),
             row: new.row,
             program: new.program,
             out: new.out,
@@ -191,7 +196,7 @@ impl WorkerRegistry {
         }
         self.held.retain(|_, holder| holder.worker != worker);
         for lease in leases {
-            let repository = lease.repository.clone();
+            let repository = lease.repository.as_str().into();
             let holder = Holder { worker: worker.to_owned(), repository, known_since: now };
             self.held.insert(lease.attempt.clone(), holder);
         }
@@ -259,7 +264,7 @@ impl WorkerRegistry {
 
     /// The connected workers as scheduling sees them, by id.
     pub(super) fn views(&self) -> Vec<WorkerView> {
-        let mut busy: HashMap<&str, Vec<Option<String>>> = HashMap::new();
+        let mut busy: HashMap<&str, Vec<Option<Arc<str>>>> = HashMap::new();
         for offer in self.offers.values() {
             busy.entry(&offer.worker).or_default().push(Some(offer.owner.clone()));
         }
@@ -269,35 +274,29 @@ impl WorkerRegistry {
         for (id, session) in &self.sessions {
             busy.entry(id).or_default().extend(session.quarantine.iter().map(|_| None));
         }
-        let mut views: Vec<WorkerView> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| session.ready)
-            .map(|(id, session)| WorkerView {
-                id: id.clone(),
-                name: session.row.name.clone(),
-                labels: session.labels.clone(),
-                slots: session.row.slots as usize,
-                busy: busy.remove(id.as_str()).unwrap_or_default(),
-                draining: session.is_draining(),
-            })
-            .collect();
-        views.sort_by(|a, b| a.id.cmp(&b.id));
-        views
+        let ready = self.sessions.values().filter(|session| session.ready);
+        let view = |session: &WorkerSession| WorkerView {
+            id: session.id.clone(),
+            labels: session.labels.clone(),
+            slots: session.row.slots as usize,
+            busy: busy.remove(&*session.id).unwrap_or_default(),
+            draining: session.is_draining(),
+        };
+        ready.map(view).collect()
     }
 
     pub(super) fn connected(&self) -> Vec<ConnectedWorker> {
         let describe = |view: WorkerView| {
-            let session = self.sessions.get(&view.id)?;
+            let session = self.sessions.get(&*view.id)?;
             Some(ConnectedWorker {
                 quarantined: session.quarantine.len(),
                 program: session.program.clone(),
-                labels: view.labels.into_iter().collect(),
+                labels: view.labels.iter().cloned().collect(),
                 slots: session.row.slots,
                 busy: view.busy.len().saturating_sub(session.quarantine.len()),
                 draining: view.draining,
-                name: view.name,
-                id: view.id,
+                name: session.row.name.clone(),
+                id: session.row.id.clone(),
             })
         };
         self.views().into_iter().filter_map(describe).collect()
@@ -311,7 +310,7 @@ impl WorkerRegistry {
             worker: worker.to_owned(),
             run: job.run.clone(),
             job: job.job.clone(),
-            owner: job.owner.clone(),
+            owner: job.owner.as_str().into(),
             until: Some(now + self.timeouts.offer()),
         };
         self.offered.insert((job.run.clone(), job.job.clone()));
@@ -366,7 +365,7 @@ impl WorkerRegistry {
     ) -> bool {
         let alive = self.is_current(worker, generation);
         if alive {
-            let (worker, repository) = (worker.to_owned(), repository.to_owned());
+            let (worker, repository) = (worker.to_owned(), repository.into());
             self.held.insert(attempt.clone(), Holder { worker, repository, known_since: now });
         }
         alive

@@ -94,7 +94,7 @@ async fn store(inner: &Inner, known: &mut KnownReasons, found: Findings) -> anyh
 /// Workers of the pool that are connected to other coordinators, or were here lately.
 fn elsewhere(stored: &[WorkerRow], here: &[WorkerView], now: Millis) -> Vec<HashSet<String>> {
     let lately = |row: &&WorkerRow| row.seen_at.saturating_add(SEEN_WITHIN) > now;
-    let there = |row: &&WorkerRow| !here.iter().any(|view| view.id == row.id);
+    let there = |row: &&WorkerRow| !here.iter().any(|view| *view.id == *row.id);
     stored.iter().filter(lately).filter(there).map(|row| row.labels.iter().cloned().collect()).collect()
 }
 

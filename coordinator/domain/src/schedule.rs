@@ -7,6 +7,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque},
     fmt,
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -47,19 +48,17 @@ pub struct WaitUpdate {
     pub reason: String,
 }
 
-/// A connected worker, as scheduling sees it.
+/// A connected worker, as scheduling sees it. Made anew for each round: its texts are shared.
 #[derive(Debug, Clone, Default)]
 pub struct WorkerView {
     /// Id in the pool.
-    pub id: String,
-    /// For people.
-    pub name: String,
+    pub id: Arc<str>,
     /// What it offers.
-    pub labels: BTreeSet<String>,
+    pub labels: Arc<BTreeSet<String>>,
     /// Jobs it takes at a time.
     pub slots: usize,
     /// The owner of each job that it has or is offered; a slot lost to an unconfirmed cancel has no owner.
-    pub busy: Vec<Option<String>>,
+    pub busy: Vec<Option<Arc<str>>>,
     /// It takes no new jobs.
     pub draining: bool,
 }
@@ -70,7 +69,7 @@ pub struct Assignment {
     /// Position in the queue that was given.
     pub job: usize,
     /// Worker id.
-    pub worker: String,
+    pub worker: Arc<str>,
 }
 
 /// What becomes of the queue: each job stands in exactly one of the two.
@@ -143,7 +142,7 @@ pub fn assign(queue: &[QueuedJob], workers: &[WorkerView]) -> Schedule {
     let mut free: Vec<usize> = workers.iter().map(|w| w.slots.saturating_sub(w.busy.len())).collect();
     let mut running: HashMap<&str, usize> = HashMap::new();
     for owner in workers.iter().flat_map(|w| w.busy.iter().flatten()) {
-        *running.entry(owner.as_str()).or_default() += 1;
+        *running.entry(owner).or_default() += 1;
     }
     let mut owners: BTreeMap<&str, VecDeque<usize>> = BTreeMap::new();
     for (position, job) in queue.iter().enumerate() {
@@ -193,15 +192,14 @@ fn choose(job: &QueuedJob, workers: &[WorkerView], fitting: &[usize], free: &[us
         return Err(no_labels(job, workers));
     }
     let open = || fitting.iter().filter_map(|&at| Some((at, workers.get(at)?))).filter(|(_, w)| !w.draining);
-    let slots = |avoid: bool| -> usize {
-        open().filter(|(_, w)| !avoid || !job.avoid.contains(&w.id)).map(|(_, w)| w.slots).sum()
-    };
+    let slots =
+        |avoid: bool| -> usize { open().filter(|(_, w)| !avoid || !avoids(job, w)).map(|(_, w)| w.slots).sum() };
     if open().next().is_none() {
         return Err(WaitReason::Draining { workers: fitting.len() });
     }
     let others = slots(true);
     let best = open()
-        .filter(|(_, worker)| others == 0 || !job.avoid.contains(&worker.id))
+        .filter(|(_, worker)| others == 0 || !avoids(job, worker))
         .filter_map(|(at, worker)| Some((*free.get(at)?, Reverse(&worker.id), at)))
         .filter(|(free, ..)| *free > 0)
         .max();
@@ -213,8 +211,12 @@ fn choose(job: &QueuedJob, workers: &[WorkerView], fitting: &[usize], free: &[us
     })
 }
 
+fn avoids(job: &QueuedJob, worker: &WorkerView) -> bool {
+    job.avoid.iter().any(|avoided| **avoided == *worker.id)
+}
+
 fn no_labels(job: &QueuedJob, workers: &[WorkerView]) -> WaitReason {
-    let offered: BTreeSet<&String> = workers.iter().flat_map(|worker| &worker.labels).collect();
+    let offered: BTreeSet<&String> = workers.iter().flat_map(|worker| worker.labels.iter()).collect();
     let unknown: Vec<String> = job.labels.iter().filter(|label| !offered.contains(label)).cloned().collect();
     // Each label is offered by somebody, only not together: all of them are what is missing.
     let missing = if unknown.is_empty() { job.labels.clone() } else { unknown };

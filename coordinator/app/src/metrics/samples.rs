@@ -180,9 +180,8 @@ impl Samples {
 /// A worker as the scheduler sees it; whose jobs it has does not matter for the reasons.
 fn view(worker: &ConnectedWorker) -> WorkerView {
     WorkerView {
-        id: worker.id.clone(),
-        name: worker.name.clone(),
-        labels: worker.labels.iter().cloned().collect(),
+        id: worker.id.as_str().into(),
+        labels: std::sync::Arc::new(worker.labels.iter().cloned().collect()),
         slots: worker.slots as usize,
         busy: vec![None; worker.busy + worker.quarantined],
         draining: worker.draining,

@@ -19,8 +19,7 @@ fn job(name: &str, owner: &str, labels: &[&str]) -> QueuedJob {
 fn worker(id: &str, slots: usize, labels: &[&str]) -> WorkerView {
     WorkerView {
         id: id.into(),
-        name: id.into(),
-        labels: labels.iter().map(ToString::to_string).collect(),
+        labels: Arc::new(labels.iter().map(ToString::to_string).collect()),
         slots,
         ..WorkerView::default()
     }
@@ -28,7 +27,7 @@ fn worker(id: &str, slots: usize, labels: &[&str]) -> WorkerView {
 
 fn given(queue: &[QueuedJob], workers: &[WorkerView]) -> Vec<(String, String)> {
     let decision = assign(queue, workers);
-    decision.assignments.into_iter().map(|a| (queue[a.job].job.to_string(), a.worker)).collect()
+    decision.assignments.into_iter().map(|a| (queue[a.job].job.to_string(), a.worker.to_string())).collect()
 }
 
 fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -110,7 +109,7 @@ fn who_waits_is_told_why() {
 prop_compose! {
     fn any_worker()(slots in 0..4usize, busy in 0..4usize, labels in prop::collection::btree_set("[abc]", 0..3),
                     draining in any::<bool>(), owner in "[xyz]") -> WorkerView {
-        WorkerView { slots, busy: vec![Some(owner); busy], labels, draining, ..WorkerView::default() }
+        WorkerView { slots, busy: vec![Some(owner.into()); busy], labels: labels.into(), draining, ..WorkerView::default() }
     }
 }
 
@@ -130,7 +129,7 @@ proptest! {
         queue in prop::collection::vec(any_job(), 0..24),
     ) {
         for (position, worker) in workers.iter_mut().enumerate() {
-            worker.id = position.to_string();
+            worker.id = position.to_string().into();
         }
         let decision = assign(&queue, &workers);
         let mut seen: Vec<usize> = decision.assignments.iter().map(|a| a.job).collect();
@@ -145,12 +144,12 @@ proptest! {
             prop_assert!(jobs.is_empty() || worker.busy.len() + jobs.len() <= worker.slots);
             for job in jobs {
                 prop_assert!(fits(job, worker));
-                let other = workers.iter().any(|w| fits(job, w) && w.slots > 0 && !job.avoid.contains(&w.id));
-                prop_assert!(!other || !job.avoid.contains(&worker.id));
+                let other = workers.iter().any(|w| fits(job, w) && w.slots > 0 && !avoids(job, w));
+                prop_assert!(!other || !avoids(job, worker));
             }
             let left = worker.busy.len() + decision.assignments.iter().filter(|a| a.worker == worker.id).count();
             for (waiting, _) in &decision.waiting {
-                let could = fits(&queue[*waiting], worker) && !queue[*waiting].avoid.contains(&worker.id);
+                let could = fits(&queue[*waiting], worker) && !avoids(&queue[*waiting], worker);
                 prop_assert!(!could || left >= worker.slots);
             }
         }
