@@ -23,7 +23,7 @@ async fn attack_53_an_identity_has_one_session_and_the_older_one_is_fenced() {
     let attempt = old.take().await.attempt.unwrap();
     let mut new = Raw::join(&pool, 1).await;
     assert_eq!(old.ended().await.code(), Code::Aborted);
-    assert_eq!(pool.dispatch.workers().len(), 1);
+    pool.connected(1).await;
     // What the old one says now goes nowhere; the new one did not name the job, so it is lost.
     pool.until("build", |course| course.lost == ["worker raw came back without it"]).await;
     new.report(&attempt).await;
