@@ -66,6 +66,7 @@ mod tests {
     use store::{Store, seal::StoreKey};
 
     use super::*;
+    use crate::RunServiceConfig;
 
     #[tokio::test]
     async fn a_run_that_was_answered_before_ends_without_a_second_answer() {
@@ -77,7 +78,8 @@ mod tests {
         let outbox = Outbox::new(keys.clone(), protocols, delivery);
         let key = StoreKey::from_hex(&"11".repeat(32)).unwrap();
         let service =
-            RunService::new(store.clone(), key, outbox, config, &mut crate::metrics::registry(), || testing::START);
+            RunServiceConfig { store: store.clone(), store_key: key, outbox, config, clock: || testing::START };
+        let service = service.build(&mut crate::metrics::registry());
         let mut ended = Vec::new();
         for (number, answered) in [(1, true), (2, false)] {
             let mut request = testing::request();

@@ -48,22 +48,32 @@ pub enum Applied {
     Unchanged(RunRefusal),
 }
 
-impl RunService {
-    /// `outbox` makes the events that report on runs; `clock` gives Unix milliseconds.
-    pub fn new(
-        store: Store,
-        store_key: StoreKey,
-        outbox: Outbox,
-        config: Arc<Config>,
-        registry: &mut Registry,
-        clock: fn() -> Millis,
-    ) -> Self {
+/// What the writer of runs is built of.
+pub struct RunServiceConfig {
+    /// The database.
+    pub store: Store,
+    /// Seals the secrets of runs.
+    pub store_key: StoreKey,
+    /// Makes the events that report on runs.
+    pub outbox: Outbox,
+    /// The whole configuration: repositories have rules of their own.
+    pub config: Arc<Config>,
+    /// Unix milliseconds.
+    pub clock: fn() -> Millis,
+}
+
+impl RunServiceConfig {
+    /// The service; its metrics go into the registry.
+    pub fn build(self, registry: &mut Registry) -> RunService {
+        let Self { store, store_key, outbox, config, clock } = self;
         let secrets = RunSecrets { store: store.clone(), protocols: outbox.protocols(), store_key };
         let rows = RowMaker { outbox, config: config.clone() };
         let (cache, metrics) = (StateCache::default(), RunMetrics::new(registry));
-        Self(Arc::new(Inner { store, cache, secrets, rows, config, metrics, clock }))
+        RunService(Arc::new(Inner { store, cache, secrets, rows, config, metrics, clock }))
     }
+}
 
+impl RunService {
     /// The store.
     pub fn store(&self) -> &Store {
         &self.0.store

@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use config::Config;
-use coordinator::RunService;
+use coordinator::{RunService, RunServiceConfig};
 use dispatch::{ActionsAccess, ActionsApi, Dispatch, DispatchConfig, SourceObjects};
 use domain::run::{AttemptId, FinalizedLog, RunEvent, RunRequest};
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
@@ -106,8 +106,14 @@ impl Machinery {
         let protocols = Protocols::new(&[&nostr_client::protocol::hive_ci::HiveCi]);
         let outbox = Outbox::new(self.keys.clone(), protocols, delivery);
         let key = StoreKey::from_hex(&"5".repeat(64))?;
-        let run_service =
-            RunService::new(store.clone(), key, outbox, config.clone(), &mut Registry::default(), clock::now);
+        let run_service = RunServiceConfig {
+            store: store.clone(),
+            store_key: key,
+            outbox,
+            config: config.clone(),
+            clock: clock::now,
+        };
+        let run_service = run_service.build(&mut Registry::default());
         let dispatch = DispatchConfig {
             store: store.clone(),
             runs: Arc::new(run_service.clone()),

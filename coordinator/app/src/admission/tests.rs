@@ -22,7 +22,7 @@ use store::{Signer, Store, seal::StoreKey};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::{adapters::relay_lookup::RelayLookup, now};
+use crate::{RunServiceConfig, adapters::relay_lookup::RelayLookup, now};
 
 /// A second family of events: one event asks for a run or its end, and one event with a word answers.
 #[derive(Debug)]
@@ -150,7 +150,9 @@ impl Pool {
         let delivery = DeliveryPlan::new(relays.clone(), &config.relays, now);
         let outbox = Outbox::new(keys.clone(), protocols, delivery);
         let key = StoreKey::from_hex(&"11".repeat(32)).unwrap();
-        let service = RunService::new(store.clone(), key, outbox, config.clone(), &mut crate::metrics::registry(), now);
+        let (of_store, of_config) = (store.clone(), config.clone());
+        let service = RunServiceConfig { store: of_store, store_key: key, outbox, config: of_config, clock: now };
+        let service = service.build(&mut crate::metrics::registry());
         let lookup = RelayLookup { relays: relays.clone(), config: config.relays.clone() };
         let sources =
             source::RepositoryMirrors::new(folder.path().join("mirrors"), config.source.clone(), Arc::new(lookup));

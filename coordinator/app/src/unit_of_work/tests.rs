@@ -19,7 +19,7 @@ use nostr_client::{
 use store::{Batch, Change, Store, seal::StoreKey};
 use workflow::plan::{Conclusion, QueueMode};
 
-use crate::run_service::{Applied, RunService};
+use crate::run_service::{Applied, RunService, RunServiceConfig};
 
 const NOW: Millis = 1_700_000_000_000;
 
@@ -43,7 +43,8 @@ impl World {
             let delivery = DeliveryPlan::new(Relays::new(&keys, &config.relays), &config.relays, now);
             let outbox = Outbox::new(keys.clone(), Protocols::new(&[]), delivery);
             let key = StoreKey::from_hex(&"ab".repeat(32)).unwrap();
-            RunService::new(store.clone(), key, outbox, config.clone(), &mut Registry::default(), now)
+            let (store, config) = (store.clone(), config.clone());
+            RunServiceConfig { store, store_key: key, outbox, config, clock: now }.build(&mut Registry::default())
         };
         Self { service: service(), other: service(), store }
     }
