@@ -73,7 +73,7 @@ impl Writer {
     /// Writes on a thread of its own, to the SQLite file that `connection` has open; `sync` answers the callers.
     pub(crate) fn start_sqlite(
         mut connection: Connection,
-        reopen: sqlite::Reopen,
+        setup: sqlite::WriterSetup,
         sync: WalSync,
         ends: TransactionEnds,
     ) -> Result<Self, StoreError> {
@@ -81,7 +81,7 @@ impl Writer {
         sqlite::spawn("store-write".into(), move || {
             let mut waiting = Vec::new();
             let ensure_idle = |connection: &mut Connection| match connection {
-                Connection::Sqlite(connection) => reopen.ensure_idle(connection),
+                Connection::Sqlite(connection) => setup.ensure_idle(connection),
                 Connection::Postgres(_) => Ok(()),
             };
             while units.blocking_recv_many(&mut waiting, GROUP) > 0 {

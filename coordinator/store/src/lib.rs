@@ -7,6 +7,7 @@
 mod artifacts;
 mod backlog;
 mod caches;
+mod checkpoint;
 mod columns;
 mod commit;
 mod counters;
@@ -62,6 +63,7 @@ pub use self::{
     workers::WorkerChange,
 };
 use self::{
+    checkpoint::Checkpoints,
     commit::{AnswerWhen, BatchUnit, ClosureUnit, InlineWriter, Numbered, TransactionEnds, Unit, Writer},
     durability::{Durability, WalSync},
     sql::{Connection, Readers},
@@ -104,10 +106,11 @@ impl Store {
         let health = health::Health::default();
         let ends = TransactionEnds { notifications: notifications.clone(), health: health.clone() };
         let (sync, durability) = WalSync::start(path)?;
-        if let Connection::Sqlite(connection) = &connection {
-            sqlite::leave_syncs(connection)?;
+        let setup = sqlite::WriterSetup { path: path.to_owned(), checkpoints: Checkpoints::start(path)? };
+        if let Connection::Sqlite(connection) = &mut connection {
+            setup.apply(connection)?;
         }
-        let writer = Writer::start_sqlite(connection, sqlite::Reopen(path.to_owned()), sync, ends)?;
+        let writer = Writer::start_sqlite(connection, setup, sync, ends)?;
         let queue = broadcast::Sender::new(QUEUE_CHANGES);
         Ok(Self { writer, readers, queue, notifications, health, durability })
     }

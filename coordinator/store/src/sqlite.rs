@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::{
     StoreError,
+    checkpoint::Checkpoints,
     row::{Row, Value},
 };
 
@@ -27,8 +28,7 @@ const READERS: usize = 4;
 const STATEMENTS: usize = 256;
 
 /// FULL: a commit is on the disk before it is acknowledged. `secure_delete`: erased keys leave no bytes in the file.
-/// `temp_store`: what a savepoint would undo stands in memory, not in a file that is made for each transaction. Checkpoints
-/// come after 16 MiB of log: a page that was written many times is copied once.
+/// `temp_store`: what a savepoint would undo stands in memory, not in a file that is made for each transaction.
 const SETTINGS: &str = "
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
@@ -36,7 +36,6 @@ const SETTINGS: &str = "
     PRAGMA busy_timeout = 10000;
     PRAGMA secure_delete = ON;
     PRAGMA temp_store = MEMORY;
-    PRAGMA wal_autocheckpoint = 4000;
 ";
 
 /// Opens a connection to the file, which is created if need be.
@@ -60,12 +59,6 @@ fn prepare_statements(connection: &Connection) -> Result<(), StoreError> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(())
-}
-
-/// Leaves it to [`super::durability`] to bring commits to the disk. A checkpoint still syncs what it copies, before and
-/// after (SQLite docs: PRAGMA synchronous, NORMAL).
-pub(crate) fn leave_syncs(connection: &Connection) -> Result<(), StoreError> {
-    Ok(connection.execute_batch("PRAGMA synchronous = NORMAL")?)
 }
 
 /// Opens a database in memory.
@@ -187,11 +180,20 @@ pub(crate) fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Resul
     started.map(drop).map_err(|error| StoreError::Database(format!("can't start a thread: {error}")))
 }
 
-/// Opens the writing connection again, after one that is in an unknown state.
+/// What the writing connection is, also when it was opened again after one in an unknown state.
 #[derive(Debug, Clone)]
-pub(crate) struct Reopen(pub(crate) PathBuf);
+pub(crate) struct WriterSetup {
+    pub(crate) path: PathBuf,
+    pub(crate) checkpoints: Checkpoints,
+}
 
-impl Reopen {
+impl WriterSetup {
+    /// Leaves it to [`super::durability`] to bring commits to the disk, and to [`super::checkpoint`] to copy the log.
+    pub(crate) fn apply(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        connection.execute_batch("PRAGMA synchronous = NORMAL")?;
+        self.checkpoints.follow(connection)
+    }
+
     /// Ends what is left of a transaction; only a connection outside of one may go on.
     pub(crate) fn ensure_idle(&self, connection: &mut Connection) -> Result<(), StoreError> {
         if !connection.is_autocommit() {
@@ -199,8 +201,8 @@ impl Reopen {
             let _ = connection.execute_batch("ROLLBACK");
         }
         if !connection.is_autocommit() {
-            *connection = connect(&self.0)?;
-            leave_syncs(connection)?;
+            *connection = connect(&self.path)?;
+            self.apply(connection)?;
         }
         Ok(())
     }

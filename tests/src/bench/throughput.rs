@@ -98,6 +98,7 @@ pub(super) async fn subscriptions(scale: Scale, report: &mut Report) -> Result<(
     }
     let what = format!("{runs} requests at once, 20 subscriptions a connection; floor: the same without that limit");
     report.ratio(&what, 1.25, &pairs);
+    super::goals::failures("1000 requests", &pairs, report);
     Ok(())
 }
 

@@ -27,6 +27,27 @@ async fn a_store_whose_writer_ended_says_so_and_takes_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_written_is_copied_from_the_log_into_the_file_beside_the_writer() {
+    let (store, folder) = open().await;
+    let run = async |statement: &'static str| {
+        let written =
+            store.transaction(&[], move |connection| Box::pin(async move { connection.run(statement).await }));
+        written.await.unwrap();
+    };
+    run("CREATE TABLE filler (content BLOB)").await;
+    for _ in 0..20 {
+        run("INSERT INTO filler VALUES (zeroblob(1048576))").await;
+    }
+    let size = || std::fs::metadata(folder.path().join(FILE)).unwrap().len();
+    let copied = async {
+        while size() < 16 * 1024 * 1024 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), copied).await.unwrap();
+}
+
+#[tokio::test]
 async fn every_list_is_a_walk_along_an_index() {
     let (store, _folder) = &open().await;
     let filter = |change: fn(&mut Filter)| {
