@@ -13,6 +13,7 @@ use super::{
     postgres,
     sql::Connection,
     sqlite, write,
+    writer_setup::WriterSetup,
 };
 
 /// Units of one transaction: beyond that the first ones would wait too long.
@@ -73,7 +74,7 @@ impl Writer {
     /// Writes on a thread of its own, to the SQLite file that `connection` has open; `sync` answers the callers.
     pub(crate) fn start_sqlite(
         mut connection: Connection,
-        setup: sqlite::WriterSetup,
+        setup: WriterSetup,
         sync: WalSync,
         ends: TransactionEnds,
     ) -> Result<Self, StoreError> {

@@ -37,6 +37,7 @@ mod webhook_deliveries;
 mod work;
 mod workers;
 mod write;
+mod writer_setup;
 
 use std::{path::Path, sync::Arc};
 
@@ -63,10 +64,10 @@ pub use self::{
     workers::WorkerChange,
 };
 use self::{
-    checkpoint::Checkpoints,
     commit::{AnswerWhen, BatchUnit, ClosureUnit, InlineWriter, Numbered, TransactionEnds, Unit, Writer},
     durability::{Durability, WalSync},
     sql::{Connection, Readers},
+    writer_setup::WriterSetup,
 };
 use domain::group::Group;
 use domain::id::{BlobHash, JobKey, RunId};
@@ -106,7 +107,7 @@ impl Store {
         let health = health::Health::default();
         let ends = TransactionEnds { notifications: notifications.clone(), health: health.clone() };
         let (sync, durability) = WalSync::start(path)?;
-        let setup = sqlite::WriterSetup { path: path.to_owned(), checkpoints: Checkpoints::start(path)? };
+        let setup = WriterSetup::new(path)?;
         if let Connection::Sqlite(connection) = &mut connection {
             setup.apply(connection)?;
         }

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, mpsc},
     thread,
 };
@@ -18,7 +18,6 @@ use tokio::sync::oneshot;
 
 use super::{
     StoreError,
-    checkpoint::Checkpoints,
     row::{Row, Value},
 };
 
@@ -178,32 +177,4 @@ fn read_requests(requests: &Mutex<mpsc::Receiver<Read>>, connection: &Connection
 pub(crate) fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
     let started = thread::Builder::new().name(name).spawn(work);
     started.map(drop).map_err(|error| StoreError::Database(format!("can't start a thread: {error}")))
-}
-
-/// What the writing connection is, also when it was opened again after one in an unknown state.
-#[derive(Debug, Clone)]
-pub(crate) struct WriterSetup {
-    pub(crate) path: PathBuf,
-    pub(crate) checkpoints: Checkpoints,
-}
-
-impl WriterSetup {
-    /// Leaves it to [`super::durability`] to bring commits to the disk, and to [`super::checkpoint`] to copy the log.
-    pub(crate) fn apply(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        connection.execute_batch("PRAGMA synchronous = NORMAL")?;
-        self.checkpoints.follow(connection)
-    }
-
-    /// Ends what is left of a transaction; only a connection outside of one may go on.
-    pub(crate) fn ensure_idle(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        if !connection.is_autocommit() {
-            // Fails where SQLite rolled back by itself; the state after it is what counts.
-            let _ = connection.execute_batch("ROLLBACK");
-        }
-        if !connection.is_autocommit() {
-            *connection = connect(&self.path)?;
-            self.apply(connection)?;
-        }
-        Ok(())
-    }
 }
