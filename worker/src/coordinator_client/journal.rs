@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use anyhow::Context as _;
 use proto::worker::{Attempt, Result as Report};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -174,21 +175,17 @@ impl Folders {
     }
 }
 
-/// A state of an entry, behind those before it.
+/// A state of an entry, behind those before it, of which the last may be cut off.
 fn line(entry: &JournalEntry) -> io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(entry)?;
-    line.push(b'\n');
+    let mut line = vec![b'\n'];
+    serde_json::to_writer(&mut line, entry)?;
     Ok(line)
 }
 
 /// The last state of an entry that was written whole.
 fn last(data: &[u8]) -> anyhow::Result<JournalEntry> {
-    let mut states = data.split(|byte| *byte == b'\n').rev().filter(|line| !line.is_empty());
-    let newest = serde_json::from_slice(states.next().unwrap_or_default());
-    match states.next() {
-        Some(before) if newest.is_err() => Ok(serde_json::from_slice(before)?),
-        _ => Ok(newest?),
-    }
+    let mut states = data.split(|byte| *byte == b'\n').rev();
+    states.find_map(|state| serde_json::from_slice(state).ok()).context("no state of it was written whole")
 }
 
 /// Names of jobs are anything; the file's is its hash.
@@ -231,8 +228,12 @@ mod tests {
         let entry = JournalEntry::new(&attempt(), "token");
         journal.begin(entry.clone()).await.unwrap();
         let mut file = File::options().append(true).open(journal.0.entry(&entry)).unwrap();
-        file.write_all(b"{\"run\":\"r\",\"rep").unwrap();
-        assert_eq!(journal.entries().await.unwrap(), [entry]);
+        file.write_all(b"\n{\"run\":\"r\",\"rep").unwrap();
+        assert_eq!(journal.entries().await.unwrap(), std::slice::from_ref(&entry));
+        // A full disk cuts a line off as well, and the end is written again.
+        let ended = JournalEntry { token: "again".into(), ..entry };
+        journal.complete(ended.clone()).await.unwrap();
+        assert_eq!(journal.entries().await.unwrap(), [ended]);
     }
 
     #[tokio::test]
