@@ -13,6 +13,8 @@ pub enum Severity {
     Error,
     /// The file can be used; something in it has no effect.
     Warning,
+    /// The file does what it says, and another way to say it is safer: for who writes it, not for who runs it.
+    Advice,
 }
 
 /// One message about one place of one file. Its [`Display`](fmt::Display) is the one-line form
@@ -45,7 +47,7 @@ impl Severity {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Error => "error",
-            Self::Warning => "warning",
+            Self::Warning | Self::Advice => "warning",
         }
     }
 }
@@ -73,7 +75,7 @@ pub fn render(diagnostics: &[Diagnostic], source: &str, colour: Colour) -> Strin
     for diagnostic in diagnostics {
         let level = match diagnostic.severity {
             Severity::Error => Level::ERROR,
-            Severity::Warning => Level::WARNING,
+            Severity::Warning | Severity::Advice => Level::WARNING,
         };
         let start = floor(source, diagnostic.span.offset);
         let end = first_line_end(source, start, diagnostic.span.length);

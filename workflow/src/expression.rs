@@ -19,6 +19,7 @@ mod limits;
 mod named;
 mod number;
 mod parser;
+mod printed;
 mod syntax_fault;
 mod value;
 
@@ -26,6 +27,7 @@ pub use interpolate::{check, check_condition, condition, interpolate, interpolat
 pub use limits::EvaluationLimits;
 pub use named::{NamedEntries, named_in};
 pub use parser::{parse, parse_known};
+pub use printed::{PrintedPath, printed_in};
 pub use value::{Object, Value};
 
 use ast::ExpressionNode;

@@ -81,10 +81,11 @@ pub fn check_condition(
     check_segments(&condition_segments(text)?, allowed_contexts, allowed_functions)
 }
 
-/// The expressions in `text` that can be read.
-pub(super) fn expressions(text: &str) -> Vec<Expression> {
+/// The expressions in `text` that can be read, each with the byte offset at which it begins.
+pub(super) fn expressions(text: &str) -> Vec<(usize, Expression)> {
     let segments = segments(text).unwrap_or_default();
-    segments.iter().filter_map(Segment::expression).filter_map(|(_, text)| parse(text).ok()).collect()
+    let parsed = |(start, text): (usize, &&str)| Some((start, parse(text).ok()?));
+    segments.iter().filter_map(Segment::expression).filter_map(parsed).collect()
 }
 
 fn check_segments(

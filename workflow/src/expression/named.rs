@@ -47,7 +47,7 @@ pub fn named_in(tree: &Json, context: &str) -> NamedEntries {
     let mut found = NamedEntries::default();
     match tree {
         Json::String(text) => {
-            for expression in expressions(text) {
+            for (_, expression) in expressions(text) {
                 if let Some(root) = &expression.root {
                     found.extend(of(root, context));
                 }

@@ -30,6 +30,11 @@ impl<'a> Report<'a> {
         self.push(Severity::Warning, span, message.into(), None);
     }
 
+    /// Advice about a place within a text.
+    pub(super) fn advice(&mut self, node: &YamlNode, position: usize, message: String, help: String) {
+        self.push(Severity::Advice, self.place(node, position), message, Some(help));
+    }
+
     /// A mistake in an expression, placed inside the text that holds it where that text stands in the file as it is.
     pub(super) fn expression(&mut self, node: &YamlNode, error: &expression::ExpressionError) {
         self.error(self.place(node, error.position), error.message.clone());

@@ -1,5 +1,6 @@
 //! What no shape can express: ids, `needs`, references, and keys that depend on each other.
 
+mod injection;
 mod steps;
 
 use std::collections::HashMap;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{identifier, is_remote, listed};
+use super::{identifier, injection, is_remote, listed};
 use crate::{
     github::report::Report,
     yaml::{YamlNode, YamlValue},
@@ -27,6 +27,7 @@ pub(super) fn check(steps: &[YamlNode], report: &mut Report<'_>) {
             if let Some(uses) = step.get("uses") {
                 action(uses, report);
             }
+            injection::check(step, report);
             let background = step.get("background");
             if let (Some(background), true) = (background, group.is_some()) {
                 let help = "leave it out: every step of a `parallel` group runs in the background";
