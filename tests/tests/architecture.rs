@@ -12,9 +12,10 @@ use regex::Regex;
 mod import_cycles;
 
 /// What each package of the coordinator may depend on, of ours: its layers, lowest first. `app` joins them.
-const PACKAGES: [(&str, &[&str]); 15] = [
+const PACKAGES: [(&str, &[&str]); 16] = [
     ("domain", &["workflow"]),
     ("network", &[]),
+    ("connections", &[]),
     ("config", &["domain"]),
     ("store", &["domain", "workflow"]),
     ("work", &["domain", "store"]),
@@ -23,16 +24,17 @@ const PACKAGES: [(&str, &[&str]); 15] = [
     ("source", &["config", "domain", "network", "store", "workflow"]),
     ("planning", &["config", "domain", "workflow"]),
     ("nostr", &["config", "domain", "network", "store", "work", "workflow"]),
-    ("dispatch", &["config", "domain", "logs", "proto", "store", "workflow"]),
+    ("dispatch", &["config", "connections", "domain", "logs", "proto", "store", "workflow"]),
     ("actions_api", &["blobs", "config", "domain", "store", "workflow"]),
     ("webhooks", &["config", "domain", "network", "store", "work", "workflow"]),
-    ("web", &["blobs", "domain", "logs", "store", "workflow"]),
+    ("web", &["blobs", "connections", "domain", "logs", "store", "workflow"]),
     (
         "app",
         &[
             "actions-api",
             "blobs",
             "config",
+            "connections",
             "dispatch",
             "domain",
             "logs",

@@ -311,5 +311,5 @@ async fn somebody_signs_in_with_a_remote_signer_runs_a_workflow_and_cancels_it_w
     stage.until("document.querySelector('#state.cancelled')?.textContent").await;
     stage.is_sound().await;
     let signed = bunker.signed.lock().clone();
-    assert_eq!(signed, [24242, 5401, 5100, 27235], "the signer signed all of it");
+    assert_eq!(signed, [27235, 5401, 5100, 27235], "the signer signed all of it");
 }

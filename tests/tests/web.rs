@@ -9,18 +9,30 @@ mod approve;
 mod artifacts;
 #[path = "web/blossom.rs"]
 mod blossom;
+#[path = "web/connections.rs"]
+mod connections_of_clients;
 #[path = "web/control.rs"]
 mod control;
 #[path = "web/definitions.rs"]
 mod definitions;
+#[path = "web/tokens.rs"]
+mod tokens;
 #[path = "web/whole.rs"]
 mod whole;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use blobs::Blobs;
 use bytes::Bytes;
+use connections::{
+    client_address::TrustedProxies,
+    listener::LimitedListener,
+    shares::{Limits, Shares},
+};
 use domain::run::{RunDocument, RunState};
 use futures::StreamExt;
 use logs::{Logs, record};
@@ -30,11 +42,14 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use store::{Change, Store, StoredReport, WorkerRow};
-use web::{Config, Settings, router};
+use tokio_util::sync::CancellationToken;
+use web::{Config, Settings};
 
 use control::Asked;
 
 const NOW: u64 = 1_800_000_000_000;
+/// How long a connection may be idle.
+const IDLE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What the pages show.
 struct Stored {
@@ -55,6 +70,12 @@ struct Server {
 
 impl Server {
     async fn start() -> Self {
+        Self::start_behind(&[]).await
+    }
+
+    /// With permits for 6 connections, 4 of one address, which may be idle for a second; and for 3 streams, 2 of one
+    /// client. The proxies' word counts.
+    async fn start_behind(proxies: &[&str]) -> Self {
         // Another test of this process may have set it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
@@ -71,6 +92,9 @@ impl Server {
             operators: vec![operator.public_key().to_hex()],
             writers: vec![writer.public_key().to_hex()],
             link_key: [7; 32],
+            idle: IDLE,
+            streams: 3,
+            streams_per_address: 2,
             well_known: [("jwks".to_owned(), json!({"keys": []}))].into(),
             max_blob: 1000,
             max_total: 5000,
@@ -81,7 +105,10 @@ impl Server {
         let blobs = Blobs::open(&folder.path().join("blobs"), store.clone()).unwrap();
         let stored = Stored { store: store.clone(), logs: logs.clone(), blobs: blobs.clone() };
         let web = Config { store, logs, blobs, control: asked.clone(), metrics: asked.clone(), settings }.build();
-        tokio::spawn(axum::serve(listener, router(web)).into_future());
+        let proxies = TrustedProxies::new(proxies.iter().map(|network| network.parse().unwrap()).collect());
+        let shares = Shares::new(Limits { all: 6, each: 4 });
+        let listener = LimitedListener::new(listener, shares, 4, proxies, web::REFUSALS);
+        tokio::spawn(web::serve(listener, web, CancellationToken::new()));
         Self { url, http: reqwest::Client::new(), web: stored, asked, operator, writer, _folder: folder }
     }
 
@@ -112,8 +139,12 @@ impl Server {
     }
 }
 
+/// An event like no other: the same signature would be taken once.
 fn signed(keys: &Keys, kind: u16, tags: &[(&str, &str)], at: u64) -> String {
-    let tags = tags.iter().map(|(name, value)| Tag::parse([*name, *value]).unwrap());
+    static NONCE: AtomicU64 = AtomicU64::new(0);
+    let nonce = NONCE.fetch_add(1, Ordering::Relaxed).to_string();
+    let tags = tags.iter().copied().chain([("nonce", nonce.as_str())]);
+    let tags = tags.map(|(name, value)| Tag::parse([name, value]).unwrap());
     let event = EventBuilder::new(Kind::Custom(kind), "").tags(tags).custom_created_at(Timestamp::from(at));
     event.sign_with_keys(keys).unwrap().as_json()
 }
@@ -124,7 +155,8 @@ fn authorization(keys: &Keys, kind: u16, tags: &[(&str, &str)], at: u64) -> Stri
 
 fn token(keys: &Keys, verb: &str, hash: &str) -> String {
     let expiration = (NOW / 1000 + 60).to_string();
-    authorization(keys, 24242, &[("t", verb), ("x", hash), ("expiration", &expiration)], NOW / 1000)
+    let tags = [("t", verb), ("x", hash), ("server", "127.0.0.1"), ("expiration", &expiration)];
+    authorization(keys, 24242, &tags, NOW / 1000)
 }
 
 fn hash(bytes: &[u8]) -> String {

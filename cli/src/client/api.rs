@@ -184,9 +184,11 @@ fn error_message(answer: &str) -> String {
     error.unwrap_or_else(|| answer.trim().to_owned())
 }
 
-/// The header of NIP-98; a body is signed for with its hash.
+/// The header of NIP-98; a body is signed for with its hash. A signature is good once: the nonce tells two requests of one
+/// second apart.
 fn authorization(keys: &Keys, url: &str, method: &str, body: Option<&str>) -> Result<String> {
-    let mut tags = vec![["u", url], ["method", method]];
+    let nonce = hex::encode(rand::random::<[u8; 8]>());
+    let mut tags = vec![["u", url], ["method", method], ["nonce", &nonce]];
     let payload = body.map(|body| hex::encode(Sha256::digest(body.as_bytes())));
     tags.extend(payload.as_deref().map(|hash| ["payload", hash]));
     let tags = tags.into_iter().map(Tag::parse).collect::<Result<Vec<_>, _>>();

@@ -198,6 +198,18 @@ workflow_bytes = 1048576
 # Seconds that an event's time may be ahead of our clock, and behind it.
 ahead = 60
 age = 259200
+# Connections at a time, of both ports, and of one address (of IPv6: a /64). When all are taken, a new client gets one of
+# the client that has most. Workers that have registered and trusted proxies do not count for their address.
+connections = 4096
+connections_per_address = 256
+# Event streams and whole logs sent at a time, and to one client.
+streams = 1024
+streams_per_address = 64
+
+[web]
+# Addresses or networks of reverse proxies, e.g. "127.0.0.1": they say in `X-Forwarded-For` or `Forwarded` who the client
+# is. Without this all who come through a proxy count as one client.
+trusted_proxies = []
 
 [blossom]
 # Servers that get public logs, besides the built-in endpoint.

@@ -37,7 +37,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use disk_usage::DiskUsage;
 pub use run_service::{Applied, RunService, RunServiceConfig};
 
-use self::{listener::listen, subsystems::Subsystems};
+use self::{listener::Ports, subsystems::Subsystems};
 use config::Config;
 use dispatch::{Dispatch, ServerTls};
 use domain::run::Millis;
@@ -80,8 +80,7 @@ fn now() -> Millis {
 pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Running> {
     std::fs::create_dir_all(&config.data)
         .with_context(|| format!("data folder {}: make it writable or set `data`", config.data.display()))?;
-    let http = listen("http", &config.http).await?;
-    let grpc = listen("grpc", &config.grpc).await?;
+    let Ports { http, grpc } = Ports::open(&config).await?;
     let (http_at, grpc_at) = (http.local_addr()?, grpc.local_addr()?);
     let public_url = match config.public_url.trim_end_matches('/') {
         "" => format!("http://{http_at}"),

@@ -1,8 +1,15 @@
-//! The ports that a coordinator listens on.
+//! The ports that a coordinator listens on, and the permits for their connections.
 
 use std::{io, net::SocketAddr};
 
 use anyhow::Context as _;
+use config::Config;
+use connections::{
+    client_address::TrustedProxies,
+    descriptors,
+    listener::{LimitedListener, Refusals},
+    shares::{Limits, Shares},
+};
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 
 /// Connections that may wait to be taken. After a restart every worker of a pool connects at once, while the coordinator
@@ -10,8 +17,32 @@ use tokio::net::{TcpListener, TcpSocket, lookup_host};
 /// (`net.core.somaxconn`, 4096 by default).
 const BACKLOG: u32 = 4096;
 
+/// Both ports, which share the permits for connections.
+pub(super) struct Ports {
+    pub(super) http: LimitedListener,
+    pub(super) grpc: LimitedListener,
+}
+
+impl Ports {
+    /// Listens as the configuration says.
+    ///
+    /// # Errors
+    /// An address is not ours, or is used by another process.
+    pub(super) async fn open(config: &Config) -> anyhow::Result<Self> {
+        let each = config.limits.connections_per_address;
+        let shares = Shares::new(Limits { all: descriptors::connections(config.limits.connections), each });
+        let proxies = TrustedProxies::new(config.web.proxies()?);
+        let http = listen("http", &config.http).await?;
+        let grpc = listen("grpc", &config.grpc).await?;
+        Ok(Self {
+            http: LimitedListener::new(http, shares.clone(), each, proxies, web::REFUSALS),
+            grpc: LimitedListener::new(grpc, shares, each, TrustedProxies::default(), Refusals::default()),
+        })
+    }
+}
+
 /// Listens on the address that the configuration gives under this key.
-pub(super) async fn listen(key: &str, address: &str) -> anyhow::Result<TcpListener> {
+async fn listen(key: &str, address: &str) -> anyhow::Result<TcpListener> {
     let listener = first_of(address).await;
     listener.with_context(|| format!("{key} = \"{address}\": cannot listen there; is another process using the port?"))
 }

@@ -38,6 +38,9 @@ use source::RepositoryMirrors;
 use store::{Store, seal::StoreKey};
 use work::{WorkHandler, WorkLoop};
 
+/// How long the header of an HTTP request may take, and how long a connection may be idle.
+const IDLE: std::time::Duration = std::time::Duration::from_secs(20);
+
 /// The subsystems; none of them does anything before its stage is started.
 pub(super) struct Subsystems {
     config: Arc<Config>,
@@ -103,7 +106,7 @@ impl Subsystems {
             store: store.clone(),
             runs: Arc::new(run_service.clone()),
             logs: logs.clone(),
-            objects: Arc::new(ObjectSource(sources.clone())),
+            objects: Arc::new(ObjectSource { sources: sources.clone(), config: config.clone() }),
             actions_api: Arc::new(Services { origin: actions_api.clone(), store: store.clone() }),
             configured_workers: config.workers.clone(),
             coordinator: coordinator.clone(),
@@ -270,6 +273,9 @@ fn settings(
             .collect::<anyhow::Result<_>>()?,
         link_key,
         well_known: documents.into_iter().collect(),
+        idle: IDLE,
+        streams: config.limits.streams,
+        streams_per_address: config.limits.streams_per_address,
         max_blob: config.blossom.max_blob,
         max_total: config.blossom.max_total,
         keep: config.keep_days.saturating_mul(24 * 3600 * 1000),

@@ -55,6 +55,16 @@ impl Config {
         for (key, bytes) in [("log_bytes", log_bytes), ("mirror_bytes", mirror_bytes), ("cache_bytes", cache_bytes)] {
             ensure!(bytes > 0, "retention.{key} = 0 would remove everything at once: give the bytes that it may take");
         }
+        self.web.proxies()?;
+        for (key, all, each) in [
+            ("connections", self.limits.connections, self.limits.connections_per_address),
+            ("streams", self.limits.streams, self.limits.streams_per_address),
+        ] {
+            ensure!(
+                0 < each && each <= all,
+                "limits.{key} = {all} and limits.{key}_per_address = {each}: give both, the second no more than the first"
+            );
+        }
         for base in &self.actions.bases {
             let parsed = url::Url::parse(base).ok();
             let known = parsed.is_some_and(|url| matches!(url.scheme(), "https" | "http" | "file"));
@@ -205,8 +215,10 @@ mod tests {
         };
         good.webhooks = vec![hook("https://h.example/x", "0123456789abcdef")];
         assert!(!format!("{good:?}").contains("0123456789abcdef"), "a secret is not shown");
-        let cases: [(Break, &str); 20] = [
+        let cases: [(Break, &str); 22] = [
             (|c| c.retention.log_bytes = 0, "give the bytes"),
+            (|c| c.web.trusted_proxies.push("proxy".into()), "10.0.0.0/8"),
+            (|c| c.limits.streams_per_address = c.limits.streams + 1, "no more than the first"),
             (|c| private(c, |r| r.readers.push("bob".into())), "npub1"),
             (|c| private(c, |r| r.list = Some("30000:aa:team".into())), "name each key in `readers`"),
             (

@@ -5,9 +5,11 @@ pub mod keys;
 mod lease_timeouts;
 pub mod load;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
+use anyhow::Context as _;
 use domain::run::RetryStarted;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use self::lease_timeouts::LeaseTimeouts;
@@ -40,6 +42,8 @@ pub struct Config {
     pub relays: Relays,
     /// Who may run.
     pub policy: Policy,
+    /// The HTTP port.
+    pub web: Web,
     /// Queue limits.
     pub queue: Queue,
     /// How long leases, offers and cancels last. Not documented: the defaults are right for a pool, tests want less.
@@ -193,6 +197,32 @@ pub struct Policy {
     pub max_duration: u64,
 }
 
+/// The HTTP port.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Web {
+    /// Addresses or networks (`10.0.0.0/8`) of reverse proxies. Of a request from one of them the client is the last
+    /// address in `Forwarded` or `X-Forwarded-For` that is none of them; of any other request, whoever sent it. Without
+    /// this all who come through a proxy count as one client.
+    pub trusted_proxies: Vec<String>,
+}
+
+impl Web {
+    /// The proxies, as networks.
+    ///
+    /// # Errors
+    /// One is no address and no network.
+    pub fn proxies(&self) -> anyhow::Result<Vec<IpNet>> {
+        let parse = |text: &String| {
+            let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+            network.with_context(|| {
+                format!("web.trusted_proxies: `{text}` is no address: write it as 10.0.0.1 or 10.0.0.0/8")
+            })
+        };
+        self.trusted_proxies.iter().map(parse).collect()
+    }
+}
+
 /// Queue limits.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -227,6 +257,16 @@ pub struct Limits {
     pub author_per_minute: u32,
     /// Bytes of a workflow file.
     pub workflow_bytes: usize,
+    /// Connections at a time, of both ports. When all are taken, a new client gets one of the client that has most.
+    /// Fewer are taken where the process may not open as many files.
+    pub connections: usize,
+    /// Connections of one address at a time: an IPv4 address, or the /64 of an IPv6 address. Proxies that
+    /// `web.trusted_proxies` names and workers that have registered do not count.
+    pub connections_per_address: usize,
+    /// Event streams (live logs, lists of runs) and whole logs sent at a time.
+    pub streams: usize,
+    /// The same, to one address; behind a trusted proxy that of the client.
+    pub streams_per_address: usize,
     /// Seconds an event may be ahead of our clock.
     pub ahead: u64,
     /// Seconds an event may be old.
@@ -425,6 +465,7 @@ impl Default for Config {
             operators: Vec::new(),
             relays: Relays::default(),
             policy: Policy { max_duration: 3600, ..Policy::default() },
+            web: Web::default(),
             queue: Queue::default(),
             lease_timeouts: LeaseTimeouts::default(),
             retry: Retry::default(),
@@ -460,6 +501,10 @@ impl Default for Limits {
             env_value: 64 * 1024,
             author_per_minute: 30,
             workflow_bytes: 1024 * 1024,
+            connections: 4096,
+            connections_per_address: 256,
+            streams: 1024,
+            streams_per_address: 64,
             ahead: 60,
             age: 3 * 24 * 3600,
         }

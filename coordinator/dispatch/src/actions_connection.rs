@@ -8,7 +8,7 @@ use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio_util::{io::ReaderStream, task::AbortOnDropHandle};
 use tonic::{Status, Streaming};
 
-use super::{Inner, bulk::caller, tracked};
+use super::{Inner, bulk::caller, peer_proof::PeerProof, tracked};
 
 /// Bytes of one message.
 const CHUNK: usize = 64 * 1024;
@@ -16,11 +16,15 @@ const CHUNK: usize = 64 * 1024;
 type Chunks = Pin<Box<dyn Stream<Item = Result<DataChunk, Status>> + Send>>;
 
 /// The response ends with the connection; dropping it closes the connection.
-pub(super) async fn serve(inner: &Arc<Inner>, mut up: Streaming<ActionsApiRequest>) -> Result<Chunks, Status> {
+pub(super) async fn serve(
+    inner: &Arc<Inner>,
+    mut up: Streaming<ActionsApiRequest>,
+    proof: &PeerProof,
+) -> Result<Chunks, Status> {
     let Some(ActionsApiRequest { message: Some(Message::Open(open)) }) = up.message().await? else {
         return Err(Status::invalid_argument("a connection begins with ActionsApiOpen"));
     };
-    let caller = caller(inner, open.attempt, &open.token).await?;
+    let caller = caller(inner, proof, open.attempt, &open.token).await?;
     let (attempt, worker, registry) = (caller.attempt.clone(), caller.worker, Arc::clone(inner));
     let held = Arc::new(move || registry.registry.lock().holds(&attempt, &worker));
     let (near, far) = tokio::io::duplex(CHUNK);

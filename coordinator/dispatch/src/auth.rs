@@ -35,11 +35,23 @@ impl Tokens {
 
     /// Token of one attempt in the hands of one worker.
     pub(super) fn attempt(&self, attempt: &AttemptId, worker: &str) -> String {
-        hex::encode(hmac::sign(&self.0, &attempt_text(attempt, worker)))
+        hex::encode(hmac::sign(&self.0, &attempt_text("attempt", attempt, &[worker])))
     }
 
     pub(super) fn is_attempt(&self, token: &str, attempt: &AttemptId, worker: &str) -> bool {
-        hex::decode(token).is_ok_and(|tag| hmac::verify(&self.0, &attempt_text(attempt, worker), &tag).is_ok())
+        let text = attempt_text("attempt", attempt, &[worker]);
+        hex::decode(token).is_ok_and(|tag| hmac::verify(&self.0, &text, &tag).is_ok())
+    }
+
+    /// Says that a repository was resolved for an attempt in the hands of one worker.
+    pub(super) fn grant(&self, attempt: &AttemptId, worker: &str, repository: &str) -> Bytes {
+        let text = attempt_text("repository of attempt", attempt, &[worker, repository]);
+        Bytes::copy_from_slice(hmac::sign(&self.0, &text).as_ref())
+    }
+
+    pub(super) fn is_grant(&self, grant: &[u8], attempt: &AttemptId, worker: &str, repository: &str) -> bool {
+        let text = attempt_text("repository of attempt", attempt, &[worker, repository]);
+        hmac::verify(&self.0, &text, grant).is_ok()
     }
 
     pub(super) fn enrolment(&self, until: Millis, nonce: [u8; 16]) -> String {
@@ -58,10 +70,10 @@ impl Tokens {
 }
 
 /// Each field is preceded by its length, so that no two attempts have the same text.
-fn attempt_text(attempt: &AttemptId, worker: &str) -> Vec<u8> {
+fn attempt_text(purpose: &str, attempt: &AttemptId, more: &[&str]) -> Vec<u8> {
     let number = attempt.number.to_string();
-    let mut text = b"attempt".to_vec();
-    for field in [attempt.run.as_str(), attempt.job.as_str(), &number, worker] {
+    let mut text = purpose.as_bytes().to_vec();
+    for field in [attempt.run.as_str(), attempt.job.as_str(), &number].iter().chain(more) {
         text.extend((field.len() as u64).to_be_bytes());
         text.extend(field.as_bytes());
     }
@@ -180,6 +192,24 @@ mod tests {
         }
         assert!(!Tokens::new(&[8; 32]).is_attempt(&token, &attempt("r", "build", 1), "w"));
         assert!(!tokens.is_attempt("", &attempt("r", "build", 1), "w"));
+    }
+
+    #[test]
+    fn a_grant_serves_one_repository_in_one_attempt_of_one_worker() {
+        let tokens = Tokens::new(&[7; 32]);
+        let grant = tokens.grant(&attempt("r", "build", 1), "w", "repository");
+        assert!(tokens.is_grant(&grant, &attempt("r", "build", 1), "w", "repository"));
+        for (other, worker, repository) in [
+            (attempt("r", "build", 1), "w", "other"),
+            (attempt("r", "build", 1), "v", "repository"),
+            (attempt("r", "build", 1), "wr", "epository"),
+            (attempt("r", "build", 2), "w", "repository"),
+            (attempt("s", "build", 1), "w", "repository"),
+        ] {
+            assert!(!tokens.is_grant(&grant, &other, worker, repository), "{other:?} {worker} {repository}");
+        }
+        let token = hex::decode(tokens.attempt(&attempt("r", "build", 1), "w")).unwrap();
+        assert!(!tokens.is_grant(&token, &attempt("r", "build", 1), "w", ""), "a token is no grant");
     }
 
     #[test]

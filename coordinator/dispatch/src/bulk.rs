@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use tracing::debug;
 
-use super::{Inner, messages::attempt_id};
+use super::{Inner, messages::attempt_id, peer_proof::PeerProof};
 use domain::run::AttemptId;
 
 /// Shortest time between two acknowledgements, each of which needs an fsync.
@@ -36,6 +36,7 @@ pub(super) struct Caller {
 /// nothing about attempts that are not its own.
 pub(super) async fn caller(
     inner: &Inner,
+    proof: &PeerProof,
     attempt: Option<proto::worker::Attempt>,
     token: &str,
 ) -> Result<Caller, Status> {
@@ -44,6 +45,7 @@ pub(super) async fn caller(
     let holder = inner.holder(&attempt).await.map_err(|error| Status::unavailable(format!("{error:#}")))?;
     let (worker, repository) = holder.ok_or_else(refused)?;
     if inner.tokens.is_attempt(token, &attempt, &worker) {
+        proof.prove();
         Ok(Caller { attempt, worker, repository: repository.to_string() })
     } else {
         Err(refused())
@@ -51,10 +53,16 @@ pub(super) async fn caller(
 }
 
 /// Receives one log stream, to its end.
-pub(super) async fn logs(inner: Arc<Inner>, mut inbound: Streaming<LogRequest>, acks: Acks, stop: CancellationToken) {
+pub(super) async fn logs(
+    inner: Arc<Inner>,
+    mut inbound: Streaming<LogRequest>,
+    proof: PeerProof,
+    acks: Acks,
+    stop: CancellationToken,
+) {
     let outcome = tokio::select! {
         biased;
-        outcome = take(&inner, &mut inbound, &acks) => outcome,
+        outcome = take(&inner, &mut inbound, &proof, &acks) => outcome,
         () = stop.cancelled() => Err(Status::unavailable("the coordinator is shutting down")),
     };
     if let Err(status) = outcome {
@@ -63,11 +71,16 @@ pub(super) async fn logs(inner: Arc<Inner>, mut inbound: Streaming<LogRequest>, 
     }
 }
 
-async fn take(inner: &Inner, inbound: &mut Streaming<LogRequest>, acks: &Acks) -> Result<(), Status> {
+async fn take(
+    inner: &Inner,
+    inbound: &mut Streaming<LogRequest>,
+    proof: &PeerProof,
+    acks: &Acks,
+) -> Result<(), Status> {
     let Some(log_request::Message::Open(open)) = next(inbound).await? else {
         return Err(Status::invalid_argument("a log stream begins with LogOpen"));
     };
-    let caller = match caller(inner, open.attempt, &open.token).await {
+    let caller = match caller(inner, proof, open.attempt, &open.token).await {
         Ok(caller) => caller,
         // The worker keeps its spool and tries again.
         Err(status) if status.code() == tonic::Code::Unavailable => return Err(status),
@@ -170,13 +183,14 @@ fn storage(error: anyhow::Error) -> Status {
 
 type Chunks = BoxStream<'static, Result<DataChunk, Status>>;
 
-/// The objects of a commit, of the attempt's own repository or of one that was resolved.
-pub(super) async fn source(inner: &Inner, request: SourceRequest) -> Result<Chunks, Status> {
-    let caller = caller(inner, request.attempt, &request.token).await?;
-    let repository = if request.repository.is_empty() { caller.repository } else { request.repository };
+/// The objects of a commit, of the attempt's own repository or of one that was resolved for the attempt.
+pub(super) async fn source(inner: &Inner, request: SourceRequest, proof: &PeerProof) -> Result<Chunks, Status> {
+    let caller = caller(inner, proof, request.attempt, &request.token).await?;
+    let repository = if request.repository.is_empty() { caller.repository.clone() } else { request.repository };
     if repository.is_empty() {
         return Err(Status::not_found("the job has no repository"));
     }
+    caller.may_have(inner, &repository, &request.grant)?;
     let commit = request.commit.clone();
     let wanted: Vec<String> = std::iter::once(request.commit).chain(request.also).collect();
     let bundle = inner.config.objects.bundle(&repository, &wanted, &request.have).await;
@@ -184,17 +198,33 @@ pub(super) async fn source(inner: &Inner, request: SourceRequest) -> Result<Chun
 }
 
 /// What a name in the attempt's workflow stands for.
-pub(super) async fn resolve(inner: &Inner, request: ResolveRequest) -> Result<Resolved, Status> {
-    let caller = caller(inner, request.attempt.clone(), &request.token).await?;
+pub(super) async fn resolve(inner: &Inner, request: ResolveRequest, proof: &PeerProof) -> Result<Resolved, Status> {
+    let caller = caller(inner, proof, request.attempt.clone(), &request.token).await?;
     let found = inner.config.objects.resolve(&caller.repository, &request).await;
-    found.map_err(|error| Status::not_found(format!("{error:#}")))
+    let found = found.map_err(|error| Status::not_found(format!("{error:#}")))?;
+    let grant = inner.tokens.grant(&caller.attempt, &caller.worker, &found.repository);
+    Ok(Resolved { grant, ..found })
 }
 
-/// The files of a commit that was resolved.
-pub(super) async fn archive(inner: &Inner, request: ArchiveRequest) -> Result<Chunks, Status> {
-    caller(inner, request.attempt, &request.token).await?;
+/// The files of a commit that was resolved for the attempt.
+pub(super) async fn archive(inner: &Inner, request: ArchiveRequest, proof: &PeerProof) -> Result<Chunks, Status> {
+    let caller = caller(inner, proof, request.attempt, &request.token).await?;
+    caller.may_have(inner, &request.repository, &request.grant)?;
     let archive = inner.config.objects.archive(&request.repository, &request.commit).await;
     archive.map(chunks).map_err(|error| Status::not_found(format!("commit {}: {error:#}", request.commit)))
+}
+
+impl Caller {
+    /// Whether a repository's objects are for this attempt: its own, or one that was resolved for it. Other mirrors may
+    /// hold what the attempt's repository must not see.
+    fn may_have(&self, inner: &Inner, repository: &str, grant: &[u8]) -> Result<(), Status> {
+        if repository == self.repository || inner.tokens.is_grant(grant, &self.attempt, &self.worker, repository) {
+            return Ok(());
+        }
+        Err(Status::permission_denied(
+            "the repository was not resolved for this attempt: call Resolve, and send its grant",
+        ))
+    }
 }
 
 fn chunks(pieces: BoxStream<'static, std::io::Result<Bytes>>) -> Chunks {

@@ -13,6 +13,7 @@ mod bulk;
 mod connection;
 mod expiry;
 mod messages;
+mod peer_proof;
 mod queue;
 mod registry;
 mod server;
@@ -29,6 +30,7 @@ use std::{
 
 use bytes::Bytes;
 use config::LeaseTimeouts;
+use connections::listener::LimitedListener;
 use domain::id::{JobKey, RunId};
 use domain::run::{AttemptId, Millis};
 use futures::{FutureExt as _, future::BoxFuture, stream::BoxStream};
@@ -37,7 +39,7 @@ use parking_lot::Mutex;
 use proto::worker::{ResolveRequest, Resolved};
 use secrecy::SecretString;
 use store::{Store, WorkerChange};
-use tokio::{io::DuplexStream, net::TcpListener, sync::Notify, time::Instant};
+use tokio::{io::DuplexStream, sync::Notify, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use workflow::plan::{JobOrder, JobReport};
 
@@ -47,7 +49,7 @@ pub use self::{
     registry::{ConnectedWorker, WorkerProgram},
     server::ServerTls,
 };
-use self::{queue::QueueCache, registry::WorkerRegistry};
+use self::{peer_proof::PeerProof, queue::QueueCache, registry::WorkerRegistry};
 
 /// How long tasks may take to end their work with the store after the port was closed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -141,7 +143,7 @@ impl Dispatch {
     /// The leases can't be read, or the port fails.
     pub async fn serve(
         &self,
-        listener: TcpListener,
+        listener: LimitedListener,
         tls: Option<ServerTls>,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
@@ -181,7 +183,8 @@ impl Dispatch {
 
     /// Serves one worker's session to its end, over any transport.
     pub async fn session(&self, inbound: WorkerInbound, outbound: WorkerOutbound, stop: CancellationToken) {
-        session::run(self.0.clone(), inbound, outbound, stop).await;
+        let Ok(handshake) = PeerProof::default().handshake() else { return };
+        session::run(self.0.clone(), inbound, outbound, handshake, stop).await;
     }
 
     /// Sets whether a worker takes new jobs. The coordinator that has its session sends the command.

@@ -10,20 +10,27 @@ use proto::worker::{
     bulk_server::{Bulk, BulkServer},
     workers_server::{Workers, WorkersServer},
 };
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status, Streaming,
-    transport::{Identity, Server, ServerTlsConfig, server::TcpIncoming},
+    transport::{Identity, Server, ServerTlsConfig},
 };
 
-use super::{Inner, actions_connection, bulk, session, tracked};
+use super::{
+    Inner, actions_connection, bulk,
+    peer_proof::{self, PeerProof},
+    session, tracked,
+};
+use connections::listener::LimitedListener;
 
 /// Control messages that wait for one worker to read them; with more the session is ended.
 const OUTBOX: usize = 256;
 /// HTTP/2 window of a connection and of a stream, in bytes: enough for a log at wire speed.
 const WINDOW: u32 = 4 * 1024 * 1024;
+/// Calls on one connection at a time: a worker has one for each job's log and for each connection of an action.
+const CALLS: u32 = 4096;
 /// Idle time before an HTTP/2 ping, and the time its answer may take.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -38,13 +45,14 @@ pub struct ServerTls {
 
 pub(super) async fn serve(
     inner: Arc<Inner>,
-    listener: TcpListener,
+    listener: LimitedListener,
     tls: Option<ServerTls>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut server = Server::builder()
         .initial_connection_window_size(WINDOW)
         .initial_stream_window_size(WINDOW)
+        .max_concurrent_streams(CALLS)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE));
     if let Some(tls) = tls {
@@ -54,12 +62,10 @@ pub(super) async fn serve(
     }
     let service = Service { inner, stop: stop.clone() };
     let limit = proto::MESSAGE_LIMIT;
-    // Without TCP_NODELAY on accepted sockets every call waits 40 ms for the peer's delayed acknowledgement.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     server
         .add_service(WorkersServer::new(service.clone()).max_decoding_message_size(limit))
         .add_service(BulkServer::new(service).max_decoding_message_size(limit))
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .serve_with_incoming_shutdown(peer_proof::incoming(listener), stop.cancelled_owned())
         .await
         .context("worker port")
 }
@@ -78,7 +84,8 @@ impl Workers for Service {
 
     async fn session(&self, request: Request<Streaming<FromWorker>>) -> Result<Response<Self::SessionStream>, Status> {
         let (out, stream) = mpsc::channel(OUTBOX);
-        let session = session::run(self.inner.clone(), request.into_inner().boxed(), out, self.stop.clone());
+        let handshake = PeerProof::of(request.extensions()).handshake()?;
+        let session = session::run(self.inner.clone(), request.into_inner().boxed(), out, handshake, self.stop.clone());
         tracked::spawn(&self.inner.tasks, "session of a worker", session);
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -93,24 +100,29 @@ impl Bulk for Service {
 
     async fn logs(&self, request: Request<Streaming<LogRequest>>) -> Result<Response<Self::LogsStream>, Status> {
         let (acks, stream) = mpsc::channel(4);
-        let taking = bulk::logs(self.inner.clone(), request.into_inner(), acks, self.stop.clone());
+        let proof = PeerProof::of(request.extensions());
+        let taking = bulk::logs(self.inner.clone(), request.into_inner(), proof, acks, self.stop.clone());
         tracked::spawn(&self.inner.tasks, "log stream", taking);
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn source(&self, request: Request<SourceRequest>) -> Result<Response<Self::SourceStream>, Status> {
-        bulk::source(&self.inner, request.into_inner()).await.map(Response::new)
+        let proof = PeerProof::of(request.extensions());
+        bulk::source(&self.inner, request.into_inner(), &proof).await.map(Response::new)
     }
 
     async fn resolve(&self, request: Request<ResolveRequest>) -> Result<Response<Resolved>, Status> {
-        bulk::resolve(&self.inner, request.into_inner()).await.map(Response::new)
+        let proof = PeerProof::of(request.extensions());
+        bulk::resolve(&self.inner, request.into_inner(), &proof).await.map(Response::new)
     }
 
     async fn archive(&self, request: Request<ArchiveRequest>) -> Result<Response<Self::ArchiveStream>, Status> {
-        bulk::archive(&self.inner, request.into_inner()).await.map(Response::new)
+        let proof = PeerProof::of(request.extensions());
+        bulk::archive(&self.inner, request.into_inner(), &proof).await.map(Response::new)
     }
 
     async fn actions_api(&self, request: Request<Streaming<ActionsApiRequest>>) -> Result<Response<Chunks>, Status> {
-        actions_connection::serve(&self.inner, request.into_inner()).await.map(Response::new)
+        let proof = PeerProof::of(request.extensions());
+        actions_connection::serve(&self.inner, request.into_inner(), &proof).await.map(Response::new)
     }
 }

@@ -19,6 +19,7 @@ use super::{
     connection::{Session, WorkerInbound, WorkerOutbound},
     expiry::after,
     messages::{self, attempt_id, attempt_message},
+    peer_proof::Handshake,
     registry::{NewSession, WorkerProgram},
     tracked, worker_messages,
 };
@@ -28,7 +29,13 @@ const STORE_QUEUE: usize = 256;
 /// Attempts of one message that are looked at.
 const ATTEMPTS: usize = 4096;
 
-pub(super) async fn run(inner: Arc<Inner>, mut inbound: WorkerInbound, out: WorkerOutbound, stop: CancellationToken) {
+pub(super) async fn run(
+    inner: Arc<Inner>,
+    mut inbound: WorkerInbound,
+    out: WorkerOutbound,
+    handshake: Handshake,
+    stop: CancellationToken,
+) {
     // What happens once, or seldom, is boxed: a session that only waits has no room for it.
     let (register, row) = match Box::pin(auth::authenticate(&inner, &mut inbound, &out)).await {
         Ok(authenticated) => authenticated,
@@ -38,6 +45,7 @@ pub(super) async fn run(inner: Arc<Inner>, mut inbound: WorkerInbound, out: Work
             return;
         }
     };
+    handshake.succeed();
     let (worker, name) = (row.id.clone(), row.name.clone());
     let end = stop.child_token();
     // Before it joins: offers may follow at once, and Welcome comes first.

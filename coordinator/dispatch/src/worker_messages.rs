@@ -89,6 +89,18 @@ impl Session {
     async fn deliver(&self, offer: &str, assignment: Assignment) -> anyhow::Result<()> {
         let attempt = assignment.attempt.clone();
         let repository = assignment.order.source.repository.clone();
+        if !assignment.secrets.is_empty() {
+            // A lost worker can't be made to forget them: this says who has them.
+            let names = assignment.secrets.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" ");
+            info!(
+                run = attempt.run.as_str(),
+                job = attempt.job.as_str(),
+                attempt = attempt.number,
+                worker = self.worker,
+                names,
+                "secrets are given to a worker"
+            );
+        }
         let alive = {
             let mut registry = self.inner.registry.lock();
             registry.close_offer(offer, &self.worker);

@@ -119,7 +119,6 @@ impl RemoteSigners {
     /// # Errors
     /// It is none that is carried, no answer to it is listened for, it is too much, or the relay does not take it.
     pub async fn send(&self, relay: &str, event: &Event) -> Result<(), Objection> {
-        let url = self.relay(relay).await?;
         let wrong = |reason: &str| Err(Objection::Wrong(reason.to_owned()));
         if event.kind != KIND || event.tags.len() != 1 || tags::first(event, "p").is_none() {
             return wrong("only messages to a remote signer are carried: kind 24133 with one `p` tag");
@@ -128,9 +127,12 @@ impl RemoteSigners {
             return wrong("the message is too long for a remote signer");
         }
         let page = event.pubkey.to_hex();
-        if !self.0.open().contains_key(&(url.clone(), page.clone())) {
+        // Before the name is looked up: a page that listens had that done for it.
+        let is_open = normal(relay).is_some_and(|url| self.0.open().contains_key(&(url, page.clone())));
+        if !is_open {
             return wrong("nobody listens for the answer: read /api/signer/answers for this key and relay first");
         }
+        let url = self.relay(relay).await?;
         if self.0.own.check_key(&page).is_err() || self.0.all.check().is_err() {
             return Err(Objection::Busy("too many messages to signers: wait a minute"));
         }

@@ -165,7 +165,7 @@ export const connect = async (address, told) => {
   const { remote, relay, once } = parse(address);
   const held = { secret: hex(random(32)), remote, relay, user: "" };
   const call = converse(held, told);
-  const kinds = [5401, 5100, 5102, 35417, 27235, 24242];
+  const kinds = [5401, 5100, 5102, 35417, 27235];
   const allowed = [...kinds.map((kind) => "sign_event:" + kind), "nip44_encrypt"].join(",");
   await call("connect", [remote, once, allowed]);
   held.user = await call("get_public_key", []);

@@ -8,7 +8,6 @@ import { reviews } from "./review.js";
 
 export const WAITING = "Waiting for the signer …";
 
-const HOUR = 3600;
 const base64 = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
 const now = () => Math.floor(Date.now() / 1000);
 const event = (kind, tags, content = "", at = now()) => ({ kind, created_at: at, content, tags });
@@ -38,15 +37,16 @@ const sha256 = async (text) => {
   return [...new Uint8Array(hash)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 };
 
-// A request that counts once, for this address, body and minute (NIP-98).
+// A request that counts once, for this address, body and minute (NIP-98). The nonce tells two of one second apart.
 export const post = async (path, content) => {
   const pool = await json("/api/pool");
-  const tags = [["u", pool.url + path], ["method", "POST"]];
+  const tags = [["u", pool.url + path], ["method", "POST"], ["nonce", crypto.getRandomValues(new Uint32Array(2)).join("")]];
   const body = content === undefined ? undefined : JSON.stringify(content);
   if (body !== undefined) tags.push(["payload", await sha256(body)]);
   const header = await authorization(27235, tags);
   const answer = await fetch(path, { method: "POST", headers: { authorization: header }, body });
   if (!answer.ok) await explain(answer);
+  return answer;
 };
 
 // Events are their own authority: the request needs no other.
@@ -60,11 +60,10 @@ export const publish = async (events) => {
 
 const signIn = async () => {
   const own = await (await signer()).getPublicKey();
-  const until = now() + HOUR;
-  // Reading private runs: one signature for an hour, good for this host alone.
-  const header = await authorization(24242, [["t", "get"], ["expiration", String(until)], ["server", location.hostname]]);
+  // Reading private runs: one signature begins a session of an hour, which reads and does nothing else.
+  const { token, until } = await (await post("/api/sessions")).json();
   sessionStorage.setItem("longshore.key", own);
-  sessionStorage.setItem("longshore.reader", JSON.stringify({ header, until }));
+  sessionStorage.setItem("longshore.reader", JSON.stringify({ header: "Bearer " + token, until }));
   location.reload();
 };
 

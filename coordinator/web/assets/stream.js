@@ -36,6 +36,8 @@ export const follow = async (url, handlers, { last = null, unseen = false } = {}
     held = new AbortController();
     try {
       const answer = await fetch(url, { headers: headers(last === null ? {} : { "last-event-id": last }), signal: held.signal });
+      // Too many streams: there may be room in a moment.
+      if ([429, 503].includes(answer.status) && !unseen) throw new Error("busy");
       if (!answer.ok) {
         handlers.refused?.((await answer.json().catch(() => null))?.error || "the server answered " + answer.status);
         return;

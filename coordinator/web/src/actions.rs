@@ -3,14 +3,19 @@
 use axum::{
     Json,
     extract::State,
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::IntoResponse,
 };
 use bytes::Bytes;
 use nostr::{Event, JsonUtil, Keys};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Refusal, Web, auth::Caller};
+use super::{
+    Refusal, Web,
+    auth::Caller,
+    reader_session::{self, ReaderSession},
+};
 use store::Reader;
 
 /// Kinds of events that are published for their authors: run, job, cancel.
@@ -85,13 +90,23 @@ pub(super) async fn me(caller: Caller) -> Result<Json<Me>, Refusal> {
     Ok(Json(Me { key, operator: caller.reader == Reader::Operator }))
 }
 
+/// Begins a session for the signer of this request: its token may read, for an hour, what the key may read.
+#[utoipa::path(post, path = "/api/sessions", tag = "actions", responses(
+    (status = 200, body = ReaderSession), (status = 401, body = super::Problem), (status = 429, body = super::Problem),
+    (status = 503, body = super::Problem),
+))]
+pub(super) async fn session(State(web): State<Web>, caller: Caller) -> Result<impl IntoResponse, Refusal> {
+    let session = reader_session::begin(&web, caller.signed()?);
+    Ok(([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(session)))
+}
+
 /// A fresh key for the result of one run. It is not stored: the job's event brings it back, encrypted.
 #[utoipa::path(post, path = "/api/publisher", tag = "actions", responses((status = 200, body = PublisherKey)))]
 pub(super) async fn publisher() -> (HeaderMap, Json<PublisherKey>) {
     let keys = Keys::generate();
     let key = PublisherKey { secret: keys.secret_key().to_secret_hex(), public: keys.public_key().to_hex() };
     let mut headers = HeaderMap::new();
-    headers.insert("cache-control", axum::http::HeaderValue::from_static("no-store"));
+    headers.insert("cache-control", HeaderValue::from_static("no-store"));
     (headers, Json(key))
 }
 

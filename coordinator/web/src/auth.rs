@@ -1,8 +1,8 @@
-//! Authentication of callers: NIP-98 for pages and API, kind 24242 (BUD-11) for blobs.
+//! Authentication of callers: NIP-98 for pages and API, kind 24242 (BUD-11) for blobs alone.
 
 use axum::{
     extract::FromRequestParts,
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{HeaderMap, Method, StatusCode, header, request::Parts},
 };
 use base64::{
     Engine, alphabet,
@@ -11,11 +11,16 @@ use base64::{
 use nostr::{Event, JsonUtil, PublicKey, ToBech32};
 use sha2::{Digest, Sha256};
 
-use super::{Refusal, Web, links};
+use url::Url;
+
+use super::{Refusal, Web, links, reader_session, request_limits::Client, spent_signatures::NotTaken};
+use domain::id::BlobHash;
 use store::Reader;
 
 /// Seconds by which a request's clock may differ from ours (NIP-98 suggests 60).
 const SKEW: u64 = 60;
+/// Kind of a Blossom token (BUD-11).
+const TOKEN: u16 = 24242;
 /// Longest header that is read, in bytes.
 const LONGEST: usize = 16 * 1024;
 
@@ -65,36 +70,125 @@ impl FromRequestParts<Web> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Refusal> {
-        let Some(event) = event(&parts.headers)? else {
-            let followed = links::reader(web, parts);
-            let over = || unauthorized("the link's time is over: open the run's page again and follow it from there");
-            return Ok(Self::new(web, followed.map_err(|()| over())?));
-        };
-        if event.kind.as_u16() == 24242 {
-            let token = Token::read(web, &event, "get")?;
-            return Ok(Self::new(web, Some(token.key)));
+        match event(&parts.headers)? {
+            Some(event) if event.kind.as_u16() == TOKEN => Err(unauthorized(
+                "a Blossom token (kind 24242) opens blobs and nothing else: sign this request (NIP-98, kind 27235)",
+            )),
+            Some(event) => Self::signer(web, parts, &event),
+            None => Self::unsigned(web, parts),
         }
+    }
+}
+
+impl Caller {
+    /// The signer of a request (NIP-98). What does more than read counts once.
+    fn signer(web: &Web, parts: &Parts, event: &Event) -> Result<Self, Refusal> {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let url = format!("{}{path}", web.settings.public_url.as_str().trim_end_matches('/'));
-        let age = (web.settings.now)() / 1000;
+        let now = (web.settings.now)() / 1000;
         let problem = if event.kind.as_u16() != 27235 {
             Some("its kind is not 27235".to_owned())
-        } else if event.created_at.as_secs().abs_diff(age) > SKEW {
+        } else if event.created_at.as_secs().abs_diff(now) > SKEW {
             Some(format!("its time differs from ours by more than {SKEW} s"))
-        } else if tag(&event, "u") != Some(url.as_str()) {
+        } else if tag(event, "u") != Some(url.as_str()) {
             Some(format!("its `u` is not {url}"))
-        } else if !tag(&event, "method").is_some_and(|method| method.eq_ignore_ascii_case(parts.method.as_str())) {
+        } else if !tag(event, "method").is_some_and(|method| method.eq_ignore_ascii_case(parts.method.as_str())) {
             Some(format!("its `method` is not {}", parts.method))
         } else {
             None
         };
-        match problem {
-            Some(problem) => Err(unauthorized(&format!("the request's signature does not count: {problem}"))),
-            None => {
-                let payload = tag(&event, "payload").map(str::to_owned);
-                Ok(Self { payload, ..Self::new(web, Some(event.pubkey.to_hex())) })
-            }
+        if let Some(problem) = problem {
+            return Err(unauthorized(&format!("the request's signature does not count: {problem}")));
         }
+        let caller = Self::new(web, Some(event.pubkey.to_hex()));
+        if parts.method != Method::GET && parts.method != Method::HEAD {
+            let client = Client::of(parts).0;
+            let spent = web.spent.spend(event, client, caller.reader == Reader::Operator, (now, 2 * SKEW));
+            spent.map_err(not_taken)?;
+        }
+        Ok(Self { payload: tag(event, "payload").map(str::to_owned), ..caller })
+    }
+
+    /// The reader of a session or of a link, or nobody.
+    fn unsigned(web: &Web, parts: &Parts) -> Result<Self, Refusal> {
+        let session = reader_session::reader(web, parts);
+        if let Some(key) = session.map_err(|why| unauthorized(&format!("the session does not count: {why}")))? {
+            return Ok(Self::new(web, Some(key)));
+        }
+        let followed = links::reader(web, parts);
+        let over = || unauthorized("the link's time is over: open the run's page again and follow it from there");
+        Ok(Self::new(web, followed.map_err(|()| over())?))
+    }
+}
+
+fn not_taken(why: NotTaken) -> Refusal {
+    match why {
+        NotTaken::Used => unauthorized("the request's signature was used before: sign each request anew"),
+        NotTaken::TooMany => {
+            let reason = "this key, or your address, signed too many requests: wait two minutes";
+            Refusal::new(StatusCode::TOO_MANY_REQUESTS, reason).retry_after(120)
+        }
+        NotTaken::Full => {
+            let reason = "too many signed requests at a time: wait two minutes";
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, reason).retry_after(120)
+        }
+    }
+}
+
+/// Who reads blobs: a caller as everywhere, or who shows a token (BUD-11).
+#[derive(Debug)]
+pub(super) enum BlobReader {
+    Caller(Caller),
+    Token(Box<Event>),
+}
+
+impl FromRequestParts<Web> for BlobReader {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Refusal> {
+        match event(&parts.headers)? {
+            Some(event) if event.kind.as_u16() == TOKEN => Ok(Self::Token(Box::new(event))),
+            _ => Caller::from_request_parts(parts, web).await.map(Self::Caller),
+        }
+    }
+}
+
+impl BlobReader {
+    /// The caller, for one blob. A token has to name the blob (`x`) and this server: one that was made for another server
+    /// opens nothing here.
+    pub(super) fn of_blob(self, web: &Web, sha256: &BlobHash) -> Result<Caller, Refusal> {
+        self.with_token(web, "get", |token| {
+            if token.hashes.iter().any(|hash| sha256 == hash.as_str()) {
+                return Ok(());
+            }
+            Err(unauthorized("the token is for another blob: name this one in an `x` tag"))
+        })
+    }
+
+    /// The caller, for a list of blobs.
+    pub(super) fn of_list(self, web: &Web) -> Result<Caller, Refusal> {
+        self.with_token(web, "list", |_| Ok(()))
+    }
+
+    fn with_token(
+        self,
+        web: &Web,
+        verb: &str,
+        check: impl FnOnce(&Token) -> Result<(), Refusal>,
+    ) -> Result<Caller, Refusal> {
+        let event = match self {
+            Self::Caller(caller) => return Ok(caller),
+            Self::Token(event) => event,
+        };
+        let token = Token::read(web, &event, verb)?;
+        if !token.names_server {
+            let host = web.settings.public_url.host_str().unwrap_or_default();
+            return Err(unauthorized(&format!(
+                "the token may be for any server: name this one, [\"server\", \"{host}\"]"
+            )));
+        }
+        check(&token)?;
+        Ok(Caller::new(web, Some(token.key)))
     }
 }
 
@@ -105,6 +199,8 @@ pub(super) struct Token {
     pub(super) key: String,
     /// Hashes it is for.
     pub(super) hashes: Vec<String>,
+    /// It names this server; otherwise it names none.
+    names_server: bool,
 }
 
 impl Token {
@@ -119,7 +215,8 @@ impl Token {
         let expires = tag(event, "expiration").and_then(|text| text.parse::<u64>().ok());
         let servers: Vec<_> = tags(event, "server").collect();
         let host = web.settings.public_url.host_str().unwrap_or_default();
-        let problem = if event.kind.as_u16() != 24242 {
+        let names_server = servers.iter().any(|server| is_host(server, host));
+        let problem = if event.kind.as_u16() != TOKEN {
             Some("its kind is not 24242")
         } else if event.created_at.as_secs() > now + SKEW {
             Some("it is from the future")
@@ -127,7 +224,7 @@ impl Token {
             Some("it has expired, or has no `expiration`")
         } else if tag(event, "t") != Some(verb) {
             Some("its `t` names another action")
-        } else if !servers.is_empty() && !servers.iter().any(|server| server.eq_ignore_ascii_case(host)) {
+        } else if !servers.is_empty() && !names_server {
             Some("it is for another server")
         } else {
             None
@@ -136,10 +233,16 @@ impl Token {
             Some(problem) => Err(unauthorized(&format!("the token does not count: {problem}"))),
             None => {
                 let hashes = tags(event, "x").map(str::to_lowercase).collect();
-                Ok(Self { key: event.pubkey.to_hex(), hashes })
+                Ok(Self { key: event.pubkey.to_hex(), hashes, names_server })
             }
         }
     }
+}
+
+/// Whether a `server` tag names a host: BUD-11 writes a domain, older clients the server's URL.
+fn is_host(server: &str, host: &str) -> bool {
+    let of_url = || Url::parse(server).ok().is_some_and(|url| url.host_str() == Some(host));
+    server.eq_ignore_ascii_case(host) || of_url()
 }
 
 /// The signed event of an `Authorization: Nostr …` header; base64 of either alphabet, padded or not.

@@ -5,7 +5,10 @@ use axum::{extract::State, http::header, response::IntoResponse};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{QueryParams, Refusal, Web};
+use super::{
+    QueryParams, Refusal, Web,
+    request_limits::{self, Client},
+};
 use store::{Filter, Page, Reader};
 
 /// Most runs that are searched for one that ended.
@@ -37,12 +40,14 @@ struct Badge<'a> {
 /// A badge (SVG) of public runs.
 #[utoipa::path(get, path = "/api/badge.svg", tag = "runs", params(BadgeQuery), responses(
     (status = 200, body = String, content_type = "image/svg+xml"),
-    (status = 400, body = super::Problem),
+    (status = 400, body = super::Problem), (status = 429, body = super::Problem), (status = 503, body = super::Problem),
 ))]
 pub(super) async fn badge(
     State(web): State<Web>,
+    client: Client,
     QueryParams(of): QueryParams<BadgeQuery>,
 ) -> Result<impl IntoResponse, Refusal> {
+    let _permit = request_limits::permit(&web.limits.renderings, client, "badges")?;
     let label: String = of.workflow.as_deref().and_then(|path| path.rsplit('/').next()).unwrap_or("ci").into();
     let filter = Filter {
         repository: Some(of.repository),

@@ -16,8 +16,9 @@ use domain::id::BlobHash;
 
 use super::{
     Refusal, Web,
-    auth::{Caller, Token},
+    auth::{BlobReader, Token},
     html,
+    request_limits::{self, Client},
 };
 use blobs::{BlobError, ByteRange, Deposit, Put, content_range};
 use store::Blob;
@@ -56,7 +57,7 @@ impl Descriptor {
 
 async fn fetch(
     State(web): State<Web>,
-    caller: Caller,
+    reader: BlobReader,
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
@@ -64,7 +65,7 @@ async fn fetch(
         Ok(sha256) => sha256,
         Err(refusal) => return Ok(html::refused(&headers, refusal)),
     };
-    let blob = readable(&web, &caller, &sha256).await?;
+    let blob = readable(&web, reader, &sha256).await?;
     let (status, part) = match ByteRange::parse(text(&headers, header::RANGE.as_str()), blob.size) {
         ByteRange::Whole => (StatusCode::OK, None),
         ByteRange::Part(part) => (StatusCode::PARTIAL_CONTENT, Some(part)),
@@ -93,11 +94,13 @@ async fn fetch(
 }
 
 /// The row by which this caller may read the bytes: a public one, its own, or that of a run it may see.
-async fn readable(web: &Web, caller: &Caller, sha256: &BlobHash) -> Result<Blob, Refusal> {
+async fn readable(web: &Web, reader: BlobReader, sha256: &BlobHash) -> Result<Blob, Refusal> {
     let rows = web.store.blob(sha256).await?;
     if let Some(row) = rows.iter().find(|row| row.public) {
         return Ok(row.clone());
     }
+    // Whether there is such a blob or not: the answer to a token that does not count is the same.
+    let caller = reader.of_blob(web, sha256)?;
     for row in rows {
         let owns = caller.key.as_ref() == Some(&row.owner);
         let run = web.store.run(&row.owner.as_str().into()).await?;
@@ -108,8 +111,9 @@ async fn readable(web: &Web, caller: &Caller, sha256: &BlobHash) -> Result<Blob,
     Err(no_blob())
 }
 
-async fn upload(State(web): State<Web>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+async fn upload(State(web): State<Web>, client: Client, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let token = writer(&web, &headers).await?;
+    let permit = request_limits::permit(&web.limits.uploads, client, "uploads")?;
     let announced = announced(&headers, &token)?;
     let room = admit(&web, length(&headers, header::CONTENT_LENGTH.as_str())).await?;
     let now = (web.settings.now)();
@@ -122,7 +126,8 @@ async fn upload(State(web): State<Web>, headers: HeaderMap, body: Body) -> Resul
         allowed: Some(announced),
         limit: room,
     };
-    let stream = body.into_data_stream().map_err(std::io::Error::other);
+    // It ends early where its permit is given away: the hash does not fit then.
+    let stream = request_limits::while_permitted(body.into_data_stream().map_err(std::io::Error::other), permit);
     match web.blobs.put(stream, deposit).await {
         Ok(Put::New(blob)) => Ok((StatusCode::CREATED, Json(Descriptor::new(&web, blob))).into_response()),
         Ok(Put::Known(blob)) => Ok(Json(Descriptor::new(&web, blob)).into_response()),
@@ -153,11 +158,11 @@ struct ListQuery {
 
 async fn list(
     State(web): State<Web>,
-    caller: Caller,
+    reader: BlobReader,
     Path(key): Path<String>,
     Query(cursor): Query<ListQuery>,
 ) -> Result<Json<Vec<Descriptor>>, Refusal> {
-    let own = caller.key.as_ref() == Some(&key);
+    let own = reader.of_list(&web)?.key.as_ref() == Some(&key);
     let rows = web.store.blobs_of(&key, LIST).await?;
     let skip = cursor.cursor.map_or(0, |last| {
         rows.iter().position(|row| row.sha256 == last.as_str()).map_or(rows.len(), |position| position + 1)

@@ -15,7 +15,13 @@ use axum::{
 use futures::{Stream, stream};
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use super::{QueryParams, Refusal, Web, api::RunQuery, auth::Caller, dto::RunSummary};
+use super::{
+    QueryParams, Refusal, Web,
+    api::RunQuery,
+    auth::Caller,
+    dto::RunSummary,
+    request_limits::{self, Client},
+};
 use store::{Filter, Summary};
 
 /// Most changes read at once.
@@ -25,13 +31,16 @@ const AT_ONCE: u32 = 100;
 #[utoipa::path(get, path = "/api/changes", tag = "runs", params(RunQuery), responses(
     (status = 200, description = "Events `run` with a RunSummary each; resumes from `Last-Event-ID`",
         content_type = "text/event-stream", body = String),
+    (status = 429, body = super::Problem), (status = 503, body = super::Problem),
 ))]
 pub(super) async fn changes(
     State(web): State<Web>,
     caller: Caller,
+    client: Client,
     QueryParams(wanted): QueryParams<RunQuery>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Refusal> {
+    let permit = request_limits::permit(&web.limits.streams, client, "streams")?;
     // Subscribed before the number is read: no change in between is missed.
     let changes = web.feed.follow().await?;
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
@@ -41,7 +50,8 @@ pub(super) async fn changes(
     };
     let filter = Filter { status: None, unfinished: false, ..wanted.filter(&caller)? };
     let follow = ListFollower { web, filter, after, changes, ready: VecDeque::new() };
-    Ok(([("x-accel-buffering", "no")], Sse::new(follow.events()).keep_alive(KeepAlive::default())))
+    let events = request_limits::while_permitted(follow.events(), permit);
+    Ok(([("x-accel-buffering", "no")], Sse::new(events).keep_alive(KeepAlive::default())))
 }
 
 struct ListFollower {

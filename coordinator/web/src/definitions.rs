@@ -15,6 +15,7 @@ use workflow::{diagnostic::Diagnostic, dialect::outline::Outline, plan::Dialect}
 use super::{
     DefinitionOutcome, QueryParams, Refusal, Web,
     diff::{self, DiffLine},
+    request_limits::{self, Client},
 };
 use domain::run::Millis;
 use store::DefinitionRow;
@@ -224,8 +225,9 @@ pub(super) fn before(all: &[DefinitionView], path: &str, event: &str) -> Option<
 /// Checks a workflow text: findings, and the jobs it would run. Nothing is stored.
 #[utoipa::path(post, path = "/api/preview", tag = "definitions", request_body = Draft, responses(
     (status = 200, body = Preview), (status = 400, body = super::Problem), (status = 413, body = super::Problem),
+    (status = 429, body = super::Problem), (status = 503, body = super::Problem),
 ))]
-pub(super) async fn preview(State(web): State<Web>, body: Bytes) -> Result<Json<Preview>, Refusal> {
+pub(super) async fn preview(State(web): State<Web>, client: Client, body: Bytes) -> Result<Json<Preview>, Refusal> {
     let draft: Draft = read(&body, "{\"path\": …, \"text\": …}")?;
     if draft.text.len() > LONGEST {
         let reason = format!("the text has {} bytes, {LONGEST} are allowed", draft.text.len());
@@ -242,7 +244,9 @@ pub(super) async fn preview(State(web): State<Web>, body: Bytes) -> Result<Json<
     if draft.withdraw {
         return Ok(Json(Preview { findings: Vec::new(), outline: None, tags }));
     }
-    let looked = tokio::task::spawn_blocking(move || look(&draft.path, &draft.text)).await?;
+    let permit = request_limits::permit(&web.limits.renderings, client, "checks of workflows")?;
+    // The permit is held for as long as the work takes, also where its client went away.
+    let looked = tokio::task::spawn_blocking(move || (look(&draft.path, &draft.text), permit)).await?.0;
     Ok(Json(Preview { tags, ..looked }))
 }
 

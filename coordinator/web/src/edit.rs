@@ -17,6 +17,7 @@ use super::{
     dto::time,
     html::{HtmlError, rendered, repository_name},
     repositories,
+    request_limits::{self, Client},
 };
 use store::{Filter, Page};
 
@@ -72,6 +73,7 @@ struct Compared {
 pub(super) async fn page(
     State(web): State<Web>,
     caller: Caller,
+    client: Client,
     Path(address): Path<String>,
     QueryParams(wanted): QueryParams<EditQuery>,
 ) -> Result<Html<String>, HtmlError> {
@@ -132,8 +134,9 @@ pub(super) async fn page(
     });
     let versions = versions.collect();
     let (shown_path, shown_text) = (path.clone(), text.clone());
-    let preview = tokio::task::spawn_blocking(move || definitions::look(&shown_path, &shown_text));
-    let preview = preview.await.map_err(Refusal::from)?;
+    let permit = request_limits::permit(&web.limits.renderings, client, "checks of workflows")?;
+    let preview = tokio::task::spawn_blocking(move || (definitions::look(&shown_path, &shown_text), permit));
+    let (preview, _) = preview.await.map_err(Refusal::from)?;
     let (name, back) = (repository_name(&address), repositories::page(&address));
     let address = address.as_str();
     let pool = &web.settings.name;

@@ -18,6 +18,7 @@ mod graph;
 mod health;
 mod hooks;
 mod html;
+mod http_port;
 mod job_details;
 mod links;
 mod live;
@@ -26,11 +27,14 @@ mod log_page;
 mod markdown;
 mod page;
 mod pool;
+mod reader_session;
 mod repositories;
+mod request_limits;
 mod run_detail;
 mod run_feed;
 mod run_lookup;
 mod signer;
+mod spent_signatures;
 mod why;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -45,9 +49,7 @@ use axum::{
 use futures::{future::BoxFuture, stream::BoxStream};
 use nostr::Event;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::{set_header::SetResponseHeaderLayer, timeout::RequestBodyTimeoutLayer};
 use url::Url;
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -58,14 +60,15 @@ use domain::run::{ApprovalVerdict, Millis};
 use logs::Logs;
 use store::{DefinitionRow, Store};
 
-use run_feed::RunFeed;
+pub use self::http_port::{REFUSALS, serve};
+use self::{request_limits::RequestLimits, run_feed::RunFeed, spent_signatures::SpentSignatures};
 
 /// Content security policy: only our own style and script, and no page in a frame.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
                       form-action 'self'; frame-ancestors 'none'";
 
-/// How long live logs go on at shutdown.
-const LAST_READERS: Duration = Duration::from_secs(1);
+/// Longest pause between two parts of a request's body.
+const BODY: Duration = Duration::from_secs(30);
 
 /// The parts that pages and API are built from.
 pub struct Config {
@@ -88,7 +91,9 @@ impl Config {
     pub fn build(self) -> Web {
         let Self { store, logs, blobs, control, metrics, settings } = self;
         let feed = RunFeed::new(store.clone());
-        Web { store, logs, blobs, control, metrics, settings: Arc::new(settings), feed, queue: pool::QueueCache::new() }
+        let (limits, spent) = (Arc::new(RequestLimits::new(&settings)), Arc::default());
+        let (settings, queue) = (Arc::new(settings), pool::QueueCache::new());
+        Web { store, logs, blobs, control, metrics, settings, feed, queue, limits, spent }
     }
 }
 
@@ -103,6 +108,8 @@ pub struct Web {
     settings: Arc<Settings>,
     feed: RunFeed,
     queue: pool::QueueCache,
+    limits: Arc<RequestLimits>,
+    spent: Arc<SpentSignatures>,
 }
 
 /// Source of `/metrics`.
@@ -130,6 +137,12 @@ pub struct Settings {
     pub link_key: [u8; 32],
     /// Documents of other packages, by their names below `/.well-known/`.
     pub well_known: BTreeMap<String, serde_json::Value>,
+    /// How long the header of a request may take, and how long a connection may be idle.
+    pub idle: Duration,
+    /// Event streams and whole logs that are sent at a time.
+    pub streams: usize,
+    /// The same, to one client.
+    pub streams_per_address: usize,
     /// Most bytes of one upload.
     pub max_blob: u64,
     /// Most bytes of all uploads.
@@ -272,16 +285,6 @@ pub struct WorkerConnection {
     pub draining: bool,
 }
 
-/// Serves until `stop`.
-pub async fn serve(listener: TcpListener, web: Web, stop: CancellationToken) -> anyhow::Result<()> {
-    let graceful = axum::serve(listener, router(web)).with_graceful_shutdown(stop.clone().cancelled_owned());
-    // Live logs do not end by themselves: a reader must not delay the shutdown.
-    tokio::select! {
-        served = graceful => Ok(served?),
-        () = async { stop.cancelled().await; tokio::time::sleep(LAST_READERS).await } => Ok(()),
-    }
-}
-
 /// All routes.
 pub fn router(web: Web) -> Router {
     let header = |name, value| SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value));
@@ -303,6 +306,7 @@ pub fn router(web: Web) -> Router {
         .route("/metrics", get(health::metrics))
         .merge(blossom::routes())
         .fallback(html::nothing)
+        .layer(RequestBodyTimeoutLayer::new(BODY))
         .layer(header(header::CONTENT_SECURITY_POLICY, POLICY))
         .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(header(header::REFERRER_POLICY, "no-referrer"))
@@ -340,6 +344,7 @@ fn api() -> OpenApiRouter<Web> {
         .routes(routes!(pool::drain))
         .routes(routes!(actions::pool))
         .routes(routes!(actions::me))
+        .routes(routes!(actions::session))
         .routes(routes!(actions::publisher))
         .routes(routes!(actions::events))
         .routes(routes!(definitions::list))
@@ -364,11 +369,17 @@ struct Problem {
 struct Refusal {
     status: StatusCode,
     reason: String,
+    /// Seconds after which the request may be repeated.
+    retry_after: Option<u16>,
 }
 
 impl Refusal {
     fn new(status: StatusCode, reason: impl Into<String>) -> Self {
-        Self { status, reason: reason.into() }
+        Self { status, reason: reason.into(), retry_after: None }
+    }
+
+    fn retry_after(self, seconds: u16) -> Self {
+        Self { retry_after: Some(seconds), ..self }
     }
 
     fn no_run(caller: &auth::Caller) -> Self {
@@ -385,6 +396,9 @@ impl IntoResponse for Refusal {
         let mut response = (self.status, Json(Problem { error: self.reason.clone() })).into_response();
         if let Ok(reason) = HeaderValue::from_str(&self.reason) {
             response.headers_mut().insert("x-reason", reason);
+        }
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

@@ -23,7 +23,14 @@ use tokio::sync::broadcast::{
 };
 use utoipa::IntoParams;
 
-use super::{QueryParams, Refusal, Web, auth::Caller, dto::RunView, job_details::JobDetails, run_lookup};
+use super::{
+    QueryParams, Refusal, Web,
+    auth::Caller,
+    dto::RunView,
+    job_details::JobDetails,
+    request_limits::{self, Client},
+    run_lookup,
+};
 use domain::id::{JobKey, RunId};
 use domain::run::RunPhase;
 use logs::{Piece, Positions, Tail, record};
@@ -67,11 +74,13 @@ struct Lines<'a> {
     (status = 200, description = "Events `run` (a RunView), `log` and `end`; resumes from `Last-Event-ID`", content(
         (String = "text/event-stream"), (String = "text/plain"),
     )),
-    (status = 400, body = super::Problem), (status = 404, body = super::Problem),
+    (status = 400, body = super::Problem), (status = 404, body = super::Problem), (status = 429, body = super::Problem),
+    (status = 503, body = super::Problem),
 ))]
 pub(super) async fn logs(
     State(web): State<Web>,
     caller: Caller,
+    client: Client,
     Path(id): Path<String>,
     QueryParams(wanted): QueryParams<LogQuery>,
     headers: HeaderMap,
@@ -79,9 +88,11 @@ pub(super) async fn logs(
     // Subscribed before the run is read: no change in between is missed.
     let changes = web.feed.follow().await?;
     let run = run_lookup::find(&web, &caller, &id).await?;
+    let permit = request_limits::permit(&web.limits.streams, client, "streams")?;
     if let Format::Text = wanted.format {
         let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
-        return Ok((plain, Body::from_stream(web.logs.full_text(&run.id))).into_response());
+        let text = request_limits::while_permitted(web.logs.full_text(&run.id), permit);
+        return Ok((plain, Body::from_stream(text)).into_response());
     }
     let lines = matches!(wanted.format, Format::Events);
     let from = match headers.get("last-event-id").and_then(|value| value.to_str().ok()) {
@@ -100,7 +111,8 @@ pub(super) async fn logs(
         changes,
         ready: VecDeque::new(),
     };
-    let sse = Sse::new(follow.events()).keep_alive(KeepAlive::default());
+    let events = request_limits::while_permitted(follow.events(), permit);
+    let sse = Sse::new(events).keep_alive(KeepAlive::default());
     // A buffering proxy would delay the lines.
     Ok(([("x-accel-buffering", "no")], sse).into_response())
 }

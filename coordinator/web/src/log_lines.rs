@@ -8,7 +8,12 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{QueryParams, Refusal, Web, auth::Caller, run_lookup};
+use super::{
+    QueryParams, Refusal, Web,
+    auth::Caller,
+    request_limits::{self, Client},
+    run_lookup,
+};
 use domain::id::JobKey;
 use domain::run::{JobPhase, RunState as Run};
 use logs::lines::{MOST_LINES, NumberedLine};
@@ -111,10 +116,12 @@ pub(super) async fn lines(
 /// Numbers of the lines of a job's log that contain a text.
 #[utoipa::path(get, path = "/api/runs/{id}/search", tag = "logs", params(("id" = String, Path), SearchQuery), responses(
     (status = 200, body = Matches), (status = 400, body = super::Problem), (status = 404, body = super::Problem),
+    (status = 429, body = super::Problem), (status = 503, body = super::Problem),
 ))]
 pub(super) async fn search(
     State(web): State<Web>,
     caller: Caller,
+    client: Client,
     Path(id): Path<String>,
     QueryParams(wanted): QueryParams<SearchQuery>,
 ) -> Result<Json<Matches>, Refusal> {
@@ -123,6 +130,7 @@ pub(super) async fn search(
         return Err(Refusal::new(StatusCode::BAD_REQUEST, reason));
     }
     let run = run_lookup::find(&web, &caller, &id).await?;
+    let _permit = request_limits::permit(&web.limits.searches, client, "searches")?;
     let (attempt, _) = attempt(&run, &wanted.job, wanted.attempt)?;
     let from = wanted.from.unwrap_or(1).max(1);
     let found = web.logs.search(&run.id, &wanted.job, attempt, &wanted.text, from).await?;

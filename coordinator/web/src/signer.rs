@@ -17,7 +17,10 @@ use nostr::{Event, JsonUtil};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{OperatorActionError, QueryParams, Refusal, Web};
+use super::{
+    OperatorActionError, QueryParams, Refusal, Web,
+    request_limits::{self, Client},
+};
 
 /// Most bytes of a request.
 const LONGEST: usize = 128 * 1024;
@@ -83,12 +86,16 @@ pub(super) async fn messages(State(web): State<Web>, body: Bytes) -> Result<(Sta
     (status = 200, description = "Events `ready` and `answer` (a Nostr event)", content_type = "text/event-stream",
         body = String),
     (status = 400, body = super::Problem), (status = 429, body = super::Problem), (status = 502, body = super::Problem),
+    (status = 503, body = super::Problem),
 ))]
 pub(super) async fn answers(
     State(web): State<Web>,
+    client: Client,
     QueryParams(AnswerQuery { relay, key }): QueryParams<AnswerQuery>,
 ) -> Result<impl IntoResponse, Refusal> {
-    let answers = web.control.answers(&relay, &key).await?;
+    let permit = request_limits::permit(&web.limits.signers, client, "pages that listen to signers")?;
+    web.limits.dial(client)?;
+    let answers = request_limits::while_permitted(web.control.answers(&relay, &key).await?, permit);
     let ready = sse::Event::default().event("ready").data("{}");
     let told = answers.map(|event| sse::Event::default().event("answer").data(event.as_json()));
     let all = stream::iter([ready]).chain(told).map(Ok::<_, Infallible>);

@@ -1,15 +1,21 @@
 //! Workers that are not who they say, or say what is not theirs.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use proto::worker::{
-    ActionsApiOpen, ActionsApiRequest, Attempt, Begun, Register, SourceRequest, actions_api_request::Message,
-    from_worker, to_worker,
+    ActionsApiOpen, ActionsApiRequest, ArchiveRequest, Attempt, Begun, FromWorker, Job, Register, ResolveRequest,
+    SourceRequest, actions_api_request::Message, from_worker, to_worker, workers_client::WorkersClient,
 };
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
 use crate::{
-    pool::{Pool, terms},
+    pool::{Pool, Terms, long_leases, terms},
     raw::{self, Raw, key, public},
     script::Script,
 };
@@ -160,4 +166,128 @@ async fn a_connection_of_a_job_is_carried_for_its_own_attempt_alone() {
     worker.hear_until(|message| matches!(message, to_worker::Message::Accepted(_)).then_some(())).await;
     let refused = worker.bulk.actions_api(asking(&attempt, &job.token)).await.expect_err("the attempt is over");
     assert_eq!(refused.code(), Code::PermissionDenied);
+}
+
+/// A lease opens the mirror of its run's repository, and those that its names were resolved to; no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_54_a_lease_opens_no_mirror_that_its_job_did_not_name() {
+    let pool = Pool::start(long_leases()).await;
+    let mut worker = Raw::join(&pool, 1).await;
+    pool.queue("build", &["ubuntu-latest"]);
+    pool.queue("other", &["ubuntu-latest"]);
+    let (job, other) = (worker.take().await, worker.take().await);
+    let resolve = |job: &Job| ResolveRequest {
+        attempt: job.attempt.clone(),
+        token: job.token.clone(),
+        repository: "acme/tool".into(),
+        ..ResolveRequest::default()
+    };
+    let found = worker.bulk.resolve(resolve(&job)).await.unwrap().into_inner();
+    let of_other = worker.bulk.resolve(resolve(&other)).await.unwrap().into_inner();
+    assert_ne!(found.grant, of_other.grant);
+    let cases = [
+        ("30617:owner:repo", Bytes::new(), true),
+        ("key", found.grant.clone(), true),
+        ("key", Bytes::new(), false),
+        ("key", of_other.grant, false),
+        ("30617:other:private", found.grant.clone(), false),
+        ("30617:other:private", Bytes::new(), false),
+        ("tree https://git.example/a/b", found.grant, false),
+    ];
+    for (repository, grant, may) in cases {
+        let (attempt, token, commit) = (job.attempt.clone(), job.token.clone(), "c".repeat(40));
+        let source = SourceRequest {
+            attempt: attempt.clone(),
+            token: token.clone(),
+            commit: commit.clone(),
+            repository: repository.into(),
+            grant: grant.clone(),
+            ..SourceRequest::default()
+        };
+        let archive = ArchiveRequest { attempt, token, repository: repository.into(), commit, grant };
+        let answers = [
+            worker.bulk.source(source).await.map(drop).map_err(|status| status.code()),
+            worker.bulk.archive(archive).await.map(drop).map_err(|status| status.code()),
+        ];
+        let expected = if may { Ok(()) } else { Err(Code::PermissionDenied) };
+        assert_eq!(answers, [expected, expected], "{repository}");
+    }
+}
+
+/// Who never proves to be a worker is hung up on, whatever it sends; a worker stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_59_a_connection_on_which_no_worker_proves_itself_is_closed_in_time() {
+    let pool = Pool::start(terms()).await;
+    let mut worker = Raw::join(&pool, 1).await;
+    let begun = Instant::now();
+    let port = pool.port;
+    let mut silent = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    // The handshake of TLS alone, and an HTTP/2 connection on which no call comes.
+    let idle = raw::channel(port, &pool.keys.ca).await;
+    let mut loud = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let flood = async {
+        // The first bytes of a ClientHello that never ends.
+        let _ = loud.write_all(&[0x16, 3, 1, 0x40, 0]).await;
+        while loud.write_all(&[0; 1024]).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), flood).await.expect("what sends without end is hung up on");
+    let closed = tokio::time::timeout(Duration::from_secs(60), silent.read(&mut [0])).await;
+    assert!(matches!(closed.expect("it is closed"), Ok(0) | Err(_)));
+    assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
+    drop(idle);
+    worker.renew(&[]).await;
+    worker.hear_until(|message| matches!(message, to_worker::Message::Renewed(_)).then_some(())).await;
+}
+
+/// Sessions that are opened on one connection and never say who they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_59_one_connection_begins_few_sessions_at_a_time() {
+    let pool = Pool::start(terms()).await;
+    let channel = raw::channel(pool.port, &pool.keys.ca).await;
+    let mut open = Vec::new();
+    let mut refused = 0;
+    for _ in 0..20 {
+        let (out, stream) = tokio::sync::mpsc::channel::<FromWorker>(1);
+        match WorkersClient::new(channel.clone()).session(ReceiverStream::new(stream)).await {
+            Ok(session) => open.push((out, session)),
+            Err(status) => {
+                assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((open.len(), refused), (4, 16));
+}
+
+/// Attack 55: a worker is lost and another gets the job, with its secrets. The first can't be made to forget them, but
+/// what it was given opens nothing any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_55_the_lease_of_a_lost_worker_opens_nothing_any_more() {
+    let timeouts = config::LeaseTimeouts { lease_ms: 400, ..terms().timeouts };
+    let pool = Pool::start(Terms { timeouts, ..terms() }).await;
+    let mut lost = Raw::join(&pool, 1).await;
+    pool.queue("build", &["ubuntu-latest"]);
+    let job = lost.take().await;
+    let (attempt, token) = (job.attempt.clone().unwrap(), job.token.clone());
+    let asked = ResolveRequest { attempt: job.attempt.clone(), token: token.clone(), ..ResolveRequest::default() };
+    let grant = lost.bulk.resolve(asked.clone()).await.unwrap().into_inner().grant;
+    pool.until("build", |course| !course.lost.is_empty()).await;
+
+    let source = SourceRequest { attempt: job.attempt.clone(), token: token.clone(), ..SourceRequest::default() };
+    assert_eq!(lost.bulk.source(source).await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!(lost.bulk.resolve(asked).await.unwrap_err().code(), Code::PermissionDenied);
+    let archive = ArchiveRequest {
+        attempt: job.attempt,
+        token: token.clone(),
+        repository: "key".into(),
+        commit: "c".repeat(40),
+        grant,
+    };
+    assert_eq!(lost.bulk.archive(archive).await.unwrap_err().code(), Code::PermissionDenied);
+    assert!(lost.open_log(&attempt, &token).await.stop);
+    lost.report(&attempt).await;
+    assert_eq!(lost.stopped().await, attempt);
+    assert_eq!(pool.course("build").finished, 0);
 }

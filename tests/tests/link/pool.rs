@@ -13,6 +13,11 @@ use config::{
     LeaseTimeouts,
     keys::{Keys, make_keys},
 };
+use connections::{
+    client_address::TrustedProxies,
+    listener::{LimitedListener, Refusals},
+    shares::{Limits, Shares},
+};
 use dispatch::{
     Acknowledgement, ActionsAccess, ActionsApi, Assignment, Dispatch, DispatchConfig, RunCommands, ServerTls,
     SourceObjects,
@@ -275,6 +280,12 @@ impl SourceObjects for Memory {
     }
 }
 
+/// Permits for more connections than any test makes.
+fn limited(listener: TcpListener) -> LimitedListener {
+    let shares = Shares::new(Limits { all: 1000, each: 1000 });
+    LimitedListener::new(listener, shares, 1000, TrustedProxies::default(), Refusals::default())
+}
+
 fn id(job: &str, number: u32) -> AttemptId {
     AttemptId { run: RUN.into(), job: job.into(), number }
 }
@@ -383,7 +394,7 @@ impl Pool {
         let stop = CancellationToken::new();
         let served = tokio::spawn({
             let (dispatch, stop) = (dispatch.clone(), stop.clone());
-            async move { dispatch.serve(listener, Some(tls), stop).await }
+            async move { dispatch.serve(limited(listener), Some(tls), stop).await }
         });
         Self { memory, keys, folder, dispatch, port, terms, stop, served }
     }

@@ -300,6 +300,7 @@ async fn every_answer_is_as_the_document_says() {
         ("get /api/workers", "/api/workers", vec![200]),
         ("get /api/pool", "/api/pool", vec![200]),
         ("get /api/me", "/api/me", vec![401]),
+        ("post /api/sessions", "/api/sessions", vec![401]),
         ("post /api/publisher", "/api/publisher", vec![200]),
         ("post /api/events", "/api/events", vec![400]),
         ("get /api/repositories/{address}/definitions", "/api/repositories/30617:o:r/definitions", vec![200]),

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use parking_lot::Mutex as State;
 use proto::worker::{ArchiveRequest, Attempt, FetchDepth, ResolveRequest, Resolved, SourceRequest};
@@ -75,6 +76,8 @@ struct Objects<'a> {
     repository: &'a str,
     /// What the coordinator is asked for; empty: the attempt's own.
     asked: &'a str,
+    /// As `Resolved.grant`.
+    grant: Bytes,
     commit: &'a str,
     also: &'a [String],
 }
@@ -90,7 +93,9 @@ impl RepositoryFetcher for AttemptSources {
             ensure!(!own || !source.repository.is_empty(), "this job has no repository to check out");
             if own && wanted.reference.is_empty() && !wanted.everything {
                 let (repository, commit) = (source.repository.as_str(), source.commit.as_str());
-                let path = self.fetch_commit(&Objects { repository, asked: "", commit, also: &[] }).await?;
+                let path = self
+                    .fetch_commit(&Objects { repository, asked: "", grant: Bytes::new(), commit, also: &[] })
+                    .await?;
                 return Ok(LocatedCommit {
                     path,
                     commit: source.commit.clone(),
@@ -105,8 +110,8 @@ impl RepositoryFetcher for AttemptSources {
             let depth = if wanted.everything { FetchDepth::AllRefs } else { FetchDepth::History };
             let found = self.resolve(source, &wanted.repository, reference, depth).await?;
             let also: Vec<String> = found.refs.values().cloned().collect();
-            let objects =
-                Objects { repository: &found.repository, asked: &found.repository, commit: &found.commit, also: &also };
+            let (repository, commit) = (found.repository.as_str(), found.commit.as_str());
+            let objects = Objects { repository, asked: repository, grant: found.grant.clone(), commit, also: &also };
             let path = self.fetch_commit(&objects).await?;
             Ok(LocatedCommit {
                 path,
@@ -139,6 +144,7 @@ impl RepositoryFetcher for AttemptSources {
                         token: self.token.clone(),
                         repository: found.repository,
                         commit: found.commit.clone(),
+                        grant: found.grant,
                     };
                     let parts = self.client().await?.archive(request).await.map_err(refusal)?.into_inner();
                     let pieces = parts
@@ -195,7 +201,7 @@ impl AttemptSources {
         }
         let missing = missing(&mirror, &wanted).await?;
         if !missing.is_empty() {
-            self.fetch(&mirror, objects.asked, missing).await.with_context(|| format!("commit {}", objects.commit))?;
+            self.fetch(&mirror, objects, missing).await.with_context(|| format!("commit {}", objects.commit))?;
             let wanted = format!("{}^{{commit}}", objects.commit);
             git(&mirror, &["cat-file", "-e", &wanted]).await.context("the coordinator's bundle lacks the commit")?;
         }
@@ -204,7 +210,7 @@ impl AttemptSources {
         Ok(mirror)
     }
 
-    async fn fetch(&self, mirror: &Path, repository: &str, mut wanted: Vec<String>) -> anyhow::Result<()> {
+    async fn fetch(&self, mirror: &Path, objects: &Objects<'_>, mut wanted: Vec<String>) -> anyhow::Result<()> {
         let count = format!("--count={HAVE}");
         let kept =
             git(mirror, &["for-each-ref", "--sort=-creatordate", &count, "--format=%(objectname)", KEPT]).await?;
@@ -213,8 +219,9 @@ impl AttemptSources {
             token: self.token.clone(),
             commit: wanted.remove(0),
             have: kept.lines().map(str::to_owned).collect(),
-            repository: repository.to_owned(),
+            repository: objects.asked.to_owned(),
             also: wanted,
+            grant: objects.grant.clone(),
         };
         let mut parts = self.client().await?.source(request).await.map_err(refusal)?.into_inner();
 
