@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 # Outside the checkout, so that every clone on a machine shares one build of the dependencies.
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/longshore/target
 
-.PHONY: help setup build demo test bench failures simulate conformance screenshots deny
+.PHONY: help setup build demo test bench failures flood simulate conformance screenshots deny
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -33,6 +33,10 @@ bench: ## Ratios against floors of the same run (ARGS='--only g1,g3'); BASE=comm
 failures: ## Kill relay, coordinator and worker at random moments: make failures KILLS=200 [SEED=n]
 	@cargo build --locked -p longshore -p longshore-tests --bin longshore --bin relay --bin failures
 	$(CARGO_TARGET_DIR)/debug/failures --kills $(or $(KILLS),20) $(if $(SEED),--seed $(SEED))
+
+flood: ## Flood a pool with what strangers can open and send (ARGS='--only connections --seconds 60')
+	@cargo build --locked --release -p longshore -p longshore-tests --bin longshore --bin relay --bin flood
+	$(CARGO_TARGET_DIR)/release/flood $(ARGS)
 
 simulate: ## Simulate pools whose parts fail: make simulate SEEDS=1000 [SEED=n: that one, with all that happens]
 	@cargo build --locked --release -p longshore-simulation

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod conformance;
+pub mod flood;
 pub mod harness;
 pub mod kills;
 pub mod oracle;

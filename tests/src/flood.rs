@@ -1,0 +1,51 @@
+//! Floods: what strangers can send and open, and what a pool still does meanwhile. Each prints rows of one table.
+
+pub mod connections;
+
+use std::fmt;
+
+use anyhow::{Context, Result};
+
+/// A bound that has to hold, and what was measured.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// The flood.
+    pub flood: String,
+    /// What was measured.
+    pub what: String,
+    /// The result, with its unit.
+    pub measured: String,
+    /// What has to hold, for people.
+    pub bound: String,
+    /// Whether it does.
+    pub holds: bool,
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.holds { "ok" } else { "FAILED" };
+        write!(f, "{:<34} {:<38} {:>20} {:>16}  {verdict}", self.flood, self.what, self.measured, self.bound)
+    }
+}
+
+/// Memory of a process now, in MiB: what is resident.
+///
+/// # Errors
+/// The process is gone.
+pub fn resident_mib(process: u32) -> Result<u64> {
+    status(process, "VmRSS:").map(|kib| kib / 1024)
+}
+
+/// Threads of a process.
+///
+/// # Errors
+/// The process is gone.
+pub fn threads(process: u32) -> Result<u64> {
+    status(process, "Threads:")
+}
+
+fn status(process: u32, field: &str) -> Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let value = text.lines().find_map(|line| line.strip_prefix(field)?.split_whitespace().next());
+    Ok(value.with_context(|| format!("no {field} of process {process}"))?.parse()?)
+}
