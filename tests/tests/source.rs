@@ -33,7 +33,10 @@ fn event(keys: &Keys, kind: u16, at: u64, tags: &[&[&str]]) -> Event {
 }
 
 fn sources(folder: &Path, events: Vec<Event>, allow_private: bool) -> RepositoryMirrors {
-    let settings = config::Source { allow_private, ..config::Source::default() };
+    sources_with(folder, events, config::Source { allow_private, ..config::Source::default() })
+}
+
+fn sources_with(folder: &Path, events: Vec<Event>, settings: config::Source) -> RepositoryMirrors {
     RepositoryMirrors::new(folder.to_owned(), settings, Arc::new(Events(events)))
 }
 
@@ -85,7 +88,7 @@ async fn t57_the_announced_commit_is_built_from_the_second_clone_url() {
     let resolved = sources.resolve(&address(&w.owner), &Revision::default()).await.unwrap();
     assert_eq!(resolved.commit, w.c1.as_str());
     assert_eq!(resolved.reference, "refs/heads/main");
-    assert!(resolved.trusted);
+    assert!(resolved.proven);
     assert_eq!(resolved.file("ci.yml", 100).unwrap().unwrap(), b"two");
     assert!(resolved.file("missing.yml", 100).unwrap().is_none());
 }
@@ -114,17 +117,54 @@ async fn t59_a_strangers_or_former_maintainers_state_is_ignored() {
 }
 
 #[tokio::test]
-async fn t67_a_commit_is_trusted_as_tip_or_ancestor_of_the_state_only() {
+async fn t67_a_commit_is_proven_as_tip_or_ancestor_of_the_state_only() {
     let w = world().await;
     w.repository.git(&["checkout", "--quiet", "-b", "side", &w.c0]).unwrap();
     let side = w.repository.commit("side", &[("x", "y")]).unwrap();
     w.repository.publish(&w.server.folder, "new.git").unwrap();
     let events = vec![w.announced(&["new.git"]), w.state(&w.owner, 2, &w.c1)];
     let sources = sources(&w.mirrors(), events, true);
-    for (commit, trusted) in [(&w.c1, true), (&w.c0, true), (&side, false)] {
+    for (commit, proven) in [(&w.c1, true), (&w.c0, true), (&side, false)] {
         let wanted = Revision { commit: commit.clone(), ..Revision::default() };
         let resolved = sources.resolve(&address(&w.owner), &wanted).await.unwrap();
-        assert_eq!((resolved.commit.as_str(), resolved.trusted), (commit.as_str(), trusted));
+        assert_eq!((resolved.commit.as_str(), resolved.proven), (commit.as_str(), proven));
+    }
+}
+
+#[tokio::test]
+async fn attack_17_a_claimed_ref_counts_only_where_the_state_has_the_commit_there() {
+    let w = world().await;
+    w.repository.git(&["checkout", "--quiet", "-b", "feature", &w.c0]).unwrap();
+    let feature = w.repository.commit("feature", &[("x", "y")]).unwrap();
+    w.repository.git(&["checkout", "--quiet", "-b", "side", &w.c0]).unwrap();
+    let side = w.repository.commit("side", &[("x", "z")]).unwrap();
+    w.repository.publish(&w.server.folder, "new.git").unwrap();
+    let tags: [&[&str]; 5] = [
+        &["d", "my-repo"],
+        &["refs/heads/main", &w.c1],
+        &["refs/heads/feature", &feature],
+        &["refs/tags/v1", &w.c0],
+        &["HEAD", "ref: refs/heads/main"],
+    ];
+    let sources = sources(&w.mirrors(), vec![w.announced(&["new.git"]), event(&w.owner, 30618, 2, &tags)], true);
+    let (main, branch) = ("refs/heads/main", "refs/heads/feature");
+    // The commit, the ref that is claimed, the ref that the run has, whether it is proven, whether the change is told.
+    for (commit, claimed, reference, proven, told) in [
+        (&w.c1, main, main, true, false),
+        (&w.c0, main, main, true, false),
+        (&w.c0, "refs/tags/v1", "refs/tags/v1", true, false),
+        (&feature, branch, branch, true, false),
+        (&feature, main, branch, true, true),
+        (&w.c1, "refs/tags/v1", main, true, true),
+        (&w.c1, "refs/heads/gone", main, true, true),
+        (&feature, "", branch, true, false),
+        (&side, main, main, false, false),
+    ] {
+        let claim = Some(claimed.to_owned()).filter(|claimed| !claimed.is_empty());
+        let wanted = Revision { commit: commit.clone(), reference: claim, ..Revision::default() };
+        let found = sources.resolve(&address(&w.owner), &wanted).await.unwrap();
+        let seen = (found.reference.as_str(), found.proven, found.other_ref.is_some());
+        assert_eq!(seen, (reference, proven, told), "{commit} claimed as {claimed}");
     }
 }
 
@@ -241,4 +281,21 @@ async fn attack_60_what_a_workflow_names_is_fetched_from_public_servers_alone() 
     let found =
         sources.find(&RepositoryRequest { repository: &new, reference: "", need: FetchDepth::History }).await.unwrap();
     assert_eq!((found.commit.as_str(), found.reference.as_str()), (w.c1.as_str(), "refs/heads/main"));
+}
+
+#[tokio::test]
+async fn attack_47_a_fetch_of_more_than_is_allowed_is_ended_and_its_size_named() {
+    let w = world().await;
+    // Text that does not compress.
+    let digits = (0..120_000).map(|number: u64| format!("{:x}", number.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+    let commit = w.repository.commit("large", &[("large", &digits.collect::<String>())]).unwrap();
+    w.repository.publish(&w.server.folder, "new.git").unwrap();
+    let events = || vec![w.announced(&["new.git"]), w.state(&w.owner, 2, &commit)];
+    let limited = |fetch_bytes, folder: &str| {
+        let settings = config::Source { allow_private: true, fetch_bytes, ..config::Source::default() };
+        sources_with(&w.folder.path().join(folder), events(), settings)
+    };
+    let error = limited(100_000, "small").resolve(&address(&w.owner), &Revision::default()).await.unwrap_err();
+    assert!(error.to_string().contains("a fetch may have 0 MiB here: source.fetch_bytes"), "{error}");
+    limited(10 << 20, "large").resolve(&address(&w.owner), &Revision::default()).await.unwrap();
 }

@@ -81,7 +81,7 @@ impl Issuer {
             "jwks_uri": format!("{}/.well-known/jwks", self.url),
             "subject_types_supported": ["public", "pairwise"],
             "response_types_supported": ["id_token"],
-            "claims_supported": CLAIMS.iter().chain(&["sub", "aud", "exp", "iat", "iss", "jti", "nbf"]).collect::<Vec<_>>(),
+            "claims_supported": CLAIMS.iter().chain(&["actor_trust", "environment", "sub", "aud", "exp", "iat", "iss", "jti", "nbf"]).collect::<Vec<_>>(),
             "id_token_signing_alg_values_supported": ["ES256"],
             "scopes_supported": ["openid"],
         });
@@ -101,9 +101,11 @@ impl Issuer {
         let mut claims: Map<String, Value> =
             CLAIMS.iter().filter_map(|name| Some(((*name).to_owned(), identity.github.get(*name)?.clone()))).collect();
         let now = now / 1000;
-        let subject = match text("event_name") {
-            "pull_request" => format!("repo:{repository}:pull_request"),
-            _ => format!("repo:{repository}:ref:{}", text("ref")),
+        let subject = match (identity.environment.as_deref(), text("event_name")) {
+            // A colon in the name would begin another part (GitHub docs: OpenID Connect reference).
+            (Some(environment), _) => format!("repo:{repository}:environment:{}", environment.replace(':', "%3A")),
+            (None, "pull_request") => format!("repo:{repository}:pull_request"),
+            (None, _) => format!("repo:{repository}:ref:{}", text("ref")),
         };
         let audience = audience.map_or_else(|| format!("{}/{}", self.url, text("repository_owner")), str::to_owned);
         for (name, value) in [
@@ -115,9 +117,11 @@ impl Issuer {
             ("exp", now.saturating_add(LIFE).into()),
             ("jti", uuid::Uuid::now_v7().to_string().into()),
             ("repository_address", identity.repository.as_str().into()),
+            ("actor_trust", identity.actor_trust.into()),
         ] {
             claims.insert(name.to_owned(), value);
         }
+        claims.extend(identity.environment.as_deref().map(|name| ("environment".to_owned(), name.into())));
         let header = json!({ "typ": "JWT", "alg": "ES256", "kid": self.id });
         let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let signed = format!("{}.{}", encode(&header), encode(&claims.into()));

@@ -329,7 +329,12 @@ async fn a_job_that_may_gets_a_token_that_the_published_key_proves() {
     world.api = world.api.with_issuer(issuer);
     let github = json!({"repository": "a/b", "repository_owner": "a", "ref": "refs/heads/main", "event_name": "push"});
     let github = github.as_object().unwrap().clone();
-    let may = JobIdentity { id_token: true, github: github.clone(), ..identity("r1", "refs/heads/main", true) };
+    let may = JobIdentity {
+        id_token: true,
+        github: github.clone(),
+        actor_trust: "maintainer",
+        ..identity("r1", "refs/heads/main", true)
+    };
     let job = world.job(may).await;
     let ask = async |job: &Job<'_>, query: &str| {
         let request = job.world.http.get(format!("{}/oidc/token?api-version=2.0{query}", job.url));
@@ -355,7 +360,18 @@ async fn a_job_that_may_gets_a_token_that_the_published_key_proves() {
         (Some("repo:a/b:ref:refs/heads/main"), Some("sts.example"))
     );
     assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 300);
+    assert_eq!(claims["actor_trust"], "maintainer");
     assert_eq!(ask(&job, "").await.0, 200);
+    let let_in = JobIdentity {
+        id_token: true,
+        github: github.clone(),
+        environment: Some("prod:eu".into()),
+        ..identity("r3", "refs/heads/main", true)
+    };
+    let (_, answer) = ask(&world.job(let_in).await, "").await;
+    let claims: Value =
+        serde_json::from_slice(&decode(answer["value"].as_str().unwrap().split('.').nth(1).unwrap())).unwrap();
+    assert_eq!((&claims["sub"], &claims["environment"]), (&json!("repo:a/b:environment:prod%3Aeu"), &json!("prod:eu")));
     let other = world.job(JobIdentity { github, ..identity("r2", "refs/heads/main", true) }).await;
     assert_eq!(ask(&other, "").await.0, 403);
 }

@@ -70,7 +70,7 @@ impl Admission {
         if request.inputs.is_none() {
             request.inputs.clone_from(&earlier.request.inputs);
         }
-        Ok(earlier.rerun(&again.jobs, &secrets.names()).map(Some))
+        Ok(earlier.rerun(&again.jobs, &request.actor, &secrets.names()).map(Some))
     }
 }
 

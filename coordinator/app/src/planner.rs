@@ -12,11 +12,15 @@ use workflow::dialect::{
 
 use super::{
     definitions::Definitions,
+    repository_policy::RepositoryPolicy,
     run_service::RunService,
     workflow_source::{PlanError, WorkflowSource, utf8},
 };
 use domain::run::{Planned, RunState};
-use planning::{self, PlanOutcome, RepositoryMetadata};
+use planning::{
+    self, PlanOutcome, RepositoryMetadata,
+    repository_config::{self, RepositoryConfig},
+};
 use source::{
     RepositoryMirrors, ResolvedRevision, Revision, SourceError,
     lock::Lock,
@@ -55,12 +59,14 @@ impl Planner {
             Some(text) => Some(text.map_err(|why| PlanError::Author(format!("{path}: {why}")))?),
             None => None,
         };
+        let outsider = !self.is_insider(&found, &request.actor).await;
         let metadata = RepositoryMetadata {
             commit: found.commit.clone(),
             reference: found.reference.clone(),
             default_branch: found.default_branch.clone(),
             description: found.description.clone(),
-            trusted: found.trusted,
+            proven: found.proven,
+            outsider,
             maintainers: found.maintainers.clone(),
             relays: found.relays.clone(),
             definition: files.of(&path).map(|supplied| supplied.event.clone()),
@@ -73,6 +79,7 @@ impl Planner {
                     let commit = |(name, found): (String, Result<RepositorySnapshot, String>)| {
                         Some((name, found.ok()?.commit.to_string()))
                     };
+                    planned.notices.extend(found.other_ref.clone());
                     planned.origins = origins.into_iter().filter_map(commit).collect();
                     planned.definitions = files.used();
                     return Ok(*planned);
@@ -85,6 +92,19 @@ impl Planner {
                 }
             }
         }
+    }
+
+    /// Whether a key's requests count like a maintainer's: it is one, or was named by the operator, or by the
+    /// maintainers in the repository's own configuration. That is read at the default branch: what an older commit said
+    /// holds no longer.
+    async fn is_insider(&self, found: &ResolvedRevision, key: &str) -> bool {
+        let maintains = found.repository.owner == key || found.maintainers.iter().any(|maintainer| maintainer == key);
+        if maintains || RepositoryPolicy::new(&self.config, &found.repository).trusts(key) {
+            return true;
+        }
+        let text = found.default_branch_file(repository_config::PATH, self.config.limits.workflow_bytes).await;
+        let own = text.and_then(|bytes| RepositoryConfig::read(&String::from_utf8(bytes).ok()?).ok());
+        own.is_some_and(|own| own.trusted.iter().any(|trusted| trusted == key))
     }
 
     /// The text of a called workflow, or why there is none.

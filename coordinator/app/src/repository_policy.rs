@@ -53,6 +53,11 @@ impl<'a> RepositoryPolicy<'a> {
         self.config.environments.iter().filter(is_meant).map(protection).collect()
     }
 
+    /// Whether the operator named a key (64 hex) whose requests count like a maintainer's.
+    pub(super) fn trusts(self, key: &str) -> bool {
+        self.configured().is_some_and(|found| hex_keys(&found.trusted).iter().any(|trusted| trusted == key))
+    }
+
     /// Who may read its runs.
     pub(super) fn visibility(self) -> Visibility {
         match self.configured() {

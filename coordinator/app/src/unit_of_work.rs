@@ -118,7 +118,7 @@ impl UnitOfWork<'_> {
                 }
                 _ => continue,
             };
-            self.advance_group(&group::key(&after.request.repository.address, name), event).await?;
+            self.advance_group(&group::key(&after.group_scope(), name), event).await?;
         }
         let before = read.state.clone();
         let first = match self.set.runs.remove(id) {
@@ -157,24 +157,24 @@ impl UnitOfWork<'_> {
     async fn would_deadlock(&mut self, run: &RunId, job: &JobKey) -> anyhow::Result<Option<String>> {
         let Some(state) = self.run(run).await? else { return Ok(None) };
         let Some(group) = state.jobs.get(job).and_then(|job| job.waits_for()) else { return Ok(None) };
-        let repository = &state.request.repository.address;
-        self.lock_repository(repository).await?;
-        let Some(first) = self.holder(repository, group).await? else { return Ok(None) };
+        let scope = &state.group_scope();
+        self.lock_scope(scope).await?;
+        let Some(first) = self.holder(scope, group).await? else { return Ok(None) };
         let mut search = DeadlockSearch::new(&state, job);
         let mut met = search.visit_holder(&first);
         while let Some(member) = search.next_holder().filter(|_| !met) {
             let Some(holding) = self.run(&member.run).await? else { continue };
             for waited in holding.waits_below(member.job.as_ref()) {
-                let holder = self.holder(repository, &waited).await?;
+                let holder = self.holder(scope, &waited).await?;
                 met |= holder.is_some_and(|holder| search.visit_holder(&holder));
             }
         }
         Ok(met.then(|| deadlock::describe(group, &first)))
     }
 
-    /// Writes a row that all deadlock checks of a repository write: of two at once, one is refused and sees the other.
-    async fn lock_repository(&mut self, repository: &str) -> anyhow::Result<()> {
-        let key = group::deadlock_check_key(repository);
+    /// Writes a row that all deadlock checks of a scope write: of two at once, one is refused and sees the other.
+    async fn lock_scope(&mut self, scope: &str) -> anyhow::Result<()> {
+        let key = group::deadlock_check_key(scope);
         if self.set.groups.contains_key(&key) {
             return Ok(());
         }
@@ -187,8 +187,8 @@ impl UnitOfWork<'_> {
         Ok(())
     }
 
-    async fn holder(&self, repository: &str, group: &str) -> anyhow::Result<Option<Member>> {
-        Ok(self.group(&group::key(repository, group)).await?.and_then(|group| group.state.holder.clone()))
+    async fn holder(&self, scope: &str, group: &str) -> anyhow::Result<Option<Member>> {
+        Ok(self.group(&group::key(scope, group)).await?.and_then(|group| group.state.holder.clone()))
     }
 
     /// A group as it will be.

@@ -96,7 +96,7 @@ impl<'a> WorkflowSource<'a> {
         let operator = self.operator;
         let mut own = None;
         if operator != config::Definitions::Off
-            && self.found.trusted
+            && self.found.proven
             && let Some(bytes) = read(self.found.clone(), repository_config::PATH.to_owned(), self.limit).await?
         {
             let text = utf8(bytes).map_err(|why| PlanError::Author(format!("{}: {why}", repository_config::PATH)))?;

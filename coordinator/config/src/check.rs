@@ -152,6 +152,10 @@ impl RepositoryConfig {
             let parsed = nostr::PublicKey::parse(key);
             ensure!(parsed.is_ok(), "repositories.{name}: the reader `{key}` is no key: give npub1… or 64 hex");
         }
+        for key in &self.trusted {
+            let parsed = nostr::PublicKey::parse(key);
+            ensure!(parsed.is_ok(), "repositories.{name}.trusted: `{key}` is no key: give npub1… or 64 hex");
+        }
         ensure!(
             is_private || self.readers.is_empty(),
             "repositories.{name}: its runs are public, so `readers` keeps nobody out: set `visibility = \"readers\"`"
@@ -215,11 +219,12 @@ mod tests {
         };
         good.webhooks = vec![hook("https://h.example/x", "0123456789abcdef")];
         assert!(!format!("{good:?}").contains("0123456789abcdef"), "a secret is not shown");
-        let cases: [(Break, &str); 22] = [
+        let cases: [(Break, &str); 23] = [
             (|c| c.retention.log_bytes = 0, "give the bytes"),
             (|c| c.web.trusted_proxies.push("proxy".into()), "10.0.0.0/8"),
             (|c| c.limits.streams_per_address = c.limits.streams + 1, "no more than the first"),
             (|c| private(c, |r| r.readers.push("bob".into())), "npub1"),
+            (|c| private(c, |r| r.trusted.push("watcher".into())), "repositories.*.trusted"),
             (|c| private(c, |r| r.list = Some("30000:aa:team".into())), "name each key in `readers`"),
             (
                 |c| {

@@ -301,6 +301,10 @@ pub struct RepositoryConfig {
     pub list: Option<String>,
     /// What definitions may do here; without it what `[definitions]` says.
     pub definitions: Option<Definitions>,
+    /// Keys (npub or hex) whose requests count like those of a maintainer: watchers, and people who press "run". Runs
+    /// that anybody else asks for get no OIDC tokens, no environments and no variables, and read caches without
+    /// writing them.
+    pub trusted: Vec<String>,
 }
 
 /// Workflow files that are events (kind 35417).
@@ -393,6 +397,12 @@ pub struct Source {
     pub wait: u64,
     /// Seconds for one git command.
     pub command: u64,
+    /// Bytes of one fetch.
+    pub fetch_bytes: u64,
+    /// Files and folders of a repository whose files a workflow uses, an action's for example.
+    pub tree_entries: u64,
+    /// Bytes of those files.
+    pub tree_bytes: u64,
 }
 
 /// Where `owner/repo` in `uses:` and in `actions/checkout` is looked for.
@@ -513,6 +523,15 @@ impl Default for Limits {
 
 impl Default for Source {
     fn default() -> Self {
-        Self { recursive_maintainers: true, allow_private: false, allow_file: false, wait: 600, command: 120 }
+        Self {
+            recursive_maintainers: true,
+            allow_private: false,
+            allow_file: false,
+            wait: 600,
+            command: 120,
+            fetch_bytes: 2 << 30,
+            tree_entries: 500_000,
+            tree_bytes: 4 << 30,
+        }
     }
 }

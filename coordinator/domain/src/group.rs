@@ -98,15 +98,16 @@ pub enum GroupRefusal {
     Stranger,
 }
 
-/// What a group is stored under. A group belongs to one repository, and case makes no difference in its name.
-pub fn key(repository: &str, group: &str) -> String {
-    format!("{repository} {}", group.to_lowercase())
+/// What a group is stored under. A group belongs to one scope ([`RunState::group_scope`](crate::run::RunState::group_scope)),
+/// and case makes no difference in its name.
+pub fn key(scope: &str, group: &str) -> String {
+    format!("{scope} {}", group.to_lowercase())
 }
 
 /// What the row is stored under that every ask of a job writes which has to wait: of two that close a circle together,
 /// the second sees the first. No group has an empty name.
-pub fn deadlock_check_key(repository: &str) -> String {
-    key(repository, "")
+pub fn deadlock_check_key(scope: &str) -> String {
+    key(scope, "")
 }
 
 impl Group {

@@ -5,6 +5,7 @@
 
 mod advance;
 mod approval;
+mod authority;
 mod calls;
 mod concurrency;
 mod create;
@@ -109,8 +110,13 @@ pub struct Planned {
     pub commit: CommitId,
     /// Full ref.
     pub reference: String,
-    /// Whether the commit stands in the maintainers' state.
-    pub trusted: bool,
+    /// Whether the maintainers' state holds the commit at the ref, or a descendant of it.
+    #[serde(rename = "trusted")]
+    pub proven: bool,
+    /// Whether it was asked for by a key that is neither the owner nor a maintainer of the repository, nor named by
+    /// them or the operator.
+    #[serde(default)]
+    pub outsider: bool,
     /// Name of the event, in the words of the workflow's language.
     pub event: String,
     /// Inputs, typed.
@@ -200,7 +206,7 @@ pub struct RunState {
     /// Why its files could not be had when they were last asked for in vain, for people.
     #[serde(default)]
     pub delayed: Option<String>,
-    /// Whether the request brought secrets; jobs get them only where the commit is trusted.
+    /// Whether the request brought secrets; jobs get them only where the commit is proven.
     pub secrets: bool,
     /// Their names.
     #[serde(default)]

@@ -31,8 +31,10 @@ pub struct RepositoryMetadata {
     pub default_branch: Option<String>,
     /// Message and author name of the commit.
     pub description: Option<(String, String)>,
-    /// Whether the commit stands in the maintainers' state.
-    pub trusted: bool,
+    /// Whether the maintainers' state holds the commit at the ref.
+    pub proven: bool,
+    /// Whether the repository trusts the author of the request no more than anybody.
+    pub outsider: bool,
     /// Maintainers, 64 hex, owner included.
     pub maintainers: Vec<String>,
     /// Relays of the repository.
@@ -95,14 +97,19 @@ pub fn plan(
         definition: metadata.definition.clone(),
     };
     let event = graph.plan.dialect.start_event(&graph.plan, request.trigger.as_deref());
-    let trigger = RunTrigger { event, inputs: request.inputs.clone(), vars: request.env.clone(), payload: None };
+    let vars = if metadata.outsider { IndexMap::new() } else { request.env.clone() };
+    let trigger = RunTrigger { event, inputs: request.inputs.clone(), vars, payload: None };
     let mut planned = assemble(graph, &subject, trigger, numbers)?;
     if let Some(definition) = &metadata.definition {
         notices.push(format!("{path} is not of the commit: it is the definition {definition}"));
     }
-    planned.trusted = metadata.trusted;
+    planned.proven = metadata.proven;
+    planned.outsider = metadata.outsider;
     planned.maintainers = metadata.maintainers.clone();
     planned.relays = metadata.relays.clone();
+    if metadata.outsider {
+        notices.push(Planned::outsider_notice(&subject.actor));
+    }
     notices.append(&mut planned.notices);
     planned.notices = notices;
     Ok(PlanOutcome::Planned(Box::new(planned)))
@@ -148,7 +155,8 @@ pub fn assemble(
     Ok(Planned {
         commit: subject.commit.parse().map_err(|error: MalformedId| error.to_string())?,
         reference: subject.reference.clone(),
-        trusted: true,
+        proven: true,
+        outsider: false,
         event: trigger.event,
         inputs,
         context,

@@ -1,8 +1,9 @@
 //! What a repository says for itself, in [`PATH`] at a commit that its maintainers stand for.
 
-use workflow::yaml::{self, MergeKeys, YamlLimits};
+use workflow::yaml::{self, MergeKeys, YamlLimits, YamlNode};
 
 use config::Definitions;
+use nostr::PublicKey;
 
 /// Where it stands.
 pub const PATH: &str = ".github/longshore.yml";
@@ -11,10 +12,12 @@ pub const PATH: &str = ".github/longshore.yml";
 const LIMITS: YamlLimits = YamlLimits { bytes: 64 * 1024, depth: 10, nodes: 1000 };
 
 /// A repository's own configuration.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RepositoryConfig {
     /// What definitions may do; `None`: as the pool has it.
     pub definitions: Option<Definitions>,
+    /// Keys (64 hex) whose requests count like a maintainer's.
+    pub trusted: Vec<String>,
 }
 
 impl RepositoryConfig {
@@ -42,7 +45,15 @@ impl RepositoryConfig {
                         .ok_or_else(|| at(value.span, "`definitions` is `off`, `missing-only` or `override`"))?;
                     own.definitions = Some(policy);
                 }
-                _ => return Err(at(key.span, "the only key here is `definitions`")),
+                Some("trusted") => {
+                    let wrong = || at(value.span, "`trusted` is a list of keys: give each as npub1… or 64 hex");
+                    if value.items().is_empty() {
+                        return Err(wrong());
+                    }
+                    let key = |item: &YamlNode| PublicKey::parse(item.text()?).ok().map(|key| key.to_hex());
+                    own.trusted = value.items().iter().map(key).collect::<Option<_>>().ok_or_else(wrong)?;
+                }
+                _ => return Err(at(key.span, "the keys here are `definitions` and `trusted`")),
             }
         }
         Ok(own)
@@ -68,7 +79,9 @@ mod tests {
         for (text, place) in [
             ("definitions: all", ":1:14: error: `definitions` is"),
             ("definitions: [off]", ":1:14: error: `definitions` is"),
-            ("\ndefinition: off", ":2:1: error: the only key"),
+            ("\ndefinition: off", ":2:1: error: the keys here"),
+            ("trusted: me", ":1:10: error: `trusted` is a list of keys"),
+            ("trusted: [npub1me]", ":1:10: error: `trusted` is a list of keys"),
             ("off", ":1:1: error: expected keys"),
             ("a: [", "error"),
         ] {

@@ -123,6 +123,20 @@ impl State {
         self.refs.keys().filter_map(|name| Some((name.as_str(), self.target(name)?)))
     }
 
+    /// At most so many refs with what they stand for: this one first, then the default branch.
+    pub fn tips(&self, first: &str, most: usize) -> Vec<(&str, &str)> {
+        let preferred = [Some(first), self.default_branch().filter(|name| *name != first)];
+        let preferred = preferred.into_iter().flatten().filter_map(|name| {
+            let (name, _) = self.refs.get_key_value(name)?;
+            Some((name.as_str(), self.target(name)?))
+        });
+        let mut tips: Vec<(&str, &str)> = preferred.collect();
+        let others: Vec<(&str, &str)> = self.targets().filter(|tip| !tips.contains(tip)).collect();
+        tips.extend(others);
+        tips.truncate(most);
+        tips
+    }
+
     /// A ref that stands for this commit, branches first.
     pub fn ref_of(&self, commit: &str) -> Option<&str> {
         self.targets().find(|(_, target)| *target == commit).map(|(name, _)| name)

@@ -11,16 +11,21 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
 use parking_lot::Mutex;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    process::Command,
+    process::{Child, Command},
 };
 use tokio_util::io::ReaderStream;
 
 use domain::id::{CommitId, MalformedId};
 
-use super::address::is_object_id;
+use super::{
+    address::is_object_id,
+    objects,
+    tree_size::{self, TreeLimits},
+};
 use network::{CheckedUrl, Reach};
 
 /// Bytes of git's complaints that are kept.
@@ -32,6 +37,12 @@ const REFS: usize = 5000;
 const PACKING: u32 = 2;
 /// Refs that keep what runs need.
 const KEPT: &str = "refs/longshore/";
+/// How long a proof of ancestry may take.
+const PROOF: Duration = Duration::from_secs(10);
+/// Bytes of memory that git may take for itself.
+const MEMORY: u64 = 1 << 30;
+/// The mode of a symbolic link.
+const LINK: i32 = 0o120_000;
 /// Files of one folder that are listed.
 const NAMES: usize = 200;
 
@@ -43,8 +54,29 @@ pub(super) const HEAD: &str = "HEAD";
 pub struct Mirror {
     path: PathBuf,
     reach: Reach,
-    limit: Duration,
+    limits: GitLimits,
     opened: OpenRepository,
+}
+
+/// What git may take, whatever a server sends.
+#[derive(Debug, Clone, Copy)]
+pub struct GitLimits {
+    /// Time of one command.
+    pub time: Duration,
+    /// Bytes of one fetch.
+    pub fetch: u64,
+    /// What a tree may hold whose files are sent to a worker.
+    pub tree: TreeLimits,
+}
+
+impl From<&config::Source> for GitLimits {
+    fn from(settings: &config::Source) -> Self {
+        Self {
+            time: Duration::from_secs(settings.command),
+            fetch: settings.fetch_bytes,
+            tree: TreeLimits { entries: settings.tree_entries, bytes: settings.tree_bytes },
+        }
+    }
 }
 
 /// What is known of a commit that is here.
@@ -52,8 +84,8 @@ pub struct Mirror {
 pub struct KnownCommit {
     /// Full id.
     pub commit: CommitId,
-    /// Whether it is one of the tips or an ancestor of one that is here.
-    pub reached: bool,
+    /// Whether the first of the tips is this commit.
+    pub is_first_tip: bool,
     /// Its message and the name of its author, for the event payload.
     pub description: Option<(String, String)>,
 }
@@ -96,9 +128,9 @@ impl Mirror {
 
     /// The mirror of a repository below `folder`, made if it is not there. Named by the hash of the repository's
     /// address: nothing from outside becomes part of a path.
-    pub async fn open(folder: &Path, repository: &str, reach: Reach, limit: Duration) -> Result<Self, GitError> {
+    pub async fn open(folder: &Path, repository: &str, reach: Reach, limits: GitLimits) -> Result<Self, GitError> {
         let path = folder.join(Self::name(repository));
-        let mirror = Self { path, reach, limit, opened: OpenRepository::default() };
+        let mirror = Self { path, reach, limits, opened: OpenRepository::default() };
         if let Ok(head) = std::fs::File::open(mirror.path.join(HEAD)) {
             // When it was used last. Where that can't be written it is removed sooner, and fetched again.
             let _ = head.set_modified(SystemTime::now());
@@ -113,8 +145,8 @@ impl Mirror {
     }
 
     /// A mirror that is there, for what needs no network.
-    pub(super) fn stored(path: PathBuf, limit: Duration) -> Self {
-        Self { path, reach: Reach::default(), limit, opened: OpenRepository::default() }
+    pub(super) fn stored(path: PathBuf, limits: GitLimits) -> Self {
+        Self { path, reach: Reach::default(), limits, opened: OpenRepository::default() }
     }
 
     /// Fetches objects by id and keeps them. The URL was checked; its host is not resolved again.
@@ -234,15 +266,15 @@ impl Mirror {
 
     /// Keeps the commit that an object id stands for, as [`Self::keep`] does, and tells what is known of it; `None`: it
     /// is not here.
-    pub async fn keep_known(&self, object: &str, tips: &[String]) -> Result<Option<KnownCommit>, GitError> {
-        let (id, tips) = (object.to_owned(), tips.to_vec());
+    pub async fn keep_known(&self, object: &str, tip: Option<&String>) -> Result<Option<KnownCommit>, GitError> {
+        let (id, tip) = (object.to_owned(), tip.cloned());
         let known = self.read(move |repository| {
             let Ok(commit) = peel(repository, &id) else { return Ok(None) };
             keep(repository, &commit)?;
-            let reached = is_ancestor_of_any(repository, &tips, &commit).unwrap_or(false);
+            let is_first_tip = tip.is_some_and(|tip| peel(repository, &tip).is_ok_and(|tip| tip == commit));
             let description = describe(repository, &commit).ok();
             let commit = commit.parse().map_err(|error: MalformedId| git2::Error::from_str(&error.to_string()))?;
-            Ok(Some(KnownCommit { commit, reached, description }))
+            Ok(Some(KnownCommit { commit, is_first_tip, description }))
         });
         known.await.map_err(|error| GitError(format!("cannot keep commit {object}: {error}")))
     }
@@ -267,31 +299,70 @@ impl Mirror {
     pub async fn pack(&self) -> Result<(), GitError> {
         let mut command = self.bare_command();
         // A machine that builds must not feel it.
-        command.args(["-c", "pack.threads=1", "-c", "pack.windowMemory=64m"]);
         command.arg("--git-dir").arg(&self.path).args(["gc", "--quiet", "--prune=1.hour.ago"]);
-        let patient = Self { limit: self.limit.saturating_mul(PACKING), ..self.clone() };
+        let limits = GitLimits { time: self.limits.time.saturating_mul(PACKING), fetch: u64::MAX, ..self.limits };
+        let patient = Self { limits, ..self.clone() };
         patient.run(command).await.map(drop)
     }
 
-    /// Whether `commit` is one of `tips` or an ancestor of one that is here.
-    pub async fn is_ancestor_of_any(&self, tips: &[String], commit: &str) -> bool {
-        let (tips, commit) = (tips.to_vec(), commit.to_owned());
-        self.read(move |repository| is_ancestor_of_any(repository, &tips, &commit)).await.unwrap_or(false)
+    /// Index of the first of `tips` that is `commit` or a descendant of it, as far as they are here and it can be proven
+    /// in time: what is not proven by then counts as not proven.
+    pub async fn first_holder(&self, tips: &[String], commit: &CommitId) -> Option<usize> {
+        let objects = tips.to_vec();
+        let known = self.read(move |repository| {
+            Ok(objects.iter().map(|tip| peel(repository, tip).ok()).collect::<Vec<Option<String>>>())
+        });
+        let known = known.await.unwrap_or_default();
+        let known: Vec<(usize, &str)> =
+            known.iter().enumerate().filter_map(|(index, tip)| Some((index, tip.as_deref()?))).collect();
+        let proof = tokio::time::timeout(PROOF, self.prove(&known, commit.as_str())).await;
+        proof.unwrap_or(Ok(None)).unwrap_or_default()
+    }
+
+    /// The walk over the history is a process with limits of its own: histories are as long, and their commits as large, as
+    /// somebody likes.
+    async fn prove(&self, tips: &[(usize, &str)], commit: &str) -> Result<Option<usize>, GitError> {
+        let Some(((first, tip), others)) = tips.split_first() else { return Ok(None) };
+        // The first is the ref that the request names: it counts before all others.
+        if *tip == commit || self.holds(&[tip], commit).await? {
+            return Ok(Some(*first));
+        }
+        if let Some((index, _)) = others.iter().find(|(_, tip)| *tip == commit) {
+            return Ok(Some(*index));
+        }
+        // One walk says that none does, which is what a commit from elsewhere costs.
+        let all: Vec<&str> = others.iter().map(|(_, tip)| *tip).collect();
+        if all.is_empty() || !self.holds(&all, commit).await? {
+            return Ok(None);
+        }
+        for (index, tip) in others {
+            if self.holds(&[tip], commit).await? {
+                return Ok(Some(*index));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether one of the tips has a commit in its history.
+    async fn holds(&self, tips: &[&str], commit: &str) -> Result<bool, GitError> {
+        let mut command = self.bare_command();
+        command.arg("--git-dir").arg(&self.path).args(["rev-list", "--max-count=1", commit, "--not"]).args(tips);
+        Ok(self.run(command).await?.is_empty())
     }
 
     /// A file at a commit; `None` where there is none. Symbolic links are not followed.
     pub fn file(&self, commit: &str, path: &str, limit: usize) -> Result<Option<Vec<u8>>, GitError> {
         let found = self.opened.read(&self.path, |repository| {
-            let tree = repository.find_commit(git2::Oid::from_str(commit)?)?.tree()?;
-            let Ok(entry) = tree.get_path(Path::new(path)) else { return Ok(Ok(None)) };
-            if entry.kind() != Some(git2::ObjectType::Blob) || entry.filemode() == 0o120_000 {
+            let found = objects::entry(repository, git2::Oid::from_str(commit)?, Path::new(path))?;
+            let Some((id, git2::ObjectType::Blob, mode)) = found else { return Ok(Ok(None)) };
+            if mode == LINK {
                 return Ok(Ok(None));
             }
-            let (size, _) = repository.odb()?.read_header(entry.id())?;
+            let (size, _) = repository.odb()?.read_header(id)?;
             if size > limit {
                 return Ok(Err(GitError(format!("{path} has {size} bytes, the limit is {limit}"))));
             }
-            Ok(Ok(Some(repository.find_blob(entry.id())?.content().to_vec())))
+            Ok(Ok(Some(repository.find_blob(id)?.content().to_vec())))
         });
         found.map_err(|error| GitError(format!("cannot read {path} at {commit}: {}", error.message())))?
     }
@@ -299,11 +370,14 @@ impl Mirror {
     /// Paths of the YAML files directly in these folders at a commit; none where the commit is not here.
     pub fn names(&self, commit: &str, folders: &[&str]) -> Vec<String> {
         let found = self.opened.read(&self.path, |repository| {
-            let tree = repository.find_commit(git2::Oid::from_str(commit)?)?.tree()?;
+            let commit = git2::Oid::from_str(commit)?;
             let mut paths = Vec::new();
             for folder in folders {
-                let Ok(entry) = tree.get_path(Path::new(folder)) else { continue };
-                let Ok(inside) = repository.find_tree(entry.id()) else { continue };
+                let Some((id, git2::ObjectType::Tree, _)) = objects::entry(repository, commit, Path::new(folder))?
+                else {
+                    continue;
+                };
+                let inside = objects::tree(repository, id)?;
                 let names = inside.iter().filter_map(|entry| Some(format!("{folder}/{}", entry.name().ok()?)));
                 paths.extend(names.filter(|path| path.ends_with(".yml") || path.ends_with(".yaml")).take(NAMES));
             }
@@ -326,15 +400,19 @@ impl Mirror {
         }
         let known = have.iter().filter(|id| is_object_id(id) && !wanted.contains(id)).cloned().collect();
         command.args(self.present(known).await.iter().map(|id| format!("^{id}")));
-        stream(command, "git bundle")
+        stream(command, "git bundle", self.limits.fetch)
     }
 
     /// The files of a commit as tar, as the repository's `export-ignore` attributes leave them.
     pub async fn archive(&self, commit: &str) -> Result<BoxStream<'static, std::io::Result<Bytes>>, GitError> {
         self.keep(commit).await?;
+        let (id, limits) = (commit.to_owned(), self.limits.tree);
+        if let Some(excess) = self.read(move |repository| tree_size::excess(repository, &id, limits)).await? {
+            return Err(GitError(format!("commit {commit} is too large: {excess}")));
+        }
         let mut command = self.bare_command();
         command.arg("--git-dir").arg(&self.path).args(["archive", "--format=tar", commit]);
-        stream(command, "git archive")
+        stream(command, "git archive", self.limits.fetch)
     }
 
     /// git with nothing of this machine's configuration, no prompt, no hooks and no redirects.
@@ -347,6 +425,10 @@ impl Mirror {
         command.args(["-c", "http.followRedirects=false", "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0"]);
         command.args(["-c", "protocol.version=2", "-c", "safe.directory=*", "-c", "credential.helper="]);
         command.args(["-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=30"]);
+        // Large objects are passed through, not held.
+        command.args(["-c", "core.bigFileThreshold=16m", "-c", "pack.threads=1", "-c", "pack.windowMemory=64m"]);
+        // A fetch that is cut off leaves nothing: loose objects would look complete.
+        command.args(["-c", "fetch.unpackLimit=1"]);
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
     }
@@ -354,20 +436,28 @@ impl Mirror {
     /// Runs git to its end and gives what it printed.
     async fn run(&self, mut command: Command) -> Result<String, GitError> {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(not_started)?;
+        confine(&child, self.limits.fetch);
         let (output, complaint) = (child.stdout.take(), child.stderr.take());
         let work = async {
             let (output, complaint) = tokio::join!(head(output, OUTPUT), head(complaint, COMPLAINT));
             child.wait().await.map(|status| (status, output, complaint))
         };
-        let (status, output, complaint) = tokio::time::timeout(self.limit, work)
+        let time = self.limits.time;
+        let (status, output, complaint) = tokio::time::timeout(time, work)
             .await
-            .map_err(|_| GitError(format!("git took longer than {} s", self.limit.as_secs())))?
+            .map_err(|_| GitError(format!("git took longer than {} s", time.as_secs())))?
             .map_err(|error| GitError(format!("git: {error}")))?;
         if status.success() {
             return Ok(output);
         }
         let lines: Vec<&str> = complaint.lines().filter(|line| !line.trim().is_empty()).collect();
-        Err(GitError(lines.join("; ")))
+        let said = lines.join("; ");
+        // What git says where the limit ended a process of its own, or the server sent nonsense.
+        if said.contains("index-pack") {
+            let most = self.limits.fetch >> 20;
+            return Err(GitError(format!("{said} (a fetch may have {most} MiB here: source.fetch_bytes)")));
+        }
+        Err(GitError(said))
     }
 }
 
@@ -379,30 +469,26 @@ fn keep(repository: &git2::Repository, commit: &str) -> Result<(), git2::Error> 
     }
 }
 
-fn is_ancestor_of_any(repository: &git2::Repository, tips: &[String], commit: &str) -> Result<bool, git2::Error> {
-    let wanted = git2::Oid::from_str(commit)?;
-    // One walk from all tips, which does not go beyond the commit itself.
-    let mut walk = repository.revwalk()?;
-    for tip in tips.iter().filter_map(|tip| peel(repository, tip).ok()) {
-        if tip == commit {
-            return Ok(true);
-        }
-        walk.push(git2::Oid::from_str(&tip)?)?;
-    }
-    for parent in repository.find_commit(wanted)?.parent_ids() {
-        walk.hide(parent)?;
-    }
-    Ok(walk.any(|id| id.is_ok_and(|id| id == wanted)))
-}
-
 fn describe(repository: &git2::Repository, commit: &str) -> Result<(String, String), git2::Error> {
-    let found = repository.find_commit(git2::Oid::from_str(commit)?)?;
+    let found = objects::commit(repository, git2::Oid::from_str(commit)?)?;
     let author = String::from_utf8_lossy(found.author().name_bytes()).into_owned();
     Ok((String::from_utf8_lossy(found.message_bytes()).into_owned(), author))
 }
 
 fn peel(repository: &git2::Repository, object: &str) -> Result<String, git2::Error> {
-    Ok(repository.revparse_single(&format!("{object}^{{commit}}"))?.id().to_string())
+    Ok(objects::peel(repository, object)?.to_string())
+}
+
+/// Sets the limits of a process and of all that it starts: bytes of each file that it writes, and memory.
+fn confine(child: &Child, file: u64) {
+    let Some(pid) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) else { return };
+    let limit = |most: u64| Rlimit { current: Some(most), maximum: Some(most) };
+    for (resource, most) in [(Resource::Fsize, file), (Resource::Data, MEMORY)] {
+        if let Err(error) = prlimit(Some(pid), resource, limit(most)) {
+            // One that has ended needs none.
+            tracing::debug!(%error, ?resource, "a limit of git is not set");
+        }
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
@@ -421,8 +507,13 @@ async fn head(pipe: Option<impl AsyncRead + Unpin>, limit: u64) -> String {
 }
 
 /// What a command prints, as it comes. The exit status counts: what ended early must not look complete.
-fn stream(mut command: Command, name: &'static str) -> Result<BoxStream<'static, std::io::Result<Bytes>>, GitError> {
+fn stream(
+    mut command: Command,
+    name: &'static str,
+    file: u64,
+) -> Result<BoxStream<'static, std::io::Result<Bytes>>, GitError> {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(not_started)?;
+    confine(&child, file);
     let output = child.stdout.take().ok_or_else(|| GitError(format!("{name} has no output")))?;
     let ended = futures::stream::once(async move {
         match child.wait().await {

@@ -33,7 +33,9 @@ pub mod definition;
 pub mod git;
 pub mod lock;
 mod maintenance;
+mod objects;
 pub mod other_repositories;
+mod tree_size;
 
 pub use self::maintenance::StoredMirror;
 
@@ -72,12 +74,16 @@ pub struct ResolvedRevision {
     pub repository: Repository,
     /// The commit.
     pub commit: CommitId,
-    /// Full ref.
+    /// Full ref: one that holds the commit where it is proven.
     pub reference: String,
+    /// Why the ref is not the one that was asked for, for people.
+    pub other_ref: Option<String>,
     /// The default branch's full ref, where known.
     pub default_branch: Option<String>,
-    /// Whether the maintainers' state holds the commit or a descendant of it.
-    pub trusted: bool,
+    /// What the maintainers' state says of the default branch, by id.
+    default_tip: Option<String>,
+    /// Whether the ref holds the commit: the maintainers' state names the commit there, or a descendant of it.
+    pub proven: bool,
     /// Keys whose word counts, 64 hex, owner included.
     pub maintainers: Vec<String>,
     /// The repository's relays.
@@ -193,27 +199,38 @@ impl RepositoryMirrors {
         let _held = lock.lock().await;
         let mirror = self.mirror(&repository.address).await?;
         let (object, reference) = self.target(&state, wanted, &mirror).await?;
-        let tips: Vec<String> = state.targets().map(|(_, target)| target.to_owned()).take(TIPS).collect();
+        let (names, tips): (Vec<String>, Vec<String>) =
+            state.tips(&reference, TIPS).into_iter().map(|(name, tip)| (name.to_owned(), tip.to_owned())).unzip();
         let not_yet = |error: git::GitError| SourceError::NotYet(error.to_string());
-        let known = match mirror.keep_known(&object, &tips).await.map_err(not_yet)? {
+        let known = match mirror.keep_known(&object, tips.first()).await.map_err(not_yet)? {
             Some(known) => known,
             None => {
                 let commit = self.fetch_commit(&facts, &mirror, &object, &reference).await?;
-                let fetched = mirror.keep_known(commit.as_str(), &tips).await.map_err(not_yet)?;
+                let fetched = mirror.keep_known(commit.as_str(), tips.first()).await.map_err(not_yet)?;
                 fetched.ok_or_else(|| SourceError::NotYet(format!("commit {commit} went away again")))?
             }
         };
-        let KnownCommit { commit, mut reached, description } = known;
-        if !reached && self.fetch_tips(&facts, &mirror, &tips).await {
-            reached = mirror.is_ancestor_of_any(&tips, commit.as_str()).await;
-        }
+        let KnownCommit { commit, is_first_tip, description } = known;
+        let holder = if is_first_tip {
+            Some(0)
+        } else {
+            self.fetch_tips(&facts, &mirror, &tips).await;
+            mirror.first_holder(&tips, &commit).await
+        };
+        let holder = holder.and_then(|holder| names.get(holder));
+        let named = wanted.reference.is_some() || !wanted.branch.is_empty();
+        let other_ref = holder.filter(|holder| named && **holder != reference).map(|holder| {
+            format!("The request names {reference}, where the maintainers' state does not have this commit: it is run as {holder}.")
+        });
         Ok(ResolvedRevision {
             repository: repository.clone(),
             description,
             commit,
-            reference,
+            proven: holder.is_some(),
+            reference: holder.cloned().unwrap_or(reference),
+            other_ref,
+            default_tip: state.default_branch().and_then(|name| state.target(name)).map(str::to_owned),
             default_branch: state.default_branch().map(str::to_owned),
-            trusted: reached,
             maintainers: facts.maintainers,
             relays: facts.relays,
             mirror,
@@ -253,7 +270,7 @@ impl RepositoryMirrors {
     }
 
     async fn mirror(&self, repository: &str) -> Result<Mirror, SourceError> {
-        Mirror::open(&self.folder, repository, self.reach(), Duration::from_secs(self.settings.command))
+        Mirror::open(&self.folder, repository, self.reach(), (&self.settings).into())
             .await
             .map_err(|error| SourceError::NotYet(error.to_string()))
     }
@@ -448,6 +465,14 @@ impl ResolvedRevision {
     /// A file at the commit; `None` where there is none.
     pub fn file(&self, path: &str, limit: usize) -> Result<Option<Vec<u8>>, SourceError> {
         self.mirror.file(self.commit.as_str(), path, limit).map_err(|error| SourceError::Refused(error.to_string()))
+    }
+
+    /// A file at the commit that the default branch stands for; `None` where there is none, or the commit is not here.
+    pub async fn default_branch_file(&self, path: &str, limit: usize) -> Option<Vec<u8>> {
+        let tip = self.mirror.peel(self.default_tip.as_deref()?).await?;
+        let (mirror, path) = (self.mirror.clone(), path.to_owned());
+        let read = tokio::task::spawn_blocking(move || mirror.file(tip.as_str(), &path, limit));
+        read.await.ok()?.ok()?
     }
 }
 

@@ -139,7 +139,7 @@ impl RepositoryMirrors {
     }
 
     fn stored(&self, name: &str) -> Mirror {
-        Mirror::stored(self.folder.join(name), Duration::from_secs(self.settings.command))
+        Mirror::stored(self.folder.join(name), (&self.settings).into())
     }
 }
 

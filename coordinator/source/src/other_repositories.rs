@@ -217,8 +217,7 @@ impl RepositoryMirrors {
         };
         let lock = self.repository_lock(&Mirror::name(&key));
         let _held = lock.lock().await;
-        let limit = std::time::Duration::from_secs(self.settings.command);
-        let mirror = Mirror::open(&self.folder, &key, reach, limit).await.map_err(refused)?;
+        let mirror = Mirror::open(&self.folder, &key, reach, (&self.settings).into()).await.map_err(refused)?;
         let everything = matches!(asked.need, FetchDepth::Everything);
         let names = if everything { Vec::new() } else { names(asked.reference)? };
         let pinned = address::check_commit(asked.reference).ok();
@@ -300,10 +299,10 @@ impl RepositoryMirrors {
         let tips: Vec<String> = state.targets().map(|(_, target)| target.to_owned()).take(super::TIPS).collect();
         let everything = matches!(asked.need, FetchDepth::Everything);
         let strict = matches!(asked.need, FetchDepth::Tree(_)) || known.is_none();
-        if everything || (strict && !mirror.is_ancestor_of_any(&tips, commit.as_str()).await) {
+        if everything || (strict && mirror.first_holder(&tips, &commit).await.is_none()) {
             self.fetch_tips(&facts, &mirror, &tips).await;
         }
-        if strict && !mirror.is_ancestor_of_any(&tips, commit.as_str()).await {
+        if strict && mirror.first_holder(&tips, &commit).await.is_none() {
             // Servers give objects of forks too: only the maintainers' word makes a commit the repository's own.
             let message =
                 format!("commit {commit} is in no branch or tag that the maintainers of {} name", asked.repository);

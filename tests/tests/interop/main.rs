@@ -2,6 +2,7 @@
 //! cases that the team keeps; each test's name begins with the number of its case.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod authority;
 mod calls;
 mod ending;
 mod intake;

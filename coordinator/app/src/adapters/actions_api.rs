@@ -56,12 +56,16 @@ fn who(state: &run::RunState, attempt: &AttemptId) -> JobIdentity {
     };
     if let Some(planned) = planned {
         who.reference.clone_from(&planned.reference);
-        who.trusted = planned.trusted;
+        let actor = &state.request.actor;
+        let maintains = planned.maintainers.contains(actor) || state.request.repository.owner == *actor;
+        who.actor_trust = if maintains { "maintainer" } else { "named" };
+        who.environment = state.jobs.get(&attempt.job).and_then(|job| job.environment.clone());
+        who.trusted = planned.is_trusted();
         who.bases = JobIdentity::bases_of(&planned.context);
         who.github.clone_from(&planned.context);
         let order = run::order(state, &attempt.job);
         let permissions = order.as_ref().and_then(|order| order.job.permissions.as_ref());
-        who.id_token = planned.trusted && actions_api::grants(permissions);
+        who.id_token = planned.is_trusted() && actions_api::grants(permissions);
     }
     who
 }

@@ -86,7 +86,7 @@ impl RunService {
         })
     }
 
-    /// What a worker gets: the run's secrets only where the commit is trusted, and never its publisher key.
+    /// What a worker gets: the run's secrets only where the commit is proven, and never its publisher key.
     async fn assignment(&self, state: &RunState, key: &JobKey) -> anyhow::Result<Assignment> {
         let order = run::order(state, key).with_context(|| format!("run {} has no job {key}", state.id))?;
         let secrets: Vec<(String, SecretString)> = if state.gives_secrets() {

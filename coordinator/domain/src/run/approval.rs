@@ -54,7 +54,7 @@ impl EnvironmentProtection {
         }
         let allowed = self.branches.join(", ");
         // A ref counts only where the maintainers stand for its commit: anybody can claim a branch.
-        if !planned.trusted {
+        if !planned.proven {
             return Some(format!(
                 "the environment {environment} takes commits of {allowed} only, and this commit is not in the \
                  maintainers' state"
@@ -134,6 +134,9 @@ impl Transition {
     /// workers.
     pub(super) fn pass_gate(&mut self, planned: &Planned, key: &JobKey) {
         let named = self.state.jobs.get(key).and_then(|job| job.environment.clone());
+        if let Some(reason) = named.as_deref().and_then(|name| planned.refuses_environment(name)) {
+            return self.conclude(key, Conclusion::Failure, Some(reason), None);
+        }
         let found = named.and_then(|name| {
             let protection = self.state.environments.iter().find(|one| one.covers(&name))?;
             Some((protection.clone(), name))

@@ -15,7 +15,7 @@ use super::{
 impl RunState {
     /// Whether this run's jobs are given its secrets: only code the maintainers stand for gets them.
     pub fn gives_secrets(&self) -> bool {
-        self.secrets && self.planned.as_ref().is_some_and(|planned| planned.trusted)
+        self.secrets && self.planned.as_ref().is_some_and(|planned| planned.proven)
     }
 
     /// Whether another job, or the caller of its workflow, may read a job's outputs.

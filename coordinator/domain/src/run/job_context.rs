@@ -22,7 +22,7 @@ impl RunState {
             file: self.file(planned, parent_call)?,
             context: &planned.context,
             inputs: self.inputs(planned, parent_call),
-            vars: &self.request.env,
+            vars: self.variables(planned),
         })
     }
 

@@ -28,7 +28,7 @@ pub fn order(state: &RunState, key: &JobKey) -> Option<JobOrder> {
     let contexts = file.dialect.step_contexts(&context, &job.instance(), &origin);
     let attempt = job.attempts.last().map_or(1, |attempt| attempt.number);
     let mut notices: Vec<String> = state.request.notices.iter().chain(&planned.notices).cloned().collect();
-    if state.secrets && !planned.trusted {
+    if state.secrets && !planned.proven {
         notices.push("This commit is not in the maintainers' state: the job gets no secrets.".into());
     }
     if attempt > 1 {
@@ -51,7 +51,7 @@ pub fn order(state: &RunState, key: &JobKey) -> Option<JobOrder> {
         },
         runs_on: job.labels.clone(),
         contexts,
-        request_env: state.request.env.clone(),
+        request_env: state.variables(planned).clone(),
         workflow_env: file.env.clone(),
         workflow_defaults: file.defaults.clone(),
         timeout_ms: job.timeout_ms,
@@ -59,7 +59,7 @@ pub fn order(state: &RunState, key: &JobKey) -> Option<JobOrder> {
             repository: state.request.repository.address.clone(),
             commit: planned.commit.to_string(),
             reference: planned.reference.clone(),
-            trusted: planned.trusted,
+            trusted: planned.is_trusted(),
         },
         notices,
     })

@@ -61,12 +61,18 @@ pub struct ReusedJob {
 }
 
 impl RunState {
-    /// What a rerun of this run runs and carries over; `secrets` are the names that came with the rerun.
+    /// What a rerun of this run by a key runs and carries over; `secrets` are the names that came with the rerun.
     ///
     /// # Errors
     /// It can't be rerun so: the text says why, for who asked.
-    pub fn rerun(&self, jobs: &RerunScope, secrets: &[String]) -> Result<Rerun, String> {
+    pub fn rerun(&self, jobs: &RerunScope, by: &str, secrets: &[String]) -> Result<Rerun, String> {
         let serial = self.serial;
+        let outsider = self.planned.as_ref().is_some_and(|planned| planned.outsider);
+        if outsider && self.request.actor != by && *jobs != RerunScope::All {
+            return Err(format!(
+                "run {serial} was asked for by an outsider, and what its jobs made counts for nobody else: rerun all jobs"
+            ));
+        }
         if !matches!(self.phase, RunPhase::Done { .. }) {
             return Err(format!("run {serial} has not ended: wait for its end, or cancel it first"));
         }
@@ -208,7 +214,7 @@ impl Transition {
         let missing = self.state.rerun.as_ref().map(|rerun| rerun.missing.as_slice())?;
         // Untrusted code got no secrets the first time either.
         // What a called workflow is handed on was looked at with its caller.
-        if missing.is_empty() || !planned.trusted || !parent_call.is_empty() {
+        if missing.is_empty() || !planned.proven || !parent_call.is_empty() {
             return None;
         }
         let named = planned.plan.dialect.named_secrets(&planned.plan, job, &planned.called);

@@ -68,7 +68,8 @@ pub fn planned(jobs: Vec<(&str, Job)>) -> Planned {
     Planned {
         commit: "c".repeat(40).parse().unwrap(),
         reference: "refs/heads/main".into(),
-        trusted: true,
+        proven: true,
+        outsider: false,
         event: "push".into(),
         inputs: serde_json::Map::new(),
         context: serde_json::Map::new(),

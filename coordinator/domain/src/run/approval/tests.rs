@@ -170,7 +170,7 @@ fn a_timer_holds_a_job_alone_or_beside_an_approval() {
 fn only_named_branches_of_the_maintainers_state_are_deployed() {
     let protection =
         || EnvironmentProtection { branches: vec!["main".into(), "v*".into()], ..asks(Approvers::Maintainers) };
-    for (reference, trusted, expected) in [
+    for (reference, proven, expected) in [
         ("refs/heads/main", true, "a=waiting"),
         ("refs/tags/v1.2", true, "a=waiting"),
         ("refs/heads/feature", true, "a=failure"),
@@ -182,12 +182,12 @@ fn only_named_branches_of_the_maintainers_state_are_deployed() {
         let mut run = TestRun { state, now: START, effects };
         let planned = Planned {
             reference: reference.into(),
-            trusted,
+            proven,
             maintainers: vec![key("m")],
             ..planned(vec![("a", deploy(&[], json!("production")))])
         };
         run.apply(RunEvent::Planned(Box::new(planned))).unwrap();
-        assert_eq!(run.jobs(), expected, "{reference} {trusted}");
+        assert_eq!(run.jobs(), expected, "{reference} {proven}");
     }
 }
 

@@ -9,6 +9,9 @@ use workflow::plan::{
 
 use super::super::{testing::*, *};
 
+/// Who asks for the tests' runs.
+const ME: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
 type Jobs = Vec<(&'static str, plan::Job)>;
 
 /// `build` → `test` (two cells) → `deploy`, and `lint` beside them.
@@ -34,7 +37,7 @@ fn earlier() -> RunState {
 }
 
 fn again(earlier: &RunState, jobs: Jobs, set: &RerunScope) -> TestRun {
-    let rerun = earlier.rerun(set, &[]).unwrap();
+    let rerun = earlier.rerun(set, ME, &[]).unwrap();
     let new = NewRun { id: "again".into(), serial: 2, rerun: Some(rerun), ..new_run(RunRules::default(), false) };
     let (state, effects) = create(new, START);
     let mut tested = TestRun { state, now: START, effects };
@@ -104,14 +107,14 @@ fn a_cell_whose_values_changed_and_a_job_that_is_new_run_anew() {
 #[test]
 fn what_can_not_be_rerun_is_said_with_the_remedy() {
     let earlier = earlier();
-    let unknown = earlier.rerun(&RerunScope::One("tset".into()), &[]).unwrap_err();
+    let unknown = earlier.rerun(&RerunScope::One("tset".into()), ME, &[]).unwrap_err();
     assert_eq!(unknown, "run 1 has no job \"tset\"; its jobs are: build, test, deploy, lint");
-    let going = TestRun::with(vec![("a", job(&[]))]).state.rerun(&RerunScope::All, &[]).unwrap_err();
+    let going = TestRun::with(vec![("a", job(&[]))]).state.rerun(&RerunScope::All, ME, &[]).unwrap_err();
     assert!(going.contains("has not ended"), "{going}");
     let mut fine = TestRun::with(vec![("a", job(&[]))]);
     fine.run("a", Success);
     fine.apply(RunEvent::LogFinalized { log: FinalizedLog::default() }).unwrap();
-    let fine = fine.state.rerun(&RerunScope::Failed, &[]).unwrap_err();
+    let fine = fine.state.rerun(&RerunScope::Failed, ME, &[]).unwrap_err();
     assert!(fine.starts_with("no job of run 1 failed"), "{fine}");
 }
 
@@ -147,6 +150,18 @@ fn a_job_that_uses_a_secret_which_did_not_come_again_is_refused_by_name() {
     assert_eq!(run.jobs(), "needs=failure other=queued whole=failure");
     let JobPhase::Done { reason: Some(Reason::Invalid(why)), .. } = &run.state.jobs["needs"].phase else { panic!() };
     assert!(why.starts_with("jobs.needs: it uses the secret TOKEN"), "{why}");
-    let given = first.state.rerun(&RerunScope::All, &["token".into()]).unwrap();
+    let given = first.state.rerun(&RerunScope::All, ME, &["token".into()]).unwrap();
     assert_eq!(given.missing, [""; 0]);
+}
+
+#[test]
+fn attack_20_what_an_outsiders_jobs_made_is_reused_for_nobody_else() {
+    let mut earlier = earlier();
+    let planned = Planned { outsider: true, ..earlier.planned.as_deref().unwrap().clone() };
+    earlier.planned = Some(planned.into());
+    let maintainer = "b".repeat(64);
+    let refused = earlier.rerun(&RerunScope::Failed, &maintainer, &[]).unwrap_err();
+    assert!(refused.ends_with("rerun all jobs"), "{refused}");
+    assert!(earlier.rerun(&RerunScope::All, &maintainer, &[]).unwrap().reused.is_empty());
+    assert!(!earlier.rerun(&RerunScope::Failed, ME, &[]).unwrap().reused.is_empty());
 }

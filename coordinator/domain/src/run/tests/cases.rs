@@ -337,10 +337,10 @@ fn exit_codes_say_how_a_job_failed() {
 }
 
 #[test]
-fn secrets_are_for_trusted_commits_only() {
-    for (trusted, notices) in [(true, 0), (false, 1)] {
-        let run = TestRun::under(RunRules::default(), true, Planned { trusted, ..planned(vec![("a", job(&[]))]) });
-        assert_eq!(run.state.gives_secrets(), trusted);
+fn secrets_are_for_proven_commits_only() {
+    for (proven, notices) in [(true, 0), (false, 1)] {
+        let run = TestRun::under(RunRules::default(), true, Planned { proven, ..planned(vec![("a", job(&[]))]) });
+        assert_eq!(run.state.gives_secrets(), proven);
         assert_eq!(order(&run.state, &"a".into()).unwrap().notices.len(), notices);
     }
 }

@@ -45,7 +45,7 @@ fn protections() -> Vec<EnvironmentProtection> {
 fn any_plan() -> impl Strategy<Value = Planned> {
     let one = (any_condition(), any::<[bool; 3]>(), any::<bool>(), any_concurrency(), any_environment());
     (prop::collection::vec(one, 4), any::<bool>(), any::<bool>(), any::<bool>(), any_concurrency()).prop_map(
-        |(jobs, matrix, fail_fast, trusted, concurrency)| {
+        |(jobs, matrix, fail_fast, proven, concurrency)| {
             let ids = ["j0", "j1", "j2", "j3"];
             let jobs =
                 jobs.into_iter().enumerate().map(|(index, (condition, needs, tolerated, concurrency, environment))| {
@@ -57,7 +57,7 @@ fn any_plan() -> impl Strategy<Value = Planned> {
                     made.strategy.fail_fast = Some(json!(fail_fast));
                     (ids[index], Job { continue_on_error: Some(json!(tolerated)), ..made })
                 });
-            let mut made = Planned { trusted, maintainers: vec!["m".into()], ..planned(jobs.collect()) };
+            let mut made = Planned { proven, maintainers: vec!["m".into()], ..planned(jobs.collect()) };
             made.plan.concurrency = concurrency;
             made
         },
