@@ -43,7 +43,7 @@ async fn attack_14_a_strangers_press_of_main_acts_in_nobodys_name_but_the_strang
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn attack_18_a_strangers_press_neither_cancels_nor_holds_up_the_owners_run() {
+async fn a_strangers_press_neither_cancels_nor_holds_up_the_owners_run() {
     needs_engine!();
     let waits = ASKS_FOR_MUCH.replace("echo deployed", "sleep 8; echo deployed").replace("environment: production", "");
     let stage = Stage::with_files(&[(PATH, &waits)], &[]).await;
