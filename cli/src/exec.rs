@@ -208,6 +208,10 @@ async fn execute(args: &Args, checkout: &Checkout, planned: Planned, sources: Ar
     let mut config = worker::config::Config { sandbox: args.sandbox, ..worker::config::Config::default() };
     config.name = format!("exec-{}", std::process::id());
     config.pool.size = 0;
+    // Its jobs are its user's own.
+    config.local_images = vec!["*".to_owned()];
+    config.disk.fixed_volumes = false;
+    config.disk.min_free = 0;
     label_images::use_present_images(&mut config, &args.images).await;
     config.labels.extend(args.images.iter().cloned());
     config.node.clone_from(&args.node);

@@ -35,7 +35,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let (slots, coordinator) = (config.slots, config.coordinator.clone());
     let sandbox = worker::sandbox(&config).await?;
     println!("connecting to {coordinator}");
-    let ready = format!("ready: {slots} slots, sandbox {}, coordinator {coordinator}", sandbox.kind());
+    let (kind, bound) = (sandbox.kind(), sandbox.disk_bound());
+    let ready = format!("ready: {slots} slots, sandbox {kind} ({bound}), coordinator {coordinator}");
     // Jobs go on where nobody reads it any more.
     let welcomed = move || drop(writeln!(std::io::stdout(), "{ready}"));
     worker::run(config, sandbox, Shutdown::from_signals()?, welcomed).await?;

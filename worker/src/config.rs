@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, path::PathBu
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::sandbox::SandboxKind;
+use crate::sandbox::{ResourceLimits, SandboxKind};
 
 /// A worker's configuration (TOML). Unknown keys are errors.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -21,12 +21,18 @@ pub struct Config {
     pub data: PathBuf,
     /// Runner labels and the image each stands for.
     pub labels: BTreeMap<String, String>,
+    /// Images of the engine that every job may name, besides those of `labels`: what the operator built or loaded there. One
+    /// that ends with `*` stands for all that begin so. Any other image goes to a job whose registry gives it to that
+    /// job, on the engine or not.
+    pub local_images: Vec<String>,
     /// `docker`, or `host` for trusted use without isolation.
     pub sandbox: SandboxKind,
     /// Warm containers.
     pub pool: WarmPoolConfig,
     /// Limits of one job.
     pub limits: JobLimits,
+    /// The disk that jobs share.
+    pub disk: DiskConfig,
     /// Node.js (one program that runs by itself) for images that have none: JavaScript actions run on it.
     pub node: Option<PathBuf>,
     /// File of the enrolment key (Ed25519 seed, hex).
@@ -45,19 +51,37 @@ pub struct WarmPoolConfig {
     pub size: usize,
 }
 
+/// The disk that jobs share.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DiskConfig {
+    /// Bytes that stay free on the engine's disk: below them the job ends that uses most. 0: no such floor.
+    pub min_free: u64,
+    /// Bytes of images that were pulled for jobs, and as many of images that were built for them: beyond them those go that
+    /// were unused longest. 0: any number.
+    pub image_bytes: u64,
+    /// Bytes of mirrors of repositories: beyond them those go that were unused longest, and no repository may have more.
+    pub mirror_bytes: u64,
+    /// Give each volume of a job a file system of `limits.disk` bytes, where root, loop devices and e2fsprogs allow it. It
+    /// takes no more of the disk than the job writes. Otherwise what jobs write is counted every few seconds.
+    pub fixed_volumes: bool,
+}
+
 /// Limits of one job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct JobLimits {
     /// Bytes.
     pub memory: u64,
+    /// CPUs a job may use, e.g. 1.5. 0: the machine's cores divided by `slots`, at least one.
+    pub cpus: f64,
     /// Processes and threads.
     pub processes: u64,
     /// Bytes of log for a job; the job ends with the reason `log limit` beyond them.
     pub log: u64,
     /// Minutes a job may take where its workflow names none.
     pub timeout_minutes: u64,
-    /// Bytes of disk a job may use. 0: no watcher.
+    /// Bytes of disk a job may use. 0: any number.
     pub disk: u64,
 }
 
@@ -71,6 +95,10 @@ impl Config {
     /// Checks what can be checked without a network or an engine. Returns warnings.
     pub fn check(&self) -> anyhow::Result<Vec<String>> {
         ensure!(self.slots > 0, "slots = 0: a worker needs at least one");
+        let JobLimits { memory, processes, cpus, .. } = self.limits;
+        ensure!(memory > 0, "limits.memory = 0: a job needs some; 4294967296 is 4 GiB");
+        ensure!(processes > 0, "limits.processes = 0: a job needs at least one");
+        ensure!((0.0..=4096.0).contains(&cpus), "limits.cpus = {cpus}: write a number of CPUs, or 0 for a fair share");
         ensure!(!self.labels.is_empty(), "labels is empty: name at least one, e.g. ubuntu-latest = \"IMAGE\"");
         if let Some(node) = &self.node {
             let there = node.is_file();
@@ -92,6 +120,36 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Images of the engine that every job may use.
+    pub(crate) fn shared_images(&self) -> Vec<String> {
+        self.labels.values().chain(&self.local_images).cloned().collect()
+    }
+
+    /// Limits of each job, with a number for what the configuration leaves to the machine.
+    pub fn job_limits(&self) -> JobLimits {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        JobLimits { cpus: share_of_cores(self.limits.cpus, cores, self.slots), ..self.limits.clone() }
+    }
+}
+
+/// CPUs of one job: what is asked for, where the machine has as many, else a fair share.
+fn share_of_cores(asked: f64, cores: usize, slots: u32) -> f64 {
+    let cores = u32::try_from(cores).map_or(1.0, f64::from);
+    let share = if asked > 0.0 { asked } else { (cores / f64::from(slots.max(1))).max(1.0) };
+    // An engine refuses more than there are.
+    share.min(cores)
+}
+
+impl JobLimits {
+    /// What a job's machine may use.
+    pub fn resources(&self) -> ResourceLimits {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of floats saturates")]
+        let cpu_millis = (self.cpus * 1000.0) as u64;
+        ResourceLimits { memory: self.memory, processes: self.processes, cpu_millis, ..ResourceLimits::default() }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         let image = "catthehacker/ubuntu:act-latest".to_owned();
@@ -100,10 +158,12 @@ impl Default for Config {
             name: String::new(),
             slots: 2,
             data: "/var/lib/longshore/worker".into(),
+            local_images: Vec::new(),
             labels: ["ubuntu-latest", "ubuntu-24.04", "ubuntu-22.04"].map(|l| (l.to_owned(), image.clone())).into(),
             sandbox: SandboxKind::default(),
             pool: WarmPoolConfig::default(),
             limits: JobLimits::default(),
+            disk: DiskConfig::default(),
             node: None,
             identity_file: "worker.key".into(),
             token: None,
@@ -118,8 +178,36 @@ impl Default for WarmPoolConfig {
     }
 }
 
+impl Default for DiskConfig {
+    fn default() -> Self {
+        Self { min_free: 1 << 30, image_bytes: 50 << 30, mirror_bytes: 20 << 30, fixed_volumes: true }
+    }
+}
+
 impl Default for JobLimits {
     fn default() -> Self {
-        Self { memory: 4 << 30, processes: 4096, log: 256 << 20, timeout_minutes: 360, disk: 16 << 30 }
+        Self { memory: 4 << 30, cpus: 0.0, processes: 4096, log: 256 << 20, timeout_minutes: 360, disk: 16 << 30 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_has_its_share_of_the_cores_unless_the_operator_says_otherwise() {
+        for (asked, cores, slots, share) in [
+            (0.0, 16, 2, 8.0),
+            (0.0, 2, 8, 1.0),
+            (0.0, 6, 4, 1.5),
+            (0.0, 4, 0, 4.0),
+            (3.0, 16, 8, 3.0),
+            (64.0, 4, 2, 4.0),
+        ] {
+            let found = share_of_cores(asked, cores, slots);
+            assert!((found - share).abs() < 1e-9, "{asked} of {cores} by {slots}: {found}");
+            let limits = JobLimits { cpus: found, ..JobLimits::default() };
+            assert!(limits.resources().cpu_millis >= 1000);
+        }
     }
 }

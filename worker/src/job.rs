@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
 use indexmap::IndexMap;
 use proto::{STEP_CLEANUP, STEP_SETUP};
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use workflow::plan::{Conclusion, JobContent, JobOrder, JobReport, Reason};
 
 use crate::{
@@ -95,6 +95,8 @@ pub async fn execute(
 /// A job before its first step.
 struct Ready {
     machine: Arc<dyn Machine>,
+    /// Ends the job where it uses too much disk.
+    disk: AbortOnDropHandle<()>,
     contexts: Contexts,
     actions: LoadedActions,
     /// What actions run before the first step.
@@ -143,8 +145,7 @@ impl Job {
         self.log.end_of(STEP_SETUP, "Set up job", word, word, began.elapsed()).await;
 
         let machine = match ready {
-            Ok(Ready { machine, contexts, actions, pres }) => {
-                let _watch = disk::watch(Arc::clone(&machine), attempt.limits.disk, self.deadline.full.clone());
+            Ok(Ready { machine, disk: _disk, contexts, actions, pres }) => {
                 report.image = machine.image_digest();
                 self.observer.begun();
                 if let JobContent::Steps(steps) = &attempt.order.job.work {
@@ -193,6 +194,7 @@ impl Job {
             }),
         };
         self.deadline.begin();
+        let disk = disk::watch(&machine, attempt.limits.disk, self.deadline.full.clone(), self.log.clone());
         self.log.reads(Arc::clone(&machine)).await;
         let mut actions = LoadedActions::default();
         let preparing = async {
@@ -212,7 +214,7 @@ impl Job {
             cause = self.deadline.interrupted(None) => Err(reason_of(cause)),
         };
         match prepared {
-            Ok(pres) => Ok(Ready { machine, contexts, actions, pres }),
+            Ok(pres) => Ok(Ready { machine, disk, contexts, actions, pres }),
             Err(reason) => {
                 machine.destroy().await;
                 Err(reason)
@@ -253,12 +255,7 @@ impl Job {
     fn plain_spec(&self) -> MachineSpec {
         let order = &self.attempt.order;
         let attempt = format!("{}/{}/{}", order.run, order.key, order.attempt);
-        let limits = crate::sandbox::ResourceLimits {
-            memory: self.attempt.limits.memory,
-            processes: self.attempt.limits.processes,
-            ..Default::default()
-        };
-        container::plain(&self.attempt.image, attempt, limits)
+        container::plain(&self.attempt.image, attempt, self.attempt.limits.resources())
     }
 
     async fn spec(&self, contexts: &mut Contexts) -> Result<MachineSpec, String> {

@@ -21,7 +21,7 @@ use crate::{
     config::Config,
     coordinator_client::{SandboxExecutor, Shutdown},
     sandbox::{
-        ResourceLimits, Sandbox, SandboxKind,
+        Sandbox, SandboxKind,
         docker::{DockerConfig, DockerSandbox},
         host::HostSandbox,
     },
@@ -55,13 +55,21 @@ pub async fn sandbox(config: &Config) -> anyhow::Result<Arc<dyn Sandbox>> {
 }
 
 fn docker_config(config: &Config) -> DockerConfig {
-    let limits = ResourceLimits {
-        memory: config.limits.memory,
-        processes: config.limits.processes,
-        ..ResourceLimits::default()
-    };
+    let limits = config.job_limits().resources();
     let name = if config.name.is_empty() { "worker" } else { &config.name };
     // Names may repeat; machines are told apart by who made them.
     let pool = coordinator_client::identity_of(&config.identity_file).unwrap_or_else(|| "local".into());
-    DockerConfig { worker: name.to_owned(), pool, pool_size: config.pool.size, limits, ..DockerConfig::default() }
+    DockerConfig {
+        worker: name.to_owned(),
+        pool,
+        pool_size: config.pool.size,
+        job_limits: Some(limits.clone()),
+        limits,
+        volumes: config.disk.fixed_volumes.then(|| (config.data.join("volumes"), config.limits.disk)),
+        local_images: Some(config.shared_images()),
+        pulled_images: Some(config.data.join("images.json")),
+        image_bytes: config.disk.image_bytes,
+        min_free: config.disk.min_free,
+        ..DockerConfig::default()
+    }
 }

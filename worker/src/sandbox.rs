@@ -189,6 +189,51 @@ pub trait OutputSink: Send + Sync {
     fn write(&self, stream: OutputStream, data: Bytes, time_ms: u64) -> BoxFuture<'_, ()>;
 }
 
+/// Why a job must end for the disk it uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DiskBreach {
+    /// It uses all that it may.
+    #[error("the job used the {} MiB of disk that it may use", limit >> 20)]
+    Limit {
+        /// Bytes.
+        limit: u64,
+    },
+    /// It uses the most of a disk that is nearly full.
+    #[error(
+        "the worker's disk has {} MiB left, less than its {} MiB in reserve, and this job used the most of it: {} MiB",
+        free >> 20, min_free >> 20, used >> 20
+    )]
+    LowSpace {
+        /// Bytes that were left.
+        free: u64,
+        /// Bytes that shall be left.
+        min_free: u64,
+        /// Bytes of the job.
+        used: u64,
+    },
+}
+
+/// What keeps a job from filling the disk of its machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskBound {
+    /// Its volumes are file systems of a fixed size; the rest of what it writes is counted.
+    Volumes,
+    /// All that it writes is counted every few seconds.
+    Counted,
+    /// Nothing.
+    None,
+}
+
+impl std::fmt::Display for DiskBound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Volumes => "volumes of a fixed size",
+            Self::Counted => "disk counted",
+            Self::None => "disk without a limit",
+        })
+    }
+}
+
 /// Why a sandbox could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
@@ -256,6 +301,10 @@ pub struct JobPaths {
 pub trait Sandbox: Send + Sync {
     /// Which one it is.
     fn kind(&self) -> SandboxKind;
+    /// What keeps jobs from filling the disk.
+    fn disk_bound(&self) -> DiskBound {
+        DiskBound::None
+    }
     /// What its operator should know of it.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
@@ -306,8 +355,9 @@ pub trait Machine: Send + Sync {
     -> BoxFuture<'a, Result<Vec<(String, Bytes)>, SandboxError>>;
     /// GitHub's `hashFiles` below the workspace; `None` where nothing matches.
     fn hash_files<'a>(&'a self, patterns: &'a [String]) -> BoxFuture<'a, Result<Option<String>, SandboxError>>;
-    /// Bytes of disk that the job's machines and services use; `None` where that cannot be seen.
-    fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>, SandboxError>>;
+    /// Waits until the job must end for the disk that its machines and services use. `limit`: bytes, 0 for none. Where
+    /// that cannot be seen, it waits for ever.
+    fn watch_disk(&self, limit: u64) -> BoxFuture<'_, DiskBreach>;
     /// Absolute path of `longshore-init` as processes of the machine see it: it packs files for the worker.
     fn init_path(&self) -> String;
     /// Opens the port on its loopback where its programs reach the services that actions call.

@@ -3,9 +3,15 @@
 
 #[path = "sandbox/attacks.rs"]
 mod attacks;
+#[path = "sandbox/disk.rs"]
+mod disk;
 #[path = "sandbox/fixture.rs"]
 mod fixture;
 #[path = "sandbox/host.rs"]
 mod host;
+#[path = "sandbox/images.rs"]
+mod images;
+#[path = "sandbox/registry.rs"]
+mod registry;
 #[path = "sandbox/steps.rs"]
 mod steps;

@@ -306,6 +306,10 @@ sandbox = "docker"
 # Node.js for images that have none, one program that runs by itself: JavaScript actions need it.
 # node = "/usr/local/bin/node"
 
+# Images of the engine that every job may name, besides those of [labels], e.g. ["tools:1", "team/*"]. Any other image
+# goes to a job to whom its registry gives it.
+local_images = []
+
 # What `runs-on` may name here, and the image that each stands for.
 [labels]
 ubuntu-latest = "catthehacker/ubuntu:act-latest"
@@ -320,14 +324,27 @@ size = 1
 [limits]
 # Bytes.
 memory = 4294967296
+# CPUs. 0: the machine's cores divided by `slots`, at least one.
+cpus = 0.0
 # Processes and threads.
 processes = 4096
 # Bytes of log.
 log = 268435456
 # Minutes, where the workflow names none.
 timeout_minutes = 360
-# Bytes of disk. 0: not watched.
+# Bytes of disk. 0: any number.
 disk = 17179869184
+
+# The disk that jobs share.
+[disk]
+# Bytes that stay free on the engine's disk: below them the job ends that uses most.
+min_free = 1073741824
+# Bytes of images pulled for jobs, and of images built for them: those go first that were unused longest. 0: any number.
+image_bytes = 53687091200
+# Bytes of mirrors of repositories: those go first that were unused longest.
+mirror_bytes = 21474836480
+# Volumes of jobs are file systems of `limits.disk` bytes where this machine can make them (root, loop devices, e2fsprogs).
+fixed_volumes = true
 "#,
         coordinator = quote(format!("https://{host}:7443")),
         ca = quote(folder.join("ca.pem").to_string_lossy()),

@@ -14,7 +14,7 @@ use ::config::{
 use anyhow::{Context as _, Result};
 use futures::future::join_all;
 use reqwest::{Method, StatusCode};
-use worker::sandbox::docker::engine_info;
+use worker::sandbox::docker::{EngineBounds, engine_bounds, engine_info};
 
 use super::{Finding, Health};
 use crate::client::{api::ApiClient, relay};
@@ -107,6 +107,9 @@ pub(super) async fn engine(images: &BTreeSet<String>) -> Vec<Finding> {
     } else {
         Finding::good(what, found)
     }];
+    if let Ok(bounds) = engine_bounds(None).await {
+        findings.extend(self::bounds(&bounds));
+    }
     let remedy = "what jobs may do on this machine is then up to who writes them: run only those of people you trust";
     findings.extend(examined.warnings.iter().map(|warning| Finding::note("isolation of jobs", warning, remedy)));
     findings.extend(images.iter().map(|image| {
@@ -119,6 +122,32 @@ pub(super) async fn engine(images: &BTreeSet<String>) -> Vec<Finding> {
         }
     }));
     findings
+}
+
+/// How far the engine lets a worker bound its jobs.
+fn bounds(bounds: &EngineBounds) -> [Finding; 3] {
+    let root = match bounds.maps_users {
+        true => Finding::good("root in containers", "an ordinary user of this machine"),
+        false => {
+            let remedy = "userns-remap of the engine, or one that runs without root, would make it an ordinary user";
+            Finding::note("root in containers", "root of this machine, with few of its capabilities", remedy)
+        }
+    };
+    let disk = match &bounds.no_fixed_volumes {
+        None => Finding::good("disk of jobs", "volumes of a fixed size; the rest is counted"),
+        Some(cause) => {
+            let remedy = "volumes of a fixed size need root, loop devices and e2fsprogs (docs/operations.md)";
+            Finding::note("disk of jobs", format!("counted every few seconds alone: {cause}"), remedy)
+        }
+    };
+    let limits = match bounds.shares_limits {
+        true => Finding::good("limits of jobs", "shared by all containers of a job"),
+        false => {
+            let remedy = "run the worker as root beside an engine with the option native.cgroupdriver=cgroupfs";
+            Finding::note("limits of jobs", "each container of a job has memory and processes anew", remedy)
+        }
+    };
+    [root, disk, limits]
 }
 
 /// One relay that answers is enough to be heard: each purpose has a list, and of each list one must answer.

@@ -148,6 +148,7 @@ fn parse(known: &Table, path: &[String], text: &str) -> Result<Value, String> {
     match sample(known, path) {
         Some(Value::Boolean(_)) => text.parse().map(Value::Boolean).map_err(|_| expected("true or false")),
         Some(Value::Integer(_)) => text.parse().map(Value::Integer).map_err(|_| expected("a whole number")),
+        Some(Value::Float(_)) => text.parse().map(Value::Float).map_err(|_| expected("a number")),
         Some(Value::Array(_)) if !text.trim_start().starts_with('[') => {
             let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
             Ok(Value::Array(items.map(|item| Value::String(item.to_owned())).collect()))

@@ -164,7 +164,7 @@ async fn execute(
         order,
         secrets: job.secrets.into_iter().map(|(name, value)| (name, SecretString::from(value))).collect(),
         image,
-        limits: worker.config.limits.clone(),
+        limits: worker.config.job_limits(),
         node: worker.config.node.clone(),
         checked_out: false,
         actions_api: access,

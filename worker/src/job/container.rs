@@ -200,11 +200,13 @@ fn options(text: &str, spec: &mut MachineSpec, mut service: Option<&mut ServiceS
             "--memory" | "-m" => spec.limits.memory = size(&value()?)?.min(spec.limits.memory),
             "--shm-size" => spec.limits.shared_memory = size(&value()?)?.min(spec.limits.memory),
             "--pids-limit" => {
-                let asked = value()?.parse().map_err(|_| "option --pids-limit needs a number")?;
+                // 0 and what is below it would be no limit at all.
+                let asked = value()?.parse::<u64>().ok().filter(|asked| *asked > 0);
+                let asked = asked.ok_or("option --pids-limit needs a number above 0")?;
                 spec.limits.processes = spec.limits.processes.min(asked);
             }
             "--cpus" => {
-                let cpus: f64 = value()?.parse().map_err(|_| "option --cpus needs a number")?;
+                let cpus: f64 = value()?.parse().map_err(|_| "option --cpus needs a number above 0")?;
                 if !(0.001..=4096.0).contains(&cpus) {
                     return Err("option --cpus needs a number above 0".into());
                 }
@@ -373,6 +375,22 @@ mod tests {
             "--add-host a:127.0.0.1",
             "--sysctl kernel.panic=1",
             "--ulimit nproc=-1",
+            "--ulimit nofile=1048576",
+            "--storage-opt size=999G",
+            "--tmpfs /x:size=900g",
+            "--memory-swap -1",
+            "--memory-swappiness 100",
+            "--memory-reservation 1m",
+            "--kernel-memory 900g",
+            "--oom-kill-disable",
+            "--oom-score-adj -1000",
+            "--cpu-shares 262144",
+            "--cpu-quota -1",
+            "--cpu-period 1000",
+            "--cpu-rt-runtime 950000",
+            "--cpuset-cpus 0-63",
+            "--blkio-weight 1000",
+            "--log-opt max-size=900g",
             "--runtime runc",
             "'--privileged'",
             "-itv /:/h",
@@ -386,6 +404,37 @@ mod tests {
                 let error = service("s", &value, plain("base", "a".into(), ResourceLimits::default())).unwrap_err();
                 assert!(error.contains(name) || error.contains("host"), "{option}: {error}");
             }
+        }
+    }
+
+    #[test]
+    fn attack_30_no_value_of_an_option_lifts_a_limit() {
+        for option in [
+            "--pids-limit 0",
+            "--pids-limit=0",
+            "--pids-limit +0",
+            "--pids-limit -1",
+            "--pids-limit=-1",
+            "--pids-limit ''",
+            "--pids-limit 1 --pids-limit 0",
+            "--memory 0",
+            "--memory 0g",
+            "-m 0",
+            "--memory -1",
+            "--memory 18446744073709551615g",
+            "--shm-size 0",
+            "--shm-size -1",
+            "--cpus 0",
+            "--cpus 0.0001",
+            "--cpus -1",
+            "--cpus nan",
+            "--cpus inf",
+        ] {
+            let container = serde_json::json!({"image": "i", "options": option});
+            let error = applied(&container).unwrap_err();
+            assert!(error.contains("needs a number above 0") || error.contains("is no size"), "{option}: {error}");
+            let value = Value::from_json(&container);
+            assert!(service("s", &value, plain("base", "a".into(), ResourceLimits::default())).is_err(), "{option}");
         }
     }
 
@@ -419,10 +468,10 @@ mod tests {
 
     #[test]
     fn a_job_cannot_raise_its_limits() {
-        let spec = applied(&serde_json::json!({"image": "i", "options": "--memory 900g --pids-limit 999999"})).unwrap();
-        assert_eq!(
-            (spec.limits.memory, spec.limits.processes),
-            (ResourceLimits::default().memory, ResourceLimits::default().processes)
-        );
+        let limits = ResourceLimits { cpu_millis: 1500, ..ResourceLimits::default() };
+        let mut spec = plain("base", "a".into(), limits.clone());
+        let options = "--memory 900g --pids-limit 999999 --cpus 64 --shm-size 900g";
+        apply(&Value::from_json(&serde_json::json!({"image": "i", "options": options})), &mut spec).unwrap();
+        assert_eq!(spec.limits, ResourceLimits { shared_memory: limits.memory, ..limits });
     }
 }

@@ -2,32 +2,38 @@
 //!
 //! [`DockerSandbox`] holds what a worker owns on the engine. `container` starts containers, `machine` runs processes in
 //! them, `service` starts services; `job_resources` is what the containers of one job share, `cleanup` removes it with
-//! the last of them; `network` keeps networks, `disk` counts, `egress` closes private addresses to jobs, `image` finds or
-//! pulls images, `warm_pool` keeps warm machines.
+//! the last of them; `network` keeps networks, `disk` counts what jobs use of it, `volume_images` bounds their volumes, `egress` closes private addresses to jobs, `image` finds or
+//! pulls images, `image_access` says whose they are, `warm_pool` keeps warm machines.
 
 mod cleanup;
 mod container;
 mod container_handle;
 mod disk;
+mod disk_usage;
 mod egress;
 mod engine;
 mod engine_info;
 mod hardening;
 mod image;
+mod image_access;
+mod job_cgroup;
 mod job_resources;
 mod layout;
 mod machine;
 mod network;
+mod process_identity;
+mod pulled_images;
 mod service;
+mod volume_images;
 mod warm_pool;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use futures::{FutureExt, future::BoxFuture};
 
-pub use self::engine_info::{EngineInfo, engine_info};
+pub use self::engine_info::{EngineBounds, EngineInfo, engine_bounds, engine_info};
 use self::{container::Containers, engine::Engine, warm_pool::WarmPool};
-use super::{JobPaths, JobSpec, Machine, MachineSpec, ResourceLimits, Sandbox, SandboxError, SandboxKind};
+use super::{DiskBound, JobPaths, JobSpec, Machine, MachineSpec, ResourceLimits, Sandbox, SandboxError, SandboxKind};
 
 /// What a worker may set for its engine.
 #[derive(Debug, Clone)]
@@ -44,6 +50,19 @@ pub struct DockerConfig {
     pub addresses: (std::net::Ipv4Addr, u8),
     /// Limits of warm machines; a job that asks for others gets a machine of its own.
     pub limits: ResourceLimits,
+    /// What all containers of a job may use together, where the engine lets us say so; `None`: each has its own limits.
+    pub job_limits: Option<ResourceLimits>,
+    /// Where volumes of a fixed size are kept, and how many bytes each has; `None`: they are folders of the engine.
+    pub volumes: Option<(PathBuf, u64)>,
+    /// Images of the engine that every job may use without asking their registry; one that ends with `*` stands for all
+    /// that begin so. `None`: all that are there.
+    pub local_images: Option<Vec<String>>,
+    /// File that knows which images were pulled, for the next process.
+    pub pulled_images: Option<PathBuf>,
+    /// Bytes of images that were pulled, and of images that were built; 0: any number.
+    pub image_bytes: u64,
+    /// Bytes that stay free on the engine's disk: below them the job ends that uses most. 0: no such floor.
+    pub min_free: u64,
 }
 
 impl Default for DockerConfig {
@@ -55,6 +74,12 @@ impl Default for DockerConfig {
             socket: None,
             addresses: ([10, 213, 0, 0].into(), 16),
             limits: ResourceLimits::default(),
+            job_limits: None,
+            volumes: None,
+            local_images: None,
+            pulled_images: None,
+            image_bytes: 0,
+            min_free: 0,
         }
     }
 }
@@ -83,6 +108,10 @@ impl Sandbox for DockerSandbox {
 
     fn paths(&self) -> Option<JobPaths> {
         Some(JobPaths { workspace: layout::WORKSPACE.into(), temp: layout::TEMP.into() })
+    }
+
+    fn disk_bound(&self) -> DiskBound {
+        self.containers.disk_bound()
     }
 
     fn warnings(&self) -> Vec<String> {

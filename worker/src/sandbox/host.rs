@@ -13,8 +13,8 @@ use tokio::process::Child;
 use tokio_util::io::ReaderStream;
 
 use super::{
-    Command, INIT, JobSpec, LoopbackPort, Machine, MachineSpec, OutputSink, ProcessExit, ProcessHandle, Sandbox,
-    SandboxError, SandboxKind, init_client::InitClient, no_containers,
+    Command, DiskBreach, INIT, JobSpec, LoopbackPort, Machine, MachineSpec, OutputSink, ProcessExit, ProcessHandle,
+    Sandbox, SandboxError, SandboxKind, init_client::InitClient, no_containers,
 };
 
 /// Runs jobs as processes of this machine.
@@ -159,8 +159,8 @@ impl Machine for HostMachine {
         self.init.hash(&self.workspace, patterns).boxed()
     }
 
-    fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>, SandboxError>> {
-        std::future::ready(Ok(None)).boxed()
+    fn watch_disk(&self, _limit: u64) -> BoxFuture<'_, DiskBreach> {
+        std::future::pending().boxed()
     }
 
     fn init_path(&self) -> String {

@@ -118,6 +118,50 @@ fn attack_36_a_greedy_job_hits_its_own_limits_and_its_neighbour_runs() {
 }
 
 #[test]
+fn attack_36_all_containers_of_a_job_share_its_limits() {
+    let limits = ResourceLimits { memory: 256 << 20, cpu_millis: 1000, processes: 200, ..ResourceLimits::default() };
+    let config = DockerConfig { job_limits: Some(limits.clone()), ..DockerConfig::default() };
+    with_config(config, |docker| async move {
+        let spec = || MachineSpec { limits: limits.clone(), ..spec() };
+        let neighbour = docker.acquire(spec().into()).await.unwrap();
+        let machine = docker.acquire(spec().into()).await.unwrap();
+        let containers = machine.containers().unwrap();
+        let other = containers.create_container(spec(), false).await.unwrap();
+        let group = std::fs::read_dir("/sys/fs/cgroup/memory/longshore")
+            .or_else(|_| std::fs::read_dir("/sys/fs/cgroup/longshore"));
+        if group.is_err() {
+            eprintln!("skipped: control groups are not ours to write");
+            return;
+        }
+        // Each stays within 256 MiB; both together do not.
+        let hold = "perl -e '$x = \"x\" x (160 << 20); print \"held\\n\"; sleep 600'";
+        let output = crate::fixture::Collected::default();
+        let first = machine.run(script(hold), &output);
+        let second = async {
+            output.wait_for("held").await;
+            run(&*other, crate::fixture::script_in("/", hold)).await.unwrap()
+        };
+        let out_of_memory = tokio::select! {
+            ended = first => ended.unwrap().out_of_memory,
+            (exit, ..) = second => exit.out_of_memory,
+        };
+        assert!(out_of_memory);
+        let bomb = "for i in $(seq 150); do sleep 60 & done; echo started; wait";
+        let output = crate::fixture::Collected::default();
+        let first = machine.run(script(bomb), &output);
+        let second = async {
+            output.wait_for("started").await;
+            run(&*other, crate::fixture::script_in("/", "for i in $(seq 150); do sleep 1 & done; wait")).await.unwrap()
+        };
+        tokio::select! {
+            _ = first => panic!("it ended"),
+            (_, _, err) = second => assert!(err.contains("Resource temporarily unavailable"), "{err}"),
+        }
+        assert_eq!(say(&*neighbour, "echo $((6*7))").await, "42\n");
+    });
+}
+
+#[test]
 fn attack_37_nothing_outlives_the_job() {
     with_docker(|docker| async move {
         let machine = docker.acquire(spec().into()).await.unwrap();
@@ -183,6 +227,25 @@ fn attack_42_a_job_cannot_reach_the_host_or_another_job() {
             _ = serving => panic!("the neighbour stopped serving"),
             () = trying => {}
         }
+    });
+}
+
+#[test]
+fn attack_42_rules_that_somebody_flushed_stand_again_after_the_next_sweep() {
+    // Addresses of its own: what is flushed here protects nobody else's jobs.
+    let config = DockerConfig { addresses: ([10, 231, 0, 0].into(), 16), ..DockerConfig::default() };
+    with_config(config, |docker| async move {
+        let machine = docker.acquire(spec().into()).await.unwrap();
+        let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let gateway = say(&*machine, GATEWAY).await;
+        assert!(!reaches(&*machine, gateway.trim(), port).await);
+        let flush = "iptables -w -t mangle -S | grep -F 10.231.0.0/16 | sed 's/^-A/-D/' | \
+                     while read -r rule; do iptables -w -t mangle $rule; done";
+        assert!(std::process::Command::new("sh").args(["-c", flush]).status().unwrap().success());
+        assert!(reaches(&*machine, gateway.trim(), port).await, "nothing was flushed");
+        docker.sweep().await.unwrap();
+        assert!(!reaches(&*machine, gateway.trim(), port).await);
     });
 }
 

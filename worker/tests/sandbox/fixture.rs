@@ -86,6 +86,11 @@ pub(crate) fn script(text: &str) -> Command {
     }
 }
 
+/// In a machine without a workspace.
+pub(crate) fn script_in(directory: &str, text: &str) -> Command {
+    Command { directory: directory.into(), ..script(text) }
+}
+
 pub(crate) async fn run(
     machine: &dyn Machine,
     command: Command,

@@ -377,6 +377,49 @@ fn sweeping_removes_what_no_machine_holds() {
 }
 
 #[test]
+fn what_a_killed_process_left_is_swept_by_any_worker() {
+    let alive = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap();
+    // A process of this number began at another time.
+    let process = |boot: &str| format!("{} {} {} 1", boot.trim(), namespace.display(), std::process::id());
+    let docker = |arguments: &[&str]| {
+        let output = std::process::Command::new("docker").args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    with_docker(|sandbox| async move {
+        let mark = format!("longshore-test-left-{:016x}", rand::random::<u64>());
+        let made: Vec<_> = [process(&alive), process("another machine")]
+            .iter()
+            .map(|process| {
+                let labels = ["longshore.pool=p", "longshore.worker=w", &format!("longshore.process={process}")]
+                    .map(|label| format!("--label={label}"));
+                let [a, b, c] = labels.each_ref().map(String::as_str);
+                let volume = docker(&["volume", "create", a, b, c]);
+                let network =
+                    docker(&["network", "create", a, b, c, &format!("{mark}-{}", volume.len() + process.len())]);
+                let mount = format!("{volume}:/v");
+                let container =
+                    docker(&["run", "-d", a, b, c, "-v", &mount, "--network", &network, &image(), "sleep", "600"]);
+                (container, volume, network)
+            })
+            .collect();
+        sandbox.sweep().await.unwrap();
+        let exists = |kind: &str, id: &str| {
+            std::process::Command::new("docker").args([kind, "inspect", id]).output().unwrap().status.success()
+        };
+        let [gone, other] = made.try_into().unwrap();
+        let there = |(container, volume, network): &(String, String, String)| {
+            [exists("container", container), exists("volume", volume), exists("network", network)]
+        };
+        assert_eq!((there(&gone), there(&other)), ([false; 3], [true; 3]));
+        docker(&["rm", "-f", &other.0]);
+        docker(&["volume", "rm", &other.1]);
+        docker(&["network", "rm", &other.2]);
+    });
+}
+
+#[test]
 fn a_network_that_somebody_removed_is_made_anew() {
     let worker = format!("test-network-{:016x}", rand::random::<u64>());
     let filters = HashMap::from([("label".to_owned(), vec![format!("longshore.worker={worker}")])]);

@@ -56,6 +56,20 @@ async fn attack_36_a_job_that_fills_its_disk_ends_by_that_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn attack_36_a_disk_that_is_filled_where_nothing_is_seen_ends_its_job_by_that_name() {
+    for script in [
+        "exec 7<>held; rm held; head -c 300M /dev/zero >&7; sleep 600",
+        "for i in $(seq 40); do d=$(printf 'd%.0s' $(seq 200)); mkdir $d; cd -P ./$d; done; head -c 300M /dev/zero > big; sleep 600",
+    ] {
+        let mut job = Run::steps(&format!("- run: cd /var/tmp; {script}\n- run: echo never"));
+        job.limits.disk = 100 << 20;
+        let Some(outcome) = run(job).await else { return };
+        assert_eq!(outcome.report.reason, Some(Reason::Disk), "{script}: {}", outcome.notices());
+        assert!(outcome.notices().contains("used the 100 MiB of disk that it may use"), "{}", outcome.notices());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn attack_38_nothing_of_a_job_is_left_for_the_next() {
     if std::env::var("LONGSHORE_NO_ENGINE").is_ok_and(|value| value == "1") {
         return;

@@ -1,6 +1,10 @@
 //! Makes containers, removes them off the critical path, and sweeps what nobody holds.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use bollard::{
     body_full,
@@ -13,6 +17,7 @@ use bollard::{
     },
 };
 use futures::{StreamExt, stream};
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -22,20 +27,27 @@ use super::{
     cleanup::Cleanup,
     container_handle::ContainerHandle,
     egress::EgressRules,
-    engine::{Engine, NONCE},
-    hardening::{hardened, mount, variables},
-    image::{self, Image, Images},
+    engine::{Engine, NONCE, PROCESS},
+    hardening::{filled_mount, hardened, mount, variables},
+    image::{Image, Images},
+    job_cgroup::JobCgroups,
     job_resources::JobResources,
     layout::{INIT_DIRECTORY, INIT_NAME, INIT_PATH, TEMP, WORKSPACE},
     network::Networks,
+    process_identity,
+    volume_images::{FILE_SYSTEM, MOUNT_OPTIONS, VolumeImages},
 };
 use crate::sandbox::{
-    ACTIONS_API_HOST, INIT, SHARED_WORKSPACE,
+    ACTIONS_API_HOST, DiskBound, INIT, SHARED_WORKSPACE,
     init_client::{InitClient, InitReader},
 };
 
 /// From the start of a container to the first word of its first process.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Volumes that an image may declare.
+const IMAGE_VOLUMES: usize = 16;
+/// How an engine says that it does not reach the device of a volume.
+const NOT_MOUNTED: &str = "failed to mount local volume";
 /// Bytes of what a failing first process says.
 const COMPLAINT_LIMIT: usize = 4096;
 
@@ -45,6 +57,12 @@ pub(super) struct Containers {
     pub(super) images: Images,
     pub(super) cleanup: Arc<Cleanup>,
     egress: EgressRules,
+    /// `None`: each container of a job has limits of its own alone.
+    cgroups: Option<Arc<JobCgroups>>,
+    /// Bytes that stay free on the engine's disk; 0: no such floor.
+    pub(super) min_free: u64,
+    /// `None`: volumes are folders of the engine, without a bound of their own.
+    volume_images: Mutex<Option<Arc<VolumeImages>>>,
     /// Starts at a time. More only adds latency.
     starts: Semaphore,
     /// Cancelled: no machine is started any more.
@@ -77,9 +95,16 @@ impl Containers {
         let egress = EgressRules::new(config.addresses);
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let cleanup = Arc::new(Cleanup::new(Arc::clone(&engine), networks));
+        let job_limits = config.job_limits.clone();
+        let cgroups = job_limits.and_then(|limits| JobCgroups::open(&engine.info, engine.root.is_some(), limits));
+        let images = Images::new(Arc::clone(&engine), config);
+        let volume_images = Mutex::new(volume_images(&engine, config).await);
         let containers = Self {
             engine,
-            images: Images::default(),
+            cgroups,
+            min_free: config.min_free,
+            volume_images,
+            images,
             cleanup,
             egress,
             starts: Semaphore::new(2 * cores),
@@ -103,13 +128,24 @@ impl Containers {
         let closing = || SandboxError::Start("the worker is closing".into());
         // A pull may take minutes, and nothing is left of one that is cut off.
         let image = tokio::select! {
-            image = self.images.find(&self.engine, &spec.image, spec.credentials.as_ref()) => image?,
+            image = self.images.find(&spec.image, spec.credentials.as_ref()) => image?,
             () = self.closing.cancelled() => return Err(closing()),
         };
-        let init = self.init_volume.get_or_try_init(|| self.fill_init_volume(&spec.image)).await?;
+        let init = self.init_volume.get_or_try_init(|| self.fill_init_volume(&image.id)).await?;
         let _start = self.starts.acquire().await.map_err(|_| closing())?;
         let resources = self.resources().await?;
         let made = self.create(&resources, spec, Workspace::Own, &image, init).await;
+        if let Err(SandboxError::Start(cause)) = &made
+            && cause.contains(NOT_MOUNTED)
+            && self.volume_images.lock().take().is_some()
+        {
+            tracing::warn!(
+                cause,
+                "the engine cannot mount volumes of a fixed size: what jobs write is counted instead"
+            );
+            let resources = self.resources().await?;
+            return self.create(&resources, spec, Workspace::Own, &image, init).await;
+        }
         // Somebody may have removed it from the engine (`docker network prune`).
         if let (Err(_), Some(network)) = (&made, &resources.network)
             && self.cleanup.networks.is_lost(network).await
@@ -122,11 +158,15 @@ impl Containers {
 
     /// What the containers of a new job share. From here on dropping it removes what was made.
     async fn resources(&self) -> Result<Arc<JobResources>, SandboxError> {
-        let network = match self.egress.are_set() {
-            true => Some(self.cleanup.networks.take().await?),
-            false => None,
-        };
-        Ok(JobResources::new(Arc::clone(&self.cleanup), network))
+        let nonce = self.cleanup.new_nonce();
+        let cgroup = self.cgroups.as_ref().map(|groups| groups.make(&nonce)).transpose();
+        let cgroup = cgroup.map_err(|error| SandboxError::Start(format!("a control group for the job: {error}")))?;
+        // From here on all of it goes with them.
+        let mut resources = JobResources::new(Arc::clone(&self.cleanup), nonce, cgroup);
+        if self.egress.are_set() {
+            resources.network = Some(self.cleanup.networks.take().await?);
+        }
+        Ok(Arc::new(resources))
     }
 
     /// Makes and starts a further machine of a job.
@@ -136,8 +176,8 @@ impl Containers {
         spec: &MachineSpec,
         workspace: bool,
     ) -> Result<StartedContainer, SandboxError> {
-        let image = self.images.find(&self.engine, &spec.image, spec.credentials.as_ref()).await?;
-        let init = self.init_volume.get_or_try_init(|| self.fill_init_volume(&spec.image)).await?;
+        let image = self.images.find(&spec.image, spec.credentials.as_ref()).await?;
+        let init = self.init_volume.get_or_try_init(|| self.fill_init_volume(&image.id)).await?;
         let workspace = if workspace { Workspace::Shared } else { Workspace::None };
         self.create(resources, spec, workspace, &image, init).await
     }
@@ -170,7 +210,10 @@ impl Containers {
         self.make_volume(resources, resources.name()).await?;
         self.make_volumes(resources, &spec.volumes).await?;
         let options = CreateContainerOptionsBuilder::new().name(name).build();
-        let body = self.body(resources, spec, workspace, image, init);
+        let mut body = self.body(resources, spec, workspace, image, init);
+        if let Some(config) = &mut body.host_config {
+            self.mount_image_volumes(resources, name, image, config).await?;
+        }
         api.create_container(Some(options), body).await.map_err(|error| self.engine.error("create", error))?;
         let options = AttachContainerOptionsBuilder::new().stdin(true).stdout(true).stderr(true).stream(true).build();
         let attached =
@@ -196,9 +239,55 @@ impl Containers {
         Ok(())
     }
 
+    /// Gives a container volumes for what its image declares as such (`VOLUME`). The engine's own would have no labels,
+    /// and no bound.
+    pub(super) async fn mount_image_volumes(
+        &self,
+        resources: &JobResources,
+        container: &str,
+        image: &Image,
+        config: &mut HostConfig,
+    ) -> Result<(), SandboxError> {
+        let clean = |path: &str| {
+            let parts: Vec<_> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+            format!("/{}", parts.join("/"))
+        };
+        let mounts = config.mounts.get_or_insert_default();
+        let mut taken: HashSet<String> = mounts.iter().filter_map(|mount| mount.target.as_deref()).map(clean).collect();
+        let targets: Vec<_> =
+            image.volumes.iter().map(|path| clean(path)).filter(|path| taken.insert(path.clone())).collect();
+        if targets.len() > IMAGE_VOLUMES {
+            let cause = format!("its image declares {} volumes; {IMAGE_VOLUMES} are allowed", targets.len());
+            return Err(SandboxError::Refused(cause));
+        }
+        for (number, target) in targets.iter().enumerate() {
+            let name = format!("{container}-image-{number}");
+            self.make_volume(resources, name.clone()).await?;
+            mounts.push(filled_mount(&name, target));
+        }
+        Ok(())
+    }
+
     async fn make_volume(&self, resources: &JobResources, name: String) -> Result<(), SandboxError> {
-        let labels = self.engine.labels(Some(&resources.nonce));
-        let volume = VolumeCreateRequest { name: Some(name), labels: Some(labels), ..VolumeCreateRequest::default() };
+        let images = self.volume_images.lock().clone();
+        let device = match (resources.device(&name), images) {
+            (Some(device), _) => Some(device),
+            (None, Some(images)) => {
+                let failed = |error| SandboxError::Start(format!("make a volume: {error}"));
+                Some(resources.hold_volume(&name, images.take().await.map_err(failed)?))
+            }
+            (None, None) => None,
+        };
+        let pairs = |device| {
+            [("type", FILE_SYSTEM.to_owned()), ("device", device), ("o", MOUNT_OPTIONS.to_owned())]
+                .map(|(key, value)| (key.to_owned(), value))
+        };
+        let volume = VolumeCreateRequest {
+            name: Some(name),
+            labels: Some(self.engine.labels(Some(&resources.nonce))),
+            driver_opts: device.map(|device| pairs(device).into()),
+            ..VolumeCreateRequest::default()
+        };
         let made = self.engine.api.create_volume(volume).await;
         made.map(drop).map_err(|error| self.engine.error("make a volume", error))
     }
@@ -221,7 +310,7 @@ impl Containers {
         mounts.extend(targets.iter().map(|target| mount(&resources.name(), target, false)));
         mounts.extend(spec.volumes.iter().map(|(name, target)| mount(&resources.volume(name), target, false)));
         ContainerCreateBody {
-            image: Some(spec.image.clone()),
+            image: Some(image.id.clone()),
             entrypoint: Some(vec![INIT_PATH.into()]),
             cmd: Some(vec![
                 resources.nonce.clone(),
@@ -249,6 +338,7 @@ impl Containers {
                 mounts: Some(mounts),
                 log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
                 extra_hosts: Some(vec![format!("{ACTIONS_API_HOST}:127.0.0.1")]),
+                cgroup_parent: resources.cgroup_parent(),
                 ..hardened(resources.network.as_deref(), &spec.limits)
             }),
             ..ContainerCreateBody::default()
@@ -285,39 +375,56 @@ impl Containers {
         let upload = UploadToContainerOptionsBuilder::new().path(INIT_DIRECTORY).build();
         let archive = init_archive().map_err(|error| SandboxError::Start(error.to_string()))?;
         let uploaded = api.upload_to_container(&name, Some(upload), body_full(archive.into())).await;
-        let removal = RemoveContainerOptionsBuilder::new().force(true).build();
+        // With the volumes that the image declares.
+        let removal = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         api.remove_container(&name, Some(removal)).await.map_err(error)?;
         uploaded.map_err(error)?;
         Ok(name)
     }
 
-    /// Removes containers and volumes that carry our labels and that nobody holds; takes over empty networks, and sets the
-    /// rules of egress again where they are gone.
+    /// Removes containers and volumes that carry our labels and that nobody holds, and those of workers whose process is
+    /// gone; takes over empty networks, and sets the rules of egress again where they are gone.
     pub(super) async fn sweep(&self) -> Result<usize, SandboxError> {
         let api = &self.engine.api;
         let mut swept = 0;
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&self.engine.ours()).build();
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&Engine::anybodys()).build();
         let containers = api.list_containers(Some(options)).await;
         for container in containers.map_err(|error| self.engine.error("list containers", error))? {
-            if self.cleanup.is_live(container.labels.as_ref().and_then(|labels| labels.get(NONCE))) {
-                continue;
-            }
-            if let Some(id) = container.id {
+            if let (Some(id), Some(labels)) = (container.id, container.labels)
+                && self.is_left_behind(&labels)
+            {
                 swept += usize::from(self.cleanup.remove_container(&id).await);
             }
         }
-        let options = ListVolumesOptionsBuilder::new().filters(&self.engine.ours()).build();
+        let options = ListVolumesOptionsBuilder::new().filters(&Engine::anybodys()).build();
         let volumes =
             api.list_volumes(Some(options)).await.map_err(|error| self.engine.error("list volumes", error))?;
         for volume in volumes.volumes.unwrap_or_default() {
-            if !self.cleanup.is_live(volume.labels.get(NONCE)) {
+            if self.is_left_behind(&volume.labels) {
                 swept += usize::from(self.cleanup.remove_volume(&volume.name).await);
             }
         }
+        self.cleanup.networks.remove_orphans().await;
         self.cleanup.networks.adopt().await?;
         self.close_egress().await?;
-        image::sweep(&self.engine).await;
+        self.images.sweep().await;
         Ok(swept)
+    }
+
+    /// Whether nobody holds something of these labels: it is ours, and of no machine that lives, or its process is gone.
+    fn is_left_behind(&self, labels: &HashMap<String, String>) -> bool {
+        if self.engine.is_ours(labels) {
+            return !self.cleanup.is_live(labels.get(NONCE));
+        }
+        labels.get(PROCESS).is_some_and(|process| process_identity::is_gone(process))
+    }
+
+    pub(super) fn disk_bound(&self) -> DiskBound {
+        match (&self.engine.root, self.volume_images.lock().is_some()) {
+            (_, true) => DiskBound::Volumes,
+            (Some(_), false) => DiskBound::Counted,
+            (None, false) => DiskBound::None,
+        }
     }
 
     /// Lets no further machine be started.
@@ -334,6 +441,26 @@ impl Containers {
             self.cleanup.remove_volume(volume).await;
         }
         self.cleanup.networks.close().await;
+    }
+}
+
+/// Volumes of a fixed size, where the configuration asks for them and this machine can make them.
+async fn volume_images(engine: &Engine, config: &DockerConfig) -> Option<Arc<VolumeImages>> {
+    let (folder, size) = config.volumes.clone().filter(|(_, size)| *size > 0)?;
+    // Another machine's engine would look for our devices in vain.
+    engine.root.as_ref()?;
+    let owner = engine.root_of_containers();
+    let opened = tokio::task::spawn_blocking(move || VolumeImages::open(&folder, size, owner)).await;
+    match opened.unwrap_or_else(|error| Err(error.to_string())) {
+        Ok(images) => Some(images),
+        Err(cause) => {
+            tracing::warn!(
+                cause,
+                "volumes of jobs have no bound of their own, so what jobs write is counted every few seconds: volumes of \
+                 a fixed size need root, loop devices and e2fsprogs"
+            );
+            None
+        }
     }
 }
 

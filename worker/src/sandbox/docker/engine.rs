@@ -1,15 +1,20 @@
 //! The connection to the engine, and what is common to all that we make there.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
-use bollard::{API_DEFAULT_VERSION, errors::Error};
+use bollard::{API_DEFAULT_VERSION, errors::Error, models::SystemInfo};
 
-use super::{DockerConfig, SandboxError};
+use super::{DockerConfig, SandboxError, process_identity};
 
 /// Label of everything we make: the pool.
 pub(super) const POOL: &str = "longshore.pool";
 /// Label of everything we make: the worker.
 pub(super) const WORKER: &str = "longshore.worker";
+/// Label of everything we make: the process.
+pub(super) const PROCESS: &str = "longshore.process";
 /// Label of containers and volumes: the machine.
 pub(super) const NONCE: &str = "longshore.nonce";
 
@@ -22,7 +27,12 @@ pub(super) struct Engine {
     pub(super) api: bollard::Docker,
     pool: String,
     worker: String,
+    process: Option<String>,
     socket: String,
+    /// Where it keeps what it stores, where that is this machine's.
+    pub(super) root: Option<PathBuf>,
+    /// What it says of itself.
+    pub(super) info: SystemInfo,
     /// Of its parts that let a hostile job out.
     pub(super) escapes: Vec<String>,
 }
@@ -40,22 +50,51 @@ impl Engine {
         let version = api.version().await.map_err(no_engine)?;
         let parts = version.components.unwrap_or_default();
         let escapes = known_escapes(parts.iter().map(|part| (part.name.as_str(), part.version.as_str())));
-        Ok(Self { api, pool: config.pool.clone(), worker: config.worker.clone(), socket, escapes })
+        let info = api.info().await.map_err(no_engine)?;
+        let root = info.docker_root_dir.as_ref().map(PathBuf::from);
+        let root = root.filter(|root| !socket.starts_with("tcp") && !socket.starts_with("http") && root.is_dir());
+        let (pool, worker) = (config.pool.clone(), config.worker.clone());
+        Ok(Self { api, pool, worker, process: process_identity::current(), socket, root, info, escapes })
     }
 
     /// Labels of something that serves one machine, or (`None`) all of this worker's.
     pub(super) fn labels(&self, nonce: Option<&str>) -> HashMap<String, String> {
         let nonce = nonce.map(|nonce| (NONCE.to_owned(), nonce.to_owned()));
+        let process = self.process.clone().map(|process| (PROCESS.to_owned(), process));
         [(POOL.to_owned(), self.pool.clone()), (WORKER.to_owned(), self.worker.clone())]
             .into_iter()
+            .chain(process)
             .chain(nonce)
             .collect()
+    }
+
+    /// Whether labels are those of this worker.
+    pub(super) fn is_ours(&self, labels: &HashMap<String, String>) -> bool {
+        labels.get(POOL) == Some(&self.pool) && labels.get(WORKER) == Some(&self.worker)
     }
 
     /// A filter for all that carries our labels.
     pub(super) fn ours(&self) -> HashMap<String, Vec<String>> {
         let labels = vec![format!("{POOL}={}", self.pool), format!("{WORKER}={}", self.worker)];
         HashMap::from([("label".to_owned(), labels)])
+    }
+
+    /// Whether root of a container is an ordinary user of the engine's machine.
+    pub(super) fn maps_users(&self) -> bool {
+        let options = self.info.security_options.iter().flatten();
+        options.flat_map(|option| option.split(',')).any(|word| matches!(word, "name=userns" | "name=rootless"))
+    }
+
+    /// Whom root of a container is: an engine that maps users keeps what it stores in a folder that says so.
+    pub(super) fn root_of_containers(&self) -> (u32, u32) {
+        let name = self.root.as_ref().filter(|_| self.maps_users()).and_then(|root| root.file_name()?.to_str());
+        let mapped = name.and_then(|name| name.split_once('.'));
+        mapped.and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?))).unwrap_or((0, 0))
+    }
+
+    /// A filter for all that any worker made.
+    pub(super) fn anybodys() -> HashMap<String, Vec<String>> {
+        HashMap::from([("label".to_owned(), vec![POOL.to_owned()])])
     }
 
     /// A filter for what serves one machine.

@@ -1,4 +1,4 @@
-//! Finds images on the engine, or pulls them, each once at a time; keeps those that jobs made.
+//! Finds images that a job may use on the engine, or pulls them, each once at a time; keeps those that jobs made.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -18,7 +18,12 @@ use futures::{
 use parking_lot::Mutex;
 use secrecy::ExposeSecret as _;
 
-use super::{SandboxError, engine::Engine, engine::status};
+use super::{
+    DockerConfig, SandboxError,
+    engine::{Engine, status},
+    image_access::{ImageAccess, normalised, with_tag},
+    pulled_images::{PulledImages, Quota},
+};
 use crate::sandbox::{Credentials, ImageProgram, STAGE_IMAGE};
 
 /// Images of Docker actions that are kept for the next job that builds the same.
@@ -29,9 +34,17 @@ const STAGE_AGE: i64 = 3600;
 /// What a machine needs to know of its image.
 #[derive(Debug, Default)]
 pub(super) struct Image {
+    /// The engine's own name of it: a tag may move while a container is made.
+    pub(super) id: String,
     /// `sha256:…` of the registry's manifest; the image's own id where it came from no registry.
     pub(super) digest: Option<String>,
     pub(super) program: ImageProgram,
+    /// Paths that it wants to have volumes of their own (`VOLUME`).
+    pub(super) volumes: Vec<String>,
+    tags: Vec<String>,
+    /// `sha256:…` of each manifest that it was pulled as.
+    digests: Vec<String>,
+    labels: HashMap<String, String>,
 }
 
 type Found = Result<Arc<Image>, Missing>;
@@ -54,28 +67,48 @@ impl Missing {
     }
 }
 
-/// Images being looked for.
-#[derive(Default)]
+/// Images being looked for, and who may have what is there.
 pub(super) struct Images {
     flights: Mutex<HashMap<String, Shared<BoxFuture<'static, Found>>>>,
+    store: Arc<ImageStore>,
+}
+
+struct ImageStore {
+    engine: Arc<Engine>,
+    access: ImageAccess,
+    pulled: PulledImages,
+    quota: Quota,
 }
 
 impl Images {
-    /// The image behind a reference, pulled where it is not there.
+    pub(super) fn new(engine: Arc<Engine>, config: &DockerConfig) -> Self {
+        let store = ImageStore {
+            engine,
+            access: ImageAccess::new(config.local_images.as_deref()),
+            pulled: PulledImages::open(config.pulled_images.clone()),
+            quota: Quota { bytes: config.image_bytes, min_free: config.min_free },
+        };
+        Self { flights: Mutex::default(), store: Arc::new(store) }
+    }
+
+    /// The image behind a reference, pulled where it is not there. One that is there goes to whom its registry gives it,
+    /// unless the operator gives it to all.
     pub(super) async fn find(
         &self,
-        engine: &Arc<Engine>,
         reference: &str,
         credentials: Option<&Credentials>,
     ) -> Result<Arc<Image>, SandboxError> {
         let failed = |missing: Missing| missing.of(reference);
+        if !is_reference(reference) {
+            return Err(SandboxError::Refused(format!("image {reference}: this is no reference of an image")));
+        }
         if credentials.is_some() {
             // What one job may pull says nothing of another.
-            return find(Arc::clone(engine), reference.to_owned(), credentials.cloned()).await.map_err(failed);
+            return find(Arc::clone(&self.store), reference.to_owned(), credentials.cloned()).await.map_err(failed);
         }
         let flight = {
             let mut flights = self.flights.lock();
-            let start = || find(Arc::clone(engine), reference.to_owned(), None).boxed().shared();
+            let start = || find(Arc::clone(&self.store), reference.to_owned(), None).boxed().shared();
             flights.entry(reference.to_owned()).or_insert_with(start).clone()
         };
         let found = flight.clone().await;
@@ -85,18 +118,43 @@ impl Images {
         }
         found.map_err(failed)
     }
+
+    /// Removes images that were kept: those between stages of a build that is over, of those that were built all but the
+    /// newest, and of those that were pulled what is too much. One that is in use stays.
+    pub(super) async fn sweep(&self) {
+        let ImageStore { engine, pulled, quota, .. } = &*self.store;
+        trim_built(engine, quota.bytes).await;
+        pulled.trim(engine, *quota).await;
+    }
 }
 
-async fn find(engine: Arc<Engine>, reference: String, credentials: Option<Credentials>) -> Found {
+async fn find(store: Arc<ImageStore>, reference: String, credentials: Option<Credentials>) -> Found {
+    let ImageStore { engine, access, pulled, .. } = &*store;
     let failed = |what, error| Missing::Failed(engine.error(what, error).to_string());
-    match inspect(&engine, &reference).await {
-        Err(error) if status(&error) == Some(404) => {}
-        found => return found.map_err(|error| failed("look for it", error)),
+    let full = with_tag(&reference);
+    let there = match inspect(engine, &reference).await {
+        Err(error) if status(&error) == Some(404) => None,
+        found => Some(found.map_err(|error| failed("look for it", error))?),
+    };
+    match there {
+        Some(image) => {
+            let is_ours = is_built_here(&reference) && engine.is_ours(&image.labels);
+            if is_ours || access.is_local(&reference) || access.is_proven(&image.id, credentials.as_ref()) {
+                pulled.used(&full);
+                return Ok(image);
+            }
+            if is_given(engine, &full, &image, credentials.as_ref()).await? {
+                access.prove(&image.id, credentials.as_ref());
+                pulled.used(&full);
+                return Ok(image);
+            }
+        }
+        None if reference.starts_with("localhost/") => {
+            return Err(Missing::Failed("it is local, but not on this engine; build or load it (docker load)".into()));
+        }
+        None => {}
     }
-    if reference.starts_with("localhost/") {
-        return Err(Missing::Failed("it is local, but not on this engine; build or load it (docker load)".into()));
-    }
-    pull(&engine, &reference, credentials).await.map_err(|error| match is_refusal(&error) {
+    pull(engine, &full, credentials.clone()).await.map_err(|error| match is_refusal(&error) {
         true => Missing::Refused(format!(
             "not on this engine, and its registry does not give it: {error}; check the name, give `credentials:` if it \
              asks for them, or bring it with docker load"
@@ -105,7 +163,54 @@ async fn find(engine: Arc<Engine>, reference: String, credentials: Option<Creden
             "not on this engine, and pulling it failed: {error}; check the name, or bring it with docker load"
         )),
     })?;
-    inspect(&engine, &reference).await.map_err(|error| failed("look for it after the pull", error))
+    pulled.pulled(&full);
+    let image = inspect(engine, &reference).await.map_err(|error| failed("look for it after the pull", error))?;
+    access.prove(&image.id, credentials.as_ref());
+    Ok(image)
+}
+
+/// Whether an image's registry gives this very image to the job; `false`: it gives another under that name.
+async fn is_given(
+    engine: &Engine,
+    reference: &str,
+    image: &Image,
+    credentials: Option<&Credentials>,
+) -> Result<bool, Missing> {
+    let refused = |cause: &str| {
+        Missing::Refused(format!(
+            "it is on this engine, but {cause}: give `credentials:` if its registry asks for them, or let the operator \
+             name it in `local_images`"
+        ))
+    };
+    if reference.starts_with("localhost/") {
+        return Err(refused("local, and no job's"));
+    }
+    // No registry knows it by an id; one would be asked for another image.
+    let name = normalised(reference);
+    if !reference.contains('@') && !image.tags.iter().any(|tag| normalised(tag) == name) {
+        return Err(refused("named by its id, which is no proof that this job may have it"));
+    }
+    match engine.api.inspect_registry_image(reference, credentials.map(docker_credentials)).await {
+        Ok(found) => Ok(found.descriptor.digest.is_some_and(|digest| image.digests.contains(&digest))),
+        Err(error) if is_refusal(&error) => {
+            Err(refused(&format!("its registry does not give it to this job ({error})")))
+        }
+        Err(error) => Err(Missing::Failed(format!("its registry was asked whether this job may have it: {error}"))),
+    }
+}
+
+/// Whether a reference has the characters of one: the engine's API has it in a path.
+fn is_reference(text: &str) -> bool {
+    let allowed = |char: char| char.is_ascii_alphanumeric() || "._-/:@+".contains(char);
+    !text.is_empty()
+        && text.len() <= 512
+        && text.chars().all(allowed)
+        && text.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
+/// Images of Docker actions and of their stages, which no job can name that could not build them.
+fn is_built_here(reference: &str) -> bool {
+    reference.starts_with("localhost/longshore-")
 }
 
 /// Whether a registry was reached and said no, which it will say again: there is no such image, or it is not for us.
@@ -130,12 +235,18 @@ fn is_refusal(error: &Error) -> bool {
 
 async fn inspect(engine: &Engine, reference: &str) -> Result<Arc<Image>, Error> {
     let data = engine.api.inspect_image(reference).await?;
-    let digest =
-        data.repo_digests.unwrap_or_default().into_iter().find_map(|full| Some(full.split_once('@')?.1.to_owned()));
+    let names = data.repo_digests.unwrap_or_default();
+    let digests: Vec<_> = names.iter().filter_map(|name| Some(name.split_once('@')?.1.to_owned())).collect();
     let config = data.config.unwrap_or_default();
+    let id = data.id.unwrap_or_else(|| reference.to_owned());
     let entries = config.env.unwrap_or_default().into_iter();
     Ok(Arc::new(Image {
-        digest: digest.or(data.id),
+        digest: digests.first().cloned().or_else(|| Some(id.clone())),
+        id,
+        tags: data.repo_tags.unwrap_or_default(),
+        digests,
+        labels: config.labels.unwrap_or_default(),
+        volumes: config.volumes.unwrap_or_default(),
         program: ImageProgram {
             entrypoint: config.entrypoint.unwrap_or_default(),
             command: config.cmd.unwrap_or_default(),
@@ -150,16 +261,17 @@ async fn inspect(engine: &Engine, reference: &str) -> Result<Arc<Image>, Error> 
 
 async fn pull(engine: &Engine, reference: &str, credentials: Option<Credentials>) -> Result<(), Error> {
     tracing::info!(image = reference, "pulling");
-    // Without a tag the engine would bring every tag there is.
-    let name = reference.rsplit_once('/').map_or(reference, |(_, name)| name);
-    let full = if name.contains([':', '@']) { reference.to_owned() } else { format!("{reference}:latest") };
-    let options = CreateImageOptionsBuilder::new().from_image(&full).build();
-    let credentials = credentials.map(|credentials| DockerCredentials {
-        username: Some(credentials.username),
+    let options = CreateImageOptionsBuilder::new().from_image(reference).build();
+    let credentials = credentials.as_ref().map(docker_credentials);
+    engine.api.create_image(Some(options), None, credentials).try_for_each(|_| async { Ok(()) }).await
+}
+
+fn docker_credentials(credentials: &Credentials) -> DockerCredentials {
+    DockerCredentials {
+        username: Some(credentials.username.clone()),
         password: Some(credentials.password.expose_secret().to_owned()),
         ..DockerCredentials::default()
-    });
-    engine.api.create_image(Some(options), None, credentials).try_for_each(|_| async { Ok(()) }).await
+    }
 }
 
 /// A file or folder of a container as an archive.
@@ -205,9 +317,9 @@ pub(super) async fn commit(
     engine.api.commit_container(options, config).await.map(drop).map_err(|error| engine.error("keep an image", error))
 }
 
-/// Removes images that were kept: those between stages of a build that is over, and all others but for the newest. One
-/// that is in use stays.
-pub(super) async fn sweep(engine: &Engine) {
+/// Removes images of stages whose build is over, and of those that were built all but the newest. `bytes`: of all of
+/// them; 0: any number.
+async fn trim_built(engine: &Engine, bytes: u64) {
     let since = jiff::Timestamp::now().as_second() - STAGE_AGE;
     let options = ListImagesOptionsBuilder::new().filters(&engine.ours()).build();
     let images = engine.api.list_images(Some(options)).await.unwrap_or_default();
@@ -215,7 +327,12 @@ pub(super) async fn sweep(engine: &Engine) {
     let (stages, mut kept): (Vec<_>, Vec<_>) = images.into_iter().partition(is_stage);
     kept.sort_by_key(|image| std::cmp::Reverse(image.created));
     let old = stages.into_iter().filter(|stage| stage.created < since);
-    for image in old.chain(kept.into_iter().skip(KEPT)) {
+    let mut total = 0_u64;
+    let too_much = kept.into_iter().enumerate().filter_map(|(number, image)| {
+        total = total.saturating_add(u64::try_from(image.size).unwrap_or(0));
+        (number >= KEPT || bytes > 0 && total > bytes).then_some(image)
+    });
+    for image in old.chain(too_much) {
         let _ = engine.api.remove_image(&image.id, None::<RemoveImageOptions>, None).await;
     }
 }
@@ -223,6 +340,16 @@ pub(super) async fn sweep(engine: &Engine) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_reference_goes_into_a_path_of_the_engine() {
+        for good in ["a", "r.example:5000/a/b:1", "a@sha256:0f", "sha256:0f", "A_b-c.d/e"] {
+            assert!(is_reference(good), "{good}");
+        }
+        for bad in ["", "a b", "a/../../containers/x", "/a", "a//b", "a?x=1", "a#b", "a%2fb", "./a", "a/", "ä"] {
+            assert!(!is_reference(bad), "{bad}");
+        }
+    }
 
     #[test]
     fn a_registrys_no_is_told_from_one_that_is_not_reached() {

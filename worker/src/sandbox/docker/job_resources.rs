@@ -1,11 +1,16 @@
 //! What the containers of one job share, and how all of it goes: in the background, the containers first.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
-use super::cleanup::Cleanup;
+use parking_lot::Mutex;
+
+use super::{cleanup::Cleanup, job_cgroup::JobCgroup, volume_images::VolumeImage};
 
 /// Network, workspace and volumes of one job; dropped with its last container, they are removed.
 pub(super) struct JobResources {
@@ -15,15 +20,23 @@ pub(super) struct JobResources {
     /// `None`: the job has none.
     pub(super) network: Option<String>,
     made: AtomicUsize,
+    /// What its containers use counts together.
+    cgroup: Option<JobCgroup>,
+    /// What volumes of a fixed size are made of, by their names.
+    images: Mutex<HashMap<String, VolumeImage>>,
     /// A container could not be removed: it may still stand in the network.
     left: AtomicBool,
 }
 
 impl JobResources {
-    /// `network`: taken from those of the worker.
-    pub(super) fn new(cleanup: Arc<Cleanup>, network: Option<String>) -> Arc<Self> {
-        let nonce = cleanup.new_nonce();
-        Arc::new(Self { cleanup, nonce, network, made: 0.into(), left: false.into() })
+    /// Without a network. `nonce`: new, and live.
+    pub(super) fn new(cleanup: Arc<Cleanup>, nonce: String, cgroup: Option<JobCgroup>) -> Self {
+        Self { cleanup, nonce, network: None, cgroup, made: 0.into(), images: Mutex::default(), left: false.into() }
+    }
+
+    /// The group that its containers belong to, as the engine takes it.
+    pub(super) fn cgroup_parent(&self) -> Option<String> {
+        self.cgroup.as_ref().map(JobCgroup::parent)
     }
 
     /// Name of the workspace volume, and of the first container.
@@ -34,6 +47,16 @@ impl JobResources {
     /// A volume that the job knows by `name`. Nobody else's can be named by it.
     pub(super) fn volume(&self, name: &str) -> String {
         format!("{}-{name}", self.name())
+    }
+
+    /// The device of a volume that was made, or was to be.
+    pub(super) fn device(&self, volume: &str) -> Option<String> {
+        self.images.lock().get(volume).map(|image| image.device.clone())
+    }
+
+    /// Keeps what a volume is made of; gives its device. The first of two for one name stays.
+    pub(super) fn hold_volume(&self, volume: &str, image: VolumeImage) -> String {
+        self.images.lock().entry(volume.to_owned()).or_insert(image).device.clone()
     }
 
     /// Name of a further container.
@@ -63,7 +86,15 @@ impl Drop for JobResources {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (nonce, network) = (std::mem::take(&mut self.nonce), self.network.take());
         let (cleanup, clean) = (Arc::clone(&self.cleanup), !*self.left.get_mut());
-        let clear = async move { cleanup.clear(nonce, network, clean).await };
+        let (images, cgroup) = (std::mem::take(self.images.get_mut()), self.cgroup.take());
+        let clear = async move {
+            cleanup.clear(nonce, network, clean).await;
+            // The engine has none of them mounted any more: with this their devices end.
+            drop(images);
+            if let Some(cgroup) = cgroup {
+                cgroup.remove().await;
+            }
+        };
         self.cleanup.removals.spawn_on(clear, &runtime);
     }
 }

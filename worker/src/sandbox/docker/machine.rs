@@ -16,7 +16,7 @@ use super::{
     service::{self, DockerService},
 };
 use crate::sandbox::{
-    ACTIONS_API_PORT, Command, ContainerHost, ImageProgram, LoopbackPort, Machine, MachineSpec, OutputSink,
+    ACTIONS_API_PORT, Command, ContainerHost, DiskBreach, ImageProgram, LoopbackPort, Machine, MachineSpec, OutputSink,
     OutputStream, ProcessExit, ProcessHandle, SandboxError,
     init_client::InitClient,
     service::{Service, ServiceSpec},
@@ -143,14 +143,14 @@ impl Machine for DockerMachine {
         INIT_PATH.into()
     }
 
-    fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>, SandboxError>> {
+    fn watch_disk(&self, limit: u64) -> BoxFuture<'_, DiskBreach> {
         async move {
             // Not held while it is counted: the job may end.
-            let (engine, nonce) = {
-                let (resources, _) = self.resources()?;
-                (Arc::clone(&self.containers.engine), resources.nonce.clone())
-            };
-            disk::used(&engine, &nonce).await
+            let nonce = self.resources().map(|(resources, _)| resources.nonce.clone());
+            match nonce {
+                Ok(nonce) => disk::watch(&self.containers.engine, &nonce, limit, self.containers.min_free).await,
+                Err(_) => std::future::pending().await,
+            }
         }
         .boxed()
     }

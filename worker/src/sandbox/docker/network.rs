@@ -16,7 +16,8 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     SandboxError,
-    engine::{Engine, status},
+    engine::{Engine, PROCESS, status},
+    process_identity,
 };
 
 /// Prefix length of one network: a job and a dozen services.
@@ -85,6 +86,17 @@ impl Networks {
         !there.contains_key(id) && state.held.remove(id)
     }
 
+    /// Removes the networks of workers whose process is gone. What is in use stays, and goes with a later sweep.
+    pub(super) async fn remove_orphans(&self) {
+        let options = ListNetworksOptionsBuilder::new().filters(&Engine::anybodys()).build();
+        for network in self.engine.api.list_networks(Some(options)).await.unwrap_or_default() {
+            let (Some(id), Some(labels)) = (network.id, network.labels) else { continue };
+            if is_orphan(&labels) && !self.engine.is_ours(&labels) {
+                let _ = self.engine.api.remove_network(&id).await;
+            }
+        }
+    }
+
     /// Ids and names.
     async fn list(&self) -> Result<HashMap<String, String>, SandboxError> {
         let options = ListNetworksOptionsBuilder::new().filters(&self.engine.ours()).build();
@@ -93,7 +105,8 @@ impl Networks {
         Ok(listed.into_iter().filter_map(|network| Some((network.id?, network.name.unwrap_or_default()))).collect())
     }
 
-    /// Takes empty networks that carry our labels and that nobody holds.
+    /// Takes empty networks that carry our labels and that nobody holds. Those of an earlier process are removed: their
+    /// labels tell every worker that they are nobody's.
     pub(super) async fn adopt(&self) -> Result<usize, SandboxError> {
         let mut adopted = 0;
         for (id, name) in self.list().await? {
@@ -104,7 +117,13 @@ impl Networks {
             let Ok(network) = self.engine.api.inspect_network(&id, None::<InspectNetworkOptions>).await else {
                 continue;
             };
-            if network.containers.is_none_or(|containers| containers.is_empty()) && !self.is_known(&id, &name) {
+            if network.containers.is_some_and(|containers| !containers.is_empty()) || self.is_known(&id, &name) {
+                continue;
+            }
+            if network.labels.is_some_and(|labels| is_orphan(&labels)) {
+                let engine = Arc::clone(&self.engine);
+                drop(tokio::spawn(async move { engine.api.remove_network(&id).await }));
+            } else {
                 self.lock().free.push(id);
                 adopted += 1;
             }
@@ -183,4 +202,9 @@ impl Networks {
     fn lock(&self) -> MutexGuard<'_, NetworkTable> {
         self.state.lock()
     }
+}
+
+/// Whether the process that made something is gone.
+fn is_orphan(labels: &HashMap<String, String>) -> bool {
+    labels.get(PROCESS).is_some_and(|process| process_identity::is_gone(process))
 }

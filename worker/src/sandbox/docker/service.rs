@@ -18,6 +18,7 @@ use super::{
     container::Containers,
     container_handle::ContainerHandle,
     hardening::{hardened, mount, variables},
+    image::Image,
     job_resources::JobResources,
 };
 use crate::sandbox::{
@@ -57,13 +58,16 @@ pub(super) async fn start(
     if number >= SERVICES {
         return Err(SandboxError::Refused(format!("service {name}: a job may have {SERVICES} services")));
     }
-    containers.images.find(&containers.engine, &machine.image, machine.credentials.as_ref()).await?;
+    let image = containers.images.find(&machine.image, machine.credentials.as_ref()).await?;
     containers.make_volumes(resources, &machine.volumes).await?;
     let api = &containers.engine.api;
     let failed = |what: &str, error| containers.engine.error(&format!("service {name}: {what}"), error);
     let handle = ContainerHandle::new(resources);
     let options = CreateContainerOptionsBuilder::new().name(&handle.name).build();
-    let body = body(containers, resources, network, spec);
+    let mut body = body(containers, resources, network, spec, &image);
+    if let Some(config) = &mut body.host_config {
+        containers.mount_image_volumes(resources, &handle.name, &image, config).await?;
+    }
     api.create_container(Some(options), body).await.map_err(|error| failed("create", error))?;
     let started = api.start_container(&handle.name, None::<StartContainerOptions>).await;
     started.map_err(|error| failed("start", error))?;
@@ -80,7 +84,13 @@ pub(super) async fn start(
     }))
 }
 
-fn body(containers: &Containers, resources: &JobResources, network: &str, spec: &ServiceSpec) -> ContainerCreateBody {
+fn body(
+    containers: &Containers,
+    resources: &JobResources,
+    network: &str,
+    spec: &ServiceSpec,
+    image: &Image,
+) -> ContainerCreateBody {
     let machine = &spec.machine;
     let given = |words: &Vec<String>| (!words.is_empty()).then(|| words.clone());
     let text = |text: &String| (!text.is_empty()).then(|| text.clone());
@@ -88,7 +98,7 @@ fn body(containers: &Containers, resources: &JobResources, network: &str, spec: 
     let endpoint = EndpointSettings { aliases: Some(aliases), ..EndpointSettings::default() };
     let mounts = machine.volumes.iter().map(|(name, target)| mount(&resources.volume(name), target, false)).collect();
     ContainerCreateBody {
-        image: Some(machine.image.clone()),
+        image: Some(image.id.clone()),
         entrypoint: given(&spec.entrypoint),
         cmd: given(&spec.command),
         user: text(&machine.user),
@@ -108,6 +118,7 @@ fn body(containers: &Containers, resources: &JobResources, network: &str, spec: 
                     ("max-file".to_owned(), "1".to_owned()),
                 ])),
             }),
+            cgroup_parent: resources.cgroup_parent(),
             ..hardened(Some(network), &machine.limits)
         }),
         ..ContainerCreateBody::default()

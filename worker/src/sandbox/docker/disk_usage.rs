@@ -1,0 +1,295 @@
+//! Bytes of disk behind folders and processes that a job changes while they are looked at.
+
+use std::{
+    collections::HashSet,
+    ffi::{CStr, CString},
+    fs,
+    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    dir::Dir,
+    fcntl::{AtFlags, OFlag, open, openat},
+    sys::{
+        stat::{FileStat, Mode, SFlag, fstat, fstatat},
+        statvfs::statvfs,
+    },
+};
+
+/// Bytes that an entry counts for beside its blocks: a disk can be filled with nothing but names.
+const ENTRY: u64 = 1024;
+/// Levels of a tree whose folders are kept open; the way back from deeper ones goes through `..`, and is checked.
+const HELD: usize = 64;
+/// Names of folders that may wait to be looked at.
+const PENDING: usize = 500_000;
+/// Open files and mappings that one look goes through.
+const DESCRIPTORS: usize = 200_000;
+/// A file system with less room than this, or fewer files to give, is full.
+const LAST_BYTES: u64 = 1 << 20;
+const LAST_FILES: u64 = 16;
+
+const FOLDER: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC).union(OFlag::O_NONBLOCK);
+
+/// What a file system of its own says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Occupancy {
+    pub(super) bytes: u64,
+    /// Nothing more goes in.
+    pub(super) full: bool,
+}
+
+/// Of the file system that is mounted on a folder; `None`: the folder belongs to the one around it.
+pub(super) fn of_mount(folder: &Path) -> Option<Occupancy> {
+    let device = fs::symlink_metadata(folder).ok()?.dev();
+    if fs::symlink_metadata(folder.parent()?).ok()?.dev() == device {
+        return None;
+    }
+    let data = statvfs(folder).ok()?;
+    let size = data.fragment_size();
+    let free = data.blocks_available().saturating_mul(size);
+    let files = data.files() > 0 && data.files_available() < LAST_FILES;
+    Some(Occupancy {
+        bytes: data.blocks().saturating_sub(data.blocks_free()).saturating_mul(size),
+        full: free < LAST_BYTES || files,
+    })
+}
+
+/// Bytes that are free for everybody where a folder lies.
+pub(super) fn free_bytes(folder: &Path) -> Option<u64> {
+    let data = statvfs(folder).ok()?;
+    Some(data.blocks_available().saturating_mul(data.fragment_size()))
+}
+
+/// One folder on the way down.
+struct Level {
+    /// Open where it is among the first [`HELD`] and not the deepest.
+    folder: Option<OwnedFd>,
+    id: (u64, u64),
+    pending: Vec<CString>,
+}
+
+/// Bytes of all files below a folder. No link is followed, and no path is walked: a job may make one of any length, and put a
+/// link in the place of a folder at any time. What it moves about while it is counted may be left out.
+pub(super) fn of_tree(root: &Path) -> u64 {
+    let Ok(mut here) = open(root, FOLDER, Mode::empty()) else { return 0 };
+    let mut sum = 0;
+    let mut waiting = 0;
+    let mut levels = Vec::new();
+    levels.extend(read(&here, &mut sum));
+    while let Some(level) = levels.last_mut() {
+        let Some(name) = level.pending.pop() else {
+            levels.pop();
+            let Some(above) = levels.last_mut() else { break };
+            match above.folder.take().or_else(|| parent(&here, above.id)) {
+                Some(folder) => here = folder,
+                None => match held(&mut levels) {
+                    Some(folder) => here = folder,
+                    None => break,
+                },
+            }
+            waiting = levels.iter().map(|level| level.pending.len()).sum();
+            continue;
+        };
+        let Ok(below) = openat(&here, name.as_c_str(), FOLDER, Mode::empty()) else { continue };
+        let Some(found) = read(&below, &mut sum) else { continue };
+        waiting += found.pending.len();
+        if waiting > PENDING {
+            return u64::MAX;
+        }
+        let left = std::mem::replace(&mut here, below);
+        if levels.len() < HELD
+            && let Some(level) = levels.last_mut()
+        {
+            level.folder = Some(left);
+        }
+        levels.push(found);
+    }
+    sum
+}
+
+/// The folder above, where it is still the one that was read.
+fn parent(folder: &OwnedFd, id: (u64, u64)) -> Option<OwnedFd> {
+    let above = openat(folder, "..", FOLDER, Mode::empty()).ok()?;
+    (identity(&fstat(&above).ok()?) == id).then_some(above)
+}
+
+/// Gives up the levels to which no way leads back.
+fn held(levels: &mut Vec<Level>) -> Option<OwnedFd> {
+    while let Some(level) = levels.last_mut() {
+        if let Some(folder) = level.folder.take() {
+            return Some(folder);
+        }
+        levels.pop();
+    }
+    None
+}
+
+/// Counts what lies in a folder, and notes the folders in it.
+fn read(folder: &OwnedFd, sum: &mut u64) -> Option<Level> {
+    let id = identity(&fstat(folder).ok()?);
+    let mut pending = Vec::new();
+    for entry in Dir::from_fd(folder.try_clone().ok()?).ok()? {
+        let Ok(entry) = entry else { break };
+        let name: &CStr = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let Ok(data) = fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) else { continue };
+        let is_folder = SFlag::from_bits_truncate(data.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR;
+        // Each name of a file counts for its part: all of them lie in this tree.
+        let names = if is_folder { 1 } else { data.st_nlink.max(1) };
+        let bytes = u64::try_from(data.st_blocks).unwrap_or(0).saturating_mul(512) / names;
+        *sum = sum.saturating_add(bytes).saturating_add(ENTRY);
+        if is_folder && pending.len() <= PENDING {
+            pending.push(name.to_owned());
+        }
+    }
+    Some(Level { folder: None, id, pending })
+}
+
+fn identity(data: &FileStat) -> (u64, u64) {
+    (data.st_dev, data.st_ino)
+}
+
+/// Bytes of files without a name that processes hold open or mapped. `first`: the first process of their container;
+/// `below`: a folder on the file system whose files count besides the container's own.
+///
+/// A file that travels through a socket is seen once somebody took it.
+pub(super) fn of_unlinked(first: i64, below: Option<&Path>) -> u64 {
+    let process = |number: &str| PathBuf::from(format!("/proc/{number}"));
+    let first = process(&first.to_string());
+    let Ok(namespace) = fs::read_link(first.join("ns/pid")) else { return 0 };
+    let root = fs::metadata(first.join("root/.")).map(|data| data.dev()).ok();
+    let beside = below.and_then(|folder| fs::symlink_metadata(folder).ok()).map(|data| data.dev());
+    let mut look = UnlinkedFiles { devices: root.into_iter().chain(beside).collect(), ..UnlinkedFiles::default() };
+    for entry in fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok) {
+        let name = entry.file_name();
+        let Some(number) = name.to_str().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) else {
+            continue;
+        };
+        let process = process(number);
+        if fs::read_link(process.join("ns/pid")).is_ok_and(|theirs| theirs == namespace) {
+            for kind in ["fd", "map_files"] {
+                look.through(&process.join(kind));
+            }
+        }
+    }
+    look.bytes
+}
+
+#[derive(Default)]
+struct UnlinkedFiles {
+    devices: HashSet<u64>,
+    seen: HashSet<(u64, u64)>,
+    looked: usize,
+    bytes: u64,
+}
+
+impl UnlinkedFiles {
+    fn through(&mut self, folder: &Path) {
+        for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
+            if self.looked == DESCRIPTORS {
+                return;
+            }
+            self.looked += 1;
+            self.add(&entry.path());
+        }
+    }
+
+    /// `link`: of /proc, which leads to the file itself, whatever its name was.
+    fn add(&mut self, link: &Path) {
+        let Ok(data) = fs::metadata(link) else { return };
+        let is_ours = data.is_file() && data.nlink() == 0 && self.devices.contains(&data.dev());
+        if is_ours && self.seen.insert((data.dev(), data.ino())) {
+            self.bytes = self.bytes.saturating_add(data.blocks().saturating_mul(512));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{
+        io::Write as _,
+        os::{fd::AsRawFd as _, unix::fs::symlink},
+    };
+
+    use nix::sys::stat::mkdirat;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn file(path: &Path, bytes: u64) {
+        fs::File::create(path).unwrap().write_all(&vec![1; usize::try_from(bytes).unwrap()]).unwrap();
+    }
+
+    #[test]
+    fn attack_36_a_path_that_is_too_long_to_be_named_is_counted() {
+        let root = tempfile::tempdir().unwrap();
+        let mut here = open(root.path(), FOLDER, Mode::empty()).unwrap();
+        let name = "d".repeat(200);
+        for _ in 0..150 {
+            mkdirat(&here, name.as_str(), Mode::S_IRWXU).unwrap();
+            here = openat(&here, name.as_str(), FOLDER, Mode::empty()).unwrap();
+        }
+        let flags = OFlag::O_CREAT | OFlag::O_WRONLY;
+        let mut big = fs::File::from(openat(&here, "big", flags, Mode::S_IRWXU).unwrap());
+        big.write_all(&vec![1; usize::try_from(2 * MIB).unwrap()]).unwrap();
+        // What stands beside the way down is counted on the way back.
+        file(&root.path().join("beside"), MIB);
+        fs::create_dir(root.path().join("z")).unwrap();
+        file(&root.path().join("z/also"), MIB);
+        let counted = of_tree(root.path());
+        assert!((4 * MIB..5 * MIB).contains(&counted), "{counted}");
+    }
+
+    #[test]
+    fn links_are_not_followed_and_names_of_one_file_share_its_bytes() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        file(&outside.path().join("big"), 4 * MIB);
+        symlink(outside.path(), root.path().join("link")).unwrap();
+        symlink(outside.path().join("big"), root.path().join("other")).unwrap();
+        file(&root.path().join("one"), MIB);
+        for number in 0..9 {
+            fs::hard_link(root.path().join("one"), root.path().join(format!("same-{number}"))).unwrap();
+        }
+        fs::File::create(root.path().join("sparse")).unwrap().set_len(1 << 40).unwrap();
+        let counted = of_tree(root.path());
+        assert!((MIB..MIB + 100 * ENTRY).contains(&counted), "{counted}");
+        assert_eq!(of_tree(&root.path().join("link")), 0);
+        assert_eq!(of_tree(&root.path().join("absent")), 0);
+    }
+
+    #[test]
+    fn attack_36_an_open_file_without_a_name_is_counted_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        file(&path, 3 * MIB);
+        let held = fs::File::open(&path).unwrap();
+        let again = held.try_clone().unwrap();
+        let device = fs::metadata(&path).unwrap().dev();
+        let counted = || {
+            let mut look = UnlinkedFiles { devices: HashSet::from([device]), ..UnlinkedFiles::default() };
+            for held in [&held, &again] {
+                look.add(&Path::new("/proc/self/fd").join(held.as_raw_fd().to_string()));
+            }
+            look.bytes
+        };
+        assert_eq!(counted(), 0);
+        fs::remove_file(&path).unwrap();
+        let bytes = counted();
+        assert!((3 * MIB..4 * MIB).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn a_folder_of_another_file_system_is_no_mount() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(of_mount(folder.path()), None);
+        assert!(of_mount(Path::new("/proc")).is_some());
+        assert!(free_bytes(folder.path()).is_some_and(|free| free > 0));
+    }
+}

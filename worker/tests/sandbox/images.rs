@@ -1,0 +1,130 @@
+//! Whose an image is, and how long it stays.
+
+use std::{process::Command, sync::atomic::Ordering};
+
+use worker::sandbox::{Credentials, MachineSpec, Sandbox, SandboxError, docker::DockerConfig};
+
+use crate::{
+    fixture::{image, spec, with_config},
+    registry::{Registry, password},
+};
+
+fn docker(arguments: &[&str]) -> String {
+    let output = Command::new("docker").args(arguments).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// Removes images with a test.
+struct Removed(Vec<String>);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        for image in &self.0 {
+            docker(&["rmi", "-f", image]);
+        }
+    }
+}
+
+async fn start(docker: &dyn Sandbox, image: &str, credentials: Option<Credentials>) -> Result<(), SandboxError> {
+    let spec = MachineSpec { image: image.to_owned(), credentials, ..spec() };
+    docker.acquire(spec.into()).await.map(drop)
+}
+
+async fn refused(docker: &dyn Sandbox, image: &str, credentials: Option<Credentials>) -> String {
+    match start(docker, image, credentials).await {
+        Err(SandboxError::Refused(text)) => text,
+        other => panic!("{image}: {other:?}"),
+    }
+}
+
+#[test]
+fn attack_39_what_one_job_pulled_with_its_password_is_not_anothers() {
+    let config = DockerConfig { local_images: Some(vec![image()]), ..DockerConfig::default() };
+    with_config(config, |sandbox| async move {
+        let (registry, open) = (Registry::start(false).await, Registry::start(true).await);
+        let (private, public) = (registry.image("tool:1"), open.image("tool:1"));
+        let _removed = Removed(vec![private.clone(), public.clone()]);
+        start(&*sandbox, &private, Some(password())).await.unwrap();
+        let wrong = Credentials { password: "guess".to_owned().into(), ..password() };
+        let id = docker(&["image", "inspect", "--format", "{{.Id}}", &private]);
+        let short = &id["sha256:".len()..][..12];
+        for (name, credentials, part) in [
+            (private.as_str(), None, "its registry does not give it to this job"),
+            (&private, Some(wrong.clone()), "its registry does not give it to this job"),
+            (&id, None, "named by its id"),
+            (&id, Some(wrong), "named by its id"),
+            (short, None, "named by its id"),
+        ] {
+            let text = refused(&*sandbox, name, credentials).await;
+            assert!(text.contains(part), "{name}: {text}");
+        }
+
+        // Who showed the password once is not asked again.
+        let asked = registry.asked.load(Ordering::Relaxed);
+        start(&*sandbox, &private, Some(password())).await.unwrap();
+        assert_eq!(registry.asked.load(Ordering::Relaxed), asked);
+        // What everybody is given is everybody's, with a password or without.
+        start(&*sandbox, &public, None).await.unwrap();
+        start(&*sandbox, &public, Some(password())).await.unwrap();
+        start(&*sandbox, &public, None).await.unwrap();
+    });
+}
+
+#[test]
+fn attack_39_images_of_the_operator_are_a_jobs_where_they_are_named_for_it() {
+    let config =
+        DockerConfig { local_images: Some(vec![image(), "localhost/given-*".into()]), ..DockerConfig::default() };
+    with_config(config, |sandbox| async move {
+        let (registry, open) = (Registry::start(false).await, Registry::start(true).await);
+        let mark = hex::encode(rand::random::<[u8; 8]>());
+        let names = [
+            registry.image(&format!("kept-{mark}:1")),
+            open.image(&format!("kept-{mark}:1")),
+            format!("localhost/kept-{mark}:1"),
+            // Such a name is ours where this worker made it.
+            format!("localhost/longshore-action:{mark}"),
+            format!("localhost/given-{mark}:1"),
+        ];
+        let _removed = Removed(names.to_vec());
+        for name in &names {
+            docker(&["tag", &image(), name]);
+        }
+        for name in &names[..4] {
+            let text = refused(&*sandbox, name, None).await;
+            assert!(text.contains("local_images"), "{text}");
+        }
+        start(&*sandbox, &names[4], None).await.unwrap();
+        start(&*sandbox, &image(), None).await.unwrap();
+    });
+}
+
+#[test]
+fn pulled_images_go_when_there_are_too_many_and_what_is_in_use_or_the_operators_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("images.json");
+    let config = DockerConfig { image_bytes: 1, pulled_images: Some(file), ..DockerConfig::default() };
+    let of_another_process = config.clone();
+    with_config(config, |sandbox| async move {
+        let public = Registry::start(true).await.image("tool:1");
+        let _removed = Removed(vec![public.clone()]);
+        let is_there = || !docker(&["image", "ls", "-q", &public]).is_empty();
+        let held = sandbox.acquire(MachineSpec { image: public.clone(), ..spec() }.into()).await.unwrap();
+        sandbox.sweep().await.unwrap();
+        assert!(is_there(), "a machine runs on it");
+        drop(held);
+        sandbox.close().await;
+        with_config_here(of_another_process, async |other| {
+            other.sweep().await.unwrap();
+            assert!(!is_there(), "the next process knows of it");
+            assert!(!docker(&["image", "ls", "-q", &image()]).is_empty(), "nobody pulled this one");
+        })
+        .await;
+    });
+}
+
+async fn with_config_here(config: DockerConfig, test: impl AsyncFnOnce(&dyn Sandbox)) {
+    let worker = format!("test-{:016x}", rand::random::<u64>());
+    let sandbox = worker::sandbox::docker::DockerSandbox::connect(DockerConfig { worker, ..config }).await.unwrap();
+    test(&*sandbox).await;
+    sandbox.close().await;
+}
