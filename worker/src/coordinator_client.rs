@@ -143,7 +143,7 @@ pub async fn run(
     let journal = Journal::open(&config.data)
         .with_context(|| format!("data folder {}: make it writable or set `data`", config.data.display()))?;
     let actions = ActionStore::new(config.data.join("actions"));
-    let mirrors = Arc::new(Mirrors::new(config.data.join("mirrors"), actions));
+    let mirrors = Arc::new(Mirrors::new(config.data.join("mirrors"), config.disk.mirror_bytes, actions));
     executor.sweep().await;
     let _sweeping = AbortOnDropHandle::new(tokio::spawn(sweep::run(executor.clone())));
     let worker = Arc::new(Worker {

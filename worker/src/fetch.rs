@@ -6,7 +6,9 @@ mod actions;
 mod checkout;
 mod checkout_options;
 mod mirror;
+mod mirror_quota;
 mod submodules;
+mod tree_size;
 mod work_tree;
 
 use std::path::PathBuf;

@@ -234,7 +234,8 @@ impl Job {
         if !self.attempt.checked_out {
             return Ok(());
         }
-        let checkout = CheckoutOptions { depth: 1, ..CheckoutOptions::default() };
+        let most_bytes = self.attempt.limits.disk;
+        let checkout = CheckoutOptions { depth: 1, most_bytes, ..CheckoutOptions::default() };
         let out = fetch::checkout(self.sources.as_ref(), &self.attempt.order.source, &checkout).await;
         let archive = out.map_err(|error| format!("{error:#}"))?.archive;
         machine.unpack(&machine.workspace(), false, archive).await.map_err(|error| error.to_string())

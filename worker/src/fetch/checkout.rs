@@ -4,7 +4,9 @@ use anyhow::Context as _;
 use workflow::plan::SourceRef;
 
 use super::{
-    Archive, CheckoutOptions, CommitQuery, LocatedCommit, RepositoryFetcher, SubmoduleMode, submodules,
+    Archive, CheckoutOptions, CommitQuery, LocatedCommit, RepositoryFetcher, SubmoduleMode,
+    submodules::{self, CheckedOut},
+    tree_size::TreeBudget,
     work_tree::{WorkTree, stream},
 };
 
@@ -35,7 +37,14 @@ pub async fn checkout(
     let located = sources.locate(source, &asked).await?;
     let folder = tempfile::tempdir().context("no room for a checkout in the temporary folder")?;
     let tree = WorkTree::init(folder.path().to_owned(), &located.commit).await?;
-    let start = fetch(&tree, &located, wanted).await?;
+    let mut budget = TreeBudget::new(wanted.most_bytes);
+    let sparse = wanted.sparse.as_ref();
+    // Beside each other: the mirror has all of it already.
+    let counting = async {
+        let counted = budget.take(&located.path, &located.commit, sparse).await;
+        counted.with_context(|| format!("commit {} cannot be checked out", located.commit))
+    };
+    let (start, links) = tokio::try_join!(fetch(&tree, &located, wanted), counting)?;
     if !wanted.remote.is_empty() {
         tree.git(&["remote", "add", "origin", "--", &wanted.remote]).await?;
     }
@@ -49,7 +58,8 @@ pub async fn checkout(
     };
     let mut notes = located.notes.clone();
     if wanted.submodules != SubmoduleMode::None {
-        submodules::add(sources, source, &tree, &located, wanted, &mut notes).await?;
+        let main = CheckedOut { tree: &tree, located: &located, links };
+        submodules::add(sources, source, main, wanted, &mut budget, &mut notes).await?;
     }
     Ok(CheckoutArchive { commit: located.commit, reference: located.reference, notes, archive: stream(folder) })
 }

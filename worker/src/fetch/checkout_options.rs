@@ -15,6 +15,8 @@ pub struct CheckoutOptions {
     pub submodules: SubmoduleMode,
     /// Only a part of the files.
     pub sparse: Option<SparseCheckout>,
+    /// Bytes that the files may have, submodules included; 0: any number.
+    pub most_bytes: u64,
     /// URL of the remote `origin` in the new repository; empty: none.
     pub remote: String,
 }

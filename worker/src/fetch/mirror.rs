@@ -19,7 +19,8 @@ use tokio::{io::AsyncWriteExt as _, process::Command, sync::Mutex};
 use workflow::plan::SourceRef;
 
 use super::{
-    ActionRef, ActionStore, CommitQuery, FetchedAction, LocatedCommit, RepositoryFetcher, work_tree::WorkTree,
+    ActionRef, ActionStore, CommitQuery, FetchedAction, LocatedCommit, RepositoryFetcher, mirror_quota,
+    work_tree::WorkTree,
 };
 use crate::coordinator_client::bulk::{BulkClientWatch, BulkServiceClient, refusal};
 
@@ -31,15 +32,18 @@ const KEPT: &str = "refs/longshore";
 /// The mirrors of a worker.
 pub struct Mirrors {
     folder: PathBuf,
+    /// Bytes of all of them.
+    quota: u64,
     actions: ActionStore,
     /// One fetch at a time for each repository.
     busy: State<HashMap<String, Arc<Mutex<()>>>>,
 }
 
 impl Mirrors {
-    /// Mirrors in a folder, which is made when needed, beside a store of actions.
-    pub fn new(folder: PathBuf, actions: ActionStore) -> Self {
-        Self { folder, actions, busy: State::default() }
+    /// Mirrors in a folder, which is made when needed, beside a store of actions. `quota`: bytes of all of them, and the most
+    /// that is fetched at once.
+    pub fn new(folder: PathBuf, quota: u64, actions: ActionStore) -> Self {
+        Self { folder, quota, actions, busy: State::default() }
     }
 
     /// What fetches for one attempt, which may ask for its own repository alone.
@@ -199,9 +203,14 @@ impl AttemptSources {
             std::fs::create_dir_all(&mirror).context("folder of mirrors")?;
             git(&mirror, &["init", "--quiet", "--bare", "--object-format", format]).await?;
         }
+        mirror_quota::used(&mirror);
         let missing = missing(&mirror, &wanted).await?;
         if !missing.is_empty() {
-            self.fetch(&mirror, objects, missing).await.with_context(|| format!("commit {}", objects.commit))?;
+            let fetched = self.fetch(&mirror, objects, missing).await;
+            // What grew makes room for the next, and nobody waits for it.
+            let (folder, quota) = (self.mirrors.folder.clone(), self.mirrors.quota);
+            drop(tokio::task::spawn_blocking(move || mirror_quota::trim(&folder, quota)));
+            fetched.with_context(|| format!("commit {}", objects.commit))?;
             let wanted = format!("{}^{{commit}}", objects.commit);
             git(&mirror, &["cat-file", "-e", &wanted]).await.context("the coordinator's bundle lacks the commit")?;
         }
@@ -227,7 +236,11 @@ impl AttemptSources {
 
         let bundle = tempfile::Builder::new().prefix("bundle-").tempfile_in(mirror).context("mirror")?;
         let mut file = tokio::fs::File::from_std(bundle.reopen().context("mirror")?);
+        let mut length = 0_u64;
         while let Some(part) = parts.message().await.map_err(refusal)? {
+            length = length.saturating_add(part.data.len() as u64);
+            let most = self.mirrors.quota;
+            ensure!(length <= most, "the repository has more than the {} MiB of `disk.mirror_bytes`", most >> 20);
             file.write_all(&part.data).await.context("mirror")?;
         }
         file.flush().await.context("mirror")?;

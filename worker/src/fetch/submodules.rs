@@ -11,7 +11,11 @@ use anyhow::{Context as _, bail, ensure};
 use futures::{FutureExt as _, future::BoxFuture};
 use workflow::plan::SourceRef;
 
-use super::{CheckoutOptions, CommitQuery, LocatedCommit, RepositoryFetcher, SubmoduleMode, work_tree::WorkTree};
+use super::{
+    CheckoutOptions, CommitQuery, LocatedCommit, RepositoryFetcher, SubmoduleMode,
+    tree_size::{SubmoduleLink, TreeBudget},
+    work_tree::WorkTree,
+};
 
 /// Submodules in submodules.
 const DEPTH: usize = 10;
@@ -25,42 +29,45 @@ struct Entry {
     url: String,
 }
 
-/// Checks out the submodules of a work tree whose commit is `located`.
+/// A repository that is checked out, with the submodules that stand in its tree.
+pub(super) struct CheckedOut<'a> {
+    pub(super) tree: &'a WorkTree,
+    pub(super) located: &'a LocatedCommit,
+    pub(super) links: Vec<SubmoduleLink>,
+}
+
+/// Checks out the submodules of a repository. What they come to is taken off the budget first.
 pub(super) async fn add(
     sources: &dyn RepositoryFetcher,
     source: &SourceRef,
-    tree: &WorkTree,
-    located: &LocatedCommit,
+    main: CheckedOut<'_>,
     wanted: &CheckoutOptions,
+    budget: &mut TreeBudget,
     notes: &mut Vec<String>,
 ) -> anyhow::Result<()> {
-    let mut adding = Adding { sources, source, wanted, notes, count: 0 };
-    adding.below(tree, located, 0).await
+    let mut adding = Adding { sources, source, wanted, budget, notes, count: 0 };
+    adding.below(main, 0).await
 }
 
 struct Adding<'a> {
     sources: &'a dyn RepositoryFetcher,
     source: &'a SourceRef,
     wanted: &'a CheckoutOptions,
+    budget: &'a mut TreeBudget,
     notes: &'a mut Vec<String>,
     count: usize,
 }
 
 impl Adding<'_> {
-    fn below<'b>(
-        &'b mut self,
-        tree: &'b WorkTree,
-        located: &'b LocatedCommit,
-        depth: usize,
-    ) -> BoxFuture<'b, anyhow::Result<()>> {
+    fn below<'b>(&'b mut self, above: CheckedOut<'b>, depth: usize) -> BoxFuture<'b, anyhow::Result<()>> {
         async move {
             ensure!(depth < DEPTH, "submodules lie more than {DEPTH} deep in each other");
-            let links = links(tree, &located.commit).await?;
+            let CheckedOut { tree, located, links } = above;
             if links.is_empty() {
                 return Ok(());
             }
             let entries = entries(tree, &located.commit).await?;
-            for (path, commit) in links {
+            for SubmoduleLink { path, commit } in links {
                 let Some((name, entry)) = entries.iter().find(|(_, entry)| entry.path == path) else {
                     self.notes.push(format!("submodule {path}: .gitmodules names no URL for it; it stays empty"));
                     continue;
@@ -68,11 +75,11 @@ impl Adding<'_> {
                 self.count += 1;
                 ensure!(self.count <= COUNT, "more than {COUNT} submodules");
                 let url = address(&entry.url, &located.origin).with_context(|| format!("submodule {path}"))?;
-                let (inner, found) = self.one(tree, &path, &url, &commit).await?;
+                let (inner, found, links) = self.one(tree, &path, &url, &commit).await?;
                 tree.git(&["config", &format!("submodule.{name}.url"), &url]).await?;
                 tree.git(&["config", &format!("submodule.{name}.active"), "true"]).await?;
                 if self.wanted.submodules == SubmoduleMode::Recursive {
-                    self.below(&inner, &found, depth + 1).await?;
+                    self.below(CheckedOut { tree: &inner, located: &found, links }, depth + 1).await?;
                 }
             }
             Ok(())
@@ -86,10 +93,12 @@ impl Adding<'_> {
         path: &str,
         url: &str,
         commit: &str,
-    ) -> anyhow::Result<(WorkTree, LocatedCommit)> {
+    ) -> anyhow::Result<(WorkTree, LocatedCommit, Vec<SubmoduleLink>)> {
         let asked = CommitQuery { repository: url.to_owned(), reference: commit.to_owned(), everything: false };
         let located = self.sources.locate(self.source, &asked).await.with_context(|| format!("submodule {path}"))?;
         ensure!(located.commit == commit, "submodule {path}: {url} gave another commit");
+        let counted = self.budget.take(&located.path, commit, None).await;
+        let links = counted.with_context(|| format!("submodule {path}: commit {commit} cannot be checked out"))?;
         let folder = make_folder(tree.folder(), path)?;
         let inner = WorkTree::init(folder, commit).await?;
         let spec = format!("+{commit}:refs/remotes/origin/HEAD_COMMIT");
@@ -97,22 +106,8 @@ impl Adding<'_> {
         inner.git(&["remote", "add", "origin", "--", url]).await?;
         inner.git(&["checkout", "--quiet", "--force", "--detach", commit]).await?;
         self.notes.push(format!("submodule {path}: {commit} from {url}"));
-        Ok((inner, located))
+        Ok((inner, located, links))
     }
-}
-
-/// The submodules that stand in the tree of a commit: path and commit.
-async fn links(tree: &WorkTree, commit: &str) -> anyhow::Result<Vec<(String, String)>> {
-    let listed = tree.git(&["ls-tree", "-r", "-z", commit]).await?;
-    let mut links = Vec::new();
-    for line in listed.split(|byte| *byte == 0) {
-        let Some(link) = line.strip_prefix(b"160000 commit ") else { continue };
-        let text = std::str::from_utf8(link).context("a submodule's path is not UTF-8")?;
-        if let Some((commit, path)) = text.split_once('\t') {
-            links.push((path.to_owned(), commit.to_owned()));
-        }
-    }
-    Ok(links)
 }
 
 /// `.gitmodules` at a commit, by name.

@@ -59,8 +59,8 @@ impl WorkTree {
         self.feed(arguments, "").await
     }
 
-    /// Runs `git` with something to read.
-    pub(super) async fn feed(&self, arguments: &[&str], input: &str) -> anyhow::Result<Vec<u8>> {
+    /// `git` in this folder, apart from this machine's configuration; dropped, it is killed.
+    pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("git");
         command
             .args(["-c", "safe.directory=*", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"])
@@ -76,11 +76,20 @@ impl WorkTree {
             .env("GIT_ATTR_NOSYSTEM", "1")
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_LFS_SKIP_SMUDGE", "1")
+            .env("GIT_NO_LAZY_FETCH", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        let mut child = command.spawn().context("the program `git` could not be started; install it on the worker")?;
+        command
+    }
+
+    /// Runs `git` with something to read.
+    pub(super) async fn feed(&self, arguments: &[&str], input: &str) -> anyhow::Result<Vec<u8>> {
+        let mut child = self
+            .command(arguments)
+            .spawn()
+            .context("the program `git` could not be started; install it on the worker")?;
         let stdin = child.stdin.take();
         let feeding = async {
             if let Some(mut stdin) = stdin {

@@ -81,7 +81,7 @@ impl StepRunner<'_> {
         };
         let access = self.access()?;
         let (machine, run) = (self.env.machine, self.env.job.attempt.order.run.clone());
-        let uploaded = match self.timed(scope, send(&access, machine, &run, &upload)).await {
+        let uploaded = match self.timed(scope, send(&access, machine, &run, &upload, self.disk_limit())).await {
             Ok(uploaded) => uploaded?,
             Err(end) => return Ok(end),
         };
@@ -195,6 +195,11 @@ impl StepRunner<'_> {
         Ok(end)
     }
 
+    /// Bytes of disk that the job may use; 0: any number.
+    pub(super) fn disk_limit(&self) -> u64 {
+        self.env.job.attempt.limits.disk
+    }
+
     /// The services, where there are any.
     pub(super) fn access(&self) -> Result<ActionsApiAccess, String> {
         let access = self.env.job.attempt.actions_api.clone();
@@ -207,11 +212,12 @@ async fn send(
     machine: &dyn crate::sandbox::Machine,
     run: &str,
     upload: &ArtifactUpload,
+    limit: u64,
 ) -> Result<Option<UploadedArtifact>, String> {
     let (pieces, arriving) = mpsc::channel(PIECES);
     let root = workspace_tar::root(&upload.patterns);
     let (packed, zipped) = tokio::join!(
-        workspace_tar::pack(machine, PackMode::Files, &upload.patterns, pieces),
+        workspace_tar::pack(machine, PackMode::Files, &upload.patterns, limit, pieces),
         artifact_zip::make(arriving, root, upload.level, upload.hidden),
     );
     let found = packed?;

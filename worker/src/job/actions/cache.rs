@@ -143,7 +143,7 @@ impl StepRunner<'_> {
     pub(super) async fn save_cache(&mut self, saving: &CacheSave, scope: &StepScope<'_>) -> Result<StepResult, String> {
         let access = self.access()?;
         let machine = self.env.machine;
-        let saved = match self.timed(scope, save(&access, machine, saving)).await {
+        let saved = match self.timed(scope, save(&access, machine, saving, self.disk_limit())).await {
             Ok(saved) => saved,
             Err(end) => return Ok(end),
         };
@@ -160,6 +160,7 @@ async fn save(
     access: &ActionsApiAccess,
     machine: &dyn crate::sandbox::Machine,
     saving: &CacheSave,
+    limit: u64,
 ) -> Result<(), String> {
     let client = ActionsApiClient(access);
     let entry = json!({"key": saving.key, "version": version(&saving.path)});
@@ -170,7 +171,7 @@ async fn save(
     let patterns = workspace_tar::patterns(machine, &saving.path)?;
     let (pieces, arriving) = mpsc::channel(PIECES);
     let (packed, sent) = tokio::join!(
-        workspace_tar::pack(machine, PackMode::Tree, &patterns, pieces),
+        workspace_tar::pack(machine, PackMode::Tree, &patterns, limit, pieces),
         client.put(url, ReceiverStream::new(arriving)),
     );
     if !packed? {

@@ -146,6 +146,7 @@ impl StepRunner<'_> {
             tags: flag("fetch-tags", input("fetch-tags"), false)?,
             submodules,
             sparse,
+            most_bytes: self.disk_limit(),
             remote,
         })
     }

@@ -1,11 +1,15 @@
 //! Files of the machine as they come out of it, and where patterns begin.
 
-use std::io;
+use std::{
+    io,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     github::uses,
@@ -26,24 +30,33 @@ pub(super) enum PackMode {
     Tree,
 }
 
-/// Packs what absolute patterns match, as tar, into `pieces`. A failure ends it with an error, so that nothing half is
-/// taken for whole. False: nothing matched.
+/// Packs what absolute patterns match, as tar, into `pieces`: at most `limit` bytes, 0 for any number, since a file with
+/// holes takes nothing of the job's disk. A failure ends it with an error, so that nothing half is taken for whole.
+/// False: nothing matched.
 pub(super) async fn pack(
     machine: &dyn Machine,
     what: PackMode,
     patterns: &[String],
+    limit: u64,
     pieces: mpsc::Sender<io::Result<Bytes>>,
 ) -> Result<bool, String> {
     let mode = if what == PackMode::Tree { "tree" } else { "files" };
     let mut argv = vec![machine.init_path(), "pack".to_owned(), mode.to_owned()];
     argv.extend(patterns.iter().cloned());
     let command = Command { argv, directory: machine.workspace(), ..Command::default() };
-    let sink = PackSink { pieces: pieces.clone(), complaint: Mutex::default() };
-    let failed = match machine.run(command, &sink).await {
-        Ok(exit) if exit.code == 0 => return Ok(true),
-        Ok(exit) if exit.code == NOTHING => return Ok(false),
-        Ok(_) => sink.complaint(),
-        Err(error) => error.to_string(),
+    let left = AtomicU64::new(if limit == 0 { u64::MAX } else { limit });
+    let sink = PackSink { pieces: pieces.clone(), left, full: CancellationToken::new(), complaint: Mutex::default() };
+    // Dropped, the program is killed.
+    let ended = tokio::select! {
+        ended = machine.run(command, &sink) => Some(ended),
+        () = sink.full.cancelled() => None,
+    };
+    let failed = match ended {
+        None => format!("the files have more than the {} MiB of disk that a job may use, holes included", limit >> 20),
+        Some(Ok(exit)) if exit.code == 0 => return Ok(true),
+        Some(Ok(exit)) if exit.code == NOTHING => return Ok(false),
+        Some(Ok(_)) => sink.complaint(),
+        Some(Err(error)) => error.to_string(),
     };
     // Whoever takes the pieces may have given up before.
     let _ = pieces.send(Err(io::Error::other(failed.clone()))).await;
@@ -52,6 +65,10 @@ pub(super) async fn pack(
 
 struct PackSink {
     pieces: mpsc::Sender<io::Result<Bytes>>,
+    /// Bytes that may still come.
+    left: AtomicU64,
+    /// Cancelled: more came.
+    full: CancellationToken,
     complaint: Mutex<Vec<u8>>,
 }
 
@@ -66,6 +83,12 @@ impl OutputSink for PackSink {
     fn write(&self, stream: OutputStream, data: Bytes, _time_ms: u64) -> BoxFuture<'_, ()> {
         async move {
             if stream == OutputStream::Stdout {
+                let bytes = data.len() as u64;
+                let taken =
+                    self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
+                if taken.is_err() {
+                    return self.full.cancel();
+                }
                 let _ = self.pieces.send(Ok(data)).await;
                 return;
             }
@@ -113,7 +136,35 @@ fn common<'p>(one: Vec<&'p str>, other: Vec<&'p str>) -> Vec<&'p str> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::sandbox::{JobSpec, Sandbox as _, host::HostSandbox};
+
+    #[tokio::test]
+    async fn attack_36_a_file_with_holes_is_packed_up_to_the_jobs_disk() {
+        let machine = HostSandbox::new().unwrap().acquire(JobSpec::default()).await.unwrap();
+        let path = format!("{}/sparse", machine.workspace());
+        std::fs::File::create(&path).unwrap().set_len(3 << 30).unwrap();
+        let (pieces, mut arriving) = mpsc::channel::<io::Result<Bytes>>(8);
+        let counting = async {
+            let (mut bytes, mut failure) = (0, None);
+            while let Some(piece) = arriving.recv().await {
+                match piece {
+                    Ok(piece) => bytes += piece.len(),
+                    Err(error) => failure = Some(error.to_string()),
+                }
+            }
+            (bytes, failure)
+        };
+        let patterns = [path];
+        let packing = pack(machine.as_ref(), PackMode::Files, &patterns, 100 << 20, pieces);
+        let (packed, (bytes, failure)) = tokio::join!(packing, counting);
+        let said = packed.unwrap_err();
+        assert!(said.contains("more than the 100 MiB of disk"), "{said}");
+        assert_eq!(failure, Some(said), "whoever takes it knows that it is not whole");
+        assert!(bytes <= 100 << 20, "{bytes}");
+        machine.destroy().await;
+    }
 
     #[test]
     fn files_are_named_below_what_all_patterns_begin_with() {
