@@ -79,7 +79,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             use_present_images(&mut config, &[]).await;
             images.extend(config.labels.into_values());
         }
-        findings.extend(checks::engine(&images).await);
+        findings.extend(checks::engine(&images, &needs.runtimes).await);
     }
     let named: BTreeSet<&String> = needs.read.iter().chain(&needs.write).chain(&args.relays).collect();
     let relays: Vec<String> = named.into_iter().cloned().collect();

@@ -21,6 +21,9 @@ pub struct Config {
     pub data: PathBuf,
     /// Runner labels and the image each stands for.
     pub labels: BTreeMap<String, String>,
+    /// Runtimes of the engine for jobs of these labels, e.g. `gvisor = "runsc"`: each container of such a job is started by it.
+    /// A job with several of them has that of the first that it names. The engine must know the runtime.
+    pub runtimes: BTreeMap<String, String>,
     /// Images of the engine that every job may name, besides those of `labels`: what the operator built or loaded there. One
     /// that ends with `*` stands for all that begin so. Any other image goes to a job whose registry gives it to that
     /// job, on the engine or not.
@@ -63,7 +66,8 @@ pub struct DiskConfig {
     /// Bytes of mirrors of repositories: beyond them those go that were unused longest, and no repository may have more.
     pub mirror_bytes: u64,
     /// Give each volume of a job a file system of `limits.disk` bytes, where root, loop devices and e2fsprogs allow it. It
-    /// takes no more of the disk than the job writes. Otherwise what jobs write is counted every few seconds.
+    /// takes no more of the disk than the job writes. What a container writes elsewhere has the same bound where the engine
+    /// stores it on an XFS with project quotas. Otherwise what jobs write is counted every few seconds.
     pub fixed_volumes: bool,
 }
 
@@ -100,6 +104,13 @@ impl Config {
         ensure!(processes > 0, "limits.processes = 0: a job needs at least one");
         ensure!((0.0..=4096.0).contains(&cpus), "limits.cpus = {cpus}: write a number of CPUs, or 0 for a fair share");
         ensure!(!self.labels.is_empty(), "labels is empty: name at least one, e.g. ubuntu-latest = \"IMAGE\"");
+        for (label, runtime) in &self.runtimes {
+            ensure!(
+                self.labels.contains_key(label),
+                "runtimes.{label}: this worker has no such label; name it in labels"
+            );
+            ensure!(self.sandbox.needs_docker_engine(), "runtimes.{label} = \"{runtime}\" needs sandbox = \"docker\"");
+        }
         if let Some(node) = &self.node {
             let there = node.is_file();
             ensure!(there, "node = \"{}\": there is no such file; name the program of Node.js itself", node.display());
@@ -121,6 +132,11 @@ impl Config {
 }
 
 impl Config {
+    /// The runtime for a job of these labels; empty: the engine's own.
+    pub(crate) fn runtime(&self, labels: &[String]) -> String {
+        labels.iter().find_map(|label| self.runtimes.get(label)).cloned().unwrap_or_default()
+    }
+
     /// Images of the engine that every job may use.
     pub(crate) fn shared_images(&self) -> Vec<String> {
         self.labels.values().chain(&self.local_images).cloned().collect()
@@ -159,6 +175,7 @@ impl Default for Config {
             slots: 2,
             data: "/var/lib/longshore/worker".into(),
             local_images: Vec::new(),
+            runtimes: BTreeMap::new(),
             labels: ["ubuntu-latest", "ubuntu-24.04", "ubuntu-22.04"].map(|l| (l.to_owned(), image.clone())).into(),
             sandbox: SandboxKind::default(),
             pool: WarmPoolConfig::default(),
@@ -193,6 +210,20 @@ impl Default for JobLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_job_has_the_runtime_of_the_first_label_that_names_one() {
+        let runtimes = [("gvisor", "runsc"), ("kata", "kata-runtime")].map(|(l, r)| (l.to_owned(), r.to_owned()));
+        let config = Config { runtimes: runtimes.into(), ..Config::default() };
+        for (labels, runtime) in
+            [(&["ubuntu", "kata", "gvisor"][..], "kata-runtime"), (&["gvisor"], "runsc"), (&["x"], "")]
+        {
+            let labels: Vec<_> = labels.iter().map(ToString::to_string).collect();
+            assert_eq!(config.runtime(&labels), runtime);
+        }
+        // Where nobody could run it, nobody waits for it.
+        assert!(config.check().is_err_and(|error| error.to_string().contains("no such label")));
+    }
 
     #[test]
     fn a_job_has_its_share_of_the_cores_unless_the_operator_says_otherwise() {

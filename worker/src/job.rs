@@ -50,6 +50,8 @@ pub struct JobAttempt {
     pub secrets: BTreeMap<String, SecretString>,
     /// Image for the job where it names no container.
     pub image: String,
+    /// Runtime of the engine for its containers; empty: the engine's own.
+    pub runtime: String,
     /// What the job may use.
     pub limits: JobLimits,
     /// Node.js that a machine without one gets for JavaScript actions.
@@ -256,7 +258,9 @@ impl Job {
     fn plain_spec(&self) -> MachineSpec {
         let order = &self.attempt.order;
         let attempt = format!("{}/{}/{}", order.run, order.key, order.attempt);
-        container::plain(&self.attempt.image, attempt, self.attempt.limits.resources())
+        let runtime = self.attempt.runtime.clone();
+        let spec = container::plain(&self.attempt.image, attempt, self.attempt.limits.resources());
+        MachineSpec { runtime, ..spec }
     }
 
     async fn spec(&self, contexts: &mut Contexts) -> Result<MachineSpec, String> {

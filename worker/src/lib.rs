@@ -39,7 +39,9 @@ pub async fn run(
     for warning in sandbox.warnings() {
         tracing::warn!("{warning}");
     }
-    let images: BTreeSet<&String> = config.labels.values().collect();
+    // A job of a runtime has a container of its own making.
+    let plain = config.labels.iter().filter(|(label, _)| !config.runtimes.contains_key(*label));
+    let images: BTreeSet<&String> = plain.map(|(_, image)| image).collect();
     sandbox.warm(&images.into_iter().cloned().collect::<Vec<_>>());
     let ended = coordinator_client::run(config, Arc::new(SandboxExecutor(sandbox.clone())), shutdown, welcomed).await;
     sandbox.close().await;

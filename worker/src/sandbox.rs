@@ -62,6 +62,8 @@ pub struct MachineSpec {
     pub user: String,
     /// Volumes of the job, each shared by its containers and removed with it: (name, target).
     pub volumes: Vec<(String, String)>,
+    /// Runtime of the engine that starts it (`runsc`); empty: the engine's own.
+    pub runtime: String,
     /// For the image's registry.
     pub credentials: Option<Credentials>,
     /// Limits for this job.

@@ -316,6 +316,9 @@ ubuntu-latest = "catthehacker/ubuntu:act-latest"
 "ubuntu-24.04" = "catthehacker/ubuntu:act-latest"
 "ubuntu-22.04" = "catthehacker/ubuntu:act-latest"
 
+# Runtimes of the engine for jobs of these labels, e.g. a label "gvisor" with runtime "runsc".
+[runtimes]
+
 [pool]
 # Containers kept ready for each image; each serves one job.
 size = 1

@@ -34,6 +34,8 @@ pub(super) struct Requirements {
     /// Where results go.
     pub(super) write: BTreeSet<String>,
     pub(super) images: BTreeSet<String>,
+    /// Runtimes that the engine must know.
+    pub(super) runtimes: BTreeSet<String>,
     /// A worker's jobs run in containers.
     pub(super) engine: bool,
 }
@@ -77,6 +79,7 @@ fn configuration(file: &Path, needs: &mut Requirements) -> Result<(&'static str,
         warnings.extend(loaded.warnings);
         if loaded.config.sandbox.needs_docker_engine() {
             needs.engine = true;
+            needs.runtimes.extend(loaded.config.runtimes.into_values());
             needs.images.extend(loaded.config.labels.into_values());
         }
         return Ok(("worker", warnings));
@@ -90,7 +93,7 @@ fn configuration(file: &Path, needs: &mut Requirements) -> Result<(&'static str,
     Ok(("coordinator", warnings))
 }
 
-pub(super) async fn engine(images: &BTreeSet<String>) -> Vec<Finding> {
+pub(super) async fn engine(images: &BTreeSet<String>, runtimes: &BTreeSet<String>) -> Vec<Finding> {
     let what = "Docker engine";
     let images: Vec<String> = images.iter().cloned().collect();
     let examined = match engine_info(None, &images).await {
@@ -107,6 +110,17 @@ pub(super) async fn engine(images: &BTreeSet<String>) -> Vec<Finding> {
     } else {
         Finding::good(what, found)
     }];
+    findings.extend(runtimes.iter().map(|runtime| {
+        let what = format!("runtime {runtime}");
+        match examined.runtimes.contains(runtime) {
+            true => Finding::good(&what, "known to the engine"),
+            false => {
+                let remedy =
+                    "install it and name it in `runtimes` of /etc/docker/daemon.json, or take it out of [runtimes]";
+                Finding::wrong(&what, "not known to the engine: jobs of its labels fail", remedy)
+            }
+        }
+    }));
     if let Ok(bounds) = engine_bounds(None).await {
         findings.extend(self::bounds(&bounds));
     }
@@ -134,6 +148,7 @@ fn bounds(bounds: &EngineBounds) -> [Finding; 3] {
         }
     };
     let disk = match &bounds.no_fixed_volumes {
+        None if bounds.bounds_layers => Finding::good("disk of jobs", "volumes and containers of a fixed size"),
         None => Finding::good("disk of jobs", "volumes of a fixed size; the rest is counted"),
         Some(cause) => {
             let remedy = "volumes of a fixed size need root, loop devices and e2fsprogs (docs/operations.md)";

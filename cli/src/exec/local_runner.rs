@@ -210,6 +210,7 @@ impl LocalRunner {
         let attempt = job::JobAttempt {
             secrets: self.state.secrets_of(&key, self.work.secrets.clone().into_iter().collect()).into_iter().collect(),
             image,
+            runtime: String::new(),
             limits: self.work.config.limits.clone(),
             node: self.work.config.node.clone(),
             checked_out: self.work.checked_out,

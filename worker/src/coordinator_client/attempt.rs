@@ -150,6 +150,7 @@ async fn execute(
     };
     info!(run = attempt.run, job = attempt.job, attempt = attempt.attempt, "job begins");
     let image = image(&worker.config.labels, &order.runs_on);
+    let runtime = worker.config.runtime(&order.runs_on);
     let sources = worker.mirrors.clone().for_attempt(worker.bulk.subscribe(), attempt.clone(), job.token.clone());
     let access = (!job.runtime_token.is_empty()).then(|| job::ActionsApiAccess {
         token: job.runtime_token.into(),
@@ -164,6 +165,7 @@ async fn execute(
         order,
         secrets: job.secrets.into_iter().map(|(name, value)| (name, SecretString::from(value))).collect(),
         image,
+        runtime,
         limits: worker.config.job_limits(),
         node: worker.config.node.clone(),
         checked_out: false,

@@ -115,7 +115,9 @@ impl Sandbox for DockerSandbox {
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.containers.engine.escapes.clone()
+        let mut warnings = self.containers.engine.escapes.clone();
+        warnings.extend(self.containers.unshared_limits());
+        warnings
     }
 
     fn acquire(&self, spec: JobSpec) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>> {

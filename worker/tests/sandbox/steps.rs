@@ -377,6 +377,19 @@ fn sweeping_removes_what_no_machine_holds() {
 }
 
 #[test]
+fn a_job_is_started_by_the_runtime_that_is_asked_for() {
+    with_docker(|docker| async move {
+        let spec = |runtime: &str| MachineSpec { runtime: runtime.into(), ..spec() };
+        let machine = docker.acquire(spec("runc").into()).await.unwrap();
+        let api = bollard::Docker::connect_with_local_defaults().unwrap().negotiate_version().await.unwrap();
+        let container = api.inspect_container(say(&*machine, "hostname").await.trim(), None).await.unwrap();
+        assert_eq!(container.host_config.unwrap().runtime.as_deref(), Some("runc"));
+        let error = docker.acquire(spec("absent").into()).await.err().unwrap().to_string();
+        assert!(error.contains("runtime") && error.contains("absent"), "{error}");
+    });
+}
+
+#[test]
 fn what_a_killed_process_left_is_swept_by_any_worker() {
     let alive = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap();

@@ -160,6 +160,7 @@ impl Run {
             order: self.order,
             secrets: self.secrets,
             image: self.image,
+            runtime: String::new(),
             limits: self.limits,
             node: self.node,
             checked_out: self.checked_out,

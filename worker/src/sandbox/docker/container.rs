@@ -57,8 +57,11 @@ pub(super) struct Containers {
     pub(super) images: Images,
     pub(super) cleanup: Arc<Cleanup>,
     egress: EgressRules,
+    has_job_limits: bool,
     /// `None`: each container of a job has limits of its own alone.
     cgroups: Option<Arc<JobCgroups>>,
+    /// Bytes that a container may write beside its volumes; `None`: the engine's storage has no quotas.
+    layer_bytes: Option<u64>,
     /// Bytes that stay free on the engine's disk; 0: no such floor.
     pub(super) min_free: u64,
     /// `None`: volumes are folders of the engine, without a bound of their own.
@@ -96,12 +99,17 @@ impl Containers {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let cleanup = Arc::new(Cleanup::new(Arc::clone(&engine), networks));
         let job_limits = config.job_limits.clone();
+        let has_job_limits = job_limits.is_some();
         let cgroups = job_limits.and_then(|limits| JobCgroups::open(&engine.info, engine.root.is_some(), limits));
+        let asked = config.volumes.as_ref().map(|(_, bytes)| *bytes).filter(|bytes| *bytes > 0);
+        let layer_bytes = asked.filter(|_| engine.layers_have_quotas());
         let images = Images::new(Arc::clone(&engine), config);
         let volume_images = Mutex::new(volume_images(&engine, config).await);
         let containers = Self {
             engine,
+            has_job_limits,
             cgroups,
+            layer_bytes,
             min_free: config.min_free,
             volume_images,
             images,
@@ -163,6 +171,7 @@ impl Containers {
         let cgroup = cgroup.map_err(|error| SandboxError::Start(format!("a control group for the job: {error}")))?;
         // From here on all of it goes with them.
         let mut resources = JobResources::new(Arc::clone(&self.cleanup), nonce, cgroup);
+        resources.layer_bytes = self.layer_bytes;
         if self.egress.are_set() {
             resources.network = Some(self.cleanup.networks.take().await?);
         }
@@ -339,6 +348,8 @@ impl Containers {
                 log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
                 extra_hosts: Some(vec![format!("{ACTIONS_API_HOST}:127.0.0.1")]),
                 cgroup_parent: resources.cgroup_parent(),
+                storage_opt: resources.storage_options(),
+                runtime: (!spec.runtime.is_empty()).then(|| spec.runtime.clone()),
                 ..hardened(resources.network.as_deref(), &spec.limits)
             }),
             ..ContainerCreateBody::default()
@@ -417,6 +428,15 @@ impl Containers {
             return !self.cleanup.is_live(labels.get(NONCE));
         }
         labels.get(PROCESS).is_some_and(|process| process_identity::is_gone(process))
+    }
+
+    /// What an operator should know of limits that each container of a job has anew.
+    pub(super) fn unshared_limits(&self) -> Option<String> {
+        (self.has_job_limits && self.cgroups.is_none()).then(|| {
+            "services and Docker actions of a job each have its memory, CPUs and processes anew: to share them needs root \
+             beside an engine whose option native.cgroupdriver is cgroupfs"
+                .to_owned()
+        })
     }
 
     pub(super) fn disk_bound(&self) -> DiskBound {

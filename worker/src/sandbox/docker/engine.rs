@@ -92,6 +92,15 @@ impl Engine {
         mapped.and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?))).unwrap_or((0, 0))
     }
 
+    /// Whether the engine can bound what a container writes: its storage is an XFS with project quotas.
+    pub(super) fn layers_have_quotas(&self) -> bool {
+        let Some(root) = self.root.as_deref().filter(|_| self.info.driver.as_deref() == Some("overlay2")) else {
+            return false;
+        };
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        has_project_quotas(&mounts, root)
+    }
+
     /// A filter for all that any worker made.
     pub(super) fn anybodys() -> HashMap<String, Vec<String>> {
         HashMap::from([("label".to_owned(), vec![POOL.to_owned()])])
@@ -144,6 +153,18 @@ fn numbers(version: &str) -> [u64; 3] {
     std::array::from_fn(|_| parts.next().and_then(|part| part.parse().ok()).unwrap_or(0))
 }
 
+/// `mounts`: as /proc/self/mounts has them.
+fn has_project_quotas(mounts: &str, folder: &Path) -> bool {
+    let mounts = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        Some((words.next()?, words.next()?, words.next()?))
+    });
+    let around = mounts.filter(|(place, ..)| folder.starts_with(place)).max_by_key(|(place, ..)| place.len());
+    around.is_some_and(|(_, kind, options)| {
+        kind == "xfs" && options.split(',').any(|option| matches!(option, "prjquota" | "pquota"))
+    })
+}
+
 fn absent(socket: &str, error: &Error) -> String {
     let path = socket.strip_prefix("unix://").unwrap_or(socket);
     let remedy = if path.contains("://") || Path::new(path).exists() {
@@ -166,6 +187,17 @@ pub(super) fn status(error: &Error) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quotas_of_the_file_system_around_a_folder_count() {
+        let mounts =
+            "/dev/a / ext4 rw 0 0\n/dev/b /var/lib xfs rw,noatime,prjquota 0 0\n/dev/c /var/lib/x xfs rw,noquota 0 0\n";
+        for (folder, has) in
+            [("/var/lib/docker", true), ("/var/library", false), ("/var/lib/x/docker", false), ("/", false)]
+        {
+            assert_eq!(has_project_quotas(mounts, Path::new(folder)), has, "{folder}");
+        }
+    }
 
     #[test]
     fn attack_34_an_engine_with_known_escapes_is_named() {

@@ -14,6 +14,8 @@ pub struct EngineInfo {
     pub version: String,
     /// Runtime that starts containers.
     pub runtime: String,
+    /// All runtimes that it knows.
+    pub runtimes: Vec<String>,
     /// Bytes of memory that containers may share.
     pub memory: u64,
     /// Those of the asked images that are not there.
@@ -36,6 +38,7 @@ pub async fn engine_info(socket: Option<String>, images: &[String]) -> Result<En
     Ok(EngineInfo {
         version: engine.info.server_version.clone().unwrap_or_default(),
         runtime: engine.info.default_runtime.clone().unwrap_or_default(),
+        runtimes: engine.info.runtimes.iter().flatten().map(|(name, _)| name.clone()).collect(),
         memory: engine.info.mem_total.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default(),
         missing,
         warnings: engine.escapes.clone(),
@@ -49,6 +52,8 @@ pub struct EngineBounds {
     pub maps_users: bool,
     /// The containers of a job have its limits together; otherwise each has them.
     pub shares_limits: bool,
+    /// What a container writes beside its volumes has a bound of its own.
+    pub bounds_layers: bool,
     /// Why volumes of jobs cannot be file systems of a fixed size here; `None`: they can.
     pub no_fixed_volumes: Option<String>,
 }
@@ -59,6 +64,7 @@ pub async fn engine_bounds(socket: Option<String>) -> Result<EngineBounds, Sandb
     Ok(EngineBounds {
         maps_users: engine.maps_users(),
         shares_limits: JobCgroups::open(&engine.info, engine.root.is_some(), ResourceLimits::default()).is_some(),
+        bounds_layers: engine.layers_have_quotas(),
         no_fixed_volumes: no_fixed_volumes(&engine).await,
     })
 }

@@ -22,6 +22,8 @@ pub(super) struct JobResources {
     made: AtomicUsize,
     /// What its containers use counts together.
     cgroup: Option<JobCgroup>,
+    /// Bytes that each container may write beside its volumes, where the engine's storage has quotas.
+    pub(super) layer_bytes: Option<u64>,
     /// What volumes of a fixed size are made of, by their names.
     images: Mutex<HashMap<String, VolumeImage>>,
     /// A container could not be removed: it may still stand in the network.
@@ -31,7 +33,16 @@ pub(super) struct JobResources {
 impl JobResources {
     /// Without a network. `nonce`: new, and live.
     pub(super) fn new(cleanup: Arc<Cleanup>, nonce: String, cgroup: Option<JobCgroup>) -> Self {
-        Self { cleanup, nonce, network: None, cgroup, made: 0.into(), images: Mutex::default(), left: false.into() }
+        Self {
+            cleanup,
+            nonce,
+            network: None,
+            cgroup,
+            layer_bytes: None,
+            made: 0.into(),
+            images: Mutex::default(),
+            left: false.into(),
+        }
     }
 
     /// The group that its containers belong to, as the engine takes it.
@@ -47,6 +58,11 @@ impl JobResources {
     /// A volume that the job knows by `name`. Nobody else's can be named by it.
     pub(super) fn volume(&self, name: &str) -> String {
         format!("{}-{name}", self.name())
+    }
+
+    /// Options of the engine's storage for a container.
+    pub(super) fn storage_options(&self) -> Option<HashMap<String, String>> {
+        Some(HashMap::from([("size".to_owned(), self.layer_bytes?.to_string())]))
     }
 
     /// The device of a volume that was made, or was to be.

@@ -119,6 +119,8 @@ fn body(
                 ])),
             }),
             cgroup_parent: resources.cgroup_parent(),
+            storage_opt: resources.storage_options(),
+            runtime: text(&machine.runtime),
             ..hardened(Some(network), &machine.limits)
         }),
         ..ContainerCreateBody::default()
