@@ -281,7 +281,7 @@ async fn services(cache: &Path) -> Result<ActionsApi> {
         CacheAndArtifactLimits { artifact_days: 7, ..CacheAndArtifactLimits::default() },
         now,
     );
-    origin.expire(now(), config::Retention::default().cache_bytes).await?;
+    origin.expire(now(), &config::Retention::default()).await?;
     blobs.expire(now()).await?;
     Ok(origin)
 }

@@ -8,13 +8,16 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{ActionsApi, Authorized, JobIdentity, Refusal, base, cache::number, storage::UploadKind, token};
+use blobs::BlobError;
 use domain::id::RunId;
 use domain::run::Millis;
-use store::{Artifact, ArtifactChange, Blob, Change, StoreError};
+use store::{Artifact, ArtifactChange, ArtifactsOf, Blob, Change, StoreError};
 use workflow::time::DAY_MS;
 
 /// Artifacts of one run; GitHub has this limit for a job.
 const ARTIFACTS: u64 = 500;
+/// Artifacts that are looked at together to make room.
+const REMOVED: u32 = 100;
 /// Longest name, in bytes.
 const NAME: usize = 256;
 
@@ -71,9 +74,60 @@ impl ActionsApi {
         }
     }
 
-    async fn remove_artifact(&self, artifact: &Artifact) -> Result<(), Refusal> {
+    /// Removes the oldest artifacts of ended runs until all take no more than a limit.
+    pub(super) async fn make_artifact_room(&self, limit: u64) -> Result<(), BlobError> {
+        let mut total = self.store.artifact_bytes(ArtifactsOf::Pool).await?;
+        while total > limit {
+            let oldest = self.store.artifacts_oldest(REMOVED).await?;
+            if oldest.is_empty() {
+                break;
+            }
+            for artifact in oldest {
+                if total <= limit {
+                    break;
+                }
+                self.remove_artifact(&artifact).await?;
+                total = total.saturating_sub(artifact.size);
+                tracing::info!(
+                    run = artifact.run.as_str(),
+                    artifact = artifact.name,
+                    "removed: artifacts take too much room"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Why a repository, or an author, may keep no artifact of this size.
+    async fn over_quota(&self, identity: &JobIdentity, size: u64) -> Result<Option<String>, Refusal> {
+        let (repository, author) = (identity.repository.as_str(), identity.author.as_str());
+        for (of, who, limit, key) in [
+            (
+                ArtifactsOf::Repository(repository),
+                "the repository",
+                self.limits.artifact_bytes_per_repository,
+                "artifact_bytes_per_repository",
+            ),
+            (
+                ArtifactsOf::Author(author),
+                "who asked for the run",
+                self.limits.artifact_bytes_per_author,
+                "artifact_bytes_per_author",
+            ),
+        ] {
+            if self.store.artifact_bytes(of).await?.saturating_add(size) > limit {
+                return Ok(Some(format!(
+                    "{who} keeps {limit} bytes of artifacts at most: set `retention-days` so that they go sooner, or have \
+                     the operator raise kept.{key}"
+                )));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) async fn remove_artifact(&self, artifact: &Artifact) -> Result<(), BlobError> {
         self.store.commit(vec![Change::Artifact(ArtifactChange::Remove { id: artifact.id })]).await?;
-        Ok(self.blobs.delete(&artifact.sha256, &owner(artifact.id)).await?)
+        self.blobs.delete(&artifact.sha256, &owner(artifact.id)).await
     }
 
     async fn keep_artifact(&self, identity: &JobIdentity, name: &str, blob: Blob, until: u64) -> Result<u64, Refusal> {
@@ -86,6 +140,10 @@ impl ActionsApi {
             self.blobs.delete(&blob.sha256, &blob.owner).await?;
             let said = format!("a run keeps at most {ARTIFACTS} artifacts and {} bytes", self.limits.artifact_bytes);
             return Err(Refusal::too_large(said));
+        }
+        if let Some(why) = self.over_quota(identity, blob.size.saturating_sub(replaced)).await? {
+            self.blobs.delete(&blob.sha256, &blob.owner).await?;
+            return Err(Refusal::too_large(why));
         }
         let id = self.store.next("artifacts").await?;
         let artifact = Artifact {

@@ -37,7 +37,7 @@ pub use self::{
 use blobs::{BlobError, Blobs};
 use domain::id::{JobKey, RunId};
 use domain::run::Millis;
-use store::{ArtifactChange, Change, Store, StoreError};
+use store::{Store, StoreError};
 use workflow::{git_ref, time::DAY_MS};
 
 /// Most attempts whose uploads are counted, and most unfinished artifacts; beyond it the one that was idle longest is
@@ -77,6 +77,8 @@ pub struct JobIdentity {
     pub attempt: u32,
     /// Address of the repository; empty: it has none, and so no caches.
     pub repository: String,
+    /// Who asked for the run, 64 hex.
+    pub author: String,
     /// Full ref it runs on: where it saves caches, and where they are looked for first.
     pub reference: String,
     /// Further full refs whose caches it may restore, in the order of look-ups.
@@ -188,23 +190,25 @@ impl ActionsApi {
             .with_state(self.clone())
     }
 
-    /// Removes caches that were not used for long, then those beyond `limit` bytes of all repositories, and artifacts
-    /// whose time is over.
-    pub async fn expire(&self, now: Millis, limit: u64) -> Result<(), BlobError> {
+    /// Removes caches that were not used for long, and artifacts whose time is over; then the oldest of what takes more
+    /// room than all repositories together may.
+    pub async fn expire(&self, now: Millis, limits: &config::Retention) -> Result<(), BlobError> {
         let unused = now.saturating_sub(self.limits.cache_days.saturating_mul(DAY_MS));
         for entry in self.store.caches_unused(unused).await? {
             self.remove_cache(&entry).await?;
         }
-        self.make_room(None, limit).await?;
+        self.make_room(None, limits.cache_bytes).await?;
         for artifact in self.store.artifacts_expired(now).await? {
-            self.store.commit(vec![Change::Artifact(ArtifactChange::Remove { id: artifact.id })]).await?;
-            self.blobs.delete(&artifact.sha256, &artifact::owner(artifact.id)).await?;
+            self.remove_artifact(&artifact).await?;
         }
-        Ok(())
+        self.make_artifact_room(limits.artifact_bytes).await
     }
 
-    /// Counts uploaded bytes of an attempt; false: they exceed its limit.
+    /// Counts uploaded bytes of an attempt; false: they exceed its limit, or the disk is nearly full.
     fn receives(&self, identity: &JobIdentity, bytes: u64) -> bool {
+        if !self.store.has_free(self.limits.min_free) {
+            return false;
+        }
         let sum = self
             .received
             .entry(identity.text())

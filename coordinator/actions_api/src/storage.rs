@@ -105,7 +105,11 @@ pub(super) async fn put(
     let bytes = |body: Body| {
         body.into_data_stream().map_err(std::io::Error::other).and_then(move |piece| {
             let within = counting.receives(&counted, piece.len() as u64);
-            let refused = || std::io::Error::other("this job sent more than one job may keep");
+            let refused = || {
+                std::io::Error::other(
+                    "this job sent more than one job may keep, or the pool has no room left: ask its operator",
+                )
+            };
             std::future::ready(if within { Ok(piece) } else { Err(refused()) })
         })
     };

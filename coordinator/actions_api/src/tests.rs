@@ -33,6 +33,7 @@ fn identity(run: &str, reference: &str, trusted: bool) -> JobIdentity {
         job: "build".into(),
         attempt: 1,
         repository: "30617:aa:repo".into(),
+        author: "a".repeat(64),
         reference: reference.into(),
         bases: vec!["refs/heads/main".into()],
         trusted,
@@ -229,7 +230,7 @@ async fn what_was_not_used_for_longest_makes_room() {
     assert_eq!(job.restore(&["b"]).await, None);
     assert!(job.restore(&["a"]).await.is_some() && job.restore(&["c"]).await.is_some());
     assert_eq!(world.files(), 2);
-    world.api.expire(u64::MAX, u64::MAX).await.unwrap();
+    world.api.expire(u64::MAX, &config::Retention::default()).await.unwrap();
     assert_eq!((job.restore(&["a"]).await, world.files()), (None, 0));
 }
 

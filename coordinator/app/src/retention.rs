@@ -66,7 +66,7 @@ impl Retention {
         match row.read_payload()? {
             Part::Runs => self.expire_runs(now).await?,
             Part::Logs => self.limit_logs().await?,
-            Part::Caches => self.0.actions_api.expire(now, self.0.limits.cache_bytes).await?,
+            Part::Caches => self.0.actions_api.expire(now, &self.0.limits).await?,
             Part::Mirrors => self.keep_mirrors_small().await?,
         }
         let due = (self.0.clock)().saturating_add(PAUSE);

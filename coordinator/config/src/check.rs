@@ -51,8 +51,13 @@ impl Config {
             self.keep_days,
             self.limits.age
         );
-        let Retention { log_bytes, mirror_bytes, cache_bytes } = self.retention;
-        for (key, bytes) in [("log_bytes", log_bytes), ("mirror_bytes", mirror_bytes), ("cache_bytes", cache_bytes)] {
+        let Retention { log_bytes, mirror_bytes, cache_bytes, artifact_bytes } = self.retention;
+        for (key, bytes) in [
+            ("log_bytes", log_bytes),
+            ("mirror_bytes", mirror_bytes),
+            ("cache_bytes", cache_bytes),
+            ("artifact_bytes", artifact_bytes),
+        ] {
             ensure!(bytes > 0, "retention.{key} = 0 would remove everything at once: give the bytes that it may take");
         }
         self.web.proxies()?;

@@ -428,6 +428,12 @@ pub struct CacheAndArtifactLimits {
     pub artifact_bytes: u64,
     /// Days an artifact is kept, at most and where its job does not say.
     pub artifact_days: u64,
+    /// Bytes of all artifacts of one repository; beyond them a job's upload is refused.
+    pub artifact_bytes_per_repository: u64,
+    /// Bytes of all artifacts of the runs that one author asked for; beyond them a job's upload is refused.
+    pub artifact_bytes_per_author: u64,
+    /// Bytes that stay free in the file system of the data folder: what a job uploads beyond that is refused.
+    pub min_free: u64,
 }
 
 /// Room that everything of a kind may take, in bytes; beyond it the oldest goes, whatever its age.
@@ -440,17 +446,27 @@ pub struct Retention {
     pub mirror_bytes: u64,
     /// Caches of all repositories: those that were unused longest go first.
     pub cache_bytes: u64,
+    /// Artifacts of all runs: the oldest go first.
+    pub artifact_bytes: u64,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { log_bytes: 20 << 30, mirror_bytes: 20 << 30, cache_bytes: 50 << 30 }
+        Self { log_bytes: 20 << 30, mirror_bytes: 20 << 30, cache_bytes: 50 << 30, artifact_bytes: 100 << 30 }
     }
 }
 
 impl Default for CacheAndArtifactLimits {
     fn default() -> Self {
-        Self { cache_bytes: 10 << 30, cache_days: 7, artifact_bytes: 10 << 30, artifact_days: 90 }
+        Self {
+            cache_bytes: 10 << 30,
+            cache_days: 7,
+            artifact_bytes: 10 << 30,
+            artifact_days: 90,
+            artifact_bytes_per_repository: 50 << 30,
+            artifact_bytes_per_author: 50 << 30,
+            min_free: 1 << 30,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use domain::id::{BlobHash, JobKey, RunId};
 use super::{
     Change, Millis, Store, StoreError,
     columns::{integer, natural},
-    sql::{Connection, Row, query},
+    sql::{Connection, Row, query, query_scalar},
 };
 
 type Found<T> = Result<T, StoreError>;
@@ -36,6 +36,17 @@ pub struct Artifact {
     pub made_at: Millis,
     /// Removed then.
     pub expires_at: Millis,
+}
+
+/// Whose artifacts are meant.
+#[derive(Debug, Clone, Copy)]
+pub enum ArtifactsOf<'a> {
+    /// Of the runs of a repository, by its address.
+    Repository(&'a str),
+    /// Of the runs that a key asked for, 64 hex.
+    Author(&'a str),
+    /// All.
+    Pool,
 }
 
 /// A change of artifacts.
@@ -75,6 +86,32 @@ impl Store {
         Ok((row.get(0)?, row.get(1)?))
     }
 
+    /// Bytes of the artifacts of a repository, of the runs that a key (64 hex) asked for, or of all.
+    pub async fn artifact_bytes(&self, of: ArtifactsOf<'_>) -> Found<u64> {
+        let (text, value) = match of {
+            ArtifactsOf::Repository(address) => (" WHERE repository = $1", Some(address)),
+            ArtifactsOf::Author(key) => (" WHERE author = $1", Some(key)),
+            ArtifactsOf::Pool => ("", None),
+        };
+        let statement = query_scalar(format!("SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM artifacts{text}"));
+        let statement = match value {
+            Some(value) => statement.bind(value),
+            None => statement,
+        };
+        statement.fetch_one(&self.readers).await
+    }
+
+    /// Artifacts of runs that have ended, the oldest first.
+    pub async fn artifacts_oldest(&self, limit: u32) -> Found<Vec<Artifact>> {
+        let statement = query(
+            "SELECT id, run, job, attempt, name, sha256, size, made_at, expires_at FROM artifacts
+             WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.id = artifacts.run AND phase <> 'done')
+             ORDER BY made_at, id LIMIT $1",
+        );
+        let found = statement.bind(limit).fetch_all(&self.readers).await?;
+        found.iter().map(artifact).collect()
+    }
+
     /// Artifacts whose time is over.
     pub async fn artifacts_expired(&self, now: Millis) -> Found<Vec<Artifact>> {
         let statement = query(
@@ -90,8 +127,10 @@ pub(super) async fn apply(connection: &mut Connection, change: &ArtifactChange) 
     match change {
         ArtifactChange::Add(artifact) => {
             let statement = query(
-                "INSERT INTO artifacts (id, run, job, attempt, name, sha256, size, made_at, expires_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
+                "INSERT INTO artifacts (id, run, job, attempt, name, sha256, size, made_at, expires_at, repository, author)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9,
+                     coalesce((SELECT repository FROM runs WHERE id = $2), ''),
+                     coalesce((SELECT actor FROM runs WHERE id = $2), '')) ON CONFLICT DO NOTHING",
             )
             .bind(integer(artifact.id))
             .bind(&artifact.run)

@@ -71,11 +71,15 @@ impl Health {
 
     fn low_space(&self) -> Option<StoreProblem> {
         let FolderLimit { folder, min_free } = &**self.folder.as_ref()?;
-        // A file system that doesn't answer is no full one.
-        let system = nix::sys::statvfs::statvfs(folder.as_path()).ok()?;
-        let free = system.blocks_available().saturating_mul(system.fragment_size());
+        let free = free(folder)?;
         (free < *min_free).then(|| StoreProblem::LowSpace { folder: folder.clone(), free, min_free: *min_free })
     }
+}
+
+/// Bytes that are free where a folder lies. A file system that doesn't answer is no full one.
+fn free(folder: &Path) -> Option<u64> {
+    let system = nix::sys::statvfs::statvfs(folder).ok()?;
+    Some(system.blocks_available().saturating_mul(system.fragment_size()))
 }
 
 impl Store {
@@ -89,6 +93,11 @@ impl Store {
     /// Whether there is too little room for new runs. Running ones may need what is left.
     pub fn low_space(&self) -> Option<StoreProblem> {
         self.health.low_space()
+    }
+
+    /// Whether the file system of the data folder has at least so many bytes free; one that nobody watches has.
+    pub fn has_free(&self, bytes: u64) -> bool {
+        self.health.folder.as_ref().and_then(|watched| free(&watched.folder)).is_none_or(|free| free >= bytes)
     }
 
     /// What is wrong with the store. After a failed write it tries another one, so that an end of the problem is noticed

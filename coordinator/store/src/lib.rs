@@ -47,7 +47,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, oneshot};
 
 pub use self::{
-    artifacts::{Artifact, ArtifactChange},
+    artifacts::{Artifact, ArtifactChange, ArtifactsOf},
     backlog::Backlog,
     caches::{Cache, CacheChange, CacheOutcome, CacheUse},
     definitions::{DefinitionRow, DefinitionScan, Maintainers},

@@ -29,6 +29,7 @@ const SHARED: &[&str] = &[
     include_str!("../migrations/0011_tasks_become_work.sql"),
     include_str!("../migrations/0012_webhooks_become_work.sql"),
     include_str!("../migrations/0013_retention_becomes_work.sql"),
+    include_str!("../migrations/0014_artifact_owners.sql"),
 ];
 
 /// What SQLite files of earlier versions carry over after a shared script, by its number.

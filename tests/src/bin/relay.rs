@@ -54,7 +54,9 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     // The builder's own default of 60 events a minute is for the public internet.
     let limit = RateLimit { max_reqs: args.subscriptions, notes_per_minute: 10_000_000 };
-    let mut builder = RelayBuilder::default().rate_limit(limit);
+    // The builder's own database drops the oldest of 75,000 events, which a measurement waits for in vain.
+    let options = MemoryDatabaseOptions { events: true, max_events: None };
+    let mut builder = RelayBuilder::default().rate_limit(limit).database(MemoryDatabase::with_opts(options));
     if let Some(path) = &args.journal {
         builder =
             builder.database(restored(path).await?).write_policy(Journal::open(path)?).default_filter_limit(100_000);

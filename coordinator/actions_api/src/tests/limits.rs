@@ -1,8 +1,14 @@
 //! What one job may send and one repository may keep, in sum.
 
-use store::{Cache, CacheChange, Change};
+use domain::run::testing::{TestRun, job};
+use domain::run::{Repository, RunRequest, testing::request};
+use store::{Cache, CacheChange, Change, RunChange};
 
 use super::*;
+
+fn retention(cache_bytes: u64, artifact_bytes: u64) -> config::Retention {
+    config::Retention { cache_bytes, artifact_bytes, ..config::Retention::default() }
+}
 
 #[tokio::test]
 async fn what_other_attempts_send_does_not_give_a_job_its_quota_back() {
@@ -73,8 +79,67 @@ async fn all_repositories_keep_no_more_than_their_limit_and_what_was_unused_long
         job.save(key, "0123456789").await.unwrap();
     }
     let now = world.api.now();
-    world.api.expire(now, 30).await.unwrap();
+    world.api.expire(now, &retention(30, u64::MAX)).await.unwrap();
     assert_eq!(world.api.store.caches_total(None).await.unwrap(), 30, "they have room");
-    world.api.expire(now, 25).await.unwrap();
+    world.api.expire(now, &retention(25, u64::MAX)).await.unwrap();
     assert_eq!(world.api.store.caches_total(None).await.unwrap(), 20);
+}
+
+/// A run of the repository and the author of [`identity`], which goes on.
+async fn stored_run(world: &World) {
+    let mut state = TestRun::with(vec![("build", job(&[]))]).state;
+    let repository = Repository { address: "30617:aa:repo".into(), ..Repository::default() };
+    state.request = Arc::new(RunRequest { repository, ..request() });
+    state.version = 0;
+    world.api.store.commit(vec![Change::Run(RunChange::whole(state))]).await.unwrap();
+}
+
+#[tokio::test]
+async fn attack_36_a_repository_and_an_author_keep_no_more_artifacts_than_their_quotas() {
+    let quotas = |artifact_bytes_per_repository, artifact_bytes_per_author| config::CacheAndArtifactLimits {
+        artifact_bytes_per_repository,
+        artifact_bytes_per_author,
+        ..config::CacheAndArtifactLimits::default()
+    };
+    for (limits, named) in
+        [(quotas(8, 100), "artifact_bytes_per_repository"), (quotas(100, 8), "artifact_bytes_per_author")]
+    {
+        let world = World::new(limits).await;
+        stored_run(&world).await;
+        let job = world.job(identity("run", "refs/heads/main", true)).await;
+        assert_eq!(job.upload("first", "12345").await.0, 200);
+        let (status, said) = job.upload("second", "6789").await;
+        assert_eq!(status, 413, "{said}");
+        assert!(said.to_string().contains(named), "{said}");
+        assert_eq!(job.upload("third", "678").await.0, 200, "what has room is kept");
+        assert_eq!(world.files(), 2, "nothing is left of what was refused");
+    }
+}
+
+#[tokio::test]
+async fn attack_36_a_disk_that_is_nearly_full_takes_no_upload() {
+    let mut world = World::new(config::CacheAndArtifactLimits { min_free: u64::MAX, ..Default::default() }).await;
+    world.api.store = world.api.store.with_min_free(world.folder.path(), 1);
+    let job = world.job(identity("r1", "refs/heads/main", true)).await;
+    let (_, made) = job
+        .ask(ARTIFACT, "CreateArtifact", json!({"workflow_run_backend_id": "r1", "name": "large", "version": 4}))
+        .await;
+    assert_ne!(job.put(made["signed_upload_url"].as_str().unwrap(), "bytes").await, 201);
+    assert_eq!(world.files(), 0);
+}
+
+#[tokio::test]
+async fn the_oldest_artifacts_of_ended_runs_go_where_all_take_too_much() {
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
+    stored_run(&world).await;
+    for (run, name) in [("run", "going"), ("ended", "old"), ("ended", "new")] {
+        world.job(identity(run, "refs/heads/main", true)).await.upload(name, "0123456789").await;
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    world.api.expire(world.api.now(), &retention(0, 20)).await.unwrap();
+    let names = async |run: &str| -> Vec<String> {
+        let kept = world.api.store.artifacts(&run.into()).await.unwrap();
+        kept.into_iter().map(|artifact| artifact.name).collect()
+    };
+    assert_eq!((names("run").await, names("ended").await), (vec!["going".to_owned()], vec!["new".to_owned()]));
 }

@@ -52,6 +52,7 @@ fn who(state: &run::RunState, attempt: &AttemptId) -> JobIdentity {
         job: attempt.job.clone(),
         attempt: attempt.number,
         repository: state.request.repository.address.clone(),
+        author: state.request.actor.clone(),
         ..JobIdentity::default()
     };
     if let Some(planned) = planned {
