@@ -1,6 +1,6 @@
 //! Whose word a run acts on: what a stranger may start in an open pool acts for the stranger alone.
 
-use nostr::Keys;
+use nostr::{Keys, ToBech32};
 
 use super::{LIMIT, PATH, Stage, needs_engine};
 
@@ -40,6 +40,22 @@ async fn attack_14_a_strangers_press_of_main_acts_in_nobodys_name_but_the_strang
     assert!(strangers.contains("is no maintainer of this repository"), "{strangers}");
     assert!(!strangers.contains("deployed"), "{strangers}");
     assert!(error.contains("the environment production is not for runs that outsiders ask for"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_16_a_commit_in_a_maintainers_name_is_whose_key_asked_for_it() {
+    needs_engine!();
+    let stage = Stage::with_files(&[(PATH, ASKS_FOR_MUCH)], &[]).await;
+    let owner = stage.world.owner.public_key().to_bech32().unwrap();
+    let name = format!("user.name={owner}");
+    stage.world.repository.git(&["-c", &name, "commit", "--quiet", "--allow-empty", "-m", "theirs"]).unwrap();
+    stage.world.push("after", &[("more", "text")]).await.unwrap();
+    let theirs = stage.world.repository.git(&["rev-parse", "HEAD~1"]).unwrap();
+    let mut press = stage.press();
+    press.author = Keys::generate();
+    press.commit = theirs;
+    let log = stage.run(press).await.log().await;
+    assert!(log.contains("token= ") && log.contains("is no maintainer of this repository"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -230,6 +230,40 @@ fn attack_42_a_job_cannot_reach_the_host_or_another_job() {
     });
 }
 
+/// An address that this machine has for as long as the test goes on: of a metadata service, of a private network.
+struct OwnAddress(&'static str);
+
+impl OwnAddress {
+    fn add(address: &'static str) -> Self {
+        ip(&["addr", "add", &format!("{address}/32"), "dev", "lo"]);
+        Self(address)
+    }
+}
+
+impl Drop for OwnAddress {
+    fn drop(&mut self) {
+        ip(&["addr", "del", &format!("{}/32", self.0), "dev", "lo"]);
+    }
+}
+
+fn ip(arguments: &[&str]) {
+    assert!(std::process::Command::new("ip").args(arguments).status().unwrap().success(), "ip {arguments:?}");
+}
+
+#[test]
+fn attack_41_metadata_services_and_private_networks_are_out_of_a_jobs_reach() {
+    with_docker(|docker| async move {
+        let machine = docker.acquire(spec().into()).await.unwrap();
+        let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for address in ["169.254.169.254", "169.254.170.2", "100.100.100.200", "100.64.9.1", "192.168.209.1"] {
+            let _own = OwnAddress::add(address);
+            tokio::net::TcpStream::connect((address, port)).await.unwrap();
+            assert!(!reaches(&*machine, address, port).await, "{address}");
+        }
+    });
+}
+
 #[test]
 fn attack_42_rules_that_somebody_flushed_stand_again_after_the_next_sweep() {
     // Addresses of its own: what is flushed here protects nobody else's jobs.

@@ -276,12 +276,23 @@ mod tests {
             (json!({"include": {}}), "`matrix.include` takes a list of mappings, not Object"),
             (json!({"include": []}), "the matrix has no combination: it needs a key with values, or an `include`"),
             (json!([1]), "`matrix` takes a mapping, not Array"),
-            (
-                json!({"a": (0..257).collect::<Vec<_>>()}),
-                "the matrix has more than 256 combinations, the most a job may have",
-            ),
         ] {
             assert_eq!(cells(matrix).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn attack_07_a_matrix_has_at_most_256_cells_however_they_are_made() {
+        let many: Vec<_> = (0..257).collect();
+        for matrix in [
+            json!({"a": many}),
+            json!({"a": "${{ fromJSON('[".to_owned() + &format!("{many:?}")[1..] + "') }}"}),
+            json!({"a": [1], "include": many.iter().map(|cell| json!({"a": cell + 2})).collect::<Vec<_>>()}),
+        ] {
+            assert_eq!(
+                cells(matrix).unwrap_err(),
+                "the matrix has more than 256 combinations, the most a job may have"
+            );
         }
         assert_eq!(
             cells(json!({"a": (0..16).collect::<Vec<_>>(), "b": (0..16).collect::<Vec<_>>()})).unwrap().len(),
