@@ -52,8 +52,16 @@ const PACKAGES: [(&str, &[&str]); 16] = [
     ),
 ];
 /// Sources of the product; its tests may look from outside.
-const PRODUCT: [&str; 7] =
-    ["proto/src", "workflow/src", "telemetry/src", "coordinator", "worker/src", "worker/init/src", "cli/src"];
+const PRODUCT: [&str; 8] = [
+    "proto/src",
+    "workflow/src",
+    "telemetry/src",
+    "zip_reader/src",
+    "coordinator",
+    "worker/src",
+    "worker/init/src",
+    "cli/src",
+];
 /// Lines of one file.
 const LONGEST: usize = 600;
 

@@ -10,10 +10,7 @@ use std::{
     io::{self, BufReader, Read, Seek, SeekFrom},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -25,11 +22,10 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use zip::ZipArchive;
+use zip_reader::DIRECTORY;
 
 use blobs::Blobs;
 
-/// Most bytes of a central directory; each entry takes some fifty and its name.
-const DIRECTORY: u64 = 8 << 20;
 /// Bytes that are read ahead.
 const AHEAD: u64 = 256 << 10;
 /// Bytes of one piece of an unpacked file.
@@ -79,7 +75,7 @@ pub enum Existing {
 /// # Errors
 /// It can't be read, unpacks to too much, or its files can't be written.
 pub fn unpack_archive(archive: File, limit: u64, existing: Existing, folder: &Path) -> Result<(), ArchiveError> {
-    write(BoundedReader::new(BufReader::new(archive)), limit, existing, folder)
+    write(BufReader::new(archive), limit, existing, folder)
 }
 
 /// A file of an archive.
@@ -116,7 +112,7 @@ impl Archives {
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let listed = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            list(&ZipArchive::new(stored).map_err(unreadable)?, limit)
+            list(&zip_reader::open(stored, DIRECTORY).map_err(unreadable)?, limit)
         });
         listed.await.map_err(unreadable)?
     }
@@ -163,15 +159,15 @@ impl Archives {
         Ok((length, ReceiverStream::new(unpacked)))
     }
 
-    fn stored(&self, sha256: &BlobHash, size: u64) -> BoundedReader<StoredFile> {
-        BoundedReader::new(StoredFile {
+    fn stored(&self, sha256: &BlobHash, size: u64) -> StoredFile {
+        StoredFile {
             blobs: self.blobs.clone(),
             handle: Handle::current(),
             sha256: sha256.clone(),
             size,
             at: 0,
             ahead: (0, Bytes::new()),
-        })
+        }
     }
 }
 
@@ -196,17 +192,9 @@ fn list<R: Read + Seek>(archive: &ZipArchive<R>, limit: u64) -> Result<Vec<FileE
 }
 
 /// Writes of each file as many bytes as the directory says, however many there are.
-fn write<R: Read + Seek>(
-    source: BoundedReader<R>,
-    limit: u64,
-    existing: Existing,
-    folder: &Path,
-) -> Result<(), ArchiveError> {
-    let left = Arc::clone(&source.left);
-    let mut archive = ZipArchive::new(source).map_err(unreadable)?;
+fn write<R: Read + Seek>(source: R, limit: u64, existing: Existing, folder: &Path) -> Result<(), ArchiveError> {
+    let mut archive = zip_reader::open(source, DIRECTORY).map_err(unreadable)?;
     let entries = list(&archive, limit)?;
-    // The directory is read.
-    left.store(u64::MAX, Ordering::Relaxed);
     if existing == Existing::Kept {
         // Checked before anything is written: all files are unpacked, or none.
         let mut places = entries.iter().map(|entry| folder.join(&entry.path));
@@ -240,16 +228,8 @@ fn write<R: Read + Seek>(
 }
 
 /// Unpacks as many bytes as the directory says that the file has, however many there are.
-fn unpack(
-    stored: BoundedReader<StoredFile>,
-    index: usize,
-    length: u64,
-    give: impl Fn(Bytes) -> bool,
-) -> io::Result<()> {
-    let left = Arc::clone(&stored.left);
-    let mut archive = ZipArchive::new(stored).map_err(io::Error::other)?;
-    // The directory is read.
-    left.store(u64::MAX, Ordering::Relaxed);
+fn unpack(stored: StoredFile, index: usize, length: u64, give: impl Fn(Bytes) -> bool) -> io::Result<()> {
+    let mut archive = zip_reader::open(stored, DIRECTORY).map_err(io::Error::other)?;
     let mut inner = archive.by_index(index).map_err(io::Error::other)?.take(length);
     let mut sent = 0;
     loop {
@@ -266,37 +246,6 @@ fn unpack(
         }
     }
     if sent < length { Err(io::Error::other("the archive holds less than it says")) } else { Ok(()) }
-}
-
-/// An archive of which no more is read than a directory may have, until that is known.
-struct BoundedReader<R> {
-    inner: R,
-    /// Bytes that may still be read.
-    left: Arc<AtomicU64>,
-}
-
-impl<R> BoundedReader<R> {
-    fn new(inner: R) -> Self {
-        Self { inner, left: Arc::new(AtomicU64::new(DIRECTORY)) }
-    }
-}
-
-impl<R: Read> Read for BoundedReader<R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(into)?;
-        let left = self.left.load(Ordering::Relaxed);
-        let Some(rest) = left.checked_sub(read as u64) else {
-            return Err(io::Error::other(format!("its directory has more than {DIRECTORY} bytes")));
-        };
-        self.left.store(if left == u64::MAX { left } else { rest }, Ordering::Relaxed);
-        Ok(read)
-    }
-}
-
-impl<R: Seek> Seek for BoundedReader<R> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.inner.seek(to)
-    }
 }
 
 /// Stored bytes as a file.

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Seek as _, SeekFrom, Write},
+    io::{self, BufReader, Read, Seek as _, SeekFrom, Write},
     path::Path,
 };
 
@@ -12,12 +12,15 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
-use zip::{CompressionMethod, ZipArchive, ZipWriter, write::SimpleFileOptions};
+use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
 /// Bytes of all files of one artifact.
 const LARGEST: u64 = 10 << 30;
 /// Files of one artifact.
 const FILES: usize = 500_000;
+/// Bytes of an archive's directory, which is kept in memory: an entry has these besides its name.
+const DIRECTORY: u64 = 4 * zip_reader::DIRECTORY;
+const ENTRY: u64 = 64;
 /// What may come of every byte of an archive, once it is more than [`FREE`].
 const RATIO: u64 = 500;
 const FREE: u64 = 1 << 30;
@@ -49,7 +52,7 @@ fn write(input: impl Read, root: &str, level: u32, hidden: bool) -> Result<(File
     let mut zip = ZipWriter::new(tempfile::tempfile().map_err(|error| said(&error))?);
     let method = if level == 0 { CompressionMethod::Stored } else { CompressionMethod::Deflated };
     let level = (level > 0).then_some(i64::from(level));
-    let (mut files, mut total) = (0, 0_u64);
+    let (mut files, mut total, mut directory) = (0_u64, 0_u64, 0_u64);
     let mut archive = tar::Archive::new(input);
     for entry in archive.entries().map_err(|error| said(&error))? {
         let mut entry = entry.map_err(|error| said(&error))?;
@@ -62,6 +65,11 @@ fn write(input: impl Read, root: &str, level: u32, hidden: bool) -> Result<(File
         check(name)?;
         total = total.saturating_add(entry.size());
         files += 1;
+        directory = directory.saturating_add(ENTRY + name.len() as u64);
+        // What is kept must be what can be read again.
+        if files > FILES as u64 || directory > DIRECTORY {
+            return Err("the artifact has too many files, or too long names: pack them with tar before".into());
+        }
         if total > LARGEST {
             return Err(format!("the artifact's files have more than {} GiB", LARGEST >> 30));
         }
@@ -155,7 +163,8 @@ pub(super) async fn open(
 }
 
 fn read(file: File, out: &mut impl Write, limit: u64) -> Result<Vec<String>, String> {
-    let mut zip = ZipArchive::new(file).map_err(|error| format!("the artifact is no zip archive: {error}"))?;
+    let opened = zip_reader::open(BufReader::new(file), DIRECTORY);
+    let mut zip = opened.map_err(|error| format!("the artifact is no zip archive that can be read: {error}"))?;
     if zip.len() > FILES {
         return Err(format!("the artifact has more than {FILES} files"));
     }
@@ -253,6 +262,18 @@ mod tests {
     }
 
     #[test]
+    fn attack_45_an_archive_that_is_a_directory_and_little_else_is_refused() {
+        let file = zip(|zip| {
+            // Names of 64 KiB: the directory alone has more than it may.
+            let name = "n".repeat(60_000);
+            for number in 0..=DIRECTORY / 60_000 {
+                zip.start_file(format!("{number}{name}"), SimpleFileOptions::default()).unwrap();
+            }
+        });
+        assert!(read(file, &mut io::sink(), 100).unwrap_err().contains("directory has more than"));
+    }
+
+    #[test]
     fn attack_48_names_that_break_lines_are_refused_and_others_kept() {
         let tar = |name: &str| {
             let mut archive = tar::Builder::new(Vec::new());
@@ -266,7 +287,7 @@ mod tests {
         for name in ["w/out/résumé", "w/out/ﬁle", &long] {
             let (file, _, _, files) = write(tar(name).as_slice(), "w/out", 6, false).unwrap();
             assert_eq!(files, 1);
-            let mut zip = ZipArchive::new(file).unwrap();
+            let mut zip = zip::ZipArchive::new(file).unwrap();
             assert_eq!(zip.by_index(0).unwrap().name().unwrap(), name.strip_prefix("w/out/").unwrap());
         }
     }

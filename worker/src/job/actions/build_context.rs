@@ -1,24 +1,37 @@
 //! Files of an archive, chosen and placed as `COPY` of a Dockerfile does. Hostile input: nothing of it touches the disk.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io::{self, Cursor, Read as _},
     ops::Range,
 };
 
+use bytes::Bytes;
+use futures::{StreamExt as _, stream::BoxStream};
 use globset::GlobBuilder;
+use indexmap::{IndexMap, IndexSet};
 use sha2::{Digest as _, Sha256};
 use tar::{Archive, EntryType, Header};
 
 use super::dockerignore::DockerIgnore;
 use crate::github::uses::inside;
 
+/// Bytes of a build's context, of what one stage copies from another, and of what one instruction copies.
+pub(super) const CONTEXT: usize = 128 << 20;
+/// Sources of one instruction.
+const SOURCES: usize = 256;
+/// Bytes that an archive takes for an entry at least.
+const BLOCK: usize = 512;
+
 /// Files below one folder.
 pub(super) struct BuildContext {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     entries: Vec<ContextEntry>,
+    /// The entries by their paths.
+    sorted: Vec<usize>,
 }
 
+#[derive(Clone)]
 struct ContextEntry {
     /// Below the folder; empty: the folder or the single file itself.
     path: String,
@@ -29,18 +42,46 @@ struct ContextEntry {
     data: Range<usize>,
 }
 
-/// Where copied files go: a folder, and an archive to unpack there.
+/// Where copied files go: a folder, and what is unpacked there.
 pub(super) struct CopyPlan {
     pub(super) folder: String,
-    pub(super) archive: Vec<u8>,
     /// Absolute paths of what was copied, without what is below a copied folder.
-    pub(super) tops: Vec<String>,
+    pub(super) tops: IndexSet<String>,
+    bytes: Bytes,
+    /// By their paths below the folder.
+    files: IndexMap<String, ContextEntry>,
+}
+
+/// What of a context was chosen, once each.
+struct Chosen<'c> {
+    /// By paths below the target.
+    files: IndexMap<String, &'c ContextEntry>,
+    /// Bytes that they take in an archive.
+    size: usize,
+}
+
+impl<'c> Chosen<'c> {
+    fn add(&mut self, path: &str, entry: &'c ContextEntry) -> Result<(), String> {
+        let data = |entry: &ContextEntry| entry.data.len();
+        // A later source writes over an earlier one.
+        if let Some(known) = self.files.insert(path.to_owned(), entry) {
+            self.size = self.size - data(known) + data(entry);
+        } else {
+            self.size += BLOCK + path.len() + data(entry);
+        }
+        match self.size <= CONTEXT {
+            true => Ok(()),
+            false => Err(format!("one instruction may copy {} MiB", CONTEXT >> 20)),
+        }
+    }
 }
 
 impl BuildContext {
     /// Reads an archive whose names begin with that of its one file or folder, but not the entries below `without`.
     pub(super) fn read(bytes: Vec<u8>, without: &str) -> io::Result<Self> {
         let mut entries: Vec<ContextEntry> = Vec::new();
+        // Hard links name what came before them.
+        let mut files: HashMap<String, Range<usize>> = HashMap::new();
         let mut archive = Archive::new(Cursor::new(&bytes));
         for entry in archive.entries()? {
             let mut entry = entry?;
@@ -66,16 +107,34 @@ impl BuildContext {
                 EntryType::Link => {
                     let of = link.unwrap_or_default();
                     let of = of.split_once('/').map_or("", |(_, path)| path);
-                    let data = entries.iter().find(|entry| entry.path == of).map(|entry| entry.data.clone());
-                    (EntryType::Regular, data.unwrap_or_default(), None)
+                    (EntryType::Regular, files.get(of).cloned().unwrap_or_default(), None)
                 }
                 EntryType::Symlink => (EntryType::Symlink, 0..0, link),
                 EntryType::Directory => (EntryType::Directory, 0..0, None),
                 _ => continue,
             };
+            files.entry(path.clone()).or_insert_with(|| data.clone());
             entries.push(ContextEntry { path, kind, mode, target, data });
         }
-        Ok(Self { bytes, entries })
+        let mut context = Self { bytes: bytes.into(), entries, sorted: Vec::new() };
+        context.sort();
+        Ok(context)
+    }
+
+    fn sort(&mut self) {
+        self.sorted = (0..self.entries.len()).collect();
+        self.sorted.sort_by_key(|index| self.entries.get(*index).map(|entry| &entry.path));
+    }
+
+    /// Entries whose paths begin with a text, in the order of the archive.
+    fn beginning(&self, text: &str) -> impl Iterator<Item = &ContextEntry> {
+        let path = |index: &usize| self.entries.get(*index).map_or("", |entry| entry.path.as_str());
+        let from = self.sorted.partition_point(|index| path(index) < text);
+        let begin =
+            self.sorted.get(from..).unwrap_or_default().iter().take_while(|index| path(index).starts_with(text));
+        let mut found: Vec<usize> = begin.copied().collect();
+        found.sort_unstable();
+        found.into_iter().filter_map(|index| self.entries.get(index))
     }
 
     /// Leaves out what an ignore file names; folders stay that something is kept in.
@@ -90,6 +149,7 @@ impl BuildContext {
             kept.iter().flat_map(|path| path.match_indices('/').filter_map(|(end, _)| path.get(..end))).collect();
         let kept: HashSet<&str> = kept.iter().map(String::as_str).collect();
         self.entries.retain(|entry| kept.contains(entry.path.as_str()) || around.contains(entry.path.as_str()));
+        self.sort();
     }
 
     /// It is one file, not a folder.
@@ -121,83 +181,100 @@ impl BuildContext {
 
     /// Chooses files by path or pattern. `is_folder`: the absolute target is one, or was written as one.
     pub(super) fn place(&self, sources: &[String], target: &str, is_folder: bool) -> Result<CopyPlan, String> {
+        if sources.len() > SOURCES {
+            return Err(format!("one instruction may have {SOURCES} sources"));
+        }
         let is_folder = is_folder || sources.len() > 1;
-        let (parent, own) = target.trim_end_matches('/').rsplit_once('/').unwrap_or(("", ""));
-        let mut chosen: Vec<(String, &ContextEntry)> = Vec::new();
-        let mut tops = Vec::new();
+        let whole = target.trim_end_matches('/');
+        let (parent, own) = whole.rsplit_once('/').unwrap_or(("", ""));
+        let mut chosen = Chosen { files: IndexMap::new(), size: 0 };
+        let mut tops = IndexSet::new();
         let mut as_file = None;
         for source in sources {
             let pattern = inside(source).ok_or_else(|| format!("{source} lies outside of what can be copied"))?;
             let glob = GlobBuilder::new(&pattern).literal_separator(true).build();
             let glob = glob.map_err(|error| format!("{source}: {error}"))?.compile_matcher();
-            let found = self.entries.iter().filter(|entry| entry.path == pattern || glob.is_match(&entry.path));
-            let before = chosen.len();
-            for top in found {
+            let mut found = false;
+            for top in self.entries.iter().filter(|entry| entry.path == pattern || glob.is_match(&entry.path)) {
+                found = true;
                 if top.kind == EntryType::Directory {
                     let below = if top.path.is_empty() { String::new() } else { format!("{}/", top.path) };
-                    for entry in self.entries.iter().filter(|entry| !entry.path.is_empty()) {
+                    for entry in self.beginning(&below) {
                         let Some(path) = entry.path.strip_prefix(&below).filter(|path| !path.is_empty()) else {
                             continue;
                         };
-                        chosen.push((path.to_owned(), entry));
+                        chosen.add(path, entry)?;
                         if !path.contains('/') {
-                            tops.push(format!("{}/{path}", target.trim_end_matches('/')));
+                            tops.insert(format!("{whole}/{path}"));
                         }
                     }
-                    // An empty folder is a match as well.
-                    chosen.push((String::new(), top));
+                    continue;
+                }
+                let name = top.path.rsplit('/').next().unwrap_or_default();
+                if is_folder && !name.is_empty() {
+                    tops.insert(format!("{whole}/{name}"));
+                    chosen.add(name, top)?;
                 } else {
-                    let name = top.path.rsplit('/').next().unwrap_or_default();
-                    if is_folder && !name.is_empty() {
-                        tops.push(format!("{}/{name}", target.trim_end_matches('/')));
-                        chosen.push((name.to_owned(), top));
-                    } else {
-                        tops.push(target.to_owned());
-                        as_file = Some(top);
-                        chosen.push((String::new(), top));
-                    }
+                    tops.insert(target.to_owned());
+                    as_file = Some(top);
                 }
             }
-            if chosen.len() == before {
+            if !found {
                 return Err(format!("{source} is not there"));
             }
         }
+        let bytes = self.bytes.clone();
         if let Some(file) = as_file {
             if own.is_empty() || is_folder {
                 return Err(format!("{target} is no name for a file"));
             }
-            let archive = self.write(&[(own.to_owned(), file)]).map_err(|error| error.to_string())?;
-            return Ok(CopyPlan { folder: format!("{parent}/"), archive, tops });
+            let files = IndexMap::from([(own.to_owned(), file.clone())]);
+            return Ok(CopyPlan { folder: format!("{parent}/"), tops, bytes, files });
         }
-        chosen.retain(|(path, _)| !path.is_empty());
-        let archive = self.write(&chosen).map_err(|error| error.to_string())?;
-        Ok(CopyPlan { folder: target.to_owned(), archive, tops })
-    }
-
-    fn write(&self, files: &[(String, &ContextEntry)]) -> io::Result<Vec<u8>> {
-        let mut archive = tar::Builder::new(Vec::new());
-        for (path, entry) in files {
-            let mut header = Header::new_gnu();
-            header.set_entry_type(entry.kind);
-            header.set_mode(entry.mode);
-            match &entry.target {
-                Some(target) => {
-                    header.set_size(0);
-                    archive.append_link(&mut header, path, target)?;
-                }
-                None => {
-                    let data = self.data(entry);
-                    header.set_size(data.len() as u64);
-                    archive.append_data(&mut header, path, data)?;
-                }
-            }
-        }
-        archive.into_inner()
+        let files = chosen.files.into_iter().map(|(path, entry)| (path, entry.clone())).collect();
+        Ok(CopyPlan { folder: target.to_owned(), tops, bytes, files })
     }
 
     fn data(&self, entry: &ContextEntry) -> &[u8] {
         self.bytes.get(entry.data.clone()).unwrap_or_default()
     }
+}
+
+impl CopyPlan {
+    /// The files as tar, made as it is taken: their content is that of the context.
+    pub(super) fn archive(self) -> BoxStream<'static, io::Result<Bytes>> {
+        let Self { bytes, files, .. } = self;
+        let entries = files.into_iter().flat_map(move |(path, entry)| {
+            let data = bytes.slice(entry.data.clone());
+            let padding = Bytes::from(vec![0; data.len().next_multiple_of(BLOCK) - data.len()]);
+            [head(&path, &entry, data.len()), Ok(data), Ok(padding)]
+        });
+        // Two empty blocks end an archive, an empty one too.
+        let end = std::iter::once(Ok(Bytes::from_static(&[0; 2 * BLOCK])));
+        let pieces = entries.chain(end);
+        futures::stream::iter(pieces.filter(|piece| !piece.as_ref().is_ok_and(Bytes::is_empty))).boxed()
+    }
+}
+
+/// What stands before the content of a file.
+fn head(path: &str, entry: &ContextEntry, length: usize) -> io::Result<Bytes> {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(entry.kind);
+    header.set_mode(entry.mode);
+    let mut archive = tar::Builder::new(Vec::new());
+    match &entry.target {
+        Some(target) => {
+            header.set_size(0);
+            archive.append_link(&mut header, path, target)?;
+        }
+        None => {
+            header.set_size(length as u64);
+            archive.append_data(&mut header, path, io::empty())?;
+        }
+    }
+    let mut head = archive.into_inner()?;
+    head.truncate(head.len().saturating_sub(2 * BLOCK));
+    Ok(head.into())
 }
 
 #[cfg(test)]
@@ -224,8 +301,11 @@ mod tests {
         is_folder: bool,
     ) -> Result<(String, Vec<String>), String> {
         let sources: Vec<_> = sources.iter().map(|source| (*source).to_owned()).collect();
-        let CopyPlan { folder, archive, .. } = tree.place(&sources, target, is_folder)?;
-        let mut archive = Archive::new(Cursor::new(archive));
+        let plan = tree.place(&sources, target, is_folder)?;
+        let folder = plan.folder.clone();
+        let pieces: Vec<_> = futures::executor::block_on(plan.archive().collect::<Vec<_>>());
+        let bytes: Vec<u8> = pieces.into_iter().flat_map(|piece| piece.unwrap()).collect();
+        let mut archive = Archive::new(Cursor::new(bytes));
         let names = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string());
         Ok((folder, names.collect()))
     }
@@ -270,5 +350,44 @@ mod tests {
         for source in ["secret", "Dockerfile", "data/drop", "empty"] {
             assert!(placed(&tree, &[source], "/x/", true).is_err(), "{source}");
         }
+    }
+
+    #[test]
+    fn attack_36_what_is_copied_is_copied_once_and_no_more_than_a_context_may_hold() {
+        let large = "x".repeat(CONTEXT / 4);
+        let tree =
+            tree(&[("a/", ""), ("a/one/", ""), ("a/one/two/", ""), ("a/one/two/large", &large), ("a/big", &large)]);
+        assert_eq!(placed(&tree, &["big"; 60], "/x/", true).unwrap().1, ["big"]);
+        let plan = tree.place(&["big".into(), "one".into()], "/x/", true).unwrap();
+        assert!(plan.files.values().all(|file| file.data.len() <= large.len()) && plan.bytes.len() < CONTEXT);
+        // Every folder above it is another place for it.
+        assert_eq!(placed(&tree, &["**"], "/x/", true).unwrap_err(), "one instruction may copy 128 MiB");
+        assert!(placed(&tree, &["big"; SOURCES + 1], "/x/", true).is_err());
+    }
+
+    #[test]
+    fn attack_36_many_folders_and_links_take_no_square_of_their_number() {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut add = |path: String, kind: EntryType| {
+            let mut header = Header::new_gnu();
+            header.set_mode(0o755);
+            header.set_entry_type(kind);
+            header.set_size(0);
+            match kind {
+                EntryType::Link => archive.append_link(&mut header, path, "a/last").unwrap(),
+                _ => archive.append_data(&mut header, path, io::empty()).unwrap(),
+            }
+        };
+        for number in 0..20_000 {
+            add(format!("a/{number}/"), EntryType::Directory);
+        }
+        add("a/last".into(), EntryType::Regular);
+        for number in 0..20_000 {
+            add(format!("a/link{number}"), EntryType::Link);
+        }
+        let began = std::time::Instant::now();
+        let tree = BuildContext::read(archive.into_inner().unwrap(), "").unwrap();
+        assert_eq!(tree.place(&["*".into()], "/x/", true).unwrap().files.len(), 20_001);
+        assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
     }
 }

@@ -8,11 +8,17 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
+use indexmap::IndexSet;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, timeout_at};
 
-use super::{LoadedAction, build_context::BuildContext, docker::DOCKER_ACTION, dockerignore::DockerIgnore};
+use super::{
+    LoadedAction,
+    build_context::{BuildContext, CONTEXT, CopyPlan},
+    docker::DOCKER_ACTION,
+    dockerignore::DockerIgnore,
+};
 use crate::{
     github::dockerfile::{self, BuildStage, CommandForm, CopyInstruction, Dockerfile, Instruction, expand},
     job::{log_writer::LogWriter, step::StepScope, steps::StepRunner},
@@ -23,8 +29,6 @@ use crate::{
 
 /// Longest build.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
-/// Bytes of a build's context, and of what one stage copies from another.
-const CONTEXT: usize = 128 << 20;
 /// Stages of one Dockerfile: each has a container.
 const STAGES: usize = 8;
 /// Search path where an image names none, as the engine has it.
@@ -44,7 +48,7 @@ impl StepRunner<'_> {
         let folder = folder.trim_end_matches('/');
         let containers = self.env.machine.need_containers(DOCKER_ACTION).map_err(|error| error.to_string())?;
         let packed = containers.pack(folder, CONTEXT).await.map_err(|error| error.to_string())?;
-        let mut context = BuildContext::read(packed, ".git").map_err(|error| format!("{folder}: {error}"))?;
+        let mut context = read(packed, ".git").await.map_err(|error| format!("{folder}: {error}"))?;
         let text = context.text(name).ok_or_else(|| format!("there is no {file} in the action"))?;
         let dockerfile = dockerfile::parse(&text).map_err(|problem| format!("{file}: {problem}"))?;
         // One of its own counts before that of the folder.
@@ -55,6 +59,7 @@ impl StepRunner<'_> {
                 break;
             }
         }
+        let context = Arc::new(context);
         let image = self.name_for(&context, &text);
         let spec = self.spec_of_action(image.clone());
         match containers.create_container(spec.clone(), true).await {
@@ -70,7 +75,7 @@ impl StepRunner<'_> {
                 plain: MachineSpec { user: "0:0".into(), ..self.env.job.plain_spec() },
                 log: &self.env.job.log,
                 step,
-                context: &context,
+                context,
                 built: Vec::new(),
             };
             let building =
@@ -104,7 +109,7 @@ struct Build<'a> {
     plain: MachineSpec,
     log: &'a LogWriter,
     step: i32,
-    context: &'a BuildContext,
+    context: Arc<BuildContext>,
     /// Stages before this one.
     built: Vec<Built>,
 }
@@ -209,7 +214,8 @@ impl Build<'_> {
             }
             Instruction::Directory(path) => {
                 let path = absolute(&built.program.directory, &expanded(built, path)?);
-                self.unpack(built, &path, Vec::new()).await?;
+                let empty = futures::stream::once(async { Ok(Bytes::from_static(&[0; 1024])) }).boxed();
+                built.machine.unpack(&path, false, empty).await.map_err(|error| error.to_string())?;
                 built.program.directory = path;
             }
             Instruction::User(user) => built.program.user = expanded(built, user)?,
@@ -237,9 +243,8 @@ impl Build<'_> {
         let mut tops = Vec::new();
         match &copy.from {
             None => {
-                let placed = self.context.place(&sources, &target, is_folder)?;
-                self.unpack(built, &placed.folder, placed.archive).await?;
-                tops.extend(placed.tops);
+                let placed = place(Arc::clone(&self.context), sources, target, is_folder).await?;
+                tops.extend(self.unpack(built, placed).await?);
             }
             Some(from) => {
                 let machine = self.source_of(&expanded(from)?).await?;
@@ -247,14 +252,14 @@ impl Build<'_> {
                     let path = absolute("/", &source);
                     let containers = machine.need_containers(DOCKER_ACTION).map_err(|error| error.to_string())?;
                     let packed = containers.pack(&path, CONTEXT).await.map_err(|error| error.to_string())?;
-                    let tree = BuildContext::read(packed, "").map_err(|error| format!("{path}: {error}"))?;
+                    let tree = read(packed, "").await.map_err(|error| format!("{path}: {error}"))?;
                     let name = path.rsplit('/').next().unwrap_or_default();
-                    let placed = match tree.is_file() && is_folder {
-                        true => tree.place(&[".".into()], &format!("{}/{name}", target.trim_end_matches('/')), false),
-                        false => tree.place(&[".".into()], &target, is_folder),
-                    }?;
-                    self.unpack(built, &placed.folder, placed.archive).await?;
-                    tops.extend(placed.tops);
+                    let (target, is_folder) = match tree.is_file() && is_folder {
+                        true => (format!("{}/{name}", target.trim_end_matches('/')), false),
+                        false => (target.clone(), is_folder),
+                    };
+                    let placed = place(Arc::new(tree), vec![".".into()], target, is_folder).await?;
+                    tops.extend(self.unpack(built, placed).await?);
                 }
             }
         }
@@ -286,11 +291,11 @@ impl Build<'_> {
         matches!(built.machine.run(command, &BuildOutput::new(self.log, self.step)).await, Ok(exit) if exit.code == 0)
     }
 
-    async fn unpack(&self, built: &Built, folder: &str, archive: Vec<u8>) -> Result<(), String> {
-        // Two empty blocks end an archive, an empty one too.
-        let archive = if archive.is_empty() { vec![0; 1024] } else { archive };
-        let pieces = futures::stream::once(async { Ok(Bytes::from(archive)) }).boxed();
-        built.machine.unpack(folder, false, pieces).await.map_err(|error| error.to_string())
+    /// Copies, and gives what was copied.
+    async fn unpack(&self, built: &Built, mut plan: CopyPlan) -> Result<IndexSet<String>, String> {
+        let (folder, tops) = (std::mem::take(&mut plan.folder), std::mem::take(&mut plan.tops));
+        built.machine.unpack(&folder, false, plan.archive()).await.map_err(|error| error.to_string())?;
+        Ok(tops)
     }
 
     async fn process(&self, built: &Built, argv: Vec<String>, user: &str) -> Result<(), String> {
@@ -340,6 +345,23 @@ impl Built {
             ..Command::default()
         }
     }
+}
+
+/// Reads a context, which may have as many entries as fit in it, beside the tasks of other jobs.
+async fn read(packed: Vec<u8>, without: &'static str) -> Result<BuildContext, String> {
+    let reading = tokio::task::spawn_blocking(move || BuildContext::read(packed, without));
+    reading.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
+/// Chooses what is copied, beside the tasks of other jobs.
+async fn place(
+    context: Arc<BuildContext>,
+    sources: Vec<String>,
+    target: String,
+    is_folder: bool,
+) -> Result<CopyPlan, String> {
+    let placing = tokio::task::spawn_blocking(move || context.place(&sources, &target, is_folder));
+    placing.await.map_err(|error| error.to_string())?
 }
 
 /// An absolute path without its detours.
