@@ -26,6 +26,9 @@ pub(crate) trait LineReader: Send {
     /// Reads a line of which parts were shown before its end.
     fn shown_line(&mut self, line: &str);
 
+    /// Nothing more of the process's output may be shown.
+    fn withholds(&self) -> bool;
+
     /// A file of the machine that must be read before the next line.
     fn wanted_file(&self) -> Option<&str>;
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     dialect::{line_reader::LineReader, step_values::StepValues},
-    log::mask::{MaskOutcome, Masker},
+    log::mask::{self, MaskOutcome, Masker},
 };
 
 /// Annotations kept for one process.
@@ -43,6 +43,8 @@ pub(super) struct CommandReader {
     /// Bytes of what commands set.
     length: usize,
     deprecated: bool,
+    /// A value that is not masked may be in what follows.
+    withholds: bool,
     /// A file of problem matchers to be read before the next line is looked at.
     wanted: Option<String>,
     /// Lines that are shown in place of the current one.
@@ -69,6 +71,7 @@ impl CommandReader {
             echo: debug,
             length: 0,
             deprecated: false,
+            withholds: false,
             wanted: None,
             shown: String::new(),
         }
@@ -78,7 +81,12 @@ impl CommandReader {
         if self.matchers.is_empty() {
             return None;
         }
-        self.matchers.look(&colourless(line.trim_end_matches(['\r', '\n'])), &self.workspace)
+        let found = self.matchers.look(&colourless(line.trim_end_matches(['\r', '\n'])), &self.workspace);
+        if let Some(why) = self.matchers.say_over() {
+            self.show(&format!("##[warning]{why}"));
+            self.annotate(Annotation { level: "warning".into(), message: why, ..Annotation::default() });
+        }
+        found
     }
 
     fn show(&mut self, text: &str) {
@@ -106,8 +114,8 @@ impl CommandReader {
             self.show(line);
         }
         match name.as_str() {
-            "add-mask" => match masker.add(&command.data) {
-                MaskOutcome::Masked => {}
+            "add-mask" => match self.mask(&name, &command.data, masker) {
+                MaskOutcome::Masked | MaskOutcome::OverLimit => {}
                 MaskOutcome::Empty => self.show("##[warning]add-mask without a value masks nothing"),
                 MaskOutcome::TooShort => {
                     self.show("##[warning]add-mask: values of one or two bytes are not masked");
@@ -135,6 +143,22 @@ impl CommandReader {
             // Debug lines that are off, and paths of repositories.
             _ => {}
         }
+    }
+
+    /// Masks a value. Where it cannot be, the step fails, and what it prints from here on is not shown.
+    fn mask(&mut self, command: &str, value: &str, masker: &Masker) -> MaskOutcome {
+        let outcome = masker.add(value);
+        if outcome == MaskOutcome::OverLimit {
+            self.withholds = true;
+            self.refuse(&format!(
+                "{command}: a job may mask {} values of {} KiB each, and {} MiB of them together with their encoded \
+                 forms; nothing more of this step's output is shown",
+                mask::MOST_VALUES,
+                mask::LONGEST >> 10,
+                mask::FORMS >> 20,
+            ));
+        }
+        outcome
     }
 
     /// `set-env` and `add-path` of a step that opted into them.
@@ -193,16 +217,20 @@ impl LineReader for CommandReader {
 
     fn line(&mut self, line: &str, masker: &Masker) -> Option<String> {
         match self.gate.read(line) {
-            OutputLine::Output => {
-                let annotation = self.problem(line)?;
-                self.show(&format!("##[{}]{line}", annotation.level));
-                self.annotate(annotation);
-            }
-            OutputLine::Switched => {
-                if let Some(token) = self.gate.token().filter(|token| token.len() > SHORT_TOKEN) {
-                    masker.add(token);
+            OutputLine::Output => match self.problem(line) {
+                Some(annotation) => {
+                    self.show(&format!("##[{}]{line}", annotation.level));
+                    self.annotate(annotation);
                 }
-                return None;
+                None if self.shown.is_empty() => return None,
+                None => self.show(line),
+            },
+            OutputLine::Switched => {
+                let token = self.gate.token().filter(|token| token.len() > SHORT_TOKEN).map(str::to_owned);
+                let outcome = token.map(|token| self.mask("stop-commands", &token, masker));
+                if outcome != Some(MaskOutcome::OverLimit) {
+                    return None;
+                }
             }
             OutputLine::BadToken => {
                 self.refuse("stop-commands needs a token that is not empty and no command's name, best a random one");
@@ -216,6 +244,10 @@ impl LineReader for CommandReader {
         if let Some(annotation) = self.problem(line) {
             self.annotate(annotation);
         }
+    }
+
+    fn withholds(&self) -> bool {
+        self.withholds
     }
 
     fn wanted_file(&self) -> Option<&str> {

@@ -1,10 +1,17 @@
-//! Problem matchers: patterns that make annotations of what tools print. Pure.
+//! Problem matchers: patterns that make annotations of what tools print. Pure, but for the time they take.
 //!
 //! Source of the rules: the document "Problem Matchers" of actions/toolkit and the behaviour of GitHub's runner.
-//! Expressions run on an engine whose time is linear in the line, so that no pattern can hold a job up; what such an
-//! engine cannot do (looking around, back references) is refused by name.
+//! Expressions run on an engine whose time is linear in the line; what such an engine cannot do (looking around, back
+//! references) is refused by name. Linear can still be long, so the matchers of a job have a time in sum, and look no
+//! further when it is over.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use regex::{Captures, Regex, RegexBuilder};
 use serde::Deserialize;
@@ -13,11 +20,16 @@ use workflow::plan::Annotation;
 use crate::dialect::line_reader::LONGEST_REJOINED;
 
 /// Matchers of a job.
-const MATCHERS: usize = 50;
+const MATCHERS: usize = 30;
 /// Patterns of a matcher.
-const PATTERNS: usize = 20;
-/// Bytes of a compiled pattern.
-const COMPILED: usize = 1 << 20;
+const PATTERNS: usize = 10;
+/// Bytes of the expressions of a job's matchers, as written.
+const EXPRESSIONS: usize = 64 << 10;
+/// Bytes of a compiled pattern, and of what its engine remembers between lines.
+const COMPILED: usize = 64 << 10;
+const REMEMBERED: usize = 256 << 10;
+/// How long the matchers of a job may work in all.
+const TIME: Duration = Duration::from_secs(30);
 /// Longest line that is looked at, in bytes.
 const LINE: usize = LONGEST_REJOINED;
 
@@ -25,6 +37,32 @@ const LINE: usize = LONGEST_REJOINED;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Matchers {
     active: Vec<Matcher>,
+    time: MatchTime,
+}
+
+/// The time that the matchers of a job took, in all their copies.
+#[derive(Debug, Clone, Default)]
+struct MatchTime(Arc<TimeSpent>);
+
+#[derive(Debug, Default)]
+struct TimeSpent {
+    nanoseconds: AtomicU64,
+    /// Somebody was told that it is over.
+    is_said: AtomicBool,
+}
+
+impl MatchTime {
+    fn is_over(&self) -> bool {
+        u128::from(self.0.nanoseconds.load(Ordering::Relaxed)) >= TIME.as_nanos()
+    }
+
+    fn spend<T>(&self, work: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let done = work();
+        let spent = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.0.nanoseconds.fetch_add(spent, Ordering::Relaxed);
+        done
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -35,6 +73,8 @@ struct Matcher {
     from: String,
     /// Shared by its copies, which tells them from others.
     patterns: Arc<[Pattern]>,
+    /// Bytes of their expressions.
+    length: usize,
     /// What the patterns before the last found: entry `i` waits for pattern `i + 1`.
     found: Vec<Option<Found>>,
 }
@@ -105,7 +145,19 @@ struct Groups {
 impl Matchers {
     /// Whether no line needs to be looked at.
     pub(super) fn is_empty(&self) -> bool {
-        self.active.is_empty()
+        self.active.is_empty() || self.time.is_over()
+    }
+
+    /// Why no line is looked at any longer, once in a job.
+    pub(super) fn say_over(&self) -> Option<String> {
+        let first = self.time.is_over() && !self.time.0.is_said.swap(true, Ordering::Relaxed);
+        first.then(|| {
+            format!(
+                "the problem matchers of this job took more than {} s and no longer look at its output: use simpler \
+                 expressions, or remove-matcher before long output",
+                TIME.as_secs()
+            )
+        })
     }
 
     /// Adds the matchers of a file; one with a known owner takes the other's place. Gives their owners. The error says
@@ -113,7 +165,20 @@ impl Matchers {
     pub(super) fn add(&mut self, text: &[u8]) -> Result<Vec<String>, String> {
         let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
         let file: File = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-        let matchers = file.problem_matcher.into_iter().map(Matcher::read).collect::<Result<Vec<_>, _>>()?;
+        let written = file.problem_matcher.iter().flat_map(|matcher| &matcher.pattern);
+        let length: usize = written.map(|pattern| pattern.regexp.len()).sum();
+        let known: usize = self.active.iter().map(|matcher| matcher.length).sum();
+        if known + length > EXPRESSIONS {
+            return Err(format!("the expressions of a job's problem matchers may have {} KiB", EXPRESSIONS >> 10));
+        }
+        if file.problem_matcher.len() > MATCHERS {
+            return Err(format!("a job may have {MATCHERS} problem matchers"));
+        }
+        if self.time.is_over() {
+            return Ok(Vec::new());
+        }
+        let read = || file.problem_matcher.into_iter().map(Matcher::read).collect::<Result<Vec<_>, _>>();
+        let matchers = self.time.spend(read)?;
         let owners = matchers.iter().map(|matcher| matcher.owner.clone()).collect();
         for matcher in matchers {
             self.remove(&matcher.owner);
@@ -157,7 +222,8 @@ impl Matchers {
         if line.len() > LINE {
             return None;
         }
-        let hit = self.active.iter_mut().position(|matcher| matcher.take(line));
+        let time = &self.time;
+        let hit = self.active.iter_mut().position(|matcher| matcher.take(line, time));
         let matcher = self.active.get_mut(hit?)?;
         let annotation = matcher.annotation(workspace);
         // What another matcher has begun to see was not what it seemed.
@@ -199,8 +265,10 @@ impl Matcher {
         if pattern.last().is_some_and(|pattern| pattern.repeats && pattern.groups.message.is_none()) {
             return wrong("a pattern with `loop` must set `message`");
         }
+        let length = pattern.iter().map(|pattern| pattern.regexp.len()).sum();
         let compiled = pattern.into_iter().map(|pattern| {
-            let regex = RegexBuilder::new(&portable(&pattern.regexp)).size_limit(COMPILED).nest_limit(100).build();
+            let mut builder = RegexBuilder::new(&portable(&pattern.regexp));
+            let regex = builder.size_limit(COMPILED).dfa_size_limit(REMEMBERED).nest_limit(100).build();
             let regex = regex.map_err(|error| {
                 let why = error.to_string();
                 let why = why.lines().last().unwrap_or_default().trim();
@@ -209,7 +277,7 @@ impl Matcher {
             Ok(Pattern { regex, groups: pattern.groups, repeats: pattern.repeats })
         });
         let patterns: Arc<[Pattern]> = compiled.collect::<Result<_, String>>()?;
-        Ok(Self { owner, severity, from: from_path, found: vec![None; patterns.len()], patterns })
+        Ok(Self { owner, severity, from: from_path, length, found: vec![None; patterns.len()], patterns })
     }
 
     fn is_copy_of(&self, other: &Self) -> bool {
@@ -217,7 +285,7 @@ impl Matcher {
     }
 
     /// Takes a line. True: with it a problem is complete; it is the last entry of `found`.
-    fn take(&mut self, line: &str) -> bool {
+    fn take(&mut self, line: &str, time: &MatchTime) -> bool {
         let last = self.patterns.len() - 1;
         // From the last to the first: a line counts for what waits for it, and may begin something new.
         for index in (0..=last).rev() {
@@ -226,7 +294,10 @@ impl Matcher {
                 Some(before) => self.found.get(before).cloned().flatten(),
             };
             let (Some(mut found), Some(pattern)) = (before, self.patterns.get(index)) else { continue };
-            let captures = pattern.regex.captures(line);
+            if time.is_over() {
+                return false;
+            }
+            let captures = time.spend(|| pattern.regex.captures(line));
             let waits = index.checked_sub(1);
             let keeps = captures.is_some() && pattern.repeats;
             if let Some(slot) = waits.filter(|_| !keeps).and_then(|before| self.found.get_mut(before)) {
@@ -344,6 +415,17 @@ enum ClassPosition {
     RangeEnd,
 }
 
+/// Characters of a class that has one letter: there they are those of ASCII, which are also few to compile.
+fn members(class: char) -> Option<&'static str> {
+    match class {
+        'd' => Some("0-9"),
+        'D' => Some("^0-9"),
+        'w' => Some("0-9A-Za-z_"),
+        'W' => Some("^0-9A-Za-z_"),
+        _ => None,
+    }
+}
+
 /// A JavaScript expression in the words of our engine, where a `[` or an operator in a class means more than itself.
 fn portable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -351,15 +433,21 @@ fn portable(text: &str) -> String {
     let mut class = None;
     while let Some(char) = chars.next() {
         let Some(place) = class else {
-            out.push(char);
             match char {
-                // An escape that means nothing is the character itself there.
-                '\\' => out.extend(chars.next()),
+                '\\' => match chars.next() {
+                    Some('b') => out.push_str(r"(?-u:\b)"),
+                    Some(escaped) => match members(escaped) {
+                        Some(members) => out.extend(["[", members, "]"]),
+                        None => out.extend(['\\', escaped]),
+                    },
+                    None => out.push(char),
+                },
                 '[' => {
+                    out.push(char);
                     class = Some(ClassPosition::Fresh);
                     out.extend(chars.next_if_eq(&'^'));
                 }
-                _ => {}
+                _ => out.push(char),
             }
             continue;
         };
@@ -375,8 +463,14 @@ fn portable(text: &str) -> String {
             }
             ('\\', _) => {
                 let escaped = chars.next();
-                out.push('\\');
-                out.extend(escaped);
+                match escaped.and_then(members) {
+                    Some(members) if members.starts_with('^') => out.extend(["[", members, "]"]),
+                    Some(members) => out.push_str(members),
+                    None => {
+                        out.push('\\');
+                        out.extend(escaped);
+                    }
+                }
                 // A class in a class begins no range.
                 let many = escaped.is_some_and(|escaped| "dDsSwW".contains(escaped));
                 Some(if many { ClassPosition::Fresh } else { beyond })
@@ -396,154 +490,5 @@ fn portable(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use super::*;
-
-    fn matchers(json: &serde_json::Value) -> Matchers {
-        let mut matchers = Matchers::default();
-        matchers.add(serde_json::json!({ "problemMatcher": json }).to_string().as_bytes()).unwrap();
-        matchers
-    }
-
-    fn seen(matchers: &mut Matchers, lines: &[&str]) -> Vec<String> {
-        let shown = |a: Annotation| {
-            let place = [a.line, a.column].map(|n| n.map(|n| n.to_string()).unwrap_or_default()).join(":");
-            let title = a.title.unwrap_or_default();
-            format!("{} {} {place} {title} {}", a.level, a.file.unwrap_or_default(), a.message)
-        };
-        lines.iter().filter_map(|line| matchers.look(line, "/workspace")).map(shown).collect()
-    }
-
-    #[test]
-    fn steps_that_run_at_once_add_to_the_matchers_of_their_job_and_take_away_only_what_they_removed() {
-        let with = |matchers: &mut Matchers, owner: &str| {
-            let file = serde_json::json!({"problemMatcher": [{"owner": owner, "pattern": [{"regexp": format!("^({owner})$"), "message": 1}]}]});
-            matchers.add(file.to_string().as_bytes()).unwrap();
-        };
-        let mut job = Matchers::default();
-        ["a", "b"].iter().for_each(|owner| with(&mut job, owner));
-        let (mut one, mut two, before) = (job.clone(), job.clone(), job.clone());
-        with(&mut one, "c");
-        one.remove("a");
-        with(&mut two, "d");
-        job.learn(&before, two);
-        job.learn(&before, one);
-        let found = |word: &&&str| job.clone().look(word, "").is_some();
-        assert_eq!(["a", "b", "c", "d"].iter().filter(found).copied().collect::<Vec<_>>(), ["b", "c", "d"]);
-    }
-
-    #[test]
-    fn one_line_gives_file_place_severity_code_and_message() {
-        let mut gcc = matchers(&serde_json::json!([{"owner": "gcc", "pattern": [{
-            "regexp": r"^(.+?):(\d+):(\d+):\s+(?:fatal )?(\w+): (.*?)(?: \[([^[\]]+)\])?$",
-            "file": 1, "line": 2, "column": 3, "severity": 4, "message": 5, "code": 6,
-        }]}]));
-        let lines = [
-            "/workspace/src/a.c:3:7: warning: unused [-Wunused]",
-            "src/b.c:4:1: error: bad",
-            "/usr/include/x.h:1:2: error: elsewhere",
-            "a.c:1:1: remark: not a severity",
-            "nothing to see",
-        ];
-        let expected = ["warning src/a.c 3:7 -Wunused unused", "error src/b.c 4:1  bad", "error  1:2  elsewhere"];
-        assert_eq!(seen(&mut gcc, &lines), expected);
-    }
-
-    #[test]
-    fn the_last_of_several_patterns_may_repeat() {
-        let mut eslint = matchers(&serde_json::json!([{"owner": "eslint", "pattern": [
-            {"regexp": r"^([^\s].*)$", "file": 1},
-            {"regexp": r"^\s+(\d+):(\d+)\s+(error|warning)\s+(.*)\s\s+(.*)$",
-             "line": 1, "column": 2, "severity": 3, "message": 4, "code": 5, "loop": true},
-        ]}]));
-        let lines = [
-            "test.js",
-            "  1:0   error  Missing  strict",
-            "  5:10  warning  Unused  no-unused",
-            "",
-            "  9:9  error  Alone  x",
-        ];
-        let expected = ["error test.js 1:0 strict Missing", "warning test.js 5:10 no-unused Unused"];
-        assert_eq!(seen(&mut eslint, &lines), expected);
-        seen(&mut eslint, &["test.js"]);
-        eslint.reset();
-        assert_eq!(seen(&mut eslint, &["  1:0   error  Missing  strict"]), [""; 0]);
-    }
-
-    #[test]
-    fn three_lines_in_a_row_make_one_problem_and_a_path_may_come_from_another() {
-        let mut matchers = matchers(&serde_json::json!([{"owner": "x", "severity": "notice", "pattern": [
-            {"regexp": "^at (.*)$", "fromPath": 1}, {"regexp": "^file (.*)$", "file": 1}, {"regexp": "^why (.*)$", "message": 1},
-        ]}]));
-        let lines = ["at sub/p.proj", "file a.x", "why one", "at sub/p.proj", "other", "file a.x", "why two"];
-        assert_eq!(seen(&mut matchers, &lines), ["notice sub/a.x :  one"]);
-    }
-
-    #[test]
-    fn the_newest_matcher_comes_first_and_an_owner_has_one() {
-        let simple = |owner: &str, level: &str| serde_json::json!({"owner": owner, "severity": level, "pattern": [{"regexp": "(.*)", "message": 1}]});
-        let mut matchers = matchers(&serde_json::json!([simple("a", "error"), simple("b", "warning")]));
-        assert_eq!(seen(&mut matchers, &["x"]), ["warning  :  x"]);
-        matchers.remove("B");
-        assert_eq!(seen(&mut matchers, &["x"]), ["error  :  x"]);
-        matchers.add(serde_json::json!({"problemMatcher": [simple("A", "notice")]}).to_string().as_bytes()).unwrap();
-        assert_eq!(seen(&mut matchers, &["x"]), ["notice  :  x"]);
-        matchers.remove("a");
-        assert!(matchers.is_empty());
-    }
-
-    #[test]
-    fn matchers_that_break_the_rules_are_refused_with_the_rule() {
-        for (matcher, part) in [
-            (serde_json::json!({"pattern": [{"regexp": "x", "message": 0}]}), "owner"),
-            (serde_json::json!({"owner": "o"}), "1 to 20 patterns"),
-            (
-                serde_json::json!({"owner": "o", "severity": "bad", "pattern": [{"regexp": "x", "message": 0}]}),
-                "severity",
-            ),
-            (serde_json::json!({"owner": "o", "pattern": [{"regexp": "x", "message": 0, "loop": true}]}), "loop"),
-            (serde_json::json!({"owner": "o", "pattern": [{"regexp": "x", "file": 0}]}), "message"),
-            (serde_json::json!({"owner": "o", "pattern": [{"regexp": "(?=x)", "message": 0}]}), "not supported"),
-            (
-                serde_json::json!({"owner": "o", "pattern": [{"regexp": "a{1000}{1000}", "message": 0}]}),
-                "not supported",
-            ),
-            (
-                serde_json::json!({"owner": "o", "pattern": [{"regexp": "x", "message": 0}, {"regexp": "y", "message": 0}]}),
-                "same property",
-            ),
-        ] {
-            let text = serde_json::json!({"problemMatcher": [matcher]}).to_string();
-            let error = Matchers::default().add(text.as_bytes()).unwrap_err();
-            assert!(error.contains(part), "{error}");
-        }
-        assert!(Matchers::default().add(b"{}").is_err());
-    }
-
-    #[test]
-    fn attack_10_an_expression_that_would_hold_others_up_takes_no_longer() {
-        let mut matchers =
-            matchers(&serde_json::json!([{"owner": "o", "pattern": [{"regexp": "^(a+)+$", "message": 1}]}]));
-        let line = format!("{}!", "a".repeat(LINE - 1));
-        let began = std::time::Instant::now();
-        assert_eq!(seen(&mut matchers, &[&line]), [""; 0]);
-        assert!(began.elapsed().as_secs() < 60);
-    }
-
-    #[test]
-    fn expressions_of_javascript_mean_the_same_here() {
-        for (regexp, line) in [
-            (r"^[^[]+\[x\]$", "a[x]"),
-            (r"[a&&b]+", "&"),
-            (r"^\/x$", "/x"),
-            (r"[\]]", "]"),
-            (r"[+--]", ","),
-            (r"^[--/]$", "."),
-            (r"^[\w-.]+$", "a-.b"),
-            (r"^[a-c-]+$", "b-"),
-        ] {
-            assert!(Regex::new(&portable(regexp)).unwrap().is_match(line), "{regexp}");
-        }
-    }
-}
+#[path = "matcher/tests.rs"]
+mod tests;

@@ -24,6 +24,8 @@ struct StreamState {
     inside: bool,
     /// What of the current line was passed on and is still read at its end.
     passed: Vec<u8>,
+    /// Text that may be shown once it is masked.
+    plain: Vec<u8>,
     mask: mask::MaskStream,
     /// Masked text.
     out: Vec<u8>,
@@ -44,10 +46,21 @@ impl OutputParser {
         Self { stdout: StreamState::default(), stderr: StreamState::default(), reader, workspace }
     }
 
-    /// Takes output. Gives how much of it: less than all where a file is wanted first, see [`Self::wanted`].
+    /// Takes output. Gives how much of it: less than all where a file is wanted first, see [`Self::wanted`]. What a line
+    /// of it has masked holds for all of it: masks cost the same whether there is one or a thousand of them.
     pub(super) fn take(&mut self, stream: OutputStream, data: &[u8], masker: &Masker) -> usize {
+        let taken = self.read(stream, data, masker);
+        self.side(stream).0.cover(masker);
+        taken
+    }
+
+    fn read(&mut self, stream: OutputStream, data: &[u8], masker: &Masker) -> usize {
         let (mut rest, mut looked) = (data, self.reader.reads_all());
         while !rest.is_empty() && self.reader.wanted_file().is_none() {
+            if self.reader.withholds() {
+                self.side(stream).0.started.clear();
+                return data.len();
+            }
             let all = self.reader.reads_all();
             let (side, reader) = self.side(stream);
             // Whole lines without anything to read go at once: looking at each costs more than all the rest.
@@ -55,7 +68,7 @@ impl OutputParser {
                 looked = true;
                 let (lines, after) = rest.split_at(memrchr(b'\n', rest).map_or(0, |at| at + 1));
                 if !lines.is_empty() && reader.skips(lines) {
-                    side.show(masker, lines);
+                    side.show(lines);
                     rest = after;
                     continue;
                 }
@@ -65,12 +78,12 @@ impl OutputParser {
             let ended = part.ends_with(b"\n");
             if side.inside {
                 side.inside = !ended;
-                side.show(masker, part);
+                side.show(part);
                 self.passed(stream, part, ended);
                 continue;
             }
             if side.started.is_empty() && ended && !all && reader.skips_line(part) {
-                side.show(masker, part);
+                side.show(part);
                 continue;
             }
             side.started.extend_from_slice(part);
@@ -78,7 +91,7 @@ impl OutputParser {
                 let line = std::mem::take(&mut side.started);
                 self.line(stream, &line, masker);
             } else {
-                side.pass_on(reader.as_ref(), masker, PIECE);
+                side.pass_on(reader.as_ref(), PIECE);
             }
         }
         data.len() - rest.len()
@@ -96,14 +109,18 @@ impl OutputParser {
     /// Gives the reader the file that it wanted, or why there is none.
     pub(super) fn give_file(&mut self, content: Result<&[u8], String>, masker: &Masker) {
         if let Some(said) = self.reader.take_file(content) {
-            self.stdout.show(masker, said.as_bytes());
+            self.stdout.show(said.as_bytes());
+            self.stdout.cover(masker);
         }
     }
 
     /// The prompt timer: what was started is shown as far as it can be no command and no secret.
     pub(super) fn prompt(&mut self, masker: &Masker) {
         for side in [&mut self.stdout, &mut self.stderr] {
-            side.pass_on(self.reader.as_ref(), masker, 0);
+            if !self.reader.withholds() {
+                side.pass_on(self.reader.as_ref(), 0);
+            }
+            side.cover(masker);
             side.prompted = true;
         }
     }
@@ -119,12 +136,14 @@ impl OutputParser {
     pub(super) fn finish(&mut self, masker: &Masker) {
         for stream in [OutputStream::Stdout, OutputStream::Stderr] {
             let line = std::mem::take(&mut self.side(stream).0.started);
-            if !line.is_empty() {
+            if !line.is_empty() && !self.reader.withholds() {
                 self.line(stream, &line, masker);
             }
             self.passed(stream, b"", true);
-            let StreamState { mask, out, prompted, .. } = self.side(stream).0;
-            mask.finish(out);
+            let side = self.side(stream).0;
+            side.cover(masker);
+            let StreamState { mask, out, prompted, .. } = side;
+            mask.finish(masker, out);
             *prompted = true;
         }
     }
@@ -179,26 +198,34 @@ impl OutputParser {
         let (side, reader) = self.side(stream);
         let text = String::from_utf8_lossy(line);
         match reader.line(text.trim_end_matches(['\r', '\n']), masker) {
-            Some(said) => side.show(masker, said.as_bytes()),
-            None => side.show(masker, line),
+            Some(said) => side.show(said.as_bytes()),
+            None => side.show(line),
         }
     }
 }
 
 impl StreamState {
-    fn show(&mut self, masker: &Masker, text: &[u8]) {
-        self.mask.push(masker, text, &mut self.out);
+    fn show(&mut self, text: &[u8]) {
+        self.plain.extend_from_slice(text);
+    }
+
+    /// Masks what is to be shown.
+    fn cover(&mut self, masker: &Masker) {
+        if !self.plain.is_empty() {
+            self.mask.push(masker, &self.plain, &mut self.out);
+            self.plain.clear();
+        }
     }
 
     /// Passes the started line on unless it may be a command, from a length on.
-    fn pass_on(&mut self, reader: &dyn LineReader, masker: &Masker, from: usize) {
+    fn pass_on(&mut self, reader: &dyn LineReader, from: usize) {
         let command = reader.may_begin(&self.started) && self.started.len() < COMMAND_LIMIT;
         if self.started.is_empty() || self.started.len() < from || command {
             return;
         }
         let started = std::mem::take(&mut self.started);
         self.inside = true;
-        self.show(masker, &started);
+        self.show(&started);
         if reader.reads_all() {
             self.passed = started;
         }

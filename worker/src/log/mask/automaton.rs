@@ -1,96 +1,177 @@
 //! The search machine behind masking: Aho–Corasick, with the two numbers that streaming needs for each state.
+//!
+//! A state knows the longest pattern that ends in it and no other. A list of all of them, as libraries keep for each
+//! state, may take the square of what the patterns take, and a job chooses those.
 
-use aho_corasick::{Anchored, MatchKind, automaton::Automaton as _, nfa::contiguous::NFA};
-use zeroize::Zeroizing;
+use std::collections::VecDeque;
 
-pub(super) type AutomatonState = aho_corasick::automaton::StateID;
+use super::forms::Form;
+
+/// Index of a state.
+pub(super) type AutomatonState = u32;
+
+/// Nothing that begins a pattern.
+pub(super) const START: AutomatonState = 0;
+/// Encoded text goes on behind a line end from this many characters on: a whole group of base64.
+const GROUP: usize = 4;
 
 /// All patterns of a masker.
 #[derive(Default)]
 pub(super) struct Automaton {
-    inner: Option<CompiledPatterns>,
+    /// Empty: there is no pattern.
+    states: Vec<State>,
+    /// Where each byte leads from the start.
+    first: Vec<AutomatonState>,
 }
 
-struct CompiledPatterns {
-    nfa: NFA,
-    start: AutomatonState,
-    /// By state.
-    facts: Vec<Facts>,
-    /// Bytes that begin a pattern.
-    first: [bool; 256],
-}
-
-#[derive(Default, Clone, Copy)]
-struct Facts {
-    /// Length of the longest end of the input that begins a pattern.
-    depth: usize,
+/// What the input ends with: the beginning of a pattern.
+#[derive(Clone, Copy, Default)]
+struct State {
+    /// The longest shorter end of the input that begins a pattern.
+    shorter: AutomatonState,
+    /// First of the states that are one byte longer; 0: none.
+    longer: AutomatonState,
+    /// Next of those that `longer` of its parent begins; 0: none.
+    sibling: AutomatonState,
+    /// Its length.
+    depth: u32,
     /// Length of the longest pattern that ends here; 0: none.
-    matched: usize,
+    matched: u32,
+    /// Its last byte.
+    byte: u8,
+    /// A line may end here without ending the pattern.
+    is_open: bool,
 }
 
 impl Automaton {
-    pub(super) fn new(patterns: &[Zeroizing<Vec<u8>>]) -> Self {
-        let built = NFA::builder().match_kind(MatchKind::Standard).build(patterns.iter().map(|p| p.as_slice()));
-        // Fails only beyond 2^31 bytes of patterns, which command and message limits exclude.
-        let Ok(nfa) = built else {
-            return Self::default();
-        };
-        let Ok(start) = nfa.start_state(Anchored::No) else {
-            return Self::default();
-        };
-        let mut facts = vec![Facts::default(); start.as_usize() + 1];
-        let mut first = [false; 256];
-        for pattern in patterns {
-            if let Some(slot) = pattern.first().and_then(|byte| first.get_mut(usize::from(*byte))) {
-                *slot = true;
-            }
-            let mut state = start;
-            for (index, &byte) in pattern.iter().enumerate() {
-                state = nfa.next_state(Anchored::No, state, byte);
-                let matched = match nfa.is_match(state) {
-                    true => (0..nfa.match_len(state)).map(|i| nfa.pattern_len(nfa.match_pattern(state, i))).max(),
-                    false => None,
-                };
-                if facts.len() <= state.as_usize() {
-                    facts.resize(state.as_usize() + 1, Facts::default());
-                }
-                if let Some(slot) = facts.get_mut(state.as_usize()) {
-                    *slot = Facts { depth: index + 1, matched: matched.unwrap_or_default() };
-                }
+    pub(super) fn new<'f>(forms: impl IntoIterator<Item = &'f Form>) -> Self {
+        let mut automaton = Self { states: vec![State::default()], first: vec![START; 256] };
+        for form in forms {
+            automaton.insert(form);
+        }
+        automaton.link();
+        automaton
+    }
+
+    fn insert(&mut self, form: &Form) {
+        let mut state = START;
+        for (index, &byte) in form.text().iter().enumerate() {
+            let depth = index + 1;
+            let next = match self.child(state, byte) {
+                START => self.grow(state, byte, depth),
+                known => known,
+            };
+            state = next;
+            let begun = form.group_start().and_then(|start| depth.checked_sub(start));
+            let is_open = begun.is_some_and(|begun| depth >= GROUP && begun % GROUP == 0);
+            if let Some(state) = self.states.get_mut(state as usize) {
+                state.is_open |= is_open;
             }
         }
-        Self { inner: Some(CompiledPatterns { nfa, start, facts, first }) }
+        if let Some(end) = self.states.get_mut(state as usize) {
+            end.matched = end.depth;
+        }
+    }
+
+    /// Adds a state behind another; gives the start where there is no room for more.
+    fn grow(&mut self, parent: AutomatonState, byte: u8, depth: usize) -> AutomatonState {
+        let (Ok(state), Ok(depth)) = (AutomatonState::try_from(self.states.len()), u32::try_from(depth)) else {
+            return START;
+        };
+        let Some(above) = self.states.get_mut(parent as usize) else { return START };
+        let sibling = std::mem::replace(&mut above.longer, state);
+        self.states.push(State { sibling, depth, byte, ..State::default() });
+        if let Some(slot) = self.first.get_mut(usize::from(byte)).filter(|_| parent == START) {
+            *slot = state;
+        }
+        state
+    }
+
+    /// Fills in what is shorter, and what ends with it.
+    fn link(&mut self) {
+        let mut open = VecDeque::from([START]);
+        while let Some(parent) = open.pop_front() {
+            let State { shorter, mut longer, .. } = self.state(parent);
+            while longer != START {
+                let State { byte, sibling, .. } = self.state(longer);
+                let below = if parent == START { START } else { self.next(shorter, byte) };
+                let matched = self.state(below).matched;
+                if let Some(state) = self.states.get_mut(longer as usize) {
+                    state.shorter = below;
+                    state.matched = state.matched.max(matched);
+                }
+                open.push_back(longer);
+                longer = sibling;
+            }
+        }
+    }
+
+    fn state(&self, state: AutomatonState) -> State {
+        self.states.get(state as usize).copied().unwrap_or_default()
+    }
+
+    fn children(&self, state: AutomatonState) -> impl Iterator<Item = AutomatonState> {
+        std::iter::successors(Some(self.state(state).longer), |child| Some(self.state(*child).sibling))
+            .take_while(|child| *child != START)
+    }
+
+    /// The state that is longer by this byte; the start: there is none.
+    fn child(&self, state: AutomatonState, byte: u8) -> AutomatonState {
+        if state == START {
+            return self.first.get(usize::from(byte)).copied().unwrap_or(START);
+        }
+        self.children(state).find(|child| self.state(*child).byte == byte).unwrap_or(START)
+    }
+
+    fn next(&self, mut state: AutomatonState, byte: u8) -> AutomatonState {
+        loop {
+            let child = self.child(state, byte);
+            if child != START || state == START {
+                return child;
+            }
+            state = self.state(state).shorter;
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.states.capacity() * size_of::<State>()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.inner.is_none()
+        self.states.len() < 2
     }
 
-    pub(super) fn start(&self) -> AutomatonState {
-        self.inner.as_ref().map(|inner| inner.start).unwrap_or_default()
+    /// The state after a byte, and whether the byte is a line end within encoded text, which is no part of it: tools
+    /// wrap base64.
+    pub(super) fn step(&self, state: AutomatonState, byte: u8) -> (AutomatonState, bool) {
+        let next = self.next(state, byte);
+        if next == START && matches!(byte, b'\n' | b'\r') {
+            let mut open = state;
+            while open != START {
+                let known = self.state(open);
+                if known.is_open {
+                    return (open, true);
+                }
+                open = known.shorter;
+            }
+        }
+        (next, false)
     }
 
-    pub(super) fn next(&self, state: AutomatonState, byte: u8) -> AutomatonState {
-        self.inner.as_ref().map(|inner| inner.nfa.next_state(Anchored::No, state, byte)).unwrap_or_default()
-    }
-
+    /// Length of the longest end of the input that begins a pattern.
     pub(super) fn depth(&self, state: AutomatonState) -> usize {
-        self.facts(state).depth
+        self.state(state).depth as usize
     }
 
+    /// Length of the longest pattern that ends here; 0: none.
     pub(super) fn matched(&self, state: AutomatonState) -> usize {
-        self.facts(state).matched
+        self.state(state).matched as usize
     }
 
     /// Bytes from the start of `data` that begin no pattern.
     pub(super) fn skip(&self, data: &[u8]) -> usize {
-        let Some(inner) = &self.inner else {
-            return data.len();
-        };
-        data.iter().position(|byte| inner.first.get(usize::from(*byte)).copied().unwrap_or(true)).unwrap_or(data.len())
-    }
-
-    fn facts(&self, state: AutomatonState) -> Facts {
-        self.inner.as_ref().and_then(|inner| inner.facts.get(state.as_usize())).copied().unwrap_or_default()
+        let begins = |byte: &u8| self.first.get(usize::from(*byte)).is_some_and(|state| *state != START);
+        data.iter().position(begins).unwrap_or(data.len())
     }
 }

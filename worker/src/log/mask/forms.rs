@@ -1,24 +1,61 @@
 //! The forms in which a secret turns up in output.
 
+use std::collections::HashSet;
+
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE},
 };
-use zeroize::Zeroizing;
+use zeroize::Zeroize as _;
 
 use super::SHORTEST;
 
-type Form = Zeroizing<Vec<u8>>;
-
 /// Shorter encoded pieces would hit ordinary text. Bytes.
 const SHORTEST_ENCODED: usize = 6;
+/// Characters of base64 beside which the uncertain ones around a value are known.
+const NEIGHBOURS: usize = 16;
 /// GitHub's runner: parts of a value around PowerShell's colour codes, and values in quotes, only from these lengths.
 const SHORTEST_SECTION: usize = 6;
 const SHORTEST_QUOTED: usize = 9;
 
-/// Every form of a secret that is masked. `secret` is neither empty nor framed by line ends.
-pub(super) fn of(secret: &str) -> Vec<Form> {
-    let mut forms = Forms(Vec::new());
+/// A text that is masked.
+#[derive(PartialEq, Eq, Hash)]
+pub(super) struct Form {
+    text: Secret,
+    /// Of base64, which may be wrapped: the first place where a group of four characters begins.
+    group_start: Option<usize>,
+}
+
+impl Form {
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text.0
+    }
+
+    pub(super) fn group_start(&self) -> Option<usize> {
+        self.group_start
+    }
+}
+
+/// Bytes that are overwritten when they are not needed any more.
+#[derive(PartialEq, Eq, Hash)]
+pub(super) struct Secret(Vec<u8>);
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.as_bytes().to_vec())
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// Every form of a secret that is masked. `secret` is neither empty nor framed by line ends. `None`: they have more than
+/// `limit` bytes together.
+pub(super) fn of(secret: &str, limit: usize) -> Option<HashSet<Form>> {
+    let mut forms = Forms { found: HashSet::new(), room: Some(limit) };
     forms.value(secret);
     if secret.contains(['\n', '\r']) {
         let lines: Vec<_> = secret.split(['\n', '\r']).filter(|line| !line.is_empty()).collect();
@@ -26,18 +63,31 @@ pub(super) fn of(secret: &str) -> Vec<Form> {
         forms.push(lines.join("\r\n"));
         for line in lines {
             forms.value(line);
+            forms.room?;
         }
     }
-    forms.0
+    forms.room.map(|_| forms.found)
 }
 
-struct Forms(Vec<Form>);
+struct Forms {
+    found: HashSet<Form>,
+    /// Bytes that more of them may have; `None`: there are too many.
+    room: Option<usize>,
+}
 
 impl Forms {
-    fn push(&mut self, form: impl Into<Vec<u8>>) {
-        let form = Zeroizing::new(form.into());
-        if form.len() >= SHORTEST && !self.0.contains(&form) {
-            self.0.push(form);
+    fn push(&mut self, text: impl Into<Vec<u8>>) {
+        self.insert(text.into(), None);
+    }
+
+    fn insert(&mut self, text: Vec<u8>, group_start: Option<usize>) {
+        let form = Form { text: Secret(text), group_start };
+        let length = form.text().len();
+        if length >= SHORTEST && !self.found.contains(&form) {
+            self.room = self.room.and_then(|room| room.checked_sub(length));
+            if self.room.is_some() {
+                self.found.insert(form);
+            }
         }
     }
 
@@ -57,23 +107,40 @@ impl Forms {
         self.sections(value);
     }
 
-    /// Base64 of the value at each place it may have in a longer text. The bytes before it are not known, so a piece
-    /// begins with the first full group; those after it are not known either, so it also stands without its last group.
+    /// Base64 of the value at each place it may have in a longer text. The bytes around it are not known there. What the
+    /// value alone decides is one form; the characters beside it, of which it decides a part, are forms with a few of
+    /// their neighbours. At most four bits of its first and of its last byte stay.
     fn base64(&mut self, value: &[u8]) {
+        // How many bytes of the value stand in the group that other bytes begin.
         for skipped in [0, 1, 2] {
-            let Some(bytes) = value.get(skipped..).filter(|bytes| !bytes.is_empty()) else {
+            let Some((begun, bytes)) = value.split_at_checked(skipped).filter(|(_, bytes)| !bytes.is_empty()) else {
                 continue;
             };
             // Characters that the value alone decides: each holds 6 bits.
             let decided = bytes.len() * 8 / 6;
-            for encoded in [STANDARD.encode(bytes), URL_SAFE.encode(bytes)] {
-                let bare = encoded.trim_end_matches('=').to_owned();
-                for form in [encoded.get(..decided).unwrap_or_default().to_owned(), bare, encoded] {
-                    if form.len() >= SHORTEST_ENCODED {
-                        self.push(form);
-                    }
+            let ends_at = (decided / 4 * 4).saturating_sub(NEIGHBOURS);
+            let group: Vec<u8> = std::iter::repeat_n(0, 3 - skipped).chain(begun.iter().copied()).collect();
+            for engine in [&STANDARD, &URL_SAFE] {
+                let encoded = engine.encode(bytes);
+                let known = encoded.get(..decided).unwrap_or_default();
+                let bare = encoded.trim_end_matches('=');
+                for form in [known, bare.get(ends_at..).unwrap_or_default(), encoded.get(ends_at..).unwrap_or_default()]
+                {
+                    self.encoded(form, 0);
+                }
+                // Of the last byte of the group one character is decided, of the last two bytes two.
+                let group = engine.encode(&group);
+                if let Some(before) = group.get(group.len() - skipped..).filter(|before| !before.is_empty()) {
+                    let beside = known.get(..NEIGHBOURS).unwrap_or(known);
+                    self.encoded(&format!("{before}{beside}"), before.len());
                 }
             }
+        }
+    }
+
+    fn encoded(&mut self, form: &str, group_start: usize) {
+        if form.len() >= SHORTEST_ENCODED {
+            self.insert(form.into(), Some(group_start));
         }
     }
 
