@@ -22,6 +22,8 @@ pub use init_protocol::{INIT_MESSAGE_LIMIT, INIT_PROTOCOL, TUNNEL_CONNECTIONS, T
 
 /// Longest message between coordinator and worker, in bytes.
 pub const MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
+/// Longest report of a job, in bytes: what else its message holds is small.
+pub const REPORT_LIMIT: usize = MESSAGE_LIMIT - 64 * 1024;
 /// Largest log chunk, in bytes.
 pub const LOG_CHUNK_LIMIT: usize = 256 * 1024;
 /// What a worker signs, followed by the nonce of the challenge.

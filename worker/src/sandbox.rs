@@ -170,8 +170,8 @@ pub struct ProcessExit {
     pub signal: i32,
     /// Collected files: path, content. Missing files are left out.
     pub files: Vec<(String, Bytes)>,
-    /// Collected files that are too long to be sent.
-    pub too_long: Vec<String>,
+    /// Collected files that are longer than may be sent, with their first bytes.
+    pub too_long: Vec<(String, Bytes)>,
     /// The memory limit was hit while it ran.
     pub out_of_memory: bool,
 }

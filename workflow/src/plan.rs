@@ -412,6 +412,22 @@ pub enum Reason {
     LogLimit,
 }
 
+impl Reason {
+    /// What is said beside the kind of reason, where there is anything.
+    pub fn detail_mut(&mut self) -> Option<&mut String> {
+        match self {
+            Self::StartFailed(detail)
+            | Self::PullFailed(detail)
+            | Self::SandboxLost(detail)
+            | Self::Invalid(detail)
+            | Self::Cancelled(detail)
+            | Self::WorkerLost(detail)
+            | Self::NoWorker(detail) => Some(detail),
+            Self::Step | Self::Timeout | Self::OutOfMemory | Self::Processes | Self::Disk | Self::LogLimit => None,
+        }
+    }
+}
+
 /// One sentence without a full stop, for logs, pages and results alike.
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -428,6 +444,27 @@ impl fmt::Display for Reason {
             Self::WorkerLost(detail) => write!(f, "the worker was lost: {detail}"),
             Self::NoWorker(detail) => write!(f, "no worker can take this job: {detail}"),
             Self::Invalid(detail) | Self::Cancelled(detail) => f.write_str(detail),
+        }
+    }
+}
+
+impl JobReport {
+    /// Of a job that failed before, or beside, its steps.
+    pub fn failed(reason: Reason) -> Self {
+        Self {
+            conclusion: Conclusion::Failure,
+            reason: Some(reason),
+            exit_code: 125,
+            steps: Vec::new(),
+            outputs: IndexMap::new(),
+            environment: None,
+            annotations: Vec::new(),
+            summary: String::new(),
+            started: false,
+            image: None,
+            actions: IndexMap::new(),
+            started_at_ms: 0,
+            finished_at_ms: 0,
         }
     }
 }
@@ -489,8 +526,6 @@ pub struct StepReport {
     pub exit_code: Option<i32>,
     /// Milliseconds.
     pub duration_ms: u64,
-    /// Step outputs.
-    pub outputs: IndexMap<String, String>,
 }
 
 /// A message bound to a place in a file.

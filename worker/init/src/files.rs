@@ -67,28 +67,27 @@ pub(crate) fn write(file: &File, user: &User) -> io::Result<()> {
     written.map_err(context(format_args!("write {}", path.display())))
 }
 
-/// Reads regular files; others are left out. What exceeds `limit`, or the room of one message, is marked too long.
+/// Reads regular files; others are left out. What exceeds `limit`, or the room of one message, is marked too long, and
+/// has its first bytes.
 pub(crate) fn read(paths: &[String], limit: u64) -> Vec<File> {
     let mut room = CONTENT_LIMIT as u64;
     let mut files = Vec::new();
     for path in paths {
-        let Some(content) = read_one(path, limit.min(room)) else { continue };
-        let file = match content {
-            Some(content) => {
-                room = room.saturating_sub(content.len() as u64);
-                File { path: path.clone(), content, ..File::default() }
-            }
-            None => File { path: path.clone(), too_long: true, ..File::default() },
-        };
-        files.push(file);
+        let limit = limit.min(room);
+        let Some(mut content) = read_one(path, limit) else { continue };
+        let too_long = content.len() as u64 > limit;
+        content.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        room = room.saturating_sub(content.len() as u64);
+        files.push(File { path: path.clone(), content, too_long, ..File::default() });
     }
     files
 }
 
-fn read_one(path: &str, limit: u64) -> Option<Option<Vec<u8>>> {
+/// One byte more than the limit tells that there are more.
+fn read_one(path: &str, limit: u64) -> Option<Vec<u8>> {
     let mut content = Vec::new();
     open(Path::new(path)).ok()?.take(limit.saturating_add(1)).read_to_end(&mut content).ok()?;
-    Some((content.len() as u64 <= limit).then_some(content))
+    Some(content)
 }
 
 /// Opens the regular file that a path leads to, links followed, if it lies below `base` (which holds no links). It is

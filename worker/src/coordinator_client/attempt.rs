@@ -208,21 +208,7 @@ fn result(attempt: &wire::Attempt, report: &JobReport) -> Report {
 }
 
 fn failed(reason: Reason) -> JobReport {
-    JobReport {
-        conclusion: Conclusion::Failure,
-        reason: Some(reason),
-        exit_code: 125,
-        steps: Vec::new(),
-        outputs: Default::default(),
-        environment: None,
-        annotations: Vec::new(),
-        summary: String::new(),
-        started: false,
-        image: None,
-        actions: Default::default(),
-        started_at_ms: now_ms(),
-        finished_at_ms: now_ms(),
-    }
+    JobReport { started_at_ms: now_ms(), finished_at_ms: now_ms(), ..JobReport::failed(reason) }
 }
 
 /// Puts what a job reaches into the table of attempts.

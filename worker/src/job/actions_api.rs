@@ -1,6 +1,7 @@
 //! The way from a job's programs to the services that actions call, and the variables that tell it.
 
 mod client;
+mod name_check;
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use tokio::{io::DuplexStream, task::JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 
 pub(super) use self::client::ActionsApiClient;
+use crate::log::mask::Masker;
 use crate::sandbox::{ACTIONS_API_HOST, ACTIONS_API_PORT, LoopbackPort, Machine, SandboxError};
 
 /// The services that actions call, as one attempt has them.
@@ -38,11 +40,15 @@ pub(super) struct ServicePort {
 
 impl ServicePort {
     /// Opens it in a machine.
-    pub(super) async fn open(access: &ActionsApiAccess, machine: &dyn Machine) -> Result<Self, SandboxError> {
+    pub(super) async fn open(
+        access: &ActionsApiAccess,
+        machine: &dyn Machine,
+        masker: Arc<Masker>,
+    ) -> Result<Self, SandboxError> {
         let port = machine.listen().await?;
         let host = if port.number == ACTIONS_API_PORT { ACTIONS_API_HOST } else { "127.0.0.1" };
         let url = format!("http://{host}:{}", port.number);
-        let accepting = tokio::spawn(accept_connections(port, Arc::clone(&access.tunnel)));
+        let accepting = tokio::spawn(accept_connections(port, Arc::clone(&access.tunnel), masker));
         Ok(Self { url, _accepting: AbortOnDropHandle::new(accepting) })
     }
 
@@ -78,13 +84,13 @@ impl ServicePort {
     }
 }
 
-async fn accept_connections(mut port: LoopbackPort, tunnel: Arc<dyn Tunnel>) {
+async fn accept_connections(mut port: LoopbackPort, tunnel: Arc<dyn Tunnel>, masker: Arc<Masker>) {
     let mut serving = JoinSet::new();
     loop {
         tokio::select! {
             connection = port.connections.recv() => match connection {
                 Some(connection) => {
-                    serving.spawn(tunnel.serve(connection));
+                    serving.spawn(name_check::serve(connection, Arc::clone(&tunnel), Arc::clone(&masker)));
                 }
                 None => return,
             },

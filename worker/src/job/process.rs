@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     deadline::{Interrupt, StopCause},
-    step_env::{SUMMARY, StepEnv},
+    report_limits::{STEP_VALUES, SUMMARY},
+    step_env::StepEnv,
 };
 use crate::{
     dialect::{step_dialect::StepFile, step_values::StepValues},
@@ -92,7 +93,7 @@ impl StepEnv<'_> {
         self.started = true;
         self.has_event |= beside.is_none();
         let mut done = ProcessResult { ended, outputs: IndexMap::new(), state: IndexMap::new(), failed: false };
-        self.take_over(said, &mut done);
+        self.take_over(said, &mut done, process.step).await;
         if let ProcessEnd::Exit(exit) = &mut done.ended {
             let collected = std::mem::take(&mut exit.files);
             let too_long = std::mem::take(&mut exit.too_long);
@@ -102,8 +103,10 @@ impl StepEnv<'_> {
                     self.read_file(file, &content, &mut done, process.step).await;
                 }
             }
-            for file in too_long.iter().filter_map(|path| of(path)) {
-                self.too_long(file, &mut done, process.step).await;
+            for (path, content) in too_long {
+                if let Some(file) = of(&path) {
+                    self.too_long(file, &content, &mut done, process.step).await;
+                }
             }
         }
         done
@@ -156,7 +159,7 @@ impl StepEnv<'_> {
 
     async fn read_file(&mut self, file: &StepFile, content: &[u8], done: &mut ProcessResult, step: i32) {
         match self.job.dialect.read_step_file(file, &String::from_utf8_lossy(content)) {
-            Ok(values) => self.take_over(values, done),
+            Ok(values) => self.take_over(values, done, step).await,
             Err(problem) => {
                 self.refuse(step, &problem).await;
                 done.failed = true;
@@ -164,26 +167,53 @@ impl StepEnv<'_> {
         }
     }
 
-    /// A file was more than can be read. A summary is only left out, as on GitHub.
-    async fn too_long(&mut self, file: &StepFile, done: &mut ProcessResult, step: i32) {
+    /// A file was more than can be read. Of a summary, what was read counts.
+    async fn too_long(&mut self, file: &StepFile, content: &[u8], done: &mut ProcessResult, step: i32) {
         if file.is_summary {
-            return self.error(format!("the step summary is left out; it may have {SUMMARY} bytes"));
+            self.error(format!("the step summary is cut: it may have {SUMMARY} bytes"));
+            return self.read_file(file, content, done, step).await;
         }
         self.refuse(step, &format!("what the step wrote to ${} is too long", file.variable)).await;
         done.failed = true;
     }
 
     /// What a process left holds for its step, and for those after it.
-    fn take_over(&mut self, values: StepValues, done: &mut ProcessResult) {
-        done.outputs.extend(values.outputs);
-        done.state.extend(values.state);
+    async fn take_over(&mut self, values: StepValues, done: &mut ProcessResult, step: i32) {
         done.failed |= values.failed;
+        self.messages.annotate(values.annotations, &self.job.masker);
+        if !values.summary.is_empty() {
+            self.messages.summarise(&values.summary, &self.job.masker);
+        }
+        let size =
+            |map: &IndexMap<String, String>| map.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        for (name, value) in values.outputs {
+            if self.has_room(name.len() + value.len()) {
+                done.outputs.insert(name, value);
+            } else {
+                let why = format!("output {name} is left out: {}", Self::too_many_values());
+                self.refuse(step, &why).await;
+            }
+        }
+        let paths: usize = values.paths.iter().map(String::len).sum();
+        if !self.has_room(size(&values.state) + size(&values.env) + paths) {
+            self.refuse(step, &Self::too_many_values()).await;
+            done.failed = true;
+            return;
+        }
+        done.state.extend(values.state);
         self.contexts.add_env(values.env);
         values.paths.iter().for_each(|path| self.contexts.add_path(path));
-        self.annotate(values.annotations);
-        if !values.summary.is_empty() {
-            self.summarise(&values.summary);
-        }
+    }
+
+    /// Takes room for values that steps leave, where there is enough.
+    fn has_room(&mut self, size: usize) -> bool {
+        let fits = self.values_size + size <= STEP_VALUES;
+        self.values_size += if fits { size } else { 0 };
+        fits
+    }
+
+    fn too_many_values() -> String {
+        format!("what the steps of a job leave for each other may have {} MiB together", STEP_VALUES >> 20)
     }
 }
 

@@ -6,24 +6,19 @@ use super::{
     Job,
     contexts::Contexts,
     evaluate::Evaluator,
+    report_limits::StepMessages,
     step::{StepResult, StepScope},
 };
 use crate::{dialect::step_contexts::JobStatus, sandbox::Machine};
-
-/// Longest step summary, in bytes (GitHub docs, "Job summaries").
-pub(super) const SUMMARY: usize = 1 << 20;
-/// Summaries of one job together, in bytes: they travel with its report.
-const SUMMARIES: usize = 4 << 20;
-/// Annotations of one job.
-const ANNOTATIONS: usize = 1000;
 
 /// Shared by the steps that run one after the other; a step in the background has its own.
 pub(super) struct StepEnv<'a> {
     pub(super) job: &'a mut Job,
     pub(super) machine: &'a dyn Machine,
     pub(super) contexts: Contexts,
-    pub(super) annotations: Vec<Annotation>,
-    pub(super) summary: String,
+    pub(super) messages: StepMessages,
+    /// Bytes of outputs, variables and states that steps left.
+    pub(super) values_size: usize,
     /// A process ran.
     pub(super) started: bool,
     /// The event's payload lies in the job's machine.
@@ -36,8 +31,8 @@ impl<'a> StepEnv<'a> {
             job,
             machine,
             contexts,
-            annotations: Vec::new(),
-            summary: String::new(),
+            messages: StepMessages::default(),
+            values_size: 0,
             started: false,
             has_event: false,
         }
@@ -64,27 +59,8 @@ impl<'a> StepEnv<'a> {
         StepResult::new(Conclusion::Failure)
     }
 
-    pub(super) fn summarise(&mut self, text: &str) {
-        if text.len() > SUMMARY {
-            self.error(format!("the step summary has {} bytes and is left out; it may have {SUMMARY}", text.len()));
-            return;
-        }
-        if self.summary.len() + text.len() > SUMMARIES {
-            self.error(format!("the step summary is left out: those of a job may have {SUMMARIES} bytes together"));
-            return;
-        }
-        if !self.summary.is_empty() && !self.summary.ends_with('\n') {
-            self.summary.push('\n');
-        }
-        self.summary.push_str(text);
-    }
-
-    pub(super) fn annotate(&mut self, annotations: Vec<Annotation>) {
-        let room = ANNOTATIONS.saturating_sub(self.annotations.len());
-        self.annotations.extend(annotations.into_iter().take(room));
-    }
-
     pub(super) fn error(&mut self, message: String) {
-        self.annotations.push(Annotation { level: "error".into(), message, ..Annotation::default() });
+        let annotation = Annotation { level: "error".into(), message, ..Annotation::default() };
+        self.messages.annotate([annotation], &self.job.masker);
     }
 }

@@ -22,6 +22,7 @@ use super::{
     paths::absolute,
     process::{ProcessEnd, ProcessResult, ProcessSpec},
     reason_of,
+    report_limits::{ENVIRONMENT, OUTPUTS, URL, take},
     step::{FinishedStep, StepResult, StepScope},
     step_env::StepEnv,
 };
@@ -160,7 +161,6 @@ impl<'a> StepRunner<'a> {
             conclusion: ran.conclusion,
             exit_code: ran.end.exit_code,
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-            outputs: ran.end.outputs.clone(),
         }
     }
 
@@ -350,14 +350,24 @@ impl<'a> StepRunner<'a> {
         let status = self.job_status();
         let evaluator = self.env.contexts.evaluator(place, &IndexMap::new(), "", status, self.env.machine);
         let order = Arc::clone(&self.env.job.attempt);
-        let mut problems = Vec::new();
+        let (mut problems, mut room) = (Vec::new(), OUTPUTS);
         for (name, text) in &order.order.job.outputs {
             match evaluator.text(text).await {
                 Ok(value) if self.env.job.masker.finds(&value) || self.env.job.masker.finds(name) => {
                     problems.push(format!("##[warning]job output {name} is left out: it may hold a secret"));
                 }
-                Ok(value) => {
+                Ok(value) if take(&mut room, name.len() + value.len()) => {
                     report.outputs.insert(name.clone(), value);
+                }
+                Ok(value) => {
+                    let why = format!(
+                        "job output {name} is left out: it has {} bytes, and the outputs of a job may have {} MiB \
+                         together; hand large values on as artifacts",
+                        value.len(),
+                        OUTPUTS >> 20
+                    );
+                    problems.push(format!("##[error]{why}"));
+                    self.env.error(why);
                 }
                 Err(problem) => {
                     problems.push(format!("##[error]job output {name}: {problem}"));
@@ -394,8 +404,7 @@ impl<'a> StepRunner<'a> {
         };
         report.exit_code = if report.conclusion == Conclusion::Success { 0 } else { self.exit_code.max(1) };
         report.steps = self.reports.into_iter().flatten().collect();
-        report.annotations = self.env.annotations;
-        report.summary = self.env.summary;
+        (report.annotations, report.summary) = self.env.messages.into_parts();
         report.started = self.env.started;
         report.actions = self.actions.commits;
     }
@@ -443,6 +452,9 @@ async fn environment(written: Option<&Tree>, evaluator: &Evaluator<'_>) -> Resul
         Some(url) => Some(evaluator.text(url).await?).filter(|url| !url.is_empty()),
         None => None,
     };
+    if name.len() > ENVIRONMENT || url.as_ref().is_some_and(|url| url.len() > URL) {
+        return Err(format!("its name may have {ENVIRONMENT} bytes, and its URL {} KiB", URL >> 10));
+    }
     Ok((!name.is_empty()).then_some(Environment { name, url }))
 }
 

@@ -221,7 +221,7 @@ impl InitClient {
                         code: exited.code,
                         signal: exited.signal,
                         files: contents(files)?,
-                        too_long: too_long.into_iter().map(|file| file.path).collect(),
+                        too_long: too_long.into_iter().map(|file| (file.path, file.content)).collect(),
                         out_of_memory: exited.out_of_memory,
                     });
                 }

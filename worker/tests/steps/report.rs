@@ -1,5 +1,12 @@
 //! A job's report and its log: outputs, annotations, summary, masked secrets, limits.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use futures::future::BoxFuture;
+use worker::job::{ActionsApiAccess, Tunnel};
 use workflow::plan::{Conclusion, Reason};
 
 use crate::{harness::Run, run};
@@ -187,17 +194,19 @@ async fn attack_51_floods_are_cut_at_the_limit_and_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_summary_beyond_its_limit_is_left_out_and_its_step_succeeds() {
+async fn a_summary_beyond_its_limit_is_cut_and_its_step_succeeds() {
     let steps = "
 - run: echo small >> $GITHUB_STEP_SUMMARY
 - run: head -c 1100000 /dev/zero | tr '\\0' x >> $GITHUB_STEP_SUMMARY
 - run: head -c 5000000 /dev/zero | tr '\\0' x >> $GITHUB_STEP_SUMMARY
 - run: head -c 5000000 /dev/zero | tr '\\0' x >> $GITHUB_OUTPUT";
     let Some(outcome) = run(Run::steps(steps)).await else { return };
-    assert_eq!(outcome.report.summary, "small\n");
+    let summary = &outcome.report.summary;
+    assert!(summary.starts_with("small\nxxx") && summary.len() <= (2 << 20) + 10, "{}", summary.len());
+    assert!(summary.contains("[cut: it had 1100000 bytes]") && summary.ends_with("[cut: it had 2097152 bytes]"));
     assert_eq!(outcome.conclusions(), ["success", "success", "success", "failure"]);
     let said: Vec<_> = outcome.report.annotations.iter().map(|a| a.message.contains("summary")).collect();
-    assert_eq!(said, [true, true, false]);
+    assert_eq!(said, [true, false]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,4 +219,192 @@ async fn a_prompt_without_a_line_end_is_seen_while_its_step_runs() {
     };
     assert!(began.elapsed().as_secs() < 30, "the prompt was not seen");
     assert_eq!(outcome.report.conclusion, Conclusion::Cancelled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_beyond_their_limit_are_left_out_whole_and_named() {
+    let job = Run::new(
+        "
+jobs:
+  test:
+    runs-on: ubuntu-latest
+    outputs:
+      first: ${{ steps.a.outputs.large }}
+      second: ${{ steps.a.outputs.large }}
+      small: ${{ steps.a.outputs.small }}
+    steps:
+      - id: a
+        run: |
+          echo \"large=$(head -c 700000 /dev/zero | tr '\\0' x)\" >> $GITHUB_OUTPUT
+          echo small=kept >> $GITHUB_OUTPUT
+",
+    );
+    let Some(outcome) = run(job).await else { return };
+    let lengths: Vec<_> = outcome.report.outputs.iter().map(|(name, value)| (name.as_str(), value.len())).collect();
+    assert_eq!(lengths, [("first", 700_000), ("small", 4)]);
+    assert_eq!(outcome.report.conclusion, Conclusion::Success);
+    let annotation = &outcome.report.annotations[0];
+    assert!(annotation.level == "error" && annotation.message.contains("output second is left out"), "{annotation:?}");
+}
+
+/// What people read of a job is bounded where it arises: a report that is too long would never arrive.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_51_a_flood_of_messages_makes_no_report_that_is_too_long() {
+    let steps: String = (0..6)
+        .map(|_| {
+            "
+- run: |
+    long=$(head -c 450000 /dev/zero | tr '\\0' m)
+    for i in $(seq 40); do echo \"::error::$long\"; done
+    head -c 1048576 /dev/zero > $GITHUB_STEP_SUMMARY
+    echo \"v=$long$long$long$long\" >> $GITHUB_OUTPUT"
+        })
+        .collect();
+    let Some(outcome) = run(Run::steps(&steps)).await else { return };
+    let size = serde_json::to_vec(&outcome.report).unwrap().len();
+    assert!(size < proto::REPORT_LIMIT, "{size}");
+    assert_eq!(outcome.conclusions(), ["success"; 6]);
+    let annotations = &outcome.report.annotations;
+    assert!(annotations[0].message.len() <= 64 << 10 && annotations[0].message.ends_with("[cut: it had 450000 bytes]"));
+    assert!(annotations.last().unwrap().message.contains("left out"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_27_a_value_masked_by_one_step_is_masked_in_whatever_comes_later() {
+    let job = Run::new(
+        "
+jobs:
+  test:
+    runs-on: ubuntu-latest
+    outputs: {o: '${{ steps.late.outputs.o }}', fine: yes}
+    steps:
+      - run: |
+          value=late-$(printf %s canary)
+          echo \"before $value\"
+          echo \"# early $value\" >> $GITHUB_STEP_SUMMARY
+          sleep 1
+          echo \"::add-mask::$value\"
+          echo \"V=$value\" >> $GITHUB_ENV
+          echo \"same step $value\"
+      - id: late
+        name: named ${{ env.V }}
+        run: |
+          echo \"other step $V\"; echo \"stderr $V\" >&2
+          echo \"o=$V\" >> $GITHUB_OUTPUT
+          echo \"summary $V\" >> $GITHUB_STEP_SUMMARY
+          echo \"::warning file=$V.c,title=$V::message $V\"
+      - if: always()
+        working-directory: ${{ env.V }}
+        run: echo
+",
+    );
+    let Some(outcome) = run(job).await else { return };
+    let all = outcome.everything();
+    assert_eq!(all.matches("late-canary").count(), 1, "only what was printed before: {all}");
+    assert!(outcome.lines().contains(&"before late-canary".to_owned()));
+    assert_eq!(outcome.report.outputs.keys().collect::<Vec<_>>(), ["fine"]);
+    assert_eq!(outcome.report.summary, "# early ***\nsummary ***\n");
+    assert_eq!(outcome.report.steps[1].name, "named ***");
+}
+
+/// More masks than a job may have: the step fails, what it prints is not shown, and others go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_36_a_flood_of_masks_fails_its_step_with_the_reason() {
+    let job = Run::steps(
+        "
+- run: |
+    seq -f '::add-mask::%032g' 6000
+    echo to be seen by nobody
+- if: always()
+  run: |
+    for i in $(seq 120); do echo \"::add-mask::$(head -c 60000 /dev/zero | tr '\\0' x)$i\"; done
+- if: always()
+  run: echo to be seen",
+    );
+    let began = std::time::Instant::now();
+    let Some(outcome) = run(job).await else { return };
+    assert_eq!(outcome.conclusions(), ["failure", "failure", "success"]);
+    assert_eq!(outcome.report.reason, Some(Reason::Step));
+    let refusals = outcome.report.annotations.iter().filter(|a| a.message.contains("a job may mask 4096 values"));
+    assert_eq!(refusals.count(), 2);
+    assert!(!outcome.everything().contains("seen by nobody") && outcome.lines().contains(&"to be seen".to_owned()));
+    assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_10_matchers_of_high_cost_stop_looking_and_the_job_goes_on() {
+    let pattern = r#"{"regexp": "((?:[a-q][^u-z]{13}){4}\\W)", "message": 1}"#;
+    let matchers: Vec<_> = (0..30).map(|n| format!(r#"{{"owner": "o{n}", "pattern": [{pattern}]}}"#)).collect();
+    let file = format!(r#"{{"problemMatcher": [{}]}}"#, matchers.join(","));
+    let job = Run::steps(&format!(
+        "
+- run: |
+    cat > m.json <<'E'
+    {file}
+    E
+    echo '::add-matcher::m.json'
+    line=$(head -c 16000 /dev/zero | tr '\\0' a)
+    for i in $(seq 2000); do echo \"$line\"; done
+    echo done"
+    ));
+    let began = std::time::Instant::now();
+    let Some(outcome) = run(job).await else { return };
+    assert_eq!(outcome.conclusions(), ["success"]);
+    assert!(outcome.lines().contains(&"done".to_owned()));
+    assert!(began.elapsed().as_secs() < 100, "{:?}", began.elapsed());
+    println!("{:?} {:?}", began.elapsed(), outcome.report.annotations);
+}
+
+/// Services that count who comes to them.
+struct Nobody(Arc<AtomicUsize>);
+
+impl Tunnel for Nobody {
+    fn serve(&self, _: tokio::io::DuplexStream) -> BoxFuture<'static, ()> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async {})
+    }
+}
+
+/// A canary in every place that leaves a job: what is shown is masked, what cannot be masked is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_28_a_secret_leaves_a_job_in_no_name_key_text_or_error() {
+    let mut job = Run::new(
+        "
+jobs:
+  test:
+    runs-on: ubuntu-latest
+    environment: {name: 'e-${{ secrets.S }}', url: 'https://${{ secrets.S }}.example.org'}
+    outputs: {'${{ secrets.S }}': x, value: '${{ secrets.S }}'}
+    steps:
+      - {uses: actions/cache@v4, with: {path: x, key: 'k-${{ secrets.S }}'}}
+      - {if: always(), uses: actions/cache/restore@v4, with: {path: x, key: k, restore-keys: '${{ secrets.S }}-'}}
+      - {if: always(), uses: actions/cache/save@v4, with: {path: x, key: '${{ secrets.S }}'}}
+      - {if: always(), uses: actions/upload-artifact@v4, with: {path: x, name: 'a-${{ secrets.S }}'}}
+      - {if: always(), uses: actions/download-artifact@v4, with: {name: '${{ secrets.S }}'}}
+      - {if: always(), uses: actions/download-artifact@v4, with: {pattern: '${{ secrets.S }}*'}}
+      - {if: always(), name: '${{ secrets.S }}', run: 'exit 3', shell: '${{ secrets.S }} {0}'}
+      - {if: always(), uses: './${{ secrets.S }}'}
+      - {if: always(), run: 'echo x', working-directory: '/${{ secrets.S }}'}
+      - if: always()
+        env: {S: '${{ secrets.S }}'}
+        run: |
+          echo \"::error file=$S,title=$S::$S\"
+          echo \"::group::$S\"; echo \"::debug::$S\"; echo \"::set-env name=$S::$S\"; echo \"::remove-matcher owner=$S::\"
+          echo \"::add-matcher::$S\"
+          echo \"$S\" >> $GITHUB_OUTPUT
+      - if: always()
+        env: {S: '${{ secrets.S }}'}
+        run: echo \"x<<$S\" >> $GITHUB_ENV
+",
+    )
+    .secret("S", "canary-4f1c/9e");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let tunnel = Arc::new(Nobody(Arc::clone(&asked)));
+    job.actions_api = Some(ActionsApiAccess { token: "runtime-token-77".to_owned().into(), id_token: true, tunnel });
+    let Some(outcome) = run(job).await else { return };
+    let all = outcome.everything();
+    assert!(!all.contains("canary-4f1c") && !all.contains("runtime-token-77"), "{all}");
+    assert_eq!(outcome.conclusions(), ["failure"; 11]);
+    assert_eq!(asked.load(Ordering::Relaxed), 0, "no name or key left the worker");
+    assert_eq!(outcome.notices().matches("holds a secret").count(), 6, "{}", outcome.notices());
 }

@@ -79,6 +79,7 @@ impl StepRunner<'_> {
             overwrite: flag("overwrite", input("overwrite"), false)?,
             hidden: flag("include-hidden-files", input("include-hidden-files"), false)?,
         };
+        self.refuse_secret("name", &upload.name)?;
         let access = self.access()?;
         let (machine, run) = (self.env.machine, self.env.job.attempt.order.run.clone());
         let uploaded = match self.timed(scope, send(&access, machine, &run, &upload, self.disk_limit())).await {
@@ -132,6 +133,9 @@ impl StepRunner<'_> {
         let name = input("name");
         if !name.is_empty() && !ids.is_empty() {
             return Err("inputs `name` and `artifact-ids` cannot be used together".into());
+        }
+        for text in [name, input("pattern")] {
+            self.refuse_secret("name", text)?;
         }
         let merge = flag("merge-multiple", input("merge-multiple"), false)?;
         let pattern = match input("pattern") {
@@ -198,6 +202,14 @@ impl StepRunner<'_> {
     /// Bytes of disk that the job may use; 0: any number.
     pub(super) fn disk_limit(&self) -> u64 {
         self.env.job.attempt.limits.disk
+    }
+
+    /// Names and keys are shown to everybody who may see the run, and cannot be masked: they would mean something else.
+    pub(super) fn refuse_secret(&self, input: &str, text: &str) -> Result<(), String> {
+        match self.env.job.masker.finds(text) {
+            true => Err(format!("`{input}` holds a secret, and everybody who may see the run sees it: use its hash")),
+            false => Ok(()),
+        }
     }
 
     /// The services, where there are any.

@@ -70,6 +70,8 @@ impl StepRunner<'_> {
         halves: bool,
     ) -> Result<(StepResult, Option<CacheSave>), String> {
         let asked = CacheInputs::read(inputs)?;
+        self.refuse_secret("key", &asked.key)?;
+        asked.restore_keys.iter().try_for_each(|key| self.refuse_secret("restore-keys", key))?;
         let access = self.access()?;
         let machine = self.env.machine;
         let work = async {
@@ -141,6 +143,8 @@ impl StepRunner<'_> {
     }
 
     pub(super) async fn save_cache(&mut self, saving: &CacheSave, scope: &StepScope<'_>) -> Result<StepResult, String> {
+        // A value may have become a secret since the key was read.
+        self.refuse_secret("key", &saving.key)?;
         let access = self.access()?;
         let machine = self.env.machine;
         let saved = match self.timed(scope, save(&access, machine, saving, self.disk_limit())).await {

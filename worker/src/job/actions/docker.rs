@@ -39,7 +39,8 @@ impl StepRunner<'_> {
         let machine = self.machine_for(loaded, docker, scope).await?;
         let way = match &self.env.contexts.actions_api {
             Some((_, services)) => {
-                let way = ServicePort::open(services, machine.as_ref()).await.map_err(|error| said(&error))?;
+                let masker = Arc::clone(&self.env.job.masker);
+                let way = ServicePort::open(services, machine.as_ref(), masker).await.map_err(|error| said(&error))?;
                 let variables = way.variables(services);
                 Some((way, variables))
             }

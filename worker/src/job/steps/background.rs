@@ -13,7 +13,7 @@ use std::{
 use indexmap::IndexMap;
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use workflow::plan::{Annotation, Conclusion, Control, ControlAction, Reason, Step, StepReport, Tree};
+use workflow::plan::{Conclusion, Control, ControlAction, Reason, Step, StepReport, Tree};
 
 use super::{PostStep, StepRunner, plain_name, remember};
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
         actions::LoadedActions,
         contexts::StepAdditions,
         deadline::Interrupt,
+        report_limits::StepMessages,
         step::{FinishedStep, StepResult, StepScope},
     },
     sandbox::Machine,
@@ -66,8 +67,7 @@ struct BackgroundResult {
     posts: Vec<PostStep>,
     states: HashMap<String, IndexMap<String, String>>,
     node: Option<String>,
-    annotations: Vec<Annotation>,
-    summary: String,
+    messages: StepMessages,
     started: bool,
     reason: Option<Reason>,
 }
@@ -157,8 +157,7 @@ impl StepRunner<'_> {
             posts: self.posts,
             states: self.states,
             node: self.node,
-            annotations: self.env.annotations,
-            summary: self.env.summary,
+            messages: self.env.messages,
             started: self.env.started,
             reason: self.reason,
         }
@@ -188,9 +187,10 @@ impl StepRunner<'_> {
         self.actions.merge(left.actions);
         self.states.extend(left.states);
         self.node = self.node.take().or(left.node);
-        self.env.annotate(left.annotations);
-        if !left.summary.is_empty() {
-            self.env.summarise(&left.summary);
+        let (annotations, summary) = left.messages.into_parts();
+        self.env.messages.annotate(annotations, &self.env.job.masker);
+        if !summary.is_empty() {
+            self.env.messages.add_summary(&summary, &self.env.job.masker);
         }
         self.env.started |= left.started;
         if matches!(left.reason, Some(Reason::SandboxLost(_) | Reason::OutOfMemory)) {

@@ -1,0 +1,187 @@
+//! Looks at the names and keys that a job's programs give to the services, before they leave the worker.
+//!
+//! Everybody who may see a run sees the names of its caches and artifacts, and they cannot be masked. The built-in actions
+//! refuse those that hold a secret; programs that talk to the services themselves get such a refusal as an answer.
+
+use std::{convert::Infallible, io, sync::Arc};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited, combinators::BoxBody};
+use hyper::{
+    Method, Request, Response, StatusCode, body::Incoming, client::conn::http1::SendRequest, header,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::{io::DuplexStream, sync::Mutex};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Tunnel;
+use crate::log::mask::Masker;
+
+/// Bytes on their way between a program and the services.
+const PIECE: usize = 64 << 10;
+/// Longest request that names something, in bytes.
+const REQUEST: usize = 1 << 20;
+/// What names a cache or an artifact: in bodies of requests, and in their URLs.
+const BODY_FIELDS: &[&str] = &["key", "restore_keys", "restoreKeys", "name", "Name"];
+const URL_FIELDS: &[&str] = &["keys", "artifactName", "itemPath"];
+
+type Body = BoxBody<Bytes, io::Error>;
+
+/// Serves one connection of a program (HTTP/1.1) to its end.
+pub(super) async fn serve(connection: DuplexStream, tunnel: Arc<dyn Tunnel>, masker: Arc<Masker>) {
+    let (near, far) = tokio::io::duplex(PIECE);
+    let _serving = AbortOnDropHandle::new(tokio::spawn(tunnel.serve(far)));
+    let Ok((sender, driver)) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await else { return };
+    // Whoever waits for an answer hears what went wrong.
+    let mut driving = AbortOnDropHandle::new(tokio::spawn(async move { drop(driver.await) }));
+    let services = Arc::new(Mutex::new(sender));
+    let answering = service_fn(move |request| answer(request, Arc::clone(&services), Arc::clone(&masker)));
+    let mut server = hyper::server::conn::http1::Builder::new();
+    let serving = server.half_close(true).serve_connection(TokioIo::new(connection), answering);
+    tokio::pin!(serving);
+    tokio::select! {
+        _ = &mut serving => return,
+        _ = &mut driving => serving.as_mut().graceful_shutdown(),
+    }
+    // The last answer still goes to its end; a connection that breaks has none.
+    drop(serving.await);
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    services: Arc<Mutex<SendRequest<Body>>>,
+    masker: Arc<Masker>,
+) -> Result<Response<Body>, Infallible> {
+    Ok(match checked(request, &masker).await {
+        Ok(request) => {
+            let mut services = services.lock().await;
+            let sent = async {
+                services.ready().await?;
+                services.send_request(request).await
+            };
+            match sent.await {
+                Ok(response) => response.map(|body| body.map_err(io::Error::other).boxed()),
+                Err(error) => refusal(StatusCode::BAD_GATEWAY, "unavailable", &error.to_string()),
+            }
+        }
+        Err((status, why)) => refusal(status, "invalid_argument", &why),
+    })
+}
+
+/// A request whose names hold no secret, to be sent on.
+async fn checked(request: Request<Incoming>, masker: &Masker) -> Result<Request<Body>, (StatusCode, String)> {
+    let refused = |field: &str| {
+        let why = format!("`{field}` holds a secret, and everybody who may see the run sees it: use its hash");
+        (StatusCode::BAD_REQUEST, why)
+    };
+    let mut pairs = request.uri().query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    if let Some((name, _)) = pairs.find(|(name, value)| URL_FIELDS.contains(name) && masker.finds(value)) {
+        return Err(refused(name));
+    }
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if request.method() == Method::GET || !kind.contains("json") {
+        return Ok(request.map(|body| body.map_err(io::Error::other).boxed()));
+    }
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, REQUEST).collect().await.map_err(|error| {
+        (StatusCode::PAYLOAD_TOO_LARGE, format!("a request may have {} MiB: {error}", REQUEST >> 20))
+    })?;
+    let bytes = body.to_bytes();
+    let said: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let holds = |value: &Value| match value {
+        Value::String(text) => masker.finds(text),
+        Value::Array(list) => list.iter().filter_map(Value::as_str).any(|text| masker.finds(text)),
+        _ => false,
+    };
+    if let Some(field) = BODY_FIELDS.iter().find(|field| holds(&said[**field])) {
+        return Err(refused(field));
+    }
+    Ok(Request::from_parts(head, Full::new(bytes).map_err(|never| match never {}).boxed()))
+}
+
+fn refusal(status: StatusCode, code: &str, why: &str) -> Response<Body> {
+    let text = json!({ "code": code, "msg": why, "message": why }).to_string();
+    let mut response = Response::new(Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use futures::{FutureExt as _, future::BoxFuture};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// Services that answer with what they were sent.
+    struct Echo;
+
+    impl Tunnel for Echo {
+        fn serve(&self, connection: DuplexStream) -> BoxFuture<'static, ()> {
+            let echo = service_fn(|request: Request<Incoming>| async move {
+                let path = request.uri().to_string();
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let said = [path.as_bytes(), b" ", &body].concat();
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(said))))
+            });
+            async move {
+                let server = hyper::server::conn::http1::Builder::new();
+                drop(server.serve_connection(TokioIo::new(connection), echo).await);
+            }
+            .boxed()
+        }
+    }
+
+    async fn answers(requests: &[String]) -> String {
+        let masker = Arc::new(Masker::default());
+        masker.add("s3cret/value");
+        let (mut program, far) = tokio::io::duplex(PIECE);
+        let serving = tokio::spawn(serve(far, Arc::new(Echo), masker));
+        program.write_all(requests.concat().as_bytes()).await.unwrap();
+        program.shutdown().await.unwrap();
+        let mut answers = String::new();
+        program.read_to_string(&mut answers).await.unwrap();
+        serving.await.unwrap();
+        answers
+    }
+
+    fn request(line: &str, kind: &str, body: &str) -> String {
+        format!("{line} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    }
+
+    #[tokio::test]
+    async fn attack_28_names_and_keys_that_hold_a_secret_stay_in_the_worker() {
+        let json = "application/json";
+        let asked = [
+            request("POST /twirp/CreateCacheEntry", json, r#"{"key": "k-s3cret/value", "version": "v"}"#),
+            request("POST /twirp/Get", json, r#"{"key": "k", "restore_keys": ["a", "s3cret/value-"]}"#),
+            request("POST /twirp/CreateArtifact", json, r#"{"name": "s3cret\/value"}"#),
+            request("GET /_apis/artifactcache/cache?keys=a,s3cret%2Fvalue&version=1", json, ""),
+        ];
+        for request in asked {
+            let answer = answers(&[request]).await;
+            assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("holds a secret"), "{answer}");
+            assert!(!answer.contains("s3cret"), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_names_nothing_secret_is_carried_in_order_on_one_connection() {
+        let json = "application/json; charset=utf-8";
+        let answer = answers(&[
+            request("POST /twirp/CreateCacheEntry", json, r#"{"key": "linux-1", "version": "v"}"#),
+            request("PUT /upload/1?sig=2", "application/octet-stream", "the file may hold s3cret/value"),
+            request("GET /download/1", "text/plain", ""),
+        ])
+        .await;
+        let said: Vec<_> = answer.split("HTTP/1.1 ").skip(1).collect();
+        assert_eq!(said.len(), 3, "{answer}");
+        assert!(said.iter().all(|answer| answer.starts_with("200")), "{answer}");
+        assert!(said[0].ends_with(r#"/twirp/CreateCacheEntry {"key": "linux-1", "version": "v"}"#), "{answer}");
+        assert!(said[1].contains("/upload/1?sig=2 the file may hold s3cret/value"), "{answer}");
+    }
+}
