@@ -161,3 +161,51 @@ async fn attack_15_a_privileged_run_of_a_foreign_pull_request_has_the_base_code_
     assert_eq!(outcome.lines(), ["ours", "ours", "failure", "theirs"], "{}", outcome.notices());
     assert!(outcome.notices().contains("allow-unsafe-pr-checkout: true"), "{}", outcome.notices());
 }
+
+/// Actions a0 to a8, each of which uses the next one forty times.
+fn bomb(last: &str) -> Vec<(String, String)> {
+    let mut files: Vec<_> = (0..8)
+        .map(|number| {
+            let uses = format!("    - uses: acme/bomb/a{}@main\n", number + 1).repeat(40);
+            (format!("a{number}/action.yml"), format!("runs:\n  using: composite\n  steps:\n{uses}"))
+        })
+        .collect();
+    files.push(("a8/action.yml".into(), last.into()));
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_11_composite_actions_that_multiply_are_refused_before_the_first_step() {
+    let mut job = Run::steps("- run: echo never\n- uses: acme/bomb/a0@main");
+    job.actions = bomb("runs: {using: node20, main: main.js, pre: pre.js}");
+    let began = std::time::Instant::now();
+    let Some(outcome) = run(job).await else { return };
+    assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
+    let Some(Reason::Invalid(why)) = &outcome.report.reason else { panic!("{:?}", outcome.report.reason) };
+    assert!(why.contains("more than 1000 times"), "{why}");
+    assert_eq!(outcome.lines(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_11_composite_actions_that_multiply_can_be_ended_while_they_run() {
+    let bomb = || {
+        let mut job = Run::steps("- uses: acme/bomb/a0@main\n- if: always()\n  run: echo after");
+        job.actions = bomb("runs: {using: composite, steps: []}");
+        job
+    };
+    let mut limited = bomb();
+    limited.order.timeout_ms = 3000;
+    let mut killed = bomb();
+    let kill = killed.kill.clone();
+    killed.order.timeout_ms = 600_000;
+    let began = std::time::Instant::now();
+    let Some(outcome) = run(limited).await else { return };
+    assert_eq!(outcome.report.reason, Some(Reason::Timeout));
+    tokio::spawn(async move {
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        kill.cancel();
+    });
+    let outcome = run(killed).await.unwrap();
+    assert!(matches!(outcome.report.reason, Some(Reason::Cancelled(_))), "{:?}", outcome.report.reason);
+    assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
+}

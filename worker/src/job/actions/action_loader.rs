@@ -1,6 +1,9 @@
 //! Brings actions of other repositories into the machine, at the start of the job and where a step needs one more.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use indexmap::IndexMap;
@@ -13,6 +16,10 @@ use crate::{
     job::Job,
     sandbox::Machine,
 };
+
+/// How often actions may be looked at before the first step, each use of an action within another counted. Actions that
+/// use each other multiply: ten deep with forty uses each, they are more than any machine could run.
+const VISITS: usize = 1000;
 
 /// Actions of other repositories that lie in the machine.
 #[derive(Clone, Default)]
@@ -45,13 +52,13 @@ impl LoadedActions {
         machine: &dyn Machine,
         entries: &[StepEntry],
     ) -> Result<Vec<PreStep>, String> {
-        let mut pres = Vec::new();
+        let mut walk = ActionWalk { job, machine, visits: 0, without_pre: HashSet::new(), pres: Vec::new() };
         let steps = entries.iter().enumerate().filter_map(|(index, entry)| Some((index, entry.step()?)));
         for (index, step) in steps {
             let at = At { step: index, key: index.to_string(), chain: &[] };
-            self.walk(job, machine, step, &at, &mut pres).await?;
+            walk.visit(self, step, &at).await?;
         }
-        Ok(pres)
+        Ok(walk.pres)
     }
 
     /// A copy for a step in the background, told from others by a word.
@@ -70,42 +77,6 @@ impl LoadedActions {
         for (name, commit) in other.commits {
             self.commits.entry(name).or_insert(commit);
         }
-    }
-
-    fn walk<'b>(
-        &'b mut self,
-        job: &'b Job,
-        machine: &'b dyn Machine,
-        step: &'b Step,
-        at: &'b At<'b>,
-        pres: &'b mut Vec<PreStep>,
-    ) -> BoxFuture<'b, Result<(), String>> {
-        async move {
-            let StepAction::Uses { uses, .. } = &step.action else { return Ok(()) };
-            // What is wrong or too deep is said by the step.
-            let Ok(Uses::Remote(remote)) = Uses::parse(uses) else { return Ok(()) };
-            if at.chain.len() >= DEPTH {
-                return Ok(());
-            }
-            let loaded = self.load(job, machine, uses, &remote, proto::STEP_SETUP).await?;
-            let mut chain = at.chain.to_vec();
-            chain.push((step.clone(), loaded.clone()));
-            match &loaded.action.runs {
-                runs @ (ActionRuns::Node(_) | ActionRuns::Docker(_)) => {
-                    if runs.pre().is_some() {
-                        pres.push(PreStep { key: at.key.clone(), step: at.step, chain });
-                    }
-                }
-                ActionRuns::Composite(steps) => {
-                    for (index, inner) in steps.iter().enumerate() {
-                        let at = At { step: at.step, key: format!("{}/{index}", at.key), chain: &chain };
-                        self.walk(job, machine, inner, &at, pres).await?;
-                    }
-                }
-            }
-            Ok(())
-        }
-        .boxed()
     }
 
     /// An action of another repository, brought if it is not there yet.
@@ -141,10 +112,69 @@ impl LoadedActions {
     }
 }
 
+/// The way through what a job's steps use, and what that uses.
+struct ActionWalk<'a> {
+    job: &'a Job,
+    machine: &'a dyn Machine,
+    visits: usize,
+    /// Actions that run nothing before the job, nor does what they use: no need to look at them again. With how many
+    /// composite actions stood around them: deeper ones were not looked at.
+    without_pre: HashSet<(String, usize)>,
+    pres: Vec<PreStep>,
+}
+
 struct At<'a> {
     step: usize,
     key: String,
     chain: &'a [(Step, LoadedAction)],
+}
+
+impl ActionWalk<'_> {
+    fn visit<'b>(
+        &'b mut self,
+        actions: &'b mut LoadedActions,
+        step: &'b Step,
+        at: &'b At<'b>,
+    ) -> BoxFuture<'b, Result<(), String>> {
+        async move {
+            let StepAction::Uses { uses, .. } = &step.action else { return Ok(()) };
+            // What is wrong or too deep is said by the step.
+            let Ok(Uses::Remote(remote)) = Uses::parse(uses) else { return Ok(()) };
+            let known = (uses.clone(), at.chain.len());
+            if at.chain.len() >= DEPTH || self.without_pre.contains(&known) {
+                return Ok(());
+            }
+            self.visits += 1;
+            if self.visits > VISITS {
+                return Err(format!("{uses}: the job's actions use each other more than {VISITS} times: use fewer"));
+            }
+            // What is loaded already is visited without a wait: others have their turn, and the job can be ended.
+            tokio::task::consume_budget().await;
+            let loaded = actions.load(self.job, self.machine, uses, &remote, proto::STEP_SETUP).await?;
+            let before = self.pres.len();
+            let action = Arc::clone(&loaded.action);
+            let mut chain = at.chain.to_vec();
+            chain.push((step.clone(), loaded));
+            match &action.runs {
+                runs @ (ActionRuns::Node(_) | ActionRuns::Docker(_)) => {
+                    if runs.pre().is_some() {
+                        self.pres.push(PreStep { key: at.key.clone(), step: at.step, chain });
+                    }
+                }
+                ActionRuns::Composite(steps) => {
+                    for (index, inner) in steps.iter().enumerate() {
+                        let at = At { step: at.step, key: format!("{}/{index}", at.key), chain: &chain };
+                        self.visit(actions, inner, &at).await?;
+                    }
+                }
+            }
+            if self.pres.len() == before {
+                self.without_pre.insert(known);
+            }
+            Ok(())
+        }
+        .boxed()
+    }
 }
 
 /// Where actions lie in a machine: beside the folder for temporary files, outside of the workspace.
