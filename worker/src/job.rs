@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
 
-use indexmap::IndexMap;
 use proto::{STEP_CLEANUP, STEP_SETUP};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -14,7 +13,7 @@ use crate::{
     fetch::{self, CheckoutOptions, RepositoryFetcher},
     log::{
         LogSink,
-        mask::{MaskOutcome, Masker},
+        mask::{self, MaskOutcome, Masker},
     },
     sandbox::{JobSpec, Machine, MachineSpec, Sandbox, SandboxError, service::ServiceSpec},
 };
@@ -30,6 +29,7 @@ mod log_writer;
 mod output;
 mod paths;
 mod process;
+mod report_limits;
 mod services;
 mod step;
 mod step_env;
@@ -121,21 +121,8 @@ struct Job {
 
 impl Job {
     async fn run(mut self) -> JobReport {
-        let mut report = JobReport {
-            conclusion: Conclusion::Failure,
-            reason: None,
-            exit_code: 0,
-            steps: Vec::new(),
-            outputs: IndexMap::new(),
-            environment: None,
-            annotations: Vec::new(),
-            summary: String::new(),
-            started: false,
-            image: None,
-            actions: Default::default(),
-            started_at_ms: now_ms(),
-            finished_at_ms: 0,
-        };
+        let mut report =
+            JobReport { reason: None, exit_code: 0, started_at_ms: now_ms(), ..JobReport::failed(Reason::Step) };
         let began = Instant::now();
         let attempt = Arc::clone(&self.attempt);
         self.log.begin(STEP_SETUP, "Set up job").await;
@@ -174,7 +161,7 @@ impl Job {
         let JobContent::Steps(steps) = &order.job.work else {
             return Err(Reason::Invalid("a job that calls a workflow has no steps for a worker".into()));
         };
-        self.learn_secrets().await;
+        self.learn_secrets().await?;
         for notice in &order.notices {
             self.log.notice(STEP_SETUP, notice).await;
         }
@@ -202,7 +189,7 @@ impl Job {
         let preparing = async {
             self.fill(machine.as_ref()).await?;
             if let Some(access) = &attempt.actions_api {
-                let way = actions_api::ServicePort::open(access, machine.as_ref())
+                let way = actions_api::ServicePort::open(access, machine.as_ref(), Arc::clone(&self.masker))
                     .await
                     .map_err(|error| error.to_string())?;
                 contexts.actions_api = Some((Arc::new(way), access.clone()));
@@ -243,15 +230,22 @@ impl Job {
         machine.unpack(&machine.workspace(), false, archive).await.map_err(|error| error.to_string())
     }
 
-    async fn learn_secrets(&self) {
+    async fn learn_secrets(&self) -> Result<(), Reason> {
         let token = self.attempt.actions_api.as_ref().map(|access| &access.token);
         let secrets = self.attempt.secrets.values().chain(token);
         let values: Vec<_> = secrets.map(SecretString::expose_secret).collect();
         let added = self.masker.add_all(values);
+        if added.contains(&MaskOutcome::OverLimit) {
+            let most = mask::LONGEST >> 10;
+            return Err(Reason::Invalid(format!(
+                "the job's secrets are too long to be masked: give it fewer, of {most} KiB at most each"
+            )));
+        }
         for (name, _) in self.attempt.secrets.keys().zip(added).filter(|(_, added)| *added == MaskOutcome::TooShort) {
             let text = format!("##[warning]secret {name} has one or two bytes: it is not masked");
             self.log.notice(STEP_SETUP, &text).await;
         }
+        Ok(())
     }
 
     /// The machine of a job that asks for nothing. Its services and Docker actions start from it too.
@@ -291,6 +285,7 @@ impl Job {
         }
         report.finished_at_ms = now_ms();
         self.mask(report);
+        report_limits::bound(report);
     }
 
     /// Nothing leaves without its secrets masked, whenever they became known.
@@ -304,23 +299,13 @@ impl Job {
         }
         for step in &mut report.steps {
             mask(&mut step.name);
-            step.outputs.values_mut().for_each(mask);
         }
         for annotation in &mut report.annotations {
             mask(&mut annotation.message);
             annotation.title.iter_mut().for_each(mask);
             annotation.file.iter_mut().for_each(mask);
         }
-        if let Some(
-            Reason::StartFailed(text)
-            | Reason::PullFailed(text)
-            | Reason::SandboxLost(text)
-            | Reason::Invalid(text)
-            | Reason::Cancelled(text)
-            | Reason::WorkerLost(text)
-            | Reason::NoWorker(text),
-        ) = &mut report.reason
-        {
+        if let Some(text) = report.reason.as_mut().and_then(Reason::detail_mut) {
             mask(text);
         }
     }

@@ -62,8 +62,10 @@ pub(super) async fn serve(
     }
     let service = Service { inner, stop: stop.clone() };
     let limit = proto::MESSAGE_LIMIT;
+    // A report that is too long, though not by far, is still read, so that its worker can be told.
+    let session_limit = 2 * limit;
     server
-        .add_service(WorkersServer::new(service.clone()).max_decoding_message_size(limit))
+        .add_service(WorkersServer::new(service.clone()).max_decoding_message_size(session_limit))
         .add_service(BulkServer::new(service).max_decoding_message_size(limit))
         .serve_with_incoming_shutdown(peer_proof::incoming(listener), stop.cancelled_owned())
         .await

@@ -11,7 +11,7 @@ use proto::worker::{
 use store::{Lease, LeaseChange, Renewal};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Code, Status};
 use tracing::{info, warn};
 
 use super::{
@@ -69,6 +69,10 @@ pub(super) async fn run(
         ended = session.read(&mut inbound, store_queue) => if let Err(status) = ended {
             warn!(worker = session.worker, name, reason = status.message(), code = ?status.code(),
                 "a message of the worker can't be read, or its connection broke");
+            let current = session.inner.registry.lock().is_current(&session.worker, generation);
+            if status.code() == Code::OutOfRange && current {
+                Box::pin(session.lose_all()).await;
+            }
         },
     }
     info!(worker = session.worker, name, "worker disconnected");
@@ -104,26 +108,34 @@ impl Session {
             self.send(messages::stop(attempt, "the attempt is not current: it was lost or ended"));
         }
         for lease in missing {
-            let reason = format!("worker {name} came back without it");
-            let attempt = &lease.attempt;
-            warn!(
-                run = attempt.run.as_str(),
-                job = attempt.job.as_str(),
-                attempt = attempt.number,
-                reason,
-                "attempt lost"
-            );
-            if let Err(error) = self.inner.config.runs.lost(attempt, &reason).await {
-                warn!(
-                    run = attempt.run.as_str(),
-                    job = attempt.job.as_str(),
-                    "its loss can't be stored; its lease runs out: {error:#}"
-                );
-            }
+            self.lose_lease(&lease.attempt, &format!("worker {name} came back without it")).await;
         }
         self.inner.registry.lock().ready(&self.worker, self.generation, &kept, Instant::now());
         self.inner.assign.notify_one();
         Ok(())
+    }
+
+    async fn lose_lease(&self, attempt: &AttemptId, reason: &str) {
+        if let Err(error) = self.lose(attempt, reason).await {
+            warn!(
+                run = attempt.run.as_str(),
+                job = attempt.job.as_str(),
+                "its loss can't be stored; its lease runs out: {error:#}"
+            );
+        }
+    }
+
+    /// The worker sent a message that is too long to be read, and would send it again in each new session: what it is
+    /// about is not known, so its attempts are all over. When it comes back it is told so.
+    async fn lose_all(&self) {
+        match self.inner.config.store.leases_of(&self.worker).await {
+            Ok(leases) => {
+                for lease in leases {
+                    self.lose_lease(&lease.attempt, "its worker sent a message that is too long to be read").await;
+                }
+            }
+            Err(error) => warn!(worker = self.worker, "leases can't be read: {error:#}"),
+        }
     }
 
     /// Reads until the worker disconnects, or a newer session of it replaces this one.

@@ -5,11 +5,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context as _;
+use domain::run::AttemptId;
 use proto::worker::{Accepted, Begun, Job, Result as Report, Withdrawn, from_worker, to_worker::Message};
 use secrecy::ExposeSecret as _;
 use tokio::{sync::mpsc, time::Instant};
 use tracing::{info, warn};
-use workflow::plan::JobReport;
+use workflow::plan::{JobReport, Reason};
 
 use super::{
     Acknowledgement, Assignment,
@@ -106,24 +107,31 @@ impl Session {
             registry.close_offer(offer, &self.worker);
             registry.begin(&attempt, &self.worker, self.generation, &repository, Instant::now())
         };
-        let lost = match self.message(offer, assignment).and_then(check_size) {
+        match self.message(offer, assignment).and_then(check_size) {
             Ok(job) if alive => {
                 self.send(Message::Job(job));
-                return Ok(());
+                Ok(())
             }
-            Ok(_) => "its worker went away before it got the job".to_owned(),
-            Err(error) => format!("the job can't be sent to a worker: {error:#}"),
-        };
-        warn!(
-            run = attempt.run.as_str(),
-            job = attempt.job.as_str(),
-            attempt = attempt.number,
-            reason = lost,
-            "attempt lost"
-        );
-        self.inner.registry.lock().release(&attempt, &self.worker);
-        // If this can't be stored either, the lease runs out.
-        self.inner.config.runs.lost(&attempt, &lost).await
+            Ok(_) => self.lose(&attempt, "its worker went away before it got the job").await,
+            // No other worker can be sent it either.
+            Err(error) => self.fail(&attempt, format!("the job can't be sent to a worker: {error:#}")).await,
+        }
+    }
+
+    /// The attempt is over, and its worker sends no report. If this can't be stored, the lease runs out.
+    pub(super) async fn lose(&self, attempt: &AttemptId, reason: &str) -> anyhow::Result<()> {
+        warn!(run = attempt.run.as_str(), job = attempt.job.as_str(), attempt = attempt.number, reason, "attempt lost");
+        self.inner.registry.lock().release(attempt, &self.worker);
+        self.inner.config.runs.lost(attempt, reason).await
+    }
+
+    /// The job ends here, with a report that is ours. If this can't be stored, the lease runs out.
+    async fn fail(&self, attempt: &AttemptId, reason: String) -> anyhow::Result<()> {
+        let now = (self.inner.config.clock)();
+        let report =
+            JobReport { started_at_ms: now, finished_at_ms: now, ..JobReport::failed(Reason::Invalid(reason)) };
+        self.inner.registry.lock().release(attempt, &self.worker);
+        self.inner.config.runs.finished(attempt, report).await.map(drop)
     }
 
     fn message(&self, offer: &str, assignment: Assignment) -> anyhow::Result<Job> {
@@ -159,7 +167,15 @@ impl Session {
 
     async fn result(&self, report: Report) -> anyhow::Result<()> {
         let Some(attempt) = report.attempt.map(attempt_id) else { return Ok(()) };
-        let acknowledgement = if self.inner.holds(&attempt, &self.worker).await? {
+        let acknowledgement = if !self.inner.holds(&attempt, &self.worker).await? {
+            Acknowledgement::Stale
+        } else if report.report.len() > proto::REPORT_LIMIT {
+            // It would be sent again for ever, so it is answered, and the worker is told to forget it.
+            let (size, limit) = (report.report.len(), proto::REPORT_LIMIT);
+            self.fail(&attempt, format!("its worker sent a report of {size} bytes, more than {limit} are not read"))
+                .await?;
+            Acknowledgement::Stale
+        } else {
             match serde_json::from_slice::<JobReport>(&report.report) {
                 Ok(report) => self.inner.config.runs.finished(&attempt, report).await?,
                 Err(error) => {
@@ -168,8 +184,6 @@ impl Session {
                     Acknowledgement::Stale
                 }
             }
-        } else {
-            Acknowledgement::Stale
         };
         self.inner.registry.lock().release(&attempt, &self.worker);
         self.inner.assign.notify_one();

@@ -51,8 +51,13 @@ pub use order::order;
 pub use origin::{NostrOrigin, OriginEvent, RequestOrigin};
 pub use rerun::{Rerun, RerunRequest, RerunScope, ReusedJob};
 
-/// Bytes of all outputs that the jobs of one run may hand to other jobs, names and values together.
-pub const MAX_OUTPUTS: usize = 4 << 20;
+/// Bytes of all outputs that the jobs of one run may hand to other jobs, names and values together (GitHub docs,
+/// "Defining outputs for jobs").
+pub const MAX_OUTPUTS: usize = 50 << 20;
+/// Bytes of one job's outputs (as there).
+pub const MAX_JOB_OUTPUTS: usize = 1 << 20;
+/// Bytes of the outputs that one job may read: they travel in its order, and every look at its conditions copies them.
+pub const MAX_NEEDED_OUTPUTS: usize = 8 << 20;
 
 /// Milliseconds since the Unix epoch.
 pub type Millis = u64;

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use proto::worker::{
-    ActionsApiOpen, ActionsApiRequest, ArchiveRequest, Attempt, Begun, FromWorker, Job, Register, ResolveRequest,
-    SourceRequest, actions_api_request::Message, from_worker, to_worker, workers_client::WorkersClient,
+    Accept, ActionsApiOpen, ActionsApiRequest, ArchiveRequest, Attempt, Begun, FromWorker, Job, Register,
+    ResolveRequest, Result as Report, SourceRequest, actions_api_request::Message, from_worker, to_worker,
+    workers_client::WorkersClient,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -13,6 +14,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
+use workflow::plan::Reason;
 
 use crate::{
     pool::{Pool, Terms, long_leases, terms},
@@ -135,6 +137,61 @@ async fn attack_54_a_token_serves_its_own_attempt_for_as_long_as_it_is_held() {
     worker.report(&attempt).await;
     assert_eq!(worker.stopped().await, attempt);
     assert_eq!(pool.course("build").finished, 1);
+}
+
+/// A report that no honest worker makes ends its job with the reason, and the session goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_54_a_report_that_is_too_long_is_refused_and_not_asked_for_again() {
+    let pool = Pool::start(terms()).await;
+    let mut worker = Raw::join(&pool, 1).await;
+    pool.queue("build", &["ubuntu-latest"]);
+    let attempt = worker.take().await.attempt.unwrap();
+    for size in [proto::REPORT_LIMIT + 1, proto::MESSAGE_LIMIT + 1] {
+        let report = Report { attempt: Some(attempt.clone()), report: vec![b'x'; size].into() };
+        worker.say(from_worker::Message::Result(report)).await;
+        assert_eq!(worker.stopped().await, attempt);
+    }
+    let report = pool.finished("build").await;
+    assert!(matches!(&report.reason, Some(Reason::Invalid(why)) if why.contains("bytes")), "{:?}", report.reason);
+    pool.queue("next", &["ubuntu-latest"]);
+    assert_eq!(worker.take().await.attempt.unwrap().job, "next");
+}
+
+/// Jobs before it may hand it more than an order holds: it fails with the reason, once, and nobody's session ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_order_is_too_long_fails_with_the_reason() {
+    let pool = Pool::start(terms()).await;
+    let mut worker = Raw::join(&pool, 1).await;
+    pool.queue("huge", &["ubuntu-latest"]);
+    let offer = worker.offer().await;
+    worker.say(from_worker::Message::Accept(Accept { offer })).await;
+    let report = pool.finished("huge").await;
+    assert!(
+        matches!(&report.reason, Some(Reason::Invalid(why)) if why.contains("can't be sent")),
+        "{:?}",
+        report.reason
+    );
+    assert_eq!(pool.course("huge").lost.len(), 0);
+    pool.queue("next", &["ubuntu-latest"]);
+    assert_eq!(worker.take().await.attempt.unwrap().job, "next");
+}
+
+/// What a message beyond that is about is not known: it is not sent for ever all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_54_a_message_that_cannot_be_read_costs_its_worker_what_it_has() {
+    let pool = Pool::start(terms()).await;
+    let mut worker = Raw::join(&pool, 1).await;
+    pool.queue("build", &["ubuntu-latest"]);
+    let attempt = worker.take().await.attempt.unwrap();
+    let report = Report { attempt: Some(attempt.clone()), report: vec![b'x'; 3 * proto::MESSAGE_LIMIT].into() };
+    worker.say(from_worker::Message::Result(report)).await;
+    pool.until("build", |course| course.lost.len() == 1).await;
+    // It comes back with the attempt, as it would for ever.
+    let again = Register { identity: public(&key(1)), finished: vec![attempt.clone()], ..raw::register() };
+    let mut worker = Raw::register(&pool, &key(1), again).await.unwrap();
+    assert_eq!(worker.stopped().await, attempt);
+    pool.queue("next", &["ubuntu-latest"]);
+    assert_eq!(worker.take().await.attempt.unwrap().job, "next");
 }
 
 #[tokio::test(flavor = "multi_thread")]

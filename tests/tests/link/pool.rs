@@ -99,6 +99,9 @@ const RUN: &str = "run";
 impl Memory {
     fn order(&self, job: &str, course: &Course) -> JobOrder {
         let mut order = order(job, course);
+        if job == "huge" {
+            order.contexts.insert("needs".into(), "x".repeat(proto::MESSAGE_LIMIT).into());
+        }
         if let Some((_, commit)) = &*self.source.lock() {
             order.source.commit.clone_from(commit);
             order.source.reference = "refs/heads/main".into();

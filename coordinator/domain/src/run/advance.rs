@@ -159,7 +159,13 @@ impl Transition {
         };
         let (outcome, too_large) = self.outcome_of(key, attempt, &report);
         let (conclusion, reason) = match too_large {
-            Some(why) => (Conclusion::Failure, Some(why)),
+            Some(why) => {
+                // It is the run that has too much: a job that may fail does not save it.
+                if let Some(job) = self.job_mut(key) {
+                    job.tolerated = false;
+                }
+                (Conclusion::Failure, Some(why))
+            }
             None => (conclusion, reason),
         };
         self.conclude(key, conclusion, reason, Some(Box::new(outcome)));

@@ -8,7 +8,7 @@ use workflow::plan::{Conclusion, JobReport, MatrixCell, Reason};
 use crate::id::JobKey;
 
 use super::{
-    Job, JobOutcome, JobPhase, MAX_OUTPUTS, RunEffect, RunEnd, RunPhase, RunState, job_id::job_id,
+    Job, JobOutcome, JobPhase, MAX_JOB_OUTPUTS, MAX_OUTPUTS, RunEffect, RunEnd, RunPhase, RunState, job_id::job_id,
     transition::Transition,
 };
 
@@ -106,7 +106,7 @@ pub(super) fn conclusion_of(reason: &Reason) -> Conclusion {
 }
 
 /// Bytes of outputs, names and values.
-fn size(outputs: &IndexMap<String, String>) -> usize {
+pub(super) fn size(outputs: &IndexMap<String, String>) -> usize {
     outputs.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
 
@@ -133,6 +133,10 @@ impl Transition {
         };
         if !self.state.outputs_are_read(key) {
             return (outcome, None);
+        }
+        if size(&report.outputs) > MAX_JOB_OUTPUTS {
+            let why = format!("its worker reported outputs of more than {} MiB", MAX_JOB_OUTPUTS >> 20);
+            return (outcome, Some(Reason::Invalid(why)));
         }
         let kept = self.state.jobs.values().filter_map(|job| job.outcome()).map(|outcome| size(&outcome.outputs));
         if kept.sum::<usize>() + size(&report.outputs) <= MAX_OUTPUTS {

@@ -13,7 +13,7 @@ use workflow::{
 
 use crate::id::JobKey;
 
-use super::{Job, Planned, RunState};
+use super::{Job, MAX_NEEDED_OUTPUTS, Planned, RunState, ending};
 
 impl RunState {
     /// What every job of the file `parent_call` may see. `None`: there is no such file.
@@ -37,6 +37,26 @@ impl RunState {
         let job = run.file.jobs.get(id)?;
         let needs = job.needs.iter().map(|need| (need.clone(), self.job_result(planned, parent_call, need)));
         Some(JobContext { run, id, job, needs: needs.collect(), before: self.before(run.file, parent_call, job) })
+    }
+
+    /// Why a job can't run: what it would read of the jobs that it needs, and of those within workflows called there, is
+    /// more than a worker can be sent.
+    pub(super) fn needs_too_much(&self, planned: &Planned, parent_call: &JobKey, id: &str) -> Option<Reason> {
+        let job = self.file(planned, parent_call)?.jobs.get(id)?;
+        let size = |job: &Job| job.outcome().map_or(0, |outcome| ending::size(&outcome.outputs));
+        let of_need = |need: &String| {
+            let own: usize = self.jobs_of(parent_call, need).map(|(_, job)| size(job)).sum();
+            let calls = self.calls_of(parent_call, need).flat_map(|(call, _)| self.below(call));
+            own + calls.map(|(_, job)| size(job)).sum::<usize>()
+        };
+        let needed: usize = job.needs.iter().map(of_need).sum();
+        (needed > MAX_NEEDED_OUTPUTS).then(|| {
+            Reason::Invalid(format!(
+                "jobs.{id}.needs: the outputs of the jobs that it needs have {needed} bytes together, and it may read {} \
+                 MiB: need fewer jobs, or hand large values on as artifacts",
+                MAX_NEEDED_OUTPUTS >> 20
+            ))
+        })
     }
 
     /// How the jobs before a job ended. A job that ends early is cancelled for those that still start.

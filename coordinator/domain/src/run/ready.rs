@@ -86,6 +86,9 @@ impl Transition {
         id: &str,
         key: &JobKey,
     ) -> Result<Option<Vec<(JobKey, Job)>>, Reason> {
+        if let Some(reason) = self.state.needs_too_much(planned, parent_call, id) {
+            return Err(reason);
+        }
         let context = self.state.job_context(planned, parent_call, id);
         let (Some(context), Some(blocked)) = (context, self.state.jobs.get(key)) else { return Ok(None) };
         let dialect = context.run.file.dialect;
@@ -172,6 +175,9 @@ impl Transition {
     /// Whether a job goes on although the run was cancelled: its own condition still holds.
     pub(super) fn wanted_after_cancel(&self, planned: &Planned, key: &JobKey) -> bool {
         let Some(job) = self.state.jobs.get(key) else { return false };
+        if self.state.needs_too_much(planned, &job.parent_call, job_id(&job.id)).is_some() {
+            return false;
+        }
         let context = self.state.job_context(planned, &job.parent_call, job_id(&job.id));
         context.is_some_and(|context| context.run.file.dialect.decide_job(&context) == Ok(true))
     }

@@ -8,6 +8,8 @@ use super::{JobPhase, RetryStarted, RunState, transition::Transition};
 
 /// Attempts of one job before its start is given up (a start, a pull or a worker failed).
 const ATTEMPTS: usize = 3;
+/// Attempts of one job that may end with their workers: a third worker is not risked for a job that may be the cause.
+const LOST_WORKERS: usize = 2;
 
 impl RunState {
     /// Whether a job may run twice: nothing it was given lets it change the world, or the operator allows it.
@@ -28,7 +30,10 @@ impl Transition {
             return false;
         }
         let started = job.attempts.last().is_some_and(|a| a.begun_at.is_some());
+        // This one, and those before it.
+        let lost_workers = 1 + job.attempts.iter().filter(|a| matches!(a.lost, Some(Reason::WorkerLost(_)))).count();
         match reason {
+            Reason::WorkerLost(_) if lost_workers >= LOST_WORKERS => false,
             Reason::StartFailed(_) => !started,
             Reason::PullFailed(_) => !started && !self.state.rules.one_worker,
             Reason::WorkerLost(_) | Reason::SandboxLost(_) => !started || self.state.repeatable(),

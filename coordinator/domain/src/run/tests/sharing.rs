@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use serde_json::json;
-use workflow::plan::{Conclusion, Reason};
+use workflow::plan::{self, Conclusion, Reason};
 
 use crate::run::{
     testing::{TestRun, cells, job, planned, report},
@@ -65,16 +65,55 @@ fn a_report_is_stored_beside_the_run_once_and_outputs_stay_where_a_job_reads_the
 
 #[test]
 fn outputs_that_are_too_large_together_fail_the_job_that_exceeds_and_say_what_to_do() {
-    let mut run = TestRun::with(vec![("a", job(&[])), ("b", job(&[])), ("c", job(&["a", "b"]))]);
-    finish_with(&mut run, "a", MAX_OUTPUTS - 1);
+    let tolerated = plan::Job { continue_on_error: Some(json!(true)), ..job(&[]) };
+    let mut jobs = vec![("b", tolerated), ("c", job(&["b"]))];
+    // Each reads as much as it may.
+    let groups = ["m0", "m1", "m2", "m3", "m4", "m5", "m6"];
+    for group in groups {
+        let count = if group == "m6" { 2 } else { 8 };
+        jobs.push((group, cells(&[], json!({"x": (0..count).collect::<Vec<_>>()}))));
+    }
+    let readers = ["n0", "n1", "n2", "n3", "n4", "n5", "n6"];
+    jobs.extend(readers.into_iter().zip(groups).map(|(reader, group)| (reader, job(&[group]))));
+    let mut run = TestRun::with(jobs);
+    for group in groups {
+        for number in 0..if group == "m6" { 2 } else { 8 } {
+            let last = group == "m6" && number == 1;
+            finish_with(&mut run, &format!("{group}/{number}"), MAX_JOB_OUTPUTS - "v".len() - usize::from(last));
+        }
+    }
+    for reader in readers {
+        run.run(reader, Conclusion::Success);
+    }
     finish_with(&mut run, "b", 1);
-    assert_eq!(run.jobs(), "a=success b=failure c=skipped");
+    assert!(run.jobs().starts_with("b=failure c=skipped"), "{}", run.jobs());
+    assert!(run.ended().starts_with("failure"), "it is the run that has too much: {}", run.ended());
     let JobPhase::Done { reason: Some(Reason::Invalid(why)), outcome: Some(outcome), .. } = &run.state.jobs["b"].phase
     else {
         panic!("{:?}", run.state.jobs["b"]);
     };
-    assert!(why.contains("4 MiB") && why.contains("artifacts"), "{why}");
+    assert!(why.contains("50 MiB") && why.contains("artifacts"), "{why}");
     assert!(outcome.outputs.is_empty());
+}
+
+#[test]
+fn a_job_that_would_read_more_than_an_order_holds_fails_and_says_so() {
+    let mut run = TestRun::with(vec![("m", cells(&[], json!({"x": (0..9).collect::<Vec<_>>()}))), ("n", job(&["m"]))]);
+    for number in 0..9 {
+        finish_with(&mut run, &format!("m/{number}"), MAX_JOB_OUTPUTS - 1);
+    }
+    let JobPhase::Done { reason: Some(Reason::Invalid(why)), .. } = &run.state.jobs["n"].phase else {
+        panic!("{:?}", run.state.jobs["n"]);
+    };
+    assert!(why.contains("8 MiB") && why.contains("artifacts"), "{why}");
+}
+
+#[test]
+fn outputs_of_a_job_that_a_worker_did_not_bound_are_not_kept() {
+    let mut run = TestRun::with(vec![("a", job(&[])), ("b", job(&["a"]))]);
+    finish_with(&mut run, "a", MAX_JOB_OUTPUTS);
+    assert_eq!(run.jobs(), "a=failure b=skipped");
+    assert!(run.state.jobs["a"].outcome().unwrap().outputs.is_empty());
 }
 
 #[test]
