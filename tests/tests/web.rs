@@ -89,6 +89,7 @@ impl Server {
             public_url: url.parse().unwrap(),
             pubkey: operator.public_key().to_hex(),
             relays: vec!["wss://relay.example".into()],
+            openness: Some("this pool is open: set it right".into()),
             operators: vec![operator.public_key().to_hex()],
             writers: vec![writer.public_key().to_hex()],
             link_key: [7; 32],

@@ -34,9 +34,12 @@ pub(crate) struct Args {
     /// Base of the URLs in events, e.g. `https://ci.example.org`.
     #[arg(long, default_value = "http://127.0.0.1:7080")]
     pub(crate) public_url: String,
-    /// Who may run workflows besides the maintainers of a repository: npub or hex.
+    /// Who may run workflows besides the pool's own key: npub or hex.
     #[arg(long = "allow", value_delimiter = ',')]
     pub(crate) allow: Vec<String>,
+    /// Repositories whose owner and maintainers may run workflows: 30617:<owner>:<id>, <npub>/<id> or naddr.
+    #[arg(long = "repository", value_delimiter = ',')]
+    pub(crate) repositories: Vec<String>,
     /// Print JSON: the keys' public halves and the configurations
     #[arg(long)]
     pub(crate) json: bool,
@@ -49,12 +52,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let path = args.folder.join(name);
         ensure!(!path.exists(), "{} exists: remove it or choose another folder", path.display());
     }
+    for repository in &args.repositories {
+        let is_known = config::repository_address(repository).is_some();
+        ensure!(is_known, "--repository {repository}: write 30617:<owner>:<id>, <npub>/<id> or naddr1…");
+    }
     let keys = make_keys(&args.folder, &args.hosts)?;
     let folder = args.folder.canonicalize().with_context(|| format!("folder {}", args.folder.display()))?;
     let (coordinator, worker) = (folder.join("coordinator.toml"), folder.join("worker.toml"));
-    write_new(&coordinator, 0o600, &coordinator_toml(args, &folder, &keys))?;
-    write_new(&worker, 0o600, &worker_toml(args, &folder))?;
     let npub = PublicKey::from_hex(&keys.pubkey)?.to_bech32()?;
+    write_new(&coordinator, 0o600, &coordinator_toml(args, &folder, &keys, &npub))?;
+    write_new(&worker, 0o600, &worker_toml(args, &folder))?;
 
     if args.json {
         let made = serde_json::json!({
@@ -95,7 +102,8 @@ fn list<T: AsRef<str>>(items: &[T], indent: &str) -> String {
     }
 }
 
-fn coordinator_toml(args: &Args, folder: &Path, keys: &Keys) -> String {
+fn coordinator_toml(args: &Args, folder: &Path, keys: &Keys, npub: &str) -> String {
+    let allow: Vec<&str> = std::iter::once(npub).chain(args.allow.iter().map(String::as_str)).collect();
     format!(
         r#"# A Longshore coordinator. Each key can also be given as a flag (--set relays.read=wss://a,wss://b) and in the
 # environment (LONGSHORE_RELAYS_READ=wss://a,wss://b). What is not set has the value that its comment names.
@@ -140,15 +148,21 @@ lookup = []
 # Relays named by events may be on loopback and private addresses: for development.
 allow_private = false
 
-# Who may run workflows. Everybody else gets a refusal that says so.
+# Who may run workflows: programs of their choice on the workers of this pool. Nobody else may. Of the others so many are
+# told so in a minute as limits.refusals_per_minute says.
 [policy]
-# Maintainers of the repository that the job names.
-maintainers = true
-# Keys: npub or hex.
+# Keys: npub or hex. The first is the pool's own (nostr.key): add yours.
 pubkeys = {allow}
+# Owner and maintainers of the repositories that are named below, each for those alone.
+maintainers = true
+# Repositories: 30617:<owner>:<id>, <npub>/<id> or naddr1…, e.g.
+# repositories = ["npub1…/my-project"]
+repositories = {repositories}
+# Keys, npub or hex: maintainers of each repository that one of them announces.
+owners = []
 # An NIP-51 list of keys: `30000:<hex>:<d>` or naddr.
 # list = ""
-# Everybody: for development.
+# Every stranger: for development, and for pools that are meant to be open to the world.
 everyone = false
 # Seconds that a run may take.
 max_duration = 3600
@@ -156,7 +170,7 @@ max_duration = 3600
 [queue]
 # Seconds after which a job is given up whose labels no worker has.
 unmatched = 3600
-# Seconds that the first half of a request waits for the other.
+# Seconds that the first half of a request waits for the other; a fifth of it where its author is not known here.
 pair = 600
 
 [store]
@@ -194,6 +208,8 @@ env_pairs = 500
 env_value = 65536
 # Requests for each author.
 author_per_minute = 30
+# Refusals that go to authors who are not known here, all of them together. Others are counted and not answered.
+refusals_per_minute = 30
 workflow_bytes = 1048576
 # Seconds that an event's time may be ahead of our clock, and behind it.
 ahead = 60
@@ -251,6 +267,8 @@ policy = "missing-only"
 # readers = []
 # maintainers = true
 # definitions = "override"
+# Keys that count like a maintainer's: watchers, and people who press "run".
+# trusted = []
 
 # What holds a job back that names an `environment:`, before it starts; the first entry that fits counts. Approvers are
 # keys (npub or hex); without them the repository's maintainers are asked, with an empty list nobody is.
@@ -276,7 +294,8 @@ policy = "missing-only"
         key = path(folder, &keys.tls.key),
         read = list(&RELAYS, ""),
         index = list(&INDEXES, ""),
-        allow = list(&args.allow, ""),
+        allow = list(&allow, ""),
+        repositories = list(&args.repositories, ""),
     )
 }
 
@@ -366,11 +385,13 @@ mod tests {
     #[test]
     fn what_keygen_writes_works_as_it_is_names_every_key_and_hears_the_clients_relays() {
         let folder = tempfile::tempdir().unwrap();
+        let friend = nostr::Keys::generate().public_key().to_bech32().unwrap();
         let args = Args {
             folder: folder.path().to_owned(),
             hosts: vec!["ci.example.org".into()],
             public_url: "https://ci.example.org".into(),
-            allow: vec!["npub1x".into()],
+            allow: vec![friend.clone()],
+            repositories: vec![format!("{friend}/project")],
             json: false,
         };
         run(&args).unwrap();
@@ -383,7 +404,10 @@ mod tests {
         assert_eq!(config.relays.read, RELAYS);
         assert_eq!(config.relays.write, RELAYS);
         assert_eq!(config.relays.index, INDEXES);
-        assert!(config.policy.maintainers && config.tls.is_some() && config.workers.len() == 1);
+        assert!(config.tls.is_some() && config.workers.len() == 1);
+        let pool = config::keys::read_nostr_key(&config.key_file).unwrap().public_key().to_bech32().unwrap();
+        assert!(!config.policy.is_open() && config.policy.pubkeys == [pool, friend.clone()]);
+        assert_eq!(config.policy.addresses().unwrap().len(), 1);
         let text = std::fs::read_to_string(&file).unwrap();
         assert_keys_named("", &toml::Table::try_from(complete).unwrap(), &text);
 

@@ -1,20 +1,17 @@
 //! Where requests arrive: who may run, and what those are told who may not.
 
-use std::sync::Arc;
-
 use futures::{FutureExt, future::BoxFuture};
-use nostr::{EventId, PublicKey};
+use nostr::EventId;
 
 use super::{log_publisher::LogPublisher, run_service::RunService};
 use domain::run::{Rerun, RunEvent, RunRequest, RunState};
 use logs::act_format;
 use nostr_client::{
     delivery::Audience,
-    intake::RequestHandler,
+    intake::{CancelRequest, RequestHandler},
     policy::Policy,
     protocol::{Refusal, Secrets},
 };
-use source::RepositoryMirrors;
 use store::{Batch, Reader};
 
 /// Deletions are heard for at most this many unfinished runs.
@@ -23,7 +20,6 @@ const LIVE: u32 = 400;
 /// Takes requests in.
 pub(super) struct Admission {
     pub(super) run_service: RunService,
-    pub(super) sources: Arc<RepositoryMirrors>,
     pub(super) policy: Policy,
     pub(super) archive: LogPublisher,
 }
@@ -85,23 +81,38 @@ fn repeats(request: &RunRequest, event: &str, earlier: &RunState) -> bool {
         && (theirs || reader.may_read(&earlier.visibility))
 }
 
+/// Who, for people, cancels a run by an event; `None`: it is not theirs to end.
+fn canceller(state: &RunState, request: &str, cancel: CancelRequest) -> Option<&'static str> {
+    let origin = state.request.origin.nostr().filter(|origin| origin.request.id == request)?;
+    let (CancelRequest::Cancel(key) | CancelRequest::Deletion(key)) = cancel;
+    let key = key.to_hex();
+    let maintains = || {
+        let planned = state.planned.as_ref();
+        state.request.repository.owner == key || planned.is_some_and(|planned| planned.maintainers.contains(&key))
+    };
+    match cancel {
+        _ if origin.author == key => Some("its author"),
+        CancelRequest::Cancel(_) if maintains() => Some("a maintainer"),
+        CancelRequest::Cancel(_) | CancelRequest::Deletion(_) => None,
+    }
+}
+
 impl RequestHandler for Admission {
-    fn accept(&self, mut request: RunRequest, secrets: Secrets, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
+    fn accept(
+        &self,
+        mut request: RunRequest,
+        secrets: Secrets,
+        settle: Batch,
+    ) -> BoxFuture<'_, anyhow::Result<Option<Refusal>>> {
         async move {
-            let maintainers = || self.sources.maintainers(&request.repository);
-            let allowed = self.policy.decide(&request.actor, maintainers).await;
+            let allowed = self.policy.decide(&request.actor, &[&request.repository.address]).await;
             let permitted = match allowed.err().or_else(|| self.low_space()) {
                 Some(reason) => Err(reason),
                 None => self.rerun(&mut request, &secrets).await?,
             };
             let rerun = match permitted {
                 Ok(rerun) => rerun,
-                Err(reason) => {
-                    return match Refusal::of_request(&request, &secrets, reason) {
-                        Some(refusal) => self.refuse(refusal, Audience::Everywhere, settle).await,
-                        None => Ok(()),
-                    };
-                }
+                Err(reason) => return Ok(Refusal::of_request(&request, &secrets, reason)),
             };
             let state = self.run_service.accept(request, rerun, &secrets, settle).await?;
             tracing::info!(
@@ -110,7 +121,7 @@ impl RequestHandler for Admission {
                 workflow = state.request.workflow,
                 "accepted"
             );
-            Ok(())
+            Ok(None)
         }
         .boxed()
     }
@@ -135,15 +146,13 @@ impl RequestHandler for Admission {
         .boxed()
     }
 
-    fn cancel(&self, request: EventId, by: PublicKey) -> BoxFuture<'_, anyhow::Result<()>> {
+    fn cancel(&self, request: EventId, cancel: CancelRequest) -> BoxFuture<'_, anyhow::Result<bool>> {
         async move {
-            let (request, by) = (request.to_hex(), by.to_hex());
-            let Some(state) = self.run_service.store().run_by_event(&request).await? else { return Ok(()) };
-            let origin = state.request.origin.nostr();
-            if origin.is_some_and(|origin| origin.request.id == request && origin.author == by) {
-                self.run_service.apply(&state.id, RunEvent::Cancel { by: "its author".into() }, Vec::new()).await?;
-            }
-            Ok(())
+            let request = request.to_hex();
+            let Some(state) = self.run_service.store().run_by_event(&request).await? else { return Ok(false) };
+            let Some(by) = canceller(&state, &request, cancel) else { return Ok(true) };
+            self.run_service.apply(&state.id, RunEvent::Cancel { by: by.into() }, Vec::new()).await?;
+            Ok(true)
         }
         .boxed()
     }

@@ -71,7 +71,9 @@ impl RunWork {
                 RunEvent::Due { job }
             }
             WorkKind::Expire => RunEvent::Expired,
-            WorkKind::Publish | WorkKind::Webhook | WorkKind::Retain => anyhow::bail!("it is no work of a run"),
+            WorkKind::Publish | WorkKind::PublishToOthers | WorkKind::Webhook | WorkKind::Retain => {
+                anyhow::bail!("it is no work of a run")
+            }
         };
         self.run_service.apply(run, event, done).await?;
         Ok(Outcome::Stored)
@@ -116,7 +118,11 @@ impl WorkHandler for RunWorkHandler {
         match self.kind {
             // Plans and timers end in the store alone.
             WorkKind::Plan | WorkKind::Wake | WorkKind::Expire => false,
-            WorkKind::FinalizeLog | WorkKind::Publish | WorkKind::Webhook | WorkKind::Retain => true,
+            WorkKind::FinalizeLog
+            | WorkKind::Publish
+            | WorkKind::PublishToOthers
+            | WorkKind::Webhook
+            | WorkKind::Retain => true,
         }
     }
 

@@ -15,7 +15,7 @@ use workflow::{
 use super::run_service::RunService;
 use config::Config;
 use domain::run::{Millis, Repository};
-use nostr_client::{policy::Policy, protocol::Draft, relays};
+use nostr_client::{policy::Policy, protocol::Draft};
 use source::{
     MaintainerSet, RepositoryMirrors,
     address::Address,
@@ -30,8 +30,6 @@ const FRESH: Millis = 10_000;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Looks for pages at the same time.
 const LOOKS: usize = 4;
-/// Relays that get a definition.
-const RELAYS: usize = 16;
 
 /// Knows the definitions of repositories.
 #[derive(Clone)]
@@ -126,8 +124,7 @@ impl Definitions {
                 "only owner and maintainers of the repository define its workflows".into(),
             ));
         }
-        let maintainers = || std::future::ready(standing.maintainers.clone());
-        if let Err(reason) = self.policy.decide(&definition.author, maintainers).await {
+        if let Err(reason) = self.policy.decide(&definition.author, &[&repository.address]).await {
             return Ok(DefinitionOutcome::Refused(reason));
         }
         self.look(&repository.address, Some(&definition.path), &standing).await?;
@@ -202,9 +199,7 @@ impl Definitions {
     /// Our own relays and those of the repository; none of them has to take it for ever.
     fn relays_of(&self, standing: &MaintainerSet) -> Vec<(String, RelayClass)> {
         let ours = self.config.relays.write.iter().chain(&self.config.relays.read);
-        let all: indexmap::IndexSet<String> =
-            ours.chain(&standing.relays).filter_map(|url| relays::normal(url)).collect();
-        all.into_iter().take(RELAYS).map(|url| (url, RelayClass::Other)).collect()
+        self.run_service.outbox().others(ours.chain(&standing.relays))
     }
 }
 

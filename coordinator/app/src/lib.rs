@@ -11,6 +11,7 @@ mod background;
 mod definitions;
 mod disk_usage;
 mod effect_rows;
+mod known_maintainers;
 mod listener;
 mod log_publisher;
 mod metrics;
@@ -100,6 +101,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     let intake = parts.intake();
     stages.start("web", web::serve(http, parts.web(registry, intake.counted()), stop.clone()));
     stages.until_stopped("intake", intake.run());
+    stages.until_stopped("maintainers", parts.known_maintainers().keep());
 
     let (load, watched) = watch::channel(PoolLoad::default());
     let advertiser = Advertiser::new(parts.keys.clone(), parts.relays.clone(), config, now);

@@ -13,6 +13,7 @@ use super::{
     admission::Admission,
     background::RunWork,
     definitions::Definitions,
+    known_maintainers::KnownMaintainers,
     log_publisher::LogPublisher,
     metrics::{self, Metrics},
     now,
@@ -35,7 +36,7 @@ use nostr_client::{
     remote_signer::RemoteSigners,
 };
 use source::RepositoryMirrors;
-use store::{Store, seal::StoreKey};
+use store::{RelayClass, Store, seal::StoreKey};
 use work::{WorkHandler, WorkLoop};
 
 /// How long the header of an HTTP request may take, and how long a connection may be idle.
@@ -117,7 +118,7 @@ impl Subsystems {
             clock: now,
         }
         .build();
-        let policy = Policy::new(&config.policy)?;
+        let policy = Policy::new(&config)?;
         policy.load(&relays, &config.relays.read).await;
         let definitions = Definitions::new(run_service.clone(), sources.clone(), policy.clone(), config.clone());
         let built = Self {
@@ -156,7 +157,8 @@ impl Subsystems {
             log_publisher: self.log_publisher.clone(),
             config: self.config.clone(),
         };
-        let publisher = Publisher::new(self.store.clone(), self.relays.clone(), now);
+        let publisher = |class| Publisher::new(self.store.clone(), self.relays.clone(), class, now);
+        let (publisher, to_others) = (publisher(RelayClass::Own), publisher(RelayClass::Other));
         publisher.adopt_unsent(&self.keys, &self.run_service).await?;
         let webhooks = webhooks::Config { webhooks: self.config.webhooks.clone(), clock: now }.build();
         let retention = retention::Config {
@@ -171,7 +173,8 @@ impl Subsystems {
         }
         .build();
         let mut handlers = run_work.handlers();
-        handlers.extend([Arc::new(publisher) as Arc<dyn WorkHandler>, Arc::new(webhooks), Arc::new(retention)]);
+        handlers.extend([Arc::new(publisher) as Arc<dyn WorkHandler>, Arc::new(to_others)]);
+        handlers.extend([Arc::new(webhooks) as Arc<dyn WorkHandler>, Arc::new(retention)]);
         let (store, coordinator) = (self.store.clone(), self.coordinator.clone());
         Ok(work::Config { store, coordinator, clock: now, handlers }.build())
     }
@@ -180,7 +183,6 @@ impl Subsystems {
     pub(super) fn intake(&self) -> Intake<Admission> {
         let handler = Admission {
             run_service: self.run_service.clone(),
-            sources: self.sources.clone(),
             policy: self.policy.clone(),
             archive: self.log_publisher.clone(),
         };
@@ -195,6 +197,15 @@ impl Subsystems {
             clock: now,
         }
         .build()
+    }
+
+    /// Keeps known whose requests come first.
+    pub(super) fn known_maintainers(&self) -> KnownMaintainers {
+        KnownMaintainers {
+            policy: self.policy.clone(),
+            sources: self.sources.clone(),
+            lookup: RelayLookup { relays: self.relays.clone(), config: self.config.relays.clone() },
+        }
     }
 
     /// Pages, API and metrics; `ignored` is what intake counts.
@@ -262,6 +273,7 @@ fn settings(
             .with_context(|| format!("public_url = \"{public_url}\": write it as https://HOST"))?,
         pubkey: keys.public_key().to_hex(),
         relays: config.relays.read.clone(),
+        openness: config.policy.openness(),
         operators: std::iter::once(Ok(keys.public_key().to_hex()))
             .chain(config.operators.iter().map(|text| hex("operators", text)))
             .collect::<anyhow::Result<_>>()?,

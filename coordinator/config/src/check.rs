@@ -115,13 +115,7 @@ impl Config {
                 self.grpc
             );
         }
-        if !self.policy.everyone
-            && !self.policy.maintainers
-            && self.policy.pubkeys.is_empty()
-            && self.policy.list.is_none()
-        {
-            warnings.push("policy: nobody may run anything; set policy.maintainers or policy.pubkeys".to_owned());
-        }
+        warnings.extend(self.policy.check()?);
         Ok(warnings)
     }
 }
@@ -212,7 +206,7 @@ mod tests {
         };
         good.relays.read = vec!["wss://relay.example".into()];
         good.relays.write = good.relays.read.clone();
-        good.policy.maintainers = true;
+        good.policy.pubkeys = vec!["aa".repeat(32)];
         assert_eq!(good.check().unwrap(), Vec::<String>::new());
 
         type Break = fn(&mut Config);
@@ -224,7 +218,9 @@ mod tests {
         };
         good.webhooks = vec![hook("https://h.example/x", "0123456789abcdef")];
         assert!(!format!("{good:?}").contains("0123456789abcdef"), "a secret is not shown");
-        let cases: [(Break, &str); 23] = [
+        let cases: [(Break, &str); 25] = [
+            (|c| c.policy.repositories.push("mine".into()), "policy.repositories: `mine`"),
+            (|c| c.policy.owners.push("me".into()), "policy.owners: `me`"),
             (|c| c.retention.log_bytes = 0, "give the bytes"),
             (|c| c.web.trusted_proxies.push("proxy".into()), "10.0.0.0/8"),
             (|c| c.limits.streams_per_address = c.limits.streams + 1, "no more than the first"),
@@ -263,7 +259,7 @@ mod tests {
             let error = format!("{:#}", config.check().unwrap_err());
             assert!(error.contains(remedy), "{error}");
         }
-        good.policy.maintainers = false;
+        good.policy.pubkeys.clear();
         assert!(good.check().unwrap()[0].contains("nobody may run"));
     }
 }

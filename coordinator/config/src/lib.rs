@@ -4,6 +4,7 @@ mod check;
 pub mod keys;
 mod lease_timeouts;
 pub mod load;
+mod policy;
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
@@ -12,7 +13,10 @@ use domain::run::RetryStarted;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use self::lease_timeouts::LeaseTimeouts;
+pub use self::{
+    lease_timeouts::LeaseTimeouts,
+    policy::{Policy, repository_address},
+};
 
 /// A coordinator's configuration (TOML). Unknown keys are errors that name the nearest right one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -181,22 +185,6 @@ pub struct Relays {
     pub allow_private: bool,
 }
 
-/// Who may run.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Policy {
-    /// Everybody (`dev`).
-    pub everyone: bool,
-    /// Keys: npub or hex.
-    pub pubkeys: Vec<String>,
-    /// Maintainers of the repository the job names.
-    pub maintainers: bool,
-    /// Address (`30000:<hex>:<d>` or naddr) of an NIP-51 list of keys; advertised as `freelist_event`.
-    pub list: Option<String>,
-    /// Seconds a run may take.
-    pub max_duration: u64,
-}
-
 /// The HTTP port.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -229,7 +217,7 @@ impl Web {
 pub struct Queue {
     /// Seconds after which a job whose labels no worker has is given up.
     pub unmatched: u64,
-    /// Seconds the first half of a request waits for the other.
+    /// Seconds the first half of a request waits for the other; a fifth of it where its author is not named in `policy`.
     pub pair: u64,
 }
 
@@ -255,6 +243,9 @@ pub struct Limits {
     pub env_value: usize,
     /// Requests per author and minute.
     pub author_per_minute: u32,
+    /// Requests per minute, of all authors together who are not named in `policy`, that are told why they are refused.
+    /// The others are counted and not answered.
+    pub refusals_per_minute: u32,
     /// Bytes of a workflow file.
     pub workflow_bytes: usize,
     /// Connections at a time, of both ports. When all are taken, a new client gets one of the client that has most.
@@ -526,6 +517,7 @@ impl Default for Limits {
             env_pairs: 500,
             env_value: 64 * 1024,
             author_per_minute: 30,
+            refusals_per_minute: 30,
             workflow_bytes: 1024 * 1024,
             connections: 4096,
             connections_per_address: 256,

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use url::{Host, Url};
 
+mod resolver;
+
 /// What an operator allows beyond public addresses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reach {
@@ -68,6 +70,29 @@ pub async fn check_relay(text: &str, reach: Reach) -> Result<CheckedUrl, Forbidd
     check(url, &["wss", "ws"], "ws and wss", reach).await
 }
 
+/// Whether a relay URL from outside may be worth a connection, as far as the URL alone says: its addresses are checked when
+/// it is dialled. Costs no look-up.
+pub fn may_be_relay(text: &str, reach: Reach) -> bool {
+    let Ok(url) = Url::parse(text) else { return false };
+    if !["wss", "ws"].contains(&url.scheme()) || !url.username().is_empty() || url.password().is_some() {
+        return false;
+    }
+    match url.host() {
+        None => false,
+        Some(_) if reach.private => true,
+        Some(Host::Ipv4(address)) => is_public(address.into()),
+        Some(Host::Ipv6(address)) => is_public(address.into()),
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            let last = name.rsplit('.').next().unwrap_or_default();
+            name.contains('.') && !LOCAL.iter().any(|local| last.eq_ignore_ascii_case(local))
+        }
+    }
+}
+
+/// Top-level names that the public internet does not have (RFC 6761, RFC 7686, RFC 8375).
+const LOCAL: [&str; 7] = ["arpa", "internal", "invalid", "local", "localhost", "onion", "test"];
+
 async fn check(url: Url, schemes: &[&str], named: &'static str, reach: Reach) -> Result<CheckedUrl, Forbidden> {
     let shown = url.to_string();
     if !schemes.contains(&url.scheme()) {
@@ -81,11 +106,7 @@ async fn check(url: Url, schemes: &[&str], named: &'static str, reach: Reach) ->
         Some(Host::Ipv4(address)) => vec![(address, port).into()],
         Some(Host::Ipv6(address)) => vec![(address, port).into()],
         Some(Host::Domain(name)) => {
-            let found = tokio::net::lookup_host((name, port)).await;
-            let mut found: Vec<SocketAddr> = found.map_err(|_| Forbidden::Unresolved(shown.clone()))?.collect();
-            // Version 4 first: where version 6 leads nowhere, it takes long to say so.
-            found.sort_by_key(SocketAddr::is_ipv6);
-            found
+            resolver::addresses(name, port).await.ok_or_else(|| Forbidden::Unresolved(shown.clone()))?
         }
         None => return Err(Forbidden::NoUrl(shown)),
     };
@@ -181,6 +202,26 @@ mod tests {
         for url in ["ws://127.0.0.1:7000", "http://example.org", "wss://[::1]"] {
             assert!(check_relay(url, Reach::default()).await.is_err(), "{url}");
         }
+    }
+
+    #[test]
+    fn attack_60_a_relay_that_cannot_be_public_is_known_by_its_url() {
+        for url in [
+            "ws://127.0.0.1:7000",
+            "wss://[::1]",
+            "ws://10.1.2.3",
+            "wss://localhost",
+            "wss://relay",
+            "wss://relay.local",
+            "wss://x.invalid.",
+            "wss://a@relay.example.org",
+            "https://relay.example.org",
+            "relay.example.org",
+        ] {
+            assert!(!may_be_relay(url, Reach::default()), "{url}");
+        }
+        assert!(may_be_relay("wss://relay.example.org", Reach::default()));
+        assert!(may_be_relay("ws://127.0.0.1:7000", Reach { private: true, file: false }));
     }
 
     #[tokio::test]

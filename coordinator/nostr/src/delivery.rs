@@ -31,7 +31,7 @@ const WAIT: Duration = Duration::from_secs(5);
 pub enum Audience {
     /// To all relays of an answer.
     Everywhere,
-    /// To our own relays: its author sends too much.
+    /// To our own relays: its author may not run here, or sends too much. Nothing that such an author names is dialled.
     OwnRelays,
 }
 
@@ -87,13 +87,27 @@ impl DeliveryPlan {
         }
     }
 
+    /// These relays as far as they may be sent to, in bounded number; none of them has to take an event.
+    pub fn others<'a>(&self, urls: impl Iterator<Item = &'a String>) -> Vec<(String, RelayClass)> {
+        self.add_others(Vec::new(), urls)
+    }
+
     fn merge<'a>(&self, others: impl Iterator<Item = &'a String>) -> Vec<(String, RelayClass)> {
-        let mut all = self.own();
-        for url in others.filter_map(|url| normal(url)) {
-            if all.len() >= self.own.len() + OTHERS {
+        self.add_others(self.own(), others)
+    }
+
+    fn add_others<'a>(
+        &self,
+        mut all: Vec<(String, RelayClass)>,
+        others: impl Iterator<Item = &'a String>,
+    ) -> Vec<(String, RelayClass)> {
+        let most = all.len() + OTHERS;
+        for url in others.filter_map(|url| self.relays.usable(url)) {
+            if all.len() >= most {
                 break;
             }
             if !all.iter().any(|(known, _)| *known == url) {
+                self.relays.open_lane(&url);
                 all.push((url, RelayClass::Other));
             }
         }
@@ -182,5 +196,14 @@ mod tests {
         assert_eq!(to.len(), 1 + OTHERS);
         assert_eq!(to[0], ("wss://own.example".to_owned(), RelayClass::Own));
         assert!(to[1..].iter().all(|(_, class)| *class == RelayClass::Other));
+    }
+
+    #[tokio::test]
+    async fn attack_60_no_delivery_is_made_for_a_relay_that_cannot_be_public() {
+        let config = config::Relays { write: vec!["ws://127.0.0.1:7".into()], ..config::Relays::default() };
+        let plan = DeliveryPlan::new(Relays::new(&Keys::generate(), &config), &config, || 0);
+        let hostile = ["ws://127.0.0.1:22", "wss://localhost", "ws://169.254.169.254", "wss://db.internal"];
+        let to = plan.merge(hostile.map(str::to_owned).iter());
+        assert_eq!(to, [("ws://127.0.0.1:7".to_owned(), RelayClass::Own)]);
     }
 }

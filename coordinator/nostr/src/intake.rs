@@ -1,8 +1,9 @@
 //! From relays to requests: verified, once each, within the author's rate.
 //!
-//! One reader for each relay hands what it hears to a bounded queue; a slow or flooding relay waits in its own turn.
-//! What an event means is its protocol's to say. A request that needs a second event, its partner, waits for it in the
-//! store; both orders end in [`RequestHandler::accept`].
+//! One reader for each relay hands what it hears on, as far as `triage` finds it worth a turn: authors that the policy
+//! knows have a queue of their own, all others share a smaller one ([`shares`]). What an event means is its protocol's to
+//! say. A request that needs a second event, its partner, waits for it in the store; both orders end in
+//! [`RequestHandler::accept`].
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -25,30 +26,38 @@ use config::Config;
 use domain::run::{Millis, RunRequest};
 use store::{Batch, Change, PendingEvent, Store, StoreError};
 
-use self::{pending::PendingRequests, recent_ids::RecentIds};
+use self::{
+    cancel::EarlyCancels,
+    pending::PendingRequests,
+    recent::Recent,
+    shares::Share,
+    triage::{Arrival, Queues},
+};
 use super::{
     Clock,
     delivery::Audience,
     history,
-    policy::Policy,
+    policy::{AuthorStanding, Policy},
     protocol::{EventMeaning, Ignored, Protocol, Protocols, ReadContext, Refusal, Rejection, Secrets},
     relays::{Relays, normal},
-    tags,
 };
 
+mod cancel;
 mod partner;
 mod pending;
 mod reader;
-mod recent_ids;
+mod recent;
+mod shares;
+mod triage;
 
-/// Events that wait for a free hand.
-const QUEUE: usize = 1024;
-/// Events handled at the same time, so that their transactions are grouped.
-const AT_ONCE: usize = 64;
-/// Refusals in a second; what comes beyond is not answered.
+/// Ids of events that are known.
+const KNOWN_IDS: usize = 8192;
+/// Refusals in a second to authors that are known; what comes beyond is not answered.
 const REFUSALS: NonZeroU32 = NonZeroU32::new(50).unwrap();
-/// Requests that one deletion can cancel.
-const DELETED: usize = 32;
+/// Cancels in a second of authors that are not known, all together.
+const CANCELS_OF_OTHERS: NonZeroU32 = NonZeroU32::new(10).unwrap();
+/// Requests of authors that are not known, for which relays are asked that they name, at the same time.
+const ASKED_ELSEWHERE: usize = 8;
 /// Rate limiters forget authors that were quiet this often.
 const SHRINK: Duration = Duration::from_secs(60);
 /// What is followed is looked at again no sooner than this.
@@ -61,22 +70,37 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// What intake hands requests to. Every call may be repeated.
 pub trait RequestHandler: Send + Sync + 'static {
     /// A request that was read well. `settle` belongs into the transaction that stores the run: it fails with
-    /// [`StoreError::Seen`] where the request was taken in before, which is success.
-    fn accept(&self, request: RunRequest, secrets: Secrets, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>>;
+    /// [`StoreError::Seen`] where the request was taken in before, which is success. A refusal: nothing was stored.
+    fn accept(
+        &self,
+        request: RunRequest,
+        secrets: Secrets,
+        settle: Batch,
+    ) -> BoxFuture<'_, anyhow::Result<Option<Refusal>>>;
     /// A request that gets a reason instead of a run. `settle` as above, with the events of the answer.
     fn refuse(&self, refusal: Refusal, audience: Audience, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>>;
-    /// Somebody asks to end the run of this request. Only its author may.
-    fn cancel(&self, request: EventId, by: PublicKey) -> BoxFuture<'_, anyhow::Result<()>>;
+    /// Somebody asks to end the run of this request. Returns whether there is such a run, theirs to end or not.
+    fn cancel(&self, request: EventId, cancel: CancelRequest) -> BoxFuture<'_, anyhow::Result<bool>>;
     /// Requests whose runs have not ended, newest first.
     fn live(&self) -> BoxFuture<'_, anyhow::Result<Vec<EventId>>>;
 }
 
-#[derive(Debug, Default)]
+/// Who asks to end a run, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CancelRequest {
+    /// By an event of its protocol, which maintainers of the repository may send too.
+    Cancel(PublicKey),
+    /// By a deletion of the request (NIP-09), which is its author's alone.
+    Deletion(PublicKey),
+}
+
+#[derive(Debug)]
 struct Memory {
-    known: RecentIds,
+    known: Recent<EventId>,
     pending: PendingRequests,
     /// Requests that are being taken in.
     taken_in: HashSet<EventId>,
+    early_cancels: EarlyCancels,
 }
 
 /// How many events were not answered, by reason. Clones count together.
@@ -106,7 +130,7 @@ pub struct IntakeConfig<D> {
     pub store: Store,
     /// The connections.
     pub relays: Relays,
-    /// Its list is read along with the requests.
+    /// Says whose requests come first. Its list is read along with the requests.
     pub policy: Policy,
     /// The families of events that are listened for.
     pub protocols: Protocols,
@@ -120,7 +144,7 @@ impl<D: RequestHandler> IntakeConfig<D> {
     /// Nothing is heard before [`Intake::run`].
     pub fn build(self) -> Intake<D> {
         let Self { keys, config, store, relays, policy, protocols, handler, clock } = self;
-        let (events, arrivals) = mpsc::channel(QUEUE);
+        let (queues, [known, others]) = Queues::new(policy.is_open());
         let per_minute = NonZeroU32::new(config.limits.author_per_minute).unwrap_or(NonZeroU32::MIN);
         let inner = Inner {
             keys,
@@ -135,14 +159,22 @@ impl<D: RequestHandler> IntakeConfig<D> {
             cancels_rate: RateLimiter::keyed(Quota::per_minute(per_minute)),
             warnings_rate: RateLimiter::keyed(Quota::per_minute(NonZeroU32::MIN)),
             refusals_rate: RateLimiter::direct(Quota::per_second(REFUSALS)),
+            cancels_of_others: RateLimiter::direct(Quota::per_second(CANCELS_OF_OTHERS)),
+            asked_elsewhere: Arc::new(Semaphore::new(ASKED_ELSEWHERE)),
             started: clock(),
-            memory: Mutex::default(),
+            memory: Mutex::new(Memory {
+                known: Recent::new(KNOWN_IDS),
+                pending: PendingRequests::default(),
+                taken_in: HashSet::new(),
+                early_cancels: EarlyCancels::default(),
+            }),
             counted: Counted::default(),
             follow: watch::Sender::new(Vec::new()),
             changed: Notify::new(),
-            events,
+            waits: Notify::new(),
+            queues,
         };
-        Intake { inner: Arc::new(inner), arrivals }
+        Intake { inner: Arc::new(inner), known, others }
     }
 }
 
@@ -160,8 +192,11 @@ struct Inner<D> {
     cancels_rate: DefaultKeyedRateLimiter<PublicKey>,
     /// Answers to an author who sends too much.
     warnings_rate: DefaultKeyedRateLimiter<PublicKey>,
-    /// Refusals to all authors together.
+    /// Refusals to all known authors together; those to others are the policy's to count.
     refusals_rate: DefaultDirectRateLimiter,
+    /// Cancels of all authors together that are not known.
+    cancels_of_others: DefaultDirectRateLimiter,
+    asked_elsewhere: Arc<Semaphore>,
     /// A request that is older may have been answered before the database was made or restored.
     started: Millis,
     memory: Mutex<Memory>,
@@ -170,19 +205,16 @@ struct Inner<D> {
     follow: watch::Sender<Vec<EventId>>,
     /// What is followed may have changed.
     changed: Notify,
-    events: mpsc::Sender<Arrival>,
-}
-
-/// An event as a relay gave it, not yet verified.
-struct Arrival {
-    relay: String,
-    event: Event,
+    /// Another request waits for its partner.
+    waits: Notify,
+    queues: Queues,
 }
 
 /// Hears requests.
 pub struct Intake<D> {
     inner: Arc<Inner<D>>,
-    arrivals: mpsc::Receiver<Arrival>,
+    known: mpsc::Receiver<Arrival>,
+    others: mpsc::Receiver<Arrival>,
 }
 
 impl<D: RequestHandler> Intake<D> {
@@ -195,8 +227,8 @@ impl<D: RequestHandler> Intake<D> {
     ///
     /// # Errors
     /// The store can't be read at the start.
-    pub async fn run(mut self) -> anyhow::Result<()> {
-        let inner = &self.inner;
+    pub async fn run(self) -> anyhow::Result<()> {
+        let Self { inner, known, others } = self;
         for parked in inner.store.parked_expired(Millis::MAX >> 1).await? {
             if let (Ok(event), Ok(partner)) = (Event::from_json(&parked.event), EventId::from_hex(&parked.waits_for)) {
                 inner.wait_for(&event, partner, parked.until);
@@ -211,20 +243,16 @@ impl<D: RequestHandler> Intake<D> {
         for url in inner.config.relays.read.iter().filter_map(|url| normal(url)).collect::<HashSet<_>>() {
             tasks.spawn(reader::keep_reading(inner.clone(), url));
         }
-        let hands = Arc::new(Semaphore::new(AT_ONCE));
+        for (share, arrivals) in [(Share::Known, known), (Share::Others, others)] {
+            tasks.spawn(triage::handle_in_turn(inner.clone(), share, arrivals));
+        }
         let mut shrink = tokio::time::interval(SHRINK);
         loop {
             let next = inner.next_expiry();
             tokio::select! {
-                Some(arrival) = self.arrivals.recv() => {
-                    let Ok(hand) = hands.clone().acquire_owned().await else { return Ok(()) };
-                    let inner = inner.clone();
-                    tasks.spawn(async move {
-                        inner.handle(arrival).await;
-                        drop(hand);
-                    });
-                }
                 () = tokio::time::sleep(next) => inner.expire().await,
+                // Another one may be due before.
+                () = inner.waits.notified() => {}
                 _ = shrink.tick() => {
                     for rate in [&inner.requests_rate, &inner.cancels_rate, &inner.warnings_rate] {
                         rate.retain_recent();
@@ -251,20 +279,26 @@ impl<D: RequestHandler> Inner<D> {
         tracing::debug!(event = %event.id, ?why, "not answered");
     }
 
-    async fn handle(self: Arc<Self>, Arrival { relay, event }: Arrival) {
+    async fn handle(self: Arc<Self>, arrival: Arrival) {
+        let Arrival { relay, event, share, room } = arrival;
         // A known id is the event we know, or a forgery of it.
         if self.memory().known.contains(&event.id) {
             return;
         }
+        // The answers that were left when it came may be given by now.
+        if share == Share::Others
+            && let Some(why) = self.not_worth_a_turn(&event, self.policy.standing(&event.pubkey))
+        {
+            return self.count(&event, why);
+        }
+        // Nothing is noted of an author, or of an id, before the signature says that it is theirs.
         if event.verify().is_err() {
             return self.count(&event, Ignored::Forged);
         }
         self.memory().known.insert(event.id);
         let id = event.id;
         let done = match self.protocols.by_kind(event.kind) {
-            _ if event.kind == Kind::EventDeletion => {
-                self.cancel(&event, tags::events(&event).take(DELETED).collect()).await
-            }
+            _ if event.kind == Kind::EventDeletion => self.deletion(&event).await,
             Some(protocol) => self.read(protocol, &relay, &event).await,
             None => {
                 self.policy.offer(event.clone());
@@ -276,8 +310,7 @@ impl<D: RequestHandler> Inner<D> {
             self.memory().known.remove(&id);
             tokio::spawn(async move {
                 tokio::time::sleep(AGAIN).await;
-                // Closed only when intake itself ended.
-                self.events.send(Arrival { relay, event }).await.ok();
+                self.queues.again(Arrival { relay, event, share, room }).await;
             });
         }
     }
@@ -286,7 +319,7 @@ impl<D: RequestHandler> Inner<D> {
         match protocol.read(event, &self.context()) {
             EventMeaning::Request { partner } => self.request(protocol, relay, event, Ok(partner)).await,
             EventMeaning::Partner => self.partner(event).await,
-            EventMeaning::Cancel(requests) => self.cancel(event, requests).await,
+            EventMeaning::Cancel(requests) => self.cancel(event, requests, CancelRequest::Cancel(event.pubkey)).await,
             EventMeaning::Rejected(Rejection::Ignored(why)) => {
                 self.count(event, why);
                 Ok(())
@@ -318,6 +351,12 @@ impl<D: RequestHandler> Inner<D> {
             batch.push(cursor.clone());
             batch
         };
+        let standing = self.policy.standing(&request.pubkey);
+        if standing == AuthorStanding::Excluded {
+            let reason = Policy::refusal(&request.pubkey.to_hex());
+            let refusal = Refusal::of_event(protocol, request, reason);
+            return self.refuse(request, refusal, Audience::OwnRelays, settle(self.settle(request.id))).await;
+        }
         if self.requests_rate.check_key(&request.pubkey).is_err() {
             return self.over_rate(protocol, request, settle(self.settle(request.id))).await;
         }
@@ -329,13 +368,16 @@ impl<D: RequestHandler> Inner<D> {
         if let Some(found) = self.find(partner).await {
             return self.take_in(protocol, request, Some(&found), settle(self.settle(request.id))).await;
         }
-        if !self.memory().pending.has_room(&request.pubkey) {
+        let share = Share::of(standing);
+        let (limits, event) = (share.limits(self.policy.is_open()), request.as_json());
+        if !self.memory().pending.has_room(&request.pubkey, share, &limits, event.len()) {
             self.count(request, Ignored::TooMany);
             return Ok(());
         }
-        let until = now + self.config.queue.pair * 1000;
+        let wait = limits.wait(self.config.queue.pair);
+        let until = now.saturating_add(Millis::try_from(wait.as_millis()).unwrap_or(Millis::MAX));
         let (id, waits_for) = (request.id.to_hex(), partner.to_hex());
-        let parked = PendingEvent { id, waits_for, event: request.as_json(), until };
+        let parked = PendingEvent { id, waits_for, event, until };
         self.store.commit(settle(vec![Change::AddPending(parked)])).await?;
         self.wait_for(request, partner, until);
         Ok(())
@@ -398,10 +440,18 @@ impl<D: RequestHandler> Inner<D> {
             tracing::info!(request = %request.id, "answered before, as our relays know: this database is newer or restored");
             return self.reject(request, Rejection::Ignored(Ignored::Answered), settle).await;
         }
-        let read = protocol.request(request, partner, &self.context());
-        match read {
-            Ok((run_request, secrets)) => settled(self.handler.accept(run_request, secrets, settle).await),
-            Err(rejection) => self.reject(request, rejection, settle).await,
+        if self.memory().early_cancels.contains(request) {
+            let refusal = Refusal::of_event(protocol, request, cancel::BEFORE);
+            return self.answer(request, refusal, Audience::Everywhere, settle).await;
+        }
+        let (run_request, secrets) = match protocol.request(request, partner, &self.context()) {
+            Ok(read) => read,
+            Err(rejection) => return self.reject(request, rejection, settle).await,
+        };
+        match self.handler.accept(run_request, secrets, settle.clone()).await {
+            Ok(None) => self.cancel_early(request).await,
+            Ok(Some(refusal)) => self.answer(request, refusal, Audience::Everywhere, settle).await,
+            Err(error) => settled(Err(error)),
         }
     }
 
@@ -430,13 +480,28 @@ impl<D: RequestHandler> Inner<D> {
 
     /// Answers with a reason, as far as there are not too many of them.
     async fn refuse(&self, request: &Event, refusal: Refusal, audience: Audience, settle: Batch) -> anyhow::Result<()> {
-        if self.refusals_rate.check().is_err() {
-            self.count(request, Ignored::OverRate);
-            return settled(self.store.commit(settle).await.map_err(Into::into));
-        }
         // A request of an earlier time may be one that was answered otherwise.
         if self.was_answered(request).await? {
             self.count(request, Ignored::Answered);
+            return settled(self.store.commit(settle).await.map_err(Into::into));
+        }
+        self.answer(request, refusal, audience, settle).await
+    }
+
+    /// The same of a request that was not answered before. What an author names who is not known is not dialled, and of
+    /// such authors only so many are answered as the operator allows.
+    async fn answer(&self, request: &Event, refusal: Refusal, audience: Audience, settle: Batch) -> anyhow::Result<()> {
+        let (refusal, audience, unanswered) = match Share::of(self.policy.standing(&request.pubkey)) {
+            Share::Known => (refusal, audience, self.refusals_rate.check().is_err().then_some(Ignored::OverRate)),
+            Share::Others => {
+                let unanswered = (!self.policy.answers_stranger()).then_some(Ignored::Stranger);
+                // Without a publisher there is no log to be stored of it.
+                let publisher = refusal.publisher.filter(|_| self.policy.is_open());
+                (Refusal { publisher, ..refusal }, Audience::OwnRelays, unanswered)
+            }
+        };
+        if let Some(why) = unanswered {
+            self.count(request, why);
             return settled(self.store.commit(settle).await.map_err(Into::into));
         }
         tracing::info!(request = %request.id, reason = %refusal.reason, "refused");
@@ -447,27 +512,6 @@ impl<D: RequestHandler> Inner<D> {
     fn settle(&self, request: EventId) -> Batch {
         let id = request.to_hex();
         vec![Change::Seen { id: id.clone(), at: (self.clock)() }, Change::RemovePending { id }]
-    }
-
-    async fn cancel(&self, event: &Event, requests: Vec<EventId>) -> anyhow::Result<()> {
-        if requests.is_empty() {
-            return Ok(());
-        }
-        if self.cancels_rate.check_key(&event.pubkey).is_err() {
-            self.count(event, Ignored::OverRate);
-            return Ok(());
-        }
-        for id in requests {
-            let pending = self.memory().pending.get(&id).cloned();
-            match pending {
-                Some(request) if request.author == event.pubkey => {
-                    self.give_up(id, request, "cancelled by its author before its run was found".into()).await?;
-                }
-                Some(_) => {}
-                None => self.handler.cancel(id, event.pubkey).await?,
-            }
-        }
-        Ok(())
     }
 
     /// Keeps what the readers follow up to date: requests that may be deleted.

@@ -39,6 +39,11 @@ impl Outbox {
         self.protocols
     }
 
+    /// These relays as far as events are sent to them; none of them has to take one.
+    pub fn others<'a>(&self, urls: impl Iterator<Item = &'a String>) -> Vec<(String, RelayClass)> {
+        self.delivery.others(urls)
+    }
+
     /// The answers to an update of a run; none where it was not asked for by an event. `publisher` is the run's publisher
     /// key where that signs now.
     ///
@@ -149,6 +154,14 @@ pub fn outgoing(
     Ok(batch)
 }
 
+/// The kind of work that deliveries to relays of a class are.
+pub(crate) fn work_kind(class: RelayClass) -> WorkKind {
+    match class {
+        RelayClass::Own => WorkKind::Publish,
+        RelayClass::Other => WorkKind::PublishToOthers,
+    }
+}
+
 /// The work of delivering an event to relays.
 pub(crate) fn deliveries(
     row: &Outgoing,
@@ -160,7 +173,8 @@ pub(crate) fn deliveries(
     let mut batch = vec![Change::OutboxDone { event: row.event.clone() }];
     for (relay, class) in relays {
         let id = format!("publish {} {relay}", row.event);
-        let work = NewWork { made_at: row.made_at, ..NewWork::new(id, WorkKind::Publish, row.run.as_ref(), now) };
+        let kind = work_kind(*class);
+        let work = NewWork { made_at: row.made_at, ..NewWork::new(id, kind, row.run.as_ref(), now) };
         let work = work.in_lane(relay).with_payload(&EventDelivery { event: event.clone(), class: *class })?;
         batch.push(work.into());
     }

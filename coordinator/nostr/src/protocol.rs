@@ -116,7 +116,7 @@ pub enum EventMeaning {
     },
     /// Requests may wait for it.
     Partner,
-    /// Ends the runs of these requests. Whoever knows them checks that they are of the same author.
+    /// Ends the runs of these requests. Whoever knows them checks that their author, or a maintainer, asks for it.
     Cancel(Vec<EventId>),
     /// It becomes nothing.
     Rejected(Rejection),
@@ -149,6 +149,10 @@ pub enum Ignored {
     TooMany,
     /// Too many refusals or cancels at a time.
     OverRate,
+    /// Its author may not run here, or is not known, and more such authors asked than are told why they are refused.
+    Stranger,
+    /// It is longer than any request may be.
+    TooLong,
 }
 
 /// A request that is answered and not run.

@@ -2,7 +2,8 @@
 //! the relay has it.
 //!
 //! A delivery of one event to one relay is one row of work; the relay is its lane. What a relay answered is stored in
-//! the transaction that completes the row, so that nothing is left undone, whatever fails in between.
+//! the transaction that completes the row, so that nothing is left undone, whatever fails in between. Relays of others are
+//! a kind of their own, with hands of its own: events can name any, and ours must not wait for them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,16 +20,21 @@ use work::{BackOff, Outcome, WorkHandler};
 
 use super::{
     Clock,
-    outbox::{EventDelivery, deliveries},
+    outbox::{EventDelivery, deliveries, work_kind},
     relays::{Answer, RelayError, RelayLease, Relays},
 };
 
-/// Relays of others are given up after this (ms).
+/// Relays that the operator named are given up after this (ms), once another of them has the event.
 const PATIENCE: Millis = 24 * 3_600_000;
+/// Relays of others are given up after this (ms).
+const PATIENCE_WITH_OTHERS: Millis = 10 * 60_000;
 /// A relay that refused an event which none of our own relays has yet is asked again after this (ms).
 const REFUSED_AGAIN: Millis = 60_000;
-/// Relays written to at the same time.
+/// Relays written to at the same time: our own, and those of others.
 const RELAYS: u32 = 64;
+const RELAYS_OF_OTHERS: u32 = 16;
+/// A delivery for which there is no connection now is tried again after this (ms).
+const NO_CONNECTION: Millis = 5_000;
 /// Events on their way to one relay.
 const IN_FLIGHT: u32 = 64;
 /// Waits between tries at a relay that does not take an event.
@@ -49,17 +55,18 @@ pub trait PublisherKeys: Send + Sync + 'static {
     fn publisher<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, anyhow::Result<Option<Keys>>>;
 }
 
-/// Sends events to relays: the handler of [`WorkKind::Publish`].
+/// Sends events to relays: the handler of [`WorkKind::Publish`], or of [`WorkKind::PublishToOthers`].
 pub struct Publisher {
     store: Store,
     relays: Relays,
     clock: Clock,
+    class: RelayClass,
 }
 
 impl Publisher {
-    /// Joins what publishing needs.
-    pub fn new(store: Store, relays: Relays, clock: Clock) -> Self {
-        Self { store, relays, clock }
+    /// Joins what publishing to relays of this class needs.
+    pub fn new(store: Store, relays: Relays, class: RelayClass, clock: Clock) -> Self {
+        Self { store, relays, clock, class }
     }
 
     /// Makes rows of work of what an earlier version has not sent yet.
@@ -89,9 +96,19 @@ impl Publisher {
     async fn deliver(&self, rows: Vec<ClaimedWork>) -> anyhow::Result<Outcome> {
         let Some(first) = rows.first() else { return Ok(Outcome::Store(Batch::new())) };
         let url = first.lane.strip_suffix(REFUSED).unwrap_or(&first.lane).to_owned();
+        if self.class == RelayClass::Other && !self.relays.keeps_lane(&url) {
+            let reason = "too many relays are named that are not ours";
+            return Ok(Outcome::Store(self.give_up_all(&rows, &url, reason)));
+        }
         let lease = match self.relays.lease(&url) {
             Ok(lease) => lease,
-            Err(error @ RelayError::TooMany) => return Err(error.into()),
+            Err(error @ RelayError::TooMany) => {
+                let (over, waiting): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| self.is_over(row, &url));
+                let mut batch = self.give_up_all(&over, &url, &error.to_string());
+                let due = (self.clock)().saturating_add(NO_CONNECTION);
+                batch.extend(waiting.iter().map(|row| row.retry(due, error.to_string())));
+                return Ok(Outcome::Store(batch));
+            }
             Err(error) => return Ok(Outcome::Store(self.give_up_all(&rows, &url, &error.to_string()))),
         };
         let (mut batch, mut readable) = (Batch::new(), Vec::new());
@@ -108,7 +125,9 @@ impl Publisher {
         let mut held_back = false;
         for ((row, delivery), answer) in readable.iter().zip(answers) {
             let answer = match answer {
-                Some(Answer::Refused(_) | Answer::Later(_)) if has_newer(&lease, &delivery.event).await => {
+                Some(Answer::Refused(_) | Answer::Later(_))
+                    if lease.is_connected() && has_newer(&lease, &delivery.event).await =>
+                {
                     Some(Answer::Taken)
                 }
                 answer => answer,
@@ -121,7 +140,7 @@ impl Publisher {
                     let event = delivery.event.id;
                     tracing::debug!(relay = url, %event, reason, "a relay does not take an event yet");
                     let now = (self.clock)();
-                    if row.made_at.saturating_add(PATIENCE) < now && self.may_give_up(delivery).await? {
+                    if self.is_over(row, &url) && self.may_give_up(delivery).await? {
                         batch.extend(self.settled(row, delivery, &url, &reason));
                     } else if row.tries >= TRIES && lease.is_connected() && !reason.starts_with("rate-limited") {
                         batch.push(self.aside(row, &url));
@@ -175,6 +194,12 @@ impl Publisher {
         again.into()
     }
 
+    /// Whether a delivery has had its time.
+    fn is_over(&self, row: &ClaimedWork, relay: &str) -> bool {
+        let patience = if self.relays.is_named(relay) { PATIENCE } else { PATIENCE_WITH_OTHERS };
+        row.made_at.saturating_add(patience) < (self.clock)()
+    }
+
     /// Whether it does no harm if a relay never gets an event.
     async fn may_give_up(&self, delivery: &EventDelivery) -> anyhow::Result<bool> {
         if delivery.class == RelayClass::Other {
@@ -194,11 +219,14 @@ impl Publisher {
 
 impl WorkHandler for Publisher {
     fn kind(&self) -> WorkKind {
-        WorkKind::Publish
+        work_kind(self.class)
     }
 
     fn parallelism(&self) -> u32 {
-        RELAYS
+        match self.class {
+            RelayClass::Own => RELAYS,
+            RelayClass::Other => RELAYS_OF_OTHERS,
+        }
     }
 
     fn lanes(&self) -> LaneOrder {

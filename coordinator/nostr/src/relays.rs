@@ -13,23 +13,33 @@ use futures::future::join_all;
 use nostr::{Event, EventId, Filter, Keys, RelayUrl, SubscriptionId, message::MachineReadablePrefix};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::Instant,
 };
 
 use domain::run::Millis;
 use network::Reach;
 
-use self::connection::{COMMANDS, Command, Connection, Endpoint};
+use self::{
+    connection::{COMMANDS, Command, Connection, Endpoint},
+    lanes::Lanes,
+    standing::EventQueue,
+};
+pub use self::{
+    standing::{QueueRoom, QueuedEvent},
+    watched::Urgency,
+};
 
 mod connection;
+mod lanes;
 mod limits;
 mod query;
 mod socket;
+mod standing;
 mod watched;
 
 /// Relays that the operator did not name, connected at a time.
-const UNNAMED: usize = 128;
+const UNNAMED: usize = 64;
 /// A relay that the operator did not name is left after nobody used it for this long.
 const IDLE: Duration = Duration::from_secs(30);
 /// How long a relay may take to answer an event.
@@ -52,6 +62,9 @@ pub enum RelayError {
     /// Not the URL of a relay.
     #[error("{0:?} is not the address of a relay (ws:// or wss://)")]
     NotARelay(String),
+    /// Its address is not on the public internet.
+    #[error("{0} is not a public address: relays of others must be on the internet")]
+    NotReachable(String),
     /// Too many relays are connected that the operator did not name.
     #[error("{UNNAMED} relays of others are connected already: try again in a minute")]
     TooMany,
@@ -67,10 +80,10 @@ pub enum RelayError {
 }
 
 /// What a subscription brings.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Delivery {
-    /// An event as the relay gave it, not verified.
-    Event(Event),
+    /// An event that matches its filters.
+    Event(Box<QueuedEvent>),
     /// Events may have been missed: the connection was lost, or they came faster than they were taken. The reader
     /// subscribes again.
     Interrupted,
@@ -103,6 +116,7 @@ struct Registry {
     named: HashSet<String>,
     allow_private: bool,
     open: Mutex<HashMap<String, Entry>>,
+    lanes: Mutex<Lanes>,
 }
 
 #[derive(Debug)]
@@ -134,6 +148,8 @@ pub struct Subscription {
     lease: RelayLease,
     id: SubscriptionId,
     to: mpsc::WeakSender<Delivery>,
+    bytes: Arc<Semaphore>,
+    largest: usize,
     deliveries: mpsc::Receiver<Delivery>,
 }
 
@@ -154,13 +170,42 @@ impl Relays {
         let named = [&config.read, &config.write, &config.index, &config.lookup];
         let named = named.into_iter().flatten().filter_map(|url| normal(url)).collect();
         let (keys, allow_private) = (keys.clone(), config.allow_private);
-        Self(Arc::new(Registry { keys, named, allow_private, open: Mutex::default() }))
+        Self(Arc::new(Registry { keys, named, allow_private, open: Mutex::default(), lanes: Mutex::default() }))
+    }
+
+    /// A relay's URL in the one form we keep, if it may be dialled as far as the URL alone says; its addresses are looked
+    /// at then. Nothing is kept of a relay that this refuses.
+    pub fn usable(&self, url: &str) -> Option<String> {
+        let url = normal(url)?;
+        let usable = self.is_named(&url) || network::may_be_relay(&url, self.0.reach(false));
+        usable.then_some(url)
+    }
+
+    /// Whether the operator named a relay, given in its normal form.
+    pub fn is_named(&self, url: &str) -> bool {
+        self.0.named.contains(url)
+    }
+
+    /// Notes that events go to a relay that the operator did not name. There are 64 at most: for another one, the one
+    /// goes that was named longest ago.
+    pub fn open_lane(&self, url: &str) {
+        if self.is_named(url) {
+            return;
+        }
+        let open = self.0.open();
+        let is_connected = |url: &str| open.get(url).is_some_and(|entry| entry.state.borrow().connected);
+        self.0.lanes.lock().open(url, is_connected);
+    }
+
+    /// Whether events still go to a relay: always to one that the operator named.
+    pub fn keeps_lane(&self, url: &str) -> bool {
+        self.is_named(url) || self.0.lanes.lock().keep(url)
     }
 
     /// The use of a relay, which is being connected from now on.
     ///
     /// # Errors
-    /// [`RelayError::NotARelay`] and [`RelayError::TooMany`].
+    /// [`RelayError::NotARelay`], [`RelayError::NotReachable`] and [`RelayError::TooMany`].
     pub fn lease(&self, url: &str) -> Result<RelayLease, RelayError> {
         let url = normal(url).ok_or_else(|| RelayError::NotARelay(url.to_owned()))?;
         let mut open = self.0.open();
@@ -169,13 +214,16 @@ impl Relays {
             return Ok(RelayLease { url, commands: entry.commands.clone(), state: entry.state.clone() });
         }
         let named = self.0.named.contains(&url);
+        let reach = self.0.reach(named);
+        if !named && !network::may_be_relay(&url, reach) {
+            return Err(RelayError::NotReachable(url));
+        }
         if !named && open.values().filter(|entry| !entry.named).count() >= UNNAMED {
             let unused = open.iter().filter(|(_, entry)| !entry.named && !entry.is_leased());
             let longest = unused.min_by_key(|(_, entry)| entry.used).map(|(url, _)| url.clone());
             open.remove(&longest.ok_or(RelayError::TooMany)?);
         }
         let (commands, received) = mpsc::channel(COMMANDS);
-        let reach = Reach { private: self.0.allow_private || named, file: false };
         let endpoint = Endpoint { url: url.clone(), reach, keys: self.0.keys.clone() };
         let state = RelayState { url: url.clone(), named, connected: false, since: now(), error: None };
         let (state, states) = watch::channel(state);
@@ -227,6 +275,10 @@ impl Relays {
 impl Registry {
     fn open(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         self.open.lock()
+    }
+
+    fn reach(&self, named: bool) -> Reach {
+        Reach { private: self.allow_private || named, file: false }
     }
 }
 
@@ -306,21 +358,22 @@ impl RelayLease {
     }
 
     /// An event as soon as the relay has it, verified; `None`: the connection has ended.
-    pub async fn watch(&self, id: EventId) -> Option<Event> {
+    pub async fn watch(&self, id: EventId, urgency: Urgency) -> Option<Event> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Watch { id, reply }).await.ok()?;
+        self.commands.send(Command::Watch { id, urgency, reply }).await.ok()?;
         answer.await.ok()
     }
 
-    /// All that matches from now on, and what is stored. `id` is unique among subscriptions of this relay; at most
-    /// `queue` deliveries wait for the reader.
-    pub async fn subscribe(&self, id: &str, filters: Vec<Filter>, queue: usize) -> Subscription {
-        let (to, deliveries) = mpsc::channel(queue);
+    /// All that matches from now on, and what is stored. `id` is unique among subscriptions of this relay. What the reader
+    /// has not taken yet, or holds, takes no more room than this.
+    pub async fn subscribe(&self, id: &str, filters: Vec<Filter>, room: QueueRoom) -> Subscription {
+        let (to, deliveries) = mpsc::channel(room.events);
+        let bytes = Arc::new(Semaphore::new(room.bytes.min(Semaphore::MAX_PERMITS)));
         let (id, lease) = (SubscriptionId::new(id), self.clone());
-        let command = Command::Subscribe { id: id.clone(), filters, to: to.clone() };
+        let queue = EventQueue { to: to.clone(), bytes: bytes.clone(), largest: room.largest };
         // A connection that has ended drops the sender, which the reader sees.
-        let _ = self.commands.send(command).await;
-        Subscription { lease, id, to: to.downgrade(), deliveries }
+        let _ = self.commands.send(Command::Subscribe { id: id.clone(), filters, queue }).await;
+        Subscription { lease, id, to: to.downgrade(), bytes, largest: room.largest, deliveries }
     }
 }
 
@@ -333,7 +386,8 @@ impl Subscription {
     /// Asks for something else from now on, or for the same again.
     pub async fn replace(&self, filters: Vec<Filter>) {
         let Some(to) = self.to.upgrade() else { return };
-        let _ = self.lease.commands.send(Command::Subscribe { id: self.id.clone(), filters, to }).await;
+        let queue = EventQueue { to, bytes: self.bytes.clone(), largest: self.largest };
+        let _ = self.lease.commands.send(Command::Subscribe { id: self.id.clone(), filters, queue }).await;
     }
 }
 
@@ -369,7 +423,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn relays_of_others_are_bounded_and_left_when_nobody_uses_them() {
-        let relays = Relays::new(&Keys::generate(), &config::Relays::default());
+        let config = config::Relays { allow_private: true, ..config::Relays::default() };
+        let relays = Relays::new(&Keys::generate(), &config);
         let url = |number: usize| format!("ws://192.0.2.1:{}", 1000 + number);
         let mut leases: Vec<_> = (0..UNNAMED).map(|number| relays.lease(&url(number)).unwrap()).collect();
         assert_eq!(relays.lease(&url(UNNAMED)).unwrap_err(), RelayError::TooMany);

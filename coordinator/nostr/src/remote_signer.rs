@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
-    relays::{Answer, Delivery, Relays, normal},
+    relays::{Answer, Delivery, QueueRoom, Relays, normal},
     tags,
 };
 use network::{self, Reach};
@@ -96,12 +96,12 @@ impl RemoteSigners {
         lease.connected(CONNECT).await.map_err(|error| unreachable(&error))?;
         let filter = move || Filter::new().kind(KIND).pubkey(page).since(Timestamp::now() - Duration::from_secs(10));
         let id = format!("page{}", self.0.pages.fetch_add(1, Ordering::Relaxed));
-        let subscription = lease.subscribe(&id, vec![filter()], QUEUE).await;
+        let subscription = lease.subscribe(&id, vec![filter()], QueueRoom::of(QUEUE)).await;
         let until = Instant::now() + LISTENS;
         let answers = stream::unfold((subscription, listening), move |(mut subscription, listening)| async move {
             loop {
                 match tokio::time::timeout_at(until, subscription.next()).await.ok()?? {
-                    Delivery::Event(event) => return Some((event, (subscription, listening))),
+                    Delivery::Event(event) => return Some((event.into_event(), (subscription, listening))),
                     Delivery::Interrupted => subscription.replace(vec![filter()]).await,
                     Delivery::Closed(_) => return None,
                 }

@@ -114,12 +114,13 @@ impl Pool {
     /// Sends until the token is cancelled.
     fn start(&self) -> (CancellationToken, tokio::task::JoinHandle<()>) {
         let config = config::Relays { allow_private: true, ..config::Relays::default() };
-        let publisher = Publisher::new(self.store.clone(), Relays::new(&self.keys, &config), now);
+        let relays = Relays::new(&self.keys, &config);
+        let publisher = |class| Arc::new(Publisher::new(self.store.clone(), relays.clone(), class, now));
         let work = work::Config {
             store: self.store.clone(),
             coordinator: "test".into(),
             clock: now,
-            handlers: vec![Arc::new(publisher)],
+            handlers: vec![publisher(RelayClass::Own), publisher(RelayClass::Other)],
         };
         let stop = CancellationToken::new();
         let stopped = stop.clone();
@@ -249,7 +250,7 @@ async fn no_event_of_an_earlier_version_is_given_up_for_a_passing_error() {
     }
     let keys = KeyAfterFailure { key: pool.publisher.clone(), failed: AtomicBool::new(false) };
     let config = config::Relays { allow_private: true, ..config::Relays::default() };
-    let publisher = || Publisher::new(pool.store.clone(), Relays::new(&pool.keys, &config), now);
+    let publisher = || Publisher::new(pool.store.clone(), Relays::new(&pool.keys, &config), RelayClass::Own, now);
     publisher().adopt_unsent(&pool.keys, &keys).await.unwrap_err();
     publisher().adopt_unsent(&pool.keys, &keys).await.unwrap();
     let (stop, sender) = pool.start();

@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use nostr::{Event, EventBuilder, EventId, Keys, Kind, PublicKey, Tag, nips::nip44};
 use nostr_client::{
     delivery::Audience,
-    intake::{IntakeConfig, RequestHandler},
+    intake::{CancelRequest, Counted, IntakeConfig, RequestHandler},
     policy::Policy,
     protocol::{
         Protocols, Refusal, Secrets,
@@ -28,6 +28,9 @@ use nostr_sdk::Client;
 use parking_lot::Mutex;
 use store::{Batch, Store};
 use tokio::sync::mpsc;
+
+#[path = "relay/strangers.rs"]
+mod strangers;
 
 const PROTOCOLS: Protocols = Protocols::new(&[&HiveCi]);
 const LIMIT: Duration = Duration::from_secs(60);
@@ -106,7 +109,7 @@ fn pair_with(author: &Keys, pool: &PublicKey, more: &[&[&str]]) -> (Event, Event
 enum Handed {
     Accepted(String),
     Refused(String, Audience),
-    Cancelled(EventId, PublicKey),
+    Cancelled(EventId, CancelRequest),
 }
 
 /// Stores as `serve` does and tells the test.
@@ -117,12 +120,12 @@ struct TestHandler {
 }
 
 impl RequestHandler for TestHandler {
-    fn accept(&self, request: RunRequest, _: Secrets, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
+    fn accept(&self, request: RunRequest, _: Secrets, settle: Batch) -> BoxFuture<'_, anyhow::Result<Option<Refusal>>> {
         Box::pin(async move {
             self.store.commit(settle).await?;
             self.live.lock().push(EventId::from_hex(&request.id)?);
             self.handed.send(Handed::Accepted(request.id)).ok();
-            Ok(())
+            Ok(None)
         })
     }
 
@@ -134,10 +137,13 @@ impl RequestHandler for TestHandler {
         })
     }
 
-    fn cancel(&self, request: EventId, by: PublicKey) -> BoxFuture<'_, anyhow::Result<()>> {
+    fn cancel(&self, request: EventId, cancel: CancelRequest) -> BoxFuture<'_, anyhow::Result<bool>> {
         Box::pin(async move {
-            self.handed.send(Handed::Cancelled(request, by)).ok();
-            Ok(())
+            let is_known = self.live.lock().contains(&request);
+            if is_known {
+                self.handed.send(Handed::Cancelled(request, cancel)).ok();
+            }
+            Ok(is_known)
         })
     }
 
@@ -148,6 +154,7 @@ impl RequestHandler for TestHandler {
 
 struct Heard {
     handed: mpsc::UnboundedReceiver<Handed>,
+    counted: Counted,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -156,7 +163,7 @@ impl Heard {
         let (sender, handed) = mpsc::unbounded_channel();
         let handler = TestHandler { store: store.clone(), handed: sender, live: Arc::default() };
         let relays = Relays::new(pool, &config.relays);
-        let policy = Policy::new(&config.policy).unwrap();
+        let policy = Policy::new(&config).unwrap();
         let intake = IntakeConfig {
             keys: pool.clone(),
             config: Arc::new(config),
@@ -168,8 +175,9 @@ impl Heard {
             clock: now,
         }
         .build();
+        let counted = intake.counted();
         let task = tokio::spawn(async move { intake.run().await.unwrap() });
-        Self { handed, task }
+        Self { handed, counted, task }
     }
 
     async fn next(&mut self) -> Handed {
@@ -177,8 +185,17 @@ impl Heard {
     }
 }
 
+/// A pool where everybody may run.
 fn hearing(read: Vec<String>) -> Config {
-    Config { relays: config::Relays { read, allow_private: true, ..config::Relays::default() }, ..Config::default() }
+    let relays = config::Relays { read, allow_private: true, ..config::Relays::default() };
+    let policy = config::Policy { everyone: true, ..config::Policy::default() };
+    Config { relays, policy, ..Config::default() }
+}
+
+/// A pool where these keys may run, and nobody else.
+fn closed(read: Vec<String>, keys: &[&Keys]) -> Config {
+    let pubkeys = keys.iter().map(|keys| keys.public_key().to_hex()).collect();
+    Config { policy: config::Policy { pubkeys, ..config::Policy::default() }, ..hearing(read) }
 }
 
 #[tokio::test]
@@ -253,11 +270,11 @@ async fn t29_t31_cancels_by_5102_and_by_deletion_are_heard() {
         .sign_with_keys(&author)
         .unwrap();
     publish(&urls, &cancel).await;
-    assert_eq!(heard.next().await, Handed::Cancelled(job.id, by));
+    assert_eq!(heard.next().await, Handed::Cancelled(job.id, CancelRequest::Cancel(by)));
     let deletion =
         EventBuilder::new(Kind::EventDeletion, "").tags(tags([&["e", &id]])).sign_with_keys(&author).unwrap();
     publish(&urls, &deletion).await;
-    assert_eq!(heard.next().await, Handed::Cancelled(job.id, by));
+    assert_eq!(heard.next().await, Handed::Cancelled(job.id, CancelRequest::Deletion(by)));
     heard.task.abort();
 }
 
@@ -268,7 +285,7 @@ async fn t11_a_job_whose_run_never_comes_is_refused_and_beyond_the_rate_one_answ
     let (_relay, url) = relay().await;
     let urls = [url];
     let (pool, author) = (Keys::generate(), Keys::generate());
-    let mut config = hearing(urls.to_vec());
+    let mut config = closed(urls.to_vec(), &[&author]);
     config.queue.pair = 1;
     config.limits.author_per_minute = 1;
     let mut heard = Heard::start(&pool, config, &store);

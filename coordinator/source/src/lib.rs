@@ -144,12 +144,8 @@ impl RepositoryMirrors {
         Self { actions, ..self }
     }
 
-    /// Who maintains a repository: owner, listed keys and, where configured, the keys those list.
-    pub async fn maintainers(&self, repository: &Repository) -> Vec<String> {
-        self.announcements(repository).await.map(|facts| facts.maintainers).unwrap_or_default()
-    }
-
-    /// Who maintains a repository and where it is published, as relays say now.
+    /// Who maintains a repository (owner, listed keys and, where configured, the keys those list) and where it is published,
+    /// as relays say now.
     ///
     /// # Errors
     /// No relay has its announcement.

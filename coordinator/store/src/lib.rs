@@ -404,7 +404,7 @@ pub struct Outgoing {
 pub enum RelayClass {
     /// Our own write relays: at least one must take it; tried without end.
     Own,
-    /// Of the repository, the job or its author: tried for 24 hours.
+    /// Of the repository, the job or its author: tried for ten minutes.
     Other,
 }
 

@@ -29,8 +29,10 @@ pub enum WorkKind {
     Wake,
     /// Deliver [`domain::run::RunEvent::Expired`] to a run at a moment.
     Expire,
-    /// Send one event to one relay; the lane is the relay.
+    /// Send one event to one relay of ours; the lane is the relay.
     Publish,
+    /// Send one event to one relay that is not ours; the lane is the relay.
+    PublishToOthers,
     /// Send one delivery to one webhook; the lane is its URL.
     Webhook,
     /// Remove what is past its retention. Its rows are there from the start, and added again where others complete.

@@ -33,6 +33,9 @@ pub(super) struct PoolView {
     url: String,
     /// Relays that it reads; results are published there too.
     relays: Vec<String>,
+    /// Where strangers may run programs here: why, and how the operator ends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    openness: Option<String>,
 }
 
 /// What the pool knows about a signer.
@@ -78,6 +81,7 @@ pub(super) async fn pool(State(web): State<Web>) -> Json<PoolView> {
         pubkey: settings.pubkey.clone(),
         url: settings.public_url.as_str().trim_end_matches('/').to_owned(),
         relays: settings.relays.clone(),
+        openness: settings.openness.clone(),
     })
 }
 

@@ -129,6 +129,8 @@ pub struct Settings {
     pub pubkey: String,
     /// Relays that it reads.
     pub relays: Vec<String>,
+    /// What everybody is told where strangers may run programs here: cause and remedy.
+    pub openness: Option<String>,
     /// Keys (64 hex) that may read everything, cancel and drain.
     pub operators: Vec<String>,
     /// Keys (64 hex) that may upload besides the publishers of this pool's runs.

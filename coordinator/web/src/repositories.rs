@@ -27,6 +27,7 @@ const RECENT: u32 = 30;
 struct Pool<'a> {
     pool: &'a str,
     problem: Option<String>,
+    openness: Option<&'a str>,
     workers: Vec<WorkerView>,
     relays: Vec<RelayView>,
     queue: QueueView,
@@ -96,7 +97,8 @@ struct CheckedFile {
 pub(super) async fn pool(State(web): State<Web>, caller: Caller) -> Result<Html<String>, HtmlError> {
     let (workers, queue) = (pool::all(&web).await?, pool::waiting(&web, &caller).await?);
     let problem = web.store.problem().await?.map(|problem| problem.to_string());
-    rendered(&Pool { pool: &web.settings.name, problem, workers, relays: web.control.relays(), queue })
+    let (pool, openness) = (&web.settings.name, web.settings.openness.as_deref());
+    rendered(&Pool { pool, problem, openness, workers, relays: web.control.relays(), queue })
 }
 
 pub(super) async fn repositories(

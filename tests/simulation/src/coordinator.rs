@@ -213,7 +213,9 @@ impl Running {
                 RunEvent::Due { job: payload["job"].as_str().context("a wake-up names a job")?.into() }
             }
             WorkKind::Expire => RunEvent::Expired,
-            WorkKind::Publish | WorkKind::Webhook | WorkKind::Retain => anyhow::bail!("it is no work of a run"),
+            WorkKind::Publish | WorkKind::PublishToOthers | WorkKind::Webhook | WorkKind::Retain => {
+                anyhow::bail!("it is no work of a run")
+            }
         };
         self.run_service.apply(run, event, done).await?;
         Ok(Outcome::Stored)

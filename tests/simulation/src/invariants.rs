@@ -105,7 +105,8 @@ fn published(machinery: &Machinery) -> Result<BTreeMap<String, Vec<Event>>> {
     Ok(published)
 }
 
-/// Promises 1 and 3: exactly one result and one last status, and nothing under two ids.
+/// Promises 1 and 3: exactly one result and one last status, and nothing under two ids. Here all requests are of authors
+/// that the policy knows: to strangers beyond the rate of refusals a pool owes no answer.
 fn answered_once(run: &str, request: &str, published: &BTreeMap<String, Vec<Event>>) -> Option<String> {
     let events = published.get(request).map(Vec::as_slice).unwrap_or_default();
     let of = |kind: u16| events.iter().filter(move |event| event.kind.as_u16() == kind);

@@ -92,6 +92,8 @@ impl Pool {
             ("LONGSHORE_RELAYS_LOOKUP", &relays),
             ("LONGSHORE_RELAYS_ALLOW_PRIVATE", "true"),
             ("LONGSHORE_SOURCE_ALLOW_PRIVATE", "true"),
+            // What `keygen` writes lets nobody in but the pool's own key.
+            ("LONGSHORE_POLICY_EVERYONE", "true"),
         ];
         Ok(Self {
             folder: folder.to_owned(),

@@ -41,16 +41,15 @@ impl Operator {
     /// Why the author of these events may not have them published here; `None`: they may.
     async fn objection(&self, events: &[Event]) -> Option<String> {
         let author = events.first()?.pubkey.to_hex();
-        let maintainers = || async {
-            let mut maintainers = Vec::new();
-            for address in events.iter().filter_map(|event| tags::first(event, "a")) {
-                if let Ok(Address::Known(repository)) = Address::parse(address) {
-                    maintainers.extend(self.sources.maintainers(&repository).await);
-                }
-            }
-            maintainers
-        };
-        self.policy.decide(&author, maintainers).await.err()
+        let addresses: Vec<String> = events
+            .iter()
+            .filter_map(|event| match Address::parse(tags::first(event, "a")?) {
+                Ok(Address::Known(repository)) => Some(repository.address),
+                _ => None,
+            })
+            .collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        self.policy.decide(&author, &addresses).await.err()
     }
 }
 

@@ -1,13 +1,13 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use config::Config;
 use domain::id::RunId;
 use domain::run::{
     self, FinalizedLog, NostrOrigin, OriginEvent, RequestOrigin, RunRules, RunUpdate, Visibility, testing,
 };
-use nostr::{Event, EventBuilder, Filter, Keys, Kind, Tag, TagKind, Timestamp};
+use nostr::{Event, EventBuilder, Filter, Keys, Kind, PublicKey, Tag, TagKind, Timestamp};
 use nostr_client::{
     delivery::DeliveryPlan,
     intake::IntakeConfig,
@@ -18,11 +18,11 @@ use nostr_client::{
     tags,
 };
 use nostr_relay_builder::{LocalRelay, RelayBuilder};
-use store::{Signer, Store, seal::StoreKey};
+use store::{RelayClass, Signer, Store, seal::StoreKey};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::{RunServiceConfig, adapters::relay_lookup::RelayLookup, now};
+use crate::{RunServiceConfig, now};
 
 /// A second family of events: one event asks for a run or its end, and one event with a word answers.
 #[derive(Debug)]
@@ -153,9 +153,6 @@ impl Pool {
         let (of_store, of_config) = (store.clone(), config.clone());
         let service = RunServiceConfig { store: of_store, store_key: key, outbox, config: of_config, clock: now };
         let service = service.build(&mut crate::metrics::registry());
-        let lookup = RelayLookup { relays: relays.clone(), config: config.relays.clone() };
-        let sources =
-            source::RepositoryMirrors::new(folder.path().join("mirrors"), config.source.clone(), Arc::new(lookup));
         let archive = LogPublisher {
             blobs: blobs::Blobs::open_alone(&folder.path().join("blobs"), store.clone()).unwrap(),
             logs: logs::Logs::new(folder.path().join("logs")),
@@ -166,9 +163,8 @@ impl Pool {
             public_url: "https://ci.example".into(),
             clock: now,
         };
-        let policy = Policy::new(&config.policy).unwrap();
-        let handler =
-            Admission { run_service: service.clone(), sources: Arc::new(sources), policy: policy.clone(), archive };
+        let policy = Policy::new(&config).unwrap();
+        let handler = Admission { run_service: service.clone(), policy: policy.clone(), archive };
         let intake = IntakeConfig {
             keys: keys.clone(),
             config,
@@ -179,7 +175,7 @@ impl Pool {
             handler,
             clock: now,
         };
-        let publisher = Publisher::new(store.clone(), relays.clone(), now);
+        let publisher = Publisher::new(store.clone(), relays.clone(), RelayClass::Own, now);
         let handlers: Vec<Arc<dyn work::WorkHandler>> = vec![Arc::new(publisher)];
         let work = work::Config { store, coordinator: "test".into(), clock: now, handlers }.build();
         let stop = CancellationToken::new();
@@ -273,4 +269,35 @@ fn a_run_is_repeated_in_its_own_repository_and_workflow_by_who_may_read_it() {
     earlier.visibility = Visibility::Readers(vec!["reader".into()]);
     let by = |actor: &str| repeats(&RunRequest { actor: actor.into(), ..same.clone() }, "event", &earlier);
     assert!(by(&earlier.request.actor) && by("reader") && !by("stranger"));
+}
+
+#[test]
+fn attack_57_a_run_is_ended_by_its_author_and_by_a_maintainer_and_a_deletion_is_its_authors_alone() {
+    let [author, owner, maintainer, stranger] = [(); 4].map(|()| Keys::generate().public_key());
+    let mut run = run::create(testing::new_run(RunRules::default(), false), 0).0;
+    let request = std::sync::Arc::make_mut(&mut run.request);
+    request.origin = RequestOrigin::from(NostrOrigin {
+        protocol: "pairs".into(),
+        request: OriginEvent { kind: 5100, id: "job".into() },
+        run: None,
+        author: author.to_hex(),
+        publisher: None,
+        relays: Vec::new(),
+        details: serde_json::Value::Null,
+    });
+    request.repository.owner = owner.to_hex();
+    let mut planned = testing::planned(Vec::new());
+    planned.maintainers = vec![owner.to_hex(), maintainer.to_hex()];
+    run.planned = Some(std::sync::Arc::new(planned));
+    let by = |cancel| canceller(&run, "job", cancel);
+    for (key, cancel, deletion) in [
+        (author, Some("its author"), Some("its author")),
+        (owner, Some("a maintainer"), None),
+        (maintainer, Some("a maintainer"), None),
+        (stranger, None, None),
+    ] {
+        assert_eq!(by(CancelRequest::Cancel(key)), cancel);
+        assert_eq!(by(CancelRequest::Deletion(key)), deletion);
+    }
+    assert_eq!(canceller(&run, "another", CancelRequest::Cancel(author)), None);
 }

@@ -4,15 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use indexmap::IndexSet;
-use nostr::{Event, EventId, Filter};
+use nostr::{Event, EventId, Filter, JsonUtil};
 
 use domain::run::Millis;
 
-use super::{AGAIN, Arrival, Inner, RequestHandler, pending::PendingRequest, settled};
+use super::{AGAIN, Inner, RequestHandler, pending::PendingRequest, settled, shares::Share};
 use crate::{
     delivery::Audience,
-    protocol::Refusal,
-    relays::{RelayLease, normal},
+    protocol::{Ignored, Refusal},
+    relays::{RelayLease, Urgency, normal},
 };
 
 /// A partner that did not come is asked for again after this.
@@ -34,39 +34,75 @@ impl<D: RequestHandler> Inner<D> {
         found.next().await
     }
 
+    /// Refuses a request that waits.
     pub(super) async fn give_up(&self, id: EventId, request: PendingRequest, reason: String) -> anyhow::Result<()> {
-        let refusal = Refusal::of_origin(request.origin, reason);
-        settled(self.handler.refuse(refusal, Audience::Everywhere, self.settle(id)).await)?;
+        let audience = match request.share {
+            Share::Known => Audience::Everywhere,
+            Share::Others => Audience::OwnRelays,
+        };
+        let answered = if request.share == Share::Known || self.policy.answers_stranger() {
+            let refusal = Refusal::of_origin(request.origin, reason);
+            self.handler.refuse(refusal, audience, self.settle(id)).await
+        } else {
+            self.counted.add(Ignored::Stranger);
+            self.store.commit(self.settle(id)).await.map_err(Into::into)
+        };
+        settled(answered)?;
         self.memory().pending.remove(&id);
         Ok(())
     }
 
-    /// Remembers a request that waits, and asks our read relays and those it names for its partner.
+    /// Remembers a request that waits, and asks our read relays for its partner, and those that it names where its author
+    /// may have them asked.
     pub(super) fn wait_for(self: &Arc<Self>, request: &Event, partner: EventId, until: Millis) {
         let Some(protocol) = self.protocols.by_kind(request.kind) else { return };
+        let share = Share::of(self.policy.standing(&request.pubkey));
+        let limits = share.limits(self.policy.is_open());
         let origin = protocol.origin(request);
-        let read = self.config.relays.read.iter().filter_map(|url| normal(url));
-        let asked: IndexSet<String> = read.chain(origin.relays.iter().filter_map(|url| normal(url))).collect();
-        let missing = protocol.partner_missing(partner, self.config.queue.pair.div_ceil(60));
-        let pending = PendingRequest { author: request.pubkey, origin, missing, until };
+        let read: IndexSet<String> = self.config.relays.read.iter().filter_map(|url| normal(url)).collect();
+        let named = origin.relays.iter().filter(|_| limits.asks_others).filter_map(|url| self.relays.usable(url));
+        let named: IndexSet<String> = named.filter(|url| !read.contains(url)).collect();
+        let missing = protocol.partner_missing(partner, limits.wait(self.config.queue.pair).as_secs().div_ceil(60));
+        let bytes = request.as_json().len();
+        let pending = PendingRequest { author: request.pubkey, share, bytes, origin, missing, until };
         self.memory().pending.insert(request.id, pending);
+        self.waits.notify_one();
         let (inner, id, left) = (self.clone(), request.id, until.saturating_sub((self.clock)()));
         tokio::spawn(async move {
-            let looked = inner.look_for(asked, id, partner);
-            // Closed only when intake itself ended.
+            let looked = inner.look_for(read, named, id, partner, share);
             if let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(left), looked).await {
+                let size = event.as_json().len();
+                if size > inner.config.limits.event_bytes.saturating_mul(2) {
+                    return;
+                }
                 // Another request may have had it as its partner before.
                 inner.memory().known.remove(&event.id);
-                inner.events.send(Arrival { relay: String::new(), event }).await.ok();
+                // Ended only when intake itself ended.
+                inner.queues.add("", event, size, share).await.ok();
             }
         });
     }
 
     /// The partner of a request that waits, once one of these relays has it; `None`: the request waits no longer.
-    async fn look_for(&self, urls: IndexSet<String>, request: EventId, partner: EventId) -> Option<Event> {
-        let relays: Vec<RelayLease> = urls.iter().filter_map(|url| self.relays.lease(url).ok()).collect();
+    async fn look_for(
+        &self,
+        read: IndexSet<String>,
+        named: IndexSet<String>,
+        request: EventId,
+        partner: EventId,
+        share: Share,
+    ) -> Option<Event> {
+        // Of others only so many are dialled for: they must not keep relays from those that are known.
+        let turn = match share {
+            Share::Known => None,
+            Share::Others => self.asked_elsewhere.clone().try_acquire_owned().ok(),
+        };
+        let asks_named = share == Share::Known || turn.is_some();
+        let urls = read.iter().chain(named.iter().filter(|_| asks_named));
+        let relays: Vec<RelayLease> = urls.filter_map(|url| self.relays.lease(url).ok()).collect();
+        let urgency: Urgency = share.urgency();
         while self.memory().pending.contains(&request) {
-            let looks = relays.iter().map(|relay| relay.watch(partner));
+            let looks = relays.iter().map(|relay| relay.watch(partner, urgency));
             let looks: FuturesUnordered<_> = looks.collect();
             let found = looks.filter_map(std::future::ready).boxed();
             // Asked again from time to time: a relay may have forgotten the subscription.
@@ -89,9 +125,10 @@ impl<D: RequestHandler> Inner<D> {
         let over = self.memory().pending.expired(now, GIVEN_UP);
         for (id, request) in over {
             let reason = request.missing.clone();
-            let given_up = match self.refusals_rate.check() {
-                Ok(()) => self.give_up(id, request, reason).await,
-                Err(_) => Err(anyhow::anyhow!("too many refusals at a time")),
+            let over_rate = request.share == Share::Known && self.refusals_rate.check().is_err();
+            let given_up = match over_rate {
+                false => self.give_up(id, request, reason).await,
+                true => Err(anyhow::anyhow!("too many refusals at a time")),
             };
             if let Err(error) = given_up {
                 tracing::warn!(request = %id, "not given up yet: {error:#}");

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use nostr::{Event, EventId, Filter, Kind, Timestamp};
+use nostr::{EventId, Filter, Kind, Timestamp};
 use tokio::{task::JoinSet, time::Instant};
 
-use super::{Arrival, Inner, RequestHandler};
-use crate::relays::{Delivery, Subscription};
+use super::{Inner, RequestHandler};
+use crate::relays::{Delivery, QueueRoom, QueuedEvent, Subscription};
 
 /// How far before the newest event of a relay is read again (s): events of different authors come out of order.
 const MARGIN: u64 = 3600;
@@ -15,17 +15,22 @@ const MARGIN: u64 = 3600;
 pub(super) const FOLLOWED: usize = 400;
 /// Values of one set in a filter; relays refuse very long ones.
 const VALUES: usize = 100;
-/// Events of a relay that wait to be handed on; what comes beyond is read again later.
+/// Events of a relay that wait to be handed on, and their bytes; what comes beyond is read again later.
 const QUEUE: usize = 1024;
+const QUEUE_BYTES: usize = 4 << 20;
 /// Waits before a subscription is tried again that the relay ended: the first, and the longest.
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+/// A reader that was interrupted again within this time waits before it asks once more.
+const STEADY: Duration = Duration::from_secs(60);
+/// The longest of those waits.
+const INTERRUPTED: Duration = Duration::from_secs(10);
 /// A subscription is opened again after this without a cause: a relay that had too many events for us at a time has left
 /// some out, and tells nobody. What is known already costs a look at its id.
 const LOOK_BEHIND: Duration = Duration::from_secs(300);
 
 /// Hands on what one relay gives until intake ends. A reader that fails is started again.
 pub(super) async fn keep_reading<D: RequestHandler>(inner: Arc<Inner<D>>, url: String) {
-    let mut waits = waits();
+    let mut waits = waits(AGAIN[1]);
     loop {
         // Ends with this task, which intake ends.
         let mut reader = JoinSet::new();
@@ -46,13 +51,16 @@ pub(super) async fn keep_reading<D: RequestHandler>(inner: Arc<Inner<D>>, url: S
 async fn read<D: RequestHandler>(inner: Arc<Inner<D>>, url: String) -> anyhow::Result<()> {
     let relay = inner.relays.lease(&url)?;
     let mut follow = inner.follow.subscribe();
-    let mut requests = Reading::new(relay.subscribe("jobs", wanted(&inner, &url).await, QUEUE).await);
+    // A request that is too long is refused with a reason, as long as it can be held.
+    let largest = inner.config.limits.event_bytes.saturating_mul(3).min(QUEUE_BYTES);
+    let room = QueueRoom { events: QUEUE, bytes: QUEUE_BYTES, largest };
+    let mut requests = Reading::new(relay.subscribe("jobs", wanted(&inner, &url).await, room).await);
     let mut deletions: Option<Reading> = None;
     loop {
         tokio::select! {
             event = requests.next(&url) => match event? {
                 Some(event) => {
-                    if inner.events.send(Arrival { relay: url.clone(), event }).await.is_err() {
+                    if inner.arrived(&url, event).await.is_err() {
                         return Ok(());
                     }
                 }
@@ -60,7 +68,7 @@ async fn read<D: RequestHandler>(inner: Arc<Inner<D>>, url: String) -> anyhow::R
             },
             event = next(&mut deletions, &url) => match event? {
                 Some(event) => {
-                    if inner.events.send(Arrival { relay: url.clone(), event }).await.is_err() {
+                    if inner.arrived(&url, event).await.is_err() {
                         return Ok(());
                     }
                 }
@@ -77,7 +85,7 @@ async fn read<D: RequestHandler>(inner: Arc<Inner<D>>, url: String) -> anyhow::R
                 match &deletions {
                     _ if filters.is_empty() => deletions = None,
                     Some(deletions) => deletions.subscription.replace(filters).await,
-                    None => deletions = Some(Reading::new(relay.subscribe("deletions", filters, QUEUE).await)),
+                    None => deletions = Some(Reading::new(relay.subscribe("deletions", filters, room).await)),
                 }
             }
         }
@@ -89,24 +97,36 @@ struct Reading {
     subscription: Subscription,
     waits: ExponentialBackoff,
     again: Instant,
+    /// When it was interrupted last, and the waits since it was steady.
+    interrupted: Option<Instant>,
+    interruptions: ExponentialBackoff,
 }
 
 impl Reading {
     fn new(subscription: Subscription) -> Self {
-        Self { subscription, waits: waits(), again: look_behind() }
+        let (waits, interruptions) = (waits(AGAIN[1]), waits(INTERRUPTED));
+        Self { subscription, waits, again: look_behind(), interrupted: None, interruptions }
     }
 
     /// The next event; `None`: it is time to subscribe again.
-    async fn next(&mut self, url: &str) -> anyhow::Result<Option<Event>> {
+    async fn next(&mut self, url: &str) -> anyhow::Result<Option<Box<QueuedEvent>>> {
         loop {
             tokio::select! {
                 delivery = self.subscription.next() => match delivery {
                     Some(Delivery::Event(event)) => {
-                        self.waits = waits();
+                        self.waits = waits(AGAIN[1]);
                         return Ok(Some(event));
                     }
-                    // What was missed is still at the relay.
-                    Some(Delivery::Interrupted) => return Ok(None),
+                    // What was missed is still at the relay. One that gives more than can be read is not asked at once again.
+                    Some(Delivery::Interrupted) => {
+                        let steady = self.interrupted.replace(Instant::now()).is_none_or(|at| at.elapsed() > STEADY);
+                        if steady {
+                            self.interruptions = waits(INTERRUPTED);
+                            return Ok(None);
+                        }
+                        let wait = self.interruptions.next().unwrap_or(INTERRUPTED);
+                        self.again = self.again.min(Instant::now() + wait);
+                    }
                     Some(Delivery::Closed(reason)) => {
                         if !reason.is_empty() {
                             tracing::warn!(relay = url, reason, "the relay ended a subscription, it is opened again");
@@ -124,7 +144,7 @@ impl Reading {
     }
 }
 
-async fn next(reading: &mut Option<Reading>, url: &str) -> anyhow::Result<Option<Event>> {
+async fn next(reading: &mut Option<Reading>, url: &str) -> anyhow::Result<Option<Box<QueuedEvent>>> {
     match reading {
         Some(reading) => reading.next(url).await,
         None => std::future::pending().await,
@@ -136,9 +156,8 @@ fn look_behind() -> Instant {
     Instant::now() + LOOK_BEHIND.mul_f64(0.75 + fastrand::f64() / 2.0)
 }
 
-fn waits() -> ExponentialBackoff {
-    let [first, longest] = AGAIN;
-    let waits = ExponentialBuilder::default().with_min_delay(first).with_max_delay(longest).with_jitter();
+fn waits(longest: Duration) -> ExponentialBackoff {
+    let waits = ExponentialBuilder::default().with_min_delay(AGAIN[0]).with_max_delay(longest).with_jitter();
     waits.without_max_times().build()
 }
 
@@ -177,10 +196,10 @@ mod tests {
     async fn what_a_silent_relay_left_out_is_asked_for_again() {
         let config = config::Relays { allow_private: true, ..config::Relays::default() };
         let relay = Relays::new(&Keys::generate(), &config).lease("ws://127.0.0.1:1").unwrap();
-        let mut reading = Reading::new(relay.subscribe("jobs", vec![Filter::new()], QUEUE).await);
+        let mut reading = Reading::new(relay.subscribe("jobs", vec![Filter::new()], QueueRoom::of(QUEUE)).await);
         for _ in 0..3 {
             let next = tokio::time::timeout(2 * LOOK_BEHIND, reading.next("")).await;
-            assert_eq!(next.unwrap().unwrap(), None, "it is time to subscribe again");
+            assert!(next.unwrap().unwrap().is_none(), "it is time to subscribe again");
         }
     }
 }

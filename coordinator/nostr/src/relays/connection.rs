@@ -30,7 +30,8 @@ use super::{
     now,
     query::{Ended, Queries, Reply, is_about_identity, is_about_number},
     socket::{self, Socket},
-    watched::Watched,
+    standing::{EventQueue, OpenSubscription, Opened, event_subscription},
+    watched::{Urgency, Watched},
 };
 
 /// Commands that wait for the connection's task.
@@ -62,11 +63,11 @@ pub(super) enum Command {
     /// What it has stored.
     Query { filter: Filter, reply: Reply },
     /// An event, as soon as it has it.
-    Watch { id: EventId, reply: oneshot::Sender<Event> },
+    Watch { id: EventId, urgency: Urgency, reply: oneshot::Sender<Event> },
     /// That it takes an event.
     Send { event: Arc<Event>, reply: oneshot::Sender<Answer> },
     /// All that matches, from now on; replaces the subscription of the same id.
-    Subscribe { id: SubscriptionId, filters: Vec<Filter>, to: mpsc::Sender<Delivery> },
+    Subscribe { id: SubscriptionId, filters: Vec<Filter>, queue: EventQueue },
 }
 
 /// How a relay is reached.
@@ -75,35 +76,6 @@ pub(super) struct Endpoint {
     pub(super) url: String,
     pub(super) reach: Reach,
     pub(super) keys: Keys,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Opened {
-    /// To be sent as soon as the relay lets us.
-    Due,
-    Sent,
-    /// The relay ended it, or the connection was lost: its reader asks again.
-    Ended,
-}
-
-#[derive(Debug)]
-struct OpenSubscription {
-    filters: Vec<Filter>,
-    to: mpsc::Sender<Delivery>,
-    opened: Opened,
-    /// Something was not delivered.
-    missed: bool,
-}
-
-impl OpenSubscription {
-    fn deliver(&mut self, delivery: Delivery) {
-        if self.missed && self.to.try_send(Delivery::Interrupted).is_ok() {
-            self.missed = false;
-        }
-        if self.missed || self.to.try_send(delivery).is_err() {
-            self.missed = true;
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -281,7 +253,7 @@ impl Connection {
     fn take(&mut self, command: Command) {
         match command {
             Command::Query { filter, reply } => self.queries.add(filter, reply),
-            Command::Watch { id, reply } => self.watched.add(id, reply),
+            Command::Watch { id, urgency, reply } => self.watched.add(id, urgency, reply),
             Command::Send { event, reply } => match self.sending.get_mut(&event.id) {
                 Some(known) => known.replies.push(reply),
                 None => {
@@ -289,8 +261,8 @@ impl Connection {
                     self.sending.insert(event.id, Sending { event, replies: vec![reply], again: false });
                 }
             },
-            Command::Subscribe { id, filters, to } => {
-                self.standing.insert(id, OpenSubscription { filters, to, opened: Opened::Due, missed: false });
+            Command::Subscribe { id, filters, queue } => {
+                self.standing.insert(id, OpenSubscription::new(filters, queue));
             }
         }
     }
@@ -299,14 +271,12 @@ impl Connection {
     fn forget(&mut self) -> Vec<SubscriptionId> {
         let mut over = self.queries.forget_unawaited();
         for (id, standing) in &mut self.standing {
-            if standing.missed && standing.to.try_send(Delivery::Interrupted).is_ok() {
-                standing.missed = false;
-            }
-            if standing.to.is_closed() && standing.opened != Opened::Ended {
+            standing.tell_missed();
+            if standing.is_closed() && standing.opened != Opened::Ended {
                 over.push(id.clone());
             }
         }
-        self.standing.retain(|_, standing| !standing.to.is_closed());
+        self.standing.retain(|_, standing| !standing.is_closed());
         self.watched.forget_unawaited();
         self.sending.retain(|_, sending| sending.replies.iter().any(|reply| !reply.is_closed()));
         let sending = &self.sending;
@@ -425,6 +395,12 @@ impl Connection {
     }
 
     fn message(&mut self, text: &str, outgoing: &Outgoing) -> Result<(), Lost> {
+        // What its reader would not take is not read.
+        let too_long = |standing: &OpenSubscription| !standing.takes(text.len());
+        if event_subscription(text).and_then(|id| self.standing.get(&SubscriptionId::new(id))).is_some_and(too_long) {
+            tracing::debug!(relay = self.endpoint.url, bytes = text.len(), "an event that is too long is left out");
+            return Ok(());
+        }
         let message = match RelayMessage::from_json(text) {
             Ok(message) => message,
             Err(error) => {
@@ -436,11 +412,11 @@ impl Connection {
             RelayMessage::Event { subscription_id, event } => {
                 let id = subscription_id.into_owned();
                 if let Some(standing) = self.standing.get_mut(&id) {
-                    standing.deliver(Delivery::Event(event.into_owned()));
+                    standing.event(event.into_owned(), text.len());
                 } else if id.as_str() == WATCH {
                     self.watched.event(&event);
                 } else {
-                    self.queries.event(&id, &event);
+                    self.queries.event(&id, &event, text.len());
                 }
             }
             RelayMessage::EndOfStoredEvents(id) => {

@@ -19,6 +19,8 @@ use super::{RelayError, limits::ConnectionLimits};
 const VALUES: usize = 100;
 /// Events that one subscription may answer with.
 const EVENTS: usize = 10_000;
+/// Bytes of events that one question is answered with, as the relay sent them; what is more is left out.
+const BYTES: usize = 8 << 20;
 /// Events with a false signature after which a subscription is not listened to any more.
 const FORGED: usize = 20;
 /// Signatures that are remembered as true.
@@ -35,6 +37,7 @@ struct Question {
     filter: Filter,
     replies: Vec<Reply>,
     events: Vec<Event>,
+    bytes: usize,
     refusals: u8,
 }
 
@@ -110,11 +113,12 @@ impl Queries {
 
     /// Notes a question for the next subscription.
     pub(super) fn add(&mut self, filter: Filter, reply: Reply) {
-        self.queue(Question { filter, replies: vec![reply], events: Vec::new(), refusals: 0 });
+        self.queue(Question { filter, replies: vec![reply], events: Vec::new(), bytes: 0, refusals: 0 });
     }
 
     fn queue(&mut self, mut question: Question) {
         question.events.clear();
+        question.bytes = 0;
         match self.waiting.get_mut(&question.filter) {
             Some(known) => {
                 known.replies.append(&mut question.replies);
@@ -160,14 +164,17 @@ impl Queries {
         Some((id, filters))
     }
 
-    /// Takes an event. Returns whether the subscription is one of these; `false` for those of others.
-    pub(super) fn event(&mut self, id: &SubscriptionId, event: &Event) -> bool {
+    /// Takes an event of so many bytes. Returns whether the subscription is one of these; `false` for those of others.
+    pub(super) fn event(&mut self, id: &SubscriptionId, event: &Event, bytes: usize) -> bool {
         let Some(asked) = self.asked.get_mut(id) else { return false };
         let full = asked.seen.len() >= EVENTS || asked.forged >= FORGED;
         if full || asked.seen.contains(&event.id) {
             return true;
         }
-        let matches = |question: &&mut Question| question.filter.match_event(event, MatchEventOptions::new());
+        let matches = |question: &&mut Question| {
+            let room = question.bytes.saturating_add(bytes) <= BYTES;
+            room && question.filter.match_event(event, MatchEventOptions::new())
+        };
         let mut wanted: Vec<&mut Question> = asked.questions.iter_mut().filter(matches).collect();
         if wanted.is_empty() {
             return true;
@@ -187,6 +194,7 @@ impl Queries {
         asked.seen.insert(event.id);
         for question in &mut wanted {
             question.events.push(event.clone());
+            question.bytes += bytes;
         }
         true
     }
@@ -358,12 +366,27 @@ mod tests {
         assert_eq!(queries.next_subscription(3), None, "nothing is left");
         let (first, second) = (event(&keys[0], Kind::RelayList), event(&keys[1], Kind::RelayList));
         for event in [&first, &first, &second] {
-            assert!(queries.event(&id, event));
+            assert!(queries.event(&id, event, 500));
         }
         assert_eq!(queries.end_of_stored(&id), Ended::Close);
         assert_eq!(answers.remove(0).try_recv().unwrap(), Ok(vec![first]));
         assert_eq!(answers.remove(0).try_recv().unwrap(), Ok(vec![second]));
         assert!(answers.iter_mut().all(|answer| answer.try_recv().unwrap() == Ok(Vec::new())));
+    }
+
+    #[test]
+    fn attack_59_what_one_question_is_answered_with_is_bounded_and_leaves_room_for_the_others() {
+        let mut queries = queries(20, 10);
+        let (greedy, other) = (Keys::generate(), Keys::generate());
+        let mut answers = [&greedy, &other].map(|key| query(&mut queries, list(&key.public_key())));
+        let (id, _) = queries.next_subscription(0).unwrap();
+        for _ in 0..20 {
+            queries.event(&id, &event(&greedy, Kind::RelayList), BYTES / 4);
+        }
+        queries.event(&id, &event(&other, Kind::RelayList), BYTES / 4);
+        queries.end_of_stored(&id);
+        let found = answers.each_mut().map(|answer| answer.try_recv().unwrap().unwrap().len());
+        assert!(found[0] <= 4 && found[1] == 1, "{found:?}");
     }
 
     #[test]
@@ -378,7 +401,7 @@ mod tests {
         assert_eq!(filters.len(), 1);
         queries.end_of_stored(&first);
         assert!(one.try_recv().is_ok() && two.try_recv().is_ok() && late.try_recv().is_err());
-        queries.event(&second, &event(&key, Kind::RelayList));
+        queries.event(&second, &event(&key, Kind::RelayList), 500);
         queries.end_of_stored(&second);
         assert_eq!(late.try_recv().unwrap().unwrap().len(), 1);
     }
@@ -438,7 +461,7 @@ mod tests {
         let mut forged = event(&key, Kind::RelayList);
         forged.content = "other".into();
         for event in [event(&Keys::generate(), Kind::RelayList), event(&key, Kind::TextNote), forged] {
-            queries.event(&id, &event);
+            queries.event(&id, &event, 500);
         }
         queries.end_of_stored(&id);
         assert_eq!(answer.try_recv().unwrap(), Ok(Vec::new()));
@@ -455,7 +478,7 @@ mod tests {
         for (sent, expected) in [(&genuine, 1), (&changed, 0), (&signed_by_another, 0), (&genuine, 1)] {
             let mut answer = query(&mut queries, list(&key.public_key()));
             let (id, _) = queries.next_subscription(0).unwrap();
-            queries.event(&id, sent);
+            queries.event(&id, sent, 500);
             queries.end_of_stored(&id);
             assert_eq!(answer.try_recv().unwrap().unwrap().len(), expected, "{sent:?}");
         }
