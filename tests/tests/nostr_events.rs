@@ -288,3 +288,28 @@ fn t54_every_client_reads_the_same_price() {
         assert_eq!(ad.price, paid);
     }
 }
+
+#[test]
+fn t54b_our_advertisement_has_its_place_in_the_clients_ranking() {
+    let other = |price: ad::Price, min_duration: Option<u64>| ad::Ad {
+        name: "other".into(),
+        architecture: None,
+        act: Some("0.2.88".into()),
+        price,
+        min_duration,
+        max_duration: Some(3600),
+    };
+    let paid = |min| other(ad::Price::Paid { rate: 1.0, unit: "sat".into(), mint: String::new() }, min);
+    let others = [paid(Some(0)), paid(Some(10)), other(ad::Price::Free, Some(5))];
+    let free = ad::by_ui(&advertised(None)).unwrap();
+    let priced = ad::by_ui(&advertised(Some(&Price { mint: "https://mint.example".into(), rate: 1 }))).unwrap();
+    for (ours, place) in [(&free, 2), (&priced, 1)] {
+        let mine = ad::ui_cost(ours);
+        assert!(!mine.is_nan());
+        // The client puts the cheapest first; equal ones stand in the order of their queues.
+        let before = others.iter().filter(|ad| ad::ui_cost(ad) < mine).count();
+        assert_eq!(before, place, "{ours:?}");
+    }
+    // A free one that names no duration has no place at all: that is why ours does.
+    assert!(ad::ui_cost(&other(ad::Price::Free, None)).is_nan());
+}

@@ -34,6 +34,12 @@ pub enum Shape {
     A2,
     /// The watcher: download, check the hash, run.
     A4,
+    /// The Gitea bridge: no `HIVE_CI_` values, its arguments say what to build.
+    A5,
+    /// The deployment system's own command, likewise.
+    A6,
+    /// Very old: `act` alone.
+    A7,
 }
 
 /// One press of the button.
@@ -96,8 +102,8 @@ impl Press {
         let mut tags = vec![
             vec!["p".to_owned(), self.worker.to_hex()],
             vec!["e".into(), run.id.to_hex()],
-            vec!["cmd".into(), "bash".into()],
-            self.args(),
+            vec!["cmd".into(), self.command().into()],
+            self.args(&run),
         ];
         if let Some(payment) = &self.payment {
             tags.push(vec!["payment".into(), payment.clone()]);
@@ -111,7 +117,9 @@ impl Press {
             ("HIVE_CI_RELAYS", self.relay.clone()),
             ("HIVE_CI_BLOSSOM_SERVER", "https://blossom.primal.net".to_owned()),
         ];
-        tags.extend(pairs.into_iter().map(|(name, value)| vec!["env".into(), name.into(), value]));
+        if !matches!(self.shape, Shape::A5 | Shape::A6) {
+            tags.extend(pairs.into_iter().map(|(name, value)| vec!["env".into(), name.into(), value]));
+        }
         tags.extend(self.env.iter().map(|(name, value)| vec!["env".into(), name.clone(), value.clone()]));
         let nsec = self.nsec.clone().unwrap_or_else(|| self.publisher.secret_key().to_secret_hex());
         let secrets = std::iter::once(("HIVE_CI_NSEC".to_owned(), nsec)).chain(self.secrets.iter().cloned());
@@ -130,9 +138,33 @@ impl Press {
         Ok(format!("nostr://{owner}/{relay}/{}", parts.next().context("an address has an identifier")?))
     }
 
+    fn command(&self) -> &'static str {
+        match self.shape {
+            Shape::A5 => "sh",
+            Shape::A6 => "loom-ci",
+            Shape::A1 | Shape::A2 | Shape::A4 | Shape::A7 => "bash",
+        }
+    }
+
     /// The script would write this file on whatever host ran it; nothing may ever do so.
-    fn args(&self) -> Vec<String> {
+    fn args(&self, run: &Event) -> Vec<String> {
         let (flag, script) = match self.shape {
+            Shape::A5 => {
+                let script = "git clone \"$1\" repo && touch /tmp/run-workflow.sh && act \"$3\"";
+                let given = ["https://git.example/x", &self.commit, &self.trigger, &self.workflow];
+                let args = ["args", "-c", script, "hive-ci"].into_iter().chain(given);
+                return args.map(str::to_owned).collect();
+            }
+            Shape::A6 => {
+                let run = run.id.to_hex();
+                let given = ["--repo", "https://git.example/x", "--ref", &self.branch, "--workflow", &self.workflow];
+                let more = ["--event", &self.trigger, "--run", &run];
+                return ["args", "run"].into_iter().chain(given).chain(more).map(str::to_owned).collect();
+            }
+            Shape::A7 => {
+                let script = format!("touch /tmp/run-workflow.sh; act -W {} --rm", self.workflow);
+                return vec!["args".into(), "-c".into(), script];
+            }
             Shape::A1 => (
                 "-c",
                 "curl -fsSL \"https://blossom.example/00\" -o /tmp/run-workflow.sh && chmod +x /tmp/run-workflow.sh && \

@@ -1,6 +1,9 @@
 //! Job intake: every accepted shape runs, everything else is refused with a reason or left alone.
 
-use longshore_tests::harness::client::{Shape, kind, sign, tag};
+use longshore_tests::{
+    harness::client::{Shape, kind, sign, tag},
+    oracle::gg::{Followed, Outcome},
+};
 use nostr::{Keys, ToBech32};
 
 use super::{LIMIT, PASSES, PATH, Stage, needs_engine};
@@ -68,6 +71,77 @@ async fn t05_a_watchers_push_of_a_tag_is_a_push_of_that_tag() {
     run.assert_normal_end("completed");
     let log = run.log().await;
     assert!(log.contains(&format!("push refs/tags/v1 tag {commit}")), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t06_the_bridges_job_ends_in_a_commit_status_of_success() {
+    needs_engine!();
+    let stage = Stage::with(PASSES).await;
+    let commit = stage.world.repository.git(&["rev-parse", "HEAD"]).unwrap();
+    let mut press = stage.press();
+    press.shape = Shape::A5;
+    press.trigger = "push".into();
+    press.commit = commit.clone();
+    press.nsec = Some(press.publisher.secret_key().to_bech32().unwrap());
+    let run = stage.run(press).await;
+    run.assert_normal_end("completed");
+    let followed = Followed {
+        run: run.run.id.to_hex(),
+        job: run.job.id.to_hex(),
+        requester: run.press.author.public_key(),
+        worker: stage.dev.pubkey,
+        publisher: run.press.publisher.public_key(),
+        workflow: PATH.into(),
+        commit,
+    };
+    let outcomes: Vec<Outcome> = run.answers.0.iter().map(|event| followed.map(event).unwrap()).collect();
+    assert_eq!(outcomes, [Outcome::Pending, Outcome::Pending, Outcome::Success, Outcome::Success, Outcome::Pending]);
+    assert!(!std::path::Path::new("/tmp/run-workflow.sh").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_of_the_deployment_system_and_of_very_old_clients_run_natively() {
+    needs_engine!();
+    let stage = Stage::with(PASSES).await;
+    for shape in [Shape::A6, Shape::A7] {
+        let mut press = stage.press();
+        press.shape = shape;
+        let run = stage.run(press).await;
+        run.assert_normal_end("completed");
+        for event in &run.answers.0 {
+            let (of, job, author) = (run.run.id.to_hex(), run.job.id.to_hex(), run.job.pubkey.to_hex());
+            longshore_tests::oracle::bah::check(event, &of, &job, &author).unwrap();
+        }
+    }
+    assert!(!std::path::Path::new("/tmp/run-workflow.sh").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t53_who_is_on_the_list_runs_and_a_newer_list_holds_for_the_next_job() {
+    needs_engine!();
+    let operator = Keys::generate();
+    let list = format!("policy.list=30000:{}:friends", operator.public_key());
+    let stage = Stage::with_files(&[(PATH, PASSES)], &["--set", "policy.everyone=false", "--set", &list]).await;
+    let refused = async || {
+        let run = stage.run(stage.press()).await;
+        run.assert_well_formed();
+        assert_eq!(run.answers.statuses(), ["failed"]);
+        assert!(run.error().contains("may not run here"), "{}", run.error());
+    };
+    let publish = async |people: &[&Keys], at: u64| {
+        let mut tags = vec![vec!["d".to_owned(), "friends".into()]];
+        tags.extend(people.iter().map(|keys| vec!["p".to_owned(), keys.public_key().to_hex()]));
+        let at = nostr::Timestamp::from(nostr::Timestamp::now().as_secs() - 100 + at);
+        let list = longshore_tests::harness::client::sign_at(&operator, 30000, tags, at).unwrap();
+        stage.world.listener.publish(&list).await.unwrap();
+        // The list and the next job come by one connection, and are read side by side.
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    };
+    refused().await;
+    publish(&[&stage.world.owner], 1).await;
+    stage.run(stage.press()).await.assert_normal_end("completed");
+    publish(&[&operator], 2).await;
+    refused().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

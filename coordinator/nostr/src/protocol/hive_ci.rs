@@ -16,6 +16,8 @@ use config::Limits;
 use domain::id::RunId;
 use domain::run::{FinalizedLog, Millis, NostrOrigin, RunRequest, RunUpdate};
 
+use self::shape::Shape;
+
 mod loom;
 mod read;
 mod report;
@@ -60,9 +62,12 @@ impl Protocol for HiveCi {
     fn read(&self, event: &Event, context: &ReadContext<'_>) -> EventMeaning {
         match event.kind.as_u16() {
             RUN => EventMeaning::Partner,
+            CANCEL if event.tags.len() > context.limits.event_tags => {
+                EventMeaning::Rejected(Rejection::Ignored(Ignored::TooLong))
+            }
             CANCEL => EventMeaning::Cancel(cancels(event, &context.keys.public_key())),
             _ => match awaits(event, context) {
-                Ok(run) => EventMeaning::Request { partner: Some(run) },
+                Ok(partner) => EventMeaning::Request { partner },
                 Err(rejection) => EventMeaning::Rejected(rejection),
             },
         }
@@ -76,7 +81,7 @@ impl Protocol for HiveCi {
     ) -> Result<(RunRequest, Secrets), Rejection> {
         match partner {
             Some(run) => read::request(event, run, context),
-            None => Err(Rejection::Ignored(Ignored::NotAJob)),
+            None => read::whole(event, context),
         }
     }
 
@@ -122,11 +127,12 @@ impl Protocol for HiveCi {
     }
 }
 
-/// The first look at a job event, before its run is known: the id of the 5401 it waits for.
+/// The first look at a job event, before its run is known: the id of the 5401 it waits for. `None`: it is its own run, as
+/// the first clients sent it.
 ///
 /// # Errors
 /// What is not addressed to us or not a job is ignored; a plain Loom command, or a clock that is off, is refused.
-fn awaits(job: &Event, context: &ReadContext<'_>) -> Result<EventId, Rejection> {
+fn awaits(job: &Event, context: &ReadContext<'_>) -> Result<Option<EventId>, Rejection> {
     if tags::only(job, "p") != Some(context.keys.public_key().to_hex().as_str()) {
         return Err(Rejection::Ignored(Ignored::NotOurs));
     }
@@ -139,10 +145,11 @@ fn awaits(job: &Event, context: &ReadContext<'_>) -> Result<EventId, Rejection> 
     }
     let mut runs = tags::all(job, "e");
     match (runs.next(), runs.next()) {
+        (None, _) if tags::first(job, "a").is_some() && Shape::of(job).is_some() => Ok(None),
         (None, _) => refuse(loom::refusal(job)),
         (Some(_), Some(_)) => refuse("the job names more than one run: send it with exactly one `e` tag".into()),
         (Some(tag), None) => match tag.get(1).and_then(|id| EventId::from_hex(id).ok()) {
-            Some(id) => Ok(id),
+            Some(id) => Ok(Some(id)),
             None => refuse("the `e` tag of the job is no event id (64 hex)".into()),
         },
     }

@@ -11,7 +11,10 @@ use crate::{
 use config::Limits;
 use domain::run::{NostrOrigin, OriginEvent, Repository, RequestOrigin, RerunRequest, RerunScope, RunRequest};
 
-use super::{HiveCi, JOB, PUBLISHER_SECRET, RUN, awaits, out_of_bounds, shape::Shape};
+use super::{
+    HiveCi, JOB, PUBLISHER_SECRET, RUN, awaits, out_of_bounds,
+    shape::{Arguments, Shape},
+};
 
 /// At most so many relays of a job are kept.
 const RELAYS: usize = 16;
@@ -21,7 +24,7 @@ const RELAYS: usize = 16;
 /// # Errors
 /// See [`Rejection`]. A refusal carries the publisher key where it came and fits.
 pub(super) fn request(job: &Event, run: &Event, context: &ReadContext<'_>) -> Result<(RunRequest, Secrets), Rejection> {
-    if awaits(job, context)? != run.id {
+    if awaits(job, context)? != Some(run.id) {
         return Err(Rejection::Ignored(Ignored::ForeignRun));
     }
     let refuse = |reason: String, publisher: Option<Keys>| {
@@ -46,6 +49,23 @@ pub(super) fn request(job: &Event, run: &Event, context: &ReadContext<'_>) -> Re
     match pair.read(publisher.as_ref()) {
         Ok((request, values)) => Ok((request, Secrets { publisher, values })),
         Err(reason) => refuse(reason, publisher),
+    }
+}
+
+/// Reads a job event (5100) that is its own run: it names repository and workflow itself, and no run, as the first clients
+/// sent it.
+///
+/// # Errors
+/// See [`Rejection`].
+pub(super) fn whole(job: &Event, context: &ReadContext<'_>) -> Result<(RunRequest, Secrets), Rejection> {
+    if awaits(job, context)?.is_some() {
+        return Err(Rejection::Ignored(Ignored::NotAJob));
+    }
+    match (Pair { job, run: job, context }).read(None) {
+        Ok((request, values)) => {
+            Ok((RunRequest { origin: origin(job).into(), ..request }, Secrets { publisher: None, values }))
+        }
+        Err(reason) => Err(Rejection::Refused(Box::new(Refusal::of_event(&HiveCi, job, reason)))),
     }
 }
 
@@ -134,18 +154,21 @@ impl Pair<'_> {
         }
         let mut notices = Vec::new();
         let (given, env) = self.env(&mut notices)?;
-        self.recognise(&given, &mut notices)?;
+        let arguments = self.recognise(&given, &mut notices)?;
         let repository = self.repository(&given)?;
-        // The run's own tags win over the job's environment, which some clients leave out.
-        let or_given = |tag: &str, name: &str| match tags::first(self.run, tag) {
-            Some(value) if !value.is_empty() => value.trim().to_owned(),
-            _ => given.get(name).map(|value| value.trim().to_owned()).unwrap_or_default(),
+        // The run's own tags win over the job's environment and its arguments, which some clients leave out.
+        let or_given = |tag: &str, name: &str, argument: &str| {
+            let own = tags::first(self.run, tag).map(str::trim).filter(|value| !value.is_empty());
+            let given = given.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
+            own.or(given).unwrap_or(argument.trim()).to_owned()
         };
-        let commit = or_given("commit", "HIVE_CI_COMMIT").to_ascii_lowercase();
+        let commit = or_given("commit", "HIVE_CI_COMMIT", arguments.commit).to_ascii_lowercase();
         if !commit.is_empty() && !(4..=64).contains(&commit.len()) || !commit.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err("the run's `commit` is no commit id: give 40 or 64 hex, or leave it empty".into());
         }
-        let reference = tags::first(self.run, "ref").filter(|name| !name.is_empty());
+        let named = tags::first(self.run, "ref").filter(|name| !name.is_empty());
+        let argument = Some(arguments.reference).filter(|name| !name.is_empty());
+        let reference = named.or(argument.filter(|_| tags::first(self.run, "branch").is_none_or(str::is_empty)));
         if reference.is_some_and(|name| !name.starts_with("refs/")) {
             return Err("the run's `ref` must be a full name such as refs/heads/main".into());
         }
@@ -161,11 +184,14 @@ impl Pair<'_> {
             id: self.job.id.to_hex(),
             origin: RequestOrigin::from(NostrOrigin { relays, ..origin_of_pair(self.job, self.run, publisher) }),
             repository,
-            workflow: or_given("workflow", "HIVE_CI_WORKFLOW"),
+            workflow: or_given("workflow", "HIVE_CI_WORKFLOW", arguments.workflow),
             commit,
-            branch: or_given("branch", "HIVE_CI_BRANCH"),
+            branch: or_given("branch", "HIVE_CI_BRANCH", arguments.branch),
             reference: reference.map(str::to_owned),
-            trigger: tags::first(self.run, "trigger").filter(|value| !value.is_empty()).map(str::to_owned),
+            trigger: tags::first(self.run, "trigger")
+                .or(Some(arguments.trigger))
+                .filter(|word| !word.is_empty())
+                .map(str::to_owned),
             actor: self.job.pubkey.to_hex(),
             env,
             notices,
@@ -197,21 +223,39 @@ impl Pair<'_> {
     }
 
     /// A Hive CI job has a known shape, or says whose run it is: users may edit what starts the script.
-    fn recognise(&self, given: &Pairs, notices: &mut Vec<String>) -> Result<(), String> {
-        let same_run = given.get("HIVE_CI_RUN_ID").map(|id| *id == self.run.id.to_hex());
-        match Shape::of(self.job) {
-            Some(shape) => shape.refusal().map_or(Ok(()), |reason| Err(reason.to_owned()))?,
-            None if same_run == Some(true) => {}
+    fn recognise(&self, given: &Pairs, notices: &mut Vec<String>) -> Result<Arguments<'_>, String> {
+        let run = self.run.id.to_hex();
+        let same_run = given.get("HIVE_CI_RUN_ID").map(|id| *id == run);
+        let arguments = match Shape::of(self.job) {
+            Some(shape) => match shape.refusal() {
+                Some(reason) => return Err(reason.to_owned()),
+                None => shape.arguments(self.job),
+            },
+            None if same_run == Some(true) => Arguments::default(),
             None => {
                 return Err(
                     "the job is no Hive CI job: neither its command nor HIVE_CI_RUN_ID belongs to the run".into()
                 );
             }
+        };
+        if arguments.dependencies {
+            return Err("the job names sources beside its repository (`--dep`), which are not fetched here: let the \
+                        workflow fetch them, and send the job without"
+                .into());
         }
         if same_run == Some(false) {
             notices.push("HIVE_CI_RUN_ID names another run than the `e` tag; the `e` tag counts.".into());
         }
-        Ok(())
+        if !arguments.run.is_empty() && arguments.run != run {
+            notices.push("The job's `--run` names another run than the `e` tag; the `e` tag counts.".into());
+        }
+        for (tag, argument) in [("workflow", arguments.workflow), ("commit", arguments.commit)] {
+            let own = tags::first(self.run, tag).unwrap_or_default();
+            if !own.is_empty() && !argument.is_empty() && !own.eq_ignore_ascii_case(argument) {
+                notices.push(format!("The job's command names another {tag} than the run; the run counts."));
+            }
+        }
+        Ok(arguments)
     }
 
     fn repository(&self, given: &Pairs) -> Result<Repository, String> {

@@ -9,6 +9,8 @@ use store::Signer;
 
 use super::*;
 
+mod shapes;
+
 const NOW: Millis = 1_780_000_000_000;
 const COMMIT: &str = "c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1";
 const DOWNLOAD: &str = "curl -fsSL \"https://blossom.example/00\" -o /tmp/run-workflow.sh && chmod +x \
@@ -164,36 +166,6 @@ fn t03_the_older_address_kind_names_the_same_repository() {
 }
 
 #[test]
-fn each_shape_is_taken_or_refused_by_name() {
-    let heredoc = "cat > /tmp/r.sh <<'HIVE_CI_RUNNER_SCRIPT_EOF_DELIMITER'\n#!/bin/bash\n";
-    let checked = format!("{DOWNLOAD} && echo 00 | sha256sum -c");
-    let cases: [(&str, &str, &[&str], Option<&str>); 8] = [
-        ("t01 A1", "bash", &["-c", DOWNLOAD], None),
-        ("t04 A2", "bash", &["-lc", heredoc], None),
-        ("t05 A4", "bash", &["-c", &checked], None),
-        ("A3", "bash", &["-lc", "echo \"Runner script will be injected at submit time\""], Some("placeholder")),
-        ("A5", "sh", &["-c", "git clone x && act", "hive-ci", "u", "c", "push", "w"], Some("A5 is not supported yet")),
-        ("A6", "loom-ci", &["run", "--repo", "x"], Some("A6 is not supported yet")),
-        ("A7", "bash", &["-c", "git clone x; act -W ci.yml"], Some("A7 is not supported yet")),
-        ("other", "bash", &["-c", "rm -rf /"], Some("no Hive CI job")),
-    ];
-    for (name, command, args, refused) in cases {
-        let mut sent = Sent::budabit();
-        Sent::set(&mut sent.job, &["cmd", command]);
-        Sent::without(&mut sent.job, "args");
-        let mut tag = list(&["args"]);
-        tag.extend(list(args));
-        sent.job.push(tag);
-        match refused {
-            None => {
-                sent.taken();
-            }
-            Some(text) => assert!(sent.refused().reason.contains(text), "{name}: {}", sent.refused().reason),
-        }
-    }
-}
-
-#[test]
 fn an_edited_command_is_taken_where_the_job_names_its_run() {
     let mut sent = Sent::budabit();
     Sent::set(&mut sent.job, &["args", "-c", "my own wrapper"]);
@@ -276,7 +248,7 @@ fn t15_t16_what_is_not_ours_or_no_job_is_not_answered() {
 }
 
 #[test]
-fn a_payment_is_refused_and_its_token_repeated_nowhere() {
+fn attack_62_a_payment_is_refused_and_its_token_repeated_nowhere() {
     let mut sent = Sent::budabit();
     sent.job.push(list(&["payment", "cashuBtoken"]));
     let refusal = sent.refused();
@@ -385,6 +357,31 @@ fn a_plain_loom_command_is_refused_with_what_to_do() {
     let context = ReadContext { keys: &sent.pool, limits: &limits, now: NOW };
     let EventMeaning::Rejected(Rejection::Refused(refusal)) = HiveCi.read(&job, &context) else { panic!() };
     assert!(refusal.reason.contains("plain Loom commands (`bash`)") && refusal.reason.contains("5401"));
+}
+
+#[test]
+fn attack_18_nothing_but_jobs_and_cancels_is_listened_for() {
+    let us = Keys::generate();
+    let filters = HiveCi.filters(&us.public_key(), Timestamp::from(1));
+    let kinds: Vec<u16> = filters.iter().flat_map(|f| f.kinds.iter().flatten()).map(|kind| kind.as_u16()).collect();
+    assert_eq!(kinds, [JOB, CANCEL], "no comment is a command");
+    assert!(filters.iter().all(|filter| filter.kinds.is_some()));
+    assert_eq!(HiveCi.kinds(), [RUN, JOB, CANCEL]);
+}
+
+#[test]
+fn attack_59_a_cancel_of_many_jobs_costs_no_more_than_one_of_few() {
+    let (author, pool) = (Keys::generate(), Keys::generate());
+    let limits = Limits::default();
+    let context = ReadContext { keys: &pool, limits: &limits, now: NOW };
+    let read = |jobs: usize| {
+        let mut tags = vec![list(&["p", &pool.public_key().to_hex()])];
+        tags.extend((0..jobs).map(|number| list(&["e", &format!("{number:064x}")])));
+        HiveCi.read(&signed(CANCEL, &tags, &author, 1), &context)
+    };
+    let EventMeaning::Cancel(few) = read(1000) else { panic!() };
+    assert_eq!(few.len(), CANCELLED);
+    assert!(matches!(read(50_000), EventMeaning::Rejected(Rejection::Ignored(Ignored::TooLong))));
 }
 
 #[test]
