@@ -12,7 +12,7 @@ mod celery;
 mod cluster;
 mod dispatch_rate;
 pub mod engine;
-mod fleet;
+pub(crate) mod fleet;
 pub mod floor;
 pub mod goals;
 mod pages;
@@ -24,7 +24,7 @@ pub mod scale;
 pub mod stage;
 mod standing;
 mod throughput;
-mod usage;
+pub(crate) mod usage;
 mod workflows;
 
 /// Says on standard error what is being done.

@@ -1,6 +1,9 @@
 //! Floods: what strangers can send and open, and what a pool still does meanwhile. Each prints rows of one table.
 
 pub mod connections;
+pub mod events;
+pub mod refusals;
+mod watch;
 
 use std::fmt;
 
@@ -19,6 +22,15 @@ pub struct Row {
     pub bound: String,
     /// Whether it does.
     pub holds: bool,
+}
+
+impl Row {
+    /// A number and the most that it may be; an error where it could not be measured.
+    fn at_most(flood: &str, what: &str, unit: &str, most: f64, measured: Result<f64, String>) -> Self {
+        let holds = measured.as_ref().is_ok_and(|number| *number <= most);
+        let measured = measured.map_or_else(|cause| cause, |number| format!("{number:.1} {unit}"));
+        Self { flood: flood.into(), what: what.into(), measured, bound: format!("≤ {most:.0} {unit}"), holds }
+    }
 }
 
 impl fmt::Display for Row {

@@ -37,7 +37,7 @@ const RECONNECT_MS: std::ops::Range<u64> = 100..200;
 
 /// What the workers do with jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Duty {
+pub(crate) enum Duty {
     /// They take none, and report what they have.
     Idle,
     /// They take them, and report success after this long.
@@ -47,10 +47,10 @@ pub(super) enum Duty {
 }
 
 /// A job, by the id of its run and its key there, and the attempt that ended.
-pub(super) type Ended = (String, String, u32);
+pub(crate) type Ended = (String, String, u32);
 
 /// Connected simulated workers. They end when it is dropped.
-pub(super) struct Fleet {
+pub(crate) struct Fleet {
     shared: Arc<Shared>,
     duty: watch::Sender<Duty>,
     tasks: JoinSet<()>,
@@ -69,15 +69,15 @@ struct Shared {
 
 /// What became of jobs, from the workers' side.
 #[derive(Debug, Default)]
-pub(super) struct Records {
+pub(crate) struct Records {
     /// Attempts whose success the coordinator accepted, and how often it said so for the first report of each.
-    pub(super) accepted: HashMap<Ended, usize>,
+    pub(crate) accepted: HashMap<Ended, usize>,
     /// When each acceptance came.
-    pub(super) times: Vec<Instant>,
+    pub(crate) times: Vec<Instant>,
     /// From a result sent, which frees the slot, until the next assignment there.
-    pub(super) hand_outs: Vec<Duration>,
+    pub(crate) hand_outs: Vec<Duration>,
     /// When each assignment came.
-    pub(super) assignments: Vec<(String, Instant)>,
+    pub(crate) assignments: Vec<(String, Instant)>,
 }
 
 struct Worker {
@@ -97,7 +97,7 @@ struct Worker {
 }
 
 /// Enrolment keys of this many workers, as the configuration names them.
-pub(super) fn identities(count: usize) -> Result<Vec<String>> {
+pub(crate) fn identities(count: usize) -> Result<Vec<String>> {
     (0..count).map(|number| Ok(hex::encode(key(number)?.public_key()))).collect()
 }
 
@@ -116,7 +116,7 @@ fn endpoint(url: &str, ca: &Path) -> Result<Endpoint> {
 
 impl Fleet {
     /// Workers with these numbers, idle until told otherwise. Returns once all are welcomed.
-    pub(super) async fn connect(url: &str, ca: &Path, numbers: std::ops::Range<usize>, slots: u32) -> Result<Self> {
+    pub(crate) async fn connect(url: &str, ca: &Path, numbers: std::ops::Range<usize>, slots: u32) -> Result<Self> {
         let count = numbers.len();
         let fleet = Self::start(url, ca, numbers, slots, Duty::Idle)?;
         fleet.until_welcomed(count, Duration::from_secs(120)).await?;
@@ -124,7 +124,7 @@ impl Fleet {
     }
 
     /// The same without waiting for their sessions.
-    pub(super) fn start(url: &str, ca: &Path, numbers: std::ops::Range<usize>, slots: u32, duty: Duty) -> Result<Self> {
+    pub(crate) fn start(url: &str, ca: &Path, numbers: std::ops::Range<usize>, slots: u32, duty: Duty) -> Result<Self> {
         let (duty, watched) = watch::channel(duty);
         let (shared, endpoint) = (Arc::<Shared>::default(), endpoint(url, ca)?);
         let report = Bytes::from(serde_json::to_vec(&success())?);
@@ -148,7 +148,7 @@ impl Fleet {
     }
 
     /// Waits until this many sessions were welcomed altogether.
-    pub(super) async fn until_welcomed(&self, count: usize, limit: Duration) -> Result<()> {
+    pub(crate) async fn until_welcomed(&self, count: usize, limit: Duration) -> Result<()> {
         let until = Instant::now() + limit;
         while self.welcomed() < count {
             ensure!(Instant::now() < until, "{} of {count} sessions were welcomed within {limit:?}", self.welcomed());
@@ -158,27 +158,27 @@ impl Fleet {
     }
 
     /// Sets what the workers do from now on.
-    pub(super) fn set(&self, duty: Duty) {
+    pub(crate) fn set(&self, duty: Duty) {
         self.duty.send_replace(duty);
     }
 
     /// Sessions that were welcomed so far, reconnections included.
-    pub(super) fn welcomed(&self) -> usize {
+    pub(crate) fn welcomed(&self) -> usize {
         self.shared.welcomed.load(Ordering::Relaxed)
     }
 
     /// Jobs assigned so far.
-    pub(super) fn assigned(&self) -> usize {
+    pub(crate) fn assigned(&self) -> usize {
         self.shared.assigned.load(Ordering::Relaxed)
     }
 
     /// Results accepted so far.
-    pub(super) fn accepted(&self) -> usize {
+    pub(crate) fn accepted(&self) -> usize {
         self.shared.accepted.load(Ordering::Relaxed)
     }
 
     /// Waits until `count` jobs were assigned altogether.
-    pub(super) async fn until_assigned(&self, count: usize, limit: Duration) -> Result<()> {
+    pub(crate) async fn until_assigned(&self, count: usize, limit: Duration) -> Result<()> {
         let assigned = async {
             loop {
                 let mut next = std::pin::pin!(self.shared.assignment.notified());
@@ -194,7 +194,7 @@ impl Fleet {
     }
 
     /// Waits until `count` results were accepted altogether.
-    pub(super) async fn until_accepted(&self, count: usize, limit: Duration) -> Result<()> {
+    pub(crate) async fn until_accepted(&self, count: usize, limit: Duration) -> Result<()> {
         let until = Instant::now() + limit;
         while self.accepted() < count {
             ensure!(Instant::now() < until, "{} of {count} results were accepted within {limit:?}", self.accepted());
@@ -204,7 +204,7 @@ impl Fleet {
     }
 
     /// Waits until every job that was assigned has its result accepted, or was stopped.
-    pub(super) async fn settle(&self, limit: Duration) -> Result<()> {
+    pub(crate) async fn settle(&self, limit: Duration) -> Result<()> {
         let until = Instant::now() + limit;
         let open = || self.assigned().saturating_sub(self.accepted() + self.shared.stopped.load(Ordering::Relaxed));
         // An acceptance that is under way may still become an assignment: none may come for a while.
@@ -219,12 +219,12 @@ impl Fleet {
     }
 
     /// Takes what was recorded so far.
-    pub(super) fn take_records(&self) -> Records {
+    pub(crate) fn take_records(&self) -> Records {
         std::mem::take(&mut *self.shared.records())
     }
 
     /// Cuts every session.
-    pub(super) async fn disconnect(mut self) {
+    pub(crate) async fn disconnect(mut self) {
         self.tasks.shutdown().await;
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 const TICKS: u64 = 100;
 
 /// Proportional set size of a process in MiB, its threads included; the resident set where the kernel has no rollup.
-pub(super) fn mib(process: u32) -> Result<f64> {
+pub(crate) fn mib(process: u32) -> Result<f64> {
     let folder = format!("/proc/{process}");
     let rollup = std::fs::read_to_string(format!("{folder}/smaps_rollup"));
     let (text, key) = match rollup {
@@ -19,20 +19,20 @@ pub(super) fn mib(process: u32) -> Result<f64> {
 }
 
 /// Resident memory of a process in KiB.
-pub(super) fn resident_kib(process: u32) -> Result<f64> {
+pub(crate) fn resident_kib(process: u32) -> Result<f64> {
     let text = std::fs::read_to_string(format!("/proc/{process}/status")).context("the process ended")?;
     kib(&text, "VmRSS:").with_context(|| format!("no VmRSS for process {process}"))
 }
 
 /// Processor time of a process and of its children that ended, user and system together.
-pub(super) fn processor(process: u32) -> Result<Duration> {
+pub(crate) fn processor(process: u32) -> Result<Duration> {
     let text = std::fs::read_to_string(format!("/proc/{process}/stat")).context("the process ended")?;
     let ticks = ticks(&text).with_context(|| format!("/proc/{process}/stat cannot be read: {text}"))?;
     Ok(Duration::from_millis(ticks * 1000 / TICKS))
 }
 
 /// Processor time of several processes together.
-pub(super) fn processors(processes: &[u32]) -> Result<Duration> {
+pub(crate) fn processors(processes: &[u32]) -> Result<Duration> {
     processes.iter().map(|process| processor(*process)).sum()
 }
 
