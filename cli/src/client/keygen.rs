@@ -187,6 +187,11 @@ cache_days = 7
 # Bytes of all artifacts of one run. Days that they are kept, at most and where their job does not say.
 artifact_bytes = 10_737_418_240
 artifact_days = 90
+# Bytes of all artifacts of one repository, and of the runs that one author asked for. Beyond them an upload is refused.
+artifact_bytes_per_repository = 53_687_091_200
+artifact_bytes_per_author = 53_687_091_200
+# Bytes that uploads of jobs leave free on the disk of the data folder.
+min_free = 1_073_741_824
 
 # Bytes that everything of a kind may take. Beyond them the oldest goes, whatever its age: logs of the runs that ended
 # longest ago, mirrors and caches of all repositories that were unused longest.
@@ -194,6 +199,7 @@ artifact_days = 90
 log_bytes = 21_474_836_480
 mirror_bytes = 21_474_836_480
 cache_bytes = 53_687_091_200
+artifact_bytes = 107_374_182_400
 
 [retry]
 # A job whose worker was lost after its first step began is tried again: "harmless" (only where it was given no
@@ -242,6 +248,10 @@ recursive_maintainers = true
 # Seconds to wait for objects that a state event announced, and for one git command.
 wait = 600
 command = 120
+# Bytes of one fetch; files, folders and bytes of a repository whose files a workflow uses.
+fetch_bytes = 2_147_483_648
+tree_entries = 500_000
+tree_bytes = 4_294_967_296
 # Clone URLs on loopback and private addresses, and file:// ones: for development.
 allow_private = false
 allow_file = false

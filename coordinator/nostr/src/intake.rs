@@ -444,6 +444,10 @@ impl<D: RequestHandler> Inner<D> {
             let refusal = Refusal::of_event(protocol, request, cancel::BEFORE);
             return self.answer(request, refusal, Audience::Everywhere, settle).await;
         }
+        if let Some(reason) = self.refused_by_policy(protocol, request, partner).await {
+            let refusal = Refusal::of_event(protocol, request, reason);
+            return self.answer(request, refusal, Audience::OwnRelays, settle).await;
+        }
         let (run_request, secrets) = match protocol.request(request, partner, &self.context()) {
             Ok(read) => read,
             Err(rejection) => return self.reject(request, rejection, settle).await,
@@ -453,6 +457,21 @@ impl<D: RequestHandler> Inner<D> {
             Ok(Some(refusal)) => self.answer(request, refusal, Audience::Everywhere, settle).await,
             Err(error) => settled(Err(error)),
         }
+    }
+
+    /// Why an author who is not known may not run for the repository that a request names: asked before what they encrypted
+    /// is read. Of those that are known, whoever takes the request in asks.
+    async fn refused_by_policy(
+        &self,
+        protocol: &dyn Protocol,
+        request: &Event,
+        partner: Option<&Event>,
+    ) -> Option<String> {
+        if self.policy.is_open() || self.policy.standing(&request.pubkey) == AuthorStanding::Known {
+            return None;
+        }
+        let address = protocol.repository(request, partner)?;
+        self.policy.decide(&request.pubkey.to_hex(), &[&address]).await.err()
     }
 
     /// Whether a request from before our start has its final answer at our relays.

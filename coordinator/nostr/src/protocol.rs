@@ -43,6 +43,13 @@ pub trait Protocol: fmt::Debug + Send + Sync + 'static {
         context: &ReadContext<'_>,
     ) -> Result<(RunRequest, Secrets), Rejection>;
 
+    /// The address of the repository that a request is for, as its events say without effort: who may run there is asked
+    /// before the request is read. `None`: only reading it tells.
+    fn repository(&self, event: &Event, partner: Option<&Event>) -> Option<String> {
+        let _ = (event, partner);
+        None
+    }
+
     /// What answering a request needs, as far as its event alone says: enough to refuse it.
     fn origin(&self, event: &Event) -> NostrOrigin;
 

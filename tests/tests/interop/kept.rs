@@ -49,6 +49,24 @@ async fn githubs_own_packages_reach_the_coordinator_through_the_jobs_tunnel() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_20_no_run_has_artifacts_of_another_and_none_is_started_by_anothers_end() {
+    needs_engine!();
+    let steps = "- uses: actions/download-artifact@v4\n        with: {name: x, run-id: 1, github-token: abc}";
+    let takes = format!("on: push\njobs:\n  take:\n    runs-on: ubuntu-latest\n    steps:\n      {steps}\n");
+    let chained = "on: {workflow_run: {workflows: [CI], types: [completed]}}\njobs:\n  build:\n    runs-on: ubuntu-latest\n    steps: [{run: echo chained}]\n";
+    let stage = Stage::with_files(&[(PATH, &takes), (".github/workflows/chained.yml", chained)], &[]).await;
+    let run = stage.run(stage.press()).await;
+    run.assert_normal_end("failed");
+    let log = run.log().await;
+    assert!(log.contains("artifacts of other runs cannot be had here"), "{log}");
+    // Its end was heard: a chain would have begun by now.
+    stage.run(stage.press()).await.assert_normal_end("failed");
+    let url = format!("{}/api/runs", stage.dev.http.trim_end_matches('/'));
+    let runs: Value = reqwest::get(&url).await.unwrap().json().await.unwrap();
+    assert_eq!(runs.as_array().unwrap().len(), 2, "{runs:#}");
+}
+
 impl Stage {
     /// `longshore artifacts` of a run: its code, and what it prints.
     async fn artifacts(&self, run: &Run, more: &[&str]) -> (i32, String) {

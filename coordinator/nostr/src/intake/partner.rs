@@ -60,8 +60,8 @@ impl<D: RequestHandler> Inner<D> {
         let limits = share.limits(self.policy.is_open());
         let origin = protocol.origin(request);
         let read: IndexSet<String> = self.config.relays.read.iter().filter_map(|url| normal(url)).collect();
-        let named = origin.relays.iter().filter(|_| limits.asks_others).filter_map(|url| self.relays.usable(url));
-        let named: IndexSet<String> = named.filter(|url| !read.contains(url)).collect();
+        let named = origin.relays.iter().filter_map(|url| self.relays.usable(url)).filter(|url| !read.contains(url));
+        let named: IndexSet<String> = named.take(limits.relays_of_others).collect();
         let missing = protocol.partner_missing(partner, limits.wait(self.config.queue.pair).as_secs().div_ceil(60));
         let bytes = request.as_json().len();
         let pending = PendingRequest { author: request.pubkey, share, bytes, origin, missing, until };

@@ -31,8 +31,8 @@ pub(super) struct ShareLimits {
     pub(super) waiting_bytes: usize,
     /// Part of the configured time that a request waits.
     wait_divisor: u64,
-    /// Whether partners are looked for on relays that requests name.
-    pub(super) asks_others: bool,
+    /// Relays that a request names, on which its partner is looked for.
+    pub(super) relays_of_others: usize,
 }
 
 const KNOWN: ShareLimits = ShareLimits {
@@ -43,10 +43,11 @@ const KNOWN: ShareLimits = ShareLimits {
     waiting_of_author: 512,
     waiting_bytes: 32 << 20,
     wait_divisor: 1,
-    asks_others: true,
+    relays_of_others: 16,
 };
 /// In a pool where everybody may run.
-const OTHERS_OF_OPEN: ShareLimits = ShareLimits { queue: 4096, queue_bytes: 16 << 20, waiting: 2048, ..KNOWN };
+const OTHERS_OF_OPEN: ShareLimits =
+    ShareLimits { queue: 4096, queue_bytes: 16 << 20, waiting: 2048, relays_of_others: 3, ..KNOWN };
 const OTHERS: ShareLimits = ShareLimits {
     queue: 1024,
     queue_bytes: 4 << 20,
@@ -55,7 +56,7 @@ const OTHERS: ShareLimits = ShareLimits {
     waiting_of_author: 4,
     waiting_bytes: 2 << 20,
     wait_divisor: 5,
-    asks_others: false,
+    relays_of_others: 0,
 };
 
 impl Share {

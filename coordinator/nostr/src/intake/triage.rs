@@ -38,7 +38,7 @@ struct Queue {
 /// Intake has ended.
 #[derive(Debug, thiserror::Error)]
 #[error("intake has ended")]
-pub(super) struct Ended;
+pub(super) struct IntakeEnded;
 
 impl Queues {
     /// The queues, and where they are read: known authors first.
@@ -67,11 +67,11 @@ impl Queues {
 
     /// Adds an event: one of a known author waits for room, any other is left out where there is none. Returns whether it
     /// was added.
-    pub(super) async fn add(&self, relay: &str, event: Event, size: usize, share: Share) -> Result<bool, Ended> {
+    pub(super) async fn add(&self, relay: &str, event: Event, size: usize, share: Share) -> Result<bool, IntakeEnded> {
         let queue = self.of(share);
         let bytes = u32::try_from(size).unwrap_or(u32::MAX);
         let room = match share {
-            Share::Known => queue.bytes.clone().acquire_many_owned(bytes).await.map_err(|_| Ended)?,
+            Share::Known => queue.bytes.clone().acquire_many_owned(bytes).await.map_err(|_| IntakeEnded)?,
             Share::Others => match queue.bytes.clone().try_acquire_many_owned(bytes) {
                 Ok(room) => room,
                 Err(_) => return Ok(false),
@@ -79,11 +79,11 @@ impl Queues {
         };
         let arrival = Arrival { relay: relay.to_owned(), event, share, room };
         match share {
-            Share::Known => queue.to.send(arrival).await.map(|()| true).map_err(|_| Ended),
+            Share::Known => queue.to.send(arrival).await.map(|()| true).map_err(|_| IntakeEnded),
             Share::Others => match queue.to.try_send(arrival) {
                 Ok(()) => Ok(true),
                 Err(mpsc::error::TrySendError::Full(_)) => Ok(false),
-                Err(mpsc::error::TrySendError::Closed(_)) => Err(Ended),
+                Err(mpsc::error::TrySendError::Closed(_)) => Err(IntakeEnded),
             },
         }
     }
@@ -114,7 +114,7 @@ pub(super) async fn handle_in_turn<D: RequestHandler>(
 
 impl<D: RequestHandler> Inner<D> {
     /// An event that a relay gave.
-    pub(super) async fn arrived(&self, relay: &str, queued: Box<QueuedEvent>) -> Result<(), Ended> {
+    pub(super) async fn arrived(&self, relay: &str, queued: Box<QueuedEvent>) -> Result<(), IntakeEnded> {
         if self.memory().known.contains(&queued.event.id) {
             return Ok(());
         }

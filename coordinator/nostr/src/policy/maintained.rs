@@ -19,14 +19,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Default)]
 pub(super) struct Maintained {
-    known: RwLock<Known>,
+    known: RwLock<MaintainerSets>,
     wanted: Notify,
     /// When it was looked up last.
     looked: watch::Sender<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct MaintainerSets {
     by_address: HashMap<String, HashSet<PublicKey>>,
     all: HashSet<PublicKey>,
 }
@@ -34,7 +34,7 @@ struct Known {
 impl Maintained {
     pub(super) fn set(&self, by_address: HashMap<String, HashSet<PublicKey>>) {
         let all = by_address.values().flatten().copied().collect();
-        *self.known.write() = Known { by_address, all };
+        *self.known.write() = MaintainerSets { by_address, all };
         self.looked.send_replace(Some(Instant::now()));
     }
 

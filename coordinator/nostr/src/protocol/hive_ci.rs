@@ -85,6 +85,11 @@ impl Protocol for HiveCi {
         }
     }
 
+    fn repository(&self, event: &Event, partner: Option<&Event>) -> Option<String> {
+        let (owner, identifier) = read::repository(partner.unwrap_or(event))?;
+        Some(format!("30617:{owner}:{identifier}"))
+    }
+
     fn origin(&self, event: &Event) -> NostrOrigin {
         read::origin(event)
     }

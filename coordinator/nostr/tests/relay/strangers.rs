@@ -264,3 +264,29 @@ async fn attack_56_what_is_sent_again_backdated_or_ahead_of_time_becomes_one_run
         assert_eq!(handed.len(), 2 * usize::from(life == 0), "{handed:?}");
     }
 }
+
+#[tokio::test]
+async fn attack_61_a_repository_of_ones_own_lets_nobody_in_where_the_operator_named_another() {
+    let (owner, stranger, pool) = (Keys::generate(), Keys::generate(), Keys::generate());
+    let (_relay, url) = relay().await;
+    let mut config = closed(vec![url.clone()], &[]);
+    config.policy.maintainers = true;
+    config.policy.repositories = vec![format!("30617:{}:repo", owner.public_key())];
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("db")).await.unwrap();
+    let mut heard = Heard::start(&pool, config, &store);
+    // Each is the owner of the repository that its run names.
+    for (author, is_named) in [(&stranger, false), (&owner, true)] {
+        let (run, job) = pair(author, &pool.public_key());
+        publish(std::slice::from_ref(&url), &run).await;
+        publish(std::slice::from_ref(&url), &job).await;
+        match heard.next().await {
+            Handed::Accepted(id) => assert!(is_named && id == job.id.to_hex()),
+            Handed::Refused(reason, Audience::OwnRelays) => {
+                assert!(!is_named && reason.contains("may not run here"), "{reason}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    heard.task.abort();
+}

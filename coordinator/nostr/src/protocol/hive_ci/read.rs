@@ -117,6 +117,16 @@ fn workflow(run: &Event) -> &str {
     tags::first(run, "workflow").unwrap_or_default()
 }
 
+/// Owner (hex) and identifier of the repository that a run names.
+pub(super) fn repository(run: &Event) -> Option<(String, &str)> {
+    let mut parts = tags::first(run, "a")?.splitn(3, ':');
+    let (Some("30617" | "30618"), Some(owner), Some(identifier)) = (parts.next(), parts.next(), parts.next()) else {
+        return None;
+    };
+    let owner = PublicKey::from_hex(owner).ok()?.to_hex();
+    (!identifier.is_empty()).then_some((owner, identifier))
+}
+
 fn decrypt(tag: &[String], author: &PublicKey, keys: &Keys) -> Result<String, String> {
     let name = tag.get(1).map(String::as_str).unwrap_or_default();
     let payload = tag.get(2).map(String::as_str).unwrap_or_default();
@@ -260,16 +270,8 @@ impl Pair<'_> {
 
     fn repository(&self, given: &Pairs) -> Result<Repository, String> {
         let unnamed = || "the run names no repository: give an `a` tag 30617:<owner hex>:<identifier>".to_owned();
+        let (owner, identifier) = repository(self.run).ok_or_else(unnamed)?;
         let tag = tags::all(self.run, "a").next().ok_or_else(unnamed)?;
-        let mut parts = tag.get(1).ok_or_else(unnamed)?.splitn(3, ':');
-        let (Some("30617" | "30618"), Some(owner), Some(identifier)) = (parts.next(), parts.next(), parts.next())
-        else {
-            return Err(unnamed());
-        };
-        let owner = PublicKey::from_hex(owner).map_err(|_| unnamed())?.to_hex();
-        if identifier.is_empty() {
-            return Err(unnamed());
-        }
         let mut relays: Vec<String> = tag.get(2).filter(|hint| is_relay(hint)).cloned().into_iter().collect();
         relays.extend(relays_of_url(given.get("HIVE_CI_REPOSITORY").map(String::as_str).unwrap_or_default()));
         relays.extend(list(given.get("HIVE_CI_RELAYS")));
