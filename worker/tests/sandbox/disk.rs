@@ -24,18 +24,22 @@ fn sh(script: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// An image that declares a volume, with a file in it.
+/// An image that declares volumes, and goes once no container has it any more: it outlives the sandbox of its test.
 struct VolumeImage(String);
 
 impl VolumeImage {
-    fn build() -> Self {
-        let name = format!("localhost/longshore-test-volume:{:016x}", rand::random::<u64>());
+    fn new() -> Self {
+        Self(format!("localhost/longshore-test-volume:{:016x}", rand::random::<u64>()))
+    }
+
+    /// With one volume, and a file in it.
+    fn build(&self) {
+        let name = &self.0;
         sh(&format!(
-            "id=$(docker create {} sh -c 'mkdir /data && echo inside > /data/file && chmod 777 /data'); docker start -a $id
+            "id=$(docker create --network none {} sh -c 'mkdir /data && echo inside > /data/file && chmod 777 /data'); docker start -a $id
              docker commit --change 'VOLUME /data/' $id {name}; docker rm $id",
             image()
         ));
-        Self(name)
     }
 }
 
@@ -68,9 +72,10 @@ async fn ended(docker: &dyn Sandbox, machine: &Arc<dyn Machine>, folder: &str, t
 
 #[test]
 fn attack_36_no_way_around_the_disk_limit_where_all_is_counted() {
+    let volume = &VolumeImage::new();
     with_config(DockerConfig::default(), |docker| async move {
         assert_eq!(docker.disk_bound(), DiskBound::Counted);
-        let volume = VolumeImage::build();
+        volume.build();
         for (image, folder, text) in [
             (image(), "/workspace", UNLINKED),
             (image(), "/workspace", DEEP),
@@ -92,12 +97,13 @@ fn attack_36_a_volume_of_a_fixed_size_never_takes_more() {
     let folder = tempfile::tempdir().unwrap();
     let images = folder.path().to_owned();
     let config = DockerConfig { volumes: Some((images.clone(), LIMIT)), ..DockerConfig::default() };
+    let volume = &VolumeImage::new();
     with_config(config, |docker| async move {
         if docker.disk_bound() != DiskBound::Volumes {
             eprintln!("skipped: no loop devices");
             return;
         }
-        let volume = VolumeImage::build();
+        volume.build();
         for (image, folder, text) in [
             (image(), "/workspace", PLAIN),
             (image(), "/workspace", UNLINKED),
@@ -155,12 +161,12 @@ fn the_largest_job_ends_where_the_disk_runs_full() {
 
 #[test]
 fn an_image_cannot_declare_any_number_of_volumes() {
+    let image_of_many = &VolumeImage::new();
     with_config(DockerConfig::default(), |docker| async move {
-        let name = format!("localhost/longshore-test-volumes:{:016x}", rand::random::<u64>());
+        let name = &image_of_many.0;
         let changes: String = (0..40).map(|number| format!(" --change 'VOLUME /v{number}'")).collect();
         sh(&format!("id=$(docker create {} true); docker commit {changes} $id {name}; docker rm $id", image()));
-        let image = VolumeImage(name);
-        let error = docker.acquire(MachineSpec { image: image.0.clone(), ..spec() }.into()).await.err().unwrap();
+        let error = docker.acquire(MachineSpec { image: name.clone(), ..spec() }.into()).await.err().unwrap();
         assert!(error.to_string().contains("declares 40 volumes"), "{error}");
     });
 }

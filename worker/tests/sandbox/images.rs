@@ -2,6 +2,7 @@
 
 use std::{process::Command, sync::atomic::Ordering};
 
+use parking_lot::Mutex;
 use worker::sandbox::{Credentials, MachineSpec, Sandbox, SandboxError, docker::DockerConfig};
 
 use crate::{
@@ -14,12 +15,19 @@ fn docker(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// Removes images with a test.
-struct Removed(Vec<String>);
+/// Removes images after a test, once no container has them any more: it outlives the sandbox.
+#[derive(Default)]
+struct RemovedImages(Mutex<Vec<String>>);
 
-impl Drop for Removed {
+impl RemovedImages {
+    fn add(&self, images: &[String]) {
+        self.0.lock().extend_from_slice(images);
+    }
+}
+
+impl Drop for RemovedImages {
     fn drop(&mut self) {
-        for image in &self.0 {
+        for image in self.0.get_mut() {
             docker(&["rmi", "-f", image]);
         }
     }
@@ -40,10 +48,11 @@ async fn refused(docker: &dyn Sandbox, image: &str, credentials: Option<Credenti
 #[test]
 fn attack_39_what_one_job_pulled_with_its_password_is_not_anothers() {
     let config = DockerConfig { local_images: Some(vec![image()]), ..DockerConfig::default() };
+    let removed = &RemovedImages::default();
     with_config(config, |sandbox| async move {
         let (registry, open) = (Registry::start(false).await, Registry::start(true).await);
         let (private, public) = (registry.image("tool:1"), open.image("tool:1"));
-        let _removed = Removed(vec![private.clone(), public.clone()]);
+        removed.add(&[private.clone(), public.clone()]);
         start(&*sandbox, &private, Some(password())).await.unwrap();
         let wrong = Credentials { password: "guess".to_owned().into(), ..password() };
         let id = docker(&["image", "inspect", "--format", "{{.Id}}", &private]);
@@ -74,6 +83,7 @@ fn attack_39_what_one_job_pulled_with_its_password_is_not_anothers() {
 fn attack_39_images_of_the_operator_are_a_jobs_where_they_are_named_for_it() {
     let config =
         DockerConfig { local_images: Some(vec![image(), "localhost/given-*".into()]), ..DockerConfig::default() };
+    let removed = &RemovedImages::default();
     with_config(config, |sandbox| async move {
         let (registry, open) = (Registry::start(false).await, Registry::start(true).await);
         let mark = hex::encode(rand::random::<[u8; 8]>());
@@ -85,7 +95,7 @@ fn attack_39_images_of_the_operator_are_a_jobs_where_they_are_named_for_it() {
             format!("localhost/longshore-action:{mark}"),
             format!("localhost/given-{mark}:1"),
         ];
-        let _removed = Removed(names.to_vec());
+        removed.add(&names);
         for name in &names {
             docker(&["tag", &image(), name]);
         }
@@ -104,9 +114,10 @@ fn pulled_images_go_when_there_are_too_many_and_what_is_in_use_or_the_operators_
     let file = folder.path().join("images.json");
     let config = DockerConfig { image_bytes: 1, pulled_images: Some(file), ..DockerConfig::default() };
     let of_another_process = config.clone();
+    let removed = &RemovedImages::default();
     with_config(config, |sandbox| async move {
         let public = Registry::start(true).await.image("tool:1");
-        let _removed = Removed(vec![public.clone()]);
+        removed.add(std::slice::from_ref(&public));
         let is_there = || !docker(&["image", "ls", "-q", &public]).is_empty();
         let held = sandbox.acquire(MachineSpec { image: public.clone(), ..spec() }.into()).await.unwrap();
         sandbox.sweep().await.unwrap();
