@@ -159,7 +159,11 @@ fn bounds(bounds: &EngineBounds) -> [Finding; 3] {
         true => Finding::good("limits of jobs", "shared by all containers of a job"),
         false => {
             let remedy = "run the worker as root beside an engine with the option native.cgroupdriver=cgroupfs";
-            Finding::note("limits of jobs", "each container of a job has memory and processes anew", remedy)
+            Finding::note(
+                "limits of jobs",
+                "services and Docker actions of a job have its memory and processes anew",
+                remedy,
+            )
         }
     };
     [root, disk, limits]

@@ -433,8 +433,8 @@ impl Containers {
     /// What an operator should know of limits that each container of a job has anew.
     pub(super) fn unshared_limits(&self) -> Option<String> {
         (self.has_job_limits && self.cgroups.is_none()).then(|| {
-            "services and Docker actions of a job each have its memory, CPUs and processes anew: to share them needs root \
-             beside an engine whose option native.cgroupdriver is cgroupfs"
+            "the services of a job have its memory and processes anew, in equal parts, and so has each of its Docker actions: \
+             to share them needs root beside an engine whose option native.cgroupdriver is cgroupfs"
                 .to_owned()
         })
     }

@@ -48,7 +48,7 @@ impl DockerMachine {
         let mut routes = Vec::new();
         for (number, spec) in specs.iter().enumerate() {
             let (resources, _) = self.resources()?;
-            let started = service::start(&self.containers, &resources, number, spec).await;
+            let started = service::start(&self.containers, &resources, (number, specs.len()), spec).await;
             let service = started.map_err(|error| error.context(&format!("services.{}", spec.name)))?;
             routes.extend(spec.ports.iter().map(|(near, far)| format!("{near}={}:{far}", service.address())));
             self.lock().as_mut().ok_or_else(gone)?.services.push(service);

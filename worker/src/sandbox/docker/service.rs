@@ -22,12 +22,14 @@ use super::{
     job_resources::JobResources,
 };
 use crate::sandbox::{
-    SandboxError,
+    ResourceLimits, SandboxError,
     service::{HealthCheck, Service, ServiceSpec, ServiceState},
 };
 
 /// Services of one job: what its network has room for.
 const SERVICES: usize = 12;
+/// Bytes that a service has at least, as far as it may have them.
+const LEAST_MEMORY: u64 = 64 << 20;
 /// Lines of a service's log that are shown.
 const LINES: &str = "20";
 /// Bytes of them.
@@ -43,11 +45,11 @@ pub(super) struct DockerService {
     address: String,
 }
 
-/// Makes and starts a service.
+/// Makes and starts a service, which of how many.
 pub(super) async fn start(
     containers: &Arc<Containers>,
     resources: &Arc<JobResources>,
-    number: usize,
+    (number, of): (usize, usize),
     spec: &ServiceSpec,
 ) -> Result<Arc<DockerService>, SandboxError> {
     let ServiceSpec { name, machine, .. } = spec;
@@ -59,12 +61,16 @@ pub(super) async fn start(
         return Err(SandboxError::Refused(format!("service {name}: a job may have {SERVICES} services")));
     }
     let image = containers.images.find(&machine.image, machine.credentials.as_ref()).await?;
+    let mut spec = spec.clone();
+    if resources.cgroup_parent().is_none() {
+        spec.machine.limits = equal_part(&machine.limits, of);
+    }
     containers.make_volumes(resources, &machine.volumes).await?;
     let api = &containers.engine.api;
     let failed = |what: &str, error| containers.engine.error(&format!("service {name}: {what}"), error);
     let handle = ContainerHandle::new(resources);
     let options = CreateContainerOptionsBuilder::new().name(&handle.name).build();
-    let mut body = body(containers, resources, network, spec, &image);
+    let mut body = body(containers, resources, network, &spec, &image);
     if let Some(config) = &mut body.host_config {
         containers.mount_image_volumes(resources, &handle.name, &image, config).await?;
     }
@@ -82,6 +88,16 @@ pub(super) async fn start(
         network: network.clone(),
         address,
     }))
+}
+
+/// Where the containers of a job do not count together, its services have its memory and processes once, in equal parts.
+fn equal_part(limits: &ResourceLimits, of: usize) -> ResourceLimits {
+    let of = u64::try_from(of).unwrap_or(1).max(1);
+    ResourceLimits {
+        memory: (limits.memory / of).max(LEAST_MEMORY.min(limits.memory)),
+        processes: (limits.processes / of).max(1),
+        ..limits.clone()
+    }
 }
 
 fn body(
@@ -190,5 +206,23 @@ impl Service for DockerService {
             String::from_utf8_lossy(&text).trim_end().to_owned()
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attack_36_a_dozen_services_have_the_memory_of_a_job_once() {
+        let limits = ResourceLimits { memory: 4 << 30, processes: 4096, ..ResourceLimits::default() };
+        for (of, memory, processes) in [(0, 4 << 30, 4096), (1, 4 << 30, 4096), (4, 1 << 30, 1024), (100, 64 << 20, 40)]
+        {
+            let part = equal_part(&limits, of);
+            assert_eq!((part.memory, part.processes), (memory, processes), "{of}");
+        }
+        let small = ResourceLimits { memory: 32 << 20, processes: 2, ..limits };
+        let part = equal_part(&small, 8);
+        assert_eq!((part.memory, part.processes), (32 << 20, 1));
     }
 }
