@@ -6,7 +6,7 @@
 //! [`RequestHandler::accept`].
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     num::NonZeroU32,
     sync::Arc,
     time::Duration,
@@ -46,6 +46,7 @@ mod cancel;
 mod partner;
 mod pending;
 mod reader;
+mod reading;
 mod recent;
 mod shares;
 mod triage;
@@ -100,6 +101,8 @@ struct Memory {
     pending: PendingRequests,
     /// Requests that are being taken in.
     taken_in: HashSet<EventId>,
+    /// Relays of which older events are still to come, and from when on (s) they were asked for.
+    catching_up: HashMap<String, u64>,
     early_cancels: EarlyCancels,
 }
 
@@ -166,6 +169,7 @@ impl<D: RequestHandler> IntakeConfig<D> {
                 known: Recent::new(KNOWN_IDS),
                 pending: PendingRequests::default(),
                 taken_in: HashSet::new(),
+                catching_up: HashMap::new(),
                 early_cancels: EarlyCancels::default(),
             }),
             counted: Counted::default(),
@@ -328,6 +332,11 @@ impl<D: RequestHandler> Inner<D> {
         }
     }
 
+    /// A relay has given all that it had stored: what comes now says how far it was read.
+    fn caught_up(&self, relay: &str) {
+        self.memory().catching_up.remove(relay);
+    }
+
     fn context(&self) -> ReadContext<'_> {
         ReadContext { keys: &self.keys, limits: &self.config.limits, now: (self.clock)() }
     }
@@ -346,7 +355,8 @@ impl<D: RequestHandler> Inner<D> {
         if waits || self.store.seen(&request.id.to_hex()).await? {
             return Ok(());
         }
-        let cursor = Change::Cursor { relay: relay.to_owned(), seen: request.created_at.as_secs().min(now / 1000) };
+        let latest = self.memory().catching_up.get(relay).copied().unwrap_or(now / 1000);
+        let cursor = Change::Cursor { relay: relay.to_owned(), seen: request.created_at.as_secs().min(latest) };
         let settle = |mut batch: Batch| {
             batch.push(cursor.clone());
             batch

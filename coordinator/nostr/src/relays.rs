@@ -84,6 +84,8 @@ pub enum RelayError {
 pub enum Delivery {
     /// An event that matches its filters.
     Event(Box<QueuedEvent>),
+    /// What the relay had stored has come, as much as it gives at a time (NIP-01: `EOSE`).
+    EndOfStored,
     /// Events may have been missed: the connection was lost, or they came faster than they were taken. The reader
     /// subscribes again.
     Interrupted,

@@ -102,6 +102,7 @@ impl RemoteSigners {
             loop {
                 match tokio::time::timeout_at(until, subscription.next()).await.ok()?? {
                     Delivery::Event(event) => return Some((event.into_event(), (subscription, listening))),
+                    Delivery::EndOfStored => {}
                     Delivery::Interrupted => subscription.replace(vec![filter()]).await,
                     Delivery::Closed(_) => return None,
                 }

@@ -1,16 +1,20 @@
 //! Reads one relay: subscribes, catches up, hands on.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use nostr::{EventId, Filter, Kind, Timestamp};
-use tokio::{task::JoinSet, time::Instant};
+use tokio::task::JoinSet;
 
-use super::{Inner, RequestHandler};
-use crate::relays::{Delivery, QueueRoom, QueuedEvent, Subscription};
+use super::{
+    Inner, RequestHandler,
+    reading::{AGAIN, Next, Reading, waits},
+};
+use crate::relays::QueueRoom;
 
 /// How far before the newest event of a relay is read again (s): events of different authors come out of order.
 const MARGIN: u64 = 3600;
+/// How far before the time that it looks behind a reader looks (s): clocks of authors differ.
+const BEHIND: u64 = 300;
 /// Ids that one subscription follows at most.
 pub(super) const FOLLOWED: usize = 400;
 /// Values of one set in a filter; relays refuse very long ones.
@@ -18,15 +22,6 @@ const VALUES: usize = 100;
 /// Events of a relay that wait to be handed on, and their bytes; what comes beyond is read again later.
 const QUEUE: usize = 1024;
 const QUEUE_BYTES: usize = 4 << 20;
-/// Waits before a subscription is tried again that the relay ended: the first, and the longest.
-const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
-/// A reader that was interrupted again within this time waits before it asks once more.
-const STEADY: Duration = Duration::from_secs(60);
-/// The longest of those waits.
-const INTERRUPTED: Duration = Duration::from_secs(10);
-/// A subscription is opened again after this without a cause: a relay that had too many events for us at a time has left
-/// some out, and tells nobody. What is known already costs a look at its id.
-const LOOK_BEHIND: Duration = Duration::from_secs(300);
 
 /// Hands on what one relay gives until intake ends. A reader that fails is started again.
 pub(super) async fn keep_reading<D: RequestHandler>(inner: Arc<Inner<D>>, url: String) {
@@ -54,37 +49,80 @@ async fn read<D: RequestHandler>(inner: Arc<Inner<D>>, url: String) -> anyhow::R
     // A request that is too long is refused with a reason, as long as it can be held.
     let largest = inner.config.limits.event_bytes.saturating_mul(3).min(QUEUE_BYTES);
     let room = QueueRoom { events: QUEUE, bytes: QUEUE_BYTES, largest };
-    let mut requests = Reading::new(relay.subscribe("jobs", wanted(&inner, &url).await, room).await);
+    let mut filters = wanted(&inner, begin(&inner, &url).await);
+    let mut requests = Reading::new(relay.subscribe("jobs", filters.clone(), room).await);
+    let (mut stored, mut before): (Option<Reading>, _) = (None, Timestamp::from_secs(u64::MAX));
     let mut deletions: Option<Reading> = None;
     loop {
         tokio::select! {
-            event = requests.next(&url) => match event? {
-                Some(event) => {
+            next = requests.next(&url) => match next? {
+                Next::Event(event) => {
                     if inner.arrived(&url, event).await.is_err() {
                         return Ok(());
                     }
                 }
-                None => requests.subscription.replace(wanted(&inner, &url).await).await,
+                Next::CaughtUp => inner.caught_up(&url),
+                Next::Older(oldest) => {
+                    before = Timestamp::from_secs(u64::MAX);
+                    let filters = older(&filters, &mut before, oldest);
+                    stored = Some(Reading::new(relay.subscribe("stored", filters, room).await));
+                }
+                Next::Subscribe => {
+                    stored = None;
+                    filters = wanted(&inner, begin(&inner, &url).await);
+                    requests.replace(filters.clone()).await;
+                }
+                Next::LookBehind(_) if stored.is_some() => {}
+                Next::LookBehind(ago) => {
+                    let since = ((inner.clock)() / 1000).saturating_sub(ago.as_secs() + BEHIND);
+                    filters = wanted(&inner, since.max(oldest(&inner)));
+                    requests.replace(filters.clone()).await;
+                }
             },
-            event = next(&mut deletions, &url) => match event? {
-                Some(event) => {
+            next = next(&mut stored, &url) => match next? {
+                Next::Event(event) => {
                     if inner.arrived(&url, event).await.is_err() {
                         return Ok(());
                     }
                 }
-                None => {
+                Next::Older(oldest) => {
+                    let filters = older(&filters, &mut before, oldest);
+                    if let Some(stored) = &mut stored {
+                        stored.replace(filters).await;
+                    }
+                }
+                Next::CaughtUp => {
+                    stored = None;
+                    inner.caught_up(&url);
+                }
+                // The page may be incomplete: it is read again.
+                Next::Subscribe | Next::LookBehind(_) => {
+                    let filters: Vec<Filter> = filters.iter().map(|filter| filter.clone().until(before)).collect();
+                    if let Some(stored) = &mut stored {
+                        stored.replace(filters).await;
+                    }
+                }
+            },
+            next = next(&mut deletions, &url) => match next? {
+                Next::Event(event) => {
+                    if inner.arrived(&url, event).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                Next::CaughtUp | Next::Older(_) => {}
+                Next::Subscribe | Next::LookBehind(_) => {
                     let filters = deletions_of(&follow.borrow_and_update());
-                    if let Some(deletions) = &deletions {
-                        deletions.subscription.replace(filters).await;
+                    if let Some(deletions) = &mut deletions {
+                        deletions.replace(filters).await;
                     }
                 }
             },
             changed = follow.changed() => {
                 changed?;
                 let filters = deletions_of(&follow.borrow_and_update());
-                match &deletions {
+                match &mut deletions {
                     _ if filters.is_empty() => deletions = None,
-                    Some(deletions) => deletions.subscription.replace(filters).await,
+                    Some(deletions) => deletions.replace(filters).await,
                     None => deletions = Some(Reading::new(relay.subscribe("deletions", filters, room).await)),
                 }
             }
@@ -92,86 +130,41 @@ async fn read<D: RequestHandler>(inner: Arc<Inner<D>>, url: String) -> anyhow::R
     }
 }
 
-/// A subscription that is opened again whenever it was interrupted, and now and then.
-struct Reading {
-    subscription: Subscription,
-    waits: ExponentialBackoff,
-    again: Instant,
-    /// When it was interrupted last, and the waits since it was steady.
-    interrupted: Option<Instant>,
-    interruptions: ExponentialBackoff,
-}
-
-impl Reading {
-    fn new(subscription: Subscription) -> Self {
-        let (waits, interruptions) = (waits(AGAIN[1]), waits(INTERRUPTED));
-        Self { subscription, waits, again: look_behind(), interrupted: None, interruptions }
-    }
-
-    /// The next event; `None`: it is time to subscribe again.
-    async fn next(&mut self, url: &str) -> anyhow::Result<Option<Box<QueuedEvent>>> {
-        loop {
-            tokio::select! {
-                delivery = self.subscription.next() => match delivery {
-                    Some(Delivery::Event(event)) => {
-                        self.waits = waits(AGAIN[1]);
-                        return Ok(Some(event));
-                    }
-                    // What was missed is still at the relay. One that gives more than can be read is not asked at once again.
-                    Some(Delivery::Interrupted) => {
-                        let steady = self.interrupted.replace(Instant::now()).is_none_or(|at| at.elapsed() > STEADY);
-                        if steady {
-                            self.interruptions = waits(INTERRUPTED);
-                            return Ok(None);
-                        }
-                        let wait = self.interruptions.next().unwrap_or(INTERRUPTED);
-                        self.again = self.again.min(Instant::now() + wait);
-                    }
-                    Some(Delivery::Closed(reason)) => {
-                        if !reason.is_empty() {
-                            tracing::warn!(relay = url, reason, "the relay ended a subscription, it is opened again");
-                        }
-                        self.again = Instant::now() + self.waits.next().unwrap_or(AGAIN[1]);
-                    }
-                    None => anyhow::bail!("the connection has ended"),
-                },
-                () = tokio::time::sleep_until(self.again) => {
-                    self.again = look_behind();
-                    return Ok(None);
-                }
-            }
-        }
-    }
-}
-
-async fn next(reading: &mut Option<Reading>, url: &str) -> anyhow::Result<Option<Box<QueuedEvent>>> {
+async fn next(reading: &mut Option<Reading>, url: &str) -> anyhow::Result<Next> {
     match reading {
         Some(reading) => reading.next(url).await,
         None => std::future::pending().await,
     }
 }
 
-/// All readers at once would be a burst.
-fn look_behind() -> Instant {
-    Instant::now() + LOOK_BEHIND.mul_f64(0.75 + fastrand::f64() / 2.0)
+/// What is stored before a page's oldest event; a page of one moment is passed over as a whole.
+fn older(filters: &[Filter], before: &mut Timestamp, oldest: Timestamp) -> Vec<Filter> {
+    let until = if oldest < *before { oldest } else { Timestamp::from_secs(before.as_secs().saturating_sub(1)) };
+    *before = until;
+    filters.iter().map(|filter| filter.clone().until(until)).collect()
 }
 
-fn waits(longest: Duration) -> ExponentialBackoff {
-    let waits = ExponentialBuilder::default().with_min_delay(AGAIN[0]).with_max_delay(longest).with_jitter();
-    waits.without_max_times().build()
-}
-
-/// Requests since the last one seen, and the policy's list.
-async fn wanted<D: RequestHandler>(inner: &Inner<D>, url: &str) -> Vec<Filter> {
-    let now = (inner.clock)() / 1000;
-    let oldest = now.saturating_sub(inner.config.limits.age);
+/// From when on (s) a relay is read that was not heard for a while. Until it is caught up, what comes does not move that
+/// forward: its newest events come first.
+async fn begin<D: RequestHandler>(inner: &Inner<D>, url: &str) -> u64 {
     let since = match inner.store.cursor(url).await {
-        Ok(seen) => seen.unwrap_or(now).saturating_sub(MARGIN).max(oldest),
+        Ok(seen) => seen.unwrap_or((inner.clock)() / 1000).saturating_sub(MARGIN).max(oldest(inner)),
         Err(error) => {
             tracing::error!(relay = url, "where reading stopped can't be read, all is read again: {error}");
-            oldest
+            oldest(inner)
         }
     };
+    inner.memory().catching_up.insert(url.to_owned(), since);
+    since
+}
+
+/// Requests that are older (s) are refused for their age.
+fn oldest<D: RequestHandler>(inner: &Inner<D>) -> u64 {
+    ((inner.clock)() / 1000).saturating_sub(inner.config.limits.age)
+}
+
+/// Requests since a time (s), and the policy's list.
+fn wanted<D: RequestHandler>(inner: &Inner<D>, since: u64) -> Vec<Filter> {
     let (us, since) = (inner.keys.public_key(), Timestamp::from(since));
     let mut filters: Vec<Filter> = inner.protocols.iter().flat_map(|protocol| protocol.filters(&us, since)).collect();
     filters.extend(inner.policy.filter());
@@ -185,21 +178,14 @@ fn deletions_of(requests: &[EventId]) -> Vec<Filter> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
-
-    use nostr::Keys;
-
     use super::*;
-    use crate::relays::Relays;
 
-    #[tokio::test(start_paused = true)]
-    async fn what_a_silent_relay_left_out_is_asked_for_again() {
-        let config = config::Relays { allow_private: true, ..config::Relays::default() };
-        let relay = Relays::new(&Keys::generate(), &config).lease("ws://127.0.0.1:1").unwrap();
-        let mut reading = Reading::new(relay.subscribe("jobs", vec![Filter::new()], QueueRoom::of(QUEUE)).await);
-        for _ in 0..3 {
-            let next = tokio::time::timeout(2 * LOOK_BEHIND, reading.next("")).await;
-            assert!(next.unwrap().unwrap().is_none(), "it is time to subscribe again");
+    #[test]
+    fn pages_go_back_in_time_even_where_a_whole_page_is_of_one_moment() {
+        let mut before = Timestamp::from_secs(100);
+        for (oldest, until) in [(90, 90), (90, 89), (89, 88), (70, 70)] {
+            let filters = older(&[Filter::new()], &mut before, Timestamp::from_secs(oldest));
+            assert_eq!(filters, [Filter::new().until(Timestamp::from_secs(until))]);
         }
     }
 }

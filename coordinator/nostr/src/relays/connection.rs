@@ -452,6 +452,10 @@ impl Connection {
 
     /// The relay has given all it has.
     fn end_of_stored(&mut self, id: SubscriptionId, outgoing: &Outgoing) -> Result<(), Lost> {
+        if let Some(standing) = self.standing.get_mut(&id) {
+            standing.deliver(Delivery::EndOfStored);
+            return Ok(());
+        }
         if self.queries.end_of_stored(&id) != Ended::Close {
             return Ok(());
         }

@@ -11,7 +11,7 @@ use super::*;
 const SOON: Duration = Duration::from_secs(10);
 
 /// Sends events over one connection, without waiting for the answer to the one before.
-async fn send_all(url: &str, events: Vec<Event>) {
+pub(super) async fn send_all(url: &str, events: Vec<Event>) {
     let config = config::Relays { allow_private: true, ..config::Relays::default() };
     let lease = Relays::new(&Keys::generate(), &config).lease(url).unwrap();
     for some in events.chunks(500) {
