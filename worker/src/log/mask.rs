@@ -34,7 +34,7 @@ const VALUES: usize = 1 << 20;
 /// Bytes of all their forms; each takes some 25 bytes of memory.
 pub const FORMS: usize = 4 << 20;
 /// Bytes of forms that are put together in all, again and again as values are added. It bounds time: some 20 seconds.
-const REBUILT: usize = 256 << 20;
+const REBUILT: usize = 1 << 30;
 
 /// The secrets of one job. Cheap to share; secrets may be added while streams run.
 #[derive(Default)]

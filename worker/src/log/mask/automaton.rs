@@ -22,6 +22,8 @@ pub(super) struct Automaton {
     states: Vec<State>,
     /// Where each byte leads from the start.
     first: Vec<AutomatonState>,
+    /// Which two bytes begin a pattern, a bit for each: most text begins none, and is passed over quickly.
+    pairs: Vec<u64>,
 }
 
 /// What the input ends with: the beginning of a pattern.
@@ -45,7 +47,11 @@ struct State {
 
 impl Automaton {
     pub(super) fn new<'f>(forms: impl IntoIterator<Item = &'f Form>) -> Self {
-        let mut automaton = Self { states: vec![State::default()], first: vec![START; 256] };
+        let mut automaton =
+            Self { states: vec![State::default()], first: vec![START; 256], pairs: vec![0; (1 << 16) / 64] };
+        // Those that begin alike follow each other, and so do their states in memory.
+        let mut forms: Vec<&Form> = forms.into_iter().collect();
+        forms.sort_unstable_by_key(|form| form.text());
         for form in forms {
             automaton.insert(form);
         }
@@ -54,6 +60,12 @@ impl Automaton {
     }
 
     fn insert(&mut self, form: &Form) {
+        if let [one, two, ..] = form.text() {
+            let (word, bit) = pair(*one, *two);
+            if let Some(word) = self.pairs.get_mut(word) {
+                *word |= bit;
+            }
+        }
         let mut state = START;
         for (index, &byte) in form.text().iter().enumerate() {
             let depth = index + 1;
@@ -171,7 +183,20 @@ impl Automaton {
 
     /// Bytes from the start of `data` that begin no pattern.
     pub(super) fn skip(&self, data: &[u8]) -> usize {
-        let begins = |byte: &u8| self.first.get(usize::from(*byte)).is_some_and(|state| *state != START);
-        data.iter().position(begins).unwrap_or(data.len())
+        let begins = |two: &[u8]| {
+            let [one, two] = two else { return true };
+            let (word, bit) = pair(*one, *two);
+            self.pairs.get(word).is_some_and(|known| known & bit != 0)
+        };
+        data.windows(2).position(begins).unwrap_or_else(|| match data.last() {
+            Some(last) if self.child(START, *last) != START => data.len() - 1,
+            _ => data.len(),
+        })
     }
+}
+
+/// Where two bytes stand among all pairs.
+fn pair(one: u8, two: u8) -> (usize, u64) {
+    let number = usize::from(one) << 8 | usize::from(two);
+    (number / 64, 1 << (number % 64))
 }
