@@ -176,6 +176,19 @@ mod tests {
     }
 
     #[test]
+    fn attack_52_text_of_others_commands_a_step_unless_it_stops_commands_as_the_docs_say() {
+        let printed =
+            "::error::not from us\n##[warning]nor this\n::set-env name=PATH::/x\n::stop-commands::guess\n::guess::";
+        let mut gate = CommandGate::default();
+        assert!(matches!(gate.read("::error::not from us"), OutputLine::Command(_)));
+        assert_eq!(gate.read("::stop-commands::7f2c9d41"), OutputLine::Switched);
+        assert!(printed.lines().all(|line| gate.read(line) == OutputLine::Output));
+        assert_eq!(gate.read("::7f2c9d41::"), OutputLine::Switched);
+        let docs = include_str!("../../../docs/secrets.md");
+        assert!(docs.contains("::stop-commands::$token") && docs.contains("whoever wrote it"));
+    }
+
+    #[test]
     fn a_started_line_waits_only_while_it_may_be_a_command() {
         for (start, waits) in
             [("", true), ("  ", true), (":", true), ("::err", true), ("##", true), ("Password:", false)]

@@ -2,7 +2,10 @@
 //!
 //! Source of the rules: the READMEs of the two actions.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use globset::GlobBuilder;
 use indexmap::IndexMap;
@@ -23,6 +26,7 @@ use crate::job::{
     step::{StepResult, StepScope},
     steps::StepRunner,
 };
+use crate::log::mask::Masker;
 
 /// Pieces of an archive on their way.
 const PIECES: usize = 4;
@@ -38,6 +42,7 @@ struct ArtifactUpload {
     level: u32,
     overwrite: bool,
     hidden: bool,
+    masker: Arc<Masker>,
 }
 
 /// What came of an upload.
@@ -78,6 +83,7 @@ impl StepRunner<'_> {
             level: u32::try_from(number("compression-level", 6)?).unwrap_or(9).min(9),
             overwrite: flag("overwrite", input("overwrite"), false)?,
             hidden: flag("include-hidden-files", input("include-hidden-files"), false)?,
+            masker: Arc::clone(&self.env.job.masker),
         };
         self.refuse_secret("name", &upload.name)?;
         let access = self.access()?;
@@ -230,7 +236,7 @@ async fn send(
     let root = workspace_tar::root(&upload.patterns);
     let (packed, zipped) = tokio::join!(
         workspace_tar::pack(machine, PackMode::Files, &upload.patterns, limit, pieces),
-        artifact_zip::make(arriving, root, upload.level, upload.hidden),
+        artifact_zip::make(arriving, root, upload.level, upload.hidden, Arc::clone(&upload.masker)),
     );
     let found = packed?;
     let ZippedArtifact { file, size, sha256, files } = zipped?;

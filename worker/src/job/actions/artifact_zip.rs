@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{self, BufReader, Read, Seek as _, SeekFrom, Write},
     path::Path,
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -13,6 +14,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
+
+use crate::log::mask::Masker;
 
 /// Bytes of all files of one artifact.
 const LARGEST: u64 = 10 << 30;
@@ -40,14 +43,21 @@ pub(super) async fn make(
     root: String,
     level: u32,
     hidden: bool,
+    masker: Arc<Masker>,
 ) -> Result<ZippedArtifact, String> {
     let input = SyncIoBridge::new(StreamReader::new(ReceiverStream::new(pieces)));
-    let made = tokio::task::spawn_blocking(move || write(input, &root, level, hidden)).await;
+    let made = tokio::task::spawn_blocking(move || write(input, &root, level, hidden, &masker)).await;
     let (file, size, sha256, files) = made.map_err(|error| error.to_string())??;
     Ok(ZippedArtifact { file: tokio::fs::File::from_std(file), size, sha256, files })
 }
 
-fn write(input: impl Read, root: &str, level: u32, hidden: bool) -> Result<(File, u64, String, u64), String> {
+fn write(
+    input: impl Read,
+    root: &str,
+    level: u32,
+    hidden: bool,
+    masker: &Masker,
+) -> Result<(File, u64, String, u64), String> {
     let said = |error: &dyn std::fmt::Display| format!("the archive of the artifact: {error}");
     let mut zip = ZipWriter::new(tempfile::tempfile().map_err(|error| said(&error))?);
     let method = if level == 0 { CompressionMethod::Stored } else { CompressionMethod::Deflated };
@@ -63,6 +73,10 @@ fn write(input: impl Read, root: &str, level: u32, hidden: bool) -> Result<(File
             continue;
         }
         check(name)?;
+        // Names stand on the page of the run, the content does not.
+        if masker.finds(name) {
+            return Err(format!("the path {name:?} cannot be in an artifact: it holds a secret"));
+        }
         total = total.saturating_add(entry.size());
         files += 1;
         directory = directory.saturating_add(ENTRY + name.len() as u64);
@@ -282,13 +296,28 @@ mod tests {
             archive.append_data(&mut header, name, b"x".as_slice()).unwrap();
             archive.into_inner().unwrap()
         };
-        assert!(write(tar("w/out/a\nb").as_slice(), "w/out", 6, false).unwrap_err().contains("cannot be"));
+        let masker = Masker::default();
+        let refused = |name: &str| write(tar(name).as_slice(), "w/out", 6, false, &masker).unwrap_err();
+        assert!(refused("w/out/a\nb").contains("cannot be"));
         let long = format!("w/out/{}", ["x".repeat(200).as_str(); 18].join("/"));
         for name in ["w/out/résumé", "w/out/ﬁle", &long] {
-            let (file, _, _, files) = write(tar(name).as_slice(), "w/out", 6, false).unwrap();
+            let (file, _, _, files) = write(tar(name).as_slice(), "w/out", 6, false, &masker).unwrap();
             assert_eq!(files, 1);
             let mut zip = zip::ZipArchive::new(file).unwrap();
             assert_eq!(zip.by_index(0).unwrap().name().unwrap(), name.strip_prefix("w/out/").unwrap());
         }
+    }
+
+    #[test]
+    fn attack_28_no_path_in_an_artifact_holds_a_secret() {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(1);
+        archive.append_data(&mut header, "w/out/s3cret-word.txt", b"x".as_slice()).unwrap();
+        let archive = archive.into_inner().unwrap();
+        let masker = Masker::default();
+        assert!(write(archive.as_slice(), "w/out", 6, false, &masker).is_ok());
+        masker.add("s3cret-word");
+        assert!(write(archive.as_slice(), "w/out", 6, false, &masker).unwrap_err().contains("holds a secret"));
     }
 }
