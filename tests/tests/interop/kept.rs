@@ -52,7 +52,7 @@ async fn githubs_own_packages_reach_the_coordinator_through_the_jobs_tunnel() {
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_20_no_run_has_artifacts_of_another_and_none_is_started_by_anothers_end() {
     needs_engine!();
-    let steps = "- uses: actions/download-artifact@v4\n        with: {name: x, run-id: 1, github-token: abc}";
+    let steps = "- uses: actions/download-artifact@v4\n        with: {name: x, run-id: 7, github-token: abc}";
     let takes = format!("on: push\njobs:\n  take:\n    runs-on: ubuntu-latest\n    steps:\n      {steps}\n");
     let chained = "on: {workflow_run: {workflows: [CI], types: [completed]}}\njobs:\n  build:\n    runs-on: ubuntu-latest\n    steps: [{run: echo chained}]\n";
     let stage = Stage::with_files(&[(PATH, &takes), (".github/workflows/chained.yml", chained)], &[]).await;
