@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nostr::{Event, Keys, PublicKey};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Row,
@@ -86,8 +87,8 @@ pub async fn run(scale: Scale, mut say: impl FnMut(&str)) -> Result<Vec<Row>> {
     let jobs: Vec<String> = wanted.iter().filter_map(|pair| Some(pair.last()?.id.to_hex())).collect();
     let mut groups = wanted;
     groups.extend(pairs_of(&strangers)?);
-    let sent = 2 * groups.len();
-    for (number, stranger) in strangers.iter().cycle().take(events.saturating_sub(sent)).enumerate() {
+    let in_pairs = 2 * groups.len();
+    for (number, stranger) in strangers.iter().cycle().take(events.saturating_sub(in_pairs)).enumerate() {
         groups.push(vec![costly(number, stranger, &pool.pubkey, &relay.url)?]);
     }
     // Each second has its part of everything.
@@ -99,15 +100,18 @@ pub async fn run(scale: Scale, mut say: impl FnMut(&str)) -> Result<Vec<Row>> {
             portion.extend(group);
         }
     }
-    let probes = (0..time.as_secs()).map(|_| pair(&prober)).collect::<Result<Vec<_>>>()?;
 
     let answers = AnswerWatch::start(&relay.url).await?;
     let watch = ProcessWatch::start(coordinator.id());
     say("  all is signed, it begins");
     let begun = Instant::now();
-    let (flooded, probed) = tokio::join!(flood(&relay.url, portions), probe(&relay.url, probes));
-    let took = flooded?;
-    let probed = probed?;
+    let sent = CancellationToken::new();
+    let flooded = async {
+        let took = flood(&relay.url, portions).await;
+        sent.cancel();
+        took
+    };
+    let (took, probed) = tokio::try_join!(flooded, probe(&relay.url, &sent, || pair(&prober)))?;
     let over = Instant::now();
     let ids: Vec<String> = probed.iter().map(|(id, _)| id.clone()).collect();
     let missing = answers.until_ended(&jobs, Duration::from_secs_f64(ENDED * 3.0)).await;
@@ -128,9 +132,10 @@ pub async fn run(scale: Scale, mut say: impl FnMut(&str)) -> Result<Vec<Row>> {
     });
     let refused = answers.look(|answers| answers.refused);
     say(&format!(
-        "  sent in {:.0} s; the coordinator took {:.0} s of processor time; {refused} strangers were told why in {:.1} \
+        "  sent in {:.0} s, with {} probes; the coordinator took {:.0} s of processor time; {refused} strangers were told why in {:.1} \
          minutes",
         took.as_secs_f64(),
+        probed.len(),
         usage::processor(coordinator.id())?.as_secs_f64(),
         seconds(begun, Instant::now()) / 60.0,
     ));
@@ -186,18 +191,22 @@ async fn flood(relay: &str, portions: Vec<Vec<Event>>) -> Result<Duration> {
     Ok(begun.elapsed())
 }
 
-/// Sends a job each second. Returns when each was sent, by its id.
-async fn probe(relay: &str, probes: Vec<Vec<Event>>) -> Result<Vec<(String, Instant)>> {
+/// Sends a job each second until all is sent. Returns when each went, by its id.
+async fn probe(
+    relay: &str,
+    sent: &CancellationToken,
+    pair: impl Fn() -> Result<Vec<Event>>,
+) -> Result<Vec<(String, Instant)>> {
     let mut publisher = Publisher::connect(relay).await?;
     let mut tick = tokio::time::interval(Duration::from_secs(1));
-    let mut sent = Vec::new();
-    for probe in probes {
-        tick.tick().await;
+    let mut probes = Vec::new();
+    while sent.run_until_cancelled(tick.tick()).await.is_some() {
+        let probe = pair()?;
         let at = Instant::now();
         publisher.publish_all(&probe).await?;
-        sent.extend(probe.last().map(|job| (job.id.to_hex(), at)));
+        probes.extend(probe.last().map(|job| (job.id.to_hex(), at)));
     }
-    Ok(sent)
+    Ok(probes)
 }
 
 /// What intake counted.
