@@ -36,7 +36,14 @@ impl Ports {
         let grpc = listen("grpc", &config.grpc).await?;
         Ok(Self {
             http: LimitedListener::new(http, shares.clone(), each, proxies, web::REFUSALS),
-            grpc: LimitedListener::new(grpc, shares, each, TrustedProxies::default(), Refusals::default()),
+            // Those that have not registered yet: all workers of an address may come at once.
+            grpc: LimitedListener::new(
+                grpc,
+                shares,
+                each.saturating_mul(4),
+                TrustedProxies::default(),
+                Refusals::default(),
+            ),
         })
     }
 }

@@ -252,7 +252,8 @@ pub struct Limits {
     /// Fewer are taken where the process may not open as many files.
     pub connections: usize,
     /// Connections of one address at a time: an IPv4 address, or the /64 of an IPv6 address. Proxies that
-    /// `web.trusted_proxies` names and workers that have registered do not count.
+    /// `web.trusted_proxies` names and workers that have registered do not count. At the worker port four times as many may
+    /// be about to register.
     pub connections_per_address: usize,
     /// Event streams (live logs, lists of runs) and whole logs sent at a time.
     pub streams: usize,

@@ -31,10 +31,14 @@ use tonic::{
 
 /// Time for the handshakes of TLS and HTTP/2, and for `Register` and `Proof` or the token of an attempt.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// Bytes that are read meanwhile: room for a worker that names some thousand attempts, or all refs of a repository.
+/// Bytes that are read meanwhile: room for a worker that names some thousand attempts, or all refs of a repository. What
+/// is beyond the first of them counts for all such connections together.
 const BYTES: usize = 512 * 1024;
-/// Connections that are at it at a time, in all and from one address. A worker that finds no room tries again.
-const UNPROVEN: Limits = Limits { all: 512, each: 256 };
+const FIRST_BYTES: usize = 32 * 1024;
+const BYTES_OF_ALL: usize = 64 * 1024 * 1024;
+/// Connections that are at it at a time, in all and from one address. A worker that finds no room tries again: after a
+/// restart all workers of a pool come at once, maybe from one address.
+const UNPROVEN: Limits = Limits { all: 2048, each: 1024 };
 /// Sessions that are at it on one connection.
 const SESSIONS: usize = 4;
 
@@ -108,13 +112,14 @@ impl Drop for Handshake {
 
 /// Connections as they come in.
 pub(super) fn incoming(listener: LimitedListener) -> impl Stream<Item = io::Result<WorkerConnection>> {
-    let unproven = Shares::new(UNPROVEN);
-    stream::unfold((listener, unproven), async |(mut listener, unproven)| {
+    let (unproven, bytes) = (Shares::new(UNPROVEN), Arc::new(AtomicUsize::new(0)));
+    stream::unfold((listener, unproven, bytes), async |(mut listener, unproven, bytes)| {
         loop {
             let accepted = listener.accept().await;
             // Who has no permit among the unproven is hung up on.
             if let Ok(permit) = unproven.enter(ClientAddress::from(accepted.peer)) {
-                return Some((Ok(WorkerConnection::new(accepted, permit)), (listener, unproven)));
+                let connection = WorkerConnection::new(accepted, permit, bytes.clone());
+                return Some((Ok(connection), (listener, unproven, bytes)));
             }
         }
     })
@@ -132,12 +137,33 @@ struct Trial {
     deadline: Pin<Box<Sleep>>,
     /// One of its permits was given to another.
     lost: BoxFuture<'static, ()>,
-    /// Bytes that may still be read.
-    left: usize,
+    /// Bytes that were read.
+    read: usize,
+    /// Bytes beyond the first that were read on all such connections.
+    of_all: Arc<AtomicUsize>,
+}
+
+impl Trial {
+    fn count(&mut self, bytes: usize) {
+        let before = self.read.saturating_sub(FIRST_BYTES);
+        self.read += bytes;
+        self.of_all.fetch_add(self.read.saturating_sub(FIRST_BYTES) - before, Ordering::Relaxed);
+    }
+
+    fn read_too_much(&self) -> bool {
+        let is_beyond = self.read > FIRST_BYTES && self.of_all.load(Ordering::Relaxed) > BYTES_OF_ALL;
+        self.read > BYTES || is_beyond
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        self.of_all.fetch_sub(self.read.saturating_sub(FIRST_BYTES), Ordering::Relaxed);
+    }
 }
 
 impl WorkerConnection {
-    fn new(accepted: Accepted, unproven: Permit) -> Self {
+    fn new(accepted: Accepted, unproven: Permit, of_all: Arc<AtomicUsize>) -> Self {
         let Accepted { stream, permit, .. } = accepted;
         let (one, other) = (permit.lost(), unproven.lost());
         let lost = Box::pin(async move {
@@ -147,7 +173,7 @@ impl WorkerConnection {
                 () = other => {}
             }
         });
-        let trial = Trial { deadline: Box::pin(sleep(DEADLINE)), lost, left: BYTES };
+        let trial = Trial { deadline: Box::pin(sleep(DEADLINE)), lost, read: 0, of_all };
         let shared = Shared {
             proven: AtomicBool::new(false),
             permits: Mutex::new((permit, Some(unproven))),
@@ -163,7 +189,7 @@ impl WorkerConnection {
             self.trial = None;
             return Ok(());
         }
-        if trial.left == 0 {
+        if trial.read_too_much() {
             return Err(io::Error::other("too much was sent before a worker proved to be there"));
         }
         if trial.deadline.as_mut().poll(cx).is_ready() {
@@ -182,7 +208,7 @@ impl AsyncRead for WorkerConnection {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if let Some(trial) = &mut self.trial {
-            trial.left = trial.left.saturating_sub(buffer.filled().len().saturating_sub(before));
+            trial.count(buffer.filled().len().saturating_sub(before));
         }
         polled
     }
