@@ -3,9 +3,12 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use worker::sandbox::{
-    Sandbox as _,
-    docker::{DockerConfig, DockerSandbox},
+use worker::{
+    config::JobLimits,
+    sandbox::{
+        Sandbox as _,
+        docker::{DockerConfig, DockerSandbox},
+    },
 };
 use workflow::plan::{Conclusion, Reason};
 
@@ -34,7 +37,15 @@ async fn run(run: Run) -> Option<Outcome> {
 
 /// Runs jobs one after the other on one worker, and removes the images that it made for them.
 async fn run_all(worker: String, runs: impl IntoIterator<Item = Run>) -> Vec<Outcome> {
-    let config = DockerConfig { worker: worker.clone(), ..DockerConfig::default() };
+    // As a worker sets it up.
+    let folder = tempfile::tempdir().expect("folder");
+    let limits = JobLimits::default();
+    let config = DockerConfig {
+        worker: worker.clone(),
+        volumes: Some((folder.path().to_owned(), limits.disk)),
+        job_limits: Some(limits.resources()),
+        ..DockerConfig::default()
+    };
     let docker = DockerSandbox::connect(config).await.expect("a Docker engine; LONGSHORE_NO_ENGINE=1 goes on without");
     let mut outcomes = Vec::new();
     for run in runs {

@@ -49,11 +49,11 @@ pub(super) fn of_mount(folder: &Path) -> Option<Occupancy> {
     let data = statvfs(folder).ok()?;
     let size = data.fragment_size();
     let free = data.blocks_available().saturating_mul(size);
-    let files = data.files() > 0 && data.files_available() < LAST_FILES;
-    Some(Occupancy {
-        bytes: data.blocks().saturating_sub(data.blocks_free()).saturating_mul(size),
-        full: free < LAST_BYTES || files,
-    })
+    let (files, left) = (data.files(), data.files_available());
+    let bytes = data.blocks().saturating_sub(data.blocks_free()).saturating_mul(size);
+    let names = files.saturating_sub(data.files_free()).saturating_mul(ENTRY);
+    let full = free < LAST_BYTES || (files > 0 && left < LAST_FILES);
+    Some(Occupancy { bytes: bytes.saturating_add(names), full })
 }
 
 /// Bytes that are free for everybody where a folder lies.
