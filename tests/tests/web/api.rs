@@ -366,3 +366,12 @@ async fn the_pool_page_shows_a_lost_relay_and_why() {
         "{page}"
     );
 }
+
+#[tokio::test]
+async fn a_pool_that_strangers_may_run_on_says_so_on_its_page_and_to_clients() {
+    let server = Server::start().await;
+    let page = server.get("/pool").await.text().await.unwrap();
+    assert!(page.contains("id=\"openness\">this pool is open: set it right<"), "{page}");
+    let pool: Value = server.get("/api/pool").await.json().await.unwrap();
+    assert_eq!(pool["openness"], "this pool is open: set it right");
+}
