@@ -1,7 +1,7 @@
 //! From relays to requests: verified, once each, within the author's rate.
 //!
 //! One reader for each relay hands what it hears on, as far as `triage` finds it worth a turn: authors that the policy
-//! knows have a queue of their own, all others share a smaller one ([`shares`]). What an event means is its protocol's to
+//! knows have a queue of their own, all others share a smaller one (`shares`). What an event means is its protocol's to
 //! say. A request that needs a second event, its partner, waits for it in the store; both orders end in
 //! [`RequestHandler::accept`].
 
