@@ -419,6 +419,9 @@ impl Containers {
         self.cleanup.networks.adopt().await?;
         self.close_egress().await?;
         self.images.sweep().await;
+        if let Some(groups) = &self.cgroups {
+            groups.sweep();
+        }
         Ok(swept)
     }
 

@@ -19,6 +19,8 @@ const FOLDER: &str = "longshore";
 /// Tries to remove a group whose last processes are ending, and the pause between two.
 const TRIES: u32 = 40;
 const PAUSE: Duration = Duration::from_millis(50);
+/// After so long a group that is empty is nobody's: a job's container is made right after it.
+const LEFT_AGE: Duration = Duration::from_secs(600);
 /// Microseconds in which a quota of CPU time is counted, the kernel's default.
 const PERIOD: u64 = 100_000;
 
@@ -60,6 +62,19 @@ impl JobCgroups {
             self.make_split(nonce)?;
         }
         Ok(group)
+    }
+
+    /// Removes groups that a busy machine, or the end of a process, kept from being removed with their jobs. The group of a
+    /// job that lives has those of its containers in it, and stays.
+    pub(super) fn sweep(self: &Arc<Self>) {
+        let hierarchy = if self.unified { self.root.clone() } else { self.root.join("memory") };
+        for entry in fs::read_dir(hierarchy.join(FOLDER)).into_iter().flatten().filter_map(Result::ok) {
+            let Ok(data) = entry.metadata() else { continue };
+            let is_old = data.modified().is_ok_and(|made| made.elapsed().is_ok_and(|age| age > LEFT_AGE));
+            if let (true, true, Ok(name)) = (data.is_dir(), is_old, entry.file_name().into_string()) {
+                JobCgroup { groups: Arc::clone(self), name }.try_remove();
+            }
+        }
     }
 
     fn make_unified(&self, nonce: &str) -> io::Result<()> {
