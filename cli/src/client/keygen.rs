@@ -34,10 +34,10 @@ pub(crate) struct Args {
     /// Base of the URLs in events, e.g. `https://ci.example.org`.
     #[arg(long, default_value = "http://127.0.0.1:7080")]
     pub(crate) public_url: String,
-    /// Who may run workflows besides the pool's own key: npub or hex.
+    /// Who may run workflows besides the pool's own key: npub or hex
     #[arg(long = "allow", value_delimiter = ',')]
     pub(crate) allow: Vec<String>,
-    /// Repositories whose owner and maintainers may run workflows: 30617:<owner>:<id>, <npub>/<id> or naddr.
+    /// Repositories whose owner and maintainers may run workflows: 30617:OWNER:ID, NPUB/ID or naddr
     #[arg(long = "repository", value_delimiter = ',')]
     pub(crate) repositories: Vec<String>,
     /// Print JSON: the keys' public halves and the configurations
