@@ -80,6 +80,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             images.extend(config.labels.into_values());
         }
         findings.extend(checks::engine(&images, &needs.runtimes).await);
+        findings.push(checks::process_limits());
     }
     let named: BTreeSet<&String> = needs.read.iter().chain(&needs.write).chain(&args.relays).collect();
     let relays: Vec<String> = named.into_iter().cloned().collect();

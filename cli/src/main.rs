@@ -76,13 +76,16 @@ enum Command {
     Store(store_size::Args),
     Completions(manual::CompletionArgs),
     Man(manual::ManArgs),
+    /// Serve one job of the worker that started this process
+    #[command(name = ::worker::job_process::COMMAND, hide = true)]
+    JobProcess,
 }
 
 impl Command {
     /// Whether there are jobs to bring to an end before the process may end.
     fn runs_jobs(&self) -> bool {
         match self {
-            Self::Coordinator(_) | Self::Worker(_) | Self::Exec(_) => true,
+            Self::Coordinator(_) | Self::Worker(_) | Self::Exec(_) | Self::JobProcess => true,
             #[cfg(feature = "dev")]
             Self::Dev(_) => true,
             _ => false,
@@ -90,15 +93,44 @@ impl Command {
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let command = Cli::parse().command;
     log_to_stderr();
+    let runtime = match command {
+        Command::JobProcess => job_process_runtime(),
+        _ => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
+    };
+    match runtime {
+        Ok(runtime) => runtime.block_on(Box::pin(start(command))),
+        Err(error) => {
+            print_error(&anyhow::Error::from(error).context("the threads of this process"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Few threads: there may be as many such processes as the worker has slots, and each is limited in what it may have.
+fn job_process_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(32).enable_all().build()
+}
+
+async fn start(command: Command) -> ExitCode {
     if !command.runs_jobs() {
         exit_on_closed_pipe();
     }
     // One provider for every TLS user of the process; a second call would be the only way to fail.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    if matches!(command, Command::JobProcess) {
+        // The worker sends the spans, and what is still under way here is of no use any more.
+        let ended = Box::pin(::worker::job_process::serve_one_job()).await;
+        std::process::exit(ended.map_or_else(
+            |error| {
+                print_error(&error);
+                2
+            },
+            |()| 0,
+        ));
+    }
     let ended = match telemetry::start() {
         Ok(()) => Box::pin(run(command)).await,
         Err(error) => Err(error),
@@ -141,6 +173,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Store(args) => store_size::run(args).await,
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::pages(&args),
+        Command::JobProcess => Ok(ExitCode::SUCCESS),
     }
 }
 

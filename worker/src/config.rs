@@ -71,6 +71,9 @@ pub struct DiskConfig {
     pub fixed_volumes: bool,
 }
 
+/// Bytes that the process of a job needs to begin with.
+const LEAST_PROCESS_MEMORY: u64 = 64 << 20;
+
 /// Limits of one job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -87,6 +90,9 @@ pub struct JobLimits {
     pub timeout_minutes: u64,
     /// Bytes of disk a job may use. 0: any number.
     pub disk: u64,
+    /// Bytes of memory for the process that serves one job outside of its container: it fetches and checks out, brings
+    /// actions, packs archives, and masks and writes the log. A job whose process needs more is lost, with that reason.
+    pub process_memory: u64,
 }
 
 impl Config {
@@ -103,6 +109,9 @@ impl Config {
         ensure!(memory > 0, "limits.memory = 0: a job needs some; 4294967296 is 4 GiB");
         ensure!(processes > 0, "limits.processes = 0: a job needs at least one");
         ensure!((0.0..=4096.0).contains(&cpus), "limits.cpus = {cpus}: write a number of CPUs, or 0 for a fair share");
+        let least = LEAST_PROCESS_MEMORY >> 20;
+        let enough = self.limits.process_memory >= LEAST_PROCESS_MEMORY;
+        ensure!(enough, "limits.process_memory: the process of a job needs {least} MiB at least");
         ensure!(!self.labels.is_empty(), "labels is empty: name at least one, e.g. ubuntu-latest = \"IMAGE\"");
         for (label, runtime) in &self.runtimes {
             ensure!(
@@ -203,7 +212,15 @@ impl Default for DiskConfig {
 
 impl Default for JobLimits {
     fn default() -> Self {
-        Self { memory: 4 << 30, cpus: 0.0, processes: 4096, log: 256 << 20, timeout_minutes: 360, disk: 16 << 30 }
+        Self {
+            memory: 4 << 30,
+            cpus: 0.0,
+            processes: 4096,
+            log: 256 << 20,
+            timeout_minutes: 360,
+            disk: 16 << 30,
+            process_memory: 512 << 20,
+        }
     }
 }
 

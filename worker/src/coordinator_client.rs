@@ -1,11 +1,12 @@
 //! One session with a coordinator: register, accept, renew, report, resume.
 //!
 //! [`attempts`] is what this worker runs, independent of sessions; [`session`] reports it to a coordinator and takes
-//! orders; [`attempt`] runs one job beside it; [`journal`] is their memory on disk; [`actions_tunnel`] carries
-//! jobs' connections; [`connect`] knows TLS and
-//! the worker's identity.
+//! orders; [`attempt`] runs one job beside it; [`journal`] is their memory on disk; [`connect`] knows TLS and the worker's
+//! identity. Two serve the process of a job: [`assigned_job`] makes a job of what the coordinator sent, and
+//! [`actions_tunnel`] carries its connections.
 
 mod actions_tunnel;
+mod assigned_job;
 mod attempt;
 mod attempt_trace;
 mod attempts;
@@ -27,21 +28,16 @@ use tokio::{
     sync::watch,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tonic::transport::Endpoint;
-use tracing::{error, info, warn};
-use workflow::plan::JobReport;
+use tracing::{error, warn};
 
 use self::{
     attempts::AttemptTable, bulk::BulkServiceClient, connect::Identity, journal::Journal, reconnect::Reconnect,
     session::SessionEnd,
 };
-use crate::{
-    config::Config,
-    fetch::{ActionStore, Mirrors, RepositoryFetcher},
-    job::{self, ProgressReporter},
-    log::LogSink,
-    sandbox::Sandbox,
-};
+use crate::{config::Config, job::ProgressReporter};
+
+pub(crate) use self::assigned_job::{JobSettings, failed};
+pub use self::{assigned_job::AssignedJob, report::encode as encode_report};
 
 /// The public key (hex) of an identity file; `None` where there is none that can be read.
 pub(crate) fn identity_of(file: &std::path::Path) -> Option<String> {
@@ -77,43 +73,12 @@ impl Shutdown {
     }
 }
 
-/// Runs one attempt to its end.
+/// Runs attempts, each to its end.
 pub trait Executor: Send + Sync {
-    /// Never fails: whatever goes wrong is the report's reason.
-    fn execute(
-        &self,
-        attempt: job::JobAttempt,
-        sources: Arc<dyn RepositoryFetcher>,
-        sink: Arc<dyn LogSink>,
-        observer: Arc<dyn ProgressReporter>,
-    ) -> BoxFuture<'static, JobReport>;
+    /// Gives the report, encoded by [`encode_report`]. Never fails: whatever goes wrong is the report's reason.
+    fn execute(&self, job: AssignedJob, observer: Arc<dyn ProgressReporter>) -> BoxFuture<'static, Vec<u8>>;
     /// Removes what an earlier life of this worker left.
     fn sweep(&self) -> BoxFuture<'_, ()>;
-}
-
-/// Jobs in a sandbox: what a worker does outside tests.
-pub struct SandboxExecutor(pub Arc<dyn Sandbox>);
-
-impl Executor for SandboxExecutor {
-    fn execute(
-        &self,
-        attempt: job::JobAttempt,
-        sources: Arc<dyn RepositoryFetcher>,
-        sink: Arc<dyn LogSink>,
-        observer: Arc<dyn ProgressReporter>,
-    ) -> BoxFuture<'static, JobReport> {
-        Box::pin(job::execute(attempt, self.0.clone(), sources, sink, observer))
-    }
-
-    fn sweep(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            match self.0.sweep().await {
-                Ok(0) => {}
-                Ok(count) => info!(count, "removed containers of an earlier life of this worker"),
-                Err(error) => warn!(%error, "leftovers of an earlier life of this worker could not be removed"),
-            }
-        })
-    }
 }
 
 /// What all parts of a worker share.
@@ -122,10 +87,10 @@ struct Worker {
     identity: Identity,
     attempts: AttemptTable,
     journal: Journal,
-    mirrors: Arc<Mirrors>,
     executor: Arc<dyn Executor>,
     bulk: watch::Sender<Option<BulkServiceClient>>,
-    address: watch::Sender<Option<Endpoint>>,
+    /// URL of the bulk service.
+    address: watch::Sender<Option<String>>,
     /// Called when a session has come about.
     welcomed: Box<dyn Fn() + Send + Sync>,
 }
@@ -142,15 +107,12 @@ pub async fn run(
     let endpoint = connect::endpoint(&config.coordinator, config.ca_file.as_deref())?;
     let journal = Journal::open(&config.data)
         .with_context(|| format!("data folder {}: make it writable or set `data`", config.data.display()))?;
-    let actions = ActionStore::new(config.data.join("actions"));
-    let mirrors = Arc::new(Mirrors::new(config.data.join("mirrors"), config.disk.mirror_bytes, actions));
     executor.sweep().await;
     let _sweeping = AbortOnDropHandle::new(tokio::spawn(sweep::run(executor.clone())));
     let worker = Arc::new(Worker {
         identity,
         attempts: AttemptTable::default(),
         journal,
-        mirrors,
         executor,
         bulk: watch::Sender::new(None),
         address: watch::Sender::new(None),

@@ -38,6 +38,7 @@ mod steps;
 use actions::{LoadedActions, PreStep};
 pub use actions_api::{ActionsApiAccess, Tunnel};
 use contexts::Contexts;
+pub(crate) use deadline::longest;
 use deadline::{Deadline, StopCause};
 use log_writer::{LogStop, LogWriter, now_ms};
 use steps::StepRunner;
@@ -252,9 +253,8 @@ impl Job {
     fn plain_spec(&self) -> MachineSpec {
         let order = &self.attempt.order;
         let attempt = format!("{}/{}/{}", order.run, order.key, order.attempt);
-        let runtime = self.attempt.runtime.clone();
-        let spec = container::plain(&self.attempt.image, attempt, self.attempt.limits.resources());
-        MachineSpec { runtime, ..spec }
+        let spec = plain_machine(&self.attempt.image, attempt, &self.attempt.limits);
+        MachineSpec { runtime: self.attempt.runtime.clone(), ..spec }
     }
 
     async fn spec(&self, contexts: &mut Contexts) -> Result<MachineSpec, String> {
@@ -309,6 +309,11 @@ impl Job {
             mask(text);
         }
     }
+}
+
+/// The machine of a job that asks for nothing: what is started before a job is known.
+pub(crate) fn plain_machine(image: &str, attempt: String, limits: &JobLimits) -> MachineSpec {
+    container::plain(image, attempt, limits.resources())
 }
 
 /// A job in a container of its own reaches services by their names (GitHub docs, "About service containers"): its

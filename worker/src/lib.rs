@@ -1,8 +1,9 @@
 //! Who does: takes jobs from a coordinator and runs their steps.
 //!
-//! A job meets the modules in this order: [`coordinator_client`] receives it, [`job`] runs it, [`github`] says behind the
-//! seam `dialect` how a step becomes a command, [`mod@sandbox`] runs the command, [`log`] masks, numbers and ships what
-//! it printed. [`fetch`] brings images and repositories. [`config`] is what an operator may set.
+//! A job meets the modules in this order: [`coordinator_client`] receives it, [`job_process`] has a process for it, in which
+//! [`job`] runs it; [`github`] says behind the seam `dialect` how a step becomes a command, [`mod@sandbox`] runs the
+//! command, [`log`] masks, numbers and spools what it printed. [`fetch`] brings images and repositories. [`config`] is what
+//! an operator may set.
 
 pub mod config;
 pub mod coordinator_client;
@@ -10,16 +11,18 @@ mod dialect;
 pub mod fetch;
 pub mod github;
 pub mod job;
+pub mod job_process;
 pub mod log;
 pub mod sandbox;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
 use crate::{
     config::Config,
-    coordinator_client::{SandboxExecutor, Shutdown},
+    coordinator_client::Shutdown,
+    job_process::ProcessExecutor,
     sandbox::{
         Sandbox, SandboxKind,
         docker::{DockerConfig, DockerSandbox},
@@ -27,8 +30,8 @@ use crate::{
     },
 };
 
-/// Runs a worker until it is told to end: its warm containers, and its link to the coordinator. `welcomed` is called
-/// whenever that takes it in.
+/// Runs a worker until it is told to end: the processes of its jobs, which are this very program with the command
+/// [`job_process::COMMAND`], and its link to the coordinator. `welcomed` is called whenever that takes it in.
 pub async fn run(
     config: Config,
     sandbox: Arc<dyn Sandbox>,
@@ -39,12 +42,15 @@ pub async fn run(
     for warning in sandbox.warnings() {
         tracing::warn!("{warning}");
     }
-    // A job of a runtime has a container of its own making.
-    let plain = config.labels.iter().filter(|(label, _)| !config.runtimes.contains_key(*label));
-    let images: BTreeSet<&String> = plain.map(|(_, image)| image).collect();
-    sandbox.warm(&images.into_iter().cloned().collect::<Vec<_>>());
-    let ended = coordinator_client::run(config, Arc::new(SandboxExecutor(sandbox.clone())), shutdown, welcomed).await;
-    sandbox.close().await;
+    let executor = match ProcessExecutor::start(&config, Arc::clone(&sandbox)) {
+        Ok(executor) => Arc::new(executor),
+        Err(error) => {
+            sandbox.close().await;
+            return Err(error);
+        }
+    };
+    let ended = coordinator_client::run(config, executor.clone(), shutdown, welcomed).await;
+    executor.close().await;
     ended
 }
 
@@ -57,16 +63,13 @@ pub async fn sandbox(config: &Config) -> anyhow::Result<Arc<dyn Sandbox>> {
 }
 
 fn docker_config(config: &Config) -> DockerConfig {
-    let limits = config.job_limits().resources();
     let name = if config.name.is_empty() { "worker" } else { &config.name };
     // Names may repeat; machines are told apart by who made them.
     let pool = coordinator_client::identity_of(&config.identity_file).unwrap_or_else(|| "local".into());
     DockerConfig {
         worker: name.to_owned(),
         pool,
-        pool_size: config.pool.size,
-        job_limits: Some(limits.clone()),
-        limits,
+        job_limits: Some(config.job_limits().resources()),
         volumes: config.disk.fixed_volumes.then(|| (config.data.join("volumes"), config.limits.disk)),
         local_images: Some(config.shared_images()),
         pulled_images: Some(config.data.join("images.json")),

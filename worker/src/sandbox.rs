@@ -1,10 +1,11 @@
 //! Where a job's steps run: one container for a job (`docker`), or processes of this machine (`host`).
 //!
-//! A [`Sandbox`] makes a [`Machine`] for each job: the place where its processes run. One that is a container among
-//! others is a [`ContainerHost`] too, which services and Docker actions need.
+//! A [`Sandbox`] starts a [`Machine`] for each job: the place where its processes run. One that is a container among
+//! others is a [`ContainerHost`] too, which services and Docker actions need. Who starts machines and who speaks to their
+//! first process may be two processes of this worker: [`StartedMachine`] is what one hands to the other.
 //!
 //! Contract of a back end:
-//! - `acquire` gives a machine that nobody used before, with an empty workspace; it may come from a warm pool.
+//! - `start` gives a machine that nobody used before, with an empty workspace.
 //! - Several processes may run at once, each signalled by the handle of its command; `signal` and `destroy` may come at
 //!   any time.
 //! - Output arrives in order for each stream through the [`OutputSink`]; a slow sink slows the process, not the worker.
@@ -22,15 +23,23 @@ use std::{
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
 
 pub mod docker;
 pub mod host;
 mod init_client;
 mod kind;
+mod machine;
+mod secret_text;
 pub mod service;
 mod tunnel;
 
-pub use self::{kind::SandboxKind, tunnel::LoopbackPort};
+pub(crate) use self::machine::{JobMachine, no_containers};
+pub use self::{
+    kind::SandboxKind,
+    machine::{InitConnection, MachineControl, MachineDescription, StartedMachine},
+    tunnel::LoopbackPort,
+};
 use service::{Service, ServiceSpec};
 
 /// Name of a machine's own loopback, for the services that actions call: actions take `*.localhost` for GitHub itself.
@@ -48,7 +57,7 @@ pub const SHARED_WORKSPACE: &str = "/github/workspace";
 pub const STAGE_IMAGE: &str = "localhost/longshore-stage";
 
 /// What a job needs of its machine.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineSpec {
     /// Image reference; the `host` back end ignores it.
     pub image: String,
@@ -71,7 +80,7 @@ pub struct MachineSpec {
 }
 
 /// What an image runs, and how, where nobody says otherwise.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageProgram {
     /// Its entrypoint.
     pub entrypoint: Vec<String>,
@@ -86,11 +95,12 @@ pub struct ImageProgram {
 }
 
 /// A user of an image registry.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Credentials {
     /// Name.
     pub username: String,
     /// Password or token.
+    #[serde(with = "secret_text")]
     pub password: SecretString,
 }
 
@@ -103,7 +113,7 @@ impl PartialEq for Credentials {
 impl Eq for Credentials {}
 
 /// Limits of one job.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceLimits {
     /// Bytes.
     pub memory: u64,
@@ -192,7 +202,7 @@ pub trait OutputSink: Send + Sync {
 }
 
 /// Why a job must end for the disk it uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum DiskBreach {
     /// It uses all that it may.
     #[error("the job used the {} MiB of disk that it may use", limit >> 20)]
@@ -216,7 +226,7 @@ pub enum DiskBreach {
 }
 
 /// What keeps a job from filling the disk of its machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DiskBound {
     /// Its volumes are file systems of a fixed size; the rest of what it writes is counted.
     Volumes,
@@ -237,7 +247,7 @@ impl std::fmt::Display for DiskBound {
 }
 
 /// Why a sandbox could not do what was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error, Serialize, Deserialize)]
 pub enum SandboxError {
     /// No engine answers, or it refuses the connection. Says what to do.
     #[error("{0}")]
@@ -315,13 +325,22 @@ pub trait Sandbox: Send + Sync {
     fn paths(&self) -> Option<JobPaths> {
         None
     }
-    /// A fresh machine, running, its workspace empty, and its services started.
-    fn acquire(&self, spec: JobSpec) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>>;
+    /// A fresh machine, running, its workspace empty. Nobody has spoken to its first process yet.
+    fn start(&self, spec: MachineSpec) -> BoxFuture<'_, Result<StartedMachine, SandboxError>>;
+    /// A fresh machine that answers, and its services started.
+    fn acquire(&self, spec: JobSpec) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>> {
+        Box::pin(async move {
+            let machine = JobMachine::open(self.start(spec.machine).await?).await?;
+            // Dropped where a service does not start, the machine is removed with all that did.
+            machine.start_services(spec.services).await?;
+            Ok(Arc::new(machine) as Arc<dyn Machine>)
+        })
+    }
     /// Removes everything of this worker that no live machine holds; called at start and every minute.
     fn sweep(&self) -> BoxFuture<'_, Result<usize, SandboxError>>;
-    /// Fills the warm pool for these images; returns at once.
-    fn warm(&self, images: &[String]);
-    /// Ends the warm pool and every machine.
+    /// Lets no further machine be started. [`Self::close`] follows once all that was started is given back.
+    fn stop_starts(&self) {}
+    /// Ends every machine.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
@@ -395,10 +414,4 @@ pub trait ContainerHost: Send + Sync {
     fn pack<'a>(&'a self, path: &'a str, limit: usize) -> BoxFuture<'a, Result<Vec<u8>, SandboxError>>;
     /// Stores the machine's files, without volumes, as an image of this worker: `localhost/…`.
     fn commit_image<'a>(&'a self, name: &'a str, program: &'a ImageProgram) -> BoxFuture<'a, Result<(), SandboxError>>;
-}
-
-fn no_containers(what: &str) -> SandboxError {
-    SandboxError::Refused(format!(
-        "{what} needs containers, which the back end `host` has not: use a worker with Docker"
-    ))
 }

@@ -400,6 +400,8 @@ pub enum Reason {
     PullFailed(String),
     /// The container or its engine went away while a step ran.
     SandboxLost(String),
+    /// The process that ran the job on its worker ended before the job did. Tried again.
+    ProcessLost(String),
     /// The workflow asks for something wrong.
     Invalid(String),
     /// Somebody cancelled, or the run no longer needs it.
@@ -419,6 +421,7 @@ impl Reason {
             Self::StartFailed(detail)
             | Self::PullFailed(detail)
             | Self::SandboxLost(detail)
+            | Self::ProcessLost(detail)
             | Self::Invalid(detail)
             | Self::Cancelled(detail)
             | Self::WorkerLost(detail)
@@ -441,6 +444,7 @@ impl fmt::Display for Reason {
             Self::StartFailed(detail) => write!(f, "the container did not start: {detail}"),
             Self::PullFailed(detail) => write!(f, "the image could not be pulled: {detail}"),
             Self::SandboxLost(detail) => write!(f, "the container was lost: {detail}"),
+            Self::ProcessLost(detail) => write!(f, "the job's process on the worker ended: {detail}"),
             Self::WorkerLost(detail) => write!(f, "the worker was lost: {detail}"),
             Self::NoWorker(detail) => write!(f, "no worker can take this job: {detail}"),
             Self::Invalid(detail) | Self::Cancelled(detail) => f.write_str(detail),

@@ -366,6 +366,8 @@ log = 268435456
 timeout_minutes = 360
 # Bytes of disk. 0: any number.
 disk = 17179869184
+# Bytes of memory for the process that serves a job outside of its container: checkout, actions, archives, log.
+process_memory = 536870912
 
 # The disk that jobs share.
 [disk]

@@ -169,6 +169,19 @@ fn bounds(bounds: &EngineBounds) -> [Finding; 3] {
     [root, disk, limits]
 }
 
+/// What a worker that is started here would have around the process of each job.
+pub(super) fn process_limits() -> Finding {
+    let what = "limits of jobs' processes";
+    match worker::job_process::describe_limits(&worker::config::JobLimits::default()) {
+        (found, true) => Finding::good(what, found),
+        (found, false) => {
+            let remedy =
+                "run the worker as root, or as a systemd service with Delegate=yes: one job may slow the others else";
+            Finding::note(what, found, remedy)
+        }
+    }
+}
+
 /// One relay that answers is enough to be heard: each purpose has a list, and of each list one must answer.
 pub(super) async fn relays(relays: &[String], purposes: &[(&str, &BTreeSet<String>)]) -> Vec<Finding> {
     if relays.is_empty() {

@@ -16,7 +16,7 @@ jobs:
 ";
 
 impl Stage {
-    async fn cancel(&self, job: &Event) {
+    pub(super) async fn cancel(&self, job: &Event) {
         let tags = vec![vec!["e".into(), job.id.to_hex()], vec!["p".into(), self.pool.pubkey.to_hex()]];
         self.world.listener.publish(&sign(&self.world.owner, kind::CANCEL, tags).unwrap()).await.unwrap();
     }

@@ -4,6 +4,7 @@
 
 mod approval;
 mod groups;
+mod job_process;
 mod kills;
 mod rerun;
 mod storage;

@@ -6,11 +6,11 @@ use futures::{TryStreamExt as _, future::BoxFuture};
 use proto::worker::LogRecord;
 use tokio_util::sync::CancellationToken;
 use worker::{
-    coordinator_client::Executor,
-    fetch::{CheckoutOptions, RepositoryFetcher, checkout},
+    coordinator_client::{AssignedJob, Executor, encode_report},
+    fetch::{CheckoutOptions, checkout},
     github::uses::Uses,
-    job::{self, ProgressReporter},
-    log::LogSink,
+    job::ProgressReporter,
+    log::LogSink as _,
 };
 use workflow::plan::{Conclusion, JobReport, Reason};
 
@@ -32,16 +32,12 @@ pub(crate) enum Script {
 }
 
 impl Executor for Script {
-    fn execute(
-        &self,
-        attempt: job::JobAttempt,
-        sources: Arc<dyn RepositoryFetcher>,
-        sink: Arc<dyn LogSink>,
-        observer: Arc<dyn ProgressReporter>,
-    ) -> BoxFuture<'static, JobReport> {
+    fn execute(&self, attempt: AssignedJob, observer: Arc<dyn ProgressReporter>) -> BoxFuture<'static, Vec<u8>> {
         let script = self.clone();
         Box::pin(async move {
             observer.begun();
+            let sink = attempt.log.open().unwrap();
+            let (source, sources) = (attempt.order().unwrap().source, attempt.sources());
             let line = |text: String| LogRecord { text: text.into(), ..LogRecord::default() };
             let mut conclusion = Conclusion::Success;
             match script {
@@ -57,7 +53,6 @@ impl Executor for Script {
                     }
                 }
                 Self::Checkout => {
-                    let source = attempt.order.source.clone();
                     let wanted = CheckoutOptions { depth: 1, ..CheckoutOptions::default() };
                     let text = match checkout(sources.as_ref(), &source, &wanted).await {
                         Ok(out) => names(&out.archive.try_collect::<Vec<_>>().await.unwrap().concat()),
@@ -67,7 +62,7 @@ impl Executor for Script {
                 }
                 Self::Action => {
                     let Ok(Uses::Remote(remote)) = Uses::parse("acme/tool@v1") else { unreachable!("it is one") };
-                    let brought = sources.action(&attempt.order.source, &remote).await.unwrap();
+                    let brought = sources.action(&source, &remote).await.unwrap();
                     let files = brought.archive.try_collect::<Vec<_>>().await.unwrap().concat();
                     let text = format!("{} {}", brought.commit, String::from_utf8_lossy(&files));
                     sink.append(vec![line(text)]).await.unwrap();
@@ -89,7 +84,7 @@ impl Executor for Script {
                     }
                 }
             }
-            JobReport {
+            encode_report(&JobReport {
                 conclusion,
                 reason: (conclusion != Conclusion::Success).then(|| Reason::Cancelled("told to".into())),
                 exit_code: 0,
@@ -103,7 +98,7 @@ impl Executor for Script {
                 actions: Default::default(),
                 started_at_ms: 0,
                 finished_at_ms: 0,
-            }
+            })
         })
     }
 

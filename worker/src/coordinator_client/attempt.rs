@@ -1,19 +1,15 @@
 //! Runs one attempt beside the session: journal, job, log, result.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
 use anyhow::Context as _;
 use proto::worker::{self as wire, Job, Result as Report};
-use secrecy::SecretString;
 use tracing::{info, warn};
-use workflow::plan::{Conclusion, JobOrder, JobReport, Reason};
+use workflow::plan::Reason;
 
 use super::{
-    Worker, actions_tunnel,
+    Worker,
+    assigned_job::{AssignedJob, failed},
     attempt_trace::AttemptTrace,
     attempts::AttemptHandles,
     journal::JournalEntry,
@@ -21,8 +17,8 @@ use super::{
     report,
 };
 use crate::{
-    job::{self, ProgressReporter},
-    log::{LogSink as _, spool::Spool},
+    job::ProgressReporter,
+    log::{LogSink as _, spool::SpoolFile},
 };
 
 /// Starts an attempt, or does nothing where it runs already.
@@ -41,8 +37,8 @@ pub(super) async fn resume(worker: &Arc<Worker>) -> anyhow::Result<()> {
             Some(report) => {
                 let Some(handles) = worker.attempts.add(&attempt) else { continue };
                 worker.attempts.ended(&attempt);
-                let spool = worker.journal.reopen(&attempt).await.context("spool")?;
-                tokio::spawn(resume_delivery(worker.clone(), entry, report, spool, handles));
+                let log = worker.journal.reopen(&attempt).await.context("spool")?;
+                tokio::spawn(resume_delivery(worker.clone(), entry, report, log, handles));
             }
             None => {
                 warn!(run = attempt.run, job = attempt.job, "this worker ended while the job ran; the job is lost");
@@ -57,34 +53,48 @@ async fn resume_delivery(
     worker: Arc<Worker>,
     entry: JournalEntry,
     report: Report,
-    spool: Spool,
+    log: SpoolFile,
     handles: AttemptHandles,
 ) {
-    if let Err(error) = spool.finish().await {
-        warn!(%error, "a spool can't be read");
-    }
-    let shipped = log_upload::run(&spool, worker.bulk.subscribe(), entry.attempt(), entry.token.clone());
+    finish(&log).await;
+    let shipped = log_upload::run(&log, worker.bulk.subscribe(), entry.attempt(), entry.token.clone());
     deliver(&worker, report, handles, shipped).await;
 }
 
 async fn run(worker: Arc<Worker>, attempt: wire::Attempt, job: Job, handles: AttemptHandles) {
     let mut entry = JournalEntry::new(&attempt, &job.token);
-    let spool = match worker.journal.begin(entry.clone()).await {
-        Ok(spool) => Arc::new(spool),
+    let log = match worker.journal.begin(entry.clone()).await {
+        Ok(log) => log,
         Err(error) => {
             let text = format!("the worker's data folder can't be written: {error:#}");
             worker.attempts.ended(&attempt);
-            let report = result(&attempt, &failed(Reason::StartFailed(text)));
+            let report = report::encode(&failed(Reason::StartFailed(text)));
+            let report = Report { attempt: Some(attempt), report: report.into() };
             return deliver(&worker, report, handles, std::future::ready(LogUploadEnd::Closed)).await;
         }
     };
-    let shipping = log_upload::run(&spool, worker.bulk.subscribe(), attempt.clone(), job.token.clone());
+    let shipping = log_upload::run(&log, worker.bulk.subscribe(), attempt.clone(), job.token.clone());
     let working = async {
-        let report = execute(&worker, &attempt, job, &handles, spool.clone()).await;
-        if let Err(error) = spool.finish().await {
-            warn!(%error, "the end of a log could not be written");
-        }
-        let report = result(&attempt, &report);
+        info!(run = attempt.run, job = attempt.job, attempt = attempt.attempt, "job begins");
+        let trace = AttemptTrace::new(attempt.clone(), now_ms());
+        let observer = Arc::new(ProgressSender { worker: worker.clone(), attempt: attempt.clone(), trace });
+        let job = AssignedJob {
+            job,
+            log: log.clone(),
+            data: worker.config.data.clone(),
+            mirror_bytes: worker.config.disk.mirror_bytes,
+            ca_file: worker.config.ca_file.clone(),
+            coordinator: worker.address.subscribe(),
+            cancel: handles.cancel.clone(),
+            kill: handles.kill.clone(),
+        };
+        // A task of its own: a bug in it must cost one job, not the worker.
+        let report = tokio::spawn(worker.executor.execute(job, observer)).await;
+        let report = report
+            .unwrap_or_else(|error| report::encode(&failed(Reason::ProcessLost(format!("its task failed: {error}")))));
+        finish(&log).await;
+        info!(run = attempt.run, job = attempt.job, "job ended");
+        let report = Report { attempt: Some(attempt.clone()), report: report.into() };
         entry.end(&report);
         if let Err(error) = worker.journal.complete(entry).await {
             warn!(%error, "a result could not be written to the journal; it is kept in memory");
@@ -134,81 +144,20 @@ async fn deliver(
     worker.attempts.remove(&attempt);
 }
 
-async fn execute(
-    worker: &Arc<Worker>,
-    attempt: &wire::Attempt,
-    job: Job,
-    handles: &AttemptHandles,
-    spool: Arc<Spool>,
-) -> JobReport {
-    let order: JobOrder = match serde_json::from_slice(&job.order) {
-        Ok(order) => order,
-        Err(error) => {
-            let text = format!("this worker does not understand the order: {error}; is it older than its coordinator?");
-            return failed(Reason::StartFailed(text));
-        }
-    };
-    info!(run = attempt.run, job = attempt.job, attempt = attempt.attempt, "job begins");
-    let image = image(&worker.config.labels, &order.runs_on);
-    let runtime = worker.config.runtime(&order.runs_on);
-    let sources = worker.mirrors.clone().for_attempt(worker.bulk.subscribe(), attempt.clone(), job.token.clone());
-    let access = (!job.runtime_token.is_empty()).then(|| job::ActionsApiAccess {
-        token: job.runtime_token.into(),
-        id_token: job.id_token,
-        tunnel: Arc::new(actions_tunnel::ActionsTunnel::new(
-            worker.address.subscribe(),
-            attempt.clone(),
-            job.token.clone(),
-        )),
-    });
-    let work = job::JobAttempt {
-        order,
-        secrets: job.secrets.into_iter().map(|(name, value)| (name, SecretString::from(value))).collect(),
-        image,
-        runtime,
-        limits: worker.config.job_limits(),
-        node: worker.config.node.clone(),
-        checked_out: false,
-        actions_api: access,
-        cancel: handles.cancel.clone(),
-        kill: handles.kill.clone(),
-    };
-    let trace = AttemptTrace::new(attempt.clone(), now_ms());
-    let observer = Arc::new(ProgressSender { worker: worker.clone(), attempt: attempt.clone(), trace });
-    // A task of its own: a bug in it must cost one job, not the worker.
-    let mut task = tokio::spawn(worker.executor.execute(work, sources, spool, observer));
-    let limit = match job.time_limit_ms {
-        0 => Duration::MAX,
-        ms => Duration::from_millis(ms),
-    };
-    let (ended, timed_out) = match tokio::time::timeout(limit, &mut task).await {
-        Ok(ended) => (ended, false),
-        Err(_) => {
-            handles.kill.cancel();
-            (task.await, true)
-        }
-    };
-    let mut report = ended.unwrap_or_else(|error| failed(Reason::SandboxLost(format!("the worker failed: {error}"))));
-    if timed_out {
-        report.conclusion = Conclusion::Failure;
-        report.reason = Some(Reason::Timeout);
+/// What the log lacks of its end where its writer did not come to it.
+async fn finish(log: &SpoolFile) {
+    if log.is_finished() {
+        return;
     }
-    info!(run = attempt.run, job = attempt.job, conclusion = report.conclusion.as_str(), "job ended");
-    report
-}
-
-/// The image of the first label that names one.
-fn image(images: &BTreeMap<String, String>, labels: &[String]) -> String {
-    let named = labels.iter().find_map(|label| images.get(label));
-    named.or_else(|| images.values().next()).cloned().unwrap_or_default()
-}
-
-fn result(attempt: &wire::Attempt, report: &JobReport) -> Report {
-    Report { attempt: Some(attempt.clone()), report: report::encode(report).into() }
-}
-
-fn failed(reason: Reason) -> JobReport {
-    JobReport { started_at_ms: now_ms(), finished_at_ms: now_ms(), ..JobReport::failed(reason) }
+    let opening = log.clone();
+    let opened = tokio::task::spawn_blocking(move || opening.open()).await.map_err(std::io::Error::other);
+    let finished = match opened.flatten() {
+        Ok(spool) => spool.finish().await.map(drop),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = finished {
+        warn!(%error, "the end of a log could not be written");
+    }
 }
 
 /// Puts what a job reaches into the table of attempts.
@@ -232,24 +181,4 @@ impl ProgressReporter for ProgressSender {
 
 fn now_ms() -> u64 {
     workflow::time::unix_millis(SystemTime::now())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_image_is_that_of_the_first_label_that_names_one() {
-        let images = BTreeMap::from([("big".to_owned(), "b".to_owned()), ("ubuntu".to_owned(), "u".to_owned())]);
-        let labels = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        for (asked, expected) in [
-            (labels(&["ubuntu"]), "u"),
-            (labels(&["gpu", "ubuntu", "big"]), "u"),
-            (labels(&["gpu"]), "b"),
-            (labels(&[]), "b"),
-        ] {
-            assert_eq!(image(&images, &asked), expected, "{asked:?}");
-        }
-        assert_eq!(image(&BTreeMap::new(), &labels(&["ubuntu"])), "");
-    }
 }

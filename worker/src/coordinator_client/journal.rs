@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
-use crate::log::spool::Spool;
+use crate::log::spool::SpoolFile;
 
 /// One attempt in the journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,11 +70,11 @@ impl Journal {
         Ok(Self(Arc::new(Folders { entries, spools })))
     }
 
-    /// Notes a new attempt and opens its spool. The entry may be lost with the machine's power: so is the attempt.
-    pub(super) async fn begin(&self, entry: JournalEntry) -> io::Result<Spool> {
+    /// Notes a new attempt; says where its log goes. The entry may be lost with the machine's power: so is the attempt.
+    pub(super) async fn begin(&self, entry: JournalEntry) -> io::Result<SpoolFile> {
         self.blocking(move |folders| {
             folders.begin(&entry)?;
-            Spool::open(folders.spool(&entry.attempt()))
+            Ok(SpoolFile::new(folders.spool(&entry.attempt())))
         })
         .await
     }
@@ -84,10 +84,15 @@ impl Journal {
         self.blocking(move |folders| folders.complete(&entry)).await
     }
 
-    /// Opens the spool of an attempt that ended before this start.
-    pub(super) async fn reopen(&self, attempt: &Attempt) -> io::Result<Spool> {
+    /// The log of an attempt that ended before this start, with what is in it.
+    pub(super) async fn reopen(&self, attempt: &Attempt) -> io::Result<SpoolFile> {
         let attempt = attempt.clone();
-        self.blocking(move |folders| Spool::open(folders.spool(&attempt))).await
+        self.blocking(move |folders| {
+            let log = SpoolFile::new(folders.spool(&attempt));
+            log.open()?;
+            Ok(log)
+        })
+        .await
     }
 
     /// Forgets an attempt and its spool.

@@ -13,7 +13,7 @@ use tonic::{Code, Status, Streaming, transport::Channel};
 use tracing::debug;
 
 use super::bulk::BulkClientWatch;
-use crate::log::spool::{Spool, SpoolProgress};
+use crate::log::spool::{Spool, SpoolFile, SpoolProgress};
 
 /// Small output waits at most this long for more, except the first of a burst, which goes at once.
 const BATCH_TIME: Duration = Duration::from_millis(100);
@@ -34,8 +34,8 @@ pub(crate) enum LogUploadEnd {
 }
 
 /// Ships what the spool has and gets, until its end. Goes on after cuts from where the coordinator is.
-pub(crate) async fn run(spool: &Spool, mut bulk: BulkClientWatch, attempt: Attempt, token: String) -> LogUploadEnd {
-    let (path, mut progress) = (spool.path(), spool.progress());
+pub(crate) async fn run(log: &SpoolFile, mut bulk: BulkClientWatch, attempt: Attempt, token: String) -> LogUploadEnd {
+    let (path, mut progress) = (log.path(), log.progress());
     let waits = ExponentialBuilder::default().with_min_delay(WAITS.0).with_max_delay(WAITS.1).without_max_times();
     let waits = waits.with_jitter();
     let mut wait = waits.build();
@@ -112,6 +112,9 @@ async fn send(
         let there = wait_for_batch(progress, offset, next).await?;
         if there.bytes > offset {
             let data = read(path, offset).await?;
+            if data.is_empty() {
+                return Err(Status::data_loss("the log has less bytes than it was said to have"));
+            }
             let length = data.len() as u64;
             send_message(&out, log_request::Message::Chunk(LogChunk { offset, data: data.into() })).await?;
             offset += length;

@@ -4,7 +4,7 @@ use workflow::plan::{JobReport, Reason};
 
 /// JSON of a report. What steps leave has bounds with which every report fits; one that is too long all the same would
 /// end each session that it is sent in, so the job fails with that reason instead.
-pub(super) fn encode(report: &JobReport) -> Vec<u8> {
+pub fn encode(report: &JobReport) -> Vec<u8> {
     let encoded = json(report);
     if encoded.len() <= proto::REPORT_LIMIT {
         return encoded;

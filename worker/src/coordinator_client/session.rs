@@ -7,8 +7,8 @@ use std::{
 };
 
 use proto::worker::{
-    Accept, Draining, FromWorker, Proof, Refuse, Register, Renew, ToWorker, Welcome, bulk_client::BulkClient,
-    from_worker, to_worker, workers_client::WorkersClient,
+    Accept, Draining, FromWorker, Proof, Refuse, Register, Renew, ToWorker, Welcome, from_worker, to_worker,
+    workers_client::WorkersClient,
 };
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
@@ -18,7 +18,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, transport::Endpoint};
 use tracing::{debug, info};
 
-use super::{Shutdown, Worker, attempt, connect};
+use super::{
+    Shutdown, Worker, attempt,
+    bulk::{self, BulkServiceClient},
+    connect,
+};
 
 /// Messages the coordinator has not taken yet. Progress waits for room; that anything else finds none ends the session.
 const OUTGOING_LIMIT: usize = 256;
@@ -114,13 +118,14 @@ impl Session {
     }
 
     /// A second connection: streams of one share its window, and control must not wait for logs.
-    fn bulk(&self, welcome: &Welcome, session: &Endpoint) -> anyhow::Result<BulkClient<tonic::transport::Channel>> {
-        let endpoint = match welcome.bulk.as_str() {
-            "" => session.clone(),
-            url => connect::endpoint(url, self.worker.config.ca_file.as_deref())?,
+    fn bulk(&self, welcome: &Welcome, session: &Endpoint) -> anyhow::Result<BulkServiceClient> {
+        let config = &self.worker.config;
+        let (url, endpoint) = match welcome.bulk.as_str() {
+            "" => (&config.coordinator, session.clone()),
+            url => (&welcome.bulk, connect::endpoint(url, config.ca_file.as_deref())?),
         };
-        self.worker.address.send_replace(Some(endpoint.clone()));
-        Ok(BulkClient::new(endpoint.connect_lazy()).max_decoding_message_size(proto::MESSAGE_LIMIT))
+        self.worker.address.send_replace(Some(url.clone()));
+        Ok(bulk::client_of(&endpoint))
     }
 
     async fn work(

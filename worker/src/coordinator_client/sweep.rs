@@ -24,26 +24,15 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures::future::BoxFuture;
-    use workflow::plan::JobReport;
 
     use super::*;
-    use crate::{
-        fetch::RepositoryFetcher,
-        job::{JobAttempt, ProgressReporter},
-        log::LogSink,
-    };
+    use crate::{coordinator_client::AssignedJob, job::ProgressReporter};
 
     #[derive(Default)]
     struct Sweeps(AtomicUsize);
 
     impl Executor for Sweeps {
-        fn execute(
-            &self,
-            _: JobAttempt,
-            _: Arc<dyn RepositoryFetcher>,
-            _: Arc<dyn LogSink>,
-            _: Arc<dyn ProgressReporter>,
-        ) -> BoxFuture<'static, JobReport> {
+        fn execute(&self, _: AssignedJob, _: Arc<dyn ProgressReporter>) -> BoxFuture<'static, Vec<u8>> {
             Box::pin(std::future::pending())
         }
 

@@ -2,7 +2,7 @@
 //! a job brings only what is new.
 
 use std::{
-    collections::HashMap,
+    fs::File,
     io,
     path::{Path, PathBuf},
     process::Stdio,
@@ -12,54 +12,61 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
-use parking_lot::Mutex as State;
 use proto::worker::{ArchiveRequest, Attempt, FetchDepth, ResolveRequest, Resolved, SourceRequest};
 use sha2::{Digest as _, Sha256};
-use tokio::{io::AsyncWriteExt as _, process::Command, sync::Mutex};
+use tokio::{io::AsyncWriteExt as _, process::Command};
 use workflow::plan::SourceRef;
 
 use super::{
     ActionRef, ActionStore, CommitQuery, FetchedAction, LocatedCommit, RepositoryFetcher, mirror_quota,
     work_tree::WorkTree,
 };
-use crate::coordinator_client::bulk::{BulkClientWatch, BulkServiceClient, refusal};
+use crate::coordinator_client::bulk::{BulkConnection, BulkServiceClient, refusal};
 
 /// Commits that are named to the coordinator as already here.
 const HAVE: usize = 64;
+/// Files that are locked while something is fetched, a share of the repositories each.
+const LOCKS: u8 = 64;
 /// Refs that keep the commits of jobs.
 const KEPT: &str = "refs/longshore";
 
-/// The mirrors of a worker.
+/// The mirrors of a worker, which the processes of its jobs share.
 pub struct Mirrors {
     folder: PathBuf,
     /// Bytes of all of them.
     quota: u64,
     actions: ActionStore,
-    /// One fetch at a time for each repository.
-    busy: State<HashMap<String, Arc<Mutex<()>>>>,
 }
 
 impl Mirrors {
     /// Mirrors in a folder, which is made when needed, beside a store of actions. `quota`: bytes of all of them, and the most
     /// that is fetched at once.
     pub fn new(folder: PathBuf, quota: u64, actions: ActionStore) -> Self {
-        Self { folder, quota, actions, busy: State::default() }
+        Self { folder, quota, actions }
     }
 
     /// What fetches for one attempt, which may ask for its own repository alone.
     pub(crate) fn for_attempt(
         self: Arc<Self>,
-        bulk: BulkClientWatch,
+        bulk: Arc<BulkConnection>,
         attempt: Attempt,
         token: String,
     ) -> Arc<dyn RepositoryFetcher> {
         Arc::new(AttemptSources { mirrors: self, bulk, attempt, token })
     }
 
-    fn repository_lock(&self, repository: &str) -> Arc<Mutex<()>> {
-        let mut busy = self.busy.lock();
-        busy.retain(|_, repository_lock| Arc::strong_count(repository_lock) > 1);
-        busy.entry(repository.to_owned()).or_default().clone()
+    /// One fetch at a time for each repository, whichever process asks. The lock is held until the file is dropped.
+    async fn lock(&self, repository: &str) -> anyhow::Result<File> {
+        let folder = self.folder.join("locks");
+        let number = Sha256::digest(repository).first().map_or(0, |byte| byte % LOCKS);
+        let locked = tokio::task::spawn_blocking(move || {
+            std::fs::create_dir_all(&folder)?;
+            let file =
+                File::options().write(true).create(true).truncate(false).open(folder.join(number.to_string()))?;
+            file.lock()?;
+            io::Result::Ok(file)
+        });
+        locked.await?.context("folder of mirrors")
     }
 
     fn path(&self, repository: &str) -> PathBuf {
@@ -69,7 +76,7 @@ impl Mirrors {
 
 struct AttemptSources {
     mirrors: Arc<Mirrors>,
-    bulk: BulkClientWatch,
+    bulk: Arc<BulkConnection>,
     attempt: Attempt,
     token: String,
 }
@@ -138,8 +145,7 @@ impl RepositoryFetcher for AttemptSources {
             let found = self.resolve(source, &action.repository, &action.reference, FetchDepth::Tree).await?;
             check_id(&found.commit)?;
             let store = &self.mirrors.actions;
-            let repository_lock = self.mirrors.repository_lock(&found.commit);
-            let _locked = repository_lock.lock().await;
+            let _locked = self.mirrors.lock(&found.commit).await?;
             let archive = match store.open(&found.commit).await {
                 Some(archive) => archive,
                 None => {
@@ -165,7 +171,7 @@ impl RepositoryFetcher for AttemptSources {
 
 impl AttemptSources {
     async fn client(&self) -> anyhow::Result<BulkServiceClient> {
-        let mut bulk = self.bulk.clone();
+        let mut bulk = self.bulk.client.clone();
         let client = bulk.wait_for(Option::is_some).await.context("the worker is ending")?.clone();
         client.context("no session with a coordinator")
     }
@@ -196,8 +202,7 @@ impl AttemptSources {
             check_id(id)?;
         }
         let mirror = self.mirrors.path(objects.repository);
-        let repository_lock = self.mirrors.repository_lock(objects.repository);
-        let _locked = repository_lock.lock().await;
+        let _locked = self.mirrors.lock(objects.repository).await?;
         if !mirror.join("HEAD").exists() {
             let format = if objects.commit.len() == 64 { "sha256" } else { "sha1" };
             std::fs::create_dir_all(&mirror).context("folder of mirrors")?;
@@ -234,7 +239,8 @@ impl AttemptSources {
         };
         let mut parts = self.client().await?.source(request).await.map_err(refusal)?.into_inner();
 
-        let bundle = tempfile::Builder::new().prefix("bundle-").tempfile_in(mirror).context("mirror")?;
+        // In the job's own temporary folder, which goes with its process.
+        let bundle = tempfile::Builder::new().prefix("bundle-").tempfile().context("temporary folder")?;
         let mut file = tokio::fs::File::from_std(bundle.reopen().context("mirror")?);
         let mut length = 0_u64;
         while let Some(part) = parts.message().await.map_err(refusal)? {
@@ -244,7 +250,7 @@ impl AttemptSources {
             file.write_all(&part.data).await.context("mirror")?;
         }
         file.flush().await.context("mirror")?;
-        let path = bundle.path().to_str().context("the data folder's name is not UTF-8")?;
+        let path = bundle.path().to_str().context("the temporary folder's name is not UTF-8")?;
         git(mirror, &["fetch", "--quiet", "--no-tags", "--force", path, "+refs/*:refs/*"]).await?;
         Ok(())
     }

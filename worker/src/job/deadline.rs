@@ -6,12 +6,28 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{JobAttempt, log_writer::LogStop};
+use crate::config::JobLimits;
 
 /// After a cancel, steps with `always()` or `cancelled()` get this long together.
 const GRACE: Duration = Duration::from_secs(5 * 60);
 
 /// A machine must be there by then; pulling a large image takes minutes.
 const START: Duration = Duration::from_secs(30 * 60);
+
+/// Time for the steps of a job whose workflow names `timeout_ms` (0: none).
+fn limit(timeout_ms: u64, limits: &JobLimits) -> Duration {
+    let limit = match timeout_ms {
+        0 => Duration::from_secs(limits.timeout_minutes.max(1).saturating_mul(60)),
+        milliseconds => Duration::from_millis(milliseconds),
+    };
+    // A year stands for no limit: the sum must stay a time.
+    limit.min(Duration::from_secs(365 * 24 * 3600))
+}
+
+/// The longest time that an attempt may take, with its start and its end.
+pub(crate) fn longest(timeout_ms: u64, limits: &JobLimits) -> Duration {
+    START + limit(timeout_ms, limits) + GRACE
+}
 
 /// What ends a job early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,12 +77,7 @@ pub(super) struct Deadline {
 
 impl Deadline {
     pub(super) fn new(attempt: &JobAttempt, stop: LogStop) -> Self {
-        let limit = match attempt.order.timeout_ms {
-            0 => Duration::from_secs(attempt.limits.timeout_minutes.max(1).saturating_mul(60)),
-            milliseconds => Duration::from_millis(milliseconds),
-        };
-        // A year stands for no limit: the sum must stay a time.
-        let limit = limit.min(Duration::from_secs(365 * 24 * 3600));
+        let limit = limit(attempt.order.timeout_ms, &attempt.limits);
         let deadline = Instant::now() + START;
         Self {
             cancel: attempt.cancel.clone(),

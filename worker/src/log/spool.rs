@@ -19,9 +19,59 @@ use super::{LogSink, Record};
 /// Largest record that is read back, in bytes; the console cuts text far below it.
 const RECORD_LIMIT: u64 = 1 << 20;
 
-/// A file of length-delimited records: what a worker keeps until the coordinator has stored it.
-pub struct Spool {
+/// The file of a job's log and how far it is, whichever process writes it.
+#[derive(Debug, Clone)]
+pub struct SpoolFile {
     path: PathBuf,
+    progress: watch::Sender<SpoolProgress>,
+}
+
+impl SpoolFile {
+    /// A file that may not be there yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), progress: watch::Sender::new(SpoolProgress::default()) }
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Tells how far the file is, each time it grows.
+    pub fn progress(&self) -> watch::Receiver<SpoolProgress> {
+        self.progress.subscribe()
+    }
+
+    /// Whether nothing more comes.
+    pub fn is_finished(&self) -> bool {
+        self.progress.borrow().sha256.is_some()
+    }
+
+    /// Another process wrote so far. It never shrinks, and an end is final.
+    pub(crate) fn advance(&self, to: SpoolProgress) {
+        self.progress.send_if_modified(|progress| {
+            let further = progress.sha256.is_none() && to.bytes >= progress.bytes && *progress != to;
+            if further {
+                *progress = to;
+            }
+            further
+        });
+    }
+
+    /// Opens it for writing, made where it is missing. After a crash it goes on behind the last whole record.
+    pub fn open(&self) -> io::Result<Spool> {
+        let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&self.path)?;
+        let mut hash = Sha256::new();
+        let bytes = whole_records(&file, &mut hash)?;
+        file.set_len(bytes)?;
+        file.seek(SeekFrom::Start(bytes))?;
+        self.progress.send_modify(|progress| *progress = SpoolProgress { bytes, sha256: None });
+        Ok(Spool { file: Arc::new(Mutex::new(Written { file, hash, bytes })), progress: self.progress.clone() })
+    }
+}
+
+/// Writes a file of length-delimited records: what a worker keeps until the coordinator has stored it.
+pub struct Spool {
     file: Arc<Mutex<Written>>,
     progress: watch::Sender<SpoolProgress>,
 }
@@ -42,28 +92,6 @@ struct Written {
 }
 
 impl Spool {
-    /// Opens a spool, made where it is missing. After a crash it goes on behind the last whole record.
-    pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
-        let path = path.into();
-        let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
-        let mut hash = Sha256::new();
-        let bytes = whole_records(&file, &mut hash)?;
-        file.set_len(bytes)?;
-        file.seek(SeekFrom::Start(bytes))?;
-        let progress = watch::Sender::new(SpoolProgress { bytes, sha256: None });
-        Ok(Self { path, file: Arc::new(Mutex::new(Written { file, hash, bytes })), progress })
-    }
-
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Tells how far the file is, each time it grows.
-    pub fn progress(&self) -> watch::Receiver<SpoolProgress> {
-        self.progress.subscribe()
-    }
-
     /// At most `limit` bytes from `offset` on; blocks on the disk.
     pub fn read(path: &Path, offset: u64, limit: usize) -> io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
@@ -197,14 +225,16 @@ mod tests {
     async fn a_spool_goes_on_behind_its_last_whole_record() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let spool = Spool::open(&path).unwrap();
+        let log = SpoolFile::new(&path);
+        let spool = log.open().unwrap();
         spool.append(vec![record("one\n"), record("two\n")]).await.unwrap();
-        let whole = spool.progress().borrow().bytes;
+        let whole = log.progress().borrow().bytes;
         drop(spool);
         File::options().append(true).open(&path).unwrap().write_all(&[40, 1, 2]).unwrap();
 
-        let spool = Spool::open(&path).unwrap();
-        assert_eq!(spool.progress().borrow().bytes, whole);
+        let log = SpoolFile::new(&path);
+        let spool = log.open().unwrap();
+        assert_eq!(log.progress().borrow().bytes, whole);
         spool.append(vec![record("three\n")]).await.unwrap();
         let (bytes, sha256) = spool.finish().await.unwrap();
         let data = Spool::read(&path, 0, usize::MAX).unwrap();

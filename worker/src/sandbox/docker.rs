@@ -1,9 +1,9 @@
 //! Jobs in containers of a Docker Engine (API 1.41 or later).
 //!
-//! [`DockerSandbox`] holds what a worker owns on the engine. `container` starts containers, `machine` runs processes in
-//! them, `service` starts services; `job_resources` is what the containers of one job share, `cleanup` removes it with
-//! the last of them; `network` keeps networks, `disk` counts what jobs use of it, `volume_images` bounds their volumes, `egress` closes private addresses to jobs, `image` finds or
-//! pulls images, `image_access` says whose they are, `warm_pool` keeps warm machines.
+//! [`DockerSandbox`] holds what a worker owns on the engine. `container` starts containers, `machine` is one of them,
+//! `service` starts services; `job_resources` is what the containers of one job share, `cleanup` removes it with the last
+//! of them; `network` keeps networks, `disk` counts what jobs use of it, `volume_images` bounds their volumes, `egress`
+//! closes private addresses to jobs, `image` finds or pulls images, `image_access` says whose they are.
 
 mod cleanup;
 mod container;
@@ -25,15 +25,14 @@ mod process_identity;
 mod pulled_images;
 mod service;
 mod volume_images;
-mod warm_pool;
 
 use std::{path::PathBuf, sync::Arc};
 
 use futures::{FutureExt, future::BoxFuture};
 
 pub use self::engine_info::{EngineBounds, EngineInfo, engine_bounds, engine_info};
-use self::{container::Containers, engine::Engine, warm_pool::WarmPool};
-use super::{DiskBound, JobPaths, JobSpec, Machine, MachineSpec, ResourceLimits, Sandbox, SandboxError, SandboxKind};
+use self::{container::Containers, engine::Engine, machine::DockerMachine};
+use super::{DiskBound, JobPaths, MachineSpec, ResourceLimits, Sandbox, SandboxError, SandboxKind, StartedMachine};
 
 /// What a worker may set for its engine.
 #[derive(Debug, Clone)]
@@ -42,14 +41,10 @@ pub struct DockerConfig {
     pub worker: String,
     /// Label: the pool (coordinator) the worker belongs to.
     pub pool: String,
-    /// Warm machines for each image; 0: none.
-    pub pool_size: usize,
     /// Path of the engine's socket; `None`: `DOCKER_HOST`, else `/var/run/docker.sock`.
     pub socket: Option<String>,
     /// Block of IPv4 addresses for job networks, of which each takes a /28: address and prefix length.
     pub addresses: (std::net::Ipv4Addr, u8),
-    /// Limits of warm machines; a job that asks for others gets a machine of its own.
-    pub limits: ResourceLimits,
     /// What all containers of a job may use together, where the engine lets us say so; `None`: each has its own limits.
     pub job_limits: Option<ResourceLimits>,
     /// Where volumes of a fixed size are kept, and how many bytes each has; `None`: they are folders of the engine.
@@ -70,10 +65,8 @@ impl Default for DockerConfig {
         Self {
             worker: "worker".into(),
             pool: "longshore".into(),
-            pool_size: 0,
             socket: None,
             addresses: ([10, 213, 0, 0].into(), 16),
-            limits: ResourceLimits::default(),
             job_limits: None,
             volumes: None,
             local_images: None,
@@ -87,7 +80,6 @@ impl Default for DockerConfig {
 /// Runs jobs in containers.
 pub struct DockerSandbox {
     containers: Arc<Containers>,
-    pool: Arc<WarmPool>,
 }
 
 impl DockerSandbox {
@@ -96,8 +88,7 @@ impl DockerSandbox {
         let engine = Arc::new(Engine::connect(&config).await?);
         let containers = Arc::new(Containers::new(engine, &config).await?);
         containers.sweep().await?;
-        let pool = Arc::new(WarmPool::new(Arc::clone(&containers), config.pool_size, config.limits));
-        Ok(Arc::new(Self { containers, pool }))
+        Ok(Arc::new(Self { containers }))
     }
 }
 
@@ -120,31 +111,21 @@ impl Sandbox for DockerSandbox {
         warnings
     }
 
-    fn acquire(&self, spec: JobSpec) -> BoxFuture<'_, Result<Arc<dyn Machine>, SandboxError>> {
-        async move {
-            let machine = match self.pool.take(&spec.machine) {
-                Some(machine) => machine,
-                None => self.pool.make_for_job(&spec.machine).await?,
-            };
-            // Dropped where a service does not start, the machine is removed with all that did.
-            machine.start_services(&spec.services).await?;
-            Ok(machine as Arc<dyn Machine>)
-        }
-        .boxed()
+    fn start(&self, spec: MachineSpec) -> BoxFuture<'_, Result<StartedMachine, SandboxError>> {
+        async move { Ok(DockerMachine::started(&self.containers, self.containers.make(&spec).await?)) }.boxed()
     }
 
     fn sweep(&self) -> BoxFuture<'_, Result<usize, SandboxError>> {
         self.containers.sweep().boxed()
     }
 
-    fn warm(&self, images: &[String]) {
-        self.pool.want(images);
+    fn stop_starts(&self) {
+        self.containers.stop_starts();
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
             self.containers.stop_starts();
-            self.pool.close().await;
             self.containers.close().await;
         }
         .boxed()

@@ -27,7 +27,7 @@ use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     sync::mpsc,
 };
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{Command, OutputSink, OutputStream, ProcessExit, ProcessHandle, SandboxError};
 
@@ -63,6 +63,8 @@ pub(crate) struct InitClient {
 pub(super) struct ClientShared {
     state: Mutex<PendingMessages>,
     lost: OnceLock<String>,
+    /// Cancelled once `lost` is set.
+    ended: CancellationToken,
 }
 
 #[derive(Default)]
@@ -137,7 +139,8 @@ impl InitClient {
         mut writer: InitWriter,
         nonce: &str,
     ) -> Result<(Self, Ready), SandboxError> {
-        let shared = Arc::new(ClientShared { state: Mutex::default(), lost: OnceLock::new() });
+        let shared =
+            Arc::new(ClientShared { state: Mutex::default(), lost: OnceLock::new(), ended: CancellationToken::new() });
         let marker = Bytes::from_owner(rand::random::<[u8; 32]>());
         let (outgoing, mut messages) = mpsc::channel::<ToInit>(OUTGOING);
         let acknowledging = Arc::clone(&shared);
@@ -171,6 +174,7 @@ impl InitClient {
                         };
                     let _ = shared.lost.set(reason);
                     shared.lock().requests.clear();
+                    shared.ended.cancel();
                 }
             });
         let tasks = [AbortOnDropHandle::new(writing), AbortOnDropHandle::new(reading)];
@@ -188,8 +192,13 @@ impl InitClient {
         }
     }
 
-    /// Whether it ended.
-    pub(crate) fn is_lost(&self) -> bool {
+    /// Waits until init is gone; says why.
+    pub(crate) async fn lost(&self) -> String {
+        self.shared.ended.cancelled().await;
+        self.reason()
+    }
+
+    fn is_lost(&self) -> bool {
         self.shared.lost.get().is_some()
     }
 

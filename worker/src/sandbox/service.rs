@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 
 use super::{MachineSpec, SandboxError};
 
 /// A service to start.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ServiceSpec {
     /// Name by which the job reaches it.
     pub name: String,
@@ -26,7 +27,7 @@ pub struct ServiceSpec {
 }
 
 /// A health check; what is `None` or empty is the image's or the engine's.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthCheck {
     /// As the engine takes it: `["CMD-SHELL", …]`, or `["NONE"]`.
     pub test: Vec<String>,
@@ -41,7 +42,7 @@ pub struct HealthCheck {
 }
 
 /// How a service is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServiceState {
     /// It runs, and its health check has not decided yet.
     Starting,

@@ -1,6 +1,6 @@
 //! What a step gets, and what comes back from it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder};
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use worker::sandbox::{
     docker::{DockerConfig, DockerSandbox},
 };
 
-use crate::fixture::{Collected, PATH, image, run, say, script, spec, with_config, with_docker};
+use crate::fixture::{Collected, PATH, image, run, say, script, spec, with_docker};
 
 #[test]
 fn a_step_has_exactly_its_environment_directory_user_and_input() {
@@ -318,31 +318,21 @@ fn what_a_step_leaves_running_does_not_hold_it_up_and_goes_on() {
 }
 
 #[test]
-fn warm_machines_are_used_once() {
-    with_config(DockerConfig { pool_size: 1, ..DockerConfig::default() }, |docker| async move {
-        docker.warm(&[image()]);
-        let mut seen = std::collections::HashSet::new();
-        for _ in 0..3 {
-            let machine = docker.acquire(spec().into()).await.unwrap();
-            assert_eq!(say(&*machine, "ls -A /workspace").await, "");
-            say(&*machine, "touch /workspace/used").await;
-            assert!(seen.insert(say(&*machine, "hostname").await));
-            machine.destroy().await;
-        }
-    });
-}
-
-#[test]
-fn a_worker_that_closes_while_a_warm_machine_starts_leaves_nothing_on_the_engine() {
+fn a_worker_that_closes_while_a_machine_starts_leaves_nothing_on_the_engine() {
     let worker = format!("test-closing-{:016x}", rand::random::<u64>());
     let ours = HashMap::from([("label".to_owned(), vec![format!("longshore.worker={worker}")])]);
     with_docker(|_| async move {
         let api = bollard::Docker::connect_with_local_defaults().unwrap().negotiate_version().await.unwrap();
         for wait in [0, 50, 200, 500] {
-            let config = DockerConfig { worker: worker.clone(), pool_size: 1, ..DockerConfig::default() };
+            let config = DockerConfig { worker: worker.clone(), ..DockerConfig::default() };
             let docker = DockerSandbox::connect(config).await.unwrap();
-            docker.warm(&[image()]);
+            let starting = tokio::spawn({
+                let docker = Arc::clone(&docker);
+                async move { docker.acquire(spec().into()).await.map(drop) }
+            });
             tokio::time::sleep(Duration::from_millis(wait)).await;
+            docker.stop_starts();
+            let _ = starting.await.unwrap();
             docker.close().await;
             let containers = ListContainersOptionsBuilder::new().all(true).filters(&ours).build();
             assert_eq!(api.list_containers(Some(containers)).await.unwrap(), [], "after {wait} ms");

@@ -36,7 +36,9 @@ impl Transition {
             Reason::WorkerLost(_) if lost_workers >= LOST_WORKERS => false,
             Reason::StartFailed(_) => !started,
             Reason::PullFailed(_) => !started && !self.state.rules.one_worker,
-            Reason::WorkerLost(_) | Reason::SandboxLost(_) => !started || self.state.repeatable(),
+            Reason::WorkerLost(_) | Reason::SandboxLost(_) | Reason::ProcessLost(_) => {
+                !started || self.state.repeatable()
+            }
             _ => false,
         }
     }

@@ -37,13 +37,10 @@ use super::{
     process_identity,
     volume_images::{FILE_SYSTEM, MOUNT_OPTIONS, VolumeImages},
 };
-use crate::sandbox::{
-    ACTIONS_API_HOST, DiskBound, INIT, SHARED_WORKSPACE,
-    init_client::{InitClient, InitReader},
-};
+use crate::sandbox::{ACTIONS_API_HOST, DiskBound, INIT, InitConnection, SHARED_WORKSPACE, init_client::InitReader};
 
-/// From the start of a container to the first word of its first process.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the engine may take to make and start a container.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Volumes that an image may declare.
 const IMAGE_VOLUMES: usize = 16;
 /// How an engine says that it does not reach the device of a volume.
@@ -73,13 +70,11 @@ pub(super) struct Containers {
     init_volume: OnceCell<String>,
 }
 
-/// A container whose first process answers.
+/// A container that runs.
 pub(super) struct StartedContainer {
     pub(super) handle: ContainerHandle,
     pub(super) image: Arc<Image>,
-    pub(super) init: InitClient,
-    /// Home directory of its user.
-    pub(super) home: String,
+    pub(super) connection: InitConnection,
 }
 
 /// What a machine has of its job's workspace.
@@ -200,10 +195,12 @@ impl Containers {
         init: &str,
     ) -> Result<StartedContainer, SandboxError> {
         let handle = ContainerHandle::new(resources);
-        let (init, home) = tokio::time::timeout(READY_TIMEOUT, self.start(&handle, spec, workspace, image, init))
+        let connection = tokio::time::timeout(START_TIMEOUT, self.start(&handle, spec, workspace, image, init))
             .await
-            .unwrap_or_else(|_| Err(SandboxError::Start(format!("not ready after {} s", READY_TIMEOUT.as_secs()))))?;
-        Ok(StartedContainer { handle, image: Arc::clone(image), init, home })
+            .unwrap_or_else(|_| {
+            Err(SandboxError::Start(format!("not ready after {} s", START_TIMEOUT.as_secs())))
+        })?;
+        Ok(StartedContainer { handle, image: Arc::clone(image), connection })
     }
 
     async fn start(
@@ -213,7 +210,7 @@ impl Containers {
         workspace: Workspace,
         image: &Image,
         init: &str,
-    ) -> Result<(InitClient, String), SandboxError> {
+    ) -> Result<InitConnection, SandboxError> {
         let api = &self.engine.api;
         let (resources, name) = (&handle.resources, &handle.name);
         self.make_volume(resources, resources.name()).await?;
@@ -229,11 +226,7 @@ impl Containers {
             api.attach_container(name, Some(options)).await.map_err(|error| self.engine.error("attach", error))?;
         let started = api.start_container(name, None::<StartContainerOptions>).await;
         started.map_err(|error| self.engine.error("start", error))?;
-        let (init, ready) = InitClient::open(incoming(attached.output), attached.input, &resources.nonce).await?;
-        let from_image =
-            image.program.environment.iter().find(|(name, _)| name == "HOME").map(|(_, home)| home.clone());
-        let home = from_image.unwrap_or(ready.home);
-        Ok((init, if home.is_empty() { "/".into() } else { home }))
+        Ok(InitConnection::Streams(incoming(attached.output), attached.input))
     }
 
     /// Makes what is missing of a job's own volumes.

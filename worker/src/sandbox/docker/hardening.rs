@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bollard::models::{HostConfig, Mount, MountType, MountVolumeOptions};
 
-use super::ResourceLimits;
+use crate::sandbox::ResourceLimits;
 
 /// Weight of a container's CPU time; the worker's own processes have 1024, the engine's default.
 pub(super) const CPU_WEIGHT: i64 = 512;

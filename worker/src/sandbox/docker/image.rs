@@ -11,9 +11,11 @@ use bollard::{
         ListImagesOptionsBuilder, RemoveImageOptions,
     },
 };
+use bytes::Bytes;
 use futures::{
     FutureExt, StreamExt, TryStreamExt,
     future::{BoxFuture, Shared},
+    stream::BoxStream,
 };
 use parking_lot::Mutex;
 use secrecy::ExposeSecret as _;
@@ -274,24 +276,22 @@ fn docker_credentials(credentials: &Credentials) -> DockerCredentials {
     }
 }
 
-/// A file or folder of a container as an archive.
-pub(super) async fn pack(engine: &Engine, container: &str, path: &str, limit: usize) -> Result<Vec<u8>, SandboxError> {
-    let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
-    let mut pieces = engine.api.download_from_container(container, Some(options));
-    let mut archive = Vec::new();
-    while let Some(piece) = pieces.next().await {
-        archive.extend_from_slice(&piece.map_err(|error| match status(&error) {
-            Some(404) => SandboxError::Refused(format!("there is no {path}")),
-            _ => engine.error("read files", error),
-        })?);
-        if archive.len() > limit {
-            let mib = limit >> 20;
-            return Err(SandboxError::Refused(format!(
-                "{path} has more than {mib} MiB: keep what is not needed out of it"
-            )));
-        }
-    }
-    Ok(archive)
+/// A file or folder of a container as an archive, as it comes.
+pub(super) fn pack(
+    engine: Arc<Engine>,
+    container: &str,
+    path: String,
+) -> BoxStream<'static, Result<Bytes, SandboxError>> {
+    let options = DownloadFromContainerOptionsBuilder::new().path(&path).build();
+    let pieces = engine.api.download_from_container(container, Some(options));
+    pieces
+        .map(move |piece| {
+            piece.map_err(|error| match status(&error) {
+                Some(404) => SandboxError::Refused(format!("there is no {path}")),
+                _ => engine.error("read files", error),
+            })
+        })
+        .boxed()
 }
 
 /// Makes an image of a container.
