@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 # Outside the checkout, so that every clone on a machine shares one build of the dependencies.
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/longshore/target
 
-.PHONY: help setup build demo test bench failures flood simulate conformance screenshots deny
+.PHONY: help setup build demo test bench failures flood fuzz simulate conformance screenshots deny
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -37,6 +37,9 @@ failures: ## Kill relay, coordinator and worker at random moments: make failures
 flood: ## Flood a pool with what strangers can open and send (ARGS='--only events --scale 0.1')
 	@cargo build --locked --release -p longshore -p longshore-tests --bin longshore --bin relay --bin flood
 	$(CARGO_TARGET_DIR)/release/flood $(ARGS)
+
+fuzz: ## Fuzz what comes from outside, a minute for each target: make fuzz [SECONDS=600] [TARGETS='masking logs']
+	./fuzz/run.sh $(or $(SECONDS),60) $(TARGETS)
 
 simulate: ## Simulate pools whose parts fail: make simulate SEEDS=1000 [SEED=n: that one, with all that happens]
 	@cargo build --locked --release -p longshore-simulation
