@@ -21,6 +21,9 @@ use domain::id::BlobHash;
 use domain::run::{self, DefinitionOverride, OriginEvent};
 use store::{Pending, Status};
 
+/// Bytes of Markdown that one page renders.
+const SUMMARIES: usize = 4 * markdown::RENDERED;
+
 #[derive(Template)]
 #[template(path = "runs.html")]
 struct Runs<'a> {
@@ -100,9 +103,28 @@ pub(super) async fn run(
     let (version, message) = (state.version, state.message.clone());
     let text = links::full_log(&web, caller.key.as_deref(), &state);
     let run = run_detail::run(&web, &caller, state).await?;
-    let summaries = run.jobs.iter().filter(|job| !job.summary.is_empty());
-    let summaries = summaries.map(|job| (job.name.clone(), markdown::render(&job.summary))).collect();
+    let summaries = summaries(&web, &run).await?;
     rendered(&Run { pool: &web.settings.name, run, version, text, message, graph, times, summaries, chain })
+}
+
+/// The summaries of a run's jobs as HTML, as much of them as a page shows.
+async fn summaries(web: &Web, run: &RunView) -> Result<Vec<(String, String)>, Refusal> {
+    let mut room = SUMMARIES;
+    let given = run.jobs.iter().filter(|job| !job.summary.is_empty()).map(|job| {
+        let most = job.summary.len().min(room);
+        room -= most;
+        (job.name.clone(), job.summary.clone(), most)
+    });
+    let given: Vec<(String, String, usize)> = given.collect();
+    if given.is_empty() {
+        return Ok(Vec::new());
+    }
+    let permit = web.limits.summaries.clone().acquire_owned().await?;
+    let rendering = tokio::task::spawn_blocking(move || {
+        let rendered = given.into_iter().map(|(job, text, most)| (job, markdown::render(&text, most)));
+        (rendered.collect(), permit)
+    });
+    Ok(rendering.await?.0)
 }
 
 /// The events that asked for a run: they were checked when they came, or there would be no run.

@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     num::NonZeroU32,
+    sync::Arc,
 };
 
 use axum::{
@@ -15,6 +16,7 @@ use connections::{
 };
 use futures::{Stream, StreamExt as _};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
+use tokio::sync::Semaphore;
 
 use super::{Refusal, Settings};
 
@@ -34,6 +36,8 @@ pub(super) struct RequestLimits {
     pub(super) searches: Shares,
     /// Workflow texts that are checked, and badges.
     pub(super) renderings: Shares,
+    /// Pages whose summaries are rendered at a time; others wait, for some milliseconds each.
+    pub(super) summaries: Arc<Semaphore>,
     /// Uploads of blobs.
     pub(super) uploads: Shares,
     /// Pages that listen to a remote signer.
@@ -49,6 +53,7 @@ impl RequestLimits {
             streams: shares(settings.streams, settings.streams_per_address),
             searches: shares(32, 8),
             renderings: shares(32, 16),
+            summaries: Arc::new(Semaphore::new(2)),
             uploads: shares(32, 8),
             // As many as the pool listens for.
             signers: shares(256, 16),
