@@ -50,6 +50,7 @@ mod reading;
 mod recent;
 mod shares;
 mod triage;
+mod unread;
 
 /// Ids of events that are known.
 const KNOWN_IDS: usize = 8192;
@@ -101,8 +102,8 @@ struct Memory {
     pending: PendingRequests,
     /// Requests that are being taken in.
     taken_in: HashSet<EventId>,
-    /// Relays of which older events are still to come, and from when on (s) they were asked for.
-    catching_up: HashMap<String, u64>,
+    /// Relays of which events are still to come that are younger than this (s).
+    unread: HashMap<String, u64>,
     early_cancels: EarlyCancels,
 }
 
@@ -169,7 +170,7 @@ impl<D: RequestHandler> IntakeConfig<D> {
                 known: Recent::new(KNOWN_IDS),
                 pending: PendingRequests::default(),
                 taken_in: HashSet::new(),
-                catching_up: HashMap::new(),
+                unread: HashMap::new(),
                 early_cancels: EarlyCancels::default(),
             }),
             counted: Counted::default(),
@@ -332,9 +333,13 @@ impl<D: RequestHandler> Inner<D> {
         }
     }
 
-    /// A relay has given all that it had stored: what comes now says how far it was read.
-    fn caught_up(&self, relay: &str) {
-        self.memory().catching_up.remove(relay);
+    /// Of what a relay has stored, what is younger (s) is not read yet; `None`: what comes now says how far it was read.
+    fn unread(&self, relay: &str, since: Option<u64>) {
+        let unread = &mut self.memory().unread;
+        match since {
+            Some(since) => drop(unread.insert(relay.to_owned(), since)),
+            None => drop(unread.remove(relay)),
+        }
     }
 
     fn context(&self) -> ReadContext<'_> {
@@ -355,7 +360,7 @@ impl<D: RequestHandler> Inner<D> {
         if waits || self.store.seen(&request.id.to_hex()).await? {
             return Ok(());
         }
-        let latest = self.memory().catching_up.get(relay).copied().unwrap_or(now / 1000);
+        let latest = self.memory().unread.get(relay).copied().unwrap_or(now / 1000);
         let cursor = Change::Cursor { relay: relay.to_owned(), seen: request.created_at.as_secs().min(latest) };
         let settle = |mut batch: Batch| {
             batch.push(cursor.clone());

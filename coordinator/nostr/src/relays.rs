@@ -1,4 +1,4 @@
-//! Connections to relays: one for each relay, shared by all who read, ask and send.
+//! Connections to relays: one for each relay, shared by all who ask and send, and one more to hear requests.
 //!
 //! A user of a relay holds a [`RelayLease`]. Relays that the operator named stay connected; any other is left once
 //! nobody has used it for a while, and there is a ceiling on how many of them are connected at a time.
@@ -117,8 +117,25 @@ struct Registry {
     keys: Keys,
     named: HashSet<String>,
     allow_private: bool,
-    open: Mutex<HashMap<String, Entry>>,
+    open: Mutex<HashMap<Use, Entry>>,
     lanes: Mutex<Lanes>,
+}
+
+/// What a connection is for, and with which relay it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Use {
+    /// Hearing requests, alone: neither our questions nor our events, nor the relay's work for them, hold up what is heard.
+    Listening(String),
+    /// All the rest.
+    Exchange(String),
+}
+
+impl Use {
+    fn url(&self) -> &str {
+        match self {
+            Self::Listening(url) | Self::Exchange(url) => url,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -195,7 +212,8 @@ impl Relays {
             return;
         }
         let open = self.0.open();
-        let is_connected = |url: &str| open.get(url).is_some_and(|entry| entry.state.borrow().connected);
+        let is_connected =
+            |url: &str| open.get(&Use::Exchange(url.to_owned())).is_some_and(|entry| entry.state.borrow().connected);
         self.0.lanes.lock().open(url, is_connected);
     }
 
@@ -210,8 +228,23 @@ impl Relays {
     /// [`RelayError::NotARelay`], [`RelayError::NotReachable`] and [`RelayError::TooMany`].
     pub fn lease(&self, url: &str) -> Result<RelayLease, RelayError> {
         let url = normal(url).ok_or_else(|| RelayError::NotARelay(url.to_owned()))?;
+        self.lease_for(Use::Exchange(url))
+    }
+
+    /// The use of a connection of its own to a relay, for hearing requests alone.
+    ///
+    /// # Errors
+    /// As of [`Self::lease`].
+    pub fn listen(&self, url: &str) -> Result<RelayLease, RelayError> {
+        // What is heard has questions soon.
+        let RelayLease { url, .. } = self.lease(url)?;
+        self.lease_for(Use::Listening(url))
+    }
+
+    fn lease_for(&self, purpose: Use) -> Result<RelayLease, RelayError> {
+        let url = purpose.url().to_owned();
         let mut open = self.0.open();
-        if let Some(entry) = open.get_mut(&url) {
+        if let Some(entry) = open.get_mut(&purpose) {
             entry.used = Instant::now();
             return Ok(RelayLease { url, commands: entry.commands.clone(), state: entry.state.clone() });
         }
@@ -222,26 +255,30 @@ impl Relays {
         }
         if !named && open.values().filter(|entry| !entry.named).count() >= UNNAMED {
             let unused = open.iter().filter(|(_, entry)| !entry.named && !entry.is_leased());
-            let longest = unused.min_by_key(|(_, entry)| entry.used).map(|(url, _)| url.clone());
+            let longest = unused.min_by_key(|(_, entry)| entry.used).map(|(purpose, _)| purpose.clone());
             open.remove(&longest.ok_or(RelayError::TooMany)?);
         }
         let (commands, received) = mpsc::channel(COMMANDS);
-        let endpoint = Endpoint { url: url.clone(), reach, keys: self.0.keys.clone() };
+        // Of a relay that is lost one connection tells.
+        let quiet = matches!(purpose, Use::Listening(_));
+        let endpoint = Endpoint { url: url.clone(), reach, keys: self.0.keys.clone(), quiet };
         let state = RelayState { url: url.clone(), named, connected: false, since: now(), error: None };
         let (state, states) = watch::channel(state);
         tokio::spawn(Connection::new(endpoint, received, state).run());
         if !named {
-            tokio::spawn(leave_unused(Arc::downgrade(&self.0), url.clone(), commands.downgrade()));
+            tokio::spawn(leave_unused(Arc::downgrade(&self.0), purpose.clone(), commands.downgrade()));
         }
         let entry = Entry { commands: commands.clone(), state: states.clone(), named, used: Instant::now() };
-        open.insert(url.clone(), entry);
+        open.insert(purpose, entry);
         Ok(RelayLease { url, commands, state: states })
     }
 
-    /// How the relays are doing that are in use, those that the operator named first.
+    /// How the relays are doing that are in use, those that the operator named first. One is connected if all its
+    /// connections are.
     pub fn states(&self) -> Vec<RelayState> {
         let mut states: Vec<RelayState> = self.0.open().values().map(|entry| entry.state.borrow().clone()).collect();
-        states.sort_by(|a, b| (!a.named, &a.url).cmp(&(!b.named, &b.url)));
+        states.sort_by(|a, b| (!a.named, &a.url, a.connected).cmp(&(!b.named, &b.url, b.connected)));
+        states.dedup_by(|a, b| a.url == b.url);
         states
     }
 
@@ -275,7 +312,7 @@ impl Relays {
 }
 
 impl Registry {
-    fn open(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+    fn open(&self) -> MutexGuard<'_, HashMap<Use, Entry>> {
         self.open.lock()
     }
 
@@ -285,19 +322,19 @@ impl Registry {
 }
 
 /// Leaves a relay that nobody uses for a while.
-async fn leave_unused(registry: Weak<Registry>, url: String, commands: mpsc::WeakSender<Command>) {
+async fn leave_unused(registry: Weak<Registry>, purpose: Use, commands: mpsc::WeakSender<Command>) {
     loop {
         tokio::time::sleep(IDLE / 2).await;
         let Some(registry) = registry.upgrade() else { return };
         let mut open = registry.open();
-        let Some(entry) = open.get_mut(&url) else { return };
+        let Some(entry) = open.get_mut(&purpose) else { return };
         if commands.upgrade().is_none_or(|commands| !commands.same_channel(&entry.commands)) {
             return;
         }
         if entry.is_leased() {
             entry.used = Instant::now();
         } else if entry.used.elapsed() >= IDLE {
-            open.remove(&url);
+            open.remove(&purpose);
             return;
         }
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use nostr::Timestamp;
+use nostr::{Event, Filter, Timestamp, filter::MatchEventOptions};
 use tokio::time::Instant;
 
 use crate::relays::{Delivery, QueuedEvent, Subscription};
@@ -29,14 +29,10 @@ const PAGE: usize = 100;
 #[derive(Debug)]
 pub(super) enum Next {
     Event(Box<QueuedEvent>),
-    /// It is time to subscribe again, for all that may have been missed.
-    Subscribe,
-    /// It is time to subscribe again, for what was left out since it was asked for last, so long ago.
-    LookBehind(Duration),
-    /// The relay answered with a page of what it has stored; there may be more until this time.
-    Older(Timestamp),
-    /// It has given all that it has stored.
-    CaughtUp,
+    /// It is time to subscribe again, for what may have been missed or left out.
+    Again,
+    /// The relay has answered with what it has stored; with a page of it, if there may be more until this time.
+    Stored(Option<Timestamp>),
 }
 
 /// A subscription, and how it has gone since it was opened.
@@ -52,36 +48,42 @@ pub(super) struct Reading {
     burst: usize,
 }
 
-/// Stored events as they come; `None`: the relay has told their end.
-#[derive(Debug, Clone, Copy)]
-struct Page(Option<(usize, Timestamp)>);
+/// Stored events as they come: of each filter, how many and their oldest. The relay's limit is one of each filter.
+#[derive(Debug)]
+struct Page(Vec<(Filter, usize, Timestamp)>);
 
 impl Page {
-    const START: Self = Self(Some((0, Timestamp::from_secs(u64::MAX))));
+    fn new(filters: &[Filter]) -> Self {
+        Self(filters.iter().map(|filter| (filter.clone(), 0, Timestamp::max())).collect())
+    }
 
-    fn add(&mut self, at: Timestamp) {
-        if let Some((events, oldest)) = &mut self.0 {
-            *events += 1;
-            *oldest = (*oldest).min(at);
+    fn add(&mut self, event: &Event) {
+        for (filter, events, oldest) in &mut self.0 {
+            if filter.match_event(event, MatchEventOptions::new()) {
+                *events += 1;
+                *oldest = (*oldest).min(event.created_at);
+            }
         }
     }
 
-    /// Until when there may be more; `None`: it was not full.
+    /// Until when there may be more; `None`: no filter's part was full. What comes afterwards is not stored, but new.
     fn end(&mut self) -> Option<Timestamp> {
-        self.0.take().filter(|(events, _)| *events >= PAGE).map(|(_, oldest)| oldest)
+        let full = std::mem::take(&mut self.0).into_iter().filter(|(_, events, _)| *events >= PAGE);
+        full.map(|(.., oldest)| oldest).max()
     }
 }
 
 impl Reading {
-    pub(super) fn new(subscription: Subscription) -> Self {
-        let (waits, interruptions, now) = (waits(AGAIN[1]), waits(INTERRUPTED), Instant::now());
-        let again = look_behind();
-        Self { subscription, waits, again, interrupted: None, interruptions, opened: now, page: Page::START, burst: 0 }
+    /// The subscription is to these filters.
+    pub(super) fn new(subscription: Subscription, filters: &[Filter]) -> Self {
+        let (waits, interruptions, opened) = (waits(AGAIN[1]), waits(INTERRUPTED), Instant::now());
+        let (again, page) = (look_behind(), Page::new(filters));
+        Self { subscription, waits, again, interrupted: None, interruptions, opened, page, burst: 0 }
     }
 
     /// Asks for something else from now on, or for the same again.
-    pub(super) async fn replace(&mut self, filters: Vec<nostr::Filter>) {
-        (self.opened, self.page, self.burst, self.again) = (Instant::now(), Page::START, 0, look_behind());
+    pub(super) async fn replace(&mut self, filters: Vec<Filter>) {
+        (self.opened, self.page, self.burst, self.again) = (Instant::now(), Page::new(&filters), 0, look_behind());
         self.subscription.replace(filters).await;
     }
 
@@ -93,17 +95,17 @@ impl Reading {
                 delivery = self.subscription.next() => match delivery {
                     Some(Delivery::Event(event)) => {
                         self.waits = waits(AGAIN[1]);
-                        self.page.add(event.event.created_at);
+                        self.page.add(&event.event);
                         self.count();
                         return Ok(Next::Event(event));
                     }
-                    Some(Delivery::EndOfStored) => return Ok(self.page.end().map_or(Next::CaughtUp, Next::Older)),
+                    Some(Delivery::EndOfStored) => return Ok(Next::Stored(self.page.end())),
                     // What was missed is still at the relay. One that gives more than can be read is not asked at once again.
                     Some(Delivery::Interrupted) => {
                         let steady = self.interrupted.replace(Instant::now()).is_none_or(|at| at.elapsed() > STEADY);
                         if steady {
                             self.interruptions = waits(INTERRUPTED);
-                            return Ok(Next::Subscribe);
+                            return Ok(Next::Again);
                         }
                         let wait = self.interruptions.next().unwrap_or(INTERRUPTED);
                         self.again = self.again.min(Instant::now() + wait);
@@ -118,7 +120,7 @@ impl Reading {
                 },
                 () = tokio::time::sleep_until(self.again) => {
                     self.again = look_behind();
-                    return Ok(Next::LookBehind(self.opened.elapsed()));
+                    return Ok(Next::Again);
                 }
             }
         }
@@ -148,7 +150,7 @@ pub(super) fn waits(longest: Duration) -> ExponentialBackoff {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
 
-    use nostr::{Filter, Keys};
+    use nostr::{EventBuilder, Keys, Kind};
 
     use super::*;
     use crate::relays::{QueueRoom, Relays};
@@ -157,21 +159,37 @@ mod tests {
     async fn what_a_silent_relay_left_out_is_asked_for_again() {
         let config = config::Relays { allow_private: true, ..config::Relays::default() };
         let relay = Relays::new(&Keys::generate(), &config).lease("ws://127.0.0.1:1").unwrap();
-        let mut reading = Reading::new(relay.subscribe("jobs", vec![Filter::new()], QueueRoom::of(1)).await);
+        let filters = vec![Filter::new()];
+        let subscription = relay.subscribe("jobs", filters.clone(), QueueRoom::of(1)).await;
+        let mut reading = Reading::new(subscription, &filters);
         for _ in 0..3 {
             let next = tokio::time::timeout(2 * LOOK_BEHIND, reading.next("")).await;
-            assert!(matches!(next.unwrap().unwrap(), Next::LookBehind(_)), "it is time to subscribe again");
+            assert!(matches!(next.unwrap().unwrap(), Next::Again), "it is time to subscribe again");
         }
+    }
+
+    fn event(kind: u16, at: u64) -> Event {
+        let event = EventBuilder::new(Kind::from(kind), "").custom_created_at(Timestamp::from_secs(at));
+        event.sign_with_keys(&Keys::generate()).unwrap()
     }
 
     #[test]
     fn a_full_page_of_stored_events_has_more_before_its_oldest() {
         for (events, more) in [(0, None), (PAGE - 1, None), (PAGE, Some(7)), (PAGE + 1, Some(7))] {
-            let mut page = Page::START;
-            (0..events).for_each(|event| page.add(Timestamp::from_secs(7 + event as u64 % 5)));
+            let mut page = Page::new(&[Filter::new()]);
+            (0..events).for_each(|number| page.add(&event(1, 7 + number as u64 % 5)));
             assert_eq!(page.end(), more.map(Timestamp::from_secs), "{events}");
-            page.add(Timestamp::from_secs(1));
+            page.add(&event(1, 1));
             assert_eq!(page.end(), None, "what comes afterwards is no page");
         }
+    }
+
+    #[test]
+    fn an_old_event_of_one_filter_does_not_pass_over_what_another_left_out() {
+        let filters = [Filter::new().kind(Kind::from(5100)), Filter::new().kind(Kind::from(30000))];
+        let mut page = Page::new(&filters);
+        page.add(&event(30000, 1));
+        (0..PAGE).for_each(|_| page.add(&event(5100, 90)));
+        assert_eq!(page.end(), Some(Timestamp::from_secs(90)));
     }
 }

@@ -76,6 +76,8 @@ pub(super) struct Endpoint {
     pub(super) url: String,
     pub(super) reach: Reach,
     pub(super) keys: Keys,
+    /// Another connection to the same relay tells the operator how it is doing.
+    pub(super) quiet: bool,
 }
 
 #[derive(Debug)]
@@ -176,7 +178,7 @@ impl Connection {
 
     fn connected(&self) {
         let RelayState { url, named, error, .. } = self.state.borrow().clone();
-        match (named, error) {
+        match (named && !self.endpoint.quiet, error) {
             (true, Some(_)) => tracing::info!(relay = url, "the relay is connected again"),
             _ => tracing::debug!(relay = url, "connected"),
         }
@@ -202,7 +204,7 @@ impl Connection {
         }
         let known = self.state.borrow().clone();
         if known.connected || known.error.is_none() {
-            match known.named {
+            match known.named && !self.endpoint.quiet {
                 true => tracing::warn!(relay = known.url, reason, "the relay is not connected"),
                 false => tracing::debug!(relay = known.url, reason, "the relay is not connected"),
             }
