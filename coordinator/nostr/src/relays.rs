@@ -33,6 +33,8 @@ pub use self::{
 mod connection;
 mod lanes;
 mod limits;
+mod message_size;
+mod outgoing;
 mod query;
 mod socket;
 mod standing;
@@ -40,6 +42,8 @@ mod watched;
 
 /// Relays that the operator did not name, connected at a time.
 const UNNAMED: usize = 64;
+/// Memory of answers that are on their way from relays that the operator named, and from all others, in bytes.
+const ANSWERS: [usize; 2] = [128 << 20, 64 << 20];
 /// A relay that the operator did not name is left after nobody used it for this long.
 const IDLE: Duration = Duration::from_secs(30);
 /// How long a relay may take to answer an event.
@@ -119,6 +123,8 @@ struct Registry {
     allow_private: bool,
     open: Mutex<HashMap<Use, Entry>>,
     lanes: Mutex<Lanes>,
+    /// Room for answers, as [`ANSWERS`] says.
+    answers: [Arc<Semaphore>; 2],
 }
 
 /// What a connection is for, and with which relay it is.
@@ -168,8 +174,13 @@ pub struct Subscription {
     id: SubscriptionId,
     to: mpsc::WeakSender<Delivery>,
     bytes: Arc<Semaphore>,
-    largest: usize,
+    room: QueueRoom,
     deliveries: mpsc::Receiver<Delivery>,
+}
+
+/// Bytes of memory that an event takes at most, by its JSON.
+pub(crate) fn event_memory(json: &str) -> usize {
+    message_size::MessageSize::of(json).memory
 }
 
 /// A relay's URL in the one form we keep; `None`: it is none.
@@ -189,7 +200,9 @@ impl Relays {
         let named = [&config.read, &config.write, &config.index, &config.lookup];
         let named = named.into_iter().flatten().filter_map(|url| normal(url)).collect();
         let (keys, allow_private) = (keys.clone(), config.allow_private);
-        Self(Arc::new(Registry { keys, named, allow_private, open: Mutex::default(), lanes: Mutex::default() }))
+        let answers = ANSWERS.map(|bytes| Arc::new(Semaphore::new(bytes)));
+        let (open, lanes) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Registry { keys, named, allow_private, open, lanes, answers }))
     }
 
     /// A relay's URL in the one form we keep, if it may be dialled as far as the URL alone says; its addresses are looked
@@ -261,7 +274,8 @@ impl Relays {
         let (commands, received) = mpsc::channel(COMMANDS);
         // Of a relay that is lost one connection tells.
         let quiet = matches!(purpose, Use::Listening(_));
-        let endpoint = Endpoint { url: url.clone(), reach, keys: self.0.keys.clone(), quiet };
+        let answers = self.0.answers[usize::from(!named)].clone();
+        let endpoint = Endpoint { url: url.clone(), reach, keys: self.0.keys.clone(), named, quiet, answers };
         let state = RelayState { url: url.clone(), named, connected: false, since: now(), error: None };
         let (state, states) = watch::channel(state);
         tokio::spawn(Connection::new(endpoint, received, state).run());
@@ -409,10 +423,10 @@ impl RelayLease {
         let (to, deliveries) = mpsc::channel(room.events);
         let bytes = Arc::new(Semaphore::new(room.bytes.min(Semaphore::MAX_PERMITS)));
         let (id, lease) = (SubscriptionId::new(id), self.clone());
-        let queue = EventQueue { to: to.clone(), bytes: bytes.clone(), largest: room.largest };
+        let queue = EventQueue { to: to.clone(), bytes: bytes.clone(), room };
         // A connection that has ended drops the sender, which the reader sees.
         let _ = self.commands.send(Command::Subscribe { id: id.clone(), filters, queue }).await;
-        Subscription { lease, id, to: to.downgrade(), bytes, largest: room.largest, deliveries }
+        Subscription { lease, id, to: to.downgrade(), bytes, room, deliveries }
     }
 }
 
@@ -425,7 +439,7 @@ impl Subscription {
     /// Asks for something else from now on, or for the same again.
     pub async fn replace(&self, filters: Vec<Filter>) {
         let Some(to) = self.to.upgrade() else { return };
-        let queue = EventQueue { to, bytes: self.bytes.clone(), largest: self.largest };
+        let queue = EventQueue { to, bytes: self.bytes.clone(), room: self.room };
         let _ = self.lease.commands.send(Command::Subscribe { id: self.id.clone(), filters, queue }).await;
     }
 }

@@ -33,8 +33,8 @@ const CONTENT: usize = 88 * 1024;
 const PAGES: usize = 256;
 /// A page listens anew after this.
 const LISTENS: Duration = Duration::from_secs(3600);
-/// Messages that wait for a page.
-const QUEUE: usize = 64;
+/// Messages that wait for a page, and what they take.
+const ROOM: QueueRoom = QueueRoom { events: 64, bytes: 512 << 10, largest: CONTENT + 4096 };
 /// How long a relay may take to be there.
 const CONNECT: Duration = Duration::from_secs(10);
 /// Messages of one page in a minute, and of all in a second.
@@ -96,7 +96,7 @@ impl RemoteSigners {
         lease.connected(CONNECT).await.map_err(|error| unreachable(&error))?;
         let filter = move || Filter::new().kind(KIND).pubkey(page).since(Timestamp::now() - Duration::from_secs(10));
         let id = format!("page{}", self.0.pages.fetch_add(1, Ordering::Relaxed));
-        let subscription = lease.subscribe(&id, vec![filter()], QueueRoom::of(QUEUE)).await;
+        let subscription = lease.subscribe(&id, vec![filter()], ROOM).await;
         let until = Instant::now() + LISTENS;
         let answers = stream::unfold((subscription, listening), move |(mut subscription, listening)| async move {
             loop {

@@ -29,6 +29,8 @@ use parking_lot::Mutex;
 use store::{Batch, Store};
 use tokio::sync::mpsc;
 
+#[path = "relay/challenges.rs"]
+mod challenges;
 #[path = "relay/pages.rs"]
 mod pages;
 #[path = "relay/strangers.rs"]

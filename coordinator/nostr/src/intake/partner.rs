@@ -12,7 +12,7 @@ use super::{AGAIN, Inner, RequestHandler, pending::PendingRequest, settled, shar
 use crate::{
     delivery::Audience,
     protocol::{Ignored, Refusal},
-    relays::{RelayLease, Urgency, normal},
+    relays::{RelayLease, Urgency, event_memory, normal},
 };
 
 /// A partner that did not come is asked for again after this.
@@ -63,7 +63,7 @@ impl<D: RequestHandler> Inner<D> {
         let named = origin.relays.iter().filter_map(|url| self.relays.usable(url)).filter(|url| !read.contains(url));
         let named: IndexSet<String> = named.take(limits.relays_of_others).collect();
         let missing = protocol.partner_missing(partner, limits.wait(self.config.queue.pair).as_secs().div_ceil(60));
-        let bytes = request.as_json().len();
+        let bytes = event_memory(&request.as_json());
         let pending = PendingRequest { author: request.pubkey, share, bytes, origin, missing, until };
         self.memory().pending.insert(request.id, pending);
         self.waits.notify_one();
@@ -71,14 +71,14 @@ impl<D: RequestHandler> Inner<D> {
         tokio::spawn(async move {
             let looked = inner.look_for(read, named, id, partner, share);
             if let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(left), looked).await {
-                let size = event.as_json().len();
-                if size > inner.config.limits.event_bytes.saturating_mul(2) {
+                let json = event.as_json();
+                if json.len() > inner.config.limits.event_bytes.saturating_mul(2) {
                     return;
                 }
                 // Another request may have had it as its partner before.
                 inner.memory().known.remove(&event.id);
                 // Ended only when intake itself ended.
-                inner.queues.add("", event, size, share).await.ok();
+                inner.queues.add("", event, event_memory(&json), share).await.ok();
             }
         });
     }

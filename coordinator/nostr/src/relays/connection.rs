@@ -11,12 +11,12 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use futures::{SinkExt, StreamExt, stream::SplitSink};
+use futures::StreamExt;
 use nostr::{
     ClientMessage, Event, EventBuilder, EventId, Filter, JsonUtil, Keys, RelayMessage, RelayUrl, SubscriptionId,
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     task::JoinSet,
     time::Instant,
 };
@@ -27,7 +27,9 @@ use network::{CheckedUrl, Reach};
 use super::{
     Answer, Delivery, RelayError, RelayState, answer,
     limits::ConnectionLimits,
+    message_size::{self, MessageSize},
     now,
+    outgoing::{Lost, Outgoing, write},
     query::{Ended, Queries, Reply, is_about_identity, is_about_number},
     socket::{self, Socket},
     standing::{EventQueue, OpenSubscription, Opened, event_subscription},
@@ -36,8 +38,6 @@ use super::{
 
 /// Commands that wait for the connection's task.
 pub(super) const COMMANDS: usize = 1024;
-/// Messages that a relay has not read yet; one that lets more pile up is disconnected.
-const UNREAD: usize = 8192;
 /// A relay that was away for longer is not waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Waits between attempts to connect: the first, and the longest.
@@ -52,6 +52,9 @@ const TICK: Duration = Duration::from_secs(2);
 const PING: Duration = Duration::from_secs(50);
 /// How long a relay may take to accept who we are (NIP-42).
 const AUTHENTICATION: Duration = Duration::from_secs(5);
+/// Bytes of a relay's challenge, and challenges in a minute of one connection: each is signed.
+const CHALLENGE: usize = 1024;
+const CHALLENGES: u32 = 10;
 /// Waits after a relay had no room for a single subscription: the first, and the longest.
 const NO_ROOM: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(10)];
 /// The subscription of events that are awaited by id.
@@ -78,6 +81,10 @@ pub(super) struct Endpoint {
     pub(super) keys: Keys,
     /// Another connection to the same relay tells the operator how it is doing.
     pub(super) quiet: bool,
+    /// Whether the operator named it.
+    pub(super) named: bool,
+    /// Bytes of answers that may wait, for all relays that share it.
+    pub(super) answers: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -105,22 +112,18 @@ pub(super) struct Connection {
     grow: bool,
     /// The event by which we said who we are, until it is answered.
     identity: Option<EventId>,
+    /// When a challenge was answered first, and how many were since.
+    challenged: (Instant, u32),
 }
-
-/// Where messages to the relay go.
-type Outgoing = mpsc::Sender<Message>;
-
-/// The connection can't be used any more.
-#[derive(Debug)]
-struct Lost(String);
 
 impl Connection {
     pub(super) fn new(endpoint: Endpoint, commands: mpsc::Receiver<Command>, state: watch::Sender<RelayState>) -> Self {
+        let queries = Queries::new(ConnectionLimits::default(), endpoint.answers.clone());
         Self {
             endpoint,
             commands,
             state,
-            queries: Queries::new(ConnectionLimits::default()),
+            queries,
             standing: HashMap::new(),
             watched: Watched::default(),
             sending: HashMap::new(),
@@ -129,6 +132,7 @@ impl Connection {
             holds: 0,
             grow: false,
             identity: None,
+            challenged: (Instant::now(), 0),
         }
     }
 
@@ -149,7 +153,7 @@ impl Connection {
             let endpoint = self.endpoint.clone();
             let dialled = self.offline(away_since, None, async move {
                 let checked = network::check_relay(&endpoint.url, endpoint.reach).await?;
-                let socket = socket::connect(&checked).await?;
+                let socket = socket::connect(&checked, endpoint.named).await?;
                 Ok::<_, socket::ConnectError>((socket, checked))
             });
             let Some(dialled) = dialled.await else { return };
@@ -289,7 +293,7 @@ impl Connection {
     /// Uses a connection until it is lost. `None`: nobody holds it any more.
     async fn online(&mut self, socket: Socket, checked: CheckedUrl) -> Option<Lost> {
         let (sink, mut incoming) = socket.split();
-        let (outgoing, messages) = mpsc::channel(UNREAD);
+        let (outgoing, messages) = Outgoing::new(self.endpoint.named);
         let mut helpers = JoinSet::new();
         helpers.spawn(write(sink, messages));
         let (limits, mut stated) = oneshot::channel();
@@ -331,16 +335,17 @@ impl Connection {
                 }
                 _ = tick.tick() => {
                     let over = self.forget();
-                    let closed = over.into_iter().try_for_each(|id| post(&outgoing, &ClientMessage::close(id)));
+                    let closed = over.into_iter().try_for_each(|id| outgoing.post(&ClientMessage::close(id)));
                     if heard.elapsed() > PING * 2 {
                         Err(Lost("it was silent".into()))
                     } else if pinged.elapsed() > PING {
                         pinged = Instant::now();
-                        closed.and(put(&outgoing, Message::Ping(Vec::new().into())))
+                        closed.and(outgoing.put(Message::Ping(Vec::new().into())))
                     } else {
                         closed
                     }
                 }
+                () = outgoing.ready(), if !self.unsent.is_empty() => Ok(()),
                 () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => Ok(()),
             };
             if let Err(lost) = done.and_then(|()| self.ask_and_send(&outgoing)) {
@@ -356,9 +361,11 @@ impl Connection {
 
     /// Sends what is due, as far as the relay has room for it.
     fn ask_and_send(&mut self, outgoing: &Outgoing) -> Result<(), Lost> {
-        while let Some(id) = self.unsent.pop_front() {
+        while !outgoing.is_busy()
+            && let Some(id) = self.unsent.pop_front()
+        {
             if let Some(sending) = self.sending.get(&id) {
-                post(outgoing, &ClientMessage::event((*sending.event).clone()))?;
+                outgoing.post(&ClientMessage::event((*sending.event).clone()))?;
             }
         }
         let at = Instant::now();
@@ -374,18 +381,18 @@ impl Connection {
             if standing.opened == Opened::Due && open < limits.subscriptions {
                 standing.opened = Opened::Sent;
                 open += 1;
-                post(outgoing, &ClientMessage::req(id.clone(), standing.filters.clone()))?;
+                outgoing.post(&ClientMessage::req(id.clone(), standing.filters.clone()))?;
             }
         }
         let watch = SubscriptionId::new(WATCH);
         if let Some(filters) = self.watched.changed(at, self.queries.limits().filters) {
             match filters.is_empty() {
-                true => post(outgoing, &ClientMessage::close(watch))?,
-                false => post(outgoing, &ClientMessage::req(watch, filters))?,
+                true => outgoing.post(&ClientMessage::close(watch))?,
+                false => outgoing.post(&ClientMessage::req(watch, filters))?,
             }
         }
         while let Some((id, filters)) = self.queries.next_subscription(self.standing()) {
-            post(outgoing, &ClientMessage::req(id, filters))?;
+            outgoing.post(&ClientMessage::req(id, filters))?;
         }
         Ok(())
     }
@@ -397,10 +404,12 @@ impl Connection {
     }
 
     fn message(&mut self, text: &str, outgoing: &Outgoing) -> Result<(), Lost> {
-        // What its reader would not take is not read.
-        let too_long = |standing: &OpenSubscription| !standing.takes(text.len());
-        if event_subscription(text).and_then(|id| self.standing.get(&SubscriptionId::new(id))).is_some_and(too_long) {
-            tracing::debug!(relay = self.endpoint.url, bytes = text.len(), "an event that is too long is left out");
+        // What nobody would take is not read.
+        let size = MessageSize::of(text);
+        let too_long = |standing: &OpenSubscription| !standing.takes(size);
+        let standing = event_subscription(text).and_then(|id| self.standing.get(&SubscriptionId::new(id)));
+        if size.memory > message_size::MOST || standing.is_some_and(too_long) {
+            tracing::debug!(relay = self.endpoint.url, bytes = text.len(), "a message that is too long is left out");
             return Ok(());
         }
         let message = match RelayMessage::from_json(text) {
@@ -414,11 +423,11 @@ impl Connection {
             RelayMessage::Event { subscription_id, event } => {
                 let id = subscription_id.into_owned();
                 if let Some(standing) = self.standing.get_mut(&id) {
-                    standing.event(event.into_owned(), text.len());
+                    standing.event(event.into_owned(), size);
                 } else if id.as_str() == WATCH {
                     self.watched.event(&event);
                 } else {
-                    self.queries.event(&id, &event, text.len());
+                    self.queries.event(&id, &event, size.memory);
                 }
             }
             RelayMessage::EndOfStoredEvents(id) => {
@@ -436,12 +445,22 @@ impl Connection {
                     self.refused(&event_id, message.into_owned());
                 }
             }
+            RelayMessage::Auth { challenge } if challenge.len() > CHALLENGE => {
+                tracing::debug!(relay = self.endpoint.url, bytes = challenge.len(), "a challenge that is too long");
+            }
             RelayMessage::Auth { challenge } => {
+                if self.challenged.0.elapsed() > Duration::from_secs(60) {
+                    self.challenged = (Instant::now(), 0);
+                }
+                self.challenged.1 += 1;
+                if self.challenged.1 > CHALLENGES {
+                    return Err(Lost("it asks again and again who we are".into()));
+                }
                 let Ok(url) = RelayUrl::parse(&self.endpoint.url) else { return Ok(()) };
                 match EventBuilder::auth(challenge, url).sign_with_keys(&self.endpoint.keys) {
                     Ok(event) => {
                         self.identity = Some(event.id);
-                        post(outgoing, &ClientMessage::auth(event))?;
+                        outgoing.post(&ClientMessage::auth(event))?;
                     }
                     Err(error) => tracing::debug!(relay = self.endpoint.url, %error, "can't say who we are"),
                 }
@@ -462,7 +481,7 @@ impl Connection {
             return Ok(());
         }
         self.holds = 0;
-        post(outgoing, &ClientMessage::close(id))
+        outgoing.post(&ClientMessage::close(id))
     }
 
     /// The relay has ended a subscription.
@@ -527,31 +546,4 @@ impl Connection {
             let _ = reply.send(answer.clone());
         }
     }
-}
-
-fn post(outgoing: &Outgoing, message: &ClientMessage<'_>) -> Result<(), Lost> {
-    put(outgoing, Message::Text(message.as_json().into()))
-}
-
-fn put(outgoing: &Outgoing, message: Message) -> Result<(), Lost> {
-    outgoing.try_send(message).map_err(|error| match error {
-        mpsc::error::TrySendError::Full(_) => Lost("it does not read what we send".into()),
-        mpsc::error::TrySendError::Closed(_) => Lost("it can't be written to any more".into()),
-    })
-}
-
-/// Writes messages, all that wait with one flush, until the connection ends.
-async fn write(mut sink: SplitSink<Socket, Message>, mut messages: mpsc::Receiver<Message>) {
-    let mut batch = Vec::new();
-    while messages.recv_many(&mut batch, 256).await > 0 {
-        for message in batch.drain(..) {
-            if sink.feed(message).await.is_err() {
-                return;
-            }
-        }
-        if sink.flush().await.is_err() {
-            return;
-        }
-    }
-    let _ = sink.close().await;
 }

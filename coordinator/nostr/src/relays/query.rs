@@ -4,14 +4,17 @@
 //! be older than the question. Filters that differ in one set of values become one filter, several filters one
 //! subscription, within the relay's limits.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use indexmap::IndexMap;
 use nostr::{
     Alphabet, Event, EventId, Filter, Kind, SingleLetterTag, SubscriptionId, filter::MatchEventOptions,
     secp256k1::schnorr::Signature,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{RelayError, limits::ConnectionLimits};
 
@@ -19,7 +22,7 @@ use super::{RelayError, limits::ConnectionLimits};
 const VALUES: usize = 100;
 /// Events that one subscription may answer with.
 const EVENTS: usize = 10_000;
-/// Bytes of events that one question is answered with, as the relay sent them; what is more is left out.
+/// Memory of events that one question is answered with, in bytes; what is more is left out.
 const BYTES: usize = 8 << 20;
 /// Events with a false signature after which a subscription is not listened to any more.
 const FORGED: usize = 20;
@@ -38,6 +41,8 @@ struct Question {
     replies: Vec<Reply>,
     events: Vec<Event>,
     bytes: usize,
+    /// What it takes of the room of all.
+    room: Vec<OwnedSemaphorePermit>,
     refusals: u8,
 }
 
@@ -86,11 +91,13 @@ pub(super) struct Queries {
     /// Signatures that were found true: each plan asks for the same announcement and the same state again.
     verified: HashSet<(EventId, Signature)>,
     number: u64,
+    /// Bytes of answers that may wait, here and at other relays.
+    room: Arc<Semaphore>,
 }
 
 impl Queries {
-    pub(super) fn new(limits: ConnectionLimits) -> Self {
-        Self { limits, waiting: IndexMap::new(), asked: HashMap::new(), verified: HashSet::new(), number: 0 }
+    pub(super) fn new(limits: ConnectionLimits, room: Arc<Semaphore>) -> Self {
+        Self { limits, waiting: IndexMap::new(), asked: HashMap::new(), verified: HashSet::new(), number: 0, room }
     }
 
     pub(super) fn set_limits(&mut self, limits: ConnectionLimits) {
@@ -113,12 +120,14 @@ impl Queries {
 
     /// Notes a question for the next subscription.
     pub(super) fn add(&mut self, filter: Filter, reply: Reply) {
-        self.queue(Question { filter, replies: vec![reply], events: Vec::new(), bytes: 0, refusals: 0 });
+        let (replies, events, room) = (vec![reply], Vec::new(), Vec::new());
+        self.queue(Question { filter, replies, events, bytes: 0, room, refusals: 0 });
     }
 
     fn queue(&mut self, mut question: Question) {
         question.events.clear();
         question.bytes = 0;
+        question.room.clear();
         match self.waiting.get_mut(&question.filter) {
             Some(known) => {
                 known.replies.append(&mut question.replies);
@@ -164,7 +173,7 @@ impl Queries {
         Some((id, filters))
     }
 
-    /// Takes an event of so many bytes. Returns whether the subscription is one of these; `false` for those of others.
+    /// Takes an event that takes so many bytes. Returns whether the subscription is one of these; `false` for those of others.
     pub(super) fn event(&mut self, id: &SubscriptionId, event: &Event, bytes: usize) -> bool {
         let Some(asked) = self.asked.get_mut(id) else { return false };
         let full = asked.seen.len() >= EVENTS || asked.forged >= FORGED;
@@ -193,6 +202,9 @@ impl Queries {
         }
         asked.seen.insert(event.id);
         for question in &mut wanted {
+            let size = u32::try_from(bytes).unwrap_or(u32::MAX);
+            let Ok(room) = self.room.clone().try_acquire_many_owned(size) else { continue };
+            question.room.push(room);
             question.events.push(event.clone());
             question.bytes += bytes;
         }
@@ -338,7 +350,7 @@ mod tests {
     use super::*;
 
     fn queries(subscriptions: usize, filters: usize) -> Queries {
-        Queries::new(ConnectionLimits { subscriptions, filters })
+        Queries::new(ConnectionLimits { subscriptions, filters }, Arc::new(Semaphore::new(2 * BYTES)))
     }
 
     fn list(author: &PublicKey) -> Filter {
@@ -387,6 +399,29 @@ mod tests {
         queries.end_of_stored(&id);
         let found = answers.each_mut().map(|answer| answer.try_recv().unwrap().unwrap().len());
         assert!(found[0] <= 4 && found[1] == 1, "{found:?}");
+    }
+
+    #[test]
+    fn attack_59_what_waits_at_all_relays_together_is_bounded() {
+        let room = Arc::new(Semaphore::new(BYTES));
+        let key = Keys::generate();
+        let mut asked: Vec<_> = (0..3)
+            .map(|_| {
+                let limits = ConnectionLimits { subscriptions: 20, filters: 10 };
+                let mut queries = Queries::new(limits, room.clone());
+                let answer = query(&mut queries, list(&key.public_key()));
+                let (id, _) = queries.next_subscription(0).unwrap();
+                queries.event(&id, &event(&key, Kind::RelayList), BYTES / 5 * 2);
+                (queries, id, answer)
+            })
+            .collect();
+        let mut found = |index: usize| {
+            let (queries, id, answer) = &mut asked[index];
+            queries.end_of_stored(id);
+            answer.try_recv().unwrap().unwrap().len()
+        };
+        assert_eq!([found(0), found(1), found(2)], [1, 1, 0]);
+        assert_eq!(room.available_permits(), BYTES, "an answer that was given takes no room");
     }
 
     #[test]

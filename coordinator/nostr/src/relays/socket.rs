@@ -11,8 +11,8 @@ use tokio_tungstenite::{
 
 /// How long a relay may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(10);
-/// Bytes of one message from a relay; NIP-01 sets no limit.
-const MESSAGE: usize = 5 * 1024 * 1024;
+/// Bytes of one message from a relay that the operator named, and from any other; NIP-01 sets no limit.
+const MESSAGE: [usize; 2] = [5 << 20, 1 << 20];
 
 /// A connection to a relay.
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -30,13 +30,14 @@ pub(super) enum ConnectError {
     Handshake(#[from] Box<tungstenite::Error>),
 }
 
-/// Connects to one of the addresses, tried in their order.
-pub(super) async fn connect(to: &CheckedUrl) -> Result<Socket, ConnectError> {
+/// Connects to one of the addresses, tried in their order. `named`: by the operator.
+pub(super) async fn connect(to: &CheckedUrl, named: bool) -> Result<Socket, ConnectError> {
     let connecting = async {
         let stream = TcpStream::connect(&to.addresses[..]).await?;
         // A message right after another would otherwise wait 40 ms for an acknowledgement.
         stream.set_nodelay(true)?;
-        let limits = WebSocketConfig::default().max_message_size(Some(MESSAGE)).max_frame_size(Some(MESSAGE));
+        let most = MESSAGE[usize::from(!named)];
+        let limits = WebSocketConfig::default().max_message_size(Some(most)).max_frame_size(Some(most));
         let handshake = Box::pin(client_async_tls_with_config(to.url.as_str(), stream, Some(limits), None));
         let (socket, _) = handshake.await.map_err(Box::new)?;
         Ok(socket)

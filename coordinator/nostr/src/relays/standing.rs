@@ -5,16 +5,16 @@ use std::sync::Arc;
 use nostr::{Event, Filter, filter::MatchEventOptions};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::Delivery;
+use super::{Delivery, message_size::MessageSize};
 
 /// Room of a subscription's queue.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueRoom {
     /// Deliveries that wait for the reader.
     pub events: usize,
-    /// Bytes of events, as they came, that wait or that the reader holds.
+    /// Memory of events that wait or that the reader holds, in bytes.
     pub bytes: usize,
-    /// Bytes of one event; a larger one is left out.
+    /// Bytes of one event, as it came; a larger one is left out, and so is one that takes more memory than there is room.
     pub largest: usize,
 }
 
@@ -30,7 +30,7 @@ impl QueueRoom {
 pub(super) struct EventQueue {
     pub(super) to: mpsc::Sender<Delivery>,
     pub(super) bytes: Arc<Semaphore>,
-    pub(super) largest: usize,
+    pub(super) room: QueueRoom,
 }
 
 /// An event and the room that it takes in its reader's queue, free again when this is dropped.
@@ -38,7 +38,7 @@ pub(super) struct EventQueue {
 pub struct QueuedEvent {
     /// As the relay gave it, not verified.
     pub event: Event,
-    /// Bytes, as it came.
+    /// Bytes of memory that it takes, at most.
     pub size: usize,
     room: OwnedSemaphorePermit,
 }
@@ -81,9 +81,9 @@ impl OpenSubscription {
         self.queue.to.is_closed()
     }
 
-    /// Whether an event of so many bytes is taken.
-    pub(super) fn takes(&self, size: usize) -> bool {
-        size <= self.queue.largest
+    /// Whether an event of this size is taken.
+    pub(super) fn takes(&self, size: MessageSize) -> bool {
+        size.text <= self.queue.room.largest && size.memory <= self.queue.room.bytes
     }
 
     pub(super) fn deliver(&mut self, delivery: Delivery) {
@@ -99,12 +99,13 @@ impl OpenSubscription {
         }
     }
 
-    /// Delivers an event of so many bytes that was asked for, and for which there is room.
-    pub(super) fn event(&mut self, event: Event, size: usize) {
+    /// Delivers an event of this size that was asked for, and for which there is room.
+    pub(super) fn event(&mut self, event: Event, size: MessageSize) {
         let matches = |filter: &Filter| filter.match_event(&event, MatchEventOptions::new());
         if !self.takes(size) || !self.filters.iter().any(matches) {
             return;
         }
+        let size = size.memory;
         let bytes = u32::try_from(size).unwrap_or(u32::MAX);
         match self.queue.bytes.clone().try_acquire_many_owned(bytes) {
             Ok(room) => self.deliver(Delivery::Event(Box::new(QueuedEvent { event, size, room }))),
@@ -129,7 +130,11 @@ mod tests {
     fn standing(filter: Filter, room: QueueRoom) -> (OpenSubscription, mpsc::Receiver<Delivery>) {
         let (to, deliveries) = mpsc::channel(room.events);
         let bytes = Arc::new(Semaphore::new(room.bytes));
-        (OpenSubscription::new(vec![filter], EventQueue { to, bytes, largest: room.largest }), deliveries)
+        (OpenSubscription::new(vec![filter], EventQueue { to, bytes, room }), deliveries)
+    }
+
+    fn size(bytes: usize) -> MessageSize {
+        MessageSize { text: bytes, memory: bytes }
     }
 
     fn event(kind: u16) -> Event {
@@ -140,11 +145,12 @@ mod tests {
     fn attack_58_what_was_not_asked_for_or_is_too_long_is_not_kept() {
         let room = QueueRoom { events: 10, bytes: 1000, largest: 100 };
         let (mut standing, mut deliveries) = standing(Filter::new().kind(Kind::from(5100)), room);
-        standing.event(event(5401), 50);
-        standing.event(event(5100), 101);
+        standing.event(event(5401), size(50));
+        standing.event(event(5100), size(101));
+        standing.event(event(5100), MessageSize { text: 100, memory: 1001 });
         standing.tell_missed();
         assert!(deliveries.try_recv().is_err(), "and nobody reads it again for that");
-        standing.event(event(5100), 100);
+        standing.event(event(5100), size(100));
         assert!(matches!(deliveries.try_recv(), Ok(Delivery::Event(_))));
     }
 
@@ -153,15 +159,15 @@ mod tests {
         let room = QueueRoom { events: 10, bytes: 250, largest: 100 };
         let (mut standing, mut deliveries) = standing(Filter::new(), room);
         for _ in 0..5 {
-            standing.event(event(1), 100);
+            standing.event(event(1), size(100));
         }
         let held: Vec<Delivery> = std::iter::from_fn(|| deliveries.try_recv().ok()).collect();
         assert_eq!(held.len(), 2, "{held:?}");
-        standing.event(event(1), 100);
+        standing.event(event(1), size(100));
         assert!(matches!(deliveries.try_recv(), Ok(Delivery::Interrupted) | Err(_)));
         drop(held);
         standing.tell_missed();
-        standing.event(event(1), 100);
+        standing.event(event(1), size(100));
         let after: Vec<Delivery> = std::iter::from_fn(|| deliveries.try_recv().ok()).collect();
         assert!(matches!(after.last(), Some(Delivery::Event(_))), "{after:?}");
     }
