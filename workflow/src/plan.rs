@@ -303,6 +303,23 @@ pub struct MatrixCell {
     pub total: usize,
 }
 
+/// Bytes that values take in memory, roughly.
+#[must_use]
+pub fn values_size(values: &serde_json::Map<String, serde_json::Value>) -> usize {
+    values.iter().map(|(key, value)| key.len() + value_size(value)).sum()
+}
+
+/// As [`values_size`], of one value.
+pub(crate) fn value_size(value: &serde_json::Value) -> usize {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => 16 + text.len(),
+        Value::Array(items) => 16 + items.iter().map(value_size).sum::<usize>(),
+        Value::Object(entries) => 16 + values_size(entries),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 16,
+    }
+}
+
 /// Where a job's files come from.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SourceRef {

@@ -3,12 +3,16 @@
 use serde_json::{Map, Value as Json};
 
 use crate::expression::{self, Scope, Value};
-use crate::plan::{MatrixCell, Strategy, Tree};
+use crate::plan::{MatrixCell, Strategy, Tree, value_size, values_size};
 
 /// Legs of one job (GitHub docs: "Usage limits").
 pub const MAX_MATRIX_CELLS: usize = 256;
 /// Combinations looked at before `exclude` takes some away.
 const MAX_COMBINATIONS: usize = 65_536;
+/// Values that are compared, and 64 bytes of text each, while a matrix is expanded.
+const MAX_STEPS: usize = 500_000;
+/// Bytes of the values of all cells together.
+const MAX_BYTES: usize = 1 << 20;
 
 type Entries = Map<String, Json>;
 
@@ -16,15 +20,15 @@ type Entries = Map<String, Json>;
 ///
 /// # Errors
 /// A message for the author: a wrong expression or shape, a key without values, no cell at all, or more than
-/// [`MAX_MATRIX_CELLS`].
+/// [`MAX_MATRIX_CELLS`], or too much to compare or to keep.
 pub fn expand(strategy: &Strategy, scope: &Scope<'_>) -> Result<Vec<MatrixCell>, String> {
     let Some(tree) = &strategy.matrix else {
         return Ok(vec![MatrixCell { total: 1, ..MatrixCell::default() }]);
     };
     let matrix = Matrix::read(tree, scope)?;
-    let mut combinations = matrix.combinations()?;
-    combinations.retain(|cell| !matrix.exclude.iter().any(|filter| excludes(filter, cell)));
-    let cells = matrix.included(&combinations)?;
+    let mut budget = Budget { steps: MAX_STEPS, bytes: MAX_BYTES };
+    let combinations = matrix.combinations(&mut budget)?;
+    let cells = matrix.included(&combinations, &mut budget)?;
     let total = cells.len();
     if total == 0 {
         return Err("the matrix has no combination: it needs a key with values, or an `include`".to_owned());
@@ -60,47 +64,77 @@ impl Matrix {
         Ok(matrix)
     }
 
-    /// Every combination; the first key changes slowest.
-    fn combinations(&self) -> Result<Vec<Entries>, String> {
+    /// Every combination that no `exclude` takes away; the first key changes slowest.
+    fn combinations(&self, budget: &mut Budget) -> Result<Vec<Entries>, String> {
         if self.vectors.is_empty() {
             return Ok(Vec::new());
         }
         let count = self.vectors.iter().try_fold(1_usize, |count, (_, values)| count.checked_mul(values.len()));
-        if count.is_none_or(|count| count > MAX_COMBINATIONS) {
-            return Err(too_many());
-        }
-        let mut cells = vec![Entries::new()];
-        for (key, values) in &self.vectors {
-            let with = |cell: &Entries, value: &Json| {
-                let mut cell = cell.clone();
-                cell.insert(key.clone(), value.clone());
-                cell
-            };
-            cells = cells.iter().flat_map(|cell| values.iter().map(move |value| with(cell, value))).collect();
+        let count = count.filter(|count| *count <= MAX_COMBINATIONS).ok_or_else(too_many)?;
+        let mut cells = Vec::new();
+        for number in 0..count {
+            let cell = self.combination(number);
+            budget.take_steps(cell.len())?;
+            if self.is_excluded(&cell, budget)? {
+                continue;
+            }
+            if cells.len() == MAX_MATRIX_CELLS {
+                return Err(too_many());
+            }
+            budget.take_bytes(cell.iter().map(|(key, value)| key.len() + value_size(value)).sum())?;
+            cells.push(cell.into_iter().map(|(key, value)| (key.to_owned(), value.clone())).collect());
         }
         Ok(cells)
     }
 
-    /// Adds each `include` to every combination none of whose own values it would change, or else as a cell of its own.
-    fn included(&self, combinations: &[Entries]) -> Result<Vec<Entries>, String> {
-        if combinations.len() > MAX_MATRIX_CELLS {
-            return Err(too_many());
+    fn combination(&self, mut number: usize) -> Vec<(&str, &Json)> {
+        let fastest_first = self.vectors.iter().rev().filter_map(|(key, values)| {
+            let value = values.get(number % values.len().max(1))?;
+            number /= values.len().max(1);
+            Some((key.as_str(), value))
+        });
+        let mut cell: Vec<_> = fastest_first.collect();
+        cell.reverse();
+        cell
+    }
+
+    fn is_excluded(&self, cell: &[(&str, &Json)], budget: &mut Budget) -> Result<bool, String> {
+        'filters: for filter in self.exclude.iter().filter(|filter| !filter.is_empty()) {
+            for (key, wanted) in filter {
+                budget.take_steps(cell.len())?;
+                let value = cell.iter().rfind(|(name, _)| name.eq_ignore_ascii_case(key));
+                match value {
+                    Some((_, value)) if budget.covers(wanted, value)? => {}
+                    _ => continue 'filters,
+                }
+            }
+            return Ok(true);
         }
+        Ok(false)
+    }
+
+    /// Adds each `include` to every combination none of whose own values it would change, or else as a cell of its own.
+    fn included(&self, combinations: &[Entries], budget: &mut Budget) -> Result<Vec<Entries>, String> {
         let mut cells = combinations.to_vec();
         for include in &self.include {
             let own = |key: &str| self.vectors.iter().any(|(name, _)| name.eq_ignore_ascii_case(key));
+            budget.take_steps(include.len() * self.vectors.len())?;
+            let (compared, added): (Vec<_>, Vec<_>) = include.iter().partition(|(key, _)| own(key));
             let mut taken = false;
             for (cell, original) in cells.iter_mut().zip(combinations) {
-                let agrees =
-                    |(key, value): (&String, &Json)| get(original, key).is_some_and(|there| same(there, value));
-                if include.iter().filter(|(key, _)| own(key)).all(agrees) {
-                    taken = true;
-                    for (key, value) in include.iter().filter(|(key, _)| !own(key)) {
-                        put(cell, key, value);
-                    }
+                budget.take_steps(1)?;
+                if !budget.agrees(&compared, original)? {
+                    continue;
+                }
+                taken = true;
+                for (key, value) in &added {
+                    budget.take_steps(cell.len())?;
+                    budget.take_bytes(key.len() + value_size(value))?;
+                    put(cell, key, value);
                 }
             }
             if !taken {
+                budget.take_bytes(values_size(include))?;
                 cells.push(include.clone());
             }
             if cells.len() > MAX_MATRIX_CELLS {
@@ -108,6 +142,91 @@ impl Matrix {
             }
         }
         Ok(cells)
+    }
+}
+
+/// What one expansion may still cost.
+struct Budget {
+    steps: usize,
+    bytes: usize,
+}
+
+impl Budget {
+    fn take_steps(&mut self, steps: usize) -> Result<(), String> {
+        let dear = || "the matrix takes too much to expand: give it fewer combinations, `exclude`s or `include`s";
+        self.steps = self.steps.checked_sub(steps).ok_or_else(dear)?;
+        Ok(())
+    }
+
+    fn take_bytes(&mut self, bytes: usize) -> Result<(), String> {
+        let large =
+            || format!("the matrix has values of more than {} MiB over all its combinations together", MAX_BYTES >> 20);
+        self.bytes = self.bytes.checked_sub(bytes).ok_or_else(large)?;
+        Ok(())
+    }
+
+    fn agrees(&mut self, wanted: &[(&String, &Json)], cell: &Entries) -> Result<bool, String> {
+        for (key, wanted) in wanted {
+            match self.get(cell, key)? {
+                Some(value) if self.same(value, wanted)? => {}
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// A mapping in an `exclude` need name only some of the value's keys.
+    fn covers(&mut self, wanted: &Json, value: &Json) -> Result<bool, String> {
+        let (Json::Object(wanted), Json::Object(value)) = (wanted, value) else { return self.same(wanted, value) };
+        for (key, wanted) in wanted {
+            match self.get(value, key)? {
+                Some(value) if self.covers(wanted, value)? => {}
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Text is compared without case, as everywhere in expressions.
+    fn same(&mut self, left: &Json, right: &Json) -> Result<bool, String> {
+        self.take_steps(1)?;
+        match (left, right) {
+            (Json::Array(left), Json::Array(right)) => {
+                if left.len() != right.len() {
+                    return Ok(false);
+                }
+                for (left, right) in left.iter().zip(right) {
+                    if !self.same(left, right)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            }
+            (Json::Object(left), Json::Object(right)) => {
+                if left.len() != right.len() {
+                    return Ok(false);
+                }
+                for (key, left) in left {
+                    match self.get(right, key)? {
+                        Some(right) if self.same(left, right)? => {}
+                        _ => return Ok(false),
+                    }
+                }
+                Ok(true)
+            }
+            (Json::Array(_) | Json::Object(_), _) | (_, Json::Array(_) | Json::Object(_)) => Ok(false),
+            _ => {
+                let text = |value: &Json| value.as_str().map_or(0, str::len);
+                self.take_steps((text(left) + text(right)) / 64)?;
+                let (left, right) = (Value::from_json(left), Value::from_json(right));
+                Ok(left.as_text().eq_ignore_ascii_case(&right.as_text()))
+            }
+        }
+    }
+
+    fn get<'a>(&mut self, entries: &'a Entries, key: &str) -> Result<Option<&'a Json>, String> {
+        self.take_steps(entries.len())?;
+        Ok(entries.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value))
     }
 }
 
@@ -137,45 +256,9 @@ fn filters(key: &str, value: &Value) -> Result<Vec<Entries>, String> {
         .collect()
 }
 
-fn get<'a>(entries: &'a Entries, key: &str) -> Option<&'a Json> {
-    entries.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value)
-}
-
 fn put(entries: &mut Entries, key: &str, value: &Json) {
     let name = entries.keys().find(|name| name.eq_ignore_ascii_case(key)).cloned();
     entries.insert(name.unwrap_or_else(|| key.to_owned()), value.clone());
-}
-
-fn excludes(filter: &Entries, cell: &Entries) -> bool {
-    !filter.is_empty() && filter.iter().all(|(key, wanted)| get(cell, key).is_some_and(|value| covers(wanted, value)))
-}
-
-/// A mapping in an `exclude` need name only some of the value's keys.
-fn covers(wanted: &Json, value: &Json) -> bool {
-    match (wanted, value) {
-        (Json::Object(wanted), Json::Object(value)) => {
-            wanted.iter().all(|(key, wanted)| get(value, key).is_some_and(|value| covers(wanted, value)))
-        }
-        _ => same(wanted, value),
-    }
-}
-
-/// Text is compared without case, as everywhere in expressions.
-fn same(left: &Json, right: &Json) -> bool {
-    match (left, right) {
-        (Json::Array(left), Json::Array(right)) => {
-            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same(left, right))
-        }
-        (Json::Object(left), Json::Object(right)) => {
-            left.len() == right.len()
-                && left.iter().all(|(key, left)| get(right, key).is_some_and(|right| same(left, right)))
-        }
-        (Json::Array(_) | Json::Object(_), _) | (_, Json::Array(_) | Json::Object(_)) => false,
-        _ => {
-            let (left, right) = (Value::from_json(left), Value::from_json(right));
-            left.as_text().eq_ignore_ascii_case(&right.as_text())
-        }
-    }
 }
 
 #[cfg(test)]
@@ -304,5 +387,35 @@ mod tests {
     fn attack_08_a_matrix_of_a_billion_cells_costs_nothing() {
         let vector: Vec<_> = (0..1000).collect();
         assert!(cells(json!({"a": vector, "b": vector, "c": vector})).unwrap_err().contains("more than 256"));
+    }
+
+    #[test]
+    fn attack_08_excludes_and_includes_cost_no_more_than_their_budget() {
+        let vector: Vec<_> = (0..16).collect();
+        let begun = std::time::Instant::now();
+        let filters: Vec<_> = (0..20_000).map(|_| json!({"d": "x"})).collect();
+        let nested = |name: &str| Json::Object((0..500).map(|key| (format!("{name}{key}"), json!(key))).collect());
+        for matrix in [
+            json!({"a": vector, "b": vector, "c": vector, "d": vector, "exclude": filters}),
+            json!({"a": vector, "b": vector, "include": filters}),
+            json!({"a": [nested("x"), nested("x"), nested("x")], "exclude": vec![json!({"a": nested("x")}); 4]}),
+            json!({"a": ["x".repeat(900_000)], "exclude": vec![json!({"a": "X".repeat(900_000) + "y"}); 200]}),
+        ] {
+            let error = cells(matrix).unwrap_err();
+            assert!(error.contains("too much to expand") || error.contains("more than 1 MiB"), "{error}");
+        }
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn attack_08_the_values_of_all_cells_together_are_bounded() {
+        let (vector, large) = ((0..200).collect::<Vec<_>>(), "x".repeat(10_000));
+        for matrix in [
+            json!({"a": vector, "b": [large]}),
+            json!({"a": vector, "include": [{"b": large}]}),
+            json!({"include": vec![json!({"b": large}); 200]}),
+        ] {
+            assert!(cells(matrix).unwrap_err().contains("more than 1 MiB over all its combinations"));
+        }
     }
 }

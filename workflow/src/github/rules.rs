@@ -9,6 +9,9 @@ use crate::yaml::{Span, YamlNode, YamlValue};
 
 use super::report::Report;
 
+/// Jobs of one file. Anchors make thousands of a few lines.
+const MAX_JOBS: usize = 1000;
+
 /// Reports what contradicts itself. It may meet a tree of any shape: what has the wrong one was reported before.
 pub(super) fn check(root: &YamlNode, report: &mut Report<'_>) {
     if let Some(on) = root.get("on") {
@@ -43,6 +46,9 @@ fn needs(jobs: &YamlNode, report: &mut Report<'_>) {
     let entries = jobs.entries();
     if entries.is_empty() && matches!(jobs.value, YamlValue::Mapping(_)) {
         report.error(jobs.span, "a workflow needs at least one job");
+    }
+    if entries.len() > MAX_JOBS {
+        report.error(jobs.span, format!("the workflow has {} jobs: it may have {MAX_JOBS}", entries.len()));
     }
     let index: HashMap<String, usize> =
         entries.iter().enumerate().filter_map(|(at, (id, _))| Some((id.text()?.to_lowercase(), at))).collect();

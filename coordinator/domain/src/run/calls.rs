@@ -24,8 +24,12 @@ use super::{
     GroupClaim, Job, Planned, RunState, ending::worse, job_context::invalid, job_id::job_id, transition::Transition,
 };
 
-/// Jobs of a run. What is called can be counted before, matrices around it can't.
+/// Jobs of a run, cells and those of called workflows among them.
 const MAX_JOBS: usize = 4096;
+/// Bytes of the values of their cells, of names that may be made of them, and of inputs of calls.
+const MAX_VALUES: usize = 4 << 20;
+/// So few bytes are not added to those of the others.
+const FEW: usize = 1024;
 /// Bytes of a key, which names folders and files.
 const MAX_KEY: usize = 180;
 
@@ -72,6 +76,35 @@ impl RunState {
 
     pub(super) fn inputs<'p>(&'p self, planned: &'p Planned, parent_call: &JobKey) -> &'p Map<String, Value> {
         self.calls.get(parent_call).map_or(&planned.inputs, |call| &call.inputs)
+    }
+
+    /// Whether so many jobs may take the place of one.
+    pub(super) fn room_for(&self, id: &str, jobs: usize) -> Result<(), Reason> {
+        match self.jobs.len().saturating_add(jobs).saturating_sub(1) > MAX_JOBS {
+            true => {
+                Err(invalid(id, &JobKeyError::new("strategy", format!("the run would have more than {MAX_JOBS} jobs"))))
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// Whether these cells may take the place of their job.
+    pub(super) fn room_for_cells(&self, id: &str, cells: &[(JobKey, Job)]) -> Result<(), Reason> {
+        self.room_for(id, cells.len())?;
+        self.room_for_values(id, cells.iter().map(|(_, job)| job.values_size()).sum())
+    }
+
+    fn room_for_values(&self, id: &str, size: usize) -> Result<(), Reason> {
+        if size <= FEW {
+            return Ok(());
+        }
+        let jobs: usize = self.jobs.values().map(|job| job.values_size()).sum();
+        let calls: usize = self.calls.values().map(|call| plan::values_size(&call.inputs)).sum();
+        if jobs.saturating_add(calls).saturating_add(size) > MAX_VALUES {
+            let why = format!("matrices and inputs of the run take more than {} MiB together", MAX_VALUES >> 20);
+            return Err(invalid(id, &JobKeyError::new("strategy", why)));
+        }
+        Ok(())
     }
 
     /// Calls by a job of the file `parent_call`, with their keys.
@@ -187,6 +220,16 @@ impl RunState {
     }
 }
 
+impl Job {
+    /// Bytes of what may be as large as its author likes.
+    fn values_size(&self) -> usize {
+        let group = self.claim.as_ref().map_or(0, |claim| claim.ask.group.len());
+        let labels: usize = self.labels.iter().map(String::len).sum();
+        let environment = self.environment.as_ref().map_or(0, String::len);
+        plan::values_size(&self.cell.matrix) + self.name.len() + labels + group + environment
+    }
+}
+
 impl CalledWorkflow {
     /// The context of the job that calls it, and which instance of that job it is.
     pub(super) fn caller<'r>(
@@ -222,14 +265,13 @@ impl Transition {
         let context = context.ok_or_else(|| wrong("the job is gone"))?;
         let JobContent::Call { uses, .. } = &context.job.work else { return Err(wrong("the job calls nothing")) };
         let plan = planned.called.get(uses).ok_or_else(|| wrong(&format!("the workflow {uses} was not read")))?;
-        if self.state.jobs.len() + plan.jobs.len() > MAX_JOBS {
-            return Err(wrong(&format!("the run would have more than {MAX_JOBS} jobs")));
-        }
+        self.state.room_for(&cell.id, plan.jobs.len())?;
         if plan.jobs.keys().any(|inner| key.as_str().len() + inner.len() > MAX_KEY) {
             return Err(wrong("the ids of all calls around a job are too long together: shorten them"));
         }
         let inputs = plan.dialect.call_inputs(plan, &context, &cell.instance());
         let inputs = inputs.map_err(|error| invalid(&cell.id, &error))?;
+        self.state.room_for_values(&cell.id, plan::values_size(&inputs))?;
         let inner = |(id, job): (&String, &plan::Job)| {
             let name = format!("{} / {}", cell.name, job.name.as_ref().unwrap_or(id));
             (key.child(id), Job::blocked(format!("{}/{id}", cell.id), key, name))

@@ -108,7 +108,9 @@ impl Transition {
             let blocked = Job { fail_fast, max_parallel, ..Job::clone(blocked) };
             (key, held(blocked, outer, instance))
         });
-        Ok(Some(keyed.collect()))
+        let keyed: Vec<_> = keyed.collect();
+        self.state.room_for_cells(key.as_str(), &keyed)?;
+        Ok(Some(keyed))
     }
 
     /// Puts the cells where the job stood.

@@ -326,3 +326,51 @@ fn a_job_in_a_call_does_not_wait_for_the_group_that_the_call_holds() {
     run.apply(RunEvent::Granted { job: Some("a".into()) }).unwrap();
     assert_eq!(run.jobs(), "a/build=cancelled");
 }
+
+#[test]
+fn attack_07_matrices_of_all_jobs_together_make_no_more_jobs_than_a_run_may_have() {
+    let jobs: String = (0..20)
+        .map(|job| format!("  j{job}: {{runs-on: x, strategy: {{matrix: {{a: [{}]}}}}}}\n", numbers(0..256)))
+        .collect();
+    let run = run_of(&jobs, INNER, INNER);
+    let over = run.state.jobs.values().filter(|job| job.conclusion() == Some(Failure)).count();
+    assert!(run.state.jobs.len() <= 4096 && over >= 4, "{} jobs, {over} failed", run.state.jobs.len());
+    let failed = run.state.jobs.values().find(|job| job.conclusion() == Some(Failure)).unwrap();
+    let JobPhase::Done { reason: Some(workflow::plan::Reason::Invalid(reason)), .. } = &failed.phase else {
+        panic!("{:?}", failed.phase)
+    };
+    assert!(reason.contains("strategy: the run would have more than 4096 jobs"), "{reason}");
+}
+
+#[test]
+fn attack_08_values_of_all_cells_and_calls_of_a_run_are_bounded() {
+    let large = "x".repeat(100_000);
+    let cells: String = (0..8)
+        .map(|job| {
+            format!(
+                "  j{job}: {{runs-on: x, strategy: {{matrix: {{a: [1, 2, 3, 4, 5, 6, 7, 8], b: [\"{large}\"]}}}}}}\n"
+            )
+        })
+        .collect();
+    let inner = "on: {workflow_call: {inputs: {n: {type: string}}}}\njobs: {t: {runs-on: x}}\n";
+    let calls: String = (0..8)
+        .map(|job| {
+            let with = format!("with: {{n: '{large}${{{{matrix.a}}}}'}}");
+            format!(
+                "  j{job}: {{uses: ./.github/workflows/b.yml, strategy: {{matrix: {{a: [1, 2, 3, 4, 5, 6, 7, 8]}}}}, {with}}}\n"
+            )
+        })
+        .collect();
+    for (what, jobs) in [("cells", cells), ("inputs", calls)] {
+        let run = run_of(&jobs, inner, INNER);
+        let size = serde_json::to_string(&run.state.jobs).unwrap().len()
+            + serde_json::to_string(&run.state.calls).unwrap().len();
+        assert!(size < 7_000_000, "{what}: {size}");
+        let failed = run.state.jobs.values().filter(|job| job.conclusion() == Some(Failure)).count();
+        assert!(failed > 0, "{what}");
+    }
+}
+
+fn numbers(of: std::ops::Range<usize>) -> String {
+    of.map(|number| number.to_string()).collect::<Vec<_>>().join(",")
+}
