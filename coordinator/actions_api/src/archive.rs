@@ -26,6 +26,8 @@ use zip_reader::DIRECTORY;
 
 use blobs::Blobs;
 
+/// Bytes of the directory of an archive whose files are listed one by one: some 10,000 files.
+const LISTED: u64 = 1 << 20;
 /// Bytes that are read ahead.
 const AHEAD: u64 = 256 << 10;
 /// Bytes of one piece of an unpacked file.
@@ -44,6 +46,9 @@ pub enum ArchiveError {
     /// It would unpack to more than is allowed.
     #[error("it unpacks to more than {0} bytes: let its job upload less at a time")]
     TooLarge(u64),
+    /// It has more files than are listed.
+    #[error("it has too many files to list them")]
+    TooMany,
     /// It has no such entry.
     #[error("the archive has no such file")]
     Missing,
@@ -101,7 +106,7 @@ impl Archives {
         Self { blobs, turns: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
-    /// The files of an archive of this size, which together unpack to `limit` bytes at most.
+    /// The files of an archive of this size, some 10,000, which together unpack to `limit` bytes at most.
     pub(super) async fn entries(
         &self,
         sha256: &BlobHash,
@@ -112,7 +117,7 @@ impl Archives {
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let listed = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            list(&zip_reader::open(stored, DIRECTORY).map_err(unreadable)?, limit)
+            list(&zip_reader::open(stored, LISTED).map_err(unreadable)?, limit)
         });
         listed.await.map_err(unreadable)?
     }

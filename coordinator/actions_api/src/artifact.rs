@@ -207,12 +207,14 @@ fn own(identity: &JobIdentity, named: &ArtifactRequest) -> Result<(), Refusal> {
 
 pub(super) async fn create(
     State(api): State<ActionsApi>,
-    Authorized(identity): Authorized,
+    authorized: Authorized,
     headers: HeaderMap,
     Json(named): Json<ArtifactRequest>,
 ) -> Result<Json<Value>, Refusal> {
+    let identity = authorized.0.clone();
     own(&identity, &named)?;
     check(&named.name)?;
+    api.announce_upload(&authorized.caller(), UploadKind::Artifact, &named.name)?;
     api.replaced(&identity, &named.name).await?;
     api.expect(&identity, &named.name, api.until(named.expires_at.as_deref()));
     let url = api.upload_url(&base(&headers), &identity, UploadKind::Artifact, &named.name);
@@ -221,7 +223,7 @@ pub(super) async fn create(
 
 pub(super) async fn finalize(
     State(api): State<ActionsApi>,
-    Authorized(identity): Authorized,
+    Authorized(identity, _): Authorized,
     Json(named): Json<ArtifactRequest>,
 ) -> Result<Json<Value>, Refusal> {
     own(&identity, &named)?;
@@ -237,12 +239,13 @@ pub(super) async fn finalize(
     }
     let until = api.expected(&identity, &named.name).unwrap_or_else(|| api.until(None));
     let id = api.keep_artifact(&identity, &named.name, blob, until).await?;
+    api.finish_upload(&identity, UploadKind::Artifact, &named.name);
     Ok(Json(json!({ "ok": true, "artifact_id": id.to_string() })))
 }
 
 pub(super) async fn list(
     State(api): State<ActionsApi>,
-    Authorized(identity): Authorized,
+    Authorized(identity, _): Authorized,
     Json(named): Json<ArtifactRequest>,
 ) -> Result<Json<Value>, Refusal> {
     own(&identity, &named)?;
@@ -268,7 +271,7 @@ pub(super) async fn list(
 
 pub(super) async fn url(
     State(api): State<ActionsApi>,
-    Authorized(identity): Authorized,
+    Authorized(identity, _): Authorized,
     headers: HeaderMap,
     Json(named): Json<ArtifactRequest>,
 ) -> Result<Json<Value>, Refusal> {
@@ -281,7 +284,7 @@ pub(super) async fn url(
 
 pub(super) async fn delete(
     State(api): State<ActionsApi>,
-    Authorized(identity): Authorized,
+    Authorized(identity, _): Authorized,
     Json(named): Json<ArtifactRequest>,
 ) -> Result<Json<Value>, Refusal> {
     own(&identity, &named)?;

@@ -12,12 +12,13 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
-    ActionsApi, Authorized, JobIdentity, Refusal,
-    archive::{ArchiveError, FileEntry},
-    base,
-};
+use super::{ActionsApi, Authorized, JobIdentity, Refusal, archive::ArchiveError, base, internal};
 use store::Artifact;
+
+/// Bytes of a list of files.
+const LISTED: usize = 4 << 20;
+/// Bytes of it that are sent at a time.
+const PIECE: usize = 64 << 10;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -31,6 +32,9 @@ impl From<ArchiveError> for Refusal {
             ArchiveError::TooLarge(limit) => Self::too_large(format!(
                 "it unpacks to more than {limit} bytes: read it with actions/download-artifact@v4, which unpacks it in \
                  the job"
+            )),
+            ArchiveError::TooMany => Self::too_large(format!(
+                "{error}: read it with actions/download-artifact@v4, which unpacks it in the job"
             )),
             ArchiveError::Missing => Self::missing(error.to_string()),
             ArchiveError::Unreadable(_) | ArchiveError::Occupied(_) | ArchiveError::Unwritten { .. } => {
@@ -57,7 +61,7 @@ fn own(identity: &JobIdentity, run: &str) -> Result<(), Refusal> {
 
 pub(super) async fn list(
     State(api): State<ActionsApi>,
-    Authorized(identity): Authorized,
+    Authorized(identity, _): Authorized,
     Path(run): Path<String>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Refusal> {
@@ -76,32 +80,46 @@ pub(super) async fn list(
 
 pub(super) async fn items(
     State(api): State<ActionsApi>,
-    Authorized(identity): Authorized,
+    authorized: Authorized,
     Path(id): Path<u64>,
     Query(within): Query<ItemQuery>,
     headers: HeaderMap,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Response, Refusal> {
+    let Authorized(identity, held) = authorized;
     let artifact = api.container(&identity, id).await?;
     if within.item_path.is_some_and(|wanted| wanted != artifact.name) {
         return Err(Refusal::missing("list an artifact by its name"));
     }
+    // Until the answer was read: a job that does not read it waits for itself alone.
+    let turn = api.uploads.answers(&identity, &held).acquire_owned().await.map_err(|error| internal(&error))?;
     let limit = api.limits.artifact_bytes;
     let entries = api.archives.entries(&artifact.sha256, artifact.size, limit).await?;
     let base = base(&headers);
-    let shown = |entry: &FileEntry| {
-        json!({
+    let mut list = format!("{{\"count\":{},\"value\":[", entries.len());
+    for (number, entry) in entries.iter().enumerate() {
+        let shown = json!({
             "containerId": id, "path": format!("{}/{}", artifact.name, entry.path), "itemType": "file",
             "status": "created", "fileLength": entry.size, "contentId": "",
             "contentLocation": format!("{base}/_apis/resources/Containers/{id}/items/{}", entry.index),
-        })
-    };
-    let items: Vec<Value> = entries.iter().map(shown).collect();
-    Ok(Json(json!({ "count": items.len(), "value": items })))
+        });
+        list.push_str(if number > 0 { "," } else { "" });
+        list.push_str(&shown.to_string());
+        if list.len() > LISTED {
+            return Err(ArchiveError::TooMany.into());
+        }
+    }
+    list.push_str("]}");
+    // In pieces: the turn is held until the last of them is to be sent.
+    let pieces = futures::stream::unfold((bytes::Bytes::from(list), turn), |(mut list, turn)| async move {
+        let piece = list.split_to(PIECE.min(list.len()));
+        (!piece.is_empty()).then_some((Ok::<_, std::convert::Infallible>(piece), (list, turn)))
+    });
+    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(pieces)).into_response())
 }
 
 pub(super) async fn content(
     State(api): State<ActionsApi>,
-    Authorized(identity): Authorized,
+    Authorized(identity, _): Authorized,
     Path((id, index)): Path<(u64, usize)>,
 ) -> Result<Response, Refusal> {
     let artifact = api.container(&identity, id).await?;
@@ -115,7 +133,7 @@ pub(super) async fn content(
 
 /// The earlier clients print status and headers of a refusal. They do not read its body: an open connection would keep
 /// their process from ending.
-pub(super) async fn upload(Authorized(_): Authorized) -> Response {
+pub(super) async fn upload(Authorized(..): Authorized) -> Response {
     const REMEDY: &str = "artifacts are uploaded by version 4 of the protocol here: use actions/upload-artifact@v4, or \
                           @actions/artifact 2 or newer";
     let mut response = Refusal::new(StatusCode::GONE, "unimplemented", REMEDY).into_response();

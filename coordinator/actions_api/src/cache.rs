@@ -17,6 +17,8 @@ use workflow::time::DAY_MS;
 const KEY: usize = 512;
 /// Keys of one look-up; GitHub's limit.
 const KEYS: usize = 10;
+/// Entries of one repository: a look-up reads those of a ref.
+const ENTRIES: u64 = 10_000;
 /// Entries read at once to make room.
 const EVICTED: u32 = 100;
 
@@ -116,16 +118,21 @@ impl ActionsApi {
     /// Removes entries of a repository, or of all, until they take no more than a limit.
     pub(super) async fn make_room(&self, repository: Option<&str>, limit: u64) -> Result<(), BlobError> {
         let mut total = self.store.caches_total(repository).await?;
-        while total > limit {
+        let mut more = match repository {
+            Some(repository) => self.store.caches_number(repository).await?.saturating_sub(ENTRIES),
+            None => 0,
+        };
+        while total > limit || more > 0 {
             let oldest = self.store.caches_least_used(repository, EVICTED).await?;
             if oldest.is_empty() {
                 break;
             }
             for entry in oldest {
-                if total <= limit {
+                if total <= limit && more == 0 {
                     break;
                 }
                 total = total.saturating_sub(entry.size);
+                more = more.saturating_sub(1);
                 self.remove_cache(&entry).await?;
             }
         }
@@ -176,7 +183,7 @@ fn name(entry: &CacheRequest) -> String {
 
 pub(super) async fn create(
     State(api): State<ActionsApi>,
-    Authorized(identity): Authorized,
+    Authorized(identity, _): Authorized,
     headers: HeaderMap,
     Json(entry): Json<CacheRequest>,
 ) -> Result<Json<Value>, Refusal> {
@@ -190,7 +197,7 @@ pub(super) async fn create(
 
 pub(super) async fn finalize(
     State(api): State<ActionsApi>,
-    Authorized(identity): Authorized,
+    Authorized(identity, _): Authorized,
     Json(entry): Json<CacheRequest>,
 ) -> Result<Json<Value>, Refusal> {
     api.saves(&identity, &entry.key, &entry.version).await?;
@@ -200,12 +207,13 @@ pub(super) async fn finalize(
         return Err(Refusal::invalid(format!("{} bytes came in, others were announced", blob.size)));
     }
     let id = api.keep_cache(&identity, &entry.key, &entry.version, blob).await?;
+    api.finish_upload(&identity, UploadKind::Cache, &name(&entry));
     Ok(Json(json!({ "ok": true, "entry_id": id.to_string() })))
 }
 
 pub(super) async fn find(
     State(api): State<ActionsApi>,
-    Authorized(identity): Authorized,
+    Authorized(identity, _): Authorized,
     headers: HeaderMap,
     Json(entry): Json<CacheRequest>,
 ) -> Result<Json<Value>, Refusal> {

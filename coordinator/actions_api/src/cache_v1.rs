@@ -1,6 +1,6 @@
 //! Caches, version 1 of the protocol, for actions and tools without version 2. The entries are the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use axum::{
     Json,
@@ -9,11 +9,10 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use futures::TryStreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ActionsApi, Authorized, RESERVED, Refusal, base};
+use super::{ActionsApi, Authorized, RESERVED, Refusal, base, storage::owner};
 use blobs::Deposit;
 use workflow::time::DAY_MS;
 
@@ -48,6 +47,28 @@ pub(super) struct CommitRequest {
     size: Option<u64>,
 }
 
+impl ReservedCache {
+    /// The attempt that reserved it.
+    pub(super) fn identity(&self) -> &str {
+        &self.identity
+    }
+}
+
+/// Makes room for one more: the attempt that has most loses its oldest.
+fn make_room(reserved: &mut BTreeMap<u64, ReservedCache>) {
+    if reserved.len() < RESERVED {
+        return;
+    }
+    let mut of_attempt: HashMap<&str, (usize, u64)> = HashMap::new();
+    for (id, cache) in reserved.iter() {
+        of_attempt.entry(&cache.identity).or_insert((0, *id)).0 += 1;
+    }
+    let most = of_attempt.into_values().max_by_key(|(number, oldest)| (*number, std::cmp::Reverse(*oldest)));
+    if let Some((_, oldest)) = most {
+        reserved.remove(&oldest);
+    }
+}
+
 impl ActionsApi {
     /// Name of an upload's parts.
     fn parts(id: u64) -> String {
@@ -68,7 +89,7 @@ impl ActionsApi {
 
 pub(super) async fn find(
     State(api): State<ActionsApi>,
-    Authorized(identity): Authorized,
+    Authorized(identity, _): Authorized,
     Query(wanted): Query<LookupQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
@@ -83,15 +104,15 @@ pub(super) async fn find(
 
 pub(super) async fn reserve(
     State(api): State<ActionsApi>,
-    Authorized(identity): Authorized,
+    authorized: Authorized,
     Json(entry): Json<ReserveRequest>,
 ) -> Result<(StatusCode, Json<Value>), Refusal> {
+    let identity = authorized.0.clone();
     api.saves(&identity, &entry.key, &entry.version).await?;
     let id = api.store.next("reserved caches").await?;
+    api.begin_upload(&authorized.caller(), &ActionsApi::parts(id))?;
     let mut reserved = api.reserved.lock();
-    if reserved.len() >= RESERVED {
-        reserved.pop_first();
-    }
+    make_room(&mut reserved);
     let ReserveRequest { key, version } = entry;
     reserved.insert(id, ReservedCache { identity: identity.text(), key, version, chunks: BTreeMap::new() });
     Ok((StatusCode::CREATED, Json(json!({ "cacheId": id }))))
@@ -99,35 +120,31 @@ pub(super) async fn reserve(
 
 pub(super) async fn chunk(
     State(api): State<ActionsApi>,
-    Authorized(identity): Authorized,
+    authorized: Authorized,
     Path(id): Path<u64>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Refusal> {
-    api.with_reserved(&identity.text(), id, |_| ())?;
+    let identity = authorized.0.clone();
+    let chunks = api.with_reserved(&identity.text(), id, |entry| entry.chunks.len())?;
+    if chunks >= CHUNKS {
+        return Err(Refusal::too_large("an upload has at most 10,000 chunks"));
+    }
     let range = headers.get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
     let start = range.and_then(|text| text.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok());
     let start = start.ok_or_else(|| Refusal::invalid("a chunk needs `Content-Range: bytes FROM-TO/*`"))?;
-    let (counting, counted) = (api.clone(), identity.clone());
-    let bytes = body.into_data_stream().map_err(std::io::Error::other).and_then(move |piece| {
-        let within = counting.receives(&counted, piece.len() as u64);
-        let refused = || std::io::Error::other("this job sent more than one job may keep");
-        std::future::ready(if within { Ok(piece) } else { Err(refused()) })
-    });
+    let (caller, upload) = (authorized.caller(), ActionsApi::parts(id));
+    api.begin_upload(&caller, &upload)?;
+    let bytes = api.counted(caller, upload, body);
     let limit = api.limits.cache_bytes;
     let size = api.blobs.stage(&ActionsApi::parts(id), &start.to_string(), bytes, limit).await?;
-    api.with_reserved(&identity.text(), id, |entry| {
-        if entry.chunks.len() >= CHUNKS {
-            return Err(Refusal::too_large("an upload has at most 10,000 chunks"));
-        }
-        entry.chunks.insert(start, size);
-        Ok(StatusCode::NO_CONTENT)
-    })?
+    api.with_reserved(&identity.text(), id, |entry| entry.chunks.insert(start, size))?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn commit(
     State(api): State<ActionsApi>,
-    Authorized(identity): Authorized,
+    Authorized(identity, _): Authorized,
     Path(id): Path<u64>,
     Json(committed): Json<CommitRequest>,
 ) -> Result<StatusCode, Refusal> {
@@ -149,7 +166,7 @@ pub(super) async fn commit(
     let now = api.now();
     let deposit = Deposit {
         kind: "application/octet-stream".into(),
-        owner: format!("upload:{}", ActionsApi::parts(id)),
+        owner: owner(&ActionsApi::parts(id)),
         public: false,
         now,
         expires_at: now.saturating_add(DAY_MS),
@@ -160,5 +177,6 @@ pub(super) async fn commit(
     let put = put.ok_or_else(|| Refusal::missing("a chunk was removed meanwhile"))?;
     api.keep_cache(&identity, &key, &version, put.blob().clone()).await?;
     api.reserved.lock().remove(&id);
+    api.uploads.finish(&identity, &ActionsApi::parts(id));
     Ok(StatusCode::NO_CONTENT)
 }

@@ -13,26 +13,32 @@ mod cache_v1;
 mod oidc;
 mod storage;
 mod token;
+mod upload_account;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json, Router,
+    body::Body,
     extract::{FromRequestParts, State},
     http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{any, post},
 };
+use futures::{Stream, TryStreamExt as _};
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use self::token::Tokens;
 pub use self::{
     archive::{ArchiveError, Existing, unpack_archive},
     artifact::owner as artifact_owner,
     oidc::{Issuer, grants},
+};
+use self::{
+    token::Tokens,
+    upload_account::{Exhausted, UploadAccount, UploadLimits},
 };
 use blobs::{BlobError, Blobs};
 use domain::id::{JobKey, RunId};
@@ -40,12 +46,11 @@ use domain::run::Millis;
 use store::{Store, StoreError};
 use workflow::{git_ref, time::DAY_MS};
 
-/// Most attempts whose uploads are counted, and most unfinished artifacts; beyond it the one that was idle longest is
-/// dropped.
+/// Most unfinished artifacts whose expiry is known; beyond it the one that was idle longest is dropped.
 const COUNTED: u64 = 65_536;
 /// Most unfinished uploads of caches by version 1 of the protocol.
 const RESERVED: usize = 4096;
-/// Idle time after which the counters and unfinished uploads of an attempt are dropped.
+/// Idle time after which that expiry is dropped.
 const FORGOTTEN: Duration = Duration::from_millis(DAY_MS);
 
 /// The services. Clones share them.
@@ -60,8 +65,7 @@ pub struct ActionsApi {
     issuer: Option<Arc<Issuer>>,
     /// Unfinished uploads of caches by version 1 of the protocol.
     reserved: Arc<Mutex<BTreeMap<u64, cache_v1::ReservedCache>>>,
-    /// Bytes that each attempt uploaded.
-    received: moka::sync::Cache<String, u64>,
+    uploads: UploadAccount,
     /// Expiry that jobs asked for unfinished artifacts. After a restart such an artifact gets the operator's default.
     expiries: moka::sync::Cache<String, Millis>,
 }
@@ -132,6 +136,10 @@ impl ActionsApi {
         clock: fn() -> Millis,
     ) -> Self {
         let tokens = Arc::new(Tokens::new(key));
+        let uploads = UploadAccount::new(UploadLimits {
+            of_attempt: limits.cache_bytes.saturating_add(limits.artifact_bytes),
+            of_author: limits.cache_bytes.saturating_add(limits.artifact_bytes_per_author),
+        });
         Self {
             store,
             archives: archive::Archives::new(blobs.clone()),
@@ -141,7 +149,7 @@ impl ActionsApi {
             clock,
             issuer: None,
             reserved: Arc::default(),
-            received: least_recently_used(),
+            uploads,
             expiries: least_recently_used(),
         }
     }
@@ -163,6 +171,22 @@ impl ActionsApi {
         if let Err(error) = serving.await {
             tracing::debug!(%error, "a connection of a job ended");
         }
+        if let Err(error) = self.remove_unfinished().await {
+            tracing::warn!(%error, "uploads of a job that is over stay for a day");
+        }
+    }
+
+    /// Removes what attempts uploaded and did not finish, once they are over: nobody can finish it any more.
+    async fn remove_unfinished(&self) -> Result<(), BlobError> {
+        let (attempts, uploads) = self.uploads.over();
+        if !attempts.is_empty() {
+            self.reserved.lock().retain(|_, cache| !attempts.contains(cache.identity()));
+        }
+        for upload in uploads {
+            self.forget_upload(&upload).await?;
+            self.blobs.unstage(&upload).await?;
+        }
+        Ok(())
     }
 
     fn router(&self) -> Router {
@@ -198,22 +222,39 @@ impl ActionsApi {
             self.remove_cache(&entry).await?;
         }
         self.make_room(None, limits.cache_bytes).await?;
+        self.remove_unfinished().await?;
         for artifact in self.store.artifacts_expired(now).await? {
             self.remove_artifact(&artifact).await?;
         }
         self.make_artifact_room(limits.artifact_bytes).await
     }
 
-    /// Counts uploaded bytes of an attempt; false: they exceed its limit, or the disk is nearly full.
-    fn receives(&self, identity: &JobIdentity, bytes: u64) -> bool {
-        if !self.store.has_free(self.limits.min_free) {
-            return false;
+    /// Counts an object of an upload that is about to be written.
+    fn begin_upload(&self, caller: &Caller, upload: &str) -> Result<(), Refusal> {
+        self.check_free().and_then(|()| Ok(self.uploads.begin(&caller.identity, &caller.held, upload)?))
+    }
+
+    fn check_free(&self) -> Result<(), Refusal> {
+        match self.store.has_free(self.limits.min_free) {
+            true => Ok(()),
+            false => Err(Refusal::too_large("the pool has no room left for uploads: ask its operator")),
         }
-        let sum = self
-            .received
-            .entry(identity.text())
-            .and_upsert_with(|known| known.map_or(0, moka::Entry::into_value).saturating_add(bytes));
-        sum.into_value() <= self.limits.cache_bytes.saturating_add(self.limits.artifact_bytes)
+    }
+
+    /// The bytes of a body, each counted before it is given.
+    fn counted(
+        &self,
+        caller: Caller,
+        upload: String,
+        body: Body,
+    ) -> impl Stream<Item = std::io::Result<bytes::Bytes>> + Send + use<> {
+        let api = self.clone();
+        body.into_data_stream().map_err(std::io::Error::other).and_then(move |piece| {
+            let counted = api
+                .check_free()
+                .and_then(|()| Ok(api.uploads.write(&caller.identity, &caller.held, &upload, piece.len() as u64)?));
+            std::future::ready(counted.map(|()| piece).map_err(|refusal| std::io::Error::other(refusal.reason)))
+        })
     }
 
     fn now(&self) -> Millis {
@@ -227,7 +268,13 @@ fn least_recently_used<V: Clone + Send + Sync + 'static>() -> moka::sync::Cache<
 }
 
 /// A request with the token of its attempt.
-struct Authorized(Arc<JobIdentity>);
+struct Authorized(Arc<JobIdentity>, LeaseCheck);
+
+impl Authorized {
+    fn caller(&self) -> Caller {
+        Caller { identity: self.0.clone(), held: self.1.clone() }
+    }
+}
 
 impl FromRequestParts<ActionsApi> for Authorized {
     type Rejection = Refusal;
@@ -237,7 +284,7 @@ impl FromRequestParts<ActionsApi> for Authorized {
         let shown = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = shown.and_then(|value| value.split_once(' ')).map(|(_, token)| token.trim());
         if token.is_some_and(|token| api.tokens.is_runtime(token, &caller.identity)) {
-            return Ok(Self(caller.identity));
+            return Ok(Self(caller.identity, caller.held));
         }
         Err(Refusal::unauthorized("send the ACTIONS_RUNTIME_TOKEN of this very job as `Authorization: Bearer`"))
     }
@@ -297,6 +344,12 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         (self.status, Json(json!({ "code": self.code, "msg": self.reason, "message": self.reason }))).into_response()
+    }
+}
+
+impl From<Exhausted> for Refusal {
+    fn from(error: Exhausted) -> Self {
+        Self::too_large(error.to_string())
     }
 }
 

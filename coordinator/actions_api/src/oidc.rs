@@ -154,7 +154,7 @@ pub(super) struct TokenQuery {
 
 pub(super) async fn token(
     State(api): State<ActionsApi>,
-    Authorized(identity): Authorized,
+    Authorized(identity, _): Authorized,
     Query(asked): Query<TokenQuery>,
 ) -> Result<Json<Value>, Refusal> {
     let refused = |reason: &str| Refusal::new(axum::http::StatusCode::FORBIDDEN, "permission_denied", reason);

@@ -3,19 +3,20 @@
 //!
 //! Source of the rules: Azure's documentation of "Put Blob", "Put Block", "Put Block List" and "Get Blob".
 
+use std::collections::HashSet;
+
 use axum::{
     body::{Body, to_bytes},
     extract::{Path, Query, State},
     http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use futures::TryStreamExt as _;
 use serde::Deserialize;
 
 use domain::id::BlobHash;
 
-use super::{ActionsApi, JobIdentity, Refusal, caller};
-use blobs::{ByteRange, Deposit, content_range};
+use super::{ActionsApi, Caller, JobIdentity, Refusal, caller};
+use blobs::{BlobError, ByteRange, Deposit, content_range};
 use store::Blob;
 use workflow::time::DAY_MS;
 
@@ -75,6 +76,26 @@ impl ActionsApi {
         Ok(self.store.blobs_of(&owner, 1).await?.into_iter().next())
     }
 
+    /// Counts an upload from the moment that it has a name.
+    pub(super) fn announce_upload(&self, caller: &Caller, kind: UploadKind, name: &str) -> Result<(), Refusal> {
+        let upload = self.tokens.upload(&caller.identity, kind.as_str(), name);
+        Ok(self.uploads.begin(&caller.identity, &caller.held, &upload)?)
+    }
+
+    /// Notes that what was uploaded under a name is kept, and no upload any more.
+    pub(super) fn finish_upload(&self, identity: &JobIdentity, kind: UploadKind, name: &str) {
+        self.uploads.finish(identity, &self.tokens.upload(identity, kind.as_str(), name));
+    }
+
+    /// Removes an earlier upload of the same name.
+    pub(super) async fn forget_upload(&self, upload: &str) -> Result<(), BlobError> {
+        let owner = owner(upload);
+        for earlier in self.store.blobs_of(&owner, 16).await? {
+            self.blobs.delete(&earlier.sha256, &owner).await?;
+        }
+        Ok(())
+    }
+
     fn limit(&self, kind: UploadKind) -> u64 {
         match kind {
             UploadKind::Cache => self.limits.cache_bytes,
@@ -84,7 +105,7 @@ impl ActionsApi {
 }
 
 /// Owner of uploaded bytes that belong to no cache or artifact yet.
-fn owner(upload: &str) -> String {
+pub(super) fn owner(upload: &str) -> String {
     format!("upload:{upload}")
 }
 
@@ -95,24 +116,12 @@ pub(super) async fn put(
     parts: Parts,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let identity = caller(&parts)?.identity;
-    if !api.tokens.is_path(&asked.sig, &identity, "put", parts.uri.path()) {
+    let caller = caller(&parts)?;
+    if !api.tokens.is_path(&asked.sig, &caller.identity, "put", parts.uri.path()) {
         return Err(Refusal::unauthorized("the URL is not one that this job was given"));
     }
     let kind = UploadKind::parse(&kind).ok_or_else(|| Refusal::missing("nothing is uploaded here"))?;
     let limit = api.limit(kind);
-    let (counting, counted) = (api.clone(), identity.clone());
-    let bytes = |body: Body| {
-        body.into_data_stream().map_err(std::io::Error::other).and_then(move |piece| {
-            let within = counting.receives(&counted, piece.len() as u64);
-            let refused = || {
-                std::io::Error::other(
-                    "this job sent more than one job may keep, or the pool has no room left: ask its operator",
-                )
-            };
-            std::future::ready(if within { Ok(piece) } else { Err(refused()) })
-        })
-    };
     let now = api.now();
     let deposit = Deposit {
         kind: "application/octet-stream".into(),
@@ -123,20 +132,21 @@ pub(super) async fn put(
         allowed: None,
         limit,
     };
+    api.begin_upload(&caller, &id)?;
     match asked.comp.as_deref() {
         None => {
-            forget(&api, &id).await?;
-            api.blobs.put(bytes(body), deposit).await?;
+            api.forget_upload(&id).await?;
+            api.blobs.put(api.counted(caller, id, body), deposit).await?;
         }
         Some("block") => {
             let block = asked.blockid.ok_or_else(|| Refusal::invalid("Put Block needs `blockid`"))?;
-            api.blobs.stage(&id, &block, bytes(body), limit).await?;
+            api.blobs.stage(&id, &block, api.counted(caller, id.clone(), body), limit).await?;
         }
         Some("blocklist") => {
             let list =
                 to_bytes(body, BLOCK_LIST).await.map_err(|_| Refusal::too_large("the block list is too long"))?;
             let blocks = block_list(&String::from_utf8_lossy(&list))?;
-            forget(&api, &id).await?;
+            api.forget_upload(&id).await?;
             let put = api.blobs.put_staged(&id, &blocks, deposit).await?;
             put.ok_or_else(|| {
                 Refusal::new(StatusCode::BAD_REQUEST, "InvalidBlockList", "a block of the list is missing")
@@ -156,18 +166,10 @@ pub(super) async fn put(
     Ok(response)
 }
 
-/// Removes an earlier upload of the same name.
-async fn forget(api: &ActionsApi, upload: &str) -> Result<(), Refusal> {
-    let owner = owner(upload);
-    for earlier in api.store.blobs_of(&owner, 16).await? {
-        api.blobs.delete(&earlier.sha256, &owner).await?;
-    }
-    Ok(())
-}
-
-/// Ids of `<Latest>`, `<Uncommitted>` and `<Committed>` elements in order. Base64 has nothing that XML escapes.
+/// Ids of `<Latest>`, `<Uncommitted>` and `<Committed>` elements in order. Base64 has nothing that XML escapes. No client
+/// names a block twice: its bytes would be written twice, and were counted once.
 fn block_list(xml: &str) -> Result<Vec<String>, Refusal> {
-    let mut blocks = Vec::new();
+    let (mut blocks, mut known) = (Vec::new(), HashSet::new());
     let mut rest = xml;
     while let Some((_, after)) = rest.split_once('<') {
         let wrong = || Refusal::invalid("the block list is not valid XML");
@@ -175,7 +177,11 @@ fn block_list(xml: &str) -> Result<Vec<String>, Refusal> {
         rest = after;
         if matches!(tag, "Latest" | "Uncommitted" | "Committed") {
             let (id, after) = after.split_once('<').ok_or_else(wrong)?;
-            blocks.push(id.trim().to_owned());
+            let id = id.trim();
+            if !known.insert(id) {
+                return Err(Refusal::invalid("the block list names a block twice"));
+            }
+            blocks.push(id.to_owned());
             rest = after.split_once('>').ok_or_else(wrong)?.1;
         }
         if blocks.len() > BLOCKS {

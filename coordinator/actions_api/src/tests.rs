@@ -108,6 +108,12 @@ impl Job<'_> {
         Some((found["matched_key"].as_str()?.to_owned(), bytes))
     }
 
+    async fn upload_url(&self, name: &str) -> String {
+        let named = json!({"workflow_run_backend_id": self.run, "name": name, "version": 4});
+        let (_, made) = self.ask(ARTIFACT, "CreateArtifact", named).await;
+        made["signed_upload_url"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned()
+    }
+
     async fn upload(&self, name: &str, bytes: impl AsRef<[u8]>) -> (u16, Value) {
         let bytes = bytes.as_ref();
         let named = json!({"workflow_run_backend_id": self.run, "name": name, "version": 4});

@@ -231,12 +231,17 @@ impl Blobs {
         }
         let body = futures::stream::iter(places).map(|place| part(Arc::clone(&self.objects), place)).flatten();
         let put = self.put(body.boxed(), deposit).await?;
-        self.unstage(Some(upload), Millis::MAX).await?;
+        self.unstage(upload).await?;
         Ok(Some(put))
     }
 
+    /// Removes the staged parts of an upload that nobody completes any more.
+    pub async fn unstage(&self, upload: &str) -> Result<(), BlobError> {
+        self.remove_staged(Some(upload), Millis::MAX).await
+    }
+
     /// Removes staged parts: those of one upload, or all that are older than a time.
-    async fn unstage(&self, upload: Option<&str>, before: Millis) -> Result<(), BlobError> {
+    async fn remove_staged(&self, upload: Option<&str>, before: Millis) -> Result<(), BlobError> {
         let folder = upload.map_or_else(|| Path::from("staged"), |upload| Path::from_iter(["staged", upload]));
         let mut parts = self.objects.list(Some(&folder));
         while let Some(part) = parts.try_next().await? {
@@ -333,7 +338,7 @@ impl Blobs {
         for blob in self.store.blobs_expired(now).await? {
             self.delete(&blob.sha256, &blob.owner).await?;
         }
-        self.unstage(None, now.saturating_sub(STAGED)).await?;
+        self.remove_staged(None, now.saturating_sub(STAGED)).await?;
         self.collect(now.saturating_sub(UNCOMMITTED)).await
     }
 

@@ -145,6 +145,12 @@ impl Store {
         statement.fetch_one(&self.readers).await
     }
 
+    /// How many entries a repository has.
+    pub async fn caches_number(&self, repository: &str) -> Found<u64> {
+        let statement = query_scalar("SELECT count(*) FROM caches WHERE repository = $1").bind(repository);
+        statement.fetch_one(&self.readers).await
+    }
+
     /// Entries of a repository, or of all, the one that was unused longest first.
     pub async fn caches_least_used(&self, repository: Option<&str>, limit: u32) -> Found<Vec<Cache>> {
         let statement = match repository {

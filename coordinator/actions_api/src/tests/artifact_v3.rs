@@ -182,3 +182,48 @@ async fn uploads_by_earlier_versions_and_artifacts_of_other_runs_are_refused_wit
     assert_eq!(refused.status(), 410);
     assert!(refused.headers()["x-reason"].to_str().unwrap().contains("actions/upload-artifact@v4"));
 }
+
+#[tokio::test]
+async fn attack_45_an_archive_of_very_many_files_is_not_listed() {
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
+    let job = world.job(identity("r1", "refs/heads/main", true)).await;
+    let names: Vec<String> = (0..25_000).map(|number| number.to_string()).collect();
+    let files: Vec<(&str, Vec<u8>)> = names.iter().map(|name| (name.as_str(), Vec::new())).collect();
+    let artifact = id(&job.upload("many", zipped(&files)).await);
+    let why = job.files(artifact).await.unwrap_err();
+    assert!(why.contains("directory has more than"), "{why}");
+    let controls = "\u{1}".repeat(60_000);
+    let long: Vec<(String, Vec<u8>)> = (0..16).map(|number| (format!("{number}{controls}"), Vec::new())).collect();
+    let long: Vec<(&str, Vec<u8>)> = long.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
+    let artifact = id(&job.upload("long", zipped(&long)).await);
+    let why = job.files(artifact).await.unwrap_err();
+    assert!(why.contains("too many files to list"), "{why}");
+}
+
+#[tokio::test]
+async fn attack_45_a_job_that_does_not_read_its_lists_has_one_of_them_in_memory() {
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
+    let job = world.job(identity("r1", "refs/heads/main", true)).await;
+    let names: Vec<String> = (0..12_000).map(|number| format!("{number:030}")).collect();
+    let files: Vec<(&str, Vec<u8>)> = names.iter().map(|name| (name.as_str(), Vec::new())).collect();
+    let artifact = id(&job.upload("many", zipped(&files[..9000])).await);
+    let path = format!("/_apis/resources/Containers/{artifact}");
+    let caller = Arc::new(identity("r1", "refs/heads/main", true));
+    let mut unread = Vec::new();
+    for _ in 0..2 {
+        let (mut near, far) = tokio::io::duplex(16 << 10);
+        let (api, caller) = (world.api.clone(), caller.clone());
+        tokio::spawn(async move { api.serve(caller, Arc::new(|| true), far).await });
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n", job.token);
+        tokio::io::AsyncWriteExt::write_all(&mut near, request.as_bytes()).await.unwrap();
+        unread.push(near);
+        let first = unread.first_mut().unwrap();
+        tokio::io::AsyncReadExt::read_u8(first).await.unwrap();
+    }
+    let mut second = unread.pop().unwrap();
+    let wait = std::time::Duration::from_millis(500);
+    let waited = tokio::time::timeout(wait, tokio::io::AsyncReadExt::read_u8(&mut second)).await;
+    assert!(waited.is_err(), "the second waits until the first is read");
+    drop(unread);
+    tokio::io::AsyncReadExt::read_u8(&mut second).await.unwrap();
+}

@@ -18,13 +18,71 @@ async fn what_other_attempts_send_does_not_give_a_job_its_quota_back() {
         ..config::CacheAndArtifactLimits::default()
     };
     let world = World::new(limits).await;
+    let held: LeaseCheck = Arc::new(|| true);
+    let sends = |identity: &JobIdentity, bytes| world.api.uploads.write(identity, &held, "upload", bytes).is_ok();
     let greedy = identity("greedy", "refs/heads/main", true);
-    assert!(world.api.receives(&greedy, 20));
-    assert!(!world.api.receives(&greedy, 1));
+    assert!(sends(&greedy, 20));
+    assert!(!sends(&greedy, 1));
     for other in 0..5000 {
-        assert!(world.api.receives(&identity(&format!("other-{other}"), "refs/heads/main", true), 1));
+        assert!(sends(&identity(&format!("other-{other}"), "refs/heads/main", true), 1));
     }
-    assert!(!world.api.receives(&greedy, 1));
+    assert!(!sends(&greedy, 1));
+}
+
+/// Parts of an upload, and the list that names them.
+async fn put_blocks(job: &Job<'_>, url: &str, blocks: &[&str], listed: &[&str]) -> u16 {
+    for block in blocks {
+        assert_eq!(job.put(&format!("{url}&comp=block&blockid={block}"), "0123456789").await, 201);
+    }
+    let list: String = listed.iter().map(|block| format!("<Latest>{block}</Latest>")).collect();
+    job.put(&format!("{url}&comp=blocklist"), format!("<BlockList>{list}</BlockList>")).await
+}
+
+#[tokio::test]
+async fn attack_45_a_list_of_blocks_names_each_once() {
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
+    let job = world.job(identity("r1", "refs/heads/main", true)).await;
+    let url = job.upload_url("report").await;
+    assert_eq!(put_blocks(&job, &url, &["QQ==", "Qg=="], &["QQ=="; 400]).await, 400);
+    assert_eq!(put_blocks(&job, &url, &[], &["QQ==", "Qg=="]).await, 201);
+}
+
+#[tokio::test]
+async fn attack_45_what_a_job_did_not_finish_is_removed_once_it_is_over() {
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
+    let holds = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let shared = holds.clone();
+    let held = Arc::new(move || shared.load(std::sync::atomic::Ordering::Relaxed));
+    let job = world.job_held(identity("r1", "refs/heads/main", true), held).await;
+    let (whole, staged) = (job.upload_url("whole").await, job.upload_url("staged").await);
+    assert_eq!(job.put(&whole, "0123456789").await, 201);
+    assert_eq!(job.put(&format!("{staged}&comp=block&blockid=QQ=="), "0123456789").await, 201);
+    assert_eq!(world.files(), 2);
+    world.api.remove_unfinished().await.unwrap();
+    assert_eq!(world.files(), 2, "its job may finish it");
+    holds.store(false, std::sync::atomic::Ordering::Relaxed);
+    world.api.remove_unfinished().await.unwrap();
+    assert_eq!(world.files(), 0);
+}
+
+#[tokio::test]
+async fn attack_45_a_repository_has_a_number_of_caches_however_small_they_are() {
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
+    let entry = |id: u64| Cache {
+        id,
+        repository: "30617:aa:repo".into(),
+        scope: "refs/heads/main".into(),
+        key: id.to_string(),
+        version: "v".into(),
+        sha256: format!("{id:064x}").parse().unwrap(),
+        size: 0,
+        made_at: id,
+        used_at: id,
+    };
+    let many = (1_000_000..1_010_100).map(|id| Change::Cache(CacheChange::Add(entry(id)))).collect();
+    world.api.store.commit(many).await.unwrap();
+    world.job(identity("r1", "refs/heads/main", true)).await.save("new", "x").await.unwrap();
+    assert_eq!(world.api.store.caches_number("30617:aa:repo").await.unwrap(), 10_000);
 }
 
 #[tokio::test]
