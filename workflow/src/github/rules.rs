@@ -12,6 +12,9 @@ use super::report::Report;
 /// Jobs of one file. Anchors make thousands of a few lines.
 const MAX_JOBS: usize = 1000;
 
+/// Names in the `needs` of all jobs of one file.
+const MAX_NEEDS: usize = 10_000;
+
 /// Reports what contradicts itself. It may meet a tree of any shape: what has the wrong one was reported before.
 pub(super) fn check(root: &YamlNode, report: &mut Report<'_>) {
     if let Some(on) = root.get("on") {
@@ -63,6 +66,10 @@ fn needs(jobs: &YamlNode, report: &mut Report<'_>) {
                 None => report.error(need.span, format!("`needs` names the job `{text}`, which is not in this file")),
             }
         }
+    }
+    let total: usize = edges.iter().map(Vec::len).sum();
+    if total > MAX_NEEDS {
+        report.error(jobs.span, format!("the jobs need {total} others in all: they may need {MAX_NEEDS}"));
     }
     if let Some(cycle) = cycle(&edges) {
         let names: Vec<_> = cycle.iter().filter_map(|at| entries.get(*at)?.0.text()).collect();

@@ -278,3 +278,19 @@ proptest! {
         render(&diagnostics, &text, Colour::Plain);
     }
 }
+
+#[test]
+fn attack_08_a_file_has_a_number_of_jobs_and_of_needs() {
+    let job = |number: usize, needs: usize| {
+        let needs: Vec<_> = (0..needs).map(|need| format!("j{need}")).collect();
+        format!("  j{number}: {{runs-on: x, steps: [{{run: x}}], needs: [{}]}}\n", needs.join(","))
+    };
+    let problems = |jobs: String| {
+        let (_, problems) = parse("ci.yml", &format!("on: push\njobs:\n{jobs}"));
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    assert!(problems((0..1001).map(|number| job(number, 0)).collect()).contains("1001 jobs: it may have 1000"));
+    assert_eq!(problems((0..150).map(|number| job(number, number.min(60))).collect()), "");
+    let needs = problems((0..300).map(|number| job(number, number.min(60))).collect());
+    assert!(needs.contains("they may need 10000"), "{needs}");
+}

@@ -4,7 +4,7 @@
 //! a [`CalledWorkflow`] takes this one's place, and the called workflow's jobs are laid out below it. `parent_call` is the key of the call that
 //! a job belongs to; empty: the run's own file.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use indexmap::IndexMap;
 use secrecy::{ExposeSecret, SecretString};
@@ -134,6 +134,28 @@ impl RunState {
         }
         let ended = self.calls.get(key).is_some_and(|call| call.ended.is_some());
         Some(if ended && result == Conclusion::Skipped { Conclusion::Cancelled } else { result })
+    }
+
+    /// As [`Self::call_result`], of all calls at once.
+    pub(super) fn call_results(&self) -> HashMap<&JobKey, Option<Conclusion>> {
+        let mut results: HashMap<&JobKey, Option<Conclusion>> =
+            self.calls.keys().map(|key| (key, Some(Conclusion::Skipped))).collect();
+        for job in self.jobs.values().filter(|job| !job.parent_call.is_empty()) {
+            let one = job.conclusion();
+            let mut at = &job.parent_call;
+            while let Some(call) = self.calls.get(at) {
+                if let Some(known) = results.get_mut(at) {
+                    *known = known.zip(one).map(|(known, one)| worse(one, known));
+                }
+                at = &call.parent_call;
+            }
+        }
+        for (key, _) in self.calls.iter().filter(|(_, call)| call.ended.is_some()) {
+            if let Some(result @ Some(Conclusion::Skipped)) = results.get_mut(key) {
+                *result = Some(Conclusion::Cancelled);
+            }
+        }
+        results
     }
 
     /// Whether the jobs of a file are being ended: the run was cancelled, or a call they stand in.
@@ -305,8 +327,12 @@ impl Transition {
 
     /// Ends the other cells of calls that failed, where `fail-fast` says so.
     pub(super) fn fail_calls_fast(&mut self, planned: &Planned) {
+        if !self.state.calls.values().any(|call| call.fail_fast && call.cell.total > 1) {
+            return;
+        }
+        let results = self.state.call_results();
         let failed = |(key, call): &(&JobKey, &Arc<CalledWorkflow>)| {
-            call.fail_fast && call.cell.total > 1 && self.state.call_result(key) == Some(Conclusion::Failure)
+            call.fail_fast && call.cell.total > 1 && results.get(key) == Some(&Some(Conclusion::Failure))
         };
         let failed: Vec<Arc<CalledWorkflow>> =
             self.state.calls.iter().filter(failed).map(|(_, call)| call.clone()).collect();

@@ -1,6 +1,6 @@
 //! How jobs and runs end: conclusions, stops, exit codes.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use indexmap::IndexMap;
 use workflow::plan::{Conclusion, JobReport, MatrixCell, Reason};
@@ -38,6 +38,22 @@ impl RunState {
             result = Some(result.map_or(one, |other| worse(one, other)));
         }
         result
+    }
+
+    /// As [`Self::result`], of all jobs of all files: what is asked of many at once.
+    pub(super) fn results(&self) -> HashMap<(&JobKey, &str), Option<Conclusion>> {
+        let calls = self.call_results();
+        let of_jobs = self.jobs.values().map(|job| ((&job.parent_call, job_id(&job.id)), job.conclusion()));
+        let of_calls = self
+            .calls
+            .iter()
+            .map(|(key, call)| ((&call.parent_call, job_id(&call.id)), calls.get(key).copied().flatten()));
+        let mut results = HashMap::with_capacity(self.jobs.len());
+        for (of, one) in of_jobs.chain(of_calls) {
+            let known = results.entry(of).or_insert(one);
+            *known = known.zip(one).map(|(known, one)| worse(one, known));
+        }
+        results
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a run tells the language of its workflow about a job: how the jobs before it ended, and what they left.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use indexmap::IndexMap;
 use workflow::{
@@ -62,8 +62,10 @@ impl RunState {
     /// How the jobs before a job ended. A job that ends early is cancelled for those that still start.
     fn before(&self, file: &Plan, parent_call: &JobKey, job: &plan::Job) -> ResultsBefore {
         let cancelled = self.is_ending(parent_call);
-        let results: Vec<_> =
-            ancestors(file, job).into_iter().filter_map(|ancestor| self.result(parent_call, ancestor)).collect();
+        let ancestors = ancestors(file, job);
+        let all = if ancestors.is_empty() { HashMap::new() } else { self.results() };
+        let result = |ancestor| all.get(&(parent_call, ancestor)).copied().flatten();
+        let results: Vec<_> = ancestors.into_iter().filter_map(result).collect();
         ResultsBefore {
             success: !cancelled && results.iter().all(|&result| result == Conclusion::Success),
             failure: results.contains(&Conclusion::Failure),

@@ -1,6 +1,9 @@
 //! Which jobs start: needs, conditions, matrices, `max-parallel`.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use workflow::{
     dialect::job_instance::JobInstance,
@@ -10,8 +13,8 @@ use workflow::{
 use crate::id::JobKey;
 
 use super::{
-    ClaimState, GroupClaim, Job, JobPhase, Planned, RunEffect, RunPhase, job_context::invalid, job_id::job_id,
-    rerun::ReusedEntries, transition::Transition,
+    ClaimState, GroupClaim, Job, JobPhase, Planned, RunEffect, RunPhase, RunState, job_context::invalid,
+    job_id::job_id, rerun::ReusedEntries, transition::Transition,
 };
 
 impl Transition {
@@ -37,29 +40,53 @@ impl Transition {
         }
         let Some(planned) = self.state.planned.clone() else { return };
         let empty = planned.plan.jobs.is_empty();
-        while !empty && self.start_ready(&planned) {}
+        if !empty {
+            self.start_all_ready(&planned);
+        }
         if empty {
             return self.refuse("the workflow has no jobs".to_owned());
         }
         self.end_if_done();
     }
 
-    /// One pass over the jobs; whether something happened in it that may let others start.
-    fn start_ready(&mut self, planned: &Planned) -> bool {
+    /// Passes over the jobs until nothing more happens.
+    fn start_all_ready(&mut self, planned: &Planned) {
+        loop {
+            let mut seen = SeenJobs::of(&self.state);
+            if !self.start_ready(planned, &mut seen, true) {
+                return;
+            }
+            // What one job does to others of its own file is seen at once, what it does to another file in the next round.
+            while self.start_ready(planned, &mut seen, false) {}
+        }
+    }
+
+    /// One pass over the jobs; whether something happened in it that may let others start. `held`: what was held before may
+    /// start too.
+    fn start_ready(&mut self, planned: &Planned, seen: &mut SeenJobs, held: bool) -> bool {
         self.fail_calls_fast(planned);
         let files: Vec<JobKey> = std::iter::once(JobKey::default()).chain(self.state.calls.keys().cloned()).collect();
         let mut changed = false;
         for parent_call in &files {
             let Some(plan) = self.state.file(planned, parent_call) else { continue };
-            for (id, job) in &plan.jobs {
+            let done = seen.done.entry(parent_call.clone()).or_default();
+            for (id, job) in plan.jobs.iter() {
+                if done.contains(id) {
+                    continue;
+                }
                 let key = parent_call.child(id);
                 let blocked = self.state.jobs.get(&key).is_some_and(|job| matches!(job.phase, JobPhase::Blocked));
-                let open = self.state.result(parent_call, id).is_none();
-                if blocked && job.needs.iter().all(|need| self.state.result(parent_call, need).is_some()) {
+                let ready = blocked && job.needs.iter().all(|need| done.contains(need));
+                if ready {
                     self.evaluate_job(planned, parent_call, id);
+                } else if !(held && seen.held.contains(&(parent_call.clone(), id.clone()))) {
+                    continue;
                 }
                 self.start_held(planned, parent_call, id);
-                changed |= open && self.state.result(parent_call, id).is_some();
+                if self.state.result(parent_call, id).is_some() {
+                    changed = true;
+                    done.insert(id.clone());
+                }
             }
         }
         changed || self.state.calls.len() + 1 > files.len()
@@ -182,6 +209,28 @@ impl Transition {
         }
         let context = self.state.job_context(planned, &job.parent_call, job_id(&job.id));
         context.is_some_and(|context| context.run.file.dialect.decide_job(&context) == Ok(true))
+    }
+}
+
+/// Jobs, by their file and id, as they were looked at last. Looking at all of them for each of them takes too long.
+struct SeenJobs {
+    /// Those that ended, by file.
+    done: HashMap<JobKey, HashSet<String>>,
+    /// Those with instances that are held.
+    held: HashSet<(JobKey, String)>,
+}
+
+impl SeenJobs {
+    fn of(state: &RunState) -> Self {
+        let mut done: HashMap<JobKey, HashSet<String>> = HashMap::new();
+        for ((parent_call, id), result) in state.results() {
+            if result.is_some() {
+                done.entry(parent_call.clone()).or_default().insert(id.to_owned());
+            }
+        }
+        let held = state.jobs.values().filter(|job| matches!(job.phase, JobPhase::Held));
+        let held = held.map(|job| (job.parent_call.clone(), job_id(&job.id).to_owned())).collect();
+        Self { done, held }
     }
 }
 

@@ -374,3 +374,16 @@ fn attack_08_values_of_all_cells_and_calls_of_a_run_are_bounded() {
 fn numbers(of: std::ops::Range<usize>) -> String {
     of.map(|number| number.to_string()).collect::<Vec<_>>().join(",")
 }
+
+#[test]
+fn attack_08_jobs_that_need_each_other_in_the_reverse_order_are_settled_in_little_time() {
+    let job = |number: usize| {
+        let needs: Vec<_> = (number + 1..(number + 11).min(900)).map(|need| format!("j{need}")).collect();
+        format!("  j{number}: {{runs-on: x, if: '{}', needs: [{}]}}\n", number < 899, needs.join(","))
+    };
+    let jobs: String = (0..900).map(job).collect();
+    let begun = std::time::Instant::now();
+    let run = run_of(&jobs, INNER, INNER);
+    assert!(run.state.jobs.values().all(|job| job.conclusion() == Some(Skipped)));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{:?}", begun.elapsed());
+}
