@@ -76,16 +76,13 @@ enum Command {
     Store(store_size::Args),
     Completions(manual::CompletionArgs),
     Man(manual::ManArgs),
-    /// Serve one job of the worker that started this process
-    #[command(name = ::worker::job_process::COMMAND, hide = true)]
-    JobProcess,
 }
 
 impl Command {
     /// Whether there are jobs to bring to an end before the process may end.
     fn runs_jobs(&self) -> bool {
         match self {
-            Self::Coordinator(_) | Self::Worker(_) | Self::Exec(_) | Self::JobProcess => true,
+            Self::Coordinator(_) | Self::Worker(_) | Self::Exec(_) => true,
             #[cfg(feature = "dev")]
             Self::Dev(_) => true,
             _ => false,
@@ -94,43 +91,55 @@ impl Command {
 }
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|name| name == ::worker::job_process::COMMAND) && arguments.next().is_none() {
+        return serve_one_job();
+    }
     let command = Cli::parse().command;
     log_to_stderr();
-    let runtime = match command {
-        Command::JobProcess => job_process_runtime(),
-        _ => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
-    };
-    match runtime {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(Box::pin(start(command))),
-        Err(error) => {
-            print_error(&anyhow::Error::from(error).context("the threads of this process"));
-            ExitCode::from(2)
-        }
+        Err(error) => no_threads(error),
     }
 }
 
-/// Few threads: there may be as many such processes as the worker has slots, and each is limited in what it may have.
-fn job_process_runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(32).enable_all().build()
+/// What a worker starts for each job: no command for people, and what reading the command line costs would be a good part of
+/// a small job. One thread and a few that may block: there may be as many such processes as the worker has slots, and each
+/// is limited in what it may have.
+fn serve_one_job() -> ExitCode {
+    log_to_stderr();
+    install_tls_provider();
+    match tokio::runtime::Builder::new_current_thread().max_blocking_threads(32).enable_all().build() {
+        Ok(runtime) => {
+            let ended = runtime.block_on(Box::pin(::worker::job_process::serve_one_job()));
+            // The worker sends the spans, and what is still under way here is of no use any more.
+            std::process::exit(ended.map_or_else(
+                |error| {
+                    print_error(&error);
+                    2
+                },
+                |()| 0,
+            ));
+        }
+        Err(error) => no_threads(error),
+    }
+}
+
+fn no_threads(error: std::io::Error) -> ExitCode {
+    print_error(&anyhow::Error::from(error).context("the threads of this process"));
+    ExitCode::from(2)
+}
+
+/// One provider for every TLS user of the process; a second call would be the only way to fail.
+fn install_tls_provider() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 async fn start(command: Command) -> ExitCode {
     if !command.runs_jobs() {
         exit_on_closed_pipe();
     }
-    // One provider for every TLS user of the process; a second call would be the only way to fail.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    if matches!(command, Command::JobProcess) {
-        // The worker sends the spans, and what is still under way here is of no use any more.
-        let ended = Box::pin(::worker::job_process::serve_one_job()).await;
-        std::process::exit(ended.map_or_else(
-            |error| {
-                print_error(&error);
-                2
-            },
-            |()| 0,
-        ));
-    }
+    install_tls_provider();
     let ended = match telemetry::start() {
         Ok(()) => Box::pin(run(command)).await,
         Err(error) => Err(error),
@@ -173,7 +182,6 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Store(args) => store_size::run(args).await,
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::pages(&args),
-        Command::JobProcess => Ok(ExitCode::SUCCESS),
     }
 }
 

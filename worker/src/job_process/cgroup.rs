@@ -3,10 +3,13 @@
 //! Kernel documentation: `admin-guide/cgroup-v2.rst`, `admin-guide/cgroup-v1`.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use parking_lot::Mutex;
 use tracing::{debug, warn};
 
 /// What a job's process, with all that it starts, may have.
@@ -106,15 +109,15 @@ impl Cgroups {
         }
     }
 
-    /// Encloses a process that has not started anything yet.
-    pub(super) fn enclose(&self, name: &str, process: u32, limits: GroupLimits) -> io::Result<Group> {
+    /// Makes a group.
+    fn group(&self, name: &str, limits: GroupLimits) -> io::Result<Folders> {
         let quota = limits.processors * PERIOD;
-        let mut group = Group { folders: Vec::new() };
+        let mut made = Folders::default();
         match self {
             Self::None(_) => {}
             Self::V2(parent) => {
                 let folder = make(parent, name)?;
-                group.folders.push(folder.clone());
+                made.0.push(folder.clone());
                 write(&folder, "memory.max", limits.memory.to_string())?;
                 // A part of it that is killed would leave a job that nobody understands.
                 let _ = write(&folder, "memory.oom.group", "1");
@@ -125,12 +128,11 @@ impl Cgroups {
                     // Not every machine has every controller.
                     let _ = write(&folder, file, value);
                 }
-                write(&folder, "cgroup.procs", process.to_string())?;
             }
             Self::V1(parents) => {
                 for (controller, parent) in parents {
                     let folder = make(parent, name)?;
-                    group.folders.push(folder.clone());
+                    made.0.push(folder.clone());
                     match *controller {
                         "memory" => {
                             write(&folder, "memory.limit_in_bytes", limits.memory.to_string())?;
@@ -143,11 +145,10 @@ impl Cgroups {
                             let _ = write(&folder, "cpu.cfs_quota_us", quota.to_string());
                         }
                     }
-                    write(&folder, "cgroup.procs", process.to_string())?;
                 }
             }
         }
-        Ok(group)
+        Ok(made)
     }
 
     /// Removes the folder of this worker's groups, which are gone.
@@ -172,35 +173,114 @@ impl Cgroups {
     }
 }
 
-/// The groups of one job's process. Dropped, they are removed with all that still runs in them.
+/// The groups of jobs' processes. One that is empty again is used again: to make and to remove one costs the kernel more than
+/// a small job costs altogether.
+#[derive(Debug)]
+pub(super) struct GroupPool {
+    cgroups: Cgroups,
+    limits: GroupLimits,
+    idle: Mutex<Vec<Folders>>,
+}
+
+/// A group's folders: one, or one for each controller, the one of `memory` first. They are removed when this is dropped.
 #[derive(Debug, Default)]
+struct Folders(Vec<PathBuf>);
+
+/// A group with a process in it. Dropped, all that still runs in it is ended.
+#[derive(Debug)]
 pub(super) struct Group {
-    folders: Vec<PathBuf>,
+    pool: Arc<GroupPool>,
+    folders: Folders,
+    /// Processes that the kernel had ended for their memory before.
+    ended_before: u64,
+}
+
+impl GroupPool {
+    pub(super) fn new(cgroups: Cgroups, limits: GroupLimits) -> Self {
+        Self { cgroups, limits, idle: Mutex::default() }
+    }
+
+    /// Encloses a process that has not started anything yet.
+    pub(super) fn enclose(self: &Arc<Self>, name: &str, process: u32) -> io::Result<Group> {
+        let idle = self.idle.lock().pop();
+        let folders = idle.map_or_else(|| self.cgroups.group(name, self.limits), Ok)?;
+        folders.0.iter().try_for_each(|folder| write(folder, "cgroup.procs", process.to_string()))?;
+        let ended_before = folders.ended_for_memory();
+        Ok(Group { pool: Arc::clone(self), folders, ended_before })
+    }
+
+    /// As [`Cgroups::describe`].
+    pub(super) fn describe(&self) -> Option<String> {
+        self.cgroups.describe()
+    }
+
+    /// Why there are none.
+    pub(super) fn missing(&self) -> Option<&str> {
+        match &self.cgroups {
+            Cgroups::None(why) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// Removes the groups that are not used, and the folder of this worker's groups.
+    pub(super) fn remove(&self) {
+        self.idle.lock().clear();
+        self.cgroups.remove();
+    }
 }
 
 impl Group {
     /// Ends everything in it.
     pub(super) fn kill(&self) {
-        self.folders.iter().for_each(|folder| kill(folder));
+        if let Some(folder) = self.folders.0.first() {
+            kill(folder);
+        }
     }
 
     /// Whether the kernel ended a process of it for its memory.
     pub(super) fn ran_out_of_memory(&self) -> bool {
-        let files = ["memory.events", "memory.oom_control"];
-        let texts = self.folders.iter().flat_map(|folder| files.map(|file| fs::read_to_string(folder.join(file))));
-        texts.flatten().any(|text| {
-            let counts = text.lines().filter_map(|line| line.strip_prefix("oom_kill "));
-            counts.into_iter().any(|count| count.trim() != "0")
-        })
+        self.folders.ended_for_memory() > self.ended_before
     }
 }
 
 impl Drop for Group {
+    /// Blocks for half a second at most.
     fn drop(&mut self) {
-        for folder in &self.folders {
+        let folders = std::mem::take(&mut self.folders);
+        let Some(first) = folders.0.first() else { return };
+        for _ in 0..REMOVALS.0 {
+            match processes(first).as_deref() {
+                Some([]) => return self.pool.idle.lock().push(folders),
+                Some(_) => kill(first),
+                None => return,
+            }
+            std::thread::sleep(REMOVALS.1);
+        }
+    }
+}
+
+impl Folders {
+    /// Processes that the kernel ended for their memory, ever.
+    fn ended_for_memory(&self) -> u64 {
+        let Some(folder) = self.0.first() else { return 0 };
+        let texts = ["memory.oom_control", "memory.events"].map(|file| fs::read_to_string(folder.join(file)));
+        let count = |text: String| text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
+        texts.into_iter().flatten().find_map(count).unwrap_or_default()
+    }
+}
+
+impl Drop for Folders {
+    fn drop(&mut self) {
+        for folder in &self.0 {
             remove(folder);
         }
     }
+}
+
+/// Processes of a group; `None`: there is no such group.
+fn processes(folder: &Path) -> Option<Vec<i32>> {
+    let text = fs::read_to_string(folder.join("cgroup.procs")).ok()?;
+    Some(text.split_whitespace().filter_map(|process| process.parse().ok()).collect())
 }
 
 /// Where a kind of hierarchy is mounted. Each line: device, folder, type, options.
@@ -274,17 +354,17 @@ fn empty(folder: &Path) {
 
 fn kill(folder: &Path) {
     // Since Linux 5.14, version 2 alone; else one by one, as often as new ones come.
-    if write(folder, "cgroup.kill", "1").is_ok() {
+    let all_at_once = folder.join("cgroup.kill");
+    if fs::OpenOptions::new().write(true).open(&all_at_once).and_then(|mut file| file.write_all(b"1")).is_ok() {
         return;
     }
     for _ in 0..ROUNDS {
-        let processes = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-        if processes.trim().is_empty() {
+        let processes = processes(folder).unwrap_or_default();
+        if processes.is_empty() {
             return;
         }
-        for process in processes.split_whitespace() {
-            let process = process.parse().ok().and_then(rustix::process::Pid::from_raw);
-            let _ = process.map(|process| rustix::process::kill_process(process, rustix::process::Signal::KILL));
+        for process in processes.into_iter().filter_map(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
         }
     }
 }

@@ -211,6 +211,7 @@ impl Driver {
             () = end.cancelled() => None,
             fault = self.listen(&mut calls) => fault,
         };
+        let told = end.is_cancelled();
         self.over.cancel();
         self.group.kill();
         if let Some(group) = i32::try_from(self.number).ok().and_then(Pid::from_raw) {
@@ -219,6 +220,7 @@ impl Driver {
         let status = tokio::time::timeout(ENDING, self.child.wait()).await;
         let reason = match fault {
             Some(fault) => fault,
+            None if told => "it was told to".to_owned(),
             None => why(status.ok().and_then(Result::ok), self.group.ran_out_of_memory()),
         };
         debug!(process = self.number, reason, "the process of a job ended");
