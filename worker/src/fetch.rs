@@ -5,13 +5,14 @@
 mod actions;
 mod checkout;
 mod checkout_options;
+mod git;
 mod mirror;
-mod mirror_quota;
+mod mirror_folder;
 mod submodules;
 mod tree_size;
 mod work_tree;
 
-use std::path::PathBuf;
+use std::{fs::File, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
@@ -49,6 +50,8 @@ pub struct CommitQuery {
 pub struct LocatedCommit {
     /// A repository that has them.
     pub path: PathBuf,
+    /// Held, it is not removed; `None`: nobody would.
+    pub in_use: Option<Arc<File>>,
     /// Full id.
     pub commit: String,
     /// Full name of the ref; empty: a commit was asked for.
@@ -157,7 +160,8 @@ impl LocalRepository {
         }
         let origin = repository.find_remote("origin").ok().and_then(|remote| remote.url().ok().map(str::to_owned));
         let origin = origin.filter(|url| url.starts_with("http")).unwrap_or_default();
-        Ok(LocatedCommit { path, commit: commit.to_string(), reference, refs, origin, notes: Vec::new() })
+        let commit = commit.to_string();
+        Ok(LocatedCommit { path, in_use: None, commit, reference, refs, origin, notes: Vec::new() })
     }
 }
 

@@ -74,6 +74,7 @@ impl RepositoryFetcher for ExecSources {
             let found = self.outside.find(&asked).await?;
             Ok(LocatedCommit {
                 path: self.outside.folder(&found.key).await?,
+                in_use: None,
                 commit: found.commit.to_string(),
                 reference: found.reference,
                 refs: found.refs,
