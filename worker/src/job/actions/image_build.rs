@@ -2,7 +2,7 @@
 //!
 //! The engine's own builder would run a Dockerfile with more capabilities than a job has, without a limit of processes,
 //! and fetch addresses past the job's network. So it only keeps the result. Results are named by their content and by
-//! the job's repository: nobody can name, or make, another's.
+//! the job's repository, and by its run where that is not trusted: nobody can name, or make, another's.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -12,6 +12,7 @@ use indexmap::IndexSet;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, timeout_at};
+use workflow::plan::SourceRef;
 
 use super::{
     LoadedAction,
@@ -60,7 +61,8 @@ impl StepRunner<'_> {
             }
         }
         let context = Arc::new(context);
-        let image = self.name_for(&context, &text);
+        let order = &self.env.job.attempt.order;
+        let image = name_for(&order.source, &order.run, &context, &text);
         let spec = self.spec_of_action(image.clone());
         match containers.create_container(spec.clone(), true).await {
             Err(SandboxError::Image { .. }) => {}
@@ -89,19 +91,20 @@ impl StepRunner<'_> {
         building.map_err(|problem| format!("{file}: {problem}"))?;
         containers.create_container(spec, true).await.map_err(|error| error.to_string())
     }
+}
 
-    /// Named by what a build sees, and by its Dockerfile, which it may not see.
-    fn name_for(&self, context: &BuildContext, dockerfile: &str) -> String {
-        let source = &self.env.job.attempt.order.source;
-        let mut hash = Sha256::new();
-        // What an untrusted run builds serves no trusted one: its services may answer for others.
-        for part in [source.repository.as_str(), if source.trusted { "trusted" } else { "" }, dockerfile] {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        }
-        context.digest(&mut hash);
-        format!("localhost/longshore-action:{}", hex::encode(hash.finalize()))
+/// Names an image by what its build sees, and by its Dockerfile, which it may not see.
+fn name_for(source: &SourceRef, run: &str, context: &BuildContext, dockerfile: &str) -> String {
+    // The services of a job may answer for others while it builds. What a trusted run builds serves all that are trusted.
+    // Any other run may have secrets of its author that the next one's author has not: its images are its own.
+    let shared_by = if source.trusted { "" } else { run };
+    let mut hash = Sha256::new();
+    for part in [source.repository.as_str(), shared_by, dockerfile] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
     }
+    context.digest(&mut hash);
+    format!("localhost/longshore-action:{}", hex::encode(hash.finalize()))
 }
 
 struct Build<'a> {
@@ -420,5 +423,24 @@ impl OutputSink for BuildOutput<'_> {
             self.show(&whole).await;
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn attack_14_an_image_that_an_outsiders_run_or_an_unproven_commit_built_serves_no_other_run() {
+        let context = BuildContext::read(vec![0; 1024], "").unwrap();
+        let name = |trusted, run| {
+            let source = SourceRef { repository: "r".into(), trusted, ..SourceRef::default() };
+            name_for(&source, run, &context, "FROM x")
+        };
+        assert_ne!(name(false, "one"), name(false, "other"));
+        assert_eq!(name(false, "one"), name(false, "one"));
+        assert_eq!(name(true, "one"), name(true, "other"));
+        assert_ne!(name(true, "one"), name(false, "one"));
     }
 }
