@@ -233,6 +233,7 @@ async fn worker_config(args: &Args, data: &Path) -> WorkerConfig {
         slots: args.slots,
         data: data.join("worker"),
         sandbox: args.sandbox,
+        private_registries: ["localhost", "127.0.0.1"].map(String::from).into(),
         ..WorkerConfig::default()
     };
     config.pool.size = args.warm;

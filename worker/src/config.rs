@@ -28,6 +28,9 @@ pub struct Config {
     /// that ends with `*` stands for all that begin so. Any other image goes to a job whose registry gives it to that
     /// job, on the engine or not.
     pub local_images: Vec<String>,
+    /// Registries whose addresses are not public and that every job may name images of: `HOST` for all its ports, or
+    /// `HOST:PORT`. The images of `labels` and `local_images` need none.
+    pub private_registries: Vec<String>,
     /// `docker`, or `host` for trusted use without isolation.
     pub sandbox: SandboxKind,
     /// Warm containers.
@@ -184,6 +187,7 @@ impl Default for Config {
             slots: 2,
             data: "/var/lib/longshore/worker".into(),
             local_images: Vec::new(),
+            private_registries: Vec::new(),
             runtimes: BTreeMap::new(),
             labels: ["ubuntu-latest", "ubuntu-24.04", "ubuntu-22.04"].map(|l| (l.to_owned(), image.clone())).into(),
             sandbox: SandboxKind::default(),

@@ -18,6 +18,7 @@ pub mod sandbox;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     config::Config,
@@ -42,6 +43,7 @@ pub async fn run(
     for warning in sandbox.warnings() {
         tracing::warn!("{warning}");
     }
+    raise_open_files();
     let executor = match ProcessExecutor::start(&config, Arc::clone(&sandbox)) {
         Ok(executor) => Arc::new(executor),
         Err(error) => {
@@ -52,6 +54,15 @@ pub async fn run(
     let ended = coordinator_client::run(config, executor.clone(), shutdown, welcomed).await;
     executor.close().await;
     ended
+}
+
+/// Volumes and processes of jobs hold files of this process open, and systemd gives it 1,024. Where more is refused, jobs
+/// are as many as fit.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "the soft limit of open files could not be raised");
+    }
 }
 
 /// The back end that a configuration asks for.
@@ -72,6 +83,7 @@ fn docker_config(config: &Config) -> DockerConfig {
         job_limits: Some(config.job_limits().resources()),
         volumes: config.disk.fixed_volumes.then(|| (config.data.join("volumes"), config.limits.disk)),
         local_images: Some(config.shared_images()),
+        private_registries: config.private_registries.clone(),
         pulled_images: Some(config.data.join("images.json")),
         image_bytes: config.disk.image_bytes,
         min_free: config.disk.min_free,

@@ -338,6 +338,9 @@ sandbox = "docker"
 # Images of the engine that every job may name, besides those of [labels], e.g. ["tools:1", "team/*"]. Any other image
 # goes to a job to whom its registry gives it.
 local_images = []
+# Registries in this network that every job may name images of, e.g. ["registry.local:5000"]. All others need a public
+# address.
+private_registries = []
 
 # What `runs-on` may name here, and the image that each stands for.
 [labels]

@@ -3,7 +3,8 @@
 //! [`DockerSandbox`] holds what a worker owns on the engine. `container` starts containers, `machine` is one of them,
 //! `service` starts services; `job_resources` is what the containers of one job share, `cleanup` removes it with the last
 //! of them; `network` keeps networks, `disk` counts what jobs use of it, `volume_images` bounds their volumes, `egress`
-//! closes private addresses to jobs, `image` finds or pulls images, `image_access` says whose they are.
+//! closes private addresses to jobs, `image` finds or pulls images, `image_access` says whose they are,
+//! `image_registry` which registries are asked.
 
 mod cleanup;
 mod container;
@@ -16,6 +17,7 @@ mod engine_info;
 mod hardening;
 mod image;
 mod image_access;
+mod image_registry;
 mod job_cgroup;
 mod job_resources;
 mod layout;
@@ -52,6 +54,9 @@ pub struct DockerConfig {
     /// Images of the engine that every job may use without asking their registry; one that ends with `*` stands for all
     /// that begin so. `None`: all that are there.
     pub local_images: Option<Vec<String>>,
+    /// Registries that jobs may have the engine ask though their addresses are not public: `HOST` for all its ports, or
+    /// `HOST:PORT`.
+    pub private_registries: Vec<String>,
     /// File that knows which images were pulled, for the next process.
     pub pulled_images: Option<PathBuf>,
     /// Bytes of images that were pulled, and of images that were built; 0: any number.
@@ -70,6 +75,7 @@ impl Default for DockerConfig {
             job_limits: None,
             volumes: None,
             local_images: None,
+            private_registries: Vec::new(),
             pulled_images: None,
             image_bytes: 0,
             min_free: 0,

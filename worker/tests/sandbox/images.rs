@@ -47,7 +47,11 @@ async fn refused(docker: &dyn Sandbox, image: &str, credentials: Option<Credenti
 
 #[test]
 fn attack_39_what_one_job_pulled_with_its_password_is_not_anothers() {
-    let config = DockerConfig { local_images: Some(vec![image()]), ..DockerConfig::default() };
+    let config = DockerConfig {
+        local_images: Some(vec![image()]),
+        private_registries: vec!["127.0.0.1".into()],
+        ..DockerConfig::default()
+    };
     let removed = &RemovedImages::default();
     with_config(config, |sandbox| async move {
         let (registry, open) = (Registry::start(false).await, Registry::start(true).await);
@@ -80,9 +84,29 @@ fn attack_39_what_one_job_pulled_with_its_password_is_not_anothers() {
 }
 
 #[test]
+fn attack_60_a_registry_in_the_operators_network_is_not_asked_by_any_form_of_a_name() {
+    let config = DockerConfig { local_images: Some(vec![image()]), ..DockerConfig::default() };
+    let removed = &RemovedImages::default();
+    with_config(config, |sandbox| async move {
+        let registry = Registry::start(true).await;
+        let there = registry.image("kept:1");
+        removed.add(std::slice::from_ref(&there));
+        docker(&["tag", &image(), &there]);
+        for name in [registry.image("tool:1"), there, registry.image("tool:1").replace("127.0.0.1", "127.1")] {
+            let text = refused(&*sandbox, &name, None).await;
+            assert!(text.contains("no public address"), "{text}");
+        }
+        assert_eq!(registry.asked.load(Ordering::Relaxed), 0);
+    });
+}
+
+#[test]
 fn attack_39_images_of_the_operator_are_a_jobs_where_they_are_named_for_it() {
-    let config =
-        DockerConfig { local_images: Some(vec![image(), "localhost/given-*".into()]), ..DockerConfig::default() };
+    let config = DockerConfig {
+        local_images: Some(vec![image(), "localhost/given-*".into()]),
+        private_registries: vec!["127.0.0.1".into()],
+        ..DockerConfig::default()
+    };
     let removed = &RemovedImages::default();
     with_config(config, |sandbox| async move {
         let (registry, open) = (Registry::start(false).await, Registry::start(true).await);

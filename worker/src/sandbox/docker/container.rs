@@ -271,6 +271,7 @@ impl Containers {
     }
 
     async fn make_volume(&self, resources: &JobResources, name: String) -> Result<(), SandboxError> {
+        resources.add_volume(&name)?;
         let images = self.volume_images.lock().clone();
         let device = match (resources.device(&name), images) {
             (Some(device), _) => Some(device),

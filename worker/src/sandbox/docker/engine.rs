@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
+    sync::atomic::AtomicU64,
 };
 
 use bollard::{API_DEFAULT_VERSION, errors::Error, models::SystemInfo};
@@ -31,6 +32,8 @@ pub(super) struct Engine {
     socket: String,
     /// Where it keeps what it stores, where that is this machine's.
     pub(super) root: Option<PathBuf>,
+    /// Bytes of all images that this worker pulled or made.
+    pub(super) image_bytes: AtomicU64,
     /// What it says of itself.
     pub(super) info: SystemInfo,
     /// Of its parts that let a hostile job out.
@@ -54,7 +57,17 @@ impl Engine {
         let root = info.docker_root_dir.as_ref().map(PathBuf::from);
         let root = root.filter(|root| !socket.starts_with("tcp") && !socket.starts_with("http") && root.is_dir());
         let (pool, worker) = (config.pool.clone(), config.worker.clone());
-        Ok(Self { api, pool, worker, process: process_identity::current(), socket, root, info, escapes })
+        Ok(Self {
+            api,
+            pool,
+            worker,
+            process: process_identity::current(),
+            socket,
+            root,
+            image_bytes: 0.into(),
+            info,
+            escapes,
+        })
     }
 
     /// Labels of something that serves one machine, or (`None`) all of this worker's.

@@ -1,6 +1,9 @@
 //! Finds images that a job may use on the engine, or pulls them, each once at a time; keeps those that jobs made.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bollard::{
     auth::DockerCredentials,
@@ -24,6 +27,7 @@ use super::{
     DockerConfig, SandboxError,
     engine::{Engine, status},
     image_access::{ImageAccess, normalised, with_tag},
+    image_registry::{self, NotAsked, Registries},
     pulled_images::{PulledImages, Quota},
 };
 use crate::sandbox::{Credentials, ImageProgram, STAGE_IMAGE};
@@ -43,6 +47,8 @@ pub(super) struct Image {
     pub(super) program: ImageProgram,
     /// Paths that it wants to have volumes of their own (`VOLUME`).
     pub(super) volumes: Vec<String>,
+    /// Bytes of all its layers.
+    bytes: u64,
     tags: Vec<String>,
     /// `sha256:…` of each manifest that it was pulled as.
     digests: Vec<String>,
@@ -78,6 +84,7 @@ pub(super) struct Images {
 struct ImageStore {
     engine: Arc<Engine>,
     access: ImageAccess,
+    registries: Registries,
     pulled: PulledImages,
     quota: Quota,
 }
@@ -87,6 +94,7 @@ impl Images {
         let store = ImageStore {
             engine,
             access: ImageAccess::new(config.local_images.as_deref()),
+            registries: Registries::new(config.private_registries.clone()),
             pulled: PulledImages::open(config.pulled_images.clone()),
             quota: Quota { bytes: config.image_bytes, min_free: config.min_free },
         };
@@ -131,7 +139,7 @@ impl Images {
 }
 
 async fn find(store: Arc<ImageStore>, reference: String, credentials: Option<Credentials>) -> Found {
-    let ImageStore { engine, access, pulled, .. } = &*store;
+    let ImageStore { engine, access, registries, pulled, .. } = &*store;
     let failed = |what, error| Missing::Failed(engine.error(what, error).to_string());
     let full = with_tag(&reference);
     let there = match inspect(engine, &reference).await {
@@ -145,7 +153,7 @@ async fn find(store: Arc<ImageStore>, reference: String, credentials: Option<Cre
                 pulled.used(&full);
                 return Ok(image);
             }
-            if is_given(engine, &full, &image, credentials.as_ref()).await? {
+            if is_given(&store, &full, &image, credentials.as_ref()).await? {
                 access.prove(&image.id, credentials.as_ref());
                 pulled.used(&full);
                 return Ok(image);
@@ -156,24 +164,39 @@ async fn find(store: Arc<ImageStore>, reference: String, credentials: Option<Cre
         }
         None => {}
     }
-    pull(engine, &full, credentials.clone()).await.map_err(|error| match is_refusal(&error) {
-        true => Missing::Refused(format!(
-            "not on this engine, and its registry does not give it: {error}; check the name, give `credentials:` if it \
-             asks for them, or bring it with docker load"
-        )),
-        false => Missing::Failed(format!(
-            "not on this engine, and pulling it failed: {error}; check the name, or bring it with docker load"
-        )),
+    if !access.is_local(&reference) {
+        may_ask(registries, &full).await?;
+    }
+    pull(engine, &full, credentials.clone()).await.map_err(|error| {
+        let cause = image_registry::cause(&full, &error);
+        match is_refusal(&error) {
+            true => Missing::Refused(format!(
+                "not on this engine, and its registry does not give it: {cause}; check the name, give `credentials:` if \
+                 it asks for them, or bring it with docker load"
+            )),
+            false => Missing::Failed(format!(
+                "not on this engine, and pulling it failed: {cause}; check the name, or bring it with docker load"
+            )),
+        }
     })?;
     pulled.pulled(&full);
     let image = inspect(engine, &reference).await.map_err(|error| failed("look for it after the pull", error))?;
+    engine.image_bytes.fetch_add(image.bytes, Ordering::Relaxed);
     access.prove(&image.id, credentials.as_ref());
     Ok(image)
 }
 
+async fn may_ask(registries: &Registries, reference: &str) -> Result<(), Missing> {
+    const CAUSE: &str = "its registry has no public address: an operator may name it in `private_registries`";
+    registries.check(reference).await.map_err(|why| match why {
+        NotAsked::Private => Missing::Refused(CAUSE.into()),
+        NotAsked::Unresolved => Missing::Failed(CAUSE.into()),
+    })
+}
+
 /// Whether an image's registry gives this very image to the job; `false`: it gives another under that name.
 async fn is_given(
-    engine: &Engine,
+    store: &ImageStore,
     reference: &str,
     image: &Image,
     credentials: Option<&Credentials>,
@@ -192,12 +215,17 @@ async fn is_given(
     if !reference.contains('@') && !image.tags.iter().any(|tag| normalised(tag) == name) {
         return Err(refused("named by its id, which is no proof that this job may have it"));
     }
-    match engine.api.inspect_registry_image(reference, credentials.map(docker_credentials)).await {
+    may_ask(&store.registries, reference).await?;
+    match store.engine.api.inspect_registry_image(reference, credentials.map(docker_credentials)).await {
         Ok(found) => Ok(found.descriptor.digest.is_some_and(|digest| image.digests.contains(&digest))),
         Err(error) if is_refusal(&error) => {
-            Err(refused(&format!("its registry does not give it to this job ({error})")))
+            let cause = image_registry::cause(reference, &error);
+            Err(refused(&format!("its registry does not give it to this job ({cause})")))
         }
-        Err(error) => Err(Missing::Failed(format!("its registry was asked whether this job may have it: {error}"))),
+        Err(error) => {
+            let cause = image_registry::cause(reference, &error);
+            Err(Missing::Failed(format!("its registry was asked whether this job may have it: {cause}")))
+        }
     }
 }
 
@@ -248,6 +276,7 @@ async fn inspect(engine: &Engine, reference: &str) -> Result<Arc<Image>, Error> 
         tags: data.repo_tags.unwrap_or_default(),
         digests,
         labels: config.labels.unwrap_or_default(),
+        bytes: data.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
         volumes: config.volumes.unwrap_or_default(),
         program: ImageProgram {
             entrypoint: config.entrypoint.unwrap_or_default(),
@@ -314,7 +343,11 @@ pub(super) async fn commit(
         env: Some(program.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()),
         ..ContainerConfig::default()
     };
-    engine.api.commit_container(options, config).await.map(drop).map_err(|error| engine.error("keep an image", error))
+    let made = engine.api.commit_container(options, config).await;
+    made.map_err(|error| engine.error("keep an image", error))?;
+    let bytes = inspect(engine, name).await.map_or(0, |image| image.bytes);
+    engine.image_bytes.fetch_add(bytes, Ordering::Relaxed);
+    Ok(())
 }
 
 /// Removes images of stages whose build is over, and of those that were built all but the newest. `bytes`: of all of

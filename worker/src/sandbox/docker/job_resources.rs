@@ -1,7 +1,7 @@
 //! What the containers of one job share, and how all of it goes: in the background, the containers first.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -10,7 +10,11 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{cleanup::Cleanup, job_cgroup::JobCgroup, volume_images::VolumeImage};
+use super::{SandboxError, cleanup::Cleanup, job_cgroup::JobCgroup, volume_images::VolumeImage};
+
+/// Volumes of one job: its workspace, those that its container and services name, and those that their images declare.
+/// Each may cost the worker a loop device and an open file as long as the job lasts.
+const VOLUMES: usize = 32;
 
 /// Network, workspace and volumes of one job; dropped with its last container, they are removed.
 pub(super) struct JobResources {
@@ -24,6 +28,8 @@ pub(super) struct JobResources {
     cgroup: Option<JobCgroup>,
     /// Bytes that each container may write beside its volumes, where the engine's storage has quotas.
     pub(super) layer_bytes: Option<u64>,
+    /// Names of its volumes.
+    volumes: Mutex<HashSet<String>>,
     /// What volumes of a fixed size are made of, by their names.
     images: Mutex<HashMap<String, VolumeImage>>,
     /// A container could not be removed: it may still stand in the network.
@@ -40,6 +46,7 @@ impl JobResources {
             cgroup,
             layer_bytes: None,
             made: 0.into(),
+            volumes: Mutex::default(),
             images: Mutex::default(),
             left: false.into(),
         }
@@ -63,6 +70,17 @@ impl JobResources {
     /// Options of the engine's storage for a container.
     pub(super) fn storage_options(&self) -> Option<HashMap<String, String>> {
         Some(HashMap::from([("size".to_owned(), self.layer_bytes?.to_string())]))
+    }
+
+    /// Takes a volume into the number that the job may have.
+    pub(super) fn add_volume(&self, volume: &str) -> Result<(), SandboxError> {
+        let mut volumes = self.volumes.lock();
+        if volumes.len() >= VOLUMES && !volumes.contains(volume) {
+            let cause = format!("a job may have {VOLUMES} volumes, with those of its services and of their images");
+            return Err(SandboxError::Refused(cause));
+        }
+        volumes.insert(volume.to_owned());
+        Ok(())
     }
 
     /// The device of a volume that was made, or was to be.
