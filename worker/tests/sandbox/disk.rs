@@ -2,7 +2,10 @@
 
 use std::{process::Command, sync::Arc, time::Duration};
 
-use worker::sandbox::{DiskBound, DiskBreach, Machine, MachineSpec, Sandbox, docker::DockerConfig};
+use worker::sandbox::{
+    DiskBound, DiskBreach, JobSpec, Machine, MachineSpec, Sandbox, SandboxError, docker::DockerConfig,
+    service::ServiceSpec,
+};
 
 use crate::fixture::{Collected, image, run, say, script, spec, with_config};
 
@@ -16,6 +19,22 @@ const UNLINKED: &str = "exec 7<>held; rm held; dd if=/dev/zero bs=1M count=300 >
 const DEEP: &str = "for i in $(seq 40); do d=$(printf 'd%.0s' $(seq 200)); mkdir $d; cd -P ./$d; done
     dd if=/dev/zero of=big bs=1M count=300; sleep 600";
 const NAMES: &str = "mkdir many; cd many; seq 400000 | xargs touch; sleep 600";
+/// Files that stand beside the layer of a container.
+const GIVEN: &str =
+    "for f in hosts hostname resolv.conf; do dd if=/dev/zero of=/etc/$f bs=1M count=60; done; sleep 600";
+/// By a thread of a process whose first thread has ended.
+const THREAD: &str = "cat > hold.py <<'END'
+import ctypes, os, threading, time
+def hold():
+    held = os.open('held', os.O_RDWR | os.O_CREAT)
+    os.unlink('held')
+    for _ in range(300):
+        os.write(held, bytes(1 << 20))
+    time.sleep(600)
+threading.Thread(target=hold).start()
+ctypes.CDLL(None).pthread_exit(None)
+END
+python3 hold.py; sleep 600";
 const PLAIN: &str = "dd if=/dev/zero of=big bs=1M count=300; sleep 600";
 
 fn sh(script: &str) -> String {
@@ -82,6 +101,8 @@ fn attack_36_no_way_around_the_disk_limit_where_all_is_counted() {
             (image(), "/var/tmp", UNLINKED),
             (image(), "/var/tmp", DEEP),
             (image(), "/var/tmp", NAMES),
+            (image(), "/var/tmp", GIVEN),
+            (image(), "/var/tmp", THREAD),
             (volume.0.clone(), "/data", PLAIN),
             (volume.0.clone(), "/data", UNLINKED),
         ] {
@@ -168,5 +189,29 @@ fn an_image_cannot_declare_any_number_of_volumes() {
         sh(&format!("id=$(docker create {} true); docker commit {changes} $id {name}; docker rm $id", image()));
         let error = docker.acquire(MachineSpec { image: name.clone(), ..spec() }.into()).await.err().unwrap();
         assert!(error.to_string().contains("declares 40 volumes"), "{error}");
+    });
+}
+
+#[test]
+fn attack_36_the_volumes_of_a_job_are_counted_with_those_of_its_services() {
+    let folder = tempfile::tempdir().unwrap();
+    let images = folder.path().to_owned();
+    let config = DockerConfig { volumes: Some((images, LIMIT)), ..DockerConfig::default() };
+    with_config(config, |docker| async move {
+        let volumes = |of: &str, number| (0..number).map(|at| (format!("{of}{at}"), format!("/v/{at}"))).collect();
+        let service = |name: &str, number| ServiceSpec {
+            name: name.to_owned(),
+            machine: MachineSpec { volumes: volumes(name, number), ..spec() },
+            command: ["sleep", "600"].map(String::from).into(),
+            ..ServiceSpec::default()
+        };
+        let job = |of_last| JobSpec {
+            machine: MachineSpec { volumes: volumes("own", 10), ..spec() },
+            services: vec![service("a", 10), service("b", of_last)],
+        };
+        // What is named twice is one, and the workspace is one too.
+        drop(docker.acquire(job(11)).await.unwrap());
+        let error = docker.acquire(job(12)).await.err().unwrap();
+        assert!(matches!(&error, SandboxError::Refused(cause) if cause.contains("may have 32 volumes")), "{error}");
     });
 }

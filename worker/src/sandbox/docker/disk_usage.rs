@@ -4,7 +4,10 @@ use std::{
     collections::HashSet,
     ffi::{CStr, CString},
     fs,
-    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileTypeExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -153,30 +156,43 @@ fn identity(data: &FileStat) -> (u64, u64) {
     (data.st_dev, data.st_ino)
 }
 
-/// Bytes of files without a name that processes hold open or mapped. `first`: the first process of their container;
-/// `below`: a folder on the file system whose files count besides the container's own.
-///
-/// A file that travels through a socket is seen once somebody took it.
-pub(super) fn of_unlinked(first: i64, below: Option<&Path>) -> u64 {
+/// Bytes of one file, however long its holes are.
+pub(super) fn of_file(path: &Path) -> u64 {
+    fs::symlink_metadata(path).map_or(0, |data| data.blocks().saturating_mul(512))
+}
+
+/// Files without a name that the processes of a container hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Unlinked {
+    pub(super) bytes: u64,
+    /// There may be more, where nobody can look: on their way through a socket, held by a ring of `io_uring`, or behind more
+    /// descriptors than are looked at.
+    pub(super) hides: bool,
+}
+
+/// Looks at what is held open or mapped. `first`: the first process of the container; `below`: a folder on the file system
+/// whose files count besides the container's own.
+pub(super) fn of_unlinked(first: i64, below: Option<&Path>) -> Unlinked {
     let process = |number: &str| PathBuf::from(format!("/proc/{number}"));
     let first = process(&first.to_string());
-    let Ok(namespace) = fs::read_link(first.join("ns/pid")) else { return 0 };
+    let Ok(namespace) = fs::read_link(first.join("ns/pid")) else { return Unlinked::default() };
     let root = fs::metadata(first.join("root/.")).map(|data| data.dev()).ok();
     let beside = below.and_then(|folder| fs::symlink_metadata(folder).ok()).map(|data| data.dev());
     let mut look = UnlinkedFiles { devices: root.into_iter().chain(beside).collect(), ..UnlinkedFiles::default() };
-    for entry in fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok) {
-        let name = entry.file_name();
-        let Some(number) = name.to_str().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) else {
-            continue;
-        };
-        let process = process(number);
+    for number in numbers(Path::new("/proc")) {
+        let process = process(&number);
         if fs::read_link(process.join("ns/pid")).is_ok_and(|theirs| theirs == namespace) {
-            for kind in ["fd", "map_files"] {
-                look.through(&process.join(kind));
-            }
+            look.through_process(&process);
         }
     }
-    look.bytes
+    look.found
+}
+
+/// Names in a folder that are numbers.
+fn numbers(folder: &Path) -> impl Iterator<Item = String> {
+    let names =
+        fs::read_dir(folder).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 #[derive(Default)]
@@ -184,39 +200,82 @@ struct UnlinkedFiles {
     devices: HashSet<u64>,
     seen: HashSet<(u64, u64)>,
     looked: usize,
-    bytes: u64,
+    found: Unlinked,
 }
 
 impl UnlinkedFiles {
-    fn through(&mut self, folder: &Path) {
-        for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
-            if self.looked == DESCRIPTORS {
-                return;
-            }
-            self.looked += 1;
-            self.add(&entry.path());
+    /// Each thread may have descriptors of its own. The first of them may have ended, and has nothing then.
+    fn through_process(&mut self, process: &Path) {
+        let mut is_mapped = false;
+        for thread in numbers(&process.join("task")) {
+            self.through_descriptors(&process.join("task").join(&thread));
+            // All threads have the same memory; it stands below the number of each.
+            is_mapped =
+                is_mapped || self.through(&Path::new("/proc").join(&thread).join("map_files"), |_, _, _| ()) > 0;
         }
     }
 
-    /// `link`: of /proc, which leads to the file itself, whatever its name was.
-    fn add(&mut self, link: &Path) {
-        let Ok(data) = fs::metadata(link) else { return };
+    fn through_descriptors(&mut self, thread: &Path) {
+        let information = thread.join("fdinfo");
+        self.through(&thread.join("fd"), |look, link, data| {
+            look.found.hides |= if data.file_type().is_socket() {
+                link.file_name().is_some_and(|number| has_files_on_their_way(&information.join(number)))
+            } else {
+                // What is no file at all has no type.
+                let is_anonymous = data.mode() & SFlag::S_IFMT.bits() == 0;
+                is_anonymous && fs::read_link(link).is_ok_and(|target| target.to_string_lossy().contains("io_uring"))
+            };
+        });
+    }
+
+    /// Gives how many entries there are.
+    fn through(&mut self, folder: &Path, also: impl Fn(&mut Self, &Path, &fs::Metadata)) -> usize {
+        let mut count = 0;
+        for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
+            if self.looked == DESCRIPTORS {
+                self.found.hides = true;
+                return count;
+            }
+            self.looked += 1;
+            count += 1;
+            let link = entry.path();
+            if let Ok(data) = fs::metadata(&link) {
+                self.add(&data);
+                also(self, &link, &data);
+            }
+        }
+        count
+    }
+
+    /// `data`: by a link of /proc, which leads to the file itself, whatever its name was.
+    fn add(&mut self, data: &fs::Metadata) {
         let is_ours = data.is_file() && data.nlink() == 0 && self.devices.contains(&data.dev());
         if is_ours && self.seen.insert((data.dev(), data.ino())) {
-            self.bytes = self.bytes.saturating_add(data.blocks().saturating_mul(512));
+            self.found.bytes = self.found.bytes.saturating_add(data.blocks().saturating_mul(512));
         }
     }
+}
+
+/// Whether descriptors wait in a socket for whoever takes them. Since Linux 5.10.
+fn has_files_on_their_way(information: &Path) -> bool {
+    let text = fs::read_to_string(information).unwrap_or_default();
+    text.lines().filter_map(|line| line.strip_prefix("scm_fds:")).any(|count| count.trim() != "0")
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::{
-        io::Write as _,
-        os::{fd::AsRawFd as _, unix::fs::symlink},
+        io::{IoSlice, Write as _},
+        mem::MaybeUninit,
+        os::{
+            fd::{AsFd as _, AsRawFd as _},
+            unix::fs::symlink,
+        },
     };
 
     use nix::sys::stat::mkdirat;
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
     use super::*;
 
@@ -275,14 +334,32 @@ mod tests {
         let counted = || {
             let mut look = UnlinkedFiles { devices: HashSet::from([device]), ..UnlinkedFiles::default() };
             for held in [&held, &again] {
-                look.add(&Path::new("/proc/self/fd").join(held.as_raw_fd().to_string()));
+                let link = Path::new("/proc/self/fd").join(held.as_raw_fd().to_string());
+                look.add(&fs::metadata(link).unwrap());
             }
-            look.bytes
+            look.found.bytes
         };
         assert_eq!(counted(), 0);
         fs::remove_file(&path).unwrap();
         let bytes = counted();
         assert!((3 * MIB..4 * MIB).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn attack_36_a_descriptor_that_waits_in_a_socket_is_no_secret() {
+        let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let waits = || has_files_on_their_way(&Path::new("/proc/self/fdinfo").join(other.as_raw_fd().to_string()));
+        assert!(!waits());
+        let file = tempfile::tempfile().unwrap();
+        let files = [file.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut along = SendAncillaryBuffer::new(&mut space);
+        assert!(along.push(SendAncillaryMessage::ScmRights(&files)));
+        sendmsg(&one, &[IoSlice::new(b"x")], &mut along, SendFlags::empty()).unwrap();
+        assert!(waits());
+        let mut look = UnlinkedFiles::default();
+        look.through_process(Path::new("/proc/self"));
+        assert!(look.found.hides);
     }
 
     #[test]
