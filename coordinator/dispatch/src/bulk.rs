@@ -15,7 +15,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use tracing::debug;
 
-use super::{Inner, messages::attempt_id, peer_proof::PeerProof};
+use super::{
+    Inner,
+    messages::attempt_id,
+    peer_proof::{PeerProof, UnprovenCall},
+};
 use domain::run::AttemptId;
 
 /// Shortest time between two acknowledgements, each of which needs an fsync.
@@ -56,13 +60,13 @@ pub(super) async fn caller(
 pub(super) async fn logs(
     inner: Arc<Inner>,
     mut inbound: Streaming<LogRequest>,
-    proof: PeerProof,
+    (proof, call): (PeerProof, Option<UnprovenCall>),
     acks: Acks,
     stop: CancellationToken,
 ) {
     let outcome = tokio::select! {
         biased;
-        outcome = take(&inner, &mut inbound, &proof, &acks) => outcome,
+        outcome = take(&inner, &mut inbound, (&proof, call), &acks) => outcome,
         () = stop.cancelled() => Err(Status::unavailable("the coordinator is shutting down")),
     };
     if let Err(status) = outcome {
@@ -74,7 +78,7 @@ pub(super) async fn logs(
 async fn take(
     inner: &Inner,
     inbound: &mut Streaming<LogRequest>,
-    proof: &PeerProof,
+    (proof, call): (&PeerProof, Option<UnprovenCall>),
     acks: &Acks,
 ) -> Result<(), Status> {
     let Some(log_request::Message::Open(open)) = next(inbound).await? else {
@@ -86,6 +90,7 @@ async fn take(
         Err(status) if status.code() == tonic::Code::Unavailable => return Err(status),
         Err(_) => return stopped(acks).await,
     };
+    drop(call);
     let (logs, attempt) = (&inner.config.logs, &caller.attempt);
     let length = logs.open(&attempt.run, &attempt.job, attempt.number).await.map_err(storage)?;
     let durable = logs.sync(&attempt.run, &attempt.job, attempt.number).await.map_err(storage)?;

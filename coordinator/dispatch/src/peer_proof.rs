@@ -17,7 +17,12 @@ use connections::{
     listener::{Accepted, LimitedListener},
     shares::{Limits, Permit, Shares},
 };
-use futures::{Stream, future::BoxFuture, stream};
+use futures::{
+    Stream, StreamExt as _,
+    future::BoxFuture,
+    stream::{self, FuturesUnordered},
+    task::AtomicWaker,
+};
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -41,6 +46,11 @@ const BYTES_OF_ALL: usize = 64 * 1024 * 1024;
 const UNPROVEN: Limits = Limits { all: 2048, each: 1024 };
 /// Sessions that are at it on one connection.
 const SESSIONS: usize = 4;
+/// Other calls on one connection before one of them showed its token: as many as an action has connections. Each takes some
+/// 10 KiB.
+const CALLS: usize = 40;
+/// Those on all connections, and on those of one address. Who has most loses connections.
+const CALLS_OF_ALL: Limits = Limits { all: 8192, each: 1024 };
 
 /// Whether somebody proved to be a worker at the other end of a connection. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -48,11 +58,35 @@ pub(super) struct PeerProof(Option<Arc<Shared>>);
 
 #[derive(Debug)]
 struct Shared {
+    address: ClientAddress,
     proven: AtomicBool,
     /// The connection's permit, and that among the unproven.
     permits: Mutex<(Permit, Option<Permit>)>,
     /// Sessions whose handshake goes on.
     sessions: AtomicUsize,
+    /// Other calls that showed no token yet.
+    calls: AtomicUsize,
+    calls_of_all: Shares,
+    /// Each ends when the permit of a call is given to another address.
+    lost_calls: Mutex<FuturesUnordered<BoxFuture<'static, ()>>>,
+    /// The connection's task, which looks at the above.
+    task: AtomicWaker,
+}
+
+/// A call on a connection that is not proven, counted until it is dropped. Clones are the same call.
+#[derive(Debug, Clone)]
+pub(super) struct UnprovenCall(#[expect(dead_code, reason = "it is held")] Option<Arc<CountedCall>>);
+
+#[derive(Debug)]
+struct CountedCall {
+    shared: Arc<Shared>,
+    _permit: Permit,
+}
+
+impl Drop for CountedCall {
+    fn drop(&mut self) {
+        self.shared.calls.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A handshake of a session, counted until it is dropped.
@@ -81,6 +115,26 @@ impl PeerProof {
             permits.1 = None;
             shared.proven.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Begins a call that will show a token.
+    pub(super) fn begin_call(&self) -> Result<UnprovenCall, Status> {
+        let Some(shared) = self.0.as_ref().filter(|shared| !shared.proven.load(Ordering::Relaxed)) else {
+            return Ok(UnprovenCall(None));
+        };
+        // Unavailable: a worker tries again.
+        let refused = |why: &str| Status::unavailable(format!("{why}: try again once one of them has shown its token"));
+        if shared.calls.fetch_add(1, Ordering::Relaxed) >= CALLS {
+            shared.calls.fetch_sub(1, Ordering::Relaxed);
+            return Err(refused("too many calls begin on this connection at a time"));
+        }
+        let Ok(permit) = shared.calls_of_all.enter(shared.address) else {
+            shared.calls.fetch_sub(1, Ordering::Relaxed);
+            return Err(refused("too many calls begin at a time"));
+        };
+        shared.lost_calls.lock().push(Box::pin(permit.lost()));
+        shared.task.wake();
+        Ok(UnprovenCall(Some(Arc::new(CountedCall { shared: shared.clone(), _permit: permit }))))
     }
 
     /// Begins the handshake of a session.
@@ -113,13 +167,14 @@ impl Drop for Handshake {
 /// Connections as they come in.
 pub(super) fn incoming(listener: LimitedListener) -> impl Stream<Item = io::Result<WorkerConnection>> {
     let (unproven, bytes) = (Shares::new(UNPROVEN), Arc::new(AtomicUsize::new(0)));
-    stream::unfold((listener, unproven, bytes), async |(mut listener, unproven, bytes)| {
+    let calls = Shares::new(CALLS_OF_ALL);
+    stream::unfold((listener, unproven, calls, bytes), async |(mut listener, unproven, calls, bytes)| {
         loop {
             let accepted = listener.accept().await;
             // Who has no permit among the unproven is hung up on.
             if let Ok(permit) = unproven.enter(ClientAddress::from(accepted.peer)) {
-                let connection = WorkerConnection::new(accepted, permit, bytes.clone());
-                return Some((Ok(connection), (listener, unproven, bytes)));
+                let connection = WorkerConnection::new(accepted, permit, calls.clone(), bytes.clone());
+                return Some((Ok(connection), (listener, unproven, calls, bytes)));
             }
         }
     })
@@ -163,8 +218,8 @@ impl Drop for Trial {
 }
 
 impl WorkerConnection {
-    fn new(accepted: Accepted, unproven: Permit, of_all: Arc<AtomicUsize>) -> Self {
-        let Accepted { stream, permit, .. } = accepted;
+    fn new(accepted: Accepted, unproven: Permit, calls: Shares, of_all: Arc<AtomicUsize>) -> Self {
+        let Accepted { stream, permit, peer } = accepted;
         let (one, other) = (permit.lost(), unproven.lost());
         let lost = Box::pin(async move {
             tokio::select! {
@@ -175,9 +230,14 @@ impl WorkerConnection {
         });
         let trial = Trial { deadline: Box::pin(sleep(DEADLINE)), lost, read: 0, of_all };
         let shared = Shared {
+            address: ClientAddress::from(peer),
             proven: AtomicBool::new(false),
             permits: Mutex::new((permit, Some(unproven))),
             sessions: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
+            calls_of_all: calls,
+            lost_calls: Mutex::default(),
+            task: AtomicWaker::new(),
         };
         Self { stream, proof: PeerProof(Some(Arc::new(shared))), trial: Some(trial) }
     }
@@ -185,19 +245,22 @@ impl WorkerConnection {
     /// Whether the connection may go on: it is proven, or its deadline lies ahead.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let Some(trial) = &mut self.trial else { return Ok(()) };
-        if self.proof.0.as_ref().is_none_or(|shared| shared.proven.load(Ordering::Relaxed)) {
+        let unproven = self.proof.0.as_ref().filter(|shared| !shared.proven.load(Ordering::Relaxed));
+        let Some(shared) = unproven else {
             self.trial = None;
             return Ok(());
-        }
+        };
         if trial.read_too_much() {
             return Err(io::Error::other("too much was sent before a worker proved to be there"));
         }
         if trial.deadline.as_mut().poll(cx).is_ready() {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "no worker proved to be there in time"));
         }
+        shared.task.register(cx.waker());
+        let call_lost = matches!(shared.lost_calls.lock().poll_next_unpin(cx), Poll::Ready(Some(())));
         match trial.lost.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::Error::other("the permit was given to another address")),
-            Poll::Pending => Ok(()),
+            Poll::Pending if !call_lost => Ok(()),
+            _ => Err(io::Error::other("the permit was given to another address")),
         }
     }
 }

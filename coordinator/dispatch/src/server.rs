@@ -15,12 +15,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status, Streaming,
+    service::interceptor::InterceptedService,
     transport::{Identity, Server, ServerTlsConfig},
 };
 
 use super::{
     Inner, actions_connection, bulk,
-    peer_proof::{self, PeerProof},
+    peer_proof::{self, PeerProof, UnprovenCall},
     session, tracked,
 };
 use connections::listener::LimitedListener;
@@ -66,10 +67,17 @@ pub(super) async fn serve(
     let session_limit = 2 * limit;
     server
         .add_service(WorkersServer::new(service.clone()).max_decoding_message_size(session_limit))
-        .add_service(BulkServer::new(service).max_decoding_message_size(limit))
+        .add_service(InterceptedService::new(BulkServer::new(service).max_decoding_message_size(limit), count_call))
         .serve_with_incoming_shutdown(peer_proof::incoming(listener), stop.cancelled_owned())
         .await
         .context("worker port")
+}
+
+/// Counts a call from its first byte on, as long as its connection is not proven.
+fn count_call(mut request: Request<()>) -> Result<Request<()>, Status> {
+    let call = PeerProof::of(request.extensions()).begin_call()?;
+    request.extensions_mut().insert(call);
+    Ok(request)
 }
 
 #[derive(Clone)]
@@ -93,6 +101,11 @@ impl Workers for Service {
     }
 }
 
+/// Who is at the other end of a call, and its place among those that showed no token, held until it did.
+fn started<T>(request: &Request<T>) -> (PeerProof, Option<UnprovenCall>) {
+    (PeerProof::of(request.extensions()), request.extensions().get().cloned())
+}
+
 #[tonic::async_trait]
 impl Bulk for Service {
     type LogsStream = ReceiverStream<Result<LogAck, Status>>;
@@ -102,29 +115,29 @@ impl Bulk for Service {
 
     async fn logs(&self, request: Request<Streaming<LogRequest>>) -> Result<Response<Self::LogsStream>, Status> {
         let (acks, stream) = mpsc::channel(4);
-        let proof = PeerProof::of(request.extensions());
-        let taking = bulk::logs(self.inner.clone(), request.into_inner(), proof, acks, self.stop.clone());
+        let (proof, call) = started(&request);
+        let taking = bulk::logs(self.inner.clone(), request.into_inner(), (proof, call), acks, self.stop.clone());
         tracked::spawn(&self.inner.tasks, "log stream", taking);
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn source(&self, request: Request<SourceRequest>) -> Result<Response<Self::SourceStream>, Status> {
-        let proof = PeerProof::of(request.extensions());
+        let (proof, _call) = started(&request);
         bulk::source(&self.inner, request.into_inner(), &proof).await.map(Response::new)
     }
 
     async fn resolve(&self, request: Request<ResolveRequest>) -> Result<Response<Resolved>, Status> {
-        let proof = PeerProof::of(request.extensions());
+        let (proof, _call) = started(&request);
         bulk::resolve(&self.inner, request.into_inner(), &proof).await.map(Response::new)
     }
 
     async fn archive(&self, request: Request<ArchiveRequest>) -> Result<Response<Self::ArchiveStream>, Status> {
-        let proof = PeerProof::of(request.extensions());
+        let (proof, _call) = started(&request);
         bulk::archive(&self.inner, request.into_inner(), &proof).await.map(Response::new)
     }
 
     async fn actions_api(&self, request: Request<Streaming<ActionsApiRequest>>) -> Result<Response<Chunks>, Status> {
-        let proof = PeerProof::of(request.extensions());
+        let (proof, _call) = started(&request);
         actions_connection::serve(&self.inner, request.into_inner(), &proof).await.map(Response::new)
     }
 }

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use proto::worker::{
-    Accept, ActionsApiOpen, ActionsApiRequest, ArchiveRequest, Attempt, Begun, FromWorker, Job, Register,
-    ResolveRequest, Result as Report, SourceRequest, actions_api_request::Message, from_worker, to_worker,
-    workers_client::WorkersClient,
+    Accept, ActionsApiOpen, ActionsApiRequest, ArchiveRequest, Attempt, Begun, FromWorker, Job, LogRequest, Register,
+    ResolveRequest, Result as Report, SourceRequest, actions_api_request::Message, bulk_client::BulkClient,
+    from_worker, to_worker, workers_client::WorkersClient,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -316,6 +316,36 @@ async fn attack_59_one_connection_begins_few_sessions_at_a_time() {
         }
     }
     assert_eq!((open.len(), refused), (4, 16));
+}
+
+/// Calls that are opened on one connection and never show a token.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_59_one_connection_begins_few_calls_before_one_has_shown_its_token() {
+    let pool = Pool::start(terms()).await;
+    let channel = raw::channel(pool.port, &pool.keys.ca).await;
+    let mut open = Vec::new();
+    let mut refused = 0;
+    for _ in 0..60 {
+        let (out, stream) = tokio::sync::mpsc::channel::<LogRequest>(1);
+        match BulkClient::new(channel.clone()).logs(ReceiverStream::new(stream)).await {
+            Ok(call) => open.push((out, call)),
+            Err(status) => {
+                assert_eq!(status.code(), Code::Unavailable, "{status}");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((open.len(), refused), (40, 20));
+    drop(open);
+    let mut worker = Raw::join(&pool, 1).await;
+    pool.queue("build", &["ubuntu-latest"]);
+    let job = worker.take().await;
+    let mut logs = Vec::new();
+    for _ in 0..60 {
+        let (out, stream) = tokio::sync::mpsc::channel::<LogRequest>(1);
+        logs.push((out, worker.bulk.logs(ReceiverStream::new(stream)).await.unwrap()));
+    }
+    assert!(job.attempt.is_some(), "a worker has as many as it likes");
 }
 
 /// Attack 55: a worker is lost and another gets the job, with its secrets. The first can't be made to forget them, but
