@@ -233,7 +233,7 @@ async fn an_action_on_nostr_is_what_its_maintainers_name() {
     let sources = sources(&w.mirrors(), events, true).with_actions(actions);
     let find = async |repository: &str, reference: &str| {
         sources
-            .find(&RepositoryRequest { repository, reference, need: FetchDepth::Tree(None) })
+            .find(&RepositoryRequest { own: "", repository, reference, need: FetchDepth::Tree(None) })
             .await
             .map(|found| found.commit)
     };
@@ -249,8 +249,12 @@ async fn an_action_on_nostr_is_what_its_maintainers_name() {
             assert!(error.contains(part), "{repository}@{reference}: {error}");
         }
     }
-    let asked =
-        RepositoryRequest { repository: &format!("{npub}/my-repo"), reference: "main", need: FetchDepth::Everything };
+    let asked = RepositoryRequest {
+        own: "",
+        repository: &format!("{npub}/my-repo"),
+        reference: "main",
+        need: FetchDepth::Everything,
+    };
     let found = sources.find(&asked).await.unwrap();
     let expected = [("refs/heads/main", &w.c1), ("refs/tags/v1", &w.c0)];
     assert_eq!(found.refs, expected.map(|(name, commit)| (name.to_owned(), commit.clone())));
@@ -272,14 +276,16 @@ async fn attack_60_what_a_workflow_names_is_fetched_from_public_servers_alone() 
     ] {
         let sources = sources(&w.mirrors(), Vec::new(), private).with_actions(actions.clone());
         let error = sources
-            .find(&RepositoryRequest { repository: name, reference: "main", need: FetchDepth::History })
+            .find(&RepositoryRequest { own: "", repository: name, reference: "main", need: FetchDepth::History })
             .await
             .unwrap_err();
         assert!(error.to_string().contains(part), "{name}: {error}");
     }
     let sources = sources(&w.mirrors(), Vec::new(), true).with_actions(actions);
-    let found =
-        sources.find(&RepositoryRequest { repository: &new, reference: "", need: FetchDepth::History }).await.unwrap();
+    let found = sources
+        .find(&RepositoryRequest { own: "", repository: &new, reference: "", need: FetchDepth::History })
+        .await
+        .unwrap();
     assert_eq!((found.commit.as_str(), found.reference.as_str()), (w.c1.as_str(), "refs/heads/main"));
 }
 

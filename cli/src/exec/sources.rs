@@ -53,7 +53,8 @@ impl ExecSources {
     ) -> Result<(String, String)> {
         let need = FetchDepth::Tree(self.lock.as_ref().filter(|_| commit.is_none()));
         let reference = commit.as_deref().unwrap_or(&origin.reference);
-        let found = self.outside.find(&RepositoryRequest { repository: &origin.repository, reference, need }).await?;
+        let found =
+            self.outside.find(&RepositoryRequest { own: "", repository: &origin.repository, reference, need }).await?;
         let bytes = self.outside.file(&found, path, Dialect::of_any_path(path).max_file_bytes()).await?;
         let bytes = bytes.with_context(|| format!("{origin} has no {path} at commit {}", found.commit))?;
         Ok((
@@ -70,7 +71,8 @@ impl RepositoryFetcher for ExecSources {
                 return self.own.locate(source, wanted).await;
             }
             let need = if wanted.everything { FetchDepth::Everything } else { FetchDepth::History };
-            let asked = RepositoryRequest { repository: &wanted.repository, reference: &wanted.reference, need };
+            let asked =
+                RepositoryRequest { own: "", repository: &wanted.repository, reference: &wanted.reference, need };
             let found = self.outside.find(&asked).await?;
             Ok(LocatedCommit {
                 path: self.outside.folder(&found.key).await?,
@@ -88,7 +90,8 @@ impl RepositoryFetcher for ExecSources {
     fn action<'a>(&'a self, _: &'a SourceRef, action: &'a ActionRef) -> BoxFuture<'a, Result<FetchedAction>> {
         async move {
             let need = FetchDepth::Tree(self.lock.as_ref());
-            let asked = RepositoryRequest { repository: &action.repository, reference: &action.reference, need };
+            let asked =
+                RepositoryRequest { own: "", repository: &action.repository, reference: &action.reference, need };
             let found = self.outside.find(&asked).await?;
             let archive = self.outside.archive(&found.key, found.commit.as_str()).await?;
             Ok(FetchedAction { commit: found.commit.to_string(), notes: found.notes, archive })

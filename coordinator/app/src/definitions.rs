@@ -12,16 +12,16 @@ use workflow::{
     plan::Dialect,
 };
 
-use super::run_service::RunService;
+use super::{repository_policy::RepositoryPolicy, run_service::RunService};
 use config::Config;
-use domain::run::{Millis, Repository};
+use domain::run::{Millis, Repository, Visibility};
 use nostr_client::{policy::Policy, protocol::Draft};
 use source::{
     MaintainerSet, RepositoryMirrors,
     address::Address,
     definition::{Claim, Definition, in_force},
 };
-use store::{Change, DefinitionRow, DefinitionScan, RelayClass, Signer};
+use store::{Change, DefinitionRow, DefinitionScan, Reader, RelayClass, Signer};
 use web::DefinitionOutcome;
 
 /// What relays said so long ago is asked again when somebody wants to see it (ms).
@@ -31,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Looks for pages at the same time.
 const LOOKS: usize = 4;
 
+/// Definitions that are being taken in at the same time.
+const CHECKS: usize = 8;
+
 /// Knows the definitions of repositories.
 #[derive(Clone)]
 pub(super) struct Definitions {
@@ -39,6 +42,7 @@ pub(super) struct Definitions {
     policy: Policy,
     config: Arc<Config>,
     looks: Arc<Semaphore>,
+    checks: Arc<Semaphore>,
     /// Repositories that are being looked at for a page.
     busy: Arc<Mutex<HashSet<String>>>,
 }
@@ -50,7 +54,15 @@ impl Definitions {
         policy: Policy,
         config: Arc<Config>,
     ) -> Self {
-        Self { run_service, sources, policy, config, looks: Arc::new(Semaphore::new(LOOKS)), busy: Arc::default() }
+        Self {
+            run_service,
+            sources,
+            policy,
+            config,
+            looks: Arc::new(Semaphore::new(LOOKS)),
+            checks: Arc::new(Semaphore::new(CHECKS)),
+            busy: Arc::default(),
+        }
     }
 
     /// The definition that stands for a path now; one that relays have lost, or hold back, counts all the same.
@@ -72,10 +84,19 @@ impl Definitions {
     }
 
     /// Versions whose authors count, the newest of a path first, each with whether it is in force. Relays are asked
-    /// where that was not done for a while; for a repository that is unknown here, never.
-    pub(super) async fn versions(&self, repository: &str) -> anyhow::Result<Vec<(DefinitionRow, bool)>> {
-        self.refresh(repository).await?;
+    /// where that was not done for a while; for a repository that is unknown here, never. Of one that the reader may not
+    /// see there is none, as of one that is unknown.
+    pub(super) async fn versions(
+        &self,
+        repository: &str,
+        reader: &Reader,
+    ) -> anyhow::Result<Vec<(DefinitionRow, bool)>> {
         let store = self.run_service.store();
+        let known = store.maintainers(repository).await?.unwrap_or_default().keys;
+        if !self.may_see(repository, &known, reader) {
+            return Ok(Vec::new());
+        }
+        self.refresh(repository).await?;
         let keys = store.maintainers(repository).await?.unwrap_or_default().keys;
         let rows = store.definitions(repository, None).await?;
         let counts: HashSet<String> =
@@ -84,12 +105,23 @@ impl Definitions {
         Ok(rows.map(|row| (counts.contains(&row.event), row)).map(|(counts, row)| (row, counts)).collect())
     }
 
-    /// One version with its event, if its author counts.
-    pub(super) async fn version(&self, event: &str) -> anyhow::Result<Option<DefinitionRow>> {
+    /// One version with its event, if its author counts and the reader may see its repository.
+    pub(super) async fn version(&self, event: &str, reader: &Reader) -> anyhow::Result<Option<DefinitionRow>> {
         let store = self.run_service.store();
         let Some(row) = store.definition(event).await? else { return Ok(None) };
         let keys = store.maintainers(&row.repository).await?.unwrap_or_default().keys;
-        Ok(keys.contains(&row.author).then_some(row))
+        Ok((keys.contains(&row.author) && self.may_see(&row.repository, &keys, reader)).then_some(row))
+    }
+
+    /// Whether a reader may see what a repository has: as its runs, and its maintainers always.
+    fn may_see(&self, repository: &str, maintainers: &[String], reader: &Reader) -> bool {
+        let visibility = match Address::parse(repository) {
+            Ok(Address::Known(repository)) => RepositoryPolicy::new(&self.config, &repository).visibility(),
+            // There is no such repository.
+            _ => Visibility::Public,
+        };
+        let maintains = || matches!(reader, Reader::Key(key) if maintainers.contains(key));
+        reader.may_read(&visibility) || maintains()
     }
 
     /// Takes a definition in from its author, and sends it to the repository's relays. The signature was checked.
@@ -103,18 +135,27 @@ impl Definitions {
             let why = "the definition is dated ahead of time: set the clock that it was made with";
             return Ok(DefinitionOutcome::Malformed(why.into()));
         }
-        if let Some(text) = &definition.text {
-            let (_, findings) = Dialect::of_any_path(&definition.path).parse(&definition.path, text);
+        let repository = match Address::parse(&definition.repository) {
+            Ok(Address::Known(repository)) => repository,
+            _ => return Ok(DefinitionOutcome::Malformed("its `a` names no repository".into())),
+        };
+        // Before anything is read, looked up or dialled.
+        if let Err(reason) = self.policy.decide(&definition.author, &[&repository.address]).await {
+            return Ok(DefinitionOutcome::Refused(reason));
+        }
+        let Ok(_turn) = self.checks.try_acquire() else {
+            return Ok(DefinitionOutcome::Busy);
+        };
+        if let Some(text) = definition.text.clone() {
+            let path = definition.path.clone();
+            let parse = move || Dialect::of_any_path(&path).parse(&path, &text).1;
+            let findings = tokio::task::spawn_blocking(parse).await.context("the check of a definition")?;
             if diagnostic::has_errors(&findings) {
                 return Ok(DefinitionOutcome::Faulty(
                     findings.iter().map(Diagnostic::to_string).collect::<Vec<_>>().join("\n"),
                 ));
             }
         }
-        let repository = match Address::parse(&definition.repository) {
-            Ok(Address::Known(repository)) => repository,
-            _ => return Ok(DefinitionOutcome::Malformed("its `a` names no repository".into())),
-        };
         let standing = match self.sources.standing(&repository).await {
             Ok(standing) => standing,
             Err(error) => return Ok(DefinitionOutcome::Refused(error.to_string())),
@@ -123,9 +164,6 @@ impl Definitions {
             return Ok(DefinitionOutcome::Refused(
                 "only owner and maintainers of the repository define its workflows".into(),
             ));
-        }
-        if let Err(reason) = self.policy.decide(&definition.author, &[&repository.address]).await {
-            return Ok(DefinitionOutcome::Refused(reason));
         }
         self.look(&repository.address, Some(&definition.path), &standing).await?;
         let rows = self.run_service.store().definitions(&repository.address, Some(&definition.path)).await?;

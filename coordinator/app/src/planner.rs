@@ -123,7 +123,12 @@ impl Planner {
         if !origins.contains_key(&name) {
             let lock: Option<Lock> = self.sources.lock_of(&own.repository.address, own.commit.as_str()).await?;
             let need = FetchDepth::Tree(lock.as_ref());
-            let asked = RepositoryRequest { repository: &remote.repository, reference: &remote.reference, need };
+            let asked = RepositoryRequest {
+                own: &own.repository.address,
+                repository: &remote.repository,
+                reference: &remote.reference,
+                need,
+            };
             let found = match self.sources.find(&asked).await {
                 Ok(found) => Ok(found),
                 Err(SourceError::Refused(why)) => Err(why),

@@ -68,6 +68,11 @@ impl<'a> RepositoryPolicy<'a> {
         }
     }
 
+    /// Whether not everybody may read them.
+    pub(super) fn is_private(self) -> bool {
+        self.visibility() != Visibility::Public
+    }
+
     /// What the operator set for the repository, by address, by `<npub>/<d>`, or for all.
     fn configured(self) -> Option<&'a RepositoryConfig> {
         let named = planning::repository_name(self.repository);

@@ -18,6 +18,7 @@ use super::{
     metrics::{self, Metrics},
     now,
     planner::Planner,
+    repository_policy::RepositoryPolicy,
     restored, retention,
     run_service::{RunService, RunServiceConfig},
 };
@@ -25,6 +26,7 @@ use actions_api::{ActionsApi, Issuer};
 use blobs::{Blobs, client::Client};
 use config::{Config, keys};
 use dispatch::{Dispatch, DispatchConfig};
+use domain::run::Repository;
 use logs::Logs;
 use nostr_client::{
     delivery::DeliveryPlan,
@@ -84,7 +86,9 @@ impl Subsystems {
 
         let lookup = RelayLookup { relays: relays.clone(), config: config.relays.clone() };
         let sources = RepositoryMirrors::new(config.data.join("mirrors"), config.source.clone(), Arc::new(lookup));
-        let sources = Arc::new(sources.with_actions(config.actions.clone()));
+        let rules = config.clone();
+        let is_private = move |repository: &Repository| RepositoryPolicy::new(&rules, repository).is_private();
+        let sources = Arc::new(sources.with_actions(config.actions.clone()).with_privacy(Arc::new(is_private)));
         let logs = Logs::new(config.data.join("logs"));
         let blobs = Blobs::open_alone(&config.data.join("blobs"), store.clone())?;
         let log_publisher = LogPublisher {
@@ -107,7 +111,7 @@ impl Subsystems {
             store: store.clone(),
             runs: Arc::new(run_service.clone()),
             logs: logs.clone(),
-            objects: Arc::new(ObjectSource { sources: sources.clone(), config: config.clone() }),
+            objects: Arc::new(ObjectSource { sources: sources.clone() }),
             actions_api: Arc::new(Services { origin: actions_api.clone(), store: store.clone() }),
             configured_workers: config.workers.clone(),
             coordinator: coordinator.clone(),

@@ -108,7 +108,7 @@ impl Client {
         if !status.is_success() {
             let reason =
                 response.headers().get("x-reason").and_then(|value| value.to_str().ok()).unwrap_or("no reason");
-            anyhow::bail!("{server} refused the blob: {status}, {reason}");
+            anyhow::bail!("{server} refused the blob: {status}, {reason:.300}");
         }
         self.lock().insert(origin, encoding);
         let answer = limited(response).await.with_context(|| format!("{server}: can't read the answer"))?;

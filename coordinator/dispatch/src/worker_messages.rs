@@ -34,7 +34,7 @@ impl Session {
         match message {
             from_worker::Message::Accept(accept) => self.accept(&accept.offer).await,
             from_worker::Message::Refuse(refuse) => {
-                info!(worker = self.worker, reason = refuse.reason, "offer refused");
+                info!(worker = self.worker, reason = format!("{:.300}", refuse.reason), "offer refused");
                 self.inner.registry.lock().close_offer(&refuse.offer, &self.worker);
                 self.inner.assign.notify_one();
                 Ok(())

@@ -4,7 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use url::{Host, Url};
 
+mod peer_text;
 mod resolver;
+
+pub use peer_text::peer_text;
 
 /// What an operator allows beyond public addresses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -104,11 +104,15 @@ pub enum SourceError {
     Refused(String),
 }
 
+/// Says whether the operator keeps a repository private.
+pub type Privacy = Arc<dyn Fn(&Repository) -> bool + Send + Sync>;
+
 /// Finds repositories and keeps their mirrors.
 pub struct RepositoryMirrors {
     folder: PathBuf,
     settings: config::Source,
     actions: config::Actions,
+    is_private: Privacy,
     lookup: Arc<dyn EventQuery>,
     /// By the name of a mirror: one fetch at a time, so that a second request finds the objects there, and no packing or
     /// removal meanwhile.
@@ -135,7 +139,14 @@ impl RepositoryMirrors {
     /// Mirrors live below `folder`.
     pub fn new(folder: PathBuf, settings: config::Source, lookup: Arc<dyn EventQuery>) -> Self {
         let actions = config::Actions::default();
-        Self { folder, settings, actions, lookup, busy: Mutex::new(HashMap::new()) }
+        let is_private: Privacy = Arc::new(|_| false);
+        Self { folder, settings, actions, is_private, lookup, busy: Mutex::new(HashMap::new()) }
+    }
+
+    /// Which repositories the operator keeps private. Without this, none.
+    #[must_use]
+    pub fn with_privacy(self, is_private: Privacy) -> Self {
+        Self { is_private, ..self }
     }
 
     /// Where repositories that workflows name by `owner/repo` are looked for.

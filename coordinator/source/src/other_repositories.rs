@@ -14,6 +14,8 @@ use network::{self, CheckedUrl, Reach};
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct RepositoryRequest<'a> {
+    /// Address of the repository whose workflow asks; empty: none.
+    pub own: &'a str,
     /// As written: `owner/repo`, `npub1…/repo`, `naddr1…`, `nostr://…`, `30617:…` or a URL.
     pub repository: &'a str,
     /// As written: branch, tag, full ref or full commit id; empty: the default branch.
@@ -66,11 +68,25 @@ struct Target {
 }
 
 impl RepositoryMirrors {
-    /// Finds what a workflow names and brings its objects.
+    /// Finds what a workflow names and brings its objects. A repository that is private here is for those of its owner alone;
+    /// what is fetched by URL is open to everybody.
+    ///
+    /// # Errors
+    /// It is not there, may not be had, or can't be had now.
     pub async fn find(&self, asked: &RepositoryRequest<'_>) -> Result<RepositorySnapshot, SourceError> {
         let mut notes = Vec::new();
         let found = match self.origin_of(asked.repository, &mut notes)? {
-            RepositoryOrigin::Nostr(repository) => self.find_announced(&repository, asked, notes).await?,
+            RepositoryOrigin::Nostr(repository) => {
+                if !self.may_have(asked.own, &repository) {
+                    let Repository { address, .. } = &repository;
+                    return Err(SourceError::Refused(format!(
+                        "{} is private here: a workflow of another owner gets none of it unless the operator sets \
+                         repositories.\"{address}\".visibility = \"public\"",
+                        asked.repository
+                    )));
+                }
+                self.find_announced(&repository, asked, notes).await?
+            }
             RepositoryOrigin::Git(urls, reach) => self.find_served(&urls, reach, asked, notes).await?,
         };
         if let FetchDepth::Tree(Some(lock)) = asked.need {
@@ -78,6 +94,12 @@ impl RepositoryMirrors {
                 .map_err(|error| SourceError::Refused(error.to_string()))?;
         }
         Ok(found)
+    }
+
+    /// Whether workflows of the repository `own` may have the files of another.
+    fn may_have(&self, own: &str, other: &Repository) -> bool {
+        let owner = own.strip_prefix("30617:").and_then(|rest| rest.split_once(':')).map(|(owner, _)| owner);
+        own == other.address || owner == Some(other.owner.as_str()) || !(self.is_private)(other)
     }
 
     /// The files of a commit that was found before, as tar.
@@ -382,6 +404,10 @@ fn refused(error: super::git::GitError) -> SourceError {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::Arc;
+
+    use futures::future::BoxFuture;
+
     use super::*;
 
     #[test]
@@ -418,6 +444,41 @@ mod tests {
             ("remote: rate limit exceeded, token not found; fatal: the remote end hung up", false),
         ] {
             assert_eq!(is_absent(complaint), absent, "{complaint}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_private_repository_is_for_workflows_of_its_owner_alone_and_nobody_else_has_it_looked_for() {
+        struct Counting(std::sync::atomic::AtomicUsize);
+        impl crate::EventQuery for Counting {
+            fn find<'a>(&'a self, _: &'a [String], _: nostr::Filter) -> BoxFuture<'a, Vec<nostr::Event>> {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                Box::pin(std::future::ready(Vec::new()))
+            }
+
+            fn write_relays<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Vec<String>> {
+                Box::pin(std::future::ready(Vec::new()))
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let lookup = Arc::new(Counting(0.into()));
+        let sources = RepositoryMirrors::new(folder.path().to_owned(), config::Source::default(), lookup.clone())
+            .with_privacy(Arc::new(|repository| repository.identifier == "secret"));
+        let [alice, bob] = [nostr::Keys::generate(), nostr::Keys::generate()].map(|keys| keys.public_key().to_hex());
+        let address = |owner: &str, name: &str| format!("30617:{owner}:{name}");
+        for (own, wanted, looked_for) in [
+            (address(&alice, "secret"), address(&alice, "secret"), true),
+            (address(&alice, "open"), address(&alice, "secret"), true),
+            (address(&bob, "secret"), address(&alice, "secret"), false),
+            (String::new(), address(&alice, "secret"), false),
+            (address(&bob, "secret"), address(&alice, "open"), true),
+        ] {
+            lookup.0.store(0, std::sync::atomic::Ordering::Relaxed);
+            let asked = RepositoryRequest { own: &own, repository: &wanted, reference: "", need: FetchDepth::History };
+            let error = sources.find(&asked).await.unwrap_err().to_string();
+            assert_eq!(error.contains("is private here"), !looked_for, "{own} {wanted}: {error}");
+            let asked = lookup.0.load(std::sync::atomic::Ordering::Relaxed) > 0;
+            assert_eq!(asked, looked_for, "{own} {wanted}");
         }
     }
 

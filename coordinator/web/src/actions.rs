@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::{
     Refusal, Web,
-    auth::Caller,
+    auth::{Action, Caller},
     reader_session::{self, ReaderSession},
 };
 use store::Reader;
@@ -100,7 +100,9 @@ pub(super) async fn me(caller: Caller) -> Result<Json<Me>, Refusal> {
     (status = 503, body = super::Problem),
 ))]
 pub(super) async fn session(State(web): State<Web>, caller: Caller) -> Result<impl IntoResponse, Refusal> {
-    let session = reader_session::begin(&web, caller.signed()?);
+    let key = caller.signed()?;
+    caller.spend(&web, Action::BeginsSession)?;
+    let session = reader_session::begin(&web, key);
     Ok(([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(session)))
 }
 

@@ -12,7 +12,7 @@ use domain::id::RunId;
 
 use super::{
     QueryParams, Refusal, Web,
-    auth::Caller,
+    auth::{Action, Caller},
     dto::{RunSummary, RunView},
     run_detail, run_lookup,
 };
@@ -209,6 +209,7 @@ pub(super) async fn cancel(
         let reason = "only the author of the run, the repository's maintainers and the operator may cancel it";
         return Err(Refusal::new(StatusCode::FORBIDDEN, reason));
     }
+    caller.spend(&web, Action::Decides)?;
     web.control.cancel(&state.id, &key).await?;
     Ok(StatusCode::ACCEPTED)
 }

@@ -9,7 +9,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Problem, Refusal, Web, auth::Caller, run_lookup};
+use super::{
+    Problem, Refusal, Web,
+    auth::{Action, Caller},
+    run_lookup,
+};
 use domain::id::JobKey;
 use domain::run::{ApprovalError, ApprovalVerdict};
 
@@ -71,6 +75,7 @@ pub(super) async fn approve(
         };
         Refusal::new(status, why.to_string())
     })?;
+    caller.spend(&web, Action::Decides)?;
     let mut decided = Vec::new();
     for job in jobs {
         if web.control.decide(&state.id, &job, verdict, &key, &comment).await? {

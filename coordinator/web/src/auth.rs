@@ -10,10 +10,14 @@ use base64::{
 };
 use nostr::{Event, JsonUtil, PublicKey, ToBech32};
 use sha2::{Digest, Sha256};
-
 use url::Url;
 
-use super::{Refusal, Web, links, reader_session, request_limits::Client, spent_signatures::NotTaken};
+use super::{
+    Refusal, Web, links, reader_session,
+    request_limits::Client,
+    spent_signatures::{NotTaken, Share, Signature},
+};
+use connections::client_address::ClientAddress;
 use domain::id::BlobHash;
 use store::Reader;
 
@@ -29,6 +33,15 @@ const PADDING: GeneralPurposeConfig =
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, PADDING);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, PADDING);
 
+/// What a signature is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Something that few may do, and that this caller may.
+    Decides,
+    /// Everybody may.
+    BeginsSession,
+}
+
 /// The caller of a request.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
@@ -36,6 +49,8 @@ pub(super) struct Caller {
     pub(super) key: Option<String>,
     /// SHA-256 of the body that was signed for, hex.
     payload: Option<String>,
+    /// The signature, where the request does more than read.
+    signature: Option<(Signature, ClientAddress)>,
     /// Which runs it may read.
     pub(super) reader: Reader,
 }
@@ -47,7 +62,7 @@ impl Caller {
             Some(key) if web.settings.operators.contains(key) => Reader::Operator,
             Some(key) => Reader::Key(key.clone()),
         };
-        Self { key, payload: None, reader }
+        Self { key, payload: None, signature: None, reader }
     }
 
     /// The key, if the signature covers this body: one that covers the URL alone could be replayed with another body.
@@ -58,6 +73,20 @@ impl Caller {
             true => Ok(key),
             false => Err(unauthorized("the signature does not cover the body: add its SHA-256 as `payload` (NIP-98)")),
         }
+    }
+
+    /// Uses the signature for an action: each is good once. To be called when all that may refuse the action was asked:
+    /// only what decides something is remembered.
+    pub(super) fn spend(&self, web: &Web, action: Action) -> Result<(), Refusal> {
+        let Some((signature, client)) = &self.signature else {
+            return Err(unauthorized("sign the request (NIP-98, kind 27235)"));
+        };
+        let share = match (self.reader == Reader::Operator, action) {
+            (true, _) => Share::Operators,
+            (false, Action::Decides) => Share::Actions,
+            (false, Action::BeginsSession) => Share::Sessions,
+        };
+        web.spent.spend(*signature, *client, share, ((web.settings.now)() / 1000, 2 * SKEW)).map_err(not_taken)
     }
 
     /// The key; an error if the request is not signed.
@@ -81,7 +110,7 @@ impl FromRequestParts<Web> for Caller {
 }
 
 impl Caller {
-    /// The signer of a request (NIP-98). What does more than read counts once.
+    /// The signer of a request (NIP-98).
     fn signer(web: &Web, parts: &Parts, event: &Event) -> Result<Self, Refusal> {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let url = format!("{}{path}", web.settings.public_url.as_str().trim_end_matches('/'));
@@ -100,13 +129,10 @@ impl Caller {
         if let Some(problem) = problem {
             return Err(unauthorized(&format!("the request's signature does not count: {problem}")));
         }
-        let caller = Self::new(web, Some(event.pubkey.to_hex()));
-        if parts.method != Method::GET && parts.method != Method::HEAD {
-            let client = Client::of(parts).0;
-            let spent = web.spent.spend(event, client, caller.reader == Reader::Operator, (now, 2 * SKEW));
-            spent.map_err(not_taken)?;
-        }
-        Ok(Self { payload: tag(event, "payload").map(str::to_owned), ..caller })
+        let reads = parts.method == Method::GET || parts.method == Method::HEAD;
+        let signature = (!reads).then(|| (Signature { id: event.id, key: event.pubkey }, Client::of(parts).0));
+        let payload = tag(event, "payload").map(str::to_owned);
+        Ok(Self { payload, signature, ..Self::new(web, Some(event.pubkey.to_hex())) })
     }
 
     /// The reader of a session or of a link, or nobody.

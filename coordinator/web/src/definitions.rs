@@ -14,6 +14,7 @@ use workflow::{diagnostic::Diagnostic, dialect::outline::Outline, plan::Dialect}
 
 use super::{
     DefinitionOutcome, QueryParams, Refusal, Web,
+    auth::Caller,
     diff::{self, DiffLine},
     request_limits::{self, Client},
 };
@@ -168,24 +169,29 @@ impl From<Diagnostic> for Finding {
     responses((status = 200, body = [DefinitionView])))]
 pub(super) async fn list(
     State(web): State<Web>,
+    caller: Caller,
     Path(address): Path<String>,
 ) -> Result<Json<Vec<DefinitionView>>, Refusal> {
-    Ok(Json(versions(&web, &address).await?))
+    Ok(Json(versions(&web, &caller, &address).await?))
 }
 
-pub(super) async fn versions(web: &Web, address: &str) -> Result<Vec<DefinitionView>, Refusal> {
-    let found = web.control.definitions(address).await?;
+pub(super) async fn versions(web: &Web, caller: &Caller, address: &str) -> Result<Vec<DefinitionView>, Refusal> {
+    let found = web.control.definitions(address, &caller.reader).await?;
     Ok(found.into_iter().map(|(row, in_force)| DefinitionView::of(row, in_force)).collect())
 }
 
 /// One version with its text and its event.
 #[utoipa::path(get, path = "/api/definitions/{event}", tag = "definitions", params(("event" = String, Path)),
     responses((status = 200, body = DefinitionText), (status = 404, body = super::Problem)))]
-pub(super) async fn one(State(web): State<Web>, Path(event): Path<String>) -> Result<Json<DefinitionText>, Refusal> {
-    let row = find(&web, &event).await?;
+pub(super) async fn one(
+    State(web): State<Web>,
+    caller: Caller,
+    Path(event): Path<String>,
+) -> Result<Json<DefinitionText>, Refusal> {
+    let row = find(&web, &caller, &event).await?;
     let signed: serde_json::Value = serde_json::from_str(&row.signed)?;
     let text = text(&row);
-    let all = web.control.definitions(&row.repository).await?;
+    let all = web.control.definitions(&row.repository, &caller.reader).await?;
     let in_force = all.iter().any(|(other, counts)| *counts && other.event == row.event);
     Ok(Json(DefinitionText { definition: DefinitionView::of(row, in_force), text, signed }))
 }
@@ -197,14 +203,15 @@ pub(super) async fn one(State(web): State<Web>, Path(event): Path<String>) -> Re
 ))]
 pub(super) async fn diff(
     State(web): State<Web>,
+    caller: Caller,
     Path(event): Path<String>,
     QueryParams(DiffQuery { from }): QueryParams<DiffQuery>,
 ) -> Result<Json<DefinitionDiff>, Refusal> {
-    let newer = find(&web, &event).await?;
+    let newer = find(&web, &caller, &event).await?;
     let older = match &from {
-        Some(from) => Some(find(&web, from).await?),
-        None => match before(&versions(&web, &newer.repository).await?, &newer.path, &newer.event) {
-            Some(event) => Some(find(&web, &event).await?),
+        Some(from) => Some(find(&web, &caller, from).await?),
+        None => match before(&versions(&web, &caller, &newer.repository).await?, &newer.path, &newer.event) {
+            Some(event) => Some(find(&web, &caller, &event).await?),
             None => None,
         },
     };
@@ -261,7 +268,7 @@ pub(super) fn look(path: &str, text: &str) -> Preview {
 /// must be owner or maintainer of the repository, and may run here.
 #[utoipa::path(post, path = "/api/definitions", tag = "definitions", request_body = SignedDefinition, responses(
     (status = 202, body = Accepted), (status = 400, body = super::Problem), (status = 403, body = super::Problem),
-    (status = 409, body = super::Problem), (status = 422, body = super::Problem),
+    (status = 409, body = super::Problem), (status = 422, body = super::Problem), (status = 503, body = super::Problem),
 ))]
 pub(super) async fn define(State(web): State<Web>, body: Bytes) -> Result<(StatusCode, Json<Accepted>), Refusal> {
     let bad = |reason: &str| Refusal::new(StatusCode::BAD_REQUEST, reason);
@@ -276,6 +283,10 @@ pub(super) async fn define(State(web): State<Web>, body: Bytes) -> Result<(Statu
         DefinitionOutcome::Malformed(why) => refused(StatusCode::BAD_REQUEST, why),
         DefinitionOutcome::Refused(why) => refused(StatusCode::FORBIDDEN, why),
         DefinitionOutcome::Faulty(why) => refused(StatusCode::UNPROCESSABLE_ENTITY, why),
+        DefinitionOutcome::Busy => {
+            let reason = "too many definitions are being taken in: publish it again in a moment";
+            Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, reason).retry_after(5))
+        }
         DefinitionOutcome::Older(newer) => {
             let reason = format!("a newer definition counts already, {newer}: look at it, then publish again");
             refused(StatusCode::CONFLICT, reason)
@@ -287,8 +298,8 @@ fn read<T: DeserializeOwned>(body: &Bytes, form: &str) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, format!("send {form}: {error}")))
 }
 
-pub(super) async fn find(web: &Web, event: &str) -> Result<DefinitionRow, Refusal> {
-    let found = web.control.definition(event).await?;
+pub(super) async fn find(web: &Web, caller: &Caller, event: &str) -> Result<DefinitionRow, Refusal> {
+    let found = web.control.definition(event, &caller.reader).await?;
     found.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "no such definition, or its author does not count"))
 }
 

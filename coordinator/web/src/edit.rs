@@ -81,7 +81,7 @@ pub(super) async fn page(
         let reason = "write the repository as 30617:KEY:NAME, the key in hex";
         return Err(Refusal::new(StatusCode::NOT_FOUND, reason).into());
     }
-    let versions = definitions::versions(&web, &address).await?;
+    let versions = definitions::versions(&web, &caller, &address).await?;
     let files = committed(&web, &caller, &address).await?;
     let mut paths: Vec<String> = versions.iter().map(|version| version.path.clone()).collect();
     paths.extend(files.iter().map(|file| file.path.clone()));
@@ -103,7 +103,7 @@ pub(super) async fn page(
     let file = files.into_iter().find(|file| file.path == path);
     let (text, origin) = match (asked, file) {
         (Some(version), _) => {
-            let row = definitions::find(&web, &version.event).await?;
+            let row = definitions::find(&web, &caller, &version.event).await?;
             let which = if version.in_force { "the version that counts" } else { "an earlier version" };
             (definitions::text(&row), format!("{which}, made {} UTC", time(version.created_at.saturating_mul(1000))))
         }
@@ -112,7 +112,7 @@ pub(super) async fn page(
     };
     let compared = match asked {
         Some(version) if !wanted.from.is_empty() => {
-            let older = definitions::find(&web, &wanted.from).await?;
+            let older = definitions::find(&web, &caller, &wanted.from).await?;
             if older.path != path || older.repository != address {
                 return Err(Refusal::new(StatusCode::BAD_REQUEST, "only versions of one path can be compared").into());
             }

@@ -58,7 +58,7 @@ use blobs::Blobs;
 use domain::id::{JobKey, RunId};
 use domain::run::{ApprovalVerdict, Millis};
 use logs::Logs;
-use store::{DefinitionRow, Store};
+use store::{DefinitionRow, Reader, Store};
 
 pub use self::http_port::{REFUSALS, serve};
 use self::{request_limits::RequestLimits, run_feed::RunFeed, spent_signatures::SpentSignatures};
@@ -181,10 +181,18 @@ pub trait Control: Send + Sync {
     /// Sends events of one author, whose signatures were checked, to the relays that the pool reads.
     fn publish<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, anyhow::Result<Sent>>;
     /// Versions of a repository's workflow definitions whose authors count, and whether each is in force; by path, the
-    /// newest first.
-    fn definitions<'a>(&'a self, repository: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<(DefinitionRow, bool)>>>;
-    /// One version, if its author counts.
-    fn definition<'a>(&'a self, event: &'a str) -> BoxFuture<'a, anyhow::Result<Option<DefinitionRow>>>;
+    /// newest first. None where the reader may not see the repository.
+    fn definitions<'a>(
+        &'a self,
+        repository: &'a str,
+        reader: &'a Reader,
+    ) -> BoxFuture<'a, anyhow::Result<Vec<(DefinitionRow, bool)>>>;
+    /// One version, if its author counts and the reader may see its repository.
+    fn definition<'a>(
+        &'a self,
+        event: &'a str,
+        reader: &'a Reader,
+    ) -> BoxFuture<'a, anyhow::Result<Option<DefinitionRow>>>;
     /// The tags of a definition with this text; without a text, of a withdrawal. The error is for people.
     fn definition_tags(&self, repository: &str, path: &str, text: Option<&str>) -> Result<Vec<Vec<String>>, String>;
     /// Stores and publishes a definition whose signature was checked.
@@ -248,6 +256,8 @@ pub enum DefinitionOutcome {
     Refused(String),
     /// This version is newer, so nothing would change.
     Older(String),
+    /// Too many are being taken in.
+    Busy,
 }
 
 /// Why a message between a page and its signer is not forwarded; the text is for people.

@@ -10,7 +10,11 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Refusal, Web, WorkerConnection, auth::Caller, dto};
+use super::{
+    Refusal, Web, WorkerConnection,
+    auth::{Action, Caller},
+    dto,
+};
 use domain::id::RunId;
 use domain::run::{JobPhase, Millis, RunPhase, Visibility};
 use store::{Filter, Page, Reader, Status, Store, StoreError};
@@ -198,6 +202,7 @@ pub(super) async fn drain(
     if web.store.worker(&id).await?.is_none() {
         return Err(Refusal::new(StatusCode::NOT_FOUND, "no such worker: `longshore workers` lists them"));
     }
+    caller.spend(&web, Action::Decides)?;
     web.control.drain(&id).await?;
     Ok(StatusCode::ACCEPTED)
 }
@@ -212,5 +217,6 @@ pub(super) async fn enrolment_token(State(web): State<Web>, caller: Caller) -> R
     if caller.reader != Reader::Operator {
         return Err(Refusal::new(StatusCode::FORBIDDEN, "only the operator may let workers in"));
     }
+    caller.spend(&web, Action::Decides)?;
     Ok(web.control.enrolment_token())
 }

@@ -1,10 +1,10 @@
 //! Signatures that were used for an action (NIP-98): each is good once. They are remembered for as long as they would be
-//! good, in a bounded memory of which each key and each client has a share.
+//! good, in bounded memories of which each key and each client has a share.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use connections::client_address::ClientAddress;
-use nostr::{Event, EventId, PublicKey};
+use nostr::{EventId, PublicKey};
 use parking_lot::Mutex;
 
 /// Signatures that are remembered, and of those one key's and one client's.
@@ -23,9 +23,27 @@ pub(super) enum NotTaken {
     Full,
 }
 
-/// What was used. Operators have as much room again, of their own.
+/// Whose signatures are remembered together: who may do little can't use up the room of who may do more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Share {
+    /// Of those who began a session, as everybody may.
+    Sessions,
+    /// Of those who did what they may and others may not.
+    Actions,
+    /// Of operators, who have no share each.
+    Operators,
+}
+
+/// A signature that was checked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Signature {
+    pub(super) id: EventId,
+    pub(super) key: PublicKey,
+}
+
+/// What was used, by [`Share`].
 #[derive(Debug, Default)]
-pub(super) struct SpentSignatures(Mutex<[Memory; 2]>);
+pub(super) struct SpentSignatures(Mutex<[Memory; 3]>);
 
 #[derive(Debug, Default)]
 struct Memory {
@@ -40,29 +58,33 @@ impl SpentSignatures {
     /// Uses a signature that is good for at most so many seconds from now.
     pub(super) fn spend(
         &self,
-        event: &Event,
+        Signature { id, key }: Signature,
         client: ClientAddress,
-        is_operator: bool,
+        share: Share,
         (now, good): (u64, u64),
     ) -> Result<(), NotTaken> {
-        let mut both = self.0.lock();
-        let [strangers, operators] = &mut *both;
-        let memory = if is_operator { operators } else { strangers };
+        let mut memories = self.0.lock();
+        let [sessions, actions, operators] = &mut *memories;
+        let memory = match share {
+            Share::Sessions => sessions,
+            Share::Actions => actions,
+            Share::Operators => operators,
+        };
         memory.forget(now);
-        if memory.used.contains(&event.id) {
+        if memory.used.contains(&id) {
             return Err(NotTaken::Used);
         }
         let has = |counts: Option<&usize>| counts.copied().unwrap_or(0);
-        let many = has(memory.keys.get(&event.pubkey)) >= OF_KEY || has(memory.clients.get(&client)) >= OF_CLIENT;
-        if many && !is_operator {
+        let many = has(memory.keys.get(&key)) >= OF_KEY || has(memory.clients.get(&client)) >= OF_CLIENT;
+        if many && share != Share::Operators {
             return Err(NotTaken::TooMany);
         }
         if memory.order.len() >= ALL {
             return Err(NotTaken::Full);
         }
-        memory.used.insert(event.id);
-        memory.order.push_back((now.saturating_add(good), event.id, event.pubkey, client));
-        *memory.keys.entry(event.pubkey).or_default() += 1;
+        memory.used.insert(id);
+        memory.order.push_back((now.saturating_add(good), id, key, client));
+        *memory.keys.entry(key).or_default() += 1;
         *memory.clients.entry(client).or_default() += 1;
         Ok(())
     }
@@ -92,35 +114,52 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::net::IpAddr;
 
-    use nostr::{EventBuilder, Keys, Kind, Tag};
+    use nostr::Keys;
 
     use super::*;
 
-    fn signed(keys: &Keys, number: usize) -> Event {
-        let event = EventBuilder::new(Kind::Custom(27235), "").tag(Tag::parse(["nonce", &number.to_string()]).unwrap());
-        event.sign_with_keys(keys).unwrap()
+    fn client(number: usize) -> ClientAddress {
+        format!("2001:db8:{number:x}::1").parse::<IpAddr>().unwrap().into()
+    }
+
+    fn signature(key: PublicKey, number: usize) -> Signature {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        Signature { id: EventId::from_byte_array(id), key }
     }
 
     #[test]
     fn a_signature_is_good_once_until_it_is_no_longer_good_at_all() {
-        let (spent, keys) = (SpentSignatures::default(), Keys::generate());
-        let client = "192.0.2.1".parse::<IpAddr>().unwrap().into();
-        let event = signed(&keys, 0);
-        assert_eq!(spent.spend(&event, client, false, (1000, 120)), Ok(()));
-        assert_eq!(spent.spend(&event, client, false, (1120, 120)), Err(NotTaken::Used));
-        assert_eq!(spent.spend(&signed(&keys, 1), client, false, (1121, 120)), Ok(()));
-        assert_eq!(spent.0.lock()[0].used.len(), 1, "the first is forgotten");
+        let (spent, key) = (SpentSignatures::default(), Keys::generate().public_key());
+        let spend = |number, now| spent.spend(signature(key, number), client(1), Share::Actions, (now, 120));
+        assert_eq!(spend(0, 1000), Ok(()));
+        assert_eq!(spend(0, 1120), Err(NotTaken::Used));
+        assert_eq!(spend(1, 1121), Ok(()));
+        assert_eq!(spent.0.lock()[1].used.len(), 1, "the first is forgotten");
     }
 
     #[test]
     fn one_key_fills_its_share_alone_and_an_operator_has_room_of_his_own() {
-        let (spent, keys) = (SpentSignatures::default(), Keys::generate());
-        let client = "192.0.2.1".parse::<IpAddr>().unwrap().into();
+        let (spent, [key, other]) = (SpentSignatures::default(), [(); 2].map(|()| Keys::generate().public_key()));
+        let spend = |key, number, share| spent.spend(signature(key, number), client(1), share, (1000, 120));
         for number in 0..OF_KEY {
-            assert_eq!(spent.spend(&signed(&keys, number), client, false, (1000, 120)), Ok(()));
+            assert_eq!(spend(key, number, Share::Actions), Ok(()));
         }
-        assert_eq!(spent.spend(&signed(&keys, OF_KEY), client, false, (1000, 120)), Err(NotTaken::TooMany));
-        assert_eq!(spent.spend(&signed(&Keys::generate(), 0), client, false, (1000, 120)), Ok(()));
-        assert_eq!(spent.spend(&signed(&keys, OF_KEY), client, true, (1000, 120)), Ok(()));
+        assert_eq!(spend(key, OF_KEY, Share::Actions), Err(NotTaken::TooMany));
+        assert_eq!(spend(other, OF_KEY, Share::Actions), Ok(()));
+        assert_eq!(spend(key, OF_KEY, Share::Operators), Ok(()));
+    }
+
+    #[test]
+    fn attack_49_sessions_of_very_many_keys_keep_nobody_from_deciding() {
+        let spent = SpentSignatures::default();
+        let keys: Vec<PublicKey> = (0..ALL / OF_KEY).map(|_| Keys::generate().public_key()).collect();
+        for number in 0..ALL {
+            let (key, client) = (keys[number / OF_KEY], client(number / OF_KEY));
+            assert_eq!(spent.spend(signature(key, number), client, Share::Sessions, (1000, 120)), Ok(()));
+        }
+        let (key, client) = (Keys::generate().public_key(), client(9999));
+        assert_eq!(spent.spend(signature(key, ALL), client, Share::Sessions, (1000, 120)), Err(NotTaken::Full));
+        assert_eq!(spent.spend(signature(key, ALL), client, Share::Actions, (1000, 120)), Ok(()));
     }
 }

@@ -4,7 +4,7 @@ use domain::id::{JobKey, RunId};
 use domain::run::ApprovalVerdict;
 use futures::{StreamExt, future::BoxFuture};
 use parking_lot::Mutex;
-use store::DefinitionRow;
+use store::{DefinitionRow, Reader};
 use web::{
     Control, DefinitionOutcome, File, Metrics, OperatorActionError, Readiness, RelayView, Sent, WorkerConnection,
 };
@@ -67,7 +67,11 @@ impl Control for Asked {
         Box::pin(async { Ok(vec![File { path: ".github/workflows/a.yml".into(), text }]) })
     }
 
-    fn definitions<'a>(&'a self, _: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<(DefinitionRow, bool)>>> {
+    fn definitions<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a Reader,
+    ) -> BoxFuture<'a, anyhow::Result<Vec<(DefinitionRow, bool)>>> {
         Box::pin(async {
             Ok(vec![
                 (definitions::version("d2", "on: push # <b>\n"), true),
@@ -76,9 +80,13 @@ impl Control for Asked {
         })
     }
 
-    fn definition<'a>(&'a self, event: &'a str) -> BoxFuture<'a, anyhow::Result<Option<DefinitionRow>>> {
+    fn definition<'a>(
+        &'a self,
+        event: &'a str,
+        reader: &'a Reader,
+    ) -> BoxFuture<'a, anyhow::Result<Option<DefinitionRow>>> {
         Box::pin(async move {
-            let all = self.definitions("").await?.into_iter().map(|(row, _)| row);
+            let all = self.definitions("", reader).await?.into_iter().map(|(row, _)| row);
             Ok(all.into_iter().find(|row| row.event == event))
         })
     }

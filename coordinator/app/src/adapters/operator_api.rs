@@ -18,7 +18,7 @@ use nostr_client::{
 };
 use source::{RepositoryMirrors, address::Address, definition};
 use std::sync::Arc;
-use store::DefinitionRow;
+use store::{DefinitionRow, Reader};
 use web::{Control, DefinitionOutcome, File, OperatorActionError, Readiness, RelayView, Sent, WorkerConnection};
 use workflow::{dialect::workflow_folders, plan::Dialect};
 
@@ -163,12 +163,20 @@ impl Control for Operator {
         .boxed()
     }
 
-    fn definitions<'a>(&'a self, repository: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<(DefinitionRow, bool)>>> {
-        self.definitions.versions(repository).boxed()
+    fn definitions<'a>(
+        &'a self,
+        repository: &'a str,
+        reader: &'a Reader,
+    ) -> BoxFuture<'a, anyhow::Result<Vec<(DefinitionRow, bool)>>> {
+        self.definitions.versions(repository, reader).boxed()
     }
 
-    fn definition<'a>(&'a self, event: &'a str) -> BoxFuture<'a, anyhow::Result<Option<DefinitionRow>>> {
-        self.definitions.version(event).boxed()
+    fn definition<'a>(
+        &'a self,
+        event: &'a str,
+        reader: &'a Reader,
+    ) -> BoxFuture<'a, anyhow::Result<Option<DefinitionRow>>> {
+        self.definitions.version(event, reader).boxed()
     }
 
     fn definition_tags(&self, repository: &str, path: &str, text: Option<&str>) -> Result<Vec<Vec<String>>, String> {

@@ -52,10 +52,10 @@ async fn read<D: RequestHandler>(inner: Arc<Inner<D>>, url: String) -> anyhow::R
     // A request that is too long is refused with a reason, as long as it can be held.
     let largest = inner.config.limits.event_bytes.saturating_mul(3).min(QUEUE_BYTES);
     let room = QueueRoom { events: QUEUE, bytes: QUEUE_BYTES, largest };
-    let mut asked = Asked::new(now(&inner), begin(&inner, &url).await);
+    let mut coverage = Coverage::new(now(&inner), begin(&inner, &url).await);
     let mut unread = Unread::default();
-    inner.unread(&url, asked.unknown_since());
-    let filters = wanted(&inner, asked.since);
+    inner.unread(&url, coverage.unknown_since());
+    let filters = wanted(&inner, coverage.since);
     let mut requests = Reading::new(relay.subscribe("jobs", filters.clone(), room).await, &filters);
     let (mut stored, mut deletions): (Option<Reading>, Option<Reading>) = (None, None);
     loop {
@@ -67,9 +67,9 @@ async fn read<D: RequestHandler>(inner: Arc<Inner<D>>, url: String) -> anyhow::R
                     }
                 }
                 Next::Stored(more) => {
-                    asked.answered = true;
+                    coverage.answered = true;
                     if let Some(until) = more {
-                        unread.add(Span { from: asked.since, until: until.as_secs() });
+                        unread.add(Span { from: coverage.since, until: until.as_secs() });
                     }
                     if stored.is_none() && let Some(page) = unread.page() {
                         let filters = page_of(&inner, page);
@@ -78,9 +78,10 @@ async fn read<D: RequestHandler>(inner: Arc<Inner<D>>, url: String) -> anyhow::R
                     inner.unread(&url, unread.since());
                 }
                 Next::Again => {
-                    asked = Asked::new(now(&inner), asked.unknown_since().unwrap_or_else(|| asked.at.saturating_sub(BEHIND)));
-                    inner.unread(&url, unread.since().into_iter().chain(asked.unknown_since()).min());
-                    requests.replace(wanted(&inner, asked.since.max(oldest(&inner)))).await;
+                    let since = coverage.unknown_since().unwrap_or(coverage.at.saturating_sub(BEHIND));
+                    coverage = Coverage::new(now(&inner), since);
+                    inner.unread(&url, unread.since().into_iter().chain(coverage.unknown_since()).min());
+                    requests.replace(wanted(&inner, coverage.since.max(oldest(&inner)))).await;
                 }
             },
             next = next(&mut stored, &url) => match next? {
@@ -91,7 +92,7 @@ async fn read<D: RequestHandler>(inner: Arc<Inner<D>>, url: String) -> anyhow::R
                 }
                 Next::Stored(more) => {
                     unread.page_was_read(more.map(|until| until.as_secs()));
-                    inner.unread(&url, unread.since().into_iter().chain(asked.unknown_since()).min());
+                    inner.unread(&url, unread.since().into_iter().chain(coverage.unknown_since()).min());
                     match (unread.page(), &mut stored) {
                         (Some(page), Some(stored)) => stored.replace(page_of(&inner, page)).await,
                         (_, stored) => *stored = None,
@@ -141,8 +142,8 @@ async fn next(reading: &mut Option<Reading>, url: &str) -> anyhow::Result<Next> 
     }
 }
 
-/// What the subscription to requests was asked for last.
-struct Asked {
+/// What the subscription to requests covers, as it was opened last.
+struct Coverage {
     /// When (s).
     at: u64,
     /// From when on (s).
@@ -151,7 +152,7 @@ struct Asked {
     answered: bool,
 }
 
-impl Asked {
+impl Coverage {
     fn new(at: u64, since: u64) -> Self {
         Self { at, since, answered: false }
     }

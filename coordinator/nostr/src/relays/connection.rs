@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use network::{CheckedUrl, Reach};
+use network::{CheckedUrl, Reach, peer_text};
 
 use super::{
     Answer, Delivery, RelayError, RelayState, answer,
@@ -168,7 +168,7 @@ impl Connection {
                     away_since = Instant::now();
                     reason
                 }
-                Err(error) => error.to_string(),
+                Err(error) => peer_text(&error.to_string()),
             };
             self.disconnected(&reason);
             let pause = wait.next().unwrap_or(RETRY[1]);
@@ -312,7 +312,7 @@ impl Connection {
                         Some(Ok(Message::Text(text))) => self.message(&text, &outgoing),
                         Some(Ok(Message::Close(_))) | None => Err(Lost("it closed the connection".into())),
                         Some(Ok(_)) => Ok(()),
-                        Some(Err(error)) => Err(Lost(error.to_string())),
+                        Some(Err(error)) => Err(Lost(peer_text(&error.to_string()))),
                     }
                 }
                 command = self.commands.recv() => match command {
@@ -433,16 +433,16 @@ impl Connection {
             RelayMessage::EndOfStoredEvents(id) => {
                 return self.end_of_stored(id.into_owned(), outgoing);
             }
-            RelayMessage::Closed { subscription_id, message } => self.closed(&subscription_id, &message),
+            RelayMessage::Closed { subscription_id, message } => self.closed(&subscription_id, &peer_text(&message)),
             RelayMessage::Ok { event_id, status, message } if self.identity == Some(event_id) => {
                 self.identity = None;
-                self.identified(status, &message);
+                self.identified(status, &peer_text(&message));
             }
             RelayMessage::Ok { event_id, status, message } => {
                 if status {
                     self.answer_send(&event_id, &Answer::Taken);
                 } else {
-                    self.refused(&event_id, message.into_owned());
+                    self.refused(&event_id, peer_text(&message));
                 }
             }
             RelayMessage::Auth { challenge } if challenge.len() > CHALLENGE => {
@@ -465,7 +465,9 @@ impl Connection {
                     Err(error) => tracing::debug!(relay = self.endpoint.url, %error, "can't say who we are"),
                 }
             }
-            RelayMessage::Notice(notice) => tracing::debug!(relay = self.endpoint.url, %notice, "a notice"),
+            RelayMessage::Notice(notice) => {
+                tracing::debug!(relay = self.endpoint.url, notice = peer_text(&notice), "a notice");
+            }
             _ => {}
         }
         Ok(())

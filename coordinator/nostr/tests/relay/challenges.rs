@@ -47,3 +47,23 @@ async fn attack_58_a_relay_that_challenges_again_and_again_gets_few_answers_and_
     let state = relays.states().into_iter().find(|state| state.url == url).unwrap();
     assert!(!state.connected && state.error.as_deref().is_some_and(|error| error.contains("who we are")), "{state:?}");
 }
+
+#[tokio::test]
+async fn attack_58_what_a_relay_says_of_an_event_is_kept_cut() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let relays = Relays::new(&Keys::generate(), &config::Relays { allow_private: true, ..config::Relays::default() });
+    let event = EventBuilder::text_note("any").sign_with_keys(&Keys::generate()).unwrap();
+    let id = event.id;
+    let relay = async {
+        let (mut to, mut from) = accepted(&listener).await.split();
+        from.next().await.unwrap().unwrap();
+        let answer = serde_json::json!(["OK", id, false, format!("blocked: {}", "x".repeat(700_000))]);
+        to.send(Message::text(answer.to_string())).await.unwrap();
+        (to, from)
+    };
+    let (answer, _open) = soon("an answer", async { tokio::join!(relays.send(&url, &event), relay) }).await;
+    let Answer::Refused(reason) = answer else { panic!("{answer:?}") };
+    assert!(reason.starts_with("blocked: xxx") && reason.len() < 400, "{}", reason.len());
+}
