@@ -84,7 +84,8 @@ impl Logs {
         let mut keep = |line: NumberedLine| {
             let fits = bytes == 0 || bytes < MOST_BYTES;
             if (from..=to).contains(&line.number) && fits {
-                bytes += line.text.len();
+                // As JSON has it: a control character takes six bytes there.
+                bytes += line.text.bytes().map(|byte| if byte < b' ' { 6 } else { 1 }).sum::<usize>();
                 range.lines.push(line);
             }
         };

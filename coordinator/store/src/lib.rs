@@ -55,7 +55,7 @@ pub use self::{
     health::StoreProblem,
     leases::{Lease, LeaseChange, Renewal},
     notification::{ChangeNotification, QueueChange},
-    reports::StoredReport,
+    reports::{RunReports, StoredReport},
     retention::{ExpiredRun, TableSize, UnfinishedRun},
     run_list::{Filter, Page, PhaseName, Reader, Status, Summary},
     run_parts::RunChange,

@@ -24,24 +24,60 @@ pub struct StoredReport {
     pub report: Box<JobReport>,
 }
 
+/// Reports of a run's jobs.
+#[derive(Debug, Default)]
+pub struct RunReports {
+    /// By job key.
+    pub found: HashMap<JobKey, JobReport>,
+    /// Jobs whose reports would have been too much.
+    pub left_out: HashSet<JobKey>,
+}
+
 impl Store {
-    /// Reports of a run's jobs by job key, those of reused jobs among them.
-    pub async fn reports_of(&self, state: &RunState) -> Result<HashMap<JobKey, JobReport>, StoreError> {
+    /// Reports of a run's jobs, those of reused jobs among them, as many as have `most` characters together.
+    pub async fn reports_of(&self, state: &RunState, most: u64) -> Result<RunReports, StoreError> {
         let reported = state.jobs.iter().filter_map(|(key, job)| {
             let run = job.reused.as_ref().map_or(&state.id, |reused| &reused.run);
             Some((run.clone(), key.clone(), job.outcome()?.attempt))
         });
         let wanted: HashSet<(RunId, JobKey, u32)> = reported.collect();
         let runs: HashSet<&RunId> = wanted.iter().map(|(run, ..)| run).collect();
-        let mut found = HashMap::new();
+        let (mut reports, mut left) = (RunReports::default(), most);
         for run in runs {
-            for (job, attempt, report) in self.reports_of_run(run).await? {
-                if wanted.contains(&(run.clone(), job.clone(), attempt)) {
-                    found.insert(job, report);
+            let statement =
+                query_scalar("SELECT CAST(coalesce(sum(length(report)), 0) AS BIGINT) FROM job_reports WHERE run = $1");
+            let all: u64 = statement.bind(run).fetch_one(&self.readers).await?;
+            if all <= left {
+                left -= all;
+                for (job, attempt, report) in self.reports_of_run(run).await? {
+                    if wanted.contains(&(run.clone(), job.clone(), attempt)) {
+                        reports.found.insert(job, report);
+                    }
+                }
+                continue;
+            }
+            let statement =
+                query("SELECT job, attempt, length(report) FROM job_reports WHERE run = $1 ORDER BY job, attempt");
+            for row in statement.bind(run).fetch_all(&self.readers).await? {
+                let (job, attempt, length): (JobKey, u32, u64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                if !wanted.contains(&(run.clone(), job.clone(), attempt)) {
+                    continue;
+                }
+                let Some(rest) = left.checked_sub(length) else {
+                    reports.left_out.insert(job);
+                    continue;
+                };
+                left = rest;
+                let statement =
+                    query_scalar("SELECT report FROM job_reports WHERE run = $1 AND job = $2 AND attempt = $3");
+                let text: Option<String> =
+                    statement.bind(run).bind(&job).bind(attempt).fetch_optional(&self.readers).await?;
+                if let Some(text) = text {
+                    reports.found.insert(job, serde_json::from_str(&text)?);
                 }
             }
         }
-        Ok(found)
+        Ok(reports)
     }
 
     async fn reports_of_run(&self, run: &RunId) -> Result<Vec<(JobKey, u32, JobReport)>, StoreError> {

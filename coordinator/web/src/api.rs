@@ -4,6 +4,7 @@ use axum::{
     Json,
     extract::{Path, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -182,13 +183,10 @@ pub(super) async fn runs(
 #[utoipa::path(get, path = "/api/runs/{id}", tag = "runs", params(("id" = String, Path)), responses(
     (status = 200, body = RunView), (status = 404, body = super::Problem),
 ))]
-pub(super) async fn run(
-    State(web): State<Web>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<Json<RunView>, Refusal> {
+pub(super) async fn run(State(web): State<Web>, caller: Caller, Path(id): Path<String>) -> Result<Response, Refusal> {
+    let _turn = web.limits.runs.acquire().await?;
     let state = run_lookup::find(&web, &caller, &id).await?;
-    Ok(Json(run_detail::run(&web, &caller, state).await?))
+    Ok(Json(run_detail::run(&web, &caller, state).await?).into_response())
 }
 
 /// Ends a run. For its author, the repository's maintainers and the operator.

@@ -294,6 +294,10 @@ struct Answer {
     answer: String,
 }
 
+/// Stands for the report of a job where all of a run's are too much for one answer.
+const LEFT_OUT: &str = "[The steps, annotations and summary of this job are not shown: those of the run are too large \
+                        together.]";
+
 impl RunView {
     /// The run with the details of its jobs.
     pub(super) fn new(state: RunState, mut details: JobDetails) -> Self {
@@ -322,7 +326,10 @@ impl RunView {
         let planned = state.planned.as_ref();
         let jobs = state.jobs.into_iter().zip(whys).map(|((key, job), why)| {
             let (report, waits) = (details.reports.remove(&key), details.wait_reasons.remove(&key));
-            JobView::new(key, Arc::unwrap_or_clone(job), report, waits).because(why)
+            let left_out = details.left_out.contains(&key);
+            let view = JobView::new(key, Arc::unwrap_or_clone(job), report, waits).because(why);
+            let summary = if left_out { LEFT_OUT.to_owned() } else { view.summary };
+            JobView { summary, ..view }
         });
         Self {
             id: state.id,

@@ -7,10 +7,10 @@ use connections::{
     client_address::{ClientAddress, TrustedProxies},
     listener::{Accepted, LimitedListener, Refusals},
 };
-use http_body_util::BodyExt as _;
 use hyper::{
-    HeaderMap, Request, Response,
+    HeaderMap, Request, Response, StatusCode,
     body::Incoming,
+    header,
     server::conn::http1,
     service::{Service, service_fn},
 };
@@ -20,7 +20,10 @@ use hyper_util::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Web, router};
+use super::{
+    Web, router,
+    transfer_limits::{PacedStream, TransferLimits},
+};
 
 /// Most bytes of a request's header.
 const LONGEST_HEADER: usize = 64 * 1024;
@@ -43,6 +46,7 @@ pub async fn serve(mut listener: LimitedListener, web: Web, stop: CancellationTo
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(web.settings.idle).max_buf_size(LONGEST_HEADER);
     // Bound to its state once: what each connection copies is a pointer.
+    let transfers = TransferLimits::new();
     let router = router(web).with_state(());
     let connections = TaskTracker::new();
     loop {
@@ -51,7 +55,8 @@ pub async fn serve(mut listener: LimitedListener, web: Web, stop: CancellationTo
             () = stop.cancelled() => break,
         };
         let proxies = listener.proxies().clone();
-        connections.spawn(connection(accepted, builder.clone(), router.clone(), proxies, stop.clone()));
+        let service = (router.clone(), transfers.clone());
+        connections.spawn(connection(accepted, builder.clone(), service, proxies, stop.clone()));
     }
     drop(listener);
     connections.close();
@@ -64,7 +69,7 @@ pub async fn serve(mut listener: LimitedListener, web: Web, stop: CancellationTo
 async fn connection(
     accepted: Accepted,
     builder: http1::Builder,
-    router: Router,
+    (router, transfers): (Router, TransferLimits),
     proxies: TrustedProxies,
     stop: CancellationToken,
 ) {
@@ -75,12 +80,13 @@ async fn connection(
         let busy = permit.busy();
         let headers = request.headers();
         let client = proxies.client(peer, lines(headers, "forwarded"), lines(headers, "x-forwarded-for"));
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(ClientAddress::from(client));
+        let client = ClientAddress::from(client);
+        let mut request = request.map(|body| transfers.request(body, client));
+        request.extensions_mut().insert(client);
         let answer = router.call(request);
-        busy_until_sent(answer, busy)
+        until_sent(answer, transfers.clone(), client, busy)
     });
-    let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut served = pin!(builder.serve_connection(TokioIo::new(PacedStream::new(stream)), service));
     let mut lost = pin!(lost);
     let ended = tokio::select! {
         ended = served.as_mut() => Some(ended),
@@ -99,17 +105,20 @@ async fn connection(
     }
 }
 
-/// The answer, with its connection busy until the last of it was sent.
-async fn busy_until_sent(
+/// The answer, with its connection busy, and its memory counted, until the last of it was sent.
+async fn until_sent(
     answer: impl Future<Output = Result<Response<Body>, Infallible>>,
+    transfers: TransferLimits,
+    client: ClientAddress,
     busy: connections::shares::Busy,
 ) -> Result<Response<Body>, Infallible> {
-    let answer = answer.await?;
-    Ok(answer.map(|body| {
-        Body::new(body.map_frame(move |frame| {
-            let _held = &busy;
-            frame
-        }))
+    let (parts, body) = answer.await?.into_parts();
+    let answer = transfers.answer(body, client, busy).map(|body| Response::from_parts(parts, body));
+    Ok(answer.unwrap_or_else(|| {
+        let mut refusal = Response::new(Body::from("Too much is being sent at a time: read the answers that come.\n"));
+        *refusal.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        refusal.headers_mut().insert(header::RETRY_AFTER, 10.into());
+        refusal
     }))
 }
 

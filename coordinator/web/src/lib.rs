@@ -35,6 +35,7 @@ mod run_feed;
 mod run_lookup;
 mod signer;
 mod spent_signatures;
+mod transfer_limits;
 mod why;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

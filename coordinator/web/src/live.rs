@@ -27,7 +27,7 @@ use super::{
     QueryParams, Refusal, Web,
     auth::Caller,
     dto::RunView,
-    job_details::JobDetails,
+    job_details::{self, JobDetails},
     request_limits::{self, Client},
     run_lookup,
 };
@@ -204,7 +204,7 @@ impl LogFollower {
         if matches!(state.phase, RunPhase::Done { .. }) {
             self.phase = Following::Draining;
         }
-        let details = JobDetails::read(&self.web.store, &state).await?;
+        let details = JobDetails::read(&self.web.store, &state, job_details::FOLLOWED).await?;
         self.ready.push_back(Event::default().event("run").json_data(RunView::new(state, details))?);
         Ok(())
     }

@@ -96,6 +96,7 @@ pub(super) async fn run(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Html<String>, HtmlError> {
+    let _turn = web.limits.runs.acquire().await.map_err(Refusal::from)?;
     let state = run_lookup::find(&web, &caller, &id).await?;
     let outbox = web.store.outbox_of(&state.id).await.map_err(Refusal::from)?;
     let chain = asked(&state).into_iter().chain(outbox.into_iter().map(ChainLink::from)).collect();

@@ -38,6 +38,8 @@ pub(super) struct RequestLimits {
     pub(super) renderings: Shares,
     /// Pages whose summaries are rendered at a time; others wait, for some milliseconds each.
     pub(super) summaries: Arc<Semaphore>,
+    /// Runs that are read with all that belongs to them at a time; others wait, for some milliseconds each.
+    pub(super) runs: Arc<Semaphore>,
     /// Uploads of blobs.
     pub(super) uploads: Shares,
     /// Pages that listen to a remote signer.
@@ -54,6 +56,7 @@ impl RequestLimits {
             searches: shares(32, 8),
             renderings: shares(32, 16),
             summaries: Arc::new(Semaphore::new(2)),
+            runs: Arc::new(Semaphore::new(4)),
             uploads: shares(32, 8),
             // As many as the pool listens for.
             signers: shares(256, 16),

@@ -4,7 +4,7 @@ use super::{
     Refusal, Web, artifacts,
     auth::Caller,
     dto::{CacheView, EventView, RunLink, RunView},
-    job_details::JobDetails,
+    job_details::{self, JobDetails},
 };
 use domain::run::RunState;
 use store::{CacheUse, Filter, Page, Status, Summary};
@@ -15,7 +15,7 @@ const RERUNS: u32 = 50;
 /// The run as this caller may see it.
 pub(super) async fn run(web: &Web, caller: &Caller, state: RunState) -> Result<RunView, Refusal> {
     let (id, store) = (state.id.clone(), &web.store);
-    let details = JobDetails::read(store, &state).await?;
+    let details = JobDetails::read(store, &state, job_details::SHOWN).await?;
     let artifacts = artifacts::of(web, caller, &state).await?;
     let caches = store.cache_uses(&id).await?.into_iter().map(CacheView::from).collect();
     let events = store.outbox_of(&id).await?.into_iter().map(EventView::from).collect();

@@ -99,7 +99,7 @@ async fn a_run_of_form_1_is_read_and_taken_apart_by_its_next_write(store: &Store
     work.await.unwrap();
     let read = store.run(&"run".into()).await.unwrap().unwrap();
     assert_eq!(read, run.state);
-    let reports = store.reports_of(&read).await.unwrap();
+    let reports = store.reports_of(&read, u64::MAX).await.unwrap().found;
     assert_eq!(reports.get("a"), Some(&*accepted));
 
     let (next, _) = domain::run::advance(&read, RunEvent::Accepted { job: "b".into(), worker: "w".into() }, 9).unwrap();
@@ -109,7 +109,9 @@ async fn a_run_of_form_1_is_read_and_taken_apart_by_its_next_write(store: &Store
     let read = store.run(&"run".into()).await.unwrap().unwrap();
     assert_eq!(read, next);
     assert!(matches!(read.jobs["b"].phase, JobPhase::Running { .. }));
-    assert_eq!(store.reports_of(&read).await.unwrap().get("a"), Some(&*accepted), "reports move along");
+    assert_eq!(store.reports_of(&read, u64::MAX).await.unwrap().found.get("a"), Some(&*accepted), "reports move along");
+    let few = store.reports_of(&read, 10).await.unwrap();
+    assert!(few.found.is_empty() && few.left_out.contains("a"), "as many as are not too much together");
 }
 
 async fn a_run_that_cannot_be_read_says_why_and_the_others_go_on(store: &Store) {
