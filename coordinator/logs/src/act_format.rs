@@ -114,7 +114,7 @@ fn explain(steps: &mut [Step], reason: &str) {
         .or_else(|| steps.iter().rposition(|step| !matches!(step.end, Some((Conclusion::Success, _)))))
         .or(steps.len().checked_sub(1));
     if let Some(step) = position.and_then(|position| steps.get_mut(position)) {
-        reason.lines().for_each(|line| step.lines.push(line.to_owned()));
+        reason.lines().for_each(|line| step.lines.push(line.to_owned(), LIMIT));
     }
 }
 

@@ -6,7 +6,13 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, TryFutureExt, TryStreamExt, stream};
 use workflow::plan::{Conclusion, Reason};
 
-use super::{Logs, act_format, name, plain_text::PlainTextWriter, record, tail};
+use super::{
+    Logs, act_format, name,
+    plain_text::PlainTextWriter,
+    record,
+    steps::{LIMIT, MOST},
+    tail,
+};
 use domain::id::{JobKey, RunId};
 use domain::run::{JobPhase, RunEnd, RunPhase, RunState};
 
@@ -28,10 +34,11 @@ impl Logs {
             let text = state.message.clone().unwrap_or_else(|| message(end));
             return Ok(act_format::render_message(&head, &text));
         }
-        let mut jobs = Vec::with_capacity(state.jobs.len());
+        let mut jobs: Vec<act_format::JobLog> = Vec::with_capacity(state.jobs.len());
+        let mut room = LIMIT;
         for (key, job) in &state.jobs {
             let raw = planned.and_then(|planned| state.written(planned, job)?.name.as_deref());
-            let mut printed = act_format::Printed::default();
+            let mut printed = act_format::Printed::within(room);
             if let Some(attempt) = job.attempts.last() {
                 self.each(&state.id, key, attempt.number, |records| printed.push(records)).await?;
             }
@@ -45,11 +52,17 @@ impl Logs {
                 reason,
                 printed,
             });
+            // All jobs share what the viewer takes.
+            while jobs.iter().map(|job| job.printed.bytes()).sum::<usize>() > MOST && room > 1 {
+                room /= 2;
+                jobs.iter_mut().for_each(|job| job.printed.shrink(room));
+            }
         }
         Ok(act_format::render(&head, jobs))
     }
 
-    /// Every line of every attempt so far, one attempt after the other, as it is read.
+    /// Every line of every attempt so far, one attempt after the other, as it is read. What stands before each line may make
+    /// it much longer than the log: of one that it makes more than four times as long, the end is left out, and that is said.
     pub fn full_text(&self, run: &RunId) -> impl Stream<Item = anyhow::Result<Bytes>> + Send + use<> {
         let folder = self.folder.join(name::escape(run.as_str()));
         let listed = tail::attempts(folder.clone());
@@ -63,16 +76,26 @@ impl Logs {
     }
 }
 
+/// How many times as long as a log its text may be, and bytes besides.
+const LONGER: u64 = 4;
+const BESIDES: u64 = 4 << 20;
+/// Said where more is left out.
+const LEFT_OUT: &str = "[the rest is left out here: its lines are so short that their times take most of the text]\n";
+
 /// The lines in the first `length` bytes of an attempt's log.
 fn attempt_lines(path: PathBuf, length: u64) -> impl Stream<Item = anyhow::Result<Bytes>> + Send {
-    stream::try_unfold(Some((path, 0, PlainTextWriter::default())), move |state| async move {
-        let Some((path, offset, mut writer)) = state else { return Ok(None) };
+    let room = length.saturating_mul(LONGER).saturating_add(BESIDES);
+    stream::try_unfold(Some((path, 0, room, PlainTextWriter::default())), move |state| async move {
+        let Some((path, offset, room, mut writer)) = state else { return Ok(None) };
         let piece = tail::whole_records(&path, offset, length).await?;
         if piece.is_empty() {
             return Ok(Some((writer.finish().into(), None)));
         }
         let part = writer.write(&record::decode(&piece).records);
-        Ok(Some((Bytes::from(part), Some((path, offset + piece.len() as u64, writer)))))
+        match room.checked_sub(part.len() as u64) {
+            Some(room) => Ok(Some((Bytes::from(part), Some((path, offset + piece.len() as u64, room, writer))))),
+            None => Ok(Some((Bytes::from_static(LEFT_OUT.as_bytes()), None))),
+        }
     })
 }
 

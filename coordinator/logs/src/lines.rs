@@ -12,7 +12,7 @@ use super::Logs;
 
 /// Most lines of one answer.
 pub const MOST_LINES: u64 = 5000;
-/// Most bytes of text of one answer, unless its first line alone has more.
+/// Most bytes of one answer as JSON, unless its first line alone has more.
 const MOST_BYTES: usize = 2 << 20;
 /// Bytes of a log that one search reads, at least.
 const SEARCHED: u64 = 32 << 20;
@@ -41,6 +41,17 @@ pub struct NumberedLine {
 }
 
 impl NumberedLine {
+    /// Bytes that it takes as JSON, at most.
+    fn encoded_size(&self) -> usize {
+        // Names, numbers and punctuation.
+        const AROUND: usize = 160;
+        let escaped = |text: &str| {
+            let longer = text.bytes().filter(|byte| *byte < b' ' || matches!(byte, b'"' | b'\\')).count();
+            text.len() + 5 * longer
+        };
+        AROUND + escaped(&self.text) + self.within.as_deref().map_or(0, escaped)
+    }
+
     /// Whether a step begins with it.
     fn begins(&self) -> bool {
         self.stream == "mark" && self.ended.is_none()
@@ -84,8 +95,7 @@ impl Logs {
         let mut keep = |line: NumberedLine| {
             let fits = bytes == 0 || bytes < MOST_BYTES;
             if (from..=to).contains(&line.number) && fits {
-                // As JSON has it: a control character takes six bytes there.
-                bytes += line.text.bytes().map(|byte| if byte < b' ' { 6 } else { 1 }).sum::<usize>();
+                bytes += line.encoded_size();
                 range.lines.push(line);
             }
         };

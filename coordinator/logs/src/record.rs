@@ -6,6 +6,8 @@ use serde::Serialize;
 
 /// Longest record, in bytes.
 const LONGEST: usize = proto::MESSAGE_LIMIT;
+/// Bytes of a step's name that are read: it stands before each of its lines where steps print at the same time.
+const NAME: usize = 1024;
 
 /// Records read from bytes.
 #[derive(Debug, Default)]
@@ -31,7 +33,12 @@ pub fn decode(bytes: &[u8]) -> Decoded {
         };
         let Some((message, after)) = body.split_at_checked(length) else { break };
         match LogRecord::decode(message) {
-            Ok(record) => decoded.records.push(record),
+            Ok(mut record) => {
+                if let Some(mark) = &mut record.mark {
+                    mark.name.truncate(mark.name.floor_char_boundary(NAME));
+                }
+                decoded.records.push(record);
+            }
             Err(_) => return Decoded { taken: bytes.len(), ..decoded },
         }
         rest = after;

@@ -11,6 +11,15 @@ use workflow::plan::Conclusion;
 
 /// The viewer of the act format takes logs shorter than this, in bytes. Of one step no more is kept.
 pub const LIMIT: usize = 1024 * 1024;
+/// Bytes of memory that the lines of one attempt, or those of a whole run, take. However many steps share the viewer's
+/// limit, of each more is kept than it can show.
+pub(super) const MOST: usize = 8 * LIMIT;
+/// Bytes of memory that a line takes besides its text.
+const LINE: usize = 48;
+/// Steps of an attempt; what further ones print stands with the last of them.
+const STEPS: usize = 2000;
+/// Bytes of a line; a longer one is shown as several.
+const LONGEST: usize = LIMIT;
 
 /// One step as it was printed.
 #[derive(Debug)]
@@ -37,18 +46,45 @@ impl Step {
     }
 }
 
-/// What one attempt printed, taken piece by piece. Holds at most twice the viewer's limit for each step.
-#[derive(Debug, Default)]
+/// What one attempt printed, taken piece by piece, of each step the beginning and the end.
+#[derive(Debug)]
 pub struct Printed {
     steps: Vec<Step>,
+    /// Bytes of memory of a step's first lines, and of its last.
+    room: usize,
+}
+
+impl Default for Printed {
+    fn default() -> Self {
+        Self::within(LIMIT)
+    }
 }
 
 impl Printed {
+    /// With so many bytes of memory for a step's first lines, and for its last.
+    pub(super) fn within(room: usize) -> Self {
+        Self { steps: Vec::new(), room }
+    }
+
     /// Takes the next records. Output that comes after its step ended (of a background process) still belongs to it.
     pub fn push(&mut self, records: &[LogRecord]) {
         for record in records {
             self.take(record);
         }
+        while self.bytes() > MOST && self.room > LINE {
+            self.shrink(self.room / 2);
+        }
+    }
+
+    /// Bytes of memory of its lines.
+    pub(super) fn bytes(&self) -> usize {
+        self.steps.iter().map(|step| step.lines.first_bytes + step.lines.last_bytes).sum()
+    }
+
+    /// Keeps less of each step.
+    pub(super) fn shrink(&mut self, room: usize) {
+        self.room = self.room.min(room);
+        self.steps.iter_mut().for_each(|step| step.lines.shrink(self.room));
     }
 
     /// Whether it printed nothing at all.
@@ -60,15 +96,15 @@ impl Printed {
     pub(super) fn into_steps(mut self) -> Vec<Step> {
         for step in &mut self.steps {
             let lines = &mut step.lines;
-            step.joiner.flush(|_, line| lines.push(line));
+            step.joiner.flush(|_, line| lines.push(line, self.room));
         }
         self.steps
     }
 
     fn take(&mut self, record: &LogRecord) {
-        let steps = &mut self.steps;
+        let (steps, room) = (&mut self.steps, self.room);
         match (&record.mark, record.stream()) {
-            (Some(mark), LogStream::Mark) if !mark.ended => {
+            (Some(mark), LogStream::Mark) if !mark.ended && steps.len() < STEPS => {
                 steps.push(Step::new(record.step, mark.name.clone(), record.time_ms));
             }
             (Some(mark), LogStream::Mark) => {
@@ -76,25 +112,30 @@ impl Printed {
                     .iter()
                     .rposition(|step| step.index == record.step && step.end.is_none() && step.name == mark.name)
                     .or_else(|| steps.iter().rposition(|step| step.index == record.step && step.end.is_none()));
+                if position.is_none() && steps.len() >= STEPS {
+                    return;
+                }
                 let end = Some((conclusion(mark), mark.duration_ms));
                 with(steps, position, record, &mark.name, |step| step.end = end);
             }
             _ => {
                 let position = steps.iter().rposition(|step| step.index == record.step);
+                let position = position.or_else(|| (steps.len() >= STEPS).then_some(STEPS - 1));
                 with(steps, position, record, &unnamed(record.step), |step| {
                     step.last_ms = record.time_ms;
                     let lines = &mut step.lines;
-                    step.joiner.push(record, |_, line| lines.push(line));
+                    step.joiner.push(record, |_, line| lines.push(line, room));
                 });
             }
         }
     }
 }
 
-/// A step's first and last lines, each as many as the viewer could show at most.
+/// A step's first and last lines.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     first: Vec<String>,
+    /// Bytes of memory.
     first_bytes: usize,
     last: VecDeque<String>,
     last_bytes: usize,
@@ -102,19 +143,44 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn push(&mut self, line: String) {
-        if self.last.is_empty() && self.first_bytes < LIMIT {
-            self.first_bytes += line.len() + 1;
+    /// Adds a line. Of the first lines and of the last ones so many bytes of memory are kept, or the beginning of one line.
+    pub(super) fn push(&mut self, mut line: String, room: usize) {
+        shorten(&mut line, room);
+        if self.last.is_empty() && self.left_out == 0 && self.first_bytes < room {
+            self.first_bytes += size(&line);
             self.first.push(line);
             return;
         }
-        self.last_bytes += line.len() + 1;
+        self.last_bytes += size(&line);
         self.last.push_back(line);
-        while self.last_bytes > LIMIT
+        self.shrink_last(room);
+    }
+
+    fn shrink(&mut self, room: usize) {
+        let mut bytes = 0;
+        let kept = self.first.iter().take_while(|line| {
+            bytes += size(line);
+            bytes <= room
+        });
+        let kept = kept.count().max(1).min(self.first.len());
+        for line in self.first.split_off(kept).into_iter().rev() {
+            match self.left_out {
+                0 => self.last.push_front(line),
+                _ => self.left_out += 1,
+            }
+        }
+        self.first.iter_mut().chain(&mut self.last).for_each(|line| shorten(line, room));
+        self.first_bytes = self.first.iter().map(|line| size(line)).sum();
+        self.last_bytes = self.last.iter().map(|line| size(line)).sum();
+        self.shrink_last(room);
+    }
+
+    fn shrink_last(&mut self, room: usize) {
+        while self.last_bytes > room
             && self.last.len() > 1
             && let Some(line) = self.last.pop_front()
         {
-            self.last_bytes -= line.len() + 1;
+            self.last_bytes -= size(&line);
             self.left_out += 1;
         }
     }
@@ -131,6 +197,19 @@ impl Lines {
     pub(super) fn iter(&self) -> impl Iterator<Item = &String> {
         self.first.iter().chain(&self.last)
     }
+}
+
+/// Cuts a line that alone has more than `room`.
+fn shorten(line: &mut String, room: usize) {
+    if line.len() > room {
+        line.truncate(line.floor_char_boundary(room));
+        line.shrink_to_fit();
+    }
+}
+
+/// Bytes of memory of a line.
+fn size(line: &str) -> usize {
+    line.len() + LINE
 }
 
 /// Changes the step at a position, or a new one.
@@ -193,7 +272,7 @@ impl Joiner {
                 partial.since_ms = record.time_ms;
             }
             partial.bytes.extend_from_slice(piece);
-            if piece.ends_with(b"\n") {
+            if piece.ends_with(b"\n") || partial.bytes.len() >= LONGEST {
                 partial.end(&mut emit);
             }
         }
@@ -259,11 +338,51 @@ mod tests {
     fn a_step_keeps_its_first_and_last_lines_and_counts_the_others() {
         let mut lines = Lines::default();
         let count = 5 * LIMIT / 100;
-        (0..count).for_each(|number| lines.push(format!("{number:099}")));
-        let kept: Vec<_> = lines.iter().collect();
-        assert_eq!(kept.len() + lines.left_out(), count);
-        assert!(kept.len() * 100 <= 2 * LIMIT + 100, "{} lines are kept", kept.len());
-        assert_eq!((kept.first().map(|line| line.trim_start_matches('0')), lines.left_out() > 0), (Some(""), true));
-        assert!(kept.last().is_some_and(|line| line.ends_with(&(count - 1).to_string())));
+        (0..count).for_each(|number| lines.push(format!("{number:052}"), LIMIT));
+        for room in [LIMIT, LIMIT / 2, LIMIT / 64] {
+            lines.shrink(room);
+            let kept: Vec<_> = lines.iter().collect();
+            assert_eq!(kept.len() + lines.left_out(), count);
+            assert!(kept.len() * 100 <= 2 * room + 100, "{} lines are kept", kept.len());
+            assert_eq!(kept.first().map(|line| line.trim_start_matches('0')), Some(""));
+            assert!(kept.last().is_some_and(|line| line.ends_with(&(count - 1).to_string())));
+        }
+    }
+
+    fn printed(step: i32, text: &[u8]) -> LogRecord {
+        LogRecord { step, stream: LogStream::Stdout.into(), text: text.to_vec().into(), ..LogRecord::default() }
+    }
+
+    #[test]
+    fn attack_08_what_is_kept_for_the_viewer_takes_little_memory_whatever_was_printed() {
+        let (empty, endless) = (vec![b'\n'; 20_000], vec![b'x'; 20_000]);
+        for text in [&empty, &endless] {
+            let mut all = Printed::default();
+            for step in 0..20 {
+                (0..60).for_each(|_| all.push(&[printed(step, text)]));
+            }
+            assert!(all.bytes() <= MOST, "{} bytes are held", all.bytes());
+            let waiting: usize = all.steps.iter().map(|step| step.joiner.pending()).sum();
+            assert!(waiting <= 20 * LONGEST, "{waiting} bytes wait for the end of their line");
+            assert_eq!(all.steps.len(), 20);
+        }
+    }
+
+    #[test]
+    fn attack_08_an_attempt_of_very_many_steps_has_them_in_the_last_one() {
+        let mark = |step: i32, ended| LogRecord {
+            step,
+            stream: LogStream::Mark.into(),
+            mark: Some(Mark { name: step.to_string(), ended, ..Mark::default() }),
+            ..LogRecord::default()
+        };
+        let mut all = Printed::default();
+        for step in 0..10_000 {
+            all.push(&[mark(step, false), printed(step, b"a line\n"), mark(step, true)]);
+        }
+        let steps = all.into_steps();
+        assert_eq!(steps.len(), STEPS);
+        let lines: usize = steps.iter().map(|step| step.lines.iter().count()).sum();
+        assert_eq!(lines, 10_000, "no line is lost");
     }
 }

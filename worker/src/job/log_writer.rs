@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{output::OutputParser, paths::absolute};
+use super::{output::OutputParser, paths::absolute, report_limits};
 use crate::{
     dialect::{line_reader::LineReader, step_values::StepValues},
     log::{LogSink, Record, mask::Masker},
@@ -106,19 +106,26 @@ impl LogWriter {
     }
 
     pub(super) async fn begin(&self, step: i32, name: &str) {
-        let mark = Mark { name: self.masker.text(name), ..Mark::default() };
+        let mark = Mark { name: self.step_name(name), ..Mark::default() };
         self.send(LogEvent::Mark { step, mark }).await;
     }
 
     pub(super) async fn end_of(&self, step: i32, name: &str, conclusion: &str, outcome: &str, duration: Duration) {
         let mark = Mark {
-            name: self.masker.text(name),
+            name: self.step_name(name),
             ended: true,
             conclusion: conclusion.to_owned(),
             outcome: outcome.to_owned(),
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         };
         self.send(LogEvent::Mark { step, mark }).await;
+    }
+
+    /// A step's name as the log says it: it stands before lines of its own.
+    fn step_name(&self, name: &str) -> String {
+        let mut name = self.masker.text(name);
+        name.truncate(name.floor_char_boundary(report_limits::STEP_NAME));
+        name
     }
 
     /// Ends the log.
@@ -238,13 +245,17 @@ impl LogTask {
                 text.push('\n');
                 self.text(step, LogStream::Notice, now_ms(), text.into());
             }
-            LogEvent::Mark { step, mark } => self.batch.push(Record {
-                time_ms: now_ms(),
-                step,
-                stream: LogStream::Mark.into(),
-                mark: Some(mark),
-                ..Record::default()
-            }),
+            LogEvent::Mark { step, mark } => {
+                // It comes beyond the limit too: the steps of a job are always told.
+                self.left = self.left.saturating_sub(mark.name.len() as u64);
+                self.batch.push(Record {
+                    time_ms: now_ms(),
+                    step,
+                    stream: LogStream::Mark.into(),
+                    mark: Some(mark),
+                    ..Record::default()
+                });
+            }
             LogEvent::End(answer) => {
                 self.flush().await;
                 let _ = answer.send(self.sink.finish().await);

@@ -20,7 +20,7 @@ const TITLE: usize = 255;
 /// Longest path of an annotation, in bytes: that of the system.
 const PATH: usize = 4096;
 /// Longest name of a step, in bytes.
-const STEP_NAME: usize = 1024;
+pub(super) const STEP_NAME: usize = 1024;
 /// Longest name of an environment, and longest URL of one, in bytes.
 pub(super) const ENVIRONMENT: usize = 255;
 pub(super) const URL: usize = 8 << 10;

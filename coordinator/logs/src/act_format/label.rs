@@ -6,6 +6,8 @@ use super::without_emoji;
 
 /// Longest step name, in characters.
 const STEP_NAME: usize = 200;
+/// Longest name of anything, in characters: some stand before every line.
+const NAME: usize = 300;
 
 /// The workflow's part of a line's prefix: neither `]` nor `/` can stand in it.
 pub fn workflow_label(name: &str) -> String {
@@ -90,6 +92,7 @@ fn ends_in_number(label: &str) -> bool {
 
 /// One line that can stand in a prefix or marker.
 fn plain(name: &str) -> String {
+    let name = name.char_indices().nth(NAME).map_or(name, |(end, _)| name.get(..end).unwrap_or_default());
     let line = name.replace(']', "}").replace(|c: char| c.is_control() || c == '\u{2028}' || c == '\u{2029}', " ");
     without_emoji(line.trim())
 }

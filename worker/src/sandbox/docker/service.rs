@@ -202,16 +202,35 @@ impl Service for DockerService {
                     break;
                 }
             }
-            text.truncate(SHOWN);
+            whole_lines(&mut text, SHOWN);
             String::from_utf8_lossy(&text).trim_end().to_owned()
         }
         .boxed()
     }
 }
 
+/// Cuts a text that is too long behind a line: half of a secret would be masked by nobody.
+fn whole_lines(text: &mut Vec<u8>, most: usize) {
+    if text.len() > most {
+        let lines = text.get(..most).and_then(|text| memchr::memrchr(b'\n', text)).map_or(0, |end| end + 1);
+        text.truncate(lines);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attack_45_a_line_of_a_service_is_shown_whole_or_not_at_all() {
+        for (text, shown) in
+            [("one\ntwo", "one\ntwo"), ("one\ntwo\nthree secret", "one\ntwo\n"), ("a line that is too long", "")]
+        {
+            let mut cut = text.as_bytes().to_vec();
+            whole_lines(&mut cut, 10);
+            assert_eq!(cut, shown.as_bytes(), "{text}");
+        }
+    }
 
     #[test]
     fn attack_36_a_dozen_services_have_the_memory_of_a_job_once() {

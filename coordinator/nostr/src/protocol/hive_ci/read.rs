@@ -18,6 +18,11 @@ use super::{
 
 /// At most so many relays of a job are kept.
 const RELAYS: usize = 16;
+/// Bytes of a workflow's path, of a ref, of a repository's identifier and of a trigger: lists and logs show them whole.
+const WORKFLOW: usize = 512;
+const REF: usize = 512;
+const IDENTIFIER: usize = 256;
+const TRIGGER: usize = 64;
 
 /// Reads a job event (5100) and its run event (5401). Both ids and signatures were checked before.
 ///
@@ -112,9 +117,10 @@ fn origin_of_pair(job: &Event, run: &Event, publisher: Option<&Keys>) -> NostrOr
     }
 }
 
-/// `workflow` exactly as in the run.
+/// `workflow` exactly as in the run; the beginning of one that is refused for its length.
 fn workflow(run: &Event) -> &str {
-    tags::first(run, "workflow").unwrap_or_default()
+    let name = tags::first(run, "workflow").unwrap_or_default();
+    name.get(..name.floor_char_boundary(WORKFLOW)).unwrap_or_default()
 }
 
 /// Owner (hex) and identifier of the repository that a run names.
@@ -190,18 +196,29 @@ impl Pair<'_> {
         }
         let values = self.secrets(&mut notices)?;
         let relays = list(given.get("HIVE_CI_RELAYS"));
+        let workflow = or_given("workflow", "HIVE_CI_WORKFLOW", arguments.workflow);
+        let branch = or_given("branch", "HIVE_CI_BRANCH", arguments.branch);
+        let trigger = tags::first(self.run, "trigger").or(Some(arguments.trigger)).filter(|word| !word.is_empty());
+        for (name, value, most) in [
+            ("workflow", workflow.as_str(), WORKFLOW),
+            ("branch", branch.as_str(), REF),
+            ("ref", reference.unwrap_or_default(), REF),
+            ("trigger", trigger.unwrap_or_default(), TRIGGER),
+            ("a", repository.identifier.as_str(), IDENTIFIER),
+        ] {
+            if value.len() > most || value.contains(char::is_control) {
+                return Err(format!("the run's `{name}` is longer than {most} bytes, or has control characters"));
+            }
+        }
         let request = RunRequest {
             id: self.job.id.to_hex(),
             origin: RequestOrigin::from(NostrOrigin { relays, ..origin_of_pair(self.job, self.run, publisher) }),
             repository,
-            workflow: or_given("workflow", "HIVE_CI_WORKFLOW", arguments.workflow),
+            workflow,
             commit,
-            branch: or_given("branch", "HIVE_CI_BRANCH", arguments.branch),
+            branch,
             reference: reference.map(str::to_owned),
-            trigger: tags::first(self.run, "trigger")
-                .or(Some(arguments.trigger))
-                .filter(|word| !word.is_empty())
-                .map(str::to_owned),
+            trigger: trigger.map(str::to_owned),
             actor: self.job.pubkey.to_hex(),
             env,
             notices,

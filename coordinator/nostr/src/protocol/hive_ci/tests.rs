@@ -349,6 +349,27 @@ fn a_run_that_names_something_wrong_is_refused_with_cause() {
 }
 
 #[test]
+fn attack_59_texts_of_a_run_that_lists_and_logs_show_have_a_length() {
+    let owner = Sent::budabit().owner.public_key();
+    for (tag, most, value) in [
+        ("workflow", 512, "w".repeat(513)),
+        ("branch", 512, "b".repeat(513)),
+        ("ref", 512, format!("refs/heads/{}", "r".repeat(502))),
+        ("trigger", 64, "t".repeat(65)),
+        ("trigger", 64, "a\nb".to_owned()),
+    ] {
+        let mut sent = Sent::budabit();
+        Sent::set(&mut sent.run, &[tag, &value]);
+        let refusal = sent.refused();
+        assert!(refusal.reason.contains(&format!("`{tag}` is longer than {most} bytes")), "{}", refusal.reason);
+        assert!(refusal.workflow.len() <= 512);
+    }
+    let mut sent = Sent::budabit();
+    Sent::set(&mut sent.run, &["a", &format!("30617:{owner}:{}", "i".repeat(257))]);
+    assert!(sent.refused().reason.contains("`a` is longer than 256 bytes"));
+}
+
+#[test]
 fn a_plain_loom_command_is_refused_with_what_to_do() {
     let mut sent = Sent::budabit();
     sent.job.retain(|tag| tag[0] != "e");
