@@ -34,7 +34,8 @@ failures: ## Kill relay, coordinator and worker at random moments: make failures
 	@cargo build --locked -p longshore -p longshore-tests --bin longshore --bin relay --bin failures
 	$(CARGO_TARGET_DIR)/debug/failures --kills $(or $(KILLS),20) $(if $(SEED),--seed $(SEED))
 
-flood: ## Flood a pool with what strangers can open and send (ARGS='--only events --scale 0.1')
+flood: ## Flood a pool with what strangers can open, send and run (ARGS='--only events --scale 0.1' or '--only jobs')
+	@./deploy/setup.sh
 	@cargo build --locked --release -p longshore -p longshore-tests --bin longshore --bin relay --bin flood
 	$(CARGO_TARGET_DIR)/release/flood $(ARGS)
 

@@ -1,7 +1,10 @@
-//! Floods: what strangers can send and open, and what a pool still does meanwhile. Each prints rows of one table.
+//! Floods: what strangers can send and open, and what their jobs can do, and what a pool still does meanwhile. Each prints
+//! rows of one table.
 
 pub mod connections;
 pub mod events;
+mod hostile_jobs;
+pub mod jobs;
 pub mod refusals;
 mod watch;
 
@@ -36,7 +39,7 @@ impl Row {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = if self.holds { "ok" } else { "FAILED" };
-        write!(f, "{:<34} {:<38} {:>20} {:>16}  {verdict}", self.flood, self.what, self.measured, self.bound)
+        write!(f, "{:<34} {:<38} {:>24} {:>24}  {verdict}", self.flood, self.what, self.measured, self.bound)
     }
 }
 

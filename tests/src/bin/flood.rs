@@ -7,7 +7,7 @@ use std::{process::ExitCode, time::Duration};
 use clap::{Parser, ValueEnum};
 use longshore_tests::{
     bench::scale::Scale,
-    flood::{Row, connections, events, refusals},
+    flood::{Row, connections, events, jobs, refusals},
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -23,6 +23,12 @@ struct Args {
     /// The part of the floods of events that is sent, e.g. 0.1 to see that they work
     #[arg(long, default_value = "1")]
     scale: Scale,
+    /// How often a good job is timed beside each kind of hostile job, and beside a sleeping one
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+    pairs: u8,
+    /// Only the kinds of hostile jobs whose names hold one of these, e.g. disk,fork
+    #[arg(long, value_delimiter = ',')]
+    kinds: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -33,6 +39,9 @@ enum Flood {
     Events,
     /// Refused jobs that name relays where nobody answers
     Refusals,
+    /// A hostile job of each kind beside a good one on the same worker: the good job's time by that beside a sleeping job, how
+    /// the worker's own process grows, and how the hostile job ends. Needs Docker; eight minutes
+    Jobs,
 }
 
 #[tokio::main]
@@ -50,6 +59,9 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
     if wanted(Flood::Refusals) {
         rows.extend(Box::pin(refusals::run(args.scale, |line| println!("{line}"))).await?);
+    }
+    if wanted(Flood::Jobs) {
+        rows.extend(Box::pin(jobs::run(&args.kinds, args.pairs.into(), |line| println!("{line}"))).await?);
     }
     println!();
     rows.iter().for_each(|row| println!("{row}"));
