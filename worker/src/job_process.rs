@@ -5,7 +5,7 @@
 //! where machines are kept warm, before its job is known ([`pool`]), and serves one. It speaks to its machine's first process
 //! and to the coordinator itself, in the name of its one attempt; it has no key of the worker. What it needs of the sandbox
 //! it asks the worker for ([`calls`], answered by [`machines`]). [`process`] is the worker's end: it never waits for what the
-//! other does, and what it hears is bounded. [`executor`] runs attempts in such processes.
+//! other does, and what it hears is bounded, as is what it keeps on the disk ([`scratch`]). [`executor`] runs attempts in such processes.
 
 mod calls;
 mod cgroup;
@@ -17,6 +17,7 @@ mod machines;
 mod pool;
 mod process;
 mod remote_sandbox;
+mod scratch;
 mod socket;
 mod worker_link;
 

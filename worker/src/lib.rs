@@ -8,6 +8,7 @@
 pub mod config;
 pub mod coordinator_client;
 mod dialect;
+mod disk_usage;
 pub mod fetch;
 pub mod github;
 pub mod job;

@@ -30,6 +30,7 @@ use super::{
     limits::ProcessLimits,
     pool::{ProcessPool, Refill},
     process::{JobEvent, JobProcess, Spawner},
+    scratch::ScratchLimits,
 };
 use crate::{
     config::Config,
@@ -104,6 +105,7 @@ impl ProcessExecutor {
         let spawner = Arc::new(Spawner {
             sandbox: Arc::clone(&sandbox),
             setup,
+            scratch_limits: ScratchLimits { bytes: limits.disk, min_free: config.disk.min_free },
             limits,
             process_limits,
             scratch,

@@ -41,6 +41,7 @@ use super::{
     cgroup::Group,
     limits::ProcessLimits,
     machines::Machines,
+    scratch::{self, ScratchLimits},
     socket::{self, FrameReader, FrameWriter},
 };
 use crate::{config::JobLimits, log::spool::SpoolProgress, sandbox::Sandbox};
@@ -63,6 +64,8 @@ pub(super) struct Spawner {
     pub(super) process_limits: ProcessLimits,
     /// Folder of the temporary folders of jobs.
     pub(super) scratch: PathBuf,
+    /// What each of them may have.
+    pub(super) scratch_limits: ScratchLimits,
     /// Machines that jobs wait for.
     pub(super) awaited: watch::Sender<usize>,
     /// What hears the processes and removes what they had.
@@ -118,7 +121,7 @@ impl JobProcess {
 impl Spawner {
     /// Starts a process that knows no job yet.
     pub(super) fn spawn(self: &Arc<Self>) -> io::Result<JobProcess> {
-        let scratch = tempfile::Builder::new().prefix("job-").tempdir_in(&self.scratch)?;
+        let scratch = tempfile::Builder::new().prefix(scratch::PREFIX).tempdir_in(&self.scratch)?;
         let (messages, their_messages) = StdUnixStream::pair()?;
         let (sockets, their_sockets) = StdUnixStream::pair()?;
         // The very program that runs, also where another took its place on the disk.
@@ -153,6 +156,7 @@ impl Spawner {
             number,
             group,
             scratch,
+            scratch_limits: self.scratch_limits,
             reader,
             machines: Arc::new(Machines::new(
                 Arc::clone(&self.sandbox),
@@ -193,6 +197,7 @@ struct Driver {
     number: u32,
     group: Group,
     scratch: TempDir,
+    scratch_limits: ScratchLimits,
     reader: FrameReader,
     machines: Arc<Machines>,
     events: mpsc::Sender<JobEvent>,
@@ -207,8 +212,10 @@ impl Driver {
     async fn run(mut self) {
         let mut calls = JoinSet::new();
         let end = self.end.clone();
+        let excess = scratch::watch(self.scratch.path().to_owned(), self.number, self.scratch_limits);
         let fault = tokio::select! {
             () = end.cancelled() => None,
+            excess = excess => Some(excess),
             fault = self.listen(&mut calls) => fault,
         };
         let told = end.is_cancelled();

@@ -10,7 +10,6 @@ mod cleanup;
 mod container;
 mod container_handle;
 mod disk;
-mod disk_usage;
 mod egress;
 mod engine;
 mod engine_info;

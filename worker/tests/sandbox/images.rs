@@ -1,12 +1,12 @@
 //! Whose an image is, and how long it stays.
 
-use std::{process::Command, sync::atomic::Ordering};
+use std::{process::Command, sync::atomic::Ordering, time::Duration};
 
 use parking_lot::Mutex;
-use worker::sandbox::{Credentials, MachineSpec, Sandbox, SandboxError, docker::DockerConfig};
+use worker::sandbox::{Credentials, DiskBreach, MachineSpec, STAGE_IMAGE, Sandbox, SandboxError, docker::DockerConfig};
 
 use crate::{
-    fixture::{image, spec, with_config},
+    fixture::{image, say, spec, with_config},
     registry::{Registry, password},
 };
 
@@ -154,6 +154,59 @@ fn pulled_images_go_when_there_are_too_many_and_what_is_in_use_or_the_operators_
             assert!(!docker(&["image", "ls", "-q", &image()]).is_empty(), "nobody pulled this one");
         })
         .await;
+    });
+}
+
+#[test]
+fn attack_39_a_pull_ends_with_the_last_job_that_waits_for_it() {
+    let removed = &RemovedImages::default();
+    with_config(DockerConfig::default(), |sandbox| async move {
+        // The engine brings three layers at a time, and these never come.
+        let mut registries = Vec::new();
+        for _ in 0..4 {
+            registries.push(Registry::stalling().await);
+        }
+        let names: Vec<_> = registries.iter().map(|registry| registry.image("tool:1")).collect();
+        // Two jobs wait for each.
+        let waiting = futures::future::join_all([&names[..], &names[..]].concat().into_iter().map(|name| {
+            let sandbox = &sandbox;
+            async move { start(&**sandbox, &name, None).await }
+        }));
+        let sending = async {
+            while registries.iter().map(|registry| registry.sending.load(Ordering::Relaxed)).sum::<usize>() < 3 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            _ = waiting => panic!("they came"),
+            sending = tokio::time::timeout(Duration::from_secs(60), sending) => sending.expect("they were not asked for"),
+        }
+        // All of them were cancelled.
+        let good = Registry::start(true).await.image("tool:1");
+        removed.add(std::slice::from_ref(&good));
+        let started = tokio::time::timeout(Duration::from_secs(40), start(&*sandbox, &good, None)).await;
+        started.expect("the engine still waits for the others").unwrap();
+    });
+}
+
+#[test]
+fn attack_36_images_between_stages_count_for_their_job_and_go_with_it() {
+    with_config(DockerConfig::default(), |sandbox| async move {
+        let machine = sandbox.acquire(spec().into()).await.unwrap();
+        let mark = hex::encode(rand::random::<[u8; 8]>());
+        let names = [1, 2].map(|number| format!("{STAGE_IMAGE}:{mark}{number}"));
+        let watching = machine.watch_disk(100 << 20);
+        for name in &names {
+            say(&*machine, "head -c 60M /dev/urandom > /var/tmp/some").await;
+            let containers = machine.need_containers("a test").unwrap();
+            containers.commit_image(name, &containers.image_program()).await.unwrap();
+            say(&*machine, "rm /var/tmp/some").await;
+        }
+        let breach = tokio::time::timeout(Duration::from_secs(60), watching).await.expect("not stopped");
+        assert_eq!(breach, DiskBreach::Limit { limit: 100 << 20 });
+        drop(machine);
+        sandbox.close().await;
+        names.iter().for_each(|name| assert_eq!(docker(&["image", "ls", "-q", name]), ""));
     });
 }
 

@@ -11,7 +11,7 @@ use std::{
 use base64::Engine as _;
 use sha2::{Digest as _, Sha256};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
 };
 use worker::sandbox::Credentials;
@@ -20,6 +20,17 @@ pub(crate) struct Registry {
     pub(crate) address: String,
     /// Manifests that were asked for.
     pub(crate) asked: Arc<AtomicUsize>,
+    /// Connections on which the layer is being sent.
+    pub(crate) sending: Arc<AtomicUsize>,
+}
+
+/// To whom a registry gives its image.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gives {
+    All,
+    Owner,
+    /// The layer never ends.
+    Nothing,
 }
 
 struct Content {
@@ -38,12 +49,24 @@ pub(crate) fn password() -> Credentials {
 
 impl Registry {
     pub(crate) async fn start(is_open: bool) -> Self {
+        Self::giving(if is_open { Gives::All } else { Gives::Owner }).await
+    }
+
+    /// One that sends the first bytes of a layer, and no more.
+    pub(crate) async fn stalling() -> Self {
+        Self::giving(Gives::Nothing).await
+    }
+
+    async fn giving(gives: Gives) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let registry = Self { address: listener.local_addr().unwrap().to_string(), asked: Arc::default() };
-        let (content, asked) = (Arc::new(content()), Arc::clone(&registry.asked));
+        let address = listener.local_addr().unwrap().to_string();
+        let registry = Self { address, asked: Arc::default(), sending: Arc::default() };
+        let (content, asked, sending) =
+            (Arc::new(content()), Arc::clone(&registry.asked), Arc::clone(&registry.sending));
         tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
-                tokio::spawn(answer(connection, is_open, Arc::clone(&content), Arc::clone(&asked)));
+                let counts = (Arc::clone(&asked), Arc::clone(&sending));
+                tokio::spawn(answer(connection, gives, Arc::clone(&content), counts));
             }
         });
         registry
@@ -88,7 +111,13 @@ fn content() -> Content {
 
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
-async fn answer(connection: TcpStream, is_open: bool, content: Arc<Content>, asked: Arc<AtomicUsize>) {
+async fn answer(
+    connection: TcpStream,
+    gives: Gives,
+    content: Arc<Content>,
+    (asked, sending): (Arc<AtomicUsize>, Arc<AtomicUsize>),
+) {
+    let is_open = gives != Gives::Owner;
     let mut lines = BufReader::new(connection);
     let mut head = String::new();
     // The engine tries TLS first, which has no lines.
@@ -133,6 +162,14 @@ async fn answer(connection: TcpStream, is_open: bool, content: Arc<Content>, ask
     );
     let mut connection = lines.into_inner();
     let _ = connection.write_all(head.as_bytes()).await;
+    if gives == Gives::Nothing && method == "GET" && body == content.layer {
+        sending.fetch_add(1, Ordering::Relaxed);
+        let _ = connection.write_all(&body[..2]).await;
+        // Until the other end goes.
+        let _ = connection.read(&mut [0; 16]).await;
+        sending.fetch_sub(1, Ordering::Relaxed);
+        return;
+    }
     if method != "HEAD" {
         let _ = connection.write_all(body).await;
     }

@@ -2,7 +2,9 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use bollard::query_parameters::{ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions};
+use bollard::query_parameters::{
+    ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptions, RemoveVolumeOptions,
+};
 use parking_lot::{Mutex, MutexGuard};
 use tokio_util::task::TaskTracker;
 
@@ -56,6 +58,14 @@ impl Cleanup {
             }
         }
         self.live().remove(&nonce);
+    }
+
+    /// Removes images, the last of them first: each may stand on those before it. What stays goes with a later sweep.
+    pub(super) async fn remove_images(&self, names: Vec<String>) {
+        for name in names.iter().rev() {
+            let removed = self.engine.api.remove_image(name, None::<RemoveImageOptions>, None).await;
+            gone("image", name, removed.map(drop));
+        }
     }
 
     pub(super) fn is_live(&self, nonce: Option<&String>) -> bool {

@@ -5,17 +5,24 @@
 //! counted, as are open files that have no name any more. An engine on another machine keeps them elsewhere; then
 //! nothing is known.
 
-use std::{collections::HashMap, path::PathBuf, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder, ListVolumesOptionsBuilder};
 use tokio::time::{Instant, sleep};
 
 use super::{
     SandboxError,
-    disk_usage::{self, Occupancy},
     engine::{Engine, NONCE},
 };
-use crate::sandbox::DiskBreach;
+use crate::{
+    disk_usage::{self, Occupancy},
+    sandbox::DiskBreach,
+};
 
 /// Between two counts, at least.
 const PAUSE: Duration = Duration::from_secs(3);
@@ -54,8 +61,8 @@ struct Beginning {
 }
 
 /// Waits until a job must end for the disk it uses. `limit`: bytes, 0 for none. `min_free`: bytes that stay free on the
-/// engine's disk, 0 for none.
-pub(super) async fn watch(engine: &Engine, nonce: &str, limit: u64, min_free: u64) -> DiskBreach {
+/// engine's disk, 0 for none. `made`: bytes of images that the job made.
+pub(super) async fn watch(engine: &Engine, nonce: &str, limit: u64, min_free: u64, made: &AtomicU64) -> DiskBreach {
     let mut next = Instant::now();
     let beginning = Beginning { free: free(engine).await.unwrap_or(0), images: engine.image_bytes.load(Relaxed) };
     loop {
@@ -75,7 +82,9 @@ pub(super) async fn watch(engine: &Engine, nonce: &str, limit: u64, min_free: u6
             // An engine that does not answer now may do so the next time.
             match used(engine, nonce).await {
                 Ok(Some(Usage { full: true, .. })) => return DiskBreach::Limit { limit },
-                Ok(Some(Usage { bytes, .. })) if bytes > limit => return DiskBreach::Limit { limit },
+                Ok(Some(Usage { bytes, .. })) if bytes.saturating_add(made.load(Relaxed)) > limit => {
+                    return DiskBreach::Limit { limit };
+                }
                 Ok(_) | Err(_) => {}
             }
             next = Instant::now() + PAUSE.max(began.elapsed() * SHARE);

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use bollard::{
@@ -11,17 +12,18 @@ use bollard::{
     models::{ContainerConfig, ImageSummary},
     query_parameters::{
         CommitContainerOptionsBuilder, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
-        ListImagesOptionsBuilder, RemoveImageOptions,
+        InspectContainerOptions, ListImagesOptionsBuilder, RemoveImageOptions,
     },
 };
 use bytes::Bytes;
 use futures::{
-    FutureExt, StreamExt, TryStreamExt,
-    future::{BoxFuture, Shared},
+    FutureExt, StreamExt,
+    future::{BoxFuture, WeakShared},
     stream::BoxStream,
 };
 use parking_lot::Mutex;
 use secrecy::ExposeSecret as _;
+use tokio::time::{Instant, interval};
 
 use super::{
     DockerConfig, SandboxError,
@@ -36,6 +38,12 @@ use crate::sandbox::{Credentials, ImageProgram, STAGE_IMAGE};
 const KEPT: usize = 50;
 /// Seconds after which no build still needs the image of an earlier stage: a build takes half an hour at most.
 const STAGE_AGE: i64 = 3600;
+
+/// Longest pull, and longest time in which nothing comes of it. The engine brings three layers at a time, whoever asks.
+const PULL: Duration = Duration::from_secs(3600);
+const STALL: Duration = Duration::from_secs(120);
+/// How often it is looked at the disk meanwhile.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// What a machine needs to know of its image.
 #[derive(Debug, Default)]
@@ -77,7 +85,8 @@ impl Missing {
 
 /// Images being looked for, and who may have what is there.
 pub(super) struct Images {
-    flights: Mutex<HashMap<String, Shared<BoxFuture<'static, Found>>>>,
+    /// Each ends with the last who waits for it: the engine goes on only as long as somebody listens.
+    flights: Mutex<HashMap<String, WeakShared<BoxFuture<'static, Found>>>>,
     store: Arc<ImageStore>,
 }
 
@@ -118,15 +127,17 @@ impl Images {
         }
         let flight = {
             let mut flights = self.flights.lock();
-            let start = || find(Arc::clone(&self.store), reference.to_owned(), None).boxed().shared();
-            flights.entry(reference.to_owned()).or_insert_with(start).clone()
+            flights.retain(|_, flight| flight.upgrade().is_some());
+            match flights.get(reference).and_then(WeakShared::upgrade) {
+                Some(flight) => flight,
+                None => {
+                    let flight = find(Arc::clone(&self.store), reference.to_owned(), None).boxed().shared();
+                    flights.extend(flight.downgrade().map(|flight| (reference.to_owned(), flight)));
+                    flight
+                }
+            }
         };
-        let found = flight.clone().await;
-        let mut flights = self.flights.lock();
-        if flights.get(reference).is_some_and(|current| current.ptr_eq(&flight)) {
-            flights.remove(reference);
-        }
-        found.map_err(failed)
+        flight.await.map_err(failed)
     }
 
     /// Removes images that were kept: those between stages of a build that is over, of those that were built all but the
@@ -139,7 +150,7 @@ impl Images {
 }
 
 async fn find(store: Arc<ImageStore>, reference: String, credentials: Option<Credentials>) -> Found {
-    let ImageStore { engine, access, registries, pulled, .. } = &*store;
+    let ImageStore { engine, access, registries, pulled, quota } = &*store;
     let failed = |what, error| Missing::Failed(engine.error(what, error).to_string());
     let full = with_tag(&reference);
     let there = match inspect(engine, &reference).await {
@@ -167,14 +178,21 @@ async fn find(store: Arc<ImageStore>, reference: String, credentials: Option<Cre
     if !access.is_local(&reference) {
         may_ask(registries, &full).await?;
     }
-    pull(engine, &full, credentials.clone()).await.map_err(|error| {
-        let cause = image_registry::cause(&full, &error);
-        match is_refusal(&error) {
-            true => Missing::Refused(format!(
+    if quota.is_low(engine) {
+        pulled.trim(engine, *quota).await;
+    }
+    pull(engine, &full, credentials.clone(), *quota).await.map_err(|cut| {
+        let cause = match &cut {
+            Cut::Engine(error) => image_registry::cause(&full, error),
+            Cut::Slow => "it took too long",
+            Cut::Full => "the engine's disk is nearly full",
+        };
+        match cut {
+            Cut::Engine(error) if is_refusal(&error) => Missing::Refused(format!(
                 "not on this engine, and its registry does not give it: {cause}; check the name, give `credentials:` if \
                  it asks for them, or bring it with docker load"
             )),
-            false => Missing::Failed(format!(
+            _ => Missing::Failed(format!(
                 "not on this engine, and pulling it failed: {cause}; check the name, or bring it with docker load"
             )),
         }
@@ -290,11 +308,42 @@ async fn inspect(engine: &Engine, reference: &str) -> Result<Arc<Image>, Error> 
     }))
 }
 
-async fn pull(engine: &Engine, reference: &str, credentials: Option<Credentials>) -> Result<(), Error> {
+/// Why a pull did not come to its end.
+enum Cut {
+    Engine(Error),
+    /// In sum, or since it last went on.
+    Slow,
+    /// Images shall not take what is in reserve for the jobs.
+    Full,
+}
+
+/// Dropped, it is given up by the engine too.
+async fn pull(engine: &Engine, reference: &str, credentials: Option<Credentials>, quota: Quota) -> Result<(), Cut> {
     tracing::info!(image = reference, "pulling");
     let options = CreateImageOptionsBuilder::new().from_image(reference).build();
     let credentials = credentials.as_ref().map(docker_credentials);
-    engine.api.create_image(Some(options), None, credentials).try_for_each(|_| async { Ok(()) }).await
+    let mut parts = engine.api.create_image(Some(options), None, credentials);
+    let end = Instant::now() + PULL;
+    let mut went_on = Instant::now();
+    let mut look = interval(LOOK);
+    loop {
+        tokio::select! {
+            part = parts.next() => match part {
+                Some(part) => drop(part.map_err(Cut::Engine)?),
+                None => return Ok(()),
+            },
+            _ = look.tick() => {
+                if quota.is_low(engine) {
+                    return Err(Cut::Full);
+                }
+                if Instant::now() > end.min(went_on + STALL) {
+                    return Err(Cut::Slow);
+                }
+                continue;
+            }
+        }
+        went_on = Instant::now();
+    }
 }
 
 fn docker_credentials(credentials: &Credentials) -> DockerCredentials {
@@ -323,13 +372,13 @@ pub(super) fn pack(
         .boxed()
 }
 
-/// Makes an image of a container.
+/// Makes an image of a container. Gives the bytes that it has beside what the container began with.
 pub(super) async fn commit(
     engine: &Engine,
     container: &str,
     name: &str,
     program: &ImageProgram,
-) -> Result<(), SandboxError> {
+) -> Result<u64, SandboxError> {
     let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "latest"));
     let options = CommitContainerOptionsBuilder::new().container(container).repo(repository).tag(tag).build();
     // What is left empty, the engine would take from the container, which runs init.
@@ -345,9 +394,12 @@ pub(super) async fn commit(
     };
     let made = engine.api.commit_container(options, config).await;
     made.map_err(|error| engine.error("keep an image", error))?;
-    let bytes = inspect(engine, name).await.map_or(0, |image| image.bytes);
+    let container = engine.api.inspect_container(container, None::<InspectContainerOptions>).await;
+    let base = container.ok().and_then(|container| container.image).unwrap_or_default();
+    let bytes = async |name: &str| inspect(engine, name).await.map_or(0, |image| image.bytes);
+    let bytes = bytes(name).await.saturating_sub(bytes(&base).await);
     engine.image_bytes.fetch_add(bytes, Ordering::Relaxed);
-    Ok(())
+    Ok(bytes)
 }
 
 /// Removes images of stages whose build is over, and of those that were built all but the newest. `bytes`: of all of

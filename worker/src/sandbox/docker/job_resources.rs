@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -32,6 +32,10 @@ pub(super) struct JobResources {
     volumes: Mutex<HashSet<String>>,
     /// What volumes of a fixed size are made of, by their names.
     images: Mutex<HashMap<String, VolumeImage>>,
+    /// Images that go with the job.
+    made_images: Mutex<Vec<String>>,
+    /// Bytes of all images that it made, beside those that they began with.
+    pub(super) image_bytes: Arc<AtomicU64>,
     /// A container could not be removed: it may still stand in the network.
     left: AtomicBool,
 }
@@ -48,6 +52,8 @@ impl JobResources {
             made: 0.into(),
             volumes: Mutex::default(),
             images: Mutex::default(),
+            made_images: Mutex::default(),
+            image_bytes: Arc::default(),
             left: false.into(),
         }
     }
@@ -93,6 +99,11 @@ impl JobResources {
         self.images.lock().entry(volume.to_owned()).or_insert(image).device.clone()
     }
 
+    /// Notes an image that is about to be made, and goes with the job.
+    pub(super) fn add_image(&self, name: &str) {
+        self.made_images.lock().push(name.to_owned());
+    }
+
     /// Name of a further container.
     pub(super) fn next_name(&self) -> String {
         match self.made.fetch_add(1, Ordering::Relaxed) {
@@ -121,8 +132,10 @@ impl Drop for JobResources {
         let (nonce, network) = (std::mem::take(&mut self.nonce), self.network.take());
         let (cleanup, clean) = (Arc::clone(&self.cleanup), !*self.left.get_mut());
         let (images, cgroup) = (std::mem::take(self.images.get_mut()), self.cgroup.take());
+        let made_images = std::mem::take(self.made_images.get_mut());
         let clear = async move {
             cleanup.clear(nonce, network, clean).await;
+            cleanup.remove_images(made_images).await;
             // The engine has none of them mounted any more: with this their devices end.
             drop(images);
             if let Some(cgroup) = cgroup {

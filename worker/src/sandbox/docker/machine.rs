@@ -1,6 +1,6 @@
 //! One running container, as the engine has it: what only the engine can do for its job.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
@@ -15,8 +15,8 @@ use super::{
     service::{self, DockerService},
 };
 use crate::sandbox::{
-    ACTIONS_API_PORT, DiskBreach, ImageProgram, MachineControl, MachineDescription, MachineSpec, SandboxError,
-    StartedMachine,
+    ACTIONS_API_PORT, DiskBreach, ImageProgram, MachineControl, MachineDescription, MachineSpec, STAGE_IMAGE,
+    SandboxError, StartedMachine,
     service::{Service, ServiceSpec},
 };
 
@@ -69,9 +69,11 @@ impl MachineControl for DockerMachine {
     fn watch_disk(&self, limit: u64) -> BoxFuture<'_, DiskBreach> {
         async move {
             // Not held while it is counted: the job may end.
-            let nonce = self.resources().map(|(resources, _)| resources.nonce.clone());
-            match nonce {
-                Ok(nonce) => disk::watch(&self.containers.engine, &nonce, limit, self.containers.min_free).await,
+            let job = self.resources().map(|(job, _)| (job.nonce.clone(), Arc::clone(&job.image_bytes)));
+            match job {
+                Ok((nonce, made)) => {
+                    disk::watch(&self.containers.engine, &nonce, limit, self.containers.min_free, &made).await
+                }
                 Err(_) => std::future::pending().await,
             }
         }
@@ -115,8 +117,13 @@ impl MachineControl for DockerMachine {
 
     fn commit_image(&self, name: String, program: ImageProgram) -> BoxFuture<'_, Result<(), SandboxError>> {
         async move {
-            let (_, container) = self.resources()?;
-            image::commit(&self.containers.engine, &container, &name, &program).await
+            let (job, container) = self.resources()?;
+            if name.starts_with(STAGE_IMAGE) {
+                job.add_image(&name);
+            }
+            let bytes = image::commit(&self.containers.engine, &container, &name, &program).await?;
+            job.image_bytes.fetch_add(bytes, Ordering::Relaxed);
+            Ok(())
         }
         .boxed()
     }

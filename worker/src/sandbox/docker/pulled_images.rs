@@ -9,7 +9,8 @@ use bollard::{
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use super::{disk_usage, engine::Engine};
+use super::engine::Engine;
+use crate::disk_usage;
 
 /// What is kept of pulled images.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +19,14 @@ pub(super) struct Quota {
     pub(super) bytes: u64,
     /// Bytes that stay free on the engine's disk, twice over: images go before a job has to.
     pub(super) min_free: u64,
+}
+
+impl Quota {
+    /// Whether no more images may come: jobs would be next.
+    pub(super) fn is_low(&self, engine: &Engine) -> bool {
+        let free = engine.root.as_deref().and_then(disk_usage::free_bytes).unwrap_or(u64::MAX);
+        free < self.min_free.saturating_mul(2)
+    }
 }
 
 /// The images that were pulled, by reference, in a file that outlives the process.
@@ -54,8 +63,7 @@ impl PulledImages {
         let Ok(there) = engine.api.list_images(None::<ListImagesOptions>).await else { return };
         let (mut total, oldest) = self.oldest_first(&there);
         for (reference, size) in oldest {
-            let free = engine.root.as_deref().and_then(disk_usage::free_bytes).unwrap_or(u64::MAX);
-            let is_too_much = quota.bytes > 0 && total > quota.bytes || free < quota.min_free.saturating_mul(2);
+            let is_too_much = quota.bytes > 0 && total > quota.bytes || quota.is_low(engine);
             if !is_too_much {
                 break;
             }

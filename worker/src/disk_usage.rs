@@ -37,14 +37,14 @@ const FOLDER: OFlag =
 
 /// What a file system of its own says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Occupancy {
-    pub(super) bytes: u64,
+pub(crate) struct Occupancy {
+    pub(crate) bytes: u64,
     /// Nothing more goes in.
-    pub(super) full: bool,
+    pub(crate) full: bool,
 }
 
 /// Of the file system that is mounted on a folder; `None`: the folder belongs to the one around it.
-pub(super) fn of_mount(folder: &Path) -> Option<Occupancy> {
+pub(crate) fn of_mount(folder: &Path) -> Option<Occupancy> {
     let device = fs::symlink_metadata(folder).ok()?.dev();
     if fs::symlink_metadata(folder.parent()?).ok()?.dev() == device {
         return None;
@@ -60,7 +60,7 @@ pub(super) fn of_mount(folder: &Path) -> Option<Occupancy> {
 }
 
 /// Bytes that are free for everybody where a folder lies.
-pub(super) fn free_bytes(folder: &Path) -> Option<u64> {
+pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
     let data = statvfs(folder).ok()?;
     Some(data.blocks_available().saturating_mul(data.fragment_size()))
 }
@@ -75,7 +75,7 @@ struct Level {
 
 /// Bytes of all files below a folder. No link is followed, and no path is walked: a job may make one of any length, and put a
 /// link in the place of a folder at any time. What it moves about while it is counted may be left out.
-pub(super) fn of_tree(root: &Path) -> u64 {
+pub(crate) fn of_tree(root: &Path) -> u64 {
     let Ok(mut here) = open(root, FOLDER, Mode::empty()) else { return 0 };
     let mut sum = 0;
     let mut waiting = 0;
@@ -157,22 +157,22 @@ fn identity(data: &FileStat) -> (u64, u64) {
 }
 
 /// Bytes of one file, however long its holes are.
-pub(super) fn of_file(path: &Path) -> u64 {
+pub(crate) fn of_file(path: &Path) -> u64 {
     fs::symlink_metadata(path).map_or(0, |data| data.blocks().saturating_mul(512))
 }
 
 /// Files without a name that the processes of a container hold.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Unlinked {
-    pub(super) bytes: u64,
+pub(crate) struct Unlinked {
+    pub(crate) bytes: u64,
     /// There may be more, where nobody can look: on their way through a socket, held by a ring of `io_uring`, or behind more
     /// descriptors than are looked at.
-    pub(super) hides: bool,
+    pub(crate) hides: bool,
 }
 
 /// Looks at what is held open or mapped. `first`: the first process of the container; `below`: a folder on the file system
 /// whose files count besides the container's own.
-pub(super) fn of_unlinked(first: i64, below: Option<&Path>) -> Unlinked {
+pub(crate) fn of_unlinked(first: i64, below: Option<&Path>) -> Unlinked {
     let process = |number: &str| PathBuf::from(format!("/proc/{number}"));
     let first = process(&first.to_string());
     let Ok(namespace) = fs::read_link(first.join("ns/pid")) else { return Unlinked::default() };
@@ -186,6 +186,14 @@ pub(super) fn of_unlinked(first: i64, below: Option<&Path>) -> Unlinked {
         }
     }
     look.found
+}
+
+/// Bytes of files without a name that one process holds, on the file system of a folder.
+pub(crate) fn of_unlinked_by(process: u32, folder: &Path) -> u64 {
+    let device = fs::symlink_metadata(folder).map(|data| data.dev()).ok();
+    let mut look = UnlinkedFiles { devices: device.into_iter().collect(), ..UnlinkedFiles::default() };
+    look.through_process(&Path::new("/proc").join(process.to_string()));
+    look.found.bytes
 }
 
 /// Names in a folder that are numbers.
