@@ -34,6 +34,15 @@ pub fn workflow_folders() -> Vec<&'static str> {
     Dialect::ALL.into_iter().flat_map(Dialect::folders).copied().collect()
 }
 
+/// Steps that all expressions may take together that one piece of work evaluates, below a second.
+const EVALUATION_STEPS: usize = 3_000_000;
+
+/// Does something within one budget for all that it evaluates: an event of a run, or the outline of a file. Beyond it each
+/// evaluation is an error that says so.
+pub fn within_budget<T>(work: impl FnOnce() -> T) -> T {
+    crate::expression::total::within(EVALUATION_STEPS, work)
+}
+
 impl Dialect {
     /// Every language.
     pub const ALL: [Self; 1] = [Self::Github];

@@ -21,6 +21,7 @@ mod number;
 mod parser;
 mod printed;
 mod syntax_fault;
+pub(crate) mod total;
 mod value;
 
 pub use interpolate::{check, check_condition, condition, interpolate, interpolate_text, interpolate_tree};

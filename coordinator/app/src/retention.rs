@@ -1,7 +1,11 @@
 //! Removes what is past its retention, as work of the store: runs with their rows, logs and blobs, what belongs to no run,
 //! and the oldest of what takes more room than it may.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context as _;
 use futures::{FutureExt as _, future::BoxFuture};
@@ -10,7 +14,7 @@ use serde::Deserialize;
 use super::disk_usage::DiskUsage;
 use actions_api::ActionsApi;
 use blobs::Blobs;
-use domain::id::RunId;
+use domain::id::{BlobHash, RunId};
 use domain::run::Millis;
 use logs::Logs;
 use source::RepositoryMirrors;
@@ -21,8 +25,8 @@ use work::{BackOff, Outcome, WorkHandler};
 const RUNS: u32 = 100;
 /// Blobs of one run that are looked at together.
 const BLOBS: u32 = 1000;
-/// Time between the end of a part and its next turn (ms).
-const PAUSE: Millis = 3_600_000;
+/// Time between the end of a part and its next turn (ms): what comes meanwhile goes beyond every limit.
+const PAUSE: Millis = 600_000;
 /// Waits after a failure.
 const BACK_OFF: BackOff = BackOff { first: Duration::from_secs(60), longest: Duration::from_secs(3600) };
 
@@ -42,6 +46,14 @@ pub(super) struct Config {
 
 /// The handler of [`WorkKind::Retain`].
 pub(super) struct Retention(Config);
+
+/// The log of a run in the data folder, or its complete text as it was published.
+struct KeptLog {
+    bytes: u64,
+    at: SystemTime,
+    run: RunId,
+    published: Option<BlobHash>,
+}
 
 /// What one row of work is for. The rows are there from the start, and each is done again after a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -134,28 +146,40 @@ impl Retention {
         Ok(())
     }
 
-    /// Removes the logs of runs that ended longest ago, until all fit.
+    /// Removes the logs of runs that ended longest ago, and their complete published texts, until all fit.
     async fn limit_logs(&self) -> anyhow::Result<()> {
-        let Config { store, logs, limits, .. } = &self.0;
+        let Config { store, logs, blobs, limits, .. } = &self.0;
         let listed = logs.clone();
         let measured = tokio::task::spawn_blocking(move || {
             let folders = listed.folders().into_iter();
             folders.map(|(run, folder)| (DiskUsage::of(&folder), run)).collect::<Vec<_>>()
         });
-        let mut oldest_first = measured.await?;
-        oldest_first.sort_by_key(|(usage, _)| usage.written_at);
-        let mut total: u64 = oldest_first.iter().map(|(usage, _)| usage.bytes).sum();
+        let live = measured.await?.into_iter();
+        let live = live.map(|(usage, run)| KeptLog { bytes: usage.bytes, at: usage.written_at, run, published: None });
+        let published = store.large_blobs_of_runs(logs::act_format::LIMIT as u64).await?.into_iter();
+        let published = published.map(|blob| KeptLog {
+            bytes: blob.size,
+            at: SystemTime::UNIX_EPOCH + Duration::from_millis(blob.stored_at),
+            run: blob.owner.as_str().into(),
+            published: Some(blob.sha256),
+        });
+        let mut oldest_first: Vec<KeptLog> = live.chain(published).collect();
+        oldest_first.sort_by_key(|log| log.at);
+        let mut total: u64 = oldest_first.iter().map(|log| log.bytes).sum();
         // Asked after the look: whatever was there belongs to one of these, or to a run that has ended.
         let unfinished: HashSet<RunId> = store.unfinished().await?.into_iter().map(|run| run.id).collect();
         // A run that has ended has ended after a power failure too.
         store.synced().await?;
-        for (usage, run) in oldest_first {
+        for KeptLog { bytes, run, published, .. } in oldest_first {
             if total <= limits.log_bytes {
                 break;
             }
             if !unfinished.contains(&run) {
-                logs.remove(&run).await?;
-                total = total.saturating_sub(usage.bytes);
+                match published {
+                    None => logs.remove(&run).await?,
+                    Some(sha256) => blobs.delete(&sha256, run.as_str()).await?,
+                }
+                total = total.saturating_sub(bytes);
                 tracing::info!(run = run.as_str(), "its log is removed: logs take more than retention.log_bytes");
             }
         }

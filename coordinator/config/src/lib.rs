@@ -432,7 +432,7 @@ pub struct CacheAndArtifactLimits {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
-    /// Logs in the data folder: those of the runs that ended longest ago go first.
+    /// Logs in the data folder and complete published ones: those of the runs that ended longest ago go first.
     pub log_bytes: u64,
     /// Mirrors of repositories: those that were unused longest go first.
     pub mirror_bytes: u64,

@@ -219,6 +219,15 @@ impl Store {
         rows(statement.bind(owner).bind(i64::from(limit)).fetch_all(&self.readers).await?, blob)
     }
 
+    /// What runs published, of more than so many bytes each: their complete logs.
+    pub async fn large_blobs_of_runs(&self, bytes: u64) -> Found<Vec<Blob>> {
+        let statement = query(
+            "SELECT sha256, owner, size, kind, public, stored_at, expires_at FROM blobs
+             WHERE size > $1 AND owner IN (SELECT id FROM runs)",
+        );
+        rows(statement.bind(integer(bytes)).fetch_all(&self.readers).await?, blob)
+    }
+
     /// Bytes that may be removed.
     pub async fn blobs_expired(&self, now: Millis) -> Found<Vec<Blob>> {
         let statement = query(

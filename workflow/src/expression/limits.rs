@@ -1,6 +1,6 @@
 //! What an expression may cost, and the meter that counts it.
 
-use super::{ExpressionError, ExpressionErrorKind};
+use super::{ExpressionError, ExpressionErrorKind, total};
 
 /// The longest expression, in UTF-16 units, as GitHub counts.
 pub(super) const MAX_LENGTH: usize = 21_000;
@@ -49,7 +49,7 @@ impl Meter {
             );
             ExpressionError::new(ExpressionErrorKind::Limit, message, 0)
         })?;
-        Ok(())
+        total::take(count)
     }
 
     /// Text of `bytes` bytes is about to be read.

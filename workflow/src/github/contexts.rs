@@ -1,39 +1,47 @@
 //! The contexts and status functions of a workflow's and a job's own keys (GitHub docs: contexts, context
 //! availability), and the contexts that a worker gets for the steps.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value as Json, json};
 
 use crate::dialect::job_context::{InstanceContext, JobContext, JobOrigin, JobResult, ResultsBefore, RunContext};
 use crate::dialect::workflow_ref::WorkflowRef;
-use crate::expression::{EvaluationLimits, HostFunctionError, HostFunctions, Object, Scope, Value};
+use crate::expression::{EvaluationLimits, HostFunctionError, HostFunctions, Object, Scope, Value, total};
+use crate::plan::value_size;
 
 use super::workflow_ref;
 
-/// What is known where a key is evaluated.
+/// What is known where a key is evaluated. Clones share the values.
 #[derive(Debug, Clone)]
 pub(super) struct EvalContext {
-    contexts: Map<String, Json>,
+    contexts: Vec<(String, Arc<Json>)>,
+    /// The same, as expressions see them.
+    values: Object,
     before: ResultsBefore,
 }
 
 impl EvalContext {
     /// Of a whole file: `github`, `inputs` and `vars`, which its jobs see too.
     pub(super) fn of_run(run: &RunContext<'_>) -> Self {
-        let vars: Map<String, Json> =
-            run.vars.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
-        let mut contexts = Map::new();
-        contexts.insert("github".into(), run.context.clone().into());
-        contexts.insert("inputs".into(), run.inputs.clone().into());
-        contexts.insert("vars".into(), vars.into());
-        Self { contexts, before: ResultsBefore::default() }
+        Self::of(run, None)
+    }
+
+    fn of(run: &RunContext<'_>, job: Option<&str>) -> Self {
+        let mut context = Self { contexts: Vec::new(), values: Object::new(), before: ResultsBefore::default() };
+        let mut github = run.context.clone();
+        if let Some(job) = job {
+            github.insert("job".into(), job.into());
+        }
+        context.insert("github", github);
+        context.insert("inputs", run.inputs.clone());
+        context.insert("vars", run.vars.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect());
+        context
     }
 
     /// Of a job, before its matrix is known.
     pub(super) fn of_job(job: &JobContext<'_>) -> Self {
-        let mut context = Self { before: job.before, ..Self::of_run(&job.run) };
-        if let Some(Json::Object(github)) = context.contexts.get_mut("github") {
-            github.insert("job".into(), job.id.into());
-        }
+        let mut context = Self { before: job.before, ..Self::of(&job.run, Some(job.id)) };
         context.insert("needs", job.needs.iter().map(|(id, need)| (id.clone(), result(need))).collect());
         context
     }
@@ -46,14 +54,14 @@ impl EvalContext {
     /// The same for one instance. Without `max-parallel` the `strategy` context has the number of cells there.
     pub(super) fn with_instance(mut self, instance: &InstanceContext<'_>) -> Self {
         let cell = instance.cell;
+        self.insert("matrix", cell.matrix.clone());
         let strategy = json!({
             "fail-fast": instance.fail_fast,
             "job-index": cell.index,
             "job-total": cell.total,
             "max-parallel": instance.max_parallel.unwrap_or(cell.total),
         });
-        self.contexts.insert("matrix".into(), cell.matrix.clone().into());
-        self.contexts.insert("strategy".into(), strategy);
+        self.set("strategy", strategy);
         self
     }
 
@@ -65,7 +73,15 @@ impl EvalContext {
 
     /// Adds a context.
     pub(super) fn insert(&mut self, name: &str, values: Map<String, Json>) {
-        self.contexts.insert(name.to_owned(), values.into());
+        self.set(name, values.into());
+    }
+
+    fn set(&mut self, name: &str, value: Json) {
+        // What is too much is no value either: whoever evaluates something is told.
+        if total::take(value_size(&value) / 64).is_ok() {
+            self.values.insert(name, Value::from_json(&value));
+        }
+        self.contexts.push((name.to_owned(), Arc::new(value)));
     }
 
     /// Evaluates something with what is known.
@@ -73,9 +89,8 @@ impl EvalContext {
         &self,
         question: impl FnOnce(&Scope<'_>) -> Result<T, E>,
     ) -> Result<T, String> {
-        let contexts: Object =
-            self.contexts.iter().map(|(name, value)| (name.as_str(), Value::from_json(value))).collect();
-        let scope = Scope { contexts: &contexts, functions: &self.before, limits: EvaluationLimits::default() };
+        total::take(1).map_err(|error| error.to_string())?;
+        let scope = Scope { contexts: &self.values, functions: &self.before, limits: EvaluationLimits::default() };
         question(&scope).map_err(|error| error.to_string())
     }
 }
@@ -105,7 +120,9 @@ pub(crate) fn of_steps(
     instance: &InstanceContext<'_>,
     origin: &JobOrigin<'_>,
 ) -> Map<String, Json> {
-    let mut contexts = EvalContext::of_instance(job, instance).contexts;
+    let known = EvalContext::of_instance(job, instance).contexts;
+    let mut contexts: Map<String, Json> =
+        known.into_iter().map(|(name, value)| (name, Arc::unwrap_or_clone(value))).collect();
     contexts.insert("job".into(), identity(&job.run, origin));
     contexts
 }

@@ -155,7 +155,7 @@ impl Budget {
     fn take_steps(&mut self, steps: usize) -> Result<(), String> {
         let dear = || "the matrix takes too much to expand: give it fewer combinations, `exclude`s or `include`s";
         self.steps = self.steps.checked_sub(steps).ok_or_else(dear)?;
-        Ok(())
+        expression::total::take(steps).map_err(|error| error.to_string())
     }
 
     fn take_bytes(&mut self, bytes: usize) -> Result<(), String> {

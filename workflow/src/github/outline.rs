@@ -8,6 +8,10 @@ use super::matrix;
 
 /// What a plan would run.
 pub(crate) fn outline(plan: &Plan) -> Outline {
+    crate::dialect::within_budget(|| outline_within(plan))
+}
+
+fn outline_within(plan: &Plan) -> Outline {
     let contexts = Object::new();
     let scope = Scope { contexts: &contexts, functions: &NoHostFunctions, limits: EvaluationLimits::default() };
     let jobs = plan.jobs.iter().map(|(id, job)| {

@@ -142,6 +142,30 @@ async fn logs_beyond_their_limit_go_the_oldest_first_and_those_of_unfinished_run
 }
 
 #[tokio::test]
+async fn complete_texts_that_were_published_count_as_logs_and_the_shortened_ones_stay() {
+    let world = World::new(config::Retention { log_bytes: 3 << 20, ..config::Retention::default() }).await;
+    for (serial, run, ends) in [(1, "running", false), (2, "older", true), (3, "newer", true)] {
+        world.run(run, serial, "30617:o:r", ends).await;
+        for (bytes, letter) in [(2 << 20, run), (1000, "short")] {
+            let deposit = blobs::Deposit {
+                kind: "text/plain".into(),
+                owner: run.into(),
+                public: true,
+                now: serial,
+                expires_at: 10 * NOW,
+                allowed: None,
+                limit: u64::MAX,
+            };
+            world.retention.0.blobs.put_bytes(letter.repeat(bytes / letter.len() + 1).into(), deposit).await.unwrap();
+        }
+    }
+    world.turn(NOW).await;
+    for (run, kept) in [("running", 2), ("older", 1), ("newer", 1)] {
+        assert_eq!(world.store.blobs_of(run, 9).await.unwrap().len(), kept, "{run}");
+    }
+}
+
+#[tokio::test]
 async fn mirrors_beyond_their_limit_go_the_one_that_was_unused_longest_first_and_those_in_use_stay() {
     let world = World::new(config::Retention { mirror_bytes: 45_000, ..config::Retention::default() }).await;
     world.run("running", 1, "needed", false).await;

@@ -16,6 +16,10 @@ use super::{
 /// # Errors
 /// [`RunRefusal`] where the event changes nothing: nothing is to be stored or done.
 pub fn advance(state: &RunState, event: RunEvent, now: Millis) -> Result<(RunState, Vec<RunEffect>), RunRefusal> {
+    workflow::dialect::within_budget(|| advance_within(state, event, now))
+}
+
+fn advance_within(state: &RunState, event: RunEvent, now: Millis) -> Result<(RunState, Vec<RunEffect>), RunRefusal> {
     let mut transition = Transition { state: state.clone(), now, effects: Vec::new() };
     transition.take(event)?;
     transition.advance_ready();

@@ -387,3 +387,29 @@ fn attack_08_jobs_that_need_each_other_in_the_reverse_order_are_settled_in_littl
     assert!(run.state.jobs.values().all(|job| job.conclusion() == Some(Skipped)));
     assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{:?}", begun.elapsed());
 }
+
+#[test]
+fn attack_08_expressions_of_all_jobs_together_have_a_budget_for_each_event() {
+    let big: Vec<_> = (0..600).map(|number| format!("éééééé{number}")).collect();
+    let matrix = format!("{{i: [{}], big: [[{}]]}}", numbers(0..10), big.join(","));
+    let dear = vec!["contains(matrix.big,'ÉÉÉÉÉÉx')"; 250].join(" || ");
+    let jobs: String = (0..10)
+        .map(|job| {
+            let runs_on = format!("${{{{ ({dear}) && 'a' || 'b' }}}}");
+            format!("  j{job}: {{strategy: {{fail-fast: false, matrix: {matrix}}}, runs-on: \"{runs_on}\"}}\n")
+        })
+        .collect();
+    let run = run_of(&jobs, INNER, INNER);
+    let failed: Vec<_> = run
+        .state
+        .jobs
+        .values()
+        .filter_map(|job| match &job.phase {
+            JobPhase::Done { reason: Some(workflow::plan::Reason::Invalid(reason)), .. } => Some(reason),
+            _ => None,
+        })
+        .collect();
+    let queued = run.state.jobs.values().filter(|job| matches!(job.phase, JobPhase::Queued { .. })).count();
+    assert!(queued >= 1 && failed.len() >= 8, "{queued} queued, {failed:?}");
+    assert!(failed.iter().all(|reason| reason.contains("take too much together")), "{failed:?}");
+}
