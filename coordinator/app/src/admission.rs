@@ -60,13 +60,16 @@ impl Admission {
                 request.reference = Some(planned.reference.clone());
             }
         }
-        if request.trigger.is_none() {
+        let mut takes_over = false;
+        if request.trigger.is_none() && earlier.request.trigger.is_some() {
             request.trigger.clone_from(&earlier.request.trigger);
+            takes_over = true;
         }
-        if request.inputs.is_none() {
+        if request.inputs.is_none() && earlier.request.inputs.is_some() {
             request.inputs.clone_from(&earlier.request.inputs);
+            takes_over = true;
         }
-        Ok(earlier.rerun(&again.jobs, &request.actor, &secrets.names()).map(Some))
+        Ok(earlier.rerun(&again.jobs, &request.actor, &secrets.names(), takes_over).map(Some))
     }
 }
 

@@ -64,7 +64,7 @@ impl RowMaker {
                 job,
                 labels,
                 avoid,
-                owner: state.request.repository.address.clone(),
+                owner: state.turn_of().to_owned(),
                 since: now,
                 reason,
             })),

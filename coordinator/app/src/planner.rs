@@ -59,7 +59,8 @@ impl Planner {
             Some(text) => Some(text.map_err(|why| PlanError::Author(format!("{path}: {why}")))?),
             None => None,
         };
-        let outsider = !self.is_insider(&found, &request.actor).await;
+        let takes_over = state.rerun.as_ref().is_some_and(|rerun| rerun.takes_over);
+        let outsider = takes_over || !self.is_insider(&found, &request.actor).await;
         let metadata = RepositoryMetadata {
             commit: found.commit.clone(),
             reference: found.reference.clone(),
@@ -67,6 +68,7 @@ impl Planner {
             description: found.description.clone(),
             proven: found.proven,
             outsider,
+            takes_over,
             maintainers: found.maintainers.clone(),
             relays: found.relays.clone(),
             definition: files.of(&path).map(|supplied| supplied.event.clone()),

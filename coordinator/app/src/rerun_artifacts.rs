@@ -77,6 +77,7 @@ mod tests {
             )]),
             calls: IndexMap::new(),
             missing: Vec::new(),
+            takes_over: false,
         };
         store.commit(artifacts(&store, &rerun, &"second".into(), 50).await.unwrap()).await.unwrap();
         let kept = store.artifacts(&"second".into()).await.unwrap();

@@ -22,12 +22,15 @@ const STORE_BACK_OFF: Duration = Duration::from_secs(1);
 /// Withdraws offers that were not accepted in time.
 pub(super) async fn offers(inner: Arc<Inner>, stop: CancellationToken) {
     loop {
-        let next = inner.registry.lock().next_offer_end();
+        let (next, none_waits) = {
+            let registry = inner.registry.lock();
+            (registry.next_offer_end(), !registry.has_offers())
+        };
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
             // All offers last equally long, so a new one never ends before the one that is waited for.
-            () = inner.offered.notified(), if next.is_none() => continue,
+            () = inner.offered.notified(), if none_waits => continue,
             () = async { match next { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {}
         }
         if inner.registry.lock().expire_offers(Instant::now()) {

@@ -6,12 +6,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use config::LeaseTimeouts;
 use domain::{
     id::{JobKey, RunId},
-    run::AttemptId,
+    run::{AttemptId, turn_of_repository},
     schedule::{QueuedJob, WorkerView},
 };
 use proto::worker::{Offer, Register, ToWorker, Withdrawn, to_worker::Message};
@@ -108,6 +109,10 @@ impl WorkerSession {
     }
 }
 
+/// How long a worker gets no offer after it let one run out: the first time, and at most.
+const PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
 struct OpenOffer {
     worker: String,
     run: RunId,
@@ -122,6 +127,8 @@ struct OpenOffer {
 pub(super) struct Holder {
     pub(super) worker: String,
     pub(super) repository: Arc<str>,
+    /// Whose turn it took in the queue, as far as it is known here.
+    owner: Arc<str>,
     known_since: Instant,
 }
 
@@ -133,6 +140,9 @@ pub(super) struct WorkerRegistry {
     /// The job of each offer.
     offered: HashSet<JobId>,
     held: HashMap<AttemptId, Holder>,
+    /// Workers that let offers run out: how many since they took or refused one, and until when they get none. It
+    /// outlives their sessions.
+    unanswered: HashMap<String, (u32, Option<Instant>)>,
     generations: u64,
 }
 
@@ -144,6 +154,7 @@ impl WorkerRegistry {
             offers: HashMap::new(),
             offered: HashSet::new(),
             held: HashMap::new(),
+            unanswered: HashMap::new(),
             generations: 0,
         }
     }
@@ -156,6 +167,7 @@ impl WorkerRegistry {
         for lease in leases {
             self.held.entry(lease.attempt).or_insert(Holder {
                 worker: lease.worker,
+                owner: turn_of_repository(&lease.repository).into(),
                 repository: lease.repository.into(),
                 known_since: read_at,
             });
@@ -194,10 +206,12 @@ impl WorkerRegistry {
         if !self.is_current(worker, generation) {
             return;
         }
-        self.held.retain(|_, holder| holder.worker != worker);
+        let known: HashMap<AttemptId, Holder> = self.held.extract_if(|_, holder| holder.worker == worker).collect();
         for lease in leases {
             let repository = lease.repository.as_str().into();
-            let holder = Holder { worker: worker.to_owned(), repository, known_since: now };
+            let owner = known.get(&lease.attempt).map(|holder| holder.owner.clone());
+            let owner = owner.unwrap_or_else(|| turn_of_repository(&lease.repository).into());
+            let holder = Holder { worker: worker.to_owned(), repository, owner, known_since: now };
             self.held.insert(lease.attempt.clone(), holder);
         }
         if let Some(session) = self.sessions.get_mut(worker) {
@@ -269,18 +283,24 @@ impl WorkerRegistry {
             busy.entry(&offer.worker).or_default().push(Some(offer.owner.clone()));
         }
         for holder in self.held.values() {
-            busy.entry(&holder.worker).or_default().push(Some(holder.repository.clone()));
+            busy.entry(&holder.worker).or_default().push(Some(holder.owner.clone()));
         }
         for (id, session) in &self.sessions {
             busy.entry(id).or_default().extend(session.quarantine.iter().map(|_| None));
         }
         let ready = self.sessions.values().filter(|session| session.ready);
-        let view = |session: &WorkerSession| WorkerView {
-            id: session.id.clone(),
-            labels: session.labels.clone(),
-            slots: session.row.slots as usize,
-            busy: busy.remove(&*session.id).unwrap_or_default(),
-            draining: session.is_draining(),
+        let view = |session: &WorkerSession| {
+            let busy = busy.remove(&*session.id).unwrap_or_default();
+            let unanswered = self.unanswered.get(&*session.id);
+            // One that let an offer run out has to take one before it gets more.
+            let most = unanswered.map_or(usize::MAX, |_| busy.len() + 1);
+            WorkerView {
+                id: session.id.clone(),
+                labels: session.labels.clone(),
+                slots: (session.row.slots as usize).min(most),
+                busy,
+                draining: session.is_draining() || unanswered.is_some_and(|(_, until)| until.is_some()),
+            }
         };
         ready.map(view).collect()
     }
@@ -321,7 +341,14 @@ impl WorkerRegistry {
     pub(super) fn accept(&mut self, offer: &str, worker: &str) -> Option<JobId> {
         let offered = self.offers.get_mut(offer).filter(|open| open.worker == worker && open.until.is_some())?;
         offered.until = None;
+        self.unanswered.remove(worker);
         Some((offered.run.clone(), offered.job.clone()))
+    }
+
+    /// The worker does not take an offer.
+    pub(super) fn refuse(&mut self, offer: &str, worker: &str) {
+        self.close_offer(offer, worker);
+        self.unanswered.remove(worker);
     }
 
     /// An offer is over: it was refused, or its job began or no longer waits.
@@ -333,24 +360,43 @@ impl WorkerRegistry {
         }
     }
 
-    /// Withdraws offers that were not accepted in time; returns whether there were any.
+    /// Withdraws offers that were not accepted in time; their workers get none for a while. Returns whether there were any,
+    /// or such a while is over.
     pub(super) fn expire_offers(&mut self, now: Instant) -> bool {
+        let mut paused_no_more = false;
+        for (_, until) in self.unanswered.values_mut() {
+            paused_no_more |= until.take_if(|until| *until <= now).is_some();
+        }
         let over = |offer: &OpenOffer| offer.until.is_some_and(|until| until <= now);
         let expired: Vec<String> =
             self.offers.iter().filter(|(_, offer)| over(offer)).map(|(id, _)| id.clone()).collect();
+        let mut silent = BTreeSet::new();
         for id in &expired {
             let Some(offer) = self.offers.remove(id) else { continue };
+            silent.insert(offer.worker.clone());
             if let Some(session) = self.sessions.get(&offer.worker) {
                 session.send(Message::Withdrawn(Withdrawn { offer: id.clone() }));
             }
             self.offered.remove(&(offer.run, offer.job));
         }
-        !expired.is_empty()
+        for worker in silent {
+            tracing::warn!(worker, "a worker neither took nor refused an offer: it gets none for a while");
+            let (before, _) = self.unanswered.get(&worker).copied().unwrap_or_default();
+            let pause = (PAUSE * 2_u32.pow(before.min(6))).min(LONGEST_PAUSE);
+            self.unanswered.insert(worker, (before.saturating_add(1), Some(now + pause)));
+        }
+        paused_no_more || !expired.is_empty()
     }
 
-    /// When the first open offer runs out.
+    /// Whether an offer waits for its answer.
+    pub(super) fn has_offers(&self) -> bool {
+        self.offers.values().any(|offer| offer.until.is_some())
+    }
+
+    /// When the first open offer runs out, or the first worker may have offers again.
     pub(super) fn next_offer_end(&self) -> Option<Instant> {
-        self.offers.values().filter_map(|offer| offer.until).min()
+        let pauses = self.unanswered.values().filter_map(|(_, until)| *until);
+        self.offers.values().filter_map(|offer| offer.until).chain(pauses).min()
     }
 
     /// The attempt began, and its lease is stored. False: the session that accepted it is gone, so the assignment
@@ -365,8 +411,11 @@ impl WorkerRegistry {
     ) -> bool {
         let alive = self.is_current(worker, generation);
         if alive {
+            let mut offers = self.offers.values();
+            let offer = offers.find(|offer| offer.run == attempt.run && offer.job == attempt.job);
+            let owner = offer.map_or_else(|| turn_of_repository(repository).into(), |offer| offer.owner.clone());
             let (worker, repository) = (worker.to_owned(), repository.into());
-            self.held.insert(attempt.clone(), Holder { worker, repository, known_since: now });
+            self.held.insert(attempt.clone(), Holder { worker, repository, owner, known_since: now });
         }
         alive
     }

@@ -35,7 +35,7 @@ impl Session {
             from_worker::Message::Accept(accept) => self.accept(&accept.offer).await,
             from_worker::Message::Refuse(refuse) => {
                 info!(worker = self.worker, reason = format!("{:.300}", refuse.reason), "offer refused");
-                self.inner.registry.lock().close_offer(&refuse.offer, &self.worker);
+                self.inner.registry.lock().refuse(&refuse.offer, &self.worker);
                 self.inner.assign.notify_one();
                 Ok(())
             }
@@ -104,8 +104,9 @@ impl Session {
         }
         let alive = {
             let mut registry = self.inner.registry.lock();
+            let alive = registry.begin(&attempt, &self.worker, self.generation, &repository, Instant::now());
             registry.close_offer(offer, &self.worker);
-            registry.begin(&attempt, &self.worker, self.generation, &repository, Instant::now())
+            alive
         };
         match self.message(offer, assignment).and_then(check_size) {
             Ok(job) if alive => {

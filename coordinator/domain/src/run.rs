@@ -38,6 +38,7 @@ use crate::id::{BlobHash, CommitId, JobKey, RunId, empty_if_none};
 
 pub use advance::advance;
 pub use approval::describe_approval_wait;
+pub use authority::turn_of_repository;
 pub use calls::CalledWorkflow;
 pub use concurrency::describe_group_wait;
 pub use create::{NewRun, create};

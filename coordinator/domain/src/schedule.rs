@@ -28,7 +28,7 @@ pub struct QueuedJob {
     pub labels: Vec<String>,
     /// Worker ids to avoid where another can take it.
     pub avoid: Vec<String>,
-    /// For fairness: what it is counted against (the repository's address).
+    /// For fairness: what it is counted against (the key of the repository's owner, or of an outsider who asked).
     pub owner: String,
     /// Since when.
     pub since: Millis,

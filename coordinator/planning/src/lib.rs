@@ -35,6 +35,8 @@ pub struct RepositoryMetadata {
     pub proven: bool,
     /// Whether the repository trusts the author of the request no more than anybody.
     pub outsider: bool,
+    /// Whether that is so because it reruns what an outsider asked for, with the outsider's inputs or trigger.
+    pub takes_over: bool,
     /// Maintainers, 64 hex, owner included.
     pub maintainers: Vec<String>,
     /// Relays of the repository.
@@ -108,7 +110,10 @@ pub fn plan(
     planned.maintainers = metadata.maintainers.clone();
     planned.relays = metadata.relays.clone();
     if metadata.outsider {
-        notices.push(Planned::outsider_notice(&subject.actor));
+        notices.push(match metadata.takes_over {
+            true => Planned::takes_over_notice(),
+            false => Planned::outsider_notice(&subject.actor),
+        });
     }
     notices.append(&mut planned.notices);
     planned.notices = notices;

@@ -42,6 +42,7 @@ fn metadata(reference: &str) -> RepositoryMetadata {
         default_branch: Some("refs/heads/trunk".into()),
         description: Some(("Fix it\n\nWell.".into(), "Ann".into())),
         proven: true,
+        takes_over: false,
         outsider: false,
         maintainers: Vec::new(),
         relays: Vec::new(),

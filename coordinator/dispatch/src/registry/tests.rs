@@ -126,6 +126,49 @@ fn an_accepted_offer_does_not_run_out_and_a_closed_one_frees_its_job() {
 }
 
 #[test]
+fn attack_53_a_worker_that_answers_no_offer_gets_none_for_a_while_and_then_one_at_a_time() {
+    let (mut registry, now) = (registry(), Instant::now());
+    let _worker = ready(&mut registry, "w", &[]);
+    registry.offer("1".into(), &job("a"), "w", now);
+    registry.offer("2".into(), &job("b"), "w", now);
+    assert!(registry.expire_offers(now + Duration::from_secs(5)));
+    let view = |registry: &WorkerRegistry| registry.views().pop().unwrap();
+    assert!(view(&registry).draining);
+    let _again = ready(&mut registry, "w", &[]);
+    assert!(view(&registry).draining, "a new session changes nothing");
+    let over = registry.next_offer_end().unwrap();
+    assert_eq!(over, now + Duration::from_secs(15));
+    assert!(registry.expire_offers(over));
+    assert_eq!((view(&registry).draining, view(&registry).slots), (false, 1));
+    registry.offer("3".into(), &job("a"), "w", over);
+    assert!(registry.expire_offers(over + Duration::from_secs(5)));
+    assert_eq!(registry.next_offer_end(), Some(over + Duration::from_secs(25)), "the pause grows");
+    registry.expire_offers(over + Duration::from_secs(25));
+    registry.offer("4".into(), &job("a"), "w", over + Duration::from_secs(25));
+    registry.accept("4", "w").unwrap();
+    assert!(view(&registry).slots > 1, "one that takes an offer is as others");
+}
+
+#[test]
+fn the_turn_of_an_attempt_is_that_of_its_offer() {
+    let (mut registry, now) = (registry(), Instant::now());
+    let worker = ready(&mut registry, "w", &[]);
+    let outsiders = QueuedJob { owner: "outsider".into(), ..job("a") };
+    registry.offer("1".into(), &outsiders, "w", now);
+    registry.accept("1", "w").unwrap();
+    registry.begin(&attempt("a"), "w", worker.generation, "30617:owner:repo", now);
+    registry.close_offer("1", "w");
+    let turns = |registry: &WorkerRegistry| registry.views().pop().unwrap().busy;
+    assert_eq!(turns(&registry), [Some("outsider".into())]);
+    let known = Lease { repository: "30617:owner:repo".into(), ..lease("a", "w") };
+    let other = Lease { repository: "30617:owner:repo".into(), ..lease("b", "w") };
+    ready(&mut registry, "w", &[known, other]);
+    let mut all = turns(&registry);
+    all.sort();
+    assert_eq!(all, [Some("outsider".into()), Some("owner".into())], "what is not known is its repository's");
+}
+
+#[test]
 fn a_newer_session_fences_the_older_one_and_jobs_it_accepted_do_not_begin() {
     let (mut registry, now) = (registry(), Instant::now());
     let mut old = ready(&mut registry, "w", &[]);

@@ -30,6 +30,14 @@ impl Planned {
         )
     }
 
+    /// The same of a rerun that has the inputs or the trigger of an outsider's run.
+    pub fn takes_over_notice() -> String {
+        "This reruns what an outsider asked for, with that run's inputs or trigger: it has the rights of that run, no \
+         OIDC tokens, no environments and no variables, and only reads caches. To give it those of who reruns it, run \
+         the workflow anew with inputs of your own."
+            .to_owned()
+    }
+
     /// Why a job may not be in an environment, whatever protects it.
     pub(super) fn refuses_environment(&self, environment: &str) -> Option<Reason> {
         self.outsider.then(|| {
@@ -48,6 +56,15 @@ impl RunState {
         if planned.outsider { &NO_VARIABLES } else { &self.request.env }
     }
 
+    /// Whose turn its jobs take in the queue: that of the repository's owner, for all that he has, or of who asked where
+    /// that is an outsider, who must not stand before others.
+    pub fn turn_of(&self) -> &str {
+        match &self.planned {
+            Some(planned) if planned.outsider => &self.request.actor,
+            _ => turn_of_repository(&self.request.repository.address),
+        }
+    }
+
     /// Whose concurrency groups this run shares: the repository's, or its author's own where that is an outsider, who
     /// must not cancel or hold up what others run.
     pub fn group_scope(&self) -> Cow<'_, str> {
@@ -57,6 +74,11 @@ impl RunState {
             _ => address.into(),
         }
     }
+}
+
+/// Whose turn the jobs of a repository take, by its address: its owner's.
+pub fn turn_of_repository(address: &str) -> &str {
+    address.strip_prefix("30617:").and_then(|rest| rest.split_once(':')).map_or(address, |(owner, _)| owner)
 }
 
 #[cfg(test)]
@@ -88,6 +110,8 @@ mod tests {
             assert_eq!(order.source.trusted, !outsider);
             assert_eq!(order.request_env.is_empty(), outsider);
             assert_eq!(order.contexts["vars"], if outsider { json!({}) } else { json!({"GIT_SSH_COMMAND": "evil"}) });
+            let owner = turn_of_repository(&run.state.request.repository.address);
+            assert_eq!(run.state.turn_of(), if outsider { run.state.request.actor.as_str() } else { owner });
             assert_eq!(run.state.group_scope() == run.state.request.repository.address, !outsider);
             assert!(run.state.gives_secrets(), "what came with the request belongs to its author");
         }

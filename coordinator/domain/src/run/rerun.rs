@@ -49,6 +49,9 @@ pub struct Rerun {
     pub calls: IndexMap<JobKey, CalledWorkflow>,
     /// Names of secrets that the earlier run had and that did not come again.
     pub missing: Vec<String>,
+    /// Inputs or the trigger are taken over from a run that an outsider asked for: they are no word of who reruns it.
+    #[serde(default)]
+    pub takes_over: bool,
 }
 
 /// Where a job ran whose result was carried over.
@@ -61,13 +64,16 @@ pub struct ReusedJob {
 }
 
 impl RunState {
-    /// What a rerun of this run by a key runs and carries over; `secrets` are the names that came with the rerun.
+    /// What a rerun of this run by a key runs and carries over; `secrets` are the names that came with the rerun, and
+    /// `takes_over` says whether it has inputs or the trigger of this run.
     ///
     /// # Errors
     /// It can't be rerun so: the text says why, for who asked.
-    pub fn rerun(&self, jobs: &RerunScope, by: &str, secrets: &[String]) -> Result<Rerun, String> {
+    pub fn rerun(&self, jobs: &RerunScope, by: &str, secrets: &[String], takes_over: bool) -> Result<Rerun, String> {
         let serial = self.serial;
         let outsider = self.planned.as_ref().is_some_and(|planned| planned.outsider);
+        // Of one that was not planned it is not known.
+        let may_be_outsiders = self.planned.as_ref().map_or(self.request.actor != by, |planned| planned.outsider);
         if outsider && self.request.actor != by && *jobs != RerunScope::All {
             return Err(format!(
                 "run {serial} was asked for by an outsider, and what its jobs made counts for nobody else: rerun all jobs"
@@ -112,6 +118,7 @@ impl RunState {
             reused,
             calls,
             missing: self.secret_names.iter().filter(|name| !came(name)).cloned().collect(),
+            takes_over: takes_over && may_be_outsiders,
         })
     }
 

@@ -37,7 +37,7 @@ fn earlier() -> RunState {
 }
 
 fn again(earlier: &RunState, jobs: Jobs, set: &RerunScope) -> TestRun {
-    let rerun = earlier.rerun(set, ME, &[]).unwrap();
+    let rerun = earlier.rerun(set, ME, &[], false).unwrap();
     let new = NewRun { id: "again".into(), serial: 2, rerun: Some(rerun), ..new_run(RunRules::default(), false) };
     let (state, effects) = create(new, START);
     let mut tested = TestRun { state, now: START, effects };
@@ -107,14 +107,14 @@ fn a_cell_whose_values_changed_and_a_job_that_is_new_run_anew() {
 #[test]
 fn what_can_not_be_rerun_is_said_with_the_remedy() {
     let earlier = earlier();
-    let unknown = earlier.rerun(&RerunScope::One("tset".into()), ME, &[]).unwrap_err();
+    let unknown = earlier.rerun(&RerunScope::One("tset".into()), ME, &[], false).unwrap_err();
     assert_eq!(unknown, "run 1 has no job \"tset\"; its jobs are: build, test, deploy, lint");
-    let going = TestRun::with(vec![("a", job(&[]))]).state.rerun(&RerunScope::All, ME, &[]).unwrap_err();
+    let going = TestRun::with(vec![("a", job(&[]))]).state.rerun(&RerunScope::All, ME, &[], false).unwrap_err();
     assert!(going.contains("has not ended"), "{going}");
     let mut fine = TestRun::with(vec![("a", job(&[]))]);
     fine.run("a", Success);
     fine.apply(RunEvent::LogFinalized { log: FinalizedLog::default() }).unwrap();
-    let fine = fine.state.rerun(&RerunScope::Failed, ME, &[]).unwrap_err();
+    let fine = fine.state.rerun(&RerunScope::Failed, ME, &[], false).unwrap_err();
     assert!(fine.starts_with("no job of run 1 failed"), "{fine}");
 }
 
@@ -150,7 +150,7 @@ fn a_job_that_uses_a_secret_which_did_not_come_again_is_refused_by_name() {
     assert_eq!(run.jobs(), "needs=failure other=queued whole=failure");
     let JobPhase::Done { reason: Some(Reason::Invalid(why)), .. } = &run.state.jobs["needs"].phase else { panic!() };
     assert!(why.starts_with("jobs.needs: it uses the secret TOKEN"), "{why}");
-    let given = first.state.rerun(&RerunScope::All, ME, &["token".into()]).unwrap();
+    let given = first.state.rerun(&RerunScope::All, ME, &["token".into()], false).unwrap();
     assert_eq!(given.missing, [""; 0]);
 }
 
@@ -160,8 +160,25 @@ fn attack_20_what_an_outsiders_jobs_made_is_reused_for_nobody_else() {
     let planned = Planned { outsider: true, ..earlier.planned.as_deref().unwrap().clone() };
     earlier.planned = Some(planned.into());
     let maintainer = "b".repeat(64);
-    let refused = earlier.rerun(&RerunScope::Failed, &maintainer, &[]).unwrap_err();
+    let refused = earlier.rerun(&RerunScope::Failed, &maintainer, &[], false).unwrap_err();
     assert!(refused.ends_with("rerun all jobs"), "{refused}");
-    assert!(earlier.rerun(&RerunScope::All, &maintainer, &[]).unwrap().reused.is_empty());
-    assert!(!earlier.rerun(&RerunScope::Failed, ME, &[]).unwrap().reused.is_empty());
+    assert!(earlier.rerun(&RerunScope::All, &maintainer, &[], false).unwrap().reused.is_empty());
+    assert!(!earlier.rerun(&RerunScope::Failed, ME, &[], false).unwrap().reused.is_empty());
+}
+
+#[test]
+fn attack_14_inputs_of_an_outsider_stay_his_word_whoever_reruns_them() {
+    let mut earlier = earlier();
+    let maintainer = "b".repeat(64);
+    let takes_over = |earlier: &RunState, by: &str, takes_over| {
+        earlier.rerun(&RerunScope::All, by, &[], takes_over).unwrap().takes_over
+    };
+    assert!(!takes_over(&earlier, &maintainer, true), "who asked was trusted");
+    let planned = Planned { outsider: true, ..planned(pipeline()) };
+    earlier.planned = Some(std::sync::Arc::new(planned));
+    assert!(takes_over(&earlier, &maintainer, true));
+    assert!(!takes_over(&earlier, &maintainer, false), "inputs that came with the rerun are the maintainer's");
+    // A rerun of that rerun.
+    std::sync::Arc::make_mut(&mut earlier.request).actor.clone_from(&maintainer);
+    assert!(takes_over(&earlier, &maintainer, true));
 }
