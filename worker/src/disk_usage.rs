@@ -188,11 +188,13 @@ pub(crate) fn of_unlinked(first: i64, below: Option<&Path>) -> Unlinked {
     look.found
 }
 
-/// Bytes of files without a name that one process holds, on the file system of a folder.
+/// Bytes of files without a name that one process has open, on the file system of a folder. What it has mapped is left out:
+/// its own program may have been replaced.
 pub(crate) fn of_unlinked_by(process: u32, folder: &Path) -> u64 {
     let device = fs::symlink_metadata(folder).map(|data| data.dev()).ok();
     let mut look = UnlinkedFiles { devices: device.into_iter().collect(), ..UnlinkedFiles::default() };
-    look.through_process(&Path::new("/proc").join(process.to_string()));
+    let tasks = Path::new("/proc").join(process.to_string()).join("task");
+    numbers(&tasks).for_each(|thread| look.through_descriptors(&tasks.join(thread)));
     look.found.bytes
 }
 

@@ -63,3 +63,6 @@ pub(super) fn client_of(endpoint: &Endpoint) -> BulkServiceClient {
 pub(crate) fn refusal(status: tonic::Status) -> anyhow::Error {
     anyhow::anyhow!("{}", status.message())
 }
+
+#[cfg(test)]
+mod tests;

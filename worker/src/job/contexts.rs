@@ -196,7 +196,7 @@ impl Contexts {
             services: &self.services,
             number: &self.number(),
         };
-        Evaluator { contexts: self.language.of_step(&step), status, machine: machine.into() }
+        Evaluator { contexts: self.language.of_step(&step), status, machine: machine.into(), ends: None }
     }
 
     /// What programs of actions are told besides: steps of `run:` are not, as on GitHub.

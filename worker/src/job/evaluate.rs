@@ -1,9 +1,10 @@
 //! Evaluates what stands in `${{ }}` of a step, with the contexts and functions it has there.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use indexmap::IndexMap;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use workflow::{
     expression::{
         self, EvaluationLimits, ExpressionError, ExpressionErrorKind, HostFunctionError, HostFunctions, Object, Scope,
@@ -12,6 +13,7 @@ use workflow::{
     plan::{EnvSource, Tree},
 };
 
+use super::deadline::Deadline;
 use crate::{dialect::step_contexts::JobStatus, sandbox::Machine};
 
 /// Contexts and functions for one step.
@@ -22,7 +24,12 @@ pub(super) struct Evaluator<'a> {
     pub(super) status: JobStatus,
     /// Where `hashFiles` looks; `None`: there is no machine yet.
     pub(super) machine: Option<&'a dyn Machine>,
+    /// What ends the job, and the step's own time: nobody waits longer for a hash.
+    pub(super) ends: Option<(Deadline, Option<Instant>)>,
 }
+
+/// How long one hash may take, as on GitHub: a file with holes may be of any size.
+const HASHING: Duration = Duration::from_secs(120);
 
 impl Evaluator<'_> {
     /// Text with expressions.
@@ -97,6 +104,22 @@ impl Evaluator<'_> {
         Ok(env)
     }
 
+    async fn hash(&self, machine: &dyn Machine, patterns: &[String]) -> Result<Option<String>, String> {
+        let ended = async {
+            match &self.ends {
+                Some((deadline, step)) => drop(deadline.interrupt(*step).await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            hash = tokio::time::timeout(HASHING, machine.hash_files(patterns)) => match hash {
+                Ok(hash) => hash.map_err(|error| error.to_string()),
+                Err(_) => Err(format!("it took more than {} seconds", HASHING.as_secs())),
+            },
+            () = ended => Err("the time for it was over".to_owned()),
+        }
+    }
+
     /// Evaluates, and again after each hash the machine had to work out.
     async fn settle<T>(
         &self,
@@ -114,7 +137,7 @@ impl Evaluator<'_> {
                         return Err(error);
                     };
                     let hash = match self.machine {
-                        Some(machine) => machine.hash_files(&patterns).await.map_err(|e| e.to_string()),
+                        Some(machine) => self.hash(machine, &patterns).await,
                         None => Err("there is no workspace yet".to_owned()),
                     };
                     host.lock().insert(patterns, Some(hash.map(Option::unwrap_or_default)));

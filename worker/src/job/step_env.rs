@@ -39,7 +39,8 @@ impl<'a> StepEnv<'a> {
     }
 
     pub(super) fn evaluator(&self, scope: &StepScope<'_>) -> Evaluator<'a> {
-        self.contexts.evaluator(scope.place, &scope.env, &scope.action, scope.status, self.machine)
+        let evaluator = self.contexts.evaluator(scope.place, &scope.env, &scope.action, scope.status, self.machine);
+        Evaluator { ends: Some((self.job.deadline.clone(), scope.deadline)), ..evaluator }
     }
 
     /// What the status functions say: a job that ends early is cancelled for every step that still runs.

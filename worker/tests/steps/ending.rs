@@ -132,3 +132,16 @@ async fn what_a_job_may_not_ask_for_is_refused_by_name() {
         assert_eq!(outcome.lines(), [""; 0]);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_36_a_hash_of_a_file_with_holes_takes_no_longer_than_its_job_may() {
+    let steps =
+        "- run: truncate -s 2T big\n- if: hashFiles('big') != 'x'\n  run: echo never\n- if: always()\n  run: echo then";
+    let mut job = Run::steps(steps);
+    job.order.timeout_ms = 8000;
+    let began = std::time::Instant::now();
+    let Some(outcome) = run(job).await else { return };
+    assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
+    assert_eq!(outcome.conclusions(), ["success", "failure", "success"], "{}", outcome.notices());
+    assert_eq!(outcome.lines().last().map(String::as_str), Some("then"));
+}
