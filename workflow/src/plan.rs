@@ -209,6 +209,26 @@ pub enum StepEntry {
     Step(Box<Step>),
 }
 
+impl Plan {
+    /// How much of memory it takes, in units of some KiB: jobs, steps, and variables by the dozen.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let variables = |env: &EnvSource| match env {
+            EnvSource::Map(env) => env.len() / 12,
+            EnvSource::Expression(_) => 0,
+        };
+        let step = |entry: &StepEntry| 1 + entry.step().map_or(0, |step| variables(&step.env));
+        let job = |job: &Job| {
+            let content = match &job.work {
+                JobContent::Steps(steps) => steps.iter().map(step).sum(),
+                JobContent::Call { with, .. } => with.len() / 12,
+            };
+            1 + variables(&job.env) + content
+        };
+        variables(&self.env) + self.jobs.values().map(job).sum::<usize>()
+    }
+}
+
 impl StepEntry {
     /// The step; `None`: it only waits or ends.
     pub fn step(&self) -> Option<&Step> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use config::Config;
 use indexmap::IndexMap;
+use tokio::sync::Semaphore;
 use workflow::dialect::{
     call_graph::{CalledFiles, UnavailableFile},
     run_start::RunNumbers,
@@ -29,6 +30,9 @@ use source::{
 
 /// Repositories of called workflows, each resolved once for a plan: all its files are of one commit.
 type Origins = IndexMap<String, Result<RepositorySnapshot, String>>;
+
+/// Plans whose files are read at the same time.
+static READING: Semaphore = Semaphore::const_new(2);
 
 /// Makes plans of requests.
 #[derive(Clone)]
@@ -75,8 +79,23 @@ impl Planner {
         };
         let numbers = RunNumbers { serial: state.serial, number: state.number, attempt: state.attempt };
         let (mut known, mut origins) = (CalledFiles::new(), Origins::new());
+        let asked = Arc::new((request.clone(), metadata, text));
         loop {
-            match planning::plan(request, &metadata, text.as_deref(), &known, numbers).map_err(PlanError::Author)? {
+            let made = {
+                // Reading files costs processor time and memory of their author's choosing: off the threads that serve, and
+                // few at a time.
+                let _turn = READING.acquire().await.map_err(|error| PlanError::NotYet(error.to_string()))?;
+                let asked = asked.clone();
+                let reading = tokio::task::spawn_blocking(move || {
+                    let (request, metadata, text) = &*asked;
+                    let made = planning::plan(request, metadata, text.as_deref(), &known, numbers);
+                    (known, made)
+                });
+                let made;
+                (known, made) = reading.await.map_err(|error| PlanError::NotYet(error.to_string()))?;
+                made
+            };
+            match made.map_err(PlanError::Author)? {
                 PlanOutcome::Planned(mut planned) => {
                     let commit = |(name, found): (String, Result<RepositorySnapshot, String>)| {
                         Some((name, found.ok()?.commit.to_string()))

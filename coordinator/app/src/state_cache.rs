@@ -14,8 +14,9 @@ use domain::{
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use workflow::plan::Plan;
 
-/// Jobs of all cached runs together: about 1 KiB each, so at most some 100 MiB.
+/// Jobs of all cached runs and their plans' weights together: about 1 KiB each, so at most some 100 MiB.
 const MAX_JOBS: usize = 100_000;
 
 /// Runs and groups by their keys. Clones share it.
@@ -219,7 +220,8 @@ impl<T> Entry<T> {
 }
 
 fn weight(state: &RunState) -> usize {
-    1 + state.jobs.len()
+    let plans = state.planned.iter().flat_map(|planned| planned.called.values().chain([&planned.plan]));
+    1 + state.jobs.len() + plans.map(Plan::weight).sum::<usize>()
 }
 
 /// Whether a version was computed from the newest there is. What was read from the store is compared there.

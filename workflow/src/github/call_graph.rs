@@ -8,7 +8,7 @@ use crate::diagnostic::{self, Diagnostic};
 use crate::dialect::call_graph::{CallGraph, CalledFiles, GraphBuild, UnavailableFile};
 use crate::dialect::workflow_ref::WorkflowRef;
 use crate::plan::{JobContent, Plan};
-use crate::yaml::{YamlLimits, YamlNode};
+use crate::yaml::{Span, YamlLimits, YamlNode, YamlValue};
 
 use super::permissions::{DefaultPermissions, Permissions};
 use super::report::Report;
@@ -25,6 +25,8 @@ pub struct CallGraphLimits {
     pub jobs: usize,
     /// YamlLimits of one file.
     pub file: YamlLimits,
+    /// Bytes and YAML nodes of all files together.
+    pub all: (usize, usize),
     /// Permissions where none are written.
     pub permissions: DefaultPermissions,
 }
@@ -35,13 +37,14 @@ pub const CALL_GRAPH_LIMITS: CallGraphLimits = CallGraphLimits {
     files: 50,
     jobs: 1024,
     file: super::LIMITS,
+    all: (2 << 20, 200_000),
     permissions: DefaultPermissions::Permissive,
 };
 
 /// Reads a workflow file and the called files that are known. Call it again with the files it needs until it is done:
 /// each round needs at least one new file, and all rounds together at most [`CallGraphLimits::files`].
 pub fn build(path: &str, text: &str, called: &CalledFiles, limits: CallGraphLimits) -> GraphBuild {
-    let mut builder = Builder { limits, called, files: IndexMap::new(), diagnostics: Vec::new() };
+    let mut builder = Builder { limits, called, files: IndexMap::new(), diagnostics: Vec::new(), left: limits.all };
     let missing = builder.all(WorkflowRef::local(path), text);
     if !builder.failed() {
         if !missing.is_empty() {
@@ -59,6 +62,8 @@ struct Builder<'a> {
     /// The first one is the workflow itself.
     files: IndexMap<WorkflowRef, File<'a>>,
     diagnostics: Vec<Diagnostic>,
+    /// Bytes and nodes that the files may still have.
+    left: (usize, usize),
 }
 
 struct File<'a> {
@@ -119,7 +124,25 @@ impl<'a> Builder<'a> {
     }
 
     fn file(&mut self, place: &WorkflowRef, text: &'a str) -> Option<File<'a>> {
-        let (root, plan, diagnostics) = read(&place.to_string(), text, self.limits.file);
+        let path = place.to_string();
+        let mut too_much = |what: &str| {
+            let mut report = Report::new(&path, text);
+            report.error(Span { line: 1, column: 1, ..Span::default() }, format!(
+                "this workflow and those before it that are called have more than {what} together: call fewer, or smaller ones"
+            ));
+            self.diagnostics.extend(report.finish());
+        };
+        let (bytes, nodes) = self.left;
+        let Some(bytes) = bytes.checked_sub(text.len()) else {
+            too_much(&format!("{} MiB", self.limits.all.0 >> 20));
+            return None;
+        };
+        let (root, plan, diagnostics) = read(&path, text, self.limits.file);
+        let Some(nodes) = nodes.checked_sub(root.as_ref().map_or(0, number)) else {
+            too_much(&format!("{} YAML nodes", self.limits.all.1));
+            return None;
+        };
+        self.left = (bytes, nodes);
         self.diagnostics.extend(diagnostics);
         Some(File { text, root, plan: plan?, calls: IndexMap::new() })
     }
@@ -273,6 +296,20 @@ fn at_caller(file: &File<'_>, id: &str, message: String) -> Vec<Diagnostic> {
         report.error(uses.span, message);
     }
     report.finish()
+}
+
+/// Nodes of a tree; an alias counts as what it stands for.
+fn number(root: &YamlNode) -> usize {
+    let (mut number, mut open) = (0, vec![root]);
+    while let Some(node) = open.pop() {
+        number += 1;
+        match &node.value {
+            YamlValue::Scalar(_) => {}
+            YamlValue::Sequence(items) | YamlValue::Tagged(_, items) => open.extend(items),
+            YamlValue::Mapping(entries) => open.extend(entries.iter().flat_map(|(key, value)| [key, value])),
+        }
+    }
+    number
 }
 
 fn jobs(root: Option<&YamlNode>) -> impl Iterator<Item = (&str, &YamlNode)> {
@@ -433,6 +470,21 @@ mod tests {
         // `9.yml` is known at the second level, and lies at the eleventh.
         let top = "on: push\njobs: {a: {uses: ./.github/workflows/9.yml}, b: {uses: ./.github/workflows/0.yml}}";
         assert!(read(top, &refs).unwrap_err()[0].contains("more than 10 levels deep"));
+    }
+
+    #[test]
+    fn attack_08_called_workflows_have_a_size_together() {
+        let calls: String = (0..20).map(|at| format!("  j{at}: {{uses: ./.github/workflows/f{at}.yml}}\n")).collect();
+        let top = format!("on: push\njobs:\n{calls}");
+        let large = format!("# {}\non: workflow_call\njobs: {{a: {{runs-on: x}}}}", "x".repeat(150_000));
+        let keys: String = (0..6000).map(|key| format!("K{key}: x, ")).collect();
+        let many = format!("on: workflow_call\nenv: {{{keys}}}\njobs: {{a: {{runs-on: x}}}}");
+        for (text, what) in [(&large, "more than 2 MiB together"), (&many, "more than 200000 YAML nodes together")] {
+            let names: Vec<_> = (0..20).map(|at| format!("./.github/workflows/f{at}.yml")).collect();
+            let files: Vec<_> = names.iter().map(|name| (name.as_str(), text.as_str())).collect();
+            let found = read(&top, &files).unwrap_err();
+            assert!(found.iter().any(|problem| problem.contains(what)), "{found:?}");
+        }
     }
 
     #[test]
