@@ -43,13 +43,13 @@ use tokio::{io::DuplexStream, sync::Notify, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use workflow::plan::{JobOrder, JobReport};
 
+use self::{actions_connection::OpenConnections, peer_proof::PeerProof, queue::QueueCache, registry::WorkerRegistry};
 pub use self::{
     auth::worker_id,
     connection::{WorkerInbound, WorkerOutbound},
     registry::{ConnectedWorker, WorkerProgram},
     server::ServerTls,
 };
-use self::{peer_proof::PeerProof, queue::QueueCache, registry::WorkerRegistry};
 
 /// How long tasks may take to end their work with the store after the port was closed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -97,6 +97,7 @@ struct Inner {
     offered: Notify,
     /// A renewal could not be stored: leases get full terms once the store works again.
     renewals_failed: AtomicBool,
+    actions_connections: Arc<OpenConnections>,
     tasks: TaskTracker,
 }
 
@@ -129,6 +130,7 @@ impl DispatchConfig {
             queue: Mutex::default(),
             assign: Notify::new(),
             offered: Notify::new(),
+            actions_connections: Arc::default(),
             renewals_failed: AtomicBool::new(false),
             tasks: TaskTracker::new(),
             config: self,
