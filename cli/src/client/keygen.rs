@@ -252,6 +252,8 @@ command = 120
 fetch_bytes = 2_147_483_648
 tree_entries = 500_000
 tree_bytes = 4_294_967_296
+# Bytes of the disk's free space that no fetch takes.
+min_free = 1_073_741_824
 # Clone URLs on loopback and private addresses, and file:// ones: for development.
 allow_private = false
 allow_file = false

@@ -391,6 +391,8 @@ pub struct Source {
     pub command: u64,
     /// Bytes of one fetch.
     pub fetch_bytes: u64,
+    /// Bytes that no fetch takes of the disk's free space.
+    pub min_free: u64,
     /// Files and folders of a repository whose files a workflow uses, an action's for example.
     pub tree_entries: u64,
     /// Bytes of those files.
@@ -539,6 +541,7 @@ impl Default for Source {
             wait: 600,
             command: 120,
             fetch_bytes: 2 << 30,
+            min_free: 1 << 30,
             tree_entries: 500_000,
             tree_bytes: 4 << 30,
         }

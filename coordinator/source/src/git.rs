@@ -65,6 +65,8 @@ pub struct GitLimits {
     pub time: Duration,
     /// Bytes of one fetch.
     pub fetch: u64,
+    /// Bytes that no fetch takes of the disk's free space.
+    pub min_free: u64,
     /// What a tree may hold whose files are sent to a worker.
     pub tree: TreeLimits,
 }
@@ -74,6 +76,7 @@ impl From<&config::Source> for GitLimits {
         Self {
             time: Duration::from_secs(settings.command),
             fetch: settings.fetch_bytes,
+            min_free: settings.min_free,
             tree: TreeLimits { entries: settings.tree_entries, bytes: settings.tree_bytes },
         }
     }
@@ -206,7 +209,23 @@ impl Mirror {
         command.args(["fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--force"]);
         command.args(depth.map(|depth| format!("--depth={depth}")));
         command.args(["--", from.url.as_str()]).args(specs);
-        self.run(command).await.map(drop)
+        let limits = GitLimits { fetch: self.limits.fetch.min(self.room()?), ..self.limits };
+        Self { limits, ..self.clone() }.run(command).await.map(drop)
+    }
+
+    /// Bytes that a fetch may take of the disk.
+    fn room(&self) -> Result<u64, GitError> {
+        let Ok(disk) = rustix::fs::statvfs(&self.path) else { return Ok(u64::MAX) };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        match free.checked_sub(self.limits.min_free) {
+            Some(room) if room > 0 => Ok(room),
+            _ => Err(GitError(format!(
+                "the disk of the pool's mirrors has {} MiB free, and source.min_free keeps {} MiB of it: its operator has \
+                 to make room",
+                free >> 20,
+                self.limits.min_free >> 20
+            ))),
+        }
     }
 
     /// git that connects to the address which was checked.

@@ -104,6 +104,9 @@ pub enum SourceError {
     Refused(String),
 }
 
+/// Bytes of the workflow files of a commit that are shown.
+const STORED_FILES: usize = 2 << 20;
+
 /// Says whether the operator keeps a repository private.
 pub type Privacy = Arc<dyn Fn(&Repository) -> bool + Send + Sync>;
 
@@ -244,7 +247,8 @@ impl RepositoryMirrors {
         })
     }
 
-    /// Workflow files directly in some folders at a commit that is here already, by path; none where it is not.
+    /// Workflow files directly in some folders at a commit that is here already, by path; none where it is not. What goes
+    /// beyond 2 MiB in sum is left out.
     pub async fn stored_files(
         &self,
         repository: &str,
@@ -260,7 +264,13 @@ impl RepositoryMirrors {
             let paths = mirror.names(&commit, &folders).into_iter();
             // One that is too long is refused where it is run; here the others still count.
             let files = paths.filter_map(|path| Some((mirror.file(&commit, &path, limit).ok()??, path)));
-            files.map(|(bytes, path)| (path, String::from_utf8_lossy(&bytes).into_owned())).collect()
+            let mut room = STORED_FILES;
+            let fit = files.take_while(|(bytes, _)| {
+                let left = room.checked_sub(bytes.len());
+                room = left.unwrap_or_default();
+                left.is_some()
+            });
+            fit.map(|(bytes, path)| (path, String::from_utf8_lossy(&bytes).into_owned())).collect()
         });
         read.await.map_err(|error| SourceError::NotYet(format!("reading the repository was ended: {error}")))
     }

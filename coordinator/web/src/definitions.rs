@@ -204,6 +204,7 @@ pub(super) async fn one(
 pub(super) async fn diff(
     State(web): State<Web>,
     caller: Caller,
+    client: Client,
     Path(event): Path<String>,
     QueryParams(DiffQuery { from }): QueryParams<DiffQuery>,
 ) -> Result<Json<DefinitionDiff>, Refusal> {
@@ -218,8 +219,19 @@ pub(super) async fn diff(
     if older.as_ref().is_some_and(|older| older.path != newer.path || older.repository != newer.repository) {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "only versions of the same path can be compared"));
     }
-    let lines = diff::lines(&older.as_ref().map(text).unwrap_or_default(), &text(&newer));
+    let texts = (older.as_ref().map(text).unwrap_or_default(), text(&newer));
+    let lines = compared(&web, client, texts).await?;
     Ok(Json(DefinitionDiff { from: older.map(|older| older.event), to: newer.event, lines }))
+}
+
+/// The lines of an older and a newer text.
+pub(super) async fn compared(
+    web: &Web,
+    client: Client,
+    (older, newer): (String, String),
+) -> Result<Vec<DiffLine>, Refusal> {
+    let permit = request_limits::permit(&web.limits.renderings, client, "comparisons")?;
+    Ok(tokio::task::spawn_blocking(move || (diff::lines(&older, &newer), permit)).await?.0)
 }
 
 /// The version of a path that came before this one.

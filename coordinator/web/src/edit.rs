@@ -13,7 +13,7 @@ use super::{
     QueryParams, Refusal, Web, api,
     auth::Caller,
     definitions::{self, DefinitionView, Preview},
-    diff::{self, DiffLine},
+    diff::DiffLine,
     dto::time,
     html::{HtmlError, rendered, repository_name},
     repositories,
@@ -116,7 +116,7 @@ pub(super) async fn page(
             if older.path != path || older.repository != address {
                 return Err(Refusal::new(StatusCode::BAD_REQUEST, "only versions of one path can be compared").into());
             }
-            let lines = diff::lines(&definitions::text(&older), &text);
+            let lines = definitions::compared(&web, client, (definitions::text(&older), text.clone())).await?;
             Some(Compared { from: older.event, to: version.event.clone(), lines })
         }
         _ => None,

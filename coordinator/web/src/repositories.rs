@@ -14,11 +14,14 @@ use super::{
     dto::{RunSummary, straight, time},
     html::{HtmlError, rendered, repository_name},
     pool::{self, QueueView, WorkerView},
+    request_limits::{self, Client},
 };
 use store::{Filter, Page};
 
 /// Most repositories on one page.
 const PAGE: usize = 50;
+/// Most workflow files of a repository that are shown.
+const CHECKED: usize = 50;
 /// Most runs of a repository that are looked at.
 const RECENT: u32 = 30;
 
@@ -123,6 +126,7 @@ pub(super) async fn repositories(
 pub(super) async fn repository(
     State(web): State<Web>,
     caller: Caller,
+    client: Client,
     Path(address): Path<String>,
     QueryParams(RepositoryQuery { at: wanted }): QueryParams<RepositoryQuery>,
 ) -> Result<Html<String>, HtmlError> {
@@ -151,7 +155,14 @@ pub(super) async fn repository(
         Some((branch, _)) => (branch.clone(), String::new()),
         None => (String::new(), at.clone()),
     };
-    let files = web.control.workflows(&address, &at).await.map_err(Refusal::from)?.into_iter().map(check).collect();
+    let permit = request_limits::permit(&web.limits.renderings, client, "checks of workflows")?;
+    let files = web.control.workflows(&address, &at).await.map_err(Refusal::from)?;
+    // The permit is held for as long as the work takes, also where its client went away.
+    let checked = tokio::task::spawn_blocking(move || {
+        let files: Vec<CheckedFile> = files.into_iter().take(CHECKED).map(check).collect();
+        (files, permit)
+    });
+    let (files, _) = checked.await.map_err(Refusal::from)?;
     let query = api::RunQuery { repository: Some(address.clone()), ..api::RunQuery::default() }.query(None);
     let (name, edit) = (repository_name(&address), format!("{}/edit", page(&address)));
     let (pool, address) = (&web.settings.name, address.as_str());

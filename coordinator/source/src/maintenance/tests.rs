@@ -148,3 +148,22 @@ async fn mirrors_are_listed_by_their_last_use() {
     world.sources.mirror("b").await.unwrap();
     assert_eq!(listed(&world), ["c", "a", "b"].map(RepositoryMirrors::mirror_name), "it was used again");
 }
+
+#[tokio::test]
+async fn attack_36_no_fetch_takes_the_room_that_is_kept_free() {
+    let world = World::new();
+    let commit = world.commit("main");
+    let from = CheckedUrl {
+        url: format!("file://{}", world.folder.path().join("upstream").display()).parse().unwrap(),
+        addresses: Vec::new(),
+    };
+    for (min_free, fits) in [(u64::MAX, false), (0, true)] {
+        let settings = config::Source { allow_file: true, min_free, ..config::Source::default() };
+        let reach = Reach { private: true, file: true };
+        let folder = world.folder.path().join("other");
+        let mirror = Mirror::open(&folder, REPOSITORY, reach, (&settings).into()).await.unwrap();
+        let fetched = mirror.fetch_commits(&from, std::slice::from_ref(&commit)).await;
+        assert_eq!(fetched.is_ok(), fits, "{fetched:?}");
+        assert!(fits || fetched.unwrap_err().to_string().contains("source.min_free"));
+    }
+}
