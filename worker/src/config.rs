@@ -61,12 +61,14 @@ pub struct WarmPoolConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DiskConfig {
-    /// Bytes that stay free on the engine's disk: below them the job ends that uses most. 0: no such floor.
+    /// Bytes that stay free on the engine's disk, and on that of `data`: below them the job ends that uses most, if it is the
+    /// cause. No image is pulled below twice as many. 0: no such floor.
     pub min_free: u64,
     /// Bytes of images that were pulled for jobs, and as many of images that were built for them: beyond them those go that
     /// were unused longest. 0: any number.
     pub image_bytes: u64,
-    /// Bytes of mirrors of repositories: beyond them those go that were unused longest, and no repository may have more.
+    /// Bytes of mirrors of repositories: beyond them those go that were unused longest and that no job reads. No repository
+    /// may have more: its mirror is begun anew.
     pub mirror_bytes: u64,
     /// Give each volume of a job a file system of `limits.disk` bytes, where root, loop devices and e2fsprogs allow it. It
     /// takes no more of the disk than the job writes. What a container writes elsewhere has the same bound where the engine
@@ -91,7 +93,8 @@ pub struct JobLimits {
     pub log: u64,
     /// Minutes a job may take where its workflow names none.
     pub timeout_minutes: u64,
-    /// Bytes of disk a job may use. 0: any number.
+    /// Bytes of disk a job may use in its containers, with the images that it builds, and as many in the process that serves
+    /// it outside of them. 0: any number.
     pub disk: u64,
     /// Bytes of memory for the process that serves one job outside of its container: it fetches and checks out, brings
     /// actions, packs archives, and masks and writes the log. A job whose process needs more is lost, with that reason.

@@ -376,7 +376,7 @@ process_memory = 536870912
 
 # The disk that jobs share.
 [disk]
-# Bytes that stay free on the engine's disk: below them the job ends that uses most.
+# Bytes that stay free on the engine's disk and on that of `data`: below them the job ends that uses most.
 min_free = 1073741824
 # Bytes of images pulled for jobs, and of images built for them: those go first that were unused longest. 0: any number.
 image_bytes = 53687091200

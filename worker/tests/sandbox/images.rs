@@ -190,6 +190,17 @@ fn attack_39_a_pull_ends_with_the_last_job_that_waits_for_it() {
 }
 
 #[test]
+fn attack_36_no_image_comes_before_the_floor_of_the_disk_would_end_a_job() {
+    // As if all that is left were in reserve.
+    with_config(DockerConfig { min_free: u64::MAX, ..DockerConfig::default() }, |sandbox| async move {
+        let registry = Registry::stalling().await;
+        let Err(error) = start(&*sandbox, &registry.image("tool:1"), None).await else { panic!("it came") };
+        assert!(error.to_string().contains("disk is nearly full"), "{error}");
+        start(&*sandbox, &image(), None).await.unwrap();
+    });
+}
+
+#[test]
 fn attack_36_images_between_stages_count_for_their_job_and_go_with_it() {
     with_config(DockerConfig::default(), |sandbox| async move {
         let machine = sandbox.acquire(spec().into()).await.unwrap();
