@@ -4,11 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures::future::{BoxFuture, FutureExt as _};
+use parking_lot::Mutex;
 use work::{BackOff, Outcome, WorkHandler};
 
 use super::{log_publisher::LogPublisher, planner::Planner, run_service::RunService, workflow_source::PlanError};
 use config::Config;
-use domain::run::{FinalizedLog, Millis, RunEvent, RunPhase, RunState};
+use domain::run::{FinalizedLog, Millis, Planned, RunEvent, RunPhase, RunState};
 use store::{ClaimedWork, WorkKind};
 
 /// Workflows fetched and planned at the same time, and logs finalized.
@@ -22,11 +23,47 @@ const WITHOUT_LOG: Millis = 10 * 60_000;
 /// Longest wait between two looks for a commit (ms).
 const LONGEST_WAIT: Millis = 30_000;
 
+/// A plan that takes no longer needs no place among the slow ones.
+const QUICK: Duration = Duration::from_secs(3);
+/// Slow plans at the same time: in all, and of one owner or author.
+const SLOW: [usize; 2] = [6, 2];
+
+/// Plans that take long, by the keys that they are for.
+#[derive(Debug, Default)]
+pub(super) struct SlowPlans(Mutex<Vec<[String; 2]>>);
+
+/// A place among the slow plans, until it is dropped.
+struct SlowPlan<'a>(&'a SlowPlans, [String; 2]);
+
+impl SlowPlans {
+    /// A place for a plan of these keys; `None`: there is none for it.
+    fn enter(&self, keys: [&String; 2]) -> Option<SlowPlan<'_>> {
+        let mut places = self.0.lock();
+        let of = |key: &String| places.iter().filter(|place| place.contains(key)).count();
+        if places.len() >= SLOW[0] || keys.iter().any(|key| of(key) >= SLOW[1]) {
+            return None;
+        }
+        let keys = keys.map(Clone::clone);
+        places.push(keys.clone());
+        Some(SlowPlan(self, keys))
+    }
+}
+
+impl Drop for SlowPlan<'_> {
+    fn drop(&mut self) {
+        let mut places = self.0.0.lock();
+        if let Some(place) = places.iter().position(|place| *place == self.1) {
+            places.swap_remove(place);
+        }
+    }
+}
+
 /// What the work of runs is done with.
 pub(super) struct RunWork {
     pub(super) run_service: RunService,
     pub(super) planner: Planner,
     pub(super) log_publisher: LogPublisher,
+    pub(super) slow_plans: SlowPlans,
     pub(super) config: Arc<Config>,
 }
 
@@ -58,11 +95,14 @@ impl RunWork {
         let Some(run) = &row.run else { return Ok(Outcome::Store(done)) };
         let Some(state) = self.run_service.store().run(run).await? else { return Ok(Outcome::Store(done)) };
         let event = match row.kind {
-            WorkKind::Plan => match self.planner.plan(&state).await {
-                Ok(planned) => RunEvent::Planned(Box::new(planned)),
-                Err(PlanError::Author(message)) => RunEvent::Unplannable { message },
-                Err(PlanError::NotYet(why)) if self.may_wait(&state) => return self.delay(row, &state, why).await,
-                Err(PlanError::NotYet(message)) => RunEvent::Unplannable { message },
+            WorkKind::Plan => match self.plan(&state).await {
+                None => return Ok(self.put_off(row)),
+                Some(planned) => match planned {
+                    Ok(planned) => RunEvent::Planned(Box::new(planned)),
+                    Err(PlanError::Author(message)) => RunEvent::Unplannable { message },
+                    Err(PlanError::NotYet(why)) if self.may_wait(&state) => return self.delay(row, &state, why).await,
+                    Err(PlanError::NotYet(message)) => RunEvent::Unplannable { message },
+                },
             },
             WorkKind::FinalizeLog => RunEvent::LogFinalized { log: self.finalize(&state).await? },
             WorkKind::Wake => {
@@ -77,6 +117,24 @@ impl RunWork {
         };
         self.run_service.apply(run, event, done).await?;
         Ok(Outcome::Stored)
+    }
+
+    /// The plan of a run. One that takes long has to have a place among those: servers that never answer must not keep
+    /// all planners for one owner or author. `None`: there is none now.
+    async fn plan(&self, state: &RunState) -> Option<Result<Planned, PlanError>> {
+        let mut planning = std::pin::pin!(self.planner.plan(state));
+        if let Ok(planned) = tokio::time::timeout(QUICK, &mut planning).await {
+            return Some(planned);
+        }
+        let request = &state.request;
+        let _place = self.slow_plans.enter([&request.repository.owner, &request.actor])?;
+        Some(planning.await)
+    }
+
+    fn put_off(&self, row: &ClaimedWork) -> Outcome {
+        let wait = (2000_u64 << row.tries.saturating_sub(1).min(10)).min(LONGEST_WAIT);
+        let why = "other runs of its owner or author wait for servers that take long";
+        Outcome::Store(vec![row.retry(self.run_service.now().saturating_add(wait), why)])
     }
 
     /// Whether a commit that is not there may still come.
@@ -136,5 +194,23 @@ impl WorkHandler for RunWorkHandler {
             self.work.perform(row).await
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attack_60_servers_that_never_answer_keep_planners_for_all_but_their_owner() {
+        let (plans, [a, b, c, d]) = (SlowPlans::default(), ["a", "b", "c", "d"].map(str::to_owned));
+        let first = plans.enter([&a, &b]);
+        let second = plans.enter([&a, &c]);
+        assert!(first.is_some() && second.is_some() && plans.enter([&a, &d]).is_none(), "two of an owner");
+        assert!(plans.enter([&d, &a]).is_none(), "whichever way it is named");
+        let others: Vec<_> = (0..8).filter_map(|number| plans.enter([&d, &number.to_string()])).collect();
+        assert_eq!(others.len(), 2);
+        drop(first);
+        assert!(plans.enter([&a, &b]).is_some());
     }
 }

@@ -11,7 +11,7 @@ use super::{
     PROTOCOLS,
     adapters::{actions_api::Services, object_source::ObjectSource, operator_api::Operator, relay_lookup::RelayLookup},
     admission::Admission,
-    background::RunWork,
+    background::{RunWork, SlowPlans},
     definitions::Definitions,
     known_maintainers::KnownMaintainers,
     log_publisher::LogPublisher,
@@ -160,6 +160,7 @@ impl Subsystems {
             },
             log_publisher: self.log_publisher.clone(),
             config: self.config.clone(),
+            slow_plans: SlowPlans::default(),
         };
         let publisher = |class| Publisher::new(self.store.clone(), self.relays.clone(), class, now);
         let (publisher, to_others) = (publisher(RelayClass::Own), publisher(RelayClass::Other));
