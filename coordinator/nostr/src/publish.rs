@@ -16,12 +16,13 @@ use nostr::{Event, Filter, JsonUtil, Keys, UnsignedEvent, secp256k1::schnorr::Si
 use domain::id::RunId;
 use domain::run::Millis;
 use store::{Batch, Change, ClaimedWork, LaneOrder, NewWork, Outgoing, RelayClass, Signer, Store, WorkKind};
+use tokio::sync::Semaphore;
 use work::{BackOff, Outcome, WorkHandler};
 
 use super::{
     Clock,
     outbox::{EventDelivery, deliveries, work_kind},
-    relays::{Answer, RelayError, RelayLease, Relays},
+    relays::{Answer, NO_ANSWER, RelayError, RelayLease, Relays},
 };
 
 /// Relays that the operator named are given up after this (ms), once another of them has the event.
@@ -33,6 +34,10 @@ const REFUSED_AGAIN: Millis = 60_000;
 /// Relays written to at the same time: our own, and those of others.
 const RELAYS: u32 = 64;
 const RELAYS_OF_OTHERS: u32 = 16;
+/// Of those, relays that took no event yet.
+const UNPROVEN: usize = 10;
+/// A delivery for which there is no hand now is tried again after this (ms).
+const NO_HAND: Millis = 1_000;
 /// A delivery for which there is no connection now is tried again after this (ms).
 const NO_CONNECTION: Millis = 5_000;
 /// Events on their way to one relay.
@@ -61,12 +66,14 @@ pub struct Publisher {
     relays: Relays,
     clock: Clock,
     class: RelayClass,
+    /// Hands for relays of others that took no event yet.
+    unproven: Semaphore,
 }
 
 impl Publisher {
     /// Joins what publishing to relays of this class needs.
     pub fn new(store: Store, relays: Relays, class: RelayClass, clock: Clock) -> Self {
-        Self { store, relays, clock, class }
+        Self { store, relays, clock, class, unproven: Semaphore::new(UNPROVEN) }
     }
 
     /// Makes rows of work of what an earlier version has not sent yet.
@@ -96,18 +103,27 @@ impl Publisher {
     async fn deliver(&self, rows: Vec<ClaimedWork>) -> anyhow::Result<Outcome> {
         let Some(first) = rows.first() else { return Ok(Outcome::Store(Batch::new())) };
         let url = first.lane.strip_suffix(REFUSED).unwrap_or(&first.lane).to_owned();
-        if self.class == RelayClass::Other && !self.relays.keeps_lane(&url) {
-            let reason = "too many relays are named that are not ours";
-            return Ok(Outcome::Store(self.give_up_all(&rows, &url, reason)));
+        let is_other = self.class == RelayClass::Other;
+        if is_other && !self.relays.keeps_lane(&url) {
+            return Ok(Outcome::Store(self.wait(
+                rows,
+                &url,
+                NO_CONNECTION,
+                "too many relays are named that are not ours",
+            )));
         }
+        // Relays that never answer must not hold all hands.
+        let _unproven = match is_other && !self.relays.has_answered(&url) {
+            true => match self.unproven.try_acquire() {
+                Ok(permit) => Some(permit),
+                Err(_) => return Ok(Outcome::Store(self.wait(rows, &url, NO_HAND, "other relays are tried first"))),
+            },
+            false => None,
+        };
         let lease = match self.relays.lease(&url) {
             Ok(lease) => lease,
             Err(error @ RelayError::TooMany) => {
-                let (over, waiting): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| self.is_over(row, &url));
-                let mut batch = self.give_up_all(&over, &url, &error.to_string());
-                let due = (self.clock)().saturating_add(NO_CONNECTION);
-                batch.extend(waiting.iter().map(|row| row.retry(due, error.to_string())));
-                return Ok(Outcome::Store(batch));
+                return Ok(Outcome::Store(self.wait(rows, &url, NO_CONNECTION, &error.to_string())));
             }
             Err(error) => return Ok(Outcome::Store(self.give_up_all(&rows, &url, &error.to_string()))),
         };
@@ -125,8 +141,11 @@ impl Publisher {
         let mut held_back = false;
         for ((row, delivery), answer) in readable.iter().zip(answers) {
             let answer = match answer {
-                Some(Answer::Refused(_) | Answer::Later(_))
-                    if lease.is_connected() && has_newer(&lease, &delivery.event).await =>
+                // One that did not answer would not answer this either.
+                Some(Answer::Refused(reason) | Answer::Later(reason))
+                    if !reason.starts_with(NO_ANSWER)
+                        && lease.is_connected()
+                        && has_newer(&lease, &delivery.event).await =>
                 {
                     Some(Answer::Taken)
                 }
@@ -134,7 +153,10 @@ impl Publisher {
             };
             match answer {
                 None => batch.push(row.release()),
-                Some(Answer::Taken) => batch.extend(self.settled(row, delivery, &url, "")),
+                Some(Answer::Taken) => {
+                    self.relays.note_answer(&url);
+                    batch.extend(self.settled(row, delivery, &url, ""));
+                }
                 Some(Answer::Refused(reason)) => batch.extend(self.refused(row, delivery, &url, &reason).await?),
                 Some(Answer::Later(reason)) => {
                     let event = delivery.event.id;
@@ -154,6 +176,15 @@ impl Publisher {
             }
         }
         Ok(Outcome::Store(batch))
+    }
+
+    /// Leaves rows for later, but those that had their time.
+    fn wait(&self, rows: Vec<ClaimedWork>, url: &str, wait: Millis, reason: &str) -> Batch {
+        let (over, waiting): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| self.is_over(row, url));
+        let mut batch = self.give_up_all(&over, url, reason);
+        let due = (self.clock)().saturating_add(wait);
+        batch.extend(waiting.iter().map(|row| row.retry(due, reason.to_owned())));
+        batch
     }
 
     /// A relay's final answer; empty: it has the event.

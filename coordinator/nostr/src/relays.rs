@@ -42,12 +42,17 @@ mod watched;
 
 /// Relays that the operator did not name, connected at a time.
 const UNNAMED: usize = 64;
+/// Relays of others that are in use when what may as well be gone without gets no more of them.
+const SPARE: usize = UNNAMED / 4;
 /// Memory of answers that are on their way from relays that the operator named, and from all others, in bytes.
 const ANSWERS: [usize; 2] = [128 << 20, 64 << 20];
 /// A relay that the operator did not name is left after nobody used it for this long.
 const IDLE: Duration = Duration::from_secs(30);
 /// How long a relay may take to answer an event.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// How it begins that a relay did not answer.
+pub(crate) const NO_ANSWER: &str = "no answer";
 
 /// A relay's answer to an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +84,7 @@ pub enum RelayError {
     #[error("{0}")]
     Refused(String),
     /// It did not answer in time.
-    #[error("no answer within {} s", .0.as_secs())]
+    #[error("{NO_ANSWER} within {} s", .0.as_secs())]
     TimedOut(Duration),
 }
 
@@ -233,6 +238,32 @@ impl Relays {
     /// Whether events still go to a relay: always to one that the operator named.
     pub fn keeps_lane(&self, url: &str) -> bool {
         self.is_named(url) || self.0.lanes.lock().keep(url)
+    }
+
+    /// Notes that a relay took an event.
+    pub fn note_answer(&self, url: &str) {
+        self.0.lanes.lock().note_answer(url);
+    }
+
+    /// Whether a relay that is not the operator's took an event since events go to it.
+    pub fn has_answered(&self, url: &str) -> bool {
+        self.0.lanes.lock().has_answered(url)
+    }
+
+    /// The use of a relay that may as well be gone without: of others there is room for few such.
+    ///
+    /// # Errors
+    /// As of [`Self::lease`].
+    pub fn lease_spare(&self, url: &str) -> Result<RelayLease, RelayError> {
+        let purpose = Use::Exchange(normal(url).ok_or_else(|| RelayError::NotARelay(url.to_owned()))?);
+        {
+            let open = self.0.open();
+            let is_new = !open.contains_key(&purpose) && !self.is_named(purpose.url());
+            if is_new && open.values().filter(|entry| !entry.named && entry.is_leased()).count() >= SPARE {
+                return Err(RelayError::TooMany);
+            }
+        }
+        self.lease_for(purpose)
     }
 
     /// The use of a relay, which is being connected from now on.

@@ -99,7 +99,7 @@ impl<D: RequestHandler> Inner<D> {
         };
         let asks_named = share == Share::Known || turn.is_some();
         let urls = read.iter().chain(named.iter().filter(|_| asks_named));
-        let relays: Vec<RelayLease> = urls.filter_map(|url| self.relays.lease(url).ok()).collect();
+        let relays: Vec<RelayLease> = urls.filter_map(|url| self.relays.lease_spare(url).ok()).collect();
         let urgency: Urgency = share.urgency();
         while self.memory().pending.contains(&request) {
             let looks = relays.iter().map(|relay| relay.watch(partner, urgency));
