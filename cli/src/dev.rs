@@ -11,7 +11,8 @@ use anyhow::Context;
 use config::{self, Config, keys, load};
 use nostr_relay_builder::{LocalRelay, RelayBuilder, builder::RateLimit};
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use worker::{config::Config as WorkerConfig, coordinator_client::Shutdown};
 
 use self::local_repository::{AnnouncedRepository, LocalRepository};
@@ -143,13 +144,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         coordinator.await?;
     }
     follow.iter().for_each(|follow| follow.abort());
-    relay.shutdown();
+    drop(relay);
     ended.map(|()| ExitCode::SUCCESS)
 }
 
 /// What a pool has beside its worker.
 struct DevPool {
-    relay: LocalRelay,
+    relay: AbortOnDropHandle<std::io::Result<()>>,
     url: String,
     running: ::coordinator::Running,
     shared: Option<AnnouncedRepository>,
@@ -158,13 +159,11 @@ struct DevPool {
 
 async fn start(args: &Args, data: &Path, keys: &keys::Keys, local: Option<LocalRepository>) -> anyhow::Result<DevPool> {
     let unlimited = RateLimit { max_reqs: 10_000, notes_per_minute: u32::MAX };
-    let mut relay = RelayBuilder::default().addr([127, 0, 0, 1].into()).rate_limit(unlimited);
-    if args.relay_port != 0 {
-        relay = relay.port(args.relay_port);
-    }
-    let relay = LocalRelay::new(relay);
-    relay.run().await.with_context(|| format!("the relay cannot listen on 127.0.0.1:{}", args.relay_port))?;
-    let url = relay.url().await.to_string().trim_end_matches('/').to_owned();
+    let relay = LocalRelay::new(RelayBuilder::default().rate_limit(unlimited));
+    let listener = TcpListener::bind(("127.0.0.1", args.relay_port)).await;
+    let listener = listener.with_context(|| format!("the relay cannot listen on 127.0.0.1:{}", args.relay_port))?;
+    let url = format!("ws://{}", listener.local_addr()?);
+    let relay = AbortOnDropHandle::new(tokio::spawn(local_relay::serve(listener, relay)));
     let shared = match local {
         Some(local) => Some(local.announce(&url).await?),
         None => None,

@@ -52,11 +52,12 @@ const PACKAGES: [(&str, &[&str]); 16] = [
     ),
 ];
 /// Sources of the product; its tests may look from outside.
-const PRODUCT: [&str; 8] = [
+const PRODUCT: [&str; 9] = [
     "proto/src",
     "workflow/src",
     "telemetry/src",
     "zip_reader/src",
+    "local_relay/src",
     "coordinator",
     "worker/src",
     "worker/init/src",
@@ -74,7 +75,7 @@ const LIBRARIES: [(&str, &[&str]); 8] = [
     ("tonic", &["coordinator/dispatch", "worker/src/coordinator_client", "proto/src"]),
     ("bollard", &["worker/src/sandbox/docker"]),
     ("askama", &["coordinator/web"]),
-    ("axum", &["coordinator/web", "coordinator/actions_api"]),
+    ("axum", &["coordinator/web", "coordinator/actions_api", "local_relay/src"]),
 ];
 
 /// Where the modules of a workflow language may be named: these modules, the seams to them, and what `uses:` does, which
