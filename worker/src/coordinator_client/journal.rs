@@ -3,19 +3,23 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Write as _},
+    io::{self, BufWriter, Write},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use proto::worker::{Attempt, Result as Report};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
 use crate::log::spool::SpoolFile;
+
+/// Bytes of an entry on their way to its file.
+const BUFFER: usize = 16 << 10;
 
 /// One attempt in the journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,8 +29,17 @@ pub(super) struct JournalEntry {
     attempt: u32,
     /// For the bulk service.
     pub(super) token: String,
-    /// `JobReport` as JSON text; set once its processes are gone.
-    report: Option<String>,
+    /// `JobReport` as JSON text; set once its processes are gone. One may have megabytes: it is shared with its message.
+    #[serde(serialize_with = "write_text", deserialize_with = "read_text")]
+    report: Option<Bytes>,
+}
+
+fn write_text<S: Serializer>(text: &Option<Bytes>, serializer: S) -> Result<S::Ok, S::Error> {
+    text.as_deref().map(String::from_utf8_lossy).serialize(serializer)
+}
+
+fn read_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Bytes>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.map(Bytes::from))
 }
 
 impl JournalEntry {
@@ -40,13 +53,13 @@ impl JournalEntry {
     }
 
     pub(super) fn end(&mut self, report: &Report) {
-        self.report = Some(String::from_utf8_lossy(&report.report).into_owned());
+        self.report = Some(report.report.clone());
     }
 
     /// The result, where there is one.
     pub(super) fn report(&self) -> Option<Report> {
         let report = self.report.clone()?;
-        Some(Report { attempt: Some(self.attempt()), report: report.into() })
+        Some(Report { attempt: Some(self.attempt()), report })
     }
 }
 
@@ -127,14 +140,14 @@ impl Folders {
     }
 
     fn begin(&self, entry: &JournalEntry) -> io::Result<()> {
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(self.entry(entry))?;
-        file.write_all(&line(entry)?)
+        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(self.entry(entry))?;
+        write_line(entry, &file)
     }
 
     /// Adds the end to the file: what is cut off by a crash leaves the line before it.
     fn complete(&self, entry: &JournalEntry) -> io::Result<()> {
-        let mut file = File::options().append(true).create(true).mode(0o600).open(self.entry(entry))?;
-        file.write_all(&line(entry)?)?;
+        let file = File::options().append(true).create(true).mode(0o600).open(self.entry(entry))?;
+        write_line(entry, &file)?;
         file.sync_all()?;
         File::open(&self.entries)?.sync_all()
     }
@@ -180,11 +193,12 @@ impl Folders {
     }
 }
 
-/// A state of an entry, behind those before it, of which the last may be cut off.
-fn line(entry: &JournalEntry) -> io::Result<Vec<u8>> {
-    let mut line = vec![b'\n'];
+/// Writes a state of an entry behind those before it, of which the last may be cut off.
+fn write_line(entry: &JournalEntry, file: &File) -> io::Result<()> {
+    let mut line = BufWriter::with_capacity(BUFFER, file);
+    line.write_all(b"\n")?;
     serde_json::to_writer(&mut line, entry)?;
-    Ok(line)
+    line.flush()
 }
 
 /// The last state of an entry that was written whole.

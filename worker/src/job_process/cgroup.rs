@@ -26,6 +26,11 @@ pub(super) struct GroupLimits {
 /// The microseconds over which processor time is counted.
 const PERIOD: u64 = 100_000;
 
+/// Weight of the processor time of all these groups together, as version 1 counts it: a group without one has 1024, and so
+/// has the worker itself, and all containers together. Where processors are short, what jobs do outside of their containers
+/// waits for what their neighbours do inside of theirs.
+const WEIGHT: u64 = 256;
+
 /// Where groups of this worker are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cgroups {
@@ -88,6 +93,8 @@ impl Cgroups {
                 delegate(&own)?;
                 let folder = make(&own, &name)?;
                 enable(&folder)?;
+                // Not every machine has the controller. 100 is to this file what 1024 is to shares.
+                let _ = write(&folder, "cpu.weight", (WEIGHT * 100 / 1024).to_string());
                 empty(&folder);
                 Ok(Self::V2(folder))
             }
@@ -96,6 +103,9 @@ impl Cgroups {
                 for (controller, own) in folders {
                     match make(&own, &name) {
                         Ok(folder) => {
+                            if controller == "cpu" {
+                                let _ = write(&folder, "cpu.shares", WEIGHT.to_string());
+                            }
                             empty(&folder);
                             made.push((controller, folder));
                         }
