@@ -41,6 +41,8 @@ pub struct Shares(Arc<Mutex<Table>>);
 #[derive(Debug)]
 struct Table {
     limits: Limits,
+    /// Permits are never given to another client.
+    kept: bool,
     /// Permits that are taken.
     taken: usize,
     /// Number of the next permit.
@@ -73,7 +75,14 @@ pub struct Busy(Arc<AtomicUsize>);
 impl Shares {
     /// So many permits.
     pub fn new(limits: Limits) -> Self {
-        Self(Arc::new(Mutex::new(Table { limits, taken: 0, next: 0, clients: HashMap::new() })))
+        Self(Arc::new(Mutex::new(Table { limits, kept: false, taken: 0, next: 0, clients: HashMap::new() })))
+    }
+
+    /// So many permits, none of which is given to another client: for what does not end because its permit was lost.
+    pub fn kept(limits: Limits) -> Self {
+        let shares = Self::new(limits);
+        shares.0.lock().kept = true;
+        shares
     }
 
     /// Takes a permit for a client.
@@ -134,6 +143,9 @@ impl Table {
     /// Takes a permit from a client that has most, for one that `has` fewer: an idle one, and of those the oldest. Who has
     /// some already must have fewer afterwards too, or two clients would take turns.
     fn make_room(&mut self, has: usize) -> bool {
+        if self.kept {
+            return false;
+        }
         let most = self.clients.values().map(BTreeMap::len).max().unwrap_or(0);
         if most <= has + usize::from(has > 0) {
             return false;
@@ -212,6 +224,16 @@ mod tests {
 
     fn client(number: u8) -> ClientAddress {
         IpAddr::V4(Ipv4Addr::new(192, 0, 2, number)).into()
+    }
+
+    #[test]
+    fn attack_59_what_can_not_be_ended_is_never_more_than_there_are_permits() {
+        let shares = Shares::kept(Limits { all: 4, each: 4 });
+        let permits: Vec<_> = (0..4).map(|_| shares.enter(client(1)).unwrap()).collect();
+        assert_eq!(shares.enter(client(2)).unwrap_err(), Full::All);
+        assert!(permits.iter().all(|permit| !is_lost(permit)));
+        drop(permits);
+        assert!(shares.enter(client(2)).is_ok());
     }
 
     fn is_lost(permit: &Permit) -> bool {

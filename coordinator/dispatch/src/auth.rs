@@ -137,7 +137,8 @@ async fn enrolled(inner: &Inner, register: &Register, id: &str) -> anyhow::Resul
     };
     if known.is_some() || inner.config.configured_workers.contains(&register.identity) {
         store.commit(vec![Change::Worker(row.clone())]).await?;
-        return Ok(row);
+        // It may have been drained since it was looked up.
+        return Ok(store.worker(id).await?.unwrap_or(row));
     }
     ensure!(
         !register.token.is_empty(),

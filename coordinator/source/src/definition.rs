@@ -18,6 +18,9 @@ pub const KIND: u16 = 35417;
 pub const LONGEST: usize = 128 * 1024;
 /// Bytes of a path.
 const PATH: usize = 256;
+/// Bytes of all tags, and their number: with what else clients write.
+const TAGS: usize = 4096;
+const MOST_TAGS: usize = 64;
 
 /// A definition, read and found well-formed. Whether it counts is another question: [`in_force`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +55,10 @@ impl Definition {
         let bad = |why: String| Err(Defect(why));
         if event.kind.as_u16() != KIND {
             return bad(format!("its kind is {}, not {KIND}", event.kind.as_u16()));
+        }
+        let bytes: usize = event.tags.iter().flat_map(|tag| tag.as_slice()).map(String::len).sum();
+        if bytes > TAGS || event.tags.len() > MOST_TAGS {
+            return bad(format!("its tags are too long: {MOST_TAGS} of {TAGS} bytes together are allowed"));
         }
         let (repository, path) = (only(event, "a")?, only(event, "path")?);
         match Address::parse(repository) {
@@ -214,6 +221,20 @@ mod tests {
     fn definition(by: &Keys, owner: &Keys, at: u64, text: Option<&str>) -> Definition {
         let tags = tags(&address(owner), PATH, text);
         Definition::read(&signed(by, KIND, at, tags, text.unwrap_or_default())).unwrap()
+    }
+
+    #[test]
+    fn attack_58_a_definition_is_hardly_longer_than_its_text() {
+        let owner = Keys::generate();
+        let good = tags(&address(&owner), PATH, Some(TEXT));
+        let padded = |more: Vec<Vec<String>>| {
+            let tags = good.iter().cloned().chain(more).collect();
+            Definition::read(&signed(&owner, KIND, 5, tags, TEXT))
+        };
+        assert!(padded(vec![vec!["client".into(), "some client".into()]]).is_ok());
+        for more in [vec![vec!["pad".to_owned(), "x".repeat(1_000_000)]], vec![vec!["pad".to_owned()]; 100]] {
+            assert!(padded(more).unwrap_err().to_string().contains("tags are too long"));
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! through [`EventQuery`]: this stage knows none.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -197,6 +197,9 @@ impl RepositoryMirrors {
             })
             .collect();
         found.sort_by_key(|(read, _)| read.precedence());
+        // Of each author the newest, as a relay has it: what else relays give is not for us to keep.
+        let mut known = HashSet::new();
+        found.retain(|(read, _)| known.insert((read.author.clone(), read.path.clone())));
         found.truncate(DEFINITIONS);
         found
     }

@@ -386,8 +386,8 @@ async fn a_worker_is_known_by_its_newest_row(store: &Store) {
         seen_at: 3,
         draining,
     };
-    store.commit(vec![Change::Worker(row(1, false)), Change::Worker(row(2, true))]).await.unwrap();
-    assert_eq!(store.workers().await.unwrap(), [row(2, true)]);
+    store.commit(vec![Change::Worker(row(1, true)), Change::Worker(row(2, false))]).await.unwrap();
+    assert_eq!(store.workers().await.unwrap(), [row(2, true)], "a worker that comes back undoes no drain");
 }
 
 async fn a_counter_gives_each_value_once(store: &Store) {

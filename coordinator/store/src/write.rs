@@ -232,13 +232,13 @@ async fn blob(connection: &mut Connection, blob: &Blob) -> Result<(), StoreError
     done(statement.execute(connection).await)
 }
 
+/// A worker that comes back: that it is to get no jobs is its operator's word, and stays.
 async fn worker(connection: &mut Connection, row: &WorkerRow) -> Result<(), StoreError> {
     let statement = query(
         "INSERT INTO workers (id, identity, name, labels, slots, seen_at, draining)
          VALUES ($1, $2, $3, $4, $5, $6, $7)
          ON CONFLICT (id) DO UPDATE SET identity = excluded.identity, name = excluded.name,
-             labels = excluded.labels, slots = excluded.slots, seen_at = excluded.seen_at,
-             draining = excluded.draining",
+             labels = excluded.labels, slots = excluded.slots, seen_at = excluded.seen_at",
     )
     .bind(&row.id)
     .bind(&row.identity)

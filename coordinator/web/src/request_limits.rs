@@ -51,15 +51,17 @@ pub(super) struct RequestLimits {
 impl RequestLimits {
     pub(super) fn new(settings: &Settings) -> Self {
         let shares = |all, each| Shares::new(Limits { all, each });
+        // What goes on until its end, whoever waits for it.
+        let kept = |all, each| Shares::kept(Limits { all, each });
         Self {
             streams: shares(settings.streams, settings.streams_per_address),
-            searches: shares(32, 8),
-            renderings: shares(32, 16),
+            searches: kept(32, 8),
+            renderings: kept(32, 8),
             summaries: Arc::new(Semaphore::new(2)),
             runs: Arc::new(Semaphore::new(4)),
             uploads: shares(32, 8),
-            // As many as the pool listens for.
-            signers: shares(256, 16),
+            // As many as there are relays of others that are connected for them: each page may name one of its own.
+            signers: shares(64, 4),
             dials: RateLimiter::keyed(Quota::per_minute(DIALS)),
             all_dials: RateLimiter::direct(Quota::per_second(ALL_DIALS)),
         }
