@@ -109,8 +109,8 @@ impl WorkerSession {
     }
 }
 
-/// How long a worker gets no offer after it let one run out: the first time, and at most.
-const PAUSE: Duration = Duration::from_secs(10);
+/// A worker gets no offer after it let a second one in a row run out, for twice as long as an offer lasts, then for longer, at
+/// most for this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 struct OpenOffer {
@@ -380,10 +380,11 @@ impl WorkerRegistry {
             self.offered.remove(&(offer.run, offer.job));
         }
         for worker in silent {
-            tracing::warn!(worker, "a worker neither took nor refused an offer: it gets none for a while");
+            tracing::warn!(worker, "a worker neither took nor refused an offer: it gets one at a time, and fewer");
             let (before, _) = self.unanswered.get(&worker).copied().unwrap_or_default();
-            let pause = (PAUSE * 2_u32.pow(before.min(6))).min(LONGEST_PAUSE);
-            self.unanswered.insert(worker, (before.saturating_add(1), Some(now + pause)));
+            let pause = (self.timeouts.offer() * 2_u32.pow(before.min(6))).min(LONGEST_PAUSE);
+            let until = (before > 0).then_some(now + pause);
+            self.unanswered.insert(worker, (before.saturating_add(1), until));
         }
         paused_no_more || !expired.is_empty()
     }
