@@ -85,7 +85,7 @@ async fn a_full_disk_is_named_and_nothing_is_lost_once_there_is_space_again() {
     let small = Small::mount(&stage.folder.path().join("small"));
     stage.pool = stage.pool.with("LONGSHORE_DATA", &small.0.join("data").to_string_lossy());
     // The request that comes while the disk is full is to wait for room, and not to be refused for the lack of it.
-    stage.pool = stage.pool.with("LONGSHORE_STORE_MIN_FREE", "0");
+    stage.pool = stage.pool.with("LONGSHORE_STORE_MIN_FREE", "0").with("LONGSHORE_SOURCE_MIN_FREE", "0");
     let coordinator = stage.pool.coordinator().unwrap();
     let worker = stage.pool.worker(&[]).unwrap();
     let (run, job) = stage.begin().await;
