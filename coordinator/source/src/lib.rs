@@ -22,6 +22,7 @@ use self::{
     announcement::{Announcement, State},
     definition::{Claim, Definition},
     git::{KnownCommit, Mirror},
+    maintenance::remove_stale_locks,
 };
 use domain::id::CommitId;
 use domain::run::Repository;
@@ -211,6 +212,7 @@ impl RepositoryMirrors {
         let lock = self.repository_lock(&Mirror::name(&repository.address));
         let _held = lock.lock().await;
         let mirror = self.mirror(&repository.address).await?;
+        remove_stale_locks(mirror.path());
         let (object, reference) = self.target(&state, wanted, &mirror).await?;
         let (names, tips): (Vec<String>, Vec<String>) =
             state.tips(&reference, TIPS).into_iter().map(|(name, tip)| (name.to_owned(), tip.to_owned())).unzip();

@@ -34,13 +34,21 @@ pub struct StoredMirror {
     pub used_at: SystemTime,
 }
 
-/// Removes lock files of git in a mirror whose lock is ours: a git that was killed left them, and every change of refs
-/// would fail for ever.
-fn remove_stale_locks(mirror: &Path) {
-    let kept = std::fs::read_dir(mirror.join("refs/longshore")).into_iter().flatten().flatten();
-    let refs = kept.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "lock"));
+/// Removes lock files of git in a mirror whose lock is ours: a git that was killed, as the plan is that it fetched for was
+/// put off, left them, and every change of refs would fail for ever.
+pub(super) fn remove_stale_locks(mirror: &Path) {
+    let (mut folders, mut refs) = (vec![mirror.join("refs/longshore"), mirror.join("refs/fetched")], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                _ if entry.path().extension().is_some_and(|end| end == "lock") => refs.push(entry.path()),
+                _ => {}
+            }
+        }
+    }
     let own = ["packed-refs.lock", "shallow.lock", "gc.pid"].map(|name| mirror.join(name));
-    for path in refs.chain(own) {
+    for path in refs.into_iter().chain(own) {
         match std::fs::remove_file(&path) {
             Ok(()) => tracing::warn!("removed {}, which a git that was killed left", path.display()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -6,7 +6,10 @@
 
 use url::Url;
 
-use super::{RepositoryMetadata, RepositoryMirrors, SourceError, address, address::Address, git::Mirror, lock::Lock};
+use super::{
+    RepositoryMetadata, RepositoryMirrors, SourceError, address, address::Address, git::Mirror, lock::Lock,
+    maintenance::remove_stale_locks,
+};
 use domain::id::CommitId;
 use domain::run::Repository;
 use network::{self, CheckedUrl, Reach};
@@ -240,6 +243,7 @@ impl RepositoryMirrors {
         let lock = self.repository_lock(&Mirror::name(&key));
         let _held = lock.lock().await;
         let mirror = Mirror::open(&self.folder, &key, reach, (&self.settings).into()).await.map_err(refused)?;
+        remove_stale_locks(mirror.path());
         let everything = matches!(asked.need, FetchDepth::Everything);
         let names = if everything { Vec::new() } else { names(asked.reference)? };
         let pinned = address::check_commit(asked.reference).ok();

@@ -167,3 +167,29 @@ async fn attack_36_no_fetch_takes_the_room_that_is_kept_free() {
         assert!(fits || fetched.unwrap_err().to_string().contains("source.min_free"));
     }
 }
+
+#[tokio::test]
+async fn what_a_fetch_that_was_killed_leaves_locked_stops_nobody() {
+    let world = World::new();
+    let url = format!("file://{}", world.folder.path().join("upstream").display());
+    world.commit("first");
+    let mirrors = [("o/r".to_owned(), url)].into();
+    let settings = config::Source { allow_file: true, ..config::Source::default() };
+    let sources = RepositoryMirrors::new(world.folder.path().join("mirrors"), settings, Arc::new(Nobody))
+        .with_actions(config::Actions { mirrors, ..config::Actions::default() });
+    let find = async |reference: &str| {
+        let need = crate::other_repositories::FetchDepth::History;
+        let asked = crate::other_repositories::RepositoryRequest { own: "", repository: "o/r", reference, need };
+        sources.find(&asked).await
+    };
+    find("first").await.unwrap();
+    let second = world.commit("second");
+    let mirror = world.sources.mirrors().pop().unwrap().path;
+    for left in
+        [format!("refs/longshore/{second}.lock"), "packed-refs.lock".to_owned(), "refs/fetched/a/b.lock".to_owned()]
+    {
+        std::fs::create_dir_all(mirror.join(&left).parent().unwrap()).unwrap();
+        std::fs::write(mirror.join(left), "").unwrap();
+    }
+    assert_eq!(find("second").await.unwrap().commit.as_str(), second);
+}
