@@ -122,7 +122,7 @@ impl Pool {
     /// Starts the coordinator and waits until it is ready.
     pub fn coordinator(&self) -> Result<Process> {
         let mut process = self.start_coordinator()?;
-        process.line(START, |line| line.contains("ready"))?;
+        process.line(START, |line| line == "ready")?;
         Ok(process)
     }
 
@@ -145,7 +145,7 @@ impl Pool {
         let mut all = vec![("LONGSHORE_COORDINATOR", coordinator.as_str())];
         all.extend(environment);
         let mut process = Process::start_program(&self.program, &arguments, &all, &self.log("worker"))?;
-        process.line(START, |line| line.contains("ready"))?;
+        process.line(START, |line| line.starts_with("ready: "))?;
         Ok(process)
     }
 
