@@ -105,7 +105,7 @@ impl Stage {
         assert!(strangers.is_empty(), "{url} went to {strangers:?}");
         let title = self.browser.client.title().await.unwrap();
         assert!(!title.starts_with("broken-in"), "{url}");
-        let inside = "document.querySelectorAll('main script, main img:not([src^=\"/api/badge.svg?\"]), main [onerror], main [onmouseover]').length === 0 && 'nothing'";
+        let inside = "document.querySelectorAll('main script, main img:not([src^=\"/api/badge.svg?\"], .avatar[src^=\"/avatars/\"]), main [onerror], main [onmouseover]').length === 0 && 'nothing'";
         assert_eq!(self.until(inside).await, "nothing", "{url}");
     }
 }
@@ -120,9 +120,9 @@ async fn attack_50_a_run_of_hostile_names_is_watched_from_its_press_to_its_faili
 
     // The list shows the run without a reload.
     let (run, _) = stage.world.send(&stage.world.press(stage.dev.pubkey, PATH)).await.unwrap();
-    stage.until("document.querySelector('#runs tbody tr a')?.href").await;
+    stage.until("document.querySelector('#runs li a')?.href").await;
     // First click: the run. It is followed to its end.
-    stage.browser.click("#runs tbody tr a").await.unwrap();
+    stage.browser.click("#runs li a").await.unwrap();
     stage.until("document.querySelector('#state.failure')?.textContent").await;
     let chain =
         stage.until("[...document.querySelectorAll('main code')].map((code) => code.textContent).join(' ')").await;
@@ -138,7 +138,7 @@ async fn attack_50_a_run_of_hostile_names_is_watched_from_its_press_to_its_faili
 
     // Signed in, the run is asked for again, with an input.
     stage.browser.client.back().await.unwrap();
-    stage.browser.press("Sign in").await.unwrap();
+    stage.browser.sign_in().await.unwrap();
     stage.until(SIGNED_IN).await;
     let first = stage.browser.client.current_url().await.unwrap();
     stage.browser.press("Run again").await.unwrap();
@@ -156,9 +156,9 @@ async fn a_run_is_cancelled_and_every_page_is_sound_without_and_with_a_script() 
     let stage = Stage::start().await;
     let signer = stage.browser.sign_with(stage.world.owner.clone()).await.unwrap();
     stage.open("/").await;
-    stage.browser.press("Sign in").await.unwrap();
+    stage.browser.sign_in().await.unwrap();
     stage.until(SIGNED_IN).await;
-    stage.browser.press("Run a workflow").await.unwrap();
+    stage.browser.press("Run workflow").await.unwrap();
     let fill = format!(
         "(() => {{ const form = document.querySelector('dialog[open] form'); if (!form) return null;
            form.repository.value = '{}'; form.workflow.value = '{PATH}'; form.branch.value = 'main';
@@ -251,7 +251,7 @@ async fn what_failed_is_run_again_until_green_then_one_job_with_the_others_carri
     stage.until("document.querySelector('#state.failure')?.textContent").await;
     let why = stage.until("document.querySelector('details[data-key=ship] summary')?.textContent").await;
     assert!(why.contains("left out: it needs test, which ended as failure"), "{why}");
-    stage.browser.press("Sign in").await.unwrap();
+    stage.browser.sign_in().await.unwrap();
     stage.until(SIGNED_IN).await;
 
     stage.again("failed").await;
@@ -284,7 +284,7 @@ async fn somebody_signs_in_with_a_remote_signer_runs_a_workflow_and_cancels_it_w
         stage.until(&format!("(() => {{ const field = document.querySelector('dialog[open] input[name=bunker]'); if (!field) return null; field.value = '{address}'; return 'filled'; }})()")).await;
         stage.browser.press("Connect").await.unwrap();
     };
-    stage.browser.press("Sign in by a remote signer").await.unwrap();
+    stage.browser.press("Sign in").await.unwrap();
     connect("bunker://nobody").await;
     stage.until("document.querySelector('dialog .problem')?.textContent").await;
     stage.is_sound().await;
@@ -293,7 +293,7 @@ async fn somebody_signs_in_with_a_remote_signer_runs_a_workflow_and_cancels_it_w
     let key = stage.until("sessionStorage.getItem('longshore.key')").await;
     assert_eq!(key, stage.world.owner.public_key().to_hex());
 
-    stage.browser.press("Run a workflow").await.unwrap();
+    stage.browser.press("Run workflow").await.unwrap();
     let fill = format!(
         "(() => {{ const form = document.querySelector('dialog[open] form'); if (!form) return null;
            form.repository.value = '{}'; form.workflow.value = '{PATH}'; form.branch.value = 'main';

@@ -109,6 +109,9 @@ pub struct Repository {
     pub relays: Vec<String>,
 }
 
+/// Most characters of a commit's message that a run keeps.
+pub const MAX_COMMIT_MESSAGE: usize = 200;
+
 /// What planning found out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Planned {
@@ -135,6 +138,9 @@ pub struct Planned {
     /// `run-name:` evaluated.
     #[serde(default)]
     pub title: Option<String>,
+    /// First line of the commit's message, [`MAX_COMMIT_MESSAGE`] characters of it.
+    #[serde(default)]
+    pub commit_message: Option<String>,
     /// The workflows it calls, at any depth, by what `uses:` says there.
     #[serde(default)]
     pub called: IndexMap<String, Plan>,
@@ -150,6 +156,13 @@ pub struct Planned {
     pub relays: Vec<String>,
     /// Maintainers, 64 hex, owner included.
     pub maintainers: Vec<String>,
+}
+
+impl Planned {
+    /// What people call the run by, beside its workflow's name.
+    pub fn heading(&self) -> Option<&str> {
+        self.title.as_deref().or(self.commit_message.as_deref())
+    }
 }
 
 /// Who may read a run.

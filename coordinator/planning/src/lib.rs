@@ -18,7 +18,7 @@ use workflow::{
 };
 
 use domain::id::{CommitId, MalformedId};
-use domain::run::{Planned, Repository, RunRequest};
+use domain::run::{MAX_COMMIT_MESSAGE, Planned, Repository, RunRequest};
 
 /// What the source stage knows of a repository and the commit, beside its files.
 #[derive(Debug, Clone)]
@@ -157,6 +157,8 @@ pub fn assemble(
 ) -> Result<Planned, String> {
     let CallGraph { plan, called } = graph;
     let RunStart { inputs, context, title } = plan.dialect.start(&plan, subject, &trigger, numbers)?;
+    let message = subject.description.as_ref().and_then(|(message, _)| message.lines().next());
+    let message = message.map(|line| line.trim().chars().take(MAX_COMMIT_MESSAGE).collect::<String>());
     Ok(Planned {
         commit: subject.commit.parse().map_err(|error: MalformedId| error.to_string())?,
         reference: subject.reference.clone(),
@@ -168,6 +170,7 @@ pub fn assemble(
         plan,
         called,
         title,
+        commit_message: message.filter(|line| !line.is_empty()),
         origins: IndexMap::new(),
         definitions: Vec::new(),
         notices: Vec::new(),

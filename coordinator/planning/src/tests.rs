@@ -214,4 +214,5 @@ fn a_plan_keeps_what_it_calls_and_asks_for_what_it_does_not_have() {
     };
     assert_eq!(planned.called.keys().collect::<Vec<_>>(), [".github/workflows/b.yml"]);
     assert_eq!(planned.title.as_deref(), Some("Deploy main to here"));
+    assert_eq!((planned.commit_message.as_deref(), planned.heading()), (Some("Fix it"), Some("Deploy main to here")));
 }

@@ -57,7 +57,7 @@ pub use self::{
     notification::{ChangeNotification, QueueChange},
     reports::{RunReports, StoredReport},
     retention::{ExpiredRun, TableSize, UnfinishedRun},
-    run_list::{Filter, Page, PhaseName, Reader, Status, Summary},
+    run_list::{Filter, Page, PhaseName, Reader, SEARCHED, Status, Summary},
     run_parts::RunChange,
     webhook_deliveries::{DeliveryState, NewWebhookDelivery, WebhookDelivery, WebhookDeliveryChange},
     work::{ClaimLimit, ClaimRequest, ClaimedWork, LaneOrder, NewWork, WorkChange, WorkKind},

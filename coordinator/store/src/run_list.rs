@@ -5,11 +5,16 @@ use domain::run::{Millis, Visibility, WaitCondition};
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
+/// Runs that a search for words looks at.
+pub const SEARCHED: u64 = 20_000;
+
 /// Which runs are asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// Address of the repository.
     pub repository: Option<String>,
+    /// Name of the repository, whoever owns it.
+    pub repository_name: Option<String>,
     /// Path of the workflow as the request wrote it.
     pub workflow: Option<String>,
     /// Short name of the branch or tag.
@@ -26,6 +31,9 @@ pub struct Filter {
     pub actor: Option<String>,
     /// Only those that have not ended.
     pub unfinished: bool,
+    /// Each stands in the names of workflow, branch and repository, or in the title; case is ignored. Only the newest
+    /// [`SEARCHED`] runs of the store are looked at.
+    pub words: Vec<String>,
     /// For whom.
     pub reader: Reader,
 }
@@ -93,6 +101,8 @@ pub struct Summary {
     pub workflow: String,
     /// The workflow's name, once planned.
     pub name: String,
+    /// `run-name`, or the first line of the commit's message; empty: not known.
+    pub title: String,
     /// Commit; empty: not known yet.
     pub commit: String,
     /// Short name of the branch or tag.

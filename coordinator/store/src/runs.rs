@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::{
-    Filter, Page, PhaseName, Reader, RunChange, Status, Store, StoreError, Summary,
+    Filter, Page, PhaseName, Reader, RunChange, SEARCHED, Status, Store, StoreError, Summary,
     columns::{fenced, integer, natural},
     run_parts,
     sql::{Connection, Query, Row, Value, query, query_scalar},
@@ -14,7 +14,7 @@ use workflow::git_ref;
 
 const LISTED: &str = "id, serial, number, attempt, previous, repository, workflow, name, commit_id, branch, event, \
                       actor, phase, status, wait_kind, wait_name, wait_until, wait_holder, conclusion, created_at, started_at, \
-                      ended_at, changed";
+                      ended_at, changed, title";
 
 impl Status {
     /// Every status.
@@ -82,6 +82,17 @@ impl Where {
                 conditions.and(&format!("{column} = $"), Value::Text(wanted.clone()));
             }
         }
+        if let Some(name) = &filter.repository_name {
+            conditions.like("repository", format!("%:{}", escaped(name)));
+        }
+        for word in &filter.words {
+            let place = "lower(name || ' ' || title || ' ' || branch || ' ' || repository)";
+            conditions.like(place, format!("%{}%", escaped(&word.to_lowercase())));
+        }
+        if !filter.words.is_empty() || filter.repository_name.is_some() {
+            let newest = format!(" AND serial > (SELECT coalesce(max(serial), 0) FROM runs) - {SEARCHED}");
+            conditions.text.push_str(&newest);
+        }
         if let Some(previous) = &filter.previous {
             conditions.and("previous = $", previous.into());
         }
@@ -108,9 +119,19 @@ impl Where {
         self.text.push_str(&format!(" AND {condition}{}", self.values.len()));
     }
 
+    fn like(&mut self, place: &str, pattern: String) {
+        self.and(&format!("{place} LIKE $"), Value::Text(pattern));
+        self.text.push_str(" ESCAPE '!'");
+    }
+
     async fn rows(self, store: &Store, statement: String) -> Result<Vec<Row>, StoreError> {
         self.values.into_iter().fold(query(statement), Query::bind).fetch_all(&store.readers).await
     }
+}
+
+/// A text in a pattern of `LIKE`, with `!` as its escape.
+fn escaped(text: &str) -> String {
+    text.replace('!', "!!").replace('%', "!%").replace('_', "!_")
 }
 
 /// The statement of a page, and the values it binds.
@@ -209,6 +230,7 @@ fn summary(row: &Row) -> Result<Summary, StoreError> {
         started_at: row.get(20)?,
         ended_at: row.get(21)?,
         changed: natural(row, 22)?,
+        title: row.get(23)?,
     })
 }
 
@@ -242,11 +264,11 @@ fn insert(state: &RunState) -> Result<Query, StoreError> {
     let statement = query(
         "INSERT INTO runs (id, version, phase, wait_kind, wait_name, wait_until, conclusion, visibility, readers,
              expires_at, name, commit_id, branch, event, status, started_at, ended_at, state, wait_holder,
-             state_version, changed, serial, number, attempt, previous, request, run_event, job_event, publisher,
-             repository, workflow, actor, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-             (SELECT coalesce(max(changed), 0) + 1 FROM runs), $21, $22, $23, $24, $25, $26, $27, $28, $29, $30,
-             $31, $32)
+             state_version, title, changed, serial, number, attempt, previous, request, run_event, job_event,
+             publisher, repository, workflow, actor, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
+             (SELECT coalesce(max(changed), 0) + 1 FROM runs), $22, $23, $24, $25, $26, $27, $28, $29, $30, $31,
+             $32, $33)
          ON CONFLICT (id) DO NOTHING",
     );
     Ok(statement
@@ -271,9 +293,9 @@ fn update(state: &RunState, state_version: i64) -> Result<Query, StoreError> {
         "UPDATE runs SET version = $2, phase = $3, wait_kind = $4, wait_name = $5, wait_until = $6,
              conclusion = $7, visibility = $8, readers = $9, expires_at = $10, name = $11, commit_id = $12,
              branch = $13, event = $14, status = $15, started_at = $16, ended_at = $17, state = $18,
-             wait_holder = $19, state_version = $20,
+             wait_holder = $19, state_version = $20, title = $21,
              changed = (SELECT coalesce(max(changed), 0) + 1 FROM runs)
-         WHERE id = $1 AND version = $2 - 1 AND state_version = $21",
+         WHERE id = $1 AND version = $2 - 1 AND state_version = $22",
     );
     Ok(statement.bind_all(state)?.bind(state_version))
 }
@@ -310,6 +332,7 @@ struct Columns<'a> {
     name: &'a str,
     commit: &'a str,
     branch: &'a str,
+    title: &'a str,
     event: &'a str,
     status: &'static str,
     started_at: Option<i64>,
@@ -327,6 +350,7 @@ impl<'a> Columns<'a> {
             name: planned.map_or(request.workflow.as_str(), |planned| &planned.plan.name),
             commit: planned.map_or(request.commit.as_str(), |planned| planned.commit.as_str()),
             branch: planned.map_or(request.branch.as_str(), |planned| short(&planned.reference)),
+            title: planned.and_then(|planned| planned.heading()).unwrap_or_default(),
             event: planned.map_or("", |planned| planned.event.as_str()),
             status: Status::of(state).as_str(),
             started_at: state.started_at.map(integer),
@@ -379,7 +403,8 @@ impl BindAll for Query {
             .bind(columns.ended_at)
             .bind(serde_json::to_string(state)?)
             .bind(wait_holder)
-            .bind(run_parts::STATE_VERSION))
+            .bind(run_parts::STATE_VERSION)
+            .bind(columns.title))
     }
 }
 

@@ -207,7 +207,12 @@ async fn runs_are_found_by_serial_event_and_filter_newest_first(store: &Store) {
 
     let key = |key: &str| Filter { reader: Reader::Key(key.into()), ..Filter::default() };
     let operator = Filter { reader: Reader::Operator, ..Filter::default() };
-    let cases: [(&str, Filter, Page, &[&str]); 11] = [
+    let words = |words: &[&str]| Filter {
+        words: words.iter().map(|word| (*word).to_owned()).collect(),
+        reader: Reader::Operator,
+        ..Filter::default()
+    };
+    let cases: [(&str, Filter, Page, &[&str]); 15] = [
         ("anyone sees public runs", Filter::default(), page(9), &["c", "a"]),
         ("a reader sees private ones too", key("bob"), page(9), &["c", "b", "a"]),
         ("another key does not", key("eve"), page(9), &["c", "a"]),
@@ -215,6 +220,15 @@ async fn runs_are_found_by_serial_event_and_filter_newest_first(store: &Store) {
         ("a page ends", operator.clone(), page(2), &["c", "b"]),
         ("the next page goes on", operator.clone(), Page { before: Some(2), limit: 2 }, &["a"]),
         ("by repository", Filter { repository: Some("30617:owner:other".into()), ..operator.clone() }, page(9), &["c"]),
+        (
+            "by a repository's name",
+            Filter { repository_name: Some("other".into()), ..operator.clone() },
+            page(9),
+            &["c"],
+        ),
+        ("by words", words(&["CI.Y", "epo"]), page(9), &["b", "a"]),
+        ("by a word that nothing has", words(&["nowhere"]), page(9), &[]),
+        ("by a word that is no pattern", words(&["c_.yml"]), page(9), &[]),
         ("by author", Filter { actor: Some("author".into()), ..operator.clone() }, page(9), &["b", "a"]),
         ("by status", Filter { status: Some(Status::Success), ..operator.clone() }, page(9), &["c"]),
         ("by branch", Filter { branch: Some("main".into()), ..operator.clone() }, page(1), &["c"]),

@@ -34,7 +34,7 @@ export const paint = (element, text) => {
   const piece = (raw) => {
     const part = straight(raw);
     if (!part) return;
-    const names = ["b", "f", "i", "u"].filter((name) => style[name]);
+    const names = ["b", "f", "i", "u"].filter((name) => style[name]).map((name) => "a-" + name);
     if (style.colour !== null) names.push("c" + style.colour);
     if (!names.length) return element.append(part);
     const span = document.createElement("span");

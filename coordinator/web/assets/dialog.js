@@ -4,7 +4,7 @@ import { attempt, make } from "./dom.js";
 // `act` does what the button `verb` says; it tells how far it is by its argument, the line below the buttons.
 export const dialog = (id, title, fields, verb, act) => {
   const told = make("p", { role: "status" });
-  const send = make("button", {}, verb);
+  const send = make("button", { class: "primary" }, verb);
   const close = make("button", { type: "button" }, "Close");
   const form = make("form", { method: "dialog" }, make("h2", { id }, title), ...fields,
     make("div", { class: "actions" }, send, close), told);

@@ -1,25 +1,29 @@
 // The list of runs, kept up to date.
-import { make, moment, state } from "./dom.js";
+import { icon, make, mark, person } from "./dom.js";
 import { follow } from "./stream.js";
+import { ago, moment, span } from "./time.js";
 
 const MOST = 50;
 
-const repository = (address) => {
-  const [, owner, ...name] = address.split(":");
-  return name.length ? name.join(":") + " of " + owner.slice(0, 8) : address;
+const repository = (address) => address.split(":").slice(2).join(":") || address;
+
+const took = (run) => {
+  if (!run.started_at) return null;
+  if (!run.ended_at) return make("span", { "data-since": String(run.started_at) }, span(Date.now() - run.started_at));
+  return make("span", {}, span(run.ended_at - run.started_at));
 };
 
 const row = (run) =>
-  make("tr", { "data-id": run.id },
-    make("td", {}, state(run.status)),
-    make("td", {}, make("a", { href: "/runs/" + run.id }, (run.name || "run") + " #" + run.number),
-      make("span", { class: "quiet" }, " run " + run.serial),
-      run.waits ? make("span", { class: "quiet" }, " " + run.waits) : null),
-    make("td", { class: "any" }, repository(run.repository)),
-    make("td", { class: "any" }, run.branch + " ", make("code", {}, run.commit.slice(0, 10))),
-    make("td", {}, run.event),
-    make("td", {}, make("code", {}, run.actor.slice(0, 8))),
-    make("td", {}, moment(run.created_at)));
+  make("li", { "data-id": run.id }, mark(run.status),
+    make("div", { class: "what" },
+      make("div", { class: "line" }, make("a", { class: "whole", href: "/runs/" + run.id }, (run.name || "run") + " #" + run.number),
+        run.attempt > 1 ? make("span", { class: "tag" }, "attempt " + run.attempt) : null,
+        run.title ? make("span", { class: "subject" }, run.title) : null),
+      make("div", { class: "line under" }, make("span", { class: "repository" }, icon("repository"), repository(run.repository)),
+        run.branch ? make("span", { class: "chip" }, run.branch) : null, person(run.actor, run.actor_name),
+        make("time", { datetime: moment(run.created_at).replace(" ", "T") + "Z", title: moment(run.created_at) + " UTC", "data-ago": true }, ago(run.created_at)),
+        run.waits ? make("span", { class: "waits" }, run.waits) : null)),
+    make("div", { class: "took" }, took(run)));
 
 const belongs = (run, query) => {
   const status = query.get("status");
@@ -27,24 +31,30 @@ const belongs = (run, query) => {
   return query.get("unfinished") !== "true" || run.phase !== "done";
 };
 
-export const liveList = (table) => {
-  if (!("live" in table.dataset)) return;
-  const body = table.tBodies[0];
-  const query = new URLSearchParams(table.dataset.query);
+export const liveList = (list) => {
+  if (!("live" in list.dataset)) return;
+  const query = new URLSearchParams(list.dataset.query);
+  const told = document.getElementById("list-state");
+  const arrange = () => { document.getElementById("empty").hidden = list.childElementCount > 0; };
   follow("/api/changes?" + query, {
     run: (run) => {
-      const old = [...body.rows].find((one) => one.dataset.id === run.id);
-      if (!belongs(run, query)) return old?.remove();
+      const old = [...list.children].find((one) => one.dataset.id === run.id);
+      if (!belongs(run, query)) {
+        old?.remove();
+        return arrange();
+      }
       const fresh = row(run);
       if (old) {
         const focused = old.contains(document.activeElement);
         old.replaceWith(fresh);
         if (focused) fresh.querySelector("a").focus();
       } else {
-        body.prepend(fresh);
-        table.caption.textContent = "Newest first; times are UTC.";
-        while (body.rows.length > MOST) body.lastElementChild.remove();
+        fresh.classList.add("fresh");
+        list.prepend(fresh);
+        told.textContent = "New: " + fresh.querySelector("a").textContent;
+        while (list.childElementCount > MOST) list.lastElementChild.remove();
       }
+      arrange();
     },
-  }, { last: table.dataset.change });
+  }, { last: list.dataset.change });
 };

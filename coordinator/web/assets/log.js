@@ -1,7 +1,8 @@
 // The log of one job: only the lines in sight are on the page, however many there are. Lines are fetched by number.
 import { paint, plain } from "./ansi.js";
-import { make, moment } from "./dom.js";
+import { make } from "./dom.js";
 import { follow, json } from "./stream.js";
+import { moment } from "./time.js";
 
 const ROW = 20; // pixels, as in page.css
 const CHUNK = 100; // lines fetched at once

@@ -3,7 +3,9 @@ import { liveList } from "./list.js";
 import { liveRun } from "./run.js";
 import { liveLog } from "./log.js";
 import { edit } from "./edit.js";
+import { suggest } from "./search.js";
 import { start } from "./sign.js";
+import { keepTime } from "./time.js";
 
 await start();
 
@@ -20,6 +22,8 @@ const point = () => {
 addEventListener("hashchange", point);
 point();
 
+keepTime();
+found("search", suggest);
 found("runs", liveList);
 found("run", liveRun);
 found("log", liveLog);

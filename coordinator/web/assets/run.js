@@ -17,8 +17,14 @@ export const liveRun = (run) => {
       const answer = await fetch(location.pathname, { headers: headers() });
       if (!answer.ok) return;
       // Parsed apart from this page: nothing in it runs. It is what the server would show on a reload.
-      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("run");
-      if (fresh) put(fresh);
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const fresh = page.getElementById("run");
+      if (!fresh) return;
+      put(fresh);
+      // The tab tells how it stands.
+      document.title = page.title;
+      const tab = (of) => of.querySelector("link[rel=icon]");
+      if (tab(document).href !== tab(page).href) tab(document).href = tab(page).href;
     }
   };
 

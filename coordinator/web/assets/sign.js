@@ -1,10 +1,11 @@
 // Signing in with an extension (NIP-07) or a remote signer (NIP-46), and what a signature lets people do. The key never
 // comes here: the signer signs.
 import { dialog } from "./dialog.js";
-import { attempt, make, moment, state } from "./dom.js";
+import { attempt, make, person, state } from "./dom.js";
 import { headers, json } from "./stream.js";
 import { makeRun } from "./make.js";
 import { reviews } from "./review.js";
+import { moment } from "./time.js";
 
 export const WAITING = "Waiting for the signer …";
 
@@ -18,7 +19,7 @@ export const key = () => sessionStorage.getItem("longshore.key");
 export const signer = async () => {
   const held = sessionStorage.getItem("longshore.bunker");
   if (held) return (await import("./bunker.js")).resume(JSON.parse(held));
-  if (!window.nostr) throw new Error("There is no signer in this browser: install an extension (NIP-07) and reload, or sign in by a remote signer.");
+  if (!window.nostr) throw new Error("There is no signer in this browser: install an extension (NIP-07) and reload, or sign in with a remote signer.");
   return window.nostr;
 };
 
@@ -67,11 +68,14 @@ const signIn = async () => {
   location.reload();
 };
 
-// The form that takes the address of a remote signer.
-const bunker = () => {
+// The form that asks with what to sign in: an extension of the browser, or a remote signer by its address.
+const chooseSigner = () => {
+  const waiting = make("p", { role: "status" });
+  const extension = signing("Browser extension", signIn, waiting);
   const field = make("input", { name: "bunker", required: true, autocomplete: "off", spellcheck: "false", placeholder: "bunker://…" });
-  const label = make("label", {}, "Address that your signer shows (bunker://…)", field);
-  dialog("bunker-title", "Sign in by a remote signer", [label], "Connect", async (told) => {
+  const label = make("label", {}, "Remote signer: the address that it shows", field);
+  const fields = [make("p", { class: "hint" }, "Your key stays with your signer: this page never sees it."), extension, waiting, make("hr"), label];
+  dialog("sign-in-title", "Sign in", fields, "Connect", async (told) => {
     told.textContent = "Waiting for the signer: it may ask you to allow this …";
     try {
       const { connect } = await import("./bunker.js");
@@ -111,13 +115,15 @@ export const signing = (text, act, told) => button(text, async () => {
 const who = (place) => {
   const told = make("span", { role: "status" });
   if (!key()) {
-    place.append(told, " ", signing("Sign in", signIn, told), " ", button("Sign in by a remote signer", bunker, told));
+    place.append(told, button("Sign in", chooseSigner, told));
     return;
   }
-  place.append(make("code", { title: "Signed in as " + key() }, key().slice(0, 8)), " ");
+  const shown = person(key(), "");
+  shown.append(make("span", { class: "vh" }, "Signed in as " + key()));
+  place.append(shown);
   // What is private would be missing in silence.
-  if (!headers().authorization) place.append("An hour is over: private runs are not shown. ", signing("Sign in again", signIn, told), " ");
-  place.append(button("Sign out", signOut, told), " ", told);
+  if (!headers().authorization) place.append("An hour is over: private runs are not shown. ", signing("Sign in again", signIn, told));
+  place.append(button("Sign out", signOut, told), told);
 };
 
 const runActions = (run) => {
@@ -186,6 +192,7 @@ const runs = (place) => {
   const told = make("span", { role: "status" });
   const start = button(text, () => makeRun({ repository, workflow, reference, commit }), told);
   if (workflow) start.setAttribute("aria-label", text + ": " + workflow);
+  if ("primary" in place.dataset) start.classList.add("primary");
   place.append(start, told);
 };
 
@@ -206,6 +213,13 @@ export const start = async () => {
   const main = document.querySelector("main:is([data-refused], [data-readers])");
   if (main) await reread(main);
   who(document.getElementById("who"));
+  const invited = document.getElementById("sign-in");
+  if (invited && !key()) {
+    const told = make("span", { role: "status" });
+    const start = button("Sign in", chooseSigner, told);
+    start.classList.add("primary");
+    invited.append(start, told);
+  }
   if (!key()) return;
   const run = document.getElementById("run");
   if (run) runActions(run);

@@ -27,8 +27,14 @@ pub(super) const PAGE: u32 = 50;
 #[into_params(parameter_in = Query)]
 #[serde(default)]
 pub(super) struct RunQuery {
+    /// A search, as the page of runs takes it: `status:failure branch:main fix`. What it names goes before the fields.
+    pub(super) q: Option<String>,
+    /// Words of which each stands in the names of workflow, branch and repository, or in the title.
+    pub(super) text: Option<String>,
     /// Address of the repository.
     pub(super) repository: Option<String>,
+    /// Name of the repository, whoever owns it.
+    pub(super) repository_name: Option<String>,
     /// Path of the workflow, or the name of a file in `.github/workflows`.
     pub(super) workflow: Option<String>,
     /// Short name of the branch or tag.
@@ -82,6 +88,8 @@ impl RunQuery {
             status: status.transpose()?,
             actor: actor.transpose()?,
             unfinished: self.unfinished,
+            words: self.search_words(),
+            repository_name: given(&self.repository_name),
             reader: caller.reader.clone(),
         })
     }
@@ -106,7 +114,9 @@ impl RunQuery {
     pub(super) fn query(&self, before: Option<u64>) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         let fields = [
+            ("text", &self.text),
             ("repository", &self.repository),
+            ("repository_name", &self.repository_name),
             ("workflow", &self.workflow),
             ("branch", &self.branch),
             ("status", &self.status),
@@ -138,7 +148,7 @@ impl RunQuery {
 }
 
 /// Whether a text has the form of a repository's address, 30617:KEY:NAME.
-fn is_address(text: &str) -> bool {
+pub(super) fn is_address(text: &str) -> bool {
     text.strip_prefix("30617:").is_some_and(|rest| rest.contains(':'))
 }
 
@@ -168,6 +178,7 @@ pub(super) async fn runs(
     caller: Caller,
     QueryParams(wanted): QueryParams<RunQuery>,
 ) -> Result<(HeaderMap, Json<Vec<RunSummary>>), Refusal> {
+    let wanted = wanted.resolved();
     let (runs, next) = list(&web, &caller, &wanted).await?;
     let mut headers = HeaderMap::new();
     if let Some(next) = next {

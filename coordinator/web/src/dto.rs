@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use workflow::plan::{Annotation, Conclusion, Environment, JobReport, Reason};
 
-use super::{job_details::JobDetails, why};
+use super::{job_details::JobDetails, people, time, why};
 use domain::id::{BlobHash, JobKey, RunId};
 use domain::run::{
     self, ApprovalVerdict, AttemptRecord, DefinitionOverride, Job, JobPhase, Millis, RequestOrigin, ReusedJob, RunEnd,
@@ -41,6 +41,8 @@ pub(super) struct RunView {
     pub(super) name: String,
     /// `run-name:` of the workflow, evaluated.
     pub(super) title: Option<String>,
+    /// First line of the commit's message.
+    pub(super) commit_message: Option<String>,
     pub(super) commit: String,
     /// Workflow files that came from definitions (kind 35417), not from the commit.
     #[schema(value_type = Vec<Object>)]
@@ -103,11 +105,15 @@ pub(super) struct RunSummary {
     pub(super) repository: String,
     pub(super) workflow: String,
     pub(super) name: String,
+    /// `run-name:` of the workflow, evaluated, or the first line of the commit's message; empty: neither is known.
+    pub(super) title: String,
     pub(super) commit: String,
     /// Short name of the branch or tag.
     pub(super) branch: String,
     pub(super) event: String,
     pub(super) actor: String,
+    /// The author for people.
+    pub(super) actor_name: String,
     /// `planning`, `waiting`, `active`, `sealing`, `done`.
     pub(super) phase: &'static str,
     /// `planning`, `waiting`, `queued`, `running`, `sealing`, or its conclusion.
@@ -345,6 +351,7 @@ impl RunView {
             name: planned.map_or_else(|| request.workflow.clone(), |planned| planned.plan.name.clone()),
             supplied: planned.map(|planned| planned.definitions.clone()).unwrap_or_default(),
             title: planned.and_then(|planned| planned.title.clone()),
+            commit_message: planned.and_then(|planned| planned.commit_message.clone()),
             commit: planned.map_or(request.commit, |planned| planned.commit.to_string()),
             reference: planned.map_or(request.branch, |planned| planned.reference.clone()),
             event: planned.map(|planned| planned.event.clone()).unwrap_or_default(),
@@ -387,9 +394,11 @@ impl From<Summary> for RunSummary {
             repository: run.repository,
             workflow: run.workflow,
             name: run.name,
+            title: straight(&run.title),
             commit: run.commit,
             branch: run.branch,
             event: run.event,
+            actor_name: people::short_npub(&run.actor),
             actor: run.actor,
             waits: run.wait.as_ref().map(wait).or_else(|| waits(run.status)),
             phase: run.phase.into(),
@@ -508,7 +517,7 @@ pub(super) fn wait(on: &WaitCondition) -> String {
         WaitCondition::Concurrency { group, holder } => run::describe_group_wait(group, *holder),
         WaitCondition::Approval { environment, approvers } => run::describe_approval_wait(environment, approvers),
         WaitCondition::Files { why } => why.clone(),
-        WaitCondition::Timer { until } => format!("waits until {}", time(*until)),
+        WaitCondition::Timer { until } => format!("waits until {}", time::moment(until)),
     }
 }
 
@@ -520,12 +529,6 @@ pub(super) fn turns(letter: char) -> bool {
 /// A file's text for people who judge it by its looks: such characters become visible.
 pub(super) fn straight(text: &str) -> String {
     text.chars().map(|letter| if turns(letter) { char::REPLACEMENT_CHARACTER } else { letter }).collect()
-}
-
-/// A moment for people, UTC.
-pub(super) fn time(millis: Millis) -> String {
-    let moment = i64::try_from(millis).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
-    moment.unwrap_or_default().strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 /// A number of bytes for people.

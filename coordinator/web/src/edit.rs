@@ -14,10 +14,10 @@ use super::{
     auth::Caller,
     definitions::{self, DefinitionView, Preview},
     diff::DiffLine,
-    dto::time,
     html::{HtmlError, rendered, repository_name},
     repositories,
     request_limits::{self, Client},
+    time,
 };
 use store::{Filter, Page};
 
@@ -105,7 +105,10 @@ pub(super) async fn page(
         (Some(version), _) => {
             let row = definitions::find(&web, &caller, &version.event).await?;
             let which = if version.in_force { "the version that counts" } else { "an earlier version" };
-            (definitions::text(&row), format!("{which}, made {} UTC", time(version.created_at.saturating_mul(1000))))
+            (
+                definitions::text(&row),
+                format!("{which}, made {} UTC", time::moment(&version.created_at.saturating_mul(1000))),
+            )
         }
         (None, Some(file)) => (file.text, "the commit's file; there is no definition for it".to_owned()),
         (None, None) => (START.to_owned(), "a beginning; neither the commit nor a definition has this file".to_owned()),
@@ -169,7 +172,7 @@ async fn committed(web: &Web, caller: &Caller, address: &str) -> Result<Vec<supe
 
 impl Shown {
     fn made(&self) -> String {
-        time(self.view.created_at.saturating_mul(1000))
+        time::moment(&self.view.created_at.saturating_mul(1000))
     }
 
     fn short_author(&self) -> &str {

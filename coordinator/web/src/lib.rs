@@ -6,6 +6,7 @@ mod actions;
 mod api;
 mod approve;
 mod artifacts;
+mod assets;
 mod auth;
 mod badge;
 mod blossom;
@@ -26,6 +27,7 @@ mod log_lines;
 mod log_page;
 mod markdown;
 mod page;
+mod people;
 mod pool;
 mod reader_session;
 mod repositories;
@@ -33,8 +35,11 @@ mod request_limits;
 mod run_detail;
 mod run_feed;
 mod run_lookup;
+mod run_search;
 mod signer;
 mod spent_signatures;
+mod state;
+mod time;
 mod transfer_limits;
 mod why;
 
@@ -44,6 +49,7 @@ use axum::{
     Json, Router,
     extract::{FromRequestParts, Query},
     http::{HeaderValue, StatusCode, header, request::Parts},
+    middleware::map_response_with_state,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -310,7 +316,8 @@ pub fn router(web: Web) -> Router {
         .route("/repositories", get(repositories::repositories))
         .route("/repositories/{address}", get(repositories::repository))
         .route("/repositories/{address}/edit", get(edit::page))
-        .route("/assets/{*name}", get(page::asset))
+        .route("/avatars/{name}", get(people::avatar))
+        .route("/assets/{*name}", get(assets::asset))
         .merge(api)
         .route("/api/openapi.json", get(async move || Json(document)))
         .route("/.well-known/{name}", get(page::well_known))
@@ -319,6 +326,7 @@ pub fn router(web: Web) -> Router {
         .route("/metrics", get(health::metrics))
         .merge(blossom::routes())
         .fallback(html::nothing)
+        .layer(map_response_with_state(web.clone(), html::framed))
         .layer(RequestBodyTimeoutLayer::new(BODY))
         .layer(header(header::CONTENT_SECURITY_POLICY, POLICY))
         .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))

@@ -4,7 +4,7 @@
 //! follows. With `?format=changes` a `log` says only that there is more, for clients that read lines by number. Nothing is
 //! buffered for a slow reader: lines are read from the files when it takes them.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -35,6 +35,10 @@ use domain::id::{JobKey, RunId};
 use domain::run::RunPhase;
 use logs::{Piece, Positions, Tail, record};
 use store::Summary;
+
+/// Longest silence of a stream: a page that hears nothing for 2.5 times as long says that it is stale
+/// (`assets/stream.js`).
+pub(super) const ALIVE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -112,7 +116,7 @@ pub(super) async fn logs(
         ready: VecDeque::new(),
     };
     let events = request_limits::while_permitted(follow.events(), permit);
-    let sse = Sse::new(events).keep_alive(KeepAlive::default());
+    let sse = Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE));
     // A buffering proxy would delay the lines.
     Ok(([("x-accel-buffering", "no")], sse).into_response())
 }

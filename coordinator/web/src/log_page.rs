@@ -12,9 +12,9 @@ use domain::id::{JobKey, RunId};
 use super::{
     QueryParams, Refusal, Web,
     auth::Caller,
-    dto::{time, turns},
+    dto::turns,
     html::{HtmlError, rendered},
-    links, log_lines, run_lookup,
+    links, log_lines, run_lookup, time,
 };
 use logs::lines::NumberedLine;
 
@@ -126,7 +126,7 @@ impl Shown for NumberedLine {
     }
 
     fn clock(&self) -> String {
-        time(self.time_ms)
+        time::moment(&self.time_ms)
     }
 }
 

@@ -3,8 +3,8 @@
 use askama::Template;
 use axum::{
     extract::{Path, State},
-    http::{StatusCode, header},
-    response::{Html, IntoResponse},
+    http::StatusCode,
+    response::Html,
 };
 use nostr::{Event, JsonUtil};
 use workflow::plan::Conclusion;
@@ -12,14 +12,15 @@ use workflow::plan::Conclusion;
 use super::{
     QueryParams, Refusal, Web, api,
     auth::Caller,
-    dto::{ApprovalView, ArtifactView, AttemptView, CacheView, JobView, RunSummary, RunView, size, time},
-    graph::{Graph, Times, span},
+    dto::{ApprovalView, ArtifactView, AttemptView, CacheView, JobView, RunSummary, RunView, size},
+    graph::{Graph, Times},
     html::{HtmlError, rendered, repository_name},
-    links, markdown, run_detail, run_lookup,
+    links, markdown, run_detail, run_lookup, run_search,
+    time::{self, span},
 };
 use domain::id::BlobHash;
-use domain::run::{self, DefinitionOverride, OriginEvent};
-use store::{Pending, Status};
+use domain::run::{self, DefinitionOverride, Millis, OriginEvent};
+use store::Pending;
 
 /// Bytes of Markdown that one page renders.
 const SUMMARIES: usize = 4 * markdown::RENDERED;
@@ -30,7 +31,10 @@ struct Runs<'a> {
     pool: &'a str,
     runs: Vec<RunSummary>,
     wanted: api::RunQuery,
-    statuses: &'static [Status],
+    /// What the search field has, and what it offers.
+    search: String,
+    suggestions: Vec<String>,
+    now: Millis,
     /// Query strings of this page and of the next one.
     query: String,
     next: Option<String>,
@@ -67,11 +71,22 @@ struct ChainLink {
     relays: String,
 }
 
+/// Searches that one press asks for.
+const TABS: [(&str, &str); 5] = [
+    ("All", ""),
+    ("Running", "status:running"),
+    ("Waiting", "status:waiting"),
+    ("Failed", "status:failure"),
+    ("Succeeded", "status:success"),
+];
+
 pub(super) async fn runs(
     State(web): State<Web>,
     caller: Caller,
     QueryParams(wanted): QueryParams<api::RunQuery>,
 ) -> Result<(StatusCode, Html<String>), HtmlError> {
+    let typed = wanted.q.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
+    let wanted = wanted.resolved();
     // Read first: later changes are sent to the live list.
     let latest = match wanted.is_by_status() {
         true => Some(web.store.latest_change().await.map_err(Refusal::from)?),
@@ -85,10 +100,25 @@ pub(super) async fn runs(
         Err(refusal) => return Err(refusal.into()),
     };
     let (query, next) = (wanted.query(None), next.map(|next| wanted.query(Some(next))));
-    let statuses = Status::all();
+    let search = typed.unwrap_or_else(|| wanted.search_text());
+    let suggestions = run_search::suggestions(&runs);
     let change = latest.or_else(|| runs.iter().map(|run| run.change).max()).unwrap_or(0);
     let pool = &web.settings.name;
-    Ok((status, rendered(&Runs { pool, runs, wanted, statuses, query, next, change, problem })?))
+    Ok((
+        status,
+        rendered(&Runs {
+            pool,
+            runs,
+            wanted,
+            search,
+            suggestions,
+            now: (web.settings.now)(),
+            query,
+            next,
+            change,
+            problem,
+        })?,
+    ))
 }
 
 pub(super) async fn run(
@@ -177,49 +207,10 @@ impl From<Pending> for ChainLink {
     }
 }
 
-macro_rules! assets {
-    ($($name:literal as $kind:literal),* $(,)?) => {
-        /// What pages load: everything lies in the program.
-        pub(super) async fn asset(Path(name): Path<String>) -> Result<impl IntoResponse, Refusal> {
-            match name.as_str() {
-                $($name => Ok((
-                    [(header::CONTENT_TYPE, $kind), (header::CACHE_CONTROL, "no-cache")],
-                    include_str!(concat!("../assets/", $name)),
-                )),)*
-                _ => Err(Refusal::new(StatusCode::NOT_FOUND, "there is no such file")),
-            }
-        }
-    };
-}
-
-assets! {
-    "page.css" as "text/css; charset=utf-8",
-    "icon.svg" as "image/svg+xml",
-    "page.js" as "text/javascript; charset=utf-8",
-    "dom.js" as "text/javascript; charset=utf-8",
-    "list.js" as "text/javascript; charset=utf-8",
-    "run.js" as "text/javascript; charset=utf-8",
-    "log.js" as "text/javascript; charset=utf-8",
-    "ansi.js" as "text/javascript; charset=utf-8",
-    "sign.js" as "text/javascript; charset=utf-8",
-    "edit.js" as "text/javascript; charset=utf-8",
-    "yaml.js" as "text/javascript; charset=utf-8",
-    "make.js" as "text/javascript; charset=utf-8",
-    "dialog.js" as "text/javascript; charset=utf-8",
-    "review.js" as "text/javascript; charset=utf-8",
-    "stream.js" as "text/javascript; charset=utf-8",
-    "bunker.js" as "text/javascript; charset=utf-8",
-    "noble/ciphers/chacha.js" as "text/javascript; charset=utf-8",
-    "noble/ciphers/_arx.js" as "text/javascript; charset=utf-8",
-    "noble/ciphers/_poly1305.js" as "text/javascript; charset=utf-8",
-    "noble/ciphers/utils.js" as "text/javascript; charset=utf-8",
-    "noble/hashes/hkdf.js" as "text/javascript; charset=utf-8",
-    "noble/hashes/hmac.js" as "text/javascript; charset=utf-8",
-    "noble/hashes/sha2.js" as "text/javascript; charset=utf-8",
-    "noble/hashes/_md.js" as "text/javascript; charset=utf-8",
-    "noble/hashes/_u64.js" as "text/javascript; charset=utf-8",
-    "noble/hashes/utils.js" as "text/javascript; charset=utf-8",
-    "noble/secp256k1/index.js" as "text/javascript; charset=utf-8",
+impl Runs<'_> {
+    fn is_search(&self, term: &str) -> bool {
+        self.search == term
+    }
 }
 
 impl api::RunQuery {
@@ -227,31 +218,22 @@ impl api::RunQuery {
         self.repository.as_deref().unwrap_or_default()
     }
 
-    fn workflow(&self) -> &str {
-        self.workflow.as_deref().unwrap_or_default()
-    }
-
     fn branch(&self) -> &str {
         self.branch.as_deref().unwrap_or_default()
-    }
-
-    fn actor(&self) -> &str {
-        self.actor.as_deref().unwrap_or_default()
-    }
-
-    fn event(&self) -> &str {
-        self.event.as_deref().unwrap_or_default()
-    }
-
-    fn is_status(&self, word: &str) -> bool {
-        self.status.as_deref() == Some(word)
     }
 }
 
 impl RunSummary {
-    pub(super) fn title(&self) -> String {
+    /// Its workflow and number.
+    pub(super) fn heading(&self) -> String {
         let name = if self.name.is_empty() { "run" } else { &self.name };
         format!("{name} #{}", self.number)
+    }
+
+    /// How long it has run, or ran.
+    pub(super) fn took(&self, now: &Millis) -> Option<String> {
+        let ended = if self.phase == "done" { self.ended_at? } else { self.ended_at.unwrap_or(*now) };
+        Some(span(ended.saturating_sub(self.started_at?)))
     }
 
     pub(super) fn repository_name(&self) -> String {
@@ -259,15 +241,11 @@ impl RunSummary {
     }
 
     pub(super) fn created(&self) -> String {
-        time(self.created_at)
+        time::moment(&self.created_at)
     }
 
     pub(super) fn short_commit(&self) -> String {
         self.commit.chars().take(10).collect()
-    }
-
-    pub(super) fn short_actor(&self) -> String {
-        self.actor.chars().take(8).collect()
     }
 }
 
@@ -278,7 +256,7 @@ impl RunView {
     }
 
     fn created(&self) -> String {
-        time(self.created_at)
+        time::moment(&self.created_at)
     }
 
     /// From the request to the end, waiting included.
@@ -333,7 +311,7 @@ impl ArtifactView {
     }
 
     fn until(&self) -> String {
-        time(self.expires_at)
+        time::moment(&self.expires_at)
     }
 }
 
@@ -354,7 +332,7 @@ impl ApprovalView {
         let (verdict, by, at) = (self.verdict?, self.by.as_ref()?, self.at?);
         let comment = self.comment.as_ref().filter(|text| !text.is_empty());
         let comment = comment.map(|text| format!(": {text}")).unwrap_or_default();
-        Some(format!("{verdict} by {by} at {} UTC{comment}", time(at)))
+        Some(format!("{verdict} by {by} at {} UTC{comment}", time::moment(&at)))
     }
 }
 

@@ -11,10 +11,11 @@ use super::{
     File, QueryParams, Refusal, RelayView, Web, api,
     auth::Caller,
     definitions::{self, Finding, Preview},
-    dto::{RunSummary, straight, time},
+    dto::{RunSummary, straight},
     html::{HtmlError, rendered, repository_name},
     pool::{self, QueueView, WorkerView},
     request_limits::{self, Client},
+    time,
 };
 use store::{Filter, Page};
 
@@ -38,7 +39,7 @@ struct Pool<'a> {
 
 impl RelayView {
     fn since(&self) -> String {
-        time(self.since)
+        time::moment(&self.since)
     }
 }
 
@@ -216,13 +217,13 @@ impl WorkerView {
     }
 
     fn seen(&self) -> String {
-        time(self.seen_at)
+        time::moment(&self.seen_at)
     }
 }
 
 impl pool::Waiting {
     fn since(&self) -> String {
-        time(self.since)
+        time::moment(&self.since)
     }
 
     fn repository_name(&self) -> String {

@@ -172,6 +172,12 @@ impl Browser {
         self.click_on(Locator::XPath(&path)).await
     }
 
+    /// Signs in with the signer that the page has.
+    pub async fn sign_in(&self) -> Result<()> {
+        self.press("Sign in").await?;
+        self.press("Browser extension").await
+    }
+
     /// A live page may put another element in the place of one that was just found: then that one is clicked.
     async fn click_on(&self, what: Locator<'_>) -> Result<()> {
         let until = Instant::now() + LIMIT;

@@ -49,7 +49,7 @@ async fn who_is_asked_approves_with_a_button_that_nobody_else_has() {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
         browser.client.goto(&page).await.unwrap();
-        browser.press("Sign in").await.unwrap();
+        browser.sign_in().await.unwrap();
         until(signed_in).await;
         let said = until(waits).await;
         assert!(said.starts_with("Environment production: "), "{said}");

@@ -21,7 +21,7 @@ async fn a_definition_is_edited_with_what_is_wrong_in_sight_published_run_and_co
     stage.open(&page).await;
     stage.until("document.querySelector('#colours .y-key')?.textContent").await;
     stage.is_sound().await;
-    stage.browser.press("Sign in").await.unwrap();
+    stage.browser.sign_in().await.unwrap();
     stage.until(SIGNED_IN).await;
     stage.until("[...document.querySelectorAll('#edit-actions button')].some((button) => button.textContent === 'Publish') && 'in'").await;
 

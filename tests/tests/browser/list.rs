@@ -1,7 +1,8 @@
-//! The list of runs: filtered again and again, left and come back to, on a narrow screen.
+//! The list of runs: searched, left and come back to, on a narrow screen, and when nobody keeps it up to date.
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::{PATH, Stage};
@@ -18,13 +19,13 @@ async fn pages_that_were_left_hold_nothing_that_the_next_page_needs() {
     let stage = Stage::start().await;
     stage.open("/").await;
     for turn in 0..PAGES {
-        let fill = format!("(document.querySelector('form.filter').branch.value = 'b{turn}') && 'filled'");
+        let fill = format!("(document.querySelector('form.search').q.value = 'branch:b{turn}') && 'filled'");
         stage.until(&fill).await;
-        stage.browser.press("Filter").await.unwrap();
+        stage.browser.press("Search").await.unwrap();
         let loaded = format!(
             "(() => {{
                const [page] = performance.getEntriesByType('navigation');
-               const here = new URLSearchParams(location.search).get('branch') === 'b{turn}';
+               const here = new URLSearchParams(location.search).get('q') === 'branch:b{turn}';
                return here && page.loadEventEnd > 0 && document.querySelector('#runs[data-live]') && String(page.duration);
              }})()"
         );
@@ -41,9 +42,9 @@ async fn a_list_that_was_left_tells_what_happened_meanwhile_once_it_is_come_back
     stage.until("dispatchEvent(new Event('pagehide')) && 'left'").await;
     let (run, job) = stage.world.send(&stage.world.press(stage.dev.pubkey, PATH)).await.unwrap();
     stage.world.listener.end(&run, &job, LIMIT).await.unwrap();
-    assert_eq!(stage.until("String(document.querySelectorAll('#runs tbody tr').length)").await, "0");
+    assert_eq!(stage.until("String(document.querySelectorAll('#runs li').length)").await, "0");
     stage.until("dispatchEvent(new Event('pageshow')) && 'back'").await;
-    stage.until("document.querySelector('#runs tbody .failure')?.textContent").await;
+    stage.until("document.querySelector('#runs .failure')?.textContent").await;
     stage.is_sound().await;
 }
 
@@ -52,14 +53,79 @@ async fn a_narrow_screen_shows_no_headings_and_what_a_filter_means_wrongly_is_sa
     let stage = Stage::start().await;
     let narrow = json!({"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": true});
     stage.browser.devtools("Emulation.setDeviceMetricsOverride", narrow).await.unwrap();
-    for path in ["/", "/pool"] {
-        stage.open(path).await;
-        let heading = "String(Math.round(document.querySelector('table.list thead').getBoundingClientRect().width))";
-        assert_eq!(stage.until(heading).await, "1", "{path}");
-        stage.is_sound().await;
-    }
+    stage.open("/pool").await;
+    let heading = "String(Math.round(document.querySelector('table.list thead').getBoundingClientRect().width))";
+    assert_eq!(stage.until(heading).await, "1");
+    stage.is_sound().await;
     stage.open("/?author=somebody").await;
     let problem = stage.until("document.querySelector('main .problem')?.textContent").await;
     assert!(problem.contains("`somebody` is no key: write an npub"), "{problem}");
-    stage.until("document.querySelectorAll('#runs tbody tr').length === 0 && 'none'").await;
+    stage.until("document.querySelectorAll('#runs li').length === 0 && 'none'").await;
+}
+
+/// Most bytes of the first page, with all that it loads.
+const FIRST_LOAD: f64 = 60.0 * 1024.0;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_known_by_its_message_its_branch_and_its_person_and_is_found_by_them() {
+    let stage = Stage::start().await;
+    let (run, job) = stage.world.send(&stage.world.press(stage.dev.pubkey, PATH)).await.unwrap();
+    stage.world.listener.end(&run, &job, LIMIT).await.unwrap();
+    stage.open("/").await;
+    let row = stage.until("document.querySelector('#runs li')?.innerText").await;
+    for part in ["#1", "first", "my-repo", "main", "npub1", "just now", " s"] {
+        assert!(row.contains(part), "{part}: {row}");
+    }
+    let drawn = "document.querySelector('#runs li .avatar')?.naturalWidth > 0 && 'drawn'";
+    assert_eq!(stage.until(drawn).await, "drawn");
+    let loaded = "(() => {
+        const all = [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')];
+        return all.length > 8 && String(all.reduce((sum, one) => sum + one.encodedBodySize, 0)); })()";
+    let loaded: f64 = stage.until(loaded).await.parse().unwrap();
+    assert!(loaded < FIRST_LOAD, "{loaded} bytes");
+    for (search, count) in
+        [("first", 1), ("FIRS my-re", 1), ("repo:my-repo status:failure", 1), ("second", 0), ("repo:my", 0)]
+    {
+        let fill = format!("(document.getElementById('search').value = '{search}') && 'filled'");
+        stage.until(&fill).await;
+        stage.browser.press("Search").await.unwrap();
+        let shown = format!(
+            "new URLSearchParams(location.search).get('q') === '{search}' && document.getElementById('search')?.value === '{search}'
+             && document.querySelector('#runs[data-live]') && String(document.querySelectorAll('#runs li').length)"
+        );
+        assert_eq!(stage.until(&shown).await, count.to_string(), "{search}");
+    }
+    stage.is_sound().await;
+    // The keyboard leads to the search, and what is typed is completed from what the runs have.
+    stage.open("/").await;
+    stage
+        .until("dispatchEvent(new KeyboardEvent('keydown', { key: '/', bubbles: true, cancelable: true })) || 'taken'")
+        .await;
+    stage.until("document.activeElement.id === 'search' && 'there'").await;
+    let offers = "(() => { const field = document.getElementById('search'); field.value = 'status:failure bra';
+        field.dispatchEvent(new Event('input')); return [...document.getElementById('search-terms').options].map((one) => one.value).join(); })()";
+    assert_eq!(stage.until(offers).await, "status:failure branch:main");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_says_within_three_seconds_that_the_coordinator_stopped_and_takes_it_back() {
+    let stage = Stage::start().await;
+    stage.open("/").await;
+    stage.until("document.querySelector('#runs[data-live]') && 'live'").await;
+    // The stream is there once a run appears without a reload.
+    stage.world.send(&stage.world.press(stage.dev.pubkey, PATH)).await.unwrap();
+    stage.until("document.querySelector('#runs li') && 'streams'").await;
+    stage
+        .until(
+            "(() => { window.stopped = Date.now(); const place = document.getElementById('stale');
+             new MutationObserver(() => { if (place.textContent) window.said ??= Date.now(); }).observe(place, { childList: true });
+             return 'watched'; })()",
+        )
+        .await;
+    stage.dev.process.signal(Signal::SIGSTOP).unwrap();
+    let took: f64 = stage.until("window.said && String(window.said - window.stopped)").await.parse().unwrap();
+    assert!(took <= 3000.0, "said after {took} ms");
+    assert_eq!(stage.browser.audit().await.unwrap(), Vec::<String>::new());
+    stage.dev.process.signal(Signal::SIGCONT).unwrap();
+    stage.until("!document.getElementById('stale').textContent && 'up to date'").await;
 }

@@ -51,10 +51,10 @@ async fn a_private_run_is_shown_to_its_reader_and_leaves_no_trace_for_a_stranger
         let open = async |path: &str| browser.client.goto(&format!("{}{path}", pool.http)).await.unwrap();
         let signer = browser.sign_with(keys).await.unwrap();
         open("/").await;
-        browser.press("Sign in").await.unwrap();
+        browser.sign_in().await.unwrap();
         until(SIGNED_IN).await;
         if reads {
-            until("document.querySelector('#runs tbody a')?.textContent.startsWith('Hush') && 'listed'").await;
+            until("document.querySelector('#runs li a')?.textContent.startsWith('Hush') && 'listed'").await;
             open("/repositories").await;
             until("document.querySelector('main td a')?.textContent.startsWith('my-repo') && 'listed'").await;
             browser.client.goto(&page).await.unwrap();
@@ -78,7 +78,7 @@ async fn a_private_run_is_shown_to_its_reader_and_leaves_no_trace_for_a_stranger
             }
             browser.client.goto(&page).await.unwrap();
             until(SIGNED_IN).await;
-            assert_eq!(until("document.querySelector('main[data-refused] h1')?.textContent").await, "Not here");
+            assert_eq!(until("document.querySelector('main[data-refused] h1')?.textContent").await, "Page not found");
             assert_eq!(until(trace).await, "nothing");
         }
         signer.abort();

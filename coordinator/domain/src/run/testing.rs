@@ -86,6 +86,7 @@ pub fn planned(jobs: Vec<(&str, Job)>) -> Planned {
             jobs: jobs.into_iter().map(|(id, job)| (id.to_owned(), job)).collect(),
         },
         title: None,
+        commit_message: None,
         called: IndexMap::new(),
         origins: IndexMap::new(),
         definitions: Vec::new(),

@@ -1,0 +1,27 @@
+//! States of runs, jobs and steps as pages draw them. `assets/dom.js` has the same table.
+
+/// The drawing for a state, by its name in `templates/icons.svg`.
+pub(super) fn icon(word: &str) -> &'static str {
+    match word {
+        "success" | "delivered" | "connected" => "success",
+        "failure" | "given_up" | "error" | "lost" => "failure",
+        "cancelled" => "cancelled",
+        "skipped" | "away" => "skipped",
+        "running" | "active" | "cancelling" | "sealing" | "planning" => "running",
+        "waiting" | "held" | "draining" => "waiting",
+        "warning" => "warning",
+        "notice" => "notice",
+        _ => "queued",
+    }
+}
+
+/// The picture in a browser's tab, by its name in `assets`, and the sign before the title.
+pub(super) fn tab(word: &str) -> (&'static str, &'static str) {
+    match icon(word) {
+        "success" => ("icon-success", "✓"),
+        "failure" => ("icon-failure", "✗"),
+        "running" => ("icon-running", "●"),
+        "cancelled" | "skipped" => ("icon-cancelled", "⊘"),
+        _ => ("icon-waiting", "○"),
+    }
+}
