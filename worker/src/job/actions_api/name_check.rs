@@ -12,9 +12,10 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::{io::DuplexStream, sync::Mutex};
 use tokio_util::task::AbortOnDropHandle;
+use url::form_urlencoded;
 
 use super::Tunnel;
 use crate::log::mask::Masker;
@@ -71,17 +72,19 @@ async fn answer(
 }
 
 /// A request whose names hold no secret, to be sent on.
+///
+/// What is looked at is what the services read: fields of URLs are decoded, and every body that is not a file's has to be
+/// a JSON object, whatever its type says. A body that only the services could read would pass unseen.
 async fn checked(request: Request<Incoming>, masker: &Masker) -> Result<Request<Body>, (StatusCode, String)> {
     let refused = |field: &str| {
         let why = format!("`{field}` holds a secret, and everybody who may see the run sees it: use its hash");
         (StatusCode::BAD_REQUEST, why)
     };
-    let mut pairs = request.uri().query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    if let Some((name, _)) = pairs.find(|(name, value)| URL_FIELDS.contains(name) && masker.finds(value)) {
-        return Err(refused(name));
+    let mut pairs = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes());
+    if let Some((name, _)) = pairs.find(|(name, value)| URL_FIELDS.contains(&&**name) && masker.finds(value)) {
+        return Err(refused(&name));
     }
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if request.method() == Method::GET || !kind.contains("json") {
+    if is_file(request.method(), request.uri().path()) {
         return Ok(request.map(|body| body.map_err(io::Error::other).boxed()));
     }
     let (head, body) = request.into_parts();
@@ -89,16 +92,25 @@ async fn checked(request: Request<Incoming>, masker: &Masker) -> Result<Request<
         (StatusCode::PAYLOAD_TOO_LARGE, format!("a request may have {} MiB: {error}", REQUEST >> 20))
     })?;
     let bytes = body.to_bytes();
-    let said: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    let holds = |value: &Value| match value {
-        Value::String(text) => masker.finds(text),
-        Value::Array(list) => list.iter().filter_map(Value::as_str).any(|text| masker.finds(text)),
-        _ => false,
-    };
-    if let Some(field) = BODY_FIELDS.iter().find(|field| holds(&said[**field])) {
-        return Err(refused(field));
+    if !bytes.is_empty() {
+        let said: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|error| {
+            (StatusCode::BAD_REQUEST, format!("a request to this service is a JSON object: {error}"))
+        })?;
+        let holds = |value: &Value| match value {
+            Value::String(text) => masker.finds(text),
+            Value::Array(list) => list.iter().filter_map(Value::as_str).any(|text| masker.finds(text)),
+            _ => false,
+        };
+        if let Some(field) = BODY_FIELDS.iter().find(|field| said.get(**field).is_some_and(holds)) {
+            return Err(refused(field));
+        }
     }
     Ok(Request::from_parts(head, Full::new(bytes).map_err(|never| match never {}).boxed()))
+}
+
+/// Whether the body is (a part of) a file, by the route that takes it.
+fn is_file(method: &Method, path: &str) -> bool {
+    path.starts_with("/storage/") || (*method == Method::PATCH && path.starts_with("/_apis/artifactcache/caches/"))
 }
 
 fn refusal(status: StatusCode, code: &str, why: &str) -> Response<Body> {
@@ -170,11 +182,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn attack_28_a_name_is_looked_at_however_its_request_is_written() {
+        let deep = format!(r#"{{"name": "s3cret/value", "x": {}{}}}"#, "[".repeat(500), "]".repeat(500));
+        let asked = [
+            request("POST /twirp/CreateArtifact", "APPLICATION/JSON", r#"{"name": "s3cret/value"}"#),
+            request("POST /twirp/CreateArtifact", "text/plain", r#"{"name": "s3cret/value"}"#),
+            request("POST /twirp/CreateArtifact", "application/json", r#"{"name": "\u00733cret/value"}"#),
+            request("POST /twirp/CreateArtifact", "application/json", r#"["run", "s3cret/value"]"#),
+            request("POST /twirp/CreateArtifact", "application/json", &deep),
+            request("POST /twirp/CreateArtifact", "application/json", r#"{"name": "s3cret/value", "x": 1e999}"#),
+            request("GET /_apis/artifactcache/cache?keys=a,%733cret/value&version=1", "", ""),
+            request("GET /_apis/artifactcache/cache?ke%79s=s3cret/value&version=1", "", ""),
+        ];
+        for request in asked {
+            let answer = answers(std::slice::from_ref(&request)).await;
+            assert!(answer.starts_with("HTTP/1.1 400"), "{request}: {answer}");
+            assert!(!answer.contains("3cret"), "{answer}");
+        }
+    }
+
+    #[tokio::test]
     async fn what_names_nothing_secret_is_carried_in_order_on_one_connection() {
         let json = "application/json; charset=utf-8";
         let answer = answers(&[
             request("POST /twirp/CreateCacheEntry", json, r#"{"key": "linux-1", "version": "v"}"#),
-            request("PUT /upload/1?sig=2", "application/octet-stream", "the file may hold s3cret/value"),
+            request("PUT /storage/1?sig=2", "application/octet-stream", "the file may hold s3cret/value"),
             request("GET /download/1", "text/plain", ""),
         ])
         .await;
@@ -182,6 +214,6 @@ mod tests {
         assert_eq!(said.len(), 3, "{answer}");
         assert!(said.iter().all(|answer| answer.starts_with("200")), "{answer}");
         assert!(said[0].ends_with(r#"/twirp/CreateCacheEntry {"key": "linux-1", "version": "v"}"#), "{answer}");
-        assert!(said[1].contains("/upload/1?sig=2 the file may hold s3cret/value"), "{answer}");
+        assert!(said[1].contains("/storage/1?sig=2 the file may hold s3cret/value"), "{answer}");
     }
 }
