@@ -16,6 +16,8 @@ use workflow::time::DAY_MS;
 
 /// Artifacts of one run; GitHub has this limit for a job.
 const ARTIFACTS: u64 = 500;
+/// The part of an author's quota that his runs have which their repository does not trust: one of so many.
+const UNTRUSTED: u64 = 10;
 /// Artifacts that are looked at together to make room.
 const REMOVED: u32 = 100;
 /// Longest name, in bytes.
@@ -101,20 +103,17 @@ impl ActionsApi {
     /// Why a repository, or an author, may keep no artifact of this size.
     async fn over_quota(&self, identity: &JobIdentity, size: u64) -> Result<Option<String>, Refusal> {
         let (repository, author) = (identity.repository.as_str(), identity.author.as_str());
-        for (of, who, limit, key) in [
-            (
-                ArtifactsOf::Repository(repository),
-                "the repository",
-                self.limits.artifact_bytes_per_repository,
-                "artifact_bytes_per_repository",
-            ),
-            (
-                ArtifactsOf::Author(author),
-                "who asked for the run",
-                self.limits.artifact_bytes_per_author,
-                "artifact_bytes_per_author",
-            ),
-        ] {
+        let (of_repository, of_author) =
+            (self.limits.artifact_bytes_per_repository, self.limits.artifact_bytes_per_author);
+        // What nobody of the repository stands for takes none of its room, and little of the pool's.
+        let first = if identity.trusted {
+            (ArtifactsOf::Repository(repository), "the repository", of_repository, "artifact_bytes_per_repository")
+        } else {
+            let who = "who asks for runs of outsiders and of unproven commits";
+            (ArtifactsOf::AuthorAlone(author), who, of_author / UNTRUSTED, "artifact_bytes_per_author")
+        };
+        let all = (ArtifactsOf::Author(author), "who asked for the run", of_author, "artifact_bytes_per_author");
+        for (of, who, limit, key) in [first, all] {
             if self.store.artifact_bytes(of).await?.saturating_add(size) > limit {
                 return Ok(Some(format!(
                     "{who} keeps {limit} bytes of artifacts at most: set `retention-days` so that they go sooner, or have \
@@ -163,7 +162,9 @@ impl ActionsApi {
         // One transaction replaces the earlier one: a crash leaves one of them.
         let mut batch: Vec<Change> =
             earlier.iter().map(|earlier| Change::Artifact(ArtifactChange::Remove { id: earlier.id })).collect();
-        batch.extend([Change::Artifact(ArtifactChange::Add(artifact)), Change::Blob(kept), gone]);
+        let added =
+            if identity.trusted { ArtifactChange::Add(artifact) } else { ArtifactChange::AddForAuthor(artifact) };
+        batch.extend([Change::Artifact(added), Change::Blob(kept), gone]);
         self.store.commit(batch).await?;
         if let Some(earlier) = earlier {
             self.blobs.delete(&earlier.sha256, &owner(earlier.id)).await?;

@@ -45,6 +45,8 @@ pub enum ArtifactsOf<'a> {
     Repository(&'a str),
     /// Of the runs that a key asked for, 64 hex.
     Author(&'a str),
+    /// Those of them that count for no repository.
+    AuthorAlone(&'a str),
     /// All.
     Pool,
 }
@@ -52,8 +54,11 @@ pub enum ArtifactsOf<'a> {
 /// A change of artifacts.
 #[derive(Debug, Clone)]
 pub enum ArtifactChange {
-    /// A new artifact. One of this name in the run fails the batch with [`StoreError::Stale`].
+    /// A new artifact, which counts for the run's repository and its author. One of this name in the run fails the batch
+    /// with [`StoreError::Stale`].
     Add(Artifact),
+    /// The same of one that counts for the author alone: the repository did not ask for it, or has its bytes already.
+    AddForAuthor(Artifact),
     /// An artifact goes.
     Remove {
         /// Its id.
@@ -86,11 +91,12 @@ impl Store {
         Ok((row.get(0)?, row.get(1)?))
     }
 
-    /// Bytes of the artifacts of a repository, of the runs that a key (64 hex) asked for, or of all.
+    /// Bytes of the artifacts of one of them.
     pub async fn artifact_bytes(&self, of: ArtifactsOf<'_>) -> Found<u64> {
         let (text, value) = match of {
             ArtifactsOf::Repository(address) => (" WHERE repository = $1", Some(address)),
             ArtifactsOf::Author(key) => (" WHERE author = $1", Some(key)),
+            ArtifactsOf::AuthorAlone(key) => (" WHERE author = $1 AND repository = ''", Some(key)),
             ArtifactsOf::Pool => ("", None),
         };
         let statement = query_scalar(format!("SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM artifacts{text}"));
@@ -101,12 +107,12 @@ impl Store {
         statement.fetch_one(&self.readers).await
     }
 
-    /// Artifacts of runs that have ended, the oldest first.
+    /// Artifacts of runs that have ended: those that count for no repository first, then the oldest.
     pub async fn artifacts_oldest(&self, limit: u32) -> Found<Vec<Artifact>> {
         let statement = query(
             "SELECT id, run, job, attempt, name, sha256, size, made_at, expires_at FROM artifacts
              WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.id = artifacts.run AND phase <> 'done')
-             ORDER BY made_at, id LIMIT $1",
+             ORDER BY repository <> '', made_at, id LIMIT $1",
         );
         let found = statement.bind(limit).fetch_all(&self.readers).await?;
         found.iter().map(artifact).collect()
@@ -125,11 +131,12 @@ impl Store {
 
 pub(super) async fn apply(connection: &mut Connection, change: &ArtifactChange) -> Result<(), StoreError> {
     match change {
-        ArtifactChange::Add(artifact) => {
+        ArtifactChange::Add(artifact) | ArtifactChange::AddForAuthor(artifact) => {
+            let for_repository = matches!(change, ArtifactChange::Add(_));
             let statement = query(
                 "INSERT INTO artifacts (id, run, job, attempt, name, sha256, size, made_at, expires_at, repository, author)
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9,
-                     coalesce((SELECT repository FROM runs WHERE id = $2), ''),
+                     coalesce((SELECT repository FROM runs WHERE id = $2 AND $10 = 1), ''),
                      coalesce((SELECT actor FROM runs WHERE id = $2), '')) ON CONFLICT DO NOTHING",
             )
             .bind(integer(artifact.id))
@@ -140,7 +147,8 @@ pub(super) async fn apply(connection: &mut Connection, change: &ArtifactChange) 
             .bind(&artifact.sha256)
             .bind(integer(artifact.size))
             .bind(integer(artifact.made_at))
-            .bind(integer(artifact.expires_at));
+            .bind(integer(artifact.expires_at))
+            .bind(i64::from(for_repository));
             match statement.execute(connection).await? {
                 0 => Err(StoreError::Stale(format!("the artifact {}", artifact.name))),
                 _ => Ok(()),

@@ -1,8 +1,9 @@
 //! What one job may send and one repository may keep, in sum.
 
 use domain::run::testing::{TestRun, job};
-use domain::run::{Repository, RunRequest, testing::request};
+use domain::run::{FinalizedLog, Repository, RunEnd, RunPhase, RunRequest, RunState, testing::request};
 use store::{Cache, CacheChange, Change, RunChange};
+use workflow::plan::Conclusion;
 
 use super::*;
 
@@ -145,11 +146,15 @@ async fn all_repositories_keep_no_more_than_their_limit_and_what_was_unused_long
 
 /// A run of the repository and the author of [`identity`], which goes on.
 async fn stored_run(world: &World) {
+    world.api.store.commit(vec![Change::Run(RunChange::whole(state_of_run()))]).await.unwrap();
+}
+
+fn state_of_run() -> RunState {
     let mut state = TestRun::with(vec![("build", job(&[]))]).state;
     let repository = Repository { address: "30617:aa:repo".into(), ..Repository::default() };
     state.request = Arc::new(RunRequest { repository, ..request() });
     state.version = 0;
-    world.api.store.commit(vec![Change::Run(RunChange::whole(state))]).await.unwrap();
+    state
 }
 
 #[tokio::test]
@@ -172,6 +177,39 @@ async fn attack_36_a_repository_and_an_author_keep_no_more_artifacts_than_their_
         assert_eq!(job.upload("third", "678").await.0, 200, "what has room is kept");
         assert_eq!(world.files(), 2, "nothing is left of what was refused");
     }
+}
+
+#[tokio::test]
+async fn attack_36_artifacts_of_untrusted_runs_take_nothing_of_their_repositorys_room() {
+    let limits = config::CacheAndArtifactLimits {
+        artifact_bytes_per_repository: 8,
+        artifact_bytes_per_author: 100,
+        ..config::CacheAndArtifactLimits::default()
+    };
+    let world = World::new(limits).await;
+    stored_run(&world).await;
+    let outsider = world.job(identity("run", "refs/heads/main", false)).await;
+    assert_eq!(outsider.upload("large", "1234567890").await.0, 200);
+    let (status, said) = outsider.upload("more", "1").await;
+    assert_eq!(status, 413, "an author's untrusted runs have a tenth of his quota: {said}");
+    let maintainer = world.job(JobIdentity { job: "test".into(), ..identity("run", "refs/heads/main", true) }).await;
+    assert_eq!(maintainer.upload("report", "12345678").await.0, 200, "the repository has its whole quota");
+    assert_eq!(maintainer.upload("one more", "1").await.0, 413);
+}
+
+#[tokio::test]
+async fn artifacts_of_untrusted_runs_make_room_first() {
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
+    let end = RunEnd { conclusion: Conclusion::Success, reason: None, exit_code: 0, at: 9 };
+    let ended = RunState { phase: RunPhase::Done { end, log: FinalizedLog::default() }, ..state_of_run() };
+    world.api.store.commit(vec![Change::Run(RunChange::whole(ended))]).await.unwrap();
+    world.job(identity("run", "refs/heads/main", true)).await.upload("trusted", "0123456789").await;
+    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    let other = JobIdentity { job: "test".into(), ..identity("run", "refs/heads/main", false) };
+    world.job(other).await.upload("untrusted", "0123456789").await;
+    world.api.expire(world.api.now(), &retention(0, 10)).await.unwrap();
+    let kept = world.api.store.artifacts(&"run".into()).await.unwrap();
+    assert_eq!(kept.iter().map(|kept| kept.name.as_str()).collect::<Vec<_>>(), ["trusted"]);
 }
 
 #[tokio::test]
