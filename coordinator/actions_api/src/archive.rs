@@ -11,14 +11,17 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use tokio::{
     runtime::Handle,
-    sync::{Semaphore, mpsc},
+    sync::{
+        OwnedSemaphorePermit, Semaphore,
+        mpsc::{self, error::TrySendError},
+    },
 };
 use tokio_stream::wrappers::ReceiverStream;
 use zip::ZipArchive;
@@ -34,8 +37,10 @@ const AHEAD: u64 = 256 << 10;
 const PIECE: usize = 64 << 10;
 /// Files that are unpacked at the same time.
 const AT_ONCE: usize = 8;
-/// How long a reader may leave an unpacked piece waiting.
+/// How long a reader may leave an unpacked piece waiting, and all of them together before [`PACE`] counts.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// What it may wait longer for each piece that it took: who reads less than 64 KiB a second is not waited for.
+const PACE: Duration = Duration::from_secs(1);
 
 /// Why an archive is not read.
 #[derive(Debug, thiserror::Error)]
@@ -139,26 +144,26 @@ impl Archives {
         written.await.map_err(unreadable)?
     }
 
-    /// The content of one file, and its length in bytes.
+    /// The content of one file, and its length in bytes. `kept` is dropped when all was read, or the reader is given up.
     pub(super) async fn file(
         &self,
         sha256: &BlobHash,
         size: u64,
         index: usize,
         limit: u64,
+        kept: impl Send + 'static,
     ) -> Result<(u64, ReceiverStream<io::Result<Bytes>>), ArchiveError> {
         let entries = self.entries(sha256, size, limit).await?;
         let length = entries.iter().find(|entry| entry.index == index).ok_or(ArchiveError::Missing)?.size;
         let stored = self.stored(sha256, size);
-        let turn = Arc::clone(&self.turns).acquire_owned().await;
         let (pieces, unpacked) = mpsc::channel(2);
-        let handle = Handle::current();
+        let turns = Arc::clone(&self.turns);
+        let turn = Arc::clone(&turns).acquire_owned().await.ok();
+        let mut reader = Reader { pieces, handle: Handle::current(), turns, turn, patience: PATIENCE };
         tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            // Ends where the reader is gone, or does not read.
-            let give = |piece| handle.block_on(pieces.send_timeout(piece, PATIENCE)).is_ok();
-            if let Err(error) = unpack(stored, index, length, |bytes| give(Ok(bytes))) {
-                give(Err(error));
+            let _kept = kept;
+            if let Err(error) = unpack(stored, index, length, |bytes| reader.give(Ok(bytes))) {
+                reader.give(Err(error));
             }
         });
         Ok((length, ReceiverStream::new(unpacked)))
@@ -173,6 +178,36 @@ impl Archives {
             at: 0,
             ahead: (0, Bytes::new()),
         }
+    }
+}
+
+/// Where an unpacked file goes.
+struct Reader {
+    pieces: mpsc::Sender<io::Result<Bytes>>,
+    handle: Handle,
+    turns: Arc<Semaphore>,
+    /// The turn, while something is unpacked.
+    turn: Option<OwnedSemaphorePermit>,
+    /// How long it is waited for from now on.
+    patience: Duration,
+}
+
+impl Reader {
+    /// Whether it took a piece. While it does not read, others have the turn.
+    fn give(&mut self, piece: io::Result<Bytes>) -> bool {
+        let piece = match self.pieces.try_send(piece) {
+            Ok(()) => return true,
+            Err(TrySendError::Closed(_)) => return false,
+            Err(TrySendError::Full(piece)) => piece,
+        };
+        self.turn = None;
+        let (begun, most) = (Instant::now(), self.patience.min(PATIENCE));
+        let taken = self.handle.block_on(self.pieces.send_timeout(piece, most)).is_ok();
+        self.patience = self.patience.saturating_sub(begun.elapsed()) + PACE;
+        if taken {
+            self.turn = self.handle.block_on(Arc::clone(&self.turns).acquire_owned()).ok();
+        }
+        taken
     }
 }
 
@@ -233,7 +268,7 @@ fn write<R: Read + Seek>(source: R, limit: u64, existing: Existing, folder: &Pat
 }
 
 /// Unpacks as many bytes as the directory says that the file has, however many there are.
-fn unpack(stored: StoredFile, index: usize, length: u64, give: impl Fn(Bytes) -> bool) -> io::Result<()> {
+fn unpack(stored: StoredFile, index: usize, length: u64, mut give: impl FnMut(Bytes) -> bool) -> io::Result<()> {
     let mut archive = zip_reader::open(stored, DIRECTORY).map_err(io::Error::other)?;
     let mut inner = archive.by_index(index).map_err(io::Error::other)?.take(length);
     let mut sent = 0;

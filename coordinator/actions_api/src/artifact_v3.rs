@@ -119,12 +119,13 @@ pub(super) async fn items(
 
 pub(super) async fn content(
     State(api): State<ActionsApi>,
-    Authorized(identity, _): Authorized,
+    Authorized(identity, held): Authorized,
     Path((id, index)): Path<(u64, usize)>,
 ) -> Result<Response, Refusal> {
     let artifact = api.container(&identity, id).await?;
+    let turn = api.uploads.files(&identity, &held).acquire_owned().await.map_err(|error| internal(&error))?;
     let limit = api.limits.artifact_bytes;
-    let (length, pieces) = api.archives.file(&artifact.sha256, artifact.size, index, limit).await?;
+    let (length, pieces) = api.archives.file(&artifact.sha256, artifact.size, index, limit, turn).await?;
     let mut response = Body::from_stream(pieces).into_response();
     response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));

@@ -19,6 +19,9 @@ const OBJECT: u64 = 4096;
 /// Uploads of one attempt that are not finished.
 const UNFINISHED: usize = 500;
 
+/// Files of artifacts that one attempt reads at a time: as many as `actions/download-artifact@v3` does.
+const FILES: usize = 2;
+
 /// Most bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct UploadLimits {
@@ -61,6 +64,8 @@ struct Attempt {
     unfinished: HashMap<String, u64>,
     /// One long answer at a time.
     answers: Arc<Semaphore>,
+    /// Unpacked files that are sent at a time.
+    files: Arc<Semaphore>,
 }
 
 impl UploadAccount {
@@ -120,6 +125,11 @@ impl UploadAccount {
         self.0.lock().attempt(identity, held).answers.clone()
     }
 
+    /// The rights to files of artifacts that are unpacked for the attempt.
+    pub(super) fn files(&self, identity: &JobIdentity, held: &LeaseCheck) -> Arc<Semaphore> {
+        self.0.lock().attempt(identity, held).files.clone()
+    }
+
     /// Forgets attempts that are over. Returns them, and the uploads that they did not finish.
     pub(super) fn over(&self) -> (HashSet<String>, Vec<String>) {
         let mut accounts = self.0.lock();
@@ -144,6 +154,7 @@ impl Accounts {
             objects: 0,
             unfinished: HashMap::new(),
             answers: Arc::new(Semaphore::new(1)),
+            files: Arc::new(Semaphore::new(FILES)),
         })
     }
 

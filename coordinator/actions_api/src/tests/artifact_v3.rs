@@ -227,3 +227,30 @@ async fn attack_45_a_job_that_does_not_read_its_lists_has_one_of_them_in_memory(
     drop(unread);
     tokio::io::AsyncReadExt::read_u8(&mut second).await.unwrap();
 }
+
+#[tokio::test]
+async fn attack_45_jobs_that_do_not_read_their_files_hold_up_no_other_job() {
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
+    let bytes = zipped(&[("zeros", vec![0; 32 << 20])]);
+    let mut unread = Vec::new();
+    for run in 0..5 {
+        let job = world.job(identity(&format!("r{run}"), "refs/heads/main", true)).await;
+        let artifact = id(&job.upload("large", &bytes).await);
+        let path = format!("/_apis/resources/Containers/{artifact}/items/0");
+        for _ in 0..2 {
+            unread.push(job.get(&path).await);
+        }
+        assert!(unread.iter().all(|answer| answer.status() == 200));
+        let more = tokio::time::timeout(std::time::Duration::from_millis(100), job.get(&path)).await;
+        assert!(more.is_err(), "a job has two at a time");
+    }
+    let other = world.job(identity("other", "refs/heads/main", true)).await;
+    let artifact = id(&other.upload("report", &zipped(&[("a.txt", b"one".to_vec())])).await);
+    let read = async {
+        assert_eq!(other.files(artifact).await.unwrap(), [("report/a.txt".to_owned(), 3)]);
+        other.get(&format!("/_apis/resources/Containers/{artifact}/items/0")).await.bytes().await.unwrap()
+    };
+    assert_eq!(tokio::time::timeout(std::time::Duration::from_secs(10), read).await.unwrap(), "one");
+    let read = unread.pop().unwrap().bytes().await.unwrap();
+    assert_eq!(read.len(), 32 << 20, "who reads at last gets all");
+}
