@@ -98,7 +98,7 @@ impl Server {
             streams_per_address: 2,
             well_known: [("jwks".to_owned(), json!({"keys": []}))].into(),
             max_blob: 1000,
-            max_total: 5000,
+            max_total: 20_480,
             keep: 1000,
             now: || NOW,
         };

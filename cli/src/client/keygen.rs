@@ -188,6 +188,7 @@ cache_days = 7
 artifact_bytes = 10_737_418_240
 artifact_days = 90
 # Bytes of all artifacts of one repository, and of the runs that one author asked for. Beyond them an upload is refused.
+# Runs of outsiders and of unproven commits count for their author alone, and have a tenth of that.
 artifact_bytes_per_repository = 53_687_091_200
 artifact_bytes_per_author = 53_687_091_200
 # Bytes that uploads of jobs leave free on the disk of the data folder.
@@ -238,7 +239,8 @@ trusted_proxies = []
 servers = []
 # Keys that may upload to the built-in endpoint: npub or hex.
 writers = []
-# Bytes of one upload, and of all.
+# Bytes of one upload, and of all. Publisher keys of runs may upload too: one as much as one upload may have, all together
+# half of all.
 max_blob = 67108864
 max_total = 10737418240
 

@@ -271,11 +271,12 @@ pub struct Limits {
 pub struct Blossom {
     /// Servers that get public logs besides the built-in endpoint.
     pub servers: Vec<String>,
-    /// Keys (npub or hex) that may upload to the built-in endpoint.
+    /// Keys (npub or hex) that may upload to the built-in endpoint. The publisher keys of runs may as well, until a day
+    /// after their run's end.
     pub writers: Vec<String>,
-    /// Bytes of one upload.
+    /// Bytes of one upload, and of all 100 that a run's publisher key may have together.
     pub max_blob: u64,
-    /// Bytes of all uploads.
+    /// Bytes of all uploads, each of which counts for 4 KiB at least. Publisher keys of runs have half of it together.
     pub max_total: u64,
 }
 
@@ -422,9 +423,11 @@ pub struct CacheAndArtifactLimits {
     pub artifact_bytes: u64,
     /// Days an artifact is kept, at most and where its job does not say.
     pub artifact_days: u64,
-    /// Bytes of all artifacts of one repository; beyond them a job's upload is refused.
+    /// Bytes of all artifacts of one repository; beyond them a job's upload is refused. Runs that outsiders ask for, and
+    /// those of unproven commits, count for their author alone.
     pub artifact_bytes_per_repository: u64,
-    /// Bytes of all artifacts of the runs that one author asked for; beyond them a job's upload is refused.
+    /// Bytes of all artifacts of the runs that one author asked for; beyond them a job's upload is refused. Runs that no
+    /// repository trusts (an outsider's, or of an unproven commit) have a tenth of it.
     pub artifact_bytes_per_author: u64,
     /// Bytes that stay free in the file system of the data folder: what a job uploads beyond that is refused.
     pub min_free: u64,

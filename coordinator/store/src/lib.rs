@@ -33,6 +33,7 @@ mod sql;
 mod sqlite;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod uploads;
 mod webhook_deliveries;
 mod work;
 mod workers;
@@ -59,6 +60,7 @@ pub use self::{
     retention::{ExpiredRun, TableSize, UnfinishedRun},
     run_list::{Filter, Page, PhaseName, Reader, SEARCHED, Status, Summary},
     run_parts::RunChange,
+    uploads::Uploads,
     webhook_deliveries::{DeliveryState, NewWebhookDelivery, WebhookDelivery, WebhookDeliveryChange},
     work::{ClaimLimit, ClaimRequest, ClaimedWork, LaneOrder, NewWork, WorkChange, WorkKind},
     workers::WorkerChange,

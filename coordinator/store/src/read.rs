@@ -72,13 +72,6 @@ impl Store {
         found.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
     }
 
-    /// Whether a key is or was the publisher of a run of this pool.
-    pub async fn is_publisher(&self, key: &str) -> Found<bool> {
-        let found: i64 =
-            query_scalar("SELECT count(*) FROM runs WHERE publisher = $1").bind(key).fetch_one(&self.readers).await?;
-        Ok(found > 0)
-    }
-
     /// Whether an event was taken in.
     pub async fn seen(&self, id: &str) -> Found<bool> {
         let found: i64 =
@@ -235,16 +228,6 @@ impl Store {
              ORDER BY expires_at, sha256",
         );
         rows(statement.bind(integer(now)).fetch_all(&self.readers).await?, blob)
-    }
-
-    /// Bytes that people uploaded: theirs are the rows whose owner is a public key (64 hex).
-    pub async fn uploads_total(&self) -> Found<u64> {
-        // PostgreSQL sums BIGINT to NUMERIC.
-        let total: i64 =
-            query_scalar("SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM blobs WHERE length(owner) = 64")
-                .fetch_one(&self.readers)
-                .await?;
-        Ok(total.unsigned_abs())
     }
 
     /// Hashes (64 hex) of stored bytes that begin with two hex digits.

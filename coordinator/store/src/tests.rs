@@ -202,8 +202,10 @@ async fn runs_are_found_by_serial_event_and_filter_newest_first(store: &Store) {
     assert_eq!(id(store.run_by_event("run-of-a").await.unwrap()), Some("a".into()));
     assert_eq!(id(store.run_by_event("job-of-c").await.unwrap()), Some("c".into()));
     assert_eq!(id(store.run_by_event("nothing").await.unwrap()), None);
-    assert!(store.is_publisher("publisher-of-a").await.unwrap());
-    assert!(!store.is_publisher("alice").await.unwrap());
+    assert!(store.is_publisher("publisher-of-a", u64::MAX >> 1).await.unwrap(), "it goes on");
+    assert!(!store.is_publisher("alice", 0).await.unwrap());
+    assert!(store.is_publisher("publisher-of-c", 9).await.unwrap());
+    assert!(!store.is_publisher("publisher-of-c", 10).await.unwrap(), "it ended before");
 
     let key = |key: &str| Filter { reader: Reader::Key(key.into()), ..Filter::default() };
     let operator = Filter { reader: Reader::Operator, ..Filter::default() };
@@ -364,9 +366,11 @@ async fn stored_bytes_have_owners_each_with_an_expiry(store: &Store) {
     assert_eq!(store.blob(&hash()).await.unwrap(), [blob("x", true, 30), blob("y", false, 5)]);
     assert_eq!(store.blobs_of("y", 9).await.unwrap(), [blob("y", false, 5)]);
     assert_eq!(store.blobs_expired(29).await.unwrap(), [blob("y", false, 5)]);
-    assert_eq!(store.uploads_total().await.unwrap(), 0, "neither owner is a public key");
-    store.commit(vec![Change::Blob(blob(&"ab".repeat(32), true, 30))]).await.unwrap();
-    assert_eq!(store.uploads_total().await.unwrap(), 10);
+    assert_eq!(store.uploads(None).await.unwrap(), Uploads::default(), "neither owner is a public key");
+    let large = Blob { sha256: "bc".repeat(32).parse().unwrap(), size: 5000, ..blob(&"cd".repeat(32), true, 30) };
+    store.commit(vec![Change::Blob(blob(&"ab".repeat(32), true, 30)), Change::Blob(large)]).await.unwrap();
+    assert_eq!(store.uploads(None).await.unwrap(), Uploads { number: 2, bytes: 9096 }, "a small one takes a page");
+    assert_eq!(store.uploads(Some(&"ab".repeat(32))).await.unwrap(), Uploads { number: 1, bytes: 4096 });
     store.commit(vec![Change::BlobGone { sha256: hash(), owner: "ab".repeat(32) }]).await.unwrap();
     assert_eq!(store.blob_hashes("aa").await.unwrap(), [hash()].into());
     assert_eq!(store.blob_hashes("ab").await.unwrap(), [].into());

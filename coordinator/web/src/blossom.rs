@@ -15,16 +15,19 @@ use tower_http::cors::{Any, CorsLayer};
 use domain::id::BlobHash;
 
 use super::{
-    Refusal, Web,
+    Refusal, Settings, Web,
     auth::{BlobReader, Token},
     html,
     request_limits::{self, Client},
 };
 use blobs::{BlobError, ByteRange, Deposit, Put, content_range};
-use store::Blob;
+use store::{Blob, Uploads};
+use workflow::time::DAY_MS;
 
 /// Most entries of one list.
 const LIST: u32 = 1000;
+/// Blobs of one key that a run brought.
+const PUBLISHED: u64 = 100;
 /// Content security policy of blobs: an uploaded page runs no script in our origin.
 const INERT: &str = "default-src 'none'; sandbox";
 
@@ -115,7 +118,7 @@ async fn upload(State(web): State<Web>, client: Client, headers: HeaderMap, body
     let token = writer(&web, &headers).await?;
     let permit = request_limits::permit(&web.limits.uploads, client, "uploads")?;
     let announced = announced(&headers, &token)?;
-    let room = admit(&web, length(&headers, header::CONTENT_LENGTH.as_str())).await?;
+    let room = admit(&web, &token.key, length(&headers, header::CONTENT_LENGTH.as_str())).await?;
     let now = (web.settings.now)();
     let deposit = Deposit {
         kind: text(&headers, header::CONTENT_TYPE.as_str()).unwrap_or("application/octet-stream").to_owned(),
@@ -142,7 +145,7 @@ async fn upload(State(web): State<Web>, client: Client, headers: HeaderMap, body
 async fn precheck(State(web): State<Web>, headers: HeaderMap) -> Result<StatusCode, Refusal> {
     let token = writer(&web, &headers).await?;
     announced(&headers, &token)?;
-    admit(&web, length(&headers, "x-content-length")).await?;
+    admit(&web, &token.key, length(&headers, "x-content-length")).await?;
     Ok(StatusCode::OK)
 }
 
@@ -192,10 +195,12 @@ async fn remove(State(web): State<Web>, Path(name): Path<String>, headers: Heade
 /// A token of a key that may upload here.
 async fn writer(web: &Web, headers: &HeaderMap) -> Result<Token, Refusal> {
     let token = Token::of(web, headers, "upload")?;
-    if web.settings.writers.contains(&token.key) || web.store.is_publisher(&token.key).await? {
+    let ended_since = (web.settings.now)().saturating_sub(DAY_MS);
+    if web.settings.writers.contains(&token.key) || web.store.is_publisher(&token.key, ended_since).await? {
         return Ok(token);
     }
-    let reason = "uploads are for publisher keys of this pool's runs and for blossom.writers";
+    let reason =
+        "uploads are for blossom.writers, and for publisher keys of this pool's runs until a day after their end";
     Err(Refusal::new(StatusCode::FORBIDDEN, reason))
 }
 
@@ -213,18 +218,39 @@ fn announced(headers: &HeaderMap, token: &Token) -> Result<Vec<BlobHash>, Refusa
     }
 }
 
-/// Whether an upload of a declared size is accepted. Returns the most bytes it may have.
-async fn admit(web: &Web, size: Option<u64>) -> Result<u64, Refusal> {
+/// Whether an upload of a key with this declared size is accepted. Returns the most bytes it may have.
+///
+/// A key that only a run brought has room for what a run publishes, and all of them together for half of everything: keys
+/// that the operator named find the rest.
+async fn admit(web: &Web, key: &str, size: Option<u64>) -> Result<u64, Refusal> {
     let size = size.unwrap_or(0);
-    if size > web.settings.max_blob {
-        let reason = format!("at most {} bytes in one blob", web.settings.max_blob);
-        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, reason));
+    let Settings { max_blob, max_total, writers, .. } = &*web.settings;
+    if size > *max_blob {
+        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("at most {max_blob} bytes in one blob")));
     }
-    let room = web.settings.max_total.saturating_sub(web.store.uploads_total().await?);
-    if size > room || room == 0 {
-        return Err(Refusal::new(StatusCode::INSUFFICIENT_STORAGE, "this server's room for blobs is full"));
+    let all = web.store.uploads(None).await?.bytes;
+    let mut room = max_total.saturating_sub(all);
+    let mut full = "this server's room for blobs is full";
+    if !writers.iter().any(|writer| writer == key) {
+        let mut of_writers = 0;
+        for writer in writers {
+            of_writers += web.store.uploads(Some(writer)).await?.bytes;
+        }
+        let of_publishers = all.saturating_sub(of_writers);
+        room = room.min((max_total / 2).saturating_sub(of_publishers));
+        let own = web.store.uploads(Some(key)).await?;
+        let left = max_blob.saturating_add(PUBLISHED * Uploads::OBJECT).saturating_sub(own.bytes);
+        if own.number >= PUBLISHED || size > left {
+            room = 0;
+            full = "the key of a run has room for 100 blobs, and no more bytes than one may have: upload with a key that \
+                    the operator lists in blossom.writers";
+        }
+        room = room.min(left);
     }
-    Ok(room.min(web.settings.max_blob))
+    if size.max(Uploads::OBJECT) > room {
+        return Err(Refusal::new(StatusCode::INSUFFICIENT_STORAGE, full));
+    }
+    Ok(room.min(*max_blob))
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

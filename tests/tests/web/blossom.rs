@@ -116,6 +116,42 @@ async fn uploads_have_limits_that_a_precheck_tells() {
 }
 
 #[tokio::test]
+async fn attack_36_the_key_of_a_run_uploads_little_for_as_long_as_its_run_matters() {
+    let server = Server::start().await;
+    let (author, publisher, late) = (Keys::generate(), Keys::generate(), Keys::generate());
+    let published = |id: &str, serial, keys: &Keys| {
+        let mut state = run(id, serial, &author, &json!("public"));
+        let mut request = (*state.request).clone();
+        request.origin = serde_json::from_value(json!({
+            "kind": "hive_ci", "run_event": format!("run-{id}"), "job_event": format!("job-{id}"),
+            "author": author.public_key().to_hex(), "publisher": keys.public_key().to_hex(), "workflow": "", "relays": [],
+        }))
+        .unwrap();
+        state.request = std::sync::Arc::new(request);
+        state
+    };
+    server.commit(vec![Change::Run(store::RunChange::whole(published("p", 1, &publisher)))]).await;
+    let mut over = published("l", 2, &late);
+    over.phase = serde_json::from_value(json!({
+        "phase": "done", "log": {"url": "", "sha256": "", "full_url": ""},
+        "end": {"conclusion": "success", "reason": null, "exit_code": 0, "at": NOW - 2 * 86_400_000},
+    }))
+    .unwrap();
+    server.commit(vec![Change::Run(store::RunChange::whole(over))]).await;
+    let put = async |keys: &Keys, number: u8| {
+        let body: &'static [u8] = vec![number; 4].leak();
+        server.put(body, Some(token(keys, "upload", &hash(body)))).await.status().as_u16()
+    };
+    assert_eq!(put(&late, 0).await, 403, "its run ended two days ago");
+    assert_eq!((put(&publisher, 1).await, put(&publisher, 2).await), (201, 201));
+    assert_eq!(put(&publisher, 3).await, 507, "keys of runs fill no more than half, in pages of the disk");
+    for number in 4..7 {
+        assert_eq!(put(&server.writer, number).await, 201, "the operator's own key has the rest");
+    }
+    assert_eq!(put(&server.writer, 8).await, 507);
+}
+
+#[tokio::test]
 async fn a_private_runs_blob_is_open_to_its_readers_alone() {
     let server = Server::start().await;
     let reader = Keys::generate();
