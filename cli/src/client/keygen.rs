@@ -228,6 +228,9 @@ connections_per_address = 256
 # Event streams and whole logs sent at a time, and to one client.
 streams = 1024
 streams_per_address = 64
+# Bytes of the log of one attempt, and jobs that one worker may have at a time, whatever the worker says.
+log_bytes = 1_073_741_824
+worker_slots = 256
 
 [web]
 # Addresses or networks of reverse proxies, e.g. "127.0.0.1": they say in `X-Forwarded-For` or `Forwarded` who the client

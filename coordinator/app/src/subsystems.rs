@@ -117,6 +117,8 @@ impl Subsystems {
             coordinator: coordinator.clone(),
             token_key: derive(&secret, b"attempt and enrolment tokens"),
             bulk_url: String::new(),
+            log_bytes: config.limits.log_bytes,
+            worker_slots: config.limits.worker_slots,
             timeouts: config.lease_timeouts,
             unmatched: std::time::Duration::from_secs(config.queue.unmatched),
             clock: now,

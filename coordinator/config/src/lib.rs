@@ -259,6 +259,11 @@ pub struct Limits {
     pub streams: usize,
     /// The same, to one address; behind a trusted proxy that of the client.
     pub streams_per_address: usize,
+    /// Bytes of the log of one attempt, however much its worker allows: what comes beyond them is not taken. More than
+    /// `limits.log` of every worker, or logs of jobs that may print that much are cut.
+    pub log_bytes: u64,
+    /// Jobs that one worker may have at a time. A worker that says more is refused.
+    pub worker_slots: u32,
     /// Seconds an event may be ahead of our clock.
     pub ahead: u64,
     /// Seconds an event may be old.
@@ -529,6 +534,8 @@ impl Default for Limits {
             connections_per_address: 256,
             streams: 1024,
             streams_per_address: 64,
+            log_bytes: 1 << 30,
+            worker_slots: 256,
             ahead: 60,
             age: 3 * 24 * 3600,
         }

@@ -20,6 +20,12 @@ use store::{Change, StoreError, WorkerRow};
 /// Longest wait for each message of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// Labels of a worker, and bytes of each.
+const LABELS: usize = 64;
+const LABEL: usize = 256;
+/// Characters of its name that are kept.
+const NAME: usize = 64;
+
 /// Id of a worker in the pool: the first 16 hex of its identity's SHA-256.
 pub fn worker_id(identity: &[u8]) -> String {
     hex::encode(Sha256::digest(identity)).chars().take(16).collect()
@@ -123,13 +129,36 @@ pub(super) async fn authenticate(
 #[error("{0}")]
 struct Refused(String);
 
+/// Whether what a worker says of itself is within bounds: everybody sees it, and it decides who gets the jobs.
+fn check(register: &Register, slots: u32) -> Result<(), Refused> {
+    if register.slots > slots {
+        return Err(Refused(format!(
+            "slots = {}: a worker of this pool has at most {slots}; set fewer, or have the operator raise \
+             limits.worker_slots",
+            register.slots
+        )));
+    }
+    if register.labels.len() > LABELS || register.labels.iter().any(|label| label.len() > LABEL) {
+        return Err(Refused(format!(
+            "a worker has at most {LABELS} labels of {LABEL} bytes: set fewer or shorter ones"
+        )));
+    }
+    Ok(())
+}
+
+/// A worker's name as everybody sees it.
+fn shown(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(NAME).collect()
+}
+
 async fn enrolled(inner: &Inner, register: &Register, id: &str) -> anyhow::Result<WorkerRow> {
     let (store, now) = (&inner.config.store, (inner.config.clock)());
+    check(register, inner.config.worker_slots)?;
     let known = store.worker(id).await?.filter(|row| row.identity == register.identity);
     let row = WorkerRow {
         id: id.to_owned(),
         identity: register.identity.clone(),
-        name: if register.name.is_empty() { id.to_owned() } else { register.name.clone() },
+        name: if register.name.is_empty() { id.to_owned() } else { shown(&register.name) },
         labels: register.labels.clone(),
         slots: register.slots,
         seen_at: now,

@@ -142,7 +142,13 @@ async fn append(inner: &Inner, caller: &Caller, chunk: LogChunk) -> Result<Optio
     if chunk.data.len() > proto::LOG_CHUNK_LIMIT {
         return Err(Status::invalid_argument(format!("a log chunk has at most {} bytes", proto::LOG_CHUNK_LIMIT)));
     }
-    let attempt = &caller.attempt;
+    let (attempt, most) = (&caller.attempt, inner.config.log_bytes);
+    if chunk.offset.saturating_add(chunk.data.len() as u64) > most {
+        // What is there stays; DATA_LOSS tells the worker not to try again.
+        let what =
+            format!("the log has more than {most} bytes: print less, or have the operator raise limits.log_bytes");
+        return Err(Status::data_loss(what));
+    }
     if !inner.holds(attempt, &caller.worker).await.map_err(storage)? {
         return Ok(None);
     }

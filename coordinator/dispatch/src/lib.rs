@@ -15,6 +15,7 @@ mod expiry;
 mod messages;
 mod peer_proof;
 mod queue;
+mod refusal_log;
 mod registry;
 mod server;
 mod session;
@@ -43,7 +44,10 @@ use tokio::{io::DuplexStream, sync::Notify, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use workflow::plan::{JobOrder, JobReport};
 
-use self::{actions_connection::OpenConnections, peer_proof::PeerProof, queue::QueueCache, registry::WorkerRegistry};
+use self::{
+    actions_connection::OpenConnections, peer_proof::PeerProof, queue::QueueCache, refusal_log::RefusalLog,
+    registry::WorkerRegistry,
+};
 pub use self::{
     auth::worker_id,
     connection::{WorkerInbound, WorkerOutbound},
@@ -74,6 +78,10 @@ pub struct DispatchConfig {
     pub token_key: [u8; 32],
     /// URL of the bulk service that workers are given; empty: the address of their session.
     pub bulk_url: String,
+    /// Bytes of the log of one attempt.
+    pub log_bytes: u64,
+    /// Jobs that one worker may have at a time.
+    pub worker_slots: u32,
     /// How long leases, offers and cancels last.
     pub timeouts: LeaseTimeouts,
     /// A job whose labels no worker of the pool has is given up after this.
@@ -98,6 +106,7 @@ struct Inner {
     /// A renewal could not be stored: leases get full terms once the store works again.
     renewals_failed: AtomicBool,
     actions_connections: Arc<OpenConnections>,
+    refusals: Mutex<RefusalLog>,
     tasks: TaskTracker,
 }
 
@@ -132,6 +141,7 @@ impl DispatchConfig {
             offered: Notify::new(),
             actions_connections: Arc::default(),
             renewals_failed: AtomicBool::new(false),
+            refusals: Mutex::new(RefusalLog::new(Instant::now())),
             tasks: TaskTracker::new(),
             config: self,
         }))

@@ -150,6 +150,11 @@ impl PeerProof {
 }
 
 impl Handshake {
+    /// Where it comes from; `None`: over no connection.
+    pub(super) fn address(&self) -> Option<ClientAddress> {
+        self.0.0.as_ref().map(|shared| shared.address)
+    }
+
     /// The worker proved who it is.
     pub(super) fn succeed(self) {
         self.0.prove();

@@ -1,7 +1,11 @@
 //! One worker's session: reads its messages, answers renewals and confirmed cancels, and queues what changes runs for
 //! the session's [`worker_messages`].
 
-use std::{collections::HashSet, sync::Arc, sync::atomic::Ordering};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use domain::run::AttemptId;
 use futures::TryStreamExt as _;
@@ -9,7 +13,10 @@ use proto::worker::{
     Attempt, Draining, FromWorker, Register, Renew, Renewed, ToWorker, Welcome, from_worker, to_worker::Message,
 };
 use store::{Lease, LeaseChange, Renewal};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use tracing::{info, warn};
@@ -24,6 +31,8 @@ use super::{
     tracked, worker_messages,
 };
 
+/// How long a refused worker waits for the answer.
+const REFUSED: Duration = Duration::from_secs(1);
 /// Messages of one worker that wait for the store; with more, nothing is read from the worker.
 const STORE_QUEUE: usize = 256;
 /// Attempts of one message that are looked at.
@@ -40,7 +49,22 @@ pub(super) async fn run(
     let (register, row) = match Box::pin(auth::authenticate(&inner, &mut inbound, &out)).await {
         Ok(authenticated) => authenticated,
         Err(status) => {
-            warn!(reason = status.message(), "a worker was refused");
+            let told = inner.refusals.lock().count(handshake.address(), Instant::now());
+            if let Some(others) = told {
+                let address = handshake.address().map(|address| address.to_string());
+                warn!(
+                    address,
+                    reason = status.message(),
+                    others,
+                    "a worker was refused, and others that were not logged"
+                );
+            }
+            // Its place among the handshakes is taken meanwhile: whoever is refused again and again does it slowly.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = sleep(REFUSED) => {}
+            }
             _ = out.send(Err(status)).await;
             return;
         }

@@ -124,6 +124,8 @@ impl Machinery {
             coordinator: COORDINATOR.into(),
             token_key: [9; 32],
             bulk_url: String::new(),
+            log_bytes: config.limits.log_bytes,
+            worker_slots: config.limits.worker_slots,
             timeouts: config.lease_timeouts,
             unmatched: Duration::from_secs(config.queue.unmatched),
             clock: clock::now,

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use proto::worker::{
-    Accept, ActionsApiOpen, ActionsApiRequest, ArchiveRequest, Attempt, Begun, FromWorker, Job, LogRequest, Register,
-    ResolveRequest, Result as Report, SourceRequest, actions_api_request::Message, bulk_client::BulkClient,
-    from_worker, to_worker, workers_client::WorkersClient,
+    Accept, ActionsApiOpen, ActionsApiRequest, ArchiveRequest, Attempt, Begun, FromWorker, Job, LogChunk, LogOpen,
+    LogRequest, Register, ResolveRequest, Result as Report, SourceRequest, actions_api_request::Message,
+    bulk_client::BulkClient, from_worker, log_request, to_worker, workers_client::WorkersClient,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -17,7 +17,7 @@ use tonic::Code;
 use workflow::plan::Reason;
 
 use crate::{
-    pool::{Pool, Terms, long_leases, terms},
+    pool::{LOG_BYTES, Pool, Terms, long_leases, terms},
     raw::{self, Raw, key, public},
     script::Script,
 };
@@ -296,6 +296,46 @@ async fn attack_59_a_connection_on_which_no_worker_proves_itself_is_closed_in_ti
     drop(idle);
     worker.renew(&[]).await;
     worker.hear_until(|message| matches!(message, to_worker::Message::Renewed(_)).then_some(())).await;
+}
+
+/// A worker whose log has no end, or who says that it does everybody's work.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_54_what_a_worker_says_of_sizes_and_slots_has_bounds() {
+    let pool = Pool::start(terms()).await;
+    let claim = |register: Register| {
+        pool.enrol(&public(&key(1)));
+        let register = Register { identity: public(&key(1)), ..register };
+        async { Raw::register(&pool, &key(1), register).await.err().expect("it is refused") }
+    };
+    let status = claim(Register { slots: 9, ..raw::register() }).await;
+    assert_eq!(status.code(), Code::PermissionDenied);
+    assert!(status.message().contains("limits.worker_slots"), "{status}");
+    let status = claim(Register { labels: vec!["x".repeat(257)], ..raw::register() }).await;
+    assert!(status.message().contains("at most 64 labels"), "{status}");
+    let status = claim(Register { labels: vec!["x".into(); 65], ..raw::register() }).await;
+    assert!(status.message().contains("at most 64 labels"), "{status}");
+
+    let named = Register {
+        identity: public(&key(1)),
+        name: format!("one\u{1b}\n{}", "o".repeat(9999)),
+        slots: 8,
+        ..raw::register()
+    };
+    let mut worker = Raw::register(&pool, &key(1), named).await.unwrap();
+    let row = &pool.dispatch.workers()[0];
+    assert_eq!(row.name, format!("one{}", "o".repeat(61)));
+    pool.queue("build", &["ubuntu-latest"]);
+    let job = worker.take().await;
+    let open = LogOpen { attempt: job.attempt, token: job.token };
+    let (out, stream) = tokio::sync::mpsc::channel(2);
+    out.send(LogRequest { message: Some(log_request::Message::Open(open)) }).await.unwrap();
+    let beyond = LogChunk { offset: LOG_BYTES, data: Bytes::from_static(b"more") };
+    out.send(LogRequest { message: Some(log_request::Message::Chunk(beyond)) }).await.unwrap();
+    let mut acks = worker.bulk.logs(ReceiverStream::new(stream)).await.unwrap().into_inner();
+    assert!(!acks.message().await.unwrap().unwrap().stop);
+    let status = acks.message().await.unwrap_err();
+    assert_eq!(status.code(), Code::DataLoss, "the worker is not to try again");
+    assert!(status.message().contains("limits.log_bytes"), "{status}");
 }
 
 /// Sessions that are opened on one connection and never say who they are.

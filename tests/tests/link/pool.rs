@@ -95,6 +95,8 @@ pub(crate) struct Memory {
 }
 
 const RUN: &str = "run";
+/// Bytes of log that the pool takes of one attempt.
+pub(crate) const LOG_BYTES: u64 = 128 << 20;
 
 impl Memory {
     fn order(&self, job: &str, course: &Course) -> JobOrder {
@@ -385,6 +387,8 @@ impl Pool {
             coordinator: "c".into(),
             token_key: [9; 32],
             bulk_url: String::new(),
+            log_bytes: LOG_BYTES,
+            worker_slots: 8,
             timeouts: terms.timeouts,
             unmatched: terms.unmatched,
             clock: now,
