@@ -7,12 +7,34 @@ use std::{
 
 use ipnet::IpNet;
 
-/// Bits of an IPv6 address that one customer usually has to himself.
+/// Bits of an IPv6 address that a host's network has.
 const SITE: u32 = 64;
+/// Bits that one customer of a provider has at most: often less, but many have a whole /48.
+const CUSTOMER: u32 = 48;
+/// The clients of one [`ClientNetwork`] together may have what so many clients may.
+pub const CLIENTS_OF_NETWORK: usize = 4;
 
 /// What limits count as one client: an IPv4 address, or the /64 of an IPv6 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientAddress(IpAddr);
+
+/// Clients that may well be one and the same: the /48 of an IPv6 address; of IPv4 each address is a network of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClientNetwork(IpAddr);
+
+impl ClientAddress {
+    /// The network that it is in.
+    pub fn network(self) -> ClientNetwork {
+        ClientNetwork(match self.0 {
+            IpAddr::V6(address) => IpAddr::V6(prefix(address, CUSTOMER)),
+            address @ IpAddr::V4(_) => address,
+        })
+    }
+}
+
+fn prefix(address: Ipv6Addr, bits: u32) -> Ipv6Addr {
+    Ipv6Addr::from(u128::from(address) >> (128 - bits) << (128 - bits))
+}
 
 impl std::fmt::Display for ClientAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -26,10 +48,7 @@ impl std::fmt::Display for ClientAddress {
 impl From<IpAddr> for ClientAddress {
     fn from(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
-            IpAddr::V6(address) => {
-                let site = u128::from(address) >> (128 - SITE) << (128 - SITE);
-                IpAddr::V6(Ipv6Addr::from(site))
-            }
+            IpAddr::V6(address) => IpAddr::V6(prefix(address, SITE)),
             address @ IpAddr::V4(_) => address,
         })
     }
@@ -156,6 +175,19 @@ mod tests {
         ];
         for (one, other, same) in cases {
             let [a, b] = [one, other].map(|text| ClientAddress::from(text.parse::<IpAddr>().unwrap()));
+            assert_eq!(a == b, same, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn clients_of_a_48_of_ipv6_are_in_one_network_and_those_of_ipv4_are_not() {
+        let cases = [
+            ("2001:db8:1:2::1", "2001:db8:1:ffff::1", true),
+            ("2001:db8:1:2::1", "2001:db8:2:2::1", false),
+            ("203.0.113.7", "203.0.113.8", false),
+        ];
+        for (one, other, same) in cases {
+            let [a, b] = [one, other].map(|text| ClientAddress::from(text.parse::<IpAddr>().unwrap()).network());
             assert_eq!(a == b, same, "{one} {other}");
         }
     }

@@ -1,7 +1,8 @@
-//! Permits that clients share: so many in all, and so many for each.
+//! Permits that clients share: so many in all, and so many for each. The clients of one network have a few times as many
+//! together: somebody may have all of its addresses.
 //!
 //! When all are taken, one who has fewer than another gets a permit of who has the most: many clients that hold what they
-//! can get keep nobody else out.
+//! can get keep nobody else out. A client of a network counts for its part of what that has, if this is more.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,7 +15,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::client_address::ClientAddress;
+use super::client_address::{CLIENTS_OF_NETWORK, ClientAddress, ClientNetwork};
 
 /// How many permits there are.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +50,8 @@ struct Table {
     next: u64,
     /// Permits by client, the oldest first.
     clients: HashMap<ClientAddress, BTreeMap<u64, Entry>>,
+    /// Permits by network.
+    networks: HashMap<ClientNetwork, usize>,
 }
 
 #[derive(Debug)]
@@ -75,7 +78,8 @@ pub struct Busy(Arc<AtomicUsize>);
 impl Shares {
     /// So many permits.
     pub fn new(limits: Limits) -> Self {
-        Self(Arc::new(Mutex::new(Table { limits, kept: false, taken: 0, next: 0, clients: HashMap::new() })))
+        let (clients, networks) = (HashMap::new(), HashMap::new());
+        Self(Arc::new(Mutex::new(Table { limits, kept: false, taken: 0, next: 0, clients, networks })))
     }
 
     /// So many permits, none of which is given to another client: for what does not end because its permit was lost.
@@ -100,17 +104,17 @@ impl Shares {
     /// There is none for it.
     pub fn enter_up_to(&self, client: ClientAddress, each: usize) -> Result<Permit, Full> {
         let mut table = self.0.lock();
-        let has = table.clients.get(&client).map_or(0, BTreeMap::len);
-        if has >= each {
+        if table.of_client(client) >= each || table.of_network(client) >= each.saturating_mul(CLIENTS_OF_NETWORK) {
             return Err(Full::Client);
         }
-        if table.taken >= table.limits.all && !table.make_room(has) {
+        if table.taken >= table.limits.all && !table.make_room(Some(client)) {
             return Err(Full::All);
         }
         let number = table.take();
         let (lost, busy) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
         let entry = Entry { lost: lost.clone(), busy: busy.clone() };
         table.clients.entry(client).or_default().insert(number, entry);
+        *table.networks.entry(client.network()).or_default() += 1;
         Ok(Permit { shares: self.clone(), client: Some(client), number, lost, busy })
     }
 
@@ -120,7 +124,7 @@ impl Shares {
     /// There is none.
     pub fn enter_exempt(&self) -> Result<Permit, Full> {
         let mut table = self.0.lock();
-        if table.taken >= table.limits.all && !table.make_room(0) {
+        if table.taken >= table.limits.all && !table.make_room(None) {
             return Err(Full::All);
         }
         let number = table.take();
@@ -140,17 +144,34 @@ impl Table {
         self.next
     }
 
-    /// Takes a permit from a client that has most, for one that `has` fewer: an idle one, and of those the oldest. Who has
-    /// some already must have fewer afterwards too, or two clients would take turns.
-    fn make_room(&mut self, has: usize) -> bool {
+    fn of_client(&self, client: ClientAddress) -> usize {
+        self.clients.get(&client).map_or(0, BTreeMap::len)
+    }
+
+    fn of_network(&self, client: ClientAddress) -> usize {
+        self.networks.get(&client.network()).copied().unwrap_or(0)
+    }
+
+    /// What a client counts for, in parts of a permit of which [`CLIENTS_OF_NETWORK`] are one.
+    fn weight(&self, client: ClientAddress) -> usize {
+        self.of_network(client).max(self.of_client(client) * CLIENTS_OF_NETWORK)
+    }
+
+    /// Takes a permit from a client that has most, for one that has fewer, or none at all: an idle one, and of those the
+    /// oldest. Who has some already must have fewer afterwards too, or two clients would take turns.
+    fn make_room(&mut self, taker: Option<ClientAddress>) -> bool {
         if self.kept {
             return false;
         }
-        let most = self.clients.values().map(BTreeMap::len).max().unwrap_or(0);
-        if most <= has + usize::from(has > 0) {
+        let most = self.clients.keys().map(|client| self.weight(*client)).max().unwrap_or(0);
+        let least = taker.map_or(0, |taker| {
+            let more = if self.of_client(taker) > 0 { CLIENTS_OF_NETWORK } else { 0 };
+            self.weight(taker) + more
+        });
+        if most <= least {
             return false;
         }
-        let richest = self.clients.iter().filter(|(_, permits)| permits.len() == most);
+        let richest = self.clients.iter().filter(|(client, _)| self.weight(**client) == most);
         let permits =
             richest.flat_map(|(client, permits)| permits.iter().map(|(number, entry)| (*client, *number, entry)));
         let victim = permits.min_by_key(|(_, number, entry)| (entry.busy.load(Ordering::Relaxed) > 0, *number));
@@ -166,6 +187,12 @@ impl Table {
         let entry = permits.remove(&number)?;
         if permits.is_empty() {
             self.clients.remove(&client);
+        }
+        if let Some(count) = self.networks.get_mut(&client.network()) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.networks.remove(&client.network());
+            }
         }
         self.taken = self.taken.saturating_sub(1);
         Some(entry)
@@ -250,6 +277,25 @@ mod tests {
         held.push(shares.enter(client(1)).unwrap());
         drop(held);
         assert_eq!((shares.taken(), shares.0.lock().clients.len()), (0, 0), "who has nothing is forgotten");
+        assert!(shares.0.lock().networks.is_empty());
+    }
+
+    #[test]
+    fn attack_59_the_many_addresses_of_one_ipv6_customer_are_few_clients() {
+        let site =
+            |number: usize| -> ClientAddress { format!("2001:db8:1:{number:x}::1").parse::<IpAddr>().unwrap().into() };
+        let shares = Shares::new(Limits { all: 100, each: 10 });
+        let few = [shares.enter(client(1)).unwrap(), shares.enter(client(1)).unwrap()];
+        let many: Vec<Permit> = (0..1000).map_while(|number| shares.enter(site(number)).ok()).collect();
+        assert_eq!(many.len(), 40, "as many as four clients");
+        assert_eq!(shares.enter(site(2000)).unwrap_err(), Full::Client);
+        // Where all are taken, the one with a permit from each of many addresses gives way, and not who has two.
+        let others: Vec<Permit> = (0..58).map(|number| shares.enter(client(100 + number)).unwrap()).collect();
+        let newcomer = shares.enter(client(200)).unwrap();
+        assert!(many.iter().any(is_lost) && !few.iter().chain(&others).any(is_lost));
+        assert_eq!(shares.enter(site(3000)).unwrap_err(), Full::All, "and takes nothing of who has less");
+        drop((few, many, others, newcomer));
+        assert!(shares.0.lock().networks.is_empty() && shares.taken() == 0);
     }
 
     #[test]

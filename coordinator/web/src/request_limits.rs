@@ -11,7 +11,7 @@ use axum::{
     http::{StatusCode, request::Parts},
 };
 use connections::{
-    client_address::ClientAddress,
+    client_address::{CLIENTS_OF_NETWORK, ClientAddress, ClientNetwork},
     shares::{Full, Limits, Permit, Shares},
 };
 use futures::{Stream, StreamExt as _};
@@ -22,7 +22,8 @@ use super::{Refusal, Settings};
 
 /// Seconds after which who was refused may try again.
 const AGAIN: u16 = 10;
-/// Relays of signers that pages of one client may have dialled in a minute, and those of all clients in a second.
+/// Relays of signers that pages of one client may have dialled in a minute, those of one network, and those of all clients
+/// in a second.
 const DIALS: NonZeroU32 = NonZeroU32::new(20).unwrap();
 const ALL_DIALS: NonZeroU32 = NonZeroU32::new(10).unwrap();
 /// Clients whose dials are remembered before those that are long past are forgotten.
@@ -45,6 +46,7 @@ pub(super) struct RequestLimits {
     /// Pages that listen to a remote signer.
     pub(super) signers: Shares,
     dials: DefaultKeyedRateLimiter<ClientAddress>,
+    network_dials: DefaultKeyedRateLimiter<ClientNetwork>,
     all_dials: DefaultDirectRateLimiter,
 }
 
@@ -53,6 +55,7 @@ impl RequestLimits {
         let shares = |all, each| Shares::new(Limits { all, each });
         // What goes on until its end, whoever waits for it.
         let kept = |all, each| Shares::kept(Limits { all, each });
+        let clients = u32::try_from(CLIENTS_OF_NETWORK).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
         Self {
             streams: shares(settings.streams, settings.streams_per_address),
             searches: kept(32, 8),
@@ -63,6 +66,7 @@ impl RequestLimits {
             // As many as there are relays of others that are connected for them: each page may name one of its own.
             signers: shares(64, 4),
             dials: RateLimiter::keyed(Quota::per_minute(DIALS)),
+            network_dials: RateLimiter::keyed(Quota::per_minute(DIALS.saturating_mul(clients))),
             all_dials: RateLimiter::direct(Quota::per_second(ALL_DIALS)),
         }
     }
@@ -71,8 +75,9 @@ impl RequestLimits {
     pub(super) fn dial(&self, client: Client) -> Result<(), Refusal> {
         if self.dials.len() > REMEMBERED {
             self.dials.retain_recent();
+            self.network_dials.retain_recent();
         }
-        if self.dials.check_key(&client.0).is_err() {
+        if self.dials.check_key(&client.0).is_err() || self.network_dials.check_key(&client.0.network()).is_err() {
             let reason = "your address had too many signers called: wait a minute";
             return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, reason).retry_after(60));
         }

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use connections::client_address::ClientAddress;
+use connections::client_address::{CLIENTS_OF_NETWORK, ClientAddress, ClientNetwork};
 use nostr::{EventId, PublicKey};
 use parking_lot::Mutex;
 
@@ -52,6 +52,7 @@ struct Memory {
     order: VecDeque<(u64, EventId, PublicKey, ClientAddress)>,
     keys: HashMap<PublicKey, usize>,
     clients: HashMap<ClientAddress, usize>,
+    networks: HashMap<ClientNetwork, usize>,
 }
 
 impl SpentSignatures {
@@ -75,7 +76,9 @@ impl SpentSignatures {
             return Err(NotTaken::Used);
         }
         let has = |counts: Option<&usize>| counts.copied().unwrap_or(0);
-        let many = has(memory.keys.get(&key)) >= OF_KEY || has(memory.clients.get(&client)) >= OF_CLIENT;
+        let many = has(memory.keys.get(&key)) >= OF_KEY
+            || has(memory.clients.get(&client)) >= OF_CLIENT
+            || has(memory.networks.get(&client.network())) >= OF_CLIENT * CLIENTS_OF_NETWORK;
         if many && share != Share::Operators {
             return Err(NotTaken::TooMany);
         }
@@ -86,6 +89,7 @@ impl SpentSignatures {
         memory.order.push_back((now.saturating_add(good), id, key, client));
         *memory.keys.entry(key).or_default() += 1;
         *memory.clients.entry(client).or_default() += 1;
+        *memory.networks.entry(client.network()).or_default() += 1;
         Ok(())
     }
 }
@@ -96,6 +100,7 @@ impl Memory {
             self.used.remove(&id);
             less(&mut self.keys, &key);
             less(&mut self.clients, &client);
+            less(&mut self.networks, &client.network());
         }
     }
 }
@@ -148,6 +153,21 @@ mod tests {
         assert_eq!(spend(key, OF_KEY, Share::Actions), Err(NotTaken::TooMany));
         assert_eq!(spend(other, OF_KEY, Share::Actions), Ok(()));
         assert_eq!(spend(key, OF_KEY, Share::Operators), Ok(()));
+    }
+
+    #[test]
+    fn attack_59_the_many_addresses_of_one_ipv6_customer_fill_no_more_than_half() {
+        let spent = SpentSignatures::default();
+        let keys: Vec<PublicKey> = (0..ALL / OF_KEY).map(|_| Keys::generate().public_key()).collect();
+        let site =
+            |number: usize| -> ClientAddress { format!("2001:db8:1:{number:x}::1").parse::<IpAddr>().unwrap().into() };
+        let spend = |number: usize, client| {
+            spent.spend(signature(keys[number % keys.len()], number), client, Share::Sessions, (1000, 120))
+        };
+        let taken = (0..ALL).take_while(|number| spend(*number, site(*number)).is_ok()).count();
+        assert_eq!(taken, ALL / 2);
+        assert_eq!(spend(taken, site(9)), Err(NotTaken::TooMany));
+        assert_eq!(spend(taken, client(2)), Ok(()));
     }
 
     #[test]
