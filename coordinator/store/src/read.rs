@@ -44,11 +44,14 @@ impl Store {
         self.run_of(statement.bind(event).fetch_optional(&self.readers).await?).await
     }
 
-    /// Job events of runs that have not ended, the newest first.
+    /// Job events of runs that have not ended: the newest of each author first, then the second of each, and so on. Who has
+    /// very many leaves room for others.
     pub async fn live_job_events(&self, limit: u32) -> Found<Vec<String>> {
         let statement = query_scalar(
-            "SELECT job_event FROM runs WHERE status IN ('planning', 'waiting', 'queued', 'running', 'sealing')
-             AND job_event IS NOT NULL ORDER BY serial DESC LIMIT $1",
+            "SELECT job_event FROM (SELECT job_event, serial, row_number() OVER (PARTITION BY actor ORDER BY serial DESC)
+                 AS newer FROM runs WHERE status IN ('planning', 'waiting', 'queued', 'running', 'sealing')
+                 AND job_event IS NOT NULL) AS live
+             ORDER BY newer, serial DESC LIMIT $1",
         );
         statement.bind(i64::from(limit)).fetch_all(&self.readers).await
     }

@@ -493,6 +493,21 @@ async fn what_is_asked_of_relays_depends_on_what_has_not_ended(store: &Store) {
     }
     assert_eq!(store.live_job_events(9).await.unwrap(), ["job-of-b", "job-of-a"]);
     assert_eq!(store.live_job_events(1).await.unwrap(), ["job-of-b"]);
+    let mut other = run("d", 4);
+    Arc::make_mut(&mut other.request).actor = "who has very many".into();
+    let [mut fifth, mut sixth] = [run("e", 5), run("f", 6)];
+    for state in [&mut fifth, &mut sixth] {
+        state.request = other.request.clone();
+    }
+    for (state, event) in [(other, "job-of-d"), (fifth, "job-of-e"), (sixth, "job-of-f")] {
+        let mut state = RunState { phase: RunPhase::Planning, ..state };
+        let mut request = (*state.request).clone();
+        request.origin = run(event.trim_start_matches("job-of-"), 1).request.origin.clone();
+        state.request = Arc::new(request);
+        store.commit(vec![Change::Run(RunChange::whole(state))]).await.unwrap();
+    }
+    let live = store.live_job_events(4).await.unwrap();
+    assert_eq!(live, ["job-of-f", "job-of-b", "job-of-e", "job-of-a"], "each author has as many");
     let relays = vec![("wss://a".into(), RelayClass::Own), ("wss://b".into(), RelayClass::Other)];
     store.commit(vec![Change::Outbox(Outgoing { relays, ..outgoing("e") })]).await.unwrap();
     for (relay, answer, taken) in [("wss://b", "", false), ("wss://a", "blocked", false), ("wss://a", "", true)] {
