@@ -83,7 +83,7 @@ pub trait RequestHandler: Send + Sync + 'static {
     fn refuse(&self, refusal: Refusal, audience: Audience, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>>;
     /// Somebody asks to end the run of this request. Returns whether there is such a run, theirs to end or not.
     fn cancel(&self, request: EventId, cancel: CancelRequest) -> BoxFuture<'_, anyhow::Result<bool>>;
-    /// Requests whose runs have not ended, newest first.
+    /// Requests whose runs have not ended: the newest of each author first, then the second of each, and so on.
     fn live(&self) -> BoxFuture<'_, anyhow::Result<Vec<EventId>>>;
 }
 
@@ -402,7 +402,7 @@ impl<D: RequestHandler> Inner<D> {
     async fn over_rate(&self, protocol: &dyn Protocol, request: &Event, settle: Batch) -> anyhow::Result<()> {
         if self.warnings_rate.check_key(&request.pubkey).is_err() {
             self.count(request, Ignored::OverRate);
-            return settled(self.store.commit(settle).await.map_err(Into::into));
+            return self.leave_unanswered(request, settle).await;
         }
         let rate = self.config.limits.author_per_minute;
         let reason = format!("more than {rate} jobs in a minute: send this one again later");
@@ -536,10 +536,23 @@ impl<D: RequestHandler> Inner<D> {
         };
         if let Some(why) = unanswered {
             self.count(request, why);
-            return settled(self.store.commit(settle).await.map_err(Into::into));
+            return self.leave_unanswered(request, settle).await;
         }
         tracing::info!(request = %request.id, reason = %refusal.reason, "refused");
         settled(self.handler.refuse(refusal, audience, settle).await)
+    }
+
+    /// Remembers a request that is not answered: in the store, or only until it is forgotten where its author may run by
+    /// nothing that is known of them. Such a one is looked at again after a restart, and no row is left by anybody who asks.
+    async fn leave_unanswered(&self, request: &Event, settle: Batch) -> anyhow::Result<()> {
+        if self.policy.is_open() || Share::of(self.policy.standing(&request.pubkey)) == Share::Known {
+            return settled(self.store.commit(settle).await.map_err(Into::into));
+        }
+        let waited = self.memory().pending.contains(&request.id);
+        if waited {
+            self.store.commit(vec![Change::RemovePending { id: request.id.to_hex() }]).await?;
+        }
+        Ok(())
     }
 
     /// What makes this the only time that a request is taken in.

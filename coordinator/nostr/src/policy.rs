@@ -146,6 +146,20 @@ impl Policy {
         }
     }
 
+    /// Authors that are [`AuthorStanding::Known`], as far as they are now.
+    pub fn known_authors(&self) -> Vec<PublicKey> {
+        let rules = &self.0;
+        let mut known: HashSet<PublicKey> = rules.keys.union(&rules.all_trusted).copied().collect();
+        if let Some(list) = &rules.list {
+            known.extend(list.newest.read().1.iter().copied());
+        }
+        if rules.maintainers {
+            known.extend(rules.owning.iter().copied());
+            known.extend(rules.maintained.all());
+        }
+        known.into_iter().collect()
+    }
+
     /// Whether `author` (64 hex) may run for one of the repositories at these addresses. Who maintains those is looked up
     /// again where it depends on that, at most every half a minute.
     ///

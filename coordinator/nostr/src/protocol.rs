@@ -160,6 +160,8 @@ pub enum Ignored {
     Stranger,
     /// It is longer than any request may be.
     TooLong,
+    /// A relay has more events of one second than it gives at a time. Counts for such a second, and not for each event.
+    PassedOver,
 }
 
 /// A request that is answered and not run.

@@ -9,13 +9,13 @@ use std::{
 use config::{self, Config};
 use domain::run::{Millis, RunRequest};
 use futures::future::BoxFuture;
-use nostr::{Event, EventBuilder, EventId, Keys, Kind, PublicKey, Tag, nips::nip44};
+use nostr::{Event, EventBuilder, EventId, Keys, Kind, PublicKey, Tag, Timestamp, nips::nip44};
 use nostr_client::{
     delivery::Audience,
     intake::{CancelRequest, Counted, IntakeConfig, RequestHandler},
     policy::Policy,
     protocol::{
-        Protocols, Refusal, Secrets,
+        Ignored, Protocols, Refusal, Secrets,
         hive_ci::{self, HiveCi},
     },
     relays::{Answer, Relays},

@@ -1,16 +1,16 @@
 //! Reads one relay: subscribes, catches up, hands on.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use nostr::{EventId, Filter, Kind, Timestamp};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     Inner, RequestHandler,
     reading::{AGAIN, Next, Reading, waits},
-    unread::{Span, Unread},
+    unread::{PassedOver, Question, Span, Unread},
 };
-use crate::relays::QueueRoom;
+use crate::{protocol::Ignored, relays::QueueRoom};
 
 /// How far before the newest event of a relay is read again (s): events of different authors come out of order.
 const MARGIN: u64 = 3600;
@@ -23,6 +23,8 @@ const VALUES: usize = 100;
 /// Events of a relay that wait to be handed on, and their bytes; what comes beyond is read again later.
 const QUEUE: usize = 2048;
 const QUEUE_BYTES: usize = 8 << 20;
+/// Time between two warnings about one relay.
+const WARNED: Duration = Duration::from_secs(60);
 /// Stored events that a relay is asked for at a time; it may give fewer.
 const PAGE_LIMIT: usize = 1000;
 
@@ -54,6 +56,7 @@ async fn read<D: RequestHandler>(inner: Arc<Inner<D>>, url: String) -> anyhow::R
     let room = QueueRoom { events: QUEUE, bytes: QUEUE_BYTES, largest };
     let mut coverage = Coverage::new(now(&inner), begin(&inner, &url).await);
     let mut unread = Unread::default();
+    let mut warned = None;
     inner.unread(&url, coverage.unknown_since());
     let filters = wanted(&inner, coverage.since);
     let mut requests = Reading::new(relay.subscribe("jobs", filters.clone(), room).await, &filters);
@@ -71,8 +74,8 @@ async fn read<D: RequestHandler>(inner: Arc<Inner<D>>, url: String) -> anyhow::R
                     if let Some(until) = more {
                         unread.add(Span { from: coverage.since, until: until.as_secs() });
                     }
-                    if stored.is_none() && let Some(page) = unread.page() {
-                        let filters = page_of(&inner, page);
+                    if stored.is_none() && let Some(question) = unread.question() {
+                        let filters = page_of(&inner, &question);
                         stored = Some(Reading::new(relay.subscribe("stored", filters.clone(), room).await, &filters));
                     }
                     inner.unread(&url, unread.since());
@@ -91,17 +94,20 @@ async fn read<D: RequestHandler>(inner: Arc<Inner<D>>, url: String) -> anyhow::R
                     }
                 }
                 Next::Stored(more) => {
-                    unread.page_was_read(more.map(|until| until.as_secs()));
+                    let known = || inner.policy.known_authors();
+                    if let Some(passed_over) = unread.page_was_read(more.map(|until| until.as_secs()), known) {
+                        inner.passed_over(&url, &passed_over, &mut warned);
+                    }
                     inner.unread(&url, unread.since().into_iter().chain(coverage.unknown_since()).min());
-                    match (unread.page(), &mut stored) {
-                        (Some(page), Some(stored)) => stored.replace(page_of(&inner, page)).await,
+                    match (unread.question(), &mut stored) {
+                        (Some(question), Some(stored)) => stored.replace(page_of(&inner, &question)).await,
                         (_, stored) => *stored = None,
                     }
                 }
                 // The page may be incomplete: it is read again.
                 Next::Again => {
-                    if let (Some(page), Some(stored)) = (unread.page(), &mut stored) {
-                        stored.replace(page_of(&inner, page)).await;
+                    if let (Some(question), Some(stored)) = (unread.question(), &mut stored) {
+                        stored.replace(page_of(&inner, &question)).await;
                     }
                 }
             },
@@ -190,9 +196,33 @@ fn wanted<D: RequestHandler>(inner: &Inner<D>, since: u64) -> Vec<Filter> {
     filters.into_iter().map(|filter| filter.limit(PAGE_LIMIT)).collect()
 }
 
-fn page_of<D: RequestHandler>(inner: &Inner<D>, page: Span) -> Vec<Filter> {
-    let until = Timestamp::from_secs(page.until);
-    wanted(inner, page.from).into_iter().map(|filter| filter.until(until)).collect()
+fn page_of<D: RequestHandler>(inner: &Inner<D>, Question { span, authors }: &Question) -> Vec<Filter> {
+    let until = Timestamp::from_secs(span.until);
+    let filters = wanted(inner, span.from).into_iter().map(|filter| filter.until(until));
+    match authors {
+        None => filters.collect(),
+        // What has authors of its own, as the policy's list, was read without them.
+        Some(authors) => {
+            filters.filter(|filter| filter.authors.is_none()).map(|filter| filter.authors(authors.clone())).collect()
+        }
+    }
+}
+
+impl<D: RequestHandler> Inner<D> {
+    /// Says that a relay has more events of one second than it gives at a time.
+    fn passed_over(&self, relay: &str, PassedOver { second, author }: &PassedOver, warned: &mut Option<Instant>) {
+        self.counted.add(Ignored::PassedOver);
+        if warned.is_none_or(|at| at.elapsed() > WARNED) {
+            *warned = Some(Instant::now());
+            let of = author.map_or_else(|| "authors that are not known".to_owned(), |author| author.to_hex());
+            tracing::warn!(
+                relay,
+                second,
+                of,
+                "a relay has more jobs of one second than it gives at a time: some are passed over"
+            );
+        }
+    }
 }
 
 /// Deletions of requests whose runs have not ended (NIP-09).

@@ -43,6 +43,11 @@ impl Maintained {
         self.known.read().all.contains(key)
     }
 
+    /// Who maintains any of them.
+    pub(super) fn all(&self) -> HashSet<PublicKey> {
+        self.known.read().all.clone()
+    }
+
     pub(super) fn maintains(&self, address: &str, key: &PublicKey) -> bool {
         self.known.read().by_address.get(address).is_some_and(|keys| keys.contains(key))
     }

@@ -108,6 +108,45 @@ async fn attack_59_thousands_of_jobs_of_strangers_are_neither_kept_nor_answered_
     heard.task.abort();
 }
 
+#[tokio::test]
+async fn attack_59_pairs_of_strangers_leave_no_row_where_maintainers_may_run() {
+    let (known, pool) = (Keys::generate(), Keys::generate());
+    let us = pool.public_key();
+    let (_relay, url) =
+        started(RelayBuilder::default().rate_limit(RateLimit { max_reqs: 20, notes_per_minute: u32::MAX })).await;
+    let mut config = closed(vec![url.clone()], &[&known]);
+    config.policy.maintainers = true;
+    config.policy.owners = vec![Keys::generate().public_key().to_hex()];
+    config.limits.refusals_per_minute = 5;
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("db")).await.unwrap();
+    let heard = Heard::start(&pool, config, &store);
+    let pairs: Vec<(Event, Event)> = (0..300)
+        .map(|_| {
+            let stranger = Keys::generate();
+            pair(&stranger, &us)
+        })
+        .collect();
+    let jobs: Vec<EventId> = pairs.iter().map(|(_, job)| job.id).collect();
+    let (runs, asked): (Vec<Event>, Vec<Event>) = pairs.into_iter().unzip();
+    send_all(&url, runs).await;
+    send_all(&url, asked).await;
+    soon("all are counted", async {
+        let unanswered = || heard.counted.now()[&Ignored::Stranger] + heard.counted.now()[&Ignored::TooMany];
+        while unanswered() < 290 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let mut kept = 0;
+    for job in jobs {
+        kept += usize::from(store.seen(&job.to_hex()).await.unwrap());
+    }
+    assert!(kept <= 10, "{kept} rows of strangers");
+    assert!(store.parked_expired(Millis::MAX >> 1).await.unwrap().is_empty());
+    heard.task.abort();
+}
+
 /// A relay that answers each question with these events, whatever they are.
 async fn lying_relay(events: Vec<Event>) -> (tokio::task::JoinHandle<()>, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
