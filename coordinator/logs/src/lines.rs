@@ -1,11 +1,14 @@
 //! Lines of an attempt's log by their number, by the step that begins with them, and by a text that they contain.
 
 mod index;
+mod outline;
+mod step_mark;
 
 use serde::Serialize;
 
 pub(super) use self::index::update_index;
 use self::index::{LogScan, indexed};
+pub use self::outline::{MOST_STEPS, StepLines};
 use domain::id::{JobKey, RunId};
 
 use super::Logs;
@@ -117,9 +120,9 @@ impl Logs {
         let main = format!("Main {name}");
         let is_it = |mark: &str| mark == name || mark == main;
         let points = update_index(&path).await?;
-        let known = points.iter().flat_map(|point| &point.steps).find(|(_, known)| is_it(known));
-        if let Some((line, _)) = known {
-            return Ok(Some(*line));
+        let mut marks = points.iter().flat_map(|point| &point.steps).filter(|mark| mark.ended.is_none());
+        if let Some(known) = marks.find(|mark| is_it(&mark.name)) {
+            return Ok(Some(known.line));
         }
         let mut found = None;
         let mut scan = LogScan::from(points.last());

@@ -9,15 +9,15 @@ use anyhow::Context;
 use proto::worker::{LogRecord, LogStream};
 use serde::{Deserialize, Serialize};
 
-use super::NumberedLine;
+use super::{NumberedLine, step_mark::StepMark};
 use crate::{concurrent::ConcurrentSteps, record, steps::Joiners, tail};
 
 /// Most bytes of one line's text.
 pub(super) const LONGEST: usize = 32 << 10;
 /// Most bytes of incomplete lines in one point; a point with more is left out.
 const MOST_PENDING: usize = 64 << 10;
-/// Most steps of one point.
-const MOST_STEPS: usize = 1000;
+/// Most marks of one point.
+const MOST_MARKS: usize = 2000;
 
 /// A position in a log from which lines can be read.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -27,8 +27,8 @@ pub(crate) struct IndexPoint {
     pub(super) lines: u64,
     joiners: Joiners,
     concurrent: ConcurrentSteps,
-    /// Steps that began since the point before it: line and name.
-    pub(super) steps: Vec<(u64, String)>,
+    /// Where steps began and ended since the point before it.
+    pub(super) steps: Vec<StepMark>,
 }
 
 /// Reads lines onwards from a point.
@@ -127,8 +127,8 @@ pub(super) async fn indexed(path: &Path) -> anyhow::Result<(Vec<IndexPoint>, Log
     loop {
         let begin = scan.offset;
         let mut keep = |line: NumberedLine| {
-            if line.begins() && steps.len() < MOST_STEPS {
-                steps.push((line.number, line.text));
+            if steps.len() < MOST_MARKS {
+                steps.extend(StepMark::of(line));
             }
         };
         if !scan.next(path, &mut keep).await? {
