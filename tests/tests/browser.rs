@@ -129,6 +129,19 @@ async fn attack_50_a_run_of_hostile_names_is_watched_from_its_press_to_its_faili
     assert!(chain.contains(&run.id.to_hex()));
     stage.until("[...document.querySelectorAll('td .state')].filter((state) => state.textContent === 'valid').length > 3 && 'signed'").await;
     stage.until("document.querySelector('.summary h1')?.textContent").await;
+    // Why it failed is in sight at once: the step, its exit code and what it printed last.
+    let seen =
+        "(() => { const box = document.querySelector('.failed'); const lines = [...box.querySelectorAll('.log .row')];
+        const line = lines.find((one) => one.textContent.includes('the decision is no'));
+        scrollTo(0, 0);
+        const fits = line && lines.every((one) => one.getBoundingClientRect().bottom <= 800);
+        return fits && lines.length <= 15 && box.querySelector('h2').textContent; })()";
+    let head = stage.until(seen).await;
+    assert!(head.contains("Decide") && head.contains("exit code 1"), "{head}");
+    let tally = stage.until("document.querySelector('.tally.error')?.textContent").await;
+    assert_eq!(tally, "1 error");
+    assert!(stage.browser.client.title().await.unwrap().starts_with('✗'));
+    stage.until("document.querySelector('link[rel=icon]').href.endsWith('icon-failure.svg') && 'red'").await;
     stage.is_sound().await;
     // Second click: the step that failed, and its line is in sight.
     stage.browser.click("details[open] ol.steps li:has(.failure) a").await.unwrap();
@@ -195,7 +208,15 @@ async fn attack_49_a_log_of_many_lines_and_hostile_codes_jumps_searches_and_draw
     let (run, job) = stage.world.send(&stage.world.press(stage.dev.pubkey, PATH)).await.unwrap();
     stage.world.listener.end(&run, &job, std::time::Duration::from_secs(180)).await.unwrap();
     stage.open(&format!("/runs/{}/log?job=build", job.id.to_hex())).await;
-    stage.until("document.querySelectorAll('#log .row').length > 10 && 'drawn'").await;
+    // The step that failed is open at its error; what went well is folded, and opens with a press.
+    let error = stage.until("document.querySelector('#log .row.error .text')?.textContent").await;
+    assert_eq!(error, "<b>it does not pass</b>");
+    let heads = "[...document.querySelectorAll('#log .head button')].map((head) => head.querySelector('.name').textContent + ' ' + head.getAttribute('aria-expanded')).join()";
+    let heads = stage.until(heads).await;
+    assert!(heads.contains("Prepare false") && heads.contains("Decide true"), "{heads}");
+    stage.is_sound().await;
+    stage.until("[...document.querySelectorAll('#log .head button')].find((head) => head.textContent.startsWith('successPrepare'))?.click() ?? 'pressed'").await;
+    stage.until("document.querySelectorAll('#log .row').length > 30 && 'drawn'").await;
     let coloured = stage
         .until(
             "[...document.querySelectorAll('#log .c1')].map((red) => red.textContent).find((text) => text === 'red')",
@@ -206,11 +227,22 @@ async fn attack_49_a_log_of_many_lines_and_hostile_codes_jumps_searches_and_draw
     assert_eq!(odd, "odd link \u{fffd}gnp");
     assert_eq!(stage.until("document.querySelectorAll('#log .text a').length === 0 && 'no link'").await, "no link");
     stage.until("(document.querySelector('input[name=search]').value = 'LINE 2999 OF') && 'typed'").await;
-    stage.browser.press("Next").await.unwrap();
+    stage.browser.click("button[aria-label='Next match']").await.unwrap();
     let hit = stage.until("document.querySelector('#log .hit mark')?.textContent").await;
     assert_eq!(hit, "line 2999 of");
     assert!(stage.until("location.search.includes('line=') && location.search").await.contains("line="));
     stage.until("document.querySelectorAll('#log .row').length < 200 && 'few'").await;
+    // Keys wrap long lines, and lead back to the error.
+    for (key, seen) in [
+        ("w", "document.querySelector('#log.wraps .hit mark') && 'wrapped'"),
+        ("e", "document.querySelector('#log .row.error') && 'at the error'"),
+    ] {
+        let press = format!(
+            "document.body.dispatchEvent(new KeyboardEvent('keydown', {{ key: '{key}', bubbles: true, cancelable: true }})) || 'pressed'"
+        );
+        stage.until(&press).await;
+        stage.until(seen).await;
+    }
     stage.is_sound().await;
 }
 
@@ -250,7 +282,7 @@ async fn what_failed_is_run_again_until_green_then_one_job_with_the_others_carri
     stage.open(&format!("/runs/{}", job.id.to_hex())).await;
     stage.until("document.querySelector('#state.failure')?.textContent").await;
     let why = stage.until("document.querySelector('details[data-key=ship] summary')?.textContent").await;
-    assert!(why.contains("left out: it needs test, which ended as failure"), "{why}");
+    assert!(why.contains("skipped: test failed"), "{why}");
     stage.browser.sign_in().await.unwrap();
     stage.until(SIGNED_IN).await;
 

@@ -239,8 +239,26 @@ async fn t46_markup_in_a_run_and_its_log_is_inert_on_the_pages() {
         assert!(text.contains("&#60;script&#62;alert(1)"), "{text}");
     }
     for name in [
-        "page", "dom", "list", "search", "time", "run", "log", "ansi", "stream", "sign", "make", "dialog", "review",
-        "edit", "yaml", "bunker",
+        "page",
+        "dom",
+        "copy",
+        "log_bar",
+        "log_folds",
+        "log_row",
+        "list",
+        "search",
+        "time",
+        "run",
+        "log",
+        "ansi",
+        "stream",
+        "sign",
+        "make",
+        "dialog",
+        "review",
+        "edit",
+        "yaml",
+        "bunker",
     ] {
         let script = server.get(&format!("/assets/{name}.js")).await;
         assert_eq!(script.status(), 200, "{name}");

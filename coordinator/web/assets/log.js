@@ -1,59 +1,46 @@
-// The log of one job: only the lines in sight are on the page, however many there are. Lines are fetched by number.
-import { paint, plain } from "./ansi.js";
+// The log of one job: only the lines in sight are on the page, however many there are. Lines are fetched by number. Steps
+// are heads that fold.
 import { make } from "./dom.js";
+import { logBar } from "./log_bar.js";
+import { folds as folding } from "./log_folds.js";
+import { END, GROUP, lineRow, stepHead } from "./log_row.js";
 import { follow, json } from "./stream.js";
-import { moment } from "./time.js";
 
-const ROW = 20; // pixels, as in page.css
+const ROW = 22; // pixels, as in log.css
 const CHUNK = 100; // lines fetched at once
 const KEPT = 200; // chunks kept
 const TALLEST = 15000000; // pixels that browsers can scroll through
 const LATE = 200; // milliseconds that lines are waited for before the view moves
 const AROUND = 15; // lines drawn above and below what is in sight
+const SHORT = 200; // lines of a log whose steps are all open
 
-const GROUP = /^(?:##\[group\]|::group::)/;
-const END = /^(?:##\[endgroup\]|::endgroup::)/;
-
-export const liveLog = (log) => {
+export const liveLog = async (log) => {
   const { run, job, attempt } = log.dataset;
   const base = "/api/runs/" + encodeURIComponent(run);
   const of = "job=" + encodeURIComponent(job) + "&attempt=" + attempt;
   const status = document.getElementById("log-state");
   let total = Number(log.dataset.total);
   let here = Number(log.dataset.here);
+  const error = Number(log.dataset.error);
   let complete = !("live" in log.dataset);
   let search = { text: "", lines: [], next: null };
-  let folds = []; // hidden lines as [first, last], in order
+  let wraps = false;
+  const folds = folding();
   const chunks = new Map();
 
   const tall = make("div");
   const rows = make("div", { class: "rows" });
   log.classList.add("live");
   log.replaceChildren(rows, tall);
-  document.getElementById("log-pages").querySelectorAll("[rel]").forEach((link) => link.remove());
+  document.getElementById("log-pages")?.querySelectorAll("[rel]").forEach((link) => link.remove());
 
-  const hidden = () => folds.reduce((sum, [first, last]) => sum + last - first + 1, 0);
-  const shown = () => total - hidden();
-  // The line at a place among those that are not folded, and back.
-  const lineAt = (place) => {
-    let line = place;
-    for (const [first, last] of folds) if (first <= line) line += last - first + 1;
-    return line;
-  };
-  const placeOf = (line) => {
-    let place = line;
-    for (const [first, last] of folds) {
-      if (last < line) place -= last - first + 1;
-      else if (first <= line) return first - (line - place) - 1;
-    }
-    return place;
-  };
-
-  const height = () => Math.min(shown() * ROW, TALLEST);
+  const shown = () => total - folds.hidden();
   const inSight = () => Math.ceil(log.clientHeight / ROW);
+  // Where lines are wrapped, those in sight may be higher than the view: the last one can be scrolled to its top.
+  const height = () => Math.min(shown() * ROW + (wraps ? Math.max(0, log.clientHeight - ROW) : 0), TALLEST);
   const scale = () => {
     const room = height() - log.clientHeight;
-    const places = shown() * ROW - log.clientHeight;
+    const places = shown() * ROW - (wraps ? ROW : log.clientHeight);
     return room > 0 && places > room ? places / room : 1;
   };
   const top = () => (log.scrollTop * scale()) / ROW; // places above the view, with fractions
@@ -91,40 +78,29 @@ export const liveLog = (log) => {
   const grow = (answer) => {
     complete = answer.complete;
     if (answer.total > total) total = answer.total;
-    status.textContent = total + (complete ? " lines" : " lines so far");
+    folds.grow(total);
+    status.textContent = total.toLocaleString("en") + (complete ? " lines" : " lines so far");
   };
 
-  const row = (number, at) => {
-    const found = line(number);
-    const element = make("div", { class: "row " + (found?.stream || ""), id: "L" + number });
-    element.style.top = at + "px";
+  // Those that went well are folded, but for what is short or goes on.
+  const isFolded = (step) => {
+    if (step.conclusion === "failure" || !step.last) return false;
+    return total > SHORT || error > 0;
+  };
+  const loadSteps = async () => {
+    const found = await json(base + "/steps?" + of).catch(() => null);
+    if (found) folds.set(found.steps, total, isFolded);
+  };
+
+  const row = (number) => {
+    const step = folds.head(number);
+    if (step) {
+      const toggle = () => { folds.toggle(number); bar.follow.checked = false; draw(); };
+      return stepHead(step, { closed: folds.isClosed(number), live: !complete, toggle });
+    }
     const link = make("a", { class: "number", href: "?" + of + "&line=" + number }, String(number));
     link.addEventListener("click", (event) => { event.preventDefault(); mark(number); });
-    element.append(link);
-    if (number === here) element.classList.add("here");
-    if (!found) return element;
-    element.append(make("span", { class: "at" }, moment(found.time_ms)));
-    if (found.within) element.append(make("span", { class: "within" }, "[" + plain(found.within) + "]"));
-    const text = make("span", { class: "text" });
-    if (GROUP.test(found.text)) {
-      const folded = folds.some(([first]) => first === number + 1);
-      const button = make("button", { class: "fold", type: "button", "aria-expanded": String(!folded) }, folded ? "▸" : "▾");
-      button.setAttribute("aria-label", (folded ? "Unfold " : "Fold ") + plain(found.text).replace(GROUP, ""));
-      button.addEventListener("click", () => fold(number));
-      element.append(button);
-    }
-    const shownText = found.text.replace(GROUP, "").replace(END, "") + (found.ended ? ": " + found.ended[0] + " after " + found.ended[1] + " ms" : "");
-    const wanted = search.text.toLowerCase();
-    const flat = plain(shownText);
-    const hit = wanted ? flat.toLowerCase().indexOf(wanted) : -1;
-    if (hit >= 0 && flat.length === flat.toLowerCase().length) {
-      element.classList.add("hit");
-      text.append(flat.slice(0, hit), make("mark", {}, flat.slice(hit, hit + wanted.length)), flat.slice(hit + wanted.length));
-    } else {
-      paint(text, shownText);
-    }
-    element.append(text);
-    return element;
+    return lineRow(number, line(number), { link, here: number === here, search: search.text, closed: folds.isClosed(number), fold: () => foldGroup(number) });
   };
 
   let planned = false;
@@ -134,15 +110,22 @@ export const liveLog = (log) => {
     requestAnimationFrame(() => {
       planned = false;
       tall.style.height = height() + "px";
-      if (stick.checked) log.scrollTop = log.scrollHeight;
-      const first = Math.max(0, Math.floor(top()) - AROUND);
-      const last = Math.min(shown(), Math.ceil(top()) + inSight() + AROUND);
-      const focused = document.activeElement?.closest?.(".row")?.id;
+      const sticks = bar.follow.checked;
+      if (sticks) log.scrollTop = log.scrollHeight;
+      const above = top();
+      const end = shown();
+      // What follows the end of a wrapped log shows its last lines, however high they are.
+      const first = wraps ? Math.max(0, Math.min(Math.floor(above), sticks ? end - inSight() : end - 1)) : Math.max(0, Math.floor(above) - AROUND);
+      const last = Math.min(end, Math.max(first, Math.floor(above)) + inSight() + AROUND);
+      const focused = document.activeElement?.closest?.("#log .row")?.id;
       const fresh = [];
       for (let place = first + 1; place <= last; place++) {
-        fresh.push(row(lineAt(place), log.scrollTop + (place - 1 - top()) * ROW));
+        const element = row(folds.lineAt(place));
+        if (!wraps) element.style.top = log.scrollTop + (place - 1 - above) * ROW + "px";
+        fresh.push(element);
       }
       rows.replaceChildren(...fresh);
+      rows.style.top = wraps ? log.scrollTop + (sticks ? Math.min(0, log.clientHeight - rows.offsetHeight) : 0) + "px" : "";
       if (focused) document.getElementById(focused)?.querySelector("a, button")?.focus({ preventScroll: true });
     });
   };
@@ -159,21 +142,27 @@ export const liveLog = (log) => {
   };
   // Moves when the lines are there, unless they are late: one picture, and no empty one before it.
   let moves = 0;
-  const show = async (number) => {
+  const move = async (number, part) => {
     const mine = ++moves;
-    here = number;
-    stick.checked = false;
+    bar.follow.checked = false;
+    folds.reveal(number);
     await Promise.race([ask(number), new Promise((done) => setTimeout(done, LATE))]);
-    if (mine !== moves) return;
-    folds = folds.filter(([first, last]) => number < first || number > last);
+    if (mine !== moves) return false;
     tall.style.height = height() + "px";
-    log.scrollTop = ((placeOf(number) - 1 - inSight() / 3) * ROW) / scale();
-    mark(number);
+    log.scrollTop = (Math.max(0, folds.placeOf(number) - 1 - inSight() * part) * ROW) / scale();
+    draw();
+    return true;
   };
+  const show = async (number) => {
+    here = number;
+    if (await move(number, wraps ? 0.1 : 1 / 3)) mark(number);
+  };
+  // The error stands low in the view: what led to it stands above.
+  const showError = () => { if (error) move(error, wraps ? 0.3 : 0.7); };
 
-  const fold = async (number) => {
-    if (folds.some(([first]) => first === number + 1)) {
-      folds = folds.filter(([first]) => first !== number + 1);
+  const foldGroup = async (number) => {
+    if (folds.isClosed(number)) {
+      folds.group(number, 0);
       return draw();
     }
     for (let at = Math.floor(number / CHUNK); at * CHUNK < total; at++) {
@@ -181,8 +170,7 @@ export const liveLog = (log) => {
       await found.loading;
       const end = (found.lines || []).find((one) => one.number > number && (END.test(one.text) || GROUP.test(one.text) || one.stream === "mark"));
       if (!end) continue;
-      const last = END.test(end.text) ? end.number : end.number - 1;
-      if (last > number) folds = [...folds.filter(([f, l]) => l <= number || f > last), [number + 1, last]].sort((a, b) => a[0] - b[0]);
+      folds.group(number, END.test(end.text) ? end.number : end.number - 1);
       return draw();
     }
   };
@@ -206,39 +194,32 @@ export const liveLog = (log) => {
     while (way > 0 && pick() === undefined && search.next !== null) await more();
     const found = pick() ?? (way > 0 ? search.lines[0] : search.lines.at(-1));
     if (found === undefined) { status.textContent = "“" + search.text + "” is not in this log"; return draw(); }
-    status.textContent = "line " + found + ", match " + (search.lines.indexOf(found) + 1) + " of " + search.lines.length + (search.next === null ? "" : " or more");
+    status.textContent = "match " + (search.lines.indexOf(found) + 1) + " of " + search.lines.length + (search.next === null ? "" : " or more") + ", line " + found.toLocaleString("en");
     show(found);
   };
 
-  const field = make("input", { type: "search", maxlength: "200", name: "search" });
-  const form = make("form", { class: "actions", role: "search" }, make("label", {}, "Search ", field),
-    make("button", { type: "submit" }, "Next"), make("button", { type: "button", id: "back" }, "Previous"));
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    if (field.value === search.text) step(1, here + 1); else look(field.value);
+  const bar = logBar(document.getElementById("log-bar"), {
+    follows: !complete && !here,
+    search: (text) => { if (text === search.text) step(1, here + 1); else look(text); },
+    step: (way) => step(way, here + way),
+    expect: (number) => { ask(number); },
+    go: (number) => show(Math.min(Math.max(1, number), total)),
+    changed: () => draw(),
+    wrap: (on) => {
+      const place = Math.round(top());
+      wraps = on;
+      log.classList.toggle("wraps", on);
+      tall.style.height = height() + "px";
+      log.scrollTop = (place * ROW) / scale();
+      draw();
+    },
+    times: (on) => { log.classList.toggle("times", on); },
+    fold: (close) => { folds.all(close); bar.follow.checked = false; draw(); },
+    error: showError,
   });
-  form.querySelector("#back").addEventListener("click", () => step(-1, here - 1));
-  const goto = make("input", { type: "number", min: "1", name: "line" });
-  // What is typed is what is wanted next, as a rule.
-  goto.addEventListener("input", () => { if (goto.value >= 1) ask(Number(goto.value)); });
-  const jump = make("form", { class: "actions" }, make("label", {}, "Line ", goto), make("button", {}, "Go"));
-  jump.addEventListener("submit", (event) => {
-    event.preventDefault();
-    const number = Math.min(Math.max(1, Number(goto.value) || 1), total);
-    show(number);
-  });
-  const box = (text, checked, changed) => {
-    const input = make("input", { type: "checkbox" });
-    input.checked = checked;
-    input.addEventListener("change", () => changed(input.checked));
-    return [make("label", {}, make("span", {}, input, " " + text)), input];
-  };
-  const [stickLabel, stick] = box("Follow", !complete && !here, draw);
-  const [timesLabel] = box("Times", false, (on) => log.classList.toggle("times", on));
-  document.getElementById("log-bar").append(form, jump, stickLabel, timesLabel);
 
   log.addEventListener("scroll", () => {
-    if (log.scrollTop + log.clientHeight < log.scrollHeight - 2 * ROW) stick.checked = false;
+    if (log.scrollTop + log.clientHeight < log.scrollHeight - 2 * ROW) bar.follow.checked = false;
     draw();
   });
   new ResizeObserver(draw).observe(log);
@@ -260,10 +241,13 @@ export const liveLog = (log) => {
       if (last?.lines) last.lines.push(...lines.filter((one) => one.number > number * CHUNK + last.lines.length));
       else if (lines.length && !last) chunks.set(number, { lines, loading: Promise.resolve() });
       if (lines.length === CHUNK - known) again = true;
+      if (complete || lines.some((one) => one.stream === "mark")) await loadSteps();
       draw();
     }
     busy = false;
   };
+
+  await loadSteps();
   if (!complete) {
     follow(base + "/logs?format=changes", {
       log: (event) => { if (event.job === job && String(event.attempt) === attempt) catchUp(); },
@@ -271,9 +255,8 @@ export const liveLog = (log) => {
       end: catchUp,
     });
   }
-
   tall.style.height = height() + "px";
   const target = here || Number(location.hash.replace("#L", "")) || 0;
-  if (target) { here = target; show(target); }
+  if (target) { here = target; show(target); } else showError();
   draw();
 };

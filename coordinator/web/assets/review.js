@@ -12,7 +12,9 @@ export const reviews = (run) => {
       await post("/api/runs/" + run.dataset.run + "/approve", { job, verdict, comment: comment.value });
       told.textContent = "It is " + verdict + ".";
     };
-    return [" ", comment, " ", signing("Approve", say("approved"), told), " ", signing("Reject", say("rejected"), told), " ", told];
+    const approve = signing("Approve", say("approved"), told);
+    approve.classList.add("primary");
+    return [comment, approve, signing("Reject", say("rejected"), told), told];
   };
   const arrange = () => {
     for (const waiting of run.querySelectorAll("[data-approvers]")) {

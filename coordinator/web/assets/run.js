@@ -1,7 +1,9 @@
 // A run, kept up to date: whenever it changed, the server's own page is fetched and its parts are put in place.
+import { copyButtons } from "./copy.js";
 import { follow, headers } from "./stream.js";
 
 export const liveRun = (run) => {
+  copyButtons(run);
   if (!("live" in run.dataset)) return;
   let wanted = false;
   let loading = null;
@@ -39,8 +41,9 @@ export const liveRun = (run) => {
     const focused = held?.closest("details")?.dataset.key;
     const actions = run.querySelector("#actions");
     fresh.querySelector("#actions").replaceWith(actions);
+    copyButtons(fresh);
     run.replaceChildren(...fresh.childNodes);
-    for (const name of ["version", "live"]) {
+    for (const name of ["version", "status", "live"]) {
       if (name in fresh.dataset) run.dataset[name] = fresh.dataset[name];
       else delete run.dataset[name];
     }

@@ -139,10 +139,12 @@ const runActions = (run) => {
       waiting.closest("dialog").close();
     });
   }, told);
+  cancel.classList.add("danger");
   const again = button("Run again", async () => {
     makeRun(await json("/api/runs/" + run.dataset.run));
   }, told);
   const arrange = () => {
+    again.classList.toggle("primary", !("live" in run.dataset));
     cancel.hidden = !("live" in run.dataset);
     again.hidden = "live" in run.dataset;
     if (cancel.hidden && told.textContent === ending) told.textContent = "";

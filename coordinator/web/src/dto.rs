@@ -205,6 +205,9 @@ pub(super) struct JobView {
     /// Number of the latest attempt.
     pub(super) attempt: u32,
     pub(super) attempts: Vec<AttemptView>,
+    /// When its first step began, in the latest attempt.
+    pub(super) started_at: Option<Millis>,
+    pub(super) ended_at: Option<Millis>,
     pub(super) worker: Option<String>,
     /// Digest of its image.
     pub(super) image: Option<String>,
@@ -424,6 +427,10 @@ fn waits(status: Status) -> Option<String> {
 impl JobView {
     fn new(key: JobKey, job: Job, report: Option<JobReport>, wait_reason: Option<String>) -> Self {
         let approval = ApprovalView::of(&job);
+        let ended_at = match &job.phase {
+            JobPhase::Done { outcome, .. } => outcome.as_ref().map(|outcome| outcome.finished_at),
+            _ => None,
+        };
         let (phase, waits, conclusion, reason) = match job.phase {
             JobPhase::Blocked => ("blocked", Some("waits for the jobs it needs".into()), None, None),
             JobPhase::Held => ("held", Some("waits for other legs of its matrix (max-parallel)".into()), None, None),
@@ -434,6 +441,7 @@ impl JobView {
             JobPhase::Done { conclusion, reason, .. } => ("done", None, Some(conclusion), reason),
         };
         let last = job.attempts.last();
+        let started_at = last.and_then(|attempt| attempt.begun_at);
         let mut view = Self {
             key,
             name: job.name,
@@ -447,6 +455,8 @@ impl JobView {
             labels: job.labels,
             attempt: last.map_or(0, |attempt| attempt.number),
             worker: last.map(|attempt| attempt.worker.clone()),
+            started_at,
+            ended_at,
             attempts: job.attempts.into_iter().map(AttemptView::from).collect(),
             image: None,
             actions: IndexMap::new(),

@@ -15,6 +15,7 @@ mod definitions;
 mod diff;
 mod dto;
 mod edit;
+mod failure;
 mod graph;
 mod health;
 mod hooks;
@@ -25,6 +26,7 @@ mod links;
 mod live;
 mod log_lines;
 mod log_page;
+mod log_text;
 mod markdown;
 mod page;
 mod people;
@@ -35,11 +37,13 @@ mod request_limits;
 mod run_detail;
 mod run_feed;
 mod run_lookup;
+mod run_page;
 mod run_search;
 mod signer;
 mod spent_signatures;
 mod state;
 mod time;
+mod timing;
 mod transfer_limits;
 mod why;
 
@@ -310,7 +314,7 @@ pub fn router(web: Web) -> Router {
     let (api, document) = api().split_for_parts();
     Router::new()
         .route("/", get(page::runs))
-        .route("/runs/{id}", get(page::run))
+        .route("/runs/{id}", get(run_page::run))
         .route("/runs/{id}/log", get(log_page::log))
         .route("/pool", get(repositories::pool))
         .route("/repositories", get(repositories::repositories))
@@ -356,6 +360,7 @@ fn api() -> OpenApiRouter<Web> {
         .routes(routes!(artifacts::download))
         .routes(routes!(live::logs))
         .routes(routes!(log_lines::lines))
+        .routes(routes!(log_lines::steps))
         .routes(routes!(log_lines::search))
         .routes(routes!(changes::changes))
         .routes(routes!(badge::badge))

@@ -16,7 +16,7 @@ use super::{
 };
 use domain::id::JobKey;
 use domain::run::{JobPhase, RunState as Run};
-use logs::lines::{MOST_LINES, NumberedLine};
+use logs::lines::{MOST_LINES, NumberedLine, StepLines};
 
 /// Longest text to search for, in bytes.
 const LONGEST: usize = 200;
@@ -34,6 +34,17 @@ pub(super) struct LineQuery {
     from: Option<u64>,
     /// The last line. At most 5000 lines, or about 2 MB, are given at once.
     to: Option<u64>,
+}
+
+/// Whose steps are requested.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct StepQuery {
+    /// Key of the job.
+    #[param(value_type = String)]
+    job: JobKey,
+    /// Its attempt; otherwise the latest.
+    attempt: Option<u32>,
 }
 
 /// Which lines are searched, and for what.
@@ -85,6 +96,33 @@ struct Line {
     within: Option<String>,
 }
 
+/// The steps of one attempt's log.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Steps {
+    attempt: u32,
+    /// No more will come.
+    complete: bool,
+    #[schema(value_type = Vec<Step>)]
+    steps: Vec<StepLines>,
+}
+
+/// One step.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "it describes steps of another module, which knows no schema")]
+struct Step {
+    /// `Main cargo test`, `Post actions/cache@v4`, `Set up job`.
+    name: String,
+    /// Index of the step, -1 before the first, -2 after the last.
+    step: i32,
+    /// The line with which it begins.
+    first: u64,
+    /// The line with which it ends, once it did.
+    last: Option<u64>,
+    begun_at: u64,
+    conclusion: Option<String>,
+    duration_ms: Option<u64>,
+}
+
 /// The lines that contain a text.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Matches {
@@ -111,6 +149,22 @@ pub(super) async fn lines(
     let to = wanted.to.unwrap_or_else(|| from.saturating_add(MOST_LINES - 1));
     let range = web.logs.lines(&run.id, &wanted.job, attempt, complete, (from, to)).await?;
     Ok(Json(Lines { job: wanted.job, attempt, total: range.total, complete, lines: range.lines }))
+}
+
+/// The steps of a job's log: where each begins and ends, and how it ended.
+#[utoipa::path(get, path = "/api/runs/{id}/steps", tag = "logs", params(("id" = String, Path), StepQuery), responses(
+    (status = 200, body = Steps), (status = 400, body = super::Problem), (status = 404, body = super::Problem),
+))]
+pub(super) async fn steps(
+    State(web): State<Web>,
+    caller: Caller,
+    Path(id): Path<String>,
+    QueryParams(wanted): QueryParams<StepQuery>,
+) -> Result<Json<Steps>, Refusal> {
+    let run = run_lookup::find(&web, &caller, &id).await?;
+    let (attempt, complete) = attempt(&run, &wanted.job, wanted.attempt)?;
+    let steps = web.logs.outline(&run.id, &wanted.job, attempt).await?;
+    Ok(Json(Steps { attempt, complete, steps }))
 }
 
 /// Numbers of the lines of a job's log that contain a text.

@@ -7,19 +7,26 @@ use axum::{
 };
 use serde::Deserialize;
 
-use domain::id::{JobKey, RunId};
+use domain::id::JobKey;
+use domain::run::Millis;
 
 use super::{
     QueryParams, Refusal, Web,
     auth::Caller,
-    dto::turns,
+    dto::RunView,
+    failure,
     html::{HtmlError, rendered},
-    links, log_lines, run_lookup, time,
+    job_details::JobDetails,
+    links, log_lines,
+    log_text::{classified, step_name, strip_ansi},
+    run_lookup, time,
 };
-use logs::lines::NumberedLine;
+use logs::lines::{NumberedLine, StepLines};
 
 /// Lines on one page.
 const PAGE: u64 = 500;
+/// Steps that are listed where no script draws them.
+const STEPS: usize = 200;
 
 /// Which lines are shown.
 #[derive(Debug, Deserialize)]
@@ -38,17 +45,23 @@ pub(super) struct LogPageQuery {
 #[template(path = "log.html")]
 struct Log<'a> {
     pool: &'a str,
-    run: &'a RunId,
+    now: Millis,
+    view: &'a RunView,
     /// Where the run's whole log is.
     text: String,
-    serial: u64,
     job: &'a JobKey,
     name: &'a str,
+    word: &'static str,
+    why: Option<&'a str>,
     attempt: u32,
     total: u64,
     complete: bool,
     from: u64,
+    /// The line that was asked for, 0: none.
     here: u64,
+    /// The line at which the job failed, 0: none.
+    error: u64,
+    steps: Vec<StepLines>,
     lines: Vec<NumberedLine>,
 }
 
@@ -61,45 +74,66 @@ pub(super) async fn log(
     let run = run_lookup::find(&web, &caller, &id).await?;
     let (attempt, complete) = log_lines::attempt(&run, &wanted.job, wanted.attempt)?;
     let (job, logs) = (&wanted.job, &web.logs);
+    let mut steps = logs.outline(&run.id, job, attempt).await.map_err(Refusal::from)?;
+    let failing = steps.iter().find(|step| step.conclusion.as_deref() == Some("failure"));
+    let error = match failing {
+        Some(step) => failure::error_line(&web, (&run.id, job, attempt), step).await?,
+        None => 0,
+    };
     let mut here = wanted.line.unwrap_or(0);
-    if let Some(step) = &wanted.step {
-        here = logs.step(&run.id, job, attempt, step).await.map_err(Refusal::from)?.unwrap_or(0);
+    if let Some(name) = &wanted.step {
+        let is_failing = failing.is_some_and(|step| step.name == *name || step_name(&step.name) == name);
+        if !is_failing {
+            here = logs.step(&run.id, job, attempt, name).await.map_err(Refusal::from)?.unwrap_or(0);
+        }
     }
-    let from = wanted.from.unwrap_or_else(|| here.saturating_sub(5)).max(1);
+    let near = if here == 0 { error } else { here };
+    let from = wanted.from.unwrap_or_else(|| near.saturating_sub(if here == 0 { 20 } else { 5 })).max(1);
     let to = from.saturating_add(PAGE - 1);
     let range = logs.lines(&run.id, job, attempt, complete, (from, to)).await.map_err(Refusal::from)?;
+    let text = links::full_log(&web, caller.key.as_deref(), &run);
+    // Its jobs alone: their reports are on the run's page.
+    let view = RunView::new(run, JobDetails::default());
+    let Some(shown) = view.jobs.iter().find(|one| one.key == *job) else {
+        return Err(Refusal::new(axum::http::StatusCode::NOT_FOUND, "the run has no such job").into());
+    };
+    steps.truncate(STEPS);
     rendered(&Log {
         pool: &web.settings.name,
-        run: &run.id,
-        text: links::full_log(&web, caller.key.as_deref(), &run),
-        serial: run.serial,
+        now: (web.settings.now)(),
+        view: &view,
+        text,
         job,
-        name: run.jobs.get(job).map_or("", |job| &job.name),
+        name: &shown.name,
+        word: shown.word(),
+        why: shown.why.as_deref().filter(|_| shown.conclusion.is_none()),
         attempt,
         total: range.total,
         complete,
         from,
         here,
+        error,
+        steps,
         lines: range.lines,
     })
 }
 
 impl Log<'_> {
     /// Address of the page that begins with a line.
-    fn page(&self, from: u64) -> String {
+    fn page(&self, from: &u64) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.append_pair("job", self.job.as_str()).append_pair("attempt", &self.attempt.to_string());
         query.append_pair("from", &from.to_string());
-        format!("/runs/{}/log?{}", self.run, query.finish())
+        format!("/runs/{}/log?{}", self.view.id, query.finish())
     }
 
     fn previous(&self) -> Option<String> {
-        (self.from > 1).then(|| self.page(self.from.saturating_sub(PAGE).max(1)))
+        (self.from > 1).then(|| self.page(&self.from.saturating_sub(PAGE).max(1)))
     }
 
     fn next(&self) -> Option<String> {
         let last = self.lines.last()?.number;
-        (last < self.total).then(|| self.page(last + 1))
+        (last < self.total).then(|| self.page(&(last + 1)))
     }
 }
 
@@ -108,16 +142,42 @@ trait Shown {
     fn plain(&self) -> String;
     fn beside(&self) -> String;
     fn clock(&self) -> String;
+    fn class(&self) -> &'static str;
+}
+
+/// How a page shows a step where no script does.
+trait ShownStep {
+    fn word(&self, complete: &bool) -> &str;
+    fn shown_name(&self) -> String;
+    fn took(&self) -> String;
+}
+
+impl ShownStep for StepLines {
+    fn word(&self, complete: &bool) -> &str {
+        self.conclusion.as_deref().unwrap_or(if *complete { "cancelled" } else { "running" })
+    }
+
+    fn shown_name(&self) -> String {
+        strip_ansi(step_name(&self.name))
+    }
+
+    fn took(&self) -> String {
+        self.duration_ms.map(time::span).unwrap_or_default()
+    }
 }
 
 impl Shown for NumberedLine {
     /// The text without control sequences.
     fn plain(&self) -> String {
-        let text = strip_ansi(&self.text);
+        let text = strip_ansi(classified(&self.text).1);
         match &self.ended {
-            Some((conclusion, duration)) => format!("{text}: {conclusion} after {duration} ms"),
+            Some((conclusion, duration)) => format!("{text}: {conclusion} after {}", time::span(*duration)),
             None => text,
         }
+    }
+
+    fn class(&self) -> &'static str {
+        classified(&self.text).0
     }
 
     /// The step, where several print at the same time.
@@ -127,50 +187,5 @@ impl Shown for NumberedLine {
 
     fn clock(&self) -> String {
         time::moment(&self.time_ms)
-    }
-}
-
-/// A text without control sequences (ECMA-48).
-fn strip_ansi(text: &str) -> String {
-    let mut kept = String::with_capacity(text.len());
-    let mut letters = text.chars().peekable();
-    while let Some(letter) = letters.next() {
-        if letter != '\u{1b}' {
-            match letter {
-                _ if turns(letter) => kept.push(char::REPLACEMENT_CHARACTER),
-                '\t' => kept.push(letter),
-                _ if !letter.is_control() => kept.push(letter),
-                _ => {}
-            }
-            continue;
-        }
-        match letters.next() {
-            Some('[') => while letters.next().is_some_and(|letter| !('\u{40}'..='\u{7e}').contains(&letter)) {},
-            Some(']') => {
-                while letters.next_if(|letter| *letter != '\u{7}' && *letter != '\u{1b}').is_some() {}
-                letters.next_if_eq(&'\u{7}');
-            }
-            _ => {}
-        }
-    }
-    kept
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attack_49_control_sequences_leave_no_trace_and_turned_text_is_shown_to_be() {
-        let cases = [
-            ("\u{1b}[1;31mred\u{1b}[0m and plain", "red and plain"),
-            ("\u{1b}]0;title\u{7}after", "after"),
-            ("cut \u{1b}[31", "cut "),
-            ("a\u{8}b\tc", "ab\tc"),
-            ("\u{1b}]8;;javascript:alert(1)\u{1b}\\link\u{1b}]8;;\u{7}", "link"),
-            ("\u{1b}]52;c;aGk=\u{7}\u{1b}[2K\u{1b}[1Aover", "over"),
-            ("safe\u{202e}gnp.exe", "safe\u{fffd}gnp.exe"),
-        ];
-        assert!(cases.iter().all(|(text, plain)| strip_ansi(text) == *plain));
     }
 }

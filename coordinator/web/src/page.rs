@@ -1,29 +1,17 @@
-//! The pages of runs: a list, and one run with its jobs, its summaries and its chain of events.
+//! The list of runs, the first page of the pool.
 
 use askama::Template;
-use axum::{
-    extract::{Path, State},
-    http::StatusCode,
-    response::Html,
-};
-use nostr::{Event, JsonUtil};
-use workflow::plan::Conclusion;
+use axum::{extract::State, http::StatusCode, response::Html};
 
 use super::{
     QueryParams, Refusal, Web, api,
     auth::Caller,
-    dto::{ApprovalView, ArtifactView, AttemptView, CacheView, JobView, RunSummary, RunView, size},
-    graph::{Graph, Times},
+    dto::RunSummary,
     html::{HtmlError, rendered, repository_name},
-    links, markdown, run_detail, run_lookup, run_search,
+    run_search,
     time::{self, span},
 };
-use domain::id::BlobHash;
-use domain::run::{self, DefinitionOverride, Millis, OriginEvent};
-use store::Pending;
-
-/// Bytes of Markdown that one page renders.
-const SUMMARIES: usize = 4 * markdown::RENDERED;
+use domain::run::Millis;
 
 #[derive(Template)]
 #[template(path = "runs.html")]
@@ -42,33 +30,6 @@ struct Runs<'a> {
     change: u64,
     /// Why the filter is invalid.
     problem: Option<String>,
-}
-
-#[derive(Template)]
-#[template(path = "run.html")]
-struct Run<'a> {
-    pool: &'a str,
-    run: RunView,
-    version: u64,
-    /// URL of its whole log.
-    text: String,
-    message: Option<String>,
-    graph: Graph,
-    times: Times,
-    /// Names of jobs, with their summaries as HTML.
-    summaries: Vec<(String, String)>,
-    chain: Vec<ChainLink>,
-}
-
-/// An event of a run's chain.
-struct ChainLink {
-    kind: u16,
-    what: &'static str,
-    id: String,
-    /// As text, and as a CSS class.
-    signature: &'static str,
-    class: &'static str,
-    relays: String,
 }
 
 /// Searches that one press asks for.
@@ -121,92 +82,6 @@ pub(super) async fn runs(
     ))
 }
 
-pub(super) async fn run(
-    State(web): State<Web>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<Html<String>, HtmlError> {
-    let _turn = web.limits.runs.acquire().await.map_err(Refusal::from)?;
-    let state = run_lookup::find(&web, &caller, &id).await?;
-    let outbox = web.store.outbox_of(&state.id).await.map_err(Refusal::from)?;
-    let chain = asked(&state).into_iter().chain(outbox.into_iter().map(ChainLink::from)).collect();
-    let (graph, times) = (Graph::of(&state), Times::of(&state, (web.settings.now)()));
-    let (version, message) = (state.version, state.message.clone());
-    let text = links::full_log(&web, caller.key.as_deref(), &state);
-    let run = run_detail::run(&web, &caller, state).await?;
-    let summaries = summaries(&web, &run).await?;
-    rendered(&Run { pool: &web.settings.name, run, version, text, message, graph, times, summaries, chain })
-}
-
-/// The summaries of a run's jobs as HTML, as much of them as a page shows.
-async fn summaries(web: &Web, run: &RunView) -> Result<Vec<(String, String)>, Refusal> {
-    let mut room = SUMMARIES;
-    let given = run.jobs.iter().filter(|job| !job.summary.is_empty()).map(|job| {
-        let most = job.summary.len().min(room);
-        room -= most;
-        (job.name.clone(), job.summary.clone(), most)
-    });
-    let given: Vec<(String, String, usize)> = given.collect();
-    if given.is_empty() {
-        return Ok(Vec::new());
-    }
-    let permit = web.limits.summaries.clone().acquire_owned().await?;
-    let rendering = tokio::task::spawn_blocking(move || {
-        let rendered = given.into_iter().map(|(job, text, most)| (job, markdown::render(&text, most)));
-        (rendered.collect(), permit)
-    });
-    Ok(rendering.await?.0)
-}
-
-/// The events that asked for a run: they were checked when they came, or there would be no run.
-fn asked(state: &run::RunState) -> Vec<ChainLink> {
-    let origin = state.request.origin.nostr();
-    let events = origin.into_iter().flat_map(|origin| origin.run.iter().chain([&origin.request]));
-    let link = |event: &OriginEvent| ChainLink {
-        kind: event.kind,
-        what: describe(event.kind),
-        id: event.id.clone(),
-        signature: "checked when it came",
-        class: "success",
-        relays: String::new(),
-    };
-    events.map(link).collect()
-}
-
-/// What an event of this kind is, for people.
-fn describe(kind: u16) -> &'static str {
-    match kind {
-        5100 => "job",
-        5101 => "job result",
-        5401 => "workflow run",
-        5402 => "workflow result",
-        30100 => "job status",
-        _ => "",
-    }
-}
-
-impl From<Pending> for ChainLink {
-    /// The signature is checked here and now, over the bytes that went out.
-    fn from(Pending { outgoing, answers }: Pending) -> Self {
-        let mut event: serde_json::Value = serde_json::from_str(&outgoing.unsigned).unwrap_or_default();
-        let kind = event.get("kind").and_then(serde_json::Value::as_u64);
-        let kind = kind.and_then(|kind| u16::try_from(kind).ok()).unwrap_or_default();
-        let (signature, class) = match &outgoing.signature {
-            None => ("not signed yet", "queued"),
-            Some(signature) => {
-                if let Some(fields) = event.as_object_mut() {
-                    fields.insert("sig".to_owned(), signature.as_str().into());
-                }
-                let valid = Event::from_json(event.to_string()).is_ok_and(|event| event.verify().is_ok());
-                if valid { ("valid", "success") } else { ("does not fit", "failure") }
-            }
-        };
-        let taken: Vec<_> =
-            answers.into_iter().filter(|(_, answer)| answer.is_empty()).map(|(relay, _)| relay).collect();
-        Self { kind, what: describe(kind), id: outgoing.event, signature, class, relays: taken.join(", ") }
-    }
-}
-
 impl Runs<'_> {
     fn is_search(&self, term: &str) -> bool {
         self.search == term
@@ -246,93 +121,6 @@ impl RunSummary {
 
     pub(super) fn short_commit(&self) -> String {
         self.commit.chars().take(10).collect()
-    }
-}
-
-impl RunView {
-    /// Its status.
-    fn word(&self) -> &'static str {
-        self.conclusion.map_or(self.phase, Conclusion::as_str)
-    }
-
-    fn created(&self) -> String {
-        time::moment(&self.created_at)
-    }
-
-    /// From the request to the end, waiting included.
-    fn took(&self) -> Option<String> {
-        Some(span(self.ended_at?.saturating_sub(self.created_at)))
-    }
-
-    fn sha256(&self) -> &str {
-        self.log_sha256.as_ref().map(BlobHash::as_str).unwrap_or_default()
-    }
-
-    fn repository_link(&self) -> String {
-        super::repositories::page(&self.repository)
-    }
-
-    /// The page of the definition that a file came from.
-    fn definition_link(&self, file: &DefinitionOverride) -> String {
-        super::repositories::edit_page(&self.repository, &file.path, Some(&file.event))
-    }
-
-    /// The page of a job's log, at a step where one is named.
-    fn log_link(&self, job: &JobView, attempt: &u32, step: Option<&str>) -> String {
-        let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query.append_pair("job", job.key.as_str()).append_pair("attempt", &attempt.to_string());
-        if let Some(step) = step {
-            query.append_pair("step", step);
-        }
-        format!("/runs/{}/log?{}", self.id, query.finish())
-    }
-}
-
-impl JobView {
-    /// Its status.
-    fn word(&self) -> &'static str {
-        self.conclusion.map_or(self.phase, Conclusion::as_str)
-    }
-
-    /// Whether its details are open from the start.
-    fn is_open(&self) -> bool {
-        self.conclusion == Some(Conclusion::Failure) || self.approval.as_ref().is_some_and(|approval| approval.waits)
-    }
-
-    /// Attempts that ended without a result.
-    fn lost(&self) -> impl Iterator<Item = (&AttemptView, &str)> {
-        self.attempts.iter().filter_map(|attempt| Some((attempt, attempt.lost.as_deref()?)))
-    }
-}
-
-impl ArtifactView {
-    fn size(&self) -> String {
-        size(self.size)
-    }
-
-    fn until(&self) -> String {
-        time::moment(&self.expires_at)
-    }
-}
-
-impl CacheView {
-    fn size(&self) -> String {
-        if self.size == 0 { String::new() } else { size(self.size) }
-    }
-
-    /// CSS class of the outcome.
-    fn class(&self) -> &'static str {
-        if self.outcome == "miss" { "skipped" } else { "success" }
-    }
-}
-
-impl ApprovalView {
-    /// What was decided, by whom and when.
-    fn describe(&self) -> Option<String> {
-        let (verdict, by, at) = (self.verdict?, self.by.as_ref()?, self.at?);
-        let comment = self.comment.as_ref().filter(|text| !text.is_empty());
-        let comment = comment.map(|text| format!(": {text}")).unwrap_or_default();
-        Some(format!("{verdict} by {by} at {} UTC{comment}", time::moment(&at)))
     }
 }
 

@@ -36,6 +36,16 @@ pub(super) fn ago(at: &Millis, now: &Millis) -> String {
     }
 }
 
+/// How long something takes that goes on.
+pub(super) fn since(begun: &Millis, now: &Millis) -> String {
+    span(now.saturating_sub(*begun))
+}
+
+/// A length of time, as templates call it.
+pub(super) fn length(millis: &Millis) -> String {
+    span(*millis)
+}
+
 /// A length of time, in two units at most.
 pub(super) fn span(millis: Millis) -> String {
     match millis {

@@ -38,10 +38,10 @@ fn left_out(state: &RunState, key: &JobKey, job: &Job) -> String {
     let decides = condition.is_some_and(|condition| STATUS.iter().any(|status| condition.contains(status)));
     let missed = needed(state, key, |need| need.conclusion().is_some_and(|how| how != Conclusion::Success));
     match condition {
-        _ if !missed.is_empty() && !decides => format!("left out: it needs {}", listed(&missed)),
-        _ if state.cancelled.is_some() && !decides => "left out: the run was cancelled".into(),
-        Some(condition) => format!("left out: its condition does not hold: {condition}"),
-        None => "left out: a job before it did not succeed".into(),
+        _ if !missed.is_empty() && !decides => format!("skipped: {}", listed(&missed)),
+        _ if state.cancelled.is_some() && !decides => "skipped: the run was cancelled".into(),
+        Some(condition) => format!("skipped: its condition does not hold: {condition}"),
+        None => "skipped: a job before it did not succeed".into(),
     }
 }
 
@@ -49,7 +49,8 @@ fn left_out(state: &RunState, key: &JobKey, job: &Job) -> String {
 fn needed(state: &RunState, key: &JobKey, so: impl Fn(&Job) -> bool) -> Vec<String> {
     let needs = state.needed_by(key).into_iter().filter_map(|need| state.jobs.get(need)).filter(|need| so(need));
     let named = needs.map(|need| match need.conclusion() {
-        Some(how) => format!("{}, which ended as {}", need.name, how.as_str()),
+        Some(Conclusion::Failure) => format!("{} failed", need.name),
+        Some(how) => format!("{} was {}", need.name, how.as_str()),
         None => need.name.clone(),
     });
     named.collect()
@@ -84,15 +85,15 @@ mod tests {
         assert_eq!(why(&run, "last").unwrap(), "waits for tell; test");
         assert_eq!(why(&run, "build"), None, "its phase has the reason");
         run.run("build", Conclusion::Success);
-        assert_eq!(why(&run, "deploy").unwrap(), "left out: its condition does not hold: github.ref == 'refs/heads/x'");
+        assert_eq!(why(&run, "deploy").unwrap(), "skipped: its condition does not hold: github.ref == 'refs/heads/x'");
         run.run("test", Conclusion::Failure);
         run.run("tell", Conclusion::Success);
-        assert_eq!(why(&run, "last").unwrap(), "left out: it needs test, which ended as failure");
+        assert_eq!(why(&run, "last").unwrap(), "skipped: test failed");
         assert_eq!(why(&run, "tell"), None);
 
         let mut run = TestRun::with(vec![("build", job(&[])), ("test", job(&["build"]))]);
         run.apply(RunEvent::Cancel { by: "somebody".into() }).unwrap();
-        assert_eq!(why(&run, "test").unwrap(), "left out: it needs build, which ended as cancelled");
+        assert_eq!(why(&run, "test").unwrap(), "skipped: build was cancelled");
     }
 
     fn job_why(run: &TestRun, key: &str) -> Option<String> {

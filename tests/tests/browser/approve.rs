@@ -58,6 +58,8 @@ async fn who_is_asked_approves_with_a_button_that_nobody_else_has() {
         assert_eq!(until(&format!("`[${{{buttons}}}]`")).await, format!("[{expected}]"));
         if !expected.is_empty() {
             assert_eq!(browser.audit().await.unwrap(), Vec::<String>::new());
+            let seen = "[...document.querySelectorAll('.approval button')].every((one) => one.getBoundingClientRect().bottom < 800)";
+            until(&format!("{seen} && 'without scrolling'")).await;
             until("(document.querySelector('.approval input').value = 'ship it') && 'typed'").await;
             browser.press("Approve").await.unwrap();
             until("document.querySelector('#state.success')?.textContent").await;

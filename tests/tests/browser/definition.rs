@@ -61,10 +61,10 @@ async fn a_definition_is_edited_with_what_is_wrong_in_sight_published_run_and_co
     stage
         .until("location.pathname.startsWith('/runs/') && document.querySelector('#state.success')?.textContent")
         .await;
-    assert_eq!(stage.until("document.querySelector('dd a[href*=\"/edit?\"]')?.textContent").await, first);
+    assert_eq!(stage.until("document.querySelector('.definition a[href*=\"/edit?\"]')?.title").await, first);
     stage.is_sound().await;
 
-    stage.browser.click("dd a[href*=\"/edit?\"]").await.unwrap();
+    stage.browser.click(".definition a[href*=\"/edit?\"]").await.unwrap();
     write(&night("{second: {runs-on: ubuntu-latest, steps: [{run: echo two}]}}")).await;
     stage.browser.press("Publish").await.unwrap();
     stage.browser.click("a[href*=\"&from=\"]").await.unwrap();

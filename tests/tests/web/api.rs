@@ -293,6 +293,7 @@ async fn every_answer_is_as_the_document_says() {
         ("get /api/runs/{id}/logs", "/api/runs/q/logs?format=text", vec![200]),
         ("get /api/runs/{id}/lines", "/api/runs/q/lines?job=build", vec![200]),
         ("get /api/runs/{id}/lines", "/api/runs/q/lines?job=x", vec![404]),
+        ("get /api/runs/{id}/steps", "/api/runs/q/steps?job=x", vec![404]),
         ("get /api/runs/{id}/search", "/api/runs/q/search?job=build&text=one", vec![200]),
         ("get /api/runs/{id}/artifacts", "/api/runs/a/artifacts", vec![200]),
         ("get /api/runs/{id}/artifacts", "/api/runs/none/artifacts", vec![404]),

@@ -1,0 +1,87 @@
+//! What a line of a log says, for people: its text without control sequences, and whether it is an error. Pure.
+
+use std::borrow::Cow;
+
+use super::dto::turns;
+
+/// Beginnings of lines that GitHub's runner gives a meaning, and the class that such a line has on a page.
+const MARKERS: [(&str, &str); 7] = [
+    ("##[error]", "error"),
+    ("##[warning]", "warning"),
+    ("##[notice]", "remark"),
+    ("##[debug]", "remark"),
+    ("##[command]", "remark"),
+    ("##[group]", "group"),
+    ("##[endgroup]", "end"),
+];
+
+/// The class of a line, and its text without the marker.
+pub(super) fn classified(text: &str) -> (&'static str, &str) {
+    MARKERS.into_iter().find_map(|(marker, class)| Some((class, text.strip_prefix(marker)?))).unwrap_or(("", text))
+}
+
+/// The name of a step for people: what runs in it, not in which stage of the job.
+pub(super) fn step_name(mark: &str) -> &str {
+    mark.strip_prefix("Main ").unwrap_or(mark)
+}
+
+/// A text of a bounded length.
+pub(super) fn cut(text: &str, most: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default())),
+        None => Cow::Borrowed(text),
+    }
+}
+
+/// A text without control sequences (ECMA-48).
+pub(super) fn strip_ansi(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        if letter != '\u{1b}' {
+            match letter {
+                _ if turns(letter) => kept.push(char::REPLACEMENT_CHARACTER),
+                '\t' => kept.push(letter),
+                _ if !letter.is_control() => kept.push(letter),
+                _ => {}
+            }
+            continue;
+        }
+        match letters.next() {
+            Some('[') => while letters.next().is_some_and(|letter| !('\u{40}'..='\u{7e}').contains(&letter)) {},
+            Some(']') => {
+                while letters.next_if(|letter| *letter != '\u{7}' && *letter != '\u{1b}').is_some() {}
+                letters.next_if_eq(&'\u{7}');
+            }
+            _ => {}
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markers_are_told_from_text_and_long_texts_are_cut_between_letters() {
+        assert_eq!(classified("##[error]it broke"), ("error", "it broke"));
+        assert_eq!(classified("a ##[error]"), ("", "a ##[error]"));
+        assert_eq!((cut("äöü", 2).as_ref(), cut("äöü", 3).as_ref()), ("äö…", "äöü"));
+        assert_eq!((step_name("Main Run x"), step_name("Post Run x")), ("Run x", "Post Run x"));
+    }
+
+    #[test]
+    fn attack_49_control_sequences_leave_no_trace_and_turned_text_is_shown_to_be() {
+        let cases = [
+            ("\u{1b}[1;31mred\u{1b}[0m and plain", "red and plain"),
+            ("\u{1b}]0;title\u{7}after", "after"),
+            ("cut \u{1b}[31", "cut "),
+            ("a\u{8}b\tc", "ab\tc"),
+            ("\u{1b}]8;;javascript:alert(1)\u{1b}\\link\u{1b}]8;;\u{7}", "link"),
+            ("\u{1b}]52;c;aGk=\u{7}\u{1b}[2K\u{1b}[1Aover", "over"),
+            ("safe\u{202e}gnp.exe", "safe\u{fffd}gnp.exe"),
+        ];
+        assert!(cases.iter().all(|(text, plain)| strip_ansi(text) == *plain));
+    }
+}
