@@ -67,6 +67,13 @@ pub struct JobAttempt {
     pub kill: CancellationToken,
 }
 
+impl JobAttempt {
+    /// Its own token, which the services take.
+    fn token(&self) -> Option<&SecretString> {
+        self.actions_api.as_ref().map(|access| &access.token)
+    }
+}
+
 /// Hears of what an attempt reaches.
 pub trait ProgressReporter: Send + Sync {
     /// The machine runs, the first step is about to start.
@@ -167,11 +174,17 @@ impl Job {
             self.log.notice(STEP_SETUP, notice).await;
         }
         let mut contexts = Contexts::new(&attempt, self.dialect.as_ref());
-        let spec = self.spec(&mut contexts).await.map_err(Reason::Invalid)?;
+        // Only who names containers needs it.
+        let early = match order.job.container.is_some() || order.job.services.is_some() {
+            true => contexts.before_machine(self.sandbox.kind(), self.sandbox.paths().as_ref()).await,
+            false => Ok(contexts.clone()),
+        };
+        let early = early.map_err(Reason::Invalid)?;
+        let spec = self.spec(&mut contexts, &early).await.map_err(Reason::Invalid)?;
         self.log.notice(STEP_SETUP, &format!("Image: {} ({})", spec.image, self.sandbox.kind())).await;
         let environment = spec.environment.clone();
         let services = match &order.job.services {
-            Some(services) => services::plan(self, &contexts, services, &self.plain_spec()).await,
+            Some(services) => services::plan(self, &early, services, &self.plain_spec()).await,
             None => Ok(Vec::new()),
         };
         let services = services.map_err(Reason::Invalid)?;
@@ -232,8 +245,7 @@ impl Job {
     }
 
     async fn learn_secrets(&self) -> Result<(), Reason> {
-        let token = self.attempt.actions_api.as_ref().map(|access| &access.token);
-        let secrets = self.attempt.secrets.values().chain(token);
+        let secrets = self.attempt.secrets.values().chain(self.attempt.token());
         let values: Vec<_> = secrets.map(SecretString::expose_secret).collect();
         let added = self.masker.add_all(values);
         if added.contains(&MaskOutcome::OverLimit) {
@@ -257,13 +269,25 @@ impl Job {
         MachineSpec { runtime: self.attempt.runtime.clone(), ..spec }
     }
 
-    async fn spec(&self, contexts: &mut Contexts) -> Result<MachineSpec, String> {
+    async fn spec(&self, contexts: &mut Contexts, early: &Contexts) -> Result<MachineSpec, String> {
         let mut spec = self.plain_spec();
         if let Some(tree) = &self.attempt.order.job.container {
-            let value = contexts.before_machine(tree)?;
+            let value = early.before_steps(tree).map_err(|error| format!("container: {error}"))?;
             contexts.in_container = container::apply(&value, &mut spec)?;
+            self.keep_token("container", &mut spec).await;
         }
         Ok(spec)
+    }
+
+    /// The job's own token is good nowhere else: no registry is told it.
+    async fn keep_token(&self, who: &str, spec: &mut MachineSpec) {
+        let token = self.attempt.token().map(SecretString::expose_secret);
+        if spec.credentials.as_ref().is_some_and(|given| Some(given.password.expose_secret()) == token) {
+            spec.credentials = None;
+            let said =
+                format!("{who}.credentials: the job's own token opens no registry; the image is pulled without it");
+            self.log.notice(STEP_SETUP, &said).await;
+        }
     }
 
     /// Everything after the last step. The log ends here, so its last mark tells the job's conclusion.

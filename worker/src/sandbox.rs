@@ -69,14 +69,25 @@ pub struct MachineSpec {
     pub hostname: String,
     /// User of the container, empty: the image's.
     pub user: String,
-    /// Volumes of the job, each shared by its containers and removed with it: (name, target).
-    pub volumes: Vec<(String, String)>,
+    /// Volumes of the job, each shared by its containers and removed with it.
+    pub volumes: Vec<VolumeMount>,
     /// Runtime of the engine that starts it (`runsc`); empty: the engine's own.
     pub runtime: String,
     /// For the image's registry.
     pub credentials: Option<Credentials>,
     /// Limits for this job.
     pub limits: ResourceLimits,
+}
+
+/// A volume of a job in one of its containers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeMount {
+    /// The same name is the same volume in all containers of the job; empty: a volume of this container alone.
+    pub name: String,
+    /// Absolute path in the container.
+    pub target: String,
+    /// Nothing can be written to it here.
+    pub read_only: bool,
 }
 
 /// What an image runs, and how, where nobody says otherwise.
@@ -140,8 +151,10 @@ pub struct Command {
     pub argv: Vec<String>,
     /// The whole environment.
     pub environment: Vec<(String, String)>,
-    /// Working directory inside; made if missing.
+    /// Working directory inside.
     pub directory: String,
+    /// It is made if it is missing; else nothing is started.
+    pub make_directory: bool,
     /// User; empty: the machine's.
     pub user: String,
     /// Files written before the start: path inside, content, mode.

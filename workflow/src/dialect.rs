@@ -210,6 +210,13 @@ impl Dialect {
         }
     }
 
+    /// Name of the secret that every job has: the token of its own.
+    pub fn token_secret(self) -> &'static str {
+        match self {
+            Self::Github => github::TOKEN_SECRET,
+        }
+    }
+
     /// Outputs of a called workflow, which `run` describes; `job` gives what came of each of its jobs. One that can't be
     /// evaluated is empty, as one whose job did not run.
     pub fn call_outputs(self, run: &RunContext<'_>, job: impl Fn(&str) -> JobResult) -> IndexMap<String, String> {

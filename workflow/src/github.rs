@@ -36,6 +36,9 @@ use report::Report;
 pub use run_start::ORIGIN;
 pub(crate) use schema::EVENTS;
 
+/// The secret that every job has: its own token (GitHub docs, "`GITHUB_TOKEN`").
+pub const TOKEN_SECRET: &str = "GITHUB_TOKEN";
+
 /// GitHub's own depth limit for a workflow file.
 pub const LIMITS: YamlLimits = YamlLimits { bytes: 1 << 20, depth: 50, nodes: 200_000 };
 

@@ -389,6 +389,10 @@ pub struct JobOrder {
     pub source: SourceRef,
     /// Notices to print before the first step (ignored names, missing trust, which attempt this is).
     pub notices: Vec<String>,
+    /// Secrets that a caller hands on and that stand for the job's own token. Where a secret of that name is given, it
+    /// counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_secrets: Vec<String>,
 }
 
 /// How a step, a job or a run ended.

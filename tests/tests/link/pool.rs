@@ -330,6 +330,7 @@ fn order(job: &str, course: &Course) -> JobOrder {
         timeout_ms: 60_000,
         source: SourceRef { repository: "30617:owner:repo".into(), ..SourceRef::default() },
         notices: Vec::new(),
+        token_secrets: Vec::new(),
     }
 }
 

@@ -177,7 +177,12 @@ fn prepare(start: &Start, user: &User) -> io::Result<(Command, PathBuf)> {
     let mut argv = start.argv.iter();
     let name = argv.next().ok_or_else(|| io::Error::other("no program was named"))?;
     let directory = Path::new(&start.directory);
-    files::make_directory(directory, user)?;
+    if start.make_directory {
+        files::make_directory(directory, user)?;
+    } else if !directory.is_dir() {
+        let said = format!("the working directory {} does not exist: make it in a step before", directory.display());
+        return Err(io::Error::other(said));
+    }
     let environment: Vec<(&[u8], &[u8])> = start
         .environment
         .iter()

@@ -59,7 +59,7 @@ pub(crate) fn serve(options: &InitOptions) -> io::Result<()> {
     thread::spawn(move || reaped.reap());
     let written = Arc::clone(&spool);
     thread::spawn(move || write_all(&written));
-    let home = user.home.to_string_lossy().into_owned();
+    let home = home_of(&user, &options.temp)?.to_string_lossy().into_owned();
     spool.answer(Message::Ready(Ready { nonce: options.nonce.clone(), protocol: INIT_PROTOCOL, home }));
 
     let mut server = Server { options, user, spool, processes, tunnel: Arc::default(), transfers: HashMap::new() };
@@ -79,6 +79,17 @@ pub(crate) fn serve(options: &InitOptions) -> io::Result<()> {
     };
     terminate::all(&server.processes, grace);
     Ok(())
+}
+
+/// The user's home, or a folder beside the one for temporary files where it has none that it could use.
+fn home_of(user: &User, temp: &Path) -> io::Result<PathBuf> {
+    if user.has_home() {
+        return Ok(user.home.clone());
+    }
+    let home = temp.with_file_name("home");
+    files::make_directory(&home, user)?;
+    files::own(&home, user)?;
+    Ok(home)
 }
 
 /// Writes for ever. Nobody reads while the worker is away: the engine takes what comes then.

@@ -2,7 +2,7 @@
 //!
 //! The C library's look-up would load plug-ins at run time, which a static program cannot.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io, os::unix::fs::MetadataExt, path::PathBuf};
 
 /// Who a step runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +11,20 @@ pub(crate) struct User {
     pub(crate) gid: u32,
     /// Empty where the user has no entry.
     pub(crate) home: PathBuf,
+}
+
+impl User {
+    /// Whether it has a home that it can write to.
+    pub(crate) fn has_home(&self) -> bool {
+        if self.uid == 0 && !self.home.as_os_str().is_empty() {
+            return true;
+        }
+        fs::metadata(&self.home).is_ok_and(|home| {
+            let own = home.uid() == self.uid && home.mode() & 0o200 != 0;
+            let group = home.gid() == self.gid && home.mode() & 0o020 != 0;
+            home.is_dir() && (own || group || home.mode() & 0o002 != 0)
+        })
+    }
 }
 
 /// Finds `name`, `uid`, `name:group` or `uid:gid`. Empty: the user of this process.

@@ -10,8 +10,14 @@ use super::{line_reader::LineReader, shell::Shell, step_contexts::StepContexts, 
 
 /// The rules of a language, with what its steps share.
 pub(crate) trait StepDialect: Send + Sync {
-    /// Contexts and default variables, as far as they are known before the job has a machine.
-    fn contexts(&self, order: &JobOrder, secrets: &BTreeMap<String, SecretString>) -> Arc<dyn StepContexts>;
+    /// Contexts and default variables, as far as they are known before the job has a machine. `token`: the attempt's own,
+    /// where there are services that take it.
+    fn contexts(
+        &self,
+        order: &JobOrder,
+        secrets: &BTreeMap<String, SecretString>,
+        token: Option<&SecretString>,
+    ) -> Arc<dyn StepContexts>;
 
     /// What each entry of the job's steps is called for its programs: its id, or a name of its own.
     fn step_names(&self, entries: &[StepEntry]) -> Vec<String>;

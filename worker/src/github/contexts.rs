@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value as Json, json};
 use workflow::{
     expression::{Object, Value},
+    github::TOKEN_SECRET,
     plan::JobOrder,
 };
 
@@ -19,6 +20,9 @@ use crate::{
 /// Names of the contexts of a step (GitHub docs, "Contexts reference").
 const NAMES: &[&str] =
     &["github", "env", "vars", "job", "steps", "runner", "secrets", "strategy", "matrix", "needs", "inputs"];
+
+/// Default variables that `env` may change: `CI`, as on GitHub, and where GitHub's API is, which here may be another.
+const OVERRIDABLE: [&str; 3] = ["CI", "GITHUB_API_URL", "GITHUB_GRAPHQL_URL"];
 
 /// What all steps of a job share.
 #[derive(Clone)]
@@ -39,16 +43,42 @@ pub(crate) fn github_context(order: &JobOrder) -> Map<String, Json> {
     github
 }
 
+/// The job's secrets, and its own token under each name that stands for it. A secret that was given counts before it
+/// (GitHub docs, "`GITHUB_TOKEN`": `github.token` and `secrets.GITHUB_TOKEN` are one).
+fn with_token<'s>(
+    given: &'s BTreeMap<String, SecretString>,
+    names: &'s [String],
+    token: Option<&'s SecretString>,
+) -> BTreeMap<&'s str, &'s str> {
+    let mut secrets: BTreeMap<&str, &str> =
+        given.iter().map(|(name, value)| (name.as_str(), value.expose_secret())).collect();
+    if let Some(own) = given.iter().find(|(name, _)| name.eq_ignore_ascii_case(TOKEN_SECRET)) {
+        secrets.insert(TOKEN_SECRET, own.1.expose_secret());
+    }
+    if let Some(token) = token {
+        for name in std::iter::once(TOKEN_SECRET).chain(names.iter().map(String::as_str)) {
+            secrets.entry(name).or_insert(token.expose_secret());
+        }
+    }
+    secrets
+}
+
 impl GithubContexts {
-    pub(super) fn new(order: &JobOrder, secrets: &BTreeMap<String, SecretString>) -> Self {
-        let github = github_context(order);
+    pub(super) fn new(
+        order: &JobOrder,
+        secrets: &BTreeMap<String, SecretString>,
+        token: Option<&SecretString>,
+    ) -> Self {
+        let secrets = with_token(secrets, &order.token_secrets, token);
+        let mut github = github_context(order);
+        let token = secrets.get(TOKEN_SECRET).copied().unwrap_or_default();
+        github.insert("token".into(), token.into());
         let mut base = Object::new();
         for name in NAMES {
             let value = order.contexts.get(*name).map(Value::from_json).filter(|value| !matches!(value, Value::Null));
             base.insert(name, value.unwrap_or_else(|| Object::new().into()));
         }
-        let secrets = secrets.iter().map(|(name, value)| (name.as_str(), value.expose_secret()));
-        base.insert("secrets", secrets.collect::<Object>());
+        base.insert("secrets", secrets.into_iter().collect::<Object>());
         base.insert("github", Value::from_json(&github.clone().into()));
         Self { base, github, defaults: IndexMap::new(), temp: String::new() }
     }
@@ -128,9 +158,10 @@ impl StepContexts for GithubContexts {
     }
 
     fn set_variables(&self, variables: &mut IndexMap<String, String>, frame: &StepFrame, name: &str) {
-        let ci = variables.get("CI").cloned();
+        let kept: Vec<_> =
+            OVERRIDABLE.iter().filter_map(|name| Some(((*name).to_owned(), variables.get(*name)?.clone()))).collect();
         variables.extend(self.defaults.clone());
-        variables.extend(ci.map(|value| ("CI".to_owned(), value)));
+        variables.extend(kept);
         variables.insert("GITHUB_ACTION".into(), name.to_owned());
         let action = frame.action.clone();
         if let Some(action) = &action {

@@ -23,8 +23,13 @@ pub(crate) struct GithubSteps {
 }
 
 impl StepDialect for GithubSteps {
-    fn contexts(&self, order: &JobOrder, secrets: &BTreeMap<String, SecretString>) -> Arc<dyn StepContexts> {
-        Arc::new(GithubContexts::new(order, secrets))
+    fn contexts(
+        &self,
+        order: &JobOrder,
+        secrets: &BTreeMap<String, SecretString>,
+        token: Option<&SecretString>,
+    ) -> Arc<dyn StepContexts> {
+        Arc::new(GithubContexts::new(order, secrets, token))
     }
 
     fn step_names(&self, entries: &[StepEntry]) -> Vec<String> {

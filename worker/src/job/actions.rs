@@ -28,7 +28,6 @@ pub(super) use self::{
     post_step::PostStep,
 };
 use super::{
-    paths::absolute,
     step::{StepResult, StepScope},
     steps::{StepRunner, remember},
 };
@@ -38,7 +37,7 @@ use crate::{
     github::{
         action::{self, Action, ActionRuns},
         contexts::github_context,
-        uses::Uses,
+        uses::{self, Uses},
     },
     sandbox::Machine,
 };
@@ -53,7 +52,11 @@ const ACTION_FILE: u64 = 1 << 20;
 pub(super) struct LoadedAction {
     /// As written in `uses:`.
     uses: String,
-    /// Its folder, as steps see it; empty: it is an image and nothing else.
+    /// Its repository, as steps see it.
+    root: String,
+    /// Its folder in there.
+    path: String,
+    /// Both; empty: it is an image and nothing else.
     folder: String,
     action: Arc<Action>,
     /// Where it comes from; `None`: the workspace.
@@ -61,26 +64,41 @@ pub(super) struct LoadedAction {
 }
 
 impl LoadedAction {
-    /// Reads the action in a folder of the machine.
+    /// Reads the action at a path of a repository that lies in the machine at `root`.
     async fn read(
         machine: &dyn Machine,
         uses: &str,
-        folder: String,
+        (root, path): (String, String),
         remote: Option<ActionRef>,
     ) -> Result<Self, String> {
+        let folder = if path.is_empty() { root.clone() } else { format!("{root}/{path}") };
         let paths = ["action.yml", "action.yaml", "Dockerfile", "dockerfile"].map(|name| format!("{folder}/{name}"));
         let files = machine.read(&paths, ACTION_FILE).await.map_err(|error| format!("{uses}: {error}"))?;
-        let Some((path, content)) = files.into_iter().next() else {
+        let Some((file, content)) = files.into_iter().next() else {
             let hint = if remote.is_none() { "; did the job run actions/checkout before?" } else { "" };
             return Err(format!("{uses}: there is no action.yml, action.yaml or Dockerfile in {folder}{hint}"));
         };
-        let name = path.rsplit('/').next().unwrap_or_default();
+        let name = file.rsplit('/').next().unwrap_or_default();
         let action = Arc::new(match name.eq_ignore_ascii_case("dockerfile") {
             // A folder with nothing but a Dockerfile is an action, too.
             true => Action::image(name),
-            false => action::parse(&path, &String::from_utf8_lossy(&content))?,
+            false => action::parse(&file, &String::from_utf8_lossy(&content))?,
         });
-        Ok(Self { uses: uses.to_owned(), folder, action, remote })
+        Ok(Self { uses: uses.to_owned(), root, path, folder, action, remote })
+    }
+
+    /// An action that is an image and nothing else.
+    fn of_image(uses: &str) -> Self {
+        let [root, path, folder] = <[String; 3]>::default();
+        Self { uses: uses.to_owned(), root, path, folder, action: Arc::new(Action::image(uses)), remote: None }
+    }
+
+    /// Where a file that the action names lies in its repository, which actions of one repository share.
+    fn file(&self, named: &str) -> Result<String, String> {
+        let within = Some(named).filter(|named| !named.starts_with('/'));
+        let file = within.and_then(|named| uses::inside(&format!("{}/{named}", self.path)));
+        file.filter(|file| !file.is_empty())
+            .ok_or_else(|| format!("{named} lies outside of the action's repository: name a path that stays inside it"))
     }
 
     /// Where the action's own steps and programs are evaluated.
@@ -112,19 +130,15 @@ impl StepRunner<'_> {
         match Uses::parse(uses)? {
             Uses::BuiltIn(name) => self.built_in(&name, step, &given, scope).await,
             Uses::Local(folder) => {
-                let folder = absolute(&self.env.machine.workspace(), &folder).trim_end_matches('/').to_owned();
-                let loaded = LoadedAction::read(self.env.machine, uses, folder, None).await?;
+                let place = (self.env.machine.workspace(), folder);
+                let loaded = LoadedAction::read(self.env.machine, uses, place, None).await?;
                 self.act(step, loaded, &given, scope).await
             }
             Uses::Remote(remote) => {
                 let loaded = self.actions.load(self.env.job, self.env.machine, uses, &remote, scope.index).await?;
                 self.act(step, loaded, &given, scope).await
             }
-            Uses::Image(_) => {
-                let action = Arc::new(Action::image(uses));
-                let loaded = LoadedAction { uses: uses.to_owned(), folder: String::new(), action, remote: None };
-                Box::pin(self.act(step, loaded, &given, scope)).await
-            }
+            Uses::Image(_) => Box::pin(self.act(step, LoadedAction::of_image(uses), &given, scope)).await,
         }
     }
 
@@ -243,7 +257,11 @@ impl StepRunner<'_> {
 
     async fn warn_of_inputs(&self, loaded: &LoadedAction, given: &IndexMap<String, String>, scope: &StepScope<'_>) {
         let LoadedAction { uses, action, .. } = loaded;
-        for name in given.keys() {
+        // A Docker action always takes them (GitHub docs, `steps[*].with.args` and `.entrypoint`).
+        let is_docker = matches!(action.runs, ActionRuns::Docker(_));
+        let of_docker =
+            |name: &str| is_docker && ["args", "entrypoint"].iter().any(|key| key.eq_ignore_ascii_case(name));
+        for name in given.keys().filter(|name| !of_docker(name)) {
             let said = match action.inputs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)) {
                 None => Some(format!("##[warning]{uses} declares no input {name}")),
                 Some((_, input)) => input.deprecation.as_ref().map(|why| format!("##[warning]input {name}: {why}")),

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use workflow::expression::{Object, Value};
 
 use crate::sandbox::{
-    Credentials, MachineSpec, ResourceLimits,
+    Credentials, MachineSpec, ResourceLimits, VolumeMount,
     service::{HealthCheck, ServiceSpec},
 };
 
@@ -27,10 +27,8 @@ pub(super) fn apply(container: &Value, spec: &mut MachineSpec) -> Result<bool, S
             }
             for (key, value) in map.iter() {
                 match (key, value) {
-                    ("ports", Value::Null) => {}
-                    ("ports", _) => {
-                        return Err("container.ports is not supported: steps run inside the container".into());
-                    }
+                    // Steps run inside the container: they reach its ports as they are.
+                    ("ports", Value::Null | Value::Array(_)) => {}
                     (key, value) => shared(key, value, spec).map_err(|problem| format!("container.{key}{problem}"))?,
                 }
             }
@@ -113,7 +111,7 @@ fn shared(key: &str, value: &Value, spec: &mut MachineSpec) -> Result<(), String
         }
         ("volumes", Value::Array(volumes)) => {
             for entry in volumes.iter() {
-                spec.volumes.push(volume(&entry.as_text()).map_err(said)?);
+                add_volume(&entry.as_text(), spec).map_err(said)?;
             }
         }
         ("credentials", Value::Object(map)) => {
@@ -155,17 +153,40 @@ fn reference(image: &str) -> Result<String, String> {
 /// Folders that no volume may cover, hold or stand in.
 const KEPT: [&[&str]; 6] = [&["longshore"], &["workspace"], &["github"], &["proc"], &["sys"], &["dev"]];
 
-fn volume(text: &str) -> Result<(String, String), String> {
+/// Modes that change nothing here: how the engine labels and caches folders of the host, which jobs do not have.
+const MODES: [&str; 6] = ["rw", "z", "Z", "consistent", "cached", "delegated"];
+
+fn add_volume(text: &str, spec: &mut MachineSpec) -> Result<(), String> {
     let parts: Vec<_> = text.split(':').collect();
-    let (source, target) = match parts.as_slice() {
-        [source, target] | [source, target, "rw"] => (*source, *target),
-        _ => return Err(format!("volume `{text}`: write NAME:/path")),
+    let (source, target, mode) = match *parts.as_slice() {
+        [target] if target.starts_with('/') => {
+            let target = volume_target(text, target)?;
+            spec.volumes.push(VolumeMount { target, ..VolumeMount::default() });
+            return Ok(());
+        }
+        [source, target] => (source, target, "rw"),
+        [source, target, mode] => (source, target, mode),
+        _ => return Err(format!("volume `{text}`: write NAME:/path, or /path alone")),
     };
     let named = source.starts_with(|c: char| c.is_ascii_alphanumeric())
         && source.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
     if !named {
         return Err(format!("volume `{text}`: paths of the host are not given to jobs; write NAME:/path"));
     }
+    let mut read_only = false;
+    for word in mode.split(',') {
+        match word {
+            "ro" => read_only = true,
+            word if MODES.contains(&word) => {}
+            word => return Err(format!("volume `{text}`: its mode `{word}` is not known; write ro or rw")),
+        }
+    }
+    spec.volumes.push(VolumeMount { name: source.to_owned(), target: volume_target(text, target)?, read_only });
+    Ok(())
+}
+
+/// A path that a volume may have in a container.
+fn volume_target(text: &str, target: &str) -> Result<String, String> {
     if !target.starts_with('/') || target.split('/').any(|part| part == "..") || target.trim_matches('/').is_empty() {
         return Err(format!("volume `{text}`: its target must be an absolute path below /"));
     }
@@ -174,7 +195,7 @@ fn volume(text: &str) -> Result<(String, String), String> {
     if KEPT.iter().any(|path| kept(path)) {
         return Err(format!("volume `{text}`: its target holds what the job is run by; choose another"));
     }
-    Ok((source.to_owned(), target.to_owned()))
+    Ok(target.to_owned())
 }
 
 /// Reads options. `service`: takes what only a service may say.
@@ -196,7 +217,7 @@ fn options(text: &str, spec: &mut MachineSpec, mut service: Option<&mut ServiceS
                 let (name, value) = value.split_once('=').ok_or("option --env needs NAME=VALUE")?;
                 spec.environment.insert(name.to_owned(), value.to_owned());
             }
-            "--volume" | "-v" => spec.volumes.push(volume(&value()?)?),
+            "--volume" | "-v" => add_volume(&value()?, spec)?,
             "--memory" | "-m" => spec.limits.memory = size(&value()?)?.min(spec.limits.memory),
             "--shm-size" => spec.limits.shared_memory = size(&value()?)?.min(spec.limits.memory),
             "--pids-limit" => {
@@ -321,7 +342,21 @@ mod tests {
         assert_eq!((spec.image.as_str(), spec.hostname.as_str(), spec.user.as_str()), ("img:1", "box", "100:101"));
         assert_eq!((spec.limits.cpu_millis, spec.limits.memory), (1500, 512 << 20));
         assert_eq!(spec.environment.get("B").map(String::as_str), Some("two words"));
-        assert_eq!(spec.volumes, [("data".to_owned(), "/data".to_owned())]);
+        let volume =
+            |name: &str, target: &str, read_only| VolumeMount { name: name.into(), target: target.into(), read_only };
+        assert_eq!(spec.volumes, [volume("data", "/data", false)]);
+        let spec = applied(&serde_json::json!({
+            "image": "i", "ports": [8080, "80:80"], "volumes": ["/scratch/space", "seed:/seed:ro", "a:/a:rw,z"],
+            "options": "--volume /more -v b:/b:ro",
+        }));
+        let expected = [
+            volume("", "/scratch/space", false),
+            volume("seed", "/seed", true),
+            volume("a", "/a", false),
+            volume("", "/more", false),
+            volume("b", "/b", true),
+        ];
+        assert_eq!(spec.unwrap().volumes, expected);
         for none in [serde_json::json!(null), serde_json::json!(""), serde_json::json!({"image": ""})] {
             assert_eq!(applied(&none).unwrap().image, "base");
         }

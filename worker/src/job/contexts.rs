@@ -60,7 +60,7 @@ impl Contexts {
     pub(super) fn new(attempt: &JobAttempt, dialect: &dyn StepDialect) -> Self {
         let order = &attempt.order;
         Self {
-            language: dialect.contexts(order, &attempt.secrets),
+            language: dialect.contexts(order, &attempt.secrets, attempt.token()),
             machine: IndexMap::new(),
             env: IndexMap::new(),
             paths: Vec::new(),
@@ -113,20 +113,20 @@ impl Contexts {
         self.number += 1;
     }
 
-    /// A value evaluated where no machine is yet: `hashFiles` and status functions do not exist.
-    pub(super) fn before_machine(&self, tree: &Tree) -> Result<Value, String> {
-        let scope = Scope {
-            contexts: self.language.of_job(),
-            functions: &NoHostFunctions,
-            limits: EvaluationLimits::default(),
-        };
-        interpolate_tree(tree, &scope).map_err(|error| format!("container: {error}"))
+    /// A copy as far as it can be known where no machine is yet: `paths` are those that it will have.
+    pub(super) async fn before_machine(&self, sandbox: SandboxKind, paths: Option<&JobPaths>) -> Result<Self, String> {
+        let mut early = self.clone();
+        if let Some(paths) = paths {
+            early.locate(sandbox, paths);
+        }
+        early.evaluate_env(None).await?;
+        Ok(early)
     }
 
-    /// A value evaluated before the first step, with the job's own `env`.
+    /// A value evaluated before the first step, with the job's own `env`: `hashFiles` and status functions do not exist.
     pub(super) fn before_steps(&self, tree: &Tree) -> Result<Value, String> {
         let mut contexts = self.language.of_job().clone();
-        contexts.insert("env", self.env.iter().map(|(name, value)| (name, value.as_str())).collect::<Object>());
+        contexts.insert("env", Object::case_sensitive(self.env.iter().map(|(name, value)| (name, value.as_str()))));
         let scope = Scope { contexts: &contexts, functions: &NoHostFunctions, limits: EvaluationLimits::default() };
         interpolate_tree(tree, &scope).map_err(|error| error.to_string())
     }
@@ -145,7 +145,8 @@ impl Contexts {
     ) -> Result<(), String> {
         self.locate(sandbox, &JobPaths { workspace: machine.workspace(), temp: machine.temp() });
         self.machine.insert("HOME".into(), machine.home());
-        self.machine.extend(machine.image_environment());
+        // A user that the job named may have another home than the image says.
+        self.machine.extend(machine.image_environment().into_iter().filter(|(name, _)| name != "HOME"));
         self.machine.extend(container_env);
         self.evaluate_env(Some(machine)).await
     }
@@ -191,7 +192,7 @@ impl Contexts {
             frame: place,
             name: action,
             status,
-            env: self.env.iter().chain(&place.env).chain(env).map(|(k, v)| (k, v.as_str())).collect(),
+            env: Object::case_sensitive(self.env.iter().chain(&place.env).chain(env).map(|(k, v)| (k, v.as_str()))),
             container: if self.in_container { &self.container_id } else { "" },
             services: &self.services,
             number: &self.number(),

@@ -81,6 +81,8 @@ impl StepEnv<'_> {
         let command = Command {
             argv: process.argv,
             environment: process.environment.into_iter().collect(),
+            // A step may have removed the workspace; what a workflow names must be there.
+            make_directory: process.directory == workspace,
             directory: process.directory,
             search_path: process.search_path,
             files: process.files,

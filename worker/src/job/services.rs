@@ -31,19 +31,14 @@ struct StartedService {
     service: Arc<dyn Service>,
 }
 
-/// Reads the job's services, before the job has a place: `contexts` lacks what only a running machine knows.
+/// Reads the job's services, before the job has a place: `contexts` are those before the machine.
 pub(super) async fn plan(
     job: &Job,
     contexts: &Contexts,
     tree: &Tree,
     plain: &MachineSpec,
 ) -> Result<Vec<ServiceSpec>, String> {
-    let mut early = contexts.clone();
-    if let Some(paths) = job.sandbox.paths() {
-        early.locate(job.sandbox.kind(), &paths);
-    }
-    early.evaluate_env(None).await?;
-    let services = match early.before_steps(tree).map_err(|error| format!("services: {error}"))? {
+    let services = match contexts.before_steps(tree).map_err(|error| format!("services: {error}"))? {
         Value::Null => return Ok(Vec::new()),
         Value::Object(services) => services,
         other => return Err(format!("services must be a mapping, not {}", other.kind_name())),
@@ -51,7 +46,10 @@ pub(super) async fn plan(
     let mut wanted = Vec::new();
     for (name, value) in services.iter() {
         match container::service(name, value, plain.clone()).map_err(|problem| format!("services.{name}: {problem}"))? {
-            Some((spec, ports)) => wanted.push((spec, ports)),
+            Some((mut spec, ports)) => {
+                job.keep_token(&format!("services.{name}"), &mut spec.machine).await;
+                wanted.push((spec, ports));
+            }
             None => job.log.notice(STEP_SETUP, &format!("Service {name}: no image, left out")).await,
         }
     }

@@ -433,6 +433,7 @@ fn start_message(process: u64, command: Command) -> Result<Start, SandboxError> 
         input: command.input,
         collect_limit: COLLECT_LIMIT,
         search_path: command.search_path,
+        make_directory: command.make_directory,
     })
 }
 

@@ -3,7 +3,7 @@
 use std::{process::Command, sync::Arc, time::Duration};
 
 use worker::sandbox::{
-    DiskBound, DiskBreach, JobSpec, Machine, MachineSpec, Sandbox, SandboxError, docker::DockerConfig,
+    DiskBound, DiskBreach, JobSpec, Machine, MachineSpec, Sandbox, SandboxError, VolumeMount, docker::DockerConfig,
     service::ServiceSpec,
 };
 
@@ -134,7 +134,7 @@ fn attack_36_a_volume_of_a_fixed_size_never_takes_more() {
             (image(), "/var/tmp", UNLINKED),
             (volume.0.clone(), "/data", UNLINKED),
         ] {
-            let volumes = vec![("mine".to_owned(), "/named".to_owned())];
+            let volumes = vec![VolumeMount { name: "mine".into(), target: "/named".into(), read_only: false }];
             let machine = docker.acquire(MachineSpec { image, volumes, ..spec() }.into()).await.unwrap();
             let breach = ended(&*docker, &machine, folder, text).await;
             assert_eq!(breach, DiskBreach::Limit { limit: LIMIT }, "{folder}: {text}");
@@ -198,7 +198,10 @@ fn attack_36_the_volumes_of_a_job_are_counted_with_those_of_its_services() {
     let images = folder.path().to_owned();
     let config = DockerConfig { volumes: Some((images, LIMIT)), ..DockerConfig::default() };
     with_config(config, |docker| async move {
-        let volumes = |of: &str, number| (0..number).map(|at| (format!("{of}{at}"), format!("/v/{at}"))).collect();
+        let volumes = |of: &str, number| {
+            let volume = |at| VolumeMount { name: format!("{of}{at}"), target: format!("/v/{at}"), read_only: false };
+            (0..number).map(volume).collect()
+        };
         let service = |name: &str, number| ServiceSpec {
             name: name.to_owned(),
             machine: MachineSpec { volumes: volumes(name, number), ..spec() },

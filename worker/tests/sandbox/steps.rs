@@ -24,6 +24,7 @@ fn a_step_has_exactly_its_environment_directory_user_and_input() {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .to_vec(),
             directory: "/workspace/new/deep".into(),
+            make_directory: true,
             ..Command::default()
         };
         let (exit, out, _) = run(&*machine, command).await.unwrap();
@@ -33,6 +34,7 @@ fn a_step_has_exactly_its_environment_directory_user_and_input() {
             input: "typed in".into(),
             user: "nobody".into(),
             directory: "/workspace/of/nobody".into(),
+            make_directory: true,
             ..script("pwd; id -un; cat; touch mine")
         };
         let (exit, out, err) = run(&*machine, command).await.unwrap();

@@ -89,6 +89,49 @@ runs:
     assert_eq!(outcome.conclusions()[8..], ["failure", "success", "success"]);
 }
 
+/// As repositories with several actions have it: programs and Dockerfiles lie beside the folders of the actions.
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_of_an_action_may_lie_anywhere_in_its_repository_and_nowhere_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut job = Run::steps(
+        "
+- uses: actions/checkout@v4
+- uses: ./actions/hello
+- uses: ./actions/img
+  with: {entrypoint: /bin/echo, args: own words}
+- uses: owner/repo/sub@v1
+- uses: ./actions/out
+- if: always()
+  uses: owner/repo/out@v1",
+    )
+    .repository(
+        folder.path(),
+        &[
+            ("actions/hello/action.yml", "runs: {using: node20, main: ../../lib/hello.js, post: ../../lib/hello.js}"),
+            ("actions/img/action.yml", "runs: {using: docker, image: ../../lib/Dockerfile}"),
+            ("actions/out/action.yml", "runs: {using: node20, main: ../../../etc/x.js}"),
+            ("lib/hello.js", "console.log('hello from lib')"),
+            ("lib/Dockerfile", "FROM longshore/ubuntu:dev\nENTRYPOINT [\"echo\", \"from the image\"]\n"),
+        ],
+    );
+    let file = |path: &str, text: &str| (path.to_owned(), text.to_owned());
+    job.actions = vec![
+        file("sub/action.yml", "runs: {using: node20, pre: ../dist/p.js, main: ../dist/m.js, post: ../dist/q.js}"),
+        file("dist/p.js", "console.log('pre')"),
+        file("dist/m.js", "console.log('main')"),
+        file("dist/q.js", "console.log('post')"),
+        file("out/action.yml", "runs: {using: node20, main: ../../x.js}"),
+    ];
+    let Some(outcome) = run(job).await else { return };
+    let lines = ["pre", "hello from lib", "own words", "main", "hello from lib", "post"];
+    assert_eq!(outcome.lines(), lines, "{}", outcome.notices());
+    let notices = outcome.notices();
+    for wrong in ["./actions/out: ../../../etc/x.js lies outside", "owner/repo/out@v1: ../../x.js lies outside"] {
+        assert!(notices.contains(wrong), "{notices}");
+    }
+    assert!(!notices.contains("declares no input"), "{notices}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn exec_has_the_source_in_the_workspace_before_the_first_step() {
     let folder = tempfile::tempdir().unwrap();

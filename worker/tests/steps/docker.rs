@@ -111,10 +111,10 @@ async fn a_dockerfile_is_built_as_the_job_is_and_once() {
         assert_eq!(outcome.lines(), lines, "{}", outcome.notices());
         assert!(outcome.report.annotations.is_empty());
     }
-    assert!(outcomes[0].notices().contains("Build image/Dockerfile"));
+    assert!(outcomes[0].notices().contains("Build action/image/Dockerfile"));
     // CHOWN 0, DAC_OVERRIDE 1, FOWNER 3, FSETID 4, KILL 5, SETGID 6, SETUID 7, NET_BIND_SERVICE 10, SYS_CHROOT 18.
     assert!(outcomes[0].notices().contains("00000000000404fb"), "{}", outcomes[0].notices());
-    assert!(!outcomes[1].notices().contains("Build image/Dockerfile"), "{}", outcomes[1].notices());
+    assert!(!outcomes[1].notices().contains("Build action/image/Dockerfile"), "{}", outcomes[1].notices());
 }
 
 /// Two repositories whose actions look the same but for what is in them.
@@ -131,7 +131,7 @@ async fn attack_40_an_image_is_used_for_what_it_was_built_from_alone() {
     let outcomes = run_all(format!("steps-attack-40-{}", std::process::id()), jobs).await;
     for (outcome, word) in outcomes.iter().zip(words) {
         assert_eq!(outcome.lines().get(1).map(String::as_str), Some(word.trim()), "{}", outcome.notices());
-        assert!(outcome.notices().contains("Build image/Dockerfile"), "{}", outcome.notices());
+        assert!(outcome.notices().contains("Build action/image/Dockerfile"), "{}", outcome.notices());
     }
 }
 

@@ -105,6 +105,7 @@ impl Run {
             timeout_ms: 120_000,
             source: SourceRef::default(),
             notices: Vec::new(),
+            token_secrets: Vec::new(),
         };
         Self {
             order,

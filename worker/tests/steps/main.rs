@@ -21,6 +21,7 @@ mod harness;
 mod isolation;
 mod report;
 mod services;
+mod token;
 
 use harness::{Outcome, Run};
 
@@ -133,10 +134,12 @@ const TABLE: &[(&str, &str, &[&str], &[&str])] = &[
 - run: mkdir -p 'a b'
 - working-directory: a b
   run: basename \"$PWD\"
-- working-directory: ./made/here
-  run: basename \"$PWD\"",
-        &["a b", "here"],
-        &["success", "success", "success"],
+- run: echo never
+  working-directory: ./not/there
+- if: failure()
+  run: ls; echo after",
+        &["a b", "a b", "after"],
+        &["success", "success", "failure", "success"],
     ),
     (
         "default variables and contexts",
@@ -149,6 +152,25 @@ const TABLE: &[(&str, &str, &[&str], &[&str])] = &[
     echo ${{ vars.COLOUR }} ${{ github.event.ref }} ${{ runner.os }} ${{ strategy.job-total }}",
         &["true true npub1x/hello main me Linux", "workspace", "files", "blue refs/heads/main Linux 1"],
         &["success"],
+    ),
+    (
+        "variables differ by letter case, in the context too",
+        "
+- run: printf 'stage=one\\nSTAGE=two\\n' >> \"$GITHUB_ENV\"
+- run: echo Mixed=south >> \"$GITHUB_ENV\"
+- env: {MIXED: north}
+  run: echo \"$stage $STAGE ${{ env.stage }} ${{ env.STAGE }} ${{ env.MIXED }} ${{ env.Mixed }} [${{ env.Stage }}]\"",
+        &["one two one two north south []"],
+        &["success", "success", "success"],
+    ),
+    (
+        "where GitHub's API is may be changed, other default variables not",
+        "
+- env: {GITHUB_API_URL: 'https://api.example.org', GITHUB_SHA: mine}
+  run: echo \"$GITHUB_API_URL $(expr length $GITHUB_SHA)\"
+- run: echo \"$GITHUB_API_URL\"",
+        &["https://api.example.org 40", "http://ci.localhost:4480/api/v3"],
+        &["success", "success"],
     ),
     (
         "commands",
@@ -241,6 +263,36 @@ jobs:
     job.image = "no/such:image".into();
     let Some(outcome) = run(job).await else { return };
     let lines = ["inner-host container job 100:101 sh", "has an id", "kept 1 /workspace"];
+    assert_eq!(outcome.lines(), lines, "{}\n{:?}", outcome.notices(), outcome.report.reason);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_container_sees_every_context_has_volumes_of_its_own_and_a_home_for_any_user() {
+    let job = Run::new(
+        "
+jobs:
+  test:
+    runs-on: ubuntu-latest
+    env: {WORD: for-all}
+    container:
+      image: longshore/ubuntu:dev
+      env: {SEEN: '${{ env.WORD }} ${{ runner.os }} ${{ runner.temp != '''' }} ${{ job.workflow_sha }}'}
+      options: --user 4711
+      ports: [8080]
+      volumes: [/scratch/space, 'seed:/seed:ro']
+    steps:
+      - run: |
+          echo \"$SEEN\"
+          test -d /scratch/space && echo there
+          touch /seed/x 2>/dev/null || echo read only
+          git config --global user.name me && echo kept > ~/kept
+      - run: cat ~/kept; git config user.name; id -u
+",
+    );
+    let mut job = job;
+    job.order.contexts.insert("job".into(), serde_json::json!({"workflow_sha": "abc"}));
+    let Some(outcome) = run(job).await else { return };
+    let lines = ["for-all Linux true abc", "there", "read only", "kept", "me", "4711"];
     assert_eq!(outcome.lines(), lines, "{}\n{:?}", outcome.notices(), outcome.report.reason);
 }
 

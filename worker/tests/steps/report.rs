@@ -404,7 +404,7 @@ jobs:
     let all = outcome.everything();
     assert!(!all.contains("canary-4f1c") && !all.contains("runtime-token-77"), "{all}");
     let failed = outcome.conclusions().iter().filter(|conclusion| **conclusion == "failure").count();
-    assert_eq!(failed, 9, "{:?}", outcome.conclusions());
+    assert_eq!(failed, 10, "{:?}", outcome.conclusions());
     assert_eq!(asked.load(Ordering::Relaxed), 0, "no name or key left the worker");
     assert_eq!(outcome.notices().matches("holds a secret").count(), 6, "{}", outcome.notices());
 }

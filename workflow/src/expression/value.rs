@@ -171,10 +171,12 @@ impl From<Object> for Value {
     }
 }
 
-/// A mapping that keeps the order of insertion and the spelling of its keys, and finds them without case.
+/// A mapping that keeps the order of insertion and the spelling of its keys, and finds them without case, unless it is
+/// made to tell it apart.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Object {
     entries: IndexMap<Box<str>, (Box<str>, Value)>,
+    case_sensitive: bool,
 }
 
 impl Object {
@@ -184,16 +186,30 @@ impl Object {
         Self::default()
     }
 
-    /// Sets `key`. A key that differs only in case is replaced, in its place.
-    pub fn insert(&mut self, key: impl AsRef<str>, value: impl Into<Value>) {
-        let key = key.as_ref();
-        self.entries.insert(fold(key).into(), (key.into(), value.into()));
+    /// Entries whose keys differ by case too: environment variables (GitHub docs, "Variables").
+    #[must_use]
+    pub fn case_sensitive<K: AsRef<str>, V: Into<Value>>(entries: impl IntoIterator<Item = (K, V)>) -> Self {
+        let mut object = Self { case_sensitive: true, ..Self::default() };
+        for (key, value) in entries {
+            object.insert(key, value);
+        }
+        object
     }
 
-    /// The value of `key`, compared without case.
+    /// Sets `key`. A key that differs only in case is replaced, in its place, unless case is told apart.
+    pub fn insert(&mut self, key: impl AsRef<str>, value: impl Into<Value>) {
+        let key = key.as_ref();
+        self.entries.insert(self.found_by(key).into(), (key.into(), value.into()));
+    }
+
+    /// The value of `key`, compared without case unless case is told apart.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.entries.get(fold(key).as_ref()).map(|(_, value)| value)
+        self.entries.get(self.found_by(key).as_ref()).map(|(_, value)| value)
+    }
+
+    fn found_by<'k>(&self, key: &'k str) -> Cow<'k, str> {
+        if self.case_sensitive { Cow::Borrowed(key) } else { fold(key) }
     }
 
     /// Keys as written and their values, in the order of insertion.

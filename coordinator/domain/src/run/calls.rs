@@ -30,6 +30,8 @@ const MAX_JOBS: usize = 4096;
 const MAX_VALUES: usize = 4 << 20;
 /// So few bytes are not added to those of the others.
 const FEW: usize = 1024;
+/// Stands for a token that only the attempt knows, while it is looked at who is handed it.
+const JOB_TOKEN: &str = "\u{1}the job's own token\u{1}";
 /// Bytes of a key, which names folders and files.
 const MAX_KEY: usize = 180;
 
@@ -225,6 +227,18 @@ impl RunState {
         chain.into_iter().rev().fold(all, |secrets, call| self.passed_on(planned, call, secrets))
     }
 
+    /// Names under which a job is handed the token of its own as a secret, by the calls around it.
+    pub fn token_secrets(&self, key: &JobKey) -> Vec<String> {
+        let Some(planned) = self.planned.as_ref().filter(|_| self.jobs.get(key).is_some_and(|job| job.is_called()))
+        else {
+            return Vec::new();
+        };
+        let name = planned.plan.dialect.token_secret();
+        let handed = self.secrets_of(key, vec![(name.to_owned(), SecretString::from(JOB_TOKEN))]);
+        let is_token = |(_, value): &(String, SecretString)| value.expose_secret() == JOB_TOKEN;
+        handed.into_iter().filter(is_token).map(|(name, _)| name).collect()
+    }
+
     fn passed_on(
         &self,
         planned: &Planned,
@@ -243,6 +257,11 @@ impl RunState {
 }
 
 impl Job {
+    /// Whether it belongs to a workflow that another one calls.
+    fn is_called(&self) -> bool {
+        !self.parent_call.is_empty()
+    }
+
     /// Bytes of what may be as large as its author likes.
     fn values_size(&self) -> usize {
         let group = self.claim.as_ref().map_or(0, |claim| claim.ask.group.len());

@@ -62,6 +62,7 @@ pub fn order(state: &RunState, key: &JobKey) -> Option<JobOrder> {
             trusted: planned.is_trusted(),
         },
         notices,
+        token_secrets: state.token_secrets(key),
     })
 }
 

@@ -105,8 +105,7 @@ impl LoadedActions {
             self.folders.insert(name, root.clone());
             root
         };
-        let path = if remote.path.is_empty() { root } else { format!("{root}/{}", remote.path) };
-        let loaded = LoadedAction::read(machine, uses, path, Some(remote.clone())).await?;
+        let loaded = LoadedAction::read(machine, uses, (root, remote.path.clone()), Some(remote.clone())).await?;
         self.loaded.insert(uses.to_owned(), loaded.clone());
         Ok(loaded)
     }

@@ -8,14 +8,14 @@ use indexmap::IndexMap;
 
 use super::{LoadedAction, context};
 use crate::{
-    github::{action::DockerAction, uses},
+    github::action::DockerAction,
     job::{
         actions_api::ServicePort,
         process::ProcessSpec,
         step::{StepResult, StepScope},
         steps::StepRunner,
     },
-    sandbox::{ImageProgram, Machine, MachineSpec, SHARED_WORKSPACE},
+    sandbox::{ImageProgram, Machine, MachineSpec, SHARED_WORKSPACE, VolumeMount},
 };
 
 /// What needs containers, in messages.
@@ -105,8 +105,7 @@ impl StepRunner<'_> {
     ) -> Result<Arc<dyn Machine>, String> {
         let said = |error: &dyn std::fmt::Display| format!("{}: {error}", loaded.uses);
         let Some(image) = docker.image.strip_prefix("docker://") else {
-            let file = uses::inside(&docker.image).filter(|path| !docker.image.starts_with('/') && !path.is_empty());
-            let file = file.ok_or_else(|| said(&format!("{} lies outside of the action", docker.image)))?;
+            let file = loaded.file(&docker.image).map_err(|error| said(&error))?;
             return self.build(loaded, &file, scope).await.map_err(|error| said(&error));
         };
         if image.is_empty() || image.starts_with('-') || image.contains(char::is_whitespace) {
@@ -121,7 +120,7 @@ impl StepRunner<'_> {
     }
 
     pub(super) fn spec_of_action(&self, image: String) -> MachineSpec {
-        let volumes = vec![("_github_home".into(), HOME.into())];
+        let volumes = vec![VolumeMount { name: "_github_home".into(), target: HOME.into(), read_only: false }];
         MachineSpec { image, volumes, ..self.env.job.plain_spec() }
     }
 }

@@ -36,7 +36,7 @@ const STAGES: usize = 8;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl StepRunner<'_> {
-    /// The image of an action's Dockerfile, built where this worker does not have it.
+    /// The image of a Dockerfile of an action's repository, built where this worker does not have it.
     pub(super) async fn build(
         &mut self,
         loaded: &LoadedAction,
@@ -45,12 +45,12 @@ impl StepRunner<'_> {
     ) -> Result<Arc<dyn Machine>, String> {
         // Its folder is the context, as on GitHub.
         let (folder, name) = file.rsplit_once('/').unwrap_or(("", file));
-        let folder = format!("{}/{folder}", loaded.folder);
+        let folder = format!("{}/{folder}", loaded.root);
         let folder = folder.trim_end_matches('/');
         let containers = self.env.machine.need_containers(DOCKER_ACTION).map_err(|error| error.to_string())?;
         let packed = containers.pack(folder, CONTEXT).await.map_err(|error| error.to_string())?;
         let mut context = read(packed, ".git").await.map_err(|error| format!("{folder}: {error}"))?;
-        let text = context.text(name).ok_or_else(|| format!("there is no {file} in the action"))?;
+        let text = context.text(name).ok_or_else(|| format!("there is no {file} in the action's repository"))?;
         let dockerfile = dockerfile::parse(&text).map_err(|problem| format!("{file}: {problem}"))?;
         // One of its own counts before that of the folder.
         for ignored in [format!("{name}.dockerignore"), ".dockerignore".into()] {
@@ -344,6 +344,7 @@ impl Built {
             argv,
             environment: environment.into_iter().collect(),
             directory: directory.to_owned(),
+            make_directory: true,
             user: user.to_owned(),
             ..Command::default()
         }

@@ -5,7 +5,6 @@ use indexmap::IndexMap;
 use super::{LoadedAction, action_loader::folder};
 use crate::{
     fetch,
-    github::uses,
     job::{
         process::{ProcessEnd, ProcessSpec},
         step::{StepResult, StepScope},
@@ -23,8 +22,7 @@ impl StepRunner<'_> {
         inputs: &IndexMap<String, String>,
         scope: &StepScope<'_>,
     ) -> Result<StepResult, String> {
-        let inside = uses::inside(file).filter(|_| !file.starts_with('/'));
-        let inside = inside.ok_or_else(|| format!("{}: {file} lies outside of the action", loaded.uses))?;
+        let file = loaded.file(file).map_err(|error| format!("{}: {error}", loaded.uses))?;
         let mut own = scope.env.clone();
         for (name, value) in inputs {
             own.insert(format!("INPUT_{}", name.replace(' ', "_").to_uppercase()), value.clone());
@@ -39,7 +37,7 @@ impl StepRunner<'_> {
             let process = ProcessSpec {
                 step: scope.index,
                 machine: None,
-                argv: vec![node, format!("{}/{inside}", loaded.folder)],
+                argv: vec![node, format!("{}/{file}", loaded.root)],
                 environment,
                 directory: self.env.machine.workspace(),
                 files: Vec::new(),

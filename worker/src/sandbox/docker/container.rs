@@ -9,7 +9,7 @@ use std::{
 use bollard::{
     body_full,
     container::LogOutput,
-    models::{ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, VolumeCreateRequest},
+    models::{ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, VolumeCreateRequest},
     query_parameters::{
         AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
         ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
@@ -37,7 +37,9 @@ use super::{
     process_identity,
     volume_images::{FILE_SYSTEM, MOUNT_OPTIONS, VolumeImages},
 };
-use crate::sandbox::{ACTIONS_API_HOST, DiskBound, INIT, InitConnection, SHARED_WORKSPACE, init_client::InitReader};
+use crate::sandbox::{
+    ACTIONS_API_HOST, DiskBound, INIT, InitConnection, SHARED_WORKSPACE, VolumeMount, init_client::InitReader,
+};
 
 /// How long the engine may take to make and start a container.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -75,6 +77,8 @@ pub(super) struct StartedContainer {
     pub(super) handle: ContainerHandle,
     pub(super) image: Arc<Image>,
     pub(super) connection: InitConnection,
+    /// Its user is one that the job named.
+    pub(super) has_own_user: bool,
 }
 
 /// What a machine has of its job's workspace.
@@ -200,7 +204,8 @@ impl Containers {
             .unwrap_or_else(|_| {
             Err(SandboxError::Start(format!("not ready after {} s", START_TIMEOUT.as_secs())))
         })?;
-        Ok(StartedContainer { handle, image: Arc::clone(image), connection })
+        let has_own_user = !spec.user.is_empty();
+        Ok(StartedContainer { handle, image: Arc::clone(image), connection, has_own_user })
     }
 
     async fn start(
@@ -214,10 +219,11 @@ impl Containers {
         let api = &self.engine.api;
         let (resources, name) = (&handle.resources, &handle.name);
         self.make_volume(resources, resources.name()).await?;
-        self.make_volumes(resources, &spec.volumes).await?;
+        let volumes = self.make_volumes(resources, name, &spec.volumes).await?;
         let options = CreateContainerOptionsBuilder::new().name(name).build();
         let mut body = self.body(resources, spec, workspace, image, init);
         if let Some(config) = &mut body.host_config {
+            config.mounts.get_or_insert_default().extend(volumes);
             self.mount_image_volumes(resources, name, image, config).await?;
         }
         api.create_container(Some(options), body).await.map_err(|error| self.engine.error("create", error))?;
@@ -229,16 +235,23 @@ impl Containers {
         Ok(InitConnection::Streams(incoming(attached.output), attached.input))
     }
 
-    /// Makes what is missing of a job's own volumes.
+    /// Makes what is missing of the volumes that a job wants in a container.
     pub(super) async fn make_volumes(
         &self,
         resources: &JobResources,
-        volumes: &[(String, String)],
-    ) -> Result<(), SandboxError> {
-        for (name, _) in volumes {
-            self.make_volume(resources, resources.volume(name)).await?;
+        container: &str,
+        volumes: &[VolumeMount],
+    ) -> Result<Vec<Mount>, SandboxError> {
+        let mut mounts = Vec::new();
+        for (number, VolumeMount { name, target, read_only }) in volumes.iter().enumerate() {
+            let volume = match name.as_str() {
+                "" => format!("{container}-own-{number}"),
+                name => resources.volume(name),
+            };
+            self.make_volume(resources, volume.clone()).await?;
+            mounts.push(mount(&volume, target, *read_only));
         }
-        Ok(())
+        Ok(mounts)
     }
 
     /// Gives a container volumes for what its image declares as such (`VOLUME`). The engine's own would have no labels,
@@ -311,7 +324,6 @@ impl Containers {
             Workspace::None => Vec::new(),
         };
         mounts.extend(targets.iter().map(|target| mount(&resources.name(), target, false)));
-        mounts.extend(spec.volumes.iter().map(|(name, target)| mount(&resources.volume(name), target, false)));
         ContainerCreateBody {
             image: Some(image.id.clone()),
             entrypoint: Some(vec![INIT_PATH.into()]),

@@ -33,8 +33,10 @@ struct Living {
 
 impl DockerMachine {
     pub(super) fn started(containers: &Arc<Containers>, started: StartedContainer) -> StartedMachine {
-        let StartedContainer { handle, image, connection } = started;
+        let StartedContainer { handle, image, connection, has_own_user } = started;
         let home = image.program.environment.iter().find(|(name, _)| name == "HOME").map(|(_, home)| home.clone());
+        // What the image sets is the home of the image's own user.
+        let home = home.filter(|_| !has_own_user);
         let description = MachineDescription {
             nonce: handle.resources.nonce.clone(),
             image_digest: image.digest.clone(),

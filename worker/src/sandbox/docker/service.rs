@@ -17,7 +17,7 @@ use futures::{FutureExt, StreamExt, future::BoxFuture};
 use super::{
     container::Containers,
     container_handle::ContainerHandle,
-    hardening::{hardened, mount, variables},
+    hardening::{hardened, variables},
     image::Image,
     job_resources::JobResources,
 };
@@ -65,13 +65,14 @@ pub(super) async fn start(
     if resources.cgroup_parent().is_none() {
         spec.machine.limits = equal_part(&machine.limits, of);
     }
-    containers.make_volumes(resources, &machine.volumes).await?;
     let api = &containers.engine.api;
     let failed = |what: &str, error| containers.engine.error(&format!("service {name}: {what}"), error);
     let handle = ContainerHandle::new(resources);
     let options = CreateContainerOptionsBuilder::new().name(&handle.name).build();
+    let volumes = containers.make_volumes(resources, &handle.name, &machine.volumes).await?;
     let mut body = body(containers, resources, network, &spec, &image);
     if let Some(config) = &mut body.host_config {
+        config.mounts = Some(volumes);
         containers.mount_image_volumes(resources, &handle.name, &image, config).await?;
     }
     api.create_container(Some(options), body).await.map_err(|error| failed("create", error))?;
@@ -112,7 +113,6 @@ fn body(
     let text = |text: &String| (!text.is_empty()).then(|| text.clone());
     let aliases = std::iter::once(&spec.name).chain(&spec.aliases).cloned().collect();
     let endpoint = EndpointSettings { aliases: Some(aliases), ..EndpointSettings::default() };
-    let mounts = machine.volumes.iter().map(|(name, target)| mount(&resources.volume(name), target, false)).collect();
     ContainerCreateBody {
         image: Some(image.id.clone()),
         entrypoint: given(&spec.entrypoint),
@@ -126,7 +126,6 @@ fn body(
             endpoints_config: Some(HashMap::from([(network.to_owned(), endpoint)])),
         }),
         host_config: Some(HostConfig {
-            mounts: Some(mounts),
             log_config: Some(HostConfigLogConfig {
                 typ: Some("json-file".into()),
                 config: Some(HashMap::from([

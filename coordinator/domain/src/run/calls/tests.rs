@@ -297,6 +297,33 @@ fn a_called_job_has_only_the_secrets_its_caller_hands_on() {
 }
 
 #[test]
+fn a_called_job_may_be_handed_the_token_of_its_own() {
+    let middle = |secrets: &str| {
+        format!(
+            "on: {{workflow_call: {{secrets: {{mine: {{}}}}}}}}\njobs:\n  m: {{uses: ./.github/workflows/c.yml, secrets: {secrets}}}\n  s: {{runs-on: x}}\n"
+        )
+    };
+    for (outer, inner, expected) in [
+        ("", "inherit", [vec![], vec![]]),
+        (", secrets: inherit", "inherit", [vec!["GITHUB_TOKEN"], vec!["GITHUB_TOKEN"]]),
+        (", secrets: {mine: '${{ secrets.github_token }}'}", "inherit", [vec!["mine"], vec!["mine"]]),
+        (
+            ", secrets: {mine: '${{ secrets.GITHUB_TOKEN }}'}",
+            "{key: '${{ secrets.mine }}'}",
+            [vec!["mine"], vec!["key"]],
+        ),
+        (", secrets: {mine: '${{ secrets.OTHER || secrets.GITHUB_TOKEN }}'}", "inherit", [vec!["mine"], vec!["mine"]]),
+        (", secrets: {mine: 'x ${{ secrets.GITHUB_TOKEN }}'}", "inherit", [vec![], vec![]]),
+    ] {
+        let jobs = format!("  t: {{runs-on: x}}\n  a: {{uses: ./.github/workflows/b.yml{outer}}}\n");
+        let run = run_of(&jobs, &middle(inner), INNER);
+        assert!(run.state.token_secrets(&"t".into()).is_empty());
+        let seen = ["a/s", "a/m/build"].map(|job| run.state.token_secrets(&job.into()));
+        assert_eq!(seen, expected, "{outer} {inner}");
+    }
+}
+
+#[test]
 fn a_call_holds_its_concurrency_group_until_its_jobs_have_ended() {
     let jobs = "  a: {uses: ./.github/workflows/b.yml, concurrency: g}\n";
     let mut run = run_of(jobs, INNER, INNER);
