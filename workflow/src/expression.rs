@@ -24,6 +24,7 @@ mod syntax_fault;
 pub(crate) mod total;
 mod value;
 
+pub(crate) use compare::equal;
 pub use interpolate::{check, check_condition, condition, interpolate, interpolate_text, interpolate_tree};
 pub use limits::EvaluationLimits;
 pub use named::{NamedEntries, named_in};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::Value;
 use super::case_fold::fold_char;
 
-pub(super) fn equal(left: &Value, right: &Value) -> bool {
+pub(crate) fn equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Null, Value::Null) => true,
         (Value::Bool(left), Value::Bool(right)) => left == right,

@@ -149,7 +149,7 @@ impl Evaluator<'_> {
                 Ok(Evaluated::filtered(all))
             }
             (Evaluated { value, .. }, Index::One(index)) => {
-                Ok(member(&value, &index).cloned().unwrap_or_default().into())
+                Ok(value.member(&index).cloned().unwrap_or_default().into())
             }
         }
     }
@@ -163,7 +163,7 @@ impl Evaluator<'_> {
                 Index::All => self.collect(item, &mut found)?,
                 Index::One(index) => {
                     self.look(index)?;
-                    if let Some(value) = member(item, index) {
+                    if let Some(value) = item.member(index) {
                         self.meter.elements(1)?;
                         found.push(value.clone());
                     }
@@ -202,20 +202,4 @@ enum Index {
     /// `*`
     All,
     One(Value),
-}
-
-/// What `value[index]` is: objects go by the index as text, arrays by the index as a number, rounded down.
-fn member<'v>(value: &'v Value, index: &Value) -> Option<&'v Value> {
-    match value {
-        Value::Object(object) if index.is_primitive() => object.get(&index.as_text()),
-        Value::Array(items) => {
-            let number = index.to_number().floor();
-            if !(0.0..=f64::from(i32::MAX)).contains(&number) {
-                return None;
-            }
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range, as just tested")]
-            items.get(number as usize)
-        }
-        _ => None,
-    }
 }

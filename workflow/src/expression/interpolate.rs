@@ -29,7 +29,7 @@ pub fn interpolate_text(text: &str, scope: &Scope<'_>) -> Result<String, Express
 }
 
 /// Interpolates every string in `tree`, at any depth. Keys stay as they are, but the entries of a mapping under the key
-/// `${{ insert }}` take that key's place. All expressions of the tree share one budget.
+/// `${{ insert }}` take that key's place, and an item that is a list stands for that list's items. All expressions of the tree share one budget.
 ///
 /// # Errors
 /// The first mistake; its position is a byte offset in the string it is in.
@@ -223,8 +223,18 @@ fn interpolate_node(tree: &Json, scope: &Scope<'_>, meter: &mut Meter) -> Result
     match tree {
         Json::String(text) => interpolate_metered(text, scope, meter),
         Json::Array(items) => {
-            let items = items.iter().map(|item| interpolate_node(item, scope, meter));
-            items.collect::<Result<Vec<_>, _>>().map(Value::from)
+            let mut values = Vec::new();
+            for item in items {
+                match (item, interpolate_node(item, scope, meter)?) {
+                    // An expression that is a list stands for that list's items.
+                    (Json::String(_), Value::Array(inserted)) => {
+                        meter.elements(inserted.len())?;
+                        values.extend(inserted.iter().cloned());
+                    }
+                    (_, value) => values.push(value),
+                }
+            }
+            Ok(values.into())
         }
         Json::Object(map) => {
             let mut object = Object::new();

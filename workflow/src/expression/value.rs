@@ -30,6 +30,22 @@ pub enum Value {
 }
 
 impl Value {
+    /// The member that an index names (`value[index]`); `None`: there is none.
+    pub(crate) fn member(&self, index: &Self) -> Option<&Self> {
+        match self {
+            Self::Object(object) if index.is_primitive() => object.get(&index.as_text()),
+            Self::Array(items) => {
+                let number = index.to_number().floor();
+                if !(0.0..=f64::from(i32::MAX)).contains(&number) {
+                    return None;
+                }
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range, as just tested")]
+                items.get(number as usize)
+            }
+            _ => None,
+        }
+    }
+
     /// A JSON value; numbers become floating point, as on GitHub. Recurses as deep as `json` is.
     #[must_use]
     pub fn from_json(json: &serde_json::Value) -> Self {

@@ -1,8 +1,10 @@
 //! A job's `strategy.matrix` to its cells (GitHub docs: "Running variations of jobs in a workflow").
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value as Json};
 
-use crate::expression::{self, Scope, Value};
+use crate::expression::{self, Object, Scope, Value};
 use crate::plan::{MatrixCell, Strategy, Tree, value_size, values_size};
 
 /// Legs of one job (GitHub docs: "Usage limits").
@@ -28,19 +30,48 @@ pub fn expand(strategy: &Strategy, scope: &Scope<'_>) -> Result<Vec<MatrixCell>,
     let matrix = Matrix::read(tree, scope)?;
     let mut budget = Budget { steps: MAX_STEPS, bytes: MAX_BYTES };
     let combinations = matrix.combinations(&mut budget)?;
-    let cells = matrix.included(&combinations, &mut budget)?;
+    let cells = matrix.included(combinations, &mut budget)?;
     let total = cells.len();
     if total == 0 {
-        return Err("the matrix has no combination: it needs a key with values, or an `include`".to_owned());
+        return Err(NO_VECTOR.to_owned());
     }
     Ok(cells.into_iter().enumerate().map(|(index, matrix)| MatrixCell { matrix, index, total }).collect())
 }
 
 struct Matrix {
-    vectors: Vec<(String, Vec<Json>)>,
-    include: Vec<Entries>,
-    exclude: Vec<Entries>,
+    vectors: Vec<Vector>,
+    include: Vec<Include>,
+    exclude: Vec<Filter>,
 }
+
+/// A key and its values.
+struct Vector {
+    key: String,
+    values: Vec<(Json, Value)>,
+}
+
+/// What a combination must have for an `include` or `exclude` to apply: GitHub takes a filter apart into its leaves, and
+/// asks for each whether `matrix['key'][…] == literal` holds (actions/runner, `MatrixBuilder.cs`).
+struct Filter(Vec<Leaf>);
+
+struct Leaf {
+    /// Which vector.
+    vector: usize,
+    /// The way into its value.
+    path: Vec<Value>,
+    literal: Value,
+}
+
+struct Include {
+    filter: Filter,
+    /// What it adds to a combination.
+    extra: Vec<(String, Json)>,
+    /// The cell that it is where no combination fits.
+    alone: Entries,
+}
+
+/// A combination: which value of each vector.
+type Combination = Vec<usize>;
 
 impl Matrix {
     fn read(tree: &Tree, scope: &Scope<'_>) -> Result<Self, String> {
@@ -49,99 +80,165 @@ impl Matrix {
             return Err(format!("`matrix` takes a mapping, not {}", value.kind_name()));
         };
         let mut matrix = Self { vectors: Vec::new(), include: Vec::new(), exclude: Vec::new() };
+        let (mut include, mut exclude) = (Vec::new(), Vec::new());
         for (key, value) in object.iter() {
             // Keys are evaluated too.
             let key = expression::interpolate_text(key, scope).map_err(|error| format!("`matrix.{key}`: {error}"))?;
             match key.to_ascii_lowercase().as_str() {
-                "include" => matrix.include = filters("include", value)?,
-                "exclude" => matrix.exclude = filters("exclude", value)?,
-                _ => {
-                    let values = vector(&key, value)?;
-                    matrix.vectors.push((key, values));
-                }
+                "include" => include = filters("include", value)?,
+                "exclude" => exclude = filters("exclude", value)?,
+                _ => matrix.vectors.push(vector(key, value)?),
             }
         }
+        matrix.include = include.iter().map(|entries| matrix.read_include(entries)).collect::<Result<_, _>>()?;
+        matrix.exclude = exclude.iter().map(|entries| matrix.read_exclude(entries)).collect::<Result<_, _>>()?;
         Ok(matrix)
     }
 
+    fn place(&self, key: &str) -> Option<usize> {
+        self.vectors.iter().position(|vector| vector.key.eq_ignore_ascii_case(key))
+    }
+
+    fn read_exclude(&self, entries: &Object) -> Result<Filter, String> {
+        let mut leaves = Vec::new();
+        for (key, value) in entries.iter() {
+            let vector = self.place(key).ok_or_else(|| unknown_exclude(key))?;
+            collect_leaves(vector, value, &mut Vec::new(), &mut leaves);
+        }
+        if entries.is_empty() { Err(EMPTY_EXCLUDE.to_owned()) } else { Ok(Filter(leaves)) }
+    }
+
+    fn read_include(&self, entries: &Object) -> Result<Include, String> {
+        if entries.is_empty() {
+            return Err(EMPTY_INCLUDE.to_owned());
+        }
+        let (mut leaves, mut own, mut extra) = (Vec::new(), Entries::new(), Vec::new());
+        for (key, value) in entries.iter() {
+            match self.place(key) {
+                Some(vector) => {
+                    collect_leaves(vector, value, &mut Vec::new(), &mut leaves);
+                    own.insert(key.to_owned(), value.to_json());
+                }
+                None => extra.push((key.to_owned(), value.to_json())),
+            }
+        }
+        own.extend(extra.iter().cloned());
+        Ok(Include { filter: Filter(leaves), extra, alone: own })
+    }
+
     /// Every combination that no `exclude` takes away; the first key changes slowest.
-    fn combinations(&self, budget: &mut Budget) -> Result<Vec<Entries>, String> {
+    fn combinations(&self, budget: &mut Budget) -> Result<Vec<(Combination, Entries)>, String> {
         if self.vectors.is_empty() {
             return Ok(Vec::new());
         }
-        let count = self.vectors.iter().try_fold(1_usize, |count, (_, values)| count.checked_mul(values.len()));
+        let count = self.vectors.iter().try_fold(1_usize, |count, vector| count.checked_mul(vector.values.len()));
         let count = count.filter(|count| *count <= MAX_COMBINATIONS).ok_or_else(too_many)?;
         let mut cells = Vec::new();
         for number in 0..count {
-            let cell = self.combination(number);
-            budget.take_steps(cell.len())?;
-            if self.is_excluded(&cell, budget)? {
+            let combination = self.combination(number);
+            budget.take_steps(combination.len())?;
+            if self.is_excluded(&combination, budget)? {
                 continue;
             }
             if cells.len() == MAX_MATRIX_CELLS {
                 return Err(too_many());
             }
-            budget.take_bytes(cell.iter().map(|(key, value)| key.len() + value_size(value)).sum())?;
-            cells.push(cell.into_iter().map(|(key, value)| (key.to_owned(), value.clone())).collect());
+            let chosen = self.vectors.iter().zip(&combination);
+            let chosen = || chosen.clone().filter_map(|(vector, at)| Some((&vector.key, &vector.values.get(*at)?.0)));
+            budget.take_bytes(chosen().map(|(key, value)| key.len() + value_size(value)).sum())?;
+            let entries = chosen().map(|(key, value)| (key.clone(), value.clone())).collect();
+            cells.push((combination, entries));
         }
         Ok(cells)
     }
 
-    fn combination(&self, mut number: usize) -> Vec<(&str, &Json)> {
-        let fastest_first = self.vectors.iter().rev().filter_map(|(key, values)| {
-            let value = values.get(number % values.len().max(1))?;
-            number /= values.len().max(1);
-            Some((key.as_str(), value))
+    fn combination(&self, mut number: usize) -> Combination {
+        let fastest_first = self.vectors.iter().rev().map(|vector| {
+            let at = number % vector.values.len().max(1);
+            number /= vector.values.len().max(1);
+            at
         });
-        let mut cell: Vec<_> = fastest_first.collect();
+        let mut cell: Combination = fastest_first.collect();
         cell.reverse();
         cell
     }
 
-    fn is_excluded(&self, cell: &[(&str, &Json)], budget: &mut Budget) -> Result<bool, String> {
-        'filters: for filter in self.exclude.iter().filter(|filter| !filter.is_empty()) {
-            for (key, wanted) in filter {
-                budget.take_steps(cell.len())?;
-                let value = cell.iter().rfind(|(name, _)| name.eq_ignore_ascii_case(key));
-                match value {
-                    Some((_, value)) if budget.covers(wanted, value)? => {}
-                    _ => continue 'filters,
-                }
+    fn is_excluded(&self, cell: &Combination, budget: &mut Budget) -> Result<bool, String> {
+        for filter in &self.exclude {
+            if self.fits(filter, cell, budget)? {
+                return Ok(true);
             }
-            return Ok(true);
         }
         Ok(false)
     }
 
-    /// Adds each `include` to every combination none of whose own values it would change, or else as a cell of its own.
-    fn included(&self, combinations: &[Entries], budget: &mut Budget) -> Result<Vec<Entries>, String> {
-        let mut cells = combinations.to_vec();
-        for include in &self.include {
-            let own = |key: &str| self.vectors.iter().any(|(name, _)| name.eq_ignore_ascii_case(key));
-            budget.take_steps(include.len() * self.vectors.len())?;
-            let (compared, added): (Vec<_>, Vec<_>) = include.iter().partition(|(key, _)| own(key));
+    fn fits(&self, filter: &Filter, cell: &Combination, budget: &mut Budget) -> Result<bool, String> {
+        budget.take_steps(1)?;
+        for leaf in &filter.0 {
+            budget.take_steps(1 + leaf.path.len())?;
+            let chosen = self.vectors.get(leaf.vector).zip(cell.get(leaf.vector));
+            let mut value = chosen.and_then(|(vector, at)| vector.values.get(*at)).map(|(_, value)| value);
+            for step in &leaf.path {
+                value = value.and_then(|value| value.member(step));
+            }
+            let value = value.unwrap_or(&Value::Null);
+            budget.take_steps((text_size(value) + text_size(&leaf.literal)) / 64)?;
+            if !expression::equal(value, &leaf.literal) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Adds each `include` to every combination that it fits, or else as a cell of its own.
+    fn included(&self, combinations: Vec<(Combination, Entries)>, budget: &mut Budget) -> Result<Vec<Entries>, String> {
+        let (chosen, mut cells): (Vec<Combination>, Vec<Entries>) = combinations.into_iter().unzip();
+        for Include { filter, extra, alone } in &self.include {
             let mut taken = false;
-            for (cell, original) in cells.iter_mut().zip(combinations) {
-                budget.take_steps(1)?;
-                if !budget.agrees(&compared, original)? {
+            for (cell, chosen) in cells.iter_mut().zip(&chosen) {
+                if !self.fits(filter, chosen, budget)? {
                     continue;
                 }
                 taken = true;
-                for (key, value) in &added {
+                for (key, value) in extra {
                     budget.take_steps(cell.len())?;
                     budget.take_bytes(key.len() + value_size(value))?;
                     put(cell, key, value);
                 }
             }
             if !taken {
-                budget.take_bytes(values_size(include))?;
-                cells.push(include.clone());
+                budget.take_bytes(values_size(alone))?;
+                cells.push(alone.clone());
             }
             if cells.len() > MAX_MATRIX_CELLS {
                 return Err(too_many());
             }
         }
         Ok(cells)
+    }
+}
+
+/// The scalars of a filter, each with the way to it.
+fn collect_leaves(vector: usize, value: &Value, path: &mut Vec<Value>, leaves: &mut Vec<Leaf>) {
+    let mut below = |step: Value, value: &Value| {
+        path.push(step);
+        collect_leaves(vector, value, path, leaves);
+        path.pop();
+    };
+    match value {
+        Value::Object(object) => object.iter().for_each(|(key, value)| below(key.into(), value)),
+        Value::Array(items) => {
+            #[expect(clippy::cast_precision_loss, reason = "no list here has so many items")]
+            items.iter().enumerate().for_each(|(at, value)| below(Value::Number(at as f64), value));
+        }
+        literal => leaves.push(Leaf { vector, path: path.clone(), literal: literal.clone() }),
+    }
+}
+
+fn text_size(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        _ => 0,
     }
 }
 
@@ -164,96 +261,45 @@ impl Budget {
         self.bytes = self.bytes.checked_sub(bytes).ok_or_else(large)?;
         Ok(())
     }
-
-    fn agrees(&mut self, wanted: &[(&String, &Json)], cell: &Entries) -> Result<bool, String> {
-        for (key, wanted) in wanted {
-            match self.get(cell, key)? {
-                Some(value) if self.same(value, wanted)? => {}
-                _ => return Ok(false),
-            }
-        }
-        Ok(true)
-    }
-
-    /// A mapping in an `exclude` need name only some of the value's keys.
-    fn covers(&mut self, wanted: &Json, value: &Json) -> Result<bool, String> {
-        let (Json::Object(wanted), Json::Object(value)) = (wanted, value) else { return self.same(wanted, value) };
-        for (key, wanted) in wanted {
-            match self.get(value, key)? {
-                Some(value) if self.covers(wanted, value)? => {}
-                _ => return Ok(false),
-            }
-        }
-        Ok(true)
-    }
-
-    /// Text is compared without case, as everywhere in expressions.
-    fn same(&mut self, left: &Json, right: &Json) -> Result<bool, String> {
-        self.take_steps(1)?;
-        match (left, right) {
-            (Json::Array(left), Json::Array(right)) => {
-                if left.len() != right.len() {
-                    return Ok(false);
-                }
-                for (left, right) in left.iter().zip(right) {
-                    if !self.same(left, right)? {
-                        return Ok(false);
-                    }
-                }
-                Ok(true)
-            }
-            (Json::Object(left), Json::Object(right)) => {
-                if left.len() != right.len() {
-                    return Ok(false);
-                }
-                for (key, left) in left {
-                    match self.get(right, key)? {
-                        Some(right) if self.same(left, right)? => {}
-                        _ => return Ok(false),
-                    }
-                }
-                Ok(true)
-            }
-            (Json::Array(_) | Json::Object(_), _) | (_, Json::Array(_) | Json::Object(_)) => Ok(false),
-            _ => {
-                let text = |value: &Json| value.as_str().map_or(0, str::len);
-                self.take_steps((text(left) + text(right)) / 64)?;
-                let (left, right) = (Value::from_json(left), Value::from_json(right));
-                Ok(left.as_text().eq_ignore_ascii_case(&right.as_text()))
-            }
-        }
-    }
-
-    fn get<'a>(&mut self, entries: &'a Entries, key: &str) -> Result<Option<&'a Json>, String> {
-        self.take_steps(entries.len())?;
-        Ok(entries.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value))
-    }
 }
 
 fn too_many() -> String {
     format!("the matrix has more than {MAX_MATRIX_CELLS} combinations, the most a job may have")
 }
 
-fn vector(key: &str, value: &Value) -> Result<Vec<Json>, String> {
+/// For an `exclude` that names nothing.
+pub(super) const EMPTY_EXCLUDE: &str = "an item of `matrix.exclude` is empty: name what it takes away, or leave it out";
+/// For an `include` that names nothing.
+pub(super) const EMPTY_INCLUDE: &str = "an item of `matrix.include` is empty: name what it adds, or leave it out";
+/// For a matrix that gives no job.
+pub(super) const NO_VECTOR: &str = "the matrix has no combination: it needs a key with values, or an `include`";
+
+/// For a key of an `exclude` that is none of the matrix.
+pub(super) fn unknown_exclude(key: &str) -> String {
+    format!("`matrix.exclude` names `{key}`, which is no key of the matrix")
+}
+
+fn vector(key: String, value: &Value) -> Result<Vector, String> {
     match value {
         Value::Array(items) if items.is_empty() => Err(format!("the matrix key `{key}` has no values")),
-        Value::Array(items) => Ok(items.iter().map(Value::to_json).collect()),
+        Value::Array(items) => {
+            let values = items.iter().map(|item| (item.to_json(), item.clone())).collect();
+            Ok(Vector { key, values })
+        }
         other => Err(format!("the matrix key `{key}` takes a list, not {}", other.kind_name())),
     }
 }
 
-fn filters(key: &str, value: &Value) -> Result<Vec<Entries>, String> {
+fn filters(key: &str, value: &Value) -> Result<Vec<Arc<Object>>, String> {
     let wrong = |value: &Value| format!("`matrix.{key}` takes a list of mappings, not {}", value.kind_name());
     let Value::Array(items) = value else {
         return Err(wrong(value));
     };
-    items
-        .iter()
-        .map(|item| match item.to_json() {
-            Json::Object(entries) => Ok(entries),
-            _ => Err(wrong(item)),
-        })
-        .collect()
+    let entries = |item: &Value| match item {
+        Value::Object(entries) => Ok(Arc::clone(entries)),
+        _ => Err(wrong(item)),
+    };
+    items.iter().map(entries).collect()
 }
 
 fn put(entries: &mut Entries, key: &str, value: &Json) {
@@ -338,8 +384,47 @@ mod tests {
             ],
         });
         assert_eq!(cells(matrix).unwrap().len(), 9);
-        let nested = json!({"v": [{"a": 1, "b": 1}, {"a": 2, "b": 1}], "exclude": [{"v": {"a": 2}}, {"unknown": 1}]});
+        let nested = json!({"v": [{"a": 1, "b": 1}, {"a": 2, "b": 1}], "exclude": [{"v": {"a": 2}}]});
         assert_eq!(cells(nested).unwrap(), [json!({"v": {"a": 1, "b": 1}})]);
+    }
+
+    /// actions/runner, `MatrixFilter`: each leaf of a filter is compared by the `==` of expressions.
+    #[test]
+    fn a_filter_is_compared_leaf_by_leaf_as_expressions_compare() {
+        for (matrix, expected) in [
+            (json!({"v": [0, 1, "", false], "exclude": [{"v": null}]}), vec![json!({"v": 1})]),
+            (json!({"v": ["1.0", 2, "0x10", true], "exclude": [{"v": 1}, {"v": 16}]}), vec![json!({"v": 2})]),
+            (json!({"v": [["-O2", "-g"], ["-O0"]], "exclude": [{"v": ["-O2"]}]}), vec![json!({"v": ["-O0"]})]),
+            (
+                json!({"t": [{"os": "l", "arch": "x"}, {"os": "m", "arch": "x"}], "include": [{"t": {"os": "l"}, "e": 1}]}),
+                vec![json!({"t": {"os": "l", "arch": "x"}, "e": 1}), json!({"t": {"os": "m", "arch": "x"}})],
+            ),
+            (
+                json!({"v": ["08", "1e1"], "include": [{"v": 8, "hit": "a"}, {"v": 10, "hit": "b"}]}),
+                vec![json!({"v": "08", "hit": "a"}), json!({"v": "1e1", "hit": "b"})],
+            ),
+            (json!({"v": ["größe", "b"], "exclude": [{"v": "GRÖßE"}]}), vec![json!({"v": "b"})]),
+            // What is not there is null, and a filter without a leaf fits everything.
+            (json!({"v": [{"a": 1}, {"b": 1}], "exclude": [{"v": {"b": null}}]}), vec![json!({"v": {"b": 1}})]),
+            (json!({"v": [1], "include": [{"v": {}, "e": 2}]}), vec![json!({"v": 1, "e": 2})]),
+            // A leg of its own has the matrix' keys first.
+            (json!({"v": [1], "include": [{"e": 2, "v": 3}]}), vec![json!({"v": 1}), json!({"v": 3, "e": 2})]),
+        ] {
+            assert_eq!(cells(matrix.clone()).unwrap(), expected, "{matrix}");
+        }
+        let legs = cells(json!({"v": [1], "include": [{"e": 2, "v": 3}]})).unwrap();
+        assert_eq!(legs[1].as_object().unwrap().keys().collect::<Vec<_>>(), ["v", "e"]);
+    }
+
+    #[test]
+    fn an_item_whose_expression_is_a_list_stands_for_its_items() {
+        let one = |v: &[&str]| v.iter().map(|v| json!({"v": v})).collect::<Vec<_>>();
+        let list = r#"${{ fromJSON('["b","c"]') }}"#;
+        assert_eq!(cells(json!({"v": ["a", list]})).unwrap(), one(&["a", "b", "c"]));
+        assert_eq!(cells(json!({"v": ["a", "${{ fromJSON('[]') }}"]})).unwrap(), one(&["a"]));
+        let more = r#"${{ fromJSON('[{"v":"y"},{"v":"z"}]') }}"#;
+        assert_eq!(cells(json!({"include": [{"v": "x"}, more]})).unwrap(), one(&["x", "y", "z"]));
+        assert_eq!(cells(json!({"v": ["x", "y", "z"], "exclude": [more]})).unwrap(), one(&["x"]));
     }
 
     #[test]
@@ -358,6 +443,12 @@ mod tests {
             (json!({"os": "linux"}), "the matrix key `os` takes a list, not String"),
             (json!({"include": {}}), "`matrix.include` takes a list of mappings, not Object"),
             (json!({"include": []}), "the matrix has no combination: it needs a key with values, or an `include`"),
+            (
+                json!({"os": ["x"], "exclude": [{"arch": 1}]}),
+                "`matrix.exclude` names `arch`, which is no key of the matrix",
+            ),
+            (json!({"os": ["x"], "exclude": [{}]}), EMPTY_EXCLUDE),
+            (json!({"os": ["x"], "include": [{}]}), EMPTY_INCLUDE),
             (json!([1]), "`matrix` takes a mapping, not Array"),
         ] {
             assert_eq!(cells(matrix).unwrap_err(), expected);
@@ -397,7 +488,7 @@ mod tests {
         for matrix in [
             json!({"a": vector, "b": vector, "c": vector, "d": vector, "exclude": filters}),
             json!({"a": vector, "b": vector, "include": filters}),
-            json!({"a": [nested("x"), nested("x"), nested("x")], "exclude": vec![json!({"a": nested("x")}); 4]}),
+            json!({"a": vec![nested("x"); 200], "b": [1], "exclude": vec![json!({"a": nested("x"), "b": 2}); 4]}),
             json!({"a": ["x".repeat(900_000)], "exclude": vec![json!({"a": "X".repeat(900_000) + "y"}); 200]}),
         ] {
             let error = cells(matrix).unwrap_err();

@@ -1,6 +1,7 @@
 //! What no shape can express: ids, `needs`, references, and keys that depend on each other.
 
 mod injection;
+mod matrix;
 mod steps;
 
 use std::collections::HashMap;
@@ -125,13 +126,7 @@ fn concurrency(of: &YamlNode, report: &mut Report<'_>) {
 fn job(job: &YamlNode, report: &mut Report<'_>) {
     concurrency(job, report);
     if let Some(matrix) = job.get("strategy").and_then(|strategy| strategy.get("matrix")) {
-        for (name, values) in matrix.entries() {
-            let is_vector = !matches!(name.text(), Some("include" | "exclude") | None);
-            if is_vector && matches!(&values.value, YamlValue::Sequence(items) if items.is_empty()) {
-                let name = name.text().unwrap_or_default();
-                report.error(values.span, format!("the matrix key `{name}` has no values"));
-            }
-        }
+        matrix::check(matrix, report);
     }
     if let Some(group) = job.get("runs-on").and_then(|runs_on| runs_on.get("group")) {
         runner_group(group, report);

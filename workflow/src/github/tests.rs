@@ -33,6 +33,38 @@ fn messages(text: &str) -> Vec<String> {
     parse("ci.yml", text).1.iter().map(ToString::to_string).collect()
 }
 
+/// actions/runner, `MatrixBuilder.cs`: what it refuses where no expression stands in the way.
+#[test]
+fn filters_of_a_matrix_that_can_never_be_right_are_refused_at_their_place() {
+    let found = |matrix: &str| {
+        let text = format!(
+            "on: push\njobs:\n  a:\n    runs-on: x\n    strategy:\n      matrix: {matrix}\n    steps: [{{run: x}}]"
+        );
+        messages(&text)
+    };
+    for (matrix, expected) in [
+        (
+            "{os: [l, m], exclude: [{arch: arm}]}",
+            "ci.yml:6:39: error: `matrix.exclude` names `arch`, which is no key of the matrix",
+        ),
+        ("{os: [l], exclude: [{}]}", "ci.yml:6:35: error: an item of `matrix.exclude` is empty"),
+        ("{os: [l], include: [{}]}", "ci.yml:6:35: error: an item of `matrix.include` is empty"),
+        ("{}", "ci.yml:6:15: error: the matrix has no combination"),
+        ("{include: []}", "ci.yml:6:15: error: the matrix has no combination"),
+        ("{exclude: [{os: l}]}", "ci.yml:6:27: error: `matrix.exclude` names `os`"),
+    ] {
+        let all = found(matrix);
+        assert!(all.iter().any(|one| one.starts_with(expected)), "{matrix}: {all:?}");
+    }
+    for matrix in [
+        "{OS: [l, m], exclude: [{os: l}]}",
+        "{os: '${{ fromJSON(vars.L) }}', exclude: [{arch: x}]}",
+        "{include: [{a: 1}]}",
+    ] {
+        assert_eq!(found(matrix), Vec::<String>::new(), "{matrix}");
+    }
+}
+
 #[test]
 fn every_mistake_of_a_file_is_shown_with_its_line() {
     let text = "\
