@@ -64,10 +64,10 @@ pub struct LocatedCommit {
     pub notes: Vec<String>,
 }
 
-/// An action of another repository.
+/// An action of a repository at a commit, which is not the workspace's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ActionRef {
-    /// As written, `owner/repo` or a Nostr address.
+    /// As written, `owner/repo` or a Nostr address; empty: the job's own, at its commit.
     pub repository: String,
     /// Folder in the repository; empty: its root.
     pub path: String,
@@ -83,6 +83,9 @@ impl ActionRef {
 
     /// Where the repository lies below the folder of actions: `owner/repo/ref`.
     pub fn folder(&self) -> String {
+        if self.repository.is_empty() {
+            return format!("self/{}", self.reference);
+        }
         format!("{}/{}", self.repository.replace(':', "_").replace("//", "/"), self.reference)
     }
 }
@@ -181,7 +184,18 @@ impl RepositoryFetcher for LocalRepository {
         .boxed()
     }
 
-    fn action<'a>(&'a self, _: &'a SourceRef, action: &'a ActionRef) -> BoxFuture<'a, anyhow::Result<FetchedAction>> {
-        async move { bail!("{}: actions of other repositories cannot be had here", action.name()) }.boxed()
+    fn action<'a>(
+        &'a self,
+        source: &'a SourceRef,
+        action: &'a ActionRef,
+    ) -> BoxFuture<'a, anyhow::Result<FetchedAction>> {
+        async move {
+            let name = action.name();
+            ensure!(action.repository.is_empty(), "{name}: actions of other repositories cannot be had here");
+            let found = self.locate(source, &CommitQuery::default()).await?;
+            let archive = work_tree::files(&found.path, &found.commit).await?;
+            Ok(FetchedAction { commit: found.commit, notes: Vec::new(), archive })
+        }
+        .boxed()
     }
 }

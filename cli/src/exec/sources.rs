@@ -87,8 +87,11 @@ impl RepositoryFetcher for ExecSources {
         .boxed()
     }
 
-    fn action<'a>(&'a self, _: &'a SourceRef, action: &'a ActionRef) -> BoxFuture<'a, Result<FetchedAction>> {
+    fn action<'a>(&'a self, source: &'a SourceRef, action: &'a ActionRef) -> BoxFuture<'a, Result<FetchedAction>> {
         async move {
+            if action.repository.is_empty() {
+                return self.own.action(source, action).await;
+            }
             let need = FetchDepth::Tree(self.lock.as_ref());
             let asked =
                 RepositoryRequest { own: "", repository: &action.repository, reference: &action.reference, need };

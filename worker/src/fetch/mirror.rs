@@ -155,7 +155,10 @@ impl RepositoryFetcher for AttemptSources {
         action: &'a ActionRef,
     ) -> BoxFuture<'a, anyhow::Result<FetchedAction>> {
         async move {
-            let found = self.resolve(source, &action.repository, &action.reference, FetchDepth::Tree).await?;
+            let found = match action.repository.as_str() {
+                "" => own(source)?,
+                name => self.resolve(source, name, &action.reference, FetchDepth::Tree).await?,
+            };
             check_id(&found.commit)?;
             let store = &self.mirrors.actions;
             let _locked = self.mirrors.lock_action(&found.commit).await?;
@@ -296,6 +299,12 @@ impl Bundle {
         let from = ["--no-write-fetch-head", path, "+refs/*:refs/*"];
         git(mirror, &[&unpacked[..], &from[..]].concat()).await.map(drop)
     }
+}
+
+/// The job's own repository at its commit, which nobody has to look for.
+fn own(source: &SourceRef) -> anyhow::Result<Resolved> {
+    ensure!(!source.repository.is_empty(), "this job has no repository");
+    Ok(Resolved { repository: source.repository.clone(), commit: source.commit.clone(), ..Resolved::default() })
 }
 
 fn check_id(id: &str) -> anyhow::Result<()> {

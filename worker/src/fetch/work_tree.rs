@@ -108,6 +108,12 @@ impl WorkTree {
     }
 }
 
+/// The files of a commit as an archive.
+pub(super) async fn files(repository: &Path, commit: &str) -> anyhow::Result<Archive> {
+    let packed = WorkTree::at(repository).git(&["archive", "--format=tar", commit]).await?;
+    Ok(futures::stream::once(async { Ok(Bytes::from(packed)) }).boxed())
+}
+
 /// One program as an archive, under a name.
 pub(super) fn program(path: &Path, name: &'static str) -> io::Result<Archive> {
     let mut file = std::fs::File::open(path)?;

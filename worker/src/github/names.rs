@@ -40,7 +40,7 @@ fn base(action: &StepAction) -> String {
     let plain = match action {
         StepAction::Run { .. } => "run".to_owned(),
         StepAction::Uses { uses, .. } => match Uses::parse(uses) {
-            Ok(Uses::Local(_)) => "self".to_owned(),
+            Ok(Uses::Local(_) | Uses::OwnRepository(_)) => "self".to_owned(),
             Ok(Uses::Image(image)) => image,
             Ok(Uses::BuiltIn(name)) => name,
             Ok(Uses::Remote(ActionRef { repository, .. })) => repository,

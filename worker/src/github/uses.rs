@@ -3,7 +3,7 @@
 //! Source of the rules: GitHub docs, "jobs.<job_id>.steps\[*\].uses". Beside `owner/repo[/path]@ref` the repository may
 //! be announced on Nostr (NIP-34): `npub1…/repo[/path]@ref`, `naddr1…[/path]@ref` or `nostr://…[//path]@ref`.
 
-use workflow::github::workflow_ref::split_uses;
+use workflow::github::workflow_ref::{self_reference, split_uses};
 
 use crate::fetch::ActionRef;
 
@@ -22,6 +22,8 @@ const BUILT_IN: &[&str] = &[
 pub enum Uses {
     /// A folder below the workspace; empty: the workspace itself.
     Local(String),
+    /// A folder of the repository of the file that it stands in, at the commit that runs.
+    OwnRepository(String),
     /// An image: what follows `docker://`.
     Image(String),
     /// Done by the worker: its name, lower-case.
@@ -40,7 +42,12 @@ impl Uses {
             let inside = inside(&text.replace('\\', "/"));
             return inside.map(Self::Local).ok_or_else(|| format!("{text}: a local action must lie in the workspace"));
         }
-        let wrong = || format!("{text}: write owner/repo[/path]@ref, ./path or docker://image");
+        if let Some(path) = self_reference(text)? {
+            return inside(&path)
+                .map(Self::OwnRepository)
+                .ok_or_else(|| format!("{text}: the action must lie in its repository"));
+        }
+        let wrong = || format!("{text}: write owner/repo[/path]@ref, $/path, ./path or docker://image");
         let (place, reference) = text.rsplit_once('@').ok_or_else(wrong)?;
         let (repository, path) = split_uses(place).ok_or_else(wrong)?;
         let plain = |part: &str| !part.is_empty() && !part.chars().any(|c| c.is_control() || c.is_whitespace());
@@ -89,6 +96,8 @@ mod tests {
             ("./", Uses::Local(String::new())),
             (".", Uses::Local(String::new())),
             ("./a/../b//c", Uses::Local("b/c".into())),
+            ("$/tools/greet", Uses::OwnRepository("tools/greet".into())),
+            ("$//x/../y", Uses::OwnRepository("y".into())),
             ("docker://alpine:3", Uses::Image("alpine:3".into())),
             ("Actions/Checkout@v4", Uses::BuiltIn("actions/checkout".into())),
             ("owner/repo@v1", remote("owner/repo", "", "v1")),
@@ -108,6 +117,9 @@ mod tests {
     fn attack_12_no_path_leaves_its_folder() {
         for text in [
             "./../../etc",
+            "$/../x",
+            "$/",
+            "$/tools/x@v1",
             "./a/../../x",
             ".\\..\\x",
             "owner/repo/../../x@v1",

@@ -23,6 +23,7 @@ use workflow::{
     plan::{Conclusion, Env, Step, StepAction},
 };
 
+use self::action_loader::own_repository;
 pub(super) use self::{
     action_loader::{LoadedActions, PreStep},
     post_step::PostStep,
@@ -132,6 +133,16 @@ impl StepRunner<'_> {
             Uses::Local(folder) => {
                 let place = (self.env.machine.workspace(), folder);
                 let loaded = LoadedAction::read(self.env.machine, uses, place, None).await?;
+                self.act(step, loaded, &given, scope).await
+            }
+            Uses::OwnRepository(path) => {
+                let around = scope.place.action.as_ref().map(|around| ActionRef {
+                    repository: around.repository.clone(),
+                    path: String::new(),
+                    reference: around.reference.clone(),
+                });
+                let remote = own_repository(&self.env.job.attempt.order, around.as_ref(), path);
+                let loaded = self.actions.load(self.env.job, self.env.machine, uses, &remote, scope.index).await?;
                 self.act(step, loaded, &given, scope).await
             }
             Uses::Remote(remote) => {

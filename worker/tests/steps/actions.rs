@@ -132,6 +132,56 @@ async fn programs_of_an_action_may_lie_anywhere_in_its_repository_and_nowhere_el
     assert!(!notices.contains("declares no input"), "{notices}");
 }
 
+/// GitHub docs, `jobs.<job_id>.steps[*].uses`: the repository of the workflow at the running commit, without a checkout.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_of_the_same_repository_comes_from_the_running_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut job = Run::steps(
+        "
+- uses: $/tools/greet
+- run: mkdir -p tools/inner && echo broken > tools/inner/action.yml
+- uses: $//tools/inner
+- uses: owner/repo/outer@v1
+- uses: actions/checkout@v4
+- uses: ./tools/greet
+- uses: $/tools/hooked",
+    )
+    .repository(
+        folder.path(),
+        &[
+            ("tools/greet/action.yml", "runs: {using: composite, steps: [{uses: $/tools/inner}]}"),
+            ("tools/inner/action.yml", "runs: {using: composite, steps: [{run: echo hello from inner, shell: bash}]}"),
+            ("tools/hooked/action.yml", "runs: {using: node20, pre: ../say.js, main: ../say.js, post: ../say.js}"),
+            ("tools/say.js", "console.log('hooked')"),
+        ],
+    );
+    let github = job.order.contexts.get("github").unwrap().clone();
+    job.order.contexts.insert(
+        "job".into(),
+        serde_json::json!({"workflow_repository": github["repository"], "workflow_sha": job.order.source.commit}),
+    );
+    job.actions = vec![
+        ("outer/action.yml".into(), "runs: {using: composite, steps: [{uses: $/own}]}".into()),
+        ("own/action.yml".into(), "runs: {using: composite, steps: [{run: echo theirs, shell: bash}]}".into()),
+    ];
+    let Some(outcome) = run(job).await else { return };
+    let inner = "hello from inner";
+    let lines = ["hooked", inner, inner, "theirs", inner, "hooked", "hooked"];
+    assert_eq!(outcome.lines(), lines, "{}", outcome.notices());
+    assert_eq!(outcome.report.actions.keys().collect::<Vec<_>>(), ["owner/repo@v1"]);
+
+    // A workflow of another repository means that one.
+    let mut job = Run::steps("- uses: $/own");
+    job.order
+        .contexts
+        .insert("job".into(), serde_json::json!({"workflow_repository": "owner/repo", "workflow_sha": "5".repeat(40)}));
+    job.actions =
+        vec![("own/action.yml".into(), "runs: {using: composite, steps: [{run: echo theirs, shell: bash}]}".into())];
+    let Some(outcome) = run(job).await else { return };
+    assert_eq!(outcome.lines(), ["theirs"], "{}", outcome.notices());
+    assert_eq!(outcome.report.actions.keys().collect::<Vec<_>>(), [&format!("owner/repo@{}", "5".repeat(40))]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn exec_has_the_source_in_the_workspace_before_the_first_step() {
     let folder = tempfile::tempdir().unwrap();

@@ -205,7 +205,7 @@ impl RepositoryFetcher for Sources {
         source: &'a SourceRef,
         action: &'a ActionRef,
     ) -> BoxFuture<'a, anyhow::Result<FetchedAction>> {
-        if self.actions.is_empty() {
+        if self.actions.is_empty() || action.repository.is_empty() {
             return self.local.action(source, action);
         }
         let mut archive = tar::Builder::new(Vec::new());

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use crate::yaml::{Span, YamlNode, YamlValue};
 
-use super::report::Report;
+use super::{report::Report, workflow_ref::self_reference};
 
 /// Jobs of one file. Anchors make thousands of a few lines.
 const MAX_JOBS: usize = 1000;
@@ -156,10 +156,16 @@ fn called_workflow(uses: &YamlNode, report: &mut Report<'_>) {
     let Some(text) = uses.text().filter(|text| !text.is_empty()) else {
         return;
     };
-    if text.starts_with("./") || is_remote(text) {
+    if text.starts_with("./") || text.starts_with("$/") {
+        if let Err(why) = self_reference(text) {
+            report.error(uses.span, why);
+        }
         return;
     }
-    let help = "write `./.github/workflows/FILE` or `owner/repository/.github/workflows/FILE@ref`";
+    if is_remote(text) {
+        return;
+    }
+    let help = "write `$/.github/workflows/FILE` or `owner/repository/.github/workflows/FILE@ref`";
     report.error_with_help(uses.span, format!("`{text}` names no workflow"), help);
 }
 

@@ -66,6 +66,23 @@ fn filters_of_a_matrix_that_can_never_be_right_are_refused_at_their_place() {
 }
 
 #[test]
+fn actions_and_workflows_of_the_same_repository_are_named_without_a_version() {
+    let step = |uses: &str| messages(&format!("on: push\njobs: {{a: {{runs-on: x, steps: [{{uses: {uses}}}]}}}}"));
+    let call = |uses: &str| messages(&format!("on: push\njobs: {{a: {{uses: {uses}}}}}"));
+    for uses in ["$/tools/greet", "$//tools/greet"] {
+        assert_eq!(step(uses), Vec::<String>::new(), "{uses}");
+    }
+    assert_eq!(call("$/.github/workflows/b.yml"), Vec::<String>::new());
+    for (found, part) in [
+        (step("$/tools/greet@v1"), "can't name a version"),
+        (step("$/"), "names nothing"),
+        (call("$/.github/workflows/b.yml@v1"), "can't name a version"),
+    ] {
+        assert!(found.len() == 1 && found[0].contains(part), "{found:?}");
+    }
+}
+
+#[test]
 fn every_mistake_of_a_file_is_shown_with_its_line() {
     let text = "\
 on: [push, pul_request]

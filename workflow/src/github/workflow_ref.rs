@@ -15,7 +15,7 @@ pub(super) fn from_name(name: &str) -> Result<WorkflowRef, String> {
     check_path(name).map(WorkflowRef::local).or_else(|_| resolve(&WorkflowRef::local(""), name))
 }
 
-/// What `uses:` in a file refers to. `./` means the repository of this file, at the same commit.
+/// What `uses:` in a file refers to. `./` and `$/` mean the repository of this file, at the same commit.
 ///
 /// # Errors
 /// It does not refer to a workflow file; the message says what to write instead.
@@ -23,9 +23,12 @@ pub fn resolve(file: &WorkflowRef, uses: &str) -> Result<WorkflowRef, String> {
     if let Some(path) = uses.strip_prefix("./") {
         return Ok(WorkflowRef { remote: file.remote.clone(), path: check_path(path)?.to_owned() });
     }
+    if let Some(path) = self_reference(uses)? {
+        return Ok(WorkflowRef { remote: file.remote.clone(), path: check_path(&path)?.to_owned() });
+    }
     let wrong = || {
         format!(
-            "`{uses}` names no workflow: write `./.github/workflows/FILE` or \
+            "`{uses}` names no workflow: write `$/.github/workflows/FILE` or \
              `owner/repository/.github/workflows/FILE@ref`"
         )
     };
@@ -37,6 +40,24 @@ pub fn resolve(file: &WorkflowRef, uses: &str) -> Result<WorkflowRef, String> {
     }
     let path = check_path(&path)?.to_owned();
     Ok(WorkflowRef { remote: Some(RemoteRepository { repository, reference: reference.to_owned() }), path })
+}
+
+/// The path that `$/path` names in the repository of the file that it stands in, at the commit that runs (GitHub docs,
+/// `jobs.<job_id>.steps[*].uses`). `None`: it is written otherwise.
+///
+/// # Errors
+/// It names nothing, or a version; the message says what to write instead.
+pub fn self_reference(uses: &str) -> Result<Option<String>, String> {
+    let Some(path) = uses.strip_prefix("$/") else { return Ok(None) };
+    let path = path.trim_matches('/');
+    if path.is_empty() {
+        return Err(format!("`{uses}` names nothing: write a path of this repository behind `$/`"));
+    }
+    if path.contains('@') {
+        let help = "`$/` is this repository at the commit that runs: leave out what follows `@`";
+        return Err(format!("`{uses}` can't name a version; {help}"));
+    }
+    Ok(Some(path.to_owned()))
 }
 
 /// Checks that a path may be one of a workflow file, and returns it.
@@ -92,6 +113,9 @@ mod tests {
             (&own, "./.github/workflows/b.yml", ".github/workflows/b.yml"),
             (&own, "o/r/.github/workflows/a.yml@v1", "o/r/.github/workflows/a.yml@v1"),
             (&other, "./.github/workflows/b.yml", "o/r/.github/workflows/b.yml@v1"),
+            (&own, "$/.github/workflows/b.yml", ".github/workflows/b.yml"),
+            (&own, "$//.github/workflows/b.yml", ".github/workflows/b.yml"),
+            (&other, "$/.github/workflows/b.yml", "o/r/.github/workflows/b.yml@v1"),
             (&nostr, "./.ngit/workflows/b.yml", "nostr://npub1abc/relay.example/r//.ngit/workflows/b.yml@main"),
         ] {
             let named = resolve(within, uses).unwrap();
@@ -109,6 +133,11 @@ mod tests {
             "./.github/workflows/deep/x.yml",
             "./.github/workflows/x.sh",
             "./x.yml",
+            "$/x.yml",
+            "$/",
+            "$/.github/workflows/x.yml@v1",
+            "$/.github/workflows/deep/x.yml",
+            "$/.github/workflows/../../x.yml",
             "o/r/x.yml@v1",
             "o/r/.github/workflows/x.yml",
             "o/r/.github/workflows/x.yml@",

@@ -7,7 +7,7 @@ use std::{
 
 use futures::{FutureExt as _, future::BoxFuture};
 use indexmap::IndexMap;
-use workflow::plan::{Step, StepAction, StepEntry};
+use workflow::plan::{JobOrder, Step, StepAction, StepEntry};
 
 use super::{DEPTH, LoadedAction};
 use crate::{
@@ -24,8 +24,7 @@ const VISITS: usize = 1000;
 /// Actions of other repositories that lie in the machine.
 #[derive(Clone, Default)]
 pub(in crate::job) struct LoadedActions {
-    /// By `uses:` as written.
-    loaded: HashMap<String, LoadedAction>,
+    loaded: HashMap<ActionRef, LoadedAction>,
     /// Where they lie, by `owner/repo@ref`.
     folders: HashMap<String, String>,
     /// Folder for those that are brought late: steps that run at once must not bring into the same folder.
@@ -68,8 +67,8 @@ impl LoadedActions {
 
     /// Learns what a copy brought.
     pub(in crate::job) fn merge(&mut self, other: Self) {
-        for (uses, loaded) in other.loaded {
-            self.loaded.entry(uses).or_insert(loaded);
+        for (action, loaded) in other.loaded {
+            self.loaded.entry(action).or_insert(loaded);
         }
         for (name, folder) in other.folders {
             self.folders.entry(name).or_insert(folder);
@@ -88,8 +87,8 @@ impl LoadedActions {
         remote: &ActionRef,
         step: i32,
     ) -> Result<LoadedAction, String> {
-        if let Some(loaded) = self.loaded.get(uses) {
-            return Ok(loaded.clone());
+        if let Some(loaded) = self.loaded.get(remote) {
+            return Ok(LoadedAction { uses: uses.to_owned(), ..loaded.clone() });
         }
         let name = remote.name();
         let root = if let Some(root) = self.folders.get(&name) {
@@ -99,14 +98,17 @@ impl LoadedActions {
             let brought = job.sources.action(&job.attempt.order.source, remote).await;
             let brought = brought.map_err(|error| format!("{uses}: {error:#}"))?;
             let how = if brought.notes.is_empty() { String::new() } else { format!(" ({})", brought.notes.join("; ")) };
-            job.log.notice(step, &format!("Action {name}: commit {}{how}", brought.commit)).await;
+            let shown = if remote.repository.is_empty() { "of this repository" } else { &name };
+            job.log.notice(step, &format!("Action {shown}: commit {}{how}", brought.commit)).await;
             machine.unpack(&root, true, brought.archive).await.map_err(|error| format!("{uses}: {error}"))?;
-            self.commits.insert(name.clone(), brought.commit);
+            if !remote.repository.is_empty() {
+                self.commits.insert(name.clone(), brought.commit);
+            }
             self.folders.insert(name, root.clone());
             root
         };
         let loaded = LoadedAction::read(machine, uses, (root, remote.path.clone()), Some(remote.clone())).await?;
-        self.loaded.insert(uses.to_owned(), loaded.clone());
+        self.loaded.insert(remote.clone(), loaded.clone());
         Ok(loaded)
     }
 }
@@ -118,7 +120,7 @@ struct ActionWalk<'a> {
     visits: usize,
     /// Actions that run nothing before the job, nor does what they use: no need to look at them again. With how many
     /// composite actions stood around them: deeper ones were not looked at.
-    without_pre: HashSet<(String, usize)>,
+    without_pre: HashSet<(ActionRef, usize)>,
     pres: Vec<PreStep>,
 }
 
@@ -138,8 +140,13 @@ impl ActionWalk<'_> {
         async move {
             let StepAction::Uses { uses, .. } = &step.action else { return Ok(()) };
             // What is wrong or too deep is said by the step.
-            let Ok(Uses::Remote(remote)) = Uses::parse(uses) else { return Ok(()) };
-            let known = (uses.clone(), at.chain.len());
+            let around = at.chain.last().and_then(|(_, loaded)| loaded.remote.as_ref());
+            let remote = match Uses::parse(uses) {
+                Ok(Uses::Remote(remote)) => remote,
+                Ok(Uses::OwnRepository(path)) => own_repository(&self.job.attempt.order, around, path),
+                _ => return Ok(()),
+            };
+            let known = (remote.clone(), at.chain.len());
             if at.chain.len() >= DEPTH || self.without_pre.contains(&known) {
                 return Ok(());
             }
@@ -173,6 +180,25 @@ impl ActionWalk<'_> {
             Ok(())
         }
         .boxed()
+    }
+}
+
+/// What `$/path` means: in an action of another repository that one, else the repository of the workflow file, at the
+/// commit that runs (GitHub docs, `jobs.<job_id>.steps[*].uses`; actions/runner, `ResolveSelfRepositoryReferences`).
+pub(super) fn own_repository(order: &JobOrder, around: Option<&ActionRef>, path: String) -> ActionRef {
+    if let Some(around) = around.filter(|around| !around.repository.is_empty()) {
+        return ActionRef { path, ..around.clone() };
+    }
+    let context = |name: &str, key: &str| order.contexts.get(name)?.get(key)?.as_str();
+    let (repository, commit) = (context("job", "workflow_repository"), context("job", "workflow_sha"));
+    // A definition that stands for the file has an id of its own: its repository is the run's.
+    let is_own = repository == context("github", "repository")
+        && (commit == Some(order.source.commit.as_str()) || commit == context("github", "workflow_sha"));
+    match (repository, commit) {
+        (Some(repository), Some(commit)) if !is_own => {
+            ActionRef { repository: repository.to_owned(), path, reference: commit.to_owned() }
+        }
+        _ => ActionRef { repository: String::new(), path, reference: order.source.commit.clone() },
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{identifier, injection, is_remote, listed};
 use crate::{
-    github::report::Report,
+    github::{report::Report, workflow_ref::self_reference},
     yaml::{YamlNode, YamlValue},
 };
 
@@ -91,10 +91,16 @@ fn action(uses: &YamlNode, report: &mut Report<'_>) {
     let Some(text) = uses.text().filter(|text| !text.is_empty()) else {
         return;
     };
+    if text.starts_with("$/") {
+        if let Err(why) = self_reference(text) {
+            report.error(uses.span, why);
+        }
+        return;
+    }
     let local = text.starts_with("./") || text.starts_with(".\\");
     if local || text.starts_with("docker://") || is_remote(text) {
         return;
     }
-    let help = "write `owner/repository[/path]@ref`, `./path` or `docker://image`";
+    let help = "write `owner/repository[/path]@ref`, `$/path`, `./path` or `docker://image`";
     report.error_with_help(uses.span, format!("`{text}` names no action"), help);
 }
