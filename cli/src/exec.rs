@@ -177,6 +177,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         reference: checkout.reference.clone(),
         default_branch: None,
         description: checkout.description.clone(),
+        parent: checkout.parent.clone(),
+        default_tip: checkout.default_tip.clone(),
         definition: None,
     };
     let inputs = (!args.inputs.is_empty()).then(|| pairs("--input", &args.inputs)).transpose()?;

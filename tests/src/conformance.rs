@@ -8,6 +8,7 @@ pub mod commands;
 pub mod expressions;
 pub mod github_run;
 mod manifest;
+mod pool_run;
 pub mod realworld;
 pub mod validity;
 pub mod workflow_parser;
@@ -91,6 +92,7 @@ pub const FOLDERS: &[Folder] = &[
     Folder { name: "commands", dialect: Dialect::Github, run: commands::run, bonus: None },
     Folder { name: "github-run", dialect: Dialect::Github, run: github_run::act, bonus: None },
     Folder { name: "authored/github", dialect: Dialect::Github, run: github_run::authored, bonus: None },
+    Folder { name: "reports", dialect: Dialect::Github, run: github_run::reports, bonus: None },
     Folder { name: "realworld", dialect: Dialect::Github, run: realworld::github, bonus: None },
 ];
 

@@ -21,6 +21,10 @@ pub(super) struct Checkout {
     pub(super) reference: String,
     /// Message and author of the commit.
     pub(super) description: Option<(String, String)>,
+    /// The commit's first parent.
+    pub(super) parent: Option<String>,
+    /// The commit of the branch that pull requests are merged into.
+    pub(super) default_tip: Option<String>,
 }
 
 impl Checkout {
@@ -59,7 +63,10 @@ impl Checkout {
         let author = String::from_utf8_lossy(commit.author().name_bytes()).into_owned();
         let description = Some((String::from_utf8_lossy(commit.message_bytes()).into_owned(), author));
         let id = commit.id().to_string().parse()?;
-        Ok(Self { root, commit: id, reference, description })
+        let parent = commit.parent_id(0).ok().map(|parent| parent.to_string());
+        let tip = repository.find_reference("refs/heads/main").and_then(|branch| branch.peel_to_commit());
+        let default_tip = tip.ok().map(|tip| tip.id().to_string());
+        Ok(Self { root, commit: id, reference, description, parent, default_tip })
     }
 
     /// The path of the workflow to run: the named one, or the only one.

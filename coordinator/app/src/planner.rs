@@ -70,6 +70,8 @@ impl Planner {
             reference: found.reference.clone(),
             default_branch: found.default_branch.clone(),
             description: found.description.clone(),
+            parent: found.parent.clone(),
+            default_tip: found.default_tip.clone(),
             proven: found.proven,
             outsider,
             takes_over,
@@ -77,7 +79,7 @@ impl Planner {
             relays: found.relays.clone(),
             definition: files.of(&path).map(|supplied| supplied.event.clone()),
         };
-        let numbers = RunNumbers { serial: state.serial, number: state.number, attempt: state.attempt };
+        let numbers = RunNumbers { serial: state.first_serial(), number: state.number, attempt: state.attempt };
         let (mut known, mut origins) = (CalledFiles::new(), Origins::new());
         let asked = Arc::new((request.clone(), metadata, text));
         loop {

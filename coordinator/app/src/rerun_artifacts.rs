@@ -71,6 +71,7 @@ mod tests {
         let rerun = Rerun {
             previous: "first".into(),
             number: 1,
+            serial: 1,
             attempt: 2,
             jobs: vec!["test".into()],
             reused: IndexMap::from([(

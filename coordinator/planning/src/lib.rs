@@ -31,6 +31,10 @@ pub struct RepositoryMetadata {
     pub default_branch: Option<String>,
     /// Message and author name of the commit.
     pub description: Option<(String, String)>,
+    /// The commit's first parent, where it has one.
+    pub parent: Option<String>,
+    /// The commit of the default branch, where known.
+    pub default_tip: Option<String>,
     /// Whether the maintainers' state holds the commit at the ref.
     pub proven: bool,
     /// Whether the repository trusts the author of the request no more than anybody.
@@ -96,6 +100,8 @@ pub fn plan(
         reference: metadata.reference.clone(),
         default_branch: metadata.default_branch.clone(),
         description: metadata.description.clone(),
+        parent: metadata.parent.clone(),
+        default_tip: metadata.default_tip.clone(),
         definition: metadata.definition.clone(),
     };
     let event = graph.plan.dialect.start_event(&graph.plan, request.trigger.as_deref());

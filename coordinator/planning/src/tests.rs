@@ -40,6 +40,8 @@ fn metadata(reference: &str) -> RepositoryMetadata {
         commit: "c".repeat(40).parse().unwrap(),
         reference: reference.into(),
         default_branch: Some("refs/heads/trunk".into()),
+        parent: None,
+        default_tip: None,
         description: Some(("Fix it\n\nWell.".into(), "Ann".into())),
         proven: true,
         takes_over: false,

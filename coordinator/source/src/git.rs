@@ -91,6 +91,8 @@ pub struct KnownCommit {
     pub is_first_tip: bool,
     /// Its message and the name of its author, for the event payload.
     pub description: Option<(String, String)>,
+    /// Its first parent, where it has one.
+    pub parent: Option<String>,
 }
 
 /// The repository, once something was read of it: opening it costs more than most reads.
@@ -292,8 +294,9 @@ impl Mirror {
             keep(repository, &commit)?;
             let is_first_tip = tip.is_some_and(|tip| peel(repository, &tip).is_ok_and(|tip| tip == commit));
             let description = describe(repository, &commit).ok();
+            let parent = first_parent(repository, &commit).ok().flatten();
             let commit = commit.parse().map_err(|error: MalformedId| git2::Error::from_str(&error.to_string()))?;
-            Ok(Some(KnownCommit { commit, is_first_tip, description }))
+            Ok(Some(KnownCommit { commit, is_first_tip, description, parent }))
         });
         known.await.map_err(|error| GitError(format!("cannot keep commit {object}: {error}")))
     }
@@ -492,6 +495,11 @@ fn describe(repository: &git2::Repository, commit: &str) -> Result<(String, Stri
     let found = objects::commit(repository, git2::Oid::from_str(commit)?)?;
     let author = String::from_utf8_lossy(found.author().name_bytes()).into_owned();
     Ok((String::from_utf8_lossy(found.message_bytes()).into_owned(), author))
+}
+
+fn first_parent(repository: &git2::Repository, commit: &str) -> Result<Option<String>, git2::Error> {
+    let found = objects::commit(repository, git2::Oid::from_str(commit)?)?;
+    Ok(found.parent_id(0).ok().map(|parent| parent.to_string()))
 }
 
 fn peel(repository: &git2::Repository, object: &str) -> Result<String, git2::Error> {

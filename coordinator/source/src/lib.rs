@@ -82,7 +82,7 @@ pub struct ResolvedRevision {
     /// The default branch's full ref, where known.
     pub default_branch: Option<String>,
     /// What the maintainers' state says of the default branch, by id.
-    default_tip: Option<String>,
+    pub default_tip: Option<String>,
     /// Whether the ref holds the commit: the maintainers' state names the commit there, or a descendant of it.
     pub proven: bool,
     /// Keys whose word counts, 64 hex, owner included.
@@ -91,6 +91,8 @@ pub struct ResolvedRevision {
     pub relays: Vec<String>,
     /// Message and author name of the commit.
     pub description: Option<(String, String)>,
+    /// The commit's first parent, where it has one.
+    pub parent: Option<String>,
     mirror: Mirror,
 }
 
@@ -225,7 +227,7 @@ impl RepositoryMirrors {
                 fetched.ok_or_else(|| SourceError::NotYet(format!("commit {commit} went away again")))?
             }
         };
-        let KnownCommit { commit, is_first_tip, description } = known;
+        let KnownCommit { commit, is_first_tip, description, parent } = known;
         let holder = if is_first_tip {
             Some(0)
         } else {
@@ -240,6 +242,7 @@ impl RepositoryMirrors {
         Ok(ResolvedRevision {
             repository: repository.clone(),
             description,
+            parent,
             commit,
             proven: holder.is_some(),
             reference: holder.cloned().unwrap_or(reference),

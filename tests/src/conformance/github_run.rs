@@ -1,4 +1,5 @@
-//! Workflows run end to end through `longshore exec`, judged by their outcome: `github-run/` and `authored/github/`.
+//! Workflows run end to end through `longshore exec`, judged by their outcome: `github-run/`, `authored/github/` and
+//! `reports/`.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +13,7 @@ use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{CaseResult, Selection, manifest};
+use super::{CaseResult, Selection, manifest, pool_run};
 use crate::harness::{engine::IMAGE, git::Repository, process::binary};
 
 /// The corpus' name for the one image.
@@ -26,10 +27,10 @@ const SERVICE: &str =
 const LIMIT: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Deserialize)]
-struct Case {
+pub(super) struct Case {
     dir: String,
-    workflow: String,
-    event: String,
+    pub(super) workflow: String,
+    pub(super) event: String,
     event_payload: Option<String>,
     #[serde(default)]
     inputs: BTreeMap<String, String>,
@@ -38,9 +39,9 @@ struct Case {
     #[serde(rename = "ref")]
     reference: Option<String>,
     #[serde(default)]
-    secrets: BTreeMap<String, String>,
+    pub(super) secrets: BTreeMap<String, String>,
     #[serde(default)]
-    vars: BTreeMap<String, String>,
+    pub(super) vars: BTreeMap<String, String>,
     #[serde(default)]
     labels: Vec<String>,
     #[serde(default)]
@@ -50,11 +51,21 @@ struct Case {
     #[serde(default)]
     needs: Vec<String>,
     workspace: Option<String>,
+    /// A shell line that is run in the repository after its commits.
+    setup: Option<String>,
+    pub(super) expect: Expect,
+    rerun: Option<Rerun>,
+}
+
+/// What is run again in a pool, and what comes of it.
+#[derive(Debug, Deserialize)]
+struct Rerun {
+    which: String,
     expect: Expect,
 }
 
 #[derive(Debug, Deserialize)]
-struct Expect {
+pub(super) struct Expect {
     conclusion: String,
     #[serde(default)]
     jobs: BTreeMap<String, Value>,
@@ -78,6 +89,11 @@ pub fn act(root: &Path, selection: &Selection) -> Vec<CaseResult> {
     manifest::judge(&root.join("github-run"), selection, |_: &Case| true, judge)
 }
 
+/// Runs `reports/`.
+pub fn reports(root: &Path, selection: &Selection) -> Vec<CaseResult> {
+    manifest::judge(&root.join("reports"), selection, |_: &Case| true, judge)
+}
+
 /// Runs `authored/github/`.
 pub fn authored(root: &Path, selection: &Selection) -> Vec<CaseResult> {
     manifest::judge(&root.join("authored/github"), selection, |_: &Case| true, judge)
@@ -94,6 +110,14 @@ fn judge(folder: &Path, case: &Case) -> Result<()> {
         let made = docker(&["commit", "--change", SERVICE, &container, SERVICE_IMAGE]);
         docker(&["rm", &container])?;
         made?;
+    }
+    if let Some(line) = &case.setup {
+        repository.shell(line)?;
+    }
+    if let Some(Rerun { which, expect }) = &case.rerun {
+        let wrong = pool_run::judge(&folder.join(&case.dir), case, which, expect)?;
+        ensure!(wrong.is_empty(), "{}", wrong.join("; "));
+        return Ok(());
     }
     let began = Instant::now();
     let result = exec(&repository, case)?;
@@ -171,7 +195,7 @@ fn exec(repository: &Repository, case: &Case) -> Result<Value> {
 }
 
 /// What is not as expected.
-fn check(expect: &Expect, result: &Value) -> Vec<String> {
+pub(super) fn check(expect: &Expect, result: &Value) -> Vec<String> {
     let mut wrong = Vec::new();
     if !expect.conclusion.split('|').any(|one| text(result, "conclusion") == one) {
         let why = [text(result, "reason"), text(result, "message")].concat();
@@ -221,15 +245,25 @@ fn check(expect: &Expect, result: &Value) -> Vec<String> {
     }
     for wanted in &expect.annotations {
         let absent = wanted.get("absent").and_then(Value::as_bool) == Some(true);
-        let all = jobs.iter().flat_map(|job| job["annotations"].as_array().into_iter().flatten());
+        let of_job = |job: &&&Value| wanted.get("job").is_none_or(|id| id == "*" || job["id"] == *id);
+        let all = jobs.iter().filter(of_job).flat_map(|job| job["annotations"].as_array().into_iter().flatten());
+        let fields = |(key, _): &(&String, &Value)| !matches!(key.as_str(), "absent" | "job");
         let fits = |annotation: &Value| {
-            wanted.iter().filter(|(key, _)| *key != "absent").all(|(key, value)| &annotation[key.as_str()] == value)
+            wanted.iter().filter(fields).all(|(key, value)| same_field(key, value, &annotation[key.as_str()]))
         };
         if all.into_iter().any(fits) == absent {
             wrong.push(format!("annotation {wanted:?}"));
         }
     }
     wrong
+}
+
+/// Whether a field of an annotation is as wanted: of a message a part is enough.
+fn same_field(key: &str, wanted: &Value, found: &Value) -> bool {
+    match (key, wanted, found) {
+        ("message", Value::String(wanted), Value::String(found)) => found.contains(wanted.as_str()),
+        _ => wanted == found,
+    }
 }
 
 /// Whether outcomes are as wanted, in any order; `a|b`: either.

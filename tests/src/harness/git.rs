@@ -44,6 +44,20 @@ impl Repository {
         self.git(&["rev-parse", "HEAD"])
     }
 
+    /// Runs a line of shell in the work tree, with a name for its commits.
+    pub fn shell(&self, line: &str) -> Result<()> {
+        let mut command = Command::new("sh");
+        command.args(["-ec", line]).current_dir(&self.path).env("GIT_CONFIG_GLOBAL", "/dev/null");
+        for role in ["AUTHOR", "COMMITTER"] {
+            command.env(format!("GIT_{role}_NAME"), "Test").env(format!("GIT_{role}_EMAIL"), "test@example.org");
+        }
+        let output = command.output()?;
+        if !output.status.success() {
+            bail!("{line}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+
     /// Runs git in the work tree and gives what it printed.
     pub fn git(&self, arguments: &[&str]) -> Result<String> {
         let output = Command::new("git")

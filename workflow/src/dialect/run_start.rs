@@ -20,6 +20,10 @@ pub struct Subject {
     pub default_branch: Option<String>,
     /// Message and author name of the commit.
     pub description: Option<(String, String)>,
+    /// The commit's first parent, where it has one.
+    pub parent: Option<String>,
+    /// The commit of the default branch, where known.
+    pub default_tip: Option<String>,
     /// Id of the definition that stands for the workflow file, where the commit's own does not count.
     pub definition: Option<String>,
 }
@@ -27,7 +31,7 @@ pub struct Subject {
 /// Numbers that a run has from the store.
 #[derive(Debug, Clone, Copy)]
 pub struct RunNumbers {
-    /// Unique among all runs.
+    /// Unique among all runs; a rerun has that of the run it repeats.
     pub serial: u64,
     /// Counts the runs of one workflow of one repository.
     pub number: u64,

@@ -26,11 +26,15 @@ pub(super) fn payload(event: &str, subject: &Subject, trigger: Option<&Trigger>,
     });
     let tag = subject.reference.strip_prefix("refs/tags/");
     let mut payload = match event {
-        "push" => json!({
-            "ref": subject.reference, "before": NO_COMMIT, "after": subject.commit, "base_ref": null,
-            "created": tag.is_some(), "deleted": false, "forced": false,
-            "head_commit": commit, "commits": [commit], "pusher": { "name": subject.actor },
-        }),
+        "push" => {
+            // How many commits came at once is not known: the last one did.
+            let before = subject.parent.as_deref().filter(|_| tag.is_none());
+            json!({
+                "ref": subject.reference, "before": before.unwrap_or(NO_COMMIT), "after": subject.commit, "base_ref": null,
+                "created": before.is_none(), "deleted": false, "forced": false,
+                "head_commit": commit, "commits": [commit], "pusher": { "name": subject.actor },
+            })
+        }
         "pull_request" | "pull_request_target" => {
             let number = request_number(&subject.reference);
             json!({
@@ -39,7 +43,7 @@ pub(super) fn payload(event: &str, subject: &Subject, trigger: Option<&Trigger>,
                 "pull_request": {
                     "number": number,
                     "head": { "ref": short_reference(subject), "sha": subject.commit, "repo": repository },
-                    "base": { "ref": default_branch(subject), "repo": repository },
+                    "base": { "ref": default_branch(subject), "sha": subject.default_tip, "repo": repository },
                     "title": message.lines().next().unwrap_or_default(),
                     "body": null, "labels": [],
                     "user": sender, "draft": false, "merged": false, "state": "open",
@@ -117,6 +121,8 @@ mod tests {
             commit: "c".repeat(40),
             reference: reference.into(),
             description: Some(("title\n\nbody".into(), "Ann".into())),
+            parent: Some("b".repeat(40)),
+            default_tip: Some("d".repeat(40)),
             ..Subject::default()
         };
         payload(event, &subject, None, &Map::new())
@@ -126,6 +132,9 @@ mod tests {
     fn payloads_say_what_the_ref_tells() {
         for (event, reference, pointer, expected) in [
             ("push", "refs/heads/main", "/created", json!(false)),
+            ("push", "refs/heads/main", "/before", json!("b".repeat(40))),
+            ("push", "refs/tags/v1", "/before", json!(NO_COMMIT)),
+            ("pull_request", "refs/pull/7/merge", "/pull_request/base/sha", json!("d".repeat(40))),
             ("push", "refs/tags/v1", "/created", json!(true)),
             ("push", "refs/tags/v1", "/ref", json!("refs/tags/v1")),
             ("push", "refs/heads/main", "/head_commit/author/name", json!("Ann")),

@@ -1,5 +1,7 @@
 //! How a run begins: its inputs, the `github` context as far as it holds for all its jobs, and its name.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use crate::dialect::run_start::{RunNumbers, RunStart, RunTrigger, Subject};
@@ -31,8 +33,13 @@ pub(crate) fn start(
     let mut payload = event_payload::payload(event, subject, declared, &inputs);
     if let Some(over) = &trigger.payload {
         merge(&mut payload, over.clone());
+        if event.starts_with("pull_request") && payload["number"].is_null() {
+            payload["number"] = payload["pull_request"]["number"].clone();
+        } else if event.starts_with("pull_request") && payload["pull_request"]["number"].is_null() {
+            payload["pull_request"]["number"] = payload["number"].clone();
+        }
     }
-    let mut context = github_context(plan, subject, event, payload, numbers);
+    let mut context = github_context(plan, &as_pull_request(subject, event, &payload), event, payload, numbers);
     let title = title(plan, &context, &inputs, trigger)?;
     if let Some(definition) = &subject.definition {
         // Whoever trusts what stands at a ref must not take it for that.
@@ -41,6 +48,17 @@ pub(crate) fn start(
         context.insert("workflow_sha".into(), definition.clone().into());
     }
     Ok(RunStart { inputs, context, title })
+}
+
+/// Where the payload of a pull request has its number, that is the ref of the run (GitHub docs, "Events that trigger
+/// workflows": `refs/pull/PULL_REQUEST_NUMBER/merge`).
+fn as_pull_request<'s>(subject: &'s Subject, event: &str, payload: &Value) -> Cow<'s, Subject> {
+    match payload["number"].as_u64().or_else(|| payload["pull_request"]["number"].as_u64()) {
+        Some(number) if event == "pull_request" && !subject.reference.starts_with("refs/pull/") => {
+            Cow::Owned(Subject { reference: format!("refs/pull/{number}/merge"), ..subject.clone() })
+        }
+        _ => Cow::Borrowed(subject),
+    }
 }
 
 /// `run-name:` evaluated; `None` where there is none.

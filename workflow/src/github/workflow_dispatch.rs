@@ -21,7 +21,8 @@ pub(crate) fn start_event<'a>(plan: &'a Plan, trigger: Option<&'a str>) -> &'a s
 /// The `inputs` context: what was given, else the defaults, each in its declared type.
 ///
 /// # Errors
-/// A value that its declaration does not allow, or a name that is not declared.
+/// A value that its declaration does not allow, a name that is not declared, or a required input that nobody gave
+/// (GitHub docs, `on.workflow_dispatch.inputs.<input_id>.required`).
 pub(super) fn inputs(
     trigger: &Trigger,
     given: Option<&IndexMap<String, String>>,
@@ -35,6 +36,10 @@ pub(super) fn inputs(
     let mut inputs = Map::new();
     for (name, input) in &trigger.inputs {
         let given = given.and_then(|given| given.get(name)).cloned();
+        // A form would not let it pass. A checkbox always has an answer.
+        if given.is_none() && input.required && input.default.is_none() && input.kind != "boolean" {
+            return Err(format!("the workflow requires the input \"{name}\": give it"));
+        }
         // A pressed button brings no answers: then the input is what GitHub's form would begin with.
         let value = given.unwrap_or_else(|| match default_input(input) {
             Value::String(text) => text,
@@ -100,5 +105,23 @@ mod tests {
         );
         let expected = json!({"a": "x", "b": false, "c": "p", "d": 3, "e": ""});
         assert_eq!(inputs(&plan.on["workflow_dispatch"], None).map(Value::Object), Ok(expected));
+    }
+
+    #[test]
+    fn an_input_that_is_required_and_has_no_default_must_be_given() {
+        let inputs_of = |keys: &str, given: &[(&str, &str)]| {
+            let text = format!(
+                "on: {{workflow_dispatch: {{inputs: {{a: {{required: true{keys}}}}}}}}}\njobs: {{a: {{runs-on: x}}}}"
+            );
+            let given = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            inputs(&plan_of(&text).on["workflow_dispatch"], Some(&given)).map(Value::Object)
+        };
+        for keys in ["", ", type: string", ", type: number", ", type: choice, options: [p, q]", ", type: environment"] {
+            let error = inputs_of(keys, &[]).unwrap_err();
+            assert_eq!(error, "the workflow requires the input \"a\": give it", "{keys}");
+        }
+        assert_eq!(inputs_of("", &[("a", "x")]), Ok(json!({"a": "x"})));
+        assert_eq!(inputs_of(", default: d", &[]), Ok(json!({"a": "d"})));
+        assert_eq!(inputs_of(", type: boolean", &[]), Ok(json!({"a": false})));
     }
 }

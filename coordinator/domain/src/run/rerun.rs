@@ -38,6 +38,9 @@ pub struct Rerun {
     pub previous: RunId,
     /// Number among the runs of its workflow: a rerun keeps it.
     pub number: u64,
+    /// Number in the pool of the run that was repeated first; 0: stored before it was kept.
+    #[serde(default)]
+    pub serial: u64,
     /// Its attempt.
     pub attempt: u32,
     /// Ids of the jobs that run; empty: all.
@@ -113,6 +116,7 @@ impl RunState {
         Ok(Rerun {
             previous: self.id.clone(),
             number: self.number,
+            serial: self.first_serial(),
             attempt: self.attempt.saturating_add(1),
             jobs: again.into_iter().map(str::to_owned).collect(),
             reused,
@@ -120,6 +124,12 @@ impl RunState {
             missing: self.secret_names.iter().filter(|name| !came(name)).cloned().collect(),
             takes_over: takes_over && may_be_outsiders,
         })
+    }
+
+    /// What `github.run_id` is: the number in the pool of the run that this one repeats, or its own (GitHub docs, `github`
+    /// context: it does not change where a run is run again).
+    pub fn first_serial(&self) -> u64 {
+        self.rerun.as_ref().map(|rerun| rerun.serial).filter(|serial| *serial > 0).unwrap_or(self.serial)
     }
 
     /// Whether all cells of a job, or all that it called, ended well, or were left out on purpose.

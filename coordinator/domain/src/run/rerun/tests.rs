@@ -52,6 +52,18 @@ fn all_runs_everything_and_counts_attempts() {
     assert_eq!((run.state.number, run.state.attempt), (1, 2));
 }
 
+/// GitHub docs, `github.run_id`: "This number does not change if you re-run the workflow run".
+#[test]
+fn a_rerun_and_its_reruns_keep_the_first_runs_number_in_the_pool() {
+    let mut run = again(&earlier(), pipeline(), &RerunScope::All);
+    assert_eq!((run.state.serial, run.state.first_serial()), (2, 1));
+    for job in ["lint", "build", "test/0", "test/1", "deploy"] {
+        run.run(job, Success);
+    }
+    run.apply(RunEvent::LogFinalized { log: FinalizedLog::default() }).unwrap();
+    assert_eq!(again(&run.state, pipeline(), &RerunScope::All).state.first_serial(), 1);
+}
+
 #[test]
 fn failed_runs_the_cells_that_failed_and_what_waited_for_them() {
     let mut run = again(&earlier(), pipeline(), &RerunScope::Failed);
