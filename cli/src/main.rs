@@ -20,6 +20,7 @@ mod workflow_files;
 
 use std::{io::IsTerminal, process::ExitCode};
 
+use ::worker::job_process::ForkRole;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -93,7 +94,7 @@ impl Command {
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|name| name == ::worker::job_process::COMMAND) && arguments.next().is_none() {
-        return serve_one_job();
+        return serve_jobs();
     }
     let command = Cli::parse().command;
     log_to_stderr();
@@ -103,12 +104,23 @@ fn main() -> ExitCode {
     }
 }
 
-/// What a worker starts for each job: no command for people, and what reading the command line costs would be a good part of
-/// a small job. One thread and a few that may block: there may be as many such processes as the worker has slots, and each
-/// is limited in what it may have.
-fn serve_one_job() -> ExitCode {
+/// What a worker starts: no command for people. Here a process forks one for each job, and goes on in each.
+fn serve_jobs() -> ExitCode {
     log_to_stderr();
     install_tls_provider();
+    match ::worker::job_process::serve_forks() {
+        Ok(ForkRole::Server) => ExitCode::SUCCESS,
+        Ok(ForkRole::Job) => serve_one_job(),
+        Err(error) => {
+            print_error(&anyhow::Error::from(error).context("this command is for `longshore worker` alone"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// One thread and a few that may block: there may be as many such processes as the worker has slots, and each is limited in
+/// what it may have.
+fn serve_one_job() -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().max_blocking_threads(32).enable_all().build() {
         Ok(runtime) => {
             let ended = runtime.block_on(Box::pin(::worker::job_process::serve_one_job()));

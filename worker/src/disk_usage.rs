@@ -19,6 +19,7 @@ use nix::{
         statvfs::statvfs,
     },
 };
+use rustix::process::Pid;
 
 /// Bytes that an entry counts for beside its blocks: a disk can be filled with nothing but names.
 const ENTRY: u64 = 1024;
@@ -190,7 +191,7 @@ pub(crate) fn of_unlinked(first: i64, below: Option<&Path>) -> Unlinked {
 
 /// Bytes of files without a name that one process has open, on the file system of a folder. What it has mapped is left out:
 /// its own program may have been replaced.
-pub(crate) fn of_unlinked_by(process: u32, folder: &Path) -> u64 {
+pub(crate) fn of_unlinked_by(process: Pid, folder: &Path) -> u64 {
     let device = fs::symlink_metadata(folder).map(|data| data.dev()).ok();
     let mut look = UnlinkedFiles { devices: device.into_iter().collect(), ..UnlinkedFiles::default() };
     let tasks = Path::new("/proc").join(process.to_string()).join("task");

@@ -24,11 +24,20 @@ pub(crate) fn resident_kib(process: u32) -> Result<f64> {
     kib(&text, "VmRSS:").with_context(|| format!("no VmRSS for process {process}"))
 }
 
-/// Processor time of a process and of its children that ended, user and system together.
+/// Processor time of a process and of all that it started, what they started included, user and system together.
 pub(crate) fn processor(process: u32) -> Result<Duration> {
     let text = std::fs::read_to_string(format!("/proc/{process}/stat")).context("the process ended")?;
     let ticks = ticks(&text).with_context(|| format!("/proc/{process}/stat cannot be read: {text}"))?;
-    Ok(Duration::from_millis(ticks * 1000 / TICKS))
+    // One that ends meanwhile counts as its parent's.
+    let running = children(process).into_iter().filter_map(|child| processor(child).ok()).sum::<Duration>();
+    Ok(Duration::from_millis(ticks * 1000 / TICKS) + running)
+}
+
+/// Children of a process that run.
+fn children(process: u32) -> Vec<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let texts = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    texts.flat_map(|text| text.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<u32>>()).collect()
 }
 
 /// Processor time of several processes together.
@@ -66,6 +75,24 @@ mod tests {
         assert!(mib(std::process::id()).unwrap() > 0.1);
         assert!(resident_kib(std::process::id()).unwrap() > 100.0);
         assert!(processor(std::process::id()).is_ok());
+    }
+
+    #[test]
+    fn what_a_child_started_counts_while_it_runs() {
+        let script = "sh -c 'while [ $(cut -d\" \" -f14 /proc/$$/stat) -lt 20 ]; do :; done; echo; exec sleep 60'";
+        let mut command = std::process::Command::new("sh");
+        let mut child =
+            command.args(["-c", &format!("{script}; true")]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        let used = processor(child.id()).unwrap();
+        children(child.id()).into_iter().for_each(|id| {
+            drop(nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(id.cast_signed()),
+                nix::sys::signal::Signal::SIGKILL,
+            ))
+        });
+        child.wait().unwrap();
+        assert!(used >= Duration::from_millis(200), "{used:?}");
     }
 
     #[test]

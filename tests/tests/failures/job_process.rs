@@ -33,17 +33,22 @@ jobs:
       - run: for i in $(seq 60); do echo the neighbour runs; sleep 0.2; done
 ";
 
-/// Processes of jobs below a worker.
-fn job_processes(worker: u32) -> Vec<Pid> {
+/// Children of a process that are this program, for jobs.
+fn children(process: u32) -> Vec<Pid> {
     let children = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
-        let process: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let child: i32 = entry.file_name().to_str()?.parse().ok()?;
         let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
         let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()?;
         let command = fs::read(entry.path().join("cmdline")).ok()?;
         let is_job = String::from_utf8_lossy(&command).contains("job-process");
-        (parent == worker && is_job).then(|| Pid::from_raw(process))
+        (parent == process && is_job).then(|| Pid::from_raw(child))
     });
     children.collect()
+}
+
+/// Processes of jobs: those that the worker's fork server started.
+fn job_processes(worker: u32) -> Vec<Pid> {
+    children(worker).into_iter().flat_map(|server| children(server.as_raw().cast_unsigned())).collect()
 }
 
 /// The process whose job printed a text, once it has.
@@ -117,6 +122,29 @@ async fn a_job_whose_process_is_killed_is_tried_again_twice_and_its_neighbour_go
     wait_for("the end of what the jobs had", || {
         (scratch(&stage.worker_data()) == job_processes(worker.id()).len()).then_some(())
     });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_go_on_and_others_begin_when_the_process_that_forks_theirs_is_killed() {
+    let stage = Stage::with(PAIR).await;
+    let coordinator = stage.pool.coordinator().unwrap();
+    let worker = stage.pool.worker(&[ON_HOST]).unwrap();
+    let (run, job) = stage.begin().await;
+    let running = process_that_printed(worker.id(), "the neighbour runs");
+    let servers = children(worker.id());
+    assert_eq!(servers.len(), 1, "{servers:?}");
+    kill(servers[0], Signal::SIGKILL).unwrap();
+    wait_for("the end of the process", || (!is_there(servers[0])).then_some(()));
+    assert!(is_there(running));
+    let (second, second_job) = stage.begin().await;
+    wait_for("a process for the next job", || (!job_processes(worker.id()).is_empty()).then_some(()));
+    for (run, job) in [(run, job), (second, second_job)] {
+        while stage.job(&run, "neighbour").await["conclusion"] != "success" {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        stage.cancel(&job).await;
+        assert_one_end(&stage.end(&run, &job, &[&coordinator, &worker]).await);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use rustix::process::Pid;
 use tracing::{debug, warn};
 
 /// What a job's process, with all that it starts, may have.
@@ -211,7 +212,7 @@ impl GroupPool {
     }
 
     /// Encloses a process that has not started anything yet.
-    pub(super) fn enclose(self: &Arc<Self>, name: &str, process: u32) -> io::Result<Group> {
+    pub(super) fn enclose(self: &Arc<Self>, name: &str, process: Pid) -> io::Result<Group> {
         let idle = self.idle.lock().pop();
         let folders = idle.map_or_else(|| self.cgroups.group(name, self.limits), Ok)?;
         folders.0.iter().try_for_each(|folder| write(folder, "cgroup.procs", process.to_string()))?;

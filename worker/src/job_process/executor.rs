@@ -27,6 +27,7 @@ use tracing::{info, warn};
 use workflow::plan::{Conclusion, Reason};
 
 use super::{
+    forked_process::ForkClient,
     limits::ProcessLimits,
     pool::{ProcessPool, Refill},
     process::{JobEvent, JobProcess, Spawner},
@@ -103,6 +104,7 @@ impl ProcessExecutor {
             mirror_bytes: config.disk.mirror_bytes,
         };
         let spawner = Arc::new(Spawner {
+            processes: ForkClient::new(),
             sandbox: Arc::clone(&sandbox),
             setup,
             scratch_limits: ScratchLimits { bytes: limits.disk, min_free: config.disk.min_free },
@@ -173,9 +175,9 @@ impl Executor for ProcessExecutor {
             SandboxKind::Host => String::new(),
             SandboxKind::Docker => image.clone(),
         });
-        let taken = self.pool.take(warm);
+        let pool = Arc::clone(&self.pool);
         async move {
-            match taken {
+            match pool.take(warm).await {
                 Ok((process, refill)) => RunningJob { process, job, observer, started: false, refill: Some(refill) }
                     .run(image, runtime, longest)
                     .await

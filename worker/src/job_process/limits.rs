@@ -43,15 +43,14 @@ impl ProcessLimits {
     }
 
     /// Limits a process that has not started anything yet.
-    pub(super) fn apply(&self, name: &str, process: u32) -> io::Result<Group> {
+    pub(super) fn apply(&self, name: &str, process: Pid) -> io::Result<Group> {
         let group = self.groups.enclose(name, process)?;
-        let pid = i32::try_from(process).ok().and_then(Pid::from_raw);
         let mut limits = vec![(Resource::Nofile, OPEN_FILES), (Resource::Fsize, self.file), (Resource::Core, 0)];
         if self.groups.describe().is_none() {
             limits.push((Resource::Data, self.group.memory + STACKS));
         }
         for (resource, limit) in limits {
-            prlimit(pid, resource, Rlimit { current: Some(limit), maximum: Some(limit) })?;
+            prlimit(Some(process), resource, Rlimit { current: Some(limit), maximum: Some(limit) })?;
         }
         Ok(group)
     }

@@ -61,7 +61,7 @@ impl ProcessPool {
 
     /// A process for a job: with the machine of `image` where one waits, and where the job can use it. Another takes its place
     /// once the second value is dropped.
-    pub(super) fn take(self: &Arc<Self>, image: Kind) -> io::Result<(JobProcess, Refill)> {
+    pub(super) async fn take(self: &Arc<Self>, image: Kind) -> io::Result<(JobProcess, Refill)> {
         let kinds = if image.is_some() { vec![image, None] } else { vec![None] };
         let mut refill = Refill { pool: Arc::clone(self), kinds: Vec::new() };
         for kind in kinds {
@@ -75,7 +75,7 @@ impl ProcessPool {
                 return Ok((process, refill));
             }
         }
-        Ok((self.spawner.spawn()?, refill))
+        Ok((self.spawner.spawn().await?, refill))
     }
 
     /// Ends all that wait, and waits for those that are being started.
@@ -121,7 +121,7 @@ impl ProcessPool {
             // Machines that jobs wait for come first. The sender lives in the spawner, which this pool holds.
             let _ = self.spawner.awaited.subscribe().wait_for(|count| *count == 0).await;
         }
-        let mut process = self.spawner.spawn().map_err(|error| format!("the process of a job: {error}"))?;
+        let mut process = self.spawner.spawn().await.map_err(|error| format!("the process of a job: {error}"))?;
         if let Some(image) = kind {
             process.send(ToMessage::Prepare(Prepare { image: image.clone() }));
             match process.events.recv().await {

@@ -7,7 +7,7 @@ use std::{
         unix::{net::UnixStream as StdUnixStream, process::ExitStatusExt as _},
     },
     path::PathBuf,
-    process::{ExitStatus, Stdio},
+    process::ExitStatus,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -22,11 +22,10 @@ use proto::{
         from_job_process::Message as FromMessage, to_job_process::Message as ToMessage,
     },
 };
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Signal, kill_process_group};
 use tempfile::TempDir;
 use tokio::{
     net::UnixStream,
-    process::{Child, Command},
     sync::{mpsc, watch},
     task::JoinSet,
 };
@@ -37,8 +36,8 @@ use tokio_util::{
 use tracing::{debug, warn};
 
 use super::{
-    COMMAND,
     cgroup::Group,
+    forked_process::{ForkClient, ForkedProcess},
     limits::ProcessLimits,
     machines::Machines,
     scratch::{self, ScratchLimits},
@@ -52,12 +51,9 @@ const OUTGOING: usize = 256;
 const CALLS: usize = 64;
 /// How long the kernel may take to end a process.
 const ENDING: Duration = Duration::from_secs(10);
-/// What of the worker's environment its jobs' processes have: none of it is a secret.
-const ENVIRONMENT: [&str; 8] =
-    ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "LONGSHORE_LOG", "LONGSHORE_LOG_FORMAT", "RUST_BACKTRACE"];
-
 /// Starts processes of jobs.
 pub(super) struct Spawner {
+    pub(super) processes: ForkClient,
     pub(super) sandbox: Arc<dyn Sandbox>,
     pub(super) setup: Setup,
     pub(super) limits: JobLimits,
@@ -120,29 +116,14 @@ impl JobProcess {
 
 impl Spawner {
     /// Starts a process that knows no job yet.
-    pub(super) fn spawn(self: &Arc<Self>) -> io::Result<JobProcess> {
+    pub(super) async fn spawn(self: &Arc<Self>) -> io::Result<JobProcess> {
         let scratch = tempfile::Builder::new().prefix(scratch::PREFIX).tempdir_in(&self.scratch)?;
         let (messages, their_messages) = StdUnixStream::pair()?;
         let (sockets, their_sockets) = StdUnixStream::pair()?;
-        // The very program that runs, also where another took its place on the disk.
-        let child = Command::new("/proc/self/exe")
-            .arg0("longshore")
-            .arg(COMMAND)
-            .env_clear()
-            .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
-            .env("TMPDIR", scratch.path())
-            // The allocator takes what it needs, no gigabyte at once.
-            .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
-            .current_dir(scratch.path())
-            .stdin(Stdio::from(OwnedFd::from(their_messages)))
-            .stdout(Stdio::from(OwnedFd::from(their_sockets)))
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()?;
-        let number = child.id().ok_or_else(|| io::Error::other("it ended at once"))?;
+        let process = self.processes.start(scratch.path(), [their_messages.into(), their_sockets.into()]).await?;
         let name = scratch.path().file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         // It does nothing before its first message.
-        let group = self.process_limits.apply(&name, number)?;
+        let group = self.process_limits.apply(&name, process.number)?;
         let (reader, writer) =
             socket::framed(socket::from_std(messages)?, FROM_JOB_PROCESS_LIMIT, TO_JOB_PROCESS_LIMIT);
         let (outgoing, queue) = mpsc::channel(OUTGOING);
@@ -152,8 +133,7 @@ impl Spawner {
         let (end, over) = (CancellationToken::new(), CancellationToken::new());
         let (runtime, ended) = (Arc::<OnceLock<String>>::default(), Arc::new(OnceLock::new()));
         let driver = Driver {
-            child,
-            number,
+            process,
             group,
             scratch,
             scratch_limits: self.scratch_limits,
@@ -193,8 +173,7 @@ async fn write_all(mut writer: FrameWriter, sockets: UnixStream, mut queue: mpsc
 
 /// Hears a process to its end.
 struct Driver {
-    child: Child,
-    number: u32,
+    process: ForkedProcess,
     group: Group,
     scratch: TempDir,
     scratch_limits: ScratchLimits,
@@ -212,7 +191,7 @@ impl Driver {
     async fn run(mut self) {
         let mut calls = JoinSet::new();
         let end = self.end.clone();
-        let excess = scratch::watch(self.scratch.path().to_owned(), self.number, self.scratch_limits);
+        let excess = scratch::watch(self.scratch.path().to_owned(), self.process.number, self.scratch_limits);
         let fault = tokio::select! {
             () = end.cancelled() => None,
             excess = excess => Some(excess),
@@ -221,16 +200,15 @@ impl Driver {
         let told = end.is_cancelled();
         self.over.cancel();
         self.group.kill();
-        if let Some(group) = i32::try_from(self.number).ok().and_then(Pid::from_raw) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-        let status = tokio::time::timeout(ENDING, self.child.wait()).await;
+        // Its number is not another's before its status was asked for.
+        let _ = kill_process_group(self.process.number, Signal::KILL);
+        let status = tokio::time::timeout(ENDING, self.process.wait()).await;
         let reason = match fault {
             Some(fault) => fault,
             None if told => "it was told to".to_owned(),
             None => why(status.ok().and_then(Result::ok), self.group.ran_out_of_memory()),
         };
-        debug!(process = self.number, reason, "the process of a job ended");
+        debug!(process = %self.process.number, reason, "the process of a job ended");
         let _ = self.ended.set(reason);
         let Self { events, machines, group, scratch, .. } = self;
         // Whoever waits for it goes on; the rest nobody needs to see.

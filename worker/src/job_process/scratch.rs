@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Pid;
 use tokio::time::{Instant, sleep};
 
 use crate::disk_usage;
@@ -29,7 +30,7 @@ pub(super) struct ScratchLimits {
 }
 
 /// Waits until a process must end for what it has in its folder, with a name or open. Gives why.
-pub(super) async fn watch(folder: PathBuf, process: u32, limits: ScratchLimits) -> String {
+pub(super) async fn watch(folder: PathBuf, process: Pid, limits: ScratchLimits) -> String {
     loop {
         sleep(PAUSE).await;
         let began = Instant::now();
@@ -42,7 +43,7 @@ pub(super) async fn watch(folder: PathBuf, process: u32, limits: ScratchLimits) 
     }
 }
 
-fn excess(folder: &Path, process: u32, limits: ScratchLimits) -> Option<String> {
+fn excess(folder: &Path, process: Pid, limits: ScratchLimits) -> Option<String> {
     let used = disk_usage::of_tree(folder).saturating_add(disk_usage::of_unlinked_by(process, folder));
     if limits.bytes > 0 && used > limits.bytes {
         let most = limits.bytes >> 20;
@@ -75,6 +76,9 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
+    /// No process has this number.
+    const NOBODY: Pid = Pid::from_raw(i32::MAX).unwrap();
+
     fn fill(folder: &Path, mib: usize) {
         fs::create_dir_all(folder).unwrap();
         fs::write(folder.join(mib.to_string()), vec![1; mib * MIB]).unwrap();
@@ -86,14 +90,13 @@ mod tests {
         let folder = root.path().join("job-a");
         (1..=3).for_each(|number| fill(&folder.join(number.to_string()), 2));
         let limits = |mib: u64| ScratchLimits { bytes: mib << 20, min_free: 0 };
-        // Nobody has this number.
-        assert_eq!(excess(&folder, 0, limits(8)), None);
-        assert_eq!(excess(&folder, 0, limits(0)), None);
-        let why = watch(folder.clone(), 0, limits(5)).await;
+        assert_eq!(excess(&folder, NOBODY, limits(8)), None);
+        assert_eq!(excess(&folder, NOBODY, limits(0)), None);
+        let why = watch(folder.clone(), NOBODY, limits(5)).await;
         assert!(why.contains("5 MiB of limits.disk"), "{why}");
         let mut unlinked = tempfile::tempfile_in(&folder).unwrap();
         std::io::Write::write_all(&mut unlinked, &vec![1; 4 * MIB]).unwrap();
-        assert!(excess(&folder, std::process::id(), limits(8)).is_some());
+        assert!(excess(&folder, rustix::process::getpid(), limits(8)).is_some());
     }
 
     #[test]
@@ -104,11 +107,11 @@ mod tests {
         fill(&large, 90);
         fill(&least, 1);
         let full = ScratchLimits { bytes: 0, min_free: u64::MAX };
-        assert_eq!(excess(&small, 0, full), None);
-        assert!(excess(&large, 0, full).is_some_and(|why| why.contains("took the most: 90 MiB")));
+        assert_eq!(excess(&small, NOBODY, full), None);
+        assert!(excess(&large, NOBODY, full).is_some_and(|why| why.contains("took the most: 90 MiB")));
         fs::remove_dir_all(&large).unwrap();
-        assert!(excess(&small, 0, full).is_some());
+        assert!(excess(&small, NOBODY, full).is_some());
         fs::remove_dir_all(&small).unwrap();
-        assert_eq!(excess(&least, 0, full), None, "it would not help");
+        assert_eq!(excess(&least, NOBODY, full), None, "it would not help");
     }
 }
