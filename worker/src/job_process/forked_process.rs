@@ -69,14 +69,14 @@ impl ForkClient {
     /// The system gives no process, or can't watch one (Linux before 5.3).
     pub(super) async fn start(&self, folder: &Path, sockets: [OwnedFd; 2]) -> io::Result<ForkedProcess> {
         let (answer, answered) = oneshot::channel();
-        let number = self.ask(Request::Start { folder: folder.to_owned(), sockets, answer }, answered).await?;
+        let number = self.request(Request::Start { folder: folder.to_owned(), sockets, answer }, answered).await?;
         let end = pidfd_open(number, PidfdFlags::empty())?;
         #[expect(deprecated, reason = "what is asked for instead is for descriptors that may be closed meanwhile")]
         let end = AsyncFd::with_interest(end, Interest::READABLE)?;
         Ok(ForkedProcess { number, end, client: self.clone() })
     }
 
-    async fn ask<T>(&self, request: Request, answered: oneshot::Receiver<io::Result<T>>) -> io::Result<T> {
+    async fn request<T>(&self, request: Request, answered: oneshot::Receiver<io::Result<T>>) -> io::Result<T> {
         let gone = || io::Error::other("nothing starts processes any more");
         self.0.send(request).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
@@ -88,7 +88,7 @@ impl ForkedProcess {
     pub(super) async fn wait(&self) -> io::Result<ExitStatus> {
         drop(self.end.readable().await?);
         let (answer, answered) = oneshot::channel();
-        self.client.ask(Request::Status { process: self.number, answer }, answered).await
+        self.client.request(Request::Status { process: self.number, answer }, answered).await
     }
 }
 
@@ -102,7 +102,7 @@ async fn answer_all(mut queue: mpsc::Receiver<Request>) {
             }
             Request::Status { process, answer } => {
                 let status = match &mut server {
-                    Some(server) => server.ask(&ForkRequest::Status(process), &[]).await,
+                    Some(server) => server.request(&ForkRequest::Status(process), &[]).await,
                     None => Err(io::Error::other("the process that started it is gone")),
                 };
                 let _ = answer.send(status.map(ExitStatus::from_raw));
@@ -120,7 +120,7 @@ async fn start(server: &mut Option<ForkServer>, folder: &Path, sockets: &[OwnedF
             Some(current) => server.insert(current),
             None => server.insert(ForkServer::spawn()?),
         };
-        match current.ask(&request, sockets).await {
+        match current.request(&request, sockets).await {
             Ok(number) => return Pid::from_raw(number).ok_or_else(|| io::Error::other("a process without a number")),
             Err(error) if current.is_gone() => {
                 *server = None;
@@ -168,7 +168,7 @@ impl ForkServer {
     }
 
     /// One answer for one request, in their order.
-    async fn ask(&mut self, request: &ForkRequest<'_>, sockets: &[OwnedFd]) -> io::Result<i32> {
+    async fn request(&mut self, request: &ForkRequest<'_>, sockets: &[OwnedFd]) -> io::Result<i32> {
         match self.exchange(request, sockets).await {
             Ok(answer) if answer < 0 => Err(io::Error::from_raw_os_error(-answer)),
             Ok(answer) => Ok(answer),
