@@ -11,6 +11,7 @@ use workflow::{
     diagnostic::{Colour, Diagnostic, Severity, render},
     dialect::{
         call_graph::{CallGraph, CalledFiles, GraphBuild, UnavailableFile},
+        surroundings::{RepositoryFile, Surroundings},
         workflow_folders,
         workflow_ref::WorkflowRef,
     },
@@ -61,6 +62,15 @@ pub(crate) struct LocalWorkflow {
 impl LocalWorkflow {
     /// Reads a file and, without fetching anything, what it calls.
     pub(crate) async fn read(file: &Path) -> Result<Self> {
+        Self::load(file, None).await
+    }
+
+    /// As [`Self::read`], with all that `lint` has to say; `labels` are those of workers.
+    pub(crate) async fn lint(file: &Path, labels: &[String]) -> Result<Self> {
+        Self::load(file, Some(labels)).await
+    }
+
+    async fn load(file: &Path, labels: Option<&[String]>) -> Result<Self> {
         let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         let own = file.to_string_lossy().into_owned();
         let checkout = EnclosingCheckout::around(file);
@@ -79,6 +89,10 @@ impl LocalWorkflow {
             Ok(text)
         })
         .await;
+        if let Some(labels) = labels {
+            let around = Around { checkout: checkout.as_ref(), labels };
+            findings = Dialect::of_any_path(&path).lint(&path, &text, findings, &around);
+        }
         for finding in &mut findings {
             match &checkout {
                 Some(checkout) if finding.file != path => finding.file = checkout.shown(&finding.file),
@@ -104,6 +118,27 @@ impl LocalWorkflow {
     }
 }
 
+/// What `lint` may look at.
+struct Around<'a> {
+    checkout: Option<&'a EnclosingCheckout>,
+    labels: &'a [String],
+}
+
+impl Surroundings for Around<'_> {
+    fn file(&self, path: &str) -> RepositoryFile {
+        let Some(checkout) = self.checkout else { return RepositoryFile::Unknown };
+        match std::fs::read_to_string(checkout.root.join(path)) {
+            Ok(text) => RepositoryFile::Text(text),
+            Err(error) if error.kind() == ErrorKind::NotFound => RepositoryFile::Missing,
+            Err(_) => RepositoryFile::Unknown,
+        }
+    }
+
+    fn worker_labels(&self) -> &[String] {
+        self.labels
+    }
+}
+
 /// Where `./` of a file leads.
 struct EnclosingCheckout {
     root: PathBuf,
@@ -114,14 +149,17 @@ struct EnclosingCheckout {
 }
 
 impl EnclosingCheckout {
-    /// The folder above one of workflows, else the work tree of git; `None` where the file lies in neither.
+    /// The folder above one of workflows, else the work tree of git or the nearest folder that has `.github`, whichever is
+    /// nearer; `None` where the file lies in none.
     fn around(file: &Path) -> Option<Self> {
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let folder = folder.canonicalize().ok()?;
         let above = |known: &str| folder.ancestors().nth(Path::new(known).components().count()).map(Path::to_owned);
         let of_workflows = workflow_folders().into_iter().find(|known| folder.ends_with(known)).and_then(above);
         let of_git = || git2::Repository::discover(&folder).ok()?.workdir()?.canonicalize().ok();
-        let root = of_workflows.or_else(of_git)?;
+        let of_github = || folder.ancestors().find(|folder| folder.join(".github").is_dir()).map(Path::to_owned);
+        let nearest = || of_git().into_iter().chain(of_github()).max_by_key(|root| root.components().count());
+        let root = of_workflows.or_else(nearest)?;
         let path = folder.strip_prefix(&root).ok()?.join(file.file_name()?);
         let written = if file.ends_with(&path) { file.ancestors().nth(path.components().count()) } else { None };
         let written = written.unwrap_or(&root).to_owned();

@@ -7,6 +7,7 @@ use std::path::Path;
 pub mod commands;
 pub mod expressions;
 pub mod github_run;
+pub mod lint;
 mod manifest;
 mod pool_run;
 pub mod realworld;
@@ -73,10 +74,8 @@ pub struct Folder {
 /// Checks beside the cases, which are counted apart.
 #[derive(Debug, Clone, Copy)]
 pub struct Bonus {
-    /// What they are reported as.
-    pub name: &'static str,
-    /// Counts them over the selected cases.
-    pub run: fn(&Path, &Selection) -> Tally,
+    /// Makes them over the selected cases; what is printed of them.
+    pub run: fn(&Path, &Selection) -> String,
 }
 
 /// The folders that can be run, in the order of the report. A folder with two dialects is here twice, side by side.
@@ -85,7 +84,7 @@ pub const FOLDERS: &[Folder] = &[
         name: "expressions",
         dialect: Dialect::Github,
         run: expressions::run,
-        bonus: Some(Bonus { name: "expressions-messages", run: expressions::messages }),
+        bonus: Some(Bonus { run: expressions::messages }),
     },
     Folder { name: "workflow-parser", dialect: Dialect::Github, run: workflow_parser::run, bonus: None },
     Folder { name: "validity", dialect: Dialect::Github, run: validity::github, bonus: None },
@@ -94,6 +93,7 @@ pub const FOLDERS: &[Folder] = &[
     Folder { name: "authored/github", dialect: Dialect::Github, run: github_run::authored, bonus: None },
     Folder { name: "reports", dialect: Dialect::Github, run: github_run::reports, bonus: None },
     Folder { name: "realworld", dialect: Dialect::Github, run: realworld::github, bonus: None },
+    Folder { name: "lint", dialect: Dialect::Github, run: lint::good_files, bonus: Some(Bonus { run: lint::lines }) },
 ];
 
 /// How many cases went which way.

@@ -128,6 +128,37 @@ fn a_folder_is_linted_by_its_workflow_files() {
 }
 
 #[test]
+fn lint_reads_where_it_stands_or_any_folder_and_counts_what_it_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkout = checkout(folder.path(), &FINE.replace("run: echo", "run: echo ${{ github.evnt }}"));
+    let lint = |at: &Path, arguments: &[&str]| {
+        let output =
+            Command::new(binary("longshore").unwrap()).arg("lint").args(arguments).current_dir(at).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let expected =
+        ".github/workflows/ci.yml:6:30: warning: `github` has no `evnt` (did you mean `event`?)\n1 warning\n";
+    assert_eq!(lint(Path::new(&checkout), &["--short"]), (Some(0), expected.into()));
+    let loose = folder.path().join("loose");
+    std::fs::create_dir(&loose).unwrap();
+    std::fs::write(loose.join("a.yml"), FINE.replace("runs-on", "run-on")).unwrap();
+    std::fs::write(loose.join("b.yaml"), FINE.replace("ubuntu-latest", "gpu")).unwrap();
+    let (code, said) = lint(&loose, &[]);
+    assert_eq!(code, Some(1));
+    for text in ["^^^^^^\n", "did you mean `runs-on`?", "label `gpu`", "1 error and 1 warning in 2 of 2 workflows"] {
+        assert!(said.contains(text), "{text:?}: {said}");
+    }
+    assert_eq!(lint(&loose, &["--short", "--label", "gpu", "b.yaml"]), (Some(0), "1 workflow, no findings\n".into()));
+    let (_, sarif) = lint(&loose, &["--sarif"]);
+    let sarif: serde_json::Value = serde_json::from_str(&sarif).unwrap();
+    let levels: Vec<_> = (0..2).map(|at| sarif["runs"][0]["results"][at]["level"].clone()).collect();
+    assert_eq!(levels, ["error", "warning"]);
+    let (_, commands) = lint(&loose, &["--github"]);
+    assert!(commands.starts_with("::error file=a.yml,line=4,col=5::unknown key `run-on`: did you mean"), "{commands}");
+}
+
+#[test]
 fn a_reader_that_leaves_ends_the_command_without_a_word() {
     let program = binary("longshore").unwrap();
     for arguments in ["eval 1", "completions bash"] {

@@ -11,10 +11,8 @@ pub use crate::yaml::Span;
 pub enum Severity {
     /// The file can't be used.
     Error,
-    /// The file can be used; something in it has no effect.
+    /// The file can be used; something in it has no effect, or another than it seems.
     Warning,
-    /// The file does what it says, and another way to say it is safer: for who writes it, not for who runs it.
-    Advice,
 }
 
 /// One message about one place of one file. Its [`Display`](fmt::Display) is the one-line form
@@ -47,7 +45,7 @@ impl Severity {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Error => "error",
-            Self::Warning | Self::Advice => "warning",
+            Self::Warning => "warning",
         }
     }
 }
@@ -75,7 +73,7 @@ pub fn render(diagnostics: &[Diagnostic], source: &str, colour: Colour) -> Strin
     for diagnostic in diagnostics {
         let level = match diagnostic.severity {
             Severity::Error => Level::ERROR,
-            Severity::Warning | Severity::Advice => Level::WARNING,
+            Severity::Warning => Level::WARNING,
         };
         let start = floor(source, diagnostic.span.offset);
         let end = first_line_end(source, start, diagnostic.span.length);

@@ -9,6 +9,7 @@ pub mod job_context;
 pub mod job_instance;
 pub mod outline;
 pub mod run_start;
+pub mod surroundings;
 pub mod trigger;
 pub mod workflow_ref;
 
@@ -27,6 +28,7 @@ use job_context::{InstanceContext, JobContext, JobOrigin, JobResult, RunContext}
 use job_instance::{JobExpansion, JobKeyError, PassedSecrets};
 use outline::Outline;
 use run_start::{RunNumbers, RunStart, RunTrigger, Subject};
+use surroundings::Surroundings;
 use trigger::{TriggerDecision, TriggerEvent};
 
 /// Folders of a repository that may hold workflow files, of all languages.
@@ -93,6 +95,14 @@ impl Dialect {
     pub fn load(self, path: &str, text: &str, called: &CalledFiles) -> GraphBuild {
         match self {
             Self::Github => github::call_graph::build(path, text, called, github::call_graph::CALL_GRAPH_LIMITS),
+        }
+    }
+
+    /// Adds to what was found wrong with a file what its author should know besides: it is used, and does not do what it
+    /// seems to say. For who writes files; no run asks it.
+    pub fn lint(self, path: &str, text: &str, found: Vec<Diagnostic>, around: &dyn Surroundings) -> Vec<Diagnostic> {
+        match self {
+            Self::Github => github::lint::lint(path, text, found, around),
         }
     }
 

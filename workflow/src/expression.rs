@@ -20,16 +20,23 @@ mod named;
 mod number;
 mod parser;
 mod printed;
+mod static_type;
 mod syntax_fault;
 pub(crate) mod total;
+pub(crate) mod type_check;
 mod value;
 
+pub(crate) use builtin::FUNCTIONS;
 pub(crate) use compare::equal;
+pub(crate) use interpolate::expressions;
 pub use interpolate::{check, check_condition, condition, interpolate, interpolate_text, interpolate_tree};
 pub use limits::EvaluationLimits;
 pub use named::{NamedEntries, named_in};
 pub use parser::{parse, parse_known};
 pub use printed::{PrintedPath, printed_in};
+pub use static_type::{ObjectType, StaticType};
+pub(crate) use type_check::word_length;
+pub use type_check::{ContextTypes, TypeFault, type_check};
 pub use value::{Object, Value};
 
 use ast::ExpressionNode;
@@ -135,6 +142,11 @@ impl Expression {
             Some(root) => evaluate::evaluate(root, &self.text, scope, meter),
             None => Ok(Value::Null),
         }
+    }
+
+    /// Bytes of its text.
+    pub(crate) fn text_len(&self) -> usize {
+        self.text.len()
     }
 
     /// Whether it calls `success`, `failure`, `cancelled` or `always`. An `if:` that does not runs only after success

@@ -1,7 +1,7 @@
 //! GitHub Actions workflow files: reading, checking, planning.
 //!
 //! [`parse`] holds a file against the [`schema`] ([`check`]), then against the [`rules`] no shape can express, and
-//! [`build`]s the plan. [`call_graph`] does so for a file and every workflow it calls. The other modules answer what
+//! [`build`]s the plan; [`lint`] says what else an author should know. [`call_graph`] does so for a file and every workflow it calls. The other modules answer what
 //! [`dialect`](crate::dialect) asks about a plan: how a run of it begins ([`run_start`]), and what becomes of its jobs
 //! ([`instances`], [`call`]).
 
@@ -15,6 +15,7 @@ mod event_payload;
 pub(crate) mod instances;
 mod job;
 mod labels;
+pub(crate) mod lint;
 pub mod matrix;
 pub(crate) mod named_secrets;
 pub(crate) mod outline;

@@ -11,5 +11,6 @@ pub mod git_ref;
 pub mod github;
 pub mod name_pattern;
 pub mod plan;
+pub mod spelling;
 pub mod time;
 pub mod yaml;

@@ -98,6 +98,8 @@ pub struct YamlStream {
     pub documents: Vec<YamlNode>,
     /// What is wrong with it.
     pub problems: Vec<YamlProblem>,
+    /// Nodes with an anchor that no alias names.
+    pub unused_anchors: Vec<Span>,
 }
 
 /// Something wrong in the text.

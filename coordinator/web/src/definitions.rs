@@ -10,7 +10,11 @@ use bytes::Bytes;
 use nostr::{Event, JsonUtil};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::{IntoParams, ToSchema};
-use workflow::{diagnostic::Diagnostic, dialect::outline::Outline, plan::Dialect};
+use workflow::{
+    diagnostic::Diagnostic,
+    dialect::{outline::Outline, surroundings::Surroundings},
+    plan::Dialect,
+};
 
 use super::{
     DefinitionOutcome, QueryParams, Refusal, Web,
@@ -264,14 +268,32 @@ pub(super) async fn preview(State(web): State<Web>, client: Client, body: Bytes)
         return Ok(Json(Preview { findings: Vec::new(), outline: None, tags }));
     }
     let permit = request_limits::permit(&web.limits.renderings, client, "checks of workflows")?;
+    let labels = PoolLabels::of(&web).await?;
     // The permit is held for as long as the work takes, also where its client went away.
-    let looked = tokio::task::spawn_blocking(move || (look(&draft.path, &draft.text), permit)).await?.0;
+    let looked = tokio::task::spawn_blocking(move || (look(&draft.path, &draft.text, &labels), permit)).await?.0;
     Ok(Json(Preview { tags, ..looked }))
 }
 
-/// Findings about a text, and the jobs it would run.
-pub(super) fn look(path: &str, text: &str) -> Preview {
-    let (plan, findings) = Dialect::of_any_path(path).parse(path, text);
+/// What is known around a text that is checked here: the labels of the pool's workers.
+pub(super) struct PoolLabels(Vec<String>);
+
+impl PoolLabels {
+    pub(super) async fn of(web: &Web) -> Result<Self, Refusal> {
+        Ok(Self(web.store.workers().await?.into_iter().flat_map(|worker| worker.labels).collect()))
+    }
+}
+
+impl Surroundings for PoolLabels {
+    fn worker_labels(&self) -> &[String] {
+        &self.0
+    }
+}
+
+/// Findings about a text, as `longshore lint` has them of the file alone, and the jobs it would run.
+pub(super) fn look(path: &str, text: &str, labels: &PoolLabels) -> Preview {
+    let dialect = Dialect::of_any_path(path);
+    let (plan, findings) = dialect.parse(path, text);
+    let findings = dialect.lint(path, text, findings, labels);
     let outline = plan.as_ref().map(|plan| plan.dialect.outline(plan));
     Preview { findings: findings.into_iter().map(Finding::from).collect(), outline, tags: None }
 }

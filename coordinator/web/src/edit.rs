@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::{
     QueryParams, Refusal, Web, api,
     auth::Caller,
-    definitions::{self, DefinitionView, Preview},
+    definitions::{self, DefinitionView, PoolLabels, Preview},
     diff::DiffLine,
     html::{HtmlError, rendered, repository_name},
     repositories,
@@ -138,7 +138,8 @@ pub(super) async fn page(
     let versions = versions.collect();
     let (shown_path, shown_text) = (path.clone(), text.clone());
     let permit = request_limits::permit(&web.limits.renderings, client, "checks of workflows")?;
-    let preview = tokio::task::spawn_blocking(move || (definitions::look(&shown_path, &shown_text), permit));
+    let labels = PoolLabels::of(&web).await?;
+    let preview = tokio::task::spawn_blocking(move || (definitions::look(&shown_path, &shown_text, &labels), permit));
     let (preview, _) = preview.await.map_err(Refusal::from)?;
     let (name, back) = (repository_name(&address), repositories::page(&address));
     let address = address.as_str();

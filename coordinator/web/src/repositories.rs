@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::{
     File, QueryParams, Refusal, RelayView, Web, api,
     auth::Caller,
-    definitions::{self, Finding, Preview},
+    definitions::{self, Finding, PoolLabels, Preview},
     dto::{RunSummary, straight},
     html::{HtmlError, rendered, repository_name},
     pool::{self, QueueView, WorkerView},
@@ -158,9 +158,10 @@ pub(super) async fn repository(
     };
     let permit = request_limits::permit(&web.limits.renderings, client, "checks of workflows")?;
     let files = web.control.workflows(&address, &at).await.map_err(Refusal::from)?;
+    let labels = PoolLabels::of(&web).await?;
     // The permit is held for as long as the work takes, also where its client went away.
     let checked = tokio::task::spawn_blocking(move || {
-        let files: Vec<CheckedFile> = files.into_iter().take(CHECKED).map(check).collect();
+        let files: Vec<CheckedFile> = files.into_iter().take(CHECKED).map(|file| check(file, &labels)).collect();
         (files, permit)
     });
     let (files, _) = checked.await.map_err(Refusal::from)?;
@@ -193,8 +194,8 @@ pub(super) fn edit_page(address: &str, path: &str, version: Option<&str>) -> Str
     format!("{}/edit?{}", page(address), query.finish())
 }
 
-fn check(file: File) -> CheckedFile {
-    let Preview { findings, outline, .. } = definitions::look(&file.path, &file.text);
+fn check(file: File, labels: &PoolLabels) -> CheckedFile {
+    let Preview { findings, outline, .. } = definitions::look(&file.path, &file.text, labels);
     let jobs = outline.map_or(0, |outline| outline.jobs.len());
     CheckedFile { jobs, findings, path: file.path, text: straight(&file.text) }
 }

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
                 }
             }
             if let Some(bonus) = folder.bonus {
-                println!("{}: {}", bonus.name, (bonus.run)(&arguments.dir, &selection));
+                println!("{}", (bonus.run)(&arguments.dir, &selection));
             }
         }
         if let Some(folder) = parts.first() {

@@ -35,7 +35,7 @@ impl Server {
 async fn a_text_is_looked_at_before_it_is_signed() {
     let server = Server::start().await;
     let path = ".github/workflows/ci.yml";
-    let good = "name: CI\non: push\njobs:\n  a:\n    runs-on: x\n    steps: [{run: a}]\n";
+    let good = "name: CI\non: push\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps: [{run: a}]\n";
     let (status, answer) =
         server.say("/api/preview", &json!({"path": path, "text": good, "repository": "30617:o:r"})).await;
     assert_eq!(status, StatusCode::OK);

@@ -53,7 +53,12 @@ pub(super) enum ExpressionNode {
         args: Vec<ExpressionNode>,
         at: usize,
     },
-    Index(Box<ExpressionNode>, Box<ExpressionNode>),
+    Index {
+        target: Box<ExpressionNode>,
+        key: Box<ExpressionNode>,
+        /// Where the key stands.
+        at: usize,
+    },
     Not(Box<ExpressionNode>),
     Compare(Operator, Box<ExpressionNode>, Box<ExpressionNode>),
     /// `a && b && c`, flat.
@@ -73,7 +78,7 @@ impl ExpressionNode {
                     node.visit(see);
                 }
             }
-            Self::Index(left, right) | Self::Compare(_, left, right) => {
+            Self::Index { target: left, key: right, .. } | Self::Compare(_, left, right) => {
                 left.visit(see);
                 right.visit(see);
             }

@@ -27,6 +27,10 @@ const BUILTINS: [(&str, Builtin); 8] = [
     ("toJSON", Builtin::ToJson),
 ];
 
+/// The names of those that may be called everywhere.
+pub(crate) const FUNCTIONS: [&str; 8] =
+    ["case", "contains", "endsWith", "format", "fromJSON", "join", "startsWith", "toJSON"];
+
 /// The fewest and the most arguments of each function. `success` and `failure` take job names in a job's `if:`.
 const ARITIES: [(&str, usize, usize); 13] = [
     ("case", 3, MAX_ARGUMENTS),

@@ -55,7 +55,7 @@ impl Evaluate for Evaluator<'_> {
                 functions::call(*builtin, args, self).map_err(|error| placed(error, *at))
             }
             ExpressionNode::Call { name, callee: Callee::Host, args, at } => self.host_call(name, args, *at),
-            ExpressionNode::Index(target, index) => self.index(target, index),
+            ExpressionNode::Index { target, key, .. } => self.index(target, key),
             ExpressionNode::Not(node) => Ok(Evaluated::from(!self.node(node)?.value.truthy())),
             ExpressionNode::Compare(operator, left, right) => self.compare(*operator, left, right),
             ExpressionNode::All(nodes) => self.first(nodes, |value| !value.truthy()),

@@ -82,7 +82,7 @@ pub fn check_condition(
 }
 
 /// The expressions in `text` that can be read, each with the byte offset at which it begins.
-pub(super) fn expressions(text: &str) -> Vec<(usize, Expression)> {
+pub(crate) fn expressions(text: &str) -> Vec<(usize, Expression)> {
     let segments = segments(text).unwrap_or_default();
     let parsed = |(start, text): (usize, &&str)| Some((start, parse(text).ok()?));
     segments.iter().filter_map(Segment::expression).filter_map(parsed).collect()

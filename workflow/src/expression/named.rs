@@ -67,8 +67,8 @@ fn of(root: &ExpressionNode, context: &str) -> NamedEntries {
         if is_it(node) {
             uses += 1;
         }
-        if let ExpressionNode::Index(left, right) = node
-            && let (true, ExpressionNode::Literal(Value::String(name))) = (is_it(left), &**right)
+        if let ExpressionNode::Index { target, key, .. } = node
+            && let (true, ExpressionNode::Literal(Value::String(name))) = (is_it(target), &**key)
         {
             named += 1;
             names.insert(name.to_lowercase());

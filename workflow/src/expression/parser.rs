@@ -43,7 +43,10 @@ struct Operand {
 enum Waiting<'t> {
     Operator(Operator),
     Group,
-    Index,
+    Index {
+        /// Where the key stands.
+        at: usize,
+    },
     Call {
         name: &'t str,
         callee: Callee,
@@ -109,10 +112,10 @@ impl<'t> Parser<'t> {
                 self.operand(ExpressionNode::Context { name: token.text.into(), at: token.start }, 0)
             }
             Kind::Wildcard if indexing => self.operand(ExpressionNode::Wildcard, 0),
-            Kind::Wildcard => self.index(Operand { node: ExpressionNode::Wildcard, depth: 1 }),
+            Kind::Wildcard => self.index(Operand { node: ExpressionNode::Wildcard, depth: 1 }, token.start),
             Kind::Property => {
                 let name = ExpressionNode::Literal(Value::from(token.text));
-                self.index(Operand { node: name, depth: 1 })
+                self.index(Operand { node: name, depth: 1 }, token.start)
             }
             Kind::Dot => Ok(()),
             Kind::Function => {
@@ -148,7 +151,7 @@ impl<'t> Parser<'t> {
                 open,
                 below: self.operands.len(),
             },
-            (Bracket::Index, _) => Waiting::Index,
+            (Bracket::Index, _) => Waiting::Index { at: self.after_space(open + 1) },
             (Bracket::Group | Bracket::Call, _) => Waiting::Group,
         };
         self.waiting.push(waiting);
@@ -158,9 +161,9 @@ impl<'t> Parser<'t> {
     fn close(&mut self) -> Result<(), ExpressionError> {
         self.reduce_to(0)?;
         match self.waiting.pop() {
-            Some(Waiting::Index) => {
-                let index = self.pop()?;
-                self.index(index)
+            Some(Waiting::Index { at }) => {
+                let key = self.pop()?;
+                self.index(key, at)
             }
             Some(Waiting::Call { name, callee, at, open, below }) => {
                 let args = self.operands.split_off(below.min(self.operands.len()));
@@ -225,10 +228,16 @@ impl<'t> Parser<'t> {
         }
     }
 
-    fn index(&mut self, index: Operand) -> Result<(), ExpressionError> {
+    fn index(&mut self, key: Operand, at: usize) -> Result<(), ExpressionError> {
         let target = self.pop()?;
-        let depth = target.depth.max(index.depth);
-        self.operand(ExpressionNode::Index(Box::new(target.node), Box::new(index.node)), depth)
+        let depth = target.depth.max(key.depth);
+        let node = ExpressionNode::Index { target: Box::new(target.node), key: Box::new(key.node), at };
+        self.operand(node, depth)
+    }
+
+    fn after_space(&self, at: usize) -> usize {
+        let rest = self.text.get(at..).unwrap_or_default();
+        at + (rest.len() - rest.trim_start().len())
     }
 
     /// Puts down a node whose deepest child is `below` deep.

@@ -36,7 +36,7 @@ fn collect(node: &ExpressionNode, start: usize, found: &mut Vec<PrintedPath>) {
         | ExpressionNode::Not(_)
         | ExpressionNode::Compare(..)
         | ExpressionNode::Call { callee: Callee::Host, .. } => {}
-        ExpressionNode::Context { .. } | ExpressionNode::Index(..) => {
+        ExpressionNode::Context { .. } | ExpressionNode::Index { .. } => {
             let mut keys = Vec::new();
             match path(node, &mut keys) {
                 Some(at) => found.push(PrintedPath { position: start + at, keys }),
@@ -69,9 +69,9 @@ fn path(node: &ExpressionNode, keys: &mut Vec<String>) -> Option<usize> {
             keys.push(name.to_lowercase());
             Some(*at)
         }
-        ExpressionNode::Index(left, right) => {
-            let at = path(left, keys)?;
-            keys.push(match &**right {
+        ExpressionNode::Index { target, key, .. } => {
+            let at = path(target, keys)?;
+            keys.push(match &**key {
                 ExpressionNode::Literal(Value::String(key)) => key.to_lowercase(),
                 _ => "*".to_owned(),
             });
@@ -83,7 +83,7 @@ fn path(node: &ExpressionNode, keys: &mut Vec<String>) -> Option<usize> {
 
 fn below(node: &ExpressionNode, start: usize, found: &mut Vec<PrintedPath>) {
     match node {
-        ExpressionNode::Index(left, _) => below(left, start, found),
+        ExpressionNode::Index { target, .. } => below(target, start, found),
         other => collect(other, start, found),
     }
 }

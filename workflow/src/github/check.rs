@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 
 use crate::expression;
-use crate::yaml::{self, YamlNode, YamlStyle, YamlValue};
+use crate::spelling::{listed, nearest, suggestion};
+use crate::yaml::{self, Span, YamlNode, YamlStyle, YamlValue};
 
 use super::report::Report;
 use super::schema::{Key, Map, Need, Otherwise, ROOT, Rule, ScalarRule};
 
 /// Reports whatever in the file does not have its shape.
 pub(super) fn check(root: &YamlNode, report: &mut Report<'_>) {
-    Checker { report }.node(root, &ROOT, &Allowed::default(), "the file");
+    Checker { report }.node(root, &ROOT, &Allowed::default(), "the file", root.span);
 }
 
 struct Checker<'r, 'a> {
@@ -34,17 +35,19 @@ impl Allowed {
 }
 
 impl Checker<'_, '_> {
-    fn node(&mut self, node: &YamlNode, rule: &'static Rule, outer: &Allowed, what: &str) {
+    /// `at` is where the node's name stands, or the node itself.
+    fn node(&mut self, node: &YamlNode, rule: &'static Rule, outer: &Allowed, what: &str, at: Span) {
         let allowed = outer.within(rule);
         match &node.value {
             YamlValue::Scalar(scalar) => self.scalar(node, scalar, rule, &allowed, what),
             YamlValue::Sequence(items) => match rule.list {
                 Some(item) => {
-                    items.iter().for_each(|node| self.node(node, item, &allowed, &format!("an item of {what}")))
+                    let what = format!("an item of {what}");
+                    items.iter().for_each(|node| self.node(node, item, &allowed, &what, node.span));
                 }
                 None => self.report.error(node.span, format!("{what} takes {}, not a list", wanted(rule))),
             },
-            YamlValue::Mapping(entries) => self.mapping(node, entries, rule, &allowed, what),
+            YamlValue::Mapping(entries) => self.mapping(node, entries, rule, &allowed, what, at),
             YamlValue::Tagged(tag, _) => self.report.error(node.span, format!("GitHub knows no tag `{tag}`")),
         }
     }
@@ -53,7 +56,7 @@ impl Checker<'_, '_> {
         let text = scalar.text.as_str();
         if rule.scalar == ScalarRule::Condition {
             if let Err(error) = expression::check_condition(text, &allowed.contexts, &allowed.functions) {
-                self.report.expression(node, &error);
+                self.wrong_expression(node, &error, allowed);
             }
             return;
         }
@@ -77,7 +80,7 @@ impl Checker<'_, '_> {
         }
         if let (ScalarRule::Words(words), true) = (rule.scalar, is_text) {
             let message = format!("`{text}` is no value for {what}");
-            let help = nearest(text, words).unwrap_or_else(|| format!("it takes {}", wanted(rule)));
+            let help = suggestion(text, words.iter().copied()).unwrap_or_else(|| format!("it takes {}", wanted(rule)));
             return self.report.error_with_help(node.span, message, help);
         }
         let found = match value {
@@ -97,12 +100,28 @@ impl Checker<'_, '_> {
                 .error(node.span, format!("no expression may stand here: {what} is read before any run"));
         }
         if let Err(error) = expression::check(text, &allowed.contexts, &allowed.functions) {
-            return self.report.expression(node, &error);
+            return self.wrong_expression(node, &error, allowed);
         }
         let takes_text = matches!(rule.scalar, ScalarRule::Text | ScalarRule::NonEmpty | ScalarRule::Any);
         if !takes_text && !stands_alone(text) {
             self.report.error(node.span, format!("{what} takes {}, not text with an expression in it", wanted(rule)));
         }
+    }
+
+    fn wrong_expression(&mut self, node: &YamlNode, error: &expression::ExpressionError, allowed: &Allowed) {
+        let rest = node.text().and_then(|text| text.get(error.position..)).unwrap_or_default();
+        let word = rest.get(..expression::word_length(rest)).unwrap_or_default();
+        let help = if rest.starts_with('"') {
+            Some("text stands in single quotes: 'main'".to_owned())
+        } else if error.message.starts_with("Unrecognized named-value") {
+            suggestion(word, allowed.contexts.iter().copied())
+                .or_else(|| Some(format!("known here: {}", listed(allowed.contexts.iter().copied()))))
+        } else if error.message.starts_with("Unrecognized function") {
+            suggestion(word, expression::FUNCTIONS.into_iter().chain(allowed.functions.iter().copied()))
+        } else {
+            None
+        };
+        self.report.expression(node, error, help);
     }
 
     fn mapping(
@@ -112,17 +131,22 @@ impl Checker<'_, '_> {
         rule: &Rule,
         allowed: &Allowed,
         what: &str,
+        at: Span,
     ) {
         match &rule.map {
             Map::Refused => self.report.error(node.span, format!("{what} takes {}, not a mapping", wanted(rule))),
-            Map::Keys(keys) => self.keys(node, entries, keys, None, allowed),
-            Map::Open(value) => self.keys(node, entries, &[], Some(value), allowed),
-            Map::Mixed(keys, value) => self.keys(node, entries, keys, Some(value), allowed),
+            Map::Keys(keys) => self.keys(entries, keys, None, allowed, at),
+            Map::Open(value) => self.keys(entries, &[], Some(value), allowed, at),
+            Map::Mixed(keys, value) => self.keys(entries, keys, Some(value), allowed, at),
             Map::Variants(variants, otherwise) => {
                 let chosen = variants.iter().find(|(name, _)| node.get(name).is_some());
                 match (chosen, otherwise) {
-                    (Some((_, rule)), _) | (None, Otherwise::Is(rule)) => self.node(node, rule, allowed, what),
-                    (None, Otherwise::Refused(message)) => self.report.error(node.span, *message),
+                    (Some((_, rule)), _) | (None, Otherwise::Is(rule)) => self.node(node, rule, allowed, what, at),
+                    (None, Otherwise::Refused(message)) => {
+                        let names = || variants.iter().map(|(name, _)| *name);
+                        let meant = entries.iter().find_map(|(key, _)| suggestion(key.text()?, names()));
+                        self.report.error_with(node.span, *message, meant);
+                    }
                 }
             }
         }
@@ -130,19 +154,20 @@ impl Checker<'_, '_> {
 
     fn keys(
         &mut self,
-        node: &YamlNode,
         entries: &[(YamlNode, YamlNode)],
         keys: &'static [Key],
         open: Option<&'static Rule>,
         allowed: &Allowed,
+        at: Span,
     ) {
-        let mut seen = HashMap::new();
+        let mut seen: HashMap<String, (&str, Span)> = HashMap::new();
+        let mut meant = Vec::new();
         for (name, value) in entries {
             let Some(text) = self.key_text(name, open.is_some(), allowed) else {
                 continue;
             };
-            if let Some(first) = seen.insert(text.to_lowercase(), text) {
-                let help = format!("`{first}` above is the same: case makes no difference");
+            if let Some((first, place)) = seen.insert(text.to_lowercase(), (text, name.span)) {
+                let help = format!("`{first}` in line {} is the same: case makes no difference", place.line);
                 self.report.error_with_help(name.span, format!("`{text}` is already there"), help);
                 continue;
             }
@@ -151,13 +176,16 @@ impl Checker<'_, '_> {
                 self.report.warning(name.span, format!("`{text}` has no effect here"));
             }
             match known.map(|key| key.rule).or(open) {
-                Some(rule) => self.node(value, rule, allowed, &format!("`{text}`")),
-                None => self.unknown(name, text, keys),
+                Some(rule) => self.node(value, rule, allowed, &format!("`{text}`"), name.span),
+                // A step that both runs and uses something is complained of by the rules.
+                None if text == "uses" && keys.iter().any(|key| key.name == "run") => {}
+                None => meant.extend(self.unknown(name, text, keys)),
             }
         }
         for key in keys.iter().filter(|key| key.need == Need::Required) {
-            if !seen.contains_key(key.name) {
-                self.report.error(node.span, format!("the key `{}` is missing", key.name));
+            // Who misspelt it is told so once.
+            if !seen.contains_key(key.name) && !meant.contains(&key.name) {
+                self.report.error(at, format!("the key `{}` is missing", key.name));
             }
         }
     }
@@ -186,7 +214,7 @@ impl Checker<'_, '_> {
                 stands_alone(text) && text.trim_matches(['$', '{', '}', ' ']).eq_ignore_ascii_case("insert");
             if !is_insert {
                 if let Err(error) = expression::check(text, &allowed.contexts, &allowed.functions) {
-                    self.report.expression(name, &error);
+                    self.wrong_expression(name, &error, allowed);
                     return None;
                 }
                 self.report.warning(name.span, "expressions in keys are not evaluated: this key stays as it is");
@@ -195,11 +223,16 @@ impl Checker<'_, '_> {
         Some(text)
     }
 
-    fn unknown(&mut self, name: &YamlNode, text: &str, keys: &[Key]) {
-        let names: Vec<_> = keys.iter().map(|key| key.name).collect();
-        let message = format!("unknown key `{text}`");
-        let help = nearest(text, &names).unwrap_or_else(|| format!("known here: {}", listed(&names)));
-        self.report.error_with_help(name.span, message, help);
+    /// Complains of a key, and gives the one that may be meant.
+    fn unknown(&mut self, name: &YamlNode, text: &str, keys: &[Key]) -> Option<&'static str> {
+        let names = || keys.iter().map(|key| key.name);
+        let meant = nearest(text, names());
+        let help = match meant {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => format!("known here: {}", listed(names())),
+        };
+        self.report.error_with_help(name.span, format!("unknown key `{text}`"), help);
+        meant
     }
 }
 
@@ -207,22 +240,6 @@ impl Checker<'_, '_> {
 fn stands_alone(text: &str) -> bool {
     let text = text.trim();
     text.starts_with("${{") && text.ends_with("}}")
-}
-
-fn nearest(text: &str, words: &[&str]) -> Option<String> {
-    let lower = text.to_lowercase();
-    words
-        .iter()
-        .map(|word| (strsim::damerau_levenshtein(&lower, word), word))
-        .filter(|(distance, word)| *distance <= word.len().div_ceil(3).min(3))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, word)| format!("did you mean `{word}`?"))
-}
-
-fn listed(words: &[&str]) -> String {
-    let shown: Vec<_> = words.iter().take(12).map(|word| format!("`{word}`")).collect();
-    let more = if words.len() > shown.len() { ", …" } else { "" };
-    format!("{}{more}", shown.join(", "))
 }
 
 /// What a position takes, in words.
@@ -236,7 +253,7 @@ fn wanted(rule: &Rule) -> String {
         ScalarRule::Number => kinds.push("a number".to_owned()),
         ScalarRule::Null => kinds.push("nothing".to_owned()),
         ScalarRule::NullOrBoolean => kinds.push("nothing or a boolean".to_owned()),
-        ScalarRule::Words(words) => kinds.push(listed(words)),
+        ScalarRule::Words(words) => kinds.push(listed(words.iter().copied())),
         ScalarRule::Condition => kinds.push("a condition".to_owned()),
         ScalarRule::Any => kinds.push("any value".to_owned()),
     }

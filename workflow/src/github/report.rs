@@ -1,11 +1,17 @@
 //! Collects what is wrong with one file.
 
+use std::ops::Range;
+
 use crate::diagnostic::{self, Diagnostic, Severity};
 use crate::expression;
 use crate::yaml::{Span, YamlNode};
 
 /// More messages than this help nobody, and each holds memory.
 const MAX: usize = 200;
+
+/// Signs before each line of a text, and of quotes and escapes in it, within which its parts are looked for.
+const MAX_INDENTATION: usize = 200;
+const MAX_QUOTING: usize = 1000;
 
 pub(super) struct Report<'a> {
     file: &'a str,
@@ -26,36 +32,59 @@ impl<'a> Report<'a> {
         self.push(Severity::Error, span, message.into(), Some(help.into()));
     }
 
+    pub(super) fn error_with(&mut self, span: Span, message: impl Into<String>, help: Option<String>) {
+        self.push(Severity::Error, span, message.into(), help);
+    }
+
     pub(super) fn warning(&mut self, span: Span, message: impl Into<String>) {
         self.push(Severity::Warning, span, message.into(), None);
     }
 
-    /// Advice about a place within a text.
-    pub(super) fn advice(&mut self, node: &YamlNode, position: usize, message: String, help: String) {
-        self.push(Severity::Advice, self.place(node, position), message, Some(help));
+    pub(super) fn warning_with(&mut self, span: Span, message: impl Into<String>, help: Option<String>) {
+        self.push(Severity::Warning, span, message.into(), help);
     }
 
-    /// A mistake in an expression, placed inside the text that holds it where that text stands in the file as it is.
-    pub(super) fn expression(&mut self, node: &YamlNode, error: &expression::ExpressionError) {
-        self.error(self.place(node, error.position), error.message.clone());
+    /// A warning about a part of a text.
+    pub(super) fn warning_within(
+        &mut self,
+        node: &YamlNode,
+        part: Range<usize>,
+        message: String,
+        help: Option<String>,
+    ) {
+        self.push(Severity::Warning, self.place(node, part), message, help);
     }
 
-    fn place(&self, node: &YamlNode, position: usize) -> Span {
+    /// A mistake in an expression.
+    pub(super) fn expression(&mut self, node: &YamlNode, error: &expression::ExpressionError, help: Option<String>) {
+        let rest = node.text().and_then(|text| text.get(error.position..)).unwrap_or_default();
+        let part = error.position..error.position + expression::word_length(rest);
+        self.push(Severity::Error, self.place(node, part), error.message.clone(), help);
+    }
+
+    /// Whether more would not be kept.
+    pub(super) fn is_full(&self) -> bool {
+        self.diagnostics.len() >= MAX
+    }
+
+    /// Where a part of a node's text stands in the file. Quotes, folding and indentation lie between the two, so it is
+    /// looked for: as the part is the n-th of its kind in the text, so it is in the file.
+    fn place(&self, node: &YamlNode, part: Range<usize>) -> Span {
         let text = node.text().unwrap_or_default();
         let written = self.source.get(node.span.offset..).unwrap_or_default();
-        let quote = usize::from(!written.starts_with(text));
-        let before = text.get(..position).unwrap_or_default();
-        let verbatim = written.get(quote..).is_some_and(|rest| rest.starts_with(text));
-        if !verbatim || before.contains('\n') {
+        let (Some(before), Some(word)) = (text.get(..part.start), text.get(part)) else { return node.span };
+        if word.is_empty() {
             return node.span;
         }
-        let skipped = quote + before.len();
-        Span {
-            line: node.span.line,
-            column: node.span.column + quote + before.chars().count(),
-            offset: node.span.offset + skipped,
-            length: node.span.length.saturating_sub(skipped + quote),
-        }
+        let earlier = before.matches(word).count();
+        // A key that stands before the text, or another text after it, is none of its parts.
+        let within = written.get(..text.len() + text.matches('\n').count() * MAX_INDENTATION + MAX_QUOTING);
+        let Some((skipped, _)) = within.unwrap_or(written).match_indices(word).nth(earlier) else { return node.span };
+        let passed = written.get(..skipped).unwrap_or_default();
+        let line = passed.rsplit('\n').next().unwrap_or_default().chars().count();
+        let breaks = passed.matches('\n').count();
+        let column = if breaks == 0 { node.span.column + line } else { line + 1 };
+        Span { line: node.span.line + breaks, column, offset: node.span.offset + skipped, length: word.len() }
     }
 
     fn push(&mut self, severity: Severity, span: Span, message: String, help: Option<String>) {

@@ -1,11 +1,11 @@
 //! What no shape can express: ids, `needs`, references, and keys that depend on each other.
 
-mod injection;
 mod matrix;
 mod steps;
 
 use std::collections::HashMap;
 
+use crate::spelling::suggestion;
 use crate::yaml::{Span, YamlNode, YamlValue};
 
 use super::{report::Report, workflow_ref::self_reference};
@@ -64,7 +64,11 @@ fn needs(jobs: &YamlNode, report: &mut Report<'_>) {
             };
             match index.get(&text.to_lowercase()) {
                 Some(at) => edges.push(*at),
-                None => report.error(need.span, format!("`needs` names the job `{text}`, which is not in this file")),
+                None => {
+                    let message = format!("`needs` names the job `{text}`, which is not in this file");
+                    let ids = entries.iter().filter_map(|(id, _)| id.text());
+                    report.error_with(need.span, message, suggestion(text, ids));
+                }
             }
         }
     }
@@ -185,7 +189,9 @@ fn is_remote(text: &str) -> bool {
 fn triggers(on: &YamlNode, report: &mut Report<'_>) {
     for (event, trigger) in on.entries() {
         for (with, without) in [("branches", "branches-ignore"), ("tags", "tags-ignore"), ("paths", "paths-ignore")] {
-            if let (Some(_), Some(second)) = (trigger.get(with), trigger.get(without)) {
+            let mut both =
+                trigger.entries().iter().filter(|(key, _)| key.text().is_some_and(|key| key == with || key == without));
+            if let (Some(_), Some((second, _))) = (both.next(), both.next()) {
                 let help = format!("use `{with}` alone, with `!` before the patterns to leave out");
                 report.error_with_help(second.span, format!("`{with}` and `{without}` can't be used together"), help);
             }
@@ -217,8 +223,7 @@ fn cron(cron: &YamlNode, report: &mut Report<'_>) {
 fn dispatch_input(name: &YamlNode, input: &YamlNode, report: &mut Report<'_>) {
     let kind = input.get("type").and_then(YamlNode::text).unwrap_or("string");
     if kind == "choice" && input.get("options").is_none_or(|options| options.items().is_empty()) {
-        let span = input.get("options").map_or(input.span, |options| options.span);
-        report.error(span, format!("the choice `{}` has no `options`", name.text().unwrap_or_default()));
+        report.error(name.span, format!("the choice `{}` has no `options`", name.text().unwrap_or_default()));
     }
     let Some(default) = input.get("default") else {
         return;

@@ -1,6 +1,6 @@
 //! Reads text into trees, within limits.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput, Tag};
 
@@ -15,7 +15,7 @@ pub fn read(text: &str, limits: YamlLimits, merge: MergeKeys) -> YamlStream {
     if text.len() > limits.bytes {
         let message = format!("the file has {} bytes; at most {} are read", text.len(), limits.bytes);
         let problem = YamlProblem { message, span: Span { line: 1, column: 1, offset: 0, length: 0 } };
-        return YamlStream { documents: Vec::new(), problems: vec![problem] };
+        return YamlStream { problems: vec![problem], ..YamlStream::default() };
     }
     let mut loader = Loader {
         parser: Parser::new_from_str(text),
@@ -23,7 +23,8 @@ pub fn read(text: &str, limits: YamlLimits, merge: MergeKeys) -> YamlStream {
         limits,
         merge,
         nodes: 0,
-        anchors: HashMap::new(),
+        anchors: BTreeMap::new(),
+        recursive: HashSet::new(),
         problems: Vec::new(),
     };
     let mut documents = Vec::new();
@@ -31,7 +32,8 @@ pub fn read(text: &str, limits: YamlLimits, merge: MergeKeys) -> YamlStream {
         loader.problems.push(problem);
         documents.clear();
     }
-    YamlStream { documents, problems: loader.problems }
+    let unused = loader.anchors.values().filter(|anchor| !anchor.used).map(|anchor| anchor.node.span).collect();
+    YamlStream { documents, problems: loader.problems, unused_anchors: unused }
 }
 
 struct Loader<'a> {
@@ -40,8 +42,16 @@ struct Loader<'a> {
     limits: YamlLimits,
     merge: MergeKeys,
     nodes: usize,
-    anchors: HashMap<usize, YamlNode>,
+    /// By their numbers, in the order they were written.
+    anchors: BTreeMap<usize, Anchored>,
+    /// Anchors that an alias inside of their own values names.
+    recursive: HashSet<usize>,
     problems: Vec<YamlProblem>,
+}
+
+struct Anchored {
+    node: YamlNode,
+    used: bool,
 }
 
 type Loaded<T> = Result<T, YamlProblem>;
@@ -116,12 +126,31 @@ impl<'a> Loader<'a> {
                 return Err(YamlProblem { message: "this is no YAML: a value is missing".to_owned(), span });
             }
         };
-        let node = YamlNode { value, span };
+        let node = YamlNode { span: self.with_header(&value, span), value };
         if anchor > 0 {
             self.charge_tree(&node, span)?;
-            self.anchors.insert(anchor, node.clone());
+            let used = self.recursive.remove(&anchor);
+            self.anchors.insert(anchor, Anchored { node: node.clone(), used });
         }
         Ok(node)
+    }
+
+    /// A block begins with its `|` or `>`, where the parser says that it begins with its first line.
+    fn with_header(&self, value: &YamlValue, span: Span) -> Span {
+        if !matches!(value, YamlValue::Scalar(scalar) if scalar.style == YamlStyle::Block) {
+            return span;
+        }
+        let before = self.cursor.text.get(..span.offset).unwrap_or_default().trim_end();
+        let (above, line) = before.rsplit_once('\n').unwrap_or(("", before));
+        let header = line.split(" #").next().unwrap_or_default();
+        let Some(at) = header.rfind(['|', '>']) else { return span };
+        let breaks = self.cursor.text.get(before.len()..span.offset).unwrap_or_default().matches('\n').count();
+        Span {
+            line: span.line.saturating_sub(breaks),
+            column: header.get(..at).unwrap_or_default().chars().count() + 1,
+            offset: above.len() + usize::from(!above.is_empty()) + at,
+            length: 1,
+        }
     }
 
     fn scalar(&mut self, mut text: String, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> YamlValue {
@@ -155,7 +184,7 @@ impl<'a> Loader<'a> {
     fn mapping(&mut self, depth: usize) -> Loaded<YamlValue> {
         let mut entries: Vec<(YamlNode, YamlNode)> = Vec::new();
         let mut merged = Vec::new();
-        let mut seen = HashSet::new();
+        let mut seen = HashMap::new();
         loop {
             let (event, span) = self.next()?;
             if event == Event::MappingEnd {
@@ -170,10 +199,14 @@ impl<'a> Loader<'a> {
                 continue;
             }
             match key.text() {
-                Some(text) if !seen.insert(text.to_owned()) => {
-                    self.note(format!("the key `{text}` is already there"), key.span);
-                }
-                _ => entries.push((key, value)),
+                Some(text) => match seen.get(text) {
+                    Some(line) => self.note(format!("the key `{text}` is already there, in line {line}"), key.span),
+                    None => {
+                        seen.insert(text.to_owned(), key.span.line);
+                        entries.push((key, value));
+                    }
+                },
+                None => entries.push((key, value)),
             }
         }
         for source in merged {
@@ -183,11 +216,11 @@ impl<'a> Loader<'a> {
     }
 
     /// Earlier mappings win over later ones, and the mapping's own keys over all (YAML merge key, 1.1).
-    fn merge(&mut self, entries: &mut Vec<(YamlNode, YamlNode)>, seen: &mut HashSet<String>, source: YamlNode) {
+    fn merge(&mut self, entries: &mut Vec<(YamlNode, YamlNode)>, seen: &mut HashMap<String, usize>, source: YamlNode) {
         match source.value {
             YamlValue::Mapping(more) => {
                 for (key, value) in more {
-                    if key.text().is_none_or(|text| seen.insert(text.to_owned())) {
+                    if key.text().is_none_or(|text| seen.insert(text.to_owned(), key.span.line).is_none()) {
                         entries.push((key, value));
                     }
                 }
@@ -202,10 +235,15 @@ impl<'a> Loader<'a> {
     }
 
     fn alias(&mut self, anchor: usize, span: Span) -> Loaded<YamlNode> {
-        let Some(node) = self.anchors.get(&anchor).cloned() else {
-            let message = "this alias stands inside the very value it names".to_owned();
-            return Err(YamlProblem { message, span });
+        let Some(known) = self.anchors.get_mut(&anchor) else {
+            self.charge(1, span)?;
+            self.recursive.insert(anchor);
+            self.note("this alias stands inside the very value it names".to_owned(), span);
+            let nothing = Scalar { text: String::new(), style: YamlStyle::Plain, tag: None };
+            return Ok(YamlNode { value: YamlValue::Scalar(nothing), span });
         };
+        known.used = true;
+        let node = known.node.clone();
         self.charge_tree(&node, span)?;
         Ok(node)
     }
@@ -347,7 +385,7 @@ mod tests {
     #[test]
     fn problems_name_their_place() {
         for (text, expected) in [
-            ("a: 1\nb: 2\na: 3", "3:1: the key `a` is already there"),
+            ("a: 1\nb: 2\na: 3", "3:1: the key `a` is already there, in line 1"),
             ("a: !!int x", "1:4: `x` is no value of the type `!!int`"),
             ("a: {<<: 3}", "1:9: `<<` takes a mapping or a list of mappings"),
             ("a: &a\n  b: *a", "2:6: this alias stands inside the very value it names"),

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{identifier, injection, is_remote, listed};
+use super::{identifier, is_remote, listed};
 use crate::{
     github::{report::Report, workflow_ref::self_reference},
     yaml::{YamlNode, YamlValue},
@@ -11,7 +11,7 @@ use crate::{
 /// Reports what contradicts itself in the steps of a job.
 pub(super) fn check(steps: &[YamlNode], report: &mut Report<'_>) {
     let all: HashSet<&str> = steps.iter().flat_map(members).filter_map(id).collect();
-    let mut ids = HashSet::new();
+    let mut ids: HashMap<String, usize> = HashMap::new();
     // By id, whether it runs in the background.
     let mut before: HashMap<&str, bool> = HashMap::new();
     for entry in steps {
@@ -20,14 +20,21 @@ pub(super) fn check(steps: &[YamlNode], report: &mut Report<'_>) {
         for step in members(entry) {
             if let Some((node, text)) = step.get("id").and_then(|node| Some((node, node.text()?))) {
                 identifier(text, node.span, report);
-                if !ids.insert(text.to_lowercase()) {
-                    report.error(node.span, format!("another step of this job has the id `{text}`"));
+                if let Some(line) = ids.insert(text.to_lowercase(), node.span.line) {
+                    let help = format!("the first one is in line {line}; case makes no difference");
+                    report.error_with_help(node.span, format!("another step of this job has the id `{text}`"), help);
                 }
             }
             if let Some(uses) = step.get("uses") {
                 action(uses, report);
             }
-            injection::check(step, report);
+            if let Some(first) = step.entries().iter().map(|(key, _)| key).find(|key| is_work(key))
+                && step.get("run").is_some()
+                && step.get("uses").is_some()
+            {
+                let help = "put the other one into a step of its own";
+                report.error_with_help(first.span, "a step has either `run` or `uses`, not both", help);
+            }
             let background = step.get("background");
             if let (Some(background), true) = (background, group.is_some()) {
                 let help = "leave it out: every step of a `parallel` group runs in the background";
@@ -45,6 +52,10 @@ fn members(entry: &YamlNode) -> &[YamlNode] {
         Some(YamlNode { value: YamlValue::Sequence(items), .. }) => items,
         _ => std::slice::from_ref(entry),
     }
+}
+
+fn is_work(key: &YamlNode) -> bool {
+    matches!(key.text(), Some("run" | "uses"))
 }
 
 fn id(step: &YamlNode) -> Option<&str> {
@@ -101,6 +112,10 @@ fn action(uses: &YamlNode, report: &mut Report<'_>) {
     if local || text.starts_with("docker://") || is_remote(text) {
         return;
     }
-    let help = "write `owner/repository[/path]@ref`, `$/path`, `./path` or `docker://image`";
+    let help = match text.split('/').count() {
+        2.. if !text.contains('@') && !text.starts_with('.') => format!("add a version: `{text}@v1`, or a commit"),
+        2.. if text.starts_with('.') => format!("a folder of this repository begins with `./`: `./{text}`"),
+        _ => "write `owner/repository[/path]@ref`, `$/path`, `./path` or `docker://image`".to_owned(),
+    };
     report.error_with_help(uses.span, format!("`{text}` names no action"), help);
 }

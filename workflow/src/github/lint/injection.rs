@@ -3,7 +3,12 @@
 //! Source: GitHub docs, "Script injections" and "Security hardening": such values end with `body`, `default_branch`,
 //! `email`, `head_ref`, `label`, `message`, `name`, `page_name`, `ref` and `title`.
 
-use crate::{expression::printed_in, github::report::Report, yaml::YamlNode};
+use super::walk::all_steps;
+use crate::{
+    expression::{printed_in, word_length},
+    github::report::Report,
+    yaml::YamlNode,
+};
 
 /// What anybody chooses who can name a branch, make a commit, or open or comment something; `*` is any key.
 const UNTRUSTED: [&str; 33] = [
@@ -42,8 +47,12 @@ const UNTRUSTED: [&str; 33] = [
     "github.event.workflow_run.head_branch",
 ];
 
-/// Warns of such text in a step's script.
-pub(super) fn check(step: &YamlNode, report: &mut Report<'_>) {
+/// Warns of such text in the steps' scripts.
+pub(super) fn check(root: &YamlNode, report: &mut Report<'_>) {
+    all_steps(root).for_each(|step| self::step(step, report));
+}
+
+fn step(step: &YamlNode, report: &mut Report<'_>) {
     if let Some(run) = step.get("run") {
         script(run, "`env:` the value under a name, and write \"$NAME\" in the script", report);
     }
@@ -63,7 +72,11 @@ fn script(node: &YamlNode, remedy: &str, report: &mut Report<'_>) {
             let what = if named == untrusted { String::new() } else { format!(", e.g. {untrusted}") };
             let message =
                 format!("`{named}` may hold text that an outsider chose{what}: here it is run as a part of the script");
-            report.advice(node, found.position, message, format!("give {remedy}"));
+            let rest = text.get(found.position..).unwrap_or_default();
+            let dotted = rest.find(|sign: char| !(sign.is_alphanumeric() || "_-.*".contains(sign)));
+            let length = dotted.unwrap_or(rest.len()).max(word_length(rest));
+            let part = found.position..found.position + length;
+            report.warning_within(node, part, message, Some(format!("give {remedy}")));
         }
     }
 }
@@ -82,13 +95,15 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use crate::{
         diagnostic::{Diagnostic, Severity},
-        github::parse,
+        dialect::surroundings::NoSurroundings,
+        github::lint::lint,
     };
 
     fn warnings(step: &str) -> Vec<Diagnostic> {
-        let text = format!("on: push\njobs:\n  a:\n    runs-on: x\n    steps:\n      - {step}\n");
-        let (_, found) = parse("ci.yml", &text);
-        assert!(found.iter().all(|one| one.severity == Severity::Advice), "{found:?}");
+        let text = format!("on: push\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n      - {step}\n");
+        let mut found = lint("ci.yml", &text, Vec::new(), &NoSurroundings);
+        assert!(found.iter().all(|one| one.severity == Severity::Warning), "{found:?}");
+        found.retain(|one| one.message.contains("outsider"));
         found
     }
 
