@@ -60,7 +60,8 @@ fn read(path: &str, text: &str, limits: YamlLimits) -> (Option<YamlNode>, Option
     let mut stream = yaml::read(text, limits, MergeKeys::Keep);
     let mut report = Report::new(path, text);
     for problem in std::mem::take(&mut stream.problems) {
-        report.error(problem.span, problem.message);
+        let help = advice_on_yaml(&problem.message, text, problem.span);
+        report.error_with(problem.span, problem.message, help);
     }
     let root = match stream.documents.as_slice() {
         [root] => root,
@@ -79,6 +80,22 @@ fn read(path: &str, text: &str, limits: YamlLimits) -> (Option<YamlNode>, Option
     rules::check(root, &mut report);
     let plan = (!report.has_errors()).then(|| build::plan(path, root));
     (stream.documents.pop(), plan, report.finish())
+}
+
+/// What most often makes a text no YAML.
+fn advice_on_yaml(message: &str, text: &str, span: yaml::Span) -> Option<String> {
+    let line = text.lines().nth(span.line.checked_sub(1)?)?;
+    if line.chars().take_while(|sign| sign.is_whitespace()).any(|sign| sign == '\t') {
+        return Some("the line begins with a tab: YAML is indented by spaces".to_owned());
+    }
+    if !message.contains("mapping values are not allowed") {
+        return None;
+    }
+    let colons = line.matches(": ").count() + usize::from(line.trim_end().ends_with(':'));
+    Some(match colons {
+        2.. => "put the value in quotes: it has a `:` in it".to_owned(),
+        _ => "begin the line as far right as the keys that it stands beside".to_owned(),
+    })
 }
 
 #[cfg(test)]

@@ -19,12 +19,6 @@ pub trait Surroundings {
         RepositoryFile::Unknown
     }
 
-    /// `action.yml` of an action of another repository, by what `uses:` says, where it was fetched before.
-    fn fetched_action(&self, uses: &str) -> Option<String> {
-        let _ = uses;
-        None
-    }
-
     /// Labels that workers have besides GitHub's.
     fn worker_labels(&self) -> &[String] {
         &[]

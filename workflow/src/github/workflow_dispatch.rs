@@ -76,6 +76,7 @@ fn default_input(input: &Input) -> Value {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use serde_json::json;
 

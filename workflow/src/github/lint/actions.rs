@@ -44,7 +44,7 @@ pub(super) fn shape_of(uses: &str, around: &dyn Surroundings) -> Option<ActionSh
         };
     }
     let (name, _) = uses.rsplit_once('@')?;
-    known_actions::shape(name).or_else(|| around.fetched_action(uses).and_then(|text| action_file::read(&text).0))
+    known_actions::shape(name)
 }
 
 fn is_plain_checkout(step: &YamlNode, uses: &str) -> bool {

@@ -15,6 +15,7 @@ enum ExpectedKind {
     Text,
     Bool,
     Number,
+    List,
     /// Any kind of value.
     Any,
     /// An `if:`.
@@ -71,7 +72,12 @@ impl Checker<'_, '_> {
         if let Some(strategy) = job.get("strategy") {
             self.tree(strategy.get("fail-fast"), ExpectedKind::Bool, contexts);
             self.tree(strategy.get("max-parallel"), ExpectedKind::Number, contexts);
-            self.tree(strategy.get("matrix"), ExpectedKind::Any, contexts);
+            for (name, values) in strategy.get("matrix").map(YamlNode::entries).unwrap_or_default() {
+                let is_filter = matches!(name.text(), Some("include" | "exclude"));
+                let whole = values.text().is_some() && !is_filter;
+                self.tree(Some(values), if whole { ExpectedKind::List } else { ExpectedKind::Any }, contexts);
+            }
+            self.tree(strategy.get("matrix").filter(|matrix| matrix.text().is_some()), ExpectedKind::Any, contexts);
         }
         for entry in job.get("steps").map(YamlNode::items).unwrap_or_default() {
             // Members of a group do not see each other.
@@ -186,6 +192,7 @@ impl Checker<'_, '_> {
 fn misfit(wanted: ExpectedKind, kind: &StaticType) -> Option<&'static str> {
     let (fits, needed) = match wanted {
         ExpectedKind::Bool => (matches!(kind, StaticType::Any | StaticType::Null | StaticType::Bool), "a boolean"),
+        ExpectedKind::List => (matches!(kind, StaticType::Any | StaticType::Null | StaticType::List(_)), "a list"),
         ExpectedKind::Number => (matches!(kind, StaticType::Any | StaticType::Null | StaticType::Number), "a number"),
         ExpectedKind::Text | ExpectedKind::Any | ExpectedKind::Condition => (true, ""),
     };

@@ -6,7 +6,7 @@
 use crate::dialect::surroundings::Surroundings;
 use crate::github::report::Report;
 use crate::spelling::suggestion;
-use crate::yaml::YamlNode;
+use crate::yaml::{YamlNode, YamlValue};
 
 use super::walk::{jobs, listed};
 
@@ -52,6 +52,9 @@ pub(super) fn check(root: &YamlNode, around: &dyn Surroundings, report: &mut Rep
             continue;
         }
         let labels = runs_on.get("labels").unwrap_or(runs_on);
+        if matches!(&labels.value, YamlValue::Sequence(items) if items.is_empty()) {
+            report.warning(labels.span, "`runs-on` names no label");
+        }
         let sets: Vec<Vec<&YamlNode>> = listed(Some(labels)).iter().map(|label| alternatives(label, job)).collect();
         let of_own = sets
             .iter()
@@ -115,8 +118,11 @@ fn image_of(label: &str) -> Option<&'static str> {
     })
 }
 
-/// The operating system that a label stands for.
+/// The operating system that a label stands for; `None`: it is not one that GitHub gives.
 pub(super) fn system(label: &str) -> Option<&'static str> {
+    if image_of(label).is_none() && !HOSTED.into_iter().chain(OWN).any(|known| known.eq_ignore_ascii_case(label)) {
+        return None;
+    }
     let label = label.to_lowercase();
     let named = [("linux", "linux"), ("ubuntu", "linux"), ("windows", "windows"), ("macos", "macos")];
     named.into_iter().find(|(begin, _)| label.starts_with(begin)).map(|(_, system)| system)

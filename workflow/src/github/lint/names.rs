@@ -1,9 +1,11 @@
 //! Names of variables that no shell can read, and jobs without anything to do.
 
+use std::collections::HashSet;
+
 use crate::github::report::Report;
 use crate::yaml::YamlNode;
 
-use super::walk::{jobs, steps};
+use super::walk::{jobs, listed, steps};
 
 pub(super) fn check(root: &YamlNode, report: &mut Report<'_>) {
     variables(root.get("env"), report);
@@ -13,12 +15,28 @@ pub(super) fn check(root: &YamlNode, report: &mut Report<'_>) {
         for (_, service) in job.get("services").map(YamlNode::entries).unwrap_or_default() {
             variables(service.get("env"), report);
         }
-        steps(job).for_each(|step| variables(step.get("env"), report));
+        for step in steps(job) {
+            variables(step.get("env"), report);
+            if let Some(run) = step.get("run").filter(|run| run.text().is_some_and(|text| text.trim().is_empty())) {
+                report.warning(run.span, "the script is empty: the step does nothing");
+            }
+        }
+        repeated_needs(job, report);
         let is_call = job.get("uses").is_some() || job.get("with").is_some() || job.get("secrets").is_some();
         let nothing = job.get("steps").is_none_or(|steps| steps.items().is_empty());
         if !job.entries().is_empty() && !is_call && nothing {
             let name = id.text().unwrap_or_default();
             report.warning(id.span, format!("the job `{name}` has no steps: it does nothing"));
+        }
+    }
+}
+
+fn repeated_needs(job: &YamlNode, report: &mut Report<'_>) {
+    let mut seen = HashSet::new();
+    for need in listed(job.get("needs")) {
+        let Some(text) = need.text().filter(|text| !text.is_empty()) else { continue };
+        if !seen.insert(text.to_lowercase()) {
+            report.warning(need.span, format!("`needs` names the job `{text}` twice"));
         }
     }
 }

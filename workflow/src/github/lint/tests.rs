@@ -206,6 +206,10 @@ fn what_jobs_say_of_themselves_is_held_against_itself() {
             "stands in the file",
         ),
         (job("timeout-minutes: 1"), "a", "it does nothing"),
+        (step("run: ''"), "''", "the script is empty"),
+        (job(&format!("{RUN}}}, b: {{runs-on: ubuntu-latest, needs: [a, a], {RUN}")), "a", "names the job `a` twice"),
+        (format!("on: push\njobs: {{a: {{runs-on: [], {RUN}}}}}"), "[", "names no label"),
+        (matrix("v: '${{ github.ref }}'"), "github.ref", "a list is taken here"),
         (step("if: false, run: x"), "false", "always false"),
         (step("run: x, shell: cmd"), "cmd", "is not there on Linux"),
         (step("run: 'x ${{ github.event }}'"), "github.event", "puts the word `Object`"),
@@ -219,6 +223,21 @@ fn what_jobs_say_of_themselves_is_held_against_itself() {
         let found = said_around(&text, &NoSurroundings);
         let expected = |(at, said): &(String, String)| at == word && said.contains(says);
         assert!(found.iter().any(expected), "{text}\n{found:#?}");
+    }
+}
+
+#[test]
+fn what_is_no_yaml_is_answered_with_what_makes_it_some() {
+    for (text, says) in [
+        (
+            "on: push\njobs:\n  a:\n    steps:\n      - run: echo \"note: this\"\n        x: foo: bar\n",
+            "put the value in quotes",
+        ),
+        ("on: push\nname: x\n  jobs:\n", "begin the line as far right"),
+        ("on: push\njobs:\n\ta: 1\n", "indented by spaces"),
+    ] {
+        let found = said_around(text, &NoSurroundings);
+        assert!(found.iter().any(|(_, said)| said.contains(says)), "{text}\n{found:#?}");
     }
 }
 
