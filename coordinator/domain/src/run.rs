@@ -19,6 +19,7 @@ mod job_id;
 mod order;
 mod origin;
 mod ready;
+mod report_size;
 mod rerun;
 mod retry;
 mod transition;
@@ -59,6 +60,9 @@ pub const MAX_OUTPUTS: usize = 50 << 20;
 pub const MAX_JOB_OUTPUTS: usize = 1 << 20;
 /// Bytes of the outputs that one job may read: they travel in its order, and every look at its conditions copies them.
 pub const MAX_NEEDED_OUTPUTS: usize = 8 << 20;
+
+/// Bytes of the reports of all jobs of one run, as they are stored: what comes beyond is left out, and said.
+pub const MAX_REPORTS: u64 = 64 << 20;
 
 /// Milliseconds since the Unix epoch.
 pub type Millis = u64;
@@ -251,6 +255,9 @@ pub struct RunState {
     pub paused_ms: Millis,
     /// Seconds stamp of the last status event: the next is greater.
     pub stamped_at: u64,
+    /// Bytes of the reports that are stored. They count towards [`MAX_REPORTS`].
+    #[serde(default)]
+    pub report_bytes: u64,
 }
 
 /// Rules of the operator that a run keeps for its whole life.

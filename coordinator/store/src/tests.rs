@@ -69,6 +69,7 @@ fn run(id: &str, serial: u64) -> RunState {
         started_at: None,
         paused_at: None,
         paused_ms: 0,
+        report_bytes: 0,
         stamped_at: 0,
     }
 }

@@ -8,7 +8,7 @@ use crate::id::JobKey;
 
 use super::{
     AttemptRecord, Cancellation, FinalizedLog, JobPhase, Millis, Planned, RunEffect, RunEvent, RunPhase, RunRefusal,
-    RunState, RunUpdate, Visibility, ending::conclusion_of, transition::Transition,
+    RunState, RunUpdate, Visibility, ending::conclusion_of, report_size, transition::Transition,
 };
 
 /// The run after an event, and what is to be done about it.
@@ -139,7 +139,7 @@ impl Transition {
         }
     }
 
-    fn finished(&mut self, key: &JobKey, attempt: u32, report: Box<JobReport>) -> Result<(), RunRefusal> {
+    fn finished(&mut self, key: &JobKey, attempt: u32, mut report: Box<JobReport>) -> Result<(), RunRefusal> {
         let now = self.now;
         let record = self.current(key, attempt)?;
         if report.started {
@@ -173,6 +173,7 @@ impl Transition {
             None => (conclusion, reason),
         };
         self.conclude(key, conclusion, reason, Some(Box::new(outcome)));
+        self.state.report_bytes = report_size::bound(&mut report, self.state.report_bytes);
         self.effects.push(RunEffect::StoreReport { job: key.clone(), attempt, report });
         Ok(())
     }

@@ -66,6 +66,7 @@ pub fn create(new: NewRun, now: Millis) -> (RunState, Vec<RunEffect>) {
         started_at: None,
         paused_at: None,
         paused_ms: 0,
+        report_bytes: 0,
         stamped_at: 0,
     };
     let mut transition = Transition { state, now, effects: Vec::new() };

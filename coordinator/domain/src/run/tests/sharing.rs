@@ -64,6 +64,31 @@ fn a_report_is_stored_beside_the_run_once_and_outputs_stay_where_a_job_reads_the
 }
 
 #[test]
+fn attack_07_the_reports_of_a_run_are_bounded_together_and_what_is_left_out_is_said() {
+    let mut run = TestRun::with(vec![("m", cells(&[], json!({"x": (0..20).collect::<Vec<_>>()})))]);
+    let mut stored = Vec::new();
+    for number in 0..20 {
+        let key = format!("m/{number}");
+        let attempt = run.accept(&key, "w");
+        let mut done = report(Conclusion::Success, None);
+        (done.summary, done.outputs) = ("\u{1}".repeat(700_000), outputs(3));
+        run.finish(&key, attempt, done);
+        stored.extend(run.effects.drain(..).filter_map(|effect| match effect {
+            RunEffect::StoreReport { report, .. } => Some(report),
+            _ => None,
+        }));
+    }
+    let sizes: Vec<usize> = stored.iter().map(|report| serde_json::to_string(report).unwrap().len()).collect();
+    assert_eq!(sizes.len(), 20);
+    assert!(sizes.iter().sum::<usize>() < 65 << 20, "{sizes:?}");
+    let last = stored.last().unwrap();
+    assert_eq!((last.summary.as_str(), &last.outputs), ("", &outputs(3)), "what is small stays");
+    let said = &last.annotations.last().unwrap().message;
+    assert!(said.contains("64 MiB") && said.contains("the summary of this one"), "{said}");
+    assert!(run.ended().starts_with("success"), "{}", run.ended());
+}
+
+#[test]
 fn outputs_that_are_too_large_together_fail_the_job_that_exceeds_and_say_what_to_do() {
     let tolerated = plan::Job { continue_on_error: Some(json!(true)), ..job(&[]) };
     let mut jobs = vec![("b", tolerated), ("c", job(&["b"]))];
