@@ -18,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
     let mut lines: Vec<&str> = text.lines().collect();
     let content = lines.pop().unwrap_or_default();
     let tags: Vec<Tag> = lines.iter().filter_map(|line| Tag::parse(line.split('\t')).ok()).collect();
-    let context = ReadContext { keys: &KEYS, limits: &LIMITS, now: NOW * 1000 };
+    let context = ReadContext { keys: &KEYS, limits: &LIMITS, commands: false, now: NOW * 1000 };
     let signed = |kind: u16| {
         let event = EventBuilder::new(Kind::from(kind), content).tags(tags.clone());
         event.custom_created_at(Timestamp::from(NOW)).sign_with_keys(&KEYS).ok()

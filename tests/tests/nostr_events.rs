@@ -66,7 +66,7 @@ impl Fixture {
             ],
         );
         let limits = Limits::default();
-        let context = ReadContext { keys: &pool, limits: &limits, now: NOW * 1000 };
+        let context = ReadContext { keys: &pool, limits: &limits, commands: false, now: NOW * 1000 };
         let (request, secrets) = HiveCi.request(&job, Some(&run), &context).unwrap();
         let followed = Followed {
             run: run.id.to_hex(),

@@ -5,6 +5,7 @@
 //! answered, and know no language.
 
 pub mod call_graph;
+pub mod command;
 pub mod job_context;
 pub mod job_instance;
 pub mod outline;
@@ -24,6 +25,7 @@ use crate::plan::{ConcurrencyRequest, Job, Plan};
 pub use crate::plan::Dialect;
 
 use call_graph::{CalledFiles, GraphBuild};
+use command::Command;
 use job_context::{InstanceContext, JobContext, JobOrigin, JobResult, RunContext};
 use job_instance::{JobExpansion, JobKeyError, PassedSecrets};
 use outline::Outline;
@@ -103,6 +105,13 @@ impl Dialect {
     pub fn lint(self, path: &str, text: &str, found: Vec<Diagnostic>, around: &dyn Surroundings) -> Vec<Diagnostic> {
         match self {
             Self::Github => github::lint::lint(path, text, found, around),
+        }
+    }
+
+    /// The workflow that runs one program.
+    pub fn command(self, command: &Command<'_>) -> GraphBuild {
+        match self {
+            Self::Github => github::command::build(command),
         }
     }
 

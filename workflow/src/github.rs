@@ -9,6 +9,7 @@ mod build;
 pub(crate) mod call;
 pub mod call_graph;
 mod check;
+pub(crate) mod command;
 pub(crate) mod contexts;
 mod display_name;
 mod event_payload;

@@ -166,6 +166,8 @@ owners = []
 everyone = false
 # Seconds that a run may take.
 max_duration = 3600
+# Label of the workers that run plain Loom commands: jobs that name a program and no workflow. Empty: they are refused.
+command_label = ""
 
 [queue]
 # Seconds after which a job is given up whose labels no worker has.

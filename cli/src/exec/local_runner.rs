@@ -282,6 +282,7 @@ fn new_run(work: &LocalRun) -> NewRun {
         notices: Vec::new(),
         inputs: None,
         again: None,
+        command: None,
         received_at: now_ms(),
     };
     NewRun {

@@ -46,6 +46,17 @@ pub(super) struct Planner {
 impl Planner {
     pub(super) async fn plan(&self, state: &RunState) -> Result<Planned, PlanError> {
         let request = &state.request;
+        let numbers = RunNumbers { serial: state.first_serial(), number: state.number, attempt: state.attempt };
+        if let Some(command) = &request.command {
+            let label = self.config.policy.command_label.as_str();
+            if label.is_empty() {
+                return Err(PlanError::Author(
+                    "this pool runs no plain commands: policy.command_label is empty".into(),
+                ));
+            }
+            let planned = planning::plan_command(request, command, label, &state.secret_names, numbers);
+            return planned.map_err(PlanError::Author);
+        }
         let path = planning::workflow_path(&request.workflow).map_err(PlanError::Author)?.to_owned();
         let wanted = Revision {
             commit: request.commit.clone(),
@@ -79,7 +90,6 @@ impl Planner {
             relays: found.relays.clone(),
             definition: files.of(&path).map(|supplied| supplied.event.clone()),
         };
-        let numbers = RunNumbers { serial: state.first_serial(), number: state.number, attempt: state.attempt };
         let (mut known, mut origins) = (CalledFiles::new(), Origins::new());
         let asked = Arc::new((request.clone(), metadata, text));
         loop {

@@ -135,7 +135,7 @@ impl Retention {
                 break;
             }
         }
-        if !run.commit.is_empty() {
+        if !run.commit.is_empty() && !run.repository.is_empty() {
             let forgotten = sources.forget(&run.repository, &run.commit, store.commit_is_shared(run)).await;
             if let Err(error) = forgotten {
                 // The limit of all mirrors bounds what stays.

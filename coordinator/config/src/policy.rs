@@ -28,6 +28,9 @@ pub struct Policy {
     pub list: Option<String>,
     /// Seconds a run may take.
     pub max_duration: u64,
+    /// Label of the workers that run plain Loom commands: jobs (kind 5100) that name a program and no workflow run. Only
+    /// keys that `everyone`, `pubkeys` or `list` lets in may send them. Empty: they are refused.
+    pub command_label: String,
 }
 
 /// The address `30617:<owner hex>:<id>` of a repository as operators write it: that, with an npub in it, `<npub>/<id>`, or

@@ -96,8 +96,22 @@ pub struct RunRequest {
     pub inputs: Option<IndexMap<String, String>>,
     /// Where it asks for an earlier run again.
     pub again: Option<RerunRequest>,
+    /// Where it asks for one program to be run, and for no workflow.
+    #[serde(default)]
+    pub command: Option<PlainCommand>,
     /// When it was seen.
     pub received_at: Millis,
+}
+
+/// A program that a request names itself. Its environment is the request's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlainCommand {
+    /// Name or path, as the job's machine has it.
+    pub program: String,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// Its standard input.
+    pub input: String,
 }
 
 /// A repository on Nostr, or a folder in `dev`.

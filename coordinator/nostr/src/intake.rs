@@ -343,7 +343,8 @@ impl<D: RequestHandler> Inner<D> {
     }
 
     fn context(&self) -> ReadContext<'_> {
-        ReadContext { keys: &self.keys, limits: &self.config.limits, now: (self.clock)() }
+        let commands = !self.config.policy.command_label.is_empty();
+        ReadContext { keys: &self.keys, limits: &self.config.limits, commands, now: (self.clock)() }
     }
 
     /// A request that was read as far as it goes alone: its partner where it has one, or why it is refused.

@@ -109,6 +109,8 @@ pub struct ReadContext<'a> {
     pub keys: &'a Keys,
     /// Limits that the operator set.
     pub limits: &'a Limits,
+    /// Whether a request may name a program instead of a workflow.
+    pub commands: bool,
     /// The time.
     pub now: Millis,
 }

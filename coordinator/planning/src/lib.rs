@@ -11,6 +11,7 @@ use workflow::{
     diagnostic::{Diagnostic, Severity},
     dialect::{
         call_graph::{CallGraph, CalledFiles, GraphBuild},
+        command::Command,
         run_start::{RunNumbers, RunStart, RunTrigger, Subject},
         workflow_ref::WorkflowRef,
     },
@@ -18,7 +19,7 @@ use workflow::{
 };
 
 use domain::id::{CommitId, MalformedId};
-use domain::run::{MAX_COMMIT_MESSAGE, Planned, Repository, RunRequest};
+use domain::run::{MAX_COMMIT_MESSAGE, PlainCommand, Planned, Repository, RunRequest};
 
 /// What the source stage knows of a repository and the commit, beside its files.
 #[derive(Debug, Clone)]
@@ -124,6 +125,36 @@ pub fn plan(
     notices.append(&mut planned.notices);
     planned.notices = notices;
     Ok(PlanOutcome::Planned(Box::new(planned)))
+}
+
+/// Commit of a run that has no repository.
+const NO_COMMIT: &str = "0000000000000000000000000000000000000000";
+
+/// The plan of a request for one program, on workers of a label. It acts for its author alone: the secrets that came with
+/// the request are its own.
+///
+/// # Errors
+/// A text for the author.
+pub fn plan_command(
+    request: &RunRequest,
+    PlainCommand { program, arguments, input }: &PlainCommand,
+    label: &str,
+    secrets: &[String],
+    numbers: RunNumbers,
+) -> Result<Planned, String> {
+    let command = Command { program, arguments, input, env: &request.env, secrets, label };
+    let dialect = Dialect::default();
+    let graph = match dialect.command(&command) {
+        GraphBuild::Done(Some(graph), _) => *graph,
+        GraphBuild::Done(None, diagnostics) => {
+            return Err(diagnostics.iter().map(line).collect::<Vec<_>>().join("\n"));
+        }
+        GraphBuild::NeedsFiles(_) => return Err("a command calls no workflow".into()),
+    };
+    let subject = Subject { actor: npub(&request.actor), commit: NO_COMMIT.to_owned(), ..Subject::default() };
+    let event = dialect.start_event(&graph.plan, None);
+    let trigger = RunTrigger { event, inputs: None, vars: IndexMap::new(), payload: None };
+    Ok(Planned { outsider: true, ..assemble(graph, &subject, trigger, numbers)? })
 }
 
 /// A workflow with what it calls and its warnings, or what is missing.

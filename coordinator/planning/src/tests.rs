@@ -31,6 +31,7 @@ fn request(trigger: Option<&str>) -> RunRequest {
         notices: Vec::new(),
         inputs: None,
         again: None,
+        command: None,
         received_at: 0,
     }
 }
@@ -217,4 +218,19 @@ fn a_plan_keeps_what_it_calls_and_asks_for_what_it_does_not_have() {
     assert_eq!(planned.called.keys().collect::<Vec<_>>(), [".github/workflows/b.yml"]);
     assert_eq!(planned.title.as_deref(), Some("Deploy main to here"));
     assert_eq!((planned.commit_message.as_deref(), planned.heading()), (Some("Fix it"), Some("Deploy main to here")));
+}
+
+#[test]
+fn a_plain_command_is_a_job_that_acts_for_its_author_alone() {
+    let command = PlainCommand { program: "make".into(), arguments: vec!["test".into()], input: String::new() };
+    let asked = RunRequest { env: [("LANG".to_owned(), "C".to_owned())].into(), ..request(None) };
+    let numbers = RunNumbers { serial: 1, number: 1, attempt: 1 };
+    let planned = plan_command(&asked, &command, "ubuntu-latest", &["KEY".to_owned()], numbers).unwrap();
+    assert!(
+        planned.outsider && planned.proven && !planned.is_trusted(),
+        "its secrets are its own, and nothing else is"
+    );
+    assert_eq!(planned.title.as_deref(), Some("'make' 'test'"));
+    assert_eq!(planned.plan.jobs.len(), 1);
+    assert!(planned.maintainers.is_empty() && planned.notices.is_empty());
 }

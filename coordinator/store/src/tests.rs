@@ -48,6 +48,7 @@ fn run(id: &str, serial: u64) -> RunState {
             notices: vec![],
             inputs: None,
             again: None,
+            command: None,
             received_at: 1,
         }),
         planned: None,

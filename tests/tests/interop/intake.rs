@@ -4,7 +4,7 @@ use longshore_tests::{
     harness::client::{Shape, kind, sign, tag},
     oracle::gg::{Followed, Outcome},
 };
-use nostr::{Keys, ToBech32};
+use nostr::{EventBuilder, Keys, Kind, Tag, ToBech32, nips::nip44};
 
 use super::{LIMIT, PASSES, PATH, Stage, needs_engine};
 
@@ -115,6 +115,39 @@ async fn jobs_of_the_deployment_system_and_of_very_old_clients_run_natively() {
         }
     }
     assert!(!std::path::Path::new("/tmp/run-workflow.sh").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_loom_command_runs_where_the_operator_allows_it() {
+    needs_engine!();
+    let stage = Stage::with_files(&[(PATH, PASSES)], &["--set", "policy.command_label=ubuntu-latest"]).await;
+    let author = &stage.world.owner;
+    let sealed = nip44::encrypt(author.secret_key(), &stage.dev.pubkey, "abc", nip44::Version::V2).unwrap();
+    let script =
+        "cat; echo \"$GREETING:$(echo $KEY | tr a-c A-C):$1:$(ls | wc -l):${ACTIONS_RUNTIME_TOKEN:-none}\"; exit 3";
+    let us = stage.dev.pubkey.to_hex();
+    let tags = [
+        &["p", &us][..],
+        &["cmd", "sh"],
+        &["args", "-c", script, "sh", "it's ${{ github.actor }}"],
+        &["env", "GREETING", "${{ secrets.KEY }} $HOME"],
+        &["secret", "KEY", &sealed],
+    ];
+    let tags = tags.map(|tag| Tag::parse(tag.iter().copied()).unwrap());
+    let job = EventBuilder::new(Kind::from(kind::JOB), "from 'stdin'\n").tags(tags).sign_with_keys(author).unwrap();
+    stage.world.listener.publish(&job).await.unwrap();
+    let answers = stage.world.listener.end(&job, &job, LIMIT).await;
+    let answers = answers.unwrap_or_else(|error| panic!("{error:#}\n{}", stage.dev.process.text()));
+    assert_eq!(answers.statuses(), ["queued", "running", "failed"]);
+    assert_eq!(answers.kinds(), [30100, 30100, 5101, 30100], "there is no run that a 5402 would be of");
+    let result = answers.only(kind::RESULT).unwrap();
+    assert_eq!((tag(result, "e"), tag(result, "p")), (job.id.to_hex(), author.public_key().to_hex()));
+    assert_eq!((tag(result, "success"), tag(result, "exit_code")), ("false".into(), "3".into()));
+    let log = reqwest::get(tag(result, "stdout")).await.unwrap().text().await.unwrap();
+    assert!(log.contains("from 'stdin'"), "{log}");
+    assert!(log.contains("${{ secrets.KEY }} $HOME:ABC:it's ${{ github.actor }}:0:none"), "{log}");
+    let page = reqwest::get(format!("{}/api/runs", stage.dev.http)).await.unwrap().text().await.unwrap();
+    assert!(page.contains("'sh' '-c'"), "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -111,6 +111,7 @@ pub fn request() -> RunRequest {
         notices: Vec::new(),
         inputs: None,
         again: None,
+        command: None,
         received_at: START,
     }
 }

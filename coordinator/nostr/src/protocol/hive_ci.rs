@@ -81,11 +81,16 @@ impl Protocol for HiveCi {
     ) -> Result<(RunRequest, Secrets), Rejection> {
         match partner {
             Some(run) => read::request(event, run, context),
-            None => read::whole(event, context),
+            None if is_whole(event) => read::whole(event, context),
+            None => loom::request(event, context),
         }
     }
 
     fn repository(&self, event: &Event, partner: Option<&Event>) -> Option<String> {
+        if partner.is_none() && event.kind.as_u16() == JOB && !is_whole(event) {
+            // A plain command is for none, whatever it says.
+            return Some(String::new());
+        }
         let (owner, identifier) = read::repository(partner.unwrap_or(event))?;
         Some(format!("30617:{owner}:{identifier}"))
     }
@@ -133,10 +138,11 @@ impl Protocol for HiveCi {
 }
 
 /// The first look at a job event, before its run is known: the id of the 5401 it waits for. `None`: it is its own run, as
-/// the first clients sent it.
+/// the first clients sent it, or a plain Loom command.
 ///
 /// # Errors
-/// What is not addressed to us or not a job is ignored; a plain Loom command, or a clock that is off, is refused.
+/// What is not addressed to us or not a job is ignored; a plain Loom command that the operator does not allow, or a clock
+/// that is off, is refused.
 fn awaits(job: &Event, context: &ReadContext<'_>) -> Result<Option<EventId>, Rejection> {
     if tags::only(job, "p") != Some(context.keys.public_key().to_hex().as_str()) {
         return Err(Rejection::Ignored(Ignored::NotOurs));
@@ -150,7 +156,7 @@ fn awaits(job: &Event, context: &ReadContext<'_>) -> Result<Option<EventId>, Rej
     }
     let mut runs = tags::all(job, "e");
     match (runs.next(), runs.next()) {
-        (None, _) if tags::first(job, "a").is_some() && Shape::of(job).is_some() => Ok(None),
+        (None, _) if is_whole(job) || context.commands => Ok(None),
         (None, _) => refuse(loom::refusal(job)),
         (Some(_), Some(_)) => refuse("the job names more than one run: send it with exactly one `e` tag".into()),
         (Some(tag), None) => match tag.get(1).and_then(|id| EventId::from_hex(id).ok()) {
@@ -158,6 +164,11 @@ fn awaits(job: &Event, context: &ReadContext<'_>) -> Result<Option<EventId>, Rej
             None => refuse("the `e` tag of the job is no event id (64 hex)".into()),
         },
     }
+}
+
+/// Whether a job without a run is its own run, as the first clients sent it.
+fn is_whole(job: &Event) -> bool {
+    tags::first(job, "a").is_some() && Shape::of(job).is_some()
 }
 
 /// Limits that hold for each event, looked at before anything else is read.

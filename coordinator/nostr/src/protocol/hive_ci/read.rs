@@ -142,12 +142,12 @@ fn decrypt(tag: &[String], author: &PublicKey, keys: &Keys) -> Result<String, St
 }
 
 /// Names and values of `env` tags.
-type Pairs = IndexMap<String, String>;
+pub(super) type Pairs = IndexMap<String, String>;
 
-struct Pair<'a> {
-    job: &'a Event,
-    run: &'a Event,
-    context: &'a ReadContext<'a>,
+pub(super) struct Pair<'a> {
+    pub(super) job: &'a Event,
+    pub(super) run: &'a Event,
+    pub(super) context: &'a ReadContext<'a>,
 }
 
 impl Pair<'_> {
@@ -159,9 +159,7 @@ impl Pair<'_> {
     }
 
     fn read(&self, publisher: Option<&Keys>) -> Result<(RunRequest, Vec<(String, SecretString)>), String> {
-        if tags::all(self.job, "payment").next().is_some() {
-            return Err("this pool takes no payment, send the job without one".into());
-        }
+        self.unpaid()?;
         // The run's age is the job's business: a rerun makes both anew, and the job was looked at.
         if let Some(reason) =
             out_of_bounds(self.run, &Limits { age: u64::MAX, ..self.context.limits.clone() }, self.context.now)
@@ -224,9 +222,17 @@ impl Pair<'_> {
             notices,
             inputs: self.inputs(),
             again: self.again()?,
+            command: None,
             received_at: self.context.now,
         };
         Ok((request, values))
+    }
+
+    pub(super) fn unpaid(&self) -> Result<(), String> {
+        match tags::all(self.job, "payment").next() {
+            Some(_) => Err("this pool takes no payment, send the job without one".into()),
+            None => Ok(()),
+        }
     }
 
     /// The earlier run that is asked for again, if any.
@@ -301,7 +307,7 @@ impl Pair<'_> {
     }
 
     /// The `HIVE_CI_` values, and what is left for the workflow.
-    fn env(&self, notices: &mut Vec<String>) -> Result<(Pairs, Pairs), String> {
+    pub(super) fn env(&self, notices: &mut Vec<String>) -> Result<(Pairs, Pairs), String> {
         let pairs = tags::all(self.job, "env").count();
         if pairs > self.context.limits.env_pairs {
             return Err(format!(
@@ -327,7 +333,7 @@ impl Pair<'_> {
         Ok((given, env))
     }
 
-    fn secrets(&self, notices: &mut Vec<String>) -> Result<Vec<(String, SecretString)>, String> {
+    pub(super) fn secrets(&self, notices: &mut Vec<String>) -> Result<Vec<(String, SecretString)>, String> {
         let count = tags::all(self.job, "secret").count();
         if count > self.context.limits.env_pairs {
             return Err(format!(

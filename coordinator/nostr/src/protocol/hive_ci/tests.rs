@@ -96,7 +96,7 @@ impl Sent {
     fn read(&self) -> Result<(RunRequest, Secrets), Rejection> {
         let (job, run) = self.pair();
         let limits = Limits::default();
-        let context = ReadContext { keys: &self.pool, limits: &limits, now: NOW };
+        let context = ReadContext { keys: &self.pool, limits: &limits, commands: false, now: NOW };
         HiveCi.request(&job, Some(&run), &context)
     }
 
@@ -375,9 +375,53 @@ fn a_plain_loom_command_is_refused_with_what_to_do() {
     sent.job.retain(|tag| tag[0] != "e");
     let job = signed(JOB, &sent.job, &sent.author, sent.at);
     let limits = Limits::default();
-    let context = ReadContext { keys: &sent.pool, limits: &limits, now: NOW };
+    let context = ReadContext { keys: &sent.pool, limits: &limits, commands: false, now: NOW };
     let EventMeaning::Rejected(Rejection::Refused(refusal)) = HiveCi.read(&job, &context) else { panic!() };
     assert!(refusal.reason.contains("plain Loom commands (`bash`)") && refusal.reason.contains("5401"));
+}
+
+#[test]
+fn a_plain_loom_command_is_read_where_the_operator_allows_it() {
+    let (pool, author) = (Keys::generate(), Keys::generate());
+    let sealed =
+        |value: &str| nip44::encrypt(author.secret_key(), &pool.public_key(), value, nip44::Version::V2).unwrap();
+    let tags = vec![
+        list(&["p", &pool.public_key().to_hex()]),
+        list(&["cmd", "sha256sum"]),
+        list(&["args", "--tag", "-"]),
+        list(&["env", "LANG", "C"]),
+        list(&["env", "PATH", "/evil"]),
+        list(&["secret", "KEY", &sealed("value")]),
+        // Nothing that names a repository makes it that of one.
+        list(&["a", &format!("30617:{}:my-repo", author.public_key())]),
+    ];
+    let event = |tags: &[Vec<String>]| {
+        EventBuilder::new(Kind::from(JOB), "the input")
+            .tags(tags.iter().map(|tag| Tag::parse(tag).unwrap()))
+            .custom_created_at(Timestamp::from(NOW / 1000))
+            .sign_with_keys(&author)
+            .unwrap()
+    };
+    let limits = Limits::default();
+    let context = ReadContext { keys: &pool, limits: &limits, commands: true, now: NOW };
+    let job = event(&tags);
+    assert!(matches!(HiveCi.read(&job, &context), EventMeaning::Request { partner: None }));
+    assert_eq!(HiveCi.repository(&job, None).unwrap(), "", "only who may run whatever the repository is");
+    let (request, secrets) = HiveCi.request(&job, None, &context).unwrap();
+    let command = request.command.unwrap();
+    assert_eq!((command.program.as_str(), command.input.as_str()), ("sha256sum", "the input"));
+    assert_eq!(command.arguments, ["--tag", "-"]);
+    assert_eq!((request.repository.address.as_str(), request.workflow.as_str()), ("", ""));
+    assert_eq!(request.env.iter().collect::<Vec<_>>(), [(&"LANG".to_owned(), &"C".to_owned())]);
+    assert!(request.notices[0].contains("PATH"), "{:?}", request.notices);
+    assert_eq!(secrets.values[0].1.expose_secret(), "value");
+    for (tag, why) in [(list(&["payment", "cashuA"]), "no payment"), (list(&["cmd", ""]), "`cmd` is empty")] {
+        let tags: Vec<_> = [tag].into_iter().chain(tags.iter().cloned()).collect();
+        let Err(Rejection::Refused(refusal)) = HiveCi.request(&event(&tags), None, &context) else { panic!("{why}") };
+        assert!(refusal.reason.contains(why), "{}", refusal.reason);
+    }
+    let closed = ReadContext { commands: false, ..context };
+    assert!(matches!(HiveCi.request(&job, None, &closed), Err(Rejection::Refused(_))));
 }
 
 #[test]
@@ -394,7 +438,7 @@ fn attack_18_nothing_but_jobs_and_cancels_is_listened_for() {
 fn attack_59_a_cancel_of_many_jobs_costs_no_more_than_one_of_few() {
     let (author, pool) = (Keys::generate(), Keys::generate());
     let limits = Limits::default();
-    let context = ReadContext { keys: &pool, limits: &limits, now: NOW };
+    let context = ReadContext { keys: &pool, limits: &limits, commands: false, now: NOW };
     let read = |jobs: usize| {
         let mut tags = vec![list(&["p", &pool.public_key().to_hex()])];
         tags.extend((0..jobs).map(|number| list(&["e", &format!("{number:064x}")])));
@@ -425,7 +469,7 @@ fn answers_to_many_requests_are_asked_for_by_what_every_relay_looks_up() {
 fn a_cancel_names_jobs_and_must_be_ours() {
     let (author, pool, job) = (Keys::generate(), Keys::generate(), "ab".repeat(32));
     let limits = Limits::default();
-    let context = ReadContext { keys: &pool, limits: &limits, now: NOW };
+    let context = ReadContext { keys: &pool, limits: &limits, commands: false, now: NOW };
     let p = list(&["p", &pool.public_key().to_hex()]);
     let cases = [
         (vec![list(&["e", &job]), p.clone()], 1),

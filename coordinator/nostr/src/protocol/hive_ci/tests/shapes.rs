@@ -80,7 +80,7 @@ fn a_job_of_the_first_clients_is_its_own_run() {
     sent.job.push(list(&["branch", "dev"]));
     let job = signed(JOB, &sent.job, &sent.author, sent.at);
     let limits = Limits::default();
-    let context = ReadContext { keys: &sent.pool, limits: &limits, now: NOW };
+    let context = ReadContext { keys: &sent.pool, limits: &limits, commands: false, now: NOW };
     let EventMeaning::Request { partner: None } = HiveCi.read(&job, &context) else {
         panic!("it waits, or is refused")
     };
