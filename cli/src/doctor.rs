@@ -81,6 +81,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         }
         findings.extend(checks::engine(&images, &needs.runtimes).await);
         findings.push(checks::process_limits());
+        findings.push(checks::kernel_tables());
     }
     let named: BTreeSet<&String> = needs.read.iter().chain(&needs.write).chain(&args.relays).collect();
     let relays: Vec<String> = named.into_iter().cloned().collect();

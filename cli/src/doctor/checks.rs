@@ -182,6 +182,43 @@ pub(super) fn process_limits() -> Finding {
     }
 }
 
+/// Tables of the kernel that jobs share with each other and with the machine, and the room that they should have. No
+/// control group counts them: one job may take them all.
+const KERNEL_TABLES: [(&str, u64); 6] = [
+    ("fs.aio-max-nr", 1 << 20),
+    ("fs.file-max", 4_000_000),
+    ("fs.inotify.max_user_instances", 8192),
+    ("fs.inotify.max_user_watches", 1 << 20),
+    ("kernel.pty.max", 16_384),
+    ("net.netfilter.nf_conntrack_max", 1 << 20),
+];
+
+/// Whether the kernel of this machine has room in its tables for many jobs.
+pub(super) fn kernel_tables() -> Finding {
+    let read = |name: &str| -> Option<u64> {
+        let text = std::fs::read_to_string(Path::new("/proc/sys").join(name.replace('.', "/"))).ok()?;
+        text.trim().parse().ok()
+    };
+    table_sizes(read)
+}
+
+fn table_sizes(read: impl Fn(&str) -> Option<u64>) -> Finding {
+    let what = "tables of the kernel";
+    // What is not there is not counted: a kernel that tracks no connections has no table of them.
+    let small =
+        KERNEL_TABLES.iter().filter_map(|(name, room)| Some((name, room, read(name).filter(|has| has < room)?)));
+    let (mut found, mut remedy) = (Vec::new(), Vec::new());
+    for (name, room, has) in small {
+        found.push(format!("{name} = {has}"));
+        remedy.push(format!("{name}={room}"));
+    }
+    if found.is_empty() {
+        return Finding::good(what, "have room for many jobs");
+    }
+    let remedy = format!("sysctl -w {}, and the same in /etc/sysctl.d (deploy/HARDENING.md)", remedy.join(" "));
+    Finding::note(what, format!("small: one job takes from the others what it opens ({})", found.join(", ")), remedy)
+}
+
 /// One relay that answers is enough to be heard: each purpose has a list, and of each list one must answer.
 pub(super) async fn relays(relays: &[String], purposes: &[(&str, &BTreeSet<String>)]) -> Vec<Finding> {
     if relays.is_empty() {
@@ -306,6 +343,16 @@ mod tests {
         let wrong: Vec<_> = found.iter().map(|finding| (finding.what.as_str(), finding.state)).collect();
         assert_eq!(wrong, [("relays to write", Health::Wrong)]);
         assert_eq!(silent(&purposes, &[]).len(), 2);
+    }
+
+    #[test]
+    fn attack_36_tables_of_the_kernel_that_one_job_can_take_are_named_with_their_remedy() {
+        assert_eq!(table_sizes(|_| Some(u64::MAX)).state, Health::Good);
+        assert_eq!(table_sizes(|_| None).state, Health::Good, "a kernel without a table has none that is small");
+        let finding = table_sizes(|name| Some(if name == "fs.aio-max-nr" { 65_536 } else { u64::MAX }));
+        assert_eq!(finding.state, Health::Note);
+        assert!(finding.found.contains("fs.aio-max-nr = 65536"), "{}", finding.found);
+        assert!(finding.remedy.is_some_and(|remedy| remedy.contains("fs.aio-max-nr=1048576")));
     }
 
     #[test]
