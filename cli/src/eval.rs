@@ -24,7 +24,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     let scope = Scope { contexts: &contexts, functions: &NoHostFunctions, limits: EvaluationLimits::default() };
     let text = args.expression.trim();
-    let value = if text.contains("${{") {
+    // Of a function that nobody asks for the name is wrong all the same.
+    let names: Vec<&str> = contexts.iter().map(|(name, _)| name).collect();
+    let known = match text.contains("${{") {
+        true => expression::check(text, &names, &[]),
+        false => expression::parse_known(text, &names, &[]).map(drop),
+    };
+    let unknown_function = known.err().filter(|error| error.message.starts_with("Unrecognized function"));
+    let value = if let Some(error) = unknown_function {
+        Err(error)
+    } else if text.contains("${{") {
         expression::interpolate(text, &scope)
     } else {
         expression::parse(text).and_then(|parsed| parsed.evaluate(&scope))

@@ -19,6 +19,7 @@ mod labels;
 pub(crate) mod lint;
 pub mod matrix;
 pub(crate) mod named_secrets;
+mod normalize;
 pub(crate) mod outline;
 pub mod permissions;
 mod report;
@@ -64,8 +65,11 @@ fn read(path: &str, text: &str, limits: YamlLimits) -> (Option<YamlNode>, Option
         let help = advice_on_yaml(&problem.message, text, problem.span);
         report.error_with(problem.span, problem.message, help);
     }
-    let root = match stream.documents.as_slice() {
-        [root] => root,
+    let root = match stream.documents.as_mut_slice() {
+        [root] => {
+            normalize::normalize(root, &mut report);
+            &*root
+        }
         [_, second, ..] => {
             report.error(second.span, "a workflow file holds one YAML document");
             return (None, None, report.finish());

@@ -4,6 +4,7 @@
 //! Size, depth and the number of nodes after aliases are bounded, so that no text costs more than its [`YamlLimits`].
 
 mod load;
+mod relax;
 mod resolve;
 
 pub use load::read;

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::limits::Meter;
+use super::limits::{MAX_LENGTH, Meter};
 use super::{
     Expression, ExpressionError, ExpressionErrorKind, HostFunctionError, Object, Scope, Value, evaluate, parse,
     parse_known,
@@ -140,7 +140,33 @@ fn segments(text: &str) -> Result<Vec<Segment<'_, &str>>, ExpressionError> {
         Some(literal) if !literal.is_empty() => segments.push(Segment::Literal(literal)),
         _ => {}
     }
+    check_length(&segments)?;
     Ok(segments)
+}
+
+/// Words among expressions become one expression, `format('words {0}', …)`, which may be no longer than any other
+/// (actions/runner, `TemplateReader.ParseScalar`).
+fn check_length(segments: &[Segment<'_, &str>]) -> Result<(), ExpressionError> {
+    let expressions = || segments.iter().filter_map(Segment::expression).map(|(_, text)| text.encode_utf16().count());
+    if segments.len() < 2 || expressions().next().is_none() {
+        return Ok(());
+    }
+    let words = segments.iter().map(|segment| match segment {
+        // Quotes and braces are written twice.
+        Segment::Literal(text) => {
+            text.encode_utf16().count() + text.bytes().filter(|byte| matches!(byte, b'\'' | b'{' | b'}')).count()
+        }
+        Segment::Expression { .. } => 0,
+    });
+    let placed: usize =
+        expressions().enumerate().map(|(at, length)| at.to_string().len() + length + "{}, ".len()).sum();
+    match "format('')".len() + words.sum::<usize>() + placed > MAX_LENGTH {
+        true => {
+            let message = format!("Exceeded max expression length {MAX_LENGTH}");
+            Err(ExpressionError::new(ExpressionErrorKind::Parsing, message, 0))
+        }
+        false => Ok(()),
+    }
 }
 
 /// Where the `}}` is that ends an expression: the first one outside a string.

@@ -1,5 +1,6 @@
 //! What no shape can express: ids, `needs`, references, and keys that depend on each other.
 
+mod containers;
 mod matrix;
 mod steps;
 
@@ -132,6 +133,7 @@ fn job(job: &YamlNode, report: &mut Report<'_>) {
     if let Some(matrix) = job.get("strategy").and_then(|strategy| strategy.get("matrix")) {
         matrix::check(matrix, report);
     }
+    containers::check(job, report);
     if let Some(group) = job.get("runs-on").and_then(|runs_on| runs_on.get("group")) {
         runner_group(group, report);
     }

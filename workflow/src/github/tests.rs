@@ -82,6 +82,78 @@ fn actions_and_workflows_of_the_same_repository_are_named_without_a_version() {
     }
 }
 
+/// actions/runner, `TemplateReader.ParseScalar`: it is that text before anything is checked.
+#[test]
+fn an_expression_that_is_one_text_is_that_text() {
+    let plan = plan_of(
+        "name: ${{ 'Nightly' }}\non: push\ndefaults: {run: {shell: \"${{ 'bash -x {0}' }}\"}}\njobs:\n  first: {runs-on: x, steps: \
+         [{id: \"${{ 'say' }}\", run: echo}]}\n  second:\n    needs: ${{ 'first' }}\n    runs-on: x\n    steps:\n      - if: ${{ 'false' }}\n        \
+         run: x\n      - if: ${{ '' }}\n        run: x\n",
+    );
+    assert_eq!((plan.name.as_str(), plan.defaults.shell.as_deref()), ("Nightly", Some("bash -x {0}")));
+    assert_eq!(plan.jobs["second"].needs, ["first"]);
+    let JobContent::Steps(steps) = &plan.jobs["second"].work else { panic!("a job with steps") };
+    let conditions: Vec<_> = steps.iter().filter_map(StepEntry::step).map(|step| step.condition.as_deref()).collect();
+    assert_eq!(conditions, [Some("false"), None]);
+    let job =
+        |keys: &str| messages(&format!("on: push\njobs:\n  a:\n    runs-on: x\n    {keys}\n    steps: [{{run: x}}]"));
+    for keys in ["timeout-minutes: ${{ '5' }}", "continue-on-error: ${{ 'true' }}"] {
+        assert_eq!(job(keys).len(), 1, "{keys}");
+    }
+}
+
+/// actions/runner, `YamlObjectReader.AllowLiteral`.
+#[test]
+fn tags_count_on_scalars_alone() {
+    let env = |value: &str| {
+        messages(&format!("on: push\nenv: {{K: {value}}}\njobs: {{a: {{runs-on: x, steps: [{{run: x}}]}}}}"))
+    };
+    for tag in ["!!binary aGVsbG8=", "!own text", "!!timestamp 2001-12-14", "! x"] {
+        let found = env(tag);
+        assert!(found.len() == 1 && found[0].contains("unexpected tag"), "{tag}: {found:?}");
+    }
+    for value in ["!!str 5", "!!int 5", "!!null"] {
+        assert_eq!(env(value), Vec::<String>::new(), "{value}");
+    }
+    let list = "on: push\njobs: {a: {runs-on: !own [ubuntu-latest], steps: !!seq [{run: x}]}}";
+    assert_eq!(messages(list), Vec::<String>::new());
+}
+
+/// actions/runner, `ExpressionConstants.MaxLength`: the limit of a text with expressions is that of one expression.
+#[test]
+fn a_text_with_expressions_is_as_long_as_an_expression_may_be() {
+    let run = |text: &str| messages(&format!("on: push\njobs:\n  a:\n    runs-on: x\n    steps:\n      - run: {text}"));
+    let words = "x".repeat(20_950);
+    assert_eq!(run(&format!("{words} ${{{{ github.sha }}}}")), Vec::<String>::new());
+    for text in
+        [format!("{words}{words} ${{{{ github.sha }}}}"), format!("x {} ${{{{ github.sha }}}}", "{".repeat(11_000))]
+    {
+        assert_eq!(run(&text), ["ci.yml:6:14: error: Exceeded max expression length 21000"]);
+    }
+    assert_eq!(run(&format!("{words}{words}")), Vec::<String>::new());
+}
+
+/// actions/runner, `ConvertToJobContainer`; actions/languageservices, `container.ts`.
+#[test]
+fn a_container_or_service_without_an_image_is_refused() {
+    let job =
+        |keys: &str| messages(&format!("on: push\njobs:\n  a:\n    runs-on: x\n    {keys}\n    steps: [{{run: x}}]"));
+    for keys in [
+        "services: {db: {ports: [5432]}}",
+        "services: {db: {}}",
+        "services: {db: 'docker://'}",
+        "services: {db: {image: 'docker://'}}",
+        "container: {env: {A: b}}",
+        "container: 'docker://'",
+    ] {
+        let found = job(keys);
+        assert!(found.iter().any(|found| found.contains("an image is missing")), "{keys}: {found:?}");
+    }
+    for keys in ["container: ''", "container:", "container: {image: ''}", "services: {db: {image: '${{ vars.I }}'}}"] {
+        assert_eq!(job(keys), Vec::<String>::new(), "{keys}");
+    }
+}
+
 #[test]
 fn every_mistake_of_a_file_is_shown_with_its_line() {
     let text = "\

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput, Tag};
 
 use super::{
-    MergeKeys, Scalar, Span, YamlLimits, YamlNode, YamlProblem, YamlStream, YamlStyle, YamlValue, resolve::CORE,
+    MergeKeys, Scalar, Span, YamlLimits, YamlNode, YamlProblem, YamlStream, YamlStyle, YamlValue,
+    relax::{RelaxedText, relaxed},
+    resolve::CORE,
 };
 
 /// Reads every document of a text. What can be read past a problem is: a duplicate key or a misused tag costs only
@@ -17,9 +19,26 @@ pub fn read(text: &str, limits: YamlLimits, merge: MergeKeys) -> YamlStream {
         let problem = YamlProblem { message, span: Span { line: 1, column: 1, offset: 0, length: 0 } };
         return YamlStream { problems: vec![problem], ..YamlStream::default() };
     }
+    match load(text, None, limits, merge) {
+        Ok(stream) => stream,
+        Err(strict) => {
+            let relaxed = relaxed(text).and_then(|relaxed| load(text, Some(&relaxed), limits, merge).ok());
+            relaxed.unwrap_or(YamlStream { problems: strict, ..YamlStream::default() })
+        }
+    }
+}
+
+/// Reads a text, or what was written anew in its place. The error is what stopped the reading, behind what was found
+/// before.
+fn load(
+    text: &str,
+    relaxed: Option<&RelaxedText>,
+    limits: YamlLimits,
+    merge: MergeKeys,
+) -> Result<YamlStream, Vec<YamlProblem>> {
     let mut loader = Loader {
-        parser: Parser::new_from_str(text),
-        cursor: Cursor { text, chars: 0, bytes: 0 },
+        parser: Parser::new_from_str(relaxed.map_or(text, |relaxed| &relaxed.text)),
+        cursor: Cursor { text, relaxed, chars: 0, bytes: 0 },
         limits,
         merge,
         nodes: 0,
@@ -30,10 +49,10 @@ pub fn read(text: &str, limits: YamlLimits, merge: MergeKeys) -> YamlStream {
     let mut documents = Vec::new();
     if let Err(problem) = loader.stream(&mut documents) {
         loader.problems.push(problem);
-        documents.clear();
+        return Err(loader.problems);
     }
     let unused = loader.anchors.values().filter(|anchor| !anchor.used).map(|anchor| anchor.node.span).collect();
-    YamlStream { documents, problems: loader.problems, unused_anchors: unused }
+    Ok(YamlStream { documents, problems: loader.problems, unused_anchors: unused })
 }
 
 struct Loader<'a> {
@@ -74,7 +93,7 @@ impl<'a> Loader<'a> {
         match self.parser.next_event() {
             None => Ok((Event::StreamEnd, Span::default())),
             Some(Ok((event, span))) => {
-                let place = self.cursor.span(&span.start, span.end.index().saturating_sub(span.start.index()));
+                let place = self.cursor.span(&span.start, &span.end);
                 Ok((event, place))
             }
             Some(Err(error)) => Err(self.syntax(&error)),
@@ -95,7 +114,8 @@ impl<'a> Loader<'a> {
             }
             info => format!("this is no YAML: {info}"),
         };
-        YamlProblem { message, span: self.cursor.span(error.marker(), 1) }
+        let span = Span { length: 1, ..self.cursor.span(error.marker(), error.marker()) };
+        YamlProblem { message, span }
     }
 
     fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Loaded<YamlNode> {
@@ -292,18 +312,24 @@ fn is_merge_key(key: &YamlNode) -> bool {
 /// start, so that a whole file costs one pass.
 struct Cursor<'a> {
     text: &'a str,
+    /// What was read in place of the text.
+    relaxed: Option<&'a RelaxedText>,
     chars: usize,
     bytes: usize,
 }
 
 impl Cursor<'_> {
-    fn span(&mut self, start: &Marker, chars: usize) -> Span {
-        let offset = self.seek(start.index());
+    fn span(&mut self, start: &Marker, end: &Marker) -> Span {
+        let original = |at: usize| self.relaxed.map_or(at, |relaxed| relaxed.original(at));
+        let (first, last) = (original(start.index()), original(end.index()));
+        let column = first.saturating_sub(original(start.index().saturating_sub(start.col())));
+        let chars = last.saturating_sub(first);
+        let offset = self.seek(first);
         let length = self.text.get(offset..).map_or(0, |rest| {
             // Only a label's width hangs on it: a long block need not be walked twice.
             rest.chars().take(chars.min(200)).map(char::len_utf8).sum()
         });
-        Span { line: start.line(), column: start.col() + 1, offset, length }
+        Span { line: start.line(), column: column + 1, offset, length }
     }
 
     fn seek(&mut self, index: usize) -> usize {
@@ -333,6 +359,42 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// YamlDotNet 5.3.0, `Scanner.cs`: `ScanToNextToken`, `UnrollIndent`, `ScanFlowScalar`.
+    #[test]
+    fn what_githubs_scanner_takes_beyond_the_grammar_is_read_at_its_place() {
+        for (strict, lax) in [
+            ("a: [x] # c\nb: 1\n", "a: [x]# c\nb: 1\n"),
+            ("a: {} # c\nb: \"q\" # d\nc: 'q' #e\n", "a: {}#c\nb: \"q\"# d\nc: 'q'#e\n"),
+            ("a: [x, # c\n  y]\n", "a: [x,# c\n  y]\n"),
+            (
+                "- run: | # c\n    echo \"[#\n   \n    two\n  b: 1\n",
+                "- run: |# c\n    echo \"[#\n   \n    two\n  b: 1\n",
+            ),
+            ("a: |- # c\n  x: [# y\nb: \"q\" # d\n", "a: |-# c\n  x: [# y\nb: \"q\"# d\n"),
+            ("o:\n  b: [\n    main,\n    dev\n  ]\nc: 1\n", "o:\n  b: [\n main,\ndev\n]\nc: 1\n"),
+            ("o:\n  b: {x: 1,\n    y: 2}\n", "o:\n  b: {x: 1,\n  y: 2}\n"),
+            ("s:\n  - run: \"one;\n      two\"\n", "s:\n  - run: \"one;\n two\"\n"),
+            ("s:\n  - run: 'it''s\n\n      two'\n", "s:\n  - run: 'it''s\n\ntwo'\n"),
+            ("e:\n  A: 1\n  'B': 2\n  C: 3\n", "e:\n  A:\t1\n  'B':\t2\n  C: \t3\n"),
+            ("run: a#b\nx: [1] # c\n", "run: a#b\nx: [1]# c\n"),
+            ("if: ${{ x }} # c\nx: [1] # c\n", "if: ${{ x }} # c\nx: [1]# c\n"),
+            ("run: it's \"x\" [y\nx: [1] # c\n", "run: it's \"x\" [y\nx: [1]# c\n"),
+        ] {
+            assert_eq!(one(lax), one(strict), "{lax:?}");
+        }
+        let stream = read("o:\n  b: [\nmain,\n  ü# c\n ,dev]# d\nlast: 1\n", YamlLimits::default(), MergeKeys::Keep);
+        assert!(stream.problems.is_empty(), "{:?}", stream.problems);
+        let root = &stream.documents[0];
+        let branches = root.get("o").unwrap().get("b").unwrap().items();
+        let place = |node: &YamlNode| (node.span.line, node.span.column, node.span.offset);
+        assert_eq!(place(&branches[0]), (3, 1, 10));
+        assert_eq!(branches.last().map(|dev| (dev.span.line, dev.span.column)), Some((5, 3)));
+        assert_eq!(root.get("last").map(|last| (last.span.line, last.span.column)), Some((6, 7)));
+        // What is no YAML to GitHub either is told as before.
+        let stream = read("a: [x\nb: }# c\n", YamlLimits::default(), MergeKeys::Keep);
+        assert_eq!(stream.problems.len(), 1);
+    }
 
     fn one(text: &str) -> serde_json::Value {
         let stream = read(text, YamlLimits::default(), MergeKeys::Apply);

@@ -106,7 +106,8 @@ static SNAPSHOT: Rule = Rule::keys(&[
 
 static CONTAINER: Rule = Rule::keys(CONTAINER_KEYS).or_scalar(ScalarRule::Text).with(contexts(WITH_MATRIX));
 const CONTAINER_KEYS: &[Key] = &[
-    key("image", &NON_EMPTY),
+    // An empty one is no container.
+    key("image", &TEXT),
     key("options", &TEXT),
     key("env", &CONTAINER_ENV),
     key("ports", &NON_EMPTY_LIST),
