@@ -4,6 +4,7 @@ mod call_graph;
 mod checkout;
 mod interrupt;
 mod local_runner;
+mod own_repository;
 mod report;
 mod sources;
 mod view;
@@ -34,7 +35,10 @@ use workflow::{
     plan::Dialect,
 };
 
-use self::{checkout::Checkout, interrupt::InterruptSignals, report::RunReport, sources::ExecSources, view::ViewMode};
+use self::{
+    checkout::Checkout, interrupt::InterruptSignals, own_repository::OwnRepository, report::RunReport,
+    sources::ExecSources, view::ViewMode,
+};
 use crate::{label_images, terminal::printable::printable_lines};
 
 const EXAMPLES: &str = "\
@@ -226,6 +230,7 @@ async fn execute(args: &Args, checkout: &Checkout, planned: Planned, sources: Ar
         std::fs::create_dir_all(folder).with_context(unusable)?;
     }
     let origin = services(&args.cache.clone().unwrap_or_else(cache)).await?;
+    let origin = origin.with_repositories(Arc::new(OwnRepository::new(checkout.root.clone())));
     let work = local_runner::LocalRun {
         run: uuid::Uuid::now_v7().to_string().into(),
         planned,

@@ -18,7 +18,7 @@ use super::{
     run_events::{Event, LogChunk, RunState, event_stream, events},
     with_reason,
 };
-use crate::terminal::printable::printable;
+use crate::terminal::printable::{output_lines, printable};
 
 /// Show a run's log
 ///
@@ -190,7 +190,7 @@ impl LogPrinter {
                 None if line.stream == "notice" => {
                     line.text.lines().for_each(|text| println!("{name} | · {}", printable(text)))
                 }
-                None => line.text.lines().for_each(|text| println!("{name} | {}", printable(text))),
+                None => output_lines(&line.text).for_each(|text| println!("{name} | {}", printable(text))),
             }
         }
         Ok(())

@@ -196,6 +196,7 @@ impl LocalRunner {
             bases: JobIdentity::bases_of(&planned.context),
             // It is the user's own checkout.
             trusted: true,
+            github: planned.context.clone(),
             ..JobIdentity::default()
         };
         let token = self.work.origin.token(&who).into();

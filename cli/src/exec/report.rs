@@ -17,7 +17,7 @@ use worker::log::Record;
 use workflow::plan::{Conclusion, JobReport};
 
 use super::view::{View, ViewMode};
-use crate::terminal::printable::printable;
+use crate::terminal::printable::{output_lines, printable};
 
 /// Bytes of one job's log that the JSON object carries.
 const KEPT: usize = 64 << 20;
@@ -85,7 +85,8 @@ impl JobLog {
         open.extend_from_slice(&record.text);
         while let Some(end) = open.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = open.drain(..=end).collect();
-            self.line(&mut text, record.step, String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']));
+            let line = String::from_utf8_lossy(&line);
+            output_lines(&line).for_each(|line| self.line(&mut text, record.step, line));
         }
         if !open.is_empty() {
             text.open.insert(place, open);

@@ -33,6 +33,12 @@ pub(crate) fn printable(text: &str) -> String {
     clean
 }
 
+/// The lines of output. A carriage return ends one as well (actions/runner, `ProcessInvoker.cs`): what a progress bar
+/// wrote over does not run together.
+pub(crate) fn output_lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().flat_map(|line| line.trim_end_matches('\r').split('\r'))
+}
+
 /// The same of text in lines, which it keeps.
 pub(crate) fn printable_lines(text: &str) -> String {
     text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
@@ -45,6 +51,13 @@ fn picture(control: char) -> char {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_carriage_return_ends_a_line() {
+        let lines = |text| output_lines(text).collect::<Vec<_>>();
+        assert_eq!(lines("10%\r50%\r100%\n"), ["10%", "50%", "100%"]);
+        assert_eq!(lines("windows\r\nplain\n\nend\r"), ["windows", "plain", "", "end"]);
+    }
 
     #[test]
     fn attack_49_output_can_colour_a_terminal_and_nothing_else() {

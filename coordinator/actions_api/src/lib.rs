@@ -1,7 +1,7 @@
 //! The services that actions call: caches, artifacts and OIDC tokens, with the protocols of GitHub's.
 //!
 //! One HTTP origin, reached only through a job's own tunnel: a connection belongs to one attempt, and every request must
-//! carry the attempt's token as well. [`cache`] and [`artifact`] speak twirp as GitHub's toolkit does, [`cache_v1`] and
+//! carry the attempt's token as well, but what git asks [`repository`]. [`cache`] and [`artifact`] speak twirp as GitHub's toolkit does, [`cache_v1`] and
 //! [`artifact_v3`] the protocols before it. [`storage`] stores bytes in the protocol of Azure's blob service, [`token`]
 //! makes and checks signed tokens, [`oidc`] issues ID tokens.
 
@@ -11,6 +11,7 @@ mod artifact_v3;
 mod cache;
 mod cache_v1;
 mod oidc;
+mod repository;
 mod storage;
 mod token;
 mod upload_account;
@@ -35,6 +36,7 @@ pub use self::{
     archive::{ArchiveError, Existing, unpack_archive},
     artifact::owner as artifact_owner,
     oidc::{Issuer, grants},
+    repository::{GitRequest, JobRepository},
 };
 use self::{
     token::Tokens,
@@ -63,6 +65,8 @@ pub struct ActionsApi {
     limits: config::CacheAndArtifactLimits,
     clock: fn() -> Millis,
     issuer: Option<Arc<Issuer>>,
+    /// Where git in jobs finds their repositories; `None`: nowhere.
+    repositories: Option<Arc<dyn JobRepository>>,
     /// Unfinished uploads of caches by version 1 of the protocol.
     reserved: Arc<Mutex<BTreeMap<u64, cache_v1::ReservedCache>>>,
     uploads: UploadAccount,
@@ -148,10 +152,17 @@ impl ActionsApi {
             limits,
             clock,
             issuer: None,
+            repositories: None,
             reserved: Arc::default(),
             uploads,
             expiries: least_recently_used(),
         }
+    }
+
+    /// The same, where git in jobs finds their repositories.
+    #[must_use]
+    pub fn with_repositories(self, repositories: Arc<dyn JobRepository>) -> Self {
+        Self { repositories: Some(repositories), ..self }
     }
 
     /// `ACTIONS_RUNTIME_TOKEN` of an attempt.
@@ -210,6 +221,9 @@ impl ActionsApi {
             .route("/_apis/resources/Containers/{id}/items/{index}", axum::routing::get(artifact_v3::content))
             .route("/oidc/token", axum::routing::get(oidc::token))
             .route("/api/{*path}", any(github))
+            .route("/{owner}/{name}/info/refs", axum::routing::get(repository::advertise))
+            .route("/{owner}/{name}/git-upload-pack", post(repository::fetch))
+            .route("/{owner}/{name}/git-receive-pack", post(repository::read_only))
             .fallback(nothing)
             .with_state(self.clone())
     }

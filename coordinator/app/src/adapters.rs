@@ -2,6 +2,7 @@
 
 pub(crate) mod actions_api;
 mod dispatch;
+pub(crate) mod job_repository;
 pub(crate) mod object_source;
 pub(crate) mod operator_api;
 pub(crate) mod relay_lookup;

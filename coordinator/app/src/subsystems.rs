@@ -9,7 +9,10 @@ use url::Url;
 
 use super::{
     PROTOCOLS,
-    adapters::{actions_api::Services, object_source::ObjectSource, operator_api::Operator, relay_lookup::RelayLookup},
+    adapters::{
+        actions_api::Services, job_repository::JobRepositories, object_source::ObjectSource, operator_api::Operator,
+        relay_lookup::RelayLookup,
+    },
     admission::Admission,
     background::{RunWork, SlowPlans},
     definitions::Definitions,
@@ -105,7 +108,8 @@ impl Subsystems {
         let settings = settings(&config, &keys, derive(&secret, b"links into private runs"), issuer.documents())?;
         let key = derive(&secret, b"tokens and URLs of jobs' services");
         let actions_api = ActionsApi::new(store.clone(), blobs.clone(), &key, config.kept.clone(), now);
-        let actions_api = actions_api.with_issuer(issuer);
+        let repositories = Arc::new(JobRepositories::new(sources.clone()));
+        let actions_api = actions_api.with_issuer(issuer).with_repositories(repositories);
         let coordinator = coordinator_id(&config.data)?;
         let dispatch = DispatchConfig {
             store: store.clone(),

@@ -437,21 +437,11 @@ impl Mirror {
         stream(command, "git archive", self.limits.fetch)
     }
 
-    /// git with nothing of this machine's configuration, no prompt, no hooks and no redirects.
+    /// As [`bare_git`], which may reach what this mirror may.
     fn bare_command(&self) -> Command {
-        let mut command = Command::new("git");
-        command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "SSL_CERT_FILE"));
+        let mut command = bare_git();
         let protocols = if self.reach.file { "https:http:file" } else { "https:http" };
-        command.env("GIT_ALLOW_PROTOCOL", protocols).env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_TERMINAL_PROMPT", "0");
-        command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("HOME", "/nonexistent").env("LC_ALL", "C");
-        command.args(["-c", "http.followRedirects=false", "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0"]);
-        command.args(["-c", "protocol.version=2", "-c", "safe.directory=*", "-c", "credential.helper="]);
-        command.args(["-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=30"]);
-        // Large objects are passed through, not held.
-        command.args(["-c", "core.bigFileThreshold=16m", "-c", "pack.threads=1", "-c", "pack.windowMemory=64m"]);
-        // A fetch that is cut off leaves nothing: loose objects would look complete.
-        command.args(["-c", "fetch.unpackLimit=1"]);
-        command.stdin(Stdio::null()).kill_on_drop(true);
+        command.env("GIT_ALLOW_PROTOCOL", protocols);
         command
     }
 
@@ -506,8 +496,25 @@ fn peel(repository: &git2::Repository, object: &str) -> Result<String, git2::Err
     Ok(objects::peel(repository, object)?.to_string())
 }
 
+/// git with nothing of this machine's configuration, no prompt, no hooks and no redirects.
+pub(super) fn bare_git() -> Command {
+    let mut command = Command::new("git");
+    command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "SSL_CERT_FILE"));
+    command.env("GIT_ALLOW_PROTOCOL", "none").env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_TERMINAL_PROMPT", "0");
+    command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("HOME", "/nonexistent").env("LC_ALL", "C");
+    command.args(["-c", "http.followRedirects=false", "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0"]);
+    command.args(["-c", "protocol.version=2", "-c", "safe.directory=*", "-c", "credential.helper="]);
+    command.args(["-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=30"]);
+    // Large objects are passed through, not held.
+    command.args(["-c", "core.bigFileThreshold=16m", "-c", "pack.threads=1", "-c", "pack.windowMemory=64m"]);
+    // A fetch that is cut off leaves nothing: loose objects would look complete.
+    command.args(["-c", "fetch.unpackLimit=1"]);
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
 /// Sets the limits of a process and of all that it starts: bytes of each file that it writes, and memory.
-fn confine(child: &Child, file: u64) {
+pub(super) fn confine(child: &Child, file: u64) {
     let Some(pid) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) else { return };
     let limit = |most: u64| Rlimit { current: Some(most), maximum: Some(most) };
     for (resource, most) in [(Resource::Fsize, file), (Resource::Data, MEMORY)] {

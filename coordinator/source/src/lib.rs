@@ -37,6 +37,7 @@ mod maintenance;
 mod objects;
 pub mod other_repositories;
 mod tree_size;
+pub mod upload_pack;
 
 pub use self::maintenance::StoredMirror;
 

@@ -8,6 +8,7 @@ mod ending;
 mod intake;
 mod kept;
 mod logs;
+mod repository;
 mod rerun;
 
 use std::time::Duration;

@@ -83,8 +83,7 @@ impl CommandReader {
         }
         let found = self.matchers.look(&colourless(line.trim_end_matches(['\r', '\n'])), &self.workspace);
         if let Some(why) = self.matchers.say_over() {
-            self.show(&format!("##[warning]{why}"));
-            self.annotate(Annotation { level: "warning".into(), message: why, ..Annotation::default() });
+            self.warn(&why);
         }
         found
     }
@@ -92,6 +91,11 @@ impl CommandReader {
     fn show(&mut self, text: &str) {
         self.shown.push_str(text);
         self.shown.push('\n');
+    }
+
+    fn warn(&mut self, what: &str) {
+        self.show(&format!("##[warning]{what}"));
+        self.annotate(Annotation { level: "warning".into(), message: what.to_owned(), ..Annotation::default() });
     }
 
     fn refuse(&mut self, why: &str) {
@@ -116,9 +120,9 @@ impl CommandReader {
         match name.as_str() {
             "add-mask" => match self.mask(&name, &command.data, masker) {
                 MaskOutcome::Masked | MaskOutcome::OverLimit => {}
-                MaskOutcome::Empty => self.show("##[warning]add-mask without a value masks nothing"),
+                MaskOutcome::Empty => self.warn("add-mask without a value masks nothing"),
                 MaskOutcome::TooShort => {
-                    self.show("##[warning]add-mask: values of one or two bytes are not masked");
+                    self.warn("add-mask: values of one or two bytes are not masked");
                 }
             },
             "group" => self.show(&format!("##[group]{}", command.data)),
@@ -183,7 +187,7 @@ impl CommandReader {
         let file = if name == "set-output" { "GITHUB_OUTPUT" } else { "GITHUB_STATE" };
         if !self.deprecated {
             self.deprecated = true;
-            self.show(&format!("##[warning]the command {name} is deprecated: write to the file ${file} instead"));
+            self.warn(&format!("the command {name} is deprecated: write to the file ${file} instead"));
         }
         let Some(key) = command.properties.get("name").cloned() else {
             return self.refuse(&format!("the command {name} needs a name: ::{name} name=NAME::VALUE"));

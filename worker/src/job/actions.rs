@@ -201,9 +201,8 @@ impl StepRunner<'_> {
             ActionRuns::Composite(steps) => self.composite(steps, &loaded, &inputs, scope).await,
             runs @ (ActionRuns::Node(_) | ActionRuns::Docker(_)) => {
                 if let (Some(_), None) = (runs.pre(), &loaded.remote) {
-                    let said =
-                        format!("##[warning]{}: what a local action runs before the job is left out", loaded.uses);
-                    self.env.job.log.notice(scope.index, &said).await;
+                    let said = format!("{}: what a local action runs before the job is left out", loaded.uses);
+                    self.env.warn(scope.index, &said).await;
                 }
                 let place = (scope.depth > 0).then(|| scope.place.clone());
                 self.register(step, &loaded, &scope.key, scope.action.clone(), place, scope.depth).await;
@@ -266,7 +265,7 @@ impl StepRunner<'_> {
         Ok(inputs)
     }
 
-    async fn warn_of_inputs(&self, loaded: &LoadedAction, given: &IndexMap<String, String>, scope: &StepScope<'_>) {
+    async fn warn_of_inputs(&mut self, loaded: &LoadedAction, given: &IndexMap<String, String>, scope: &StepScope<'_>) {
         let LoadedAction { uses, action, .. } = loaded;
         // A Docker action always takes them (GitHub docs, `steps[*].with.args` and `.entrypoint`).
         let is_docker = matches!(action.runs, ActionRuns::Docker(_));
@@ -274,11 +273,11 @@ impl StepRunner<'_> {
             |name: &str| is_docker && ["args", "entrypoint"].iter().any(|key| key.eq_ignore_ascii_case(name));
         for name in given.keys().filter(|name| !of_docker(name)) {
             let said = match action.inputs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)) {
-                None => Some(format!("##[warning]{uses} declares no input {name}")),
-                Some((_, input)) => input.deprecation.as_ref().map(|why| format!("##[warning]input {name}: {why}")),
+                None => Some(format!("{uses} declares no input {name}")),
+                Some((_, input)) => input.deprecation.as_ref().map(|why| format!("input {name}: {why}")),
             };
             if let Some(said) = said {
-                self.env.job.log.notice(scope.index, &said).await;
+                self.env.warn(scope.index, &said).await;
             }
         }
     }

@@ -60,6 +60,17 @@ impl<'a> StepEnv<'a> {
         StepResult::new(Conclusion::Failure)
     }
 
+    /// Something that a step can live with stands in log and annotations.
+    pub(super) async fn warn(&mut self, index: i32, what: &str) {
+        self.job.log.notice(index, &format!("##[warning]{what}")).await;
+        self.warning(what.to_owned());
+    }
+
+    pub(super) fn warning(&mut self, message: String) {
+        let annotation = Annotation { level: "warning".into(), message, ..Annotation::default() };
+        self.messages.annotate([annotation], &self.job.masker);
+    }
+
     pub(super) fn error(&mut self, message: String) {
         let annotation = Annotation { level: "error".into(), message, ..Annotation::default() };
         self.messages.annotate([annotation], &self.job.masker);

@@ -343,6 +343,7 @@ impl<'a> StepRunner<'a> {
             }
         };
         self.env.job.log.notice(index, &format!("##[error]{said}")).await;
+        self.env.error(said);
         end
     }
 
@@ -354,7 +355,9 @@ impl<'a> StepRunner<'a> {
         for (name, text) in &order.order.job.outputs {
             match evaluator.text(text).await {
                 Ok(value) if self.env.job.masker.finds(&value) || self.env.job.masker.finds(name) => {
-                    problems.push(format!("##[warning]job output {name} is left out: it may hold a secret"));
+                    let why = format!("job output {name} is left out: it may hold a secret");
+                    problems.push(format!("##[warning]{why}"));
+                    self.env.warning(why);
                 }
                 Ok(value) if take(&mut room, name.len() + value.len()) => {
                     report.outputs.insert(name.clone(), value);

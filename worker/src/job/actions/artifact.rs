@@ -98,7 +98,7 @@ impl StepRunner<'_> {
                 format!("No files were found with the provided path: {}. No artifacts will be uploaded.", upload.shown);
             match upload.if_none.as_str() {
                 "error" => return Err(said),
-                "warn" => self.env.job.log.notice(scope.index, &format!("##[warning]{said}")).await,
+                "warn" => self.env.warn(scope.index, &said).await,
                 _ => self.env.job.log.notice(scope.index, &said).await,
             }
             return Ok(end);
@@ -195,8 +195,7 @@ impl StepRunner<'_> {
             Err(end) => return Ok(end),
         };
         for entry in skipped {
-            let said = format!("##[warning]{entry}: left out, only files and folders are unpacked");
-            self.env.job.log.notice(scope.index, &said).await;
+            self.env.warn(scope.index, &format!("{entry}: left out, only files and folders are unpacked")).await;
         }
         let said = format!("Total of {} artifact(s) downloaded: {}", names.len(), names.join(", "));
         self.env.job.log.notice(scope.index, &said).await;

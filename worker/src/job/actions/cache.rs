@@ -95,8 +95,7 @@ impl StepRunner<'_> {
         let found = match restored {
             Ok(found) => found,
             Err(problem) => {
-                let said = format!("##[warning]Failed to restore: {problem}");
-                self.env.job.log.notice(scope.index, &said).await;
+                self.env.warn(scope.index, &format!("Failed to restore: {problem}")).await;
                 None
             }
         };
@@ -151,11 +150,12 @@ impl StepRunner<'_> {
             Ok(saved) => saved,
             Err(end) => return Ok(end),
         };
-        let said = match saved {
-            Ok(()) => format!("Cache saved with key: {}", saving.key),
-            Err(problem) => format!("##[warning]Failed to save: {problem}"),
-        };
-        self.env.job.log.notice(scope.index, &said).await;
+        match saved {
+            Ok(()) => {
+                self.env.job.log.notice(scope.index, &format!("Cache saved with key: {}", saving.key)).await;
+            }
+            Err(problem) => self.env.warn(scope.index, &format!("Failed to save: {problem}")).await,
+        }
         Ok(StepResult::new(Conclusion::Success))
     }
 }

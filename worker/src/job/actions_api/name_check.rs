@@ -108,9 +108,12 @@ async fn checked(request: Request<Incoming>, masker: &Masker) -> Result<Request<
     Ok(Request::from_parts(head, Full::new(bytes).map_err(|never| match never {}).boxed()))
 }
 
-/// Whether the body is (a part of) a file, by the route that takes it.
+/// Whether the body is (a part of) a file, or what git wants and has, by the route that takes it.
 fn is_file(method: &Method, path: &str) -> bool {
-    path.starts_with("/storage/") || (*method == Method::PATCH && path.starts_with("/_apis/artifactcache/caches/"))
+    let is_git = *method == Method::POST && path.split('/').count() == 4 && path.ends_with("/git-upload-pack");
+    is_git
+        || path.starts_with("/storage/")
+        || (*method == Method::PATCH && path.starts_with("/_apis/artifactcache/caches/"))
 }
 
 fn refusal(status: StatusCode, code: &str, why: &str) -> Response<Body> {

@@ -1,0 +1,66 @@
+//! A job's repository, as git in the job asks for it at the job's own address.
+
+use std::{sync::Arc, time::Duration};
+
+use actions_api::{GitRequest, JobIdentity, JobRepository};
+use bytes::Bytes;
+use futures::{FutureExt as _, future::BoxFuture, stream::BoxStream};
+use source::{
+    RepositoryMirrors,
+    other_repositories::{FetchDepth, RepositoryRequest},
+    upload_pack::{self, ServedRepository, UploadPackRequest},
+};
+
+/// How long what a job may see is remembered: one `git fetch` asks several times.
+const REMEMBERED: Duration = Duration::from_secs(30);
+/// Jobs whose repositories are remembered.
+const JOBS: u64 = 1024;
+
+/// Repositories of jobs: branches and tags of the maintainers' state, and the run's own commit.
+pub(crate) struct JobRepositories {
+    sources: Arc<RepositoryMirrors>,
+    known: moka::future::Cache<String, Arc<ServedRepository>>,
+}
+
+impl JobRepositories {
+    pub(crate) fn new(sources: Arc<RepositoryMirrors>) -> Self {
+        let known = moka::future::Cache::builder().max_capacity(JOBS).time_to_live(REMEMBERED).build();
+        Self { sources, known }
+    }
+}
+
+impl JobRepository for JobRepositories {
+    fn serve(
+        &self,
+        job: Arc<JobIdentity>,
+        request: GitRequest,
+    ) -> BoxFuture<'static, Result<BoxStream<'static, std::io::Result<Bytes>>, String>> {
+        let (sources, known) = (Arc::clone(&self.sources), self.known.clone());
+        async move {
+            let who = format!("{}/{}/{}", job.run, job.job, job.attempt);
+            let found = known.try_get_with(who.clone(), look_up(sources, job)).await;
+            let served = found.map_err(|why: Arc<String>| why.to_string())?;
+            let GitRequest { is_advertisement, protocol, encoding, body } = request;
+            let request = UploadPackRequest { is_advertisement, protocol, encoding, body };
+            upload_pack::serve(&served, &who, request).await
+        }
+        .boxed()
+    }
+}
+
+async fn look_up(sources: Arc<RepositoryMirrors>, job: Arc<JobIdentity>) -> Result<Arc<ServedRepository>, String> {
+    let text = |key: &str| job.github.get(key).and_then(serde_json::Value::as_str).unwrap_or_default();
+    let commit = text("sha");
+    let own = job.repository.as_str();
+    let asked = RepositoryRequest { own, repository: own, reference: commit, need: FetchDepth::Everything };
+    let found = sources.find(&asked).await.map_err(|error| error.to_string())?;
+    let mut refs = found.refs;
+    // A pull request's ref is the run's own.
+    if job.reference.starts_with("refs/") && refs.iter().all(|(name, _)| *name != job.reference) {
+        refs.push((job.reference.clone(), commit.to_owned()));
+    }
+    let branch = job.github.get("event").and_then(|event| event["repository"]["default_branch"].as_str());
+    let head = branch.map(|branch| format!("refs/heads/{branch}")).unwrap_or_default();
+    let path = sources.folder(&found.key).await.map_err(|error| error.to_string())?;
+    Ok(Arc::new(ServedRepository { path, refs, head, commit: commit.to_owned() }))
+}

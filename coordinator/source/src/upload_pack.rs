@@ -1,0 +1,271 @@
+//! Serves a repository to git, read-only, with the refs that one job may see (git's smart HTTP protocol).
+//!
+//! A mirror holds more than its repository's branches: commits that were pushed to others, or asked for once. So git is
+//! given a repository of its own for each request, which borrows the mirror's objects and has these refs alone: what they
+//! do not reach cannot be asked for.
+
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream::BoxStream};
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::{Child, ChildStdout, Command},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
+
+use super::git::{bare_git, confine};
+
+/// What git reads and writes.
+pub type ByteStream = BoxStream<'static, io::Result<Bytes>>;
+
+/// Processes of all jobs.
+const PROCESSES: usize = 32;
+/// Processes of one job: `git fetch` has one at a time.
+const OF_ONE: usize = 2;
+/// Longest answer, in time. The objects of a repository are read from the disk, and a job may read them slowly.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+/// Longest request, in bytes: what git wants, and what it has.
+const REQUEST: usize = 16 << 20;
+/// Longest head of an answer, in bytes.
+const HEAD: usize = 16 << 10;
+/// Bytes of one piece of an answer.
+const PIECE: usize = 64 << 10;
+/// Bytes of a file that such a process may write; it writes none.
+const FILE: u64 = 1 << 20;
+/// Where commits stand that may be asked for by their ids and are not listed.
+const HIDDEN: &str = "refs/longshore/";
+
+/// A repository and what of it is served.
+#[derive(Debug, Clone)]
+pub struct ServedRepository {
+    /// Its folder of git: bare, or `.git`.
+    pub path: PathBuf,
+    /// Names and objects.
+    pub refs: Vec<(String, String)>,
+    /// Full name of the default branch; empty: it has none.
+    pub head: String,
+    /// A commit that may be asked for whatever the refs hold.
+    pub commit: String,
+}
+
+/// One request of git.
+pub struct UploadPackRequest {
+    /// What the repository has is asked for (`info/refs`); else objects of it.
+    pub is_advertisement: bool,
+    /// Header `Git-Protocol`.
+    pub protocol: String,
+    /// Header `Content-Encoding`.
+    pub encoding: String,
+    /// What git sends.
+    pub body: ByteStream,
+}
+
+/// Answers one request. `who` has [`OF_ONE`] of all processes at most.
+///
+/// # Errors
+/// Why it is not answered, for who asked.
+pub async fn serve(repository: &ServedRepository, who: &str, request: UploadPackRequest) -> Result<ByteStream, String> {
+    let permits = acquire_process(who).await?;
+    let folder = tempfile::tempdir().map_err(|error| format!("no room for a request: {error}"))?;
+    write_repository(&folder.path().join("r.git"), repository).map_err(|error| format!("the repository: {error}"))?;
+    let mut child = start(folder.path(), &request)?;
+    confine(&child, FILE);
+    let deadline = Instant::now() + LIMIT;
+    let (input, output) = (child.stdin.take(), child.stdout.take());
+    let mut output = output.ok_or("git has no output")?;
+    tokio::spawn(async move {
+        let Some(mut input) = input else { return };
+        let mut body = request.body;
+        let mut left = REQUEST;
+        // A process that ends reads no more; it says why.
+        while let Some(Ok(piece)) = body.next().await {
+            let Some(rest) = left.checked_sub(piece.len()) else { return };
+            left = rest;
+            if input.write_all(&piece).await.is_err() {
+                return;
+            }
+        }
+    });
+    let begun = timeout_at(deadline, head(&mut output)).await.map_err(|_| "git took too long".to_owned())?;
+    let begun = begun.map_err(|error| format!("git said nothing: {error}"))?;
+    let answer = Answer { output, deadline, _child: child, _folder: folder, _permits: permits };
+    let rest = futures::stream::unfold(answer, |mut answer| async {
+        let piece = answer.next().await?;
+        Some((piece, answer))
+    });
+    Ok(futures::stream::once(async { Ok(begun) }).chain(rest).boxed())
+}
+
+/// An answer on its way. Dropped, its process ends and its repository goes.
+struct Answer {
+    output: ChildStdout,
+    deadline: Instant,
+    _child: Child,
+    _folder: tempfile::TempDir,
+    _permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+}
+
+impl Answer {
+    async fn next(&mut self) -> Option<io::Result<Bytes>> {
+        let mut piece = Vec::with_capacity(PIECE);
+        match timeout_at(self.deadline, self.output.read_buf(&mut piece)).await {
+            Ok(Ok(0)) => None,
+            Ok(Ok(_)) => Some(Ok(piece.into())),
+            Ok(Err(error)) => Some(Err(error)),
+            Err(_) => Some(Err(io::Error::other("git took too long"))),
+        }
+    }
+}
+
+/// Waits until one may have a process.
+async fn acquire_process(who: &str) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), String> {
+    static ALL: OnceLock<Arc<Semaphore>> = OnceLock::new();
+    static EACH: Mutex<Option<HashMap<String, Arc<Semaphore>>>> = Mutex::new(None);
+    let ending = |_| "the coordinator is ending".to_owned();
+    let own = {
+        let mut each = EACH.lock();
+        let each = each.get_or_insert_default();
+        each.retain(|_, own| Arc::strong_count(own) > 1);
+        each.entry(who.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(OF_ONE))).clone()
+    };
+    // The own one first: who waits for it keeps nobody else waiting.
+    let own = own.acquire_owned().await.map_err(ending)?;
+    let all = ALL.get_or_init(|| Arc::new(Semaphore::new(PROCESSES))).clone();
+    Ok((own, all.acquire_owned().await.map_err(ending)?))
+}
+
+/// A bare repository with the refs alone.
+fn write_repository(path: &Path, repository: &ServedRepository) -> io::Result<()> {
+    std::fs::create_dir_all(path.join("objects/info"))?;
+    std::fs::create_dir_all(path.join("refs"))?;
+    let objects = std::fs::canonicalize(repository.path.join("objects"))?;
+    std::fs::write(path.join("objects/info/alternates"), format!("{}\n", objects.display()))?;
+    let format = if repository.commit.len() == 64 { "1\n[extensions]\nobjectformat = sha256" } else { "0" };
+    let config = format!(
+        "[core]\nbare = true\nrepositoryformatversion = {format}\n[http]\nreceivepack = false\n[transfer]\nhideRefs = \
+         {HIDDEN}\n[uploadpack]\nallowTipSHA1InWant = true\nallowReachableSHA1InWant = true\nallowFilter = true\n"
+    );
+    std::fs::write(path.join("config"), config)?;
+    let head = if repository.head.is_empty() { "refs/heads/main" } else { &repository.head };
+    std::fs::write(path.join("HEAD"), format!("ref: {head}\n"))?;
+    let plain = |text: &str| !text.contains(char::is_whitespace) && !text.contains(char::is_control);
+    let mut refs: Vec<String> = repository
+        .refs
+        .iter()
+        .filter(|(name, object)| name.starts_with("refs/") && !name.starts_with(HIDDEN) && plain(name) && plain(object))
+        .map(|(name, object)| format!("{object} {name}\n"))
+        .collect();
+    refs.push(format!("{} {HIDDEN}run\n", repository.commit));
+    std::fs::write(path.join("packed-refs"), refs.concat())
+}
+
+fn start(folder: &Path, request: &UploadPackRequest) -> Result<Child, String> {
+    let mut command: Command = bare_git();
+    let (method, path, query, kind) = match request.is_advertisement {
+        true => ("GET", "/r.git/info/refs", "service=git-upload-pack", ""),
+        false => ("POST", "/r.git/git-upload-pack", "", "application/x-git-upload-pack-request"),
+    };
+    let plain = |text: &str| text.len() < 100 && text.bytes().all(|byte| byte.is_ascii_graphic());
+    command
+        .arg("http-backend")
+        .env("GIT_PROJECT_ROOT", folder)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("REQUEST_METHOD", method)
+        .env("PATH_INFO", path)
+        .env("QUERY_STRING", query)
+        .env("CONTENT_TYPE", kind)
+        .env("HTTP_CONTENT_ENCODING", if plain(&request.encoding) { &request.encoding } else { "" })
+        .env("GIT_PROTOCOL", if plain(&request.protocol) { &request.protocol } else { "" })
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    command.spawn().map_err(|error| format!("cannot start git: {error}; install git 2.37 or later"))
+}
+
+/// Reads the head of an answer (RFC 3875). Gives what came of the answer itself.
+async fn head(output: &mut ChildStdout) -> io::Result<Bytes> {
+    let mut read = Vec::new();
+    loop {
+        if let Some(end) = read.windows(4).position(|four| four == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(read.get(..end).unwrap_or_default()).into_owned();
+            return match head.lines().find_map(|line| line.strip_prefix("Status: ")) {
+                Some(status) => Err(io::Error::other(status.to_owned())),
+                None => Ok(Bytes::copy_from_slice(read.get(end + 4..).unwrap_or_default())),
+            };
+        }
+        if read.len() > HEAD || output.read_buf(&mut read).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn sh(folder: &Path, script: &str) -> String {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-ec", script]).current_dir(folder).env("GIT_CONFIG_GLOBAL", "/dev/null");
+        for role in ["AUTHOR", "COMMITTER"] {
+            command.env(format!("GIT_{role}_NAME"), "n").env(format!("GIT_{role}_EMAIL"), "e@example.org");
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// A pkt-line (gitprotocol-common).
+    fn line(text: &str) -> String {
+        format!("{:04x}{text}", text.len() + 4)
+    }
+
+    async fn ask(repository: &ServedRepository, body: String, version: &str) -> Result<Vec<u8>, String> {
+        let is_advertisement = body.is_empty();
+        let body = futures::stream::once(async { Ok(Bytes::from(body)) }).boxed();
+        let request = UploadPackRequest { is_advertisement, protocol: version.into(), encoding: String::new(), body };
+        let pieces: Vec<_> = serve(repository, "me", request).await?.collect().await;
+        Ok(pieces.into_iter().map(Result::unwrap).collect::<Vec<_>>().concat())
+    }
+
+    #[tokio::test]
+    async fn attack_02_nothing_but_what_the_given_refs_reach_can_be_fetched() {
+        let folder = tempfile::tempdir().unwrap();
+        sh(folder.path(), "git init -q -b main .; git commit -q --allow-empty -m one; git tag v1");
+        let first = sh(folder.path(), "git rev-parse HEAD");
+        let run = sh(folder.path(), "git checkout -q -b run; git commit -q --allow-empty -m run; git rev-parse HEAD");
+        let other = sh(
+            folder.path(),
+            "git checkout -q main -b other; git commit -q --allow-empty -m other; git rev-parse HEAD",
+        );
+        let served = ServedRepository {
+            path: folder.path().join(".git"),
+            refs: vec![("refs/heads/main".into(), first.clone()), ("refs/tags/v1".into(), first.clone())],
+            head: "refs/heads/main".into(),
+            commit: run.clone(),
+        };
+        let listed = ask(&served, String::new(), "").await.unwrap();
+        let listed = String::from_utf8_lossy(&listed).into_owned();
+        assert!(listed.contains(&format!("{first} refs/heads/main")) && listed.contains("refs/tags/v1"), "{listed}");
+        assert!(
+            !listed.contains(&other) && !listed.contains("refs/heads/other") && !listed.contains(HIDDEN),
+            "{listed}"
+        );
+        for (wanted, given) in [(&first, true), (&run, true), (&other, false)] {
+            let body = format!("{}0000{}", line(&format!("want {wanted} no-progress\n")), line("done\n"));
+            let answer = ask(&served, body, "").await.unwrap();
+            let packed = answer.windows(4).any(|four| four == b"PACK");
+            assert_eq!(packed, given, "{wanted}: {}", String::from_utf8_lossy(&answer));
+        }
+    }
+}
