@@ -9,6 +9,8 @@ mod definition;
 mod list;
 #[path = "browser/private.rs"]
 mod private;
+#[path = "browser/start.rs"]
+mod start;
 
 use longshore_tests::harness::{browser::Browser, bunker::Bunker, pool::Dev, world::World};
 
@@ -157,8 +159,8 @@ async fn attack_50_a_run_of_hostile_names_is_watched_from_its_press_to_its_faili
     stage.browser.press("Run again").await.unwrap();
     stage.until("document.querySelector('dialog[open]') && 'open'").await;
     stage.is_sound().await;
-    stage.until("(document.querySelector('dialog textarea[name=inputs]').value = 'pass=yes') && 'filled'").await;
-    stage.browser.press("Run").await.unwrap();
+    stage.until("(document.querySelector('dialog [name=\"input.pass\"]').value = 'yes') && 'filled'").await;
+    stage.browser.press("Start run").await.unwrap();
     stage.until(&format!("location.href !== '{first}' && document.querySelector('#state.success')?.textContent")).await;
     stage.is_sound().await;
     signer.abort();
@@ -179,7 +181,7 @@ async fn a_run_is_cancelled_and_every_page_is_sound_without_and_with_a_script() 
         stage.world.address(),
     );
     stage.until(&fill).await;
-    stage.browser.press("Run").await.unwrap();
+    stage.browser.press("Start run").await.unwrap();
     stage.until("location.pathname.startsWith('/runs/') && document.querySelector('#state.running, #state.active')?.textContent").await;
     stage.browser.press("Cancel").await.unwrap();
     stage.browser.press("Cancel the run").await.unwrap();
@@ -190,12 +192,12 @@ async fn a_run_is_cancelled_and_every_page_is_sound_without_and_with_a_script() 
         stage.is_sound().await;
     }
     stage.open("/repositories").await;
-    stage.browser.click("#main table a").await.unwrap();
+    stage.browser.click("#repositories a").await.unwrap();
     let file = stage.until(&format!("document.querySelector('pre[aria-label=\"Text of {PATH}\"]')?.textContent")).await;
     assert_eq!(file.trim_end(), WORKFLOW.trim_end());
     stage.is_sound().await;
     // The file is run from here: the form knows which.
-    stage.browser.press("Run it").await.unwrap();
+    stage.browser.press("Run").await.unwrap();
     let filled = "(() => { const form = document.querySelector('dialog[open] form'); return form && form.repository.value + ' ' + form.workflow.value; })()";
     assert_eq!(stage.until(filled).await, format!("{} {PATH}", stage.world.address()));
     stage.is_sound().await;
@@ -257,7 +259,7 @@ impl Stage {
         );
         self.until(&choose).await;
         self.is_sound().await;
-        self.browser.press("Run").await.unwrap();
+        self.browser.press("Start run").await.unwrap();
         self.until(&format!("location.href !== '{before}' && document.querySelector('#state.success')?.textContent"))
             .await;
     }
@@ -333,7 +335,7 @@ async fn somebody_signs_in_with_a_remote_signer_runs_a_workflow_and_cancels_it_w
         stage.world.address(),
     );
     stage.until(&fill).await;
-    stage.browser.press("Run").await.unwrap();
+    stage.browser.press("Start run").await.unwrap();
     stage.until("location.pathname.startsWith('/runs/') && document.querySelector('#state.running, #state.active')?.textContent").await;
     let actor =
         stage.until("[...document.querySelectorAll('dd code')].map((code) => code.textContent).join(' ')").await;

@@ -115,6 +115,14 @@ impl Dialect {
         }
     }
 
+    /// What who starts a workflow by hand may set.
+    #[must_use]
+    pub fn dispatch_inputs(self, plan: &Plan) -> Vec<outline::InputOutline> {
+        match self {
+            Self::Github => github::outline::inputs(plan),
+        }
+    }
+
     /// What a plan would run.
     pub fn outline(self, plan: &Plan) -> Outline {
         match self {

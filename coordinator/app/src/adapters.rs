@@ -5,4 +5,5 @@ mod dispatch;
 pub(crate) mod job_repository;
 pub(crate) mod object_source;
 pub(crate) mod operator_api;
+pub(crate) mod profiles;
 pub(crate) mod relay_lookup;

@@ -11,7 +11,7 @@ use super::{
     PROTOCOLS,
     adapters::{
         actions_api::Services, job_repository::JobRepositories, object_source::ObjectSource, operator_api::Operator,
-        relay_lookup::RelayLookup,
+        profiles::Profiles, relay_lookup::RelayLookup,
     },
     admission::Admission,
     background::{RunWork, SlowPlans},
@@ -230,6 +230,7 @@ impl Subsystems {
             signers: RemoteSigners::new(&self.config.relays),
             config: self.config.clone(),
             definitions: self.definitions.clone(),
+            profiles: Profiles::new(self.relays.clone(), &self.config.relays),
         };
         let samples = metrics::SampleInputs {
             store: self.store.clone(),

@@ -96,7 +96,9 @@ export const edit = (place) => {
     actions.replaceChildren(make("span", { class: "quiet" }, "Sign in to publish or run it."));
     return;
   }
-  actions.replaceChildren(button("Publish", () => publish(false), told));
+  const send = button("Publish", () => publish(false), told);
+  send.classList.add("primary");
+  actions.replaceChildren(send);
   if ("defined" in place.dataset) {
     actions.append(
       button("Run it", async () => {

@@ -14,6 +14,8 @@ const LATE = 200; // milliseconds that lines are waited for before the view move
 const AROUND = 15; // lines drawn above and below what is in sight
 const SHORT = 200; // lines of a log whose steps are all open
 
+const isEnd = (line) => END.test(line.text);
+
 export const liveLog = async (log) => {
   const { run, job, attempt } = log.dataset;
   const base = "/api/runs/" + encodeURIComponent(run);
@@ -57,7 +59,7 @@ export const liveLog = async (log) => {
     while (chunks.size > KEPT) chunks.delete(chunks.keys().next().value);
     const from = number * CHUNK + 1;
     found.loading = load(from, from + CHUNK - 1).then(
-      (lines) => { found.lines = lines; draw(); return found; },
+      (lines) => { found.lines = lines; folds.read(lines, isEnd); draw(); return found; },
       () => { chunks.delete(number); status.textContent = "lines could not be fetched; scroll to try again"; return found; });
     return found;
   };
@@ -238,6 +240,7 @@ export const liveLog = async (log) => {
       const known = last?.lines?.length || 0;
       const from = number * CHUNK + 1 + known;
       const lines = await load(from, from + CHUNK - 1 - known).catch(() => []);
+      folds.read(lines, isEnd);
       if (last?.lines) last.lines.push(...lines.filter((one) => one.number > number * CHUNK + last.lines.length));
       else if (lines.length && !last) chunks.set(number, { lines, loading: Promise.resolve() });
       if (lines.length === CHUNK - known) again = true;

@@ -8,11 +8,13 @@ export const folds = () => {
   const closed = new Set();
   const touched = new Set(); // steps that somebody folded or unfolded
   const groups = new Map(); // folded groups: the line that begins one, and the last one
+  const ends = new Set(); // lines that end groups: they say nothing
   let ranges = []; // hidden lines as [first, last], in order
 
   const bodyEnd = (at) => (steps[at + 1] ? steps[at + 1].first - 1 : total);
   const arrange = () => {
     const hidden = [...groups].map(([first, last]) => [first + 1, last]);
+    for (const line of ends) hidden.push([line, line]);
     steps.forEach((step, at) => {
       // What the last line of a step says stands in its head.
       if (step.last) hidden.push([step.last, step.last]);
@@ -42,6 +44,12 @@ export const folds = () => {
       arrange();
     },
     grow(lines) { if (lines !== total) { total = lines; arrange(); } },
+    // Lines that are there now: those that only end a group are not shown.
+    read(lines, isEnd) {
+      const before = ends.size;
+      for (const line of lines) if (isEnd(line)) ends.add(line.number);
+      if (ends.size > before) arrange();
+    },
     head: (line) => heads.get(line),
     steps: () => steps,
     isClosed: (line) => closed.has(line) || groups.has(line),

@@ -17,7 +17,7 @@ export const stepHead = (step, { closed, live, toggle }) => {
   const took = make("span", { class: "took" }, step.conclusion ? span(step.duration_ms) : "");
   if (!step.conclusion && live) took.dataset.since = step.begun_at;
   const button = make("button", { type: "button", class: "fold", "aria-expanded": String(!closed) },
-    icon(closed ? "open" : "down"), drawn(word), make("span", { class: "name" }, stepName(step.name)), took);
+    icon(closed ? "open" : "down"), drawn(word), make("span", { class: "name text" }, stepName(step.name)), took);
   button.addEventListener("click", toggle);
   return make("div", { class: "row head " + word, id: "L" + step.first }, button);
 };

@@ -13,14 +13,6 @@ const pairs = (text) =>
     return [line.slice(0, at), line.slice(at + 1)];
   });
 
-// A run that is repeated may have had secrets; what they were is kept nowhere.
-const secretsOf = (text) => {
-  const found = pairs(text);
-  const empty = found.find(([, value]) => !value);
-  if (empty) throw new Error("The secret " + empty[0] + " has no value: write it behind the “=”, or delete the line to go on without it.");
-  return found;
-};
-
 // What the events say.
 const events = async (wanted, pool) => {
   const publisher = await (await fetch("/api/publisher", { method: "POST" })).json();
@@ -62,14 +54,72 @@ const field = (text, name, value, more = {}) => {
   return [make("label", {}, text, input), input];
 };
 
-// What of an earlier run is done again: all of it, what failed, or one job, each with what depends on it.
-const scopes = (from) => {
-  const select = make("select", { name: "again" }, make("option", { value: "all" }, "all jobs"));
-  if (from.jobs.some((job) => job.conclusion === "failure" || job.conclusion === "cancelled")) {
-    select.append(make("option", { value: "failed" }, "what failed, and what depends on it"));
+// One declared input as a field of its type; `read` gives what is to be sent, none where the workflow decides.
+const declared = (input, given) => {
+  const name = "input." + input.name;
+  const value = given === undefined || given === null ? input.default ?? "" : String(given);
+  const text = input.name + (input.required ? " (required)" : "");
+  if (input.kind === "boolean") {
+    const box = make("input", { type: "checkbox", name });
+    box.checked = value === "true";
+    return { label: make("label", { class: "check" }, box, text), read: () => [[input.name, String(box.checked)]] };
   }
+  let control;
+  if (input.kind === "choice") {
+    control = make("select", { name, required: input.required }, make("option", { value: "" }, input.required ? "Choose …" : "(the default)"),
+      ...input.options.map((option) => make("option", { value: option }, option)));
+  } else {
+    control = make("input", { name, type: input.kind === "number" ? "number" : "text", step: input.kind === "number" ? "any" : null, required: input.required, autocomplete: "off" });
+  }
+  control.value = value;
+  return { label: make("label", {}, text, control), read: () => (control.value === "" ? [] : [[input.name, control.value]]) };
+};
+
+// Fields for what the workflow declares; where that is not known, lines of text.
+const inputFields = (from) => {
+  if (!from.declared) {
+    const [label, area] = field("Inputs, NAME=VALUE, one a line", "inputs", "", { rows: "3" });
+    return { labels: [label], read: () => pairs(area.value) };
+  }
+  const all = from.declared.map((input) => declared(input, from.inputs?.[input.name]));
+  return { labels: all.map((one) => one.label), read: () => all.flatMap((one) => one.read()) };
+};
+
+// Names and values of secrets, which nobody behind one's back can read.
+const secretFields = (names) => {
+  const rows = make("div", { class: "secrets" });
+  const add = (name = "") => {
+    const key = make("input", { "aria-label": "Name of a secret", placeholder: "NAME", autocomplete: "off", spellcheck: "false" });
+    key.value = name;
+    key.readOnly = name !== "";
+    const value = make("input", { type: "password", "aria-label": name ? "Value of " + name : "Its value", placeholder: "value", autocomplete: "new-password" });
+    const drop = make("button", { type: "button", class: "plain", "aria-label": name ? "Go on without " + name : "Remove" }, "Remove");
+    const row = make("div", { class: "secret" }, key, value, drop);
+    drop.addEventListener("click", () => row.remove());
+    rows.append(row);
+    return key;
+  };
+  names.forEach((name) => add(name));
+  const more = make("button", { type: "button", class: "plain" }, "Add a secret");
+  more.addEventListener("click", () => add().focus());
+  const read = () => [...rows.children].map((row) => [...row.querySelectorAll("input")].map((input) => input.value)).map(([name, value]) => {
+    if (name && !value) throw new Error("The secret " + name + " has no value: write it, or remove the secret to go on without it.");
+    if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) throw new Error("“" + name + "” is no name of a secret: letters, digits and _ alone.");
+    return [name, value];
+  });
+  const hint = names.length ? "The values of that run's secrets are not kept: write them again." : "Sealed for the pool; only this run gets them.";
+  return { labels: [make("fieldset", {}, make("legend", {}, "Secrets"), make("p", { class: "hint" }, hint), rows, more)], read };
+};
+
+// What of an earlier run is done again: what failed, all of it, or one job, each with what depends on it.
+const scopes = (from) => {
+  const select = make("select", { name: "again" });
+  if (from.jobs.some((job) => job.conclusion === "failure" || job.conclusion === "cancelled")) {
+    select.append(make("option", { value: "failed" }, "Failed jobs, and what depends on them"));
+  }
+  select.append(make("option", { value: "all" }, "All jobs"));
   for (const id of new Set(from.jobs.map((job) => job.key.split("/")[0]))) {
-    select.append(make("option", { value: "job " + id }, "the job " + id + ", and what depends on it"));
+    select.append(make("option", { value: "job " + id }, "The job " + id + ", and what depends on it"));
   }
   return select;
 };
@@ -83,21 +133,33 @@ const again = (from, scope) => {
 // Opens the form, filled from an earlier run or from what is filtered by.
 export const makeRun = (from) => {
   const select = from.run_event ? scopes(from) : null;
-  const fixed = { required: true, readonly: select !== null };
-  const [repository, repositoryField] = field("Repository (30617:KEY:NAME)", "repository", from.repository, fixed);
-  const [workflow, workflowField] = field("Workflow file", "workflow", from.workflow, fixed);
+  const isKnown = Boolean(from.repository && from.workflow);
+  const hidden = isKnown ? { type: "hidden" } : { required: true };
+  const [repository, repositoryField] = field("Repository (30617:KEY:NAME)", "repository", from.repository, hidden);
+  const [workflow, workflowField] = field("Workflow file", "workflow", from.workflow, hidden);
   const [branch, branchField] = field("Branch or tag (none: the default branch)", "branch", short(from.reference || ""));
-  const [commit, commitField] = field("Commit (none: the newest)", "commit", from.commit);
-  const [inputs, inputsField] = field("Inputs, NAME=VALUE, one a line", "inputs", "", { rows: "3" });
-  const names = from.secret_names || [];
-  const sealed = names.length ? "Secrets of that run; their values are not kept: write them again" : "Secrets";
-  const [secrets, secretsField] = field(sealed + ", NAME=VALUE, one a line; sealed for the pool", "secrets",
-    names.map((name) => name + "=").join("\n"), { rows: "2", autocomplete: "off" });
-  const fields = [select ? make("label", {}, "What", select) : null, repository, workflow, branch, commit, inputs, secrets];
-  dialog("make-title", select ? "Run again" : "Run a workflow", fields, "Run", async (told) => {
+  const [commit, commitField] = field("Commit (none: the newest of the branch)", "commit", from.commit);
+  let inputs = inputFields(from);
+  const place = make("div", { class: "inputs" }, ...inputs.labels);
+  // Which of the repository's workflows: each has inputs of its own.
+  const choice = from.workflows?.length ? make("select", { name: "workflow" }, ...from.workflows.map((one) => make("option", { value: one.path }, one.name))) : null;
+  const choose = () => {
+    inputs = inputFields({ declared: from.workflows.find((one) => one.path === choice.value).inputs });
+    place.replaceChildren(...inputs.labels);
+  };
+  if (choice) {
+    choice.addEventListener("change", choose);
+    choose();
+  }
+  const secrets = secretFields(from.secret_names || []);
+  const what = isKnown ? make("p", { class: "hint any" }, from.workflow.replace(/^\.github\/workflows\//, "") + " of " + from.repository.split(":").slice(2).join(":")) : null;
+  const known = choice ? [Object.assign(repositoryField, { type: "hidden" }), make("label", {}, "Workflow", choice)] : isKnown ? [repositoryField, workflowField] : [repository, workflow];
+  const elsewhere = make("details", {}, make("summary", { class: "small" }, "Another commit"), commit);
+  const fields = [what, select ? make("label", {}, "Jobs to run", select) : null, ...known, branch, place, ...secrets.labels, elsewhere].filter(Boolean);
+  dialog("make-title", select ? "Run again" : "Run workflow", fields, "Start run", async (told) => {
     const wanted = {
-      repository: repositoryField.value.trim(), workflow: workflowField.value.trim(), branch: branchField.value.trim(),
-      commit: commitField.value.trim(), inputs: pairs(inputsField.value), secrets: secretsOf(secretsField.value),
+      repository: repositoryField.value.trim(), workflow: (choice || workflowField).value.trim(), branch: branchField.value.trim(),
+      commit: commitField.value.trim(), inputs: inputs.read(), secrets: secrets.read(),
       trigger: from.trigger || "manual", tags: select ? again(from, select.value) : [],
     };
     told.textContent = WAITING;

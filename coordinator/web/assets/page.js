@@ -1,4 +1,5 @@
 // Loaded by every page: what a page has on it decides which part of it comes to life.
+import { copyButtons } from "./copy.js";
 import { liveList } from "./list.js";
 import { liveRun } from "./run.js";
 import { liveLog } from "./log.js";
@@ -23,6 +24,7 @@ addEventListener("hashchange", point);
 point();
 
 keepTime();
+copyButtons(document);
 found("search", suggest);
 found("runs", liveList);
 found("run", liveRun);

@@ -191,8 +191,9 @@ const deliveries = async (workers) => {
 // A button that asks for a run of what its place names.
 const runs = (place) => {
   const { runs: text, repository, workflow, reference, commit } = place.dataset;
+  const [declared, workflows] = [place.dataset.inputs, place.dataset.workflows].map((given) => (given ? JSON.parse(given) : undefined));
   const told = make("span", { role: "status" });
-  const start = button(text, () => makeRun({ repository, workflow, reference, commit }), told);
+  const start = button(text, () => makeRun({ repository, workflow, reference, commit, declared, workflows }), told);
   if (workflow) start.setAttribute("aria-label", text + ": " + workflow);
   if ("primary" in place.dataset) start.classList.add("primary");
   place.append(start, told);

@@ -14,6 +14,7 @@ use domain::id::RunId;
 use super::{
     QueryParams, Refusal, Web,
     auth::{Action, Caller},
+    authors,
     dto::{RunSummary, RunView},
     run_detail, run_lookup,
 };
@@ -165,7 +166,7 @@ pub(super) async fn list(
     let more = found.len() > limit as usize;
     found.truncate(limit as usize);
     let next = found.last().filter(|_| more).map(|run| run.serial);
-    Ok((found.into_iter().map(RunSummary::from).collect(), next))
+    Ok((authors::summaries(web, found), next))
 }
 
 /// Runs, newest first.

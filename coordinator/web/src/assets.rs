@@ -79,17 +79,25 @@ struct Asset {
 
 /// Compressed once, at the first request.
 static PACKED: LazyLock<HashMap<&'static str, Asset>> = LazyLock::new(|| {
-    let pack = |text: &str| {
-        let mut packed = GzEncoder::new(Vec::new(), Compression::best());
-        packed.write_all(text.as_bytes()).and_then(|()| packed.finish()).unwrap_or_default()
-    };
     let asset = |&(name, kind, text): &(&'static str, &'static str, &'static str)| {
         let tag = HeaderValue::from_str(&format!("W/\"{}\"", hex::encode(Sha256::digest(text))));
         let tag = tag.unwrap_or_else(|_| HeaderValue::from_static("W/\"\""));
-        (name, Asset { kind, text, packed: pack(text).into(), tag })
+        (name, Asset { kind, text, packed: packed(text.as_bytes(), Compression::best()).into(), tag })
     };
     ASSETS.iter().map(asset).collect()
 });
+
+/// Whether a client takes answers that are compressed with gzip.
+pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
+    let given = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    given.split(',').any(|coding| coding.trim().split(';').next() == Some("gzip"))
+}
+
+/// A text with gzip; empty where that failed.
+pub(super) fn packed(text: &[u8], level: Compression) -> Vec<u8> {
+    let mut packed = GzEncoder::new(Vec::new(), level);
+    packed.write_all(text).and_then(|()| packed.finish()).unwrap_or_default()
+}
 
 /// One file, by its name.
 pub(super) async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Refusal> {
@@ -98,8 +106,7 @@ pub(super) async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Resul
     };
     let given = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let same = given(header::IF_NONE_MATCH).split(',').any(|tag| tag.trim() == asset.tag);
-    let takes = given(header::ACCEPT_ENCODING).split(',').any(|coding| coding.trim().split(';').next() == Some("gzip"));
-    let mut response = match (same, takes && !asset.packed.is_empty()) {
+    let mut response = match (same, takes_gzip(&headers) && !asset.packed.is_empty()) {
         (true, _) => StatusCode::NOT_MODIFIED.into_response(),
         (false, true) => ([(header::CONTENT_ENCODING, "gzip")], asset.packed.clone()).into_response(),
         (false, false) => Bytes::from_static(asset.text.as_bytes()).into_response(),

@@ -19,6 +19,7 @@ use super::{
     QueryParams, Refusal, Web,
     api::RunQuery,
     auth::Caller,
+    authors,
     dto::RunSummary,
     live,
     request_limits::{self, Client},
@@ -61,7 +62,7 @@ struct ListFollower {
     /// Number of the last change that was sent.
     after: u64,
     changes: broadcast::Receiver<Arc<[Summary]>>,
-    ready: VecDeque<Summary>,
+    ready: VecDeque<RunSummary>,
 }
 
 impl ListFollower {
@@ -78,8 +79,7 @@ impl ListFollower {
     async fn next(&mut self) -> anyhow::Result<Option<Event>> {
         loop {
             if let Some(run) = self.ready.pop_front() {
-                let id = run.changed.to_string();
-                return Ok(Some(Event::default().event("run").id(id).json_data(RunSummary::from(run))?));
+                return Ok(Some(Event::default().event("run").id(run.change.to_string()).json_data(run)?));
             }
             let latest = self.web.store.latest_change().await?;
             if latest > self.after {
@@ -87,7 +87,7 @@ impl ListFollower {
                 let more = found.len() == AT_ONCE as usize;
                 let last = found.last().map_or(0, |run| run.changed);
                 self.after = if more { last } else { latest.max(last) };
-                self.ready.extend(found);
+                self.ready.extend(authors::summaries(&self.web, found));
                 continue;
             }
             loop {

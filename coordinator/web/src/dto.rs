@@ -5,6 +5,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde::Serialize;
 use utoipa::ToSchema;
+use workflow::dialect::outline::InputOutline;
 use workflow::plan::{Annotation, Conclusion, Environment, JobReport, Reason};
 
 use super::{job_details::JobDetails, people, time, why};
@@ -34,6 +35,14 @@ pub(super) struct RunView {
     /// Runs that repeat this one, the oldest first; only where one run was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reruns: Option<Vec<RunLink>>,
+    /// Its inputs; only where one run was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub(super) inputs: Option<serde_json::Map<String, serde_json::Value>>,
+    /// The inputs that its workflow declares; only where one run was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Object>>)]
+    pub(super) declared: Option<Vec<InputOutline>>,
     /// Names of the secrets of the request; a rerun must bring them again.
     pub(super) secret_names: Vec<String>,
     pub(super) repository: String,
@@ -52,6 +61,8 @@ pub(super) struct RunView {
     /// As written in the request.
     pub(super) trigger: Option<String>,
     pub(super) actor: String,
+    /// The author for people; a name from a profile only where one run was asked for.
+    pub(super) actor_name: String,
     pub(super) run_event: Option<String>,
     pub(super) job_event: Option<String>,
     pub(super) publisher: Option<String>,
@@ -91,7 +102,7 @@ pub(super) struct RunView {
 }
 
 /// A run as lists show it.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct RunSummary {
     #[schema(value_type = String)]
     pub(super) id: RunId,
@@ -349,6 +360,8 @@ impl RunView {
             previous: state.rerun.as_ref().map(|rerun| rerun.previous.clone()),
             previous_run: None,
             reruns: None,
+            inputs: None,
+            declared: None,
             secret_names: state.secret_names,
             repository: request.repository.address,
             name: planned.map_or_else(|| request.workflow.clone(), |planned| planned.plan.name.clone()),
@@ -362,6 +375,7 @@ impl RunView {
             why: waits.clone().or_else(|| reason.as_ref().map(ToString::to_string)),
             workflow: request.workflow,
             trigger: request.trigger,
+            actor_name: people::short_npub(&request.actor),
             actor: request.actor,
             run_event,
             job_event,
@@ -401,7 +415,7 @@ impl From<Summary> for RunSummary {
             commit: run.commit,
             branch: run.branch,
             event: run.event,
-            actor_name: people::short_npub(&run.actor),
+            actor_name: String::new(),
             actor: run.actor,
             waits: run.wait.as_ref().map(wait).or_else(|| waits(run.status)),
             phase: run.phase.into(),

@@ -2,12 +2,20 @@
 
 use askama::Template;
 use axum::{
-    extract::State,
-    http::{HeaderMap, StatusCode, header},
+    body::HttpBody,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::Next,
     response::{Html, IntoResponse, Response},
 };
+use flate2::Compression;
 
-use super::{Refusal, Web};
+use super::{Refusal, Web, assets};
+
+/// Type of every page.
+const HTML: &str = "text/html; charset=utf-8";
+/// Most bytes of a page that is compressed: a larger one would keep others waiting.
+const PACKED: u64 = 512 << 10;
 
 #[derive(Template)]
 #[template(path = "refused.html")]
@@ -47,8 +55,33 @@ fn unframed(status: StatusCode, reason: String, hidden: bool) -> Response {
     response
 }
 
-/// Writes the page of an error, in the frame of all pages.
-pub(super) async fn framed(State(web): State<Web>, mut response: Response) -> Response {
+/// Writes pages of errors in the frame of all pages, and sends pages compressed to who takes them so.
+pub(super) async fn finished(State(web): State<Web>, request: Request, next: Next) -> Response {
+    let takes_gzip = assets::takes_gzip(request.headers());
+    let response = framed(&web, next.run(request).await);
+    let is_page = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == HTML);
+    match response.body().size_hint().exact() {
+        Some(size) if takes_gzip && is_page && size <= PACKED => compressed(response).await,
+        _ => response,
+    }
+}
+
+async fn compressed(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let Ok(text) = axum::body::to_bytes(body, usize::MAX).await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    parts.headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    let packed = assets::packed(&text, Compression::fast());
+    if packed.is_empty() {
+        return (parts, text).into_response();
+    }
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    (parts, packed).into_response()
+}
+
+fn framed(web: &Web, mut response: Response) -> Response {
     let Some(Unframed { reason, hidden }) = response.extensions_mut().remove::<Unframed>() else { return response };
     let status = response.status();
     let (heading, reason) = match (status, hidden) {

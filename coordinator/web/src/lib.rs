@@ -8,6 +8,7 @@ mod approve;
 mod artifacts;
 mod assets;
 mod auth;
+mod authors;
 mod badge;
 mod blossom;
 mod changes;
@@ -18,6 +19,7 @@ mod edit;
 mod failure;
 mod graph;
 mod health;
+mod history;
 mod hooks;
 mod html;
 mod http_port;
@@ -47,13 +49,17 @@ mod timing;
 mod transfer_limits;
 mod why;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
     extract::{FromRequestParts, Query},
     http::{HeaderValue, StatusCode, header, request::Parts},
-    middleware::map_response_with_state,
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -183,6 +189,8 @@ pub trait Control: Send + Sync {
     fn drain<'a>(&'a self, worker: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
     /// A token with which one new worker can join, good for an hour.
     fn enrolment_token(&self) -> String;
+    /// Names of people (64 hex) from their profiles, as far as they are known now: others may be known the next time.
+    fn names(&self, keys: &[&str]) -> HashMap<String, String>;
     /// The workers connected to this coordinator.
     fn workers(&self) -> Vec<WorkerConnection>;
     /// The configured relays that are in use.
@@ -330,7 +338,7 @@ pub fn router(web: Web) -> Router {
         .route("/metrics", get(health::metrics))
         .merge(blossom::routes())
         .fallback(html::nothing)
-        .layer(map_response_with_state(web.clone(), html::framed))
+        .layer(from_fn_with_state(web.clone(), html::finished))
         .layer(RequestBodyTimeoutLayer::new(BODY))
         .layer(header(header::CONTENT_SECURITY_POLICY, POLICY))
         .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))

@@ -71,6 +71,7 @@ pub(super) async fn log(
     Path(id): Path<String>,
     QueryParams(wanted): QueryParams<LogPageQuery>,
 ) -> Result<Html<String>, HtmlError> {
+    let _turn = web.limits.runs.acquire().await.map_err(Refusal::from)?;
     let run = run_lookup::find(&web, &caller, &id).await?;
     let (attempt, complete) = log_lines::attempt(&run, &wanted.job, wanted.attempt)?;
     let (job, logs) = (&wanted.job, &web.logs);

@@ -9,7 +9,7 @@ use super::{
     dto::RunSummary,
     html::{HtmlError, rendered, repository_name},
     run_search,
-    time::{self, span},
+    time::span,
 };
 use domain::run::Millis;
 
@@ -113,14 +113,6 @@ impl RunSummary {
 
     pub(super) fn repository_name(&self) -> String {
         repository_name(&self.repository)
-    }
-
-    pub(super) fn created(&self) -> String {
-        time::moment(&self.created_at)
-    }
-
-    pub(super) fn short_commit(&self) -> String {
-        self.commit.chars().take(10).collect()
     }
 }
 

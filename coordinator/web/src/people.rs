@@ -10,7 +10,7 @@ use axum::{
 use nostr::{PublicKey, ToBech32};
 use sha2::{Digest, Sha256};
 
-use super::Refusal;
+use super::{Refusal, Web};
 
 /// Cells in a row of a drawing; its right half mirrors the left one.
 const CELLS: u8 = 5;
@@ -25,6 +25,11 @@ pub(super) fn short_npub(key: &str) -> String {
     }
     let (head, tail): (String, String) = (text.chars().take(10).collect(), text.chars().skip(letters - 4).collect());
     format!("{head}…{tail}")
+}
+
+/// A key for people: the name of its profile, where that is known.
+pub(super) fn name(web: &Web, key: &str) -> String {
+    web.control.names(&[key]).remove(key).unwrap_or_else(|| short_npub(key))
 }
 
 /// The drawing of a key (64 hex), as `KEY.svg`. It never changes.

@@ -5,31 +5,40 @@ use axum::{
     extract::{Path, State},
     response::Html,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     File, QueryParams, Refusal, RelayView, Web, api,
     auth::Caller,
+    authors,
     definitions::{self, Finding, PoolLabels, Preview},
     dto::{RunSummary, straight},
+    history::History,
     html::{HtmlError, rendered, repository_name},
+    people,
     pool::{self, QueueView, WorkerView},
     request_limits::{self, Client},
-    time,
 };
+use domain::run::Millis;
 use store::{Filter, Page};
 
 /// Most repositories on one page.
 const PAGE: usize = 50;
 /// Most workflow files of a repository that are shown.
 const CHECKED: usize = 50;
-/// Most runs of a repository that are looked at.
-const RECENT: u32 = 30;
+/// Most runs of a repository that are looked at, and that are listed.
+const RECENT: u32 = 150;
+const SHOWN: usize = 20;
+/// Names that default branches have, as a rule.
+const DEFAULTS: [&str; 2] = ["main", "master"];
+/// The event of a workflow that is started by hand.
+const BY_HAND: &str = "workflow_dispatch";
 
 #[derive(Template)]
 #[template(path = "pool.html")]
 struct Pool<'a> {
     pool: &'a str,
+    now: Millis,
     problem: Option<String>,
     openness: Option<&'a str>,
     workers: Vec<WorkerView>,
@@ -38,8 +47,8 @@ struct Pool<'a> {
 }
 
 impl RelayView {
-    fn since(&self) -> String {
-        time::moment(&self.since)
+    fn icon(&self) -> &'static str {
+        if self.connected { "success" } else { "failure" }
     }
 }
 
@@ -54,6 +63,7 @@ pub(super) struct RepositoriesQuery {
 #[template(path = "repositories.html")]
 struct Repositories<'a> {
     pool: &'a str,
+    now: Millis,
     rows: Vec<(RepositoryLink, RunSummary)>,
     next: Option<String>,
 }
@@ -62,6 +72,8 @@ struct Repositories<'a> {
 struct RepositoryLink {
     name: String,
     page: String,
+    owner: String,
+    owner_name: String,
 }
 
 /// Which commit is shown.
@@ -75,7 +87,10 @@ pub(super) struct RepositoryQuery {
 #[template(path = "repository.html")]
 struct Repository<'a> {
     pool: &'a str,
+    now: Millis,
     name: String,
+    owner: &'a str,
+    owner_name: String,
     address: &'a str,
     runs: Vec<RunSummary>,
     /// Short names of branches and tags, with the commit of their newest run.
@@ -84,6 +99,8 @@ struct Repository<'a> {
     /// What a run of them is asked for by: a branch, or where `at` is the newest of none, the commit.
     reference: (String, String),
     files: Vec<CheckedFile>,
+    /// Workflows that can be started by hand, with their inputs, as JSON.
+    startable: String,
     /// Query of the list of its runs, and of its badge.
     query: String,
     /// Where its workflow definitions are written.
@@ -93,16 +110,26 @@ struct Repository<'a> {
 /// A workflow file and what is wrong in it.
 struct CheckedFile {
     path: String,
+    name: String,
     jobs: usize,
     findings: Vec<Finding>,
     text: String,
+    /// Whether it can be started by hand, and its inputs as JSON.
+    can_start: bool,
+    inputs: String,
+    /// Its newest run, and those before.
+    last: Option<RunSummary>,
+    history: History,
+    /// Query of its badge, and the badge as Markdown.
+    badge: String,
+    markdown: String,
 }
 
 pub(super) async fn pool(State(web): State<Web>, caller: Caller) -> Result<Html<String>, HtmlError> {
     let (workers, queue) = (pool::all(&web).await?, pool::waiting(&web, &caller).await?);
     let problem = web.store.problem().await?.map(|problem| problem.to_string());
     let (pool, openness) = (&web.settings.name, web.settings.openness.as_deref());
-    rendered(&Pool { pool, problem, openness, workers, relays: web.control.relays(), queue })
+    rendered(&Pool { pool, now: (web.settings.now)(), problem, openness, workers, relays: web.control.relays(), queue })
 }
 
 pub(super) async fn repositories(
@@ -116,12 +143,14 @@ pub(super) async fn repositories(
     for address in found {
         // A repository whose runs are all private is not listed.
         if let Some(latest) = recent(&web, &caller, &address, 1).await?.pop() {
-            rows.push((RepositoryLink { name: repository_name(&address), page: page(&address) }, latest));
+            let (name, page, owner) = (repository_name(&address), page(&address), owner(&address).to_owned());
+            let owner_name = people::name(&web, &owner);
+            rows.push((RepositoryLink { name, page, owner, owner_name }, latest));
         }
     }
     let next =
         next.map(|after| url::form_urlencoded::Serializer::new(String::new()).append_pair("after", &after).finish());
-    rendered(&Repositories { pool: &web.settings.name, rows, next })
+    rendered(&Repositories { pool: &web.settings.name, now: (web.settings.now)(), rows, next })
 }
 
 pub(super) async fn repository(
@@ -138,11 +167,16 @@ pub(super) async fn repository(
     };
     let mut branches: Vec<(String, String)> = Vec::new();
     // A rerun is of an older commit of its branch.
-    for run in runs.iter().filter(|run| !run.commit.is_empty() && run.previous.is_none()) {
+    // One that was never planned names whatever its author wrote.
+    let is_planned = |run: &&RunSummary| !run.commit.is_empty() && !run.event.is_empty() && run.previous.is_none();
+    for run in runs.iter().filter(is_planned) {
         if !branches.iter().any(|(branch, _)| *branch == run.branch) {
             branches.push((run.branch.clone(), run.commit.clone()));
         }
     }
+    // The branch that most people mean stands first.
+    let usual = |branch: &str| DEFAULTS.iter().position(|name| *name == branch).unwrap_or(DEFAULTS.len());
+    branches.sort_by_key(|(branch, _)| usual(branch));
     // Only commits of runs that this reader may see: the mirror holds those of private ones as well.
     let open = |wanted: &str| {
         let by_branch = branches.iter().find(|(branch, _)| branch == wanted).map(|(_, commit)| commit.clone());
@@ -164,17 +198,50 @@ pub(super) async fn repository(
         let files: Vec<CheckedFile> = files.into_iter().take(CHECKED).map(|file| check(file, &labels)).collect();
         (files, permit)
     });
-    let (files, _) = checked.await.map_err(Refusal::from)?;
+    let (mut files, _) = checked.await.map_err(Refusal::from)?;
+    for file in &mut files {
+        let of_file = || runs.iter().filter(|run| run.workflow == file.path);
+        let (last, history) = (of_file().next().cloned(), History::of(of_file()));
+        (file.last, file.history) = (last, history);
+        file.badge = api::RunQuery {
+            repository: Some(address.clone()),
+            workflow: Some(file.path.clone()),
+            ..api::RunQuery::default()
+        }
+        .query(None);
+        let base = web.settings.public_url.as_str().trim_end_matches('/');
+        file.markdown =
+            format!("[![{0}]({base}/api/badge.svg?{1})]({base}/?{1})", file.name.replace(['[', ']'], ""), file.badge);
+    }
+    let startable: Vec<_> = files.iter().filter(|file| file.can_start).map(Startable::of).collect();
+    let startable = serde_json::to_string(&startable).map_err(Refusal::from)?;
+    let shown = runs.into_iter().take(SHOWN).collect();
     let query = api::RunQuery { repository: Some(address.clone()), ..api::RunQuery::default() }.query(None);
     let (name, edit) = (repository_name(&address), format!("{}/edit", page(&address)));
     let (pool, address) = (&web.settings.name, address.as_str());
-    rendered(&Repository { pool, name, address, runs, branches, at, reference, files, query, edit })
+    let owner = owner(address);
+    rendered(&Repository {
+        pool,
+        now: (web.settings.now)(),
+        name,
+        owner,
+        owner_name: people::name(&web, owner),
+        address,
+        runs: shown,
+        branches,
+        at,
+        reference,
+        files,
+        startable,
+        query,
+        edit,
+    })
 }
 
 async fn recent(web: &Web, caller: &Caller, address: &str, limit: u32) -> Result<Vec<RunSummary>, Refusal> {
     let filter = Filter { repository: Some(address.to_owned()), reader: caller.reader.clone(), ..Filter::default() };
     let found = web.store.list(&filter, Page { before: None, limit }).await?;
-    Ok(found.into_iter().map(RunSummary::from).collect())
+    Ok(authors::summaries(web, found))
 }
 
 /// The page of a repository.
@@ -196,8 +263,63 @@ pub(super) fn edit_page(address: &str, path: &str, version: Option<&str>) -> Str
 
 fn check(file: File, labels: &PoolLabels) -> CheckedFile {
     let Preview { findings, outline, .. } = definitions::look(&file.path, &file.text, labels);
-    let jobs = outline.map_or(0, |outline| outline.jobs.len());
-    CheckedFile { jobs, findings, path: file.path, text: straight(&file.text) }
+    let file_name = file.path.rsplit('/').next().unwrap_or(&file.path).to_owned();
+    let name = outline.as_ref().map_or(file_name, |outline| straight(&outline.name));
+    let can_start = outline.as_ref().is_some_and(|outline| outline.on.iter().any(|event| event == BY_HAND));
+    let inputs = outline.as_ref().map(|outline| serde_json::to_string(&outline.inputs).unwrap_or_default());
+    CheckedFile {
+        name,
+        jobs: outline.map_or(0, |outline| outline.jobs.len()),
+        findings,
+        path: file.path,
+        text: straight(&file.text),
+        can_start,
+        inputs: inputs.unwrap_or_default(),
+        last: None,
+        history: History::default(),
+        badge: String::new(),
+        markdown: String::new(),
+    }
+}
+
+/// The owner of a repository, by its address.
+fn owner(address: &str) -> &str {
+    address.split(':').nth(1).unwrap_or_default()
+}
+
+/// A workflow that can be started by hand.
+#[derive(Serialize)]
+struct Startable<'a> {
+    path: &'a str,
+    name: &'a str,
+    /// As the file declares them.
+    inputs: serde_json::Value,
+}
+
+impl<'a> Startable<'a> {
+    fn of(file: &'a CheckedFile) -> Self {
+        let inputs = serde_json::from_str(&file.inputs).unwrap_or_default();
+        Self { path: &file.path, name: &file.name, inputs }
+    }
+}
+
+impl CheckedFile {
+    /// The level of its worst finding.
+    fn worst(&self) -> &'static str {
+        if self.findings.iter().any(|finding| finding.level == "error") { "error" } else { "warning" }
+    }
+
+    /// Its lines with their numbers, and the level of what was found in each.
+    fn lines(&self) -> impl Iterator<Item = (usize, &str, Option<&'static str>)> {
+        let level = |number: usize| self.findings.iter().find(|found| found.line == number).map(|found| found.level);
+        (1..).zip(self.text.lines()).map(move |(number, line)| (number, line, level(number)))
+    }
+}
+
+impl Repository<'_> {
+    fn short_commit(&self) -> String {
+        self.at.chars().take(8).collect()
+    }
 }
 
 impl WorkerView {
@@ -216,17 +338,9 @@ impl WorkerView {
             (true, false) => "success",
         }
     }
-
-    fn seen(&self) -> String {
-        time::moment(&self.seen_at)
-    }
 }
 
 impl pool::Waiting {
-    fn since(&self) -> String {
-        time::moment(&self.since)
-    }
-
     fn repository_name(&self) -> String {
         repository_name(&self.repository)
     }

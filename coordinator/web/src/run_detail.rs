@@ -5,6 +5,7 @@ use super::{
     auth::Caller,
     dto::{CacheView, EventView, RunLink, RunView},
     job_details::{self, JobDetails},
+    people,
 };
 use domain::run::RunState;
 use store::{CacheUse, Filter, Page, Status, Summary};
@@ -27,7 +28,14 @@ pub(super) async fn run(web: &Web, caller: &Caller, state: RunState) -> Result<R
         None => None,
     };
     let earlier = earlier.filter(|earlier| caller.reader.may_read(&earlier.visibility));
+    let planned = state.planned.as_deref();
+    let inputs = planned.map(|planned| planned.inputs.clone());
+    let declared = planned.map(|planned| planned.plan.dialect.dispatch_inputs(&planned.plan));
+    let actor_name = people::name(web, &state.request.actor);
     Ok(RunView {
+        actor_name,
+        inputs,
+        declared,
         artifacts: Some(artifacts),
         caches: Some(caches),
         events: Some(events),

@@ -1,5 +1,7 @@
 //! The page of one run: why it failed, its annotations, its graph, its jobs, what they left, and its chain of events.
 
+use std::collections::HashMap;
+
 use askama::Template;
 use axum::{
     extract::{Path, State},
@@ -40,6 +42,8 @@ struct Run<'a> {
     /// URL of its whole log.
     text: String,
     message: Option<String>,
+    /// Names of approvers and of authors of definitions, as far as they are known.
+    names: HashMap<String, String>,
     failures: Vec<Failure>,
     /// How many further jobs failed.
     more_failures: usize,
@@ -120,6 +124,10 @@ pub(super) async fn run(
     let summaries = summaries(&web, &run).await?;
     let (failures, more_failures) = failure::failures(&web, &run).await?;
     let annotations = Annotations::of(&run);
+    let approvals = run.jobs.iter().filter_map(|job| job.approval.as_ref());
+    let approvers = approvals.flat_map(|approval| approval.approvers.iter().chain(&approval.by));
+    let people: Vec<&str> = approvers.chain(run.supplied.iter().map(|file| &file.author)).map(String::as_str).collect();
+    let names = web.control.names(&people);
     rendered(&Run {
         pool: &web.settings.name,
         now,
@@ -128,6 +136,7 @@ pub(super) async fn run(
         status,
         text,
         message,
+        names,
         failures,
         more_failures,
         annotations,
@@ -207,6 +216,13 @@ impl From<Pending> for ChainLink {
     }
 }
 
+impl Run<'_> {
+    /// A key for people.
+    fn name_of(&self, key: &str) -> String {
+        self.names.get(key).cloned().unwrap_or_else(|| people::short_npub(key))
+    }
+}
+
 impl RunView {
     /// What people call it by, beside its workflow.
     pub(super) fn subject(&self) -> &str {
@@ -222,10 +238,6 @@ impl RunView {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.append_pair("repository", &self.repository).append_pair("workflow", &self.workflow);
         format!("/?{}", query.finish())
-    }
-
-    fn actor_name(&self) -> String {
-        people::short_npub(&self.actor)
     }
 
     fn short_commit(&self) -> String {
@@ -353,10 +365,11 @@ impl CacheView {
 
 impl ApprovalView {
     /// What was decided, by whom and when.
-    fn describe(&self) -> Option<String> {
+    fn describe(&self, names: &HashMap<String, String>) -> Option<String> {
         let (verdict, by, at) = (self.verdict?, self.by.as_ref()?, self.at?);
         let comment = self.comment.as_ref().filter(|text| !text.is_empty());
         let comment = comment.map(|text| format!(": {text}")).unwrap_or_default();
-        Some(format!("{verdict} by {} at {} UTC{comment}", people::short_npub(by), time::moment(&at)))
+        let by = names.get(by).cloned().unwrap_or_else(|| people::short_npub(by));
+        Some(format!("{verdict} by {by} at {} UTC{comment}", time::moment(&at)))
     }
 }

@@ -30,7 +30,7 @@ const ASKED: usize = 20;
 /// What the list's page asks its database.
 const LISTED: &str = "SELECT id, serial, number, attempt, previous, repository, workflow, name, commit_id, branch, \
     event, actor, phase, status, wait_kind, wait_name, wait_until, wait_holder, conclusion, created_at, started_at, \
-    ended_at, changed FROM runs WHERE visibility = 'public' ORDER BY serial DESC LIMIT 51";
+    ended_at, changed, title FROM runs WHERE visibility = 'public' ORDER BY serial DESC LIMIT 51";
 
 /// When a page first showed anything, in milliseconds since it was asked for.
 const PAINTED: &str = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime";

@@ -7,7 +7,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Context, Result};
 use clap::Parser;
 use longshore_tests::harness::{browser::Browser, pool::Dev, world::World};
-use nostr::{Event, Timestamp};
+use nostr::{Event, EventBuilder, Kind, Timestamp};
 use serde_json::json;
 
 const FILE: &str = ".github/workflows/ci.yml";
@@ -88,11 +88,14 @@ jobs:
 struct Args {
     /// Where they go
     folder: PathBuf,
+    /// Height of the window, in pixels
+    #[arg(long, default_value_t = 800)]
+    height: u32,
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let Args { folder } = Args::parse();
+    let Args { folder, height } = Args::parse();
     std::fs::create_dir_all(&folder)?;
     let data = tempfile::tempdir()?;
     let dev = Dev::start(&data.path().join("data"), &["--sandbox", "host"])?;
@@ -102,7 +105,14 @@ async fn main() -> Result<()> {
         world.listener.end(&run, &job, Duration::from_secs(300)).await?;
         Ok((run, job))
     };
-    ended(GREEN).await?;
+    let profile = r#"{"name":"ann","display_name":"Ann Brandt"}"#;
+    world.listener.publish(&EventBuilder::new(Kind::Metadata, profile).sign_with_keys(&world.owner)?).await?;
+    for message in ["Describe the planner", "Explain how leases expire", "Read runs of version 3"] {
+        ended(GREEN).await?;
+        // The state of a repository has seconds: the next one is later.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        world.push(message, &[("NEWS.md", message)]).await?;
+    }
     let (_, job) = ended(FILE).await?;
     world.send(&world.press(dev.pubkey, WAITS)).await?;
     let at = |ago: u64| Timestamp::from(Timestamp::now().as_secs().saturating_sub(ago));
@@ -139,8 +149,13 @@ async fn main() -> Result<()> {
         ("repository", format!("/repositories/{}", world.address())),
         ("refused", "/runs/none".into()),
     ];
+    // Asked for once, the names of people are known.
+    browser.client.goto(&dev.http).await?;
+    while !browser.client.source().await?.contains("Ann Brandt") {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        browser.client.refresh().await?;
+    }
     for (scheme, width) in [("light", 1280), ("dark", 1280), ("phone", 390)] {
-        let height = if width < 600 { 844 } else { 800 };
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
         browser.devtools("Emulation.setDeviceMetricsOverride", size).await?;
         let scheme_of = if scheme == "dark" { "dark" } else { "light" };

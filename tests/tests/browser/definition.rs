@@ -57,7 +57,7 @@ async fn a_definition_is_edited_with_what_is_wrong_in_sight_published_run_and_co
     stage.browser.press("Run it").await.unwrap();
     stage.until("document.querySelector('dialog[open]') && 'open'").await;
     stage.is_sound().await;
-    stage.browser.press("Run").await.unwrap();
+    stage.browser.press("Start run").await.unwrap();
     stage
         .until("location.pathname.startsWith('/runs/') && document.querySelector('#state.success')?.textContent")
         .await;

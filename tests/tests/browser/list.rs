@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nostr::{EventBuilder, Kind};
 use serde_json::json;
 
 use super::{PATH, Stage};
@@ -71,6 +72,8 @@ async fn a_run_is_known_by_its_message_its_branch_and_its_person_and_is_found_by
     let stage = Stage::start().await;
     let (run, job) = stage.world.send(&stage.world.press(stage.dev.pubkey, PATH)).await.unwrap();
     stage.world.listener.end(&run, &job, LIMIT).await.unwrap();
+    let profile = EventBuilder::new(Kind::Metadata, r#"{"name":"Ann <b>"}"#);
+    stage.world.listener.publish(&profile.sign_with_keys(&stage.world.owner).unwrap()).await.unwrap();
     stage.open("/").await;
     let row = stage.until("document.querySelector('#runs li')?.innerText").await;
     for part in ["#1", "first", "my-repo", "main", "npub1", "just now", " s"] {
@@ -96,6 +99,17 @@ async fn a_run_is_known_by_its_message_its_branch_and_its_person_and_is_found_by
         assert_eq!(stage.until(&shown).await, count.to_string(), "{search}");
     }
     stage.is_sound().await;
+    // The coordinator has asked its relays for the name of the person meanwhile.
+    let mut name = String::new();
+    for _ in 0..50 {
+        stage.open("/").await;
+        name = stage.until("document.querySelector('#runs li .person')?.textContent").await;
+        if name == "Ann <b>" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(name, "Ann <b>");
     // The keyboard leads to the search, and what is typed is completed from what the runs have.
     stage.open("/").await;
     stage
@@ -105,6 +119,36 @@ async fn a_run_is_known_by_its_message_its_branch_and_its_person_and_is_found_by
     let offers = "(() => { const field = document.getElementById('search'); field.value = 'status:failure bra';
         field.dispatchEvent(new Event('input')); return [...document.getElementById('search-terms').options].map((one) => one.value).join(); })()";
     assert_eq!(stage.until(offers).await, "status:failure branch:main");
+}
+
+/// Keys as WebDriver has them.
+const TAB: &str = "\u{e004}";
+const ENTER: &str = "\u{e007}";
+/// Presses of Tab that lead to whatever a page has first.
+const PRESSES: usize = 40;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keyboard_alone_leads_from_the_list_to_the_failing_line() {
+    let stage = Stage::start().await;
+    let (run, job) = stage.world.send(&stage.world.press(stage.dev.pubkey, PATH)).await.unwrap();
+    stage.world.listener.end(&run, &job, LIMIT).await.unwrap();
+    stage.open("/").await;
+    stage.until("document.querySelector('#runs li a') && 'listed'").await;
+    for link in ["#runs li a", ".failed a[href*='/log?']"] {
+        let there = format!("return document.activeElement.matches(\"{link}\")");
+        let mut presses = 0;
+        while stage.browser.client.execute(&there, Vec::new()).await.unwrap() != json!(true) {
+            presses += 1;
+            assert!(presses < PRESSES, "{link}");
+            stage.browser.client.active_element().await.unwrap().send_keys(TAB).await.unwrap();
+        }
+        stage.browser.client.active_element().await.unwrap().send_keys(ENTER).await.unwrap();
+        stage.until("document.querySelector('.failed a, #log .row.error, #log .row.here') && 'there'").await;
+    }
+    let seen = "(() => { const sight = document.getElementById('log').getBoundingClientRect(); const line = document.querySelector('#log .row.here')?.getBoundingClientRect();
+        return line && line.top >= sight.top && line.bottom <= sight.bottom && document.querySelector('#log .row.here .text').textContent; })()";
+    assert_eq!(stage.until(seen).await, "<b>it does not pass</b>");
+    stage.is_sound().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

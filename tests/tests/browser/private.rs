@@ -56,7 +56,7 @@ async fn a_private_run_is_shown_to_its_reader_and_leaves_no_trace_for_a_stranger
         if reads {
             until("document.querySelector('#runs li a')?.textContent.startsWith('Hush') && 'listed'").await;
             open("/repositories").await;
-            until("document.querySelector('main td a')?.textContent.startsWith('my-repo') && 'listed'").await;
+            until("document.querySelector('#repositories a')?.textContent.startsWith('my-repo') && 'listed'").await;
             browser.client.goto(&page).await.unwrap();
             until("document.querySelector('#state.success')?.textContent").await;
             assert_eq!(browser.audit().await.unwrap(), Vec::<String>::new());

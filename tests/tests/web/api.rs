@@ -76,6 +76,75 @@ async fn a_list_is_filtered_and_paged_by_a_link() {
 }
 
 #[tokio::test]
+async fn people_have_the_names_of_their_profiles_and_drawings_of_their_keys() {
+    let server = Server::start().await;
+    let ann = Keys::parse(&format!("{:064x}", 1)).unwrap();
+    let key = ann.public_key().to_hex();
+    server.commit(vec![public("a", 1, &ann), public("b", 2, &Keys::generate())]).await;
+    let runs: Value = server.get("/api/runs").await.json().await.unwrap();
+    assert_eq!(runs[1]["actor_name"], "Ann <b>");
+    assert!(runs[0]["actor_name"].as_str().unwrap().starts_with("npub1"), "{runs}");
+    for path in ["/", "/runs/a"] {
+        let page = server.get(path).await.text().await.unwrap();
+        assert!(page.contains("Ann &#60;b&#62;") && page.contains(&format!("/avatars/{key}.svg")), "{path}: {page}");
+    }
+    let drawn = server.get(&format!("/avatars/{key}.svg")).await;
+    assert_eq!(drawn.headers()["content-type"], "image/svg+xml");
+    assert!(drawn.headers()["cache-control"].to_str().unwrap().contains("immutable"));
+    assert_eq!(server.get("/avatars/ann.svg").await.status(), 404);
+}
+
+#[tokio::test]
+async fn a_first_page_of_fifty_runs_is_small_with_all_that_it_loads() {
+    let server = Server::start().await;
+    let author = Keys::generate();
+    let runs = (1..=50).map(|serial| public(&format!("r{serial}"), serial, &author));
+    server.commit(runs.collect()).await;
+    let bytes = async |path: &str| {
+        let request = server.http.get(format!("{}{path}", server.url)).header("accept-encoding", "br, gzip");
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.headers()["content-encoding"], "gzip", "{path}");
+        answer.bytes().await.unwrap().len()
+    };
+    let page = bytes("/").await;
+    let plain = server.get("/").await.text().await.unwrap();
+    assert!(plain.matches("<li data-id").count() == 50 && page * 3 < plain.len(), "{page} of {}", plain.len());
+    let mut sum = page;
+    for name in [
+        "design.css",
+        "page.css",
+        "log.css",
+        "page.js",
+        "dom.js",
+        "copy.js",
+        "list.js",
+        "search.js",
+        "time.js",
+        "run.js",
+        "log.js",
+        "log_bar.js",
+        "log_folds.js",
+        "log_row.js",
+        "ansi.js",
+        "sign.js",
+        "edit.js",
+        "yaml.js",
+        "make.js",
+        "dialog.js",
+        "review.js",
+        "stream.js",
+        "icon.svg",
+    ] {
+        sum += bytes(&format!("/assets/{name}")).await;
+    }
+    assert!(sum < 60 * 1024, "{sum} bytes");
+    let asset = server.get("/assets/page.js").await;
+    let known =
+        server.http.get(format!("{}/assets/page.js", server.url)).header("if-none-match", &asset.headers()["etag"]);
+    assert_eq!(known.send().await.unwrap().status(), 304);
+}
+
+#[tokio::test]
 async fn what_a_filter_cannot_mean_is_told_and_a_mere_file_is_a_workflow() {
     let server = Server::start().await;
     let author = Keys::generate();

@@ -11,6 +11,9 @@ use web::{
 
 use super::definitions;
 
+/// The key of the secret 1, which has a profile.
+const ANN: &str = "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
+
 type Answers = futures::stream::BoxStream<'static, nostr::Event>;
 
 #[derive(Default)]
@@ -19,6 +22,11 @@ pub(super) struct Asked(pub(super) Mutex<Vec<String>>, pub(super) Mutex<Readines
 impl Control for Asked {
     fn enrolment_token(&self) -> String {
         "token".into()
+    }
+
+    fn names(&self, keys: &[&str]) -> std::collections::HashMap<String, String> {
+        let ann = keys.iter().filter(|key| **key == ANN);
+        ann.map(|key| ((*key).to_owned(), "Ann <b>".to_owned())).collect()
     }
 
     fn workers(&self) -> Vec<WorkerConnection> {

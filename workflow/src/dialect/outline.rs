@@ -9,8 +9,25 @@ pub struct Outline {
     pub name: String,
     /// Events that it is for.
     pub on: Vec<String>,
+    /// What who starts it by hand may set.
+    pub inputs: Vec<InputOutline>,
     /// Its jobs in their order.
     pub jobs: Vec<JobOutline>,
+}
+
+/// A declared input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct InputOutline {
+    /// Its name.
+    pub name: String,
+    /// `string`, `boolean`, `number`, `choice` or `environment`.
+    pub kind: String,
+    /// Whether the workflow wants it set.
+    pub required: bool,
+    /// Its default, as text.
+    pub default: Option<String>,
+    /// What may be chosen.
+    pub options: Vec<String>,
 }
 
 /// A static summary of a job.

@@ -1,8 +1,8 @@
 //! The static summary of a workflow, see [`Outline`].
 
-use crate::dialect::outline::{JobOutline, Outline};
+use crate::dialect::outline::{InputOutline, JobOutline, Outline};
 use crate::expression::{EvaluationLimits, NoHostFunctions, Object, Scope};
-use crate::plan::{JobContent, Plan};
+use crate::plan::{Input, JobContent, Plan};
 
 use super::matrix;
 
@@ -22,7 +22,28 @@ fn outline_within(plan: &Plan) -> Outline {
         let cells = matrix::expand(&job.strategy, &scope).ok().map(|cells| cells.len());
         JobOutline { id: id.clone(), needs: job.needs.clone(), steps, calls, legs: cells }
     });
-    Outline { name: plan.name.clone(), on: plan.on.keys().cloned().collect(), jobs: jobs.collect() }
+    Outline {
+        name: plan.name.clone(),
+        on: plan.on.keys().cloned().collect(),
+        inputs: inputs(plan),
+        jobs: jobs.collect(),
+    }
+}
+
+/// What who starts it by hand may set.
+pub(crate) fn inputs(plan: &Plan) -> Vec<InputOutline> {
+    plan.on.get("workflow_dispatch").into_iter().flat_map(|trigger| &trigger.inputs).map(input).collect()
+}
+
+fn input((name, input): (&String, &Input)) -> InputOutline {
+    let default = input.default.as_ref().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+    InputOutline {
+        name: name.clone(),
+        kind: input.kind.clone(),
+        required: input.required,
+        default,
+        options: input.options.clone(),
+    }
 }
 
 #[cfg(test)]
@@ -40,5 +61,17 @@ mod tests {
         assert_eq!(jobs, [("a", Some(2), Some(3)), ("b", Some(1), None), ("c", None, Some(1))]);
         assert_eq!(found.jobs[2].calls.as_deref(), Some("./.github/workflows/c.yml"));
         assert_eq!(found.jobs[2].needs, ["a", "b"]);
+        assert_eq!(found.inputs, []);
+
+        let text = "on: {workflow_dispatch: {inputs: {to: {type: choice, required: true, options: [a, b]}, dry: {type: boolean, default: true}}}}\njobs: {a: {runs-on: x, steps: [{run: a}]}}\n";
+        let (plan, findings) = crate::github::parse("ci.yml", text);
+        let found = outline(&plan.unwrap_or_else(|| unreachable!("{findings:?}")));
+        let inputs = found.inputs.iter().map(|input| {
+            (input.name.as_str(), input.kind.as_str(), input.required, input.default.as_deref(), input.options.len())
+        });
+        assert_eq!(
+            inputs.collect::<Vec<_>>(),
+            [("to", "choice", true, None, 2), ("dry", "boolean", false, Some("true"), 0)]
+        );
     }
 }

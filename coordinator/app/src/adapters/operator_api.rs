@@ -1,5 +1,6 @@
 //! What people ask for over HTTP: runs, cancels, approvals, definitions, workers.
 
+use super::profiles::Profiles;
 use crate::{
     definitions::Definitions,
     run_service::{Applied, RunService},
@@ -17,7 +18,7 @@ use nostr_client::{
     tags,
 };
 use source::{RepositoryMirrors, address::Address, definition};
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 use store::{DefinitionRow, Reader};
 use web::{Control, DefinitionOutcome, File, OperatorActionError, Readiness, RelayView, Sent, WorkerConnection};
 use workflow::{dialect::workflow_folders, plan::Dialect};
@@ -35,6 +36,7 @@ pub(crate) struct Operator {
     pub(crate) signers: RemoteSigners,
     pub(crate) config: Arc<Config>,
     pub(crate) definitions: Definitions,
+    pub(crate) profiles: Profiles,
 }
 
 impl Operator {
@@ -75,6 +77,10 @@ fn relay_readiness(config: &config::Relays, states: &[RelayState]) -> Readiness 
 }
 
 impl Control for Operator {
+    fn names(&self, keys: &[&str]) -> HashMap<String, String> {
+        self.profiles.names(keys)
+    }
+
     fn enrolment_token(&self) -> String {
         self.dispatch.enrolment_token(self.run_service.now().saturating_add(TOKEN_MS))
     }
