@@ -141,7 +141,7 @@ async fn attack_50_a_run_of_hostile_names_is_watched_from_its_press_to_its_faili
     let head = stage.until(seen).await;
     assert!(head.contains("Decide") && head.contains("exit code 1"), "{head}");
     let tally = stage.until("document.querySelector('.tally.error')?.textContent").await;
-    assert_eq!(tally, "1 error");
+    assert_eq!(tally, "2 errors", "what the step said, and its exit code");
     assert!(stage.browser.client.title().await.unwrap().starts_with('✗'));
     stage.until("document.querySelector('link[rel=icon]').href.endsWith('icon-failure.svg') && 'red'").await;
     stage.is_sound().await;
