@@ -24,18 +24,27 @@ impl JobRepository for OwnRepository {
         job: Arc<JobIdentity>,
         request: GitRequest,
     ) -> BoxFuture<'static, Result<BoxStream<'static, std::io::Result<Bytes>>, String>> {
-        let root = self.root.clone();
+        let found = find(self.root.clone(), Arc::clone(&job));
         async move {
-            let commit = job.github.get("sha").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
-            let reading = tokio::task::spawn_blocking(move || served(&root, commit));
-            let served = reading.await.map_err(|error| error.to_string())?;
-            let served = served.map_err(|error| format!("the checkout cannot be read: {}", error.message()))?;
+            let served = found.await?;
             let GitRequest { is_advertisement, protocol, encoding, body } = request;
             let request = UploadPackRequest { is_advertisement, protocol, encoding, body };
             upload_pack::serve(&served, job.job.as_str(), request).await
         }
         .boxed()
     }
+
+    fn read(&self, job: Arc<JobIdentity>, command: Vec<String>) -> BoxFuture<'static, Result<Option<Vec<u8>>, String>> {
+        let found = find(self.root.clone(), Arc::clone(&job));
+        async move { upload_pack::read(&found.await?, job.job.as_str(), &command).await }.boxed()
+    }
+}
+
+async fn find(root: PathBuf, job: Arc<JobIdentity>) -> Result<ServedRepository, String> {
+    let commit = job.github.get("sha").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    let reading = tokio::task::spawn_blocking(move || served(&root, commit));
+    let served = reading.await.map_err(|error| error.to_string())?;
+    served.map_err(|error| format!("the checkout cannot be read: {}", error.message()))
 }
 
 fn served(root: &std::path::Path, commit: String) -> Result<ServedRepository, git2::Error> {

@@ -10,6 +10,7 @@ mod artifact;
 mod artifact_v3;
 mod cache;
 mod cache_v1;
+mod github_api;
 mod oidc;
 mod repository;
 mod storage;
@@ -220,7 +221,8 @@ impl ActionsApi {
             .route("/_apis/resources/Containers/{id}", axum::routing::get(artifact_v3::items))
             .route("/_apis/resources/Containers/{id}/items/{index}", axum::routing::get(artifact_v3::content))
             .route("/oidc/token", axum::routing::get(oidc::token))
-            .route("/api/{*path}", any(github))
+            .route("/api/v3/{*path}", any(github_api::answer))
+            .route("/api/{*path}", any(async || github_api::not_here()))
             .route("/{owner}/{name}/info/refs", axum::routing::get(repository::advertise))
             .route("/{owner}/{name}/git-upload-pack", post(repository::fetch))
             .route("/{owner}/{name}/git-receive-pack", post(repository::read_only))
@@ -390,13 +392,6 @@ impl From<StoreError> for Refusal {
 fn internal(error: &dyn std::fmt::Display) -> Refusal {
     tracing::error!("a service of jobs failed: {error}");
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this failed on the coordinator; its log says why")
-}
-
-/// Answers calls of GitHub's REST API, which does not exist here.
-async fn github() -> Response {
-    let message = "This is not GitHub: the job's token cannot call GitHub's API here. Give the step a token of your own \
-                   as a secret and set GITHUB_API_URL to https://api.github.com for it, or remove the call.";
-    (StatusCode::NOT_IMPLEMENTED, Json(json!({ "message": message }))).into_response()
 }
 
 async fn nothing(State(_): State<ActionsApi>) -> Refusal {

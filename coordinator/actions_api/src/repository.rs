@@ -36,6 +36,9 @@ pub trait JobRepository: Send + Sync {
         job: Arc<JobIdentity>,
         request: GitRequest,
     ) -> BoxFuture<'static, Result<BoxStream<'static, std::io::Result<Bytes>>, String>>;
+
+    /// What a command of git prints that only reads; `None`: it fails.
+    fn read(&self, job: Arc<JobIdentity>, command: Vec<String>) -> BoxFuture<'static, Result<Option<Vec<u8>>, String>>;
 }
 
 #[derive(serde::Deserialize)]

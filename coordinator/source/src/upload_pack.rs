@@ -40,6 +40,10 @@ const REQUEST: usize = 16 << 20;
 const HEAD: usize = 16 << 10;
 /// Bytes of one piece of an answer.
 const PIECE: usize = 64 << 10;
+/// Longest look-up.
+const READING: Duration = Duration::from_secs(30);
+/// Bytes that a look-up may print.
+const PRINTED: u64 = 8 << 20;
 /// Bytes of a file that such a process may write; it writes none.
 const FILE: u64 = 1 << 20;
 /// Where commits stand that may be asked for by their ids and are not listed.
@@ -104,6 +108,36 @@ pub async fn serve(repository: &ServedRepository, who: &str, request: UploadPack
         Some((piece, answer))
     });
     Ok(futures::stream::once(async { Ok(begun) }).chain(rest).boxed())
+}
+
+/// What a command of git that only reads prints in the repository; `None`: it fails. `who` as in [`serve`].
+///
+/// # Errors
+/// It could not be run, took too long, or printed too much.
+pub async fn read(repository: &ServedRepository, who: &str, command: &[String]) -> Result<Option<Vec<u8>>, String> {
+    let _permits = acquire_process(who).await?;
+    let folder = tempfile::tempdir().map_err(|error| format!("no room for a request: {error}"))?;
+    let path = folder.path().join("r.git");
+    write_repository(&path, repository).map_err(|error| format!("the repository: {error}"))?;
+    let mut git: Command = bare_git();
+    git.arg("--git-dir").arg(&path).args(command).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = git.spawn().map_err(|error| format!("cannot start git: {error}; install git 2.37 or later"))?;
+    confine(&child, FILE);
+    let output = child.stdout.take().ok_or("git has no output")?;
+    let work = async {
+        let mut printed = Vec::new();
+        output.take(PRINTED + 1).read_to_end(&mut printed).await?;
+        let status = child.wait().await?;
+        io::Result::Ok((status.success(), printed))
+    };
+    let (succeeded, printed) = tokio::time::timeout(READING, work)
+        .await
+        .map_err(|_| "this takes too long to look up".to_owned())?
+        .map_err(|error| format!("git: {error}"))?;
+    if printed.len() as u64 > PRINTED {
+        return Err("this is too much to look up: ask for less".to_owned());
+    }
+    Ok(succeeded.then_some(printed))
 }
 
 /// An answer on its way. Dropped, its process ends and its repository goes.

@@ -29,20 +29,42 @@ impl JobRepositories {
     }
 }
 
+impl JobRepositories {
+    /// Who a job is here, and what it may see.
+    fn find(
+        &self,
+        job: Arc<JobIdentity>,
+    ) -> impl Future<Output = Result<(String, Arc<ServedRepository>), String>> + Send + use<> {
+        let (sources, known) = (Arc::clone(&self.sources), self.known.clone());
+        async move {
+            let who = format!("{}/{}/{}", job.run, job.job, job.attempt);
+            let found = known.try_get_with(who.clone(), look_up(sources, job)).await;
+            Ok((who, found.map_err(|why: Arc<String>| why.to_string())?))
+        }
+    }
+}
+
 impl JobRepository for JobRepositories {
     fn serve(
         &self,
         job: Arc<JobIdentity>,
         request: GitRequest,
     ) -> BoxFuture<'static, Result<BoxStream<'static, std::io::Result<Bytes>>, String>> {
-        let (sources, known) = (Arc::clone(&self.sources), self.known.clone());
+        let found = self.find(job);
         async move {
-            let who = format!("{}/{}/{}", job.run, job.job, job.attempt);
-            let found = known.try_get_with(who.clone(), look_up(sources, job)).await;
-            let served = found.map_err(|why: Arc<String>| why.to_string())?;
+            let (who, served) = found.await?;
             let GitRequest { is_advertisement, protocol, encoding, body } = request;
             let request = UploadPackRequest { is_advertisement, protocol, encoding, body };
             upload_pack::serve(&served, &who, request).await
+        }
+        .boxed()
+    }
+
+    fn read(&self, job: Arc<JobIdentity>, command: Vec<String>) -> BoxFuture<'static, Result<Option<Vec<u8>>, String>> {
+        let found = self.find(job);
+        async move {
+            let (who, served) = found.await?;
+            upload_pack::read(&served, &who, &command).await
         }
         .boxed()
     }
