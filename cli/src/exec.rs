@@ -294,7 +294,7 @@ async fn services(cache: &Path) -> Result<ActionsApi> {
 }
 
 /// Where fetched repositories are kept (XDG base directories).
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = || folder("HOME").map(|home| home.join(".cache"));
     folder("XDG_CACHE_HOME").or_else(home).unwrap_or_else(std::env::temp_dir).join("longshore")

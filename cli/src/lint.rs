@@ -21,7 +21,8 @@ use crate::{
 /// not there, inputs that an action does not take, labels that no runner has, text of outsiders in scripts.
 ///
 /// Called workflows and actions of the same checkout are read too, and callers held against them: inputs, secrets,
-/// outputs, permissions. Nothing is fetched; a warning says so.
+/// outputs, permissions. Nothing is fetched; a warning says so. Of other actions those are known that many use, and those
+/// that `exec` fetched at a commit that `uses` or the lock file names.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Workflow files, or folders: a checkout, one of workflows, or any that has YAML files

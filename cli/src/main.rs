@@ -9,6 +9,7 @@ mod dev;
 mod doctor;
 mod eval;
 mod exec;
+mod fetched_actions;
 mod label_images;
 mod lint;
 mod manual;

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use indexmap::IndexMap;
+use source::lock::{self, Lock};
 use workflow::{
     diagnostic::{Colour, Diagnostic, Severity, render},
     dialect::{
@@ -18,7 +19,7 @@ use workflow::{
     plan::Dialect,
 };
 
-use crate::terminal::printable::printable_lines;
+use crate::{exec, fetched_actions, terminal::printable::printable_lines};
 
 /// Reads until nothing is missing; `find` gives the text of a called file.
 pub(crate) async fn read(
@@ -90,7 +91,8 @@ impl LocalWorkflow {
         })
         .await;
         if let Some(labels) = labels {
-            let around = Around { checkout: checkout.as_ref(), labels };
+            let locked = checkout.as_ref().and_then(|checkout| Lock::read(&checkout.text(lock::PATH).ok()?).ok());
+            let around = Around { checkout: checkout.as_ref(), labels, lock: locked };
             findings = Dialect::of_any_path(&path).lint(&path, &text, findings, &around);
         }
         for finding in &mut findings {
@@ -122,6 +124,7 @@ impl LocalWorkflow {
 struct Around<'a> {
     checkout: Option<&'a EnclosingCheckout>,
     labels: &'a [String],
+    lock: Option<Lock>,
 }
 
 impl Surroundings for Around<'_> {
@@ -132,6 +135,10 @@ impl Surroundings for Around<'_> {
             Err(error) if error.kind() == ErrorKind::NotFound => RepositoryFile::Missing,
             Err(_) => RepositoryFile::Unknown,
         }
+    }
+
+    fn fetched_action(&self, repository: &str, folder: &str, reference: &str) -> Option<String> {
+        fetched_actions::action_file((repository, folder, reference), self.lock.as_ref(), &exec::cache())
     }
 
     fn worker_labels(&self) -> &[String] {

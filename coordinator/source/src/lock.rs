@@ -67,6 +67,11 @@ impl Lock {
         Ok(Self { commits })
     }
 
+    /// The commit that `repository@reference` was locked to.
+    pub fn commit(&self, repository: &str, reference: &str) -> Option<&str> {
+        self.commits.get(&key(&format!("{repository}@{reference}"))).map(String::as_str)
+    }
+
     /// Checks that `repository@reference` still stands for the commit that was locked.
     pub fn check(&self, repository: &str, reference: &str, commit: &str) -> Result<(), LockError> {
         let name = format!("{repository}@{reference}");

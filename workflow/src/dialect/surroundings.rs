@@ -19,6 +19,12 @@ pub trait Surroundings {
         RepositoryFile::Unknown
     }
 
+    /// `action.yml` in a folder of another repository, where it was fetched before; an empty `folder` is the root.
+    fn fetched_action(&self, repository: &str, folder: &str, reference: &str) -> Option<String> {
+        let _ = (repository, folder, reference);
+        None
+    }
+
     /// Labels that workers have besides GitHub's.
     fn worker_labels(&self) -> &[String] {
         &[]

@@ -2,6 +2,7 @@
 
 use crate::dialect::surroundings::{RepositoryFile, Surroundings};
 use crate::github::report::Report;
+use crate::github::workflow_ref::split_uses;
 use crate::spelling::{listed, suggestion};
 use crate::yaml::YamlNode;
 
@@ -43,8 +44,12 @@ pub(super) fn shape_of(uses: &str, around: &dyn Surroundings) -> Option<ActionSh
             RepositoryFile::Missing | RepositoryFile::Unknown => None,
         };
     }
-    let (name, _) = uses.rsplit_once('@')?;
-    known_actions::shape(name)
+    let (name, reference) = uses.rsplit_once('@')?;
+    let fetched = || {
+        let (repository, folder) = split_uses(name)?;
+        action_file::read(&around.fetched_action(&repository, &folder, reference)?).0
+    };
+    fetched().or_else(|| known_actions::shape(name))
 }
 
 fn is_plain_checkout(step: &YamlNode, uses: &str) -> bool {
