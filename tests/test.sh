@@ -18,6 +18,8 @@ check() {
 }
 check cargo fmt --all --check
 check cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
+# The fuzz targets stand in a workspace of their own, which follows this one's dependencies.
+check cargo update --workspace --locked --quiet --manifest-path fuzz/Cargo.toml
 RUSTDOCFLAGS='-D warnings' check cargo doc --locked --quiet --workspace --no-deps --document-private-items
 
 # The system tests start the binary itself.
