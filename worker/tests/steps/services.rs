@@ -30,7 +30,7 @@ async fn a_service_is_healthy_before_the_first_step_and_reached_by_name_and_by_l
           env: {{GREETING: from second}}
           ports: [8080]
           volumes: ['shared:/shared']
-        none: {{image: \"${{{{ '' }}}}\"}}"
+        none: {{image: \"${{{{ vars.NONE }}}}\"}}"
     );
     let steps = "
 - run: |
