@@ -24,7 +24,7 @@ use dispatch::{
 };
 use domain::id::{JobKey, RunId};
 use domain::{run::AttemptId, schedule::QueuedJob};
-use futures::{FutureExt as _, future::BoxFuture, stream::BoxStream};
+use futures::{future::BoxFuture, stream::BoxStream};
 use logs::Logs;
 use parking_lot::Mutex;
 use proto::worker::{ResolveRequest, Resolved};
@@ -111,9 +111,9 @@ impl Memory {
         order
     }
 
-    /// Commits to the database in memory, which is done at once.
+    /// Commits to the database in memory: at once, or once another thread has ended what it writes there.
     pub(crate) fn commit(&self, batch: Batch) {
-        self.store.commit(batch).now_or_never().expect("a database in memory waits for nothing").unwrap();
+        futures::executor::block_on(self.store.commit(batch)).unwrap();
     }
 
     /// Somebody cancels a job, whether a coordinator runs or not.
