@@ -16,20 +16,22 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
 use parking_lot::Mutex;
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     process::{Child, ChildStdout, Command},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::git::{bare_git, confine};
 
 /// What git reads and writes.
 pub type ByteStream = BoxStream<'static, io::Result<Bytes>>;
 
-/// Processes of all jobs.
-const PROCESSES: usize = 32;
+/// Processes of all jobs: each may take the memory that [`confine`] leaves it.
+const PROCESSES: usize = 8;
 /// Processes of one job: `git fetch` has one at a time.
 const OF_ONE: usize = 2;
 /// Longest answer, in time. The objects of a repository are read from the disk, and a job may read them slowly.
@@ -82,12 +84,12 @@ pub async fn serve(repository: &ServedRepository, who: &str, request: UploadPack
     let permits = acquire_process(who).await?;
     let folder = tempfile::tempdir().map_err(|error| format!("no room for a request: {error}"))?;
     write_repository(&folder.path().join("r.git"), repository).map_err(|error| format!("the repository: {error}"))?;
-    let mut child = start(folder.path(), &request)?;
-    confine(&child, FILE);
+    let mut git = RunningGit(start(folder.path(), &request)?);
+    confine(&git.0, FILE);
     let deadline = Instant::now() + LIMIT;
-    let (input, output) = (child.stdin.take(), child.stdout.take());
+    let (input, output) = (git.0.stdin.take(), git.0.stdout.take());
     let mut output = output.ok_or("git has no output")?;
-    tokio::spawn(async move {
+    let writing = tokio::spawn(async move {
         let Some(mut input) = input else { return };
         let mut body = request.body;
         let mut left = REQUEST;
@@ -100,9 +102,10 @@ pub async fn serve(repository: &ServedRepository, who: &str, request: UploadPack
             }
         }
     });
+    let writing = AbortOnDropHandle::new(writing);
     let begun = timeout_at(deadline, head(&mut output)).await.map_err(|_| "git took too long".to_owned())?;
     let begun = begun.map_err(|error| format!("git said nothing: {error}"))?;
-    let answer = Answer { output, deadline, _child: child, _folder: folder, _permits: permits };
+    let answer = Answer { output, deadline, _writing: writing, _git: git, _folder: folder, _permits: permits };
     let rest = futures::stream::unfold(answer, |mut answer| async {
         let piece = answer.next().await?;
         Some((piece, answer))
@@ -121,13 +124,15 @@ pub async fn read(repository: &ServedRepository, who: &str, command: &[String]) 
     write_repository(&path, repository).map_err(|error| format!("the repository: {error}"))?;
     let mut git: Command = bare_git();
     git.arg("--git-dir").arg(&path).args(command).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = git.spawn().map_err(|error| format!("cannot start git: {error}; install git 2.37 or later"))?;
-    confine(&child, FILE);
-    let output = child.stdout.take().ok_or("git has no output")?;
+    git.process_group(0);
+    let child = git.spawn().map_err(|error| format!("cannot start git: {error}; install git 2.37 or later"))?;
+    let mut git = RunningGit(child);
+    confine(&git.0, FILE);
+    let output = git.0.stdout.take().ok_or("git has no output")?;
     let work = async {
         let mut printed = Vec::new();
         output.take(PRINTED + 1).read_to_end(&mut printed).await?;
-        let status = child.wait().await?;
+        let status = git.0.wait().await?;
         io::Result::Ok((status.success(), printed))
     };
     let (succeeded, printed) = tokio::time::timeout(READING, work)
@@ -140,11 +145,25 @@ pub async fn read(repository: &ServedRepository, who: &str, command: &[String]) 
     Ok(succeeded.then_some(printed))
 }
 
+/// A git that runs, the first of a group of processes. Dropped, all of them end: what it started goes on working otherwise,
+/// with nobody's permit.
+struct RunningGit(Child);
+
+impl Drop for RunningGit {
+    fn drop(&mut self) {
+        // It has a number for as long as its end was not looked at, and nobody else has that number until then.
+        if let Some(group) = self.0.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
 /// An answer on its way. Dropped, its process ends and its repository goes.
 struct Answer {
     output: ChildStdout,
     deadline: Instant,
-    _child: Child,
+    _writing: AbortOnDropHandle<()>,
+    _git: RunningGit,
     _folder: tempfile::TempDir,
     _permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
 }
@@ -222,7 +241,8 @@ fn start(folder: &Path, request: &UploadPackRequest) -> Result<Child, String> {
         .env("GIT_PROTOCOL", if plain(&request.protocol) { &request.protocol } else { "" })
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null());
+        .stderr(Stdio::null())
+        .process_group(0);
     command.spawn().map_err(|error| format!("cannot start git: {error}; install git 2.37 or later"))
 }
 
@@ -300,6 +320,37 @@ mod tests {
             let answer = ask(&served, body, "").await.unwrap();
             let packed = answer.windows(4).any(|four| four == b"PACK");
             assert_eq!(packed, given, "{wanted}: {}", String::from_utf8_lossy(&answer));
+        }
+    }
+
+    #[tokio::test]
+    async fn attack_45_a_request_that_is_given_up_leaves_no_process() {
+        let folder = tempfile::tempdir().unwrap();
+        sh(folder.path(), "git init -q -b main .; git commit -q --allow-empty -m one");
+        let first = sh(folder.path(), "git rev-parse HEAD");
+        let refs = vec![("refs/heads/main".into(), first.clone())];
+        let path = folder.path().join(".git");
+        let served = ServedRepository { path, refs, head: "refs/heads/main".into(), commit: first };
+        let request = UploadPackRequest {
+            is_advertisement: false,
+            protocol: String::new(),
+            encoding: "a-mark-of-this-test".into(),
+            body: futures::stream::pending().boxed(),
+        };
+        let running = || {
+            let processes = std::fs::read_dir("/proc").unwrap().flatten();
+            let texts = processes.filter_map(|process| std::fs::read(process.path().join("environ")).ok());
+            texts.filter(|text| String::from_utf8_lossy(text).contains("a-mark-of-this-test")).count()
+        };
+        let answer = serve(&served, "other", request).await.unwrap();
+        while running() < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        drop(answer);
+        let end = Instant::now() + Duration::from_secs(5);
+        while running() > 0 {
+            assert!(Instant::now() < end, "{} processes are left", running());
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }
