@@ -16,6 +16,7 @@ use super::{
     auth::{Action, Caller},
     authors,
     dto::{RunSummary, RunView},
+    request_limits::{self, Client},
     run_detail, run_lookup,
 };
 use store::{Filter, Page, Reader, Status};
@@ -157,12 +158,17 @@ pub(super) fn is_address(text: &str) -> bool {
 pub(super) async fn list(
     web: &Web,
     caller: &Caller,
+    client: Client,
     wanted: &RunQuery,
 ) -> Result<(Vec<RunSummary>, Option<u64>), Refusal> {
     let limit = wanted.limit();
     // One more than is shown tells whether there is a next page.
     let page = Page { before: wanted.before, limit: limit + 1 };
-    let mut found = web.store.list(&wanted.filter(caller)?, page).await?;
+    let filter = wanted.filter(caller)?;
+    // Words are looked for in every one of many runs; all else has an index.
+    let searches = !filter.words.is_empty() || filter.repository_name.is_some();
+    let _permit = searches.then(|| request_limits::permit(&web.limits.searches, client, "searches")).transpose()?;
+    let mut found = web.store.list(&filter, page).await?;
     let more = found.len() > limit as usize;
     found.truncate(limit as usize);
     let next = found.last().filter(|_| more).map(|run| run.serial);
@@ -172,15 +178,16 @@ pub(super) async fn list(
 /// Runs, newest first.
 #[utoipa::path(get, path = "/api/runs", tag = "runs", params(RunQuery), responses(
     (status = 200, body = [RunSummary], headers(("link" = String, description = "The next page, where there is one"))),
-    (status = 400, body = super::Problem),
+    (status = 400, body = super::Problem), (status = 429, body = super::Problem), (status = 503, body = super::Problem),
 ))]
 pub(super) async fn runs(
     State(web): State<Web>,
     caller: Caller,
+    client: Client,
     QueryParams(wanted): QueryParams<RunQuery>,
 ) -> Result<(HeaderMap, Json<Vec<RunSummary>>), Refusal> {
     let wanted = wanted.resolved();
-    let (runs, next) = list(&web, &caller, &wanted).await?;
+    let (runs, next) = list(&web, &caller, client, &wanted).await?;
     let mut headers = HeaderMap::new();
     if let Some(next) = next {
         let link = format!("</api/runs?{}>; rel=\"next\"", wanted.query(Some(next)));

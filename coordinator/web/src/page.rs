@@ -8,6 +8,7 @@ use super::{
     auth::Caller,
     dto::RunSummary,
     html::{HtmlError, rendered, repository_name},
+    request_limits::Client,
     run_search,
     time::span,
 };
@@ -44,6 +45,7 @@ const TABS: [(&str, &str); 5] = [
 pub(super) async fn runs(
     State(web): State<Web>,
     caller: Caller,
+    client: Client,
     QueryParams(wanted): QueryParams<api::RunQuery>,
 ) -> Result<(StatusCode, Html<String>), HtmlError> {
     let typed = wanted.q.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
@@ -53,7 +55,7 @@ pub(super) async fn runs(
         true => Some(web.store.latest_change().await.map_err(Refusal::from)?),
         false => None,
     };
-    let (status, (runs, next), problem) = match api::list(&web, &caller, &wanted).await {
+    let (status, (runs, next), problem) = match api::list(&web, &caller, client, &wanted).await {
         Ok(found) => (StatusCode::OK, found, None),
         Err(refusal) if refusal.status == StatusCode::BAD_REQUEST => {
             (refusal.status, (Vec::new(), None), Some(refusal.reason))
