@@ -217,8 +217,15 @@ mod tests {
         trim(folder.path(), 0);
         assert_eq!(left(), ["c.git", "locks"], "a job may read it");
         drop(reading);
-        trim(folder.path(), 0);
-        assert_eq!(left(), ["locks"]);
+        // A process that another test starts has every descriptor of this one, and so the lock, until it is a program.
+        for _ in 0..100 {
+            trim(folder.path(), 0);
+            if left() == ["locks"] {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{:?} are left, which nobody reads", left());
     }
 
     #[tokio::test]
