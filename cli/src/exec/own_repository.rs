@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use actions_api::{GitRequest, JobIdentity, JobRepository};
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture, stream::BoxStream};
-use source::upload_pack::{self, ServedRepository, UploadPackRequest};
+use source::upload_pack::{self, Requester, ServedRepository, UploadPackRequest};
 
 /// Branches, tags and what is known of `origin`'s branches.
 pub(super) struct OwnRepository {
@@ -29,14 +29,15 @@ impl JobRepository for OwnRepository {
             let served = found.await?;
             let GitRequest { is_advertisement, protocol, encoding, body } = request;
             let request = UploadPackRequest { is_advertisement, protocol, encoding, body };
-            upload_pack::serve(&served, job.job.as_str(), request).await
+            upload_pack::serve(&served, Requester { job: job.job.as_str(), author: "" }, request).await
         }
         .boxed()
     }
 
     fn read(&self, job: Arc<JobIdentity>, command: Vec<String>) -> BoxFuture<'static, Result<Option<Vec<u8>>, String>> {
         let found = find(self.root.clone(), Arc::clone(&job));
-        async move { upload_pack::read(&found.await?, job.job.as_str(), &command).await }.boxed()
+        async move { upload_pack::read(&found.await?, Requester { job: job.job.as_str(), author: "" }, &command).await }
+            .boxed()
     }
 }
 

@@ -17,11 +17,12 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process_group};
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     process::{Child, ChildStdout, Command},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout_at},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -32,22 +33,30 @@ pub type ByteStream = BoxStream<'static, io::Result<Bytes>>;
 
 /// Processes of all jobs: each may take the memory that [`confine`] leaves it.
 const PROCESSES: usize = 8;
+/// Processes of all jobs of one author.
+const OF_AUTHOR: usize = 4;
 /// Processes of one job: `git fetch` has one at a time.
-const OF_ONE: usize = 2;
+const OF_JOB: usize = 2;
 /// Longest answer, in time. The objects of a repository are read from the disk, and a job may read them slowly.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
+/// Longest that a job may take to read one piece of an answer, or to send its request.
+const STALL: Duration = Duration::from_secs(30);
+/// Pieces that a job may be behind.
+const BEHIND: usize = 4;
 /// Longest request, in bytes: what git wants, and what it has.
 const REQUEST: usize = 16 << 20;
 /// Longest head of an answer, in bytes.
 const HEAD: usize = 16 << 10;
 /// Bytes of one piece of an answer.
-const PIECE: usize = 64 << 10;
+const PIECE: usize = 256 << 10;
 /// Longest look-up.
 const READING: Duration = Duration::from_secs(30);
 /// Bytes that a look-up may print.
 const PRINTED: u64 = 8 << 20;
 /// Bytes of a file that such a process may write; it writes none.
 const FILE: u64 = 1 << 20;
+/// Name of the repository in its folder.
+const SERVED: &str = "r.git";
 /// Where commits stand that may be asked for by their ids and are not listed.
 const HIDDEN: &str = "refs/longshore/";
 
@@ -76,14 +85,33 @@ pub struct UploadPackRequest {
     pub body: ByteStream,
 }
 
-/// Answers one request. `who` has [`OF_ONE`] of all processes at most.
+/// Who asks. The processes of one job, and those of all jobs of its author, are limited.
+#[derive(Debug, Clone, Copy)]
+pub struct Requester<'a> {
+    /// The job, by a name that no other has.
+    pub job: &'a str,
+    /// Who asked for its run.
+    pub author: &'a str,
+}
+
+/// Who has permits of their own.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Holder {
+    Job(String),
+    Author(String),
+}
+
+/// Answers one request. A job that reads less than a piece in 30 seconds gets no more: others may wait for its process.
 ///
 /// # Errors
 /// Why it is not answered, for who asked.
-pub async fn serve(repository: &ServedRepository, who: &str, request: UploadPackRequest) -> Result<ByteStream, String> {
+pub async fn serve(
+    repository: &ServedRepository,
+    who: Requester<'_>,
+    request: UploadPackRequest,
+) -> Result<ByteStream, String> {
     let permits = acquire_process(who).await?;
-    let folder = tempfile::tempdir().map_err(|error| format!("no room for a request: {error}"))?;
-    write_repository(&folder.path().join("r.git"), repository).map_err(|error| format!("the repository: {error}"))?;
+    let folder = repository_folder(repository).await?;
     let mut git = RunningGit(start(folder.path(), &request)?);
     confine(&git.0, FILE);
     let deadline = Instant::now() + LIMIT;
@@ -93,8 +121,8 @@ pub async fn serve(repository: &ServedRepository, who: &str, request: UploadPack
         let Some(mut input) = input else { return };
         let mut body = request.body;
         let mut left = REQUEST;
-        // A process that ends reads no more; it says why.
-        while let Some(Ok(piece)) = body.next().await {
+        // A process that ends reads no more, and one whose input ends too early ends: it says why.
+        while let Ok(Some(Ok(piece))) = timeout(STALL, body.next()).await {
             let Some(rest) = left.checked_sub(piece.len()) else { return };
             left = rest;
             if input.write_all(&piece).await.is_err() {
@@ -106,24 +134,29 @@ pub async fn serve(repository: &ServedRepository, who: &str, request: UploadPack
     let begun = timeout_at(deadline, head(&mut output)).await.map_err(|_| "git took too long".to_owned())?;
     let begun = begun.map_err(|error| format!("git said nothing: {error}"))?;
     let answer = Answer { output, deadline, _writing: writing, _git: git, _folder: folder, _permits: permits };
-    let rest = futures::stream::unfold(answer, |mut answer| async {
-        let piece = answer.next().await?;
-        Some((piece, answer))
+    let (pieces, received) = mpsc::channel(BEHIND);
+    // Its end does not wait for who reads: that may be never.
+    let passing = AbortOnDropHandle::new(tokio::spawn(answer.pass(pieces)));
+    let rest = futures::stream::unfold((received, passing), |(mut received, passing)| async {
+        let piece = received.recv().await?;
+        Some((piece, (received, passing)))
     });
     Ok(futures::stream::once(async { Ok(begun) }).chain(rest).boxed())
 }
 
-/// What a command of git that only reads prints in the repository; `None`: it fails. `who` as in [`serve`].
+/// What a command of git that only reads prints in the repository; `None`: it fails.
 ///
 /// # Errors
 /// It could not be run, took too long, or printed too much.
-pub async fn read(repository: &ServedRepository, who: &str, command: &[String]) -> Result<Option<Vec<u8>>, String> {
+pub async fn read(
+    repository: &ServedRepository,
+    who: Requester<'_>,
+    command: &[String],
+) -> Result<Option<Vec<u8>>, String> {
     let _permits = acquire_process(who).await?;
-    let folder = tempfile::tempdir().map_err(|error| format!("no room for a request: {error}"))?;
-    let path = folder.path().join("r.git");
-    write_repository(&path, repository).map_err(|error| format!("the repository: {error}"))?;
+    let folder = repository_folder(repository).await?;
     let mut git: Command = bare_git();
-    git.arg("--git-dir").arg(&path).args(command).stdout(Stdio::piped()).stderr(Stdio::null());
+    git.arg("--git-dir").arg(folder.path().join(SERVED)).args(command).stdout(Stdio::piped()).stderr(Stdio::null());
     git.process_group(0);
     let child = git.spawn().map_err(|error| format!("cannot start git: {error}; install git 2.37 or later"))?;
     let mut git = RunningGit(child);
@@ -164,11 +197,20 @@ struct Answer {
     deadline: Instant,
     _writing: AbortOnDropHandle<()>,
     _git: RunningGit,
-    _folder: tempfile::TempDir,
-    _permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    _folder: TempDir,
+    _permits: [OwnedSemaphorePermit; 3],
 }
 
 impl Answer {
+    /// Passes on what git says, until it ends or nobody reads it.
+    async fn pass(mut self, pieces: mpsc::Sender<io::Result<Bytes>>) {
+        while let Some(piece) = self.next().await {
+            if pieces.send_timeout(piece, STALL).await.is_err() {
+                return;
+            }
+        }
+    }
+
     async fn next(&mut self) -> Option<io::Result<Bytes>> {
         let mut piece = Vec::with_capacity(PIECE);
         match timeout_at(self.deadline, self.output.read_buf(&mut piece)).await {
@@ -181,20 +223,34 @@ impl Answer {
 }
 
 /// Waits until one may have a process.
-async fn acquire_process(who: &str) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), String> {
+async fn acquire_process(who: Requester<'_>) -> Result<[OwnedSemaphorePermit; 3], String> {
     static ALL: OnceLock<Arc<Semaphore>> = OnceLock::new();
-    static EACH: Mutex<Option<HashMap<String, Arc<Semaphore>>>> = Mutex::new(None);
+    static EACH: Mutex<Option<HashMap<Holder, Arc<Semaphore>>>> = Mutex::new(None);
     let ending = |_| "the coordinator is ending".to_owned();
-    let own = {
+    let [job, author] = {
         let mut each = EACH.lock();
         let each = each.get_or_insert_default();
-        each.retain(|_, own| Arc::strong_count(own) > 1);
-        each.entry(who.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(OF_ONE))).clone()
+        each.retain(|_, permits| Arc::strong_count(permits) > 1);
+        [(Holder::Job(who.job.to_owned()), OF_JOB), (Holder::Author(who.author.to_owned()), OF_AUTHOR)]
+            .map(|(holder, most)| each.entry(holder).or_insert_with(|| Arc::new(Semaphore::new(most))).clone())
     };
-    // The own one first: who waits for it keeps nobody else waiting.
-    let own = own.acquire_owned().await.map_err(ending)?;
+    // The narrowest first: who waits for it keeps nobody else waiting.
+    let job = job.acquire_owned().await.map_err(ending)?;
+    let author = author.acquire_owned().await.map_err(ending)?;
     let all = ALL.get_or_init(|| Arc::new(Semaphore::new(PROCESSES))).clone();
-    Ok((own, all.acquire_owned().await.map_err(ending)?))
+    Ok([job, author, all.acquire_owned().await.map_err(ending)?])
+}
+
+/// A folder in which [`SERVED`] is the repository.
+async fn repository_folder(repository: &ServedRepository) -> Result<TempDir, String> {
+    let repository = repository.clone();
+    let written = tokio::task::spawn_blocking(move || {
+        let folder = tempfile::tempdir()?;
+        write_repository(&folder.path().join(SERVED), &repository)?;
+        io::Result::Ok(folder)
+    });
+    let written = written.await.map_err(|error| error.to_string())?;
+    written.map_err(|error| format!("no repository could be made for a request: {error}"))
 }
 
 /// A bare repository with the refs alone.
@@ -268,6 +324,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    const ME: Requester<'_> = Requester { job: "me", author: "me" };
+
     fn sh(folder: &Path, script: &str) -> String {
         let mut command = std::process::Command::new("sh");
         command.args(["-ec", script]).current_dir(folder).env("GIT_CONFIG_GLOBAL", "/dev/null");
@@ -288,7 +346,7 @@ mod tests {
         let is_advertisement = body.is_empty();
         let body = futures::stream::once(async { Ok(Bytes::from(body)) }).boxed();
         let request = UploadPackRequest { is_advertisement, protocol: version.into(), encoding: String::new(), body };
-        let pieces: Vec<_> = serve(repository, "me", request).await?.collect().await;
+        let pieces: Vec<_> = serve(repository, ME, request).await?.collect().await;
         Ok(pieces.into_iter().map(Result::unwrap).collect::<Vec<_>>().concat())
     }
 
@@ -323,6 +381,47 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn attack_59_jobs_of_one_author_leave_processes_for_others() {
+        let mut held = Vec::new();
+        for number in 0..OF_AUTHOR {
+            let job = format!("job {number}");
+            held.push(acquire_process(Requester { job: &job, author: "eve" }).await.unwrap());
+        }
+        let more = Requester { job: "one more", author: "eve" };
+        assert!(timeout(STALL, acquire_process(more)).await.is_err());
+        assert!(timeout(STALL, acquire_process(Requester { job: "bob's", author: "bob" })).await.is_ok());
+        held.pop();
+        assert!(timeout(STALL, acquire_process(more)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn attack_45_who_does_not_read_an_answer_keeps_no_process() {
+        let folder = tempfile::tempdir().unwrap();
+        sh(folder.path(), "git init -q -b main .; head -c 8000000 /dev/urandom > f; git add f; git commit -qm one");
+        let first = sh(folder.path(), "git rev-parse HEAD");
+        let refs = vec![("refs/heads/main".into(), first.clone())];
+        let path = folder.path().join(".git");
+        let served = ServedRepository { path, refs, head: "refs/heads/main".into(), commit: first.clone() };
+        let body = format!("{}0000{}", line(&format!("want {first} no-progress\n")), line("done\n"));
+        let body = futures::stream::once(async { Ok(Bytes::from(body)) }).boxed();
+        let request =
+            UploadPackRequest { is_advertisement: false, protocol: String::new(), encoding: String::new(), body };
+        let who = Requester { job: "slow", author: "slow" };
+        let mut answer = serve(&served, who, request).await.unwrap();
+        let _second = acquire_process(who).await.unwrap();
+        // As much as is passed on without being read has come by now.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::pause();
+        assert!(timeout(STALL / 2, acquire_process(who)).await.is_err(), "it may still read");
+        assert!(timeout(STALL, acquire_process(who)).await.is_ok());
+        let mut pieces = 0;
+        while let Some(Ok(_)) = answer.next().await {
+            pieces += 1;
+        }
+        assert!(pieces <= BEHIND + 1, "{pieces}");
+    }
+
     #[tokio::test]
     async fn attack_45_a_request_that_is_given_up_leaves_no_process() {
         let folder = tempfile::tempdir().unwrap();
@@ -342,7 +441,7 @@ mod tests {
             let texts = processes.filter_map(|process| std::fs::read(process.path().join("environ")).ok());
             texts.filter(|text| String::from_utf8_lossy(text).contains("a-mark-of-this-test")).count()
         };
-        let answer = serve(&served, "other", request).await.unwrap();
+        let answer = serve(&served, Requester { job: "other", author: "a" }, request).await.unwrap();
         while running() < 2 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

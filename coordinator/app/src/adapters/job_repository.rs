@@ -8,7 +8,7 @@ use futures::{FutureExt as _, future::BoxFuture, stream::BoxStream};
 use source::{
     RepositoryMirrors,
     other_repositories::{FetchDepth, RepositoryRequest},
-    upload_pack::{self, ServedRepository, UploadPackRequest},
+    upload_pack::{self, Requester, ServedRepository, UploadPackRequest},
 };
 
 /// How long what a job may see is remembered: one `git fetch` asks several times.
@@ -30,16 +30,16 @@ impl JobRepositories {
 }
 
 impl JobRepositories {
-    /// Who a job is here, and what it may see.
+    /// The name of a job here, and what it may see.
     fn find(
         &self,
         job: Arc<JobIdentity>,
     ) -> impl Future<Output = Result<(String, Arc<ServedRepository>), String>> + Send + use<> {
         let (sources, known) = (Arc::clone(&self.sources), self.known.clone());
         async move {
-            let who = format!("{}/{}/{}", job.run, job.job, job.attempt);
-            let found = known.try_get_with(who.clone(), look_up(sources, job)).await;
-            Ok((who, found.map_err(|why: Arc<String>| why.to_string())?))
+            let name = format!("{}/{}/{}", job.run, job.job, job.attempt);
+            let found = known.try_get_with(name.clone(), look_up(sources, job)).await;
+            Ok((name, found.map_err(|why: Arc<String>| why.to_string())?))
         }
     }
 }
@@ -50,21 +50,24 @@ impl JobRepository for JobRepositories {
         job: Arc<JobIdentity>,
         request: GitRequest,
     ) -> BoxFuture<'static, Result<BoxStream<'static, std::io::Result<Bytes>>, String>> {
+        let author = job.author.clone();
         let found = self.find(job);
         async move {
-            let (who, served) = found.await?;
+            let (name, served) = found.await?;
             let GitRequest { is_advertisement, protocol, encoding, body } = request;
             let request = UploadPackRequest { is_advertisement, protocol, encoding, body };
-            upload_pack::serve(&served, &who, request).await
+            let who = Requester { job: &name, author: &author };
+            upload_pack::serve(&served, who, request).await
         }
         .boxed()
     }
 
     fn read(&self, job: Arc<JobIdentity>, command: Vec<String>) -> BoxFuture<'static, Result<Option<Vec<u8>>, String>> {
+        let author = job.author.clone();
         let found = self.find(job);
         async move {
-            let (who, served) = found.await?;
-            upload_pack::read(&served, &who, &command).await
+            let (name, served) = found.await?;
+            upload_pack::read(&served, Requester { job: &name, author: &author }, &command).await
         }
         .boxed()
     }
