@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::line_text::step_name;
+
 /// Most steps that are followed at the same time; lines of further ones carry no name.
 const MOST: usize = 64;
 
@@ -24,7 +26,7 @@ impl ConcurrentSteps {
         }
         self.last = step;
         if self.open.len() < MOST {
-            self.open.insert(step, name.strip_prefix("Main ").unwrap_or(name).to_owned());
+            self.open.insert(step, step_name(name).to_owned());
         }
     }
 

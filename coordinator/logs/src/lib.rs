@@ -7,6 +7,7 @@ pub mod act_format;
 pub mod concurrent;
 mod full_text;
 mod growth;
+pub mod line_text;
 pub mod lines;
 mod name;
 mod open_segments;

@@ -6,7 +6,10 @@ use super::{
     log_text,
 };
 use domain::id::{JobKey, RunId};
-use logs::lines::{NumberedLine, StepLines};
+use logs::{
+    line_text::step_name,
+    lines::{NumberedLine, StepLines},
+};
 use workflow::plan::Conclusion;
 
 /// Most failed jobs that are shown with their lines.
@@ -59,7 +62,7 @@ async fn failure(web: &Web, run: &RunView, index: usize, job: &JobView) -> Resul
     let mut failure = Failure {
         index,
         job: job.name.clone(),
-        step: step.map(|step| log_text::step_name(&step.name).to_owned()),
+        step: step.map(|step| step_name(&step.name).to_owned()),
         exit_code: step.and_then(|step| step.exit_code).filter(|code| *code != 0),
         why: job.why.clone().filter(|_| !is_step || step.is_none()),
         lines: Vec::new(),
@@ -73,7 +76,7 @@ async fn failure(web: &Web, run: &RunView, index: usize, job: &JobView) -> Resul
         let error = failure.lines.iter().find(|line| line.class == "error").or(failure.lines.last());
         failure.log = Some(run.log_link(job, &job.attempt, error.map(|line| line.number)));
         if failure.step.is_none() {
-            failure.step = failing.map(|step| log_text::step_name(&step.name).to_owned());
+            failure.step = failing.map(|step| step_name(&step.name).to_owned());
         }
     }
     Ok(failure)

@@ -18,10 +18,13 @@ use super::{
     html::{HtmlError, rendered},
     job_details::JobDetails,
     links, log_lines,
-    log_text::{classified, step_name, strip_ansi},
+    log_text::{classified, strip_ansi},
     run_lookup, time,
 };
-use logs::lines::{NumberedLine, StepLines};
+use logs::{
+    line_text::step_name,
+    lines::{NumberedLine, StepLines},
+};
 
 /// Lines on one page.
 const PAGE: u64 = 500;

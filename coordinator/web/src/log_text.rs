@@ -2,27 +2,22 @@
 
 use std::borrow::Cow;
 
+use logs::line_text::{self, LineKind};
+
 use super::dto::turns;
 
-/// Beginnings of lines that GitHub's runner gives a meaning, and the class that such a line has on a page.
-const MARKERS: [(&str, &str); 7] = [
-    ("##[error]", "error"),
-    ("##[warning]", "warning"),
-    ("##[notice]", "remark"),
-    ("##[debug]", "remark"),
-    ("##[command]", "remark"),
-    ("##[group]", "group"),
-    ("##[endgroup]", "end"),
-];
-
-/// The class of a line, and its text without the marker.
+/// The class that a line has on a page, and its text without the marker.
 pub(super) fn classified(text: &str) -> (&'static str, &str) {
-    MARKERS.into_iter().find_map(|(marker, class)| Some((class, text.strip_prefix(marker)?))).unwrap_or(("", text))
-}
-
-/// The name of a step for people: what runs in it, not in which stage of the job.
-pub(super) fn step_name(mark: &str) -> &str {
-    mark.strip_prefix("Main ").unwrap_or(mark)
+    let (kind, text) = line_text::classified(text);
+    let class = match kind {
+        LineKind::Output => "",
+        LineKind::Error => "error",
+        LineKind::Warning => "warning",
+        LineKind::Notice | LineKind::Debug | LineKind::Command => "remark",
+        LineKind::Group => "group",
+        LineKind::EndGroup => "end",
+    };
+    (class, text)
 }
 
 /// A text of a bounded length.
@@ -64,11 +59,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn markers_are_told_from_text_and_long_texts_are_cut_between_letters() {
+    fn lines_have_a_class_and_long_texts_are_cut_between_letters() {
         assert_eq!(classified("##[error]it broke"), ("error", "it broke"));
         assert_eq!(classified("a ##[error]"), ("", "a ##[error]"));
         assert_eq!((cut("äöü", 2).as_ref(), cut("äöü", 3).as_ref()), ("äö…", "äöü"));
-        assert_eq!((step_name("Main Run x"), step_name("Post Run x")), ("Run x", "Post Run x"));
     }
 
     #[test]
