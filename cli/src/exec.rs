@@ -2,30 +2,25 @@
 
 mod call_graph;
 mod checkout;
+mod ending;
 mod interrupt;
+mod local_engine;
 mod local_runner;
 mod own_repository;
 mod report;
+mod selection;
 mod sources;
+mod tree_watcher;
+mod values;
 mod view;
+mod working_tree;
 
-use std::{
-    collections::BTreeMap,
-    io::IsTerminal,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
 
-use actions_api::ActionsApi;
-use anyhow::{Context, Result, bail, ensure};
-use blobs::Blobs;
-use config::CacheAndArtifactLimits;
-use domain::id::RunId;
+use anyhow::{Context as _, Result, bail, ensure};
 use domain::run::Planned;
 use indexmap::IndexMap;
 use secrecy::SecretString;
-use store::Store;
 use workflow::{
     diagnostic::{Colour, Diagnostic, render},
     dialect::{
@@ -35,15 +30,25 @@ use workflow::{
     plan::Dialect,
 };
 
+pub(crate) use self::values::pair;
 use self::{
-    checkout::Checkout, interrupt::InterruptSignals, own_repository::OwnRepository, report::RunReport,
-    sources::ExecSources, view::ViewMode,
+    checkout::{Checkout, CheckoutArgs},
+    local_engine::LocalEngine,
+    local_runner::Superseding,
+    report::RunReport,
+    selection::Selection,
+    sources::ExecSources,
+    tree_watcher::TreeWatcher,
+    values::{pairs, read_json, secrets},
 };
-use crate::{label_images, terminal::printable::printable_lines};
+use crate::terminal::printable::{printable, printable_lines};
 
 const EXAMPLES: &str = "\
 Examples:
-  longshore exec                                    the only workflow of this checkout
+  longshore exec                                    the only workflow of this checkout, with what is not committed
+  longshore exec --watch --job test                 again each time that a file is saved
+  longshore exec --job \"test (linux, 20)\"           one leg of a matrix; or --matrix os=linux --matrix node=20
+  longshore exec --committed                        the commit alone
   longshore exec -W .github/workflows/ci.yml --job test
   longshore exec --event pull_request --ref topic --payload event.json
   longshore exec --input level=debug --var REGION=eu --secret TOKEN
@@ -51,6 +56,9 @@ Examples:
   longshore exec --image ubuntu-latest=my/image:dev --json | jq .jobs[].conclusion";
 
 /// Run a workflow of a local checkout, as a pool would, without a relay
+///
+/// What is run is what lies in the working tree, tracked files and new ones, but for those that git ignores; nothing is
+/// committed or changed there. Jobs see it as a commit on top of the checked-out one.
 ///
 /// The exit code is the conclusion: 0 success (or nothing to do), 1 failure, 2 the workflow or a flag is wrong,
 /// 130 cancelled. Ctrl-C, TERM and HUP cancel; a second one ends everything at once.
@@ -63,16 +71,25 @@ pub(crate) struct Args {
     /// The workflow, relative to the checkout; needed where there are several
     #[arg(short = 'W', long, value_name = "FILE")]
     workflow: Option<String>,
+    /// Run the commit, without what is not committed; the workflow file too is the commit's
+    #[arg(long)]
+    committed: bool,
     /// The event: push, pull_request, workflow_dispatch, … Filters of the workflow then count
     #[arg(long, value_name = "NAME", help_heading = "Event")]
     event: Option<String>,
     /// JSON merged over the event's payload
     #[arg(long, value_name = "FILE", help_heading = "Event")]
     payload: Option<PathBuf>,
-    /// Only this job, and those it needs
-    #[arg(long, value_name = "ID")]
+    /// Only this job, and those it needs: its id or its name, such as "test (linux, 20)"
+    #[arg(long, value_name = "NAME")]
     job: Option<String>,
-    /// Branch, tag or full ref to run as; the checked-out one where not given
+    /// Only legs of matrices that have this value; may be repeated, several values of one key mean any of them
+    #[arg(long = "matrix", value_name = "KEY=VALUE", value_parser = pair)]
+    matrix: Vec<(String, String)>,
+    /// Run again each time that files change: a run that goes on is cancelled
+    #[arg(long, conflicts_with_all = ["committed", "json"])]
+    watch: bool,
+    /// Branch, tag or full ref to run as; the checked-out one where not given. One at another commit is run as committed
     #[arg(long = "ref", value_name = "REF", help_heading = "Event")]
     reference: Option<String>,
     /// An input of workflow_dispatch; may be repeated
@@ -99,7 +116,7 @@ pub(crate) struct Args {
     /// Where steps run: docker, or host for processes of this machine without any isolation
     #[arg(long, default_value = "docker", help_heading = "Place")]
     sandbox: worker::sandbox::SandboxKind,
-    /// What lies in the workspace when a job starts: tree (the commit's files) or empty (until actions/checkout)
+    /// What lies in the workspace when a job starts: tree (the files that are run) or empty (until actions/checkout)
     #[arg(long, default_value = "tree", value_parser = ["tree", "empty"], help_heading = "Place")]
     workspace: String,
     /// A git server that `uses: owner/repo@ref` is looked for on; may be repeated, the first that has it counts
@@ -136,24 +153,140 @@ pub(crate) struct Args {
     artifacts: Option<PathBuf>,
 }
 
+/// What a run is given on the command line.
+struct RunValues {
+    vars: IndexMap<String, String>,
+    inputs: Option<IndexMap<String, String>>,
+    secrets: BTreeMap<String, SecretString>,
+}
+
+/// Files and the plan of their workflow.
+struct PreparedRun {
+    checkout: Checkout,
+    planned: Planned,
+    sources: Arc<ExecSources>,
+}
+
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     ensure!(args.jobs > 0, "--jobs must be at least 1");
     let events: Vec<&str> = Dialect::ALL.into_iter().flat_map(Dialect::events).copied().collect();
     if let Some(event) = args.event.as_deref().filter(|event| !events.contains(event)) {
         bail!("--event {event}: unknown event; there are {}", events.join(", "));
     }
-    let checkout = Checkout::open(&args.directory, args.reference.as_deref())?;
+    if args.watch {
+        return watch(&args).await;
+    }
+    let checkout = args.open()?;
+    let values = args.values()?;
+    let prepared = match prepare(&args, checkout, &values).await? {
+        Ok(prepared) => prepared,
+        Err(report) => return report.print(args.json),
+    };
+    let Some(mut engine) = LocalEngine::start(&args).await? else { return Ok(ExitCode::from(130)) };
+    let ended = engine.run(&args, prepared, &values, None).await;
+    engine.close().await;
+    let (report, unpacked) = ended?;
+    let code = report.print(args.json)?;
+    unpacked.map(|()| code)
+}
+
+/// Runs the files again each time that they changed, until somebody ends it.
+#[allow(clippy::print_stderr)]
+async fn watch(args: &Args) -> Result<ExitCode> {
+    if let Some(folder) = &args.artifacts {
+        // What is put there is no change.
+        std::fs::create_dir_all(folder).with_context(|| format!("--artifacts {}", folder.display()))?;
+    }
+    let excluded = args.artifacts.as_ref().map(|folder| folder.canonicalize()).transpose()?;
+    let repository = checkout::discover(&args.directory)?;
+    let root = repository.workdir().context("a bare repository has no work tree to run")?;
+    // Watched before they are read: no change in between is missed.
+    let mut watcher = TreeWatcher::new(root, excluded)?;
+    let mut checkout = args.open()?;
+    ensure!(
+        !checkout.is_committed,
+        "--watch runs the working tree, and --ref is at another commit: leave one of them out"
+    );
+    let values = args.values()?;
+    let Some(mut engine) = LocalEngine::start(args).await? else { return Ok(ExitCode::from(130)) };
+    let (mut code, mut has_run) = (ExitCode::SUCCESS, false);
+    let ended = loop {
+        let open = || args.open();
+        let mut superseding = Superseding::new(&mut watcher, checkout.commit.clone(), &open);
+        let report = match prepare(args, checkout, &values).await {
+            Ok(Ok(prepared)) => {
+                let ran = engine.run(args, prepared, &values, Some(&mut superseding)).await;
+                ran.and_then(|(report, unpacked)| unpacked.map(|()| report))
+            }
+            Ok(Err(report)) => Ok(report),
+            Err(error) => Err(error),
+        };
+        match (report, engine.interrupt.is_pending() || superseding.is_interrupted) {
+            (Ok(report), is_interrupted) => {
+                if superseding.next.is_none() {
+                    code = report.print(args.json)?;
+                }
+                if is_interrupted {
+                    break Ok(code);
+                }
+            }
+            // What is wrong later may be what is being typed.
+            (Err(error), false) if has_run => eprintln!("{}", printable_lines(&format!("{error:#}"))),
+            (Err(error), _) => break Err(error),
+        }
+        has_run = true;
+        let next = match superseding.next.take() {
+            Some(next) => Ok(next),
+            None => {
+                eprintln!("waiting for files to change; Ctrl-C ends this\n");
+                tokio::select! {
+                    changed = superseding.changed() => changed,
+                    _ = engine.interrupt.next() => break Ok(code),
+                }
+            }
+        };
+        match next {
+            Ok(next) => checkout = next,
+            Err(error) => break Err(error),
+        }
+    };
+    engine.close().await;
+    ended
+}
+
+impl Args {
+    fn open(&self) -> Result<Checkout> {
+        Checkout::open(&CheckoutArgs {
+            directory: &self.directory,
+            reference: self.reference.as_deref(),
+            committed: self.committed,
+            excluded: self.artifacts.as_deref(),
+        })
+    }
+
+    fn values(&self) -> Result<RunValues> {
+        Ok(RunValues {
+            vars: pairs("--var", &self.vars)?,
+            inputs: (!self.inputs.is_empty()).then(|| pairs("--input", &self.inputs)).transpose()?,
+            secrets: secrets(self.secrets_file.as_ref(), &self.secrets)?,
+        })
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.cache.clone().unwrap_or_else(cache)
+    }
+}
+
+/// Reads and plans the workflow. The inner error: there is nothing to run, and why.
+async fn prepare(args: &Args, checkout: Checkout, values: &RunValues) -> Result<Result<PreparedRun, RunReport>> {
     let path = checkout.workflow(args.workflow.as_deref())?;
     let text = checkout.read(&path)?;
-    let sources = sources(&args, &checkout)?;
+    let sources = sources(args, &checkout)?;
     let call_graph::ReadCallGraph { graph, findings, origins } =
         call_graph::read(&path, &text, &checkout, &sources).await;
-    let Some(mut graph) = graph else {
-        return RunReport::invalid(complaints(&findings, &path, &text)).print(args.json);
+    let Some(graph) = graph else {
+        return Ok(Err(RunReport::invalid(complaints(&findings, &path, &text))));
     };
-    if let Some(id) = &args.job {
-        only(&mut graph.plan, id)?;
-    }
     let dialect = graph.plan.dialect;
     let event = args.event.clone().unwrap_or_else(|| dialect.start_event(&graph.plan, None));
     if args.event.is_some() {
@@ -166,13 +299,10 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             action: None,
         };
         if let TriggerDecision::Ignored(reason) = dialect.decide_trigger(&graph.plan, &event) {
-            return RunReport::untriggered(&reason).print(args.json);
+            return Ok(Err(RunReport::untriggered(&reason)));
         }
     }
-    let payload = match &args.payload {
-        Some(file) => Some(read_json(file)?),
-        None => None,
-    };
+    let payload = args.payload.as_ref().map(read_json).transpose()?;
     let subject = Subject {
         repository: args.repository.clone(),
         owner: args.repository.split('/').next().unwrap_or_default().to_owned(),
@@ -185,22 +315,34 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         default_tip: checkout.default_tip.clone(),
         definition: None,
     };
-    let inputs = (!args.inputs.is_empty()).then(|| pairs("--input", &args.inputs)).transpose()?;
     let numbers = RunNumbers { serial: 1, number: 1, attempt: 1 };
-    let trigger = RunTrigger { event, inputs, vars: pairs("--var", &args.vars)?, payload };
-    let planned = match planning::assemble(graph, &subject, trigger, numbers) {
+    let trigger = RunTrigger { event, inputs: values.inputs.clone(), vars: values.vars.clone(), payload };
+    let mut planned = match planning::assemble(graph, &subject, trigger, numbers) {
         Ok(planned) => Planned { origins, ..planned },
-        Err(message) => return RunReport::invalid(message).print(args.json),
+        Err(message) => return Ok(Err(RunReport::invalid(message))),
     };
-    execute(&args, &checkout, planned, Arc::new(sources)).await
+    let selection = Selection { job: args.job.as_deref(), matrix: &args.matrix };
+    selection.apply(
+        local_runner::new_run("exec".into(), &planned, &values.vars, values.secrets.keys().cloned().collect()),
+        &mut planned,
+    )?;
+    if !args.json {
+        print_title(&planned, &checkout);
+    }
+    Ok(Ok(PreparedRun { checkout, planned, sources: Arc::new(sources) }))
+}
+
+/// What is run, and which files: `CI · main · 22fffc5 message`.
+#[allow(clippy::print_stderr)]
+fn print_title(planned: &Planned, checkout: &Checkout) {
+    eprintln!("{}", printable(&format!("{} · {}", planned.plan.name, checkout.title)));
 }
 
 /// Where repositories come from: the checkout, and what the flags name.
 fn sources(args: &Args, checkout: &Checkout) -> Result<ExecSources> {
     let actions =
         ::config::Actions { bases: args.action_bases.clone(), mirrors: args.action_mirrors.iter().cloned().collect() };
-    let cache = args.cache.clone().unwrap_or_else(cache);
-    Ok(ExecSources::new(&checkout.root, &cache, actions, args.relays.clone(), checkout.lock()?))
+    Ok(ExecSources::new(&checkout.repository, &args.cache(), actions, args.relays.clone(), checkout.lock()?))
 }
 
 /// Findings with the lines they are about; those of called workflows in one line.
@@ -208,89 +350,6 @@ fn complaints(findings: &[Diagnostic], path: &str, text: &str) -> String {
     let (own, called): (Vec<_>, Vec<_>) = findings.iter().cloned().partition(|finding| finding.file == path);
     let called: String = called.iter().map(|finding| format!("{finding}\n")).collect();
     printable_lines(&format!("{}{called}", render(&own, text, colour())))
-}
-
-async fn execute(args: &Args, checkout: &Checkout, planned: Planned, sources: Arc<ExecSources>) -> Result<ExitCode> {
-    let mut config = worker::config::Config { sandbox: args.sandbox, ..worker::config::Config::default() };
-    config.name = format!("exec-{}", std::process::id());
-    config.pool.size = 0;
-    // Its jobs are its user's own.
-    config.local_images = vec!["*".to_owned()];
-    config.disk.fixed_volumes = false;
-    config.disk.min_free = 0;
-    label_images::use_present_images(&mut config, &args.images).await;
-    config.labels.extend(args.images.iter().cloned());
-    config.node.clone_from(&args.node);
-    if !args.sandbox.is_isolated() {
-        tracing::warn!("--sandbox host: steps run as processes of this machine, with your rights and your files");
-    }
-    if let Some(folder) = &args.artifacts {
-        // Before the run: after it, it would be too late.
-        let unusable = || format!("--artifacts {}: make it writable or name another folder", folder.display());
-        std::fs::create_dir_all(folder).with_context(unusable)?;
-    }
-    let origin = services(&args.cache.clone().unwrap_or_else(cache)).await?;
-    let origin = origin.with_repositories(Arc::new(OwnRepository::new(checkout.root.clone())));
-    let work = local_runner::LocalRun {
-        run: uuid::Uuid::now_v7().to_string().into(),
-        planned,
-        vars: pairs("--var", &args.vars)?,
-        secrets: secrets(args)?,
-        checked_out: args.workspace == "tree",
-        jobs: args.jobs,
-        view: match (args.json, args.plain) {
-            (true, _) => ViewMode::Nothing,
-            (_, true) => ViewMode::Lines,
-            _ => ViewMode::Tree,
-        },
-        repository: checkout.root.to_string_lossy().into_owned(),
-        origin: origin.clone(),
-        config,
-    };
-    let run = work.run.clone();
-    // Last: what the sandbox makes on the engine is removed only by its end, whoever asks for that.
-    let mut interrupt = InterruptSignals::listen()?;
-    let made = interrupt.finish(Box::pin(worker::sandbox(&work.config))).await;
-    let Some(sandbox) = made.transpose()? else { return Ok(ExitCode::from(130)) };
-    let report = local_runner::run_to_end(work, sandbox.clone(), sources, &mut interrupt).await;
-    // Asked twice to end, it is left as it is.
-    let _ = interrupt.finish(sandbox.close()).await;
-    let report = report?;
-    let unpacked = match &args.artifacts {
-        Some(folder) => unpack(&origin, &run, folder).await,
-        None => Ok(()),
-    };
-    let code = report.print(args.json)?;
-    unpacked.map(|()| code)
-}
-
-/// Brings a run's artifacts out.
-async fn unpack(origin: &ActionsApi, run: &RunId, folder: &Path) -> Result<()> {
-    let shown = folder.display();
-    match origin.unpack(run, folder).await.with_context(|| format!("--artifacts {shown}"))?.join(", ").as_str() {
-        "" => tracing::info!("no job uploaded an artifact"),
-        names => tracing::info!("artifacts in {shown}: {names}"),
-    }
-    Ok(())
-}
-
-/// The services that actions call; caches and artifacts are kept beside what was fetched.
-async fn services(cache: &Path) -> Result<ActionsApi> {
-    let folder = cache.join("kept");
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let store = Store::open(&folder.join("longshore.db")).await?;
-    let blobs = Blobs::open(&folder.join("blobs"), store.clone())?;
-    let now = || u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
-    let origin = ActionsApi::new(
-        store,
-        blobs.clone(),
-        &rand::random(),
-        CacheAndArtifactLimits { artifact_days: 7, ..CacheAndArtifactLimits::default() },
-        now,
-    );
-    origin.expire(now(), &config::Retention::default()).await?;
-    blobs.expire(now()).await?;
-    Ok(origin)
 }
 
 /// Where fetched repositories are kept (XDG base directories).
@@ -302,76 +361,4 @@ pub(crate) fn cache() -> PathBuf {
 
 fn colour() -> Colour {
     if std::io::stderr().is_terminal() { Colour::Ansi } else { Colour::Plain }
-}
-
-/// Keeps one job and those it needs.
-fn only(plan: &mut workflow::plan::Plan, id: &str) -> Result<()> {
-    if !plan.jobs.contains_key(id) {
-        let known: Vec<&str> = plan.jobs.keys().map(String::as_str).collect();
-        bail!("--job {id}: the workflow has no such job; it has {}", known.join(", "));
-    }
-    let mut wanted = vec![id.to_owned()];
-    let mut seen = 0;
-    while let Some(next) = wanted.get(seen).cloned() {
-        seen += 1;
-        for need in plan.jobs.get(&next).map(|job| job.needs.clone()).unwrap_or_default() {
-            if !wanted.contains(&need) {
-                wanted.push(need);
-            }
-        }
-    }
-    plan.jobs.retain(|id, _| wanted.contains(id));
-    Ok(())
-}
-
-/// One NAME=VALUE of the command line.
-pub(crate) fn pair(item: &str) -> Result<(String, String), String> {
-    let (name, value) = item.split_once('=').ok_or("there is no = in it")?;
-    Ok((name.to_owned(), value.to_owned()))
-}
-
-fn pairs(flag: &str, items: &[String]) -> Result<IndexMap<String, String>> {
-    let split = |item: &String| {
-        let (name, value) = item.split_once('=').with_context(|| format!("{flag} {item:?}: expected NAME=VALUE"))?;
-        Ok((name.to_owned(), value.to_owned()))
-    };
-    items.iter().map(split).collect()
-}
-
-fn read_json(path: &PathBuf) -> Result<serde_json::Value> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{}: not JSON", path.display()))
-}
-
-fn secrets(args: &Args) -> Result<BTreeMap<String, SecretString>> {
-    let mut secrets = BTreeMap::new();
-    if let Some(path) = &args.secrets_file {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        for (number, line) in text.lines().enumerate() {
-            if line.trim().is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let place = || format!("{}:{}: expected NAME=VALUE", path.display(), number + 1);
-            let (name, value) = line.split_once('=').with_context(place)?;
-            secrets.insert(name.trim().to_owned(), SecretString::from(value.to_owned()));
-        }
-    }
-    for name in &args.secrets {
-        ensure!(!name.contains('='), "--secret takes a name alone: a value on the command line is seen by everybody");
-        let value = match std::env::var(name) {
-            Ok(value) => value,
-            Err(_) => prompt(name)?,
-        };
-        secrets.insert(name.clone(), SecretString::from(value));
-    }
-    Ok(secrets)
-}
-
-#[allow(clippy::print_stderr)]
-fn prompt(name: &str) -> Result<String> {
-    ensure!(std::io::stdin().is_terminal(), "--secret {name}: the environment has no {name}, and nobody can be asked");
-    eprint!("{name}: ");
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line).with_context(|| format!("cannot read {name}"))?;
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }

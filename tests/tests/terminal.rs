@@ -71,8 +71,10 @@ fn exec_shows_a_tree_below_the_log_in_a_terminal_and_plain_lines_elsewhere() {
     assert_eq!(code, 1, "{sent}");
     assert!(!sent.contains("\u{1b}]0;"), "output sets no title");
     let shown = plain(&sent);
+    // The last drawing stays: the log above, then the tree. Below it stands why it failed.
+    let (shown, end) = shown.split_at(shown.rfind("– after").unwrap_or_default() + "– after".len());
+    assert!(end.contains("✗ build › Break: exit code 3") && end.contains("failure after "), "{end}");
     let last = |text: &str| shown.rfind(text).unwrap_or_else(|| panic!("no {text:?} in {shown}"));
-    // The last drawing stays: the log above, then the tree.
     assert!(last("build | hello \u{1f600}") < last("✗ build"), "{shown}");
     for (upper, lower) in [("✗ build", "✓ Greet"), ("✓ Greet", "✗ Break"), ("✗ Break", "– after")] {
         assert!(last(upper) < last(lower), "{upper:?}, then {lower:?}: {shown}");
@@ -84,7 +86,9 @@ fn exec_shows_a_tree_below_the_log_in_a_terminal_and_plain_lines_elsewhere() {
     assert!(text.contains("build | hello \u{1f600}") && !text.contains('\u{1b}'), "{text}");
     assert!(!text.contains("✗ build"), "{text}");
     let end = String::from_utf8_lossy(&output.stderr);
-    for line in ["build: failure: a step failed", "  warning: a.rs:3: take care", "  | # Summary", "after: skipped"] {
+    let failure = "✗ build › Break: exit code 3";
+    for line in ["✗ build ", "  warning: a.rs:3: take care", "  | # Summary", "– after", failure, "failure after "]
+    {
         assert!(end.lines().any(|found| found.starts_with(line)), "{line:?}: {end}");
     }
 }

@@ -12,6 +12,9 @@ use futures::future::BoxFuture;
 /// One record of a job's log, already masked. The wire form is `proto::worker::LogRecord`.
 pub type Record = proto::worker::LogRecord;
 
+/// What a record is of.
+pub use proto::worker::LogStream;
+
 /// Takes records in order. Returns when there is room again.
 pub trait LogSink: Send + Sync {
     /// Appends records.

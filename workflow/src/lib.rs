@@ -9,6 +9,7 @@ pub mod dialect;
 pub mod expression;
 pub mod git_ref;
 pub mod github;
+pub mod leg_filter;
 pub mod name_pattern;
 pub mod plan;
 pub mod spelling;

@@ -8,6 +8,8 @@ use std::fmt;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use crate::leg_filter::LegFilter;
+
 /// Text that may hold `${{ … }}`.
 pub type Text = String;
 /// An `if:` condition, with or without `${{ }}`. Empty text never occurs: a missing `if` is `None`.
@@ -197,6 +199,9 @@ pub struct Strategy {
     pub fail_fast: Option<Tree>,
     /// `max-parallel:`, a number or an expression.
     pub max_parallel: Option<Tree>,
+    /// Which of its legs run; empty, all of them.
+    #[serde(default, skip_serializing_if = "LegFilter::is_empty")]
+    pub legs: LegFilter,
 }
 
 /// One entry of `steps:`; a group of `parallel:` is its members in the background, and a wait for them.

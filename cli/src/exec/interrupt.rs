@@ -24,6 +24,11 @@ impl InterruptSignals {
         })
     }
 
+    /// Whether a signal came that nobody has looked at yet.
+    pub(super) fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
     /// The next signal.
     pub(super) async fn next(&mut self) -> &'static str {
         match self.pending.take() {

@@ -8,7 +8,7 @@ use std::{
 use actions_api::{ActionsApi, JobIdentity};
 use anyhow::{Context, Result};
 use domain::group::{self, Group, Member};
-use domain::id::{JobKey, RunId};
+use domain::id::{CommitId, JobKey, RunId};
 use domain::run::{
     self, FinalizedLog, NewRun, Planned, Repository, RunEffect, RunEvent, RunPhase, RunRequest, RunRules, RunState,
     Visibility,
@@ -30,8 +30,10 @@ use workflow::plan::{JobOrder, JobReport};
 use crate::clock::now_ms;
 
 use super::{
+    checkout::Checkout,
     interrupt::InterruptSignals,
     report::{RunLogs, RunReport},
+    tree_watcher::TreeWatcher,
     view::ViewMode,
 };
 
@@ -76,15 +78,56 @@ struct LocalRunner {
     updates: mpsc::UnboundedSender<JobUpdate>,
 }
 
-/// Runs a plan to its end, which `interrupt` may end early.
+/// Other files than those that run, as soon as there are some.
+pub(super) struct Superseding<'a> {
+    watcher: &'a mut TreeWatcher,
+    /// What runs, or ran last.
+    commit: CommitId,
+    open: &'a dyn Fn() -> Result<Checkout>,
+    /// What is to be run instead.
+    pub(super) next: Option<Checkout>,
+    /// Somebody ended the run.
+    pub(super) is_interrupted: bool,
+}
+
+impl<'a> Superseding<'a> {
+    pub(super) fn new(watcher: &'a mut TreeWatcher, commit: CommitId, open: &'a dyn Fn() -> Result<Checkout>) -> Self {
+        Self { watcher, commit, open, next: None, is_interrupted: false }
+    }
+
+    /// Waits until what would be run is not what runs. Dropped before, nothing is missed.
+    pub(super) async fn changed(&mut self) -> Result<Checkout> {
+        loop {
+            self.watcher.changed().await?;
+            match (self.open)() {
+                Ok(next) if next.commit == self.commit => {}
+                Ok(next) => return Ok(next),
+                // Git may be at work on the same files.
+                Err(error) => tracing::warn!("{error:#}"),
+            }
+        }
+    }
+}
+
+/// Waits for files that supersede those that run; for ever where none can.
+async fn superseded(superseding: Option<&mut Superseding<'_>>) -> Result<Checkout> {
+    match superseding.filter(|superseding| superseding.next.is_none()) {
+        Some(superseding) => superseding.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Runs a plan to its end, which `interrupt` and `superseding` may end early.
 pub(super) async fn run_to_end(
     work: LocalRun,
     sandbox: Arc<dyn Sandbox>,
     sources: Arc<dyn RepositoryFetcher>,
     interrupt: &mut InterruptSignals,
+    mut superseding: Option<&mut Superseding<'_>>,
 ) -> Result<RunReport> {
+    let begun = now_ms();
     let (updates, mut received) = mpsc::unbounded_channel();
-    let (state, _) = run::create(new_run(&work), now_ms());
+    let (state, _) = run::create(work.new_run(), begun);
     let logs = Arc::new(RunLogs::new(work.view));
     let planned = work.planned.clone();
     let (queue, running) = (VecDeque::new(), HashMap::new());
@@ -107,8 +150,17 @@ pub(super) async fn run_to_end(
                     driver.apply(RunEvent::Finished { job, attempt, report });
                 }
             },
+            next = superseded(superseding.as_deref_mut()) => {
+                let next = next?;
+                if let Some(superseding) = &mut superseding {
+                    superseding.next = Some(next);
+                }
+                driver.logs.view.print("files changed: cancelling this run, to run them");
+                driver.apply(RunEvent::Cancel { by: "a change of the files".into() });
+            }
             by = interrupt.next() => {
                 interrupts += 1;
+                superseding.iter_mut().for_each(|superseding| superseding.is_interrupted = true);
                 match interrupts {
                     1 => {
                         driver.logs.view.print("cancelling; press Ctrl-C again to end everything at once");
@@ -120,7 +172,7 @@ pub(super) async fn run_to_end(
         }
     }
     driver.logs.view.end();
-    Ok(RunReport::of(&driver.state, &driver.reports, &driver.logs))
+    Ok(RunReport::of(&driver.state, &driver.reports, &driver.logs, now_ms().saturating_sub(begun)))
 }
 
 impl LocalRunner {
@@ -268,18 +320,25 @@ impl ProgressReporter for UpdateSender {
     }
 }
 
-fn new_run(work: &LocalRun) -> NewRun {
+impl LocalRun {
+    fn new_run(&self) -> NewRun {
+        new_run(self.run.clone(), &self.planned, &self.vars, self.secrets.keys().cloned().collect())
+    }
+}
+
+/// A run of a plan on this machine; `secrets` are names.
+pub(super) fn new_run(id: RunId, planned: &Planned, vars: &IndexMap<String, String>, secrets: Vec<String>) -> NewRun {
     let request = RunRequest {
         id: "exec".into(),
         origin: run::RequestOrigin::Api,
         repository: Repository { address: "local".into(), ..Repository::default() },
-        workflow: work.planned.plan.path.clone(),
-        commit: work.planned.commit.to_string(),
+        workflow: planned.plan.path.clone(),
+        commit: planned.commit.to_string(),
         branch: String::new(),
-        reference: Some(work.planned.reference.clone()),
+        reference: Some(planned.reference.clone()),
         trigger: None,
         actor: String::new(),
-        env: IndexMap::new(),
+        env: vars.clone(),
         notices: Vec::new(),
         inputs: None,
         again: None,
@@ -287,12 +346,12 @@ fn new_run(work: &LocalRun) -> NewRun {
         received_at: now_ms(),
     };
     NewRun {
-        id: work.run.clone(),
+        id,
         serial: 1,
         number: 1,
         rerun: None,
-        request: RunRequest { env: work.vars.clone(), ..request },
-        secrets: work.secrets.keys().cloned().collect(),
+        request,
+        secrets,
         rules: RunRules { one_worker: true, ..RunRules::default() },
         environments: Vec::new(),
         visibility: Visibility::Public,

@@ -1,4 +1,4 @@
-//! The checkout itself, as git in its jobs asks for it at the job's own address.
+//! The repository that is run, as git in its jobs asks for it at the job's own address.
 
 use std::{path::PathBuf, sync::Arc};
 

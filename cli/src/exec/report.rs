@@ -2,22 +2,30 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io::{self, ErrorKind, Write as _},
+    io::{self, ErrorKind, IsTerminal as _, Write as _},
     process::ExitCode,
     sync::Arc,
 };
 
 use anyhow::{Context as _, Result};
+use console::strip_ansi_codes;
 use domain::id::JobKey;
 use domain::run::{JobPhase, RunPhase, RunState};
 use logs::concurrent::ConcurrentSteps;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use worker::log::Record;
+use worker::log::{LogStream, Record};
 use workflow::plan::{Conclusion, JobReport};
 
-use super::view::{View, ViewMode};
-use crate::terminal::printable::{output_lines, printable};
+use super::{
+    ending::{self, FailedStep},
+    view::{View, ViewMode},
+};
+use crate::terminal::{
+    log_lines,
+    printable::{output_lines, printable},
+    tree::duration,
+};
 
 /// Bytes of one job's log that the JSON object carries.
 const KEPT: usize = 64 << 20;
@@ -42,6 +50,7 @@ struct LogText {
     /// The unended line of each step and stream.
     open: BTreeMap<(i32, i32), Vec<u8>>,
     beside: ConcurrentSteps,
+    failed: FailedStep,
 }
 
 impl RunLogs {
@@ -59,6 +68,12 @@ impl RunLogs {
         let jobs = self.jobs.lock();
         jobs.get(key).map(|log| log.state.lock().all.clone()).unwrap_or_default()
     }
+
+    /// What the first step of a job that failed printed last.
+    fn last_lines(&self, key: &str) -> Vec<String> {
+        let jobs = self.jobs.lock();
+        jobs.get(key).map(|log| log.state.lock().failed.lines()).unwrap_or_default()
+    }
 }
 
 impl JobLog {
@@ -69,16 +84,19 @@ impl JobLog {
             let others = text.open.split_off(&(record.step.saturating_add(1), i32::MIN));
             let own = text.open.split_off(&(record.step, i32::MIN));
             text.open.extend(others);
-            for rest in own.into_values() {
-                self.line(&mut text, record.step, &String::from_utf8_lossy(&rest));
+            for ((step, stream), rest) in own {
+                self.line(&mut text, (step, stream), &String::from_utf8_lossy(&rest));
             }
             text.beside.mark(record.step, &mark.name, mark.ended);
             let line = match mark.ended {
-                false => format!("Run {}", mark.name),
-                true => format!("{}: {} [{} ms]", mark.name, mark.conclusion, mark.duration_ms),
+                false => log_lines::step_begins(&mark.name),
+                true => log_lines::step_ends(&mark.name, &mark.conclusion, mark.duration_ms),
             };
-            self.append(&mut text, &self.name, &line);
-            return;
+            if mark.ended {
+                text.failed.ended(record.step, &mark.conclusion);
+            }
+            self.view.line(&self.name, &line);
+            text.keep(&strip_ansi_codes(&line));
         }
         let place = (record.step, record.stream);
         let mut open = text.open.remove(&place).unwrap_or_default();
@@ -86,7 +104,7 @@ impl JobLog {
         while let Some(end) = open.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = open.drain(..=end).collect();
             let line = String::from_utf8_lossy(&line);
-            output_lines(&line).for_each(|line| self.line(&mut text, record.step, line));
+            output_lines(&line).for_each(|line| self.line(&mut text, place, line));
         }
         if !open.is_empty() {
             text.open.insert(place, open);
@@ -94,18 +112,27 @@ impl JobLog {
     }
 
     /// A line of a step, which is named where steps print beside each other.
-    fn line(&self, text: &mut LogText, step: i32, line: &str) {
+    fn line(&self, text: &mut LogText, (step, stream): (i32, i32), line: &str) {
+        text.keep(line);
+        let is_notice = stream == i32::from(LogStream::Notice);
+        let shown = if is_notice { log_lines::notice(line) } else { log_lines::output(line) };
+        let Some(shown) = shown else { return };
         match text.beside.name(step).map(|step| format!("{} / {step}", self.name)) {
-            Some(name) => self.append(text, &name, line),
-            None => self.append(text, &self.name, line),
+            Some(name) => self.view.line(&name, &shown),
+            None => self.view.line(&self.name, &shown),
+        }
+        // What is run stands in the workflow.
+        if !is_notice {
+            text.failed.printed(step, shown);
         }
     }
+}
 
-    fn append(&self, text: &mut LogText, name: &str, line: &str) {
-        self.view.line(name, line);
-        if text.all.len() + line.len() < KEPT {
-            text.all.push_str(line);
-            text.all.push('\n');
+impl LogText {
+    fn keep(&mut self, line: &str) {
+        if self.all.len() + line.len() < KEPT {
+            self.all.push_str(line);
+            self.all.push('\n');
         }
     }
 }
@@ -131,7 +158,12 @@ impl RunReport {
     }
 
     /// A run that ended.
-    pub(super) fn of(state: &RunState, reports: &HashMap<JobKey, Box<JobReport>>, logs: &RunLogs) -> Self {
+    pub(super) fn of(
+        state: &RunState,
+        reports: &HashMap<JobKey, Box<JobReport>>,
+        logs: &RunLogs,
+        duration_ms: u64,
+    ) -> Self {
         let (conclusion, reason) = match &state.phase {
             RunPhase::Done { end, .. } | RunPhase::Finalizing { end } => (end.conclusion, end.reason.clone()),
             _ => (Conclusion::Failure, None),
@@ -139,18 +171,6 @@ impl RunReport {
         let jobs: Vec<Value> =
             state.jobs.iter().map(|(key, job)| job_json(key, job, reports.get(key).map(AsRef::as_ref), logs)).collect();
         let reason = reason.as_ref().map(ToString::to_string);
-        let mut text = String::new();
-        for (key, job) in &state.jobs {
-            if let JobPhase::Done { conclusion, reason, .. } = &job.phase {
-                // The tree has said it already.
-                if !logs.view.is_tree() {
-                    let why = reason.as_ref().map(|reason| format!(": {}", reason)).unwrap_or_default();
-                    text.push_str(&format!("{}: {}{why}\n", printable(&job.name), conclusion.as_str()));
-                }
-                reports.get(key).into_iter().for_each(|report| text.push_str(&remarks(report)));
-            }
-        }
-        text.push_str(conclusion.as_str());
         let message = state.message.clone();
         let planned = state.planned.as_ref();
         let json = json!({
@@ -158,6 +178,7 @@ impl RunReport {
             "conclusion": conclusion.as_str(),
             "reason": reason,
             "message": message,
+            "duration_ms": duration_ms,
             "workflows": planned.map(|planned| planned.origins.clone()).unwrap_or_default(),
             "jobs": jobs,
         });
@@ -166,6 +187,22 @@ impl RunReport {
             Conclusion::Failure => 1,
             Conclusion::Cancelled => 130,
         };
+        let mut text = String::new();
+        for (key, job) in &state.jobs {
+            text.push_str(&ending::job(job, reports.get(key).map(AsRef::as_ref), logs.view.is_tree()));
+        }
+        let failed: Vec<_> = state.jobs.iter().filter(|(_, job)| ending::is_failed(job)).collect();
+        for (key, job) in failed.iter().take(ending::SHOWN) {
+            let report = reports.get(*key).map(AsRef::as_ref);
+            text.push_str(&ending::failure(job, report, &logs.last_lines(key.as_str())));
+        }
+        let cause = match (failed.len(), &message, &reason) {
+            (0, Some(message), _) => format!(": {message}"),
+            (0, None, Some(reason)) => format!(": {reason}"),
+            (0, None, None) => String::new(),
+            (failed, ..) => format!(": {failed} of {} jobs failed", state.jobs.len()),
+        };
+        text.push_str(&format!("{} after {}{}", conclusion.as_str(), duration(duration_ms), printable(&cause)));
         Self { json, text, code }
     }
 
@@ -174,7 +211,10 @@ impl RunReport {
         let printed = if json {
             writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&self.json)?)
         } else {
-            writeln!(io::stderr(), "{}", self.text)
+            match io::stderr().is_terminal() {
+                true => writeln!(io::stderr(), "{}", self.text),
+                false => writeln!(io::stderr(), "{}", strip_ansi_codes(&self.text)),
+            }
         };
         match printed {
             Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("the result can't be printed"),
@@ -183,23 +223,12 @@ impl RunReport {
     }
 }
 
-/// A job's annotations and summary, for people.
-fn remarks(report: &JobReport) -> String {
-    let mut text = String::new();
-    for annotation in &report.annotations {
-        let line = annotation.line.map(|line| format!(":{line}")).unwrap_or_default();
-        let place = annotation.file.as_ref().map(|file| format!(" {file}{line}:")).unwrap_or_default();
-        text.push_str(&format!("  {}:{} {}\n", annotation.level, printable(&place), printable(&annotation.message)));
-    }
-    report.summary.lines().for_each(|line| text.push_str(&format!("  | {}\n", printable(line))));
-    text
-}
-
 fn job_json(key: &JobKey, job: &::domain::run::Job, report: Option<&JobReport>, logs: &RunLogs) -> Value {
     let (conclusion, reason) = match &job.phase {
         JobPhase::Done { conclusion, reason, .. } => (Some(conclusion.as_str()), reason.clone()),
         _ => (None, None),
     };
+    let duration_ms = report.map(|report| report.finished_at_ms.saturating_sub(report.started_at_ms));
     let report = report.map(|report| serde_json::to_value(report).unwrap_or_default()).unwrap_or_default();
     json!({
         "id": job.id,
@@ -211,6 +240,7 @@ fn job_json(key: &JobKey, job: &::domain::run::Job, report: Option<&JobReport>, 
         "reason": reason.as_ref().map(ToString::to_string),
         "outputs": report["outputs"],
         "steps": report["steps"],
+        "duration_ms": duration_ms,
         "environment": report["environment"],
         "annotations": report["annotations"],
         "summary": report["summary"],

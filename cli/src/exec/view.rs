@@ -56,9 +56,9 @@ impl View {
         matches!(self, Self::Tree(_))
     }
 
-    /// A job printed a line.
+    /// A job printed a line, which is safe for a terminal.
     pub(super) fn line(&self, job: &str, line: &str) {
-        self.print(&format!("{} | {}", printable(job), printable(line)));
+        self.print(&format!("{} | {line}", printable(job)));
     }
 
     /// A line of our own.

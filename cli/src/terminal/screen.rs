@@ -54,9 +54,9 @@ impl Screen {
         let _ = self.show(&lines);
     }
 
-    /// The last drawing, whole: nothing is drawn over it.
+    /// The last drawing, whatever its height: nothing is drawn over it.
     pub(crate) fn leave(&mut self, now: u64) {
-        let lines = self.tree.lines(usize::from(self.terminal.size().1), usize::MAX, now);
+        let lines = self.tree.last_lines(usize::from(self.terminal.size().1), now);
         let _ = self.show(&lines);
         self.drawn = 0;
     }

@@ -56,6 +56,11 @@ impl StatusMark {
         }
     }
 
+    /// Its picture, as it stands in a line.
+    pub(crate) fn shown(self) -> String {
+        self.style().apply_to(self.picture(0)).to_string()
+    }
+
     fn is_open(self) -> bool {
         matches!(self, Self::Waiting | Self::Running)
     }
@@ -129,6 +134,12 @@ impl Tree {
             lines = self.most_wanted(height, now);
         }
         lines.iter().map(|line| truncate_str(line, width, "…").into_owned()).collect()
+    }
+
+    /// The tree that stays when all is over: the jobs, and the steps of those that failed.
+    pub(crate) fn last_lines(&self, width: usize, now: u64) -> Vec<String> {
+        let lines = self.jobs.values().flat_map(|job| job.lines(DetailLevel::Open, now));
+        lines.map(|line| truncate_str(&line, width, "…").into_owned()).collect()
     }
 
     /// Only some jobs fit: those that run or failed first. The last line counts the others.
@@ -278,6 +289,15 @@ mod tests {
         assert_eq!(lines(&tree, 80, 3, 66_000).len(), 3, "then all steps");
         assert_eq!(lines(&tree, 80, 2, 66_000), ["◐ test (a, b) 1.9 s", "… and 1 failed, 1 waiting"]);
         assert!(lines(&tree, 10, 9, 66_000).iter().all(|line| line.chars().count() <= 10));
+    }
+
+    #[test]
+    fn what_stays_of_the_tree_are_the_jobs_and_the_steps_of_those_that_failed() {
+        let mut tree = sample();
+        tree.step("test", 0, "cargo test", StatusMark::Success, 66_000);
+        tree.job("test", "test (a, b)", StatusMark::Success, "", 66_100);
+        let last: Vec<_> = tree.last_lines(80, 0).iter().map(|line| strip_ansi_codes(line).into_owned()).collect();
+        assert_eq!(last[1..], ["  ✓ Checkout 1.5 s", "  ✗ make 1 min 1 s", "✓ test (a, b) 2.0 s", "○ deploy"]);
     }
 
     #[test]

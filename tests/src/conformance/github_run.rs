@@ -164,7 +164,7 @@ fn repository(tree: &Path, target: &Path, case: &Case) -> Result<Repository> {
 fn exec(repository: &Repository, case: &Case) -> Result<Value> {
     let mut command = Command::new("timeout");
     command.arg(LIMIT.as_secs().to_string()).arg(binary("longshore")?).arg("exec").arg(&repository.path);
-    command.args(["-W", &case.workflow, "--event", &case.event, "--json"]);
+    command.args(["-W", &case.workflow, "--event", &case.event, "--committed", "--json"]);
     let reference = case.github.get("ref").or(case.reference.as_ref());
     command.args(["--ref", reference.map_or("refs/heads/main", String::as_str)]);
     for key in ["repository", "actor"] {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use indexmap::IndexMap;
 
 use crate::expression;
+use crate::leg_filter::LegFilter;
 use crate::plan::{
     Concurrency, Control, ControlAction, Defaults, Dialect, Env, EnvSource, Input, Job, JobContent, Plan, QueueMode,
     Step, StepAction, StepEntry, Strategy, Text, Tree, Trigger,
@@ -75,6 +76,7 @@ fn job(node: &YamlNode, ids: &[&str]) -> Job {
             matrix: strategy_key("matrix"),
             fail_fast: strategy_key("fail-fast"),
             max_parallel: strategy_key("max-parallel"),
+            legs: LegFilter::default(),
         },
         env: env(node.get("env")),
         defaults: defaults(node.get("defaults")),

@@ -2,6 +2,7 @@
 
 use crate::dialect::job_context::{InstanceContext, JobContext, ResultsBefore, RunContext};
 use crate::dialect::job_instance::{JobExpansion, JobInstance, JobKeyError};
+use crate::leg_filter::LegFilter;
 use crate::plan::{ConcurrencyRequest, JobContent, MatrixCell};
 
 use super::contexts::EvalContext;
@@ -34,7 +35,22 @@ pub(crate) fn expand(context: &JobContext<'_>) -> Result<JobExpansion, JobKeyErr
         made
     };
     let instances = cells.into_iter().map(instance).collect();
+    let instances = wanted(instances, &written.strategy.legs)?;
     Ok(JobExpansion { numbered: written.strategy.matrix.is_some(), fail_fast, max_parallel, instances })
+}
+
+/// The legs that are to run.
+fn wanted(mut instances: Vec<JobInstance>, legs: &LegFilter) -> Result<Vec<JobInstance>, JobKeyError> {
+    if legs.is_empty() {
+        return Ok(instances);
+    }
+    let names: Vec<String> = instances.iter().map(|leg| leg.name.clone()).collect();
+    instances.retain(|leg| legs.wants(&leg.name, &leg.cell.matrix));
+    if instances.is_empty() {
+        let message = format!("none of its legs is one that was asked for; it has {}", names.join(", "));
+        return Err(JobKeyError { key: "strategy", message });
+    }
+    Ok(instances)
 }
 
 /// The keys of one cell. What a called workflow's jobs say for themselves, its caller does not.
