@@ -11,6 +11,7 @@ pub(crate) mod key_file;
 pub(crate) mod keygen;
 pub(crate) mod logs;
 pub(crate) mod relay;
+pub(crate) mod repository;
 pub(crate) mod rerun;
 pub(crate) mod run_events;
 pub(crate) mod run_status;

@@ -27,8 +27,8 @@ pub(crate) struct Args {
     /// Folder of keys, database, mirrors and logs; kept between runs
     #[arg(long, value_name = "DIR", default_value = ".longshore")]
     data: PathBuf,
-    /// A git repository of this machine to run workflows of: the relay knows it, and its branches as they move. Its
-    /// owner is the key in LONGSHORE_NSEC, else one that is kept with the others
+    /// A git repository of this machine to run workflows of: the relay knows it, and its branches as they move. A
+    /// commit starts the workflows that are `on: push`. Its owner is the key in LONGSHORE_NSEC, else one that is kept with the others
     #[arg(long, value_name = "DIR")]
     repository: Option<PathBuf>,
     /// One key of the coordinator's configuration, e.g. --set definitions.policy=off; a list as in TOML:
@@ -168,7 +168,12 @@ async fn start(args: &Args, data: &Path, keys: &keys::Keys, local: Option<LocalR
         Some(local) => Some(local.announce(&url).await?),
         None => None,
     };
-    let config = configured(coordinator_config(args, data, keys, &url), &args.sets)?;
+    let repositories = shared.iter().map(AnnouncedRepository::address).collect();
+    let config = Config {
+        triggers: config::Triggers { repositories, ..config::Triggers::default() },
+        ..coordinator_config(args, data, keys, &url)
+    };
+    let config = configured(config, &args.sets)?;
     let stop = CancellationToken::new();
     let running = ::coordinator::start(config, stop.clone()).await.context("the coordinator did not start")?;
     Ok(DevPool { relay, url, running, shared, stop })

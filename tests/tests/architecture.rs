@@ -12,17 +12,18 @@ use regex::Regex;
 mod import_cycles;
 
 /// What each package of the coordinator may depend on, of ours: its layers, lowest first. `app` joins them.
-const PACKAGES: [(&str, &[&str]); 16] = [
+const PACKAGES: [(&str, &[&str]); 17] = [
     ("domain", &["workflow"]),
     ("network", &[]),
     ("connections", &[]),
-    ("config", &["domain"]),
+    ("config", &["domain", "workflow"]),
     ("store", &["domain", "workflow"]),
     ("work", &["domain", "store"]),
     ("logs", &["domain", "proto", "workflow"]),
     ("blobs", &["domain", "store", "workflow"]),
-    ("source", &["config", "domain", "network", "store", "workflow"]),
+    ("source", &["config", "domain", "network", "store", "triggers", "workflow"]),
     ("planning", &["config", "domain", "workflow"]),
+    ("triggers", &["workflow"]),
     ("nostr", &["config", "domain", "network", "store", "work", "workflow"]),
     ("dispatch", &["config", "connections", "domain", "logs", "proto", "store", "workflow"]),
     ("actions_api", &["blobs", "config", "domain", "store", "workflow"]),
@@ -44,6 +45,7 @@ const PACKAGES: [(&str, &[&str]); 16] = [
             "source",
             "store",
             "telemetry",
+            "triggers",
             "web",
             "webhooks",
             "work",

@@ -31,7 +31,7 @@ use job_instance::{JobExpansion, JobKeyError, PassedSecrets};
 use outline::Outline;
 use run_start::{RunNumbers, RunStart, RunTrigger, Subject};
 use surroundings::Surroundings;
-use trigger::{TriggerDecision, TriggerEvent};
+use trigger::{EventDetails, TriggerDecision, TriggerEvent};
 
 /// Folders of a repository that may hold workflow files, of all languages.
 pub fn workflow_folders() -> Vec<&'static str> {
@@ -134,6 +134,13 @@ impl Dialect {
     pub fn decide_trigger(self, plan: &Plan, event: &TriggerEvent<'_>) -> TriggerDecision {
         match self {
             Self::Github => github::trigger_filter::decide(plan, event),
+        }
+    }
+
+    /// What the workflow sees of an event that was noticed, as [`RunTrigger::payload`].
+    pub fn event_payload(self, details: &EventDetails) -> Value {
+        match self {
+            Self::Github => github::trigger_payload::payload(details),
         }
     }
 

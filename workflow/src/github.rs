@@ -27,6 +27,7 @@ mod rules;
 pub(crate) mod run_start;
 mod schema;
 pub(crate) mod trigger_filter;
+pub(crate) mod trigger_payload;
 pub(crate) mod workflow_dispatch;
 pub mod workflow_ref;
 

@@ -279,6 +279,12 @@ bases = ["https://github.com"]
 [definitions]
 policy = "missing-only"
 
+# Repositories whose pushes start workflows: 30617:<owner>:<id>, <npub>/<id> or naddr1…; `longshore repository add` names
+# others. Of the folders below the first counts that has workflows.
+[triggers]
+repositories = []
+folders = [".ngit/act/workflows", ".github/workflows", ".ngit/workflows"]
+
 # Who may read the runs of a repository (`30617:<owner hex>:<d>`, `<npub>/<d>`, or `*` for all others); without an
 # entry: everybody.
 # [repositories."*"]

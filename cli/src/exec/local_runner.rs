@@ -337,6 +337,7 @@ pub(super) fn new_run(id: RunId, planned: &Planned, vars: &IndexMap<String, Stri
         branch: String::new(),
         reference: Some(planned.reference.clone()),
         trigger: None,
+        payload: None,
         actor: String::new(),
         env: vars.clone(),
         notices: Vec::new(),

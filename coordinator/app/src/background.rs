@@ -111,7 +111,12 @@ impl RunWork {
                 RunEvent::Due { job }
             }
             WorkKind::Expire => RunEvent::Expired,
-            WorkKind::Publish | WorkKind::PublishToOthers | WorkKind::Webhook | WorkKind::Retain => {
+            WorkKind::Publish
+            | WorkKind::PublishToOthers
+            | WorkKind::Webhook
+            | WorkKind::Retain
+            | WorkKind::ReadState
+            | WorkKind::StartWorkflows => {
                 anyhow::bail!("it is no work of a run")
             }
         };
@@ -180,7 +185,9 @@ impl WorkHandler for RunWorkHandler {
             | WorkKind::Publish
             | WorkKind::PublishToOthers
             | WorkKind::Webhook
-            | WorkKind::Retain => true,
+            | WorkKind::Retain
+            | WorkKind::ReadState
+            | WorkKind::StartWorkflows => true,
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! `admission` takes requests, `run_service` is the only writer of runs and `unit_of_work` collects what one event changes
 //! together. `background` carries out stored work, `planner` turns requests into plans, `log_publisher` finalizes and
-//! publishes logs. `subsystems` builds all that is joined here, and `adapters` has one file for each thing that one
+//! publishes logs. `following` listens for repositories whose pushes start workflows, and `trigger_work` starts them.
+//! `subsystems` builds all that is joined here, and `adapters` has one file for each thing that one
 //! subsystem needs of another.
 
 mod adapters;
@@ -11,6 +12,7 @@ mod background;
 mod definitions;
 mod disk_usage;
 mod effect_rows;
+mod following;
 mod known_maintainers;
 mod listener;
 mod log_publisher;
@@ -25,6 +27,7 @@ mod run_service;
 mod run_trace;
 mod state_cache;
 mod subsystems;
+mod trigger_work;
 mod unit_of_work;
 mod workflow_source;
 
@@ -102,6 +105,8 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     stages.start("web", web::serve(http, parts.web(registry, intake.counted()), stop.clone()));
     stages.until_stopped("intake", intake.run());
     stages.until_stopped("maintainers", parts.known_maintainers().keep());
+    following::follow_configured(&parts.store, &config, now()).await?;
+    stages.until_stopped("followed repositories", parts.following().keep());
 
     let (load, watched) = watch::channel(PoolLoad::default());
     let advertiser = Advertiser::new(parts.keys.clone(), parts.relays.clone(), config, now);

@@ -16,6 +16,7 @@ use super::{
     admission::Admission,
     background::{RunWork, SlowPlans},
     definitions::Definitions,
+    following::Following,
     known_maintainers::KnownMaintainers,
     log_publisher::LogPublisher,
     metrics::{self, Metrics},
@@ -24,6 +25,7 @@ use super::{
     repository_policy::RepositoryPolicy,
     restored, retention,
     run_service::{RunService, RunServiceConfig},
+    trigger_work::TriggerWork,
 };
 use actions_api::{ActionsApi, Issuer};
 use blobs::{Blobs, client::Client};
@@ -183,7 +185,13 @@ impl Subsystems {
             clock: now,
         }
         .build();
+        let trigger_work = TriggerWork {
+            run_service: self.run_service.clone(),
+            sources: self.sources.clone(),
+            config: self.config.clone(),
+        };
         let mut handlers = run_work.handlers();
+        handlers.extend(trigger_work.handlers());
         handlers.extend([Arc::new(publisher) as Arc<dyn WorkHandler>, Arc::new(to_others)]);
         handlers.extend([Arc::new(webhooks) as Arc<dyn WorkHandler>, Arc::new(retention)]);
         let (store, coordinator) = (self.store.clone(), self.coordinator.clone());
@@ -208,6 +216,12 @@ impl Subsystems {
             clock: now,
         }
         .build()
+    }
+
+    /// Listens for repositories whose events start workflows.
+    pub(super) fn following(&self) -> Following {
+        let (store, relays) = (self.store.clone(), self.relays.clone());
+        Following { store, relays, config: self.config.relays.clone(), clock: now }
     }
 
     /// Keeps known whose requests come first.

@@ -116,6 +116,7 @@ impl Config {
             );
         }
         warnings.extend(self.policy.check()?);
+        self.triggers.check()?;
         Ok(warnings)
     }
 }

@@ -5,6 +5,7 @@ pub mod keys;
 mod lease_timeouts;
 pub mod load;
 mod policy;
+mod triggers;
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     lease_timeouts::LeaseTimeouts,
     policy::{Policy, repository_address},
+    triggers::Triggers,
 };
 
 /// A coordinator's configuration (TOML). Unknown keys are errors that name the nearest right one.
@@ -70,6 +72,8 @@ pub struct Config {
     pub actions: Actions,
     /// Workflow files that are events.
     pub definitions: DefinitionsConfig,
+    /// What starts workflows without anybody asking.
+    pub triggers: Triggers,
     /// Caches and artifacts of jobs.
     pub kept: CacheAndArtifactLimits,
     /// Enrolled workers: Ed25519 public keys (hex), beside those enrolled by token.
@@ -504,6 +508,7 @@ impl Default for Config {
             source: Source::default(),
             actions: Actions::default(),
             definitions: DefinitionsConfig::default(),
+            triggers: Triggers::default(),
             kept: CacheAndArtifactLimits::default(),
             workers: Vec::new(),
             keep_days: 90,

@@ -50,7 +50,7 @@ pub use environment::{
 };
 pub use event::{RunEffect, RunEvent, RunRefusal, RunUpdate};
 pub use order::order;
-pub use origin::{NostrOrigin, OriginEvent, RequestOrigin};
+pub use origin::{NostrOrigin, OriginEvent, RequestOrigin, TriggerOrigin};
 pub use rerun::{Rerun, RerunRequest, RerunScope, ReusedJob};
 
 /// Bytes of all outputs that the jobs of one run may hand to other jobs, names and values together (GitHub docs,
@@ -86,6 +86,10 @@ pub struct RunRequest {
     pub reference: Option<String>,
     /// `trigger` as written: manual, push, pull_request, schedule, …
     pub trigger: Option<String>,
+    /// What the workflow sees of the event beyond what its commit tells, in the form of the workflow's language. Only
+    /// what was noticed here has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<serde_json::Value>,
     /// Author, 64 hex.
     pub actor: String,
     /// The request's own `env` pairs, reserved names removed.

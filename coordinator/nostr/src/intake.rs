@@ -46,7 +46,7 @@ mod cancel;
 mod partner;
 mod pending;
 mod reader;
-mod reading;
+pub(crate) mod reading;
 mod recent;
 mod shares;
 mod triage;

@@ -13,6 +13,7 @@ pub mod protocol;
 pub mod publish;
 pub mod relays;
 pub mod remote_signer;
+pub mod repository_events;
 pub mod tags;
 
 /// Where the time comes from: milliseconds since the Unix epoch.

@@ -107,7 +107,7 @@ pub fn plan(
     };
     let event = graph.plan.dialect.start_event(&graph.plan, request.trigger.as_deref());
     let vars = if metadata.outsider { IndexMap::new() } else { request.env.clone() };
-    let trigger = RunTrigger { event, inputs: request.inputs.clone(), vars, payload: None };
+    let trigger = RunTrigger { event, inputs: request.inputs.clone(), vars, payload: request.payload.clone() };
     let mut planned = assemble(graph, &subject, trigger, numbers)?;
     if let Some(definition) = &metadata.definition {
         notices.push(format!("{path} is not of the commit: it is the definition {definition}"));

@@ -1,5 +1,6 @@
 //! What a repository says for itself, in [`PATH`] at a commit that its maintainers stand for.
 
+use workflow::dialect::workflow_folders;
 use workflow::yaml::{self, MergeKeys, YamlLimits, YamlNode};
 
 use config::Definitions;
@@ -18,6 +19,9 @@ pub struct RepositoryConfig {
     pub definitions: Option<Definitions>,
     /// Keys (64 hex) whose requests count like a maintainer's.
     pub trusted: Vec<String>,
+    /// Folders that may have the workflows which start by themselves, the first before the others; `None`: as the pool
+    /// has it.
+    pub workflows: Option<Vec<String>>,
 }
 
 impl RepositoryConfig {
@@ -53,7 +57,17 @@ impl RepositoryConfig {
                     let key = |item: &YamlNode| PublicKey::parse(item.text()?).ok().map(|key| key.to_hex());
                     own.trusted = value.items().iter().map(key).collect::<Option<_>>().ok_or_else(wrong)?;
                 }
-                _ => return Err(at(key.span, "the keys here are `definitions` and `trusted`")),
+                Some("workflows") => {
+                    let known = workflow_folders();
+                    let wrong = || at(value.span, &format!("`workflows` is a list of some of {}", known.join(", ")));
+                    if value.items().is_empty() {
+                        return Err(wrong());
+                    }
+                    let folder = |item: &YamlNode| item.text().filter(|text| known.contains(text)).map(str::to_owned);
+                    let folders: Option<Vec<String>> = value.items().iter().map(folder).collect();
+                    own.workflows = Some(folders.ok_or_else(wrong)?);
+                }
+                _ => return Err(at(key.span, "the keys here are `definitions`, `trusted` and `workflows`")),
             }
         }
         Ok(own)
@@ -80,6 +94,8 @@ mod tests {
             ("definitions: all", ":1:14: error: `definitions` is"),
             ("definitions: [off]", ":1:14: error: `definitions` is"),
             ("\ndefinition: off", ":2:1: error: the keys here"),
+            ("workflows: .github/workflows", ":1:12: error: `workflows` is a list"),
+            ("workflows: [src]", ":1:12: error: `workflows` is a list"),
             ("trusted: me", ":1:10: error: `trusted` is a list of keys"),
             ("trusted: [npub1me]", ":1:10: error: `trusted` is a list of keys"),
             ("off", ":1:1: error: expected keys"),

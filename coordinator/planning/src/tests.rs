@@ -26,6 +26,7 @@ fn request(trigger: Option<&str>) -> RunRequest {
         branch: "main".into(),
         reference: None,
         trigger: trigger.map(Into::into),
+        payload: None,
         actor: AUTHOR.into(),
         env: IndexMap::new(),
         notices: Vec::new(),

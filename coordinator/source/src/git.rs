@@ -366,7 +366,7 @@ impl Mirror {
     }
 
     /// Whether one of the tips has a commit in its history.
-    async fn holds(&self, tips: &[&str], commit: &str) -> Result<bool, GitError> {
+    pub(super) async fn holds(&self, tips: &[&str], commit: &str) -> Result<bool, GitError> {
         let mut command = self.bare_command();
         command.arg("--git-dir").arg(&self.path).args(["rev-list", "--max-count=1", commit, "--not"]).args(tips);
         Ok(self.run(command).await?.is_empty())
@@ -438,7 +438,7 @@ impl Mirror {
     }
 
     /// As [`bare_git`], which may reach what this mirror may.
-    fn bare_command(&self) -> Command {
+    pub(super) fn bare_command(&self) -> Command {
         let mut command = bare_git();
         let protocols = if self.reach.file { "https:http:file" } else { "https:http" };
         command.env("GIT_ALLOW_PROTOCOL", protocols);
@@ -446,7 +446,7 @@ impl Mirror {
     }
 
     /// Runs git to its end and gives what it printed.
-    async fn run(&self, mut command: Command) -> Result<String, GitError> {
+    pub(super) async fn run(&self, mut command: Command) -> Result<String, GitError> {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(not_started)?;
         confine(&child, self.limits.fetch);
         let (output, complaint) = (child.stdout.take(), child.stderr.take());

@@ -2,8 +2,8 @@
 //!
 //! [`address`] reads what the request names, [`announcement`] decides whose word counts, [`network`] decides where a
 //! clone URL may lead, [`git`] brings the objects. [`other_repositories`] does the same for repositories that workflows name, under
-//! the [`lock`]. [`definition`] reads workflow files that are events. `maintenance` keeps mirrors small. Relays are asked
-//! through [`EventQuery`]: this stage knows none.
+//! the [`lock`]. [`definition`] reads workflow files that are events, [`pushed`] finds what a push brought. `maintenance`
+//! keeps mirrors small. Relays are asked through [`EventQuery`]: this stage knows none.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
-use nostr::{Alphabet, Event, Filter, Kind, PublicKey, SingleLetterTag};
+use nostr::{Alphabet, Event, EventId, Filter, Kind, PublicKey, SingleLetterTag};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -32,10 +32,12 @@ pub mod address;
 pub mod announcement;
 pub mod definition;
 pub mod git;
+mod history;
 pub mod lock;
 mod maintenance;
 mod objects;
 pub mod other_repositories;
+pub mod pushed;
 mod tree_size;
 pub mod upload_pack;
 
@@ -139,6 +141,10 @@ struct RepositoryMetadata {
     announcements: Vec<Event>,
     maintainers: Vec<String>,
     relays: Vec<String>,
+    /// State events of those whose word counts.
+    states: Vec<EventId>,
+    /// The newest of them, and what it says.
+    newest_state: Option<Event>,
     state: Option<State>,
 }
 
@@ -372,8 +378,10 @@ impl RepositoryMirrors {
             )));
         }
         let maintainers: Vec<String> = maintainers.into_iter().collect();
-        let state = announcement::newest(&states).map(State::read);
-        Ok(RepositoryMetadata { announcements, maintainers, relays, state })
+        let newest_state = announcement::newest(&states).cloned();
+        let state = newest_state.as_ref().map(State::read);
+        let states = states.into_iter().map(|event| event.id).collect();
+        Ok(RepositoryMetadata { announcements, maintainers, relays, states, newest_state, state })
     }
 
     /// The commit (or object) and ref that a request means.

@@ -16,6 +16,7 @@ mod definitions;
 mod disk;
 mod durability;
 mod error;
+mod followed;
 mod health;
 mod leases;
 mod notification;
@@ -53,6 +54,7 @@ pub use self::{
     caches::{Cache, CacheChange, CacheOutcome, CacheUse},
     definitions::{DefinitionRow, DefinitionScan, Maintainers},
     error::StoreError,
+    followed::{CONFIGURATION, FollowChange, FollowedRepository, RepositoryScan},
     health::StoreProblem,
     leases::{Lease, LeaseChange, Renewal},
     notification::{ChangeNotification, QueueChange},
@@ -364,6 +366,8 @@ pub enum Change {
     Lease(LeaseChange),
     /// Workers that were seen, or are to be drained.
     Workers(WorkerChange),
+    /// Repositories whose events start workflows.
+    Follow(FollowChange),
 }
 
 /// Who signs an outgoing event.

@@ -20,6 +20,8 @@ pub enum ChangeNotification {
     Leases,
     /// Workers are to be drained, or no longer.
     Workers,
+    /// Repositories are followed, no longer followed, or published elsewhere.
+    Followed,
 }
 
 /// A change of the queue, for a copy of it in memory.
@@ -33,13 +35,14 @@ pub enum QueueChange {
 
 impl ChangeNotification {
     /// All of them, and how they are written in notifications between processes.
-    pub(crate) const ALL: [(Self, &'static str); 6] = [
+    pub(crate) const ALL: [(Self, &'static str); 7] = [
         (Self::Queue, "queue"),
         (Self::Outbox, "outbox"),
         (Self::Runs, "runs"),
         (Self::Work, "work"),
         (Self::Leases, "leases"),
         (Self::Workers, "workers"),
+        (Self::Followed, "followed"),
     ];
 
     pub(crate) fn as_str(self) -> &'static str {

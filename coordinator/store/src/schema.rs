@@ -31,6 +31,7 @@ const SHARED: &[&str] = &[
     include_str!("../migrations/0013_retention_becomes_work.sql"),
     include_str!("../migrations/0014_artifact_owners.sql"),
     include_str!("../migrations/0015_run_titles.sql"),
+    include_str!("../migrations/0016_followed_repositories.sql"),
 ];
 
 /// What SQLite files of earlier versions carry over after a shared script, by its number.

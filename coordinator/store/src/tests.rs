@@ -43,6 +43,7 @@ fn run(id: &str, serial: u64) -> RunState {
             branch: "main".into(),
             reference: None,
             trigger: None,
+            payload: None,
             actor: "author".into(),
             env: indexmap::IndexMap::new(),
             notices: vec![],

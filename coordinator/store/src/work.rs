@@ -35,6 +35,10 @@ pub enum WorkKind {
     PublishToOthers,
     /// Send one delivery to one webhook; the lane is its URL.
     Webhook,
+    /// Look where the refs of a followed repository are.
+    ReadState,
+    /// Start the workflows of one change of a ref.
+    StartWorkflows,
     /// Remove what is past its retention. Its rows are there from the start, and added again where others complete.
     Retain,
 }

@@ -9,11 +9,11 @@ use domain::{
 };
 
 use super::{
-    Blob, Change, ChangeNotification, LeaseChange, Outgoing, PendingEvent, QueueChange, StoreError,
+    Blob, Change, ChangeNotification, FollowChange, LeaseChange, Outgoing, PendingEvent, QueueChange, StoreError,
     WebhookDeliveryChange, WorkChange, WorkerChange, WorkerRow, artifacts, caches,
     columns::{fenced, integer},
     counters::next,
-    definitions, leases, reports, runs,
+    definitions, followed, leases, reports, runs,
     sql::{Connection, query},
     webhook_deliveries, work, workers,
 };
@@ -29,6 +29,8 @@ pub(super) fn notification_of(change: &Change) -> Option<ChangeNotification> {
         Change::Work(_) => Some(ChangeNotification::Work),
         Change::Lease(LeaseChange::Cancel { .. }) => Some(ChangeNotification::Leases),
         Change::Workers(WorkerChange::Draining { .. }) => Some(ChangeNotification::Workers),
+        Change::Follow(FollowChange::Looked(scan)) if !scan.moved => None,
+        Change::Follow(_) => Some(ChangeNotification::Followed),
         _ => None,
     }
 }
@@ -96,6 +98,7 @@ pub(super) async fn apply(connection: &mut Connection, change: &Change) -> Resul
         Change::Work(change) => work::apply(connection, change).await,
         Change::Lease(change) => leases::apply(connection, change).await,
         Change::Workers(change) => workers::apply(connection, change).await,
+        Change::Follow(change) => followed::apply(connection, change).await,
     }
 }
 

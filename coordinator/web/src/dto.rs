@@ -328,7 +328,7 @@ impl RunView {
             RequestOrigin::Nostr(origin) => {
                 (origin.run.map(|event| event.id), Some(origin.request.id), origin.publisher)
             }
-            RequestOrigin::Api => (None, None, None),
+            RequestOrigin::Trigger(_) | RequestOrigin::Api => (None, None, None),
         };
         let (phase, waits, end, log) = match state.phase {
             RunPhase::Planning => ("planning", state.delayed, None, None),

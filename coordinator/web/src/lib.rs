@@ -17,6 +17,7 @@ mod diff;
 mod dto;
 mod edit;
 mod failure;
+mod followed;
 mod graph;
 mod health;
 mod history;
@@ -389,6 +390,8 @@ fn api() -> OpenApiRouter<Web> {
         .routes(routes!(signer::messages))
         .routes(routes!(signer::answers))
         .routes(routes!(hooks::deliveries))
+        .routes(routes!(followed::list, followed::add))
+        .routes(routes!(followed::remove))
 }
 
 /// The body of an error.

@@ -215,7 +215,12 @@ impl Running {
                 RunEvent::Due { job: payload["job"].as_str().context("a wake-up names a job")?.into() }
             }
             WorkKind::Expire => RunEvent::Expired,
-            WorkKind::Publish | WorkKind::PublishToOthers | WorkKind::Webhook | WorkKind::Retain => {
+            WorkKind::Publish
+            | WorkKind::PublishToOthers
+            | WorkKind::Webhook
+            | WorkKind::Retain
+            | WorkKind::ReadState
+            | WorkKind::StartWorkflows => {
                 anyhow::bail!("it is no work of a run")
             }
         };

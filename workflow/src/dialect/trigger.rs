@@ -23,3 +23,42 @@ pub enum TriggerDecision {
     /// It does not, for this reason.
     Ignored(String),
 }
+
+/// What is known of an event beyond the commit that a run of it builds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventDetails {
+    /// A branch or tag was pushed.
+    Push(PushDetails),
+    /// A time of a schedule came: this line of the workflow's.
+    Schedule(String),
+}
+
+/// A push.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PushDetails {
+    /// What the ref stood for before; `None`: it was not there.
+    pub before: Option<String>,
+    /// What it stands for now.
+    pub after: String,
+    /// Whether something that the ref held before is not held by it now.
+    pub forced: bool,
+    /// The commits that came, the oldest first; as many of the newest as are told.
+    pub commits: Vec<CommitDetails>,
+}
+
+/// A commit of a push.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CommitDetails {
+    /// Its id.
+    pub id: String,
+    /// Id of its tree.
+    pub tree: String,
+    /// Its message.
+    pub message: String,
+    /// When it was made, as ISO 8601.
+    pub timestamp: String,
+    /// Name and address of its author.
+    pub author: [String; 2],
+    /// Name and address of its committer.
+    pub committer: [String; 2],
+}

@@ -7,7 +7,7 @@ use crate::git_ref;
 use crate::plan::Trigger;
 
 /// The id that stands for "no commit before" in a push.
-const NO_COMMIT: &str = "0000000000000000000000000000000000000000";
+pub(super) const NO_COMMIT: &str = "0000000000000000000000000000000000000000";
 
 /// `github.event`, as far as it can be known here (GitHub docs: webhook events and payloads).
 pub(super) fn payload(event: &str, subject: &Subject, trigger: Option<&Trigger>, inputs: &Map<String, Value>) -> Value {

@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 pub enum RequestOrigin {
     /// Events of a protocol on Nostr.
     Nostr(Box<NostrOrigin>),
+    /// Something that happened to a repository which is followed.
+    Trigger(Box<TriggerOrigin>),
     /// The coordinator's own API.
     #[default]
     Api,
@@ -19,8 +21,23 @@ impl RequestOrigin {
     pub fn nostr(&self) -> Option<&NostrOrigin> {
         match self {
             Self::Nostr(origin) => Some(origin),
-            Self::Api => None,
+            Self::Trigger(_) | Self::Api => None,
         }
+    }
+}
+
+/// What happened that started a run without anybody asking for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TriggerOrigin {
+    /// The event that told of it: a repository's state (30618), for example. `None`: a time came.
+    pub event: Option<OriginEvent>,
+    /// Relays of the repository.
+    pub relays: Vec<String>,
+}
+
+impl From<TriggerOrigin> for RequestOrigin {
+    fn from(origin: TriggerOrigin) -> Self {
+        Self::Trigger(Box::new(origin))
     }
 }
 
@@ -71,6 +88,7 @@ pub struct OriginEvent {
 #[serde(rename_all = "snake_case", tag = "kind")]
 enum StoredOrigin {
     Nostr(Box<NostrOrigin>),
+    Trigger(Box<TriggerOrigin>),
     Api,
     #[serde(untagged)]
     Pair(Box<PairOrigin>),
@@ -93,6 +111,7 @@ impl From<StoredOrigin> for RequestOrigin {
     fn from(stored: StoredOrigin) -> Self {
         match stored {
             StoredOrigin::Nostr(origin) => Self::Nostr(origin),
+            StoredOrigin::Trigger(origin) => Self::Trigger(origin),
             StoredOrigin::Api => Self::Api,
             StoredOrigin::Pair(pair) => Self::from(NostrOrigin {
                 protocol: pair.kind,
@@ -150,7 +169,9 @@ mod tests {
         };
         assert_eq!(alone.run_event().id, "e");
         let with_details = NostrOrigin { details: json!({"kind": 1}), ..alone.clone() };
-        for origin in [RequestOrigin::Api, alone.into(), with_details.into()] {
+        let event = Some(OriginEvent { kind: 30618, id: "s".into() });
+        let trigger = TriggerOrigin { event, relays: vec!["wss://relay.example".into()] };
+        for origin in [RequestOrigin::Api, alone.into(), with_details.into(), trigger.into()] {
             assert_eq!(read(serde_json::to_value(&origin).unwrap()), origin);
         }
         assert!(serde_json::from_value::<RequestOrigin>(json!({"kind": "nostr"})).is_err());

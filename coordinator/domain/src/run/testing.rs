@@ -106,6 +106,7 @@ pub fn request() -> RunRequest {
         branch: "main".into(),
         reference: None,
         trigger: None,
+        payload: None,
         actor: "a".repeat(64),
         env: IndexMap::new(),
         notices: Vec::new(),

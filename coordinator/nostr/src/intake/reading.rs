@@ -10,14 +10,14 @@ use tokio::time::Instant;
 use crate::relays::{Delivery, QueuedEvent, Subscription};
 
 /// Waits before a subscription is tried again that the relay ended: the first, and the longest.
-pub(super) const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+pub(crate) const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 /// A reader that was interrupted again within this time waits before it asks once more.
 const STEADY: Duration = Duration::from_secs(60);
 /// The longest of those waits.
 const INTERRUPTED: Duration = Duration::from_secs(10);
 /// A subscription is opened again after this without a cause: a relay that had too many events for us at a time has left
 /// some out, and tells nobody. What is known already costs a look at its id.
-pub(super) const LOOK_BEHIND: Duration = Duration::from_secs(300);
+pub(crate) const LOOK_BEHIND: Duration = Duration::from_secs(300);
 /// So many events between two looks at the clock are a burst: it is looked behind soon after.
 const BURST: usize = 512;
 /// The shortest time between two looks behind, and how long after a burst one is due.
@@ -27,7 +27,7 @@ const PAGE: usize = 100;
 
 /// What comes next of a subscription.
 #[derive(Debug)]
-pub(super) enum Next {
+pub(crate) enum Next {
     Event(Box<QueuedEvent>),
     /// It is time to subscribe again, for what may have been missed or left out.
     Again,
@@ -36,8 +36,8 @@ pub(super) enum Next {
 }
 
 /// A subscription, and how it has gone since it was opened.
-pub(super) struct Reading {
-    pub(super) subscription: Subscription,
+pub(crate) struct Reading {
+    pub(crate) subscription: Subscription,
     waits: ExponentialBackoff,
     again: Instant,
     /// When it was interrupted last, and the waits since it was steady.
@@ -75,21 +75,21 @@ impl Page {
 
 impl Reading {
     /// The subscription is to these filters.
-    pub(super) fn new(subscription: Subscription, filters: &[Filter]) -> Self {
+    pub(crate) fn new(subscription: Subscription, filters: &[Filter]) -> Self {
         let (waits, interruptions, opened) = (waits(AGAIN[1]), waits(INTERRUPTED), Instant::now());
         let (again, page) = (look_behind(), Page::new(filters));
         Self { subscription, waits, again, interrupted: None, interruptions, opened, page, burst: 0 }
     }
 
     /// Asks for something else from now on, or for the same again.
-    pub(super) async fn replace(&mut self, filters: Vec<Filter>) {
+    pub(crate) async fn replace(&mut self, filters: Vec<Filter>) {
         (self.opened, self.page, self.burst, self.again) = (Instant::now(), Page::new(&filters), 0, look_behind());
         self.subscription.replace(filters).await;
     }
 
     /// # Errors
     /// The connection has ended.
-    pub(super) async fn next(&mut self, url: &str) -> anyhow::Result<Next> {
+    pub(crate) async fn next(&mut self, url: &str) -> anyhow::Result<Next> {
         loop {
             tokio::select! {
                 delivery = self.subscription.next() => match delivery {
@@ -141,7 +141,7 @@ fn look_behind() -> Instant {
     Instant::now() + LOOK_BEHIND.mul_f64(0.75 + fastrand::f64() / 2.0)
 }
 
-pub(super) fn waits(longest: Duration) -> ExponentialBackoff {
+pub(crate) fn waits(longest: Duration) -> ExponentialBackoff {
     let waits = ExponentialBuilder::default().with_min_delay(AGAIN[0]).with_max_delay(longest).with_jitter();
     waits.without_max_times().build()
 }

@@ -217,6 +217,7 @@ impl Pair<'_> {
             branch,
             reference: reference.map(str::to_owned),
             trigger: trigger.map(str::to_owned),
+            payload: None,
             actor: self.job.pubkey.to_hex(),
             env,
             notices,
