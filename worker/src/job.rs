@@ -35,6 +35,7 @@ mod step;
 mod step_env;
 mod steps;
 
+pub use actions::artifact_zip;
 use actions::{LoadedActions, PreStep};
 pub use actions_api::{ActionsApiAccess, Tunnel};
 use contexts::Contexts;

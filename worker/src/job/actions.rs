@@ -2,7 +2,7 @@
 
 mod action_loader;
 mod artifact;
-mod artifact_zip;
+pub mod artifact_zip;
 mod build_context;
 mod cache;
 mod checkout;

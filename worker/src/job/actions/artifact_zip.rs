@@ -46,12 +46,16 @@ pub(super) async fn make(
     masker: Arc<Masker>,
 ) -> Result<ZippedArtifact, String> {
     let input = SyncIoBridge::new(StreamReader::new(ReceiverStream::new(pieces)));
-    let made = tokio::task::spawn_blocking(move || write(input, &root, level, hidden, &masker)).await;
+    let made = tokio::task::spawn_blocking(move || pack(input, &root, level, hidden, &masker)).await;
     let (file, size, sha256, files) = made.map_err(|error| error.to_string())??;
     Ok(ZippedArtifact { file: tokio::fs::File::from_std(file), size, sha256, files })
 }
 
-fn write(
+/// Packs a tar archive as zip. Returns the file, its bytes, its SHA-256 in hex, and how many files are in it.
+///
+/// # Errors
+/// What is wrong with the archive, or may not be in an artifact; for the job's log.
+pub fn pack(
     input: impl Read,
     root: &str,
     level: u32,
@@ -161,7 +165,7 @@ pub(super) async fn open(
     let writing = tokio::task::spawn_blocking(move || {
         let mut out = SyncIoBridge::new(far);
         let limit = size.saturating_mul(RATIO).clamp(FREE, LARGEST);
-        let done = read(file, &mut out, limit);
+        let done = unpack(file, &mut out, limit);
         let (left, failure) = match done {
             Ok(left) => (left, None),
             Err(error) => (Vec::new(), Some(io::Error::other(error))),
@@ -176,7 +180,12 @@ pub(super) async fn open(
     Ok((bytes.chain(end).try_filter(|piece| std::future::ready(!piece.is_empty())).boxed(), Box::pin(left)))
 }
 
-fn read(file: File, out: &mut impl Write, limit: u64) -> Result<Vec<String>, String> {
+/// Writes a zip archive as tar, with plain files and folders below the place where it is unpacked. Returns what was left out.
+/// `limit`: bytes of all files.
+///
+/// # Errors
+/// What is wrong with the archive; for the job's log.
+pub fn unpack(file: File, out: &mut impl Write, limit: u64) -> Result<Vec<String>, String> {
     let opened = zip_reader::open(BufReader::new(file), DIRECTORY);
     let mut zip = opened.map_err(|error| format!("the artifact is no zip archive that can be read: {error}"))?;
     if zip.len() > FILES {
@@ -246,10 +255,10 @@ mod tests {
     #[test]
     fn attack_43_no_entry_leads_out_of_its_folder() {
         for name in ["../x", "a/../../x", "/etc/passwd", "..\\x", "a\\b"] {
-            let refused = read(named(name), &mut Vec::new(), 100).unwrap_err();
+            let refused = unpack(named(name), &mut Vec::new(), 100).unwrap_err();
             assert!(refused.contains("refused"), "{name}: {refused}");
         }
-        assert!(read(named("a/b"), &mut Vec::new(), 100).is_ok());
+        assert!(unpack(named("a/b"), &mut Vec::new(), 100).is_ok());
     }
 
     #[test]
@@ -259,7 +268,7 @@ mod tests {
             zip.start_file("tool", SimpleFileOptions::default().unix_permissions(0o4755)).unwrap();
         });
         let mut out = Vec::new();
-        assert_eq!(read(file, &mut out, 100).unwrap(), ["link"]);
+        assert_eq!(unpack(file, &mut out, 100).unwrap(), ["link"]);
         let mut archive = tar::Archive::new(out.as_slice());
         let entries: Vec<_> = archive.entries().unwrap().map(Result::unwrap).collect();
         assert_eq!(entries.len(), 1);
@@ -272,7 +281,7 @@ mod tests {
             zip.start_file("zeros", SimpleFileOptions::default()).unwrap();
             zip.write_all(&vec![0; 1 << 20]).unwrap();
         });
-        assert!(read(file, &mut io::sink(), 1 << 19).unwrap_err().contains("refused"));
+        assert!(unpack(file, &mut io::sink(), 1 << 19).unwrap_err().contains("refused"));
     }
 
     #[test]
@@ -284,7 +293,7 @@ mod tests {
                 zip.start_file(format!("{number}{name}"), SimpleFileOptions::default()).unwrap();
             }
         });
-        assert!(read(file, &mut io::sink(), 100).unwrap_err().contains("directory has more than"));
+        assert!(unpack(file, &mut io::sink(), 100).unwrap_err().contains("directory has more than"));
     }
 
     #[test]
@@ -297,11 +306,11 @@ mod tests {
             archive.into_inner().unwrap()
         };
         let masker = Masker::default();
-        let refused = |name: &str| write(tar(name).as_slice(), "w/out", 6, false, &masker).unwrap_err();
+        let refused = |name: &str| pack(tar(name).as_slice(), "w/out", 6, false, &masker).unwrap_err();
         assert!(refused("w/out/a\nb").contains("cannot be"));
         let long = format!("w/out/{}", ["x".repeat(200).as_str(); 18].join("/"));
         for name in ["w/out/résumé", "w/out/ﬁle", &long] {
-            let (file, _, _, files) = write(tar(name).as_slice(), "w/out", 6, false, &masker).unwrap();
+            let (file, _, _, files) = pack(tar(name).as_slice(), "w/out", 6, false, &masker).unwrap();
             assert_eq!(files, 1);
             let mut zip = zip::ZipArchive::new(file).unwrap();
             assert_eq!(zip.by_index(0).unwrap().name().unwrap(), name.strip_prefix("w/out/").unwrap());
@@ -316,8 +325,8 @@ mod tests {
         archive.append_data(&mut header, "w/out/s3cret-word.txt", b"x".as_slice()).unwrap();
         let archive = archive.into_inner().unwrap();
         let masker = Masker::default();
-        assert!(write(archive.as_slice(), "w/out", 6, false, &masker).is_ok());
+        assert!(pack(archive.as_slice(), "w/out", 6, false, &masker).is_ok());
         masker.add("s3cret-word");
-        assert!(write(archive.as_slice(), "w/out", 6, false, &masker).unwrap_err().contains("holds a secret"));
+        assert!(pack(archive.as_slice(), "w/out", 6, false, &masker).unwrap_err().contains("holds a secret"));
     }
 }
