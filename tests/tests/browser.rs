@@ -7,6 +7,8 @@ mod approve;
 mod definition;
 #[path = "browser/list.rs"]
 mod list;
+#[path = "browser/live_log.rs"]
+mod live_log;
 #[path = "browser/private.rs"]
 mod private;
 #[path = "browser/start.rs"]
@@ -183,7 +185,7 @@ async fn a_run_is_cancelled_and_every_page_is_sound_without_and_with_a_script() 
     stage.until(&fill).await;
     stage.browser.press("Start run").await.unwrap();
     stage.until("location.pathname.startsWith('/runs/') && document.querySelector('#state.running, #state.active')?.textContent").await;
-    stage.browser.press("Cancel").await.unwrap();
+    stage.browser.press("Cancel run").await.unwrap();
     stage.browser.press("Cancel the run").await.unwrap();
     stage.until("document.querySelector('#state.cancelled, #state.failure')?.textContent").await;
     stage.is_sound().await;
@@ -340,7 +342,7 @@ async fn somebody_signs_in_with_a_remote_signer_runs_a_workflow_and_cancels_it_w
     let actor =
         stage.until("[...document.querySelectorAll('dd code')].map((code) => code.textContent).join(' ')").await;
     assert!(actor.contains(&key), "{actor}");
-    stage.browser.press("Cancel").await.unwrap();
+    stage.browser.press("Cancel run").await.unwrap();
     stage.browser.press("Cancel the run").await.unwrap();
     stage.until("document.querySelector('#state.cancelled')?.textContent").await;
     stage.is_sound().await;

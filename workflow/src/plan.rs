@@ -579,7 +579,7 @@ pub struct StepReport {
 }
 
 /// A message bound to a place in a file.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Annotation {
     /// `error`, `warning` or `notice`.
     pub level: String,

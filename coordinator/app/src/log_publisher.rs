@@ -37,7 +37,7 @@ impl LogPublisher {
     pub(super) async fn seal(&self, state: &RunState) -> anyhow::Result<FinalizedLog> {
         let page = format!("{}/runs/{}", self.public_url, state.id);
         let public = state.visibility == Visibility::Public;
-        let whole = self.logs.full_text(&state.id).map_err(std::io::Error::other);
+        let whole = self.logs.full_text(&state.id, None).map_err(std::io::Error::other);
         let whole = self.blobs.put(whole, self.deposit(state.id.as_str(), public, state.expires_at)).await;
         let full_url = match public {
             true => self.url(&whole.context("the complete log can't be stored")?.blob().sha256),

@@ -59,8 +59,8 @@ impl Policy {
     /// What everybody is told of a pool that strangers may run on: cause and remedy. `None`: they may not.
     pub fn openness(&self) -> Option<String> {
         self.is_open().then(|| {
-            "this pool is open: policy.everyone lets every stranger run programs on its workers; set it to false and \
-             name keys in policy.pubkeys, or repositories in policy.repositories with policy.maintainers"
+            "This pool is open: anyone can run programs on its workers. To close it, its operator sets policy.everyone to \
+             false, and names keys in policy.pubkeys, or repositories in policy.repositories with policy.maintainers."
                 .to_owned()
         })
     }

@@ -63,9 +63,19 @@ impl Logs {
 
     /// Every line of every attempt so far, one attempt after the other, as it is read. What stands before each line may make
     /// it much longer than the log: of one that it makes more than four times as long, the end is left out, and that is said.
-    pub fn full_text(&self, run: &RunId) -> impl Stream<Item = anyhow::Result<Bytes>> + Send + use<> {
+    /// `of`: of this job and attempt alone.
+    pub fn full_text(
+        &self,
+        run: &RunId,
+        of: Option<(JobKey, u32)>,
+    ) -> impl Stream<Item = anyhow::Result<Bytes>> + Send + use<> {
         let folder = self.folder.join(name::escape(run.as_str()));
-        let listed = tail::attempts(folder.clone());
+        let listed = tail::attempts(folder.clone()).map_ok(move |mut attempts| {
+            if let Some((job, attempt)) = &of {
+                attempts.retain(|(one, number, _)| one == job && number == attempt);
+            }
+            attempts
+        });
         let attempts = listed.map_ok(|attempts| stream::iter(attempts.into_iter().map(Ok))).try_flatten_stream();
         let text = move |(job, attempt, length): (JobKey, u32, u64)| {
             let path = folder.join(name::escape(job.as_str())).join(attempt.to_string());

@@ -5,6 +5,7 @@
 
 pub mod act_format;
 pub mod concurrent;
+mod control_sequences;
 mod full_text;
 mod growth;
 pub mod line_text;
@@ -28,6 +29,7 @@ use std::{
 use anyhow::Context;
 use bytes::Bytes;
 
+pub use control_sequences::strip_control_sequences;
 use growth::Followed;
 use open_segments::OpenSegments;
 use segment::Segment;

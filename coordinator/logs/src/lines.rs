@@ -4,6 +4,8 @@ mod index;
 mod outline;
 mod step_mark;
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 pub(super) use self::index::update_index;
@@ -11,7 +13,7 @@ use self::index::{LogScan, indexed};
 pub use self::outline::{MOST_STEPS, StepLines};
 use domain::id::{JobKey, RunId};
 
-use super::Logs;
+use super::{Logs, strip_control_sequences};
 
 /// Most lines of one answer.
 pub const MOST_LINES: u64 = 5000;
@@ -151,7 +153,7 @@ impl Logs {
         let begin = scan.offset;
         let mut found = LineMatches::default();
         let mut keep = |line: NumberedLine| {
-            if line.number >= from && line.text.to_lowercase().contains(&wanted) {
+            if line.number >= from && visible(&line.text).to_lowercase().contains(&wanted) {
                 found.lines.push(line.number);
             }
         };
@@ -170,6 +172,11 @@ impl Logs {
         }
         Ok(found)
     }
+}
+
+/// What of a line people see: programs put control sequences between its letters.
+fn visible(text: &str) -> Cow<'_, str> {
+    if text.contains('\u{1b}') { strip_control_sequences(text).into() } else { text.into() }
 }
 
 #[cfg(test)]
@@ -196,6 +203,16 @@ mod tests {
         let cut =
             text.as_bytes().chunks(1009).map(|part| printed(LogStream::Stdout, std::str::from_utf8(part).unwrap()));
         cut.collect()
+    }
+
+    #[tokio::test]
+    async fn a_search_finds_what_people_see_between_the_colours_of_a_program() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = Logs::new(folder.path());
+        write(&logs, 0, &[printed(LogStream::Stdout, "\u{1b}[31mFAILED\u{1b}[0m case \u{1b}[1m10\u{1b}[0m\n")]).await;
+        let search = async |text: &str| logs.search(&"run".into(), &"job".into(), 1, text, 1).await.unwrap().lines;
+        assert_eq!(search("failed case 10").await, [1]);
+        assert!(search("31m").await.is_empty());
     }
 
     #[tokio::test]

@@ -104,12 +104,16 @@ async fn the_full_text_has_every_attempt_in_order() {
         let bytes = Bytes::from(record::encode(&[record(line)]));
         logs.append(&"run".into(), &job.into(), attempt, 0, bytes).await.unwrap();
     }
-    let parts: Vec<Bytes> = logs.full_text(&"run".into()).try_collect().await.unwrap();
-    let text = String::from_utf8(parts.concat()).unwrap();
+    let read = async |of| {
+        let parts: Vec<Bytes> = logs.full_text(&"run".into(), of).try_collect().await.unwrap();
+        String::from_utf8(parts.concat()).unwrap()
+    };
+    let text = read(None).await;
     let time = "1970-01-01T00:00:00.001Z";
     let expected =
         format!("==== a, attempt 1\n{time} lost\n==== a, attempt 2\n{time} retried\n==== b, attempt 1\n{time} first\n");
     assert_eq!(text, expected);
+    assert_eq!(read(Some(("a".into(), 2))).await, format!("==== a, attempt 2\n{time} retried\n"));
 }
 
 #[tokio::test]

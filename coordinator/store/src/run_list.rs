@@ -25,8 +25,8 @@ pub struct Filter {
     pub request: Option<String>,
     /// Id of the run that it repeats.
     pub previous: Option<RunId>,
-    /// How it stands.
-    pub status: Option<Status>,
+    /// How it stands: one of these; empty: any.
+    pub status: Vec<Status>,
     /// Author, 64 hex.
     pub actor: Option<String>,
     /// Only those that have not ended.
@@ -117,6 +117,8 @@ pub struct Summary {
     pub status: Status,
     /// What it waits for.
     pub wait: Option<WaitCondition>,
+    /// Why a queued job of it still waits, for people.
+    pub queued: Option<String>,
     /// How it ended.
     pub conclusion: Option<String>,
     /// When it was made.

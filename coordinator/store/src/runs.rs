@@ -14,7 +14,7 @@ use workflow::git_ref;
 
 const LISTED: &str = "id, serial, number, attempt, previous, repository, workflow, name, commit_id, branch, event, \
                       actor, phase, status, wait_kind, wait_name, wait_until, wait_holder, conclusion, created_at, started_at, \
-                      ended_at, changed, title";
+                      ended_at, changed, title, (SELECT min(reason) FROM queue WHERE run = runs.id AND reason <> '')";
 
 impl Status {
     /// Every status.
@@ -96,8 +96,13 @@ impl Where {
         if let Some(previous) = &filter.previous {
             conditions.and("previous = $", previous.into());
         }
-        if let Some(status) = filter.status {
-            conditions.and("status = $", Value::Text(status.as_str().to_owned()));
+        match filter.status.as_slice() {
+            [] => {}
+            [status] => conditions.and("status = $", Value::Text(status.as_str().to_owned())),
+            several => {
+                let names: Vec<String> = several.iter().map(|status| format!("'{}'", status.as_str())).collect();
+                conditions.text.push_str(&format!(" AND status IN ({})", names.join(", ")));
+            }
         }
         if filter.unfinished {
             conditions.text.push_str(" AND status IN ('planning', 'waiting', 'queued', 'running', 'sealing')");
@@ -231,6 +236,7 @@ fn summary(row: &Row) -> Result<Summary, StoreError> {
         ended_at: row.get(21)?,
         changed: natural(row, 22)?,
         title: row.get(23)?,
+        queued: row.get::<Option<String>>(24)?,
     })
 }
 

@@ -217,7 +217,7 @@ async fn runs_are_found_by_serial_event_and_filter_newest_first(store: &Store) {
         reader: Reader::Operator,
         ..Filter::default()
     };
-    let cases: [(&str, Filter, Page, &[&str]); 15] = [
+    let cases: [(&str, Filter, Page, &[&str]); 16] = [
         ("anyone sees public runs", Filter::default(), page(9), &["c", "a"]),
         ("a reader sees private ones too", key("bob"), page(9), &["c", "b", "a"]),
         ("another key does not", key("eve"), page(9), &["c", "a"]),
@@ -235,11 +235,17 @@ async fn runs_are_found_by_serial_event_and_filter_newest_first(store: &Store) {
         ("by a word that nothing has", words(&["nowhere"]), page(9), &[]),
         ("by a word that is no pattern", words(&["c_.yml"]), page(9), &[]),
         ("by author", Filter { actor: Some("author".into()), ..operator.clone() }, page(9), &["b", "a"]),
-        ("by status", Filter { status: Some(Status::Success), ..operator.clone() }, page(9), &["c"]),
+        ("by status", Filter { status: vec![Status::Success], ..operator.clone() }, page(9), &["c"]),
+        (
+            "by one of several",
+            Filter { status: vec![Status::Planning, Status::Success], ..operator.clone() },
+            page(2),
+            &["c", "b"],
+        ),
         ("by branch", Filter { branch: Some("main".into()), ..operator.clone() }, page(1), &["c"]),
         (
             "by two",
-            Filter { branch: Some("main".into()), status: Some(Status::Planning), ..operator },
+            Filter { branch: Some("main".into()), status: vec![Status::Planning], ..operator },
             page(9),
             &["b", "a"],
         ),

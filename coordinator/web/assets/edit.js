@@ -24,7 +24,7 @@ const findings = (found, go) => make("ul", { class: "annotations", "aria-label":
 }));
 
 const jobs = (outline) => make("table", { class: "list" },
-  make("thead", {}, make("tr", {}, ...["Job", "Steps", "Legs of its matrix", "Needs"].map((name) => make("th", {}, name)))),
+  make("thead", {}, make("tr", {}, ...["Job", "Steps", "Matrix jobs", "Needs"].map((name) => make("th", {}, name)))),
   make("tbody", {}, ...outline.jobs.map((job) => make("tr", {},
     make("td", {}, job.id), make("td", {}, job.calls ? "calls " + job.calls : String(job.steps)),
     make("td", {}, job.legs === null ? "?" : String(job.legs)), make("td", {}, job.needs.join(", "))))));

@@ -27,7 +27,7 @@ const row = (run) =>
 
 const belongs = (run, query) => {
   const status = query.get("status");
-  if (status && run.status !== status) return false;
+  if (status && !status.split(",").includes(run.status)) return false;
   return query.get("unfinished") !== "true" || run.phase !== "done";
 };
 

@@ -2,6 +2,7 @@
 // are heads that fold.
 import { make } from "./dom.js";
 import { logBar } from "./log_bar.js";
+import { coalesced, freshPage, showTab } from "./fresh.js";
 import { folds as folding } from "./log_folds.js";
 import { END, GROUP, lineRow, stepHead } from "./log_row.js";
 import { follow, json } from "./stream.js";
@@ -23,7 +24,7 @@ export const liveLog = async (log) => {
   const status = document.getElementById("log-state");
   let total = Number(log.dataset.total);
   let here = Number(log.dataset.here);
-  const error = Number(log.dataset.error);
+  let error = Number(log.dataset.error);
   let complete = !("live" in log.dataset);
   let search = { text: "", lines: [], next: null };
   let wraps = false;
@@ -200,25 +201,32 @@ export const liveLog = async (log) => {
     show(found);
   };
 
+  const wrap = (on) => {
+    const place = Math.round(top());
+    wraps = on;
+    log.classList.toggle("wraps", on);
+    tall.style.height = height() + "px";
+    log.scrollTop = (place * ROW) / scale();
+    draw();
+  };
+
   const bar = logBar(document.getElementById("log-bar"), {
+    live: !complete,
     follows: !complete && !here,
     search: (text) => { if (text === search.text) step(1, here + 1); else look(text); },
     step: (way) => step(way, here + way),
     expect: (number) => { ask(number); },
     go: (number) => show(Math.min(Math.max(1, number), total)),
     changed: () => draw(),
-    wrap: (on) => {
-      const place = Math.round(top());
-      wraps = on;
-      log.classList.toggle("wraps", on);
-      tall.style.height = height() + "px";
-      log.scrollTop = (place * ROW) / scale();
-      draw();
-    },
+    wrap: (on) => wrap(on),
     times: (on) => { log.classList.toggle("times", on); },
     fold: (close) => { folds.all(close); bar.follow.checked = false; draw(); },
     error: showError,
   });
+
+  log.classList.toggle("times", bar.times);
+  wraps = bar.wraps;
+  log.classList.toggle("wraps", wraps);
 
   log.addEventListener("scroll", () => {
     if (log.scrollTop + log.clientHeight < log.scrollHeight - 2 * ROW) bar.follow.checked = false;
@@ -250,12 +258,28 @@ export const liveLog = async (log) => {
     busy = false;
   };
 
+  // What stands around the log follows the run. A failure that happens in front of somebody who follows is shown.
+  const around = coalesced(async () => {
+    const page = await freshPage();
+    const fresh = page?.getElementById("log");
+    if (!fresh) return;
+    for (const part of ["aside", ".log-title", ".log-facts"]) document.querySelector(part).replaceWith(page.querySelector(part));
+    document.getElementById("job-actions").toggleAttribute("data-live", "runLive" in fresh.dataset);
+    document.dispatchEvent(new Event("refreshed"));
+    showTab(page);
+    const found = Number(fresh.dataset.error);
+    if (found === error) return;
+    error = found;
+    if (bar.follow.checked) showError();
+  });
+  const changed = () => { around(); if (!complete) catchUp(); };
+
   await loadSteps();
-  if (!complete) {
+  if ("runLive" in log.dataset) {
     follow(base + "/logs?format=changes", {
       log: (event) => { if (event.job === job && String(event.attempt) === attempt) catchUp(); },
-      run: catchUp,
-      end: catchUp,
+      run: changed,
+      end: changed,
     });
   }
   tall.style.height = height() + "px";

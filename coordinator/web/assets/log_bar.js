@@ -14,7 +14,7 @@ export const logBar = (place, acts) => {
     event.preventDefault();
     acts.search(field.value);
   });
-  const number = make("input", { type: "number", min: "1", name: "line", placeholder: "Line", "aria-label": "Line" });
+  const number = make("input", { type: "number", min: "1", name: "line", placeholder: "Go to line", "aria-label": "Go to line" });
   // What is typed is what is wanted next, as a rule.
   number.addEventListener("input", () => { if (number.value >= 1) acts.expect(Number(number.value)); });
   const jump = make("form", { class: "jump" }, number);
@@ -28,14 +28,24 @@ export const logBar = (place, acts) => {
     input.addEventListener("change", () => changed(input.checked));
     return [make("label", { title: key ? text + " (" + key + ")" : text }, input, text), input];
   };
+  // How somebody likes logs holds for the next one too.
+  const kept = (name) => localStorage.getItem("longshore.log." + name) === "on";
+  const keep = (name, act) => (on) => {
+    localStorage.setItem("longshore.log." + name, on ? "on" : "off");
+    act(on);
+  };
   const [followLabel, follow] = box("Follow", "", acts.follows, acts.changed);
-  const [wrapLabel, wrap] = box("Wrap", "w", false, acts.wrap);
-  const [timesLabel] = box("Times", "", false, acts.times);
+  followLabel.hidden = !acts.live;
+  const [wrapLabel, wrap] = box("Wrap", "w", kept("wrap"), keep("wrap", acts.wrap));
+  const [timesLabel, times] = box("Times", "", kept("times"), keep("times", acts.times));
   const fold = make("button", { type: "button", class: "plain" }, "Fold all");
-  const unfold = make("button", { type: "button", class: "plain" }, "Unfold all");
-  fold.addEventListener("click", () => acts.fold(true));
-  unfold.addEventListener("click", () => acts.fold(false));
-  place.prepend(form, jump, followLabel, wrapLabel, timesLabel, fold, unfold);
+  let folded = false;
+  fold.addEventListener("click", () => {
+    folded = !folded;
+    fold.textContent = folded ? "Unfold all" : "Fold all";
+    acts.fold(folded);
+  });
+  place.prepend(form, jump, followLabel, wrapLabel, timesLabel, fold);
 
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, textarea, select, dialog")) return;
@@ -43,12 +53,12 @@ export const logBar = (place, acts) => {
       "/": () => { field.focus(); field.select(); },
       n: () => acts.step(1),
       N: () => acts.step(-1),
-      w: () => { wrap.checked = !wrap.checked; acts.wrap(wrap.checked); },
+      w: () => { wrap.checked = !wrap.checked; wrap.dispatchEvent(new Event("change")); },
       e: acts.error,
     };
     if (!keys[event.key]) return;
     event.preventDefault();
     keys[event.key]();
   });
-  return { follow, field };
+  return { follow, field, wraps: wrap.checked, times: times.checked };
 };

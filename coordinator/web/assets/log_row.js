@@ -22,6 +22,14 @@ export const stepHead = (step, { closed, live, toggle }) => {
   return make("div", { class: "row head " + word, id: "L" + step.first }, button);
 };
 
+// Lines that came as text get the colours that they were printed with.
+export const paintLines = (place) => {
+  for (const text of place.querySelectorAll("[data-raw]")) {
+    text.replaceChildren();
+    paint(text, text.dataset.raw);
+  }
+};
+
 export const lineRow = (number, line, { link, here, search, closed, fold }) => {
   const element = make("div", { class: "row " + (line?.stream || ""), id: "L" + number });
   element.append(link);

@@ -115,11 +115,11 @@ const secretFields = (names) => {
 const scopes = (from) => {
   const select = make("select", { name: "again" });
   if (from.jobs.some((job) => job.conclusion === "failure" || job.conclusion === "cancelled")) {
-    select.append(make("option", { value: "failed" }, "Failed jobs, and what depends on them"));
+    select.append(make("option", { value: "failed" }, "Failed jobs and the jobs that depend on them"));
   }
   select.append(make("option", { value: "all" }, "All jobs"));
   for (const id of new Set(from.jobs.map((job) => job.key.split("/")[0]))) {
-    select.append(make("option", { value: "job " + id }, "The job " + id + ", and what depends on it"));
+    select.append(make("option", { value: "job " + id }, "Job " + id + " and the jobs that depend on it"));
   }
   return select;
 };
@@ -131,8 +131,9 @@ const again = (from, scope) => {
 };
 
 // Opens the form, filled from an earlier run or from what is filtered by.
-export const makeRun = (from) => {
+export const makeRun = (from, scope) => {
   const select = from.run_event ? scopes(from) : null;
+  if (select && scope) select.value = scope;
   const isKnown = Boolean(from.repository && from.workflow);
   const hidden = isKnown ? { type: "hidden" } : { required: true };
   const [repository, repositoryField] = field("Repository (30617:KEY:NAME)", "repository", from.repository, hidden);

@@ -10,7 +10,7 @@ export const reviews = (run) => {
     const comment = make("input", { name: "comment", "aria-label": "Comment", placeholder: "Comment", maxlength: "1000" });
     const say = (verdict) => async () => {
       await post("/api/runs/" + run.dataset.run + "/approve", { job, verdict, comment: comment.value });
-      told.textContent = "It is " + verdict + ".";
+      told.textContent = verdict === "approved" ? "Approved." : "Rejected.";
     };
     const approve = signing("Approve", say("approved"), told);
     approve.classList.add("primary");

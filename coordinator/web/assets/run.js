@@ -1,34 +1,21 @@
 // A run, kept up to date: whenever it changed, the server's own page is fetched and its parts are put in place.
 import { copyButtons } from "./copy.js";
-import { follow, headers } from "./stream.js";
+import { coalesced, freshPage, showTab } from "./fresh.js";
+import { paintLines } from "./log_row.js";
+import { follow } from "./stream.js";
 
 export const liveRun = (run) => {
   copyButtons(run);
+  paintLines(run);
   if (!("live" in run.dataset)) return;
-  let wanted = false;
-  let loading = null;
 
-  const refresh = () => {
-    wanted = true;
-    loading ??= load().finally(() => { loading = null; });
-    return loading;
-  };
-  const load = async () => {
-    while (wanted) {
-      wanted = false;
-      const answer = await fetch(location.pathname, { headers: headers() });
-      if (!answer.ok) return;
-      // Parsed apart from this page: nothing in it runs. It is what the server would show on a reload.
-      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      const fresh = page.getElementById("run");
-      if (!fresh) return;
-      put(fresh);
-      // The tab tells how it stands.
-      document.title = page.title;
-      const tab = (of) => of.querySelector("link[rel=icon]");
-      if (tab(document).href !== tab(page).href) tab(document).href = tab(page).href;
-    }
-  };
+  const refresh = coalesced(async () => {
+    const page = await freshPage();
+    const fresh = page?.getElementById("run");
+    if (!fresh) return;
+    put(fresh);
+    showTab(page);
+  });
 
   const put = (fresh) => {
     const open = new Set([...run.querySelectorAll("details[open]")].map((one) => one.dataset.key));
@@ -42,6 +29,7 @@ export const liveRun = (run) => {
     const actions = run.querySelector("#actions");
     fresh.querySelector("#actions").replaceWith(actions);
     copyButtons(fresh);
+    paintLines(fresh);
     run.replaceChildren(...fresh.childNodes);
     for (const name of ["version", "status", "live"]) {
       if (name in fresh.dataset) run.dataset[name] = fresh.dataset[name];

@@ -69,7 +69,7 @@ const signIn = async () => {
 };
 
 // The form that asks with what to sign in: an extension of the browser, or a remote signer by its address.
-const chooseSigner = () => {
+const chooseSigner = async () => {
   const waiting = make("p", { role: "status" });
   const extension = signing("Browser extension", signIn, waiting);
   const field = make("input", { name: "bunker", required: true, autocomplete: "off", spellcheck: "false", placeholder: "bunker://…" });
@@ -122,16 +122,19 @@ const who = (place) => {
   shown.append(make("span", { class: "vh" }, "Signed in as " + key()));
   place.append(shown);
   // What is private would be missing in silence.
-  if (!headers().authorization) place.append("An hour is over: private runs are not shown. ", signing("Sign in again", signIn, told));
+  if (!headers().authorization) place.append("Your session has expired: private runs are not shown. ", signing("Sign in again", signIn, told));
   place.append(button("Sign out", signOut, told), told);
 };
+
+// Does what somebody asks for; who has not signed in is asked to first.
+const asked = (text, act, told) => button(text, () => (key() ? act() : chooseSigner()), told);
 
 const runActions = (run) => {
   const place = document.getElementById("actions");
   const told = make("span", { role: "status" });
-  const ending = "Its jobs are being ended …";
-  const sure = make("p", {}, "Its jobs are ended where they are; what they did so far is not undone.");
-  const cancel = button("Cancel", async () => {
+  const ending = "Cancelling …";
+  const sure = make("p", {}, "Running jobs stop now. Changes they already made are not undone.");
+  const cancel = asked("Cancel run", async () => {
     dialog("cancel-title", "Cancel this run?", [sure], "Cancel the run", async (waiting) => {
       waiting.textContent = WAITING;
       await post("/api/runs/" + run.dataset.run + "/cancel");
@@ -140,7 +143,7 @@ const runActions = (run) => {
     });
   }, told);
   cancel.classList.add("danger");
-  const again = button("Run again", async () => {
+  const again = asked("Run again", async () => {
     makeRun(await json("/api/runs/" + run.dataset.run));
   }, told);
   const arrange = () => {
@@ -153,6 +156,18 @@ const runActions = (run) => {
   run.addEventListener("refreshed", arrange);
   place.append(cancel, again, told);
   reviews(run);
+};
+
+// One job of a run, on the page of its log.
+const jobActions = (place) => {
+  const told = make("span", { role: "status" });
+  const again = asked("Run this job again", async () => {
+    makeRun(await json("/api/runs/" + place.dataset.run), place.dataset.scope);
+  }, told);
+  const arrange = () => { again.hidden = "live" in place.dataset; };
+  arrange();
+  document.addEventListener("refreshed", arrange);
+  place.append(again, told);
 };
 
 const poolActions = async (workers) => {
@@ -193,7 +208,7 @@ const runs = (place) => {
   const { runs: text, repository, workflow, reference, commit } = place.dataset;
   const [declared, workflows] = [place.dataset.inputs, place.dataset.workflows].map((given) => (given ? JSON.parse(given) : undefined));
   const told = make("span", { role: "status" });
-  const start = button(text, () => makeRun({ repository, workflow, reference, commit, declared, workflows }), told);
+  const start = asked(text, async () => makeRun({ repository, workflow, reference, commit, declared, workflows }), told);
   if (workflow) start.setAttribute("aria-label", text + ": " + workflow);
   if ("primary" in place.dataset) start.classList.add("primary");
   place.append(start, told);
@@ -223,10 +238,12 @@ export const start = async () => {
     start.classList.add("primary");
     invited.append(start, told);
   }
-  if (!key()) return;
   const run = document.getElementById("run");
   if (run) runActions(run);
+  const job = document.getElementById("job-actions");
+  if (job) jobActions(job);
+  document.querySelectorAll("[data-runs]").forEach(runs);
+  if (!key()) return;
   const workers = document.getElementById("workers");
   if (workers) poolActions(workers);
-  document.querySelectorAll("[data-runs]").forEach(runs);
 };

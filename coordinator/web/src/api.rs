@@ -41,7 +41,8 @@ pub(super) struct RunQuery {
     pub(super) workflow: Option<String>,
     /// Short name of the branch or tag.
     pub(super) branch: Option<String>,
-    /// `planning`, `waiting`, `queued`, `running`, `sealing`, `success`, `failure`, `cancelled` or `skipped`.
+    /// `planning`, `waiting`, `queued`, `running`, `sealing`, `success`, `failure`, `cancelled` or `skipped`; or several, with
+    /// commas.
     pub(super) status: Option<String>,
     /// Author, 64 hex or npub.
     #[serde(alias = "author")]
@@ -65,7 +66,8 @@ impl RunQuery {
     pub(super) fn filter(&self, caller: &Caller) -> Result<Filter, Refusal> {
         let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
         let bad = |reason: String| Refusal::new(StatusCode::BAD_REQUEST, reason);
-        let status = given(&self.status).map(|word| {
+        let statuses = given(&self.status).unwrap_or_default();
+        let status = statuses.split(',').filter(|word| !word.is_empty()).map(|word| {
             word.parse::<Status>().map_err(|_| {
                 let known = Status::all().iter().map(|status| status.as_str()).collect::<Vec<_>>().join(", ");
                 bad(format!("no run has the status `{word}`: ask for {known}"))
@@ -87,7 +89,7 @@ impl RunQuery {
             event: given(&self.event),
             request: given(&self.request),
             previous: given(&self.previous).map(RunId::from),
-            status: status.transpose()?,
+            status: status.collect::<Result<_, _>>()?,
             actor: actor.transpose()?,
             unfinished: self.unfinished,
             words: self.search_words(),

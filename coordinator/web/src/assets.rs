@@ -39,6 +39,7 @@ assets! {
     "list.js" as SCRIPT,
     "search.js" as SCRIPT,
     "time.js" as SCRIPT,
+    "fresh.js" as SCRIPT,
     "run.js" as SCRIPT,
     "log.js" as SCRIPT,
     "log_bar.js" as SCRIPT,

@@ -48,7 +48,7 @@ pub(super) async fn badge(
     QueryParams(of): QueryParams<BadgeQuery>,
 ) -> Result<impl IntoResponse, Refusal> {
     let _permit = request_limits::permit(&web.limits.renderings, client, "badges")?;
-    let label: String = of.workflow.as_deref().and_then(|path| path.rsplit('/').next()).unwrap_or("ci").into();
+    let file: String = of.workflow.as_deref().and_then(|path| path.rsplit('/').next()).unwrap_or("ci").into();
     let filter = Filter {
         repository: Some(of.repository),
         workflow: of.workflow,
@@ -63,7 +63,8 @@ pub(super) async fn badge(
         "failure" => "#cf222e",
         _ => "#57606a",
     };
-    let label: String = label.chars().take(40).collect();
+    let name = runs.iter().map(|run| run.name.as_str()).find(|name| filter.workflow.is_some() && !name.is_empty());
+    let label: String = name.unwrap_or(&file).chars().take(40).collect();
     let width = |text: &str| text.chars().count() * 7 + 12;
     let picture = Badge { label: &label, word, left: width(&label), right: width(word), colour }.render()?;
     Ok(([(header::CONTENT_TYPE, "image/svg+xml"), (header::CACHE_CONTROL, "no-cache, max-age=0")], picture))

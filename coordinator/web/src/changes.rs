@@ -50,7 +50,7 @@ pub(super) async fn changes(
         Some(last) => last,
         None => web.store.latest_change().await?,
     };
-    let filter = Filter { status: None, unfinished: false, ..wanted.resolved().filter(&caller)? };
+    let filter = Filter { status: Vec::new(), unfinished: false, ..wanted.resolved().filter(&caller)? };
     let follow = ListFollower { web, filter, after, changes, ready: VecDeque::new() };
     let events = request_limits::while_permitted(follow.events(), permit);
     Ok(([("x-accel-buffering", "no")], Sse::new(events).keep_alive(KeepAlive::new().interval(live::ALIVE))))

@@ -1,6 +1,6 @@
 //! Runs as the API and the pages show them, without secrets and internals. Pure.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use indexmap::IndexMap;
 use serde::Serialize;
@@ -63,6 +63,9 @@ pub(super) struct RunView {
     pub(super) actor: String,
     /// The author for people; a name from a profile only where one run was asked for.
     pub(super) actor_name: String,
+    /// Names of the workers of its jobs, by their ids; only where one run was asked for.
+    #[serde(skip_serializing_if = "HashMap::is_empty")]
+    pub(super) worker_names: HashMap<String, String>,
     pub(super) run_event: Option<String>,
     pub(super) job_event: Option<String>,
     pub(super) publisher: Option<String>,
@@ -209,6 +212,8 @@ pub(super) struct JobView {
     /// Why it waits, was skipped, or ended without success, for people.
     pub(super) why: Option<String>,
     pub(super) exit_code: Option<i32>,
+    /// Its failure is allowed: for the run it counts as success.
+    pub(super) tolerated: bool,
     /// Where it ran, if that was an earlier run.
     #[schema(value_type = Option<Object>)]
     pub(super) carried_from: Option<ReusedJob>,
@@ -377,6 +382,7 @@ impl RunView {
             trigger: request.trigger,
             actor_name: people::short_npub(&request.actor),
             actor: request.actor,
+            worker_names: HashMap::new(),
             run_event,
             job_event,
             publisher,
@@ -417,7 +423,7 @@ impl From<Summary> for RunSummary {
             event: run.event,
             actor_name: String::new(),
             actor: run.actor,
-            waits: run.wait.as_ref().map(wait).or_else(|| waits(run.status)),
+            waits: run.wait.as_ref().map(wait).or_else(|| waits(run.status, run.queued)),
             phase: run.phase.into(),
             status: run.status.as_str(),
             conclusion: run.conclusion,
@@ -429,11 +435,12 @@ impl From<Summary> for RunSummary {
     }
 }
 
-/// What a run waits for by its status alone.
-fn waits(status: Status) -> Option<String> {
+/// What a run waits for by its status, and by why a job of it is still queued.
+fn waits(status: Status, queued: Option<String>) -> Option<String> {
     match status {
         Status::Planning => Some("its files are being fetched and read".into()),
-        Status::Finalizing => Some("its log is being closed".into()),
+        Status::Queued => Some(queued.unwrap_or_else(|| "waits for a worker".into())),
+        Status::Finalizing => Some("its log is being stored".into()),
         _ => None,
     }
 }
@@ -441,13 +448,15 @@ fn waits(status: Status) -> Option<String> {
 impl JobView {
     fn new(key: JobKey, job: Job, report: Option<JobReport>, wait_reason: Option<String>) -> Self {
         let approval = ApprovalView::of(&job);
-        let ended_at = match &job.phase {
-            JobPhase::Done { outcome, .. } => outcome.as_ref().map(|outcome| outcome.finished_at),
+        let outcome = match &job.phase {
+            JobPhase::Done { outcome, .. } => outcome.as_ref(),
             _ => None,
         };
+        let (ended_at, exit_code) =
+            (outcome.map(|outcome| outcome.finished_at), outcome.map(|outcome| outcome.exit_code));
         let (phase, waits, conclusion, reason) = match job.phase {
             JobPhase::Blocked => ("blocked", Some("waits for the jobs it needs".into()), None, None),
-            JobPhase::Held => ("held", Some("waits for other legs of its matrix (max-parallel)".into()), None, None),
+            JobPhase::Held => ("held", Some("waits for other jobs of its matrix (max-parallel)".into()), None, None),
             JobPhase::Waiting { on, .. } => ("waiting", Some(wait(&on)), None, None),
             JobPhase::Queued { .. } => ("queued", Some(wait_reason.unwrap_or_default()), None, None),
             JobPhase::Running { .. } => ("running", None, None, None),
@@ -464,7 +473,8 @@ impl JobView {
             conclusion,
             reason,
             why: None,
-            exit_code: None,
+            exit_code,
+            tolerated: job.tolerated,
             carried_from: job.reused.clone(),
             labels: job.labels,
             attempt: last.map_or(0, |attempt| attempt.number),

@@ -15,7 +15,7 @@ use super::{
     definitions::{self, DefinitionView, PoolLabels, Preview},
     diff::DiffLine,
     html::{HtmlError, rendered, repository_name},
-    repositories,
+    people, repositories,
     request_limits::{self, Client},
     time,
 };
@@ -70,6 +70,21 @@ struct Compared {
     lines: Vec<DiffLine>,
 }
 
+impl Compared {
+    fn short_from(&self) -> &str {
+        short(&self.from)
+    }
+
+    fn short_to(&self) -> &str {
+        short(&self.to)
+    }
+}
+
+/// The beginning of an event's id, or all of what is none.
+fn short(event: &str) -> &str {
+    event.get(..8).filter(|_| event.len() == 64).unwrap_or(event)
+}
+
 pub(super) async fn page(
     State(web): State<Web>,
     caller: Caller,
@@ -104,14 +119,14 @@ pub(super) async fn page(
     let (text, origin) = match (asked, file) {
         (Some(version), _) => {
             let row = definitions::find(&web, &caller, &version.event).await?;
-            let which = if version.in_force { "the version that counts" } else { "an earlier version" };
+            let which = if version.in_force { "the current version" } else { "an earlier version" };
             (
                 definitions::text(&row),
                 format!("{which}, made {} UTC", time::moment(&version.created_at.saturating_mul(1000))),
             )
         }
         (None, Some(file)) => (file.text, "the commit's file; there is no definition for it".to_owned()),
-        (None, None) => (START.to_owned(), "a beginning; neither the commit nor a definition has this file".to_owned()),
+        (None, None) => (START.to_owned(), "a template: neither the commit nor a definition has this file".to_owned()),
     };
     let compared = match asked {
         Some(version) if !wanted.from.is_empty() => {
@@ -176,7 +191,11 @@ impl Shown {
         time::moment(&self.view.created_at.saturating_mul(1000))
     }
 
-    fn short_author(&self) -> &str {
-        self.view.author.get(..8).unwrap_or_default()
+    fn short_author(&self) -> String {
+        people::short_npub(&self.view.author)
+    }
+
+    fn short_event(&self) -> &str {
+        short(&self.view.event)
     }
 }

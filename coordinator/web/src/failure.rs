@@ -41,14 +41,18 @@ pub(super) struct Failure {
 #[derive(Debug)]
 pub(super) struct FailureLine {
     pub(super) number: u64,
+    /// Its place on the page of the log.
+    pub(super) link: String,
     /// Whether it is an error or a warning, as a class of CSS.
     pub(super) class: &'static str,
     pub(super) text: String,
+    /// As it was printed, where that has colours.
+    pub(super) raw: Option<String>,
 }
 
 /// The first failed jobs, and how many further ones there are.
 pub(super) async fn failures(web: &Web, run: &RunView) -> Result<(Vec<Failure>, usize), Refusal> {
-    let failed = || run.jobs.iter().enumerate().filter(|(_, job)| job.conclusion == Some(Conclusion::Failure));
+    let failed = || run.jobs.iter().enumerate().filter(|(_, job)| job.fails_the_run());
     let mut found = Vec::new();
     for (index, job) in failed().take(SHOWN) {
         found.push(failure(web, run, index, job).await?);
@@ -72,7 +76,7 @@ async fn failure(web: &Web, run: &RunView, index: usize, job: &JobView) -> Resul
     if job.attempt > 0 && job.carried_from.is_none() {
         let outline = web.logs.outline(&run.id, &job.key, job.attempt).await?;
         let failing = outline.iter().find(|step| step.conclusion.as_deref() == Some("failure"));
-        failure.lines = last_lines(web, &run.id, job, failing).await?;
+        failure.lines = last_lines(web, run, job, failing).await?;
         let error = failure.lines.iter().find(|line| line.class == "error").or(failure.lines.last());
         failure.log = Some(run.log_link(job, &job.attempt, error.map(|line| line.number)));
         if failure.step.is_none() {
@@ -111,22 +115,30 @@ async fn before(
 /// What the step printed last; without a step, what the job did.
 async fn last_lines(
     web: &Web,
-    run: &RunId,
+    run: &RunView,
     job: &JobView,
     step: Option<&StepLines>,
 ) -> Result<Vec<FailureLine>, Refusal> {
-    let place = (run, &job.key, job.attempt);
+    let place = (&run.id, &job.key, job.attempt);
     let last = match step.and_then(|step| step.last) {
         Some(last) => last,
-        None => web.logs.lines(run, &job.key, job.attempt, true, (u64::MAX, u64::MAX)).await?.total + 1,
+        None => web.logs.lines(&run.id, &job.key, job.attempt, true, (u64::MAX, u64::MAX)).await?.total + 1,
     };
     let found = before(web, place, last, step).await?;
-    let mut lines: Vec<FailureLine> = found.iter().map(shown).filter(|line| line.class != "end").collect();
+    let mut lines: Vec<FailureLine> =
+        found.iter().map(|line| shown(run, job, line)).filter(|line| line.class != "end").collect();
     lines.drain(..lines.len().saturating_sub(LINES));
     Ok(lines)
 }
 
-fn shown(line: &NumberedLine) -> FailureLine {
+fn shown(run: &RunView, job: &JobView, line: &NumberedLine) -> FailureLine {
     let (class, text) = log_text::classified(&line.text);
-    FailureLine { number: line.number, class, text: log_text::cut(&log_text::strip_ansi(text), LONGEST).into_owned() }
+    let cut = |text: &str| log_text::cut(text, LONGEST).into_owned();
+    FailureLine {
+        number: line.number,
+        link: run.log_link(job, &job.attempt, Some(line.number)),
+        class,
+        text: cut(&log_text::strip_ansi(text)),
+        raw: text.contains('\u{1b}').then(|| cut(text)),
+    }
 }

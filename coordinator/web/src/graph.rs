@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::time::span;
 use domain::id::JobKey;
 use domain::run::{Job, JobPhase, Millis, RunState};
+use workflow::plan::Conclusion;
 
 /// A box and the space around it, in pixels.
 pub(super) const BOX: (usize, usize) = (224, 40);
@@ -269,7 +270,7 @@ pub(super) fn took(job: &Job, now: Millis) -> Option<Millis> {
 
 /// The state of several jobs is that of the first in this order.
 fn rank(word: &str) -> usize {
-    const ORDER: [&str; 11] = [
+    const ORDER: [&str; 12] = [
         "failure",
         "cancelling",
         "running",
@@ -278,6 +279,7 @@ fn rank(word: &str) -> usize {
         "held",
         "blocked",
         "cancelled",
+        "warning",
         "success",
         "skipped",
         "",
@@ -300,16 +302,15 @@ pub(super) fn word(job: &Job) -> &'static str {
         JobPhase::Queued { .. } => "queued",
         JobPhase::Running { .. } => "running",
         JobPhase::Cancelling { .. } => "cancelling",
+        JobPhase::Done { conclusion: Conclusion::Failure, .. } if job.tolerated => "warning",
         JobPhase::Done { conclusion, .. } => conclusion.as_str(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use domain::run::testing::{TestRun, job};
-    use workflow::plan::Conclusion;
-
     use super::*;
+    use domain::run::testing::{TestRun, job};
 
     #[test]
     fn boxes_stand_right_of_what_they_need_and_lines_pass_them_by() {

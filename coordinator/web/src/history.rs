@@ -17,6 +17,8 @@ pub(super) struct History {
     pub(super) width: usize,
     /// The same for people who do not see it.
     pub(super) text: String,
+    /// How many of them succeeded, in short.
+    pub(super) summary: String,
     pub(super) bars: Vec<Bar>,
 }
 
@@ -44,6 +46,7 @@ impl History {
         let bars: Vec<Bar> = ended.iter().rev().enumerate().map(bar).collect();
         let well = ended.iter().filter(|(run, _)| run.status == "success").count();
         let text = format!("{well} of the last {} runs succeeded; the longest took {}", bars.len(), span(longest));
-        Self { width: bars.len() * STEP, text, bars }
+        let summary = format!("{well} of {} passed", bars.len());
+        Self { width: bars.len() * STEP, text, summary, bars }
     }
 }

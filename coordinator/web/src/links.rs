@@ -7,6 +7,7 @@ use axum::http::{Method, request::Parts};
 use ring::hmac;
 
 use super::Web;
+use domain::id::JobKey;
 use domain::run::{RunState, Visibility};
 
 /// Seconds for which a link is valid.
@@ -20,6 +21,13 @@ pub(super) fn link(web: &Web, reader: Option<&str>, visibility: &Visibility, pat
     let signed = format!("{path}{joint}until={until}&reader={reader}");
     let signature = hmac::sign(&key(web), signed.as_bytes());
     format!("{signed}&sig={}", hex::encode(signature))
+}
+
+/// URL of the log of one attempt of a job as text.
+pub(super) fn job_log(web: &Web, reader: Option<&str>, run: &RunState, job: &JobKey, attempt: u32) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair("format", "text").append_pair("job", job.as_str()).append_pair("attempt", &attempt.to_string());
+    link(web, reader, &run.visibility, &format!("/api/runs/{}/logs?{}", run.id, query.finish()))
 }
 
 /// URL of the full log of a run as text.

@@ -28,6 +28,7 @@ use super::{
     auth::Caller,
     dto::RunView,
     job_details::{self, JobDetails},
+    log_lines,
     request_limits::{self, Client},
     run_lookup,
 };
@@ -57,6 +58,11 @@ pub(super) struct LogQuery {
     #[serde(default)]
     #[param(value_type = Option<String>)]
     format: Format,
+    /// Of a text: of this job alone.
+    #[param(value_type = Option<String>)]
+    job: Option<JobKey>,
+    /// The attempt of that job; otherwise its last one.
+    attempt: Option<u32>,
 }
 
 /// A log has grown.
@@ -95,7 +101,12 @@ pub(super) async fn logs(
     let permit = request_limits::permit(&web.limits.streams, client, "streams")?;
     if let Format::Text = wanted.format {
         let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
-        let text = request_limits::while_permitted(web.logs.full_text(&run.id), permit);
+        let of = match wanted.job {
+            Some(job) => Some((log_lines::attempt(&run, &job, wanted.attempt)?.0, job)),
+            None => None,
+        };
+        let of = of.map(|(attempt, job)| (job, attempt));
+        let text = request_limits::while_permitted(web.logs.full_text(&run.id, of), permit);
         return Ok((plain, Body::from_stream(text)).into_response());
     }
     let lines = matches!(wanted.format, Format::Events);

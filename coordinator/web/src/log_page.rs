@@ -13,13 +13,13 @@ use domain::run::Millis;
 use super::{
     QueryParams, Refusal, Web,
     auth::Caller,
-    dto::RunView,
+    dto::{AttemptView, JobView, RunView},
     failure,
     html::{HtmlError, rendered},
     job_details::JobDetails,
     links, log_lines,
     log_text::{classified, strip_ansi},
-    run_lookup, time,
+    run_detail, run_lookup, time,
 };
 use logs::{
     line_text::step_name,
@@ -54,8 +54,7 @@ struct Log<'a> {
     text: String,
     job: &'a JobKey,
     name: &'a str,
-    word: &'static str,
-    why: Option<&'a str>,
+    shown: &'a JobView,
     attempt: u32,
     total: u64,
     complete: bool,
@@ -95,9 +94,10 @@ pub(super) async fn log(
     let from = wanted.from.unwrap_or_else(|| near.saturating_sub(if here == 0 { 20 } else { 5 })).max(1);
     let to = from.saturating_add(PAGE - 1);
     let range = logs.lines(&run.id, job, attempt, complete, (from, to)).await.map_err(Refusal::from)?;
-    let text = links::full_log(&web, caller.key.as_deref(), &run);
+    let text = links::job_log(&web, caller.key.as_deref(), &run, job, attempt);
+    let worker_names = run_detail::worker_names(&web.store, &run).await?;
     // Its jobs alone: their reports are on the run's page.
-    let view = RunView::new(run, JobDetails::default());
+    let view = RunView { worker_names, ..RunView::new(run, JobDetails::default()) };
     let Some(shown) = view.jobs.iter().find(|one| one.key == *job) else {
         return Err(Refusal::new(axum::http::StatusCode::NOT_FOUND, "the run has no such job").into());
     };
@@ -109,8 +109,7 @@ pub(super) async fn log(
         text,
         job,
         name: &shown.name,
-        word: shown.word(),
-        why: shown.why.as_deref().filter(|_| shown.conclusion.is_none()),
+        shown,
         attempt,
         total: range.total,
         complete,
@@ -123,6 +122,31 @@ pub(super) async fn log(
 }
 
 impl Log<'_> {
+    fn word(&self) -> &'static str {
+        self.shown.word()
+    }
+
+    /// The exit code of what failed.
+    fn failed_with(&self) -> Option<i32> {
+        self.shown.exit_code.filter(|code| *code != 0)
+    }
+
+    /// Id of the job in its file, by which a rerun names it.
+    fn job_id(&self) -> &str {
+        self.job.as_str().split('/').next().unwrap_or_default()
+    }
+
+    /// Name of the file that its text is kept as.
+    fn file_name(&self) -> String {
+        let plain = |letter: char| if letter.is_ascii_alphanumeric() || "-_.".contains(letter) { letter } else { '-' };
+        format!("{}-{}-{}.log", self.view.name, self.view.number, self.name).chars().map(plain).collect()
+    }
+
+    /// The attempt whose log this is, where something is known of it.
+    fn record(&self) -> Option<&AttemptView> {
+        self.shown.attempts.iter().find(|one| one.number == self.attempt)
+    }
+
     /// Address of the page that begins with a line.
     fn page(&self, from: &u64) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());

@@ -2,9 +2,12 @@
 
 use std::borrow::Cow;
 
-use logs::line_text::{self, LineKind};
+use logs::{
+    line_text::{self, LineKind},
+    strip_control_sequences,
+};
 
-use super::dto::turns;
+use super::dto::straight;
 
 /// The class that a line has on a page, and its text without the marker.
 pub(super) fn classified(text: &str) -> (&'static str, &str) {
@@ -28,30 +31,9 @@ pub(super) fn cut(text: &str, most: usize) -> Cow<'_, str> {
     }
 }
 
-/// A text without control sequences (ECMA-48).
+/// A text without control sequences; characters that turn the text around them become visible.
 pub(super) fn strip_ansi(text: &str) -> String {
-    let mut kept = String::with_capacity(text.len());
-    let mut letters = text.chars().peekable();
-    while let Some(letter) = letters.next() {
-        if letter != '\u{1b}' {
-            match letter {
-                _ if turns(letter) => kept.push(char::REPLACEMENT_CHARACTER),
-                '\t' => kept.push(letter),
-                _ if !letter.is_control() => kept.push(letter),
-                _ => {}
-            }
-            continue;
-        }
-        match letters.next() {
-            Some('[') => while letters.next().is_some_and(|letter| !('\u{40}'..='\u{7e}').contains(&letter)) {},
-            Some(']') => {
-                while letters.next_if(|letter| *letter != '\u{7}' && *letter != '\u{1b}').is_some() {}
-                letters.next_if_eq(&'\u{7}');
-            }
-            _ => {}
-        }
-    }
-    kept
+    straight(&strip_control_sequences(text))
 }
 
 #[cfg(test)]

@@ -37,9 +37,9 @@ struct Runs<'a> {
 const TABS: [(&str, &str); 5] = [
     ("All", ""),
     ("Running", "status:running"),
-    ("Waiting", "status:waiting"),
+    ("Waiting", "status:waiting,queued"),
     ("Failed", "status:failure"),
-    ("Succeeded", "status:success"),
+    ("Passed", "status:success"),
 ];
 
 pub(super) async fn runs(

@@ -63,6 +63,8 @@ pub(super) struct Waiting {
     #[schema(value_type = String)]
     pub(super) run: RunId,
     pub(super) serial: u64,
+    /// Counts the runs of its workflow.
+    pub(super) number: u64,
     pub(super) repository: String,
     pub(super) workflow: String,
     /// Name of the job; none where the whole run waits.
@@ -133,6 +135,7 @@ impl QueueSnapshot {
             let waiting = |job, labels, since, reason| Waiting {
                 run: run.id.clone(),
                 serial: run.serial,
+                number: run.number,
                 repository: run.repository.clone(),
                 workflow: run.name.clone(),
                 job,

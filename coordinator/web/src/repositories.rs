@@ -1,5 +1,7 @@
 //! Pages of the pool, and of repositories: their runs, and their workflow files with what is wrong in them.
 
+use std::collections::HashSet;
+
 use askama::Template;
 use axum::{
     extract::{Path, State},
@@ -29,6 +31,8 @@ const CHECKED: usize = 50;
 /// Most runs of a repository that are looked at, and that are listed.
 const RECENT: u32 = 150;
 const SHOWN: usize = 20;
+/// Runs of each repository of a list that are looked at.
+const LOOKED_AT: u32 = 50;
 /// Names that default branches have, as a rule.
 const DEFAULTS: [&str; 2] = ["main", "master"];
 /// The event of a workflow that is started by hand.
@@ -142,7 +146,7 @@ pub(super) async fn repositories(
     let mut rows = Vec::new();
     for address in found {
         // A repository whose runs are all private is not listed.
-        if let Some(latest) = recent(&web, &caller, &address, 1).await?.pop() {
+        if let Some(latest) = telling(recent(&web, &caller, &address, LOOKED_AT).await?) {
             let (name, page, owner) = (repository_name(&address), page(&address), owner(&address).to_owned());
             let owner_name = people::name(&web, &owner);
             rows.push((RepositoryLink { name, page, owner, owner_name }, latest));
@@ -175,7 +179,6 @@ pub(super) async fn repository(
         }
     }
     // The branch that most people mean stands first.
-    let usual = |branch: &str| DEFAULTS.iter().position(|name| *name == branch).unwrap_or(DEFAULTS.len());
     branches.sort_by_key(|(branch, _)| usual(branch));
     // Only commits of runs that this reader may see: the mirror holds those of private ones as well.
     let open = |wanted: &str| {
@@ -200,12 +203,15 @@ pub(super) async fn repository(
     });
     let (mut files, _) = checked.await.map_err(Refusal::from)?;
     for file in &mut files {
-        let of_file = || runs.iter().filter(|run| run.workflow == file.path);
+        // Those of the branch that is shown: what happens elsewhere says nothing of it.
+        let is_here = |run: &&RunSummary| reference.0.is_empty() || run.branch == reference.0;
+        let of_file = || runs.iter().filter(|run| run.workflow == file.path).filter(is_here);
         let (last, history) = (of_file().next().cloned(), History::of(of_file()));
         (file.last, file.history) = (last, history);
         file.badge = api::RunQuery {
             repository: Some(address.clone()),
             workflow: Some(file.path.clone()),
+            branch: Some(reference.0.clone()).filter(|branch| !branch.is_empty()),
             ..api::RunQuery::default()
         }
         .query(None);
@@ -236,6 +242,22 @@ pub(super) async fn repository(
         query,
         edit,
     })
+}
+
+/// Of the newest run of each workflow at the branch that most people mean, one that failed, otherwise the newest.
+fn telling(runs: Vec<RunSummary>) -> Option<RunSummary> {
+    let branch = runs.iter().map(|run| run.branch.as_str()).min_by_key(|branch| usual(branch));
+    let branch = branch.unwrap_or_default().to_owned();
+    let mut known = HashSet::new();
+    let is_newest = |run: &&RunSummary| run.branch == branch && known.insert(run.workflow.clone());
+    let newest: Vec<&RunSummary> = runs.iter().filter(|run| run.ended_at.is_some()).filter(is_newest).collect();
+    let failed = newest.into_iter().find(|run| run.status == "failure").cloned();
+    failed.or_else(|| runs.into_iter().next())
+}
+
+/// Where a branch stands among those that most people mean.
+fn usual(branch: &str) -> usize {
+    DEFAULTS.iter().position(|name| *name == branch).unwrap_or(DEFAULTS.len())
 }
 
 async fn recent(web: &Web, caller: &Caller, address: &str, limit: u32) -> Result<Vec<RunSummary>, Refusal> {

@@ -1,5 +1,7 @@
 //! A run with all that belongs to it: caches, artifacts and events, the run it repeats and those that repeat it.
 
+use std::collections::{HashMap, HashSet};
+
 use super::{
     Refusal, Web, artifacts,
     auth::Caller,
@@ -8,10 +10,12 @@ use super::{
     people,
 };
 use domain::run::RunState;
-use store::{CacheUse, Filter, Page, Status, Summary};
+use store::{CacheUse, Filter, Page, Status, Store, Summary};
 
 /// Most reruns that are listed.
 const RERUNS: u32 = 50;
+/// Most workers whose names are looked up.
+const WORKERS: usize = 16;
 
 /// The run as this caller may see it.
 pub(super) async fn run(web: &Web, caller: &Caller, state: RunState) -> Result<RunView, Refusal> {
@@ -32,8 +36,10 @@ pub(super) async fn run(web: &Web, caller: &Caller, state: RunState) -> Result<R
     let inputs = planned.map(|planned| planned.inputs.clone());
     let declared = planned.map(|planned| planned.plan.dialect.dispatch_inputs(&planned.plan));
     let actor_name = people::name(web, &state.request.actor);
+    let worker_names = worker_names(store, &state).await?;
     Ok(RunView {
         actor_name,
+        worker_names,
         inputs,
         declared,
         artifacts: Some(artifacts),
@@ -43,6 +49,17 @@ pub(super) async fn run(web: &Web, caller: &Caller, state: RunState) -> Result<R
         previous_run: earlier.as_ref().map(RunLink::from),
         ..RunView::new(state, details)
     })
+}
+
+/// Names of the workers that a run's jobs have, by their ids.
+pub(super) async fn worker_names(store: &Store, state: &RunState) -> Result<HashMap<String, String>, Refusal> {
+    let of_jobs = state.jobs.values().filter_map(|job| job.attempts.last());
+    let ids: HashSet<&String> = of_jobs.map(|attempt| &attempt.worker).collect();
+    let mut names = HashMap::new();
+    for id in ids.into_iter().take(WORKERS) {
+        names.extend(store.worker(id).await?.map(|worker| (worker.id, worker.name)));
+    }
+    Ok(names)
 }
 
 impl From<CacheUse> for CacheView {

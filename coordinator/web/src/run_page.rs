@@ -7,13 +7,14 @@ use axum::{
     extract::{Path, State},
     response::Html,
 };
+use indexmap::IndexMap;
 use nostr::{Event, JsonUtil};
 use workflow::plan::{Annotation, Conclusion};
 
 use super::{
     Refusal, Web,
     auth::Caller,
-    dto::{ApprovalView, ArtifactView, AttemptView, CacheView, JobView, RunView, size},
+    dto::{ApprovalView, ArtifactView, AttemptView, CacheView, JobView, RunView, StepView, size},
     failure::{self, Failure},
     graph::Graph,
     html::{HtmlError, rendered, repository_name},
@@ -29,6 +30,8 @@ use store::{Pending, Status};
 const SUMMARIES: usize = 4 * markdown::RENDERED;
 /// Annotations that are shown at once; the others are folded.
 const ANNOTATIONS: usize = 10;
+/// Waits that are told (ms).
+const NOTICED: Millis = 2_000;
 
 #[derive(Template)]
 #[template(path = "run.html")]
@@ -68,10 +71,17 @@ struct ChainLink {
 
 /// What the jobs of a run remarked, the worst first, with the names of the jobs.
 struct Annotations {
-    shown: Vec<(String, Annotation)>,
-    folded: Vec<(String, Annotation)>,
+    shown: Vec<Remark>,
+    folded: Vec<Remark>,
     /// Errors, warnings and notices.
     counts: [usize; 3],
+}
+
+/// An annotation, once for all jobs that have it.
+struct Remark {
+    annotation: Annotation,
+    /// Names of the jobs, with where one looks at them.
+    jobs: Vec<(String, String)>,
 }
 
 impl Annotations {
@@ -82,16 +92,22 @@ impl Annotations {
             _ => 2,
         };
         let mut counts = [0; 3];
-        let mut all = Vec::new();
-        for job in &run.jobs {
+        let mut all: IndexMap<&Annotation, Vec<(String, String)>> = IndexMap::new();
+        for (index, job) in run.jobs.iter().enumerate() {
             for annotation in &job.annotations {
                 if let Some(count) = counts.get_mut(level(annotation)) {
                     *count += 1;
                 }
-                all.push((job.name.clone(), annotation.clone()));
+                let jobs = all.entry(annotation).or_default();
+                let place = (job.name.clone(), run.job_link(job, &index));
+                if !jobs.contains(&place) {
+                    jobs.push(place);
+                }
             }
         }
-        all.sort_by_key(|(_, annotation)| level(annotation));
+        let remark = |(annotation, jobs): (&Annotation, _)| Remark { annotation: annotation.clone(), jobs };
+        let mut all: Vec<Remark> = all.into_iter().map(remark).collect();
+        all.sort_by_key(|remark| level(&remark.annotation));
         let folded = all.split_off(all.len().min(ANNOTATIONS));
         Self { shown: all, folded, counts }
     }
@@ -217,6 +233,14 @@ impl From<Pending> for ChainLink {
 }
 
 impl Run<'_> {
+    /// Where one looks at the job that a box of the graph stands for.
+    fn box_link(&self, one: &super::graph::Box) -> String {
+        match self.run.jobs.get(one.index) {
+            Some(job) => self.run.job_link(job, &one.index),
+            None => String::new(),
+        }
+    }
+
     /// A key for people.
     fn name_of(&self, key: &str) -> String {
         self.names.get(key).cloned().unwrap_or_else(|| people::short_npub(key))
@@ -264,13 +288,38 @@ impl RunView {
         self.jobs.iter().filter(move |job| waits(job)).filter_map(|job| Some((job, job.approval.as_ref()?)))
     }
 
-    fn created(&self) -> String {
-        time::moment(&self.created_at)
+    fn moment(&self, at: &Millis) -> String {
+        time::moment(at)
     }
 
-    /// From the request to the end, waiting included.
+    /// The runs of a branch, a person or an event.
+    fn runs_by(&self, field: &str, value: &str) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("repository", &self.repository).append_pair(field, value);
+        format!("/?{}", query.finish())
+    }
+
+    /// The values of its inputs, as text.
+    fn input_values(&self) -> Vec<(&str, String)> {
+        let given = self.inputs.iter().flatten();
+        let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        given.map(|(name, value)| (name.as_str(), text(value))).collect()
+    }
+
+    /// The name of a worker for people; its id where it is not known any more.
+    pub(super) fn worker_name<'a>(&'a self, id: &'a str) -> &'a str {
+        self.worker_names.get(id).map_or(id, String::as_str)
+    }
+
+    /// From the beginning of its first job to the end, as in the lists.
     fn took(&self) -> Option<String> {
-        Some(span(self.ended_at?.saturating_sub(self.created_at)))
+        Some(span(self.ended_at?.saturating_sub(self.started_at?)))
+    }
+
+    /// How long it waited before its first job began; none where that is hardly to be noticed.
+    fn queued(&self) -> Option<String> {
+        let waited = self.started_at?.saturating_sub(self.created_at);
+        (waited >= NOTICED).then(|| span(waited))
     }
 
     fn sha256(&self) -> &str {
@@ -318,7 +367,22 @@ impl RunView {
 impl JobView {
     /// Its status.
     pub(super) fn word(&self) -> &'static str {
-        self.conclusion.map_or(self.phase, Conclusion::as_str)
+        match self.conclusion {
+            Some(Conclusion::Failure) if self.tolerated => "warning",
+            conclusion => conclusion.map_or(self.phase, Conclusion::as_str),
+        }
+    }
+
+    /// Whether the run fails because of it.
+    pub(super) fn fails_the_run(&self) -> bool {
+        self.conclusion == Some(Conclusion::Failure) && !self.tolerated
+    }
+
+    /// The address that it deployed to, where a browser may follow it.
+    fn deployed(&self) -> Option<(&str, &str)> {
+        let environment = self.environment.as_ref()?;
+        let url = environment.url.as_deref().filter(|url| url.starts_with("https://") || url.starts_with("http://"))?;
+        Some((&environment.name, url))
     }
 
     /// How long it ran, or runs.
@@ -329,12 +393,22 @@ impl JobView {
 
     /// Whether its details are open from the start.
     fn is_open(&self) -> bool {
-        self.conclusion == Some(Conclusion::Failure) || self.approval.as_ref().is_some_and(|approval| approval.waits)
+        self.fails_the_run() || self.approval.as_ref().is_some_and(|approval| approval.waits)
     }
 
     /// Attempts that ended without a result.
     fn lost(&self) -> impl Iterator<Item = (&AttemptView, &str)> {
         self.attempts.iter().filter_map(|attempt| Some((attempt, attempt.lost.as_deref()?)))
+    }
+}
+
+impl StepView {
+    /// How it is drawn: one whose failure did not count is a warning.
+    fn word(&self) -> &'static str {
+        match self.outcome {
+            Conclusion::Failure if self.conclusion != Conclusion::Failure => "warning",
+            _ => self.conclusion.as_str(),
+        }
     }
 }
 

@@ -15,6 +15,16 @@ pub(super) fn icon(word: &str) -> &'static str {
     }
 }
 
+/// What started a run, for people.
+pub(super) fn event(name: &str) -> &str {
+    match name {
+        "workflow_dispatch" => "started by hand",
+        "schedule" => "on a schedule",
+        "pull_request" | "pull_request_target" => "pull request",
+        name => name,
+    }
+}
+
 /// The picture in a browser's tab, by its name in `assets`, and the sign before the title.
 pub(super) fn tab(word: &str) -> (&'static str, &'static str) {
     match icon(word) {

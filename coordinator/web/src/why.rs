@@ -16,8 +16,8 @@ pub(super) fn job(state: &RunState, key: &JobKey) -> Option<String> {
     match &job.phase {
         JobPhase::Blocked => Some(blocked(state, key)),
         JobPhase::Held => Some(match job.max_parallel {
-            Some(most) => format!("waits for other legs of its matrix: at most {most} run at a time (max-parallel)"),
-            None => "waits for other legs of its matrix".into(),
+            Some(most) => format!("waits for other jobs of its matrix: at most {most} run at a time (max-parallel)"),
+            None => "waits for other jobs of its matrix".into(),
         }),
         JobPhase::Done { conclusion: Conclusion::Skipped, reason: None, .. } => Some(left_out(state, key, job)),
         _ => None,

@@ -51,7 +51,7 @@ async fn a_definition_is_edited_with_what_is_wrong_in_sight_published_run_and_co
     write(&night("{first: {runs-on: ubuntu-latest, steps: [{run: echo one}]}}")).await;
     assert_eq!(stage.until("document.querySelector('#preview tbody td')?.textContent").await, "first");
     stage.browser.press("Publish").await.unwrap();
-    let first = stage.until("[...document.querySelectorAll('main tr')].find((row) => row.querySelector('.success'))?.querySelector('code.any').textContent").await;
+    let first = stage.until("[...document.querySelectorAll('main tr')].find((row) => row.querySelector('.success'))?.querySelector('code.hex').title").await;
     stage.is_sound().await;
 
     stage.browser.press("Run it").await.unwrap();

@@ -85,6 +85,6 @@ async fn versions_are_listed_compared_and_shown_as_text() {
     let address = format!("30617:{key}:r");
     let page = server.get(&format!("/repositories/{address}/edit")).await.text().await.unwrap();
     assert!(page.contains("on: push # &#60;b&#62;") && !page.contains("# <b>"), "{page}");
-    assert!(page.contains("counts") && page.contains("earlier"), "{page}");
+    assert!(page.contains("current") && page.contains("earlier"), "{page}");
     assert_eq!(server.get(&format!("/repositories/{address}/edit?version=none")).await.status(), StatusCode::NOT_FOUND);
 }

@@ -108,14 +108,14 @@ async fn a_rerun_shows_what_it_kept_used_and_carried_over_and_both_runs_lead_to_
     let page = server.get("/runs/again").await.text().await.unwrap();
     for part in [
         "<a href=\"/api/runs/again/artifacts/1\" download>program &#60;b&#62;</a></td><td>1.5 KiB",
-        "carried over from <a href=\"/runs/first\">run 1</a>",
-        "its result is of <a href=\"/runs/first\">run 1</a>",
-        "<a href=\"/runs/first\">run 1, attempt 1</a>",
+        "from <a href=\"/runs/first\">an earlier attempt</a>",
+        "its result and its log come from <a href=\"/runs/first\">an earlier attempt</a>",
+        "<a href=\"/runs/first\">attempt 1</a> came before",
         "Attempt 1 on worker w1 was lost: the image could not be pulled: no &#60;net&#62;",
         "<span class=\"state success\">hit</span></td><td class=\"any\">deps-2</td><td class=\"any\">deps-1</td><td>5.0 MiB",
     ] {
         assert!(page.contains(part), "{part}: {page}");
     }
     let page = server.get("/runs/first").await.text().await.unwrap();
-    assert!(page.contains("<a href=\"/runs/again\">run 2, attempt 2</a>") && !page.contains("/runs/hidden"), "{page}");
+    assert!(page.contains("<a href=\"/runs/again\">attempt 2</a>") && !page.contains("/runs/hidden"), "{page}");
 }

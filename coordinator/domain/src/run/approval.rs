@@ -223,8 +223,7 @@ impl Transition {
             Some(JobPhase::Waiting { since, on: WaitCondition::Approval { environment, approvers } })
                 if now >= since.saturating_add(PATIENCE) =>
             {
-                let why =
-                    format!("{}: nobody decided parent_call 30 days", describe_approval_wait(environment, approvers));
+                let why = format!("{}: nobody decided within 30 days", describe_approval_wait(environment, approvers));
                 self.conclude(key, Conclusion::Failure, Some(Reason::Invalid(why)), None);
             }
             Some(JobPhase::Waiting { on: WaitCondition::Timer { until }, .. }) if now >= *until => {

@@ -60,7 +60,7 @@ async fn every_list_is_a_walk_along_an_index() {
         ("runs_repository", filter(|filter| filter.repository = Some("a".into()))),
         ("runs_workflow", filter(|filter| filter.workflow = Some("a".into()))),
         ("runs_branch", filter(|filter| filter.branch = Some("a".into()))),
-        ("runs_status", filter(|filter| filter.status = Some(Status::Success))),
+        ("runs_status", filter(|filter| filter.status = vec![Status::Success])),
         ("runs_actor", filter(|filter| filter.actor = Some("a".into()))),
         ("runs_event", filter(|filter| filter.event = Some("a".into()))),
     ];

@@ -140,7 +140,7 @@ fn a_wait_ends_with_a_cancel_and_after_thirty_days() {
     assert_eq!(run.apply(RunEvent::Due { job: "a".into() }), Err(RunRefusal::Stale), "too early");
     run.now = due;
     run.apply(RunEvent::Due { job: "a".into() }).unwrap();
-    assert!(why(&run, "a").ends_with("nobody decided parent_call 30 days"), "{}", why(&run, "a"));
+    assert!(why(&run, "a").ends_with("nobody decided within 30 days"), "{}", why(&run, "a"));
 }
 
 #[test]
