@@ -9,6 +9,7 @@ pub(crate) mod event_chain;
 pub(crate) mod hive_ci;
 pub(crate) mod key_file;
 pub(crate) mod keygen;
+pub(crate) mod local_commit;
 pub(crate) mod logs;
 pub(crate) mod relay;
 pub(crate) mod repository;

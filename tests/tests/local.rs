@@ -68,6 +68,14 @@ fn exec_runs_what_lies_in_the_working_tree_and_the_commit_where_that_is_asked_fo
     assert!(committed.contains("show | committed") && !committed.contains("untracked"), "{committed}");
     assert!(committed.contains("uncommitted changes are not part of the run (--committed)"), "{committed}");
     assert_eq!(repository.git(&["log", "--all", "--format=%s"]).unwrap(), "first line", "nothing was committed");
+
+    // A commit that no branch is at runs itself; a ref at another commit runs that one.
+    let files = [(".github/workflows/ci.yml", WORKFLOW), ("words", "second\n")];
+    repository.commit("second line", &files).unwrap();
+    repository.git(&["checkout", "--quiet", "--detach", "HEAD~1"]).unwrap();
+    assert!(printed(&exec(&repository, &[])).contains("show | committed"));
+    let named = printed(&exec(&repository, &["--ref", "main"]));
+    assert!(named.contains("show | second") && named.contains("second line\n"), "{named}");
 }
 
 #[test]

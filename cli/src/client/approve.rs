@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::{api::QueryArgs, key_file};
+use super::{api::QueryArgs, key_file, run_events::RunState};
 use crate::terminal::printable::printable;
 
 /// Approve jobs that wait for it, or reject them
@@ -19,8 +19,8 @@ pub(crate) struct Args {
     /// Only jobs of this environment
     #[arg(long, value_name = "NAME")]
     environment: Option<String>,
-    /// Only this job, by its id in the workflow or its key
-    #[arg(long, value_name = "ID")]
+    /// Only this job, by its name or its id in the workflow
+    #[arg(long, value_name = "NAME")]
     job: Option<String>,
     /// Reject instead: the jobs fail
     #[arg(long)]
@@ -36,10 +36,18 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     ensure!(args.query.server.keys()?.is_some(), key_file::NO_KEY);
     let verdict = if args.reject { "rejected" } else { "approved" };
+    let api = args.query.server.connect()?;
+    let job = match args.job {
+        Some(name) => {
+            let run: RunState = api.get(&format!("/api/runs/{}", args.run)).await?;
+            Some(run.job_named(&name).map_or(name, |job| job.key.clone()))
+        }
+        None => None,
+    };
     let body = json!({
-        "job": args.job, "environment": args.environment, "verdict": verdict, "comment": args.comment,
+        "job": job, "environment": args.environment, "verdict": verdict, "comment": args.comment,
     });
-    let answer = args.query.server.connect()?.post_json(&format!("/api/runs/{}/approve", args.run), &body).await?;
+    let answer = api.post_json(&format!("/api/runs/{}/approve", args.run), &body).await?;
     let answer: Value = answer.json().await?;
     Ok(args.query.print(&answer, |answer| {
         let jobs: Vec<&str> = answer["jobs"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();

@@ -11,6 +11,7 @@ use super::{
     event_chain,
     hive_ci::RerunRequest,
     key_file, relay,
+    run_status::RunTitle,
     show::text,
     submit::{self, WaitArgs},
 };
@@ -27,8 +28,8 @@ pub(crate) struct Args {
     /// Only the jobs that failed or were cancelled, with what depends on them
     #[arg(long, conflicts_with = "job")]
     failed: bool,
-    /// Only this job, by its id in the workflow, with what depends on it
-    #[arg(long, value_name = "ID")]
+    /// Only this job, by its name or its id in the workflow, with all legs of its matrix and what depends on it
+    #[arg(long, value_name = "NAME")]
     job: Option<String>,
     /// Go on without this secret; a job that uses it is refused. May be repeated
     #[arg(long = "without-secret", value_name = "NAME")]
@@ -52,9 +53,12 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let pool = event_chain::tag_value(&job, "p");
     let pool = PublicKey::from_hex(&pool).with_context(|| format!("the earlier job names no pool: {pool:?}"))?;
     let commit = text(&earlier, "commit");
-    let request = RerunRequest { pool, run: &run, job: &job, commit: &commit, jobs: args.jobs(), secrets: &secrets };
+    let request =
+        RerunRequest { pool, run: &run, job: &job, commit: &commit, jobs: args.jobs(&earlier), secrets: &secrets };
     let (run, job) = request.sign(&keys)?;
-    submit::publish(client, run, job, pool, &args.server, &args.watch).await
+    let [workflow, branch, message] = ["name", "reference", "commit_message"].map(|key| text(&earlier, key));
+    let title = RunTitle::new(&workflow, &branch, &commit, &message);
+    submit::publish(client, run, job, pool, title, &args.server, &args.watch).await
 }
 
 async fn pair_of(client: &nostr_sdk::Client, earlier: &Value) -> Result<(Event, Event)> {
@@ -84,11 +88,41 @@ impl Args {
         wanted.into_iter().map(|name| Ok((name.to_owned(), value(name)?))).collect()
     }
 
-    fn jobs(&self) -> Vec<String> {
+    fn jobs(&self, earlier: &Value) -> Vec<String> {
         match &self.job {
-            Some(job) => vec!["rerun".into(), "job".into(), job.clone()],
+            Some(job) => vec!["rerun".into(), "job".into(), id_of(earlier, job)],
             None if self.failed => vec!["rerun".into(), "failed".into()],
             None => vec!["rerun".into(), "all".into()],
+        }
+    }
+}
+
+/// The id of the job that is printed with a name; what no job is called stays as it is.
+fn id_of(earlier: &Value, name: &str) -> String {
+    let jobs = earlier["jobs"].as_array().into_iter().flatten();
+    let key = jobs.filter(|job| job["name"] == name).find_map(|job| job["key"].as_str());
+    key.and_then(|key| key.split('/').next()).unwrap_or(name).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_job_is_run_again_by_its_name_its_id_or_a_leg_of_it() {
+        let run = json!({"jobs": [
+            {"key": "build", "name": "Build it"}, {"key": "test/1", "name": "test (us, 1)"}, {"key": "d/0/push", "name": "Deploy / push"},
+        ]});
+        for (name, id) in [
+            ("Build it", "build"),
+            ("build", "build"),
+            ("test (us, 1)", "test"),
+            ("Deploy / push", "d"),
+            ("nope", "nope"),
+        ] {
+            assert_eq!(id_of(&run, name), id);
         }
     }
 }

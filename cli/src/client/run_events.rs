@@ -12,7 +12,10 @@ use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
+use logs::line_text::step_name;
+
 use super::api::ApiClient;
+use crate::terminal::{printable::printable, tree::StatusMark};
 
 pub(crate) use eventsource_stream::Event;
 
@@ -43,6 +46,20 @@ pub(crate) struct RunState {
     pub(crate) conclusion: Option<String>,
     #[serde(default)]
     pub(crate) jobs: Vec<JobState>,
+    /// Branch, tag or full ref.
+    #[serde(default)]
+    pub(crate) reference: String,
+    #[serde(default)]
+    pub(crate) commit: String,
+    /// First line of the commit's message.
+    pub(crate) commit_message: Option<String>,
+}
+
+impl RunState {
+    /// The job that is printed with this name.
+    pub(crate) fn job_named(&self, name: &str) -> Option<&JobState> {
+        self.jobs.iter().find(|job| job.name == name)
+    }
 }
 
 /// A job's state.
@@ -55,9 +72,37 @@ pub(crate) struct JobState {
     /// Number of the latest attempt.
     #[serde(default)]
     pub(crate) attempt: u32,
+    /// When its first step began, in milliseconds.
+    pub(crate) started_at: Option<u64>,
+    pub(crate) ended_at: Option<u64>,
+    #[serde(default)]
+    pub(crate) steps: Vec<StepState>,
     /// Why it waits, was left out, or ended as it did.
     pub(crate) why: Option<String>,
     pub(crate) conclusion: Option<String>,
+}
+
+impl JobState {
+    /// Why it failed, in one line: `✗ test (us, 1) › Run tests: exit code 1`.
+    pub(crate) fn failure(&self) -> String {
+        let step = self.steps.iter().find(|step| step.conclusion == "failure");
+        let name = step.map(|step| format!(" › {}", step_name(&step.name))).unwrap_or_default();
+        let code = step.and_then(|step| step.exit_code).filter(|code| *code != 0);
+        let cause = match (code, self.why.as_deref().filter(|why| !why.is_empty())) {
+            (Some(code), Some("a step failed") | None) => format!(": exit code {code}"),
+            (_, Some(why)) => format!(": {why}"),
+            (None, None) => String::new(),
+        };
+        format!("{} {}", StatusMark::Failure.shown(), printable(&format!("{}{name}{cause}", self.name)))
+    }
+}
+
+/// A step that ended.
+#[derive(Debug, Deserialize)]
+pub(crate) struct StepState {
+    pub(crate) name: String,
+    pub(crate) conclusion: String,
+    pub(crate) exit_code: Option<i32>,
 }
 
 /// Lines of one attempt of a job.
@@ -72,6 +117,9 @@ pub(crate) struct LogChunk {
 /// One line, or the start or end of a step.
 #[derive(Debug, Deserialize)]
 pub(crate) struct LogLine {
+    /// In milliseconds.
+    #[serde(default)]
+    pub(crate) time_ms: u64,
     #[serde(default)]
     pub(crate) step: i32,
     #[serde(default)]
@@ -88,13 +136,6 @@ pub(crate) struct StepMark {
     pub(crate) ended: bool,
     pub(crate) conclusion: String,
     pub(crate) duration_ms: u64,
-}
-
-impl StepMark {
-    /// The step's name as the author has it: logs that clients read have "Main" before it.
-    pub(crate) fn step(&self) -> &str {
-        self.name.strip_prefix("Main ").unwrap_or(&self.name)
-    }
 }
 
 /// The events of one connection.

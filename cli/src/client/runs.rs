@@ -11,10 +11,15 @@ use super::{
     show::{short, text},
     submit,
 };
-use crate::terminal::table::{Column, table, width};
+use crate::{
+    clock::now_ms,
+    terminal::{
+        elapsed::ago,
+        table::{Column, table, width},
+        tree::duration,
+    },
+};
 
-/// The narrowest terminal, in columns, on which each run has its id: its number says the same.
-const ROOM_FOR_IDS: usize = 120;
 /// Runs on one page of the API.
 const PAGE: usize = 50;
 
@@ -60,49 +65,40 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         eprintln!("no such runs are open to you here");
         return Ok(ExitCode::SUCCESS);
     }
-    let mut columns = vec![
+    print!("{}", listing(&runs, now_ms(), width()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn listing(runs: &[Value], now: u64, width: Option<usize>) -> String {
+    let columns = [
         Column::number("RUN"),
         Column::text("STATE"),
         Column::text("WORKFLOW"),
+        Column::text("TITLE"),
         Column::text("REF"),
         Column::whole("COMMIT"),
-        Column::text("EVENT"),
+        Column::text("BY"),
         Column::whole("WHEN"),
+        Column::whole("TOOK"),
     ];
-    let width = width();
-    if width.is_none_or(|width| width >= ROOM_FOR_IDS) {
-        columns.push(Column::whole("ID"));
-    }
-    let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
     let row = |run: &Value| {
         let attempt = run["attempt"].as_u64().and_then(|attempt| u32::try_from(attempt).ok()).unwrap_or(1);
         let name = format!("{} #{}", text(run, "name"), run["number"]);
+        let ended = if run["conclusion"].is_null() { Some(now) } else { run["ended_at"].as_u64() };
+        let took = run["started_at"].as_u64().zip(ended).map(|(started, ended)| ended.saturating_sub(started));
         vec![
             run["serial"].to_string(),
             text(run, "status"),
             name_with_attempt(&name, attempt),
+            text(run, "title"),
             text(run, "branch"),
             short(&text(run, "commit")),
-            text(run, "event"),
+            text(run, "actor_name"),
             run["created_at"].as_u64().map(|created| ago(now.saturating_sub(created))).unwrap_or_default(),
-            text(run, "id"),
+            took.map(duration).unwrap_or_default(),
         ]
     };
-    let rows: Vec<_> = runs.iter().map(row).collect();
-    print!("{}", table(&columns, &rows, width));
-    Ok(ExitCode::SUCCESS)
-}
-
-/// How long ago something was, in the largest unit that fits.
-fn ago(millis: u64) -> String {
-    let seconds = millis / 1000;
-    match (seconds / 86_400, seconds / 3600, seconds / 60) {
-        (0, 0, 0) => format!("{seconds} s ago"),
-        (0, 0, minutes) => format!("{minutes} min ago"),
-        (0, hours, _) => format!("{hours} h ago"),
-        (1, ..) => "1 day ago".to_owned(),
-        (days, ..) => format!("{days} days ago"),
-    }
+    table(&columns, &runs.iter().map(row).collect::<Vec<_>>(), width)
 }
 
 impl Args {
@@ -144,16 +140,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_is_told_in_the_largest_unit_that_fits() {
-        for (seconds, text) in [
-            (0, "0 s ago"),
-            (59, "59 s ago"),
-            (60, "1 min ago"),
-            (7199, "1 h ago"),
-            (86_400, "1 day ago"),
-            (864_000, "10 days ago"),
-        ] {
-            assert_eq!(ago(seconds * 1000 + 999), text);
-        }
+    fn a_run_is_listed_by_its_title_its_person_and_how_long_it_took() {
+        let run = serde_json::json!({
+            "serial": 7, "status": "failure", "conclusion": "failure", "name": "CI", "number": 3, "attempt": 2,
+            "title": "Fix the parser", "branch": "main", "commit": "22fffc5f4e110000", "actor_name": "Alice",
+            "created_at": 1_000_000, "started_at": 1_001_000, "ended_at": 1_013_500,
+        });
+        let lines = listing(&[run], 1_120_000, None);
+        let expected = "RUN  STATE    WORKFLOW          TITLE           REF   COMMIT   BY     WHEN       TOOK\n  7  failure  CI #3, \
+                        attempt 2  Fix the parser  main  22fffc5  Alice  2 min ago  12.5 s\n";
+        assert_eq!(lines, expected);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, pin::pin, process::ExitCode, time::Duration};
 
+use ::logs::line_text::step_name;
 use anyhow::{Result, bail};
 use futures::StreamExt as _;
 
@@ -44,6 +45,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         names: BTreeMap::new(),
         attempts: BTreeMap::new(),
         conclusion: None,
+        is_over: false,
     };
     let mut tick = tokio::time::interval(TICK);
     loop {
@@ -71,13 +73,18 @@ struct RunWatcher {
     /// By job: the attempt whose steps are shown.
     attempts: BTreeMap<String, u32>,
     conclusion: Option<String>,
+    /// It had ended before it was watched, and that was said.
+    is_over: bool,
 }
 
 impl RunWatcher {
     /// Shows an event; true at the end.
     fn take(&mut self, event: &Event) -> Result<bool> {
         match event.event.as_str() {
-            "run" => self.run(serde_json::from_str(&event.data)?, &event.data),
+            "run" => {
+                self.run(serde_json::from_str(&event.data)?, &event.data);
+                return Ok(self.is_over && !self.json);
+            }
             "log" => self.steps(&serde_json::from_str(&event.data)?),
             "failed" => bail!("the coordinator cannot read the log: {}", event.data),
             "end" => return Ok(true),
@@ -91,6 +98,8 @@ impl RunWatcher {
         if self.json {
             println!("{data}");
         }
+        // What is over is told in short where no tree shows it.
+        self.is_over = self.states.is_empty() && run.conclusion.is_some() && self.screen.is_none();
         let title = format!("{} #{} (run {})", run.name, run.number, run.serial);
         let word = status_word(&run.phase, run.waits.is_some(), run.started_at.is_some());
         let state = run.conclusion.as_deref().unwrap_or(word);
@@ -102,7 +111,10 @@ impl RunWatcher {
             let name = name_with_attempt(&job.name, job.attempt);
             let why = job.why.as_deref();
             match &mut self.screen {
-                Some(screen) => screen.tree.job(&job.key, &name, mark(job), why.unwrap_or_default(), now_ms()),
+                Some(screen) => {
+                    screen.tree.job(&job.key, &name, mark(job), why.unwrap_or_default(), now_ms());
+                    screen.tree.times(&job.key, job.started_at, job.ended_at);
+                }
                 None => {
                     let state = job.conclusion.as_deref().unwrap_or(&job.phase);
                     self.print_change(&job.key, &name, &with_reason(state, why));
@@ -118,12 +130,15 @@ impl RunWatcher {
         if let (Some(screen), true) = (&mut self.screen, before.is_some_and(|before| before != lines.attempt)) {
             screen.tree.restart(&lines.job);
         }
-        let marks = lines.lines.iter().filter_map(|line| Some((line.step, line.mark.as_ref()?)));
-        for (number, mark) in marks {
+        let marks = lines.lines.iter().filter_map(|line| Some((line, line.mark.as_ref()?)));
+        for (line, mark) in marks {
             let state = if mark.ended { mark.conclusion.as_str() } else { "running" };
-            let name = mark.step();
+            let name = step_name(&mark.name);
+            // What follows the last step has a number below all.
+            let number = if line.step < -1 { i32::MAX } else { line.step };
             match &mut self.screen {
-                Some(screen) => screen.tree.step(&lines.job, number, name, StatusMark::of(state), now_ms()),
+                // It began and ended when the worker says so, not when one hears of it.
+                Some(screen) => screen.tree.step(&lines.job, number, name, StatusMark::of(state), line.time_ms),
                 None => {
                     let job = self.names.get(&lines.job).unwrap_or(&lines.job);
                     let step = format!("{}: {name}", name_with_attempt(job, lines.attempt));

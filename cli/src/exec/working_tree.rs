@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use git2::{Commit, Oid, Repository, Signature};
+use git2::{Commit, Oid, Repository, RepositoryInitOptions, Signature};
 
 /// What lies in a working tree and differs from the commit that is checked out.
 pub(super) struct WorkingTree {
@@ -36,7 +36,9 @@ impl WorkingTree {
         let root = own.workdir().context("a bare repository has no work tree to run")?;
         let folder = tempfile::tempdir().context("no room for the working tree in the temporary folder")?;
         let path = folder.path().join("repository.git");
-        let beside = Repository::init_bare(&path).context("the temporary folder takes no repository")?;
+        let mut settings = RepositoryInitOptions::new();
+        settings.bare(true).external_template(false);
+        let beside = Repository::init_opts(&path, &settings).context("the temporary folder takes no repository")?;
         borrow_objects(own, &path)?;
         let index = folder.path().join("index");
         copy_index(own, &index)?;

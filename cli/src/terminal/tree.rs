@@ -103,6 +103,13 @@ impl Tree {
         entry.turn(name, mark, note, now);
     }
 
+    /// When a job began and ended, as somebody says who was there.
+    pub(crate) fn times(&mut self, key: &str, began: Option<u64>, ended: Option<u64>) {
+        let (Some(job), Some(began)) = (self.jobs.get_mut(key), began) else { return };
+        job.since = Some(began);
+        job.took = ended.map(|ended| ended.saturating_sub(began)).or(job.took);
+    }
+
     /// A step of a job is, or is now, in this state.
     pub(crate) fn step(&mut self, job: &str, number: i32, name: &str, mark: StatusMark, now: u64) {
         let entry = self.jobs.entry(job.to_owned()).or_insert_with(|| TreeNode::new(job));
@@ -289,6 +296,17 @@ mod tests {
         assert_eq!(lines(&tree, 80, 3, 66_000).len(), 3, "then all steps");
         assert_eq!(lines(&tree, 80, 2, 66_000), ["◐ test (a, b) 1.9 s", "… and 1 failed, 1 waiting"]);
         assert!(lines(&tree, 10, 9, 66_000).iter().all(|line| line.chars().count() <= 10));
+    }
+
+    #[test]
+    fn a_job_that_is_seen_late_shows_its_own_times() {
+        let mut tree = Tree::default();
+        tree.job("a", "a", StatusMark::Running, "", 60_000);
+        tree.times("a", Some(45_000), None);
+        tree.job("b", "b", StatusMark::Success, "", 60_000);
+        tree.times("b", Some(1000), Some(16_700));
+        tree.times("no such job", Some(1), None);
+        assert_eq!(lines(&tree, 80, 9, 60_000), ["◐ a 15.0 s", "✓ b 15.7 s"]);
     }
 
     #[test]

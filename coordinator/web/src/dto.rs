@@ -254,6 +254,8 @@ pub(super) struct ApprovalView {
     pub(super) verdict: Option<&'static str>,
     /// Who decided, 64 hex.
     pub(super) by: Option<String>,
+    /// The same for people; a name from a profile only where one run was asked for.
+    pub(super) by_name: Option<String>,
     pub(super) comment: Option<String>,
     pub(super) at: Option<Millis>,
 }
@@ -271,6 +273,7 @@ impl ApprovalView {
                 ApprovalVerdict::Rejected => "rejected",
             }),
             by: said.map(|said| said.by.clone()),
+            by_name: said.map(|said| people::short_npub(&said.by)),
             comment: said.map(|said| said.comment.clone()),
             at: said.map(|said| said.at),
         })

@@ -37,6 +37,10 @@ pub(super) async fn run(web: &Web, caller: &Caller, state: RunState) -> Result<R
     let declared = planned.map(|planned| planned.plan.dialect.dispatch_inputs(&planned.plan));
     let actor_name = people::name(web, &state.request.actor);
     let worker_names = worker_names(store, &state).await?;
+    let mut view = RunView::new(state, details);
+    for approval in view.jobs.iter_mut().filter_map(|job| job.approval.as_mut()) {
+        approval.by_name = approval.by.as_deref().map(|by| people::name(web, by));
+    }
     Ok(RunView {
         actor_name,
         worker_names,
@@ -47,7 +51,7 @@ pub(super) async fn run(web: &Web, caller: &Caller, state: RunState) -> Result<R
         events: Some(events),
         reruns: Some(reruns.into_iter().map(RunLink::from).collect()),
         previous_run: earlier.as_ref().map(RunLink::from),
-        ..RunView::new(state, details)
+        ..view
     })
 }
 

@@ -7,7 +7,11 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::github_run::{Case, Expect, check};
-use crate::harness::{pool::Dev, process::binary, world::World};
+use crate::harness::{
+    pool::Dev,
+    process::{binary, printed_event},
+    world::World,
+};
 
 /// Longer than any run of a case may take.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -40,15 +44,15 @@ async fn run_twice(tree: &Path, case: &Case, which: &str, again: &Expect) -> Res
         other => bail!("what is run again, {other}, is not known"),
     };
     let mut command = Command::new(binary("longshore")?);
-    command.args(["rerun", &first, "--server", server]).args(scope);
+    command.args(["rerun", &first, "--json", "--server", server]).args(scope);
     command.env("LONGSHORE_NSEC", world.owner.secret_key().to_secret_hex()).env("LONGSHORE_RELAY", &dev.relay);
     command.envs(&case.secrets).kill_on_drop(true);
     let output = tokio::time::timeout(LIMIT, command.output()).await.context("the second run did not end")??;
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
-    let second = said.lines().find_map(|line| line.strip_prefix("5401")).map(str::trim);
+    let second = printed_event(&said, 5401);
     let second = second.with_context(|| format!("the second run did not begin: {said}"))?;
-    wrong.extend(check(again, &result(server, second).await?).into_iter().map(|wrong| format!("again: {wrong}")));
+    wrong.extend(check(again, &result(server, &second).await?).into_iter().map(|wrong| format!("again: {wrong}")));
     Ok(wrong)
 }
 

@@ -119,6 +119,12 @@ impl Drop for Process {
     }
 }
 
+/// Id of the first event of a kind among those that a command printed with `--json`.
+pub fn printed_event(text: &str, kind: u64) -> Option<String> {
+    let events = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    events.filter(|event| event["kind"] == kind).find_map(|event| event["id"].as_str().map(str::to_owned))
+}
+
 /// A program of this workspace: beside this one, or one folder up (test programs live in `deps/`).
 pub fn binary(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;

@@ -90,8 +90,9 @@ async fn a_job_waits_for_a_maintainers_word_which_survives_a_kill_and_a_stranger
     let log = stage.folder.path().join("show.log");
     let mut show = Process::start_with("longshore", &["show", &id, "--server", &stage.pool.http], &[], &log).unwrap();
     assert_eq!(show.wait(LIMIT).unwrap(), 0, "{}", show.text());
-    let line = format!("  approved   for prod-success by {}", owner.public_key().to_hex());
-    let said = show.text().lines().any(|said| said.starts_with(&line) && said.ends_with(": ship it"));
+    // A key that has no profile is shown by the ends of its npub.
+    let line = "  approved for prod-success by npub1";
+    let said = show.text().lines().any(|said| said.starts_with(line) && said.ends_with(": ship it"));
     assert!(said, "{}", show.text());
 }
 

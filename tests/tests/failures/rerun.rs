@@ -1,6 +1,10 @@
 //! The relay gone while a run is run again.
 
-use longshore_tests::harness::{client::tag, process::Process, world::Relay};
+use longshore_tests::harness::{
+    client::tag,
+    process::{Process, printed_event},
+    world::Relay,
+};
 use nix::sys::signal::Signal;
 use nostr::Filter;
 use serde_json::Value;
@@ -39,14 +43,14 @@ async fn a_rerun_whose_relay_is_gone_goes_on_and_its_end_is_delivered_afterwards
 
     let nsec = stage.world.owner.secret_key().to_secret_hex();
     let id = run.id.to_hex();
-    let arguments = ["rerun", &id, "--failed", "--server", &stage.pool.http, "--relay", &stage.relay.url, "--detach"];
+    let (server, relay) = (stage.pool.http.as_str(), stage.relay.url.as_str());
+    let arguments = ["rerun", &id, "--failed", "--json", "--server", server, "--relay", relay, "--detach"];
     let log = stage.folder.path().join("rerun.log");
     let mut rerun = Process::start_with("longshore", &arguments, &[("LONGSHORE_NSEC", &nsec)], &log).unwrap();
     assert_eq!(rerun.wait(LIMIT).unwrap(), 0, "{}", rerun.text());
     let text = rerun.text();
-    let event =
-        |kind: &str| text.lines().find_map(|line| line.strip_prefix(kind)).unwrap_or_default().trim().to_owned();
-    let (again, again_job) = (stage.event(&event("5401")).await, stage.event(&event("5100")).await);
+    let event = |kind: u64| printed_event(&text, kind).unwrap_or_default();
+    let (again, again_job) = (stage.event(&event(5401)).await, stage.event(&event(5100)).await);
     stage.world.listener.status(&again_job, "running", LIMIT).await.unwrap();
     let port = stage.relay.port();
     stage.relay.process.signal(Signal::SIGKILL).unwrap();
