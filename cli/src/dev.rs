@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use config::{self, Config, keys, load};
 use nostr_relay_builder::{LocalRelay, RelayBuilder, builder::RateLimit};
 use serde_json::json;
@@ -60,17 +60,54 @@ pub(crate) struct Args {
     /// Containers kept ready for each image
     #[arg(long, value_name = "N", default_value_t = 1)]
     warm: usize,
+    /// Print what the other commands need of the `dev` that runs with this data folder, and end:
+    /// eval "$(longshore dev --print-env)"
+    #[arg(long)]
+    print_env: bool,
+}
+
+/// In the data folder: what the other commands need.
+const ENVIRONMENT: &str = "dev.env";
+/// Names of workflows that one tries first.
+const LIKELY: [&str; 5] = ["ci", "test", "tests", "build", "main"];
+
+/// Prints what another process wrote for its data folder.
+#[allow(clippy::print_stdout)]
+fn print_environment(data: &Path) -> anyhow::Result<ExitCode> {
+    let shown = data.display();
+    let is_running = data.is_dir() && crate::data_lock::acquire(data, "--data").is_err();
+    ensure!(
+        is_running,
+        "no `longshore dev` runs with the data folder {shown}: start one, or name its folder with --data"
+    );
+    let text = std::fs::read_to_string(data.join(ENVIRONMENT));
+    print!("{}", text.with_context(|| format!("the `longshore dev` of {shown} is not ready yet: try again"))?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The workflow of an example.
+fn likely(workflows: Vec<String>) -> Option<String> {
+    let stem = |path: &String| Path::new(path).file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let place =
+        |path: &String| LIKELY.iter().position(|name| stem(path).as_deref() == Some(name)).unwrap_or(LIKELY.len());
+    workflows.into_iter().min_by_key(place)
 }
 
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if args.print_env {
+        return print_environment(&args.data);
+    }
     let _alone = crate::data_lock::acquire(&args.data, "--data")?;
     let data = std::fs::canonicalize(&args.data)?;
+    // One that was killed left its ports.
+    let environment = data.join(ENVIRONMENT);
+    let _ = std::fs::remove_file(&environment);
     // The folder, with its keys, is in somebody's work tree as a rule.
     std::fs::write(data.join(".gitignore"), "*\n").with_context(|| format!("{}", data.display()))?;
     let keys = keys_in(&data.join("keys"))?;
     let owner_file = data.join("keys/owner.key");
-    let owned = std::env::var_os("LONGSHORE_NSEC").is_some();
+    let owned = key_file::is_in_environment();
     let local = match &args.repository {
         Some(directory) if owned => Some(LocalRepository::open(directory, key_file::read(None)?)?),
         Some(directory) => Some(LocalRepository::open(directory, local_repository::owner(&owner_file)?)?),
@@ -110,16 +147,24 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(shared) = &shared {
         ready["repository"] = shared.address().into();
         exports.push_str(&format!(" LONGSHORE_REPOSITORY={}", shared.address()));
-        hint = shared.workflows().first().map(|path| format!("\n  longshore submit -W {path}")).unwrap_or_default();
+        hint = likely(shared.workflows()).map(|path| format!("\n  longshore submit -W {path}")).unwrap_or_default();
     }
     println!("{ready}");
+    eprintln!("dev: dashboard: {http}");
     // A variable that is there is there in another terminal too, as a rule.
     let key = match &shared {
         Some(_) if owned => String::new(),
         Some(_) => format!("\n  export LONGSHORE_NSEC=$(cat '{}')", owner_file.display()),
         None => "\n  export LONGSHORE_NSEC=nsec1…  # your key: it signs what you ask for".to_owned(),
     };
-    eprintln!("dev: for the other commands, in another terminal:\n  export {exports}{key}{hint}");
+    let known = if owned || shared.is_none() { "" } else { &key };
+    std::fs::write(&environment, format!("export {exports}{}\n", known.replace("\n  ", "\n")))
+        .with_context(|| format!("{}: cannot be written", environment.display()))?;
+    eprintln!(
+        "dev: for the other commands, in another terminal: eval \"$(longshore dev --print-env --data '{}')\", which is\n  \
+         export {exports}{key}{hint}",
+        data.display()
+    );
     let follow = shared.map(|shared| tokio::spawn(shared.follow()));
 
     let coordinator = running.ended();
@@ -144,6 +189,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         coordinator.await?;
     }
     follow.iter().for_each(|follow| follow.abort());
+    // The next one has other ports.
+    let _ = std::fs::remove_file(environment);
     drop(relay);
     ended.map(|()| ExitCode::SUCCESS)
 }

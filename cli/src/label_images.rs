@@ -15,7 +15,7 @@ pub(crate) async fn use_present_images(config: &mut Config, named: &[(String, St
     // An engine that does not answer is complained of where it is used.
     let Ok(found) = engine_info(None, &[default.clone(), SET_UP.to_owned()]).await else { return };
     if found.missing == [default.clone()] {
-        tracing::info!("{default} is not on this engine: taking {SET_UP}; --image ubuntu-latest=IMAGE takes another");
+        tracing::debug!("{default} is not on this engine: taking {SET_UP}; --image ubuntu-latest=IMAGE takes another");
         config.labels.values_mut().filter(|image| **image == default).for_each(|image| SET_UP.clone_into(image));
     }
 }

@@ -33,27 +33,55 @@ fn what_dev_prints_is_all_that_is_needed_to_run_a_repository_of_this_machine_as_
     let longshore = |arguments: &str| -> Output {
         let program = binary("longshore").unwrap();
         let script = format!("{exports}\nexec timeout {} '{}' {arguments}", LIMIT.as_secs(), program.display());
-        Command::new("bash").args(["-c", &script]).output().unwrap()
+        Command::new("bash").args(["-c", &script]).current_dir(&repository.path).output().unwrap()
     };
     let submitted = longshore(&format!("submit -W {PATH}"));
     let said = String::from_utf8_lossy(&submitted.stdout).into_owned();
     assert!(submitted.status.success(), "{said}{}", String::from_utf8_lossy(&submitted.stderr));
-    assert!(said.contains("run 1: http://"), "{said}");
+    assert!(text.contains(&format!("dev: dashboard: {}", dev.http.trim_end_matches('/'))), "{text}");
+    let environment = String::from_utf8(longshore("dev --print-env").stdout).unwrap();
+    let lines: Vec<&str> = environment.lines().collect();
+    assert_eq!(lines, exports.lines().map(str::trim).collect::<Vec<_>>(), "what eval takes is what is printed");
+    assert!(said.contains("  run 1: http://"), "{said}");
+    let short = |commit: &str| commit.chars().take(7).collect::<String>();
+    let first = format!(" #1 · main · {} first\n", short(&repository.git(&["rev-parse", "HEAD"]).unwrap()));
+    assert!(said.lines().next().is_some_and(|line| format!("{line}\n").ends_with(&first)), "{said}");
+    assert!(said.lines().last().is_some_and(|line| line.starts_with("✓ success after ")), "{said}");
+    let hex = |word: &str| word.len() > 30 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    assert!(!said.split_whitespace().any(hex), "{said}");
     // Keys are in the data folder, which may be in the work tree.
     assert_eq!(repository.git(&["status", "--porcelain"]).unwrap(), "");
 
-    let second = repository.commit("second", &[(PATH, &workflow("two"))]).unwrap();
-    let until = Instant::now() + LIMIT;
-    loop {
+    // What was committed a moment ago is what runs, each time.
+    for number in 2..5 {
+        let says = number.to_string();
+        let commit = repository.commit(&format!("commit {says}"), &[(PATH, &workflow(&says))]).unwrap();
         let again = longshore(&format!("submit -W {PATH}"));
         assert!(again.status.success(), "{again:?}\n{}", dev.process.text());
+        assert_eq!(String::from_utf8_lossy(&again.stderr), "", "it is pushed, and nothing is left out");
         let runs: serde_json::Value = serde_json::from_slice(&longshore("runs --json").stdout).unwrap();
-        let newest = &runs[0];
-        if newest["commit"] == second.as_str() {
-            break;
-        }
-        assert!(Instant::now() < until, "the second commit was never built: {newest}");
+        assert_eq!((&runs[0]["commit"], &runs[0]["branch"]), (&commit.as_str().into(), &"main".into()), "{runs:#}");
     }
+
+    std::fs::write(repository.path.join("new"), "x").unwrap();
+    let began = Instant::now();
+    for (arguments, code, expected) in [
+        ("--detach", 0, "warning: 1 uncommitted file is not part of the run"),
+        (
+            "--branch nope",
+            2,
+            "--branch nope: the repository has no such branch or tag; it has main: push it, or name another",
+        ),
+        ("--commit deadbeef", 2, "--commit deadbeef: this checkout has no such commit"),
+    ] {
+        let output = longshore(&format!("submit -W {PATH} {arguments}"));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(expected), "{said}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(60), "nobody waits for what is not there");
+    let runs: serde_json::Value = serde_json::from_slice(&longshore("runs --json").stdout).unwrap();
+    assert_eq!(runs.as_array().unwrap().len(), 5, "what is refused becomes no run");
 }
 
 #[test]

@@ -50,7 +50,7 @@ pub(crate) struct ApiClient {
 impl ServerArgs {
     /// The key that requests are signed with, where there is one.
     pub(crate) fn keys(&self) -> Result<Option<Keys>> {
-        if self.key_file.is_none() && std::env::var_os("LONGSHORE_NSEC").is_none() {
+        if self.key_file.is_none() && !key_file::is_in_environment() {
             return Ok(None);
         }
         key_file::read(self.key_file.as_deref()).map(Some)

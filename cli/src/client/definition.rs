@@ -243,7 +243,7 @@ fn path_of(file: &Path) -> String {
     inside.min_by_key(|path| path.len()).map_or_else(|| format!(".github/workflows/{name}"), str::to_owned)
 }
 
-#[allow(clippy::print_stdout)]
+#[allow(clippy::print_stdout, clippy::print_stderr)]
 fn print_list(versions: &Value) {
     let columns = [
         Column::text("PATH"),
@@ -263,6 +263,10 @@ fn print_list(versions: &Value) {
         vec![text(version, "path"), state.to_owned(), made, short(&text(version, "author")), text(version, "event")]
     };
     let rows: Vec<_> = versions.as_array().into_iter().flatten().map(row).collect();
+    if rows.is_empty() {
+        eprintln!("no definitions of this repository are known: `longshore definition publish FILE` makes one");
+        return;
+    }
     print!("{}", table(&columns, &rows, width()));
 }
 

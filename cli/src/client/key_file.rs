@@ -9,6 +9,11 @@ use nostr::Keys;
 pub(crate) const NO_KEY: &str =
     "no key to sign with: put your nsec into LONGSHORE_NSEC, or name its file with --key-file";
 
+/// Whether the environment has a key. An empty variable is none.
+pub(crate) fn is_in_environment() -> bool {
+    std::env::var_os("LONGSHORE_NSEC").is_some_and(|key| !key.is_empty())
+}
+
 /// Reads the key of a file, or of `LONGSHORE_NSEC` without one.
 ///
 /// # Errors

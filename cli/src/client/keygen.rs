@@ -22,7 +22,7 @@ const RELAYS: [&str; 5] = [
 /// Where clients look up who somebody is and which relays they use.
 const INDEXES: [&str; 2] = ["wss://purplepag.es", "wss://index.hzrd149.com"];
 
-/// Makes the keys of a new pool and writes coordinator.toml and worker.toml.
+/// Make the keys of a new pool, and write coordinator.toml and worker.toml
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Folder for keys and configurations; nothing in it is overwritten.
