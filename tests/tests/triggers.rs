@@ -3,6 +3,7 @@
 
 use std::{
     cell::Cell,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -273,4 +274,83 @@ async fn t63_filters_are_the_default_branchs_and_paths_are_held_against_the_real
     followed.push(&[("refs/heads/main", &first), ("refs/heads/topic", &changed)]).await;
     followed.runs_become(3).await;
     assert_eq!(workflows(followed.get("/api/runs").await), [own, own, paths]);
+}
+
+/// The coordinator's database.
+fn database(followed: &Followed) -> rusqlite::Connection {
+    let config = std::fs::read_to_string(followed.pool.folder.join("coordinator.toml")).unwrap();
+    let config: toml::Table = config.parse().unwrap();
+    rusqlite::Connection::open(Path::new(config["data"].as_str().unwrap()).join("longshore.db")).unwrap()
+}
+
+/// When each schedule is due (ms).
+fn scheduled(followed: &Followed) -> Vec<u64> {
+    let database = database(followed);
+    let mut statement = database.prepare("SELECT due FROM work WHERE id LIKE 'schedule %'").unwrap();
+    let rows = statement.query_map([], |row| row.get::<_, i64>(0)).unwrap();
+    rows.map(|due| due.unwrap().unsigned_abs()).collect()
+}
+
+/// Waits until something is so.
+async fn until(what: &str, coordinator: &Process, mut look: impl FnMut() -> bool) {
+    let waited = tokio::time::timeout(LIMIT, async {
+        while !look() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}\n{}", coordinator.text()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t66_a_schedule_is_begun_from_now_and_an_outage_of_hours_is_one_run() {
+    let minutely = ON_PUSH.replacen("on: push", "on: {schedule: [{cron: '*/1 * * * *'}]}", 1);
+    let followed = Followed::new(&[(CI, &minutely)]).await;
+    let coordinator = followed.start();
+    until("a row for the schedule", &coordinator, || scheduled(&followed).len() == 1).await;
+    coordinator.kill().unwrap();
+
+    // Three hours pass.
+    let earlier = "UPDATE work SET due = due - 10800000, claimed_by = NULL, claimed_until = 0,
+                       payload = json_set(payload, '$.scheduled.due', due - 10800000) WHERE id LIKE 'schedule %'";
+    assert_eq!(database(&followed).execute(earlier, []).unwrap(), 1);
+    let coordinator = followed.pool.coordinator().unwrap();
+    followed.runs_become(1).await;
+    let runs = followed.get("/api/runs").await;
+    assert_eq!((&runs[0]["event"], &runs[0]["branch"]), (&Value::from("schedule"), &Value::from("main")));
+    let now = Timestamp::now().as_secs() * 1000;
+    let next = scheduled(&followed);
+    assert!(next.len() == 1 && next[0] > now + 200_000, "five minutes apart: {next:?}");
+
+    // A line that the default branch no longer has starts nothing.
+    let without = followed.commit("no schedule", &[(CI, &ON_PUSH.replacen("on: push", "on: workflow_dispatch", 1))]);
+    followed.push(&[("refs/heads/main", &without)]).await;
+    until("the row is gone", &coordinator, || scheduled(&followed).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_push_is_lost_and_none_runs_twice_whenever_the_coordinator_is_killed() {
+    const PUSHES: usize = 40;
+    let followed = Followed::new(&[(CI, ON_PUSH)]).await;
+    let mut coordinator = followed.start();
+    let main = followed.world.repository.git(&["rev-parse", "HEAD"]).unwrap();
+    let mut pushed = vec![("main".to_owned(), main)];
+    for number in 0..PUSHES {
+        let branch = format!("b{number}");
+        followed.world.repository.git(&["checkout", "--quiet", "-b", &branch]).unwrap();
+        let commit = followed.commit(&branch, &[("a", &branch)]);
+        pushed.push((branch, commit));
+        let refs: Vec<(String, &str)> =
+            pushed.iter().map(|(branch, commit)| (format!("refs/heads/{branch}"), commit.as_str())).collect();
+        followed.push(&refs.iter().map(|(name, commit)| (name.as_str(), *commit)).collect::<Vec<_>>()).await;
+        tokio::time::sleep(Duration::from_millis(rand::random_range(0..400))).await;
+        if number % 7 == 3 {
+            coordinator.kill().unwrap();
+            coordinator = followed.pool.coordinator().unwrap();
+        }
+    }
+    let mut runs = followed.runs_become(PUSHES).await;
+    let mut expected = pushed.split_off(1);
+    runs.sort();
+    expected.sort();
+    assert_eq!(runs, expected);
 }

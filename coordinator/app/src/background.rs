@@ -115,8 +115,7 @@ impl RunWork {
             | WorkKind::PublishToOthers
             | WorkKind::Webhook
             | WorkKind::Retain
-            | WorkKind::ReadState
-            | WorkKind::StartWorkflows => {
+            | WorkKind::Trigger => {
                 anyhow::bail!("it is no work of a run")
             }
         };
@@ -186,8 +185,7 @@ impl WorkHandler for RunWorkHandler {
             | WorkKind::PublishToOthers
             | WorkKind::Webhook
             | WorkKind::Retain
-            | WorkKind::ReadState
-            | WorkKind::StartWorkflows => true,
+            | WorkKind::Trigger => true,
         }
     }
 

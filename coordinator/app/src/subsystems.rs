@@ -191,7 +191,7 @@ impl Subsystems {
             config: self.config.clone(),
         };
         let mut handlers = run_work.handlers();
-        handlers.extend(trigger_work.handlers());
+        handlers.push(Arc::new(trigger_work));
         handlers.extend([Arc::new(publisher) as Arc<dyn WorkHandler>, Arc::new(to_others)]);
         handlers.extend([Arc::new(webhooks) as Arc<dyn WorkHandler>, Arc::new(retention)]);
         let (store, coordinator) = (self.store.clone(), self.coordinator.clone());

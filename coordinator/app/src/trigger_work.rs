@@ -1,5 +1,8 @@
-//! Starts workflows without anybody asking, as work of the store: a look where a repository's refs are, and the runs of
-//! one change of a ref.
+//! Starts workflows without anybody asking, as work of the store: looks where a repository's refs are and what schedules it
+//! has, and the runs of what happened.
+
+mod push;
+mod schedule;
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,21 +11,18 @@ use futures::future::{BoxFuture, FutureExt as _};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use triggers::{
-    push::{self, Verdict},
+    push::PushedFile,
     ref_changes::{self, Comparison, RefChange, RefsState},
-    skip,
 };
 use work::{BackOff, Outcome, WorkHandler};
-use workflow::{
-    dialect::trigger::{EventDetails, TriggerDecision, TriggerEvent},
-    git_ref,
-    plan::Dialect,
-};
 
+use self::{
+    push::Push,
+    schedule::{ScheduleLook, ScheduledStart},
+};
 use super::run_service::RunService;
 use config::Config;
-use domain::run::{Millis, OriginEvent, Repository, RunRequest, TriggerOrigin};
-use nostr_client::protocol::Secrets;
+use domain::run::{Millis, Repository};
 use planning::repository_config::{self, RepositoryConfig};
 use source::{
     RepositoryMirrors, SourceError,
@@ -34,19 +34,51 @@ use store::{
     WorkKind,
 };
 
-/// Repositories looked at at the same time, and repositories whose changes are: a place that hangs delays no other.
-const AT_ONCE: u32 = 16;
+/// Rows done at the same time: two of a repository at most, so that a place that hangs delays no other.
+const AT_ONCE: u32 = 24;
 /// Waits after a failure of our own, or while nothing is found of a repository.
-const BACK_OFF: BackOff = BackOff { first: Duration::from_secs(1), longest: Duration::from_secs(600) };
+const BACK_OFF: BackOff = BackOff { first: Duration::from_secs(1), longest: Duration::from_secs(60) };
 /// Longest wait between two looks for a commit (ms).
 const LONGEST_WAIT: Millis = 30_000;
 /// So often a relay is asked again that told of a state and does not give it.
 const NOT_SHOWN: u32 = 5;
-/// Workflow files of pushes that are read at the same time.
+/// Workflow files that are read at the same time, of so many repositories.
 static READING: Semaphore = Semaphore::const_new(2);
 
-/// Kind of the events that say where refs are.
-const STATE: u16 = 30618;
+/// What a row of this work is for.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum TriggerTask {
+    /// Look where the refs of a repository are.
+    ReadState(StateLook),
+    /// Start the workflows of one ref that was pushed.
+    Push(Push),
+    /// Look which schedules a repository has.
+    ReadSchedules(ScheduleLook),
+    /// Start a workflow whose time came.
+    Scheduled(ScheduledStart),
+}
+
+/// A row that starts something of a repository. Those of one repository follow each other; looks don't wait for them.
+fn task_row(id: String, repository: &str, due: Millis, task: &TriggerTask) -> Result<Change, StoreError> {
+    let row = NewWork::new(id, WorkKind::Trigger, None, due).in_lane(lane_of_runs(repository));
+    Ok(row.with_payload(task)?.into())
+}
+
+fn lane_of_runs(repository: &str) -> String {
+    format!("{repository} runs")
+}
+
+/// Id of a run that is made once, whatever is repeated: of all that makes it what it is.
+fn started_once(parts: &[&str]) -> String {
+    hex::encode(ring::digest::digest(&ring::digest::SHA256, parts.join("\n").as_bytes()))
+}
+
+/// The row is due again in a while.
+fn later(work: &TriggerWork, row: &ClaimedWork, why: String) -> Outcome {
+    let wait = (1000_u64 << row.tries.saturating_sub(1).min(10)).min(LONGEST_WAIT);
+    Outcome::Store(vec![row.retry(work.run_service.now().saturating_add(wait), why)])
+}
 
 /// A look that is due.
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,37 +90,11 @@ pub(super) struct StateLook {
 
 impl StateLook {
     /// As a row of work; however many events ask for it, it is one.
-    pub(super) fn row(&self, now: Millis) -> Result<Change, StoreError> {
-        let id = format!("state of {}", self.repository);
-        let row = NewWork::new(id, WorkKind::ReadState, None, now).in_lane(&self.repository);
-        Ok(row.with_payload(self)?.into())
-    }
-}
-
-/// A change of a ref whose workflows are to be started.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Push {
-    repository: Repository,
-    change: RefChange,
-    /// The state event that told of it, and its author.
-    event: String,
-    author: String,
-    noticed_at: Millis,
-}
-
-impl Push {
-    fn row(&self) -> Result<Change, StoreError> {
-        let id = format!("push {} {} {}", self.repository.address, self.change.reference, self.event);
-        let row = NewWork::new(id, WorkKind::StartWorkflows, None, self.noticed_at).in_lane(&self.repository.address);
-        Ok(row.with_payload(self)?.into())
-    }
-
-    /// Id of the run of one workflow that it starts: the same whenever it is computed.
-    fn request_id(&self, path: &str) -> String {
-        let RefChange { reference, before, after } = &self.change;
-        let [before, after] = [before, after].map(|object| object.as_deref().unwrap_or_default());
-        let parts = ["push", &self.repository.address, reference, before, after, path, &self.event];
-        hex::encode(ring::digest::digest(&ring::digest::SHA256, parts.join("\n").as_bytes()))
+    pub(super) fn row(self, now: Millis) -> Result<Change, StoreError> {
+        let (id, lane) = (format!("state of {}", self.repository), self.repository.clone());
+        let task = TriggerTask::ReadState(self);
+        let row = NewWork::new(id, WorkKind::Trigger, None, now).in_lane(lane);
+        Ok(row.with_payload(&task)?.into())
     }
 }
 
@@ -100,22 +106,9 @@ pub(super) struct TriggerWork {
     pub(super) config: Arc<Config>,
 }
 
-/// Does one of the two kinds of work.
-struct TriggerHandler {
-    kind: WorkKind,
-    work: TriggerWork,
-}
-
 impl TriggerWork {
-    /// A handler for each kind.
-    pub(super) fn handlers(self) -> Vec<Arc<dyn WorkHandler>> {
-        let handler = |kind| Arc::new(TriggerHandler { kind, work: self.clone() }) as Arc<dyn WorkHandler>;
-        [WorkKind::ReadState, WorkKind::StartWorkflows].map(handler).into()
-    }
-
     /// Takes over where the refs of a repository are, with a row for each that moved.
-    async fn read_state(&self, row: &ClaimedWork) -> anyhow::Result<Outcome> {
-        let look: StateLook = row.read_payload()?;
+    async fn read_state(&self, row: &ClaimedWork, look: StateLook) -> anyhow::Result<Outcome> {
         let (store, now) = (self.run_service.store(), self.run_service.now());
         let Some((followed, known)) = store.followed_repository(&look.repository).await? else {
             return Ok(Outcome::Store(vec![row.complete()]));
@@ -162,19 +155,21 @@ impl TriggerWork {
         };
         let PublishedState { state, maintainers, relays, events } = found;
         let compared = state.as_ref().map(|state| state.compare(known_state.as_ref(), &maintainers));
-        let (state_event, stored, changes) = match (state, compared) {
-            (Some(state), Some(Comparison::Changed(changes))) => {
-                let changes = self.that_count(repository, &state, changes);
-                (state.event.clone(), serde_json::to_string(&state)?, changes)
-            }
-            _ => (followed.state_event.clone(), known.to_owned(), Vec::new()),
-        };
+        let repository = &Repository { relays: relays.clone(), ..repository.clone() };
         let mut batch: Batch = Vec::new();
-        for (change, author) in changes {
-            let event = state_event.clone();
-            let repository = Repository { relays: relays.clone(), ..repository.clone() };
-            batch.push(Push { repository, change, event, author, noticed_at: now }.row()?);
-        }
+        let (state_event, stored) = match (state, compared) {
+            (Some(state), Some(Comparison::Changed(changes))) => {
+                for (change, author) in self.that_count(repository, &state, changes) {
+                    let (repository, event) = (repository.clone(), state.event.clone());
+                    batch.push(Push { repository, change, event, author, noticed_at: now }.row()?);
+                }
+                if let Some(look) = ScheduleLook::of(repository, known_state.as_ref(), &state, now) {
+                    batch.push(look.row()?);
+                }
+                (state.event.clone(), serde_json::to_string(&state)?)
+            }
+            _ => (followed.state_event.clone(), known.to_owned()),
+        };
         let moved = maintainers != followed.maintainers || relays != followed.relays;
         batch.push(
             FollowChange::Looked(RepositoryScan {
@@ -209,107 +204,21 @@ impl TriggerWork {
         changes.into_iter().map(|change| (change, state.author.clone())).collect()
     }
 
-    /// Starts the workflows of one change.
-    async fn start_workflows(&self, row: &ClaimedWork) -> anyhow::Result<Outcome> {
-        let push: Push = row.read_payload()?;
-        let done = || Ok(Outcome::Store(vec![row.complete()]));
-        if self.run_service.store().followed_repository(&push.repository.address).await?.is_none() {
-            return done();
-        }
-        let revision = match self.sources.pushed(&push.repository, &push.change).await {
-            Ok(revision) => revision,
-            Err(SourceError::NotYet(why)) => return self.commit_is_missing(row, &push, &why).await,
-            Err(SourceError::Refused(why)) => {
-                tracing::warn!(repository = push.repository.address, "a push starts nothing: {why}");
-                return done();
-            }
-        };
-        let (repository, reference) = (&push.repository.address, &push.change.reference);
-        if let Some(mark) = skip::mark(&revision.message) {
-            tracing::info!(repository, reference, commit = %revision.commit, "its commit says {mark}: nothing is started");
-            return done();
-        }
-        if let Some(problem) = self.run_service.store().low_space() {
-            anyhow::bail!("no runs are begun now: {problem}");
-        }
-        let revision = Arc::new(revision);
-        for verdict in self.decide(&push, &revision).await? {
-            match verdict.decision {
-                TriggerDecision::Starts => self.start(&push, &revision, &verdict.path).await?,
-                TriggerDecision::Ignored(why) => {
-                    tracing::debug!(repository, reference, workflow = verdict.path, why, "not started");
-                }
-            }
-        }
-        done()
+    /// Whether a commit that is not there may still come.
+    fn may_wait(&self, since: Millis) -> bool {
+        self.run_service.now().saturating_sub(since) < self.config.source.wait.saturating_mul(1000)
     }
 
-    /// Waits for a commit that servers don't have yet, unless another one took its place.
-    async fn commit_is_missing(&self, row: &ClaimedWork, push: &Push, why: &str) -> anyhow::Result<Outcome> {
-        let Push { repository, change, noticed_at, .. } = push;
-        let (repository, reference, now) = (&repository.address, &change.reference, self.run_service.now());
-        let known = self.run_service.store().followed_repository(repository).await?;
-        let state = known.and_then(|(_, state)| serde_json::from_str::<RefsState>(&state).ok());
-        if state.is_some_and(|state| state.refs.get(reference) != change.after.as_ref()) {
-            tracing::info!(repository, reference, "a push starts nothing: a newer one came before its commit did");
-            return Ok(Outcome::Store(vec![row.complete()]));
-        }
-        let waited = now.saturating_sub(*noticed_at);
-        if waited >= self.config.source.wait.saturating_mul(1000) {
-            let seconds = waited / 1000;
-            tracing::warn!(repository, reference, "a push starts nothing: for {seconds} s {why}");
-            return Ok(Outcome::Store(vec![row.complete()]));
-        }
-        tracing::info!(repository, reference, why, "a push waits for its commit");
-        let wait = (1000_u64 << row.tries.saturating_sub(1).min(10)).min(LONGEST_WAIT);
-        Ok(Outcome::Store(vec![row.retry(now.saturating_add(wait), why)]))
-    }
-
-    /// Which workflow files of the commit are started.
-    async fn decide(&self, push: &Push, revision: &Arc<PushedRevision>) -> anyhow::Result<Vec<Verdict>> {
+    /// The workflow files of a commit that start by themselves.
+    async fn files(&self, revision: Arc<PushedRevision>) -> anyhow::Result<Vec<PushedFile>> {
         let _turn = READING.acquire().await?;
         let (folders, limit) = (self.config.triggers.folders.clone(), self.config.limits.workflow_bytes);
-        let (reference, revision) = (push.change.reference.clone(), revision.clone());
         let reading = tokio::task::spawn_blocking(move || {
             let own = revision.default_branch_file(repository_config::PATH, limit);
             let own = own.and_then(|text| RepositoryConfig::read(&text).ok()).and_then(|own| own.workflows);
-            let files = revision.files(&own.unwrap_or(folders), limit);
-            let changed_paths = revision.changed_paths.as_deref();
-            let event = TriggerEvent { name: "push", reference: &reference, changed_paths, ..TriggerEvent::default() };
-            push::decide(&files, &event)
+            revision.files(&own.unwrap_or(folders), limit)
         });
         Ok(reading.await?)
-    }
-
-    /// Starts one workflow; one that was started before is not again.
-    async fn start(&self, push: &Push, revision: &PushedRevision, path: &str) -> anyhow::Result<()> {
-        let dialect = Dialect::of_any_path(path);
-        let id = push.request_id(path);
-        let event = Some(OriginEvent { kind: STATE, id: push.event.clone() });
-        let now = self.run_service.now();
-        let request = RunRequest {
-            id: id.clone(),
-            origin: TriggerOrigin { event, relays: revision.relays.clone() }.into(),
-            repository: push.repository.clone(),
-            workflow: path.to_owned(),
-            commit: revision.commit.to_string(),
-            branch: git_ref::short_name(&push.change.reference).to_owned(),
-            reference: Some(push.change.reference.clone()),
-            trigger: Some("push".into()),
-            payload: Some(dialect.event_payload(&EventDetails::Push(revision.details.clone()))),
-            actor: push.author.clone(),
-            received_at: now,
-            ..RunRequest::default()
-        };
-        let settle = vec![Change::Seen { id, at: now }];
-        match self.run_service.accept(request, None, &Secrets::default(), settle).await {
-            Ok(state) => {
-                tracing::info!(run = state.id.as_str(), serial = state.serial, workflow = path, "started by a push");
-                Ok(())
-            }
-            Err(error) if matches!(error.downcast_ref(), Some(StoreError::Seen(_))) => Ok(()),
-            Err(error) => Err(error),
-        }
     }
 }
 
@@ -321,9 +230,9 @@ pub(super) fn address_of(followed: &FollowedRepository) -> anyhow::Result<Reposi
     }
 }
 
-impl WorkHandler for TriggerHandler {
+impl WorkHandler for TriggerWork {
     fn kind(&self) -> WorkKind {
-        self.kind
+        WorkKind::Trigger
     }
 
     fn parallelism(&self) -> u32 {
@@ -346,9 +255,11 @@ impl WorkHandler for TriggerHandler {
     fn handle(&self, rows: Vec<ClaimedWork>) -> BoxFuture<'_, anyhow::Result<Outcome>> {
         async move {
             let row = rows.first().context("a claim has a row")?;
-            match self.kind {
-                WorkKind::ReadState => self.work.read_state(row).await,
-                _ => self.work.start_workflows(row).await,
+            match row.read_payload()? {
+                TriggerTask::ReadState(look) => self.read_state(row, look).await,
+                TriggerTask::Push(push) => self.start_pushed(row, push).await,
+                TriggerTask::ReadSchedules(look) => self.read_schedules(row, look).await,
+                TriggerTask::Scheduled(start) => self.start_scheduled(row, start).await,
             }
         }
         .boxed()

@@ -35,10 +35,8 @@ pub enum WorkKind {
     PublishToOthers,
     /// Send one delivery to one webhook; the lane is its URL.
     Webhook,
-    /// Look where the refs of a followed repository are.
-    ReadState,
-    /// Start the workflows of one change of a ref.
-    StartWorkflows,
+    /// Look what happened to a followed repository, and start what that starts.
+    Trigger,
     /// Remove what is past its retention. Its rows are there from the start, and added again where others complete.
     Retain,
 }
@@ -262,6 +260,14 @@ impl Store {
              WHERE run = $1 ORDER BY sequence",
         );
         found.bind(run).fetch_all(&self.readers).await?.iter().map(claimed).collect()
+    }
+}
+
+impl Store {
+    /// Ids of the rows of one kind in a lane, in the order of making.
+    pub async fn work_in_lane(&self, kind: WorkKind, lane: &str) -> Found<Vec<String>> {
+        let statement = query_scalar("SELECT id FROM work WHERE kind = $1 AND lane = $2 ORDER BY sequence");
+        statement.bind(kind.as_str()).bind(lane).fetch_all(&self.readers).await
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which workflow files a push starts.
 
+use serde::{Deserialize, Serialize};
 use workflow::{
     dialect::trigger::{TriggerDecision, TriggerEvent},
     plan::Dialect,
@@ -32,6 +33,28 @@ pub struct Verdict {
 pub fn decide(files: &[PushedFile], event: &TriggerEvent<'_>) -> Vec<Verdict> {
     let verdict = |file: &PushedFile| Verdict { path: file.path.clone(), decision: of_file(file, event) };
     files.iter().map(verdict).collect()
+}
+
+/// A line of a workflow's `on: schedule`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduleLine {
+    /// Path of the workflow.
+    pub path: String,
+    /// The five fields as written.
+    pub cron: String,
+}
+
+/// The schedules of these files, as the default branch has them.
+pub fn schedule_lines(files: &[PushedFile]) -> Vec<ScheduleLine> {
+    let of = |file: &PushedFile| {
+        let text = file.on_default_branch.as_deref().unwrap_or(&file.text);
+        let plan = Dialect::of_path(&file.path).ok()?.parse(&file.path, text).0?;
+        let mut cron = plan.on.get("schedule")?.cron.clone();
+        cron.sort();
+        cron.dedup();
+        Some(cron.into_iter().map(|cron| ScheduleLine { path: file.path.clone(), cron }).collect::<Vec<_>>())
+    };
+    files.iter().filter_map(of).flatten().collect()
 }
 
 fn of_file(file: &PushedFile, event: &TriggerEvent<'_>) -> TriggerDecision {
@@ -85,6 +108,15 @@ mod tests {
         assert_eq!(started(&files, "refs/heads/main", Some(&source)).len(), 1);
         assert_eq!(started(&files, "refs/heads/main", Some(&docs)).len(), 0);
         assert_eq!(started(&files, "refs/heads/main", None).len(), 1, "what is not known holds nothing back");
+    }
+
+    #[test]
+    fn schedules_are_those_of_the_default_branch_each_line_once() {
+        let twice = "{schedule: [{cron: '0 3 * * *'}, {cron: '0 3 * * *'}, {cron: '*/9 * * * *'}], push: }";
+        let path = ".github/workflows/nightly.yml";
+        let files = [file(path, "push", Some(twice)), file(".github/workflows/other.yml", "push", None)];
+        let line = |cron: &str| ScheduleLine { path: path.into(), cron: cron.into() };
+        assert_eq!(schedule_lines(&files), [line("*/9 * * * *"), line("0 3 * * *")]);
     }
 
     #[test]

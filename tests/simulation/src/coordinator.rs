@@ -219,8 +219,7 @@ impl Running {
             | WorkKind::PublishToOthers
             | WorkKind::Webhook
             | WorkKind::Retain
-            | WorkKind::ReadState
-            | WorkKind::StartWorkflows => {
+            | WorkKind::Trigger => {
                 anyhow::bail!("it is no work of a run")
             }
         };
