@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use actions_api::{ActionsApi, JobIdentity};
+use actions_api::{ActionsApi, JobIdentity, RunLookup};
 use anyhow::{Context, Result};
 use domain::group::{self, Group, Member};
 use domain::id::{CommitId, JobKey, RunId};
@@ -15,6 +15,7 @@ use domain::run::{
 };
 use futures::{FutureExt as _, future::BoxFuture};
 use indexmap::IndexMap;
+use parking_lot::Mutex;
 use secrecy::SecretString;
 use tokio::{io::DuplexStream, sync::mpsc};
 use tokio_util::sync::CancellationToken;
@@ -76,6 +77,17 @@ struct LocalRunner {
     kill: CancellationToken,
     logs: Arc<RunLogs>,
     updates: mpsc::UnboundedSender<JobUpdate>,
+    shown: Arc<ShownRun>,
+}
+
+/// The run as its jobs see it when they ask.
+#[derive(Default)]
+struct ShownRun(Mutex<Option<RunState>>);
+
+impl RunLookup for ShownRun {
+    fn run(&self, id: &RunId) -> Option<RunState> {
+        self.0.lock().clone().filter(|state| state.id == *id)
+    }
 }
 
 /// Other files than those that run, as soon as there are some.
@@ -119,7 +131,7 @@ async fn superseded(superseding: Option<&mut Superseding<'_>>) -> Result<Checkou
 
 /// Runs a plan to its end, which `interrupt` and `superseding` may end early.
 pub(super) async fn run_to_end(
-    work: LocalRun,
+    mut work: LocalRun,
     sandbox: Arc<dyn Sandbox>,
     sources: Arc<dyn RepositoryFetcher>,
     interrupt: &mut InterruptSignals,
@@ -127,6 +139,8 @@ pub(super) async fn run_to_end(
 ) -> Result<RunReport> {
     let begun = now_ms();
     let (updates, mut received) = mpsc::unbounded_channel();
+    let shown = Arc::new(ShownRun::default());
+    work.origin = work.origin.with_runs(Arc::clone(&shown) as Arc<dyn RunLookup>);
     let (state, _) = run::create(work.new_run(), begun);
     let logs = Arc::new(RunLogs::new(work.view));
     let planned = work.planned.clone();
@@ -134,7 +148,7 @@ pub(super) async fn run_to_end(
     let (groups, reports) = (HashMap::new(), HashMap::new());
     let kill = CancellationToken::new();
     let mut driver =
-        LocalRunner { work, sandbox, sources, state, queue, running, groups, reports, kill, logs, updates };
+        LocalRunner { work, sandbox, sources, state, queue, running, groups, reports, kill, logs, updates, shown };
     driver.apply(RunEvent::Planned(Box::new(planned)));
     let mut interrupts = 0;
     loop {
@@ -180,6 +194,7 @@ impl LocalRunner {
     fn apply(&mut self, event: RunEvent) {
         let Ok((state, effects)) = run::advance(&self.state, event, now_ms()) else { return };
         self.state = state;
+        *self.shown.0.lock() = Some(self.state.clone());
         self.logs.view.state(&self.state);
         for effect in effects {
             match effect {

@@ -45,7 +45,7 @@ use self::{
 };
 use blobs::{BlobError, Blobs};
 use domain::id::{JobKey, RunId};
-use domain::run::Millis;
+use domain::run::{Millis, RunState};
 use store::{Store, StoreError};
 use workflow::{git_ref, time::DAY_MS};
 
@@ -66,6 +66,8 @@ pub struct ActionsApi {
     limits: config::CacheAndArtifactLimits,
     clock: fn() -> Millis,
     issuer: Option<Arc<Issuer>>,
+    /// Where runs are looked up that jobs ask of; `None`: in the store.
+    runs: Option<Arc<dyn RunLookup>>,
     /// Where git in jobs finds their repositories; `None`: nowhere.
     repositories: Option<Arc<dyn JobRepository>>,
     /// Unfinished uploads of caches by version 1 of the protocol.
@@ -121,6 +123,12 @@ impl JobIdentity {
     }
 }
 
+/// Runs that stand elsewhere than in the store.
+pub trait RunLookup: Send + Sync {
+    /// A run as it stands.
+    fn run(&self, id: &RunId) -> Option<RunState>;
+}
+
 /// Whether the worker still holds the attempt.
 pub type LeaseCheck = Arc<dyn Fn() -> bool + Send + Sync>;
 
@@ -153,6 +161,7 @@ impl ActionsApi {
             limits,
             clock,
             issuer: None,
+            runs: None,
             repositories: None,
             reserved: Arc::default(),
             uploads,
@@ -164,6 +173,20 @@ impl ActionsApi {
     #[must_use]
     pub fn with_repositories(self, repositories: Arc<dyn JobRepository>) -> Self {
         Self { repositories: Some(repositories), ..self }
+    }
+
+    /// The same, where runs stand elsewhere than in the store.
+    #[must_use]
+    pub fn with_runs(self, runs: Arc<dyn RunLookup>) -> Self {
+        Self { runs: Some(runs), ..self }
+    }
+
+    /// A run as it stands.
+    async fn run(&self, id: &RunId) -> Result<Option<RunState>, StoreError> {
+        match &self.runs {
+            Some(runs) => Ok(runs.run(id)),
+            None => self.store.run(id).await,
+        }
     }
 
     /// `ACTIONS_RUNTIME_TOKEN` of an attempt.

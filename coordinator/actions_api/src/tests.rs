@@ -8,6 +8,7 @@ use domain::id::RunId;
 use super::*;
 
 mod artifact_v3;
+mod github_api;
 mod limits;
 
 const CACHE: &str = "twirp/github.actions.results.api.v1.CacheService";
