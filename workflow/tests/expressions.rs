@@ -367,16 +367,27 @@ fn mistakes_in_text_point_into_the_text() {
 fn trees_are_interpolated_deeply_and_insert_merges() {
     let tree = json!({
         "a": ["${{ matrix.n }}", {"b": "${{ env.Name }}!"}, 1, null],
-        "${{ env.Name }}": "a key stays",
+        "${{ env.Name }}_DIR": "a key",
         "${{ insert }}": "${{ fromJSON('{\"x\": 1, \"A\": 2}') }}",
         "last": true,
     });
     let value = in_scope(&WELL, EvaluationLimits::default(), |scope| interpolate_tree(&tree, scope)).unwrap();
-    let expected = json!({"A": 2, "${{ env.Name }}": "a key stays", "x": 1, "last": true});
+    let expected = json!({"A": 2, "Value_DIR": "a key", "x": 1, "last": true});
     assert_eq!(serde_json::to_string(&value.to_json()).unwrap(), serde_json::to_string(&expected).unwrap());
     let wrong = json!({"${{ insert }}": "${{ matrix.os }}"});
     let error = in_scope(&WELL, EvaluationLimits::default(), |scope| interpolate_tree(&wrong, scope)).unwrap_err();
     assert!(error.message.contains("needs a mapping"), "{error}");
+    // A key that comes of data is that text, whatever it looks like.
+    let data = json!({"${{ insert }}": "${{ fromJSON('{\"${{ env.Name }}\": 1}') }}"});
+    let value = in_scope(&WELL, EvaluationLimits::default(), |scope| interpolate_tree(&data, scope)).unwrap();
+    assert_eq!(value.to_json(), json!({"${{ env.Name }}": 1}));
+    for (twice, part) in [
+        (json!({"Value": 1, "${{ env.Name }}": 2}), "is already defined: Value"),
+        (json!({"${{ env.missing }}": 2}), "is empty"),
+    ] {
+        let error = in_scope(&WELL, EvaluationLimits::default(), |scope| interpolate_tree(&twice, scope)).unwrap_err();
+        assert!(error.message.contains(part), "{error}");
+    }
 }
 
 #[test]

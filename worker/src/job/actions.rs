@@ -217,12 +217,7 @@ impl StepRunner<'_> {
 
     /// `with:`, evaluated.
     async fn given(&self, with: &Env, scope: &StepScope<'_>) -> Result<IndexMap<String, String>, String> {
-        let evaluator = self.env.evaluator(scope);
-        let mut given = IndexMap::new();
-        for (name, text) in with {
-            given.insert(name.clone(), evaluator.text(text).await?);
-        }
-        Ok(given)
+        self.env.evaluator(scope).texts("with", with).await
     }
 
     /// `with:` of a step that uses an action, evaluated, over the action's defaults.

@@ -10,7 +10,7 @@ use workflow::{
         self, EvaluationLimits, ExpressionError, ExpressionErrorKind, HostFunctionError, HostFunctions, Object, Scope,
         Value,
     },
-    plan::{EnvSource, Tree},
+    plan::{Env, EnvSource, Tree},
 };
 
 use super::deadline::Deadline;
@@ -84,24 +84,33 @@ impl Evaluator<'_> {
 
     /// An `env:` mapping.
     pub(super) async fn env(&self, source: &EnvSource) -> Result<IndexMap<String, String>, String> {
-        let mut env = IndexMap::new();
         match source {
-            EnvSource::Map(map) => {
-                for (name, text) in map {
-                    env.insert(name.clone(), self.text(text).await.map_err(|error| format!("env {name}: {error}"))?);
-                }
-            }
-            EnvSource::Expression(text) => match self.tree(&Tree::String(text.clone())).await? {
-                Value::Object(object) => {
-                    env.extend(object.iter().map(|(name, value)| (name.to_owned(), value.as_text().into_owned())));
-                }
-                Value::Null => {}
-                other => {
-                    return Err(format!("env must yield a mapping, not {}", other.kind_name()));
-                }
-            },
+            EnvSource::Map(map) => self.texts("env", map).await,
+            EnvSource::Expression(text) => self.mapping("env", &Tree::String(text.clone())).await,
         }
-        Ok(env)
+    }
+
+    /// Names and their texts, in both of which expressions may stand; `what` they are stands in the message.
+    pub(super) async fn texts(&self, what: &str, map: &Env) -> Result<IndexMap<String, String>, String> {
+        if map.keys().any(|name| name.contains("${{")) {
+            let tree = map.iter().map(|(name, text)| (name.clone(), Tree::String(text.clone()))).collect();
+            return self.mapping(what, &Tree::Object(tree)).await;
+        }
+        let mut texts = IndexMap::new();
+        for (name, text) in map {
+            texts.insert(name.clone(), self.text(text).await.map_err(|error| format!("{what} {name}: {error}"))?);
+        }
+        Ok(texts)
+    }
+
+    async fn mapping(&self, what: &str, tree: &Tree) -> Result<IndexMap<String, String>, String> {
+        match self.tree(tree).await? {
+            Value::Object(object) => {
+                Ok(object.iter().map(|(name, value)| (name.to_owned(), value.as_text().into_owned())).collect())
+            }
+            Value::Null => Ok(IndexMap::new()),
+            other => Err(format!("{what} must yield a mapping, not {}", other.kind_name())),
+        }
     }
 
     async fn hash(&self, machine: &dyn Machine, patterns: &[String]) -> Result<Option<String>, String> {

@@ -16,6 +16,33 @@ async fn debug_lines_are_shown_where_they_are_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn names_of_variables_and_inputs_may_be_expressions() {
+    let jobs = r#"
+env: {"${{ format('{0}_DIR', 'BUILD') }}": out}
+jobs:
+  job:
+    runs-on: ubuntu-latest
+    env: {"${{ insert }}": "${{ fromJSON('{\"INSERTED\": 1}') }}", "${{ github.ref_name }}_x": y}
+    steps:
+      - uses: actions/checkout@v4
+      - env: {"${{ env.BUILD_DIR }}": "${{ env.main_x }}", plain: p}
+        run: echo "$BUILD_DIR $INSERTED $main_x $out $plain ${{ env.out }}"
+      - uses: ./act
+        with: {"${{ format('wh{0}', 'o') }}": me}
+      - continue-on-error: true
+        env: {plain: a, "${{ 'plain' }}${{ '' }}": b}
+        run: echo never
+"#;
+    let folder = tempfile::tempdir().unwrap();
+    let action = "inputs: {who: {required: true}}
+runs: {using: composite, steps: [{shell: sh, run: 'echo hello ${{ inputs.who }}'}]}";
+    let job = Run::new(jobs).repository(folder.path(), &[("act/action.yml", action)]);
+    let Some(outcome) = run(job).await else { return };
+    assert_eq!(outcome.lines(), ["out 1 y y p y", "hello me"], "{}", outcome.notices());
+    assert!(outcome.notices().contains("is already defined: plain"), "{}", outcome.notices());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn problem_matchers_make_annotations_of_what_tools_print() {
     let steps = r#"
 - run: |

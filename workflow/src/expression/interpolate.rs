@@ -28,11 +28,11 @@ pub fn interpolate_text(text: &str, scope: &Scope<'_>) -> Result<String, Express
     interpolate(text, scope).map(|value| value.as_text().into_owned())
 }
 
-/// Interpolates every string in `tree`, at any depth. Keys stay as they are, but the entries of a mapping under the key
-/// `${{ insert }}` take that key's place, and an item that is a list stands for that list's items. All expressions of the tree share one budget.
+/// Interpolates every string in `tree`, keys too, at any depth. The entries of a mapping under the key `${{ insert }}` take
+/// that key's place, and an item that is a list stands for that list's items. All expressions of the tree share one budget.
 ///
 /// # Errors
-/// The first mistake; its position is a byte offset in the string it is in.
+/// The first mistake, a key that comes out twice among them; its position is a byte offset in the string it is in.
 pub fn interpolate_tree(tree: &Json, scope: &Scope<'_>) -> Result<Value, ExpressionError> {
     interpolate_node(tree, scope, &mut Meter::new(scope.limits))
 }
@@ -267,7 +267,13 @@ fn interpolate_node(tree: &Json, scope: &Scope<'_>, meter: &mut Meter) -> Result
             for (key, value) in map {
                 let value = interpolate_node(value, scope, meter)?;
                 if !is_insert(key) {
-                    object.insert(key, value);
+                    let name = interpolate_metered(key, scope, meter)?.as_text().into_owned();
+                    if key.contains(OPEN) && (name.is_empty() || object.get(&name).is_some()) {
+                        let why = if name.is_empty() { "is empty" } else { "is already defined" };
+                        let message = format!("the key `{key}` {why}: {name}");
+                        return Err(ExpressionError::new(ExpressionErrorKind::Evaluation, message, 0));
+                    }
+                    object.insert(&name, value);
                     continue;
                 }
                 let Value::Object(inserted) = value else {

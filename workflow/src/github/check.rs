@@ -212,12 +212,9 @@ impl Checker<'_, '_> {
             }
             let is_insert =
                 stands_alone(text) && text.trim_matches(['$', '{', '}', ' ']).eq_ignore_ascii_case("insert");
-            if !is_insert {
-                if let Err(error) = expression::check(text, &allowed.contexts, &allowed.functions) {
-                    self.wrong_expression(name, &error, allowed);
-                    return None;
-                }
-                self.report.warning(name.span, "expressions in keys are not evaluated: this key stays as it is");
+            if !is_insert && let Err(error) = expression::check(text, &allowed.contexts, &allowed.functions) {
+                self.wrong_expression(name, &error, allowed);
+                return None;
             }
         }
         Some(text)

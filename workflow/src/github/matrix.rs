@@ -82,12 +82,10 @@ impl Matrix {
         let mut matrix = Self { vectors: Vec::new(), include: Vec::new(), exclude: Vec::new() };
         let (mut include, mut exclude) = (Vec::new(), Vec::new());
         for (key, value) in object.iter() {
-            // Keys are evaluated too.
-            let key = expression::interpolate_text(key, scope).map_err(|error| format!("`matrix.{key}`: {error}"))?;
             match key.to_ascii_lowercase().as_str() {
                 "include" => include = filters("include", value)?,
                 "exclude" => exclude = filters("exclude", value)?,
-                _ => matrix.vectors.push(vector(key, value)?),
+                _ => matrix.vectors.push(vector(key.to_owned(), value)?),
             }
         }
         matrix.include = include.iter().map(|entries| matrix.read_include(entries)).collect::<Result<_, _>>()?;

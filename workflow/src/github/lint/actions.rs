@@ -142,7 +142,8 @@ fn inputs(step: &YamlNode, uses: &YamlNode, shape: &ActionShape, report: &mut Re
     let with = step.get("with");
     let given = with.map(YamlNode::entries).unwrap_or_default();
     // What one expression gives may be anything.
-    let dynamic = with.is_some_and(|with| with.text().is_some_and(|text| text.contains("${{")));
+    let is_open = |node: &YamlNode| node.text().is_some_and(|text| text.contains("${{"));
+    let dynamic = with.is_some_and(is_open) || given.iter().any(|(key, _)| is_open(key));
     let missing: Vec<&str> = shape
         .required()
         .filter(|name| !given.iter().any(|(key, _)| key.text().is_some_and(|key| key.eq_ignore_ascii_case(name))))
