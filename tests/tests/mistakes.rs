@@ -112,6 +112,13 @@ fn an_expression_without_contexts_tells_how_to_give_some() {
 }
 
 #[test]
+fn an_unknown_function_is_named_though_the_expression_never_comes_to_it() {
+    for expression in ["false && nope()", "true || nope()", "case(true, 1, nope())", "${{ true || nope() }}x"] {
+        says(&["eval", expression], &[], &["Unrecognized function: 'nope'"]);
+    }
+}
+
+#[test]
 fn a_folder_is_linted_by_its_workflow_files() {
     let folder = tempfile::tempdir().unwrap();
     let checkout = checkout(folder.path(), &FINE.replace("runs-on", "run-on"));

@@ -76,7 +76,7 @@ impl Evaluator<'_> {
             return Ok(None);
         }
         // More than a year is no limit; the range makes the conversion exact enough.
-        if !minutes.is_finite() || minutes < 0.0 {
+        if minutes.is_nan() || minutes < 0.0 {
             return Err(format!("{name} must be a number of minutes above 0, not {value}"));
         }
         Ok(Some(std::time::Duration::from_secs_f64(minutes.min(525_600.0) * 60.0).as_millis() as u64))

@@ -70,7 +70,7 @@ impl Checker<'_, '_> {
             ScalarRule::Text | ScalarRule::Any | ScalarRule::Condition => true,
             ScalarRule::NonEmpty => !text.is_empty() && !value.is_null(),
             ScalarRule::Boolean => value.is_boolean(),
-            ScalarRule::Number => value.is_number(),
+            ScalarRule::Number => scalar.is_number(),
             ScalarRule::Null => value.is_null(),
             ScalarRule::NullOrBoolean => value.is_null() || value.is_boolean(),
             ScalarRule::Words(words) => words.contains(&text),

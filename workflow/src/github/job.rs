@@ -178,6 +178,8 @@ mod tests {
         assert_eq!(asked(keys), (Ok(0.5), Ok(true), Ok(false), Ok(Some(2))));
         let keys = "timeout-minutes: ${{ matrix.minutes }}\ncontinue-on-error: ${{ matrix.flag }}";
         assert_eq!(asked(keys), (Ok(7.0), Ok(true), Ok(true), Ok(None)));
+        let keys = "timeout-minutes: 1e999\nstrategy: {max-parallel: .inf}";
+        assert_eq!(asked(keys), (Ok(f64::INFINITY), Ok(false), Ok(true), Ok(Some(usize::MAX))));
         let wrong = asked("timeout-minutes: ${{ matrix.text }}\ncontinue-on-error: ${{ matrix.text }}");
         assert_eq!(wrong.0.unwrap_err().message, "`timeout-minutes` takes a number, not String");
         assert_eq!(wrong.1.unwrap_err().message, "`continue-on-error` takes `true` or `false`, not String");

@@ -10,7 +10,8 @@ pub(super) const CORE: &str = "tag:yaml.org,2002:";
 impl Scalar {
     /// The value: only plain text can be anything but a string, so `yes`, `on` and `"1"` are strings.
     ///
-    /// JSON has no infinities and no NaN: they become the strings `Infinity`, `-Infinity` and `NaN`.
+    /// JSON has no infinities and no NaN: they become the strings `Infinity`, `-Infinity` and `NaN`. So do numbers beyond
+    /// what a double holds, as GitHub's reader has it.
     pub fn resolve(&self) -> Value {
         match self.core_tag() {
             Some("str") => Value::String(self.text.clone()),
@@ -18,6 +19,12 @@ impl Scalar {
             _ if self.style == YamlStyle::Plain => plain(&self.text),
             _ => Value::String(self.text.clone()),
         }
+    }
+
+    /// Whether the value is a number, an infinity or NaN too.
+    pub fn is_number(&self) -> bool {
+        let is_plain = self.style == YamlStyle::Plain && self.core_tag().is_none_or(|tag| tag != "str");
+        self.resolve().is_number() || (is_plain && special_float(&self.text).is_some())
     }
 
     /// Why the text does not fit the tag it bears, where it does not.
@@ -49,10 +56,11 @@ fn plain(text: &str) -> Value {
         "false" | "False" | "FALSE" => return Value::Bool(false),
         _ => {}
     }
-    if let Some(name) = special_float(text) {
-        return Value::String(name.to_owned());
+    match (number(text), special_float(text)) {
+        (Some(number), _) => Value::Number(number),
+        (None, Some(name)) => Value::String(name.to_owned()),
+        (None, None) => Value::String(text.to_owned()),
     }
-    number(text).map_or_else(|| Value::String(text.to_owned()), Value::Number)
 }
 
 fn number(text: &str) -> Option<Number> {
@@ -62,6 +70,12 @@ fn number(text: &str) -> Option<Number> {
     if let Some(digits) = text.strip_prefix("0o") {
         return radix(digits, 8);
     }
+    let number = decimal(text)?;
+    text.parse::<i64>().ok().map(Number::from).or_else(|| Number::from_f64(number))
+}
+
+/// A number in digits, an infinity where it is beyond what a double holds.
+fn decimal(text: &str) -> Option<f64> {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, Some(exponent)),
@@ -75,13 +89,7 @@ fn number(text: &str) -> Option<Number> {
         None => digits(mantissa),
     };
     let exponent_fits = exponent.is_none_or(|text| digits(text.strip_prefix(['+', '-']).unwrap_or(text)));
-    if !mantissa_fits || !exponent_fits {
-        return None;
-    }
-    if let Ok(whole) = text.parse::<i64>() {
-        return Some(Number::from(whole));
-    }
-    text.parse().ok().and_then(Number::from_f64)
+    if mantissa_fits && exponent_fits { text.parse().ok() } else { None }
 }
 
 fn radix(digits: &str, radix: u32) -> Option<Number> {
@@ -97,7 +105,11 @@ fn special_float(text: &str) -> Option<&'static str> {
         ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => "Infinity",
         "-.inf" | "-.Inf" | "-.INF" => "-Infinity",
         ".nan" | ".NaN" | ".NAN" => "NaN",
-        _ => return None,
+        _ => match decimal(text)? {
+            f64::INFINITY => "Infinity",
+            f64::NEG_INFINITY => "-Infinity",
+            _ => return None,
+        },
     })
 }
 
@@ -129,6 +141,10 @@ mod tests {
             (".", json!(".")),
             ("e5", json!("e5")),
             (".inf", json!("Infinity")),
+            ("1e999", json!("Infinity")),
+            ("-1.5E+999", json!("-Infinity")),
+            ("1e-999", json!(0.0)),
+            ("9".repeat(400).as_str(), json!("Infinity")),
             ("inf", json!("inf")),
             ("2001-12-14", json!("2001-12-14")),
         ] {
