@@ -10,6 +10,7 @@ mod docker;
 mod dockerignore;
 mod image_build;
 mod node;
+mod node_program;
 mod post_step;
 mod pre_post;
 mod workspace_tar;
@@ -26,6 +27,7 @@ use workflow::{
 use self::action_loader::own_repository;
 pub(super) use self::{
     action_loader::{LoadedActions, PreStep},
+    node_program::NodeProgram,
     post_step::PostStep,
 };
 use super::{

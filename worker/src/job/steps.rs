@@ -15,7 +15,7 @@ use workflow::{
 use self::background::Background;
 use super::{
     Job,
-    actions::{LoadedActions, PostStep, PreStep},
+    actions::{LoadedActions, NodeProgram, PostStep, PreStep},
     contexts::Contexts,
     deadline::StopCause,
     evaluate::Evaluator,
@@ -38,8 +38,7 @@ pub(super) struct StepRunner<'a> {
     pub(super) posts: Vec<PostStep>,
     /// What actions saved for their later programs, by [`StepScope::key`].
     pub(super) states: HashMap<String, IndexMap<String, String>>,
-    /// The worker's Node.js in the machine, once it was needed.
-    pub(super) node: Option<String>,
+    pub(super) node: NodeProgram,
     pub(super) has_bash: bool,
     status: JobStatus,
     /// `None`: the step runs in the background.
@@ -64,7 +63,7 @@ impl<'a> StepRunner<'a> {
             actions,
             posts: Vec::new(),
             states: HashMap::new(),
-            node: None,
+            node: NodeProgram::default(),
             has_bash: true,
             status: JobStatus::Success,
             reports: Vec::new(),

@@ -203,6 +203,23 @@ async fn an_action_of_another_repository_that_cannot_be_had_ends_the_job_before_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_action_that_asks_for_a_newer_node_runs_on_the_one_that_is_there_and_the_log_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = [
+        ("new/action.yml", "runs: {using: node99, main: main.js}"),
+        ("new/main.js", "console.log('ran on', process.version.split('.').length)"),
+        ("old/action.yml", "runs: {using: node12, main: ../new/main.js}"),
+    ];
+    let steps = "- uses: actions/checkout@v4\n- uses: ./old\n- uses: ./new";
+    let Some(outcome) = run(Run::steps(steps).repository(folder.path(), &files)).await else { return };
+    assert_eq!(outcome.lines(), ["ran on 3", "ran on 3"], "{}", outcome.notices());
+    let notices = outcome.notices();
+    let said: Vec<&str> = notices.lines().filter(|line| line.contains("Node.js")).collect();
+    let [line] = said[..] else { panic!("{said:?}") };
+    assert!(line.contains("./new asks for node99; the Node.js that is here runs it: v"), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_needs_node_in_an_image_without_it_says_what_to_do_and_may_get_the_workers() {
     let files = [
         ("act/action.yml", "runs: {using: node20, main: main.js}"),

@@ -19,7 +19,7 @@ use super::{PostStep, StepRunner, plain_name, remember};
 use crate::{
     dialect::step_contexts::StepFrame,
     job::{
-        actions::LoadedActions,
+        actions::{LoadedActions, NodeProgram},
         contexts::StepAdditions,
         deadline::Interrupt,
         report_limits::StepMessages,
@@ -66,7 +66,7 @@ struct BackgroundResult {
     actions: LoadedActions,
     posts: Vec<PostStep>,
     states: HashMap<String, IndexMap<String, String>>,
-    node: Option<String>,
+    node: NodeProgram,
     messages: StepMessages,
     started: bool,
     reason: Option<Reason>,
@@ -186,7 +186,7 @@ impl StepRunner<'_> {
         self.env.contexts.merge(left.added);
         self.actions.merge(left.actions);
         self.states.extend(left.states);
-        self.node = self.node.take().or(left.node);
+        self.node.merge(left.node);
         let (annotations, summary) = left.messages.into_parts();
         self.env.messages.annotate(annotations, &self.env.job.masker);
         if !summary.is_empty() {
