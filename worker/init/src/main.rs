@@ -16,6 +16,7 @@ mod forward;
 mod glob;
 mod pack;
 mod process;
+mod process_tree;
 mod serve;
 mod spool;
 mod terminate;

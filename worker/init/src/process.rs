@@ -23,11 +23,12 @@ use nix::{
         signal::{Signal, killpg},
         wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid},
     },
-    unistd::Pid,
+    unistd::{Pid, getpgid},
 };
 
 use crate::{
     files,
+    process_tree::{KnownProcess, below},
     spool::Spool,
     users::{self, User},
     wire::{Exited, Output, Start, Stream, context, from_init::Message},
@@ -46,6 +47,9 @@ const QUIET: Duration = Duration::from_millis(200);
 /// …and at most for this long.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long what a signalled process leaves behind may go on.
+const LEFT: Duration = Duration::from_millis(2500);
+
 /// Processes that run.
 #[derive(Default)]
 pub(crate) struct Processes {
@@ -63,6 +67,8 @@ struct Table {
 struct Running {
     process: u64,
     status: mpsc::Sender<WaitStatus>,
+    /// What stood below it when it was last signalled.
+    below: Vec<KnownProcess>,
     /// Closed when the process ended: wakes its reader.
     _ended: PipeWriter,
 }
@@ -87,7 +93,9 @@ impl Processes {
         let mut child = {
             let mut table = self.lock();
             let child = command.spawn().map_err(context(program.display()))?;
-            table.running.insert(pid_of(&child), Running { process, status: sender, _ended: ended_writer });
+            table
+                .running
+                .insert(pid_of(&child), Running { process, status: sender, below: Vec::new(), _ended: ended_writer });
             table.empty = false;
             self.changed.notify_all();
             child
@@ -121,13 +129,21 @@ impl Processes {
         Ok(())
     }
 
-    /// Signals the group of a process that runs; others are left alone, since their number may serve another by now.
+    /// Signals a process that runs, its group, and what moved out of the group below it; others are left alone, since
+    /// their number may serve another by now. What is still there a while after the end of the process is killed.
     pub(crate) fn signal(&self, process: u64, signal: i32) {
-        let table = self.lock();
-        let pid = table.running.iter().find(|(_, running)| running.process == process).map(|(pid, _)| *pid);
-        if let (Some(pid), Ok(signal)) = (pid, Signal::try_from(signal)) {
-            let _ = killpg(pid, signal);
+        let Ok(signal) = Signal::try_from(signal) else { return };
+        let mut table = self.lock();
+        let Some((&pid, running)) = table.running.iter_mut().find(|(_, running)| running.process == process) else {
+            return;
+        };
+        let found = below(pid);
+        let _ = killpg(pid, signal);
+        for process in found.iter().filter(|process| getpgid(Some(process.pid)) != Ok(pid)) {
+            process.signal(signal);
         }
+        running.below.retain(|known| !found.contains(known));
+        running.below.extend(found);
     }
 
     /// Reaps for ever: processes started here and orphans that were left to us.
@@ -143,6 +159,7 @@ impl Processes {
                         && let Some(running) = table.running.remove(&pid)
                     {
                         let _ = running.status.send(status);
+                        kill_the_rest(running.below);
                     }
                 }
                 Err(Errno::ECHILD) => {
@@ -165,6 +182,16 @@ impl Processes {
 
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Kills what a process that was told to end left behind, after the time that it has to end by itself.
+fn kill_the_rest(left: Vec<KnownProcess>) {
+    if !left.is_empty() {
+        thread::spawn(move || {
+            thread::sleep(LEFT);
+            left.iter().for_each(|process| process.signal(Signal::SIGKILL));
+        });
     }
 }
 

@@ -1,16 +1,13 @@
 //! Ends every process below this one.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
-use crate::process::Processes;
+use crate::{process::Processes, process_tree::below};
 
 /// Sends TERM, waits for `grace`, then KILLs until nothing is left.
 pub(crate) fn all(processes: &Processes, grace: Duration) {
@@ -33,22 +30,5 @@ fn send(signal: Signal) {
 
 /// Processes below this one, whatever group or session they moved to.
 fn descendants() -> Vec<Pid> {
-    let parents: Vec<(i32, i32)> = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| {
-            let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            // The name in parentheses may hold anything, so count from its end: state, then parent.
-            let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
-            Some((pid, parent))
-        })
-        .collect();
-    let mut found = vec![std::process::id().cast_signed()];
-    let mut next = 0;
-    while let Some(&parent) = found.get(next) {
-        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
-        next += 1;
-    }
-    found.into_iter().skip(1).map(Pid::from_raw).collect()
+    below(Pid::this()).into_iter().map(|process| process.pid).collect()
 }

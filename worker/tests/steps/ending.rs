@@ -71,6 +71,25 @@ async fn a_step_out_of_time_fails_and_a_job_out_of_time_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_step_out_of_time_started_in_sessions_of_its_own_ends_with_it() {
+    let steps = "
+- timeout-minutes: 0.01
+  continue-on-error: true
+  run: |
+    setsid sleep 4711 &
+    (setsid sh -c 'trap \"\" INT TERM; sleep 4712; true') &
+    sleep 60
+- run: |
+    left() { cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -o 'sleep 471[12]'; }
+    for i in $(seq 100); do left >/dev/null || break; sleep 0.1; done
+    echo \"left: $(left)\"";
+    let Some(outcome) = run(Run::steps(steps)).await else {
+        return;
+    };
+    assert_eq!(outcome.lines(), ["left: "], "{}", outcome.notices());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_out_of_memory_says_so() {
     let mut job = Run::steps("- run: head -c 900M /dev/zero | tail");
     job.limits.memory = 128 << 20;
