@@ -342,3 +342,36 @@ async fn attack_47_a_crafted_repository_neither_reads_our_files_nor_runs_code() 
     assert_eq!(result.marked("test"), ["text"], "{}", result.log("test"));
     assert!(!canary.exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_exec_a_job_asks_for_its_repository_and_its_run_with_containers_and_without() {
+    if !engine::available("in_exec_a_job_asks_for_its_repository_and_its_run_with_containers_and_without") {
+        return;
+    }
+    let world = World::new().await;
+    let ask = r#"
+const api = `${process.env.GITHUB_API_URL}/repos/${process.env.GITHUB_REPOSITORY}`;
+const get = async path => (await fetch(api + path)).json();
+(async () => {
+  const run = `/actions/runs/${process.env.GITHUB_RUN_ID}`;
+  const {jobs} = await get(`${run}/jobs`);
+  console.log('>', (await get('/commits')).length, (await get(run)).status, jobs.map(job => job.name + ':' + job.status).join());
+})();
+"#;
+    let steps = "
+- uses: actions/checkout@v4
+- run: |
+    echo \"> shallow $(git rev-list --count HEAD)\"
+    git fetch --quiet --unshallow origin
+    echo \"> whole $(git rev-list --count HEAD) $(git ls-remote \"$GITHUB_SERVER_URL/$GITHUB_REPOSITORY\" | wc -l)\"
+    node ask.js";
+    let workflow = format!("on: push\njobs:\n  test:\n    runs-on: ubuntu-latest\n    steps:\n{}", indented(steps));
+    let checkout = Repository::create(&world.folder.path().join("own")).unwrap();
+    checkout.commit("first", &[("ask.js", ask)]).unwrap();
+    checkout.commit("second", &[(".github/workflows/ci.yml", &workflow)]).unwrap();
+    for sandbox in ["docker", "host"] {
+        let result = world.exec(&checkout.path, &["--sandbox", sandbox]).await;
+        let lines = ["shallow 1", "whole 2 2", "2 in_progress test:in_progress"];
+        assert_eq!(result.marked("test"), lines, "{sandbox}: {}", result.log("test"));
+    }
+}

@@ -10,8 +10,9 @@ use crate::sandbox::{JobPaths, SandboxKind};
 
 /// Contexts and default variables of one job.
 pub(crate) trait StepContexts: Send + Sync {
-    /// The same, once the paths of the job are known.
-    fn located(&self, sandbox: SandboxKind, paths: &JobPaths) -> Arc<dyn StepContexts>;
+    /// The same, once the paths of the job are known, and scheme, host and port at which its programs reach the services;
+    /// `None`: the usual ones.
+    fn located(&self, sandbox: SandboxKind, paths: &JobPaths, origin: Option<&str>) -> Arc<dyn StepContexts>;
 
     /// What is the same for all steps.
     fn of_job(&self) -> &Object;

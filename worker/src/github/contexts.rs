@@ -35,12 +35,20 @@ pub(super) struct GithubContexts {
     temp: String,
 }
 
-/// The `github` context of a job, complete but for what differs between its steps.
-pub(crate) fn github_context(order: &JobOrder) -> Map<String, Json> {
+/// The `github` context of a job, complete but for what differs between its steps. `origin`: as in
+/// [`StepContexts::located`].
+pub(crate) fn github_context(order: &JobOrder, origin: Option<&str>) -> Map<String, Json> {
     let mut github = order.contexts.get("github").and_then(Json::as_object).cloned().unwrap_or_default();
     github.insert("job".into(), order.id.clone().into());
     environment::complete(&mut github);
+    relocate(&mut github, origin);
     github
+}
+
+fn relocate(github: &mut Map<String, Json>, origin: Option<&str>) {
+    if let Some(origin) = origin {
+        github.values_mut().for_each(|value| environment::relocate(value, origin));
+    }
 }
 
 /// The job's secrets, and its own token under each name that stands for it. A secret that was given counts before it
@@ -70,7 +78,7 @@ impl GithubContexts {
         token: Option<&SecretString>,
     ) -> Self {
         let secrets = with_token(secrets, &order.token_secrets, token);
-        let mut github = github_context(order);
+        let mut github = github_context(order, None);
         let token = secrets.get(TOKEN_SECRET).copied().unwrap_or_default();
         github.insert("token".into(), token.into());
         let mut base = Object::new();
@@ -119,8 +127,9 @@ impl GithubContexts {
 }
 
 impl StepContexts for GithubContexts {
-    fn located(&self, sandbox: SandboxKind, paths: &JobPaths) -> Arc<dyn StepContexts> {
+    fn located(&self, sandbox: SandboxKind, paths: &JobPaths, origin: Option<&str>) -> Arc<dyn StepContexts> {
         let mut made = self.clone();
+        relocate(&mut made.github, origin);
         made.github.insert("workspace".into(), paths.workspace.clone().into());
         made.github.insert("event_path".into(), format!("{}/_github_workflow/event.json", paths.temp).into());
         made.temp.clone_from(&paths.temp);

@@ -84,6 +84,21 @@ pub(super) fn complete(github: &mut Map<String, Value>) {
     }
 }
 
+/// Puts another address in place of the usual one, at which a job's programs reach its services.
+pub(super) fn relocate(value: &mut Value, origin: &str) {
+    match value {
+        Value::String(text) => {
+            let rest = text.strip_prefix(ORIGIN).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+            if let Some(rest) = rest {
+                *text = format!("{origin}{rest}");
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| relocate(item, origin)),
+        Value::Object(map) => map.values_mut().for_each(|value| relocate(value, origin)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
 /// A number that stands for a name, always the same: GitHub's ids are numbers, and tools read them as such. It fits the
 /// 53 bits that JavaScript counts exactly.
 fn number(name: &str) -> String {
@@ -104,6 +119,20 @@ fn text(value: &Value) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
+
+    #[test]
+    fn addresses_follow_the_services_wherever_they_stand() {
+        let mut github = serde_json::json!({
+            "api_url": format!("{ORIGIN}/api/v3"), "server_url": ORIGIN, "sha": "abc", "run_id": 7,
+            "event": {"repository": {"html_url": format!("{ORIGIN}/o/r")}, "urls": [format!("{ORIGIN}0/x")]},
+        });
+        relocate(&mut github, "http://127.0.0.1:5");
+        let expected = serde_json::json!({
+            "api_url": "http://127.0.0.1:5/api/v3", "server_url": "http://127.0.0.1:5", "sha": "abc", "run_id": 7,
+            "event": {"repository": {"html_url": "http://127.0.0.1:5/o/r"}, "urls": [format!("{ORIGIN}0/x")]},
+        });
+        assert_eq!(github, expected);
+    }
 
     #[test]
     fn contexts_become_variables() {

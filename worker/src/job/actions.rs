@@ -157,7 +157,7 @@ impl StepRunner<'_> {
 
     /// The job's `github` context.
     fn github(&self) -> Map<String, Value> {
-        github_context(&self.env.job.attempt.order)
+        github_context(&self.env.job.attempt.order, self.env.contexts.origin())
     }
 
     /// An action that the worker does itself.

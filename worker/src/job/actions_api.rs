@@ -35,6 +35,8 @@ pub trait Tunnel: Send + Sync {
 /// An open way; dropped, its connections break.
 pub(super) struct ServicePort {
     url: String,
+    /// It is where the job's contexts say that it is.
+    is_usual: bool,
     _accepting: AbortOnDropHandle<()>,
 }
 
@@ -46,10 +48,16 @@ impl ServicePort {
         masker: Arc<Masker>,
     ) -> Result<Self, SandboxError> {
         let port = machine.listen().await?;
-        let host = if port.number == ACTIONS_API_PORT { ACTIONS_API_HOST } else { "127.0.0.1" };
+        let is_usual = port.number == ACTIONS_API_PORT;
+        let host = if is_usual { ACTIONS_API_HOST } else { "127.0.0.1" };
         let url = format!("http://{host}:{}", port.number);
         let accepting = tokio::spawn(accept_connections(port, Arc::clone(&access.tunnel), masker));
-        Ok(Self { url, _accepting: AbortOnDropHandle::new(accepting) })
+        Ok(Self { url, is_usual, _accepting: AbortOnDropHandle::new(accepting) })
+    }
+
+    /// Where it is, unless it is where it is usually: on a host, jobs share the ports.
+    pub(super) fn other_origin(&self) -> Option<&str> {
+        (!self.is_usual).then_some(self.url.as_str())
     }
 
     /// What programs of actions are told (as GitHub's runner tells them).

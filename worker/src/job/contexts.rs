@@ -131,9 +131,14 @@ impl Contexts {
         interpolate_tree(tree, &scope).map_err(|error| error.to_string())
     }
 
+    /// Scheme, host and port at which the job's programs reach the services; `None`: the usual ones, or none.
+    pub(super) fn origin(&self) -> Option<&str> {
+        self.actions_api.as_ref().and_then(|(way, _)| way.other_origin())
+    }
+
     /// What depends on the paths of the job becomes known.
     pub(super) fn locate(&mut self, sandbox: SandboxKind, paths: &JobPaths) {
-        self.language = self.language.located(sandbox, paths);
+        self.language = self.language.located(sandbox, paths, self.origin());
     }
 
     /// The machine is there: what depends on it becomes known.
