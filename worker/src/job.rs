@@ -37,6 +37,7 @@ mod steps;
 
 pub use actions::artifact_zip;
 use actions::{LoadedActions, PreStep};
+use actions_api::CheckRuns;
 pub use actions_api::{ActionsApiAccess, Tunnel};
 use contexts::Contexts;
 pub(crate) use deadline::longest;
@@ -96,7 +97,10 @@ pub async fn execute(
     let (log, writer) = LogWriter::start(sink, Arc::clone(&masker), attempt.limits.log, stop.clone());
     let deadline = Deadline::new(&attempt, stop);
     let dialect = dialect::of(attempt.order.dialect);
-    let job = Job { attempt: Arc::new(attempt), dialect, sandbox, sources, observer, log, masker, deadline };
+    let github = attempt.order.contexts.get("github");
+    let repository = github.and_then(|github| github["repository"].as_str()).unwrap_or_default();
+    let checks = Arc::new(CheckRuns::new(repository));
+    let job = Job { attempt: Arc::new(attempt), dialect, sandbox, sources, observer, log, masker, checks, deadline };
     let report = Box::pin(job.run()).await;
     // The writer ends with the log; only a panic in it could be seen here, and the report stands without it.
     let _ = writer.await;
@@ -125,6 +129,8 @@ struct Job {
     observer: Arc<dyn ProgressReporter>,
     log: LogWriter,
     masker: Arc<Masker>,
+    /// What its programs say through GitHub's API.
+    checks: Arc<CheckRuns>,
     deadline: Deadline,
 }
 
@@ -204,9 +210,9 @@ impl Job {
         let preparing = async {
             self.fill(machine.as_ref()).await?;
             if let Some(access) = &attempt.actions_api {
-                let way = actions_api::ServicePort::open(access, machine.as_ref(), Arc::clone(&self.masker))
-                    .await
-                    .map_err(|error| error.to_string())?;
+                let (masker, checks) = (Arc::clone(&self.masker), Arc::clone(&self.checks));
+                let way = actions_api::ServicePort::open(access, machine.as_ref(), masker, checks).await;
+                let way = way.map_err(|error| error.to_string())?;
                 contexts.actions_api = Some((Arc::new(way), access.clone()));
             }
             contexts.enter(self.sandbox.kind(), machine.as_ref(), environment).await?;

@@ -1,5 +1,6 @@
 //! The way from a job's programs to the services that actions call, and the variables that tell it.
 
+mod check_runs;
 mod client;
 mod name_check;
 
@@ -11,7 +12,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{io::DuplexStream, task::JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 
-pub(super) use self::client::ActionsApiClient;
+pub(super) use self::{check_runs::CheckRuns, client::ActionsApiClient};
 use crate::log::mask::Masker;
 use crate::sandbox::{ACTIONS_API_HOST, ACTIONS_API_PORT, LoopbackPort, Machine, SandboxError};
 
@@ -46,12 +47,13 @@ impl ServicePort {
         access: &ActionsApiAccess,
         machine: &dyn Machine,
         masker: Arc<Masker>,
+        checks: Arc<CheckRuns>,
     ) -> Result<Self, SandboxError> {
         let port = machine.listen().await?;
         let is_usual = port.number == ACTIONS_API_PORT;
         let host = if is_usual { ACTIONS_API_HOST } else { "127.0.0.1" };
         let url = format!("http://{host}:{}", port.number);
-        let accepting = tokio::spawn(accept_connections(port, Arc::clone(&access.tunnel), masker));
+        let accepting = tokio::spawn(accept_connections(port, Arc::clone(&access.tunnel), masker, checks));
         Ok(Self { url, is_usual, _accepting: AbortOnDropHandle::new(accepting) })
     }
 
@@ -92,13 +94,19 @@ impl ServicePort {
     }
 }
 
-async fn accept_connections(mut port: LoopbackPort, tunnel: Arc<dyn Tunnel>, masker: Arc<Masker>) {
+async fn accept_connections(
+    mut port: LoopbackPort,
+    tunnel: Arc<dyn Tunnel>,
+    masker: Arc<Masker>,
+    checks: Arc<CheckRuns>,
+) {
     let mut serving = JoinSet::new();
     loop {
         tokio::select! {
             connection = port.connections.recv() => match connection {
                 Some(connection) => {
-                    serving.spawn(name_check::serve(connection, Arc::clone(&tunnel), Arc::clone(&masker)));
+                    let (tunnel, masker, checks) = (Arc::clone(&tunnel), Arc::clone(&masker), Arc::clone(&checks));
+                    serving.spawn(name_check::serve(connection, tunnel, masker, checks));
                 }
                 None => return,
             },

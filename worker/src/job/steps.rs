@@ -406,6 +406,11 @@ impl<'a> StepRunner<'a> {
         };
         report.exit_code = if report.conclusion == Conclusion::Success { 0 } else { self.exit_code.max(1) };
         report.steps = self.reports.into_iter().flatten().collect();
+        let (annotations, summary) = self.env.job.checks.take();
+        self.env.messages.annotate(annotations, &self.env.job.masker);
+        if !summary.is_empty() {
+            self.env.messages.summarise(&summary, &self.env.job.masker);
+        }
         (report.annotations, report.summary) = self.env.messages.into_parts();
         report.started = self.env.started;
         report.actions = self.actions.commits;

@@ -40,7 +40,9 @@ impl StepRunner<'_> {
         let way = match &self.env.contexts.actions_api {
             Some((_, services)) => {
                 let masker = Arc::clone(&self.env.job.masker);
-                let way = ServicePort::open(services, machine.as_ref(), masker).await.map_err(|error| said(&error))?;
+                let checks = Arc::clone(&self.env.job.checks);
+                let way = ServicePort::open(services, machine.as_ref(), masker, checks).await;
+                let way = way.map_err(|error| said(&error))?;
                 let variables = way.variables(services);
                 Some((way, variables))
             }

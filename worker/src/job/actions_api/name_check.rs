@@ -1,4 +1,5 @@
-//! Looks at the names and keys that a job's programs give to the services, before they leave the worker.
+//! Looks at the names and keys that a job's programs give to the services, before they leave the worker, and answers what
+//! the worker itself takes: check runs.
 //!
 //! Everybody who may see a run sees the names of its caches and artifacts, and they cannot be masked. The built-in actions
 //! refuse those that hold a secret; programs that talk to the services themselves get such a refusal as an answer.
@@ -17,7 +18,7 @@ use tokio::{io::DuplexStream, sync::Mutex};
 use tokio_util::task::AbortOnDropHandle;
 use url::form_urlencoded;
 
-use super::Tunnel;
+use super::{CheckRuns, Tunnel};
 use crate::log::mask::Masker;
 
 /// Bytes on their way between a program and the services.
@@ -31,14 +32,20 @@ const URL_FIELDS: &[&str] = &["keys", "artifactName", "itemPath"];
 type Body = BoxBody<Bytes, io::Error>;
 
 /// Serves one connection of a program (HTTP/1.1) to its end.
-pub(super) async fn serve(connection: DuplexStream, tunnel: Arc<dyn Tunnel>, masker: Arc<Masker>) {
+pub(super) async fn serve(
+    connection: DuplexStream,
+    tunnel: Arc<dyn Tunnel>,
+    masker: Arc<Masker>,
+    checks: Arc<CheckRuns>,
+) {
     let (near, far) = tokio::io::duplex(PIECE);
     let _serving = AbortOnDropHandle::new(tokio::spawn(tunnel.serve(far)));
     let Ok((sender, driver)) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await else { return };
     // Whoever waits for an answer hears what went wrong.
     let mut driving = AbortOnDropHandle::new(tokio::spawn(async move { drop(driver.await) }));
     let services = Arc::new(Mutex::new(sender));
-    let answering = service_fn(move |request| answer(request, Arc::clone(&services), Arc::clone(&masker)));
+    let answering =
+        service_fn(move |request| answer(request, Arc::clone(&services), Arc::clone(&masker), Arc::clone(&checks)));
     let mut server = hyper::server::conn::http1::Builder::new();
     let serving = server.half_close(true).serve_connection(TokioIo::new(connection), answering);
     tokio::pin!(serving);
@@ -54,9 +61,11 @@ async fn answer(
     request: Request<Incoming>,
     services: Arc<Mutex<SendRequest<Body>>>,
     masker: Arc<Masker>,
+    checks: Arc<CheckRuns>,
 ) -> Result<Response<Body>, Infallible> {
-    Ok(match checked(request, &masker).await {
-        Ok(request) => {
+    Ok(match checked(request, &masker, &checks).await {
+        Ok(CheckedRequest::Answer(status, value)) => json_answer(status, &value),
+        Ok(CheckedRequest::Request(request)) => {
             let mut services = services.lock().await;
             let sent = async {
                 services.ready().await?;
@@ -71,11 +80,23 @@ async fn answer(
     })
 }
 
-/// A request whose names hold no secret, to be sent on.
+/// A request that was looked at.
+enum CheckedRequest {
+    /// To be sent on.
+    Request(Request<Body>),
+    /// The worker's own answer.
+    Answer(StatusCode, Value),
+}
+
+/// A request whose names hold no secret, to be sent on, or what is answered here.
 ///
 /// What is looked at is what the services read: fields of URLs are decoded, and every body that is not a file's has to be
 /// a JSON object, whatever its type says. A body that only the services could read would pass unseen.
-async fn checked(request: Request<Incoming>, masker: &Masker) -> Result<Request<Body>, (StatusCode, String)> {
+async fn checked(
+    request: Request<Incoming>,
+    masker: &Masker,
+    checks: &CheckRuns,
+) -> Result<CheckedRequest, (StatusCode, String)> {
     let refused = |field: &str| {
         let why = format!("`{field}` holds a secret, and everybody who may see the run sees it: use its hash");
         (StatusCode::BAD_REQUEST, why)
@@ -85,13 +106,16 @@ async fn checked(request: Request<Incoming>, masker: &Masker) -> Result<Request<
         return Err(refused(&name));
     }
     if is_file(request.method(), request.uri().path()) {
-        return Ok(request.map(|body| body.map_err(io::Error::other).boxed()));
+        return Ok(CheckedRequest::Request(request.map(|body| body.map_err(io::Error::other).boxed())));
     }
     let (head, body) = request.into_parts();
     let body = Limited::new(body, REQUEST).collect().await.map_err(|error| {
         (StatusCode::PAYLOAD_TOO_LARGE, format!("a request may have {} MiB: {error}", REQUEST >> 20))
     })?;
     let bytes = body.to_bytes();
+    if let Some((status, value)) = checks.answer(&head.method, head.uri.path(), &bytes) {
+        return Ok(CheckedRequest::Answer(status, value));
+    }
     if !bytes.is_empty() {
         let said: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|error| {
             (StatusCode::BAD_REQUEST, format!("a request to this service is a JSON object: {error}"))
@@ -105,7 +129,7 @@ async fn checked(request: Request<Incoming>, masker: &Masker) -> Result<Request<
             return Err(refused(field));
         }
     }
-    Ok(Request::from_parts(head, Full::new(bytes).map_err(|never| match never {}).boxed()))
+    Ok(CheckedRequest::Request(Request::from_parts(head, Full::new(bytes).map_err(|never| match never {}).boxed())))
 }
 
 /// Whether the body is (a part of) a file, or what git wants and has, by the route that takes it.
@@ -117,7 +141,11 @@ fn is_file(method: &Method, path: &str) -> bool {
 }
 
 fn refusal(status: StatusCode, code: &str, why: &str) -> Response<Body> {
-    let text = json!({ "code": code, "msg": why, "message": why }).to_string();
+    json_answer(status, &json!({ "code": code, "msg": why, "message": why }))
+}
+
+fn json_answer(status: StatusCode, value: &Value) -> Response<Body> {
+    let text = value.to_string();
     let mut response = Response::new(Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed());
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
@@ -155,7 +183,7 @@ mod tests {
         let masker = Arc::new(Masker::default());
         masker.add("s3cret/value");
         let (mut program, far) = tokio::io::duplex(PIECE);
-        let serving = tokio::spawn(serve(far, Arc::new(Echo), masker));
+        let serving = tokio::spawn(serve(far, Arc::new(Echo), masker, Arc::new(CheckRuns::new("o/r"))));
         program.write_all(requests.concat().as_bytes()).await.unwrap();
         program.shutdown().await.unwrap();
         let mut answers = String::new();
