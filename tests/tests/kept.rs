@@ -29,7 +29,7 @@ async fn githubs_own_packages_for_caches_and_artifacts_work_unpatched() {
     if !engine::available("githubs_own_packages_for_caches_and_artifacts_work_unpatched") {
         return;
     }
-    let program = toolkit::program(Path::new(env!("CARGO_TARGET_TMPDIR"))).await.unwrap();
+    let program = toolkit::program(Path::new(env!("CARGO_TARGET_TMPDIR")), "kept").await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let workflow = "on: push
 jobs:

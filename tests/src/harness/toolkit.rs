@@ -1,4 +1,4 @@
-//! GitHub's own packages for caches and artifacts, unpatched, put together to one program of an action.
+//! GitHub's own packages for actions, unpatched, put together to programs of actions.
 
 use std::path::{Path, PathBuf};
 
@@ -8,41 +8,46 @@ use sha2::{Digest as _, Sha256};
 /// Makes `import.meta.url` of the packages work in a bundle.
 const HEAD: &str = "const __here=require('url').pathToFileURL(__filename).href;";
 
-/// The program of `tests/toolkit`, made once below `folder` from the versions of its lock file.
-pub async fn program(folder: &Path) -> Result<String> {
+/// Programs of `tests/toolkit`.
+const PROGRAMS: [&str; 4] = ["kept", "commits", "history", "tools"];
+
+/// A program of `tests/toolkit`; all are made once below `folder`, from the versions of their lock file.
+pub async fn program(folder: &Path, name: &str) -> Result<String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("toolkit");
-    let files = ["package.json", "package-lock.json", "index.mjs"];
+    let programs = PROGRAMS.map(|name| format!("{name}.mjs"));
+    let files: Vec<&str> =
+        ["package.json", "package-lock.json"].into_iter().chain(programs.iter().map(String::as_str)).collect();
     let mut hash = Sha256::new();
-    for file in files {
+    for file in &files {
         hash.update(std::fs::read(source.join(file))?);
     }
-    let done = folder.join(format!("toolkit-{}.cjs", hex::encode(hash.finalize())));
+    let done = folder.join(format!("toolkit-{}", hex::encode(hash.finalize())));
     if !done.exists() {
         std::fs::create_dir_all(folder)?;
         let work = tempfile::tempdir_in(folder)?;
-        for file in files {
+        for file in &files {
             std::fs::copy(source.join(file), work.path().join(file))?;
         }
         run(work.path(), "npm", &["ci", "--no-audit", "--no-fund"]).await?;
-        run(
-            work.path(),
-            "node_modules/.bin/esbuild",
-            &[
-                "index.mjs",
-                "--bundle",
-                "--platform=node",
-                "--target=node20",
-                "--format=cjs",
-                "--define:import.meta.url=__here",
-                &format!("--banner:js={HEAD}"),
-                "--outfile=index.cjs",
-            ],
-        )
-        .await?;
-        // Whole or not at all: another test may look.
-        std::fs::rename(work.path().join("index.cjs"), &done)?;
+        let banner = format!("--banner:js={HEAD}");
+        let options = [
+            "--bundle",
+            "--platform=node",
+            "--target=node20",
+            "--format=cjs",
+            "--define:import.meta.url=__here",
+            &banner,
+            "--outdir=made",
+            "--out-extension:.js=.cjs",
+        ];
+        let arguments: Vec<&str> = programs.iter().map(String::as_str).chain(options).collect();
+        run(work.path(), "node_modules/.bin/esbuild", &arguments).await?;
+        // Whole or not at all: another test may look, or have been first.
+        if let Err(error) = std::fs::rename(work.path().join("made"), &done) {
+            ensure!(done.exists(), "{}: {error}", done.display());
+        }
     }
-    Ok(std::fs::read_to_string(done)?)
+    Ok(std::fs::read_to_string(done.join(format!("{name}.cjs")))?)
 }
 
 async fn run(folder: &Path, program: &str, arguments: &[&str]) -> Result<()> {
@@ -53,7 +58,7 @@ async fn run(folder: &Path, program: &str, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// What the program says where all is as on GitHub.
+/// What the program `kept` says where all is as on GitHub.
 pub const SAID: &[&str] = &[
     "first restore undefined",
     "saved true",

@@ -10,7 +10,7 @@ use super::{PATH, Run, Stage, needs_engine};
 #[tokio::test(flavor = "multi_thread")]
 async fn githubs_own_packages_reach_the_coordinator_through_the_jobs_tunnel() {
     needs_engine!();
-    let program = toolkit::program(Path::new(env!("CARGO_TARGET_TMPDIR"))).await.unwrap();
+    let program = toolkit::program(Path::new(env!("CARGO_TARGET_TMPDIR")), "kept").await.unwrap();
     let workflow = "on: push\njobs:\n  build:\n    runs-on: ubuntu-latest\n    steps:\n      - uses: actions/checkout@v4\n      - uses: ./act\n";
     let manifest = "runs: {using: node20, main: main.cjs}";
     let files = [(PATH, workflow), ("act/action.yml", manifest), ("act/main.cjs", program.as_str())];

@@ -6,6 +6,7 @@ mod authority;
 mod calls;
 mod ending;
 mod intake;
+mod javascript_actions;
 mod kept;
 mod logs;
 mod repository;
