@@ -7,7 +7,7 @@ use axum::{Json, extract::State, http::HeaderMap};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ActionsApi, Authorized, JobIdentity, Refusal, base, storage::UploadKind};
+use super::{ActionsApi, Authorized, EXISTS, JobIdentity, Refusal, base, storage::UploadKind};
 use blobs::BlobError;
 use domain::run::Millis;
 use store::{Blob, Cache, CacheChange, CacheOutcome, CacheUse, Change, StoreError};
@@ -78,6 +78,14 @@ impl ActionsApi {
             }
         }
         Ok(None)
+    }
+
+    /// Deletes an entry and its bytes. Deleting one that is gone is harmless.
+    ///
+    /// # Errors
+    /// The store or the bytes can't be written.
+    pub async fn delete_cache(&self, entry: &Cache) -> Result<(), BlobError> {
+        self.remove_cache(entry).await
     }
 
     pub(super) async fn remove_cache(&self, entry: &Cache) -> Result<(), BlobError> {
@@ -151,9 +159,16 @@ impl ActionsApi {
         if !identity.trusted {
             return Err(refused("caches are read-only here: the commit is not in the maintainers' state"));
         }
+        match self.saved(identity, key, version).await? {
+            Some(_) => Err(Refusal::exists(format!("cache {key} exists already; entries never change"))),
+            None => Ok(()),
+        }
+    }
+
+    /// The entry that another job saved under just this key.
+    async fn saved(&self, identity: &JobIdentity, key: &str, version: &str) -> Result<Option<Cache>, StoreError> {
         let found = self.store.cache_for(&identity.repository, &identity.reference, version, key, 0).await?;
-        let there = found.is_some_and(|entry| entry.key == key);
-        if there { Err(Refusal::exists(format!("cache {key} exists already; entries never change"))) } else { Ok(()) }
+        Ok(found.filter(|entry| entry.key == key))
     }
 }
 
@@ -188,8 +203,12 @@ pub(super) async fn create(
     Json(entry): Json<CacheRequest>,
 ) -> Result<Json<Value>, Refusal> {
     if let Err(refusal) = api.saves(&identity, &entry.key, &entry.version).await {
-        // The toolkit reports this as a warning, not as an error of the job.
-        return Ok(Json(json!({ "ok": false, "message": refusal.reason })));
+        // The toolkit makes a warning of a message, and without one an information that another job has the key. Neither is
+        // an error of the job.
+        return Ok(Json(match refusal.code {
+            EXISTS => json!({ "ok": false }),
+            _ => json!({ "ok": false, "message": refusal.reason }),
+        }));
     }
     let url = api.upload_url(&base(&headers), &identity, UploadKind::Cache, &name(&entry));
     Ok(Json(json!({ "ok": true, "signed_upload_url": url })))
@@ -200,15 +219,28 @@ pub(super) async fn finalize(
     Authorized(identity, _): Authorized,
     Json(entry): Json<CacheRequest>,
 ) -> Result<Json<Value>, Refusal> {
-    api.saves(&identity, &entry.key, &entry.version).await?;
-    let uploaded = api.uploaded(&identity, UploadKind::Cache, &name(&entry)).await?;
+    match save(&api, &identity, &entry).await {
+        Ok(id) => Ok(Json(json!({ "ok": true, "entry_id": id.to_string() }))),
+        // Another job was faster, which is nothing to warn of: what it saved is there.
+        Err(refusal) if refusal.code == EXISTS => {
+            let saved = api.saved(&identity, &entry.key, &entry.version).await?.ok_or(refusal)?;
+            api.finish_upload(&identity, UploadKind::Cache, &name(&entry));
+            Ok(Json(json!({ "ok": true, "entry_id": saved.id.to_string(), "existed": true })))
+        }
+        Err(refusal) => Err(refusal),
+    }
+}
+
+async fn save(api: &ActionsApi, identity: &JobIdentity, entry: &CacheRequest) -> Result<u64, Refusal> {
+    api.saves(identity, &entry.key, &entry.version).await?;
+    let uploaded = api.uploaded(identity, UploadKind::Cache, &name(entry)).await?;
     let blob = uploaded.ok_or_else(|| Refusal::missing("nothing was uploaded for this entry"))?;
     if entry.size_bytes.as_ref().and_then(number).is_some_and(|size| size != blob.size) {
         return Err(Refusal::invalid(format!("{} bytes came in, others were announced", blob.size)));
     }
-    let id = api.keep_cache(&identity, &entry.key, &entry.version, blob).await?;
-    api.finish_upload(&identity, UploadKind::Cache, &name(&entry));
-    Ok(Json(json!({ "ok": true, "entry_id": id.to_string() })))
+    let id = api.keep_cache(identity, &entry.key, &entry.version, blob).await?;
+    api.finish_upload(identity, UploadKind::Cache, &name(entry));
+    Ok(id)
 }
 
 pub(super) async fn find(

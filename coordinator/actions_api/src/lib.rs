@@ -346,6 +346,9 @@ fn base(headers: &HeaderMap) -> String {
     format!("http://{host}")
 }
 
+/// The code of what is there already.
+const EXISTS: &str = "already_exists";
+
 /// An error of a call, in the form of twirp.
 #[derive(Debug)]
 struct Refusal {
@@ -372,7 +375,7 @@ impl Refusal {
     }
 
     fn exists(reason: impl Into<String>) -> Self {
-        Self::new(StatusCode::CONFLICT, "already_exists", reason)
+        Self::new(StatusCode::CONFLICT, EXISTS, reason)
     }
 
     fn too_large(reason: impl Into<String>) -> Self {

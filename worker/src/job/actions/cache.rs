@@ -151,8 +151,14 @@ impl StepRunner<'_> {
             Err(end) => return Ok(end),
         };
         match saved {
-            Ok(()) => {
-                self.env.job.log.notice(scope.index, &format!("Cache saved with key: {}", saving.key)).await;
+            Ok(outcome) => {
+                let said = match outcome {
+                    SaveOutcome::Saved => format!("Cache saved with key: {}", saving.key),
+                    SaveOutcome::Existed => {
+                        format!("Cache not saved: another job has saved one with the key {} already", saving.key)
+                    }
+                };
+                self.env.job.log.notice(scope.index, &said).await;
             }
             Err(problem) => self.env.warn(scope.index, &format!("Failed to save: {problem}")).await,
         }
@@ -160,17 +166,27 @@ impl StepRunner<'_> {
     }
 }
 
+/// What became of an entry that was to be saved.
+enum SaveOutcome {
+    Saved,
+    /// Another job was faster: entries never change.
+    Existed,
+}
+
 async fn save(
     access: &ActionsApiAccess,
     machine: &dyn crate::sandbox::Machine,
     saving: &CacheSave,
     limit: u64,
-) -> Result<(), String> {
+) -> Result<SaveOutcome, String> {
     let client = ActionsApiClient(access);
     let entry = json!({"key": saving.key, "version": version(&saving.path)});
     let made = client.call("CacheService/CreateCacheEntry", &entry).await?;
     let Some(url) = made["signed_upload_url"].as_str() else {
-        return Err(made["message"].as_str().unwrap_or("the cache could not be reserved").to_owned());
+        return match made["message"].as_str() {
+            Some(problem) => Err(problem.to_owned()),
+            None => Ok(SaveOutcome::Existed),
+        };
     };
     let patterns = workspace_tar::patterns(machine, &saving.path)?;
     let (pieces, arriving) = mpsc::channel(PIECES);
@@ -182,6 +198,6 @@ async fn save(
         return Err("the paths do not exist, hence no cache is being saved".to_owned());
     }
     sent?;
-    client.call("CacheService/FinalizeCacheEntryUpload", &entry).await?;
-    Ok(())
+    let saved = client.call("CacheService/FinalizeCacheEntryUpload", &entry).await?;
+    Ok(if saved["existed"] == true { SaveOutcome::Existed } else { SaveOutcome::Saved })
 }
