@@ -35,7 +35,7 @@ impl RunSecrets {
         if values.is_empty() {
             return Ok(None);
         }
-        let (sealed, wrapped_key) = seal::seal(&self.store_key, run, &values)?;
+        let (sealed, wrapped_key) = seal::seal(&self.store_key, &run.into(), &values)?;
         Ok(Some(Change::Secrets { run: run.clone(), sealed, wrapped_key }))
     }
 
@@ -46,7 +46,7 @@ impl RunSecrets {
     pub(super) async fn open(&self, run: &RunId) -> anyhow::Result<Secrets> {
         let Some(found) = self.store.secrets(run).await? else { return Ok(Secrets::default()) };
         let mut secrets = Secrets::default();
-        for (name, value) in seal::open(&self.store_key, run, &found.sealed, &found.wrapped_key)? {
+        for (name, value) in seal::open(&self.store_key, &run.into(), &found.sealed, &found.wrapped_key)? {
             match self.protocols.iter().any(|protocol| protocol.publisher_secret() == Some(name.as_str())) {
                 true => secrets.publisher = Keys::parse(value.expose_secret()).ok(),
                 false => secrets.values.push((name, value)),

@@ -169,6 +169,15 @@ impl Store {
         statement.fetch_all(&self.readers).await?.iter().map(cache).collect()
     }
 
+    /// Entries of a repository, the one that was used last first.
+    pub async fn caches_of(&self, repository: &str, limit: u32) -> Found<Vec<Cache>> {
+        let statement = query(
+            "SELECT id, repository, scope, name, version, sha256, size, made_at, used_at FROM caches
+             WHERE repository = $1 ORDER BY used_at DESC, id DESC LIMIT $2",
+        );
+        statement.bind(repository).bind(limit).fetch_all(&self.readers).await?.iter().map(cache).collect()
+    }
+
     /// Entries that were not used since then.
     pub async fn caches_unused(&self, since: Millis) -> Found<Vec<Cache>> {
         let statement = query(

@@ -22,7 +22,9 @@ mod leases;
 mod notification;
 mod postgres;
 mod read;
+mod rekey;
 mod reports;
+mod repository_values;
 mod retention;
 mod row;
 mod run_list;
@@ -58,7 +60,11 @@ pub use self::{
     health::StoreProblem,
     leases::{Lease, LeaseChange, Renewal},
     notification::{ChangeNotification, QueueChange},
+    rekey::StoreKeyError,
     reports::{RunReports, StoredReport},
+    repository_values::{
+        ListedValue, MAX_VALUE, MAX_VALUES, MAX_VARIABLES, OrderOutcome, RepositoryValue, ValueContent, ValueKind,
+    },
     retention::{ExpiredRun, TableSize, UnfinishedRun},
     run_list::{Filter, Page, PhaseName, Reader, SEARCHED, Status, Summary},
     run_parts::RunChange,
@@ -122,7 +128,12 @@ impl Store {
 
     /// Opens the PostgreSQL database at `postgres://…`, brings it to the newest schema if need be, and starts the writer.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
-        let pool = postgres::Pool::new(url)?;
+        Self::connect_as(url, "longshore").await
+    }
+
+    /// The same under another name than that of coordinators, which the server shows with each connection.
+    pub async fn connect_as(url: &str, application: &str) -> Result<Self, StoreError> {
+        let pool = postgres::Pool::new(url, application)?;
         let mut connection = Connection::Postgres(pool.connection().await?);
         schema::migrate(&mut connection).await?;
         let notifications = broadcast::Sender::new(NOTIFICATIONS);

@@ -33,12 +33,12 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// A pool for the address `postgres://…`; connections are made when they are needed.
-    pub(crate) fn new(url: &str) -> Result<Self, StoreError> {
+    pub(crate) fn new(url: &str, application: &str) -> Result<Self, StoreError> {
         let invalid = |error: &dyn std::fmt::Display| {
             StoreError::Database(format!("store.url is no address of a PostgreSQL database: {error}"))
         };
         let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| invalid(&describe(&error)))?;
-        config.application_name("longshore");
+        config.application_name(application);
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(PATIENCE);
         }

@@ -32,6 +32,7 @@ const SHARED: &[&str] = &[
     include_str!("../migrations/0014_artifact_owners.sql"),
     include_str!("../migrations/0015_run_titles.sql"),
     include_str!("../migrations/0016_followed_repositories.sql"),
+    include_str!("../migrations/0017_repository_values.sql"),
 ];
 
 /// What SQLite files of earlier versions carry over after a shared script, by its number.

@@ -1,12 +1,15 @@
-//! Secrets at rest: each run has a data key, wrapped by the store key; values are sealed under the data key.
+//! Secrets at rest: each owner has a data key, wrapped by the store key; values are sealed under the data key.
 //!
-//! ChaCha20-Poly1305 with a random nonce before the ciphertext. The run's id and the value's name are authenticated,
-//! so that a sealed value can't be moved to another run or name.
+//! An owner is a run, or one secret of a repository. ChaCha20-Poly1305 with a random nonce before the ciphertext. The
+//! owner and the value's name are authenticated, so that a sealed value can't be moved to another owner or name.
+
+use std::fmt;
 
 use domain::id::RunId;
 
 use ring::{
     aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    hmac,
     rand::{SecureRandom, SystemRandom},
 };
 use secrecy::{ExposeSecret, SecretBox, SecretString};
@@ -14,7 +17,7 @@ use zeroize::Zeroizing;
 
 const KEY_BYTES: usize = 32;
 
-/// Wraps the data keys of all runs. The same on every coordinator.
+/// Wraps all data keys. The same on every coordinator.
 #[derive(Debug)]
 pub struct StoreKey(SecretBox<[u8; KEY_BYTES]>);
 
@@ -25,7 +28,7 @@ pub enum SealError {
     #[error("a store key is 64 hexadecimal digits; make one with `longshore keygen`")]
     NoKey,
     /// Another key sealed it, or the bytes were changed.
-    #[error("the stored secrets of run {0} can't be opened: was the store key replaced, or the database changed?")]
+    #[error("the stored secrets of {0} can't be opened: was the store key replaced, or the database changed?")]
     Broken(String),
     /// The machine gives no randomness.
     #[error("no randomness from the operating system")]
@@ -45,47 +48,94 @@ impl StoreKey {
         let key = random::<KEY_BYTES>()?;
         Ok(hex::encode(key.as_slice()).into())
     }
+
+    /// What a database knows the key by: it tells keys apart and says nothing else of them.
+    pub fn mark(&self) -> String {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.expose_secret());
+        hex::encode(hmac::sign(&key, b"the mark of a store key"))
+    }
+}
+
+/// What sealed values belong to: they open for nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealOwner {
+    /// What is authenticated.
+    text: String,
+    /// For people.
+    name: String,
+}
+
+impl From<&RunId> for SealOwner {
+    fn from(run: &RunId) -> Self {
+        Self { text: run.to_string(), name: format!("run {run}") }
+    }
+}
+
+impl SealOwner {
+    /// Of the secrets of a repository, for an environment of it; empty: for all of it.
+    pub fn repository(repository: &str, environment: &str) -> Self {
+        // No run's id has such a character.
+        Self { text: format!("repository\0{repository}\0{environment}"), name: format!("the repository {repository}") }
+    }
+}
+
+impl fmt::Display for SealOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
 }
 
 /// Sealed values by name, and the data key that opens them, wrapped by the store key.
 pub type Sealed = (Vec<(String, Vec<u8>)>, Vec<u8>);
 
-/// Seals a run's values under a new data key.
-pub fn seal(store_key: &StoreKey, run: &RunId, values: &[(String, SecretString)]) -> Result<Sealed, SealError> {
+/// Seals an owner's values under a new data key.
+pub fn seal(store_key: &StoreKey, owner: &SealOwner, values: &[(String, SecretString)]) -> Result<Sealed, SealError> {
     let data_key = random::<KEY_BYTES>()?;
-    let cipher = cipher(run, data_key.as_slice())?;
+    let cipher = cipher(owner, data_key.as_slice())?;
     let sealed = values.iter().map(|(name, value)| {
-        Ok((name.clone(), encrypt(&cipher, &value_aad(run, name), value.expose_secret().as_bytes())?))
+        Ok((name.clone(), encrypt(&cipher, &value_aad(owner, name), value.expose_secret().as_bytes())?))
     });
     let sealed = sealed.collect::<Result<_, SealError>>()?;
-    let wrapped = encrypt(&wrapper(run, store_key)?, &key_aad(run), data_key.as_slice())?;
+    let wrapped = encrypt(&wrapper(owner, store_key)?, &key_aad(owner), data_key.as_slice())?;
     Ok((sealed, wrapped))
 }
 
-/// Opens what [`seal`] made for this run.
+/// Opens what [`seal`] made for this owner.
 pub fn open(
     store_key: &StoreKey,
-    run: &RunId,
+    owner: &SealOwner,
     sealed: &[(String, Vec<u8>)],
     wrapped_key: &[u8],
 ) -> Result<Vec<(String, SecretString)>, SealError> {
-    let broken = || SealError::Broken(run.to_string());
-    let data_key = decrypt(&wrapper(run, store_key)?, &key_aad(run), wrapped_key).ok_or_else(broken)?;
-    let cipher = cipher(run, &data_key)?;
+    let broken = || SealError::Broken(owner.to_string());
+    let data_key = decrypt(&wrapper(owner, store_key)?, &key_aad(owner), wrapped_key).ok_or_else(broken)?;
+    let cipher = cipher(owner, &data_key)?;
     let values = sealed.iter().map(|(name, bytes)| {
-        let value = decrypt(&cipher, &value_aad(run, name), bytes).ok_or_else(broken)?;
+        let value = decrypt(&cipher, &value_aad(owner, name), bytes).ok_or_else(broken)?;
         let text = str::from_utf8(&value).map_err(|_| broken())?;
         Ok((name.clone(), SecretString::from(text)))
     });
     values.collect()
 }
 
-fn wrapper(run: &RunId, store_key: &StoreKey) -> Result<LessSafeKey, SealError> {
-    cipher(run, store_key.0.expose_secret())
+/// Wraps an owner's data key by another store key.
+pub(crate) fn rewrap(
+    old: &StoreKey,
+    new: &StoreKey,
+    owner: &SealOwner,
+    wrapped_key: &[u8],
+) -> Result<Vec<u8>, SealError> {
+    let data_key = decrypt(&wrapper(owner, old)?, &key_aad(owner), wrapped_key);
+    let data_key = data_key.ok_or_else(|| SealError::Broken(owner.to_string()))?;
+    encrypt(&wrapper(owner, new)?, &key_aad(owner), &data_key)
 }
 
-fn cipher(run: &RunId, key: &[u8]) -> Result<LessSafeKey, SealError> {
-    let key = UnboundKey::new(&CHACHA20_POLY1305, key).map_err(|_| SealError::Broken(run.to_string()))?;
+fn wrapper(owner: &SealOwner, store_key: &StoreKey) -> Result<LessSafeKey, SealError> {
+    cipher(owner, store_key.0.expose_secret())
+}
+
+fn cipher(owner: &SealOwner, key: &[u8]) -> Result<LessSafeKey, SealError> {
+    let key = UnboundKey::new(&CHACHA20_POLY1305, key).map_err(|_| SealError::Broken(owner.to_string()))?;
     Ok(LessSafeKey::new(key))
 }
 
@@ -108,12 +158,12 @@ fn decrypt(cipher: &LessSafeKey, aad: &[u8], sealed: &[u8]) -> Option<Zeroizing<
     Some(body)
 }
 
-fn value_aad(run: &RunId, name: &str) -> Vec<u8> {
-    [b"value\0", run.as_str().as_bytes(), b"\0", name.as_bytes()].concat()
+fn value_aad(owner: &SealOwner, name: &str) -> Vec<u8> {
+    [b"value\0", owner.text.as_bytes(), b"\0", name.as_bytes()].concat()
 }
 
-fn key_aad(run: &RunId) -> Vec<u8> {
-    [b"key\0", run.as_str().as_bytes()].concat()
+fn key_aad(owner: &SealOwner) -> Vec<u8> {
+    [b"key\0", owner.text.as_bytes()].concat()
 }
 
 fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, SealError> {
@@ -132,6 +182,10 @@ mod tests {
         StoreKey::from_hex(StoreKey::generate().unwrap().expose_secret()).unwrap()
     }
 
+    fn run(id: &str) -> SealOwner {
+        SealOwner::from(&RunId::from(id))
+    }
+
     fn values() -> Vec<(String, SecretString)> {
         vec![("TOKEN".into(), "s3cret\nwith lines ✓".into()), ("EMPTY".into(), "".into())]
     }
@@ -139,35 +193,58 @@ mod tests {
     #[test]
     fn what_was_sealed_opens_with_the_same_key_for_the_same_run_only() {
         let store_key = key();
-        let (sealed, wrapped) = seal(&store_key, &"run-1".into(), &values()).unwrap();
-        let opened = open(&store_key, &"run-1".into(), &sealed, &wrapped).unwrap();
+        let (sealed, wrapped) = seal(&store_key, &run("run-1"), &values()).unwrap();
+        let opened = open(&store_key, &run("run-1"), &sealed, &wrapped).unwrap();
         let plain = |list: &[(String, SecretString)]| {
             list.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect::<Vec<_>>()
         };
         assert_eq!(plain(&opened), plain(&values()));
-        let broken = |run: &str| Some(SealError::Broken(run.into()));
-        assert_eq!(open(&key(), &"run-1".into(), &sealed, &wrapped).err(), broken("run-1"));
-        assert_eq!(open(&store_key, &"run-2".into(), &sealed, &wrapped).err(), broken("run-2"));
+        let broken = |run: &str| Some(SealError::Broken(format!("run {run}")));
+        assert_eq!(open(&key(), &run("run-1"), &sealed, &wrapped).err(), broken("run-1"));
+        assert_eq!(open(&store_key, &run("run-2"), &sealed, &wrapped).err(), broken("run-2"));
+    }
+
+    #[test]
+    fn a_secret_of_a_repository_opens_for_its_own_repository_and_environment_alone() {
+        let (store_key, own) = (key(), SealOwner::repository("30617:a:b", "production"));
+        let (sealed, wrapped) = seal(&store_key, &own, &values()).unwrap();
+        assert!(open(&store_key, &own, &sealed, &wrapped).is_ok());
+        for (repository, environment) in
+            [("30617:a:b", ""), ("30617:a:b", "staging"), ("30617:a:c", "production"), ("30617:a:b\0production", "")]
+        {
+            let other = SealOwner::repository(repository, environment);
+            assert!(open(&store_key, &other, &sealed, &wrapped).is_err(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_data_key_that_was_wrapped_anew_opens_with_the_new_store_key_alone() {
+        let (old, new, own) = (key(), key(), run("run"));
+        let (sealed, wrapped) = seal(&old, &own, &values()).unwrap();
+        let again = rewrap(&old, &new, &own, &wrapped).unwrap();
+        assert!(open(&new, &own, &sealed, &again).is_ok() && open(&old, &own, &sealed, &again).is_err());
+        assert!(rewrap(&new, &old, &own, &wrapped).is_err(), "what it was not wrapped by opens nothing");
+        assert!(old.mark() != new.mark() && old.mark().len() == 64);
     }
 
     #[test]
     fn a_sealed_value_cant_take_another_name_or_be_changed() {
         let store_key = key();
-        let (sealed, wrapped) = seal(&store_key, &"run".into(), &values()).unwrap();
+        let (sealed, wrapped) = seal(&store_key, &run("run"), &values()).unwrap();
         let mut renamed = sealed.clone();
         renamed[0].0 = "OTHER".into();
-        assert!(open(&store_key, &"run".into(), &renamed, &wrapped).is_err());
+        assert!(open(&store_key, &run("run"), &renamed, &wrapped).is_err());
         for position in 0..sealed[0].1.len() {
             let mut changed = sealed.clone();
             changed[0].1[position] ^= 1;
-            assert!(open(&store_key, &"run".into(), &changed, &wrapped).is_err(), "byte {position}");
+            assert!(open(&store_key, &run("run"), &changed, &wrapped).is_err(), "byte {position}");
         }
-        assert!(open(&store_key, &"run".into(), &sealed, &wrapped[..5]).is_err());
+        assert!(open(&store_key, &run("run"), &sealed, &wrapped[..5]).is_err());
     }
 
     #[test]
     fn no_plain_text_stands_in_what_is_stored() {
-        let (sealed, _) = seal(&key(), &"run".into(), &[("A".into(), "canary-4711".into())]).unwrap();
+        let (sealed, _) = seal(&key(), &run("run"), &[("A".into(), "canary-4711".into())]).unwrap();
         assert!(!sealed[0].1.windows(11).any(|window| window == b"canary-4711"));
     }
 

@@ -3,6 +3,7 @@
 mod caches;
 mod file;
 mod parts;
+mod repository_values;
 mod retention;
 mod server;
 mod upgrade;

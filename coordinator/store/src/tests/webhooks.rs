@@ -99,7 +99,7 @@ async fn deliveries_that_an_earlier_version_left_in_a_file_are_sent() {
 #[tokio::test]
 async fn deliveries_that_an_earlier_version_left_on_a_server_are_sent() {
     let database = crate::testing::postgres_database().await.unwrap();
-    let client = crate::postgres::Pool::new(&database).unwrap().connection().await.unwrap();
+    let client = crate::postgres::Pool::new(&database, "test").unwrap().connection().await.unwrap();
     leave_deliveries(&mut Connection::Postgres(client)).await;
     are_sent(&Store::connect(&database).await.unwrap()).await;
 }
