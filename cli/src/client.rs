@@ -3,6 +3,7 @@
 pub(crate) mod api;
 pub(crate) mod approve;
 pub(crate) mod artifacts;
+pub(crate) mod cache;
 pub(crate) mod cancel;
 pub(crate) mod definition;
 pub(crate) mod event_chain;
@@ -13,6 +14,7 @@ pub(crate) mod local_commit;
 pub(crate) mod logs;
 pub(crate) mod relay;
 pub(crate) mod repository;
+pub(crate) mod repository_values;
 pub(crate) mod rerun;
 pub(crate) mod run_events;
 pub(crate) mod run_status;

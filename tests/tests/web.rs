@@ -15,6 +15,8 @@ mod connections_of_clients;
 mod control;
 #[path = "web/definitions.rs"]
 mod definitions;
+#[path = "web/settings.rs"]
+mod settings;
 #[path = "web/tokens.rs"]
 mod tokens;
 #[path = "web/whole.rs"]
@@ -256,6 +258,7 @@ async fn t46_markup_in_a_run_and_its_log_is_inert_on_the_pages() {
         "make",
         "dialog",
         "review",
+        "settings",
         "edit",
         "yaml",
         "bunker",

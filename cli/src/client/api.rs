@@ -115,15 +115,20 @@ impl ApiClient {
         self.send(Method::POST, path, &[]).await
     }
 
-    /// Sends a request with a JSON body.
+    /// Sends a request with a JSON body; an answer that is no success is an error with cause and remedy.
     pub(crate) async fn post_json(&self, path: &str, body: &Value) -> Result<Response> {
+        self.checked(self.try_post_json(path, body).await?).await
+    }
+
+    /// The same, whatever the status.
+    pub(crate) async fn try_post_json(&self, path: &str, body: &Value) -> Result<Response> {
         let url = format!("{}{path}", self.base);
         let body = body.to_string();
         let mut request = self.http.post(&url).header("content-type", "application/json");
         if let Some(keys) = &self.keys {
             request = request.header("authorization", authorization(keys, &url, "POST", Some(&body))?);
         }
-        self.checked(request.body(body).send().await.map_err(|error| self.no_answer(error))?).await
+        request.body(body).send().await.map_err(|error| self.no_answer(error))
     }
 
     /// Sends a request; an answer that is no success is an error with cause and remedy.

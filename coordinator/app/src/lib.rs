@@ -19,6 +19,7 @@ mod log_publisher;
 mod metrics;
 mod planner;
 mod repository_policy;
+mod repository_settings;
 mod rerun_artifacts;
 mod restored;
 mod retention;

@@ -17,7 +17,7 @@ use super::{
     run_service::RunService,
     workflow_source::{PlanError, WorkflowSource, utf8},
 };
-use domain::run::{Planned, RunState};
+use domain::run::{Planned, RunState, StoredValues};
 use planning::{
     self, PlanOutcome, RepositoryMetadata,
     repository_config::{self, RepositoryConfig},
@@ -27,6 +27,7 @@ use source::{
     lock::Lock,
     other_repositories::{FetchDepth, RepositoryRequest, RepositorySnapshot},
 };
+use store::{StoreError, ValueContent, ValueKind};
 
 /// Repositories of called workflows, each resolved once for a plan: all its files are of one commit.
 type Origins = IndexMap<String, Result<RepositorySnapshot, String>>;
@@ -76,6 +77,13 @@ impl Planner {
         };
         let takes_over = state.rerun.as_ref().is_some_and(|rerun| rerun.takes_over);
         let outsider = takes_over || !self.is_insider(&found, &request.actor).await;
+        let stored = match found.proven && !outsider {
+            true => self
+                .stored_values(&found.repository.address)
+                .await
+                .map_err(|error| PlanError::NotYet(error.to_string()))?,
+            false => StoredValues::default(),
+        };
         let metadata = RepositoryMetadata {
             commit: found.commit.clone(),
             reference: found.reference.clone(),
@@ -89,6 +97,7 @@ impl Planner {
             maintainers: found.maintainers.clone(),
             relays: found.relays.clone(),
             definition: files.of(&path).map(|supplied| supplied.event.clone()),
+            stored,
         };
         let (mut known, mut origins) = (CalledFiles::new(), Origins::new());
         let asked = Arc::new((request.clone(), metadata, text));
@@ -125,6 +134,30 @@ impl Planner {
                 }
             }
         }
+    }
+
+    /// What maintainers stored for a repository: variables, and which secrets there are.
+    async fn stored_values(&self, repository: &str) -> Result<StoredValues, StoreError> {
+        let store = self.run_service.store();
+        let mut stored = StoredValues::default();
+        let mut has_variables = false;
+        for (kind, environment, name) in store.repository_value_names(repository).await? {
+            match kind {
+                ValueKind::Secret => stored.secrets.entry(environment).or_default().push(name),
+                ValueKind::Variable if environment.is_empty() => has_variables = true,
+                ValueKind::Variable => {
+                    stored.environments.insert(environment);
+                }
+            }
+        }
+        if has_variables {
+            for one in store.repository_values(repository, None, &[ValueKind::Variable]).await? {
+                if let Some(ValueContent::Plain(text)) = one.content {
+                    stored.variables.insert(one.name, text);
+                }
+            }
+        }
+        Ok(stored)
     }
 
     /// Whether a key's requests count like a maintainer's: it is one, or was named by the operator, or by the

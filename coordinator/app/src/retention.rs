@@ -17,9 +17,11 @@ use blobs::Blobs;
 use domain::id::{BlobHash, RunId};
 use domain::run::Millis;
 use logs::Logs;
+use nostr_client::policy::Policy;
 use source::RepositoryMirrors;
 use store::{ArtifactChange, ClaimedWork, ExpiredRun, NewWork, Store, WorkKind};
 use work::{BackOff, Outcome, WorkHandler};
+use workflow::time::DAY_MS;
 
 /// Runs of one look at the store.
 const RUNS: u32 = 100;
@@ -27,6 +29,11 @@ const RUNS: u32 = 100;
 const BLOBS: u32 = 1000;
 /// Time between the end of a part and its next turn (ms): what comes meanwhile goes beyond every limit.
 const PAUSE: Millis = 600_000;
+/// How long nobody may run for a repository before its secrets and variables are erased (ms): a mistake in a configuration
+/// is mended until then.
+const UNSERVED: Millis = DAY_MS;
+/// How long it is known that a name was removed (ms).
+const REMOVED: Millis = 7 * DAY_MS;
 /// Waits after a failure.
 const BACK_OFF: BackOff = BackOff { first: Duration::from_secs(60), longest: Duration::from_secs(3600) };
 
@@ -37,6 +44,7 @@ pub(super) struct Config {
     pub(super) blobs: Blobs,
     pub(super) actions_api: ActionsApi,
     pub(super) sources: Arc<RepositoryMirrors>,
+    pub(super) policy: Policy,
     /// How much room may be taken.
     pub(super) limits: config::Retention,
     /// Milliseconds that a run is kept.
@@ -108,7 +116,23 @@ impl Retention {
         if removed > 0 || rows > 0 {
             tracing::info!(runs = removed, rows, "removed what is past its retention");
         }
+        self.forget_values(now).await?;
         Ok(blobs.expire(now).await?)
+    }
+
+    /// Forgets secrets and variables of repositories for which nobody may run here any more, and that names were removed
+    /// so long ago that no order of that time is taken in.
+    async fn forget_values(&self, now: Millis) -> anyhow::Result<()> {
+        let Config { store, policy, .. } = &self.0;
+        for (repository, authors) in store.repositories_with_values().await? {
+            let served = policy.serves(&repository, &authors);
+            let forgotten = store.note_served(&repository, served, now, UNSERVED).await?;
+            if forgotten > 0 {
+                tracing::warn!(repository, forgotten, "nobody may run for it any more: its stored values are erased");
+            }
+        }
+        store.forget_removed_values(now.saturating_sub(REMOVED)).await?;
+        Ok(())
     }
 
     /// The rows go last: until then a removal that was cut off is repeated.

@@ -9,18 +9,22 @@ use super::{
     effect_rows::{RowMaker, RunTransition},
     metrics::runs::{Observed, RunMetrics},
     repository_policy::RepositoryPolicy,
-    run_secrets::RunSecrets,
+    run_secrets::{RunSecrets, StoredForJob},
     state_cache::{Snapshot, StateCache, WriteSet},
     unit_of_work::{self, Outcome, Sources},
 };
 use config::{Config, Definitions};
 use domain::{
-    id::RunId,
+    id::{JobKey, RunId},
     run::{self, Millis, NewRun, Repository, Rerun, RunEvent, RunRefusal, RunRequest, RunState},
     schedule::WaitUpdate,
 };
 use nostr_client::{outbox::Outbox, protocol::Secrets};
-use store::{Batch, Change, RunChange, Store, StoreError, seal::StoreKey};
+use secrecy::SecretString;
+use store::{
+    Batch, Change, RunChange, Store, StoreError, ValueContent,
+    seal::{SealError, StoreKey},
+};
 
 /// Milliseconds of a day.
 const DAY_MS: Millis = 24 * 3600 * 1000;
@@ -246,6 +250,28 @@ impl RunService {
     /// It can't be read, or not be opened with this store key.
     pub async fn secrets(&self, run: &RunId) -> anyhow::Result<Secrets> {
         self.0.secrets.open(run).await
+    }
+
+    /// What maintainers stored that a job may have.
+    ///
+    /// # Errors
+    /// It can't be read, or not be opened with this store key.
+    pub(super) async fn stored_for(&self, state: &RunState, job: &JobKey) -> anyhow::Result<StoredForJob> {
+        self.0.secrets.stored_for(state, job).await
+    }
+
+    /// Seals a secret for a repository, or for an environment of it.
+    ///
+    /// # Errors
+    /// It can't be sealed.
+    pub(super) fn seal_stored(
+        &self,
+        repository: &str,
+        environment: &str,
+        name: &str,
+        value: SecretString,
+    ) -> Result<ValueContent, SealError> {
+        self.0.secrets.seal_stored(repository, environment, name, value)
     }
 
     /// Makes the events that go to relays.

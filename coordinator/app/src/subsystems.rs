@@ -23,6 +23,7 @@ use super::{
     now,
     planner::Planner,
     repository_policy::RepositoryPolicy,
+    repository_settings::RepositorySettings,
     restored, retention,
     run_service::{RunService, RunServiceConfig},
     trigger_work::TriggerWork,
@@ -80,6 +81,7 @@ impl Subsystems {
         let secret = keys::read_store_key(&config.store_key_file)?;
         let store_key = StoreKey::from_hex(&zeroize::Zeroizing::new(hex::encode(*secret)))?;
         let store = open_store(&config).await?;
+        store.check_store_key(&store_key).await?;
         let relays = Relays::new(&keys, &config.relays);
         let delivery = DeliveryPlan::new(relays.clone(), &config.relays, now);
         let outbox = Outbox::new(keys.clone(), PROTOCOLS, delivery);
@@ -180,6 +182,7 @@ impl Subsystems {
             blobs: self.blobs.clone(),
             actions_api: self.actions_api.clone(),
             sources: self.sources.clone(),
+            policy: self.policy.clone(),
             limits: self.config.retention,
             keep: self.config.keep_days.saturating_mul(24 * 3600 * 1000),
             clock: now,
@@ -245,6 +248,13 @@ impl Subsystems {
             config: self.config.clone(),
             definitions: self.definitions.clone(),
             profiles: Profiles::new(self.relays.clone(), &self.config.relays),
+            settings: RepositorySettings::new(
+                self.run_service.clone(),
+                self.sources.clone(),
+                self.policy.clone(),
+                self.keys.clone(),
+                self.actions_api.clone(),
+            ),
         };
         let samples = metrics::SampleInputs {
             store: self.store.clone(),

@@ -22,6 +22,7 @@ mod ready;
 mod report_size;
 mod rerun;
 mod retry;
+mod stored_values;
 mod transition;
 
 #[cfg(any(test, feature = "testing"))]
@@ -52,6 +53,7 @@ pub use event::{RunEffect, RunEvent, RunRefusal, RunUpdate};
 pub use order::order;
 pub use origin::{NostrOrigin, OriginEvent, RequestOrigin, TriggerOrigin};
 pub use rerun::{Rerun, RerunRequest, RerunScope, ReusedJob};
+pub use stored_values::{StoredValues, WantedValues, overlaid};
 
 /// Bytes of all outputs that the jobs of one run may hand to other jobs, names and values together (GitHub docs,
 /// "Defining outputs for jobs").
@@ -172,6 +174,9 @@ pub struct Planned {
     /// Files that came from definitions.
     #[serde(default, rename = "supplied")]
     pub definitions: Vec<DefinitionOverride>,
+    /// What maintainers stored for the repository, where the run is trusted.
+    #[serde(default, skip_serializing_if = "StoredValues::is_empty")]
+    pub stored: StoredValues,
     /// Notices for the run's log.
     pub notices: Vec<String>,
     /// Relays of the repository, for publishing.

@@ -201,6 +201,18 @@ impl Policy {
         rules.maintainers && (rules.repositories.contains(address) || by_owner())
     }
 
+    /// Whether somebody may run for a repository by the configuration: what relays say may be missing for a while.
+    /// `maintainers` are those (64 hex) that were known before.
+    pub fn serves(&self, address: &str, maintainers: &[String]) -> bool {
+        let rules = &self.0;
+        let mut known = maintainers.iter().filter_map(|key| PublicKey::from_hex(key).ok()).chain(owner(address));
+        rules.everyone
+            || rules.list.is_some()
+            || self.names(address)
+            || rules.trusted.contains_key(address)
+            || known.any(|key| rules.keys.contains(&key) || self.trusts(address, &key))
+    }
+
     /// Whether one more of those that are not known is told why they are refused; counts as told.
     pub fn answers_stranger(&self) -> bool {
         self.0.answers.take()

@@ -19,7 +19,7 @@ use workflow::{
 };
 
 use domain::id::{CommitId, MalformedId};
-use domain::run::{MAX_COMMIT_MESSAGE, PlainCommand, Planned, Repository, RunRequest};
+use domain::run::{MAX_COMMIT_MESSAGE, PlainCommand, Planned, Repository, RunRequest, StoredValues};
 
 /// What the source stage knows of a repository and the commit, beside its files.
 #[derive(Debug, Clone)]
@@ -48,6 +48,8 @@ pub struct RepositoryMetadata {
     pub relays: Vec<String>,
     /// Id of the definition that stands for the workflow file, where the commit's own does not count.
     pub definition: Option<String>,
+    /// What maintainers stored for the repository; it counts in a trusted run alone.
+    pub stored: StoredValues,
 }
 
 /// The path of a request's workflow, checked: where it can't be meant, the message says so.
@@ -106,13 +108,22 @@ pub fn plan(
         definition: metadata.definition.clone(),
     };
     let event = graph.plan.dialect.start_event(&graph.plan, request.trigger.as_deref());
-    let vars = if metadata.outsider { IndexMap::new() } else { request.env.clone() };
+    let stored = match metadata.proven && !metadata.outsider {
+        true => metadata.stored.clone().beneath(&request.env),
+        false => StoredValues::default(),
+    };
+    let vars = match (metadata.outsider, stored.variables.is_empty()) {
+        (true, _) => IndexMap::new(),
+        (false, true) => request.env.clone(),
+        (false, false) => stored.variables.clone(),
+    };
     let trigger = RunTrigger { event, inputs: request.inputs.clone(), vars, payload: request.payload.clone() };
     let mut planned = assemble(graph, &subject, trigger, numbers)?;
     if let Some(definition) = &metadata.definition {
         notices.push(format!("{path} is not of the commit: it is the definition {definition}"));
     }
     planned.proven = metadata.proven;
+    planned.stored = stored;
     planned.outsider = metadata.outsider;
     planned.maintainers = metadata.maintainers.clone();
     planned.relays = metadata.relays.clone();
@@ -210,6 +221,7 @@ pub fn assemble(
         commit_message: message.filter(|line| !line.is_empty()),
         origins: IndexMap::new(),
         definitions: Vec::new(),
+        stored: StoredValues::default(),
         notices: Vec::new(),
         relays: Vec::new(),
         maintainers: Vec::new(),

@@ -51,6 +51,7 @@ fn metadata(reference: &str) -> RepositoryMetadata {
         maintainers: Vec::new(),
         relays: Vec::new(),
         definition: None,
+        stored: StoredValues::default(),
     }
 }
 

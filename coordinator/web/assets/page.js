@@ -30,3 +30,4 @@ found("runs", liveList);
 found("run", liveRun);
 found("log", liveLog);
 found("edit", edit);
+found("settings", async (place) => (await import("./settings.js")).settings(place));

@@ -29,7 +29,7 @@ const authorization = async (kind, tags) => "Nostr " + base64(JSON.stringify(awa
 
 const explain = async (answer) => {
   const told = await answer.json().catch(() => null);
-  throw new Error(told?.error || "the server answered " + answer.status);
+  throw Object.assign(new Error(told?.error || "the server answered " + answer.status), { status: answer.status });
 };
 
 const sha256 = async (text) => {

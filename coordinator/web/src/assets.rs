@@ -52,6 +52,7 @@ assets! {
     "make.js" as SCRIPT,
     "dialog.js" as SCRIPT,
     "review.js" as SCRIPT,
+    "settings.js" as SCRIPT,
     "stream.js" as SCRIPT,
     "bunker.js" as SCRIPT,
     "noble/ciphers/chacha.js" as SCRIPT,

@@ -49,8 +49,9 @@ pub(super) struct Caller {
     pub(super) key: Option<String>,
     /// SHA-256 of the body that was signed for, hex.
     payload: Option<String>,
-    /// The signature, where the request does more than read.
+    /// The signature, where the request does more than read, and its time in Unix seconds.
     signature: Option<(Signature, ClientAddress)>,
+    signed_at: u64,
     /// Which runs it may read.
     pub(super) reader: Reader,
 }
@@ -62,7 +63,7 @@ impl Caller {
             Some(key) if web.settings.operators.contains(key) => Reader::Operator,
             Some(key) => Reader::Key(key.clone()),
         };
-        Self { key, payload: None, signature: None, reader }
+        Self { key, payload: None, signature: None, signed_at: 0, reader }
     }
 
     /// The key, if the signature covers this body: one that covers the URL alone could be replayed with another body.
@@ -73,6 +74,14 @@ impl Caller {
             true => Ok(key),
             false => Err(unauthorized("the signature does not cover the body: add its SHA-256 as `payload` (NIP-98)")),
         }
+    }
+
+    /// Id and time (Unix seconds) of the event by which a request that does more than read was signed: they order it
+    /// among others.
+    pub(super) fn signing(&self) -> Result<(String, u64), Refusal> {
+        let (signature, _) =
+            self.signature.as_ref().ok_or_else(|| unauthorized("sign the request (NIP-98, kind 27235)"))?;
+        Ok((signature.id.to_hex(), self.signed_at))
     }
 
     /// Uses the signature for an action: each is good once. To be called when all that may refuse the action was asked:
@@ -132,7 +141,8 @@ impl Caller {
         let reads = parts.method == Method::GET || parts.method == Method::HEAD;
         let signature = (!reads).then(|| (Signature { id: event.id, key: event.pubkey }, Client::of(parts).0));
         let payload = tag(event, "payload").map(str::to_owned);
-        Ok(Self { payload, signature, ..Self::new(web, Some(event.pubkey.to_hex())) })
+        let signed_at = event.created_at.as_secs();
+        Ok(Self { payload, signature, signed_at, ..Self::new(web, Some(event.pubkey.to_hex())) })
     }
 
     /// The reader of a session or of a link, or nobody.

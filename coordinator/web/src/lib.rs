@@ -36,12 +36,15 @@ mod people;
 mod pool;
 mod reader_session;
 mod repositories;
+mod repository_caches;
+mod repository_values;
 mod request_limits;
 mod run_detail;
 mod run_feed;
 mod run_lookup;
 mod run_page;
 mod run_search;
+mod settings_page;
 mod signer;
 mod spent_signatures;
 mod state;
@@ -76,7 +79,7 @@ use blobs::Blobs;
 use domain::id::{JobKey, RunId};
 use domain::run::{ApprovalVerdict, Millis};
 use logs::Logs;
-use store::{DefinitionRow, Reader, Store};
+use store::{Cache, DefinitionRow, Reader, Store, ValueKind};
 
 pub use self::http_port::{REFUSALS, serve};
 use self::{request_limits::RequestLimits, run_feed::RunFeed, spent_signatures::SpentSignatures};
@@ -226,8 +229,61 @@ pub trait Control: Send + Sync {
         relay: &'a str,
         key: &'a str,
     ) -> BoxFuture<'a, Result<BoxStream<'static, Event>, OperatorActionError>>;
+    /// Whether a key (64 hex) manages a repository's secrets, variables and caches.
+    fn may_manage<'a>(
+        &'a self,
+        repository: &'a str,
+        key: &'a str,
+    ) -> BoxFuture<'a, anyhow::Result<Result<(), SettingsRefusal>>>;
+    /// Sets or removes a secret or a variable, for somebody who manages the repository.
+    fn order_value(&self, order: ValueOrder) -> BoxFuture<'_, anyhow::Result<ValueAnswer>>;
+    /// Deletes an entry of the caches.
+    fn delete_cache<'a>(&'a self, entry: &'a Cache) -> BoxFuture<'a, anyhow::Result<()>>;
     /// The workflow files of a repository at a commit, if the commit is in the mirror: nothing is fetched.
     fn workflows<'a>(&'a self, repository: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<File>>>;
+}
+
+/// Why somebody may not manage a repository's settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SettingsRefusal {
+    /// Others do, or there is no such repository here.
+    Others,
+    /// Too many are being looked at.
+    Busy,
+}
+
+/// An order to set a secret or a variable, or to remove it.
+pub struct ValueOrder {
+    /// Address of the repository.
+    pub repository: String,
+    /// The environment whose jobs have it, in lower case; empty: every job.
+    pub environment: String,
+    /// What it is.
+    pub kind: ValueKind,
+    /// In upper case.
+    pub name: String,
+    /// A variable's text, or a secret's NIP-44 payload; `None`: it is to be removed.
+    pub value: Option<String>,
+    /// Who signed the order, 64 hex.
+    pub by: String,
+    /// Id of the event that was signed.
+    pub event: String,
+    /// Its time, Unix seconds.
+    pub at: u64,
+}
+
+/// What came of such an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ValueAnswer {
+    /// It counts. Whether the name stood for something before.
+    Taken {
+        /// It did.
+        replaces: bool,
+    },
+    /// A later one counts already.
+    Older,
+    /// The value can't be stored; the text says why.
+    Unusable(String),
 }
 
 /// A relay of the configuration.
@@ -329,6 +385,7 @@ pub fn router(web: Web) -> Router {
         .route("/repositories", get(repositories::repositories))
         .route("/repositories/{address}", get(repositories::repository))
         .route("/repositories/{address}/edit", get(edit::page))
+        .route("/repositories/{address}/settings", get(settings_page::page))
         .route("/avatars/{name}", get(people::avatar))
         .route("/assets/{*name}", get(assets::asset))
         .merge(api)
@@ -387,6 +444,9 @@ fn api() -> OpenApiRouter<Web> {
         .routes(routes!(definitions::diff))
         .routes(routes!(definitions::preview))
         .routes(routes!(definitions::define))
+        .routes(routes!(repository_values::list, repository_values::order))
+        .routes(routes!(repository_caches::list))
+        .routes(routes!(repository_caches::delete))
         .routes(routes!(signer::messages))
         .routes(routes!(signer::answers))
         .routes(routes!(hooks::deliveries))

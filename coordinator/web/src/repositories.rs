@@ -107,8 +107,9 @@ struct Repository<'a> {
     startable: String,
     /// Query of the list of its runs, and of its badge.
     query: String,
-    /// Where its workflow definitions are written.
+    /// Where its workflow definitions are written, and its secrets, variables and caches are managed.
     edit: String,
+    settings: String,
 }
 
 /// A workflow file and what is wrong in it.
@@ -224,6 +225,7 @@ pub(super) async fn repository(
     let shown = runs.into_iter().take(SHOWN).collect();
     let query = api::RunQuery { repository: Some(address.clone()), ..api::RunQuery::default() }.query(None);
     let (name, edit) = (repository_name(&address), format!("{}/edit", page(&address)));
+    let settings = format!("{}/settings", page(&address));
     let (pool, address) = (&web.settings.name, address.as_str());
     let owner = owner(address);
     rendered(&Repository {
@@ -241,6 +243,7 @@ pub(super) async fn repository(
         startable,
         query,
         edit,
+        settings,
     })
 }
 

@@ -11,6 +11,7 @@ mod kept;
 mod logs;
 mod repository;
 mod rerun;
+mod stored_values;
 
 use std::time::Duration;
 

@@ -4,9 +4,10 @@ use domain::id::{JobKey, RunId};
 use domain::run::ApprovalVerdict;
 use futures::{StreamExt, future::BoxFuture};
 use parking_lot::Mutex;
-use store::{DefinitionRow, Reader};
+use store::{Cache, DefinitionRow, Reader};
 use web::{
-    Control, DefinitionOutcome, File, Metrics, OperatorActionError, Readiness, RelayView, Sent, WorkerConnection,
+    Control, DefinitionOutcome, File, Metrics, OperatorActionError, Readiness, RelayView, Sent, SettingsRefusal,
+    ValueAnswer, ValueOrder, WorkerConnection,
 };
 
 use super::definitions;
@@ -53,6 +54,34 @@ impl Control for Asked {
     fn publish<'a>(&'a self, events: &'a [nostr::Event]) -> BoxFuture<'a, anyhow::Result<Sent>> {
         self.0.lock().extend(events.iter().map(|event| format!("publish {}", event.kind)));
         Box::pin(async { Ok(Sent::Taken(vec!["wss://relay.example".into()])) })
+    }
+
+    /// Ann manages every repository.
+    fn may_manage<'a>(
+        &'a self,
+        _: &'a str,
+        key: &'a str,
+    ) -> BoxFuture<'a, anyhow::Result<Result<(), SettingsRefusal>>> {
+        Box::pin(async move { Ok(if key == ANN { Ok(()) } else { Err(SettingsRefusal::Others) }) })
+    }
+
+    fn order_value(&self, order: ValueOrder) -> BoxFuture<'_, anyhow::Result<ValueAnswer>> {
+        let ValueOrder { repository, environment, kind, name, value, by, at, .. } = order;
+        let value = value.unwrap_or("(removed)".into());
+        let kind = kind.as_str();
+        self.0.lock().push(format!("{kind} {name}={value} of {repository} {environment:?} by {by} at {at}"));
+        Box::pin(async move {
+            Ok(match name.as_str() {
+                "OLD" => ValueAnswer::Older,
+                "FULL" => ValueAnswer::Unusable("there is no room".into()),
+                _ => ValueAnswer::Taken { replaces: false },
+            })
+        })
+    }
+
+    fn delete_cache<'a>(&'a self, entry: &'a Cache) -> BoxFuture<'a, anyhow::Result<()>> {
+        self.0.lock().push(format!("delete cache {}", entry.id));
+        Box::pin(async { Ok(()) })
     }
 
     fn send_to_signer<'a>(

@@ -86,14 +86,14 @@ impl RunService {
         })
     }
 
-    /// What a worker gets: the run's secrets only where the commit is proven, and never its publisher key.
+    /// What a worker gets: the request's secrets only where the commit is proven, stored ones only where the run is trusted,
+    /// and never the publisher key.
     async fn assignment(&self, state: &RunState, key: &JobKey) -> anyhow::Result<Assignment> {
-        let order = run::order(state, key).with_context(|| format!("run {} has no job {key}", state.id))?;
-        let secrets: Vec<(String, SecretString)> = if state.gives_secrets() {
-            state.secrets_of(key, self.secrets(&state.id).await?.values)
-        } else {
-            Vec::new()
-        };
+        let mut order = run::order(state, key).with_context(|| format!("run {} has no job {key}", state.id))?;
+        let request = if state.gives_secrets() { self.secrets(&state.id).await?.values } else { Vec::new() };
+        let stored = self.stored_for(state, key).await?;
+        state.give_environment_variables(&mut order, stored.variables);
+        let secrets: Vec<(String, SecretString)> = state.job_secrets(key, stored.secrets, request);
         let attempt = AttemptId { run: state.id.clone(), job: key.clone(), number: order.attempt };
         Ok(Assignment { attempt, order, secrets, time_limit_ms: time_left(state, self.now()) })
     }

@@ -3,6 +3,7 @@
 use super::profiles::Profiles;
 use crate::{
     definitions::Definitions,
+    repository_settings::RepositorySettings,
     run_service::{Applied, RunService},
 };
 use config::{self, Config};
@@ -19,8 +20,11 @@ use nostr_client::{
 };
 use source::{RepositoryMirrors, address::Address, definition};
 use std::{collections::HashMap, sync::Arc};
-use store::{DefinitionRow, Reader};
-use web::{Control, DefinitionOutcome, File, OperatorActionError, Readiness, RelayView, Sent, WorkerConnection};
+use store::{Cache, DefinitionRow, Reader};
+use web::{
+    Control, DefinitionOutcome, File, OperatorActionError, Readiness, RelayView, Sent, SettingsRefusal, ValueAnswer,
+    ValueOrder, WorkerConnection,
+};
 use workflow::{dialect::workflow_folders, plan::Dialect};
 
 /// How long an enrolment token is good.
@@ -37,6 +41,7 @@ pub(crate) struct Operator {
     pub(crate) config: Arc<Config>,
     pub(crate) definitions: Definitions,
     pub(crate) profiles: Profiles,
+    pub(crate) settings: RepositorySettings,
 }
 
 impl Operator {
@@ -192,6 +197,22 @@ impl Control for Operator {
 
     fn define<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, anyhow::Result<DefinitionOutcome>> {
         self.definitions.define(event).boxed()
+    }
+
+    fn may_manage<'a>(
+        &'a self,
+        repository: &'a str,
+        key: &'a str,
+    ) -> BoxFuture<'a, anyhow::Result<Result<(), SettingsRefusal>>> {
+        async move { Ok(self.settings.may_manage(repository, key).await) }.boxed()
+    }
+
+    fn order_value(&self, order: ValueOrder) -> BoxFuture<'_, anyhow::Result<ValueAnswer>> {
+        self.settings.order(order).boxed()
+    }
+
+    fn delete_cache<'a>(&'a self, entry: &'a Cache) -> BoxFuture<'a, anyhow::Result<()>> {
+        self.settings.delete_cache(entry).boxed()
     }
 
     fn cancel<'a>(&'a self, run: &'a RunId, by: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {

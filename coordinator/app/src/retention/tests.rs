@@ -28,6 +28,14 @@ impl EventQuery for Nobody {
     }
 }
 
+/// Repositories of this owner are served, and of nobody else.
+const OWNER: &str = "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
+
+fn served() -> config::Config {
+    let policy = config::Policy { pubkeys: vec![OWNER.to_owned()], ..config::Policy::default() };
+    config::Config { policy, ..config::Config::default() }
+}
+
 struct World {
     folder: tempfile::TempDir,
     store: Store,
@@ -50,6 +58,7 @@ impl World {
             blobs,
             actions_api,
             sources: Arc::new(sources),
+            policy: Policy::new(&served()).unwrap(),
             limits,
             keep: 1000,
             clock,
@@ -179,4 +188,31 @@ async fn mirrors_beyond_their_limit_go_the_one_that_was_unused_longest_first_and
     world.turn(NOW).await;
     let there = mirrors.map(|mirror| mirror.exists());
     assert!(there[0] && !there[1] && there[4], "{there:?}");
+}
+
+#[tokio::test]
+async fn stored_values_go_a_day_after_nobody_may_run_for_their_repository_any_more() {
+    let world = World::new(config::Retention::default()).await;
+    let others = format!("30617:{}:name", "ab".repeat(32));
+    let own = format!("30617:{OWNER}:name");
+    for repository in [&own, &others] {
+        let order = store::RepositoryValue {
+            repository: repository.clone(),
+            environment: String::new(),
+            kind: store::ValueKind::Variable,
+            name: "A".into(),
+            ordered_at: 1,
+            event: "e".into(),
+            author: "ab".repeat(32),
+            content: Some(store::ValueContent::Plain("x".into())),
+        };
+        world.store.order_value(order).await.unwrap();
+    }
+    let left = async || world.store.repositories_with_values().await.unwrap().into_keys().collect::<Vec<_>>();
+    for now in [NOW, NOW + DAY_MS - 1] {
+        world.retention.forget_values(now).await.unwrap();
+        assert_eq!(left().await.len(), 2, "a mistake can be mended");
+    }
+    world.retention.forget_values(NOW + DAY_MS).await.unwrap();
+    assert_eq!(left().await, [own]);
 }

@@ -50,9 +50,17 @@ impl Planned {
 }
 
 impl RunState {
+    /// The `vars` context: what the request says, and beneath it what is stored for the repository.
+    pub(super) fn variables<'r>(&'r self, planned: &'r Planned) -> &'r IndexMap<String, String> {
+        match planned.is_trusted() && !planned.stored.variables.is_empty() {
+            true => &planned.stored.variables,
+            false => self.request_variables(planned),
+        }
+    }
+
     /// What the request says of the `vars` and `env` of its jobs: nothing, where an outsider wrote it. Variables steer the
     /// tools that steps call.
-    pub(super) fn variables<'r>(&'r self, planned: &Planned) -> &'r IndexMap<String, String> {
+    pub(super) fn request_variables<'r>(&'r self, planned: &Planned) -> &'r IndexMap<String, String> {
         if planned.outsider { &NO_VARIABLES } else { &self.request.env }
     }
 

@@ -51,7 +51,7 @@ pub fn order(state: &RunState, key: &JobKey) -> Option<JobOrder> {
         },
         runs_on: job.labels.clone(),
         contexts,
-        request_env: state.variables(planned).clone(),
+        request_env: state.request_variables(planned).clone(),
         workflow_env: file.env.clone(),
         workflow_defaults: file.defaults.clone(),
         timeout_ms: job.timeout_ms,

@@ -235,12 +235,14 @@ impl Transition {
             return None;
         }
         let named = planned.plan.dialect.named_secrets(&planned.plan, job, &planned.called);
-        let lacking: Vec<&str> = missing.iter().map(String::as_str).filter(|name| named.has(name)).collect();
+        let is_stored = |name: &str| planned.is_trusted() && planned.stored.has_secret(name);
+        let lacks = |name: &&str| named.has(name) && !is_stored(name);
+        let lacking: Vec<&str> = missing.iter().map(String::as_str).filter(lacks).collect();
         (!lacking.is_empty()).then(|| {
             let names = lacking.join(", ");
             Reason::Invalid(format!(
                 "jobs.{id}: it uses the secret {names}, which the earlier run had and this one did not bring: rerun \
-                 with its value"
+                 with its value, or have a maintainer store it"
             ))
         })
     }

@@ -13,11 +13,11 @@ const LOST_WORKERS: usize = 2;
 
 impl RunState {
     /// Whether a job may run twice: nothing it was given lets it change the world, or the operator allows it.
-    fn repeatable(&self) -> bool {
+    fn repeatable(&self, key: &JobKey) -> bool {
         match self.rules.retry_started {
             RetryStarted::Always => true,
             RetryStarted::Never => false,
-            RetryStarted::Harmless => !self.gives_secrets(),
+            RetryStarted::Harmless => !self.gives_job_secrets(key),
         }
     }
 }
@@ -37,7 +37,7 @@ impl Transition {
             Reason::StartFailed(_) => !started,
             Reason::PullFailed(_) => !started && !self.state.rules.one_worker,
             Reason::WorkerLost(_) | Reason::SandboxLost(_) | Reason::ProcessLost(_) => {
-                !started || self.state.repeatable()
+                !started || self.state.repeatable(key)
             }
             _ => false,
         }

@@ -66,6 +66,7 @@ pub fn cells(needs: &[&str], matrix: Value) -> Job {
 
 pub fn planned(jobs: Vec<(&str, Job)>) -> Planned {
     Planned {
+        stored: StoredValues::default(),
         commit: "c".repeat(40).parse().unwrap(),
         reference: "refs/heads/main".into(),
         proven: true,
