@@ -14,6 +14,7 @@ mod label_images;
 mod lint;
 mod manual;
 mod plan;
+mod store_rekey;
 mod store_size;
 mod terminal;
 mod worker;

@@ -1,4 +1,4 @@
-//! `longshore store`: what the coordinator keeps, and how much room it takes.
+//! `longshore store`: what the coordinator keeps, how much room it takes, and the key that its secrets are sealed under.
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
@@ -8,7 +8,9 @@ use coordinator::DiskUsage;
 use serde_json::json;
 use store::Store;
 
-/// What the coordinator keeps in its data folder and database
+use crate::store_rekey::RekeyArgs;
+
+/// What the coordinator keeps in its data folder and database: its size, and its key
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -19,6 +21,7 @@ pub(crate) struct Args {
 enum Action {
     /// Show how much room each table and folder takes
     Size(SizeArgs),
+    Rekey(RekeyArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -42,7 +45,10 @@ struct Usage {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Action::Size(args) = args.action;
+    let args = match args.action {
+        Action::Size(args) => args,
+        Action::Rekey(args) => return crate::store_rekey::run(args).await,
+    };
     let environment = std::env::vars().collect();
     let given = load::Given { file: args.config.as_deref(), environment, sets: &args.sets, ..Default::default() };
     let config: Config = load::load(&Config::complete(), &given)?.config;
