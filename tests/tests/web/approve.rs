@@ -81,7 +81,7 @@ async fn whom_it_waits_for_stands_in_the_run_the_queue_and_the_page() {
     assert_eq!((&run["waits"], &run["jobs"][0]["waits"]), (&json!(waits), &json!(waits)));
     let approval = json!({
         "environment": "<b>prod", "approvers": [key], "waits": true,
-        "verdict": null, "by": null, "comment": null, "at": null,
+        "verdict": null, "by": null, "by_name": null, "comment": null, "at": null,
     });
     assert_eq!(run["jobs"][0]["approval"], approval);
     let listed: Value = server.get("/api/runs?status=waiting").await.json().await.unwrap();
