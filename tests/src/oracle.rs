@@ -1,10 +1,11 @@
-//! How the clients of Hive CI read our events and logs, written from the description of their behaviour and apart from
+//! How the clients of Hive CI and NIP-C1 read our events and logs, written from the description of their behaviour and apart from
 //! the product's code.
 
 pub mod act_log;
 pub mod ad;
 pub mod bah;
 pub mod gg;
+pub mod ngit;
 pub mod ui;
 pub mod watch;
 

@@ -16,6 +16,7 @@ use domain::run::{FinalizedLog, Millis, NostrOrigin, RunRequest, RunUpdate};
 use store::Signer;
 
 pub mod hive_ci;
+pub mod nip_c1;
 
 /// A family of events that asks for runs and is answered.
 pub trait Protocol: fmt::Debug + Send + Sync + 'static {
@@ -237,6 +238,13 @@ impl Draft {
         let mut event = UnsignedEvent::new(*author, Timestamp::from(stamp), Kind::from(kind), tags, "");
         event.ensure_id();
         Self { event, signer, signature: None }
+    }
+
+    /// An event of the coordinator's with content.
+    pub fn with_content(author: &PublicKey, stamp: u64, kind: u16, tags: Vec<Tag>, content: String) -> Self {
+        let mut event = UnsignedEvent::new(*author, Timestamp::from(stamp), Kind::from(kind), tags, content);
+        event.ensure_id();
+        Self { event, signer: Signer::Coordinator, signature: None }
     }
 
     /// Signs now: for a key that is about to be forgotten.

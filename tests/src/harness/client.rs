@@ -7,6 +7,8 @@ use nostr::{Event, EventBuilder, Filter, JsonUtil, Keys, Kind, PublicKey, Tag, T
 use nostr_sdk::{Client, RelayPoolNotification};
 use tokio::sync::{mpsc, watch};
 
+use crate::oracle::ngit;
+
 /// Kinds as the ecosystem numbers them.
 pub mod kind {
     /// Workflow run.
@@ -216,8 +218,9 @@ impl Listener {
         client.connect().await;
         client.wait_for_connection(Duration::from_secs(10)).await;
         let mut notifications = client.notifications();
-        let kinds = [kind::STATUS, kind::RESULT, kind::WORKFLOW_RESULT, kind::ADVERTISEMENT, 10002];
-        client.subscribe(Filter::new().kinds(kinds.map(Kind::from)), None).await?;
+        let kinds = [kind::STATUS, kind::RESULT, kind::WORKFLOW_RESULT, kind::ADVERTISEMENT, 10002, 5];
+        let kinds = kinds.into_iter().chain(ngit::KINDS).map(Kind::from);
+        client.subscribe(Filter::new().kinds(kinds), None).await?;
         let (into, mut events) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Ok(notification) = notifications.recv().await {
@@ -249,10 +252,11 @@ impl Listener {
         Answers::among(&self.heard.borrow(), run, job).0
     }
 
-    /// Waits until `found` says so of what was heard.
+    /// Waits until `found` says so of what was heard. An event that strict readers drop is an error, whoever published it.
     pub async fn until(&self, limit: Duration, mut found: impl FnMut(&[Event]) -> bool) -> Result<Vec<Event>> {
         let mut heard = self.heard.clone();
         let all = tokio::time::timeout(limit, heard.wait_for(|all| found(all))).await;
+        ngit::judge_all(self.heard.borrow().iter()).map_err(anyhow::Error::msg)?;
         match all {
             Ok(all) => Ok(all?.clone()),
             Err(_) => anyhow::bail!(
