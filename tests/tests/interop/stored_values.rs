@@ -79,10 +79,10 @@ async fn a_run_uses_what_is_stored_masks_it_and_a_rerun_finds_it_again() {
 
     let id = run.run.id.to_hex();
     let server = stage.dev.http.trim_end_matches('/');
-    let output = stage.longshore(&stage.world.owner, &["rerun", &id, "--server", server], None).await;
+    let output = stage.longshore(&stage.world.owner, &["rerun", &id, "--json", "--server", server], None).await;
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}");
-    let event = text.lines().find_map(|line| line.strip_prefix("5401")).unwrap().trim().to_owned();
+    let event = process::printed_event(&text, 5401).unwrap();
     let (_, log) = stage.stored(&stage.world, &stage.world.owner, &["logs", &event], "").await;
     assert_eq!(said(&log), expected, "{log}");
 
